@@ -1,0 +1,177 @@
+import { delayFigure, type Figure, figure } from './figure.js';
+import { Load } from './load/load.js';
+import { eventBytes, heraldStage, type NodeStage, openBareStage, openStage } from './stage.js';
+import type { Bench, Subject } from './subject.js';
+
+/** Events a second, each to every stream, as single requests. */
+const rates = [1, 10, 100, 1000] as const;
+/** Events a request, and how many such requests, each when all has arrived of the one before. */
+const sizes = [
+  { size: 1, requests: 20 },
+  { size: 10, requests: 10 },
+  { size: 100, requests: 5 },
+  { size: 1000, requests: 2 },
+] as const;
+
+interface Run {
+  readonly cpu: number;
+  readonly delay: number;
+  readonly p50: number;
+  readonly p99: number;
+  readonly p999: number;
+  readonly loadBusy: number;
+}
+
+export const subject: Subject = {
+  name: 'batch',
+  about: 'server CPU per event and latency when many events come, to 1000 streams',
+  seconds: 240,
+  profile: { operation: 'delivered event', drawn: 'Herald, 1000/s' },
+
+  async run(bench: Bench): Promise<Figure[]> {
+    const streams = bench.size(200, 1000);
+    const load = await bench.use(Load.start());
+    const herald = await heraldStage(bench, streams);
+    const bare = await openBareStage(bench, streams);
+    for (const stage of [herald, bare]) {
+      bench.say(`opening ${streams} streams to ${stage.name}`);
+      await openStage(load, stage);
+      await atRate({ bench, load, stage }, { perSecond: 10, seconds: 1 });
+    }
+    const figures: Figure[] = [];
+    for (const perSecond of bench.smoke ? ([1000] as const) : rates) {
+      bench.say(`${perSecond} events a second`);
+      const seconds = bench.size(1, perSecond === 1 ? 8 : 4);
+      await atRate({ bench, load, stage: herald }, { perSecond, seconds }); // Once cold.
+      const runs = await bench.interleaved({
+        herald: () => atRate({ bench, load, stage: herald }, { perSecond, seconds }),
+        // The loop cannot keep up with many: what it needs for one event is the same at any rate.
+        bare: () =>
+          atRate({ bench, load, stage: bare }, { perSecond: 10, seconds: bench.size(1, 2) }),
+      });
+      figures.push(...rateFigures(runs, { streams, perSecond }));
+    }
+    for (const { size, requests } of bench.smoke ? [] : sizes) {
+      bench.say(`${size} events a request`);
+      const runs = await bench.interleaved({
+        herald: () => inBatches({ bench, load, stage: herald }, { size, requests }),
+        bare: () => inBatches({ bench, load, stage: bare }, { size: 1, requests: 20 }),
+      });
+      figures.push(...sizeFigures(runs, { streams, size }));
+    }
+    return figures;
+  },
+};
+
+interface Parts {
+  readonly bench: Bench;
+  readonly load: Load;
+  readonly stage: NodeStage;
+}
+
+/** Publishes at a rate, whether or not anything has arrived. */
+function atRate(
+  parts: Parts,
+  { perSecond, seconds }: { perSecond: number; seconds: number },
+): Promise<Run> {
+  const { load, stage } = parts;
+  const count = perSecond * seconds;
+  return measure(parts, { name: `${perSecond}/s`, count }, async () => {
+    await load.publish({ ...planFor(stage), perSecond, count, perRequest: 1, firstNumber: 0 });
+    await load.received(stage.name, count * stage.streams.length);
+  });
+}
+
+/** Publishes some at a time, the next when all have arrived everywhere. */
+function inBatches(
+  parts: Parts,
+  { size, requests }: { size: number; requests: number },
+): Promise<Run> {
+  const { load, stage } = parts;
+  return measure(parts, { name: `${size} a request`, count: size * requests }, async () => {
+    for (let done = 0; done < size * requests; done += size) {
+      const plan = { perSecond: 1e6, count: size, perRequest: size, firstNumber: done };
+      await load.publish({ ...planFor(stage), ...plan });
+      await load.received(stage.name, (done + size) * stage.streams.length);
+    }
+  });
+}
+
+function planFor({ port, protocol, headers }: NodeStage) {
+  return { port, protocol, path: '/events', headers, bytes: eventBytes };
+}
+
+/** Fails unless every stream gets each event once. */
+async function measure(
+  { bench, load, stage }: Parts,
+  { name, count }: { name: string; count: number },
+  publish: () => Promise<void>,
+): Promise<Run> {
+  const { child, streams } = stage;
+  await load.reset(stage.name);
+  let loadBusy = 0;
+  const { cpu, delay } = await bench.watch(child, `${stage.name}, ${name}`, async () => {
+    loadBusy = (await load.busyDuring(publish)).busy;
+    return count * streams.length;
+  });
+  const { wrong, lost, latency } = await load.count(stage.name, { first: 0, each: count });
+  if (wrong + lost > 0) throw new Error(`Cannot count: ${wrong} streams wrong, ${lost} lost`);
+  const { p50, p99, p999 } = latency;
+  return { cpu, delay, p50, p99, p999, loadBusy };
+}
+
+interface Runs {
+  readonly herald: readonly Run[];
+  readonly bare: readonly Run[];
+}
+
+function referenceOf(bare: readonly Run[]) {
+  return { what: 'bare loop, one at a time', runs: bare.map((run) => run.cpu) };
+}
+
+function rateFigures(
+  { herald, bare }: Runs,
+  { streams, perSecond }: { streams: number; perSecond: number },
+): Figure[] {
+  const parameters = { streams, 'events a second': perSecond, bytes: eventBytes };
+  const base = { subject: 'batch', parameters };
+  const loadBusy = Math.max(...herald.map((run) => run.loadBusy));
+  const note = `load ${Math.round(loadBusy * 100)} % of a core${loadBusy > 0.9 ? ': the bottleneck' : ''}`;
+  const isTop = perSecond === 1000;
+  const timed = (name: string, key: keyof Run) => ({
+    ...{ ...base, what: `${name}, at ${perSecond}/s`, unit: 'ms' as const },
+    runs: herald.map((run) => run[key]),
+  });
+  return [
+    figure({
+      ...{ ...base, what: `server CPU per delivered event, at ${perSecond}/s`, unit: 'us', note },
+      runs: herald.map((run) => run.cpu),
+      reference: referenceOf(bare),
+      isSteady: isTop,
+      ...(isTop && { goal: { on: 'ratio', is: '<=', bound: 0.1 } }),
+    }),
+    figure(timed('publish to received, p50', 'p50')),
+    figure({
+      ...timed('publish to received, p99', 'p99'),
+      ...(isTop && { goal: { on: 'value', is: '<=', bound: 100 } }),
+    }),
+    figure(timed('publish to received, p99.9', 'p999')),
+    delayFigure({ ...base, runs: herald.map((run) => run.delay) }, `at ${perSecond}/s`),
+  ];
+}
+
+function sizeFigures(
+  { herald, bare }: Runs,
+  { streams, size }: { streams: number; size: number },
+): Figure[] {
+  const parameters = { streams, 'events a request': size, bytes: eventBytes };
+  const base = { subject: 'batch', parameters };
+  return [
+    figure({
+      ...{ ...base, what: `server CPU per delivered event, ${size} a request`, unit: 'us' },
+      runs: herald.map((run) => run.cpu),
+      reference: referenceOf(bare),
+    }),
+    delayFigure({ ...base, runs: herald.map((run) => run.delay) }, `${size} a request`),
+  ];
+}

@@ -1,0 +1,81 @@
+import { delayFigure, type Figure, figure } from './figure.js';
+import { Load } from './load/load.js';
+import { peerStages } from './peers.js';
+import type { Watched } from './process/watch.js';
+import { eventBytes, heraldStage, openBareStage, openStage, type Stage } from './stage.js';
+import type { Bench, Subject } from './subject.js';
+
+export const subject: Subject = {
+  name: 'fan-out',
+  about: 'server CPU per delivered event, one event at a time',
+  seconds: 60,
+  profile: { operation: 'delivered event', drawn: 'Herald' },
+
+  async run(bench: Bench): Promise<Figure[]> {
+    const streams = bench.size(200, 1000);
+    const events = bench.size(20, 50);
+    const load = await bench.use(Load.start());
+    const stages: Stage[] = [
+      await heraldStage(bench, streams),
+      await openBareStage(bench, streams),
+      ...(bench.smoke ? [] : await peerStages(bench, streams)),
+    ];
+    for (const stage of stages) {
+      bench.say(`opening ${streams} streams to ${stage.name}`);
+      await openStage(load, stage);
+      await measure(bench, load, { stage, events }); // To be compiled, not counted.
+    }
+    const runs = await bench.interleaved(
+      Object.fromEntries(
+        stages.map((stage) => [stage.name, () => measure(bench, load, { stage, events })]),
+      ),
+    );
+    const [herald = [], bare = [], ...others] = Object.values(runs);
+    const names = stages.slice(2).map(({ name }) => name);
+    const parameters = { streams, 'events at a time': 1, bytes: eventBytes };
+    const base = { subject: 'fan-out', parameters };
+    const reference = { what: 'bare node:http2 loop', runs: bare.map(({ cpu }) => cpu) };
+    const delays = (watched: readonly Watched[]) => watched.map(({ delay }) => delay);
+    return [
+      figure({
+        ...{ ...base, what: 'server CPU per delivered event', unit: 'us' },
+        runs: herald.map(({ cpu }) => cpu),
+        reference,
+        goal: { on: 'ratio', is: '<=', bound: 1.15 },
+        isSteady: true,
+      }),
+      ...others.map((other, index) =>
+        figure({
+          ...{ ...base, what: `the same, ${names[index]}`, unit: 'us' },
+          runs: other.map(({ cpu }) => cpu),
+          reference,
+        }),
+      ),
+      delayFigure({ ...base, runs: delays(herald) }, 'each event alone'),
+      delayFigure({ ...base, runs: delays(bare) }, 'each event alone, bare node:http2 loop'),
+    ];
+  },
+};
+
+/** Publishes events one at a time, each when the one before has arrived everywhere. */
+async function measure(
+  bench: Bench,
+  load: Load,
+  { stage, events }: { stage: Stage; events: number },
+): Promise<Watched> {
+  const { name, child, port, protocol, headers, streams } = stage;
+  await load.reset(name);
+  const watched = await bench.watch(child, name, async () => {
+    for (let number = 0; number < events; number += 1) {
+      await load.publish({
+        ...{ port, protocol, path: '/events', headers, bytes: eventBytes },
+        ...{ perSecond: 1000, count: 1, perRequest: 1, firstNumber: number },
+      });
+      await load.received(name, (number + 1) * streams.length);
+    }
+    return events * streams.length;
+  });
+  const { wrong, lost } = await load.count(name, { first: 0, each: events });
+  if (wrong + lost > 0) throw new Error(`Cannot count: ${wrong} streams wrong, ${lost} lost`);
+  return watched;
+}

@@ -1,0 +1,129 @@
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { machine } from './machine.js';
+
+export type Unit = 'us' | 'ms' | 's' | '/s' | 'KiB' | 'MiB' | 'events' | '';
+
+/** What several runs gave. */
+export interface Spread {
+  readonly median: number;
+  readonly min: number;
+  readonly max: number;
+}
+
+/** A bound on the ratio to the reference, or on the value itself. */
+export interface Goal {
+  readonly on: 'ratio' | 'value';
+  readonly is: '<=' | '>=';
+  readonly bound: number;
+}
+
+/** One number, and all that it needs to be understood. */
+export interface Figure extends Spread {
+  readonly subject: string;
+  readonly what: string;
+  readonly parameters: Readonly<Record<string, string | number>>;
+  readonly unit: Unit;
+  readonly runs: readonly number[];
+  readonly reference?: { readonly what: string; readonly runs: readonly number[] } & Spread;
+  /** Run by run, so that what slows both down leaves it alone. */
+  readonly ratio?: Spread;
+  readonly goal?: Goal;
+  readonly reached?: boolean;
+  /** What a reader has to know: a limit of the method, a load that was the bottleneck. */
+  readonly note?: string;
+  /** The ratio holds on a busy machine too, roughly: CPU or memory, no rate and no latency. */
+  readonly isSteady?: boolean;
+  /** How it went, for a plot: pairs of x and y. */
+  readonly curve?: readonly (readonly [x: number, y: number])[];
+}
+
+export interface FigureParts
+  extends Pick<
+    Figure,
+    'subject' | 'what' | 'parameters' | 'unit' | 'runs' | 'goal' | 'note' | 'isSteady' | 'curve'
+  > {
+  readonly reference?: { readonly what: string; readonly runs: readonly number[] };
+}
+
+const folder = fileURLToPath(new URL('./results', import.meta.url));
+
+export function figure({ reference, goal, ...parts }: FigureParts): Figure {
+  const { runs } = parts;
+  const own = spreadOf(runs);
+  const compared = reference && { ...reference, runs: rounded(reference.runs) };
+  const ratio =
+    reference && spreadOf(runs.map((run, index) => run / (reference.runs[index] ?? Number.NaN)));
+  const measured = goal?.on === 'ratio' ? ratio?.median : own.median;
+  const { is, bound = 0 } = goal ?? {};
+  const reached = measured !== undefined && (is === '<=' ? measured <= bound : measured >= bound);
+  return {
+    ...parts,
+    runs: rounded(runs),
+    ...own,
+    ...(compared && { reference: { ...compared, ...spreadOf(reference.runs) } }),
+    ...(ratio && { ratio }),
+    ...(goal && { goal, reached }),
+  };
+}
+
+export function spreadOf(values: readonly number[]): Spread {
+  const sorted = [...values].sort((a, b) => a - b);
+  const middle = (sorted.length - 1) / 2;
+  const low = sorted[Math.floor(middle)] ?? Number.NaN;
+  const high = sorted[Math.ceil(middle)] ?? Number.NaN;
+  const [median = 0, min = 0, max = 0] = rounded([
+    (low + high) / 2,
+    sorted[0] ?? Number.NaN,
+    sorted.at(-1) ?? Number.NaN,
+  ]);
+  return { median, min, max };
+}
+
+/** How long the server's event loop kept others waiting while it did some work. */
+export function delayFigure(
+  parts: Pick<FigureParts, 'subject' | 'parameters' | 'runs'>,
+  under: string,
+): Figure {
+  return figure({ ...parts, what: `event loop delay, p99, ${under}`, unit: 'ms' });
+}
+
+/** Four digits tell all that a measurement of this kind can. */
+function rounded(values: readonly number[]): number[] {
+  return values.map((value) => Number(value.toPrecision(4)));
+}
+
+/** Runs each of several measurements so many times, in turn: what changes with time hits all alike. */
+export async function interleaved<Name extends string, Result>(
+  times: number,
+  measurements: Readonly<Record<Name, () => Promise<Result>>>,
+  onRound: (round: number) => void,
+): Promise<Record<Name, Result[]>> {
+  const names = Object.keys(measurements) as Name[];
+  const results = Object.fromEntries(names.map((name) => [name, [] as Result[]]));
+  for (let round = 0; round < times; round += 1) {
+    onRound(round + 1);
+    const order = round % 2 === 0 ? names : names.toReversed();
+    for (const name of order) results[name]?.push(await measurements[name]());
+  }
+  return results as Record<Name, Result[]>; // Safe: made of the same names above.
+}
+
+/** One line each, in the place of those of before. */
+export function writeResults(name: string, figures: readonly Figure[]): void {
+  mkdirSync(folder, { recursive: true });
+  const at = new Date().toISOString().slice(0, 10);
+  const lines = figures.map((one) => `${JSON.stringify({ ...one, ...machine, at })}\n`);
+  writeFileSync(join(folder, `${name}.jsonl`), lines.join(''));
+}
+
+/** The figures kept under a name: none, if there are none. */
+export function readResults(name: string): Figure[] {
+  const file = join(folder, `${name}.jsonl`);
+  if (!existsSync(file)) return [];
+  return readFileSync(file, 'utf8')
+    .split('\n')
+    .filter((line) => line !== '')
+    .map((line) => JSON.parse(line) as Figure);
+}

@@ -1,0 +1,64 @@
+import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as pause } from 'node:timers/promises';
+import { type Figure, figure } from './figure.js';
+import { prepare, settingsFor, startHerald } from './herald.js';
+import { repository } from './machine.js';
+import type { Bench, Subject } from './subject.js';
+
+export const subject: Subject = {
+  name: 'footprint',
+  about: 'start, idle memory, installed size',
+  seconds: 5,
+  isTooNoisyForSmoke: true,
+
+  async run(bench: Bench): Promise<Figure[]> {
+    const settings = settingsFor(bench.folder(), bench.certificate);
+    await prepare(settings, { members: 1 });
+    const startMs: number[] = [];
+    const rssMib: number[] = [];
+    for (let run = 0; run < bench.runs; run += 1) {
+      const startedAt = performance.now();
+      const herald = await startHerald(settings);
+      startMs.push(performance.now() - startedAt);
+      await pause(500);
+      await herald.collectGarbage();
+      rssMib.push((await herald.usage()).rssBytes / 2 ** 20);
+      await herald.stop();
+    }
+    const base = { subject: 'footprint', parameters: {} };
+    return [
+      figure({
+        ...base,
+        what: 'from `node dist/server.js` to listening',
+        unit: 'ms',
+        runs: startMs,
+      }),
+      figure({ ...base, what: 'resident memory, idle', unit: 'MiB', runs: rssMib }),
+      figure({
+        ...{ ...base, what: 'node_modules without development', unit: 'MiB' },
+        runs: [installedBytes() / 2 ** 20],
+      }),
+    ];
+  },
+};
+
+/** Of the packages that the lock file does not mark as for development. */
+function installedBytes(): number {
+  const lock = JSON.parse(readFileSync(join(repository, 'package-lock.json'), 'utf8')) as {
+    packages: Record<string, { dev?: boolean; optional?: boolean; devOptional?: boolean }>;
+  };
+  return Object.entries(lock.packages)
+    .filter(([path, { dev, devOptional }]) => path !== '' && !dev && !devOptional)
+    .reduce((sum, [path]) => sum + bytesIn(join(repository, path)), 0);
+}
+
+/** Without packages inside of packages: those have entries of their own. */
+function bytesIn(path: string): number {
+  const found = statSync(path, { throwIfNoEntry: false });
+  if (found === undefined) return 0; // Optional, and for another machine.
+  if (!found.isDirectory()) return found.size;
+  return readdirSync(path)
+    .filter((name) => name !== 'node_modules')
+    .reduce((sum, name) => sum + bytesIn(join(path, name)), 0);
+}

@@ -1,0 +1,194 @@
+import { join } from 'node:path';
+import { loadSqlite } from '../src/db/sqlite-load.js';
+import { delayFigure, type Figure, figure } from './figure.js';
+import { type Prepared, prepare, type Settings, settingsFor, startHerald } from './herald.js';
+import { Load } from './load/load.js';
+import type { Child } from './process/child.js';
+import type { Watched } from './process/watch.js';
+import type { Bench, Subject } from './subject.js';
+
+const works = ['/token', '/stream/token', 'resume'] as const;
+
+type Work = (typeof works)[number];
+
+const missed = 10;
+const members = 80;
+
+type Cost = Pick<Watched, 'cpu' | 'delay'>;
+
+/** A Herald whose tables have so many rows, and how often it was asked for each work. */
+interface House {
+  readonly rows: number;
+  readonly child: Child;
+  readonly prepared: Prepared;
+  refreshTokens: readonly string[];
+}
+
+export const subject: Subject = {
+  name: 'growth',
+  about: 'the cost of a request with a thousand and with a million rows in each table',
+  seconds: 300,
+  profile: { operation: 'request', drawn: '/token, 1000000 rows' },
+
+  async run(bench: Bench): Promise<Figure[]> {
+    const sizes = bench.smoke ? [1000, 20_000] : [1000, 10_000, 100_000, 1_000_000];
+    const load = await bench.use(Load.start());
+    const houses: House[] = [];
+    for (const rows of sizes) {
+      bench.say(`${rows} rows`);
+      houses.push(await houseOf(bench, rows));
+    }
+    const costs = new Map<Work, Record<string, Cost[]>>();
+    for (const work of works) {
+      bench.say(work);
+      for (const house of houses) await cost(bench, load, house, work);
+      const measurements = houses.map((house) => [
+        String(house.rows),
+        () => cost(bench, load, house, work),
+      ]);
+      costs.set(work, await bench.interleaved(Object.fromEntries(measurements)));
+    }
+    return works.flatMap((work) => figuresOf(work, sizes, costs.get(work) ?? {}));
+  },
+};
+
+/** One for each number of rows, against the fewest; the goal is for the most. */
+function figuresOf(
+  work: Work,
+  sizes: readonly number[],
+  costs: Readonly<Record<string, readonly Cost[]>>,
+): Figure[] {
+  const [least = 0] = sizes;
+  const cpuWith = (rows: number) => (costs[rows] ?? []).map(({ cpu }) => cpu);
+  return sizes.flatMap((rows, index) => {
+    const base = { subject: 'growth', parameters: { request: work, rows, dialect: 'sqlite' } };
+    const delays = (costs[rows] ?? []).map(({ delay }) => delay);
+    return [
+      figure({
+        ...{ ...base, what: `server CPU a ${work}, ${rows} rows`, unit: 'us' },
+        runs: cpuWith(rows),
+        reference: { what: `${least} rows`, runs: cpuWith(least) },
+        ...(index === sizes.length - 1 && {
+          goal: { on: 'ratio', is: '<=', bound: 1.2 },
+          isSteady: true,
+        }),
+      }),
+      delayFigure({ ...base, runs: delays }, `while asked for ${work}, ${rows} rows`),
+    ];
+  });
+}
+
+/** Of one of them. */
+async function cost(bench: Bench, load: Load, house: House, work: Work): Promise<Cost> {
+  const { child, prepared, rows } = house;
+  const port = Number(child.ready);
+  if (work === 'resume') return costOfResume(bench, load, house);
+  const isRefresh = work === '/token';
+  const clients = prepared.members.slice(0, 16).map(({ accessToken }, index) => ({
+    headers: isRefresh ? {} : { authorization: `Bearer ${accessToken}` },
+    body: isRefresh ? (house.refreshTokens[index] ?? '') : '{}',
+  }));
+  return bench.watch(child, `${work}, ${rows} rows`, async () => {
+    const { refused, answered, example, bodies } = await load.loop({
+      ...{ port, path: work, clients, msMax: 60_000, count: bench.size(200, 3000) },
+      next: isRefresh ? 'refresh' : 'same',
+    });
+    if (refused > 0) throw new Error(`Cannot measure ${work}: ${example}`);
+    if (isRefresh) house.refreshTokens = bodies;
+    return answered;
+  });
+}
+
+/** All members come back, several times; each must get what it has missed, once and in order. */
+async function costOfResume(
+  bench: Bench,
+  load: Load,
+  { child, prepared, rows }: House,
+): Promise<Cost> {
+  const rounds = bench.size(1, 3);
+  const watched: Cost[] = [];
+  for (let round = 0; round < rounds; round += 1) {
+    watched.push(
+      await bench.watch(child, `resume, ${rows} rows`, async () => {
+        await load.openCrowd('growth', {
+          ...{ port: Number(child.ready), protocol: 'h2', streamsPerConnection: 1, atOnce: 20 },
+          streams: prepared.members.map(({ accessToken, userId }) => ({
+            path: '/stream/live',
+            headers: {
+              accept: 'text/event-stream',
+              authorization: `Bearer ${accessToken}`,
+              'last-event-id': `bench-${firstSeqOf(rows, userId)}`,
+            },
+          })),
+        });
+        await load.received('growth', prepared.members.length * missed);
+        return prepared.members.length;
+      }),
+    );
+    const { disorder, lost, wrong } = await load.count('growth', { first: 1, each: missed });
+    await load.closeCrowd('growth');
+    if (wrong + disorder + lost > 0) throw new Error(`Cannot resume: ${wrong} streams are wrong`);
+  }
+  const cpu = watched.reduce((sum, one) => sum + one.cpu, 0) / rounds;
+  return { cpu, delay: Math.max(...watched.map(({ delay }) => delay)) };
+}
+
+async function houseOf(bench: Bench, rows: number): Promise<House> {
+  const settings: Settings = {
+    ...settingsFor(bench.folder(), bench.certificate),
+    EVENT_LOG_MAX_EVENTS: '100000000',
+    EVENT_LOG_MAX_BYTES: '100000000000',
+  };
+  const prepared = await prepare(settings, { members });
+  await crowdIn(settings['DATA_DIR'] ?? '', rows);
+  const child = await bench.use(startHerald(settings));
+  const refreshTokens = prepared.members.map(({ refreshToken: token }) =>
+    JSON.stringify({ token }),
+  );
+  return { rows, child, prepared, refreshTokens };
+}
+
+/** The last event that a member has seen; those it has missed are spread over the whole log. */
+function firstSeqOf(rows: number, userId: number): number {
+  const step = Math.floor(rows / (missed + 1));
+  return ((userId - 1) % step) + 1;
+}
+
+/**
+ * Rows of others, of the same shape as real ones, in each table that grows: made by the engine
+ * itself, in one transaction. Of the events each member has a few, spread over all of the log.
+ */
+async function crowdIn(folder: string, rows: number): Promise<void> {
+  const Driver = await loadSqlite();
+  const db = new Driver(join(folder, 'herald.db'));
+  const numbers = `with recursive numbers (n) as
+    (select 1 union all select n + 1 from numbers where n < ${rows})`;
+  const now = Date.now();
+  const later = now + 36_000_000;
+  db.exec('pragma synchronous = off');
+  db.exec('begin');
+  db.exec(`${numbers} insert into users (username, username_key, password_hash, first_name, last_name,
+      password_changed_at, created_at, updated_at)
+    select 'other-' || n, 'other-' || n, 'none', 'First', 'Last', ${now}, ${now}, ${now} from numbers`);
+  db.exec(`${numbers} insert into sessions (id, user_id, selector, cur_hash, created_at, refreshed_at,
+      idle_expires_at, absolute_expires_at)
+    select lower(hex(randomblob(16))), ${members} + n, lower(hex(randomblob(16))),
+      lower(hex(randomblob(32))), ${now} - n, ${now} - n, ${later} + n, ${later} + n from numbers`);
+  db.exec(`${numbers} insert into stream_tokens (token_hash, user_id, session_id, created_at,
+      expires_at, lease_until)
+    select lower(hex(randomblob(32))), ${members} + n, lower(hex(randomblob(16))), ${now} - n,
+      ${later}, ${later} + n from numbers`);
+  db.exec(`insert into log_head values (1, 'bench', ${rows}, 0, ${rows} * 200)
+    on conflict (id) do update set epoch = 'bench', seq = ${rows}, bytes = ${rows} * 200`);
+  const step = Math.floor(rows / (missed + 1));
+  db.exec(`${numbers} insert into events (seq, data, created_at)
+    select n, '~' || printf('%010d', (n - 1) / ${step}) || '000000000000000;' || printf('%170s', ''),
+      ${now} from numbers`);
+  // Each number belongs to the member of its place in the step, or to somebody else.
+  db.exec(`${numbers} insert into event_audiences (audience, seq)
+    select case when (n - 1) % ${step} < ${members} and n <= ${step * (missed + 1)}
+      then 'u:' || ((n - 1) % ${step} + 1) else 'u:' || (1000000 + n % 100000) end, n from numbers`);
+  db.exec('commit');
+  db.exec('pragma wal_checkpoint(truncate)');
+  db.close();
+}

@@ -1,0 +1,143 @@
+import { createHmac, randomBytes } from 'node:crypto';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { ApiKeys } from '../src/auth/api-keys.js';
+import { formatRefreshToken, hashOf, RefreshTokens } from '../src/auth/refresh-token.js';
+import { type Database, sql, tuples, type Value } from '../src/db/database.js';
+import { openDatabase } from '../src/db/open.js';
+import { silentLog } from '../src/log.js';
+import type { StreamRequest } from './load/crowd.js';
+import { type Core, serverCore } from './machine.js';
+import { Child } from './process/child.js';
+
+export type Settings = Readonly<Record<string, string>>;
+
+/** A login that was written straight into the database. */
+export interface Member {
+  readonly userId: number;
+  readonly username: string;
+  readonly sessionId: string;
+  readonly accessToken: string;
+  readonly refreshToken: string;
+}
+
+/** What a Herald starts with: settings, members, and a key to publish with. */
+export interface Prepared {
+  readonly settings: Settings;
+  readonly members: readonly Member[];
+  readonly publishKey: string;
+}
+
+const entry = fileURLToPath(new URL('../dist/server.js', import.meta.url));
+const secret = randomBytes(64);
+
+/** As in production, but for the limits: they are not what is measured. */
+export function settingsFor(folder: string, certificate: Settings): Settings {
+  return {
+    NODE_ENV: 'production',
+    DATA_DIR: folder,
+    LOG_PATH: join(folder, 'logs'),
+    HOST: '127.0.0.1',
+    PORT: '0',
+    ACCESS_TOKEN_SECRET: `base64:${secret.toString('base64')}`,
+    ACCESS_TOKEN_AUDIENCE: 'bench',
+    ACCESS_TOKEN_ISSUER: 'bench',
+    MAX_STREAMS_PER_CONNECTION: '1000',
+    MAX_STREAMS: '50000',
+    MAX_STREAMS_PER_USER: '50000',
+    MAX_STREAMS_PER_IP: '50000',
+    LOGIN_IP_RATE: '1000000/1000',
+    TOKEN_IP_RATE: '1000000/1000',
+    STREAM_TOKEN_USER_RATE: '1000000/1000',
+    STREAM_OPEN_IP_RATE: '1000000/1000',
+    ACCEPT_RATE: '1000000/1000',
+    TRUST_PROXY_HOPS: '1', // Refreshes are limited by address: the load has one for each (`places`).
+    ...certificate,
+  };
+}
+
+/** Fills the embedded database with members, each with a session of an hour. */
+export async function prepare(
+  settings: Settings,
+  { members, passwordHash = 'none' }: { members: number; passwordHash?: string },
+): Promise<Prepared> {
+  const file = join(settings['DATA_DIR'] ?? '', 'herald.db');
+  const db = await openDatabase({ dialect: 'sqlite', file, log: silentLog });
+  try {
+    return { settings, ...(await fill(db, { members, passwordHash })) };
+  } finally {
+    await db.close();
+  }
+}
+
+/** The same on any database that is open and migrated. */
+export async function fill(
+  db: Database,
+  { members, passwordHash }: { members: number; passwordHash: string },
+): Promise<Omit<Prepared, 'settings'>> {
+  const { key } = await new ApiKeys({ db, log: silentLog }).create({
+    name: `bench-${randomBytes(4).toString('hex')}`,
+    scopes: ['publish'],
+  });
+  const refreshTokens = new RefreshTokens({ secrets: [secret] });
+  const now = Date.now();
+  const all: Member[] = [];
+  for (let start = 1; start <= members; start += 500) {
+    const users: Value[][] = [];
+    const sessions: Value[][] = [];
+    for (let userId = start; userId < Math.min(start + 500, members + 1); userId += 1) {
+      const username = `member-${userId}`;
+      const refresh = refreshTokens.mint();
+      const sessionId = randomBytes(16).toString('hex');
+      users.push([userId, username, username, passwordHash, 'First', 'Last', now, now, now]);
+      sessions.push([
+        ...[sessionId, userId, refresh.selector, hashOf(refresh.verifier)],
+        ...[now, now, now + 3_600_000, now + 7_200_000],
+      ]);
+      const accessToken = accessTokenFor(userId, sessionId, now);
+      const refreshToken = formatRefreshToken(refresh);
+      all.push({ userId, username, sessionId, accessToken, refreshToken });
+    }
+    await db.execute(
+      sql`insert into users (id, username, username_key, password_hash, first_name, last_name,
+        password_changed_at, created_at, updated_at) values ${tuples(users)}`,
+    );
+    await db.execute(
+      sql`insert into sessions (id, user_id, selector, cur_hash, created_at, refreshed_at,
+        idle_expires_at, absolute_expires_at) values ${tuples(sessions)}`,
+    );
+  }
+  return { members: all, publishKey: key };
+}
+
+/** Starts what `npm start` starts, on one core unless told otherwise. */
+export function startHerald(
+  settings: Settings,
+  { core = serverCore }: { core?: Core } = {},
+): Promise<Child> {
+  return Child.start({
+    args: [entry],
+    env: settings,
+    core,
+    readyPattern: /"url":"https:\/\/[^"]*:(\d+)".*"listening"/,
+  });
+}
+
+/** A stream for each member, by access token: no stream token has to be had first. */
+export function streamsOf(members: readonly Member[]): StreamRequest[] {
+  return members.map(({ accessToken }) => ({
+    path: '/stream/live',
+    headers: { accept: 'text/event-stream', authorization: `Bearer ${accessToken}` },
+  }));
+}
+
+/** As Herald signs them. Spec: RFC 7515 §3. */
+function accessTokenFor(userId: number, sessionId: string, now: number): string {
+  const times = { iat: Math.floor(now / 1000), exp: Math.floor(now / 1000) + 3600 };
+  const names = { firstName: 'First', lastName: 'Last', sid: sessionId, sub: String(userId) };
+  const claims = { ...names, ...times, aud: 'bench', iss: 'bench' };
+  const text = [{ alg: 'HS256', typ: 'JWT' }, claims]
+    .map((part) => Buffer.from(JSON.stringify(part)).toString('base64url'))
+    .join('.');
+  return `${text}.${createHmac('sha256', secret).update(text).digest('base64url')}`;
+}

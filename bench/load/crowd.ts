@@ -1,0 +1,189 @@
+import { connect, type TLSSocket } from 'node:tls';
+import { H2Client } from './h2-client.js';
+import { Latencies, type LatencySummary } from './latencies.js';
+import { nowMicros, Tally } from './marks.js';
+
+export interface CrowdPlan {
+  readonly port: number;
+  readonly protocol: 'h2' | 'http/1.1';
+  /** One for each stream. */
+  readonly streams: readonly StreamRequest[];
+  readonly streamsPerConnection: number;
+  /** Connections that are being opened at the same time. */
+  readonly atOnce: number;
+}
+
+export interface StreamRequest {
+  readonly path: string;
+  readonly headers: Readonly<Record<string, string>>;
+}
+
+export interface CrowdCount {
+  readonly streams: number;
+  /** Marked events received, by all streams together. */
+  readonly events: number;
+  /** Streams that have not exactly the number of events, or the sum, that was asked for. */
+  readonly wrong: number;
+  readonly disorder: number;
+  /** Connections that ended although nobody here closed them. */
+  readonly lost: number;
+  /** Publish to received, ms. */
+  readonly latency: LatencySummary;
+  /** Of all streams: the longest time without a byte since the reset, ms. */
+  readonly longestSilenceMs: number;
+}
+
+interface Connection {
+  close(): void;
+}
+
+const receivedMsMax = 120_000;
+
+/** Many event streams and what each of them has received. */
+export class Crowd {
+  readonly #latencies = new Latencies();
+  readonly #tallies: Tally[] = [];
+  readonly #connections = new Set<Connection>();
+  #events = 0;
+  #lost = 0;
+  #closing = false;
+  #waiting: { events: number; resolve: () => void; timer: NodeJS.Timeout } | undefined;
+
+  /** Opens all streams. Settles when each has received its first bytes. */
+  async open(plan: CrowdPlan): Promise<void> {
+    const { streams, streamsPerConnection, atOnce } = plan;
+    const groups: StreamRequest[][] = [];
+    for (let start = 0; start < streams.length; start += streamsPerConnection) {
+      groups.push(streams.slice(start, start + streamsPerConnection));
+    }
+    const next = groups.values();
+    const openOnes = async () => {
+      for (const group of next) await this.#openConnection(plan, group);
+    };
+    await Promise.all(Array.from({ length: atOnce }, openOnes));
+  }
+
+  /**
+   * Settles when so many events have arrived since the last reset, at all streams together. Rejects
+   * after two minutes.
+   */
+  received(events: number): Promise<void> {
+    if (this.#events >= events) return Promise.resolve();
+    return new Promise((resolve, reject) => {
+      const late = () =>
+        reject(new Error(`Cannot wait longer: ${this.#events} of ${events} events have arrived`));
+      this.#waiting = { events, resolve, timer: setTimeout(late, receivedMsMax) };
+    });
+  }
+
+  /** What has arrived, against what each stream should have: `each` events whose numbers sum up to `sum`. */
+  count({ each, sum }: { each: number; sum: number }): CrowdCount {
+    const tallies = this.#tallies;
+    return {
+      streams: tallies.length,
+      events: this.#events,
+      wrong: tallies.filter((tally) => tally.events !== each || tally.sum !== sum).length,
+      disorder: tallies.reduce((all, tally) => all + tally.disorder, 0),
+      lost: this.#lost,
+      latency: this.#latencies.summary,
+      longestSilenceMs: Math.max(0, ...tallies.map((tally) => tally.silenceMicros)) / 1000,
+    };
+  }
+
+  reset(): void {
+    for (const tally of this.#tallies) tally.reset();
+    this.#latencies.reset();
+    this.#events = 0;
+  }
+
+  close(): void {
+    this.#closing = true;
+    for (const connection of this.#connections) connection.close();
+    this.#connections.clear();
+    this.#tallies.length = 0;
+    this.reset();
+    this.#lost = 0;
+    this.#closing = false;
+  }
+
+  #openConnection(plan: CrowdPlan, group: readonly StreamRequest[]): Promise<void> {
+    return plan.protocol === 'h2' ? this.#openH2(plan, group) : this.#openH1(plan, group);
+  }
+
+  async #openH2({ port }: CrowdPlan, group: readonly StreamRequest[]): Promise<void> {
+    const tallies = new Map<number, Tally>();
+    const silent = new Set<number>();
+    let allSpoke: () => void = () => {};
+    let broke: (cause: Error) => void = () => {};
+    const spoken = new Promise<void>((resolve, reject) => {
+      allSpoke = resolve;
+      broke = reject;
+    });
+    const client = await H2Client.open(port, {
+      onData: (streamId, buffer, start, end) => {
+        const tally = tallies.get(streamId);
+        if (tally !== undefined) this.#feed(tally, buffer, start, end);
+        if (silent.size > 0 && silent.delete(streamId) && silent.size === 0) allSpoke();
+      },
+      onEnd: () => this.#lose(),
+      onClose: (cause) => {
+        this.#forget(client);
+        broke(new Error('Cannot open streams: the server closed the connection', { cause }));
+      },
+    });
+    this.#connections.add(client);
+    for (const { path, headers } of group) {
+      const streamId = client.request({ method: 'GET', path, headers });
+      silent.add(streamId);
+      tallies.set(streamId, this.#newTally());
+    }
+    await spoken;
+  }
+
+  #openH1({ port }: CrowdPlan, [first]: readonly StreamRequest[]): Promise<void> {
+    if (first === undefined) return Promise.resolve();
+    const tally = this.#newTally();
+    return new Promise((resolve, reject) => {
+      const socket: TLSSocket = connect({ host: '127.0.0.1', port, rejectUnauthorized: false });
+      this.#connections.add({ close: () => socket.destroy() });
+      socket.once('error', reject);
+      socket.once('close', () => this.#lose());
+      socket.once('secureConnect', () => {
+        const fields = Object.entries({ host: 'localhost', ...first.headers });
+        const lines = fields.map(([name, value]) => `${name}: ${value}\r\n`).join('');
+        socket.write(`GET ${first.path} HTTP/1.1\r\n${lines}\r\n`);
+      });
+      socket.on('data', (bytes: Buffer) => {
+        resolve();
+        this.#feed(tally, bytes, 0, bytes.length); // Chunk sizes hold no mark.
+      });
+    });
+  }
+
+  #newTally(): Tally {
+    const tally = new Tally();
+    this.#tallies.push(tally);
+    return tally;
+  }
+
+  #feed(tally: Tally, buffer: Buffer, start: number, end: number): void {
+    const now = nowMicros();
+    const before = tally.events;
+    tally.hear(now);
+    tally.feed(buffer, start, end, (publishedAt) => this.#latencies.add(now - publishedAt));
+    this.#events += tally.events - before;
+    const waiting = this.#waiting;
+    if (waiting === undefined || this.#events < waiting.events) return;
+    this.#waiting = undefined;
+    clearTimeout(waiting.timer);
+    waiting.resolve();
+  }
+
+  #forget(connection: Connection): void {
+    if (this.#connections.delete(connection)) this.#lose();
+  }
+
+  #lose(): void {
+    if (!this.#closing) this.#lost += 1;
+  }
+}

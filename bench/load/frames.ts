@@ -1,0 +1,68 @@
+/** HTTP/2 frames as a client writes them. Spec: RFC 9113 §4, §6; header blocks: RFC 7541 §6.2.2. */
+export const frameTypes = {
+  data: 0,
+  headers: 1,
+  reset: 3,
+  settings: 4,
+  ping: 6,
+  goAway: 7,
+  windowUpdate: 8,
+} as const;
+
+export const flags = { endStream: 1, ack: 1, endHeaders: 4, padded: 8 } as const;
+
+export const headBytes = 9;
+
+const windowMax = 2 ** 31 - 1;
+const windowDefault = 65_535;
+const noPush = [0, 2, 0, 0, 0, 0];
+const widestWindow = [0, 4, 0x7f, 0xff, 0xff, 0xff];
+
+/** What a client says first. Its windows are as wide as can be: the load is never what is slow. */
+export const opening = Buffer.concat([
+  Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'),
+  frame(frameTypes.settings, 0, 0, Buffer.from([...noPush, ...widestWindow])),
+  frame(frameTypes.windowUpdate, 0, 0, wholeNumber(windowMax - windowDefault)),
+]);
+
+export function frame(type: number, flag: number, streamId: number, payload: Buffer): Buffer {
+  const head = Buffer.alloc(headBytes);
+  head.writeUIntBE(payload.length, 0, 3);
+  head[3] = type;
+  head[4] = flag;
+  head.writeUInt32BE(streamId, 5);
+  return Buffer.concat([head, payload]);
+}
+
+/** Literals that are never indexed: longer than need be, and the same for every request. */
+export function headerBlock(fields: Readonly<Record<string, string>>): Buffer {
+  const parts = Object.entries(fields).flatMap(([name, value]) => [
+    Buffer.from([0]),
+    ...literal(name),
+    ...literal(value),
+  ]);
+  return Buffer.concat(parts);
+}
+
+function literal(text: string): Buffer[] {
+  const bytes = Buffer.from(text);
+  return [prefixed(bytes.length), bytes];
+}
+
+/** A length of 7 bits, or as many more bytes as it takes. Spec: RFC 7541 §5.1. */
+function prefixed(length: number): Buffer {
+  if (length < 127) return Buffer.from([length]);
+  const bytes = [127];
+  let rest = length - 127;
+  while (rest >= 128) {
+    bytes.push((rest % 128) + 128);
+    rest = Math.floor(rest / 128);
+  }
+  return Buffer.from([...bytes, rest]);
+}
+
+function wholeNumber(value: number): Buffer {
+  const bytes = Buffer.alloc(4);
+  bytes.writeUInt32BE(value);
+  return bytes;
+}

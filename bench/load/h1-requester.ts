@@ -1,0 +1,39 @@
+import { Agent, request } from 'node:https';
+import type { RequestHead } from './h2-client.js';
+import { nowMicros } from './marks.js';
+import type { Answered, Sender } from './requests.js';
+
+/** The same over HTTP/1.1, by Node's own client: for servers that speak nothing else. */
+export class H1Requester implements Sender {
+  readonly #port: number;
+  readonly #agent = new Agent({ keepAlive: true, maxSockets: 1, rejectUnauthorized: false });
+
+  constructor(port: number) {
+    this.#port = port;
+  }
+
+  send({ method, path, headers = {} }: RequestHead, body?: Buffer): Promise<Answered> {
+    const sentAt = nowMicros();
+    return new Promise((resolve, reject) => {
+      const sent = request(
+        {
+          ...{ host: '127.0.0.1', port: this.#port, agent: this.#agent, method, path },
+          headers: { ...headers, 'content-length': String(body?.length ?? 0) },
+        },
+        (response) => {
+          const parts: string[] = [];
+          response.setEncoding('latin1').on('data', (part: string) => parts.push(part));
+          response.once('end', () => {
+            resolve({ text: parts.join(''), micros: nowMicros() - sentAt });
+          });
+        },
+      );
+      sent.once('error', reject);
+      sent.end(body);
+    });
+  }
+
+  close(): void {
+    this.#agent.destroy();
+  }
+}

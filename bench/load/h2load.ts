@@ -1,0 +1,37 @@
+import { execFile } from 'node:child_process';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { loadCore } from '../machine.js';
+
+export interface H2LoadPlan {
+  readonly port: number;
+  readonly path: string;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly connections: number;
+  readonly requests: number;
+  /** For the body. */
+  readonly folder: string;
+}
+
+const run = promisify(execFile);
+
+/** `POST`s an empty object by h2load (nghttp2), one at a time on each connection. Answers the rate. */
+export async function h2load(plan: H2LoadPlan): Promise<number> {
+  const { port, path, headers, connections, requests, folder } = plan;
+  const body = join(folder, 'body.json');
+  writeFileSync(body, '{}');
+  const [program = '', ...args] = [
+    ...(loadCore === undefined ? [] : ['taskset', '-c', String(loadCore)]),
+    ...['h2load', '-n', String(requests), '-c', String(connections), '-m', '1', '-d', body],
+    ...Object.entries(headers).flatMap(([name, value]) => ['-H', `${name}: ${value}`]),
+    `https://127.0.0.1:${port}${path}`,
+  ];
+  const { stdout } = await run(program, args);
+  const rate = /finished in .*?, ([\d.]+) req\/s/.exec(stdout)?.[1];
+  const answered = /status codes: (\d+) 2xx/.exec(stdout)?.[1];
+  if (rate === undefined || Number(answered) !== requests) {
+    throw new Error(`Cannot measure by h2load:\n${stdout}`);
+  }
+  return Number(rate);
+}

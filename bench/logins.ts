@@ -1,0 +1,114 @@
+import { createRequire } from 'node:module';
+import { availableParallelism } from 'node:os';
+import argon2 from 'argon2';
+import { delayFigure, type Figure, figure } from './figure.js';
+import { type Member, prepare, settingsFor, startHerald } from './herald.js';
+import { Load } from './load/load.js';
+import type { LoopPlan } from './load/requests.js';
+import type { Child } from './process/child.js';
+import type { Verified } from './references/argon2.js';
+import { startScript } from './scripts.js';
+import type { Bench, Subject } from './subject.js';
+
+export const password = 'correct horse battery';
+
+const require = createRequire(import.meta.url);
+
+export const subject: Subject = {
+  name: 'logins',
+  about: 'logins a second with every core busy, against argon2 alone',
+  seconds: 60,
+  profile: { operation: 'login', drawn: 'Herald' },
+
+  async run(bench: Bench): Promise<Figure[]> {
+    const seconds = bench.size(1, 6);
+    const hash = await hashOfPassword();
+    const threads = availableParallelism();
+    const settings = settingsFor(bench.folder(), bench.certificate);
+    const { members } = await prepare(settings, { members: 200, passwordHash: hash });
+    const load = await bench.use(Load.start('all'));
+    const herald = await bench.use(startHerald(settings, { core: 'all' }));
+    const env = { HASH: hash, THREADS: String(threads), ARGON2: require.resolve('argon2') };
+    const alone = await bench.use(startScript('argon2.ts', { folder: bench.folder(), env }));
+    const plan = loginPlan(Number(herald.ready), members, { connections: 8, ms: seconds * 1000 });
+    await load.loop({ ...plan, msMax: 1000 }); // To be compiled.
+    const { logins, verifies } = await bench.interleaved({
+      logins: () => logInAll({ bench, load, herald }, plan),
+      verifies: () => verifyAll(bench, alone, seconds),
+    });
+    const parameters = { threads, connections: 8, 'KiB of argon2': 19_456 };
+    return [
+      figure({
+        ...{ subject: 'logins', what: 'logins a second', parameters, unit: '/s' },
+        runs: logins.map(({ rate }) => rate),
+        reference: { what: 'argon2 alone', runs: verifies.map(({ rate }) => rate) },
+        goal: { on: 'ratio', is: '>=', bound: 0.95 },
+        note: 'the load shares the cores with the server, and both count against it',
+      }),
+      figure({
+        ...{ subject: 'logins', what: 'server CPU a login', parameters, unit: 'ms' },
+        runs: logins.map(({ cpu }) => cpu / 1000),
+        reference: {
+          what: 'argon2 alone',
+          runs: verifies.map(({ cpu }) => cpu / 1000),
+        },
+        isSteady: true,
+      }),
+      delayFigure(
+        { subject: 'logins', parameters, runs: logins.map(({ delay }) => delay) },
+        'with every core busy',
+      ),
+    ];
+  },
+};
+
+interface Run {
+  readonly rate: number;
+  readonly cpu: number;
+  readonly delay: number;
+}
+
+async function logInAll(
+  { bench, load, herald }: { bench: Bench; load: Load; herald: Child },
+  plan: LoopPlan,
+): Promise<Run> {
+  let rate = 0;
+  const { cpu, delay } = await bench.watch(herald, 'Herald', async () => {
+    const { answered, refused, seconds, example } = await load.loop(plan);
+    if (refused > 0) throw new Error(`Cannot log in: ${example}`);
+    rate = answered / seconds;
+    return answered;
+  });
+  return { rate, cpu, delay };
+}
+
+async function verifyAll(bench: Bench, alone: Child, seconds: number): Promise<Run> {
+  let rate = 0;
+  const { cpu, delay } = await bench.watch(alone, 'argon2 alone', async () => {
+    const verified = (await alone.ask('verify', seconds * 1000)) as Verified;
+    rate = verified.rate;
+    return verified.count;
+  });
+  return { rate, cpu, delay };
+}
+
+/** Members log in one after the other: few people have as many sessions as one of them would get. */
+export function loginPlan(
+  port: number,
+  members: readonly Member[],
+  { connections, ms }: { connections: number; ms: number },
+): LoopPlan {
+  const clients = members.map(({ username }) => ({
+    headers: {},
+    body: JSON.stringify({ username, password }),
+  }));
+  return { port, path: '/login', clients, connections, count: 1e9, next: 'same', msMax: ms };
+}
+
+/** With the parameters that Herald has by default. */
+export function hashOfPassword(): Promise<string> {
+  return argon2.hash(password, {
+    type: argon2.argon2id,
+    ...{ memoryCost: 19_456, timeCost: 2, parallelism: 1 },
+  });
+}

@@ -1,0 +1,151 @@
+import { setTimeout as pause } from 'node:timers/promises';
+import { delayFigure, type Figure, figure, spreadOf } from './figure.js';
+import { type Prepared, prepare, settingsFor, startHerald, streamsOf } from './herald.js';
+import { Load } from './load/load.js';
+import { serverCore } from './machine.js';
+import type { Child } from './process/child.js';
+import { startScript } from './scripts.js';
+import { bareStage, type NodeStage, openStage } from './stage.js';
+import type { Bench, Subject } from './subject.js';
+
+const warmUpStreams = 100;
+
+/** Memory over that of the idle server, KiB, with so many streams open. */
+interface Point {
+  readonly streams: number;
+  readonly kib: number;
+  /** Of the event loop, p99, ms, while the last of them opened. */
+  readonly delay: number;
+}
+
+export const subject: Subject = {
+  name: 'memory',
+  about: 'resident memory per idle stream',
+  seconds: 480,
+  profile: { operation: 'connect', drawn: 'Herald, 10000 on 10000' },
+
+  async run(bench: Bench): Promise<Figure[]> {
+    const streams = bench.size(400, 10_000);
+    const settings = settingsFor(bench.folder(), bench.certificate);
+    const prepared = await prepare(settings, { members: streams });
+    const load = await bench.use(Load.start());
+    const stage = {
+      herald: () => heraldStage(prepared),
+      bare: () => freshBare(bench, streams),
+    };
+    const grown = (streamsPerConnection: number, steps: number) => {
+      bench.say(`${streams} streams on ${streams / streamsPerConnection} connections`);
+      const plan = { streams, streamsPerConnection, steps };
+      return bench.interleaved({
+        herald: async () => grow({ bench, load, stage: await stage.herald() }, plan),
+        bare: async () => grow({ bench, load, stage: await stage.bare() }, plan),
+      });
+    };
+    if (bench.smoke) return [figureAt(streams, 1, await grown(1, 1))];
+    const alone = await grown(1, 10);
+    const shared = await grown(100, 1);
+    return [
+      figureAt(2000, 1, alone),
+      figureAt(streams, 1, alone),
+      figureAt(streams, 100, shared),
+      connectFigure(streams, 1, alone.herald),
+      connectFigure(streams, 100, shared.herald),
+      curveFigure('all idle streams, Herald', streams, alone.herald),
+      curveFigure('all idle streams, bare loop', streams, alone.bare),
+    ];
+  },
+};
+
+/** Opens streams to a server just started, in steps, and stops it. */
+async function grow(
+  { bench, load, stage }: { bench: Bench; load: Load; stage: NodeStage },
+  plan: { streams: number; streamsPerConnection: number; steps: number },
+): Promise<readonly Point[]> {
+  const { child, name } = stage;
+  const { streams, streamsPerConnection, steps } = plan;
+  const label = `${streams} on ${streams / streamsPerConnection}`;
+  try {
+    // What is compiled or allocated once, at first use, does not belong to a stream.
+    await openStage(load, { ...stage, streams: stage.streams.slice(0, warmUpStreams) });
+    await load.closeCrowd(name);
+    await pause(500);
+    const idle = await residentBytes(child);
+    const points: Point[] = [];
+    for (let step = 0; step < steps; step += 1) {
+      const part = stage.streams.slice((step * streams) / steps, ((step + 1) * streams) / steps);
+      const { delay } = await bench.watch(child, `${name}, ${label}`, async () => {
+        await openStage(load, { ...stage, streams: part }, { streamsPerConnection });
+        return part.length;
+      });
+      const bytes = (await residentBytes(child)) - idle;
+      points.push({ streams: ((step + 1) * streams) / steps, kib: bytes / 1024, delay });
+    }
+    return points;
+  } finally {
+    await load.closeCrowd(name);
+    await child.stop();
+  }
+}
+
+async function residentBytes(child: Child): Promise<number> {
+  await child.collectGarbage();
+  return (await child.usage()).rssBytes;
+}
+
+interface Runs {
+  readonly herald: readonly (readonly Point[])[];
+  readonly bare: readonly (readonly Point[])[];
+}
+
+/** The goal is for one stream a connection, as browsers of different people open them. */
+function figureAt(streams: number, each: number, { herald, bare }: Runs): Figure {
+  const perStream = (points: readonly Point[]) =>
+    (points.find((point) => point.streams === streams)?.kib ?? Number.NaN) / streams;
+  return figure({
+    subject: 'memory',
+    what: `memory per idle stream, ${streams} on ${streams / each} connections`,
+    parameters: { streams, connections: streams / each },
+    unit: 'KiB',
+    runs: herald.map(perStream),
+    reference: { what: 'bare node:http2 loop', runs: bare.map(perStream) },
+    isSteady: true,
+    ...(each === 1 && { goal: { on: 'ratio', is: '<=', bound: 1.1 } }),
+  });
+}
+
+/** Of the step in which it was longest. */
+function connectFigure(streams: number, each: number, runs: readonly (readonly Point[])[]): Figure {
+  const connections = streams / each;
+  return delayFigure(
+    {
+      ...{ subject: 'memory', parameters: { streams, connections } },
+      runs: runs.map((points) => Math.max(...points.map(({ delay }) => delay))),
+    },
+    `while ${streams} streams open on ${connections} connections`,
+  );
+}
+
+/** The median of all runs, at each step. */
+function curveFigure(what: string, streams: number, runs: readonly (readonly Point[])[]): Figure {
+  const mib = (run: readonly Point[], step: number) => (run[step]?.kib ?? Number.NaN) / 1024;
+  const steps = runs[0] ?? [];
+  return figure({
+    ...{ subject: 'memory', what, parameters: { streams }, unit: 'MiB' },
+    runs: runs.map((run) => mib(run, run.length - 1)),
+    curve: steps.map((point, step) => [
+      point.streams,
+      spreadOf(runs.map((run) => mib(run, step))).median,
+    ]),
+  });
+}
+
+async function heraldStage({ settings, members }: Prepared): Promise<NodeStage> {
+  const child = await startHerald(settings);
+  const port = Number(child.ready);
+  return { name: 'Herald', child, port, protocol: 'h2', streams: streamsOf(members), headers: {} };
+}
+
+async function freshBare(bench: Bench, streams: number): Promise<NodeStage> {
+  const options = { folder: bench.folder(), core: serverCore, env: bench.certificate };
+  return bareStage(streams, await startScript('bare.ts', options));
+}

@@ -1,0 +1,127 @@
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { join } from 'node:path';
+import { setTimeout as pause } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { has, serverCore } from './machine.js';
+import { Child, type Measured } from './process/child.js';
+import type { Stage } from './stage.js';
+import type { Bench } from './subject.js';
+
+const folder = fileURLToPath(new URL('./peers', import.meta.url));
+
+/** Installs what Herald is compared with, once; false where that cannot be done. */
+export function installPeers({ say }: Pick<Bench, 'say'>): boolean {
+  const wanted = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')) as {
+    dependencies: Record<string, string>;
+  };
+  const has = (name: string) => existsSync(join(folder, 'node_modules', name));
+  if (Object.keys(wanted.dependencies).every(has)) return true;
+  say('installing bench/peers');
+  const args = ['ci', '--prefix', folder, '--no-audit', '--no-fund'];
+  const { status } = spawnSync('npm', args, { stdio: ['ignore', 'ignore', 'inherit'] });
+  if (status !== 0) say('no peers: npm could not install them');
+  return status === 0;
+}
+
+export function startPeer(file: string, env: Readonly<Record<string, string>>): Promise<Child> {
+  const readyPattern = /https:\/\/127.0.0.1:(\d+)/;
+  return Child.start({ args: [join(folder, file)], env, core: serverCore, readyPattern });
+}
+
+/** All servers that can be had here, each with streams to be opened. */
+export async function peerStages(bench: Bench, streams: number): Promise<Stage[]> {
+  const stages: Stage[] = [];
+  const one = { path: '/stream', headers: { accept: 'text/event-stream' } };
+  const parts = { streams: Array.from({ length: streams }, () => one), headers: {} };
+  if (installPeers(bench)) {
+    const peers = [
+      { file: 'better-sse.mjs', name: 'better-sse on node:http2', protocol: 'h2' },
+      { file: 'fastify-sse.mjs', name: '@fastify/sse, http/1.1', protocol: 'http/1.1' },
+      { file: 'original.mjs', name: 'as the Express example, http/1.1', protocol: 'http/1.1' },
+    ] as const;
+    for (const { file, name, protocol } of peers) {
+      const child = await bench.use(startPeer(file, bench.certificate));
+      stages.push({ ...parts, name, child, port: Number(child.ready), protocol });
+    }
+  }
+  const nchan = '/usr/lib/nginx/modules/ngx_nchan_module.so';
+  if (has('nginx') && existsSync(nchan)) {
+    const child = await bench.use(Nginx.start(bench));
+    stages.push({ ...parts, name: 'nchan (nginx, C)', child, port: child.port, protocol: 'h2' });
+  } else bench.say('no nchan here: bench/tools.sh installs it');
+  return stages;
+}
+
+/** nginx with nchan, as one process, so that its CPU is one number. */
+class Nginx implements Measured {
+  readonly port: number;
+  readonly #process: ChildProcess;
+
+  private constructor(child: ChildProcess, port: number) {
+    this.#process = child;
+    this.port = port;
+  }
+
+  static async start(bench: Bench): Promise<Nginx> {
+    const place = bench.folder();
+    const port = await freePort();
+    writeFileSync(join(place, 'nginx.conf'), configuration(bench, place, port));
+    const command = ['nginx', '-p', place, '-c', 'nginx.conf', '-e', join(place, 'error.log')];
+    const pinned =
+      serverCore === undefined ? command : ['taskset', '-c', `${serverCore}`, ...command];
+    const [program = '', ...args] = pinned;
+    const child = spawn(program, args, { stdio: 'ignore' });
+    await pause(500);
+    if (child.exitCode !== null) {
+      throw new Error(`Cannot start nginx: ${readFileSync(join(place, 'error.log'), 'utf8')}`);
+    }
+    return new Nginx(child, port);
+  }
+
+  /** In steps of 10 ms: the kernel counts no finer. */
+  async usage(): Promise<{ cpuMicros: number; rssBytes: number; heapBytes: number }> {
+    const fields = readFileSync(`/proc/${this.#process.pid}/stat`, 'utf8')
+      .split(') ')[1]
+      ?.split(' ');
+    const ticks = Number(fields?.[11]) + Number(fields?.[12]);
+    return { cpuMicros: ticks * 10_000, rssBytes: Number(fields?.[21]) * 4096, heapBytes: 0 };
+  }
+
+  async stop(): Promise<void> {
+    if (this.#process.exitCode !== null) return;
+    const exit = new Promise((resolve) => this.#process.once('exit', resolve));
+    this.#process.kill('SIGTERM');
+    await exit;
+  }
+}
+
+function configuration(bench: Bench, place: string, port: number): string {
+  return `
+load_module /usr/lib/nginx/modules/ngx_nchan_module.so;
+daemon off; master_process off; pid ${place}/pid; user root;
+events { worker_connections 20000; }
+http {
+  access_log off; keepalive_requests 1000000; client_body_temp_path ${place};
+  proxy_temp_path ${place}; fastcgi_temp_path ${place}; uwsgi_temp_path ${place};
+  scgi_temp_path ${place};
+  server {
+    listen 127.0.0.1:${port} ssl http2;
+    ssl_certificate ${bench.certificate['CERTIFICATE']};
+    ssl_certificate_key ${bench.certificate['PRIVATE_KEY']};
+    location = /events { nchan_publisher; nchan_channel_id all; nchan_message_buffer_length 10; }
+    location = /stream {
+      nchan_subscriber eventsource; nchan_channel_id all; nchan_subscriber_first_message newest;
+    }
+  }
+}`;
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const address = server.address();
+  await new Promise((resolve) => server.close(resolve));
+  return typeof address === 'object' && address !== null ? address.port : 0;
+}

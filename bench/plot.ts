@@ -1,0 +1,102 @@
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+
+export interface Plot {
+  readonly title: string;
+  readonly x: Axis;
+  readonly y: Axis;
+  readonly lines: readonly Line[];
+}
+
+export interface Axis {
+  readonly name: string;
+  /** Each step ten times the one before; values must be above 0. */
+  readonly isLog?: boolean;
+}
+
+export interface Line {
+  readonly name: string;
+  readonly points: readonly (readonly [x: number, y: number])[];
+}
+
+/** Scales, ticks and paths are d3's; it is installed beside the peers. */
+type Drawing = typeof import('./peers/drawing.js');
+
+const [width, height] = [760, 400];
+const edge = { left: 70, right: 200, top: 40, bottom: 50 };
+const [right, bottom] = [width - edge.right, height - edge.bottom];
+const colours = ['#1f6f8b', '#c8553d', '#6a994e', '#7b5ea7'];
+const dotsMax = 60;
+
+/** Draws `plots/<name>.svg`: axes, ticks, and a line with dots for each series. */
+export async function plot(name: string, given: Plot): Promise<void> {
+  const drawing = await import('./peers/drawing.js');
+  const folder = fileURLToPath(new URL('./plots/', import.meta.url));
+  mkdirSync(folder, { recursive: true });
+  writeFileSync(`${folder}${name}.svg`, svgOf(drawing, given));
+}
+
+function svgOf(drawing: Drawing, { title, x, y, lines }: Plot): string {
+  const points = lines.flatMap((line) => line.points);
+  const across = scaleOf(
+    drawing,
+    x,
+    points.map((point) => point[0]),
+  ).range([edge.left, right]);
+  const up = scaleOf(
+    drawing,
+    y,
+    points.map((point) => point[1]),
+  ).range([bottom, edge.top]);
+  const turned = `transform="translate(16 ${(bottom + edge.top) / 2}) rotate(-90)"`;
+  const [acrossText, upText] = [across.tickFormat(6), up.tickFormat(6)];
+  return [
+    `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" font-family="sans-serif" font-size="12">`,
+    `<rect width="${width}" height="${height}" fill="#fff"/>`,
+    text([edge.left, 22], title, 'font-weight="bold" font-size="14"'),
+    text([(edge.left + right) / 2, height - 12], x.name, 'text-anchor="middle"'),
+    text([0, 0], y.name, `text-anchor="middle" ${turned}`),
+    ...across
+      .ticks(6)
+      .flatMap((tick) => [
+        `<path d="M${rounded(across(tick))} ${bottom}V${edge.top}" stroke="#e4e4e4"/>`,
+        text([across(tick), bottom + 18], acrossText(tick), 'text-anchor="middle"'),
+      ]),
+    ...up
+      .ticks(6)
+      .flatMap((tick) => [
+        `<path d="M${edge.left} ${rounded(up(tick))}H${right}" stroke="#e4e4e4"/>`,
+        text([edge.left - 8, up(tick) + 4], upText(tick), 'text-anchor="end"'),
+      ]),
+    ...lines.map(({ name, points: own }, index) => {
+      const colour = colours[index % colours.length] ?? '#000';
+      const places = own.map(([a, b]) => [rounded(across(a)), rounded(up(b))] as const);
+      const dots = places.length > dotsMax ? [] : places;
+      return [
+        `<path d="${drawing.line()(places)}" fill="none" stroke="${colour}" stroke-width="2"/>`,
+        ...dots.map(([cx, cy]) => `<circle cx="${cx}" cy="${cy}" r="3" fill="${colour}"/>`),
+        text([right + 12, edge.top + 16 + index * 18], name, `fill="${colour}"`),
+      ].join('\n');
+    }),
+    '</svg>\n',
+  ].join('\n');
+}
+
+/** Of all values, to round ends; one that is not logarithmic begins at 0. */
+function scaleOf({ scaleLinear, scaleLog }: Drawing, { isLog }: Axis, values: readonly number[]) {
+  const most = Math.max(...values);
+  return isLog === true
+    ? scaleLog()
+        .domain([Math.min(...values), most])
+        .nice()
+    : scaleLinear().domain([0, most]).nice();
+}
+
+function rounded(place: number): number {
+  return Math.round(place * 10) / 10;
+}
+
+function text([x, y]: readonly [number, number], content: string, more: string): string {
+  const safe = content.replaceAll('&', '&amp;').replaceAll('<', '&lt;');
+  return `<text x="${rounded(x)}" y="${rounded(y)}" ${more}>${safe}</text>`;
+}

@@ -1,0 +1,190 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { closeSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as pause } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { type Core, repository } from '../machine.js';
+
+export interface ChildOptions {
+  /** Arguments of `node`, the script among them; a `.ts` file runs through `tsx`. */
+  readonly args: readonly string[];
+  readonly env?: Readonly<Record<string, string>>;
+  readonly cwd?: string;
+  /** Keeps it on one core, where the machine has several. */
+  readonly core?: Core;
+  /** What its output says when it is ready; the first group is kept as `ready`. */
+  readonly readyPattern: RegExp;
+}
+
+export interface Usage {
+  readonly cpuMicros: number;
+  readonly rssBytes: number;
+  readonly heapBytes: number;
+}
+
+/** Whatever can be asked what it has used. */
+export interface Measured {
+  usage(): Promise<Usage>;
+  stop(): Promise<void>;
+}
+
+export interface Delay {
+  readonly p50: number;
+  readonly p99: number;
+  readonly max: number;
+}
+
+/** A node of V8's tree of calls: by whom it was called is told by who has it among its children. */
+export interface CallNode {
+  readonly id: number;
+  readonly callFrame: {
+    readonly functionName: string;
+    /** Empty for what is not JavaScript. */
+    readonly url: string;
+    /** From 0. */
+    readonly lineNumber: number;
+  };
+  /** Samples that found it at the top. */
+  readonly hitCount: number;
+  readonly children?: readonly number[];
+}
+
+interface Answer {
+  readonly id: number;
+  readonly answer?: unknown;
+  readonly error?: string;
+}
+
+const probe = fileURLToPath(new URL('./probe.mjs', import.meta.url));
+const startMaxMs = 60_000;
+
+/** A process of Node that is measured, or that measures. Its output goes to a file: nobody reads along. */
+export class Child implements Measured {
+  readonly #process: ChildProcess;
+  readonly #folder: string;
+  readonly #open = new Map<number, (answer: Answer) => void>();
+  #asked = 0;
+  #ready = '';
+
+  private constructor(child: ChildProcess, folder: string) {
+    this.#process = child;
+    this.#folder = folder;
+    child.on('message', (message: Answer) => {
+      this.#open.get(message.id)?.(message);
+      this.#open.delete(message.id);
+    });
+    child.once('exit', (code) => {
+      const error = `process ended with ${code}: ${this.output().slice(-500)}`;
+      for (const [id, settle] of this.#open) settle({ id, error });
+      this.#open.clear();
+    });
+  }
+
+  /** Settles when the output says that it is ready. Rejects with the output when it never does. */
+  static async start(options: ChildOptions): Promise<Child> {
+    const folder = mkdtempSync(join(tmpdir(), 'herald-bench-child-'));
+    const out = openSync(join(folder, 'output'), 'a');
+    const { args, env = {}, cwd = folder, core = 'all' } = options;
+    const runsSource = args.some((arg) => arg.endsWith('.ts'));
+    const loader = runsSource ? ['--import', import.meta.resolve('tsx')] : [];
+    const command = [process.execPath, '--expose-gc', '--import', probe, ...loader, ...args];
+    const pinned = core === 'all' ? command : ['taskset', '-c', String(core), ...command];
+    const [program = '', ...rest] = pinned;
+    const { PATH = '', HOME = '' } = process.env;
+    const child = spawn(program, rest, {
+      cwd,
+      env: { PATH, HOME, ...env },
+      stdio: ['ignore', out, out, 'ipc'],
+    });
+    closeSync(out);
+    const started = new Child(child, folder);
+    await started.#waitUntilReady(options.readyPattern);
+    return started;
+  }
+
+  get pid(): number {
+    return this.#process.pid ?? 0;
+  }
+
+  /** The first group of the pattern it was waited for with. */
+  get ready(): string {
+    return this.#ready;
+  }
+
+  output(): string {
+    return readFileSync(join(this.#folder, 'output'), 'utf8');
+  }
+
+  usage(): Promise<Usage> {
+    return this.#send({ probe: 'usage' }) as Promise<Usage>;
+  }
+
+  async collectGarbage(): Promise<void> {
+    await this.#send({ probe: 'collect' });
+  }
+
+  async watchDelay(): Promise<void> {
+    await this.#send({ probe: 'watchDelay' });
+  }
+
+  delay(): Promise<Delay> {
+    return this.#send({ probe: 'delay' }) as Promise<Delay>;
+  }
+
+  async startProfile(): Promise<void> {
+    await this.#send({ probe: 'startProfile' });
+  }
+
+  /** The main thread's calls since `startProfile`, its root first. */
+  stopProfile(): Promise<readonly CallNode[]> {
+    return this.#send({ probe: 'stopProfile' }) as Promise<readonly CallNode[]>;
+  }
+
+  /** Asks what the process itself answers (`answerWith`). */
+  ask(ask: string, argument: unknown = null): Promise<unknown> {
+    return this.#send({ ask, argument });
+  }
+
+  /** By `SIGTERM`, and after ten seconds by `SIGKILL`. */
+  async stop(): Promise<void> {
+    if (this.#process.exitCode === null && this.#process.signalCode === null) {
+      const exit = once(this.#process, 'exit');
+      this.#process.kill('SIGTERM');
+      const kill = setTimeout(() => this.#process.kill('SIGKILL'), 10_000);
+      await exit;
+      clearTimeout(kill);
+    }
+    rmSync(this.#folder, { recursive: true, force: true });
+  }
+
+  #send(question: object): Promise<unknown> {
+    this.#asked += 1;
+    const id = this.#asked;
+    return new Promise((resolve, reject) => {
+      this.#open.set(id, ({ answer, error }) => {
+        if (error === undefined) resolve(answer);
+        else reject(new Error(error));
+      });
+      this.#process.send({ id, ...question }, (error) => {
+        if (error) reject(error);
+      });
+    });
+  }
+
+  async #waitUntilReady(pattern: RegExp): Promise<void> {
+    const deadline = Date.now() + startMaxMs;
+    while (Date.now() < deadline && this.#process.exitCode === null) {
+      const found = pattern.exec(this.output());
+      if (found !== null) {
+        this.#ready = found[1] ?? '';
+        return;
+      }
+      await pause(5);
+    }
+    const output = this.output();
+    await this.stop();
+    throw new Error(`Cannot start ${repository}: it never got ready\n${output}`);
+  }
+}

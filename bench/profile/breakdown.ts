@@ -1,0 +1,65 @@
+import type { CallNode } from '../process/child.js';
+import { betweenCalls, type Part, partOf, partOfThread } from './part.js';
+import type { Window } from './window.js';
+
+/** A part, and what it takes of an operation. */
+export interface Share extends Part {
+  readonly micros: number;
+}
+
+/**
+ * What an operation's CPU is made of; the shares sum up to all of it.
+ *
+ * V8 says by samples which calls had the main thread, and the kernel how long it ran. What V8 calls
+ * idle is more than sleep, for Node's C++ that reads sockets runs in the same phase of the loop: so
+ * a sample is worth its part of the time in which the thread ran or slept, and what the samples of
+ * calls leave of the CPU is that C++.
+ */
+export function breakdownOf(window: Window): Share[] {
+  const { main, others, operations } = window;
+  const sums = new Map<string, { part: Part; micros: number }>();
+  const add = (part: Part, micros: number) => {
+    const key = `${part.kind} ${part.name}`;
+    const sum = sums.get(key) ?? { part, micros: 0 };
+    sums.set(key, { part, micros: sum.micros + micros });
+  };
+  const each = microsPerSample(window);
+  let left = main.cpu;
+  walk(window.calls, (node, caller) => {
+    const part = partOf(node.callFrame, caller);
+    if (!isIdle(node)) {
+      add(part, node.hitCount * each);
+      left -= node.hitCount * each;
+    }
+    return part;
+  });
+  add(betweenCalls, left);
+  for (const { name, cpu } of others) add(partOfThread(name), cpu);
+  return [...sums.values()].map(({ part, micros }) => ({ ...part, micros: micros / operations }));
+}
+
+/** Never so much that the samples of calls would have more than the thread's CPU. */
+export function microsPerSample({ calls, main, seconds }: Window): number {
+  const count = (nodes: readonly CallNode[]) => nodes.reduce((sum, one) => sum + one.hitCount, 0);
+  const asleep = Math.max(0, seconds * 1e6 - main.cpu - main.waited);
+  const busy = count(calls.filter((node) => !isIdle(node)));
+  return Math.min((main.cpu + asleep) / count(calls), main.cpu / busy);
+}
+
+export function isIdle({ callFrame }: CallNode): boolean {
+  return callFrame.functionName === '(idle)';
+}
+
+/** From the root down; each call is handed what was answered for the one that called it. */
+function walk(calls: readonly CallNode[], visit: (node: CallNode, caller: Part) => Part): void {
+  const byId = new Map(calls.map((node) => [node.id, node]));
+  const down = (node: CallNode, caller: Part) => {
+    const part = visit(node, caller);
+    for (const id of node.children ?? []) {
+      const child = byId.get(id);
+      if (child !== undefined) down(child, part);
+    }
+  };
+  const [root] = calls;
+  if (root !== undefined) down(root, betweenCalls);
+}

@@ -1,0 +1,31 @@
+/** The first that fits. Node is one program with OpenSSL, nghttp2, libuv and V8 in it. */
+const symbols: readonly (readonly [RegExp, string])[] = [
+  [/TickSample|sampler|SafeStackFrame|CpuProfil|ProfilerListener/, "V8's profiler"],
+  [/^Builtins_/, 'V8: built-in functions'],
+  [
+    /^v8::.*(Scaveng|Mark|Sweep|Evacuat|::Heap|Ephemeron|GlobalHandles|Remembered|SlotSet|Page|GC)/,
+    'V8: garbage collection',
+  ],
+  [
+    /^v8::.*([cC]ompil|baseline|maglev|interpreter|[pP]arse|Scanner|Assembler|Turbo|Bytecode)/,
+    'V8: compiling',
+  ],
+  [/^(v8::|cppgc::|heap::)/, 'V8: its runtime, the rest'],
+  [/^node::/, "Node's C++"],
+  [/^(nghttp2_|hd_|session_|inflight_|huff)/, 'nghttp2: HTTP/2 frames and headers'],
+  [/^uv_/, 'libuv'],
+  [/^(std::|operator |icu_|simdutf|llhttp_)/, "Node's C++"],
+];
+
+/** What machine code belongs to, by its symbol and the file it is in. */
+export function nativePartOf(symbol: string, file: string): string {
+  if (file.startsWith('[kernel')) return 'the kernel';
+  if (file.endsWith('.node')) return `addon ${file.split('/node_modules/').at(-1)?.split('/')[0]}`;
+  if (/malloc|calloc|free|^_int_|unlink_chunk/.test(symbol)) return 'malloc and free';
+  if (/mem(cpy|move|set|cmp)/.test(symbol)) return 'memory copied or cleared';
+  if (/\.so/.test(file)) return 'system libraries, the rest';
+  if (symbol === '[unknown]') return 'JavaScript, compiled';
+  const known = symbols.find(([pattern]) => pattern.test(symbol))?.[1];
+  // Of C without a namespace, hardly anything else is in Node.
+  return known ?? 'OpenSSL: TLS and other cryptography';
+}

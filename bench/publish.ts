@@ -1,0 +1,129 @@
+import { delayFigure, type Figure, figure } from './figure.js';
+import { prepare, settingsFor, startHerald } from './herald.js';
+import { Load } from './load/load.js';
+import { markedData } from './load/marks.js';
+import type { Child } from './process/child.js';
+import { startScript } from './scripts.js';
+import type { Bench, Subject } from './subject.js';
+
+const publishers = 64;
+const eventBytes = 200;
+
+interface Run {
+  readonly rate: number;
+  /** Microseconds an event. */
+  readonly cpu: number;
+  readonly p99: number;
+  readonly delay: number;
+  readonly loadBusy: number;
+}
+
+export const subject: Subject = {
+  name: 'publish',
+  about: 'durable publishes a second, embedded database',
+  seconds: 60,
+  profile: { operation: 'event', drawn: 'Herald, 1 a request' },
+
+  async run(bench: Bench): Promise<Figure[]> {
+    const seconds = bench.size(1, 4);
+    // All cores for all: the server writes in a thread of its own, which one core would take it.
+    const load = await bench.use(Load.start('all'));
+    const settings = settingsFor(bench.folder(), bench.certificate);
+    const prepared = await prepare(settings, { members: 1 });
+    const herald = await bench.use(startHerald(settings, { core: 'all' }));
+    const alone = await bench.use(startScript('one-by-one.ts', { folder: bench.folder() }));
+    const bareOptions = { folder: bench.folder(), env: bench.certificate };
+    const bare = await bench.use(startScript('bare.ts', bareOptions));
+    const headers = { authorization: `Bearer ${prepared.publishKey}` };
+    const ours = { name: 'Herald', bench, load, child: herald, headers };
+    const theirs = { name: 'bare POST', bench, load, child: bare, headers: {} };
+    for (const to of [ours, theirs]) await publishing(to, { batch: 1, seconds: 1 }); // To be compiled.
+    const { one, many, floor, fsync } = await bench.interleaved({
+      one: () => publishing(ours, { batch: 1, seconds }),
+      many: () => publishing(ours, { batch: 100, seconds }),
+      floor: () => publishing(theirs, { batch: 1, seconds }),
+      fsync: () => oneByOne(alone, seconds),
+    });
+    const references = { floor, fsync };
+    return [...figuresOf(1, one, references), ...figuresOf(100, many, references)];
+  },
+};
+
+interface References {
+  readonly floor: readonly Run[];
+  readonly fsync: readonly Run[];
+}
+
+/** `batch`: how many events a request carries; 100 is for backends that have many at once. */
+function figuresOf(batch: number, own: readonly Run[], { floor, fsync }: References): Figure[] {
+  const parameters = { publishers, 'events a request': batch, bytes: eventBytes };
+  const base = { subject: 'publish', parameters };
+  const loadBusy = Math.max(...own.map((run) => run.loadBusy));
+  const note = `the load takes ${Math.round(loadBusy * 100)} % of a core, of those the server has`;
+  return [
+    figure({
+      ...{ ...base, what: `durable events a second, ${batch} a request`, unit: '/s', note },
+      runs: own.map((run) => run.rate),
+      reference: {
+        what: 'one transaction and fsync an event, no HTTP',
+        runs: fsync.map((run) => run.rate),
+      },
+      goal: { on: 'ratio', is: '>=', bound: 20 },
+    }),
+    figure({
+      ...{ ...base, what: `server CPU an event, ${batch} a request`, unit: 'us' },
+      runs: own.map((run) => run.cpu),
+      // Not the transaction alone: what a disk costs of CPU depends on what else it has to do.
+      reference: { what: 'bare node:http2 POST, nothing kept', runs: floor.map((run) => run.cpu) },
+      isSteady: true,
+    }),
+    figure({
+      ...{ ...base, what: `publish to answer, p99, ${batch} a request`, unit: 'ms' },
+      runs: own.map((run) => run.p99),
+    }),
+    delayFigure({ ...base, runs: own.map((run) => run.delay) }, `${batch} a request`),
+  ];
+}
+
+interface Target {
+  readonly name: string;
+  readonly bench: Bench;
+  readonly load: Load;
+  readonly child: Child;
+  readonly headers: Readonly<Record<string, string>>;
+}
+
+/** All publishers at once, each with one request at a time. */
+async function publishing(
+  { name, bench, load, child, headers }: Target,
+  { batch, seconds }: { batch: number; seconds: number },
+): Promise<Run> {
+  const event = { to: { users: ['1'] }, data: markedData(0, eventBytes) };
+  const body = JSON.stringify(batch === 1 ? event : Array.from({ length: batch }, () => event));
+  let result = { rate: 0, p99: 0, loadBusy: 0 };
+  const { cpu, delay } = await bench.watch(child, `${name}, ${batch} a request`, async () => {
+    let events = 0;
+    const { busy: loadBusy } = await load.busyDuring(async () => {
+      const done = await load.loop({
+        port: Number(child.ready),
+        path: '/events',
+        clients: Array.from({ length: publishers }, () => ({ headers, body })),
+        count: Number.MAX_SAFE_INTEGER,
+        next: 'same',
+        msMax: seconds * 1000,
+      });
+      if (done.refused > 0) throw new Error(`Cannot publish: ${done.example}`);
+      events = done.answered * batch;
+      result = { ...result, rate: events / done.seconds, p99: done.latency.p99 };
+    });
+    result = { ...result, loadBusy };
+    return events;
+  });
+  return { ...result, cpu, delay };
+}
+
+/** Its rate is all that is compared. */
+async function oneByOne(alone: Child, seconds: number): Promise<Run> {
+  const rate = Number(await alone.ask('insert', seconds * 1000));
+  return { rate, cpu: 0, p99: 0, delay: 0, loadBusy: 0 };
+}

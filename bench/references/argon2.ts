@@ -1,0 +1,51 @@
+import { Worker } from 'node:worker_threads';
+import argon2 from 'argon2';
+import { answerWith } from '../process/answers.js';
+
+export interface Verified {
+  readonly count: number;
+  readonly rate: number;
+}
+
+/**
+ * What password verification costs by itself: argon2 with Herald's parameters, in as many threads as
+ * Herald's, and nothing else. The worker is plain JavaScript, as it would be built.
+ */
+const source = `
+const { parentPort, workerData } = require('node:worker_threads');
+const argon2 = require(workerData.argon2);
+parentPort.on('message', async ({ hash, ms }) => {
+  const startedAt = performance.now();
+  let count = 0;
+  while (performance.now() - startedAt < ms) {
+    if (!(await argon2.verify(hash, 'correct horse battery'))) throw new Error('wrong');
+    count += 1;
+  }
+  parentPort.postMessage({ count, rate: count / ((performance.now() - startedAt) / 1000) });
+});`;
+
+const hash = process.env['HASH'] ?? '';
+const workerData = { argon2: process.env['ARGON2'] };
+const workers = Array.from(
+  { length: Number(process.env['THREADS']) },
+  () => new Worker(source, { eval: true, workerData }),
+);
+
+answerWith({
+  /** Verifications, and how many a second, by all threads together, for so many milliseconds. */
+  async verify(ms: number): Promise<Verified> {
+    const parts = workers.map(
+      (worker) =>
+        new Promise<Verified>((resolve) => {
+          worker.once('message', resolve);
+          worker.postMessage({ hash, ms });
+        }),
+    );
+    return (await Promise.all(parts)).reduce((all, { count, rate }) => ({
+      count: all.count + count,
+      rate: all.rate + rate,
+    }));
+  },
+});
+if (!(await argon2.verify(hash, 'correct horse battery'))) throw new Error('Cannot verify');
+process.stdout.write('ready\n');

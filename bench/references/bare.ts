@@ -1,0 +1,44 @@
+import { readFileSync } from 'node:fs';
+import { createSecureServer, type ServerHttp2Stream } from 'node:http2';
+import type { AddressInfo } from 'node:net';
+
+/**
+ * The floor: what `node:http2` itself costs. A `GET` is an open stream, a `POST` of `{data}` is
+ * encoded once and written to each of them. No routes, users, log, limits or error handling.
+ */
+const streams = new Set<ServerHttp2Stream>();
+let number = 0;
+
+const server = createSecureServer({
+  cert: readFileSync(process.env['CERTIFICATE'] ?? ''),
+  key: readFileSync(process.env['PRIVATE_KEY'] ?? ''),
+});
+
+server.on('stream', (stream, headers) => {
+  stream.on('error', () => {});
+  if (headers[':method'] === 'POST') return takeEvent(stream);
+  stream.respond({ ':status': 200, 'content-type': 'text/event-stream; charset=utf-8' });
+  stream.write('retry: 2000\n\n');
+  stream.resume();
+  streams.add(stream);
+  stream.once('close', () => streams.delete(stream));
+});
+
+server.listen(0, '127.0.0.1', () => {
+  const { port } = server.address() as AddressInfo;
+  process.stdout.write(`https://127.0.0.1:${port}\n`);
+});
+
+function takeEvent(request: ServerHttp2Stream): void {
+  const parts: Buffer[] = [];
+  request.on('data', (part: Buffer) => parts.push(part));
+  request.once('end', () => {
+    const given = JSON.parse(Buffer.concat(parts).toString()) as { data: string };
+    number += 1;
+    // As long as a frame of Herald's, whose ids have an epoch.
+    const bytes = Buffer.from(`id: 0123456789-${number}\ndata: ${given.data}\n\n`);
+    for (const stream of streams) stream.write(bytes);
+    request.respond({ ':status': 201, 'content-type': 'application/json' });
+    request.end(`{"id":"${number}"}`);
+  });
+}

@@ -1,0 +1,47 @@
+import { join } from 'node:path';
+import { loadSqlite } from '../../src/db/sqlite-load.js';
+import { answerWith } from '../process/answers.js';
+
+/**
+ * What durable writing costs by itself: the same rows in the same engine with the same settings, a
+ * transaction for each event, one after the other, without HTTP and without a thread.
+ */
+const Driver = await loadSqlite();
+const db = new Driver(join(process.env['FOLDER'] ?? '', 'one-by-one.db'));
+for (const pragma of ['journal_mode = wal', 'synchronous = full', 'busy_timeout = 5000']) {
+  db.exec(`pragma ${pragma}`);
+}
+db.exec(
+  'create table log_head (id integer primary key, seq integer not null, bytes integer) strict',
+);
+db.exec('insert into log_head values (1, 0, 0)');
+db.exec('create table events (seq integer primary key, type text, data text, at integer) strict');
+db.exec(
+  `create table event_audiences (audience text not null, seq integer not null,
+    primary key (audience, seq)) strict, without rowid`,
+);
+db.exec('create index event_audiences_seq on event_audiences (seq)');
+
+const count = db.prepare('update log_head set seq = seq + 1, bytes = bytes + 200');
+const insert = db.prepare('insert into events values (?, null, ?, ?)');
+const address = db.prepare("insert into event_audiences values ('u:1', ?)");
+const data = 'x'.repeat(200);
+let seq = 0;
+
+answerWith({
+  /** Events a second, for so many milliseconds. */
+  insert(ms: number) {
+    const startedAt = performance.now();
+    const first = seq;
+    while (performance.now() - startedAt < ms) {
+      seq += 1;
+      db.exec('begin immediate');
+      count.run();
+      insert.run(seq, data, Date.now());
+      address.run(seq);
+      db.exec('commit'); // Also holds on to `db`: without it statements lose their connection.
+    }
+    return (seq - first) / ((performance.now() - startedAt) / 1000);
+  },
+});
+process.stdout.write('ready\n');

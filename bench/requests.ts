@@ -1,0 +1,223 @@
+import { migrate } from '../src/db/migrate.js';
+import { openDatabase } from '../src/db/open.js';
+import type { ServerOptions } from '../src/db/options.js';
+import { findServer } from '../test/support/servers.js';
+import { delayFigure, type Figure, figure } from './figure.js';
+import { fill, type Settings, settingsFor, startHerald } from './herald.js';
+import { H1Requester } from './load/h1-requester.js';
+import { h2load } from './load/h2load.js';
+import { Load } from './load/load.js';
+import { password } from './logins.js';
+import { has } from './machine.js';
+import { installPeers, startPeer } from './peers.js';
+import type { Child } from './process/child.js';
+import type { Bench, Subject } from './subject.js';
+
+const connections = 16;
+const tokensAtOnce = 2 * connections + 1;
+
+interface Side {
+  readonly name: string;
+  readonly child: Child;
+  /** Of as many users as there are: a real one asks for a stream token now and then. */
+  readonly accessTokens: readonly string[];
+  /** Refresh tokens that were never used: a run that is cut off may lose the last answers. */
+  freshTokens(): Promise<readonly string[]>;
+}
+
+interface Run {
+  readonly perSecond: number;
+  readonly cpu: number;
+  readonly delay: number;
+}
+
+const paths = ['/stream/token', '/token'] as const;
+
+type Path = (typeof paths)[number];
+
+export const subject: Subject = {
+  name: 'requests',
+  about: '/stream/token and /token a second on PostgreSQL, against the Express example',
+  seconds: 120,
+  profile: { operation: 'request', drawn: 'Herald, /stream/token' },
+  // What Express spends depends on what else the machine does: 0.13 to 0.37 of it in one day.
+  isTooNoisyForSmoke: true,
+
+  async run(bench: Bench): Promise<Figure[]> {
+    const server = await findServer('postgres');
+    if (typeof server === 'string' || !installPeers(bench)) {
+      bench.say(`left out: ${typeof server === 'string' ? server : 'no peers'}`);
+      return [];
+    }
+    const { options } = server;
+    const seconds = bench.size(1, 4);
+    // What is left of logins before, which the original never cleans up.
+    const rows = bench.size(1000, 10_000);
+    const original = `${options.database}_original`;
+    await server.administer(`create database ${options.database}`);
+    await server.administer(`create database ${original}`);
+    bench.onClose(async () => {
+      await server.administer(`drop database if exists ${original} with (force)`);
+      await server.drop();
+    });
+    const load = await bench.use(Load.start());
+    const ours = await heraldSide(bench, options, rows);
+    const url = `postgres://${options.username}:${options.password}@${options.host}:${options.port}`;
+    const theirs = await originalSide(bench, `${url}/${original}`, rows);
+    const fire = {
+      herald: gun({ bench, load }, ours, seconds),
+      express: gun({ bench, load }, theirs, seconds),
+    };
+    const figures: Figure[] = [];
+    for (const path of paths) {
+      bench.say(path);
+      await fire.herald(path);
+      await fire.express(path);
+      const runs = await bench.interleaved({
+        herald: () => fire.herald(path),
+        express: () => fire.express(path),
+      });
+      figures.push(...figuresOf(path, rows, runs));
+    }
+    if (bench.smoke) return figures;
+    if (has('h2load')) figures.push(...(await overH2(bench, ours, rows)));
+    else bench.say('no h2load here: bench/tools.sh installs it');
+    return figures;
+  },
+};
+
+function figuresOf(
+  path: Path,
+  rows: number,
+  { herald, express }: { herald: readonly Run[]; express: readonly Run[] },
+): Figure[] {
+  const base = { subject: 'requests', parameters: { connections, rows, protocol: 'http/1.1' } };
+  const what = 'as the Express example';
+  return [
+    figure({
+      ...{
+        ...base,
+        what: `${path} a second`,
+        unit: '/s',
+        runs: herald.map((run) => run.perSecond),
+      },
+      reference: { what, runs: express.map((run) => run.perSecond) },
+      goal: { on: 'ratio', is: '>=', bound: 5 },
+    }),
+    figure({
+      ...{ ...base, what: `server CPU a ${path}`, unit: 'us', runs: herald.map((run) => run.cpu) },
+      reference: { what, runs: express.map((run) => run.cpu) },
+    }),
+    delayFigure({ ...base, runs: herald.map((run) => run.delay) }, `while asked for ${path}`),
+  ];
+}
+
+/** The same requests by a generator that is not ours, in the protocol that Express does not speak. */
+async function overH2(
+  bench: Bench,
+  { name, child, accessTokens }: Side,
+  rows: number,
+): Promise<Figure[]> {
+  bench.say('/stream/token over h2, by h2load');
+  const requests = 5000;
+  const path = '/stream/token';
+  const headers = {
+    authorization: `Bearer ${accessTokens[0]}`,
+    'content-type': 'application/json',
+  };
+  const plan = { port: Number(child.ready), path, headers, connections };
+  const { runs } = await bench.interleaved({
+    runs: async () => {
+      let perSecond = 0;
+      const { cpu, delay } = await bench.watch(child, `${name}, ${path} over h2`, async () => {
+        perSecond = await h2load({ ...plan, requests, folder: bench.folder() });
+        return requests;
+      });
+      return { perSecond, cpu, delay };
+    },
+  });
+  const base = { subject: 'requests', parameters: { connections, rows, protocol: 'h2' } };
+  return [
+    figure({
+      ...{ ...base, what: `${path} a second over h2, by h2load`, unit: '/s' },
+      runs: runs.map((run) => run.perSecond),
+    }),
+    figure({
+      ...{ ...base, what: `server CPU a ${path} over h2`, unit: 'us' },
+      runs: runs.map((run) => run.cpu),
+    }),
+    delayFigure({ ...base, runs: runs.map((run) => run.delay) }, `while asked for ${path} over h2`),
+  ];
+}
+
+function gun({ bench, load }: { bench: Bench; load: Load }, side: Side, seconds: number) {
+  return async (path: Path): Promise<Run> => {
+    const { name, child, accessTokens } = side;
+    const isRefresh = path === '/token';
+    const tokens = isRefresh ? await side.freshTokens() : [''];
+    let perSecond = 0;
+    const { cpu, delay } = await bench.watch(child, `${name}, ${path}`, async () => {
+      const { refused, answered, ...result } = await load.cannon({
+        ...{ port: Number(child.ready), path, seconds },
+        headers: isRefresh
+          ? [{}]
+          : accessTokens.map((token) => ({ authorization: `Bearer ${token}` })),
+        connections,
+        bodies: tokens.map((token) => JSON.stringify({ token })),
+        next: isRefresh ? 'refresh' : 'same',
+      });
+      if (refused > 0) throw new Error(`Cannot measure ${path}: ${refused} refused`);
+      perSecond = result.perSecond;
+      return answered;
+    });
+    return { perSecond, cpu, delay };
+  };
+}
+
+async function heraldSide(bench: Bench, options: ServerOptions, rows: number): Promise<Side> {
+  await migrate(options);
+  const db = await openDatabase(options);
+  const { members } = await fill(db, { members: rows, passwordHash: 'none' });
+  await db.close();
+  const settings: Settings = {
+    ...settingsFor(bench.folder(), bench.certificate),
+    DB_DIALECT: 'postgres',
+    DB_HOST: options.host,
+    DB_PORT: String(options.port),
+    DB_NAME: options.database,
+    DB_USERNAME: options.username,
+    DB_PASSWORD: options.password,
+  };
+  const child = await bench.use(startHerald(settings));
+  let used = 0;
+  return {
+    name: 'Herald',
+    child,
+    accessTokens: members.map(({ accessToken }) => accessToken),
+    async freshTokens() {
+      used += tokensAtOnce;
+      return members.slice(used - tokensAtOnce, used).map(({ refreshToken }) => refreshToken);
+    },
+  };
+}
+
+async function originalSide(bench: Bench, databaseUrl: string, rows: number): Promise<Side> {
+  const env = { ...bench.certificate, DATABASE_URL: databaseUrl, ROWS: String(rows) };
+  const child = await bench.use(startPeer('original.mjs', { ...env, NODE_ENV: 'production' }));
+  const requester = new H1Requester(Number(child.ready));
+  const head = { method: 'POST', path: '/login', headers: { 'content-type': 'application/json' } };
+  const body = Buffer.from(JSON.stringify({ username: 'member-1', password }));
+  const { text } = await requester.send(head, body);
+  const { accessToken } = JSON.parse(text) as { accessToken: string };
+  let used = 0;
+  return {
+    name: 'Express example',
+    child,
+    accessTokens: [accessToken],
+    async freshTokens() {
+      used += tokensAtOnce;
+      // The n-th row of its table has the hash of the text of n.
+      return Array.from({ length: tokensAtOnce }, (_, index) => String(used - index));
+    },
+  };
+}

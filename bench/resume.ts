@@ -1,0 +1,201 @@
+import { createHash, randomBytes } from 'node:crypto';
+import { join } from 'node:path';
+import { type Database, sql, tuples } from '../src/db/database.js';
+import { openDatabase } from '../src/db/open.js';
+import { silentLog } from '../src/log.js';
+import { delayFigure, type Figure, figure } from './figure.js';
+import { type Member, type Prepared, prepare, settingsFor, startHerald } from './herald.js';
+import type { StreamRequest } from './load/crowd.js';
+import { Load } from './load/load.js';
+import { markedData } from './load/marks.js';
+import { Requester } from './load/requests.js';
+import type { Child } from './process/child.js';
+import { eventBytes, type NodeStage, openBareStage, openStage } from './stage.js';
+import type { Bench, Subject } from './subject.js';
+
+/** What each client has missed, all of it its own. */
+const missed = 10;
+
+export const subject: Subject = {
+  name: 'resume',
+  about: 'clients come back, each with events missed, against a bare TLS and h2 connect',
+  seconds: 360,
+  profile: { operation: 'stream', drawn: 'Herald, resume' },
+
+  async run(bench: Bench): Promise<Figure[]> {
+    const clients = bench.size(200, 10_000);
+    const settings = settingsFor(bench.folder(), bench.certificate);
+    const prepared = await prepare(settings, { members: clients });
+    const tokens = await withFile(settings['DATA_DIR'] ?? '', (db) =>
+      insertStreamTokens(db, prepared.members),
+    );
+    const child = await bench.use(startHerald(settings));
+    const load = await bench.use(Load.start());
+    bench.say(`publishing ${clients * (missed + 1)} events`);
+    const lastSeen = await publishMissed(child, prepared);
+    const herald: NodeStage = {
+      ...{ name: 'Herald, resume', child, port: Number(child.ready), protocol: 'h2', headers: {} },
+      streams: tokens.map((token, index) => streamOf(token, lastSeen[index])),
+    };
+    // What one costs does not depend on how many there are.
+    const newcomers = tokens.slice(0, bench.size(50, 2000)).map((token) => streamOf(token));
+    const fresh = { ...herald, name: 'Herald, fresh', streams: newcomers };
+    const bare = await openBareStage(bench, clients);
+    for (const stage of [herald, bare]) await comeBack({ bench, load, stage: some(stage, 300) });
+    const runs = await bench.interleaved({
+      resume: () => comeBack({ bench, load, stage: herald, each: missed }),
+      fresh: () => comeBack({ bench, load, stage: fresh }),
+      bare: () => comeBack({ bench, load, stage: bare, each: 0 }),
+    });
+    return figuresOf(runs, clients);
+  },
+};
+
+interface Run {
+  readonly cpu: number;
+  readonly seconds: number;
+  readonly delay: number;
+  readonly loadBusy: number;
+}
+
+interface ComeBack {
+  readonly bench: Bench;
+  readonly load: Load;
+  readonly stage: NodeStage;
+  /** Events that each stream has missed; without it nobody looks. */
+  readonly each?: number;
+}
+
+/**
+ * Opens all streams, waits until each has what it has missed, and answers the server's CPU a
+ * stream. Fails when a stream has one too few, one twice, or one in the wrong place.
+ */
+async function comeBack({ bench, load, stage, each }: ComeBack): Promise<Run> {
+  const { name, child, streams } = stage;
+  let loadBusy = 0;
+  const { cpu, seconds, delay } = await bench.watch(child, name, async () => {
+    const { busy } = await load.busyDuring(async () => {
+      await openStage(load, stage);
+      await load.received(name, (each ?? 0) * streams.length);
+    });
+    loadBusy = busy;
+    return streams.length;
+  });
+  if (each !== undefined) {
+    const { wrong, disorder, lost } = await load.count(name, { first: 1, each });
+    if (wrong + disorder + lost > 0) {
+      throw new Error(`Cannot count: ${wrong} wrong, ${disorder} out of order, ${lost} lost`);
+    }
+  }
+  await load.closeCrowd(name);
+  await quiet(child);
+  return { cpu, seconds, delay, loadBusy };
+}
+
+/** Until the server is done with those who left. */
+async function quiet(child: Child): Promise<void> {
+  for (let last = -1; ; ) {
+    const { cpuMicros } = await child.usage();
+    if (last >= 0 && cpuMicros - last < 20_000) return;
+    last = cpuMicros;
+    await new Promise((resolve) => setTimeout(resolve, 250));
+  }
+}
+
+function figuresOf(
+  { resume, fresh, bare }: Record<'resume' | 'fresh' | 'bare', readonly Run[]>,
+  clients: number,
+): Figure[] {
+  const base = { subject: 'resume', parameters: { clients, 'events missed': missed } };
+  const cpu = (runs: readonly Run[]) => runs.map((run) => run.cpu);
+  const reference = { what: 'bare TLS and h2 connect', runs: cpu(bare) };
+  const loadBusy = Math.max(...resume.map((run) => run.loadBusy));
+  const perSecond = (runs: readonly Run[]) => runs.map((run) => 1e6 / run.cpu);
+  return [
+    figure({
+      ...{ ...base, what: 'server CPU a resume', unit: 'us', runs: cpu(resume), reference },
+      goal: { on: 'ratio', is: '<=', bound: 1.3 },
+      isSteady: true,
+      note: `each event checked; load ${Math.round(loadBusy * 100)} % of a core`,
+    }),
+    figure({ ...base, what: 'server CPU a fresh stream', unit: 'us', runs: cpu(fresh), reference }),
+    figure({
+      ...{ ...base, what: 'bare connects a CPU second', unit: '/s', runs: perSecond(bare) },
+    }),
+    figure({ ...base, what: 'resumes a CPU second', unit: '/s', runs: perSecond(resume) }),
+    figure({ ...base, what: 'connects a CPU second', unit: '/s', runs: perSecond(fresh) }),
+    figure({
+      ...{ ...base, what: 'until the last is back', unit: 's' },
+      runs: resume.map((run) => run.seconds),
+      reference: { what: 'bare', runs: bare.map((run) => run.seconds) },
+    }),
+    delayFigure({ ...base, runs: resume.map((run) => run.delay) }, 'while all come back'),
+    delayFigure({ ...base, runs: fresh.map((run) => run.delay) }, 'while fresh streams open'),
+  ];
+}
+
+function streamOf(token: string, lastEventId?: string): StreamRequest {
+  const resume = lastEventId === undefined ? {} : { 'last-event-id': lastEventId };
+  return { path: `/stream/live/${token}`, headers: { accept: 'text/event-stream', ...resume } };
+}
+
+function some(stage: NodeStage, count: number): NodeStage {
+  return { ...stage, streams: stage.streams.slice(0, count) };
+}
+
+/** Tokens that have been opened before, an hour ago. */
+export async function insertStreamTokens(
+  db: Database,
+  members: readonly Member[],
+): Promise<string[]> {
+  const now = Date.now();
+  const tokens = members.map(() => randomBytes(64).toString('hex'));
+  for (let start = 0; start < members.length; start += 500) {
+    const rows = members.slice(start, start + 500).map(({ userId, sessionId }, index) => {
+      const hash = createHash('sha256')
+        .update(tokens[start + index] ?? '')
+        .digest('hex');
+      return [hash, userId, sessionId, now - 3_600_000, now - 3_000_000, now + 36_000_000];
+    });
+    await db.execute(
+      sql`insert into stream_tokens (token_hash, user_id, session_id, created_at, expires_at,
+        lease_until) values ${tuples(rows)}`,
+    );
+  }
+  return tokens;
+}
+
+async function withFile<Result>(
+  folder: string,
+  work: (db: Database) => Promise<Result>,
+): Promise<Result> {
+  const file = join(folder, 'herald.db');
+  const db = await openDatabase({ dialect: 'sqlite', file, log: silentLog });
+  try {
+    return await work(db);
+  } finally {
+    await db.close();
+  }
+}
+
+/** One event that each member has seen, whose id is answered, then those that it will have missed. */
+async function publishMissed(child: Child, { members, publishKey }: Prepared): Promise<string[]> {
+  const requester = await Requester.open(Number(child.ready));
+  const headers = { 'content-type': 'application/json', authorization: `Bearer ${publishKey}` };
+  const seen: string[] = [];
+  for (let number = 0; number <= missed; number += 1) {
+    for (let start = 0; start < members.length; start += 500) {
+      const events = members.slice(start, start + 500).map(({ userId }) => ({
+        to: { users: [String(userId)] },
+        data: markedData(number, eventBytes),
+      }));
+      const body = Buffer.from(JSON.stringify(events));
+      const { text } = await requester.send({ method: 'POST', path: '/events', headers }, body);
+      const { ids } = JSON.parse(text) as { ids?: string[] };
+      if (ids === undefined) throw new Error(`Cannot publish: ${text}`);
+      if (number === 0) seen.push(...ids);
+    }
+  }
+  requester.close();
+  return seen;
+}

@@ -1,0 +1,189 @@
+import { spawnSync } from 'node:child_process';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import { type Figure, readResults, writeResults } from './figure.js';
+import { machine, repository } from './machine.js';
+import { drawAll } from './plots.js';
+import { writeReport } from './profile/report.js';
+import { Progress } from './progress.js';
+import { complaintOf, wrecksAmong } from './smoke.js';
+import { Bench, type BenchOptions, type Subject } from './subject.js';
+import { tableOf } from './table.js';
+
+const names = [
+  'footprint',
+  'fan-out',
+  'batch',
+  'publish',
+  'requests',
+  'logins',
+  'login-storm',
+  'growth',
+  'memory',
+  'resume',
+] as const;
+
+/** The name under which a smoke run is kept, to compare later ones with. */
+const smokeName = 'smoke';
+
+const usage = `Measures Herald, built, against what it is compared with, on this machine.
+
+Usage: npm run bench [-- [--runs <n>] [--smoke [--keep]] [<subject> ...]]
+       npm run bench -- --profile [<subject> ...]
+
+  --runs    how often each measurement is made; 5, or 3 in a smoke run
+  --smoke   short, under two minutes; fails when a ratio is off by more than 1.5 times
+            both from its goal and from the smoke run in bench/results
+  --keep    keeps this smoke run as the one to compare later ones with
+  --profile what the CPU goes into, by V8's profiler, kept in bench/profiles. Linux
+
+Subjects: ${names.join(', ')}`;
+
+interface Outcome {
+  readonly figures: readonly Figure[];
+  /** Subjects that could not be measured. */
+  readonly failed: readonly string[];
+}
+
+async function main(): Promise<void> {
+  const { values, positionals } = parseArgs({
+    options: {
+      smoke: { type: 'boolean', default: false },
+      keep: { type: 'boolean', default: false },
+      profile: { type: 'boolean', default: false },
+      runs: { type: 'string' },
+      help: { type: 'boolean', default: false },
+    },
+    allowPositionals: true,
+  });
+  const odd = positionals.find((name) => !(names as readonly string[]).includes(name));
+  const runs = values.runs === undefined ? undefined : Number(values.runs);
+  const isMixed =
+    (values.keep && !values.smoke) || (values.profile && (values.smoke || runs !== undefined));
+  const isOdd = odd !== undefined || isMixed;
+  if (values.help || isOdd || (runs !== undefined && !(runs >= 1 && runs <= 100))) {
+    process.stdout.write(`${usage}\n`);
+    process.exitCode = values.help ? 0 : 2;
+    return;
+  }
+  build();
+  const asked = positionals.length === 0 ? names : positionals;
+  const subjects = await Promise.all(asked.map(subjectOf));
+  if (values.profile) return profileAll(subjects);
+  const { keep } = values;
+  const { figures, failed } = values.smoke
+    ? await smoke(
+        subjects.filter((one) => !one.isTooNoisyForSmoke),
+        { keep, runs },
+      )
+    : await full(subjects, runs);
+  process.stdout.write(`${machine.cpu}, Node ${machine.node}\n\n${tableOf(figures)}\n`);
+  for (const { what, note } of figures) {
+    if (note !== undefined) process.stdout.write(`- ${what}: ${note}\n`);
+  }
+  for (const name of failed) process.stdout.write(`Not measured, see above: ${name}\n`);
+  if (failed.length > 0) process.exitCode = 1;
+}
+
+async function full(subjects: readonly Subject[], runs: number | undefined): Promise<Outcome> {
+  const outcome = await runAll(subjects, { smoke: false, runs });
+  const kept = names.flatMap(readResults);
+  writeTable(kept);
+  await drawAll(kept);
+  return outcome;
+}
+
+async function smoke(
+  subjects: readonly Subject[],
+  { keep, runs }: { keep: boolean; runs: number | undefined },
+): Promise<Outcome> {
+  const first = await runAll(subjects, { smoke: true, runs });
+  if (keep && first.failed.length === 0) writeResults(smokeName, first.figures);
+  const kept = readResults(smokeName);
+  const suspects = new Set(wrecksAmong(first.figures, kept).map(({ subject }) => subject));
+  if (suspects.size === 0) return first;
+  process.stderr.write(`Off, so once more: ${[...suspects].join(', ')}\n`);
+  const again = subjects.filter(({ name }) => suspects.has(name));
+  const second = await runAll(again, { smoke: true, runs });
+  for (const wreck of wrecksAmong(second.figures, kept)) {
+    process.exitCode = 1;
+    process.stdout.write(`${complaintOf(wreck)}\n`);
+  }
+  const rest = first.figures.filter(({ subject }) => !suspects.has(subject));
+  return {
+    figures: [...rest, ...second.figures],
+    failed: [...first.failed, ...second.failed],
+  };
+}
+
+/** One after the other; what is printed is what is kept. One that makes no load is left out. */
+async function profileAll(asked: readonly Subject[]): Promise<void> {
+  const subjects = asked.filter(({ profile }) => profile !== undefined);
+  const progress = new Progress(subjects, 0.5);
+  for (const subject of subjects) {
+    process.stderr.write(`${progress.next}\n`);
+    const startedAt = performance.now();
+    const bench = new Bench({ profile: true });
+    try {
+      await subject.run(bench);
+      process.stdout.write(`${writeReport(subject, bench.windows)}\n`);
+    } finally {
+      await bench.end();
+    }
+    process.stderr.write(`${progress.finish((performance.now() - startedAt) / 1000)}\n`);
+  }
+}
+
+/** One after the other; what one has measured is kept, whatever becomes of the next. */
+async function runAll(subjects: readonly Subject[], options: BenchOptions): Promise<Outcome> {
+  const bench = new Bench(options);
+  const figures: Figure[] = [];
+  const failed: string[] = [];
+  const progress = new Progress(subjects, bench.smoke ? 0.05 : bench.runs / 5);
+  for (const subject of subjects) {
+    process.stderr.write(`${progress.next}\n`);
+    const startedAt = performance.now();
+    try {
+      const own = await subject.run(bench);
+      if (!options.smoke) writeResults(subject.name, own);
+      figures.push(...own);
+      await bench.closeAll();
+    } catch (cause) {
+      failed.push(subject.name);
+      const text = cause instanceof Error ? cause.stack : String(cause);
+      process.stderr.write(`${subject.name} failed: ${text}\n`);
+      await bench.closeAll();
+    }
+    const seconds = (performance.now() - startedAt) / 1000;
+    process.stderr.write(`${progress.finish(seconds)}\n`);
+  }
+  await bench.end();
+  return { figures, failed };
+}
+
+async function subjectOf(name: string): Promise<Subject> {
+  const { subject } = (await import(new URL(`./${name}.ts`, import.meta.url).href)) as {
+    subject: Subject;
+  };
+  return subject;
+}
+
+function build(): void {
+  const built = spawnSync('npm', ['run', '--silent', 'build'], {
+    cwd: repository,
+    stdio: ['ignore', 'inherit', 'inherit'],
+  });
+  if (built.status !== 0) throw new Error('Cannot measure: the build failed');
+}
+
+/** Puts the table of all results into the README beside this file. */
+function writeTable(figures: readonly Figure[]): void {
+  const readme = fileURLToPath(new URL('./README.md', import.meta.url));
+  const text = readFileSync(readme, 'utf8');
+  const table = `<!-- results -->\n\n${tableOf(figures)}\n\n<!-- /results -->`;
+  const next = text.replace(/<!-- results -->[\s\S]*<!-- \/results -->/, () => table);
+  writeFileSync(readme, next);
+}
+
+await main();

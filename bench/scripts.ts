@@ -1,0 +1,20 @@
+import { fileURLToPath } from 'node:url';
+import type { Core } from './machine.js';
+import { Child } from './process/child.js';
+
+/** Starts one of the small processes in `references/`, which are what Herald is compared with. */
+export function startScript(
+  file: string,
+  {
+    folder,
+    core = 'all',
+    env = {},
+  }: { folder: string; core?: Core; env?: Readonly<Record<string, string>> },
+): Promise<Child> {
+  return Child.start({
+    args: [fileURLToPath(new URL(`./references/${file}`, import.meta.url))],
+    env: { FOLDER: folder, ...env },
+    core,
+    readyPattern: /https:\/\/127.0.0.1:(\d+)|ready/,
+  });
+}

@@ -1,0 +1,65 @@
+import { prepare, settingsFor, startHerald, streamsOf } from './herald.js';
+import type { StreamRequest } from './load/crowd.js';
+import type { Load } from './load/load.js';
+import { serverCore } from './machine.js';
+import type { Child, Measured } from './process/child.js';
+import { startScript } from './scripts.js';
+import type { Bench } from './subject.js';
+
+/** A server with streams open, and how to publish to them. */
+export interface Stage {
+  readonly name: string;
+  readonly child: Measured;
+  readonly port: number;
+  readonly protocol: 'h2' | 'http/1.1';
+  readonly streams: readonly StreamRequest[];
+  readonly headers: Readonly<Record<string, string>>;
+}
+
+/** One that runs on Node, and can be asked more. */
+export interface NodeStage extends Stage {
+  readonly child: Child;
+}
+
+/** Of each event's payload. */
+export const eventBytes = 200;
+
+export async function heraldStage(bench: Bench, members: number): Promise<NodeStage> {
+  const settings = settingsFor(bench.folder(), bench.certificate);
+  const prepared = await prepare(settings, { members });
+  const child = await bench.use(startHerald(settings));
+  return {
+    name: 'Herald',
+    child,
+    port: Number(child.ready),
+    protocol: 'h2',
+    streams: streamsOf(prepared.members),
+    headers: { authorization: `Bearer ${prepared.publishKey}` },
+  };
+}
+
+/** The bare loop, to be stopped by the bench. */
+export async function openBareStage(bench: Bench, streams: number): Promise<NodeStage> {
+  const options = { folder: bench.folder(), core: serverCore, env: bench.certificate };
+  return bareStage(streams, await bench.use(startScript('bare.ts', options)));
+}
+
+export function bareStage(streams: number, child: Child): NodeStage {
+  const one = { path: '/', headers: { accept: 'text/event-stream' } };
+  return {
+    name: 'bare',
+    child,
+    port: Number(child.ready),
+    protocol: 'h2',
+    streams: Array.from({ length: streams }, () => one),
+    headers: {},
+  };
+}
+
+export function openStage(
+  load: Load,
+  { name, port, protocol, streams }: Stage,
+  { streamsPerConnection = 1 } = {},
+): Promise<void> {
+  return load.openCrowd(name, { port, protocol, streams, streamsPerConnection, atOnce: 50 });
+}

@@ -1,0 +1,114 @@
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { localHosts, writeCertificate } from '../src/commands/certificate-files.js';
+import { type Figure, interleaved } from './figure.js';
+import type { Settings } from './herald.js';
+import { Child, type Measured } from './process/child.js';
+import { type Watched, watch } from './process/watch.js';
+import { type Window, watchClosely } from './profile/window.js';
+
+/** Something that is measured: one file each, named as it is asked for. */
+export interface Subject {
+  readonly name: string;
+  readonly about: string;
+  /** What five runs take on two cores that are free. */
+  readonly seconds: number;
+  /** What `Bench.watch` counts, so that a profile can tell CPU for each, and which window it draws. */
+  readonly profile?: { readonly operation: string; readonly drawn: string };
+  /** Has nothing that a short run on a busy machine could tell. */
+  readonly isTooNoisyForSmoke?: boolean;
+  run(bench: Bench): Promise<Figure[]>;
+}
+
+export interface BenchOptions {
+  readonly smoke?: boolean;
+  readonly profile?: boolean;
+  /** Default: 5, or 3 in a smoke run. */
+  readonly runs?: number | undefined;
+}
+
+/** What a subject works with. Everything it opens by `use` is closed when it is over. */
+export class Bench {
+  /** Short: fewer streams, fewer events, numbers that only tell a wreck from a ship. */
+  readonly smoke: boolean;
+  /** How often each measurement runs. */
+  readonly runs: number;
+  /** With V8's profiler, to see what the CPU goes into. */
+  readonly isProfiling: boolean;
+  /** What was watched with the profiler, by its name; the last of each name. */
+  readonly windows = new Map<string, Window>();
+  /** `CERTIFICATE` and `PRIVATE_KEY`, of a kind that all servers use. */
+  readonly certificate: Settings;
+  readonly #folder = mkdtempSync(join(tmpdir(), 'herald-bench-'));
+  readonly #closers: (() => unknown)[] = [];
+  #folders = 0;
+
+  constructor({ smoke = false, profile = false, runs = smoke ? 3 : 5 }: BenchOptions) {
+    this.smoke = smoke;
+    this.isProfiling = profile;
+    this.runs = profile ? 2 : runs; // The first to be compiled.
+    const certificateFile = join(this.#folder, 'server.cert');
+    const privateKeyFile = join(this.#folder, 'server.key');
+    writeCertificate({ certificateFile, privateKeyFile }, localHosts);
+    this.certificate = { CERTIFICATE: certificateFile, PRIVATE_KEY: privateKeyFile };
+  }
+
+  /** The one for the smoke test, the other otherwise. */
+  size(smoke: number, otherwise: number): number {
+    return this.smoke ? smoke : otherwise;
+  }
+
+  say(text: string): void {
+    process.stderr.write(`  ${text}\n`);
+  }
+
+  /** A new empty folder. */
+  folder(): string {
+    this.#folders += 1;
+    const path = join(this.#folder, String(this.#folders));
+    mkdirSync(path);
+    return path;
+  }
+
+  /** Runs each of several measurements in turn, as many rounds as there are runs. */
+  interleaved<Name extends string, Result>(
+    measurements: Readonly<Record<Name, () => Promise<Result>>>,
+  ): Promise<Record<Name, Result[]>> {
+    const onRound = (round: number) => this.say(`run ${round} of ${this.runs}`);
+    return interleaved(this.runs, measurements, onRound);
+  }
+
+  /**
+   * What a server spends while something is done with it: the one way to measure a load. `name` says
+   * who does what, in few words; `work` answers how many operations it did.
+   */
+  async watch(child: Measured, name: string, work: () => Promise<number>): Promise<Watched> {
+    if (!this.isProfiling || !(child instanceof Child)) return watch(child, work);
+    const window = await watchClosely(child, work);
+    this.windows.set(name, window);
+    return window;
+  }
+
+  async use<Thing extends { stop(): Promise<void> }>(opening: Promise<Thing>): Promise<Thing> {
+    const thing = await opening;
+    this.#closers.push(() => thing.stop());
+    return thing;
+  }
+
+  onClose(close: () => unknown): void {
+    this.#closers.push(close);
+  }
+
+  /** Stops what `use` was handed, the newest first. */
+  async closeAll(): Promise<void> {
+    for (let close = this.#closers.pop(); close !== undefined; close = this.#closers.pop()) {
+      await close();
+    }
+  }
+
+  async end(): Promise<void> {
+    await this.closeAll();
+    rmSync(this.#folder, { recursive: true, force: true });
+  }
+}

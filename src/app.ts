@@ -1,0 +1,261 @@
+import { randomBytes } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
+import { setTimeout as wait } from 'node:timers/promises';
+import { createSecureContext } from 'node:tls';
+import { clientOf } from './auth/client.js';
+import { type Auth, openAuth } from './auth/open.js';
+import { RevocationFeed } from './auth/revocation-feed.js';
+import { CleanUp } from './clean-up.js';
+import type { Clock } from './clock.js';
+import { Closers } from './closers.js';
+import type { Config } from './config.js';
+import { openDatabase } from './db/open.js';
+import { databaseOptions } from './db/options.js';
+import { WatchedDatabase } from './db/watched-database.js';
+import { healthRoutes } from './http/health.js';
+import { metricsRoute } from './http/metrics-route.js';
+import { HttpServer } from './http/server.js';
+import type { Log } from './log.js';
+import { Metrics, type Readings } from './metrics.js';
+import { drainStreams } from './stream/drain.js';
+import { openStreaming, type Streaming } from './stream/open.js';
+import { tickMs } from './stream/registry.js';
+import { probeWrite } from './stream/write-probe.js';
+import { untilAborted } from './until-aborted.js';
+
+export interface AppOptions {
+  readonly config: Config;
+  readonly log: Log;
+  readonly clock?: Clock;
+  readonly uptime?: Clock;
+  readonly random?: () => number;
+  /** Ends an opening that has not settled: it rejects with the reason, and nothing stays open. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** For closing what is below the server. */
+const partsMs = 1000;
+
+/** The running system: every part built from the ground up, closed in reverse. */
+export class App {
+  readonly #config: Config;
+  readonly #log: Log;
+  readonly #random: () => number;
+  readonly #uptime: Clock;
+  readonly #closers: Closers;
+  #server: HttpServer | undefined;
+  #streaming: Streaming | undefined;
+  #isStopping = false;
+  #break: () => void = () => {};
+  /** Settles when it cannot go on, and a supervisor should begin it anew; else never. */
+  readonly broken = new Promise<void>((resolve) => {
+    this.#break = resolve;
+  });
+  /** When what is still open is cut off, by `performance.now()`. */
+  #cutAt = 0;
+  #closing: Promise<void> | undefined;
+
+  private constructor({ config, log, random = Math.random, uptime }: AppOptions) {
+    this.#config = config;
+    this.#log = log;
+    this.#random = random;
+    this.#uptime = uptime ?? (() => performance.now());
+    this.#closers = new Closers(log);
+  }
+
+  /** Settles when the system takes requests. Rejects when a part cannot be opened; then none is. */
+  static async open(options: AppOptions): Promise<App> {
+    const app = new App(options);
+    try {
+      await app.#open(options.clock ?? Date.now, options.signal);
+      options.signal?.throwIfAborted();
+      return app;
+    } catch (cause) {
+      await app.#closers.close(performance.now() + options.config.http.drainMs);
+      throw cause;
+    }
+  }
+
+  /** The port that is listened on; the one asked for, unless that was 0. */
+  get port(): number {
+    return this.#server?.port ?? 0;
+  }
+
+  /** Reads certificate and key again, for connections from now on. Rejects and keeps the old ones. */
+  async reloadCertificate(): Promise<void> {
+    const { key, cert } = await readCertificate(this.#config);
+    this.#server?.setCertificate(key, cert);
+  }
+
+  /**
+   * Says that it is not ready, goes on for `drainDelayMs` so that a load balancer notices, then
+   * refuses what is new, finishes what is under way and closes everything within `drainMs`, also when
+   * the database hangs; the last second is for what is below the server. Twice is fine.
+   */
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #open(clock: Clock, signal: AbortSignal | undefined): Promise<void> {
+    const config = this.#config;
+    const log = this.#log;
+    const metrics = new Metrics();
+    const database = openDatabase(databaseOptions(config, log));
+    const db = new WatchedDatabase(await untilAborted(database, signal), (below) =>
+      probeWrite(below, config.publish.eventBytesMax, clock()),
+    );
+    this.#closers.add('database', () => db.close());
+
+    const auth = await openAuth({
+      db,
+      config,
+      log,
+      clock,
+      onEnded: ({ sessionIds }) => this.#endStreams(sessionIds),
+    });
+    this.#closers.add('auth', () => auth.close());
+    signal?.throwIfAborted(); // Not while a thread hashes, which would end the whole process.
+
+    const openingStreaming = openStreaming({
+      db,
+      metrics,
+      log,
+      clock,
+      uptime: this.#uptime,
+      random: this.#random,
+      onReplaced: () => this.#break(),
+      newEpoch: BigInt(`0x${randomBytes(6).toString('hex')}`).toString(36),
+      config: { stream: config.stream, eventLog: config.eventLog, publish: config.publish },
+      access: {
+        user: (exchange) => auth.bearer.user(exchange),
+        publisher: (exchange) => auth.bearer.service(exchange, 'publish'),
+        liveSession: (sessionId) => auth.sessions.live(sessionId),
+        admitToken: (exchange, userId) =>
+          auth.rates.admit('streamToken', clientOf(exchange), userId),
+        reportLeak: (exchange, { id: sessionId, userId }) =>
+          auth.audit.record('authn_token_reuse', {
+            client: clientOf(exchange),
+            ...{ userId, sessionId, reason: 'stream token' },
+          }),
+        admitStream: (exchange) => auth.rates.admit('streamOpen', clientOf(exchange)),
+      },
+    });
+    const streaming = await untilAborted(openingStreaming, signal);
+    this.#streaming = streaming;
+    this.#closers.add('streaming', () => streaming.close());
+
+    this.#keepHouse(auth, streaming, clock);
+
+    const server = await HttpServer.listen({
+      ...(await readCertificate(config)),
+      ...config.http,
+      log,
+      clock,
+      isStrict: config.production,
+      challenge: auth.bearer.challenge,
+      onAnswered: (answered) => metrics.requestAnswered(answered),
+      onUnreadable: (layer) => metrics.connectionUnreadable(layer),
+      routes: [
+        ...auth.routes,
+        ...streaming.routes,
+        ...this.#health(db, auth),
+        metricsRoute(metrics, (exchange) => auth.bearer.service(exchange, 'metrics')),
+      ],
+    });
+    this.#server = server;
+    metrics.watch(readingsOf(server, auth, streaming));
+    this.#closers.add('server', () => server.close(Math.max(0, this.#cutAt - performance.now())));
+  }
+
+  #health(db: WatchedDatabase, auth: Auth) {
+    return healthRoutes({
+      serving: () => !this.#isStopping,
+      database: async () => {
+        await db.check();
+        return true;
+      },
+      logins: () => auth.threads.state.healthy,
+    });
+  }
+
+  #keepHouse(auth: Auth, streaming: Streaming, clock: Clock): void {
+    const ticking = setInterval(() => streaming.streams.tick(), tickMs).unref();
+    this.#closers.add('tick', () => clearInterval(ticking));
+    const feed = RevocationFeed.start({
+      ...{ sessions: auth.sessions, users: auth.users, log: this.#log, clock },
+      listeners: () => streaming.streams.readers,
+      onEnded: (sessionIds) => this.#endStreams(sessionIds),
+    });
+    this.#closers.add('revocations', () => feed.close());
+    const cleanUp = CleanUp.start({
+      tasks: { ...auth.cleanUpTasks, ...streaming.cleanUpTasks },
+      intervalMs: this.#config.cleanupIntervalMs,
+      log: this.#log,
+    });
+    this.#closers.add('clean-up', () => cleanUp.close());
+  }
+
+  #endStreams(sessionIds: readonly string[]): void {
+    void this.#streaming?.streams.endSessions(sessionIds);
+  }
+
+  async #close(): Promise<void> {
+    const { drainDelayMs, drainMs } = this.#config.http;
+    this.#isStopping = true;
+    if (drainDelayMs > 0) await wait(drainDelayMs);
+    this.#cutAt = performance.now() + drainMs - Math.min(partsMs, drainMs / 4);
+    this.#server?.stopAccepting();
+    const registry = this.#streaming?.registry;
+    if (registry !== undefined) {
+      registry.startDraining();
+      // Half of the time for the ends, so that the other half is left for clients to take them.
+      const windowMs = drainMs / 2;
+      await drainStreams(registry, { windowMs, random: this.#random });
+    }
+    await this.#closers.close(this.#cutAt + partsMs);
+  }
+}
+
+function readingsOf(
+  server: HttpServer,
+  { threads }: Auth,
+  { registry, eventLog }: Streaming,
+): Readings {
+  return {
+    connections: () => server.connections,
+    connectionsRefused: () => server.connectionsRefused,
+    streams: () => registry.size,
+    streamUsers: () => registry.users,
+    deliveries: () => registry.deliveries,
+    logPosition: () => eventLog.head,
+    publishesWaiting: () => eventLog.waitingEvents,
+    jobsWaiting: () => threads.state.queued,
+    jobsRunning: () => threads.state.running,
+    jobWaitMs: () => threads.state.estimatedWaitMs,
+    threadCrashes: () => threads.state.crashes,
+  };
+}
+
+async function readCertificate({ http }: Config): Promise<{ key: Buffer; cert: Buffer }> {
+  const { privateKeyFile, certificateFile } = http;
+  const [key, cert] = await Promise.all([readPem(privateKeyFile), readPem(certificateFile)]);
+  try {
+    createSecureContext({ key, cert });
+  } catch (cause) {
+    const names = `${certificateFile} and ${privateKeyFile}`;
+    throw new Error(`Cannot use certificate: ${names} are not PEM files that belong together`, {
+      cause,
+    });
+  }
+  return { key, cert };
+}
+
+async function readPem(file: string): Promise<Buffer> {
+  try {
+    return await readFile(file);
+  } catch (cause) {
+    const { code } = cause as NodeJS.ErrnoException;
+    throw new Error(`Cannot read ${file} (${code}): set CERTIFICATE and PRIVATE_KEY`, { cause });
+  }
+}

@@ -1,0 +1,297 @@
+import assert from 'node:assert/strict';
+import { generateKeyPairSync, type KeyObject } from 'node:crypto';
+import { type TestContext, test } from 'node:test';
+import fc from 'fast-check';
+import { forgedTokens, forgePublic, forgeSecret } from '../../test/support/forged-tokens.js';
+import { type Algorithm, algorithms } from '../config.js';
+import { Failure } from '../errors.js';
+import { silentLog } from '../log.js';
+import { AccessTokens, type AccessTokensOptions } from './access-token.js';
+import { createKeyRing, type KeyRing } from './key-ring.js';
+import { openAuthThreads } from './threads.js';
+
+const secretFrom = (start: number) =>
+  Buffer.from(Array.from({ length: 64 }, (_, index) => (start * 50 + index * 7) % 256));
+const [secret, otherSecret, thirdSecret] = [secretFrom(1), secretFrom(2), secretFrom(3)];
+const rsa = generateKeyPairSync('rsa', { modulusLength: 2048 });
+const rsaPublicPem = rsa.publicKey.export({ type: 'spki', format: 'pem' }).toString();
+const curves = { ES256: 'P-256', ES384: 'P-384', ES512: 'P-521' } as const;
+
+const nowSeconds = 1_767_225_600;
+const userId = '42';
+const sessionId = '0123456789abcdef0123456789abcdef';
+const subject = { userId, sessionId, firstName: 'Ada', lastName: 'Lovelace' };
+const ring = createKeyRing({ algorithm: 'HS256', secret });
+
+const noThreads: AccessTokensOptions['threads'] = {
+  run: () => Promise.reject(new Error('This test signs by hand')),
+};
+
+function tokensWith(changes: Partial<AccessTokensOptions> = {}): AccessTokens {
+  return new AccessTokens({
+    ring,
+    threads: noThreads,
+    audience: 'herald-clients',
+    issuer: 'herald',
+    lifeMs: 3_600_000,
+    clockToleranceMs: 5000,
+    clock: () => nowSeconds * 1000 + 999,
+    ...changes,
+  });
+}
+
+/** Access tokens that sign in a thread of their own. */
+async function signingTokens(t: TestContext, keys: KeyRing, changes = {}): Promise<AccessTokens> {
+  const threads = await openAuthThreads({
+    count: 1,
+    queuePerThreadMax: 64,
+    queueWaitMaxMs: 10_000,
+    ring: keys,
+    log: silentLog,
+  });
+  t.after(() => threads.close());
+  return tokensWith({ ring: keys, threads, ...changes });
+}
+
+const claims = {
+  firstName: 'Ada',
+  lastName: 'Lovelace',
+  sid: sessionId,
+  sub: userId,
+  iat: nowSeconds,
+  exp: nowSeconds + 3600,
+  aud: 'herald-clients',
+  iss: 'herald',
+};
+const header = { alg: 'HS256', typ: 'JWT', kid: ring.signingKey.id };
+
+/** A token by hand, with the key of the ring unless another is given. */
+const forge = (head: unknown, payload: unknown, key: Uint8Array = secret) =>
+  forgeSecret(head, payload, key);
+
+const forgeRs = (head: unknown, key: KeyObject) => forgePublic(head, claims, key);
+
+function keysFor(algorithm: Algorithm): KeyRing {
+  if (algorithm.startsWith('HS')) return createKeyRing({ algorithm, secret });
+  const curve = curves[algorithm as keyof typeof curves];
+  const { privateKey } =
+    curve === undefined ? rsa : generateKeyPairSync('ec', { namedCurve: curve });
+  const privateKeyPem = privateKey.export({ type: 'pkcs8', format: 'pem' }).toString();
+  return createKeyRing({ algorithm, privateKeyPem });
+}
+
+/** Other texts that forgiving decoders read as the same token. */
+function spellingsOf(token: string): readonly string[] {
+  const bytes = Buffer.from(token.split('.')[2] ?? '', 'base64url');
+  const last = token.slice(-1);
+  const digits = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_';
+  // What the last digit has beyond the last byte means nothing.
+  const other = digits[digits.indexOf(last) + 1];
+  const respelled = bytes.length % 3 === 0 ? [] : [token.slice(0, -1) + other];
+  return [...respelled, `${token}=`, `${token}==`, `${token}\n`];
+}
+
+for (const algorithm of algorithms) {
+  test(`a token signed with ${algorithm} says who it speaks for, in one spelling`, async (t) => {
+    const keys = keysFor(algorithm);
+    const tokens = await signingTokens(t, keys);
+
+    const token = await tokens.sign(subject);
+
+    assert.deepEqual(tokens.verify(token), {
+      userId,
+      sessionId,
+      issuedAt: nowSeconds,
+      expiresAt: nowSeconds + 3600,
+    });
+    const [head = '', payload = ''] = token
+      .split('.')
+      .map((part) => Buffer.from(part, 'base64url'));
+    const kid = keys.signingKey.id;
+    assert.deepEqual(JSON.parse(head.toString()), { alg: algorithm, typ: 'JWT', kid });
+    assert.deepEqual(JSON.parse(payload.toString()), claims);
+    for (const spelling of spellingsOf(token)) {
+      assert.throws(() => tokens.verify(spelling), isFailure('invalid_token'));
+    }
+  });
+}
+
+test('a token by hand is as good as one of the threads', () => {
+  assert.equal(tokensWith().verify(forge(header, claims)).userId, userId);
+});
+
+test('a token without a session, as of servers before this one, has none', () => {
+  const { sid: _, ...old } = claims;
+
+  assert.equal(tokensWith().verify(forge({ alg: 'HS256', typ: 'JWT' }, old)).sessionId, undefined);
+});
+
+const refused = forgedTokens({ secret, header, claims });
+
+for (const [what, token] of refused) {
+  test(`a token with ${what} is invalid`, () => {
+    assert.throws(() => tokensWith().verify(token as string), isFailure('invalid_token'));
+  });
+}
+
+function isFailure(name: string) {
+  return (cause: unknown) => {
+    assert.ok(cause instanceof Failure, String(cause));
+    assert.equal(cause.name, name);
+    assert.doesNotMatch(cause.message, /jwt|signature|algorithm/i); // Nothing of the package.
+    return true;
+  };
+}
+
+for (const exp of [nowSeconds - 5, nowSeconds - 3600, 0, -1]) {
+  test(`a token whose exp is ${exp} is expired`, () => {
+    const token = forge(header, { ...claims, iat: exp - 3600, exp });
+
+    assert.throws(() => tokensWith().verify(token), isFailure('expired_token'));
+  });
+}
+
+test('clocks may be 5 s apart, in both directions', () => {
+  const tokens = tokensWith();
+
+  const late = { ...claims, iat: nowSeconds - 3604, exp: nowSeconds - 4 };
+  const early = { ...claims, iat: nowSeconds + 5, exp: nowSeconds + 3605, nbf: nowSeconds + 5 };
+  for (const inTime of [late, early]) assert.ok(tokens.verify(forge(header, inTime)));
+});
+
+test('a token expires to the second', async (t) => {
+  let now = nowSeconds * 1000;
+  const tokens = await signingTokens(t, ring, { clock: () => now, clockToleranceMs: 0 });
+  const token = await tokens.sign(subject);
+
+  now += 3_599_999;
+  assert.ok(tokens.verify(token));
+  now += 1;
+  assert.throws(() => tokens.verify(token), isFailure('expired_token'));
+});
+
+test('a token signed after all others were voided is good at once', async (t) => {
+  const tokens = await signingTokens(t, ring, { clockToleranceMs: 0 });
+
+  const token = await tokens.sign({ ...subject, notBeforeSeconds: nowSeconds + 1 });
+
+  assert.equal(tokens.verify(token).issuedAt, nowSeconds + 1);
+  assert.equal(tokens.verify(token).expiresAt, nowSeconds + 3601);
+});
+
+test('a lower life holds for tokens already out', () => {
+  const token = forge(header, claims);
+
+  assert.throws(() => tokensWith({ lifeMs: 900_000 }).verify(token), isFailure('invalid_token'));
+});
+
+test('a token outlives the change of its key, until the key is forgotten', () => {
+  const token = forge(header, claims);
+  const nameless = forge({ alg: 'HS256', typ: 'JWT' }, claims);
+  const verify = (secrets: readonly [Buffer, ...Buffer[]], given: string) => {
+    const [current, ...previousSecrets] = secrets;
+    const keys = createKeyRing({ algorithm: 'HS256', secret: current, previousSecrets });
+    return tokensWith({ ring: keys }).verify(given);
+  };
+
+  assert.equal(verify([otherSecret, secret], token).userId, userId);
+  assert.equal(verify([thirdSecret, otherSecret, secret], token).userId, userId);
+  assert.throws(() => verify([thirdSecret, otherSecret], token), isFailure('invalid_token'));
+  // A token that names no key is tried with the current one only.
+  assert.throws(() => verify([otherSecret, secret], nameless), isFailure('invalid_token'));
+});
+
+test('keys of one server are nothing to another', async (t) => {
+  const yours = createKeyRing({ algorithm: 'HS256', secret: otherSecret });
+  const asymmetric = keysFor('RS256');
+  const [mine, theirs, third] = [
+    await signingTokens(t, ring),
+    await signingTokens(t, yours),
+    await signingTokens(t, asymmetric),
+  ];
+
+  const all = [mine, theirs, third];
+  for (const signer of all) {
+    const token = await signer.sign(subject);
+    for (const verifier of all.filter((one) => one !== signer)) {
+      assert.throws(() => verifier.verify(token), isFailure('invalid_token'));
+    }
+  }
+});
+
+test('one key, two issuers or audiences: no token of the one is good for the other', async (t) => {
+  const mine = await signingTokens(t, ring);
+  const token = await mine.sign(subject);
+
+  for (const changes of [{ issuer: 'other' }, { audience: 'other' }]) {
+    assert.throws(() => tokensWith(changes).verify(token), isFailure('invalid_token'));
+  }
+});
+
+test('on a server with key pairs, its public key is no secret', () => {
+  const keys = keysFor('RS256');
+  const head = { alg: 'HS256', typ: 'JWT', kid: keys.signingKey.id };
+  const tokens = tokensWith({ ring: keys });
+
+  const good = forgeRs({ ...head, alg: 'RS256' }, rsa.privateKey);
+  assert.equal(tokens.verify(good).userId, userId);
+  for (const key of [rsaPublicPem, rsaPublicPem.trim()]) {
+    const token = forge(head, claims, Buffer.from(key));
+    assert.throws(() => tokens.verify(token), isFailure('invalid_token'));
+  }
+  // The same key is good for RS256 only, though PS256 could use it.
+  const padded = forgeRs({ ...head, alg: 'PS256' }, rsa.privateKey);
+  assert.throws(() => tokens.verify(padded), isFailure('invalid_token'));
+});
+
+test('one changed character makes a token invalid, wherever it is', () => {
+  const token = forge(header, claims);
+  const tokens = tokensWith();
+
+  for (let place = 0; place < token.length; place += 1) {
+    const other = token[place] === 'A' ? 'B' : 'A';
+    const changed = token.slice(0, place) + other + token.slice(place + 1);
+    assert.throws(() => tokens.verify(changed), isFailure('invalid_token'));
+  }
+});
+
+test('no text and no signed claims make verify throw anything but its two failures', () => {
+  const tokens = tokensWith();
+  const anyToken = fc.oneof(
+    fc.string(),
+    fc.tuple(fc.json(), fc.json()).map(([head, payload]) => forge(head, payload)),
+    fc.json().map((payload) => forge(header, payload)),
+    fc
+      .record(Object.fromEntries(Object.keys(claims).map((name) => [name, fc.jsonValue()])))
+      .map((odd) => forge(header, { ...claims, ...odd })),
+  );
+
+  fc.assert(
+    fc.property(anyToken, (token) => {
+      assert.throws(
+        () => tokens.verify(token),
+        (cause) => {
+          assert.ok(cause instanceof Failure);
+          return ['invalid_token', 'expired_token'].includes(cause.name);
+        },
+      );
+    }),
+  );
+});
+
+const wrongOptions: readonly (readonly [string, object])[] = [
+  ['no audience', { audience: '' }],
+  ['no issuer', { issuer: '' }],
+  ['a tolerance that is text', { clockToleranceMs: '30' }],
+  ['a tolerance past 5 minutes', { clockToleranceMs: 300_001 }],
+  ['a negative tolerance', { clockToleranceMs: -1 }],
+  ['a life that is text', { lifeMs: '3600000' }],
+  ['a life under a second', { lifeMs: 999 }],
+  ['an endless life', { lifeMs: Number.POSITIVE_INFINITY }],
+];
+
+for (const [what, changes] of wrongOptions) {
+  test(`${what} would switch a check off, and is refused`, () => {
+    assert.throws(() => tokensWith(changes), { message: /options out of range/ });
+  });
+}

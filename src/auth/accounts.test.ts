@@ -1,0 +1,76 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { opened } from '../../test/support/auth.js';
+import { authFor } from '../../test/support/auth-system.js';
+
+const given = {
+  username: 'ada',
+  password: 'correct horse battery',
+  firstName: 'Ada',
+  lastName: 'Lovelace',
+};
+
+test('an account needs a name and a password that can be', async (t) => {
+  const { accounts, users } = await authFor(t);
+
+  await assert.rejects(accounts.create({ ...given, username: '' }), { name: 'invalid_request' });
+  await assert.rejects(accounts.create({ ...given, password: 'short' }), {
+    name: 'invalid_request',
+  });
+  assert.deepEqual(await users.list(), []);
+  await accounts.create(given);
+  await assert.rejects(accounts.create({ ...given, username: 'ADA' }), { name: 'conflict' });
+});
+
+test('only a demonstration may have a weak password', async (t) => {
+  const { accounts } = await authFor(t);
+
+  await assert.rejects(accounts.create({ ...given, password: 'test' }));
+
+  assert.ok(await accounts.create({ ...given, password: 'test' }, { weakPassword: true }));
+});
+
+test('a new password ends all sessions but the one it is set from', async (t) => {
+  const { accounts, sessions, users, ended } = await authFor(t);
+  const account = await accounts.create(given);
+  const [one, two] = [await opened(sessions, account), await opened(sessions, account)];
+
+  await accounts.setPassword('Ada', 'another long password', one.sessionId);
+
+  assert.deepEqual(ended, [{ sessionIds: [two.sessionId], reason: 'password' }]);
+  assert.ok(await sessions.live(one.sessionId));
+  const tokensValidAfter = (await users.find(account.id))?.tokensValidAfter ?? 0;
+  assert.ok(tokensValidAfter > account.createdAt / 1000);
+  await assert.rejects(accounts.setPassword('ada', 'short'), { name: 'invalid_request' });
+});
+
+test('disabling ends all sessions, deleting also the account', async (t) => {
+  const { accounts, sessions, users, ended } = await authFor(t);
+  const account = await accounts.create(given);
+  const one = await opened(sessions, account);
+
+  await accounts.disable('ada');
+  await accounts.disable('ada');
+  assert.deepEqual(ended, [{ sessionIds: [one.sessionId], reason: 'disabled' }]);
+  await accounts.enable('ada');
+  const enabled = await users.findByName('ada');
+  assert.ok(enabled);
+  const two = await opened(sessions, enabled);
+  await accounts.delete('ada');
+
+  assert.deepEqual(ended.slice(1), [{ sessionIds: [two.sessionId], reason: 'admin' }]);
+  assert.equal(await users.find(account.id), undefined);
+});
+
+test('nobody of that name is not found', async (t) => {
+  const { accounts } = await authFor(t);
+
+  for (const doing of [
+    accounts.setPassword('ada', given.password),
+    accounts.disable('ada'),
+    accounts.enable('ada'),
+    accounts.delete('ada'),
+  ]) {
+    await assert.rejects(doing, { name: 'not_found' });
+  }
+});

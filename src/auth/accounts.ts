@@ -1,0 +1,98 @@
+import type { Database } from '../db/database.js';
+import { Failure } from '../errors.js';
+import type { Audit } from './audit.js';
+import type { Passwords } from './passwords.js';
+import type { EndReason } from './session-table.js';
+import type { Sessions } from './sessions.js';
+import type { Account, Users } from './users.js';
+
+export interface AccountsOptions {
+  readonly users: Users;
+  readonly sessions: Sessions;
+  readonly passwords: Passwords;
+  readonly audit: Audit;
+}
+
+export interface NewAccount {
+  readonly username: string;
+  readonly password: string;
+  readonly firstName: string;
+  readonly lastName: string;
+}
+
+/** What an operator does to accounts, with what has to end because of it. */
+export class Accounts {
+  readonly #options: AccountsOptions;
+
+  constructor(options: AccountsOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * Throws `invalid_request` for a name or password that cannot be, `conflict` for a name that is
+   * taken. `weakPassword: true` takes any password that is not empty: for demonstrations only.
+   */
+  async create(given: NewAccount, { weakPassword = false } = {}): Promise<Account> {
+    const { users, passwords, audit } = this.#options;
+    const { username, firstName, lastName } = given;
+    const sound = weakPassword ? given.password : passwords.check(given.password, username);
+    const password = await passwords.hash(sound);
+    const account = await users.create({ username, firstName, lastName, password });
+    audit.record('user_created', { userId: account.id });
+    return account;
+  }
+
+  /**
+   * Sets a new password and ends all sessions, but for `exceptSession`; access tokens issued until
+   * now are void. Throws `not_found`, and `invalid_request` for a password that cannot be.
+   */
+  async setPassword(username: string, given: string, exceptSession?: string): Promise<void> {
+    const { users, passwords, audit } = this.#options;
+    const { id, username: name } = await this.#named(username);
+    const password = await passwords.hash(passwords.check(given, name));
+    await this.#end(id, 'password', (tx) => users.setPassword(id, password, tx), exceptSession);
+    audit.record('authn_password_change', { userId: id });
+  }
+
+  /** Ends all sessions and lets nobody log in. Throws `not_found`. Twice is fine. */
+  async disable(username: string): Promise<void> {
+    const { users, audit } = this.#options;
+    const { id } = await this.#named(username);
+    await this.#end(id, 'disabled', (tx) => users.disable(id, tx));
+    audit.record('user_updated', { userId: id, reason: 'disabled' });
+  }
+
+  /** Throws `not_found`. Twice is fine. */
+  async enable(username: string): Promise<void> {
+    const { id } = await this.#named(username);
+    await this.#options.users.enable(id);
+    this.#options.audit.record('user_updated', { userId: id, reason: 'enabled' });
+  }
+
+  /** Ends all sessions, then removes the account and all that is its. Throws `not_found`. */
+  async delete(username: string): Promise<void> {
+    const { users, audit } = this.#options;
+    const { id } = await this.#named(username);
+    await this.#end(id, 'admin', (tx) => users.disable(id, tx));
+    await users.delete(id);
+    audit.record('user_archived', { userId: id });
+  }
+
+  async #named(username: string): Promise<Account> {
+    const account = await this.#options.users.findByName(username);
+    if (account === undefined) throw new Failure('not_found', 'Cannot find user: no such username');
+    return account;
+  }
+
+  async #end(
+    userId: string,
+    reason: EndReason,
+    first: (tx: Database) => Promise<unknown>,
+    except?: string,
+  ): Promise<void> {
+    await this.#options.sessions.endAll(userId, reason, {
+      first,
+      ...(except !== undefined && { except }),
+    });
+  }
+}

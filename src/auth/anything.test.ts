@@ -1,0 +1,73 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { Failure } from '../errors.js';
+import { echoOf } from './anything.js';
+
+function exchangeOf(url: string, headers: Record<string, string> = {}) {
+  return {
+    method: 'GET',
+    url,
+    query: new URLSearchParams(url.split('?')[1] ?? ''),
+    headers,
+    ip: '192.0.2.1',
+    hostname: 'example.com',
+    body: async (): Promise<unknown> => undefined,
+  };
+}
+
+test('a request comes back as Express showed it', async () => {
+  const exchange = exchangeOf('/anything?a=1&b=2&b=3&c=', { 'x-test': 'yes' });
+
+  assert.deepEqual(await echoOf(exchange), {
+    method: 'GET',
+    url: '/anything?a=1&b=2&b=3&c=',
+    params: {},
+    query: { a: '1', b: ['2', '3'], c: '' },
+    headers: { 'x-test': 'yes' },
+    body: {},
+    ip: '192.0.2.1',
+    protocol: 'https',
+    hostname: 'example.com',
+  });
+});
+
+test('credentials do not come back', async () => {
+  const jwt = 'eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln';
+  const url = `/anything?access_token=abc&x=${jwt}&%61ccess%54oken=abc&x=1&page_token_count=3`;
+  const secrets = { authorization: `Bearer ${jwt}`, cookie: 'a=b', 'proxy-authorization': 'x' };
+
+  const echo = await echoOf(exchangeOf(url, { ...secrets, accept: '*/*' }));
+
+  assert.deepEqual(echo.headers, { accept: '*/*' });
+  assert.equal(
+    echo.url,
+    '/anything?access_token=***&x=***&%61ccess%54oken=***&x=1&page_token_count=3',
+  );
+  assert.deepEqual(echo.query, {
+    access_token: '***',
+    x: ['***', '1'],
+    accessToken: '***',
+    page_token_count: '3',
+  });
+});
+
+test('a body that cannot be read is ignored, one that is broken is not', async () => {
+  const exchange = exchangeOf('/anything');
+  const refusing = (name: 'unsupported_media_type' | 'invalid_request') => async () => {
+    throw new Failure(name, 'Cannot read body');
+  };
+
+  const echo = await echoOf({ ...exchange, body: refusing('unsupported_media_type') });
+
+  assert.deepEqual(echo.body, {});
+  await assert.rejects(echoOf({ ...exchange, body: refusing('invalid_request') }));
+});
+
+test('names of objects are only names', async () => {
+  const { query } = await echoOf(exchangeOf('/anything?__proto__=x&constructor=y'));
+
+  assert.deepEqual(Object.entries(query), [
+    ['__proto__', 'x'],
+    ['constructor', 'y'],
+  ]);
+});

@@ -1,0 +1,74 @@
+import { Failure } from '../errors.js';
+import type { Exchange } from '../http/exchange.js';
+
+type Echoed = Pick<Exchange, 'method' | 'url' | 'query' | 'headers' | 'ip' | 'hostname' | 'body'>;
+
+/**
+ * What Express would have shown of a request, without what it must not show to whoever reads the
+ * answer over a shoulder: credentials are left out of the headers and masked in the query.
+ */
+export async function echoOf(exchange: Echoed) {
+  const { method, url, query, headers, ip, hostname } = exchange;
+  return {
+    method,
+    url: maskedUrl(url),
+    params: {},
+    query: queryOf(query),
+    headers: harmless(headers),
+    body: await bodyOf(exchange),
+    ip,
+    protocol: 'https',
+    hostname,
+  };
+}
+
+const credentialHeaders = ['authorization', 'cookie', 'proxy-authorization'];
+
+function harmless(headers: Readonly<Record<string, string>>): Record<string, string> {
+  const shown = Object.entries(headers).filter(([name]) => !credentialHeaders.includes(name));
+  return Object.fromEntries(shown);
+}
+
+/** `{}` when there is none, or none that can be read: it was ignored there, too. */
+async function bodyOf(exchange: Echoed): Promise<unknown> {
+  try {
+    return (await exchange.body({ form: true })) ?? {};
+  } catch (cause) {
+    if (cause instanceof Failure && cause.name === 'unsupported_media_type') return {};
+    throw cause;
+  }
+}
+
+/** A key that comes once has a string, one that is repeated an array. */
+function queryOf(query: URLSearchParams): Record<string, string | string[]> {
+  const names = [...new Set(query.keys())];
+  return Object.fromEntries(
+    names.map((name) => {
+      const values = query.getAll(name).map((value) => (isSecret(name, value) ? mask : value));
+      const [first = ''] = values;
+      return [name, values.length === 1 ? first : values];
+    }),
+  );
+}
+
+/** The url as sent, but for the values of secret parameters. */
+function maskedUrl(url: string): string {
+  const start = url.indexOf('?') + 1;
+  if (start === 0) return url;
+  const parts = url.slice(start).split('&');
+  const masked = parts.map((part) => {
+    const [[name, value] = ['', '']] = new URLSearchParams(part);
+    return isSecret(name, value) ? `${part.split('=', 1)[0]}=${mask}` : part;
+  });
+  return url.slice(0, start) + masked.join('&');
+}
+
+const mask = '***';
+const secretName =
+  /^(((access|refresh|stream)[_-]?)?token|secret|password|authorization|api[_-]?key)$/i;
+const secretValue = /^(Bearer\s+)?(eyJ[\w-]*\.[\w-]+\.[\w-]*|hk_[0-9a-f]{16}_[\w-]+)$/i;
+
+/** Parameters called so, and whatever looks like a JWT or one of our keys. */
+function isSecret(name: string, value: string): boolean {
+  return secretName.test(name) || secretValue.test(value.trim());
+}

@@ -1,0 +1,112 @@
+import assert from 'node:assert/strict';
+import { collectingLog } from '../../test/support/auth.js';
+import { testOnDialects } from '../../test/support/dialects.js';
+import { databaseFor } from '../../test/support/embedded.js';
+import { until } from '../../test/support/until.js';
+import { sql } from '../db/database.js';
+import { ApiKeys } from './api-keys.js';
+
+const test = await testOnDialects('API keys');
+
+async function keysFor(t: Parameters<typeof databaseFor>[0]) {
+  const db = await databaseFor(t);
+  const time = { now: 1_700_000_000_000 };
+  const lines: Record<string, unknown>[] = [];
+  const keys = new ApiKeys({ db, log: collectingLog(lines), clock: () => time.now });
+  return { db, time, lines, keys };
+}
+
+test('a key is shown once and known again', async (t) => {
+  const { keys, db } = await keysFor(t);
+
+  const { key, ...made } = await keys.create({ name: 'billing', scopes: ['publish'] });
+
+  assert.match(key, /^hk_[0-9a-f]{16}_[\w-]{43}$/);
+  assert.deepEqual(await keys.verify(key), made);
+  const stored = JSON.stringify(await db.query(sql`select * from api_keys`));
+  assert.equal(stored.includes(key.slice(20)), false);
+});
+
+test('a revoked key is refused at once', async (t) => {
+  const { keys } = await keysFor(t);
+  const one = await keys.create({ name: 'one', scopes: ['publish'] });
+  const two = await keys.create({ name: 'two', scopes: ['publish'] });
+
+  assert.equal(await keys.revoke('one'), true);
+  assert.equal(await keys.revoke(two.id), true);
+  assert.equal(await keys.revoke('one'), false);
+  assert.equal(await keys.revoke('three'), false);
+
+  assert.equal(await keys.verify(one.key), undefined);
+  assert.equal(await keys.verify(two.key), undefined);
+});
+
+test('what is no key of ours is refused', async (t) => {
+  const { keys } = await keysFor(t);
+  const { key, id } = await keys.create({ name: 'one', scopes: ['publish'] });
+  const flipped = key.endsWith('A') ? 'B' : 'A';
+
+  const wrong = [
+    '',
+    'hk_',
+    id,
+    key.slice(0, -1),
+    `${key}A`,
+    `${key}\n`,
+    ` ${key}`,
+    key.toUpperCase(),
+    `${key.slice(0, -1)}${flipped}`,
+    `hk_${'0'.repeat(16)}_${key.slice(20)}`,
+    `hk_${id}_${'A'.repeat(43)}`,
+    `hk_' or 1=1 --_${key.slice(20)}`,
+    'x'.repeat(100_000),
+  ];
+
+  for (const text of wrong) assert.equal(await keys.verify(text), undefined, text.slice(0, 80));
+  assert.ok(await keys.verify(key));
+});
+
+const impossible = [
+  ['an empty name', { name: '', scopes: ['publish'] }],
+  ['a name too long', { name: 'x'.repeat(65), scopes: ['publish'] }],
+  ['a name with a space', { name: 'a b', scopes: ['publish'] }],
+  ['no scope', { name: 'a', scopes: [] }],
+  ['a scope there is not', { name: 'a', scopes: ['publish', 'admin'] }],
+] as const;
+
+for (const [what, given] of impossible) {
+  test(`a key with ${what} is not made`, async (t) => {
+    const { keys } = await keysFor(t);
+
+    await assert.rejects(keys.create(given), { name: 'invalid_request' });
+
+    assert.deepEqual(await keys.list(), []);
+  });
+}
+
+test('a name is used once', async (t) => {
+  const { keys } = await keysFor(t);
+  await keys.create({ name: 'one', scopes: ['publish', 'publish'] });
+
+  await assert.rejects(keys.create({ name: 'one', scopes: ['publish'] }), { name: 'conflict' });
+
+  assert.deepEqual((await keys.list())[0]?.scopes, ['publish']);
+});
+
+test('use is noted once a minute', async (t) => {
+  const { keys, time } = await keysFor(t);
+  const { key } = await keys.create({ name: 'one', scopes: ['publish'] });
+  const lastUse = async () => (await keys.list())[0]?.lastUsedAt;
+  const start = time.now;
+  assert.equal(await lastUse(), undefined);
+
+  await keys.verify(key);
+  await until(async () => (await lastUse()) !== undefined);
+  time.now = start + 59_999;
+  await keys.verify(key);
+  time.now = start + 60_000;
+  await keys.verify(key);
+  await until(async () => (await lastUse()) !== start);
+
+  assert.equal(await lastUse(), start + 60_000);
+});

@@ -1,0 +1,159 @@
+import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
+import type { Clock } from '../clock.js';
+import { type Database, sql, UniqueViolation } from '../db/database.js';
+import { Failure } from '../errors.js';
+import type { Log } from '../log.js';
+import { Audit } from './audit.js';
+
+/** What a key may be allowed. */
+export const scopes = ['publish', 'metrics'] as const;
+
+export type Scope = (typeof scopes)[number];
+
+export interface ApiKey {
+  /** 16 hex digits; public. */
+  readonly id: string;
+  readonly name: string;
+  readonly scopes: readonly Scope[];
+  readonly createdAt: number;
+  /** To the minute. */
+  readonly lastUsedAt: number | undefined;
+  readonly revokedAt: number | undefined;
+}
+
+interface Row {
+  readonly id: string;
+  readonly name: string;
+  readonly key_hash: string;
+  readonly scopes: string;
+  readonly created_at: number;
+  readonly last_used_at: number | null;
+  readonly revoked_at: number | null;
+}
+
+const columns = sql`id, name, key_hash, scopes, created_at, last_used_at, revoked_at`;
+const usedEveryMs = 60_000;
+const listMax = 1000;
+
+export function isScope(given: string): given is Scope {
+  return scopes.some((scope) => scope === given);
+}
+
+/**
+ * The table `api_keys`: what backends show instead of a login. The text of a key is
+ * `hk_<id, 16 hex>_<secret, base64url of 32 bytes>`; only its SHA-256 is stored.
+ */
+export class ApiKeys {
+  readonly #db: Database;
+  readonly #log: Log;
+  readonly #audit: Audit;
+  readonly #clock: Clock;
+
+  constructor({ db, log, clock = Date.now }: { db: Database; log: Log; clock?: Clock }) {
+    this.#db = db;
+    this.#log = log;
+    this.#audit = new Audit({ log });
+    this.#clock = clock;
+  }
+
+  /**
+   * Makes a key; its text is never to be had again. Throws `invalid_request` for a name that is not
+   * 1 to 64 of `A-Z a-z 0-9 . _ -` or for a scope there is not, `conflict` for a name in use.
+   */
+  async create(given: {
+    name: string;
+    scopes: readonly string[];
+  }): Promise<ApiKey & { key: string }> {
+    const name = nameIn(given.name);
+    const allowed = scopesIn(given.scopes);
+    const id = randomBytes(8).toString('hex');
+    const key = `hk_${id}_${randomBytes(32).toString('base64url')}`;
+    const createdAt = this.#clock();
+    try {
+      await this.#db.execute(
+        sql`insert into api_keys (id, name, key_hash, scopes, created_at)
+          values (${id}, ${name}, ${hashOf(key)}, ${allowed.join(',')}, ${createdAt})`,
+      );
+    } catch (cause) {
+      if (!(cause instanceof UniqueViolation)) throw cause;
+      throw new Failure('conflict', 'Cannot create key: the name is taken', { cause });
+    }
+    this.#audit.record('authn_token_created', { keyId: id, reason: allowed.join(',') });
+    const rest = { createdAt, lastUsedAt: undefined, revokedAt: undefined };
+    return { id, name, scopes: allowed, ...rest, key };
+  }
+
+  /** Also those revoked, oldest first, at most 1000. */
+  async list(): Promise<ApiKey[]> {
+    const rows = await this.#db.query<Row>(
+      sql`select ${columns} from api_keys order by created_at, id limit ${listMax}`,
+    );
+    return rows.map(apiKeyOf);
+  }
+
+  /** By id or by name; refused from now on. False when there is none, or it was so already. */
+  async revoke(idOrName: string): Promise<boolean> {
+    const which = sql`(id = ${idOrName} or name = ${idOrName}) and revoked_at is null`;
+    const rows = await this.#db.query<{ id: string }>(sql`select id from api_keys where ${which}`);
+    const count = await this.#db.execute(
+      sql`update api_keys set revoked_at = ${this.#clock()} where ${which}`,
+    );
+    if (count === 0) return false;
+    for (const { id } of rows) this.#audit.record('authn_token_revoked', { keyId: id });
+    return true;
+  }
+
+  /** Whose key this is; undefined when it is none of ours, or revoked. One query. */
+  async verify(key: string): Promise<ApiKey | undefined> {
+    const id = /^hk_([0-9a-f]{16})_[\w-]{43}$/.exec(key)?.[1];
+    if (id === undefined) return undefined;
+    const [row] = await this.#db.query<Row>(sql`select ${columns} from api_keys where id = ${id}`);
+    if (row === undefined || row.revoked_at !== null) return undefined;
+    if (!timingSafeEqual(Buffer.from(hashOf(key)), Buffer.from(row.key_hash))) return undefined;
+    void this.#noteUse(row);
+    return apiKeyOf(row);
+  }
+
+  /** Once a minute, by whichever process is first. Never rejects. */
+  async #noteUse({ id, last_used_at: lastUsedAt }: Row): Promise<void> {
+    const now = this.#clock();
+    const before = now - usedEveryMs;
+    if (lastUsedAt !== null && lastUsedAt > before) return;
+    try {
+      await this.#db.execute(
+        sql`update api_keys set last_used_at = ${now}
+          where id = ${id} and (last_used_at is null or last_used_at <= ${before})`,
+      );
+    } catch (cause) {
+      this.#log.warn({ keyId: id, cause }, 'use of API key not noted');
+    }
+  }
+}
+
+function hashOf(key: string): string {
+  return createHash('sha256').update(key).digest('hex');
+}
+
+function nameIn(name: string): string {
+  if (/^[\w.-]{1,64}$/.test(name)) return name;
+  const message = 'Cannot create key: the name must be 1 to 64 letters, digits, dots, _ or -';
+  throw new Failure('invalid_request', message, { info: { body: ['name'] } });
+}
+
+function scopesIn(given: readonly string[]): Scope[] {
+  const known = scopes.filter((scope) => given.includes(scope));
+  if (known.length > 0 && given.every(isScope)) return known;
+  const message = `Cannot create key: each scope must be one of ${scopes.join(', ')}`;
+  throw new Failure('invalid_request', message, { info: { body: ['scopes'], allowed: scopes } });
+}
+
+function apiKeyOf(row: Row): ApiKey {
+  return {
+    id: row.id,
+    name: row.name,
+    scopes: row.scopes.split(',').filter(isScope),
+    createdAt: row.created_at,
+    lastUsedAt: row.last_used_at ?? undefined,
+    revokedAt: row.revoked_at ?? undefined,
+  };
+}

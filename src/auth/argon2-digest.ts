@@ -1,0 +1,51 @@
+/** What one hash costs. */
+export interface Argon2Cost {
+  /** 7,168 to 262,144. */
+  readonly memoryKib: number;
+  /** 1 to 10. */
+  readonly passes: number;
+  /** 1 to 8; each lane past the first starts a native thread of its own. */
+  readonly lanes: number;
+}
+
+export interface Argon2Digest {
+  readonly cost: Argon2Cost;
+  readonly saltBytes: number;
+  readonly tagBytes: number;
+}
+
+const phc =
+  /^\$argon2id\$v=19\$m=([1-9]\d{0,5}),t=([1-9]\d?),p=([1-9])\$([A-Za-z0-9+/]{11,86})\$([A-Za-z0-9+/]{22,86})$/;
+
+/**
+ * Reads `$argon2id$v=19$m=…,t=…,p=…$salt$tag`, salt 8 to 64 and tag 16 to 64 bytes.
+ *
+ * Undefined for all else: other kinds of hash, and costs out of bounds. A stored hash is input too:
+ * one that asks for gigabytes is refused here, before anything is allocated.
+ *
+ * Spec: RFC 9106; PHC string format.
+ */
+export function parseDigest(text: string): Argon2Digest | undefined {
+  const [, memoryKib, passes, lanes, salt, tag] = phc.exec(text) ?? [];
+  const cost = { memoryKib: Number(memoryKib), passes: Number(passes), lanes: Number(lanes) };
+  const saltBytes = bytesIn(salt);
+  const tagBytes = bytesIn(tag);
+  if (saltBytes === undefined || tagBytes === undefined) return undefined;
+  return isWithinBounds(cost) ? { cost, saltBytes, tagBytes } : undefined;
+}
+
+/** Whether a digest of this cost would be verified. */
+export function isWithinBounds({ memoryKib, passes, lanes }: Argon2Cost): boolean {
+  return isWhole(memoryKib, 7168, 262_144) && isWhole(passes, 1, 10) && isWhole(lanes, 1, 8);
+}
+
+function isWhole(value: number, min: number, max: number): boolean {
+  return Number.isInteger(value) && value >= min && value <= max;
+}
+
+/** Undefined when it is not base64 in its one canonical spelling, without padding. */
+function bytesIn(base64: string | undefined): number | undefined {
+  if (base64 === undefined) return undefined;
+  const bytes = Buffer.from(base64, 'base64');
+  return bytes.toString('base64').replace(/=+$/, '') === base64 ? bytes.length : undefined;
+}

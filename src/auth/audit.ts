@@ -1,0 +1,64 @@
+import { createHmac, randomBytes } from 'node:crypto';
+import type { Log } from '../log.js';
+import type { Client } from './client.js';
+
+/** Names of the OWASP Logging Vocabulary, and whether somebody should notice. */
+const levelOf = {
+  authn_login_success: 'info',
+  authn_login_successafterfail: 'info',
+  authn_login_fail: 'info',
+  authn_login_fail_max: 'warn',
+  authn_login_lock: 'warn',
+  authn_password_change: 'info',
+  authn_token_created: 'info',
+  authn_token_revoked: 'info',
+  authn_token_reuse: 'warn',
+  session_created: 'info',
+  session_renewed: 'info',
+  session_expired: 'info',
+  session_logout: 'info',
+  excess_rate_limit_exceeded: 'warn',
+  excess_sessions_exceeded: 'info',
+  user_created: 'info',
+  user_updated: 'info',
+  user_archived: 'info',
+} as const;
+
+export type AuditEvent = keyof typeof levelOf;
+
+export interface AuditFields {
+  /** Who asked; absent when an operator did. */
+  readonly client?: Client;
+  readonly userId?: string;
+  readonly sessionId?: string;
+  readonly sessionIds?: readonly string[];
+  readonly keyId?: string;
+  readonly reason?: string;
+  readonly replayed?: boolean;
+  readonly failures?: number;
+  /** Of a name nobody has: `pseudonym`, for it may be a password in the wrong field. */
+  readonly unknownUser?: string;
+}
+
+/**
+ * What happened to accounts, as log lines with `audit: true` for whoever must answer for it later.
+ * Never a token, a password or a URL. Spec: OWASP Logging Vocabulary; ASVS 16.3.1.
+ */
+export class Audit {
+  readonly #log: Log;
+  readonly #key = randomBytes(32);
+
+  constructor({ log }: { log: Log }) {
+    this.#log = log.child({ audit: true });
+  }
+
+  record(event: AuditEvent, { client, ...fields }: AuditFields): void {
+    const { requestId, ipKey, userAgent } = client ?? {};
+    this.#log[levelOf[event]]({ event, requestId, ipKey, userAgent, ...fields }, 'audit');
+  }
+
+  /** The same for the same name while the process runs; says nothing about the name itself. */
+  pseudonym(name: string): string {
+    return createHmac('sha256', this.#key).update(name).digest('hex').slice(0, 16);
+  }
+}

@@ -1,0 +1,126 @@
+import { Failure } from '../errors.js';
+import type { Exchange } from '../http/exchange.js';
+import type { AccessTokens } from './access-token.js';
+import type { ApiKeys, Scope } from './api-keys.js';
+import type { Sessions } from './sessions.js';
+import type { User } from './users.js';
+
+/** Somebody who logged in. */
+export interface UserPrincipal {
+  readonly kind: 'user';
+  readonly userId: string;
+  readonly sessionId: string;
+  readonly user: User;
+}
+
+/** A backend with an API key. */
+export interface ServicePrincipal {
+  readonly kind: 'service';
+  readonly keyId: string;
+  readonly name: string;
+  readonly scopes: readonly string[];
+}
+
+export interface BearerOptions {
+  readonly accessTokens: Pick<AccessTokens, 'verify'>;
+  readonly sessions: Sessions;
+  readonly apiKeys: ApiKeys;
+  /** The scheme of the Authorization header, matched in any case: `Bearer`. */
+  readonly tokenType: string;
+  /** Named in challenges: the issuer. */
+  readonly realm: string;
+}
+
+type Authorized = Pick<Exchange, 'headerValues'>;
+
+/**
+ * Who a request comes from, by its Authorization header. Every Failure carries the challenge that
+ * belongs to it. Spec: RFC 6750 §3 (challenges), RFC 9110 §11.6.2.
+ */
+export class Bearer {
+  readonly #options: BearerOptions;
+  /** The challenge for a request that shows nothing at all: without an error code. */
+  readonly challenge: string;
+
+  constructor(options: BearerOptions) {
+    this.#options = options;
+    const realm = options.realm.replace(/[^\x20-\x7e]/g, '').replace(/["\\]/g, '\\$&');
+    this.challenge = `${options.tokenType} realm="${realm}"`;
+  }
+
+  /**
+   * The user whose access token this is, while the session lives: a logout is seen at once. Throws
+   * `bad_credentials` without a well-formed header, `expired_token`, or `invalid_token`.
+   */
+  async user(exchange: Authorized): Promise<UserPrincipal> {
+    const { userId, sessionId, issuedAt } = this.#claims(this.#token(exchange));
+    const { sessions } = this.#options;
+    const session = sessionId === undefined ? undefined : await sessions.live(sessionId);
+    const validAfter = session?.tokensValidAfter ?? 0;
+    if (session?.userId !== userId || issuedAt < validAfter) {
+      throw this.#invalid('invalid_token', 'access token');
+    }
+    return { kind: 'user', userId, sessionId: session.id, user: session.user };
+  }
+
+  /**
+   * The service whose API key this is. Throws `bad_credentials` without a well-formed header,
+   * `invalid_token` for a key unknown or revoked, `insufficient_scope` for one without `scope`.
+   */
+  async service(exchange: Authorized, scope: Scope): Promise<ServicePrincipal> {
+    const key = await this.#options.apiKeys.verify(this.#token(exchange));
+    if (key === undefined) throw this.#invalid('invalid_token', 'API key');
+    if (!key.scopes.includes(scope)) {
+      const headers = this.#challenge({ error: 'insufficient_scope', scope });
+      const info = { scope };
+      const message = `Cannot do this: the API key lacks the scope ${scope}`;
+      throw new Failure('insufficient_scope', message, { headers, info });
+    }
+    return { kind: 'service', keyId: key.id, name: key.name, scopes: key.scopes };
+  }
+
+  #claims(token: string) {
+    try {
+      return this.#options.accessTokens.verify(token);
+    } catch (cause) {
+      if (!(cause instanceof Failure)) throw cause;
+      const name = cause.name === 'expired_token' ? 'expired_token' : 'invalid_token';
+      throw this.#invalid(name, 'access token', cause);
+    }
+  }
+
+  /** One space between scheme and token, as clients of old know it. Messages of old, too. */
+  #token(exchange: Authorized): string {
+    const { tokenType } = this.#options;
+    const values = exchange.headerValues('authorization');
+    const [value = ''] = values;
+    if (values.length < 2 && value === '') {
+      const headers = this.#challenge();
+      throw new Failure('bad_credentials', 'Missing Authorization header', { headers });
+    }
+    const [scheme, token, ...rest] = value.split(' ');
+    const isOurs = scheme?.toLowerCase() === tokenType.toLowerCase();
+    // Two headers: a proxy and we might each believe another one.
+    if (values.length > 1 || !isOurs || !token || rest.length > 0) {
+      const message = `Header format is Authorization: ${tokenType} token`;
+      const headers = this.#challenge({ error: 'invalid_request' });
+      throw new Failure('bad_credentials', message, { headers });
+    }
+    return token;
+  }
+
+  #invalid(name: 'invalid_token' | 'expired_token', what: string, cause?: Failure): Failure {
+    const state = name === 'expired_token' ? 'expired' : 'invalid';
+    const headers = this.#challenge({
+      error: 'invalid_token', // RFC 6750 has one code for both.
+      error_description: `The ${what} is ${state}`,
+    });
+    const details = { headers, cause, ...(cause?.info && { info: cause.info }) };
+    return new Failure(name, `Cannot authenticate: the ${what} is ${state}`, details);
+  }
+
+  #challenge(parameters: Readonly<Record<string, string>> = {}) {
+    const more = Object.entries(parameters).map(([name, value]) => `, ${name}="${value}"`);
+    return { 'www-authenticate': this.challenge + more.join('') };
+  }
+}

@@ -1,0 +1,16 @@
+import type { Exchange } from '../http/exchange.js';
+import { ipKeyOf } from '../http/ip-key.js';
+
+/** Who is asking, as far as throttling, the session list and the audit lines need to know. */
+export interface Client {
+  readonly requestId: string;
+  /** `ipKeyOf` the address. */
+  readonly ipKey: string;
+  /** At most 255 printable characters. */
+  readonly userAgent: string | undefined;
+}
+
+export function clientOf({ id, ip, headers }: Pick<Exchange, 'id' | 'ip' | 'headers'>): Client {
+  const userAgent = headers['user-agent']?.replace(/[^\x20-\x7e]/g, '').slice(0, 255);
+  return { requestId: id, ipKey: ipKeyOf(ip), userAgent: userAgent || undefined };
+}

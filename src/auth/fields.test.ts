@@ -1,0 +1,59 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { Failure } from '../errors.js';
+import { choiceIn, fieldsIn } from './fields.js';
+
+const names = ['username', 'password'] as const;
+
+const incomplete: readonly (readonly [unknown, readonly string[]])[] = [
+  [undefined, names],
+  [null, names],
+  ['username', names],
+  [7, names],
+  [[], names],
+  [['username', 'password'], names],
+  [{}, names],
+  [{ username: 'ada' }, ['password']],
+  [{ username: '', password: 'x' }, ['username']],
+  [{ username: ['ada'], password: 'x' }, ['username']],
+  [{ username: { $ne: null }, password: { $ne: null } }, names],
+  [{ username: 7, password: true }, names],
+];
+
+for (const [body, missing] of incomplete) {
+  test(`a body ${JSON.stringify(body)} lacks ${missing.join(' and ')}`, () => {
+    assert.throws(
+      () => fieldsIn(body, names),
+      (failure: Failure) => {
+        assert.equal(failure.name, 'missing_required_parameter');
+        assert.deepEqual(failure.info, { body: missing });
+        return true;
+      },
+    );
+  });
+}
+
+test('fields are own members, whatever they are called', () => {
+  assert.throws(() => fieldsIn({}, ['constructor', 'toString']));
+});
+
+test('a choice left out is the first one', () => {
+  const allowed = ['session', 'others', 'all'] as const;
+
+  assert.equal(choiceIn(undefined, 'scope', allowed), 'session');
+  assert.equal(choiceIn({}, 'scope', allowed), 'session');
+  assert.equal(choiceIn({ scope: 'all' }, 'scope', allowed), 'all');
+  for (const scope of ['', 'ALL', 'global', 7, null, ['all'], { all: 1 }]) {
+    assert.throws(
+      () => choiceIn({ scope }, 'scope', allowed),
+      (failure: Failure) => {
+        assert.equal(failure.name, 'invalid_request');
+        assert.deepEqual(failure.info, { body: ['scope'], allowed });
+        return true;
+      },
+    );
+  }
+  for (const body of [null, [], 'all', 7]) {
+    assert.throws(() => choiceIn(body, 'scope', allowed), { name: 'invalid_request' });
+  }
+});

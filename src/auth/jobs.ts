@@ -1,0 +1,67 @@
+import { workerData } from 'node:worker_threads';
+import argon2 from 'argon2';
+import jwt from 'jsonwebtoken';
+import { serve } from '../workers/thread.js';
+import { native } from '../workers/thread-end.js';
+import { type Argon2Cost, parseDigest } from './argon2-digest.js';
+import type { SigningKey } from './key-ring.js';
+
+/** What a thread is started with. The key is cloned as a handle, not as bytes. */
+export interface AuthThreadData {
+  readonly signingKey: SigningKey;
+}
+
+interface NewDigest {
+  /** Normalised. */
+  readonly password: string;
+  readonly cost: Argon2Cost;
+  readonly pepper?: Uint8Array | undefined;
+}
+
+interface PasswordGuess {
+  /** Normalised. */
+  readonly password: string;
+  readonly hash: string;
+  readonly pepper?: Uint8Array | undefined;
+}
+
+const { signingKey } = workerData as AuthThreadData; // `openAuthThreads` puts it there.
+
+/**
+ * What the auth threads can do. Error classes do not survive the way back to the caller, so what
+ * may be expected is returned (`false`), and only defects throw.
+ */
+const jobs = {
+  /** The PHC string `$argon2id$v=19$m=…,t=…,p=…$salt$tag`. Spec: RFC 9106. */
+  hashPassword: ({ password, cost, pepper }: NewDigest): Promise<string> =>
+    native(
+      argon2.hash(password, {
+        type: argon2.argon2id,
+        memoryCost: cost.memoryKib,
+        timeCost: cost.passes,
+        parallelism: cost.lanes,
+        ...secretOf(pepper),
+      }),
+    ),
+
+  /** False for a wrong password, and at once for a hash that is not ours or costs too much. */
+  verifyPassword: async ({ password, hash, pepper }: PasswordGuess): Promise<boolean> =>
+    parseDigest(hash) !== undefined &&
+    (await native(argon2.verify(hash, password, secretOf(pepper)))),
+
+  /** The claims as they are, which name their times, under the header `{ alg, typ, kid }`. */
+  signAccessToken: (claims: object): string =>
+    // The form with a callback is streams on this same thread, and twice as slow.
+    jwt.sign(claims, signingKey.key, {
+      algorithm: signingKey.algorithm,
+      keyid: signingKey.id,
+    }),
+};
+
+export type AuthJobs = typeof jobs;
+
+serve(jobs);
+
+function secretOf(pepper: Uint8Array | undefined): { secret?: Buffer } {
+  return pepper === undefined ? {} : { secret: Buffer.from(pepper) };
+}

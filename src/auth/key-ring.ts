@@ -1,0 +1,154 @@
+import {
+  createHash,
+  createHmac,
+  createPrivateKey,
+  createPublicKey,
+  createSecretKey,
+  type JsonWebKey,
+  type KeyObject,
+} from 'node:crypto';
+import type { Algorithm } from '../config.js';
+import { weaknessOf } from '../secret-strength.js';
+
+export interface KeyRingOptions {
+  readonly algorithm: Algorithm;
+  /** For HS algorithms, which need it; others leave it alone. */
+  readonly secret?: Uint8Array | undefined;
+  readonly previousSecrets?: readonly Uint8Array[] | undefined;
+  /** For RS, PS and ES algorithms, which need it; with HS it is refused. */
+  readonly privateKeyPem?: string | undefined;
+  /** One PEM block after another. */
+  readonly previousPublicKeysPem?: string | undefined;
+}
+
+export interface SigningKey {
+  /** Names the key in the header of a token: `kid`. Not secret. */
+  readonly id: string;
+  readonly algorithm: Algorithm;
+  readonly key: KeyObject;
+}
+
+export interface VerifyingKey {
+  readonly id: string;
+  /** The only algorithm this key verifies. */
+  readonly algorithm: Algorithm;
+  readonly key: KeyObject;
+}
+
+export interface KeyRing {
+  readonly signingKey: SigningKey;
+  /** The key of a `kid`; the current one when there is no `kid`; undefined for any other. */
+  find(id: unknown): VerifyingKey | undefined;
+  /** What others verify our tokens with; undefined when keys are secret. Spec: RFC 7517 §5. */
+  readonly jwks: { readonly keys: readonly JsonWebKey[] } | undefined;
+}
+
+const previousMax = 3;
+const curveOf: Readonly<Record<string, string>> = {
+  ES256: 'prime256v1',
+  ES384: 'secp384r1',
+  ES512: 'secp521r1',
+};
+
+/**
+ * The key that signs, and up to 3 of before that still verify. All keys are of one kind, and each
+ * serves one algorithm, so no token can have a key used as what it is not.
+ *
+ * Throws an Error with a message for the operator when a key is missing, weak, of the wrong kind or
+ * there twice. Spec: RFC 8725 §3.1, RFC 7518 §3.
+ */
+export function createKeyRing(options: KeyRingOptions): KeyRing {
+  const isSecret = options.algorithm.startsWith('HS');
+  const { signingKey, verifyingKeys } = isSecret ? secretKeys(options) : keyPairs(options);
+  const byId = new Map<unknown, VerifyingKey>(verifyingKeys.map((key) => [key.id, key]));
+  if (verifyingKeys.length > previousMax + 1) {
+    throw new Error(`Cannot make key ring: ${previousMax} previous keys at most`);
+  }
+  if (byId.size < verifyingKeys.length) {
+    throw new Error('Cannot make key ring: the same key is there twice');
+  }
+  return {
+    signingKey,
+    find: (id) => byId.get(id === undefined ? signingKey.id : id),
+    jwks: isSecret ? undefined : { keys: verifyingKeys.map(jwkOf) },
+  };
+}
+
+interface Keys {
+  readonly signingKey: SigningKey;
+  /** The current one first. */
+  readonly verifyingKeys: readonly VerifyingKey[];
+}
+
+function secretKeys({ algorithm, secret, previousSecrets = [], ...pems }: KeyRingOptions): Keys {
+  if (pems.privateKeyPem !== undefined || pems.previousPublicKeysPem !== undefined) {
+    throw new Error(`Cannot make key ring: ${algorithm} goes with no private or public keys`);
+  }
+  if (secret === undefined) throw new Error(`Cannot make key ring: ${algorithm} needs a secret`);
+  const signingKey = secretKey(algorithm, secret, 'the secret');
+  const previous = previousSecrets.map((one) => secretKey(algorithm, one, 'a previous secret'));
+  return { signingKey, verifyingKeys: [signingKey, ...previous] };
+}
+
+function secretKey(algorithm: Algorithm, secret: Uint8Array, what: string): SigningKey {
+  const weakness = weaknessOf(algorithm, secret);
+  if (weakness !== undefined) throw new Error(`Cannot make key ring: ${what} ${weakness}`);
+  const id = createHmac('sha256', secret).update('kid').digest('base64url').slice(0, 10);
+  return { id, algorithm, key: createSecretKey(secret) };
+}
+
+function keyPairs({ algorithm, privateKeyPem, previousPublicKeysPem }: KeyRingOptions): Keys {
+  if (privateKeyPem === undefined) {
+    throw new Error(`Cannot make key ring: ${algorithm} needs a private key`);
+  }
+  const key = readKey(createPrivateKey, privateKeyPem, 'the private key');
+  const current = publicKey(algorithm, createPublicKey(key));
+  const previous = publicPemsIn(previousPublicKeysPem).map((pem) =>
+    publicKey(algorithm, readKey(createPublicKey, pem, 'a previous public key')),
+  );
+  return { signingKey: { ...current, key }, verifyingKeys: [current, ...previous] };
+}
+
+function publicPemsIn(text: string | undefined): readonly string[] {
+  if (text === undefined) return [];
+  const pems = text.match(/-----BEGIN PUBLIC KEY-----[^-]+-----END PUBLIC KEY-----/g) ?? [];
+  const rest = pems.reduce((left, pem) => left.replace(pem, ''), text);
+  if (pems.length === 0 || rest.includes('-----BEGIN')) {
+    throw new Error('Cannot make key ring: previous public keys must be "BEGIN PUBLIC KEY" blocks');
+  }
+  return pems;
+}
+
+function readKey(read: (pem: string) => KeyObject, pem: string, what: string): KeyObject {
+  try {
+    return read(pem);
+  } catch (cause) {
+    throw new Error(`Cannot make key ring: ${what} is not an unencrypted PEM key`, { cause });
+  }
+}
+
+function publicKey(algorithm: Algorithm, key: KeyObject): VerifyingKey {
+  const { asymmetricKeyType: type, asymmetricKeyDetails: details = {} } = key;
+  const curve = curveOf[algorithm];
+  const isFit =
+    curve === undefined
+      ? type === 'rsa' && (details.modulusLength ?? 0) >= 2048
+      : type === 'ec' && details.namedCurve === curve;
+  if (!isFit) {
+    const wanted =
+      curve === undefined ? 'an RSA key of 2048 bits or more' : `an EC key on ${curve}`;
+    throw new Error(`Cannot make key ring: ${algorithm} needs ${wanted}`);
+  }
+  return { id: thumbprint(key), algorithm, key };
+}
+
+/** Spec: RFC 7638 §3 (the required members alone, in alphabetical order). */
+function thumbprint(key: KeyObject): string {
+  const { crv, e, kty, n, x, y } = key.export({ format: 'jwk' });
+  const members = JSON.stringify({ crv, e, kty, n, x, y }); // Those it has not are left out.
+  return createHash('sha256').update(members).digest('base64url');
+}
+
+function jwkOf({ id, algorithm, key }: VerifyingKey): JsonWebKey {
+  return { ...key.export({ format: 'jwk' }), kid: id, alg: algorithm, use: 'sig' };
+}

@@ -1,0 +1,210 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { client } from '../../test/support/auth.js';
+import { authFor } from '../../test/support/auth-system.js';
+import { until } from '../../test/support/until.js';
+
+const right = 'correct horse battery';
+
+async function loginFor(t: Parameters<typeof authFor>[0]) {
+  const auth = await authFor(t);
+  const { accounts, login, sign, lines } = auth;
+  const names = { firstName: 'Ada', lastName: 'Lovelace' };
+  const account = await accounts.create({ username: 'ada', password: right, ...names });
+  const attempt = (password: string, username = 'ada', ipKey = client.ipKey) =>
+    login.open(
+      { username, password, client: { ...client, ipKey }, signal: new AbortController().signal },
+      sign,
+    );
+  const events = () =>
+    lines.filter(({ audit }) => audit === true).map(({ event, reason }) => ({ event, reason }));
+  const count = (event: string) => lines.filter((line) => line['event'] === event).length;
+  return { ...auth, account, attempt, events, count };
+}
+
+test('the right password opens a session, the name in any spelling', async (t) => {
+  const { attempt, account, bearer, events, hashing } = await loginFor(t);
+  hashing.length = 0;
+
+  const { accessToken } = await attempt(right, ' \uff21DA ');
+
+  assert.deepEqual(hashing, ['verifyPassword']);
+
+  const shown = { headerValues: () => [`Bearer ${accessToken}`] };
+  assert.equal((await bearer.user(shown)).userId, account.id);
+  assert.deepEqual(events().slice(-2), [
+    { event: 'session_created', reason: undefined },
+    { event: 'authn_login_success', reason: undefined },
+  ]);
+});
+
+test('one password in two Unicode spellings is one password', async (t) => {
+  const { attempt, accounts } = await loginFor(t);
+  const names = { firstName: '', lastName: '' };
+  await accounts.create({ username: 'jose', password: 'contrase\u00f1a larga', ...names });
+
+  assert.ok(await attempt('contrasen\u0303a larga', 'jose'));
+});
+
+const wrong = [
+  ['a wrong password', 'wrong password', 'ada'],
+  ['an unknown user', right, 'nobody'],
+  ['a name that cannot be', right, 'a\u0000da'],
+  ['half a surrogate pair in the name', right, '\ud800'],
+  ['half a surrogate pair in the password', '\ud800', 'ada'],
+  ['a name of 5000 characters', right, 'x'.repeat(5000)],
+  ['a password of 5000 characters', 'x'.repeat(5000), 'ada'],
+  ['a statement for a name', right, "' or 1=1 --"],
+] as const;
+
+for (const [what, password, username] of wrong) {
+  test(`${what} is refused as all others are, after one verification`, async (t) => {
+    const { attempt, events, hashing } = await loginFor(t);
+    hashing.length = 0;
+
+    await assert.rejects(attempt(password, username), {
+      name: 'bad_credentials',
+      message: 'Username or password is incorrect',
+    });
+
+    assert.equal(events().at(-1)?.event, 'authn_login_fail');
+    assert.deepEqual(hashing, ['verifyPassword']);
+  });
+}
+
+test('what is asked and computed does not tell whether there is such a user', async (t) => {
+  const { attempt, accounts, hashing, statements } = await loginFor(t);
+  const names = { firstName: '', lastName: '' };
+  for (const username of ['bob', 'eve']) {
+    await accounts.create({ username, password: right, ...names });
+    await accounts.disable(username);
+  }
+  let lastPlace = 0;
+  /** What a login costs and answers, each from a place of its own. */
+  const trace = async (password: string, username: string) => {
+    hashing.length = 0;
+    statements.length = 0;
+    lastPlace += 1;
+    const failure = await attempt(password, username, `198.51.100.${lastPlace}`).then(
+      () => undefined,
+      ({ name, message, status, info, headers }) => ({ name, message, status, info, headers }),
+    );
+    return { failure, hashing: [...hashing], statements: [...statements] };
+  };
+
+  // After 20 wrong ones the account is shut for strangers, whether there is one or not.
+  for (let tries = 0; tries < 21; tries += 1) {
+    const wrongPassword = await trace('wrong password', 'ada');
+    const unknownUser = await trace('wrong password', 'nobody');
+    const disabledUser = await trace('wrong password', 'bob');
+    const disabledRight = await trace(right, 'eve');
+
+    assert.equal(wrongPassword.failure?.name, tries < 20 ? 'bad_credentials' : 'too_many_requests');
+    assert.deepEqual(unknownUser, wrongPassword);
+    assert.deepEqual(disabledUser, wrongPassword);
+    assert.deepEqual(disabledRight, wrongPassword);
+  }
+});
+
+test('a name that nobody has is not logged as it was typed', async (t) => {
+  const { attempt, lines } = await loginFor(t);
+
+  await assert.rejects(attempt('x', 'my secret password'));
+  await assert.rejects(attempt('x', 'my secret password'));
+
+  const fails = lines.filter(({ event }) => event === 'authn_login_fail');
+  assert.equal(fails[0]?.['unknownUser'], fails[1]?.['unknownUser']);
+  assert.match(String(fails[0]?.['unknownUser']), /^[0-9a-f]{16}$/);
+  assert.equal(JSON.stringify(lines).includes('my secret'), false);
+});
+
+test('a disabled account is refused and comes back when it is enabled', async (t) => {
+  const { attempt, accounts, count } = await loginFor(t);
+  await accounts.disable('ada');
+
+  await assert.rejects(attempt(right), { name: 'bad_credentials' });
+  await accounts.enable('ADA');
+
+  assert.ok(await attempt(right));
+  assert.equal(count('authn_login_fail'), 1);
+});
+
+test('the throttle does not tell that the password of a disabled account is right', async (t) => {
+  const { attempt, accounts, count } = await loginFor(t);
+  await accounts.disable('ada');
+
+  for (let tries = 0; tries < 5; tries += 1) {
+    await assert.rejects(attempt(right), { name: 'bad_credentials' });
+  }
+
+  await assert.rejects(attempt(right), { name: 'too_many_requests' });
+  assert.equal(count('authn_login_fail_max'), 1);
+});
+
+test('of thirty wrong passwords at once at most five are checked', async (t) => {
+  const { attempt, count, hashing } = await loginFor(t);
+  hashing.length = 0;
+
+  const results = await Promise.allSettled(Array.from({ length: 30 }, () => attempt('wrong')));
+
+  assert.equal(hashing.length, 5);
+
+  const names = results.map((one) => (one.status === 'rejected' ? one.reason.name : 'passed'));
+  assert.equal(names.filter((name) => name === 'bad_credentials').length, 5);
+  assert.equal(names.filter((name) => name === 'too_many_requests').length, 25);
+  assert.equal(count('authn_login_fail'), 5);
+  assert.equal(count('authn_login_fail_max'), 1);
+  assert.equal(count('authn_login_lock'), 25);
+});
+
+test('thirty right passwords at once all pass', async (t) => {
+  const { attempt, sessions, account } = await loginFor(t);
+
+  await Promise.all(Array.from({ length: 30 }, () => attempt(right)));
+
+  assert.equal((await sessions.list(account.id)).length, 30);
+});
+
+test('the thirty-first login of a minute from one place waits, from another not', async (t) => {
+  const { attempt, count } = await loginFor(t);
+  for (let tries = 0; tries < 30; tries += 1) await attempt(right);
+
+  await assert.rejects(attempt(right), { name: 'too_many_requests' });
+
+  assert.equal(count('excess_rate_limit_exceeded'), 1);
+  assert.ok(await attempt(right, 'ada', '198.51.100.7'));
+});
+
+test('a success after failures is told apart', async (t) => {
+  const { attempt, count } = await loginFor(t);
+  await assert.rejects(attempt('wrong'));
+
+  await attempt(right);
+
+  assert.equal(count('authn_login_successafterfail'), 1);
+});
+
+test('a client that has left is not served', async (t) => {
+  const { login, sign, sessions, account } = await loginFor(t);
+  const attempt = { username: 'ada', password: right, client, signal: AbortSignal.abort() };
+
+  await assert.rejects(login.open(attempt, sign), { name: 'AbortError' });
+
+  assert.deepEqual(await sessions.list(account.id), []);
+});
+
+test('a hash of old cost is renewed after the login', async (t) => {
+  const { attempt, users, account, oldDigest } = await loginFor(t);
+  const old = await oldDigest(right);
+  await users.replaceDigest(account.id, account.password, old);
+
+  await attempt(right);
+
+  let digest = old;
+  await until(async () => {
+    digest = (await users.find(account.id))?.password ?? old;
+    return digest.hash !== old.hash;
+  });
+  assert.deepEqual((await users.find(account.id))?.passwordChangedAt, account.passwordChangedAt);
+  assert.ok(await attempt(right));
+});

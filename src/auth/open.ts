@@ -1,0 +1,97 @@
+import type { Clock } from '../clock.js';
+import type { Config } from '../config.js';
+import type { Database } from '../db/database.js';
+import type { Route } from '../http/router.js';
+import type { Log } from '../log.js';
+import type { Pool } from '../workers/pool.js';
+import { AccessTokens } from './access-token.js';
+import { Accounts } from './accounts.js';
+import { ApiKeys } from './api-keys.js';
+import { Audit } from './audit.js';
+import { Bearer } from './bearer.js';
+import type { AuthJobs } from './jobs.js';
+import { createKeyRing, type KeyRing } from './key-ring.js';
+import { Login } from './login.js';
+import { Passwords } from './passwords.js';
+import { Rates } from './rates.js';
+import { RefreshTokens } from './refresh-token.js';
+import { authRoutes } from './routes.js';
+import { type Ended, Sessions } from './sessions.js';
+import { openAuthThreads } from './threads.js';
+import { Throttle } from './throttle.js';
+import { Users } from './users.js';
+
+export interface AuthOptions {
+  readonly db: Database;
+  readonly config: AuthConfig;
+  readonly log: Log;
+  readonly clock: Clock;
+  /** Told right after sessions have ended before their time. Must not throw. */
+  readonly onEnded: (ended: Ended) => void;
+}
+
+export type AuthConfig = Pick<
+  Config,
+  'accessToken' | 'session' | 'password' | 'rates' | 'throttle' | 'authThreads'
+>;
+
+/** Everything that knows who somebody is. Close it after the server, before the database. */
+export interface Auth {
+  readonly routes: readonly Route[];
+  readonly bearer: Bearer;
+  readonly sessions: Sessions;
+  readonly users: Users;
+  readonly accounts: Accounts;
+  readonly apiKeys: ApiKeys;
+  readonly rates: Rates;
+  readonly audit: Audit;
+  readonly threads: Pool<AuthJobs>;
+  readonly cleanUpTasks: Readonly<Record<string, () => Promise<number>>>;
+  close(): Promise<void>;
+}
+
+/** Builds it on an open database. Rejects when a thread cannot load or a key cannot be used. */
+export async function openAuth({ db, config, log, clock, onEnded }: AuthOptions): Promise<Auth> {
+  const { accessToken, session, password, throttle: limits } = config;
+  const ring = keyRingOf(config);
+  const threads = await openAuthThreads({ ...config.authThreads, ring, log });
+  try {
+    const passwords = await Passwords.open({ threads, ...password });
+    const audit = new Audit({ log });
+    const users = new Users({ db, clock });
+    const apiKeys = new ApiKeys({ db, log, clock });
+    const refreshTokens = new RefreshTokens({ secrets: secretsOf(config) });
+    const sessions = new Sessions({ db, users, refreshTokens, audit, onEnded, clock, ...session });
+    const accessTokens = new AccessTokens({ ring, threads, clock, ...accessToken });
+    const rates = new Rates({ rates: config.rates, audit });
+    const throttle = new Throttle(limits);
+    const { type: tokenType, issuer: realm } = accessToken;
+    const bearer = new Bearer({ accessTokens, sessions, apiKeys, tokenType, realm });
+    const login = new Login({ users, sessions, passwords, rates, throttle, audit, log });
+    const accounts = new Accounts({ users, sessions, passwords, audit });
+    const { jwks } = ring;
+    return {
+      routes: authRoutes({
+        ...{ login, users, sessions, accessTokens, bearer, rates, audit, tokenType },
+        jwks,
+      }),
+      ...{ bearer, sessions, users, accounts, apiKeys, rates, audit, threads },
+      cleanUpTasks: { sessions: () => sessions.clean() },
+      close: () => threads.close(),
+    };
+  } catch (cause) {
+    await threads.close();
+    throw cause;
+  }
+}
+
+function keyRingOf({ accessToken }: AuthConfig): KeyRing {
+  const { algorithm, secret, previousSecrets, ...pems } = accessToken;
+  if (!algorithm.startsWith('HS')) return createKeyRing({ algorithm, ...pems });
+  return createKeyRing({ algorithm, secret, previousSecrets });
+}
+
+/** Also with asymmetric access tokens there is a secret: refresh tokens are told by it. */
+function secretsOf({ accessToken: { secret, previousSecrets } }: AuthConfig): readonly Buffer[] {
+  return [...(secret === undefined ? [] : [secret]), ...previousSecrets];
+}

@@ -1,0 +1,262 @@
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+import { silentLog } from '../log.js';
+import type { Pool } from '../workers/pool.js';
+import type { AuthJobs } from './jobs.js';
+import { createKeyRing } from './key-ring.js';
+import { Passwords, type PasswordsOptions, type StoredPassword } from './passwords.js';
+import { openAuthThreads } from './threads.js';
+
+const cost = { memoryKib: 7168, passes: 1, lanes: 1 };
+const password = 'correct zebra staple';
+
+let threads: Pool<AuthJobs>;
+
+before(async () => {
+  const secret = Buffer.from(Array.from({ length: 32 }, (_, index) => index * 7));
+  threads = await openAuthThreads({
+    count: 2,
+    queuePerThreadMax: 64,
+    queueWaitMaxMs: 10_000,
+    ring: createKeyRing({ algorithm: 'HS256', secret }),
+    log: silentLog,
+  });
+});
+
+after(() => threads.close());
+
+/** What `threads` was asked to do, in order; it does it all the same. */
+function counted(): { run: Pool<AuthJobs>['run']; asked: string[] } {
+  const asked: string[] = [];
+  const run: Pool<AuthJobs>['run'] = (name, input, options) => {
+    asked.push(name);
+    return threads.run(name, input, options);
+  };
+  return { run, asked };
+}
+
+const open = (changes: Partial<PasswordsOptions> = {}) =>
+  Passwords.open({ threads, cost, lengthMin: 8, ...changes });
+
+const pepper = (version: number) => ({ version, key: Buffer.alloc(16, version) });
+
+test('a password fits its hash, and no other does', async () => {
+  const passwords = await open();
+
+  const stored = await passwords.hash(password);
+
+  assert.match(stored.hash, /^\$argon2id\$v=19\$m=7168,t=1,p=1\$[^$]{22}\$[^$]{43}$/);
+  assert.equal(stored.pepperVersion, 0);
+  assert.equal(await passwords.verify(password, stored), true);
+  assert.equal(await passwords.verify(`${password} `, stored), false);
+  assert.equal(await passwords.verify(password.toUpperCase(), stored), false);
+});
+
+test('the same password never has the same hash twice', async () => {
+  const passwords = await open();
+
+  const [one, other] = await Promise.all([passwords.hash(password), passwords.hash(password)]);
+
+  assert.notEqual(one.hash, other.hash);
+});
+
+for (const [one, other] of [
+  ['caf\u00e9 au lait', 'cafe\u0301 au lait'],
+  ['\uff43\uff4f\uff46\uff46\uff45\uff45 black', 'coffee black'],
+] as const) {
+  test(`${JSON.stringify(one)} and ${JSON.stringify(other)} are one password`, async () => {
+    const passwords = await open();
+
+    assert.equal(await passwords.verify(other, await passwords.hash(one)), true);
+    assert.equal(await passwords.verify(one, await passwords.hash(other)), true);
+  });
+}
+
+const good = async (passwords: Passwords) => passwords.hash(password);
+const withHash = (hash: string) => async (): Promise<StoredPassword> => ({
+  hash,
+  pepperVersion: 0,
+});
+
+// [what, the password shown, what is stored, the answer]
+const guesses: readonly (readonly [
+  string,
+  unknown,
+  (passwords: Passwords) => Promise<StoredPassword | undefined>,
+  boolean,
+])[] = [
+  ['the right password', password, good, true],
+  ['a wrong password', 'wrong', good, false],
+  ['an unknown user', password, async () => undefined, false],
+  ['an empty password', '', good, false],
+  ['no password', undefined, good, false],
+  ['a number', 7, good, false],
+  ['a list', [1, 2], good, false],
+  ['an overlong password', 'x'.repeat(513), good, false],
+  ['a password of a megabyte', 'x'.repeat(1_000_000), good, false],
+  ['half a surrogate pair', '\ud800', good, false],
+  ['a stored hash that is empty', password, withHash(''), false],
+  ['a stored hash that is no hash', password, withHash('plain'), false],
+  ['a stored hash of bcrypt', password, withHash('$2b$10$abcdefghijklmnopqrstuv'), false],
+  [
+    'a stored hash that asks for two terabytes',
+    password,
+    withHash(`$argon2id$v=19$m=2147483648,t=1,p=1$${'A'.repeat(22)}$${'A'.repeat(43)}`),
+    false,
+  ],
+  [
+    'a stored hash under a pepper that is lost',
+    password,
+    async (passwords) => ({ ...(await passwords.hash(password)), pepperVersion: 9 }),
+    false,
+  ],
+];
+
+for (const [what, shown, store, answer] of guesses) {
+  test(`${what} costs exactly one verification, and is ${answer}`, async () => {
+    const { run, asked } = counted();
+    const passwords = await open({ threads: { run } });
+    const stored = await store(passwords);
+    asked.length = 0;
+
+    const isRight = await passwords.verify(shown, stored);
+
+    assert.equal(isRight, answer);
+    assert.deepEqual(asked, ['verifyPassword']);
+  });
+}
+
+test('a thread computes nothing for a hash out of bounds', async () => {
+  const hash = `$argon2id$v=19$m=2147483648,t=1,p=1$${'A'.repeat(22)}$${'A'.repeat(43)}`;
+
+  assert.equal(await threads.run('verifyPassword', { password, hash }), false);
+});
+
+test('a caller who has left gets no verification', async () => {
+  const passwords = await open();
+  const signal = AbortSignal.abort();
+
+  await assert.rejects(passwords.verify(password, undefined, { signal }), { name: 'AbortError' });
+});
+
+for (const bytes of [1, 512]) {
+  test(`a password of ${bytes} bytes is hashed whole`, async () => {
+    const passwords = await open({ lengthMin: 1 });
+    const long = 'x'.repeat(bytes);
+    const stored = await passwords.hash(long);
+
+    assert.equal(await passwords.verify(long, stored), true);
+    assert.equal(await passwords.verify(long.slice(1), stored), false);
+  });
+}
+
+test('a hash needs the pepper it was made with', async () => {
+  const plain = await open();
+  const peppered = await open({ pepper: pepper(1) });
+  const stored = await peppered.hash(password);
+
+  assert.equal(stored.pepperVersion, 1);
+  assert.equal(await peppered.verify(password, stored), true);
+  assert.equal(await peppered.verify(password, { ...stored, pepperVersion: 0 }), false);
+  assert.equal(await plain.verify(password, { ...stored, pepperVersion: 0 }), false);
+  assert.equal(await plain.verify(password, stored), false);
+});
+
+test('hashes of the previous pepper and of none still verify, and ask to be renewed', async () => {
+  const [none, first] = [await open(), await open({ pepper: pepper(1) })];
+  const second = await open({ pepper: pepper(2), previousPepper: pepper(1) });
+
+  for (const before of [none, first]) {
+    const stored = await before.hash(password);
+    assert.equal(await second.verify(password, stored), true);
+    assert.equal(await second.verify('wrong', stored), false);
+    assert.equal(before.needsRehash(stored), false);
+    assert.equal(second.needsRehash(stored), true);
+  }
+});
+
+const salt = 'A'.repeat(22);
+const tag = 'A'.repeat(43);
+
+for (const [what, hash, needs] of [
+  ['of the present cost', `$argon2id$v=19$m=7168,t=1,p=1$${salt}$${tag}`, false],
+  ['of other memory', `$argon2id$v=19$m=8192,t=1,p=1$${salt}$${tag}`, true],
+  ['of other passes', `$argon2id$v=19$m=7168,t=2,p=1$${salt}$${tag}`, true],
+  ['of other lanes', `$argon2id$v=19$m=7168,t=1,p=2$${salt}$${tag}`, true],
+  ['with a short salt', `$argon2id$v=19$m=7168,t=1,p=1$${'A'.repeat(11)}$${tag}`, true],
+  ['with a short tag', `$argon2id$v=19$m=7168,t=1,p=1$${salt}$${'A'.repeat(22)}`, true],
+  ['of argon2d', `$argon2d$v=19$m=7168,t=1,p=1$${salt}$${tag}`, true],
+  ['that cannot be read', 'plain', true],
+] as const) {
+  test(`a hash ${what} ${needs ? 'is' : 'is not'} to be made anew`, async () => {
+    const passwords = await open();
+
+    assert.equal(passwords.needsRehash({ hash, pepperVersion: 0 }), needs);
+  });
+}
+
+// [what is wrong, the password, what the message says]
+const refusals = [
+  ['no text', 7, /well-formed text/],
+  ['nothing', undefined, /well-formed text/],
+  ['an empty one', '', /1 to 512 bytes/],
+  ['one of 513 bytes', `${'é'.repeat(256)}x`, /1 to 512 bytes/],
+  ['one that grows past 512 bytes', '\ufdfa'.repeat(20), /1 to 512 bytes/],
+  ['half a surrogate pair', 'long enough \udc00', /well-formed text/],
+  ['one of 7 characters', 'ghj!4kz', /8 characters or more/],
+  ['one of 7 characters outside the basic plane', '\u{1F41D}'.repeat(7), /8 characters or more/],
+  ['the username', 'Grace.Hopper', /must not be the username/],
+  ['the username in other letters', ' gRACE.hOPPER', /must not be the username/],
+  ['a common one', 'password', /anybody would try/],
+  ['a common one in capitals', 'PASSWORD123', /anybody would try/],
+  ['a common one with the year', 'Summer2025', /anybody would try/],
+  ['a walk over the keyboard', '1qaz2wsx', /anybody would try/],
+] as const;
+
+for (const [what, given, message] of refusals) {
+  test(`${what} cannot be set as a password`, async () => {
+    const passwords = await open();
+
+    assert.throws(() => passwords.check(given, 'grace.hopper'), {
+      name: 'invalid_request',
+      message,
+      info: { body: ['password'] },
+    });
+  });
+}
+
+for (const given of [
+  'ghj!4kzq',
+  '\u{1F41D}'.repeat(8),
+  'é'.repeat(256),
+  password,
+  'pass\0word zz',
+]) {
+  test(`${JSON.stringify(given).slice(0, 30)} can be set as a password`, async () => {
+    const passwords = await open();
+
+    assert.equal(passwords.check(given, 'grace.hopper'), given);
+  });
+}
+
+test('what cannot be a password is not hashed', async () => {
+  const passwords = await open();
+
+  for (const odd of ['', '\ud800', 'x'.repeat(513)]) {
+    await assert.rejects(passwords.hash(odd), { name: 'invalid_request' });
+  }
+});
+
+const wrongOptions: readonly (readonly [string, Partial<PasswordsOptions>, RegExp])[] = [
+  ['a cost that would never verify', { cost: { ...cost, memoryKib: 7167 } }, /out of bounds/],
+  ['a cost past the bounds', { cost: { ...cost, lanes: 9 } }, /out of bounds/],
+  ['a cost that is no number', { cost: { ...cost, passes: Number.NaN } }, /out of bounds/],
+  ['a pepper of version 0', { pepper: pepper(0) }, /versions of their own/],
+  ['two peppers of one version', { pepper: pepper(1), previousPepper: pepper(1) }, /of their own/],
+];
+
+for (const [what, changes, message] of wrongOptions) {
+  test(`${what} is refused at the start`, async () => {
+    await assert.rejects(open(changes), { message });
+  });
+}

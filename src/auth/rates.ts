@@ -1,0 +1,60 @@
+import { performance } from 'node:perf_hooks';
+import { Bucket, type Rate } from '../bucket.js';
+import type { Clock } from '../clock.js';
+import { Failure } from '../errors.js';
+import type { Audit } from './audit.js';
+import type { Client } from './client.js';
+
+/** What is counted, and what is told to whoever does it too often. */
+const messages = {
+  login: 'Cannot log in: too many logins from this address',
+  token: 'Cannot refresh: too many refreshes from this address',
+  streamToken: 'Cannot make stream token: too many for this user',
+  streamOpen: 'Cannot open stream: too many opened from this address',
+} as const;
+
+export type RateName = keyof typeof messages;
+
+export interface RatesOptions {
+  readonly rates: Readonly<Record<RateName, Rate>>;
+  readonly audit: Audit;
+  /** Keys remembered by each rate. Default 100,000. */
+  readonly keysMax?: number;
+  /** Only its differences matter. The default cannot be set back. */
+  readonly clock?: Clock;
+}
+
+/**
+ * How often one place, or one user, may ask for what costs something, right or wrong. In memory and
+ * by process: rates multiply by the number of processes.
+ */
+export class Rates {
+  readonly #audit: Audit;
+  readonly #buckets: Readonly<Record<RateName, Bucket>>;
+
+  constructor({ rates, audit, keysMax = 100_000, clock = () => performance.now() }: RatesOptions) {
+    const bucketOf = (rate: Rate) => new Bucket({ ...rate, keysMax, clock });
+    this.#audit = audit;
+    this.#buckets = {
+      login: bucketOf(rates.login),
+      token: bucketOf(rates.token),
+      streamToken: bucketOf(rates.streamToken),
+      streamOpen: bucketOf(rates.streamOpen),
+    };
+  }
+
+  /** Counts one, of the place the client is at unless `userId` is given. Throws `too_many_requests`. */
+  admit(name: RateName, client: Client, userId?: string): void {
+    const waitMs = this.#buckets[name].take(userId ?? client.ipKey);
+    if (waitMs === 0) return;
+    const who = userId === undefined ? {} : { userId };
+    this.#audit.record('excess_rate_limit_exceeded', { client, reason: name, ...who });
+    throw tooMany(messages[name], waitMs);
+  }
+}
+
+/** `too_many_requests`, with the wait as `Retry-After` and as `info.retryAfter`, in seconds. */
+export function tooMany(message: string, waitMs: number): Failure {
+  const info = { retryAfter: Math.max(1, Math.ceil(waitMs / 1000)) };
+  return new Failure('too_many_requests', message, { info, retryAfterMs: waitMs });
+}

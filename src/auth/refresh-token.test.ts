@@ -1,0 +1,120 @@
+import assert from 'node:assert/strict';
+import { createSecretKey } from 'node:crypto';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import {
+  formatRefreshToken,
+  hashOf,
+  isSameHash,
+  openSuccessor,
+  parseRefreshToken,
+  RefreshTokens,
+  sealSuccessor,
+} from './refresh-token.js';
+
+const secret = Buffer.alloc(32, 7);
+const tokens = new RefreshTokens({ secrets: [secret] });
+
+test('a token is 172 characters of base64 and reads back as it was', () => {
+  const token = tokens.mint();
+
+  const text = formatRefreshToken(token);
+
+  assert.match(text, /^[A-Za-z0-9+/]{171}=$/);
+  assert.deepEqual(parseRefreshToken(text), token);
+  assert.equal(tokens.isOurs(token), true);
+});
+
+test('a successor keeps the selector and nothing else', () => {
+  const token = tokens.mint();
+
+  const successor = tokens.mint(token.selector);
+
+  assert.equal(successor.selector, token.selector);
+  assert.notDeepEqual(successor.verifier, token.verifier);
+});
+
+const good = formatRefreshToken(tokens.mint());
+const otherLastDigit = String.fromCharCode(good.charCodeAt(170) + 1);
+
+const notTokens: readonly (readonly [string, unknown])[] = [
+  ['nothing', undefined],
+  ['null', null],
+  ['a number', 7],
+  ['an array holding one', [good]],
+  ['an object', { token: good }],
+  ['an empty text', ''],
+  ['one character less', good.slice(1)],
+  ['125 bytes', Buffer.alloc(125, 7).toString('base64')],
+  ['131 bytes', Buffer.alloc(131, 7).toString('base64')],
+  ['one character more', `A${good}`],
+  ['no padding', good.slice(0, -1)],
+  ['two paddings', `${good.slice(0, -2)}==`],
+  ['a line break at the end', `${good}\n`],
+  ['a space before it', ` ${good.slice(1)}`],
+  ['the alphabet of base64url', `-_${good.slice(2)}`],
+  ['bits in the last digit that carry nothing', `${good.slice(0, 170)}${otherLastDigit}=`],
+  ['letters beyond ASCII', `é${good.slice(1)}`],
+];
+
+for (const [what, text] of notTokens) {
+  test(`${what} is no refresh token`, () => {
+    assert.throws(() => parseRefreshToken(text), { name: 'invalid_token' });
+  });
+}
+
+test('of all texts of the right alphabet only canonical ones are read', () => {
+  const text = fc.string({ minLength: 168, maxLength: 176 });
+  fc.assert(
+    fc.property(text, (given) => {
+      try {
+        return formatRefreshToken(parseRefreshToken(given)) === given;
+      } catch (cause) {
+        return cause instanceof Error && cause.name === 'invalid_token';
+      }
+    }),
+  );
+});
+
+test('one flipped bit anywhere makes a token not ours', () => {
+  const token = tokens.mint();
+  const bytes = Buffer.from(formatRefreshToken(token), 'base64');
+  for (let bit = 0; bit < bytes.length * 8; bit += 1) {
+    const damaged = Buffer.from(bytes);
+    damaged[bit >> 3] = (damaged[bit >> 3] ?? 0) ^ (1 << (bit & 7));
+
+    assert.equal(tokens.isOurs(parseRefreshToken(damaged.toString('base64'))), false, `bit ${bit}`);
+  }
+});
+
+test('tokens of earlier secrets are ours while the secret is listed', () => {
+  const old = tokens.mint();
+  const next = createSecretKey(Buffer.alloc(32, 8));
+
+  assert.equal(new RefreshTokens({ secrets: [next, secret] }).isOurs(old), true);
+  assert.equal(new RefreshTokens({ secrets: [next] }).isOurs(old), false);
+  assert.throws(() => new RefreshTokens({ secrets: [] }));
+});
+
+test('only the parent opens a sealed successor', () => {
+  const parent = tokens.mint();
+  const successor = tokens.mint(parent.selector);
+
+  const sealed = sealSuccessor(successor, parent);
+
+  assert.equal(sealed.length, 188);
+  assert.deepEqual(openSuccessor(sealed, parent), successor);
+  assert.throws(() => openSuccessor(sealed, successor));
+  assert.throws(() => openSuccessor(`AAAA${sealed.slice(4)}`, parent));
+  assert.throws(() => openSuccessor(sealed.slice(0, -4), parent));
+});
+
+test('hashes are compared as wholes', () => {
+  const one = hashOf(tokens.mint().verifier);
+
+  assert.equal(one.length, 64);
+  assert.equal(isSameHash(one, one), true);
+  assert.equal(isSameHash(one, hashOf(tokens.mint().verifier)), false);
+  assert.equal(isSameHash(one, null), false);
+  assert.equal(isSameHash(one, one.slice(1)), false);
+});

@@ -1,0 +1,128 @@
+import {
+  createCipheriv,
+  createDecipheriv,
+  createHash,
+  createHmac,
+  hkdfSync,
+  type KeyObject,
+  randomBytes,
+  timingSafeEqual,
+} from 'node:crypto';
+import { Failure } from '../errors.js';
+
+/** A refresh token taken apart; its text is `formatRefreshToken`'s. */
+export interface RefreshToken {
+  /** 32 hex digits; finds the session, proves nothing. */
+  readonly selector: string;
+  /** 112 bytes, `random 80 | mac 32`; proves it. Never stored, only hashed. */
+  readonly verifier: Buffer;
+}
+
+const selectorBytes = 16;
+const randomPartBytes = 80;
+const macBytes = 32;
+const nonceBytes = 12;
+const tagBytes = 16;
+
+/**
+ * Makes refresh tokens and tells ours from invented ones.
+ *
+ * The text is base64 of 128 bytes, `selector 16 | random 80 | mac 32`, where `mac` is HMAC-SHA-256
+ * of the 96 bytes before it. It is looked at only when no stored hash fits, to tell an old token of
+ * ours (reuse: the session ends) from an invented or damaged one (nothing changes). So new secrets
+ * log nobody out.
+ *
+ * Spec: RFC 9700 §4.14.2 (rotation, reuse, integrity of what a token encodes).
+ */
+export class RefreshTokens {
+  readonly #macKeys: readonly Buffer[];
+
+  /** The first secret makes tokens, all recognise them. Throws when there is none. */
+  constructor({ secrets }: { secrets: readonly (Buffer | KeyObject)[] }) {
+    if (secrets.length === 0) throw new Error('Cannot make refresh tokens: no secret given');
+    this.#macKeys = secrets.map((secret) =>
+      Buffer.from(hkdfSync('sha256', secret, '', 'rt-mac-v1', macBytes)),
+    );
+  }
+
+  /** A token never seen before, for a new session or for the one that `selector` finds. */
+  mint(selector: string = randomBytes(selectorBytes).toString('hex')): RefreshToken {
+    const random = randomBytes(randomPartBytes);
+    const [key = Buffer.alloc(0)] = this.#macKeys; // Never empty: the constructor looked.
+    return { selector, verifier: Buffer.concat([random, macOf(key, selector, random)]) };
+  }
+
+  /** Whether one of the secrets made it, now or long ago. */
+  isOurs({ selector, verifier }: RefreshToken): boolean {
+    const random = verifier.subarray(0, randomPartBytes);
+    const mac = verifier.subarray(randomPartBytes);
+    return this.#macKeys.some((key) => timingSafeEqual(macOf(key, selector, random), mac));
+  }
+}
+
+function macOf(key: Buffer, selector: string, random: Buffer): Buffer {
+  return createHmac('sha256', key).update(selector, 'hex').update(random).digest();
+}
+
+/**
+ * Reads the text of a refresh token. Throws `invalid_token` for all but 172 characters of canonical
+ * base64 (RFC 4648 §4), so that one token has one spelling; asks no database.
+ */
+export function parseRefreshToken(text: unknown): RefreshToken {
+  if (typeof text === 'string' && /^[A-Za-z0-9+/]{171}=$/.test(text)) {
+    const bytes = Buffer.from(text, 'base64');
+    // The character before `=` has two bits that carry nothing: only zeros are canonical.
+    if (bytes.toString('base64') === text) {
+      const verifier = bytes.subarray(selectorBytes);
+      return { selector: bytes.toString('hex', 0, selectorBytes), verifier };
+    }
+  }
+  throw new Failure('invalid_token', 'Cannot refresh: the token is invalid');
+}
+
+export function formatRefreshToken({ selector, verifier }: RefreshToken): string {
+  return Buffer.concat([Buffer.from(selector, 'hex'), verifier]).toString('base64');
+}
+
+/** What the table keeps of a verifier: SHA-256, 64 hex digits. 640 random bits need no more. */
+export function hashOf(verifier: Buffer): string {
+  return createHash('sha256').update(verifier).digest('hex');
+}
+
+/** Compares hashes of one length in constant time. */
+export function isSameHash(one: string, other: string | null): boolean {
+  return (
+    other !== null &&
+    one.length === other.length &&
+    timingSafeEqual(Buffer.from(one), Buffer.from(other))
+  );
+}
+
+/**
+ * The successor of a token, readable only to who holds the token itself: AES-256-GCM under a key
+ * derived from the parent. Base64 of `nonce 12 | ciphertext 112 | tag 16`, 188 characters.
+ */
+export function sealSuccessor(successor: RefreshToken, parent: RefreshToken): string {
+  const nonce = randomBytes(nonceBytes);
+  const cipher = createCipheriv('aes-256-gcm', sealKeyOf(parent), nonce);
+  const text = Buffer.concat([cipher.update(successor.verifier), cipher.final()]);
+  return Buffer.concat([nonce, text, cipher.getAuthTag()]).toString('base64');
+}
+
+/** Throws for anything but what `sealSuccessor` made for this very parent: a damaged row. */
+export function openSuccessor(sealed: string, parent: RefreshToken): RefreshToken {
+  const bytes = Buffer.from(sealed, 'base64');
+  const nonce = bytes.subarray(0, nonceBytes);
+  const text = bytes.subarray(nonceBytes, -tagBytes);
+  const decipher = createDecipheriv('aes-256-gcm', sealKeyOf(parent), nonce, {
+    authTagLength: tagBytes, // Without it a shortened tag would do.
+  });
+  decipher.setAuthTag(bytes.subarray(-tagBytes));
+  const verifier = Buffer.concat([decipher.update(text), decipher.final()]);
+  return { selector: parent.selector, verifier };
+}
+
+function sealKeyOf({ selector, verifier }: RefreshToken): Buffer {
+  const salt = Buffer.from(selector, 'hex');
+  return Buffer.from(hkdfSync('sha256', verifier, salt, 'rt-successor-v1', 32));
+}

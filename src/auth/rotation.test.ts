@@ -1,0 +1,404 @@
+import assert from 'node:assert/strict';
+import fc from 'fast-check';
+import {
+  client,
+  graceMs,
+  idleMs,
+  newUser,
+  opened,
+  secret,
+  sessionsFor,
+  sign,
+} from '../../test/support/auth.js';
+import { testOnDialects } from '../../test/support/dialects.js';
+import { databaseFor } from '../../test/support/embedded.js';
+import { type Database, sql } from '../db/database.js';
+import type { Sessions } from './sessions.js';
+
+const test = await testOnDialects('rotation of refresh tokens');
+
+type EndSession = (of: { sessions: Sessions; id: string; token: string }) => Promise<unknown>;
+
+const renew = (sessions: Sessions, token: string) => sessions.rotate(token, client, sign);
+
+test('a refresh token is spent for the next one', async (t) => {
+  const { sessions, users } = await sessionsFor(t);
+  const account = await newUser(users);
+  const first = await opened(sessions, account);
+
+  const second = await renew(sessions, first.refreshToken);
+  const third = await renew(sessions, second.refreshToken);
+
+  const seen = new Set([first, second, third].map((grant) => grant.refreshToken));
+  assert.equal(seen.size, 3);
+  assert.equal(third.sessionId, first.sessionId);
+  assert.equal(third.accessToken, `access ${account.id} ${first.sessionId}`);
+});
+
+test('a client whose answer was lost gets the same successor within the grace', async (t) => {
+  const { sessions, users, time, lines } = await sessionsFor(t);
+  const first = await opened(sessions, await newUser(users));
+  const lost = await renew(sessions, first.refreshToken);
+
+  time.now += graceMs - 1;
+  await renew(sessions, first.refreshToken);
+  time.now += 1;
+  const again = await renew(sessions, first.refreshToken);
+
+  assert.equal(again.refreshToken, lost.refreshToken);
+  assert.equal(again.refreshTokenExpiresInMs, idleMs - graceMs, 'the row is untouched');
+  const replays = lines.filter(({ replayed }) => replayed === true);
+  assert.equal(replays.length, 2);
+  await renew(sessions, again.refreshToken);
+});
+
+test('a spent token after the grace ends its session and no other', async (t) => {
+  const { sessions, users, time, ended, lines } = await sessionsFor(t);
+  const account = await newUser(users);
+  const other = await opened(sessions, account);
+  const first = await opened(sessions, account);
+  const second = await renew(sessions, first.refreshToken);
+
+  time.now += graceMs + 1;
+  await assert.rejects(renew(sessions, first.refreshToken), { name: 'invalid_token' });
+
+  await assert.rejects(renew(sessions, second.refreshToken), { name: 'invalid_token' });
+  await assert.rejects(renew(sessions, first.refreshToken), { name: 'invalid_token' });
+  assert.deepEqual(ended, [{ sessionIds: [first.sessionId], reason: 'reuse' }]);
+  assert.equal(lines.filter(({ event }) => event === 'authn_token_reuse').length, 1);
+  assert.ok(await sessions.live(other.sessionId));
+  await renew(sessions, other.refreshToken);
+});
+
+test('the token before the last one is reuse even within the grace', async (t) => {
+  const { sessions, users, ended } = await sessionsFor(t);
+  const first = await opened(sessions, await newUser(users));
+  const second = await renew(sessions, first.refreshToken);
+  await renew(sessions, second.refreshToken);
+
+  await assert.rejects(renew(sessions, first.refreshToken), { name: 'invalid_token' });
+
+  assert.equal(ended.length, 1);
+});
+
+for (const [how, end] of [
+  ['a logout', ({ sessions, id }) => sessions.end(id, 'logout')],
+  ['reuse', ({ sessions, token }) => renew(sessions, token).catch(() => {})],
+] as const satisfies readonly (readonly [string, EndSession])[]) {
+  test(`after ${how} no sealed successor is left in the database`, async (t) => {
+    const { db, sessions, users, time } = await sessionsFor(t);
+    const { refreshToken: token, sessionId: id } = await opened(sessions, await newUser(users));
+    await renew(sessions, token);
+    const sealed = () =>
+      db.query<{ sealed: string | null }>(sql`select successor_enc as sealed from sessions`);
+    assert.equal((await sealed())[0]?.sealed?.length, 188);
+
+    time.now += graceMs + 1;
+    await end({ sessions, id, token });
+
+    assert.deepEqual(await sealed(), [{ sealed: null }]);
+  });
+}
+
+test('without a grace a token is good once, also in the same millisecond', async (t) => {
+  const { sessions, users, ended } = await sessionsFor(t, { graceMs: 0 });
+  const first = await opened(sessions, await newUser(users));
+  await renew(sessions, first.refreshToken);
+
+  await assert.rejects(renew(sessions, first.refreshToken), { name: 'invalid_token' });
+
+  assert.equal(ended[0]?.reason, 'reuse');
+});
+
+test('unknown, revoked and reused tokens are refused alike', async (t) => {
+  const { sessions, users, time } = await sessionsFor(t);
+  const account = await newUser(users);
+  const refusalOf = async (token: string) => {
+    const refusal: unknown = await renew(sessions, token).catch((cause: unknown) => cause);
+    assert.ok(refusal instanceof Error);
+    return { ...refusal, message: refusal.message };
+  };
+  const stranger = await sessionsFor(t);
+  const unknown = await opened(stranger.sessions, await newUser(stranger.users));
+  const revoked = await opened(sessions, account);
+  await sessions.end(revoked.sessionId, 'logout');
+  const reused = await opened(sessions, account);
+  await renew(sessions, reused.refreshToken);
+  time.now += graceMs + 1;
+
+  const refusals = [
+    await refusalOf(unknown.refreshToken),
+    await refusalOf(revoked.refreshToken),
+    await refusalOf(reused.refreshToken),
+    await refusalOf('not a token'),
+  ];
+
+  for (const refusal of refusals) assert.deepEqual(refusal, refusals[0]);
+});
+
+test('if no access token can be made, the refresh token is not spent', async (t) => {
+  const { sessions, users, time } = await sessionsFor(t);
+  const first = await opened(sessions, await newUser(users));
+  const failing = async () => {
+    throw new Error('no thread is free');
+  };
+  await assert.rejects(sessions.rotate(first.refreshToken, client, failing));
+
+  time.now += graceMs + 1;
+
+  assert.ok(await renew(sessions, first.refreshToken));
+});
+
+const meanwhile = [
+  ['a logout', 'invalid_token'],
+  ['an expiry', 'expired_token'],
+] as const;
+
+for (const [what, name] of meanwhile) {
+  test(`${what} while the access token is signed refuses the refresh`, async (t) => {
+    const { sessions, users, time } = await sessionsFor(t);
+    const { refreshToken } = await opened(sessions, await newUser(users));
+
+    const renewing = sessions.rotate(refreshToken, client, async (session) => {
+      if (name === 'invalid_token') await sessions.end(session.id, 'logout');
+      else time.now += idleMs;
+      return 'access';
+    });
+
+    await assert.rejects(renewing, { name });
+  });
+}
+
+test('a flipped bit in the secret part is a forgery and harms nobody', async (t) => {
+  const { sessions, users, ended } = await sessionsFor(t);
+  const { refreshToken } = await opened(sessions, await newUser(users));
+  for (let byte = 16; byte < 128; byte += 1) {
+    const bytes = Buffer.from(refreshToken, 'base64');
+    bytes[byte] = (bytes[byte] ?? 0) ^ (1 << (byte & 7));
+
+    const forged = renew(sessions, bytes.toString('base64'));
+
+    await assert.rejects(forged, { name: 'invalid_token' });
+  }
+  assert.deepEqual(ended, []);
+  assert.ok(await renew(sessions, refreshToken));
+});
+
+test('a new secret logs nobody out, and old tokens count as ours while it is listed', async (t) => {
+  const { users, time, reopen, ended } = await sessionsFor(t);
+  const next = Buffer.alloc(32, 'another secret');
+  const before = reopen({ secrets: [secret] });
+  const first = await opened(before, await newUser(users));
+  const after = reopen({ secrets: [next] });
+
+  const second = await renew(after, first.refreshToken);
+  time.now += graceMs + 1;
+  await assert.rejects(renew(after, first.refreshToken), { name: 'invalid_token' });
+  assert.equal(ended.length, 0, 'not known to be ours');
+  const third = await renew(after, second.refreshToken);
+  const both = reopen({ secrets: [next, secret] });
+  await assert.rejects(renew(both, first.refreshToken), { name: 'invalid_token' });
+
+  assert.equal(ended[0]?.reason, 'reuse');
+  await assert.rejects(renew(both, third.refreshToken), { name: 'invalid_token' });
+});
+
+/** The same database; every round trip waits until the scheduler lets it through. */
+function scheduled(db: Database, scheduler: fc.Scheduler): Database {
+  // The scheduler stops at a task that rejects, so what is thrown goes through it as a value.
+  const trip = scheduler.scheduleFunction(async (run: () => Promise<unknown>) => {
+    try {
+      return { value: await run() };
+    } catch (error) {
+      return { error };
+    }
+  });
+  const later = async <Result>(run: () => Promise<Result>): Promise<Result> => {
+    const outcome = await trip(run);
+    if ('error' in outcome) throw outcome.error;
+    return outcome.value as Result; // What `run` gave.
+  };
+  return {
+    dialect: db.dialect,
+    query: (statement) => later(() => db.query(statement)),
+    execute: (statement) => later(() => db.execute(statement)),
+    transaction: (work) => db.transaction(work),
+    close: () => db.close(),
+  };
+}
+
+/** On a server every run costs many commits, and the interleavings are ours, not its. */
+const runsFor = ({ dialect }: Database) => ({ numRuns: dialect === 'sqlite' ? 100 : 15 });
+
+test('however callers with one token interleave, one rotates and all get its successor', async (t) => {
+  const db = await databaseFor(t);
+  const plain = await sessionsFor(t, { db });
+  await fc.assert(
+    fc.asyncProperty(
+      fc.scheduler(),
+      fc.integer({ min: 1, max: 6 }),
+      fc.integer({ min: 0, max: graceMs }),
+      async (scheduler, callers, laterMs) => {
+        const { refreshToken, sessionId } = await opened(
+          plain.sessions,
+          await newUser(plain.users),
+        );
+        const { sessions, lines, time } = await sessionsFor(t, { db: scheduled(db, scheduler) });
+
+        const renewing = Array.from({ length: callers }, () => renew(sessions, refreshToken));
+        const grants = await scheduler.waitFor(Promise.all(renewing));
+        time.now += laterMs;
+        const late = await scheduler.waitFor(renew(sessions, refreshToken));
+
+        const successors = new Set([...grants, late].map((grant) => grant.refreshToken));
+        assert.equal(successors.size, 1);
+        const renewals = lines.filter(({ event }) => event === 'session_renewed');
+        assert.equal(renewals.filter(({ replayed }) => replayed !== true).length, 1);
+        assert.equal(renewals.length, callers + 1);
+        assert.ok(await plain.sessions.live(sessionId));
+      },
+    ),
+    runsFor(db),
+  );
+});
+
+test('however a spent token and the current one interleave, the session is over', async (t) => {
+  const db = await databaseFor(t);
+  const plain = await sessionsFor(t, { db });
+  await fc.assert(
+    fc.asyncProperty(
+      fc.scheduler(),
+      fc.array(fc.boolean(), { minLength: 0, maxLength: 5 }),
+      async (scheduler, others) => {
+        const first = await opened(plain.sessions, await newUser(plain.users));
+        const second = await renew(plain.sessions, first.refreshToken);
+        const { sessions, time, ended } = await sessionsFor(t, { db: scheduled(db, scheduler) });
+        time.now += graceMs + 1;
+
+        const tokens = others.map((isOld) => (isOld ? first.refreshToken : second.refreshToken));
+        const all = [first.refreshToken, ...tokens].map((token) => renew(sessions, token));
+        const results = await scheduler.waitFor(Promise.allSettled(all));
+
+        assert.equal(results[0]?.status, 'rejected');
+        const grants = results.flatMap((one) => (one.status === 'fulfilled' ? [one.value] : []));
+        const family = [first, second, ...grants].map((grant) => grant.refreshToken);
+        for (const token of new Set(family)) {
+          await assert.rejects(renew(plain.sessions, token), { name: 'invalid_token' });
+        }
+        assert.deepEqual(ended, [{ sessionIds: [first.sessionId], reason: 'reuse' }]);
+      },
+    ),
+    runsFor(db),
+  );
+});
+
+test('however a refresh and a logout interleave, no token lives after the logout', async (t) => {
+  const db = await databaseFor(t);
+  const plain = await sessionsFor(t, { db });
+  await fc.assert(
+    fc.asyncProperty(fc.scheduler(), fc.integer({ min: 1, max: 4 }), async (scheduler, callers) => {
+      const { refreshToken, sessionId } = await opened(plain.sessions, await newUser(plain.users));
+      const { sessions } = await sessionsFor(t, { db: scheduled(db, scheduler) });
+
+      const logout = sessions.end(sessionId, 'logout');
+      const renewing = Array.from({ length: callers }, () => renew(sessions, refreshToken));
+      const results = await scheduler.waitFor(Promise.allSettled(renewing));
+      assert.equal(await scheduler.waitFor(logout), true);
+
+      const grants = results.flatMap((one) => (one.status === 'fulfilled' ? [one.value] : []));
+      for (const token of [refreshToken, ...grants.map((grant) => grant.refreshToken)]) {
+        await assert.rejects(renew(plain.sessions, token), { name: 'invalid_token' });
+      }
+      assert.equal(await plain.sessions.live(sessionId), undefined);
+    }),
+    runsFor(db),
+  );
+});
+
+/** A process that is gone after some round trips: the last one may have reached the database. */
+function mortal(db: Database, trips: number, isLastDone: boolean): Database {
+  let left = trips;
+  const trip = async <Result>(run: () => Promise<Result>): Promise<Result> => {
+    left -= 1;
+    if (left === -1 && isLastDone) await run();
+    if (left < 0) throw new Error('the process is gone');
+    return run();
+  };
+  return {
+    dialect: db.dialect,
+    query: (statement) => trip(() => db.query(statement)),
+    execute: (statement) => trip(() => db.execute(statement)),
+    transaction: (work) => db.transaction(work),
+    close: () => db.close(),
+  };
+}
+
+const deeds = fc.array(
+  fc.record({
+    deed: fc.constantFrom('refresh', 'refresh', 'refresh', 'logout', 'reuse'),
+    isMortal: fc.boolean(),
+  }),
+  { minLength: 1, maxLength: 5 },
+);
+
+test('however refreshes, a logout, a reuse and a crash interleave, what was answered holds', async (t) => {
+  const db = await databaseFor(t);
+  const plain = await sessionsFor(t, { db });
+  await fc.assert(
+    fc.asyncProperty(
+      fc.scheduler(),
+      deeds,
+      fc.nat({ max: 8 }),
+      fc.boolean(),
+      async (scheduler, all, trips, isLastDone) => {
+        const first = await opened(plain.sessions, await newUser(plain.users));
+        const second = await renew(plain.sessions, first.refreshToken);
+        const healthy = await sessionsFor(t, { db: scheduled(db, scheduler) });
+        const dying = mortal(db, trips, isLastDone);
+        const doomed = await sessionsFor(t, { db: scheduled(dying, scheduler) });
+        plain.time.now += graceMs + 1;
+        for (const { time } of [healthy, doomed]) time.now = plain.time.now;
+
+        const act = async ({ deed, isMortal }: { deed: string; isMortal: boolean }) => {
+          const { sessions } = isMortal ? doomed : healthy;
+          if (deed === 'logout') return void (await sessions.end(first.sessionId, 'logout'));
+          return renew(sessions, (deed === 'reuse' ? first : second).refreshToken);
+        };
+        const results = await scheduler.waitFor(Promise.allSettled(all.map(act)));
+
+        const grants = results.flatMap(
+          (one) => (one.status === 'fulfilled' ? one.value : []) ?? [],
+        );
+        const isAnswered = (deed: string) =>
+          results.some((one, index) => all[index]?.deed === deed && !isLost(one));
+        const successors = new Set(grants.map((grant) => grant.refreshToken));
+        assert.ok(successors.size <= 1);
+        const retried = await renew(plain.sessions, second.refreshToken).catch(() => undefined);
+        if (isAnswered('logout') || isAnswered('reuse')) {
+          assert.equal(retried, undefined);
+          assert.equal(await plain.sessions.live(first.sessionId), undefined);
+          for (const token of successors) await assert.rejects(renew(plain.sessions, token));
+        } else if (all.every(({ deed }) => deed === 'refresh')) {
+          // Whatever was lost, the same successor is there to be had again.
+          assert.ok(retried);
+          for (const token of successors) assert.equal(retried.refreshToken, token);
+        }
+      },
+    ),
+    runsFor(db),
+  );
+});
+
+/** The caller got no answer, for its process was gone. */
+function isLost(result: PromiseSettledResult<unknown>): boolean {
+  return result.status === 'rejected' && /the process is gone/.test(String(result.reason));
+}
+
+test('twenty at once on one database get one successor', async (t) => {
+  const { sessions, users } = await sessionsFor(t);
+  const { refreshToken } = await opened(sessions, await newUser(users));
+
+  const grants = await Promise.all(Array.from({ length: 20 }, () => renew(sessions, refreshToken)));
+
+  assert.equal(new Set(grants.map((grant) => grant.refreshToken)).size, 1);
+});

@@ -1,0 +1,148 @@
+import type { Clock } from '../clock.js';
+import type { Database } from '../db/database.js';
+import { Failure } from '../errors.js';
+import type { Client } from './client.js';
+import {
+  hashOf,
+  isSameHash,
+  openSuccessor,
+  type RefreshToken,
+  type RefreshTokens,
+  sealSuccessor,
+} from './refresh-token.js';
+import { revokeSessions, type StoredSession, swapToken } from './session-table.js';
+import type { Sign } from './sign.js';
+
+export interface RotationParts {
+  readonly db: Database;
+  readonly findBySelector: (selector: string) => Promise<StoredSession | undefined>;
+  readonly refreshTokens: RefreshTokens;
+  readonly clock: Clock;
+  readonly graceMs: number;
+  readonly idleMs: number;
+}
+
+/** How a rotation ended. Of the refused ones only `reuse` changes anything: the session is over. */
+export type Rotation =
+  | {
+      readonly outcome: 'rotated' | 'replayed';
+      readonly session: StoredSession;
+      readonly successor: RefreshToken;
+      readonly accessToken: string;
+      readonly idleExpiresAt: number;
+    }
+  | {
+      readonly outcome: 'unknown' | 'revoked' | 'disabled' | 'expired' | 'forged';
+      readonly session?: StoredSession;
+    }
+  | {
+      readonly outcome: 'reuse';
+      readonly session: StoredSession;
+      /** False when another had ended it already. */
+      readonly ended: boolean;
+    };
+
+const roundsMax = 3;
+
+/**
+ * Spends a refresh token for its successor, by one compare-and-swap UPDATE and no transaction.
+ *
+ * Of callers with the same token one rotates. The others, and one whose answer was lost, find their
+ * token to be the previous one; for `graceMs` they get the same successor, which is stored sealed
+ * so that only the token itself opens it. The window never grows. After it an old token of ours is
+ * reuse: the owner or a thief holds a newer one, and nobody can tell which, so the session ends.
+ *
+ * `sign` is asked before the token is spent: if it fails nothing has happened, and the client may try
+ * again whenever it likes. Throws `service_unavailable` when others were quicker three times in a row.
+ *
+ * Spec: RFC 9700 §4.14.2; FAPI 2.0 §5.3.2.1 (a retry with the previous token has to succeed).
+ */
+export async function rotate(
+  parts: RotationParts,
+  token: RefreshToken,
+  client: Client,
+  sign: Sign,
+): Promise<Rotation> {
+  const { db, findBySelector, refreshTokens, clock } = parts;
+  const hash = hashOf(token.verifier);
+  for (let round = 0; round < roundsMax; round += 1) {
+    const session = await findBySelector(token.selector);
+    if (session === undefined) return { outcome: 'unknown' };
+    const end = endOf(session, clock());
+    if (end !== undefined) return { outcome: end, session };
+    if (isSameHash(hash, session.currentHash)) {
+      const rotated = await spend(parts, session, token, client, sign);
+      if (rotated !== undefined) return rotated;
+    } else if (isReplay(session, hash, clock())) {
+      return replay(session, session.sealedSuccessor, token, sign);
+    } else if (refreshTokens.isOurs(token)) {
+      const ended = (await revokeSessions(db, [session.id], 'reuse', clock())) === 1;
+      return { outcome: 'reuse', session, ended };
+    } else {
+      return { outcome: 'forged', session };
+    }
+  }
+  const message = 'Cannot refresh: the session is being refreshed by others';
+  throw new Failure('service_unavailable', message, { retryAfterMs: 1000 });
+}
+
+/** Why nobody can go on with this session; nothing while it lives. */
+export function endOf(
+  session: StoredSession,
+  now: number,
+): 'revoked' | 'expired' | 'disabled' | undefined {
+  if (session.revokedAt !== null) return 'revoked';
+  if (session.idleExpiresAt <= now || session.absoluteExpiresAt <= now) return 'expired';
+  return session.userDisabled ? 'disabled' : undefined;
+}
+
+/** Nothing when another was quicker. */
+async function spend(
+  { db, refreshTokens, clock, graceMs, idleMs }: RotationParts,
+  session: StoredSession,
+  token: RefreshToken,
+  client: Client,
+  sign: Sign,
+): Promise<Rotation | undefined> {
+  const accessToken = await sign(session);
+  const successor = refreshTokens.mint(session.selector);
+  const now = clock(); // After the wait for the signature.
+  const idleExpiresAt = Math.min(now + idleMs, session.absoluteExpiresAt);
+  const isSwapped = await swapToken(db, {
+    selector: session.selector,
+    from: session.currentHash,
+    to: hashOf(successor.verifier),
+    // Without a grace there is nothing to replay, not even in the same millisecond.
+    sealedSuccessor: graceMs === 0 ? null : sealSuccessor(successor, token),
+    previousValidUntil: now + graceMs,
+    now,
+    idleExpiresAt,
+    client,
+  });
+  if (!isSwapped) return undefined;
+  return { outcome: 'rotated', session, successor, accessToken, idleExpiresAt };
+}
+
+function isReplay(
+  session: StoredSession,
+  hash: string,
+  now: number,
+): session is StoredSession & { readonly sealedSuccessor: string } {
+  return (
+    isSameHash(hash, session.previousHash) &&
+    now <= session.previousValidUntil &&
+    session.sealedSuccessor !== null
+  );
+}
+
+async function replay(
+  session: StoredSession,
+  sealedSuccessor: string,
+  token: RefreshToken,
+  sign: Sign,
+): Promise<Rotation> {
+  const successor = openSuccessor(sealedSuccessor, token);
+  const accessToken = await sign(session);
+  const { idleExpiresAt } = session;
+  return { outcome: 'replayed', session, successor, accessToken, idleExpiresAt };
+}

@@ -1,0 +1,247 @@
+import assert from 'node:assert/strict';
+import { type TestContext, test } from 'node:test';
+import { type Asked, askerFor } from '../../test/support/ask.js';
+import { authFor } from '../../test/support/auth-system.js';
+import { authRoutes } from './routes.js';
+
+const given = {
+  username: 'ada',
+  password: 'correct horse battery',
+  firstName: 'Ada',
+  lastName: 'Lovelace',
+};
+const { username, password } = given;
+
+async function serverFor(t: TestContext, jwks?: object) {
+  const auth = await authFor(t);
+  const account = await auth.accounts.create(given);
+  const ask = await askerFor(t, authRoutes({ ...auth, tokenType: 'Bearer', jwks }));
+  const login = async (): Promise<Record<string, string>> =>
+    (await ask('POST', '/login', { json: { username, password } })).body;
+  return { ...auth, account, ask, login };
+}
+
+test('a login answers what the original answered, and is not to be stored', async (t) => {
+  const { ask } = await serverFor(t);
+
+  for (const sent of [
+    { json: { username, password } },
+    { form: `username=${username}&password=${password.replaceAll(' ', '+')}` },
+  ]) {
+    const answer = await ask('POST', '/login', sent);
+
+    assert.equal(answer.status, 200);
+    assert.deepEqual(Object.keys(answer.body), [
+      'accessToken',
+      'tokenType',
+      'accessTokenExpiresIn',
+      'refreshToken',
+      'refreshTokenExpiresIn',
+    ]);
+    assert.equal(answer.body['tokenType'], 'Bearer');
+    assert.equal(typeof answer.body['accessTokenExpiresIn'], 'number');
+    assert.equal(typeof answer.body['refreshTokenExpiresIn'], 'number');
+    assert.equal(answer.headers['cache-control'], 'no-store');
+    assert.equal(answer.headers['pragma'], 'no-cache');
+  }
+});
+
+// [what is wrong, path, what is sent, status, name, info]
+const refusals: readonly (readonly [string, string, Asked, number, string, object?])[] = [
+  ['no body', '/login', {}, 400, 'missing_required_parameter', { body: ['username', 'password'] }],
+  [
+    'no password',
+    '/login',
+    { json: { username } },
+    400,
+    'missing_required_parameter',
+    { body: ['password'] },
+  ],
+  [
+    'an empty password',
+    '/login',
+    { json: { username, password: '' } },
+    400,
+    'missing_required_parameter',
+    { body: ['password'] },
+  ],
+  [
+    'a name that is an object',
+    '/login',
+    { json: { username: { $ne: 1 }, password } },
+    400,
+    'missing_required_parameter',
+    { body: ['username'] },
+  ],
+  ['a wrong password', '/login', { json: { username, password: 'x' } }, 401, 'bad_credentials'],
+  ['an unknown user', '/login', { json: { username: 'x', password } }, 401, 'bad_credentials'],
+  ['no token', '/token', { json: {} }, 400, 'missing_required_parameter', { body: ['token'] }],
+  [
+    'a token that is a number',
+    '/token',
+    { json: { token: 7 } },
+    400,
+    'missing_required_parameter',
+    { body: ['token'] },
+  ],
+  ['a token not ours', '/token', { json: { token: 'x' } }, 401, 'invalid_token'],
+  ['no access token', '/logout', {}, 401, 'bad_credentials'],
+  ['a wrong access token', '/logout', { bearer: 'x' }, 401, 'invalid_token'],
+];
+
+for (const [what, path, asked, status, name, info] of refusals) {
+  test(`${what} on ${path} is refused with ${status} ${name}`, async (t) => {
+    const { ask } = await serverFor(t);
+
+    const answer = await ask('POST', path, asked);
+
+    assert.equal(answer.status, status);
+    assert.equal(answer.body['name'], name);
+    if (info !== undefined) assert.deepEqual(answer.body['info'], info);
+    assert.equal('www-authenticate' in answer.headers, status === 401);
+    const isToken = name === 'invalid_token';
+    assert.equal(answer.headers['www-authenticate']?.includes('error=') ?? false, isToken);
+  });
+}
+
+test('a refresh token is exchanged, and its parent within the grace for the same', async (t) => {
+  const { ask, login } = await serverFor(t);
+  const { refreshToken: token } = await login();
+
+  const [one, two] = await Promise.all([
+    ask('POST', '/token', { json: { token } }),
+    ask('POST', '/token', { form: `token=${encodeURIComponent(token ?? '')}` }),
+  ]);
+
+  assert.deepEqual([one.status, two.status], [200, 200]);
+  assert.equal(one.body['refreshToken'], two.body['refreshToken']);
+  assert.notEqual(one.body['refreshToken'], token);
+  assert.equal(one.headers['cache-control'], 'no-store');
+});
+
+test('me is who logged in', async (t) => {
+  const { ask, login, account } = await serverFor(t);
+  const { accessToken } = await login();
+
+  const { status, body, headers } = await ask('GET', '/me', { bearer: accessToken ?? '' });
+
+  assert.equal(status, 200);
+  assert.match(String(body['sessionId']), /^[0-9a-f]{32}$/);
+  assert.deepEqual(body, {
+    id: account.id,
+    username,
+    firstName: 'Ada',
+    lastName: 'Lovelace',
+    sessionId: body['sessionId'],
+  });
+  assert.equal(headers['cache-control'], 'no-store');
+});
+
+const scopes: readonly (readonly [string, object | undefined, readonly boolean[]])[] = [
+  ['no scope', undefined, [false, true]],
+  ['session', { scope: 'session' }, [false, true]],
+  ['others', { scope: 'others' }, [true, false]],
+  ['all', { scope: 'all' }, [false, false]],
+];
+
+for (const [what, json, alive] of scopes) {
+  test(`logging out with ${what} leaves alive what it should`, async (t) => {
+    const { ask, login, ended } = await serverFor(t);
+    const [here, there] = [await login(), await login()];
+    const asked = { bearer: here['accessToken'] ?? '', ...(json !== undefined && { json }) };
+
+    const answer = await ask('POST', '/logout', asked);
+
+    assert.equal(answer.status, 204);
+    const lives = [];
+    for (const { accessToken = '', refreshToken: token } of [here, there]) {
+      const me = await ask('GET', '/me', { bearer: accessToken });
+      const refreshed = await ask('POST', '/token', { json: { token } });
+      assert.equal(me.status, refreshed.status);
+      lives.push(me.status === 200);
+    }
+    assert.deepEqual(lives, alive);
+    assert.equal(
+      ended.flatMap(({ sessionIds }) => sessionIds).length,
+      alive.includes(true) ? 1 : 2,
+    );
+    assert.equal(ended[0]?.reason, 'logout');
+  });
+}
+
+test('after logging out all, access tokens of before are void by their time, too', async (t) => {
+  const { ask, login, users, account } = await serverFor(t);
+  const validAfter = async () => (await users.find(account.id))?.tokensValidAfter ?? 0;
+  const [one, two] = [await login(), await login()];
+  const claims = JSON.parse(
+    Buffer.from(two['accessToken']?.split('.')[1] ?? '', 'base64url').toString(),
+  );
+
+  await ask('POST', '/logout', { bearer: one['accessToken'] ?? '', json: { scope: 'others' } });
+  assert.equal(await validAfter(), 0);
+  await ask('POST', '/logout', { bearer: one['accessToken'] ?? '', json: { scope: 'all' } });
+
+  assert.ok((await validAfter()) > claims.iat);
+});
+
+test('a scope there is not is refused and logs nobody out', async (t) => {
+  const { ask, login } = await serverFor(t);
+  const { accessToken: bearer = '' } = await login();
+
+  const answer = await ask('POST', '/logout', { bearer, json: { scope: 'global' } });
+
+  assert.equal(answer.status, 400);
+  assert.equal(answer.body['name'], 'invalid_request');
+  assert.deepEqual(answer.body['info'], { body: ['scope'], allowed: ['session', 'others', 'all'] });
+  assert.equal((await ask('GET', '/me', { bearer })).status, 200);
+});
+
+test('anything comes back without its credentials', async (t) => {
+  const { ask, login } = await serverFor(t);
+  const { accessToken: bearer = '' } = await login();
+
+  const path = `/anything?a=1&a=2&access_token=${bearer}`;
+  const { status, body } = await ask('PUT', path, { bearer, json: { x: [1] } });
+
+  assert.equal(status, 200);
+  assert.equal(JSON.stringify(body).includes(bearer), false);
+  assert.equal(JSON.stringify(body['headers']).includes('authorization'), false);
+  const { headers: _, ip: __, hostname: ___, ...rest } = body;
+  assert.deepEqual(rest, {
+    method: 'PUT',
+    url: '/anything?a=1&a=2&access_token=***',
+    params: {},
+    query: { a: ['1', '2'], access_token: '***' },
+    body: { x: [1] },
+    protocol: 'https',
+  });
+  assert.equal((await ask('GET', '/anything', {})).status, 401);
+});
+
+test('public keys are shown if there are any', async (t) => {
+  const hidden = await serverFor(t);
+  const shown = await serverFor(t, { keys: [] });
+
+  assert.equal((await hidden.ask('GET', '/.well-known/jwks.json', {})).status, 404);
+  const answer = await shown.ask('GET', '/.well-known/jwks.json', {});
+
+  assert.deepEqual(answer.body, { keys: [] });
+  assert.equal(answer.headers['cache-control'], 'public, max-age=300');
+});
+
+test('no token and no password is in any log line', async (t) => {
+  const { ask, login, lines } = await serverFor(t);
+  const one = await login();
+  const { body: two } = await ask('POST', '/token', { json: { token: one['refreshToken'] } });
+  await ask('POST', '/login', { json: { username: password, password: username } });
+  await ask('GET', `/anything?token=${two['accessToken']}`, { bearer: two['accessToken'] ?? '' });
+
+  const log = JSON.stringify(lines);
+  const secrets = [
+    password,
+    ...[one, two].flatMap((body) => [body['accessToken'], body['refreshToken']]),
+  ];
+
+  assert.ok(lines.length > 3);
+  for (const text of secrets) assert.equal(log.includes(String(text)), false);
+});

@@ -1,0 +1,276 @@
+import { type Database, list, type Sql, sql } from '../db/database.js';
+import type { Client } from './client.js';
+import type { User } from './users.js';
+import { rowId } from './users.js';
+
+/** Why a session ended before its time. */
+export type EndReason = 'logout' | 'reuse' | 'password' | 'disabled' | 'limit' | 'admin';
+
+/** A session and whose it is. */
+export interface StoredSession {
+  readonly id: string;
+  readonly user: User;
+  readonly userDisabled: boolean;
+  /** Seconds. */
+  readonly tokensValidAfter: number;
+  readonly selector: string;
+  readonly currentHash: string;
+  readonly previousHash: string | null;
+  readonly sealedSuccessor: string | null;
+  readonly previousValidUntil: number;
+  readonly idleExpiresAt: number;
+  readonly absoluteExpiresAt: number;
+  readonly revokedAt: number | null;
+}
+
+export interface NewSession {
+  readonly id: string;
+  readonly userId: string;
+  readonly selector: string;
+  readonly currentHash: string;
+  readonly now: number;
+  readonly idleExpiresAt: number;
+  readonly absoluteExpiresAt: number;
+  readonly client: Client;
+}
+
+/** One step of a rotation: the token whose hash is `from` is spent for the one of `to`. */
+export interface Swap {
+  readonly selector: string;
+  readonly from: string;
+  readonly to: string;
+  readonly sealedSuccessor: string | null;
+  readonly previousValidUntil: number;
+  readonly now: number;
+  readonly idleExpiresAt: number;
+  readonly client: Client;
+}
+
+/** What a list of sessions shows. */
+export interface SessionSummary {
+  readonly id: string;
+  readonly createdAt: number;
+  readonly refreshedAt: number;
+  readonly expiresAt: number;
+  readonly ipKey: string | undefined;
+  readonly userAgent: string | undefined;
+}
+
+export interface EndedSession {
+  readonly sessionId: string;
+  readonly userId: string;
+  readonly reason: EndReason;
+  readonly revokedAt: number;
+}
+
+interface Row {
+  readonly id: string;
+  readonly user_id: number;
+  readonly selector: string;
+  readonly cur_hash: string;
+  readonly prev_hash: string | null;
+  readonly successor_enc: string | null;
+  readonly prev_valid_until: number;
+  readonly idle_expires_at: number;
+  readonly absolute_expires_at: number;
+  readonly revoked_at: number | null;
+  readonly username: string;
+  readonly first_name: string;
+  readonly last_name: string;
+  readonly disabled_at: number | null;
+  readonly tokens_valid_after: number;
+}
+
+const withUser = sql`select s.id, s.user_id, s.selector, s.cur_hash, s.prev_hash, s.successor_enc,
+  s.prev_valid_until, s.idle_expires_at, s.absolute_expires_at, s.revoked_at,
+  u.username, u.first_name, u.last_name, u.disabled_at, u.tokens_valid_after
+  from sessions s join users u on u.id = s.user_id`;
+
+const batchMax = 500;
+
+/** The sessions with these ids or selectors: one for each, in their order. One query. */
+export async function findSessions(
+  db: Database,
+  by: 'id' | 'selector',
+  keys: readonly string[],
+): Promise<(StoredSession | undefined)[]> {
+  const column = by === 'id' ? sql`s.id` : sql`s.selector`;
+  const rows = await db.query<Row>(sql`${withUser} where ${column} in (${list(keys)})`);
+  const found = new Map(rows.map((row) => [row[by], row]));
+  return keys.map((key) => {
+    const row = found.get(key);
+    return row === undefined ? undefined : sessionOf(row);
+  });
+}
+
+export async function insertSession(db: Database, session: NewSession): Promise<void> {
+  const { now, client } = session;
+  await db.execute(
+    sql`insert into sessions (id, user_id, selector, cur_hash, prev_valid_until, generation,
+        created_at, refreshed_at, idle_expires_at, absolute_expires_at, ip_key, user_agent)
+      values (${session.id}, ${rowId(session.userId)}, ${session.selector},
+        ${session.currentHash}, 0, 0, ${now}, ${now}, ${session.idleExpiresAt},
+        ${session.absoluteExpiresAt}, ${client.ipKey}, ${client.userAgent ?? null})`,
+  );
+}
+
+/** Compare and swap: false when the token was spent, or the session ended, in the meantime. */
+export async function swapToken(db: Database, swap: Swap): Promise<boolean> {
+  const { now, client } = swap;
+  // `prev_hash` is bound, not copied from `cur_hash`: MySQL would copy the new one.
+  const count = await db.execute(
+    sql`update sessions set prev_hash = ${swap.from}, cur_hash = ${swap.to},
+        successor_enc = ${swap.sealedSuccessor}, prev_valid_until = ${swap.previousValidUntil},
+        generation = generation + 1, refreshed_at = ${now},
+        idle_expires_at = ${swap.idleExpiresAt},
+        ip_key = ${client.ipKey}, user_agent = ${client.userAgent ?? null}
+      where selector = ${swap.selector} and cur_hash = ${swap.from} and revoked_at is null
+        and idle_expires_at > ${now} and absolute_expires_at > ${now}`,
+  );
+  return count === 1;
+}
+
+/** Answers how many it ended: those that have ended stay as they are. */
+export async function revokeSessions(
+  db: Database,
+  ids: readonly string[],
+  reason: EndReason,
+  now: number,
+): Promise<number> {
+  let count = 0;
+  for (let start = 0; start < ids.length; start += batchMax) {
+    const batch = list(ids.slice(start, start + batchMax));
+    count += await db.execute(
+      sql`update sessions set revoked_at = ${now}, revoke_reason = ${reason}, successor_enc = null
+        where id in (${batch}) and revoked_at is null`,
+    );
+  }
+  return count;
+}
+
+/** All of a user's that are not revoked, also those that have expired. */
+export async function unrevokedIds(db: Database, userId: string): Promise<string[]> {
+  const rows = await db.query<{ id: string }>(
+    sql`select id from sessions where user_id = ${rowId(userId)} and revoked_at is null`,
+  );
+  return rows.map((row) => row.id);
+}
+
+/** Last used first. */
+export async function liveSessionsOf(
+  db: Database,
+  userId: string,
+  now: number,
+): Promise<SessionSummary[]> {
+  interface SummaryRow extends Pick<Row, 'id' | 'idle_expires_at' | 'absolute_expires_at'> {
+    readonly created_at: number;
+    readonly refreshed_at: number;
+    readonly ip_key: string | null;
+    readonly user_agent: string | null;
+  }
+  const rows = await db.query<SummaryRow>(
+    sql`select id, created_at, refreshed_at, idle_expires_at, absolute_expires_at, ip_key,
+        user_agent from sessions where ${liveOf(userId, now)}
+      order by refreshed_at desc, created_at desc, id`,
+  );
+  return rows.map((row) => ({
+    id: row.id,
+    createdAt: row.created_at,
+    refreshedAt: row.refreshed_at,
+    expiresAt: Math.min(row.idle_expires_at, row.absolute_expires_at),
+    ipKey: row.ip_key ?? undefined,
+    userAgent: row.user_agent ?? undefined,
+  }));
+}
+
+export async function hasLiveSession(
+  db: Database,
+  { userId, ipKey, now }: { userId: string; ipKey: string; now: number },
+): Promise<boolean> {
+  const rows = await db.query(
+    sql`select id from sessions where ${liveOf(userId, now)} and ip_key = ${ipKey} limit 1`,
+  );
+  return rows.length > 0;
+}
+
+/** In the order of time and id; after that time, or after that session of the very time. */
+export async function revokedSince(
+  db: Database,
+  after: { readonly ms: number; readonly sessionId: string | undefined },
+  limit: number,
+): Promise<EndedSession[]> {
+  interface EndedRow {
+    readonly id: string;
+    readonly user_id: number;
+    readonly revoke_reason: EndReason;
+    readonly revoked_at: number;
+  }
+  const { ms, sessionId } = after;
+  // `>=` lets the index find the place, which it could not for the `or` alone.
+  const where =
+    sessionId === undefined
+      ? sql`revoked_at > ${ms}`
+      : sql`revoked_at >= ${ms} and (revoked_at > ${ms} or id > ${sessionId})`;
+  const rows = await db.query<EndedRow>(
+    sql`select id, user_id, revoke_reason, revoked_at from sessions
+      where ${where} order by revoked_at, id limit ${limit}`,
+  );
+  return rows.map((row) => ({
+    sessionId: row.id,
+    userId: String(row.user_id),
+    reason: row.revoke_reason,
+    revokedAt: row.revoked_at,
+  }));
+}
+
+/** Forgets successors that may no longer be asked for. */
+export async function clearSuccessors(
+  db: Database,
+  ids: readonly string[],
+  now: number,
+): Promise<void> {
+  await db.execute(
+    sql`update sessions set successor_enc = null
+      where id in (${list(ids)}) and successor_enc is not null and prev_valid_until < ${now}`,
+  );
+}
+
+/** Deletes at most 500 of those that expired, and 500 of those revoked, before `endedBefore`. */
+export async function deleteEnded(db: Database, endedBefore: number): Promise<number> {
+  const expired = sql`idle_expires_at < ${endedBefore} order by idle_expires_at`;
+  const revoked = sql`revoked_at < ${endedBefore} order by revoked_at`;
+  let count = 0;
+  for (const which of [expired, revoked]) {
+    const rows = await db.query<{ id: string }>(
+      sql`select id from sessions where ${which} limit ${batchMax}`,
+    );
+    if (rows.length === 0) continue;
+    count += await db.execute(
+      sql`delete from sessions where id in (${list(rows.map((row) => row.id))})`,
+    );
+  }
+  return count;
+}
+
+function liveOf(userId: string, now: number): Sql {
+  return sql`user_id = ${rowId(userId)} and revoked_at is null
+    and idle_expires_at > ${now} and absolute_expires_at > ${now}`;
+}
+
+function sessionOf(row: Row): StoredSession {
+  const { username, first_name: firstName, last_name: lastName } = row;
+  return {
+    id: row.id,
+    user: { id: String(row.user_id), username, firstName, lastName },
+    userDisabled: row.disabled_at !== null,
+    tokensValidAfter: row.tokens_valid_after,
+    selector: row.selector,
+    currentHash: row.cur_hash,
+    previousHash: row.prev_hash,
+    sealedSuccessor: row.successor_enc,
+    previousValidUntil: row.prev_valid_until,
+    idleExpiresAt: row.idle_expires_at,
+    absoluteExpiresAt: row.absolute_expires_at,
+    revokedAt: row.revoked_at,
+  };
+}

@@ -1,0 +1,326 @@
+import assert from 'node:assert/strict';
+import {
+  absoluteMs,
+  client,
+  graceMs,
+  idleMs,
+  newUser,
+  opened,
+  sessionsFor,
+  sign,
+} from '../../test/support/auth.js';
+import { testOnDialects } from '../../test/support/dialects.js';
+import { databaseFor } from '../../test/support/embedded.js';
+import { notedDatabase } from '../../test/support/noted-database.js';
+import { sql } from '../db/database.js';
+
+const test = await testOnDialects('sessions');
+
+const day = 86_400_000;
+
+test('a session that was opened lives until its idle end', async (t) => {
+  const { sessions, users, time } = await sessionsFor(t);
+  const account = await newUser(users);
+
+  const grant = await opened(sessions, account);
+
+  assert.match(grant.sessionId, /^[0-9a-f]{32}$/);
+  assert.equal(grant.accessToken, `access ${account.id} ${grant.sessionId}`);
+  assert.equal(grant.refreshTokenExpiresInMs, idleMs);
+  const live = await sessions.live(grant.sessionId);
+  assert.equal(live?.userId, account.id);
+  assert.equal(live?.user.username, account.username);
+  assert.equal(live?.expiresAt, time.now + idleMs);
+  time.now += idleMs - 1;
+  assert.ok(await sessions.live(grant.sessionId));
+  time.now += 1;
+  assert.equal(await sessions.live(grant.sessionId), undefined);
+});
+
+test('sessions looked for at once share a query, and each asker has its own', async (t) => {
+  const statements: string[] = [];
+  const db = notedDatabase(await databaseFor(t), statements);
+  const { sessions, users } = await sessionsFor(t, { db });
+  const [ada, bob] = [await newUser(users), await newUser(users)];
+  const [first, second] = [await opened(sessions, ada), await opened(sessions, bob)];
+  const ids = [second.sessionId, 'f'.repeat(32), first.sessionId, second.sessionId];
+  statements.length = 0;
+
+  const found = await Promise.all(ids.map((id) => sessions.live(id)));
+
+  assert.deepEqual(
+    found.map((session) => session?.userId),
+    [bob.id, undefined, ada.id, bob.id],
+  );
+  assert.equal(statements.length, db.dialect === 'sqlite' ? 3 : 1); // Two there begin at once.
+});
+
+test('a login is noted', async (t) => {
+  const { sessions, users, time, lines } = await sessionsFor(t);
+  const account = await newUser(users);
+
+  const { sessionId } = await opened(sessions, account);
+
+  assert.equal((await users.find(account.id))?.lastLoginAt, time.now);
+  const line = lines.find(({ event }) => event === 'session_created');
+  assert.equal(line?.['audit'], true);
+  assert.equal(line?.['sessionId'], sessionId);
+  assert.equal(line?.['requestId'], client.requestId);
+});
+
+test('refreshing keeps a session alive, but not past its absolute end', async (t) => {
+  const { sessions, users, time } = await sessionsFor(t);
+  let grant = await opened(sessions, await newUser(users));
+  const begin = time.now;
+
+  time.now += idleMs - 1;
+  grant = await sessions.rotate(grant.refreshToken, client, sign);
+  time.now += idleMs - 1;
+  grant = await sessions.rotate(grant.refreshToken, client, sign);
+  assert.equal(grant.refreshTokenExpiresInMs, begin + absoluteMs - time.now);
+  time.now = begin + absoluteMs - 1;
+  grant = await sessions.rotate(grant.refreshToken, client, sign);
+  time.now += 1;
+
+  await assert.rejects(sessions.rotate(grant.refreshToken, client, sign), {
+    name: 'expired_token',
+  });
+  assert.equal(await sessions.live(grant.sessionId), undefined);
+});
+
+test('past the most sessions of a user, the one not refreshed for longest ends', async (t) => {
+  const { sessions, users, time, ended } = await sessionsFor(t, { perUserMax: 3 });
+  const account = await newUser(users);
+  const other = await opened(sessions, await newUser(users));
+  const [first, second] = [await opened(sessions, account), await opened(sessions, account)];
+  time.now += 1;
+  await sessions.rotate(first.refreshToken, client, sign);
+  await opened(sessions, account);
+  assert.deepEqual(ended, []);
+
+  const newest = await opened(sessions, account);
+
+  assert.deepEqual(ended, [{ sessionIds: [second.sessionId], reason: 'limit' }]);
+  assert.equal((await sessions.list(account.id)).length, 3);
+  assert.ok(await sessions.live(newest.sessionId));
+  assert.ok(await sessions.live(first.sessionId));
+  assert.ok(await sessions.live(other.sessionId));
+});
+
+test('of many logins at once no more sessions stay than may', async (t) => {
+  const { sessions, users } = await sessionsFor(t, { perUserMax: 3 });
+  const account = await newUser(users);
+
+  await Promise.all(Array.from({ length: 12 }, () => opened(sessions, account)));
+
+  assert.equal((await sessions.list(account.id)).length, 3);
+});
+
+const changes = [
+  ['a new password', 'setPassword'],
+  ['a disabled account', 'disable'],
+  ['a deleted account', 'delete'],
+] as const;
+
+for (const [what, change] of changes) {
+  test(`${what} between the check and the login opens nothing`, async (t) => {
+    const { sessions, users } = await sessionsFor(t);
+    const account = await newUser(users);
+    if (change === 'setPassword') {
+      await users.setPassword(account.id, { hash: 'two', pepperVersion: 0 });
+    } else {
+      await users[change](account.id);
+    }
+
+    assert.equal(await sessions.open(account, client, sign), undefined);
+
+    assert.deepEqual(await sessions.list(account.id), []);
+  });
+}
+
+test('a renewed digest does not disturb a login under way', async (t) => {
+  const { sessions, users } = await sessionsFor(t);
+  const account = await newUser(users);
+  await users.replaceDigest(account.id, account.password, { hash: 'new', pepperVersion: 1 });
+
+  assert.ok(await sessions.open(account, client, sign));
+});
+
+test('if no access token can be made, no session begins', async (t) => {
+  const { sessions, users } = await sessionsFor(t);
+  const account = await newUser(users);
+  const failing = async () => {
+    throw new Error('no thread is free');
+  };
+
+  await assert.rejects(sessions.open(account, client, failing));
+
+  assert.deepEqual(await sessions.list(account.id), []);
+});
+
+test('ending one session ends that one, once', async (t) => {
+  const { sessions, users, ended, time } = await sessionsFor(t);
+  const account = await newUser(users);
+  const [one, two] = [await opened(sessions, account), await opened(sessions, account)];
+
+  assert.equal(await sessions.end(one.sessionId, 'logout'), true);
+  assert.equal(await sessions.end(one.sessionId, 'admin'), false);
+
+  assert.deepEqual(ended, [{ sessionIds: [one.sessionId], reason: 'logout' }]);
+  assert.equal(await sessions.live(one.sessionId), undefined);
+  assert.ok(await sessions.live(two.sessionId));
+  const since = await sessions.endedSince(time.now - 1);
+  assert.deepEqual(since, [
+    { sessionId: one.sessionId, userId: account.id, reason: 'logout', revokedAt: time.now },
+  ]);
+  assert.deepEqual(await sessions.endedSince(time.now), []);
+});
+
+test('ending the others leaves the one', async (t) => {
+  const { sessions, users, ended } = await sessionsFor(t);
+  const account = await newUser(users);
+  const [one, two] = [await opened(sessions, account), await opened(sessions, account)];
+  const stranger = await opened(sessions, await newUser(users));
+
+  const ids = await sessions.endAll(account.id, 'logout', { except: one.sessionId });
+
+  assert.deepEqual(ids, [two.sessionId]);
+  assert.deepEqual(ended, [{ sessionIds: ids, reason: 'logout' }]);
+  assert.ok(await sessions.live(one.sessionId));
+  assert.ok(await sessions.live(stranger.sessionId));
+  assert.deepEqual(await sessions.endAll('999', 'admin'), []);
+  assert.equal(ended.length, 1);
+});
+
+test('what is done first is undone if the sessions cannot be ended', async (t) => {
+  const { sessions, users, ended } = await sessionsFor(t);
+  const account = await newUser(users);
+  const { sessionId } = await opened(sessions, account);
+
+  const failing = sessions.endAll(account.id, 'disabled', {
+    first: async (tx) => {
+      await users.disable(account.id, tx);
+      throw new Error('the disk is full');
+    },
+  });
+
+  await assert.rejects(failing, /the disk is full/);
+  assert.ok(await sessions.live(sessionId));
+  assert.deepEqual(ended, []);
+});
+
+test('a session of a disabled user does not live', async (t) => {
+  const { sessions, users } = await sessionsFor(t);
+  const account = await newUser(users);
+  const { sessionId, refreshToken } = await opened(sessions, account);
+
+  await users.disable(account.id);
+
+  assert.equal(await sessions.live(sessionId), undefined);
+  await assert.rejects(sessions.rotate(refreshToken, client, sign), { name: 'invalid_token' });
+});
+
+test('an owner is known by the place a session was last used from', async (t) => {
+  const { sessions, users } = await sessionsFor(t);
+  const account = await newUser(users);
+  const { sessionId, refreshToken } = await opened(sessions, account);
+  assert.equal(await sessions.hasFrom(account.id, client.ipKey), true);
+  assert.equal(await sessions.hasFrom('0', client.ipKey), false);
+
+  await sessions.rotate(refreshToken, { ...client, ipKey: '198.51.100.7' }, sign);
+
+  assert.equal(await sessions.hasFrom(account.id, client.ipKey), false);
+  assert.equal(await sessions.hasFrom(account.id, '198.51.100.7'), true);
+  await sessions.end(sessionId, 'logout');
+  assert.equal(await sessions.hasFrom(account.id, '198.51.100.7'), false);
+});
+
+test('a list shows what lives, last used first', async (t) => {
+  const { sessions, users, time } = await sessionsFor(t);
+  const account = await newUser(users);
+  const one = await opened(sessions, account);
+  time.now += 1;
+  const two = await opened(sessions, account, { ...client, userAgent: undefined });
+  const gone = await opened(sessions, account);
+  await sessions.end(gone.sessionId, 'logout');
+
+  const list = await sessions.list(account.id);
+
+  assert.deepEqual(list, [
+    {
+      id: two.sessionId,
+      createdAt: time.now,
+      refreshedAt: time.now,
+      expiresAt: time.now + idleMs,
+      ipKey: client.ipKey,
+      userAgent: undefined,
+    },
+    {
+      id: one.sessionId,
+      createdAt: time.now - 1,
+      refreshedAt: time.now - 1,
+      expiresAt: time.now - 1 + idleMs,
+      ipKey: client.ipKey,
+      userAgent: client.userAgent,
+    },
+  ]);
+});
+
+test('housekeeping deletes what ended more than a day ago, and nothing else', async (t) => {
+  const { sessions, users, time } = await sessionsFor(t);
+  const account = await newUser(users);
+  const expired = await opened(sessions, account);
+  time.now += idleMs;
+  const revoked = await opened(sessions, account);
+  await sessions.end(revoked.sessionId, 'logout');
+  assert.equal(await sessions.clean(), 0);
+
+  time.now += day;
+  assert.equal(await sessions.clean(), 0);
+  await assert.rejects(sessions.rotate(expired.refreshToken, client, sign), {
+    name: 'expired_token',
+  });
+  time.now += 1;
+  const kept = await opened(sessions, account);
+  assert.equal(await sessions.clean(), 2);
+
+  await assert.rejects(sessions.rotate(expired.refreshToken, client, sign), {
+    name: 'invalid_token',
+  });
+  assert.ok(await sessions.live(kept.sessionId));
+});
+
+test('housekeeping forgets successors once their grace is over', async (t) => {
+  const { sessions, users, time, db } = await sessionsFor(t);
+  const { refreshToken } = await opened(sessions, await newUser(users));
+  const sealed = async () => {
+    interface Row {
+      readonly successor_enc: string | null;
+    }
+    return (await db.query<Row>(sql`select successor_enc from sessions`))[0]?.successor_enc;
+  };
+  const next = await sessions.rotate(refreshToken, client, sign);
+
+  time.now += graceMs;
+  await sessions.clean();
+  assert.equal((await sealed())?.length, 188);
+  time.now += 1;
+  await sessions.clean();
+  assert.equal(await sealed(), null);
+
+  assert.ok(await sessions.rotate(next.refreshToken, client, sign));
+});
+
+test('housekeeping leaves alone a successor of a later rotation', async (t) => {
+  const { sessions, users, time } = await sessionsFor(t);
+  const { refreshToken } = await opened(sessions, await newUser(users));
+  const second = await sessions.rotate(refreshToken, client, sign);
+  time.now += graceMs;
+  const third = await sessions.rotate(second.refreshToken, client, sign);
+  time.now += 1;
+
+  await sessions.clean();
+
+  const again = await sessions.rotate(second.refreshToken, client, sign);
+  assert.equal(again.refreshToken, third.refreshToken);
+});

@@ -1,0 +1,262 @@
+import { randomBytes } from 'node:crypto';
+import { Batcher } from '../batcher.js';
+import type { Clock } from '../clock.js';
+import type { Database } from '../db/database.js';
+import { Failure } from '../errors.js';
+import type { Audit } from './audit.js';
+import type { Client } from './client.js';
+import {
+  formatRefreshToken,
+  hashOf,
+  parseRefreshToken,
+  type RefreshTokens,
+} from './refresh-token.js';
+import { endOf, type Rotation, rotate } from './rotation.js';
+import {
+  clearSuccessors,
+  deleteEnded,
+  type EndedSession,
+  type EndReason,
+  findSessions,
+  hasLiveSession,
+  insertSession,
+  liveSessionsOf,
+  revokedSince,
+  revokeSessions,
+  type SessionSummary,
+  type StoredSession,
+  unrevokedIds,
+} from './session-table.js';
+import type { Sign } from './sign.js';
+import type { Account, User, Users } from './users.js';
+
+/** Sessions that were ended just now, before their time. Some may have ended already. */
+export interface Ended {
+  readonly sessionIds: readonly string[];
+  readonly reason: EndReason;
+}
+
+export interface SessionsOptions {
+  readonly db: Database;
+  readonly users: Users;
+  readonly refreshTokens: RefreshTokens;
+  readonly audit: Audit;
+  /** Told right after the rows are revoked. Must not throw. */
+  readonly onEnded: (ended: Ended) => void;
+  /** A session that is not refreshed for so long expires, */
+  readonly idleMs: number;
+  /** and in any case so long after the login. */
+  readonly absoluteMs: number;
+  /** How long a spent refresh token still gets its successor; 0 to 60,000. */
+  readonly graceMs: number;
+  /** Past it the session of the user that was not refreshed for longest ends. */
+  readonly perUserMax: number;
+  readonly clock?: Clock;
+}
+
+/** What a client gets for a password or a refresh token. */
+export interface Grant {
+  readonly accessToken: string;
+  readonly refreshToken: string;
+  readonly refreshTokenExpiresInMs: number;
+  readonly sessionId: string;
+}
+
+export interface LiveSession {
+  readonly id: string;
+  readonly userId: string;
+  /** The earlier of the idle and the absolute end. */
+  readonly expiresAt: number;
+  readonly user: User;
+  /** Seconds; access tokens issued before are void. */
+  readonly tokensValidAfter: number;
+}
+
+const day = 86_400_000;
+const endedMax = 1000;
+const spentMax = 10_000;
+const clearMax = 500;
+
+/** Logins: what lives from `/login` to logout, expiry or revocation. One row each, for ever. */
+export class Sessions {
+  readonly #options: SessionsOptions;
+  readonly #db: Database;
+  readonly #clock: Clock;
+  readonly #byId: Batcher<string, StoredSession | undefined>;
+  readonly #bySelector: Batcher<string, StoredSession | undefined>;
+  /** Sessions rotated by this process, by when their sealed successor is of no more use. */
+  readonly #spent = new Map<string, number>();
+
+  constructor(options: SessionsOptions) {
+    this.#options = options;
+    this.#db = options.db;
+    this.#clock = options.clock ?? Date.now;
+    this.#byId = Batcher.on(this.#db, (ids) => findSessions(this.#db, 'id', ids));
+    this.#bySelector = Batcher.on(this.#db, (selectors) =>
+      findSessions(this.#db, 'selector', selectors),
+    );
+  }
+
+  /**
+   * Begins a session for an account whose password was just found right. Undefined when the
+   * account changed since it was read (new password, disabled, deleted): then nothing was begun.
+   */
+  async open(account: Account, client: Client, sign: Sign): Promise<Grant | undefined> {
+    const { refreshTokens, idleMs, absoluteMs, users, perUserMax } = this.#options;
+    const id = randomBytes(16).toString('hex');
+    const token = refreshTokens.mint();
+    const { tokensValidAfter } = account;
+    const accessToken = await sign({ id, user: account, tokensValidAfter }); // Before any row.
+    const now = this.#clock();
+    const absoluteExpiresAt = now + absoluteMs;
+    const idleExpiresAt = Math.min(now + idleMs, absoluteExpiresAt);
+    const ends = { now, idleExpiresAt, absoluteExpiresAt };
+    const { selector } = token;
+    const session = { id, userId: account.id, selector, currentHash: hashOf(token.verifier) };
+    const surplus = await this.#db.transaction(async (tx) => {
+      // Holds the user's row: a change of password comes before, and is seen, or after, and ends
+      // this session like the others. Together, for each wait is longer than what is waited for.
+      const [isUnchanged, others] = await Promise.all([
+        users.recordLogin(account, tx),
+        liveSessionsOf(tx, account.id, now),
+      ]);
+      if (!isUnchanged) return undefined;
+      const surplusIds = others.slice(perUserMax - 1).map((other) => other.id);
+      const ending = revokeSessions(tx, surplusIds, 'limit', now);
+      await Promise.all([insertSession(tx, { ...session, ...ends, client }), ending]);
+      return surplusIds;
+    });
+    if (surplus === undefined) return undefined;
+    this.#options.audit.record('session_created', { client, userId: account.id, sessionId: id });
+    if (surplus.length > 0) {
+      const fields = { client, userId: account.id, sessionIds: surplus };
+      this.#options.audit.record('excess_sessions_exceeded', fields);
+      this.#options.onEnded({ sessionIds: surplus, reason: 'limit' });
+    }
+    const refreshToken = formatRefreshToken(token);
+    return {
+      accessToken,
+      refreshToken,
+      refreshTokenExpiresInMs: idleExpiresAt - now,
+      sessionId: id,
+    };
+  }
+
+  /**
+   * Spends a refresh token for the next one (see `rotate`). Throws `invalid_token`, alike for a
+   * token unknown, revoked or reused, `expired_token`, or `service_unavailable`.
+   */
+  async rotate(text: unknown, client: Client, sign: Sign): Promise<Grant> {
+    const token = parseRefreshToken(text);
+    const { refreshTokens, graceMs, idleMs } = this.#options;
+    const findBySelector = (selector: string) => this.#bySelector.run(selector);
+    const timing = { clock: this.#clock, graceMs, idleMs };
+    const parts = { db: this.#db, findBySelector, refreshTokens, ...timing };
+    const rotation = await rotate(parts, token, client, sign);
+    this.#report(rotation, client);
+    if (rotation.outcome === 'rotated') this.#noteSpent(rotation.session.id);
+    if (rotation.outcome !== 'rotated' && rotation.outcome !== 'replayed') throw refusal(rotation);
+    return {
+      accessToken: rotation.accessToken,
+      refreshToken: formatRefreshToken(rotation.successor),
+      refreshTokenExpiresInMs: rotation.idleExpiresAt - this.#clock(),
+      sessionId: rotation.session.id,
+    };
+  }
+
+  /** Undefined when it is revoked or expired, or its user disabled or gone. One query, shared. */
+  async live(sessionId: string): Promise<LiveSession | undefined> {
+    const session = await this.#byId.run(sessionId);
+    if (session === undefined || endOf(session, this.#clock()) !== undefined) return undefined;
+    const { id, user, tokensValidAfter, idleExpiresAt, absoluteExpiresAt } = session;
+    const expiresAt = Math.min(idleExpiresAt, absoluteExpiresAt);
+    return { id, userId: user.id, expiresAt, user, tokensValidAfter };
+  }
+
+  /** The user's that live, last used first. */
+  async list(userId: string): Promise<SessionSummary[]> {
+    return liveSessionsOf(this.#db, userId, this.#clock());
+  }
+
+  /** Whether the user has a session that was last used from there. */
+  async hasFrom(userId: string, ipKey: string): Promise<boolean> {
+    return hasLiveSession(this.#db, { userId, ipKey, now: this.#clock() });
+  }
+
+  /** Ends one. False when it had ended already. */
+  async end(sessionId: string, reason: EndReason): Promise<boolean> {
+    const count = await revokeSessions(this.#db, [sessionId], reason, this.#clock());
+    if (count > 0) this.#options.onEnded({ sessionIds: [sessionId], reason });
+    return count > 0;
+  }
+
+  /**
+   * Ends all sessions of a user, or all but one, and answers their ids. `first` is done in the same
+   * transaction, before; it should change the user's row, which keeps new logins out meanwhile.
+   */
+  async endAll(
+    userId: string,
+    reason: EndReason,
+    { except, first }: { except?: string; first?: (tx: Database) => Promise<unknown> } = {},
+  ): Promise<readonly string[]> {
+    const sessionIds = await this.#db.transaction(async (tx) => {
+      await first?.(tx);
+      const ids = (await unrevokedIds(tx, userId)).filter((id) => id !== except);
+      await revokeSessions(tx, ids, reason, this.#clock());
+      return ids;
+    });
+    if (sessionIds.length > 0) this.#options.onEnded({ sessionIds, reason });
+    return sessionIds;
+  }
+
+  /**
+   * Sessions ended after that time, by any process, in that order; at most 1000, then ask again
+   * with time and id of the last one. Let successive calls overlap: clocks of processes differ, and
+   * a row may become visible a little after its time.
+   */
+  async endedSince(afterMs: number, afterId?: string): Promise<readonly EndedSession[]> {
+    return revokedSince(this.#db, { ms: afterMs, sessionId: afterId }, endedMax);
+  }
+
+  /** One batch of housekeeping; answers how many rows went. Meant for a timer. */
+  async clean(): Promise<number> {
+    const now = this.#clock();
+    const spent = [...this.#spent].filter(([, until]) => until < now).map(([id]) => id);
+    const ids = spent.slice(0, clearMax);
+    if (ids.length > 0) await clearSuccessors(this.#db, ids, now);
+    for (const id of ids) {
+      if ((this.#spent.get(id) ?? now) < now) this.#spent.delete(id); // Not if rotated meanwhile.
+    }
+    return deleteEnded(this.#db, now - day);
+  }
+
+  #noteSpent(sessionId: string): void {
+    this.#spent.delete(sessionId);
+    this.#spent.set(sessionId, this.#clock() + this.#options.graceMs);
+    // Past the limit a sealed successor stays until the next rotation: useless, but for the holder
+    // of the spent token, to whom it is refused.
+    const [oldest] = this.#spent.keys();
+    if (this.#spent.size > spentMax && oldest !== undefined) this.#spent.delete(oldest);
+  }
+
+  #report(rotation: Rotation, client: Client): void {
+    const { audit, onEnded } = this.#options;
+    const { outcome, session } = rotation;
+    const fields = { client, ...(session && { userId: session.user.id, sessionId: session.id }) };
+    if (outcome === 'rotated') audit.record('session_renewed', fields);
+    if (outcome === 'replayed') audit.record('session_renewed', { ...fields, replayed: true });
+    if (outcome === 'expired') audit.record('session_expired', fields);
+    if (outcome !== 'reuse') return;
+    audit.record('authn_token_reuse', fields);
+    if (rotation.ended) onEnded({ sessionIds: [rotation.session.id], reason: 'reuse' });
+  }
+}
+
+function refusal({ outcome, session }: Rotation): Failure {
+  if (outcome !== 'expired' || session === undefined) {
+    return new Failure('invalid_token', 'Cannot refresh: the token is invalid');
+  }
+  const expiresAt = Math.min(session.idleExpiresAt, session.absoluteExpiresAt);
+  const info = { expiresAt: new Date(expiresAt).toISOString() }; // As clients know it.
+  return new Failure('expired_token', 'Cannot refresh: the token is expired', { info });
+}

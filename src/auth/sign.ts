@@ -1,0 +1,19 @@
+import type { AccessTokens } from './access-token.js';
+import type { StoredSession } from './session-table.js';
+
+/** Makes the access token of a session. */
+export type Sign = (
+  session: Pick<StoredSession, 'id' | 'user' | 'tokensValidAfter'>,
+) => Promise<string>;
+
+/** As the access tokens of the house, valid although others of this second may be void. */
+export function signWith(accessTokens: Pick<AccessTokens, 'sign'>): Sign {
+  return ({ id, user, tokensValidAfter }) =>
+    accessTokens.sign({
+      userId: user.id,
+      sessionId: id,
+      firstName: user.firstName,
+      lastName: user.lastName,
+      notBeforeSeconds: tokensValidAfter,
+    });
+}

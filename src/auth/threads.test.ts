@@ -1,0 +1,106 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { type TestContext, test } from 'node:test';
+import { isMainThread, parentPort } from 'node:worker_threads';
+import argon2 from 'argon2';
+import { Failure } from '../errors.js';
+import { silentLog } from '../log.js';
+import { startThread } from '../start-thread.js';
+import { Pool } from '../workers/pool.js';
+import type { ToThread } from '../workers/thread.js';
+import type { AuthJobs } from './jobs.js';
+import { createKeyRing } from './key-ring.js';
+
+// Also the entry of the threads: the real jobs, and a password that ends the thread while it is hashed.
+
+const endings: Readonly<Record<string, () => unknown>> = {
+  'an exception': () => {
+    throw new Error('nobody caught this');
+  },
+  'a rejection': () => Promise.reject(new Error('nobody caught this')),
+  'process.exit': () => process.exit(3),
+  'process.exit(0)': () => process.exit(0),
+};
+
+/** Takes some tenths of a second, so that it is under way when its thread ends. */
+const cost = { memoryCost: 65_536, timeCost: 6, parallelism: 1, type: argon2.argon2id };
+
+async function openPool(t: TestContext): Promise<Pool<AuthJobs>> {
+  const { signingKey } = createKeyRing({ algorithm: 'HS256', secret: randomBytes(32) });
+  const waits = { queueMax: 8, waitMaxMs: 60_000 };
+  const pool = await Pool.open<AuthJobs>({
+    entry: new URL('./threads.test', import.meta.url),
+    threads: 1,
+    workerData: { signingKey },
+    log: silentLog,
+    backOffMs: 1,
+    lanes: {
+      passwords: { jobs: ['verifyPassword', 'hashPassword'], perThread: 1, ...waits },
+      tokens: { jobs: ['signAccessToken'], perThread: 32, ...waits },
+    },
+  });
+  t.after(() => pool.close());
+  return pool;
+}
+
+if (isMainThread) {
+  for (const ending of Object.keys(endings)) {
+    test(`a thread that ends by ${ending} during a hash is replaced, and nothing else ends`, async (t) => {
+      const pool = await openPool(t);
+      const hash = await argon2.hash(ending, cost);
+      const nextHash = await argon2.hash('right');
+
+      const lost = pool.run('verifyPassword', { password: ending, hash });
+      const next = pool.run('verifyPassword', { password: 'right', hash: nextHash });
+
+      await assert.rejects(lost, (cause) => {
+        assert.ok(cause instanceof Failure, String(cause));
+        assert.equal(cause.name, 'service_unavailable');
+        return true;
+      });
+      assert.equal(await next, true);
+      const { threads, crashes, running } = pool.state;
+      assert.deepEqual({ threads, crashes, running }, { threads: 1, crashes: 1, running: 0 });
+      await pool.close(); // Waits for the thread that still hashes.
+    });
+  }
+
+  test('a thread that ends begins nothing more, but finishes its hash', async () => {
+    const hash = await argon2.hash('right', cost);
+    const { signingKey } = createKeyRing({ algorithm: 'HS256', secret: randomBytes(32) });
+    const entry = new URL('./threads.test', import.meta.url);
+    const thread = startThread(entry, { workerData: { signingKey } });
+    await once(thread, 'message'); // It is ready.
+    const said: unknown[] = [];
+    thread.on('message', ({ kind, id }) => said.push([kind, id]));
+    const input = { password: 'right', hash };
+
+    thread.postMessage({ id: 1, name: 'verifyPassword', input });
+    thread.postMessage('end');
+    thread.postMessage({ id: 2, name: 'verifyPassword', input });
+    await once(thread, 'exit');
+
+    assert.deepEqual(said, [
+      ['dying', undefined],
+      ['returned', 1],
+    ]);
+  });
+
+  test('a pool that closes during a hash ends with it', async (t) => {
+    const pool = await openPool(t);
+    const hash = await argon2.hash('right', cost);
+
+    const verified = pool.run('verifyPassword', { password: 'right', hash });
+    await pool.close();
+
+    assert.equal(await verified, true);
+  });
+} else {
+  await import('./jobs.js');
+  parentPort?.on('message', (order: ToThread) => {
+    if (order === 'end' || order.name !== 'verifyPassword') return;
+    const end = endings[(order.input as { password: string }).password];
+    if (end !== undefined) setImmediate(end); // The computation has begun: `serve` heard it first.
+  });
+}

@@ -1,0 +1,38 @@
+import type { Log } from '../log.js';
+import { Pool } from '../workers/pool.js';
+import type { AuthJobs, AuthThreadData } from './jobs.js';
+import type { KeyRing } from './key-ring.js';
+
+export interface AuthThreadsOptions {
+  readonly count: number;
+  /** Waiting logins for each thread. */
+  readonly queuePerThreadMax: number;
+  readonly queueWaitMaxMs: number;
+  readonly ring: Pick<KeyRing, 'signingKey'>;
+  readonly log: Log;
+}
+
+/** The threads that hash passwords and sign access tokens. Rejects when one cannot load. */
+export function openAuthThreads(options: AuthThreadsOptions): Promise<Pool<AuthJobs>> {
+  const { count, queuePerThreadMax, queueWaitMaxMs, ring, log } = options;
+  const workerData: AuthThreadData = { signingKey: ring.signingKey };
+  const waitMaxMs = queueWaitMaxMs;
+  return Pool.open<AuthJobs>({
+    entry: new URL('./jobs', import.meta.url),
+    threads: count,
+    workerData,
+    log,
+    lanes: {
+      // argon2 computes outside of the thread's JavaScript, so the two lanes overlap: nobody's
+      // refresh waits for somebody's login.
+      passwords: {
+        jobs: ['verifyPassword', 'hashPassword'],
+        perThread: 1,
+        queueMax: queuePerThreadMax * count,
+        perOwnerMax: 8,
+        waitMaxMs,
+      },
+      tokens: { jobs: ['signAccessToken'], perThread: 32, queueMax: 4096, waitMaxMs },
+    },
+  });
+}

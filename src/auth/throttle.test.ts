@@ -1,0 +1,108 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { Failure } from '../errors.js';
+import { Throttle } from './throttle.js';
+
+function throttleOf() {
+  const time = { now: 0 };
+  const throttle = new Throttle({
+    freeFailures: 5,
+    delayMaxMs: 900_000,
+    clock: () => time.now,
+  });
+  return { throttle, time };
+}
+
+const stranger = async () => false;
+const owner = async () => true;
+
+/** Wrong guesses from one place after another; how many were tried before a refusal. */
+async function spray(throttle: Throttle, count: number, userKey = 'ada'): Promise<number> {
+  for (let tried = 0; tried < count; tried += 1) {
+    try {
+      const ipKey = `192.0.2.${tried}`;
+      (await throttle.guess({ userKey, ipKey, hasSession: stranger })).done('wrong');
+    } catch (cause) {
+      assert.ok(cause instanceof Failure && cause.name === 'too_many_requests');
+      return tried;
+    }
+  }
+  return count;
+}
+
+test('guesses spread over many addresses stop after twenty', async () => {
+  const { throttle } = throttleOf();
+
+  assert.equal(await spray(throttle, 100), 20);
+  assert.equal(await spray(throttle, 10, 'bob'), 10);
+});
+
+test('the owner passes, from where a session is, while others are kept out', async () => {
+  const { throttle } = throttleOf();
+  await spray(throttle, 20);
+  const here = { userKey: 'ada', ipKey: '198.51.100.7' };
+
+  await assert.rejects(throttle.guess({ ...here, hasSession: stranger }), {
+    name: 'too_many_requests',
+  });
+  const guess = await throttle.guess({ ...here, hasSession: owner });
+
+  assert.equal(guess.failures, 0);
+  guess.done('right');
+});
+
+test('a refusal by the second gate gives back the permit of the first', async () => {
+  const { throttle, time } = throttleOf();
+  await spray(throttle, 20);
+  const here = { userKey: 'ada', ipKey: '198.51.100.7', hasSession: stranger };
+  for (let count = 0; count < 50; count += 1) await assert.rejects(throttle.guess(here));
+
+  time.now += 60_000;
+  const guess = await throttle.guess(here);
+
+  assert.equal(guess.failures, 0);
+  guess.done('unknown');
+});
+
+test('after a hundred wrong guesses in a row there is one every 15 minutes', async () => {
+  const { throttle, time } = throttleOf();
+  const waits: number[] = [];
+  for (let tried = 0; tried < 102; ) {
+    try {
+      const place = { userKey: 'ada', ipKey: `10.0.0.${tried}`, hasSession: stranger };
+      (await throttle.guess(place)).done('wrong');
+      tried += 1;
+    } catch (cause) {
+      assert.ok(cause instanceof Failure);
+      const waitS = Number(cause.headers['retry-after']);
+      waits.push(waitS);
+      time.now += waitS * 1000;
+    }
+  }
+
+  assert.deepEqual(waits.slice(-3), [60, 900, 900]);
+});
+
+test('a question about sessions that fails gives the permit back', async () => {
+  const { throttle } = throttleOf();
+  await spray(throttle, 20);
+  const here = { userKey: 'ada', ipKey: '198.51.100.7' };
+  const broken = async () => {
+    throw new Failure('service_unavailable', 'Cannot ask');
+  };
+
+  for (let count = 0; count < 10; count += 1) {
+    await assert.rejects(throttle.guess({ ...here, hasSession: broken }), {
+      name: 'service_unavailable',
+    });
+  }
+  (await throttle.guess({ ...here, hasSession: owner })).done('unknown');
+});
+
+test('who has left tries nothing', async () => {
+  const { throttle } = throttleOf();
+  const signal = AbortSignal.abort();
+  const here = { userKey: 'ada', ipKey: '198.51.100.7', hasSession: stranger, signal };
+
+  await assert.rejects(throttle.guess(here), { name: 'AbortError' });
+});

@@ -1,0 +1,116 @@
+import assert from 'node:assert/strict';
+import { newUser, sessionsFor } from '../../test/support/auth.js';
+import { testOnDialects } from '../../test/support/dialects.js';
+
+const test = await testOnDialects('users');
+
+const password = { hash: 'one', pepperVersion: 2 };
+
+test('a user is found by every spelling of the name, and by id', async (t) => {
+  const { users, time } = await sessionsFor(t);
+
+  const made = await users.create({
+    username: ' José ',
+    firstName: 'José',
+    lastName: '',
+    password,
+  });
+
+  assert.match(made.id, /^[1-9]\d*$/);
+  assert.deepEqual(made, {
+    id: made.id,
+    username: 'José',
+    firstName: 'José',
+    lastName: '',
+    password,
+    passwordChangedAt: time.now,
+    disabledAt: undefined,
+    tokensValidAfter: 0,
+    lastLoginAt: undefined,
+    createdAt: time.now,
+  });
+  assert.deepEqual(await users.findByName('JOSE\u0301'), made);
+  assert.deepEqual(await users.find(made.id), made);
+});
+
+test('a name is taken once, however it is spelled', async (t) => {
+  const { users } = await sessionsFor(t);
+  const names = { firstName: 'A', lastName: 'B', password };
+  await users.create({ username: 'ada', ...names });
+
+  await assert.rejects(users.create({ username: '\uff21DA', ...names }), { name: 'conflict' });
+  await assert.rejects(users.create({ username: 'a\nb', ...names }), { name: 'invalid_request' });
+});
+
+test('what is no name or id finds nobody', async (t) => {
+  const { users } = await sessionsFor(t);
+  await newUser(users);
+
+  for (const name of ['', '\ud800', "' or 1=1 --", 'x'.repeat(10_000), '%']) {
+    assert.equal(await users.findByName(name), undefined);
+  }
+  for (const id of ['', '0', '-1', '1.0', '01', '1e0', 'NaN', '9'.repeat(30), "1' or '1'='1"]) {
+    assert.equal(await users.find(id), undefined);
+  }
+});
+
+test('a list goes on after the last one seen', async (t) => {
+  const { users } = await sessionsFor(t);
+  const made = [await newUser(users), await newUser(users), await newUser(users)];
+
+  const first = await users.list({ limit: 2 });
+  const rest = await users.list({ afterId: first.at(-1)?.id ?? '' });
+
+  assert.deepEqual([...first, ...rest], made);
+});
+
+test('a new password voids access tokens of this second and before', async (t) => {
+  const { users, time } = await sessionsFor(t);
+  const { id, passwordChangedAt } = await newUser(users);
+  const next = { hash: 'two', pepperVersion: 0 };
+
+  assert.equal(await users.setPassword(id, next), true);
+
+  const changed = await users.find(id);
+  assert.deepEqual(changed?.password, next);
+  assert.equal(changed?.tokensValidAfter, Math.floor(time.now / 1000) + 1);
+  assert.equal(changed?.passwordChangedAt, passwordChangedAt + 1, 'also in the same millisecond');
+  assert.equal(await users.setPassword('999', next), false);
+});
+
+test('a digest is renewed only if it is still the one that was read', async (t) => {
+  const { users } = await sessionsFor(t);
+  const account = await newUser(users);
+  const next = { hash: 'renewed', pepperVersion: 3 };
+
+  assert.equal(await users.replaceDigest(account.id, account.password, next), true);
+  assert.equal(await users.replaceDigest(account.id, account.password, password), false);
+
+  const renewed = await users.find(account.id);
+  assert.deepEqual(renewed?.password, next);
+  assert.equal(renewed?.passwordChangedAt, account.passwordChangedAt);
+});
+
+test('disabling and enabling say whether they changed anything', async (t) => {
+  const { users, time } = await sessionsFor(t);
+  const { id } = await newUser(users);
+
+  assert.deepEqual([await users.disable(id), await users.disable(id)], [true, false]);
+  assert.equal((await users.find(id))?.disabledAt, time.now);
+  assert.deepEqual([await users.enable(id), await users.enable(id)], [true, false]);
+  assert.deepEqual([await users.delete(id), await users.delete(id)], [true, false]);
+  assert.equal(await users.find(id), undefined);
+});
+
+test('of many ids those that nobody has are missing', async (t) => {
+  const { users } = await sessionsFor(t);
+  const [one, two] = [await newUser(users), await newUser(users)];
+  const strangers = Array.from({ length: 2500 }, (_, index) => String(1_000_000 + index));
+
+  assert.deepEqual(await users.missing([]), []);
+  assert.deepEqual(await users.missing([one.id, two.id]), []);
+  assert.deepEqual(await users.missing([...strangers, one.id]), strangers);
+  await users.delete(two.id);
+
+  assert.deepEqual(await users.missing([one.id, two.id]), [two.id]);
+});

@@ -1,0 +1,75 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { Bucket } from './bucket.js';
+
+function bucketOf({ keysMax = 100 } = {}) {
+  const time = { now: 1000 };
+  const bucket = new Bucket({ count: 30, perMs: 60_000, keysMax, clock: () => time.now });
+  return { bucket, time };
+}
+
+test('as many as the count pass at once, the next waits for its turn', () => {
+  const { bucket, time } = bucketOf();
+
+  const waits = Array.from({ length: 31 }, () => bucket.take('a'));
+
+  assert.deepEqual(waits, [...Array<number>(30).fill(0), 2000]);
+  time.now += 1999;
+  assert.equal(bucket.take('a'), 1);
+  time.now += 1;
+  assert.equal(bucket.take('a'), 0);
+  assert.equal(bucket.take('a'), 2000);
+});
+
+for (const count of [1, 3, 7, 30, 1000]) {
+  test(`${count} of ${count} pass, whatever the fraction of the clock, and no more`, () => {
+    for (let now = 1000; now < 1_000_000_000; now = now * 1.37 + 0.1) {
+      const bucket = new Bucket({ count, perMs: 3_600_000, keysMax: 9, clock: () => now });
+
+      const waits = Array.from({ length: count + 1 }, () => bucket.take('a'));
+
+      assert.equal(
+        waits.findIndex((waitMs) => waitMs > 0),
+        count,
+        `at ${now}`,
+      );
+    }
+  });
+}
+
+test('keys do not share', () => {
+  const { bucket } = bucketOf();
+  for (let count = 0; count < 40; count += 1) bucket.take('a');
+
+  assert.equal(bucket.take('b'), 0);
+});
+
+test('after the whole time the whole count is there again', () => {
+  const { bucket, time } = bucketOf();
+  for (let count = 0; count < 40; count += 1) bucket.take('a');
+
+  time.now += 60_000;
+
+  for (let count = 0; count < 30; count += 1) assert.equal(bucket.take('a'), 0);
+  assert.ok(bucket.take('a') > 0);
+});
+
+test('a clock set back by an hour locks nobody out for an hour', () => {
+  const { bucket, time } = bucketOf();
+  for (let count = 0; count < 40; count += 1) bucket.take('a');
+
+  time.now -= 3_600_000;
+
+  assert.ok(bucket.take('a') <= 2000);
+});
+
+test('past the most keys, the one not seen for longest is forgotten', () => {
+  const { bucket } = bucketOf({ keysMax: 2 });
+  for (let count = 0; count < 40; count += 1) bucket.take('a');
+  bucket.take('b');
+  bucket.take('a');
+
+  bucket.take('c');
+
+  assert.ok(bucket.take('a') > 0, 'a was seen lately');
+});

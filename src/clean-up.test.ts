@@ -1,0 +1,119 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { collectingLog } from '../test/support/auth.js';
+import { CleanUp } from './clean-up.js';
+import { silentLog } from './log.js';
+
+/** A promise and the function that settles it. */
+function gate() {
+  let open = () => {};
+  const opened = new Promise<void>((resolve) => {
+    open = resolve;
+  });
+  return { open, opened };
+}
+
+test('every task has its turn again and again, also after one failed', async () => {
+  const lines: Record<string, unknown>[] = [];
+  const { open, opened } = gate();
+  let rounds = 0;
+  const tasks = {
+    broken: async () => {
+      throw new Error('the disk is full');
+    },
+    counted: async () => {
+      rounds += 1;
+      if (rounds === 3) open();
+      return rounds;
+    },
+  };
+  const keepAlive = setInterval(() => {}, 1000); // The timer of housekeeping holds nothing up.
+
+  const cleanUp = CleanUp.start({ tasks, intervalMs: 1, log: collectingLog(lines) });
+  await opened;
+  await cleanUp.close();
+  await cleanUp.close();
+  clearInterval(keepAlive);
+
+  assert.ok(lines.filter(({ level, task }) => level === 'warn' && task === 'broken').length >= 3);
+  assert.ok(lines.some(({ level, rows }) => level === 'debug' && rows === 3));
+});
+
+test('a task whose batch was full goes on in the same round until one is not', async () => {
+  const { open, opened } = gate();
+  const left = [500, 500, 1000, 499];
+  const calls: string[] = [];
+  const tasks = {
+    many: async () => {
+      calls.push('many');
+      return left.shift() ?? 0;
+    },
+    few: async () => {
+      calls.push('few');
+      if (left.length === 0) open();
+      return 499;
+    },
+  };
+  const keepAlive = setInterval(() => {}, 1000);
+
+  const cleanUp = CleanUp.start({ tasks, intervalMs: 1, log: silentLog });
+  await opened;
+  await cleanUp.close();
+  clearInterval(keepAlive);
+
+  assert.deepEqual(calls.slice(0, 5), ['many', 'few', 'many', 'many', 'many']);
+});
+
+test('a round ends after 1000 batches, says so, and the next one comes at once', async () => {
+  const lines: Record<string, unknown>[] = [];
+  const { open, opened } = gate();
+  let [batches, rounds] = [0, 0];
+  const tasks = {
+    endless: async () => {
+      batches += 1;
+      return 500;
+    },
+    other: async () => {
+      rounds += 1;
+      if (rounds === 2) open();
+      return 0;
+    },
+  };
+  const keepAlive = setInterval(() => {}, 1000);
+
+  const cleanUp = CleanUp.start({ tasks, intervalMs: 1, log: collectingLog(lines) });
+  await opened;
+  await cleanUp.close();
+  clearInterval(keepAlive);
+
+  assert.equal(batches, 1001);
+  const behind = lines.filter(({ phrase }) => phrase === 'clean-up is behind');
+  assert.deepEqual(
+    behind.map(({ level, tasks: names }) => [level, names]),
+    [['warn', ['endless']]],
+  );
+});
+
+test('closing waits for the task under way and starts no other', async () => {
+  const [started, finish] = [gate(), gate()];
+  const done: string[] = [];
+  const tasks = {
+    slow: async () => {
+      started.open();
+      await finish.opened;
+      done.push('slow');
+      return 0;
+    },
+    next: async () => done.push('next'),
+  };
+  const keepAlive = setInterval(() => {}, 1000);
+  const cleanUp = CleanUp.start({ tasks, intervalMs: 1, log: silentLog });
+  await started.opened;
+
+  const closed = cleanUp.close();
+  finish.open();
+  await closed;
+  clearInterval(keepAlive);
+
+  assert.deepEqual(done, ['slow']);
+});

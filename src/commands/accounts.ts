@@ -1,0 +1,45 @@
+import { randomBytes } from 'node:crypto';
+import type { Accounts } from '../auth/accounts.js';
+import type { ApiKeys } from '../auth/api-keys.js';
+import { openAuth } from '../auth/open.js';
+import type { Users } from '../auth/users.js';
+import type { Config } from '../config.js';
+import { openLog } from '../log.js';
+import { withDatabase } from './database.js';
+
+export interface AccountParts {
+  readonly accounts: Accounts;
+  readonly users: Users;
+  readonly apiKeys: ApiKeys;
+}
+
+/**
+ * Does some work on accounts, with the parts it needs opened before and closed after. What it does
+ * is told to the log's files, not to standard output, which belongs to the command.
+ *
+ * Open streams of sessions it ends are closed by the server, which looks for such rows.
+ */
+export async function withAccounts<Result>(
+  { accessToken, authThreads, ...rest }: Config,
+  work: (parts: AccountParts) => Promise<Result>,
+): Promise<Result> {
+  const config = {
+    ...rest,
+    // No token is made here, so any secret will do where none is set.
+    accessToken: { ...accessToken, secret: accessToken.secret ?? randomBytes(64) },
+    authThreads: { ...authThreads, count: 1 },
+  };
+  const log = await openLog({ ...config.log, stdout: false });
+  try {
+    return await withDatabase(config, log, async (db) => {
+      const auth = await openAuth({ db, config, log, clock: Date.now, onEnded() {} });
+      try {
+        return await work(auth);
+      } finally {
+        await auth.close();
+      }
+    });
+  } finally {
+    await log.close();
+  }
+}

@@ -1,0 +1,51 @@
+import { existing, localHosts, writeCertificate } from './certificate-files.js';
+import { CommandError, readArguments, readConfig, runCommand, say } from './command.js';
+
+const usage = `Makes a private key and a certificate for development, where CERTIFICATE and PRIVATE_KEY say.
+
+Usage: npm run certificate -- [options]
+
+  --host <name>   a host name or IP address it is for; may be given several times
+                  (default: ${localHosts.join(', ')})
+  --force         replace both files`;
+
+await runCommand(usage, async (args) => {
+  const { values } = readArguments(args, {
+    host: { type: 'string', multiple: true },
+    force: { type: 'boolean' },
+  });
+  const files = readConfig().http;
+  const inTheWay = existing(files);
+  if (inTheWay.length > 0 && values.force !== true) {
+    const names = inTheWay.join(' and ');
+    throw new CommandError(
+      `Cannot make certificate: already there: ${names}; --force replaces both`,
+    );
+  }
+  const hosts = values.host ?? localHosts;
+  const certificate = writeCertificate(files, hosts);
+  const { certificateFile, privateKeyFile } = files;
+  say(`Certificate  ${certificateFile}, for ${hosts.join(', ')}, until ${certificate.validTo}`);
+  say(`Private key  ${privateKeyFile}, readable by its owner only`);
+  say(`SHA-256      ${certificate.fingerprint256}`);
+  say(`\nTo trust it:\n${waysToTrust(certificateFile)}`);
+});
+
+/** One tool first, the whole machine last: that is seldom needed. */
+function waysToTrust(file: string): string {
+  return [
+    `  curl          curl --cacert ${file} …`,
+    `  Node          NODE_EXTRA_CA_CERTS=${file} node …`,
+    `  this machine  ${systemCommand(file)}`,
+  ].join('\n');
+}
+
+function systemCommand(file: string): string {
+  if (process.platform === 'darwin') {
+    const keychain = '/Library/Keychains/System.keychain';
+    return `sudo security add-trusted-cert -d -r trustRoot -k ${keychain} ${file}`;
+  }
+  if (process.platform === 'win32') return `certutil -addstore -f Root ${file}`;
+  const store = '/usr/local/share/ca-certificates';
+  return `sudo cp ${file} ${store}/herald.crt && sudo update-ca-certificates`;
+}

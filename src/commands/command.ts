@@ -1,0 +1,140 @@
+import { lstatSync, readFileSync } from 'node:fs';
+import { type ParseArgsConfig, parseArgs, parseEnv } from 'node:util';
+import { type Config, loadConfig } from '../config.js';
+import { Failure } from '../errors.js';
+
+/** Someone must type something else: answered with the usage text and exit code 2. */
+export class UsageError extends Error {
+  override readonly name = 'UsageError';
+}
+
+/** What was asked for could not be done as things are: answered with its message and exit code 1. */
+export class CommandError extends Error {
+  override readonly name = 'CommandError';
+}
+
+/**
+ * Runs the command of this process with its arguments and sets the exit code: 0 done, 1 could not
+ * be done, 2 wrong arguments. `--help` and `-h` print the usage. Never rejects.
+ */
+export async function runCommand(
+  usage: string,
+  main: (args: readonly string[]) => Promise<void>,
+): Promise<void> {
+  // Whoever reads may have had enough (`| head`): what was asked for is done all the same.
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EPIPE') throw error;
+  });
+  const args = process.argv.slice(2);
+  if (args.some((arg) => arg === '--help' || arg === '-h')) return say(usage);
+  try {
+    await main(args);
+  } catch (cause) {
+    process.exitCode = cause instanceof UsageError ? 2 : 1;
+    complain(cause instanceof UsageError ? `${cause.message}\n\n${usage}` : textOf(cause));
+  }
+}
+
+/** By name, each with the arguments after its name. */
+export type Commands = Readonly<Record<string, (args: readonly string[]) => Promise<void>>>;
+
+/** The same for a process whose first argument is the name of one of several commands. */
+export function runOneOf(usage: string, commands: Commands): Promise<void> {
+  return runCommand(usage, async ([name, ...args]) => {
+    if (name === undefined) throw new UsageError('Cannot read arguments: no command is given');
+    const command = Object.hasOwn(commands, name) ? commands[name] : undefined;
+    if (command === undefined) {
+      throw new UsageError(`Cannot read arguments: there is no command '${name}'`);
+    }
+    await command(args);
+  });
+}
+
+/**
+ * Arguments against a list of options and the names of what stands without one, all required.
+ * Throws `UsageError` that names what is unknown or missing.
+ */
+export function readArguments<
+  Options extends NonNullable<ParseArgsConfig['options']>,
+  Name extends string = never,
+>(args: readonly string[], options: Options, names: readonly Name[] = []) {
+  const { values, positionals } = parse(args, options);
+  const surplus = positionals[names.length];
+  const missing = names[positionals.length];
+  if (surplus !== undefined) throw new UsageError(`Cannot read arguments: what is '${surplus}'`);
+  if (missing !== undefined) throw new UsageError(`Cannot read arguments: needs <${missing}>`);
+  const pairs = names.map((name, index) => [name, positionals[index]]);
+  return { values, named: Object.fromEntries(pairs) as Record<Name, string> }; // As counted above.
+}
+
+function parse<Options extends NonNullable<ParseArgsConfig['options']>>(
+  args: readonly string[],
+  options: Options,
+) {
+  try {
+    return parseArgs({ args: [...args], options, strict: true, allowPositionals: true });
+  } catch (cause) {
+    // The first sentence names the option; what follows is about quoting.
+    const said = cause instanceof Error ? cause.message.split('. ')[0] : String(cause);
+    throw new UsageError(`Cannot read arguments: ${said}`, { cause });
+  }
+}
+
+/** The settings of the environment and of `.env`, where the environment wins. Throws `ConfigError`. */
+export function readConfig(): Config {
+  return loadConfig(readEnvironment().env);
+}
+
+/** Where settings come from: the environment, and which names of it `.env` has. */
+export interface Environment {
+  readonly env: NodeJS.ProcessEnv;
+  readonly hasEnvFile: boolean;
+  readonly namesInFile: readonly string[];
+}
+
+/**
+ * The environment, to which the lines of `.env` were added if there is that file. Throws when it is
+ * there and cannot be read: what it says may be all that keeps this from being a first start.
+ */
+export function readEnvironment(): Environment {
+  const hasEnvFile = lstatSync('.env', { throwIfNoEntry: false }) !== undefined;
+  const lines = hasEnvFile ? readEnvFile() : {};
+  for (const [name, value] of Object.entries(lines)) process.env[name] ??= value;
+  return { env: process.env, hasEnvFile, namesInFile: Object.keys(lines) };
+}
+
+/** Not by `process.loadEnvFile`, which has no word for a folder of that name. */
+function readEnvFile(): NodeJS.Dict<string> {
+  try {
+    return parseEnv(readFileSync('.env', 'utf8'));
+  } catch (cause) {
+    const code = cause instanceof Error && 'code' in cause ? String(cause.code) : 'unknown error';
+    throw new CommandError(`Cannot read .env: ${code}`, { cause });
+  }
+}
+
+export function say(text: string): void {
+  process.stdout.write(`${text}\n`);
+}
+
+export function complain(text: string): void {
+  process.stderr.write(`${text}\n`);
+}
+
+/**
+ * What we refuse ourselves, by its message (`Cannot …`) and, unless what was asked for is wrong, those
+ * of its causes; anything else is a defect and comes whole, for it must be found.
+ */
+export function textOf(cause: unknown): string {
+  if (!(cause instanceof Error)) return String(cause);
+  if (!cause.message.startsWith('Cannot ')) return cause.stack ?? cause.message;
+  if (cause instanceof Failure && cause.status < 500) return cause.message;
+  const reasons: string[] = [];
+  for (let { cause: next } = cause; next instanceof Error; next = next.cause) {
+    // Of several addresses tried, the reason is in the first; the message itself is empty.
+    const first = next instanceof AggregateError ? next.errors[0] : next;
+    if (first instanceof Error && first.message !== '')
+      reasons.push(`\n  because: ${first.message}`);
+  }
+  return cause.message + reasons.join('');
+}

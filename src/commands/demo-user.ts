@@ -1,0 +1,37 @@
+import { readFileSync } from 'node:fs';
+import type { Config } from '../config.js';
+import { type AccountParts, withAccounts } from './accounts.js';
+import { CommandError } from './command.js';
+
+export interface DemoUser {
+  readonly username: string;
+  readonly password: string;
+  readonly firstName: string;
+  readonly lastName: string;
+}
+
+/** Of `fixtures/`; the path is the same from `src` and from `dist`. */
+export function readDemoUser(): DemoUser {
+  const file = new URL('../../fixtures/demo-user.json', import.meta.url);
+  return JSON.parse(readFileSync(file, 'utf8')) as DemoUser; // Ours, and read by a test.
+}
+
+/** Makes the demo user; false when somebody has that name. Throws in production. */
+export async function seed(config: Config): Promise<boolean> {
+  refuseInProduction(config);
+  return withAccounts(config, makeDemoUser);
+}
+
+/** The same where the parts are open already. Everybody knows the password: not for production. */
+export async function makeDemoUser({ accounts, users }: AccountParts): Promise<boolean> {
+  const given = readDemoUser();
+  if ((await users.findByName(given.username)) !== undefined) return false;
+  await accounts.create(given, { weakPassword: true });
+  return true;
+}
+
+function refuseInProduction({ production }: Config): void {
+  if (!production) return;
+  const remedy = 'npm run user -- create makes a user with a password of its own';
+  throw new CommandError(`Cannot seed: this is production; ${remedy}`);
+}

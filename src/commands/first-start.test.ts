@@ -1,0 +1,220 @@
+import assert from 'node:assert/strict';
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { tempFolder } from '../../test/support/process.js';
+import { ApiKeys } from '../auth/api-keys.js';
+import { Users } from '../auth/users.js';
+import { type Config, ConfigError, loadConfig } from '../config.js';
+import { silentLog } from '../log.js';
+import { withDatabase } from './database.js';
+import { prepareStart, welcomeText } from './first-start.js';
+
+const production = {
+  NODE_ENV: 'production',
+  ACCESS_TOKEN_SECRET: 'hex:8f1d4c7be2a9036577d0c1b2a3948576e5f60718293a4b5c6d7e8f9001122334',
+  ACCESS_TOKEN_AUDIENCE: 'test',
+  ACCESS_TOKEN_ISSUER: 'test',
+};
+
+interface Place {
+  readonly folder: string;
+  configWith(env?: Record<string, string>): Config;
+}
+
+/** A folder as it is after a fetch: nothing made yet. */
+function freshPlace(t: TestContext): Place {
+  const folder = tempFolder(t);
+  const paths = {
+    DATA_DIR: join(folder, 'data'),
+    CERTIFICATE: join(folder, 'certificate', 'server.cert'),
+    PRIVATE_KEY: join(folder, 'certificate', 'server.key'),
+    LOG_PATH: join(folder, 'logs'),
+  };
+  const cheap = { ARGON2_ALLOW_WEAK: 'true', ARGON2_MEMORY_KIB: '7168', ARGON2_TIME: '1' };
+  return { folder, configWith: (env = {}) => loadConfig({ ...paths, ...cheap, ...env }) };
+}
+
+const noEnvFile = { hasEnvFile: false };
+
+/** How many users and keys there are. */
+const countIn = (config: Config) =>
+  withDatabase(config, silentLog, async (db) => ({
+    users: (await new Users({ db }).list()).length,
+    keys: (await new ApiKeys({ db, log: silentLog }).list()).length,
+  }));
+
+test('a first start makes all it needs, and says so', async (t) => {
+  const { folder, configWith } = freshPlace(t);
+
+  const preparation = await prepareStart(configWith(), noEnvFile);
+
+  const text = welcomeText(preparation, 'https://localhost:9001');
+  for (const part of ['server.cert', 'server.key', 'access-token.secret', 'herald.db']) {
+    assert.ok(text.includes(part), part);
+  }
+  assert.match(text, /Demo user +test, with password test/);
+  assert.match(text, /Herald serves https:\/\/localhost:9001, for development/);
+  assert.match(text, /https:\/\/localhost:9001\/events --header "Authorization: Bearer \$\(cat /);
+  assert.deepEqual(await countIn(preparation.config), { users: 1, keys: 1 });
+  const data = readdirSync(join(folder, 'data')).map((name) => `data/${name}`);
+  assert.ok(data.includes('data/herald.db.lock'));
+  for (const name of ['certificate/server.key', ...data]) {
+    assert.equal(statSync(join(folder, name)).mode & 0o777, 0o600, name);
+  }
+  assert.equal(statSync(join(folder, 'data')).mode & 0o777, 0o700);
+});
+
+test('the key in the file is good to publish with', async (t) => {
+  const { config, publishKeyFile } = await prepareStart(freshPlace(t).configWith(), noEnvFile);
+
+  const text = readFileSync(publishKeyFile ?? '', 'utf8').trim();
+  const key = await withDatabase(config, silentLog, (db) =>
+    new ApiKeys({ db, log: silentLog }).verify(text),
+  );
+
+  assert.deepEqual(key?.scopes, ['publish']);
+});
+
+test('the second start makes nothing, keeps the secret, and still tells how to try it', async (t) => {
+  const { configWith } = freshPlace(t);
+  const first = await prepareStart(configWith(), noEnvFile);
+
+  const second = await prepareStart(configWith(), noEnvFile);
+
+  assert.deepEqual(second.made, []);
+  assert.deepEqual(second.config.accessToken.secret, first.config.accessToken.secret);
+  assert.match(welcomeText(second, 'https://localhost:1'), /^Herald serves[\s\S]*publish\.key/);
+  assert.deepEqual(await countIn(second.config), { users: 1, keys: 1 });
+});
+
+// [when, environment, is there a .env]
+const withoutDemo = [
+  ['there is a .env', {}, true],
+  ['others can connect', { HOST: '0.0.0.0' }, false],
+  ['others come through a proxy', { TRUST_PROXY_HOPS: '1' }, false],
+  ['pages of elsewhere may call', { CORS_ORIGINS: 'https://app.example.com' }, false],
+  ['the secret is given', { ACCESS_TOKEN_SECRET: production.ACCESS_TOKEN_SECRET }, false],
+  ['the database is a server', { DB_DIALECT: 'postgres' }, false],
+] as const;
+
+for (const [when, env, hasEnvFile] of withoutDemo) {
+  test(`no demo user and no key are made when ${when}`, async (t) => {
+    const { configWith } = freshPlace(t);
+
+    const { config, made, publishKeyFile } = await prepareStart(configWith(env), { hasEnvFile });
+
+    assert.equal(publishKeyFile, undefined);
+    const names = made.map((line) => line.split('  ')[0]);
+    const secret = 'ACCESS_TOKEN_SECRET' in env ? [] : ['Secret'];
+    assert.deepEqual(names, ['Certificate', 'Private key', ...secret]);
+    assert.ok(config.accessToken.secret !== undefined);
+    assert.equal(existsSync(join(config.dataFolder, 'publish.key')), false);
+    assert.equal(existsSync(config.database.file), false);
+  });
+}
+
+test('a database with users gets no demo user, also when the key file was deleted', async (t) => {
+  const { folder, configWith } = freshPlace(t);
+  await prepareStart(configWith(), noEnvFile);
+  rmSync(join(folder, 'data', 'publish.key'));
+
+  const { config, publishKeyFile } = await prepareStart(configWith(), noEnvFile);
+
+  assert.equal(publishKeyFile, undefined);
+  assert.deepEqual(await countIn(config), { users: 1, keys: 1 });
+});
+
+test('what is set is left as it is', async (t) => {
+  const { folder, configWith } = freshPlace(t);
+  const secret = production.ACCESS_TOKEN_SECRET;
+  await prepareStart(configWith(), noEnvFile);
+  rmSync(join(folder, 'data', 'access-token.secret'));
+
+  const { config, made } = await prepareStart(
+    configWith({ ACCESS_TOKEN_SECRET: secret }),
+    noEnvFile,
+  );
+
+  assert.equal(config.accessToken.secret?.toString('hex'), secret.slice(4));
+  assert.deepEqual(made, []);
+  assert.equal(existsSync(join(folder, 'data', 'access-token.secret')), false);
+});
+
+test('in production nothing is made up, and the message names the settings', async (t) => {
+  const { folder, configWith } = freshPlace(t);
+
+  const starting = prepareStart(configWith(production), noEnvFile);
+
+  await assert.rejects(starting, (error) => {
+    assert.ok(error instanceof ConfigError);
+    const [certificate = '', key = '', ...others] = error.problems;
+    assert.match(certificate, /^CERTIFICATE: .*server\.cert is not there$/);
+    assert.match(key, /^PRIVATE_KEY: .*server\.key is not there$/);
+    assert.deepEqual(others, []);
+    return true;
+  });
+  assert.deepEqual(readdirSync(folder), []);
+});
+
+test('in production there is no welcome', async (t) => {
+  const { configWith } = freshPlace(t);
+  await prepareStart(configWith(), noEnvFile); // Makes a certificate.
+
+  const preparation = await prepareStart(configWith(production), noEnvFile);
+
+  assert.equal(preparation.publishKeyFile, undefined);
+  assert.equal(welcomeText(preparation, 'https://localhost:1'), '');
+});
+
+test('half a certificate is refused, for the other half may be precious', async (t) => {
+  const halves = [
+    [
+      'server.cert',
+      /^- CERTIFICATE: .*server\.cert is not there, only its other half .*server\.key$/m,
+    ],
+    [
+      'server.key',
+      /^- PRIVATE_KEY: .*server\.key is not there, only its other half .*server\.cert$/m,
+    ],
+  ] as const;
+  for (const [half, message] of halves) {
+    const { folder, configWith } = freshPlace(t);
+    await prepareStart(configWith(), noEnvFile);
+    rmSync(join(folder, 'certificate', half));
+
+    const starting = prepareStart(configWith(), noEnvFile);
+
+    await assert.rejects(starting, message);
+  }
+});
+
+test('a made-up secret that was damaged is refused, with the way out', async (t) => {
+  const { folder, configWith } = freshPlace(t);
+  await prepareStart(configWith(), noEnvFile);
+  writeFileSync(join(folder, 'data', 'access-token.secret'), 'AAAA');
+
+  const starting = prepareStart(configWith(), noEnvFile);
+
+  await assert.rejects(starting, /access-token\.secret must have 32 bytes .*; delete it to have/);
+});
+
+test('a made-up secret that cannot be read is named, with the way out', async (t) => {
+  const { folder, configWith } = freshPlace(t);
+  mkdirSync(join(folder, 'data', 'access-token.secret'), { recursive: true });
+
+  const starting = prepareStart(configWith(), noEnvFile);
+
+  await assert.rejects(
+    starting,
+    /^CommandError: Cannot read .*\.secret \(EISDIR\): .*set DATA_DIR$/,
+  );
+});

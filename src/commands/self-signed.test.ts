@@ -1,0 +1,98 @@
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { createPrivateKey, X509Certificate } from 'node:crypto';
+import { once } from 'node:events';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { connect, createSecureServer } from 'node:http2';
+import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import type { TLSSocket } from 'node:tls';
+import { selfSigned } from './self-signed.js';
+
+const hosts = ['localhost', '127.0.0.1', '::1', '2001:db8::5:0:1', '::ffff:10.0.0.1', '*.a.test'];
+
+test('the certificate is for every host it was asked for, and for no other', () => {
+  const certificate = new X509Certificate(selfSigned(hosts, Date.now()).certificate);
+
+  assert.equal(certificate.checkHost('localhost'), 'localhost');
+  assert.equal(certificate.checkHost('b.a.test'), '*.a.test');
+  for (const address of ['127.0.0.1', '::1', '2001:db8::5:0:1', '::ffff:10.0.0.1']) {
+    assert.equal(certificate.checkIP(address), address);
+  }
+  assert.equal(certificate.checkHost('example.com'), undefined);
+  assert.equal(certificate.checkIP('10.0.0.1'), undefined);
+});
+
+test('it is signed by its own key, which may sign certificates', () => {
+  const { certificate: pem, privateKey } = selfSigned(hosts, Date.now());
+
+  const certificate = new X509Certificate(pem);
+
+  assert.ok(certificate.verify(certificate.publicKey));
+  assert.ok(certificate.checkPrivateKey(createPrivateKey(privateKey)));
+  assert.ok(certificate.ca);
+  assert.ok(certificate.checkIssued(certificate));
+  assert.match(certificate.serialNumber, /^[4-7][\dA-F]{31}$/);
+});
+
+test('it is valid from a day before for 397 days, in this half of the century and the next', () => {
+  for (const start of ['2026-11-23T12:34:56Z', '2049-06-01T00:00:00Z', '2051-01-01T00:00:00Z']) {
+    const startMs = Date.parse(start);
+    const certificate = new X509Certificate(selfSigned(['localhost'], startMs).certificate);
+
+    assert.equal(Date.parse(certificate.validFrom), startMs - 86_400_000);
+    assert.equal(Date.parse(certificate.validTo), startMs + 397 * 86_400_000);
+  }
+});
+
+test('no two have the same serial number or key', () => {
+  const [first, second] = [selfSigned(hosts, 0), selfSigned(hosts, 0)].map(
+    ({ certificate }) => new X509Certificate(certificate),
+  );
+
+  assert.notEqual(first?.serialNumber, second?.serialNumber);
+  assert.notEqual(first?.fingerprint256, second?.fingerprint256);
+});
+
+test('openssl accepts it in its strict mode', (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'herald-x509-'));
+  t.after(() => rmSync(folder, { recursive: true }));
+  const file = join(folder, 'server.cert');
+  writeFileSync(file, selfSigned(hosts, Date.now()).certificate);
+
+  const verdict = execFileSync('openssl', ['verify', '-x509_strict', '-CAfile', file, file]);
+  const text = execFileSync('openssl', ['x509', '-in', file, '-noout', '-text'], {
+    encoding: 'utf8',
+  });
+
+  assert.match(String(verdict), /: OK/);
+  assert.match(text, /X509v3 Basic Constraints: critical\s+CA:TRUE, pathlen:0/);
+  assert.match(text, /X509v3 Key Usage: critical\s+Digital Signature, Certificate Sign/);
+  assert.match(text, /Extended Key Usage:\s+TLS Web Server Authentication/);
+  assert.match(text, /Subject: CN ?= ?localhost/);
+});
+
+test('a client that trusts it opens HTTP/2 over TLS 1.3', async (t) => {
+  const { certificate, privateKey } = selfSigned(['localhost', '127.0.0.1', '::1'], Date.now());
+  const server = createSecureServer({ key: privateKey, cert: certificate });
+  await once(server.listen(0, '127.0.0.1'), 'listening');
+  t.after(() => server.close());
+  const { port } = server.address() as AddressInfo;
+
+  const client = connect(`https://127.0.0.1:${port}`, { ca: certificate });
+  await once(client, 'connect');
+
+  const socket = client.socket as TLSSocket;
+  assert.equal(socket.authorized, true);
+  assert.equal(socket.getProtocol(), 'TLSv1.3');
+  client.close();
+});
+
+test('no host, or one that is none, is refused', () => {
+  assert.throws(() => selfSigned([], 0), /no host is named/);
+  for (const host of ['', 'a b', 'https://localhost', 'é.test', '-a', 'a'.repeat(300)]) {
+    assert.throws(() => selfSigned([host], 0), /a host must be a name or an IP address/, host);
+  }
+});

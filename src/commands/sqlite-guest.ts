@@ -1,0 +1,83 @@
+import { type Database, render, type Sql } from '../db/database.js';
+import { closedError } from '../db/failures.js';
+import { sqliteError } from '../db/sqlite-errors.js';
+import { openWriter, prepareFile } from '../db/sqlite-file.js';
+import { loadSqlite, type SqliteConnection } from '../db/sqlite-load.js';
+import { partsOf } from '../db/sqlite-messages.js';
+import { Transaction } from '../db/transaction.js';
+
+const mark = (): string => '?';
+
+/**
+ * The embedded database for a command that is over in a moment, also beside a running server.
+ *
+ * It takes no part in the server's rule of one process: it must leave alone what the server keeps
+ * in memory (the event log and its counter) and may change users, sessions and API keys, which are
+ * read anew each time. The engine's own lock lets one of them write at a time; the other waits, for
+ * 5 s at most. Statements block the thread. The schema must be up to date.
+ */
+export class SqliteGuest implements Database {
+  readonly dialect = 'sqlite';
+  readonly #connection: SqliteConnection;
+  #isOpen = true;
+
+  private constructor(connection: SqliteConnection) {
+    this.#connection = connection;
+  }
+
+  static async open(file: string): Promise<SqliteGuest> {
+    const Driver = await loadSqlite();
+    const connection = openWriter(Driver, prepareFile(file));
+    // Folding the log into the file is the server's: engines before 3.51.3 can lose pages when one
+    // connection does it while another writes.
+    connection.exec('pragma wal_autocheckpoint = 0');
+    return new SqliteGuest(connection);
+  }
+
+  async query<Row extends object>(statement: Sql): Promise<Row[]> {
+    const rows = this.#run(render(statement, mark), (text) =>
+      this.#connection.prepare(text).all(...statement.values),
+    );
+    return rows.map((row) => ({ ...(row as Row) })); // The engine's rows have no prototype.
+  }
+
+  async execute(statement: Sql): Promise<number> {
+    return this.#run(render(statement, mark), (text) =>
+      Number(this.#connection.prepare(text).run(...statement.values).changes),
+    );
+  }
+
+  async transaction<Result>(work: (tx: Database) => Promise<Result>): Promise<Result> {
+    this.#run('begin immediate');
+    try {
+      const result = await Transaction.run(this.dialect, this, work);
+      this.#run('commit');
+      return result;
+    } catch (error) {
+      try {
+        this.#run('rollback');
+      } catch {
+        // A full disk rolls back by itself; what matters is the first error.
+      }
+      throw error;
+    }
+  }
+
+  async close(): Promise<void> {
+    if (!this.#isOpen) return;
+    this.#isOpen = false;
+    this.#connection.close();
+  }
+
+  #run<Result>(
+    text: string,
+    work: (text: string) => Result = (only) => this.#connection.exec(only) as Result,
+  ): Result {
+    if (!this.#isOpen) throw closedError();
+    try {
+      return work(text);
+    } catch (error) {
+      throw sqliteError(text, partsOf(error));
+    }
+  }
+}

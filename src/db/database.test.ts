@@ -1,0 +1,148 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { inserts, list, render, sql, tuples, type Value } from './database.js';
+
+const dollar = (position: number): string => `$${position}`;
+const mark = (): string => '?';
+
+describe('sql', () => {
+  test('keeps text and values apart', () => {
+    const name = "'; drop table users; --";
+
+    const statement = sql`select * from users where name = ${name} and id > ${7}`;
+
+    assert.equal(render(statement, dollar), 'select * from users where name = $1 and id > $2');
+    assert.deepEqual(statement.values, [name, 7]);
+  });
+
+  test('nests parts at every place, also beside each other', () => {
+    const columns = sql`id, name`;
+    const where = sql`where a = ${1} and b in (${list(['x', 'y'])})`;
+
+    const statement = sql`select ${columns} from t ${where}${sql` limit ${5}`}`;
+
+    const text = 'select id, name from t where a = $1 and b in ($2, $3) limit $4';
+    assert.equal(render(statement, dollar), text);
+    assert.deepEqual(statement.values, [1, 'x', 'y', 5]);
+  });
+
+  test('takes a part alone and a value alone', () => {
+    assert.equal(render(sql`${sql`select 1`}`, dollar), 'select 1');
+    assert.equal(render(sql`${1}`, dollar), '$1');
+    assert.equal(render(sql``, dollar), '');
+  });
+
+  for (const wrong of [
+    undefined,
+    true,
+    1n,
+    new Date(0),
+    {},
+    ['a'],
+    NaN,
+    Infinity,
+    new Uint8Array(),
+  ]) {
+    test(`refuses to bind ${String(wrong)}`, () => {
+      const value = wrong as unknown as Value;
+
+      assert.throws(() => sql`select ${value}`, /^TypeError: Cannot bind /);
+      assert.throws(() => sql`${sql`select`} ${value}`, /^TypeError: Cannot bind /);
+      assert.throws(() => list([value]), /^TypeError: Cannot bind /);
+      assert.throws(() => tuples([[value]]), /^TypeError: Cannot bind /);
+    });
+  }
+
+  for (const good of ['', 'é', 0, -1.5, 2 ** 53 - 1, null, new Uint8Array(2), Buffer.from('x')]) {
+    test(`binds ${JSON.stringify(good)}`, () => {
+      assert.deepEqual(sql`select ${good}`.values, [good]);
+    });
+  }
+});
+
+describe('list', () => {
+  test('is one placeholder a value', () => {
+    assert.equal(render(sql`in (${list([1])})`, mark), 'in (?)');
+    assert.equal(render(sql`in (${list([1, 2, 3])})`, mark), 'in (?, ?, ?)');
+  });
+
+  test('refuses to be empty', () => {
+    assert.throws(() => list([]), /Cannot make an SQL list: it has no values/);
+  });
+});
+
+describe('tuples', () => {
+  test('is one pair of brackets a row', () => {
+    const rows = tuples([
+      [1, 'a'],
+      [2, 'b'],
+    ]);
+
+    const statement = sql`insert into t (x, y) values ${rows}`;
+
+    assert.equal(render(statement, dollar), 'insert into t (x, y) values ($1, $2), ($3, $4)');
+    assert.deepEqual(statement.values, [1, 'a', 2, 'b']);
+    assert.equal(render(tuples([[1], [2]]), mark), '(?), (?)');
+  });
+
+  test('refuses no rows, empty rows and rows of different lengths', () => {
+    assert.throws(() => tuples([]), /there are no values/);
+    assert.throws(() => tuples([[]]), /there are no values/);
+    assert.throws(() => tuples([[1, 2], [3]]), /lengths differ/);
+  });
+});
+
+describe('inserts', () => {
+  const into = (rows: readonly (readonly Value[])[]) =>
+    inserts(sql`insert into t (x, y) values `, rows);
+  const pairs = (count: number) => Array.from({ length: count }, (_, index) => [index, 'a']);
+
+  test('is none for no rows, and one for up to 100', () => {
+    const [statement, ...more] = into(pairs(2));
+
+    assert.deepEqual(into([]), []);
+    assert.deepEqual(more, []);
+    assert.equal(
+      render(statement ?? sql``, dollar),
+      'insert into t (x, y) values ($1, $2), ($3, $4)',
+    );
+    assert.deepEqual(statement?.values, [0, 'a', 1, 'a']);
+    assert.equal(into(pairs(100)).length, 1);
+  });
+
+  test('has each row once, in order, in statements that are alike', () => {
+    const statements = [...into(pairs(250)), ...into(pairs(150))];
+
+    const firsts = statements.map(({ values }) => values[0]);
+    assert.deepEqual(firsts, [0, 100, 200, 0, 100]);
+    assert.deepEqual(
+      statements.flatMap(({ values }) => values),
+      [...pairs(250), ...pairs(150)].flat(),
+    );
+    const texts = statements.map((statement) => render(statement, mark));
+    assert.deepEqual([texts[1], texts[3], texts[4]], [texts[0], texts[0], texts[2]]);
+    assert.match(texts[2] ?? '', /^insert into t \(x, y\) values (\(\?, \?\), ){49}\(\?, \?\)$/);
+  });
+
+  test('refuses what cannot be bound, and rows of different lengths', () => {
+    assert.throws(() => into([[1, Number.NaN]]), /Cannot bind NaN/);
+    for (const odd of [
+      [[1, 'a'], [2]],
+      [[1, 'a'], [2, 'b', 'c'], [3]],
+      [[1], [2, 'b', 3]],
+    ]) {
+      assert.throws(() => into(odd), /lengths differ/);
+      assert.throws(() => into([...odd].reverse()), /lengths differ/);
+    }
+  });
+});
+
+describe('render', () => {
+  test('gives each dialect its own placeholders', () => {
+    const statement = sql`select ${1}, ${2}`;
+
+    assert.equal(render(statement, dollar), 'select $1, $2');
+    assert.equal(render(statement, mark), 'select ?, ?');
+    assert.equal(render(statement, dollar), 'select $1, $2');
+  });
+});

@@ -1,0 +1,11 @@
+/** Settles as `promise`, or rejects with `late()` after `ms`; what comes later is let go. */
+export function withDeadline<Result>(
+  promise: Promise<Result>,
+  ms: number,
+  late: () => Error,
+): Promise<Result> {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => reject(late()), ms);
+    promise.then(resolve, reject).finally(() => clearTimeout(timer));
+  });
+}

@@ -1,0 +1,161 @@
+import assert from 'node:assert/strict';
+import { after, describe, test } from 'node:test';
+import { describeDatabase } from '../../test/support/database-contract.js';
+import { findServer, openProxy } from '../../test/support/servers.js';
+import { sql } from './database.js';
+import { MariadbDatabase } from './mariadb.js';
+import { migrate } from './migrate.js';
+import { openDatabase } from './open.js';
+import type { ServerOptions } from './options.js';
+
+const unavailable = { name: 'service_unavailable', status: 503 };
+
+for (const dialect of ['mariadb', 'mysql'] as const) await describeDialect(dialect);
+
+async function describeDialect(dialect: 'mariadb' | 'mysql'): Promise<void> {
+  const server = await findServer(dialect);
+  const skip = typeof server === 'string' ? server : false;
+
+  if (typeof server !== 'string') {
+    await migrate(server.options);
+    after(() => server.drop());
+  }
+
+  function options(changes: Partial<ServerOptions> = {}): ServerOptions {
+    if (typeof server === 'string') throw new Error(server);
+    return { ...server.options, ...changes };
+  }
+
+  async function withDatabase(
+    changes: Partial<ServerOptions>,
+    work: (db: MariadbDatabase) => Promise<void>,
+  ): Promise<void> {
+    const db = await MariadbDatabase.open(options(changes));
+    try {
+      await work(db);
+    } finally {
+      await db.close();
+    }
+  }
+
+  describeDatabase(dialect, () => openDatabase(options()), skip);
+
+  describe(`${dialect} is guarded`, { skip }, () => {
+    test('against the configuration of its server: mode, isolation and time zone are ours', () =>
+      withDatabase({}, async (db) => {
+        const variable = dialect === 'mysql' ? sql`@@transaction_isolation` : sql`@@tx_isolation`;
+
+        const [row] = await db.query<{ mode: string; isolation: string }>(
+          sql`select @@sql_mode as mode, ${variable} as isolation`,
+        );
+
+        assert.match(row?.mode ?? '', /STRICT_ALL_TABLES/);
+        assert.equal(row?.isolation, 'READ-COMMITTED');
+      }));
+
+    test('against values that are too long: they are refused, not cut', () =>
+      withDatabase({}, async (db) => {
+        const long = 'x'.repeat(65);
+        const insert = sql`insert into api_keys (id, name, key_hash, scopes, created_at)
+          values (${'1'}, ${long}, ${'2'}, ${''}, ${0})`;
+
+        await assert.rejects(
+          db.execute(insert),
+          /^Error: Cannot run statement: insert into api_keys/,
+        );
+      }));
+
+    test('against a server that only lets read: refused, not a defect', () =>
+      withDatabase({ connectionsMax: 1 }, async (db) => {
+        const write = sql`update log_head set seq = seq`;
+        await db.transaction((tx) => tx.execute(sql`set session transaction read only`));
+
+        await assert.rejects(
+          db.transaction((tx) => tx.execute(write)),
+          unavailable,
+        );
+      }));
+
+    test('against a statement that runs too long: the server ends it', () =>
+      withDatabase({ statementMs: 200 }, async (db) => {
+        const slow = sql`select count(*) as count from information_schema.columns a,
+          information_schema.columns b, information_schema.columns c`;
+
+        await assert.rejects(db.query(slow), unavailable);
+        await assert.rejects(
+          db.transaction((tx) => tx.query(slow)),
+          unavailable,
+        );
+
+        assert.deepEqual(await db.query(sql`select 1 as one`), [{ one: 1 }]);
+      }));
+
+    test('against a server that hangs: all are answered, and new connections are made', async () => {
+      const proxy = await openProxy(options());
+      const changes = { host: '127.0.0.1', port: proxy.port, connectMs: 500, statementMs: 200 };
+      try {
+        await withDatabase(changes, async (db) => {
+          await Promise.all([1, 2, 3, 4].map(() => db.query(sql`select sleep(0.01)`)));
+          proxy.freeze();
+
+          const outcomes = await Promise.allSettled([
+            ...Array.from({ length: 8 }, () => db.query(sql`select 1`)),
+            ...Array.from({ length: 8 }, () => db.transaction((tx) => tx.query(sql`select 1`))),
+          ]);
+
+          for (const outcome of outcomes) {
+            if (outcome.status === 'rejected') {
+              assert.equal(outcome.reason.name, 'service_unavailable');
+            }
+          }
+          assert.ok(outcomes.some(({ status }) => status === 'rejected'));
+          assert.deepEqual(await db.query(sql`select 1 as one`), [{ one: 1 }]);
+          assert.equal(await db.transaction(async () => 'begun'), 'begun');
+        });
+      } finally {
+        await proxy.close();
+      }
+    });
+
+    test('against a connection that is cut: its statements fail, the next ones do not', async () => {
+      const proxy = await openProxy(options());
+      try {
+        await withDatabase({ host: '127.0.0.1', port: proxy.port }, async (db) => {
+          const transaction = db.transaction(async (tx) => {
+            await tx.query(sql`select 1`);
+            proxy.cut();
+            await tx.query(sql`select 2`);
+          });
+
+          await assert.rejects(transaction, unavailable);
+          assert.deepEqual(await db.query(sql`select 1 as one`), [{ one: 1 }]);
+        });
+      } finally {
+        await proxy.close();
+      }
+    });
+
+    test('against a transaction that never ends', () =>
+      withDatabase({ connectMs: 200, statementMs: 100, connectionsMax: 2 }, async (db) => {
+        const stuck = db.transaction(() => new Promise<never>(() => undefined));
+
+        await assert.rejects(stuck, unavailable);
+        assert.deepEqual(await db.query(sql`select 1 as one`), [{ one: 1 }]);
+        assert.equal(await db.transaction(async () => 'begun'), 'begun');
+      }));
+  });
+
+  describe(`${dialect} cannot be opened`, { skip }, () => {
+    const cases: [string, Partial<ServerOptions>, RegExp][] = [
+      ['where nobody listens', { port: 1 }, /no answer from the server at .*:1/],
+      ['when there is no such database', { database: 'herald_test_none' }, /npm run sync/],
+      ['by somebody unknown', { username: 'nobody_here', password: 'x' }, /refuses|may not use/],
+      ['before its schema is there', { database: 'mysql' }, /schema 0, need \d+: npm run sync/],
+    ];
+    for (const [when, changes, message] of cases) {
+      test(when, async () => {
+        await assert.rejects(openDatabase(options(changes)), message);
+      });
+    }
+  });
+}

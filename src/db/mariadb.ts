@@ -1,0 +1,222 @@
+import {
+  type ConnectionConfig,
+  createConnection,
+  createPool,
+  type Pool,
+  type PoolConnection,
+} from 'mariadb';
+import { Admission } from './admission.js';
+import { type Database, render, type Sql } from './database.js';
+import { withDeadline } from './deadline.js';
+import { unavailable } from './failures.js';
+import { mariadbError, mariadbOpenError } from './mariadb-errors.js';
+import type { ServerOptions } from './options.js';
+import { tlsOf } from './tls.js';
+import { retried, type Session, Transaction } from './transaction.js';
+
+/** What we use of a connection, and of a pool. */
+export interface MariadbConnection {
+  query(text: string, values?: unknown): Promise<unknown>;
+}
+
+const inFlightMax = 2000;
+
+const mark = (): string => '?';
+const late = (): Error => unavailable('the database does not answer in time');
+
+/**
+ * MariaDB 10.6 and MySQL 8.4, and later, over a bounded pool. They differ in how a statement is
+ * limited (`initSqlOf`), and in no way that callers see.
+ *
+ * `bigint`, `count(*)` and `sum` arrive as `number`; one that is no safe integer rejects the query.
+ * Read committed, strict mode. At most 2,000 statements and transactions are under way, and each
+ * statement ends within `connectMs + statementMs` and a second.
+ */
+export class MariadbDatabase implements Database {
+  readonly dialect: 'mariadb' | 'mysql';
+  readonly #transactionMs: number;
+  readonly #pool: Pool;
+  readonly #admission: Admission;
+  #closing: Promise<void> | undefined;
+
+  private constructor(options: ServerOptions, dialect: 'mariadb' | 'mysql') {
+    const { connectMs, statementMs, connectionsMax } = options;
+    this.dialect = dialect;
+    this.#transactionMs = connectMs + statementMs;
+    const transactionsMax = Math.max(1, connectionsMax - 1);
+    this.#admission = new Admission({ inFlightMax, transactionsMax, waitMs: this.#transactionMs });
+    this.#pool = createPool({
+      ...connectionConfigOf(options),
+      database: options.database,
+      connectionLimit: connectionsMax,
+      acquireTimeout: connectMs,
+      idleTimeout: 600,
+      minDelayValidation: 500,
+      initSql: initSqlOf(options),
+      // Behind the server's own limit: it costs the connection.
+      socketTimeout: statementMs + 1000,
+    });
+  }
+
+  /** Rejects when the server cannot be reached. */
+  static async open(options: ServerOptions): Promise<MariadbDatabase> {
+    await checkReachable(options); // The pool would only say that it has no connection.
+    const db = new MariadbDatabase(options, options.dialect === 'mysql' ? 'mysql' : 'mariadb');
+    try {
+      await db.query({ texts: ['select 1'], values: [] });
+      return db;
+    } catch (error) {
+      await db.close();
+      throw mariadbOpenError(options, error);
+    }
+  }
+
+  query<Row extends object>(statement: Sql): Promise<Row[]> {
+    return this.#admission.run(() => retried(() => queryOn<Row>(this.#pool, statement)));
+  }
+
+  execute(statement: Sql): Promise<number> {
+    return this.#admission.run(() => retried(() => executeOn(this.#pool, statement)));
+  }
+
+  transaction<Result>(work: (tx: Database) => Promise<Result>): Promise<Result> {
+    return this.#admission.transact(() => retried(() => this.#transact(work)));
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#admission.close().then(() => this.#pool.end());
+    return this.#closing;
+  }
+
+  async #transact<Result>(work: (tx: Database) => Promise<Result>): Promise<Result> {
+    const connection = await this.#pool.getConnection().catch((error: unknown) => {
+      throw mariadbError('begin', error);
+    });
+    let isOver = false;
+    const session: Session = {
+      query: (statement) => (isOver ? Promise.reject(late()) : queryOn(connection, statement)),
+      execute: (statement) => (isOver ? Promise.reject(late()) : executeOn(connection, statement)),
+    };
+    try {
+      // A deadlock ends a transaction by itself: what was sent along must not commit alone then.
+      await command(connection, 'set autocommit = 0');
+      const working = Transaction.run(this.dialect, session, work);
+      const result = await withDeadline(working, this.#transactionMs, late);
+      isOver = true;
+      await command(connection, 'commit');
+      await giveBack(connection); // Never rejects: it is committed.
+      return result;
+    } catch (error) {
+      isOver = true; // `work` may still be at it.
+      try {
+        await command(connection, 'rollback');
+        await giveBack(connection);
+      } catch {
+        connection.destroy(); // The server rolls back what it held.
+      }
+      throw error;
+    }
+  }
+}
+
+/** To the pool, as it came from there. */
+async function giveBack(connection: PoolConnection): Promise<void> {
+  try {
+    await command(connection, 'set autocommit = 1');
+    await connection.release();
+  } catch {
+    connection.destroy();
+  }
+}
+
+/** A connection of its own, without any limit on statements. The caller ends it. */
+export function connectMariadb(
+  options: ServerOptions,
+  { withDatabase = true }: { withDatabase?: boolean } = {},
+) {
+  const target: { database?: string } = withDatabase ? { database: options.database } : {};
+  const config = { ...connectionConfigOf(options), ...target };
+  return createConnection({ ...config, socketTimeout: 0, initSql: sessionSql });
+}
+
+/** Rows as plain objects. */
+export async function queryOn<Row extends object>(
+  connection: MariadbConnection,
+  statement: Sql,
+): Promise<Row[]> {
+  return [...((await run(connection, statement)) as Row[])]; // A copy without the package's `meta`.
+}
+
+/** How many rows matched: the package asks the server to count so. */
+export async function executeOn(connection: MariadbConnection, statement: Sql): Promise<number> {
+  return ((await run(connection, statement)) as { affectedRows?: number }).affectedRows ?? 0;
+}
+
+async function run(connection: MariadbConnection, statement: Sql): Promise<unknown> {
+  const text = render(statement, mark);
+  try {
+    return await connection.query(text, statement.values.map(asPackageWants));
+  } catch (error) {
+    throw mariadbError(text, error);
+  }
+}
+
+function command(connection: MariadbConnection, text: string): Promise<unknown> {
+  return run(connection, { texts: [text], values: [] });
+}
+
+/** Bytes that are no `Buffer` would go out as JSON. */
+function asPackageWants(value: Sql['values'][number]): unknown {
+  if (!(value instanceof Uint8Array)) return value;
+  return Buffer.from(value.buffer, value.byteOffset, value.byteLength);
+}
+
+async function checkReachable(options: ServerOptions): Promise<void> {
+  try {
+    await (await connectMariadb(options)).end();
+  } catch (error) {
+    throw mariadbOpenError(options, error);
+  }
+}
+
+function connectionConfigOf(options: ServerOptions): ConnectionConfig {
+  const { host, port, username, password, ssl, connectMs } = options;
+  return {
+    host,
+    port,
+    user: username,
+    password,
+    ssl: tlsOf(options),
+    connectTimeout: connectMs,
+    timezone: 'Z',
+    charset: 'utf8mb4',
+    bigIntAsNumber: true,
+    insertIdAsNumber: true,
+    decimalAsNumber: true,
+    checkNumberRange: true,
+    multipleStatements: false,
+    permitLocalInfile: false,
+    // Without TLS somebody on the way could put in a key of his own; on one machine nobody is.
+    allowPublicKeyRetrieval: ssl === false && /^(localhost|127\.[\d.]+|::1)$/.test(host),
+  };
+}
+
+/** An old server's configuration may cut values short, or read a backslash as it is. */
+const sessionSql = [
+  'set session transaction isolation level read committed',
+  "set session sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'",
+];
+
+function initSqlOf({ dialect, statementMs, connectMs }: ServerOptions): string[] {
+  const seconds = Math.ceil(statementMs / 1000);
+  const limits = {
+    mariadb: [
+      `set session max_statement_time = ${statementMs / 1000}`,
+      `set session idle_transaction_timeout = ${Math.ceil((connectMs + statementMs) / 1000)}`,
+    ],
+    // Only for `select`; what else takes too long is ended by `socketTimeout`.
+    mysql: [`set session max_execution_time = ${statementMs}`],
+  };
+  const own = dialect === 'mysql' ? limits.mysql : limits.mariadb;
+  return [...sessionSql, `set session innodb_lock_wait_timeout = ${seconds}`, ...own];
+}

@@ -1,0 +1,74 @@
+import { createHash } from 'node:crypto';
+import { sql } from './database.js';
+import { connectMariadb, executeOn, type MariadbConnection, queryOn } from './mariadb.js';
+import { mariadbOpenError, nativeOf, noSuchDatabase } from './mariadb-errors.js';
+import type { MigrationTarget, Purpose } from './migration-target.js';
+import type { ServerOptions } from './options.js';
+import type { Session } from './transaction.js';
+
+const lockWaitSeconds = 30;
+
+/** One connection without limits: the pool's would cut long statements and the wait for the lock. */
+export async function openMariadbTarget(
+  options: ServerOptions,
+  purpose: Purpose,
+): Promise<MigrationTarget | undefined> {
+  const connection = await connect(options, purpose);
+  if (connection === undefined) return undefined;
+  const session = sessionOn(connection);
+  const name = lockNameOf(options);
+  return {
+    reading: (work) => work(session),
+    async exclusively(work) {
+      const [row] = await session.query<{ taken: number | null }>(
+        sql`select get_lock(${name}, ${lockWaitSeconds}) as taken`,
+      );
+      if (row?.taken !== 1) {
+        throw new Error(`Cannot migrate: another migrator is at it for ${lockWaitSeconds} s`);
+      }
+      return work(session); // The lock goes with the connection.
+    },
+    close: () => connection.end(),
+  };
+}
+
+async function connect(options: ServerOptions, purpose: Purpose) {
+  try {
+    return await connectMariadb(options);
+  } catch (error) {
+    if (nativeOf(error).errno !== noSuchDatabase) throw mariadbOpenError(options, error);
+  }
+  if (purpose === 'look') return undefined;
+  try {
+    await createDatabase(options);
+    return await connectMariadb(options);
+  } catch (error) {
+    throw mariadbOpenError(options, error);
+  }
+}
+
+async function createDatabase(options: ServerOptions): Promise<void> {
+  const connection = await connectMariadb(options, { withDatabase: false });
+  try {
+    const name = options.database.replaceAll('`', '``');
+    await connection.query(
+      `create database if not exists \`${name}\` character set utf8mb4 collate utf8mb4_bin`,
+    );
+  } finally {
+    await connection.end();
+  }
+}
+
+/** At most 64 characters, or MySQL refuses it. */
+function lockNameOf({ database }: ServerOptions): string {
+  const name = `herald:migrate:${database}`;
+  if (name.length <= 64) return name;
+  return `herald:migrate:${createHash('sha256').update(database).digest('hex').slice(0, 40)}`;
+}
+
+function sessionOn(connection: MariadbConnection): Session {
+  return {
+    query: (statement) => queryOn(connection, statement),
+    execute: (statement) => executeOn(connection, statement),
+  };
+}

@@ -1,0 +1,75 @@
+import { render, type Sql } from './database.js';
+import type { MigrationTarget, Purpose } from './migration-target.js';
+import type { ServerOptions } from './options.js';
+import { connectPostgres, type PostgresClient } from './postgres-client.js';
+import { codeOf, postgresError, postgresOpenError } from './postgres-errors.js';
+import type { Session } from './transaction.js';
+
+const noSuchDatabase = '3D000';
+const databaseExists = '42P04';
+const lockKey = 4_711_000_017; // Any number, as long as all of us take the same one.
+
+/** One connection without limits on statements: tables may take their time. */
+export async function openPostgresTarget(
+  options: ServerOptions,
+  purpose: Purpose,
+): Promise<MigrationTarget | undefined> {
+  const client = connectPostgres(options, { max: 1, limited: false });
+  try {
+    await client.unsafe('select 1');
+  } catch (error) {
+    await client.end({ timeout: 0 });
+    if (codeOf(error) !== noSuchDatabase) throw postgresOpenError(options, error);
+    if (purpose === 'look') return undefined;
+    await createDatabase(options);
+    return openPostgresTarget(options, purpose);
+  }
+  return {
+    reading: (work) => work(sessionOn(client)),
+    async exclusively<Result>(work: (session: Session) => Promise<Result>): Promise<Result> {
+      let result: { readonly value: Result } | undefined;
+      await client.begin(async (transaction) => {
+        await lock(transaction);
+        result = { value: await work(sessionOn(transaction)) };
+      });
+      if (result === undefined) throw new Error('Cannot migrate: the transaction did not run');
+      return result.value;
+    },
+    close: () => client.end({ timeout: 1 }),
+  };
+}
+
+async function createDatabase(options: ServerOptions): Promise<void> {
+  const client = connectPostgres(options, { database: 'postgres', max: 1, limited: false });
+  try {
+    await client.unsafe(`create database "${options.database.replaceAll('"', '""')}"`);
+  } catch (error) {
+    // Another migrator was faster: just as well. Two at once also meet in the catalogue (23505).
+    if (![databaseExists, '23505'].includes(codeOf(error))) throw postgresOpenError(options, error);
+  } finally {
+    await client.end({ timeout: 1 });
+  }
+}
+
+/** Held to the end of the transaction, so also when the connection breaks. */
+async function lock(client: Pick<PostgresClient, 'unsafe'>): Promise<void> {
+  await client.unsafe(`set local statement_timeout = 0`);
+  await client.unsafe(`set local lock_timeout = '30s'`);
+  await client.unsafe(`select pg_advisory_xact_lock(${lockKey})`);
+  await client.unsafe(`set local lock_timeout = '5s'`);
+}
+
+function sessionOn(client: Pick<PostgresClient, 'unsafe'>): Session {
+  const run = async (statement: Sql) => {
+    const text = render(statement, (position) => `$${position}`);
+    try {
+      return await client.unsafe<object[]>(text, statement.values as (string | number)[]);
+    } catch (error) {
+      throw postgresError(text, error);
+    }
+  };
+  return {
+    query: async <Row extends object>(statement: Sql) => [...(await run(statement))] as Row[],
+    execute: async (statement) => (await run(statement)).count ?? 0,
+  };
+}

@@ -1,0 +1,295 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, test } from 'node:test';
+import { asIs, findServer } from '../../test/support/servers.js';
+import { silentLog } from '../log.js';
+import { type Dialect, sql, tuples } from './database.js';
+import { MariadbDatabase } from './mariadb.js';
+import { migrate, reset, schemaState, status } from './migrate.js';
+import type { Migration } from './migration.js';
+import { migrationsOf, tables } from './migration-list.js';
+import { openDatabase } from './open.js';
+import { type DatabaseOptions, databaseName } from './options.js';
+
+interface Place {
+  /** Of a database that is not there yet. */
+  readonly options: DatabaseOptions;
+  drop(): Promise<void>;
+}
+
+for (const dialect of ['sqlite', 'postgres', 'mariadb', 'mysql'] as const) {
+  await describeMigrations(dialect);
+}
+
+async function describeMigrations(dialect: Dialect): Promise<void> {
+  const place = dialect === 'sqlite' ? filePlace : await serverPlace(dialect);
+  const skip = typeof place === 'string' ? place : false;
+
+  async function withPlace(work: (options: DatabaseOptions) => Promise<void>): Promise<void> {
+    if (typeof place === 'string') throw new Error(place);
+    const { options, drop } = await place();
+    try {
+      await work(options);
+    } finally {
+      await drop();
+    }
+  }
+
+  const known = migrationsOf[dialect];
+  const steps = known.map(({ version, name }) => ({ version, name }));
+  const latest = known.length;
+  const [create, insert] = [
+    'create table if not exists more (id int)',
+    'insert into more values (1)',
+  ];
+  const more: Migration = { version: latest + 1, name: 'more', statements: [create, insert] };
+  const moreStep = { version: more.version, name: more.name };
+
+  describe(`${dialect} migrations`, { skip }, () => {
+    test('make the database and all tables, which take and give rows', () =>
+      withPlace(async (options) => {
+        const outcome = await migrate(options);
+
+        assert.deepEqual(outcome, { applied: steps, version: latest });
+        const db = await openDatabase(options);
+        try {
+          for (const table of tables) {
+            const rows = await db.query(asIs(`select count(*) as count from ${table}`));
+            assert.deepEqual(rows, [{ count: 0 }], table);
+          }
+          assert.deepEqual(await schemaState(db), { version: latest, latest });
+        } finally {
+          await db.close();
+        }
+      }));
+
+    test('let a deleted user take sessions and stream tokens along, and never give an id again', () =>
+      withPlace(async (options) => {
+        await migrate(options);
+        const db = await openDatabase(options);
+        try {
+          const user = (name: string) =>
+            sql`insert into users (username, username_key, password_hash, first_name, last_name,
+              password_changed_at, created_at, updated_at)
+              values (${name}, ${name}, 'x', 'x', 'x', 0, 0, 0)`;
+          const ids = sql`select id from users order by id`;
+          await db.execute(user('ann'));
+          const [ann] = await db.query<{ id: number }>(ids);
+          assert.equal(ann?.id, 1);
+          await db.execute(
+            sql`insert into sessions (id, user_id, selector, cur_hash, created_at, refreshed_at,
+              idle_expires_at, absolute_expires_at) values ('s', 1, 's', 'h', 0, 0, 0, 0)`,
+          );
+          await db.execute(
+            sql`insert into stream_tokens (token_hash, user_id, session_id, created_at, expires_at)
+              values ('t', 1, 's', 0, 0)`,
+          );
+
+          await db.execute(sql`delete from users where id = 1`);
+          await db.execute(user('bob'));
+
+          assert.deepEqual(await db.query(sql`select id from sessions`), []);
+          assert.deepEqual(await db.query(sql`select token_hash from stream_tokens`), []);
+          assert.deepEqual(await db.query(ids), [{ id: 2 }]);
+        } finally {
+          await db.close();
+        }
+      }));
+
+    test('keep names and audiences apart that differ in case or accent only', () =>
+      withPlace(async (options) => {
+        await migrate(options);
+        const db = await openDatabase(options);
+        try {
+          const rows = ['a', 'A', 'á'].map((name) => [name, name, 'x', 'x', 'x', 0, 0, 0]);
+          await db.execute(
+            sql`insert into users (username, username_key, password_hash, first_name, last_name,
+              password_changed_at, created_at, updated_at) values ${tuples(rows)}`,
+          );
+          await db.execute(
+            sql`insert into event_audiences (audience, seq) values ('u:a', 1), ('u:A', 1)`,
+          );
+
+          assert.equal((await db.query(sql`select id from users`)).length, 3);
+          assert.deepEqual(
+            await db.query(sql`select seq from event_audiences where audience = ${'u:A'}`),
+            [{ seq: 1 }],
+          );
+        } finally {
+          await db.close();
+        }
+      }));
+
+    test('run a second time apply nothing', () =>
+      withPlace(async (options) => {
+        await migrate(options);
+
+        assert.deepEqual(await migrate(options), { applied: [], version: latest });
+      }));
+
+    test('two at once: each is applied by one of them', () =>
+      withPlace(async (options) => {
+        const outcomes = await Promise.all([1, 2, 3].map(() => migrate(options)));
+
+        assert.deepEqual(
+          outcomes.flatMap(({ applied }) => applied),
+          steps,
+        );
+      }));
+
+    test('apply what is new, and only that', () =>
+      withPlace(async (options) => {
+        await migrate(options);
+
+        const outcome = await migrate(options, { migrations: [...known, more] });
+
+        assert.deepEqual(outcome, { applied: [moreStep], version: more.version });
+      }));
+
+    test('that were changed after they were applied stop everything', () =>
+      withPlace(async (options) => {
+        await migrate(options);
+        const changed = known.map((migration) => ({ ...migration, statements: [create] }));
+
+        await assert.rejects(
+          migrate(options, { migrations: [...changed, more] }),
+          /Cannot use schema: migration 1 \(init\) is not the one that was applied/,
+        );
+        const found = await status(options, { migrations: [...known, more] });
+        assert.deepEqual(found?.pending, [moreStep]);
+      }));
+
+    test('of a later program are refused', () =>
+      withPlace(async (options) => {
+        await migrate(options, { migrations: [...known, more] });
+
+        await assert.rejects(
+          migrate(options),
+          /Cannot use schema: it is version \d+, and this program knows up to \d+/,
+        );
+      }));
+
+    test('status tells what is done and what would be, and changes nothing', () =>
+      withPlace(async (given) => {
+        const options = { ...given, clock: () => 1_767_225_600_000 };
+        assert.equal(await status(options), undefined);
+        await migrate(options);
+
+        const found = await status(options, { migrations: [...known, more] });
+
+        assert.deepEqual(found, {
+          version: latest,
+          latest: more.version,
+          applied: steps.map((step) => ({ ...step, appliedAt: 1_767_225_600_000 })),
+          pending: [moreStep],
+          unfinished: undefined,
+        });
+      }));
+
+    test('that fail half-way can be gone on with', () =>
+      withPlace(async (options) => {
+        const missing = 'insert into nowhere values (1)';
+        const broken = { ...more, statements: [create, insert, missing, insert] };
+        const migrations = [...known, broken];
+        await migrate(options);
+        await assert.rejects(migrate(options, { migrations }), /Cannot run statement: insert into/);
+        const found = await status(options, { migrations });
+
+        // MariaDB and MySQL keep what was done, and note how far it went; elsewhere nothing is left.
+        const keeps = dialect === 'mariadb' || dialect === 'mysql';
+        assert.equal(found?.version, latest);
+        assert.deepEqual(found?.unfinished, keeps ? moreStep : undefined);
+        if (!keeps) {
+          const outcome = await migrate(options, { migrations: [...known, more] });
+          assert.deepEqual(outcome.applied, [moreStep]);
+          return;
+        }
+        await makeTable(options, 'nowhere');
+        const outcome = await migrate(options, { migrations });
+        assert.deepEqual(outcome.applied, [moreStep]);
+        const db = await openServer(options);
+        try {
+          const rows = await db.query(sql`select count(*) as count from more`);
+          assert.deepEqual(rows, [{ count: 2 }]); // The first of its inserts did not run twice.
+        } finally {
+          await db.close();
+        }
+      }));
+
+    test('that were cut off run again from where they were, over what is there already', () =>
+      withPlace(async (options) => {
+        if (dialect !== 'mariadb' && dialect !== 'mysql') return; // The others leave nothing.
+        await migrate(options);
+        const db = await openServer(options);
+        await db.execute(sql`update schema_migration set dirty = 1, statements_done = 0`);
+        await db.close();
+        await assert.rejects(openDatabase(options), /npm run sync/);
+
+        assert.deepEqual(await migrate(options), { applied: steps, version: latest });
+        await (await openDatabase(options)).close();
+      }));
+
+    test('reset drops all and makes it anew, if it may', () =>
+      withPlace(async (options) => {
+        await migrate(options);
+        const db = await openDatabase(options);
+        await db.execute(
+          sql`insert into users (username, username_key, password_hash, first_name, last_name,
+            password_changed_at, created_at, updated_at) values ('a','a','x','x','x',0,0,0)`,
+        );
+        await db.close();
+        const name = databaseName(options);
+
+        await assert.rejects(reset(options, { production: true, yes: name }), /this is production/);
+        for (const yes of [undefined, '', 'other']) {
+          await assert.rejects(
+            reset(options, { production: false, yes }),
+            new RegExp(`--yes=${name}`),
+          );
+        }
+        const outcome = await reset(options, { production: false, yes: name });
+
+        assert.deepEqual(outcome, { applied: steps, version: latest });
+        const again = await openDatabase(options);
+        assert.deepEqual(await again.query(sql`select id from users`), []);
+        await again.close();
+        // Nobody in it: nothing to confirm.
+        await reset(options, { production: false, yes: undefined });
+      }));
+  });
+}
+
+/** Past the check of the schema, which here is newer than the program. */
+function openServer(options: DatabaseOptions) {
+  if (options.dialect === 'sqlite') throw new Error('not a server');
+  return MariadbDatabase.open(options);
+}
+
+/** Makes a table past the migrations, as an operator would. */
+async function makeTable(options: DatabaseOptions, table: string): Promise<void> {
+  const server = await findServer(options.dialect === 'mysql' ? 'mysql' : 'mariadb');
+  if (typeof server === 'string') throw new Error(server);
+  await server.administer(`create table ${databaseName(options)}.${table} (id int)`);
+}
+
+async function filePlace(): Promise<Place> {
+  const folder = mkdtempSync(join(tmpdir(), 'herald-'));
+  return {
+    options: { dialect: 'sqlite', file: join(folder, 'test.db'), log: silentLog },
+    drop: async () => rmSync(folder, { recursive: true, force: true }),
+  };
+}
+
+async function serverPlace(
+  dialect: 'postgres' | 'mariadb' | 'mysql',
+): Promise<string | (() => Promise<Place>)> {
+  const found = await findServer(dialect);
+  if (typeof found === 'string') return found;
+  return async () => {
+    const server = await findServer(dialect); // With a database name of its own.
+    if (typeof server === 'string') throw new Error(server);
+    return server;
+  };
+}

@@ -1,0 +1,117 @@
+import type { Database } from './database.js';
+import type { Migration } from './migration.js';
+import { migrationsOf } from './migration-list.js';
+import {
+  applyPending,
+  dropTables,
+  hasUsers,
+  type MigrationOutcome,
+  type SchemaStatus,
+  statusOf,
+} from './migration-run.js';
+import type { MigrationTarget, Purpose } from './migration-target.js';
+import { type DatabaseOptions, databaseName } from './options.js';
+import type { Session } from './transaction.js';
+
+interface MigrateOptions {
+  /** For tests; by default those of the dialect. */
+  readonly migrations?: readonly Migration[];
+}
+
+/**
+ * Makes the database if it is missing and this account may, then applies pending migrations. Never
+ * drops anything. Running it twice, or two at once, is fine.
+ */
+export function migrate(
+  options: DatabaseOptions,
+  { migrations = migrationsOf[options.dialect] }: MigrateOptions = {},
+): Promise<MigrationOutcome> {
+  const parts = { ...timingOf(options), dialect: options.dialect, migrations };
+  return changing(options, (session) => applyPending(session, parts));
+}
+
+/** What `migrate` has done and would do; changes nothing. Undefined: there is no such database. */
+export async function status(
+  options: DatabaseOptions,
+  { migrations = migrationsOf[options.dialect] }: MigrateOptions = {},
+): Promise<SchemaStatus | undefined> {
+  const target = await openTarget(options, 'look');
+  if (target === undefined) return undefined;
+  try {
+    const { dialect } = options;
+    return await target.reading((session) => statusOf(session, { dialect, migrations }));
+  } finally {
+    await target.close();
+  }
+}
+
+/**
+ * Drops every table of Herald and makes them again, empty.
+ *
+ * Refused in production, and when there are users unless `yes` is the name of the database
+ * (`databaseName`).
+ */
+export async function reset(
+  options: DatabaseOptions,
+  { production, yes }: { production: boolean; yes: string | undefined },
+): Promise<MigrationOutcome> {
+  const { dialect } = options;
+  if (production) throw new Error('Cannot reset database: this is production');
+  const name = databaseName(options);
+  const parts = { ...timingOf(options), dialect, migrations: migrationsOf[dialect] };
+  return changing(options, async (session) => {
+    if (yes !== name && (await hasUsers(session, dialect))) {
+      throw new Error(`Cannot reset database: it has users; confirm with --yes=${name}`);
+    }
+    await dropTables(session);
+    return applyPending(session, parts);
+  });
+}
+
+/** How far the schema of an open database is, and how far this program needs it. */
+export async function schemaState(db: Database): Promise<{ version: number; latest: number }> {
+  const { dialect } = db;
+  const { version, latest } = await statusOf(db, { dialect, migrations: migrationsOf[dialect] });
+  return { version, latest };
+}
+
+/** Rejects, and names the command that helps, when the schema is not that of this program. */
+export async function requireSchema(db: Database): Promise<void> {
+  const { version, latest } = await schemaState(db);
+  if (version < latest) {
+    throw new Error(`Cannot open database: it has schema ${version}, need ${latest}: npm run sync`);
+  }
+}
+
+async function changing<Result>(
+  options: DatabaseOptions,
+  work: (session: Session) => Promise<Result>,
+): Promise<Result> {
+  const target = await openTarget(options, 'change');
+  if (target === undefined) throw new Error('Cannot migrate database: it cannot be made');
+  try {
+    return await target.exclusively(work);
+  } finally {
+    await target.close();
+  }
+}
+
+async function openTarget(
+  options: DatabaseOptions,
+  purpose: Purpose,
+): Promise<MigrationTarget | undefined> {
+  if (options.dialect === 'sqlite') {
+    const { openSqliteTarget } = await import('./migrate-sqlite.js');
+    return openSqliteTarget(options, purpose);
+  }
+  if (options.dialect === 'postgres') {
+    const { openPostgresTarget } = await import('./migrate-postgres.js');
+    return openPostgresTarget(options, purpose);
+  }
+  const { openMariadbTarget } = await import('./migrate-mariadb.js');
+  return openMariadbTarget(options, purpose);
+}
+
+function timingOf({ clock }: DatabaseOptions) {
+  return clock === undefined ? {} : { clock };
+}

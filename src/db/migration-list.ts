@@ -1,0 +1,28 @@
+import type { Dialect } from './database.js';
+import type { Migration } from './migration.js';
+import { mariadbMigrations } from './migrations/mariadb.js';
+import { mysqlMigrations } from './migrations/mysql.js';
+import { postgresMigrations } from './migrations/postgres.js';
+import { sqliteMigrations } from './migrations/sqlite.js';
+
+export const migrationsOf: Readonly<Record<Dialect, readonly Migration[]>> = {
+  sqlite: sqliteMigrations,
+  postgres: postgresMigrations,
+  mariadb: mariadbMigrations,
+  mysql: mysqlMigrations,
+};
+
+/** Every table the migrations make, those that refer to others first: the order to drop them in. */
+export const tables = [
+  'stream_tokens',
+  'sessions',
+  'users',
+  'api_keys',
+  'event_audiences',
+  'trimmed_audiences',
+  'events',
+  'log_head',
+  'idempotency',
+  'processes',
+  'stream_takeovers',
+] as const;

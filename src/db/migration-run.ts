@@ -1,0 +1,169 @@
+import type { Clock } from '../clock.js';
+import { type Dialect, type Sql, sql } from './database.js';
+import { checksumOf, type Migration } from './migration.js';
+import { tables } from './migration-list.js';
+import type { Session } from './transaction.js';
+
+export interface Step {
+  readonly version: number;
+  readonly name: string;
+}
+
+export interface MigrationOutcome {
+  /** In order; none when the schema was up to date. */
+  readonly applied: readonly Step[];
+  /** Of the schema now; 0: no tables. */
+  readonly version: number;
+}
+
+export interface SchemaStatus {
+  readonly version: number;
+  /** The newest this program knows. */
+  readonly latest: number;
+  readonly applied: readonly (Step & { readonly appliedAt: number })[];
+  readonly pending: readonly Step[];
+  /** A migration that began and did not end; `migrate` goes on with it. */
+  readonly unfinished: Step | undefined;
+}
+
+export interface MigrationParts {
+  readonly dialect: Dialect;
+  readonly migrations: readonly Migration[];
+  readonly clock?: Clock;
+}
+
+interface Row {
+  readonly version: number;
+  readonly name: string;
+  readonly checksum: string;
+  readonly applied_at: number;
+  readonly dirty: number;
+  readonly statements_done: number;
+}
+
+/**
+ * Applies what is pending. The caller holds the lock that keeps a second migrator out.
+ *
+ * Each step is noted before it is done, so on servers that cannot roll tables back (MariaDB, MySQL)
+ * a migration that was cut off goes on at its statement; on the others a failure leaves nothing.
+ * Throws when an applied migration was changed since, or the schema is newer than this program.
+ */
+export async function applyPending(
+  session: Session,
+  { dialect, migrations, clock = Date.now }: MigrationParts,
+): Promise<MigrationOutcome> {
+  await session.execute(sql`create table if not exists schema_migration (
+    version int not null primary key, name varchar(190) not null, checksum varchar(64) not null,
+    applied_at bigint not null, dirty int not null, statements_done int not null)`);
+  const rows = await appliedRows(session, dialect);
+  checkHistory(rows, migrations);
+  const applied: Step[] = [];
+  for (const migration of migrations) {
+    const row = rows.find(({ version }) => version === migration.version);
+    if (row?.dirty === 0) continue;
+    await applyOne(session, migration, row, clock);
+    applied.push(stepOf(migration));
+  }
+  return { applied, version: migrations.at(-1)?.version ?? 0 };
+}
+
+/** Reads only. Throws as `applyPending` does. */
+export async function statusOf(
+  session: Session,
+  { dialect, migrations }: MigrationParts,
+): Promise<SchemaStatus> {
+  const rows = await appliedRows(session, dialect);
+  checkHistory(rows, migrations);
+  const done = rows.filter(({ dirty }) => dirty === 0);
+  const unfinished = rows.find(({ dirty }) => dirty !== 0);
+  return {
+    version: done.at(-1)?.version ?? 0,
+    latest: migrations.at(-1)?.version ?? 0,
+    applied: done.map((row) => ({ ...stepOf(row), appliedAt: row.applied_at })),
+    pending: migrations.slice(done.length).map(stepOf),
+    unfinished: unfinished && stepOf(unfinished),
+  };
+}
+
+/** Drops every table of ours, and what is in it. */
+export async function dropTables(session: Session): Promise<void> {
+  for (const table of [...tables, 'schema_migration']) {
+    await session.execute(asIs(`drop table if exists ${table}`));
+  }
+}
+
+export async function hasUsers(session: Session, dialect: Dialect): Promise<boolean> {
+  if (!(await hasTable(session, dialect, 'users'))) return false;
+  return (await session.query(sql`select id from users limit 1`)).length > 0;
+}
+
+async function applyOne(
+  session: Session,
+  migration: Migration,
+  row: Row | undefined,
+  clock: Clock,
+): Promise<void> {
+  const { version, name, statements } = migration;
+  if (row === undefined) {
+    await session.execute(
+      sql`insert into schema_migration
+          (version, name, checksum, applied_at, dirty, statements_done)
+        values (${version}, ${name}, ${checksumOf(migration)}, ${clock()}, 1, 0)`,
+    );
+  }
+  for (const [index, statement] of statements.entries()) {
+    if (index < (row?.statements_done ?? 0)) continue;
+    await session.execute(asIs(statement));
+    await session.execute(
+      sql`update schema_migration set statements_done = ${index + 1} where version = ${version}`,
+    );
+  }
+  await session.execute(
+    sql`update schema_migration set dirty = 0, applied_at = ${clock()} where version = ${version}`,
+  );
+}
+
+async function appliedRows(session: Session, dialect: Dialect): Promise<Row[]> {
+  if (!(await hasTable(session, dialect, 'schema_migration'))) return [];
+  return session.query<Row>(
+    sql`select version, name, checksum, applied_at, dirty, statements_done
+      from schema_migration order by version`,
+  );
+}
+
+async function hasTable(session: Session, dialect: Dialect, name: string): Promise<boolean> {
+  const found = {
+    sqlite: sql`select name from sqlite_schema where type = 'table' and name = ${name}`,
+    postgres: sql`select table_name from information_schema.tables
+      where table_schema = current_schema() and table_name = ${name}`,
+    mariadb: sql`select table_name from information_schema.tables
+      where table_schema = database() and table_name = ${name}`,
+  };
+  const statement = dialect === 'mysql' ? found.mariadb : found[dialect];
+  return (await session.query(statement)).length > 0;
+}
+
+function checkHistory(rows: readonly Row[], migrations: readonly Migration[]): void {
+  const latest = migrations.at(-1)?.version ?? 0;
+  for (const [index, { version, name, checksum }] of rows.entries()) {
+    const migration = migrations[index];
+    if (migration === undefined) {
+      throw new Error(
+        `Cannot use schema: it is version ${version}, and this program knows up to ${latest}: npm run sync was run by a newer Herald`,
+      );
+    }
+    if (migration.version !== version || checksumOf(migration) !== checksum) {
+      throw new Error(
+        `Cannot use schema: migration ${version} (${name}) is not the one that was applied`,
+      );
+    }
+  }
+}
+
+function stepOf({ version, name }: Step): Step {
+  return { version, name };
+}
+
+function asIs(text: string): Sql {
+  return { texts: [text], values: [] };
+}

@@ -1,0 +1,146 @@
+import type { Migration } from '../migration.js';
+
+const ascii = 'character set ascii collate ascii_bin';
+const tableOptions = 'engine = InnoDB default character set utf8mb4 collate utf8mb4_bin';
+
+/**
+ * Collations are written out, for the servers' defaults differ and compare without case. Indexes
+ * and foreign keys stand inside their table, so that each statement bears to run twice.
+ */
+export const mariadbMigrations: readonly Migration[] = [
+  {
+    version: 1,
+    name: 'init',
+    statements: [
+      `create table if not exists users (
+        id bigint not null auto_increment primary key,
+        username varchar(190) not null,
+        username_key varchar(190) not null,
+        password_hash varchar(255) not null,
+        pepper_version smallint not null default 0,
+        first_name varchar(190) not null,
+        last_name varchar(190) not null,
+        disabled_at bigint,
+        tokens_valid_after bigint not null default 0,
+        password_changed_at bigint not null,
+        last_login_at bigint,
+        created_at bigint not null,
+        updated_at bigint not null,
+        unique key users_username_key (username_key)
+      ) ${tableOptions}`,
+
+      `create table if not exists sessions (
+        id char(32) ${ascii} not null primary key,
+        user_id bigint not null,
+        selector char(32) ${ascii} not null,
+        cur_hash char(64) ${ascii} not null,
+        prev_hash char(64) ${ascii},
+        successor_enc varchar(255) ${ascii},
+        prev_valid_until bigint not null default 0,
+        generation int not null default 0,
+        created_at bigint not null,
+        refreshed_at bigint not null,
+        idle_expires_at bigint not null,
+        absolute_expires_at bigint not null,
+        revoked_at bigint,
+        revoke_reason varchar(16) ${ascii},
+        ip_key varchar(64),
+        user_agent varchar(255),
+        unique key sessions_selector (selector),
+        key sessions_user (user_id, revoked_at),
+        key sessions_idle (idle_expires_at),
+        key sessions_revoked (revoked_at),
+        foreign key (user_id) references users (id) on delete cascade
+      ) ${tableOptions}`,
+
+      `create table if not exists stream_tokens (
+        token_hash char(64) ${ascii} not null primary key,
+        user_id bigint not null,
+        session_id char(32) ${ascii} not null,
+        created_at bigint not null,
+        expires_at bigint not null,
+        lease_until bigint,
+        connection_id char(32) ${ascii},
+        start_position varchar(40) ${ascii},
+        takeovers int not null default 0,
+        key stream_tokens_user (user_id, created_at),
+        key stream_tokens_session (session_id),
+        key stream_tokens_expiry (expires_at),
+        key stream_tokens_lease (lease_until),
+        foreign key (user_id) references users (id) on delete cascade
+      ) ${tableOptions}`,
+
+      `create table if not exists api_keys (
+        id char(16) ${ascii} not null primary key,
+        name varchar(64) not null,
+        key_hash char(64) ${ascii} not null,
+        scopes varchar(255) not null,
+        created_at bigint not null,
+        last_used_at bigint,
+        revoked_at bigint,
+        unique key api_keys_name (name),
+        unique key api_keys_key_hash (key_hash)
+      ) ${tableOptions}`,
+
+      `create table if not exists events (
+        seq bigint not null primary key,
+        type varchar(64) ${ascii},
+        data mediumtext not null,
+        created_at bigint not null,
+        expires_at bigint
+      ) ${tableOptions}`,
+      `create table if not exists event_audiences (
+        audience varchar(80) ${ascii} not null,
+        seq bigint not null,
+        primary key (audience, seq),
+        key event_audiences_seq (seq)
+      ) ${tableOptions}`,
+
+      `create table if not exists log_head (
+        id int not null primary key check (id = 1),
+        epoch varchar(16) ${ascii} not null,
+        seq bigint not null,
+        trimmed_seq bigint not null,
+        bytes bigint not null
+      ) ${tableOptions}`,
+
+      `create table if not exists idempotency (
+        key_hash char(64) ${ascii} not null primary key,
+        body_hash char(64) ${ascii} not null,
+        first_seq bigint not null,
+        event_count int not null,
+        expires_at bigint not null,
+        key idempotency_expiry (expires_at)
+      ) ${tableOptions}`,
+    ],
+  },
+  {
+    version: 2,
+    name: 'neighbours',
+    statements: [
+      `create table if not exists processes (
+        id char(16) ${ascii} not null primary key,
+        users int not null,
+        seen_at bigint not null,
+        key processes_seen (seen_at)
+      ) ${tableOptions}`,
+      `create table if not exists stream_takeovers (
+        connection_id char(32) ${ascii} not null primary key,
+        token_hash char(64) ${ascii} not null,
+        taken_at bigint not null,
+        key stream_takeovers_time (taken_at)
+      ) ${tableOptions}`,
+    ],
+  },
+  {
+    version: 3,
+    name: 'trimmed audiences',
+    statements: [
+      `create table if not exists trimmed_audiences (
+        bucket int not null primary key,
+        seq bigint not null
+      ) ${tableOptions}`,
+      `insert ignore into trimmed_audiences (bucket, seq) select -1, trimmed_seq from log_head`,
+    ],
+  },
+];

@@ -1,0 +1,137 @@
+import type { Migration } from '../migration.js';
+
+/**
+ * `strict` makes the engine check types as servers do; lengths are noted, not checked. Ids of users
+ * are never used again (`autoincrement`): tokens name them.
+ */
+export const sqliteMigrations: readonly Migration[] = [
+  {
+    version: 1,
+    name: 'init',
+    statements: [
+      `create table users (
+        id integer primary key autoincrement,
+        username text not null,
+        username_key text not null unique,
+        password_hash text not null,
+        pepper_version integer not null default 0,
+        first_name text not null,
+        last_name text not null,
+        disabled_at integer,
+        tokens_valid_after integer not null default 0,
+        password_changed_at integer not null,
+        last_login_at integer,
+        created_at integer not null,
+        updated_at integer not null
+      ) strict`,
+
+      `create table sessions (
+        id text primary key not null,
+        user_id integer not null references users (id) on delete cascade,
+        selector text not null unique,
+        cur_hash text not null,
+        prev_hash text,
+        successor_enc text,
+        prev_valid_until integer not null default 0,
+        generation integer not null default 0,
+        created_at integer not null,
+        refreshed_at integer not null,
+        idle_expires_at integer not null,
+        absolute_expires_at integer not null,
+        revoked_at integer,
+        revoke_reason text,
+        ip_key text,
+        user_agent text
+      ) strict`,
+      'create index sessions_user on sessions (user_id, revoked_at)',
+      'create index sessions_idle on sessions (idle_expires_at)',
+      'create index sessions_revoked on sessions (revoked_at)',
+
+      `create table stream_tokens (
+        token_hash text primary key not null,
+        user_id integer not null references users (id) on delete cascade,
+        session_id text not null,
+        created_at integer not null,
+        expires_at integer not null,
+        lease_until integer,
+        connection_id text,
+        start_position text,
+        takeovers integer not null default 0
+      ) strict`,
+      'create index stream_tokens_user on stream_tokens (user_id, created_at)',
+      'create index stream_tokens_session on stream_tokens (session_id)',
+      'create index stream_tokens_expiry on stream_tokens (expires_at)',
+      'create index stream_tokens_lease on stream_tokens (lease_until)',
+
+      `create table api_keys (
+        id text primary key not null,
+        name text not null unique,
+        key_hash text not null unique,
+        scopes text not null,
+        created_at integer not null,
+        last_used_at integer,
+        revoked_at integer
+      ) strict`,
+
+      `create table events (
+        seq integer primary key,
+        type text,
+        data text not null,
+        created_at integer not null,
+        expires_at integer
+      ) strict`,
+      `create table event_audiences (
+        audience text not null,
+        seq integer not null,
+        primary key (audience, seq)
+      ) strict, without rowid`,
+      'create index event_audiences_seq on event_audiences (seq)',
+
+      `create table log_head (
+        id integer primary key check (id = 1),
+        epoch text not null,
+        seq integer not null,
+        trimmed_seq integer not null,
+        bytes integer not null
+      ) strict`,
+
+      `create table idempotency (
+        key_hash text primary key not null,
+        body_hash text not null,
+        first_seq integer not null,
+        event_count integer not null,
+        expires_at integer not null
+      ) strict`,
+      'create index idempotency_expiry on idempotency (expires_at)',
+    ],
+  },
+  {
+    version: 2,
+    name: 'neighbours',
+    statements: [
+      `create table processes (
+        id text primary key not null,
+        users integer not null,
+        seen_at integer not null
+      ) strict`,
+      'create index processes_seen on processes (seen_at)',
+      `create table stream_takeovers (
+        connection_id text primary key not null,
+        token_hash text not null,
+        taken_at integer not null
+      ) strict`,
+      'create index stream_takeovers_time on stream_takeovers (taken_at)',
+    ],
+  },
+  {
+    version: 3,
+    name: 'trimmed audiences',
+    statements: [
+      `create table trimmed_audiences (
+        bucket integer primary key,
+        seq integer not null
+      ) strict`,
+      'insert into trimmed_audiences (bucket, seq) select -1, trimmed_seq from log_head',
+    ],
+  },
+];

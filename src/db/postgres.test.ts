@@ -1,0 +1,220 @@
+import assert from 'node:assert/strict';
+import { after, describe, test } from 'node:test';
+import { describeDatabase } from '../../test/support/database-contract.js';
+import { asIs, findServer, openProxy } from '../../test/support/servers.js';
+import { until } from '../../test/support/until.js';
+import { list, sql } from './database.js';
+import { migrate } from './migrate.js';
+import { openDatabase } from './open.js';
+import type { ServerOptions } from './options.js';
+import { PostgresDatabase } from './postgres.js';
+
+const server = await findServer('postgres');
+const skip = typeof server === 'string' ? server : false;
+
+if (typeof server !== 'string') {
+  await migrate(server.options);
+  after(() => server.drop());
+}
+
+function options(changes: Partial<ServerOptions> = {}): ServerOptions {
+  if (typeof server === 'string') throw new Error(server);
+  return { ...server.options, ...changes };
+}
+
+async function withDatabase(
+  changes: Partial<ServerOptions>,
+  work: (db: PostgresDatabase) => Promise<void>,
+): Promise<void> {
+  const db = await PostgresDatabase.open(options(changes));
+  try {
+    await work(db);
+  } finally {
+    await db.close();
+  }
+}
+
+const unavailable = { name: 'service_unavailable', status: 503 };
+
+describeDatabase('postgres', () => openDatabase(options()), skip);
+
+describe('postgres also keeps the contract without prepared statements', { skip }, () => {
+  describeDatabase('postgres', () => openDatabase(options({ prepare: false })), skip);
+});
+
+describe('postgres is guarded', { skip }, () => {
+  test('against holes in the rows that follow a query which failed half-way', () =>
+    withDatabase({ connectionsMax: 1 }, async (db) => {
+      for (let round = 0; round < 3; round++) {
+        await assert.rejects(db.query(sql`select 10 / (5 - i) from generate_series(1, 10) i`));
+
+        const rows = await db.query(sql`select i from generate_series(1, 3) i`);
+
+        assert.deepEqual(rows, [{ i: 1 }, { i: 2 }, { i: 3 }]);
+        await assert.rejects(db.query(sql`select 10 / (5 - i) from generate_series(1, 10) i`));
+        assert.equal((await db.query(sql`show server_version`)).length, 1);
+      }
+    }));
+
+  test('against a statement that runs too long: the server ends it', () =>
+    withDatabase({ statementMs: 100 }, async (db) => {
+      await assert.rejects(db.query(sql`select pg_sleep(30)`), unavailable);
+      await assert.rejects(
+        db.transaction((tx) => tx.query(sql`select pg_sleep(30)`)),
+        unavailable,
+      );
+
+      assert.deepEqual(await db.query(sql`select 1 as one`), [{ one: 1 }]);
+    }));
+
+  test('against a server that hangs: all are answered, and new connections are made', async () => {
+    const proxy = await openProxy(options());
+    const changes = { host: '127.0.0.1', port: proxy.port, connectMs: 200, statementMs: 200 };
+    try {
+      await withDatabase(changes, async (db) => {
+        await Promise.all([1, 2, 3, 4].map(() => db.query(sql`select pg_sleep(0.01)`)));
+        proxy.freeze();
+
+        const queries = Array.from({ length: 200 }, () => db.query(sql`select 1`));
+        const transactions = Array.from({ length: 20 }, () =>
+          db.transaction((tx) => tx.query(sql`select 1`)),
+        );
+        const outcomes = await Promise.allSettled(queries);
+        await Promise.allSettled(transactions); // Some had to wait, and came after the worst.
+
+        const names = outcomes.map(
+          (outcome) => outcome.status === 'rejected' && outcome.reason.name,
+        );
+        assert.deepEqual(new Set(names), new Set(['service_unavailable']));
+        assert.deepEqual(await db.query(sql`select 1 as one`), [{ one: 1 }]);
+        assert.equal(await db.transaction(async () => 'begun'), 'begun');
+      });
+    } finally {
+      await proxy.close();
+    }
+  });
+
+  test('against a connection that is cut: its statements fail, the next ones do not', async () => {
+    const proxy = await openProxy(options());
+    try {
+      await withDatabase({ host: '127.0.0.1', port: proxy.port, connectionsMax: 2 }, async (db) => {
+        const running = Promise.allSettled([db.query(sql`select pg_sleep(30)`)]);
+        const late: Promise<unknown>[] = [];
+        const transaction = db.transaction(async (tx) => {
+          await tx.query(sql`select 1`);
+          proxy.cut();
+          await running;
+          late.push(tx.execute(sql`create table made_outside (id integer)`));
+          await Promise.allSettled(late);
+        });
+
+        await assert.rejects(transaction, unavailable);
+        const [outcome] = await running;
+        assert.equal(outcome.status === 'rejected' && outcome.reason.name, 'service_unavailable');
+        await assert.rejects(late[0] ?? Promise.resolve());
+        const found = sql`select to_regclass('made_outside') as made`;
+        assert.deepEqual(await db.query(found), [{ made: null }]);
+      });
+    } finally {
+      await proxy.close();
+    }
+  });
+
+  test('against a connection that is lost in its first moments: nothing else is', async () => {
+    const proxy = await openProxy(options());
+    try {
+      for (const message of [1, 2]) {
+        proxy.cutAt(message); // Its greeting, and what it says next.
+
+        // Whatever else had failed there would end the process, and this test.
+        await assert.rejects(
+          PostgresDatabase.open(options({ host: '127.0.0.1', port: proxy.port })),
+          /^Error: Cannot open database: no answer from PostgreSQL at 127\.0\.0\.1:\d+ \(ECONNRESET\)$/,
+        );
+      }
+    } finally {
+      await proxy.close();
+    }
+  });
+
+  test('against a role that may no longer log in: refused for as long as that lasts', async () => {
+    if (typeof server === 'string') return;
+    const { administer } = server;
+    const username = `herald_test_role_${process.pid}`;
+    await administer(`create role ${username} superuser login`);
+    try {
+      await withDatabase({ username }, async (db) => {
+        await administer(`alter role ${username} nologin`);
+        await administer(
+          `select pg_terminate_backend(pid) from pg_stat_activity where usename = '${username}'`,
+        );
+
+        for (let round = 0; round < 3; round += 1) {
+          await assert.rejects(db.query(sql`select 1 as one`), unavailable);
+          await assert.rejects(
+            db.transaction(async () => {}),
+            unavailable,
+          );
+        }
+        await administer(`alter role ${username} login`);
+        await until(() => db.query(sql`select 1 as one`).then(Boolean, () => false));
+      });
+    } finally {
+      await administer(`drop role ${username}`);
+    }
+  });
+
+  test('against a transaction that never ends', () =>
+    withDatabase({ connectMs: 100, statementMs: 100, connectionsMax: 2 }, async (db) => {
+      const stuck = db.transaction(() => new Promise<never>(() => undefined));
+
+      await assert.rejects(stuck, unavailable);
+      assert.deepEqual(await db.query(sql`select 1 as one`), [{ one: 1 }]);
+      assert.equal(await db.transaction(async () => 'begun'), 'begun');
+    }));
+
+  test('against more prepared statements than the server should keep', () =>
+    withDatabase({ connectionsMax: 1 }, async (db) => {
+      for (let length = 1; length <= 250; length++) {
+        const ids = Array.from({ length }, (_, id) => id);
+        await db.query(sql`select id from users where id in (${list(ids)})`);
+      }
+      for (let number = 0; number < 350; number++) {
+        await db.query({ texts: [`select ${number} + `, ' as sum'], values: [1] });
+      }
+
+      const [row] = await db.query<{ count: number }>(
+        asIs('select count(*) as count from pg_prepared_statements'),
+      );
+
+      assert.ok(row !== undefined && row.count <= 501 && row.count >= 400, `${row?.count}`);
+    }));
+});
+
+describe('postgres cannot be opened', { skip }, () => {
+  const cases: [string, Partial<ServerOptions>, RegExp][] = [
+    ['where nobody listens', { port: 1 }, /no answer from PostgreSQL at .*:1 \(ECONNREFUSED\)/],
+    ['when there is no such database', { database: 'herald_test_none' }, /npm run sync/],
+    [
+      'by somebody unknown',
+      { username: 'nobody_here' },
+      /PostgreSQL refuses the login of nobody_here: check DB_USERNAME/,
+    ],
+    ['before its schema is there', { database: 'postgres' }, /schema 0, need \d+: npm run sync/],
+  ];
+  for (const [when, changes, message] of cases) {
+    test(when, async () => {
+      await assert.rejects(openDatabase(options(changes)), message);
+    });
+  }
+
+  test('when the server takes the connection and says nothing', async () => {
+    const proxy = await openProxy({ host: '192.0.2.1', port: 9 }); // Nobody has this address.
+    try {
+      const changes = { host: '127.0.0.1', port: proxy.port, connectMs: 100 };
+      await assert.rejects(openDatabase(options(changes)), /Cannot open database/);
+    } finally {
+      await proxy.close();
+    }
+  });
+});

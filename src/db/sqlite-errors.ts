@@ -1,0 +1,33 @@
+import { UniqueViolation } from './database.js';
+import { statementError, unavailable } from './failures.js';
+import type { SqliteErrorParts } from './sqlite-messages.js';
+
+const keyIsTaken = new Set([2067, 1555, 2579]); // UNIQUE, PRIMARY KEY, ROWID.
+
+/** By primary code, the low byte. After these a transaction may be rolled back already. */
+const states: Readonly<Record<number, string>> = {
+  5: 'the database file is locked by another program',
+  6: 'the database file is locked',
+  7: 'out of memory',
+  8: 'the database file cannot be written',
+  9: 'interrupted',
+  10: 'the disk reports an error',
+  13: 'the disk is full',
+  14: 'the database file cannot be opened',
+};
+
+/** What callers see of an error of the engine. Spec: sqlite.org/rescode.html. */
+export function sqliteError(text: string, { message, errcode }: SqliteErrorParts): Error {
+  const cause = Object.assign(new Error(message), errcode === undefined ? {} : { errcode });
+  if (errcode === undefined) return statementError(text, cause);
+  if (keyIsTaken.has(errcode)) {
+    return new UniqueViolation('Cannot write row: its key is taken', { cause });
+  }
+  const state = states[errcode & 0xff];
+  return state === undefined ? statementError(text, cause) : unavailable(state, cause, 5000);
+}
+
+/** Not the statement's fault alone: what else is in the same transaction fails with it. */
+export function endsTransaction({ errcode }: SqliteErrorParts): boolean {
+  return errcode !== undefined && (errcode & 0xff) in states;
+}

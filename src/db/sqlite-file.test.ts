@@ -1,0 +1,34 @@
+import assert from 'node:assert/strict';
+import { statSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { tempFolder } from '../../test/support/process.js';
+import { FileLock, prepareFile } from './sqlite-file.js';
+import { loadSqlite } from './sqlite-load.js';
+
+test('what is made for a database is for its owner only', (t) => {
+  const path = prepareFile(join(tempFolder(t), 'data', 'herald.db'));
+
+  for (const [name, mode] of [
+    [join(path, '..'), 0o700],
+    [path, 0o600],
+    [`${path}.lock`, 0o600],
+  ] as const) {
+    assert.equal(statSync(name).mode & 0o777, mode, name);
+  }
+});
+
+test('a lock that somebody reads is taken as soon as they have read it', async (t) => {
+  const Driver = await loadSqlite();
+  const path = prepareFile(join(tempFolder(t), 'herald.db'));
+  (await FileLock.take(Driver, path, { waitMs: 0 })).release();
+  const reader = new Driver(`${path}.lock`, { readOnly: true });
+  t.after(() => reader.close());
+  reader.exec('begin');
+  reader.prepare('select pid from owner').all();
+
+  const taking = FileLock.take(Driver, path, { waitMs: 10_000 }); // Its first try is behind it.
+  reader.exec('commit');
+
+  (await taking).release();
+});

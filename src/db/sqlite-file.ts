@@ -1,0 +1,203 @@
+import { closeSync, existsSync, mkdirSync, openSync, realpathSync } from 'node:fs';
+import { hostname } from 'node:os';
+import { basename, dirname, join } from 'node:path';
+import { setTimeout as wait } from 'node:timers/promises';
+import type { Clock } from '../clock.js';
+import type { SqliteConnection, SqliteDriver, SqliteStatement } from './sqlite-load.js';
+
+const busyMs = 5000; // The engine's own default is 0.
+
+/**
+ * The one path of a database file, whatever links lead to it. Makes its folder, the file and its
+ * lock, all for the owner only: one holds password hashes, and who can read the other can hold it.
+ */
+export function prepareFile(file: string): string {
+  if (file === '' || file === ':memory:') {
+    throw new Error('Cannot open database: it needs a file, for two threads share it');
+  }
+  try {
+    mkdirSync(dirname(file), { recursive: true, mode: 0o700 });
+    const given = join(realpathSync(dirname(file)), basename(file));
+    const path = existsSync(given) ? realpathSync(given) : given;
+    for (const needed of [path, lockOf(path)]) {
+      // Not one that is there: to close it would give up a lock this process may have on it.
+      if (!existsSync(needed)) closeSync(openSync(needed, 'a', 0o600));
+    }
+    return path;
+  } catch (cause) {
+    const code = cause instanceof Error && 'code' in cause ? String(cause.code) : 'unknown error';
+    throw new Error(`Cannot open database ${file}: ${code}`, { cause });
+  }
+}
+
+function lockOf(path: string): string {
+  return `${path}.lock`;
+}
+
+/** By primary code, the low byte. Spec: sqlite.org/rescode.html. */
+const openStates: Readonly<Record<number, string>> = {
+  8: 'it cannot be written by this user',
+  11: 'it is damaged',
+  14: 'it cannot be read by this user',
+  26: 'it is not an SQLite database',
+};
+
+/** A connection on which `begin` was done. Throws with the path where the engine refuses the file. */
+function connect(
+  Driver: SqliteDriver,
+  { path, readOnly }: { path: string; readOnly: boolean },
+  begin: (connection: SqliteConnection) => void,
+): SqliteConnection {
+  let connection: SqliteConnection | undefined;
+  try {
+    connection = new Driver(path, { readOnly });
+    begin(connection);
+    return connection;
+  } catch (cause) {
+    connection?.close();
+    const code = cause instanceof Error && 'errcode' in cause ? Number(cause.errcode) : 0;
+    const state = openStates[code & 0xff];
+    throw state === undefined
+      ? cause
+      : new Error(`Cannot open database ${path}: ${state}`, { cause });
+  }
+}
+
+/** The one connection that writes. Throws where a write-ahead log is not possible. */
+export function openWriter(Driver: SqliteDriver, path: string): SqliteConnection {
+  return connect(Driver, { path, readOnly: false }, (connection) => {
+    connection.exec(`pragma busy_timeout = ${busyMs}`);
+    const [mode] = connection.prepare('pragma journal_mode = wal').all();
+    if ((mode as { journal_mode?: string })?.journal_mode !== 'wal') {
+      throw new Error('Cannot open database: its disk allows no write-ahead log; use a local disk');
+    }
+    // FULL: what was acknowledged outlives a power cut. Group commit makes it affordable.
+    connection.exec('pragma synchronous = full');
+    connection.exec('pragma foreign_keys = on');
+    connection.exec('pragma journal_size_limit = 67108864');
+    connection.exec('pragma wal_autocheckpoint = 1000');
+  });
+}
+
+/** A connection that only reads. It sees what was committed before each statement. */
+export function openReader(Driver: SqliteDriver, path: string): SqliteConnection {
+  return connect(Driver, { path, readOnly: true }, (connection) => {
+    connection.exec(`pragma busy_timeout = ${busyMs}`);
+    connection.exec('pragma schema_version'); // The first look into the file.
+  });
+}
+
+/** Prepared statements of one connection, the last used ones. */
+export class Statements {
+  static readonly #countMax = 256;
+  static readonly #lengthMax = 8192; // Multi-row inserts beyond it cost more to keep than to make.
+  readonly #connection: SqliteConnection;
+  readonly #known = new Map<string, SqliteStatement>();
+
+  constructor(connection: SqliteConnection) {
+    this.#connection = connection;
+  }
+
+  prepare(text: string): SqliteStatement {
+    const found = this.#known.get(text);
+    if (found !== undefined) {
+      this.#known.delete(text); // To the young end of the map.
+      this.#known.set(text, found);
+      return found;
+    }
+    const statement = this.#connection.prepare(text);
+    if (text.length > Statements.#lengthMax) return statement;
+    this.#known.set(text, statement);
+    const [oldest] = this.#known.keys();
+    if (this.#known.size > Statements.#countMax && oldest !== undefined) this.#known.delete(oldest);
+    return statement;
+  }
+}
+
+/**
+ * Keeps a database file to one process: counters and group commit live in its one writer.
+ *
+ * A write lock on a small database beside it, `<file>.lock`. The kernel frees it however the
+ * process ends, so there is nothing stale to clean up, and whoever is refused can read who has it.
+ */
+export class FileLock {
+  readonly #connection: SqliteConnection;
+  #isHeld = true;
+
+  private constructor(connection: SqliteConnection) {
+    this.#connection = connection;
+  }
+
+  /** Rejects when another process still has it after `waitMs`. */
+  static async take(
+    Driver: SqliteDriver,
+    path: string,
+    { waitMs, clock = Date.now }: { waitMs: number; clock?: Clock },
+  ): Promise<FileLock> {
+    const connection = connect(Driver, { path: lockOf(path), readOnly: false }, () => {});
+    try {
+      const tries = Math.ceil(waitMs / 50);
+      for (let left = tries; !tryLock(connection, clock); left--) {
+        if (left <= 0) throw new Error(refusal(path, connection));
+        await wait(50);
+      }
+      return new FileLock(connection);
+    } catch (error) {
+      connection.close();
+      throw error;
+    }
+  }
+
+  /** Twice is fine. */
+  release(): void {
+    if (!this.#isHeld) return;
+    this.#isHeld = false;
+    this.#connection.exec('rollback');
+    this.#connection.close();
+  }
+}
+
+function tryLock(connection: SqliteConnection, clock: Clock): boolean {
+  try {
+    connection.exec('pragma synchronous = off');
+    // First who we are, for others to read, then the lock itself: a transaction that stays open.
+    connection.exec('begin immediate');
+    connection.exec('create table if not exists owner (pid integer, host text, since text)');
+    connection.exec('delete from owner');
+    const since = new Date(clock()).toISOString();
+    const host = hostname().replaceAll("'", '');
+    connection.exec(`insert into owner values (${process.pid}, '${host}', '${since}')`);
+    connection.exec('commit');
+    connection.exec('begin immediate');
+    return true;
+  } catch (error) {
+    if (error instanceof Error && 'errcode' in error && (Number(error.errcode) & 0xff) === 5) {
+      rollBack(connection);
+      return false;
+    }
+    throw error;
+  }
+}
+
+function rollBack(connection: SqliteConnection): void {
+  try {
+    connection.exec('rollback');
+  } catch {
+    // None was open: it was the beginning that found another at it, not the commit.
+  }
+}
+
+function refusal(path: string, connection: SqliteConnection): string {
+  const servers = 'a database server (DB_DIALECT=postgres, mariadb or mysql) serves many processes';
+  return `Cannot open database ${path}: ${ownerIn(connection)} has it open; stop that first, or ${servers}`;
+}
+
+function ownerIn(connection: SqliteConnection): string {
+  try {
+    const [row] = connection.prepare('select pid, host, since from owner').all();
+    const { pid, host, since } = row as { pid: number; host: string; since: string };
+    return `process ${pid} on ${host} (since ${since})`;
+  } catch {
+    return 'another process'; // It is just about to write its name.
+  }
+}

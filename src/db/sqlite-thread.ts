@@ -1,0 +1,186 @@
+import { MessageChannel, type MessagePort, type Worker } from 'node:worker_threads';
+import type { Log } from '../log.js';
+import { startThread } from '../start-thread.js';
+import type { Value } from './database.js';
+import { unavailable } from './failures.js';
+import { sqliteError } from './sqlite-errors.js';
+import type { Order, Report, Step } from './sqlite-messages.js';
+
+interface Pending {
+  readonly text: string;
+  readonly bytes: number;
+  resolve(value: number | object[] | undefined): void;
+  reject(error: Error): void;
+}
+
+/** A transaction of the thread; `end` it, whatever happens. */
+export interface WriterTransaction {
+  run(text: string, values: readonly Value[]): Promise<number>;
+  query(text: string, values: readonly Value[]): Promise<object[]>;
+  end(kind: 'commit' | 'rollback'): Promise<void>;
+}
+
+type OrderWithoutId = Order extends infer One
+  ? One extends Order
+    ? Omit<One, 'id'>
+    : never
+  : never;
+
+const waitingMax = 10_000;
+const waitingBytesMax = 64 * 1024 * 1024;
+
+/**
+ * The asking side of the writer thread. What is asked in one turn of the event loop travels in one
+ * message. At 10,000 unanswered orders or 64 MiB of them, writes are refused.
+ *
+ * If the thread dies, all that is unanswered and all that follows is `service_unavailable`.
+ */
+export class WriterThread {
+  readonly #port: MessagePort;
+  readonly #exited: Promise<void>;
+  readonly #pending = new Map<number, Pending>();
+  #outbox: Order[] = [];
+  #lastId = 0;
+  #bytes = 0;
+  #commits = 0;
+  #end: Error | undefined;
+
+  private constructor(worker: Worker, port: MessagePort, log: Log) {
+    this.#port = port;
+    port.on('message', (report: Report) => this.#receive(report));
+    this.#exited = new Promise((resolve) => {
+      worker.once('error', (cause) => {
+        log.error({ cause }, 'database thread failed');
+        this.#fail(cause);
+      });
+      worker.once('exit', () => {
+        this.#fail(undefined);
+        port.close();
+        resolve();
+      });
+    });
+  }
+
+  /** Rejects when the file cannot be opened for writing. */
+  static async start(path: string, log: Log): Promise<WriterThread> {
+    const { port1, port2 } = new MessageChannel();
+    const worker = startThread(new URL('./sqlite-writer', import.meta.url), {
+      workerData: { path, port: port2 },
+      transferList: [port2],
+    });
+    const { failed } = await firstReport(worker, port1);
+    if (failed !== undefined) throw new Error(failed.message);
+    return new WriterThread(worker, port1, log);
+  }
+
+  /** Transactions committed so far; together with the statements it tells how well they group. */
+  get commits(): number {
+    return this.#commits;
+  }
+
+  execute(text: string, values: readonly Value[]): Promise<number> {
+    return this.#ask({ kind: 'execute', text, values }) as Promise<number>;
+  }
+
+  /** All of it committed; or false, and nothing is done, when a statement matched no row. */
+  async batch(steps: readonly Step[]): Promise<boolean> {
+    return (await this.#ask({ kind: 'batch', steps })) !== 0;
+  }
+
+  /**
+   * A transaction, which has the thread to itself when its turn comes. What it is asked first travels
+   * along with its beginning, and fails when that fails. Throws `service_unavailable` when full.
+   */
+  begin(): WriterTransaction {
+    if (this.#end !== undefined) throw this.#end;
+    if (this.#isFull(0)) throw full();
+    const transaction = this.#lastId + 1;
+    this.#ask({ kind: 'begin' }).catch(() => undefined); // All that is asked of it rejects, too.
+    const run = (isQuery: boolean, text: string, values: readonly Value[]) =>
+      this.#ask({ kind: 'run', transaction, isQuery, text, values });
+    return {
+      run: (text, values) => run(false, text, values) as Promise<number>,
+      query: (text, values) => run(true, text, values) as Promise<object[]>,
+      end: (kind) => this.#ask({ kind, transaction }) as Promise<undefined>,
+    };
+  }
+
+  /** After all that was asked before. Never `terminate()`: that may abort the whole process. */
+  async close(): Promise<void> {
+    await this.#ask({ kind: 'close' }).catch(() => undefined); // It has died already.
+    await this.#exited;
+  }
+
+  #ask(order: OrderWithoutId): Promise<number | object[] | undefined> {
+    if (this.#end !== undefined) return Promise.reject(this.#end);
+    const { text, bytes } = measured(order);
+    // An end or a close is never refused: what is full gets empty by it.
+    if (bytes > 0 && this.#isFull(bytes)) return Promise.reject(full());
+    return new Promise((resolve, reject) => {
+      const id = ++this.#lastId;
+      this.#bytes += bytes;
+      this.#pending.set(id, { text, bytes, resolve, reject });
+      if (this.#outbox.push({ ...order, id } as Order) === 1) setImmediate(() => this.#post());
+    });
+  }
+
+  #isFull(bytes: number): boolean {
+    return this.#pending.size >= waitingMax || (bytes > 0 && this.#bytes + bytes > waitingBytesMax);
+  }
+
+  #post(): void {
+    const orders = this.#outbox;
+    this.#outbox = [];
+    this.#port.postMessage(orders);
+  }
+
+  #receive({ answers, commits }: Report): void {
+    this.#commits += commits;
+    for (const { id, value, error } of answers) {
+      const pending = this.#pending.get(id);
+      if (pending === undefined) continue;
+      this.#pending.delete(id);
+      this.#bytes -= pending.bytes;
+      if (error === undefined) pending.resolve(value);
+      else pending.reject(sqliteError(pending.text, error));
+    }
+  }
+
+  #fail(cause: unknown): void {
+    this.#end ??= unavailable('the database thread has ended', cause, 5000);
+    for (const { reject } of this.#pending.values()) reject(this.#end);
+    this.#pending.clear();
+  }
+}
+
+function full(): Error {
+  return unavailable('too many writes are waiting');
+}
+
+function firstReport(worker: Worker, port: MessagePort): Promise<Report> {
+  return new Promise((resolve, reject) => {
+    port.once('message', resolve);
+    worker.once('error', reject);
+    worker.once('exit', () => reject(new Error('Cannot open database: its thread ended at once')));
+  });
+}
+
+/** What its error would name, and how much waits with it: nothing, if it is the end of something. */
+function measured(order: OrderWithoutId): { readonly text: string; readonly bytes: number } {
+  if (order.kind === 'batch') {
+    const bytes = order.steps.reduce((sum, { text, values }) => sum + sizeOf(text, values), 0);
+    return { text: order.steps.map(({ text }) => text).join('; '), bytes };
+  }
+  if (!('text' in order)) return { text: order.kind, bytes: 0 };
+  return { text: order.text, bytes: sizeOf(order.text, order.values) };
+}
+
+/** Text counts once for all: the thread gets a copy each time, but they are short. */
+function sizeOf(text: string, values: readonly Value[]): number {
+  let bytes = text.length;
+  for (const value of values) {
+    if (typeof value === 'string') bytes += value.length * 2;
+    else bytes += value instanceof Uint8Array ? value.byteLength : 8;
+  }
+  return bytes;
+}

@@ -1,0 +1,470 @@
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import {
+  copyFileSync,
+  mkdirSync,
+  mkdtempSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { after, describe, test } from 'node:test';
+import { describeDatabase } from '../../test/support/database-contract.js';
+import { until } from '../../test/support/until.js';
+import { silentLog } from '../log.js';
+import { type Database, sql, tuples, UniqueViolation } from './database.js';
+import { openDatabase } from './open.js';
+import { SqliteDatabase } from './sqlite.js';
+import { loadSqlite } from './sqlite-load.js';
+
+const folder = mkdtempSync(join(tmpdir(), 'herald-'));
+after(() => rmSync(folder, { recursive: true, force: true }));
+
+let files = 0;
+const newFile = (): string => join(folder, `${++files}.db`);
+const open = (file = newFile(), more: { transactionMs?: number } = {}) =>
+  SqliteDatabase.open({ dialect: 'sqlite', file, lockMs: 0, log: silentLog, ...more });
+
+async function withNotes(work: (db: SqliteDatabase, file: string) => Promise<void>) {
+  const file = newFile();
+  const db = await open(file);
+  try {
+    await db.execute(sql`create table notes (id integer primary key, text text) strict`);
+    await work(db, file);
+  } finally {
+    await db.close();
+  }
+}
+
+const add = (id: number) => sql`insert into notes (id, text) values (${id}, ${'note'})`;
+const count = async (db: Database): Promise<number> => {
+  const [row] = await db.query<{ count: number }>(sql`select count(*) as count from notes`);
+  return row?.count ?? 0;
+};
+
+describeDatabase('sqlite', () => open(), false);
+
+describe('the embedded database groups', () => {
+  test('writes that arrive together into few commits', () =>
+    withNotes(async (db) => {
+      const before = db.commits;
+
+      await Promise.all(Array.from({ length: 1000 }, (_, id) => db.execute(add(id))));
+
+      const commits = db.commits - before;
+      assert.ok(commits <= 10, `${commits} commits`); // 256 a group, and the first one is short.
+      assert.equal(await count(db), 1000);
+    }));
+
+  test('a write that comes alone into a commit of its own', () =>
+    withNotes(async (db) => {
+      const before = db.commits;
+
+      for (let id = 0; id < 5; id++) await db.execute(add(id));
+
+      assert.equal(db.commits - before, 5);
+    }));
+
+  test('but a write that fails fails alone, wherever it stands', () =>
+    withNotes(async (db) => {
+      const before = db.commits;
+      const ids = [1, 1, 2, 3, 3, 4, 1];
+
+      const outcomes = await Promise.allSettled(ids.map((id) => db.execute(add(id))));
+
+      const failed = outcomes.map(({ status }) => status === 'rejected');
+      assert.deepEqual(failed, [false, true, false, false, true, false, true]);
+      assert.equal(await count(db), 4);
+      assert.equal(db.commits - before, 1);
+    }));
+
+  test('but a disk that is full fails all of a group, and nothing of it stays', () =>
+    withNotes(async (db) => {
+      // The engine's own limit of pages is a full disk to it.
+      await db.query(sql`select 1`);
+      const [pages] = await db.query<{ page_count: number }>(sql`pragma page_count`);
+      await db.execute({
+        texts: [`pragma max_page_count = ${(pages?.page_count ?? 0) + 2}`],
+        values: [],
+      });
+      const big = sql`insert into notes (id, text) values (${100}, ${'x'.repeat(100_000)})`;
+
+      const outcomes = await Promise.allSettled([db.execute(add(1)), db.execute(big)]);
+
+      for (const outcome of outcomes) {
+        assert.equal(outcome.status, 'rejected');
+        assert.equal(outcome.reason.name, 'service_unavailable');
+        assert.match(outcome.reason.message, /the disk is full/);
+      }
+      assert.equal(await db.execute(add(2)), 1); // It goes on as soon as there is room.
+      assert.equal(await count(db), 1);
+    }));
+});
+
+describe('a transaction of the embedded database', () => {
+  test('has the writer to itself: others come before or after it', () =>
+    withNotes(async (db) => {
+      const order: string[] = [];
+      const transaction = db.transaction(async (tx) => {
+        await tx.execute(add(1));
+        order.push('inside');
+        await tx.execute(add(2));
+        order.push('end');
+      });
+      const beside = db.execute(add(3)).then(() => order.push('beside'));
+
+      await Promise.all([transaction, beside]);
+
+      assert.deepEqual(order, ['inside', 'end', 'beside']);
+    }));
+
+  test('leaves nothing of what was sent along behind a statement that found the disk full', () =>
+    withNotes(async (db) => {
+      const [pages] = await db.query<{ page_count: number }>(sql`pragma page_count`);
+      const room = (count: number) =>
+        db.execute({ texts: [`pragma max_page_count = ${count}`], values: [] });
+      await room((pages?.page_count ?? 0) + 2);
+      const big = sql`insert into notes (id, text) values (${100}, ${'x'.repeat(100_000)})`;
+
+      const failing = db.transaction((tx) => Promise.all([tx.execute(big), tx.execute(add(1))]));
+
+      await assert.rejects(failing, { name: 'service_unavailable', message: /the disk is full/ });
+      assert.equal(await count(db), 0);
+      await room(1_000_000);
+      await db.transaction((tx) => tx.execute(add(2)));
+      assert.deepEqual(await db.query(sql`select id from notes`), [{ id: 2 }]);
+    }));
+
+  test('takes none of what another has sent along with its beginning', () =>
+    withNotes(async (db) => {
+      const failing = db.transaction(async (tx) => {
+        await tx.execute(add(1));
+        throw new Error('not this one');
+      });
+      const following = db.transaction((tx) => Promise.all([tx.execute(add(2)), count(tx)]));
+
+      await assert.rejects(failing, { message: 'not this one' });
+      assert.deepEqual(await following, [1, 1]);
+      assert.deepEqual(await db.query(sql`select id from notes`), [{ id: 2 }]);
+    }));
+
+  test('that cannot begin rejects with all that was sent along, and the next one begins', () =>
+    withNotes(async (db, file) => {
+      const Driver = await loadSqlite();
+      const other = new Driver(file);
+      other.exec('begin immediate'); // The writer waits 5 seconds for it.
+
+      const failing = db.transaction((tx) => Promise.all([tx.execute(add(1)), count(tx)]));
+      const following = db.transaction((tx) => tx.execute(add(2)));
+      await assert.rejects(failing, { name: 'service_unavailable' });
+      other.exec('rollback');
+      other.close();
+
+      assert.equal(await following, 1);
+      assert.deepEqual(await db.query(sql`select id from notes`), [{ id: 2 }]);
+    }));
+
+  test('behind a writer that is stuck is refused in time, and so is every write, until it goes on', async () => {
+    const db = await open(newFile(), { transactionMs: 500 });
+    try {
+      await db.execute(sql`create table notes (id integer primary key, text text) strict`);
+      // Some seconds of work, as a disk that hangs for as long.
+      const stuck = db.execute(
+        sql`insert into notes (id) select max(i) from (
+          with recursive n(i) as (select 1 union all select i + 1 from n where i < 20000000)
+          select i from n)`,
+      );
+
+      const refused = { name: 'service_unavailable' };
+      await Promise.all([
+        assert.rejects(stuck, refused),
+        assert.rejects(db.execute(add(1)), refused),
+        assert.rejects(db.batch([add(2)]), refused),
+        assert.rejects(
+          db.transaction((tx) => tx.execute(add(3))),
+          refused,
+        ),
+      ]);
+      let id = 3;
+      await until(async () => {
+        id += 1; // What was refused may have been written all the same.
+        return (await db.execute(add(id)).catch(() => 0)) === 1;
+      });
+
+      const given = await db.query(sql`select id from notes where id = 3`);
+      assert.deepEqual(given, [], 'a transaction that was given up is not committed later');
+    } finally {
+      await db.close();
+    }
+  });
+
+  test('that takes too long is rolled back, and the writer goes on', async () => {
+    const db = await open(newFile(), { transactionMs: 500 });
+    try {
+      await db.execute(sql`create table notes (id integer primary key, text text) strict`);
+      let release = (): void => undefined;
+      const stuck = new Promise<void>((resolve) => {
+        release = resolve;
+      });
+
+      const late: Promise<unknown>[] = [];
+      const rejected = db.transaction(async (tx) => {
+        await tx.execute(add(1));
+        await stuck;
+        late.push(tx.execute(add(2)));
+        await Promise.allSettled(late);
+      });
+
+      await assert.rejects(rejected, { name: 'service_unavailable' });
+      assert.equal(await db.execute(add(3)), 1);
+      release();
+      await new Promise(setImmediate); // Its work goes on now, and is refused.
+      await assert.rejects(late[0] ?? Promise.resolve(), { name: 'service_unavailable' });
+      assert.deepEqual(await db.query(sql`select id from notes`), [{ id: 3 }]);
+    } finally {
+      await db.close();
+    }
+  });
+});
+
+describe('the embedded database refuses', () => {
+  test('a query that writes', () =>
+    withNotes(async (db) => {
+      await assert.rejects(db.query(add(1)), /^Error: Cannot run statement: insert into notes/);
+      assert.equal(await count(db), 0);
+    }));
+
+  test('writes beyond 10,000 that wait, and takes them again later', () =>
+    withNotes(async (db) => {
+      const ids = Array.from({ length: 10_001 }, (_, id) => id);
+
+      const outcomes = await Promise.allSettled(ids.map((id) => db.execute(add(id))));
+
+      const rejected = outcomes.filter((outcome) => outcome.status === 'rejected');
+      assert.equal(rejected.length, 1);
+      assert.equal(rejected[0]?.reason.name, 'service_unavailable');
+      assert.equal(await db.execute(add(20_000)), 1);
+    }));
+
+  test('writes beyond 64 MiB that wait', () =>
+    withNotes(async (db) => {
+      const rows = tuples(Array.from({ length: 5 }, (_, id) => [id, 'x'.repeat(5 * 1024 * 1024)]));
+      const big = sql`insert into notes (id, text) values ${rows}`;
+
+      const outcomes = await Promise.allSettled([db.execute(big), db.execute(big)]);
+
+      assert.deepEqual(
+        outcomes.map((outcome) => outcome.status === 'rejected' && outcome.reason.name),
+        [false, 'service_unavailable'],
+      );
+    }));
+
+  test('a file that is no database, a folder, and memory', async () => {
+    const path = join(folder, 'folder.db');
+    const text = join(folder, 'text.db');
+    mkdirSync(path);
+    writeFileSync(text, 'x'.repeat(4096));
+
+    await assert.rejects(open(path), /Cannot open database .*: it cannot be read by this user/);
+    await assert.rejects(open(':memory:'), /Cannot open database: it needs a file/);
+    await assert.rejects(open(text), /Cannot open database .*: it is not an SQLite database/);
+    await assert.rejects(open(join(text, 'a', 'b.db')), /Cannot open database .*: ENOTDIR/);
+  });
+});
+
+describe('the file of the embedded database', () => {
+  test('is made with its folder, for its owner only', async () => {
+    const file = join(folder, 'new', 'deep', 'a.db');
+
+    await (await open(file)).close();
+
+    assert.equal(statSync(file).mode & 0o777, 0o600);
+    assert.equal(statSync(join(folder, 'new')).mode & 0o777, 0o700);
+  });
+
+  test('is whole by itself after closing', () =>
+    withNotes(async (db, file) => {
+      await db.execute(add(1));
+
+      await db.close();
+      copyFileSync(file, `${file}-copy`);
+      const copy = await open(`${file}-copy`);
+
+      assert.equal(await count(copy), 1);
+      await copy.close();
+    }));
+
+  test('keeps its rows when it is opened again', () =>
+    withNotes(async (db, file) => {
+      await db.execute(add(1));
+      await db.close();
+
+      const again = await open(file);
+
+      assert.equal(await count(again), 1);
+      await again.close();
+    }));
+
+  test('is refused a second time in one process, also by another name', () =>
+    withNotes(async (_db, file) => {
+      symlinkSync(file, `${file}-link`);
+
+      await assert.rejects(open(file), /process \d+ on .* has it open.*DB_DIALECT/);
+      await assert.rejects(open(`${file}-link`), /process \d+ on .* has it open.*DB_DIALECT/);
+    }));
+
+  test('is refused to a second process, which learns who has it and what else there is', () =>
+    withNotes(async (_db, file) => {
+      const child = startChild(file, 'await openDatabase(options).catch((e) => say(e.message))');
+
+      const [said] = await child.lines(1);
+
+      assert.match(said ?? '', new RegExp(`process ${process.pid} on .* has it open`));
+      assert.match(said ?? '', /DB_DIALECT=postgres/);
+      await child.ended;
+    }));
+
+  test('loses nothing that was acknowledged when its process is killed', async () => {
+    for (let round = 0; round < 3; round++) {
+      const file = newFile();
+      const child = startChild(
+        file,
+        `const db = await openDatabase(options);
+         await db.execute(sql\`create table notes (id integer primary key, text text) strict\`);
+         let id = 0;
+         for (let caller = 0; caller < 32; caller++) void (async () => {
+           for (;;) {
+             const mine = ++id;
+             await db.execute(sql\`insert into notes values (\${mine}, \${'x'.repeat(200)})\`);
+             say(mine);
+           }
+         })();`,
+      );
+      const acknowledged = await child.lines(500 + round * 333);
+
+      child.kill();
+      acknowledged.push(...(await child.ended));
+
+      const db = await open(file); // At once: what the process had locked is free.
+      assert.deepEqual(await db.query(sql`pragma integrity_check`), [{ integrity_check: 'ok' }]);
+      const rows = await db.query<{ id: number }>(sql`select id from notes`);
+      const kept = new Set(rows.map(({ id }) => String(id)));
+      assert.deepEqual(
+        acknowledged.filter((id) => !kept.has(id)),
+        [],
+      );
+      await db.close();
+    }
+  });
+
+  test('is refused when its schema is newer than this program', async () => {
+    const file = newFile();
+    const db = await open(file);
+    await db.execute(sql`insert into schema_migration values (99, 'later', 'x', 0, 0, 0)`);
+    await db.close();
+
+    await assert.rejects(
+      openDatabase({ dialect: 'sqlite', file, log: silentLog }),
+      /Cannot use schema: it is version 99, and this program knows up to \d+/,
+    );
+  });
+});
+
+describe('a batch of the embedded database', () => {
+  const rename = (id: number, text: string) =>
+    sql`update notes set text = ${text} where id = ${id}`;
+
+  test('is one commit, and its statements see what those before them did', () =>
+    withNotes(async (db) => {
+      const before = db.commits;
+
+      const isDone = await db.batch([add(1), add(2), rename(1, 'one'), rename(2, 'two')]);
+
+      assert.equal(isDone, true);
+      assert.equal(db.commits - before, 1);
+      const rows = await db.query(sql`select id, text from notes order by id`);
+      assert.deepEqual(rows, [
+        { id: 1, text: 'one' },
+        { id: 2, text: 'two' },
+      ]);
+    }));
+
+  test('leaves nothing behind when a statement of it matches no row', () =>
+    withNotes(async (db) => {
+      assert.equal(await db.batch([add(1), rename(7, 'seven'), add(2)]), false);
+      assert.equal(await count(db), 0);
+    }));
+
+  test('leaves nothing behind when a key is taken or a statement is wrong, and the next one goes', () =>
+    withNotes(async (db) => {
+      await assert.rejects(db.batch([add(1), add(1)]), UniqueViolation);
+      await assert.rejects(
+        db.batch([add(1), sql`insert into nowhere values (${'secret'})`]),
+        (error: Error) => /nowhere/.test(error.message) && !/secret/.test(error.message),
+      );
+      assert.equal(await count(db), 0);
+      assert.equal(await db.batch([add(1)]), true);
+    }));
+
+  test('waits its turn between single writes and transactions', () =>
+    withNotes(async (db) => {
+      await Promise.all([
+        db.transaction(async (tx) => {
+          await tx.execute(add(1));
+          await tx.execute(rename(1, 'first'));
+        }),
+        db.batch([rename(1, 'second')]),
+        db.execute(sql`update notes set text = ${'third'} where text = ${'second'}`),
+      ]);
+
+      assert.deepEqual(await db.query(sql`select text from notes`), [{ text: 'third' }]);
+    }));
+
+  test('is refused when too much waits, and afterwards', async () => {
+    const db = await open();
+    const tooMuch = sql`insert into notes values (${'x'.repeat(33 * 1024 * 1024)})`;
+    await assert.rejects(db.batch([tooMuch]), { name: 'service_unavailable' });
+    await db.close();
+
+    await assert.rejects(db.batch([add(1)]), /it is closed/);
+  });
+});
+
+/** Another process with `openDatabase`, `options` and `say` (a line to us). */
+function startChild(file: string, script: string) {
+  const at = (path: string) => JSON.stringify(new URL(path, import.meta.url).href);
+  const code = `
+    import { openDatabase } from ${at('./open.ts')};
+    import { sql } from ${at('./database.ts')};
+    import { silentLog } from ${at('../log.ts')};
+    const options = { dialect: 'sqlite', file: ${JSON.stringify(file)}, lockMs: 0, log: silentLog };
+    const say = (line) => process.stdout.write(line + '\\n');
+    ${script}`;
+  const entry = join(folder, `${++files}.mts`);
+  writeFileSync(entry, code);
+  const child = spawn(process.execPath, ['--import', 'tsx', entry], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  const reader = createInterface({ input: child.stdout });
+  const iterator = reader[Symbol.asyncIterator]();
+  return {
+    kill: () => child.kill('SIGKILL'),
+    async lines(max: number): Promise<string[]> {
+      const found: string[] = [];
+      while (found.length < max) {
+        const { value, done } = await iterator.next();
+        if (done === true) break;
+        found.push(value);
+      }
+      return found;
+    },
+    /** The rest of what it said. */
+    get ended(): Promise<string[]> {
+      return this.lines(Number.POSITIVE_INFINITY);
+    },
+  };
+}

@@ -1,0 +1,170 @@
+import { type Database, render, type Sql } from './database.js';
+import { withDeadline } from './deadline.js';
+import { closedError, statementError, unavailable } from './failures.js';
+import { migrateConnection } from './migrate-sqlite.js';
+import type { SqliteOptions } from './options.js';
+import { sqliteError } from './sqlite-errors.js';
+import { FileLock, openReader, openWriter, prepareFile, Statements } from './sqlite-file.js';
+import { loadSqlite, type SqliteConnection } from './sqlite-load.js';
+import { partsOf } from './sqlite-messages.js';
+import { WriterThread } from './sqlite-thread.js';
+import { Transaction } from './transaction.js';
+
+interface SqliteParts {
+  readonly reader: SqliteConnection;
+  readonly writer: WriterThread;
+  readonly lock: FileLock;
+  readonly transactionMs: number;
+}
+
+const mark = (): string => '?';
+const late = (): Error => unavailable('the database does not answer in time');
+
+/**
+ * The embedded database: one file, one process.
+ *
+ * Reads run at once on a read-only connection in the asking thread and see all that was answered
+ * before. Writes go to a thread that commits them in groups, durably, before it answers. A
+ * transaction has that thread to itself. Each write settles within `transactionMs`, also when the disk
+ * hangs: then it is `service_unavailable`, and may still come about. A number that is no safe integer
+ * rejects the read.
+ */
+export class SqliteDatabase implements Database {
+  readonly dialect = 'sqlite';
+  readonly #reader: SqliteConnection;
+  readonly #statements: Statements;
+  readonly #writer: WriterThread;
+  readonly #lock: FileLock;
+  readonly #transactionMs: number;
+  readonly #transactions = new Set<Promise<unknown>>();
+  #closing: Promise<void> | undefined;
+
+  private constructor({ reader, writer, lock, transactionMs }: SqliteParts) {
+    this.#reader = reader;
+    this.#statements = new Statements(reader);
+    this.#writer = writer;
+    this.#lock = lock;
+    this.#transactionMs = transactionMs;
+  }
+
+  /**
+   * Makes the file if it is missing and applies pending migrations. Rejects when another process
+   * has it open, and where the disk allows no write-ahead log.
+   */
+  static async open({
+    file,
+    log,
+    clock,
+    transactionMs = 15_000,
+    lockMs = 2000,
+  }: SqliteOptions): Promise<SqliteDatabase> {
+    const Driver = await loadSqlite();
+    const path = prepareFile(file);
+    const timing = clock === undefined ? {} : { clock };
+    const lock = await FileLock.take(Driver, path, { waitMs: lockMs, ...timing });
+    try {
+      const migrating = openWriter(Driver, path);
+      try {
+        const { applied, version } = await migrateConnection(migrating, timing);
+        if (applied.length > 0)
+          log.info({ applied, version }, 'database schema brought up to date');
+      } finally {
+        migrating.close();
+      }
+      const writer = await WriterThread.start(path, log);
+      try {
+        const reader = openReader(Driver, path);
+        return new SqliteDatabase({ reader, writer, lock, transactionMs });
+      } catch (error) {
+        await writer.close(); // Before another process may have the file.
+        throw error;
+      }
+    } catch (error) {
+      lock.release();
+      throw error;
+    }
+  }
+
+  /** Transactions committed so far, groups of statements among them. */
+  get commits(): number {
+    return this.#writer.commits;
+  }
+
+  async query<Row extends object>(statement: Sql): Promise<Row[]> {
+    if (this.#closing !== undefined) throw closedError();
+    const text = render(statement, mark);
+    try {
+      const rows = this.#statements.prepare(text).all(...statement.values) as Row[];
+      return rows.map((row) => ({ ...row })); // The engine's rows have no prototype.
+    } catch (error) {
+      const parts = partsOf(error);
+      // On this connection "read-only" is a writing statement, not the state of a disk.
+      throw parts.errcode === 8 ? statementError(text, error) : sqliteError(text, parts);
+    }
+  }
+
+  async execute(statement: Sql): Promise<number> {
+    if (this.#closing !== undefined) throw closedError();
+    return this.#inTime(this.#writer.execute(render(statement, mark), statement.values));
+  }
+
+  async batch(statements: readonly Sql[]): Promise<boolean> {
+    if (this.#closing !== undefined) throw closedError();
+    const steps = statements.map((statement) => ({
+      text: render(statement, mark),
+      values: statement.values,
+    }));
+    return this.#inTime(this.#writer.batch(steps));
+  }
+
+  async transaction<Result>(work: (tx: Database) => Promise<Result>): Promise<Result> {
+    if (this.#closing !== undefined) throw closedError();
+    const running = this.#transact(work);
+    this.#transactions.add(running);
+    try {
+      return await running;
+    } finally {
+      this.#transactions.delete(running);
+    }
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #transact<Result>(work: (tx: Database) => Promise<Result>): Promise<Result> {
+    let isOver = false;
+    const writer = this.#writer.begin();
+    const session = {
+      query: <Row extends object>(statement: Sql) =>
+        isOver
+          ? Promise.reject(late())
+          : (writer.query(render(statement, mark), statement.values) as Promise<Row[]>),
+      execute: (statement: Sql) =>
+        isOver ? Promise.reject(late()) : writer.run(render(statement, mark), statement.values),
+    };
+    let result: Result;
+    try {
+      result = await this.#inTime(Transaction.run(this.dialect, session, work));
+    } catch (error) {
+      isOver = true; // `work` may still be at it.
+      writer.end('rollback').catch(() => undefined); // Then the thread has died, with it.
+      throw error;
+    }
+    await this.#inTime(writer.end('commit'));
+    return result;
+  }
+
+  #inTime<Result>(writing: Promise<Result>): Promise<Result> {
+    return withDeadline(writing, this.#transactionMs, late);
+  }
+
+  async #close(): Promise<void> {
+    await Promise.allSettled(this.#transactions);
+    // Before the writer, so that the last one out folds the write-ahead log into the file.
+    this.#reader.close();
+    await this.#writer.close();
+    this.#lock.release();
+  }
+}

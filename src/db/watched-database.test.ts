@@ -1,0 +1,86 @@
+import assert from 'node:assert/strict';
+import type { TestContext } from 'node:test';
+import { testOnDialects } from '../../test/support/dialects.js';
+import { databaseFor } from '../../test/support/embedded.js';
+import { Failure } from '../errors.js';
+import { probeWrite } from '../stream/write-probe.js';
+import { sql } from './database.js';
+import { unavailable } from './failures.js';
+import { WatchedDatabase } from './watched-database.js';
+
+const test = await testOnDialects('a database that is watched');
+
+/** One whose probe can be made to fail, and how often it was asked. */
+async function openWatched(t: TestContext) {
+  const state = { isWritable: true, probes: 0 };
+  const db = new WatchedDatabase(await databaseFor(t), async (below) => {
+    state.probes += 1;
+    if (!state.isWritable) throw unavailable('no room');
+    await probeWrite(below, 100_000, state.probes);
+  });
+  const refuseWrite = () =>
+    assert.rejects(
+      db.transaction(async () => {
+        throw unavailable('no room');
+      }),
+      Failure,
+    );
+  return { db, state, refuseWrite };
+}
+
+test('nothing is written as long as no write was refused', async (t) => {
+  const { db, state } = await openWatched(t);
+
+  await db.check();
+  await db.transaction(async (tx) => tx.execute(sql`delete from processes`));
+  await assert.rejects(db.execute(sql`insert into nowhere (a) values (1)`)); // Our own mistake.
+  await db.check();
+
+  assert.equal(state.probes, 0);
+});
+
+test('after a write that was refused it is well again only when the probe could write', async (t) => {
+  const { db, state, refuseWrite } = await openWatched(t);
+  state.isWritable = false;
+
+  await refuseWrite();
+  await assert.rejects(db.check(), { name: 'service_unavailable' });
+  await db.execute(sql`delete from processes`); // Small ones may still succeed.
+  await Promise.all([1, 2, 3].map(() => assert.rejects(db.check())));
+  assert.equal(state.probes, 2);
+  state.isWritable = true;
+  await db.check();
+  await db.check();
+
+  assert.equal(state.probes, 3);
+});
+
+test('it can do all that the database below can, and is watched in all of it', async (t) => {
+  const below = await databaseFor(t);
+  const failing = Object.assign(Object.create(below), {
+    batch: below.batch && (() => Promise.reject(unavailable('no room'))),
+  });
+  let probes = 0;
+  const db = new WatchedDatabase(failing, async () => {
+    probes += 1;
+  });
+
+  assert.equal(db.batch === undefined, below.dialect !== 'sqlite');
+  if (db.batch === undefined) return;
+  await assert.rejects(db.batch([sql`delete from processes`]), Failure);
+  await db.check();
+
+  assert.equal(probes, 1);
+});
+
+test('the probe writes the same row again, and readers of the log do not see it', async (t) => {
+  const { db, refuseWrite } = await openWatched(t);
+  const rows = () => db.query(sql`select seq, octet_length(data) as bytes from events`);
+
+  for (let round = 0; round < 2; round += 1) {
+    await refuseWrite();
+    await db.check();
+
+    assert.deepEqual(await rows(), [{ seq: 0, bytes: 100_000 }]);
+  }
+});

@@ -1,0 +1,61 @@
+/** The closed table: every failure a client may see, and its HTTP status. */
+const statusOf = {
+  missing_required_parameter: 400,
+  invalid_request: 400,
+  bad_credentials: 401,
+  invalid_token: 401,
+  expired_token: 401,
+  insufficient_scope: 403,
+  not_found: 404,
+  method_not_allowed: 405,
+  request_timeout: 408,
+  conflict: 409,
+  payload_too_large: 413,
+  unsupported_media_type: 415,
+  too_many_requests: 429,
+  too_many_streams: 429,
+  headers_too_large: 431,
+  internal_server: 500,
+  service_unavailable: 503,
+} as const;
+
+export type FailureName = keyof typeof statusOf;
+
+export interface FailureDetails {
+  /** What a program needs to act on it; goes out as `info`. No secrets, no input echoed. */
+  readonly info?: Readonly<Record<string, unknown>>;
+  /** Further response headers, lower-case: `www-authenticate`, `allow`, … */
+  readonly headers?: Readonly<Record<string, string>>;
+  /** Goes out as `Retry-After`, rounded up to whole seconds, at least 1. */
+  readonly retryAfterMs?: number;
+  /** For the log only; never sent. */
+  readonly cause?: unknown;
+}
+
+/**
+ * An expected failure: one of the names in the table, with a message fit for the client.
+ *
+ * The message says what could not be done, a colon, and the present state or what is allowed; no
+ * full stop, no secrets, no text of a library. Everything else that is thrown is a defect.
+ */
+export class Failure extends Error {
+  override readonly name: FailureName;
+  readonly status: number;
+  readonly info: Readonly<Record<string, unknown>> | undefined;
+  readonly headers: Readonly<Record<string, string>>;
+
+  constructor(name: FailureName, message: string, details: FailureDetails = {}) {
+    super(message, details.cause === undefined ? undefined : { cause: details.cause });
+    this.name = name;
+    this.status = statusOf[name];
+    this.info = details.info;
+    const { headers, retryAfterMs } = details;
+    this.headers =
+      retryAfterMs === undefined ? { ...headers } : { ...headers, ...retryAfter(retryAfterMs) };
+  }
+}
+
+/** The `retry-after` header for a wait in ms. Spec: RFC 9110 §10.2.3 (whole seconds). */
+export function retryAfter(waitMs: number): { 'retry-after': string } {
+  return { 'retry-after': String(Math.max(1, Math.ceil(waitMs / 1000))) };
+}

@@ -1,0 +1,141 @@
+import assert from 'node:assert/strict';
+import { type TestContext, test } from 'node:test';
+import { ask, type Protocol, protocols, startHttp } from '../../test/support/http-server.js';
+import { data, fields, flag, headers, RawH2 } from '../../test/support/raw-h2.js';
+import { RawTls } from '../../test/support/raw-tls.js';
+import { until } from '../../test/support/until.js';
+import { BodyBudget } from './body-budget.js';
+import { bodiesBytesMax } from './limits.js';
+import { json } from './reply.js';
+import { route } from './router.js';
+
+const type = 'application/json';
+
+/** A route whose bodies may take 10 bytes together, and what they take. */
+async function startTight(t: TestContext) {
+  const budget = new BodyBudget(10);
+  const taken = () => {
+    let left = 0;
+    while (budget.take(1)) left += 1;
+    budget.giveBack(left);
+    return 10 - left;
+  };
+  const post = route('POST', '/', async (exchange) =>
+    json(200, { body: await exchange.body({ bytesMax: 100, budget }) }),
+  );
+  const { port } = await startHttp(t, [post], { limits: { bodyMs: 300 } });
+  return { port, taken };
+}
+
+/** Begins a body, declared or not, and answers how to go on with it. */
+async function begin(protocol: Protocol, port: number, length: number | undefined, part: string) {
+  if (protocol === 'h2') {
+    const client = await RawH2.open(port);
+    const declared = length === undefined ? [] : ([['content-length', String(length)]] as const);
+    const head = fields('POST', '/', [['content-type', type], ...declared]);
+    client.send(headers(1, head, flag.endHeaders), data(1, part));
+    return {
+      finish: (rest: string) => client.send(data(1, rest, flag.endStream)),
+      cut: () => client.destroy(),
+    };
+  }
+  const client = await RawTls.open(port, 'http/1.1');
+  const size = length === undefined ? 'transfer-encoding: chunked' : `content-length: ${length}`;
+  const chunk = (text: string) =>
+    length === undefined ? `${text.length.toString(16)}\r\n${text}\r\n` : text;
+  const head = `POST / HTTP/1.1\r\nhost: localhost\r\ncontent-type: ${type}\r\n${size}\r\n\r\n`;
+  client.write(head + chunk(part));
+  return {
+    finish: (rest: string) => client.write(chunk(rest) + (length === undefined ? '0\r\n\r\n' : '')),
+    cut: () => client.destroy(),
+  };
+}
+
+for (const protocol of protocols) {
+  const send = (port: number, body: string) =>
+    ask(protocol, port, { method: 'POST', path: '/', headers: { 'content-type': type }, body });
+
+  test(`bodies together may take so much, one byte more is refused (${protocol})`, async (t) => {
+    const { port, taken } = await startTight(t);
+    assert.equal((await send(port, '"12345678"')).status, 200);
+    assert.equal((await send(port, '"123456789"')).status, 503);
+
+    const half = await begin(protocol, port, 6, '"');
+    await until(() => taken() === 6);
+    const [fits, tooMuch] = [await send(port, '1234'), await send(port, '12345')];
+
+    assert.deepEqual([fits.status, tooMuch.status], [200, 503]);
+    assert.deepEqual(
+      [tooMuch.body['name'], tooMuch.headers['retry-after']],
+      ['service_unavailable', '1'],
+    );
+    half.finish('1234"');
+    await until(() => taken() === 0);
+    half.cut();
+  });
+
+  test(`what was not declared counts as it comes (${protocol})`, async (t) => {
+    const { port, taken } = await startTight(t);
+    const some = await begin(protocol, port, undefined, '"1234');
+    await until(() => taken() === 5);
+    const more = await begin(protocol, port, undefined, '"123');
+    await until(() => taken() === 9);
+
+    more.finish('45"'); // Does not fit, and what it had is given back.
+    await until(() => taken() === 5);
+
+    some.finish('5"');
+    await until(() => taken() === 0);
+    some.cut();
+    more.cut();
+  });
+
+  test(`a body that is cut off or comes too slowly gives back what it took (${protocol})`, async (t) => {
+    const { port, taken } = await startTight(t);
+    const cut = await begin(protocol, port, 6, '"');
+    const slow = await begin(protocol, port, 4, '"');
+    await until(() => taken() === 10);
+
+    cut.cut();
+    await until(() => taken() === 4);
+    await until(() => taken() === 0);
+    slow.cut();
+  });
+}
+
+test('one place has its share, and leaves the rest to others', () => {
+  const budget = new BodyBudget(16, { placeBytesMax: 4 });
+
+  assert.ok(budget.take(4, 'a'));
+  assert.ok(!budget.take(1, 'a'));
+  for (const place of ['b', 'c', 'd']) assert.ok(budget.take(4, place));
+  assert.ok(!budget.take(1, 'e'), 'there is an end for all together, too');
+  budget.giveBack(3, 'a');
+
+  assert.ok(!budget.take(4, 'a'));
+  assert.ok(budget.take(3, 'a'));
+});
+
+for (const protocol of protocols) {
+  test(`bodies that are only announced shut nobody out (${protocol})`, async (t) => {
+    const post = route('POST', '/', async (exchange) => json(200, { body: await exchange.body() }));
+    const bytes = bodiesBytesMax / 8;
+    const { port } = await startHttp(t, [post], { limits: { bodyBytesMax: bytes } });
+    const announced = await Promise.all(
+      Array.from({ length: 8 }, () => begin(protocol, port, bytes, '"')),
+    );
+    t.after(() => {
+      for (const client of announced) client.cut();
+    });
+
+    const headers = { 'content-type': type };
+    const answer = await ask(protocol, port, {
+      method: 'POST',
+      path: '/',
+      headers,
+      body: '"here"',
+    });
+
+    assert.equal(answer.status, 200);
+  });
+}

@@ -1,0 +1,129 @@
+import assert from 'node:assert/strict';
+import { PassThrough, Readable } from 'node:stream';
+import { test } from 'node:test';
+import type { Failure } from '../errors.js';
+import { type LineLimits, readLines } from './body-lines.js';
+
+const limits = { bytesMax: 1000, lineBytesMax: 20, depthMax: 3, deadlineMs: 60_000 };
+const headers = { 'content-type': 'application/x-ndjson; charset=utf-8' };
+
+/** A body in the pieces in which it arrives. */
+function bodyOf(...pieces: (string | Buffer)[]) {
+  const input = Readable.from(
+    pieces.map((piece) => Buffer.from(piece)),
+    { objectMode: false },
+  );
+  return { input, headers, isCutOff: false };
+}
+
+async function valuesIn(from: Parameters<typeof readLines>[0], more: Partial<LineLimits> = {}) {
+  const values: unknown[] = [];
+  for await (const value of readLines(from, { ...limits, ...more })) values.push(value);
+  return values;
+}
+
+const refused = (name: string, info: object | undefined) => (failure: Failure) => {
+  assert.equal(failure.name, name);
+  assert.deepEqual(failure.info, info);
+  return true;
+};
+
+test('lines come as values, however the body is cut into pieces', async () => {
+  const text = '{"a":"é🐝"}\r\n\n 7 \n[1,[2]]\n  \n"x"';
+  const bytes = Buffer.from(text);
+
+  for (let size = 1; size <= bytes.length; size += 1) {
+    const pieces: Buffer[] = [];
+    for (let at = 0; at < bytes.length; at += size) pieces.push(bytes.subarray(at, at + size));
+
+    assert.deepEqual(await valuesIn(bodyOf(...pieces)), [{ a: 'é🐝' }, 7, [1, [2]], 'x']);
+  }
+  assert.deepEqual(await valuesIn(bodyOf('')), []);
+  assert.deepEqual(await valuesIn(bodyOf('\n\n')), []);
+});
+
+test('what is wrong with a line is told with its number', async () => {
+  const index = { index: 1 };
+  const line = { bytesMax: 20, index: 1 };
+
+  await assert.rejects(valuesIn(bodyOf('1\n{\n')), refused('invalid_request', index));
+  await assert.rejects(valuesIn(bodyOf('1\n\n[[[[1]]]]')), refused('invalid_request', index));
+  await assert.rejects(
+    valuesIn(bodyOf('1\n"', Buffer.from([0xff]), '"\n')),
+    refused('invalid_request', index),
+  );
+  const long = `1\n"${'x'.repeat(18)}"`;
+  assert.deepEqual(await valuesIn(bodyOf(long)), [1, 'x'.repeat(18)]);
+  await assert.rejects(valuesIn(bodyOf(`${long} `)), refused('payload_too_large', line));
+});
+
+test('a body has a limit, counted and declared', async () => {
+  const bytes = { bytesMax: 5 };
+  const declared = { ...bodyOf('1'), headers: { ...headers, 'content-length': '6' } };
+
+  assert.deepEqual(await valuesIn(bodyOf('1\n', '2\n', '3'), bytes), [1, 2, 3]);
+  await assert.rejects(
+    valuesIn(bodyOf('1\n', '2\n', '34'), bytes),
+    refused('payload_too_large', bytes),
+  );
+  await assert.rejects(valuesIn(declared, bytes), refused('payload_too_large', bytes));
+});
+
+test('a body of another type is refused', async () => {
+  const from = { ...bodyOf('1'), headers: { 'content-type': 'application/json' } };
+
+  await assert.rejects(valuesIn(from), refused('unsupported_media_type', undefined));
+});
+
+test('of a body that was cut off the last line is not given out', async () => {
+  const values: unknown[] = [];
+  const input = new PassThrough();
+  const from = { input, headers, isCutOff: false };
+  input.write('1\n2\n3');
+
+  const reading = (async () => {
+    for await (const value of readLines(from, limits)) {
+      values.push(value);
+      if (values.length === 2) input.end(); // As HTTP/2 ends a stream that was cut off.
+      from.isCutOff = true;
+    }
+  })();
+
+  await assert.rejects(reading, refused('invalid_request', undefined));
+  assert.deepEqual(values, [1, 2]);
+  await assert.rejects(
+    valuesIn({ ...bodyOf('1'), headers: { ...headers, 'content-length': '2' } }),
+    refused('invalid_request', undefined),
+  );
+});
+
+test('a client that sends nothing is given up', async () => {
+  const input = new PassThrough();
+  input.write('1\n');
+
+  await assert.rejects(
+    valuesIn({ input, headers, isCutOff: false }, { deadlineMs: 1 }),
+    refused('request_timeout', undefined),
+  );
+  assert.equal(input.listenerCount('readable'), 0);
+});
+
+test('what is not asked for is not read', async () => {
+  let produced = 0;
+  const input = new Readable({
+    highWaterMark: 1000,
+    read() {
+      produced += 1;
+      this.push(produced <= 100 ? `"${'x'.repeat(498)}"` : null);
+      if (produced <= 100) this.push('\n');
+    },
+  });
+  const large = { ...limits, bytesMax: 1e6, lineBytesMax: 1000 };
+  const lines = readLines({ input, headers, isCutOff: false }, large);
+
+  await lines.next();
+  for (let turn = 0; turn < 10; turn += 1) await new Promise((resolve) => setImmediate(resolve));
+
+  assert.ok(produced < 10, `${produced} lines were read for one`);
+  await lines.return(undefined);
+});

@@ -1,0 +1,127 @@
+import type { Readable } from 'node:stream';
+import { Failure } from '../errors.js';
+import { parseBody } from './body.js';
+import { Gathered } from './gathered.js';
+import type { Transport } from './transport.js';
+
+export interface LineLimits {
+  /** Of the whole body. */
+  readonly bytesMax: number;
+  readonly lineBytesMax: number;
+  readonly depthMax: number;
+  /** For the next bytes to arrive, whenever they are asked for. */
+  readonly deadlineMs: number;
+}
+
+type Input = Pick<Transport, 'input' | 'isCutOff' | 'headers'>;
+
+const newline = 10;
+
+/**
+ * The values of a body of JSON lines, one at a time, read as fast as they are taken: what is not asked
+ * for waits at the client. Empty lines are skipped; the last line needs no end.
+ *
+ * Throws `unsupported_media_type`, `payload_too_large`, `request_timeout`, and `invalid_request` for a
+ * line that is not UTF-8, not JSON or too deep, and for a body that was cut off, whose last line is not
+ * given out. What is wrong with a line has its number among the values in `info.index`.
+ *
+ * Spec: NDJSON 1.0.
+ */
+export async function* readLines(from: Input, limits: LineLimits): AsyncGenerator<unknown> {
+  const [media = ''] = (from.headers['content-type'] ?? '').toLowerCase().split(';');
+  if (media.trim() !== 'application/x-ndjson') {
+    const message = 'Cannot read body: its content-type is not application/x-ndjson';
+    throw new Failure('unsupported_media_type', message);
+  }
+  let index = 0;
+  /** Of a line whose end has not come. */
+  const begun = new Gathered();
+  const check = (part: Buffer) => {
+    const isTooLong = begun.length + part.length > limits.lineBytesMax;
+    if (isTooLong) throw tooLarge('a line', limits.lineBytesMax, { index });
+  };
+  const parse = (part: Buffer): unknown => {
+    check(part);
+    if (begun.length === 0) return parsedLine(part, limits.depthMax, index);
+    begun.append(part);
+    return parsedLine(begun.take(), limits.depthMax, index);
+  };
+  for await (const chunk of readChunks(from, limits)) {
+    let start = 0;
+    for (let end = chunk.indexOf(newline); end !== -1; end = chunk.indexOf(newline, start)) {
+      const value = parse(chunk.subarray(start, end));
+      start = end + 1;
+      if (value === undefined) continue;
+      yield value;
+      index += 1;
+    }
+    const rest = chunk.subarray(start);
+    check(rest);
+    begun.append(rest);
+  }
+  const last = parse(Buffer.alloc(0));
+  if (last !== undefined) yield last;
+}
+
+/** The bytes as they come, counted. Between two of them nothing is read. */
+async function* readChunks(from: Input, limits: LineLimits): AsyncGenerator<Buffer> {
+  const { input, headers } = from;
+  const { bytesMax, deadlineMs } = limits;
+  const declared = Number(headers['content-length'] ?? Number.NaN);
+  if (declared > bytesMax) throw tooLarge('it', bytesMax);
+  let length = 0;
+  while (!input.readableEnded && !input.destroyed) {
+    const chunk: Buffer | null = input.read();
+    if (chunk === null) {
+      await somethingNew(input, deadlineMs);
+      continue;
+    }
+    length += chunk.length;
+    if (length > bytesMax) throw tooLarge('it', bytesMax);
+    yield chunk;
+  }
+  const isShort = !Number.isNaN(declared) && declared !== length;
+  if (from.isCutOff || isShort || !input.readableEnded) {
+    throw new Failure('invalid_request', 'Cannot read body: it was cut off');
+  }
+}
+
+/** Settles when there may be more to read, or the end of it. */
+function somethingNew(input: Readable, deadlineMs: number): Promise<void> {
+  const names = ['readable', 'end', 'close', 'error'];
+  return new Promise((resolve, reject) => {
+    const settle = (failure?: Failure) => {
+      clearTimeout(deadline);
+      for (const name of names) input.off(name, wake);
+      if (failure === undefined) resolve();
+      else reject(failure);
+    };
+    const wake = () => settle();
+    const deadline = setTimeout(() => {
+      const message = `Cannot read body: nothing came within ${deadlineMs} ms`;
+      settle(new Failure('request_timeout', message));
+    }, deadlineMs);
+    for (const name of names) input.on(name, wake);
+    if (input.readableEnded || input.destroyed) wake();
+  });
+}
+
+function isBlank(line: Buffer): boolean {
+  return line.every((byte) => byte === 13 || byte === 32 || byte === 9);
+}
+
+/** Undefined for an empty one. */
+function parsedLine(line: Buffer, depthMax: number, index: number): unknown {
+  if (isBlank(line)) return undefined;
+  try {
+    return parseBody(line, { type: 'application/json', form: false, depthMax });
+  } catch (cause) {
+    if (!(cause instanceof Failure)) throw cause;
+    throw new Failure(cause.name, `${cause.message} (line ${index})`, { info: { index }, cause });
+  }
+}
+
+function tooLarge(what: string, bytesMax: number, info: object = {}): Failure {
+  const message = `Cannot read body: ${what} is over the limit of ${bytesMax} bytes`;
+  return new Failure('payload_too_large', message, { info: { bytesMax, ...info } });
+}

@@ -1,0 +1,162 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { type Asked, ask, protocols, startHttp } from '../../test/support/http-server.js';
+import { parseBody } from './body.js';
+import { json } from './reply.js';
+import { route } from './router.js';
+
+const echo =
+  (options = {}) =>
+  async (exchange: { body(o?: object): Promise<unknown> }) => {
+    const body = await exchange.body(options);
+    return json(200, { body: body ?? '(none)' });
+  };
+const routes = [
+  route('POST', '/json', echo()),
+  route('POST', '/form', echo({ form: true })),
+  route('POST', '/small', echo({ bytesMax: 4 })),
+  route('POST', '/large', echo({ bytesMax: 100_000 })),
+];
+
+const jsonType = 'application/json';
+const formType = 'application/x-www-form-urlencoded';
+const post = (path: string, type: string | undefined, body?: string | Buffer): Asked => ({
+  method: 'POST',
+  path,
+  headers: type === undefined ? {} : { 'content-type': type },
+  ...(body === undefined ? {} : { body }),
+});
+const nested = (depth: number) => '['.repeat(depth) + ']'.repeat(depth);
+
+// [what, the request, what is read]
+const read: readonly (readonly [string, Asked, unknown])[] = [
+  ['JSON', post('/json', jsonType, '{"a":[1,"é"]}'), { a: [1, 'é'] }],
+  ['JSON with a charset', post('/json', 'Application/JSON; charset=utf-8', '1'), 1],
+  ['JSON after a byte order mark', post('/json', jsonType, '\ufeff1'), 1],
+  ['null', post('/json', jsonType, 'null'), '(none)'],
+  ['nothing', post('/json', undefined), '(none)'],
+  ['nothing of some type', post('/json', 'text/plain', ''), '(none)'],
+  ['JSON where forms are taken', post('/form', jsonType, '{"a":1}'), { a: 1 }],
+  [
+    'a form',
+    post('/form', formType, 'a=1&b=%C3%A9+x&c&d=1=2&'),
+    { a: '1', b: 'é x', c: '', d: '1=2' },
+  ],
+  ['as many bytes as allowed', post('/json', jsonType, `"${'x'.repeat(8190)}"`), 'x'.repeat(8190)],
+  ['as many as this route allows', post('/small', jsonType, '1234'), 1234],
+  ['more than a window', post('/large', jsonType, `"${'x'.repeat(99_998)}"`), 'x'.repeat(99_998)],
+  [
+    'brackets within a string',
+    post('/json', jsonType, `"\\"${'['.repeat(50)}"`),
+    `"${'['.repeat(50)}`,
+  ],
+  [
+    'as deep as allowed, side by side',
+    post('/json', jsonType, `[${nested(31)},${nested(31)}]`),
+    JSON.parse(`[${nested(31)},${nested(31)}]`),
+  ],
+];
+
+// [what, the request, status, name of the failure]
+const refused: readonly (readonly [string, Asked, number, string])[] = [
+  ['what is not JSON', post('/json', jsonType, '{"a":'), 400, 'invalid_request'],
+  [
+    'what is not UTF-8',
+    post('/json', jsonType, Buffer.of(0x22, 0xff, 0x22)),
+    400,
+    'invalid_request',
+  ],
+  [
+    'JSON in UTF-16',
+    post('/json', jsonType, Buffer.from('"a"', 'utf16le')),
+    400,
+    'invalid_request',
+  ],
+  [
+    'a charset that is not UTF-8',
+    post('/json', 'application/json; charset=utf-16', '1'),
+    415,
+    'unsupported_media_type',
+  ],
+  [
+    'an encoded body',
+    {
+      ...post('/json', jsonType, '1'),
+      headers: { 'content-type': jsonType, 'content-encoding': 'gzip' },
+    },
+    415,
+    'unsupported_media_type',
+  ],
+  ['a form that is not UTF-8', post('/form', formType, 'a=%ff'), 400, 'invalid_request'],
+  ['a form with half an escape', post('/form', formType, 'a=%4'), 400, 'invalid_request'],
+  ['a form with a field twice', post('/form', formType, 'a=1&b=2&a=1'), 400, 'invalid_request'],
+  ['too deep', post('/json', jsonType, nested(33)), 400, 'invalid_request'],
+  [
+    'too deep behind a string that ends in a backslash',
+    post('/json', jsonType, `["\\\\",${nested(32)}]`),
+    400,
+    'invalid_request',
+  ],
+  ['far too deep', post('/large', jsonType, '['.repeat(90_000)), 400, 'invalid_request'],
+  ['no type', post('/json', undefined, '1'), 415, 'unsupported_media_type'],
+  ['another type', post('/json', 'text/json', '1'), 415, 'unsupported_media_type'],
+  ['a form where none is taken', post('/json', formType, 'a=1'), 415, 'unsupported_media_type'],
+  [
+    'another type where forms are taken',
+    post('/form', 'multipart/form-data', 'a=1'),
+    415,
+    'unsupported_media_type',
+  ],
+  ['one byte too many', post('/json', jsonType, `"${'x'.repeat(8191)}"`), 413, 'payload_too_large'],
+  ['one too many for this route', post('/small', jsonType, '12345'), 413, 'payload_too_large'],
+  ['megabytes too many', post('/small', jsonType, '1'.repeat(4_000_000)), 413, 'payload_too_large'],
+];
+
+for (const protocol of protocols) {
+  for (const [what, asked, body] of read) {
+    test(`${what} is read over ${protocol}`, async (t) => {
+      const { port } = await startHttp(t, routes);
+
+      const answer = await ask(protocol, port, asked);
+
+      assert.equal(answer.status, 200);
+      assert.deepEqual(answer.body['body'], body);
+    });
+  }
+
+  for (const [what, asked, status, name] of refused) {
+    test(`${what} is refused with ${status} ${name} over ${protocol}`, async (t) => {
+      const { port } = await startHttp(t, routes);
+
+      const answer = await ask(protocol, port, asked);
+
+      assert.deepEqual([answer.status, answer.body['name']], [status, name]);
+      const accepted = { '/json': jsonType, '/form': `${jsonType}, ${formType}` }[asked.path ?? ''];
+      const isOfType = status === 415 && asked.headers?.['content-encoding'] === undefined;
+      assert.equal(answer.headers['accept-post'], isOfType ? accepted : undefined);
+    });
+  }
+
+  test(`asking for a body twice is a defect, and does not hang over ${protocol}`, async (t) => {
+    const twice = route('POST', '/twice', async (exchange) => {
+      await exchange.body();
+      await exchange.body();
+      return json(200, {});
+    });
+    const { port } = await startHttp(t, [twice]);
+
+    assert.equal((await ask(protocol, port, post('/twice', jsonType, '1'))).status, 500);
+  });
+}
+
+test('what looks like a prototype is a field like any other', () => {
+  const parse = (text: string, type: string) =>
+    parseBody(Buffer.from(text), { type, form: true, depthMax: 32 }) as object;
+
+  const bodies = [parse('{"__proto__":{"a":1}}', jsonType), parse('__proto__=1', formType)];
+
+  for (const body of bodies) {
+    assert.equal(Object.getPrototypeOf(body), Object.prototype);
+    assert.deepEqual(Object.keys(body), ['__proto__']);
+  }
+});

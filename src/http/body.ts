@@ -1,0 +1,166 @@
+import { Failure } from '../errors.js';
+import { type BodyBudget, noRoom } from './body-budget.js';
+import { Gathered } from './gathered.js';
+import type { Transport } from './transport.js';
+
+export interface BodyLimits {
+  readonly bytesMax: number;
+  readonly depthMax: number;
+  /** For the whole body to arrive. */
+  readonly deadlineMs: number;
+  /** Shared with other bodies. */
+  readonly budget: BodyBudget;
+  /** Where it comes from, as by `ipKeyOf`. */
+  readonly place: string;
+}
+
+/**
+ * The whole body, or a Failure: `payload_too_large` as soon as it is, `request_timeout`,
+ * `service_unavailable` when the budget has no room, `invalid_request` for one that was cut off. HTTP/2 ends a stream that was cut off as if it were
+ * whole, so half a document would otherwise be taken for one.
+ */
+export function readBody(
+  transport: Pick<Transport, 'input' | 'isCutOff' | 'headers' | 'onGone'>,
+  { bytesMax, deadlineMs, budget, place }: BodyLimits,
+): Promise<Buffer> {
+  const { input, headers } = transport;
+  const declared = Number(headers['content-length'] ?? Number.NaN);
+  if (declared > bytesMax) return Promise.reject(tooLarge(bytesMax));
+  return new Promise((resolve, reject) => {
+    const gathered = new Gathered();
+    let held = 0;
+    const hold = (bytes: number): boolean => {
+      if (bytes <= held) return true;
+      if (!budget.take(bytes - held, place)) return false;
+      held = bytes;
+      return true;
+    };
+    if (budget.holdsDeclared && declared > 0 && !hold(declared)) return reject(noRoom());
+    const settle = (outcome: Buffer | Failure) => {
+      clearTimeout(deadline);
+      budget.giveBack(held, place);
+      input.off('data', take).off('end', finish).off('close', finish).off('error', cutOff);
+      if (outcome instanceof Failure) reject(outcome);
+      else resolve(outcome);
+    };
+    const deadline = setTimeout(() => {
+      settle(new Failure('request_timeout', `Cannot read body: not here within ${deadlineMs} ms`));
+    }, deadlineMs);
+    const take = (chunk: Buffer) => {
+      const length = gathered.length + chunk.length;
+      if (length > bytesMax) settle(tooLarge(bytesMax));
+      else if (!hold(length)) settle(noRoom());
+      else gathered.append(chunk);
+    };
+    const cutOff = () => settle(new Failure('invalid_request', 'Cannot read body: it was cut off'));
+    const finish = () => {
+      const isShort = !Number.isNaN(declared) && declared !== gathered.length;
+      if (transport.isCutOff || isShort || !input.readableEnded) cutOff();
+      else settle(gathered.take());
+    };
+    if (transport.isCutOff || input.destroyed) return cutOff();
+    // HTTP/2 ends an empty body by itself, also before anybody asks for it.
+    if (input.readableEnded) return finish();
+    input.on('data', take).on('end', finish).on('close', finish).on('error', cutOff);
+  });
+}
+
+export interface BodyForm {
+  readonly type: string | undefined;
+  readonly form: boolean;
+  readonly depthMax: number;
+}
+
+const strictUtf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: false });
+
+/** JSON, or form fields where they are taken. Undefined for an empty body. */
+export function parseBody(bytes: Buffer, { type, form, depthMax }: BodyForm): unknown {
+  if (bytes.length === 0) return undefined;
+  const [media = '', ...parameters] = (type ?? '').toLowerCase().split(';');
+  const isUtf8 = parameters.every((one) => !/^\s*charset=(?!"?utf-?8"?\s*$)/.test(one));
+  const isJson = isUtf8 && media.trim() === 'application/json';
+  const isForm = isUtf8 && form && media.trim() === 'application/x-www-form-urlencoded';
+  if (!isJson && !isForm) {
+    const accept = form
+      ? 'application/json, application/x-www-form-urlencoded'
+      : 'application/json';
+    const message = `Cannot read body: its content-type is not ${accept.replace(',', ' or')}, UTF-8`;
+    throw new Failure('unsupported_media_type', message, { headers: { 'accept-post': accept } });
+  }
+  const text = decoded(bytes);
+  if (isForm) return fieldsOf(text);
+  if (depthOf(text) > depthMax) {
+    throw new Failure('invalid_request', `Cannot read body: nested deeper than ${depthMax}`);
+  }
+  try {
+    return JSON.parse(text);
+  } catch (cause) {
+    throw new Failure('invalid_request', 'Cannot read body: it is not JSON', { cause });
+  }
+}
+
+/**
+ * Form fields, strictly: what is not UTF-8 behind the percent signs would otherwise become U+FFFD,
+ * and two passwords one; of a field given twice, a proxy and we might each believe another one.
+ */
+function fieldsOf(text: string): Record<string, string> {
+  const fields = new Map<string, string>();
+  for (const pair of text.split('&').filter((one) => one !== '')) {
+    const [name = '', ...value] = pair.split('=').map(formDecoded);
+    if (fields.has(name)) {
+      throw new Failure('invalid_request', 'Cannot read body: a field is there twice');
+    }
+    fields.set(name, value.join('='));
+  }
+  return Object.fromEntries(fields);
+}
+
+function formDecoded(text: string): string {
+  try {
+    return decodeURIComponent(text.replaceAll('+', ' '));
+  } catch (cause) {
+    const message = 'Cannot read body: a form field is not percent-encoded UTF-8';
+    throw new Failure('invalid_request', message, { cause });
+  }
+}
+
+function decoded(bytes: Buffer): string {
+  try {
+    return strictUtf8.decode(bytes);
+  } catch (cause) {
+    throw new Failure('invalid_request', 'Cannot read body: it is not UTF-8', { cause });
+  }
+}
+
+/** How deep brackets nest, outside of strings. Looked at before parsing, and without recursion. */
+function depthOf(text: string): number {
+  let depth = 0;
+  let deepest = 0;
+  for (let index = 0; index < text.length; index += 1) {
+    const char = text[index];
+    if (char === '"') index = endOfString(text, index + 1);
+    else if (char === '[' || char === '{') {
+      depth += 1;
+      if (depth > deepest) deepest = depth;
+    } else if (char === ']' || char === '}') depth -= 1;
+  }
+  return deepest;
+}
+
+/** Where the quote is that ends the string which begins at `start`: one without an odd number of `\`. */
+function endOfString(text: string, start: number): number {
+  for (let from = start; ; ) {
+    const quote = text.indexOf('"', from); // Much faster than to look at each character.
+    if (quote === -1) return text.length;
+    let escapes = 0;
+    while (text[quote - 1 - escapes] === '\\') escapes += 1;
+    if (escapes % 2 === 0) return quote;
+    from = quote + 1;
+  }
+}
+
+function tooLarge(bytesMax: number): Failure {
+  return new Failure('payload_too_large', `Cannot read body: over the limit of ${bytesMax} bytes`, {
+    info: { bytesMax },
+  });
+}

@@ -1,0 +1,217 @@
+import type { Http2SecureServer, Http2Session } from 'node:http2';
+import type { Socket } from 'node:net';
+import type { TLSSocket } from 'node:tls';
+import type { AcceptLimit } from './accept-limit.js';
+import { idlePeers, type Moving } from './idle-peers.js';
+import { LostPeers, type Watched } from './lost-peers.js';
+import { keyOf } from './unacknowledged.js';
+
+export interface ConnectionsOptions {
+  /** Exchanges at once on one connection; HTTP/2 sees to it by itself. */
+  readonly exchangesMax: number;
+  /** How long a client that was asked to leave may take to do so. */
+  readonly endMs: number;
+  /** Nothing moves for so long: a goodbye when nothing is open, else the peer is gone. */
+  readonly idleMs: number;
+  /** How often those with something open are looked after. */
+  readonly pingMs: number;
+  readonly acceptLimit: AcceptLimit;
+  /** A client could not be understood at this layer, and its connection ends. Must not throw. */
+  readonly onUnreadable: (layer: Layer, cause: Error) => void;
+}
+
+/** Where a client can speak so that there is no request to answer. */
+export type Layer = 'tls' | 'http1';
+
+/** One TCP connection, from before its TLS handshake to its end. */
+interface Peer extends Watched, Moving {
+  /** Destroying it ends all that is built on it, whatever state that is in. */
+  readonly socket: Socket;
+  h2Session: Http2Session | undefined;
+  /** Under way, or waiting for their turn. */
+  exchanges: number;
+  /** Set once it has been asked to leave. */
+  leaveBy: NodeJS.Timeout | undefined;
+}
+
+/** What tells that an exchange is over: an HTTP/2 stream, or an HTTP/1.1 response. */
+interface Closing {
+  on(event: 'close', listener: () => void): unknown;
+}
+
+/** The open connections of a server: who they are, whether they still live, and how they end. */
+export class Connections {
+  readonly #options: ConnectionsOptions;
+  readonly #peers = new Map<string, Peer>();
+  /** The same, by what requests come in on. */
+  readonly #owners = new WeakMap<object, Peer>();
+  readonly #lostPeers = new LostPeers();
+  readonly #rounds: NodeJS.Timeout;
+  readonly #idleRounds: NodeJS.Timeout;
+  /** Whose handshake Node is telling of; it makes the HTTP/2 session before it goes on. */
+  #secured: Peer | undefined;
+  #onEmpty: (() => void)[] = [];
+  #isFinishing = false;
+
+  constructor(server: Http2SecureServer, options: ConnectionsOptions) {
+    this.#options = options;
+    this.#rounds = setInterval(() => this.#round(), options.pingMs).unref();
+    this.#idleRounds = setInterval(() => this.#endIdle(), options.idleMs / 8).unref();
+    server.on('connection', (socket: Socket) => this.#add(socket));
+    options.acceptLimit.guard(server);
+    // Before Node's own listener, which may bring a request along.
+    server.prependListener('secureConnection', (socket: TLSSocket) => this.#addSocket(socket));
+    server.on('session', (session) => this.#addSession(session));
+    server.on('clientError', (error: Error, socket: TLSSocket) => this.#refuse(error, socket));
+  }
+
+  /** TCP connections, with or without a finished TLS handshake. */
+  get size(): number {
+    return this.#peers.size;
+  }
+
+  /** Connections that were reset at once, from the beginning. */
+  get refused(): number {
+    return this.#options.acceptLimit.refused;
+  }
+
+  /**
+   * Notes an exchange until it closes. Answers the address it comes from; undefined when the
+   * connection is, or has just been, cut off.
+   */
+  begin(owner: TLSSocket | Http2Session | undefined, exchange: Closing): string | undefined {
+    const peer = owner === undefined ? undefined : this.#owners.get(owner);
+    if (peer === undefined || peer.socket.destroyed) return undefined;
+    peer.exchanges += 1;
+    if (peer.exchanges > this.#options.exchangesMax) {
+      peer.socket.destroy();
+      return undefined;
+    }
+    exchange.on('close', () => {
+      peer.exchanges -= 1;
+      if (peer.exchanges === 0 && this.#isFinishing) this.#dismiss(peer);
+    });
+    return peer.socket.remoteAddress ?? '';
+  }
+
+  /** Asks every connection to end: at once, or when its exchanges are over. */
+  finish(): void {
+    this.#isFinishing = true;
+    for (const peer of this.#peers.values()) {
+      peer.h2Session?.close(); // GOAWAY, also on Node 20 and 22.
+      if (peer.exchanges === 0) this.#dismiss(peer);
+    }
+  }
+
+  /** Ends every connection now. */
+  cut(): void {
+    for (const { socket } of this.#peers.values()) socket.destroy();
+  }
+
+  allClosed(): Promise<void> {
+    if (this.#peers.size === 0) return Promise.resolve();
+    return new Promise((resolve) => this.#onEmpty.push(resolve));
+  }
+
+  /** Stops the timers. */
+  close(): void {
+    clearInterval(this.#rounds);
+    clearInterval(this.#idleRounds);
+    this.#options.acceptLimit.report();
+  }
+
+  #add(socket: Socket): void {
+    const key = keyOf(socket);
+    const peer: Peer = {
+      socket,
+      h2Session: undefined,
+      exchanges: 0,
+      heardBytes: undefined,
+      acknowledgedMax: undefined,
+      movedBytes: 0,
+      movedAt: performance.now(),
+      leaveBy: undefined,
+    };
+    this.#peers.set(key, peer);
+    socket.on('error', ignore);
+    socket.on('close', () => {
+      clearTimeout(peer.leaveBy);
+      if (this.#peers.get(key) === peer) this.#peers.delete(key); // Not one that came after it.
+      if (this.#peers.size > 0) return;
+      for (const resolve of this.#onEmpty.splice(0)) resolve();
+    });
+  }
+
+  #addSocket(socket: TLSSocket): void {
+    socket.on('error', ignore);
+    const peer = this.#peers.get(keyOf(socket));
+    if (peer === undefined)
+      socket.destroy(); // Gone in the meantime.
+    else if (socket.alpnProtocol === 'h2') this.#secured = peer;
+    else this.#owners.set(socket, peer);
+  }
+
+  #addSession(session: Http2Session): void {
+    session.on('error', ignore);
+    const peer = this.#secured;
+    this.#secured = undefined;
+    if (peer === undefined) {
+      session.destroy();
+      return;
+    }
+    peer.h2Session = session;
+    this.#owners.set(session, peer);
+  }
+
+  #round(): void {
+    this.#lostPeers.look(this.#peers.values());
+    this.#options.acceptLimit.report();
+  }
+
+  #endIdle(): void {
+    for (const peer of idlePeers(this.#peers.values(), this.#options.idleMs)) {
+      if (peer.exchanges === 0) this.#dismiss(peer);
+      else peer.socket.destroy();
+    }
+  }
+
+  /** Ends a connection with nothing open; over HTTP/2 with a GOAWAY. */
+  #dismiss(peer: Peer): void {
+    if (peer.h2Session === undefined) peer.socket.destroy();
+    else {
+      peer.h2Session.close();
+      this.#cutLater(peer); // Node waits for the client to close its side, too.
+    }
+  }
+
+  /**
+   * Not HTTP/1.1, or too slow, or too large. Also hears of TLS errors. Has to end the connection
+   * itself: Node does not, and a client that goes on sending would stay for ever.
+   */
+  #refuse(error: Error & { code?: string }, socket: TLSSocket): void {
+    const peer = this.#owners.get(socket);
+    // Whoever has been told already may still be sending.
+    if (peer?.leaveBy === undefined) this.#options.onUnreadable(peer ? 'http1' : 'tls', error);
+    // An answer that is under way must not have another one in its middle.
+    if (peer === undefined || peer.exchanges > 0 || !socket.writable) {
+      socket.destroy();
+      return;
+    }
+    socket.end(`HTTP/1.1 ${statusLine(error.code)}\r\nconnection: close\r\n\r\n`);
+    this.#cutLater(peer);
+  }
+
+  #cutLater(peer: Peer): void {
+    const cut = () => peer.socket.destroy();
+    peer.leaveBy ??= setTimeout(cut, this.#options.endMs).unref();
+  }
+}
+
+/** The `error` of what is cut off: its close follows, and is what counts. */
+function ignore(): void {}
+
+function statusLine(code: string | undefined): string {
+  if (code === 'HPE_HEADER_OVERFLOW') return '431 Request Header Fields Too Large';
+  if (code === 'ERR_HTTP_REQUEST_TIMEOUT') return '408 Request Timeout';
+  return '400 Bad Request';
+}

@@ -1,0 +1,233 @@
+import assert from 'node:assert/strict';
+import { connect } from 'node:http2';
+import { test } from 'node:test';
+import { throwaway } from '../../test/support/certificate.js';
+import { ask, protocols, startHttp } from '../../test/support/http-server.js';
+import { fields, headers, RawH2 } from '../../test/support/raw-h2.js';
+import { RawTls } from '../../test/support/raw-tls.js';
+import { until } from '../../test/support/until.js';
+import type { Exchange } from './exchange.js';
+import { json } from './reply.js';
+import { route } from './router.js';
+
+const seen = route('ALL', '/seen', (exchange) => {
+  const { protocol, method, url, path, query, headers, hostname, ip, id } = exchange;
+  const asked = { protocol, method, url, path, hostname, ip, id, cookie: headers['cookie'] };
+  const authorizations = exchange.headerValues('authorization');
+  const pseudo = Object.keys(headers).filter((name) => name.startsWith(':'));
+  return json(200, { ...asked, query: [...query], authorizations, pseudo });
+});
+
+for (const protocol of protocols) {
+  test(`a request is seen as it is over ${protocol}`, async (t) => {
+    const { port } = await startHttp(t, [seen]);
+
+    const path = '/seen?a=1&a=%C3%A9&b';
+    const { body } = await ask(protocol, port, {
+      method: 'PUT',
+      path,
+      headers: { cookie: 'a=1; b=2' },
+    });
+
+    const { id, ...rest } = body;
+    assert.match(String(id), /^[\da-f-]{36}$/);
+    assert.deepEqual(rest, {
+      protocol,
+      method: 'PUT',
+      url: path,
+      path: '/seen',
+      hostname: '127.0.0.1',
+      ip: '127.0.0.1',
+      cookie: 'a=1; b=2',
+      query: [
+        ['a', '1'],
+        ['a', 'é'],
+        ['b', ''],
+      ],
+      authorizations: [],
+      pseudo: [],
+    });
+  });
+
+  test(`two Authorization lines are both seen over ${protocol}`, async (t) => {
+    const { port } = await startHttp(t, [seen]);
+
+    const headers = { authorization: ['Bearer a', 'Bearer b'] };
+    // Node's client for HTTP/2 would send one line only.
+    const authorizations =
+      protocol === 'h2'
+        ? await authorizationsOverH2(port)
+        : (await ask(protocol, port, { path: '/seen', headers })).body['authorizations'];
+
+    assert.deepEqual(authorizations, ['Bearer a', 'Bearer b']);
+  });
+
+  // [what is sent, whether it is taken]
+  const ids = [
+    ['request-1', true],
+    ['a'.repeat(64), true],
+    ['a'.repeat(7), false],
+    ['a'.repeat(65), false],
+    ['with space', false],
+    ['line%0abreak', false],
+  ] as const;
+  for (const [given, isTaken] of ids) {
+    test(`a request id of ${given.length}: ${given.slice(0, 12)} is ${isTaken ? 'kept' : 'replaced'} over ${protocol}`, async (t) => {
+      const { port, lines } = await startHttp(t, [seen]);
+
+      for (const path of ['/seen', '/nowhere']) {
+        const { headers, body } = await ask(protocol, port, {
+          path,
+          headers: { 'x-request-id': given },
+        });
+        const id = headers['x-request-id'];
+        assert.equal(id === given, isTaken);
+        assert.equal(body['id'] ?? body['instance'], id);
+        assert.equal(lines.at(-1)?.['requestId'], id);
+      }
+    });
+  }
+
+  test(`X-Forwarded-For is believed as far as there are proxies over ${protocol}`, async (t) => {
+    for (const [trustProxyHops, ip] of [
+      [0, '127.0.0.1'],
+      [1, '192.0.2.2'],
+      [2, '192.0.2.1'],
+    ] as const) {
+      const { port, lines } = await startHttp(t, [seen], { trustProxyHops });
+
+      const headers = { 'x-forwarded-for': '10.0.0.1, 192.0.2.1, 192.0.2.2' };
+      const { body } = await ask(protocol, port, { path: '/seen', headers });
+
+      assert.equal(body['ip'], ip);
+      assert.equal(lines.at(-1)?.['ip'], ip);
+    }
+  });
+
+  test(`the signal aborts when the client leaves, and not after an answer, over ${protocol}`, async (t) => {
+    const exchanges: Exchange[] = [];
+    const aborted: string[] = [];
+    const note = (exchange: Exchange) => {
+      exchanges.push(exchange);
+      exchange.signal.addEventListener('abort', () => aborted.push(exchange.path));
+    };
+    const { port, server } = await startHttp(t, [
+      route('GET', '/answers', (exchange) => {
+        note(exchange);
+        return json(200, {});
+      }),
+      route('GET', '/waits', (exchange) => {
+        note(exchange);
+        return new Promise(() => {});
+      }),
+    ]);
+
+    await ask(protocol, port, { path: '/answers' });
+    await until(() => server.connections === 0);
+    assert.deepEqual(aborted, []);
+    const leave = await waiting(protocol, port);
+    await until(() => exchanges.length === 2);
+    leave();
+
+    await until(() => aborted.length > 0);
+    assert.deepEqual(aborted, ['/waits']);
+    assert.equal(exchanges[0]?.signal.aborted, false);
+  });
+}
+
+// [the Host header, the hostname]
+const hosts = [
+  ['localhost', 'localhost'],
+  ['localhost:9001', 'localhost'],
+  ['[::1]', '[::1]'],
+  ['[::1]:9001', '[::1]'],
+  ['[2001:db8::5:0:1]:9001', '[2001:db8::5:0:1]'],
+  ['LocalHost.:443', 'LocalHost.'],
+] as const;
+
+for (const [host, hostname] of hosts) {
+  test(`the hostname of ${host} is ${hostname}`, async (t) => {
+    const { port } = await startHttp(t, [seen]);
+
+    assert.equal(
+      (await ask('http/1.1', port, { path: '/seen', headers: { host } })).body['hostname'],
+      hostname,
+    );
+    assert.equal(
+      (await ask('h2', port, { path: '/seen', headers: { ':authority': host } })).body['hostname'],
+      hostname,
+    );
+  });
+}
+
+for (const host of [
+  '[::1',
+  '::1',
+  '[::1]x',
+  'a b',
+  'user@localhost',
+  'localhost:',
+  'localhost:port',
+  'a,b',
+  '',
+]) {
+  test(`a host that is none is refused: ${host}`, async (t) => {
+    const { port } = await startHttp(t, [seen]);
+
+    const client = await RawTls.open(port, 'http/1.1');
+    client.write(`GET /seen HTTP/1.1\r\nhost: ${host}\r\n\r\n`);
+    await client.until((received) => received.length > 0);
+
+    assert.match(String(client.received), /^HTTP\/1.1 400 /);
+    client.destroy();
+  });
+}
+
+async function authorizationsOverH2(port: number): Promise<unknown> {
+  const client = await RawH2.open(port);
+  const more = [
+    ['authorization', 'Bearer a'],
+    ['authorization', 'Bearer b'],
+  ] as const;
+  client.send(headers(1, fields('GET', '/seen', more)));
+  const body = await client.bodyOf(1);
+  client.destroy();
+  return body?.['authorizations'];
+}
+
+/** A request to `/waits`, and the way to give up. */
+async function waiting(protocol: string, port: number): Promise<() => void> {
+  if (protocol === 'h2') {
+    const session = connect(`https://127.0.0.1:${port}`, { ca: throwaway.cert });
+    session.request({ ':path': '/waits' }).on('error', () => {});
+    return () => session.destroy();
+  }
+  const client = await RawTls.open(port, 'http/1.1');
+  client.write('GET /waits HTTP/1.1\r\nhost: a\r\n\r\n');
+  return () => client.destroy();
+}
+
+test('a client that waits for it is asked for its body, or told at once that it is not wanted', async (t) => {
+  const read = route('POST', '/read', async (exchange) => json(200, await exchange.body()));
+  const { port } = await startHttp(t, [read]);
+  const session = connect(`https://localhost:${port}`, { ca: throwaway.cert });
+  t.after(() => session.destroy());
+  const send = (path: string, type: string) => {
+    const stream = session.request(
+      { ':method': 'POST', ':path': path, 'content-type': type, expect: '100-continue' },
+      { endStream: false },
+    );
+    const asked = new Promise<string>((resolve) => stream.once('continue', () => resolve('asked')));
+    const answered = new Promise<string>((resolve) =>
+      stream.once('response', ({ ':status': status }) => resolve(String(status))),
+    );
+    return { stream, answered, first: Promise.race([asked, answered]) };
+  };
+
+  const wanted = send('/read', 'application/json');
+  assert.equal(await wanted.first, 'asked');
+  wanted.stream.end('{"a":1}');
+
+  assert.equal(await wanted.answered, '200');
+  assert.equal(await send('/nowhere', 'application/json').first, '404');
+});

@@ -1,0 +1,102 @@
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { Headers, Sink } from './reply.js';
+import { StreamSink } from './stream-sink.js';
+import { headersByName, type Transport } from './transport.js';
+
+/** A request over HTTP/1.1. */
+export class H1Transport implements Transport {
+  readonly protocol = 'http/1.1';
+  readonly method: string;
+  readonly url: string;
+  readonly authority: string;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly rawHeaders: readonly string[];
+  readonly remoteAddress: string;
+  readonly input: IncomingMessage;
+  readonly #response: ServerResponse;
+  readonly #endMs: number;
+  readonly #isLast: () => boolean;
+
+  constructor(
+    request: IncomingMessage,
+    response: ServerResponse,
+    { endMs, isLast }: { endMs: number; isLast: () => boolean },
+  ) {
+    this.#response = response;
+    this.#endMs = endMs;
+    this.#isLast = isLast;
+    this.input = request;
+    this.method = request.method ?? '';
+    this.rawHeaders = request.rawHeaders;
+    this.headers = headersByName(request.rawHeaders);
+    const target = targetOf(request.url ?? '');
+    this.url = target.url;
+    this.authority = target.authority ?? this.headers['host'] ?? '';
+    this.remoteAddress = request.socket.remoteAddress ?? '';
+  }
+
+  get isCutOff(): boolean {
+    return this.input.destroyed && !this.input.complete;
+  }
+
+  get isGone(): boolean {
+    return !this.isAnswered && this.#response.destroyed;
+  }
+
+  get isAnswered(): boolean {
+    return this.#response.headersSent;
+  }
+
+  /** Node has done so. */
+  askForBody(): void {}
+
+  onGone(listener: () => void): void {
+    if (this.isGone) queueMicrotask(listener);
+    else this.#response.once('close', () => this.isAnswered || listener());
+  }
+
+  send(status: number, headers: Headers, body: Buffer | undefined): void {
+    if (this.isGone) return;
+    // What is left of a body that was refused is not worth reading: the connection ends instead.
+    const isRefused = hasBody(this.headers) && !this.input.complete;
+    this.#response.writeHead(status, isRefused ? lastOf(headers) : this.#head(headers));
+    this.#response.end(body);
+  }
+
+  sendHead(status: number, headers: Headers): Sink | undefined {
+    if (this.method === 'HEAD') this.send(status, headers, undefined);
+    if (this.isGone || this.isAnswered) return undefined;
+    const response = this.#response;
+    response.writeHead(status, this.#head(headers));
+    response.flushHeaders();
+    this.input.resume();
+    return new StreamSink({ output: response, cut: destroy, endMs: this.#endMs });
+  }
+
+  cut(): void {
+    this.#response.destroy();
+  }
+
+  #head(headers: Headers): Headers {
+    return this.#isLast() ? lastOf(headers) : headers;
+  }
+}
+
+function destroy(response: ServerResponse): void {
+  response.destroy();
+}
+
+function lastOf(headers: Headers): Headers {
+  return { ...headers, connection: 'close' };
+}
+
+function hasBody(headers: Headers): boolean {
+  return headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0;
+}
+
+/** A target may be a whole URL, whose host then counts. Spec: RFC 9112 §3.2.2. */
+function targetOf(target: string): { url: string; authority?: string } {
+  const [, authority, rest = ''] = /^https?:\/\/([^/?#]*)(.*)$/i.exec(target) ?? [];
+  if (authority === undefined) return { url: target };
+  return { url: rest.startsWith('/') ? rest : `/${rest}`, authority };
+}

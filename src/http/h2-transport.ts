@@ -1,0 +1,122 @@
+import {
+  constants,
+  type IncomingHttpHeaders,
+  type ServerHttp2Stream,
+  sensitiveHeaders,
+} from 'node:http2';
+import type { Headers, Sink } from './reply.js';
+import { StreamSink } from './stream-sink.js';
+import { headersByName, type Transport } from './transport.js';
+
+const { NGHTTP2_CANCEL, NGHTTP2_INTERNAL_ERROR } = constants;
+
+export interface H2Request {
+  readonly headers: IncomingHttpHeaders;
+  readonly rawHeaders: readonly string[];
+  readonly remoteAddress: string;
+}
+
+/** A request on an HTTP/2 stream, by Node's core stream API: no compatibility objects. */
+export class H2Transport implements Transport {
+  readonly protocol = 'h2';
+  readonly method: string;
+  readonly url: string;
+  readonly authority: string;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly rawHeaders: readonly string[];
+  readonly remoteAddress: string;
+  readonly input: ServerHttp2Stream;
+  readonly #stream: ServerHttp2Stream;
+  readonly #endMs: number;
+
+  constructor(
+    stream: ServerHttp2Stream,
+    { headers, rawHeaders, remoteAddress }: H2Request,
+    endMs: number,
+  ) {
+    this.#stream = stream;
+    this.#endMs = endMs;
+    this.input = stream;
+    this.rawHeaders = rawHeaders;
+    this.headers = headersByName(rawHeaders);
+    this.method = String(headers[':method'] ?? '');
+    this.url = String(headers[':path'] ?? '');
+    this.authority = authorityOf(headers[':authority'], this.headers['host']);
+    this.remoteAddress = remoteAddress;
+  }
+
+  get isCutOff(): boolean {
+    return this.#stream.aborted || this.#stream.destroyed;
+  }
+
+  get isGone(): boolean {
+    return !this.isAnswered && (this.#stream.destroyed || this.#stream.closed);
+  }
+
+  get isAnswered(): boolean {
+    return this.#stream.headersSent;
+  }
+
+  /** Node would, but on its compatibility layer alone. */
+  askForBody(): void {
+    if (this.headers['expect']?.toLowerCase() !== '100-continue' || this.isGone) return;
+    this.#stream.additionalHeaders({ ':status': 100 });
+  }
+
+  onGone(listener: () => void): void {
+    if (this.isGone) queueMicrotask(listener);
+    else this.#stream.once('close', () => this.isAnswered || listener());
+  }
+
+  send(status: number, headers: Headers, body: Buffer | undefined): void {
+    if (this.isGone) return; // `respond` throws on a stream that is over.
+    const stream = this.#stream;
+    const endStream = body === undefined || this.method === 'HEAD';
+    stream.respond({ ':status': status, ...headers }, { endStream });
+    if (!endStream) stream.end(body);
+    // The rest of a request that was answered early is not wanted. Spec: RFC 9113 §8.1.
+    // A turn later, for Node 26 would send an answer without a body after the reset: that is, never.
+    if (!stream.endAfterHeaders && !stream.readableEnded) setImmediate(() => stream.close());
+    const deadline = setTimeout(() => cancel(stream), this.#endMs).unref();
+    stream.once('close', () => clearTimeout(deadline));
+  }
+
+  sendHead(status: number, headers: Headers): Sink | undefined {
+    if (this.method === 'HEAD') this.send(status, headers, undefined);
+    if (this.isGone || this.isAnswered) return undefined;
+    const stream = this.#stream;
+    stream.respond({ ':status': status, ...headers, [sensitiveHeaders]: namesOf(headers) });
+    stream.resume(); // Nobody reads a body here; let it end.
+    return new StreamSink({ output: stream, cut: cancel, endMs: this.#endMs });
+  }
+
+  cut(): void {
+    this.#stream.close(NGHTTP2_INTERNAL_ERROR);
+  }
+}
+
+let knownNames: readonly string[] = [];
+
+/**
+ * The names of the headers of a stream, as those that HPACK shall not keep: a table of 2 KiB for each
+ * connection would save a few bytes of a head that is sent once an hour. They are mostly the same
+ * ones, and Node keeps them with the stream, so they are one array.
+ */
+function namesOf(headers: Headers): string[] {
+  const isKnown =
+    knownNames.length > 0 && Object.keys(headers).every((name) => knownNames.includes(name));
+  if (!isKnown) knownNames = Object.keys(headers);
+  return knownNames as string[]; // Node only reads it.
+}
+
+/** Ends a stream now: alone, `close` waits for a connection that takes nothing. */
+function cancel(stream: ServerHttp2Stream): void {
+  stream.close(NGHTTP2_CANCEL);
+  stream.destroy();
+}
+
+/** Empty when it is missing, or said twice and differently. Spec: RFC 9113 §8.3.1. */
+function authorityOf(authority: string | string[] | undefined, host: string | undefined): string {
+  const said = String(authority ?? host ?? '');
+  return host === undefined || host === said ? said : '';
+}

@@ -1,0 +1,104 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { ask, protocols, startHttp } from '../../test/support/http-server.js';
+import { Failure } from '../errors.js';
+import { json } from './reply.js';
+import { route } from './router.js';
+
+const listed = 'https://app.example';
+const routes = [
+  route('GET', '/hello', () => json(200, {})),
+  route('POST', '/hello', () => json(200, {})),
+  route('ALL', '/all', () => json(200, {})),
+  route('GET', '/fails', () => {
+    throw new Failure('not_found', 'Cannot find this');
+  }),
+];
+
+for (const protocol of protocols) {
+  test(`every answer over ${protocol} tells browsers to be strict`, async (t) => {
+    const { port } = await startHttp(t, routes);
+
+    for (const path of ['/hello', '/fails', '/nowhere']) {
+      const { headers } = await ask(protocol, port, { path });
+      assert.equal(headers['strict-transport-security'], 'max-age=31536000');
+      assert.equal(headers['x-content-type-options'], 'nosniff');
+      assert.equal(
+        headers['content-security-policy'],
+        "default-src 'none'; frame-ancestors 'none'",
+      );
+      assert.equal(headers['referrer-policy'], 'no-referrer');
+      assert.equal(headers['x-frame-options'], 'DENY');
+      assert.equal(headers['cross-origin-resource-policy'], 'same-origin');
+      assert.equal(headers['vary'], undefined);
+    }
+  });
+
+  test(`outside production, HTTPS is not required of the whole host over ${protocol}`, async (t) => {
+    const { port } = await startHttp(t, routes, { isStrict: false });
+
+    const { headers } = await ask(protocol, port, { path: '/hello' });
+
+    assert.equal(headers['strict-transport-security'], undefined);
+    assert.equal(headers['x-content-type-options'], 'nosniff');
+  });
+
+  test(`a page of an origin that is not listed is allowed nothing over ${protocol}`, async (t) => {
+    const { port } = await startHttp(t, routes, { corsOrigins: [listed] });
+
+    for (const origin of [
+      'https://evil.example',
+      'null',
+      `${listed}.evil.example`,
+      listed.toUpperCase(),
+    ]) {
+      for (const method of ['GET', 'OPTIONS']) {
+        const { headers } = await ask(protocol, port, {
+          method,
+          path: '/hello',
+          headers: { origin },
+        });
+        const granted = Object.keys(headers).filter((name) => name.startsWith('access-control'));
+        assert.deepEqual(granted, []);
+        assert.equal(headers['vary'], 'origin'); // A cache must not show this to a listed one.
+      }
+    }
+  });
+
+  test(`a page of a listed origin may ask over ${protocol}, and read failures too`, async (t) => {
+    const { port } = await startHttp(t, routes, { corsOrigins: ['https://other.example', listed] });
+    const origin = { origin: listed };
+
+    for (const path of ['/hello', '/fails', '/nowhere']) {
+      const { headers } = await ask(protocol, port, { path, headers: origin });
+      assert.equal(headers['access-control-allow-origin'], listed);
+      assert.match(headers['access-control-expose-headers'] ?? '', /x-request-id, retry-after/);
+      assert.equal(headers['access-control-allow-credentials'], undefined);
+      assert.equal(headers['cross-origin-resource-policy'], 'cross-origin');
+      assert.equal(headers['vary'], 'origin');
+    }
+
+    const { status, headers } = await ask(protocol, port, {
+      method: 'OPTIONS',
+      path: '/hello',
+      headers: { ...origin, 'access-control-request-method': 'POST' },
+    });
+    assert.equal(status, 204);
+    assert.equal(headers['access-control-allow-origin'], listed);
+    assert.equal(headers['access-control-allow-methods'], 'GET, POST, HEAD, OPTIONS');
+    assert.match(headers['access-control-allow-headers'] ?? '', /authorization.*last-event-id/);
+    assert.equal(headers['access-control-max-age'], '600');
+  });
+
+  test(`OPTIONS over ${protocol} tells the methods of a path`, async (t) => {
+    const { port } = await startHttp(t, routes);
+    const options = async (path: string) => {
+      const { status, headers } = await ask(protocol, port, { method: 'OPTIONS', path });
+      return [status, headers['allow']];
+    };
+
+    assert.deepEqual(await options('/hello'), [204, 'GET, POST, HEAD, OPTIONS']);
+    assert.deepEqual(await options('/all'), [204, 'GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS']);
+    assert.deepEqual(await options('/nowhere'), [404, undefined]);
+  });
+}

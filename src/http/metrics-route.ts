@@ -1,0 +1,19 @@
+import type { Exchange } from './exchange.js';
+import { type Route, route } from './router.js';
+
+export interface MetricsSource {
+  readonly contentType: string;
+  text(): Promise<string>;
+}
+
+/** `GET /metrics`, for whoever `admit` lets in; it throws for the others. */
+export function metricsRoute(
+  source: MetricsSource,
+  admit: (exchange: Exchange) => Promise<unknown>,
+): Route {
+  return route('GET', '/metrics', async (exchange) => {
+    await admit(exchange);
+    const headers = { 'content-type': source.contentType, 'cache-control': 'no-store' };
+    return { status: 200, headers, body: Buffer.from(await source.text()) };
+  });
+}

@@ -1,0 +1,92 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { Failure } from '../errors.js';
+import { internalFailure, problem } from './problem.js';
+
+const context = { requestId: 'request-1', accept: undefined, challenge: 'Bearer realm="test"' };
+const answerTo = (failure: Failure, accept?: string) => {
+  const { status, headers, body } = problem(failure, { ...context, accept });
+  return { status, headers, body: JSON.parse(String(body)) };
+};
+
+test('a failure has the members clients have always known, and those of a problem document', () => {
+  const info = { body: ['username'] };
+  const failure = new Failure('missing_required_parameter', 'Cannot read body: needs username', {
+    info,
+  });
+
+  const { status, headers, body } = answerTo(failure);
+
+  assert.equal(status, 400);
+  assert.equal(headers['content-type'], 'application/json; charset=utf-8');
+  assert.equal(headers['cache-control'], 'no-store');
+  assert.deepEqual(body, {
+    name: 'missing_required_parameter',
+    message: 'Cannot read body: needs username',
+    status: 400,
+    info,
+    type: 'about:blank',
+    title: 'Bad Request',
+    detail: 'Cannot read body: needs username',
+    instance: 'request-1',
+  });
+});
+
+test('a failure without info has no such member', () => {
+  assert.ok(!('info' in answerTo(new Failure('not_found', 'Cannot find this')).body));
+});
+
+// [Accept, whether it asks for a problem document]
+const accepts: readonly (readonly [string | undefined, boolean])[] = [
+  [undefined, false],
+  ['', false],
+  ['*/*', false],
+  ['application/*', false],
+  ['application/json', false],
+  ['application/problem+json', true],
+  ['Application/Problem+JSON', true],
+  ['application/json;q=0.5, application/problem+json;q=0.9', true],
+  ['application/problem+json; q=0', false],
+  ['application/problem+json;q=0.000, */*', false],
+  ['application/problem+jsonp', false],
+  ['text/plain;x="application/problem+json"', false],
+];
+
+for (const [accept, isProblem] of accepts) {
+  test(`Accept: ${accept} asks for ${isProblem ? 'a problem document' : 'JSON'}`, () => {
+    const { headers } = answerTo(new Failure('not_found', 'Cannot find this'), accept);
+
+    const media = isProblem ? 'application/problem+json' : 'application/json';
+    assert.equal(headers['content-type'], `${media}; charset=utf-8`);
+  });
+}
+
+test('every 401 has a challenge: its own, or the general one', () => {
+  const own = { headers: { 'www-authenticate': 'Bearer error="invalid_token"' } };
+
+  const answers = [
+    answerTo(new Failure('bad_credentials', 'Cannot sign in')),
+    answerTo(new Failure('invalid_token', 'Cannot authenticate', own)),
+  ];
+
+  const challenges = answers.map(({ headers }) => headers['www-authenticate']);
+  assert.deepEqual(challenges, ['Bearer realm="test"', 'Bearer error="invalid_token"']);
+});
+
+test('every 429 and 503 says when to come back', () => {
+  const waits = [
+    answerTo(new Failure('too_many_requests', 'Cannot do this now')),
+    answerTo(new Failure('service_unavailable', 'Cannot do this now', { retryAfterMs: 2500 })),
+    answerTo(new Failure('not_found', 'Cannot find this')),
+  ].map(({ headers }) => headers['retry-after']);
+
+  assert.deepEqual(waits, ['1', '3', undefined]);
+});
+
+test('a defect says nothing of itself', () => {
+  const { status, body } = answerTo(internalFailure());
+
+  assert.equal(status, 500);
+  assert.equal(body.name, 'internal_server');
+  assert.ok(!('info' in body));
+});

@@ -1,0 +1,50 @@
+import { STATUS_CODES } from 'node:http';
+import { Failure } from '../errors.js';
+import { json, type WholeReply } from './reply.js';
+
+export interface ProblemContext {
+  readonly requestId: string;
+  readonly accept: string | undefined;
+  /** The `WWW-Authenticate` of a 401 that brings none of its own. */
+  readonly challenge: string;
+}
+
+/**
+ * A failure as an answer: `{name, message, status, info}` as clients have always known it, with the
+ * members of a problem document beside them. Spec: RFC 9457 §3.
+ */
+export function problem(
+  failure: Failure,
+  { requestId, accept, challenge }: ProblemContext,
+): WholeReply {
+  const { name, message, status, info } = failure;
+  const headers: Record<string, string> = { 'cache-control': 'no-store', ...failure.headers };
+  if (status === 401) headers['www-authenticate'] ??= challenge;
+  if (status === 429 || status === 503) headers['retry-after'] ??= '1';
+  if (wantsProblem(accept)) headers['content-type'] = 'application/problem+json; charset=utf-8';
+  const body = {
+    name,
+    message,
+    status,
+    ...(info === undefined ? {} : { info }),
+    type: 'about:blank',
+    title: STATUS_CODES[status],
+    detail: message,
+    instance: requestId,
+  };
+  return json(status, body, headers);
+}
+
+/** What a defect looks like from outside: it is in the log, whole. */
+export function internalFailure(): Failure {
+  return new Failure('internal_server', 'Cannot answer: something broke on our side');
+}
+
+/** Named, and not with a weight of 0. Spec: RFC 9110 §12.5.1. */
+function wantsProblem(accept = ''): boolean {
+  return accept.split(',').some((range) => {
+    const [media, ...parameters] = range.split(';').map((part) => part.trim().toLowerCase());
+    const isRefused = parameters.some((parameter) => /^q=0(\.0*)?$/.test(parameter));
+    return media === 'application/problem+json' && !isRefused;
+  });
+}

@@ -1,0 +1,78 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { Failure, type FailureName } from '../errors.js';
+import { empty } from './reply.js';
+import { Router, route, streamRoute } from './router.js';
+
+const handle = () => empty(204);
+const router = new Router([
+  route('GET', '/hello', handle),
+  route('POST', '/hello', handle),
+  streamRoute('/stream/live/:token', handle),
+  route('GET', '/stream/live/fixed', handle),
+  route('DELETE', '/users/:user/keys/:key', handle),
+  route('ALL', '/anything', handle),
+]);
+
+// [method, path, the pattern, its params]
+const found: readonly (readonly [string, string, string, Record<string, string>])[] = [
+  ['GET', '/hello', '/hello', {}],
+  ['HEAD', '/hello', '/hello', {}],
+  ['POST', '/hello', '/hello', {}],
+  ['GET', '/stream/live/abc', '/stream/live/:token', { token: 'abc' }],
+  ['GET', '/stream/live/fixed', '/stream/live/fixed', {}],
+  ['GET', '/stream/live/a%2Fb', '/stream/live/:token', { token: 'a/b' }],
+  ['GET', '/stream/live/%C3%A9', '/stream/live/:token', { token: 'é' }],
+  ['DELETE', '/users/1/keys/2', '/users/:user/keys/:key', { user: '1', key: '2' }],
+  ['PATCH', '/anything', '/anything', {}],
+  ['HEAD', '/anything', '/anything', {}],
+  ['HEAD', '/stream/live/fixed', '/stream/live/fixed', {}],
+];
+
+for (const [method, path, pattern, params] of found) {
+  test(`${method} ${path} leads to ${pattern}`, () => {
+    const one = router.find(method, path);
+
+    assert.equal(one.route.path, pattern);
+    assert.deepEqual(one.params, params);
+  });
+}
+
+// [method, path, the failure, Allow]
+const refused: readonly (readonly [string, string, FailureName, string | undefined])[] = [
+  ['GET', '/', 'not_found', undefined],
+  ['GET', '/Hello', 'not_found', undefined],
+  ['GET', '/hello/', 'not_found', undefined],
+  ['GET', '//hello', 'not_found', undefined],
+  ['GET', '/__proto__', 'not_found', undefined],
+  ['GET', '/stream/live/', 'not_found', undefined],
+  ['GET', '/stream/live/a/b', 'not_found', undefined],
+  ['GET', '/stream/live/%', 'invalid_request', undefined],
+  ['GET', '/stream/live/%ff', 'invalid_request', undefined],
+  ['DELETE', '/hello', 'method_not_allowed', 'GET, POST, HEAD, OPTIONS'],
+  ['get', '/hello', 'method_not_allowed', 'GET, POST, HEAD, OPTIONS'],
+  ['HEAD', '/stream/live/abc', 'method_not_allowed', 'GET, OPTIONS'],
+  ['GET', '/users/1/keys/2', 'method_not_allowed', 'DELETE, OPTIONS'],
+  ['TRACE', '/anything', 'method_not_allowed', 'GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS'],
+  ['BREW', '/anything', 'method_not_allowed', 'GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS'],
+];
+
+for (const [method, path, name, allow] of refused) {
+  test(`${method} ${path} is refused: ${name}`, () => {
+    assert.throws(
+      () => router.find(method, path),
+      (cause) =>
+        cause instanceof Failure && cause.name === name && cause.headers['allow'] === allow,
+    );
+  });
+}
+
+test('an odd method is not repeated in the message', () => {
+  assert.throws(() => router.find('<script>', '/hello'), { message: /^Cannot do that here: / });
+});
+
+test('a route that is there twice is refused', () => {
+  const twice = [route('GET', '/a/:b', handle), route('GET', '/a/:b', handle)];
+
+  assert.throws(() => new Router(twice), /GET \/a\/:b is there twice/);
+});

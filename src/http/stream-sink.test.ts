@@ -1,0 +1,251 @@
+import assert from 'node:assert/strict';
+import { Writable } from 'node:stream';
+import { type TestContext, test } from 'node:test';
+import { type Protocol, protocols, startHttp } from '../../test/support/http-server.js';
+import * as h2 from '../../test/support/raw-h2.js';
+import { code, fields, RawH2, type } from '../../test/support/raw-h2.js';
+import { RawTls } from '../../test/support/raw-tls.js';
+import { until } from '../../test/support/until.js';
+import type { Sink } from './reply.js';
+import { route } from './router.js';
+import { StreamSink } from './stream-sink.js';
+
+/** A client of a stream, which reads nothing until it is told to. */
+interface Reader {
+  /** From now on reads whatever comes. */
+  read(): void;
+  /** The body so far. */
+  body(): Buffer;
+  /** Settles when the body is over, and says how. */
+  ended(): Promise<'whole' | 'broken'>;
+  leave(): void;
+}
+
+async function stream(t: TestContext, protocol: Protocol, { endMs = 10_000 } = {}) {
+  const sinks: Sink[] = [];
+  const open = (sink: Sink) => {
+    sinks.push(sink);
+    sink.onClose(() => closes.push('closed'));
+  };
+  const closes: string[] = [];
+  const routes = [route('GET', '/stream', () => ({ status: 200, headers: {}, open }))];
+  const { server, port, lines } = await startHttp(t, routes, { limits: { endMs } });
+  const reader = protocol === 'h2' ? await readerOverH2(port) : await readerOverHttp1(port);
+  t.after(() => reader.leave());
+  await until(() => sinks.length > 0);
+  return { sink: sinks[0] as Sink, reader, closes, server, lines }; // Safe: see above.
+}
+
+async function readerOverH2(port: number): Promise<Reader> {
+  const client = await RawH2.open(port, { windowBytes: 0 });
+  client.send(h2.headers(1, fields('GET', '/stream')));
+  const isOver = (one: h2.Frame) =>
+    one.streamId === 1 && (one.type === type.reset || (one.flags & h2.flag.endStream) !== 0);
+  return {
+    read: () => client.send(h2.windowUpdate(0, 2 ** 30), h2.windowUpdate(1, 2 ** 30)),
+    body: () => client.dataOf(1),
+    ended: async () => ((await client.frame(isOver))?.type === type.data ? 'whole' : 'broken'),
+    leave: () => client.destroy(),
+  };
+}
+
+async function readerOverHttp1(port: number): Promise<Reader> {
+  const client = await RawTls.open(port, 'http/1.1');
+  client.write('GET /stream HTTP/1.1\r\nhost: localhost\r\n\r\n');
+  await client.until((received) => received.includes('\r\n\r\n'));
+  client.socket.pause();
+  const isWhole = () => client.received.subarray(-5).toString() === '0\r\n\r\n';
+  return {
+    read: () => void client.socket.resume(),
+    body: () => dechunked(client.received),
+    async ended() {
+      client.socket.resume();
+      await client.until(isWhole);
+      return isWhole() ? 'whole' : 'broken';
+    },
+    leave: () => client.destroy(),
+  };
+}
+
+function dechunked(received: Buffer): Buffer {
+  const parts: Buffer[] = [];
+  let at = received.indexOf('\r\n\r\n') + 4;
+  while (at < received.length) {
+    const start = received.indexOf('\r\n', at) + 2;
+    const end = start + Number.parseInt(received.toString('latin1', at, start), 16);
+    parts.push(received.subarray(start, end));
+    at = end + 2;
+  }
+  return Buffer.concat(parts);
+}
+
+/** More than the kernel takes off our hands. */
+const much = Buffer.alloc(16 * 1024 * 1024, 'x');
+const drop = Buffer.from('drop');
+
+/** Whether a promise has settled by now. */
+async function isSettled(promise: Promise<unknown>): Promise<boolean> {
+  const not = new Promise((resolve) => setImmediate(resolve, 'not'));
+  return (await Promise.race([promise, not])) !== 'not';
+}
+
+for (const protocol of protocols) {
+  const over = `over ${protocol}`;
+
+  test(`what is written arrives in order, and drained() tells that it is on its way ${over}`, async (t) => {
+    const { sink, reader } = await stream(t, protocol);
+    reader.read();
+
+    for (const part of ['a', '', 'b', 'c']) sink.write(Buffer.from(part));
+    await sink.drained();
+
+    assert.equal(sink.queuedBytes, 0);
+    await until(() => reader.body().toString() === 'abc');
+  });
+
+  test(`what a slow reader has not taken is counted, and drained() waits for it ${over}`, async (t) => {
+    const { sink, reader } = await stream(t, protocol);
+
+    sink.write(much);
+    sink.write(drop);
+    const waiting = [sink.drained(), sink.drained()];
+    assert.ok(sink.queuedBytes >= much.length);
+    assert.equal(await isSettled(Promise.race(waiting)), false);
+    reader.read();
+    await Promise.all(waiting);
+
+    assert.equal(sink.queuedBytes, 0);
+    assert.equal(sink.closed, false);
+    await until(() => reader.body().length === much.length + drop.length);
+  });
+
+  test(`end() lets what is queued go out first ${over}`, async (t) => {
+    const { sink, reader, closes } = await stream(t, protocol);
+
+    sink.write(much);
+    sink.end(drop);
+    sink.end(drop);
+    sink.write(drop);
+    reader.read();
+
+    assert.equal(await reader.ended(), 'whole');
+    assert.equal(reader.body().length, much.length + drop.length);
+    await until(() => sink.closed);
+    assert.deepEqual(closes, ['closed']);
+  });
+
+  test(`end() is cut off for a reader who takes nothing ${over}`, async (t) => {
+    const { sink, reader, closes } = await stream(t, protocol, { endMs: 100 });
+
+    sink.write(much);
+    const drained = sink.drained();
+    sink.end(drop);
+
+    await drained;
+    await until(() => closes.length > 0);
+    assert.equal(sink.queuedBytes, 0);
+    assert.equal(await reader.ended(), 'broken');
+    assert.deepEqual(closes, ['closed']);
+  });
+
+  test(`cut() drops what is queued and lets nobody wait ${over}`, async (t) => {
+    const { sink, reader, closes, lines } = await stream(t, protocol);
+
+    sink.write(much);
+    const drained = sink.drained();
+    sink.cut();
+    sink.cut();
+    sink.write(drop);
+    sink.end(drop);
+
+    await drained;
+    await until(() => sink.closed && closes.length > 0);
+    assert.equal(sink.queuedBytes, 0);
+    await sink.drained();
+    assert.equal(await reader.ended(), 'broken');
+    assert.deepEqual(closes, ['closed']);
+    assert.ok(lines.every(({ level }) => level !== 'error'));
+  });
+
+  test(`a client that leaves closes the sink, and whoever asks later is told too ${over}`, async (t) => {
+    const { sink, reader, closes, server, lines } = await stream(t, protocol);
+    sink.write(much);
+    const drained = sink.drained();
+
+    reader.leave();
+
+    await drained;
+    await until(() => sink.closed && server.connections === 0);
+    await new Promise<void>((resolve) => sink.onClose(resolve));
+    sink.write(drop);
+    sink.end(drop);
+    sink.cut();
+    assert.deepEqual(closes, ['closed']);
+    assert.equal(sink.queuedBytes, 0);
+    assert.ok(lines.every(({ level }) => level !== 'error'));
+  });
+}
+
+for (const [what, why] of [
+  ['cancelled', code.cancel],
+  ['broken', code.internal],
+  ['over', code.none],
+] as const) {
+  test(`a stream that its client declares ${what} is closed once, and the process lives`, async (t) => {
+    const closes: string[] = [];
+    const open = (sink: Sink) => sink.onClose(() => closes.push('closed'));
+    const { port } = await startHttp(t, [
+      route('GET', '/stream', () => ({ status: 200, headers: {}, open })),
+    ]);
+    const client = await RawH2.open(port);
+    client.send(h2.headers(1, fields('GET', '/stream')));
+    await client.frame((one) => one.type === type.headers);
+
+    client.send(h2.reset(1, why));
+
+    await until(() => closes.length > 0);
+    client.send(h2.headers(3, fields('GET', '/stream'))); // The connection is as good as before.
+    await client.frame((one) => one.type === type.headers && one.streamId === 3);
+    assert.deepEqual(closes, ['closed']);
+    client.destroy();
+  });
+}
+
+test('a stream is cut although its connection takes no byte, and others keep theirs', async (t) => {
+  const sinks: Sink[] = [];
+  const open = (sink: Sink) => sinks.push(sink);
+  const routes = [route('GET', '/stream', () => ({ status: 200, headers: {}, open }))];
+  const { port, server } = await startHttp(t, routes);
+  const client = await RawH2.open(port, { windowBytes: 2 ** 30 });
+  client.send(h2.windowUpdate(0, 2 ** 30));
+  client.send(h2.headers(1, fields('GET', '/stream')), h2.headers(3, fields('GET', '/stream')));
+  await until(() => sinks.length === 2);
+  const [first, second] = sinks;
+  client.tls.socket.pause();
+  first?.write(much);
+  await until(() => (first?.queuedBytes ?? 0) > 0);
+
+  first?.cut(); // Its reset cannot be sent, and it is over all the same.
+
+  await until(() => first?.closed === true);
+  await first?.drained();
+  assert.equal(second?.closed, false);
+  client.destroy(); // Which Node 20 and 22 do not notice in this state: a ping or `idleMs` will.
+  await server.close(0);
+  assert.equal(second?.closed, true);
+});
+
+test('an output that fails to write closes the sink, also one that goes on', async () => {
+  const output = new Writable({
+    autoDestroy: false,
+    write: (_bytes, _encoding, done) => setImmediate(done, new Error('gone')),
+  });
+  output.on('error', () => {});
+  const sink = new StreamSink({ output, cut: () => output.destroy(), endMs: 1000 });
+
+  sink.write(Buffer.alloc(100_000));
+  await sink.drained();
+
+  assert.ok(sink.closed);
+  assert.equal(sink.queuedBytes, 0);
+});

@@ -1,0 +1,120 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { Writable } from 'node:stream';
+import { test } from 'node:test';
+import { until } from '../../test/support/until.js';
+import { StreamSink } from './stream-sink.js';
+
+/** A sink on an output that takes a write when the test says so. */
+function openSink(endMs = 60_000) {
+  const taken: Buffer[] = [];
+  const waiting: (() => void)[] = [];
+  const take = (bytes: Buffer, done: () => void) => {
+    waiting.push(() => {
+      taken.push(bytes);
+      done();
+    });
+  };
+  const output = new Writable({
+    highWaterMark: 1024,
+    write: (chunk: Buffer, _, done) => take(chunk, done),
+    writev: (chunks, done) => take(Buffer.concat(chunks.map(({ chunk }) => chunk)), done),
+  });
+  const sink = new StreamSink({ output, cut: () => output.destroy(), endMs });
+  /** The output takes one write, if there is one. */
+  const takeOne = async () => {
+    waiting.shift()?.();
+    await new Promise((resolve) => setImmediate(resolve));
+  };
+  return { sink, output, taken, takeOne };
+}
+
+test('small writes go out as they are', async () => {
+  const { sink, taken, takeOne } = openSink();
+
+  sink.write(Buffer.from('one'));
+  await takeOne();
+  sink.write(Buffer.from('two'));
+  await takeOne();
+
+  assert.deepEqual(taken.map(String), ['one', 'two']);
+  assert.equal(sink.queuedBytes, 0);
+});
+
+test('the output holds 32 KiB at a time, and progress shows in steps of that', async () => {
+  const { sink, output, taken, takeOne } = openSink();
+  const large = randomBytes(70_000);
+  const queued: number[] = [];
+
+  sink.write(large);
+  while (sink.queuedBytes > 0) {
+    queued.push(sink.queuedBytes);
+    assert.ok(output.writableLength <= 32_768);
+    await takeOne();
+  }
+
+  assert.deepEqual(queued, [70_000, 37_232, 4_464]);
+  assert.deepEqual(Buffer.concat(taken), large);
+});
+
+test('whatever is written when, it goes out in order, and drained() waits for all of it', async () => {
+  const { sink, taken, takeOne } = openSink();
+  const sizes = [10, 40_000, 1, 32_768, 32_767, 2, 100_000, 5];
+  const parts = sizes.map((size) => randomBytes(size));
+  let isDrained = false;
+
+  for (const part of parts) {
+    sink.write(part);
+    if (part.length % 2 === 0) await takeOne();
+  }
+  void sink.drained().then(() => {
+    isDrained = true;
+  });
+  while (sink.queuedBytes > 0) {
+    assert.equal(isDrained, false);
+    await takeOne();
+  }
+  await takeOne();
+
+  assert.equal(isDrained, true);
+  assert.deepEqual(Buffer.concat(taken), Buffer.concat(parts));
+});
+
+test('a polite end lets out what is held first', async () => {
+  const { sink, output, taken, takeOne } = openSink();
+  const large = randomBytes(40_000);
+
+  sink.write(large);
+  sink.end(Buffer.from('goodbye'));
+  sink.write(Buffer.from('too late'));
+  while (!output.destroyed) await takeOne();
+
+  assert.deepEqual(Buffer.concat(taken), Buffer.concat([large, Buffer.from('goodbye')]));
+  assert.ok(sink.closed);
+});
+
+test('a polite end that is not taken in time is cut off', async () => {
+  const { sink, output } = openSink(1);
+
+  sink.end(randomBytes(40_000));
+  await until(() => output.closed);
+
+  assert.equal(sink.queuedBytes, 0);
+  await sink.drained();
+});
+
+test('a cut lets go of what is held, and ends every wait', async () => {
+  const { sink } = openSink();
+  sink.write(randomBytes(40_000));
+  const drained = sink.drained();
+  const closed = new Promise<void>((resolve) => sink.onClose(resolve));
+
+  sink.cut();
+  await Promise.all([drained, closed]);
+  sink.write(Buffer.from('too late'));
+  sink.end();
+  sink.cut();
+
+  assert.equal(sink.queuedBytes, 0);
+  await new Promise<void>((resolve) => sink.onClose(resolve));
+});

@@ -1,0 +1,84 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { LineFile } from './line-file.js';
+
+const onFailing = (cause: unknown) => assert.fail(String(cause));
+const noteOf = (lost: number) => `lost ${lost}\n`;
+
+function tempFile(t: TestContext): string {
+  const folder = mkdtempSync(join(tmpdir(), 'herald-line-'));
+  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  return join(folder, 'lines');
+}
+
+test('past the backlog the newest lines are lost, and a note says how many', async (t) => {
+  const path = tempFile(t);
+  const file = new LineFile({ path }, { noteOf, onFailing });
+  const line = `${'x'.repeat(1023)}\n`;
+
+  for (let n = 0; n < 1024; n += 1) file.write(line); // 1 MiB: at the limit.
+  file.write(line);
+  file.write(line);
+  await file.close();
+
+  const lines = readFileSync(path, 'utf8').split('\n');
+  assert.equal(lines.filter((each) => each === 'lost 2').length, 1);
+  assert.equal(lines.filter((each) => each.length === 1023).length, 1024);
+});
+
+test('lines that come in many turns, or many bytes at once, are all written and in order', async (t) => {
+  const path = tempFile(t);
+  const file = new LineFile({ path }, { noteOf, onFailing });
+  const filling = 'x'.repeat(1000);
+  const written: string[] = [];
+
+  for (let n = 0; n < 1500; n += 1) {
+    const line = `${n} ${n % 2 === 0 ? filling : ''}`;
+    written.push(line);
+    file.write(`${line}\n`);
+    if (n % 100 === 0) await new Promise(setImmediate);
+  }
+  await file.close();
+
+  assert.deepEqual(readFileSync(path, 'utf8').split('\n').slice(0, -1), written);
+});
+
+test('a full disk costs lines and is told once, not per line', { skip: noFullDisk() }, async () => {
+  const failures: unknown[] = [];
+  const onFailing = (cause: unknown) => failures.push(cause);
+  const file = new LineFile({ path: '/dev/full' }, { noteOf, onFailing });
+
+  for (let n = 0; n < 10; n += 1) {
+    file.write('line\n');
+    await new Promise(setImmediate);
+  }
+  await file.close();
+
+  assert.equal(failures.length, 1);
+  assert.equal((failures[0] as NodeJS.ErrnoException).code, 'ENOSPC');
+});
+
+test('flushing to a full disk ends, and says nothing', { skip: noFullDisk() }, async () => {
+  const file = new LineFile({ path: '/dev/full' }, { noteOf, onFailing() {} });
+
+  file.write('line\n');
+  file.flush();
+
+  await file.close();
+});
+
+test('an empty line file closes at once, and twice', async (t) => {
+  const file = new LineFile({ path: tempFile(t) }, { noteOf, onFailing });
+
+  await file.close();
+  await file.close();
+  file.write('late\n');
+  file.flush();
+});
+
+function noFullDisk(): string | false {
+  return process.platform === 'linux' ? false : 'this system has no /dev/full';
+}

@@ -1,0 +1,236 @@
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { chmodSync, existsSync, mkdtempSync, readFileSync, renameSync, rmSync } from 'node:fs';
+import { writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { openLog, silentLog } from './log.js';
+
+function tempFolder(t: TestContext): string {
+  const folder = mkdtempSync(join(tmpdir(), 'herald-log-'));
+  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  return folder;
+}
+
+function linesOf(path: string): Record<string, unknown>[] {
+  const lines = readFileSync(path, 'utf8').split('\n').slice(0, -1);
+  return lines.map((line) => JSON.parse(line));
+}
+
+test('every line is in combined.log, an error also in error.log', async (t) => {
+  const folder = join(tempFolder(t), 'made', 'for', 'it');
+  const log = await openLog({ level: 'info', folder, stdout: false });
+
+  log.info({ port: 9001 }, 'server listens');
+  log.debug({}, 'too fine for this level');
+  log.child({ part: 'db' }).error({ cause: new Error('no answer') }, 'database lost');
+  await log.close();
+
+  const [first, second, ...rest] = linesOf(join(folder, 'combined.log'));
+  assert.equal(rest.length, 0);
+  assert.equal(first?.['msg'], 'server listens');
+  assert.equal(first?.['level'], 'info');
+  assert.equal(first?.['port'], 9001);
+  assert.equal(second?.['part'], 'db');
+  assert.match(JSON.stringify(second?.['cause']), /"stack":"Error: no answer.*log\.test/);
+  assert.deepEqual(linesOf(join(folder, 'error.log')), [second]);
+});
+
+test('no secret that is logged by mistake is written, at either depth', async (t) => {
+  const folder = tempFolder(t);
+  const log = await openLog({ level: 'info', folder, stdout: false });
+  const names = ['password', 'token', 'refreshToken', 'accessToken', 'streamToken'];
+  const all = [...names, 'authorization', 'cookie'];
+
+  for (const name of all) log.info({ [name]: 'hunter2' }, 'flat');
+  for (const name of all) log.info({ body: { [name]: 'hunter2' } }, 'nested');
+  log.info({ req: { headers: { authorization: 'hunter2', cookie: 'hunter2' } } }, 'request');
+  log.child({ password: 'hunter2' }).info({}, 'child');
+  log.error({ cause: Object.assign(new Error('x'), { password: 'hunter2' }) }, 'error');
+  await log.close();
+
+  const text = readFileSync(join(folder, 'combined.log'), 'utf8');
+  assert.doesNotMatch(text, /hunter2/);
+  assert.equal(text.split('\n').length - 1, 2 * all.length + 3);
+});
+
+test('after a rename and reopen, lines go to a new file and none is lost', async (t) => {
+  const folder = tempFolder(t);
+  const log = await openLog({ level: 'info', folder, stdout: false });
+  const [current, moved] = [join(folder, 'combined.log'), join(folder, 'combined.log.1')];
+
+  for (let n = 0; n < 500; n += 1) log.info({ n }, 'before');
+  renameSync(current, moved);
+  log.reopen();
+  for (let n = 500; n < 1000; n += 1) log.info({ n }, 'after');
+  await log.close();
+
+  const written = [...linesOf(moved), ...linesOf(current)].map((line) => line['n']);
+  assert.deepEqual(
+    written,
+    Array.from({ length: 1000 }, (_, n) => n),
+  );
+  assert.ok(existsSync(join(folder, 'error.log')));
+});
+
+test('a file that vanished is made again by reopen', async (t) => {
+  const folder = tempFolder(t);
+  const log = await openLog({ level: 'info', folder, stdout: false });
+
+  rmSync(join(folder, 'combined.log'));
+  log.reopen();
+  log.info({}, 'here again');
+  await log.close();
+
+  assert.equal(linesOf(join(folder, 'combined.log'))[0]?.['msg'], 'here again');
+});
+
+test('reopen in a folder that went away keeps the old file', async (t) => {
+  const root = tempFolder(t);
+  const log = await openLog({ level: 'info', folder: join(root, 'logs'), stdout: false });
+
+  renameSync(join(root, 'logs'), join(root, 'moved'));
+  log.reopen();
+  log.info({}, 'still heard');
+  await log.close();
+
+  assert.equal(linesOf(join(root, 'moved', 'combined.log'))[0]?.['msg'], 'still heard');
+});
+
+test('a folder that cannot be made is refused with its name and the setting', async (t) => {
+  const folder = tempFolder(t);
+  await writeFile(join(folder, 'file'), '');
+
+  const opening = openLog({ level: 'info', folder: join(folder, 'file', 'logs'), stdout: false });
+
+  await assert.rejects(opening, /^Error: Cannot open log in \/.*file\/logs: ENOTDIR; set LOG_PATH/);
+});
+
+test('a folder without the right to write is refused', { skip: isRoot() }, async (t) => {
+  const folder = tempFolder(t);
+  chmodSync(folder, 0o500);
+
+  const opening = openLog({ level: 'info', folder, stdout: false });
+
+  await assert.rejects(opening, /Cannot open log in .*: EACCES; set LOG_PATH/);
+});
+
+test('close twice, a line after close and reopen after close do nothing', async (t) => {
+  const folder = tempFolder(t);
+  const log = await openLog({ level: 'info', folder, stdout: false });
+
+  log.info({}, 'one');
+  await log.close();
+  await log.close();
+  log.info({}, 'two');
+  log.reopen();
+  await log.close();
+
+  assert.equal(linesOf(join(folder, 'combined.log')).length, 1);
+});
+
+test('the silent log has silent children', () => {
+  const child = silentLog.child({ a: 1 });
+
+  for (const level of ['error', 'warn', 'info', 'debug'] as const) child[level]({}, 'nothing');
+
+  assert.equal(child, silentLog);
+});
+
+/** Runs a small program that has `openLog`, as a process of its own. */
+function runProgram(program: string, folder: string) {
+  const log = JSON.stringify(fileURLToPath(new URL('./log.ts', import.meta.url)));
+  const source = `const { openLog } = await import(${log});\n${program}`;
+  const args = ['--import', 'tsx', '--input-type=module', '-e', source];
+  return spawn(process.execPath, args, { env: { ...process.env, FOLDER: folder } });
+}
+
+async function outcomeOf(child: ReturnType<typeof runProgram>) {
+  let [out, err] = ['', ''];
+  child.stdout.on('data', (chunk) => {
+    out += chunk;
+  });
+  child.stderr.on('data', (chunk) => {
+    err += chunk;
+  });
+  const code = await new Promise((resolve) => child.once('close', resolve));
+  return { code, out, err };
+}
+
+test('standard output alone: every line, no folder', async (t) => {
+  const folder = join(tempFolder(t), 'logs');
+  const child = runProgram(
+    `const log = await openLog({ level: 'info', folder: undefined });
+     for (let n = 0; n < 2000; n += 1) log.info({ n }, 'line');
+     await log.close();`,
+    folder,
+  );
+
+  const { code, out } = await outcomeOf(child);
+
+  assert.equal(code, 0);
+  assert.equal(out.trimEnd().split('\n').length, 2000);
+  assert.equal(existsSync(folder), false);
+});
+
+test('a process that ends in a hurry still leaves its last lines', async (t) => {
+  const folder = tempFolder(t);
+  const child = runProgram(
+    `const log = await openLog({ level: 'info', folder: process.env.FOLDER });
+     log.error({ cause: new Error('broken') }, 'defect');
+     process.exit(3);`,
+    folder,
+  );
+
+  const { code, out } = await outcomeOf(child);
+
+  assert.equal(code, 3);
+  assert.match(out, /"msg":"defect"/);
+  assert.equal(linesOf(join(folder, 'error.log')).length, 1);
+});
+
+test('a reader of standard output that leaves does not end the process', async (t) => {
+  const folder = tempFolder(t);
+  const child = runProgram(
+    `const log = await openLog({ level: 'info', folder: process.env.FOLDER });
+     process.stdin.once('data', async () => {
+       for (let n = 0; n < 100; n += 1) { log.info({ n }, 'unheard'); await new Promise(setImmediate); }
+       await log.close();
+       process.exit(0);
+     });
+     log.info({}, 'ready');`,
+    folder,
+  );
+  await new Promise((resolve) => child.stdout.once('data', resolve));
+
+  child.stdout.destroy();
+  child.stdin.write('go\n');
+
+  assert.equal(await new Promise((resolve) => child.once('close', resolve)), 0);
+  assert.equal(linesOf(join(folder, 'combined.log')).length, 101);
+});
+
+test('a reader of standard output that stands still neither blocks nor keeps the process', async (t) => {
+  const folder = tempFolder(t);
+  const child = runProgram(
+    `const log = await openLog({ level: 'info', folder: process.env.FOLDER });
+     for (let n = 0; n < 4000; n += 1) {
+       log.info({ n, filling: 'x'.repeat(1000) }, 'line');
+       if (n % 100 === 0) await new Promise(setImmediate);
+     }
+     await log.close();
+     process.exit(0);`,
+    folder,
+  );
+  child.stdout.pause();
+
+  assert.equal(await new Promise((resolve) => child.once('exit', resolve)), 0);
+  assert.equal(linesOf(join(folder, 'combined.log')).length, 4000);
+  child.stdout.destroy();
+});
+
+function isRoot(): boolean {
+  return process.getuid?.() === 0;
+}

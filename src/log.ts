@@ -1,0 +1,136 @@
+import { mkdirSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import pino, { type Logger } from 'pino';
+import { LineFile, type LineFileOptions } from './line-file.js';
+import { redact } from './redact.js';
+
+export type LogLevel = 'error' | 'warn' | 'info' | 'debug';
+
+/**
+ * Where the running system says what it does: a short fixed phrase, and fields.
+ *
+ * `error`: someone must look; `warn`: degraded; `info`: life cycle, and a line per request and stream;
+ * `debug`: what helps to find a fault. An error goes under `cause`. Never throws and never waits. No URLs,
+ * bodies, tokens or passwords; of headers only the user agent, in audit lines.
+ */
+export interface Log {
+  error(fields: object, phrase: string): void;
+  warn(fields: object, phrase: string): void;
+  info(fields: object, phrase: string): void;
+  debug(fields: object, phrase: string): void;
+  /** The same log; every line also carries these fields. */
+  child(fields: object): Log;
+}
+
+/** The log of the process, held by whoever opened it. */
+export interface ProcessLog extends Log {
+  /** Goes on in new files, after logrotate or a hand moved the old ones away (SIGHUP). */
+  reopen(): void;
+  /** Settles when every line is written. Twice is fine; later lines are let go. Never rejects. */
+  close(): Promise<void>;
+}
+
+export interface LogOptions {
+  readonly level: LogLevel;
+  /** Gets `combined.log` (all lines) and `error.log` (`error` lines); undefined: no files. */
+  readonly folder: string | undefined;
+  /** Lines go to standard output too. Default true. */
+  readonly stdout?: boolean;
+}
+
+/**
+ * Opens the log: one JSON object a line, `time` in epoch ms. Makes the folder.
+ *
+ * Rejects with a clear message when the folder or a file in it cannot be written. A disk that
+ * fills up later costs lines, which are counted, and nothing else.
+ */
+export async function openLog({ level, folder, stdout = true }: LogOptions): Promise<ProcessLog> {
+  const toStdout = stdout ? [new LineFile({ fd: process.stdout.fd }, fileOptions())] : [];
+  const onFailing = (cause: unknown): void => {
+    for (const file of toStdout) file.write(ownLine('log file cannot be written', { cause }));
+  };
+  const [combined, errors] = openFiles(folder, fileOptions(onFailing));
+  const files = [...toStdout, ...(combined === undefined ? [] : [combined])];
+  const logger = pino(
+    pinoOptions(level),
+    pino.multistream([
+      ...files.map((file) => ({ level: 'debug', stream: file })),
+      ...(errors === undefined ? [] : [{ level: 'error', stream: errors }]),
+    ]),
+  );
+  return processLog(logger, errors === undefined ? files : [...files, errors]);
+}
+
+/** Takes everything, keeps nothing. */
+export const silentLog: Log = {
+  error() {},
+  warn() {},
+  info() {},
+  debug() {},
+  child: () => silentLog,
+};
+
+const serializers = {
+  cause: (cause: Error) => redact({ ...pino.stdSerializers.err(cause) }),
+};
+const formatters = {
+  level: (label: string) => ({ level: label }),
+  log: (fields: Record<string, unknown>) => redact(fields),
+};
+const base = { pid: process.pid };
+
+function pinoOptions(level: LogLevel): pino.LoggerOptions {
+  return { level, base, serializers, formatters, errorKey: 'cause' };
+}
+
+function openFiles(folder: string | undefined, options: LineFileOptions): LineFile[] {
+  if (folder === undefined) return [];
+  try {
+    mkdirSync(folder, { recursive: true });
+    const names = ['combined.log', 'error.log'];
+    return names.map((name) => new LineFile({ path: join(folder, name) }, options));
+  } catch (cause) {
+    const code = cause instanceof Error && 'code' in cause ? String(cause.code) : 'unknown error';
+    const remedy = 'set LOG_PATH to a folder that can be written, or to off';
+    throw new Error(`Cannot open log in ${resolve(folder)}: ${code}; ${remedy}`, { cause });
+  }
+}
+
+function fileOptions(onFailing: (cause: unknown) => void = () => {}): LineFileOptions {
+  return { noteOf: (lost) => ownLine('log lines were lost', { lost }), onFailing };
+}
+
+/** A line about the log itself, made without it. */
+function ownLine(phrase: string, { cause, ...fields }: { cause?: unknown; lost?: number }): string {
+  const said = cause === undefined ? undefined : String(cause);
+  const line = { level: 'warn', time: Date.now(), ...base, ...fields, cause: said, msg: phrase };
+  return `${JSON.stringify(line)}\n`;
+}
+
+function processLog(logger: Logger, files: readonly LineFile[]): ProcessLog {
+  // A process that ends in a hurry, by a defect, still leaves its last lines.
+  const flush = () => {
+    for (const file of files) file.flush();
+  };
+  process.on('exit', flush);
+  return {
+    ...facade(logger),
+    reopen() {
+      for (const file of files) file.reopen();
+    },
+    async close() {
+      await Promise.all(files.map((file) => file.close()));
+      process.off('exit', flush);
+    },
+  };
+}
+
+function facade(logger: Logger): Log {
+  return {
+    error: (fields, phrase) => logger.error(fields, phrase),
+    warn: (fields, phrase) => logger.warn(fields, phrase),
+    info: (fields, phrase) => logger.info(fields, phrase),
+    debug: (fields, phrase) => logger.debug(fields, phrase),
+    child: (fields) => facade(logger.child(redact({ ...fields }))),
+  };
+}

@@ -1,0 +1,151 @@
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
+
+/** What has just been answered. */
+export interface AnsweredRequest {
+  readonly method: string;
+  /** The pattern, never the path. */
+  readonly route: string;
+  readonly status: number;
+  /** From its head to the head of its answer; a stream goes on after that. */
+  readonly ms: number;
+}
+
+/** What can be read at any time. Numbers of now, but for those that are said to only grow. */
+export interface Readings {
+  readonly connections: () => number;
+  /** Only grows. */
+  readonly connectionsRefused: () => number;
+  readonly streams: () => number;
+  readonly streamUsers: () => number;
+  /** Only grows. */
+  readonly deliveries: () => number;
+  readonly logPosition: () => number;
+  readonly publishesWaiting: () => number;
+  readonly jobsWaiting: () => number;
+  readonly jobsRunning: () => number;
+  readonly jobWaitMs: () => number;
+  /** Only grows. */
+  readonly threadCrashes: () => number;
+}
+
+const methods: readonly string[] = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'];
+
+/**
+ * What an operator watches, for Prometheus: `herald_…` of this Herald, and `process_…` and `nodejs_…`
+ * of the process. Labels come from short fixed lists, so their number is bounded.
+ */
+export class Metrics {
+  /** The content type of `text`. */
+  readonly contentType: string;
+  readonly #registry = new Registry();
+  readonly #requests = new Histogram({
+    name: 'herald_http_request_duration_seconds',
+    help: 'Requests answered, and how long that took; for a stream, until it opened',
+    labelNames: ['method', 'route', 'status'],
+    buckets: [0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10],
+    registers: [this.#registry],
+  });
+  readonly #opened = this.#counter('herald_streams_opened_total', 'Streams opened', 'start');
+  readonly #closed = this.#counter('herald_streams_closed_total', 'Streams ended', 'reason');
+  readonly #refused = this.#counter(
+    'herald_streams_refused_total',
+    'Streams refused in the stream itself, as a browser needs it',
+    'reason',
+  );
+
+  readonly #unreadable = this.#counter(
+    'herald_connections_unreadable_total',
+    'Connections ended because their client could not be understood',
+    'layer',
+  );
+
+  constructor() {
+    this.contentType = this.#registry.contentType;
+  }
+
+  requestAnswered({ method, route, status, ms }: AnsweredRequest): void {
+    const known = methods.includes(method) ? method : 'other';
+    this.#requests.observe({ method: known, route, status }, ms / 1000);
+  }
+
+  connectionUnreadable(layer: string): void {
+    this.#unreadable.inc({ layer });
+  }
+
+  /** By what the client is told in `stream.open`. */
+  streamOpened(start: string): void {
+    this.#opened.inc({ start });
+  }
+
+  streamClosed(reason: string): void {
+    this.#closed.inc({ reason });
+  }
+
+  streamRefused(reason: string): void {
+    this.#refused.inc({ reason });
+  }
+
+  /** To be called once, when there is something to read. */
+  watch(readings: Readings): void {
+    const { streams, streamUsers, jobsWaiting, jobsRunning, jobWaitMs } = readings;
+    this.#gauge('herald_connections', 'TCP connections open', readings.connections);
+    this.#growing(
+      'herald_connections_refused_total',
+      'TCP connections reset at once',
+      readings.connectionsRefused,
+    );
+    this.#gauge('herald_streams', 'Streams open', streams);
+    this.#gauge('herald_stream_users', 'Users with a stream open', streamUsers);
+    this.#growing('herald_deliveries_total', 'Events handed to streams', readings.deliveries);
+    this.#gauge('herald_event_log_position', 'Newest event delivered', readings.logPosition);
+    this.#gauge('herald_publishes_waiting', 'Events not yet on disk', readings.publishesWaiting);
+    this.#gauge('herald_auth_jobs_waiting', 'Hashes and signatures that wait', jobsWaiting);
+    this.#gauge('herald_auth_jobs_running', 'Hashes and signatures under way', jobsRunning);
+    this.#gauge('herald_auth_job_wait_seconds', 'How long the next one would wait', () => {
+      return jobWaitMs() / 1000;
+    });
+    this.#growing('herald_thread_crashes_total', 'Threads that died', readings.threadCrashes);
+  }
+
+  /** All of it, in Prometheus' text format. */
+  async text(): Promise<string> {
+    return Registry.merge([this.#registry, processRegistry()]).metrics();
+  }
+
+  #counter<Label extends string>(name: string, help: string, label: Label): Counter<Label> {
+    return new Counter({ name, help, labelNames: [label], registers: [this.#registry] });
+  }
+
+  #gauge(name: string, help: string, read: () => number): void {
+    const registers = [this.#registry];
+    new Gauge({
+      name,
+      help,
+      registers,
+      collect: function collect() {
+        this.set(read());
+      },
+    });
+  }
+
+  /** A counter that is kept elsewhere. */
+  #growing(name: string, help: string, read: () => number): void {
+    const registers = [this.#registry];
+    const collect = function collect(this: Counter): void {
+      this.reset();
+      this.inc(read());
+    };
+    new Counter({ name, help, registers, collect });
+  }
+}
+
+let ofProcess: Registry | undefined;
+
+/** The process has one, however many Heralds run in it; nothing is observed before somebody asks. */
+function processRegistry(): Registry {
+  if (ofProcess === undefined) {
+    ofProcess = new Registry();
+    collectDefaultMetrics({ register: ofProcess });
+  }
+  return ofProcess;
+}

@@ -1,0 +1,119 @@
+import { App } from './app.js';
+import { complain, type Environment, readEnvironment, say, textOf } from './commands/command.js';
+import {
+  certificateProblems,
+  type Preparation,
+  prepareStart,
+  welcomeText,
+} from './commands/first-start.js';
+import { loadConfig, settingNames } from './config.js';
+import { openLog, type ProcessLog } from './log.js';
+import { slipsIn } from './setting-slips.js';
+import { onSignals, type Reactions } from './signals.js';
+
+/** The process: settings in, signals, exit codes. 0: stopped as asked; 1: could not start or go on. */
+async function main(): Promise<void> {
+  const start = new AbortController();
+  const reactions: Reactions = {
+    stop: (signal) => start.abort(signal),
+    hurry: () => process.exit(1),
+    hangUp() {},
+  };
+  onSignals(reactions); // Before anything is opened.
+  const environment = readEnvironment();
+  const preparation = await prepare(environment);
+  const { config } = preparation;
+  const log = await openLog(config.log);
+  reactions.hangUp = () => log.reopen();
+  warnOfOldNode(log);
+  warnOfSlips(log, environment.namesInFile);
+  const app = await openApp(preparation, log, start.signal);
+  const url = `https://${config.http.host}:${app.port}`;
+  stopWhenAsked(app, log, reactions);
+  log.info({ url, node: process.version, dialect: config.database.dialect }, 'listening');
+  const welcome = welcomeText(preparation, url);
+  if (welcome !== '') say(`\n${welcome}\n`);
+}
+
+async function prepare({ env, hasEnvFile }: Environment): Promise<Preparation> {
+  const config = loadConfig(env, { alsoCheck: certificateProblems });
+  // What is in the environment shows in crash reports and in child processes.
+  for (const name of Object.keys(env)) {
+    if (/(SECRET|SECRETS|PASSWORD|PEPPER|PEPPER_PREVIOUS)$/.test(name)) delete process.env[name];
+  }
+  return prepareStart(config, { hasEnvFile });
+}
+
+async function openApp(
+  { config }: Preparation,
+  log: ProcessLog,
+  signal: AbortSignal,
+): Promise<App> {
+  try {
+    return await App.open({ config, log, signal });
+  } catch (cause) {
+    if (signal.aborted) log.info({ signal: signal.reason }, 'stopped during the start');
+    else log.error({ cause }, 'could not start');
+    await log.close();
+    if (signal.aborted) process.exit(0);
+    throw cause;
+  }
+}
+
+function stopWhenAsked(app: App, log: ProcessLog, reactions: Reactions): void {
+  let isStopping = false;
+  const stop = async (code: number, why: { signal?: string }) => {
+    if (isStopping) return;
+    isStopping = true;
+    log.info(why, 'stopping');
+    await app.close();
+    log.info({}, 'stopped');
+    await log.close();
+    process.exit(code);
+  };
+  reactions.stop = (signal) => void stop(0, { signal });
+  reactions.hurry = (signal) => {
+    log.warn({ signal }, 'stopping at once');
+    process.exit(1); // Somebody is in a hurry; the database is sound in any case.
+  };
+  void app.broken.then(() => stop(1, {}));
+  reactions.hangUp = () => {
+    log.reopen();
+    app.reloadCertificate().then(
+      () => log.info({}, 'log files and certificate opened anew'),
+      (cause: unknown) => log.error({ cause }, 'certificate could not be read, kept the old one'),
+    );
+  };
+  for (const event of ['uncaughtException', 'unhandledRejection'] as const) {
+    process.on(event, (cause: unknown) => {
+      // After a defect nobody knows what still holds: start anew, from what is on disk.
+      log.error({ cause }, 'defect, exiting');
+      process.exit(1);
+    });
+  }
+}
+
+function warnOfOldNode(log: ProcessLog): void {
+  const [major] = process.versions.node.split('.').map(Number);
+  if (major !== undefined && major < 22) {
+    log.warn(
+      { node: process.version },
+      'this Node gets no security fixes any more: use 22 or later',
+    );
+  }
+}
+
+/** Of the file alone: an environment is full of names that are no business of ours. */
+function warnOfSlips(log: ProcessLog, names: readonly string[]): void {
+  for (const slip of slipsIn(names, settingNames())) {
+    log.warn(slip, 'a name in .env is not a setting');
+  }
+}
+
+try {
+  await main();
+} catch (cause) {
+  complain(textOf(cause));
+  process.exitCode = 1;
+  process.exit();
+}

@@ -1,0 +1,75 @@
+import type { Rate } from './bucket.js';
+import type { EnvReader } from './env-reader.js';
+
+// The forms of settings that are more than a number, a choice or a text.
+
+/** The least memory OWASP's list accepts for a number of passes (Password Storage Cheat Sheet). */
+export function weakestMemoryKib(passes: number): number {
+  return [47_104, 19_456, 12_288, 9216][passes - 1] ?? 7168;
+}
+
+export function named(from: EnvReader, name: string, production: boolean): string {
+  const given = from.optional(name);
+  if (given === undefined && production) from.problems.push(`${name} is required in production`);
+  return given ?? 'herald';
+}
+
+export function rateOf(from: EnvReader, name: string, byDefault: string): Rate {
+  const given = /^([1-9]\d{0,8})\/([1-9]\d{0,8})$/.exec(from.text(name, byDefault));
+  const [count = 0, perMs = 0] = given?.slice(1).map(Number) ?? [];
+  if (given === null) {
+    from.problems.push(`${name} must be <count>/<milliseconds>, such as ${byDefault}`);
+  }
+  return { count, perMs };
+}
+
+export function originsOf(from: EnvReader, name: string): readonly string[] {
+  const origins = from.list(name);
+  const odd = origins.filter((origin) => !isOrigin(origin));
+  if (odd.length > 0) from.problems.push(`${name} must list origins such as https://example.com`);
+  return origins;
+}
+
+function isOrigin(text: string): boolean {
+  return URL.canParse(text) && new URL(text).origin === text;
+}
+
+/** `<version>:<base64>`, version 1 to 32,767, 16 bytes or more. */
+export function pepperOf(
+  from: EnvReader,
+  name: string,
+): { version: number; key: Buffer } | undefined {
+  const given = from.optional(name);
+  if (given === undefined) return undefined;
+  const [version = '', base64 = '', ...rest] = given.split(':');
+  const { bytes: key, isWhole } = decoded(base64, 'base64');
+  const isVersion = /^[1-9]\d{0,4}$/.test(version) && Number(version) <= 32_767;
+  if (!isVersion || !isWhole || key.length < 16 || rest.length > 0)
+    from.problems.push(`${name} must be <version>:<base64 of 16 bytes or more>`);
+  return { version: Number(version), key };
+}
+
+export function folderOf(path: string): string | undefined {
+  return path === 'off' ? undefined : path;
+}
+
+/** A secret as raw text, `base64:…` or `hex:…`. */
+export function bytesOf(from: EnvReader, name: string, given: string): Buffer {
+  const [, form = '', text = ''] = /^(base64|hex):(.*)$/s.exec(given) ?? [];
+  if (form !== 'base64' && form !== 'hex') return Buffer.from(given, 'utf8');
+  const { bytes, isWhole } = decoded(text, form);
+  if (!isWhole) from.problems.push(`${name} must be ${form} all through, in one line`);
+  return bytes;
+}
+
+/** Node stops at or skips what is not of the form, and the rest of a secret is a weaker one. */
+function decoded(text: string, form: 'base64' | 'hex'): { bytes: Buffer; isWhole: boolean } {
+  const bytes = Buffer.from(text, form);
+  const spellings = form === 'hex' ? [bytes.toString('hex')] : both64(bytes);
+  const given = form === 'hex' ? text.toLowerCase() : text.replace(/=+$/, '');
+  return { bytes, isWhole: spellings.includes(given) };
+}
+
+function both64(bytes: Buffer): string[] {
+  return [bytes.toString('base64').replace(/=+$/, ''), bytes.toString('base64url')];
+}

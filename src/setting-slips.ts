@@ -1,0 +1,45 @@
+/** A name that is none of ours, and the one that was most likely meant. */
+export interface Slip {
+  readonly name: string;
+  readonly meant: string;
+}
+
+/**
+ * Which names look like a setting with a slip of the pen: one letter wrong, missing, too many or
+ * swapped with its neighbour, or two of them in a name of ten letters or more.
+ */
+export function slipsIn(names: readonly string[], settings: readonly string[]): Slip[] {
+  return names.flatMap((name) => {
+    if (settings.includes(name)) return [];
+    const slipsMax = name.length < 10 ? 1 : 2;
+    const near = settings
+      .map((setting) => ({ setting, slips: slipsBetween(name, setting) }))
+      .filter(({ slips }) => slips <= slipsMax)
+      .sort((a, b) => a.slips - b.slips);
+    return near[0] === undefined ? [] : [{ name, meant: near[0].setting }];
+  });
+}
+
+/** The least number of slips that make one text of the other (optimal string alignment). */
+function slipsBetween(some: string, other: string): number {
+  let [before, last]: [number[], number[]] = [[], Array.from(`${other} `, (_, index) => index)];
+  for (let row = 1; row <= some.length; row += 1) {
+    const next = [row];
+    for (let column = 1; column <= other.length; column += 1) {
+      const isSame = some[row - 1] === other[column - 1];
+      const isSwapped = some[row - 1] === other[column - 2] && some[row - 2] === other[column - 1];
+      next[column] = Math.min(
+        at(last, column) + 1,
+        at(next, column - 1) + 1,
+        at(last, column - 1) + (isSame ? 0 : 1),
+        isSwapped ? at(before, column - 2) + 1 : Number.POSITIVE_INFINITY,
+      );
+    }
+    [before, last] = [last, next];
+  }
+  return at(last, other.length);
+}
+
+function at(row: readonly number[], column: number): number {
+  return row[column] ?? Number.POSITIVE_INFINITY;
+}

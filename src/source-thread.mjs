@@ -1,0 +1,5 @@
+// First file of a thread that runs from source: registers tsx, then imports the real entry.
+import { register } from 'tsx/esm/api';
+
+register();
+await import(process.argv[2]);

@@ -1,0 +1,157 @@
+import { Failure } from '../errors.js';
+import { addressesPerRequestMax } from './event.js';
+import type { AppendOutcome, AppendRequest, LoggableEvent, LogStore } from './log-store.js';
+
+export interface AppendQueueOptions {
+  readonly store: Pick<LogStore, 'append'>;
+  /** Told of events that are durable now, in the order of their numbers. Must not throw. */
+  readonly onWritten: (events: readonly LoggableEvent[], firstSeq: number) => void;
+  /** Whether a transaction was committed is unknown: the log has to be looked at. Must not reject. */
+  readonly onUncertain: () => Promise<void>;
+}
+
+interface Size {
+  readonly events: number;
+  readonly addresses: number;
+  /** Of data. */
+  readonly bytes: number;
+}
+
+interface Waiting {
+  readonly request: AppendRequest;
+  readonly size: Size;
+  readonly resolve: (outcome: AppendOutcome) => void;
+  readonly reject: (cause: unknown) => void;
+}
+
+const nothing: Size = { events: 0, addresses: 0, bytes: 0 };
+const mib = 1024 * 1024;
+/** What shares a transaction; a request that alone is larger has one to itself. */
+const groupMax: Size = { events: 1000, addresses: addressesPerRequestMax, bytes: 4 * mib };
+const waitingMax: Size = { events: 20_000, addresses: 200_000, bytes: 64 * mib };
+
+/**
+ * Group commit: all requests that arrive while one transaction is under way share the next one, up
+ * to 1000 events, 10,000 addresses or 4 MiB of data. At most 20,000 events, 200,000 addresses, or
+ * 64 MiB, wait; then `append` throws `service_unavailable`. So do all that wait when the store is away.
+ */
+export class AppendQueue {
+  readonly #options: AppendQueueOptions;
+  #waiting: Waiting[] = [];
+  #size: Size = nothing;
+  /** So many of the first that wait are written one by one. */
+  #alone = 0;
+  #writing: Promise<void> | undefined;
+
+  constructor(options: AppendQueueOptions) {
+    this.#options = options;
+  }
+
+  /** Events that wait for a commit. */
+  get waitingEvents(): number {
+    return this.#size.events;
+  }
+
+  async append(request: AppendRequest): Promise<AppendOutcome> {
+    const size = sizeOf(request);
+    const total = plus(this.#size, size);
+    if (this.#waiting.length > 0 && isOver(total, waitingMax)) {
+      throw new Failure('service_unavailable', 'Cannot publish: too many events are waiting', {
+        retryAfterMs: 1000,
+      });
+    }
+    return new Promise<AppendOutcome>((resolve, reject) => {
+      this.#waiting.push({ request, size, resolve, reject });
+      this.#size = total;
+      this.#writing ??= this.#write();
+    });
+  }
+
+  /** Settles when nothing waits. Rejects only when `onWritten` has thrown, which is a defect. */
+  async idle(): Promise<void> {
+    while (this.#writing !== undefined) await this.#writing;
+  }
+
+  /** Each request hears of its own fate; so what rejects here is a defect, and ends the process. */
+  async #write(): Promise<void> {
+    while (this.#waiting.length > 0) {
+      const group = this.#take(this.#groupLength());
+      const requests = group.map(({ request }) => request);
+      const outcomes = await this.#options.store
+        .append(requests)
+        .catch((cause: unknown) => this.#fail(group, cause));
+      if (outcomes !== undefined) this.#settle(group, outcomes);
+    }
+    this.#writing = undefined;
+  }
+
+  /** Two requests with the same idempotency key never share a transaction. */
+  #groupLength(): number {
+    if (this.#alone > 0) return 1;
+    const keys = new Set<string>();
+    let together: Size = nothing;
+    let count = 0;
+    for (const { request, size } of this.#waiting) {
+      const key = request.idempotency?.keyHash;
+      together = plus(together, size);
+      if (count > 0 && isOver(together, groupMax)) break;
+      if (key !== undefined && keys.has(key)) break;
+      if (key !== undefined) keys.add(key);
+      count += 1;
+    }
+    return count;
+  }
+
+  #take(count: number): Waiting[] {
+    const taken = this.#waiting.splice(0, count);
+    this.#alone = Math.max(0, this.#alone - count);
+    this.#size = taken.reduce((left, { size }) => plus(left, size, -1), this.#size);
+    return taken;
+  }
+
+  async #fail(group: readonly Waiting[], cause: unknown): Promise<undefined> {
+    const isStoreAway = cause instanceof Failure;
+    if (group.length > 1 && !isStoreAway) {
+      // One request that cannot be written must not take the others with it: each has a try alone.
+      this.#waiting.unshift(...group);
+      this.#size = group.reduce((all, { size }) => plus(all, size), this.#size);
+      this.#alone = group.length;
+      return;
+    }
+    // Those behind it would wait for one deadline after the other, and nobody for so long.
+    const behind = isStoreAway ? this.#take(this.#waiting.length) : [];
+    for (const { reject } of [...group, ...behind]) reject(cause);
+    await this.#options.onUncertain();
+  }
+
+  #settle(group: readonly Waiting[], outcomes: readonly AppendOutcome[]): void {
+    for (const [index, { request, resolve }] of group.entries()) {
+      const outcome = outcomes[index];
+      if (outcome === undefined) continue; // One for each: the store promises it.
+      resolve(outcome);
+      if (outcome.kind === 'appended') this.#options.onWritten(request.events, outcome.firstSeq);
+    }
+  }
+}
+
+function sizeOf({ events }: AppendRequest): Size {
+  let addresses = 0;
+  let bytes = 0;
+  for (const { audiences, data } of events) {
+    addresses += audiences.length;
+    bytes += Buffer.byteLength(data);
+  }
+  return { events: events.length, addresses, bytes };
+}
+
+function plus(some: Size, more: Size, sign: 1 | -1 = 1): Size {
+  return {
+    events: some.events + sign * more.events,
+    addresses: some.addresses + sign * more.addresses,
+    bytes: some.bytes + sign * more.bytes,
+  };
+}
+
+function isOver(size: Size, max: Size): boolean {
+  return size.events > max.events || size.addresses > max.addresses || size.bytes > max.bytes;
+}

@@ -1,0 +1,101 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { MemoryLog } from '../../test/support/memory-log.js';
+import type { Failure } from '../errors.js';
+import { silentLog } from '../log.js';
+import { EventLog } from './event-log.js';
+
+const mib = 1024 * 1024;
+
+/** A log whose first commit waits, so that what comes after it gathers. */
+async function openBusyLog() {
+  const store = new MemoryLog('e');
+  store.openGates();
+  const limits = { ageMaxMs: 1e9, eventsMax: 1e9, bytesMax: 1e9 };
+  const log = await EventLog.open({ store, log: silentLog, clock: Date.now, limits });
+  store.closeGates();
+  const append = (count: number, bytes: number, addresses = 1) =>
+    log.append({
+      events: Array.from({ length: count }, () => ({
+        audiences: Array.from({ length: addresses }, (_, index) => `u:${index}`),
+        type: undefined,
+        data: 'x'.repeat(bytes),
+        expiresAt: undefined,
+      })),
+      idempotency: undefined,
+    });
+  return { store, append, first: append(1, 1) };
+}
+
+function isRefused({ name, headers }: Failure): boolean {
+  return name === 'service_unavailable' && headers['retry-after'] === '1';
+}
+
+test('what waits shares commits, of 1000 events, 10,000 addresses or 4 MiB at most', async () => {
+  const { store, append, first } = await openBusyLog();
+  const many = Array.from({ length: 30 }, () => append(100, 1));
+  const large = Array.from({ length: 10 }, () => append(1, mib));
+  const huge = append(3, 2 * mib); // More than a commit takes, but it is one request.
+  const wide = Array.from({ length: 25 }, () => append(1, 1, 1000));
+
+  store.openGates();
+  await Promise.all([first, ...many, ...large, huge, ...wide]);
+
+  assert.deepEqual(store.commits, [1, 1000, 1000, 1000, 4, 4, 2, 3, 10, 10, 5]);
+});
+
+test('200,000 addresses may wait, and not one more', async () => {
+  const { store, append, first } = await openBusyLog();
+  const waiting = Array.from({ length: 199 }, () => append(1, 1, 1000));
+
+  await assert.rejects(append(1, 1, 1001), isRefused);
+  const last = append(1, 1, 1000);
+  await assert.rejects(append(1, 1), isRefused);
+
+  store.openGates();
+  await Promise.all([first, ...waiting, last]);
+});
+
+test('64 MiB may wait, and not a byte more', async () => {
+  const { store, append, first } = await openBusyLog();
+  const waiting = Array.from({ length: 63 }, () => append(1, mib));
+
+  await assert.rejects(append(2, mib), isRefused);
+  const last = append(1, mib);
+  await assert.rejects(append(1, 1), isRefused);
+
+  store.openGates();
+  await Promise.all([first, ...waiting, last]);
+  assert.deepEqual((await append(1, 1)).ids, ['e-66']);
+});
+
+test('20,000 events may wait, and not one more', async () => {
+  const { store, append, first } = await openBusyLog();
+  const waiting = Array.from({ length: 19 }, () => append(1000, 1));
+
+  await assert.rejects(append(1001, 1), isRefused);
+  const last = append(1000, 1);
+  await assert.rejects(append(1, 1), isRefused);
+
+  store.openGates();
+  await Promise.all([first, ...waiting, last]);
+});
+
+test('a reader who is gone when its turn comes costs no query', async () => {
+  const store = new MemoryLog('e');
+  store.openGates();
+  store.write(['all'], 'x');
+  const limits = { ageMaxMs: 1e9, eventsMax: 1e9, bytesMax: 1e9 };
+  const log = await EventLog.open({ store, log: silentLog, clock: Date.now, limits });
+  const read = (isWanted: boolean) => log.read(['all'], 0, 100, () => isWanted);
+  store.closeGates();
+  const atStore = [1, 2, 3, 4].map(() => read(true));
+  const [gone, waiting] = [read(false), read(true)];
+  store.trouble = new Error('the store was asked');
+
+  store.openGates();
+
+  await Promise.all(atStore);
+  assert.deepEqual(await gone, { frames: [], end: 0, more: true, gap: false });
+  await assert.rejects(waiting, store.trouble);
+});

@@ -1,0 +1,258 @@
+import { Failure } from '../errors.js';
+import type { Log } from '../log.js';
+import { AppendQueue } from './append-queue.js';
+import type { Audience } from './audience.js';
+import { encodeFrame, type Frame } from './frame.js';
+import { LogStarts, type Start } from './log-starts.js';
+import type { AppendRequest, LoggableEvent, LoggedEvent, LogState, LogStore } from './log-store.js';
+import { formatPosition } from './position.js';
+import { RecentEvents, type RecentRequest } from './recent-events.js';
+import { type LogLimits, trimLog } from './retention.js';
+import { Turns } from './turns.js';
+
+export interface Page {
+  readonly frames: readonly Frame[];
+  /** All that the reader may see up to here is in `frames` or came before. */
+  readonly end: number;
+  readonly more: boolean;
+  /** Some of it was trimmed away before it could be read. */
+  readonly gap: boolean;
+}
+
+export interface Appended {
+  /** One for each event, in order. */
+  readonly ids: readonly string[];
+  /** It was appended before, under the same idempotency key. */
+  readonly isRepeated: boolean;
+}
+
+/** Whoever delivers. Neither must throw. */
+export interface LogFollower {
+  /** Called once per event, in order, without a gap. */
+  deliver(event: LoggableEvent, frame: Frame): void;
+  /** Events were trimmed away before they could be delivered: nobody is up to date any more. */
+  gap(): void;
+}
+
+export interface EventLogOptions {
+  readonly store: LogStore;
+  readonly log: Log;
+  readonly clock: () => number;
+  readonly limits: LogLimits;
+}
+
+const pageEventsMax = 256;
+const followEventsMax = 500;
+/** Readers that are behind share the store with publishers and logins, and must not crowd it. */
+const readsMax = 4;
+
+/**
+ * The one ordered log. `append` answers when the events are durable; the follower hears of every
+ * event, in order, after that; `read` gives a reader what it may see, from any position that is
+ * still kept.
+ */
+export class EventLog {
+  readonly epoch: string;
+  readonly #store: LogStore;
+  readonly #log: Log;
+  readonly #clock: () => number;
+  readonly #limits: LogLimits;
+  readonly #queue: AppendQueue;
+  readonly #starts: LogStarts;
+  readonly #reads = new Turns(readsMax);
+  #recent: RecentEvents;
+  #follower: LogFollower = { deliver() {}, gap() {} };
+  /** The newest event delivered. */
+  #head: number;
+  /** The newest event known to be in the log, delivered or not. */
+  #known: number;
+  #catchingUp: Promise<void> | undefined;
+  #catchingUpNext: Promise<void> | undefined;
+
+  private constructor({ store, log, clock, limits }: EventLogOptions, { epoch, seq }: LogState) {
+    this.#store = store;
+    this.#log = log;
+    this.#clock = clock;
+    this.#limits = limits;
+    this.epoch = epoch;
+    this.#head = seq;
+    this.#known = seq;
+    this.#recent = new RecentEvents(seq);
+    this.#starts = new LogStarts({ store, epoch, head: () => this.#head });
+    this.#queue = new AppendQueue({
+      store,
+      onWritten: (events, firstSeq) => this.#deliverOwn(events, firstSeq),
+      onUncertain: () => this.#catchUpSoon(),
+    });
+  }
+
+  static async open(options: EventLogOptions): Promise<EventLog> {
+    return new EventLog(options, await options.store.state());
+  }
+
+  /** The newest event that the follower has heard of. */
+  get head(): number {
+    return this.#head;
+  }
+
+  /** Events that wait to be written. */
+  get waitingEvents(): number {
+    return this.#queue.waitingEvents;
+  }
+
+  follow(follower: LogFollower): void {
+    this.#follower = follower;
+  }
+
+  /**
+   * Answers the ids once the events are durable. Throws `conflict` when the idempotency key was used
+   * for another body, `service_unavailable` when too many wait or the store does not answer.
+   */
+  async append(request: AppendRequest): Promise<Appended> {
+    const { kind, firstSeq } = await this.#queue.append(request);
+    if (kind === 'conflict') {
+      const message = 'Cannot publish: this Idempotency-Key was used for another body';
+      throw new Failure('conflict', message, { info: { header: 'idempotency-key' } });
+    }
+    const ids = request.events.map((_, index) => this.format(firstSeq + index));
+    return { ids, isRepeated: kind === 'repeated' };
+  }
+
+  format(seq: number): string {
+    return formatPosition({ epoch: this.epoch, seq });
+  }
+
+  /**
+   * The next frames for a reader, from memory if they are still there; the frame that goes beyond
+   * `bytesMax` is the last. At most 4 readers are at the store at a time; for one that is no longer
+   * `isWanted` when its turn comes nothing is read. Rejects as the store does.
+   */
+  async read(
+    audiences: readonly Audience[],
+    after: number,
+    bytesMax: number,
+    isWanted = () => true,
+  ): Promise<Page> {
+    const request = { audiences, after, bytesMax, now: this.#clock() };
+    const recent = this.#recent.read(request);
+    if (recent === undefined) {
+      const nothing = { frames: [], end: after, more: true, gap: false };
+      return this.#reads.take(async () => (isWanted() ? this.#readStore(request) : nothing));
+    }
+    const { frames, more } = recent;
+    const end = more ? lastSeq(frames, after) : Math.max(after, this.#head);
+    return { frames, end, more, gap: false };
+  }
+
+  /** See `LogStarts`. */
+  startFor(audiences: readonly Audience[], lastEventId: string | undefined): Promise<Start> {
+    return this.#starts.startFor(audiences, lastEventId);
+  }
+
+  /** See `LogStarts`. */
+  startFrom(audiences: readonly Audience[], kept: string): Promise<Start> {
+    return this.#starts.startFrom(audiences, kept);
+  }
+
+  /** Removes a batch of what is over a limit; answers how many rows went. For a timer. */
+  trim(): Promise<number> {
+    return trimLog(this.#store, this.#limits, this.#clock());
+  }
+
+  /**
+   * Delivers everything that is in the log by now, also what others have written; for a poll or a
+   * wake-up. Rejects when the store does.
+   */
+  catchUp(): Promise<void> {
+    if (this.#catchingUp === undefined) {
+      this.#catchingUp = this.#deliverRest().finally(() => {
+        this.#catchingUp = undefined;
+      });
+      return this.#catchingUp;
+    }
+    // The one under way may have looked too early: one more, for all who ask meanwhile.
+    this.#catchingUpNext ??= this.#catchingUp
+      .catch(() => {}) // Whoever began it hears of that.
+      .then(() => {
+        this.#catchingUpNext = undefined;
+        return this.catchUp();
+      });
+    return this.#catchingUpNext;
+  }
+
+  /** Waits for what is being written. */
+  close(): Promise<void> {
+    return this.#queue.idle();
+  }
+
+  async #readStore({ audiences, after, bytesMax }: RecentRequest): Promise<Page> {
+    const head = this.#head; // What is committed by now is in any later query.
+    const limits = { eventsMax: pageEventsMax, bytesMax };
+    const { events, more } = await this.#store.read(audiences, after, limits);
+    const now = this.#clock();
+    const frames = events
+      .filter((event) => !isExpired(event, now))
+      .map((event) => this.#encode(event, event.seq));
+    const { trimmedSeq } = await this.#store.state(); // After the page: what it lacks shows here.
+    const last = lastSeq(events, after);
+    return { frames, end: more ? last : Math.max(last, head), more, gap: after < trimmedSeq };
+  }
+
+  #deliverOwn(events: readonly LoggableEvent[], firstSeq: number): void {
+    this.#known = Math.max(this.#known, firstSeq + events.length - 1);
+    if (firstSeq !== this.#head + 1) {
+      void this.#catchUpSoon(); // Others came first: theirs are read, and then ours.
+      return;
+    }
+    for (const event of events) this.#deliver(event, this.#head + 1);
+  }
+
+  /** Never rejects: the next append, or the follower's poll, tries again. */
+  async #catchUpSoon(): Promise<void> {
+    try {
+      await this.catchUp();
+    } catch (cause) {
+      this.#log.warn({ cause }, 'log could not be read, will try again');
+    }
+  }
+
+  async #deliverRest(): Promise<void> {
+    const { seq } = await this.#store.state();
+    this.#known = Math.max(this.#known, seq);
+    while (this.#head < this.#known) {
+      const upTo = Math.min(this.#known, this.#head + followEventsMax);
+      for (const event of await this.#store.readAll(this.#head, upTo)) {
+        if (event.seq === this.#head + 1) this.#deliver(event, event.seq);
+      }
+      if (this.#head < upTo) this.#skipTo(upTo);
+    }
+  }
+
+  /** Trimmed before we got to it: nobody can be given what is gone, but everybody can be told. */
+  #skipTo(seq: number): void {
+    this.#log.warn({ from: this.#head, to: seq }, 'events were trimmed before they were delivered');
+    this.#head = seq;
+    this.#recent = new RecentEvents(seq);
+    this.#follower.gap();
+  }
+
+  #deliver(event: LoggableEvent, seq: number): void {
+    const frame = this.#encode(event, seq);
+    this.#head = seq;
+    this.#recent.add(frame, event);
+    this.#follower.deliver(event, frame);
+  }
+
+  #encode({ type, data }: LoggableEvent, seq: number): Frame {
+    const fields = { id: this.format(seq), data };
+    return { seq, bytes: encodeFrame(type === undefined ? fields : { ...fields, event: type }) };
+  }
+}
+
+function lastSeq(items: readonly { readonly seq: number }[], otherwise: number): number {
+  return items.at(-1)?.seq ?? otherwise;
+}
+
+function isExpired({ expiresAt }: LoggedEvent, now: number): boolean {
+  return expiresAt !== undefined && expiresAt <= now;
+}

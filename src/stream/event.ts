@@ -1,0 +1,141 @@
+import { Failure } from '../errors.js';
+import {
+  type Audience,
+  addressForm,
+  everybody,
+  sessionAudience,
+  userAudience,
+} from './audience.js';
+import { isEncodable, isPublishableName } from './frame.js';
+
+/** An event as a publisher means it, checked. `data` is the text that goes out. */
+export interface NewEvent {
+  readonly audiences: readonly Audience[];
+  readonly type: string | undefined;
+  readonly data: string;
+  /** Not in the log: only for those who listen live, with no id. */
+  readonly volatile: boolean;
+  /** Epoch ms; not replayed after that. */
+  readonly expiresAt: number | undefined;
+}
+
+export interface PublishLimits {
+  /** Of the data as UTF-8. */
+  readonly eventBytesMax: number;
+}
+
+export const eventsPerRequestMax = 1000;
+export const addressesPerEventMax = 1000;
+/** Over all events of one request, so that one request stays one bounded transaction. */
+export const addressesPerRequestMax = 10_000;
+const expiresInMaxMs = 366 * 24 * 60 * 60 * 1000;
+
+/**
+ * The body of `POST /events`: one event `{to, type?, data, volatile?, expiresIn?}` or an array of
+ * up to 1000. Throws `missing_required_parameter`, `invalid_request` or `payload_too_large`, with the
+ * field, and the index in an array, in `info`; then nothing of the request counts.
+ */
+export function parsePublishRequest(
+  body: unknown,
+  limits: PublishLimits,
+  now: number,
+): readonly NewEvent[] {
+  if (!Array.isArray(body)) return [parseEvent(body, limits, now, undefined)];
+  if (body.length === 0 || body.length > eventsPerRequestMax) {
+    throw new Failure(
+      'invalid_request',
+      `Cannot publish: an array holds 1 to ${eventsPerRequestMax} events, not ${body.length}`,
+      { info: { max: eventsPerRequestMax } },
+    );
+  }
+  const events = body.map((item, index) => parseEvent(item, limits, now, index));
+  const addresses = events.reduce((sum, event) => sum + event.audiences.length, 0);
+  if (addresses > addressesPerRequestMax) {
+    const most = `one request names ${addressesPerRequestMax} users and sessions at most`;
+    throw new Failure('invalid_request', `Cannot publish: ${most}`, {
+      info: { max: addressesPerRequestMax },
+    });
+  }
+  return events;
+}
+
+const knownFields = ['to', 'type', 'data', 'volatile', 'expiresIn'];
+
+/** One of many: what is wrong is told with its `index`. Throws as `parsePublishRequest`. */
+export function parseEvent(
+  body: unknown,
+  limits: PublishLimits,
+  now: number,
+  index: number | undefined,
+): NewEvent {
+  const bad = (field: string, message: string, name: 'invalid_request' | 'payload_too_large') =>
+    refusal(name, `Cannot publish: ${field} ${message}`, { field, index });
+  if (typeof body !== 'object' || body === null || Array.isArray(body)) {
+    throw bad('event', 'must be an object with "to" and "data"', 'invalid_request');
+  }
+  const fields = body as Readonly<Record<string, unknown>>;
+  const unknownField = Object.keys(fields).find((field) => !knownFields.includes(field));
+  if (unknownField !== undefined) {
+    // The name itself is input: it is not echoed.
+    throw bad('event', `has a field other than ${knownFields.join(', ')}`, 'invalid_request');
+  }
+  const missing = ['to', 'data'].filter((field) => fields[field] === undefined);
+  if (missing.length > 0) {
+    const message = `Cannot publish: needs ${missing.join(' and ')}`;
+    throw refusal('missing_required_parameter', message, { body: missing, index });
+  }
+  const { type, volatile = false, expiresIn } = fields;
+  if (type !== undefined && !(typeof type === 'string' && isPublishableName(type))) {
+    const form = 'must be 1 to 64 of A-Z a-z 0-9 _ . : - and not error, open, count or stream.*';
+    throw bad('type', form, 'invalid_request');
+  }
+  if (typeof volatile !== 'boolean')
+    throw bad('volatile', 'must be true or false', 'invalid_request');
+  if (expiresIn !== undefined && !isLifetime(expiresIn)) {
+    throw bad('expiresIn', 'must be whole milliseconds, 1 to a year', 'invalid_request');
+  }
+  const data = dataText(fields['data']);
+  if (!isEncodable(data)) {
+    throw bad('data', 'must not hold NUL or a lone surrogate', 'invalid_request');
+  }
+  if (Buffer.byteLength(data) > limits.eventBytesMax) {
+    throw bad('data', `is over the limit of ${limits.eventBytesMax} bytes`, 'payload_too_large');
+  }
+  const audiences = parseAudiences(fields['to']);
+  if (audiences === undefined) {
+    const forms = '{"users": [...]}, {"sessions": [...]} or "all", 1 to 1000 ids each';
+    throw bad('to', `must be ${forms}`, 'invalid_request');
+  }
+  const expiresAt = expiresIn === undefined ? undefined : now + expiresIn;
+  return { audiences, type, data, volatile, expiresAt };
+}
+
+/** A string goes out as it is, anything else as JSON. */
+function dataText(data: unknown): string {
+  return typeof data === 'string' ? data : JSON.stringify(data);
+}
+
+function isLifetime(value: unknown): value is number {
+  return Number.isInteger(value) && Number(value) >= 1 && Number(value) <= expiresInMaxMs;
+}
+
+/** Undefined for anything but the three forms. Doubled ids count once. */
+function parseAudiences(to: unknown): readonly Audience[] | undefined {
+  if (to === 'all') return [everybody];
+  if (typeof to !== 'object' || to === null) return undefined;
+  const [[kind, ids] = [], ...more] = Object.entries(to);
+  if (more.length > 0 || (kind !== 'users' && kind !== 'sessions')) return undefined;
+  if (!Array.isArray(ids) || ids.length === 0 || ids.length > addressesPerEventMax)
+    return undefined;
+  if (!ids.every((id) => typeof id === 'string' && addressForm.test(id))) return undefined;
+  return [...new Set(ids as string[])].map(kind === 'users' ? userAudience : sessionAudience);
+}
+
+function refusal(
+  name: 'invalid_request' | 'payload_too_large' | 'missing_required_parameter',
+  message: string,
+  { index, ...info }: { index: number | undefined; [key: string]: unknown },
+): Failure {
+  if (index === undefined) return new Failure(name, message, { info });
+  return new Failure(name, `${message} (event ${index})`, { info: { ...info, index } });
+}

@@ -1,0 +1,103 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { createParser, type EventSourceMessage } from 'eventsource-parser';
+import fc from 'fast-check';
+import { controlFrame, encodeFrame, isPublishableName, retryBytes } from './frame.js';
+
+/** What a parser that is not ours makes of the bytes. */
+function parsed(bytes: Buffer): EventSourceMessage[] {
+  const events: EventSourceMessage[] = [];
+  createParser({ onEvent: (event) => events.push(event) }).feed(bytes.toString());
+  return events;
+}
+
+test('an event has its id, name and data, and one blank line', () => {
+  const bytes = encodeFrame({ id: 'e1-7', event: 'job', data: 'done' });
+
+  assert.equal(bytes.toString(), 'id: e1-7\nevent: job\ndata: done\n\n');
+});
+
+test('every line of the data is prefixed, whatever ends it', () => {
+  const bytes = encodeFrame({ data: 'a\r\nb\rc\nid: 9\n' });
+
+  assert.equal(bytes.toString(), 'data: a\ndata: b\ndata: c\ndata: id: 9\ndata: \n\n');
+});
+
+test('empty data is still an event', () => {
+  assert.deepEqual(
+    parsed(encodeFrame({ data: '' })).map((event) => event.data),
+    [''],
+  );
+});
+
+test('a leading space of the data survives', () => {
+  assert.equal(parsed(encodeFrame({ data: ' x' }))[0]?.data, ' x');
+});
+
+for (const id of ['', 'a\nb', 'a\rb', 'a\0b', 'a b', 'é', 'x'.repeat(65)]) {
+  test(`the id ${JSON.stringify(id)} is refused`, () => {
+    assert.throws(() => encodeFrame({ id, data: 'x' }), TypeError);
+  });
+}
+
+for (const event of ['', 'a\nb', 'a\rdata: x', 'a b', 'a\0', 'x'.repeat(65)]) {
+  test(`the name ${JSON.stringify(event)} is refused`, () => {
+    assert.throws(() => encodeFrame({ event, data: 'x' }), TypeError);
+  });
+}
+
+for (const data of ['a\0b', '\ud800', 'x\udc00y']) {
+  test(`the data ${JSON.stringify(data)} is refused: it would not come back as it went in`, () => {
+    assert.throws(() => encodeFrame({ data }), TypeError);
+  });
+}
+
+test('publishers may not use names that belong to the browser or to Herald', () => {
+  const names = [
+    'error',
+    'open',
+    'count',
+    'stream.open',
+    'stream.',
+    'message',
+    'open2',
+    'streamed',
+  ];
+
+  assert.deepEqual(names.filter(isPublishableName), ['message', 'open2', 'streamed']);
+});
+
+const oddText = fc
+  .array(
+    fc.constantFrom('a', ':', ' ', '\r', '\n', '\0', '\ufeff', '\u2028', '🐝', '\ud83d', 'data: '),
+  )
+  .map((parts) => parts.join(''));
+
+test('what a parser makes of a frame is what went in, or the frame was refused', () => {
+  fc.assert(
+    fc.property(oddText, fc.option(oddText, { nil: undefined }), (data, event) => {
+      let bytes: Buffer;
+      try {
+        bytes = encodeFrame(event === undefined ? { id: 'e-1', data } : { id: 'e-1', event, data });
+      } catch (error) {
+        return error instanceof TypeError;
+      }
+      const [found, ...more] = parsed(bytes);
+      assert.deepEqual(more, []);
+      assert.equal(found?.data, data.replace(/\r\n|\r/g, '\n'));
+      assert.equal(found?.event, event);
+      assert.equal(found?.id, 'e-1');
+      return true;
+    }),
+    { numRuns: 2000 },
+  );
+});
+
+test('control events have no id', () => {
+  assert.equal(parsed(controlFrame('count', 3).bytes)[0]?.id, undefined);
+});
+
+test('a retry is whole digits', () => {
+  assert.equal(retryBytes(1500.7).toString(), 'retry: 1500\n\n');
+  assert.equal(retryBytes(-1).toString(), 'retry: 0\n\n');
+});

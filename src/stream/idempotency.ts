@@ -1,0 +1,72 @@
+import { type Database, list, type Sql, sql } from '../db/database.js';
+import type { AppendOutcome, AppendRequest } from './log-store.js';
+
+interface Row {
+  readonly key_hash: string;
+  readonly body_hash: string;
+  readonly first_seq: number;
+  readonly event_count: number;
+}
+
+/** What was appended under some keys before. */
+export type Earlier = ReadonlyMap<string, Row>;
+
+const lifeMs = 24 * 60 * 60 * 1000;
+
+/**
+ * What was appended under these requests' keys in the last day; frees keys whose day is over. To be
+ * asked in the transaction that appends.
+ */
+export async function earlierOf(
+  tx: Database,
+  requests: readonly AppendRequest[],
+  now: number,
+): Promise<Earlier> {
+  const hashes = requests.flatMap(({ idempotency: key }) =>
+    key === undefined ? [] : [key.keyHash],
+  );
+  if (hashes.length === 0) return new Map();
+  const keys = list(hashes);
+  await tx.execute(
+    sql`delete from idempotency where key_hash in (${keys}) and expires_at <= ${now}`,
+  );
+  const rows = await tx.query<Row>(
+    sql`select key_hash, body_hash, first_seq, event_count from idempotency
+      where key_hash in (${keys})`,
+  );
+  return new Map(rows.map((row) => [row.key_hash, row]));
+}
+
+/** The outcome of a request whose key was used before; undefined for one that is to be appended. */
+export function outcomeBefore(
+  earlier: Earlier,
+  { idempotency: key, events }: AppendRequest,
+): AppendOutcome | undefined {
+  const done = key && earlier.get(key.keyHash);
+  if (done === undefined) return undefined;
+  const isSame = done.body_hash === key?.bodyHash && done.event_count === events.length;
+  return { kind: isSame ? 'repeated' : 'conflict', firstSeq: done.first_seq };
+}
+
+/** Remembers a request that has a key, for a day. A `UniqueViolation` then is a race. */
+export function insertOfKey(
+  { idempotency: key, events }: AppendRequest,
+  firstSeq: number,
+  now: number,
+): Sql[] {
+  if (key === undefined) return [];
+  return [
+    sql`insert into idempotency (key_hash, body_hash, first_seq, event_count, expires_at)
+      values (${key.keyHash}, ${key.bodyHash}, ${firstSeq}, ${events.length}, ${now + lifeMs})`,
+  ];
+}
+
+/** Deletes a batch of keys whose day is over; answers how many. */
+export async function sweepKeys(db: Database, now: number): Promise<number> {
+  const rows = await db.query<{ key_hash: string }>(
+    sql`select key_hash from idempotency where expires_at <= ${now} limit 500`,
+  );
+  if (rows.length === 0) return 0;
+  const keys = list(rows.map((row) => row.key_hash));
+  return db.execute(sql`delete from idempotency where key_hash in (${keys})`);
+}

@@ -1,0 +1,88 @@
+import type { Audience } from './audience.js';
+import type { LogState, LogStore } from './log-store.js';
+import { formatPosition, type Position, parsePosition } from './position.js';
+
+/** Where a stream begins, and what its client is told about it in `stream.open`. */
+export interface Start {
+  readonly seq: number;
+  readonly resumed: boolean;
+  readonly reason: 'fresh' | 'resumed' | 'unknown_id' | 'too_old' | 'epoch_changed';
+  /** Goes out as `id`: a position that this reader may come back with. */
+  readonly id: string;
+}
+
+export interface LogStartsOptions {
+  readonly store: LogStore;
+  readonly epoch: string;
+  /** The newest event that was delivered. */
+  readonly head: () => number;
+}
+
+/** From what a client says it has seen to where its stream starts. */
+export class LogStarts {
+  readonly #store: LogStore;
+  readonly #epoch: string;
+  readonly #head: () => number;
+
+  constructor({ store, epoch, head }: LogStartsOptions) {
+    this.#store = store;
+    this.#epoch = epoch;
+    this.#head = head;
+  }
+
+  /**
+   * Where a reader starts that says it has seen everything up to `lastEventId`. A position that it
+   * may not see is treated as one never issued. Of what was trimmed nobody knows any more whose it
+   * was: there every position counts, and is good when nothing for this reader came after it.
+   */
+  async startFor(audiences: readonly Audience[], lastEventId: string | undefined): Promise<Start> {
+    if (lastEventId === undefined) return this.#atHead(audiences, 'fresh');
+    const position = parsePosition(lastEventId);
+    if (position === undefined) return this.#atHead(audiences, 'unknown_id');
+    const { seq } = position;
+    const state = await this.#store.stateFor(audiences, seq);
+    const lost = await this.#lossSince(position, state, audiences);
+    if (lost !== undefined) return this.#atHead(audiences, lost);
+    if (seq > state.trimmedSeq && !state.isVisible) return this.#atHead(audiences, 'unknown_id');
+    return resumeAt(Math.max(seq, state.trimmedSeq), lastEventId);
+  }
+
+  /** Where a reader starts that comes back to a position which Herald itself kept for it. */
+  async startFrom(audiences: readonly Audience[], kept: string): Promise<Start> {
+    const position = parsePosition(kept);
+    if (position === undefined) return this.#atHead(audiences, 'unknown_id');
+    const state = await this.#store.state();
+    const lost = await this.#lossSince(position, state, audiences);
+    if (lost !== undefined) return this.#atHead(audiences, lost);
+    const seq = Math.max(position.seq, state.trimmedSeq);
+    return resumeAt(seq, await this.#idFor(audiences, seq));
+  }
+
+  async #atHead(audiences: readonly Audience[], reason: Start['reason']): Promise<Start> {
+    const seq = this.#head();
+    return { seq, resumed: false, reason, id: await this.#idFor(audiences, seq) };
+  }
+
+  /** What the reader may come back with for `seq`: its own newest event up to there. */
+  async #idFor(audiences: readonly Audience[], upTo: number): Promise<string> {
+    const visible = await this.#store.lastVisible(audiences, upTo);
+    const seq = visible ?? (await this.#store.state()).trimmedSeq;
+    return formatPosition({ epoch: this.#epoch, seq });
+  }
+
+  /** What was trimmed counts only if the reader might have seen it. */
+  async #lossSince(
+    { epoch, seq }: Position,
+    { seq: newest, trimmedSeq }: LogState,
+    audiences: readonly Audience[],
+  ): Promise<Start['reason'] | undefined> {
+    if (epoch !== this.#epoch) return 'epoch_changed';
+    if (seq > newest) return 'unknown_id';
+    if (seq >= trimmedSeq || (await this.#store.lastTrimmed(audiences)) <= seq) return undefined;
+    return 'too_old';
+  }
+}
+
+function resumeAt(seq: number, id: string): Start {
+  return { seq, resumed: true, reason: 'resumed', id };
+}

@@ -1,0 +1,93 @@
+import type { Audience } from './audience.js';
+import type { NewEvent } from './event.js';
+
+export type LoggableEvent = Omit<NewEvent, 'volatile'>;
+
+export interface LoggedEvent extends LoggableEvent {
+  readonly seq: number;
+}
+
+/** Events that are written together: all of them, with consecutive numbers, or none. */
+export interface AppendRequest {
+  readonly events: readonly LoggableEvent[];
+  readonly idempotency: { readonly keyHash: string; readonly bodyHash: string } | undefined;
+}
+
+/** `repeated`: the key was used for the same before. `conflict`: it was used for something else. */
+export interface AppendOutcome {
+  readonly kind: 'appended' | 'repeated' | 'conflict';
+  readonly firstSeq: number;
+}
+
+export interface LogState {
+  readonly epoch: string;
+  /** The newest number taken; numbers have no gaps. */
+  readonly seq: number;
+  /** Everything up to here is gone. */
+  readonly trimmedSeq: number;
+  readonly bytes: number;
+}
+
+/** The log as some audiences and one number see it. */
+export interface StateFor extends LogState {
+  /** The event of that number is kept, and for one of them. */
+  readonly isVisible: boolean;
+}
+
+/** How much is read at once. One event is always read, however large. */
+export interface PageLimits {
+  readonly eventsMax: number;
+  /** Of data: the event that goes beyond is the last. */
+  readonly bytesMax: number;
+}
+
+export interface StoredPage {
+  readonly events: readonly LoggedEvent[];
+  /** There may be more after the last one. */
+  readonly more: boolean;
+}
+
+/** How much is trimmed at once. */
+export interface BatchLimits {
+  readonly eventsMax: number;
+  readonly addressesMax: number;
+}
+
+export interface OldEvent {
+  readonly seq: number;
+  readonly createdAt: number;
+  /** Of data. */
+  readonly bytes: number;
+}
+
+/** Of the oldest events: from the first one after `after`, where the last trimming ended. */
+export interface Trimming {
+  readonly after: number;
+  readonly upTo: number;
+  /** How much data that is. */
+  readonly bytes: number;
+}
+
+/** Where the events are. Every engine keeps the same promises; one suite checks them. */
+export interface LogStore {
+  /** Rejects with `service_unavailable` when the log is another than the one that was opened. */
+  state(): Promise<LogState>;
+  /** The same, asked together with whether an event that is kept is for any of these audiences. */
+  stateFor(audiences: readonly Audience[], seq: number): Promise<StateFor>;
+  /** One transaction; when it is over, everything is durable. Commit order is number order. */
+  append(requests: readonly AppendRequest[]): Promise<readonly AppendOutcome[]>;
+  /** The next events for these audiences, in order. */
+  read(audiences: readonly Audience[], after: number, limits: PageLimits): Promise<StoredPage>;
+  /** Every event in a range, with its audiences. */
+  readAll(after: number, upTo: number): Promise<LoggedEvent[]>;
+  lastVisible(audiences: readonly Audience[], upTo: number): Promise<number | undefined>;
+  /**
+   * The newest event for any of these audiences that was trimmed; 0 if none was. A newer one may be
+   * answered, which makes a client too careful; never an older one.
+   */
+  lastTrimmed(audiences: readonly Audience[]): Promise<number>;
+  /** The first events after a position: one at least, more as long as they are within the limits. */
+  oldest(after: number, limits: BatchLimits): Promise<OldEvent[]>;
+  /** Answers how many rows went: none when it was trimmed beyond `after` meanwhile. */
+  trim(trimming: Trimming): Promise<number>;
+}

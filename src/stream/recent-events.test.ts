@@ -1,0 +1,74 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { RecentEvents } from './recent-events.js';
+
+const frame = (seq: number, bytes = 1) => ({ seq, bytes: Buffer.alloc(bytes) });
+const forUser = (id: string, expiresAt?: number) => ({ audiences: [`u:${id}`], expiresAt });
+const pageAfter = (recent: RecentEvents, after: number, audiences: string[], now = 0) =>
+  recent.read({ audiences, after, bytesMax: 1e9, now });
+const seqsAfter = (recent: RecentEvents, after: number, ...audiences: string[]) =>
+  pageAfter(recent, after, audiences)?.frames.map((found) => found.seq);
+
+test('a reader gets what is for it after its position', () => {
+  const recent = new RecentEvents(10);
+  for (const seq of [11, 12, 13, 14]) recent.add(frame(seq), forUser(String(seq % 2)));
+
+  assert.deepEqual(seqsAfter(recent, 10, 'all', 'u:1'), [11, 13]);
+  assert.deepEqual(seqsAfter(recent, 11, 'all', 'u:1'), [13]);
+  assert.deepEqual(seqsAfter(recent, 14, 'u:0', 'u:1'), []);
+  assert.deepEqual(seqsAfter(recent, 20, 'u:0', 'u:1'), []);
+});
+
+test('a position before what is kept has to be read elsewhere', () => {
+  const recent = new RecentEvents(10);
+
+  assert.equal(seqsAfter(recent, 9, 'u:1'), undefined);
+  assert.deepEqual(seqsAfter(recent, 10, 'u:1'), []);
+});
+
+test('8 MiB are kept, an event counting for 256 bytes and 96 for each address more than it has', () => {
+  const recent = new RecentEvents(0);
+  const fitting = (8 * 1024 * 1024) / 1024;
+  for (let seq = 1; seq <= 3 * fitting; seq += 1) recent.add(frame(seq, 672), forUser('1'));
+
+  assert.equal(seqsAfter(recent, 2 * fitting - 1, 'u:1'), undefined);
+  for (const seq of [2 * fitting, 2.5 * fitting, 3 * fitting - 1]) {
+    const expected = Array.from({ length: 3 * fitting - seq }, (_, index) => seq + 1 + index);
+    assert.deepEqual(seqsAfter(recent, seq, 'u:1'), expected);
+  }
+});
+
+test('events with many addresses fall out sooner', () => {
+  const recent = new RecentEvents(0);
+  const audiences = Array.from({ length: 1000 }, (_, index) => `u:${index}`);
+  const each = 1024 + 96_000;
+  const fitting = Math.floor((8 * 1024 * 1024) / each);
+  for (let seq = 1; seq <= 100; seq += 1) {
+    recent.add(frame(seq, 768), { audiences, expiresAt: undefined });
+  }
+
+  assert.equal(seqsAfter(recent, 100 - fitting - 1, 'u:999'), undefined);
+  assert.equal(seqsAfter(recent, 100 - fitting, 'all', 'u:999')?.length, fitting);
+});
+
+test('a page ends with the frame that goes beyond its bytes, and says that there is more', () => {
+  const recent = new RecentEvents(0);
+  for (let seq = 1; seq <= 6; seq += 1) recent.add(frame(seq, 10), forUser(String(seq % 2)));
+  const page = (after: number, bytesMax: number) => {
+    const found = recent.read({ audiences: ['u:1'], after, bytesMax, now: 0 });
+    return [found?.frames.map(({ seq }) => seq), found?.more];
+  };
+
+  assert.deepEqual(page(0, 10), [[1], true]);
+  assert.deepEqual(page(0, 11), [[1, 3], true]);
+  assert.deepEqual(page(3, 10), [[5], false]);
+  assert.deepEqual(page(0, 30), [[1, 3, 5], false]);
+});
+
+test('what has expired is left out', () => {
+  const recent = new RecentEvents(0);
+  recent.add(frame(1), forUser('1', 1000));
+
+  assert.equal(pageAfter(recent, 0, ['u:1'], 999)?.frames.length, 1);
+  assert.equal(pageAfter(recent, 0, ['u:1'], 1000)?.frames.length, 0);
+});

@@ -1,0 +1,221 @@
+import type { Audience } from './audience.js';
+import { everybody, sessionAudience } from './audience.js';
+import type { CloseReason, Connection, Reader } from './connection.js';
+import { controlFrame, type Frame } from './frame.js';
+import { Wheel } from './wheel.js';
+
+export interface StreamLimits {
+  readonly streamsMax: number;
+  readonly perUserMax: number;
+  readonly perIpMax: number;
+}
+
+/** Between two calls of `Registry.tick`. */
+export const tickMs = 1000;
+const toldPerTick = 1000;
+
+/** Why one more stream cannot be had now. */
+export type Refusal = 'draining' | 'all' | 'user' | 'ip';
+
+/**
+ * Who is connected. Connections are indexed by the audiences they listen to, so an event costs what
+ * its own audience costs. Also keeps the one timer wheel, and tells everybody how many users there
+ * are: `count`, when it changes, at most once a tick and to 1000 connections a tick on average.
+ */
+export class Registry {
+  readonly #limits: StreamLimits;
+  readonly #connections = new Map<Audience, Set<Connection>>();
+  readonly #byToken = new Map<string, Connection>();
+  readonly #perUser = new Map<string, number>();
+  readonly #perIp = new Map<string, number>();
+  readonly #wheel: Wheel<Connection>;
+  readonly #uptime: () => number;
+  /** Connections that have not been told the present count. */
+  readonly #uncounted = new Set<Connection>();
+  #count = 0;
+  /** Ticks to let pass before the count is told again. */
+  #countRests = 0;
+  #deliveries = 0;
+  #elsewhere = 0;
+  #draining = false;
+
+  constructor({ limits, uptime }: { limits: StreamLimits; uptime: () => number }) {
+    this.#limits = limits;
+    this.#uptime = uptime;
+    this.#wheel = new Wheel(uptime());
+  }
+
+  /** Open streams. */
+  get size(): number {
+    return this.#connections.get(everybody)?.size ?? 0;
+  }
+
+  /** Users with an open stream in this process. */
+  get users(): number {
+    return this.#perUser.size;
+  }
+
+  /** Events handed to connections, ever. */
+  get deliveries(): number {
+    return this.#deliveries;
+  }
+
+  /** Whether nothing is left of any connection: for tests that count what was closed. */
+  get isEmpty(): boolean {
+    const held = [this.#connections, this.#byToken, this.#perUser, this.#perIp, this.#uncounted];
+    return this.#wheel.size === 0 && held.every((part) => part.size === 0);
+  }
+
+  /** Why a stream for this reader cannot be opened now; a stream that it would replace is let off. */
+  refusalFor(reader: Pick<Reader, 'userId' | 'ip' | 'tokenHash'>): Refusal | undefined {
+    if (this.#draining) return 'draining';
+    if (reader.tokenHash !== undefined && this.#byToken.has(reader.tokenHash)) return undefined;
+    const { streamsMax, perUserMax, perIpMax } = this.#limits;
+    if (this.size >= streamsMax) return 'all';
+    if ((this.#perUser.get(reader.userId) ?? 0) >= perUserMax) return 'user';
+    if ((this.#perIp.get(reader.ip) ?? 0) >= perIpMax) return 'ip';
+    return undefined;
+  }
+
+  /** Takes in a connection; an older one on the same stream token ends as `replaced`. */
+  add(connection: Connection): void {
+    const { reader } = connection;
+    if (reader.tokenHash !== undefined) {
+      this.#byToken.get(reader.tokenHash)?.close('replaced', { retryMs: replacedRetryMs });
+      this.#byToken.set(reader.tokenHash, connection);
+    }
+    for (const audience of reader.audiences) {
+      const connections = this.#connections.get(audience);
+      if (connections === undefined) this.#connections.set(audience, new Set([connection]));
+      else connections.add(connection);
+    }
+    increase(this.#perUser, reader.userId);
+    increase(this.#perIp, reader.ip);
+    this.#uncounted.add(connection);
+    this.#wheel.set(connection, this.#uptime());
+  }
+
+  /** Forgets a connection that has ended. Safe for one that was never added. */
+  remove(connection: Connection): void {
+    const { reader } = connection;
+    if (this.#connections.get(everybody)?.has(connection) !== true) return;
+    if (reader.tokenHash !== undefined && this.#byToken.get(reader.tokenHash) === connection) {
+      this.#byToken.delete(reader.tokenHash);
+    }
+    for (const audience of reader.audiences) {
+      const connections = this.#connections.get(audience);
+      connections?.delete(connection);
+      if (connections?.size === 0) this.#connections.delete(audience);
+    }
+    decrease(this.#perUser, reader.userId);
+    decrease(this.#perIp, reader.ip);
+    this.#uncounted.delete(connection);
+    this.#wheel.delete(connection);
+  }
+
+  /** Hands an event of the log to everyone it is for. A plain loop: never waits, never throws. */
+  deliver(audiences: readonly Audience[], frame: Frame): void {
+    for (const audience of audiences) {
+      const connections = this.#connections.get(audience);
+      if (connections === undefined) continue;
+      this.#deliveries += connections.size;
+      for (const connection of connections) connection.push(frame);
+    }
+  }
+
+  deliverVolatile(audiences: readonly Audience[], frame: Frame): void {
+    for (const audience of audiences) {
+      for (const connection of this.#connections.get(audience) ?? []) {
+        connection.pushVolatile(frame);
+      }
+    }
+  }
+
+  /** Ends every stream of these sessions, at once. */
+  closeSessions(sessionIds: readonly string[], reason: CloseReason): void {
+    for (const sessionId of sessionIds) {
+      for (const connection of this.#of(sessionAudience(sessionId))) connection.close(reason);
+    }
+  }
+
+  /** Ends every stream, at once. */
+  closeAll(reason: CloseReason): void {
+    for (const connection of this.#of(everybody)) connection.close(reason);
+  }
+
+  /** The stream that is open on a token in this process. */
+  onToken(tokenHash: string): Connection | undefined {
+    return this.#byToken.get(tokenHash);
+  }
+
+  /** Users connected to other processes, for `count`. */
+  set usersElsewhere(users: number) {
+    this.#elsewhere = users;
+  }
+
+  /**
+   * To be called every `tickMs`: heartbeats, stalled clients, and the count. What has a time is done at
+   * the tick that is nearest to it, so half a second early or late.
+   */
+  tick(): void {
+    const now = this.#uptime() + tickMs / 2;
+    for (const connection of this.#wheel.turn(now)) {
+      const next = connection.tend(now);
+      if (connection.isOpen) this.#wheel.set(connection, next);
+    }
+    if (this.#countRests > 0) this.#countRests -= 1;
+    else this.#tellCount();
+  }
+
+  get isDraining(): boolean {
+    return this.#draining;
+  }
+
+  /** From here on new streams are refused as `draining`. */
+  startDraining(): void {
+    this.#draining = true;
+  }
+
+  /** Ends up to `most` streams as `draining`. Answers how many are left. */
+  drainSome(most: number, retryMs: () => number): number {
+    for (const connection of this.#of(everybody).slice(0, most)) {
+      connection.close('draining', { retryMs: retryMs() });
+    }
+    return this.size;
+  }
+
+  #tellCount(): void {
+    const count = this.users + this.#elsewhere;
+    if (count !== this.#count) {
+      this.#count = count;
+      for (const connection of this.#connections.get(everybody) ?? []) {
+        this.#uncounted.add(connection);
+      }
+    }
+    if (this.#uncounted.size === 0) return;
+    // While thousands come or go it changes all the time, and telling it would be most of the work.
+    this.#countRests = Math.floor(this.#uncounted.size / toldPerTick);
+    const frame = controlFrame('count', count);
+    for (const connection of this.#uncounted) {
+      if (connection.pushVolatile(frame)) this.#uncounted.delete(connection); // Else at a later tick.
+    }
+  }
+
+  /** A copy: closing takes connections out of the set. */
+  #of(audience: Audience): Connection[] {
+    return [...(this.#connections.get(audience) ?? [])];
+  }
+}
+
+/** Long, or a client that ignores `stream.close` would take the stream back at once, and so on. */
+export const replacedRetryMs = 60_000;
+
+function increase(counts: Map<string, number>, key: string): void {
+  counts.set(key, (counts.get(key) ?? 0) + 1);
+}
+
+function decrease(counts: Map<string, number>, key: string): void {
+  const left = (counts.get(key) ?? 0) - 1;
+  if (left > 0) counts.set(key, left);
+  else counts.delete(key);
+}

@@ -1,0 +1,273 @@
+import { hash as digest, randomBytes } from 'node:crypto';
+import { Batcher } from '../batcher.js';
+import { type Database, list, type Sql, sql, tuples, type Value } from '../db/database.js';
+import { Failure } from '../errors.js';
+
+export interface StreamTokenOptions {
+  readonly db: Database;
+  readonly clock: () => number;
+  /** A new token must be opened within this time. */
+  readonly lifeMs: number;
+  /** How long after its last stream a token may be opened again. */
+  readonly resumeWindowMs: number;
+  readonly mode: 'resume' | 'single';
+}
+
+export interface StreamToken {
+  readonly hash: string;
+  readonly userId: string;
+  readonly sessionId: string;
+  /** Where its first stream began; undefined for a token that was never opened. */
+  readonly startPosition: string | undefined;
+  /** Another stream has it, or had it when its process ended in a hurry. */
+  readonly isTaken: boolean;
+}
+
+interface Row {
+  readonly token_hash: string;
+  readonly user_id: number;
+  readonly session_id: string;
+  readonly expires_at: number;
+  readonly lease_until: number | null;
+  readonly start_position: string | null;
+  readonly connection_id: string | null;
+}
+
+interface Takeover {
+  readonly connection_id: string;
+  readonly token_hash: string;
+  readonly taken_at: number;
+}
+
+type OpenableToken = Pick<StreamToken, 'hash' | 'isTaken'>;
+
+const form = /^[0-9a-f]{128}$/;
+const unopenedPerUserMax = 10;
+/** Users whose tokens are counted; past it the one who asked longest ago starts anew. */
+const mintersMax = 10_000;
+const batchMax = 500;
+const takeoverLifeMs = 600_000;
+
+/**
+ * Stream tokens: the hex of 64 random bytes, of which only the SHA-256 is stored.
+ *
+ * A token must be opened within `lifeMs`. In mode `resume` the same URL may then be opened again,
+ * which is what EventSource does by itself, until `resumeWindowMs` after its last stream; one
+ * stream at a time, the newest wins. In mode `single` it may be opened once. Whether its session
+ * still lives is for the caller to check.
+ */
+export class StreamTokens {
+  readonly #db: Database;
+  readonly #clock: () => number;
+  readonly #lifeMs: number;
+  readonly #resumeWindowMs: number;
+  readonly #mode: 'resume' | 'single';
+  readonly #inserts: Batcher<readonly Value[], undefined>;
+  readonly #minted = new Map<string, { readonly count: number; readonly until: number }>();
+
+  constructor(options: StreamTokenOptions) {
+    this.#db = options.db;
+    this.#clock = options.clock;
+    this.#lifeMs = options.lifeMs;
+    this.#resumeWindowMs = options.resumeWindowMs;
+    this.#mode = options.mode;
+    this.#inserts = Batcher.on(this.#db, (rows) => this.#insert(rows));
+  }
+
+  get lifeMs(): number {
+    return this.#lifeMs;
+  }
+
+  /** How often the tokens of open streams want `renew`, so that a crash costs little of the window. */
+  get renewEveryMs(): number {
+    return this.#resumeWindowMs / 12;
+  }
+
+  /**
+   * A new token. Of a user's tokens that were never opened, the ten newest stay; it is looked for more
+   * only when this process has made more, within the life of one.
+   */
+  async mint({ userId, sessionId }: { userId: string; sessionId: string }): Promise<string> {
+    const token = randomBytes(64).toString('hex');
+    const now = this.#clock();
+    if (this.#countMinted(userId, now) > unopenedPerUserMax) await this.#dropUnopened(userId);
+    await this.#inserts.run([hashOf(token), Number(userId), sessionId, now, now + this.#lifeMs]);
+    return token;
+  }
+
+  /**
+   * The token behind the text of a URL. Throws `invalid_token` for what is none or may not be opened
+   * again, `expired_token` for one whose time is over.
+   */
+  async find(token: string): Promise<StreamToken> {
+    if (!form.test(token)) throw invalid(); // Before any query.
+    const hash = hashOf(token);
+    const [row] = await this.#db.query<Row>(
+      sql`select token_hash, user_id, session_id, expires_at, lease_until, start_position,
+          connection_id
+        from stream_tokens where token_hash = ${hash}`,
+    );
+    if (row === undefined) throw invalid();
+    const now = this.#clock();
+    if (row.lease_until !== null && this.#mode === 'single') throw invalid();
+    if ((row.lease_until ?? row.expires_at) <= now) {
+      throw new Failure('expired_token', 'Cannot open stream: the stream token has expired');
+    }
+    const startPosition = row.start_position ?? undefined;
+    const isTaken = row.connection_id !== null;
+    return { hash, userId: String(row.user_id), sessionId: row.session_id, startPosition, isTaken };
+  }
+
+  /**
+   * Marks a token as opened by a connection, and notes a takeover for the process that has the older
+   * one. Throws as `find` when it was lost meanwhile.
+   */
+  async open({ hash, isTaken }: OpenableToken, connectionId: string, position: string) {
+    const now = this.#clock();
+    const again = this.#mode === 'resume' ? sql`or lease_until > ${now}` : sql``;
+    const take = async (also: Sql): Promise<boolean> => {
+      // `takeovers` first: MySQL sets from left to right and later ones see the new values.
+      const opened = await this.#db.execute(
+        sql`update stream_tokens set
+            takeovers = takeovers + (case when connection_id is null then 0 else 1 end),
+            connection_id = ${connectionId},
+            lease_until = ${now + this.#resumeWindowMs},
+            start_position = coalesce(start_position, ${position})
+          where token_hash = ${hash} and ((lease_until is null and expires_at > ${now}) ${again})
+            ${also}`,
+      );
+      return opened > 0;
+    };
+    if (!isTaken && (await take(sql`and connection_id is null`))) return;
+    // Taken, if only since it was found.
+    if (!(await take(sql``))) throw invalid();
+    await this.#noteTakeover(hash, connectionId);
+  }
+
+  /** It opens nothing any more; a process that has a stream of it hears that it was taken. */
+  async forget(hash: string): Promise<void> {
+    await this.#db.execute(sql`delete from stream_tokens where token_hash = ${hash}`);
+    await this.#noteTakeover(hash, randomBytes(16).toString('hex'));
+  }
+
+  /** Tokens that a stream has taken from another since a time, in any process. Read page by page. */
+  async takenSince(time: number): Promise<readonly string[]> {
+    const hashes = new Set<string>();
+    let page: readonly Takeover[] = await this.#takeovers(time, '');
+    for (let last = page.at(-1); last !== undefined; last = page.at(-1)) {
+      for (const { token_hash } of page) hashes.add(token_hash);
+      page = await this.#takeovers(last.taken_at, last.connection_id);
+    }
+    return [...hashes];
+  }
+
+  /** Whether this connection is the one that has the token. */
+  async isHolder(hash: string, connectionId: string): Promise<boolean> {
+    const rows = await this.#db.query(
+      sql`select token_hash from stream_tokens
+        where token_hash = ${hash} and connection_id = ${connectionId}`,
+    );
+    return rows.length === 1;
+  }
+
+  /** The stream is over: its window begins. Nothing happens if another connection took over. */
+  async release(hash: string, connectionId: string): Promise<void> {
+    const until = this.#clock() + this.#resumeWindowMs;
+    await this.#db.execute(
+      sql`update stream_tokens set connection_id = null, lease_until = ${until}
+        where token_hash = ${hash} and connection_id = ${connectionId}`,
+    );
+  }
+
+  /** Keeps the tokens of open streams alive. */
+  async renew(hashes: readonly string[]): Promise<void> {
+    const until = this.#clock() + this.#resumeWindowMs;
+    for (let start = 0; start < hashes.length; start += batchMax) {
+      const part = list(hashes.slice(start, start + batchMax));
+      await this.#db.execute(
+        sql`update stream_tokens set lease_until = ${until} where token_hash in (${part})`,
+      );
+    }
+  }
+
+  /** The tokens of sessions that have ended are gone at once. */
+  async revoke(sessionIds: readonly string[]): Promise<void> {
+    for (const sessionId of sessionIds) {
+      await this.#db.execute(sql`delete from stream_tokens where session_id = ${sessionId}`);
+    }
+  }
+
+  /** Deletes a batch of what can never be opened again; answers how many. For a timer. */
+  async sweep(): Promise<number> {
+    const now = this.#clock();
+    // Every process has heard of them by then.
+    await this.#db.execute(
+      sql`delete from stream_takeovers where taken_at < ${now - takeoverLifeMs}`,
+    );
+    const rows = await this.#db.query<{ token_hash: string }>(
+      sql`select token_hash from stream_tokens where lease_until <= ${now}
+        union all select token_hash from stream_tokens
+        where lease_until is null and expires_at <= ${now} limit ${batchMax}`,
+    );
+    if (rows.length === 0) return 0;
+    const hashes = list(rows.map((row) => row.token_hash));
+    return this.#db.execute(sql`delete from stream_tokens where token_hash in (${hashes})`);
+  }
+
+  async #insert(rows: readonly (readonly Value[])[]): Promise<undefined[]> {
+    await this.#db.execute(
+      sql`insert into stream_tokens (token_hash, user_id, session_id, created_at, expires_at)
+        values ${tuples(rows)}`,
+    );
+    return rows.map(() => undefined);
+  }
+
+  /** How many this user has got here, with the one to be made, without a pause as long as a life. */
+  #countMinted(userId: string, now: number): number {
+    const { count, until } = this.#minted.get(userId) ?? { count: 0, until: now };
+    const minted = { count: until > now ? count + 1 : 1, until: now + this.#lifeMs };
+    this.#minted.delete(userId); // Taken out and put in again: the order is that of the last use.
+    this.#minted.set(userId, minted);
+    for (const oldest of this.#minted.keys()) {
+      if (this.#minted.size <= mintersMax) break;
+      this.#minted.delete(oldest);
+    }
+    return minted.count;
+  }
+
+  /** A page of them, in the order of their times and, at the same time, of their connections. */
+  #takeovers(time: number, afterId: string): Promise<Takeover[]> {
+    return this.#db.query<Takeover>(
+      sql`select connection_id, token_hash, taken_at from stream_takeovers
+        where taken_at >= ${time} and (taken_at > ${time} or connection_id > ${afterId})
+        order by taken_at, connection_id limit ${batchMax}`,
+    );
+  }
+
+  async #noteTakeover(hash: string, connectionId: string): Promise<void> {
+    await this.#db.execute(
+      sql`insert into stream_takeovers (connection_id, token_hash, taken_at)
+        values (${connectionId}, ${hash}, ${this.#clock()})`,
+    );
+  }
+
+  async #dropUnopened(userId: string): Promise<void> {
+    const rows = await this.#db.query<{ token_hash: string }>(
+      sql`select token_hash from stream_tokens
+        where user_id = ${Number(userId)} and lease_until is null
+        order by created_at desc limit 100`,
+    );
+    const surplus = rows.slice(unopenedPerUserMax - 1).map((row) => row.token_hash);
+    if (surplus.length === 0) return;
+    await this.#db.execute(sql`delete from stream_tokens where token_hash in (${list(surplus)})`);
+  }
+}
+
+function hashOf(token: string): string {
+  return digest('sha256', token);
+}
+
+/** Of a token that opens nothing, for whatever reason: nobody is told which. */
+export function invalid(): Failure {
+  return new Failure('invalid_token', 'Cannot open stream: the stream token is not valid');
+}

@@ -1,0 +1,180 @@
+import assert from 'node:assert/strict';
+import { type TestContext, test } from 'node:test';
+import { databaseFor } from '../../test/support/embedded.js';
+import { SimulatedClient } from '../../test/support/simulated-client.js';
+import { silentLog } from '../log.js';
+import { Metrics } from '../metrics.js';
+import { EventLog } from './event-log.js';
+import { Registry } from './registry.js';
+import { StreamTokens } from './stream-token.js';
+import { type LiveSession, Streams } from './streams.js';
+import { TableLog } from './table-log.js';
+
+const limits = {
+  ...{ streamsMax: 10, perUserMax: 10, perIpMax: 10 },
+  ...{ heartbeatMs: 15_000, stallMs: 30_000, retryMs: 2000 },
+  ...{ unsentSoftBytes: 500, unsentHardBytes: 2000 },
+};
+
+const settled = () => new Promise((resolve) => setImmediate(resolve));
+
+/** A stream of one session that may begin, and `liveSession` as the test wants it. */
+async function prepareStream(t: TestContext, liveSession: () => Promise<LiveSession | undefined>) {
+  const db = await databaseFor(t);
+  const time = { now: 1_000_000, up: 0 };
+  const clock = () => time.now;
+  const uptime = () => time.up;
+  const store = await TableLog.open(db, { clock, newEpoch: 'e' });
+  const logLimits = { ageMaxMs: 1e9, eventsMax: 1e9, bytesMax: 1e9 };
+  const eventLog = await EventLog.open({ store, log: silentLog, clock, limits: logLimits });
+  const registry = new Registry({ limits, uptime });
+  const times = { lifeMs: 1000, resumeWindowMs: 1e6, mode: 'resume' } as const;
+  const tokens = new StreamTokens({ db, clock, ...times });
+  const parts = { registry, eventLog, tokens, liveSession, limits, clock, uptime };
+  const streams = new Streams({
+    ...{ ...parts, metrics: new Metrics(), log: silentLog, random: () => 0 },
+  });
+  const client = new SimulatedClient('1');
+  const session = await streams.sessionOf('s');
+  const asked = { session, token: undefined, lastEventId: undefined, ip: 'ip', requestId: 'r' };
+  const ready = await streams.prepare(asked);
+  /** A second or an hour later; the client takes what it is sent. */
+  const tickAt = async (now: number) => {
+    client.sink?.take(1e6);
+    time.now = now;
+    streams.tick();
+    client.sink?.take(1e6);
+    await settled();
+  };
+  return { ready, tickAt, registry, client, time, streams, eventLog };
+}
+
+/** The same, open. */
+async function openStream(t: TestContext, liveSession: () => Promise<LiveSession | undefined>) {
+  const { ready, ...rest } = await prepareStream(t, liveSession);
+  ready.open(rest.client.connect());
+  return rest;
+}
+
+test('a session whose time is over is looked up once, however long the answer takes', async (t) => {
+  let lookUps = 0;
+  const waiting: (() => void)[] = [];
+  const { tickAt, registry } = await openStream(t, () => {
+    lookUps += 1;
+    const found = { id: 's', userId: '1', expiresAt: lookUps === 1 ? 1_060_000 : 1_200_000 };
+    if (lookUps === 1) return Promise.resolve(found);
+    return new Promise((resolve) => waiting.push(() => resolve(found)));
+  });
+  await settled();
+  assert.equal(lookUps, 1); // Before it was opened.
+
+  for (let now = 1_060_000; now < 1_090_000; now += 1000) await tickAt(now);
+  assert.equal(lookUps, 2);
+  for (const answer of waiting.splice(0)) answer();
+  await settled();
+  await tickAt(1_199_999);
+  assert.equal(lookUps, 2);
+  await tickAt(1_200_000);
+
+  assert.equal(lookUps, 3);
+  assert.equal(registry.size, 1);
+});
+
+test('a stream whose session has not been refreshed in time ends', async (t) => {
+  let session: LiveSession | undefined = { id: 's', userId: '1', expiresAt: 1_060_000 };
+  const { tickAt, registry } = await openStream(t, () => Promise.resolve(session));
+  await settled();
+
+  session = undefined;
+  await tickAt(1_059_999);
+  const before = registry.size;
+  await tickAt(1_060_000);
+
+  assert.equal(before, 1);
+  assert.ok(registry.isEmpty);
+});
+
+test('a database that is away ends no stream: the session is looked up again later', async (t) => {
+  let lookUps = 0;
+  const { tickAt, registry } = await openStream(t, () => {
+    lookUps += 1;
+    if (lookUps > 1) return Promise.reject(new Error('away'));
+    return Promise.resolve({ id: 's', userId: '1', expiresAt: 1_060_000 });
+  });
+  await tickAt(1_060_000);
+  assert.equal(lookUps, 2);
+
+  await tickAt(1_064_999);
+  assert.equal(lookUps, 2);
+  await tickAt(1_065_000);
+
+  assert.equal(lookUps, 3);
+  assert.equal(registry.size, 1);
+});
+
+const stays = async (): Promise<LiveSession> => ({ id: 's', userId: '1', expiresAt: 1e12 });
+
+// What happens between the look-up of a session and the opening of its stream.
+const meanwhiles = {
+  'it is ended in this process': { ends: 's', passMs: 0, lookUps: 2 },
+  'another is ended in this process': { ends: 'another', passMs: 0, lookUps: 2 },
+  'more than a second passes': { ends: undefined, passMs: 1001, lookUps: 2 },
+  nothing: { ends: undefined, passMs: 1000, lookUps: 1 },
+};
+
+for (const [what, { ends, passMs, lookUps }] of Object.entries(meanwhiles)) {
+  test(`a stream looks at its session again when it may have missed its end: ${what}`, async (t) => {
+    let isLive = true;
+    let count = 0;
+    const { ready, registry, client, time, streams } = await prepareStream(t, () => {
+      count += 1;
+      return isLive ? stays() : Promise.resolve(undefined);
+    });
+
+    isLive = ends !== 's' && passMs < 1001;
+    if (ends !== undefined) await streams.endSessions([ends]);
+    time.up += passMs;
+    ready.open(client.connect());
+    await settled();
+
+    assert.equal(count, lookUps);
+    assert.equal(registry.size, isLive ? 1 : 0);
+  });
+}
+
+test('a clock that steps back delays no comment and lets no stalled client stay', async (t) => {
+  const { registry, client, time, streams } = await openStream(t, stays);
+  await settled();
+  client.sink?.take(1e6);
+  streams.tick(); // Tells the count.
+  await settled();
+  client.sink?.take(1e6);
+
+  time.now -= 3_600_000;
+  time.up += limits.heartbeatMs;
+  streams.tick();
+  assert.equal(client.sink?.queuedBytes, Buffer.byteLength(':\n\n'));
+  for (let second = 0; second < 30; second += 1) {
+    assert.equal(registry.size, 1);
+    time.up += 1000;
+    streams.tick();
+  }
+
+  assert.equal(registry.size, 0);
+});
+
+test('a clock that jumps cuts off nobody who has bytes on the way', async (t) => {
+  const { registry, time, streams, eventLog } = await openStream(t, stays);
+  await settled(); // What it begins with is on its way.
+  const events = [{ audiences: ['all'], type: undefined, data: 'x', expiresAt: undefined }];
+  await eventLog.append({ events, idempotency: undefined });
+  await settled();
+
+  for (let second = 0; second < 16; second += 1) {
+    time.now += 3_600_000;
+    time.up += 1000;
+    streams.tick();
+  }
+
+  assert.equal(registry.size, 1);
+});

@@ -1,0 +1,50 @@
+import type { Crew } from './crew.js';
+import type { Job } from './job.js';
+import type { LaneQueue } from './lane.js';
+
+export interface LaneState {
+  readonly queued: number;
+  readonly running: number;
+  readonly estimatedWaitMs: number;
+}
+
+/** Sums over the lanes, but for `estimatedWaitMs`, the longest. */
+export interface PoolState extends LaneState {
+  /** Ready to take jobs. */
+  readonly threads: number;
+  /** Threads that died, since the start. */
+  readonly crashes: number;
+  /** False when no thread is ready, more than 5 died within a minute, or a job runs for over 30 s. */
+  readonly healthy: boolean;
+  readonly lanes: Readonly<Record<string, LaneState>>;
+}
+
+const stuckMs = 30_000;
+
+/** `crew` is undefined when the pool is closed. */
+export function stateOf(
+  lanes: ReadonlyMap<string, LaneQueue<Job>>,
+  crew: Crew<Job> | undefined,
+  now: number,
+): PoolState {
+  const threads = crew?.ready.size ?? 0;
+  const named = [...lanes].map(([name, lane]) => {
+    const { queued, running } = lane;
+    return [name, { queued, running, estimatedWaitMs: lane.estimatedWaitMs(threads) }] as const;
+  });
+  const all = named.map(([, lane]) => lane);
+  return {
+    threads,
+    crashes: crew?.crashes ?? 0,
+    healthy: crew !== undefined && threads > 0 && !crew.isFailing && !isStuck(crew, now),
+    queued: all.reduce((sum, { queued }) => sum + queued, 0),
+    running: all.reduce((sum, { running }) => sum + running, 0),
+    estimatedWaitMs: Math.max(0, ...all.map(({ estimatedWaitMs }) => estimatedWaitMs)),
+    lanes: Object.fromEntries(named),
+  };
+}
+
+function isStuck(crew: Crew<Job>, now: number): boolean {
+  const jobs = [...crew.ready].flatMap(({ running }) => [...running.values()]);
+  return jobs.some(({ startedAt }) => now - startedAt > stuckMs);
+}

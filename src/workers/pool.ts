@@ -1,0 +1,214 @@
+import { Failure } from '../errors.js';
+import type { Log } from '../log.js';
+import { Crew } from './crew.js';
+import type { Job } from './job.js';
+import { type Lane, LaneQueue } from './lane.js';
+import { type PoolState, stateOf } from './pool-state.js';
+import type { PoolThread } from './pool-thread.js';
+import type { Answer, JobTable } from './thread.js';
+
+export interface PoolOptions<Jobs extends JobTable> {
+  /** The module of the threads, without its ending; it calls `serve`. See `startThread`. */
+  readonly entry: URL;
+  readonly threads: number;
+  /** By any name; every job is in one lane. */
+  readonly lanes: Readonly<Record<string, Lane<keyof Jobs & string>>>;
+  /** Cloned to every thread; a `KeyObject` goes as a handle. */
+  readonly workerData?: unknown;
+  readonly log: Log;
+  /** Milliseconds; only differences count. Default: the monotonic clock. */
+  readonly clock?: (() => number) | undefined;
+  /** Pause before a dead thread is replaced; doubles with each in a minute, to 10 s. Default 100. */
+  readonly backOffMs?: number;
+}
+
+export interface RunOptions {
+  /** Takes the job out of the queue; a job that has been started runs to its end. */
+  readonly signal?: AbortSignal | undefined;
+  /** Whose job it is, for `perOwnerMax`: an address. */
+  readonly owner?: string | undefined;
+}
+
+type InputOf<Job> = Job extends (input: infer Input) => unknown ? Input : never;
+type ResultOf<Job extends (input: never) => unknown> = Awaited<ReturnType<Job>>;
+
+/**
+ * A fixed number of threads that do typed jobs, behind bounded queues.
+ *
+ * A job starts at once when its lane has room on a thread, else it waits in its lane, or is refused
+ * when the queue is full or the wait too long. A thread that dies takes its started jobs with it:
+ * they are answered, never tried again, for they may be what killed it. It is replaced after a
+ * pause, and waiting jobs wait on.
+ */
+export class Pool<Jobs extends JobTable> {
+  readonly #clock: () => number;
+  readonly #lanes: ReadonlyMap<string, LaneQueue<Job>>;
+  readonly #laneOf = new Map<string, LaneQueue<Job>>();
+  #crew: Crew<Job> | undefined; // Undefined until all threads are ready, and once closed.
+  #lastId = 0;
+  #closing: Promise<void> | undefined;
+
+  private constructor({ lanes, clock = () => performance.now() }: PoolOptions<Jobs>) {
+    this.#clock = clock;
+    const queues = Object.entries(lanes).map(([name, lane]) => {
+      const queue = new LaneQueue<Job>(lane);
+      for (const job of lane.jobs) {
+        if (this.#laneOf.has(job)) throw new Error(`Cannot open pool: ${job} is in two lanes`);
+        this.#laneOf.set(job, queue);
+      }
+      return [name, queue] as const;
+    });
+    this.#lanes = new Map(queues);
+  }
+
+  /** Resolves when every thread is ready. Rejects, with none left running, when one cannot load. */
+  static async open<Jobs extends JobTable>(options: PoolOptions<Jobs>): Promise<Pool<Jobs>> {
+    const pool = new Pool<Jobs>(options);
+    const { entry, threads, workerData, log, backOffMs = 100 } = options;
+    pool.#crew = await Crew.open<Job>({
+      ...{ entry, threads, workerData, log, backOffMs, clock: pool.#clock },
+      onReady: (thread) => pool.#fillAll(thread),
+      onAnswer: (thread, answer) => pool.#finish(thread, answer),
+      onDeath: (thread, cause) => pool.#fail(thread, cause),
+      onHopeless: () => pool.#refuseWaiting('no thread is running'),
+    });
+    return pool;
+  }
+
+  get state(): PoolState {
+    return stateOf(this.#lanes, this.#crew, this.#clock());
+  }
+
+  /**
+   * What the job returns.
+   *
+   * Rejects with Failure `service_unavailable`, to be tried again after the estimated wait, when
+   * the job may not wait, its thread died, or the pool is closed; with the reason of `signal` when
+   * that aborts before the job is started; with an Error around whatever the job threw.
+   */
+  run<Name extends keyof Jobs & string>(
+    name: Name,
+    input: InputOf<Jobs[Name]>,
+    { signal, owner }: RunOptions = {},
+  ): Promise<ResultOf<Jobs[Name]>> {
+    const result = new Promise<unknown>((resolve, reject) => {
+      const lane = this.#laneOf.get(name);
+      if (lane === undefined) throw new Error(`Cannot run job ${name}: it is in no lane`);
+      signal?.throwIfAborted();
+      this.#lastId += 1;
+      const job = { id: this.#lastId, name, input, lane, owner, resolve, reject };
+      this.#admit({ ...job, forgetSignal() {}, startedAt: 0 }, signal);
+    });
+    return result as Promise<ResultOf<Jobs[Name]>>; // The threads serve the table that types us.
+  }
+
+  /**
+   * Refuses new jobs and those that wait, lets started ones end, then stops the threads. Settles
+   * when all have ended, so as late as the longest job. Never rejects; twice is fine.
+   */
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    const crew = this.#crew;
+    this.#crew = undefined;
+    this.#refuseWaiting('the server is stopping');
+    await crew?.close();
+  }
+
+  /** Starts the job, lets it wait, or throws the refusal. */
+  #admit(job: Job, signal: AbortSignal | undefined): void {
+    const { lane } = job;
+    const crew = this.#crew;
+    if (crew === undefined) throw this.#unavailable(lane, 'the server is stopping');
+    const thread = lane.queued === 0 ? leastBusy(crew.ready, lane) : undefined;
+    if (thread !== undefined) {
+      this.#start(thread, job);
+      return;
+    }
+    if (crew.isHopeless) throw this.#unavailable(lane, 'no thread is running');
+    const refusal = lane.refusalFor(job, crew.ready.size);
+    if (refusal !== undefined) throw this.#unavailable(lane, refusal);
+    lane.add(job);
+    if (signal === undefined) return;
+    const leave = () => {
+      lane.remove(job);
+      job.reject(signal.reason);
+    };
+    signal.addEventListener('abort', leave, { once: true });
+    job.forgetSignal = () => signal.removeEventListener('abort', leave);
+  }
+
+  #start(thread: PoolThread<Job>, job: Job): void {
+    const { id, name, input, lane } = job;
+    job.startedAt = this.#clock();
+    try {
+      thread.start(job, { id, name, input });
+      lane.started(thread);
+    } catch (cause) {
+      job.reject(new Error(`Cannot run job ${name}: its input cannot be sent`, { cause }));
+    }
+  }
+
+  #finish(thread: PoolThread<Job>, answer: Answer): void {
+    const job = thread.finish(answer.id);
+    if (job === undefined) return;
+    job.lane.ended(thread, this.#clock() - job.startedAt);
+    if (answer.kind === 'returned') job.resolve(answer.value);
+    else job.reject(new Error(`Cannot run job ${job.name}: it failed`, { cause: answer.thrown }));
+    this.#fill(thread, job.lane);
+  }
+
+  #fail(thread: PoolThread<Job>, cause: unknown): void {
+    for (const job of thread.abandon()) {
+      job.lane.ended(thread);
+      job.reject(this.#unavailable(job.lane, 'the thread at work on it died', cause));
+    }
+  }
+
+  #fillAll(thread: PoolThread<Job>): void {
+    for (const lane of this.#lanes.values()) this.#fill(thread, lane);
+  }
+
+  /** Starts those that wait in a lane while the thread has room for them. */
+  #fill(thread: PoolThread<Job>, lane: LaneQueue<Job>): void {
+    while (!thread.isEnding && lane.hasRoomOn(thread)) {
+      const job = lane.take();
+      if (job === undefined) return;
+      job.forgetSignal();
+      this.#start(thread, job);
+    }
+  }
+
+  #refuseWaiting(reason: string): void {
+    for (const lane of this.#lanes.values()) {
+      for (let job = lane.take(); job !== undefined; job = lane.take()) {
+        job.forgetSignal();
+        job.reject(this.#unavailable(lane, reason));
+      }
+    }
+  }
+
+  #unavailable(lane: LaneQueue<Job>, reason: string, cause?: unknown): Failure {
+    const retryAfterMs = lane.estimatedWaitMs(this.#crew?.ready.size ?? 0);
+    return new Failure('service_unavailable', `Cannot answer now: ${reason}`, {
+      retryAfterMs,
+      cause,
+    });
+  }
+}
+
+/** Of the threads with room in a lane; undefined when none has. */
+function leastBusy(
+  threads: ReadonlySet<PoolThread<Job>>,
+  lane: LaneQueue<Job>,
+): PoolThread<Job> | undefined {
+  let best: PoolThread<Job> | undefined;
+  for (const thread of threads) {
+    const isLess = best === undefined || thread.running.size < best.running.size;
+    if (isLess && !thread.isEnding && lane.hasRoomOn(thread)) best = thread;
+  }
+  return best;
+}

@@ -1,0 +1,62 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { withDatabase } from '../src/commands/database.js';
+import { loadConfig } from '../src/config.js';
+import { sql } from '../src/db/database.js';
+import { recordedLog, recordSecret } from './support/record.js';
+import { startSystem } from './support/system.js';
+
+const json = { to: 'all', data: 'x', volatile: true };
+
+test('a key publishes from the moment it is made to the moment it is revoked', async (t) => {
+  const system = await startSystem(t);
+  const client = await system.connect();
+  const publish = (bearer: string) => client.ask('POST', '/events', { bearer, json });
+
+  // In another process, as far as the server can tell.
+  const { key, id } = await system.operate(({ apiKeys }) =>
+    apiKeys.create({ name: 'billing', scopes: ['publish'] }),
+  );
+  recordSecret(key);
+  assert.equal((await publish(key)).status, 201);
+  await system.operate(({ apiKeys }) => apiKeys.revoke('billing'));
+  const after = await publish(key);
+
+  assert.equal(after.status, 401);
+  assert.equal(after.body['name'], 'invalid_token');
+  assert.match(after.headers['www-authenticate'] ?? '', /error="invalid_token"/);
+  const listed = await system.operate(({ apiKeys }) => apiKeys.list());
+  const billing = listed.find((one) => one.id === id);
+  assert.ok(billing?.lastUsedAt !== undefined && billing.revokedAt !== undefined);
+  assert.equal((await publish(system.apiKey)).status, 201);
+});
+
+test('a key is good for its scopes, and for nothing that is a user’s', async (t) => {
+  const system = await startSystem(t);
+  const client = await system.connect();
+  const bearer = system.apiKey;
+
+  for (const [method, path] of [
+    ['GET', '/me'],
+    ['POST', '/logout'],
+    ['POST', '/stream/token'],
+    ['GET', '/stream/live'],
+    ['GET', '/anything'],
+  ] as const) {
+    const { status, body } = await client.ask(method, path, { bearer });
+    assert.deepEqual([status, body['name']], [401, 'invalid_token'], path);
+  }
+  const asUser = await client.ask('POST', '/events', {
+    bearer: await client.accessToken('ada'),
+    json,
+  });
+  assert.deepEqual([asUser.status, asUser.body['name']], [401, 'invalid_token']);
+
+  const config = loadConfig(system.env);
+  await withDatabase(config, recordedLog, (db) =>
+    db.execute(sql`update api_keys set scopes = ${'other'}`),
+  );
+  const without = await client.ask('POST', '/events', { bearer, json });
+  assert.deepEqual([without.status, without.body['name']], [403, 'insufficient_scope']);
+  assert.match(without.headers['www-authenticate'] ?? '', /scope="publish"/);
+});

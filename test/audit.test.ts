@@ -1,0 +1,178 @@
+import assert from 'node:assert/strict';
+import { type TestContext, test } from 'node:test';
+import { collectingLog } from './support/auth.js';
+import type { H2Client, Login } from './support/h2-client.js';
+import { passwordOf } from './support/seed.js';
+import { type System, startSystem } from './support/system.js';
+
+interface Scene {
+  readonly system: System;
+  readonly client: H2Client;
+  /** A login of ada, made before. */
+  readonly login: Login;
+  /** Moves the clock on. */
+  readonly later: (ms: number) => void;
+}
+
+const guess = (client: H2Client, username: string, password: string) =>
+  client.ask('POST', '/login', { json: { username, password } });
+
+async function times(count: number, act: () => Promise<unknown>): Promise<void> {
+  for (let done = 0; done < count; done += 1) await act();
+}
+
+const hour = 3_600_000;
+const wrong = 'not the password';
+
+// [the event, its level, fields it has beside its name, what makes it happen]
+const events: readonly [string, string, object, (scene: Scene) => Promise<unknown>][] = [
+  ['authn_login_success', 'info', { failures: 0 }, ({ client }) => client.login('bob')],
+  [
+    'authn_login_successafterfail',
+    'info',
+    { failures: 1 },
+    async ({ client }) => {
+      await guess(client, 'bob', wrong);
+      await client.login('bob');
+    },
+  ],
+  [
+    'authn_login_fail',
+    'info',
+    { reason: 'wrong password' },
+    ({ client }) => guess(client, 'bob', wrong),
+  ],
+  [
+    'authn_login_fail',
+    'info',
+    { reason: 'unknown user' },
+    ({ client }) => guess(client, 'nobody', wrong),
+  ],
+  ['authn_login_fail_max', 'warn', {}, ({ client }) => times(5, () => guess(client, 'bob', wrong))],
+  ['authn_login_lock', 'warn', {}, ({ client }) => times(6, () => guess(client, 'bob', wrong))],
+  [
+    'excess_rate_limit_exceeded',
+    'warn',
+    { reason: 'login' },
+    ({ client }) => times(20, () => client.login('bob').catch(() => {})),
+  ],
+  [
+    'excess_rate_limit_exceeded',
+    'warn',
+    { reason: 'token' },
+    ({ client }) => times(11, () => client.ask('POST', '/token', { json: { token: 'none' } })),
+  ],
+  [
+    'excess_rate_limit_exceeded',
+    'warn',
+    { reason: 'streamToken' },
+    ({ client }) => times(4, () => client.streamPath('bob').catch(() => {})),
+  ],
+  [
+    'excess_rate_limit_exceeded',
+    'warn',
+    { reason: 'streamOpen' },
+    ({ client }) => times(4, () => client.ask('GET', '/stream/live/none')),
+  ],
+  ['excess_sessions_exceeded', 'info', {}, ({ client }) => times(4, () => client.login('bob'))],
+  ['session_created', 'info', {}, ({ client }) => client.login('bob')],
+  [
+    'session_renewed',
+    'info',
+    {},
+    ({ client, login }) => client.ask('POST', '/token', { json: { token: login.refreshToken } }),
+  ],
+  [
+    'session_renewed',
+    'info',
+    { replayed: true },
+    ({ client, login: { refreshToken: token } }) =>
+      times(2, () => client.ask('POST', '/token', { json: { token } })),
+  ],
+  [
+    'authn_token_reuse',
+    'warn',
+    {},
+    async ({ client, login: { refreshToken: token }, later }) => {
+      await client.ask('POST', '/token', { json: { token } });
+      later(11_000);
+      await client.ask('POST', '/token', { json: { token } });
+    },
+  ],
+  [
+    'session_expired',
+    'info',
+    {},
+    ({ client, login: { refreshToken: token }, later }) => {
+      later(31 * 24 * hour);
+      return client.ask('POST', '/token', { json: { token } });
+    },
+  ],
+  [
+    'session_logout',
+    'info',
+    { reason: 'all' },
+    ({ client, login: { accessToken: bearer } }) =>
+      client.ask('POST', '/logout', { bearer, json: { scope: 'all' } }),
+  ],
+];
+
+for (const [event, level, fields, act] of events) {
+  test(`${event} ${JSON.stringify(fields)} is told by name`, async (t) => {
+    const { scene, lines } = await begin(t);
+    lines.length = 0;
+
+    await act(scene);
+
+    const audited = lines.filter((line) => line['audit'] === true && line['event'] === event);
+    const found = audited.find((line) =>
+      Object.entries(fields).every(([name, value]) => line[name] === value),
+    );
+    assert.ok(found, JSON.stringify(lines));
+    assert.equal(found['level'], level);
+    assert.match(String(found['requestId']), /^[\w-]{8,64}$/);
+    assert.equal(found['ipKey'], '127.0.0.1');
+    // Who it was about; of a name that nobody has, only whether it comes again.
+    assert.ok('userId' in found || 'unknownUser' in found || event.startsWith('excess_rate'));
+    assert.equal(JSON.stringify(found).includes('nobody'), false);
+  });
+}
+
+async function begin(t: TestContext) {
+  const lines: Record<string, unknown>[] = [];
+  let now = Date.now();
+  const system = await startSystem(t, {
+    env: {
+      MAX_SESSIONS_PER_USER: '3',
+      LOGIN_IP_RATE: '15/3600000',
+      TOKEN_IP_RATE: '10/3600000',
+      STREAM_TOKEN_USER_RATE: '3/3600000',
+      STREAM_OPEN_IP_RATE: '3/3600000',
+    },
+    log: collectingLog(lines),
+    clock: () => now,
+  });
+  const client = await system.connect();
+  const login = await client.login('ada');
+  const later = (ms: number) => {
+    now += ms;
+  };
+  return { scene: { system, client, login, later }, lines };
+}
+
+test('a login that is refused says the same whether the user is disabled or unknown', async (t) => {
+  const { scene, lines } = await begin(t);
+  await scene.system.operate(({ accounts }) => accounts.disable('bob'));
+
+  const disabled = await guess(scene.client, 'bob', passwordOf('bob'));
+  const unknown = await guess(scene.client, 'nobody', wrong);
+
+  const { instance: _, ...one } = disabled.body;
+  const { instance: __, ...other } = unknown.body;
+  assert.deepEqual(one, other);
+  const reasons = lines.filter(({ event }) => event === 'authn_login_fail');
+  assert.deepEqual(
+    reasons.map(({ reason }) => reason),
+    ['disabled or changed', 'unknown user'],
+  );
+});

@@ -1,0 +1,127 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { type Figure, figure, interleaved } from '../bench/figure.js';
+import { frame, frameTypes, headerBlock } from '../bench/load/frames.js';
+import { Latencies } from '../bench/load/latencies.js';
+import { markedData, nowMicros, Tally } from '../bench/load/marks.js';
+import { wrecksAmong } from '../bench/smoke.js';
+
+const bytes = (text: string) => Buffer.from(text);
+
+test('a tally counts marked events, wherever reads cut them', () => {
+  const text = [1, 2, 3].map((number) => `id: x\ndata: ${markedData(number, 60)}\n\n`).join('');
+  for (let cut = 0; cut <= text.length; cut += 1) {
+    const tally = new Tally();
+    const published: number[] = [];
+    const [head, tail] = [bytes(text.slice(0, cut)), bytes(text.slice(cut))];
+
+    for (const part of [head, tail]) {
+      tally.feed(part, 0, part.length, (at) => published.push(at));
+    }
+
+    assert.deepEqual([tally.events, tally.sum, tally.disorder], [3, 6, 0], `cut at ${cut}`);
+    assert.ok(published.every((at) => Math.abs(nowMicros() - at) < 60e6));
+  }
+});
+
+test('a tally tells a missing, a doubled and a displaced event', () => {
+  const feed = (numbers: readonly number[]) => {
+    const tally = new Tally();
+    const part = bytes(numbers.map((number) => markedData(number, 40)).join('\n'));
+    tally.feed(part, 0, part.length, () => {});
+    return [tally.events, tally.sum, tally.disorder];
+  };
+
+  assert.deepEqual(feed([1, 2, 3]), [3, 6, 0]);
+  assert.deepEqual(feed([1, 3]), [2, 4, 0]);
+  assert.deepEqual(feed([1, 2, 2]), [3, 5, 1]);
+  assert.deepEqual(feed([2, 1, 3]), [3, 6, 1]);
+});
+
+test('a tally looks at its part of a buffer alone', () => {
+  const text = `${markedData(1, 40)}${markedData(2, 40)}`;
+  const tally = new Tally();
+
+  tally.feed(bytes(text), 0, 40, () => {});
+
+  assert.equal(tally.events, 1);
+});
+
+test('latencies by their rank, up to a step above', () => {
+  const latencies = new Latencies();
+  for (let ms = 1; ms <= 1000; ms += 1) latencies.add(ms * 1000);
+
+  const { count, p50, p99, p999, max } = latencies.summary;
+
+  assert.deepEqual([count, p50, p99, p999, max], [1000, 500.05, 990.05, 999.05, 1000]);
+});
+
+test('a ratio is taken run by run, and its median is held against the goal', () => {
+  const made = figure({
+    ...{ subject: 'some', what: 'thing', parameters: {}, unit: 'us', runs: [10, 30, 20] },
+    reference: { what: 'other', runs: [10, 10, 10] },
+    goal: { on: 'ratio', is: '<=', bound: 2 },
+  });
+
+  assert.deepEqual(made.ratio, { median: 2, min: 1, max: 3 });
+  assert.equal(made.reached, true);
+  assert.equal(figure({ ...made, goal: { on: 'value', is: '<=', bound: 19 } }).reached, false);
+});
+
+test('measurements take turns, and every other round goes backwards', async () => {
+  const order: string[] = [];
+  const note = (name: string) => async () => order.push(name);
+
+  const rounds: number[] = [];
+  await interleaved(3, { a: note('a'), b: note('b') }, (round) => rounds.push(round));
+
+  assert.equal(order.join(''), 'abbaab');
+  assert.deepEqual(rounds, [1, 2, 3]);
+});
+
+test('frames and header blocks are those of the specification', () => {
+  // RFC 9113 §4.1 and RFC 7541 §6.2.2, with a length of 130 as §5.1 spells it.
+  assert.equal(
+    frame(frameTypes.ping, 1, 0, bytes('12345678')).toString('hex').slice(0, 18),
+    '000008060100000000',
+  );
+  assert.equal(headerBlock({ a: 'b' }).toString('hex'), '0001610162');
+  assert.equal(
+    headerBlock({ a: 'b'.repeat(130) })
+      .toString('hex')
+      .slice(0, 10),
+    '0001617f03',
+  );
+});
+
+test('a smoke run complains of ratios that are off from their goal and from what was kept', () => {
+  const made = (ratio: number, parts: Partial<Figure> = {}): Figure => ({
+    ...figure({
+      ...{ subject: 'some', what: 'thing', parameters: {}, unit: 'us', runs: [ratio] },
+      reference: { what: 'other', runs: [1] },
+      ...{ goal: { on: 'ratio', is: '<=', bound: 2 }, isSteady: true },
+    }),
+    ...parts,
+  });
+  const atLeast = { goal: { on: 'ratio', is: '>=', bound: 20 } } as const;
+  // [ratio, what else, the ratio that was kept, whether it is a wreck]
+  const cases = [
+    [2.9, {}, undefined, false],
+    [3.1, {}, undefined, true],
+    [3.1, {}, 2.5, false], // Missed before: no news.
+    [3.9, {}, 2.5, true],
+    [3.1, {}, 1, true],
+    [3.1, { isSteady: false }, undefined, false],
+    [14, atLeast, undefined, false],
+    [13, atLeast, undefined, true],
+    [13, atLeast, 15, false],
+  ] as const;
+
+  for (const [ratio, parts, before, isWreck] of cases) {
+    const kept = before === undefined ? [] : [made(before, parts)];
+
+    const wrecks = wrecksAmong([made(ratio, parts)], kept);
+
+    assert.equal(wrecks.length, isWreck ? 1 : 0, `${ratio} after ${before}`);
+  }
+});

@@ -1,0 +1,61 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
+import { json } from '../src/http/reply.js';
+import { route } from '../src/http/router.js';
+import { startHttp } from './support/http-server.js';
+import { data, fields, flag, frame, headers, ping, RawH2, type } from './support/raw-h2.js';
+
+setFlagsFromString('--expose-gc');
+const collectGarbage = runInNewContext('gc') as () => void;
+
+/** What the process holds; the bytes of dead Buffers go a turn after the Buffers. */
+async function heldBytes(): Promise<number> {
+  for (let round = 0; round < 3; round += 1) {
+    collectGarbage();
+    await new Promise(setImmediate);
+  }
+  const { heapUsed, external } = process.memoryUsage();
+  return heapUsed + external;
+}
+
+const mib = 1024 * 1024;
+/** Together as much as a TLS record holds; the second is of a type nobody knows. */
+const padded = (byte: string) => [data(1, byte), frame(0xfa, flag.none, 0, Buffer.alloc(16_000))];
+
+const routes = [
+  route('POST', '/whole', async (exchange) => json(200, await exchange.body())),
+  route('POST', '/lines', async (exchange) => {
+    const values: unknown[] = [];
+    const limits = { bytesMax: 8192, lineBytesMax: 8192 };
+    for await (const value of exchange.lines(limits)) values.push(value);
+    return json(200, values[0]);
+  }),
+];
+
+for (const [path, media] of [
+  ['/whole', 'application/json'],
+  ['/lines', 'application/x-ndjson'],
+] as const) {
+  test(`of a body that comes by the byte only its bytes are held (${path})`, async (t) => {
+    const { port } = await startHttp(t, routes, { limits: { bodyMs: 60_000 } });
+    const client = await RawH2.open(port);
+    t.after(() => client.destroy());
+    client.send(headers(1, fields('POST', path, [['content-type', media]]), flag.endHeaders));
+    client.send(data(1, '"'));
+    const before = await heldBytes();
+
+    for (let round = 1; round <= 20; round += 1) {
+      for (let sent = 0; sent < 100; sent += 1) client.send(...padded('x'));
+      client.send(ping());
+      const isSeen = () => client.frames.filter((one) => one.type === type.ping).length >= round;
+      await client.tls.until(isSeen);
+    }
+
+    const grown = (await heldBytes()) - before;
+    assert.ok(grown < 8 * mib, `2000 bytes hold ${(grown / mib).toFixed(1)} MiB`);
+    client.send(data(1, '"', flag.endStream));
+    assert.equal(await client.bodyOf(1), 'x'.repeat(2000));
+  });
+}

@@ -1,0 +1,163 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { type TestContext, test } from 'node:test';
+import type { Page } from 'playwright-core';
+import { collectingLog } from './support/auth.js';
+import { findChromium, openPage } from './support/chromium.js';
+import { logged } from './support/logged.js';
+import { Relay } from './support/relay.js';
+import { type System, startSystem } from './support/system.js';
+import { until } from './support/until.js';
+
+const executable = findChromium();
+const skip = executable === undefined ? 'NO BROWSER HERE: run test/browser.sh as root' : false;
+
+/** Makes "10 to 30 s", in which those who are refused come back, 100 ms. */
+const shortWaits = () => -0.495;
+
+/** What the page keeps of its stream. */
+const listening = (url: string) => `
+  window.heard = [];
+  window.source = new EventSource(${JSON.stringify(url)});
+  for (const type of ['message', 'stream.open', 'stream.close', 'count']) {
+    source.addEventListener(type, ({ type, data, lastEventId }) => heard.push({ type, data, lastEventId }));
+  }`;
+
+/** A page of another origin in a real browser, whose way to Herald can be cut. */
+async function openListening(t: TestContext, env: Readonly<Record<string, string>> = {}) {
+  const site = createServer((_, response) => {
+    response.setHeader('content-type', 'text/html').end('<!doctype html><title>test</title>');
+  });
+  site.listen(0, '127.0.0.1');
+  await once(site, 'listening');
+  const origin = `http://127.0.0.1:${(site.address() as AddressInfo).port}`;
+  const random = shortWaits;
+  const lines: Record<string, unknown>[] = [];
+  const log = collectingLog(lines);
+  const system = await startSystem(t, { env: { CORS_ORIGINS: origin, ...env }, random, log });
+  const relay = await Relay.open('127.0.0.1', Number(new URL(system.url).port));
+  t.after(() => {
+    relay.close();
+    site.close();
+    site.closeAllConnections();
+  });
+  const page = await openPage(t, executable ?? '', origin);
+  const client = await system.connect();
+  const path = await client.streamPath('ada');
+  await page.evaluate(listening(`https://127.0.0.1:${relay.port}${path}`));
+  return { system, lines, relay, client, page: new Seen(page) };
+}
+
+/** What the page has seen. */
+class Seen {
+  readonly #page: Page;
+
+  constructor(page: Page) {
+    this.#page = page;
+  }
+
+  /** Settles when an expression about the page is true. */
+  async until(expression: string): Promise<void> {
+    await this.#page.waitForFunction(expression, undefined, { polling: 10 });
+  }
+
+  async has(id: string): Promise<void> {
+    await this.until(`heard.some(({ lastEventId, type }) =>
+      type === 'message' && lastEventId === ${JSON.stringify(id)})`);
+  }
+
+  async dataOf(type: string): Promise<string[]> {
+    const found = `heard.filter((event) => event.type === '${type}').map(({ data }) => data)`;
+    return this.#page.evaluate<string[]>(found);
+  }
+
+  async openings(): Promise<{ resumed: boolean; reason: string; id: string }[]> {
+    return (await this.dataOf('stream.open')).map((data) => JSON.parse(data));
+  }
+}
+
+function began(page: Seen, count: number): Promise<void> {
+  return page.until(`heard.filter(({ type }) => type === 'stream.open').length >= ${count}`);
+}
+
+test('EventSource of a browser comes back by itself, and misses nothing', { skip }, async (t) => {
+  const { system, relay, page } = await openListening(t);
+  await began(page, 1);
+  const first = await system.publish('ada', 'before');
+  await page.has(first);
+
+  relay.down();
+  const second = await system.publish('ada', 'while the network was cut');
+  relay.up();
+  await page.has(second);
+  await system.restart();
+  const third = await system.publish('ada', 'after a restart');
+  await page.has(third);
+
+  assert.deepEqual(await page.dataOf('message'), [
+    'before',
+    'while the network was cut',
+    'after a restart',
+  ]);
+  const openings = await page.openings();
+  assert.deepEqual(
+    openings.map(({ reason }) => reason),
+    ['fresh', 'resumed', 'resumed'],
+  );
+  assert.deepEqual(
+    openings.slice(1).map(({ id }) => id),
+    [first, second],
+  );
+});
+
+test('EventSource of a browser stops after logout', { skip }, async (t) => {
+  const { client, page } = await openListening(t);
+  await began(page, 1);
+
+  await client.ask('POST', '/logout', { bearer: await client.accessToken('ada') });
+  await page.until('source.readyState === EventSource.CLOSED');
+
+  assert.deepEqual(
+    (await page.dataOf('stream.close')).map((data) => JSON.parse(data).code),
+    ['revoked'],
+  );
+});
+
+test('EventSource of a browser outlives a refusal, and is told of a gap', { skip }, async (t) => {
+  const env = { MAX_STREAMS_PER_USER: '1', EVENT_LOG_MAX_EVENTS: '3', CLEANUP_INTERVAL: '1000' };
+  const { system, lines, relay, page } = await openListening(t, env);
+  await began(page, 1);
+  const first = await system.publish('ada', 'first');
+  await page.has(first);
+
+  relay.down();
+  const rival = await takeSlot(system);
+  for (let count = 0; count < 10; count += 1) await system.publish('ada', `lost ${count}`);
+  relay.up();
+  await page.until(`heard.some(({ type }) => type === 'stream.close')`);
+  await logged(lines, { phrase: 'cleaned up', task: 'eventLog' });
+  rival.cut();
+  await began(page, 2);
+  const next = await system.publish('ada', 'next');
+  await page.has(next);
+
+  const [, second] = await page.openings();
+  assert.equal(second?.reason, 'too_old');
+  assert.equal(second?.resumed, false);
+  assert.deepEqual(await page.dataOf('message'), ['first', 'next']);
+});
+
+/** Another stream of ada, in the only place there is. */
+async function takeSlot(system: System) {
+  const client = await system.connect();
+  const authorization = `Bearer ${await client.accessToken('ada')}`;
+  let stream = await client.openStream('/stream/live', { authorization });
+  await until(async () => {
+    if ((await stream.outcome()) === 'open') return true;
+    stream = await client.openStream('/stream/live', { authorization });
+    return false;
+  });
+  return stream;
+}

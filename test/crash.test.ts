@@ -1,0 +1,220 @@
+import assert from 'node:assert/strict';
+import { execFileSync, spawnSync } from 'node:child_process';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { withAccounts } from '../src/commands/accounts.js';
+import { loadConfig } from '../src/config.js';
+import { clusterFor } from './support/cluster.js';
+import { H2Client } from './support/cluster-client.js';
+import { allDialects } from './support/dialects.js';
+import { launch } from './support/launch.js';
+import { ca, type Env, passwordOf, prepare } from './support/seed.js';
+import { findServer } from './support/servers.js';
+import { until } from './support/until.js';
+
+/** Settings of one process with accounts in its database, and a key to publish with. */
+interface Ground {
+  readonly env: Env;
+  readonly certificate: string;
+  readonly apiKey: string;
+}
+
+async function groundFor(t: TestContext, dialect: (typeof allDialects)[number]): Promise<Ground> {
+  const port = String(await freePort());
+  if (dialect === 'sqlite') {
+    const { env, apiKey, folder } = await prepare({ PORT: port });
+    t.after(() => rmSync(folder, { recursive: true, force: true }));
+    return { env, apiKey, certificate: ca };
+  }
+  const { env, certificate } = await clusterFor(t, dialect);
+  const apiKey = await withAccounts(loadConfig(env), async ({ accounts, apiKeys }) => {
+    const ada = { username: 'ada', password: passwordOf('ada'), firstName: 'A', lastName: 'B' };
+    await accounts.create(ada);
+    return (await apiKeys.create({ name: 'test', scopes: ['publish'] })).key;
+  });
+  return { env: { ...env, PORT: port }, apiKey, certificate };
+}
+
+/** The real process. Settles when it listens. */
+async function startHerald(t: TestContext, { env }: Ground, wrapper: string[] = []) {
+  const launched = await launch({ env, cwd: env['DATA_DIR'] ?? '', wrapper });
+  t.after(() => launched.end('SIGKILL'));
+  return launched;
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const address = server.address();
+  await new Promise((resolve) => server.close(resolve));
+  if (address === null || typeof address === 'string') throw new Error('Cannot find a free port');
+  return address.port;
+}
+
+function connectTo({ env, certificate }: Ground, t: TestContext): H2Client {
+  const client = new H2Client(Number(env['PORT']), certificate);
+  t.after(() => client.close());
+  return client;
+}
+
+/** What a stream gives that comes back after `lastEventId`, up to the event with `lastId`. */
+async function replay(
+  t: TestContext,
+  ground: Ground,
+  { lastEventId, lastId }: { lastEventId: string; lastId: string },
+) {
+  const client = connectTo(ground, t);
+  const bearer = await client.login('ada', passwordOf('ada'));
+  const headers = { 'last-event-id': lastEventId };
+  const stream = await client.openStream('/stream/live', { bearer, headers });
+  await stream.until((events) => events.some(({ id }) => id === lastId));
+  assert.equal(JSON.parse(stream.events[0]?.data ?? '{}').resumed, true);
+  return stream.events.filter(({ id, event }) => id !== undefined && event !== 'stream.open');
+}
+
+for (const dialect of allDialects) {
+  const server = dialect === 'sqlite' ? undefined : await findServer(dialect);
+
+  test(`${dialect}: kill -9 while 64 publishers write loses nothing that was acknowledged`, {
+    skip: typeof server === 'string' ? server : false,
+  }, async (t) => {
+    const ground = await groundFor(t, dialect);
+    const child = await startHerald(t, ground);
+    const backend = connectTo(ground, t);
+    const { apiKey: bearer } = ground;
+    const acknowledged = new Map<string, string>();
+    const publish = async (publisher: number): Promise<void> => {
+      for (let number = 0; ; number += 1) {
+        const data = `${publisher}-${number}`;
+        const answer = await backend.ask('POST', '/events', { bearer, json: { to: 'all', data } });
+        assert.equal(answer.status, 201);
+        acknowledged.set(String(answer.body['id']), data);
+      }
+    };
+    const publishing = Array.from({ length: 64 }, (_, publisher) => publish(publisher));
+    const ended = Promise.allSettled(publishing);
+    await Promise.race([Promise.all(publishing), until(() => acknowledged.size >= 500)]);
+
+    await child.end('SIGKILL');
+    await ended;
+    await startHerald(t, ground);
+
+    const ids = [...acknowledged.keys()].sort((a, b) => seqOf(a) - seqOf(b));
+    const [lastEventId = '', lastId = ''] = [ids[0], ids.at(-1)];
+    const events = await replay(t, ground, { lastEventId, lastId });
+    const seqs = events.map(({ id }) => seqOf(id ?? ''));
+    assert.deepEqual(
+      seqs,
+      seqs.map((_, index) => seqOf(lastEventId) + 1 + index),
+      'not in order, or with a gap',
+    );
+    const stored = new Map(events.map(({ id, data }) => [id, data]));
+    for (const id of ids.slice(1)) assert.equal(stored.get(id), acknowledged.get(id), id);
+  });
+}
+
+const seqOf = (id: string): number => Number(id.split('-')[1]);
+
+/** Publishes until it is refused; then `makeRoom` must bring it back. */
+async function assertRecovers(t: TestContext, ground: Ground, makeRoom: () => void) {
+  const backend = connectTo(ground, t);
+  const bearer = await backend.login('ada', passwordOf('ada'));
+  const stream = await backend.openStream('/stream/live', { bearer });
+  await stream.until((events) => events.length > 0);
+  const data = 'x'.repeat(30_000);
+  const publish = () =>
+    backend.ask('POST', '/events', { bearer: ground.apiKey, json: { to: 'all', data } });
+  const ids: string[] = [];
+  let answer = await publish();
+  await until(async () => {
+    if (answer.status !== 201) return true;
+    ids.push(String(answer.body['id']));
+    answer = await publish();
+    return false;
+  });
+  assert.equal(answer.status, 503, JSON.stringify(answer.body));
+  assert.match(answer.headers['retry-after'] ?? '', /^[1-9]\d*$/);
+  assert.equal((await publish()).status, 503);
+  const readiness = async () => (await backend.ask('GET', '/health/ready')).status;
+  await until(async () => (await readiness()) === 503);
+  for (let asked = 0; asked < 20; asked += 1) assert.equal(await readiness(), 503);
+  assert.equal((await backend.ask('GET', '/health/live')).status, 200);
+
+  makeRoom();
+  await until(async () => (await readiness()) === 200);
+  const before = ids.length;
+  await until(async () => {
+    const { status, body } = await publish();
+    if (status === 201) ids.push(String(body['id']));
+    return ids.length === before + 5;
+  });
+
+  assert.ok(ids.length > 10);
+  await stream.until((events) => events.some(({ id }) => id === ids.at(-1)));
+  assert.deepEqual(
+    stream.events.filter(({ event }) => event !== 'stream.open').flatMap(({ id }) => id ?? []),
+    ids,
+  );
+  return ids;
+}
+
+const canLimit = spawnSync('prlimit', ['--version']).status === 0 ? false : 'no prlimit here';
+
+test('sqlite: where a file may grow no more, publishes are refused until it may', {
+  skip: canLimit,
+}, async (t) => {
+  const ground = await groundFor(t, 'sqlite');
+  // The signal that comes with the limit would end the process; ignored, the write fails instead.
+  const limited = 'trap "" XFSZ; ulimit -S -f 4096; exec "$0" "$@"'; // KiB
+  const child = await startHerald(t, ground, ['bash', '-c', limited]);
+
+  const ids = await assertRecovers(t, ground, () => {
+    execFileSync('prlimit', ['--pid', String(child.pid), '--fsize=unlimited']);
+  });
+
+  await child.end('SIGKILL');
+  await startHerald(t, ground);
+  const [lastEventId = '', lastId = ''] = [ids[0], ids.at(-1)];
+  const events = await replay(t, ground, { lastEventId, lastId });
+  assert.deepEqual(
+    events.map(({ id }) => id),
+    ids.slice(1),
+  );
+});
+
+const canMount = (() => {
+  if (process.getuid?.() !== 0) return 'only root can mount';
+  return spawnSync('mount', ['--version']).status === 0 ? false : 'no mount here';
+})();
+
+test('sqlite: with a full disk publishes are refused until there is room', {
+  skip: canMount,
+}, async (t) => {
+  const { env, ...rest } = await groundFor(t, 'sqlite');
+  const disk = mkdtempSync(join(tmpdir(), 'herald-disk-'));
+  const mounted = spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=8m', 'tmpfs', disk]);
+  t.after(() => {
+    if (mounted.status === 0) execFileSync('umount', ['-l', disk]); // Herald may still have it open.
+    rmSync(disk, { recursive: true, force: true });
+  });
+  if (mounted.status !== 0) return t.skip('not allowed to mount');
+  const ballast = join(disk, 'ballast');
+  writeFileSync(ballast, Buffer.alloc(4 * 1024 * 1024));
+  execFileSync('cp', [join(env['DATA_DIR'] ?? '', 'herald.db'), disk]);
+  const ground = { ...rest, env: { ...env, DB_STORAGE: join(disk, 'herald.db') } };
+  const child = await startHerald(t, ground);
+
+  const ids = await assertRecovers(t, ground, () => rmSync(ballast));
+
+  await child.end('SIGKILL');
+  await startHerald(t, ground);
+  const [lastEventId = '', lastId = ''] = [ids[0], ids.at(-1)];
+  const events = await replay(t, ground, { lastEventId, lastId });
+  assert.deepEqual(
+    events.map(({ id }) => id),
+    ids.slice(1),
+  );
+});

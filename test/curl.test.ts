@@ -1,0 +1,80 @@
+import assert from 'node:assert/strict';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { Listener } from './support/listener.js';
+import { type System, startSystem } from './support/system.js';
+
+const noCurl = spawnSync('curl', ['--version']).error === undefined ? false : 'no curl here';
+
+/** A stream in curl, as in the README. */
+class Curl extends Listener {
+  readonly exitCode: Promise<number | null>;
+  readonly kill: () => void;
+
+  constructor(t: TestContext, args: readonly string[]) {
+    super();
+    const child = spawn('curl', ['--silent', '--show-error', ...args], { stdio: 'pipe' });
+    child.stdout.on('data', (bytes: Buffer) => this.feed(bytes));
+    this.kill = () => void child.kill();
+    this.exitCode = once(child, 'close').then(([code]) => {
+      this.end();
+      return code as number | null;
+    });
+    t.after(this.kill);
+  }
+}
+
+function trust(system: System): string[] {
+  return ['--cacert', join(system.folder, 'server.cert')];
+}
+
+for (const protocol of ['--http2', '--http1.1']) {
+  test(`curl ${protocol} -N receives, resumes, and ends well`, { skip: noCurl }, async (t) => {
+    const system = await startSystem(t);
+    const client = await system.connect();
+    const url = system.url + (await client.streamPath('ada'));
+    const common = [protocol, '-N', ...trust(system)];
+
+    const first = new Curl(t, [...common, url]);
+    await first.opening();
+    const seen = await system.publish('ada', 'one\r\ntwo\nthree', { type: 'note' });
+    await first.until(() => first.ids.at(-1) === seen || undefined);
+    first.kill();
+    const missed = await system.publish('ada', { '🐝': '\u2028' });
+    const second = new Curl(t, [...common, '-H', `Last-Event-ID: ${seen}`, url]);
+    await second.until(() => second.ids.at(-1) === missed || undefined);
+    await system.stop();
+
+    assert.deepEqual(first.dataOf('note'), ['one\ntwo\nthree']);
+    assert.deepEqual(second.dataOf('message'), ['{"🐝":"\u2028"}']);
+    assert.deepEqual(await second.closing(), { code: 'draining', reconnect: true });
+    assert.equal(await second.exitCode, 0);
+  });
+}
+
+test('curl says which protocol it spoke, and the head is what was asked for', {
+  skip: noCurl,
+}, async (t) => {
+  const system = await startSystem(t);
+  const asked = (protocol: string) =>
+    new Promise<string>((resolve) => {
+      const args = ['-s', '-o', '/dev/null', '-w', '%{http_version} %{response_code}'];
+      const child = spawn('curl', [
+        ...args,
+        protocol,
+        ...trust(system),
+        `${system.url}/health/ready`,
+      ]);
+      let text = '';
+      child.stdout.on('data', (bytes: Buffer) => {
+        text += bytes;
+      });
+      child.once('close', () => resolve(text));
+    });
+
+  assert.equal(await asked('--http2'), '2 200');
+  assert.equal(await asked('--http1.1'), '1.1 200');
+  assert.equal(await asked('--no-alpn'), '1.1 200');
+});

@@ -1,0 +1,51 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { selfSigned } from '../src/commands/self-signed.js';
+import { sql } from '../src/db/database.js';
+import { migrate } from '../src/db/migrate.js';
+import { openDatabase } from '../src/db/open.js';
+import { ownServer } from './support/own-server.js';
+import type { ServerDialect } from './support/servers.js';
+
+const certificate = selfSigned(['127.0.0.1'], Date.now());
+const other = selfSigned(['127.0.0.1'], Date.now());
+const elsewhere = selfSigned(['db.example.com'], Date.now());
+
+/** What the server says of the connection that asks. */
+const isEncrypted: Readonly<Record<ServerDialect, string>> = {
+  postgres: 'select ssl as value from pg_stat_ssl where pid = pg_backend_pid()',
+  mariadb: "show session status where variable_name = 'Ssl_cipher' and value <> ''",
+  mysql: "show session status where variable_name = 'Ssl_cipher' and value <> ''",
+};
+
+for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
+  const made = await ownServer(dialect, { tls: certificate });
+  const skip = typeof made === 'string' ? made : false;
+  const server = typeof made === 'string' ? undefined : made;
+  const misnamed = skip === false ? await ownServer(dialect, { tls: elsewhere }) : undefined;
+
+  test(`${dialect}: the way to the server is encrypted, and its certificate is checked`, {
+    skip,
+  }, async (t) => {
+    assert.ok(server !== undefined && typeof misnamed === 'object');
+    t.after(() => Promise.all([server.remove(), misnamed.remove()]));
+    await Promise.all([server.start(), misnamed.start()]);
+    const { options } = server;
+    const trusting = { ...options, ssl: { ca: certificate.certificate } };
+
+    await migrate(trusting);
+    const db = await openDatabase(trusting);
+    t.after(() => db.close());
+    const rows = await db.query<{ value: unknown }>({ texts: [isEncrypted[dialect]], values: [] });
+
+    assert.equal(rows.length, 1);
+    assert.notEqual(rows[0]?.value ?? Object.values(rows[0] ?? {})[1], false);
+    assert.deepEqual(await db.query(sql`select 1 as one`), [{ one: 1 }]);
+    const wrongs = [
+      { ...options, ssl: true }, // Signed by nobody the system knows.
+      { ...options, ssl: { ca: other.certificate } },
+      { ...misnamed.options, ssl: { ca: elsewhere.certificate } }, // For another name.
+    ];
+    for (const wrong of wrongs) await assert.rejects(openDatabase(wrong), /^Error: Cannot/);
+  });
+}

@@ -1,0 +1,203 @@
+import assert from 'node:assert/strict';
+import { PassThrough } from 'node:stream';
+import { test } from 'node:test';
+import { Page } from './support/event-source.js';
+import type { H2Client } from './support/h2-client.js';
+import { ServerProcess } from './support/server-process.js';
+import { until } from './support/until.js';
+
+/** A backend that publishes one event after another, and does not give up on any of them. */
+class Backend {
+  readonly published: string[] = [];
+  retries = 0;
+  readonly #server: ServerProcess;
+  readonly #name: string;
+  #client: H2Client | undefined;
+  #isStopping = false;
+  #isAbandoned = false;
+  readonly #work: Promise<void>;
+
+  constructor(server: ServerProcess, name: string) {
+    this.#server = server;
+    this.#name = name;
+    this.#work = this.#run();
+  }
+
+  async stop(): Promise<void> {
+    this.#isStopping = true;
+    await this.#work;
+    this.#client?.destroy();
+  }
+
+  /** Whatever it is at. */
+  abandon(): void {
+    this.#isStopping = true;
+    this.#isAbandoned = true;
+    this.#client?.destroy();
+  }
+
+  async #run(): Promise<void> {
+    for (let count = 0; !this.#isStopping; count += 1) {
+      const data = `${this.#name} ${count}`;
+      while (!(await this.#publish(data))) {
+        if (this.#isAbandoned) return;
+        this.retries += 1;
+      }
+      this.published.push(data);
+    }
+  }
+
+  /** With a key, so that a publish whose answer was lost is not made twice. */
+  async #publish(data: string): Promise<boolean> {
+    try {
+      this.#client ??= await this.#server.connect();
+      const { status } = await this.#client.ask('POST', '/events', {
+        bearer: this.#server.prepared.apiKey,
+        headers: { 'idempotency-key': data },
+        json: { to: 'all', data },
+      });
+      return status === 201;
+    } catch {
+      this.#client?.destroy();
+      this.#client = undefined;
+      // A moment for others: the server is away, and this loop would be all that runs.
+      await new Promise((resolve) => setTimeout(resolve, 20));
+      return false;
+    }
+  }
+}
+
+async function openPages(server: ServerProcess, count: number): Promise<Page[]> {
+  const client = await server.connect();
+  const paths = await Promise.all(Array.from({ length: count }, () => client.streamPath('ada')));
+  client.destroy();
+  const pages = paths.map((path, index) => {
+    const protocol = index % 2 === 0 ? 'h2' : 'http/1.1';
+    return new Page(server.url + path, { protocol });
+  });
+  await Promise.all(pages.map((page) => page.began(1)));
+  return pages;
+}
+
+/** Settles when the page has seen so many events more than now. */
+async function sees(page: Page, more: number): Promise<void> {
+  const before = page.ids.length;
+  await page.until(() => page.ids.length >= before + more || undefined);
+}
+
+test('restarts under load, polite and not, lose nothing and double nothing', async (t) => {
+  const server = await ServerProcess.start(t, { env: { STREAM_RETRY: '100' } });
+  const pages = await openPages(server, 6);
+  const backends = ['a', 'b', 'c', 'd'].map((name) => new Backend(server, name));
+  t.after(() => {
+    for (const page of pages) page.source.close();
+    for (const backend of backends) backend.abandon();
+  });
+
+  for (const signal of ['SIGTERM', 'SIGKILL', 'SIGTERM'] as const) {
+    await Promise.all(pages.map((page) => sees(page, 50)));
+    const code = await server.end(signal);
+    assert.equal(code, signal === 'SIGTERM' ? 0 : null);
+    await server.startAgain();
+  }
+  await Promise.all(pages.map((page) => sees(page, 50)));
+  await Promise.all(backends.map((backend) => backend.stop()));
+  const published = backends.flatMap((backend) => backend.published);
+  await Promise.all(
+    pages.map((page) =>
+      page.until(() => page.dataOf('message').length >= published.length || undefined),
+    ),
+  );
+
+  for (const page of pages) {
+    assert.deepEqual([...page.dataOf('message')].sort(), [...published].sort());
+    assert.deepEqual(
+      page.openings.map(({ reason }) => reason),
+      ['fresh', ...page.openings.slice(1).map(() => 'resumed')],
+    );
+    assert.ok(page.openings.length >= 4);
+    const seqs = page.ids.map((id) => Number(id.split('-')[1]));
+    assert.deepEqual(
+      seqs,
+      [...seqs].sort((a, b) => a - b),
+    );
+  }
+  assert.ok(
+    backends.some(({ retries }) => retries > 0),
+    'no publish met a restart',
+  );
+});
+
+test('SIGTERM tells the load balancer first; a second one does not wait', async (t) => {
+  const server = await ServerProcess.start(t, { env: { DRAIN_DELAY: '600000' } });
+  const client = await server.connect();
+  const stream = await client.listen('ada');
+  assert.equal((await client.ask('GET', '/health/ready')).status, 200);
+
+  server.signal('SIGTERM');
+  let ready = await client.ask('GET', '/health/ready');
+  await until(async () => {
+    if (ready.status === 200) ready = await client.ask('GET', '/health/ready');
+    return ready.status !== 200;
+  });
+  const newcomer = await server.connect();
+  const live = await newcomer.ask('GET', '/health/live');
+  const late = await newcomer.listen('bob');
+  const isOpen = !stream.isOver && !late.isOver;
+  const code = await server.end('SIGTERM');
+
+  assert.equal(ready.status, 503);
+  assert.deepEqual(ready.body['checks'], { serving: 'failing', database: 'ok', logins: 'ok' });
+  assert.equal(ready.headers['retry-after'], '1');
+  assert.equal(live.status, 200);
+  assert.ok(isOpen, 'streams go on meanwhile');
+  assert.equal(code, 1);
+});
+
+test('SIGTERM ends streams with a time to come back, finishes a publish, and exits 0', async (t) => {
+  const server = await ServerProcess.start(t, { env: { DRAIN_TIMEOUT: '60000' } });
+  const client = await server.connect();
+  const streams = [await client.listen('ada'), await client.listen('bob')];
+  const backend = await server.connect();
+  const body = new PassThrough();
+  const publishing = backend.ask('POST', '/events', {
+    bearer: server.prepared.apiKey,
+    headers: { 'content-type': 'application/json' },
+    body,
+  });
+  body.write('{"to": "all", ');
+  await backend.ask('GET', '/health/live'); // What was sent before it has arrived.
+
+  const exited = server.end('SIGTERM');
+  const closings = await Promise.all(streams.map((stream) => stream.closing()));
+  body.end('"data": "in flight"}');
+  const published = await publishing;
+  const code = await exited;
+  await server.startAgain();
+  const after = await server.connect();
+  const id = String(published.body['id']);
+  const { status } = await after.openStream(await after.streamPath('ada'), { 'last-event-id': id });
+
+  assert.deepEqual(closings, Array(2).fill({ code: 'draining', reconnect: true }));
+  for (const { retries } of streams) assert.ok((retries.at(-1) ?? 0) >= 1000);
+  assert.equal(published.status, 201);
+  assert.equal(code, 0);
+  assert.equal(status, 200);
+  after.destroy();
+});
+
+test('a client that takes nothing does not keep a server from stopping', async (t) => {
+  const env = { DRAIN_TIMEOUT: '1000', END_TIMEOUT: '600000', STREAM_STALL_TIMEOUT: '600000' };
+  const server = await ServerProcess.start(t, { env });
+  const client = await server.connect();
+  const stream = await client.listen('ada');
+  stream.stream.pause();
+  for (let count = 0; count < 4; count += 1) {
+    await client.ask('POST', '/events', {
+      bearer: server.prepared.apiKey,
+      json: { to: 'all', data: 'x'.repeat(60_000) },
+    });
+  }
+
+  assert.equal(await server.end('SIGTERM'), 0);
+});

@@ -1,0 +1,104 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { Page, type Protocol } from './support/event-source.js';
+import type { Username } from './support/seed.js';
+import { type System, startSystem } from './support/system.js';
+
+/** An `EventSource` of the package of that name on a new stream of a user. */
+async function openPage(
+  system: System,
+  { user = 'ada', protocol = 'h2' }: { user?: Username; protocol?: Protocol } = {},
+) {
+  const client = await system.connect();
+  const path = await client.streamPath(user);
+  const page = new Page(`${system.url}${path}`, { protocol });
+  system.onClose(() => page.source.close());
+  await page.began(1);
+  return { page, path, client };
+}
+
+for (const protocol of ['h2', 'http/1.1'] as const) {
+  test(`EventSource receives over ${protocol}, and what it missed when its network was cut`, async (t) => {
+    const system = await startSystem(t);
+    const { page } = await openPage(system, { protocol });
+    const first = await system.publish('ada', 'before');
+    await page.until(() => page.ids.at(-1) === first || undefined);
+
+    page.network.cut();
+    const second = await system.publish('ada', 'meanwhile');
+    await page.began(2);
+    await page.until(() => page.ids.at(-1) === second || undefined);
+
+    assert.deepEqual(page.dataOf('message'), ['before', 'meanwhile']);
+    assert.deepEqual(page.openings, [
+      { resumed: false, reason: 'fresh', id: page.openings[0]?.id },
+      { resumed: true, reason: 'resumed', id: first },
+    ]);
+    assert.deepEqual(page.network.lastEventIds, [undefined, first]);
+  });
+}
+
+test('EventSource comes back to a server that was started again', async (t) => {
+  const system = await startSystem(t);
+  const { page } = await openPage(system);
+  const first = await system.publish('ada', 'before');
+  await page.until(() => page.ids.at(-1) === first || undefined);
+
+  await system.restart();
+  await system.publish('ada', 'after');
+  await page.began(2);
+  await page.until(() => page.dataOf('message')[1]);
+
+  assert.deepEqual(page.dataOf('message'), ['before', 'after']);
+  assert.deepEqual(page.openings[1], { resumed: true, reason: 'resumed', id: first });
+  assert.equal(JSON.parse(page.dataOf('stream.close')[0] ?? '').code, 'draining');
+});
+
+test('EventSource that comes back having seen nothing resumes where it began', async (t) => {
+  const system = await startSystem(t);
+  await system.publish('ada', 'too early for this page');
+  const { page } = await openPage(system);
+
+  page.network.cut();
+  await system.publish('ada', 'meanwhile');
+  const opening = await page.began(2);
+  await page.until(() => page.dataOf('message')[0]);
+
+  assert.equal(opening.reason, 'resumed');
+  assert.deepEqual(page.dataOf('message'), ['meanwhile']);
+  assert.deepEqual(page.network.lastEventIds, [undefined, undefined]);
+});
+
+test('EventSource stops for good after logout', async (t) => {
+  const system = await startSystem(t);
+  const { page, client } = await openPage(system);
+
+  const bearer = await client.accessToken('ada');
+  await client.ask('POST', '/logout', { bearer });
+  const closing = await page.event('stream.close');
+  await page.over();
+
+  assert.deepEqual(JSON.parse(closing.data), { code: 'revoked', reconnect: false });
+  assert.deepEqual(page.network.statuses, [200, 401]);
+  assert.ok(page.isClosed);
+});
+
+test('replay never crosses users, whatever Last-Event-ID says', async (t) => {
+  const system = await startSystem(t);
+  const { page } = await openPage(system, { user: 'bob' });
+  const forAda = await system.publish('ada', 'for ada');
+  await system.publish('ada', 'for ada, too');
+  const client = await system.connect();
+
+  const stream = await client.openStream(await client.streamPath('bob'), {
+    'last-event-id': forAda,
+  });
+  const opening = await stream.opening();
+  const id = await system.publish('bob', 'for bob');
+  await stream.until(() => stream.ids.at(-1) === id || undefined);
+  await page.until(() => page.ids.at(-1) === id || undefined);
+
+  assert.equal(opening.reason, 'unknown_id');
+  assert.deepEqual(stream.dataOf('message'), ['for bob']);
+  assert.deepEqual(page.dataOf('message'), ['for bob']);
+});

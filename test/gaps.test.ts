@@ -1,0 +1,89 @@
+import assert from 'node:assert/strict';
+import { rmSync } from 'node:fs';
+import { test } from 'node:test';
+import { collectingLog } from './support/auth.js';
+import { Page } from './support/event-source.js';
+import { logged } from './support/logged.js';
+import { prepare } from './support/seed.js';
+import { type System, startSystem } from './support/system.js';
+
+/** A page of ada's that begins with `?lastEventId=`, and how its stream began. */
+async function beginAt(system: System, lastEventId: string) {
+  const client = await system.connect();
+  const path = await client.streamPath('ada');
+  const page = new Page(`${system.url}${path}?lastEventId=${encodeURIComponent(lastEventId)}`);
+  system.onClose(() => page.source.close());
+  return { page, opening: await page.began(1) };
+}
+
+test('a first stream is fresh, and its id is a position to come back with', async (t) => {
+  const system = await startSystem(t);
+  await system.publish('ada', 'before');
+
+  const { page, opening } = await beginAt(system, '');
+  const id = await system.publish('ada', 'after');
+  await page.until(() => page.ids.at(-1) === id || undefined);
+  const again = await beginAt(system, opening.id);
+  await again.page.until(() => again.page.ids.at(-1) === id || undefined);
+
+  assert.deepEqual({ ...opening, id: '' }, { resumed: false, reason: 'fresh', id: '' });
+  assert.deepEqual(page.dataOf('message'), ['after']);
+  assert.deepEqual(again.opening, { resumed: true, reason: 'resumed', id: opening.id });
+  assert.deepEqual(again.page.dataOf('message'), ['after']);
+});
+
+test('an id that this client cannot have is told, and the stream starts now', async (t) => {
+  const system = await startSystem(t);
+  const own = await system.publish('ada', 'for ada');
+  const foreign = await system.publish('bob', 'for bob');
+  const [epoch] = own.split('-');
+  const odd = ['garbage', `${epoch}-999999`, foreign, `${epoch}-1e0`, `${own} `, '-1', '\u0000'];
+
+  for (const id of odd) {
+    const { page, opening } = await beginAt(system, id);
+    const next = await system.publish('ada', 'next');
+    await page.until(() => page.ids.at(-1) === next || undefined);
+
+    assert.equal(opening.resumed, false);
+    assert.equal(opening.reason, 'unknown_id', JSON.stringify(id));
+    assert.deepEqual(page.ids, [next]);
+    page.source.close();
+  }
+});
+
+test('a client that comes back after its events were trimmed is told so', async (t) => {
+  const env = { EVENT_LOG_MAX_EVENTS: '3', CLEANUP_INTERVAL: '1000' };
+  const lines: Record<string, unknown>[] = [];
+  const system = await startSystem(t, { env, log: collectingLog(lines) });
+  const { page } = await beginAt(system, '');
+  const seen = await system.publish('ada', 'seen');
+  await page.until(() => page.ids.at(-1) === seen || undefined);
+
+  page.network.isDown = true;
+  page.network.cut();
+  for (let count = 0; count < 10; count += 1) await system.publish('ada', `lost ${count}`);
+  await logged(lines, { phrase: 'cleaned up', task: 'eventLog' });
+  page.network.isDown = false;
+  const opening = await page.began(2);
+  const next = await system.publish('ada', 'next');
+  await page.until(() => page.ids.at(-1) === next || undefined);
+
+  assert.deepEqual({ ...opening, id: '' }, { resumed: false, reason: 'too_old', id: '' });
+  assert.deepEqual(page.dataOf('message'), ['seen', 'next']);
+});
+
+test('an id of another log is told as such', async (t) => {
+  const system = await startSystem(t);
+  const other = await prepare();
+  t.after(() => rmSync(other.folder, { recursive: true, force: true }));
+  const old = await system.publish('ada', 'in the old log');
+
+  await system.restart({ DATA_DIR: other.folder, DB_STORAGE: '' });
+  const { page, opening } = await beginAt(system, old);
+  const next = await system.publish('ada', 'in the new log');
+  await page.until(() => page.ids.at(-1) === next || undefined);
+
+  assert.notEqual(next.split('-')[0], old.split('-')[0]);
+  assert.deepEqual({ ...opening, id: '' }, { resumed: false, reason: 'epoch_changed', id: '' });
+  assert.deepEqual(page.dataOf('message'), ['in the new log']);
+});

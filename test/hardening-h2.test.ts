@@ -1,0 +1,307 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { startVictim } from './support/hostile.js';
+import * as h2 from './support/raw-h2.js';
+import {
+  code,
+  data,
+  type Fields,
+  fields,
+  flag,
+  frame,
+  headers,
+  RawH2,
+  type,
+} from './support/raw-h2.js';
+import { until } from './support/until.js';
+
+const jsonType: Fields = [['content-type', 'application/json']];
+const post = (id: number, more: Fields = []) =>
+  headers(id, fields('POST', '/echo', [...jsonType, ...more]), flag.endHeaders);
+const get = (id: number, path = '/hello', more: Fields = []) =>
+  headers(id, fields('GET', path, more));
+/** The n-th stream that a client opens. */
+const idOf = (index: number) => 2 * index + 1;
+
+/** A head in as many frames as it takes. */
+function longHeaders(list: Fields): Buffer[] {
+  const whole = h2.block(list);
+  const parts: Buffer[] = [];
+  for (let at = 0; at < whole.length; at += 16_384) {
+    const isLast = at + 16_384 >= whole.length;
+    const kind = at === 0 ? type.headers : type.continuation;
+    const flags = (at === 0 ? flag.endStream : 0) | (isLast ? flag.endHeaders : 0);
+    parts.push(frame(kind, flags, 1, whole.subarray(at, at + 16_384)));
+  }
+  return parts;
+}
+
+const pairs = (count: number): Fields => Array.from({ length: count }, (_, n) => [`a${n}`, 'b']);
+
+// [what, how many, what the n-th is]
+const floods: readonly (readonly [string, number, (index: number) => Buffer[]])[] = [
+  ['streams reset at once', 3000, (n) => [get(idOf(n)), h2.reset(idOf(n), code.cancel)]],
+  ['uploads reset with an error', 3000, (n) => [post(idOf(n)), h2.reset(idOf(n), code.internal)]],
+  ['streams left open', 2000, (n) => [post(idOf(n))]],
+  ['settings', 20_000, () => [h2.settings([[4, 65_535]])]],
+  ['pings', 50_000, () => [h2.ping()]],
+  ['priorities', 20_000, (n) => [frame(type.priority, flag.none, idOf(n), Buffer.alloc(5))]],
+  ['window updates', 20_000, () => [frame(type.windowUpdate, flag.none, 0, Buffer.of(0, 0, 0, 1))]],
+  ['data frames without data', 20_000, (n) => [...(n === 0 ? [post(1)] : []), h2.data(1, '')]],
+  [
+    'continuations',
+    20_000,
+    (n) => [
+      n === 0
+        ? headers(1, fields('GET', '/hello'), flag.endStream)
+        : frame(type.continuation, flag.none, 1, h2.block(pairs(1))),
+    ],
+  ],
+  [
+    'continuations without content',
+    20_000,
+    (n) => [
+      n === 0
+        ? headers(1, fields('GET', '/hello'), flag.endStream)
+        : frame(type.continuation, flag.none, 1),
+    ],
+  ],
+];
+
+for (const [what, count, make] of floods) {
+  test(`a flood of ${what} disturbs nobody`, async (t) => {
+    const { port, assertUnharmed } = await startVictim(t);
+    const client = await RawH2.open(port);
+
+    for (let sent = 0; sent < count; sent += 500) {
+      client.send(...Array.from({ length: 500 }, (_, index) => make(sent + index)).flat());
+      await new Promise(setImmediate);
+    }
+
+    await assertUnharmed(() => client.destroy());
+  });
+}
+
+// [what, the frames]; none of these is a request.
+const unsound: readonly (readonly [string, Buffer[]])[] = [
+  ['no path', [headers(1, fields('GET', '/').slice(0, 3))]],
+  ['an empty path', [get(1, '')]],
+  ['a path without a slash', [get(1, 'hello')]],
+  ['a path with a space', [get(1, '/a b')]],
+  ['a path with NUL', [get(1, '/a\0b')]],
+  ['two paths', [get(1, '/hello', [[':path', '/hello']])]],
+  [
+    'neither authority nor host',
+    [
+      headers(
+        1,
+        fields('GET', '/hello').filter(([name]) => name !== ':authority'),
+      ),
+    ],
+  ],
+  ['a name in upper case', [get(1, '/hello', [['A', 'b']])]],
+  ['a connection header', [get(1, '/hello', [['connection', 'keep-alive']])]],
+  ['an upgrade header', [get(1, '/hello', [['upgrade', 'websocket']])]],
+  ['a transfer-encoding', [post(1, [['transfer-encoding', 'chunked']])]],
+  [
+    'two lengths',
+    [
+      post(1, [
+        ['content-length', '1'],
+        ['content-length', '2'],
+      ]),
+    ],
+  ],
+  ['a length that is no number', [post(1, [['content-length', '1a']])]],
+  ['one header line too many', [get(1, '/hello', pairs(125))]],
+  ['10,000 header lines', longHeaders([...fields('GET', '/hello'), ...pairs(10_000)])],
+  [
+    'headers past their limit',
+    longHeaders([...fields('GET', '/hello'), ['a', 'x'.repeat(16_384)]]),
+  ],
+  ['a stream number of the server', [get(2)]],
+  ['data on a stream never opened', [data(7, 'x')]],
+  ['a reset of a stream never opened', [h2.reset(7, code.cancel)]],
+  [
+    'a window past its limit',
+    [frame(type.windowUpdate, flag.none, 0, Buffer.of(127, 255, 255, 255))],
+  ],
+  ['a push', [frame(5, flag.endHeaders, 1, Buffer.alloc(8))]],
+  ['a header block that is none', [frame(type.headers, 5, 1, Buffer.alloc(5, 0xff))]],
+  ['a frame past its limit', [frame(type.data, flag.none, 0, Buffer.alloc(20_000))]],
+  ['settings out of range', [h2.settings([[4, 0xffff_ffff]])]],
+  ['HTTP/1.1', [Buffer.from('GET / HTTP/1.1\r\nhost: localhost\r\n\r\n')]],
+];
+
+for (const [what, frames] of unsound) {
+  test(`${what}: the stream is reset or the connection ends, and no handler runs`, async (t) => {
+    const { port, lines, assertUnharmed } = await startVictim(t);
+    const client = await RawH2.open(port);
+
+    client.send(...frames);
+
+    const end = await client.frame((one) => one.type === type.reset || one.type === type.goaway);
+    assert.ok(end);
+    assert.deepEqual(lines, []);
+    await assertUnharmed(() => client.destroy());
+  });
+}
+
+// [what, the frames, status, name of the failure]
+const refused: readonly (readonly [string, Buffer[], number, string])[] = [
+  [
+    'CONNECT',
+    [
+      headers(1, [
+        [':method', 'CONNECT'],
+        [':authority', 'localhost:1'],
+      ]),
+    ],
+    400,
+    'invalid_request',
+  ],
+  ['the path *', [headers(1, fields('OPTIONS', '*'))], 400, 'invalid_request'],
+  ['a path that is not ASCII', [get(1, '/caf\xe9')], 400, 'invalid_request'],
+  [
+    'a host other than the authority',
+    [get(1, '/hello', [['host', 'elsewhere']])],
+    400,
+    'invalid_request',
+  ],
+  ['an upload that is too long', [post(1), data(1, 'x'.repeat(9000))], 413, 'payload_too_large'],
+  ['an upload that says so', [post(1, [['content-length', '9000']])], 413, 'payload_too_large'],
+  ['an upload that never ends', [post(1), data(1, '[1')], 408, 'request_timeout'],
+];
+
+for (const [what, frames, status, name] of refused) {
+  test(`${what} is answered with ${status}, whole, and what follows is not waited for`, async (t) => {
+    const { port, bodies, assertUnharmed } = await startVictim(t);
+    const client = await RawH2.open(port);
+
+    client.send(...frames);
+
+    const body = await client.bodyOf(1);
+    assert.deepEqual([body?.['status'], body?.['name']], [status, name]);
+    if (status !== 400) assert.equal(await client.resetOf(1), code.none); // RFC 9113 §8.1
+    assert.deepEqual(bodies, []);
+    await assertUnharmed(() => client.destroy());
+  });
+}
+
+test('as many header lines and bytes as allowed are read', async (t) => {
+  const { port } = await startVictim(t);
+  const client = await RawH2.open(port);
+
+  client.send(get(1, '/hello', pairs(124)));
+  client.send(get(3, '/hello', [['a', 'x'.repeat(15_000)]]));
+
+  assert.deepEqual(await client.bodyOf(1), { hello: true });
+  assert.deepEqual(await client.bodyOf(3), { hello: true });
+});
+
+test('the limit of header bytes holds for a client that never agreed to it', async (t) => {
+  const { port, assertUnharmed } = await startVictim(t);
+  const client = await RawH2.open(port, { settings: false });
+
+  client.send(...longHeaders([...fields('GET', '/hello'), ['a', 'x'.repeat(16_384)]]));
+
+  assert.equal((await client.bodyOf(1))?.['name'], 'headers_too_large');
+  await assertUnharmed(() => client.destroy());
+});
+
+// [what, the end of an upload of which half has been sent]
+const truncations: readonly (readonly [string, (client: RawH2) => void])[] = [
+  ['reset as cancelled', (client) => client.send(h2.reset(1, code.cancel))],
+  ['reset with an error', (client) => client.send(h2.reset(1, code.internal))],
+  ['reset without an error', (client) => client.send(h2.reset(1, code.none))],
+  ['a connection that ends', (client) => client.tls.socket.end()],
+  ['a connection that breaks', (client) => client.destroy()],
+  [
+    'a goodbye of the client',
+    (client) => client.send(frame(type.goaway, flag.none, 0, Buffer.alloc(8))) ?? client.destroy(),
+  ],
+];
+
+for (const [what, end] of truncations) {
+  test(`an upload cut short by ${what} is not taken for a whole one`, async (t) => {
+    const { port, bodies, lines, assertUnharmed } = await startVictim(t);
+    const client = await RawH2.open(port);
+    client.send(post(1), data(1, '[1]')); // JSON already, but not over.
+    client.send(h2.ping());
+    await client.frame((one) => one.type === type.ping);
+
+    end(client);
+
+    await until(() => lines.some(({ phrase }) => phrase === 'request'));
+    assert.equal(lines.find(({ phrase }) => phrase === 'request')?.['status'], 499);
+    assert.deepEqual(bodies, []);
+    await assertUnharmed(() => client.destroy());
+  });
+}
+
+for (const [what, length] of [
+  ['shorter', 4],
+  ['longer', 2],
+] as const) {
+  test(`an upload with a content-length that is ${what} than it is refused`, async (t) => {
+    const { port, bodies, assertUnharmed } = await startVictim(t);
+    const client = await RawH2.open(port);
+
+    client.send(post(1, [['content-length', String(length)]]), data(1, '[1]', flag.endStream));
+
+    await client.frame((one) => one.type === type.reset || one.type === type.goaway);
+    assert.deepEqual(bodies, []);
+    await assertUnharmed(() => client.destroy());
+  });
+}
+
+test('who opens no window for an answer loses it after a while', async (t) => {
+  const { port, assertUnharmed } = await startVictim(t);
+  const client = await RawH2.open(port, { windowBytes: 0 });
+
+  client.send(get(1, '/big'));
+
+  assert.equal(await client.resetOf(1), code.cancel);
+  client.send(get(3, '/never')); // The connection is as good as before.
+  await assertUnharmed(() => client.destroy());
+});
+
+test('a client that says nothing after its handshake is sent away', async (t) => {
+  const { port, server } = await startVictim(t);
+  const client = await RawH2.open(port);
+
+  // It never closes its own side: the goodbye alone would not end this.
+  assert.ok(await client.frame((one) => one.type === type.goaway));
+  await until(() => server.connections === 0);
+});
+
+test('a client that goes on pinging, but leaves its stream unanswered, stays', async (t) => {
+  const { port, server, sinks } = await startVictim(t, {}, 50);
+  const client = await RawH2.open(port);
+  client.send(get(1, '/stream'));
+
+  await client.frame((one) => one.type === type.ping);
+  for (let count = 1; count <= 6; count += 1) {
+    await until(() => client.frames.filter((one) => one.type === type.ping).length > count);
+  }
+
+  assert.equal(sinks[0]?.closed, false);
+  assert.equal(server.connections, 1);
+});
+
+test('a half-open peer with a stream is found within two rounds of pings', async (t) => {
+  const { port, server, sinks } = await startVictim(t, { idleMs: 60_000 }, 100);
+  const client = await RawH2.open(port, { pings: false });
+  client.send(get(1, '/stream'));
+  await until(() => sinks.length === 1);
+  let closes = 0;
+  sinks[0]?.onClose(() => {
+    closes += 1;
+  });
+
+  await client.ended;
+
+  assert.equal(client.frames.filter((one) => one.type === type.ping).length, 1);
+  await until(() => server.connections === 0);
+  assert.equal(closes, 1);
+});

@@ -1,0 +1,296 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { connect } from 'node:net';
+import { type TestContext, test } from 'node:test';
+import { startVictim } from './support/hostile.js';
+import { RawTls } from './support/raw-tls.js';
+import { until } from './support/until.js';
+
+const host = 'host: localhost\r\n';
+const get = (path: string, more = '') => `GET ${path} HTTP/1.1\r\n${host}${more}\r\n`;
+const post = (more: string, body: string) =>
+  `POST /echo HTTP/1.1\r\n${host}content-type: application/json\r\n${more}\r\n${body}`;
+const chunked = (more: string, body = '1\r\n1\r\n0\r\n\r\n') =>
+  post(`transfer-encoding: chunked\r\n${more}`, body);
+
+/** The status of every answer so far, without interim ones. */
+function statusesOf(client: RawTls): number[] {
+  const lines = client.received.toString('latin1').matchAll(/HTTP\/1\.1 (\d{3}) /g);
+  return [...lines].map(([, status]) => Number(status)).filter((status) => status >= 200);
+}
+
+/** Sends it, waits for the first answer or the end, and answers the statuses. */
+async function say(port: number, text: string): Promise<{ client: RawTls; statuses: number[] }> {
+  const client = await RawTls.open(port, 'http/1.1');
+  client.write(Buffer.from(text, 'latin1'));
+  await client.until(() => statusesOf(client).length > 0);
+  return { client, statuses: statusesOf(client) };
+}
+
+/** A request hidden behind one whose length is told in two ways. */
+const hidden = get('/hello', 'hidden: 1\r\n');
+
+// [what, the bytes]; the connection ends, and the second request, if there is one, is never seen.
+const malformed: readonly (readonly [string, string])[] = [
+  ['no HTTP at all', '\x16\x03\x01 what?\r\n\r\n'],
+  ['the preface of HTTP/2', 'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'],
+  ['an unknown method', `BREW /hello HTTP/1.1\r\n${host}\r\n`],
+  ['a folded header', get('/hello', 'a: b\r\n c\r\n')],
+  ['a folded transfer-encoding', post('transfer-encoding:\r\n chunked\r\n', '0\r\n\r\n') + hidden],
+  ['a space before the colon', get('/hello', 'a : b\r\n')],
+  ['a space before the first header', `GET /hello HTTP/1.1\r\n a: b\r\n${host}\r\n`],
+  ['a bare carriage return', get('/hello', 'a: b\rc\r\n')],
+  ['bare line feeds', `GET /hello HTTP/1.1\nhost: localhost\n\n`],
+  ['NUL in a header', get('/hello', 'a: b\0c\r\n')],
+  ['the same length twice', post('content-length: 1\r\ncontent-length: 1\r\n', '1') + hidden],
+  ['two lengths', post('content-length: 1\r\ncontent-length: 5\r\n', '1') + hidden],
+  ['a list of lengths', post('content-length: 1, 1\r\n', '1') + hidden],
+  ['a negative length', post('content-length: -1\r\n', '1') + hidden],
+  ['a length with a sign', post('content-length: +1\r\n', '1') + hidden],
+  ['a length in hex', post('content-length: 0x1\r\n', '1') + hidden],
+  ['a length and chunks', chunked('content-length: 3\r\n') + hidden],
+  [
+    'chunks and a length',
+    post('content-length: 3\r\ntransfer-encoding: chunked\r\n', '0\r\n\r\n') + hidden,
+  ],
+  ['two transfer-encodings', chunked('transfer-encoding: identity\r\n') + hidden],
+  [
+    'a transfer-encoding we do not know',
+    post('transfer-encoding: xchunked\r\n', '0\r\n\r\n') + hidden,
+  ],
+  ['identity as transfer-encoding', post('transfer-encoding: identity\r\n', '1') + hidden],
+  [
+    'a transfer-encoding after a tab',
+    post('transfer-encoding: \x0bchunked\r\n', '0\r\n\r\n') + hidden,
+  ],
+  ['a chunk size that overflows', chunked('', `${'f'.repeat(17)}\r\n1`) + hidden],
+  ['chunks that end with line feeds', chunked('', '1\n1\n0\n\n') + hidden],
+  ['an endless chunk extension', chunked('', `1;${'a'.repeat(20_000)}\r\n1\r\n0\r\n\r\n`) + hidden],
+  ['CONNECT', `CONNECT localhost:1 HTTP/1.1\r\n${host}\r\n${hidden}`],
+  ['headers past their limit', get('/hello', `a: ${'x'.repeat(17_000)}\r\n`)],
+  ['a path past that limit', get(`/${'x'.repeat(17_000)}`)],
+  ['10,000 header lines', get('/hello', 'a:b\r\n'.repeat(10_000))],
+];
+
+for (const [what, text] of malformed) {
+  test(`${what}: the connection ends, and nothing is taken for a request`, async (t) => {
+    const { port, bodies, lines, assertUnharmed } = await startVictim(t);
+
+    const { client, statuses } = await say(port, text);
+    await client.ended;
+
+    assert.ok(statuses.length <= 1 && statuses.every((status) => [400, 431].includes(status)));
+    assert.deepEqual(bodies, []);
+    assert.deepEqual(
+      lines.filter(({ status }) => status === 200),
+      [],
+    );
+    await assertUnharmed(() => client.destroy());
+  });
+}
+
+// [what, the bytes, the status]; these are answered by us, in full.
+const refused: readonly (readonly [string, string, number])[] = [
+  ['no host', 'GET /hello HTTP/1.1\r\n\r\n', 400],
+  ['no host in HTTP/1.0', 'GET /hello HTTP/1.0\r\n\r\n', 400],
+  ['two hosts', get('/hello', 'host: elsewhere\r\n'), 400],
+  ['a host that is none', 'GET /hello HTTP/1.1\r\nhost: a@b\r\n\r\n', 400],
+  ['a path without a slash', get('hello'), 400],
+  ['TRACE', `TRACE /hello HTTP/1.1\r\n${host}\r\n`, 405],
+  ['an expectation we do not know', post('content-length: 1\r\nexpect: tea\r\n', '1'), 417],
+  ['one header line too many', get('/hello', 'a:b\r\n'.repeat(128)), 431],
+  ['a body that is too long', chunked('', `4000\r\n${'1'.repeat(0x4000)}\r\n0\r\n\r\n`), 413],
+  ['a body that says so', post('content-length: 9000\r\n', '1'), 413],
+  ['a body that never comes', post('content-length: 5\r\n', '1'), 408],
+  ['headers that never end', `GET /hello HTTP/1.1\r\n${host}`, 408],
+  ['silence', '', 408],
+];
+
+for (const [what, text, status] of refused) {
+  test(`${what} is refused with ${status}`, async (t) => {
+    const { port, bodies, assertUnharmed } = await startVictim(t);
+
+    const { client, statuses } = await say(port, text);
+
+    assert.deepEqual(statuses, [status]);
+    assert.deepEqual(bodies, []);
+    await assertUnharmed(() => client.destroy());
+  });
+}
+
+// [what, the bytes, the status]
+const served: readonly (readonly [string, string, number])[] = [
+  ['a target that is a whole URL', `GET https://localhost/hello HTTP/1.1\r\n${host}\r\n`, 200],
+  ['such a target without a path', `GET https://localhost HTTP/1.1\r\n${host}\r\n`, 404],
+  ['HTTP/1.0', `GET /hello HTTP/1.0\r\n${host}\r\n`, 200],
+  ['HTTP/2.0 in the first line', `GET /hello HTTP/2.0\r\n${host}\r\n`, 200],
+  ['chunks', chunked(''), 200],
+  ['an expectation of 100', post('content-length: 1\r\nexpect: 100-continue\r\n', '1'), 200],
+  ['as many header lines as allowed', get('/hello', 'a:b\r\n'.repeat(127)), 200],
+  [
+    'an upgrade to a web socket',
+    get('/hello', 'connection: upgrade\r\nupgrade: websocket\r\n'),
+    200,
+  ],
+  ['an upgrade to HTTP/2', get('/hello', 'connection: upgrade\r\nupgrade: h2c\r\n'), 200],
+];
+
+for (const [what, text, status] of served) {
+  test(`${what} is answered as if nothing was odd`, async (t) => {
+    const { port, assertUnharmed } = await startVictim(t);
+
+    const { client, statuses } = await say(port, text);
+
+    assert.deepEqual(statuses, [status]);
+    await assertUnharmed(() => client.destroy());
+  });
+}
+
+test('an upload cut short is not taken for a whole one', async (t) => {
+  const { port, bodies, lines, assertUnharmed } = await startVictim(t);
+  const client = await RawTls.open(port, 'http/1.1');
+  client.write(post('content-length: 5\r\n', '[1]'));
+  await until(() => client.socket.bytesWritten > 0);
+
+  client.socket.end();
+
+  await until(() => lines.some(({ phrase }) => phrase === 'request'));
+  assert.deepEqual(bodies, []);
+  await assertUnharmed(() => client.destroy());
+});
+
+test('pipelined requests are answered in their order', async (t) => {
+  const { port, bodies } = await startVictim(t);
+
+  const { client } = await say(
+    port,
+    ['1', '2', '3'].map((one) => post('content-length: 1\r\n', one)).join(''),
+  );
+  await client.until(() => statusesOf(client).length === 3);
+
+  assert.deepEqual(bodies, [1, 2, 3]);
+  client.destroy();
+});
+
+test('what is pipelined behind a stream waits, and never begins when the client leaves', async (t) => {
+  const { port, sinks, server, assertUnharmed } = await startVictim(t);
+
+  const { client } = await say(
+    port,
+    get('/stream') + get('/stream') + post('content-length: 1\r\n', '1'),
+  );
+  await until(() => sinks.length > 0);
+  let closes = 0;
+  sinks[0]?.onClose(() => {
+    closes += 1;
+  });
+  assert.equal(server.connections, 1);
+  client.destroy();
+  await until(() => closes === 1);
+
+  assert.equal(sinks.length, 1);
+  await assertUnharmed(() => {});
+});
+
+test('no more is pipelined on a connection than streams are allowed on one', async (t) => {
+  const { port, assertUnharmed } = await startVictim(t, { streamsPerH2SessionMax: 8 });
+  const under = await RawTls.open(port, 'http/1.1');
+  under.write(get('/never') + get('/hello').repeat(7));
+
+  const over = await RawTls.open(port, 'http/1.1');
+  over.write(get('/never') + get('/hello').repeat(8));
+  await over.ended;
+
+  assert.equal(under.socket.readableEnded, false);
+  await assertUnharmed(() => under.destroy());
+});
+
+test('who drips headers is told so and cut off, though bytes go on coming', async (t) => {
+  const { port, server } = await startVictim(t, { idleMs: 60_000 });
+  const client = await dripping(t, port);
+
+  await until(() => server.connections === 0);
+
+  assert.deepEqual(statusesOf(client), [408]);
+});
+
+test('who goes on after a syntax error is cut off', async (t) => {
+  const { port, server } = await startVictim(t, { idleMs: 60_000 });
+  const { client } = await say(port, 'what?\r\n\r\n');
+
+  client.write('what?\r\n\r\n');
+
+  await until(() => server.connections === 0);
+  client.destroy();
+});
+
+test('a connection kept alive ends when nothing comes', async (t) => {
+  const { port, server } = await startVictim(t);
+  const { client } = await say(port, get('/hello'));
+
+  await client.ended;
+
+  await until(() => server.connections === 0);
+});
+
+test('a stream on which nothing moves ends', async (t) => {
+  const { port, sinks, server } = await startVictim(t);
+  const { client } = await say(port, get('/stream'));
+
+  await client.ended;
+
+  await until(() => server.connections === 0);
+  assert.equal(sinks[0]?.closed, true);
+});
+
+test('a TCP connection without a TLS handshake is closed', async (t) => {
+  // The limit of idle connections would end it, too, if later.
+  const { port, server, assertUnharmed } = await startVictim(t, { idleMs: 600_000 });
+  const socket = connect({ port, host: '127.0.0.1', allowHalfOpen: true });
+  t.after(() => socket.destroy());
+  await until(() => server.connections === 1);
+
+  await until(() => server.connections === 0);
+
+  await assertUnharmed(() => {});
+});
+
+test('a TLS handshake that is none is refused', async (t) => {
+  const { port, server, assertUnharmed } = await startVictim(t);
+  const socket = connect({ port, host: '127.0.0.1', allowHalfOpen: true });
+  socket.on('error', () => {});
+  t.after(() => socket.destroy());
+  socket.resume().write(get('/hello'));
+
+  await once(socket, 'end');
+
+  await until(() => server.connections === 0);
+  await assertUnharmed(() => {});
+});
+
+test('connections over the limit are reset, and one that ends makes room', async (t) => {
+  const { port, server } = await startVictim(t, {
+    connectionsMax: 2,
+    idleMs: 60_000,
+    headersMs: 60_000,
+  });
+  const [first] = [await RawTls.open(port, 'h2'), await RawTls.open(port, 'http/1.1')];
+
+  await assert.rejects(RawTls.open(port, 'h2'));
+
+  first?.destroy();
+  await until(() => server.connections === 1);
+  (await RawTls.open(port, 'h2')).destroy();
+});
+
+/** Sends a header line every few ms, until the test is over. */
+async function dripping(t: TestContext, port: number): Promise<RawTls> {
+  const client = await RawTls.open(port, 'http/1.1');
+  client.write('GET /hello HTTP/1.1\r\n');
+  const drip = setInterval(() => client.write('a: b\r\n'), 20);
+  t.after(() => {
+    clearInterval(drip);
+    client.destroy();
+  });
+  return client;
+}

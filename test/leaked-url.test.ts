@@ -1,0 +1,46 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { collectingLog } from './support/auth.js';
+import type { H2Stream } from './support/h2-client.js';
+import { startSystem } from './support/system.js';
+
+test('a stream URL that goes through more than five hands in a minute is void', async (t) => {
+  const lines: Record<string, unknown>[] = [];
+  const env = { TRUST_PROXY_HOPS: '1' };
+  const system = await startSystem(t, { env, log: collectingLog(lines) });
+  const client = await system.connect();
+  const path = await client.streamPath('ada');
+  const openFrom = (place: number) =>
+    client.openStream(path, { 'x-forwarded-for': `192.0.2.${place}` });
+  const other = await client.listen('ada');
+
+  const streams: H2Stream[] = [];
+  for (const place of [1, 2, 3, 4, 5, 6]) {
+    const stream = await openFrom(place);
+    await stream.opening();
+    streams.push(stream);
+  }
+  const seventh = await openFrom(7);
+
+  assert.equal(seventh.status, 401);
+  const codes = await Promise.all(streams.map(async (stream) => (await stream.closing())?.code));
+  assert.deepEqual(codes, [...Array(5).fill('replaced'), 'revoked']);
+  assert.equal((await openFrom(1)).status, 401);
+  const audited = lines.filter(({ event }) => event === 'authn_token_reuse');
+  assert.deepEqual(
+    audited.map(({ level, audit, reason, ipKey, userId }) => [level, audit, reason, ipKey, userId]),
+    [['warn', true, 'stream token', '192.0.2.7', system.userIds.ada]],
+  );
+  assert.equal(other.isOver, false); // The session lives on, and what else it has.
+  await (await client.listen('ada')).opening();
+});
+
+test('a stream that one client takes over again and again goes on', async (t) => {
+  const system = await startSystem(t);
+  const client = await system.connect();
+  const path = await client.streamPath('ada');
+
+  for (let times = 0; times < 8; times += 1) {
+    await (await client.openStream(path)).opening();
+  }
+});

@@ -1,0 +1,133 @@
+import assert from 'node:assert/strict';
+import { type TestContext, test } from 'node:test';
+import { collectingLog } from './support/auth.js';
+import type { Answer, H2Client } from './support/h2-client.js';
+import { passwordOf } from './support/seed.js';
+import { type System, type SystemOptions, startSystem } from './support/system.js';
+import { until } from './support/until.js';
+
+const connections = 200;
+
+/** One thread, and a short queue in front of it. */
+const busy = {
+  ARGON2_MEMORY_KIB: '19456',
+  ARGON2_TIME: '2',
+  AUTH_WORKERS: '1',
+  AUTH_QUEUE_MAX: '16',
+  TRUST_PROXY_HOPS: '1',
+  STREAM_HEARTBEAT: '1000',
+};
+
+async function begin(t: TestContext, env: SystemOptions['env'] = {}) {
+  const lines: Record<string, unknown>[] = [];
+  const options = { env: { ...busy, ...env }, log: collectingLog(lines) };
+  const system = await startSystem(t, options);
+  return { system, lines, client: await system.connect() };
+}
+
+/** A login of nobody, which costs what any costs. */
+function guess(client: H2Client, who: string, from: string): Promise<Answer> {
+  const json = { username: who, password: 'not the password' };
+  return client.ask('POST', '/login', { json, headers: { 'x-forwarded-for': from } });
+}
+
+/** Connections that log in without a pause until they are told to stop; then what they were told. */
+async function storm(system: System, from: (index: number) => string) {
+  const clients = await Promise.all(Array.from({ length: connections }, () => system.connect()));
+  const answers: Answer[] = [];
+  let isOver = false;
+  const hammering = clients.map(async (client, index) => {
+    for (let round = 0; !isOver; round += 1) {
+      answers.push(await guess(client, `nobody ${index} ${round}`, from(index)));
+    }
+  });
+  return {
+    answers,
+    async stop(): Promise<void> {
+      isOver = true;
+      await Promise.all(hammering);
+    },
+  };
+}
+
+function assertFastRefusals(answers: readonly Answer[]): void {
+  const statuses = new Set(answers.map(({ status }) => status));
+  assert.deepEqual([...statuses].sort(), [401, 503]);
+  for (const { status, body, headers } of answers) {
+    if (status === 401) continue;
+    assert.equal(body['name'], 'service_unavailable');
+    assert.match(headers['retry-after'] ?? '', /^[1-9]\d*$/);
+  }
+}
+
+test('while 200 connections log in at once, everything else goes on', async (t) => {
+  const { system, client, lines } = await begin(t);
+  let { refreshToken } = await client.login('ada');
+  const stream = await client.listen('bob');
+  const { answers, stop } = await storm(system, (index) => `192.0.2.${index}`);
+
+  const published: string[] = [];
+  const refresh = async () => {
+    const json = { token: refreshToken };
+    const headers = { 'x-forwarded-for': `198.51.100.${published.length}` };
+    const { status, body } = await client.ask('POST', '/token', { json, headers });
+    assert.equal(status, 200);
+    refreshToken = String(body['refreshToken']);
+  };
+  // Until the storm has been refused, and the stream was silent long enough for a heartbeat.
+  await until(async () => {
+    await refresh();
+    published.push(await system.publish('bob', published.length));
+    return answers.some(({ status }) => status === 503) && published.length >= 5;
+  });
+  const { comments } = stream;
+  await stream.until(() => (stream.comments > comments ? true : undefined));
+  await refresh();
+  await stop();
+
+  assertFastRefusals(answers);
+  await stream.until(() => (stream.ids.length === published.length ? true : undefined));
+  assert.deepEqual(stream.ids, published);
+  assert.equal(lines.filter(({ level }) => level === 'error').length, 0);
+  const json = { username: 'ada', password: passwordOf('ada') };
+  assert.equal((await client.ask('POST', '/login', { json })).status, 200);
+});
+
+test('one address cannot take the queue from the others', async (t) => {
+  const { system, client } = await begin(t, { AUTH_QUEUE_MAX: '64' });
+  const { answers, stop } = await storm(system, () => '192.0.2.1');
+  await until(() => answers.some(({ status }) => status === 503));
+
+  const mine: Answer[] = [];
+  while (mine.length < 5) mine.push(await guess(client, `me ${mine.length}`, '198.51.100.1'));
+  await stop();
+
+  assertFastRefusals(answers);
+  assert.deepEqual(
+    mine.map(({ status }) => status),
+    [401, 401, 401, 401, 401],
+  );
+});
+
+test('a login whose client has left while it waited is never tried', async (t) => {
+  const { client, lines } = await begin(t, { ARGON2_MEMORY_KIB: '262144', ARGON2_TIME: '4' });
+  const json = { username: 'left', password: 'not the password' };
+
+  const first = guess(client, 'first', '192.0.2.1');
+  const { session } = client;
+  const left = session.request({
+    ':method': 'POST',
+    ':path': '/login',
+    'content-type': 'application/json',
+  });
+  left.on('error', () => {});
+  left.end(JSON.stringify(json));
+  const last = guess(client, 'last', '192.0.2.1');
+  await client.ask('GET', '/health/live'); // So all three have arrived.
+  left.close(8);
+
+  assert.deepEqual([(await first).status, (await last).status], [401, 401]);
+  const logins = lines.filter(({ route, event }) => route === '/login' || event !== undefined);
+  const seen = logins.map(({ status, event }) => status ?? event);
+  assert.deepEqual(seen, [499, 'authn_login_fail', 401, 'authn_login_fail', 401]);
+});

@@ -1,0 +1,116 @@
+import assert from 'node:assert/strict';
+import { connect as connectTcp, type Socket } from 'node:net';
+import { test } from 'node:test';
+import { connect as connectTls } from 'node:tls';
+import type { H2Client } from './support/h2-client.js';
+import { recordSecret } from './support/record.js';
+import { type System, startSystem } from './support/system.js';
+
+async function metricsKey(system: System): Promise<string> {
+  const { key } = await system.operate(({ apiKeys }) =>
+    apiKeys.create({ name: 'prometheus', scopes: ['metrics'] }),
+  );
+  recordSecret(key);
+  return key;
+}
+
+/** Samples by name and labels as they are written: `herald_streams`, `x_total{reason="client"}`. */
+async function samples(client: H2Client, bearer: string): Promise<ReadonlyMap<string, number>> {
+  const { status, headers, text } = await client.ask('GET', '/metrics', { bearer });
+  assert.equal(status, 200);
+  assert.match(headers['content-type'] ?? '', /^text\/plain; version=0\.0\.4/);
+  const lines = text.split('\n').filter((line) => line !== '' && !line.startsWith('#'));
+  return new Map(
+    lines.map((line) => {
+      const [, name = '', value = ''] = /^(\S+(?:\{.*\})?) (\S+)$/.exec(line) ?? [];
+      return [name, Number(value)] as const;
+    }),
+  );
+}
+
+test('metrics tell of streams, events, requests and the process', async (t) => {
+  const system = await startSystem(t, { env: { MAX_STREAMS_PER_USER: '1' } });
+  const key = await metricsKey(system);
+  const client = await system.connect();
+  const stream = await client.listen('ada');
+  await system.publish('all', 'one');
+  await system.publish('bob', 'for nobody who is here');
+  await stream.event('message');
+  const refused = await client.openStream(await client.streamPath('ada'));
+  await refused.event('stream.close');
+
+  const open = await samples(client, key);
+
+  assert.equal(open.get('herald_streams'), 1);
+  assert.equal(open.get('herald_stream_users'), 1);
+  assert.equal(open.get('herald_deliveries_total'), 1);
+  assert.equal(open.get('herald_event_log_position'), 2);
+  assert.equal(open.get('herald_publishes_waiting'), 0);
+  assert.equal(open.get('herald_streams_opened_total{start="fresh"}'), 1);
+  assert.equal(open.get('herald_streams_refused_total{reason="too_many_streams"}'), 1);
+  const published =
+    'herald_http_request_duration_seconds_count{method="POST",route="/events",status="201"}';
+  assert.equal(open.get(published), 2);
+  assert.ok((open.get('herald_connections') ?? 0) >= 2);
+  assert.equal(open.get('herald_connections_refused_total'), 0);
+  assert.ok((open.get('process_resident_memory_bytes') ?? 0) > 1e6);
+
+  const ended = new Promise<void>((resolve) => stream.stream.once('close', resolve));
+  await client.ask('POST', '/logout', { bearer: await client.accessToken('ada') });
+  await ended;
+  const closed = await samples(client, key);
+
+  assert.equal(closed.get('herald_streams'), 0);
+  assert.equal(closed.get('herald_streams_closed_total{reason="revoked"}'), 1);
+});
+
+test('clients that cannot be understood are counted, by layer', async (t) => {
+  const system = await startSystem(t);
+  const key = await metricsKey(system);
+  const client = await system.connect();
+  const { port } = new URL(system.url);
+  await goneAfter(connectTcp(Number(port), '127.0.0.1'), 'GET / HTTP/1.1\r\n\r\n'); // No TLS.
+  const overTls = () => connectTls({ port: Number(port), rejectUnauthorized: false });
+  await goneAfter(overTls(), 'this is not HTTP\r\n\r\n');
+  await goneAfter(overTls(), `GET / HTTP/1.1\r\nhost: a\r\nlong: ${'x'.repeat(70_000)}\r\n\r\n`);
+
+  const found = await samples(client, key);
+
+  assert.equal(found.get('herald_connections_unreadable_total{layer="tls"}'), 1);
+  assert.equal(found.get('herald_connections_unreadable_total{layer="http1"}'), 2);
+});
+
+/** Says something and settles when the other side has ended the connection. */
+function goneAfter(socket: Socket, text: string): Promise<void> {
+  socket.on('error', () => {}); // A reset is an end, too.
+  socket.resume();
+  socket.write(text);
+  return new Promise((resolve) => socket.once('close', () => resolve()));
+}
+
+test('no client can make labels of its own', async (t) => {
+  const system = await startSystem(t);
+  const key = await metricsKey(system);
+  const client = await system.connect();
+  for (const method of ['BREW', 'WHEN']) await client.ask(method, '/pot/one');
+  for (const path of ['/pot/two', '/pot/three']) await client.ask('GET', path);
+
+  const found = await samples(client, key);
+
+  const name = 'herald_http_request_duration_seconds_count';
+  assert.equal(found.get(`${name}{method="other",route="(none)",status="404"}`), 2);
+  assert.equal(found.get(`${name}{method="GET",route="(none)",status="404"}`), 2);
+  assert.doesNotMatch([...found.keys()].join(), /pot|BREW/);
+});
+
+test('metrics are for keys with the scope metrics', async (t) => {
+  const system = await startSystem(t);
+  const client = await system.connect();
+  const statusFor = async (bearer?: string) =>
+    (await client.ask('GET', '/metrics', bearer === undefined ? {} : { bearer })).status;
+
+  assert.equal(await statusFor(), 401);
+  assert.equal(await statusFor(await client.accessToken('ada')), 401);
+  assert.equal(await statusFor(system.apiKey), 403);
+  assert.equal(await statusFor(await metricsKey(system)), 200);
+});

@@ -1,0 +1,149 @@
+#!/usr/bin/env bash
+# A real MySQL to test against, for Debian's stable suites have none: a chroot of the unstable suite
+# under .scratch/mysql-root. The mirror is the one that apt is configured with. Needs root, Debian or
+# a relative of it, and one `apt-get update` before.
+#
+#   test/mysql.sh start   makes it if need be, starts it, prints `export TEST_MYSQL_URL=…`
+#   test/mysql.sh stop    stops it; what was made stays for the next time
+#   test/mysql.sh remove  stops it and removes everything
+#
+# PORT is where it listens, on 127.0.0.1 only, by default the first from 33306 that is free; `root` has
+# an empty password. Further options of `start` go to mysqld, for example
+# --innodb-flush-log-at-trx-commit=2.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+scratch=$PWD/.scratch
+root=$scratch/mysql-root
+socket=/run/mysqld/mysqld.sock
+pid_file=/run/mysqld/mysqld.pid
+
+fail() {
+  echo "Cannot start MySQL: $*" >&2
+  exit 1
+}
+
+inside() {
+  chroot "$root" env DEBIAN_FRONTEND=noninteractive LC_ALL=C "$@"
+}
+
+listens() {
+  (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
+}
+
+# Another checkout may have one of its own.
+free_port() {
+  local port=33306
+  while listens "$port"; do port=$((port + 1)); done
+  echo "$port"
+}
+
+is_running() {
+  [ -d "$root/usr" ] && inside mysqladmin -uroot -S "$socket" ping >/dev/null 2>&1
+}
+
+# make: the chroot with the server in it. It is made beside its place, so that one that was cut off
+# is not taken for whole.
+make() {
+  [ "$(id -u)" -eq 0 ] || fail 'only root can make a chroot'
+  command -v apt-get >/dev/null || fail 'there is no apt-get'
+  local keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+  [ -f "$keyring" ] || fail "there is no $keyring"
+  # Without the label the security archive is listed too, and that has no unstable suite.
+  local mirror
+  # Not `| head -n 1`: with pipefail the command before it might die of a closed pipe.
+  mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Label: Debian' |
+    sort -u | sed -n 1p)
+  [ -n "$mirror" ] || fail 'apt knows no Debian mirror: run apt-get update once'
+
+  mkdir -p "$scratch/debootstrap"
+  (
+    cd "$scratch/debootstrap"
+    apt-get -o APT::Sandbox::User=root download debootstrap
+    dpkg -x debootstrap_*.deb .
+  )
+  export DEBOOTSTRAP_DIR=$scratch/debootstrap/usr/share/debootstrap
+
+  local final=$root
+  root=$final.making
+  unmount
+  rm -rf "$root"
+  "$scratch/debootstrap/usr/sbin/debootstrap" --variant=minbase --keyring="$keyring" \
+    unstable "$root" "$mirror"
+  # A mirror that lags serves a list of packages that is past its date.
+  printf 'Acquire::Check-Valid-Until "false";\nAPT::Sandbox::User "root";\n' \
+    >"$root/etc/apt/apt.conf.d/99test"
+  printf '#!/bin/sh\nexit 101\n' >"$root/usr/sbin/policy-rc.d" # Nothing starts by itself.
+  chmod +x "$root/usr/sbin/policy-rc.d"
+  inside apt-get update
+  inside apt-get install -y --no-install-recommends mysql-server-core mysql-client-core
+  inside mysqld --version
+  mv "$root" "$final"
+  root=$final
+}
+
+start() {
+  [ "$(id -u)" -eq 0 ] || fail 'only root can enter a chroot'
+  mkdir -p "$scratch"
+  [ -d "$root/usr" ] || make >&2
+  if ! is_running; then
+    local port
+    port=${PORT:-$(free_port)}
+    mkdir -p "$root/proc" "$root/run/mysqld" "$root/var/lib/mysql-data"
+    mountpoint -q "$root/proc" || mount -t proc proc "$root/proc"
+    inside id mysql >/dev/null 2>&1 || inside useradd -r -M -s /usr/sbin/nologin mysql
+    inside chown mysql:mysql /run/mysqld /var/lib/mysql-data
+    local data=(--no-defaults --user=mysql --datadir=/var/lib/mysql-data --secure-file-priv=NULL)
+    [ -d "$root/var/lib/mysql-data/mysql" ] ||
+      inside mysqld "${data[@]}" --initialize-insecure >"$scratch/mysqld.log" 2>&1 ||
+      fail "see $scratch/mysqld.log"
+    # Tests look at errors by their text in some places, and the log of changes is not what they test.
+    nohup chroot "$root" mysqld "${data[@]}" --bind-address=127.0.0.1 --port="$port" --mysqlx=OFF \
+      --socket="$socket" --pid-file="$pid_file" --innodb-buffer-pool-size=128M --skip-log-bin \
+      "$@" >"$scratch/mysqld.log" 2>&1 </dev/null &
+    for _ in $(seq 120); do
+      is_running && break
+      sleep 0.5
+    done
+    is_running || fail "see $scratch/mysqld.log"
+  fi
+  inside mysql -uroot -S "$socket" -N -e 'select concat("MySQL ", version())' >&2
+  echo "export TEST_MYSQL_URL=mysql://root@127.0.0.1:$(port_in_use)"
+}
+
+# It may have been started with another PORT.
+port_in_use() {
+  inside mysql -uroot -S "$socket" -N -e 'select @@port'
+}
+
+stop() {
+  [ -d "$root/usr" ] || return 0
+  if is_running; then
+    inside mysqladmin -uroot -S "$socket" shutdown
+    for _ in $(seq 150); do
+      [ -e "$root$pid_file" ] || break
+      sleep 0.2
+    done
+  fi
+  unmount
+}
+
+# More than once, should it have been mounted more than once.
+unmount() {
+  while mountpoint -q "$root/proc"; do umount "$root/proc"; done
+}
+
+case ${1:-} in
+  start) start "${@:2}" ;;
+  stop) stop ;;
+  remove)
+    stop
+    # Never while something is mounted in it.
+    if mountpoint -q "$root/proc"; then fail "$root/proc is in use"; fi
+    rm -rf "$root" "$root.making" "$scratch/debootstrap"
+    ;;
+  *)
+    sed -n '2,/^set /{ /^#/ s/^# \{0,1\}//p; }' "$0" >&2
+    exit 2
+    ;;
+esac

@@ -1,0 +1,69 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { migrate } from '../src/db/migrate.js';
+import { collectingLog } from './support/auth.js';
+import { Page } from './support/event-source.js';
+import { Relay } from './support/relay.js';
+import { findServer } from './support/servers.js';
+import { startSystem } from './support/system.js';
+import { until } from './support/until.js';
+
+/** Makes "10 to 30 s", in which those who are refused come back, 100 ms. */
+const shortWaits = () => -0.495;
+
+for (const dialect of ['postgres', 'mariadb'] as const) {
+  const server = await findServer(dialect);
+  const skip = typeof server === 'string' ? server : false;
+
+  test(`EventSource survives an outage of ${dialect}, and everyone else is told`, {
+    skip,
+  }, async (t) => {
+    if (typeof server === 'string') return;
+    const { options } = server;
+    await migrate(options);
+    const relay = await Relay.open(options.host, options.port);
+    const env = {
+      ...{ DB_DIALECT: dialect, DB_HOST: '127.0.0.1', DB_PORT: String(relay.port) },
+      ...{ DB_NAME: options.database, DB_USERNAME: options.username },
+      ...{ DB_PASSWORD: options.password, DB_CONNECT_TIMEOUT: '1000' },
+    };
+    const lines: Record<string, unknown>[] = [];
+    const log = collectingLog(lines);
+    const system = await startSystem(t, { env, random: shortWaits, log });
+    t.after(() => {
+      relay.close();
+      return server.drop();
+    });
+    const client = await system.connect();
+    const path = await client.streamPath('ada');
+    const page = new Page(system.url + path);
+    system.onClose(() => page.source.close());
+    await page.began(1);
+    const first = await system.publish('ada', 'before');
+    await page.until(() => page.ids.at(-1) === first || undefined);
+
+    relay.down();
+    page.network.cut();
+    const closing = await page.event('stream.close');
+    const status = await client.ask('GET', path, { headers: { accept: '*/*' } });
+    const published = await system.post({ to: 'all', data: 'not now' });
+    relay.up();
+    await page.began(2);
+    let second = await system.post({ to: 'all', data: 'after' });
+    await until(async () => {
+      if (second.status !== 201) second = await system.post({ to: 'all', data: 'after' });
+      return second.status === 201;
+    });
+    await page.until(() => page.ids.at(-1) === second.body['id'] || undefined);
+
+    assert.deepEqual(JSON.parse(closing.data), { code: 'refused', reconnect: true });
+    assert.deepEqual([status.status, published.status], [503, 503]);
+    assert.match(status.headers['retry-after'] ?? '', /^\d+$/);
+    assert.deepEqual(page.dataOf('message'), ['before', 'after']);
+    assert.deepEqual(page.openings[1], { resumed: true, reason: 'resumed', id: first });
+    assert.deepEqual(
+      lines.filter(({ level }) => level === 'error'),
+      [],
+    );
+  });
+}

@@ -1,0 +1,157 @@
+import assert from 'node:assert/strict';
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { type AddressInfo, createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { withAccounts } from '../src/commands/accounts.js';
+import { loadConfig } from '../src/config.js';
+import { migrate } from '../src/db/migrate.js';
+import { openDatabase } from '../src/db/open.js';
+import type { ServerOptions } from '../src/db/options.js';
+import { clusterOn } from './support/cluster.js';
+import { H2Client } from './support/cluster-client.js';
+import { describeDatabase } from './support/database-contract.js';
+import { findServer, type TestServer } from './support/servers.js';
+import { until } from './support/until.js';
+
+const command = ['pgbouncer', '/usr/sbin/pgbouncer'].find(
+  (name) => spawnSync(name, ['--version']).status === 0,
+);
+const server = await findServer('postgres');
+const skip = whatIsMissing();
+
+function whatIsMissing(): string | false {
+  if (command === undefined) return 'NO PGBOUNCER HERE: run test/programs.sh as root';
+  return typeof server === 'string' ? server : false;
+}
+
+/** As many as one pool of the contract's has; two processes with 10 each have to share them. */
+const shared = 4;
+
+/**
+ * As Debian ships it, but for who may do what: nothing is set for Herald's sake. When PostgreSQL has
+ * no connection left for it, which other tests may take, it tries again after a second and not 15.
+ */
+function settings({ host, port }: ServerOptions, folder: string, listenPort: number): string {
+  return `[databases]
+    * = host=${host} port=${port}
+    [pgbouncer]
+    listen_addr = 127.0.0.1
+    listen_port = ${listenPort}
+    unix_socket_dir =
+    auth_type = trust
+    auth_file = ${join(folder, 'users')}
+    pool_mode = transaction
+    default_pool_size = ${shared}
+    server_login_retry = 1
+    max_client_conn = 100`;
+}
+
+describe('postgres behind a pooler that shares connections between transactions', { skip }, () => {
+  const folder = mkdtempSync(join(tmpdir(), 'herald-pgbouncer-'));
+  let pooler: ChildProcess | undefined;
+  let port = 0;
+  let pooled: TestServer;
+
+  /** As a server of tests looks through the pooler, which would not tell that a database is missing. */
+  async function through(found: TestServer | string): Promise<TestServer> {
+    if (typeof found === 'string') throw new Error(found);
+    const { options, ...rest } = found;
+    await found.administer(`create database ${options.database}`);
+    return { ...rest, options: { ...options, host: '127.0.0.1', port, prepare: false } };
+  }
+
+  before(async () => {
+    if (typeof server === 'string') throw new Error(server);
+    port = await freePort();
+    const { username, password } = server.options;
+    chmodSync(folder, 0o755); // It gives up being root.
+    writeFileSync(join(folder, 'users'), `"${username}" "${password}"\n`);
+    writeFileSync(join(folder, 'settings'), settings(server.options, folder, port));
+    const user = process.getuid?.() === 0 ? ['-u', 'nobody'] : [];
+    pooler = spawn(command ?? '', [...user, join(folder, 'settings')]);
+    process.once('exit', () => pooler?.kill());
+    let said = '';
+    pooler.stderr?.on('data', (text) => {
+      said += text;
+    });
+    await until(() => {
+      if (pooler?.exitCode !== null) throw new Error(`pgbouncer did not start: ${said}`);
+      return said.includes('process up');
+    });
+    pooled = await through(server);
+    await migrate(pooled.options);
+  });
+
+  after(async () => {
+    const closed = pooler && once(pooler, 'close');
+    pooler?.kill();
+    await closed;
+    rmSync(folder, { recursive: true, force: true });
+    if (typeof server !== 'string') await server.drop();
+  });
+
+  describeDatabase('postgres', () => openDatabase(pooled.options), false);
+
+  test('two processes share it, and every event comes once and in order', async (t) => {
+    const cluster = await clusterOn(t, await through(await findServer('postgres')));
+    const env = { DB_PREPARE: 'false', DB_CONNECTIONS: '10' };
+    const key = await withAccounts(
+      loadConfig({ ...cluster.env, ...env }),
+      async ({ accounts, apiKeys }) => {
+        const ada = { username: 'ada', password: 'correct horse', firstName: 'A', lastName: 'B' };
+        await accounts.create(ada);
+        return (await apiKeys.create({ name: 'test', scopes: ['publish'] })).key;
+      },
+    );
+    const apps = [await cluster.start(env), await cluster.start(env)];
+    const clients = apps.map((app) => new H2Client(app.port, cluster.certificate));
+    t.after(() => {
+      for (const client of clients) client.close();
+    });
+    const streams = await Promise.all(
+      clients.map(async (client) => {
+        const bearer = await client.login('ada', 'correct horse');
+        const stream = await client.openStream('/stream/live', { bearer });
+        await stream.until((events) => events.length > 0);
+        return stream;
+      }),
+    );
+
+    const numbers = Array.from({ length: 100 }, (_, index) => index);
+    await Promise.all(
+      numbers.map((number) =>
+        until(async () => {
+          const answer = await clients[number % 2]?.ask('POST', '/events', {
+            bearer: key,
+            json: { to: 'all', data: number },
+            headers: { 'idempotency-key': String(number) },
+          });
+          if (answer?.status === 503) return false; // No connection for it in time: again.
+          assert.equal(answer?.status, 201);
+          return true;
+        }),
+      ),
+    );
+
+    for (const stream of streams) {
+      await stream.until((events) => events.filter(({ id }) => id !== undefined).length >= 100);
+      const ids = stream.events.flatMap(({ id }) => id ?? []);
+      assert.deepEqual(
+        ids.map((id) => Number(id.split('-')[1])),
+        numbers.map((number) => number + 1),
+      );
+    }
+  });
+});
+
+async function freePort(): Promise<number> {
+  const listener = createServer();
+  await new Promise<void>((resolve) => listener.listen(0, '127.0.0.1', resolve));
+  const { port } = listener.address() as AddressInfo; // It listens on TCP.
+  await new Promise((resolve) => listener.close(resolve));
+  return port;
+}

@@ -1,0 +1,143 @@
+import assert from 'node:assert/strict';
+import type { TestContext } from 'node:test';
+import { ApiKeys } from '../src/auth/api-keys.js';
+import { type Database, sql } from '../src/db/database.js';
+import { tables } from '../src/db/migration-list.js';
+import { silentLog } from '../src/log.js';
+import { EventLog } from '../src/stream/event-log.js';
+import { Neighbours } from '../src/stream/neighbours.js';
+import { Registry } from '../src/stream/registry.js';
+import { StreamTokens } from '../src/stream/stream-token.js';
+import { TableLog } from '../src/stream/table-log.js';
+import { client, newUser, opened, sessionsFor, sign } from './support/auth.js';
+import { testOnDialects } from './support/dialects.js';
+import { databaseFor } from './support/embedded.js';
+import { fillTables, hex } from './support/many-rows.js';
+import { analyze, scansIn } from './support/plans.js';
+import { Recorder } from './support/recorder.js';
+
+const test = await testOnDialects('plans of statements');
+
+const now = 1_800_000_000_000;
+const clock = () => now;
+
+async function filled(t: TestContext): Promise<Database> {
+  const db = await databaseFor(t);
+  await fillTables(db, now);
+  await analyze(db, tables);
+  return db;
+}
+
+/** Log in, refresh, be asked for by a bearer token, log out. */
+async function useAuth(t: TestContext, db: Database): Promise<void> {
+  const { sessions, users, time } = await sessionsFor(t, { db });
+  time.now = now;
+  const account = await newUser(users);
+  await users.findByName(account.username);
+  await users.find(account.id);
+  const first = await opened(sessions, account);
+  const second = await opened(sessions, account);
+  const renewed = await sessions.rotate(first.refreshToken, client, sign);
+  await sessions.rotate(first.refreshToken, client, sign); // Its answer was lost.
+  await sessions.live(renewed.sessionId);
+  await sessions.list(account.id);
+  await sessions.hasFrom(account.id, client.ipKey);
+  await sessions.end(second.sessionId, 'logout');
+  await sessions.endedSince(now - 5000);
+  await sessions.endedSince(now - 5000, hex('the last of a page', 32));
+  await users.replaceDigest(account.id, account.password, { hash: 'new', pepperVersion: 0 });
+  await sessions.endAll(account.id, 'password', {
+    first: (tx) => users.setPassword(account.id, { hash: 'two', pepperVersion: 0 }, tx),
+  });
+  await users.endAccessTokens(account.id);
+  await users.disable(account.id);
+  await users.enable(account.id);
+  await users.list({ afterId: account.id, limit: 10 });
+  time.now += 60_000;
+  await sessions.clean();
+  await users.delete(account.id);
+  const keys = new ApiKeys({ db, log: silentLog, clock });
+  const { key } = await keys.create({ name: 'plans', scopes: ['publish'] });
+  await keys.verify(key);
+}
+
+/** Mint, open, take over, release, renew, and what processes tell each other of it. */
+async function useStreams(db: Database): Promise<void> {
+  const lives = { lifeMs: 60_000, resumeWindowMs: 60_000, mode: 'resume' as const };
+  const tokens = new StreamTokens({ db, clock, ...lives });
+  const [user] = await db.query<{ id: number }>(
+    sql`select id from users where username_key = 'filler1'`,
+  );
+  const userId = String(user?.id);
+  const sessionId = hex('a session', 32);
+  for (let count = 0; count < 11; count += 1) await tokens.mint({ userId, sessionId });
+  const token = await tokens.mint({ userId, sessionId });
+  await tokens.open(await tokens.find(token), 'c1', 'e1-1');
+  await tokens.open(await tokens.find(token), 'c2', 'e1-1');
+  const { hash } = await tokens.find(token);
+  await tokens.isHolder(hash, 'c1');
+  await tokens.renew([hash, hex('another', 64)]);
+  await tokens.release(hash, 'c2');
+  const registry = new Registry({
+    limits: { streamsMax: 10, perUserMax: 10, perIpMax: 10 },
+    uptime: clock,
+  });
+  const neighbours = await Neighbours.start({ db, registry, tokens, log: silentLog, clock });
+  await neighbours.beat();
+  await neighbours.close();
+  await tokens.revoke([sessionId]);
+  await tokens.sweep();
+}
+
+/** Publish, follow, replay, find a start, trim. */
+async function useLog(db: Database): Promise<void> {
+  const store = await TableLog.open(db, { clock, newEpoch: 'e1' });
+  const limits = { ageMaxMs: 1e12, eventsMax: 19_990, bytesMax: 1e12 };
+  const log = await EventLog.open({ store, log: silentLog, clock, limits });
+  const event = { audiences: ['u:1', 'all'], type: 'note', data: '1', expiresAt: undefined };
+  const idempotency = { keyHash: hex('key', 64), bodyHash: hex('body', 64) };
+  await log.append({ events: [event, event], idempotency });
+  await log.catchUp();
+  const audiences = ['all', 'u:1', 's:1'];
+  await store.readAll(19_990, 20_000);
+  await store.read(audiences, 100, { eventsMax: 128, bytesMax: 65_536 });
+  await log.startFor(audiences, 'e1-1');
+  await log.startFor(audiences, undefined);
+  await log.trim();
+  await store.sweepKeys(clock());
+}
+
+test('every lookup of the hot paths is by an index', async (t) => {
+  const db = await filled(t);
+  const recorder = new Recorder(db);
+
+  await useAuth(t, recorder);
+  await useStreams(recorder);
+  await useLog(recorder);
+
+  const lookups = [...recorder.statements].filter(([text]) => !text.startsWith('insert '));
+  const found: string[] = [];
+  for (const [text, statement] of lookups) {
+    for (const scan of await scansIn(db, statement)) found.push(`${scan}: ${text}`);
+  }
+  assert.deepEqual(found, []);
+  assert.ok(lookups.length > 40, `${lookups.length} statements were seen`);
+  const read = lookups.map(([text]) => text).join('\n');
+  for (const table of tables) assert.match(read, new RegExp(`\\b${table}\\b`));
+});
+
+test('a lookup without an index is noticed', async (t) => {
+  const db = await filled(t);
+
+  const lookups = [
+    sql`select id from users where first_name = ${'nobody'}`,
+    sql`select id from sessions where ip_key = ${'nowhere'} limit 1`,
+    sql`update sessions set user_agent = null where ip_key = ${'nowhere'}`,
+    sql`delete from events where type = ${'nothing'}`,
+    sql`select s.id from sessions s join users u on u.id = s.user_id where s.ip_key = ${'x'}`,
+  ];
+
+  for (const lookup of lookups) {
+    assert.notDeepEqual(await scansIn(db, lookup), [], lookup.texts.join('?'));
+  }
+});

@@ -1,0 +1,181 @@
+import assert from 'node:assert/strict';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { type AddressInfo, connect, createServer } from 'node:net';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { Page } from './support/event-source.js';
+import { H2Client } from './support/h2-client.js';
+import { tempFolder } from './support/process.js';
+import { type System, startSystem } from './support/system.js';
+import { until } from './support/until.js';
+
+/** A proxy, and how it is started on its recipe in docs/operations.md. */
+interface Proxy {
+  readonly name: string;
+  /** Marks its recipe. */
+  readonly language: string;
+  readonly versionFlag: string;
+  /** The whole configuration, from the recipe. Everything it writes goes into `folder`. */
+  readonly around: (recipe: string, folder: string) => string;
+  readonly args: (config: string, folder: string) => string[];
+}
+
+const proxies: readonly Proxy[] = [
+  {
+    ...{ name: 'nginx', language: 'nginx', versionFlag: '-v' },
+    around(recipe, folder) {
+      mkdirSync(join(folder, 'temp'));
+      const temp = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map(
+        (name) => `${name}_temp_path ${folder}/temp/${name};`,
+      );
+      return `daemon off; pid ${folder}/pid; worker_processes 1;
+        events {}
+        http { access_log off; ${temp.join(' ')}
+        ${recipe} }`;
+    },
+    args: (config, folder) => ['-p', folder, '-c', config, '-e', 'stderr'],
+  },
+  {
+    ...{ name: 'haproxy', language: 'haproxy', versionFlag: '-v' },
+    around: (recipe) => recipe,
+    args: (config) => ['-db', '-f', config],
+  },
+  {
+    ...{ name: 'caddy', language: 'caddy', versionFlag: 'version' },
+    around: (recipe) => `{\n admin off\n auto_https disable_redirects\n}\n${recipe}`,
+    args: (config) => ['run', '--adapter', 'caddyfile', '--config', config],
+  },
+];
+
+/** The path of its program here, if it has one. */
+function programOf({ name, versionFlag }: Proxy): string | undefined {
+  const paths = [name, `/usr/sbin/${name}`];
+  return paths.find((path) => spawnSync(path, [versionFlag]).status === 0);
+}
+
+/** The recipe in front of a system; answers its URL. */
+async function openProxy(t: TestContext, proxy: Proxy, system: System): Promise<string> {
+  const folder = tempFolder(t);
+  const port = await freePort();
+  const config = join(folder, 'config');
+  writeFileSync(config, proxy.around(recipe(proxy, system, port), folder));
+  const env = { ...process.env, HOME: folder, XDG_DATA_HOME: folder, XDG_CONFIG_HOME: folder };
+  const child = spawn(programOf(proxy) ?? '', proxy.args(config, folder), { env });
+  let said = '';
+  for (const output of [child.stdout, child.stderr]) {
+    output.on('data', (text) => {
+      said += text;
+    });
+  }
+  t.after(async () => {
+    const closed = once(child, 'close');
+    child.kill();
+    await closed;
+  });
+  await until(() => {
+    if (child.exitCode !== null) throw new Error(`${proxy.name} did not start: ${said}`);
+    return listens(port);
+  });
+  return `https://127.0.0.1:${port}`;
+}
+
+function recipe({ language }: Proxy, system: System, port: number): string {
+  const docs = readFileSync(new URL('../docs/operations.md', import.meta.url), 'utf8');
+  const [, text = ''] = new RegExp(`\`\`\`${language}\n([\\s\\S]*?)\`\`\``).exec(docs) ?? [];
+  const cert = join(system.folder, 'server.cert');
+  const key = join(system.folder, 'server.key');
+  const both = join(system.folder, 'both.pem');
+  writeFileSync(both, readFileSync(cert, 'utf8') + readFileSync(key, 'utf8'));
+  return text
+    .replaceAll('127.0.0.1:9001', new URL(system.url).host)
+    .replace('listen 443', `listen 127.0.0.1:${port}`)
+    .replace('bind :443', `bind 127.0.0.1:${port}`)
+    .replace('events.example.com {', `https://127.0.0.1:${port} {`)
+    .replace('/etc/ssl/events.example.com.pem', both)
+    .replace('/etc/ssl/events.example.com.cert', cert)
+    .replace('/etc/ssl/events.example.com.key', key)
+    .replace('/etc/herald/server.cert', cert)
+    .replace('retry: 5000', 'retry: 100');
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo; // It listens on TCP.
+  server.close();
+  await once(server, 'close');
+  return port;
+}
+
+function listens(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect(port, '127.0.0.1');
+    socket.once('connect', () => resolve(true)).once('error', () => resolve(false));
+    socket.once('connect', () => socket.destroy());
+  });
+}
+
+for (const proxy of proxies) {
+  const isHere = programOf(proxy) !== undefined;
+  const skip = isHere ? false : `NO ${proxy.name} HERE: run test/programs.sh as root`;
+
+  test(`through ${proxy.name}, streams flow and outlive a restart of Herald`, {
+    skip,
+  }, async (t) => {
+    const system = await startSystem(t, {
+      env: { TRUST_PROXY_HOPS: '1', STREAM_HEARTBEAT: '1000' },
+    });
+    const url = await openProxy(t, proxy, system);
+    const client = await H2Client.connect(url);
+    system.onClose(() => client.destroy());
+    const page = new Page(url + (await client.streamPath('ada')));
+    system.onClose(() => page.source.close());
+    await page.began(1);
+    const first = await system.publish('ada', 'before');
+    await page.until(() => page.ids.at(-1) === first || undefined);
+    const raw = await client.listen('bob');
+    await raw.until(() => raw.comments >= 1 || undefined); // A heartbeat is not held back.
+
+    await system.stop();
+    await page.until(() =>
+      page.dataOf('stream.close').find((data) => JSON.parse(data).code === 'refused'),
+    );
+    const away = await client.ask('GET', '/stream/live');
+    await system.startAgain();
+    await page.began(2);
+    const second = await system.publish('ada', 'after');
+    await page.until(() => page.ids.at(-1) === second || undefined);
+
+    assert.deepEqual(page.dataOf('message'), ['before', 'after']);
+    assert.deepEqual(page.openings[1], { resumed: true, reason: 'resumed', id: first });
+    assert.equal(away.status, 503);
+    assert.equal(away.headers['retry-after'], '5');
+  });
+
+  test(`through ${proxy.name}, Herald sees the address of the client, and lines as they come`, {
+    skip,
+  }, async (t) => {
+    const system = await startSystem(t, { env: { TRUST_PROXY_HOPS: '1' } });
+    const url = await openProxy(t, proxy, system);
+    const client = await H2Client.connect(url);
+    system.onClose(() => client.destroy());
+
+    const bearer = await client.accessToken('ada');
+    const { body: echo } = await client.ask('GET', '/anything', {
+      bearer,
+      headers: { 'x-forwarded-for': '203.0.113.9' },
+    });
+    const lines = Array.from({ length: 5000 }, () => '{"to":"all","data":"x"}\n').join('');
+    const { status, body } = await client.ask('POST', '/events', {
+      bearer: system.apiKey,
+      headers: { 'content-type': 'application/x-ndjson' },
+      body: lines,
+    });
+
+    assert.equal(echo['ip'], '127.0.0.1');
+    assert.equal(status, 201);
+    assert.equal(body['published'], 5000);
+  });
+}

@@ -1,0 +1,269 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { H2Stream } from './support/h2-client.js';
+import { type System, startSystem } from './support/system.js';
+
+/** Settles when the stream has the event with this id. */
+function has(stream: H2Stream, id: unknown): Promise<true> {
+  return stream.until(() => stream.ids.at(-1) === id || undefined);
+}
+
+/** A new event for ada that is the only one since `stream` was asked last: nothing else was written. */
+async function nothingCame(system: System, stream: H2Stream, before: string): Promise<void> {
+  const next = await system.publish('ada', 'next');
+  await has(stream, next);
+  const [earlier, later] = [before, next].map((id) => Number(id.split('-')[1]));
+  assert.equal(later, (earlier ?? 0) + 1);
+}
+
+test('a batch is written as one, in order, for several audiences', async (t) => {
+  const system = await startSystem(t);
+  const client = await system.connect();
+  const [ada, bob] = [await client.listen('ada'), await client.listen('bob')];
+  const { userIds } = system;
+
+  const { status, body } = await system.post([
+    { to: { users: [userIds.ada] }, data: 'a' },
+    { to: { users: [userIds.ada, userIds.bob, userIds.ada] }, data: 'b', type: 'both' },
+    { to: 'all', data: null },
+    { to: { users: [userIds.bob] }, data: '' },
+  ]);
+  const ids = body['ids'] as string[];
+  await Promise.all([has(ada, ids[2]), has(bob, ids[3])]);
+
+  assert.equal(status, 201);
+  assert.deepEqual(ada.ids, ids.slice(0, 3));
+  assert.deepEqual(bob.ids, ids.slice(1));
+  assert.deepEqual(ada.dataOf('both'), ['b']);
+  assert.deepEqual(bob.dataOf('message'), ['null', '']);
+});
+
+test('one event goes to a thousand users, and not to the thousand and first', async (t) => {
+  const system = await startSystem(t);
+  const client = await system.connect();
+  const [ada, bob] = [await client.listen('ada'), await client.listen('bob')];
+  const others = Array.from({ length: 999 }, (_, index) => String(index + 1000));
+
+  const { body } = await system.post({ to: { users: [...others, system.userIds.ada] }, data: 'x' });
+  await has(ada, body['id']);
+  const tooMany = { users: [...others, system.userIds.ada, '1'] };
+  const refused = await system.post({ to: tooMany, data: 'x' });
+  const after = await system.publish('bob', 'for bob');
+  await has(bob, after);
+
+  assert.deepEqual(ada.dataOf('message'), ['x']);
+  assert.deepEqual(bob.dataOf('message'), ['for bob']);
+  assert.equal(refused.status, 400);
+  assert.deepEqual(refused.body['info'], { field: 'to' });
+});
+
+test('an event for a session reaches the streams of that login alone', async (t) => {
+  const system = await startSystem(t);
+  const [here, there] = [await system.connect(), await system.connect()];
+  const [mine, other] = [await here.listen('ada'), await there.listen('ada')];
+  const me = await here.ask('GET', '/me', { bearer: await here.accessToken('ada') });
+
+  await system.post({ to: { sessions: [me.body['sessionId']] }, data: 'for one login' });
+  const last = await system.publish('ada', 'for all of her');
+  await Promise.all([has(mine, last), has(other, last)]);
+
+  assert.deepEqual(mine.dataOf('message'), ['for one login', 'for all of her']);
+  assert.deepEqual(other.dataOf('message'), ['for all of her']);
+});
+
+test('a volatile event has no id, is not repeated, and leaves no trace', async (t) => {
+  const system = await startSystem(t);
+  const client = await system.connect();
+  const stream = await client.listen('ada');
+  const first = await system.publish('ada', 'kept');
+  await has(stream, first);
+
+  const { body } = await system.post({ to: 'all', data: 'now', type: 'now', volatile: true });
+  await stream.event('now');
+  const again = await client.listen('ada', { 'last-event-id': first });
+  await nothingCame(system, stream, first);
+  await again.until(() => again.dataOf('message')[0]);
+
+  assert.deepEqual(body, { id: null });
+  assert.deepEqual(again.dataOf('now'), []);
+});
+
+test('an event that has expired is not repeated', async (t) => {
+  let ahead = 0;
+  const system = await startSystem(t, { clock: () => Date.now() + ahead });
+  const client = await system.connect();
+  const first = await system.publish('ada', 'first');
+  await system.publish('ada', 'for a minute', { expiresIn: 60_000 });
+  await system.publish('ada', 'for an hour', { expiresIn: 3_600_000 });
+
+  ahead = 60_001;
+  const stream = await client.listen('ada', { 'last-event-id': first });
+  await stream.until(() => stream.dataOf('message')[0]);
+
+  assert.deepEqual(stream.dataOf('message'), ['for an hour']);
+});
+
+test('an idempotency key makes a retry safe, and another body a conflict', async (t) => {
+  const system = await startSystem(t);
+  const client = await system.connect();
+  const stream = await client.listen('ada');
+  const event = { to: 'all', data: 1 };
+  const volatile = { to: 'all', data: 2, type: 'now', volatile: true };
+  const key = { 'idempotency-key': 'order 7' };
+
+  const first = await system.post([event, volatile], key);
+  const [again, atOnce] = await Promise.all([
+    system.post([event, volatile], key),
+    system.post([event, volatile], key),
+  ]);
+  const other = await system.post([event, event], key);
+  const [id] = first.body['ids'] as string[];
+  await nothingCame(system, stream, String(id));
+
+  assert.equal(first.status, 201);
+  assert.deepEqual([again.status, again.body], [201, first.body]);
+  assert.deepEqual([atOnce.status, atOnce.body], [201, first.body]);
+  assert.deepEqual(stream.dataOf('now'), ['2']);
+  assert.equal(other.status, 409);
+  assert.equal(other.body['name'], 'conflict');
+});
+
+const good = { to: 'all', data: 1 };
+const long = 'x'.repeat(65_537);
+// [what is wrong, the body, status, name, info]
+const refusals: readonly [string, unknown, number, string, object | undefined][] = [
+  ['nothing', undefined, 400, 'invalid_request', { field: 'event' }],
+  ['no event', [], 400, 'invalid_request', { max: 1000 }],
+  ['1001 events', Array(1001).fill(good), 400, 'invalid_request', { max: 1000 }],
+  [
+    'a field missing',
+    [good, { to: 'all' }],
+    400,
+    'missing_required_parameter',
+    { body: ['data'], index: 1 },
+  ],
+  [
+    'an unknown field',
+    [good, good, { ...good, id: 7 }],
+    400,
+    'invalid_request',
+    { field: 'event', index: 2 },
+  ],
+  [
+    'a type of ours',
+    [{ ...good, type: 'stream.open' }],
+    400,
+    'invalid_request',
+    { field: 'type', index: 0 },
+  ],
+  ['a type with a line end', { ...good, type: 'a\nb' }, 400, 'invalid_request', { field: 'type' }],
+  ['nobody', { to: { users: [] }, data: 1 }, 400, 'invalid_request', { field: 'to' }],
+  [
+    'everybody and somebody',
+    { to: { users: ['1'], sessions: ['1'] }, data: 1 },
+    400,
+    'invalid_request',
+    { field: 'to' },
+  ],
+  ['NUL', [good, { to: 'all', data: '\0' }], 400, 'invalid_request', { field: 'data', index: 1 }],
+  ['too long a life', { ...good, expiresIn: 1e12 }, 400, 'invalid_request', { field: 'expiresIn' }],
+  [
+    'data over its limit',
+    [good, { to: 'all', data: long }],
+    413,
+    'payload_too_large',
+    { field: 'data', index: 1 },
+  ],
+];
+
+test('what cannot be published is named, and nothing of it is written', async (t) => {
+  const system = await startSystem(t);
+  const client = await system.connect();
+  const stream = await client.listen('ada');
+  const before = await system.publish('ada', 'before');
+
+  for (const [what, json, status, name, info] of refusals) {
+    const answer = await system.post(json);
+
+    assert.equal(answer.status, status, what);
+    assert.equal(answer.body['name'], name, what);
+    assert.deepEqual(answer.body['info'], info, what);
+  }
+  await nothingCame(system, stream, before);
+});
+
+test('only an API key publishes', async (t) => {
+  const system = await startSystem(t);
+  const client = await system.connect();
+
+  const nobody = await client.ask('POST', '/events', { json: good });
+  const user = await client.ask('POST', '/events', {
+    json: good,
+    bearer: await client.accessToken('ada'),
+  });
+  const forged = await client.ask('POST', '/events', {
+    json: good,
+    bearer: `${system.apiKey.slice(0, -1)}${system.apiKey.endsWith('A') ? 'E' : 'A'}`,
+  });
+
+  assert.deepEqual([nobody.status, user.status, forged.status], [401, 401, 401]);
+  assert.ok(nobody.headers['www-authenticate']);
+});
+
+test('bodies under way are bounded together: more is refused for a moment, logins are not', async (t) => {
+  const system = await startSystem(t, { env: { PUBLISH_BODIES_LIMIT: '8388608' } });
+  const [slow, client] = [await system.connect(), await system.connect()];
+  const bearer = system.apiKey;
+  const json = { to: 'all', data: 'x' };
+  const publish = () => client.ask('POST', '/events', { bearer, json });
+  const begun = slow.session.request({
+    ...{ ':method': 'POST', ':path': '/events', authorization: `Bearer ${bearer}` },
+    ...{ 'content-type': 'application/json', 'content-length': '8388608' },
+  });
+  begun.on('error', () => {}); // It is cut below.
+  begun.write('[');
+  let refused = await publish();
+  while (refused.status === 201) refused = await publish(); // Until the slow one has begun.
+
+  const headers = { 'content-type': 'application/x-ndjson' };
+  const lines = await client.ask('POST', '/events', { bearer, headers, body: '{}' });
+  const login = await client.login('ada');
+  slow.destroy();
+  let after = await publish();
+  while (after.status === 503) after = await publish();
+  const body = '{"to":"all","data":"x"}';
+  const statuses = []; // Of more than there is room for at once.
+  for (let count = 0; count < 10; count += 1) {
+    statuses.push((await client.ask('POST', '/events', { bearer, headers, body })).status);
+  }
+
+  for (const { status, body, headers } of [refused, lines]) {
+    assert.deepEqual([status, body['name']], [503, 'service_unavailable']);
+    assert.equal(headers['retry-after'], '1');
+  }
+  assert.ok(login.accessToken);
+  assert.equal(after.status, 201);
+  assert.deepEqual(statuses, Array(10).fill(201));
+});
+
+test('many publishers at once: every event once, in one order for all', async (t) => {
+  const system = await startSystem(t);
+  const client = await system.connect();
+  const streams = [await client.listen('ada'), await client.listen('bob')];
+
+  const answers = await Promise.all(
+    Array.from({ length: 500 }, (_, index) => system.post({ to: 'all', data: String(index) })),
+  );
+  const ids = answers.map(({ body }) => String(body['id']));
+  await Promise.all(
+    streams.map((stream) => stream.until(() => stream.ids.length === 500 || undefined)),
+  );
+
+  assert.equal(new Set(ids).size, 500);
+  for (const stream of streams) {
+    assert.deepEqual(
+      stream.ids,
+      [...ids].sort((a, b) => Number(a.split('-')[1]) - Number(b.split('-')[1])),
+    );
+  }
+});

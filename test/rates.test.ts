@@ -1,0 +1,104 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { Page } from './support/event-source.js';
+import type { Answer, H2Client } from './support/h2-client.js';
+import { passwordOf } from './support/seed.js';
+import { startSystem } from './support/system.js';
+
+const three = '3/3600000';
+
+// [what may be done three times, the setting, one try, what it answers while it may]
+const limited: readonly [string, string, (client: H2Client) => Promise<Answer>, number][] = [
+  [
+    'logins of an address',
+    'LOGIN_IP_RATE',
+    (client) =>
+      client.ask('POST', '/login', { json: { username: 'ada', password: passwordOf('ada') } }),
+    200,
+  ],
+  [
+    'refreshes of an address',
+    'TOKEN_IP_RATE',
+    (client) => client.ask('POST', '/token', { json: { token: 'none of ours' } }),
+    401,
+  ],
+  [
+    'stream tokens of a user',
+    'STREAM_TOKEN_USER_RATE',
+    async (client) =>
+      client.ask('POST', '/stream/token', { bearer: await client.accessToken('ada') }),
+    200,
+  ],
+  [
+    'streams opened with a stream token',
+    'STREAM_OPEN_IP_RATE',
+    (client) => client.ask('GET', '/stream/live/none-of-ours'),
+    401,
+  ],
+  [
+    'streams opened with an access token',
+    'STREAM_OPEN_IP_RATE',
+    (client) => client.ask('GET', '/stream/live', { bearer: 'none of ours' }),
+    401,
+  ],
+];
+
+for (const [what, setting, attempt, status] of limited) {
+  test(`${what}: ${setting} many, the next is 429 with the time to come back`, async (t) => {
+    const system = await startSystem(t, { env: { [setting]: three } });
+    const client = await system.connect();
+
+    const answers: Answer[] = [];
+    for (let count = 0; count < 4; count += 1) answers.push(await attempt(client));
+
+    assert.deepEqual(
+      answers.map((answer) => answer.status),
+      [status, status, status, 429],
+    );
+    const refused = answers[3];
+    assert.equal(refused?.body['name'], 'too_many_requests');
+    const info = refused?.body['info'] as { retryAfter: number };
+    assert.ok(info.retryAfter > 1190 && info.retryAfter <= 1200, String(info.retryAfter));
+    assert.equal(refused?.headers['retry-after'], String(info.retryAfter));
+  });
+}
+
+test('the rate of stream tokens is that of a user, not of an address', async (t) => {
+  const system = await startSystem(t, { env: { STREAM_TOKEN_USER_RATE: three } });
+  const client = await system.connect();
+  for (let count = 0; count < 3; count += 1) await client.streamPath('ada');
+
+  await assert.rejects(client.streamPath('ada'), /too_many_requests/);
+  assert.match(await client.streamPath('bob'), /^\/stream\/live\//);
+});
+
+test('a good stream token over the rate is refused, and open streams stay', async (t) => {
+  const system = await startSystem(t, { env: { STREAM_OPEN_IP_RATE: '1/3600000' } });
+  const client = await system.connect();
+  const stream = await client.listen('ada');
+
+  const path = await client.streamPath('ada');
+  const { status } = await client.ask('GET', path);
+
+  assert.equal(status, 429);
+  assert.equal(stream.isOver, false);
+});
+
+for (const protocol of ['h2', 'http/1.1'] as const) {
+  test(`EventSource over the rate is asked over ${protocol} to come back, and does`, async (t) => {
+    const env = { STREAM_OPEN_IP_RATE: '1/5000' };
+    const system = await startSystem(t, { env, random: () => 0 }); // Ten seconds, the least.
+    const client = await system.connect();
+    const path = await client.streamPath('ada');
+    await client.listen('bob');
+
+    const page = new Page(`${system.url}${path}`, { protocol });
+    system.onClose(() => page.source.close());
+    const closing = await page.event('stream.close');
+    const opening = await page.began(1);
+
+    assert.deepEqual(JSON.parse(closing.data), { code: 'refused', reconnect: true });
+    assert.equal(opening.reason, 'fresh');
+    assert.deepEqual(page.network.statuses, [200, 200]);
+  });
+}

@@ -1,0 +1,193 @@
+import assert from 'node:assert/strict';
+import { type ChildProcessWithoutNullStreams, spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { cpSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { delimiter, dirname, join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { settingNames } from '../src/config.js';
+import { outcomeOf, tempFolder } from './support/process.js';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+const readme = readFileSync(join(root, 'README.md'), 'utf8');
+const noCurl = spawnSync('curl', ['--version']).error === undefined ? false : 'no curl here';
+
+/** A copy of the project as a newcomer has it, and the port that stands in for 9001. */
+interface Clone {
+  readonly folder: string;
+  readonly port: number;
+}
+
+test('the README works as it is written', { skip: noCurl }, async (t) => {
+  const clone = await makeClone(t);
+  const [start = '', ...blocks] = blocksOf('sh').slice(0, -1); // The last is the test command.
+  const listen = blocks.findIndex((block) => block.startsWith('curl -N'));
+  assert.match(start, /^npm ci && npm start$/);
+  assert.ok(listen > 0);
+
+  const server = run(t, clone, start);
+  const welcome = await textFrom(server, /data\/publish\.key[\s\S]*\n/);
+  assert.match(welcome, new RegExp(`https://localhost:${clone.port}`));
+
+  await t.test('log in, listen', async () => {
+    const second = blocks.slice(0, listen).join('\n');
+    const stream = run(t, clone, `${second}\n${blocks[listen]}`);
+    const text = await textFrom(stream, /event: stream\.open\n.*\n\n/);
+    assert.match(text, /"accessToken":.*"refreshToken":/);
+    assert.match(text, /"firstName":"John"/);
+
+    const third = await outcomeOf(run(t, clone, blocks.slice(listen + 1).join('\n')));
+
+    assert.equal(third.code, 0, third.err);
+    assert.match(third.out, /\{"id":"[^"]+-\d+"\}/);
+    assert.match(third.out, /\bada\b[\s\S]*Lovelace/);
+    assert.match(third.out, /\bhk_[0-9a-f]{16}_[\w-]{43}\b/);
+    await textFrom(stream, /^id: .+-\d+\nevent: greeting\ndata: \{"hello":"world"\}\n\n/m);
+  });
+
+  for (const [index, name] of ['a browser', 'Node'].entries()) {
+    await t.test(`listen in ${name}`, async () => {
+      writeFileSync(
+        join(clone.folder, 'listen.mjs'),
+        script(onPort(clone.port, blocksOf('js')[index] ?? '')),
+      );
+      const ca = join(clone.folder, 'certificate', 'server.cert');
+      const env = { NODE_EXTRA_CA_CERTS: ca, ACCESS_TOKEN: await accessToken(t, clone) };
+      const listener = run(t, clone, 'exec node listen.mjs', env);
+      // It says nothing when it has connected, so the event is repeated until it is heard.
+      let isOver = false;
+      const heard = textFrom(listener, /hello: 'world'/).finally(() => {
+        isOver = true;
+      });
+      const publishing = async (): Promise<void> => {
+        while (!isOver) await outcomeOf(run(t, clone, blocks[listen + 1] ?? ''));
+      };
+
+      await Promise.all([heard, publishing()]);
+    });
+  }
+});
+
+test('the settings in the README are settings, with the defaults of .env.example', () => {
+  const example = readFileSync(join(root, '.env.example'), 'utf8');
+  const known = settingNames();
+  const rows = [...readme.matchAll(/^\| (`[A-Z][^|]*) \| ([^|]*) \|/gm)];
+  assert.ok(rows.length > 20);
+
+  for (const [, left = '', right = ''] of rows) {
+    const [names, defaults] = [codesIn(left), codesIn(right)];
+    for (const [index, name] of names.entries()) {
+      assert.ok(known.includes(name), `${name} is no setting`);
+      if (names.length !== defaults.length || defaults[index]?.startsWith('<')) continue;
+      assert.match(example, new RegExp(`^${name}=${defaults[index]}$`, 'm'));
+    }
+  }
+});
+
+/** What stands between backticks. */
+function codesIn(text: string): string[] {
+  return [...text.matchAll(/`([^`]+)`/g)].map(([, code = '']) => code);
+}
+
+/** The blocks of a language, in order. */
+function blocksOf(language: string): string[] {
+  const pattern = new RegExp(`^\`\`\`${language}\\n([\\s\\S]*?)\\n\`\`\`$`, 'gm');
+  return [...readme.matchAll(pattern)].map(([, block = '']) => block);
+}
+
+async function makeClone(t: TestContext): Promise<Clone> {
+  const folder = tempFolder(t);
+  const files = ['package.json', 'tsconfig.json', 'tsconfig.build.json', 'src', 'fixtures'];
+  for (const file of files) cpSync(join(root, file), join(folder, file), { recursive: true });
+  mkdirSync(join(folder, 'certificate'));
+  symlinkSync(join(root, 'node_modules'), join(folder, 'node_modules'), 'dir');
+  return { folder, port: await freePort() };
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, 'localhost');
+  await once(server, 'listening');
+  const address = server.address();
+  server.close();
+  await once(server, 'close');
+  assert.ok(typeof address === 'object' && address !== null);
+  return address.port;
+}
+
+/** Runs text of the README by bash, as it is but for the port and for what `npm ci` has done. */
+function run(
+  t: TestContext,
+  { folder, port }: Clone,
+  text: string,
+  env: Record<string, string> = {},
+): ChildProcessWithoutNullStreams {
+  const command = onPort(port, text).replace('npm ci &&', 'npm run build &&');
+  const child = spawn('bash', ['--norc', '-euo', 'pipefail', '-c', command], {
+    cwd: folder,
+    // A group of its own, so that what bash has started ends with it.
+    detached: true,
+    env: { ...environment(), PORT: String(port), DRAIN_TIMEOUT: '1000', ...env },
+  });
+  child.stdin.end();
+  listenTo(child);
+  t.after(() => end(child));
+  return child;
+}
+
+function onPort(port: number, text: string): string {
+  return text.replaceAll('localhost:9001', `localhost:${port}`);
+}
+
+function environment(): Record<string, string> {
+  const { PATH = '', HOME = '' } = process.env;
+  const path = `${dirname(process.execPath)}${delimiter}${PATH}`; // `node` is the one we run on.
+  return { PATH: path, HOME, npm_config_update_notifier: 'false' };
+}
+
+async function end(child: ChildProcessWithoutNullStreams): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null || child.pid === undefined) return;
+  const ended = once(child, 'exit');
+  process.kill(-child.pid, 'SIGINT');
+  await ended;
+}
+
+/** What processes have said so far, on both outputs. */
+const said = new WeakMap<ChildProcessWithoutNullStreams, string>();
+
+function listenTo(child: ChildProcessWithoutNullStreams): void {
+  said.set(child, '');
+  for (const output of [child.stdout, child.stderr]) {
+    output.setEncoding('utf8').on('data', (chunk) => said.set(child, `${said.get(child)}${chunk}`));
+  }
+}
+
+/** All that a process has said, once the pattern is in it. Rejects when it ends before. */
+function textFrom(child: ChildProcessWithoutNullStreams, pattern: RegExp): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const look = (): void => {
+      const text = said.get(child) ?? '';
+      if (pattern.test(text)) resolve(text);
+    };
+    child.stdout.on('data', look);
+    child.stderr.on('data', look);
+    child.once('close', (code) =>
+      reject(new Error(`ended with ${code} before ${pattern}: ${said.get(child)}`)),
+    );
+    look();
+  });
+}
+
+/** The browser's snippet finds its class and its token as a page would; Node's has its own. */
+function script(snippet: string): string {
+  if (snippet.includes("from 'eventsource'")) return snippet;
+  const page = "import { EventSource } from 'eventsource';";
+  return `${page}\nconst accessToken = process.env.ACCESS_TOKEN;\n${snippet}`;
+}
+
+async function accessToken(t: TestContext, clone: Clone): Promise<string> {
+  const login = `curl -s --cacert certificate/server.cert https://localhost:9001/login \
+    --json '{"username": "test", "password": "test"}'`;
+  const { out } = await outcomeOf(run(t, clone, login));
+  return JSON.parse(out).accessToken;
+}

@@ -1,0 +1,245 @@
+import assert from 'node:assert/strict';
+import { type TestContext, test } from 'node:test';
+import { withDatabase } from '../src/commands/database.js';
+import { loadConfig } from '../src/config.js';
+import { sql } from '../src/db/database.js';
+import { collectingLog } from './support/auth.js';
+import type { H2Client, H2Stream, Login } from './support/h2-client.js';
+import { runSource } from './support/process.js';
+import { recordedLog } from './support/record.js';
+import { passwordOf, type Username } from './support/seed.js';
+import { type System, type SystemOptions, startSystem } from './support/system.js';
+import { until } from './support/until.js';
+
+/** A login with an open stream of its own. */
+interface Device extends Login {
+  readonly stream: H2Stream;
+}
+
+async function begin(t: TestContext, options: SystemOptions = {}) {
+  const lines: Record<string, unknown>[] = [];
+  const system = await startSystem(t, { log: collectingLog(lines), ...options });
+  return { system, lines, client: await system.connect() };
+}
+
+/** Why streams were closed before the last request to a path was answered. */
+function closedBefore(lines: readonly Record<string, unknown>[], route: string): unknown[] {
+  const end = lines.findLastIndex(
+    (line) => line['phrase'] === 'request' && line['route'] === route,
+  );
+  assert.ok(end >= 0);
+  const closed = lines.slice(0, end).filter(({ phrase }) => phrase === 'stream closed');
+  return closed.map(({ reason }) => reason);
+}
+
+async function streamTokenOf(client: H2Client, { accessToken }: Login): Promise<string> {
+  const { status, body } = await client.ask('POST', '/stream/token', { bearer: accessToken });
+  assert.equal(status, 200);
+  return String(body['streamToken']);
+}
+
+async function deviceOf(client: H2Client, username: Username): Promise<Device> {
+  const login = await client.login(username);
+  const stream = await client.openStream(`/stream/live/${await streamTokenOf(client, login)}`);
+  await stream.opening();
+  return { ...login, stream };
+}
+
+/** Whether anything can still be had with what this login was given. */
+async function livesOn(client: H2Client, { accessToken, refreshToken }: Login): Promise<boolean> {
+  const json = { token: refreshToken };
+  const answers = await Promise.all([
+    client.ask('GET', '/me', { bearer: accessToken }),
+    client.ask('POST', '/stream/token', { bearer: accessToken }),
+    client.ask('POST', '/token', { json }),
+  ]);
+  const statuses = new Set(answers.map(({ status }) => status));
+  assert.ok(statuses.size === 1 && (statuses.has(200) || statuses.has(401)), `${[...statuses]}`);
+  return statuses.has(200);
+}
+
+const scopes = [
+  ['session', [false, true, true]],
+  ['others', [true, false, true]],
+  ['all', [false, false, true]],
+] as const;
+
+for (const [scope, alive] of scopes) {
+  test(`logging out ${scope} ends the streams and tokens of what it ends, and no others`, async (t) => {
+    const { client, lines } = await begin(t);
+    const devices = [
+      await deviceOf(client, 'ada'),
+      await deviceOf(client, 'ada'),
+      await deviceOf(client, 'bob'),
+    ];
+    const [mine] = devices as [Device];
+
+    const answer = await client.ask('POST', '/logout', {
+      bearer: mine.accessToken,
+      json: { scope },
+    });
+
+    assert.equal(answer.status, 204);
+    const ended = alive.filter((isAlive) => !isAlive);
+    assert.deepEqual(
+      closedBefore(lines, '/logout'),
+      ended.map(() => 'revoked'),
+    );
+    for (const [index, device] of devices.entries()) {
+      if (alive[index] === true) continue;
+      assert.deepEqual(await device.stream.closing(), { code: 'revoked', reconnect: false });
+    }
+    const lives = await Promise.all(devices.map((device) => livesOn(client, device)));
+    assert.deepEqual(lives, alive);
+    assert.deepEqual(
+      devices.map(({ stream }) => !stream.isOver),
+      alive,
+    );
+  });
+}
+
+test('a refresh token shown again after its grace ends its session with its streams', async (t) => {
+  let now = Date.now();
+  const { client, lines } = await begin(t, { clock: () => now });
+  const stolen = await deviceOf(client, 'ada');
+  const other = await deviceOf(client, 'ada');
+  const json = { token: stolen.refreshToken };
+  const renewed = await client.ask('POST', '/token', { json });
+  now += 11_000;
+
+  const again = await client.ask('POST', '/token', { json });
+
+  assert.equal(again.status, 401);
+  assert.deepEqual(closedBefore(lines, '/token'), ['revoked']);
+  assert.deepEqual(await stolen.stream.closing(), { code: 'revoked', reconnect: false });
+  assert.equal(await livesOn(client, renewed.body as unknown as Login), false);
+  assert.equal(await livesOn(client, other), true);
+  assert.equal(other.stream.isOver, false);
+});
+
+test('a logout leaves no stream token of its session in the database', async (t) => {
+  const { system, client } = await begin(t);
+  const [mine, other] = [await client.login('ada'), await client.login('ada')];
+  for (const login of [mine, mine, other]) await streamTokenOf(client, login);
+  const left = () =>
+    withDatabase(loadConfig(system.env), recordedLog, (db) =>
+      db.query(sql`select token_hash from stream_tokens`),
+    );
+  assert.equal((await left()).length, 3);
+
+  await client.ask('POST', '/logout', { bearer: mine.accessToken });
+
+  await until(async () => (await left()).length === 1);
+});
+
+test('past the most sessions of a user the oldest ends with its stream', async (t) => {
+  const { client } = await begin(t, { env: { MAX_SESSIONS_PER_USER: '2' } });
+  const first = await deviceOf(client, 'ada');
+  const second = await deviceOf(client, 'ada');
+
+  await client.login('ada');
+
+  assert.deepEqual(await first.stream.closing(), { code: 'revoked', reconnect: false });
+  assert.equal(await livesOn(client, first), false);
+  assert.equal(await livesOn(client, second), true);
+});
+
+// What an operator does beside the server: with the command itself, or as it does.
+const operations = {
+  'npm run user -- passwd': async ({ env, folder: cwd }: System) => {
+    const input = 'another long password';
+    const { code, err } = await runSource('commands/user.ts', ['passwd', 'ada'], {
+      cwd,
+      env,
+      input,
+    });
+    assert.equal(code, 0, err);
+  },
+  disabling: (system: System) => system.operate(({ accounts }) => accounts.disable('ada')),
+  deletion: (system: System) => system.operate(({ accounts }) => accounts.delete('ada')),
+};
+
+for (const [what, operate] of Object.entries(operations)) {
+  test(`${what} beside the running server ends tokens at once and streams soon after`, async (t) => {
+    const { system, client } = await begin(t);
+    const devices = [await deviceOf(client, 'ada'), await deviceOf(client, 'ada')];
+    const other = await deviceOf(client, 'bob');
+    const unopened = await streamTokenOf(client, devices[0] as Device);
+
+    await operate(system);
+
+    for (const device of devices) assert.equal(await livesOn(client, device), false);
+    const late = await client.openStream(`/stream/live/${unopened}`);
+    assert.equal(late.status, 401);
+    for (const { stream } of devices) {
+      assert.deepEqual(await stream.closing(), { code: 'revoked', reconnect: false });
+    }
+    const json = { username: 'ada', password: passwordOf('ada') };
+    assert.equal((await client.ask('POST', '/login', { json })).status, 401);
+    assert.equal(other.stream.isOver, false);
+    assert.equal(await livesOn(client, other), true);
+  });
+}
+
+/** Two requests at once: which is first, and by how much, changes from round to round. */
+async function race<First, Second>(
+  round: number,
+  first: () => Promise<First>,
+  second: () => Promise<Second>,
+): Promise<[First, Second]> {
+  const turns = Math.floor(round / 2) % 12;
+  const later = async <Result>(start: () => Promise<Result>) => {
+    for (let turn = 0; turn < turns; turn += 1) await new Promise(setImmediate);
+    return start();
+  };
+  if (round % 2 === 0) return Promise.all([first(), later(second)]);
+  const [second_, first_] = await Promise.all([second(), later(first)]);
+  return [first_, second_];
+}
+
+for (const scope of ['session', 'all'] as const) {
+  test(`a hundred times a refresh races a logout of ${scope}: no token outlives the 204`, async (t) => {
+    const { client } = await begin(t);
+    let renewals = 0;
+    for (let round = 0; round < 100; round += 1) {
+      const login = await client.login('ada');
+      const json = { token: login.refreshToken };
+
+      const [refreshed, loggedOut] = await race(
+        round,
+        () => client.ask('POST', '/token', { json }),
+        () => client.ask('POST', '/logout', { bearer: login.accessToken, json: { scope } }),
+      );
+
+      assert.equal(loggedOut.status, 204);
+      assert.equal(await livesOn(client, login), false);
+      if (refreshed.status === 200) renewals += 1;
+      else assert.equal(refreshed.status, 401);
+      if (refreshed.status !== 200) continue;
+      assert.equal(await livesOn(client, refreshed.body as unknown as Login), false);
+    }
+    t.diagnostic(`${renewals} of 100 refreshes came before their logout`);
+  });
+}
+
+test('a hundred times a stream opens during a logout, and none outlives it', async (t) => {
+  const { client } = await begin(t);
+  let opened = 0;
+  for (let round = 0; round < 100; round += 1) {
+    const login = await client.login('ada');
+    const path = `/stream/live/${await streamTokenOf(client, login)}`;
+
+    const [stream, loggedOut] = await race(
+      round,
+      () => client.openStream(path),
+      () => client.ask('POST', '/logout', { bearer: login.accessToken }),
+    );
+
+    assert.equal(loggedOut.status, 204);
+    if (stream.status === 200) opened += 1;
+    else assert.equal(stream.status, 401);
+    await stream.over(); // It would never be, if it lived on.
+    assert.equal((await client.openStream(path)).status, 401);
+  }
+  t.diagnostic(`${opened} of 100 streams opened before their logout was through`);
+});

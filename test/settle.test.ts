@@ -1,0 +1,191 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { Agent, request } from 'node:https';
+import { type TestContext, test } from 'node:test';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
+import { selfSigned } from '../src/commands/self-signed.js';
+import { loadConfig } from '../src/config.js';
+import { HttpServer } from '../src/http/server.js';
+import { silentLog } from '../src/log.js';
+import { Metrics } from '../src/metrics.js';
+import { openStreaming } from '../src/stream/open.js';
+import { newUser, opened, sessionsFor } from './support/auth.js';
+import { H2Client } from './support/h2-client.js';
+import { until } from './support/until.js';
+
+const { certificate, privateKey } = selfSigned(['localhost', '127.0.0.1'], Date.now());
+
+/** Streams on a real server and database; everybody who names a session has it. */
+async function openServer(t: TestContext) {
+  const { db, clock, users, sessions } = await sessionsFor(t);
+  const sessionIds: string[] = [];
+  for (let count = 0; count < 20; count += 1) {
+    sessionIds.push((await opened(sessions, await newUser(users))).sessionId);
+  }
+  const config = loadConfig({
+    ...{ MAX_STREAMS_PER_USER: '1000000', MAX_STREAMS_PER_IP: '1000000' },
+    ...{ ACCEPT_RATE: '1000000/1000', ACCEPT_IP_RATE: '1000000/1000' },
+  });
+  const streaming = await openStreaming({
+    ...{ db, config, log: silentLog, clock, uptime: clock, random: Math.random, newEpoch: 'e' },
+    metrics: new Metrics(),
+    onReplaced() {},
+    access: {
+      user: async ({ headers }) => {
+        const session = await sessions.live(headers['x-session'] ?? '');
+        return { userId: session?.userId ?? '', sessionId: session?.id ?? '' };
+      },
+      publisher: async () => ({ keyId: 'k' }),
+      liveSession: (id) => sessions.live(id),
+      admitToken() {},
+      reportLeak() {},
+      admitStream() {},
+    },
+  });
+  const server = await HttpServer.listen({
+    ...{ key: privateKey, cert: certificate, host: '127.0.0.1', port: 0, log: silentLog },
+    ...{
+      routes: streaming.routes,
+      challenge: 'none',
+      corsOrigins: [],
+      isStrict: true,
+      trustProxyHops: 0,
+    },
+    limits: config.http.limits,
+  });
+  t.after(async () => {
+    await server.close(1000);
+    await streaming.close();
+  });
+  return { server, streaming, sessionIds };
+}
+
+/** Numbers from 0 to 1 that are the same for the same seed. */
+function randomFrom(seed: number): () => number {
+  let state = seed;
+  return () => {
+    state = (state * 1_664_525 + 1_013_904_223) % 4_294_967_296;
+    return state / 4_294_967_296;
+  };
+}
+
+/** One client after another that comes, stays a while or not, and goes in some way. */
+class Visitors {
+  readonly #url: string;
+  readonly #random: () => number;
+  readonly #sessionIds: readonly string[];
+  #client: H2Client | undefined;
+
+  constructor(port: number, sessionIds: readonly string[], random: () => number) {
+    this.#sessionIds = sessionIds;
+    this.#url = `https://127.0.0.1:${port}`;
+    this.#random = random;
+  }
+
+  async visit(): Promise<void> {
+    const path = this.#random() < 0.5 ? '/stream/live' : await this.#tokenPath();
+    if (this.#random() < 0.2) return this.#visitOverH1(path);
+    await this.#visitOverH2(path);
+  }
+
+  async leave(): Promise<void> {
+    await this.#client?.close();
+  }
+
+  async #tokenPath(): Promise<string> {
+    this.#client ??= await H2Client.connect(this.#url, { ca: certificate });
+    const { body } = await this.#client.ask('POST', '/stream/token', { headers: this.#headers });
+    return `/stream/live/${body['streamToken']}`;
+  }
+
+  async #visitOverH2(path: string): Promise<void> {
+    this.#client ??= await H2Client.connect(this.#url, { ca: certificate });
+    const client = this.#client;
+    const opening = client.openStream(path, this.#headers);
+    const how = this.#random();
+    if (how < 0.1) {
+      this.#client = undefined;
+      client.destroy(); // Before there is an answer.
+      return opening.then(() => {}).catch(() => {});
+    }
+    const stream = await opening;
+    if (how < 0.9) await stream.opening();
+    if (how < 0.2) this.#client = undefined;
+    if (how < 0.2) client.destroy();
+    else stream.cut();
+    await stream.over();
+  }
+
+  async #visitOverH1(path: string): Promise<void> {
+    const options = { headers: this.#headers, ca: certificate, agent: new Agent() };
+    const asked = request(this.#url + path, options);
+    const closed = new Promise((resolve) => asked.once('close', resolve));
+    asked.on('error', () => {}); // Its close follows.
+    asked.end();
+    if (this.#random() < 0.7) {
+      const [response] = await once(asked, 'response');
+      response.on('error', () => {});
+      await once(response, 'data');
+    }
+    asked.destroy();
+    await closed;
+  }
+
+  get #headers() {
+    const index = Math.floor(this.#random() * this.#sessionIds.length);
+    return { 'x-session': this.#sessionIds[index] };
+  }
+}
+
+/** Bytes in use after everything unused is gone. */
+function heapBytes(): number {
+  setFlagsFromString('--expose-gc');
+  const collect = runInNewContext('gc');
+  for (let round = 0; round < 3; round += 1) collect();
+  return process.memoryUsage().heapUsed;
+}
+
+/** Of the heap: caches and compiled code, whatever the number of visits. */
+const growthMax = 3 * 1024 * 1024;
+
+const timers = () => process.getActiveResourcesInfo().filter((name) => name === 'Timeout').length;
+
+test('when everybody has left, nothing is left of them', async (t) => {
+  const seed = Number(process.env['SETTLE_SEED'] ?? Date.now() % 1_000_000);
+  const visits = Number(process.env['SETTLE_VISITS'] ?? 1000);
+  t.diagnostic(`SETTLE_SEED=${seed} SETTLE_VISITS=${visits}`);
+  const { server, streaming, sessionIds } = await openServer(t);
+  const { registry, streams, eventLog } = streaming;
+  const random = randomFrom(seed);
+  const round = async (count: number) => {
+    const visitors = Array.from({ length: 8 }, () => new Visitors(server.port, sessionIds, random));
+    const event = { audiences: ['all'], type: undefined, data: 'x', expiresAt: undefined };
+    await Promise.all(
+      visitors.map(async (one) => {
+        for (let visit = 0; visit < count / visitors.length; visit += 1) {
+          await one.visit();
+          await eventLog.append({ events: [event], idempotency: undefined });
+          streams.tick();
+        }
+      }),
+    );
+    await Promise.all(visitors.map((one) => one.leave()));
+    await until(() => registry.isEmpty && server.connections === 0);
+    await streams.close(); // What is written back about tokens.
+  };
+  await round(visits / 2); // Code, caches and recent events are there after this.
+  const before = { heap: heapBytes(), timers: timers() };
+
+  await round(visits);
+
+  const after = { heap: heapBytes(), timers: timers() };
+  for (let wait = 0; wait < 100 && after.heap - before.heap > growthMax; wait += 1) {
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    after.heap = heapBytes();
+  }
+  t.diagnostic(`heap ${before.heap} → ${after.heap}, timers ${before.timers} → ${after.timers}`);
+  assert.equal(after.timers, before.timers);
+  assert.deepEqual(streams.readers, []);
+  assert.ok(after.heap - before.heap <= growthMax, `${after.heap - before.heap} bytes more`);
+});

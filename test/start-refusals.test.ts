@@ -1,0 +1,219 @@
+import assert from 'node:assert/strict';
+import { generateKeyPairSync } from 'node:crypto';
+import { existsSync, mkdirSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { selfSigned } from '../src/commands/self-signed.js';
+import { type LogLine, launch } from './support/launch.js';
+import { outcomeOf, runSource, startSource, tempFolder } from './support/process.js';
+import { prepare } from './support/seed.js';
+
+const secret = 'hex:8f1d4c7be2a9036577d0c1b2a3948576e5f60718293a4b5c6d7e8f9001122334';
+
+/** All that production asks for. */
+const sound = {
+  NODE_ENV: 'production',
+  HOST: '127.0.0.1',
+  PORT: '0',
+  ACCESS_TOKEN_SECRET: secret,
+  ACCESS_TOKEN_ISSUER: 'https://herald.example',
+  ACCESS_TOKEN_AUDIENCE: 'https://app.example',
+};
+
+const pem = (key: ReturnType<typeof generateKeyPairSync>['privateKey']) =>
+  key.export({ type: 'pkcs8', format: 'pem' }) as string;
+
+const { certificate, privateKey } = selfSigned(['localhost'], Date.now());
+/** What is in the folder beside the settings. */
+const files: Readonly<Record<string, string>> = {
+  'server.cert': certificate,
+  'server.key': privateKey,
+  'rsa-1024.key': pem(generateKeyPairSync('rsa', { modulusLength: 1024 }).privateKey),
+  'ec.key': pem(generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey),
+  'rubbish.key': 'not a key\n',
+};
+
+const ownFiles = { CERTIFICATE: 'server.cert', PRIVATE_KEY: 'server.key' };
+
+const asymmetric = (algorithm: string, file: string) => ({
+  ACCESS_TOKEN_ALGORITHM: algorithm,
+  ACCESS_TOKEN_PRIVATE_KEY_FILE: file,
+});
+
+// [what is weak, the settings, what is said, once each]
+const refusals: readonly [string, Record<string, string>, readonly RegExp[]][] = [
+  [
+    'no certificate',
+    { CERTIFICATE: 'none.cert', PRIVATE_KEY: 'none.key' },
+    [/- CERTIFICATE: none\.cert is not/, /- PRIVATE_KEY: none\.key is not/],
+  ],
+  [
+    'half a certificate',
+    { PRIVATE_KEY: 'none.key' },
+    [/none\.key is not there, only its other half server\.cert/],
+  ],
+  [
+    'a key that cannot be read',
+    { PRIVATE_KEY: 'folder' },
+    [/^Cannot read folder \(EISDIR\): set CERTIFICATE and PRIVATE_KEY$/m, /because: EISDIR/],
+  ],
+  [
+    'a database that is none',
+    { DB_STORAGE: 'rubbish.key' },
+    [/^Cannot open database .*rubbish\.key: it is not an SQLite/m],
+  ],
+  [
+    'a short secret',
+    { ACCESS_TOKEN_SECRET: 'x7'.repeat(15) },
+    [/ACCESS_TOKEN_SECRET must have 32/],
+  ],
+  ['a secret of one letter', { ACCESS_TOKEN_SECRET: 'x'.repeat(64) }, [/ACCESS_TOKEN_SECRET must/]],
+  [
+    'the secret of a manual',
+    { ACCESS_TOKEN_SECRET: 'your-256-bit-secret-your-256-bit-secret' },
+    [/ACCESS_TOKEN_SECRET must be random/],
+  ],
+  [
+    'a secret too short for HS512',
+    { ACCESS_TOKEN_ALGORITHM: 'HS512' },
+    [/64 bytes or more for HS512/],
+  ],
+  ['a weak secret of before', { ACCESS_TOKEN_PREVIOUS_SECRETS: 'old' }, [/PREVIOUS_SECRETS: one/]],
+  ['a public key as secret', { ACCESS_TOKEN_SECRET: files['ec.key'] ?? '' }, [/not a PEM file/]],
+  ['a short RSA key', asymmetric('RS256', 'rsa-1024.key'), [/an RSA key of 2048 bits or more/]],
+  ['a key for something else', asymmetric('RS256', 'ec.key'), [/RS256 needs an RSA key/]],
+  ['a curve for something else', asymmetric('ES384', 'ec.key'), [/ES384 needs an EC key/]],
+  ['a key that is none', asymmetric('ES256', 'rubbish.key'), [/not an unencrypted PEM key/]],
+  ['both families', { ACCESS_TOKEN_PRIVATE_KEY_FILE: 'ec.key' }, [/does not go with HS256/]],
+  ['a cheap hash', { ARGON2_MEMORY_KIB: '8192' }, [/ARGON2_MEMORY_KIB must be 19456 or more/]],
+  [
+    'nothing but faults',
+    {
+      ...{ ACCESS_TOKEN_SECRET: '', ACCESS_TOKEN_ISSUER: '', ACCESS_TOKEN_AUDIENCE: '' },
+      ...{ ACCESS_TOKEN_ALGORITHM: 'none', ARGON2_TIME: '0', CORS_ORIGINS: '*', DB_DIALECT: 'x' },
+      ...{ CERTIFICATE: 'none.cert', PRIVATE_KEY: 'none.key' },
+    },
+    [
+      ...[/ACCESS_TOKEN_SECRET is required/, /ACCESS_TOKEN_ISSUER is/, /ACCESS_TOKEN_AUDIENCE is/],
+      ...[
+        /ACCESS_TOKEN_ALGORITHM must/,
+        /ARGON2_TIME must/,
+        /CORS_ORIGINS must/,
+        /DB_DIALECT must/,
+        /CERTIFICATE: none\.cert is not/,
+        /PRIVATE_KEY: none\.key is not/,
+      ],
+    ],
+  ],
+];
+
+for (const [what, env, messages] of refusals) {
+  test(`with ${what} a server in production does not start, and says why`, async (t) => {
+    const cwd = tempFolder(t);
+    for (const [name, content] of Object.entries(files)) writeFileSync(join(cwd, name), content);
+    mkdirSync(join(cwd, 'folder'));
+
+    const { code, out, err } = await runSource('server.ts', [], {
+      cwd,
+      env: { ...sound, ...ownFiles, ...env },
+    });
+
+    assert.equal(code, 1);
+    for (const message of messages) assert.match(err, message);
+    assert.equal(/^\s+at /m.test(err), false, err);
+    for (const value of Object.values(env)) {
+      if (value.length >= 16) assert.equal(`${out}${err}`.includes(value), false);
+    }
+  });
+}
+
+test('with a thread that does not load a server does not start, and does not try for ever', async (t) => {
+  const cwd = tempFolder(t);
+  for (const [name, content] of Object.entries(files)) writeFileSync(join(cwd, name), content);
+  const broken = join(cwd, 'broken.cjs');
+  writeFileSync(
+    broken,
+    `if (process.argv.some((it) => it.includes('auth/jobs'))) throw new Error('broken here');`,
+  );
+
+  const { code, out, err } = await runSource('server.ts', [], {
+    cwd,
+    env: { ...sound, ...ownFiles, NODE_OPTIONS: `--require ${broken}` },
+  });
+
+  assert.equal(code, 1);
+  assert.match(err, /^Cannot open pool: a thread did not load$/m);
+  assert.match(out, /broken here/); // The log says why.
+  assert.equal(out.includes('"listening"'), false);
+});
+
+test('in production no demo user, no secret and no key is made, and seeding is refused', async (t) => {
+  const cwd = tempFolder(t);
+  for (const [name, content] of Object.entries(files)) writeFileSync(join(cwd, name), content);
+  const env = { ...sound, ...ownFiles };
+
+  const seeded = await runSource('commands/seed.ts', [], { cwd, env });
+  const child = startSource('server.ts', [], { cwd, env });
+  const ending = outcomeOf(child);
+  await new Promise<void>((resolve) => {
+    child.stdout.on('data', (text) => String(text).includes('"listening"') && resolve());
+    child.once('close', () => resolve());
+  });
+  child.kill('SIGTERM');
+  const { code, out, err } = await ending;
+  const users = await runSource('commands/user.ts', ['list', '--json'], { cwd, env });
+
+  assert.equal(seeded.code, 1);
+  assert.match(seeded.err, /^Cannot seed: this is production/);
+  assert.equal(code, 0, err);
+  assert.equal(/demo|password/i.test(out), false);
+  assert.deepEqual([users.code, users.out], [0, '']);
+  assert.equal(existsSync(join(cwd, 'data', 'publish.key')), false);
+  assert.equal(readdirSync(join(cwd, 'data')).includes('access-token.secret'), false);
+});
+
+for (const [what, code, make] of [
+  ['a folder', 'EISDIR', (path: string) => mkdirSync(path)],
+  ['a link to nothing', 'ENOENT', (path: string) => symlinkSync('nothing', path)],
+] as const) {
+  test(`a .env that is ${what} is told in a line, and nothing is made`, async (t) => {
+    const cwd = tempFolder(t);
+    make(join(cwd, '.env'));
+
+    const server = await runSource('server.ts', [], { cwd });
+    const command = await runSource('commands/user.ts', ['list'], { cwd });
+
+    for (const { code: ended, err } of [server, command]) {
+      assert.equal(ended, 1);
+      assert.match(err, new RegExp(`^Cannot read \\.env: ${code}\n`));
+      assert.equal(/^\s+at /m.test(err), false);
+    }
+    assert.deepEqual(readdirSync(cwd), ['.env']);
+  });
+}
+
+test('the environment wins over .env', async (t) => {
+  const cwd = tempFolder(t);
+  writeFileSync(join(cwd, '.env'), 'PORT=many\nLOG_LEVEL=loud\nDB_DIALECT=oracle\n');
+
+  const { err } = await runSource('server.ts', [], { cwd, env: { PORT: '0', LOG_LEVEL: '' } });
+
+  assert.match(err, /1 problem.*\n- DB_DIALECT must be/);
+});
+
+test('a name in .env that is nearly a setting is warned of, with the one that was meant', async (t) => {
+  const { folder, env } = await prepare();
+  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  writeFileSync(join(folder, '.env'), 'DRAIN_TIMOUT=1\nWEB_PORT=80\n');
+  const lines: LogLine[] = [];
+  const onLine = (line: LogLine) => lines.push(line);
+
+  const server = await launch({ cwd: folder, env: { ...env, PROT: '1' }, onLine });
+  await server.end('SIGTERM');
+
+  const warnings = lines.filter(({ msg }) => msg === 'a name in .env is not a setting');
+  assert.deepEqual(
+    warnings.map(({ level, name, meant }) => [level, name, meant]),
+    [['warn', 'DRAIN_TIMOUT', 'DRAIN_TIMEOUT']],
+  );
+});

@@ -1,0 +1,61 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { existsSync, renameSync } from 'node:fs';
+import { type AddressInfo, createServer, type Socket } from 'node:net';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { outcomeOf, startSource, tempFolder } from './support/process.js';
+import { until } from './support/until.js';
+
+/** A server process in the middle of its start: its database takes the connection and is silent. */
+async function startingServer(t: TestContext) {
+  const sockets: Socket[] = [];
+  const database = createServer((socket) => {
+    sockets.push(socket.on('error', () => {}));
+  });
+  t.after(() => {
+    database.close();
+    for (const socket of sockets) socket.destroy();
+  });
+  database.listen(0, '127.0.0.1');
+  await once(database, 'listening');
+  const cwd = tempFolder(t);
+  const env = {
+    PORT: '0',
+    DB_DIALECT: 'postgres',
+    DB_PORT: String((database.address() as AddressInfo).port), // It listens on TCP.
+    DB_CONNECT_TIMEOUT: '600000', // Longer than any test: only a signal ends this start.
+  };
+  const child = startSource('server.ts', [], { cwd, env });
+  t.after(() => child.kill('SIGKILL'));
+  const ending = outcomeOf(child);
+  await Promise.race([once(database, 'connection'), ending]);
+  return { child, ending, cwd };
+}
+
+for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+  test(`${signal} ends a start at once, with exit code 0`, async (t) => {
+    const { child, ending } = await startingServer(t);
+
+    child.kill(signal);
+    const { code, out, err } = await ending;
+
+    assert.equal(code, 0, err);
+    assert.match(out, new RegExp(`"signal":"${signal}","msg":"stopped during the start"`));
+    assert.equal(err, '');
+  });
+}
+
+test('SIGHUP during a start opens the log files again, and the start goes on', async (t) => {
+  const { child, ending, cwd } = await startingServer(t);
+  const file = join(cwd, 'logs', 'combined.log');
+  renameSync(file, `${file}.1`);
+
+  child.kill('SIGHUP');
+  await until(() => existsSync(file) || child.exitCode !== null || child.signalCode !== null);
+
+  assert.equal(child.signalCode, null);
+  assert.ok(existsSync(file));
+  child.kill('SIGTERM');
+  assert.equal((await ending).code, 0);
+});

@@ -1,0 +1,192 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { H2Stream } from './support/h2-client.js';
+import { startSystem } from './support/system.js';
+import { until } from './support/until.js';
+
+/** Settles when the stream has the event with this id. */
+function has(stream: H2Stream, id: string): Promise<true> {
+  return stream.until(() => stream.ids.at(-1) === id || undefined);
+}
+
+test('two tabs of a user both receive, and closing one leaves the other', async (t) => {
+  const system = await startSystem(t);
+  const [here, there] = [await system.connect(), await system.connect()];
+  const first = await here.listen('ada');
+  const second = await there.listen('ada');
+
+  const both = await system.publish('ada', 'to both');
+  await Promise.all([has(first, both), has(second, both)]);
+  first.cut();
+  await first.over();
+  const one = await system.publish('ada', 'to one');
+  await has(second, one);
+
+  assert.deepEqual(first.dataOf('message'), ['to both']);
+  assert.deepEqual(second.dataOf('message'), ['to both', 'to one']);
+});
+
+test('a stream token that is opened elsewhere takes its stream along', async (t) => {
+  const system = await startSystem(t);
+  const client = await system.connect();
+  const path = await client.streamPath('ada');
+  const first = await client.openStream(path);
+  await first.opening();
+
+  const second = await client.openStream(path);
+  await second.opening();
+  const closing = await first.closing();
+  const id = await system.publish('ada', 'to the second');
+  await has(second, id);
+
+  assert.deepEqual(closing, { code: 'replaced', reconnect: false });
+  assert.deepEqual(first.dataOf('message'), []);
+  assert.ok((first.retries.at(-1) ?? 0) >= 60_000, 'or the two would chase each other');
+});
+
+test('a fetch-based client opens a stream with its access token', async (t) => {
+  const system = await startSystem(t);
+  const client = await system.connect();
+  const authorization = `Bearer ${await client.accessToken('ada')}`;
+
+  const stream = await client.openStream('/stream/live', { authorization });
+  const id = await system.publish('ada', { n: 1 }, { type: 'job.done' });
+  await has(stream, id);
+
+  assert.deepEqual(
+    stream.heard.find((event) => event.id === id),
+    {
+      type: 'job.done',
+      id,
+      data: '{"n":1}',
+    },
+  );
+});
+
+test('the head of a stream keeps proxies and caches away from it', async (t) => {
+  const system = await startSystem(t);
+  const client = await system.connect();
+
+  const { status, headers } = await client.listen('ada');
+
+  assert.equal(status, 200);
+  assert.equal(headers['content-type'], 'text/event-stream; charset=utf-8');
+  assert.equal(headers['cache-control'], 'no-cache, no-store, no-transform');
+  assert.equal(headers['x-accel-buffering'], 'no');
+  assert.equal(headers['content-encoding'], undefined);
+  assert.equal(headers['connection'], undefined);
+});
+
+test('a stream has no HEAD, and says so', async (t) => {
+  const system = await startSystem(t);
+  const client = await system.connect();
+  const answers = [];
+  for (const path of ['/stream/live', await client.streamPath('ada')]) {
+    for (const method of ['HEAD', 'DELETE', 'OPTIONS']) {
+      const { status, headers } = await client.ask(method, path);
+      answers.push([method, status, headers['allow']]);
+    }
+  }
+
+  const each = [
+    ['HEAD', 405, 'GET, OPTIONS'],
+    ['DELETE', 405, 'GET, OPTIONS'],
+    ['OPTIONS', 204, 'GET, OPTIONS'],
+  ];
+  assert.deepEqual(answers, [...each, ...each]);
+});
+
+test('the count of users comes to everybody when it changes, and says how many', async (t) => {
+  const system = await startSystem(t);
+  const client = await system.connect();
+  const ada = await client.listen('ada');
+  await ada.until(() => ada.dataOf('count').at(-1) === '1' || undefined);
+
+  const bob = await client.listen('bob');
+  await client.listen('ada'); // A second stream is no second user.
+  await bob.until(() => bob.dataOf('count').at(-1) === '2' || undefined);
+  await ada.until(() => ada.dataOf('count').at(-1) === '2' || undefined);
+  bob.cut();
+  await ada.until(() => ada.dataOf('count').at(-1) === '1' || undefined);
+
+  assert.deepEqual(ada.dataOf('count'), ['1', '2', '1']);
+});
+
+test('all addresses of an IPv6 network (/64) are one place', async (t) => {
+  const env = { MAX_STREAMS_PER_IP: '2', TRUST_PROXY_HOPS: '1' };
+  const system = await startSystem(t, { env });
+  const client = await system.connect();
+  const from = async (address: string) => {
+    const path = await client.streamPath('ada');
+    return (await client.openStream(path, { 'x-forwarded-for': address })).outcome();
+  };
+
+  const [first, second] = [await from('2001:db8::1'), await from('2001:db8::2')];
+  const [third, neighbour] = [await from('2001:db8::3'), await from('2001:db8:0:1::1')];
+
+  assert.deepEqual([first, second, third, neighbour], ['open', 'open', 'refused', 'open']);
+});
+
+const limits = [
+  ['a user', { MAX_STREAMS_PER_USER: '2' }, 429, 'too_many_streams', { limit: 'user' }],
+  ['an address', { MAX_STREAMS_PER_IP: '2' }, 429, 'too_many_streams', { limit: 'ip' }],
+  ['the server', { MAX_STREAMS: '2' }, 503, 'service_unavailable', undefined],
+] as const;
+
+for (const [whose, env, status, name, info] of limits) {
+  test(`streams of ${whose}: the last is had, one more is refused, a slot freed is taken`, async (t) => {
+    const system = await startSystem(t, { env });
+    const client = await system.connect();
+    const streams = [await client.listen('ada'), await client.listen('ada')];
+    const path = await client.streamPath('ada');
+
+    const refused = await client.ask('GET', path, { headers: { accept: '*/*' } });
+    const soft = await client.openStream(path);
+    const closing = await soft.closing();
+
+    assert.equal(refused.status, status);
+    assert.equal(refused.body['name'], name);
+    assert.deepEqual(refused.body['info'], info);
+    assert.match(refused.headers['retry-after'] ?? '', /^[1-3]\d$/);
+    assert.equal(soft.status, 200);
+    assert.deepEqual(closing, { code: 'refused', reconnect: true });
+    assert.ok(soft.retries.every((retryMs) => retryMs >= 10_000 && retryMs <= 30_000));
+    assert.equal(soft.retries.length, 1);
+
+    streams[0]?.cut();
+    let next = await client.openStream(path);
+    await until(async () => {
+      if ((await next.outcome()) !== 'refused') return true;
+      next = await client.openStream(path);
+      return false;
+    });
+    const id = await system.publish('ada', 'to who is there');
+    await has(next, id);
+  });
+}
+
+test('a limit of one user leaves others alone', async (t) => {
+  const system = await startSystem(t, { env: { MAX_STREAMS_PER_USER: '1' } });
+  const client = await system.connect();
+
+  const ada = await client.listen('ada');
+  const bob = await client.listen('bob');
+  const again = await client.openStream(await client.streamPath('ada'));
+
+  assert.deepEqual(await again.closing(), { code: 'refused', reconnect: true });
+  assert.ok(!ada.isOver && !bob.isOver);
+});
+
+test('whoever opens many streams at once gets no more than the limit', async (t) => {
+  const system = await startSystem(t, { env: { MAX_STREAMS_PER_USER: '5' } });
+  const client = await system.connect();
+  const authorization = `Bearer ${await client.accessToken('ada')}`;
+
+  const opened = await Promise.all(
+    Array.from({ length: 20 }, () => client.openStream('/stream/live', { authorization })),
+  );
+  const outcomes = await Promise.all(opened.map((stream) => stream.outcome()));
+
+  assert.equal(outcomes.filter((outcome) => outcome === 'open').length, 5);
+  assert.equal(outcomes.filter((outcome) => outcome === 'refused').length, 15);
+});

@@ -1,0 +1,24 @@
+import { existsSync } from 'node:fs';
+import type { TestContext } from 'node:test';
+import { chromium, type Page } from 'playwright-core';
+
+/** The path of a browser that is installed here; test/browser.sh brings Debian's. */
+export function findChromium(): string | undefined {
+  const names = ['chromium', 'chromium-browser', 'google-chrome'];
+  return names.map((name) => `/usr/bin/${name}`).find((path) => existsSync(path));
+}
+
+/** Shows `url` in a headless Chromium, to which any certificate will do. Gone after the test. */
+export async function openPage(t: TestContext, executablePath: string, url: string): Promise<Page> {
+  const browser = await chromium.launch({
+    executablePath,
+    chromiumSandbox: process.getuid?.() !== 0, // It will not have root in its sandbox.
+    timeout: 60_000,
+    args: ['--no-first-run', '--disable-background-networking', '--disable-component-update'],
+  });
+  t.after(() => browser.close());
+  const page = await browser.newPage({ ignoreHTTPSErrors: true });
+  page.setDefaultTimeout(60_000);
+  await page.goto(url);
+  return page;
+}

@@ -1,0 +1,166 @@
+import assert from 'node:assert/strict';
+import { createHmac, generateKeyPairSync, type KeyObject, sign as signBytes } from 'node:crypto';
+
+/** A good token's parts; the key is the server's own. */
+export interface GoodToken {
+  readonly secret: Uint8Array;
+  readonly header: { readonly alg: string; readonly typ: string; readonly kid: string };
+  readonly claims: {
+    readonly sid: string;
+    readonly sub: string;
+    readonly iat: number;
+    readonly exp: number;
+    readonly aud: string;
+    readonly iss: string;
+  };
+}
+
+/** What is wrong with it, and the token; not always text. */
+export type Forged = readonly [string, unknown];
+
+const rsa = generateKeyPairSync('rsa', { modulusLength: 2048 });
+const rsaPublicPem = rsa.publicKey.export({ type: 'spki', format: 'pem' }).toString();
+const stranger = Buffer.alloc(64, 'a key of somebody else');
+
+const encode = (part: unknown) =>
+  Buffer.from(typeof part === 'string' ? part : JSON.stringify(part)).toString('base64url');
+
+/** A token by hand; a string goes in as it is, so that it need not be JSON. */
+export function forgeSecret(
+  head: unknown,
+  payload: unknown,
+  key: Uint8Array,
+  hash = 'sha256',
+): string {
+  const signed = `${encode(head)}.${encode(payload)}`;
+  return `${signed}.${createHmac(hash, key).update(signed).digest('base64url')}`;
+}
+
+/** The same, with the RSA padding of RS256. */
+export function forgePublic(head: unknown, payload: unknown, key: KeyObject): string {
+  const signed = `${encode(head)}.${encode(payload)}`;
+  return `${signed}.${signBytes('sha256', Buffer.from(signed), key).toString('base64url')}`;
+}
+
+/** Every token that an attacker is known to try on a server with an HS256 key. None is good. */
+export function forgedTokens(good: GoodToken): readonly Forged[] {
+  return [...oddForms(good), ...oddHeaders(good), ...oddKeys(good), ...oddClaims(good)];
+}
+
+const without = (claims: object, name: string) =>
+  Object.fromEntries(Object.entries(claims).filter(([key]) => key !== name));
+
+/** Another character in the last place whose extra bits mean nothing. */
+function respelled(segment = ''): string {
+  const alphabet = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_';
+  const last = alphabet.indexOf(segment.at(-1) ?? '');
+  const other = segment.slice(0, -1) + alphabet[last + 1];
+  assert.deepEqual(Buffer.from(other, 'base64url'), Buffer.from(segment, 'base64url'));
+  return other;
+}
+
+function oddForms({ secret, header, claims }: GoodToken): Forged[] {
+  const token = forgeSecret(header, claims, secret);
+  const [head, payload, signature] = token.split('.');
+  return [
+    ['nothing', ''],
+    ['no text', undefined],
+    ['dots alone', '..'],
+    ['two segments', `${head}.${payload}`],
+    ['four segments', `${token}.${signature}`],
+    ['a line break at the end', `${token}\n`],
+    ['a space in front', ` ${token}`],
+    ['bytes that are not ASCII', `${head}.${payload}.\u00e9`],
+    ['padding', `${token}=`],
+    ['base64 that is not for URLs', `${head}.${payload}.++//`],
+    ['another spelling of the same signature', `${head}.${payload}.${respelled(signature)}`],
+    [
+      'the payload of another token',
+      `${head}.${encode({ ...claims, sub: `${claims.sub}1` })}.${signature}`,
+    ],
+    ['more than 8 KiB', forgeSecret(header, { ...claims, firstName: 'x'.repeat(8192) }, secret)],
+  ];
+}
+
+function oddHeaders({ secret, header, claims }: GoodToken): Forged[] {
+  const forge = (head: unknown, hash?: string) => forgeSecret(head, claims, secret, hash);
+  const unsigned = (alg: unknown) => `${encode({ ...header, alg })}.${encode(claims)}.`;
+  const algs = ['none', 'None', 'NONE', 'nOnE', '', ['HS256'], null, 0, true];
+  const kids = [
+    ...['unknown', '', '../../../../dev/null', "x' union select 'key", 'a\0b', '__proto__'],
+    ...[null, 7, {}, [header.kid]],
+  ];
+  return [
+    ...algs.flatMap((alg): Forged[] => [
+      [`alg ${JSON.stringify(alg)}`, forge({ ...header, alg })],
+      [`alg ${JSON.stringify(alg)} without a signature`, unsigned(alg)],
+    ]),
+    ['an empty signature', unsigned('HS256')],
+    ['no alg', forge({ typ: 'JWT', kid: header.kid })],
+    ['another size of hash', forge({ ...header, alg: 'HS512' }, 'sha512')],
+    ['alg in small letters', forge({ ...header, alg: 'hs256' })],
+    ['a header that is a list', forge([])],
+    ['a header that is null', forge('null')],
+    ['a header that is a number', forge('7')],
+    ['a header that is not JSON', forge('{')],
+    ['a header with space in it', forge(`{ "alg":"HS256","kid":"${header.kid}"}`)],
+    ['alg twice', forge(`{"alg":"none","alg":"HS256","kid":"${header.kid}"}`)],
+    ['kid twice', forge(`{"alg":"HS256","kid":"other","kid":"${header.kid}"}`)],
+    ['crit', forge({ ...header, crit: ['exp'] })],
+    ['crit that is null', forge({ ...header, crit: null })],
+    ['another typ', forge({ ...header, typ: 'at+jwt' })],
+    ['typ null', forge({ ...header, typ: null })],
+    ...kids.map((kid): Forged => [`kid ${JSON.stringify(kid)}`, forge({ ...header, kid })]),
+  ];
+}
+
+function oddKeys({ header, claims }: GoodToken): Forged[] {
+  const jwk = rsa.publicKey.export({ format: 'jwk' });
+  const elsewhere = { ...header, jku: 'https://evil.example/keys' };
+  return [
+    ['no key at all', forgeSecret(header, claims, Buffer.alloc(0))],
+    ['another key', forgeSecret(header, claims, stranger)],
+    ['the id of the key as the key', forgeSecret(header, claims, Buffer.from(header.kid))],
+    ['a public key as the secret', forgeSecret(header, claims, Buffer.from(rsaPublicPem))],
+    ['an RS256 signature', forgePublic({ ...header, alg: 'RS256' }, claims, rsa.privateKey)],
+    [
+      'a key the token brings along',
+      forgePublic({ ...header, alg: 'RS256', jwk }, claims, rsa.privateKey),
+    ],
+    ['a place to fetch the key from', forgeSecret(elsewhere, claims, stranger)],
+  ];
+}
+
+function oddClaims({ secret, header, claims }: GoodToken): Forged[] {
+  const forge = (payload: unknown) => forgeSecret(header, payload, secret);
+  const each = (name: string, values: readonly unknown[]) =>
+    values.map((value): Forged => {
+      return [`${name} ${JSON.stringify(value)}`, forge({ ...claims, [name]: value })];
+    });
+  const { aud, iss, iat, exp, sid, sub } = claims;
+  const ids = ['a\0b', 'x'.repeat(65), null];
+  const prefixes = (text: string) => ['', text.slice(0, -1), `${text}2`, text.toUpperCase()];
+  return [
+    ['a payload that is not JSON', forge('{"sub":')],
+    ['a payload that is text', forge('"text"')],
+    ['a payload that is a list', forge([claims])],
+    ['a payload that is null', forge('null')],
+    ['a payload that is a number', forge('7')],
+    ['an empty payload', forge({})],
+    ...Object.keys({ exp, iat, sub, aud, iss }).map((name): Forged => {
+      return [`no ${name}`, forge(without(claims, name))];
+    }),
+    ...each('exp', [String(exp), null, 1e308, exp + 0.5, true, [exp]]),
+    ['exp past all numbers', forge(JSON.stringify(claims).replace(/"exp":\d+/, '"exp":1e999'))],
+    ['a life longer than ours', forge({ ...claims, exp: exp + 6 })],
+    ['a life of nothing', forge({ ...claims, iat: exp })],
+    ...each('iat', [String(iat), null, -1, 0.5]),
+    ['iat 6 s ahead', forge({ ...claims, iat: iat + 6 })],
+    ['nbf 6 s ahead', forge({ ...claims, nbf: iat + 6 })],
+    ['nbf that is text', forge({ ...claims, nbf: '0' })],
+    ...each('aud', [...prefixes(aud), null, [aud], ['x', aud], { 0: aud }]),
+    ...each('iss', [...prefixes(iss), null, [iss]]),
+    ...each('sub', [...ids, '', Number(sub), true, [sub], { id: sub }, '4 2', "42' or 1=1"]),
+    ...each('sid', [...ids, '', 7, [sid]]),
+  ];
+}

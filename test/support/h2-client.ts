@@ -1,0 +1,158 @@
+import { once } from 'node:events';
+import {
+  type ClientHttp2Session,
+  type ClientHttp2Stream,
+  connect,
+  constants,
+  type OutgoingHttpHeaders,
+  type SecureClientSessionOptions,
+} from 'node:http2';
+import type { Readable } from 'node:stream';
+import { Listener } from './listener.js';
+import { recordSecretsIn } from './record.js';
+import { ca, passwordOf, type Username } from './seed.js';
+
+export interface Asked {
+  readonly bearer?: string;
+  readonly headers?: OutgoingHttpHeaders;
+  /** Sent as JSON. */
+  readonly json?: unknown;
+  /** Sent as it is. */
+  readonly body?: string | Buffer | Readable;
+}
+
+export interface Answer {
+  readonly status: number;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly text: string;
+  /** The parsed body; `{}` when there is none. */
+  readonly body: Record<string, unknown>;
+}
+
+/** What `POST /login` answers, as far as tests use it. */
+export interface Login {
+  readonly accessToken: string;
+  readonly refreshToken: string;
+}
+
+/** An open event stream over HTTP/2. */
+export class H2Stream extends Listener {
+  readonly stream: ClientHttp2Stream;
+  readonly status: number;
+  readonly headers: Readonly<Record<string, string>>;
+
+  constructor(stream: ClientHttp2Stream, status: number, headers: Record<string, string>) {
+    super();
+    this.stream = stream;
+    this.status = status;
+    this.headers = headers;
+    stream.on('data', (bytes: Buffer) => this.feed(bytes));
+    stream.on('error', () => {}); // Its close follows.
+    stream.once('close', () => this.end());
+  }
+
+  /** Leaves without a word. */
+  cut(): void {
+    this.stream.close(constants.NGHTTP2_CANCEL);
+  }
+}
+
+/** One HTTP/2 connection of Node's own client, which knows nothing of Herald. */
+export class H2Client {
+  readonly session: ClientHttp2Session;
+  readonly #token = new Map<Username, Promise<Login>>();
+
+  private constructor(session: ClientHttp2Session) {
+    this.session = session;
+    session.on('error', () => {}); // Its close follows.
+  }
+
+  static async connect(url: string, options: SecureClientSessionOptions = {}): Promise<H2Client> {
+    const session = connect(url, { ca, ...options });
+    await once(session, 'connect');
+    return new H2Client(session);
+  }
+
+  /** Ends politely: what is open may finish. */
+  async close(): Promise<void> {
+    if (this.session.destroyed) return;
+    const closed = once(this.session, 'close');
+    this.session.close();
+    await closed;
+  }
+
+  /** Leaves at once, whatever is open. */
+  destroy(): void {
+    this.session.destroy();
+  }
+
+  async ask(method: string, path: string, asked: Asked = {}): Promise<Answer> {
+    const { status, headers, stream } = await this.send(method, path, asked);
+    const chunks: Buffer[] = [];
+    for await (const chunk of stream) chunks.push(chunk);
+    const text = Buffer.concat(chunks).toString();
+    const isJson = headers['content-type']?.includes('json') === true;
+    const body = isJson && text !== '' ? JSON.parse(text) : {};
+    recordSecretsIn(asked.json);
+    recordSecretsIn(body);
+    return { status, headers, text, body };
+  }
+
+  /** Up to the head of the answer. Rejects when there is none. */
+  send(method: string, path: string, { bearer, headers, json, body }: Asked = {}) {
+    const type = json === undefined ? {} : { 'content-type': 'application/json' };
+    const authorization = bearer === undefined ? {} : { authorization: `Bearer ${bearer}` };
+    const head = { ':method': method, ':path': path, ...type, ...authorization, ...headers };
+    const stream = this.session.request(head);
+    if (body !== undefined && typeof body === 'object' && 'pipe' in body) body.pipe(stream);
+    else stream.end(json === undefined ? body : JSON.stringify(json));
+    return new Promise<{
+      status: number;
+      headers: Record<string, string>;
+      stream: ClientHttp2Stream;
+    }>((resolve, reject) => {
+      stream.on('error', reject);
+      stream.once('close', () => reject(new Error('the stream ended without an answer')));
+      stream.once('response', (given) => {
+        const { ':status': status = 0, ...rest } = given;
+        resolve({ status, headers: rest as Record<string, string>, stream });
+      });
+    });
+  }
+
+  async login(username: Username): Promise<Login> {
+    const json = { username, password: passwordOf(username) };
+    const { status, body, text } = await this.ask('POST', '/login', { json });
+    if (status !== 200) throw new Error(`login failed: ${text}`);
+    return body as unknown as Login;
+  }
+
+  /** An access token of one login per user and connection. */
+  async accessToken(username: Username): Promise<string> {
+    const login = this.#token.get(username) ?? this.login(username);
+    this.#token.set(username, login);
+    return (await login).accessToken;
+  }
+
+  /** The path of a stream that was not opened yet. */
+  async streamPath(username: Username): Promise<string> {
+    const bearer = await this.accessToken(username);
+    const { status, body, text } = await this.ask('POST', '/stream/token', { bearer });
+    if (status !== 200) throw new Error(`no stream token: ${text}`);
+    return `/stream/live/${body['streamToken']}`;
+  }
+
+  /** Opens a stream as a browser does. */
+  async openStream(path: string, headers: OutgoingHttpHeaders = {}): Promise<H2Stream> {
+    const accept = { accept: 'text/event-stream', ...headers };
+    const opened = await this.send('GET', path, { headers: accept });
+    return new H2Stream(opened.stream, opened.status, opened.headers);
+  }
+
+  /** A new stream of a user, after its `stream.open`. */
+  async listen(username: Username, headers: OutgoingHttpHeaders = {}): Promise<H2Stream> {
+    const stream = await this.openStream(await this.streamPath(username), headers);
+    await stream.opening();
+    return stream;
+  }
+}

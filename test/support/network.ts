@@ -1,0 +1,52 @@
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import type { TestContext } from 'node:test';
+
+/** A host of its own that a server on `address` can be reached from, and that can vanish. */
+export interface FarHost {
+  /** Ours, as the other host sees it. */
+  readonly address: string;
+  /** Starts a program there. It is ended after the test. */
+  run(...command: string[]): void;
+  /** From now on nothing comes back from there: no data, no acknowledgement, no goodbye. */
+  vanish(): void;
+}
+
+const ip = (...args: string[]) => execFileSync('ip', args, { stdio: 'pipe' });
+
+/** Why there can be no such host here, or false: it needs root, Linux, and the package iproute2. */
+export function noFarHost(): string | false {
+  const name = `herald-probe-${process.pid}`;
+  try {
+    ip('netns', 'add', name);
+    ip('netns', 'del', name);
+    return false;
+  } catch {
+    return 'no network namespace can be made here: that needs root and iproute2';
+  }
+}
+
+/** Makes the host: a network namespace behind a pair of virtual cables. */
+export function openFarHost(t: TestContext): FarHost {
+  const [name, here, there] = [`herald-${process.pid}`, `hh${process.pid}`, `ht${process.pid}`];
+  const network = `198.18.${process.pid % 256}`; // For tests of networks: RFC 2544.
+  const exec = (...command: string[]) => ip('netns', 'exec', name, ...command);
+  ip('netns', 'add', name);
+  const children: ChildProcess[] = [];
+  t.after(() => {
+    for (const child of children) child.kill('SIGKILL'); // `ip` has become the program by then.
+    ip('link', 'del', here);
+    ip('netns', 'del', name);
+  });
+  ip('link', 'add', here, 'type', 'veth', 'peer', 'name', there, 'netns', name);
+  ip('addr', 'add', `${network}.1/24`, 'dev', here);
+  ip('link', 'set', here, 'up');
+  exec('ip', 'addr', 'add', `${network}.2/24`, 'dev', there);
+  exec('ip', 'link', 'set', there, 'up');
+  return {
+    address: `${network}.1`,
+    run(...command) {
+      children.push(spawn('ip', ['netns', 'exec', name, ...command], { stdio: 'ignore' }));
+    },
+    vanish: () => exec('ip', 'route', 'add', 'blackhole', `${network}.1/32`),
+  };
+}

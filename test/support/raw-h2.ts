@@ -1,0 +1,215 @@
+import { RawTls } from './raw-tls.js';
+
+/** Spec: RFC 9113 §6. */
+export const type = {
+  data: 0,
+  headers: 1,
+  priority: 2,
+  reset: 3,
+  settings: 4,
+  ping: 6,
+  goaway: 7,
+  windowUpdate: 8,
+  continuation: 9,
+} as const;
+
+export const flag = { none: 0, endStream: 1, ack: 1, endHeaders: 4 } as const;
+
+/** Spec: RFC 9113 §7. */
+export const code = { none: 0, protocol: 1, internal: 2, flow: 3, cancel: 8, calm: 11 } as const;
+
+export interface Frame {
+  readonly type: number;
+  readonly flags: number;
+  readonly streamId: number;
+  readonly payload: Buffer;
+}
+
+export type Fields = readonly (readonly [name: string, value: string])[];
+
+/** What a client acknowledges. */
+interface Acks {
+  readonly settings: boolean;
+  readonly pings: boolean;
+}
+
+const preface = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n', 'latin1');
+
+/**
+ * An HTTP/2 client that sends the frames it is told to, sound or not. By itself it acknowledges
+ * settings and pings, unless told otherwise. It opens no window for what it receives.
+ */
+export class RawH2 {
+  readonly #tls: RawTls;
+  readonly #acks: Acks;
+  /** Everything received, in order. */
+  readonly frames: Frame[] = [];
+  #consumed = 0;
+
+  private constructor(tls: RawTls, acks: Acks) {
+    this.#tls = tls;
+    this.#acks = acks;
+    tls.socket.on('data', () => this.#take());
+  }
+
+  /** Settles when the settings of the server are here. `windowBytes`: what it may send a stream. */
+  static async open(
+    port: number,
+    { windowBytes = 65_535, settings: acksSettings = true, pings = true } = {},
+  ): Promise<RawH2> {
+    const tls = await RawTls.open(port, 'h2');
+    const client = new RawH2(tls, { settings: acksSettings, pings });
+    client.send(preface, settings([[4, windowBytes]]));
+    await client.frame((one) => one.type === type.settings);
+    return client;
+  }
+
+  get tls(): RawTls {
+    return this.#tls;
+  }
+
+  get ended(): Promise<void> {
+    return this.#tls.ended;
+  }
+
+  send(...frames: Buffer[]): void {
+    this.#tls.write(Buffer.concat(frames));
+  }
+
+  /** The first frame, past or future, that fits; undefined when the connection ends before. */
+  async frame(fits: (frame: Frame) => boolean): Promise<Frame | undefined> {
+    await this.#tls.until(() => this.frames.some(fits));
+    return this.frames.find(fits);
+  }
+
+  /** How the server reset a stream: the code, or undefined when the connection ended before. */
+  async resetOf(streamId: number): Promise<number | undefined> {
+    const frame = await this.frame((one) => one.type === type.reset && one.streamId === streamId);
+    return frame?.payload.readUInt32BE(0);
+  }
+
+  /** The body of an answer as JSON, once it is whole. */
+  async bodyOf(streamId: number): Promise<Record<string, unknown> | undefined> {
+    const isLast = (one: Frame) =>
+      one.streamId === streamId && one.type <= type.headers && (one.flags & flag.endStream) !== 0;
+    if ((await this.frame(isLast)) === undefined) return undefined;
+    return JSON.parse(this.dataOf(streamId).toString());
+  }
+
+  dataOf(streamId: number): Buffer {
+    const parts = this.frames.filter((one) => one.type === type.data && one.streamId === streamId);
+    return Buffer.concat(parts.map(({ payload }) => payload));
+  }
+
+  destroy(): void {
+    this.#tls.destroy();
+  }
+
+  #take(): void {
+    const bytes = this.#tls.received;
+    while (bytes.length - this.#consumed >= 9) {
+      const end = this.#consumed + 9 + bytes.readUIntBE(this.#consumed, 3);
+      if (bytes.length < end) return;
+      const one = bytes.subarray(this.#consumed, end);
+      this.#consumed = end;
+      this.#answer({
+        type: one.readUInt8(3),
+        flags: one.readUInt8(4),
+        streamId: one.readUInt32BE(5) & 0x7fffffff,
+        payload: one.subarray(9),
+      });
+    }
+  }
+
+  #answer(one: Frame): void {
+    this.frames.push(one);
+    if ((one.flags & flag.ack) !== 0) return;
+    const { settings: acksSettings, pings } = this.#acks;
+    if (one.type === type.settings && acksSettings) this.send(frame(type.settings, flag.ack, 0));
+    if (one.type === type.ping && pings) this.send(frame(type.ping, flag.ack, 0, one.payload));
+  }
+}
+
+export function frame(
+  kind: number,
+  flags: number,
+  streamId: number,
+  payload: Buffer = Buffer.alloc(0),
+) {
+  const head = Buffer.alloc(9);
+  head.writeUIntBE(payload.length, 0, 3);
+  head.writeUInt8(kind, 3);
+  head.writeUInt8(flags, 4);
+  head.writeUInt32BE(streamId, 5);
+  return Buffer.concat([head, payload]);
+}
+
+/** A whole request head; ends the stream unless `flags` say otherwise. */
+export function headers(
+  streamId: number,
+  fields: Fields,
+  flags: number = flag.endHeaders | flag.endStream,
+): Buffer {
+  return frame(type.headers, flags, streamId, block(fields));
+}
+
+export function data(streamId: number, text: string, flags: number = flag.none): Buffer {
+  return frame(type.data, flags, streamId, Buffer.from(text));
+}
+
+export function reset(streamId: number, why: number): Buffer {
+  return frame(type.reset, flag.none, streamId, uint32(why));
+}
+
+export function settings(pairs: readonly (readonly [id: number, value: number])[]): Buffer {
+  const payload = Buffer.concat(
+    pairs.map(([id, value]) => Buffer.concat([Buffer.of(id >> 8, id & 255), uint32(value)])),
+  );
+  return frame(type.settings, flag.none, 0, payload);
+}
+
+export function windowUpdate(streamId: number, bytes: number): Buffer {
+  return frame(type.windowUpdate, flag.none, streamId, uint32(bytes));
+}
+
+export function ping(): Buffer {
+  return frame(type.ping, flag.none, 0, Buffer.alloc(8));
+}
+
+/** What a request needs, and more. */
+export function fields(method: string, path: string, more: Fields = []): Fields {
+  return [
+    [':method', method],
+    [':scheme', 'https'],
+    [':authority', 'localhost'],
+    [':path', path],
+    ...more,
+  ];
+}
+
+/** Header fields without compression: literal, not indexed, not Huffman. Spec: RFC 7541 §6.2.2. */
+export function block(list: Fields): Buffer {
+  return Buffer.concat(
+    list.map(([name, value]) => Buffer.concat([Buffer.of(0), string(name), string(value)])),
+  );
+}
+
+function string(text: string): Buffer {
+  const bytes = Buffer.from(text, 'latin1');
+  return Buffer.concat([length(bytes.length), bytes]);
+}
+
+/** Seven bits in the first byte, then seven a byte, the lowest first. Spec: RFC 7541 §5.1. */
+function length(count: number): Buffer {
+  if (count < 127) return Buffer.of(count);
+  const bytes = [127];
+  let rest = count - 127;
+  for (; rest >= 128; rest >>= 7) bytes.push((rest & 127) | 128);
+  return Buffer.from([...bytes, rest]);
+}
+
+function uint32(value: number): Buffer {
+  const bytes = Buffer.alloc(4);
+  bytes.writeUInt32BE(value);
+  return bytes;
+}

@@ -1,0 +1,60 @@
+import assert from 'node:assert/strict';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { tempFolder } from './support/process.js';
+import { ServerProcess } from './support/server-process.js';
+
+/** Loaded into every thread of the process; those that hash die while they hash such a password. */
+const defect = `
+  const { parentPort } = require('node:worker_threads');
+  const ends = { throw: () => { throw new Error('a defect') }, exit: () => process.exit(7) };
+  if (process.argv.some((it) => it.includes('auth/jobs'))) {
+    parentPort.on('message', ({ input }) => {
+      const end = ends[input?.password];
+      if (end) setTimeout(end, 20);
+    });
+  }
+`;
+
+/** A hash takes some tenths of a second, so that it is under way when its thread ends. */
+const costly = { ARGON2_MEMORY_KIB: '65536', ARGON2_TIME: '3', AUTH_WORKERS: '1' };
+
+for (const password of ['throw', 'exit']) {
+  test(`a server whose thread ends by ${password} while it hashes goes on`, async (t) => {
+    const file = join(tempFolder(t), 'defect.cjs');
+    writeFileSync(file, defect);
+    const env = { ...costly, NODE_OPTIONS: `--require ${file}` };
+    const server = await ServerProcess.start(t, { env });
+    const client = await server.connect();
+    const stream = await client.listen('bob');
+
+    const json = { username: 'nobody', password };
+    const lost = await client.ask('POST', '/login', { json });
+    const { accessToken: bearer } = await client.login('ada');
+
+    assert.equal(lost.status, 503);
+    assert.equal(lost.body['name'], 'service_unavailable');
+    assert.match(lost.headers['retry-after'] ?? '', /^[1-9]/);
+    assert.equal((await client.ask('GET', '/me', { bearer })).status, 200);
+    assert.equal(stream.isOver, false);
+    const phrases = server.lines.map(({ msg }) => msg);
+    assert.ok(phrases.includes('worker thread died') && phrases.includes('worker thread replaced'));
+    assert.equal(await server.end('SIGTERM'), 0);
+  });
+}
+
+test('a server that stops while a dying thread still hashes ends in order', async (t) => {
+  const file = join(tempFolder(t), 'defect.cjs');
+  writeFileSync(file, defect);
+  const cost = { ARGON2_MEMORY_KIB: '131072', ARGON2_TIME: '5', AUTH_WORKERS: '1' };
+  // Time enough for the hash on any machine: what has not ended by then is cut off.
+  const env = { ...cost, DRAIN_TIMEOUT: '60000', NODE_OPTIONS: `--require ${file}` };
+  const server = await ServerProcess.start(t, { env });
+  const client = await server.connect();
+
+  const json = { username: 'nobody', password: 'throw' };
+  assert.equal((await client.ask('POST', '/login', { json })).status, 503);
+
+  assert.equal(await server.end('SIGTERM'), 0); // argon2 would make it an abort.
+});

@@ -1,0 +1,91 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { collectingLog } from './support/auth.js';
+import type { Answer, H2Client } from './support/h2-client.js';
+import { passwordOf } from './support/seed.js';
+import { startSystem } from './support/system.js';
+
+function guess(client: H2Client, password: string, from?: string): Promise<Answer> {
+  const headers = from === undefined ? {} : { 'x-forwarded-for': from };
+  return client.ask('POST', '/login', { json: { username: 'ada', password }, headers });
+}
+
+function assertThrottled({ status, body, headers }: Answer): void {
+  assert.deepEqual([status, body['name']], [429, 'too_many_requests']);
+  assert.match(headers['retry-after'] ?? '', /^[1-9]\d*$/);
+  const info = body['info'] as { retryAfter: number };
+  assert.equal(String(info.retryAfter), headers['retry-after']);
+}
+
+test('of a hundred wrong passwords at once at most five are looked at', async (t) => {
+  const lines: Record<string, unknown>[] = [];
+  const system = await startSystem(t, { log: collectingLog(lines) });
+  const client = await system.connect();
+
+  const answers = await Promise.all(
+    Array.from({ length: 100 }, (_, index) => guess(client, `not the password ${index}`)),
+  );
+
+  const refused = answers.filter(({ status }) => status !== 401);
+  assert.equal(refused.length, 95);
+  for (const answer of refused) assertThrottled(answer);
+  assert.equal(lines.filter(({ event }) => event === 'authn_login_fail').length, 5);
+  // Also the right one has to wait now, from here.
+  assertThrottled(await guess(client, passwordOf('ada')));
+});
+
+test('thirty right passwords at once all open a session', async (t) => {
+  const system = await startSystem(t);
+  const client = await system.connect();
+  const password = passwordOf('ada');
+
+  const answers = await Promise.all(Array.from({ length: 30 }, () => guess(client, password)));
+
+  assert.deepEqual([...new Set(answers.map(({ status }) => status))], [200]);
+});
+
+test('a login that no thread was free for is no wrong password', async (t) => {
+  const costly = { ARGON2_MEMORY_KIB: '262144', ARGON2_TIME: '2' }; // Of those that fill the queue.
+  const env = { AUTH_WORKERS: '1', AUTH_QUEUE_MAX: '1', ...costly };
+  const system = await startSystem(t, { env });
+  const client = await system.connect();
+  const json = { password: 'not the password' };
+  const filling = ['nobody', 'no one'].map((username) =>
+    client.ask('POST', '/login', { json: { ...json, username } }),
+  );
+  await client.ask('GET', '/health/live'); // So both have arrived.
+
+  const refused: number[] = [];
+  for (let tries = 0; tries < 6; tries += 1) {
+    refused.push((await guess(client, passwordOf('ada'))).status);
+  }
+  await Promise.all(filling);
+
+  assert.deepEqual(refused, Array(6).fill(503));
+  assert.equal((await guess(client, passwordOf('ada'))).status, 200);
+});
+
+// [proxies of ours, what the client says, whether it is taken for another place each time]
+const forwarded = [
+  [0, (index: number) => `192.0.2.${index}`, false],
+  [1, (index: number) => `192.0.2.${index}, 198.51.100.1`, false],
+  [1, (index: number) => `198.51.100.1, 192.0.2.${index}`, true],
+  [1, (index: number) => `2001:db8::${index}`, false], // One /64 is one place.
+  [1, (index: number) => `2001:db8:0:${index}::1`, true],
+] as const;
+
+for (const [hops, from, isOther] of forwarded) {
+  test(`behind ${hops} proxies ${from(1)} is ${isOther ? 'a place' : 'no place'} of its own`, async (t) => {
+    const env = { TRUST_PROXY_HOPS: String(hops), LOGIN_IP_RATE: '3/3600000' };
+    const system = await startSystem(t, { env });
+    const client = await system.connect();
+
+    const answers: Answer[] = [];
+    for (let index = 1; index <= 4; index += 1) {
+      answers.push(await guess(client, passwordOf('ada'), from(index)));
+    }
+
+    const statuses = answers.map(({ status }) => status);
+    assert.deepEqual(statuses, [200, 200, 200, isOther ? 200 : 429]);
+  });
+}
