@@ -152,13 +152,16 @@ async function end(child: ChildProcessWithoutNullStreams): Promise<void> {
   await ended;
 }
 
-/** What processes have said so far, on both outputs. */
-const said = new WeakMap<ChildProcessWithoutNullStreams, string>();
+/** What processes have said so far: standard output, then errors, for curl's progress is among those. */
+const said = new WeakMap<ChildProcessWithoutNullStreams, () => string>();
 
 function listenTo(child: ChildProcessWithoutNullStreams): void {
-  said.set(child, '');
-  for (const output of [child.stdout, child.stderr]) {
-    output.setEncoding('utf8').on('data', (chunk) => said.set(child, `${said.get(child)}${chunk}`));
+  const texts = ['', ''];
+  said.set(child, () => texts.join('\n'));
+  for (const [index, output] of [child.stdout, child.stderr].entries()) {
+    output.setEncoding('utf8').on('data', (chunk) => {
+      texts[index] += chunk;
+    });
   }
 }
 
@@ -166,13 +169,13 @@ function listenTo(child: ChildProcessWithoutNullStreams): void {
 function textFrom(child: ChildProcessWithoutNullStreams, pattern: RegExp): Promise<string> {
   return new Promise((resolve, reject) => {
     const look = (): void => {
-      const text = said.get(child) ?? '';
+      const text = said.get(child)?.() ?? '';
       if (pattern.test(text)) resolve(text);
     };
     child.stdout.on('data', look);
     child.stderr.on('data', look);
     child.once('close', (code) =>
-      reject(new Error(`ended with ${code} before ${pattern}: ${said.get(child)}`)),
+      reject(new Error(`ended with ${code} before ${pattern}: ${said.get(child)?.()}`)),
     );
     look();
   });
