@@ -133,15 +133,14 @@ export class TableLog implements LogStore {
   }
 
   async lastVisible(audiences: readonly Audience[], upTo: number): Promise<number | undefined> {
-    let last: number | undefined;
-    for (const audience of audiences) {
-      const [row] = await this.#db.query<{ seq: number }>(
-        sql`select seq from event_audiences
+    const [row] = await this.#db.query<{ seq: number | null }>(
+      sql`select max(seq) as seq from (${union(
+        audiences,
+        (audience) => sql`select seq from event_audiences
           where audience = ${audience} and seq <= ${upTo} order by seq desc limit 1`,
-      );
-      if (row !== undefined && (last === undefined || row.seq > last)) last = row.seq;
-    }
-    return last;
+      )}) found`,
+    );
+    return row?.seq ?? undefined;
   }
 
   lastTrimmed(audiences: readonly Audience[]): Promise<number> {
@@ -205,13 +204,11 @@ export class TableLog implements LogStore {
     { eventsMax: limit, bytesMax }: PageLimits,
   ): Promise<PageRow[]> {
     const smallBytes = Math.floor((2 * bytesMax) / limit);
-    const ranges = audiences
-      .map(
-        (audience, index) =>
-          sql`select seq from (select seq from event_audiences
-            where audience = ${audience} and seq > ${after} order by seq limit ${limit}) ${alias(index)}`,
-      )
-      .reduce((all, range) => sql`${all} union ${range}`);
+    const ranges = union(
+      audiences,
+      (audience) => sql`select seq from event_audiences
+        where audience = ${audience} and seq > ${after} order by seq limit ${limit}`,
+    );
     return this.#db.query<PageRow>(
       sql`select e.seq, e.type, e.expires_at, octet_length(e.data) as bytes,
           case when octet_length(e.data) <= ${smallBytes} then e.data end as data
@@ -267,6 +264,13 @@ function fittingIn(rows: readonly PageRow[], bytesMax: number): PageRow[] {
     bytesBefore += row.bytes;
   }
   return fitting;
+}
+
+/** What one index range for each audience has, in one statement. */
+function union(audiences: readonly Audience[], range: (audience: Audience) => Sql): Sql {
+  return audiences
+    .map((audience, index) => sql`select seq from (${range(audience)}) ${alias(index)}`)
+    .reduce((all, part) => sql`${all} union ${part}`);
 }
 
 /** Derived tables need names of their own. */
