@@ -25,8 +25,9 @@ const hasReporter = options.some((option) => option.startsWith('--test-reporter'
 const reporters = hasReporter ? [] : [...reporter('spec'), ...reporter('./test/dialects.mjs')];
 const failures = process.env['TEST_FAILURES']; // A file for those that failed, and for nothing else.
 if (failures) reporters.push(...reporter('./test/failures.mjs', failures));
-// The runner's own default leaves a core idle: half of them, on a machine with two.
-const limits = ['--test-timeout=120000', `--test-concurrency=${availableParallelism()}`];
+// The runner takes a file for a test, too: its limit is for all tests of a file together, and only
+// there to end what hangs. Its own default of files at a time leaves a core idle, of two.
+const limits = ['--test-timeout=420000', `--test-concurrency=${availableParallelism()}`];
 const args = ['--import', 'tsx', '--test', ...limits, ...reporters];
 const record = mkdtempSync(join(tmpdir(), 'herald-record-'));
 const child = spawn(process.execPath, [...args, ...options, ...files], {
