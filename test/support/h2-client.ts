@@ -49,6 +49,7 @@ export class H2Stream extends Listener {
     stream.on('data', (bytes: Buffer) => this.feed(bytes));
     stream.on('error', () => {}); // Its close follows.
     stream.once('close', () => this.end());
+    if (stream.destroyed) this.end(); // It may have come in one piece with its end.
   }
 
   /** Leaves without a word. */
@@ -87,10 +88,10 @@ export class H2Client {
   }
 
   async ask(method: string, path: string, asked: Asked = {}): Promise<Answer> {
-    const { status, headers, stream } = await this.send(method, path, asked);
-    const chunks: Buffer[] = [];
-    for await (const chunk of stream) chunks.push(chunk);
-    const text = Buffer.concat(chunks).toString();
+    const stream = this.#request(method, path, asked);
+    // Read from the beginning: to whoever begins after the head, a body that came in one piece with
+    // it is a stream that was destroyed, on Node 24 and 26.
+    const [{ status, headers }, text] = await Promise.all([headOf(stream), textOf(stream)]);
     const isJson = headers['content-type']?.includes('json') === true;
     const body = isJson && text !== '' ? JSON.parse(text) : {};
     recordSecretsIn(asked.json);
@@ -99,25 +100,23 @@ export class H2Client {
   }
 
   /** Up to the head of the answer. Rejects when there is none. */
-  send(method: string, path: string, { bearer, headers, json, body }: Asked = {}) {
+  async send(method: string, path: string, asked: Asked = {}) {
+    const stream = this.#request(method, path, asked);
+    return { ...(await headOf(stream)), stream };
+  }
+
+  #request(
+    method: string,
+    path: string,
+    { bearer, headers, json, body }: Asked,
+  ): ClientHttp2Stream {
     const type = json === undefined ? {} : { 'content-type': 'application/json' };
     const authorization = bearer === undefined ? {} : { authorization: `Bearer ${bearer}` };
     const head = { ':method': method, ':path': path, ...type, ...authorization, ...headers };
     const stream = this.session.request(head);
     if (body !== undefined && typeof body === 'object' && 'pipe' in body) body.pipe(stream);
     else stream.end(json === undefined ? body : JSON.stringify(json));
-    return new Promise<{
-      status: number;
-      headers: Record<string, string>;
-      stream: ClientHttp2Stream;
-    }>((resolve, reject) => {
-      stream.on('error', reject);
-      stream.once('close', () => reject(new Error('the stream ended without an answer')));
-      stream.once('response', (given) => {
-        const { ':status': status = 0, ...rest } = given;
-        resolve({ status, headers: rest as Record<string, string>, stream });
-      });
-    });
+    return stream;
   }
 
   async login(username: Username): Promise<Login> {
@@ -155,4 +154,27 @@ export class H2Client {
     await stream.opening();
     return stream;
   }
+}
+
+function headOf(
+  stream: ClientHttp2Stream,
+): Promise<{ status: number; headers: Record<string, string> }> {
+  return new Promise((resolve, reject) => {
+    stream.on('error', reject);
+    stream.once('close', () => reject(new Error('the stream ended without an answer')));
+    stream.once('response', (given) => {
+      const { ':status': status = 0, ...rest } = given;
+      resolve({ status, headers: rest as Record<string, string> });
+    });
+  });
+}
+
+function textOf(stream: ClientHttp2Stream): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const chunks: Buffer[] = [];
+    stream.on('data', (chunk: Buffer) => chunks.push(chunk));
+    stream.once('end', () => resolve(Buffer.concat(chunks).toString()));
+    stream.once('error', reject);
+    stream.once('close', () => reject(new Error('the stream ended within its answer')));
+  });
 }
