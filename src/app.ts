@@ -17,6 +17,7 @@ import { metricsRoute } from './http/metrics-route.js';
 import { HttpServer } from './http/server.js';
 import type { Log } from './log.js';
 import { Metrics, type Readings } from './metrics.js';
+import { Repeats } from './repeats.js';
 import { drainStreams } from './stream/drain.js';
 import { openStreaming, type Streaming } from './stream/open.js';
 import { tickMs } from './stream/registry.js';
@@ -101,6 +102,8 @@ export class App {
     const config = this.#config;
     const log = this.#log;
     const metrics = new Metrics();
+    const repeats = new Repeats({ log, clock: this.#uptime });
+    this.#closers.add('repeats', () => repeats.end());
     const database = openDatabase(databaseOptions(config, log));
     const db = new WatchedDatabase(await untilAborted(database, signal), (below) =>
       probeWrite(below, config.publish.eventBytesMax, clock()),
@@ -111,6 +114,7 @@ export class App {
       db,
       config,
       log,
+      repeats,
       clock,
       onEnded: ({ sessionIds }) => this.#endStreams(sessionIds),
     });
@@ -121,6 +125,7 @@ export class App {
       db,
       metrics,
       log,
+      repeats,
       clock,
       uptime: this.#uptime,
       random: this.#random,
@@ -145,12 +150,13 @@ export class App {
     this.#streaming = streaming;
     this.#closers.add('streaming', () => streaming.close());
 
-    this.#keepHouse(auth, streaming, clock);
+    this.#keepHouse(auth, streaming, repeats, clock);
 
     const server = await HttpServer.listen({
       ...(await readCertificate(config)),
       ...config.http,
       log,
+      repeats,
       clock,
       isStrict: config.production,
       challenge: auth.bearer.challenge,
@@ -179,8 +185,12 @@ export class App {
     });
   }
 
-  #keepHouse(auth: Auth, streaming: Streaming, clock: Clock): void {
-    const ticking = setInterval(() => streaming.streams.tick(), tickMs).unref();
+  #keepHouse(auth: Auth, streaming: Streaming, repeats: Repeats, clock: Clock): void {
+    const tick = () => {
+      streaming.streams.tick();
+      repeats.report();
+    };
+    const ticking = setInterval(tick, tickMs).unref();
     this.#closers.add('tick', () => clearInterval(ticking));
     const feed = RevocationFeed.start({
       ...{ sessions: auth.sessions, users: auth.users, log: this.#log, clock },

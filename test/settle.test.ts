@@ -9,6 +9,7 @@ import { loadConfig } from '../src/config.js';
 import { HttpServer } from '../src/http/server.js';
 import { silentLog } from '../src/log.js';
 import { Metrics } from '../src/metrics.js';
+import { Repeats } from '../src/repeats.js';
 import { openStreaming } from '../src/stream/open.js';
 import { newUser, opened, sessionsFor } from './support/auth.js';
 import { H2Client } from './support/h2-client.js';
@@ -27,9 +28,11 @@ async function openServer(t: TestContext) {
     ...{ MAX_STREAMS_PER_USER: '1000000', MAX_STREAMS_PER_IP: '1000000' },
     ...{ ACCEPT_RATE: '1000000/1000', ACCEPT_IP_RATE: '1000000/1000' },
   });
+  const repeats = new Repeats({ log: silentLog, clock });
   const streaming = await openStreaming({
     ...{ db, config, log: silentLog, clock, uptime: clock, random: Math.random, newEpoch: 'e' },
     metrics: new Metrics(),
+    repeats,
     onReplaced() {},
     access: {
       user: async ({ headers }) => {
@@ -52,6 +55,7 @@ async function openServer(t: TestContext) {
       isStrict: true,
       trustProxyHops: 0,
     },
+    repeats,
     limits: config.http.limits,
   });
   t.after(async () => {

@@ -7,6 +7,7 @@ import { openDatabase } from '../src/db/open.js';
 import type { ServerOptions } from '../src/db/options.js';
 import { silentLog } from '../src/log.js';
 import { Metrics } from '../src/metrics.js';
+import { Repeats } from '../src/repeats.js';
 import { EventLog } from '../src/stream/event-log.js';
 import { Follower } from '../src/stream/follower.js';
 import { openStreaming } from '../src/stream/open.js';
@@ -131,6 +132,7 @@ describe('postgres wakes the other processes', { skip }, () => {
       ...{
         config: loadConfig({}),
         log: silentLog,
+        repeats: new Repeats({ log: silentLog, clock: Date.now }),
         clock: Date.now,
         random: Math.random,
         uptime: Date.now,

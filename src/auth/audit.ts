@@ -1,5 +1,6 @@
 import { createHmac, randomBytes } from 'node:crypto';
 import type { Log } from '../log.js';
+import type { Repeats } from '../repeats.js';
 import type { Client } from './client.js';
 
 /** Names of the OWASP Logging Vocabulary, and whether somebody should notice. */
@@ -40,21 +41,35 @@ export interface AuditFields {
   readonly unknownUser?: string;
 }
 
+export interface AuditOptions {
+  readonly log: Log;
+  /** For refusals by rate, which come as often as somebody likes. Undefined: each has its line. */
+  readonly repeats?: Repeats | undefined;
+}
+
 /**
  * What happened to accounts, as log lines with `audit: true` for whoever must answer for it later.
  * Never a token, a password or a URL. Spec: OWASP Logging Vocabulary; ASVS 16.3.1.
  */
 export class Audit {
   readonly #log: Log;
+  readonly #repeats: Repeats | undefined;
   readonly #key = randomBytes(32);
 
-  constructor({ log }: { log: Log }) {
-    this.#log = log.child({ audit: true });
+  constructor({ log, repeats }: AuditOptions) {
+    this.#log = log;
+    this.#repeats = repeats;
   }
 
-  record(event: AuditEvent, { client, ...fields }: AuditFields): void {
+  record(event: AuditEvent, { client, ...more }: AuditFields): void {
     const { requestId, ipKey, userAgent } = client ?? {};
-    this.#log[levelOf[event]]({ event, requestId, ipKey, userAgent, ...fields }, 'audit');
+    const fields = { audit: true, event, requestId, ipKey, userAgent, ...more };
+    if (event !== 'excess_rate_limit_exceeded' || this.#repeats === undefined) {
+      this.#log[levelOf[event]](fields, 'audit');
+      return;
+    }
+    const kind = `${event} ${more.reason}`;
+    this.#repeats.warn({ kind, of: more.userId ?? ipKey ?? '', fields, phrase: 'audit' });
   }
 
   /** The same for the same name while the process runs; says nothing about the name itself. */

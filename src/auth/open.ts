@@ -3,6 +3,7 @@ import type { Config } from '../config.js';
 import type { Database } from '../db/database.js';
 import type { Route } from '../http/router.js';
 import type { Log } from '../log.js';
+import type { Repeats } from '../repeats.js';
 import type { Pool } from '../workers/pool.js';
 import { AccessTokens } from './access-token.js';
 import { Accounts } from './accounts.js';
@@ -25,6 +26,8 @@ export interface AuthOptions {
   readonly db: Database;
   readonly config: AuthConfig;
   readonly log: Log;
+  /** As `AuditOptions` has it. */
+  readonly repeats?: Repeats | undefined;
   readonly clock: Clock;
   /** Told right after sessions have ended before their time. Must not throw. */
   readonly onEnded: (ended: Ended) => void;
@@ -51,13 +54,14 @@ export interface Auth {
 }
 
 /** Builds it on an open database. Rejects when a thread cannot load or a key cannot be used. */
-export async function openAuth({ db, config, log, clock, onEnded }: AuthOptions): Promise<Auth> {
+export async function openAuth(options: AuthOptions): Promise<Auth> {
+  const { db, config, log, repeats, clock, onEnded } = options;
   const { accessToken, session, password, throttle: limits } = config;
   const ring = keyRingOf(config);
   const threads = await openAuthThreads({ ...config.authThreads, ring, log });
   try {
     const passwords = await Passwords.open({ threads, ...password });
-    const audit = new Audit({ log });
+    const audit = new Audit({ log, repeats });
     const users = new Users({ db, clock });
     const apiKeys = new ApiKeys({ db, log, clock });
     const refreshTokens = new RefreshTokens({ secrets: secretsOf(config) });

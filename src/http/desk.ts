@@ -1,6 +1,7 @@
 import { Failure } from '../errors.js';
 import type { Log } from '../log.js';
 import type { AnsweredRequest } from '../metrics.js';
+import type { Repeats } from '../repeats.js';
 import { BodyBudget } from './body-budget.js';
 import { type ExchangeOptions, TransportExchange } from './exchange.js';
 import { StandardHeaders } from './headers.js';
@@ -21,6 +22,8 @@ export interface DeskOptions {
   /** The `WWW-Authenticate` of a 401 that brings none of its own. */
   readonly challenge: string;
   readonly log: Log;
+  /** For requests that are refused because it is too much, or the database away. */
+  readonly repeats: Repeats;
   /** Told of every answer. Must not throw. */
   readonly onAnswered?: (answered: AnsweredRequest) => void;
   readonly clock?: () => number;
@@ -113,14 +116,23 @@ export class Desk {
   }
 
   #problem({ transport, exchange, route }: Case, cause: unknown): WholeReply {
-    const { challenge, log } = this.#options;
+    const { challenge, log, repeats } = this.#options;
     const failure = cause instanceof Failure ? cause : internalFailure();
     const { headers, id: requestId } = exchange;
     // Work that was given up because its client left is no defect.
     if (!transport.isGone) {
       const fields = { requestId, route, cause };
       if (failure !== cause) log.error(fields, 'request failed');
-      else if (failure.status >= 500) log.warn(fields, 'request refused');
+      else if (failure.status >= 500) {
+        const { message: reason } = failure;
+        const phrase = 'request refused';
+        repeats.warn({
+          kind: `${phrase} ${route}`,
+          of: reason,
+          fields: { ...fields, reason },
+          phrase,
+        });
+      }
     }
     return problem(failure, { requestId, accept: headers['accept'], challenge });
   }

@@ -3,6 +3,7 @@ import type { Database } from '../db/database.js';
 import { BodyBudget } from '../http/body-budget.js';
 import type { Route } from '../http/router.js';
 import type { Log } from '../log.js';
+import type { Repeats } from '../repeats.js';
 import { Broker } from './broker.js';
 import { EventLog } from './event-log.js';
 import { Follower } from './follower.js';
@@ -19,6 +20,7 @@ export interface StreamingOptions {
   readonly access: StreamAccess;
   readonly metrics: StreamMetrics;
   readonly log: Log;
+  readonly repeats: Repeats;
   readonly clock: () => number;
   readonly uptime: () => number;
   readonly random: () => number;
@@ -40,7 +42,7 @@ export interface Streaming {
 
 /** Builds it on an open database; begins the log when there is none. */
 export async function openStreaming(options: StreamingOptions): Promise<Streaming> {
-  const { db, access, metrics, log, clock, uptime, random, newEpoch } = options;
+  const { db, access, metrics, log, repeats, clock, uptime, random, newEpoch } = options;
   const { stream, eventLog: limits } = options.config;
   const bodies = new BodyBudget(options.config.publish.bodiesBytesMax);
   const publish = { ...options.config.publish, linesBytesMax: limits.bytesMax, bodies };
@@ -63,7 +65,7 @@ export async function openStreaming(options: StreamingOptions): Promise<Streamin
   });
   const neighbourhood = await openNeighbourhood(options, { eventLog, registry, tokens });
   return {
-    routes: streamRoutes({ access, streams, tokens, broker, publish, log, clock }),
+    routes: streamRoutes({ access, streams, tokens, broker, publish, log, repeats, clock }),
     ...{ streams, registry, eventLog },
     cleanUpTasks: {
       streamTokens: () => tokens.sweep(),

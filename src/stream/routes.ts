@@ -4,6 +4,7 @@ import { ipKeyOf } from '../http/ip-key.js';
 import { json, type Reply } from '../http/reply.js';
 import { type Route, route, streamRoute } from '../http/router.js';
 import type { Log } from '../log.js';
+import type { Repeats } from '../repeats.js';
 import { type PublishParts, publishFrom } from './publish.js';
 import type { Refusal } from './registry.js';
 import { invalid, type StreamTokens } from './stream-token.js';
@@ -29,6 +30,7 @@ export interface StreamRouteParts extends PublishParts {
   readonly streams: Streams;
   readonly tokens: StreamTokens;
   readonly log: Log;
+  readonly repeats: Repeats;
 }
 
 const eventStreamHeaders = {
@@ -102,7 +104,7 @@ async function openStream(
  * a browser's EventSource is, and by a status code to everyone else.
  */
 async function refusingInBand(
-  { access, streams, log }: StreamRouteParts,
+  { access, streams, log, repeats }: StreamRouteParts,
   exchange: Exchange,
   open: () => Promise<Reply>,
 ): Promise<Reply> {
@@ -115,7 +117,7 @@ async function refusingInBand(
     if (status !== 429 && status < 500) throw cause;
     const fields = { requestId: exchange.id, cause };
     if (status === 500) log.error(fields, 'stream failed to open');
-    else if (status > 500) log.warn(fields, 'stream refused');
+    else if (status > 500) warnOfRefusal(repeats, cause as Failure, fields);
     const reason = cause instanceof Failure ? cause.name : 'internal_server';
     return {
       status: 200,
@@ -123,6 +125,11 @@ async function refusingInBand(
       open: (sink) => streams.refuse(sink, reason),
     };
   }
+}
+
+function warnOfRefusal(repeats: Repeats, { message: reason }: Failure, fields: object): void {
+  const phrase = 'stream refused';
+  repeats.warn({ kind: phrase, of: reason, fields: { ...fields, reason }, phrase });
 }
 
 function failureOf(refusal: Refusal, retryAfterMs: number): Failure {

@@ -4,6 +4,7 @@ import type { TestContext } from 'node:test';
 import { defaultHttpLimits } from '../../src/http/limits.js';
 import type { Route } from '../../src/http/router.js';
 import { HttpServer } from '../../src/http/server.js';
+import { Repeats } from '../../src/repeats.js';
 import { throwaway } from './certificate.js';
 import { recordedLog, recordSecretsIn } from './record.js';
 
@@ -29,6 +30,7 @@ export async function askerFor(t: TestContext, routes: readonly Route[]) {
     port: 0,
     routes,
     log: recordedLog,
+    repeats: new Repeats({ log: recordedLog, clock: Date.now }),
     challenge: 'Bearer realm="test"',
     corsOrigins: [],
     isStrict: true,

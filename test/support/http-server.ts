@@ -4,6 +4,7 @@ import type { TestContext } from 'node:test';
 import { defaultHttpLimits, type HttpLimits } from '../../src/http/limits.js';
 import type { Route } from '../../src/http/router.js';
 import { HttpServer, type HttpServerOptions } from '../../src/http/server.js';
+import { Repeats } from '../../src/repeats.js';
 import { collectingLog } from './auth.js';
 import { throwaway } from './certificate.js';
 
@@ -21,12 +22,14 @@ export async function startHttp(
   overrides: Overrides = {},
 ) {
   const lines: Record<string, unknown>[] = [];
+  const log = collectingLog(lines);
   const server = await HttpServer.listen({
     ...throwaway,
     host: '127.0.0.1',
     port: 0,
     routes,
-    log: collectingLog(lines),
+    log,
+    repeats: new Repeats({ log, clock: Date.now }),
     challenge: 'Bearer realm="test"',
     corsOrigins: [],
     isStrict: true,
