@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
@@ -10,6 +9,7 @@ import { loadConfig } from '../src/config.js';
 import { clusterFor } from './support/cluster.js';
 import { H2Client } from './support/cluster-client.js';
 import { allDialects } from './support/dialects.js';
+import { freePort } from './support/free-port.js';
 import { launch } from './support/launch.js';
 import { ca, type Env, passwordOf, prepare } from './support/seed.js';
 import { findServer } from './support/servers.js';
@@ -43,15 +43,6 @@ async function startHerald(t: TestContext, { env }: Ground, wrapper: string[] = 
   const launched = await launch({ env, cwd: env['DATA_DIR'] ?? '', wrapper });
   t.after(() => launched.end('SIGKILL'));
   return launched;
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const address = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  if (address === null || typeof address === 'string') throw new Error('Cannot find a free port');
-  return address.port;
 }
 
 function connectTo({ env, certificate }: Ground, t: TestContext): H2Client {

@@ -2,7 +2,6 @@ import assert from 'node:assert/strict';
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
@@ -14,6 +13,7 @@ import type { ServerOptions } from '../src/db/options.js';
 import { clusterOn } from './support/cluster.js';
 import { H2Client } from './support/cluster-client.js';
 import { describeDatabase } from './support/database-contract.js';
+import { freePort } from './support/free-port.js';
 import { findServer, type TestServer } from './support/servers.js';
 import { until } from './support/until.js';
 
@@ -147,11 +147,3 @@ describe('postgres behind a pooler that shares connections between transactions'
     }
   });
 });
-
-async function freePort(): Promise<number> {
-  const listener = createServer();
-  await new Promise<void>((resolve) => listener.listen(0, '127.0.0.1', resolve));
-  const { port } = listener.address() as AddressInfo; // It listens on TCP.
-  await new Promise((resolve) => listener.close(resolve));
-  return port;
-}

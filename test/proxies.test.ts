@@ -2,10 +2,11 @@ import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { type AddressInfo, connect, createServer } from 'node:net';
+import { connect } from 'node:net';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { Page } from './support/event-source.js';
+import { freePort } from './support/free-port.js';
 import { H2Client } from './support/h2-client.js';
 import { tempFolder } from './support/process.js';
 import { type System, startSystem } from './support/system.js';
@@ -98,15 +99,6 @@ function recipe({ language }: Proxy, system: System, port: number): string {
     .replace('/etc/ssl/events.example.com.key', key)
     .replace('/etc/herald/server.cert', cert)
     .replace('retry: 5000', 'retry: 100');
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo; // It listens on TCP.
-  server.close();
-  await once(server, 'close');
-  return port;
 }
 
 function listens(port: number): Promise<boolean> {

@@ -2,11 +2,11 @@ import assert from 'node:assert/strict';
 import { type ChildProcessWithoutNullStreams, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { cpSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { delimiter, dirname, join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { settingNames } from '../src/config.js';
+import { freePort } from './support/free-port.js';
 import { outcomeOf, tempFolder } from './support/process.js';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
@@ -103,16 +103,6 @@ async function makeClone(t: TestContext): Promise<Clone> {
   mkdirSync(join(folder, 'certificate'));
   symlinkSync(join(root, 'node_modules'), join(folder, 'node_modules'), 'dir');
   return { folder, port: await freePort() };
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, 'localhost');
-  await once(server, 'listening');
-  const address = server.address();
-  server.close();
-  await once(server, 'close');
-  assert.ok(typeof address === 'object' && address !== null);
-  return address.port;
 }
 
 /** Runs text of the README by bash, as it is but for the port and for what `npm ci` has done. */

@@ -3,17 +3,16 @@ import {
   chmodSync,
   chownSync,
   existsSync,
-  mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
   rmSync,
   writeFileSync,
 } from 'node:fs';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { freePort } from './free-port.js';
 import type { ServerDialect, TestServer } from './servers.js';
 import { serverAt } from './servers.js';
 import { until } from './until.js';
@@ -192,20 +191,20 @@ const mysqlRoot = fileURLToPath(new URL('../../.scratch/mysql-root', import.meta
 function mysqlPrograms(port: number): Programs | string {
   if (process.getuid?.() !== 0) return 'only root can start a server in a chroot';
   if (!existsSync(join(mysqlRoot, 'usr/sbin/mysqld'))) return 'no MySQL: test/mysql.sh start';
-  const place = `/var/lib/herald-${port}`;
+  const folder = mkdtempSync(join(mysqlRoot, 'var/lib/herald-'));
+  const place = `/var/lib/${basename(folder)}`;
   const data = ['--no-defaults', '--user=mysql', `--datadir=${place}/data`];
   data.push('--secure-file-priv=NULL');
   const inside = (...args: string[]) =>
     execFileSync('chroot', [mysqlRoot, ...args], { stdio: 'pipe' });
   return {
-    folder: join(mysqlRoot, place),
+    folder,
     inside: place,
     tlsArgs: sslArgs,
     user: 'root', // Of `chroot`; the server itself is `mysql`.
     url: `mysql://root@127.0.0.1:${port}`,
     crashSignal: 'SIGKILL',
     prepare() {
-      mkdirSync(join(mysqlRoot, place), { recursive: true });
       inside('chown', 'mysql:mysql', place);
       inside('mysqld', ...data, '--initialize-insecure');
     },
@@ -263,13 +262,4 @@ function childrenOf(parent: number): number[] {
       }
     })
     .map(Number);
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const address = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  if (address === null || typeof address === 'string') throw new Error('Cannot find a free port');
-  return address.port;
 }
