@@ -69,8 +69,9 @@ function optionsOf(dialect: ServerDialect, url: URL): ServerOptions {
     password: decodeURIComponent(url.password),
     ssl: false,
     connectionsMax: 4,
-    connectMs: 3000,
-    statementMs: 10_000,
+    // A machine that stands still for seconds is no server that does not answer.
+    connectMs: 20_000,
+    statementMs: 30_000,
     prepare: true,
     log: recordedLog,
   };
