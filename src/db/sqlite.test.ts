@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import {
   copyFileSync,
   mkdirSync,
@@ -40,11 +41,30 @@ async function withNotes(work: (db: SqliteDatabase, file: string) => Promise<voi
   }
 }
 
+/** One with the table, for a database whose own deadline is short. */
+async function fileWithNotes(): Promise<string> {
+  const file = newFile();
+  const db = await open(file);
+  await db.execute(sql`create table notes (id integer primary key, text text) strict`);
+  await db.close();
+  return file;
+}
+
 const add = (id: number) => sql`insert into notes (id, text) values (${id}, ${'note'})`;
 const count = async (db: Database): Promise<number> => {
   const [row] = await db.query<{ count: number }>(sql`select count(*) as count from notes`);
   return row?.count ?? 0;
 };
+
+/** Adds a row as soon as one is taken in time, and answers its id. */
+async function writeOne(db: Database, from: number): Promise<number> {
+  let id = from - 1;
+  await until(async () => {
+    id += 1; // What was refused may have been written all the same.
+    return (await db.execute(add(id)).catch(() => 0)) === 1;
+  });
+  return id;
+}
 
 describeDatabase('sqlite', () => open(), false);
 
@@ -169,9 +189,8 @@ describe('a transaction of the embedded database', () => {
     }));
 
   test('behind a writer that is stuck is refused in time, and so is every write, until it goes on', async () => {
-    const db = await open(newFile(), { transactionMs: 500 });
+    const db = await open(await fileWithNotes(), { transactionMs: 500 });
     try {
-      await db.execute(sql`create table notes (id integer primary key, text text) strict`);
       // Some seconds of work, as a disk that hangs for as long.
       const stuck = db.execute(
         sql`insert into notes (id) select max(i) from (
@@ -189,11 +208,7 @@ describe('a transaction of the embedded database', () => {
           refused,
         ),
       ]);
-      let id = 3;
-      await until(async () => {
-        id += 1; // What was refused may have been written all the same.
-        return (await db.execute(add(id)).catch(() => 0)) === 1;
-      });
+      await writeOne(db, 4);
 
       const given = await db.query(sql`select id from notes where id = 3`);
       assert.deepEqual(given, [], 'a transaction that was given up is not committed later');
@@ -203,9 +218,8 @@ describe('a transaction of the embedded database', () => {
   });
 
   test('that takes too long is rolled back, and the writer goes on', async () => {
-    const db = await open(newFile(), { transactionMs: 500 });
+    const db = await open(await fileWithNotes(), { transactionMs: 500 });
     try {
-      await db.execute(sql`create table notes (id integer primary key, text text) strict`);
       let release = (): void => undefined;
       const stuck = new Promise<void>((resolve) => {
         release = resolve;
@@ -220,11 +234,13 @@ describe('a transaction of the embedded database', () => {
       });
 
       await assert.rejects(rejected, { name: 'service_unavailable' });
-      assert.equal(await db.execute(add(3)), 1);
+      const next = await writeOne(db, 3);
       release();
       await new Promise(setImmediate); // Its work goes on now, and is refused.
       await assert.rejects(late[0] ?? Promise.resolve(), { name: 'service_unavailable' });
-      assert.deepEqual(await db.query(sql`select id from notes`), [{ id: 3 }]);
+      assert.deepEqual(await db.query(sql`select id from notes where id < 3 or id = ${next}`), [
+        { id: next },
+      ]);
     } finally {
       await db.close();
     }
@@ -325,7 +341,7 @@ describe('the file of the embedded database', () => {
 
       assert.match(said ?? '', new RegExp(`process ${process.pid} on .* has it open`));
       assert.match(said ?? '', /DB_DIALECT=postgres/);
-      await child.ended;
+      await child.ended();
     }));
 
   test('loses nothing that was acknowledged when its process is killed', async () => {
@@ -347,7 +363,7 @@ describe('the file of the embedded database', () => {
       const acknowledged = await child.lines(500 + round * 333);
 
       child.kill();
-      acknowledged.push(...(await child.ended));
+      acknowledged.push(...(await child.ended()));
 
       const db = await open(file); // At once: what the process had locked is free.
       assert.deepEqual(await db.query(sql`pragma integrity_check`), [{ integrity_check: 'ok' }]);
@@ -449,6 +465,7 @@ function startChild(file: string, script: string) {
   const child = spawn(process.execPath, ['--import', 'tsx', entry], {
     stdio: ['ignore', 'pipe', 'inherit'],
   });
+  const exited = once(child, 'exit'); // Its output may end before what it had locked is free.
   const reader = createInterface({ input: child.stdout });
   const iterator = reader[Symbol.asyncIterator]();
   return {
@@ -462,9 +479,11 @@ function startChild(file: string, script: string) {
       }
       return found;
     },
-    /** The rest of what it said. */
-    get ended(): Promise<string[]> {
-      return this.lines(Number.POSITIVE_INFINITY);
+    /** The rest of what it said, once it is gone. */
+    async ended(): Promise<string[]> {
+      const rest = await this.lines(Number.POSITIVE_INFINITY);
+      await exited;
+      return rest;
     },
   };
 }
