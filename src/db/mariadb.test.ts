@@ -77,7 +77,7 @@ async function describeDialect(dialect: 'mariadb' | 'mysql'): Promise<void> {
       }));
 
     test('against a statement that runs too long: the server ends it', () =>
-      withDatabase({ statementMs: 200 }, async (db) => {
+      withDatabase({ statementMs: 2000 }, async (db) => {
         const slow = sql`select count(*) as count from information_schema.columns a,
           information_schema.columns b, information_schema.columns c`;
 
@@ -92,7 +92,7 @@ async function describeDialect(dialect: 'mariadb' | 'mysql'): Promise<void> {
 
     test('against a server that hangs: all are answered, and new connections are made', async () => {
       const proxy = await openProxy(options());
-      const changes = { host: '127.0.0.1', port: proxy.port, connectMs: 500, statementMs: 200 };
+      const changes = { host: '127.0.0.1', port: proxy.port, connectMs: 3000, statementMs: 2000 };
       try {
         await withDatabase(changes, async (db) => {
           await Promise.all([1, 2, 3, 4].map(() => db.query(sql`select sleep(0.01)`)));
@@ -136,7 +136,7 @@ async function describeDialect(dialect: 'mariadb' | 'mysql'): Promise<void> {
     });
 
     test('against a transaction that never ends', () =>
-      withDatabase({ connectMs: 200, statementMs: 100, connectionsMax: 2 }, async (db) => {
+      withDatabase({ connectMs: 3000, statementMs: 2000, connectionsMax: 2 }, async (db) => {
         const stuck = db.transaction(() => new Promise<never>(() => undefined));
 
         await assert.rejects(stuck, unavailable);

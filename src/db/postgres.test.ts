@@ -57,7 +57,7 @@ describe('postgres is guarded', { skip }, () => {
     }));
 
   test('against a statement that runs too long: the server ends it', () =>
-    withDatabase({ statementMs: 100 }, async (db) => {
+    withDatabase({ statementMs: 2000 }, async (db) => {
       await assert.rejects(db.query(sql`select pg_sleep(30)`), unavailable);
       await assert.rejects(
         db.transaction((tx) => tx.query(sql`select pg_sleep(30)`)),
@@ -69,7 +69,7 @@ describe('postgres is guarded', { skip }, () => {
 
   test('against a server that hangs: all are answered, and new connections are made', async () => {
     const proxy = await openProxy(options());
-    const changes = { host: '127.0.0.1', port: proxy.port, connectMs: 200, statementMs: 200 };
+    const changes = { host: '127.0.0.1', port: proxy.port, connectMs: 3000, statementMs: 1000 };
     try {
       await withDatabase(changes, async (db) => {
         await Promise.all([1, 2, 3, 4].map(() => db.query(sql`select pg_sleep(0.01)`)));
@@ -165,7 +165,7 @@ describe('postgres is guarded', { skip }, () => {
   });
 
   test('against a transaction that never ends', () =>
-    withDatabase({ connectMs: 100, statementMs: 100, connectionsMax: 2 }, async (db) => {
+    withDatabase({ connectMs: 3000, statementMs: 1000, connectionsMax: 2 }, async (db) => {
       const stuck = db.transaction(() => new Promise<never>(() => undefined));
 
       await assert.rejects(stuck, unavailable);
