@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { selfSigned } from '../src/commands/self-signed.js';
-import { sql } from '../src/db/database.js';
+import { type Database, sql } from '../src/db/database.js';
 import { migrate } from '../src/db/migrate.js';
 import { openDatabase } from '../src/db/open.js';
 import { ownServer } from './support/own-server.js';
@@ -28,14 +28,17 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
     skip,
   }, async (t) => {
     assert.ok(server !== undefined && typeof misnamed === 'object');
-    t.after(() => Promise.all([server.remove(), misnamed.remove()]));
+    let db: Database | undefined;
+    t.after(async () => {
+      await db?.close();
+      await Promise.all([server.remove(), misnamed.remove()]);
+    });
     await Promise.all([server.start(), misnamed.start()]);
     const { options } = server;
     const trusting = { ...options, ssl: { ca: certificate.certificate } };
 
     await migrate(trusting);
-    const db = await openDatabase(trusting);
-    t.after(() => db.close());
+    db = await openDatabase(trusting);
     const rows = await db.query<{ value: unknown }>({ texts: [isEncrypted[dialect]], values: [] });
 
     assert.equal(rows.length, 1);
