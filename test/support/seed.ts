@@ -38,8 +38,9 @@ const baseEnv: Env = {
   STREAM_TOKEN_USER_RATE: '100000/60000',
   STREAM_OPEN_IP_RATE: '100000/60000',
   STREAM_RETRY: '100',
-  DRAIN_TIMEOUT: '2000',
-  END_TIMEOUT: '1000',
+  // Long: a machine that stands still for a moment must not make a server cut off what it said.
+  DRAIN_TIMEOUT: '15000',
+  END_TIMEOUT: '10000',
 };
 
 /** A database with accounts and an API key, made once in a process; every system gets a copy. */
