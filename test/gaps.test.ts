@@ -3,7 +3,7 @@ import { rmSync } from 'node:fs';
 import { test } from 'node:test';
 import { collectingLog } from './support/auth.js';
 import { Page } from './support/event-source.js';
-import { logged } from './support/logged.js';
+import { cleanedUp } from './support/logged.js';
 import { prepare } from './support/seed.js';
 import { type System, startSystem } from './support/system.js';
 
@@ -62,7 +62,7 @@ test('a client that comes back after its events were trimmed is told so', async 
   page.network.isDown = true;
   page.network.cut();
   for (let count = 0; count < 10; count += 1) await system.publish('ada', `lost ${count}`);
-  await logged(lines, { phrase: 'cleaned up', task: 'eventLog' });
+  await cleanedUp(lines, 'eventLog', 2 * 8); // Of eleven events, each with one address, three stay.
   page.network.isDown = false;
   const opening = await page.began(2);
   const next = await system.publish('ada', 'next');
