@@ -34,6 +34,10 @@ export class ServerProcess {
     return `https://127.0.0.1:${this.#launched?.port ?? 0}`;
   }
 
+  get apiKey(): string {
+    return this.prepared.apiKey;
+  }
+
   get pid(): number {
     return this.#launched?.pid ?? 0;
   }
