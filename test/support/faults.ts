@@ -14,18 +14,21 @@ import { until } from './until.js';
 
 const password = 'correct horse battery';
 
-/** Short, so that a test which waits for a deadline does not wait long. */
-const deadlines = { DB_CONNECT_TIMEOUT: '1000', DB_STATEMENT_TIMEOUT: '1000' };
+/**
+ * Short, so that a test which waits for a deadline does not wait long; and longer than a machine
+ * stands still, for they are those of every start and login, too.
+ */
+const deadlines = { DB_CONNECT_TIMEOUT: '2500', DB_STATEMENT_TIMEOUT: '2500' };
 
 /**
  * How long a process is cut off from its database. By default for longer than what it does about
- * that: with the times of the test a statement is given up after 1 s, and its connection with it; on
- * MariaDB and MySQL after 1.5 s; the client of PostgreSQL that is replaced then ends after 2 s more.
- * Attempts to connect are up to 0.5 s apart, looks for events up to 1 s. Only a longer cut, such as
- * `CUT_OFF_MS=61000`, is noticed by the others (10 s), found by the connection that listens (15 s),
- * and makes a process be forgotten (60 s).
+ * that: with the deadlines of the test a statement is given up after 5 s, and its connection with it;
+ * on MariaDB and MySQL after 3.5 s; the client of PostgreSQL that is replaced then ends after 10 s
+ * more. Attempts to connect are up to 0.5 s apart, looks for events up to 1 s; the others notice after
+ * 10 s, the connection that listens after 15 s. Only a longer cut, such as `CUT_OFF_MS=61000`, makes
+ * a process be forgotten (60 s).
  */
-const cutOffMs = Number(process.env['CUT_OFF_MS'] ?? 5000);
+const cutOffMs = Number(process.env['CUT_OFF_MS'] ?? 17_000);
 
 /** One process of a cluster: a backend that publishes there, and a stream that listens. */
 interface Side {
@@ -159,7 +162,7 @@ export async function testFaults(dialect: ServerDialect): Promise<void> {
       server.thaw();
 
       assert.equal(code, 0);
-      assert.ok(ms < 20_000, `${ms} ms`); // Not the minute and more that the database has.
+      assert.ok(ms < 60_000, `${ms} ms`); // Not the minute and more that the database has.
       assert.equal(await publishing, 'cut off');
     });
 
@@ -209,8 +212,7 @@ export async function testFaults(dialect: ServerDialect): Promise<void> {
     t.after(() => proxy.close());
     const { key, side } = await sceneOn(t, shared);
     const near = await side();
-    const times = { DB_CONNECT_TIMEOUT: '500', DB_STATEMENT_TIMEOUT: '500' };
-    const far = await side({ DB_HOST: '127.0.0.1', DB_PORT: String(proxy.port), ...times });
+    const far = await side({ DB_HOST: '127.0.0.1', DB_PORT: String(proxy.port) });
     const publisher = new Publisher('near', near, key);
     await publisher.publishWhile(() => publisher.ids.length < 10);
 
