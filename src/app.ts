@@ -116,6 +116,7 @@ export class App {
       log,
       repeats,
       clock,
+      uptime: this.#uptime,
       onEnded: ({ sessionIds }) => this.#endStreams(sessionIds),
     });
     this.#closers.add('auth', () => auth.close());

@@ -19,7 +19,8 @@ function assertThrottled({ status, body, headers }: Answer): void {
 
 test('of a hundred wrong passwords at once at most five are looked at', async (t) => {
   const lines: Record<string, unknown>[] = [];
-  const system = await startSystem(t, { log: collectingLog(lines) });
+  // Time stands still, for a second after the fifth one more may be looked at.
+  const system = await startSystem(t, { log: collectingLog(lines), uptime: () => 1000 });
   const client = await system.connect();
 
   const answers = await Promise.all(
@@ -45,23 +46,27 @@ test('thirty right passwords at once all open a session', async (t) => {
 });
 
 test('a login that no thread was free for is no wrong password', async (t) => {
-  const costly = { ARGON2_MEMORY_KIB: '262144', ARGON2_TIME: '2' }; // Of those that fill the queue.
+  const costly = { ARGON2_MEMORY_KIB: '65536', ARGON2_TIME: '2' }; // Of those that fill the queue.
   const env = { AUTH_WORKERS: '1', AUTH_QUEUE_MAX: '1', ...costly };
   const system = await startSystem(t, { env });
   const client = await system.connect();
-  const json = { password: 'not the password' };
-  const filling = ['nobody', 'no one'].map((username) =>
-    client.ask('POST', '/login', { json: { ...json, username } }),
-  );
-  await client.ask('GET', '/health/live'); // So both have arrived.
+  let isOver = false;
+  const filling = ['one', 'two', 'three'].map(async (name) => {
+    for (let round = 0; !isOver; round += 1) {
+      const json = { username: `${name} ${round}`, password: 'not the password' };
+      await client.ask('POST', '/login', { json });
+    }
+  });
 
-  const refused: number[] = [];
-  for (let tries = 0; tries < 6; tries += 1) {
-    refused.push((await guess(client, passwordOf('ada'))).status);
+  let inARow = 0;
+  while (inARow < 6) {
+    const { status } = await guess(client, passwordOf('ada'));
+    assert.ok(status === 503 || status === 200, `${status}`); // One that came into a gap is right.
+    inARow = status === 503 ? inARow + 1 : 0;
   }
+  isOver = true;
   await Promise.all(filling);
 
-  assert.deepEqual(refused, Array(6).fill(503));
   assert.equal((await guess(client, passwordOf('ada'))).status, 200);
 });
 

@@ -29,6 +29,8 @@ export interface AuthOptions {
   /** As `AuditOptions` has it. */
   readonly repeats?: Repeats | undefined;
   readonly clock: Clock;
+  /** For rates and the throttle. */
+  readonly uptime: Clock;
   /** Told right after sessions have ended before their time. Must not throw. */
   readonly onEnded: (ended: Ended) => void;
 }
@@ -55,7 +57,7 @@ export interface Auth {
 
 /** Builds it on an open database. Rejects when a thread cannot load or a key cannot be used. */
 export async function openAuth(options: AuthOptions): Promise<Auth> {
-  const { db, config, log, repeats, clock, onEnded } = options;
+  const { db, config, log, repeats, clock, uptime, onEnded } = options;
   const { accessToken, session, password, throttle: limits } = config;
   const ring = keyRingOf(config);
   const threads = await openAuthThreads({ ...config.authThreads, ring, log });
@@ -67,8 +69,8 @@ export async function openAuth(options: AuthOptions): Promise<Auth> {
     const refreshTokens = new RefreshTokens({ secrets: secretsOf(config) });
     const sessions = new Sessions({ db, users, refreshTokens, audit, onEnded, clock, ...session });
     const accessTokens = new AccessTokens({ ring, threads, clock, ...accessToken });
-    const rates = new Rates({ rates: config.rates, audit });
-    const throttle = new Throttle(limits);
+    const rates = new Rates({ rates: config.rates, audit, clock: uptime });
+    const throttle = new Throttle({ ...limits, clock: uptime });
     const { type: tokenType, issuer: realm } = accessToken;
     const bearer = new Bearer({ accessTokens, sessions, apiKeys, tokenType, realm });
     const login = new Login({ users, sessions, passwords, rates, throttle, audit, log });

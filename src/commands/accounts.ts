@@ -32,7 +32,8 @@ export async function withAccounts<Result>(
   const log = await openLog({ ...config.log, stdout: false });
   try {
     return await withDatabase(config, log, async (db) => {
-      const auth = await openAuth({ db, config, log, clock: Date.now, onEnded() {} });
+      const clocks = { clock: Date.now, uptime: () => performance.now() };
+      const auth = await openAuth({ db, config, log, ...clocks, onEnded() {} });
       try {
         return await work(auth);
       } finally {
