@@ -45,7 +45,7 @@ async function signingTokens(t: TestContext, keys: KeyRing, changes = {}): Promi
   const threads = await openAuthThreads({
     count: 1,
     queuePerThreadMax: 64,
-    queueWaitMaxMs: 10_000,
+    queueWaitMaxMs: 60_000,
     ring: keys,
     log: silentLog,
   });

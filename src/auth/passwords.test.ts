@@ -17,7 +17,7 @@ before(async () => {
   threads = await openAuthThreads({
     count: 2,
     queuePerThreadMax: 64,
-    queueWaitMaxMs: 10_000,
+    queueWaitMaxMs: 60_000,
     ring: createKeyRing({ algorithm: 'HS256', secret }),
     log: silentLog,
   });

@@ -3,6 +3,7 @@ import { type TestContext, test } from 'node:test';
 import { collectingLog, newUser, opened, sessionsFor } from '../../test/support/auth.js';
 import { databaseFor } from '../../test/support/embedded.js';
 import { type Database, sql, tuples } from '../db/database.js';
+import { silentLog } from '../log.js';
 import { type Listener, RevocationFeed } from './revocation-feed.js';
 
 /**
@@ -186,6 +187,31 @@ test('nothing is asked while nobody listens', async (t) => {
 
   assert.equal(before, 0);
   assert.ok(asked > listening);
+});
+
+test('unless it is told otherwise a feed looks once a second', async (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout'] });
+  let looks = 0;
+  const never = () => Promise.reject(new Error('nobody listens'));
+  const feed = RevocationFeed.start({
+    sessions: { endedSince: never },
+    users: { missing: never },
+    listeners: () => {
+      looks += 1;
+      return [];
+    },
+    onEnded() {},
+    log: silentLog,
+  });
+
+  for (const second of [1, 2, 3]) {
+    t.mock.timers.tick(999);
+    assert.equal(looks, second - 1);
+    t.mock.timers.tick(1);
+    assert.equal(looks, second);
+    await new Promise(setImmediate); // The look ends, and the next one is planned.
+  }
+  await feed.close();
 });
 
 test('a closed feed asks no more, and may be closed twice', async (t) => {
