@@ -33,6 +33,7 @@ const baseEnv: Env = {
   ARGON2_MEMORY_KIB: '7168',
   ARGON2_TIME: '1',
   AUTH_WORKERS: '1',
+  AUTH_QUEUE_TIMEOUT: '60000', // By estimate, which one hash on a machine that stalls moves far.
   LOGIN_IP_RATE: '100000/60000',
   TOKEN_IP_RATE: '100000/60000',
   STREAM_TOKEN_USER_RATE: '100000/60000',
