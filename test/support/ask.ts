@@ -26,7 +26,7 @@ export interface Answer {
 export async function askerFor(t: TestContext, routes: readonly Route[]) {
   const server = await HttpServer.listen({
     ...throwaway,
-    host: 'localhost',
+    host: '127.0.0.1',
     port: 0,
     routes,
     log: recordedLog,
@@ -47,7 +47,7 @@ export async function askerFor(t: TestContext, routes: readonly Route[]) {
     const body = json === undefined ? form : JSON.stringify(json);
     recordSecretsIn(json);
     const { port } = server;
-    const options = { method, path, headers, port, host: 'localhost', ca: throwaway.cert };
+    const options = { method, path, headers, port, host: '127.0.0.1', ca: throwaway.cert };
     return new Promise((resolve, reject) => {
       request({ ...options, agent: false }, (response) => {
         let text = '';

@@ -19,7 +19,7 @@ export class H2Client {
   readonly #session: ClientHttp2Session;
 
   constructor(port: number, ca: string) {
-    this.#session = connect(`https://localhost:${port}`, { ca });
+    this.#session = connect(`https://127.0.0.1:${port}`, { ca });
     this.#session.on('error', () => {}); // Shows in the requests.
   }
 
