@@ -10,7 +10,7 @@ import { clusterFor } from './support/cluster.js';
 import { H2Client } from './support/cluster-client.js';
 import { allDialects } from './support/dialects.js';
 import { freePort } from './support/free-port.js';
-import { launch } from './support/launch.js';
+import { type Launched, launch } from './support/launch.js';
 import { ca, type Env, passwordOf, prepare } from './support/seed.js';
 import { findServer } from './support/servers.js';
 import { until } from './support/until.js';
@@ -20,14 +20,17 @@ interface Ground {
   readonly env: Env;
   readonly certificate: string;
   readonly apiKey: string;
+  readonly processes: Launched[];
 }
 
 async function groundFor(t: TestContext, dialect: (typeof allDialects)[number]): Promise<Ground> {
+  const processes: Launched[] = [];
+  t.after(() => Promise.all(processes.map((one) => one.end('SIGKILL')))); // Before what they use goes.
   const port = String(await freePort());
   if (dialect === 'sqlite') {
     const { env, apiKey, folder } = await prepare({ PORT: port });
     t.after(() => rmSync(folder, { recursive: true, force: true }));
-    return { env, apiKey, certificate: ca };
+    return { env, apiKey, certificate: ca, processes };
   }
   const { env, certificate } = await clusterFor(t, dialect);
   const apiKey = await withAccounts(loadConfig(env), async ({ accounts, apiKeys }) => {
@@ -35,13 +38,13 @@ async function groundFor(t: TestContext, dialect: (typeof allDialects)[number]):
     await accounts.create(ada);
     return (await apiKeys.create({ name: 'test', scopes: ['publish'] })).key;
   });
-  return { env: { ...env, PORT: port }, apiKey, certificate };
+  return { env: { ...env, PORT: port }, apiKey, certificate, processes };
 }
 
-/** The real process. Settles when it listens. */
-async function startHerald(t: TestContext, { env }: Ground, wrapper: string[] = []) {
+/** The real process, killed after the test. Settles when it listens. */
+async function startHerald({ env, processes }: Ground, wrapper: string[] = []): Promise<Launched> {
   const launched = await launch({ env, cwd: env['DATA_DIR'] ?? '', wrapper });
-  t.after(() => launched.end('SIGKILL'));
+  processes.push(launched);
   return launched;
 }
 
@@ -73,7 +76,7 @@ for (const dialect of allDialects) {
     skip: typeof server === 'string' ? server : false,
   }, async (t) => {
     const ground = await groundFor(t, dialect);
-    const child = await startHerald(t, ground);
+    const child = await startHerald(ground);
     const backend = connectTo(ground, t);
     const { apiKey: bearer } = ground;
     const acknowledged = new Map<string, string>();
@@ -91,7 +94,7 @@ for (const dialect of allDialects) {
 
     await child.end('SIGKILL');
     await ended;
-    await startHerald(t, ground);
+    await startHerald(ground);
 
     const ids = [...acknowledged.keys()].sort((a, b) => seqOf(a) - seqOf(b));
     const [lastEventId = '', lastId = ''] = [ids[0], ids.at(-1)];
@@ -160,14 +163,14 @@ test('sqlite: where a file may grow no more, publishes are refused until it may'
   const ground = await groundFor(t, 'sqlite');
   // The signal that comes with the limit would end the process; ignored, the write fails instead.
   const limited = 'trap "" XFSZ; ulimit -S -f 4096; exec "$0" "$@"'; // KiB
-  const child = await startHerald(t, ground, ['bash', '-c', limited]);
+  const child = await startHerald(ground, ['bash', '-c', limited]);
 
   const ids = await assertRecovers(t, ground, () => {
     execFileSync('prlimit', ['--pid', String(child.pid), '--fsize=unlimited']);
   });
 
   await child.end('SIGKILL');
-  await startHerald(t, ground);
+  await startHerald(ground);
   const [lastEventId = '', lastId = ''] = [ids[0], ids.at(-1)];
   const events = await replay(t, ground, { lastEventId, lastId });
   assert.deepEqual(
@@ -196,12 +199,12 @@ test('sqlite: with a full disk publishes are refused until there is room', {
   writeFileSync(ballast, Buffer.alloc(4 * 1024 * 1024));
   execFileSync('cp', [join(env['DATA_DIR'] ?? '', 'herald.db'), disk]);
   const ground = { ...rest, env: { ...env, DB_STORAGE: join(disk, 'herald.db') } };
-  const child = await startHerald(t, ground);
+  const child = await startHerald(ground);
 
   const ids = await assertRecovers(t, ground, () => rmSync(ballast));
 
   await child.end('SIGKILL');
-  await startHerald(t, ground);
+  await startHerald(ground);
   const [lastEventId = '', lastId = ''] = [ids[0], ids.at(-1)];
   const events = await replay(t, ground, { lastEventId, lastId });
   assert.deepEqual(

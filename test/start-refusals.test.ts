@@ -7,6 +7,7 @@ import { selfSigned } from '../src/commands/self-signed.js';
 import { type LogLine, launch } from './support/launch.js';
 import { outcomeOf, runSource, startSource, tempFolder } from './support/process.js';
 import { prepare } from './support/seed.js';
+import { until } from './support/until.js';
 
 const secret = 'hex:8f1d4c7be2a9036577d0c1b2a3948576e5f60718293a4b5c6d7e8f9001122334';
 
@@ -154,11 +155,13 @@ test('in production no demo user, no secret and no key is made, and seeding is r
 
   const seeded = await runSource('commands/seed.ts', [], { cwd, env });
   const child = startSource('server.ts', [], { cwd, env });
+  t.after(() => child.kill('SIGKILL'));
   const ending = outcomeOf(child);
-  await new Promise<void>((resolve) => {
-    child.stdout.on('data', (text) => String(text).includes('"listening"') && resolve());
-    child.once('close', () => resolve());
+  let said = '';
+  child.stdout.on('data', (text) => {
+    said += text;
   });
+  await until(() => said.includes('"listening"') || child.exitCode !== null);
   child.kill('SIGTERM');
   const { code, out, err } = await ending;
   const users = await runSource('commands/user.ts', ['list', '--json'], { cwd, env });

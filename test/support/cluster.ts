@@ -57,7 +57,8 @@ export async function clusterOn(t: TestContext, server: TestServer): Promise<Clu
     ACCESS_TOKEN_SECRET: 'hex:00112233445566778899aabbccddeeff0123456789abcdef0123456789abcdef',
     AUTH_WORKERS: '1',
     AUTH_QUEUE_TIMEOUT: '60000',
-    DRAIN_TIMEOUT: '2000',
+    DRAIN_TIMEOUT: '15000',
+    DB_CONNECT_TIMEOUT: '30000',
   };
   const apps: App[] = [];
   const processes: Launched[] = [];

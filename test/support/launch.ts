@@ -1,6 +1,5 @@
 import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { createInterface } from 'node:readline';
 import { sourceCommand } from './process.js';
 import { recordLines } from './record.js';
 import type { Env } from './seed.js';
@@ -59,12 +58,17 @@ function listeningPort(
     complaint += text;
   });
   return new Promise((resolve, reject) => {
-    createInterface(child.stdout).on('line', (text) => {
-      if (!text.startsWith('{')) return;
-      recordLines(text);
-      const line = JSON.parse(text);
-      onLine(line);
-      if (line.msg === 'listening') resolve(Number(new URL(line.url).port));
+    let unended = ''; // Where a process is killed, a line may end in its middle: that one is none.
+    child.stdout.setEncoding('utf8').on('data', (chunk: string) => {
+      const texts = (unended + chunk).split('\n');
+      unended = texts.pop() ?? '';
+      for (const text of texts) {
+        if (!text.startsWith('{')) continue;
+        recordLines(text);
+        const line = JSON.parse(text);
+        onLine(line);
+        if (line.msg === 'listening') resolve(Number(new URL(line.url).port));
+      }
     });
     child.once('close', () => reject(new Error(`Herald did not start: ${complaint}`)));
   });

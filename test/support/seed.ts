@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { withAccounts } from '../../src/commands/accounts.js';
 import { selfSigned } from '../../src/commands/self-signed.js';
 import { loadConfig } from '../../src/config.js';
+import { freePort } from './free-port.js';
 import { recordSecret } from './record.js';
 
 export type Env = Readonly<Record<string, string>>;
@@ -62,12 +63,14 @@ export interface Prepared {
 let seeding: Promise<Seed> | undefined;
 
 /**
- * A folder with a certificate and a seeded database, and settings. The caller removes it. With a
- * `DB_DIALECT` the accounts are made in that database, which has to be migrated.
+ * A folder with a certificate and a seeded database, and settings, with a port that stays free while
+ * a server is away. The caller removes it. With a `DB_DIALECT` the accounts are made in that
+ * database, which has to be migrated.
  */
-export async function prepare(env: Env = {}): Promise<Prepared> {
+export async function prepare(more: Env = {}): Promise<Prepared> {
   const folder = mkdtempSync(join(tmpdir(), 'herald-'));
-  if (env['DB_DIALECT'] !== undefined) {
+  const env = { PORT: String(await freePort()), ...more };
+  if (more['DB_DIALECT'] !== undefined) {
     const all = { ...environmentIn(folder), ...env };
     return { folder, env: all, ...(await makeAccounts(all)) };
   }
