@@ -5,6 +5,7 @@ import {
   copyFileSync,
   mkdirSync,
   mkdtempSync,
+  renameSync,
   rmSync,
   statSync,
   symlinkSync,
@@ -21,6 +22,7 @@ import { type Database, sql, tuples, UniqueViolation } from './database.js';
 import { openDatabase } from './open.js';
 import { SqliteDatabase } from './sqlite.js';
 import { loadSqlite } from './sqlite-load.js';
+import { WriterThread } from './sqlite-thread.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'herald-'));
 after(() => rmSync(folder, { recursive: true, force: true }));
@@ -388,6 +390,33 @@ describe('the file of the embedded database', () => {
       /Cannot use schema: it is version 99, and this program knows up to \d+/,
     );
   });
+});
+
+test('when the embedded database can be written but not read, no thread and no lock is left', async (t) => {
+  const file = newFile();
+  await (await open(file)).close();
+  const start = WriterThread.start.bind(WriterThread);
+  const started: WriterThread[] = [];
+  const { mock } = t.mock.method(
+    WriterThread,
+    'start',
+    async (...parts: Parameters<typeof start>) => {
+      const writer = await start(...parts);
+      t.after(() => writer.close());
+      started.push(writer);
+      renameSync(file, `${file}-away`); // The thread has it open.
+      return writer;
+    },
+  );
+
+  await assert.rejects(open(file), /Cannot open database .*: it cannot be read/);
+
+  const ended = { name: 'service_unavailable', message: /the database thread has ended/ };
+  assert.equal(started.length, 1);
+  for (const writer of started) await assert.rejects(writer.execute('select 1', []), ended);
+  mock.restore();
+  renameSync(`${file}-away`, file);
+  await (await open(file)).close();
 });
 
 describe('a batch of the embedded database', () => {
