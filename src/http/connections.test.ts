@@ -1,0 +1,86 @@
+import assert from 'node:assert/strict';
+import { EventEmitter } from 'node:events';
+import type { Http2SecureServer } from 'node:http2';
+import { type TestContext, test } from 'node:test';
+import { silentLog } from '../log.js';
+import { AcceptLimit } from './accept-limit.js';
+import { Connections } from './connections.js';
+
+/** A TCP connection that closes when the test says so, whatever is done to it. */
+class FakeSocket extends EventEmitter {
+  readonly remoteAddress = '192.0.2.1';
+  readonly localAddress = '192.0.2.2';
+  readonly remotePort: number;
+  readonly bytesRead = 0;
+  readonly bytesWritten = 0;
+  destroyed = false;
+
+  constructor(remotePort: number) {
+    super();
+    this.remotePort = remotePort;
+  }
+
+  destroy(): void {
+    this.destroyed = true;
+  }
+
+  resetAndDestroy(): void {
+    this.destroy();
+  }
+}
+
+/** Connections of a server that takes one when the test says so. */
+function connectionsFor(t: TestContext, { count = 1000 } = {}) {
+  const server = new EventEmitter();
+  const perMs = 3_600_000;
+  const acceptLimit = new AcceptLimit({
+    rate: { count, perMs },
+    perPlace: undefined,
+    log: silentLog,
+  });
+  const connections = new Connections(server as unknown as Http2SecureServer, {
+    ...{ exchangesMax: 1, endMs: 1000, idleMs: 3_600_000, pingMs: 3_600_000 },
+    ...{ acceptLimit, onUnreadable() {} },
+  });
+  t.after(() => connections.close());
+  const connect = (remotePort: number): FakeSocket => {
+    const socket = new FakeSocket(remotePort);
+    server.emit('connection', socket);
+    return socket;
+  };
+  return { connections, connect };
+}
+
+test('a connection that is closed late takes no other along that has its address by then', async (t) => {
+  const { connections, connect } = connectionsFor(t);
+  const first = connect(50_000);
+  connections.cut();
+  const second = connect(50_000);
+
+  first.emit('close');
+
+  assert.equal(connections.size, 1);
+  let areClosed = false;
+  const closing = connections.allClosed().then(() => {
+    areClosed = true;
+  });
+  await Promise.resolve();
+  assert.equal(areClosed, false);
+  connections.cut();
+  assert.deepEqual([first.destroyed, second.destroyed], [true, true]);
+  second.emit('close');
+  await closing;
+  assert.equal(connections.size, 0);
+});
+
+test('a connection that is refused may fail as it likes, and is none', (t) => {
+  const { connections, connect } = connectionsFor(t, { count: 1 });
+  const admitted = connect(50_000);
+
+  const refused = connect(50_001);
+  refused.emit('error', new Error('ECONNRESET')); // Would end the process if nobody listened.
+  refused.emit('close');
+
+  assert.deepEqual([admitted.destroyed, refused.destroyed], [false, true]);
+  assert.deepEqual([connections.size, connections.refused], [1, 1]);
+});
