@@ -139,10 +139,20 @@ test('the silent log has silent children', () => {
   assert.equal(child, silentLog);
 });
 
-/** Runs a small program that has `openLog`, as a process of its own. */
+/**
+ * Runs a small program as a process of its own, that has `openLog` and `hasWritten`: settles when so
+ * many lines are in `combined.log`, for a disk that is slow costs lines.
+ */
 function runProgram(program: string, folder: string) {
   const log = JSON.stringify(fileURLToPath(new URL('./log.ts', import.meta.url)));
-  const source = `const { openLog } = await import(${log});\n${program}`;
+  const source = `
+    const { openLog } = await import(${log});
+    const { readFileSync } = await import('node:fs');
+    const hasWritten = async (count) => {
+      const lines = () => readFileSync(process.env.FOLDER + '/combined.log', 'utf8').split('\\n');
+      while (lines().length <= count) await new Promise((resolve) => setTimeout(resolve, 2));
+    };
+    ${program}`;
   const args = ['--import', 'tsx', '--input-type=module', '-e', source];
   return spawn(process.execPath, args, { env: { ...process.env, FOLDER: folder } });
 }
@@ -197,6 +207,7 @@ test('a reader of standard output that leaves does not end the process', async (
     `const log = await openLog({ level: 'info', folder: process.env.FOLDER });
      process.stdin.once('data', async () => {
        for (let n = 0; n < 100; n += 1) { log.info({ n }, 'unheard'); await new Promise(setImmediate); }
+       await hasWritten(101);
        await log.close();
        process.exit(0);
      });
@@ -218,7 +229,7 @@ test('a reader of standard output that stands still neither blocks nor keeps the
     `const log = await openLog({ level: 'info', folder: process.env.FOLDER });
      for (let n = 0; n < 4000; n += 1) {
        log.info({ n, filling: 'x'.repeat(1000) }, 'line');
-       if (n % 100 === 0) await new Promise(setImmediate);
+       if (n % 100 === 99) await hasWritten(n + 1);
      }
      await log.close();
      process.exit(0);`,
