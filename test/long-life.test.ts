@@ -10,7 +10,10 @@ const hour = 60 * minute;
 /** A system whose time a test moves on, and bob, who is always there. */
 async function startAhead(t: TestContext) {
   const time = { aheadMs: 0 };
-  const env = { ACCESS_TOKEN_EXPIRES_IN: '60000', STREAM_TOKEN_EXPIRES_IN: '60000' };
+  const env = {
+    ...{ ACCESS_TOKEN_EXPIRES_IN: '60000', STREAM_TOKEN_EXPIRES_IN: '60000' },
+    CLEANUP_INTERVAL: '86400000', // What is swept has not expired but never was.
+  };
   const system = await startSystem(t, {
     env,
     clock: () => Date.now() + time.aheadMs,

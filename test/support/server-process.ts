@@ -4,7 +4,10 @@ import { H2Client } from './h2-client.js';
 import { type Launched, type LogLine, launch } from './launch.js';
 import { type Env, type Prepared, prepare } from './seed.js';
 
-/** Herald as a process of its own, that can be stopped, killed and started again on its port. */
+/**
+ * Herald as a process of its own, that can be stopped, killed and started again on its port. That should be
+ * a `freePort` then, or another test may have been given it meanwhile.
+ */
 export class ServerProcess {
   readonly prepared: Prepared;
   readonly lines: LogLine[] = [];
@@ -50,7 +53,7 @@ export class ServerProcess {
     const { folder, env } = this.prepared;
     this.#launched = await launch({
       cwd: folder,
-      env: { ...env, PORT: String(this.#launched?.port ?? 0) },
+      env: { ...env, ...(this.#launched && { PORT: String(this.#launched.port) }) },
       nodeOptions: this.#nodeOptions,
       onLine: (line) => this.lines.push(line),
     });
