@@ -13,6 +13,7 @@ if ! command -v apt-get > /dev/null || [ "$(id -u)" -ne 0 ]; then
   exit 0
 fi
 export DEBIAN_FRONTEND=noninteractive
-apt-get update -qq
-apt-get install -y -qq --no-install-recommends chromium > /dev/null
+apt=(apt-get -qq -o DPkg::Lock::Timeout=120 -o Acquire::Retries=3)
+"${apt[@]}" update || true # One source that cannot be had keeps none of the others away.
+"${apt[@]}" install -y --no-install-recommends chromium > /dev/null
 chromium --version

@@ -7,7 +7,7 @@
 #   test/mysql.sh stop    stops it; what was made stays for the next time
 #   test/mysql.sh remove  stops it and removes everything
 #
-# PORT is where it listens, on 127.0.0.1 only, by default the first from 33306 that is free; `root` has
+# PORT is where it listens, on 127.0.0.1 only, by default the first from 11306 that is free; `root` has
 # an empty password. Further options of `start` go to mysqld, for example
 # --innodb-flush-log-at-trx-commit=2.
 set -euo pipefail
@@ -33,7 +33,7 @@ listens() {
 
 # Another checkout may have one of its own.
 free_port() {
-  local port=33306
+  local port=11306 # Below those that systems give to connections.
   while listens "$port"; do port=$((port + 1)); done
   echo "$port"
 }
@@ -59,7 +59,7 @@ make() {
   mkdir -p "$scratch/debootstrap"
   (
     cd "$scratch/debootstrap"
-    apt-get -o APT::Sandbox::User=root download debootstrap
+    apt-get -o APT::Sandbox::User=root -o Acquire::Retries=3 download debootstrap
     dpkg -x debootstrap_*.deb .
   )
   export DEBOOTSTRAP_DIR=$scratch/debootstrap/usr/share/debootstrap
@@ -71,7 +71,7 @@ make() {
   "$scratch/debootstrap/usr/sbin/debootstrap" --variant=minbase --keyring="$keyring" \
     unstable "$root" "$mirror"
   # A mirror that lags serves a list of packages that is past its date.
-  printf 'Acquire::Check-Valid-Until "false";\nAPT::Sandbox::User "root";\n' \
+  printf 'Acquire::Check-Valid-Until "false";\nAcquire::Retries "3";\nAPT::Sandbox::User "root";\n' \
     >"$root/etc/apt/apt.conf.d/99test"
   printf '#!/bin/sh\nexit 101\n' >"$root/usr/sbin/policy-rc.d" # Nothing starts by itself.
   chmod +x "$root/usr/sbin/policy-rc.d"

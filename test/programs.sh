@@ -24,7 +24,8 @@ if ! command -v apt-get > /dev/null || [ "$(id -u)" -ne 0 ]; then
   exit 0
 fi
 export DEBIAN_FRONTEND=noninteractive
-apt-get update -qq
+apt=(apt-get -qq -o DPkg::Lock::Timeout=120 -o Acquire::Retries=3)
+"${apt[@]}" update || true # One source that cannot be had keeps none of the others away.
 # Packages start what they install; these are for tests, which start their own.
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
@@ -34,7 +35,7 @@ if [ ! -e "$policy" ]; then
 fi
 code=0
 for package in "${missing[@]}"; do # One that cannot be had keeps none of the others away.
-  if apt-get install -y -qq --no-install-recommends "$package" > /dev/null; then
+  if "${apt[@]}" install -y --no-install-recommends "$package" > /dev/null; then
     echo "installed: $package"
   else
     code=1

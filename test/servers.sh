@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Starts the database servers that the tests expect on 127.0.0.1 and that do not run: PostgreSQL on
 # 5432 (user postgres) and MariaDB on 3306 (user root), both without a password, each with an empty
-# folder of its own. What listens already is left as it is. Where the programs are missing they come
-# from Debian's packages, given apt-get and root.
+# folder of its own, made anew when a server does not start with what an earlier run has left in it.
+# What listens already is left as it is. Where the programs are missing they come from Debian's
+# packages, given apt-get and root.
 #
 #   test/servers.sh        starts them; fails when one cannot be had
 #   test/servers.sh stop   stops those that it started
@@ -36,8 +37,11 @@ as() {
 # install_packages <package>…
 install_packages() {
   is_root && command -v apt-get >/dev/null || return 1
-  DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@" ||
-    { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"; }
+  # Another apt-get may be at work, and a mirror may hiccup.
+  local apt=(apt-get -o DPkg::Lock::Timeout=120 -o Acquire::Retries=3)
+  export DEBIAN_FRONTEND=noninteractive
+  "${apt[@]}" install -y --no-install-recommends "$@" ||
+    { "${apt[@]}" update && "${apt[@]}" install -y --no-install-recommends "$@"; }
 }
 
 postgres_programs() {
@@ -68,11 +72,20 @@ start_postgres() {
     return
   fi
   own_folder "$data" postgres
-  [ -f "$data/data/PG_VERSION" ] ||
-    as postgres "$programs/initdb" -D "$data/data" -U postgres -A trust -E UTF8 --locale=C.UTF-8 >/dev/null
-  as postgres "$programs/pg_ctl" -D "$data/data" -l "$data/log" -w \
-    -o "-p 5432 -h 127.0.0.1 -k $data" start >/dev/null || true
+  if ! run_postgres && ! as postgres "$programs/pg_ctl" -D "$data/data" status >/dev/null; then
+    rm -rf "$data/data"
+    run_postgres || true
+  fi
   if listens 5432; then echo "PostgreSQL: started in $data"; else complain "PostgreSQL: see $data/log"; fi
+}
+
+# With `programs` and `data` of the caller. What it holds need not outlive a power failure.
+run_postgres() {
+  [ -f "$data/data/PG_VERSION" ] ||
+    as postgres "$programs/initdb" -D "$data/data" -U postgres -A trust -E UTF8 --locale=C.UTF-8 \
+      --no-sync >/dev/null || return 1
+  as postgres "$programs/pg_ctl" -D "$data/data" -l "$data/log" -w -t 120 \
+    -o "-p 5432 -h 127.0.0.1 -k $data -c fsync=off -c max_connections=300" start >/dev/null
 }
 
 start_mariadb() {
@@ -91,17 +104,28 @@ start_mariadb() {
   local data=$base/mariadb
   if is_root && ! id mysql >/dev/null 2>&1; then useradd -r -M -s /usr/sbin/nologin mysql; fi
   own_folder "$data" mysql
+  if ! run_mariadb; then
+    rm -rf "$data/data"
+    run_mariadb || true
+  fi
+  if listens 3306; then echo "MariaDB: started in $data"; else complain "MariaDB: see $data/log"; fi
+}
+
+# With `data` of the caller; as above. Fails when it has ended.
+run_mariadb() {
   # `--force`: the name of this machine need not resolve.
   [ -d "$data/data/mysql" ] ||
     as mysql mariadb-install-db --no-defaults --force --datadir="$data/data" --skip-test-db \
       --auth-root-authentication-method=normal >"$data/log" 2>&1 || true
   as mysql nohup mariadbd --no-defaults --datadir="$data/data" --bind-address=127.0.0.1 --port=3306 \
-    --socket="$data/socket" --pid-file="$data/pid" >>"$data/log" 2>&1 </dev/null &
-  for _ in $(seq 120); do
-    listens 3306 && break
+    --socket="$data/socket" --pid-file="$data/pid" --innodb-flush-log-at-trx-commit=2 \
+    --max-connections=500 >>"$data/log" 2>&1 </dev/null &
+  local server=$!
+  for _ in $(seq 240); do
+    if listens 3306; then return; fi
+    kill -0 "$server" 2>/dev/null || return 1
     sleep 0.5
   done
-  if listens 3306; then echo "MariaDB: started in $data"; else complain "MariaDB: see $data/log"; fi
 }
 
 # own_folder <folder> <user>
