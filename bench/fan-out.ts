@@ -13,7 +13,7 @@ export const subject: Subject = {
 
   async run(bench: Bench): Promise<Figure[]> {
     const streams = bench.size(200, 1000);
-    const events = bench.size(20, 50);
+    const events = 50;
     const load = await bench.use(Load.start());
     const stages: Stage[] = [
       await heraldStage(bench, streams),

@@ -69,6 +69,7 @@ async function grow(
     await openStage(load, { ...stage, streams: stage.streams.slice(0, warmUpStreams) });
     await load.closeCrowd(name);
     await pause(500);
+    await child.quiet();
     const idle = await residentBytes(child);
     const points: Point[] = [];
     for (let step = 0; step < steps; step += 1) {

@@ -88,18 +88,8 @@ async function comeBack({ bench, load, stage, each }: ComeBack): Promise<Run> {
     }
   }
   await load.closeCrowd(name);
-  await quiet(child);
+  await child.quiet();
   return { cpu, seconds, delay, loadBusy };
-}
-
-/** Until the server is done with those who left. */
-async function quiet(child: Child): Promise<void> {
-  for (let last = -1; ; ) {
-    const { cpuMicros } = await child.usage();
-    if (last >= 0 && cpuMicros - last < 20_000) return;
-    last = cpuMicros;
-    await new Promise((resolve) => setTimeout(resolve, 250));
-  }
 }
 
 function figuresOf(

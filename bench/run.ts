@@ -7,7 +7,7 @@ import { machine, repository } from './machine.js';
 import { drawAll } from './plots.js';
 import { writeReport } from './profile/report.js';
 import { Progress } from './progress.js';
-import { complaintOf, wrecksAmong } from './smoke.js';
+import { complaintOf, wrecksAmong, wrecksTwice } from './smoke.js';
 import { Bench, type BenchOptions, type Subject } from './subject.js';
 import { tableOf } from './table.js';
 
@@ -24,6 +24,9 @@ const names = [
   'resume',
 ] as const;
 
+/** Of a second measurement: what is still off after so many is not off by chance. */
+const runsAgain = 7;
+
 /** The name under which a smoke run is kept, to compare later ones with. */
 const smokeName = 'smoke';
 
@@ -34,7 +37,8 @@ Usage: npm run bench [-- [--runs <n>] [--smoke [--keep]] [<subject> ...]]
 
   --runs    how often each measurement is made; 5, or 3 in a smoke run
   --smoke   short, under two minutes; fails when a ratio is off by more than 1.5 times
-            both from its goal and from the smoke run in bench/results
+            both from its goal and from the smoke run in bench/results,
+            and so again when measured once more, in 7 runs
   --keep    keeps this smoke run as the one to compare later ones with
   --profile what the CPU goes into, by V8's profiler, kept in bench/profiles. Linux
 
@@ -105,8 +109,8 @@ async function smoke(
   if (suspects.size === 0) return first;
   process.stderr.write(`Off, so once more: ${[...suspects].join(', ')}\n`);
   const again = subjects.filter(({ name }) => suspects.has(name));
-  const second = await runAll(again, { smoke: true, runs });
-  for (const wreck of wrecksAmong(second.figures, kept)) {
+  const second = await runAll(again, { smoke: true, runs: runs ?? runsAgain });
+  for (const wreck of wrecksTwice(first.figures, second.figures, kept)) {
     process.exitCode = 1;
     process.stdout.write(`${complaintOf(wreck)}\n`);
   }

@@ -20,6 +20,18 @@ export function wrecksAmong(figures: readonly Figure[], kept: readonly Figure[])
   });
 }
 
+/** Those that were off both times that they were measured: the better median counts. */
+export function wrecksTwice(
+  first: readonly Figure[],
+  second: readonly Figure[],
+  kept: readonly Figure[],
+): Figure[] {
+  const before = wrecksAmong(first, kept);
+  return wrecksAmong(second, kept).filter(({ subject, what }) =>
+    before.some((one) => one.subject === subject && one.what === what),
+  );
+}
+
 export function complaintOf({ subject, what, ratio, goal }: Figure): string {
   const bound = goal === undefined ? '' : `, goal ${goal.is} ${goal.bound}`;
   return `Off by more than ${offMax} times: ${subject}, ${what}: ratio ${ratio?.median}${bound}`;

@@ -4,7 +4,7 @@ import { type Figure, figure, interleaved } from '../bench/figure.js';
 import { frame, frameTypes, headerBlock } from '../bench/load/frames.js';
 import { Latencies } from '../bench/load/latencies.js';
 import { markedData, nowMicros, Tally } from '../bench/load/marks.js';
-import { wrecksAmong } from '../bench/smoke.js';
+import { wrecksAmong, wrecksTwice } from '../bench/smoke.js';
 
 const bytes = (text: string) => Buffer.from(text);
 
@@ -91,6 +91,24 @@ test('frames and header blocks are those of the specification', () => {
       .toString('hex')
       .slice(0, 10),
     '0001617f03',
+  );
+});
+
+test('of two measurements of a figure the better one counts', () => {
+  const measured = (...ratios: readonly number[]): Figure[] =>
+    ratios.map((ratio, index) =>
+      figure({
+        ...{ subject: 'some', what: `thing ${index}`, parameters: {}, unit: 'us', runs: [ratio] },
+        reference: { what: 'other', runs: [1] },
+        ...{ goal: { on: 'ratio', is: '<=', bound: 1 }, isSteady: true },
+      }),
+    );
+
+  const wrecks = wrecksTwice(measured(2, 1, 2), measured(1, 2, 3), []);
+
+  assert.deepEqual(
+    wrecks.map(({ what }) => what),
+    ['thing 2'],
   );
 });
 

@@ -142,6 +142,16 @@ export class Child implements Measured {
     return this.#send({ probe: 'stopProfile' }) as Promise<readonly CallNode[]>;
   }
 
+  /** Settles when it is done with whatever it was at, such as those who left. */
+  async quiet(): Promise<void> {
+    for (let last = -1; ; ) {
+      const { cpuMicros } = await this.usage();
+      if (last >= 0 && cpuMicros - last < 20_000) return;
+      last = cpuMicros;
+      await pause(250);
+    }
+  }
+
   /** Asks what the process itself answers (`answerWith`). */
   ask(ask: string, argument: unknown = null): Promise<unknown> {
     return this.#send({ ask, argument });

@@ -13,7 +13,15 @@ export interface ThreadTime {
 /** All threads of a process by their id, which for the main thread is that of the process. Linux only. */
 export function threadTimes(pid: number): Map<number, ThreadTime> {
   const tasks = `/proc/${pid}/task`;
-  return new Map(readdirSync(tasks).map((id) => [Number(id), timeOf(`${tasks}/${id}`)]));
+  const times = new Map<number, ThreadTime>();
+  for (const id of readdirSync(tasks)) {
+    try {
+      times.set(Number(id), timeOf(`${tasks}/${id}`));
+    } catch {
+      // It has ended by now.
+    }
+  }
+  return times;
 }
 
 /** What each thread has used in between. One that ended meanwhile is not told. */
