@@ -7,7 +7,8 @@ const retryMs = 20;
 const restMs = 20;
 /** As many bytes are not left to wait. */
 const restBytesMax = 64 * 1024;
-const closeMsMax = 2000;
+/** More than a machine that has much to do stands still. */
+const closeMsMax = 5000;
 
 export interface LineFileOptions {
   /** The line that tells a reader how many were lost around it, line end included. */
@@ -66,7 +67,7 @@ export class LineFile {
     this.#endRest();
   }
 
-  /** Settles when all is written, or after 2 s if nobody takes it. Never rejects. */
+  /** Settles when all is written, or after 5 s if nobody takes it. Never rejects. */
   async close(): Promise<void> {
     if (this.#closed) return this.#writing;
     this.#closed = true;

@@ -17,6 +17,8 @@ const noCurl = spawnSync('curl', ['--version']).error === undefined ? false : 'n
 interface Clone {
   readonly folder: string;
   readonly port: number;
+  /** All that run in it. */
+  readonly children: ChildProcessWithoutNullStreams[];
 }
 
 test('the README works as it is written', { skip: noCurl }, async (t) => {
@@ -26,18 +28,18 @@ test('the README works as it is written', { skip: noCurl }, async (t) => {
   assert.match(start, /^npm ci && npm start$/);
   assert.ok(listen > 0);
 
-  const server = run(t, clone, start);
+  const server = run(clone, start);
   const welcome = await textFrom(server, /data\/publish\.key[\s\S]*\n/);
   assert.match(welcome, new RegExp(`https://localhost:${clone.port}`));
 
   await t.test('log in, listen', async () => {
     const second = blocks.slice(0, listen).join('\n');
-    const stream = run(t, clone, `${second}\n${blocks[listen]}`);
+    const stream = run(clone, `${second}\n${blocks[listen]}`);
     const text = await textFrom(stream, /event: stream\.open\n.*\n\n/);
     assert.match(text, /"accessToken":.*"refreshToken":/);
     assert.match(text, /"firstName":"John"/);
 
-    const third = await outcomeOf(run(t, clone, blocks.slice(listen + 1).join('\n')));
+    const third = await outcomeOf(run(clone, blocks.slice(listen + 1).join('\n')));
 
     assert.equal(third.code, 0, third.err);
     assert.match(third.out, /\{"id":"[^"]+-\d+"\}/);
@@ -53,15 +55,15 @@ test('the README works as it is written', { skip: noCurl }, async (t) => {
         script(onPort(clone.port, blocksOf('js')[index] ?? '')),
       );
       const ca = join(clone.folder, 'certificate', 'server.cert');
-      const env = { NODE_EXTRA_CA_CERTS: ca, ACCESS_TOKEN: await accessToken(t, clone) };
-      const listener = run(t, clone, 'exec node listen.mjs', env);
+      const env = { NODE_EXTRA_CA_CERTS: ca, ACCESS_TOKEN: await accessToken(clone) };
+      const listener = run(clone, 'exec node listen.mjs', env);
       // It says nothing when it has connected, so the event is repeated until it is heard.
       let isOver = false;
       const heard = textFrom(listener, /hello: 'world'/).finally(() => {
         isOver = true;
       });
       const publishing = async (): Promise<void> => {
-        while (!isOver) await outcomeOf(run(t, clone, blocks[listen + 1] ?? ''));
+        while (!isOver) await outcomeOf(run(clone, blocks[listen + 1] ?? ''));
       };
 
       await Promise.all([heard, publishing()]);
@@ -97,18 +99,19 @@ function blocksOf(language: string): string[] {
 }
 
 async function makeClone(t: TestContext): Promise<Clone> {
+  const children: ChildProcessWithoutNullStreams[] = [];
+  t.after(() => Promise.all(children.map(end))); // Before the folder goes.
   const folder = tempFolder(t);
   const files = ['package.json', 'tsconfig.json', 'tsconfig.build.json', 'src', 'fixtures'];
   for (const file of files) cpSync(join(root, file), join(folder, file), { recursive: true });
   mkdirSync(join(folder, 'certificate'));
   symlinkSync(join(root, 'node_modules'), join(folder, 'node_modules'), 'dir');
-  return { folder, port: await freePort() };
+  return { folder, port: await freePort(), children };
 }
 
 /** Runs text of the README by bash, as it is but for the port and for what `npm ci` has done. */
 function run(
-  t: TestContext,
-  { folder, port }: Clone,
+  { folder, port, children }: Clone,
   text: string,
   env: Record<string, string> = {},
 ): ChildProcessWithoutNullStreams {
@@ -121,7 +124,7 @@ function run(
   });
   child.stdin.end();
   listenTo(child);
-  t.after(() => end(child));
+  children.push(child);
   return child;
 }
 
@@ -137,7 +140,7 @@ function environment(): Record<string, string> {
 
 async function end(child: ChildProcessWithoutNullStreams): Promise<void> {
   if (child.exitCode !== null || child.signalCode !== null || child.pid === undefined) return;
-  const ended = once(child, 'exit');
+  const ended = once(child, 'close');
   process.kill(-child.pid, 'SIGINT');
   await ended;
 }
@@ -178,9 +181,9 @@ function script(snippet: string): string {
   return `${page}\nconst accessToken = process.env.ACCESS_TOKEN;\n${snippet}`;
 }
 
-async function accessToken(t: TestContext, clone: Clone): Promise<string> {
+async function accessToken(clone: Clone): Promise<string> {
   const login = `curl -s --cacert certificate/server.cert https://localhost:9001/login \
     --json '{"username": "test", "password": "test"}'`;
-  const { out } = await outcomeOf(run(t, clone, login));
+  const { out } = await outcomeOf(run(clone, login));
   return JSON.parse(out).accessToken;
 }
