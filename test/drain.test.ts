@@ -2,7 +2,6 @@ import assert from 'node:assert/strict';
 import { PassThrough } from 'node:stream';
 import { test } from 'node:test';
 import { Page } from './support/event-source.js';
-import { freePort } from './support/free-port.js';
 import type { H2Client } from './support/h2-client.js';
 import { ServerProcess } from './support/server-process.js';
 import { until } from './support/until.js';
@@ -87,8 +86,7 @@ async function sees(page: Page, more: number): Promise<void> {
 }
 
 test('restarts under load, polite and not, lose nothing and double nothing', async (t) => {
-  const env = { STREAM_RETRY: '100', PORT: String(await freePort()) };
-  const server = await ServerProcess.start(t, { env });
+  const server = await ServerProcess.start(t, { env: { STREAM_RETRY: '100' } });
   const pages = await openPages(server, 6);
   const backends = ['a', 'b', 'c', 'd'].map((name) => new Backend(server, name));
   t.after(() => {
@@ -157,8 +155,7 @@ test('SIGTERM tells the load balancer first; a second one does not wait', async 
 });
 
 test('SIGTERM ends streams with a time to come back, finishes a publish, and exits 0', async (t) => {
-  const limits = { DRAIN_TIMEOUT: '60000', END_TIMEOUT: '60000' };
-  const env = { ...limits, PORT: String(await freePort()) };
+  const env = { DRAIN_TIMEOUT: '60000', END_TIMEOUT: '60000' };
   const server = await ServerProcess.start(t, { env });
   const client = await server.connect();
   const streams = [await client.listen('ada'), await client.listen('bob')];

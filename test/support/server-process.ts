@@ -4,10 +4,7 @@ import { H2Client } from './h2-client.js';
 import { type Launched, type LogLine, launch } from './launch.js';
 import { type Env, type Prepared, prepare } from './seed.js';
 
-/**
- * Herald as a process of its own, that can be stopped, killed and started again on its port. That should be
- * a `freePort` then, or another test may have been given it meanwhile.
- */
+/** Herald as a process of its own, that can be stopped, killed and started again on its port. */
 export class ServerProcess {
   readonly prepared: Prepared;
   readonly lines: LogLine[] = [];
