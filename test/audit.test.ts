@@ -151,6 +151,7 @@ async function begin(t: TestContext) {
     },
     log: collectingLog(lines),
     clock: () => now,
+    uptime: () => 1000, // A second after five wrong passwords one more would be looked at.
   });
   const client = await system.connect();
   const login = await client.login('ada');

@@ -70,7 +70,8 @@ test('clients that cannot be understood are counted, by layer', async (t) => {
   const client = await system.connect();
   const { port } = new URL(system.url);
   await goneAfter(connectTcp(Number(port), '127.0.0.1'), 'GET / HTTP/1.1\r\n\r\n'); // No TLS.
-  const overTls = () => connectTls({ port: Number(port), rejectUnauthorized: false });
+  const overTls = () =>
+    connectTls({ host: '127.0.0.1', port: Number(port), rejectUnauthorized: false });
   await goneAfter(overTls(), 'this is not HTTP\r\n\r\n');
   await goneAfter(overTls(), `GET / HTTP/1.1\r\nhost: a\r\nlong: ${'x'.repeat(70_000)}\r\n\r\n`);
 
