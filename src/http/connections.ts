@@ -2,7 +2,7 @@ import type { Http2SecureServer, Http2Session } from 'node:http2';
 import type { Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import type { AcceptLimit } from './accept-limit.js';
-import { idlePeers, type Moving } from './idle-peers.js';
+import { idleLooks, idlePeers, type Moving } from './idle-peers.js';
 import { LostPeers, type Watched } from './lost-peers.js';
 import { keyOf } from './unacknowledged.js';
 
@@ -45,7 +45,7 @@ export class Connections {
   readonly #peers = new Map<string, Peer>();
   /** The same, by what requests come in on. */
   readonly #owners = new WeakMap<object, Peer>();
-  readonly #lostPeers = new LostPeers();
+  readonly #lostPeers: LostPeers;
   readonly #rounds: NodeJS.Timeout;
   readonly #idleRounds: NodeJS.Timeout;
   /** Whose handshake Node is telling of; it makes the HTTP/2 session before it goes on. */
@@ -55,8 +55,9 @@ export class Connections {
 
   constructor(server: Http2SecureServer, options: ConnectionsOptions) {
     this.#options = options;
+    this.#lostPeers = new LostPeers(options.pingMs);
     this.#rounds = setInterval(() => this.#round(), options.pingMs).unref();
-    this.#idleRounds = setInterval(() => this.#endIdle(), options.idleMs / 8).unref();
+    this.#idleRounds = setInterval(() => this.#endIdle(), options.idleMs / idleLooks).unref();
     server.on('connection', (socket: Socket) => this.#add(socket));
     options.acceptLimit.guard(server);
     // Before Node's own listener, which may bring a request along.
@@ -129,7 +130,7 @@ export class Connections {
       heardBytes: undefined,
       acknowledgedMax: undefined,
       movedBytes: 0,
-      movedAt: performance.now(),
+      stillLooks: 0,
       leaveBy: undefined,
     };
     this.#peers.set(key, peer);
@@ -169,7 +170,7 @@ export class Connections {
   }
 
   #endIdle(): void {
-    for (const peer of idlePeers(this.#peers.values(), this.#options.idleMs)) {
+    for (const peer of idlePeers(this.#peers.values())) {
       if (peer.exchanges === 0) this.#dismiss(peer);
       else peer.socket.destroy();
     }

@@ -30,7 +30,8 @@ const unstored = { 'cache-control': 'no-store' };
 async function isWell(check: Check): Promise<boolean> {
   let deadline: NodeJS.Timeout | undefined;
   const tooLate = new Promise<boolean>((resolve) => {
-    deadline = setTimeout(() => resolve(false), deadlineMs);
+    // A turn later: after a pause of our own the answer may be here, and only not read yet.
+    deadline = setTimeout(() => setImmediate(resolve, false), deadlineMs);
   });
   try {
     return await Promise.race([check(), tooLate]);

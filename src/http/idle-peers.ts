@@ -6,27 +6,30 @@ export interface Moving {
   readonly socket: Socket;
   /** How many bytes had come and gone when it was last looked at, */
   movedBytes: number;
-  /** and since when it is that many, by `performance.now()`. */
-  movedAt: number;
+  /** and how many looks in a row have found that many. */
+  stillLooks: number;
 }
 
+/** Looks in the time after which a connection on which nothing moves is idle. */
+export const idleLooks = 8;
+
 /**
- * Those on which nothing has moved for `idleMs`; again at each call, until something does. To be
- * called from a timer, several times in `idleMs`.
+ * Those on which nothing has moved for `idleLooks` calls; again at each call, until something does.
+ * To be called from a timer. It counts calls and no time, for after a pause of our own, which is one
+ * late call, what peers have sent in the meantime has not been read yet.
  *
  * Node has a timer for each HTTP/2 session, but puts it off at every frame, and keeps a session for
  * as long again once it is over: `setTimeout(0)` does nothing to one that is destroyed.
  */
-export function* idlePeers<Peer extends Moving>(
-  peers: Iterable<Peer>,
-  idleMs: number,
-): Generator<Peer> {
-  const now = performance.now();
+export function* idlePeers<Peer extends Moving>(peers: Iterable<Peer>): Generator<Peer> {
   for (const peer of peers) {
     const movedBytes = peer.socket.bytesRead + peer.socket.bytesWritten;
     if (movedBytes !== peer.movedBytes) {
       peer.movedBytes = movedBytes;
-      peer.movedAt = now;
-    } else if (now - peer.movedAt >= idleMs) yield peer;
+      peer.stillLooks = 0;
+    } else {
+      peer.stillLooks += 1;
+      if (peer.stillLooks >= idleLooks) yield peer;
+    }
   }
 }

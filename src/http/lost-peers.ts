@@ -20,10 +20,20 @@ export interface Watched {
  * over HTTP/1.1, the time until something is sent.
  */
 export class LostPeers {
+  readonly #everyMs: number;
+  #lookedAt = performance.now();
   #isLooking = false;
 
-  /** To be called from a timer: two calls apart is how long a peer may be silent. */
+  constructor(everyMs: number) {
+    this.#everyMs = everyMs;
+  }
+
+  /** To be called from a timer, every `everyMs`: two calls apart is how long a peer may be silent. */
   look(peers: Iterable<Watched>): void {
+    const now = performance.now();
+    const isLate = now - this.#lookedAt > 1.25 * this.#everyMs;
+    this.#lookedAt = now;
+    if (isLate) return; // It was us who stood still: what peers have sent since is not read yet.
     const unasked: Watched[] = [];
     for (const peer of peers) {
       if (peer.exchanges === 0) {
