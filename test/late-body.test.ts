@@ -44,7 +44,7 @@ for (const [what, body, expected] of bodies) {
       corsOrigins: [],
       isStrict: true,
       trustProxyHops: 0,
-      limits: { ...defaultHttpLimits, bodyMs: 500 },
+      limits: defaultHttpLimits,
     });
     const client = await H2Client.connect(`https://127.0.0.1:${server.port}`, { ca });
     t.after(async () => {

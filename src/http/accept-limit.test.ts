@@ -81,7 +81,7 @@ function startStingy(t: TestContext, limits: Parameters<typeof startHttp>[2]) {
 for (const protocol of protocols) {
   test(`over the rate a connection is reset before its TLS, under it all is as ever (${protocol})`, async (t) => {
     const acceptIpRate = { count: 3, perMs: 3_600_000 };
-    const { server, port, lines } = await startStingy(t, { limits: { acceptIpRate }, pingMs: 10 });
+    const { server, port, lines } = await startStingy(t, { limits: { acceptIpRate }, pingMs: 500 });
     const first = await RawTls.open(port, 'http/1.1');
     await ask(protocol, port, { path: '/hello' });
     assert.equal((await ask(protocol, port, { path: '/hello' })).status, 200);

@@ -21,7 +21,7 @@ interface Reader {
   leave(): void;
 }
 
-async function stream(t: TestContext, protocol: Protocol, { endMs = 10_000 } = {}) {
+async function stream(t: TestContext, protocol: Protocol, { endMs = 60_000 } = {}) {
   const sinks: Sink[] = [];
   const open = (sink: Sink) => {
     sinks.push(sink);
