@@ -314,6 +314,10 @@ test('a ping that was answered while the server stood still counts as answered',
 test('a request that came while the server stood still is answered', async (t) => {
   const { port } = await startVictim(t, { idleMs: 500 });
   const client = await RawH2.open(port);
+  client.send(h2.ping());
+  await client.frame((one) => one.type === type.ping);
+  standStill(100); // Past the next look at what moves, which comes within two turns.
+  for (let turn = 0; turn < 2; turn += 1) await new Promise(setImmediate);
 
   client.send(get(1));
   standStill(1000);
