@@ -58,7 +58,7 @@ export async function clusterOn(t: TestContext, server: TestServer): Promise<Clu
     AUTH_WORKERS: '1',
     AUTH_QUEUE_TIMEOUT: '60000',
     DRAIN_TIMEOUT: '15000',
-    DB_CONNECT_TIMEOUT: '30000',
+    DB_CONNECT_TIMEOUT: '10000',
   };
   const apps: App[] = [];
   const processes: Launched[] = [];
