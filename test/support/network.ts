@@ -28,7 +28,7 @@ export function noFarHost(): string | false {
 /** Makes the host: a network namespace behind a pair of virtual cables. */
 export function openFarHost(t: TestContext): FarHost {
   const [name, here, there] = [`herald-${process.pid}`, `hh${process.pid}`, `ht${process.pid}`];
-  const network = `198.18.${process.pid % 256}`; // For tests of networks: RFC 2544.
+  const [ours, theirs] = addressesOf(process.pid);
   const exec = (...command: string[]) => ip('netns', 'exec', name, ...command);
   ip('netns', 'add', name);
   const children: ChildProcess[] = [];
@@ -38,15 +38,23 @@ export function openFarHost(t: TestContext): FarHost {
     ip('netns', 'del', name);
   });
   ip('link', 'add', here, 'type', 'veth', 'peer', 'name', there, 'netns', name);
-  ip('addr', 'add', `${network}.1/24`, 'dev', here);
+  ip('addr', 'add', `${ours}/30`, 'dev', here);
   ip('link', 'set', here, 'up');
-  exec('ip', 'addr', 'add', `${network}.2/24`, 'dev', there);
+  exec('ip', 'addr', 'add', `${theirs}/30`, 'dev', there);
   exec('ip', 'link', 'set', there, 'up');
   return {
-    address: `${network}.1`,
+    address: ours,
     run(...command) {
       children.push(spawn('ip', ['netns', 'exec', name, ...command], { stdio: 'ignore' }));
     },
-    vanish: () => exec('ip', 'route', 'add', 'blackhole', `${network}.1/32`),
+    vanish: () => exec('ip', 'route', 'add', 'blackhole', `${ours}/32`),
   };
+}
+
+/** Both ends of a cable, of the block for tests of networks, 198.18.0.0/15: RFC 2544. */
+function addressesOf(pid: number): [ours: string, theirs: string] {
+  const network = (198 << 24) + (18 << 16) + 4 * (pid % 32_768);
+  const addressAt = (place: number) =>
+    [24, 16, 8, 0].map((bits) => ((network + place) >> bits) & 255).join('.');
+  return [addressAt(1), addressAt(2)];
 }
