@@ -58,6 +58,8 @@ function programOf({ name, versionFlag }: Proxy): string | undefined {
 
 /** The recipe in front of a system; answers its URL. */
 async function openProxy(t: TestContext, proxy: Proxy, system: System): Promise<string> {
+  let end = async () => {};
+  t.after(() => end()); // Before its folder is removed.
   const folder = tempFolder(t);
   const port = await freePort();
   const config = join(folder, 'config');
@@ -70,11 +72,11 @@ async function openProxy(t: TestContext, proxy: Proxy, system: System): Promise<
       said += text;
     });
   }
-  t.after(async () => {
-    const closed = once(child, 'close');
+  const closed = once(child, 'close');
+  end = async () => {
     child.kill();
     await closed;
-  });
+  };
   await until(() => {
     if (child.exitCode !== null) throw new Error(`${proxy.name} did not start: ${said}`);
     return listens(port);

@@ -211,7 +211,8 @@ test('only an API key publishes', async (t) => {
 });
 
 test('bodies under way are bounded together: more is refused for a moment, logins are not', async (t) => {
-  const system = await startSystem(t, { env: { PUBLISH_BODIES_LIMIT: '8388608' } });
+  const env = { PUBLISH_BODIES_LIMIT: '8388608', BODY_TIMEOUT: '60000' };
+  const system = await startSystem(t, { env });
   const [slow, client] = [await system.connect(), await system.connect()];
   const bearer = system.apiKey;
   const json = { to: 'all', data: 'x' };

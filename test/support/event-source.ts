@@ -28,19 +28,19 @@ export class Fetcher {
     if (this.isDown) throw new TypeError('the network is down');
     this.lastEventIds.push(headers['Last-Event-ID']);
     const ask = this.#protocol === 'h2' ? askOverH2 : askOverH1;
-    const asked = ask(new URL(url), headers);
+    const asked = ask(new URL(url), headers, () => this.#cutters.delete(asked.cut));
     this.#cutters.add(asked.cut);
     signal?.addEventListener('abort', asked.cut);
     const { status, contentType, body } = await asked.answer;
     this.statuses.push(status);
-    return answerOf(String(url), status, contentType, body, () => this.#cutters.delete(asked.cut));
+    return answerOf(String(url), status, contentType, body);
   };
 }
 
 interface Head {
   readonly status: number;
   readonly contentType: string;
-  readonly body: NodeJS.ReadableStream;
+  readonly body: ReadableStream<Uint8Array>;
 }
 
 interface Asking {
@@ -48,13 +48,15 @@ interface Asking {
   readonly cut: () => void;
 }
 
-function askOverH2(url: URL, headers: Record<string, string>): Asking {
+/** Reads from the beginning: what came in one piece with its end is thrown away otherwise. */
+function askOverH2(url: URL, headers: Record<string, string>, onEnd: () => void): Asking {
   const session = connectH2(url.origin, { ca });
   const lowerCase = Object.entries(headers).map(([name, value]) => [name.toLowerCase(), value]);
   const stream = session.request({
     ':path': url.pathname + url.search,
     ...Object.fromEntries(lowerCase),
   });
+  const body = bodyOf(stream, onEnd);
   const answer = new Promise<Head>((resolve, reject) => {
     session.on('error', reject);
     stream.on('error', reject);
@@ -63,18 +65,19 @@ function askOverH2(url: URL, headers: Record<string, string>): Asking {
       reject(new Error('no answer'));
     });
     stream.once('response', ({ ':status': status = 0, 'content-type': contentType = '' }) =>
-      resolve({ status, contentType, body: stream }),
+      resolve({ status, contentType, body }),
     );
   });
   return { answer, cut: () => session.destroy() };
 }
 
-function askOverH1(url: URL, headers: Record<string, string>): Asking {
+function askOverH1(url: URL, headers: Record<string, string>, onEnd: () => void): Asking {
   const asked = request(url, { headers, ca, agent: new Agent() });
   const answer = new Promise<Head>((resolve, reject) => {
     asked.once('response', (response) => {
       const { statusCode: status = 0, headers: given } = response;
-      resolve({ status, contentType: given['content-type'] ?? '', body: response });
+      const body = bodyOf(response, onEnd);
+      resolve({ status, contentType: given['content-type'] ?? '', body });
     });
     asked.on('error', reject);
     asked.end();
@@ -86,11 +89,17 @@ function answerOf(
   url: string,
   status: number,
   contentType: string,
-  input: NodeJS.ReadableStream,
-  onEnd: () => void,
+  body: ReadableStream<Uint8Array>,
 ): FetchLikeResponse {
+  return {
+    ...{ url, status, body, redirected: false },
+    headers: { get: (name) => (name.toLowerCase() === 'content-type' ? contentType : null) },
+  };
+}
+
+function bodyOf(input: NodeJS.ReadableStream, onEnd: () => void): ReadableStream<Uint8Array> {
   let isOver = false;
-  const body = new ReadableStream<Uint8Array>({
+  return new ReadableStream<Uint8Array>({
     start(controller) {
       const over = (finish: () => void) => () => {
         if (isOver) return;
@@ -108,10 +117,6 @@ function answerOf(
       input.on('close', broken);
     },
   });
-  return {
-    ...{ url, status, body, redirected: false },
-    headers: { get: (name) => (name.toLowerCase() === 'content-type' ? contentType : null) },
-  };
 }
 
 /** A page's `EventSource`, as the package `eventsource` writes it, and all that it was told. */

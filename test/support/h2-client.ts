@@ -38,18 +38,24 @@ export interface Login {
 /** An open event stream over HTTP/2. */
 export class H2Stream extends Listener {
   readonly stream: ClientHttp2Stream;
-  readonly status: number;
-  readonly headers: Readonly<Record<string, string>>;
+  status = 0;
+  headers: Readonly<Record<string, string>> = {};
 
-  constructor(stream: ClientHttp2Stream, status: number, headers: Record<string, string>) {
+  private constructor(stream: ClientHttp2Stream) {
     super();
     this.stream = stream;
-    this.status = status;
-    this.headers = headers;
     stream.on('data', (bytes: Buffer) => this.feed(bytes));
     stream.on('error', () => {}); // Its close follows.
     stream.once('close', () => this.end());
-    if (stream.destroyed) this.end(); // It may have come in one piece with its end.
+  }
+
+  /** Settles with the head of the answer, but listens from the beginning, as `H2Client.ask` reads. */
+  static async of(stream: ClientHttp2Stream): Promise<H2Stream> {
+    const opened = new H2Stream(stream);
+    const { status, headers } = await headOf(stream);
+    opened.status = status;
+    opened.headers = headers;
+    return opened;
   }
 
   /** Leaves without a word. */
@@ -144,8 +150,7 @@ export class H2Client {
   /** Opens a stream as a browser does. */
   async openStream(path: string, headers: OutgoingHttpHeaders = {}): Promise<H2Stream> {
     const accept = { accept: 'text/event-stream', ...headers };
-    const opened = await this.send('GET', path, { headers: accept });
-    return new H2Stream(opened.stream, opened.status, opened.headers);
+    return H2Stream.of(this.#request('GET', path, { headers: accept }));
   }
 
   /** A new stream of a user, after its `stream.open`. */
