@@ -41,6 +41,12 @@ export class PostgresDatabase implements Database {
   readonly #deadlineMs: number;
   readonly #admission: Admission;
   readonly #prepared = new Set<string>();
+  /**
+   * Behind a pooler nothing is sent on a connection before the answer to what was sent last: the pooler
+   * gives its own connection away with that answer, and the first half of the next statement, which
+   * the package sends without its end, along with it. So the package is told that there is no room.
+   */
+  readonly #alone: { readonly onexecute?: () => false };
   readonly #clients: PostgresClients;
   #answeredAt = 0;
   #closing: Promise<void> | undefined;
@@ -49,6 +55,7 @@ export class PostgresDatabase implements Database {
     const { connectMs, statementMs, connectionsMax } = options;
     this.#options = options;
     this.#deadlineMs = connectMs + statementMs;
+    this.#alone = options.prepare ? {} : { onexecute: () => false };
     const transactionsMax = Math.max(1, connectionsMax - 1);
     this.#admission = new Admission({ inFlightMax, transactionsMax, waitMs: this.#deadlineMs });
     this.#clients = new PostgresClients(options);
@@ -102,7 +109,7 @@ export class PostgresDatabase implements Database {
     const prepare = this.#options.prepare && this.#isWorthPreparing(text, statement);
     const sentAt = performance.now();
     const values = statement.values as PostgresParameter[];
-    const pending = client.unsafe<object[]>(text, values, { prepare });
+    const pending = client.unsafe<object[]>(text, values, { prepare, ...this.#alone });
     try {
       const result = await withDeadline(pending, this.#deadlineMs, () => {
         forget(pending);
