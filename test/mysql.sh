@@ -130,7 +130,7 @@ stop() {
 
 # More than once, should it have been mounted more than once.
 unmount() {
-  while mountpoint -q "$root/proc"; do umount "$root/proc"; done
+  while mountpoint -q "$root/proc"; do umount "$root/proc" || umount -l "$root/proc"; done # The server may still be ending.
 }
 
 case ${1:-} in
