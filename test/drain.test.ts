@@ -155,7 +155,7 @@ test('SIGTERM tells the load balancer first; a second one does not wait', async 
 });
 
 test('SIGTERM ends streams with a time to come back, finishes a publish, and exits 0', async (t) => {
-  const env = { DRAIN_TIMEOUT: '60000', END_TIMEOUT: '60000' };
+  const env = { DRAIN_TIMEOUT: '60000', END_TIMEOUT: '60000', BODY_TIMEOUT: '60000' };
   const server = await ServerProcess.start(t, { env });
   const client = await server.connect();
   const streams = [await client.listen('ada'), await client.listen('bob')];
