@@ -278,6 +278,18 @@ test('a client that says nothing after its handshake is sent away', async (t) =>
   await until(() => server.connections === 0);
 });
 
+test('a client that does nothing but ping is sent away, before a request and after', async (t) => {
+  const { port, server } = await startVictim(t, { idleMs: 1500, endMs: 300 });
+  const clients = [await RawH2.open(port), await RawH2.open(port)];
+  const pinging = setInterval(() => {
+    for (const client of clients) client.send(h2.ping());
+  }, 20);
+  t.after(() => clearInterval(pinging));
+  clients[1]?.send(get(1));
+
+  await until(() => server.connections === 0);
+});
+
 test('a client that goes on pinging, but leaves its stream unanswered, stays', async (t) => {
   const { port, server, sinks } = await startVictim(t, {}, 500);
   const client = await RawH2.open(port);

@@ -237,6 +237,17 @@ test('a connection kept alive ends when nothing comes', async (t) => {
   await until(() => server.connections === 0);
 });
 
+test('line ends alone keep no connection', async (t) => {
+  const { port, server } = await startVictim(t, { idleMs: 1500 });
+  const { client, statuses } = await say(port, get('/hello'));
+  const dripping = setInterval(() => client.write('\r\n'), 20);
+  t.after(() => clearInterval(dripping));
+
+  await until(() => server.connections === 0);
+
+  assert.deepEqual(statuses, [200]);
+});
+
 test('a stream on which nothing moves ends', async (t) => {
   const { port, sinks, server } = await startVictim(t, { idleMs: 1500 });
   const { client } = await say(port, get('/stream'));

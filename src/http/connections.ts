@@ -11,7 +11,7 @@ export interface ConnectionsOptions {
   readonly exchangesMax: number;
   /** How long a client that was asked to leave may take to do so. */
   readonly endMs: number;
-  /** Nothing moves for so long: a goodbye when nothing is open, else the peer is gone. */
+  /** Nothing moves for so long: a goodbye when nothing is open, else the peer is gone. See `idlePeers`. */
   readonly idleMs: number;
   /** How often those with something open are looked after. */
   readonly pingMs: number;
@@ -28,7 +28,7 @@ interface Peer extends Watched, Moving {
   /** Destroying it ends all that is built on it, whatever state that is in. */
   readonly socket: Socket;
   h2Session: Http2Session | undefined;
-  /** Under way, or waiting for their turn. */
+  /** Those waiting for their turn count, too. */
   exchanges: number;
   /** Set once it has been asked to leave. */
   leaveBy: NodeJS.Timeout | undefined;
@@ -90,6 +90,7 @@ export class Connections {
     }
     exchange.on('close', () => {
       peer.exchanges -= 1;
+      peer.stillLooks = 0;
       if (peer.exchanges === 0 && this.#isFinishing) this.#dismiss(peer);
     });
     return peer.socket.remoteAddress ?? '';
@@ -146,9 +147,12 @@ export class Connections {
   #addSocket(socket: TLSSocket): void {
     socket.on('error', ignore);
     const peer = this.#peers.get(keyOf(socket));
-    if (peer === undefined)
+    if (peer === undefined) {
       socket.destroy(); // Gone in the meantime.
-    else if (socket.alpnProtocol === 'h2') this.#secured = peer;
+      return;
+    }
+    peer.stillLooks = 0;
+    if (socket.alpnProtocol === 'h2') this.#secured = peer;
     else this.#owners.set(socket, peer);
   }
 

@@ -4,6 +4,8 @@ import type { Socket } from 'node:net';
 export interface Moving {
   /** Below TLS. */
   readonly socket: Socket;
+  /** Under way. */
+  readonly exchanges: number;
   /** How many bytes had come and gone when it was last looked at, */
   movedBytes: number;
   /** and how many looks in a row have found that many. */
@@ -18,13 +20,16 @@ export const idleLooks = 8;
  * To be called from a timer. It counts calls and no time, for after a pause of our own, which is one
  * late call, what peers have sent in the meantime has not been read yet.
  *
+ * What moves one is any byte while an exchange is under way, and else only the end of the last one, or
+ * of the handshake: by pings, or line ends over HTTP/1.1, anybody could keep a connection for ever.
+ *
  * Node has a timer for each HTTP/2 session, but puts it off at every frame, and keeps a session for
  * as long again once it is over: `setTimeout(0)` does nothing to one that is destroyed.
  */
 export function* idlePeers<Peer extends Moving>(peers: Iterable<Peer>): Generator<Peer> {
   for (const peer of peers) {
     const movedBytes = peer.socket.bytesRead + peer.socket.bytesWritten;
-    if (movedBytes !== peer.movedBytes) {
+    if (peer.exchanges > 0 && movedBytes !== peer.movedBytes) {
       peer.movedBytes = movedBytes;
       peer.stillLooks = 0;
     } else {
