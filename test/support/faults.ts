@@ -142,7 +142,7 @@ export async function testFaults(dialect: ServerDialect): Promise<void> {
     test('a server that hangs does not keep Herald from stopping', async (t) => {
       const { cluster, key } = await sceneOn(t, server);
       const forever = { DB_CONNECT_TIMEOUT: '60000', DB_STATEMENT_TIMEOUT: '60000' };
-      const launched = await cluster.launch(forever); // Far longer than it has to stop, 2 s.
+      const launched = await cluster.launch({ ...forever, DRAIN_TIMEOUT: '2000' });
       const client = new H2Client(launched.port, cluster.certificate);
       t.after(() => client.close());
       const bearer = await client.login('ada', password);
