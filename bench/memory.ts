@@ -81,6 +81,8 @@ async function grow(
       const bytes = (await residentBytes(child)) - idle;
       points.push({ streams: ((step + 1) * streams) / steps, kib: bytes / 1024, delay });
     }
+    const { lost } = await load.count(name, { first: 0, each: 0 });
+    if (lost > 0) throw new Error(`Cannot measure: ${lost} of ${streams} streams have ended`);
     return points;
   } finally {
     await load.closeCrowd(name);
