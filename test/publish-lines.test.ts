@@ -115,7 +115,9 @@ test('a body that was cut off is finished by sending it again with the same key'
 });
 
 test('a body that is more than the log keeps is refused', async (t) => {
-  const system = await startSystem(t, { env: { EVENT_LOG_MAX_BYTES: '65536' } });
+  const system = await startSystem(t, {
+    env: { EVENT_LOG_MAX_BYTES: '65536', END_TIMEOUT: '3000' }, // The rest of the body is waited for.
+  });
   const client = await system.connect();
 
   const { status, body } = await postLines(system, client, lineOf('x'.repeat(1000)).repeat(100));

@@ -26,8 +26,9 @@ const reporters = hasReporter ? [] : [...reporter('spec'), ...reporter('./test/d
 const failures = process.env['TEST_FAILURES']; // A file for those that failed, and for nothing else.
 if (failures) reporters.push(...reporter('./test/failures.mjs', failures));
 // The runner takes a file for a test, too: its limit is for all tests of a file together, and only
-// there to end what hangs. Its own default of files at a time leaves a core idle, of two.
-const limits = ['--test-timeout=420000', `--test-concurrency=${availableParallelism()}`];
+// there to end what hangs. Many tests wait for a limit to pass, so there is a file more at a time than
+// there are cores.
+const limits = ['--test-timeout=420000', `--test-concurrency=${availableParallelism() + 1}`];
 const args = ['--import', 'tsx', '--test', ...limits, ...reporters];
 const record = mkdtempSync(join(tmpdir(), 'herald-record-'));
 const child = spawn(process.execPath, [...args, ...options, ...files], {
