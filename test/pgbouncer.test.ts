@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { withAccounts } from '../src/commands/accounts.js';
 import { loadConfig } from '../src/config.js';
+import { sql } from '../src/db/database.js';
 import { migrate } from '../src/db/migrate.js';
 import { openDatabase } from '../src/db/open.js';
 import type { ServerOptions } from '../src/db/options.js';
@@ -95,6 +96,31 @@ describe('postgres behind a pooler that shares connections between transactions'
   });
 
   describeDatabase('postgres', () => openDatabase(pooled.options), false);
+
+  test('of many statements at once each has its own answer', async (t) => {
+    const databases = await Promise.all(
+      [1, 2].map(() => openDatabase({ ...pooled.options, connectionsMax: 10 })),
+    );
+    t.after(() => Promise.all(databases.map((db) => db.close())));
+    // What has parameters is sent in two halves, also behind what has none.
+    const pair = (number: number) => {
+      const db = databases[number % 2];
+      return [
+        db?.query({ texts: [`select ${number} as number`], values: [] }),
+        db?.query(sql`select cast(${number} as integer) as number`),
+      ];
+    };
+
+    for (let round = 0; round < 20; round += 1) {
+      const numbers = Array.from({ length: 50 }, (_, index) => index);
+      const answers = await Promise.all(numbers.flatMap(pair));
+
+      assert.deepEqual(
+        answers,
+        numbers.flatMap((number) => [[{ number }], [{ number }]]),
+      );
+    }
+  });
 
   test('two processes share it, and every event comes once and in order', async (t) => {
     const cluster = await clusterOn(t, await through(await findServer('postgres')));
