@@ -13,6 +13,7 @@ import {
   RawH2,
   type,
 } from './support/raw-h2.js';
+import { standStill } from './support/stand-still.js';
 import { until } from './support/until.js';
 
 const jsonType: Fields = [['content-type', 'application/json']];
@@ -303,11 +304,6 @@ test('a client that goes on pinging, but leaves its stream unanswered, stays', a
   assert.equal(sinks[0]?.closed, false);
   assert.equal(server.connections, 1);
 });
-
-/** This process does nothing meanwhile, as on a machine that stands still. */
-function standStill(ms: number): void {
-  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
-}
 
 test('a ping that was answered while the server stood still counts as answered', async (t) => {
   const { port, sinks } = await startVictim(t, {}, 200);

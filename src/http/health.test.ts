@@ -1,6 +1,9 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { test } from 'node:test';
 import { ask, startHttp } from '../../test/support/http-server.js';
+import { standStill } from '../../test/support/stand-still.js';
 import { type Check, healthRoutes } from './health.js';
 
 const fine = () => true;
@@ -45,6 +48,32 @@ for (const [what, checks, status, said] of cases) {
     assert.equal(answer.headers['cache-control'], 'no-store');
   });
 }
+
+test('ready, an answer that came while the process stood still: 200', async (t) => {
+  const listener = createServer().listen(0, '127.0.0.1');
+  await once(listener, 'listening');
+  const { port: there } = listener.address() as AddressInfo; // It listens on TCP.
+  const socket = connect(there, '127.0.0.1');
+  const [peer]: Socket[] = await once(listener, 'connection');
+  assert.ok(peer !== undefined);
+  t.after(() => {
+    socket.destroy();
+    peer.destroy();
+    listener.close();
+  });
+  const check = async () => {
+    const answered = once(peer, 'data');
+    socket.write('well'); // It is with the kernel now,
+    standStill(1100); // and too late for whoever looks at the time first.
+    await answered;
+    return true;
+  };
+  const { port } = await startHttp(t, healthRoutes({ a: check }));
+
+  const answer = await ask('h2', port, { path: '/health/ready' });
+
+  assert.equal(answer.status, 200);
+});
 
 test('live, whatever the checks say', async (t) => {
   const { port } = await startHttp(t, healthRoutes({ a: () => false }));
