@@ -1,11 +1,20 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { chmodSync, existsSync, mkdtempSync, readFileSync, renameSync, rmSync } from 'node:fs';
+import {
+  chmodSync,
+  existsSync,
+  mkdtempSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+} from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { hasTerminals, onTerminal } from '../test/support/terminal.js';
 import { openLog, silentLog } from './log.js';
 
 function tempFolder(t: TestContext): string {
@@ -36,6 +45,20 @@ test('every line is in combined.log, an error also in error.log', async (t) => {
   assert.equal(second?.['part'], 'db');
   assert.match(JSON.stringify(second?.['cause']), /"stack":"Error: no answer.*log\.test/);
   assert.deepEqual(linesOf(join(folder, 'error.log')), [second]);
+});
+
+test('the time of a line is ISO 8601, in UTC, with milliseconds', async (t) => {
+  const folder = tempFolder(t);
+  const log = await openLog({ level: 'info', folder, stdout: false });
+
+  const before = new Date().toISOString();
+  log.info({}, 'now');
+  const after = new Date().toISOString();
+  await log.close();
+
+  const time = String(linesOf(join(folder, 'combined.log'))[0]?.['time']);
+  assert.match(time, /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/);
+  assert.ok(before <= time && time <= after, time);
 });
 
 test('no secret that is logged by mistake is written, at either depth', async (t) => {
@@ -141,9 +164,10 @@ test('the silent log has silent children', () => {
 
 /**
  * Runs a small program as a process of its own, that has `openLog` and `hasWritten`: settles when so
- * many lines are in `combined.log`, for a disk that is slow costs lines.
+ * many lines are in `combined.log`, for a disk that is slow costs lines. On a terminal, what it says
+ * there is its standard output.
  */
-function runProgram(program: string, folder: string) {
+function runProgram(program: string, folder: string, { terminal = false } = {}) {
   const log = JSON.stringify(fileURLToPath(new URL('./log.ts', import.meta.url)));
   const source = `
     const { openLog } = await import(${log});
@@ -153,8 +177,10 @@ function runProgram(program: string, folder: string) {
       while (lines().length <= count) await new Promise((resolve) => setTimeout(resolve, 2));
     };
     ${program}`;
-  const args = ['--import', 'tsx', '--input-type=module', '-e', source];
-  return spawn(process.execPath, args, { env: { ...process.env, FOLDER: folder } });
+  const line = [process.execPath, '--import', 'tsx', '--input-type=module', '-e', source] as const;
+  const [command, ...args] = terminal ? onTerminal(line) : line;
+  const env = { ...process.env, FOLDER: folder, TERM: 'xterm', NO_COLOR: '1' };
+  return spawn(command, args, { env });
 }
 
 async function outcomeOf(child: ReturnType<typeof runProgram>) {
@@ -241,6 +267,83 @@ test('a reader of standard output that stands still neither blocks nor keeps the
   assert.equal(linesOf(join(folder, 'combined.log')).length, 4000);
   child.stdout.destroy();
 });
+
+const noTerminal = hasTerminals ? false : 'no script(1) here, which makes a terminal';
+
+test('a terminal gets readable lines, files get JSON', { skip: noTerminal }, async (t) => {
+  const folder = tempFolder(t);
+  const child = runProgram(
+    `const log = await openLog({ level: 'info', folder: process.env.FOLDER });
+     log.info({ port: 9001, agent: 'x \\u001b[2J \\u009b2J' }, 'server listens');
+     log.debug({}, 'too fine for this level');
+     log.error({ cause: new Error('no answer \\u001b[2J') }, 'database lost');
+     await log.close();`,
+    folder,
+    { terminal: true },
+  );
+
+  const { code, out } = await outcomeOf(child);
+
+  assert.equal(code, 0, out);
+  assert.match(out, /^\[\d\d:\d\d:\d\d\.\d{3}\] INFO: server listens \{"port":9001,/);
+  assert.match(out, /\] ERROR: database lost[\s\S]+ Error: no answer .*\r\n +at /);
+  assert.equal(out.includes('too fine'), false);
+  assert.equal(out.includes('\u001b') || out.includes('\u009b'), false);
+  const phrases = linesOf(join(folder, 'combined.log')).map((line) => line['msg']);
+  assert.deepEqual(phrases, ['server listens', 'database lost']);
+});
+
+test('a process that ends in a hurry leaves its last lines on a terminal', {
+  skip: noTerminal,
+}, async (t) => {
+  const child = runProgram(
+    `const log = await openLog({ level: 'info', folder: undefined });
+     for (let n = 0; n < 100; n += 1) log.info({ n }, 'line');
+     log.error({ cause: new Error('broken') }, 'defect');
+     process.exit(3);`,
+    tempFolder(t),
+    { terminal: true },
+  );
+
+  const { code, out } = await outcomeOf(child);
+
+  assert.equal(code, 3);
+  assert.equal([...out.matchAll(/INFO: line /g)].length, 100);
+  assert.match(out, /ERROR: defect[\s\S]+Error: broken/);
+});
+
+const noFullDisk = existsSync('/dev/full') ? false : 'no /dev/full here';
+// [where, whether it is a terminal, the line]
+const outputs = [
+  ['a pipe', false, /"time":"20[^"]+Z","pid":\d+,.*ENOSPC.*"msg":"log file cannot be written"/],
+  ['a terminal', true, /\] WARN: log file cannot be written\s+cause: .*ENOSPC/],
+] as const;
+
+for (const [where, terminal, expected] of outputs) {
+  const skip = noFullDisk || (terminal && noTerminal);
+  test(`a full disk is told on ${where} in the form of the other lines`, { skip }, async (t) => {
+    const folder = tempFolder(t);
+    symlinkSync('/dev/full', join(folder, 'combined.log'));
+    const child = runProgram(
+      `const log = await openLog({ level: 'info', folder: process.env.FOLDER });
+       log.info({}, 'first');
+       process.stdin.once('data', () => process.exit(0));`,
+      folder,
+      { terminal },
+    );
+    const ending = outcomeOf(child);
+    let seen = '';
+    child.stdout.on('data', (chunk) => {
+      seen += chunk;
+      if (expected.test(seen)) child.stdin.write('enough\n');
+    });
+
+    const { code, out } = await ending;
+
+    assert.equal(code, 0, out);
+    assert.match(out, expected);
+  });
+}
 
 function isRoot(): boolean {
   return process.getuid?.() === 0;

@@ -39,26 +39,32 @@ export interface LogOptions {
 }
 
 /**
- * Opens the log: one JSON object a line, `time` in epoch ms. Makes the folder.
+ * Opens the log: one JSON object a line, `time` in ISO 8601 (UTC, milliseconds). A terminal on standard
+ * output gets readable lines instead. Makes the folder.
  *
  * Rejects with a clear message when the folder or a file in it cannot be written. A disk that
  * fills up later costs lines, which are counted, and nothing else.
  */
 export async function openLog({ level, folder, stdout = true }: LogOptions): Promise<ProcessLog> {
-  const toStdout = stdout ? [new LineFile({ fd: process.stdout.fd }, fileOptions())] : [];
+  const format = stdout ? await stdoutFormat() : asIs;
+  const output = stdout ? new LineFile({ fd: process.stdout.fd }, fileOptions(format)) : undefined;
+  const writeToStdout = (line: string): void => output?.write(format(line));
   const onFailing = (cause: unknown): void => {
-    for (const file of toStdout) file.write(ownLine('log file cannot be written', { cause }));
+    writeToStdout(ownLine('log file cannot be written', { cause }));
   };
-  const [combined, errors] = openFiles(folder, fileOptions(onFailing));
-  const files = [...toStdout, ...(combined === undefined ? [] : [combined])];
+  const [combined, errors] = openFiles(folder, fileOptions(asIs, onFailing));
   const logger = pino(
     pinoOptions(level),
     pino.multistream([
-      ...files.map((file) => ({ level: 'debug', stream: file })),
+      ...(output === undefined ? [] : [{ level: 'debug', stream: { write: writeToStdout } }]),
+      ...(combined === undefined ? [] : [{ level: 'debug', stream: combined }]),
       ...(errors === undefined ? [] : [{ level: 'error', stream: errors }]),
     ]),
   );
-  return processLog(logger, errors === undefined ? files : [...files, errors]);
+  return processLog(
+    logger,
+    [output, combined, errors].filter((file) => file !== undefined),
+  );
 }
 
 /** Takes everything, keeps nothing. */
@@ -80,7 +86,26 @@ const formatters = {
 const base = { pid: process.pid };
 
 function pinoOptions(level: LogLevel): pino.LoggerOptions {
-  return { level, base, serializers, formatters, errorKey: 'cause' };
+  const timestamp = pino.stdTimeFunctions.isoTime;
+  return { level, base, timestamp, serializers, formatters, errorKey: 'cause' };
+}
+
+/** What a line becomes before it is written, line end included. */
+type Format = (line: string) => string;
+
+const asIs: Format = (line) => line;
+
+/** On a terminal: local time, level, phrase and fields in one line, an error below it. */
+async function stdoutFormat(): Promise<Format> {
+  if (!process.stdout.isTTY) return asIs;
+  const { prettyFactory } = await import('pino-pretty'); // Loads in 30 ms, and only here.
+  const toText = prettyFactory({
+    singleLine: true,
+    ignore: 'pid',
+    errorLikeObjectKeys: ['cause'],
+  });
+  // JSON leaves DEL and C1 as they are, and a terminal obeys those.
+  return (line) => toText(line.replaceAll(/[\u007f-\u009f]/g, ''));
 }
 
 function openFiles(folder: string | undefined, options: LineFileOptions): LineFile[] {
@@ -96,14 +121,18 @@ function openFiles(folder: string | undefined, options: LineFileOptions): LineFi
   }
 }
 
-function fileOptions(onFailing: (cause: unknown) => void = () => {}): LineFileOptions {
-  return { noteOf: (lost) => ownLine('log lines were lost', { lost }), onFailing };
+function fileOptions(
+  format: Format,
+  onFailing: (cause: unknown) => void = () => {},
+): LineFileOptions {
+  return { noteOf: (lost) => format(ownLine('log lines were lost', { lost })), onFailing };
 }
 
 /** A line about the log itself, made without it. */
 function ownLine(phrase: string, { cause, ...fields }: { cause?: unknown; lost?: number }): string {
   const said = cause === undefined ? undefined : String(cause);
-  const line = { level: 'warn', time: Date.now(), ...base, ...fields, cause: said, msg: phrase };
+  const time = new Date().toISOString();
+  const line = { level: 'warn', time, ...base, ...fields, cause: said, msg: phrase };
   return `${JSON.stringify(line)}\n`;
 }
 

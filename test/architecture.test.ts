@@ -15,6 +15,7 @@ const homes: Readonly<Record<string, readonly string[]>> = {
   jsonwebtoken: ['auth/access-token.ts', 'auth/jobs.ts'],
   mariadb: ['db/mariadb.ts'],
   pino: ['log.ts'],
+  'pino-pretty': ['log.ts'],
   'prom-client': ['metrics.ts'],
   postgres: ['db/postgres-client.ts'],
   '@photostructure/sqlite': ['db/sqlite-load.ts'],

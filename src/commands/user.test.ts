@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { spawn, spawnSync } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -10,12 +10,12 @@ import {
   startSource,
   tempFolder,
 } from '../../test/support/process.js';
+import { hasTerminals, onTerminal } from '../../test/support/terminal.js';
 import { SqliteDatabase } from '../db/sqlite.js';
 import { silentLog } from '../log.js';
 
 const env = { ARGON2_ALLOW_WEAK: 'true', ARGON2_MEMORY_KIB: '7168', ARGON2_TIME: '1' };
 const password = 'a long and quiet river';
-const hasTerminals = spawnSync('script', ['--version']).error === undefined;
 
 const run = (cwd: string, args: readonly string[], input = '') =>
   runSource('commands/user.ts', args, { cwd, env, input });
@@ -141,10 +141,10 @@ for (const [what, answers, expected, said] of typed) {
     `at a terminal, ${what}: exit code ${expected}, and nothing is shown`,
     terminal,
     async (t) => {
-      const line = sourceCommand('commands/user.ts', ['create', 'ada']);
-      const command = line.map((word) => `'${word}'`).join(' ');
+      const source = sourceCommand('commands/user.ts', ['create', 'ada']);
+      const [command, ...args] = onTerminal(source);
       const { PATH = '' } = process.env;
-      const child = spawn('script', ['-qec', command, '/dev/null'], {
+      const child = spawn(command, args, {
         cwd: tempFolder(t),
         env: { ...env, PATH, TERM: 'xterm' },
       });
