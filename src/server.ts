@@ -1,5 +1,11 @@
 import { App } from './app.js';
-import { complain, type Environment, readEnvironment, say, textOf } from './commands/command.js';
+import {
+  type Environment,
+  readArguments,
+  readEnvironment,
+  runCommand,
+  say,
+} from './commands/command.js';
 import {
   certificateProblems,
   type Preparation,
@@ -10,8 +16,29 @@ import { loadConfig, settingNames } from './config.js';
 import { openLog, type ProcessLog } from './log.js';
 import { slipsIn } from './setting-slips.js';
 import { onSignals, type Reactions } from './signals.js';
+import { version } from './version.js';
 
-/** The process: settings in, signals, exit codes. 0: stopped as asked; 1: could not start or go on. */
+const usage = `Herald ${version} logs people in and pushes events to them: Server-Sent Events over HTTP/2.
+
+Usage: node dist/server.js [options]
+
+  --help, -h       prints this
+  --version, -v    prints the version
+
+Settings are environment variables, or lines of a file .env in the working directory.
+.env.example lists all of them, with their defaults.
+
+  npm run sync         creates and migrates the tables
+  npm run seed         creates the demo user
+  npm run user         creates and changes users
+  npm run key          creates and revokes API keys
+  npm run certificate  creates a certificate for development
+
+Signals:     SIGTERM, SIGINT  stop; one more of them stops at once
+             SIGHUP           opens the log files again, reloads the certificate
+Exit codes:  0 stopped as asked, 1 could not start or go on, 2 wrong arguments`;
+
+/** The process: settings in, signals, exit codes (see `usage`). Settles when it listens. */
 async function main(): Promise<void> {
   const start = new AbortController();
   const reactions: Reactions = {
@@ -30,7 +57,8 @@ async function main(): Promise<void> {
   const app = await openApp(preparation, log, start.signal);
   const url = `https://${config.http.host}:${app.port}`;
   stopWhenAsked(app, log, reactions);
-  log.info({ url, node: process.version, dialect: config.database.dialect }, 'listening');
+  const { dialect } = config.database;
+  log.info({ url, version, node: process.version, dialect }, 'listening');
   const welcome = welcomeText(preparation, url);
   if (welcome !== '') say(`\n${welcome}\n`);
 }
@@ -110,10 +138,9 @@ function warnOfSlips(log: ProcessLog, names: readonly string[]): void {
   }
 }
 
-try {
+await runCommand(usage, async (args) => {
+  const { values } = readArguments(args, { version: { type: 'boolean', short: 'v' } });
+  if (values.version === true) return say(version);
   await main();
-} catch (cause) {
-  complain(textOf(cause));
-  process.exitCode = 1;
-  process.exit();
-}
+});
+if (process.exitCode !== undefined) process.exit(); // What was opened may keep the process.

@@ -1,0 +1,99 @@
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { readdirSync, readFileSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { outcomeOf, runSource, sourceCommand, tempFolder } from './support/process.js';
+import { prepare } from './support/seed.js';
+import { ServerProcess } from './support/server-process.js';
+import { hasTerminals, onTerminal } from './support/terminal.js';
+
+const { version } = JSON.parse(
+  readFileSync(new URL('../package.json', import.meta.url), 'utf8'),
+) as { version: string };
+
+/** With these settings no server starts: what is printed has not asked for them. */
+const env = { PORT: 'rubbish' };
+
+// [arguments, standard output]
+const answers = [
+  ['--help', /^Herald [\s\S]+Usage: node dist\/server\.js[\s\S]+\.env\.example[\s\S]+npm run key/],
+  ['-h', /^Herald [\s\S]+Usage: node dist\/server\.js/],
+  ['--version', /^\d+\.\d+\.\d+\S*\n$/],
+  ['-v', /^\d+\.\d+\.\d+\S*\n$/],
+] as const;
+
+for (const [arg, expected] of answers) {
+  test(`${arg} is answered with exit code 0, and nothing is started or created`, async (t) => {
+    const cwd = tempFolder(t);
+
+    const { code, out, err } = await runSource('server.ts', [arg], { cwd, env });
+
+    assert.equal(code, 0, err);
+    assert.match(out, expected);
+    assert.ok(out.includes(version));
+    assert.equal(err, '');
+    assert.deepEqual(readdirSync(cwd), []);
+  });
+}
+
+// [what is wrong, arguments, message]
+const refusals = [
+  ['an unknown option', ['--port=9001'], "Unknown option '--port'"],
+  ['a misspelled option', ['--verison'], "Unknown option '--verison'"],
+  ['an argument without an option', ['9001'], "what is '9001'"],
+  ['a value for --version', ['--version=1'], "'-v, --version' does not take an argument"],
+] as const;
+
+for (const [what, args, message] of refusals) {
+  test(`${what} is refused with exit code 2, and nothing is created`, async (t) => {
+    const cwd = tempFolder(t);
+
+    const { code, out, err } = await runSource('server.ts', args, { cwd });
+
+    assert.equal(code, 2);
+    assert.ok(err.startsWith('Cannot read arguments: ') && err.includes(message), err);
+    assert.match(err, /\nUsage: node dist\/server\.js/);
+    assert.equal(out, '');
+    assert.deepEqual(readdirSync(cwd), []);
+  });
+}
+
+test('the log says once which version of Herald runs, and on which Node', async (t) => {
+  const { lines } = await ServerProcess.start(t);
+
+  const told = lines.filter((line) => 'version' in line);
+
+  assert.deepEqual(
+    told.map((line) => [line['msg'], line['version'], line['node']]),
+    [['listening', version, process.version]],
+  );
+});
+
+test('on a terminal the server logs readable lines, the last ones of a stop by Ctrl-C, too', {
+  skip: hasTerminals ? false : 'no script(1) here, which makes a terminal',
+}, async (t) => {
+  const { folder, env } = await prepare({ LOG_PATH: 'logs' });
+  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  const { PATH = '' } = process.env;
+  const [command, ...args] = onTerminal(sourceCommand('server.ts', []));
+  const child = spawn(command, args, {
+    cwd: folder,
+    env: { ...env, PATH, TERM: 'xterm', NO_COLOR: '1' },
+  });
+  let seen = '';
+  child.stdout.on('data', (chunk) => {
+    const wasListening = seen.includes('listening');
+    seen += chunk;
+    if (!wasListening && seen.includes('listening')) child.stdin.write('\u0003');
+  });
+
+  const { code, out } = await outcomeOf(child);
+
+  assert.equal(code, 0, out);
+  assert.match(out, /\] INFO: listening \{"url":"https:[^\n]+"version":/);
+  assert.match(out, /\] INFO: stopped\s*$/);
+  assert.equal(out.includes('"msg"'), false);
+  const logged = readFileSync(join(folder, 'logs', 'combined.log'), 'utf8');
+  assert.match(logged, /^\{"level":"info","time":"20[^"]+Z",.*"msg":"stopped"\}\n$/m);
+});
