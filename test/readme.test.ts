@@ -102,7 +102,8 @@ async function makeClone(t: TestContext): Promise<Clone> {
   const children: ChildProcessWithoutNullStreams[] = [];
   t.after(() => Promise.all(children.map(end))); // Before the folder goes.
   const folder = tempFolder(t);
-  const files = ['package.json', 'tsconfig.json', 'tsconfig.build.json', 'src', 'fixtures'];
+  const configs = ['package.json', 'tsconfig.json', 'tsconfig.build.json'];
+  const files = [...configs, 'bin', 'src', 'fixtures'];
   for (const file of files) cpSync(join(root, file), join(folder, file), { recursive: true });
   mkdirSync(join(folder, 'certificate'));
   symlinkSync(join(root, 'node_modules'), join(folder, 'node_modules'), 'dir');
