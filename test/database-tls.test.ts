@@ -1,11 +1,14 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { isDeepStrictEqual } from 'node:util';
 import { selfSigned } from '../src/commands/self-signed.js';
 import { type Database, sql } from '../src/db/database.js';
 import { migrate } from '../src/db/migrate.js';
 import { openDatabase } from '../src/db/open.js';
+import { Failure } from '../src/errors.js';
 import { ownServer } from './support/own-server.js';
-import type { ServerDialect } from './support/servers.js';
+import { openProxy, type ServerDialect } from './support/servers.js';
+import { until } from './support/until.js';
 
 const certificate = selfSigned(['127.0.0.1'], Date.now());
 const other = selfSigned(['127.0.0.1'], Date.now());
@@ -18,11 +21,19 @@ const isEncrypted: Readonly<Record<ServerDialect, string>> = {
   mysql: "show session status where variable_name = 'Ssl_cipher' and value <> ''",
 };
 
+/** Which of a client's messages come before the way is encrypted. */
+const handshakeMessages: Readonly<Record<ServerDialect, readonly number[]>> = {
+  postgres: [1, 2], // Asks for TLS; says hello.
+  mariadb: [1], // Both, sent together.
+  mysql: [1],
+};
+
 for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
   const made = await ownServer(dialect, { tls: certificate });
   const skip = typeof made === 'string' ? made : false;
   const server = typeof made === 'string' ? undefined : made;
   const misnamed = skip === false ? await ownServer(dialect, { tls: elsewhere }) : undefined;
+  const abandoning = skip === false ? await ownServer(dialect, { tls: certificate }) : undefined;
 
   test(`${dialect}: the way to the server is encrypted, and its certificate is checked`, {
     skip,
@@ -51,4 +62,46 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
     ];
     for (const wrong of wrongs) await assert.rejects(openDatabase(wrong), /^Error: Cannot/);
   });
+  test(`${dialect}: a server that hangs up during the TLS handshake fails one connection`, {
+    skip,
+  }, async (t) => {
+    assert.ok(typeof abandoning === 'object');
+    const proxy = await openProxy(abandoning.options);
+    let db: Database | undefined;
+    t.after(async () => {
+      await db?.close();
+      await Promise.all([proxy.close(), abandoning.remove()]);
+    });
+    await abandoning.start();
+    const trusting = { ...abandoning.options, ssl: { ca: certificate.certificate } };
+    const behindProxy = { ...trusting, port: proxy.port };
+    await migrate(trusting);
+
+    for (const nth of handshakeMessages[dialect]) {
+      const ended = proxy.endNextAt(nth);
+      const opened = await openDatabase(behindProxy).catch((error: unknown) => {
+        assert.match(String(error), /^Error: Cannot open database/);
+        return undefined;
+      });
+      await opened?.close(); // PostgreSQL's package tries again by itself.
+      await ended;
+    }
+    db = await openDatabase(behindProxy);
+    for (const nth of handshakeMessages[dialect]) {
+      const ended = proxy.endNextAt(nth);
+      proxy.cut();
+      await until(() => answersWithOne(db)); // With a connection that is opened for it.
+      await ended;
+      await until(() => answersWithOne(db));
+    }
+  });
+}
+
+async function answersWithOne(db: Database | undefined): Promise<boolean> {
+  try {
+    return isDeepStrictEqual(await db?.query(sql`select 1 as one`), [{ one: 1 }]);
+  } catch (error) {
+    assert.ok(error instanceof Failure, String(error));
+    return false;
+  }
 }

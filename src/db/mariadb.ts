@@ -10,6 +10,7 @@ import { type Database, render, type Sql } from './database.js';
 import { withDeadline } from './deadline.js';
 import { unavailable } from './failures.js';
 import { mariadbError, mariadbOpenError } from './mariadb-errors.js';
+import { mendMariadbHandshake } from './mariadb-handshake.js';
 import type { ServerOptions } from './options.js';
 import { tlsOf } from './tls.js';
 import { retried, type Session, Transaction } from './transaction.js';
@@ -130,10 +131,11 @@ async function giveBack(connection: PoolConnection): Promise<void> {
 }
 
 /** A connection of its own, without any limit on statements. The caller ends it. */
-export function connectMariadb(
+export async function connectMariadb(
   options: ServerOptions,
   { withDatabase = true }: { withDatabase?: boolean } = {},
 ) {
+  await mendMariadbHandshake(); // Also for the pool, which is only made after a first connection.
   const target: { database?: string } = withDatabase ? { database: options.database } : {};
   const config = { ...connectionConfigOf(options), ...target };
   return createConnection({ ...config, socketTimeout: 0, initSql: sessionSql });

@@ -109,6 +109,11 @@ export interface Proxy {
   unblock(): void;
   /** A connection taken from here on ends when its client sends something for the `nth` time. */
   cutAt(nth: number): void;
+  /**
+   * Closes the next connection in an orderly way when its client sends something for the `nth` time;
+   * the answer to that is not passed on. Settles once it is closed.
+   */
+  endNextAt(nth: number): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -117,6 +122,7 @@ export async function openProxy(target: { host: string; port: number }): Promise
   let isBlocked = false;
   let isSilent = false;
   let lastMessage = Number.POSITIVE_INFINITY;
+  let nextEnd: { readonly nth: number; readonly ended: () => void } | undefined;
   const cut = (): void => {
     for (const socket of [...pairs].flat()) socket.destroy();
   };
@@ -132,9 +138,15 @@ export async function openProxy(target: { host: string; port: number }): Promise
     const pair = [near, far] as const;
     pairs.add(pair);
     if (!isSilent) near.pipe(far).pipe(near);
+    const end = nextEnd;
+    nextEnd = undefined;
     let messages = 0;
     near.on('data', () => {
       messages += 1;
+      if (end !== undefined && messages === end.nth) {
+        far.unpipe(near);
+        near.end(end.ended);
+      }
       if (messages >= lastMessage) near.resetAndDestroy(); // As a server that fails, not one that closes.
     });
     for (const [one, other] of [pair, [far, near] as const]) {
@@ -167,6 +179,11 @@ export async function openProxy(target: { host: string; port: number }): Promise
     },
     cutAt(nth) {
       lastMessage = nth;
+    },
+    endNextAt(nth) {
+      return new Promise((resolve) => {
+        nextEnd = { nth, ended: () => resolve() };
+      });
     },
     close() {
       cut();
