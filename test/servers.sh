@@ -1,17 +1,26 @@
 #!/usr/bin/env bash
 # Starts the database servers that the tests expect on 127.0.0.1 and that do not run: PostgreSQL on
-# 5432 (user postgres) and MariaDB on 3306 (user root), both without a password, each with an empty
-# folder of its own, made anew when a server does not start with what an earlier run has left in it.
-# What listens already is left as it is. Where the programs are missing they come from Debian's
-# packages, given apt-get and root.
+# 5432 (user postgres), MariaDB on 3306 (user root) and Redis, or Valkey, on 6390, all without a
+# password, each with an empty folder of its own, made anew when a server does not start with what an
+# earlier run has left in it. What listens already is left as it is. Where the programs are missing
+# they come from the packages of Debian 12 or 13, given apt-get and root.
 #
-#   test/servers.sh        starts them; fails when one cannot be had
+# Redis writes each command to its append-only file before it answers. It is not on its usual port,
+# for a Redis that is already there may keep nothing on disk.
+#
+#   test/servers.sh        starts them; fails when PostgreSQL or MariaDB cannot be had, and only says
+#                          so when Redis cannot
 #   test/servers.sh stop   stops those that it started
 #
-# TEST_SERVERS_DIR (/tmp/herald-servers) is where their folders are.
+# TEST_SERVERS_DIR (/tmp/herald-servers) is where their folders are. TEST_POSTGRES_PORT,
+# TEST_MARIADB_PORT and TEST_REDIS_PORT are other ports; the tests are told of them by
+# TEST_POSTGRES_URL, TEST_MARIADB_URL and TEST_REDIS_URL.
 set -euo pipefail
 
 base=${TEST_SERVERS_DIR:-${TMPDIR:-/tmp}/herald-servers}
+postgres_port=${TEST_POSTGRES_PORT:-5432}
+mariadb_port=${TEST_MARIADB_PORT:-3306}
+redis_port=${TEST_REDIS_PORT:-6390}
 failed=0
 
 complain() {
@@ -55,8 +64,8 @@ postgres_programs() {
 }
 
 start_postgres() {
-  if listens 5432; then
-    echo 'PostgreSQL: something listens on 5432 already'
+  if listens "$postgres_port"; then
+    echo "PostgreSQL: something listens on $postgres_port already"
     return
   fi
   if [ -z "$(postgres_programs)" ]; then
@@ -76,7 +85,7 @@ start_postgres() {
     rm -rf "$data/data"
     run_postgres || true
   fi
-  if listens 5432; then echo "PostgreSQL: started in $data"; else complain "PostgreSQL: see $data/log"; fi
+  if listens "$postgres_port"; then echo "PostgreSQL: started in $data"; else complain "PostgreSQL: see $data/log"; fi
 }
 
 # With `programs` and `data` of the caller. What it holds need not outlive a power failure.
@@ -85,12 +94,12 @@ run_postgres() {
     as postgres "$programs/initdb" -D "$data/data" -U postgres -A trust -E UTF8 --locale=C.UTF-8 \
       --no-sync >/dev/null || return 1
   as postgres "$programs/pg_ctl" -D "$data/data" -l "$data/log" -w -t 120 \
-    -o "-p 5432 -h 127.0.0.1 -k $data -c fsync=off -c max_connections=300" start >/dev/null
+    -o "-p $postgres_port -h 127.0.0.1 -k $data -c fsync=off -c max_connections=300" start >/dev/null
 }
 
 start_mariadb() {
-  if listens 3306; then
-    echo 'MariaDB: something listens on 3306 already'
+  if listens "$mariadb_port"; then
+    echo "MariaDB: something listens on $mariadb_port already"
     return
   fi
   # The core packages are the programs without a service.
@@ -108,7 +117,7 @@ start_mariadb() {
     rm -rf "$data/data"
     run_mariadb || true
   fi
-  if listens 3306; then echo "MariaDB: started in $data"; else complain "MariaDB: see $data/log"; fi
+  if listens "$mariadb_port"; then echo "MariaDB: started in $data"; else complain "MariaDB: see $data/log"; fi
 }
 
 # With `data` of the caller; as above. Fails when it has ended.
@@ -117,13 +126,55 @@ run_mariadb() {
   [ -d "$data/data/mysql" ] ||
     as mysql mariadb-install-db --no-defaults --force --datadir="$data/data" --skip-test-db \
       --auth-root-authentication-method=normal >"$data/log" 2>&1 || true
-  as mysql nohup mariadbd --no-defaults --datadir="$data/data" --bind-address=127.0.0.1 --port=3306 \
-    --socket="$data/socket" --pid-file="$data/pid" --innodb-flush-log-at-trx-commit=2 \
+  as mysql nohup mariadbd --no-defaults --datadir="$data/data" --bind-address=127.0.0.1 \
+    --port="$mariadb_port" --socket="$data/socket" --pid-file="$data/pid" --innodb-flush-log-at-trx-commit=2 \
     --max-connections=500 >>"$data/log" 2>&1 </dev/null &
-  local server=$!
+  until_listening "$mariadb_port" $!
+}
+
+start_redis() {
+  if listens "$redis_port"; then
+    echo "Redis: something listens on $redis_port already"
+    return
+  fi
+  # These packages hold the program, by another name, and bring no service that would start.
+  [ -n "$(redis_program)" ] || install_packages redis-tools || install_packages valkey-tools || true
+  if [ -z "$(redis_program)" ]; then
+    echo 'Redis: NOT AVAILABLE, it is not installed and cannot be installed here' >&2
+    return
+  fi
+  local data=$base/redis
+  if is_root && ! id redis >/dev/null 2>&1; then useradd -r -M -s /usr/sbin/nologin redis; fi
+  own_folder "$data" redis
+  if ! run_redis; then
+    rm -rf "$data/data"
+    run_redis || true
+  fi
+  if listens "$redis_port"; then echo "Redis: started in $data"; else complain "Redis: see $data/log"; fi
+}
+
+redis_program() {
+  local name
+  for name in redis-server valkey-server redis-check-rdb valkey-check-rdb; do
+    if command -v "$name"; then return; fi
+  done
+}
+
+# With `data` of the caller. Fails when it has ended. The program is a server by its name.
+run_redis() {
+  ln -sf "$(redis_program)" "$data/redis-server"
+  as redis mkdir -p "$data/data"
+  as redis nohup "$data/redis-server" --bind 127.0.0.1 --port "$redis_port" --dir "$data/data" \
+    --pidfile "$data/pid" --appendonly yes --appendfsync always --save '' \
+    >>"$data/log" 2>&1 </dev/null &
+  until_listening "$redis_port" $!
+}
+
+# until_listening <port> <process>: fails when the process has ended.
+until_listening() {
   for _ in $(seq 240); do
-    if listens 3306; then return; fi
-    kill -0 "$server" 2>/dev/null || return 1
+    if listens "$1"; then return; fi
+    kill -0 "$2" 2>/dev/null || return 1
     sleep 0.5
   done
 }
@@ -138,11 +189,19 @@ stop_all() {
   local programs
   programs=$(postgres_programs)
   if [ -f "$base/postgres/data/postmaster.pid" ]; then
-    as postgres "$programs/pg_ctl" -D "$base/postgres/data" -m fast -w stop >/dev/null
+    as postgres "$programs/pg_ctl" -D "$base/postgres/data" -m fast -w stop >/dev/null || failed=1
   fi
-  if [ -f "$base/mariadb/pid" ]; then
-    kill "$(cat "$base/mariadb/pid")"
-    while [ -f "$base/mariadb/pid" ]; do sleep 0.2; done
+  stop_process "$base/mariadb/pid"
+  stop_process "$base/redis/pid"
+}
+
+# stop_process <pid file>: the server removes the file when it ends.
+stop_process() {
+  [ -f "$1" ] || return 0
+  if kill "$(cat "$1")" 2>/dev/null; then
+    while [ -f "$1" ]; do sleep 0.2; done
+  else
+    rm -f "$1" # It was killed, and has left the file behind.
   fi
 }
 
@@ -150,6 +209,7 @@ case ${1:-start} in
   start)
     start_postgres
     start_mariadb
+    start_redis
     ;;
   stop) stop_all ;;
   *)

@@ -1,4 +1,7 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { connect } from 'node:net';
+import { text } from 'node:stream/consumers';
 import { test } from 'node:test';
 import { findServer } from './support/servers.js';
 
@@ -13,4 +16,30 @@ for (const dialect of ['postgres', 'mariadb'] as const) {
 
     assert.equal(typeof server === 'string' ? server : 'found', 'found');
   });
+}
+
+const redis = new URL(process.env['TEST_REDIS_URL'] || 'redis://127.0.0.1:6390');
+const redisHost = { host: redis.hostname, port: Number(redis.port) || 6379 };
+
+test('the Redis server to test against has each command on disk before it answers', {
+  skip: (await listens()) ? false : `no server on ${redis.host}: test/servers.sh`,
+}, async () => {
+  const socket = connect(redisHost);
+  socket.end('config get appendonly\r\nconfig get appendfsync\r\nquit\r\n');
+
+  const words = (await text(socket)).split('\r\n').filter((word) => /^[a-z]/.test(word));
+
+  assert.deepEqual(words, ['appendonly', 'yes', 'appendfsync', 'always']);
+});
+
+async function listens(): Promise<boolean> {
+  const socket = connect(redisHost);
+  try {
+    await once(socket, 'connect');
+    return true;
+  } catch {
+    return false; // Nobody does.
+  } finally {
+    socket.destroy();
+  }
 }
