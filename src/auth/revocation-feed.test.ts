@@ -225,3 +225,37 @@ test('a closed feed asks no more, and may be closed twice', async (t) => {
 
   assert.equal(looks(), after);
 });
+
+test('closing a feed waits for the poll under way', async () => {
+  let noteAsked = () => {};
+  const asked = new Promise<void>((resolve) => {
+    noteAsked = resolve;
+  });
+  let finish = () => {};
+  const feed = RevocationFeed.start({
+    sessions: {
+      endedSince: () => {
+        noteAsked();
+        return new Promise((resolve) => {
+          finish = () => resolve([]);
+        });
+      },
+    },
+    users: { missing: async () => [] },
+    listeners: () => [{ userId: '1', sessionId: 's' }],
+    onEnded() {},
+    log: silentLog,
+    intervalMs: 1,
+  });
+  await asked;
+
+  let isClosed = false;
+  const closing = feed.close().then(() => {
+    isClosed = true;
+  });
+  await new Promise(setImmediate);
+  assert.equal(isClosed, false);
+  finish();
+
+  await closing;
+});
