@@ -99,3 +99,21 @@ test('a reader who is gone when its turn comes costs no query', async () => {
   assert.deepEqual(await gone, { frames: [], end: 0, more: true, gap: false });
   await assert.rejects(waiting, store.trouble);
 });
+
+test('a catch-up that is asked for during another delivers what was written since', async () => {
+  const store = new MemoryLog('e');
+  store.openGates();
+  const limits = { ageMaxMs: 1e9, eventsMax: 1e9, bytesMax: 1e9 };
+  const log = await EventLog.open({ store, log: silentLog, clock: Date.now, limits });
+  store.closeGates();
+  const first = log.catchUp();
+  store.step(0); // It has read the newest number, and does not know it yet.
+  store.write(['all'], 'x');
+
+  const second = log.catchUp();
+  store.openGates();
+
+  await first;
+  await second;
+  assert.equal(log.head, 1);
+});
