@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { databaseFor } from '../../test/support/embedded.js';
 import { SimulatedClient } from '../../test/support/simulated-client.js';
+import { sql } from '../db/database.js';
 import { silentLog } from '../log.js';
 import { Metrics } from '../metrics.js';
 import { EventLog } from './event-log.js';
@@ -46,7 +47,7 @@ async function prepareStream(t: TestContext, liveSession: () => Promise<LiveSess
     client.sink?.take(1e6);
     await settled();
   };
-  return { ready, tickAt, registry, client, time, streams, eventLog };
+  return { ready, tickAt, registry, client, time, streams, eventLog, db, tokens, asked };
 }
 
 /** The same, open. */
@@ -177,4 +178,43 @@ test('a clock that jumps cuts off nobody who has bytes on the way', async (t) =>
   }
 
   assert.equal(registry.size, 1);
+});
+
+test('a stream that ends while its session is looked up is forgotten', async (t) => {
+  let lookUps = 0;
+  let answer = () => {};
+  const { tickAt, registry, streams } = await openStream(t, () => {
+    lookUps += 1;
+    const found = { id: 's', userId: '1', expiresAt: 1_060_000 };
+    if (lookUps === 1) return Promise.resolve(found);
+    return new Promise((resolve) => {
+      answer = () => resolve(found);
+    });
+  });
+  await tickAt(1_060_000);
+  assert.equal(lookUps, 2);
+
+  registry.closeAll('draining');
+  answer();
+  await settled();
+
+  assert.deepEqual(streams.readers, []);
+});
+
+test('closing waits until the tokens of ended streams are released', async (t) => {
+  const { db, tokens, streams, registry, client, asked } = await prepareStream(t, stays);
+  await db.execute(
+    sql`insert into users (username, username_key, password_hash, first_name, last_name,
+        password_changed_at, created_at, updated_at)
+      values (${'ada'}, ${'ada'}, 'none', 'A', 'B', 0, 0, 0)`,
+  );
+  const token = await tokens.find(await tokens.mint({ userId: '1', sessionId: 's' }));
+  const { open } = await streams.prepare({ ...asked, token });
+  open(client.connect());
+
+  registry.closeAll('draining');
+  await streams.close();
+
+  const rows = await db.query(sql`select connection_id from stream_tokens`);
+  assert.deepEqual(rows, [{ connection_id: null }]);
 });
