@@ -253,6 +253,22 @@ test('a job that has begun keeps its place to the end, even when its caller leav
   await waiting;
 });
 
+test('a job that has waited and begun still answers a caller that leaves', async (t) => {
+  const pool = await openPool(t);
+  const { gate, result } = await holdThread(pool);
+  const caller = new AbortController();
+  const next = new Gate();
+  const waited = pool.run('hold', next.name, { signal: caller.signal });
+  gate.open();
+  await result;
+  await next.began;
+
+  caller.abort();
+  next.open();
+
+  assert.equal(typeof (await waited), 'number');
+});
+
 test('what a job throws comes back as the cause of a defect, and the thread lives on', async (t) => {
   const pool = await openPool(t);
 
