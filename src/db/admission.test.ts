@@ -74,6 +74,12 @@ test('closing waits for what is under way and for what waits, and refuses the re
     admission.run(async () => 1),
     /Cannot use database: it is closed/,
   );
+  let isClosed = false;
+  void closing.then(() => {
+    isClosed = true;
+  });
+  await new Promise(setImmediate);
+  assert.equal(isClosed, false);
   first.end();
   await closing;
   await admission.close();
