@@ -48,6 +48,16 @@ test('a user is made, listed, disabled, enabled, given a password and deleted', 
   assert.deepEqual(events, ['user_created', ...changed, 'user_archived']);
 });
 
+test('the list of users as JSON leaves out what is kept of passwords', async (t) => {
+  const cwd = tempFolder(t);
+  await run(cwd, ['create', 'ada'], password);
+
+  const { out } = await run(cwd, ['list', '--json']);
+
+  const shown = ['id', 'username', 'firstName', 'lastName', 'createdAt'];
+  assert.deepEqual(Object.keys(JSON.parse(out)), shown);
+});
+
 test('what was done is in the log, and no password is in it or in the database', async (t) => {
   const cwd = tempFolder(t);
 
