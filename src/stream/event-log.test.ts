@@ -117,3 +117,19 @@ test('a catch-up that is asked for during another delivers what was written sinc
   await second;
   assert.equal(log.head, 1);
 });
+
+test('a page whose events are trimmed while it is read says that there is a gap', async () => {
+  const store = new MemoryLog('e');
+  store.openGates();
+  store.write(['all'], 'x');
+  const limits = { ageMaxMs: 1e9, eventsMax: 1e9, bytesMax: 1e9 };
+  const log = await EventLog.open({ store, log: silentLog, clock: Date.now, limits });
+  store.closeGates();
+  const reading = log.read(['all'], 0, 100);
+  store.step(0);
+
+  store.trimmedSeq = 1;
+  store.openGates();
+
+  assert.equal((await reading).gap, true);
+});
