@@ -110,10 +110,16 @@ test('closing waits for the task under way and starts no other', async () => {
   const cleanUp = CleanUp.start({ tasks, intervalMs: 1, log: silentLog });
   await started.opened;
 
-  const closed = cleanUp.close();
+  let isClosed = false;
+  const closing = cleanUp.close().then(() => {
+    isClosed = true;
+  });
+  await new Promise(setImmediate);
+  const wasClosed = isClosed;
   finish.open();
-  await closed;
+  await closing;
   clearInterval(keepAlive);
 
+  assert.equal(wasClosed, false);
   assert.deepEqual(done, ['slow']);
 });
