@@ -1,0 +1,78 @@
+import assert from 'node:assert/strict';
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { applyMutant, type Mutant, readMutantFiles, root } from './mutants/mutants.js';
+
+const files = readMutantFiles();
+const mutants = files.flatMap((file) => file.mutants);
+const fields = ['name', 'file', 'before', 'after', 'test', 'testName'];
+
+test('the mutants are where this test looks for them', () => {
+  assert.ok(files.some(({ folder, mutants: some }) => folder === 'auth' && some.length > 0));
+});
+
+test('a mutant has all of its fields, as text, and no other', () => {
+  const wrong = mutants.filter(
+    (mutant) =>
+      Object.keys(mutant).join() !== fields.join() ||
+      Object.values(mutant).some((value) => typeof value !== 'string'),
+  );
+
+  assert.deepEqual(wrong, []);
+});
+
+test('no two mutants have the same name', () => {
+  const names = mutants.map(({ name }) => name);
+
+  assert.deepEqual([...new Set(names)], names);
+});
+
+test('a mutant is in the data file of its folder', () => {
+  const wrong = files.flatMap(({ folder, mutants: some }) => {
+    const expected = folder === 'src' ? /^src\/[^/]+\.ts$/ : new RegExp(`^src/${folder}/.+\\.ts$`);
+    return some.filter(({ file }) => !expected.test(file)).map(({ name }) => name);
+  });
+
+  assert.deepEqual(wrong, []);
+});
+
+test('every mutant changes its source file, at exactly one place', () => {
+  assert.deepEqual(mutants.flatMap(whyUnfit), []);
+});
+
+test('every mutant names a test that exists', () => {
+  const wrong = mutants.filter(
+    ({ test: file, testName }) => testName === '' || !textOf(file).includes(testName),
+  );
+
+  assert.deepEqual(
+    wrong.map(({ name, test: file, testName }) => `${name}: no "${testName}" in ${file}`),
+    [],
+  );
+});
+
+test('a mutant that is found twice or never is refused', () => {
+  const mutant = { name: '', file: '', before: 'a', after: '$&', test: '', testName: '' };
+
+  assert.equal(applyMutant(mutant, 'bab'), 'b$&b');
+  for (const text of ['', 'b', 'aba']) assert.throws(() => applyMutant(mutant, text), /found/);
+  assert.throws(() => applyMutant({ ...mutant, before: '' }, 'a'), /found 0 times/);
+});
+
+function whyUnfit(mutant: Mutant): string[] {
+  const { name, file } = mutant;
+  if (!existsSync(join(root, file))) return [`${name}: there is no ${file}`];
+  try {
+    const text = textOf(file);
+    return applyMutant(mutant, text) === text ? [`${name}: changes nothing`] : [];
+  } catch (error) {
+    return [`${name}: ${error instanceof Error ? error.message : String(error)} in ${file}`];
+  }
+}
+
+/** Empty when there is no such file. */
+function textOf(file: string): string {
+  const path = join(root, file);
+  return existsSync(path) ? readFileSync(path, 'utf8') : '';
+}

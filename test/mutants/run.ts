@@ -1,0 +1,138 @@
+import { availableParallelism } from 'node:os';
+import { parseArgs } from 'node:util';
+import { type Mutant, readMutantFiles } from './mutants.js';
+import { SourceTree, type TestRun } from './source-tree.js';
+
+const usage = `Breaks the source in one place at a time and runs the test that must fail then.
+
+Usage: npm run mutants [-- [--jobs <n>] [<filter> ...]]
+
+  <filter>    only mutants with this text in their name, file or test file
+  --jobs <n>  test runs at a time; default: the number of cores, ${availableParallelism()}
+
+The mutants are in test/mutants/*.json, a file for each folder of src. Each is applied to a copy
+of the working tree. Before that its test must pass there.
+
+Exit code: 0 when every test has failed as it must, 1 when a mutant survived or could not be
+tried, 2 for wrong arguments.`;
+
+type Outcome =
+  | 'killed'
+  | 'SURVIVED'
+  /** The source or the data is not as the other expects it. */
+  | 'DOES NOT APPLY'
+  /** Without the mutant. */
+  | 'TEST DOES NOT PASS'
+  | 'TEST DID NOT END'
+  /** The source with the mutant in it cannot be loaded. */
+  | 'TEST DID NOT RUN';
+
+interface Result {
+  readonly mutant: Mutant;
+  readonly outcome: Outcome;
+  readonly reason: string;
+}
+
+async function main(): Promise<void> {
+  const { jobs, filters } = readArguments();
+  const mutants = readMutantFiles()
+    .flatMap((file) => file.mutants)
+    .filter((mutant) => filters.length === 0 || filters.some((filter) => has(mutant, filter)));
+  if (mutants.length === 0) throw new UsageError('no mutant has that in its name or files');
+  const trees: SourceTree[] = [];
+  const removeTrees = () => {
+    for (const tree of trees) tree.remove();
+  };
+  process.on('exit', removeTrees);
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => process.exit(1));
+  for (let job = 0; job < Math.min(jobs, mutants.length); job += 1) trees.push(new SourceTree());
+  const startedAt = performance.now();
+  const waiting = [...mutants];
+  const results: Result[] = [];
+  const work = async (tree: SourceTree) => {
+    for (let mutant = waiting.shift(); mutant !== undefined; mutant = waiting.shift()) {
+      const result = await tryMutant(tree, mutant);
+      results.push(result);
+      print(`${result.outcome.padEnd(9)} ${mutant.file}: ${mutant.name}; ${result.reason}`);
+    }
+  };
+  await Promise.all(trees.map(work));
+  const killed = results.filter(({ outcome }) => outcome === 'killed').length;
+  const seconds = Math.round((performance.now() - startedAt) / 1000);
+  print(`\n${killed} of ${mutants.length} mutants killed in ${seconds} s`);
+  for (const { mutant, outcome } of results) {
+    if (outcome !== 'killed') print(`${outcome}: ${mutant.file}: ${mutant.name}`);
+  }
+  process.exitCode = killed === mutants.length ? 0 : 1;
+}
+
+/** Never rejects: what keeps a mutant from being tried is its outcome. */
+async function tryMutant(tree: SourceTree, mutant: Mutant): Promise<Result> {
+  const wanted = `"${mutant.testName}" in ${mutant.test}`;
+  try {
+    const healthy = await tree.runTest(mutant);
+    const broken = whyUnfit(healthy);
+    if (broken !== undefined) {
+      return { mutant, outcome: 'TEST DOES NOT PASS', reason: `${wanted} ${broken} without it` };
+    }
+    const { passed, failed, isTimedOut } = await tree.withMutant(mutant, () =>
+      tree.runTest(mutant),
+    );
+    const [first] = failed;
+    if (first !== undefined) return { mutant, outcome: 'killed', reason: `by "${first}"` };
+    if (isTimedOut) return { mutant, outcome: 'TEST DID NOT END', reason: wanted };
+    if (passed.length === 0) return { mutant, outcome: 'TEST DID NOT RUN', reason: wanted };
+    return { mutant, outcome: 'SURVIVED', reason: `${wanted} did not fail` };
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    return { mutant, outcome: 'DOES NOT APPLY', reason };
+  }
+}
+
+/** Why a test cannot tell anything about a mutant. */
+function whyUnfit({ passed, failed, isTimedOut }: TestRun): string | undefined {
+  if (isTimedOut) return 'does not end';
+  if (failed.length > 0) return 'fails';
+  return passed.length === 0 ? 'does not run' : undefined;
+}
+
+class UsageError extends Error {}
+
+function readArguments(): { jobs: number; filters: readonly string[] } {
+  const { values, positionals } = parse();
+  if (values.help) {
+    print(usage);
+    process.exit(0);
+  }
+  const jobs = values.jobs === undefined ? availableParallelism() : Number(values.jobs);
+  if (!Number.isInteger(jobs) || jobs < 1) throw new UsageError('--jobs must be 1 or more');
+  return { jobs, filters: positionals };
+}
+
+function parse() {
+  try {
+    return parseArgs({
+      options: { jobs: { type: 'string' }, help: { type: 'boolean', default: false } },
+      allowPositionals: true,
+    });
+  } catch (cause) {
+    throw new UsageError(cause instanceof Error ? cause.message : String(cause));
+  }
+}
+
+function has({ name, file, test }: Mutant, filter: string): boolean {
+  const wanted = filter.toLowerCase();
+  return [name, file, test].some((text) => text.toLowerCase().includes(wanted));
+}
+
+function print(line: string): void {
+  process.stdout.write(`${line}\n`);
+}
+
+try {
+  await main();
+} catch (error) {
+  if (!(error instanceof UsageError)) throw error;
+  process.stderr.write(`Cannot run mutants: ${error.message}\n\n${usage}\n`);
+  process.exitCode = 2;
+}
