@@ -32,31 +32,38 @@ export const subject: Subject = {
     const streams = bench.size(200, 1000);
     const load = await bench.use(Load.start());
     const herald = await heraldStage(bench, streams);
-    const bare = await openBareStage(bench, streams);
-    for (const stage of [herald, bare]) {
+    const opened = async (stage: NodeStage) => {
       bench.say(`opening ${streams} streams to ${stage.name}`);
       await openStage(load, stage);
       await atRate({ bench, load, stage }, { perSecond: 10, seconds: 1 });
-    }
+      return stage;
+    };
+    await opened(herald);
+    const bare = bench.lazy(async () => opened(await openBareStage(bench, streams)));
     const figures: Figure[] = [];
-    for (const perSecond of bench.smoke ? ([1000] as const) : rates) {
+    for (const perSecond of bench.isShort ? ([1000] as const) : rates) {
       bench.say(`${perSecond} events a second`);
       const seconds = bench.size(1, perSecond === 1 ? 8 : 4);
       await atRate({ bench, load, stage: herald }, { perSecond, seconds }); // Once cold.
-      const runs = await bench.interleaved({
-        herald: () => atRate({ bench, load, stage: herald }, { perSecond, seconds }),
-        // The loop cannot keep up with many: what it needs for one event is the same at any rate.
-        bare: () =>
-          atRate({ bench, load, stage: bare }, { perSecond: 10, seconds: bench.size(1, 2) }),
-      });
+      const runs = await bench.interleaved(
+        { herald: () => atRate({ bench, load, stage: herald }, { perSecond, seconds }) },
+        {
+          // The loop cannot keep up with many: what it needs for one event is the same at any rate.
+          bare: async () => {
+            const plan = { perSecond: 10, seconds: bench.size(1, 2) };
+            return atRate({ bench, load, stage: await bare() }, plan);
+          },
+        },
+      );
       figures.push(...rateFigures(runs, { streams, perSecond }));
     }
-    for (const { size, requests } of bench.smoke ? [] : sizes) {
+    for (const { size, requests } of bench.isShort ? [] : sizes) {
       bench.say(`${size} events a request`);
-      const runs = await bench.interleaved({
-        herald: () => inBatches({ bench, load, stage: herald }, { size, requests }),
-        bare: () => inBatches({ bench, load, stage: bare }, { size: 1, requests: 20 }),
-      });
+      const single = { size: 1, requests: 20 };
+      const runs = await bench.interleaved(
+        { herald: () => inBatches({ bench, load, stage: herald }, { size, requests }) },
+        { bare: async () => inBatches({ bench, load, stage: await bare() }, single) },
+      );
       figures.push(...sizeFigures(runs, { streams, size }));
     }
     return figures;

@@ -12,13 +12,13 @@ export const subject: Subject = {
   profile: { operation: 'delivered event', drawn: 'Herald' },
 
   async run(bench: Bench): Promise<Figure[]> {
-    const streams = bench.size(200, 1000);
+    const streams = bench.size(200, 1000, 500);
     const events = 50;
     const load = await bench.use(Load.start());
     const stages: Stage[] = [
       await heraldStage(bench, streams),
-      await openBareStage(bench, streams),
-      ...(bench.smoke ? [] : await peerStages(bench, streams)),
+      ...(bench.hasReferences ? [await openBareStage(bench, streams)] : []),
+      ...(bench.isShort ? [] : await peerStages(bench, streams)),
     ];
     for (const stage of stages) {
       bench.say(`opening ${streams} streams to ${stage.name}`);

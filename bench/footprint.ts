@@ -1,9 +1,9 @@
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
+import type { Build } from './build.js';
 import { type Figure, figure } from './figure.js';
 import { prepare, settingsFor, startHerald } from './herald.js';
-import { repository } from './machine.js';
 import type { Bench, Subject } from './subject.js';
 
 export const subject: Subject = {
@@ -14,12 +14,12 @@ export const subject: Subject = {
 
   async run(bench: Bench): Promise<Figure[]> {
     const settings = settingsFor(bench.folder(), bench.certificate);
-    await prepare(settings, { members: 1 });
+    await prepare(bench.build, settings, { members: 1 });
     const startMs: number[] = [];
     const rssMib: number[] = [];
     for (let run = 0; run < bench.runs; run += 1) {
       const startedAt = performance.now();
-      const herald = await startHerald(settings);
+      const herald = await startHerald(bench.build, settings);
       startMs.push(performance.now() - startedAt);
       await pause(500);
       await herald.collectGarbage();
@@ -37,20 +37,20 @@ export const subject: Subject = {
       figure({ ...base, what: 'resident memory, idle', unit: 'MiB', runs: rssMib }),
       figure({
         ...{ ...base, what: 'node_modules without development', unit: 'MiB' },
-        runs: [installedBytes() / 2 ** 20],
+        runs: [installedBytes(bench.build) / 2 ** 20],
       }),
     ];
   },
 };
 
 /** Of the packages that the lock file does not mark as for development. */
-function installedBytes(): number {
-  const lock = JSON.parse(readFileSync(join(repository, 'package-lock.json'), 'utf8')) as {
+function installedBytes({ folder }: Build): number {
+  const lock = JSON.parse(readFileSync(join(folder, 'package-lock.json'), 'utf8')) as {
     packages: Record<string, { dev?: boolean; optional?: boolean; devOptional?: boolean }>;
   };
   return Object.entries(lock.packages)
     .filter(([path, { dev, devOptional }]) => path !== '' && !dev && !devOptional)
-    .reduce((sum, [path]) => sum + bytesIn(join(repository, path)), 0);
+    .reduce((sum, [path]) => sum + bytesIn(join(folder, path)), 0);
 }
 
 /** Without packages inside of packages: those have entries of their own. */

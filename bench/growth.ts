@@ -31,7 +31,7 @@ export const subject: Subject = {
   profile: { operation: 'request', drawn: '/token, 1000000 rows' },
 
   async run(bench: Bench): Promise<Figure[]> {
-    const sizes = bench.smoke ? [1000, 20_000] : [1000, 10_000, 100_000, 1_000_000];
+    const sizes = bench.isShort ? [1000, 20_000] : [1000, 10_000, 100_000, 1_000_000];
     const load = await bench.use(Load.start());
     const houses: House[] = [];
     for (const rows of sizes) {
@@ -139,9 +139,9 @@ async function houseOf(bench: Bench, rows: number): Promise<House> {
     EVENT_LOG_MAX_EVENTS: '100000000',
     EVENT_LOG_MAX_BYTES: '100000000000',
   };
-  const prepared = await prepare(settings, { members });
+  const prepared = await prepare(bench.build, settings, { members });
   await crowdIn(settings['DATA_DIR'] ?? '', rows);
-  const child = await bench.use(startHerald(settings));
+  const child = await bench.use(startHerald(bench.build, settings));
   const refreshTokens = prepared.members.map(({ refreshToken: token }) =>
     JSON.stringify({ token }),
   );

@@ -1,11 +1,10 @@
+import { spawnSync } from 'node:child_process';
 import { createHmac, randomBytes } from 'node:crypto';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { ApiKeys } from '../src/auth/api-keys.js';
 import { formatRefreshToken, hashOf, RefreshTokens } from '../src/auth/refresh-token.js';
+import { SqliteGuest } from '../src/commands/sqlite-guest.js';
 import { type Database, sql, tuples, type Value } from '../src/db/database.js';
-import { openDatabase } from '../src/db/open.js';
-import { silentLog } from '../src/log.js';
+import type { Build } from './build.js';
 import type { StreamRequest } from './load/crowd.js';
 import { type Core, serverCore } from './machine.js';
 import { Child } from './process/child.js';
@@ -28,7 +27,6 @@ export interface Prepared {
   readonly publishKey: string;
 }
 
-const entry = fileURLToPath(new URL('../dist/server.js', import.meta.url));
 const secret = randomBytes(64);
 
 /** As in production, but for the limits: they are not what is measured. */
@@ -56,29 +54,56 @@ export function settingsFor(folder: string, certificate: Settings): Settings {
   };
 }
 
-/** Fills the embedded database with members, each with a session of an hour. */
+/**
+ * Fills the embedded database with members, each with a session of an hour. The build itself creates
+ * it, so that the schema is the one that its server needs.
+ */
 export async function prepare(
+  build: Build,
   settings: Settings,
   { members, passwordHash = 'none' }: { members: number; passwordHash?: string },
 ): Promise<Prepared> {
-  const file = join(settings['DATA_DIR'] ?? '', 'herald.db');
-  const db = await openDatabase({ dialect: 'sqlite', file, log: silentLog });
+  const create = ['create', '--name', 'bench', '--scope', 'publish'];
+  const publishKey = runCommand(build, ['key', ...create], settings);
+  const all = await withEmbedded(settings, (db) => fill(db, { members, passwordHash }));
+  return { settings, members: all, publishKey };
+}
+
+/** Works on the embedded database that `prepare` has made, whatever build its schema is of. */
+export async function withEmbedded<Result>(
+  settings: Settings,
+  work: (db: Database) => Promise<Result>,
+): Promise<Result> {
+  const db = await SqliteGuest.open(join(settings['DATA_DIR'] ?? '', 'herald.db'));
   try {
-    return { settings, ...(await fill(db, { members, passwordHash })) };
+    return await work(db);
   } finally {
     await db.close();
   }
 }
 
-/** The same on any database that is open and migrated. */
+/** Runs one of the commands of a build and returns what it prints. Throws with its complaint. */
+export function runCommand(
+  { name, folder }: Build,
+  [command = '', ...args]: readonly string[],
+  settings: Settings,
+): string {
+  const { PATH = '', HOME = '' } = process.env;
+  const { status, stdout, stderr } = spawnSync(
+    process.execPath,
+    [join(folder, `dist/commands/${command}.js`), ...args],
+    // Not where a `.env` may lie.
+    { cwd: settings['DATA_DIR'], env: { PATH, HOME, ...settings }, encoding: 'utf8' },
+  );
+  if (status !== 0) throw new Error(`Cannot run '${command}' of ${name}: ${stderr}`);
+  return stdout.trim();
+}
+
+/** Fills any database that is open and migrated, by columns that every build has. */
 export async function fill(
   db: Database,
   { members, passwordHash }: { members: number; passwordHash: string },
-): Promise<Omit<Prepared, 'settings'>> {
-  const { key } = await new ApiKeys({ db, log: silentLog }).create({
-    name: `bench-${randomBytes(4).toString('hex')}`,
-    scopes: ['publish'],
-  });
+): Promise<readonly Member[]> {
   const refreshTokens = new RefreshTokens({ secrets: [secret] });
   const now = Date.now();
   const all: Member[] = [];
@@ -107,16 +132,17 @@ export async function fill(
         idle_expires_at, absolute_expires_at) values ${tuples(sessions)}`,
     );
   }
-  return { members: all, publishKey: key };
+  return all;
 }
 
-/** Starts what `npm start` starts, on one core unless told otherwise. */
+/** Starts what `npm start` of a build starts, on one core unless told otherwise. */
 export function startHerald(
+  { folder }: Build,
   settings: Settings,
   { core = serverCore }: { core?: Core } = {},
 ): Promise<Child> {
   return Child.start({
-    args: [entry],
+    args: [join(folder, 'dist/server.js')],
     env: settings,
     core,
     readyPattern: /"url":"https:\/\/[^"]*:(\d+)".*"listening"/,

@@ -62,8 +62,11 @@ async function open(bench: Bench): Promise<Parts> {
     STREAM_HEARTBEAT: String(heartbeatMs),
   };
   const passwordHash = await hashOfPassword();
-  const prepared = await prepare(settings, { members: 2 * listeners + 4, passwordHash });
-  const herald = await bench.use(startHerald(settings, { core: 'all' }));
+  const prepared = await prepare(bench.build, settings, {
+    members: 2 * listeners + 4,
+    passwordHash,
+  });
+  const herald = await bench.use(startHerald(bench.build, settings, { core: 'all' }));
   const sampler = await bench.use(Load.start('all'));
   const storm = await bench.use(Load.start('all'));
   const port = Number(herald.ready);

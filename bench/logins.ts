@@ -21,24 +21,29 @@ export const subject: Subject = {
   profile: { operation: 'login', drawn: 'Herald' },
 
   async run(bench: Bench): Promise<Figure[]> {
-    const seconds = bench.size(1, 6);
+    const seconds = bench.size(1, 6, 2);
     const hash = await hashOfPassword();
     const threads = availableParallelism();
     const settings = {
       ...settingsFor(bench.folder(), bench.certificate),
       AUTH_QUEUE_TIMEOUT: '60000', // No refusals, also where the machine stands still for a moment.
     };
-    const { members } = await prepare(settings, { members: 200, passwordHash: hash });
+    const { members } = await prepare(bench.build, settings, {
+      members: 200,
+      passwordHash: hash,
+    });
     const load = await bench.use(Load.start('all'));
-    const herald = await bench.use(startHerald(settings, { core: 'all' }));
+    const herald = await bench.use(startHerald(bench.build, settings, { core: 'all' }));
     const env = { HASH: hash, THREADS: String(threads), ARGON2: require.resolve('argon2') };
-    const alone = await bench.use(startScript('argon2.ts', { folder: bench.folder(), env }));
+    const alone = bench.lazy(() =>
+      bench.use(startScript('argon2.ts', { folder: bench.folder(), env })),
+    );
     const plan = loginPlan(Number(herald.ready), members, { connections: 8, ms: seconds * 1000 });
     await load.loop({ ...plan, msMax: 1000 }); // To be compiled.
-    const { logins, verifies } = await bench.interleaved({
-      logins: () => logInAll({ bench, load, herald }, plan),
-      verifies: () => verifyAll(bench, alone, seconds),
-    });
+    const { logins, verifies } = await bench.interleaved(
+      { logins: () => logInAll({ bench, load, herald }, plan) },
+      { verifies: async () => verifyAll(bench, await alone(), seconds) },
+    );
     const parameters = { threads, connections: 8, 'KiB of argon2': 19_456 };
     return [
       figure({

@@ -25,23 +25,23 @@ export const subject: Subject = {
   profile: { operation: 'connect', drawn: 'Herald, 10000 on 10000' },
 
   async run(bench: Bench): Promise<Figure[]> {
-    const streams = bench.size(400, 10_000);
+    const streams = bench.size(400, 10_000, 1000);
     const settings = settingsFor(bench.folder(), bench.certificate);
-    const prepared = await prepare(settings, { members: streams });
+    const prepared = await prepare(bench.build, settings, { members: streams });
     const load = await bench.use(Load.start());
     const stage = {
-      herald: () => heraldStage(prepared),
+      herald: () => heraldStage(bench, prepared),
       bare: () => freshBare(bench, streams),
     };
     const grown = (streamsPerConnection: number, steps: number) => {
       bench.say(`${streams} streams on ${streams / streamsPerConnection} connections`);
       const plan = { streams, streamsPerConnection, steps };
-      return bench.interleaved({
-        herald: async () => grow({ bench, load, stage: await stage.herald() }, plan),
-        bare: async () => grow({ bench, load, stage: await stage.bare() }, plan),
-      });
+      return bench.interleaved(
+        { herald: async () => grow({ bench, load, stage: await stage.herald() }, plan) },
+        { bare: async () => grow({ bench, load, stage: await stage.bare() }, plan) },
+      );
     };
-    if (bench.smoke) return [figureAt(streams, 1, await grown(1, 1))];
+    if (bench.isShort) return [figureAt(streams, 1, await grown(1, 1))];
     const alone = await grown(1, 10);
     const shared = await grown(100, 1);
     return [
@@ -142,8 +142,8 @@ function curveFigure(what: string, streams: number, runs: readonly (readonly Poi
   });
 }
 
-async function heraldStage({ settings, members }: Prepared): Promise<NodeStage> {
-  const child = await startHerald(settings);
+async function heraldStage(bench: Bench, { settings, members }: Prepared): Promise<NodeStage> {
+  const child = await startHerald(bench.build, settings);
   const port = Number(child.ready);
   return { name: 'Herald', child, port, protocol: 'h2', streams: streamsOf(members), headers: {} };
 }

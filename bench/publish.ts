@@ -29,21 +29,33 @@ export const subject: Subject = {
     // All cores for all: the server writes in a thread of its own, which one core would take it.
     const load = await bench.use(Load.start('all'));
     const settings = settingsFor(bench.folder(), bench.certificate);
-    const prepared = await prepare(settings, { members: 1 });
-    const herald = await bench.use(startHerald(settings, { core: 'all' }));
-    const alone = await bench.use(startScript('one-by-one.ts', { folder: bench.folder() }));
-    const bareOptions = { folder: bench.folder(), env: bench.certificate };
-    const bare = await bench.use(startScript('bare.ts', bareOptions));
+    const prepared = await prepare(bench.build, settings, { members: 1 });
+    const herald = await bench.use(startHerald(bench.build, settings, { core: 'all' }));
     const headers = { authorization: `Bearer ${prepared.publishKey}` };
     const ours = { name: 'Herald', bench, load, child: herald, headers };
-    const theirs = { name: 'bare POST', bench, load, child: bare, headers: {} };
-    for (const to of [ours, theirs]) await publishing(to, { batch: 1, seconds: 1 }); // To be compiled.
-    const { one, many, floor, fsync } = await bench.interleaved({
-      one: () => publishing(ours, { batch: 1, seconds }),
-      many: () => publishing(ours, { batch: 100, seconds }),
-      floor: () => publishing(theirs, { batch: 1, seconds }),
-      fsync: () => oneByOne(alone, seconds),
+    const compiled = async (target: Target) => {
+      await publishing(target, { batch: 1, seconds: 1 });
+      return target;
+    };
+    await compiled(ours);
+    const bare = bench.lazy(async () => {
+      const options = { folder: bench.folder(), env: bench.certificate };
+      const child = await bench.use(startScript('bare.ts', options));
+      return compiled({ name: 'bare POST', bench, load, child, headers: {} });
     });
+    const alone = bench.lazy(() =>
+      bench.use(startScript('one-by-one.ts', { folder: bench.folder() })),
+    );
+    const { one, many, floor, fsync } = await bench.interleaved(
+      {
+        one: () => publishing(ours, { batch: 1, seconds }),
+        many: () => publishing(ours, { batch: 100, seconds }),
+      },
+      {
+        floor: async () => publishing(await bare(), { batch: 1, seconds }),
+        fsync: async () => oneByOne(await alone(), seconds),
+      },
+    );
     const references = { floor, fsync };
     return [...figuresOf(1, one, references), ...figuresOf(100, many, references)];
   },

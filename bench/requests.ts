@@ -1,9 +1,8 @@
-import { migrate } from '../src/db/migrate.js';
-import { openDatabase } from '../src/db/open.js';
 import type { ServerOptions } from '../src/db/options.js';
+import { PostgresDatabase } from '../src/db/postgres.js';
 import { findServer } from '../test/support/servers.js';
 import { delayFigure, type Figure, figure } from './figure.js';
-import { fill, type Settings, settingsFor, startHerald } from './herald.js';
+import { fill, runCommand, type Settings, settingsFor, startHerald } from './herald.js';
 import { H1Requester } from './load/h1-requester.js';
 import { h2load } from './load/h2load.js';
 import { Load } from './load/load.js';
@@ -45,7 +44,7 @@ export const subject: Subject = {
 
   async run(bench: Bench): Promise<Figure[]> {
     const server = await findServer('postgres');
-    if (typeof server === 'string' || !installPeers(bench)) {
+    if (typeof server === 'string' || (bench.hasReferences && !installPeers(bench))) {
       bench.say(`left out: ${typeof server === 'string' ? server : 'no peers'}`);
       return [];
     }
@@ -63,23 +62,24 @@ export const subject: Subject = {
     const load = await bench.use(Load.start());
     const ours = await heraldSide(bench, options, rows);
     const url = `postgres://${options.username}:${options.password}@${options.host}:${options.port}`;
-    const theirs = await originalSide(bench, `${url}/${original}`, rows);
-    const fire = {
-      herald: gun({ bench, load }, ours, seconds),
-      express: gun({ bench, load }, theirs, seconds),
-    };
+    const theirs = bench.lazy(async () => {
+      const side = await originalSide(bench, `${url}/${original}`, rows);
+      return gun({ bench, load }, side, seconds);
+    });
+    const herald = gun({ bench, load }, ours, seconds);
+    const express = async (path: Path) => (await theirs())(path);
     const figures: Figure[] = [];
     for (const path of paths) {
       bench.say(path);
-      await fire.herald(path);
-      await fire.express(path);
-      const runs = await bench.interleaved({
-        herald: () => fire.herald(path),
-        express: () => fire.express(path),
-      });
+      await herald(path);
+      if (bench.hasReferences) await express(path);
+      const runs = await bench.interleaved(
+        { herald: () => herald(path) },
+        { express: () => express(path) },
+      );
       figures.push(...figuresOf(path, rows, runs));
     }
-    if (bench.smoke) return figures;
+    if (bench.isShort) return figures;
     if (has('h2load')) figures.push(...(await overH2(bench, ours, rows)));
     else bench.say('no h2load here: bench/tools.sh installs it');
     return figures;
@@ -175,10 +175,6 @@ function gun({ bench, load }: { bench: Bench; load: Load }, side: Side, seconds:
 }
 
 async function heraldSide(bench: Bench, options: ServerOptions, rows: number): Promise<Side> {
-  await migrate(options);
-  const db = await openDatabase(options);
-  const { members } = await fill(db, { members: rows, passwordHash: 'none' });
-  await db.close();
   const settings: Settings = {
     ...settingsFor(bench.folder(), bench.certificate),
     DB_DIALECT: 'postgres',
@@ -188,7 +184,11 @@ async function heraldSide(bench: Bench, options: ServerOptions, rows: number): P
     DB_USERNAME: options.username,
     DB_PASSWORD: options.password,
   };
-  const child = await bench.use(startHerald(settings));
+  runCommand(bench.build, ['sync'], settings);
+  const db = await PostgresDatabase.open(options); // Whatever build its schema is of.
+  const members = await fill(db, { members: rows, passwordHash: 'none' });
+  await db.close();
+  const child = await bench.use(startHerald(bench.build, settings));
   let used = 0;
   return {
     name: 'Herald',

@@ -1,10 +1,14 @@
 import { createHash, randomBytes } from 'node:crypto';
-import { join } from 'node:path';
 import { type Database, sql, tuples } from '../src/db/database.js';
-import { openDatabase } from '../src/db/open.js';
-import { silentLog } from '../src/log.js';
 import { delayFigure, type Figure, figure } from './figure.js';
-import { type Member, type Prepared, prepare, settingsFor, startHerald } from './herald.js';
+import {
+  type Member,
+  type Prepared,
+  prepare,
+  settingsFor,
+  startHerald,
+  withEmbedded,
+} from './herald.js';
 import type { StreamRequest } from './load/crowd.js';
 import { Load } from './load/load.js';
 import { markedData } from './load/marks.js';
@@ -23,13 +27,11 @@ export const subject: Subject = {
   profile: { operation: 'stream', drawn: 'Herald, resume' },
 
   async run(bench: Bench): Promise<Figure[]> {
-    const clients = bench.size(200, 10_000);
+    const clients = bench.size(200, 10_000, 500);
     const settings = settingsFor(bench.folder(), bench.certificate);
-    const prepared = await prepare(settings, { members: clients });
-    const tokens = await withFile(settings['DATA_DIR'] ?? '', (db) =>
-      insertStreamTokens(db, prepared.members),
-    );
-    const child = await bench.use(startHerald(settings));
+    const prepared = await prepare(bench.build, settings, { members: clients });
+    const tokens = await withEmbedded(settings, (db) => insertStreamTokens(db, prepared.members));
+    const child = await bench.use(startHerald(bench.build, settings));
     const load = await bench.use(Load.start());
     bench.say(`publishing ${clients * (missed + 1)} events`);
     const lastSeen = await publishMissed(child, prepared);
@@ -38,15 +40,21 @@ export const subject: Subject = {
       streams: tokens.map((token, index) => streamOf(token, lastSeen[index])),
     };
     // What one costs does not depend on how many there are.
-    const newcomers = tokens.slice(0, bench.size(50, 2000)).map((token) => streamOf(token));
+    const newcomers = tokens.slice(0, bench.size(50, 2000, 300)).map((token) => streamOf(token));
     const fresh = { ...herald, name: 'Herald, fresh', streams: newcomers };
-    const bare = await openBareStage(bench, clients);
-    for (const stage of [herald, bare]) await comeBack({ bench, load, stage: some(stage, 300) });
-    const runs = await bench.interleaved({
-      resume: () => comeBack({ bench, load, stage: herald, each: missed }),
-      fresh: () => comeBack({ bench, load, stage: fresh }),
-      bare: () => comeBack({ bench, load, stage: bare, each: 0 }),
-    });
+    const compiled = async (stage: NodeStage) => {
+      await comeBack({ bench, load, stage: some(stage, 300) });
+      return stage;
+    };
+    await compiled(herald);
+    const bare = bench.lazy(async () => compiled(await openBareStage(bench, clients)));
+    const runs = await bench.interleaved(
+      {
+        resume: () => comeBack({ bench, load, stage: herald, each: missed }),
+        fresh: () => comeBack({ bench, load, stage: fresh }),
+      },
+      { bare: async () => comeBack({ bench, load, stage: await bare(), each: 0 }) },
+    );
     return figuresOf(runs, clients);
   },
 };
@@ -153,19 +161,6 @@ export async function insertStreamTokens(
     );
   }
   return tokens;
-}
-
-async function withFile<Result>(
-  folder: string,
-  work: (db: Database) => Promise<Result>,
-): Promise<Result> {
-  const file = join(folder, 'herald.db');
-  const db = await openDatabase({ dialect: 'sqlite', file, log: silentLog });
-  try {
-    return await work(db);
-  } finally {
-    await db.close();
-  }
 }
 
 /** One event that each member has seen, whose id is answered, then those that it will have missed. */

@@ -1,9 +1,10 @@
-import { spawnSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { buildTree } from './build.js';
+import { compare, comparedByDefault } from './compare.js';
 import { type Figure, readResults, writeResults } from './figure.js';
-import { machine, repository } from './machine.js';
+import { machine } from './machine.js';
 import { drawAll } from './plots.js';
 import { writeReport } from './profile/report.js';
 import { Progress } from './progress.js';
@@ -34,6 +35,7 @@ const usage = `Measures Herald, built, against what it is compared with, on this
 
 Usage: npm run bench [-- [--runs <n>] [--smoke [--keep]] [<subject> ...]]
        npm run bench -- --profile [<subject> ...]
+       npm run bench -- --compare <git ref> [--runs <n>] [<subject> ...]
 
   --runs    how often each measurement is made; 5, or 3 in a smoke run
   --smoke   short, under two minutes; fails when a ratio is off by more than 1.5 times
@@ -41,8 +43,13 @@ Usage: npm run bench [-- [--runs <n>] [--smoke [--keep]] [<subject> ...]]
             and so again when measured once more, in 7 runs
   --keep    keeps this smoke run as the one to compare later ones with
   --profile what the CPU goes into, by V8's profiler, kept in bench/profiles. Linux
+  --compare measures the working tree and the build of a git ref in turn, 5 times, and prints
+            the ratio of each figure; without references, and nothing is kept. Subjects, unless
+            others are asked for: ${comparedByDefault.join(', ')}
 
 Subjects: ${names.join(', ')}`;
+
+type Asked = ReturnType<typeof readArguments>;
 
 interface Outcome {
   readonly figures: readonly Figure[];
@@ -51,29 +58,25 @@ interface Outcome {
 }
 
 async function main(): Promise<void> {
-  const { values, positionals } = parseArgs({
-    options: {
-      smoke: { type: 'boolean', default: false },
-      keep: { type: 'boolean', default: false },
-      profile: { type: 'boolean', default: false },
-      runs: { type: 'string' },
-      help: { type: 'boolean', default: false },
-    },
-    allowPositionals: true,
-  });
-  const odd = positionals.find((name) => !(names as readonly string[]).includes(name));
-  const runs = values.runs === undefined ? undefined : Number(values.runs);
-  const isMixed =
-    (values.keep && !values.smoke) || (values.profile && (values.smoke || runs !== undefined));
-  const isOdd = odd !== undefined || isMixed;
-  if (values.help || isOdd || (runs !== undefined && !(runs >= 1 && runs <= 100))) {
-    process.stdout.write(`${usage}\n`);
-    process.exitCode = values.help ? 0 : 2;
+  let asked: Asked;
+  try {
+    asked = readArguments();
+  } catch (cause) {
+    const problem = cause instanceof Error ? cause.message : String(cause);
+    process.stderr.write(`Cannot read arguments: ${problem}\n\n${usage}\n`);
+    process.exitCode = 2;
     return;
   }
-  build();
-  const asked = positionals.length === 0 ? names : positionals;
-  const subjects = await Promise.all(asked.map(subjectOf));
+  const { values, runs } = asked;
+  if (values.help) {
+    process.stdout.write(`${usage}\n`);
+    return;
+  }
+  const byDefault = values.compare === undefined ? names : comparedByDefault;
+  const chosen = asked.subjects.length === 0 ? byDefault : asked.subjects;
+  const subjects = await Promise.all(chosen.map(subjectOf));
+  if (values.compare !== undefined) return compare(values.compare, subjects, runs);
+  buildTree();
   if (values.profile) return profileAll(subjects);
   const { keep } = values;
   const { figures, failed } = values.smoke
@@ -88,6 +91,35 @@ async function main(): Promise<void> {
   }
   for (const name of failed) process.stdout.write(`Not measured, see above: ${name}\n`);
   if (failed.length > 0) process.exitCode = 1;
+}
+
+/** Throws when something is unknown, or does not go together. */
+function readArguments() {
+  const { values, positionals } = parseArgs({
+    options: {
+      smoke: { type: 'boolean', default: false },
+      keep: { type: 'boolean', default: false },
+      profile: { type: 'boolean', default: false },
+      compare: { type: 'string' },
+      runs: { type: 'string' },
+      help: { type: 'boolean', default: false },
+    },
+    allowPositionals: true,
+  });
+  const { smoke, keep, profile } = values;
+  const isCompared = values.compare !== undefined;
+  const odd = positionals.find((name) => !(names as readonly string[]).includes(name));
+  if (odd !== undefined) throw new Error(`there is no subject '${odd}'`);
+  if (Number(smoke) + Number(profile) + Number(isCompared) > 1) {
+    throw new Error('--smoke, --profile and --compare exclude each other');
+  }
+  if (keep && !smoke) throw new Error('--keep goes with --smoke');
+  const runs = values.runs === undefined ? undefined : Number(values.runs);
+  if (runs !== undefined && profile) throw new Error('--runs does not go with --profile');
+  if (runs !== undefined && !(Number.isInteger(runs) && runs >= 1 && runs <= 100)) {
+    throw new Error('--runs is a whole number from 1 to 100');
+  }
+  return { values, runs, subjects: positionals };
 }
 
 async function full(subjects: readonly Subject[], runs: number | undefined): Promise<Outcome> {
@@ -144,7 +176,7 @@ async function runAll(subjects: readonly Subject[], options: BenchOptions): Prom
   const bench = new Bench(options);
   const figures: Figure[] = [];
   const failed: string[] = [];
-  const progress = new Progress(subjects, bench.smoke ? 0.05 : bench.runs / 5);
+  const progress = new Progress(subjects, bench.isShort ? 0.05 : bench.runs / 5);
   for (const subject of subjects) {
     process.stderr.write(`${progress.next}\n`);
     const startedAt = performance.now();
@@ -171,14 +203,6 @@ async function subjectOf(name: string): Promise<Subject> {
     subject: Subject;
   };
   return subject;
-}
-
-function build(): void {
-  const built = spawnSync('npm', ['run', '--silent', 'build'], {
-    cwd: repository,
-    stdio: ['ignore', 'inherit', 'inherit'],
-  });
-  if (built.status !== 0) throw new Error('Cannot measure: the build failed');
 }
 
 /** Puts the table of all results into the README beside this file. */

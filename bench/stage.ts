@@ -26,8 +26,8 @@ export const eventBytes = 200;
 
 export async function heraldStage(bench: Bench, members: number): Promise<NodeStage> {
   const settings = settingsFor(bench.folder(), bench.certificate);
-  const prepared = await prepare(settings, { members });
-  const child = await bench.use(startHerald(settings));
+  const prepared = await prepare(bench.build, settings, { members });
+  const child = await bench.use(startHerald(bench.build, settings));
   return {
     name: 'Herald',
     child,

@@ -2,6 +2,7 @@ import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { localHosts, writeCertificate } from '../src/commands/certificate-files.js';
+import { type Build, treeBuild } from './build.js';
 import { type Figure, interleaved } from './figure.js';
 import type { Settings } from './herald.js';
 import { Child, type Measured } from './process/child.js';
@@ -24,14 +25,20 @@ export interface Subject {
 export interface BenchOptions {
   readonly smoke?: boolean;
   readonly profile?: boolean;
+  /** One of two builds that are compared: measured once, and without references. */
+  readonly compared?: Build;
   /** Default: 5, or 3 in a smoke run. */
   readonly runs?: number | undefined;
 }
 
 /** What a subject works with. Everything it opens by `use` is closed when it is over. */
 export class Bench {
-  /** Short: fewer streams, fewer events, numbers that only tell a wreck from a ship. */
-  readonly smoke: boolean;
+  /** A smoke run or a comparison: fewer streams, fewer events, and not every figure. */
+  readonly isShort: boolean;
+  /** The Herald that is measured. */
+  readonly build: Build;
+  /** Whether what Herald is compared with is measured too. */
+  readonly hasReferences: boolean;
   /** How often each measurement runs. */
   readonly runs: number;
   /** With V8's profiler, to see what the CPU goes into. */
@@ -44,19 +51,23 @@ export class Bench {
   readonly #closers: (() => unknown)[] = [];
   #folders = 0;
 
-  constructor({ smoke = false, profile = false, runs = smoke ? 3 : 5 }: BenchOptions) {
-    this.smoke = smoke;
+  constructor({ smoke = false, profile = false, compared, runs = smoke ? 3 : 5 }: BenchOptions) {
+    this.isShort = smoke || compared !== undefined;
+    this.hasReferences = compared === undefined;
+    this.build = compared ?? treeBuild;
     this.isProfiling = profile;
     this.runs = profile ? 2 : runs; // The first to be compiled.
+    if (compared !== undefined) this.runs = 1;
     const certificateFile = join(this.#folder, 'server.cert');
     const privateKeyFile = join(this.#folder, 'server.key');
     writeCertificate({ certificateFile, privateKeyFile }, localHosts);
     this.certificate = { CERTIFICATE: certificateFile, PRIVATE_KEY: privateKeyFile };
   }
 
-  /** The one for the smoke test, the other otherwise. */
-  size(smoke: number, otherwise: number): number {
-    return this.smoke ? smoke : otherwise;
+  /** Returns the size for a smoke run, for a full one or for a comparison. */
+  size(smoke: number, full: number, compared = smoke): number {
+    if (!this.hasReferences) return compared;
+    return this.isShort ? smoke : full;
   }
 
   say(text: string): void {
@@ -71,12 +82,30 @@ export class Bench {
     return path;
   }
 
-  /** Runs each of several measurements in turn, as many rounds as there are runs. */
-  interleaved<Name extends string, Result>(
+  /**
+   * Runs each of several measurements in turn, as many rounds as there are runs. Those of references
+   * have no results in a comparison.
+   */
+  async interleaved<Name extends string, Result, Reference extends string = never>(
     measurements: Readonly<Record<Name, () => Promise<Result>>>,
-  ): Promise<Record<Name, Result[]>> {
-    const onRound = (round: number) => this.say(`run ${round} of ${this.runs}`);
-    return interleaved(this.runs, measurements, onRound);
+    references = {} as Readonly<Record<Reference, () => Promise<Result>>>,
+  ): Promise<Record<Name | Reference, Result[]>> {
+    if (!this.hasReferences) {
+      const none = Object.fromEntries(Object.keys(references).map((name) => [name, []]));
+      const results = await interleaved(this.runs, measurements, () => {});
+      return { ...results, ...none } as Record<Name | Reference, Result[]>; // As named above.
+    }
+    const all = { ...measurements, ...references };
+    return interleaved(this.runs, all, (round) => this.say(`run ${round} of ${this.runs}`));
+  }
+
+  /** Opens something when it is first asked for: a reference, which a comparison never asks for. */
+  lazy<Thing>(open: () => Promise<Thing>): () => Promise<Thing> {
+    let opened: Promise<Thing> | undefined;
+    return () => {
+      opened ??= open();
+      return opened;
+    };
   }
 
   /**

@@ -28,12 +28,12 @@ export function markdown(head: readonly string[], rows: readonly (readonly strin
   return [line(head), rule, ...rows.map(line)].join('\n');
 }
 
-function whatOf({ what, parameters }: Figure): string {
+export function whatOf({ what, parameters }: Figure): string {
   const given = Object.entries(parameters).map(([name, value]) => `${name} ${value}`);
   return given.length === 0 ? what : `${what} (${given.join(', ')})`;
 }
 
-function spreadText({ median, min, max }: Spread): string {
+export function spreadText({ median, min, max }: Spread): string {
   const isOne = min === max;
   return isOne
     ? numberText(median)

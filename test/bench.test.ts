@@ -1,10 +1,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { BuildError, resolveRef, treeBuild } from '../bench/build.js';
+import { compareFigures, comparisonTable } from '../bench/compare.js';
 import { type Figure, figure, interleaved } from '../bench/figure.js';
 import { frame, frameTypes, headerBlock } from '../bench/load/frames.js';
 import { Latencies } from '../bench/load/latencies.js';
 import { markedData, nowMicros, Tally } from '../bench/load/marks.js';
 import { wrecksAmong, wrecksTwice } from '../bench/smoke.js';
+import { Bench } from '../bench/subject.js';
 
 const bytes = (text: string) => Buffer.from(text);
 
@@ -141,5 +144,93 @@ test('a smoke run complains of ratios that are off from their goal and from what
     const wrecks = wrecksAmong([made(ratio, parts)], kept);
 
     assert.equal(wrecks.length, isWreck ? 1 : 0, `${ratio} after ${before}`);
+  }
+});
+
+test('a comparison takes the ratio of two builds run by run, of each figure', () => {
+  const run = (cpu: number, rate: number): Figure[] => {
+    const base = { subject: 'some', parameters: { streams: 5 } };
+    return [
+      figure({ ...base, what: 'CPU', unit: 'us', runs: [cpu] }),
+      figure({ ...base, what: 'rate', unit: '/s', runs: [rate] }),
+    ];
+  };
+
+  const figures = compareFigures(
+    'v1',
+    [run(10, 300), run(60, 100), run(30, 200)],
+    [run(10, 100), run(20, 100), run(20, 100)],
+  );
+
+  assert.deepEqual(
+    figures.map(({ what, median, reference, ratio }) => [what, median, reference?.median, ratio]),
+    [
+      ['CPU', 30, 20, { median: 1.5, min: 1, max: 3 }],
+      ['rate', 200, 100, { median: 2, min: 1, max: 3 }],
+    ],
+  );
+  assert.equal(
+    comparisonTable('v1', figures.slice(0, 1)),
+    [
+      '| subject | what            | this tree | v1    | ratio, median (min to max) |',
+      '|---------|-----------------|-----------|-------|----------------------------|',
+      '| some    | CPU (streams 5) | 30 us     | 20 us | 1.5 (1 to 3)               |',
+    ].join('\n'),
+  );
+});
+
+test('a comparison leaves out a figure that a run of either build has no value for', () => {
+  const made = (what: string, ...runs: readonly number[]) =>
+    figure({ ...{ subject: 'some', what, parameters: {}, unit: 'us' }, runs });
+  const both = made('both', 1);
+  const tree = [
+    [both, made('new', 1), made('reference'), made('once', 1)],
+    [both, made('new', 1), made('reference'), made('once')],
+  ];
+  const other = [
+    [both, made('once', 1), made('reference', 1)],
+    [both, made('once', 1), made('reference', 1)],
+  ];
+
+  const figures = compareFigures('v1', tree, other);
+
+  assert.deepEqual(
+    figures.map(({ what }) => what),
+    ['both'],
+  );
+});
+
+test('a comparison measures a build once, and opens no references', async () => {
+  const done: string[] = [];
+  const measure = (name: string) => async () => done.push(name);
+
+  for (const options of [{ compared: treeBuild }, { runs: 2 }]) {
+    const bench = new Bench(options);
+    const opened = bench.lazy(measure('opened'));
+    try {
+      const results = await bench.interleaved(
+        { herald: measure('herald') },
+        {
+          async bare() {
+            await opened();
+            return done.push('bare');
+          },
+        },
+      );
+      done.push(`${results.herald.length} and ${results.bare.length}`);
+    } finally {
+      await bench.end();
+    }
+  }
+
+  assert.deepEqual(done, [
+    ...['herald', '1 and 0'],
+    ...['herald', 'opened', 'bare', 'bare', 'herald', '2 and 2'],
+  ]);
+});
+
+test('a comparison with a ref that names no commit is refused', () => {
+  for (const ref of ['no-such-ref', '', '--all', 'HEAD:package.json']) {
+    assert.throws(() => resolveRef(ref), BuildError, ref);
   }
 });

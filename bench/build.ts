@@ -1,0 +1,82 @@
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { repository } from './machine.js';
+
+/** A Herald that is built: a folder like the repository's, with `dist/`. */
+export interface Build {
+  readonly name: string;
+  readonly folder: string;
+}
+
+/** A commit in a temporary worktree. */
+export interface RefBuild extends Build {
+  /** Adds the worktree and builds it. Throws `BuildError`. */
+  make(): void;
+  /** Removes the worktree. May be called twice, and before it was made. */
+  remove(): void;
+}
+
+/** The comparison cannot begin, for a reason that the message tells whole. */
+export class BuildError extends Error {
+  override readonly name = 'BuildError';
+}
+
+/** The working tree, with whatever is not committed. */
+export const treeBuild: Build = { name: 'this tree', folder: repository };
+
+/** What a measurement needs of a build. */
+const entries = ['dist/server.js', 'dist/commands/sync.js', 'dist/commands/key.js'];
+
+/** Builds the working tree. Throws `BuildError`. */
+export function buildTree(): void {
+  run(repository, 'the working tree does not build', 'npm', ['run', '--silent', 'build']);
+}
+
+/** Returns the commit that a ref names. Throws `BuildError` when there is none. */
+export function resolveRef(ref: string): string {
+  const args = ['rev-parse', '--verify', '--quiet', '--end-of-options', `${ref}^{commit}`];
+  const { status, stdout } = spawnSync('git', args, { cwd: repository, encoding: 'utf8' });
+  if (status !== 0) throw new BuildError(`Cannot compare: git knows no commit '${ref}'`);
+  return stdout.trim();
+}
+
+/**
+ * Returns the build of a commit, yet to be made. It shares the packages of the working tree when the
+ * lock files are equal, else it gets its own.
+ */
+export function refBuild(name: string, commit: string): RefBuild {
+  const parent = mkdtempSync(join(tmpdir(), 'herald-bench-ref-'));
+  const folder = join(parent, 'tree');
+  const remove = () => {
+    spawnSync('git', ['worktree', 'remove', '--force', folder], { cwd: repository });
+    rmSync(parent, { recursive: true, force: true });
+  };
+  const make = () => {
+    const add = ['worktree', 'add', '--quiet', '--detach', folder, commit];
+    run(repository, `git makes no worktree of ${name}`, 'git', add);
+    const lockOf = (path: string) => readFileSync(join(path, 'package-lock.json'), 'utf8');
+    if (lockOf(folder) === lockOf(repository)) {
+      symlinkSync(join(repository, 'node_modules'), join(folder, 'node_modules'));
+    } else {
+      const install = ['ci', '--no-audit', '--no-fund'];
+      run(folder, `the packages of ${name} cannot be installed`, 'npm', install);
+    }
+    run(folder, `${name} does not build`, 'npm', ['run', '--silent', 'build']);
+    const missing = entries.find((entry) => !existsSync(join(folder, entry)));
+    if (missing !== undefined) {
+      throw new BuildError(`Cannot compare: ${name} is too old, it has no ${missing}`);
+    }
+  };
+  return { name, folder, make, remove };
+}
+
+/** Its output goes to standard error: standard output is for the table. */
+function run(cwd: string, problem: string, program: string, args: readonly string[]): void {
+  const { status, signal } = spawnSync(program, args, { cwd, stdio: ['ignore', 2, 2] });
+  if (status !== 0) {
+    const end = signal ?? `exit code ${status}`;
+    throw new BuildError(`Cannot measure: ${problem} (${program} ${args[0]}: ${end})`);
+  }
+}

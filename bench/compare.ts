@@ -1,0 +1,188 @@
+import {
+  type Build,
+  BuildError,
+  buildTree,
+  type RefBuild,
+  refBuild,
+  resolveRef,
+  treeBuild,
+} from './build.js';
+import { type Figure, figure, interleaved } from './figure.js';
+import { machine } from './machine.js';
+import { Progress } from './progress.js';
+import { Bench, type Subject } from './subject.js';
+import { markdown, numberText, spreadText, whatOf } from './table.js';
+
+/** The subjects of the hot paths, compared unless others are asked for. */
+export const comparedByDefault = [
+  'fan-out',
+  'publish',
+  'requests',
+  'logins',
+  'memory',
+  'resume',
+] as const;
+
+const runsByDefault = 5;
+/** Time of a comparison, of that of full runs. */
+const shortPace = 0.25;
+
+/**
+ * Measures the working tree and a git ref in turn, and prints a ratio for each figure. Sets the exit
+ * code: 1 when a subject could not be measured or a build failed, 2 when there is no such ref.
+ */
+export async function compare(
+  ref: string,
+  subjects: readonly Subject[],
+  runs = runsByDefault,
+): Promise<void> {
+  let commit: string;
+  try {
+    commit = resolveRef(ref);
+  } catch (cause) {
+    return fail(cause, 2);
+  }
+  const comparison = new Comparison(refBuild(`${ref} (${commit.slice(0, 8)})`, commit), runs);
+  const interrupt = (signal: NodeJS.Signals) => void comparison.interrupt(signal);
+  process.on('SIGINT', interrupt).on('SIGTERM', interrupt);
+  try {
+    await comparison.run(subjects);
+  } catch (cause) {
+    fail(cause, 1);
+  } finally {
+    await comparison.end();
+    process.off('SIGINT', interrupt).off('SIGTERM', interrupt);
+  }
+}
+
+function fail(cause: unknown, exitCode: number): void {
+  if (!(cause instanceof BuildError)) throw cause;
+  process.stderr.write(`${cause.message}\n`);
+  process.exitCode = exitCode;
+}
+
+class Comparison {
+  readonly #other: RefBuild;
+  readonly #runs: number;
+  #bench: Bench | undefined;
+  #isInterrupted = false;
+
+  constructor(other: RefBuild, runs: number) {
+    this.#other = other;
+    this.#runs = runs;
+  }
+
+  async run(subjects: readonly Subject[]): Promise<void> {
+    process.stderr.write(`building this tree and ${this.#other.name}\n`);
+    buildTree();
+    this.#other.make();
+    const figures: Figure[] = [];
+    const failed: string[] = [];
+    // The builds of before block this process: a signal is seen here.
+    await new Promise(setImmediate);
+    const progress = new Progress(subjects, (this.#runs / 5) * shortPace);
+    for (const subject of subjects) {
+      if (this.#isInterrupted) return;
+      process.stderr.write(`${progress.next}\n`);
+      const startedAt = performance.now();
+      try {
+        const own = await this.#measure(subject);
+        if (own.length === 0) failed.push(subject.name);
+        figures.push(...own);
+      } catch (cause) {
+        if (this.#isInterrupted) return;
+        failed.push(subject.name);
+        const text = cause instanceof Error ? cause.stack : String(cause);
+        process.stderr.write(`${subject.name} failed: ${text}\n`);
+      }
+      process.stderr.write(`${progress.finish((performance.now() - startedAt) / 1000)}\n`);
+    }
+    process.stdout.write(`${machine.cpu}, Node ${machine.node}\n\n`);
+    process.stdout.write(`${comparisonTable(this.#other.name, figures)}\n`);
+    for (const name of failed) process.stdout.write(`Not measured, see above: ${name}\n`);
+    if (failed.length > 0) process.exitCode = 1;
+  }
+
+  /** Stops what is being measured, removes the worktree and ends the process. */
+  async interrupt(signal: NodeJS.Signals): Promise<void> {
+    if (this.#isInterrupted) return;
+    this.#isInterrupted = true;
+    process.stderr.write(`${signal}: cleaning up\n`);
+    try {
+      await this.end();
+    } finally {
+      process.exit(signal === 'SIGINT' ? 130 : 143);
+    }
+  }
+
+  async end(): Promise<void> {
+    try {
+      await this.#bench?.end();
+    } finally {
+      this.#other.remove();
+    }
+  }
+
+  async #measure(subject: Subject): Promise<Figure[]> {
+    const { tree, other } = await interleaved(
+      this.#runs,
+      {
+        tree: () => this.#measureOnce(subject, treeBuild),
+        other: () => this.#measureOnce(subject, this.#other),
+      },
+      (round) => process.stderr.write(`  run ${round} of ${this.#runs}\n`),
+    );
+    return compareFigures(this.#other.name, tree, other);
+  }
+
+  /** Everything is opened anew: what a process happens to be like belongs to the spread. */
+  async #measureOnce(subject: Subject, build: Build): Promise<readonly Figure[]> {
+    if (this.#isInterrupted) throw new Error('Cannot measure: interrupted');
+    const bench = new Bench({ compared: build });
+    this.#bench = bench;
+    try {
+      return await subject.run(bench);
+    } catch (cause) {
+      throw new Error(`Cannot measure ${build.name}`, { cause });
+    } finally {
+      await bench.end();
+    }
+  }
+}
+
+/**
+ * Returns one figure for each that was measured in every run of both builds: the values of this
+ * tree, with those of the other build as their reference. The figures of references, which have no
+ * values in a comparison, are left out.
+ */
+export function compareFigures(
+  otherName: string,
+  tree: readonly (readonly Figure[])[],
+  other: readonly (readonly Figure[])[],
+): Figure[] {
+  const valuesOf = (runs: typeof tree, { subject, what }: Figure) =>
+    runs.map(
+      (run) =>
+        run.find((one) => one.subject === subject && one.what === what)?.median ?? Number.NaN,
+    );
+  return (tree[0] ?? []).flatMap((one) => {
+    const { subject, what, parameters, unit } = one;
+    const [own, others] = [valuesOf(tree, one), valuesOf(other, one)];
+    if (![...own, ...others].every(Number.isFinite)) return [];
+    const reference = { what: otherName, runs: others };
+    return [figure({ subject, what, parameters, unit, runs: own, reference })];
+  });
+}
+
+/** The median of each build, and the median of the ratios of all runs with the smallest and largest. */
+export function comparisonTable(otherName: string, figures: readonly Figure[]): string {
+  const head = ['subject', 'what', 'this tree', otherName, 'ratio, median (min to max)'];
+  const rows = figures.map((one) => [
+    one.subject,
+    whatOf(one),
+    `${numberText(one.median)} ${one.unit}`.trim(),
+    `${numberText(one.reference?.median ?? Number.NaN)} ${one.unit}`.trim(),
+    one.ratio === undefined ? '' : spreadText(one.ratio),
+  ]);
+  return markdown(head, rows);
+}
