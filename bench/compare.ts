@@ -1,3 +1,4 @@
+import { inspect } from 'node:util';
 import {
   type Build,
   BuildError,
@@ -42,7 +43,9 @@ export async function compare(
   } catch (cause) {
     return fail(cause, 2);
   }
-  const comparison = new Comparison(refBuild(`${ref} (${commit.slice(0, 8)})`, commit), runs);
+  const short = commit.slice(0, 8);
+  const name = commit.startsWith(ref) ? short : `${ref} (${short})`;
+  const comparison = new Comparison(refBuild(name, commit), runs);
   const interrupt = (signal: NodeJS.Signals) => void comparison.interrupt(signal);
   process.on('SIGINT', interrupt).on('SIGTERM', interrupt);
   try {
@@ -78,8 +81,7 @@ class Comparison {
     this.#other.make();
     const figures: Figure[] = [];
     const failed: string[] = [];
-    // The builds of before block this process: a signal is seen here.
-    await new Promise(setImmediate);
+    await new Promise(setImmediate); // Builds block this process; a signal meanwhile is seen here.
     const progress = new Progress(subjects, (this.#runs / 5) * shortPace);
     for (const subject of subjects) {
       if (this.#isInterrupted) return;
@@ -92,8 +94,7 @@ class Comparison {
       } catch (cause) {
         if (this.#isInterrupted) return;
         failed.push(subject.name);
-        const text = cause instanceof Error ? cause.stack : String(cause);
-        process.stderr.write(`${subject.name} failed: ${text}\n`);
+        process.stderr.write(`${subject.name} failed: ${inspect(cause)}\n`);
       }
       process.stderr.write(`${progress.finish((performance.now() - startedAt) / 1000)}\n`);
     }
