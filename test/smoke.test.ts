@@ -1,0 +1,86 @@
+import assert from 'node:assert/strict';
+import { type TestContext, test } from 'node:test';
+import { migrate } from '../src/db/migrate.js';
+import { type Env, passwordOf } from './support/seed.js';
+import { ServerProcess } from './support/server-process.js';
+import { findServer, type TestServer } from './support/servers.js';
+
+const postgres = await findServer('postgres');
+
+/** A new database with all tables, and the settings that name it; dropped after the test. */
+async function settingsFor(t: TestContext, { options, drop }: TestServer): Promise<Env> {
+  t.after(drop);
+  await migrate(options);
+  return {
+    DB_DIALECT: options.dialect,
+    DB_HOST: options.host,
+    DB_PORT: String(options.port),
+    DB_NAME: options.database,
+    DB_USERNAME: options.username,
+    DB_PASSWORD: options.password,
+  };
+}
+
+test('sqlite: start, tour, login, stream, resume, publish, stop', (t) => assertWorks(t, {}));
+
+test('postgres: start, tour, login, stream, resume, publish, stop', {
+  skip: typeof postgres === 'string' ? postgres : false,
+}, async (t) => {
+  if (typeof postgres !== 'string') await assertWorks(t, await settingsFor(t, postgres));
+});
+
+async function assertWorks(t: TestContext, env: Env): Promise<void> {
+  // Start.
+  const server = await ServerProcess.start(t, { env });
+  const client = await server.connect();
+  assert.equal(client.session.alpnProtocol, 'h2');
+  assert.equal((await client.ask('GET', '/health/ready')).status, 200);
+
+  // Log in, and what else is asked in the tour.
+  const wrong = { username: 'ada', password: passwordOf('bob') };
+  assert.equal((await client.ask('POST', '/login', { json: wrong })).status, 401);
+  const { accessToken, refreshToken } = await client.login('ada');
+  const me = await client.ask('GET', '/me', { bearer: accessToken });
+  assert.equal(me.body['firstName'], 'ada', me.text);
+  const renewed = await client.ask('POST', '/token', { json: { token: refreshToken } });
+  assert.equal(renewed.status, 200, renewed.text);
+
+  // Stream and publish.
+  const path = await client.streamPath('ada');
+  const stream = await client.openStream(path);
+  await stream.opening();
+  const publish = async (data: string): Promise<string> => {
+    const json = { to: 'all', type: 'greeting', data };
+    const backend = await server.connect();
+    const answer = await backend.ask('POST', '/events', { bearer: server.apiKey, json });
+    assert.equal(answer.status, 201, answer.text);
+    return String(answer.body['id']);
+  };
+  assert.equal((await client.ask('POST', '/events', { json: { to: 'all' } })).status, 401);
+  const first = await publish('first');
+  const heard = await stream.event('greeting');
+  assert.deepEqual([heard.id, heard.data], [first, 'first']);
+
+  // Resume.
+  stream.cut();
+  await stream.over();
+  await publish('second');
+  const resumed = await client.openStream(path, { 'last-event-id': first });
+  assert.equal((await resumed.opening()).resumed, true);
+  await publish('third');
+  await resumed.until(() => resumed.dataOf('greeting').at(1));
+  assert.deepEqual(resumed.dataOf('greeting'), ['second', 'third']);
+
+  // Stop, start again, resume.
+  const ended = server.end('SIGTERM');
+  assert.equal((await resumed.closing())?.reconnect, true);
+  assert.equal(await ended, 0);
+  await server.startAgain();
+  await publish('fourth');
+  const again = await (await server.connect()).openStream(path, { 'last-event-id': first });
+  assert.equal((await again.opening()).resumed, true);
+  await again.until(() => again.dataOf('greeting').at(2));
+  assert.deepEqual(again.dataOf('greeting'), ['second', 'third', 'fourth']);
+
+  assert.equal(await server.end('SIGTERM'), 0);
+}
