@@ -1,71 +1,89 @@
-// Runs the tests: `npm test`, `npm test -- stream` (files whose path has that in it), and any
-// option of `node --test`. A list of files, for the test runner of Node 20 expands no globs.
-import { spawn, spawnSync } from 'node:child_process';
-import { appendFileSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+// Runs the tests: `npm test`, `npm test -- stream` (files whose path has that in it, or the name of a
+// group), and any option of `node --test`. Beside these: `--without <filter>` leaves files out,
+// `--in <folder>` looks there and not in `src` and `test`, `--minutes <n>` and `--file-minutes <n>` are
+// how long all and each file may take. A file that fails is run again alone, see `retries.mjs`. The
+// file that TEST_SUMMARY names receives the last lines about failures.
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { availableParallelism, tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, relative, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { parseArguments, refuse } from './runner/arguments.mjs';
+import { describeSkips } from './runner/dialects.mjs';
+import { matches } from './runner/groups.mjs';
+import { runTests } from './runner/node-test.mjs';
+import { retryFailures } from './runner/retries.mjs';
+import { listOf, slowestFiles, unfinished } from './runner/summary.mjs';
 
-const minutesMax = 45; // Four times what they take on a machine that has nothing else to do, and more.
 const root = fileURLToPath(new URL('..', import.meta.url));
-const options = process.argv.slice(2).filter((arg) => arg.startsWith('-'));
-const filters = process.argv.slice(2).filter((arg) => !arg.startsWith('-'));
+const given = parseArguments(process.argv.slice(2));
+const { filters, without, options } = given;
+const folders = given.folders.length > 0 ? given.folders : ['src', 'test'];
+const isWhole = [filters, options, given.folders].every(({ length }) => length === 0);
+// Three times what all tests take on a machine that has nothing else to do, and more.
+const minutes = given.minutes ?? 30;
+const fileMinutes = given.fileMinutes ?? 7;
 
-const files = ['src', 'test']
-  .flatMap((folder) => testFilesIn(folder))
-  .filter((file) => filters.length === 0 || filters.some((filter) => file.includes(filter)))
+// A list of files, for the test runner of Node 20 expands no globs.
+const files = folders
+  .flatMap((folder) => findTestFiles(folder))
+  .filter((file) => filters.length === 0 || matches(file, filters))
+  .filter((file) => !matches(file, without))
   .sort();
-
 if (files.length === 0) {
-  console.error(`Cannot run tests: no file has ${filters.join(' or ')} in its path`);
-  process.exit(1);
+  refuse(
+    without.length > 0 ? 'no file is left' : `no file has ${filters.join(' or ')} in its path`,
+  );
 }
 
-const hasReporter = options.some((option) => option.startsWith('--test-reporter'));
-const reporters = hasReporter ? [] : [...reporter('spec'), ...reporter('./test/dialects.mjs')];
-const failures = process.env['TEST_FAILURES']; // A file for those that failed, and for nothing else.
-if (failures) reporters.push(...reporter('./test/failures.mjs', failures));
-// The runner takes a file for a test, too: its limit is for all tests of a file together, and only
-// there to end what hangs. Many tests wait for a limit to pass, so there is a file more at a time than
-// there are cores.
-const limits = ['--test-timeout=420000', `--test-concurrency=${availableParallelism() + 1}`];
-const args = ['--import', 'tsx', '--test', ...limits, ...reporters];
-const record = mkdtempSync(join(tmpdir(), 'herald-record-'));
-const child = spawn(process.execPath, [...args, ...options, ...files], {
-  cwd: root,
-  env: { ...process.env, HERALD_TEST_RECORD: record },
-  stdio: 'inherit',
-  detached: true, // A group of its own, that can be ended as a whole.
-});
-const endAll = (signal) => process.kill(-child.pid, signal);
-for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => endAll(signal));
-// The runner waits for ever for a file that does not end.
+const ending = new AbortController();
+for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => ending.abort(signal));
+// `node --test` waits for ever for a file that does not end.
 const deadline = setTimeout(() => {
-  console.error(`Cannot finish: the tests take longer than ${minutesMax} minutes`);
-  endAll('SIGTERM');
-  setTimeout(() => endAll('SIGKILL'), 10_000).unref();
-}, minutesMax * 60_000);
-child.on('close', (code) => {
-  clearTimeout(deadline);
-  // No log line of the whole run may have a password or token that was used in it.
-  const search = ['--import', 'tsx', 'test/secrets-in-logs.ts', record];
-  if (filters.length === 0) search.push('whole');
-  const { status } = spawnSync(process.execPath, search, { cwd: root, stdio: 'inherit' });
-  rmSync(record, { recursive: true, force: true });
-  if (failures && (code !== 0 || status !== 0)) {
-    const ended = code === null ? 'a signal ended the tests' : `tests: exit code ${code}`;
-    appendFileSync(failures, `${ended}, search of the log for secrets: exit code ${status}\n`);
-  }
-  process.exit((code ?? 1) || (status ?? 1)); // No code: a signal ended it.
-});
+  console.error(`Cannot finish: the tests take longer than ${minutes} minutes`);
+  ending.abort('SIGTERM');
+}, minutes * 60_000);
 
-function reporter(name, destination = 'stdout') {
-  return [`--test-reporter=${name}`, `--test-reporter-destination=${destination}`];
+const record = mkdtempSync(join(tmpdir(), 'herald-record-'));
+const parts = { root, record, options, fileMinutes, signal: ending.signal };
+// Many tests wait for a limit to pass, so there is a file more at a time than there are cores.
+const run = await runTests({ ...parts, files, concurrency: availableParallelism() + 1 });
+const { failed, flaky } = await retryFailures({
+  failures: run.failures,
+  runAlone: (file) => runTests({ ...parts, files: [file], concurrency: 1 }),
+  signal: ending.signal,
+});
+clearTimeout(deadline);
+
+// No log line of the whole run may have a password or token that was used in it.
+const search = ['--import', 'tsx', 'test/secrets-in-logs.ts', record];
+if (isWhole) search.push('whole');
+const { status } = spawnSync(process.execPath, search, { cwd: root, stdio: 'inherit' });
+rmSync(record, { recursive: true, force: true });
+
+for (const line of describeSkips(run)) console.log(line);
+if (run.files.length > 1) console.log(slowestFiles(run.files));
+const isEnded = run.code === null || ending.signal.aborted;
+const isFlakyOnly = run.code === 1 && flaky.length > 0 && failed.length === 0;
+const isGood = (run.code === 0 || isFlakyOnly) && !isEnded && status === 0;
+const summary = [
+  ...listOf('FAILED', failed),
+  ...(status === 0 ? [] : ['FAILED: the search for secrets in log lines']),
+  ...(isEnded ? [`FAILED: a signal ended the tests, before ${unfinished(files, run.files)}`] : []),
+  ...(run.code === 0 || isEnded || run.failures.length > 0
+    ? []
+    : [`FAILED: exit code ${run.code}`]),
+  ...listOf('FLAKY', flaky),
+];
+if (summary.length > 0) console.log(summary.join('\n'));
+if (process.env['TEST_SUMMARY']) {
+  writeFileSync(process.env['TEST_SUMMARY'], summary.map((line) => `${line}\n`).join(''));
 }
+process.exit(isGood ? 0 : 1);
 
 /** @param {string} folder */
-function testFilesIn(folder) {
-  return readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' })
+function findTestFiles(folder) {
+  return readdirSync(resolve(root, folder), { recursive: true, encoding: 'utf8' })
     .filter((path) => path.endsWith('.test.ts'))
-    .map((path) => join(folder, path));
+    .map((path) => relative(root, resolve(root, folder, path)));
 }

@@ -5,7 +5,7 @@ import { text } from 'node:stream/consumers';
 import { test } from 'node:test';
 import { findServer } from './support/servers.js';
 
-// Elsewhere a missing server only shows in the last lines of a run (`dialects.mjs`).
+// Elsewhere a missing server only shows in the last lines of a run (`runner/dialects.mjs`).
 const isExpected = process.env['CI'] === 'true';
 
 for (const dialect of ['postgres', 'mariadb'] as const) {

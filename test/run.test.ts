@@ -1,0 +1,185 @@
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { outcomeOf, tempFolder } from './support/process.js';
+
+const runner = fileURLToPath(new URL('run.mjs', import.meta.url));
+const fastCheck = JSON.stringify(import.meta.resolve('fast-check'));
+
+/** Begins a test file that knows how many times it has been run. */
+const counting = `
+  import { appendFileSync, readFileSync } from 'node:fs';
+  import { test } from 'node:test';
+  appendFileSync(import.meta.filename + '.runs', 'x');
+  const run = readFileSync(import.meta.filename + '.runs').length;
+  const failIn = (...runs) => { if (runs.includes(run)) throw new Error('wrong in run ' + run); };
+`;
+
+/** Runs the runner on files that it finds in a folder of their own. */
+async function runTests(
+  t: TestContext,
+  files: Readonly<Record<string, string>>,
+  args: readonly string[] = [],
+) {
+  const folder = tempFolder(t);
+  writeFileSync(join(folder, 'package.json'), '{ "type": "module" }');
+  for (const [name, text] of Object.entries(files)) {
+    writeFileSync(join(folder, name), counting + text);
+  }
+  const summary = join(folder, 'summary');
+  const { PATH = '', HOME = '' } = process.env;
+  const child = spawn(process.execPath, [runner, '--in', folder, ...args], {
+    env: { PATH, HOME, TEST_SUMMARY: summary },
+  });
+  child.stdin.end();
+  const { code, out, err } = await outcomeOf(child);
+  return {
+    code,
+    out,
+    err,
+    summary: existsSync(summary) ? readFileSync(summary, 'utf8') : undefined,
+    runsOf: (name: string) => readFileSync(join(folder, `${name}.runs`)).length,
+  };
+}
+
+test('a failure that does not come again is listed as flaky, and the run passes', async (t) => {
+  const { code, out, summary, runsOf } = await runTests(t, {
+    'fine.test.ts': `test('is fine', () => {});`,
+    'unsteady.test.ts': `
+      test('is unsteady', (t) => { t.diagnostic('SEED=17'); failIn(1); });
+      test('is fine, too', () => {});`,
+    'crash.test.ts': `test('is not reached', () => {}); if (run === 1) process.exit(3);`,
+  });
+
+  assert.equal(code, 0, out);
+  assert.match(
+    summary ?? '',
+    /^FLAKY\n.*crash\.test\.ts: the whole file\n {4}ended with exit code 3\n/,
+  );
+  assert.match(
+    summary ?? '',
+    /unsteady\.test\.ts: is unsteady\n {4}Error: wrong in run 1\n[\s\S]* {4}seed: SEED=17\n$/,
+  );
+  assert.ok(out.endsWith(summary ?? ''), out);
+  assert.deepEqual(
+    ['crash', 'unsteady', 'fine'].map((name) => runsOf(`${name}.test.ts`)),
+    [3, 3, 1],
+  );
+  assert.match(out, /slowest files:\n( +\d+\.\d s {2}\S+\.test\.ts\n){3}/);
+});
+
+test('a failure fails the run when it comes again, depends on a seed, or cannot be seen again', async (t) => {
+  const {
+    code,
+    out,
+    summary = '',
+    runsOf,
+  } = await runTests(t, {
+    'always.test.ts': `test('is wrong', () => failIn(1, 2, 3));`,
+    'later.test.ts': `test('is wrong again', () => failIn(1, 3));`,
+    'skipped.test.ts': `test('is skipped then', { skip: run > 1 }, () => failIn(1));`,
+    'any.race.test.ts': `console.log('SEED=4711'); test('loses a race', () => failIn(1));`,
+    'any.fuzz.test.ts': `test('finds an input', () => failIn(1));`,
+    'property.test.ts': `
+      const { default: fc } = await import(${fastCheck});
+      test('has a counterexample', () => fc.assert(fc.property(fc.nat(), () => failIn(1))));`,
+    'unsteady.test.ts': `test('is unsteady', () => failIn(1));`,
+  });
+
+  assert.equal(code, 1, out);
+  const entry = (text: string) => new RegExp(`^\\S*${text}$`, 'm');
+  for (const [name, why, runs] of [
+    ['always.test.ts: is wrong', 'failed again in retry 1, alone', 2],
+    ['later.test.ts: is wrong again', 'failed again in retry 2, alone', 3],
+    ['skipped.test.ts: is skipped then', 'failed again in retry 1, alone', 2],
+    ['any.race.test.ts: loses a race', 'not retried: a seeded test', 1],
+    ['any.fuzz.test.ts: finds an input', 'not retried: a seeded test', 1],
+    ['property.test.ts: has a counterexample', 'not retried: a property test', 1],
+  ] as const) {
+    assert.match(summary, entry(`${name}\n(?: {4}.*\n)* {4}${why}`));
+    assert.equal(runsOf(name.split(':')[0] ?? ''), runs, name);
+  }
+  assert.match(summary, /^FAILED\n/);
+  assert.match(summary, /SEED=4711/);
+  assert.match(summary, /\{ seed: -?\d+, /);
+  assert.match(summary, /\nFLAKY\n\S*unsteady\.test\.ts: is unsteady\n/);
+  assert.ok(out.endsWith(summary), out);
+});
+
+test('a file that does not end is ended, and run again', async (t) => {
+  const hang = `test('hangs', () => run > 1 || new Promise(() => setInterval(() => {}, 1000)));`;
+
+  const {
+    code,
+    out,
+    summary = '',
+  } = await runTests(t, { 'hang.test.ts': hang }, ['--file-minutes=0.2']);
+
+  assert.equal(code, 0, out);
+  assert.match(summary, /^FLAKY\n/);
+  assert.match(summary, /hang\.test\.ts: (the whole file|hangs)\n {4}test timed out/);
+});
+
+test('a run that takes too long is ended, and names the files that were left', async (t) => {
+  const hang = `test('hangs', () => new Promise(() => setInterval(() => {}, 1000)));`;
+
+  const { code, err, summary } = await runTests(t, { 'hang.test.ts': hang }, ['--minutes', '0.1']);
+
+  assert.equal(code, 1);
+  assert.equal(err, 'Cannot finish: the tests take longer than 0.1 minutes\n');
+  assert.match(summary ?? '', /^FAILED: a signal ended the tests, before \S+hang\.test\.ts\n$/);
+});
+
+test('when more than ten files fail, none is retried', async (t) => {
+  const names = Array.from({ length: 11 }, (_, index) => `${index}.test.ts`);
+  const files = Object.fromEntries(names.map((name) => [name, `failIn(1);`]));
+
+  const { code, summary = '', runsOf } = await runTests(t, files);
+
+  assert.equal(code, 1);
+  assert.equal(summary.match(/not retried: 11 files failed/g)?.length, 11);
+  assert.deepEqual([...new Set(names.map(runsOf))], [1]);
+});
+
+const mixed = {
+  'mixed.test.ts': `
+    test('an odd method', () => {});
+    test('a wrong method', () => failIn(1, 2, 3));`,
+};
+const selections = [
+  ['--test-name-pattern', 'odd method'],
+  ['--test-name-pattern=odd method'],
+  ['--test-name-pattern', 'odd', '--test-reporter', 'tap', '--test-concurrency', '1'],
+  ['mixed', '--test-name-pattern', 'odd method', '--without', 'even', '--minutes=1'],
+];
+
+for (const args of selections) {
+  test(`${args.join(' ')} runs the one test that it selects`, async (t) => {
+    const { code, out, summary, runsOf } = await runTests(t, mixed, args);
+
+    assert.equal(code, 0, out);
+    assert.match(out, /an odd method/);
+    assert.equal(runsOf('mixed.test.ts'), 1);
+    assert.equal(summary, '');
+    assert.doesNotMatch(out, /secrets/);
+  });
+}
+
+const refusals = [
+  [['--test-name-pattern'], 'Cannot run tests: --test-name-pattern needs a value\n'],
+  [['--without'], 'Cannot run tests: --without needs a value\n'],
+  [['--minutes', 'many'], 'Cannot run tests: --minutes needs a positive number\n'],
+  [['nowhere'], 'Cannot run tests: no file has nowhere in its path\n'],
+  [['--without', 'mixed'], 'Cannot run tests: no file is left\n'],
+] as const;
+
+for (const [args, message] of refusals) {
+  test(`${args.join(' ')} is refused: ${message.trim()}`, async (t) => {
+    const { code, err, out } = await runTests(t, mixed, args);
+
+    assert.deepEqual([code, err, out], [1, message, '']);
+  });
+}

@@ -1,0 +1,15 @@
+// Loaded before each test file. Prints its path, which `results.mjs` needs, and people who read the
+// output; and ends a file that does not end by itself, as it would hold up all others.
+import { relative } from 'node:path';
+import { isMainThread } from 'node:worker_threads';
+
+const graceMs = 5000; // For the limit of `node --test`, which says more.
+const file = process.argv[1] ?? '';
+if (isMainThread && process.env['NODE_TEST_CONTEXT'] !== undefined && file.endsWith('.test.ts')) {
+  process.stdout.write(`--- ${relative(process.cwd(), file)}\n`);
+  const limitMs = Number(process.env['HERALD_TEST_FILE_MS']);
+  setTimeout(() => {
+    console.error(`Cannot finish: ${file} takes longer than ${limitMs / 60_000} minutes`);
+    process.exit(1);
+  }, limitMs + graceMs).unref();
+}

@@ -1,0 +1,84 @@
+// A reporter for the runner, which writes a line of JSON for each test, failure, file and seed, and the
+// reader of these lines.
+import { readFileSync } from 'node:fs';
+import { relative, resolve } from 'node:path';
+
+const messageLines = 12;
+
+/**
+ * `data.file` names the file that calls `test`, often a helper. The file that was run is the one
+ * whose output the events follow: `heading.mjs` makes each file begin with some.
+ *
+ * @param {AsyncIterable<import('node:test/reporters').TestEvent>} events
+ */
+export default async function* report(events) {
+  let current;
+  for await (const { type, data } of events) {
+    const isFile = data.nesting === 0 && data.file !== undefined && isSame(data.name, data.file);
+    if (type === 'test:stdout') current = data.file;
+    const file = pathOf((isFile ? undefined : current) ?? data.file ?? '');
+    if (type === 'test:complete' && isFile) {
+      yield line({ kind: 'file', file, ms: data.details.duration_ms });
+    }
+    if (type === 'test:stdout' || type === 'test:diagnostic') {
+      const seed = /\b\w*SEED=\S+/.exec(data.message)?.[0];
+      if (seed !== undefined) yield line({ kind: 'seed', file, seed });
+    }
+    if (type !== 'test:pass' && type !== 'test:fail') continue;
+    const { error } = data.details;
+    const isFailure = type === 'test:fail' && !data.todo;
+    const { name, skip } = data;
+    yield line({ kind: 'test', file, name, isSuite: isSuite(data), skip, isPass: !isFailure });
+    if (!isFailure || error?.failureType === 'subtestsFailed') continue; // Subtests have their own.
+    const text = isFile ? describeEnd(error) : describe(error?.cause ?? error);
+    const message = text.split('\n').slice(0, messageLines).join('\n');
+    const failure = { file, name: isFile ? 'the whole file' : name, isFile, message };
+    yield line({ kind: 'failure', ...failure, isProperty: isPropertyFailure(text) });
+  }
+}
+
+/** Reads what the reporter has written; a line that was cut off by a signal is left out. */
+export function readResults(path) {
+  const results = { files: [], tests: [], failures: [] };
+  const lists = { file: results.files, test: results.tests, failure: results.failures };
+  const seeds = new Map();
+  for (const text of readFileSync(path, 'utf8').split('\n')) {
+    if (!text.endsWith('}')) continue;
+    const { kind, ...result } = JSON.parse(text);
+    if (kind !== 'seed') lists[kind].push(result);
+    else seeds.set(result.file, (seeds.get(result.file) ?? new Set()).add(result.seed));
+  }
+  for (const failure of results.failures) failure.seeds = [...(seeds.get(failure.file) ?? [])];
+  return results;
+}
+
+function isSuite({ details }) {
+  return details.type === 'suite';
+}
+
+function describe(cause) {
+  return String(cause?.stack ?? cause);
+}
+
+function describeEnd(error) {
+  const { failureType, exitCode, signal } = error;
+  if (failureType !== 'testCodeFailure') return describe(error.cause ?? error);
+  return signal ? `ended by ${signal}` : `ended with exit code ${exitCode}`;
+}
+
+/** Whether fast-check has found a counterexample; its message holds the seed. */
+function isPropertyFailure(text) {
+  return /\{ seed: -?\d+, /.test(text);
+}
+
+function isSame(name, file) {
+  return typeof name === 'string' && resolve(name) === resolve(file);
+}
+
+function pathOf(file) {
+  return file === '' ? '' : relative(process.cwd(), resolve(file));
+}
+
+function line(value) {
+  return `${JSON.stringify(value)}\n`;
+}
