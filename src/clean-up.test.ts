@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { collectingLog } from '../test/support/auth.js';
 import { CleanUp } from './clean-up.js';
-import { silentLog } from './log.js';
+import { silentLog } from './logging/log.js';
 
 /** A promise and the function that settles it. */
 function gate() {

@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { EnvReader } from './env-reader.js';
-import type { LogLevel } from './log.js';
+import type { LogLevel } from './logging/log.js';
 import { secretBytesMin, weaknessOf } from './secret-strength.js';
 import { conflicts, misspelled } from './setting-conflicts.js';
 import {

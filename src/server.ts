@@ -13,7 +13,7 @@ import {
   welcomeText,
 } from './commands/first-start.js';
 import { loadConfig, settingNames } from './config.js';
-import { openLog, type ProcessLog } from './log.js';
+import { openLog, type ProcessLog } from './logging/log.js';
 import { slipsIn } from './setting-slips.js';
 import { onSignals, type Reactions } from './signals.js';
 import { version } from './version.js';

@@ -5,7 +5,7 @@ import { defaultHttpLimits } from '../src/http/limits.js';
 import { json } from '../src/http/reply.js';
 import { route } from '../src/http/router.js';
 import { HttpServer } from '../src/http/server.js';
-import { Repeats } from '../src/repeats.js';
+import { Repeats } from '../src/logging/warning-aggregator.js';
 import { H2Client } from './support/h2-client.js';
 import { recordedLog } from './support/record.js';
 import { authority, ca } from './support/seed.js';

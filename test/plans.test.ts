@@ -3,7 +3,7 @@ import type { TestContext } from 'node:test';
 import { ApiKeys } from '../src/auth/api-keys.js';
 import { type Database, sql } from '../src/db/database.js';
 import { tables } from '../src/db/migration-list.js';
-import { silentLog } from '../src/log.js';
+import { silentLog } from '../src/logging/log.js';
 import { EventLog } from '../src/stream/event-log.js';
 import { Neighbours } from '../src/stream/neighbours.js';
 import { Registry } from '../src/stream/registry.js';

@@ -8,7 +8,7 @@ import { migrate } from '../src/db/migrate.js';
 import { migrationsOf, tables } from '../src/db/migration-list.js';
 import { openDatabase } from '../src/db/open.js';
 import type { DatabaseOptions } from '../src/db/options.js';
-import { silentLog } from '../src/log.js';
+import { silentLog } from '../src/logging/log.js';
 import { allDialects } from './support/dialects.js';
 import { runSource } from './support/process.js';
 import { asIs, findServer, type ServerDialect } from './support/servers.js';

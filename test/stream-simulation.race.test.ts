@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { silentLog } from '../src/log.js';
+import { silentLog } from '../src/logging/log.js';
 import { audiencesOf, everybody, userAudience } from '../src/stream/audience.js';
 import { Broker } from '../src/stream/broker.js';
 import { Connection } from '../src/stream/connection.js';

@@ -5,7 +5,7 @@ import fc from 'fast-check';
 import { forgedTokens, forgePublic, forgeSecret } from '../../test/support/forged-tokens.js';
 import { type Algorithm, algorithms } from '../config.js';
 import { Failure } from '../errors.js';
-import { silentLog } from '../log.js';
+import { silentLog } from '../logging/log.js';
 import { AccessTokens, type AccessTokensOptions } from './access-token.js';
 import { createKeyRing, type KeyRing } from './key-ring.js';
 import { openAuthThreads } from './threads.js';

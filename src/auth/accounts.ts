@@ -1,6 +1,6 @@
 import type { Database } from '../db/database.js';
 import { Failure } from '../errors.js';
-import type { Audit } from './audit.js';
+import type { Audit } from '../logging/audit.js';
 import type { Passwords } from './passwords.js';
 import type { EndReason } from './session-table.js';
 import type { Sessions } from './sessions.js';

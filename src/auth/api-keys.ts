@@ -2,8 +2,8 @@ import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
 import type { Clock } from '../clock.js';
 import { type Database, sql, UniqueViolation } from '../db/database.js';
 import { Failure } from '../errors.js';
-import type { Log } from '../log.js';
-import { Audit } from './audit.js';
+import { Audit } from '../logging/audit.js';
+import type { Log } from '../logging/log.js';
 
 /** What a key may be allowed. */
 export const scopes = ['publish', 'metrics'] as const;

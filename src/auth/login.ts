@@ -1,6 +1,6 @@
 import { Failure } from '../errors.js';
-import type { Log } from '../log.js';
-import type { Audit } from './audit.js';
+import type { Audit } from '../logging/audit.js';
+import type { Log } from '../logging/log.js';
 import type { Client } from './client.js';
 import type { GuessOutcome } from './gate.js';
 import type { Passwords } from './passwords.js';

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import { silentLog } from '../log.js';
+import { silentLog } from '../logging/log.js';
 import type { Pool } from '../workers/pool.js';
 import type { AuthJobs } from './jobs.js';
 import { createKeyRing } from './key-ring.js';

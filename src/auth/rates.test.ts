@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { client, collectingLog } from '../../test/support/auth.js';
 import type { Failure } from '../errors.js';
-import { Audit } from './audit.js';
+import { Audit } from '../logging/audit.js';
 import { type RateName, Rates } from './rates.js';
 
 const names: readonly RateName[] = ['login', 'token', 'streamToken', 'streamOpen'];

@@ -3,7 +3,7 @@ import { type TestContext, test } from 'node:test';
 import { collectingLog, newUser, opened, sessionsFor } from '../../test/support/auth.js';
 import { databaseFor } from '../../test/support/embedded.js';
 import { type Database, sql, tuples } from '../db/database.js';
-import { silentLog } from '../log.js';
+import { silentLog } from '../logging/log.js';
 import { type Listener, RevocationFeed } from './revocation-feed.js';
 
 /**

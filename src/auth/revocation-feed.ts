@@ -1,5 +1,5 @@
 import type { Clock } from '../clock.js';
-import type { Log } from '../log.js';
+import type { Log } from '../logging/log.js';
 import type { Sessions } from './sessions.js';
 import type { Users } from './users.js';
 

@@ -3,7 +3,7 @@ import { Batcher } from '../batcher.js';
 import type { Clock } from '../clock.js';
 import type { Database } from '../db/database.js';
 import { Failure } from '../errors.js';
-import type { Audit } from './audit.js';
+import type { Audit } from '../logging/audit.js';
 import type { Client } from './client.js';
 import {
   formatRefreshToken,

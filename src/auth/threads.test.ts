@@ -5,7 +5,7 @@ import { type TestContext, test } from 'node:test';
 import { isMainThread, parentPort } from 'node:worker_threads';
 import argon2 from 'argon2';
 import { Failure } from '../errors.js';
-import { silentLog } from '../log.js';
+import { silentLog } from '../logging/log.js';
 import { startThread } from '../start-thread.js';
 import { Pool } from '../workers/pool.js';
 import type { ToThread } from '../workers/thread.js';

@@ -1,4 +1,4 @@
-import type { Log } from '../log.js';
+import type { Log } from '../logging/log.js';
 import { Pool } from '../workers/pool.js';
 import type { AuthJobs, AuthThreadData } from './jobs.js';
 import type { KeyRing } from './key-ring.js';

@@ -4,7 +4,7 @@ import type { ApiKeys } from '../auth/api-keys.js';
 import { openAuth } from '../auth/open.js';
 import type { Users } from '../auth/users.js';
 import type { Config } from '../config.js';
-import { openLog } from '../log.js';
+import { openLog } from '../logging/log.js';
 import { withDatabase } from './database.js';
 
 export interface AccountParts {

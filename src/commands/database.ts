@@ -3,7 +3,7 @@ import type { Database } from '../db/database.js';
 import { migrate, status } from '../db/migrate.js';
 import { openDatabase } from '../db/open.js';
 import { type DatabaseOptions, databaseOptions } from '../db/options.js';
-import type { Log } from '../log.js';
+import type { Log } from '../logging/log.js';
 import { SqliteGuest } from './sqlite-guest.js';
 
 /**

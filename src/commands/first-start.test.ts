@@ -14,7 +14,7 @@ import { tempFolder } from '../../test/support/process.js';
 import { ApiKeys } from '../auth/api-keys.js';
 import { Users } from '../auth/users.js';
 import { type Config, ConfigError, loadConfig } from '../config.js';
-import { silentLog } from '../log.js';
+import { silentLog } from '../logging/log.js';
 import { withDatabase } from './database.js';
 import { prepareStart, welcomeText } from './first-start.js';
 

@@ -1,5 +1,5 @@
 import { ApiKeys, scopes } from '../auth/api-keys.js';
-import { openLog } from '../log.js';
+import { openLog } from '../logging/log.js';
 import {
   CommandError,
   type Commands,

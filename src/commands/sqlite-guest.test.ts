@@ -4,7 +4,7 @@ import { type TestContext, test } from 'node:test';
 import { tempFolder } from '../../test/support/process.js';
 import { sql, UniqueViolation } from '../db/database.js';
 import { SqliteDatabase } from '../db/sqlite.js';
-import { silentLog } from '../log.js';
+import { silentLog } from '../logging/log.js';
 import { SqliteGuest } from './sqlite-guest.js';
 
 /** A server's database with a table `notes`, and a guest in the same file. */

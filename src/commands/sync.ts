@@ -1,7 +1,7 @@
 import { migrate, reset, status } from '../db/migrate.js';
 import type { DatabaseOptions } from '../db/options.js';
 import { databaseOptions } from '../db/options.js';
-import { silentLog } from '../log.js';
+import { silentLog } from '../logging/log.js';
 import { readArguments, readConfig, runCommand, say, UsageError } from './command.js';
 import { timeText } from './table.js';
 

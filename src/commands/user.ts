@@ -1,5 +1,5 @@
 import { type Account, Users } from '../auth/users.js';
-import { silentLog } from '../log.js';
+import { silentLog } from '../logging/log.js';
 import { withAccounts } from './accounts.js';
 import {
   CommandError,

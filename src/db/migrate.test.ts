@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { asIs, findServer } from '../../test/support/servers.js';
-import { silentLog } from '../log.js';
+import { silentLog } from '../logging/log.js';
 import { type Dialect, sql, tuples } from './database.js';
 import { MariadbDatabase } from './mariadb.js';
 import { migrate, reset, schemaState, status } from './migrate.js';

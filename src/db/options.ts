@@ -1,6 +1,6 @@
 import type { Clock } from '../clock.js';
 import type { Config } from '../config.js';
-import type { Log } from '../log.js';
+import type { Log } from '../logging/log.js';
 
 export type DatabaseOptions = SqliteOptions | ServerOptions;
 

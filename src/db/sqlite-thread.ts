@@ -1,5 +1,5 @@
 import { MessageChannel, type MessagePort, type Worker } from 'node:worker_threads';
-import type { Log } from '../log.js';
+import type { Log } from '../logging/log.js';
 import { startThread } from '../start-thread.js';
 import type { Value } from './database.js';
 import { unavailable } from './failures.js';

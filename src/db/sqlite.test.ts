@@ -17,7 +17,7 @@ import { createInterface } from 'node:readline';
 import { after, describe, test } from 'node:test';
 import { describeDatabase } from '../../test/support/database-contract.js';
 import { until } from '../../test/support/until.js';
-import { silentLog } from '../log.js';
+import { silentLog } from '../logging/log.js';
 import { type Database, sql, tuples, UniqueViolation } from './database.js';
 import { openDatabase } from './open.js';
 import { SqliteDatabase } from './sqlite.js';
@@ -485,7 +485,7 @@ function startChild(file: string, script: string) {
   const code = `
     import { openDatabase } from ${at('./open.ts')};
     import { sql } from ${at('./database.ts')};
-    import { silentLog } from ${at('../log.ts')};
+    import { silentLog } from ${at('../logging/log.ts')};
     const options = { dialect: 'sqlite', file: ${JSON.stringify(file)}, lockMs: 0, log: silentLog };
     const say = (line) => process.stdout.write(line + '\\n');
     ${script}`;

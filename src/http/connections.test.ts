@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { EventEmitter } from 'node:events';
 import type { Http2SecureServer } from 'node:http2';
 import { type TestContext, test } from 'node:test';
-import { silentLog } from '../log.js';
+import { silentLog } from '../logging/log.js';
 import { AcceptLimit } from './accept-limit.js';
 import { Connections } from './connections.js';
 

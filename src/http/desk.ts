@@ -1,7 +1,7 @@
 import { Failure } from '../errors.js';
-import type { Log } from '../log.js';
+import type { Log } from '../logging/log.js';
+import type { Repeats } from '../logging/warning-aggregator.js';
 import type { AnsweredRequest } from '../metrics.js';
-import type { Repeats } from '../repeats.js';
 import { BodyBudget } from './body-budget.js';
 import { type ExchangeOptions, TransportExchange } from './exchange.js';
 import { StandardHeaders } from './headers.js';

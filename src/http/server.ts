@@ -7,7 +7,7 @@ import {
 } from 'node:http2';
 import type { AddressInfo } from 'node:net';
 import type { TLSSocket } from 'node:tls';
-import type { Log } from '../log.js';
+import type { Log } from '../logging/log.js';
 import { AcceptLimit } from './accept-limit.js';
 import { Connections, type Layer } from './connections.js';
 import { Desk, type DeskOptions } from './desk.js';

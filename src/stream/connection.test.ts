@@ -4,7 +4,7 @@ import { MemoryLog } from '../../test/support/memory-log.js';
 import { SimulatedClient } from '../../test/support/simulated-client.js';
 import { until } from '../../test/support/until.js';
 import { Failure } from '../errors.js';
-import { silentLog } from '../log.js';
+import { silentLog } from '../logging/log.js';
 import { audiencesOf } from './audience.js';
 import { Connection, type Ending } from './connection.js';
 import { EventLog } from './event-log.js';

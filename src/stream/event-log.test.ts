@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { MemoryLog } from '../../test/support/memory-log.js';
 import type { Failure } from '../errors.js';
-import { silentLog } from '../log.js';
+import { silentLog } from '../logging/log.js';
 import { EventLog } from './event-log.js';
 
 const mib = 1024 * 1024;

@@ -1,5 +1,5 @@
 import { Failure } from '../errors.js';
-import type { Log } from '../log.js';
+import type { Log } from '../logging/log.js';
 import { AppendQueue } from './append-queue.js';
 import type { Audience } from './audience.js';
 import { encodeFrame, type Frame } from './frame.js';

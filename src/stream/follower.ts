@@ -1,5 +1,5 @@
 import type { Listening, WakeUps } from '../db/database.js';
-import type { Log } from '../log.js';
+import type { Log } from '../logging/log.js';
 import type { EventLog } from './event-log.js';
 
 export interface FollowerOptions {

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { testOnDialects } from '../../test/support/dialects.js';
 import { databaseFor } from '../../test/support/embedded.js';
 import { sql } from '../db/database.js';
-import { type Log, silentLog } from '../log.js';
+import { type Log, silentLog } from '../logging/log.js';
 import { Neighbours } from './neighbours.js';
 import { Registry } from './registry.js';
 import { StreamTokens } from './stream-token.js';

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { type Database, sql, UniqueViolation } from '../db/database.js';
-import type { Log } from '../log.js';
+import type { Log } from '../logging/log.js';
 import { type Registry, replacedRetryMs } from './registry.js';
 import type { StreamTokens } from './stream-token.js';
 

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { MemoryLog } from '../../test/support/memory-log.js';
 import { SimulatedClient } from '../../test/support/simulated-client.js';
-import { silentLog } from '../log.js';
+import { silentLog } from '../logging/log.js';
 import { audiencesOf } from './audience.js';
 import { Connection } from './connection.js';
 import { drainStreams } from './drain.js';

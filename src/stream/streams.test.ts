@@ -3,7 +3,7 @@ import { type TestContext, test } from 'node:test';
 import { databaseFor } from '../../test/support/embedded.js';
 import { SimulatedClient } from '../../test/support/simulated-client.js';
 import { sql } from '../db/database.js';
-import { silentLog } from '../log.js';
+import { silentLog } from '../logging/log.js';
 import { Metrics } from '../metrics.js';
 import { EventLog } from './event-log.js';
 import { Registry } from './registry.js';

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { Failure } from '../errors.js';
 import type { Sink } from '../http/reply.js';
-import type { Log } from '../log.js';
+import type { Log } from '../logging/log.js';
 import { audiencesOf } from './audience.js';
 import {
   type CloseReason,

@@ -5,7 +5,7 @@ import { databaseFor } from '../../test/support/embedded.js';
 import { until } from '../../test/support/until.js';
 import { type Database, type Sql, sql } from '../db/database.js';
 import { Failure } from '../errors.js';
-import { silentLog } from '../log.js';
+import { silentLog } from '../logging/log.js';
 import { EventLog } from './event-log.js';
 import type { LoggableEvent } from './log-store.js';
 import { TableLog } from './table-log.js';

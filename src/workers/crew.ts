@@ -1,4 +1,4 @@
-import type { Log } from '../log.js';
+import type { Log } from '../logging/log.js';
 import { CrashHistory } from './crash-history.js';
 import { PoolThread } from './pool-thread.js';
 import type { Answer } from './thread.js';

@@ -4,7 +4,7 @@ import { type TestContext, test } from 'node:test';
 import { BroadcastChannel } from 'node:worker_threads';
 import { until } from '../../test/support/until.js';
 import { Failure } from '../errors.js';
-import { silentLog } from '../log.js';
+import { silentLog } from '../logging/log.js';
 import type { Lane } from './lane.js';
 import { Pool, type PoolOptions } from './pool.js';
 import type { TestJobs } from './thread.test.js';

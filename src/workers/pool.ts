@@ -1,5 +1,5 @@
 import { Failure } from '../errors.js';
-import type { Log } from '../log.js';
+import type { Log } from '../logging/log.js';
 import { Crew } from './crew.js';
 import type { Job } from './job.js';
 import { type Lane, LaneQueue } from './lane.js';

@@ -4,7 +4,7 @@ import type { TestContext } from 'node:test';
 import { defaultHttpLimits } from '../../src/http/limits.js';
 import type { Route } from '../../src/http/router.js';
 import { HttpServer } from '../../src/http/server.js';
-import { Repeats } from '../../src/repeats.js';
+import { Repeats } from '../../src/logging/warning-aggregator.js';
 import { throwaway } from './certificate.js';
 import { recordedLog, recordSecretsIn } from './record.js';
 

@@ -7,7 +7,7 @@ import { migrate } from '../../src/db/migrate.js';
 import { tables } from '../../src/db/migration-list.js';
 import { openDatabase } from '../../src/db/open.js';
 import type { DatabaseOptions } from '../../src/db/options.js';
-import { silentLog } from '../../src/log.js';
+import { silentLog } from '../../src/logging/log.js';
 import { findServer } from './servers.js';
 
 export const allDialects = ['sqlite', 'postgres', 'mariadb', 'mysql'] as const;

@@ -4,7 +4,7 @@ import type { TestContext } from 'node:test';
 import { defaultHttpLimits, type HttpLimits } from '../../src/http/limits.js';
 import type { Route } from '../../src/http/router.js';
 import { HttpServer, type HttpServerOptions } from '../../src/http/server.js';
-import { Repeats } from '../../src/repeats.js';
+import { Repeats } from '../../src/logging/warning-aggregator.js';
 import { collectingLog } from './auth.js';
 import { throwaway } from './certificate.js';
 

@@ -1,6 +1,6 @@
 import { appendFileSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { type Log, openLog, silentLog } from '../../src/log.js';
+import { type Log, openLog, silentLog } from '../../src/logging/log.js';
 
 /**
  * What a run of all tests leaves behind to be searched (`test/secrets-in-logs.ts`): the secrets that

@@ -3,7 +3,7 @@ import type { TestContext } from 'node:test';
 import { App } from '../../src/app.js';
 import { type AccountParts, withAccounts } from '../../src/commands/accounts.js';
 import { loadConfig } from '../../src/config.js';
-import type { Log } from '../../src/log.js';
+import type { Log } from '../../src/logging/log.js';
 import { type Answer, H2Client } from './h2-client.js';
 import { recordedLog } from './record.js';
 import { type Env, type Prepared, prepare, type Username } from './seed.js';

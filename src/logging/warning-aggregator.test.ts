@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { collectingLog } from '../test/support/auth.js';
-import { Repeats } from './repeats.js';
+import { collectingLog } from '../../test/support/auth.js';
+import { Repeats } from './warning-aggregator.js';
 
 function repeatsOf() {
   const time = { now: 5000 };

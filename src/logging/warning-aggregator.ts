@@ -1,4 +1,4 @@
-import type { Clock } from './clock.js';
+import type { Clock } from '../clock.js';
 import type { Log } from './log.js';
 
 export interface RepeatsOptions {

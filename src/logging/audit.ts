@@ -1,7 +1,7 @@
 import { createHmac, randomBytes } from 'node:crypto';
-import type { Log } from '../log.js';
-import type { Repeats } from '../repeats.js';
-import type { Client } from './client.js';
+import type { Client } from '../auth/client.js';
+import type { Log } from './log.js';
+import type { Repeats } from './warning-aggregator.js';
 
 /** Names of the OWASP Logging Vocabulary, and whether somebody should notice. */
 const levelOf = {
