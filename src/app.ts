@@ -5,9 +5,7 @@ import { createSecureContext } from 'node:tls';
 import { clientOf } from './auth/client.js';
 import { type Auth, openAuth } from './auth/open.js';
 import { RevocationFeed } from './auth/revocation-feed.js';
-import { CleanUp } from './clean-up.js';
 import type { Clock } from './clock.js';
-import { Closers } from './closers.js';
 import type { Config } from './config.js';
 import { openDatabase } from './db/open.js';
 import { databaseOptions } from './db/options.js';
@@ -22,7 +20,9 @@ import { drainStreams } from './stream/drain.js';
 import { openStreaming, type Streaming } from './stream/open.js';
 import { tickMs } from './stream/registry.js';
 import { probeWrite } from './stream/write-probe.js';
-import { untilAborted } from './until-aborted.js';
+import { CleanUp } from './util/clean-up.js';
+import { Closers } from './util/close-stack.js';
+import { untilAborted } from './util/until-aborted.js';
 
 export interface AppOptions {
   readonly config: Config;

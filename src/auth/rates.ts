@@ -1,8 +1,8 @@
 import { performance } from 'node:perf_hooks';
-import { Bucket, type Rate } from '../bucket.js';
 import type { Clock } from '../clock.js';
 import { Failure } from '../errors.js';
 import type { Audit } from '../logging/audit.js';
+import { Bucket, type Rate } from '../util/token-bucket.js';
 import type { Client } from './client.js';
 
 /** What is counted, and what is told to whoever does it too often. */

@@ -1,9 +1,9 @@
 import { randomBytes } from 'node:crypto';
-import { Batcher } from '../batcher.js';
 import type { Clock } from '../clock.js';
 import type { Database } from '../db/database.js';
 import { Failure } from '../errors.js';
 import type { Audit } from '../logging/audit.js';
+import { Batcher } from '../util/batcher.js';
 import type { Client } from './client.js';
 import {
   formatRefreshToken,

@@ -6,7 +6,7 @@ import { isMainThread, parentPort } from 'node:worker_threads';
 import argon2 from 'argon2';
 import { Failure } from '../errors.js';
 import { silentLog } from '../logging/log.js';
-import { startThread } from '../start-thread.js';
+import { startThread } from '../util/start-thread.js';
 import { Pool } from '../workers/pool.js';
 import type { ToThread } from '../workers/thread.js';
 import type { AuthJobs } from './jobs.js';

@@ -1,6 +1,6 @@
 import { MessageChannel, type MessagePort, type Worker } from 'node:worker_threads';
 import type { Log } from '../logging/log.js';
-import { startThread } from '../start-thread.js';
+import { startThread } from '../util/start-thread.js';
 import type { Value } from './database.js';
 import { unavailable } from './failures.js';
 import { sqliteError } from './sqlite-errors.js';

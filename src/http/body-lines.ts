@@ -1,7 +1,7 @@
 import type { Readable } from 'node:stream';
 import { Failure } from '../errors.js';
+import { Gathered } from '../util/byte-accumulator.js';
 import { parseBody } from './body.js';
-import { Gathered } from './gathered.js';
 import type { Transport } from './transport.js';
 
 export interface LineLimits {

@@ -1,6 +1,6 @@
 import { Failure } from '../errors.js';
+import { Gathered } from '../util/byte-accumulator.js';
 import { type BodyBudget, noRoom } from './body-budget.js';
-import { Gathered } from './gathered.js';
 import type { Transport } from './transport.js';
 
 export interface BodyLimits {

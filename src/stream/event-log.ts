@@ -1,5 +1,6 @@
 import { Failure } from '../errors.js';
 import type { Log } from '../logging/log.js';
+import { Turns } from '../util/semaphore.js';
 import { AppendQueue } from './append-queue.js';
 import type { Audience } from './audience.js';
 import { encodeFrame, type Frame } from './frame.js';
@@ -8,7 +9,6 @@ import type { AppendRequest, LoggableEvent, LoggedEvent, LogState, LogStore } fr
 import { formatPosition } from './position.js';
 import { RecentEvents, type RecentRequest } from './recent-events.js';
 import { type LogLimits, trimLog } from './retention.js';
-import { Turns } from './turns.js';
 
 export interface Page {
   readonly frames: readonly Frame[];

@@ -1,7 +1,7 @@
 import { hash as digest, randomBytes } from 'node:crypto';
-import { Batcher } from '../batcher.js';
 import { type Database, list, type Sql, sql, tuples, type Value } from '../db/database.js';
 import { Failure } from '../errors.js';
+import { Batcher } from '../util/batcher.js';
 
 export interface StreamTokenOptions {
   readonly db: Database;

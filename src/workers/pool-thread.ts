@@ -1,5 +1,5 @@
 import type { Worker } from 'node:worker_threads';
-import { startThread } from '../start-thread.js';
+import { startThread } from '../util/start-thread.js';
 import type { Answer, FromThread, Order, ToThread } from './thread.js';
 
 export interface PoolThreadOptions {

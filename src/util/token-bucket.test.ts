@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Bucket } from './bucket.js';
+import { Bucket } from './token-bucket.js';
 
 function bucketOf({ keysMax = 100 } = {}) {
   const time = { now: 1000 };

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Closers } from './closers.js';
-import { type Log, silentLog } from './logging/log.js';
+import { type Log, silentLog } from '../logging/log.js';
+import { Closers } from './close-stack.js';
 
 /** Keeps what is logged in `lines`. */
 const keeping = (lines: unknown[]): Log => ({

@@ -1,5 +1,5 @@
 import { setTimeout as rest } from 'node:timers/promises';
-import type { Log } from './logging/log.js';
+import type { Log } from '../logging/log.js';
 
 export interface CleanUpOptions {
   /** Each does one batch, of 500 rows at least if so many are over, and answers how many went. */

@@ -1,4 +1,4 @@
-import { Failure } from './errors.js';
+import { Failure } from '../errors.js';
 
 interface Waiting<Item, Result> {
   readonly item: Item;

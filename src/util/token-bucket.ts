@@ -1,4 +1,4 @@
-import type { Clock } from './clock.js';
+import type { Clock } from '../clock.js';
 
 /** How many at once, and how many in each `perMs` after that. */
 export interface Rate {

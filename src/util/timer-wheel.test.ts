@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Wheel } from './wheel.js';
+import { Wheel } from './timer-wheel.js';
 
 test('an item is due within a tenth of a second after its deadline, not before', () => {
   const wheel = new Wheel<string>(0);

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { collectingLog } from '../test/support/auth.js';
+import { collectingLog } from '../../test/support/auth.js';
+import { silentLog } from '../logging/log.js';
 import { CleanUp } from './clean-up.js';
-import { silentLog } from './logging/log.js';
 
 /** A promise and the function that settles it. */
 function gate() {

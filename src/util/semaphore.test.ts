@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Turns } from './turns.js';
+import { Turns } from './semaphore.js';
 
 /** Work that ends when it is told to. */
 function heldWork() {

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { until } from '../test/support/until.js';
+import { until } from '../../test/support/until.js';
+import { Failure } from '../errors.js';
 import { Batcher } from './batcher.js';
-import { Failure } from './errors.js';
 
 const away = () => new Failure('service_unavailable', 'away');
 
