@@ -6,7 +6,7 @@ import { clientOf } from './auth/client.js';
 import { type Auth, openAuth } from './auth/open.js';
 import { RevocationFeed } from './auth/revocation-feed.js';
 import type { Clock } from './clock.js';
-import type { Config } from './config.js';
+import type { Config } from './config/config.js';
 import { openDatabase } from './db/open.js';
 import { databaseOptions } from './db/options.js';
 import { WatchedDatabase } from './db/watched-database.js';

@@ -12,9 +12,9 @@ import {
   prepareStart,
   welcomeText,
 } from './commands/first-start.js';
-import { loadConfig, settingNames } from './config.js';
+import { loadConfig, settingNames } from './config/config.js';
+import { slipsIn } from './config/setting-typos.js';
 import { openLog, type ProcessLog } from './logging/log.js';
-import { slipsIn } from './setting-slips.js';
 import { onSignals, type Reactions } from './signals.js';
 import { version } from './version.js';
 

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { withDatabase } from '../src/commands/database.js';
-import { loadConfig } from '../src/config.js';
+import { loadConfig } from '../src/config/config.js';
 import { sql } from '../src/db/database.js';
 import { recordedLog, recordSecret } from './support/record.js';
 import { startSystem } from './support/system.js';

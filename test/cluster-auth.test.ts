@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { type AccountParts, withAccounts } from '../src/commands/accounts.js';
 import { withDatabase } from '../src/commands/database.js';
-import { loadConfig } from '../src/config.js';
+import { loadConfig } from '../src/config/config.js';
 import { sql } from '../src/db/database.js';
 import { clusterFor } from './support/cluster.js';
 import { H2Client, type H2Stream } from './support/cluster-client.js';

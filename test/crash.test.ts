@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { withAccounts } from '../src/commands/accounts.js';
-import { loadConfig } from '../src/config.js';
+import { loadConfig } from '../src/config/config.js';
 import { clusterFor } from './support/cluster.js';
 import { H2Client } from './support/cluster-client.js';
 import { allDialects } from './support/dialects.js';

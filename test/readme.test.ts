@@ -5,7 +5,7 @@ import { cpSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'nod
 import { delimiter, dirname, join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { settingNames } from '../src/config.js';
+import { settingNames } from '../src/config/config.js';
 import { freePort } from './support/free-port.js';
 import { outcomeOf, tempFolder } from './support/process.js';
 

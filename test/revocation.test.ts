@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { withDatabase } from '../src/commands/database.js';
-import { loadConfig } from '../src/config.js';
+import { loadConfig } from '../src/config/config.js';
 import { sql } from '../src/db/database.js';
 import { collectingLog } from './support/auth.js';
 import type { H2Client, H2Stream, Login } from './support/h2-client.js';

@@ -5,7 +5,7 @@ import { type TestContext, test } from 'node:test';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { selfSigned } from '../src/commands/self-signed.js';
-import { loadConfig } from '../src/config.js';
+import { loadConfig } from '../src/config/config.js';
 import { HttpServer } from '../src/http/server.js';
 import { silentLog } from '../src/logging/log.js';
 import { Repeats } from '../src/logging/warning-aggregator.js';

@@ -6,7 +6,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { AccessTokens } from '../src/auth/access-token.js';
 import { createKeyRing, type KeyRing } from '../src/auth/key-ring.js';
-import { type Algorithm, algorithms } from '../src/config.js';
+import { type Algorithm, algorithms } from '../src/config/config.js';
 import { Failure } from '../src/errors.js';
 
 interface Key extends JsonWebKey {

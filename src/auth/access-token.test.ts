@@ -3,7 +3,7 @@ import { generateKeyPairSync, type KeyObject } from 'node:crypto';
 import { type TestContext, test } from 'node:test';
 import fc from 'fast-check';
 import { forgedTokens, forgePublic, forgeSecret } from '../../test/support/forged-tokens.js';
-import { type Algorithm, algorithms } from '../config.js';
+import { type Algorithm, algorithms } from '../config/config.js';
 import { Failure } from '../errors.js';
 import { silentLog } from '../logging/log.js';
 import { AccessTokens, type AccessTokensOptions } from './access-token.js';

@@ -7,8 +7,8 @@ import {
   type JsonWebKey,
   type KeyObject,
 } from 'node:crypto';
-import type { Algorithm } from '../config.js';
-import { weaknessOf } from '../secret-strength.js';
+import type { Algorithm } from '../config/config.js';
+import { weaknessOf } from '../config/secret-strength.js';
 
 export interface KeyRingOptions {
   readonly algorithm: Algorithm;

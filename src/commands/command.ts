@@ -1,6 +1,6 @@
 import { lstatSync, readFileSync } from 'node:fs';
 import { type ParseArgsConfig, parseArgs, parseEnv } from 'node:util';
-import { type Config, loadConfig } from '../config.js';
+import { type Config, loadConfig } from '../config/config.js';
 import { Failure } from '../errors.js';
 
 /** Someone must type something else: answered with the usage text and exit code 2. */

@@ -1,4 +1,4 @@
-import type { Config } from '../config.js';
+import type { Config } from '../config/config.js';
 import type { Database } from '../db/database.js';
 import { migrate, status } from '../db/migrate.js';
 import { openDatabase } from '../db/open.js';

@@ -13,7 +13,7 @@ import { type TestContext, test } from 'node:test';
 import { tempFolder } from '../../test/support/process.js';
 import { ApiKeys } from '../auth/api-keys.js';
 import { Users } from '../auth/users.js';
-import { type Config, ConfigError, loadConfig } from '../config.js';
+import { type Config, ConfigError, loadConfig } from '../config/config.js';
 import { silentLog } from '../logging/log.js';
 import { withDatabase } from './database.js';
 import { prepareStart, welcomeText } from './first-start.js';

@@ -1,8 +1,8 @@
 import { randomBytes } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { type Config, ConfigError } from '../config.js';
-import { weaknessOf } from '../secret-strength.js';
+import { type Config, ConfigError } from '../config/config.js';
+import { weaknessOf } from '../config/secret-strength.js';
 import { withAccounts } from './accounts.js';
 import { existing, localHosts, replaceFile, writeCertificate } from './certificate-files.js';
 import { CommandError } from './command.js';

@@ -1,5 +1,5 @@
 import type { Clock } from '../clock.js';
-import type { Config } from '../config.js';
+import type { Config } from '../config/config.js';
 import type { Log } from '../logging/log.js';
 
 export type DatabaseOptions = SqliteOptions | ServerOptions;

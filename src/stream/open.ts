@@ -1,4 +1,4 @@
-import type { Config } from '../config.js';
+import type { Config } from '../config/config.js';
 import type { Database } from '../db/database.js';
 import { BodyBudget } from '../http/body-budget.js';
 import type { Route } from '../http/router.js';

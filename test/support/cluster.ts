@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { App } from '../../src/app.js';
 import { selfSigned } from '../../src/commands/self-signed.js';
-import { loadConfig } from '../../src/config.js';
+import { loadConfig } from '../../src/config/config.js';
 import { migrate } from '../../src/db/migrate.js';
 import { type Launched, launch } from './launch.js';
 import { recordedLog } from './record.js';

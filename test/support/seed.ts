@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { withAccounts } from '../../src/commands/accounts.js';
 import { selfSigned } from '../../src/commands/self-signed.js';
-import { loadConfig } from '../../src/config.js';
+import { loadConfig } from '../../src/config/config.js';
 import { freePort } from './free-port.js';
 import { recordSecret } from './record.js';
 

@@ -2,7 +2,7 @@ import { rmSync } from 'node:fs';
 import type { TestContext } from 'node:test';
 import { App } from '../../src/app.js';
 import { type AccountParts, withAccounts } from '../../src/commands/accounts.js';
-import { loadConfig } from '../../src/config.js';
+import { loadConfig } from '../../src/config/config.js';
 import type { Log } from '../../src/logging/log.js';
 import { type Answer, H2Client } from './h2-client.js';
 import { recordedLog } from './record.js';

@@ -1,10 +1,8 @@
 import { readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
+import type { LogLevel } from '../logging/log.js';
 import { EnvReader } from './env-reader.js';
-import type { LogLevel } from './logging/log.js';
-import { secretBytesMin, weaknessOf } from './secret-strength.js';
-import { conflicts, misspelled } from './setting-conflicts.js';
 import {
   bytesOf,
   folderOf,
@@ -13,7 +11,9 @@ import {
   pepperOf,
   rateOf,
   weakestMemoryKib,
-} from './setting-forms.js';
+} from './parsers.js';
+import { secretBytesMin, weaknessOf } from './secret-strength.js';
+import { conflicts, misspelled } from './setting-conflicts.js';
 
 export const dialects = ['sqlite', 'postgres', 'mariadb', 'mysql'] as const;
 

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { settingNames } from './config.js';
-import { slipsIn } from './setting-slips.js';
+import { slipsIn } from './setting-typos.js';
 
 // [what was written, what was meant]
 const slips: readonly (readonly [string, string])[] = [

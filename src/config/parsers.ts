@@ -1,5 +1,5 @@
+import type { Rate } from '../util/token-bucket.js';
 import type { EnvReader } from './env-reader.js';
-import type { Rate } from './util/token-bucket.js';
 
 // The forms of settings that are more than a number, a choice or a text.
 
