@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
-import { defaultHttpLimits } from '../src/http/limits.js';
+import { defaultHttpLimits } from '../src/http/limits/limits.js';
 import { json } from '../src/http/reply.js';
 import { route } from '../src/http/router.js';
 import { HttpServer } from '../src/http/server.js';

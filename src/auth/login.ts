@@ -1,7 +1,7 @@
 import { Failure } from '../errors.js';
+import type { Client } from '../http/client.js';
 import type { Audit } from '../logging/audit.js';
 import type { Log } from '../logging/log.js';
-import type { Client } from './client.js';
 import type { GuessOutcome } from './gate.js';
 import type { Passwords } from './passwords.js';
 import type { Rates } from './rates.js';

@@ -1,9 +1,9 @@
 import { performance } from 'node:perf_hooks';
 import type { Clock } from '../clock.js';
 import { Failure } from '../errors.js';
+import type { Client } from '../http/client.js';
 import type { Audit } from '../logging/audit.js';
 import { Bucket, type Rate } from '../util/token-bucket.js';
-import type { Client } from './client.js';
 
 /** What is counted, and what is told to whoever does it too often. */
 const messages = {

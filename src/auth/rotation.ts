@@ -1,7 +1,7 @@
 import type { Clock } from '../clock.js';
 import type { Database } from '../db/database.js';
 import { Failure } from '../errors.js';
-import type { Client } from './client.js';
+import type { Client } from '../http/client.js';
 import {
   hashOf,
   isSameHash,

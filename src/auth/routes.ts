@@ -1,12 +1,12 @@
 import type { Database } from '../db/database.js';
 import { Failure } from '../errors.js';
+import { type Client, clientOf } from '../http/client.js';
 import { empty, json, type WholeReply } from '../http/reply.js';
 import { type Route, route } from '../http/router.js';
 import type { Audit } from '../logging/audit.js';
 import type { AccessTokens } from './access-token.js';
 import { echoOf } from './anything.js';
 import type { Bearer, UserPrincipal } from './bearer.js';
-import { type Client, clientOf } from './client.js';
 import { choiceIn, fieldsIn } from './fields.js';
 import type { Login } from './login.js';
 import type { Rates } from './rates.js';

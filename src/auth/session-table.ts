@@ -1,5 +1,5 @@
 import { type Database, list, type Sql, sql } from '../db/database.js';
-import type { Client } from './client.js';
+import type { Client } from '../http/client.js';
 import type { User } from './users.js';
 import { rowId } from './users.js';
 

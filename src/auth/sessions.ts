@@ -2,9 +2,9 @@ import { randomBytes } from 'node:crypto';
 import type { Clock } from '../clock.js';
 import type { Database } from '../db/database.js';
 import { Failure } from '../errors.js';
+import type { Client } from '../http/client.js';
 import type { Audit } from '../logging/audit.js';
 import { Batcher } from '../util/batcher.js';
-import type { Client } from './client.js';
 import {
   formatRefreshToken,
   hashOf,

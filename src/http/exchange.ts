@@ -1,8 +1,8 @@
 import { randomUUID } from 'node:crypto';
 import { Failure } from '../errors.js';
-import { type BodyLimits, parseBody, readBody } from './body.js';
-import type { BodyBudget } from './body-budget.js';
-import { type LineLimits, readLines } from './body-lines.js';
+import { type BodyLimits, parseBody, readBody } from './body/body.js';
+import type { BodyBudget } from './body/body-budget.js';
+import { type LineLimits, readLines } from './body/body-lines.js';
 import { clientIp } from './client-ip.js';
 import { ipKeyOf } from './ip-key.js';
 import type { Transport } from './transport.js';

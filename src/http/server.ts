@@ -8,12 +8,12 @@ import {
 import type { AddressInfo } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import type { Log } from '../logging/log.js';
-import { AcceptLimit } from './accept-limit.js';
-import { Connections, type Layer } from './connections.js';
-import { Desk, type DeskOptions } from './desk.js';
 import { H1Transport } from './h1-transport.js';
 import { H2Transport } from './h2-transport.js';
-import { type HttpLimits, headerLinesMax } from './limits.js';
+import { AcceptLimit } from './limits/connection-limiter.js';
+import { Connections, type Layer } from './limits/connections.js';
+import { type HttpLimits, headerLinesMax } from './limits/limits.js';
+import { Desk, type DeskOptions } from './request-dispatcher.js';
 
 export interface HttpServerOptions extends DeskOptions {
   readonly key: string | Buffer;

@@ -1,5 +1,5 @@
 import { createHmac, randomBytes } from 'node:crypto';
-import type { Client } from '../auth/client.js';
+import type { Client } from '../http/client.js';
 import type { Log } from './log.js';
 import type { Repeats } from './warning-aggregator.js';
 

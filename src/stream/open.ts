@@ -1,6 +1,6 @@
 import type { Config } from '../config/config.js';
 import type { Database } from '../db/database.js';
-import { BodyBudget } from '../http/body-budget.js';
+import { BodyBudget } from '../http/body/body-budget.js';
 import type { Route } from '../http/router.js';
 import type { Log } from '../logging/log.js';
 import type { Repeats } from '../logging/warning-aggregator.js';

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { Failure } from '../errors.js';
-import { type BodyBudget, noRoom } from '../http/body-budget.js';
+import { type BodyBudget, noRoom } from '../http/body/body-budget.js';
 import type { Exchange } from '../http/exchange.js';
 import { json, type Reply } from '../http/reply.js';
 import type { Broker } from './broker.js';

@@ -1,7 +1,7 @@
 import type { IncomingHttpHeaders } from 'node:http';
 import { request } from 'node:https';
 import type { TestContext } from 'node:test';
-import { defaultHttpLimits } from '../../src/http/limits.js';
+import { defaultHttpLimits } from '../../src/http/limits/limits.js';
 import type { Route } from '../../src/http/router.js';
 import { HttpServer } from '../../src/http/server.js';
 import { Repeats } from '../../src/logging/warning-aggregator.js';

@@ -1,10 +1,10 @@
 import type { TestContext } from 'node:test';
-import type { Client } from '../../src/auth/client.js';
 import { RefreshTokens } from '../../src/auth/refresh-token.js';
 import { type Ended, Sessions } from '../../src/auth/sessions.js';
 import type { Sign } from '../../src/auth/sign.js';
 import { type Account, Users } from '../../src/auth/users.js';
 import type { Database } from '../../src/db/database.js';
+import type { Client } from '../../src/http/client.js';
 import { Audit } from '../../src/logging/audit.js';
 import type { Log, LogLevel } from '../../src/logging/log.js';
 import { databaseFor } from './embedded.js';

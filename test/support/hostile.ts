@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import type { TestContext } from 'node:test';
-import type { HttpLimits } from '../../src/http/limits.js';
+import type { HttpLimits } from '../../src/http/limits/limits.js';
 import { json, type Sink } from '../../src/http/reply.js';
 import { route } from '../../src/http/router.js';
 import { ask, startHttp } from './http-server.js';

@@ -1,7 +1,7 @@
 import { connect as connectH2 } from 'node:http2';
 import { request } from 'node:https';
 import type { TestContext } from 'node:test';
-import { defaultHttpLimits, type HttpLimits } from '../../src/http/limits.js';
+import { defaultHttpLimits, type HttpLimits } from '../../src/http/limits/limits.js';
 import type { Route } from '../../src/http/router.js';
 import { HttpServer, type HttpServerOptions } from '../../src/http/server.js';
 import { Repeats } from '../../src/logging/warning-aggregator.js';

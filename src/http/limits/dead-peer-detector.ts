@@ -1,6 +1,6 @@
 import type { Http2Session } from 'node:http2';
 import type { Socket } from 'node:net';
-import { keyOf, unacknowledged } from './unacknowledged.js';
+import { keyOf, unacknowledged } from './unacked-bytes.js';
 
 /** A connection, as far as it matters whether somebody is at its other end. */
 export interface Watched {

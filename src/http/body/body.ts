@@ -1,7 +1,7 @@
-import { Failure } from '../errors.js';
-import { Gathered } from '../util/byte-accumulator.js';
+import { Failure } from '../../errors.js';
+import { Gathered } from '../../util/byte-accumulator.js';
+import type { Transport } from '../transport.js';
 import { type BodyBudget, noRoom } from './body-budget.js';
-import type { Transport } from './transport.js';
 
 export interface BodyLimits {
   readonly bytesMax: number;

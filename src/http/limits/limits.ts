@@ -1,4 +1,4 @@
-import type { Rate } from '../util/token-bucket.js';
+import type { Rate } from '../../util/token-bucket.js';
 
 /** Header lines of a request, pseudo headers counted; beyond: the stream is reset, or 431. */
 export const headerLinesMax = 128;

@@ -1,5 +1,5 @@
-import type { Exchange } from '../http/exchange.js';
-import { ipKeyOf } from '../http/ip-key.js';
+import type { Exchange } from './exchange.js';
+import { ipKeyOf } from './ip-key.js';
 
 /** Who is asking, as far as throttling, the session list and the audit lines need to know. */
 export interface Client {

@@ -1,8 +1,8 @@
 import type { Readable } from 'node:stream';
-import { Failure } from '../errors.js';
-import { Gathered } from '../util/byte-accumulator.js';
+import { Failure } from '../../errors.js';
+import { Gathered } from '../../util/byte-accumulator.js';
+import type { Transport } from '../transport.js';
 import { parseBody } from './body.js';
-import type { Transport } from './transport.js';
 
 export interface LineLimits {
   /** Of the whole body. */

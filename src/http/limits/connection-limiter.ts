@@ -1,9 +1,9 @@
 import type { Http2SecureServer } from 'node:http2';
 import type { Socket } from 'node:net';
-import type { Clock } from '../clock.js';
-import type { Log } from '../logging/log.js';
-import { Bucket, type Rate } from '../util/token-bucket.js';
-import { ipKeyOf } from './ip-key.js';
+import type { Clock } from '../../clock.js';
+import type { Log } from '../../logging/log.js';
+import { Bucket, type Rate } from '../../util/token-bucket.js';
+import { ipKeyOf } from '../ip-key.js';
 
 export interface AcceptLimitOptions {
   readonly rate: Rate;

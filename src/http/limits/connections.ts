@@ -1,10 +1,10 @@
 import type { Http2SecureServer, Http2Session } from 'node:http2';
 import type { Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
-import type { AcceptLimit } from './accept-limit.js';
+import type { AcceptLimit } from './connection-limiter.js';
+import { LostPeers, type Watched } from './dead-peer-detector.js';
 import { idleLooks, idlePeers, type Moving } from './idle-peers.js';
-import { LostPeers, type Watched } from './lost-peers.js';
-import { keyOf } from './unacknowledged.js';
+import { keyOf } from './unacked-bytes.js';
 
 export interface ConnectionsOptions {
   /** Exchanges at once on one connection; HTTP/2 sees to it by itself. */

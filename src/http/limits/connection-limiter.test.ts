@@ -1,13 +1,13 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
-import { collectingLog } from '../../test/support/auth.js';
-import { ask, protocols, startHttp } from '../../test/support/http-server.js';
-import { RawTls } from '../../test/support/raw-tls.js';
-import { until } from '../../test/support/until.js';
-import { AcceptLimit } from './accept-limit.js';
-import { ipKeyOf } from './ip-key.js';
-import { json } from './reply.js';
-import { route } from './router.js';
+import { collectingLog } from '../../../test/support/auth.js';
+import { ask, protocols, startHttp } from '../../../test/support/http-server.js';
+import { RawTls } from '../../../test/support/raw-tls.js';
+import { until } from '../../../test/support/until.js';
+import { ipKeyOf } from '../ip-key.js';
+import { json } from '../reply.js';
+import { route } from '../router.js';
+import { AcceptLimit } from './connection-limiter.js';
 
 function limitOf({
   ipRate = { count: 3, perMs: 3000 } as { count: number; perMs: number } | null,

@@ -2,8 +2,8 @@ import assert from 'node:assert/strict';
 import { EventEmitter } from 'node:events';
 import type { Http2SecureServer } from 'node:http2';
 import { type TestContext, test } from 'node:test';
-import { silentLog } from '../logging/log.js';
-import { AcceptLimit } from './accept-limit.js';
+import { silentLog } from '../../logging/log.js';
+import { AcceptLimit } from './connection-limiter.js';
 import { Connections } from './connections.js';
 
 /** A TCP connection that closes when the test says so, whatever is done to it. */

@@ -1,4 +1,4 @@
-import { Failure } from '../errors.js';
+import { Failure } from '../../errors.js';
 
 interface BudgetOptions {
   /** What bodies from one place may take of it; undefined: all. */

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { PassThrough, Readable } from 'node:stream';
 import { test } from 'node:test';
-import type { Failure } from '../errors.js';
+import type { Failure } from '../../errors.js';
 import { type LineLimits, readLines } from './body-lines.js';
 
 const limits = { bytesMax: 1000, lineBytesMax: 20, depthMax: 3, deadlineMs: 60_000 };
