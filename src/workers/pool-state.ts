@@ -1,6 +1,6 @@
-import type { Crew } from './crew.js';
 import type { Job } from './job.js';
 import type { LaneQueue } from './lane.js';
+import type { Crew } from './worker-supervisor.js';
 
 export interface LaneState {
   readonly queued: number;

@@ -1,11 +1,11 @@
 import { Failure } from '../errors.js';
 import type { Log } from '../logging/log.js';
-import { Crew } from './crew.js';
 import type { Job } from './job.js';
 import { type Lane, LaneQueue } from './lane.js';
 import { type PoolState, stateOf } from './pool-state.js';
 import type { PoolThread } from './pool-thread.js';
 import type { Answer, JobTable } from './thread.js';
+import { Crew } from './worker-supervisor.js';
 
 export interface PoolOptions<Jobs extends JobTable> {
   /** The module of the threads, without its ending; it calls `serve`. See `startThread`. */
