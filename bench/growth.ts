@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { loadSqlite } from '../src/db/sqlite-load.js';
+import { loadSqlite } from '../src/db/sqlite/load.js';
 import { delayFigure, type Figure, figure } from './figure.js';
 import { type Prepared, prepare, type Settings, settingsFor, startHerald } from './herald.js';
 import { Load } from './load/load.js';

@@ -2,7 +2,7 @@ import { spawnSync } from 'node:child_process';
 import { createHmac, randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import { formatRefreshToken, hashOf, RefreshTokens } from '../src/auth/refresh-token.js';
-import { SqliteGuest } from '../src/commands/sqlite-guest.js';
+import { SqliteGuest } from '../src/commands/cli-sqlite-database.js';
 import { type Database, sql, tuples, type Value } from '../src/db/database.js';
 import type { Build } from './build.js';
 import type { StreamRequest } from './load/crowd.js';

@@ -1,5 +1,5 @@
 import type { ServerOptions } from '../src/db/options.js';
-import { PostgresDatabase } from '../src/db/postgres.js';
+import { PostgresDatabase } from '../src/db/postgres/postgres.js';
 import { findServer } from '../test/support/servers.js';
 import { delayFigure, type Figure, figure } from './figure.js';
 import { fill, runCommand, type Settings, settingsFor, startHerald } from './herald.js';

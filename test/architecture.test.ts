@@ -13,13 +13,13 @@ const floors = [['ground'], ['http', 'db', 'workers'], ['auth', 'stream'], ['app
 const homes: Readonly<Record<string, readonly string[]>> = {
   argon2: ['auth/jobs.ts'],
   jsonwebtoken: ['auth/access-token.ts', 'auth/jobs.ts'],
-  mariadb: ['db/mariadb.ts'],
+  mariadb: ['db/mariadb/mariadb.ts'],
   pino: ['log.ts'],
   'pino-pretty': ['log.ts'],
   'prom-client': ['metrics.ts'],
-  postgres: ['db/postgres-client.ts'],
-  '@photostructure/sqlite': ['db/sqlite-load.ts'],
-  'node:sqlite': ['db/sqlite-load.ts'],
+  postgres: ['db/postgres/client.ts'],
+  '@photostructure/sqlite': ['db/sqlite/load.ts'],
+  'node:sqlite': ['db/sqlite/load.ts'],
 };
 
 interface SourceFile {

@@ -54,11 +54,11 @@ test('a call belongs to its file, its package or its module of Node', () => {
 
 test('what is native belongs to the JavaScript that called it, however deep', () => {
   const frame = (functionName: string, url = '') => ({ functionName, url, lineNumber: 0 });
-  const caller = partOf(frame('read', `${home}dist/db/sqlite.js`), betweenCalls);
+  const caller = partOf(frame('read', `${home}dist/db/sqlite/sqlite.js`), betweenCalls);
 
   const outer = partOf(frame('all'), caller);
 
-  assert.equal(outer.name, 'native, by dist/db/sqlite.js');
+  assert.equal(outer.name, 'native, by dist/db/sqlite/sqlite.js');
   assert.deepEqual(partOf(frame('step'), outer), outer);
 });
 

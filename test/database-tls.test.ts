@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { isDeepStrictEqual } from 'node:util';
 import { selfSigned } from '../src/commands/self-signed.js';
 import { type Database, sql } from '../src/db/database.js';
-import { migrate } from '../src/db/migrate.js';
+import { migrate } from '../src/db/migrations/migrate.js';
 import { openDatabase } from '../src/db/open.js';
 import { Failure } from '../src/errors.js';
 import { ownServer } from './support/own-server.js';

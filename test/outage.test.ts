@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { migrate } from '../src/db/migrate.js';
+import { migrate } from '../src/db/migrations/migrate.js';
 import { collectingLog } from './support/auth.js';
 import { Page } from './support/event-source.js';
 import { Relay } from './support/relay.js';

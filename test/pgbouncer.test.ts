@@ -8,7 +8,7 @@ import { after, before, describe, test } from 'node:test';
 import { withAccounts } from '../src/commands/accounts.js';
 import { loadConfig } from '../src/config/config.js';
 import { sql } from '../src/db/database.js';
-import { migrate } from '../src/db/migrate.js';
+import { migrate } from '../src/db/migrations/migrate.js';
 import { openDatabase } from '../src/db/open.js';
 import type { ServerOptions } from '../src/db/options.js';
 import { clusterOn } from './support/cluster.js';

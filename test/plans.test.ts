@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import type { TestContext } from 'node:test';
 import { ApiKeys } from '../src/auth/api-keys.js';
 import { type Database, sql } from '../src/db/database.js';
-import { tables } from '../src/db/migration-list.js';
+import { tables } from '../src/db/migrations/list.js';
 import { silentLog } from '../src/logging/log.js';
 import { EventLog } from '../src/stream/event-log.js';
 import { Neighbours } from '../src/stream/neighbours.js';

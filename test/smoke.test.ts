@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
-import { migrate } from '../src/db/migrate.js';
+import { migrate } from '../src/db/migrations/migrate.js';
 import { type Env, passwordOf } from './support/seed.js';
 import { ServerProcess } from './support/server-process.js';
 import { findServer, type TestServer } from './support/servers.js';

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { after, describe, type TestContext, test } from 'node:test';
 import { loadConfig } from '../src/config/config.js';
 import { type Listening, sql, type WakeUps } from '../src/db/database.js';
-import { migrate } from '../src/db/migrate.js';
+import { migrate } from '../src/db/migrations/migrate.js';
 import { openDatabase } from '../src/db/open.js';
 import type { ServerOptions } from '../src/db/options.js';
 import { silentLog } from '../src/logging/log.js';

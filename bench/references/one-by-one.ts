@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { loadSqlite } from '../../src/db/sqlite-load.js';
+import { loadSqlite } from '../../src/db/sqlite/load.js';
 import { answerWith } from '../process/answers.js';
 
 /**

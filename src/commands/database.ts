@@ -1,10 +1,10 @@
 import type { Config } from '../config/config.js';
 import type { Database } from '../db/database.js';
-import { migrate, status } from '../db/migrate.js';
+import { migrate, status } from '../db/migrations/migrate.js';
 import { openDatabase } from '../db/open.js';
 import { type DatabaseOptions, databaseOptions } from '../db/options.js';
 import type { Log } from '../logging/log.js';
-import { SqliteGuest } from './sqlite-guest.js';
+import { SqliteGuest } from './cli-sqlite-database.js';
 
 /**
  * Does some work on users, sessions or API keys and closes the database again. The server may be

@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { runSource, tempFolder } from '../../test/support/process.js';
-import { SqliteDatabase } from '../db/sqlite.js';
+import { SqliteDatabase } from '../db/sqlite/sqlite.js';
 import { silentLog } from '../logging/log.js';
 
 const weak = { ARGON2_ALLOW_WEAK: 'true', ARGON2_MEMORY_KIB: '7168', ARGON2_TIME: '1' };

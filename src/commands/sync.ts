@@ -1,4 +1,4 @@
-import { migrate, reset, status } from '../db/migrate.js';
+import { migrate, reset, status } from '../db/migrations/migrate.js';
 import type { DatabaseOptions } from '../db/options.js';
 import { databaseOptions } from '../db/options.js';
 import { silentLog } from '../logging/log.js';

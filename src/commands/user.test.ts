@@ -11,7 +11,7 @@ import {
   tempFolder,
 } from '../../test/support/process.js';
 import { hasTerminals, onTerminal } from '../../test/support/terminal.js';
-import { SqliteDatabase } from '../db/sqlite.js';
+import { SqliteDatabase } from '../db/sqlite/sqlite.js';
 import { silentLog } from '../logging/log.js';
 
 const env = { ARGON2_ALLOW_WEAK: 'true', ARGON2_MEMORY_KIB: '7168', ARGON2_TIME: '1' };

@@ -1,5 +1,5 @@
 import type { Database } from './database.js';
-import { requireSchema } from './migrate.js';
+import { requireSchema } from './migrations/migrate.js';
 import type { DatabaseOptions } from './options.js';
 
 /**
@@ -11,7 +11,7 @@ import type { DatabaseOptions } from './options.js';
  */
 export async function openDatabase(options: DatabaseOptions): Promise<Database> {
   if (options.dialect === 'sqlite') {
-    const { SqliteDatabase } = await import('./sqlite.js');
+    const { SqliteDatabase } = await import('./sqlite/sqlite.js');
     return SqliteDatabase.open(options);
   }
   const db = await openServer(options);
@@ -28,9 +28,9 @@ async function openServer(
   options: Exclude<DatabaseOptions, { dialect: 'sqlite' }>,
 ): Promise<Database> {
   if (options.dialect === 'postgres') {
-    const { PostgresDatabase } = await import('./postgres.js');
+    const { PostgresDatabase } = await import('./postgres/postgres.js');
     return PostgresDatabase.open(options);
   }
-  const { MariadbDatabase } = await import('./mariadb.js');
+  const { MariadbDatabase } = await import('./mariadb/mariadb.js');
   return MariadbDatabase.open(options);
 }

@@ -5,7 +5,7 @@ import type { TestContext } from 'node:test';
 import { App } from '../../src/app.js';
 import { selfSigned } from '../../src/commands/self-signed.js';
 import { loadConfig } from '../../src/config/config.js';
-import { migrate } from '../../src/db/migrate.js';
+import { migrate } from '../../src/db/migrations/migrate.js';
 import { type Launched, launch } from './launch.js';
 import { recordedLog } from './record.js';
 import { findServer, type TestServer } from './servers.js';

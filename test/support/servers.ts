@@ -1,8 +1,8 @@
 import { connect, createServer, Socket } from 'node:net';
 import type { Dialect, Sql } from '../../src/db/database.js';
-import { connectMariadb } from '../../src/db/mariadb.js';
+import { connectMariadb } from '../../src/db/mariadb/mariadb.js';
 import type { ServerOptions } from '../../src/db/options.js';
-import { connectPostgres } from '../../src/db/postgres-client.js';
+import { connectPostgres } from '../../src/db/postgres/client.js';
 import { recordedLog } from './record.js';
 
 export type ServerDialect = Exclude<Dialect, 'sqlite'>;

@@ -1,4 +1,4 @@
-import type { Migration } from '../migration.js';
+import type { Migration } from './migration.js';
 
 const ascii = 'character set ascii collate ascii_bin';
 const tableOptions = 'engine = InnoDB default character set utf8mb4 collate utf8mb4_bin';

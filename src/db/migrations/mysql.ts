@@ -1,5 +1,5 @@
-import type { Migration } from '../migration.js';
 import { mariadbMigrations } from './mariadb.js';
+import type { Migration } from './migration.js';
 
 /**
  * So far word for word as on MariaDB. What is not, such as `create index if not exists`, which MySQL

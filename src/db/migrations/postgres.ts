@@ -1,4 +1,4 @@
-import type { Migration } from '../migration.js';
+import type { Migration } from './migration.js';
 
 /** `varchar` where others have `char`, which PostgreSQL would hand back filled up with blanks. */
 export const postgresMigrations: readonly Migration[] = [

@@ -1,4 +1,4 @@
-import type { Migration } from '../migration.js';
+import type { Migration } from './migration.js';
 
 /**
  * `strict` makes the engine check types as servers do; lengths are noted, not checked. Ids of users

@@ -1,10 +1,10 @@
 import { MessageChannel, type MessagePort, type Worker } from 'node:worker_threads';
-import type { Log } from '../logging/log.js';
-import { startThread } from '../util/start-thread.js';
-import type { Value } from './database.js';
-import { unavailable } from './failures.js';
-import { sqliteError } from './sqlite-errors.js';
-import type { Order, Report, Step } from './sqlite-messages.js';
+import type { Log } from '../../logging/log.js';
+import { startThread } from '../../util/start-thread.js';
+import type { Value } from '../database.js';
+import { unavailable } from '../failures.js';
+import { sqliteError } from './errors.js';
+import type { Order, Report, Step } from './messages.js';
 
 interface Pending {
   readonly text: string;
@@ -64,7 +64,7 @@ export class WriterThread {
   /** Rejects when the file cannot be opened for writing. */
   static async start(path: string, log: Log): Promise<WriterThread> {
     const { port1, port2 } = new MessageChannel();
-    const worker = startThread(new URL('./sqlite-writer', import.meta.url), {
+    const worker = startThread(new URL('./writer', import.meta.url), {
       workerData: { path, port: port2 },
       transferList: [port2],
     });

@@ -1,6 +1,6 @@
 import postgres from 'postgres';
-import type { ServerOptions } from './options.js';
-import { tlsOf } from './tls.js';
+import type { ServerOptions } from '../options.js';
+import { tlsOf } from '../tls.js';
 
 export type PostgresClient = postgres.Sql<{ bigint: number; numeric: number }>;
 export type PostgresParameter = postgres.SerializableParameter;

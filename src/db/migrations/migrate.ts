@@ -1,6 +1,8 @@
-import type { Database } from './database.js';
+import type { Database } from '../database.js';
+import { type DatabaseOptions, databaseName } from '../options.js';
+import type { Session } from '../transaction.js';
+import { migrationsOf } from './list.js';
 import type { Migration } from './migration.js';
-import { migrationsOf } from './migration-list.js';
 import {
   applyPending,
   dropTables,
@@ -8,10 +10,8 @@ import {
   type MigrationOutcome,
   type SchemaStatus,
   statusOf,
-} from './migration-run.js';
-import type { MigrationTarget, Purpose } from './migration-target.js';
-import { type DatabaseOptions, databaseName } from './options.js';
-import type { Session } from './transaction.js';
+} from './run.js';
+import type { MigrationTarget, Purpose } from './target.js';
 
 interface MigrateOptions {
   /** For tests; by default those of the dialect. */
@@ -101,14 +101,14 @@ async function openTarget(
   purpose: Purpose,
 ): Promise<MigrationTarget | undefined> {
   if (options.dialect === 'sqlite') {
-    const { openSqliteTarget } = await import('./migrate-sqlite.js');
+    const { openSqliteTarget } = await import('../sqlite/migrator.js');
     return openSqliteTarget(options, purpose);
   }
   if (options.dialect === 'postgres') {
-    const { openPostgresTarget } = await import('./migrate-postgres.js');
+    const { openPostgresTarget } = await import('../postgres/migrator.js');
     return openPostgresTarget(options, purpose);
   }
-  const { openMariadbTarget } = await import('./migrate-mariadb.js');
+  const { openMariadbTarget } = await import('../mariadb/migrator.js');
   return openMariadbTarget(options, purpose);
 }
 

@@ -1,8 +1,8 @@
-import type { Clock } from '../clock.js';
-import { type Dialect, type Sql, sql } from './database.js';
+import type { Clock } from '../../clock.js';
+import { type Dialect, type Sql, sql } from '../database.js';
+import type { Session } from '../transaction.js';
+import { tables } from './list.js';
 import { checksumOf, type Migration } from './migration.js';
-import { tables } from './migration-list.js';
-import type { Session } from './transaction.js';
 
 export interface Step {
   readonly version: number;

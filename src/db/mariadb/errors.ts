@@ -1,8 +1,8 @@
-import { Failure } from '../errors.js';
-import { UniqueViolation } from './database.js';
-import { statementError, unavailable } from './failures.js';
-import type { ServerOptions } from './options.js';
-import { Conflict } from './transaction.js';
+import { Failure } from '../../errors.js';
+import { UniqueViolation } from '../database.js';
+import { statementError, unavailable } from '../failures.js';
+import type { ServerOptions } from '../options.js';
+import { Conflict } from '../transaction.js';
 
 // By number: the package names them after MariaDB's list, so MySQL's own get wrong names.
 const keyIsTaken = 1062;

@@ -1,9 +1,9 @@
 import { type Database, render, type Sql } from '../db/database.js';
 import { closedError } from '../db/failures.js';
-import { sqliteError } from '../db/sqlite-errors.js';
-import { openWriter, prepareFile } from '../db/sqlite-file.js';
-import { loadSqlite, type SqliteConnection } from '../db/sqlite-load.js';
-import { partsOf } from '../db/sqlite-messages.js';
+import { sqliteError } from '../db/sqlite/errors.js';
+import { openWriter, prepareFile } from '../db/sqlite/file.js';
+import { loadSqlite, type SqliteConnection } from '../db/sqlite/load.js';
+import { partsOf } from '../db/sqlite/messages.js';
 import { Transaction } from '../db/transaction.js';
 
 const mark = (): string => '?';

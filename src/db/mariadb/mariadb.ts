@@ -5,15 +5,15 @@ import {
   type Pool,
   type PoolConnection,
 } from 'mariadb';
-import { Admission } from './admission.js';
-import { type Database, render, type Sql } from './database.js';
-import { withDeadline } from './deadline.js';
-import { unavailable } from './failures.js';
-import { mariadbError, mariadbOpenError } from './mariadb-errors.js';
-import { mendMariadbHandshake } from './mariadb-handshake.js';
-import type { ServerOptions } from './options.js';
-import { tlsOf } from './tls.js';
-import { retried, type Session, Transaction } from './transaction.js';
+import { Admission } from '../concurrency-limiter.js';
+import { type Database, render, type Sql } from '../database.js';
+import { withDeadline } from '../deadline.js';
+import { unavailable } from '../failures.js';
+import type { ServerOptions } from '../options.js';
+import { tlsOf } from '../tls.js';
+import { retried, type Session, Transaction } from '../transaction.js';
+import { mariadbError, mariadbOpenError } from './errors.js';
+import { mendMariadbHandshake } from './handshake.js';
 
 /** What we use of a connection, and of a pool. */
 export interface MariadbConnection {

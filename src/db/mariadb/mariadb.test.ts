@@ -1,13 +1,13 @@
 import assert from 'node:assert/strict';
 import { after, describe, test } from 'node:test';
-import { describeDatabase } from '../../test/support/database-contract.js';
-import { findServer, openProxy } from '../../test/support/servers.js';
-import { until } from '../../test/support/until.js';
-import { sql } from './database.js';
+import { describeDatabase } from '../../../test/support/database-contract.js';
+import { findServer, openProxy } from '../../../test/support/servers.js';
+import { until } from '../../../test/support/until.js';
+import { sql } from '../database.js';
+import { migrate } from '../migrations/migrate.js';
+import { openDatabase } from '../open.js';
+import type { ServerOptions } from '../options.js';
 import { MariadbDatabase } from './mariadb.js';
-import { migrate } from './migrate.js';
-import { openDatabase } from './open.js';
-import type { ServerOptions } from './options.js';
 
 const unavailable = { name: 'service_unavailable', status: 503 };
 

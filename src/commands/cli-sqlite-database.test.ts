@@ -3,9 +3,9 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { tempFolder } from '../../test/support/process.js';
 import { sql, UniqueViolation } from '../db/database.js';
-import { SqliteDatabase } from '../db/sqlite.js';
+import { SqliteDatabase } from '../db/sqlite/sqlite.js';
 import { silentLog } from '../logging/log.js';
-import { SqliteGuest } from './sqlite-guest.js';
+import { SqliteGuest } from './cli-sqlite-database.js';
 
 /** A server's database with a table `notes`, and a guest in the same file. */
 async function openBoth(t: TestContext): Promise<{ server: SqliteDatabase; guest: SqliteGuest }> {

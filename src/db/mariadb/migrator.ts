@@ -1,10 +1,10 @@
 import { createHash } from 'node:crypto';
-import { sql } from './database.js';
+import { sql } from '../database.js';
+import type { MigrationTarget, Purpose } from '../migrations/target.js';
+import type { ServerOptions } from '../options.js';
+import type { Session } from '../transaction.js';
+import { mariadbOpenError, nativeOf, noSuchDatabase } from './errors.js';
 import { connectMariadb, executeOn, type MariadbConnection, queryOn } from './mariadb.js';
-import { mariadbOpenError, nativeOf, noSuchDatabase } from './mariadb-errors.js';
-import type { MigrationTarget, Purpose } from './migration-target.js';
-import type { ServerOptions } from './options.js';
-import type { Session } from './transaction.js';
 
 const lockWaitSeconds = 30;
 

@@ -1,6 +1,6 @@
-import { UniqueViolation } from './database.js';
-import { statementError, unavailable } from './failures.js';
-import type { SqliteErrorParts } from './sqlite-messages.js';
+import { UniqueViolation } from '../database.js';
+import { statementError, unavailable } from '../failures.js';
+import type { SqliteErrorParts } from './messages.js';
 
 const keyIsTaken = new Set([2067, 1555, 2579]); // UNIQUE, PRIMARY KEY, ROWID.
 

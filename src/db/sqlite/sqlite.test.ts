@@ -15,14 +15,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { after, describe, test } from 'node:test';
-import { describeDatabase } from '../../test/support/database-contract.js';
-import { until } from '../../test/support/until.js';
-import { silentLog } from '../logging/log.js';
-import { type Database, sql, tuples, UniqueViolation } from './database.js';
-import { openDatabase } from './open.js';
+import { describeDatabase } from '../../../test/support/database-contract.js';
+import { until } from '../../../test/support/until.js';
+import { silentLog } from '../../logging/log.js';
+import { type Database, sql, tuples, UniqueViolation } from '../database.js';
+import { openDatabase } from '../open.js';
+import { loadSqlite } from './load.js';
 import { SqliteDatabase } from './sqlite.js';
-import { loadSqlite } from './sqlite-load.js';
-import { WriterThread } from './sqlite-thread.js';
+import { WriterThread } from './thread.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'herald-'));
 after(() => rmSync(folder, { recursive: true, force: true }));
@@ -483,9 +483,9 @@ describe('a batch of the embedded database', () => {
 function startChild(file: string, script: string) {
   const at = (path: string) => JSON.stringify(new URL(path, import.meta.url).href);
   const code = `
-    import { openDatabase } from ${at('./open.ts')};
-    import { sql } from ${at('./database.ts')};
-    import { silentLog } from ${at('../logging/log.ts')};
+    import { openDatabase } from ${at('../open.ts')};
+    import { sql } from ${at('../database.ts')};
+    import { silentLog } from ${at('../../logging/log.ts')};
     const options = { dialect: 'sqlite', file: ${JSON.stringify(file)}, lockMs: 0, log: silentLog };
     const say = (line) => process.stdout.write(line + '\\n');
     ${script}`;

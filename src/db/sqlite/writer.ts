@@ -1,7 +1,7 @@
 import { type MessagePort, receiveMessageOnPort, workerData } from 'node:worker_threads';
-import { endsTransaction } from './sqlite-errors.js';
-import { openWriter, Statements } from './sqlite-file.js';
-import { loadSqlite, type SqliteConnection } from './sqlite-load.js';
+import { endsTransaction } from './errors.js';
+import { openWriter, Statements } from './file.js';
+import { loadSqlite, type SqliteConnection } from './load.js';
 import {
   type Answer,
   type Order,
@@ -9,7 +9,7 @@ import {
   type Report,
   type SqliteErrorParts,
   type Step,
-} from './sqlite-messages.js';
+} from './messages.js';
 
 type Execute = Extract<Order, { kind: 'execute' }>;
 type Batch = Extract<Order, { kind: 'batch' }>;

@@ -2,15 +2,15 @@ import assert from 'node:assert/strict';
 import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { tempFolder } from '../../test/support/process.js';
-import { FileLock, prepareFile } from './sqlite-file.js';
-import { loadSqlite } from './sqlite-load.js';
+import { tempFolder } from '../../../test/support/process.js';
+import { FileLock, prepareFile } from './file.js';
+import { loadSqlite } from './load.js';
 
 test('what is made for a database is for its owner only', (t) => {
   const path = prepareFile(join(tempFolder(t), 'data', 'herald.db'));
 
   for (const [name, mode] of [
-    [join(path, '..'), 0o700],
+    [join(path, '../..'), 0o700],
     [path, 0o600],
     [`${path}.lock`, 0o600],
   ] as const) {

@@ -1,9 +1,9 @@
-import type { Dialect } from './database.js';
+import type { Dialect } from '../database.js';
+import { mariadbMigrations } from './mariadb.js';
 import type { Migration } from './migration.js';
-import { mariadbMigrations } from './migrations/mariadb.js';
-import { mysqlMigrations } from './migrations/mysql.js';
-import { postgresMigrations } from './migrations/postgres.js';
-import { sqliteMigrations } from './migrations/sqlite.js';
+import { mysqlMigrations } from './mysql.js';
+import { postgresMigrations } from './postgres.js';
+import { sqliteMigrations } from './sqlite.js';
 
 export const migrationsOf: Readonly<Record<Dialect, readonly Migration[]>> = {
   sqlite: sqliteMigrations,

@@ -1,4 +1,4 @@
-import type { Session } from './transaction.js';
+import type { Session } from '../transaction.js';
 
 /** A database that is to be migrated or looked at, over a connection of its own. */
 export interface MigrationTarget {

@@ -1,18 +1,18 @@
-import { Admission } from './admission.js';
-import { type Database, render, type Sql, type WakeUps } from './database.js';
-import { withDeadline } from './deadline.js';
-import { unavailable } from './failures.js';
-import type { ServerOptions } from './options.js';
+import { Admission } from '../concurrency-limiter.js';
+import { type Database, render, type Sql, type WakeUps } from '../database.js';
+import { withDeadline } from '../deadline.js';
+import { unavailable } from '../failures.js';
+import type { ServerOptions } from '../options.js';
+import { retried, type Session, Transaction } from '../transaction.js';
 import {
   isServerError,
   type PendingQuery,
   type PostgresClient,
   PostgresClients,
   type PostgresParameter,
-} from './postgres-client.js';
-import { isConnectionLost, postgresError, postgresOpenError } from './postgres-errors.js';
-import { PostgresWakeUps } from './postgres-wake-ups.js';
-import { retried, type Session, Transaction } from './transaction.js';
+} from './client.js';
+import { isConnectionLost, postgresError, postgresOpenError } from './errors.js';
+import { PostgresWakeUps } from './notifier.js';
 
 interface Answer {
   readonly rows: object[];

@@ -1,4 +1,4 @@
-import type { Value } from './database.js';
+import type { Value } from '../database.js';
 
 /** What the writer thread is asked. Several travel in one message. */
 export type Order =

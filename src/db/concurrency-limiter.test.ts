@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Admission } from './admission.js';
+import { Admission } from './concurrency-limiter.js';
 
 /** Work that ends when it is told to. */
 function held() {

@@ -2,8 +2,8 @@ import { closeSync, existsSync, mkdirSync, openSync, realpathSync } from 'node:f
 import { hostname } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
-import type { Clock } from '../clock.js';
-import type { SqliteConnection, SqliteDriver, SqliteStatement } from './sqlite-load.js';
+import type { Clock } from '../../clock.js';
+import type { SqliteConnection, SqliteDriver, SqliteStatement } from './load.js';
 
 const busyMs = 5000; // The engine's own default is 0.
 

@@ -3,15 +3,15 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
-import { asIs, findServer } from '../../test/support/servers.js';
-import { silentLog } from '../logging/log.js';
-import { type Dialect, sql, tuples } from './database.js';
-import { MariadbDatabase } from './mariadb.js';
+import { asIs, findServer } from '../../../test/support/servers.js';
+import { silentLog } from '../../logging/log.js';
+import { type Dialect, sql, tuples } from '../database.js';
+import { MariadbDatabase } from '../mariadb/mariadb.js';
+import { openDatabase } from '../open.js';
+import { type DatabaseOptions, databaseName } from '../options.js';
+import { migrationsOf, tables } from './list.js';
 import { migrate, reset, schemaState, status } from './migrate.js';
 import type { Migration } from './migration.js';
-import { migrationsOf, tables } from './migration-list.js';
-import { openDatabase } from './open.js';
-import { type DatabaseOptions, databaseName } from './options.js';
 
 interface Place {
   /** Of a database that is not there yet. */

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { isConnectionLost, postgresError } from './postgres-errors.js';
+import { isConnectionLost, postgresError } from './errors.js';
 
 const withCode = (code: string): Error => Object.assign(new Error('said so'), { code });
 

@@ -1,9 +1,9 @@
-import { Failure } from '../errors.js';
-import { UniqueViolation } from './database.js';
-import { statementError, unavailable } from './failures.js';
-import type { ServerOptions } from './options.js';
-import { isServerError } from './postgres-client.js';
-import { Conflict } from './transaction.js';
+import { Failure } from '../../errors.js';
+import { UniqueViolation } from '../database.js';
+import { statementError, unavailable } from '../failures.js';
+import type { ServerOptions } from '../options.js';
+import { Conflict } from '../transaction.js';
+import { isServerError } from './client.js';
 
 /**
  * By SQLSTATE, or the class it begins with: connection lost, login refused, out of resources,

@@ -1,14 +1,14 @@
-import { type Database, render, type Sql } from './database.js';
-import { withDeadline } from './deadline.js';
-import { closedError, statementError, unavailable } from './failures.js';
-import { migrateConnection } from './migrate-sqlite.js';
-import type { SqliteOptions } from './options.js';
-import { sqliteError } from './sqlite-errors.js';
-import { FileLock, openReader, openWriter, prepareFile, Statements } from './sqlite-file.js';
-import { loadSqlite, type SqliteConnection } from './sqlite-load.js';
-import { partsOf } from './sqlite-messages.js';
-import { WriterThread } from './sqlite-thread.js';
-import { Transaction } from './transaction.js';
+import { type Database, render, type Sql } from '../database.js';
+import { withDeadline } from '../deadline.js';
+import { closedError, statementError, unavailable } from '../failures.js';
+import type { SqliteOptions } from '../options.js';
+import { Transaction } from '../transaction.js';
+import { sqliteError } from './errors.js';
+import { FileLock, openReader, openWriter, prepareFile, Statements } from './file.js';
+import { loadSqlite, type SqliteConnection } from './load.js';
+import { partsOf } from './messages.js';
+import { migrateConnection } from './migrator.js';
+import { WriterThread } from './thread.js';
 
 interface SqliteParts {
   readonly reader: SqliteConnection;

@@ -1,9 +1,9 @@
-import { render, type Sql } from './database.js';
-import type { MigrationTarget, Purpose } from './migration-target.js';
-import type { ServerOptions } from './options.js';
-import { connectPostgres, type PostgresClient } from './postgres-client.js';
-import { codeOf, postgresError, postgresOpenError } from './postgres-errors.js';
-import type { Session } from './transaction.js';
+import { render, type Sql } from '../database.js';
+import type { MigrationTarget, Purpose } from '../migrations/target.js';
+import type { ServerOptions } from '../options.js';
+import type { Session } from '../transaction.js';
+import { connectPostgres, type PostgresClient } from './client.js';
+import { codeOf, postgresError, postgresOpenError } from './errors.js';
 
 const noSuchDatabase = '3D000';
 const databaseExists = '42P04';

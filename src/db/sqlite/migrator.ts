@@ -1,15 +1,15 @@
 import { existsSync } from 'node:fs';
-import type { Clock } from '../clock.js';
-import { render, type Sql } from './database.js';
-import { statementError } from './failures.js';
-import type { Migration } from './migration.js';
-import { migrationsOf } from './migration-list.js';
-import { applyPending, type MigrationOutcome } from './migration-run.js';
-import type { MigrationTarget, Purpose } from './migration-target.js';
-import type { SqliteOptions } from './options.js';
-import { FileLock, openReader, openWriter, prepareFile } from './sqlite-file.js';
-import { loadSqlite, type SqliteConnection } from './sqlite-load.js';
-import type { Session } from './transaction.js';
+import type { Clock } from '../../clock.js';
+import { render, type Sql } from '../database.js';
+import { statementError } from '../failures.js';
+import { migrationsOf } from '../migrations/list.js';
+import type { Migration } from '../migrations/migration.js';
+import { applyPending, type MigrationOutcome } from '../migrations/run.js';
+import type { MigrationTarget, Purpose } from '../migrations/target.js';
+import type { SqliteOptions } from '../options.js';
+import type { Session } from '../transaction.js';
+import { FileLock, openReader, openWriter, prepareFile } from './file.js';
+import { loadSqlite, type SqliteConnection } from './load.js';
 
 const mark = (): string => '?';
 

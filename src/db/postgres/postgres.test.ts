@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict';
 import { after, describe, test } from 'node:test';
-import { describeDatabase } from '../../test/support/database-contract.js';
-import { asIs, findServer, openProxy } from '../../test/support/servers.js';
-import { until } from '../../test/support/until.js';
-import { list, sql } from './database.js';
-import { migrate } from './migrate.js';
-import { openDatabase } from './open.js';
-import type { ServerOptions } from './options.js';
+import { describeDatabase } from '../../../test/support/database-contract.js';
+import { asIs, findServer, openProxy } from '../../../test/support/servers.js';
+import { until } from '../../../test/support/until.js';
+import { list, sql } from '../database.js';
+import { migrate } from '../migrations/migrate.js';
+import { openDatabase } from '../open.js';
+import type { ServerOptions } from '../options.js';
 import { PostgresDatabase } from './postgres.js';
 
 const server = await findServer('postgres');

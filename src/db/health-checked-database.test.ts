@@ -6,7 +6,7 @@ import { Failure } from '../errors.js';
 import { probeWrite } from '../stream/write-probe.js';
 import { sql } from './database.js';
 import { unavailable } from './failures.js';
-import { WatchedDatabase } from './watched-database.js';
+import { WatchedDatabase } from './health-checked-database.js';
 
 const test = await testOnDialects('a database that is watched');
 

@@ -1,9 +1,9 @@
 import { randomBytes } from 'node:crypto';
-import { type Database, type Listening, sql, type WakeUps } from './database.js';
-import { withDeadline } from './deadline.js';
-import { unavailable } from './failures.js';
-import type { ServerOptions } from './options.js';
-import { connectPostgres, type PostgresClient } from './postgres-client.js';
+import { type Database, type Listening, sql, type WakeUps } from '../database.js';
+import { withDeadline } from '../deadline.js';
+import { unavailable } from '../failures.js';
+import type { ServerOptions } from '../options.js';
+import { connectPostgres, type PostgresClient } from './client.js';
 
 /** PostgreSQL keeps channels of different databases apart. */
 const channel = 'herald';
