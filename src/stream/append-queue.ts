@@ -1,5 +1,5 @@
 import { Failure } from '../errors.js';
-import { addressesPerRequestMax } from './event.js';
+import { addressesPerRequestMax } from '../events/publish-request.js';
 import type { AppendOutcome, AppendRequest, LoggableEvent, LogStore } from './log-store.js';
 
 export interface AppendQueueOptions {

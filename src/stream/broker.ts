@@ -1,6 +1,6 @@
-import type { NewEvent } from './event.js';
+import { encodeFrame } from '../events/frame.js';
+import type { NewEvent } from '../events/publish-request.js';
 import type { Appended, EventLog } from './event-log.js';
-import { encodeFrame } from './frame.js';
 import type { AppendRequest } from './log-store.js';
 import type { Registry } from './registry.js';
 

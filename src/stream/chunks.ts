@@ -1,4 +1,4 @@
-import type { Frame } from './frame.js';
+import type { Frame } from '../events/frame.js';
 
 interface Chunk {
   readonly frames: readonly Frame[];

@@ -1,8 +1,8 @@
 import { Failure } from '../errors.js';
+import type { Audience } from '../events/audience.js';
+import { controlFrame, type Frame, heartbeat, retryBytes } from '../events/frame.js';
 import type { Sink } from '../http/reply.js';
-import type { Audience } from './audience.js';
 import type { Page } from './event-log.js';
-import { controlFrame, type Frame, heartbeat, retryBytes } from './frame.js';
 import type { Start } from './log-starts.js';
 import type { Outbox } from './outbox.js';
 

@@ -1,12 +1,12 @@
 import { Failure } from '../errors.js';
+import type { Audience } from '../events/audience.js';
+import { formatPosition } from '../events/event-id.js';
+import { encodeFrame, type Frame } from '../events/frame.js';
 import type { Log } from '../logging/log.js';
 import { Turns } from '../util/semaphore.js';
 import { AppendQueue } from './append-queue.js';
-import type { Audience } from './audience.js';
-import { encodeFrame, type Frame } from './frame.js';
 import { LogStarts, type Start } from './log-starts.js';
 import type { AppendRequest, LoggableEvent, LoggedEvent, LogState, LogStore } from './log-store.js';
-import { formatPosition } from './position.js';
 import { RecentEvents, type RecentRequest } from './recent-events.js';
 import { type LogLimits, trimLog } from './retention.js';
 

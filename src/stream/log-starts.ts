@@ -1,6 +1,6 @@
-import type { Audience } from './audience.js';
+import type { Audience } from '../events/audience.js';
+import { formatPosition, type Position, parsePosition } from '../events/event-id.js';
 import type { LogState, LogStore } from './log-store.js';
-import { formatPosition, type Position, parsePosition } from './position.js';
 
 /** Where a stream begins, and what its client is told about it in `stream.open`. */
 export interface Start {

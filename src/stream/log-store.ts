@@ -1,5 +1,5 @@
-import type { Audience } from './audience.js';
-import type { NewEvent } from './event.js';
+import type { Audience } from '../events/audience.js';
+import type { NewEvent } from '../events/publish-request.js';
 
 export type LoggableEvent = Omit<NewEvent, 'volatile'>;
 

@@ -1,5 +1,5 @@
+import type { Frame } from '../events/frame.js';
 import { Chunks } from './chunks.js';
-import type { Frame } from './frame.js';
 
 /** A connection that has something to write. */
 export interface Sender {

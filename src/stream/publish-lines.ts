@@ -1,6 +1,11 @@
 import { createHash } from 'node:crypto';
 import { Failure } from '../errors.js';
-import { addressesPerRequestMax, type NewEvent, type PublishLimits, parseEvent } from './event.js';
+import {
+  addressesPerRequestMax,
+  type NewEvent,
+  type PublishLimits,
+  parseEvent,
+} from '../events/publish-request.js';
 import type { AppendRequest } from './log-store.js';
 
 /** What is published together. Depends on the lines alone, so that a retry makes the same groups. */

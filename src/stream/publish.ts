@@ -1,10 +1,10 @@
 import { createHash } from 'node:crypto';
 import { Failure } from '../errors.js';
+import { parsePublishRequest } from '../events/publish-request.js';
 import { type BodyBudget, noRoom } from '../http/body/body-budget.js';
 import type { Exchange } from '../http/exchange.js';
 import { json, type Reply } from '../http/reply.js';
 import type { Broker } from './broker.js';
-import { parsePublishRequest } from './event.js';
 import { groupMax, publishLines } from './publish-lines.js';
 
 export interface PublishParts {

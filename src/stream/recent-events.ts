@@ -1,5 +1,5 @@
-import type { Audience } from './audience.js';
-import type { Frame } from './frame.js';
+import type { Audience } from '../events/audience.js';
+import type { Frame } from '../events/frame.js';
 
 interface Addressed {
   readonly audiences: readonly Audience[];

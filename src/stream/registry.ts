@@ -1,8 +1,8 @@
+import type { Audience } from '../events/audience.js';
+import { everybody, sessionAudience } from '../events/audience.js';
+import { controlFrame, type Frame } from '../events/frame.js';
 import { Wheel } from '../util/timer-wheel.js';
-import type { Audience } from './audience.js';
-import { everybody, sessionAudience } from './audience.js';
 import type { CloseReason, Connection, Reader } from './connection.js';
-import { controlFrame, type Frame } from './frame.js';
 
 export interface StreamLimits {
   readonly streamsMax: number;

@@ -1,8 +1,10 @@
 import { randomBytes } from 'node:crypto';
 import { Failure } from '../errors.js';
+import { audiencesOf } from '../events/audience.js';
+import { formatPosition } from '../events/event-id.js';
+import { controlFrame, retryBytes } from '../events/frame.js';
 import type { Sink } from '../http/reply.js';
 import type { Log } from '../logging/log.js';
-import { audiencesOf } from './audience.js';
 import {
   type CloseReason,
   Connection,
@@ -11,10 +13,8 @@ import {
   type Reader,
 } from './connection.js';
 import type { EventLog } from './event-log.js';
-import { controlFrame, retryBytes } from './frame.js';
 import type { Start } from './log-starts.js';
 import { Outbox } from './outbox.js';
-import { formatPosition } from './position.js';
 import type { Refusal, Registry } from './registry.js';
 import type { StreamToken, StreamTokens } from './stream-token.js';
 import { TakeoverWatch } from './takeover-watch.js';

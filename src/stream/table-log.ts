@@ -1,5 +1,5 @@
 import { type Database, list, type Sql, sql } from '../db/database.js';
-import type { Audience } from './audience.js';
+import type { Audience } from '../events/audience.js';
 import { sweepKeys } from './idempotency.js';
 import { forsake, headOf, type LogHead, LogIdentity } from './log-identity.js';
 import type {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { formatPosition, parsePosition } from './position.js';
+import { formatPosition, parsePosition } from './event-id.js';
 
 test('a position comes back as it went out', () => {
   const position = { epoch: 'k3x9', seq: 42 };

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Failure } from '../errors.js';
-import { parsePublishRequest } from './event.js';
+import { parsePublishRequest } from './publish-request.js';
 
 const limits = { eventBytesMax: 64 };
 const now = 1_800_000_000_000;
