@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { Broker } from '../src/event-log/broker.js';
+import { EventLog } from '../src/event-log/event-log.js';
 import { audiencesOf, everybody, userAudience } from '../src/events/audience.js';
 import { parsePosition } from '../src/events/event-id.js';
 import { silentLog } from '../src/logging/log.js';
-import { Broker } from '../src/stream/broker.js';
 import { Connection } from '../src/stream/connection.js';
-import { EventLog } from '../src/stream/event-log.js';
 import { Outbox } from '../src/stream/outbox.js';
 import { Registry } from '../src/stream/registry.js';
 import { MemoryLog } from './support/memory-log.js';

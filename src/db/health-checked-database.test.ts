@@ -3,7 +3,7 @@ import type { TestContext } from 'node:test';
 import { testOnDialects } from '../../test/support/dialects.js';
 import { databaseFor } from '../../test/support/embedded.js';
 import { Failure } from '../errors.js';
-import { probeWrite } from '../stream/write-probe.js';
+import { probeWrite } from '../event-log/sql/write-probe.js';
 import { sql } from './database.js';
 import { unavailable } from './failures.js';
 import { WatchedDatabase } from './health-checked-database.js';

@@ -4,10 +4,10 @@ import { MemoryLog } from '../../test/support/memory-log.js';
 import { SimulatedClient } from '../../test/support/simulated-client.js';
 import { until } from '../../test/support/until.js';
 import { Failure } from '../errors.js';
+import { EventLog } from '../event-log/event-log.js';
 import { audiencesOf } from '../events/audience.js';
 import { silentLog } from '../logging/log.js';
 import { Connection, type Ending } from './connection.js';
-import { EventLog } from './event-log.js';
 import { Outbox } from './outbox.js';
 import { Registry } from './registry.js';
 

@@ -1,9 +1,9 @@
 import { Failure } from '../errors.js';
+import type { Page } from '../event-log/event-log.js';
+import type { Start } from '../event-log/resume-resolver.js';
 import type { Audience } from '../events/audience.js';
 import { controlFrame, type Frame, heartbeat, retryBytes } from '../events/frame.js';
 import type { Sink } from '../http/reply.js';
-import type { Page } from './event-log.js';
-import type { Start } from './log-starts.js';
 import type { Outbox } from './outbox.js';
 
 /** Who listens. */

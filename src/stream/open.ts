@@ -1,18 +1,18 @@
 import type { Config } from '../config/config.js';
 import type { Database } from '../db/database.js';
+import { Broker } from '../event-log/broker.js';
+import { EventLog } from '../event-log/event-log.js';
+import { Follower } from '../event-log/log-poller.js';
+import { TableLog } from '../event-log/sql/sql-log-store.js';
 import { BodyBudget } from '../http/body/body-budget.js';
 import type { Route } from '../http/router.js';
 import type { Log } from '../logging/log.js';
 import type { Repeats } from '../logging/warning-aggregator.js';
-import { Broker } from './broker.js';
-import { EventLog } from './event-log.js';
-import { Follower } from './follower.js';
 import { Neighbours } from './neighbours.js';
 import { Registry } from './registry.js';
 import { type StreamAccess, streamRoutes } from './routes.js';
 import { StreamTokens } from './stream-token.js';
 import { type StreamMetrics, Streams } from './streams.js';
-import { TableLog } from './table-log.js';
 
 export interface StreamingOptions {
   readonly db: Database;

@@ -2,11 +2,11 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { MemoryLog } from '../../test/support/memory-log.js';
 import { SimulatedClient } from '../../test/support/simulated-client.js';
+import { EventLog } from '../event-log/event-log.js';
 import { audiencesOf } from '../events/audience.js';
 import { silentLog } from '../logging/log.js';
 import { Connection } from './connection.js';
 import { drainStreams } from './drain.js';
-import { EventLog } from './event-log.js';
 import { Outbox } from './outbox.js';
 import { Registry } from './registry.js';
 

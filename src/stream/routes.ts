@@ -1,11 +1,11 @@
 import { Failure } from '../errors.js';
+import { type PublishParts, publishFrom } from '../event-log/publish.js';
 import type { Exchange } from '../http/exchange.js';
 import { ipKeyOf } from '../http/ip-key.js';
 import { json, type Reply } from '../http/reply.js';
 import { type Route, route, streamRoute } from '../http/router.js';
 import type { Log } from '../logging/log.js';
 import type { Repeats } from '../logging/warning-aggregator.js';
-import { type PublishParts, publishFrom } from './publish.js';
 import type { Refusal } from './registry.js';
 import { invalid, type StreamTokens } from './stream-token.js';
 import type { LiveSession, StreamRequest, Streams } from './streams.js';

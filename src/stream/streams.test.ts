@@ -3,13 +3,13 @@ import { type TestContext, test } from 'node:test';
 import { databaseFor } from '../../test/support/embedded.js';
 import { SimulatedClient } from '../../test/support/simulated-client.js';
 import { sql } from '../db/database.js';
+import { EventLog } from '../event-log/event-log.js';
+import { TableLog } from '../event-log/sql/sql-log-store.js';
 import { silentLog } from '../logging/log.js';
 import { Metrics } from '../metrics.js';
-import { EventLog } from './event-log.js';
 import { Registry } from './registry.js';
 import { StreamTokens } from './stream-token.js';
 import { type LiveSession, Streams } from './streams.js';
-import { TableLog } from './table-log.js';
 
 const limits = {
   ...{ streamsMax: 10, perUserMax: 10, perIpMax: 10 },

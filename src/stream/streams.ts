@@ -1,5 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { Failure } from '../errors.js';
+import type { EventLog } from '../event-log/event-log.js';
+import type { Start } from '../event-log/resume-resolver.js';
 import { audiencesOf } from '../events/audience.js';
 import { formatPosition } from '../events/event-id.js';
 import { controlFrame, retryBytes } from '../events/frame.js';
@@ -12,8 +14,6 @@ import {
   type Ending,
   type Reader,
 } from './connection.js';
-import type { EventLog } from './event-log.js';
-import type { Start } from './log-starts.js';
 import { Outbox } from './outbox.js';
 import type { Refusal, Registry } from './registry.js';
 import type { StreamToken, StreamTokens } from './stream-token.js';

@@ -9,7 +9,7 @@ import type {
   StateFor,
   StoredPage,
   Trimming,
-} from '../../src/stream/log-store.js';
+} from '../../src/event-log/log-store.js';
 
 interface Waiting {
   run(): void;

@@ -1,4 +1,4 @@
-import { type Database, sql, UniqueViolation } from '../db/database.js';
+import { type Database, sql, UniqueViolation } from '../../db/database.js';
 
 /**
  * Writes as much as the largest event has, in a row that is for nobody: events begin at 1, and what

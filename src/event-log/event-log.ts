@@ -5,9 +5,9 @@ import { encodeFrame, type Frame } from '../events/frame.js';
 import type { Log } from '../logging/log.js';
 import { Turns } from '../util/semaphore.js';
 import { AppendQueue } from './append-queue.js';
-import { LogStarts, type Start } from './log-starts.js';
 import type { AppendRequest, LoggableEvent, LoggedEvent, LogState, LogStore } from './log-store.js';
 import { RecentEvents, type RecentRequest } from './recent-events.js';
+import { LogStarts, type Start } from './resume-resolver.js';
 import { type LogLimits, trimLog } from './retention.js';
 
 export interface Page {

@@ -1,8 +1,8 @@
 import { encodeFrame } from '../events/frame.js';
 import type { NewEvent } from '../events/publish-request.js';
+import type { Registry } from '../stream/registry.js';
 import type { Appended, EventLog } from './event-log.js';
 import type { AppendRequest } from './log-store.js';
-import type { Registry } from './registry.js';
 
 const nothing: Appended = { ids: [], isRepeated: false };
 

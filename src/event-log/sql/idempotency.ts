@@ -1,5 +1,5 @@
-import { type Database, list, type Sql, sql } from '../db/database.js';
-import type { AppendOutcome, AppendRequest } from './log-store.js';
+import { type Database, list, type Sql, sql } from '../../db/database.js';
+import type { AppendOutcome, AppendRequest } from '../log-store.js';
 
 interface Row {
   readonly key_hash: string;

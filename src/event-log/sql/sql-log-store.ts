@@ -1,7 +1,5 @@
-import { type Database, list, type Sql, sql } from '../db/database.js';
-import type { Audience } from '../events/audience.js';
-import { sweepKeys } from './idempotency.js';
-import { forsake, headOf, type LogHead, LogIdentity } from './log-identity.js';
+import { type Database, list, type Sql, sql } from '../../db/database.js';
+import type { Audience } from '../../events/audience.js';
 import type {
   AppendOutcome,
   AppendRequest,
@@ -14,8 +12,10 @@ import type {
   StateFor,
   StoredPage,
   Trimming,
-} from './log-store.js';
-import { TableAppender } from './table-appender.js';
+} from '../log-store.js';
+import { TableAppender } from './appender.js';
+import { sweepKeys } from './idempotency.js';
+import { forsake, headOf, type LogHead, LogIdentity } from './log-generation.js';
 import { lastTrimmed, noteTrimmed, type Trimmed } from './trimmed-audiences.js';
 
 export interface TableLogOptions {

@@ -1,7 +1,7 @@
-import { type Database, inserts, type Sql, sql, UniqueViolation } from '../db/database.js';
+import { type Database, inserts, type Sql, sql, UniqueViolation } from '../../db/database.js';
+import type { AppendOutcome, AppendRequest, LoggableEvent } from '../log-store.js';
 import { type Earlier, earlierOf, insertOfKey, outcomeBefore } from './idempotency.js';
-import { headOf, type LogHead, type LogIdentity } from './log-identity.js';
-import type { AppendOutcome, AppendRequest, LoggableEvent } from './log-store.js';
+import { headOf, type LogHead, type LogIdentity } from './log-generation.js';
 
 interface NumberedEvent {
   readonly seq: number;

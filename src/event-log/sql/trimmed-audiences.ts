@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
-import { type Database, list, sql, tuples } from '../db/database.js';
-import type { Audience } from '../events/audience.js';
+import { type Database, list, sql, tuples } from '../../db/database.js';
+import type { Audience } from '../../events/audience.js';
 
 /** Of the log as it was before this was kept: any audience may have lost something up to there. */
 const everyBucket = -1;

@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { MemoryLog } from '../../test/support/memory-log.js';
 import { silentLog } from '../logging/log.js';
 import { EventLog } from './event-log.js';
-import { Follower } from './follower.js';
+import { Follower } from './log-poller.js';
 
 const limits = { ageMaxMs: 1e9, eventsMax: 1e9, bytesMax: 1e9 };
 const never = 1e9;

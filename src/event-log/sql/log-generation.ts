@@ -1,5 +1,5 @@
-import { type Database, sql } from '../db/database.js';
-import { Failure } from '../errors.js';
+import { type Database, sql } from '../../db/database.js';
+import { Failure } from '../../errors.js';
 
 /** What the one row of `log_head` says about which log this is. */
 export interface LogHead {

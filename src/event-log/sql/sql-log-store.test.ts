@@ -1,14 +1,14 @@
 import assert from 'node:assert/strict';
 import type { TestContext } from 'node:test';
-import { testOnDialects } from '../../test/support/dialects.js';
-import { databaseFor } from '../../test/support/embedded.js';
-import { until } from '../../test/support/until.js';
-import { type Database, type Sql, sql } from '../db/database.js';
-import { Failure } from '../errors.js';
-import { silentLog } from '../logging/log.js';
-import { EventLog } from './event-log.js';
-import type { LoggableEvent } from './log-store.js';
-import { TableLog } from './table-log.js';
+import { testOnDialects } from '../../../test/support/dialects.js';
+import { databaseFor } from '../../../test/support/embedded.js';
+import { until } from '../../../test/support/until.js';
+import { type Database, type Sql, sql } from '../../db/database.js';
+import { Failure } from '../../errors.js';
+import { silentLog } from '../../logging/log.js';
+import { EventLog } from '../event-log.js';
+import type { LoggableEvent } from '../log-store.js';
+import { TableLog } from './sql-log-store.js';
 
 const test = await testOnDialects('the event log');
 
