@@ -38,7 +38,7 @@ function windowOf(calls: readonly CallNode[], parts: Partial<Window> = {}): Wind
 test('a call belongs to its file, its package or its module of Node', () => {
   // [function, url, what it belongs to]
   const cases = [
-    ['push', `${home}dist/stream/connection.js`, 'dist/stream/connection.js'],
+    ['push', `${home}dist/stream/event-stream.js`, 'dist/stream/event-stream.js'],
     ['sign', `${home}node_modules/jsonwebtoken/sign.js`, 'jsonwebtoken'],
     ['read', `${home}node_modules/@photostructure/sqlite/dist/index.js`, '@photostructure/sqlite'],
     ['send', `${home}bench/peers/node_modules/express/lib/response.js`, 'express'],

@@ -6,7 +6,7 @@ import { tables } from '../src/db/migrations/list.js';
 import { EventLog } from '../src/event-log/event-log.js';
 import { TableLog } from '../src/event-log/sql/sql-log-store.js';
 import { silentLog } from '../src/logging/log.js';
-import { Neighbours } from '../src/stream/neighbours.js';
+import { Neighbours } from '../src/stream/cluster-sync.js';
 import { Registry } from '../src/stream/registry.js';
 import { StreamTokens } from '../src/stream/stream-token.js';
 import { client, newUser, opened, sessionsFor, sign } from './support/auth.js';

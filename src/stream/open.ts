@@ -8,7 +8,7 @@ import { BodyBudget } from '../http/body/body-budget.js';
 import type { Route } from '../http/router.js';
 import type { Log } from '../logging/log.js';
 import type { Repeats } from '../logging/warning-aggregator.js';
-import { Neighbours } from './neighbours.js';
+import { Neighbours } from './cluster-sync.js';
 import { Registry } from './registry.js';
 import { type StreamAccess, streamRoutes } from './routes.js';
 import { StreamTokens } from './stream-token.js';

@@ -5,10 +5,10 @@ import { SimulatedClient } from '../../test/support/simulated-client.js';
 import { EventLog } from '../event-log/event-log.js';
 import { audiencesOf } from '../events/audience.js';
 import { silentLog } from '../logging/log.js';
-import { Connection } from './connection.js';
 import { drainStreams } from './drain.js';
-import { Outbox } from './outbox.js';
+import { Connection } from './event-stream.js';
 import { Registry } from './registry.js';
+import { Outbox } from './write-scheduler.js';
 
 const limits = {
   heartbeatMs: 1e9,

@@ -2,7 +2,7 @@ import type { Audience } from '../events/audience.js';
 import { everybody, sessionAudience } from '../events/audience.js';
 import { controlFrame, type Frame } from '../events/frame.js';
 import { Wheel } from '../util/timer-wheel.js';
-import type { CloseReason, Connection, Reader } from './connection.js';
+import type { CloseReason, Connection, Reader } from './event-stream.js';
 
 export interface StreamLimits {
   readonly streamsMax: number;

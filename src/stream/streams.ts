@@ -13,11 +13,11 @@ import {
   type ConnectionLimits,
   type Ending,
   type Reader,
-} from './connection.js';
-import { Outbox } from './outbox.js';
+} from './event-stream.js';
 import type { Refusal, Registry } from './registry.js';
 import type { StreamToken, StreamTokens } from './stream-token.js';
-import { TakeoverWatch } from './takeover-watch.js';
+import { TakeoverWatch } from './token-leak-detector.js';
+import { Outbox } from './write-scheduler.js';
 
 /** A login that still lives, and until when it does unless it is refreshed (epoch ms). */
 export interface LiveSession {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Outbox } from './outbox.js';
+import { Outbox } from './write-scheduler.js';
 
 const nextTick = () => new Promise((resolve) => setImmediate(resolve));
 

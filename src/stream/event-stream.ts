@@ -4,7 +4,7 @@ import type { Start } from '../event-log/resume-resolver.js';
 import type { Audience } from '../events/audience.js';
 import { controlFrame, type Frame, heartbeat, retryBytes } from '../events/frame.js';
 import type { Sink } from '../http/reply.js';
-import type { Outbox } from './outbox.js';
+import type { Outbox } from './write-scheduler.js';
 
 /** Who listens. */
 export interface Reader {

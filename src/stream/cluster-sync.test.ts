@@ -3,7 +3,7 @@ import { testOnDialects } from '../../test/support/dialects.js';
 import { databaseFor } from '../../test/support/embedded.js';
 import { sql } from '../db/database.js';
 import { type Log, silentLog } from '../logging/log.js';
-import { Neighbours } from './neighbours.js';
+import { Neighbours } from './cluster-sync.js';
 import { Registry } from './registry.js';
 import { StreamTokens } from './stream-token.js';
 

@@ -7,9 +7,9 @@ import { Failure } from '../errors.js';
 import { EventLog } from '../event-log/event-log.js';
 import { audiencesOf } from '../events/audience.js';
 import { silentLog } from '../logging/log.js';
-import { Connection, type Ending } from './connection.js';
-import { Outbox } from './outbox.js';
+import { Connection, type Ending } from './event-stream.js';
 import { Registry } from './registry.js';
+import { Outbox } from './write-scheduler.js';
 
 const limits = {
   heartbeatMs: 15_000,

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { TakeoverWatch } from './takeover-watch.js';
+import { TakeoverWatch } from './token-leak-detector.js';
 
 const minute = 60_000;
 
