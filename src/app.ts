@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises';
 import { setTimeout as wait } from 'node:timers/promises';
 import { createSecureContext } from 'node:tls';
 import { type Auth, openAuth } from './auth/open.js';
-import { RevocationFeed } from './auth/revocation-feed.js';
+import { RevocationFeed } from './auth/sessions/revocation-feed.js';
 import type { Clock } from './clock.js';
 import type { Config } from './config/config.js';
 import { WatchedDatabase } from './db/health-checked-database.js';

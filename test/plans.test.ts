@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import type { TestContext } from 'node:test';
-import { ApiKeys } from '../src/auth/api-keys.js';
 import { type Database, sql } from '../src/db/database.js';
 import { tables } from '../src/db/migrations/list.js';
 import { EventLog } from '../src/event-log/event-log.js';
 import { TableLog } from '../src/event-log/sql/sql-log-store.js';
+import { ApiKeys } from '../src/identity/api-keys.js';
 import { silentLog } from '../src/logging/log.js';
 import { Neighbours } from '../src/stream/cluster-sync.js';
 import { Registry } from '../src/stream/registry.js';

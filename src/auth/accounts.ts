@@ -1,9 +1,9 @@
 import type { Database } from '../db/database.js';
 import { Failure } from '../errors.js';
 import type { Audit } from '../logging/audit.js';
-import type { Passwords } from './passwords.js';
-import type { EndReason } from './session-table.js';
-import type { Sessions } from './sessions.js';
+import type { Passwords } from './passwords/passwords.js';
+import type { EndReason } from './sessions/session-table.js';
+import type { Sessions } from './sessions/sessions.js';
 import type { Account, Users } from './users.js';
 
 export interface AccountsOptions {

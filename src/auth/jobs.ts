@@ -3,8 +3,8 @@ import argon2 from 'argon2';
 import jwt from 'jsonwebtoken';
 import { serve } from '../workers/thread.js';
 import { native } from '../workers/thread-end.js';
-import { type Argon2Cost, parseDigest } from './argon2-digest.js';
 import type { SigningKey } from './key-ring.js';
+import { type Argon2Cost, parseDigest } from './passwords/argon2-digest.js';
 
 /** What a thread is started with. The key is cloned as a handle, not as bytes. */
 export interface AuthThreadData {

@@ -3,14 +3,14 @@ import { Failure } from '../errors.js';
 import { type Client, clientOf } from '../http/client.js';
 import { empty, json, type WholeReply } from '../http/reply.js';
 import { type Route, route } from '../http/router.js';
+import type { Bearer, UserPrincipal } from '../identity/bearer.js';
 import type { Audit } from '../logging/audit.js';
 import type { AccessTokens } from './access-token.js';
 import { echoOf } from './anything.js';
-import type { Bearer, UserPrincipal } from './bearer.js';
 import { choiceIn, fieldsIn } from './fields.js';
 import type { Login } from './login.js';
 import type { Rates } from './rates.js';
-import type { Grant, Sessions } from './sessions.js';
+import type { Grant, Sessions } from './sessions/sessions.js';
 import { signWith } from './sign.js';
 import type { Users } from './users.js';
 

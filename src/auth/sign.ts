@@ -1,5 +1,5 @@
 import type { AccessTokens } from './access-token.js';
-import type { StoredSession } from './session-table.js';
+import type { StoredSession } from './sessions/session-table.js';
 
 /** Makes the access token of a session. */
 export type Sign = (

@@ -1,7 +1,7 @@
 import { createHmac, randomBytes } from 'node:crypto';
 import { performance } from 'node:perf_hooks';
 import type { Clock } from '../clock.js';
-import { Gate, GateShut, type GuessOutcome, type Permit } from './gate.js';
+import { Gate, GateShut, type GuessOutcome, type Permit } from './attempt-limiter.js';
 import { tooMany } from './rates.js';
 
 export interface ThrottleOptions {

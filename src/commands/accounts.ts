@@ -1,9 +1,9 @@
 import { randomBytes } from 'node:crypto';
 import type { Accounts } from '../auth/accounts.js';
-import type { ApiKeys } from '../auth/api-keys.js';
 import { openAuth } from '../auth/open.js';
 import type { Users } from '../auth/users.js';
 import type { Config } from '../config/config.js';
+import type { ApiKeys } from '../identity/api-keys.js';
 import { openLog } from '../logging/log.js';
 import { withDatabase } from './database.js';
 

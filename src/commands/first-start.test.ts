@@ -11,9 +11,9 @@ import {
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { tempFolder } from '../../test/support/process.js';
-import { ApiKeys } from '../auth/api-keys.js';
 import { Users } from '../auth/users.js';
 import { type Config, ConfigError, loadConfig } from '../config/config.js';
+import { ApiKeys } from '../identity/api-keys.js';
 import { silentLog } from '../logging/log.js';
 import { withDatabase } from './database.js';
 import { prepareStart, welcomeText } from './first-start.js';

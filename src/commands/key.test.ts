@@ -3,8 +3,8 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { runSource, tempFolder } from '../../test/support/process.js';
-import { ApiKeys } from '../auth/api-keys.js';
 import { SqliteDatabase } from '../db/sqlite/sqlite.js';
+import { ApiKeys } from '../identity/api-keys.js';
 import { silentLog } from '../logging/log.js';
 
 const run = (cwd: string, args: readonly string[]) => runSource('commands/key.ts', args, { cwd });

@@ -1,4 +1,4 @@
-import { ApiKeys, scopes } from '../auth/api-keys.js';
+import { ApiKeys, scopes } from '../identity/api-keys.js';
 import { openLog } from '../logging/log.js';
 import {
   CommandError,

@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url';
 export interface Mutant {
   /** What is broken. */
   readonly name: string;
-  /** The source file, as `src/auth/gate.ts`. */
+  /** The source file, as `src/auth/attempt-limiter.ts`. */
   readonly file: string;
   /** Exact text, found once in the file. */
   readonly before: string;

@@ -1,6 +1,6 @@
 import type { TestContext } from 'node:test';
 import { RefreshTokens } from '../../src/auth/refresh-token.js';
-import { type Ended, Sessions } from '../../src/auth/sessions.js';
+import { type Ended, Sessions } from '../../src/auth/sessions/sessions.js';
 import type { Sign } from '../../src/auth/sign.js';
 import { type Account, Users } from '../../src/auth/users.js';
 import type { Database } from '../../src/db/database.js';

@@ -9,10 +9,10 @@ import {
   secret,
   sessionsFor,
   sign,
-} from '../../test/support/auth.js';
-import { testOnDialects } from '../../test/support/dialects.js';
-import { databaseFor } from '../../test/support/embedded.js';
-import { type Database, sql } from '../db/database.js';
+} from '../../../test/support/auth.js';
+import { testOnDialects } from '../../../test/support/dialects.js';
+import { databaseFor } from '../../../test/support/embedded.js';
+import { type Database, sql } from '../../db/database.js';
 import type { Sessions } from './sessions.js';
 
 const test = await testOnDialects('rotation of refresh tokens');

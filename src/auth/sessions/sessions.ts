@@ -1,16 +1,18 @@
 import { randomBytes } from 'node:crypto';
-import type { Clock } from '../clock.js';
-import type { Database } from '../db/database.js';
-import { Failure } from '../errors.js';
-import type { Client } from '../http/client.js';
-import type { Audit } from '../logging/audit.js';
-import { Batcher } from '../util/batcher.js';
+import type { Clock } from '../../clock.js';
+import type { Database } from '../../db/database.js';
+import { Failure } from '../../errors.js';
+import type { Client } from '../../http/client.js';
+import type { Audit } from '../../logging/audit.js';
+import { Batcher } from '../../util/batcher.js';
 import {
   formatRefreshToken,
   hashOf,
   parseRefreshToken,
   type RefreshTokens,
-} from './refresh-token.js';
+} from '../refresh-token.js';
+import type { Sign } from '../sign.js';
+import type { Account, User, Users } from '../users.js';
 import { endOf, type Rotation, rotate } from './rotation.js';
 import {
   clearSuccessors,
@@ -27,8 +29,6 @@ import {
   type StoredSession,
   unrevokedIds,
 } from './session-table.js';
-import type { Sign } from './sign.js';
-import type { Account, User, Users } from './users.js';
 
 /** Sessions that were ended just now, before their time. Some may have ended already. */
 export interface Ended {

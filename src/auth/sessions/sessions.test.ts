@@ -8,11 +8,11 @@ import {
   opened,
   sessionsFor,
   sign,
-} from '../../test/support/auth.js';
-import { testOnDialects } from '../../test/support/dialects.js';
-import { databaseFor } from '../../test/support/embedded.js';
-import { notedDatabase } from '../../test/support/noted-database.js';
-import { sql } from '../db/database.js';
+} from '../../../test/support/auth.js';
+import { testOnDialects } from '../../../test/support/dialects.js';
+import { databaseFor } from '../../../test/support/embedded.js';
+import { notedDatabase } from '../../../test/support/noted-database.js';
+import { sql } from '../../db/database.js';
 
 const test = await testOnDialects('sessions');
 

@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import { silentLog } from '../logging/log.js';
-import type { Pool } from '../workers/pool.js';
-import type { AuthJobs } from './jobs.js';
-import { createKeyRing } from './key-ring.js';
+import { silentLog } from '../../logging/log.js';
+import type { Pool } from '../../workers/pool.js';
+import type { AuthJobs } from '../jobs.js';
+import { createKeyRing } from '../key-ring.js';
+import { openAuthThreads } from '../threads.js';
 import { Passwords, type PasswordsOptions, type StoredPassword } from './passwords.js';
-import { openAuthThreads } from './threads.js';
 
 const cost = { memoryKib: 7168, passes: 1, lanes: 1 };
 const password = 'correct zebra staple';

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
-import { collectingLog, newUser, opened, sessionsFor } from '../../test/support/auth.js';
-import { databaseFor } from '../../test/support/embedded.js';
-import { type Database, sql, tuples } from '../db/database.js';
-import { silentLog } from '../logging/log.js';
+import { collectingLog, newUser, opened, sessionsFor } from '../../../test/support/auth.js';
+import { databaseFor } from '../../../test/support/embedded.js';
+import { type Database, sql, tuples } from '../../db/database.js';
+import { silentLog } from '../../logging/log.js';
 import { type Listener, RevocationFeed } from './revocation-feed.js';
 
 /**

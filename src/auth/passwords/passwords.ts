@@ -1,10 +1,10 @@
 import { randomBytes } from 'node:crypto';
-import { Failure } from '../errors.js';
-import type { Pool, RunOptions } from '../workers/pool.js';
+import { Failure } from '../../errors.js';
+import type { Pool, RunOptions } from '../../workers/pool.js';
+import type { AuthJobs } from '../jobs.js';
+import { usernameKeyOf } from '../username.js';
 import { type Argon2Cost, isWithinBounds, parseDigest } from './argon2-digest.js';
 import { commonPasswords } from './common-passwords.js';
-import type { AuthJobs } from './jobs.js';
-import { usernameKeyOf } from './username.js';
 
 /** A key kept outside the database that goes into every hash. */
 export interface Pepper {

@@ -1,7 +1,7 @@
-import type { Clock } from '../clock.js';
-import type { Log } from '../logging/log.js';
+import type { Clock } from '../../clock.js';
+import type { Log } from '../../logging/log.js';
+import type { Users } from '../users.js';
 import type { Sessions } from './sessions.js';
-import type { Users } from './users.js';
 
 /** Somebody with something open in this process. */
 export interface Listener {

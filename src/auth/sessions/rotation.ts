@@ -1,7 +1,7 @@
-import type { Clock } from '../clock.js';
-import type { Database } from '../db/database.js';
-import { Failure } from '../errors.js';
-import type { Client } from '../http/client.js';
+import type { Clock } from '../../clock.js';
+import type { Database } from '../../db/database.js';
+import { Failure } from '../../errors.js';
+import type { Client } from '../../http/client.js';
 import {
   hashOf,
   isSameHash,
@@ -9,9 +9,9 @@ import {
   type RefreshToken,
   type RefreshTokens,
   sealSuccessor,
-} from './refresh-token.js';
+} from '../refresh-token.js';
+import type { Sign } from '../sign.js';
 import { revokeSessions, type StoredSession, swapToken } from './session-table.js';
-import type { Sign } from './sign.js';
 
 export interface RotationParts {
   readonly db: Database;

@@ -1,7 +1,7 @@
-import { type Database, list, type Sql, sql } from '../db/database.js';
-import type { Client } from '../http/client.js';
-import type { User } from './users.js';
-import { rowId } from './users.js';
+import { type Database, list, type Sql, sql } from '../../db/database.js';
+import type { Client } from '../../http/client.js';
+import type { User } from '../users.js';
+import { rowId } from '../users.js';
 
 /** Why a session ended before its time. */
 export type EndReason = 'logout' | 'reuse' | 'password' | 'disabled' | 'limit' | 'admin';

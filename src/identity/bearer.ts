@@ -1,9 +1,9 @@
+import type { AccessTokens } from '../auth/access-token.js';
+import type { Sessions } from '../auth/sessions/sessions.js';
+import type { User } from '../auth/users.js';
 import { Failure } from '../errors.js';
 import type { Exchange } from '../http/exchange.js';
-import type { AccessTokens } from './access-token.js';
 import type { ApiKeys, Scope } from './api-keys.js';
-import type { Sessions } from './sessions.js';
-import type { User } from './users.js';
 
 /** Somebody who logged in. */
 export interface UserPrincipal {

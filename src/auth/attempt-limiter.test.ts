@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Gate, GateShut, type Permit } from './gate.js';
+import { Gate, GateShut, type Permit } from './attempt-limiter.js';
 
 const minute = 60_000;
 
