@@ -1,16 +1,16 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { buildTree } from './build.js';
-import { compare, comparedByDefault } from './compare.js';
-import { type Figure, readResults, writeResults } from './figure.js';
 import { machine } from './machine.js';
-import { drawAll } from './plots.js';
+import { buildTree } from './process/build.js';
 import { writeReport } from './profile/report.js';
-import { Progress } from './progress.js';
-import { complaintOf, wrecksAmong, wrecksTwice } from './smoke.js';
+import { compare, comparedByDefault } from './report/compare.js';
+import { type Figure, readResults, writeResults } from './report/figure.js';
+import { drawAll } from './report/plots.js';
+import { Progress } from './report/progress.js';
+import { complaintOf, wrecksAmong, wrecksTwice } from './report/smoke.js';
+import { tableOf } from './report/table.js';
 import { Bench, type BenchOptions, type Subject } from './subject.js';
-import { tableOf } from './table.js';
 
 const names = [
   'footprint',
@@ -199,7 +199,7 @@ async function runAll(subjects: readonly Subject[], options: BenchOptions): Prom
 }
 
 async function subjectOf(name: string): Promise<Subject> {
-  const { subject } = (await import(new URL(`./${name}.ts`, import.meta.url).href)) as {
+  const { subject } = (await import(new URL(`./subjects/${name}.ts`, import.meta.url).href)) as {
     subject: Subject;
   };
   return subject;

@@ -2,12 +2,12 @@ import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { localHosts, writeCertificate } from '../src/commands/certificate-files.js';
-import { type Build, treeBuild } from './build.js';
-import { type Figure, interleaved } from './figure.js';
-import type { Settings } from './herald.js';
+import { type Build, treeBuild } from './process/build.js';
 import { Child, type Measured } from './process/child.js';
+import type { Settings } from './process/herald.js';
 import { type Watched, watch } from './process/watch.js';
 import { type Window, watchClosely } from './profile/window.js';
+import { type Figure, interleaved } from './report/figure.js';
 
 /** Something that is measured: one file each, named as it is asked for. */
 export interface Subject {

@@ -9,7 +9,7 @@ import { nativePartOf } from '../bench/profile/native-part.js';
 import { betweenCalls, partOf, partOfThread } from '../bench/profile/part.js';
 import { countsOf } from '../bench/profile/perf.js';
 import { type Window, watchClosely } from '../bench/profile/window.js';
-import { Progress } from '../bench/progress.js';
+import { Progress } from '../bench/report/progress.js';
 import type { Subject } from '../bench/subject.js';
 
 const home = pathToFileURL(repository).href;

@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { BuildError, resolveRef, treeBuild } from '../bench/build.js';
-import { compareFigures, comparisonTable } from '../bench/compare.js';
-import { type Figure, figure, interleaved } from '../bench/figure.js';
 import { frame, frameTypes, headerBlock } from '../bench/load/frames.js';
 import { Latencies } from '../bench/load/latencies.js';
 import { markedData, nowMicros, Tally } from '../bench/load/marks.js';
-import { wrecksAmong, wrecksTwice } from '../bench/smoke.js';
+import { BuildError, resolveRef, treeBuild } from '../bench/process/build.js';
+import { compareFigures, comparisonTable } from '../bench/report/compare.js';
+import { type Figure, figure, interleaved } from '../bench/report/figure.js';
+import { wrecksAmong, wrecksTwice } from '../bench/report/smoke.js';
 import { Bench } from '../bench/subject.js';
 
 const bytes = (text: string) => Buffer.from(text);

@@ -1,7 +1,7 @@
 import { Agent, request } from 'node:https';
 import type { RequestHead } from './h2-client.js';
 import { nowMicros } from './marks.js';
-import type { Answered, Sender } from './requests.js';
+import type { Answered, Sender } from './sender.js';
 
 /** The same over HTTP/1.1, by Node's own client: for servers that speak nothing else. */
 export class H1Requester implements Sender {

@@ -3,6 +3,7 @@ import { H1Requester } from './h1-requester.js';
 import { H2Client, type RequestHead } from './h2-client.js';
 import { Latencies, type LatencySummary } from './latencies.js';
 import { markedData, nowMicros } from './marks.js';
+import type { Answered, Sender } from './sender.js';
 
 export type Protocol = 'h2' | 'http/1.1';
 
@@ -54,17 +55,6 @@ export interface PublishPlan {
   readonly firstNumber: number;
   /** Default: everybody. */
   readonly to?: 'all' | { readonly users: readonly string[] };
-}
-
-export interface Answered {
-  readonly text: string;
-  readonly micros: number;
-}
-
-/** A connection that takes a request and gives its answer. */
-export interface Sender {
-  send(head: RequestHead, body?: Buffer): Promise<Answered>;
-  close(): void;
 }
 
 /** One HTTP/2 connection that sends a request when it has the answer to the one before. */

@@ -1,5 +1,5 @@
 import type { CallNode } from '../process/child.js';
-import { numberText } from '../table.js';
+import { numberText } from '../report/table.js';
 import { isIdle, microsPerSample } from './breakdown.js';
 import { betweenCalls, type Kind, type Part, partOf } from './part.js';
 import type { Window } from './window.js';

@@ -1,8 +1,8 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { machine } from '../machine.js';
+import { markdown, numberText } from '../report/table.js';
 import type { Subject } from '../subject.js';
-import { markdown, numberText } from '../table.js';
 import { breakdownOf, type Share } from './breakdown.js';
 import { flameGraph } from './flame.js';
 import type { Window } from './window.js';

@@ -1,4 +1,8 @@
-import { type Figure, figure, spreadOf } from './figure.js';
+import type { CrowdCount } from '../load/crowd.js';
+import { type LatencySummary, slotMs } from '../load/latencies.js';
+import { Load } from '../load/load.js';
+import type { LoopResult } from '../load/requests.js';
+import type { Child } from '../process/child.js';
 import {
   type Member,
   type Prepared,
@@ -6,15 +10,11 @@ import {
   settingsFor,
   startHerald,
   streamsOf,
-} from './herald.js';
-import type { CrowdCount } from './load/crowd.js';
-import { type LatencySummary, slotMs } from './load/latencies.js';
-import { Load } from './load/load.js';
-import type { LoopResult } from './load/requests.js';
+} from '../process/herald.js';
+import { type Figure, figure, spreadOf } from '../report/figure.js';
+import type { Bench, Subject } from '../subject.js';
 import { hashOfPassword, loginPlan } from './logins.js';
-import type { Child } from './process/child.js';
-import { eventBytes } from './stage.js';
-import type { Bench, Subject } from './subject.js';
+import { eventBytes } from './support/stage.js';
 
 const heartbeatMs = 2000;
 const perSecond = 20;

@@ -1,4 +1,5 @@
 import { inspect } from 'node:util';
+import { machine } from '../machine.js';
 import {
   type Build,
   BuildError,
@@ -7,11 +8,10 @@ import {
   refBuild,
   resolveRef,
   treeBuild,
-} from './build.js';
+} from '../process/build.js';
+import { Bench, type Subject } from '../subject.js';
 import { type Figure, figure, interleaved } from './figure.js';
-import { machine } from './machine.js';
 import { Progress } from './progress.js';
-import { Bench, type Subject } from './subject.js';
 import { markdown, numberText, spreadText, whatOf } from './table.js';
 
 /** The subjects of the hot paths, compared unless others are asked for. */

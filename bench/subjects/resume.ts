@@ -1,6 +1,10 @@
 import { createHash, randomBytes } from 'node:crypto';
-import { type Database, sql, tuples } from '../src/db/database.js';
-import { delayFigure, type Figure, figure } from './figure.js';
+import { type Database, sql, tuples } from '../../src/db/database.js';
+import type { StreamRequest } from '../load/crowd.js';
+import { Load } from '../load/load.js';
+import { markedData } from '../load/marks.js';
+import { Requester } from '../load/requests.js';
+import type { Child } from '../process/child.js';
 import {
   type Member,
   type Prepared,
@@ -8,14 +12,10 @@ import {
   settingsFor,
   startHerald,
   withEmbedded,
-} from './herald.js';
-import type { StreamRequest } from './load/crowd.js';
-import { Load } from './load/load.js';
-import { markedData } from './load/marks.js';
-import { Requester } from './load/requests.js';
-import type { Child } from './process/child.js';
-import { eventBytes, type NodeStage, openBareStage, openStage } from './stage.js';
-import type { Bench, Subject } from './subject.js';
+} from '../process/herald.js';
+import { delayFigure, type Figure, figure } from '../report/figure.js';
+import type { Bench, Subject } from '../subject.js';
+import { eventBytes, type NodeStage, openBareStage, openStage } from './support/stage.js';
 
 /** What each client has missed, all of it its own. */
 const missed = 10;

@@ -4,12 +4,12 @@ import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { has, serverCore } from './machine.js';
-import { Child, type Measured } from './process/child.js';
+import { has, serverCore } from '../../machine.js';
+import { Child, type Measured } from '../../process/child.js';
+import type { Bench } from '../../subject.js';
 import type { Stage } from './stage.js';
-import type { Bench } from './subject.js';
 
-const folder = fileURLToPath(new URL('./peers', import.meta.url));
+const folder = fileURLToPath(new URL('../../peers', import.meta.url));
 
 /** Installs what Herald is compared with, once; false where that cannot be done. */
 export function installPeers({ say }: Pick<Bench, 'say'>): boolean {

@@ -1,12 +1,12 @@
 import { setTimeout as pause } from 'node:timers/promises';
-import { delayFigure, type Figure, figure, spreadOf } from './figure.js';
-import { type Prepared, prepare, settingsFor, startHerald, streamsOf } from './herald.js';
-import { Load } from './load/load.js';
-import { serverCore } from './machine.js';
-import type { Child } from './process/child.js';
-import { startScript } from './scripts.js';
-import { bareStage, type NodeStage, openStage } from './stage.js';
-import type { Bench, Subject } from './subject.js';
+import { Load } from '../load/load.js';
+import { serverCore } from '../machine.js';
+import type { Child } from '../process/child.js';
+import { type Prepared, prepare, settingsFor, startHerald, streamsOf } from '../process/herald.js';
+import { startScript } from '../process/scripts.js';
+import { delayFigure, type Figure, figure, spreadOf } from '../report/figure.js';
+import type { Bench, Subject } from '../subject.js';
+import { bareStage, type NodeStage, openStage } from './support/stage.js';
 
 const warmUpStreams = 100;
 

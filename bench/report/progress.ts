@@ -1,4 +1,4 @@
-import type { Subject } from './subject.js';
+import type { Subject } from '../subject.js';
 
 /** Guesses weigh as much as a subject of this many seconds that was measured. */
 const guessSeconds = 60;

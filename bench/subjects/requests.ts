@@ -1,16 +1,16 @@
-import type { ServerOptions } from '../src/db/options.js';
-import { PostgresDatabase } from '../src/db/postgres/postgres.js';
-import { findServer } from '../test/support/servers.js';
-import { delayFigure, type Figure, figure } from './figure.js';
-import { fill, runCommand, type Settings, settingsFor, startHerald } from './herald.js';
-import { H1Requester } from './load/h1-requester.js';
-import { h2load } from './load/h2load.js';
-import { Load } from './load/load.js';
+import type { ServerOptions } from '../../src/db/options.js';
+import { PostgresDatabase } from '../../src/db/postgres/postgres.js';
+import { findServer } from '../../test/support/servers.js';
+import { H1Requester } from '../load/h1-requester.js';
+import { h2load } from '../load/h2load.js';
+import { Load } from '../load/load.js';
+import { has } from '../machine.js';
+import type { Child } from '../process/child.js';
+import { fill, runCommand, type Settings, settingsFor, startHerald } from '../process/herald.js';
+import { delayFigure, type Figure, figure } from '../report/figure.js';
+import type { Bench, Subject } from '../subject.js';
 import { password } from './logins.js';
-import { has } from './machine.js';
-import { installPeers, startPeer } from './peers.js';
-import type { Child } from './process/child.js';
-import type { Bench, Subject } from './subject.js';
+import { installPeers, startPeer } from './support/peers.js';
 
 const connections = 16;
 const tokensAtOnce = 2 * connections + 1;

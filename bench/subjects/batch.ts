@@ -1,7 +1,13 @@
-import { delayFigure, type Figure, figure } from './figure.js';
-import { Load } from './load/load.js';
-import { eventBytes, heraldStage, type NodeStage, openBareStage, openStage } from './stage.js';
-import type { Bench, Subject } from './subject.js';
+import { Load } from '../load/load.js';
+import { delayFigure, type Figure, figure } from '../report/figure.js';
+import type { Bench, Subject } from '../subject.js';
+import {
+  eventBytes,
+  heraldStage,
+  type NodeStage,
+  openBareStage,
+  openStage,
+} from './support/stage.js';
 
 /** Events a second, each to every stream, as single requests. */
 const rates = [1, 10, 100, 1000] as const;

@@ -1,10 +1,10 @@
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
-import type { Build } from './build.js';
-import { type Figure, figure } from './figure.js';
-import { prepare, settingsFor, startHerald } from './herald.js';
-import type { Bench, Subject } from './subject.js';
+import type { Build } from '../process/build.js';
+import { prepare, settingsFor, startHerald } from '../process/herald.js';
+import { type Figure, figure } from '../report/figure.js';
+import type { Bench, Subject } from '../subject.js';
 
 export const subject: Subject = {
   name: 'footprint',

@@ -20,7 +20,7 @@ export interface Line {
 }
 
 /** Scales, ticks and paths are d3's; it is installed beside the peers. */
-type Drawing = typeof import('./peers/drawing.js');
+type Drawing = typeof import('../peers/drawing.js');
 
 const [width, height] = [760, 400];
 const edge = { left: 70, right: 200, top: 40, bottom: 50 };
@@ -30,8 +30,8 @@ const dotsMax = 60;
 
 /** Draws `plots/<name>.svg`: axes, ticks, and a line with dots for each series. */
 export async function plot(name: string, given: Plot): Promise<void> {
-  const drawing = await import('./peers/drawing.js');
-  const folder = fileURLToPath(new URL('./plots/', import.meta.url));
+  const drawing = await import('../peers/drawing.js');
+  const folder = fileURLToPath(new URL('../plots/', import.meta.url));
   mkdirSync(folder, { recursive: true });
   writeFileSync(`${folder}${name}.svg`, svgOf(drawing, given));
 }

@@ -1,6 +1,6 @@
 import { fileURLToPath } from 'node:url';
-import type { Core } from './machine.js';
-import { Child } from './process/child.js';
+import type { Core } from '../machine.js';
+import { Child } from './child.js';
 
 /** Starts one of the small processes in `references/`, which are what Herald is compared with. */
 export function startScript(
@@ -12,7 +12,7 @@ export function startScript(
   }: { folder: string; core?: Core; env?: Readonly<Record<string, string>> },
 ): Promise<Child> {
   return Child.start({
-    args: [fileURLToPath(new URL(`./references/${file}`, import.meta.url))],
+    args: [fileURLToPath(new URL(`../references/${file}`, import.meta.url))],
     env: { FOLDER: folder, ...env },
     core,
     readyPattern: /https:\/\/127.0.0.1:(\d+)|ready/,

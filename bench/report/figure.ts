@@ -1,7 +1,7 @@
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { machine } from './machine.js';
+import { machine } from '../machine.js';
 
 export type Unit = 'us' | 'ms' | 's' | '/s' | 'KiB' | 'MiB' | 'events' | '';
 
@@ -47,7 +47,7 @@ export interface FigureParts
   readonly reference?: { readonly what: string; readonly runs: readonly number[] };
 }
 
-const folder = fileURLToPath(new URL('./results', import.meta.url));
+const folder = fileURLToPath(new URL('../results', import.meta.url));
 
 export function figure({ reference, goal, ...parts }: FigureParts): Figure {
   const { runs } = parts;

@@ -1,10 +1,10 @@
-import { prepare, settingsFor, startHerald, streamsOf } from './herald.js';
-import type { StreamRequest } from './load/crowd.js';
-import type { Load } from './load/load.js';
-import { serverCore } from './machine.js';
-import type { Child, Measured } from './process/child.js';
-import { startScript } from './scripts.js';
-import type { Bench } from './subject.js';
+import type { StreamRequest } from '../../load/crowd.js';
+import type { Load } from '../../load/load.js';
+import { serverCore } from '../../machine.js';
+import type { Child, Measured } from '../../process/child.js';
+import { prepare, settingsFor, startHerald, streamsOf } from '../../process/herald.js';
+import { startScript } from '../../process/scripts.js';
+import type { Bench } from '../../subject.js';
 
 /** A server with streams open, and how to publish to them. */
 export interface Stage {

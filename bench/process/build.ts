@@ -2,7 +2,7 @@ import { spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { repository } from './machine.js';
+import { repository } from '../machine.js';
 
 /** A Herald that is built: a folder like the repository's, with `dist/`. */
 export interface Build {

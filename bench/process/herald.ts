@@ -1,13 +1,13 @@
 import { spawnSync } from 'node:child_process';
 import { createHmac, randomBytes } from 'node:crypto';
 import { join } from 'node:path';
-import { formatRefreshToken, hashOf, RefreshTokens } from '../src/auth/refresh-token.js';
-import { SqliteGuest } from '../src/commands/cli-sqlite-database.js';
-import { type Database, sql, tuples, type Value } from '../src/db/database.js';
+import { formatRefreshToken, hashOf, RefreshTokens } from '../../src/auth/refresh-token.js';
+import { SqliteGuest } from '../../src/commands/cli-sqlite-database.js';
+import { type Database, sql, tuples, type Value } from '../../src/db/database.js';
+import type { StreamRequest } from '../load/crowd.js';
+import { type Core, serverCore } from '../machine.js';
 import type { Build } from './build.js';
-import type { StreamRequest } from './load/crowd.js';
-import { type Core, serverCore } from './machine.js';
-import { Child } from './process/child.js';
+import { Child } from './child.js';
 
 export type Settings = Readonly<Record<string, string>>;
 

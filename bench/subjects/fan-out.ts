@@ -1,9 +1,9 @@
-import { delayFigure, type Figure, figure } from './figure.js';
-import { Load } from './load/load.js';
-import { peerStages } from './peers.js';
-import type { Watched } from './process/watch.js';
-import { eventBytes, heraldStage, openBareStage, openStage, type Stage } from './stage.js';
-import type { Bench, Subject } from './subject.js';
+import { Load } from '../load/load.js';
+import type { Watched } from '../process/watch.js';
+import { delayFigure, type Figure, figure } from '../report/figure.js';
+import type { Bench, Subject } from '../subject.js';
+import { peerStages } from './support/peers.js';
+import { eventBytes, heraldStage, openBareStage, openStage, type Stage } from './support/stage.js';
 
 export const subject: Subject = {
   name: 'fan-out',

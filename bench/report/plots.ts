@@ -1,5 +1,5 @@
+import { installPeers } from '../subjects/support/peers.js';
 import type { Figure } from './figure.js';
-import { installPeers } from './peers.js';
 import { type Line, plot } from './plot.js';
 
 /** Draws what the kept figures can tell; a plot without figures is left as it is. */

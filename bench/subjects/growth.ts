@@ -1,11 +1,17 @@
 import { join } from 'node:path';
-import { loadSqlite } from '../src/db/sqlite/load.js';
-import { delayFigure, type Figure, figure } from './figure.js';
-import { type Prepared, prepare, type Settings, settingsFor, startHerald } from './herald.js';
-import { Load } from './load/load.js';
-import type { Child } from './process/child.js';
-import type { Watched } from './process/watch.js';
-import type { Bench, Subject } from './subject.js';
+import { loadSqlite } from '../../src/db/sqlite/load.js';
+import { Load } from '../load/load.js';
+import type { Child } from '../process/child.js';
+import {
+  type Prepared,
+  prepare,
+  type Settings,
+  settingsFor,
+  startHerald,
+} from '../process/herald.js';
+import type { Watched } from '../process/watch.js';
+import { delayFigure, type Figure, figure } from '../report/figure.js';
+import type { Bench, Subject } from '../subject.js';
 
 const works = ['/token', '/stream/token', 'resume'] as const;
 

@@ -1,14 +1,14 @@
 import { createRequire } from 'node:module';
 import { availableParallelism } from 'node:os';
 import argon2 from 'argon2';
-import { delayFigure, type Figure, figure } from './figure.js';
-import { type Member, prepare, settingsFor, startHerald } from './herald.js';
-import { Load } from './load/load.js';
-import type { LoopPlan } from './load/requests.js';
-import type { Child } from './process/child.js';
-import type { Verified } from './references/argon2.js';
-import { startScript } from './scripts.js';
-import type { Bench, Subject } from './subject.js';
+import { Load } from '../load/load.js';
+import type { LoopPlan } from '../load/requests.js';
+import type { Child } from '../process/child.js';
+import { type Member, prepare, settingsFor, startHerald } from '../process/herald.js';
+import { startScript } from '../process/scripts.js';
+import type { Verified } from '../references/argon2.js';
+import { delayFigure, type Figure, figure } from '../report/figure.js';
+import type { Bench, Subject } from '../subject.js';
 
 export const password = 'correct horse battery';
 

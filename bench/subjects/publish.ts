@@ -1,10 +1,10 @@
-import { delayFigure, type Figure, figure } from './figure.js';
-import { prepare, settingsFor, startHerald } from './herald.js';
-import { Load } from './load/load.js';
-import { markedData } from './load/marks.js';
-import type { Child } from './process/child.js';
-import { startScript } from './scripts.js';
-import type { Bench, Subject } from './subject.js';
+import { Load } from '../load/load.js';
+import { markedData } from '../load/marks.js';
+import type { Child } from '../process/child.js';
+import { prepare, settingsFor, startHerald } from '../process/herald.js';
+import { startScript } from '../process/scripts.js';
+import { delayFigure, type Figure, figure } from '../report/figure.js';
+import type { Bench, Subject } from '../subject.js';
 
 const publishers = 64;
 const eventBytes = 200;
