@@ -14,6 +14,8 @@ import { clientOf } from './http/client.js';
 import { healthRoutes } from './http/health.js';
 import { metricsRoute } from './http/metrics-route.js';
 import { HttpServer } from './http/server.js';
+import { ApiKeys } from './identity/api-keys.js';
+import { Bearer } from './identity/bearer.js';
 import type { Log } from './logging/log.js';
 import { Repeats } from './logging/warning-aggregator.js';
 import { Metrics, type Readings } from './metrics.js';
@@ -120,6 +122,10 @@ export class App {
       onEnded: ({ sessionIds }) => this.#endStreams(sessionIds),
     });
     this.#closers.add('auth', () => auth.close());
+    const { accessTokens, sessions } = auth;
+    const apiKeys = new ApiKeys({ db, log, clock });
+    const { type: tokenType, issuer: realm } = config.accessToken;
+    const bearer = new Bearer({ accessTokens, sessions, apiKeys, tokenType, realm });
     signal?.throwIfAborted(); // Not while a thread hashes, which would end the whole process.
 
     const openingStreaming = openStreaming({
@@ -134,8 +140,8 @@ export class App {
       newEpoch: BigInt(`0x${randomBytes(6).toString('hex')}`).toString(36),
       config: { stream: config.stream, eventLog: config.eventLog, publish: config.publish },
       access: {
-        user: (exchange) => auth.bearer.user(exchange),
-        publisher: (exchange) => auth.bearer.service(exchange, 'publish'),
+        user: (exchange) => bearer.user(exchange),
+        publisher: (exchange) => bearer.service(exchange, 'publish'),
         liveSession: (sessionId) => auth.sessions.live(sessionId),
         admitToken: (exchange, userId) =>
           auth.rates.admit('streamToken', clientOf(exchange), userId),
@@ -160,14 +166,14 @@ export class App {
       repeats,
       clock,
       isStrict: config.production,
-      challenge: auth.bearer.challenge,
+      challenge: bearer.challenge,
       onAnswered: (answered) => metrics.requestAnswered(answered),
       onUnreadable: (layer) => metrics.connectionUnreadable(layer),
       routes: [
-        ...auth.routes,
+        ...auth.routes(bearer),
         ...streaming.routes,
         ...this.#health(db, auth),
-        metricsRoute(metrics, (exchange) => auth.bearer.service(exchange, 'metrics')),
+        metricsRoute(metrics, (exchange) => bearer.service(exchange, 'metrics')),
       ],
     });
     this.#server = server;

@@ -2,8 +2,6 @@ import type { Clock } from '../clock.js';
 import type { Config } from '../config/config.js';
 import type { Database } from '../db/database.js';
 import type { Route } from '../http/router.js';
-import { ApiKeys } from '../identity/api-keys.js';
-import { Bearer } from '../identity/bearer.js';
 import { Audit } from '../logging/audit.js';
 import type { Log } from '../logging/log.js';
 import type { Repeats } from '../logging/warning-aggregator.js';
@@ -16,7 +14,7 @@ import { Login } from './login.js';
 import { Passwords } from './passwords/passwords.js';
 import { Rates } from './rates.js';
 import { RefreshTokens } from './refresh-token.js';
-import { authRoutes } from './routes.js';
+import { type Authenticator, authRoutes } from './routes.js';
 import { type Ended, Sessions } from './sessions/sessions.js';
 import { openAuthThreads } from './threads.js';
 import { Throttle } from './throttle.js';
@@ -42,12 +40,12 @@ export type AuthConfig = Pick<
 
 /** Everything that knows who somebody is. Close it after the server, before the database. */
 export interface Auth {
-  readonly routes: readonly Route[];
-  readonly bearer: Bearer;
+  /** The routes of this feature, for users as `bearer` identifies them. */
+  routes(bearer: Authenticator): Route[];
+  readonly accessTokens: AccessTokens;
   readonly sessions: Sessions;
   readonly users: Users;
   readonly accounts: Accounts;
-  readonly apiKeys: ApiKeys;
   readonly rates: Rates;
   readonly audit: Audit;
   readonly threads: Pool<AuthJobs>;
@@ -65,23 +63,22 @@ export async function openAuth(options: AuthOptions): Promise<Auth> {
     const passwords = await Passwords.open({ threads, ...password });
     const audit = new Audit({ log, repeats });
     const users = new Users({ db, clock });
-    const apiKeys = new ApiKeys({ db, log, clock });
     const refreshTokens = new RefreshTokens({ secrets: secretsOf(config) });
     const sessions = new Sessions({ db, users, refreshTokens, audit, onEnded, clock, ...session });
     const accessTokens = new AccessTokens({ ring, threads, clock, ...accessToken });
     const rates = new Rates({ rates: config.rates, audit, clock: uptime });
     const throttle = new Throttle({ ...limits, clock: uptime });
-    const { type: tokenType, issuer: realm } = accessToken;
-    const bearer = new Bearer({ accessTokens, sessions, apiKeys, tokenType, realm });
+    const { type: tokenType } = accessToken;
     const login = new Login({ users, sessions, passwords, rates, throttle, audit, log });
     const accounts = new Accounts({ users, sessions, passwords, audit });
     const { jwks } = ring;
     return {
-      routes: authRoutes({
-        ...{ login, users, sessions, accessTokens, bearer, rates, audit, tokenType },
-        jwks,
-      }),
-      ...{ bearer, sessions, users, accounts, apiKeys, rates, audit, threads },
+      routes: (bearer) =>
+        authRoutes({
+          ...{ login, users, sessions, accessTokens, bearer, rates, audit, tokenType },
+          jwks,
+        }),
+      ...{ accessTokens, sessions, users, accounts, rates, audit, threads },
       cleanUpTasks: { sessions: () => sessions.clean() },
       close: () => threads.close(),
     };

@@ -1,9 +1,9 @@
 import type { Database } from '../db/database.js';
 import { Failure } from '../errors.js';
 import { type Client, clientOf } from '../http/client.js';
+import type { Exchange } from '../http/exchange.js';
 import { empty, json, type WholeReply } from '../http/reply.js';
 import { type Route, route } from '../http/router.js';
-import type { Bearer, UserPrincipal } from '../identity/bearer.js';
 import type { Audit } from '../logging/audit.js';
 import type { AccessTokens } from './access-token.js';
 import { echoOf } from './anything.js';
@@ -12,14 +12,28 @@ import type { Login } from './login.js';
 import type { Rates } from './rates.js';
 import type { Grant, Sessions } from './sessions/sessions.js';
 import { signWith } from './sign.js';
-import type { Users } from './users.js';
+import type { User, Users } from './users.js';
+
+/** Identifies the user behind a request; the composition root hands it in. */
+export interface Authenticator {
+  /** The `WWW-Authenticate` challenge of a request without a token. */
+  readonly challenge: string;
+  /** The user and session of an access token. Throws 401s. */
+  user(exchange: Exchange): Promise<AuthenticatedUser>;
+}
+
+export interface AuthenticatedUser {
+  readonly userId: string;
+  readonly sessionId: string;
+  readonly user: User;
+}
 
 export interface AuthParts {
   readonly login: Login;
   readonly users: Users;
   readonly sessions: Sessions;
   readonly accessTokens: Pick<AccessTokens, 'sign' | 'lifeMs'>;
-  readonly bearer: Bearer;
+  readonly bearer: Authenticator;
   readonly rates: Rates;
   readonly audit: Audit;
   /** Goes out as `tokenType`: `Bearer`. */
@@ -89,7 +103,10 @@ function granted({ accessTokens, tokenType }: AuthParts, grant: Grant): WholeRep
 }
 
 /** A refused refresh token is answered with the challenge of a refused access token. */
-async function challenged<Result>({ challenge }: Bearer, asking: Promise<Result>): Promise<Result> {
+async function challenged<Result>(
+  { challenge }: Authenticator,
+  asking: Promise<Result>,
+): Promise<Result> {
   try {
     return await asking;
   } catch (cause) {
@@ -104,7 +121,7 @@ type LogoutScope = 'session' | 'others' | 'all';
 
 async function logout(
   { sessions, users, audit }: AuthParts,
-  { userId, sessionId }: UserPrincipal,
+  { userId, sessionId }: AuthenticatedUser,
   scope: LogoutScope,
   client: Client,
 ): Promise<void> {

@@ -3,7 +3,7 @@ import type { Accounts } from '../auth/accounts.js';
 import { openAuth } from '../auth/open.js';
 import type { Users } from '../auth/users.js';
 import type { Config } from '../config/config.js';
-import type { ApiKeys } from '../identity/api-keys.js';
+import { ApiKeys } from '../identity/api-keys.js';
 import { openLog } from '../logging/log.js';
 import { withDatabase } from './database.js';
 
@@ -35,7 +35,7 @@ export async function withAccounts<Result>(
       const clocks = { clock: Date.now, uptime: () => performance.now() };
       const auth = await openAuth({ db, config, log, ...clocks, onEnded() {} });
       try {
-        return await work(auth);
+        return await work({ ...auth, apiKeys: new ApiKeys({ db, log }) });
       } finally {
         await auth.close();
       }

@@ -1,6 +1,3 @@
-import type { AccessTokens } from '../auth/access-token.js';
-import type { Sessions } from '../auth/sessions/sessions.js';
-import type { User } from '../auth/users.js';
 import { Failure } from '../errors.js';
 import type { Exchange } from '../http/exchange.js';
 import type { ApiKeys, Scope } from './api-keys.js';
@@ -10,7 +7,34 @@ export interface UserPrincipal {
   readonly kind: 'user';
   readonly userId: string;
   readonly sessionId: string;
-  readonly user: User;
+  readonly user: LocalUser;
+}
+
+/** A user of Herald's own accounts. */
+export interface LocalUser {
+  readonly id: string;
+  readonly username: string;
+  readonly firstName: string;
+  readonly lastName: string;
+}
+
+/** A session that has not ended. */
+export interface LocalSession {
+  readonly id: string;
+  readonly userId: string;
+  readonly user: LocalUser;
+  /** Seconds; access tokens issued before are void. */
+  readonly tokensValidAfter: number;
+}
+
+/** Verifies access tokens. Throws `expired_token` or `invalid_token`. */
+export interface TokenVerifier {
+  verify(token: string): {
+    readonly userId: string;
+    readonly sessionId: string | undefined;
+    /** Seconds. */
+    readonly issuedAt: number;
+  };
 }
 
 /** A backend with an API key. */
@@ -22,8 +46,9 @@ export interface ServicePrincipal {
 }
 
 export interface BearerOptions {
-  readonly accessTokens: Pick<AccessTokens, 'verify'>;
-  readonly sessions: Sessions;
+  readonly accessTokens: TokenVerifier;
+  /** Finds a session that has not ended. */
+  readonly sessions: { live(sessionId: string): Promise<LocalSession | undefined> };
   readonly apiKeys: ApiKeys;
   /** The scheme of the Authorization header, matched in any case: `Bearer`. */
   readonly tokenType: string;

@@ -1,5 +1,4 @@
 import { createHmac, randomBytes } from 'node:crypto';
-import type { Client } from '../http/client.js';
 import type { Log } from './log.js';
 import type { Repeats } from './warning-aggregator.js';
 
@@ -27,9 +26,16 @@ const levelOf = {
 
 export type AuditEvent = keyof typeof levelOf;
 
+/** The client that caused an event. */
+export interface AuditClient {
+  readonly requestId: string;
+  readonly ipKey: string;
+  readonly userAgent: string | undefined;
+}
+
 export interface AuditFields {
   /** Who asked; absent when an operator did. */
-  readonly client?: Client;
+  readonly client?: AuditClient;
   readonly userId?: string;
   readonly sessionId?: string;
   readonly sessionIds?: readonly string[];
