@@ -9,7 +9,9 @@ import type { Config } from './config/config.js';
 import { WatchedDatabase } from './db/health-checked-database.js';
 import { openDatabase } from './db/open.js';
 import { databaseOptions } from './db/options.js';
-import { probeWrite } from './event-log/sql/write-probe.js';
+import type { EventLog } from './event-log/event-log.js';
+import { openEventLog, probeEventLog } from './event-log/open.js';
+import { publishRoutes } from './event-log/publish.js';
 import { clientOf } from './http/client.js';
 import { healthRoutes } from './http/health.js';
 import { metricsRoute } from './http/metrics-route.js';
@@ -108,7 +110,7 @@ export class App {
     this.#closers.add('repeats', () => repeats.end());
     const database = openDatabase(databaseOptions(config, log));
     const db = new WatchedDatabase(await untilAborted(database, signal), (below) =>
-      probeWrite(below, config.publish.eventBytesMax, clock()),
+      probeEventLog(below, config.publish.eventBytesMax, clock()),
     );
     this.#closers.add('database', () => db.close());
 
@@ -128,20 +130,26 @@ export class App {
     const bearer = new Bearer({ accessTokens, sessions, apiKeys, tokenType, realm });
     signal?.throwIfAborted(); // Not while a thread hashes, which would end the whole process.
 
+    const openingLog = openEventLog({
+      ...{ db, log, clock, limits: config.eventLog },
+      newEpoch: BigInt(`0x${randomBytes(6).toString('hex')}`).toString(36),
+      onReplaced: () => this.#endReplacedLog(),
+    });
+    const eventLog = await untilAborted(openingLog, signal);
+    this.#closers.add('event log', () => eventLog.close());
+
     const openingStreaming = openStreaming({
       db,
+      eventLog,
       metrics,
       log,
       repeats,
       clock,
       uptime: this.#uptime,
       random: this.#random,
-      onReplaced: () => this.#break(),
-      newEpoch: BigInt(`0x${randomBytes(6).toString('hex')}`).toString(36),
-      config: { stream: config.stream, eventLog: config.eventLog, publish: config.publish },
+      config: config.stream,
       access: {
         user: (exchange) => bearer.user(exchange),
-        publisher: (exchange) => bearer.service(exchange, 'publish'),
         liveSession: (sessionId) => auth.sessions.live(sessionId),
         admitToken: (exchange, userId) =>
           auth.rates.admit('streamToken', clientOf(exchange), userId),
@@ -157,7 +165,7 @@ export class App {
     this.#streaming = streaming;
     this.#closers.add('streaming', () => streaming.close());
 
-    this.#keepHouse(auth, streaming, repeats, clock);
+    this.#keepHouse(auth, eventLog, streaming, repeats, clock);
 
     const server = await HttpServer.listen({
       ...(await readCertificate(config)),
@@ -172,12 +180,17 @@ export class App {
       routes: [
         ...auth.routes(bearer),
         ...streaming.routes,
+        ...publishRoutes({
+          ...{ eventLog, clock },
+          publisher: (exchange) => bearer.service(exchange, 'publish'),
+          limits: { ...config.publish, linesBytesMax: config.eventLog.bytesMax },
+        }),
         ...this.#health(db, auth),
         metricsRoute(metrics, (exchange) => bearer.service(exchange, 'metrics')),
       ],
     });
     this.#server = server;
-    metrics.watch(readingsOf(server, auth, streaming));
+    metrics.watch(readingsOf(server, auth, eventLog, streaming));
     this.#closers.add('server', () => server.close(Math.max(0, this.#cutAt - performance.now())));
   }
 
@@ -192,7 +205,13 @@ export class App {
     });
   }
 
-  #keepHouse(auth: Auth, streaming: Streaming, repeats: Repeats, clock: Clock): void {
+  #keepHouse(
+    auth: Auth,
+    eventLog: EventLog,
+    streaming: Streaming,
+    repeats: Repeats,
+    clock: Clock,
+  ): void {
     const tick = () => {
       streaming.streams.tick();
       repeats.report();
@@ -206,7 +225,12 @@ export class App {
     });
     this.#closers.add('revocations', () => feed.close());
     const cleanUp = CleanUp.start({
-      tasks: { ...auth.cleanUpTasks, ...streaming.cleanUpTasks },
+      tasks: {
+        ...auth.cleanUpTasks,
+        ...streaming.cleanUpTasks,
+        idempotencyKeys: () => eventLog.sweepIdempotencyKeys(),
+        eventLog: () => eventLog.trim(),
+      },
       intervalMs: this.#config.cleanupIntervalMs,
       log: this.#log,
     });
@@ -215,6 +239,13 @@ export class App {
 
   #endStreams(sessionIds: readonly string[]): void {
     void this.#streaming?.streams.endSessions(sessionIds);
+  }
+
+  /** Ends all streams; on return, `stream.open` tells that the epoch has changed. */
+  #endReplacedLog(): void {
+    this.#streaming?.registry.startDraining();
+    this.#streaming?.registry.closeAll('behind');
+    this.#break();
   }
 
   async #close(): Promise<void> {
@@ -237,7 +268,8 @@ export class App {
 function readingsOf(
   server: HttpServer,
   { threads }: Auth,
-  { registry, eventLog }: Streaming,
+  eventLog: EventLog,
+  { registry }: Streaming,
 ): Readings {
   return {
     connections: () => server.connections,

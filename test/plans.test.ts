@@ -9,6 +9,7 @@ import { silentLog } from '../src/logging/log.js';
 import { Neighbours } from '../src/stream/cluster-sync.js';
 import { Registry } from '../src/stream/registry.js';
 import { StreamTokens } from '../src/stream/stream-token.js';
+import { UserCount } from '../src/stream/user-count.js';
 import { client, newUser, opened, sessionsFor, sign } from './support/auth.js';
 import { testOnDialects } from './support/dialects.js';
 import { databaseFor } from './support/embedded.js';
@@ -82,7 +83,14 @@ async function useStreams(db: Database): Promise<void> {
     limits: { streamsMax: 10, perUserMax: 10, perIpMax: 10 },
     uptime: clock,
   });
-  const neighbours = await Neighbours.start({ db, registry, tokens, log: silentLog, clock });
+  const neighbours = await Neighbours.start({
+    db,
+    registry,
+    userCount: new UserCount(registry),
+    tokens,
+    log: silentLog,
+    clock,
+  });
   await neighbours.beat();
   await neighbours.close();
   await tokens.revoke([sessionId]);
@@ -104,7 +112,7 @@ async function useLog(db: Database): Promise<void> {
   await log.startFor(audiences, 'e1-1');
   await log.startFor(audiences, undefined);
   await log.trim();
-  await store.sweepKeys(clock());
+  await store.sweepIdempotencyKeys(clock());
 }
 
 test('every lookup of the hot paths is by an index', async (t) => {

@@ -6,6 +6,7 @@ import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { selfSigned } from '../src/commands/self-signed.js';
 import { loadConfig } from '../src/config/config.js';
+import { openEventLog } from '../src/event-log/open.js';
 import { HttpServer } from '../src/http/server.js';
 import { silentLog } from '../src/logging/log.js';
 import { Repeats } from '../src/logging/warning-aggregator.js';
@@ -30,17 +31,19 @@ async function openServer(t: TestContext) {
     ...{ ACCEPT_RATE: '1000000/1000', ACCEPT_IP_RATE: '1000000/1000' },
   });
   const repeats = new Repeats({ log: silentLog, clock });
+  const eventLog = await openEventLog({
+    ...{ db, log: silentLog, clock, newEpoch: 'e', limits: config.eventLog, onReplaced() {} },
+  });
   const streaming = await openStreaming({
-    ...{ db, config, log: silentLog, clock, uptime: clock, random: Math.random, newEpoch: 'e' },
+    ...{ db, eventLog, log: silentLog, clock, uptime: clock, random: Math.random },
+    config: config.stream,
     metrics: new Metrics(),
     repeats,
-    onReplaced() {},
     access: {
       user: async ({ headers }) => {
         const session = await sessions.live(headers['x-session'] ?? '');
         return { userId: session?.userId ?? '', sessionId: session?.id ?? '' };
       },
-      publisher: async () => ({ keyId: 'k' }),
       liveSession: (id) => sessions.live(id),
       admitToken() {},
       reportLeak() {},
@@ -62,8 +65,9 @@ async function openServer(t: TestContext) {
   t.after(async () => {
     await server.close(1000);
     await streaming.close();
+    await eventLog.close();
   });
-  return { server, streaming, sessionIds };
+  return { server, eventLog, streaming, sessionIds };
 }
 
 /** Numbers from 0 to 1 that are the same for the same seed. */
@@ -164,8 +168,8 @@ const recentEventsMax = 25_000;
 const event = { audiences: ['all'], type: undefined, data: 'x', expiresAt: undefined };
 
 test('when everybody has left, nothing is left of them', async (t) => {
-  const { server, streaming, sessionIds } = await openServer(t);
-  const { registry, streams, eventLog } = streaming;
+  const { server, eventLog, streaming, sessionIds } = await openServer(t);
+  const { registry, streams } = streaming;
   const run = async (seed: number) => {
     const random = randomFrom(seed);
     const visitors = Array.from(

@@ -1,13 +1,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { Broker } from '../src/event-log/broker.js';
 import { EventLog } from '../src/event-log/event-log.js';
 import { audiencesOf, everybody, userAudience } from '../src/events/audience.js';
 import { parsePosition } from '../src/events/event-id.js';
 import { silentLog } from '../src/logging/log.js';
 import { Connection } from '../src/stream/event-stream.js';
 import { Registry } from '../src/stream/registry.js';
+import { UserCount } from '../src/stream/user-count.js';
 import { Outbox } from '../src/stream/write-scheduler.js';
 import { MemoryLog } from './support/memory-log.js';
 import { races } from './support/races.js';
@@ -63,7 +63,7 @@ class World {
   readonly acknowledged: string[] = [];
   readonly begun = new Map<SimulatedClient, number>();
   now = 1_000_000;
-  #process: { log: EventLog; registry: Registry; broker: Broker; outbox: Outbox } | undefined;
+  #process: { log: EventLog; registry: Registry; userCount: UserCount; outbox: Outbox } | undefined;
   #published = 0;
 
   async boot(): Promise<void> {
@@ -77,12 +77,9 @@ class World {
     });
     const streams = { streamsMax: 100, perUserMax: 100, perIpMax: 100 };
     const registry = new Registry({ limits: streams, uptime: clock });
-    this.#process = {
-      log,
-      registry,
-      broker: new Broker({ log, registry }),
-      outbox: new Outbox(clock),
-    };
+    log.subscribe(registry);
+    const userCount = new UserCount(registry);
+    this.#process = { log, registry, userCount, outbox: new Outbox(clock) };
     this.store.closeGates();
   }
 
@@ -102,6 +99,7 @@ class World {
     if (action.kind === 'wait') {
       this.now += action.ms;
       this.#process?.registry.tick();
+      this.#process?.userCount.tick();
     }
     await Promise.resolve();
   }
@@ -135,7 +133,7 @@ class World {
       volatile: false,
       expiresAt: undefined,
     };
-    void this.#process?.broker
+    void this.#process?.log
       .publish([event], undefined)
       .then((ids) => this.acknowledged.push(...ids.map(String)));
   }
@@ -145,7 +143,7 @@ class World {
     const running = this.#process;
     if (running === undefined || (client.sink !== undefined && !client.sink.closed)) return;
     const sink = client.connect();
-    const { log, registry, outbox } = running;
+    const { log, registry, userCount, outbox } = running;
     const audiences = audiencesOf(client.userId, `s${client.userId}`);
     const { lastEventId } = client;
     const begun = this.begun.get(client);
@@ -169,9 +167,13 @@ class World {
       limits,
       uptime: () => this.now,
       random: () => 0,
-      onEnd: (ended) => registry.remove(ended),
+      onEnd: (ended) => {
+        registry.remove(ended);
+        userCount.remove(ended);
+      },
     });
     registry.add(connection);
+    userCount.add(connection);
     connection.open();
   }
 

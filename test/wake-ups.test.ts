@@ -7,6 +7,7 @@ import { openDatabase } from '../src/db/open.js';
 import type { ServerOptions } from '../src/db/options.js';
 import { EventLog } from '../src/event-log/event-log.js';
 import { Follower } from '../src/event-log/log-poller.js';
+import { openEventLog } from '../src/event-log/open.js';
 import { TableLog } from '../src/event-log/sql/sql-log-store.js';
 import { silentLog } from '../src/logging/log.js';
 import { Repeats } from '../src/logging/warning-aggregator.js';
@@ -26,7 +27,6 @@ if (typeof server !== 'string') {
 
 const nobody: StreamAccess = {
   user: async () => ({ userId: '1', sessionId: 's' }),
-  publisher: async () => ({ keyId: 'k' }),
   liveSession: async () => undefined,
   admitToken() {},
   reportLeak() {},
@@ -43,7 +43,7 @@ async function processOn(t: TestContext, options: ServerOptions) {
   const store = await TableLog.open(db, { clock: Date.now, newEpoch: 'e1' });
   const log = await EventLog.open({ store, log: silentLog, clock: Date.now, limits });
   const heard: string[] = [];
-  log.follow({ deliver: ({ data }) => heard.push(data), gap() {} });
+  log.subscribe({ deliver: ({ data }) => heard.push(data), deliverVolatile() {}, gap() {} });
   let looks = 0;
   const eventLog = {
     get head() {
@@ -55,7 +55,8 @@ async function processOn(t: TestContext, options: ServerOptions) {
     },
   };
   const { wakeUps } = db;
-  const follower = Follower.start({ eventLog, log: silentLog, wakeUps, pollMs: never });
+  const listen = (onAppended: () => void) => store.listen(onAppended);
+  const follower = Follower.start({ eventLog, log: silentLog, listen, pollMs: never });
   t.after(async () => {
     await follower.close();
     await db.close();
@@ -127,17 +128,23 @@ describe('postgres wakes the other processes', { skip }, () => {
     });
     await db.execute(sql`alter table processes rename to elsewhere`);
 
+    const watchedDb = { ...notedDatabase(db, []), wakeUps: { announce, listen } };
+    const eventLog = await openEventLog({
+      ...{ db: watchedDb, log: silentLog, clock: Date.now, newEpoch: 'e', onReplaced() {} },
+      limits,
+    });
+
     const starting = openStreaming({
-      db: { ...notedDatabase(db, []), wakeUps: { announce, listen } },
+      ...{ db: watchedDb, eventLog },
       ...{
-        config: loadConfig({}),
+        config: loadConfig({}).stream,
         log: silentLog,
         repeats: new Repeats({ log: silentLog, clock: Date.now }),
         clock: Date.now,
         random: Math.random,
         uptime: Date.now,
       },
-      ...{ metrics: new Metrics(), newEpoch: 'e', access: nobody, onReplaced() {} },
+      ...{ metrics: new Metrics(), access: nobody },
     });
 
     await assert.rejects(starting, /processes/);

@@ -2,9 +2,11 @@ import { Failure } from '../errors.js';
 import type { Audience } from '../events/audience.js';
 import { formatPosition } from '../events/event-id.js';
 import { encodeFrame, type Frame } from '../events/frame.js';
+import type { NewEvent } from '../events/publish-request.js';
 import type { Log } from '../logging/log.js';
 import { Turns } from '../util/semaphore.js';
 import { AppendQueue } from './append-queue.js';
+import { Follower } from './log-poller.js';
 import type { AppendRequest, LoggableEvent, LoggedEvent, LogState, LogStore } from './log-store.js';
 import { RecentEvents, type RecentRequest } from './recent-events.js';
 import { LogStarts, type Start } from './resume-resolver.js';
@@ -26,11 +28,13 @@ export interface Appended {
   readonly isRepeated: boolean;
 }
 
-/** Whoever delivers. Neither must throw. */
-export interface LogFollower {
+/** Receives what is to be delivered to open streams: the registry. No method may throw. */
+export interface EventSubscriber {
   /** Called once per event, in order, without a gap. */
   deliver(event: LoggableEvent, frame: Frame): void;
-  /** Events were trimmed away before they could be delivered: nobody is up to date any more. */
+  /** Called for each volatile event published here, which the log does not keep. */
+  deliverVolatile(event: LoggableEvent, frame: Frame): void;
+  /** Called when events were trimmed before they could be delivered: every stream has a gap. */
   gap(): void;
 }
 
@@ -41,13 +45,15 @@ export interface EventLogOptions {
   readonly limits: LogLimits;
 }
 
+const nothingAppended: Appended = { ids: [], isRepeated: false };
 const pageEventsMax = 256;
 const followEventsMax = 500;
+const pollMs = { busy: 25, quiet: 250, woken: 1000 };
 /** Readers that are behind share the store with publishers and logins, and must not crowd it. */
 const readsMax = 4;
 
 /**
- * The one ordered log. `append` answers when the events are durable; the follower hears of every
+ * The one ordered log. `append` answers when the events are durable; the subscriber gets every
  * event, in order, after that; `read` gives a reader what it may see, from any position that is
  * still kept.
  */
@@ -61,7 +67,8 @@ export class EventLog {
   readonly #starts: LogStarts;
   readonly #reads = new Turns(readsMax);
   #recent: RecentEvents;
-  #follower: LogFollower = { deliver() {}, gap() {} };
+  #subscriber: EventSubscriber = { deliver() {}, deliverVolatile() {}, gap() {} };
+  #poller: Follower | undefined;
   /** The newest event delivered. */
   #head: number;
   /** The newest event known to be in the log, delivered or not. */
@@ -90,7 +97,7 @@ export class EventLog {
     return new EventLog(options, await options.store.state());
   }
 
-  /** The newest event that the follower has heard of. */
+  /** The newest event that was delivered. */
   get head(): number {
     return this.#head;
   }
@@ -100,8 +107,38 @@ export class EventLog {
     return this.#queue.waitingEvents;
   }
 
-  follow(follower: LogFollower): void {
-    this.#follower = follower;
+  /** Sets the one subscriber. To be called before anything is published. */
+  subscribe(subscriber: EventSubscriber): void {
+    this.#subscriber = subscriber;
+  }
+
+  /** Begins to deliver what other processes append, where the store is shared. */
+  startPolling(): void {
+    if (!this.#store.isShared) return;
+    const listen = (onAppended: () => void) => this.#store.listen(onAppended);
+    this.#poller = Follower.start({ eventLog: this, log: this.#log, listen, pollMs });
+  }
+
+  /**
+   * Publishes events: appends those that belong in the log, then delivers. Returns the id of each
+   * event once all of them are durable, and null for a volatile one, which has none. Events published
+   * before under the same idempotency key are not published again; a request whose events are all
+   * volatile leaves nothing to recognise it by.
+   *
+   * Throws as `append`; then nothing was published.
+   */
+  async publish(
+    events: readonly NewEvent[],
+    idempotency: AppendRequest['idempotency'],
+  ): Promise<readonly (string | null)[]> {
+    const logged = events.filter((event) => !event.volatile);
+    const { ids, isRepeated } =
+      logged.length === 0 ? nothingAppended : await this.append({ events: logged, idempotency });
+    for (const event of events) {
+      if (event.volatile && !isRepeated) this.#deliverVolatile(event);
+    }
+    let next = 0;
+    return events.map((event) => (event.volatile ? null : (ids[next++] ?? null)));
   }
 
   /**
@@ -180,9 +217,15 @@ export class EventLog {
     return this.#catchingUpNext;
   }
 
-  /** Waits for what is being written. */
-  close(): Promise<void> {
-    return this.#queue.idle();
+  /** Deletes a batch of expired idempotency keys and returns how many. For a timer. */
+  sweepIdempotencyKeys(): Promise<number> {
+    return this.#store.sweepIdempotencyKeys(this.#clock());
+  }
+
+  /** Ends polling and waits for what is being written. Idempotent. */
+  async close(): Promise<void> {
+    await this.#poller?.close();
+    await this.#queue.idle();
   }
 
   async #readStore({ audiences, after, bytesMax }: RecentRequest): Promise<Page> {
@@ -207,7 +250,7 @@ export class EventLog {
     for (const event of events) this.#deliver(event, this.#head + 1);
   }
 
-  /** Never rejects: the next append, or the follower's poll, tries again. */
+  /** Never rejects: the next append, or the poller, tries again. */
   async #catchUpSoon(): Promise<void> {
     try {
       await this.catchUp();
@@ -233,14 +276,20 @@ export class EventLog {
     this.#log.warn({ from: this.#head, to: seq }, 'events were trimmed before they were delivered');
     this.#head = seq;
     this.#recent = new RecentEvents(seq);
-    this.#follower.gap();
+    this.#subscriber.gap();
   }
 
   #deliver(event: LoggableEvent, seq: number): void {
     const frame = this.#encode(event, seq);
     this.#head = seq;
     this.#recent.add(frame, event);
-    this.#follower.deliver(event, frame);
+    this.#subscriber.deliver(event, frame);
+  }
+
+  #deliverVolatile(event: NewEvent): void {
+    const { type, data } = event;
+    const bytes = encodeFrame(type === undefined ? { data } : { event: type, data });
+    this.#subscriber.deliverVolatile(event, { seq: 0, bytes });
   }
 
   #encode({ type, data }: LoggableEvent, seq: number): Frame {

@@ -15,7 +15,7 @@ test('a wake-up that comes during a poll is followed by another poll', async (t)
   store.openGates();
   const eventLog = await EventLog.open({ store, log: silentLog, clock: Date.now, limits });
   const pollMs = { busy: never, quiet: never, woken: never };
-  const follower = Follower.start({ eventLog, log: silentLog, pollMs });
+  const follower = Follower.start({ eventLog, log: silentLog, listen: () => undefined, pollMs });
   t.after(() => follower.close());
   store.closeGates();
   follower.wake();

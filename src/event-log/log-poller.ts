@@ -1,12 +1,19 @@
-import type { Listening, WakeUps } from '../db/database.js';
+import type { Listening } from '../db/database.js';
 import type { Log } from '../logging/log.js';
-import type { EventLog } from './event-log.js';
+
+/** The part of the event log that the poller needs. */
+export interface Polled {
+  /** The newest event delivered. */
+  readonly head: number;
+  /** Delivers what others have appended. Rejects when the store does. */
+  catchUp(): Promise<void>;
+}
 
 export interface FollowerOptions {
-  readonly eventLog: Pick<EventLog, 'head' | 'catchUp'>;
+  readonly eventLog: Polled;
   readonly log: Log;
-  /** Where the database wakes us; the looks are then only for what it may have missed. */
-  readonly wakeUps?: WakeUps | undefined;
+  /** As `LogStore.listen`: while it notifies, polling only covers what it may have missed. */
+  readonly listen: (onAppended: () => void) => Listening | undefined;
   /** Between looks while events come in, when none do, and while the database wakes us. */
   readonly pollMs: { readonly busy: number; readonly quiet: number; readonly woken: number };
 }
@@ -33,7 +40,7 @@ export class Follower {
 
   static start(options: FollowerOptions): Follower {
     const follower = new Follower(options);
-    follower.#listening = options.wakeUps?.listen(() => follower.wake());
+    follower.#listening = options.listen(() => follower.wake());
     follower.#wait();
     return follower;
   }

@@ -1,3 +1,4 @@
+import type { Listening } from '../db/database.js';
 import type { Audience } from '../events/audience.js';
 import type { NewEvent } from '../events/publish-request.js';
 
@@ -68,8 +69,13 @@ export interface Trimming {
   readonly bytes: number;
 }
 
-/** Where the events are. Every engine keeps the same promises; one suite checks them. */
+/**
+ * An engine that keeps the events. Every engine makes the same promises, which one test suite checks;
+ * nothing outside of its folder knows which engine it is.
+ */
 export interface LogStore {
+  /** Whether other processes may append, so that the log has to be polled. */
+  readonly isShared: boolean;
   /** Rejects with `service_unavailable` when the log is another than the one that was opened. */
   state(): Promise<LogState>;
   /** The same, asked together with whether an event that is kept is for any of these audiences. */
@@ -88,6 +94,13 @@ export interface LogStore {
   lastTrimmed(audiences: readonly Audience[]): Promise<number>;
   /** The first events after a position: one at least, more as long as they are within the limits. */
   oldest(after: number, limits: BatchLimits): Promise<OldEvent[]>;
-  /** Answers how many rows went: none when it was trimmed beyond `after` meanwhile. */
+  /** Returns how many rows were deleted: 0 when it was trimmed beyond `after` meanwhile. */
   trim(trimming: Trimming): Promise<number>;
+  /** Deletes a batch of expired idempotency keys and returns how many. For a timer. */
+  sweepIdempotencyKeys(now: number): Promise<number>;
+  /**
+   * Calls `onAppended` after other processes have appended, and whenever some of that may have been
+   * missed. Undefined where the engine cannot notify, and polling is all there is. Never throws.
+   */
+  listen(onAppended: () => void): Listening | undefined;
 }

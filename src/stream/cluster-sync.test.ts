@@ -6,6 +6,7 @@ import { type Log, silentLog } from '../logging/log.js';
 import { Neighbours } from './cluster-sync.js';
 import { Registry } from './registry.js';
 import { StreamTokens } from './stream-token.js';
+import { UserCount } from './user-count.js';
 
 const test = await testOnDialects('neighbours');
 
@@ -26,8 +27,22 @@ test('a process takes itself off the list; where it cannot, it says so and close
     },
   };
   const count = async () => (await db.query(sql`select id from processes`)).length;
-  const one = await Neighbours.start({ db, registry, tokens, log, clock });
-  const two = await Neighbours.start({ db, registry, tokens, log, clock });
+  const one = await Neighbours.start({
+    db,
+    registry,
+    userCount: new UserCount(registry),
+    tokens,
+    log,
+    clock,
+  });
+  const two = await Neighbours.start({
+    db,
+    registry,
+    userCount: new UserCount(registry),
+    tokens,
+    log,
+    clock,
+  });
   assert.equal(await count(), 2);
 
   await one.close();

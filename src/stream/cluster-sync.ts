@@ -3,10 +3,12 @@ import { type Database, sql, UniqueViolation } from '../db/database.js';
 import type { Log } from '../logging/log.js';
 import { type Registry, replacedRetryMs } from './registry.js';
 import type { StreamTokens } from './stream-token.js';
+import type { UserCount } from './user-count.js';
 
 export interface NeighboursParts {
   readonly db: Database;
   readonly registry: Registry;
+  readonly userCount: UserCount;
   readonly tokens: StreamTokens;
   readonly log: Log;
   readonly clock: () => number;
@@ -49,10 +51,10 @@ export class Neighbours {
 
   /** Says how many users are here, and hears of the others. Rejects when the database does. */
   async beat(): Promise<void> {
-    const { registry, clock } = this.#parts;
+    const { userCount, clock } = this.#parts;
     const now = clock();
     await this.#announce(now);
-    registry.usersElsewhere = await this.#usersElsewhere(now);
+    userCount.usersElsewhere = await this.#usersElsewhere(now);
     await this.#hearTakeovers(now);
   }
 

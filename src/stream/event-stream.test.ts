@@ -9,6 +9,7 @@ import { audiencesOf } from '../events/audience.js';
 import { silentLog } from '../logging/log.js';
 import { Connection, type Ending } from './event-stream.js';
 import { Registry } from './registry.js';
+import { UserCount } from './user-count.js';
 import { Outbox } from './write-scheduler.js';
 
 const limits = {
@@ -33,10 +34,13 @@ async function openWorld(history: readonly string[] = []) {
     limits: { streamsMax: 10, perUserMax: 10, perIpMax: 10 },
     uptime: clock,
   });
-  log.follow({
-    deliver: ({ audiences }, frame) => registry.deliver(audiences, frame),
-    gap: () => registry.closeAll('behind'),
-  });
+  log.subscribe(registry);
+  const userCount = new UserCount(registry);
+  /** As `Streams` does it, once a second. */
+  const tick = () => {
+    registry.tick();
+    userCount.tick();
+  };
   const audiences = audiencesOf('1', 's1');
   const endings: Ending[] = [];
   let wire = '';
@@ -59,9 +63,11 @@ async function openWorld(history: readonly string[] = []) {
       onEnd: (ended, ending) => {
         endings.push(ending);
         registry.remove(ended);
+        userCount.remove(ended);
       },
     });
     registry.add(connection);
+    userCount.add(connection);
     connection.open();
     return connection;
   };
@@ -84,6 +90,8 @@ async function openWorld(history: readonly string[] = []) {
     store,
     log,
     registry,
+    userCount,
+    tick,
     client,
     endings,
     open,
@@ -160,10 +168,16 @@ test('volatile events skip a client that is behind', async () => {
   await take();
   await publish('x'.repeat(600));
   await nextTick();
-  registry.deliverVolatile(['all'], { seq: 0, bytes: Buffer.from('data: volatile\n\n') });
+  registry.deliverVolatile(
+    { audiences: ['all'] },
+    { seq: 0, bytes: Buffer.from('data: volatile\n\n') },
+  );
 
   await take();
-  registry.deliverVolatile(['all'], { seq: 0, bytes: Buffer.from('data: later\n\n') });
+  registry.deliverVolatile(
+    { audiences: ['all'] },
+    { seq: 0, bytes: Buffer.from('data: later\n\n') },
+  );
   await take();
 
   assert.doesNotMatch(wire(), /volatile/);
@@ -229,15 +243,15 @@ test('a sink that has closed is read for no more, also before that is told', asy
 });
 
 test('silence is filled with a comment every 15 seconds, and only silence', async () => {
-  const { world, open, publish, take, registry, wire } = await openWorld();
+  const { world, open, publish, take, tick, wire } = await openWorld();
   await open();
   await take();
-  registry.tick(); // Tells the count, which is no silence either.
+  tick(); // Tells the count, which is no silence either.
   await take();
   const comments = () => wire().split(':\n\n').length - 1;
   const pass = async (ms: number) => {
     world.now += ms;
-    registry.tick();
+    tick();
     await take();
   };
 
@@ -255,14 +269,14 @@ test('silence is filled with a comment every 15 seconds, and only silence', asyn
 });
 
 test('a comment comes about half a second early or late at most', async () => {
-  const { world, open, publish, take, registry, wire } = await openWorld();
+  const { world, open, publish, take, wire, ...streams } = await openWorld();
   await open();
   await take();
   let tickAt = world.now;
   const tick = async () => {
     tickAt += 1003; // Timers are late.
     world.now = tickAt;
-    registry.tick();
+    streams.tick();
     await take();
   };
   await tick(); // Tells the count.
@@ -284,14 +298,14 @@ test('a comment comes about half a second early or late at most', async () => {
 });
 
 test('a client that takes no byte for 30 seconds is cut off as stalled, one that takes some is not', async () => {
-  const { world, open, take, registry, client, endings, publish } = await openWorld();
+  const { world, open, take, tick, client, endings, publish } = await openWorld();
   await open();
   await take();
   await publish('x'.repeat(400));
   await nextTick();
   const pass = (ms: number) => {
     world.now += ms;
-    registry.tick();
+    tick();
   };
 
   pass(16_000);
@@ -385,7 +399,7 @@ test('a log that cannot be read ends the stream as failed, to be resumed', async
 });
 
 test('a log that is away for a while ends no stream: it is read when it is back', async () => {
-  const { world, open, publish, store, registry, take, endings, received } = await openWorld([
+  const { world, open, publish, store, tick, take, endings, received } = await openWorld([
     'seen',
     'missed',
   ]);
@@ -395,7 +409,7 @@ test('a log that is away for a while ends no stream: it is read when it is back'
   await take();
   const pass = async (ms: number) => {
     world.now += ms;
-    registry.tick();
+    tick();
     await take();
   };
 
@@ -409,23 +423,23 @@ test('a log that is away for a while ends no stream: it is read when it is back'
 });
 
 test('a client that was behind when the count changed is told it once it has caught up', async () => {
-  const { registry, open, publish, take, wire } = await openWorld();
+  const { userCount, tick, open, publish, take, wire } = await openWorld();
   await open();
   await take();
-  registry.tick(); // The first count, which it takes.
+  tick(); // The first count, which it takes.
   await take();
   await publish('x'.repeat(600));
   await publish('y'.repeat(600));
   await nextTick(); // More than the soft limit is on its way.
 
-  registry.usersElsewhere = 4;
-  registry.tick();
+  userCount.usersElsewhere = 4;
+  tick();
   await nextTick();
   const whileBehind = wire();
   await take();
-  registry.tick();
+  tick();
   await take();
-  registry.tick();
+  tick();
   await take();
 
   assert.doesNotMatch(whileBehind, /data: 5\n/);

@@ -8,6 +8,7 @@ import { silentLog } from '../logging/log.js';
 import { drainStreams } from './drain.js';
 import { Connection } from './event-stream.js';
 import { Registry } from './registry.js';
+import { UserCount } from './user-count.js';
 import { Outbox } from './write-scheduler.js';
 
 const limits = {
@@ -30,6 +31,7 @@ async function crowd(size: number) {
     limits: { streamsMax: 1e9, perUserMax: 1e9, perIpMax: 1e9 },
     uptime: clock,
   });
+  const userCount = new UserCount(registry);
   const outbox = new Outbox(clock);
   const counts: number[] = [];
   const retries = new Map<string, number>();
@@ -49,9 +51,13 @@ async function crowd(size: number) {
       reader: { userId: client.userId, sessionId: 's', audiences, ip: 'ip', tokenHash: undefined },
       start: await log.startFor(audiences, undefined),
       sink: client.connect(),
-      onEnd: (ended) => registry.remove(ended),
+      onEnd: (ended) => {
+        registry.remove(ended);
+        userCount.remove(ended);
+      },
     });
     registry.add(connection);
+    userCount.add(connection);
     connection.open();
     clients.push(client);
   }
@@ -62,6 +68,7 @@ async function crowd(size: number) {
   /** What all are told in a tick. */
   const tick = async () => {
     registry.tick();
+    userCount.tick();
     await written();
     for (const { sink } of clients) sink?.take(1e9);
     return counts.splice(0);

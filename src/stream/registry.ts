@@ -1,6 +1,7 @@
+import type { EventSubscriber } from '../event-log/event-log.js';
 import type { Audience } from '../events/audience.js';
 import { everybody, sessionAudience } from '../events/audience.js';
-import { controlFrame, type Frame } from '../events/frame.js';
+import type { Frame } from '../events/frame.js';
 import { Wheel } from '../util/timer-wheel.js';
 import type { CloseReason, Connection, Reader } from './event-stream.js';
 
@@ -12,17 +13,21 @@ export interface StreamLimits {
 
 /** Between two calls of `Registry.tick`. */
 export const tickMs = 1000;
-const toldPerTick = 1000;
+
+const noStreams: ReadonlySet<Connection> = new Set();
+
+interface Addressed {
+  readonly audiences: readonly Audience[];
+}
 
 /** Why one more stream cannot be had now. */
 export type Refusal = 'draining' | 'all' | 'user' | 'ip';
 
 /**
  * Who is connected. Connections are indexed by the audiences they listen to, so an event costs what
- * its own audience costs. Also keeps the one timer wheel, and tells everybody how many users there
- * are: `count`, when it changes, at most once a tick and to 1000 connections a tick on average.
+ * its own audience costs. Also keeps the one timer wheel.
  */
-export class Registry {
+export class Registry implements EventSubscriber {
   readonly #limits: StreamLimits;
   readonly #connections = new Map<Audience, Set<Connection>>();
   readonly #byToken = new Map<string, Connection>();
@@ -30,13 +35,7 @@ export class Registry {
   readonly #perIp = new Map<string, number>();
   readonly #wheel: Wheel<Connection>;
   readonly #uptime: () => number;
-  /** Connections that have not been told the present count. */
-  readonly #uncounted = new Set<Connection>();
-  #count = 0;
-  /** Ticks to let pass before the count is told again. */
-  #countRests = 0;
   #deliveries = 0;
-  #elsewhere = 0;
   #draining = false;
 
   constructor({ limits, uptime }: { limits: StreamLimits; uptime: () => number }) {
@@ -45,9 +44,14 @@ export class Registry {
     this.#wheel = new Wheel(uptime());
   }
 
-  /** Open streams. */
+  /** The number of open streams. */
   get size(): number {
-    return this.#connections.get(everybody)?.size ?? 0;
+    return this.streams.size;
+  }
+
+  /** Every open stream. To be read at once: it changes with each that opens or ends. */
+  get streams(): ReadonlySet<Connection> {
+    return this.#connections.get(everybody) ?? noStreams;
   }
 
   /** Users with an open stream in this process. */
@@ -62,7 +66,7 @@ export class Registry {
 
   /** Whether nothing is left of any connection: for tests that count what was closed. */
   get isEmpty(): boolean {
-    const held = [this.#connections, this.#byToken, this.#perUser, this.#perIp, this.#uncounted];
+    const held = [this.#connections, this.#byToken, this.#perUser, this.#perIp];
     return this.#wheel.size === 0 && held.every((part) => part.size === 0);
   }
 
@@ -91,7 +95,6 @@ export class Registry {
     }
     increase(this.#perUser, reader.userId);
     increase(this.#perIp, reader.ip);
-    this.#uncounted.add(connection);
     this.#wheel.set(connection, this.#uptime());
   }
 
@@ -109,12 +112,11 @@ export class Registry {
     }
     decrease(this.#perUser, reader.userId);
     decrease(this.#perIp, reader.ip);
-    this.#uncounted.delete(connection);
     this.#wheel.delete(connection);
   }
 
   /** Hands an event of the log to everyone it is for. A plain loop: never waits, never throws. */
-  deliver(audiences: readonly Audience[], frame: Frame): void {
+  deliver({ audiences }: Addressed, frame: Frame): void {
     for (const audience of audiences) {
       const connections = this.#connections.get(audience);
       if (connections === undefined) continue;
@@ -123,12 +125,18 @@ export class Registry {
     }
   }
 
-  deliverVolatile(audiences: readonly Audience[], frame: Frame): void {
+  /** Hands an event that is not in the log to everyone it is for who is live and not behind. */
+  deliverVolatile({ audiences }: Addressed, frame: Frame): void {
     for (const audience of audiences) {
       for (const connection of this.#connections.get(audience) ?? []) {
         connection.pushVolatile(frame);
       }
     }
+  }
+
+  /** Ends every stream: events are gone before they were delivered; on return clients learn that. */
+  gap(): void {
+    this.closeAll('behind');
   }
 
   /** Ends every stream of these sessions, at once. */
@@ -148,13 +156,8 @@ export class Registry {
     return this.#byToken.get(tokenHash);
   }
 
-  /** Users connected to other processes, for `count`. */
-  set usersElsewhere(users: number) {
-    this.#elsewhere = users;
-  }
-
   /**
-   * To be called every `tickMs`: heartbeats, stalled clients, and the count. What has a time is done at
+   * To be called every `tickMs`: heartbeats and stalled clients. What has a time is done at
    * the tick that is nearest to it, so half a second early or late.
    */
   tick(): void {
@@ -163,8 +166,6 @@ export class Registry {
       const next = connection.tend(now);
       if (connection.isOpen) this.#wheel.set(connection, next);
     }
-    if (this.#countRests > 0) this.#countRests -= 1;
-    else this.#tellCount();
   }
 
   get isDraining(): boolean {
@@ -182,23 +183,6 @@ export class Registry {
       connection.close('draining', { retryMs: retryMs() });
     }
     return this.size;
-  }
-
-  #tellCount(): void {
-    const count = this.users + this.#elsewhere;
-    if (count !== this.#count) {
-      this.#count = count;
-      for (const connection of this.#connections.get(everybody) ?? []) {
-        this.#uncounted.add(connection);
-      }
-    }
-    if (this.#uncounted.size === 0) return;
-    // While thousands come or go it changes all the time, and telling it would be most of the work.
-    this.#countRests = Math.floor(this.#uncounted.size / toldPerTick);
-    const frame = controlFrame('count', count);
-    for (const connection of this.#uncounted) {
-      if (connection.pushVolatile(frame)) this.#uncounted.delete(connection); // Else at a later tick.
-    }
   }
 
   /** A copy: closing takes connections out of the set. */

@@ -10,6 +10,7 @@ import { Metrics } from '../metrics.js';
 import { Registry } from './registry.js';
 import { StreamTokens } from './stream-token.js';
 import { type LiveSession, Streams } from './streams.js';
+import { UserCount } from './user-count.js';
 
 const limits = {
   ...{ streamsMax: 10, perUserMax: 10, perIpMax: 10 },
@@ -31,7 +32,8 @@ async function prepareStream(t: TestContext, liveSession: () => Promise<LiveSess
   const registry = new Registry({ limits, uptime });
   const times = { lifeMs: 1000, resumeWindowMs: 1e6, mode: 'resume' } as const;
   const tokens = new StreamTokens({ db, clock, ...times });
-  const parts = { registry, eventLog, tokens, liveSession, limits, clock, uptime };
+  const userCount = new UserCount(registry);
+  const parts = { registry, userCount, eventLog, tokens, liveSession, limits, clock, uptime };
   const streams = new Streams({
     ...{ ...parts, metrics: new Metrics(), log: silentLog, random: () => 0 },
   });

@@ -17,6 +17,7 @@ import {
 import type { Refusal, Registry } from './registry.js';
 import type { StreamToken, StreamTokens } from './stream-token.js';
 import { TakeoverWatch } from './token-leak-detector.js';
+import type { UserCount } from './user-count.js';
 import { Outbox } from './write-scheduler.js';
 
 /** A login that still lives, and until when it does unless it is refreshed (epoch ms). */
@@ -43,6 +44,7 @@ export interface StreamMetrics {
 
 export interface StreamsParts {
   readonly registry: Registry;
+  readonly userCount: UserCount;
   readonly eventLog: EventLog;
   readonly tokens: StreamTokens;
   /** The session if it still lives. */
@@ -140,8 +142,9 @@ export class Streams {
 
   /** To be called once a second: everything that has a time of its own. */
   tick(): void {
-    const { registry, clock, uptime, tokens } = this.#parts;
+    const { registry, userCount, clock, uptime, tokens } = this.#parts;
     registry.tick();
+    userCount.tick();
     const now = clock();
     for (const [connection, endsAt] of this.#sessionEnds) {
       if (endsAt > now) continue;
@@ -191,7 +194,7 @@ export class Streams {
     opening: { connectionId: string; reader: Reader; start: Start; session: FoundSession },
     sink: Sink,
   ): void {
-    const { registry, eventLog, limits, metrics, uptime, random, log } = this.#parts;
+    const { registry, userCount, eventLog, limits, metrics, uptime, random, log } = this.#parts;
     const { connectionId, reader, start, session } = opening;
     const refusal = registry.refusalFor(reader);
     if (refusal !== undefined) {
@@ -216,6 +219,7 @@ export class Streams {
     );
     metrics.streamOpened(start.reason);
     registry.add(connection); // First hear of what is new, then read what is old.
+    userCount.add(connection);
     this.#sessionEnds.set(connection, session.expiresAt);
     connection.open();
     // Between its look-up and the registration it may have been ended, and this stream not with it.
@@ -257,9 +261,10 @@ export class Streams {
   }
 
   #ended(connection: Connection, { reason, cause }: Ending): void {
-    const { registry, tokens, uptime, log } = this.#parts;
+    const { registry, userCount, tokens, uptime, log } = this.#parts;
     const { id, reader, openedAt, writtenBytes } = connection;
     registry.remove(connection);
+    userCount.remove(connection);
     this.#parts.metrics.streamClosed(reason);
     this.#sessionEnds.delete(connection);
     const fields = { streamId: id, userId: reader.userId, sessionId: reader.sessionId, reason };

@@ -20,6 +20,7 @@ interface Waiting {
  * reads and appends happen, and when their results arrive. It outlives the process that uses it.
  */
 export class MemoryLog implements LogStore {
+  readonly isShared = false;
   readonly events: LoggedEvent[] = [];
   readonly epoch: string;
   trimmedSeq = 0;
@@ -138,6 +139,14 @@ export class MemoryLog implements LogStore {
       this.trimmedSeq = upTo;
       return upTo - after;
     });
+  }
+
+  sweepIdempotencyKeys(): Promise<number> {
+    return Promise.resolve(0);
+  }
+
+  listen(): undefined {
+    return undefined; // Nobody else writes, but for `write`.
   }
 
   get #state(): LogState {

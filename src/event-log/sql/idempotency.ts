@@ -62,7 +62,7 @@ export function insertOfKey(
 }
 
 /** Deletes a batch of keys whose day is over; answers how many. */
-export async function sweepKeys(db: Database, now: number): Promise<number> {
+export async function sweepIdempotencyKeys(db: Database, now: number): Promise<number> {
   const rows = await db.query<{ key_hash: string }>(
     sql`select key_hash from idempotency where expires_at <= ${now} limit 500`,
   );

@@ -136,7 +136,11 @@ test('what is trimmed while it is read is a gap, not events for nobody', async (
     ...{ log: silentLog, clock, limits: { ageMaxMs: 1e12, eventsMax: 1e9, bytesMax: 1e12 } },
   });
   const heard: unknown[] = [];
-  log.follow({ deliver: ({ audiences }) => heard.push(audiences), gap: () => heard.push('gap') });
+  log.subscribe({
+    deliver: ({ audiences }) => heard.push(audiences),
+    deliverVolatile() {},
+    gap: () => heard.push('gap'),
+  });
   await store.append([request(event('a'), event('b'))]);
   beforeNext = async () => void (await store.trim({ after: 0, upTo: 2, bytes: 2 }));
 
@@ -198,9 +202,9 @@ test('spent idempotency keys are swept away', async (t) => {
   await store.append([keyed('k', 'b', event('1'))]);
   const rows = () => db.query(sql`select key_hash from idempotency`);
 
-  assert.equal(await store.sweepKeys(time.now), 0);
+  assert.equal(await store.sweepIdempotencyKeys(time.now), 0);
   assert.equal((await rows()).length, 1);
-  assert.equal(await store.sweepKeys(time.now + 24 * 60 * 60 * 1000), 1);
+  assert.equal(await store.sweepIdempotencyKeys(time.now + 24 * 60 * 60 * 1000), 1);
   assert.equal((await rows()).length, 0);
 });
 
@@ -208,7 +212,7 @@ test('publishes that arrive together are numbered as they came, and all are deli
   const { openLog } = await openTables(t);
   const log = await openLog();
   const heard: number[] = [];
-  log.follow({ deliver: (_, { seq }) => heard.push(seq), gap() {} });
+  log.subscribe({ deliver: (_, { seq }) => heard.push(seq), deliverVolatile() {}, gap() {} });
 
   const appended = await Promise.all(
     Array.from({ length: 300 }, (_, index) => log.append(request(event(String(index))))),
@@ -254,7 +258,7 @@ test('of requests that share a commit, only the one that cannot be written fails
   const { openLog } = await openTables(t);
   const log = await openLog();
   const heard: string[] = [];
-  log.follow({ deliver: ({ data }) => heard.push(data), gap() {} });
+  log.subscribe({ deliver: ({ data }) => heard.push(data), deliverVolatile() {}, gap() {} });
   const bad = { ...event('bad'), audiences: ['u:1', 'u:1'] }; // Breaks a primary key.
 
   const outcomes = await Promise.allSettled(
@@ -275,7 +279,7 @@ test('what another process writes is delivered in order with what is ours', asyn
   const log = await openLog();
   const other = await TableLog.open(db, { clock, newEpoch: 'x' });
   const heard: string[] = [];
-  log.follow({ deliver: ({ data }) => heard.push(data), gap() {} });
+  log.subscribe({ deliver: ({ data }) => heard.push(data), deliverVolatile() {}, gap() {} });
 
   await other.append([request(event('theirs 1'))]);
   await log.append(request(event('ours')));

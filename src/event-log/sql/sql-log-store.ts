@@ -1,4 +1,4 @@
-import { type Database, list, type Sql, sql } from '../../db/database.js';
+import { type Database, type Listening, list, type Sql, sql } from '../../db/database.js';
 import type { Audience } from '../../events/audience.js';
 import type {
   AppendOutcome,
@@ -14,7 +14,7 @@ import type {
   Trimming,
 } from '../log-store.js';
 import { TableAppender } from './appender.js';
-import { sweepKeys } from './idempotency.js';
+import { sweepIdempotencyKeys } from './idempotency.js';
 import { forsake, headOf, type LogHead, LogIdentity } from './log-generation.js';
 import { lastTrimmed, noteTrimmed, type Trimmed } from './trimmed-audiences.js';
 
@@ -49,11 +49,14 @@ interface PageRow extends Omit<EventRow, 'data'> {
  * Once they hold another log, `state` and `append` throw `service_unavailable`, see `LogIdentity`.
  */
 export class TableLog implements LogStore {
+  /** The embedded database belongs to one process. */
+  readonly isShared: boolean;
   readonly #db: Database;
   readonly #identity: LogIdentity;
   readonly #appender: TableAppender;
 
   private constructor(db: Database, clock: () => number, identity: LogIdentity) {
+    this.isShared = db.dialect !== 'sqlite';
     this.#db = db;
     this.#identity = identity;
     this.#appender = new TableAppender(db, clock, identity);
@@ -183,9 +186,12 @@ export class TableLog implements LogStore {
     });
   }
 
-  /** Deletes a batch of idempotency keys whose day is over; answers how many. For a timer. */
-  sweepKeys(now: number): Promise<number> {
-    return sweepKeys(this.#db, now);
+  sweepIdempotencyKeys(now: number): Promise<number> {
+    return sweepIdempotencyKeys(this.#db, now);
+  }
+
+  listen(onAppended: () => void): Listening | undefined {
+    return this.#db.wakeUps?.listen(onAppended);
   }
 
   async #head<Row extends StateRow>(statement: Sql): Promise<Row> {

@@ -1,0 +1,94 @@
+import { Failure } from '../errors.js';
+import type { Exchange } from '../http/exchange.js';
+import { ipKeyOf } from '../http/ip-key.js';
+import type { Reply } from '../http/reply.js';
+import type { Log } from '../logging/log.js';
+import type { Repeats } from '../logging/warning-aggregator.js';
+import type { Refusal } from './registry.js';
+import type { StreamRequest, Streams } from './streams.js';
+
+export interface OpeningParts {
+  readonly streams: Streams;
+  readonly log: Log;
+  readonly repeats: Repeats;
+}
+
+const eventStreamHeaders = {
+  'content-type': 'text/event-stream; charset=utf-8',
+  'cache-control': 'no-cache, no-store, no-transform',
+  'x-accel-buffering': 'no',
+};
+
+/**
+ * Opens a stream for a session. Throws `service_unavailable` or `too_many_streams` when there cannot
+ * be one more now, and as `Streams.prepare`.
+ */
+export async function openStream(
+  streams: Streams,
+  exchange: Exchange,
+  { session, token }: Pick<StreamRequest, 'session' | 'token'>,
+): Promise<Reply> {
+  const request = {
+    session,
+    token,
+    lastEventId: lastEventIdOf(exchange),
+    ip: ipKeyOf(exchange.ip),
+    requestId: exchange.id,
+  };
+  const refusal = streams.refusalFor(request);
+  if (refusal !== undefined) throw failureOf(refusal, streams.refusalRetryMs());
+  const ready = await streams.prepare(request);
+  return { status: 200, headers: eventStreamHeaders, open: (sink) => ready.open(sink) };
+}
+
+/**
+ * Opens a stream, and turns what may pass (too many streams, or too many opened in a time, a stop, a
+ * database that does not answer, a defect) into a stream that tells its client to come back later. Only
+ * for clients that accept nothing but an event stream: a browser's EventSource never comes back after a
+ * status code. Everybody else gets the status code.
+ */
+export async function rejectInStream(
+  { streams, log, repeats }: OpeningParts,
+  exchange: Exchange,
+  open: () => Promise<Reply>,
+): Promise<Reply> {
+  try {
+    return await open();
+  } catch (cause) {
+    if (exchange.headers['accept']?.trim() !== 'text/event-stream') throw cause;
+    const status = cause instanceof Failure ? cause.status : 500;
+    if (status !== 429 && status < 500) throw cause;
+    const fields = { requestId: exchange.id, cause };
+    if (status === 500) log.error(fields, 'stream failed to open');
+    else if (status > 500) warnOfRefusal(repeats, cause as Failure, fields);
+    const reason = cause instanceof Failure ? cause.name : 'internal_server';
+    return {
+      status: 200,
+      headers: eventStreamHeaders,
+      open: (sink) => streams.refuse(sink, reason),
+    };
+  }
+}
+
+function warnOfRefusal(repeats: Repeats, { message: reason }: Failure, fields: object): void {
+  const phrase = 'stream refused';
+  repeats.warn({ kind: phrase, of: reason, fields: { ...fields, reason }, phrase });
+}
+
+function failureOf(refusal: Refusal, retryAfterMs: number): Failure {
+  if (refusal === 'all' || refusal === 'draining') {
+    const why = refusal === 'all' ? 'all streams are taken' : 'the server is about to stop';
+    return new Failure('service_unavailable', `Cannot open stream: ${why}`, { retryAfterMs });
+  }
+  const whose = refusal === 'user' ? 'this user' : 'this address';
+  return new Failure('too_many_streams', `Cannot open stream: ${whose} has too many open`, {
+    retryAfterMs,
+    info: { limit: refusal },
+  });
+}
+
+/** The header wins: a client that comes back by itself sends the newer one there. */
+function lastEventIdOf({ headers, query }: Exchange): string | undefined {
+  const given = headers['last-event-id'] ?? query.get('lastEventId') ?? '';
+  return given === '' ? undefined : given;
+}
