@@ -1,12 +1,10 @@
-import { type Database, render, type Sql } from '../db/database.js';
+import { type Database, questionMark, render, type Sql } from '../db/database.js';
 import { closedError } from '../db/failures.js';
 import { sqliteError } from '../db/sqlite/errors.js';
 import { openWriter, prepareFile } from '../db/sqlite/file.js';
 import { loadSqlite, type SqliteConnection } from '../db/sqlite/load.js';
 import { partsOf } from '../db/sqlite/messages.js';
 import { Transaction } from '../db/transaction.js';
-
-const mark = (): string => '?';
 
 /**
  * The embedded database for a command that is over in a moment, also beside a running server.
@@ -35,14 +33,14 @@ export class SqliteGuest implements Database {
   }
 
   async query<Row extends object>(statement: Sql): Promise<Row[]> {
-    const rows = this.#run(render(statement, mark), (text) =>
+    const rows = this.#run(render(statement, questionMark), (text) =>
       this.#connection.prepare(text).all(...statement.values),
     );
     return rows.map((row) => ({ ...(row as Row) })); // The engine's rows have no prototype.
   }
 
   async execute(statement: Sql): Promise<number> {
-    return this.#run(render(statement, mark), (text) =>
+    return this.#run(render(statement, questionMark), (text) =>
       Number(this.#connection.prepare(text).run(...statement.values).changes),
     );
   }

@@ -1,9 +1,15 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { inserts, list, render, sql, tuples, type Value } from './database.js';
-
-const dollar = (position: number): string => `$${position}`;
-const mark = (): string => '?';
+import {
+  dollar,
+  inserts,
+  list,
+  questionMark,
+  render,
+  sql,
+  tuples,
+  type Value,
+} from './database.js';
 
 describe('sql', () => {
   test('keeps text and values apart', () => {
@@ -62,8 +68,8 @@ describe('sql', () => {
 
 describe('list', () => {
   test('is one placeholder a value', () => {
-    assert.equal(render(sql`in (${list([1])})`, mark), 'in (?)');
-    assert.equal(render(sql`in (${list([1, 2, 3])})`, mark), 'in (?, ?, ?)');
+    assert.equal(render(sql`in (${list([1])})`, questionMark), 'in (?)');
+    assert.equal(render(sql`in (${list([1, 2, 3])})`, questionMark), 'in (?, ?, ?)');
   });
 
   test('refuses to be empty', () => {
@@ -82,7 +88,7 @@ describe('tuples', () => {
 
     assert.equal(render(statement, dollar), 'insert into t (x, y) values ($1, $2), ($3, $4)');
     assert.deepEqual(statement.values, [1, 'a', 2, 'b']);
-    assert.equal(render(tuples([[1], [2]]), mark), '(?), (?)');
+    assert.equal(render(tuples([[1], [2]]), questionMark), '(?), (?)');
   });
 
   test('refuses no rows, empty rows and rows of different lengths', () => {
@@ -119,7 +125,7 @@ describe('inserts', () => {
       statements.flatMap(({ values }) => values),
       [...pairs(250), ...pairs(150)].flat(),
     );
-    const texts = statements.map((statement) => render(statement, mark));
+    const texts = statements.map((statement) => render(statement, questionMark));
     assert.deepEqual([texts[1], texts[3], texts[4]], [texts[0], texts[0], texts[2]]);
     assert.match(texts[2] ?? '', /^insert into t \(x, y\) values (\(\?, \?\), ){49}\(\?, \?\)$/);
   });
@@ -142,7 +148,7 @@ describe('render', () => {
     const statement = sql`select ${1}, ${2}`;
 
     assert.equal(render(statement, dollar), 'select $1, $2');
-    assert.equal(render(statement, mark), 'select ?, ?');
+    assert.equal(render(statement, questionMark), 'select ?, ?');
     assert.equal(render(statement, dollar), 'select $1, $2');
   });
 });

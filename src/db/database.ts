@@ -143,13 +143,21 @@ export function inserts(into: Sql, rows: readonly (readonly Value[])[]): Sql[] {
   return statements;
 }
 
-const rendered = new WeakMap<(position: number) => string, WeakMap<readonly string[], string>>();
+/** Stands in a statement's text for the value at a position, which counts from 1. */
+export type Placeholder = (position: number) => string;
+
+/** `?`, for SQLite, MariaDB and MySQL. */
+export const questionMark: Placeholder = () => '?';
+
+/** `$1`, for PostgreSQL. */
+export const dollar: Placeholder = (position) => `$${position}`;
+
+const rendered = new WeakMap<Placeholder, WeakMap<readonly string[], string>>();
 
 /**
- * The text for a driver; `placeholder(1)` stands for the first value. A template without parts is
- * rendered once, so `placeholder` should be one and the same function each time.
+ * Returns the text for a driver. A template without parts is rendered once for each placeholder.
  */
-export function render(statement: Sql, placeholder: (position: number) => string): string {
+export function render(statement: Sql, placeholder: Placeholder): string {
   const { texts } = statement;
   let known = rendered.get(placeholder);
   if (known === undefined) {

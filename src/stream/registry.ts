@@ -2,6 +2,7 @@ import type { EventSubscriber } from '../event-log/event-log.js';
 import type { Audience } from '../events/audience.js';
 import { everybody, sessionAudience } from '../events/audience.js';
 import type { Frame } from '../events/frame.js';
+import { Counts } from '../util/counts.js';
 import { Wheel } from '../util/timer-wheel.js';
 import type { CloseReason, Connection, Reader } from './event-stream.js';
 
@@ -31,8 +32,8 @@ export class Registry implements EventSubscriber {
   readonly #limits: StreamLimits;
   readonly #connections = new Map<Audience, Set<Connection>>();
   readonly #byToken = new Map<string, Connection>();
-  readonly #perUser = new Map<string, number>();
-  readonly #perIp = new Map<string, number>();
+  readonly #perUser = new Counts<string>();
+  readonly #perIp = new Counts<string>();
   readonly #wheel: Wheel<Connection>;
   readonly #uptime: () => number;
   #deliveries = 0;
@@ -76,8 +77,8 @@ export class Registry implements EventSubscriber {
     if (reader.tokenHash !== undefined && this.#byToken.has(reader.tokenHash)) return undefined;
     const { streamsMax, perUserMax, perIpMax } = this.#limits;
     if (this.size >= streamsMax) return 'all';
-    if ((this.#perUser.get(reader.userId) ?? 0) >= perUserMax) return 'user';
-    if ((this.#perIp.get(reader.ip) ?? 0) >= perIpMax) return 'ip';
+    if (this.#perUser.get(reader.userId) >= perUserMax) return 'user';
+    if (this.#perIp.get(reader.ip) >= perIpMax) return 'ip';
     return undefined;
   }
 
@@ -93,8 +94,8 @@ export class Registry implements EventSubscriber {
       if (connections === undefined) this.#connections.set(audience, new Set([connection]));
       else connections.add(connection);
     }
-    increase(this.#perUser, reader.userId);
-    increase(this.#perIp, reader.ip);
+    this.#perUser.add(reader.userId);
+    this.#perIp.add(reader.ip);
     this.#wheel.set(connection, this.#uptime());
   }
 
@@ -110,8 +111,8 @@ export class Registry implements EventSubscriber {
       connections?.delete(connection);
       if (connections?.size === 0) this.#connections.delete(audience);
     }
-    decrease(this.#perUser, reader.userId);
-    decrease(this.#perIp, reader.ip);
+    this.#perUser.remove(reader.userId);
+    this.#perIp.remove(reader.ip);
     this.#wheel.delete(connection);
   }
 
@@ -193,13 +194,3 @@ export class Registry implements EventSubscriber {
 
 /** Long, or a client that ignores `stream.close` would take the stream back at once, and so on. */
 export const replacedRetryMs = 60_000;
-
-function increase(counts: Map<string, number>, key: string): void {
-  counts.set(key, (counts.get(key) ?? 0) + 1);
-}
-
-function decrease(counts: Map<string, number>, key: string): void {
-  const left = (counts.get(key) ?? 0) - 1;
-  if (left > 0) counts.set(key, left);
-  else counts.delete(key);
-}

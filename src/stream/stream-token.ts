@@ -2,6 +2,7 @@ import { hash as digest, randomBytes } from 'node:crypto';
 import { type Database, list, type Sql, sql, tuples, type Value } from '../db/database.js';
 import { Failure } from '../errors.js';
 import { Batcher } from '../util/batcher.js';
+import { LruMap } from '../util/lru-map.js';
 
 export interface StreamTokenOptions {
   readonly db: Database;
@@ -63,7 +64,9 @@ export class StreamTokens {
   readonly #resumeWindowMs: number;
   readonly #mode: 'resume' | 'single';
   readonly #inserts: Batcher<readonly Value[], undefined>;
-  readonly #minted = new Map<string, { readonly count: number; readonly until: number }>();
+  readonly #minted = new LruMap<string, { readonly count: number; readonly until: number }>(
+    mintersMax,
+  );
 
   constructor(options: StreamTokenOptions) {
     this.#db = options.db;
@@ -226,12 +229,7 @@ export class StreamTokens {
   #countMinted(userId: string, now: number): number {
     const { count, until } = this.#minted.get(userId) ?? { count: 0, until: now };
     const minted = { count: until > now ? count + 1 : 1, until: now + this.#lifeMs };
-    this.#minted.delete(userId); // Taken out and put in again: the order is that of the last use.
     this.#minted.set(userId, minted);
-    for (const oldest of this.#minted.keys()) {
-      if (this.#minted.size <= mintersMax) break;
-      this.#minted.delete(oldest);
-    }
     return minted.count;
   }
 

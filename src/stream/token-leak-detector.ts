@@ -1,3 +1,5 @@
+import { LruMap } from '../util/lru-map.js';
+
 const placesMax = 5;
 const windowMs = 60_000;
 const tokensMax = 10_000;
@@ -10,18 +12,18 @@ const tokensMax = 10_000;
  */
 export class TakeoverWatch {
   /** When each place last took a token over. */
-  readonly #places = new Map<string, Map<string, number>>();
+  readonly #places = new LruMap<string, Map<string, number>>(tokensMax);
 
   /** Notes a takeover. True when the token has leaked; then it is forgotten here. */
   note(tokenHash: string, place: string, now: number): boolean {
     const places = this.#places.get(tokenHash) ?? new Map<string, number>();
     for (const [one, at] of places) if (now - at >= windowMs) places.delete(one);
     places.set(place, now);
-    this.#places.delete(tokenHash); // Taken out and put in again: the order is that of the last use.
-    if (places.size > placesMax) return true;
+    if (places.size > placesMax) {
+      this.#places.delete(tokenHash);
+      return true;
+    }
     this.#places.set(tokenHash, places);
-    const [oldest] = this.#places.keys();
-    if (this.#places.size > tokensMax && oldest !== undefined) this.#places.delete(oldest);
     return false;
   }
 

@@ -1,4 +1,5 @@
 import type { Clock } from '../clock.js';
+import { LruMap } from './lru-map.js';
 
 /** How many at once, and how many in each `perMs` after that. */
 export interface Rate {
@@ -22,16 +23,15 @@ const roundingMs = 0.001;
  * bucket would be empty again.
  */
 export class Bucket {
-  readonly #emptyAt = new Map<string, number>();
+  readonly #emptyAt: LruMap<string, number>;
   readonly #everyMs: number;
   readonly #burstMs: number;
-  readonly #keysMax: number;
   readonly #clock: Clock;
 
   constructor({ count, perMs, keysMax, clock }: BucketOptions) {
     this.#everyMs = perMs / count;
     this.#burstMs = perMs;
-    this.#keysMax = keysMax;
+    this.#emptyAt = new LruMap(keysMax);
     this.#clock = clock;
   }
 
@@ -41,17 +41,8 @@ export class Bucket {
     // Never past a full bucket: a clock set back must not lock anybody out for longer.
     const emptyAt = Math.min(Math.max(this.#emptyAt.get(key) ?? now, now), now + this.#burstMs);
     const waitMs = emptyAt + this.#everyMs - this.#burstMs - now;
-    this.#emptyAt.delete(key); // Taken out and put in again: the order is that of the last use.
     const isFull = waitMs > roundingMs;
     this.#emptyAt.set(key, isFull ? emptyAt : emptyAt + this.#everyMs);
-    this.#forget();
     return isFull ? waitMs : 0;
-  }
-
-  #forget(): void {
-    for (const key of this.#emptyAt.keys()) {
-      if (this.#emptyAt.size <= this.#keysMax) return;
-      this.#emptyAt.delete(key);
-    }
   }
 }

@@ -1,6 +1,4 @@
-import { type Database, render, type Sql } from '../../src/db/database.js';
-
-const mark = (): string => '?';
+import { type Database, questionMark, render, type Sql } from '../../src/db/database.js';
 
 /** A database that remembers which statements it was asked, each once, as the last call made it. */
 export class Recorder implements Database {
@@ -38,7 +36,7 @@ export class Recorder implements Database {
   }
 
   #note(statement: Sql): void {
-    const text = render(statement, mark).replaceAll(/\s+/g, ' ').trim();
+    const text = render(statement, questionMark).replaceAll(/\s+/g, ' ').trim();
     this.#statements.set(text.replaceAll(/\((\?, )+\?\)/g, '(?)'), statement);
   }
 }

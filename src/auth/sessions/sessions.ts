@@ -5,6 +5,7 @@ import { Failure } from '../../errors.js';
 import type { Client } from '../../http/client.js';
 import type { Audit } from '../../logging/audit.js';
 import { Batcher } from '../../util/batcher.js';
+import { LruMap } from '../../util/lru-map.js';
 import {
   formatRefreshToken,
   hashOf,
@@ -85,7 +86,7 @@ export class Sessions {
   readonly #byId: Batcher<string, StoredSession | undefined>;
   readonly #bySelector: Batcher<string, StoredSession | undefined>;
   /** Sessions rotated by this process, by when their sealed successor is of no more use. */
-  readonly #spent = new Map<string, number>();
+  readonly #spent = new LruMap<string, number>(spentMax);
 
   constructor(options: SessionsOptions) {
     this.#options = options;
@@ -231,12 +232,9 @@ export class Sessions {
   }
 
   #noteSpent(sessionId: string): void {
-    this.#spent.delete(sessionId);
-    this.#spent.set(sessionId, this.#clock() + this.#options.graceMs);
     // Past the limit a sealed successor stays until the next rotation: useless, but for the holder
     // of the spent token, to whom it is refused.
-    const [oldest] = this.#spent.keys();
-    if (this.#spent.size > spentMax && oldest !== undefined) this.#spent.delete(oldest);
+    this.#spent.set(sessionId, this.#clock() + this.#options.graceMs);
   }
 
   #report(rotation: Rotation, client: Client): void {

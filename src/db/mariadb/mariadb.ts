@@ -6,7 +6,7 @@ import {
   type PoolConnection,
 } from 'mariadb';
 import { Admission } from '../concurrency-limiter.js';
-import { type Database, render, type Sql } from '../database.js';
+import { type Database, questionMark, render, type Sql } from '../database.js';
 import { withDeadline } from '../deadline.js';
 import { unavailable } from '../failures.js';
 import type { ServerOptions } from '../options.js';
@@ -22,7 +22,6 @@ export interface MariadbConnection {
 
 const inFlightMax = 2000;
 
-const mark = (): string => '?';
 const late = (): Error => unavailable('the database does not answer in time');
 
 /**
@@ -155,7 +154,7 @@ export async function executeOn(connection: MariadbConnection, statement: Sql): 
 }
 
 async function run(connection: MariadbConnection, statement: Sql): Promise<unknown> {
-  const text = render(statement, mark);
+  const text = render(statement, questionMark);
   try {
     return await connection.query(text, statement.values.map(asPackageWants));
   } catch (error) {

@@ -1,4 +1,4 @@
-import { render, type Sql } from '../database.js';
+import { dollar, render, type Sql } from '../database.js';
 import type { MigrationTarget, Purpose } from '../migrations/target.js';
 import type { ServerOptions } from '../options.js';
 import type { Session } from '../transaction.js';
@@ -61,7 +61,7 @@ async function lock(client: Pick<PostgresClient, 'unsafe'>): Promise<void> {
 
 function sessionOn(client: Pick<PostgresClient, 'unsafe'>): Session {
   const run = async (statement: Sql) => {
-    const text = render(statement, (position) => `$${position}`);
+    const text = render(statement, dollar);
     try {
       return await client.unsafe<object[]>(text, statement.values as (string | number)[]);
     } catch (error) {

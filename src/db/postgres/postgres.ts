@@ -1,5 +1,5 @@
 import { Admission } from '../concurrency-limiter.js';
-import { type Database, render, type Sql, type WakeUps } from '../database.js';
+import { type Database, dollar, render, type Sql, type WakeUps } from '../database.js';
 import { withDeadline } from '../deadline.js';
 import { unavailable } from '../failures.js';
 import type { ServerOptions } from '../options.js';
@@ -23,7 +23,6 @@ const inFlightMax = 2000;
 const preparedMax = 500;
 const elasticPreparedMax = 200;
 
-const dollar = (position: number): string => `$${position}`;
 const late = (): Error => unavailable('the database does not answer in time');
 
 /**

@@ -3,6 +3,7 @@ import { hostname } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
 import type { Clock } from '../../clock.js';
+import { LruMap } from '../../util/lru-map.js';
 import type { SqliteConnection, SqliteDriver, SqliteStatement } from './load.js';
 
 const busyMs = 5000; // The engine's own default is 0.
@@ -92,24 +93,17 @@ export class Statements {
   static readonly #countMax = 256;
   static readonly #lengthMax = 8192; // Multi-row inserts beyond it cost more to keep than to make.
   readonly #connection: SqliteConnection;
-  readonly #known = new Map<string, SqliteStatement>();
+  readonly #known = new LruMap<string, SqliteStatement>(Statements.#countMax);
 
   constructor(connection: SqliteConnection) {
     this.#connection = connection;
   }
 
   prepare(text: string): SqliteStatement {
-    const found = this.#known.get(text);
-    if (found !== undefined) {
-      this.#known.delete(text); // To the young end of the map.
-      this.#known.set(text, found);
-      return found;
-    }
+    const found = this.#known.use(text);
+    if (found !== undefined) return found;
     const statement = this.#connection.prepare(text);
-    if (text.length > Statements.#lengthMax) return statement;
-    this.#known.set(text, statement);
-    const [oldest] = this.#known.keys();
-    if (this.#known.size > Statements.#countMax && oldest !== undefined) this.#known.delete(oldest);
+    if (text.length <= Statements.#lengthMax) this.#known.set(text, statement);
     return statement;
   }
 }

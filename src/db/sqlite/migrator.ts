@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs';
 import type { Clock } from '../../clock.js';
-import { render, type Sql } from '../database.js';
+import { questionMark, render, type Sql } from '../database.js';
 import { statementError } from '../failures.js';
 import { migrationsOf } from '../migrations/list.js';
 import type { Migration } from '../migrations/migration.js';
@@ -10,8 +10,6 @@ import type { SqliteOptions } from '../options.js';
 import type { Session } from '../transaction.js';
 import { FileLock, openReader, openWriter, prepareFile } from './file.js';
 import { loadSqlite, type SqliteConnection } from './load.js';
-
-const mark = (): string => '?';
 
 /** Brings the schema up to date on a connection that its caller opened for writing. */
 export function migrateConnection(
@@ -80,7 +78,7 @@ function sessionOn(connection: SqliteConnection): Session {
     { values, ...rest }: Sql,
     run: (statement: ReturnType<SqliteConnection['prepare']>, values: Sql['values']) => Result,
   ): Result => {
-    const text = render({ values, ...rest }, mark);
+    const text = render({ values, ...rest }, questionMark);
     try {
       return run(connection.prepare(text), values);
     } catch (cause) {

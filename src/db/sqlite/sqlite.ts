@@ -1,4 +1,4 @@
-import { type Database, render, type Sql } from '../database.js';
+import { type Database, questionMark, render, type Sql } from '../database.js';
 import { withDeadline } from '../deadline.js';
 import { closedError, statementError, unavailable } from '../failures.js';
 import type { SqliteOptions } from '../options.js';
@@ -17,7 +17,6 @@ interface SqliteParts {
   readonly transactionMs: number;
 }
 
-const mark = (): string => '?';
 const late = (): Error => unavailable('the database does not answer in time');
 
 /**
@@ -92,7 +91,7 @@ export class SqliteDatabase implements Database {
 
   async query<Row extends object>(statement: Sql): Promise<Row[]> {
     if (this.#closing !== undefined) throw closedError();
-    const text = render(statement, mark);
+    const text = render(statement, questionMark);
     try {
       const rows = this.#statements.prepare(text).all(...statement.values) as Row[];
       return rows.map((row) => ({ ...row })); // The engine's rows have no prototype.
@@ -105,13 +104,13 @@ export class SqliteDatabase implements Database {
 
   async execute(statement: Sql): Promise<number> {
     if (this.#closing !== undefined) throw closedError();
-    return this.#inTime(this.#writer.execute(render(statement, mark), statement.values));
+    return this.#inTime(this.#writer.execute(render(statement, questionMark), statement.values));
   }
 
   async batch(statements: readonly Sql[]): Promise<boolean> {
     if (this.#closing !== undefined) throw closedError();
     const steps = statements.map((statement) => ({
-      text: render(statement, mark),
+      text: render(statement, questionMark),
       values: statement.values,
     }));
     return this.#inTime(this.#writer.batch(steps));
@@ -140,9 +139,11 @@ export class SqliteDatabase implements Database {
       query: <Row extends object>(statement: Sql) =>
         isOver
           ? Promise.reject(late())
-          : (writer.query(render(statement, mark), statement.values) as Promise<Row[]>),
+          : (writer.query(render(statement, questionMark), statement.values) as Promise<Row[]>),
       execute: (statement: Sql) =>
-        isOver ? Promise.reject(late()) : writer.run(render(statement, mark), statement.values),
+        isOver
+          ? Promise.reject(late())
+          : writer.run(render(statement, questionMark), statement.values),
     };
     let result: Result;
     try {

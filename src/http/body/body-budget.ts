@@ -1,4 +1,5 @@
 import { Failure } from '../../errors.js';
+import { Counts } from '../../util/counts.js';
 
 interface BudgetOptions {
   /** What bodies from one place may take of it; undefined: all. */
@@ -14,7 +15,7 @@ interface BudgetOptions {
 export class BodyBudget {
   readonly #bytesMax: number;
   readonly #placeBytesMax: number | undefined;
-  readonly #byPlace = new Map<string, number>();
+  readonly #byPlace = new Counts<string>();
   #taken = 0;
 
   constructor(bytesMax: number, { placeBytesMax }: BudgetOptions = {}) {
@@ -31,9 +32,8 @@ export class BodyBudget {
   take(bytes: number, place = ''): boolean {
     if (this.#taken + bytes > this.#bytesMax) return false;
     if (this.#placeBytesMax !== undefined) {
-      const ofPlace = (this.#byPlace.get(place) ?? 0) + bytes;
-      if (ofPlace > this.#placeBytesMax) return false;
-      this.#byPlace.set(place, ofPlace);
+      if (this.#byPlace.get(place) + bytes > this.#placeBytesMax) return false;
+      this.#byPlace.add(place, bytes);
     }
     this.#taken += bytes;
     return true;
@@ -41,10 +41,7 @@ export class BodyBudget {
 
   giveBack(bytes: number, place = ''): void {
     this.#taken -= bytes;
-    if (this.#placeBytesMax === undefined) return;
-    const left = (this.#byPlace.get(place) ?? 0) - bytes;
-    if (left > 0) this.#byPlace.set(place, left);
-    else this.#byPlace.delete(place);
+    if (this.#placeBytesMax !== undefined) this.#byPlace.remove(place, bytes);
   }
 }
 

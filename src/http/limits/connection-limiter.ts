@@ -2,6 +2,7 @@ import type { Http2SecureServer } from 'node:http2';
 import type { Socket } from 'node:net';
 import type { Clock } from '../../clock.js';
 import type { Log } from '../../logging/log.js';
+import { Counts } from '../../util/counts.js';
 import { Bucket, type Rate } from '../../util/token-bucket.js';
 import { ipKeyOf } from '../ip-key.js';
 
@@ -32,7 +33,7 @@ export class AcceptLimit {
   readonly #places: Bucket | undefined;
   readonly #openMax: number;
   /** Connections open, by place. */
-  readonly #open = new Map<string, number>();
+  readonly #open = new Counts<string>();
   readonly #log: Log;
   /** Since the last report, by the setting that refused. */
   #refused: Record<string, number> = {};
@@ -73,7 +74,7 @@ export class AcceptLimit {
     if (this.#places !== undefined && this.#places.take(place) > 0) {
       return this.#refuse('ACCEPT_IP_RATE', place);
     }
-    if ((this.#open.get(place) ?? 0) >= this.#openMax) {
+    if (this.#open.get(place) >= this.#openMax) {
       return this.#refuse('MAX_CONNECTIONS_PER_IP', place);
     }
     return this.#all.take('') === 0 || this.#refuse('ACCEPT_RATE', place);
@@ -93,12 +94,8 @@ export class AcceptLimit {
   }
 
   #hold(place: string, socket: Socket): void {
-    this.#open.set(place, (this.#open.get(place) ?? 0) + 1);
-    socket.on('close', () => {
-      const left = (this.#open.get(place) ?? 0) - 1;
-      if (left > 0) this.#open.set(place, left);
-      else this.#open.delete(place);
-    });
+    this.#open.add(place);
+    socket.on('close', () => this.#open.remove(place));
   }
 
   #refuse(setting: string, place: string): false {
