@@ -1,99 +1,124 @@
 import assert from 'node:assert/strict';
-import { readdirSync, readFileSync } from 'node:fs';
-import { dirname, join, posix, relative } from 'node:path';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { join, posix, relative } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
-const source = join(dirname(fileURLToPath(import.meta.url)), '..', 'src');
+const root = fileURLToPath(new URL('..', import.meta.url));
 
-/** From the ground up. A file imports its own folder and lower floors; see ARCHITECTURE.md. */
-const floors = [['ground'], ['http', 'db', 'workers'], ['auth', 'stream'], ['app', 'commands']];
+/**
+ * From the ground up. A file imports its own folder and lower layers; folders of one layer do not
+ * know each other. See ARCHITECTURE.md.
+ */
+const layers: readonly (readonly string[])[] = [
+  ['clock', 'errors', 'metrics', 'version'],
+  ['logging'],
+  ['util'],
+  ['config'],
+  ['http', 'workers', 'db', 'events'],
+  ['event-log'],
+  ['auth', 'identity', 'stream'],
+  ['app', 'commands', 'signals'],
+  ['server'],
+];
 
 /** Where a package may be imported: in the files that hide it. Another needs a decision. */
 const homes: Readonly<Record<string, readonly string[]>> = {
   argon2: ['auth/jobs.ts'],
   jsonwebtoken: ['auth/access-token.ts', 'auth/jobs.ts'],
   mariadb: ['db/mariadb/mariadb.ts'],
-  pino: ['log.ts'],
-  'pino-pretty': ['log.ts'],
+  pino: ['logging/log.ts'],
+  'pino-pretty': ['logging/log.ts'],
   'prom-client': ['metrics.ts'],
   postgres: ['db/postgres/client.ts'],
   '@photostructure/sqlite': ['db/sqlite/load.ts'],
   'node:sqlite': ['db/sqlite/load.ts'],
 };
 
+/** Folders that one file outside of them may import: what they hold is hidden behind it. */
+const fronts: Readonly<Record<string, string>> = {
+  'src/event-log/sql': 'src/event-log/open.ts',
+};
+
+const filesPerFolderMax = 20;
+
 interface SourceFile {
-  /** As `auth/users.ts`. */
+  /** As `src/auth/users.ts`. */
   readonly path: string;
   readonly text: string;
-  /** Of the product's own files, as `db/database.ts`. */
+  /** Files of the repository, as `src/db/database.ts`. */
   readonly imports: readonly string[];
   /** As `pino`, `node:fs`. */
   readonly packages: readonly string[];
 }
 
-const files = readSourceFiles();
+const files = ['src', 'test', 'bench', 'fixtures'].flatMap(readSourceFiles);
+const isTest = (path: string) => path.endsWith('.test.ts');
+const product = files.filter(({ path }) => /^src\/.*(?<!\.test)\.ts$/.test(path));
 
-test('the source is where this test looks for it', () => {
-  assert.ok(files.some(({ path, packages }) => path === 'log.ts' && packages.includes('pino')));
-  assert.ok(files.some(({ path, imports }) => path === 'config.ts' && imports.includes('log.ts')));
+test('the source files are found, with their imports', () => {
+  const log = files.find(({ path }) => path === 'src/logging/log.ts');
+  const config = files.find(({ path }) => path === 'src/config/config.ts');
+
+  assert.ok(log?.packages.includes('pino'));
+  assert.ok(config?.imports.includes('src/logging/log.ts'));
+  assert.ok(files.some(({ path }) => path.startsWith('bench/')));
+  assert.ok(files.some(({ path }) => path.startsWith('test/support/')));
 });
 
-test('a file imports its own folder and lower floors only', () => {
-  const wrong = files.flatMap(({ path, imports }) =>
-    imports.filter((imported) => !mayImport(path, imported)).map((name) => `${path} -> ${name}`),
+test('a file imports its own folder and lower layers only', () => {
+  assert.deepEqual(
+    importsThat(product, (path, imported) => !mayImport(path, imported)),
+    [],
   );
-
-  assert.deepEqual(wrong, []);
 });
 
 test('an import names a file that exists', () => {
-  const paths = files.map(({ path }) => path);
-  const wrong = files.flatMap(({ path, imports }) =>
-    imports.filter((imported) => !paths.includes(imported)).map((name) => `${path} -> ${name}`),
-  );
+  const missing = importsThat(files, (_, imported) => !existsSync(join(root, imported)));
 
-  assert.deepEqual(wrong, []);
+  assert.deepEqual(missing, []);
 });
 
 test('a package is imported only in the files that hide it', () => {
-  const wrong = files.flatMap(({ path, packages }) =>
+  const wrong = product.flatMap(({ path, packages }) =>
     packages.filter((name) => !mayUse(path, name)).map((name) => `${path} -> ${name}`),
   );
 
   assert.deepEqual(wrong, []);
 });
 
-test('no file imports itself by a detour', () => {
-  const importsOf = new Map(files.map(({ path, imports }) => [path, imports]));
-  const sound = new Set<string>(); // Known to lead to no circle.
-
-  function circleFrom(path: string, way: readonly string[]): readonly string[] | undefined {
-    if (way.includes(path)) return [...way.slice(way.indexOf(path)), path];
-    if (sound.has(path)) return undefined;
-    for (const next of importsOf.get(path) ?? []) {
-      const circle = circleFrom(next, [...way, path]);
-      if (circle !== undefined) return circle;
-    }
-    sound.add(path);
-    return undefined;
-  }
-
-  for (const { path } of files) assert.equal(circleFrom(path, [])?.join(' -> '), undefined);
-});
-
-test('the environment is read by the process entry and the commands only', () => {
-  const readers = files.filter(({ text }) => /process\.(env|loadEnvFile)\b/.test(text));
-
-  const wrong = readers
-    .map(({ path }) => path)
-    .filter((path) => !/^(server|commands)\b/.test(path));
+test('an engine of the event log is known to the file that opens the event log, and to no other', () => {
+  const wrong = importsThat(product, (path, imported) => {
+    const folder = posix.dirname(imported);
+    const front = fronts[folder];
+    return front !== undefined && posix.dirname(path) !== folder && path !== front;
+  });
 
   assert.deepEqual(wrong, []);
 });
 
-test('there are no barrels and no default exports', () => {
-  const wrong = files.filter(({ text }) => /^export (\* from|default)\b/m.test(text));
+test('no file imports itself by way of others, in the product, the tests and the benchmarks', () => {
+  const importsOf = new Map(files.map(({ path, imports }) => [path, imports]));
+  const acyclic = new Set<string>();
+
+  function findCycle(path: string, way: readonly string[]): readonly string[] | undefined {
+    if (way.includes(path)) return [...way.slice(way.indexOf(path)), path];
+    if (acyclic.has(path)) return undefined;
+    for (const next of importsOf.get(path) ?? []) {
+      const cycle = findCycle(next, [...way, path]);
+      if (cycle !== undefined) return cycle;
+    }
+    acyclic.add(path);
+    return undefined;
+  }
+
+  for (const { path } of files) assert.equal(findCycle(path, [])?.join(' -> '), undefined);
+});
+
+test('the environment is read by the process entry and the commands only', () => {
+  const readers = product.filter(({ text }) => /process\.(env|loadEnvFile)\b/.test(text));
+
+  const wrong = readers.filter(({ path }) => !/^src\/(server|commands)\b/.test(path));
 
   assert.deepEqual(
     wrong.map(({ path }) => path),
@@ -101,54 +126,95 @@ test('there are no barrels and no default exports', () => {
   );
 });
 
+test('there are no barrels and no default exports', () => {
+  const wrong = product.filter(({ text }) => /^export (\* from|default)\b/m.test(text));
+
+  assert.deepEqual(
+    wrong.map(({ path }) => path),
+    [],
+  );
+});
+
+test(`a folder holds at most ${filesPerFolderMax} files that are not tests`, () => {
+  const counts = new Map<string, number>();
+  for (const { path } of files.filter(({ path }) => !isTest(path))) {
+    const folder = posix.dirname(path);
+    counts.set(folder, (counts.get(folder) ?? 0) + 1);
+  }
+
+  const wrong = [...counts].filter(([, count]) => count > filesPerFolderMax);
+
+  assert.deepEqual(wrong, []);
+});
+
+test('every file and folder that ARCHITECTURE.md names exists', () => {
+  const text = readFileSync(join(root, 'ARCHITECTURE.md'), 'utf8');
+  const named = [
+    ...text.matchAll(/(?<![\w./-])((?:[\w-]+\/)*[\w-]+\.(?:ts|mjs|md)|(?:[\w-]+\/)+(?=`))/g),
+  ]
+    .map(([, name = '']) => name)
+    .filter((name) => name === name.toLowerCase());
+
+  const missing = named.filter((name) => {
+    return !existsSync(join(root, name)) && !existsSync(join(root, 'src', name));
+  });
+
+  assert.ok(named.length > 40, `only ${named.length} names were found`);
+  assert.deepEqual(missing, []);
+});
+
+function importsThat(
+  among: readonly SourceFile[],
+  isWrong: (path: string, imported: string) => boolean,
+): string[] {
+  return among.flatMap(({ path, imports }) =>
+    imports.filter((imported) => isWrong(path, imported)).map((name) => `${path} -> ${name}`),
+  );
+}
+
 function mayImport(path: string, imported: string): boolean {
-  if (roomOf(path) === 'server') return true;
-  return roomOf(path) === roomOf(imported) || floorOf(imported) < floorOf(path);
+  if (imported === 'fixtures/demo-user.json') return true;
+  return partOf(path) === partOf(imported) || layerOf(imported) < layerOf(path);
 }
 
 function mayUse(path: string, name: string): boolean {
   const home = homes[name];
-  return home === undefined ? name.startsWith('node:') : home.includes(path);
+  return home === undefined ? name.startsWith('node:') : home.includes(path.slice('src/'.length));
 }
 
-/** The folder, or for a file beside the folders: `app`, `server`, or else `ground`. */
-function roomOf(path: string): string {
-  const [room = '', rest] = path.split('/');
-  if (rest !== undefined) return room;
-  return /^(app|server)\.ts$/.test(path) ? path.slice(0, -3) : 'ground';
+/** The folder below `src/`, or for a file beside the folders its name: `app`, `server`. */
+function partOf(path: string): string {
+  return (path.split('/')[1] ?? '').replace(/\.ts$/, '');
 }
 
-function floorOf(path: string): number {
-  const room = roomOf(path);
-  const floor = floors.findIndex((rooms) => rooms.includes(room));
-  assert.ok(
-    floor >= 0 || room === 'server',
-    `${path} stands on no floor: add ${room}/ to the list`,
-  );
-  return floor >= 0 ? floor : floors.length;
+function layerOf(path: string): number {
+  const layer = layers.findIndex((parts) => parts.includes(partOf(path)));
+  assert.ok(layer >= 0, `${path} is in no layer: add it to the list`);
+  return layer;
 }
 
-function readSourceFiles(): SourceFile[] {
-  return readdirSync(source, { recursive: true, withFileTypes: true })
-    .filter((entry) => entry.isFile() && /(?<!\.test)\.ts$/.test(entry.name))
-    .map((entry) => relative(source, join(entry.parentPath, entry.name)).replaceAll('\\', '/'))
+function readSourceFiles(folder: string): SourceFile[] {
+  return readdirSync(join(root, folder), { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile() && /(?<!\.d)\.(ts|mjs)$/.test(entry.name))
+    .map((entry) => relative(root, join(entry.parentPath, entry.name)).replaceAll('\\', '/'))
+    .filter((path) => !path.includes('node_modules/'))
     .map(readSourceFile);
 }
 
 function readSourceFile(path: string): SourceFile {
-  const text = readFileSync(join(source, path), 'utf8');
+  const text = readFileSync(join(root, path), 'utf8');
   // `from '…'`, `import '…'`, `import('…')`, `require('…')`, and the entry of a thread.
-  const pattern = /(?:\bfrom|\bimport|\b(?:import|require)\(|\bnew URL\((?='\.))\s*'([^']+)'/g;
+  const pattern = /(?:\bfrom|\bimport|\b(?:import|require)\(|\bnew URL\((?='\.))\s*'([^'\n]+)'/g;
   const names = [...withoutComments(text).matchAll(pattern)].map(([, name = '']) => name);
-  const isOurs = (name: string) => name.startsWith('.');
+  const isRelative = (name: string) => name.startsWith('.');
   return {
     path,
     text,
     imports: names
-      .filter(isOurs)
+      .filter(isRelative)
       .filter(isCode)
       .map((name) => resolveImport(path, name)),
-    packages: names.filter((name) => !isOurs(name)).map(packageOf),
+    packages: names.filter((name) => !isRelative(name)).map(packageOf),
   };
 }
 
@@ -156,14 +222,17 @@ function withoutComments(text: string): string {
   return text.replaceAll(/\/\*[\s\S]*?\*\/|(?<=^|\s)\/\/.*$/gm, '');
 }
 
-/** `new URL('../package.json', …)` and the like are data; `./source-thread.mjs` has no imports. */
+/** Whether an import is source code: `new URL('../package.json', …)` and the like are data. */
 function isCode(name: string): boolean {
-  return !/\.(json|mjs)$/.test(name) && !name.endsWith('/');
+  return /\.(js|ts)$/.test(name) && !name.includes('/dist/');
 }
 
 function resolveImport(from: string, name: string): string {
   const path = posix.normalize(posix.join(posix.dirname(from), name)).replace(/\.(js|ts)$/, '');
-  return `${path}.ts`;
+  const typed = `${path}.ts`;
+  return existsSync(join(root, typed)) || !existsSync(join(root, `${path}.js`))
+    ? typed
+    : `${path}.js`;
 }
 
 function packageOf(name: string): string {
