@@ -25,8 +25,7 @@ export interface PublishRouteParts {
   readonly clock: () => number;
 }
 
-interface PublishParts extends Pick<PublishRouteParts, 'eventLog' | 'clock'> {
-  readonly limits: PublishBodyLimits;
+interface PublishParts extends Omit<PublishRouteParts, 'publisher'> {
   readonly bodies: BodyBudget;
 }
 
