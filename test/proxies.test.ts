@@ -12,7 +12,7 @@ import { tempFolder } from './support/process.js';
 import { type System, startSystem } from './support/system.js';
 import { until } from './support/until.js';
 
-/** A proxy, and how it is started on its recipe in docs/operations.md. */
+/** A proxy, and how it is started on its recipe in docs/proxies.md. */
 interface Proxy {
   readonly name: string;
   /** Marks its recipe. */
@@ -85,7 +85,7 @@ async function openProxy(t: TestContext, proxy: Proxy, system: System): Promise<
 }
 
 function recipe({ language }: Proxy, system: System, port: number): string {
-  const docs = readFileSync(new URL('../docs/operations.md', import.meta.url), 'utf8');
+  const docs = readFileSync(new URL('../docs/proxies.md', import.meta.url), 'utf8');
   const [, text = ''] = new RegExp(`\`\`\`${language}\n([\\s\\S]*?)\`\`\``).exec(docs) ?? [];
   const cert = join(system.folder, 'server.cert');
   const key = join(system.folder, 'server.key');
