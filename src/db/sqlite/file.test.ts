@@ -10,7 +10,7 @@ test('what is made for a database is for its owner only', (t) => {
   const path = prepareFile(join(tempFolder(t), 'data', 'herald.db'));
 
   for (const [name, mode] of [
-    [join(path, '../..'), 0o700],
+    [join(path, '..'), 0o700],
     [path, 0o600],
     [`${path}.lock`, 0o600],
   ] as const) {
