@@ -4,11 +4,11 @@ import { writeFileSync } from 'node:fs';
 import { request } from 'node:https';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { collectingLog } from './support/auth.js';
-import { forgedTokens, forgeSecret, type GoodToken } from './support/forged-tokens.js';
-import type { H2Client, Login } from './support/h2-client.js';
-import { ca } from './support/seed.js';
-import { type System, startSystem } from './support/system.js';
+import { forgedTokens, forgeSecret, type GoodToken } from './support/clients/forged-tokens.js';
+import type { H2Client, Login } from './support/clients/h2-client.js';
+import { collectingLog } from './support/servers/auth.js';
+import { ca } from './support/servers/seed.js';
+import { type System, startSystem } from './support/servers/system.js';
 
 const hex = '00112233445566778899aabbccddeeff0123456789abcdef0123456789abcdef';
 const otherHex = 'ffeeddccbbaa998877665544332211000123456789abcdef0123456789abcdef';

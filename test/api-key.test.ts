@@ -3,8 +3,8 @@ import { test } from 'node:test';
 import { withDatabase } from '../src/commands/database.js';
 import { loadConfig } from '../src/config/config.js';
 import { sql } from '../src/db/database.js';
-import { recordedLog, recordSecret } from './support/record.js';
-import { startSystem } from './support/system.js';
+import { recordedLog, recordSecret } from './support/recording/record.js';
+import { startSystem } from './support/servers/system.js';
 import { until } from './support/until.js';
 
 const json = { to: 'all', data: 'x', volatile: true };

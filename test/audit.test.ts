@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
-import { collectingLog } from './support/auth.js';
-import type { H2Client, Login } from './support/h2-client.js';
-import { passwordOf } from './support/seed.js';
-import { type System, startSystem } from './support/system.js';
+import type { H2Client, Login } from './support/clients/h2-client.js';
+import { collectingLog } from './support/servers/auth.js';
+import { passwordOf } from './support/servers/seed.js';
+import { type System, startSystem } from './support/servers/system.js';
 
 interface Scene {
   readonly system: System;

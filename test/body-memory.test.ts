@@ -4,8 +4,8 @@ import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { json } from '../src/http/reply.js';
 import { route } from '../src/http/router.js';
-import { startHttp } from './support/http-server.js';
-import { data, fields, flag, frame, headers, ping, RawH2, type } from './support/raw-h2.js';
+import { data, fields, flag, frame, headers, ping, RawH2, type } from './support/clients/raw-h2.js';
+import { startHttp } from './support/servers/http-server.js';
 
 setFlagsFromString('--expose-gc');
 const collectGarbage = runInNewContext('gc') as () => void;

@@ -4,11 +4,11 @@ import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { type TestContext, test } from 'node:test';
 import type { Page } from 'playwright-core';
-import { collectingLog } from './support/auth.js';
-import { findChromium, openPage } from './support/chromium.js';
-import { cleanedUp } from './support/logged.js';
-import { Relay } from './support/relay.js';
-import { type System, startSystem } from './support/system.js';
+import { findChromium, openPage } from './support/clients/chromium.js';
+import { cleanedUp } from './support/recording/logged.js';
+import { collectingLog } from './support/servers/auth.js';
+import { Relay } from './support/servers/relay.js';
+import { type System, startSystem } from './support/servers/system.js';
 import { until } from './support/until.js';
 
 const executable = findChromium();

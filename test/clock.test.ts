@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
-import type { H2Client, Login } from './support/h2-client.js';
-import { startSystem } from './support/system.js';
+import type { H2Client, Login } from './support/clients/h2-client.js';
+import { startSystem } from './support/servers/system.js';
 
 const hour = 3_600_000;
 

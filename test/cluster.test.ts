@@ -4,10 +4,10 @@ import { withAccounts } from '../src/commands/accounts.js';
 import { withDatabase } from '../src/commands/database.js';
 import { loadConfig } from '../src/config/config.js';
 import { sql } from '../src/db/database.js';
-import { type Cluster, clusterFor } from './support/cluster.js';
-import { H2Client, type H2Stream, type StreamEvent } from './support/cluster-client.js';
-import { recordedLog } from './support/record.js';
-import { findServer } from './support/servers.js';
+import { H2Client, type H2Stream, type StreamEvent } from './support/clients/cluster-client.js';
+import { findServer } from './support/databases/test-server.js';
+import { recordedLog } from './support/recording/record.js';
+import { type Cluster, clusterFor } from './support/servers/cluster.js';
 
 const password = 'correct horse battery';
 

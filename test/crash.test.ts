@@ -6,13 +6,13 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { withAccounts } from '../src/commands/accounts.js';
 import { loadConfig } from '../src/config/config.js';
-import { clusterFor } from './support/cluster.js';
-import { H2Client } from './support/cluster-client.js';
-import { allDialects } from './support/dialects.js';
+import { H2Client } from './support/clients/cluster-client.js';
+import { allDialects } from './support/databases/dialects.js';
+import { findServer } from './support/databases/test-server.js';
 import { freePort } from './support/free-port.js';
-import { type Launched, launch } from './support/launch.js';
-import { ca, type Env, passwordOf, prepare } from './support/seed.js';
-import { findServer } from './support/servers.js';
+import { clusterFor } from './support/servers/cluster.js';
+import { type Launched, launch } from './support/servers/launch.js';
+import { ca, type Env, passwordOf, prepare } from './support/servers/seed.js';
 import { until } from './support/until.js';
 
 /** Settings of one process with accounts in its database, and a key to publish with. */

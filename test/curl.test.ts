@@ -3,8 +3,8 @@ import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { Listener } from './support/listener.js';
-import { type System, startSystem } from './support/system.js';
+import { Listener } from './support/clients/listener.js';
+import { type System, startSystem } from './support/servers/system.js';
 
 const noCurl = spawnSync('curl', ['--version']).error === undefined ? false : 'no curl here';
 

@@ -6,8 +6,8 @@ import { type Database, sql } from '../src/db/database.js';
 import { migrate } from '../src/db/migrations/migrate.js';
 import { openDatabase } from '../src/db/open.js';
 import { Failure } from '../src/errors.js';
-import { ownServer } from './support/own-server.js';
-import { openProxy, type ServerDialect } from './support/servers.js';
+import { ownServer } from './support/databases/own-server.js';
+import { openProxy, type ServerDialect } from './support/databases/test-server.js';
 import { until } from './support/until.js';
 
 const certificate = selfSigned(['127.0.0.1'], Date.now());

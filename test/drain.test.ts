@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { PassThrough } from 'node:stream';
 import { test } from 'node:test';
-import { Page } from './support/event-source.js';
-import type { H2Client } from './support/h2-client.js';
-import { ServerProcess } from './support/server-process.js';
+import { Page } from './support/clients/event-source.js';
+import type { H2Client } from './support/clients/h2-client.js';
+import { ServerProcess } from './support/servers/server-process.js';
 import { until } from './support/until.js';
 
 /** A backend that publishes one event after another, and does not give up on any of them. */

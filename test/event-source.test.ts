@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Page, type Protocol } from './support/event-source.js';
-import type { Username } from './support/seed.js';
-import { type System, startSystem } from './support/system.js';
+import { Page, type Protocol } from './support/clients/event-source.js';
+import type { Username } from './support/servers/seed.js';
+import { type System, startSystem } from './support/servers/system.js';
 
 /** An `EventSource` of the package of that name on a new stream of a user. */
 async function openPage(

@@ -1,3 +1,3 @@
-import { testFaults } from './support/faults.js';
+import { testFaults } from './support/databases/faults.js';
 
 await testFaults('mariadb');

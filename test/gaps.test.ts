@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import { rmSync } from 'node:fs';
 import { test } from 'node:test';
-import { collectingLog } from './support/auth.js';
-import { Page } from './support/event-source.js';
-import { cleanedUp } from './support/logged.js';
-import { prepare } from './support/seed.js';
-import { type System, startSystem } from './support/system.js';
+import { Page } from './support/clients/event-source.js';
+import { cleanedUp } from './support/recording/logged.js';
+import { collectingLog } from './support/servers/auth.js';
+import { prepare } from './support/servers/seed.js';
+import { type System, startSystem } from './support/servers/system.js';
 
 /** A page of ada's that begins with `?lastEventId=`, and how its stream began. */
 async function beginAt(system: System, lastEventId: string) {

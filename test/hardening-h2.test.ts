@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { startVictim } from './support/hostile.js';
-import * as h2 from './support/raw-h2.js';
+import * as h2 from './support/clients/raw-h2.js';
 import {
   code,
   data,
@@ -12,7 +11,8 @@ import {
   headers,
   RawH2,
   type,
-} from './support/raw-h2.js';
+} from './support/clients/raw-h2.js';
+import { startVictim } from './support/servers/hostile.js';
 import { standStill } from './support/stand-still.js';
 import { until } from './support/until.js';
 

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { connect } from 'node:net';
 import { type TestContext, test } from 'node:test';
-import { startVictim } from './support/hostile.js';
-import { RawTls } from './support/raw-tls.js';
+import { RawTls } from './support/clients/raw-tls.js';
+import { startVictim } from './support/servers/hostile.js';
 import { until } from './support/until.js';
 
 const host = 'host: localhost\r\n';

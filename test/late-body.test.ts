@@ -6,9 +6,9 @@ import { json } from '../src/http/reply.js';
 import { route } from '../src/http/router.js';
 import { HttpServer } from '../src/http/server.js';
 import { Repeats } from '../src/logging/warning-aggregator.js';
-import { H2Client } from './support/h2-client.js';
-import { recordedLog } from './support/record.js';
-import { authority, ca } from './support/seed.js';
+import { H2Client } from './support/clients/h2-client.js';
+import { recordedLog } from './support/recording/record.js';
+import { authority, ca } from './support/servers/seed.js';
 
 // [what is sent, what the handler reads]
 const bodies = [

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { collectingLog } from './support/auth.js';
-import type { H2Stream } from './support/h2-client.js';
-import { startSystem } from './support/system.js';
+import type { H2Stream } from './support/clients/h2-client.js';
+import { collectingLog } from './support/servers/auth.js';
+import { startSystem } from './support/servers/system.js';
 
 test('a stream URL that goes through more than five hands in a minute is void', async (t) => {
   const lines: Record<string, unknown>[] = [];

@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
-import { collectingLog } from './support/auth.js';
-import type { Answer, H2Client } from './support/h2-client.js';
-import { passwordOf } from './support/seed.js';
-import { type System, type SystemOptions, startSystem } from './support/system.js';
+import type { Answer, H2Client } from './support/clients/h2-client.js';
+import { collectingLog } from './support/servers/auth.js';
+import { passwordOf } from './support/servers/seed.js';
+import { type System, type SystemOptions, startSystem } from './support/servers/system.js';
 import { until } from './support/until.js';
 
 const connections = 200;

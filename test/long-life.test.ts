@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
-import { Page } from './support/event-source.js';
-import type { H2Stream } from './support/h2-client.js';
-import { startSystem } from './support/system.js';
+import { Page } from './support/clients/event-source.js';
+import type { H2Stream } from './support/clients/h2-client.js';
+import { startSystem } from './support/servers/system.js';
 
 const minute = 60_000;
 const hour = 60 * minute;

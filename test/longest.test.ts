@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { passwordOf } from './support/seed.js';
-import { startSystem } from './support/system.js';
+import { passwordOf } from './support/servers/seed.js';
+import { startSystem } from './support/servers/system.js';
 
 const fiveDays = '432000000';
 const hundredYears = '3155760000000';

@@ -3,8 +3,8 @@ import { spawn } from 'node:child_process';
 import { test } from 'node:test';
 import type { Sink } from '../src/http/reply.js';
 import { route } from '../src/http/router.js';
-import { protocols, startHttp } from './support/http-server.js';
-import { noFarHost, openFarHost } from './support/network.js';
+import { protocols, startHttp } from './support/servers/http-server.js';
+import { noFarHost, openFarHost } from './support/servers/network.js';
 import { until } from './support/until.js';
 
 for (const protocol of protocols) {

@@ -2,9 +2,9 @@ import assert from 'node:assert/strict';
 import { connect as connectTcp, type Socket } from 'node:net';
 import { test } from 'node:test';
 import { connect as connectTls } from 'node:tls';
-import type { H2Client } from './support/h2-client.js';
-import { recordSecret } from './support/record.js';
-import { type System, startSystem } from './support/system.js';
+import type { H2Client } from './support/clients/h2-client.js';
+import { recordSecret } from './support/recording/record.js';
+import { type System, startSystem } from './support/servers/system.js';
 
 async function metricsKey(system: System): Promise<string> {
   const { key } = await system.operate(({ apiKeys }) =>

@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { migrate } from '../src/db/migrations/migrate.js';
-import { collectingLog } from './support/auth.js';
-import { Page } from './support/event-source.js';
-import { Relay } from './support/relay.js';
-import { findServer } from './support/servers.js';
-import { startSystem } from './support/system.js';
+import { Page } from './support/clients/event-source.js';
+import { findServer } from './support/databases/test-server.js';
+import { collectingLog } from './support/servers/auth.js';
+import { Relay } from './support/servers/relay.js';
+import { startSystem } from './support/servers/system.js';
 import { until } from './support/until.js';
 
 /** Makes "10 to 30 s", in which those who are refused come back, 100 ms. */

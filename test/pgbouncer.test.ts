@@ -11,11 +11,11 @@ import { sql } from '../src/db/database.js';
 import { migrate } from '../src/db/migrations/migrate.js';
 import { openDatabase } from '../src/db/open.js';
 import type { ServerOptions } from '../src/db/options.js';
-import { clusterOn } from './support/cluster.js';
-import { H2Client } from './support/cluster-client.js';
-import { describeDatabase } from './support/database-contract.js';
+import { H2Client } from './support/clients/cluster-client.js';
+import { describeDatabase } from './support/databases/database-contract.js';
+import { findServer, type TestServer } from './support/databases/test-server.js';
 import { freePort } from './support/free-port.js';
-import { findServer, type TestServer } from './support/servers.js';
+import { clusterOn } from './support/servers/cluster.js';
 import { until } from './support/until.js';
 
 const command = ['pgbouncer', '/usr/sbin/pgbouncer'].find(

@@ -10,12 +10,12 @@ import { Neighbours } from '../src/stream/cluster-sync.js';
 import { Registry } from '../src/stream/registry.js';
 import { StreamTokens } from '../src/stream/stream-token.js';
 import { UserCount } from '../src/stream/user-count.js';
-import { client, newUser, opened, sessionsFor, sign } from './support/auth.js';
-import { testOnDialects } from './support/dialects.js';
-import { databaseFor } from './support/embedded.js';
-import { fillTables, hex } from './support/many-rows.js';
-import { analyze, scansIn } from './support/plans.js';
-import { Recorder } from './support/recorder.js';
+import { testOnDialects } from './support/databases/dialects.js';
+import { databaseFor } from './support/databases/embedded.js';
+import { fillTables, hex } from './support/databases/many-rows.js';
+import { analyze, scansIn } from './support/databases/plans.js';
+import { Recorder } from './support/recording/recorder.js';
+import { client, newUser, opened, sessionsFor, sign } from './support/servers/auth.js';
 
 const test = await testOnDialects('plans of statements');
 

@@ -5,11 +5,11 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { Page } from './support/event-source.js';
+import { Page } from './support/clients/event-source.js';
+import { H2Client } from './support/clients/h2-client.js';
 import { freePort } from './support/free-port.js';
-import { H2Client } from './support/h2-client.js';
-import { tempFolder } from './support/process.js';
-import { type System, startSystem } from './support/system.js';
+import { tempFolder } from './support/servers/process.js';
+import { type System, startSystem } from './support/servers/system.js';
 import { until } from './support/until.js';
 
 /** A proxy, and how it is started on its recipe in docs/proxies.md. */

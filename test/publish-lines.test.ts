@@ -3,9 +3,9 @@ import { spawn, spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import { PassThrough, Readable } from 'node:stream';
 import { test } from 'node:test';
-import type { H2Client } from './support/h2-client.js';
-import { outcomeOf } from './support/process.js';
-import { type System, startSystem } from './support/system.js';
+import type { H2Client } from './support/clients/h2-client.js';
+import { outcomeOf } from './support/servers/process.js';
+import { type System, startSystem } from './support/servers/system.js';
 
 const noCurl = spawnSync('curl', ['--version']).error === undefined ? false : 'no curl here';
 

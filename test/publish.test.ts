@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { H2Stream } from './support/h2-client.js';
-import { type System, startSystem } from './support/system.js';
+import type { H2Stream } from './support/clients/h2-client.js';
+import { type System, startSystem } from './support/servers/system.js';
 
 /** Settles when the stream has the event with this id. */
 function has(stream: H2Stream, id: unknown): Promise<true> {

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Page } from './support/event-source.js';
-import type { Answer, H2Client } from './support/h2-client.js';
-import { passwordOf } from './support/seed.js';
-import { startSystem } from './support/system.js';
+import { Page } from './support/clients/event-source.js';
+import type { Answer, H2Client } from './support/clients/h2-client.js';
+import { passwordOf } from './support/servers/seed.js';
+import { startSystem } from './support/servers/system.js';
 
 const three = '3/3600000';
 

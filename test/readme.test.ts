@@ -7,7 +7,7 @@ import { type TestContext, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { settingNames } from '../src/config/config.js';
 import { freePort } from './support/free-port.js';
-import { outcomeOf, tempFolder } from './support/process.js';
+import { outcomeOf, tempFolder } from './support/servers/process.js';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const readme = readFileSync(join(root, 'README.md'), 'utf8');

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
-import { collectingLog } from './support/auth.js';
-import { recordSecret } from './support/record.js';
-import type { Env } from './support/seed.js';
-import { startSystem } from './support/system.js';
+import { recordSecret } from './support/recording/record.js';
+import { collectingLog } from './support/servers/auth.js';
+import type { Env } from './support/servers/seed.js';
+import { startSystem } from './support/servers/system.js';
 import { until } from './support/until.js';
 
 async function begin(t: TestContext, env: Env) {

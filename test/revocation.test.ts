@@ -3,12 +3,12 @@ import { type TestContext, test } from 'node:test';
 import { withDatabase } from '../src/commands/database.js';
 import { loadConfig } from '../src/config/config.js';
 import { sql } from '../src/db/database.js';
-import { collectingLog } from './support/auth.js';
-import type { H2Client, H2Stream, Login } from './support/h2-client.js';
-import { runSource } from './support/process.js';
-import { recordedLog } from './support/record.js';
-import { passwordOf, type Username } from './support/seed.js';
-import { type System, type SystemOptions, startSystem } from './support/system.js';
+import type { H2Client, H2Stream, Login } from './support/clients/h2-client.js';
+import { recordedLog } from './support/recording/record.js';
+import { collectingLog } from './support/servers/auth.js';
+import { runSource } from './support/servers/process.js';
+import { passwordOf, type Username } from './support/servers/seed.js';
+import { type System, type SystemOptions, startSystem } from './support/servers/system.js';
 import { until } from './support/until.js';
 
 /** A login with an open stream of its own. */

@@ -9,9 +9,9 @@ import { migrate } from '../src/db/migrations/migrate.js';
 import { openDatabase } from '../src/db/open.js';
 import type { DatabaseOptions } from '../src/db/options.js';
 import { silentLog } from '../src/logging/log.js';
-import { allDialects } from './support/dialects.js';
-import { runSource } from './support/process.js';
-import { asIs, findServer, type ServerDialect } from './support/servers.js';
+import { allDialects } from './support/databases/dialects.js';
+import { asIs, findServer, type ServerDialect } from './support/databases/test-server.js';
+import { runSource } from './support/servers/process.js';
 
 /** The schema as the database itself describes it, without what depends on rows. */
 async function schemaOf(db: Database): Promise<unknown> {

@@ -1,6 +1,6 @@
 // node --import tsx test/secrets-in-logs.ts <folder> [whole]: what `test/run.mjs` does at its end.
 // Exit code 1 when a log line has a secret, or a whole run has left nothing to search.
-import { searchRecord } from './support/secret-search.js';
+import { searchRecord } from './support/recording/secret-search.js';
 
 const [folder = '', extent] = process.argv.slice(2);
 const { secrets, lines, hits } = searchRecord(folder);

@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { connect } from 'node:net';
 import { text } from 'node:stream/consumers';
 import { test } from 'node:test';
-import { findServer } from './support/servers.js';
+import { findServer } from './support/databases/test-server.js';
 
 // Elsewhere a missing server only shows in the last lines of a run (`runner/dialects.mjs`).
 const isExpected = process.env['CI'] === 'true';

@@ -12,9 +12,9 @@ import { silentLog } from '../src/logging/log.js';
 import { Repeats } from '../src/logging/warning-aggregator.js';
 import { Metrics } from '../src/metrics.js';
 import { openStreaming } from '../src/stream/open.js';
-import { newUser, opened, sessionsFor } from './support/auth.js';
-import { H2Client } from './support/h2-client.js';
-import { races } from './support/races.js';
+import { H2Client } from './support/clients/h2-client.js';
+import { races } from './support/recording/races.js';
+import { newUser, opened, sessionsFor } from './support/servers/auth.js';
 import { until } from './support/until.js';
 
 const { certificate, privateKey } = selfSigned(['localhost', '127.0.0.1'], Date.now());

@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
-import { collectingLog } from './support/auth.js';
-import type { H2Client } from './support/h2-client.js';
-import type { Listener } from './support/listener.js';
-import { residentBytes, residentOptions } from './support/resident.js';
-import { ServerProcess } from './support/server-process.js';
-import { StalledClient } from './support/stalled.js';
-import { startSystem } from './support/system.js';
+import type { H2Client } from './support/clients/h2-client.js';
+import type { Listener } from './support/clients/listener.js';
+import { StalledClient } from './support/clients/stalled.js';
+import { collectingLog } from './support/servers/auth.js';
+import { residentBytes, residentOptions } from './support/servers/resident.js';
+import { ServerProcess } from './support/servers/server-process.js';
+import { startSystem } from './support/servers/system.js';
 import { until } from './support/until.js';
 
 const mib = 1024 * 1024;

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { migrate } from '../src/db/migrations/migrate.js';
-import { type Env, passwordOf } from './support/seed.js';
-import { ServerProcess } from './support/server-process.js';
-import { findServer, type TestServer } from './support/servers.js';
+import { findServer, type TestServer } from './support/databases/test-server.js';
+import { type Env, passwordOf } from './support/servers/seed.js';
+import { ServerProcess } from './support/servers/server-process.js';
 
 const postgres = await findServer('postgres');
 

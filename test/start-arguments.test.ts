@@ -3,10 +3,10 @@ import { spawn } from 'node:child_process';
 import { readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { outcomeOf, runSource, sourceCommand, tempFolder } from './support/process.js';
-import { prepare } from './support/seed.js';
-import { ServerProcess } from './support/server-process.js';
-import { hasTerminals, onTerminal } from './support/terminal.js';
+import { outcomeOf, runSource, sourceCommand, tempFolder } from './support/servers/process.js';
+import { prepare } from './support/servers/seed.js';
+import { ServerProcess } from './support/servers/server-process.js';
+import { hasTerminals, onTerminal } from './support/servers/terminal.js';
 
 const { version } = JSON.parse(
   readFileSync(new URL('../package.json', import.meta.url), 'utf8'),

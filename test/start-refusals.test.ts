@@ -4,9 +4,9 @@ import { existsSync, mkdirSync, readdirSync, rmSync, symlinkSync, writeFileSync 
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { selfSigned } from '../src/commands/self-signed.js';
-import { type LogLine, launch } from './support/launch.js';
-import { outcomeOf, runSource, startSource, tempFolder } from './support/process.js';
-import { prepare } from './support/seed.js';
+import { type LogLine, launch } from './support/servers/launch.js';
+import { outcomeOf, runSource, startSource, tempFolder } from './support/servers/process.js';
+import { prepare } from './support/servers/seed.js';
 import { until } from './support/until.js';
 
 const secret = 'hex:8f1d4c7be2a9036577d0c1b2a3948576e5f60718293a4b5c6d7e8f9001122334';

@@ -4,7 +4,7 @@ import { existsSync, renameSync } from 'node:fs';
 import { type AddressInfo, createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { outcomeOf, startSource, tempFolder } from './support/process.js';
+import { outcomeOf, startSource, tempFolder } from './support/servers/process.js';
 import { until } from './support/until.js';
 
 /** A server process in the middle of its start: its database takes the connection and is silent. */

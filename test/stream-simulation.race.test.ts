@@ -9,9 +9,9 @@ import { Connection } from '../src/stream/event-stream.js';
 import { Registry } from '../src/stream/registry.js';
 import { UserCount } from '../src/stream/user-count.js';
 import { Outbox } from '../src/stream/write-scheduler.js';
-import { MemoryLog } from './support/memory-log.js';
-import { races } from './support/races.js';
-import { SimulatedClient } from './support/simulated-client.js';
+import { SimulatedClient } from './support/clients/simulated-client.js';
+import { MemoryLog } from './support/databases/memory-log.js';
+import { races } from './support/recording/races.js';
 
 /** Small enough that a few events fill a connection. */
 const limits = {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { H2Stream } from './support/h2-client.js';
-import { startSystem } from './support/system.js';
+import type { H2Stream } from './support/clients/h2-client.js';
+import { startSystem } from './support/servers/system.js';
 import { until } from './support/until.js';
 
 /** Settles when the stream has the event with this id. */

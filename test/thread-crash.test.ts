@@ -2,9 +2,9 @@ import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { logged } from './support/logged.js';
-import { tempFolder } from './support/process.js';
-import { ServerProcess } from './support/server-process.js';
+import { logged } from './support/recording/logged.js';
+import { tempFolder } from './support/servers/process.js';
+import { ServerProcess } from './support/servers/server-process.js';
 
 /** Loaded into every thread of the process; those that hash die while they hash such a password. */
 const defect = `

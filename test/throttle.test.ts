@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { collectingLog } from './support/auth.js';
-import type { Answer, H2Client } from './support/h2-client.js';
-import { passwordOf } from './support/seed.js';
-import { startSystem } from './support/system.js';
+import type { Answer, H2Client } from './support/clients/h2-client.js';
+import { collectingLog } from './support/servers/auth.js';
+import { passwordOf } from './support/servers/seed.js';
+import { startSystem } from './support/servers/system.js';
 
 function guess(client: H2Client, password: string, from?: string): Promise<Answer> {
   const headers = from === undefined ? {} : { 'x-forwarded-for': from };

@@ -14,8 +14,8 @@ import { Repeats } from '../src/logging/warning-aggregator.js';
 import { Metrics } from '../src/metrics.js';
 import { openStreaming } from '../src/stream/open.js';
 import type { StreamAccess } from '../src/stream/routes.js';
-import { notedDatabase } from './support/noted-database.js';
-import { findServer } from './support/servers.js';
+import { findServer } from './support/databases/test-server.js';
+import { notedDatabase } from './support/recording/noted-database.js';
 import { until } from './support/until.js';
 
 const server = await findServer('postgres');

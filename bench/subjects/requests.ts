@@ -1,6 +1,6 @@
 import type { ServerOptions } from '../../src/db/options.js';
 import { PostgresDatabase } from '../../src/db/postgres/postgres.js';
-import { findServer } from '../../test/support/servers.js';
+import { findServer } from '../../test/support/databases/test-server.js';
 import { H1Requester } from '../load/h1-requester.js';
 import { h2load } from '../load/h2load.js';
 import { Load } from '../load/load.js';

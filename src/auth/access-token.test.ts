@@ -2,7 +2,11 @@ import assert from 'node:assert/strict';
 import { generateKeyPairSync, type KeyObject } from 'node:crypto';
 import { type TestContext, test } from 'node:test';
 import fc from 'fast-check';
-import { forgedTokens, forgePublic, forgeSecret } from '../../test/support/forged-tokens.js';
+import {
+  forgedTokens,
+  forgePublic,
+  forgeSecret,
+} from '../../test/support/clients/forged-tokens.js';
 import { type Algorithm, algorithms } from '../config/config.js';
 import { Failure } from '../errors.js';
 import { silentLog } from '../logging/log.js';

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { opened } from '../../test/support/auth.js';
-import { authFor } from '../../test/support/auth-system.js';
+import { opened } from '../../test/support/servers/auth.js';
+import { authFor } from '../../test/support/servers/auth-system.js';
 
 const given = {
   username: 'ada',

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { client } from '../../test/support/auth.js';
-import { authFor } from '../../test/support/auth-system.js';
+import { client } from '../../test/support/servers/auth.js';
+import { authFor } from '../../test/support/servers/auth-system.js';
 import { until } from '../../test/support/until.js';
 
 const right = 'correct horse battery';

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { client, collectingLog } from '../../test/support/auth.js';
+import { client, collectingLog } from '../../test/support/servers/auth.js';
 import type { Failure } from '../errors.js';
 import { Audit } from '../logging/audit.js';
 import { type RateName, Rates } from './rates.js';

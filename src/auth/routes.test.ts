@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
-import { type Asked, askerFor } from '../../test/support/ask.js';
-import { authFor } from '../../test/support/auth-system.js';
+import { type Asked, askerFor } from '../../test/support/clients/ask.js';
+import { authFor } from '../../test/support/servers/auth-system.js';
 import { authRoutes } from './routes.js';
 
 const given = {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
-import { newUser, sessionsFor } from '../../test/support/auth.js';
-import { testOnDialects } from '../../test/support/dialects.js';
+import { testOnDialects } from '../../test/support/databases/dialects.js';
+import { newUser, sessionsFor } from '../../test/support/servers/auth.js';
 
 const test = await testOnDialects('users');
 

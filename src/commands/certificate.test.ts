@@ -3,7 +3,7 @@ import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { runSource, tempFolder } from '../../test/support/process.js';
+import { runSource, tempFolder } from '../../test/support/servers/process.js';
 
 const run = (cwd: string, args: readonly string[] = [], env = {}) =>
   runSource('commands/certificate.ts', args, { cwd, env });

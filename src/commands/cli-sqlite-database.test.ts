@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { tempFolder } from '../../test/support/process.js';
+import { tempFolder } from '../../test/support/servers/process.js';
 import { sql, UniqueViolation } from '../db/database.js';
 import { SqliteDatabase } from '../db/sqlite/sqlite.js';
 import { silentLog } from '../logging/log.js';

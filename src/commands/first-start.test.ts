@@ -10,7 +10,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { tempFolder } from '../../test/support/process.js';
+import { tempFolder } from '../../test/support/servers/process.js';
 import { Users } from '../auth/users.js';
 import { type Config, ConfigError, loadConfig } from '../config/config.js';
 import { ApiKeys } from '../identity/api-keys.js';

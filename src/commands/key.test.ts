@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { runSource, tempFolder } from '../../test/support/process.js';
+import { runSource, tempFolder } from '../../test/support/servers/process.js';
 import { SqliteDatabase } from '../db/sqlite/sqlite.js';
 import { ApiKeys } from '../identity/api-keys.js';
 import { silentLog } from '../logging/log.js';

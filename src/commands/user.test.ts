@@ -9,8 +9,8 @@ import {
   sourceCommand,
   startSource,
   tempFolder,
-} from '../../test/support/process.js';
-import { hasTerminals, onTerminal } from '../../test/support/terminal.js';
+} from '../../test/support/servers/process.js';
+import { hasTerminals, onTerminal } from '../../test/support/servers/terminal.js';
 import { SqliteDatabase } from '../db/sqlite/sqlite.js';
 import { silentLog } from '../logging/log.js';
 

@@ -4,7 +4,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { parseEnv } from 'node:util';
-import { tempFolder } from '../../test/support/process.js';
+import { tempFolder } from '../../test/support/servers/process.js';
 import { ConfigError, loadConfig, settingNames } from './config.js';
 
 const secret = 'Xq7-fw2Kd91mZ_bVn40tRyLs8EhGc3Pu';

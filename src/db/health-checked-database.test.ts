@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import type { TestContext } from 'node:test';
-import { testOnDialects } from '../../test/support/dialects.js';
-import { databaseFor } from '../../test/support/embedded.js';
+import { testOnDialects } from '../../test/support/databases/dialects.js';
+import { databaseFor } from '../../test/support/databases/embedded.js';
 import { Failure } from '../errors.js';
 import { probeWrite } from '../event-log/sql/write-probe.js';
 import { sql } from './database.js';

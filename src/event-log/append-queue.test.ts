@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { MemoryLog } from '../../test/support/memory-log.js';
+import { MemoryLog } from '../../test/support/databases/memory-log.js';
 import { Failure } from '../errors.js';
 import { AppendQueue } from './append-queue.js';
 import type { AppendRequest } from './log-store.js';

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { MemoryLog } from '../../test/support/memory-log.js';
+import { MemoryLog } from '../../test/support/databases/memory-log.js';
 import type { Failure } from '../errors.js';
 import { silentLog } from '../logging/log.js';
 import { EventLog } from './event-log.js';

@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { connect } from 'node:http2';
 import { test } from 'node:test';
-import { throwaway } from '../../test/support/certificate.js';
-import { ask, protocols, startHttp } from '../../test/support/http-server.js';
-import { fields, headers, RawH2 } from '../../test/support/raw-h2.js';
-import { RawTls } from '../../test/support/raw-tls.js';
+import { fields, headers, RawH2 } from '../../test/support/clients/raw-h2.js';
+import { RawTls } from '../../test/support/clients/raw-tls.js';
+import { throwaway } from '../../test/support/servers/certificate.js';
+import { ask, protocols, startHttp } from '../../test/support/servers/http-server.js';
 import { until } from '../../test/support/until.js';
 import type { Exchange } from './exchange.js';
 import { json } from './reply.js';

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { ask, protocols, startHttp } from '../../test/support/http-server.js';
+import { ask, protocols, startHttp } from '../../test/support/servers/http-server.js';
 import { Failure } from '../errors.js';
 import { json } from './reply.js';
 import { route } from './router.js';

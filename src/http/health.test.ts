@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { test } from 'node:test';
-import { ask, startHttp } from '../../test/support/http-server.js';
+import { ask, startHttp } from '../../test/support/servers/http-server.js';
 import { standStill } from '../../test/support/stand-still.js';
 import { type Check, healthRoutes } from './health.js';
 

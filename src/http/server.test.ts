@@ -4,11 +4,16 @@ import { once } from 'node:events';
 import { connect as connectTcp } from 'node:net';
 import { test } from 'node:test';
 import { connect as connectTls } from 'node:tls';
-import { throwaway } from '../../test/support/certificate.js';
-import { ask, type Protocol, protocols, startHttp } from '../../test/support/http-server.js';
-import * as h2 from '../../test/support/raw-h2.js';
-import { code, fields, flag, RawH2, type } from '../../test/support/raw-h2.js';
-import { RawTls } from '../../test/support/raw-tls.js';
+import * as h2 from '../../test/support/clients/raw-h2.js';
+import { code, fields, flag, RawH2, type } from '../../test/support/clients/raw-h2.js';
+import { RawTls } from '../../test/support/clients/raw-tls.js';
+import { throwaway } from '../../test/support/servers/certificate.js';
+import {
+  ask,
+  type Protocol,
+  protocols,
+  startHttp,
+} from '../../test/support/servers/http-server.js';
 import { until } from '../../test/support/until.js';
 import { selfSigned } from '../commands/self-signed.js';
 import { Failure } from '../errors.js';

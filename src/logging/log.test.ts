@@ -14,7 +14,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { hasTerminals, onTerminal } from '../../test/support/terminal.js';
+import { hasTerminals, onTerminal } from '../../test/support/servers/terminal.js';
 import { openLog, silentLog } from './log.js';
 
 function tempFolder(t: TestContext): string {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
-import { testOnDialects } from '../../test/support/dialects.js';
-import { databaseFor } from '../../test/support/embedded.js';
+import { testOnDialects } from '../../test/support/databases/dialects.js';
+import { databaseFor } from '../../test/support/databases/embedded.js';
 import { sql } from '../db/database.js';
 import { type Log, silentLog } from '../logging/log.js';
 import { Neighbours } from './cluster-sync.js';

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { MemoryLog } from '../../test/support/memory-log.js';
-import { SimulatedClient } from '../../test/support/simulated-client.js';
+import { SimulatedClient } from '../../test/support/clients/simulated-client.js';
+import { MemoryLog } from '../../test/support/databases/memory-log.js';
 import { EventLog } from '../event-log/event-log.js';
 import { audiencesOf } from '../events/audience.js';
 import { silentLog } from '../logging/log.js';

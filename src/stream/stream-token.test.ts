@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import type { TestContext } from 'node:test';
-import { testOnDialects } from '../../test/support/dialects.js';
-import { databaseFor } from '../../test/support/embedded.js';
-import { notedDatabase } from '../../test/support/noted-database.js';
+import { testOnDialects } from '../../test/support/databases/dialects.js';
+import { databaseFor } from '../../test/support/databases/embedded.js';
+import { notedDatabase } from '../../test/support/recording/noted-database.js';
 import { sql, tuples } from '../db/database.js';
 import { Failure } from '../errors.js';
 import { StreamTokens } from './stream-token.js';

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
-import { databaseFor } from '../../test/support/embedded.js';
-import { SimulatedClient } from '../../test/support/simulated-client.js';
+import { SimulatedClient } from '../../test/support/clients/simulated-client.js';
+import { databaseFor } from '../../test/support/databases/embedded.js';
 import { sql } from '../db/database.js';
 import { EventLog } from '../event-log/event-log.js';
 import { TableLog } from '../event-log/sql/sql-log-store.js';

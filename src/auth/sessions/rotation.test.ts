@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
+import { testOnDialects } from '../../../test/support/databases/dialects.js';
+import { databaseFor } from '../../../test/support/databases/embedded.js';
 import {
   client,
   graceMs,
@@ -9,9 +11,7 @@ import {
   secret,
   sessionsFor,
   sign,
-} from '../../../test/support/auth.js';
-import { testOnDialects } from '../../../test/support/dialects.js';
-import { databaseFor } from '../../../test/support/embedded.js';
+} from '../../../test/support/servers/auth.js';
 import { type Database, sql } from '../../db/database.js';
 import type { Sessions } from './sessions.js';
 

@@ -1,4 +1,7 @@
 import assert from 'node:assert/strict';
+import { testOnDialects } from '../../../test/support/databases/dialects.js';
+import { databaseFor } from '../../../test/support/databases/embedded.js';
+import { notedDatabase } from '../../../test/support/recording/noted-database.js';
 import {
   absoluteMs,
   client,
@@ -8,10 +11,7 @@ import {
   opened,
   sessionsFor,
   sign,
-} from '../../../test/support/auth.js';
-import { testOnDialects } from '../../../test/support/dialects.js';
-import { databaseFor } from '../../../test/support/embedded.js';
-import { notedDatabase } from '../../../test/support/noted-database.js';
+} from '../../../test/support/servers/auth.js';
 import { sql } from '../../db/database.js';
 
 const test = await testOnDialects('sessions');

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, describe, test } from 'node:test';
-import { describeDatabase } from '../../../test/support/database-contract.js';
-import { findServer, openProxy } from '../../../test/support/servers.js';
+import { describeDatabase } from '../../../test/support/databases/database-contract.js';
+import { findServer, openProxy } from '../../../test/support/databases/test-server.js';
 import { until } from '../../../test/support/until.js';
 import { sql } from '../database.js';
 import { migrate } from '../migrations/migrate.js';

@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
-import { asIs, findServer } from '../../../test/support/servers.js';
+import { asIs, findServer } from '../../../test/support/databases/test-server.js';
 import { silentLog } from '../../logging/log.js';
 import { type Dialect, sql, tuples } from '../database.js';
 import { MariadbDatabase } from '../mariadb/mariadb.js';

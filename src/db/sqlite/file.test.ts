@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { tempFolder } from '../../../test/support/process.js';
+import { tempFolder } from '../../../test/support/servers/process.js';
 import { FileLock, prepareFile } from './file.js';
 import { loadSqlite } from './load.js';
 

@@ -15,7 +15,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { after, describe, test } from 'node:test';
-import { describeDatabase } from '../../../test/support/database-contract.js';
+import { describeDatabase } from '../../../test/support/databases/database-contract.js';
 import { until } from '../../../test/support/until.js';
 import { silentLog } from '../../logging/log.js';
 import { type Database, sql, tuples, UniqueViolation } from '../database.js';

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import type { TestContext } from 'node:test';
-import { testOnDialects } from '../../../test/support/dialects.js';
-import { databaseFor } from '../../../test/support/embedded.js';
+import { testOnDialects } from '../../../test/support/databases/dialects.js';
+import { databaseFor } from '../../../test/support/databases/embedded.js';
 import { until } from '../../../test/support/until.js';
 import { type Database, type Sql, sql } from '../../db/database.js';
 import { Failure } from '../../errors.js';

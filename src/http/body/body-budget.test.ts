@@ -1,8 +1,13 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
-import { ask, type Protocol, protocols, startHttp } from '../../../test/support/http-server.js';
-import { data, fields, flag, headers, RawH2 } from '../../../test/support/raw-h2.js';
-import { RawTls } from '../../../test/support/raw-tls.js';
+import { data, fields, flag, headers, RawH2 } from '../../../test/support/clients/raw-h2.js';
+import { RawTls } from '../../../test/support/clients/raw-tls.js';
+import {
+  ask,
+  type Protocol,
+  protocols,
+  startHttp,
+} from '../../../test/support/servers/http-server.js';
 import { until } from '../../../test/support/until.js';
 import { bodiesBytesMax } from '../limits/limits.js';
 import { json } from '../reply.js';

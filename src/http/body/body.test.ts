@@ -1,6 +1,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { type Asked, ask, protocols, startHttp } from '../../../test/support/http-server.js';
+import {
+  type Asked,
+  ask,
+  protocols,
+  startHttp,
+} from '../../../test/support/servers/http-server.js';
 import { json } from '../reply.js';
 import { route } from '../router.js';
 import { parseBody } from './body.js';

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
-import { collectingLog } from '../../../test/support/auth.js';
-import { ask, protocols, startHttp } from '../../../test/support/http-server.js';
-import { RawTls } from '../../../test/support/raw-tls.js';
+import { RawTls } from '../../../test/support/clients/raw-tls.js';
+import { collectingLog } from '../../../test/support/servers/auth.js';
+import { ask, protocols, startHttp } from '../../../test/support/servers/http-server.js';
 import { until } from '../../../test/support/until.js';
 import { ipKeyOf } from '../ip-key.js';
 import { json } from '../reply.js';

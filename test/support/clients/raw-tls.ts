@@ -1,0 +1,63 @@
+import { once } from 'node:events';
+import { connect, type TLSSocket } from 'node:tls';
+import { throwaway } from '../servers/certificate.js';
+
+/** Bytes over TLS, as a client that keeps no rules. It never closes its side by itself. */
+export class RawTls {
+  readonly socket: TLSSocket;
+  /** Settles when the server has ended the connection, however it did. */
+  readonly ended: Promise<void>;
+  #isEnded = false;
+  #buffer = Buffer.alloc(65_536);
+  #length = 0;
+
+  private constructor(socket: TLSSocket) {
+    this.socket = socket;
+    this.ended = new Promise((resolve) => {
+      const end = () => {
+        this.#isEnded = true;
+        resolve();
+      };
+      socket.once('end', end).once('close', end);
+    });
+    socket.on('error', () => {}); // Being cut off is what most tests are about.
+    socket.on('data', (chunk: Buffer) => this.#keep(chunk));
+  }
+
+  static async open(port: number, protocol: 'h2' | 'http/1.1'): Promise<RawTls> {
+    const options = { ca: throwaway.cert, ALPNProtocols: [protocol], allowHalfOpen: true };
+    const socket = connect({ port, host: '127.0.0.1', ...options });
+    await once(socket, 'secureConnect');
+    return new RawTls(socket);
+  }
+
+  /** All that has come. */
+  get received(): Buffer {
+    return this.#buffer.subarray(0, this.#length);
+  }
+
+  write(bytes: Buffer | string): void {
+    if (this.socket.writable) this.socket.write(bytes);
+  }
+
+  /** Settles when the server has ended the connection, or what has come satisfies. */
+  async until(isEnough: (received: Buffer) => boolean): Promise<void> {
+    while (!this.#isEnded && !isEnough(this.received)) {
+      await Promise.race([once(this.socket, 'data').catch(() => {}), this.ended]);
+    }
+  }
+
+  /** Gone without a word: no close_notify. */
+  destroy(): void {
+    this.socket.destroy();
+  }
+
+  #keep(chunk: Buffer): void {
+    if (this.#length + chunk.length > this.#buffer.length) {
+      const larger = Buffer.alloc(2 * (this.#length + chunk.length));
+      this.#buffer.copy(larger);
+      this.#buffer = larger;
+    }
+    this.#length += chunk.copy(this.#buffer, this.#length);
+  }
+}

@@ -1,0 +1,112 @@
+import { createParser } from 'eventsource-parser';
+import type { Sink } from '../../../src/http/reply.js';
+
+/** The server's end of one connection: bytes wait until the client takes them. */
+export class SimulatedSink implements Sink {
+  closed = false;
+  writes = 0;
+  #queue: Buffer[] = [];
+  #ended = false;
+  #onDrained: (() => void)[] = [];
+  #onClose: (() => void)[] = [];
+  readonly #deliver: (bytes: Buffer) => void;
+
+  constructor(deliver: (bytes: Buffer) => void) {
+    this.#deliver = deliver;
+  }
+
+  get queuedBytes(): number {
+    return this.#queue.reduce((sum, bytes) => sum + bytes.length, 0);
+  }
+
+  write(bytes: Buffer): void {
+    if (this.closed || this.#ended) return;
+    this.writes += 1;
+    this.#queue.push(bytes);
+  }
+
+  drained(): Promise<void> {
+    if (this.closed || this.queuedBytes === 0) return Promise.resolve();
+    return new Promise((resolve) => this.#onDrained.push(resolve));
+  }
+
+  end(bytes?: Buffer): void {
+    if (bytes !== undefined) this.write(bytes);
+    this.#ended = true;
+    this.#settle();
+  }
+
+  cut(): void {
+    if (this.closed) return;
+    this.closed = true;
+    this.#queue = [];
+    this.#settle();
+    for (const listener of this.#onClose.splice(0)) queueMicrotask(listener);
+  }
+
+  onClose(listener: () => void): void {
+    if (this.closed) queueMicrotask(listener);
+    else this.#onClose.push(listener);
+  }
+
+  /** The client takes up to `most` bytes, wherever that cuts. */
+  take(most: number): void {
+    let left = most;
+    while (left > 0 && this.#queue.length > 0) {
+      const first = this.#queue[0] as Buffer; // Safe: the queue is not empty.
+      const part = first.subarray(0, left);
+      this.#deliver(part);
+      left -= part.length;
+      if (part.length === first.length) this.#queue.shift();
+      else this.#queue[0] = first.subarray(part.length);
+    }
+    this.#settle();
+  }
+
+  #settle(): void {
+    if (this.queuedBytes > 0) return;
+    for (const resolve of this.#onDrained.splice(0)) resolve();
+    if (this.#ended && !this.closed) this.cut();
+  }
+}
+
+export interface Received {
+  readonly id: string;
+  readonly data: string;
+}
+
+/** A client as EventSource is one: it parses what arrives and remembers the last id. */
+export class SimulatedClient {
+  readonly userId: string;
+  readonly received: Received[] = [];
+  lastEventId: string | undefined;
+  sink: SimulatedSink | undefined;
+  readonly #hear: (bytes: Buffer) => void;
+
+  constructor(userId: string, hear: (bytes: Buffer) => void = () => {}) {
+    this.userId = userId;
+    this.#hear = hear;
+  }
+
+  /** Writes that the server has made on the present connection. */
+  get writes(): number {
+    return this.sink?.writes ?? 0;
+  }
+
+  connect(): SimulatedSink {
+    const parser = createParser({
+      onEvent: ({ id, data }) => {
+        if (id === undefined) return; // Control events have none.
+        this.lastEventId = id;
+        this.received.push({ id, data });
+      },
+    });
+    const decoder = new TextDecoder();
+    const sink = new SimulatedSink((bytes) => {
+      this.#hear(bytes);
+      parser.feed(decoder.decode(bytes, { stream: true }));
+    });
+    this.sink = sink;
+    return sink;
+  }
+}

@@ -1,0 +1,59 @@
+import { once } from 'node:events';
+import { Agent, request } from 'node:https';
+import type { Readable } from 'node:stream';
+import { ca } from '../servers/seed.js';
+import { H2Client } from './h2-client.js';
+import { Listener } from './listener.js';
+
+/** A client that opens a stream and takes nothing of it until it is told to. */
+export class StalledClient extends Listener {
+  readonly #readOn: () => void;
+  readonly cut: () => void;
+
+  private constructor(input: Readable, readOn: () => void, cut: () => void) {
+    super();
+    this.cut = cut;
+    input.on('error', () => {}); // Its close follows.
+    input.once('close', () => this.end());
+    this.#readOn = () => {
+      input.on('data', (bytes: Buffer) => this.feed(bytes));
+      readOn();
+    };
+  }
+
+  /** With a flow-control window of nothing at all. */
+  static overClosedWindow(url: string, bearer: string): Promise<StalledClient> {
+    return StalledClient.#overH2(url, bearer, 0);
+  }
+
+  /** With a window that fills up. */
+  static overH2(url: string, bearer: string): Promise<StalledClient> {
+    return StalledClient.#overH2(url, bearer, 65_535);
+  }
+
+  /** A TCP connection that nobody reads. */
+  static async overH1(url: string, bearer: string): Promise<StalledClient> {
+    const headers = { accept: 'text/event-stream', authorization: `Bearer ${bearer}` };
+    const asked = request(`${url}/stream/live`, { headers, ca, agent: new Agent() });
+    asked.end();
+    const [response] = await once(asked, 'response');
+    asked.on('error', () => {});
+    return new StalledClient(
+      response,
+      () => {},
+      () => asked.destroy(),
+    );
+  }
+
+  static async #overH2(url: string, bearer: string, window: number): Promise<StalledClient> {
+    const client = await H2Client.connect(url, { settings: { initialWindowSize: window } });
+    const headers = { accept: 'text/event-stream' };
+    const { stream } = await client.send('GET', '/stream/live', { bearer, headers });
+    const readOn = () => client.session.settings({ initialWindowSize: 65_535 });
+    return new StalledClient(stream, readOn, () => client.destroy());
+  }
+
+  readOn(): void {
+    this.#readOn();
+  }
+}

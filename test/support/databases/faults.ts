@@ -1,0 +1,282 @@
+import assert from 'node:assert/strict';
+import { after, before, describe, type TestContext, test } from 'node:test';
+import { withAccounts } from '../../../src/commands/accounts.js';
+import { withDatabase } from '../../../src/commands/database.js';
+import { loadConfig } from '../../../src/config/config.js';
+import { sql } from '../../../src/db/database.js';
+import { H2Client, type H2Stream } from '../clients/cluster-client.js';
+import { Publisher, Publishing } from '../clients/publishing.js';
+import { recordedLog } from '../recording/record.js';
+import { type Cluster, clusterOn } from '../servers/cluster.js';
+import { until } from '../until.js';
+import { type OwnServer, ownServer } from './own-server.js';
+import { findServer, openProxy, type ServerDialect } from './test-server.js';
+
+const password = 'correct horse battery';
+
+/**
+ * Short, so that a test which waits for a deadline does not wait long; and longer than a machine
+ * stands still, for they are those of every start and login, too.
+ */
+const deadlines = { DB_CONNECT_TIMEOUT: '2500', DB_STATEMENT_TIMEOUT: '2500' };
+
+/**
+ * How long a process is cut off from its database. By default for longer than what it does about
+ * that: with the deadlines of the test a statement is given up after 5 s, and its connection with it;
+ * on MariaDB and MySQL after 3.5 s; the client of PostgreSQL that is replaced then ends after 10 s
+ * more. Attempts to connect are up to 0.5 s apart, looks for events up to 1 s; the others notice after
+ * 10 s, the connection that listens after 15 s. Only a longer cut, such as `CUT_OFF_MS=61000`, makes
+ * a process be forgotten (60 s).
+ */
+const cutOffMs = Number(process.env['CUT_OFF_MS'] ?? 17_000);
+
+/** One process of a cluster: a backend that publishes there, and a stream that listens. */
+interface Side {
+  readonly backend: H2Client;
+  readonly stream: H2Stream;
+}
+
+interface Scene {
+  readonly cluster: Cluster;
+  readonly key: string;
+  side(env?: Readonly<Record<string, string>>): Promise<Side>;
+}
+
+async function sceneOn(t: TestContext, server: Parameters<typeof clusterOn>[1]): Promise<Scene> {
+  const cluster = await clusterOn(t, server);
+  const key = await withAccounts(loadConfig(cluster.env), async ({ accounts, apiKeys }) => {
+    await accounts.create({ username: 'ada', password, firstName: 'A', lastName: 'B' });
+    return (await apiKeys.create({ name: 'test', scopes: ['publish'] })).key;
+  });
+  return {
+    cluster,
+    key,
+    async side(env = {}) {
+      const app = await cluster.start({ ...deadlines, ...env });
+      const backend = new H2Client(app.port, cluster.certificate);
+      t.after(() => backend.close());
+      const bearer = await backend.login('ada', password);
+      const stream = await backend.openStream('/stream/live', { bearer });
+      await stream.until((events) => events.length > 0);
+      return { backend, stream };
+    },
+  };
+}
+
+async function statusOf({ backend }: Side, path: string): Promise<number> {
+  return (await backend.ask('GET', path)).status;
+}
+
+/** Settles once `/health/ready` answers so. */
+function readiness(side: Side, status: number): Promise<void> {
+  return until(async () => (await statusOf(side, '/health/ready')) === status);
+}
+
+/** Every stream has every event once, in one order without a gap, and none of them ended. */
+async function assertWhole(sides: readonly Side[], publishers: readonly Publisher[]) {
+  const ids = publishers.flatMap((publisher) => publisher.ids);
+  assert.equal(new Set(ids).size, ids.length, 'an event was given a number twice');
+  const [epoch] = (ids[0] ?? '').split('-');
+  const all = ids.map((_, index) => `${epoch}-${index + 1}`);
+  for (const { stream } of sides) {
+    await stream.until(
+      (events) => events.filter(({ id }) => id !== undefined).length >= ids.length,
+    );
+    assert.deepEqual(
+      stream.events.flatMap(({ id }) => id ?? []),
+      all,
+    );
+    assert.equal(stream.isClosed, false);
+  }
+  assert.deepEqual(new Set(ids), new Set(all));
+}
+
+/** A server that is ill-treated, in a file for each dialect: they wait more than they work. */
+export async function testFaults(dialect: ServerDialect): Promise<void> {
+  const own = await ownServer(dialect);
+  const skip = typeof own === 'string' ? own : false;
+
+  describe(`${dialect} ill-treated`, { skip }, () => {
+    const server = own as OwnServer; // Skipped otherwise.
+    before(() => server.start());
+    after(() => server.remove());
+
+    test('a server that crashes under load: 503, then nothing acknowledged is lost', async (t) => {
+      const { key, side } = await sceneOn(t, server);
+      const sides = [await side(), await side()];
+      const publishing = Publishing.at(sides, { each: 8, key });
+      await publishing.acknowledged(3);
+
+      await server.crash();
+      await Promise.all(sides.map((at) => readiness(at, 503)));
+      assert.equal(await statusOf(sides[0] as Side, '/health/live'), 200);
+      await publishing.refused();
+      await server.start();
+      await Promise.all(sides.map((at) => readiness(at, 200)));
+      await publishing.acknowledged(3);
+      await publishing.stop();
+
+      await assertWhole(sides, publishing.publishers);
+    });
+
+    test('a server that hangs: every answer comes in time, then all goes on', async (t) => {
+      const { key, side } = await sceneOn(t, server);
+      const sides = [await side(), await side()];
+      const publishing = Publishing.at(sides, { each: 1, key });
+      await publishing.acknowledged(3);
+
+      server.freeze();
+      await Promise.all(sides.map((at) => readiness(at, 503)));
+      await publishing.refused();
+      const login = { json: { username: 'ada', password } };
+      const answer = await (sides[0] as Side).backend.ask('POST', '/login', login);
+      assert.equal(answer.status, 503);
+      server.thaw();
+      await Promise.all(sides.map((at) => readiness(at, 200)));
+      await publishing.acknowledged(3);
+      await publishing.stop();
+
+      await assertWhole(sides, publishing.publishers);
+    });
+
+    test('a server that hangs does not keep Herald from stopping', async (t) => {
+      const { cluster, key } = await sceneOn(t, server);
+      const forever = { DB_CONNECT_TIMEOUT: '60000', DB_STATEMENT_TIMEOUT: '60000' };
+      const launched = await cluster.launch({ ...forever, DRAIN_TIMEOUT: '2000' });
+      const client = new H2Client(launched.port, cluster.certificate);
+      t.after(() => client.close());
+      const bearer = await client.login('ada', password);
+      const { body } = await client.ask('POST', '/stream/token', { bearer });
+      const stream = await client.openStream(`/stream/live/${body['streamToken']}`);
+      await stream.until((events) => events.length > 0);
+
+      server.freeze();
+      const json = { to: 'all', data: 'in vain' };
+      const publishing = client
+        .ask('POST', '/events', { bearer: key, json })
+        .catch(() => 'cut off');
+      await client.ask('GET', '/health/live'); // What was sent before it has arrived.
+      const startedAt = performance.now();
+      const code = await launched.end('SIGTERM');
+      const ms = performance.now() - startedAt;
+      server.thaw();
+
+      assert.equal(code, 0);
+      assert.ok(ms < 60_000, `${ms} ms`); // Not the minute and more that the database has.
+      assert.equal(await publishing, 'cut off');
+    });
+
+    test('a server that may only be read: not ready, and streams stay open until it is', async (t) => {
+      const { cluster, key, side } = await sceneOn(t, server);
+      const near = await side(await plainAccount(cluster, dialect));
+      const publishing = Publishing.at([near], { each: 2, key });
+      await publishing.acknowledged(3);
+
+      await setReadOnly(cluster, dialect, true);
+      await publishing.refused();
+      await readiness(near, 503);
+      const { body } = await near.backend.ask('GET', '/health/ready');
+      await setReadOnly(cluster, dialect, false);
+      await readiness(near, 200);
+      await publishing.acknowledged(3);
+      await publishing.stop();
+
+      assert.deepEqual(body['checks'], { serving: 'ok', database: 'failing', logins: 'ok' });
+      await assertWhole([near], publishing.publishers);
+    });
+
+    test('connections killed again and again: publishers notice at most a 503', async (t) => {
+      const { cluster, key, side } = await sceneOn(t, server);
+      const sides = [await side(), await side()];
+      const publishing = Publishing.at(sides, { each: 4, key });
+
+      for (let round = 1; round <= 5; round += 1) {
+        await publishing.acknowledged(1);
+        await killConnections(cluster, dialect);
+      }
+      await publishing.acknowledged(1);
+      await publishing.stop();
+
+      await assertWhole(sides, publishing.publishers);
+    });
+  });
+
+  const shared = await findServer(dialect);
+
+  test(`${dialect}: a process cut off from the database catches up without a gap`, {
+    skip: typeof shared === 'string' ? shared : false,
+  }, async (t) => {
+    if (typeof shared === 'string') return;
+    const { host, port } = shared.options;
+    const proxy = await openProxy({ host, port });
+    t.after(() => proxy.close());
+    const { key, side } = await sceneOn(t, shared);
+    const near = await side();
+    const far = await side({ DB_HOST: '127.0.0.1', DB_PORT: String(proxy.port) });
+    const publisher = new Publisher('near', near, key);
+    await publisher.publishWhile(() => publisher.ids.length < 10);
+
+    const cutAt = performance.now();
+    const hasBeenCutFor = (ms: number) => () => performance.now() - cutAt >= ms;
+    proxy.silence(); // At first as when a cable is pulled, then as when nobody listens.
+    await readiness(far, 503);
+    await publisher.publishWhile(() => publisher.ids.length < 700); // More than is read at a time.
+    await until(hasBeenCutFor(cutOffMs / 2));
+    proxy.block();
+    await until(hasBeenCutFor(cutOffMs));
+    assert.equal(await statusOf(far, '/health/ready'), 503);
+    assert.equal(far.stream.isClosed, false);
+    proxy.unblock();
+    await readiness(far, 200);
+
+    await assertWhole([near, far], [publisher]);
+    const again = new Publisher('far', far, key);
+    await again.publishWhile(() => again.ids.length < 3);
+    await assertWhole([near, far], [publisher, again]);
+  });
+}
+
+/** As after a failover: what runs here is no primary any more. */
+async function setReadOnly({ administer }: Cluster, dialect: ServerDialect, isOn: boolean) {
+  if (dialect !== 'postgres') return administer(`set global read_only = ${isOn ? 1 : 0}`);
+  await administer(`alter system set default_transaction_read_only = ${isOn ? 'on' : 'off'}`);
+  return administer('select pg_reload_conf()');
+}
+
+/**
+ * One that may what docs/databases.md says is enough, and nothing else. For root, MariaDB and MySQL
+ * are never read-only.
+ */
+async function plainAccount({ administer, env }: Cluster, dialect: ServerDialect) {
+  if (dialect === 'postgres') {
+    await administer("create role plain login password 'plain'");
+    await withDatabase(loadConfig(env), recordedLog, async (db) => {
+      await db.execute(sql`grant usage on schema public to plain`);
+      await db.execute(
+        sql`grant select, insert, update, delete on all tables in schema public to plain`,
+      );
+    });
+  } else {
+    for (const account of ["'plain'@'%'", "'plain'@'localhost'"]) {
+      await administer(`create user if not exists ${account} identified by 'plain'`);
+      await administer(`grant select, insert, update, delete on ${env['DB_NAME']}.* to ${account}`);
+    }
+  }
+  return { DB_USERNAME: 'plain', DB_PASSWORD: 'plain' };
+}
+
+async function killConnections(cluster: Cluster, dialect: ServerDialect) {
+  const { DB_NAME: name } = cluster.env;
+  if (dialect === 'postgres') {
+    await cluster.administer(
+      `select pg_terminate_backend(pid) from pg_stat_activity where datname = '${name}'`,
+    );
+    return;
+  }
+  const rows = (await cluster.administer(
+    `select id from information_schema.processlist where db = '${name}'`,
+  )) as { id?: number; ID?: number }[];
+  for (const { id, ID } of rows) {
+    await cluster.administer(`kill ${id ?? ID}`).catch(() => undefined); // Gone by now.
+  }
+}

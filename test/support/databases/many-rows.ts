@@ -1,0 +1,88 @@
+import { createHash } from 'node:crypto';
+import { type Database, type Sql, sql, type Value } from '../../../src/db/database.js';
+
+const rowsPerInsert = 500;
+
+/** The hex digits of something that looks random and is the same in every run. */
+export function hex(text: string, length: number): string {
+  return createHash('sha256').update(text).digest('hex').slice(0, length);
+}
+
+/**
+ * Tables as after some time in service, a few thousand rows each: so many that a planner would not
+ * rather read them whole, and old enough that what looks for the expired finds little.
+ */
+export async function fillTables(db: Database, now: number, count = 2000): Promise<void> {
+  const day = 86_400_000;
+  const numbers = Array.from({ length: count }, (_, index) => index + 1);
+  type Row = (number: number) => readonly Value[];
+  const fill = (table: string, columns: string, row: Row, which = numbers) =>
+    insert(db, `${table} (${columns})`, which.map(row));
+
+  await fill(
+    'users',
+    'username, username_key, password_hash, first_name, last_name, password_changed_at, created_at, updated_at',
+    (n) => [`filler${n}`, `filler${n}`, 'none', 'A', 'B', now, now, now],
+  );
+  const [first] = await db.query<{ id: number }>(sql`select min(id) as id from users`);
+  const userOf = (n: number) => (first?.id ?? 1) + (n % 1000);
+  await fill(
+    'sessions',
+    'id, user_id, selector, cur_hash, created_at, refreshed_at, idle_expires_at, absolute_expires_at, revoked_at, revoke_reason, ip_key',
+    (n) => {
+      const revokedAt = n % 10 === 0 ? now - (n / count) * day : null;
+      const ends = [now + day + n, now + 90 * day, revokedAt, revokedAt === null ? null : 'logout'];
+      const keys = [hex(`session ${n}`, 32), userOf(n), hex(`selector ${n}`, 32), hex(`${n}`, 64)];
+      return [...keys, now - n, now - n, ...ends, '192.0.2.1'];
+    },
+  );
+  await fill(
+    'stream_tokens',
+    'token_hash, user_id, session_id, created_at, expires_at, lease_until, connection_id',
+    (n) => {
+      const isOpen = n % 2 === 0;
+      const lease = isOpen ? [now + day + n, hex(`connection ${n}`, 32)] : [null, null];
+      const keys = [hex(`token ${n}`, 64), userOf(n), hex(`session ${n}`, 32)];
+      return [...keys, now - n, now + day + n, ...lease];
+    },
+  );
+  await fill('stream_takeovers', 'connection_id, token_hash, taken_at', (n) => [
+    ...[hex(`connection ${n}`, 32), hex(`token ${n}`, 64)],
+    now - 10_000 - n * 100,
+  ]);
+  await fill('api_keys', 'id, name, key_hash, scopes, created_at', (n) => [
+    ...[hex(`key ${n}`, 16), `filler${n}`, hex(`key hash ${n}`, 64)],
+    ...['publish', now],
+  ]);
+  // A page is up to 128 of these: read whole while they are few, and rightly so.
+  const seqs = Array.from({ length: 10 * count }, (_, index) => index + 1);
+  const data = JSON.stringify('x'.repeat(200));
+  await fill('events', 'seq, type, data, created_at', (n) => [n, 'note', data, now], seqs);
+  await fill('event_audiences', 'audience, seq', (n) => [`u:${n % 300}`, n], seqs);
+  await fill('trimmed_audiences', 'bucket, seq', (n) => [n, 0]);
+  await fill('idempotency', 'key_hash, body_hash, first_seq, event_count, expires_at', (n) => [
+    ...[hex(`idempotency ${n}`, 64), hex('body', 64)],
+    ...[n, 1, now + day + n],
+  ]);
+  // Heard of too long ago to be counted, and not long enough ago to be forgotten.
+  await fill('processes', 'id, users, seen_at', (n) => [hex(`process ${n}`, 16), 1, now - 30_000]);
+  await db.execute(
+    sql`insert into log_head (id, epoch, seq, trimmed_seq, bytes) values (1, 'e1', ${seqs.length}, 0, 0)`,
+  );
+}
+
+async function insert(db: Database, into: string, rows: readonly (readonly Value[])[]) {
+  await db.transaction(async (tx) => {
+    for (let start = 0; start < rows.length; start += rowsPerInsert) {
+      await tx.execute(insertOf(into, rows.slice(start, start + rowsPerInsert)));
+    }
+  });
+}
+
+function insertOf(into: string, rows: readonly (readonly Value[])[]): Sql {
+  const texts = [`insert into ${into} values (`];
+  for (const [index, row] of rows.entries()) {
+    texts.push(...row.slice(1).map(() => ', '), index === rows.length - 1 ? ')' : '), (');
+  }
+  return { texts, values: rows.flat(), isElastic: true };
+}

@@ -1,0 +1,85 @@
+import type { Database, Dialect, Sql } from '../../../src/db/database.js';
+
+/** The one table that has one row, by its own check: there is nothing to look up. */
+const singleRow = 'log_head';
+
+const scansOf: Readonly<Record<Dialect, (db: Database, statement: Sql) => Promise<string[]>>> = {
+  sqlite: sqliteScans,
+  postgres: postgresScans,
+  mariadb: mariadbScans,
+  mysql: mariadbScans,
+};
+
+/**
+ * What of a statement's plan reads a whole table, or the whole of an index, in the database's own
+ * words. Changes nothing.
+ */
+export function scansIn(db: Database, statement: Sql): Promise<string[]> {
+  return scansOf[db.dialect](db, statement);
+}
+
+/** Statistics as after some time in service. */
+export async function analyze(db: Database, tables: readonly string[]): Promise<void> {
+  for (const table of tables) {
+    const mysql = db.dialect === 'mariadb' || db.dialect === 'mysql';
+    const statement = { texts: [`analyze ${mysql ? 'table ' : ''}${table}`], values: [] };
+    // The answer of MariaDB and MySQL is a table.
+    await (mysql ? db.query(statement) : db.execute(statement));
+  }
+}
+
+/** Spec: sqlite.org/eqp.html. `SCAN` also stands before an index that is read from end to end. */
+async function sqliteScans(db: Database, statement: Sql): Promise<string[]> {
+  const rows = await db.query<{ detail: string }>(prefixed('explain query plan ', statement));
+  const harmless = /^SCAN (found|visible|range_\d+|\(subquery-\d+\)|CONSTANT ROW)/;
+  return rows
+    .map(({ detail }) => detail)
+    .filter((detail) => detail.startsWith('SCAN') && !harmless.test(detail));
+}
+
+interface Node {
+  readonly 'Node Type': string;
+  readonly 'Relation Name'?: string;
+  readonly 'Index Cond'?: string;
+  readonly Plans?: readonly Node[];
+}
+
+async function postgresScans(db: Database, statement: Sql): Promise<string[]> {
+  const [row] = await db.query<{ 'QUERY PLAN': [{ Plan: Node }] }>(
+    prefixed('explain (format json) ', statement),
+  );
+  if (row === undefined) throw new Error('Cannot explain statement: no plan came');
+  return nodesOf(row['QUERY PLAN'][0].Plan)
+    .filter((node) => node['Relation Name'] !== singleRow)
+    .filter((node) => {
+      if (node['Node Type'] === 'Seq Scan') return true;
+      return /^Index (Only )?Scan/.test(node['Node Type']) && node['Index Cond'] === undefined;
+    })
+    .map((node) => `${node['Node Type']} on ${node['Relation Name']}`);
+}
+
+function nodesOf(node: Node): Node[] {
+  return [node, ...(node.Plans ?? []).flatMap(nodesOf)];
+}
+
+/** `ALL` is the whole table, `index` the whole of an index. Names in `<>` are what came before. */
+async function mariadbScans(db: Database, statement: Sql): Promise<string[]> {
+  interface Row {
+    readonly table: string | null;
+    readonly type: string | null;
+    readonly key: string | null;
+  }
+  // MySQL's own default has become a tree.
+  const explain = db.dialect === 'mysql' ? 'explain format = traditional ' : 'explain ';
+  const rows = await db.query<Row>(prefixed(explain, statement));
+  return rows
+    .filter(({ table, type }) => {
+      const isTable = table !== null && !table.startsWith('<') && table !== singleRow;
+      return isTable && (type === 'ALL' || type === 'index');
+    })
+    .map(({ table, type, key }) => `${type} on ${table}${key === null ? '' : ` by ${key}`}`);
+}
+
+function prefixed(prefix: string, { texts, ...rest }: Sql): Sql {
+  return { ...rest, texts: [prefix + (texts[0] ?? ''), ...texts.slice(1)] };
+}

@@ -1,0 +1,198 @@
+import { connect, createServer, Socket } from 'node:net';
+import type { Dialect, Sql } from '../../../src/db/database.js';
+import { connectMariadb } from '../../../src/db/mariadb/mariadb.js';
+import type { ServerOptions } from '../../../src/db/options.js';
+import { connectPostgres } from '../../../src/db/postgres/client.js';
+import { recordedLog } from '../recording/record.js';
+
+export type ServerDialect = Exclude<Dialect, 'sqlite'>;
+
+/** A database server to test against, and one database on it that is the caller's alone. */
+export interface TestServer {
+  /** For `migrate` and `openDatabase`. The database is not there yet; change what the test needs. */
+  readonly options: ServerOptions;
+  /** A statement as it is, past Herald's drivers, on a connection of its own. */
+  administer(text: string): Promise<unknown>;
+  /** Takes the database away; fine when there is none. */
+  drop(): Promise<void>;
+}
+
+const defaults: Readonly<Record<ServerDialect, string>> = {
+  postgres: 'postgres://postgres@127.0.0.1:5432',
+  mariadb: 'mariadb://root@127.0.0.1:3306',
+  mysql: 'mysql://root@127.0.0.1:3306',
+};
+
+let made = 0;
+
+/**
+ * The server of `TEST_POSTGRES_URL`, `TEST_MARIADB_URL` or `TEST_MYSQL_URL`, or else the one on
+ * this machine's standard port. Without one: the reason, fit for `skip`.
+ */
+export async function findServer(dialect: ServerDialect): Promise<TestServer | string> {
+  const setting = `TEST_${dialect.toUpperCase()}_URL`;
+  const url = new URL(process.env[setting] || defaults[dialect]);
+  const server = serverAt(dialect, url);
+  try {
+    const version = JSON.stringify(await server.administer('select version() as version'));
+    if (dialect !== 'postgres' && version.includes('MariaDB') !== (dialect === 'mariadb')) {
+      return `the server on ${url.host} is not ${dialect}: set ${setting}`;
+    }
+  } catch {
+    return `no server on ${url.host}: set ${setting}`;
+  }
+  return server;
+}
+
+/** The one at a URL, whether it answers or not. */
+export function serverAt(dialect: ServerDialect, url: URL): TestServer {
+  const options = optionsOf(dialect, url);
+  const administer = (text: string) => administrate(options, text);
+  return {
+    options,
+    administer,
+    async drop() {
+      const force = dialect === 'postgres' ? ' with (force)' : '';
+      await administer(`drop database if exists ${options.database}${force}`);
+    },
+  };
+}
+
+function optionsOf(dialect: ServerDialect, url: URL): ServerOptions {
+  made += 1;
+  return {
+    dialect,
+    host: url.hostname,
+    port: Number(url.port) || (dialect === 'postgres' ? 5432 : 3306),
+    database: `herald_test_${process.pid}_${made}`,
+    username: decodeURIComponent(url.username),
+    password: decodeURIComponent(url.password),
+    ssl: false,
+    connectionsMax: 4,
+    // A machine that stands still for seconds is no server that does not answer.
+    connectMs: 20_000,
+    statementMs: 30_000,
+    prepare: true,
+    log: recordedLog,
+  };
+}
+
+async function administrate(options: ServerOptions, text: string): Promise<unknown> {
+  if (options.dialect === 'postgres') {
+    const client = connectPostgres(options, { database: 'postgres', max: 1, limited: false });
+    try {
+      return [...(await client.unsafe(text))];
+    } finally {
+      await client.end({ timeout: 1 });
+    }
+  }
+  const connection = await connectMariadb(options, { withDatabase: false });
+  try {
+    return await connection.query(text);
+  } finally {
+    await connection.end();
+  }
+}
+
+/** A way to a server that a test can spoil. */
+export interface Proxy {
+  readonly port: number;
+  /** From here on connections that are open carry nothing, as with a server that hangs. */
+  freeze(): void;
+  /** Ends all open connections; new ones are taken. */
+  cut(): void;
+  /** Nothing comes through any more, on new connections neither, and nobody is told. */
+  silence(): void;
+  /** Ends all open connections, and new ones at once. */
+  block(): void;
+  /** Ends what is left of `silence` and `block`. */
+  unblock(): void;
+  /** A connection taken from here on ends when its client sends something for the `nth` time. */
+  cutAt(nth: number): void;
+  /**
+   * Closes the next connection in an orderly way when its client sends something for the `nth` time;
+   * the answer to that is not passed on. Settles once it is closed.
+   */
+  endNextAt(nth: number): Promise<void>;
+  close(): Promise<void>;
+}
+
+export async function openProxy(target: { host: string; port: number }): Promise<Proxy> {
+  const pairs = new Set<readonly [Socket, Socket]>();
+  let isBlocked = false;
+  let isSilent = false;
+  let lastMessage = Number.POSITIVE_INFINITY;
+  let nextEnd: { readonly nth: number; readonly ended: () => void } | undefined;
+  const cut = (): void => {
+    for (const socket of [...pairs].flat()) socket.destroy();
+  };
+  const freeze = (): void => {
+    for (const socket of [...pairs].flat()) socket.unpipe().pause();
+  };
+  const server = createServer((near) => {
+    if (isBlocked) {
+      near.destroy();
+      return;
+    }
+    const far = isSilent ? new Socket() : connect(target);
+    const pair = [near, far] as const;
+    pairs.add(pair);
+    if (!isSilent) near.pipe(far).pipe(near);
+    const end = nextEnd;
+    nextEnd = undefined;
+    let messages = 0;
+    near.on('data', () => {
+      messages += 1;
+      if (end !== undefined && messages === end.nth) {
+        far.unpipe(near);
+        near.end(end.ended);
+      }
+      if (messages >= lastMessage) near.resetAndDestroy(); // As a server that fails, not one that closes.
+    });
+    for (const [one, other] of [pair, [far, near] as const]) {
+      one.on('error', () => other.destroy()); // The test looks at the other end.
+      one.on('close', () => {
+        other.destroy();
+        pairs.delete(pair);
+      });
+    }
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const address = server.address();
+  if (address === null || typeof address === 'string') throw new Error('Cannot open proxy');
+  return {
+    port: address.port,
+    freeze,
+    cut,
+    silence() {
+      isSilent = true;
+      freeze();
+    },
+    block() {
+      isBlocked = true;
+      cut();
+    },
+    unblock() {
+      isBlocked = false;
+      isSilent = false;
+      cut();
+    },
+    cutAt(nth) {
+      lastMessage = nth;
+    },
+    endNextAt(nth) {
+      return new Promise((resolve) => {
+        nextEnd = { nth, ended: () => resolve() };
+      });
+    },
+    close() {
+      cut();
+      return new Promise((resolve) => server.close(() => resolve()));
+    },
+  };
+}
+
+/** A statement as it is. */
+export function asIs(text: string): Sql {
+  return { texts: [text], values: [] };
+}

@@ -1,0 +1,74 @@
+import { randomBytes } from 'node:crypto';
+import { after, type TestContext } from 'node:test';
+import { AccessTokens } from '../../../src/auth/access-token.js';
+import { Accounts } from '../../../src/auth/accounts.js';
+import { createKeyRing } from '../../../src/auth/key-ring.js';
+import { Login } from '../../../src/auth/login.js';
+import { Passwords } from '../../../src/auth/passwords/passwords.js';
+import { Rates } from '../../../src/auth/rates.js';
+import { signWith } from '../../../src/auth/sign.js';
+import { openAuthThreads } from '../../../src/auth/threads.js';
+import { Throttle } from '../../../src/auth/throttle.js';
+import { ApiKeys } from '../../../src/identity/api-keys.js';
+import { Bearer } from '../../../src/identity/bearer.js';
+import { databaseFor } from '../databases/embedded.js';
+import { notedDatabase } from '../recording/noted-database.js';
+import { recordedLog } from '../recording/record.js';
+import { collectingLog, sessionsFor } from './auth.js';
+
+const ring = createKeyRing({
+  algorithm: 'HS256',
+  secret: randomBytes(32),
+});
+const cost = { memoryKib: 7168, passes: 1, lanes: 1 }; // The least that is accepted.
+
+/** Shared by the tests of a file: threads take long to start. */
+const threadsOpened = openAuthThreads({
+  count: 2,
+  queuePerThreadMax: 64,
+  queueWaitMaxMs: 60_000,
+  ring,
+  log: recordedLog,
+});
+after(async () => (await threadsOpened).close());
+
+/** All parts of auth, each test with a database of its own. */
+export async function authFor(t: TestContext) {
+  const statements: string[] = [];
+  const below = await sessionsFor(t, { db: notedDatabase(await databaseFor(t), statements) });
+  const { db, clock, users, sessions, audit, lines } = below;
+  const log = collectingLog(lines);
+  const threads = await threadsOpened;
+  const names = { audience: 'test', issuer: 'test' };
+  const lives = { lifeMs: 900_000, clockToleranceMs: 5000 };
+  const accessTokens = new AccessTokens({ ring, threads, ...names, ...lives, clock });
+  const hashing: string[] = [];
+  const counted: Pick<typeof threads, 'run'> = {
+    run(name, input, options) {
+      hashing.push(name);
+      return threads.run(name, input, options);
+    },
+  };
+  const passwords = await Passwords.open({ threads: counted, cost, lengthMin: 8 });
+  const costly = await Passwords.open({ threads, cost: { ...cost, passes: 2 }, lengthMin: 8 });
+  const apiKeys = new ApiKeys({ db, log, clock });
+  const realm = 'herald "test"';
+  const bearer = new Bearer({ accessTokens, sessions, apiKeys, tokenType: 'Bearer', realm });
+  const rate = { count: 30, perMs: 60_000 };
+  const perPlace = { login: rate, token: rate, streamToken: rate, streamOpen: rate };
+  const rates = new Rates({ rates: perPlace, audit, clock });
+  const throttle = new Throttle({ freeFailures: 5, delayMaxMs: 900_000, clock });
+  const login = new Login({ users, sessions, passwords, rates, throttle, audit, log });
+  const accounts = new Accounts({ users, sessions, passwords, audit });
+  const sign = signWith(accessTokens);
+  return {
+    ...below,
+    ...{ accessTokens, passwords, apiKeys, bearer, rates, throttle, login, accounts, sign },
+    /** What threads were asked to do with passwords so far. */
+    hashing,
+    /** What the database was asked so far. */
+    statements,
+    /** As it was stored when hashes cost something else. */
+    oldDigest: (password: string) => costly.hash(password),
+  };
+}

@@ -1,0 +1,102 @@
+import type { TestContext } from 'node:test';
+import { RefreshTokens } from '../../../src/auth/refresh-token.js';
+import { type Ended, Sessions } from '../../../src/auth/sessions/sessions.js';
+import type { Sign } from '../../../src/auth/sign.js';
+import { type Account, Users } from '../../../src/auth/users.js';
+import type { Database } from '../../../src/db/database.js';
+import type { Client } from '../../../src/http/client.js';
+import { Audit } from '../../../src/logging/audit.js';
+import type { Log, LogLevel } from '../../../src/logging/log.js';
+import { databaseFor } from '../databases/embedded.js';
+import { recordedLog, recordSecret } from '../recording/record.js';
+
+/** A time that stands still until a test moves it. */
+export interface StillClock {
+  now: number;
+}
+
+export const secret = Buffer.alloc(32, 'a secret of tests');
+export const idleMs = 1_000_000;
+export const absoluteMs = 2_500_000;
+export const graceMs = 10_000;
+
+export const client: Client = { requestId: 'request-1', ipKey: '192.0.2.1', userAgent: 'test/1' };
+
+/** Signs nothing: what a token was made for, readable. */
+export const sign: Sign = async ({ id, user }) => `access ${user.id} ${id}`;
+
+/** Log lines as objects, with those of its children. */
+export function collectingLog(lines: Record<string, unknown>[], fields: object = {}): Log {
+  const add = (level: LogLevel) => (more: object, phrase: string) => {
+    lines.push({ level, phrase, ...fields, ...more });
+    recordedLog[level]({ ...fields, ...more }, phrase);
+  };
+  return {
+    error: add('error'),
+    warn: add('warn'),
+    info: add('info'),
+    debug: add('debug'),
+    child: (more) => collectingLog(lines, { ...fields, ...more }),
+  };
+}
+
+interface Overrides {
+  readonly db?: Database;
+  readonly perUserMax?: number;
+  readonly graceMs?: number;
+  readonly secrets?: readonly Buffer[];
+}
+
+/** Users and sessions on a database of their own, and what they said and did. */
+export async function sessionsFor(t: TestContext, overrides: Overrides = {}) {
+  const db = overrides.db ?? (await databaseFor(t));
+  const time: StillClock = { now: 1_700_000_000_000 };
+  const clock = () => time.now;
+  const lines: Record<string, unknown>[] = [];
+  const ended: Ended[] = [];
+  const users = new Users({ db, clock });
+  const audit = new Audit({ log: collectingLog(lines) });
+  const open = ({
+    graceMs: grace = graceMs,
+    secrets = [secret],
+    perUserMax = 50,
+  }: Overrides = {}) =>
+    new Sessions({
+      db,
+      users,
+      refreshTokens: new RefreshTokens({ secrets }),
+      audit,
+      onEnded: (sessions) => ended.push(sessions),
+      idleMs,
+      absoluteMs,
+      graceMs: grace,
+      perUserMax,
+      clock,
+    });
+  return { db, time, clock, lines, ended, users, audit, sessions: open(overrides), reopen: open };
+}
+
+let lastUser = 0;
+
+export async function newUser(users: Users): Promise<Account> {
+  lastUser += 1;
+  return users.create({
+    username: `User ${lastUser}`,
+    firstName: 'Ada',
+    lastName: 'Lovelace',
+    password: { hash: 'none', pepperVersion: 0 },
+  });
+}
+
+/** A session that must begin. */
+export async function opened(
+  sessions: Sessions,
+  account: Account,
+  from = client,
+  signing: Sign = sign,
+) {
+  const grant = await sessions.open(account, from, signing);
+  if (grant === undefined) throw new Error('the account has changed');
+  recordSecret(grant.refreshToken);
+  return grant;
+}

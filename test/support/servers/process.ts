@@ -1,0 +1,82 @@
+import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { TestContext } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { recordLines, recordLogFilesIn, recordSecret } from '../recording/record.js';
+
+export interface Outcome {
+  readonly code: number | null;
+  readonly out: string;
+  readonly err: string;
+}
+
+export interface ProcessOptions {
+  readonly cwd: string;
+  /** Beside `PATH` and `HOME`; nothing else is handed down, so that no setting leaks in. */
+  readonly env?: Readonly<Record<string, string>>;
+  /** What the process reads from standard input; empty by default. */
+  readonly input?: string;
+}
+
+/** An empty folder, removed after the test. */
+export function tempFolder(t: TestContext): string {
+  const folder = mkdtempSync(join(tmpdir(), 'herald-'));
+  t.after(() => {
+    recordLogFilesIn(folder);
+    rmSync(folder, { recursive: true, force: true });
+  });
+  return folder;
+}
+
+/** Starts a file of `src`, such as `commands/user.ts`, from source, as a process of its own. */
+export function startSource(
+  file: string,
+  args: readonly string[],
+  { cwd, env = {} }: ProcessOptions,
+): ChildProcessWithoutNullStreams {
+  const [command, ...rest] = sourceCommand(file, args);
+  return spawn(command, rest, { cwd, env: { ...inherited(), ...env } });
+}
+
+/** The same, to its end. */
+export function runSource(
+  file: string,
+  args: readonly string[],
+  options: ProcessOptions,
+): Promise<Outcome> {
+  const child = startSource(file, args, options);
+  child.stdin.on('error', () => {}); // A process that does not read it may be gone by now.
+  recordSecret(options.input ?? ''); // Passwords are what is typed.
+  child.stdin.end(options.input ?? '');
+  return outcomeOf(child);
+}
+
+/** The command line that runs a file of `src`, in any folder. */
+export function sourceCommand(file: string, args: readonly string[]): [string, ...string[]] {
+  const path = fileURLToPath(new URL(`../../../src/${file}`, import.meta.url));
+  return [process.execPath, '--import', import.meta.resolve('tsx'), path, ...args];
+}
+
+/** Settles when the process has ended and its output is complete. */
+export async function outcomeOf(child: ChildProcessWithoutNullStreams): Promise<Outcome> {
+  const [out, err]: [string[], string[]] = [[], []];
+  child.stdout.setEncoding('utf8').on('data', (chunk) => out.push(chunk));
+  child.stderr.setEncoding('utf8').on('data', (chunk) => err.push(chunk));
+  const code = await new Promise<number | null>((resolve, reject) => {
+    child.once('error', reject).once('close', resolve);
+  });
+  // A server logs to standard output; what else is there may show a secret, such as a new key.
+  const logged = out
+    .join('')
+    .split('\n')
+    .filter((line) => line.startsWith('{"level":'));
+  recordLines(logged.join('\n'));
+  return { code, out: out.join(''), err: err.join('') };
+}
+
+function inherited(): Record<string, string> {
+  const { PATH = '', HOME = '' } = process.env;
+  return { PATH, HOME };
+}

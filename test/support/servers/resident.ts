@@ -1,0 +1,17 @@
+import { until } from '../until.js';
+import type { ServerProcess } from './server-process.js';
+
+/** Before the program of a process that is asked by `residentBytes`. */
+export const residentOptions: readonly string[] = [
+  ...['--expose-gc', '--import', import.meta.resolve('./memory-probe.mjs')],
+  '--max-semi-space-size=2', // Or the space for young garbage is grown, and resident without any in it.
+];
+
+/** Resident memory without garbage. */
+export async function residentBytes(server: ServerProcess): Promise<number> {
+  const said = () => server.lines.filter(({ msg }) => msg === 'resident');
+  const { length } = said();
+  server.signal('SIGUSR2');
+  await until(() => said().length > length);
+  return Number(said()[length]?.['bytes']);
+}

@@ -1,0 +1,113 @@
+import { randomBytes } from 'node:crypto';
+import { copyFileSync, existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { withAccounts } from '../../../src/commands/accounts.js';
+import { selfSigned } from '../../../src/commands/self-signed.js';
+import { loadConfig } from '../../../src/config/config.js';
+import { freePort } from '../free-port.js';
+import { recordSecret } from '../recording/record.js';
+
+export type Env = Readonly<Record<string, string>>;
+
+/** Who is in every database of the tests; see `passwordOf`. */
+export const usernames = ['ada', 'bob', 'cyd'] as const;
+export type Username = (typeof usernames)[number];
+
+export function passwordOf(username: Username): string {
+  return `${username}-password`;
+}
+
+export const authority = selfSigned(['localhost', '127.0.0.1'], Date.now());
+
+/** What a client has to trust. */
+export const ca = authority.certificate;
+
+/** Small and fast, so that a test waits for the system and not for its defaults. */
+const baseEnv: Env = {
+  NODE_ENV: 'test',
+  HOST: '127.0.0.1',
+  PORT: '0',
+  LOG_PATH: 'off',
+  ACCESS_TOKEN_SECRET: `base64:${randomBytes(48).toString('base64')}`,
+  ARGON2_ALLOW_WEAK: 'true',
+  ARGON2_MEMORY_KIB: '7168',
+  ARGON2_TIME: '1',
+  AUTH_WORKERS: '1',
+  AUTH_QUEUE_TIMEOUT: '60000', // By estimate, which one hash on a machine that stalls moves far.
+  LOGIN_IP_RATE: '100000/60000',
+  TOKEN_IP_RATE: '100000/60000',
+  STREAM_TOKEN_USER_RATE: '100000/60000',
+  STREAM_OPEN_IP_RATE: '100000/60000',
+  STREAM_RETRY: '100',
+  // Long: a machine that stands still for a moment must not make a server cut off what it said.
+  DRAIN_TIMEOUT: '15000',
+  END_TIMEOUT: '10000',
+};
+
+/** A database with accounts and an API key, made once in a process; every system gets a copy. */
+interface Seed {
+  readonly folder: string;
+  readonly userIds: Readonly<Record<Username, string>>;
+  readonly apiKey: string;
+}
+
+/** All that a process or an `App` needs to start. */
+export interface Prepared {
+  readonly folder: string;
+  readonly env: Env;
+  readonly userIds: Readonly<Record<Username, string>>;
+  readonly apiKey: string;
+}
+
+let seeding: Promise<Seed> | undefined;
+
+/**
+ * A folder with a certificate and a seeded database, and settings, with a port that stays free while
+ * a server is away. The caller removes it. With a `DB_DIALECT` the accounts are made in that
+ * database, which has to be migrated.
+ */
+export async function prepare(more: Env = {}): Promise<Prepared> {
+  const folder = mkdtempSync(join(tmpdir(), 'herald-'));
+  const env = { PORT: String(await freePort()), ...more };
+  if (more['DB_DIALECT'] !== undefined) {
+    const all = { ...environmentIn(folder), ...env };
+    return { folder, env: all, ...(await makeAccounts(all)) };
+  }
+  seeding ??= makeSeed();
+  const { folder: seedFolder, userIds, apiKey } = await seeding;
+  for (const file of ['herald.db', 'herald.db-wal']) {
+    if (existsSync(join(seedFolder, file)))
+      copyFileSync(join(seedFolder, file), join(folder, file));
+  }
+  return { folder, userIds, apiKey, env: { ...environmentIn(folder), ...env } };
+}
+
+/** Settings with a certificate, and with everything that is written in one folder. */
+function environmentIn(folder: string): Env {
+  const [certificate, privateKey] = [join(folder, 'server.cert'), join(folder, 'server.key')];
+  writeFileSync(certificate, authority.certificate);
+  writeFileSync(privateKey, authority.privateKey);
+  return { ...baseEnv, DATA_DIR: folder, CERTIFICATE: certificate, PRIVATE_KEY: privateKey };
+}
+
+async function makeSeed(): Promise<Seed> {
+  const folder = mkdtempSync(join(tmpdir(), 'herald-'));
+  process.once('exit', () => rmSync(folder, { recursive: true, force: true }));
+  return { folder, ...(await makeAccounts(environmentIn(folder))) };
+}
+
+function makeAccounts(env: Env): Promise<Omit<Seed, 'folder'>> {
+  return withAccounts(loadConfig(env), async ({ accounts, apiKeys }) => {
+    const ids: Partial<Record<Username, string>> = {};
+    for (const username of usernames) {
+      const names = { username, firstName: username, lastName: 'Test' };
+      const { id } = await accounts.create({ ...names, password: passwordOf(username) });
+      ids[username] = id;
+    }
+    const { key } = await apiKeys.create({ name: 'tests', scopes: ['publish'] });
+    recordSecret(key);
+    for (const username of usernames) recordSecret(passwordOf(username));
+    return { userIds: ids as Record<Username, string>, apiKey: key }; // All are there now.
+  });
+}

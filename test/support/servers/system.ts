@@ -1,0 +1,131 @@
+import { rmSync } from 'node:fs';
+import type { TestContext } from 'node:test';
+import { App } from '../../../src/app.js';
+import { type AccountParts, withAccounts } from '../../../src/commands/accounts.js';
+import { loadConfig } from '../../../src/config/config.js';
+import type { Log } from '../../../src/logging/log.js';
+import { type Answer, H2Client } from '../clients/h2-client.js';
+import { recordedLog } from '../recording/record.js';
+import { type Env, type Prepared, prepare, type Username } from './seed.js';
+
+export interface SystemOptions {
+  readonly env?: Env;
+  readonly log?: Log;
+  readonly clock?: () => number;
+  readonly uptime?: () => number;
+  readonly random?: () => number;
+}
+
+/** A running Herald in this process on a port of its own, and what a test asks of it. */
+export class System {
+  readonly #prepared: Prepared;
+  readonly #options: SystemOptions;
+  readonly #closers: (() => void)[] = [];
+  #app: App;
+  #backend: Promise<H2Client> | undefined;
+  readonly #port: number;
+
+  private constructor(prepared: Prepared, app: App, options: SystemOptions) {
+    this.#prepared = prepared;
+    this.#options = options;
+    this.#app = app;
+    this.#port = app.port;
+  }
+
+  /** Closed by `t.after`. */
+  static async start(t: TestContext, options: SystemOptions = {}): Promise<System> {
+    const prepared = await prepare(options.env);
+    const system = new System(prepared, await open(prepared.env, options), options);
+    t.after(() => system.#close());
+    return system;
+  }
+
+  get app(): App {
+    return this.#app;
+  }
+
+  get url(): string {
+    return `https://127.0.0.1:${this.#port}`;
+  }
+
+  /** Its settings. */
+  get env(): Env {
+    return this.#prepared.env;
+  }
+
+  /** Where its certificate `server.cert` and its data are. */
+  get folder(): string {
+    return this.#prepared.folder;
+  }
+
+  get userIds(): Readonly<Record<Username, string>> {
+    return this.#prepared.userIds;
+  }
+
+  get apiKey(): string {
+    return this.#prepared.apiKey;
+  }
+
+  /** Called before the system is closed: for clients. */
+  onClose(close: () => void): void {
+    this.#closers.push(close);
+  }
+
+  /** An HTTP/2 connection of its own. */
+  async connect(): Promise<H2Client> {
+    const client = await H2Client.connect(this.url);
+    this.onClose(() => client.destroy());
+    return client;
+  }
+
+  /** What `POST /events` answers to a backend. */
+  async post(json: unknown, headers: Readonly<Record<string, string>> = {}): Promise<Answer> {
+    this.#backend ??= this.connect();
+    const backend = await this.#backend;
+    return backend.ask('POST', '/events', { bearer: this.apiKey, json, headers });
+  }
+
+  /** Publishes to users, by name; answers the id. */
+  async publish(to: Username | 'all', data: unknown, more: object = {}): Promise<string> {
+    const audience = to === 'all' ? to : { users: [this.userIds[to]] };
+    const { status, body, text } = await this.post({ to: audience, data, ...more });
+    if (status !== 201) throw new Error(`not published: ${text}`);
+    return String(body['id']);
+  }
+
+  /** What the command line does, beside the running server and past all it has in memory. */
+  operate<Result>(work: (parts: AccountParts) => Promise<Result>): Promise<Result> {
+    return withAccounts(loadConfig(this.#prepared.env), work);
+  }
+
+  /** Stops, and starts again on the same port and, unless `env` says otherwise, the same data. */
+  async restart(env: Env = {}): Promise<void> {
+    await this.stop();
+    await this.startAgain(env);
+  }
+
+  async stop(): Promise<void> {
+    this.#backend = undefined;
+    await this.#app.close();
+  }
+
+  async startAgain(env: Env = {}): Promise<void> {
+    const same = { ...this.#prepared.env, PORT: String(this.#port) };
+    this.#app = await open({ ...same, ...env }, this.#options);
+  }
+
+  async #close(): Promise<void> {
+    for (const close of this.#closers.splice(0)) close();
+    await this.#app.close();
+    rmSync(this.#prepared.folder, { recursive: true, force: true });
+  }
+}
+
+export function startSystem(t: TestContext, options: SystemOptions = {}): Promise<System> {
+  return System.start(t, options);
+}
+
+function open(env: Env, { log = recordedLog, clock, uptime, random }: SystemOptions): Promise<App> {
+  const times = { ...(clock && { clock }), ...(uptime && { uptime }), ...(random && { random }) };
+  return App.open({ config: loadConfig(env), log, ...times });
+}
