@@ -7,7 +7,7 @@ import { type TestContext, test } from 'node:test';
 import { forgedTokens, forgeSecret, type GoodToken } from './support/clients/forged-tokens.js';
 import type { H2Client, Login } from './support/clients/h2-client.js';
 import { collectingLog } from './support/servers/auth.js';
-import { ca } from './support/servers/seed.js';
+import { ca } from './support/servers/certificate.js';
 import { type System, startSystem } from './support/servers/system.js';
 
 const hex = '00112233445566778899aabbccddeeff0123456789abcdef0123456789abcdef';

@@ -1,32 +1,17 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { withAccounts } from '../src/commands/accounts.js';
 import { withDatabase } from '../src/commands/database.js';
 import { loadConfig } from '../src/config/config.js';
 import { sql } from '../src/db/database.js';
-import { H2Client, type H2Stream, type StreamEvent } from './support/clients/cluster-client.js';
+import { H2Client, type H2Stream } from './support/clients/h2-client.js';
 import { findServer } from './support/databases/test-server.js';
 import { recordedLog } from './support/recording/record.js';
-import { type Cluster, clusterFor } from './support/servers/cluster.js';
+import { clusterFor } from './support/servers/cluster.js';
+import type { Username } from './support/servers/seed.js';
 
-const password = 'correct horse battery';
-
-/** Users that can log in, and a key to publish with. */
-async function people(cluster: Cluster, names: readonly string[]) {
-  return withAccounts(loadConfig(cluster.env), async ({ accounts, apiKeys }) => {
-    const ids: string[] = [];
-    for (const username of names) {
-      const names = { firstName: 'A', lastName: 'B' };
-      ids.push((await accounts.create({ username, password, ...names })).id);
-    }
-    const { key } = await apiKeys.create({ name: 'test', scopes: ['publish'] });
-    return { ids, key };
-  });
-}
-
-const idsOf = (events: readonly StreamEvent[]) => events.flatMap(({ id }) => id ?? []);
-const countsOf = (events: readonly StreamEvent[]) =>
-  events.filter(({ event }) => event === 'count').map(({ data }) => data);
+/** Settles when the newest count on a stream is this one. */
+const count = (stream: H2Stream, users: string) =>
+  stream.until(() => stream.dataOf('count').at(-1) === users || undefined);
 
 for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
   const server = await findServer(dialect);
@@ -34,11 +19,12 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
 
   test(`${dialect}: three processes of the operating system`, { skip }, async (t) => {
     const cluster = await clusterFor(t, dialect);
-    const { ids, key } = await people(cluster, ['ada', 'bob']);
+    const { apiKey: key, userIds } = cluster;
+    const ids = [userIds.ada, userIds.bob];
     const processes = await Promise.all([cluster.launch(), cluster.launch(), cluster.launch()]);
-    const clients = processes.map(({ port }) => new H2Client(port, cluster.certificate));
+    const clients = await Promise.all(processes.map(({ url }) => H2Client.connect(url)));
     t.after(() => {
-      for (const client of clients) client.close();
+      for (const client of clients) client.destroy();
     });
     assert.equal(new Set([process.pid, ...processes.map(({ pid }) => pid)]).size, 4);
 
@@ -46,29 +32,28 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
       const total = 3 * 16 * 4;
 
       /** Listens until it has all, moving on to another process every 40 events. */
-      const listen = async (username: string, first: number, onOpen: () => void) => {
+      const listen = async (username: Username, first: number, onOpen: () => void) => {
         const seen: string[] = [];
         let bearer = '';
         for (let turn = first; seen.length < total; turn += 1) {
           const client = clients[turn % 3] as H2Client; // Safe: there are three.
-          if (bearer === '') bearer = await client.login(username, password);
+          if (bearer === '') bearer = (await client.login(username)).accessToken;
           const lastEventId = seen.at(-1);
           const headers: Record<string, string> =
             lastEventId === undefined ? {} : { 'last-event-id': lastEventId };
-          const stream = await client.openStream('/stream/live', { bearer, headers });
+          const stream = await client.listenAs(bearer, headers);
           const wanted = Math.min(40, total - seen.length);
-          await stream.until((events) => events.length > 0);
           onOpen();
-          await stream.until((events) => idsOf(events).length >= wanted);
+          await stream.until(() => stream.ids.length >= wanted || undefined);
           stream.cut();
-          await stream.closed();
-          const opened = JSON.parse(stream.events[0]?.data ?? '{}');
+          await stream.over();
+          const opened = JSON.parse(stream.heard[0]?.data ?? '{}');
           assert.equal(opened.resumed, lastEventId !== undefined, JSON.stringify(opened));
-          seen.push(...idsOf(stream.events));
+          seen.push(...stream.ids);
         }
         return seen;
       };
-      const listeners = ['ada', 'ada', 'bob', 'bob'];
+      const listeners = ['ada', 'ada', 'bob', 'bob'] as const;
       const heard: Promise<readonly string[]>[] = [];
       // All listen before anything is published.
       for (const [index, username] of listeners.entries()) {
@@ -104,39 +89,34 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
     const [one, two] = clients as [H2Client, H2Client]; // Safe: there are three.
 
     await t.test('count the users of all of them', async () => {
-      const open = async (client: H2Client, username: string): Promise<H2Stream> =>
-        client.openStream('/stream/live', { bearer: await client.login(username, password) });
+      const here = await one.listenAs(await one.accessToken('ada'));
+      const there = await two.listenAs(await two.accessToken('bob'));
 
-      const here = await open(one, 'ada');
-      const there = await open(two, 'bob');
-
-      await here.until((events) => countsOf(events).at(-1) === '2');
-      await there.until((events) => countsOf(events).at(-1) === '2');
+      await count(here, '2');
+      await count(there, '2');
       there.cut();
-      await here.until((events) => countsOf(events).at(-1) === '1');
+      await count(here, '1');
     });
 
     await t.test('end the older stream of a token that is opened in another', async () => {
-      const bearer = await one.login('ada', password);
-      const { body } = await one.ask('POST', '/stream/token', { bearer });
-      const path = `/stream/live/${body['streamToken']}`;
+      const path = await one.streamPath('ada');
 
       const older = await one.openStream(path);
       const newer = await two.openStream(path);
-      await older.until((events) => events.at(-1)?.event === 'stream.close');
+      await older.event('stream.close');
 
-      assert.equal(JSON.parse(older.events.at(-1)?.data ?? '{}').code, 'replaced');
+      assert.equal(JSON.parse(older.heard.at(-1)?.data ?? '{}').code, 'replaced');
       const again = await one.openStream(path); // And back: the newest wins, wherever it is.
-      await newer.until((events) => events.at(-1)?.event === 'stream.close');
-      assert.equal(again.isClosed, false);
+      await newer.event('stream.close');
+      assert.equal(again.isOver, false);
     });
 
     await t.test('end when the log is replaced: on return clients are told', async () => {
-      const bearer = await one.login('ada', password);
-      const stream = await one.openStream('/stream/live', { bearer });
+      const bearer = await one.accessToken('ada');
+      const stream = await one.listenAs(bearer);
       const json = { to: 'all', data: 'before' };
       const { body } = await one.ask('POST', '/events', { bearer: key, json });
-      await stream.until((events) => idsOf(events).length > 0);
+      await stream.until(() => stream.lastId);
 
       await withDatabase(loadConfig(cluster.env), recordedLog, async (db) => {
         for (const table of [sql`event_audiences`, sql`events`]) {
@@ -144,22 +124,21 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
         }
         await db.execute(sql`update log_head set epoch = 'restored', seq = 3 where id = 1`);
       });
-      await stream.until((events) => events.at(-1)?.event === 'stream.close');
+      await stream.event('stream.close');
       const codes = await Promise.all(processes.map(({ exited }) => exited));
-      const { port } = await cluster.launch();
-      const next = new H2Client(port, cluster.certificate);
-      t.after(() => next.close());
+      const { url } = await cluster.launch();
+      const next = await H2Client.connect(url);
+      t.after(() => next.destroy());
       const headers = { 'last-event-id': String(body['id']) };
-      const returned = await next.openStream('/stream/live', { bearer, headers });
-      await returned.until((events) => events.length > 0);
+      const returned = await next.listenAs(bearer, headers);
       const published = await next.ask('POST', '/events', { bearer: key, json });
 
       assert.deepEqual(codes, [1, 1, 1]);
-      assert.deepEqual(JSON.parse(stream.events.at(-1)?.data ?? '{}'), {
+      assert.deepEqual(JSON.parse(stream.heard.at(-1)?.data ?? '{}'), {
         code: 'behind',
         reconnect: true,
       });
-      assert.equal(JSON.parse(returned.events[0]?.data ?? '{}').reason, 'epoch_changed');
+      assert.equal(JSON.parse(returned.heard[0]?.data ?? '{}').reason, 'epoch_changed');
       assert.equal(published.body['id'], 'restored-4');
     });
   });

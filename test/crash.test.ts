@@ -4,21 +4,18 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { withAccounts } from '../src/commands/accounts.js';
-import { loadConfig } from '../src/config/config.js';
-import { H2Client } from './support/clients/cluster-client.js';
+import { H2Client } from './support/clients/h2-client.js';
 import { allDialects } from './support/databases/dialects.js';
 import { findServer } from './support/databases/test-server.js';
 import { freePort } from './support/free-port.js';
 import { clusterFor } from './support/servers/cluster.js';
 import { type Launched, launch } from './support/servers/launch.js';
-import { ca, type Env, passwordOf, prepare } from './support/servers/seed.js';
+import { type Env, prepare } from './support/servers/seed.js';
 import { until } from './support/until.js';
 
 /** Settings of one process with accounts in its database, and a key to publish with. */
 interface Ground {
   readonly env: Env;
-  readonly certificate: string;
   readonly apiKey: string;
   readonly processes: Launched[];
 }
@@ -30,15 +27,10 @@ async function groundFor(t: TestContext, dialect: (typeof allDialects)[number]):
   if (dialect === 'sqlite') {
     const { env, apiKey, folder } = await prepare({ PORT: port });
     t.after(() => rmSync(folder, { recursive: true, force: true }));
-    return { env, apiKey, certificate: ca, processes };
+    return { env, apiKey, processes };
   }
-  const { env, certificate } = await clusterFor(t, dialect);
-  const apiKey = await withAccounts(loadConfig(env), async ({ accounts, apiKeys }) => {
-    const ada = { username: 'ada', password: passwordOf('ada'), firstName: 'A', lastName: 'B' };
-    await accounts.create(ada);
-    return (await apiKeys.create({ name: 'test', scopes: ['publish'] })).key;
-  });
-  return { env: { ...env, PORT: port }, apiKey, certificate, processes };
+  const { env, apiKey } = await clusterFor(t, dialect);
+  return { env: { ...env, PORT: port }, apiKey, processes };
 }
 
 /** The real process, killed after the test. Settles when it listens. */
@@ -48,9 +40,9 @@ async function startHerald({ env, processes }: Ground, wrapper: string[] = []): 
   return launched;
 }
 
-function connectTo({ env, certificate }: Ground, t: TestContext): H2Client {
-  const client = new H2Client(Number(env['PORT']), certificate);
-  t.after(() => client.close());
+async function connectTo({ env }: Ground, t: TestContext): Promise<H2Client> {
+  const client = await H2Client.connect(`https://127.0.0.1:${env['PORT']}`);
+  t.after(() => client.destroy());
   return client;
 }
 
@@ -60,13 +52,12 @@ async function replay(
   ground: Ground,
   { lastEventId, lastId }: { lastEventId: string; lastId: string },
 ) {
-  const client = connectTo(ground, t);
-  const bearer = await client.login('ada', passwordOf('ada'));
+  const client = await connectTo(ground, t);
   const headers = { 'last-event-id': lastEventId };
-  const stream = await client.openStream('/stream/live', { bearer, headers });
-  await stream.until((events) => events.some(({ id }) => id === lastId));
-  assert.equal(JSON.parse(stream.events[0]?.data ?? '{}').resumed, true);
-  return stream.events.filter(({ id, event }) => id !== undefined && event !== 'stream.open');
+  const stream = await client.listenAs(await client.accessToken('ada'), headers);
+  await stream.until(() => stream.ids.includes(lastId) || undefined);
+  assert.equal(JSON.parse(stream.heard[0]?.data ?? '{}').resumed, true);
+  return stream.heard.filter(({ id, type }) => id !== undefined && type !== 'stream.open');
 }
 
 for (const dialect of allDialects) {
@@ -77,7 +68,7 @@ for (const dialect of allDialects) {
   }, async (t) => {
     const ground = await groundFor(t, dialect);
     const child = await startHerald(ground);
-    const backend = connectTo(ground, t);
+    const backend = await connectTo(ground, t);
     const { apiKey: bearer } = ground;
     const acknowledged = new Map<string, string>();
     const publish = async (publisher: number): Promise<void> => {
@@ -114,10 +105,8 @@ const seqOf = (id: string): number => Number(id.split('-')[1]);
 
 /** Publishes until it is refused; then `makeRoom` must bring it back. */
 async function assertRecovers(t: TestContext, ground: Ground, makeRoom: () => void) {
-  const backend = connectTo(ground, t);
-  const bearer = await backend.login('ada', passwordOf('ada'));
-  const stream = await backend.openStream('/stream/live', { bearer });
-  await stream.until((events) => events.length > 0);
+  const backend = await connectTo(ground, t);
+  const stream = await backend.listenAs(await backend.accessToken('ada'));
   const data = 'x'.repeat(30_000);
   const publish = () =>
     backend.ask('POST', '/events', { bearer: ground.apiKey, json: { to: 'all', data } });
@@ -147,9 +136,9 @@ async function assertRecovers(t: TestContext, ground: Ground, makeRoom: () => vo
   });
 
   assert.ok(ids.length > 10);
-  await stream.until((events) => events.some(({ id }) => id === ids.at(-1)));
+  await stream.until(() => stream.ids.includes(ids.at(-1) ?? '') || undefined);
   assert.deepEqual(
-    stream.events.filter(({ event }) => event !== 'stream.open').flatMap(({ id }) => id ?? []),
+    stream.heard.filter(({ type }) => type !== 'stream.open').flatMap(({ id }) => id ?? []),
     ids,
   );
   return ids;

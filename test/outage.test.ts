@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { migrate } from '../src/db/migrations/migrate.js';
 import { Page } from './support/clients/event-source.js';
-import { findServer } from './support/databases/test-server.js';
+import { databaseEnv, findServer } from './support/databases/test-server.js';
 import { collectingLog } from './support/servers/auth.js';
 import { Relay } from './support/servers/relay.js';
 import { startSystem } from './support/servers/system.js';
@@ -23,9 +23,8 @@ for (const dialect of ['postgres', 'mariadb'] as const) {
     await migrate(options);
     const relay = await Relay.open(options.host, options.port);
     const env = {
-      ...{ DB_DIALECT: dialect, DB_HOST: '127.0.0.1', DB_PORT: String(relay.port) },
-      ...{ DB_NAME: options.database, DB_USERNAME: options.username },
-      ...{ DB_PASSWORD: options.password, DB_CONNECT_TIMEOUT: '4000' },
+      ...databaseEnv({ ...options, host: '127.0.0.1', port: relay.port }),
+      DB_CONNECT_TIMEOUT: '4000',
     };
     const lines: Record<string, unknown>[] = [];
     const log = collectingLog(lines);

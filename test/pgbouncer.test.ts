@@ -5,13 +5,11 @@ import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { withAccounts } from '../src/commands/accounts.js';
-import { loadConfig } from '../src/config/config.js';
 import { sql } from '../src/db/database.js';
 import { migrate } from '../src/db/migrations/migrate.js';
 import { openDatabase } from '../src/db/open.js';
 import type { ServerOptions } from '../src/db/options.js';
-import { H2Client } from './support/clients/cluster-client.js';
+import { H2Client } from './support/clients/h2-client.js';
 import { describeDatabase } from './support/databases/database-contract.js';
 import { findServer, type TestServer } from './support/databases/test-server.js';
 import { freePort } from './support/free-port.js';
@@ -124,27 +122,17 @@ describe('postgres behind a pooler that shares connections between transactions'
 
   test('two processes share it, and every event comes once and in order', async (t) => {
     const cluster = await clusterOn(t, await through(await findServer('postgres')));
-    const env = { DB_PREPARE: 'false', DB_CONNECTIONS: '10' };
-    const key = await withAccounts(
-      loadConfig({ ...cluster.env, ...env }),
-      async ({ accounts, apiKeys }) => {
-        const ada = { username: 'ada', password: 'correct horse', firstName: 'A', lastName: 'B' };
-        await accounts.create(ada);
-        return (await apiKeys.create({ name: 'test', scopes: ['publish'] })).key;
-      },
-    );
+    assert.equal(cluster.env['DB_PREPARE'], 'false');
+    const env = { DB_CONNECTIONS: '10' };
     const apps = [await cluster.start(env), await cluster.start(env)];
-    const clients = apps.map((app) => new H2Client(app.port, cluster.certificate));
+    const clients = await Promise.all(
+      apps.map(({ port }) => H2Client.connect(`https://127.0.0.1:${port}`)),
+    );
     t.after(() => {
-      for (const client of clients) client.close();
+      for (const client of clients) client.destroy();
     });
     const streams = await Promise.all(
-      clients.map(async (client) => {
-        const bearer = await client.login('ada', 'correct horse');
-        const stream = await client.openStream('/stream/live', { bearer });
-        await stream.until((events) => events.length > 0);
-        return stream;
-      }),
+      clients.map(async (client) => client.listenAs(await client.accessToken('ada'))),
     );
 
     const numbers = Array.from({ length: 100 }, (_, index) => index);
@@ -152,7 +140,7 @@ describe('postgres behind a pooler that shares connections between transactions'
       numbers.map((number) =>
         until(async () => {
           const answer = await clients[number % 2]?.ask('POST', '/events', {
-            bearer: key,
+            bearer: cluster.apiKey,
             json: { to: 'all', data: number },
             headers: { 'idempotency-key': String(number) },
           });
@@ -164,10 +152,9 @@ describe('postgres behind a pooler that shares connections between transactions'
     );
 
     for (const stream of streams) {
-      await stream.until((events) => events.filter(({ id }) => id !== undefined).length >= 100);
-      const ids = stream.events.flatMap(({ id }) => id ?? []);
+      await stream.until(() => stream.ids.length >= 100 || undefined);
       assert.deepEqual(
-        ids.map((id) => Number(id.split('-')[1])),
+        stream.ids.map((id) => Number(id.split('-')[1])),
         numbers.map((number) => number + 1),
       );
     }

@@ -1,7 +1,7 @@
 import { connect as connectH2 } from 'node:http2';
 import { Agent, request } from 'node:https';
 import { EventSource, type FetchLike, type FetchLikeResponse } from 'eventsource';
-import { ca } from '../servers/seed.js';
+import { ca } from '../servers/certificate.js';
 import { Listener } from './listener.js';
 
 export type Protocol = 'h2' | 'http/1.1';

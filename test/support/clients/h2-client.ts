@@ -9,7 +9,8 @@ import {
 } from 'node:http2';
 import type { Readable } from 'node:stream';
 import { recordSecretsIn } from '../recording/record.js';
-import { ca, passwordOf, type Username } from '../servers/seed.js';
+import { ca } from '../servers/certificate.js';
+import { passwordOf, type Username } from '../servers/seed.js';
 import { Listener } from './listener.js';
 
 export interface Asked {
@@ -151,6 +152,14 @@ export class H2Client {
   async openStream(path: string, headers: OutgoingHttpHeaders = {}): Promise<H2Stream> {
     const accept = { accept: 'text/event-stream', ...headers };
     return H2Stream.of(this.#request('GET', path, { headers: accept }));
+  }
+
+  /** A new stream that an access token opens, after its `stream.open`. */
+  async listenAs(bearer: string, headers: OutgoingHttpHeaders = {}): Promise<H2Stream> {
+    const authorization = `Bearer ${bearer}`;
+    const stream = await this.openStream('/stream/live', { authorization, ...headers });
+    await stream.opening();
+    return stream;
   }
 
   /** A new stream of a user, after its `stream.open`. */

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { until } from '../until.js';
-import type { H2Client } from './cluster-client.js';
+import type { H2Client } from './h2-client.js';
 
 /** A way to a Herald. */
 interface Way {

@@ -1,6 +1,6 @@
 import { once } from 'node:events';
 import { connect, type TLSSocket } from 'node:tls';
-import { throwaway } from '../servers/certificate.js';
+import { ca } from '../servers/certificate.js';
 
 /** Bytes over TLS, as a client that keeps no rules. It never closes its side by itself. */
 export class RawTls {
@@ -25,7 +25,7 @@ export class RawTls {
   }
 
   static async open(port: number, protocol: 'h2' | 'http/1.1'): Promise<RawTls> {
-    const options = { ca: throwaway.cert, ALPNProtocols: [protocol], allowHalfOpen: true };
+    const options = { ca, ALPNProtocols: [protocol], allowHalfOpen: true };
     const socket = connect({ port, host: '127.0.0.1', ...options });
     await once(socket, 'secureConnect');
     return new RawTls(socket);

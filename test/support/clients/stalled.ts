@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import { Agent, request } from 'node:https';
 import type { Readable } from 'node:stream';
-import { ca } from '../servers/seed.js';
+import { ca } from '../servers/certificate.js';
 import { H2Client } from './h2-client.js';
 import { Listener } from './listener.js';
 

@@ -1,18 +1,16 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, type TestContext, test } from 'node:test';
-import { withAccounts } from '../../../src/commands/accounts.js';
 import { withDatabase } from '../../../src/commands/database.js';
 import { loadConfig } from '../../../src/config/config.js';
 import { sql } from '../../../src/db/database.js';
-import { H2Client, type H2Stream } from '../clients/cluster-client.js';
+import { H2Client, type H2Stream } from '../clients/h2-client.js';
 import { Publisher, Publishing } from '../clients/publishing.js';
 import { recordedLog } from '../recording/record.js';
 import { type Cluster, clusterOn } from '../servers/cluster.js';
+import { passwordOf } from '../servers/seed.js';
 import { until } from '../until.js';
 import { type OwnServer, ownServer } from './own-server.js';
 import { findServer, openProxy, type ServerDialect } from './test-server.js';
-
-const password = 'correct horse battery';
 
 /**
  * Short, so that a test which waits for a deadline does not wait long; and longer than a machine
@@ -44,20 +42,14 @@ interface Scene {
 
 async function sceneOn(t: TestContext, server: Parameters<typeof clusterOn>[1]): Promise<Scene> {
   const cluster = await clusterOn(t, server);
-  const key = await withAccounts(loadConfig(cluster.env), async ({ accounts, apiKeys }) => {
-    await accounts.create({ username: 'ada', password, firstName: 'A', lastName: 'B' });
-    return (await apiKeys.create({ name: 'test', scopes: ['publish'] })).key;
-  });
   return {
     cluster,
-    key,
+    key: cluster.apiKey,
     async side(env = {}) {
       const app = await cluster.start({ ...deadlines, ...env });
-      const backend = new H2Client(app.port, cluster.certificate);
-      t.after(() => backend.close());
-      const bearer = await backend.login('ada', password);
-      const stream = await backend.openStream('/stream/live', { bearer });
-      await stream.until((events) => events.length > 0);
+      const backend = await H2Client.connect(`https://127.0.0.1:${app.port}`);
+      t.after(() => backend.destroy());
+      const stream = await backend.listenAs(await backend.accessToken('ada'));
       return { backend, stream };
     },
   };
@@ -79,14 +71,9 @@ async function assertWhole(sides: readonly Side[], publishers: readonly Publishe
   const [epoch] = (ids[0] ?? '').split('-');
   const all = ids.map((_, index) => `${epoch}-${index + 1}`);
   for (const { stream } of sides) {
-    await stream.until(
-      (events) => events.filter(({ id }) => id !== undefined).length >= ids.length,
-    );
-    assert.deepEqual(
-      stream.events.flatMap(({ id }) => id ?? []),
-      all,
-    );
-    assert.equal(stream.isClosed, false);
+    await stream.until(() => stream.ids.length >= ids.length || undefined);
+    assert.deepEqual(stream.ids, all);
+    assert.equal(stream.isOver, false);
   }
   assert.deepEqual(new Set(ids), new Set(all));
 }
@@ -128,7 +115,7 @@ export async function testFaults(dialect: ServerDialect): Promise<void> {
       server.freeze();
       await Promise.all(sides.map((at) => readiness(at, 503)));
       await publishing.refused();
-      const login = { json: { username: 'ada', password } };
+      const login = { json: { username: 'ada', password: passwordOf('ada') } };
       const answer = await (sides[0] as Side).backend.ask('POST', '/login', login);
       assert.equal(answer.status, 503);
       server.thaw();
@@ -143,12 +130,9 @@ export async function testFaults(dialect: ServerDialect): Promise<void> {
       const { cluster, key } = await sceneOn(t, server);
       const forever = { DB_CONNECT_TIMEOUT: '60000', DB_STATEMENT_TIMEOUT: '60000' };
       const launched = await cluster.launch({ ...forever, DRAIN_TIMEOUT: '2000' });
-      const client = new H2Client(launched.port, cluster.certificate);
-      t.after(() => client.close());
-      const bearer = await client.login('ada', password);
-      const { body } = await client.ask('POST', '/stream/token', { bearer });
-      const stream = await client.openStream(`/stream/live/${body['streamToken']}`);
-      await stream.until((events) => events.length > 0);
+      const client = await H2Client.connect(launched.url);
+      t.after(() => client.destroy());
+      await client.listen('ada');
 
       server.freeze();
       const json = { to: 'all', data: 'in vain' };
@@ -225,7 +209,7 @@ export async function testFaults(dialect: ServerDialect): Promise<void> {
     proxy.block();
     await until(hasBeenCutFor(cutOffMs));
     assert.equal(await statusOf(far, '/health/ready'), 503);
-    assert.equal(far.stream.isClosed, false);
+    assert.equal(far.stream.isOver, false);
     proxy.unblock();
     await readiness(far, 200);
 

@@ -58,6 +58,19 @@ export function serverAt(dialect: ServerDialect, url: URL): TestServer {
   };
 }
 
+/** The settings with which Herald uses the database of these options. */
+export function databaseEnv(options: ServerOptions): Record<string, string> {
+  return {
+    DB_DIALECT: options.dialect,
+    DB_HOST: options.host,
+    DB_PORT: String(options.port),
+    DB_NAME: options.database,
+    DB_USERNAME: options.username,
+    DB_PASSWORD: options.password,
+    DB_PREPARE: String(options.prepare),
+  };
+}
+
 function optionsOf(dialect: ServerDialect, url: URL): ServerOptions {
   made += 1;
   return {

@@ -22,6 +22,7 @@ export interface LaunchOptions {
 export interface Launched {
   readonly pid: number;
   readonly port: number;
+  readonly url: string;
   /** Settles with the exit code once it is gone, null when it was killed. */
   readonly exited: Promise<number | null>;
   signal(signal: NodeJS.Signals): void;
@@ -37,9 +38,11 @@ export async function launch(options: LaunchOptions): Promise<Launched> {
   const { PATH = '', HOME = '' } = process.env;
   const child = spawn(program, rest, { cwd, env: { PATH, HOME, ...env } });
   const exited = once(child, 'close').then(([code]) => code as number | null);
+  const port = await listeningPort(child, onLine);
   return {
     pid: child.pid ?? 0,
-    port: await listeningPort(child, onLine),
+    port,
+    url: `https://127.0.0.1:${port}`,
     exited,
     signal: (signal) => void child.kill(signal),
     end(signal) {

@@ -3,10 +3,10 @@ import { copyFileSync, existsSync, mkdtempSync, rmSync, writeFileSync } from 'no
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { withAccounts } from '../../../src/commands/accounts.js';
-import { selfSigned } from '../../../src/commands/self-signed.js';
 import { loadConfig } from '../../../src/config/config.js';
 import { freePort } from '../free-port.js';
 import { recordSecret } from '../recording/record.js';
+import { throwaway } from './certificate.js';
 
 export type Env = Readonly<Record<string, string>>;
 
@@ -17,11 +17,6 @@ export type Username = (typeof usernames)[number];
 export function passwordOf(username: Username): string {
   return `${username}-password`;
 }
-
-export const authority = selfSigned(['localhost', '127.0.0.1'], Date.now());
-
-/** What a client has to trust. */
-export const ca = authority.certificate;
 
 /** Small and fast, so that a test waits for the system and not for its defaults. */
 const baseEnv: Env = {
@@ -69,7 +64,7 @@ let seeding: Promise<Seed> | undefined;
  */
 export async function prepare(more: Env = {}): Promise<Prepared> {
   const folder = mkdtempSync(join(tmpdir(), 'herald-'));
-  const env = { PORT: String(await freePort()), ...more };
+  const env = { ...more, PORT: more['PORT'] ?? String(await freePort()) };
   if (more['DB_DIALECT'] !== undefined) {
     const all = { ...environmentIn(folder), ...env };
     return { folder, env: all, ...(await makeAccounts(all)) };
@@ -86,8 +81,8 @@ export async function prepare(more: Env = {}): Promise<Prepared> {
 /** Settings with a certificate, and with everything that is written in one folder. */
 function environmentIn(folder: string): Env {
   const [certificate, privateKey] = [join(folder, 'server.cert'), join(folder, 'server.key')];
-  writeFileSync(certificate, authority.certificate);
-  writeFileSync(privateKey, authority.privateKey);
+  writeFileSync(certificate, throwaway.cert);
+  writeFileSync(privateKey, throwaway.key);
   return { ...baseEnv, DATA_DIR: folder, CERTIFICATE: certificate, PRIVATE_KEY: privateKey };
 }
 
