@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Page, type Protocol } from './support/clients/event-source.js';
+import { Page } from './support/clients/event-source.js';
+import type { Protocol } from './support/clients/exchange.js';
 import type { Username } from './support/servers/seed.js';
 import { type System, startSystem } from './support/servers/system.js';
 

@@ -3,7 +3,8 @@ import { spawn } from 'node:child_process';
 import { test } from 'node:test';
 import type { Sink } from '../src/http/reply.js';
 import { route } from '../src/http/router.js';
-import { protocols, startHttp } from './support/servers/http-server.js';
+import { protocols } from './support/clients/exchange.js';
+import { startHttp } from './support/servers/http-server.js';
 import { noFarHost, openFarHost } from './support/servers/network.js';
 import { until } from './support/until.js';
 

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Page } from './support/clients/event-source.js';
-import type { Answer, H2Client } from './support/clients/h2-client.js';
+import type { Answer } from './support/clients/exchange.js';
+import type { H2Client } from './support/clients/h2-client.js';
 import { passwordOf } from './support/servers/seed.js';
 import { startSystem } from './support/servers/system.js';
 

@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
-import { type Asked, askerFor } from '../../test/support/clients/ask.js';
+import { ask as askServer } from '../../test/support/clients/ask.js';
+import type { Asked } from '../../test/support/clients/exchange.js';
 import { authFor } from '../../test/support/servers/auth-system.js';
+import { startHttp } from '../../test/support/servers/http-server.js';
 import { authRoutes } from './routes.js';
 
 const given = {
@@ -15,9 +17,11 @@ const { username, password } = given;
 async function serverFor(t: TestContext, jwks?: object) {
   const auth = await authFor(t);
   const account = await auth.accounts.create(given);
-  const ask = await askerFor(t, authRoutes({ ...auth, tokenType: 'Bearer', jwks }));
-  const login = async (): Promise<Record<string, string>> =>
-    (await ask('POST', '/login', { json: { username, password } })).body;
+  const { port } = await startHttp(t, authRoutes({ ...auth, tokenType: 'Bearer', jwks }));
+  const ask = (method: string, path: string, asked: Asked = {}) =>
+    askServer('http/1.1', port, method, path, asked);
+  const login = async () =>
+    (await ask('POST', '/login', { json: { username, password } })).body as Record<string, string>;
   return { ...auth, account, ask, login };
 }
 
@@ -234,7 +238,7 @@ test('no token and no password is in any log line', async (t) => {
   const one = await login();
   const { body: two } = await ask('POST', '/token', { json: { token: one['refreshToken'] } });
   await ask('POST', '/login', { json: { username: password, password: username } });
-  await ask('GET', `/anything?token=${two['accessToken']}`, { bearer: two['accessToken'] ?? '' });
+  await ask('GET', `/anything?token=${two['accessToken']}`, { bearer: String(two['accessToken']) });
 
   const log = JSON.stringify(lines);
   const secrets = [

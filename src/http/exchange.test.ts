@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict';
 import { connect } from 'node:http2';
 import { test } from 'node:test';
+import { ask } from '../../test/support/clients/ask.js';
+import { protocols } from '../../test/support/clients/exchange.js';
 import { fields, headers, RawH2 } from '../../test/support/clients/raw-h2.js';
 import { RawTls } from '../../test/support/clients/raw-tls.js';
 import { throwaway } from '../../test/support/servers/certificate.js';
-import { ask, protocols, startHttp } from '../../test/support/servers/http-server.js';
+import { startHttp } from '../../test/support/servers/http-server.js';
 import { until } from '../../test/support/until.js';
 import type { Exchange } from './exchange.js';
 import { json } from './reply.js';
@@ -27,11 +29,7 @@ for (const protocol of protocols) {
     const { port } = await startHttp(t, [seen]);
 
     const path = '/seen?a=1&a=%C3%A9&b';
-    const { body } = await ask(protocol, port, {
-      method: 'PUT',
-      path,
-      headers: { cookie: 'a=1; b=2' },
-    });
+    const { body } = await ask(protocol, port, 'PUT', path, { headers: { cookie: 'a=1; b=2' } });
 
     const { id, ...rest } = body;
     assert.match(String(id), /^[\da-f-]{36}$/);
@@ -61,7 +59,7 @@ for (const protocol of protocols) {
     const authorizations =
       protocol === 'h2'
         ? await authorizationsOverH2(port)
-        : (await ask(protocol, port, { path: '/seen', headers })).body['authorizations'];
+        : (await ask(protocol, port, 'GET', '/seen', { headers })).body['authorizations'];
 
     assert.deepEqual(authorizations, ['Bearer a', 'Bearer b']);
   });
@@ -80,8 +78,7 @@ for (const protocol of protocols) {
       const { port, lines } = await startHttp(t, [seen]);
 
       for (const path of ['/seen', '/nowhere']) {
-        const { headers, body } = await ask(protocol, port, {
-          path,
+        const { headers, body } = await ask(protocol, port, 'GET', path, {
           headers: { 'x-request-id': given },
         });
         const id = headers['x-request-id'];
@@ -101,7 +98,7 @@ for (const protocol of protocols) {
       const { port, lines } = await startHttp(t, [seen], { trustProxyHops });
 
       const headers = { 'x-forwarded-for': '10.0.0.1, 192.0.2.1, 192.0.2.2' };
-      const { body } = await ask(protocol, port, { path: '/seen', headers });
+      const { body } = await ask(protocol, port, 'GET', '/seen', { headers });
 
       assert.equal(body['ip'], ip);
       assert.equal(requestLine(lines)?.['ip'], ip);
@@ -126,7 +123,7 @@ for (const protocol of protocols) {
       }),
     ]);
 
-    await ask(protocol, port, { path: '/answers' });
+    await ask(protocol, port, 'GET', '/answers');
     await until(() => server.connections === 0);
     assert.deepEqual(aborted, []);
     const leave = await waiting(protocol, port);
@@ -154,11 +151,11 @@ for (const [host, hostname] of hosts) {
     const { port } = await startHttp(t, [seen]);
 
     assert.equal(
-      (await ask('http/1.1', port, { path: '/seen', headers: { host } })).body['hostname'],
+      (await ask('http/1.1', port, 'GET', '/seen', { headers: { host } })).body['hostname'],
       hostname,
     );
     assert.equal(
-      (await ask('h2', port, { path: '/seen', headers: { ':authority': host } })).body['hostname'],
+      (await ask('h2', port, 'GET', '/seen', { headers: { ':authority': host } })).body['hostname'],
       hostname,
     );
   });

@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { ask, protocols, startHttp } from '../../test/support/servers/http-server.js';
+import { ask } from '../../test/support/clients/ask.js';
+import { protocols } from '../../test/support/clients/exchange.js';
+import { startHttp } from '../../test/support/servers/http-server.js';
 import { Failure } from '../errors.js';
 import { json } from './reply.js';
 import { route } from './router.js';
@@ -20,7 +22,7 @@ for (const protocol of protocols) {
     const { port } = await startHttp(t, routes);
 
     for (const path of ['/hello', '/fails', '/nowhere']) {
-      const { headers } = await ask(protocol, port, { path });
+      const { headers } = await ask(protocol, port, 'GET', path);
       assert.equal(headers['strict-transport-security'], 'max-age=31536000');
       assert.equal(headers['x-content-type-options'], 'nosniff');
       assert.equal(
@@ -37,7 +39,7 @@ for (const protocol of protocols) {
   test(`outside production, HTTPS is not required of the whole host over ${protocol}`, async (t) => {
     const { port } = await startHttp(t, routes, { isStrict: false });
 
-    const { headers } = await ask(protocol, port, { path: '/hello' });
+    const { headers } = await ask(protocol, port, 'GET', '/hello');
 
     assert.equal(headers['strict-transport-security'], undefined);
     assert.equal(headers['x-content-type-options'], 'nosniff');
@@ -53,11 +55,7 @@ for (const protocol of protocols) {
       listed.toUpperCase(),
     ]) {
       for (const method of ['GET', 'OPTIONS']) {
-        const { headers } = await ask(protocol, port, {
-          method,
-          path: '/hello',
-          headers: { origin },
-        });
+        const { headers } = await ask(protocol, port, method, '/hello', { headers: { origin } });
         const granted = Object.keys(headers).filter((name) => name.startsWith('access-control'));
         assert.deepEqual(granted, []);
         assert.equal(headers['vary'], 'origin'); // A cache must not show this to a listed one.
@@ -70,7 +68,7 @@ for (const protocol of protocols) {
     const origin = { origin: listed };
 
     for (const path of ['/hello', '/fails', '/nowhere']) {
-      const { headers } = await ask(protocol, port, { path, headers: origin });
+      const { headers } = await ask(protocol, port, 'GET', path, { headers: origin });
       assert.equal(headers['access-control-allow-origin'], listed);
       assert.match(headers['access-control-expose-headers'] ?? '', /x-request-id, retry-after/);
       assert.equal(headers['access-control-allow-credentials'], undefined);
@@ -78,9 +76,7 @@ for (const protocol of protocols) {
       assert.equal(headers['vary'], 'origin');
     }
 
-    const { status, headers } = await ask(protocol, port, {
-      method: 'OPTIONS',
-      path: '/hello',
+    const { status, headers } = await ask(protocol, port, 'OPTIONS', '/hello', {
       headers: { ...origin, 'access-control-request-method': 'POST' },
     });
     assert.equal(status, 204);
@@ -93,7 +89,7 @@ for (const protocol of protocols) {
   test(`OPTIONS over ${protocol} tells the methods of a path`, async (t) => {
     const { port } = await startHttp(t, routes);
     const options = async (path: string) => {
-      const { status, headers } = await ask(protocol, port, { method: 'OPTIONS', path });
+      const { status, headers } = await ask(protocol, port, 'OPTIONS', path);
       return [status, headers['allow']];
     };
 

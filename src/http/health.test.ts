@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { test } from 'node:test';
-import { ask, startHttp } from '../../test/support/servers/http-server.js';
+import { ask } from '../../test/support/clients/ask.js';
+import { startHttp } from '../../test/support/servers/http-server.js';
 import { standStill } from '../../test/support/stand-still.js';
 import { type Check, healthRoutes } from './health.js';
 
@@ -37,7 +38,7 @@ for (const [what, checks, status, said] of cases) {
   test(`ready, ${what}: ${status}`, async (t) => {
     const { port } = await startHttp(t, healthRoutes(checks));
 
-    const answer = await ask('h2', port, { path: '/health/ready' });
+    const answer = await ask('h2', port, 'GET', '/health/ready');
 
     assert.equal(answer.status, status);
     assert.deepEqual(answer.body, {
@@ -70,7 +71,7 @@ test('ready, an answer that came while the process stood still: 200', async (t) 
   };
   const { port } = await startHttp(t, healthRoutes({ a: check }));
 
-  const answer = await ask('h2', port, { path: '/health/ready' });
+  const answer = await ask('h2', port, 'GET', '/health/ready');
 
   assert.equal(answer.status, 200);
 });
@@ -78,7 +79,7 @@ test('ready, an answer that came while the process stood still: 200', async (t) 
 test('live, whatever the checks say', async (t) => {
   const { port } = await startHttp(t, healthRoutes({ a: () => false }));
 
-  const answer = await ask('http/1.1', port, { path: '/health/live' });
+  const answer = await ask('http/1.1', port, 'GET', '/health/live');
 
   assert.equal(answer.status, 200);
   assert.deepEqual(answer.body, { status: 'ok' });

@@ -4,16 +4,13 @@ import { once } from 'node:events';
 import { connect as connectTcp } from 'node:net';
 import { test } from 'node:test';
 import { connect as connectTls } from 'node:tls';
+import { ask } from '../../test/support/clients/ask.js';
+import { type Protocol, protocols } from '../../test/support/clients/exchange.js';
 import * as h2 from '../../test/support/clients/raw-h2.js';
 import { code, fields, flag, RawH2, type } from '../../test/support/clients/raw-h2.js';
 import { RawTls } from '../../test/support/clients/raw-tls.js';
 import { throwaway } from '../../test/support/servers/certificate.js';
-import {
-  ask,
-  type Protocol,
-  protocols,
-  startHttp,
-} from '../../test/support/servers/http-server.js';
+import { startHttp } from '../../test/support/servers/http-server.js';
 import { until } from '../../test/support/until.js';
 import { selfSigned } from '../commands/self-signed.js';
 import { Failure } from '../errors.js';
@@ -47,8 +44,8 @@ for (const protocol of protocols) {
     const { routes, sinks } = held();
     const { port, server } = await startHttp(t, routes);
 
-    const whole = await ask(protocol, port, { method: 'HEAD', path: '/hello' });
-    const stream = await ask(protocol, port, { method: 'HEAD', path: '/stream' });
+    const whole = await ask(protocol, port, 'HEAD', '/hello');
+    const stream = await ask(protocol, port, 'HEAD', '/stream');
 
     assert.deepEqual([whole.status, whole.headers['content-length'], whole.text], [200, '14', '']);
     assert.deepEqual([stream.status, stream.headers['x-kind'], stream.text], [200, 'stream', '']);
@@ -66,7 +63,7 @@ for (const protocol of protocols) {
     ]);
 
     for (const path of ['/throws', '/rejects']) {
-      const { status, body, text } = await ask(protocol, port, { path });
+      const { status, body, text } = await ask(protocol, port, 'GET', path);
       assert.deepEqual([status, body['name']], [500, 'internal_server']);
       assert.doesNotMatch(text, /secret/);
       const line = lines.find(({ level }) => level === 'error');
@@ -93,14 +90,14 @@ for (const protocol of protocols) {
       route('GET', '/hello', () => json(200, {})),
     ]);
 
-    assert.equal((await ask(protocol, port, { path: '/name' })).status, 500);
-    await assert.rejects(ask(protocol, port, { path: '/info' }));
-    await ask(protocol, port, { path: '/open' }).catch(() => {}); // Node 20 sends an end first.
+    assert.equal((await ask(protocol, port, 'GET', '/name')).status, 500);
+    await assert.rejects(ask(protocol, port, 'GET', '/info'));
+    await ask(protocol, port, 'GET', '/open').catch(() => {}); // Node 20 sends an end first.
     await until(() => stays[0]?.closed === true);
 
     const expected = ['request failed', 'request not answered', 'request failed'];
     assert.deepEqual(complaints(lines), expected);
-    assert.equal((await ask(protocol, port, { path: '/hello' })).status, 200);
+    assert.equal((await ask(protocol, port, 'GET', '/hello')).status, 200);
   });
 
   test(`a handler that is done after its client left disturbs nobody ${over}`, async (t) => {
@@ -134,10 +131,10 @@ for (const protocol of protocols) {
       route('GET', '/stream/live/:token', () => json(200, {})),
     ]);
 
-    await ask(protocol, port, { path: '/stream/live/t0ken?password=t0ken' });
-    await ask(protocol, port, { path: '/t0ken' });
-    await ask(protocol, port, { method: 'DELETE', path: '/stream/live/t0ken' });
-    await ask(protocol, port, { method: 'OPTIONS', path: '/stream/live/t0ken' });
+    await ask(protocol, port, 'GET', '/stream/live/t0ken?password=t0ken');
+    await ask(protocol, port, 'GET', '/t0ken');
+    await ask(protocol, port, 'DELETE', '/stream/live/t0ken');
+    await ask(protocol, port, 'OPTIONS', '/stream/live/t0ken');
 
     assert.doesNotMatch(JSON.stringify(lines), /t0ken/);
     const routes = lines
@@ -165,15 +162,15 @@ for (const protocol of protocols) {
     await Promise.all([fresh.ended, used.ended, once(halfway.resume(), 'end')]);
     for (const client of [fresh, used]) client.destroy(); // Until now its own side was open.
     await until(() => server.connections === 0);
-    await assert.rejects(ask(protocol, port, { path: '/hello' }), /ECONNREFUSED/);
+    await assert.rejects(ask(protocol, port, 'GET', '/hello'), /ECONNREFUSED/);
     await server.close(60_000);
   });
 
   test(`close() waits for what is under way, then ends the connection ${over}`, async (t) => {
     const { routes, answers, sinks } = held();
     const { port, server } = await startHttp(t, routes);
-    const answer = ask(protocol, port, { path: '/held' });
-    const stream = ask(protocol, port, { path: '/stream' });
+    const answer = ask(protocol, port, 'GET', '/held');
+    const stream = ask(protocol, port, 'GET', '/stream');
     await until(() => answers.length === 1 && sinks.length === 1);
 
     const closed = server.close(60_000);
@@ -192,8 +189,8 @@ for (const protocol of protocols) {
   test(`close() cuts off at its deadline what does not end ${over}`, async (t) => {
     const { routes, answers, sinks } = held();
     const { port, server, lines } = await startHttp(t, routes);
-    const answer = ask(protocol, port, { path: '/held' });
-    const stream = ask(protocol, port, { path: '/stream' });
+    const answer = ask(protocol, port, 'GET', '/held');
+    const stream = ask(protocol, port, 'GET', '/stream');
     const refusals = Promise.allSettled([answer, stream]);
     await until(() => answers.length === 1 && sinks.length === 1);
     const silent = await idle(protocol, port); // It ignores every goodbye.
@@ -309,7 +306,7 @@ test('an answer over HTTP/2 has no header that belongs to a connection', async (
   const { port } = await startHttp(t, routes);
 
   for (const path of ['/hello', '/nowhere']) {
-    const { headers } = await ask('h2', port, { path });
+    const { headers } = await ask('h2', port, 'GET', path);
     for (const name of ['connection', 'keep-alive', 'transfer-encoding', 'upgrade']) {
       assert.equal(headers[name], undefined);
     }

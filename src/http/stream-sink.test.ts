@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
 import { Writable } from 'node:stream';
 import { type TestContext, test } from 'node:test';
+import { type Protocol, protocols } from '../../test/support/clients/exchange.js';
 import * as h2 from '../../test/support/clients/raw-h2.js';
 import { code, fields, RawH2, type } from '../../test/support/clients/raw-h2.js';
 import { RawTls } from '../../test/support/clients/raw-tls.js';
-import { type Protocol, protocols, startHttp } from '../../test/support/servers/http-server.js';
+import { startHttp } from '../../test/support/servers/http-server.js';
 import { until } from '../../test/support/until.js';
 import type { Sink } from './reply.js';
 import { route } from './router.js';

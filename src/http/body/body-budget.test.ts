@@ -1,13 +1,10 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
+import { ask } from '../../../test/support/clients/ask.js';
+import { type Protocol, protocols } from '../../../test/support/clients/exchange.js';
 import { data, fields, flag, headers, RawH2 } from '../../../test/support/clients/raw-h2.js';
 import { RawTls } from '../../../test/support/clients/raw-tls.js';
-import {
-  ask,
-  type Protocol,
-  protocols,
-  startHttp,
-} from '../../../test/support/servers/http-server.js';
+import { startHttp } from '../../../test/support/servers/http-server.js';
 import { until } from '../../../test/support/until.js';
 import { bodiesBytesMax } from '../limits/limits.js';
 import { json } from '../reply.js';
@@ -63,7 +60,7 @@ async function begin(protocol: Protocol, port: number, length: number | undefine
 
 for (const protocol of protocols) {
   const send = (port: number, body: string) =>
-    ask(protocol, port, { method: 'POST', path: '/', headers: { 'content-type': type }, body });
+    ask(protocol, port, 'POST', '/', { headers: { 'content-type': type }, body });
 
   test(`bodies together may take so much, one byte more is refused (${protocol})`, async (t) => {
     const { port, taken } = await startTight(t);
@@ -148,12 +145,7 @@ for (const protocol of protocols) {
     });
 
     const headers = { 'content-type': type };
-    const answer = await ask(protocol, port, {
-      method: 'POST',
-      path: '/',
-      headers,
-      body: '"here"',
-    });
+    const answer = await ask(protocol, port, 'POST', '/', { headers, body: '"here"' });
 
     assert.equal(answer.status, 200);
   });

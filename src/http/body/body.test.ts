@@ -1,11 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import {
-  type Asked,
-  ask,
-  protocols,
-  startHttp,
-} from '../../../test/support/servers/http-server.js';
+import { ask } from '../../../test/support/clients/ask.js';
+import { type Asked, protocols } from '../../../test/support/clients/exchange.js';
+import { startHttp } from '../../../test/support/servers/http-server.js';
 import { json } from '../reply.js';
 import { route } from '../router.js';
 import { parseBody } from './body.js';
@@ -25,8 +22,8 @@ const routes = [
 
 const jsonType = 'application/json';
 const formType = 'application/x-www-form-urlencoded';
-const post = (path: string, type: string | undefined, body?: string | Buffer): Asked => ({
-  method: 'POST',
+type Post = Asked & { readonly path: string };
+const post = (path: string, type: string | undefined, body?: string | Buffer): Post => ({
   path,
   headers: type === undefined ? {} : { 'content-type': type },
   ...(body === undefined ? {} : { body }),
@@ -34,7 +31,7 @@ const post = (path: string, type: string | undefined, body?: string | Buffer): A
 const nested = (depth: number) => '['.repeat(depth) + ']'.repeat(depth);
 
 // [what, the request, what is read]
-const read: readonly (readonly [string, Asked, unknown])[] = [
+const read: readonly (readonly [string, Post, unknown])[] = [
   ['JSON', post('/json', jsonType, '{"a":[1,"é"]}'), { a: [1, 'é'] }],
   ['JSON with a charset', post('/json', 'Application/JSON; charset=utf-8', '1'), 1],
   ['JSON after a byte order mark', post('/json', jsonType, '\ufeff1'), 1],
@@ -63,7 +60,7 @@ const read: readonly (readonly [string, Asked, unknown])[] = [
 ];
 
 // [what, the request, status, name of the failure]
-const refused: readonly (readonly [string, Asked, number, string])[] = [
+const refused: readonly (readonly [string, Post, number, string])[] = [
   ['what is not JSON', post('/json', jsonType, '{"a":'), 400, 'invalid_request'],
   [
     'what is not UTF-8',
@@ -118,25 +115,25 @@ const refused: readonly (readonly [string, Asked, number, string])[] = [
 ];
 
 for (const protocol of protocols) {
-  for (const [what, asked, body] of read) {
+  for (const [what, { path, ...asked }, body] of read) {
     test(`${what} is read over ${protocol}`, async (t) => {
       const { port } = await startHttp(t, routes);
 
-      const answer = await ask(protocol, port, asked);
+      const answer = await ask(protocol, port, 'POST', path, asked);
 
       assert.equal(answer.status, 200);
       assert.deepEqual(answer.body['body'], body);
     });
   }
 
-  for (const [what, asked, status, name] of refused) {
+  for (const [what, { path, ...asked }, status, name] of refused) {
     test(`${what} is refused with ${status} ${name} over ${protocol}`, async (t) => {
       const { port } = await startHttp(t, routes);
 
-      const answer = await ask(protocol, port, asked);
+      const answer = await ask(protocol, port, 'POST', path, asked);
 
       assert.deepEqual([answer.status, answer.body['name']], [status, name]);
-      const accepted = { '/json': jsonType, '/form': `${jsonType}, ${formType}` }[asked.path ?? ''];
+      const accepted = { '/json': jsonType, '/form': `${jsonType}, ${formType}` }[path];
       const isOfType = status === 415 && asked.headers?.['content-encoding'] === undefined;
       assert.equal(answer.headers['accept-post'], isOfType ? accepted : undefined);
     });
@@ -150,7 +147,7 @@ for (const protocol of protocols) {
     });
     const { port } = await startHttp(t, [twice]);
 
-    assert.equal((await ask(protocol, port, post('/twice', jsonType, '1'))).status, 500);
+    assert.equal((await ask(protocol, port, 'POST', '/twice', { json: 1 })).status, 500);
   });
 }
 

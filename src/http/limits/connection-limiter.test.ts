@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
+import { ask } from '../../../test/support/clients/ask.js';
+import { protocols } from '../../../test/support/clients/exchange.js';
 import { RawTls } from '../../../test/support/clients/raw-tls.js';
 import { collectingLog } from '../../../test/support/servers/auth.js';
-import { ask, protocols, startHttp } from '../../../test/support/servers/http-server.js';
+import { startHttp } from '../../../test/support/servers/http-server.js';
 import { until } from '../../../test/support/until.js';
 import { ipKeyOf } from '../ip-key.js';
 import { json } from '../reply.js';
@@ -83,10 +85,10 @@ for (const protocol of protocols) {
     const acceptIpRate = { count: 3, perMs: 3_600_000 };
     const { server, port, lines } = await startStingy(t, { limits: { acceptIpRate }, pingMs: 500 });
     const first = await RawTls.open(port, 'http/1.1');
-    await ask(protocol, port, { path: '/hello' });
-    assert.equal((await ask(protocol, port, { path: '/hello' })).status, 200);
+    await ask(protocol, port, 'GET', '/hello');
+    assert.equal((await ask(protocol, port, 'GET', '/hello')).status, 200);
 
-    await assert.rejects(ask(protocol, port, { path: '/hello' }), /ECONNRESET|socket hang up/);
+    await assert.rejects(ask(protocol, port, 'GET', '/hello'), /ECONNRESET|socket hang up/);
 
     first.write('GET /hello HTTP/1.1\r\nhost: localhost\r\n\r\n');
     await first.until((received) => received.includes('{"hello":true}'));
@@ -124,8 +126,8 @@ test('behind a proxy only the rate in all counts, and the most connections are t
   await assert.rejects(RawTls.open(port, 'h2'));
   for (const one of open) one.destroy();
   await until(() => server.connections === 0);
-  assert.equal((await ask('h2', port, { path: '/hello' })).status, 200);
-  await assert.rejects(ask('h2', port, { path: '/hello' }));
+  assert.equal((await ask('h2', port, 'GET', '/hello')).status, 200);
+  await assert.rejects(ask('h2', port, 'GET', '/hello'));
   await server.close(0);
 
   const told = lines.filter(({ phrase }) => phrase === 'connections refused');

@@ -1,70 +1,50 @@
-import type { IncomingHttpHeaders } from 'node:http';
 import { request } from 'node:https';
-import type { TestContext } from 'node:test';
-import { defaultHttpLimits } from '../../../src/http/limits/limits.js';
-import type { Route } from '../../../src/http/router.js';
-import { HttpServer } from '../../../src/http/server.js';
-import { Repeats } from '../../../src/logging/warning-aggregator.js';
-import { recordedLog, recordSecretsIn } from '../recording/record.js';
-import { throwaway } from '../servers/certificate.js';
+import { ca } from '../servers/certificate.js';
+import {
+  type Answer,
+  type Asked,
+  type Protocol,
+  sendBody,
+  toAnswer,
+  toBody,
+  toHeaders,
+} from './exchange.js';
+import { H2Client } from './h2-client.js';
 
-/** What a request brings; at most one body. */
-export interface Asked {
-  readonly bearer?: string;
-  readonly json?: unknown;
-  readonly form?: string;
+/** Makes one request on a connection of its own. Rejects when the answer does not arrive whole. */
+export function ask(
+  protocol: Protocol,
+  port: number,
+  method: string,
+  path: string,
+  asked: Asked = {},
+): Promise<Answer> {
+  return (protocol === 'h2' ? askH2 : askHttp1)(port, method, path, asked);
 }
 
-export interface Answer {
-  readonly status: number;
-  readonly headers: IncomingHttpHeaders;
-  /** `{}` when there is none. */
-  readonly body: Record<string, string>;
+async function askH2(port: number, method: string, path: string, asked: Asked): Promise<Answer> {
+  const client = H2Client.open(`https://127.0.0.1:${port}`);
+  try {
+    return await client.ask(method, path, asked);
+  } finally {
+    client.session.close();
+  }
 }
 
-/** A server with these routes on a port of its own, and a way to ask it over HTTP/1.1. */
-export async function askerFor(t: TestContext, routes: readonly Route[]) {
-  const server = await HttpServer.listen({
-    ...throwaway,
-    host: '127.0.0.1',
-    port: 0,
-    routes,
-    log: recordedLog,
-    repeats: new Repeats({ log: recordedLog, clock: Date.now }),
-    challenge: 'Bearer realm="test"',
-    corsOrigins: [],
-    isStrict: true,
-    trustProxyHops: 0,
-    limits: defaultHttpLimits,
-  });
-  t.after(() => server.close(1000));
-
-  return (method: string, path: string, { bearer, json, form }: Asked): Promise<Answer> => {
-    const headers: Record<string, string> = {};
-    if (bearer !== undefined) headers['authorization'] = `Bearer ${bearer}`;
-    if (json !== undefined) headers['content-type'] = 'application/json';
-    if (form !== undefined) headers['content-type'] = 'application/x-www-form-urlencoded';
-    const body = json === undefined ? form : JSON.stringify(json);
-    recordSecretsIn(json);
-    const { port } = server;
-    const options = { method, path, headers, port, host: '127.0.0.1', ca: throwaway.cert };
-    return new Promise((resolve, reject) => {
-      request({ ...options, agent: false }, (response) => {
-        let text = '';
-        response.setEncoding('utf8');
-        response.on('data', (chunk: string) => {
-          text += chunk;
-        });
-        response.on('end', () => {
-          const { statusCode: status = 0, headers: given } = response;
-          const answer = text === '' ? {} : JSON.parse(text);
-          recordSecretsIn(answer);
-          resolve({ status, headers: given, body: answer });
-        });
-        response.on('error', reject);
-      })
-        .on('error', reject)
-        .end(body);
+function askHttp1(port: number, method: string, path: string, asked: Asked): Promise<Answer> {
+  const to = { host: '127.0.0.1', port, ca, agent: false };
+  return new Promise((resolve, reject) => {
+    const sent = request({ ...to, method, path, headers: toHeaders(asked) }, (response) => {
+      const { statusCode: status = 0, headers } = response;
+      const chunks: Buffer[] = [];
+      response.on('data', (chunk: Buffer) => chunks.push(chunk));
+      response.on('error', reject);
+      response.on('end', () => {
+        const text = Buffer.concat(chunks).toString();
+        resolve(toAnswer(status, headers as Record<string, string>, text));
+      });
     });
-  };
+    sent.on('error', reject);
+    sendBody(sent, toBody(asked));
+  });
 }

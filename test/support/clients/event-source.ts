@@ -1,10 +1,9 @@
-import { connect as connectH2 } from 'node:http2';
 import { Agent, request } from 'node:https';
 import { EventSource, type FetchLike, type FetchLikeResponse } from 'eventsource';
 import { ca } from '../servers/certificate.js';
+import type { Protocol } from './exchange.js';
+import { H2Client, headOf } from './h2-client.js';
 import { Listener } from './listener.js';
-
-export type Protocol = 'h2' | 'http/1.1';
 
 /** `fetch`, as far as the package `eventsource` needs it, over a connection that a test can cut. */
 export class Fetcher {
@@ -50,25 +49,14 @@ interface Asking {
 
 /** Reads from the beginning: what came in one piece with its end is thrown away otherwise. */
 function askOverH2(url: URL, headers: Record<string, string>, onEnd: () => void): Asking {
-  const session = connectH2(url.origin, { ca });
-  const lowerCase = Object.entries(headers).map(([name, value]) => [name.toLowerCase(), value]);
-  const stream = session.request({
-    ':path': url.pathname + url.search,
-    ...Object.fromEntries(lowerCase),
-  });
+  const client = H2Client.open(url.origin);
+  const stream = client.request('GET', url.pathname + url.search, { headers });
+  stream.once('close', () => client.session.close());
   const body = bodyOf(stream, onEnd);
-  const answer = new Promise<Head>((resolve, reject) => {
-    session.on('error', reject);
-    stream.on('error', reject);
-    stream.once('close', () => {
-      session.close();
-      reject(new Error('no answer'));
-    });
-    stream.once('response', ({ ':status': status = 0, 'content-type': contentType = '' }) =>
-      resolve({ status, contentType, body }),
-    );
+  const answer = headOf(stream).then(({ status, headers: given }) => {
+    return { status, contentType: given['content-type'] ?? '', body };
   });
-  return { answer, cut: () => session.destroy() };
+  return { answer, cut: () => client.destroy() };
 }
 
 function askOverH1(url: URL, headers: Record<string, string>, onEnd: () => void): Asking {

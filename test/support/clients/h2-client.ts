@@ -7,28 +7,10 @@ import {
   type OutgoingHttpHeaders,
   type SecureClientSessionOptions,
 } from 'node:http2';
-import type { Readable } from 'node:stream';
-import { recordSecretsIn } from '../recording/record.js';
 import { ca } from '../servers/certificate.js';
 import { passwordOf, type Username } from '../servers/seed.js';
+import { type Answer, type Asked, sendBody, toAnswer, toBody, toHeaders } from './exchange.js';
 import { Listener } from './listener.js';
-
-export interface Asked {
-  readonly bearer?: string;
-  readonly headers?: OutgoingHttpHeaders;
-  /** Sent as JSON. */
-  readonly json?: unknown;
-  /** Sent as it is. */
-  readonly body?: string | Buffer | Readable;
-}
-
-export interface Answer {
-  readonly status: number;
-  readonly headers: Readonly<Record<string, string>>;
-  readonly text: string;
-  /** The parsed body; `{}` when there is none. */
-  readonly body: Record<string, unknown>;
-}
 
 /** What `POST /login` answers, as far as tests use it. */
 export interface Login {
@@ -75,10 +57,15 @@ export class H2Client {
     session.on('error', () => {}); // Its close follows.
   }
 
+  /** Begins to connect. When that fails, so do the requests. */
+  static open(url: string, options: SecureClientSessionOptions = {}): H2Client {
+    return new H2Client(connect(url, { ca, ...options }));
+  }
+
   static async connect(url: string, options: SecureClientSessionOptions = {}): Promise<H2Client> {
-    const session = connect(url, { ca, ...options });
-    await once(session, 'connect');
-    return new H2Client(session);
+    const client = H2Client.open(url, options);
+    await once(client.session, 'connect');
+    return client;
   }
 
   /** Ends politely: what is open may finish. */
@@ -95,34 +82,25 @@ export class H2Client {
   }
 
   async ask(method: string, path: string, asked: Asked = {}): Promise<Answer> {
-    const stream = this.#request(method, path, asked);
+    const stream = this.request(method, path, asked);
     // Read from the beginning: to whoever begins after the head, a body that came in one piece with
     // it is a stream that was destroyed, on Node 24 and 26.
     const [{ status, headers }, text] = await Promise.all([headOf(stream), textOf(stream)]);
-    const isJson = headers['content-type']?.includes('json') === true;
-    const body = isJson && text !== '' ? JSON.parse(text) : {};
-    recordSecretsIn(asked.json);
-    recordSecretsIn(body);
-    return { status, headers, text, body };
+    return toAnswer(status, headers, text);
   }
 
   /** Up to the head of the answer. Rejects when there is none. */
   async send(method: string, path: string, asked: Asked = {}) {
-    const stream = this.#request(method, path, asked);
+    const stream = this.request(method, path, asked);
     return { ...(await headOf(stream)), stream };
   }
 
-  #request(
-    method: string,
-    path: string,
-    { bearer, headers, json, body }: Asked,
-  ): ClientHttp2Stream {
-    const type = json === undefined ? {} : { 'content-type': 'application/json' };
-    const authorization = bearer === undefined ? {} : { authorization: `Bearer ${bearer}` };
-    const head = { ':method': method, ':path': path, ...type, ...authorization, ...headers };
-    const stream = this.session.request(head);
-    if (body !== undefined && typeof body === 'object' && 'pipe' in body) body.pipe(stream);
-    else stream.end(json === undefined ? body : JSON.stringify(json));
+  /** A request whose answer the caller reads. */
+  request(method: string, path: string, asked: Asked = {}): ClientHttp2Stream {
+    const head = { ':method': method, ':path': path, ...toHeaders(asked) };
+    const body = toBody(asked);
+    const stream = this.session.request(head, { endStream: body === undefined });
+    if (body !== undefined) sendBody(stream, body);
     return stream;
   }
 
@@ -151,7 +129,7 @@ export class H2Client {
   /** Opens a stream as a browser does. */
   async openStream(path: string, headers: OutgoingHttpHeaders = {}): Promise<H2Stream> {
     const accept = { accept: 'text/event-stream', ...headers };
-    return H2Stream.of(this.#request('GET', path, { headers: accept }));
+    return H2Stream.of(this.request('GET', path, { headers: accept }));
   }
 
   /** A new stream that an access token opens, after its `stream.open`. */
@@ -170,7 +148,7 @@ export class H2Client {
   }
 }
 
-function headOf(
+export function headOf(
   stream: ClientHttp2Stream,
 ): Promise<{ status: number; headers: Record<string, string> }> {
   return new Promise((resolve, reject) => {
@@ -187,7 +165,11 @@ function textOf(stream: ClientHttp2Stream): Promise<string> {
   return new Promise((resolve, reject) => {
     const chunks: Buffer[] = [];
     stream.on('data', (chunk: Buffer) => chunks.push(chunk));
-    stream.once('end', () => resolve(Buffer.concat(chunks).toString()));
+    stream.once('end', () => {
+      // Node ends a stream that was cancelled as one that is complete.
+      if (stream.rstCode === constants.NGHTTP2_NO_ERROR) resolve(Buffer.concat(chunks).toString());
+      else reject(new Error(`the stream was reset with ${stream.rstCode}`));
+    });
     stream.once('error', reject);
     stream.once('close', () => reject(new Error('the stream ended within its answer')));
   });

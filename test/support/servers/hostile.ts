@@ -3,8 +3,9 @@ import type { TestContext } from 'node:test';
 import type { HttpLimits } from '../../../src/http/limits/limits.js';
 import { json, type Sink } from '../../../src/http/reply.js';
 import { route } from '../../../src/http/router.js';
+import { ask } from '../clients/ask.js';
 import { until } from '../until.js';
-import { ask, startHttp } from './http-server.js';
+import { startHttp } from './http-server.js';
 
 /**
  * Out of reach: a machine that stands still for a moment must not make an honest client a late one.
@@ -42,7 +43,7 @@ export async function startVictim(
   /** Others are served, and after `leave` nothing is left: no connection, no complaint. */
   async function assertUnharmed(leave: () => void): Promise<void> {
     for (const protocol of ['h2', 'http/1.1'] as const) {
-      assert.equal((await ask(protocol, port, { path: '/hello' })).status, 200);
+      assert.equal((await ask(protocol, port, 'GET', '/hello')).status, 200);
     }
     leave();
     await until(() => server.connections === 0);

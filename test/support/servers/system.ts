@@ -4,7 +4,8 @@ import { App } from '../../../src/app.js';
 import { type AccountParts, withAccounts } from '../../../src/commands/accounts.js';
 import { loadConfig } from '../../../src/config/config.js';
 import type { Log } from '../../../src/logging/log.js';
-import { type Answer, H2Client } from '../clients/h2-client.js';
+import type { Answer } from '../clients/exchange.js';
+import { H2Client } from '../clients/h2-client.js';
 import { recordedLog } from '../recording/record.js';
 import { type Env, type Prepared, prepare, type Username } from './seed.js';
 
