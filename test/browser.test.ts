@@ -7,8 +7,8 @@ import type { Page } from 'playwright-core';
 import { findChromium, openPage } from './support/clients/chromium.js';
 import { cleanedUp } from './support/recording/logged.js';
 import { collectingLog } from './support/servers/auth.js';
-import { Relay } from './support/servers/relay.js';
 import { type System, startSystem } from './support/servers/system.js';
+import { openTcpProxy } from './support/tcp-proxy.js';
 import { until } from './support/until.js';
 
 const executable = findChromium();
@@ -37,17 +37,17 @@ async function openListening(t: TestContext, env: Readonly<Record<string, string
   const lines: Record<string, unknown>[] = [];
   const log = collectingLog(lines);
   const system = await startSystem(t, { env: { CORS_ORIGINS: origin, ...env }, random, log });
-  const relay = await Relay.open('127.0.0.1', Number(new URL(system.url).port));
+  const proxy = await openTcpProxy({ host: '127.0.0.1', port: Number(new URL(system.url).port) });
   t.after(() => {
-    relay.close();
+    void proxy.close();
     site.close();
     site.closeAllConnections();
   });
   const page = await openPage(t, executable ?? '', origin);
   const client = await system.connect();
   const path = await client.streamPath('ada');
-  await page.evaluate(listening(`https://127.0.0.1:${relay.port}${path}`));
-  return { system, lines, relay, client, page: new Seen(page) };
+  await page.evaluate(listening(`https://127.0.0.1:${proxy.port}${path}`));
+  return { system, lines, proxy, client, page: new Seen(page) };
 }
 
 /** What the page has seen. */
@@ -83,14 +83,14 @@ function began(page: Seen, count: number): Promise<void> {
 }
 
 test('EventSource of a browser comes back by itself, and misses nothing', { skip }, async (t) => {
-  const { system, relay, page } = await openListening(t);
+  const { system, proxy, page } = await openListening(t);
   await began(page, 1);
   const first = await system.publish('ada', 'before');
   await page.has(first);
 
-  relay.down();
+  proxy.block();
   const second = await system.publish('ada', 'while the network was cut');
-  relay.up();
+  proxy.unblock();
   await page.has(second);
   await system.restart();
   const third = await system.publish('ada', 'after a restart');
@@ -127,15 +127,15 @@ test('EventSource of a browser stops after logout', { skip }, async (t) => {
 
 test('EventSource of a browser outlives a refusal, and is told of a gap', { skip }, async (t) => {
   const env = { MAX_STREAMS_PER_USER: '1', EVENT_LOG_MAX_EVENTS: '3', CLEANUP_INTERVAL: '1000' };
-  const { system, lines, relay, page } = await openListening(t, env);
+  const { system, lines, proxy, page } = await openListening(t, env);
   await began(page, 1);
   const first = await system.publish('ada', 'first');
   await page.has(first);
 
-  relay.down();
+  proxy.block();
   const rival = await takeSlot(system);
   for (let count = 0; count < 10; count += 1) await system.publish('ada', `lost ${count}`);
-  relay.up();
+  proxy.unblock();
   await page.until(`heard.some(({ type }) => type === 'stream.close')`);
   await cleanedUp(lines, 'eventLog', 2 * 8); // Of eleven events, each with one address, three stay.
   rival.cut();

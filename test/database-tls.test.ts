@@ -7,7 +7,8 @@ import { migrate } from '../src/db/migrations/migrate.js';
 import { openDatabase } from '../src/db/open.js';
 import { Failure } from '../src/errors.js';
 import { ownServer } from './support/databases/own-server.js';
-import { openProxy, type ServerDialect } from './support/databases/test-server.js';
+import type { ServerDialect } from './support/databases/test-server.js';
+import { openTcpProxy } from './support/tcp-proxy.js';
 import { until } from './support/until.js';
 
 const certificate = selfSigned(['127.0.0.1'], Date.now());
@@ -66,7 +67,7 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
     skip,
   }, async (t) => {
     assert.ok(typeof abandoning === 'object');
-    const proxy = await openProxy(abandoning.options);
+    const proxy = await openTcpProxy(abandoning.options);
     let db: Database | undefined;
     t.after(async () => {
       await db?.close();

@@ -4,8 +4,8 @@ import { migrate } from '../src/db/migrations/migrate.js';
 import { Page } from './support/clients/event-source.js';
 import { databaseEnv, findServer } from './support/databases/test-server.js';
 import { collectingLog } from './support/servers/auth.js';
-import { Relay } from './support/servers/relay.js';
 import { startSystem } from './support/servers/system.js';
+import { openTcpProxy } from './support/tcp-proxy.js';
 import { until } from './support/until.js';
 
 /** Makes "10 to 30 s", in which those who are refused come back, 100 ms. */
@@ -21,17 +21,17 @@ for (const dialect of ['postgres', 'mariadb'] as const) {
     if (typeof server === 'string') return;
     const { options } = server;
     await migrate(options);
-    const relay = await Relay.open(options.host, options.port);
+    const proxy = await openTcpProxy(options);
     const env = {
-      ...databaseEnv({ ...options, host: '127.0.0.1', port: relay.port }),
+      ...databaseEnv({ ...options, host: '127.0.0.1', port: proxy.port }),
       DB_CONNECT_TIMEOUT: '4000',
     };
     const lines: Record<string, unknown>[] = [];
     const log = collectingLog(lines);
     const system = await startSystem(t, { env, random: shortWaits, log });
-    t.after(() => {
-      relay.close();
-      return server.drop();
+    t.after(async () => {
+      await proxy.close();
+      await server.drop();
     });
     const client = await system.connect();
     const path = await client.streamPath('ada');
@@ -41,12 +41,12 @@ for (const dialect of ['postgres', 'mariadb'] as const) {
     const first = await system.publish('ada', 'before');
     await page.until(() => page.ids.at(-1) === first || undefined);
 
-    relay.down();
+    proxy.block();
     page.network.cut();
     const closing = await page.event('stream.close');
     const status = await client.ask('GET', path, { headers: { accept: '*/*' } });
     const published = await system.post({ to: 'all', data: 'not now' });
-    relay.up();
+    proxy.unblock();
     await page.began(2);
     const again = { 'idempotency-key': 'after' }; // What was refused may have been taken.
     let second = await system.post({ to: 'all', data: 'after' }, again);

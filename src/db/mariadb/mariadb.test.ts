@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { after, describe, test } from 'node:test';
 import { describeDatabase } from '../../../test/support/databases/database-contract.js';
-import { findServer, openProxy } from '../../../test/support/databases/test-server.js';
+import { findServer } from '../../../test/support/databases/test-server.js';
+import { openTcpProxy } from '../../../test/support/tcp-proxy.js';
 import { until } from '../../../test/support/until.js';
 import { sql } from '../database.js';
 import { migrate } from '../migrations/migrate.js';
@@ -92,7 +93,7 @@ async function describeDialect(dialect: 'mariadb' | 'mysql'): Promise<void> {
       }));
 
     test('against a server that hangs: all are answered, and new connections are made', async () => {
-      const proxy = await openProxy(options());
+      const proxy = await openTcpProxy(options());
       const changes = { host: '127.0.0.1', port: proxy.port, connectMs: 3000, statementMs: 2000 };
       try {
         await withDatabase(changes, async (db) => {
@@ -119,7 +120,7 @@ async function describeDialect(dialect: 'mariadb' | 'mysql'): Promise<void> {
     });
 
     test('against a connection that is cut: its statements fail, the next ones do not', async () => {
-      const proxy = await openProxy(options());
+      const proxy = await openTcpProxy(options());
       try {
         await withDatabase({ host: '127.0.0.1', port: proxy.port }, async (db) => {
           const transaction = db.transaction(async (tx) => {

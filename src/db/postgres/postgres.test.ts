@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { after, describe, test } from 'node:test';
 import { describeDatabase } from '../../../test/support/databases/database-contract.js';
-import { asIs, findServer, openProxy } from '../../../test/support/databases/test-server.js';
+import { asIs, findServer } from '../../../test/support/databases/test-server.js';
+import { openTcpProxy } from '../../../test/support/tcp-proxy.js';
 import { until } from '../../../test/support/until.js';
 import { list, sql } from '../database.js';
 import { migrate } from '../migrations/migrate.js';
@@ -68,7 +69,7 @@ describe('postgres is guarded', { skip }, () => {
     }));
 
   test('against a server that hangs: all are answered, and new connections are made', async () => {
-    const proxy = await openProxy(options());
+    const proxy = await openTcpProxy(options());
     const changes = { host: '127.0.0.1', port: proxy.port, connectMs: 3000, statementMs: 1000 };
     try {
       await withDatabase(changes, async (db) => {
@@ -95,7 +96,7 @@ describe('postgres is guarded', { skip }, () => {
   });
 
   test('against a connection that is cut: its statements fail, the next ones do not', async () => {
-    const proxy = await openProxy(options());
+    const proxy = await openTcpProxy(options());
     try {
       await withDatabase({ host: '127.0.0.1', port: proxy.port, connectionsMax: 2 }, async (db) => {
         const running = Promise.allSettled([db.query(sql`select pg_sleep(30)`)]);
@@ -121,7 +122,7 @@ describe('postgres is guarded', { skip }, () => {
   });
 
   test('against a connection that is lost in its first moments: nothing else is', async () => {
-    const proxy = await openProxy(options());
+    const proxy = await openTcpProxy(options());
     try {
       for (const message of [1, 2]) {
         proxy.cutAt(message); // Its greeting, and what it says next.
@@ -209,7 +210,7 @@ describe('postgres cannot be opened', { skip }, () => {
   }
 
   test('when the server takes the connection and says nothing', async () => {
-    const proxy = await openProxy({ host: '192.0.2.1', port: 9 }); // Nobody has this address.
+    const proxy = await openTcpProxy({ host: '192.0.2.1', port: 9 }); // Nobody has this address.
     try {
       const changes = { host: '127.0.0.1', port: proxy.port, connectMs: 100 };
       await assert.rejects(openDatabase(options(changes)), /Cannot open database/);

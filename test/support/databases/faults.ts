@@ -8,9 +8,10 @@ import { Publisher, Publishing } from '../clients/publishing.js';
 import { recordedLog } from '../recording/record.js';
 import { type Cluster, clusterOn } from '../servers/cluster.js';
 import { passwordOf } from '../servers/seed.js';
+import { openTcpProxy } from '../tcp-proxy.js';
 import { until } from '../until.js';
 import { type OwnServer, ownServer } from './own-server.js';
-import { findServer, openProxy, type ServerDialect } from './test-server.js';
+import { findServer, type ServerDialect } from './test-server.js';
 
 /**
  * Short, so that a test which waits for a deadline does not wait long; and longer than a machine
@@ -192,7 +193,7 @@ export async function testFaults(dialect: ServerDialect): Promise<void> {
   }, async (t) => {
     if (typeof shared === 'string') return;
     const { host, port } = shared.options;
-    const proxy = await openProxy({ host, port });
+    const proxy = await openTcpProxy({ host, port });
     t.after(() => proxy.close());
     const { key, side } = await sceneOn(t, shared);
     const near = await side();
