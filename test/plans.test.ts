@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import type { TestContext } from 'node:test';
-import { type Database, sql } from '../src/db/database.js';
+import { type Database, type Sql, sql } from '../src/db/database.js';
 import { tables } from '../src/db/migrations/list.js';
 import { EventLog } from '../src/event-log/event-log.js';
 import { TableLog } from '../src/event-log/sql/sql-log-store.js';
@@ -13,8 +13,8 @@ import { UserCount } from '../src/stream/user-count.js';
 import { testOnDialects } from './support/databases/dialects.js';
 import { databaseFor } from './support/databases/embedded.js';
 import { fillTables, hex } from './support/databases/many-rows.js';
-import { analyze, scansIn } from './support/databases/plans.js';
-import { Recorder } from './support/recording/recorder.js';
+import { analyze, scansIn, textOf } from './support/databases/plans.js';
+import { watchedDatabase } from './support/recording/noted-database.js';
 import { client, newUser, opened, sessionsFor, sign } from './support/servers/auth.js';
 
 const test = await testOnDialects('plans of statements');
@@ -117,13 +117,14 @@ async function useLog(db: Database): Promise<void> {
 
 test('every lookup of the hot paths is by an index', async (t) => {
   const db = await filled(t);
-  const recorder = new Recorder(db);
+  const statements = new Map<string, Sql>(); // The last of each text.
+  const watched = watchedDatabase(db, (statement) => statements.set(textOf(statement), statement));
 
-  await useAuth(t, recorder);
-  await useStreams(recorder);
-  await useLog(recorder);
+  await useAuth(t, watched);
+  await useStreams(watched);
+  await useLog(watched);
 
-  const lookups = [...recorder.statements].filter(([text]) => !text.startsWith('insert '));
+  const lookups = [...statements].filter(([text]) => !text.startsWith('insert '));
   const found: string[] = [];
   for (const [text, statement] of lookups) {
     for (const scan of await scansIn(db, statement)) found.push(`${scan}: ${text}`);

@@ -1,10 +1,7 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { describe, test } from 'node:test';
+import { newDatabase, skipFor } from '../../../test/support/databases/new-database.js';
 import { asIs, findServer } from '../../../test/support/databases/test-server.js';
-import { silentLog } from '../../logging/log.js';
 import { type Dialect, sql, tuples } from '../database.js';
 import { MariadbDatabase } from '../mariadb/mariadb.js';
 import { openDatabase } from '../open.js';
@@ -13,23 +10,15 @@ import { migrationsOf, tables } from './list.js';
 import { migrate, reset, schemaState, status } from './migrate.js';
 import type { Migration } from './migration.js';
 
-interface Place {
-  /** Of a database that is not there yet. */
-  readonly options: DatabaseOptions;
-  drop(): Promise<void>;
-}
-
 for (const dialect of ['sqlite', 'postgres', 'mariadb', 'mysql'] as const) {
   await describeMigrations(dialect);
 }
 
 async function describeMigrations(dialect: Dialect): Promise<void> {
-  const place = dialect === 'sqlite' ? filePlace : await serverPlace(dialect);
-  const skip = typeof place === 'string' ? place : false;
+  const skip = await skipFor(dialect);
 
   async function withPlace(work: (options: DatabaseOptions) => Promise<void>): Promise<void> {
-    if (typeof place === 'string') throw new Error(place);
-    const { options, drop } = await place();
+    const { options, drop } = await newDatabase(dialect);
     try {
       await work(options);
     } finally {
@@ -272,24 +261,4 @@ async function makeTable(options: DatabaseOptions, table: string): Promise<void>
   const server = await findServer(options.dialect === 'mysql' ? 'mysql' : 'mariadb');
   if (typeof server === 'string') throw new Error(server);
   await server.administer(`create table ${databaseName(options)}.${table} (id int)`);
-}
-
-async function filePlace(): Promise<Place> {
-  const folder = mkdtempSync(join(tmpdir(), 'herald-'));
-  return {
-    options: { dialect: 'sqlite', file: join(folder, 'test.db'), log: silentLog },
-    drop: async () => rmSync(folder, { recursive: true, force: true }),
-  };
-}
-
-async function serverPlace(
-  dialect: 'postgres' | 'mariadb' | 'mysql',
-): Promise<string | (() => Promise<Place>)> {
-  const found = await findServer(dialect);
-  if (typeof found === 'string') return found;
-  return async () => {
-    const server = await findServer(dialect); // With a database name of its own.
-    if (typeof server === 'string') throw new Error(server);
-    return server;
-  };
 }

@@ -1,14 +1,10 @@
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { after, type TestContext, test } from 'node:test';
-import type { Database, Dialect, Sql } from '../../../src/db/database.js';
+import type { Database, Dialect } from '../../../src/db/database.js';
 import { tables } from '../../../src/db/migrations/list.js';
 import { migrate } from '../../../src/db/migrations/migrate.js';
 import { openDatabase } from '../../../src/db/open.js';
-import type { DatabaseOptions } from '../../../src/db/options.js';
-import { silentLog } from '../../../src/logging/log.js';
-import { findServer } from './test-server.js';
+import { newDatabase, skipFor } from './new-database.js';
+import { asIs } from './test-server.js';
 
 export const allDialects = ['sqlite', 'postgres', 'mariadb', 'mysql'] as const;
 
@@ -37,8 +33,8 @@ const benches = new WeakMap<TestContext, Bench>();
 export async function testOnDialects(what: string): Promise<TestOnDialects> {
   const ready: Bench[] = [];
   for (const dialect of allDialects) {
-    const server = dialect === 'sqlite' ? undefined : await findServer(dialect);
-    if (typeof server === 'string') test(`${dialect}: ${what}`, { skip: server });
+    const skip = await skipFor(dialect);
+    if (skip !== false) test(`${dialect}: ${what}`, { skip });
     else ready.push({ dialect, places: [], taken: 0 });
   }
   after(async () => {
@@ -71,7 +67,7 @@ export async function emptyDatabaseFor(t: TestContext): Promise<Database | undef
 }
 
 async function openPlace(dialect: Dialect): Promise<Place> {
-  const { options, drop } = dialect === 'sqlite' ? newFile() : await newOnServer(dialect);
+  const { options, drop } = await newDatabase(dialect);
   await migrate(options);
   const db = await openDatabase(options);
   return {
@@ -83,34 +79,9 @@ async function openPlace(dialect: Dialect): Promise<Place> {
   };
 }
 
-interface Location {
-  readonly options: DatabaseOptions;
-  drop(): Promise<void>;
-}
-
-async function newOnServer(dialect: Exclude<Dialect, 'sqlite'>): Promise<Location> {
-  const server = await findServer(dialect);
-  if (typeof server === 'string') throw new Error(server);
-  return server;
-}
-
-function newFile(): Location {
-  const folder = mkdtempSync(join(tmpdir(), 'herald-'));
-  return {
-    options: { dialect: 'sqlite', file: join(folder, 'test.db'), log: silentLog },
-    async drop() {
-      rmSync(folder, { recursive: true, force: true });
-    },
-  };
-}
-
 /** Rows only, for that is quicker than tables. */
 async function empty(db: Database): Promise<void> {
   await db.transaction(async (tx) => {
     for (const table of tables) await tx.execute(asIs(`delete from ${table}`));
   });
-}
-
-function asIs(text: string): Sql {
-  return { texts: [text], values: [] };
 }

@@ -1,4 +1,10 @@
-import type { Database, Dialect, Sql } from '../../../src/db/database.js';
+import {
+  type Database,
+  type Dialect,
+  questionMark,
+  render,
+  type Sql,
+} from '../../../src/db/database.js';
 
 /** The one table that has one row, by its own check: there is nothing to look up. */
 const singleRow = 'log_head';
@@ -16,6 +22,12 @@ const scansOf: Readonly<Record<Dialect, (db: Database, statement: Sql) => Promis
  */
 export function scansIn(db: Database, statement: Sql): Promise<string[]> {
   return scansOf[db.dialect](db, statement);
+}
+
+/** Returns the text of a statement, in which a list counts as one value. */
+export function textOf(statement: Sql): string {
+  const text = render(statement, questionMark).replaceAll(/\s+/g, ' ').trim();
+  return text.replaceAll(/\((\?, )+\?\)/g, '(?)');
 }
 
 /** Statistics as after some time in service. */

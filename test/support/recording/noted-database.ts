@@ -2,15 +2,20 @@ import type { Database, Sql } from '../../../src/db/database.js';
 
 /** The same database; the text of each statement is added to `statements`, also in transactions. */
 export function notedDatabase(db: Database, statements: string[]): Database {
+  return watchedDatabase(db, ({ texts }) => statements.push(texts.join('?').replace(/\s+/g, ' ')));
+}
+
+/** The same database; `onStatement` is called before each statement, also in transactions. */
+export function watchedDatabase(db: Database, onStatement: (statement: Sql) => void): Database {
   const note = (statement: Sql) => {
-    statements.push(statement.texts.join('?').replace(/\s+/g, ' '));
+    onStatement(statement);
     return statement;
   };
   return {
     dialect: db.dialect,
     query: (statement) => db.query(note(statement)),
     execute: (statement) => db.execute(note(statement)),
-    transaction: (work) => db.transaction((tx) => work(notedDatabase(tx, statements))),
+    transaction: (work) => db.transaction((tx) => work(watchedDatabase(tx, onStatement))),
     close: () => db.close(),
   };
 }
