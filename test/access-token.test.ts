@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { forgedTokens, forgeSecret, type GoodToken } from './support/clients/forged-tokens.js';
 import type { H2Client, Login } from './support/clients/h2-client.js';
-import { collectingLog } from './support/servers/auth.js';
+import { collectingLog } from './support/recording/collecting-log.js';
 import { ca } from './support/servers/certificate.js';
 import { type System, startSystem } from './support/servers/system.js';
 

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import type { H2Client, Login } from './support/clients/h2-client.js';
-import { collectingLog } from './support/servers/auth.js';
+import { collectingLog } from './support/recording/collecting-log.js';
 import { passwordOf } from './support/servers/seed.js';
 import { type System, startSystem } from './support/servers/system.js';
 

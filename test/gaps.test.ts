@@ -2,8 +2,8 @@ import assert from 'node:assert/strict';
 import { rmSync } from 'node:fs';
 import { test } from 'node:test';
 import { Page } from './support/clients/event-source.js';
+import { collectingLog } from './support/recording/collecting-log.js';
 import { cleanedUp } from './support/recording/logged.js';
-import { collectingLog } from './support/servers/auth.js';
 import { prepare } from './support/servers/seed.js';
 import { type System, startSystem } from './support/servers/system.js';
 

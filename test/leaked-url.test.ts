@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { H2Stream } from './support/clients/h2-client.js';
-import { collectingLog } from './support/servers/auth.js';
+import { collectingLog } from './support/recording/collecting-log.js';
 import { startSystem } from './support/servers/system.js';
 
 test('a stream URL that goes through more than five hands in a minute is void', async (t) => {

@@ -3,7 +3,7 @@ import { type TestContext, test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
 import type { Answer } from './support/clients/exchange.js';
 import type { H2Client } from './support/clients/h2-client.js';
-import { collectingLog } from './support/servers/auth.js';
+import { collectingLog } from './support/recording/collecting-log.js';
 import { passwordOf } from './support/servers/seed.js';
 import { type System, type SystemOptions, startSystem } from './support/servers/system.js';
 import { until } from './support/until.js';

@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { migrate } from '../src/db/migrations/migrate.js';
 import { Page } from './support/clients/event-source.js';
 import { databaseEnv, findServer } from './support/databases/test-server.js';
-import { collectingLog } from './support/servers/auth.js';
+import { collectingLog } from './support/recording/collecting-log.js';
 import { startSystem } from './support/servers/system.js';
 import { openTcpProxy } from './support/tcp-proxy.js';
 import { until } from './support/until.js';

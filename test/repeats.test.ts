@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
+import { collectingLog } from './support/recording/collecting-log.js';
 import { recordSecret } from './support/recording/record.js';
-import { collectingLog } from './support/servers/auth.js';
 import type { Env } from './support/servers/seed.js';
 import { startSystem } from './support/servers/system.js';
 import { until } from './support/until.js';

@@ -3,7 +3,7 @@ import { type TestContext, test } from 'node:test';
 import type { H2Client } from './support/clients/h2-client.js';
 import type { Listener } from './support/clients/listener.js';
 import { StalledClient } from './support/clients/stalled.js';
-import { collectingLog } from './support/servers/auth.js';
+import { collectingLog } from './support/recording/collecting-log.js';
 import { residentBytes, residentOptions } from './support/servers/resident.js';
 import { ServerProcess } from './support/servers/server-process.js';
 import { startSystem } from './support/servers/system.js';

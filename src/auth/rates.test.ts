@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { client, collectingLog } from '../../test/support/servers/auth.js';
+import { collectingLog } from '../../test/support/recording/collecting-log.js';
+import { client } from '../../test/support/servers/auth.js';
 import type { Failure } from '../errors.js';
 import { Audit } from '../logging/audit.js';
 import { type RateName, Rates } from './rates.js';

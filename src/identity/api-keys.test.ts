@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { testOnDialects } from '../../test/support/databases/dialects.js';
 import { databaseFor } from '../../test/support/databases/embedded.js';
-import { collectingLog } from '../../test/support/servers/auth.js';
+import { collectingLog } from '../../test/support/recording/collecting-log.js';
 import { until } from '../../test/support/until.js';
 import { sql } from '../db/database.js';
 import { ApiKeys } from './api-keys.js';

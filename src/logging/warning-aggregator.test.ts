@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { collectingLog } from '../../test/support/servers/auth.js';
+import { collectingLog } from '../../test/support/recording/collecting-log.js';
 import { Repeats } from './warning-aggregator.js';
 
 function repeatsOf() {

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { databaseFor } from '../../../test/support/databases/embedded.js';
-import { collectingLog, newUser, opened, sessionsFor } from '../../../test/support/servers/auth.js';
+import { collectingLog } from '../../../test/support/recording/collecting-log.js';
+import { newUser, opened, sessionsFor } from '../../../test/support/servers/auth.js';
 import { type Database, sql, tuples } from '../../db/database.js';
 import { silentLog } from '../../logging/log.js';
 import { type Listener, RevocationFeed } from './revocation-feed.js';

@@ -3,7 +3,7 @@ import { type TestContext, test } from 'node:test';
 import { ask } from '../../../test/support/clients/ask.js';
 import { protocols } from '../../../test/support/clients/exchange.js';
 import { RawTls } from '../../../test/support/clients/raw-tls.js';
-import { collectingLog } from '../../../test/support/servers/auth.js';
+import { collectingLog } from '../../../test/support/recording/collecting-log.js';
 import { startHttp } from '../../../test/support/servers/http-server.js';
 import { until } from '../../../test/support/until.js';
 import { ipKeyOf } from '../ip-key.js';

@@ -12,9 +12,10 @@ import { Throttle } from '../../../src/auth/throttle.js';
 import { ApiKeys } from '../../../src/identity/api-keys.js';
 import { Bearer } from '../../../src/identity/bearer.js';
 import { databaseFor } from '../databases/embedded.js';
+import { collectingLog } from '../recording/collecting-log.js';
 import { notedDatabase } from '../recording/noted-database.js';
 import { recordedLog } from '../recording/record.js';
-import { collectingLog, sessionsFor } from './auth.js';
+import { sessionsFor } from './auth.js';
 
 const ring = createKeyRing({
   algorithm: 'HS256',

@@ -6,9 +6,9 @@ import { type Account, Users } from '../../../src/auth/users.js';
 import type { Database } from '../../../src/db/database.js';
 import type { Client } from '../../../src/http/client.js';
 import { Audit } from '../../../src/logging/audit.js';
-import type { Log, LogLevel } from '../../../src/logging/log.js';
 import { databaseFor } from '../databases/embedded.js';
-import { recordedLog, recordSecret } from '../recording/record.js';
+import { collectingLog } from '../recording/collecting-log.js';
+import { recordSecret } from '../recording/record.js';
 
 /** A time that stands still until a test moves it. */
 export interface StillClock {
@@ -24,21 +24,6 @@ export const client: Client = { requestId: 'request-1', ipKey: '192.0.2.1', user
 
 /** Signs nothing: what a token was made for, readable. */
 export const sign: Sign = async ({ id, user }) => `access ${user.id} ${id}`;
-
-/** Log lines as objects, with those of its children. */
-export function collectingLog(lines: Record<string, unknown>[], fields: object = {}): Log {
-  const add = (level: LogLevel) => (more: object, phrase: string) => {
-    lines.push({ level, phrase, ...fields, ...more });
-    recordedLog[level]({ ...fields, ...more }, phrase);
-  };
-  return {
-    error: add('error'),
-    warn: add('warn'),
-    info: add('info'),
-    debug: add('debug'),
-    child: (more) => collectingLog(lines, { ...fields, ...more }),
-  };
-}
 
 interface Overrides {
   readonly db?: Database;

@@ -3,7 +3,7 @@ import { defaultHttpLimits, type HttpLimits } from '../../../src/http/limits/lim
 import type { Route } from '../../../src/http/router.js';
 import { HttpServer, type HttpServerOptions } from '../../../src/http/server.js';
 import { Repeats } from '../../../src/logging/warning-aggregator.js';
-import { collectingLog } from './auth.js';
+import { collectingLog } from '../recording/collecting-log.js';
 import { throwaway } from './certificate.js';
 
 type Overrides = Partial<Omit<HttpServerOptions, 'limits'>> & {

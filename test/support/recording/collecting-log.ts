@@ -1,0 +1,17 @@
+import type { Log, LogLevel } from '../../../src/logging/log.js';
+import { recordedLog } from './record.js';
+
+/** Log lines as objects, with those of its children. */
+export function collectingLog(lines: Record<string, unknown>[], fields: object = {}): Log {
+  const add = (level: LogLevel) => (more: object, phrase: string) => {
+    lines.push({ level, phrase, ...fields, ...more });
+    recordedLog[level]({ ...fields, ...more }, phrase);
+  };
+  return {
+    error: add('error'),
+    warn: add('warn'),
+    info: add('info'),
+    debug: add('debug'),
+    child: (more) => collectingLog(lines, { ...fields, ...more }),
+  };
+}
