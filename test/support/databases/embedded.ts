@@ -1,18 +1,8 @@
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import type { Database } from '../../../src/db/database.js';
 import { openDatabase } from '../../../src/db/open.js';
-import { recordedLog } from '../recording/record.js';
 import { emptyDatabaseFor } from './dialects.js';
-
-/** A folder of its own; gone after the test. */
-export function folderFor(t: TestContext): string {
-  const folder = mkdtempSync(join(tmpdir(), 'herald-'));
-  t.after(() => rmSync(folder, { recursive: true, force: true }));
-  return folder;
-}
+import { newDatabase } from './new-database.js';
 
 /**
  * A database of its own, with all tables, closed and gone after the test: in a test of
@@ -21,12 +11,11 @@ export function folderFor(t: TestContext): string {
 export async function databaseFor(t: TestContext): Promise<Database> {
   const given = await emptyDatabaseFor(t);
   if (given !== undefined) return given;
-  const folder = mkdtempSync(join(tmpdir(), 'herald-'));
-  const file = join(folder, 'test.db');
-  const db = await openDatabase({ dialect: 'sqlite', file, log: recordedLog });
+  const { options, drop } = await newDatabase('sqlite');
+  const db = await openDatabase(options);
   t.after(async () => {
     await db.close();
-    rmSync(folder, { recursive: true, force: true });
+    await drop();
   });
   return db;
 }

@@ -1,0 +1,137 @@
+import { execFileSync } from 'node:child_process';
+import { chownSync, existsSync, mkdtempSync, readdirSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { basename, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { ServerDialect } from './test-server.js';
+
+/** How a database server of a test's own is made and started. */
+export interface Programs {
+  readonly folder: string;
+  /** Makes the folder's content. */
+  readonly prepare: () => void;
+  readonly command: readonly [string, ...string[]];
+  readonly user: string;
+  /** That ends all at once. */
+  readonly crashSignal: NodeJS.Signals;
+  readonly url: string;
+  /** The folder as the server sees it. */
+  readonly inside: string;
+  readonly tlsArgs: (certificate: string, privateKey: string) => readonly string[];
+}
+
+/** Where a dialect's programs are and how to run them. Or the reason why not, fit for `skip`. */
+export function programsOf(dialect: ServerDialect, port: number): Programs | string {
+  if (dialect === 'postgres') return postgresPrograms(port);
+  return dialect === 'mariadb' ? mariadbPrograms(port) : mysqlPrograms(port);
+}
+
+/** What is written reaches the operating system with every commit, which is enough for a crash. */
+function postgresPrograms(port: number): Programs | string {
+  const found = existsSync('/usr/lib/postgresql') ? readdirSync('/usr/lib/postgresql') : [];
+  const version = found.sort((a, b) => Number(b) - Number(a))[0];
+  if (version === undefined) return 'no programs of PostgreSQL in /usr/lib/postgresql';
+  const bin = join('/usr/lib/postgresql', version, 'bin');
+  const user = 'postgres';
+  const folder = folderOf(user);
+  const data = join(folder, 'data');
+  const settings = ['-c', 'fsync=off', '-c', 'max_connections=50'];
+  return {
+    ...{ user, folder, inside: folder },
+    tlsArgs: (certificate, privateKey) => [
+      ...['-c', 'ssl=on', '-c', `ssl_cert_file=${certificate}`, '-c', `ssl_key_file=${privateKey}`],
+    ],
+    url: `postgres://postgres@127.0.0.1:${port}`,
+    crashSignal: 'SIGQUIT',
+    prepare() {
+      const args = ['-D', data, '-U', user, '-A', 'trust', '-E', 'UTF8', '--locale=C', '--no-sync'];
+      execFileSync(join(bin, 'initdb'), args, { ...identityOf(user), stdio: 'pipe' });
+    },
+    command: [
+      join(bin, 'postgres'),
+      ...['-D', data, '-p', String(port), '-h', '127.0.0.1', '-k', folder, ...settings],
+    ],
+  };
+}
+
+const sslArgs = (certificate: string, privateKey: string) => [
+  `--ssl-cert=${certificate}`,
+  `--ssl-key=${privateKey}`,
+];
+
+const innodb = ['--innodb-flush-log-at-trx-commit=2', '--innodb-buffer-pool-size=32M'];
+
+function mariadbPrograms(port: number): Programs | string {
+  if (!hasProgram('mariadbd') || !hasProgram('mariadb-install-db')) return 'no MariaDB programs';
+  const user = 'mysql';
+  const folder = folderOf(user);
+  const data = `--datadir=${join(folder, 'data')}`;
+  return {
+    ...{ user, folder, inside: folder },
+    tlsArgs: sslArgs,
+    url: `mariadb://root@127.0.0.1:${port}`,
+    crashSignal: 'SIGKILL',
+    prepare() {
+      const args = ['--no-defaults', '--force', data, '--skip-test-db'];
+      args.push('--auth-root-authentication-method=normal');
+      execFileSync('mariadb-install-db', args, { ...identityOf(user), stdio: 'pipe' });
+    },
+    command: [
+      'mariadbd',
+      ...['--no-defaults', data, '--bind-address=127.0.0.1', `--port=${port}`, ...innodb],
+      ...[`--socket=${join(folder, 'socket')}`, `--pid-file=${join(folder, 'pid')}`],
+    ],
+  };
+}
+
+const mysqlRoot = fileURLToPath(new URL('../../../.scratch/mysql-root', import.meta.url));
+
+/** In the chroot that `test/mysql.sh` makes. */
+function mysqlPrograms(port: number): Programs | string {
+  if (process.getuid?.() !== 0) return 'only root can start a server in a chroot';
+  if (!existsSync(join(mysqlRoot, 'usr/sbin/mysqld'))) return 'no MySQL: test/mysql.sh start';
+  const folder = mkdtempSync(join(mysqlRoot, 'var/lib/herald-'));
+  const place = `/var/lib/${basename(folder)}`;
+  const data = ['--no-defaults', '--user=mysql', `--datadir=${place}/data`];
+  data.push('--secure-file-priv=NULL');
+  const inside = (...args: string[]) =>
+    execFileSync('chroot', [mysqlRoot, ...args], { stdio: 'pipe' });
+  return {
+    folder,
+    inside: place,
+    tlsArgs: sslArgs,
+    user: 'root', // Of `chroot`; the server itself is `mysql`.
+    url: `mysql://root@127.0.0.1:${port}`,
+    crashSignal: 'SIGKILL',
+    prepare() {
+      inside('chown', 'mysql:mysql', place);
+      inside('mysqld', ...data, '--initialize-insecure');
+    },
+    command: [
+      'chroot',
+      ...[mysqlRoot, 'mysqld', ...data, '--bind-address=127.0.0.1', `--port=${port}`, ...innodb],
+      ...['--mysqlx=OFF', '--skip-log-bin', `--socket=${place}/socket`, `--pid-file=${place}/pid`],
+    ],
+  };
+}
+
+/** Servers refuse to be root; whoever is somebody else starts them as that. */
+export function identityOf(user: string): { uid?: number; gid?: number } {
+  if (process.getuid?.() !== 0 || user === 'root') return {};
+  return { uid: idOf('-u', user), gid: idOf('-g', user) };
+}
+
+function folderOf(user: string): string {
+  const folder = mkdtempSync(join(tmpdir(), 'herald-server-'));
+  const { uid, gid } = identityOf(user);
+  if (uid !== undefined && gid !== undefined) chownSync(folder, uid, gid);
+  return folder;
+}
+
+function idOf(option: '-u' | '-g', user: string): number {
+  return Number(execFileSync('id', [option, user], { encoding: 'utf8' }));
+}
+
+function hasProgram(name: string): boolean {
+  return (process.env['PATH'] ?? '').split(':').some((folder) => existsSync(join(folder, name)));
+}
