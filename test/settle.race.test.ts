@@ -13,7 +13,7 @@ import { Repeats } from '../src/logging/warning-aggregator.js';
 import { Metrics } from '../src/metrics.js';
 import { openStreaming } from '../src/stream/open.js';
 import { H2Client } from './support/clients/h2-client.js';
-import { races } from './support/recording/races.js';
+import { races } from './support/races.js';
 import { newUser, opened, sessionsFor } from './support/servers/auth.js';
 import { until } from './support/until.js';
 

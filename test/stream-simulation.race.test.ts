@@ -11,7 +11,7 @@ import { UserCount } from '../src/stream/user-count.js';
 import { Outbox } from '../src/stream/write-scheduler.js';
 import { SimulatedClient } from './support/clients/simulated-client.js';
 import { MemoryLog } from './support/databases/memory-log.js';
-import { races } from './support/recording/races.js';
+import { races } from './support/races.js';
 
 /** Small enough that a few events fill a connection. */
 const limits = {
