@@ -8,8 +8,8 @@ import { compare, comparedByDefault } from './report/compare.js';
 import { type Figure, readResults, writeResults } from './report/figure.js';
 import { drawAll } from './report/plots.js';
 import { Progress } from './report/progress.js';
-import { complaintOf, wrecksAmong, wrecksTwice } from './report/smoke.js';
-import { tableOf } from './report/table.js';
+import { findRegressions, findRepeatedRegressions, formatRegression } from './report/smoke.js';
+import { buildTable } from './report/table.js';
 import { Bench, type BenchOptions, type Subject } from './subject.js';
 
 const names = [
@@ -74,7 +74,7 @@ async function main(): Promise<void> {
   }
   const byDefault = values.compare === undefined ? names : comparedByDefault;
   const chosen = asked.subjects.length === 0 ? byDefault : asked.subjects;
-  const subjects = await Promise.all(chosen.map(subjectOf));
+  const subjects = await Promise.all(chosen.map(loadSubject));
   if (values.compare !== undefined) return compare(values.compare, subjects, runs);
   buildTree();
   if (values.profile) return profileAll(subjects);
@@ -85,7 +85,7 @@ async function main(): Promise<void> {
         { keep, runs },
       )
     : await full(subjects, runs);
-  process.stdout.write(`${machine.cpu}, Node ${machine.node}\n\n${tableOf(figures)}\n`);
+  process.stdout.write(`${machine.cpu}, Node ${machine.node}\n\n${buildTable(figures)}\n`);
   for (const { what, note } of figures) {
     if (note !== undefined) process.stdout.write(`- ${what}: ${note}\n`);
   }
@@ -137,14 +137,14 @@ async function smoke(
   const first = await runAll(subjects, { smoke: true, runs });
   if (keep && first.failed.length === 0) writeResults(smokeName, first.figures);
   const kept = readResults(smokeName);
-  const suspects = new Set(wrecksAmong(first.figures, kept).map(({ subject }) => subject));
+  const suspects = new Set(findRegressions(first.figures, kept).map(({ subject }) => subject));
   if (suspects.size === 0) return first;
   process.stderr.write(`Off, so once more: ${[...suspects].join(', ')}\n`);
   const again = subjects.filter(({ name }) => suspects.has(name));
   const second = await runAll(again, { smoke: true, runs: runs ?? runsAgain });
-  for (const wreck of wrecksTwice(first.figures, second.figures, kept)) {
+  for (const wreck of findRepeatedRegressions(first.figures, second.figures, kept)) {
     process.exitCode = 1;
-    process.stdout.write(`${complaintOf(wreck)}\n`);
+    process.stdout.write(`${formatRegression(wreck)}\n`);
   }
   const rest = first.figures.filter(({ subject }) => !suspects.has(subject));
   return {
@@ -198,7 +198,7 @@ async function runAll(subjects: readonly Subject[], options: BenchOptions): Prom
   return { figures, failed };
 }
 
-async function subjectOf(name: string): Promise<Subject> {
+async function loadSubject(name: string): Promise<Subject> {
   const { subject } = (await import(new URL(`./subjects/${name}.ts`, import.meta.url).href)) as {
     subject: Subject;
   };
@@ -209,7 +209,7 @@ async function subjectOf(name: string): Promise<Subject> {
 function writeTable(figures: readonly Figure[]): void {
   const readme = fileURLToPath(new URL('./README.md', import.meta.url));
   const text = readFileSync(readme, 'utf8');
-  const table = `<!-- results -->\n\n${tableOf(figures)}\n\n<!-- /results -->`;
+  const table = `<!-- results -->\n\n${buildTable(figures)}\n\n<!-- /results -->`;
   const next = text.replace(/<!-- results -->[\s\S]*<!-- \/results -->/, () => table);
   writeFileSync(readme, next);
 }

@@ -6,8 +6,8 @@ import { type Build, treeBuild } from './process/build.js';
 import { Child, type Measured } from './process/child.js';
 import type { Settings } from './process/herald.js';
 import { type Watched, watch } from './process/watch.js';
-import { type Window, watchClosely } from './profile/window.js';
-import { type Figure, interleaved } from './report/figure.js';
+import { type ProfiledRun, profileRun } from './profile/profiled-run.js';
+import { type Figure, runInterleaved } from './report/figure.js';
 
 /** Something that is measured: one file each, named as it is asked for. */
 export interface Subject {
@@ -44,7 +44,7 @@ export class Bench {
   /** With V8's profiler, to see what the CPU goes into. */
   readonly isProfiling: boolean;
   /** What was watched with the profiler, by its name; the last of each name. */
-  readonly windows = new Map<string, Window>();
+  readonly windows = new Map<string, ProfiledRun>();
   /** `CERTIFICATE` and `PRIVATE_KEY`, of a kind that all servers use. */
   readonly certificate: Settings;
   readonly #folder = mkdtempSync(join(tmpdir(), 'herald-bench-'));
@@ -70,7 +70,7 @@ export class Bench {
     return this.isShort ? smoke : full;
   }
 
-  say(text: string): void {
+  print(text: string): void {
     process.stderr.write(`  ${text}\n`);
   }
 
@@ -92,11 +92,11 @@ export class Bench {
   ): Promise<Record<Name | Reference, Result[]>> {
     if (!this.hasReferences) {
       const none = Object.fromEntries(Object.keys(references).map((name) => [name, []]));
-      const results = await interleaved(this.runs, measurements, () => {});
+      const results = await runInterleaved(this.runs, measurements, () => {});
       return { ...results, ...none } as Record<Name | Reference, Result[]>; // As named above.
     }
     const all = { ...measurements, ...references };
-    return interleaved(this.runs, all, (round) => this.say(`run ${round} of ${this.runs}`));
+    return runInterleaved(this.runs, all, (round) => this.print(`run ${round} of ${this.runs}`));
   }
 
   /** Opens something when it is first asked for: a reference, which a comparison never asks for. */
@@ -114,7 +114,7 @@ export class Bench {
    */
   async watch(child: Measured, name: string, work: () => Promise<number>): Promise<Watched> {
     if (!this.isProfiling || !(child instanceof Child)) return watch(child, work);
-    const window = await watchClosely(child, work);
+    const window = await profileRun(child, work);
     this.windows.set(name, window);
     return window;
   }

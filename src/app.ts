@@ -6,77 +6,77 @@ import { type Auth, openAuth } from './auth/open.js';
 import { RevocationFeed } from './auth/sessions/revocation-feed.js';
 import type { Clock } from './clock.js';
 import type { Config } from './config/config.js';
-import { WatchedDatabase } from './db/health-checked-database.js';
+import { HealthCheckedDatabase } from './db/health-checked-database.js';
 import { openDatabase } from './db/open.js';
-import { databaseOptions } from './db/options.js';
+import { toDatabaseOptions } from './db/options.js';
 import type { EventLog } from './event-log/event-log.js';
 import { openEventLog, probeEventLog } from './event-log/open.js';
 import { publishRoutes } from './event-log/publish.js';
-import { clientOf } from './http/client.js';
+import { toClient } from './http/client.js';
 import { healthRoutes } from './http/health.js';
 import { metricsRoute } from './http/metrics-route.js';
 import { HttpServer } from './http/server.js';
 import { ApiKeys } from './identity/api-keys.js';
-import { Bearer } from './identity/bearer.js';
-import type { Log } from './logging/log.js';
-import { Repeats } from './logging/warning-aggregator.js';
-import { Metrics, type Readings } from './metrics.js';
+import { BearerAuth } from './identity/bearer.js';
+import type { Logger } from './logging/logger.js';
+import { WarningAggregator } from './logging/warning-aggregator.js';
+import { type MetricReaders, Metrics } from './metrics.js';
 import { drainStreams } from './stream/drain.js';
 import { openStreaming, type Streaming } from './stream/open.js';
 import { tickMs } from './stream/registry.js';
 import { CleanUp } from './util/clean-up.js';
-import { Closers } from './util/close-stack.js';
+import { CloseStack } from './util/close-stack.js';
 import { untilAborted } from './util/until-aborted.js';
 
 export interface AppOptions {
   readonly config: Config;
-  readonly log: Log;
-  readonly clock?: Clock;
-  readonly uptime?: Clock;
+  readonly log: Logger;
+  readonly wallClock?: Clock;
+  readonly monotonicClock?: Clock;
   readonly random?: () => number;
   /** Ends an opening that has not settled: it rejects with the reason, and nothing stays open. */
   readonly signal?: AbortSignal | undefined;
 }
 
 /** For closing what is below the server. */
-const partsMs = 1000;
+const closePartsMs = 1000;
 
 /** The running system: every part built from the ground up, closed in reverse. */
 export class App {
   readonly #config: Config;
-  readonly #log: Log;
+  readonly #log: Logger;
   readonly #random: () => number;
-  readonly #uptime: Clock;
-  readonly #closers: Closers;
+  readonly #monotonicClock: Clock;
+  readonly #closeStack: CloseStack;
   #server: HttpServer | undefined;
   #streaming: Streaming | undefined;
   #isStopping = false;
-  #break: () => void = () => {};
+  #fail: () => void = () => {};
   /** Settles when it cannot go on, and a supervisor should begin it anew; else never. */
-  readonly broken = new Promise<void>((resolve) => {
-    this.#break = resolve;
+  readonly failed = new Promise<void>((resolve) => {
+    this.#fail = resolve;
   });
   /** When what is still open is cut off, by `performance.now()`. */
-  #cutAt = 0;
+  #destroyAt = 0;
   #closing: Promise<void> | undefined;
 
-  private constructor({ config, log, random = Math.random, uptime }: AppOptions) {
+  private constructor({ config, log, random = Math.random, monotonicClock }: AppOptions) {
     this.#config = config;
     this.#log = log;
     this.#random = random;
-    this.#uptime = uptime ?? (() => performance.now());
-    this.#closers = new Closers(log);
+    this.#monotonicClock = monotonicClock ?? (() => performance.now());
+    this.#closeStack = new CloseStack(log);
   }
 
   /** Settles when the system takes requests. Rejects when a part cannot be opened; then none is. */
   static async open(options: AppOptions): Promise<App> {
     const app = new App(options);
     try {
-      await app.#open(options.clock ?? Date.now, options.signal);
+      await app.#open(options.wallClock ?? Date.now, options.signal);
       options.signal?.throwIfAborted();
       return app;
     } catch (cause) {
-      await app.#closers.close(performance.now() + options.config.http.drainMs);
+      await app.#closeStack.close(performance.now() + options.config.http.drainMs);
       throw cause;
     }
   }
@@ -102,78 +102,78 @@ export class App {
     return this.#closing;
   }
 
-  async #open(clock: Clock, signal: AbortSignal | undefined): Promise<void> {
+  async #open(wallClock: Clock, signal: AbortSignal | undefined): Promise<void> {
     const config = this.#config;
     const log = this.#log;
     const metrics = new Metrics();
-    const repeats = new Repeats({ log, clock: this.#uptime });
-    this.#closers.add('repeats', () => repeats.end());
-    const database = openDatabase(databaseOptions(config, log));
-    const db = new WatchedDatabase(await untilAborted(database, signal), (below) =>
-      probeEventLog(below, config.publish.eventBytesMax, clock()),
+    const warnings = new WarningAggregator({ log, monotonicClock: this.#monotonicClock });
+    this.#closeStack.add('warnings', () => warnings.flush());
+    const database = openDatabase(toDatabaseOptions(config, log));
+    const db = new HealthCheckedDatabase(await untilAborted(database, signal), (below) =>
+      probeEventLog(below, config.publish.eventBytesMax, wallClock()),
     );
-    this.#closers.add('database', () => db.close());
+    this.#closeStack.add('database', () => db.close());
 
     const auth = await openAuth({
       db,
       config,
       log,
-      repeats,
-      clock,
-      uptime: this.#uptime,
+      warnings,
+      wallClock,
+      monotonicClock: this.#monotonicClock,
       onEnded: ({ sessionIds }) => this.#endStreams(sessionIds),
     });
-    this.#closers.add('auth', () => auth.close());
+    this.#closeStack.add('auth', () => auth.close());
     const { accessTokens, sessions } = auth;
-    const apiKeys = new ApiKeys({ db, log, clock });
+    const apiKeys = new ApiKeys({ db, log, wallClock });
     const { type: tokenType, issuer: realm } = config.accessToken;
-    const bearer = new Bearer({ accessTokens, sessions, apiKeys, tokenType, realm });
+    const bearer = new BearerAuth({ accessTokens, sessions, apiKeys, tokenType, realm });
     signal?.throwIfAborted(); // Not while a thread hashes, which would end the whole process.
 
     const openingLog = openEventLog({
-      ...{ db, log, clock, limits: config.eventLog },
+      ...{ db, log, wallClock, limits: config.eventLog },
       newEpoch: BigInt(`0x${randomBytes(6).toString('hex')}`).toString(36),
       onReplaced: () => this.#endReplacedLog(),
     });
     const eventLog = await untilAborted(openingLog, signal);
-    this.#closers.add('event log', () => eventLog.close());
+    this.#closeStack.add('event log', () => eventLog.close());
 
     const openingStreaming = openStreaming({
       db,
       eventLog,
       metrics,
       log,
-      repeats,
-      clock,
-      uptime: this.#uptime,
+      warnings,
+      wallClock,
+      monotonicClock: this.#monotonicClock,
       random: this.#random,
       config: config.stream,
       access: {
-        user: (exchange) => bearer.user(exchange),
-        liveSession: (sessionId) => auth.sessions.live(sessionId),
-        admitToken: (exchange, userId) =>
-          auth.rates.admit('streamToken', clientOf(exchange), userId),
+        user: (exchange) => bearer.authenticateUser(exchange),
+        findLiveSession: (sessionId) => auth.sessions.findLive(sessionId),
+        checkTokenRate: (exchange, userId) =>
+          auth.rateLimiter.admit('streamToken', toClient(exchange), userId),
         reportLeak: (exchange, { id: sessionId, userId }) =>
           auth.audit.record('authn_token_reuse', {
-            client: clientOf(exchange),
+            client: toClient(exchange),
             ...{ userId, sessionId, reason: 'stream token' },
           }),
-        admitStream: (exchange) => auth.rates.admit('streamOpen', clientOf(exchange)),
+        checkStreamRate: (exchange) => auth.rateLimiter.admit('streamOpen', toClient(exchange)),
       },
     });
     const streaming = await untilAborted(openingStreaming, signal);
     this.#streaming = streaming;
-    this.#closers.add('streaming', () => streaming.close());
+    this.#closeStack.add('streaming', () => streaming.close());
 
-    this.#keepHouse(auth, eventLog, streaming, repeats, clock);
+    this.#startBackgroundTasks(auth, eventLog, streaming, warnings, wallClock);
 
     const server = await HttpServer.listen({
       ...(await readCertificate(config)),
       ...config.http,
       log,
-      repeats,
-      clock,
-      isStrict: config.production,
+      warnings,
+      wallClock,
+      isHstsEnabled: config.production,
       challenge: bearer.challenge,
       onAnswered: (answered) => metrics.requestAnswered(answered),
       onUnreadable: (layer) => metrics.connectionUnreadable(layer),
@@ -181,20 +181,22 @@ export class App {
         ...auth.routes(bearer),
         ...streaming.routes,
         ...publishRoutes({
-          ...{ eventLog, clock },
-          publisher: (exchange) => bearer.service(exchange, 'publish'),
+          ...{ eventLog, wallClock },
+          publisher: (exchange) => bearer.authenticateService(exchange, 'publish'),
           limits: { ...config.publish, linesBytesMax: config.eventLog.bytesMax },
         }),
-        ...this.#health(db, auth),
-        metricsRoute(metrics, (exchange) => bearer.service(exchange, 'metrics')),
+        ...this.#healthRoutes(db, auth),
+        metricsRoute(metrics, (exchange) => bearer.authenticateService(exchange, 'metrics')),
       ],
     });
     this.#server = server;
-    metrics.watch(readingsOf(server, auth, eventLog, streaming));
-    this.#closers.add('server', () => server.close(Math.max(0, this.#cutAt - performance.now())));
+    metrics.registerReaders(createReaders(server, auth, eventLog, streaming));
+    this.#closeStack.add('server', () =>
+      server.close(Math.max(0, this.#destroyAt - performance.now())),
+    );
   }
 
-  #health(db: WatchedDatabase, auth: Auth) {
+  #healthRoutes(db: HealthCheckedDatabase, auth: Auth) {
     return healthRoutes({
       serving: () => !this.#isStopping,
       database: async () => {
@@ -205,25 +207,25 @@ export class App {
     });
   }
 
-  #keepHouse(
+  #startBackgroundTasks(
     auth: Auth,
     eventLog: EventLog,
     streaming: Streaming,
-    repeats: Repeats,
-    clock: Clock,
+    warnings: WarningAggregator,
+    wallClock: Clock,
   ): void {
     const tick = () => {
       streaming.streams.tick();
-      repeats.report();
+      warnings.report();
     };
     const ticking = setInterval(tick, tickMs).unref();
-    this.#closers.add('tick', () => clearInterval(ticking));
+    this.#closeStack.add('tick', () => clearInterval(ticking));
     const feed = RevocationFeed.start({
-      ...{ sessions: auth.sessions, users: auth.users, log: this.#log, clock },
-      listeners: () => streaming.streams.readers,
+      ...{ sessions: auth.sessions, users: auth.users, log: this.#log, wallClock },
+      listeners: () => streaming.streams.subscribers,
       onEnded: (sessionIds) => this.#endStreams(sessionIds),
     });
-    this.#closers.add('revocations', () => feed.close());
+    this.#closeStack.add('revocations', () => feed.close());
     const cleanUp = CleanUp.start({
       tasks: {
         ...auth.cleanUpTasks,
@@ -234,7 +236,7 @@ export class App {
       intervalMs: this.#config.cleanupIntervalMs,
       log: this.#log,
     });
-    this.#closers.add('clean-up', () => cleanUp.close());
+    this.#closeStack.add('clean-up', () => cleanUp.close());
   }
 
   #endStreams(sessionIds: readonly string[]): void {
@@ -245,14 +247,14 @@ export class App {
   #endReplacedLog(): void {
     this.#streaming?.registry.startDraining();
     this.#streaming?.registry.closeAll('behind');
-    this.#break();
+    this.#fail();
   }
 
   async #close(): Promise<void> {
     const { drainDelayMs, drainMs } = this.#config.http;
     this.#isStopping = true;
     if (drainDelayMs > 0) await wait(drainDelayMs);
-    this.#cutAt = performance.now() + drainMs - Math.min(partsMs, drainMs / 4);
+    this.#destroyAt = performance.now() + drainMs - Math.min(closePartsMs, drainMs / 4);
     this.#server?.stopAccepting();
     const registry = this.#streaming?.registry;
     if (registry !== undefined) {
@@ -261,23 +263,23 @@ export class App {
       const windowMs = drainMs / 2;
       await drainStreams(registry, { windowMs, random: this.#random });
     }
-    await this.#closers.close(this.#cutAt + partsMs);
+    await this.#closeStack.close(this.#destroyAt + closePartsMs);
   }
 }
 
-function readingsOf(
+function createReaders(
   server: HttpServer,
   { threads }: Auth,
   eventLog: EventLog,
   { registry }: Streaming,
-): Readings {
+): MetricReaders {
   return {
     connections: () => server.connections,
     connectionsRefused: () => server.connectionsRefused,
     streams: () => registry.size,
     streamUsers: () => registry.users,
     deliveries: () => registry.deliveries,
-    logPosition: () => eventLog.head,
+    eventLogPosition: () => eventLog.head,
     publishesWaiting: () => eventLog.waitingEvents,
     jobsWaiting: () => threads.state.queued,
     jobsRunning: () => threads.state.running,
@@ -293,7 +295,7 @@ async function readCertificate({ http }: Config): Promise<{ key: Buffer; cert: B
     createSecureContext({ key, cert });
   } catch (cause) {
     const names = `${certificateFile} and ${privateKeyFile}`;
-    throw new Error(`Cannot use certificate: ${names} are not PEM files that belong together`, {
+    throw new Error(`Cannot use certificate: ${names} are not a matching PEM certificate and key`, {
       cause,
     });
   }

@@ -1,5 +1,5 @@
 /** The closed table: every failure a client may see, and its HTTP status. */
-const statusOf = {
+const statusByName = {
   missing_required_parameter: 400,
   invalid_request: 400,
   bad_credentials: 401,
@@ -19,7 +19,7 @@ const statusOf = {
   service_unavailable: 503,
 } as const;
 
-export type FailureName = keyof typeof statusOf;
+export type FailureName = keyof typeof statusByName;
 
 export interface FailureDetails {
   /** What a program needs to act on it; goes out as `info`. No secrets, no input echoed. */
@@ -47,7 +47,7 @@ export class Failure extends Error {
   constructor(name: FailureName, message: string, details: FailureDetails = {}) {
     super(message, details.cause === undefined ? undefined : { cause: details.cause });
     this.name = name;
-    this.status = statusOf[name];
+    this.status = statusByName[name];
     this.info = details.info;
     const { headers, retryAfterMs } = details;
     this.headers =

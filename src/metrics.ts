@@ -11,7 +11,7 @@ export interface AnsweredRequest {
 }
 
 /** What can be read at any time. Numbers of now, but for those that are said to only grow. */
-export interface Readings {
+export interface MetricReaders {
   readonly connections: () => number;
   /** Only grows. */
   readonly connectionsRefused: () => number;
@@ -19,7 +19,7 @@ export interface Readings {
   readonly streamUsers: () => number;
   /** Only grows. */
   readonly deliveries: () => number;
-  readonly logPosition: () => number;
+  readonly eventLogPosition: () => number;
   readonly publishesWaiting: () => number;
   readonly jobsWaiting: () => number;
   readonly jobsRunning: () => number;
@@ -40,7 +40,7 @@ export class Metrics {
   readonly #registry = new Registry();
   readonly #requests = new Histogram({
     name: 'herald_http_request_duration_seconds',
-    help: 'Requests answered, and how long that took; for a stream, until it opened',
+    help: 'Time from request head to response head',
     labelNames: ['method', 'route', 'status'],
     buckets: [0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10],
     registers: [this.#registry],
@@ -49,13 +49,13 @@ export class Metrics {
   readonly #closed = this.#counter('herald_streams_closed_total', 'Streams ended', 'reason');
   readonly #refused = this.#counter(
     'herald_streams_refused_total',
-    'Streams refused in the stream itself, as a browser needs it',
+    'Streams refused with a stream.close event',
     'reason',
   );
 
   readonly #unreadable = this.#counter(
     'herald_connections_unreadable_total',
-    'Connections ended because their client could not be understood',
+    'Connections closed after a TLS or HTTP protocol error',
     'layer',
   );
 
@@ -86,30 +86,46 @@ export class Metrics {
   }
 
   /** To be called once, when there is something to read. */
-  watch(readings: Readings): void {
-    const { streams, streamUsers, jobsWaiting, jobsRunning, jobWaitMs } = readings;
-    this.#gauge('herald_connections', 'TCP connections open', readings.connections);
-    this.#growing(
+  registerReaders(readers: MetricReaders): void {
+    const { streams, streamUsers, jobsWaiting, jobsRunning, jobWaitMs } = readers;
+    this.#gauge('herald_connections', 'TCP connections open', readers.connections);
+    this.#externalCounter(
       'herald_connections_refused_total',
-      'TCP connections reset at once',
-      readings.connectionsRefused,
+      'TCP connections reset by a connection limit',
+      readers.connectionsRefused,
     );
     this.#gauge('herald_streams', 'Streams open', streams);
     this.#gauge('herald_stream_users', 'Users with a stream open', streamUsers);
-    this.#growing('herald_deliveries_total', 'Events handed to streams', readings.deliveries);
-    this.#gauge('herald_event_log_position', 'Newest event delivered', readings.logPosition);
-    this.#gauge('herald_publishes_waiting', 'Events not yet on disk', readings.publishesWaiting);
-    this.#gauge('herald_auth_jobs_waiting', 'Hashes and signatures that wait', jobsWaiting);
-    this.#gauge('herald_auth_jobs_running', 'Hashes and signatures under way', jobsRunning);
-    this.#gauge('herald_auth_job_wait_seconds', 'How long the next one would wait', () => {
+    this.#externalCounter(
+      'herald_deliveries_total',
+      'Events written to streams',
+      readers.deliveries,
+    );
+    this.#gauge(
+      'herald_event_log_position',
+      'Position of the newest event delivered',
+      readers.eventLogPosition,
+    );
+    this.#gauge(
+      'herald_publishes_waiting',
+      'Events waiting to be appended to the event log',
+      readers.publishesWaiting,
+    );
+    this.#gauge('herald_auth_jobs_waiting', 'Hashing and signing jobs queued', jobsWaiting);
+    this.#gauge('herald_auth_jobs_running', 'Hashing and signing jobs running', jobsRunning);
+    this.#gauge('herald_auth_job_wait_seconds', 'Estimated queue wait of the next job', () => {
       return jobWaitMs() / 1000;
     });
-    this.#growing('herald_thread_crashes_total', 'Threads that died', readings.threadCrashes);
+    this.#externalCounter(
+      'herald_thread_crashes_total',
+      'Worker threads that exited unexpectedly',
+      readers.threadCrashes,
+    );
   }
 
   /** All of it, in Prometheus' text format. */
   async text(): Promise<string> {
-    return Registry.merge([this.#registry, processRegistry()]).metrics();
+    return Registry.merge([this.#registry, getProcessRegistry()]).metrics();
   }
 
   #counter<Label extends string>(name: string, help: string, label: Label): Counter<Label> {
@@ -129,7 +145,7 @@ export class Metrics {
   }
 
   /** A counter that is kept elsewhere. */
-  #growing(name: string, help: string, read: () => number): void {
+  #externalCounter(name: string, help: string, read: () => number): void {
     const registers = [this.#registry];
     const collect = function collect(this: Counter): void {
       this.reset();
@@ -139,13 +155,13 @@ export class Metrics {
   }
 }
 
-let ofProcess: Registry | undefined;
+let defaultRegistry: Registry | undefined;
 
 /** The process has one, however many Heralds run in it; nothing is observed before somebody asks. */
-function processRegistry(): Registry {
-  if (ofProcess === undefined) {
-    ofProcess = new Registry();
-    collectDefaultMetrics({ register: ofProcess });
+function getProcessRegistry(): Registry {
+  if (defaultRegistry === undefined) {
+    defaultRegistry = new Registry();
+    collectDefaultMetrics({ register: defaultRegistry });
   }
-  return ofProcess;
+  return defaultRegistry;
 }

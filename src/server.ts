@@ -1,10 +1,10 @@
 import { App } from './app.js';
 import {
   type Environment,
-  readArguments,
+  parseArguments,
+  print,
   readEnvironment,
   runCommand,
-  say,
 } from './commands/command.js';
 import {
   certificateProblems,
@@ -13,9 +13,9 @@ import {
   welcomeText,
 } from './commands/first-start.js';
 import { loadConfig, settingNames } from './config/config.js';
-import { slipsIn } from './config/setting-typos.js';
-import { openLog, type ProcessLog } from './logging/log.js';
-import { onSignals, type Reactions } from './signals.js';
+import { findTypos } from './config/setting-typos.js';
+import { openLogger, type ProcessLogger } from './logging/logger.js';
+import { handleSignals, type SignalHandlers } from './signals.js';
 import { version } from './version.js';
 
 const usage = `Herald ${version} logs people in and pushes events to them: Server-Sent Events over HTTP/2.
@@ -41,26 +41,26 @@ Exit codes:  0 stopped as asked, 1 could not start or go on, 2 wrong arguments`;
 /** The process: settings in, signals, exit codes (see `usage`). Settles when it listens. */
 async function main(): Promise<void> {
   const start = new AbortController();
-  const reactions: Reactions = {
+  const handlers: SignalHandlers = {
     stop: (signal) => start.abort(signal),
-    hurry: () => process.exit(1),
-    hangUp() {},
+    forceStop: () => process.exit(1),
+    reload() {},
   };
-  onSignals(reactions); // Before anything is opened.
+  handleSignals(handlers); // Before anything is opened.
   const environment = readEnvironment();
   const preparation = await prepare(environment);
   const { config } = preparation;
-  const log = await openLog(config.log);
-  reactions.hangUp = () => log.reopen();
-  warnOfOldNode(log);
-  warnOfSlips(log, environment.namesInFile);
+  const log = await openLogger(config.log);
+  handlers.reload = () => log.reopen();
+  warnAboutOldNode(log);
+  warnAboutTypos(log, environment.namesInFile);
   const app = await openApp(preparation, log, start.signal);
   const url = `https://${config.http.host}:${app.port}`;
-  stopWhenAsked(app, log, reactions);
+  installShutdown(app, log, handlers);
   const { dialect } = config.database;
   log.info({ url, version, node: process.version, dialect }, 'listening');
   const welcome = welcomeText(preparation, url);
-  if (welcome !== '') say(`\n${welcome}\n`);
+  if (welcome !== '') print(`\n${welcome}\n`);
 }
 
 async function prepare({ env, hasEnvFile }: Environment): Promise<Preparation> {
@@ -74,13 +74,13 @@ async function prepare({ env, hasEnvFile }: Environment): Promise<Preparation> {
 
 async function openApp(
   { config }: Preparation,
-  log: ProcessLog,
+  log: ProcessLogger,
   signal: AbortSignal,
 ): Promise<App> {
   try {
     return await App.open({ config, log, signal });
   } catch (cause) {
-    if (signal.aborted) log.info({ signal: signal.reason }, 'stopped during the start');
+    if (signal.aborted) log.info({ signal: signal.reason }, 'stopped during startup');
     else log.error({ cause }, 'could not start');
     await log.close();
     if (signal.aborted) process.exit(0);
@@ -88,7 +88,7 @@ async function openApp(
   }
 }
 
-function stopWhenAsked(app: App, log: ProcessLog, reactions: Reactions): void {
+function installShutdown(app: App, log: ProcessLogger, handlers: SignalHandlers): void {
   let isStopping = false;
   const stop = async (code: number, why: { signal?: string }) => {
     if (isStopping) return;
@@ -99,17 +99,18 @@ function stopWhenAsked(app: App, log: ProcessLog, reactions: Reactions): void {
     await log.close();
     process.exit(code);
   };
-  reactions.stop = (signal) => void stop(0, { signal });
-  reactions.hurry = (signal) => {
-    log.warn({ signal }, 'stopping at once');
+  handlers.stop = (signal) => void stop(0, { signal });
+  handlers.forceStop = (signal) => {
+    log.warn({ signal }, 'forced stop');
     process.exit(1); // Somebody is in a hurry; the database is sound in any case.
   };
-  void app.broken.then(() => stop(1, {}));
-  reactions.hangUp = () => {
+  void app.failed.then(() => stop(1, {}));
+  handlers.reload = () => {
     log.reopen();
     app.reloadCertificate().then(
-      () => log.info({}, 'log files and certificate opened anew'),
-      (cause: unknown) => log.error({ cause }, 'certificate could not be read, kept the old one'),
+      () => log.info({}, 'log files reopened and certificate reloaded'),
+      (cause: unknown) =>
+        log.error({ cause }, 'certificate reload failed, keeping the previous one'),
     );
   };
   for (const event of ['uncaughtException', 'unhandledRejection'] as const) {
@@ -121,26 +122,26 @@ function stopWhenAsked(app: App, log: ProcessLog, reactions: Reactions): void {
   }
 }
 
-function warnOfOldNode(log: ProcessLog): void {
+function warnAboutOldNode(log: ProcessLogger): void {
   const [major] = process.versions.node.split('.').map(Number);
   if (major !== undefined && major < 22) {
     log.warn(
       { node: process.version },
-      'this Node gets no security fixes any more: use 22 or later',
+      'this Node.js version no longer gets security fixes: use 22 or later',
     );
   }
 }
 
 /** Of the file alone: an environment is full of names that are no business of ours. */
-function warnOfSlips(log: ProcessLog, names: readonly string[]): void {
-  for (const slip of slipsIn(names, settingNames())) {
-    log.warn(slip, 'a name in .env is not a setting');
+function warnAboutTypos(log: ProcessLogger, names: readonly string[]): void {
+  for (const typo of findTypos(names, settingNames())) {
+    log.warn(typo, 'unknown setting in .env');
   }
 }
 
 await runCommand(usage, async (args) => {
-  const { values } = readArguments(args, { version: { type: 'boolean', short: 'v' } });
-  if (values.version === true) return say(version);
+  const { values } = parseArguments(args, { version: { type: 'boolean', short: 'v' } });
+  if (values.version === true) return print(version);
   await main();
 });
 if (process.exitCode !== undefined) process.exit(); // What was opened may keep the process.

@@ -13,16 +13,16 @@ import { type System, startSystem } from './support/servers/system.js';
 const hex = '00112233445566778899aabbccddeeff0123456789abcdef0123456789abcdef';
 const otherHex = 'ffeeddccbbaa998877665544332211000123456789abcdef0123456789abcdef';
 
-interface Seen {
+interface ObservedResponse {
   readonly status: number;
   readonly challenge: string;
   readonly name: unknown;
 }
 
 /** `POST /stream/token` with these Authorization headers, as they are. */
-type Show = (authorizations: readonly string[]) => Promise<Seen>;
+type SendHeaders = (authorizations: readonly string[]) => Promise<ObservedResponse>;
 
-function overH1(system: System): Show {
+function overH1(system: System): SendHeaders {
   const { hostname: host, port } = new URL(system.url);
   return (authorizations) =>
     new Promise((resolve, reject) => {
@@ -40,7 +40,7 @@ function overH1(system: System): Show {
     });
 }
 
-function overH2(client: H2Client): Show {
+function overH2(client: H2Client): SendHeaders {
   return async ([authorization]) => {
     const headers = authorization === undefined ? {} : { authorization };
     const { status, headers: given, body } = await client.ask('POST', '/stream/token', { headers });
@@ -49,12 +49,12 @@ function overH2(client: H2Client): Show {
 }
 
 /** A system whose clock stands still, a login, and what a good token of it is made of. */
-async function begin(t: TestContext) {
+async function startScenario(t: TestContext) {
   const now = Date.now();
   const lines: Record<string, unknown>[] = [];
   const system = await startSystem(t, {
     env: { ACCESS_TOKEN_SECRET: `hex:${hex}`, AUTH_WORKERS: '1' },
-    clock: () => now,
+    wallClock: () => now,
     log: collectingLog(lines),
   });
   const client = await system.connect();
@@ -68,7 +68,7 @@ async function begin(t: TestContext) {
 
 for (const protocol of ['h2', 'http/1.1'] as const) {
   test(`no forged token passes over ${protocol}, and none is an error of ours`, async (t) => {
-    const { system, client, good, lines } = await begin(t);
+    const { system, client, good, lines } = await startScenario(t);
     const show = protocol === 'h2' ? overH2(client) : overH1(system);
     const { header, claims, secret } = good;
     const signed = (changes: object) => forgeSecret(header, { ...claims, ...changes }, secret);
@@ -95,7 +95,7 @@ for (const protocol of ['h2', 'http/1.1'] as const) {
   });
 
   test(`an odd Authorization header is refused with its challenge over ${protocol}`, async (t) => {
-    const { system, client, accessToken: token, good } = await begin(t);
+    const { system, client, accessToken: token, good } = await startScenario(t);
     const show = protocol === 'h2' ? overH2(client) : overH1(system);
     const { header, claims, secret } = good;
     const { iat } = claims;
@@ -138,7 +138,7 @@ const keyPairs = {
 
 for (const [algorithm, makeKeys] of Object.entries(keyPairs)) {
   test(`tokens signed with ${algorithm} are good here, and elsewhere with the public key`, async (t) => {
-    const { system, client } = await begin(t);
+    const { system, client } = await startScenario(t);
     const before = await client.login('ada');
     const env = keyFilesIn(system, algorithm, makeKeys());
     await system.restart(env);
@@ -171,13 +171,13 @@ for (const [algorithm, makeKeys] of Object.entries(keyPairs)) {
 }
 
 test('where keys are secret, no keys are shown', async (t) => {
-  const { client } = await begin(t);
+  const { client } = await startScenario(t);
 
   assert.equal((await client.ask('GET', '/.well-known/jwks.json')).status, 404);
 });
 
 /** Whether an access token of before and a refresh token of before are still good. */
-async function keptBy(system: System, login: Login): Promise<readonly [boolean, boolean]> {
+async function getAccepted(system: System, login: Login): Promise<readonly [boolean, boolean]> {
   const client = await system.connect();
   const me = await client.ask('GET', '/me', { bearer: login.accessToken });
   const refreshed = await client.ask('POST', '/token', { json: { token: login.refreshToken } });
@@ -199,17 +199,17 @@ const changes = [
 
 for (const [what, env, kept] of changes) {
   test(`after a restart that changes ${what}, tokens of before are good or not`, async (t) => {
-    const { system, client } = await begin(t);
+    const { system, client } = await startScenario(t);
     const login = await client.login('ada');
 
     await system.restart({ ACCESS_TOKEN_SECRET: `hex:${hex}`, ...env });
 
-    assert.deepEqual(await keptBy(system, login), kept);
+    assert.deepEqual(await getAccepted(system, login), kept);
   });
 }
 
 test('after a change of secret a stream goes on with the token it has', async (t) => {
-  const { system, client } = await begin(t);
+  const { system, client } = await startScenario(t);
   const path = await client.streamPath('ada');
   await (await client.openStream(path)).opening();
 

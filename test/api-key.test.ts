@@ -9,25 +9,25 @@ import { until } from './support/until.js';
 
 const json = { to: 'all', data: 'x', volatile: true };
 
-test('a key publishes from the moment it is made to the moment it is revoked', async (t) => {
+test('an API key works from its creation until it is revoked', async (t) => {
   const system = await startSystem(t);
   const client = await system.connect();
   const publish = (bearer: string) => client.ask('POST', '/events', { bearer, json });
 
   // In another process, as far as the server can tell.
-  const { key, id } = await system.operate(({ apiKeys }) =>
+  const { key, id } = await system.runAdmin(({ apiKeys }) =>
     apiKeys.create({ name: 'billing', scopes: ['publish'] }),
   );
   recordSecret(key);
   assert.equal((await publish(key)).status, 201);
-  await system.operate(({ apiKeys }) => apiKeys.revoke('billing'));
+  await system.runAdmin(({ apiKeys }) => apiKeys.revoke('billing'));
   const after = await publish(key);
 
   assert.equal(after.status, 401);
   assert.equal(after.body['name'], 'invalid_token');
   assert.match(after.headers['www-authenticate'] ?? '', /error="invalid_token"/);
   const find = async () => {
-    const listed = await system.operate(({ apiKeys }) => apiKeys.list());
+    const listed = await system.runAdmin(({ apiKeys }) => apiKeys.list());
     return listed.find((one) => one.id === id);
   };
   assert.ok((await find())?.revokedAt !== undefined);

@@ -23,12 +23,12 @@ const layers: readonly (readonly string[])[] = [
 ];
 
 /** Where a package may be imported: in the files that hide it. Another needs a decision. */
-const homes: Readonly<Record<string, readonly string[]>> = {
+const packageOwners: Readonly<Record<string, readonly string[]>> = {
   argon2: ['auth/jobs.ts'],
   jsonwebtoken: ['auth/access-token.ts', 'auth/jobs.ts'],
   mariadb: ['db/mariadb/mariadb.ts'],
-  pino: ['logging/log.ts'],
-  'pino-pretty': ['logging/log.ts'],
+  pino: ['logging/logger.ts'],
+  'pino-pretty': ['logging/logger.ts'],
   'prom-client': ['metrics.ts'],
   postgres: ['db/postgres/client.ts'],
   '@photostructure/sqlite': ['db/sqlite/load.ts'],
@@ -57,11 +57,11 @@ const isTest = (path: string) => path.endsWith('.test.ts');
 const product = files.filter(({ path }) => /^src\/.*(?<!\.test)\.ts$/.test(path));
 
 test('the source files are found, with their imports', () => {
-  const log = files.find(({ path }) => path === 'src/logging/log.ts');
+  const log = files.find(({ path }) => path === 'src/logging/logger.ts');
   const config = files.find(({ path }) => path === 'src/config/config.ts');
 
   assert.ok(log?.packages.includes('pino'));
-  assert.ok(config?.imports.includes('src/logging/log.ts'));
+  assert.ok(config?.imports.includes('src/logging/logger.ts'));
   assert.ok(files.some(({ path }) => path.startsWith('bench/')));
   assert.ok(files.some(({ path }) => path.startsWith('test/support/')));
 });
@@ -178,7 +178,7 @@ function mayImport(path: string, imported: string): boolean {
 }
 
 function mayUse(path: string, name: string): boolean {
-  const home = homes[name];
+  const home = packageOwners[name];
   return home === undefined ? name.startsWith('node:') : home.includes(path.slice('src/'.length));
 }
 
@@ -214,7 +214,7 @@ function readSourceFile(path: string): SourceFile {
       .filter(isRelative)
       .filter(isCode)
       .map((name) => resolveImport(path, name)),
-    packages: names.filter((name) => !isRelative(name)).map(packageOf),
+    packages: names.filter((name) => !isRelative(name)).map(getPackageName),
   };
 }
 
@@ -235,7 +235,7 @@ function resolveImport(from: string, name: string): string {
     : `${path}.js`;
 }
 
-function packageOf(name: string): string {
+function getPackageName(name: string): string {
   if (name.startsWith('node:')) return name;
   return name
     .split('/')

@@ -2,19 +2,19 @@ import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import type { H2Client, Login } from './support/clients/h2-client.js';
 import { collectingLog } from './support/recording/collecting-log.js';
-import { passwordOf } from './support/servers/seed.js';
+import { getPassword } from './support/servers/seed.js';
 import { type System, startSystem } from './support/servers/system.js';
 
-interface Scene {
+interface Scenario {
   readonly system: System;
   readonly client: H2Client;
   /** A login of ada, made before. */
   readonly login: Login;
   /** Moves the clock on. */
-  readonly later: (ms: number) => void;
+  readonly advance: (ms: number) => void;
 }
 
-const guess = (client: H2Client, username: string, password: string) =>
+const tryWrongPassword = (client: H2Client, username: string, password: string) =>
   client.ask('POST', '/login', { json: { username, password } });
 
 async function times(count: number, act: () => Promise<unknown>): Promise<void> {
@@ -25,14 +25,14 @@ const hour = 3_600_000;
 const wrong = 'not the password';
 
 // [the event, its level, fields it has beside its name, what makes it happen]
-const events: readonly [string, string, object, (scene: Scene) => Promise<unknown>][] = [
+const events: readonly [string, string, object, (scene: Scenario) => Promise<unknown>][] = [
   ['authn_login_success', 'info', { failures: 0 }, ({ client }) => client.login('bob')],
   [
     'authn_login_successafterfail',
     'info',
     { failures: 1 },
     async ({ client }) => {
-      await guess(client, 'bob', wrong);
+      await tryWrongPassword(client, 'bob', wrong);
       await client.login('bob');
     },
   ],
@@ -40,16 +40,26 @@ const events: readonly [string, string, object, (scene: Scene) => Promise<unknow
     'authn_login_fail',
     'info',
     { reason: 'wrong password' },
-    ({ client }) => guess(client, 'bob', wrong),
+    ({ client }) => tryWrongPassword(client, 'bob', wrong),
   ],
   [
     'authn_login_fail',
     'info',
     { reason: 'unknown user' },
-    ({ client }) => guess(client, 'nobody', wrong),
+    ({ client }) => tryWrongPassword(client, 'nobody', wrong),
   ],
-  ['authn_login_fail_max', 'warn', {}, ({ client }) => times(5, () => guess(client, 'bob', wrong))],
-  ['authn_login_lock', 'warn', {}, ({ client }) => times(6, () => guess(client, 'bob', wrong))],
+  [
+    'authn_login_fail_max',
+    'warn',
+    {},
+    ({ client }) => times(5, () => tryWrongPassword(client, 'bob', wrong)),
+  ],
+  [
+    'authn_login_lock',
+    'warn',
+    {},
+    ({ client }) => times(6, () => tryWrongPassword(client, 'bob', wrong)),
+  ],
   [
     'excess_rate_limit_exceeded',
     'warn',
@@ -93,9 +103,9 @@ const events: readonly [string, string, object, (scene: Scene) => Promise<unknow
     'authn_token_reuse',
     'warn',
     {},
-    async ({ client, login: { refreshToken: token }, later }) => {
+    async ({ client, login: { refreshToken: token }, advance }) => {
       await client.ask('POST', '/token', { json: { token } });
-      later(11_000);
+      advance(11_000);
       await client.ask('POST', '/token', { json: { token } });
     },
   ],
@@ -103,8 +113,8 @@ const events: readonly [string, string, object, (scene: Scene) => Promise<unknow
     'session_expired',
     'info',
     {},
-    ({ client, login: { refreshToken: token }, later }) => {
-      later(31 * 24 * hour);
+    ({ client, login: { refreshToken: token }, advance }) => {
+      advance(31 * 24 * hour);
       return client.ask('POST', '/token', { json: { token } });
     },
   ],
@@ -119,7 +129,7 @@ const events: readonly [string, string, object, (scene: Scene) => Promise<unknow
 
 for (const [event, level, fields, act] of events) {
   test(`${event} ${JSON.stringify(fields)} is told by name`, async (t) => {
-    const { scene, lines } = await begin(t);
+    const { scene, lines } = await startScenario(t);
     lines.length = 0;
 
     await act(scene);
@@ -138,7 +148,7 @@ for (const [event, level, fields, act] of events) {
   });
 }
 
-async function begin(t: TestContext) {
+async function startScenario(t: TestContext) {
   const lines: Record<string, unknown>[] = [];
   let now = Date.now();
   const system = await startSystem(t, {
@@ -150,23 +160,23 @@ async function begin(t: TestContext) {
       STREAM_OPEN_IP_RATE: '3/3600000',
     },
     log: collectingLog(lines),
-    clock: () => now,
-    uptime: () => 1000, // A second after five wrong passwords one more would be looked at.
+    wallClock: () => now,
+    monotonicClock: () => 1000, // A second after five wrong passwords one more would be looked at.
   });
   const client = await system.connect();
   const login = await client.login('ada');
-  const later = (ms: number) => {
+  const advance = (ms: number) => {
     now += ms;
   };
-  return { scene: { system, client, login, later }, lines };
+  return { scene: { system, client, login, advance }, lines };
 }
 
 test('a login that is refused says the same whether the user is disabled or unknown', async (t) => {
-  const { scene, lines } = await begin(t);
-  await scene.system.operate(({ accounts }) => accounts.disable('bob'));
+  const { scene, lines } = await startScenario(t);
+  await scene.system.runAdmin(({ accounts }) => accounts.disable('bob'));
 
-  const disabled = await guess(scene.client, 'bob', passwordOf('bob'));
-  const unknown = await guess(scene.client, 'nobody', wrong);
+  const disabled = await tryWrongPassword(scene.client, 'bob', getPassword('bob'));
+  const unknown = await tryWrongPassword(scene.client, 'nobody', wrong);
 
   const { instance: _, ...one } = disabled.body;
   const { instance: __, ...other } = unknown.body;

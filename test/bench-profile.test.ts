@@ -3,19 +3,21 @@ import { test } from 'node:test';
 import { pathToFileURL } from 'node:url';
 import { repository } from '../bench/machine.js';
 import { type CallNode, Child } from '../bench/process/child.js';
-import { breakdownOf } from '../bench/profile/breakdown.js';
+import { buildBreakdown } from '../bench/profile/breakdown.js';
 import { flameGraph } from '../bench/profile/flame.js';
-import { nativePartOf } from '../bench/profile/native-part.js';
-import { betweenCalls, partOf, partOfThread } from '../bench/profile/part.js';
-import { countsOf } from '../bench/profile/perf.js';
-import { type Window, watchClosely } from '../bench/profile/window.js';
+import { getNativePart } from '../bench/profile/native-part.js';
+import { betweenCalls, getPart, getThreadPart } from '../bench/profile/part.js';
+import { parseCounts } from '../bench/profile/perf.js';
+import { type ProfiledRun, profileRun } from '../bench/profile/profiled-run.js';
 import { Progress } from '../bench/report/progress.js';
 import type { Subject } from '../bench/subject.js';
 
 const home = pathToFileURL(repository).href;
 
 /** A chain of calls, each by the one before, under a root. */
-function chainOf(...links: readonly (readonly [name: string, url: string, samples: number])[]) {
+function createCallChain(
+  ...links: readonly (readonly [name: string, url: string, samples: number])[]
+) {
   const all = [['(root)', '', 0], ...links] as const;
   return all.map(
     ([functionName, url, hitCount], index): CallNode => ({
@@ -27,7 +29,7 @@ function chainOf(...links: readonly (readonly [name: string, url: string, sample
   );
 }
 
-function windowOf(calls: readonly CallNode[], parts: Partial<Window> = {}): Window {
+function createWindow(calls: readonly CallNode[], parts: Partial<ProfiledRun> = {}): ProfiledRun {
   return {
     ...{ cpu: 0, operations: 10, seconds: 0.001, delay: 0, calls, others: [], native: {} },
     main: { name: 'node', cpu: 1000, kernel: 0, waited: 0 },
@@ -48,27 +50,31 @@ test('a call belongs to its file, its package or its module of Node', () => {
   ] as const;
 
   for (const [functionName, url, name] of cases) {
-    assert.equal(partOf({ functionName, url, lineNumber: 0 }, betweenCalls).name, name);
+    assert.equal(getPart({ functionName, url, lineNumber: 0 }, betweenCalls).name, name);
   }
 });
 
 test('what is native belongs to the JavaScript that called it, however deep', () => {
   const frame = (functionName: string, url = '') => ({ functionName, url, lineNumber: 0 });
-  const caller = partOf(frame('read', `${home}dist/db/sqlite/sqlite.js`), betweenCalls);
+  const caller = getPart(frame('read', `${home}dist/db/sqlite/sqlite.js`), betweenCalls);
 
-  const outer = partOf(frame('all'), caller);
+  const outer = getPart(frame('all'), caller);
 
   assert.equal(outer.name, 'native, by dist/db/sqlite/sqlite.js');
-  assert.deepEqual(partOf(frame('step'), outer), outer);
+  assert.deepEqual(getPart(frame('step'), outer), outer);
 });
 
 test('shares of an operation sum up to the CPU of all threads', () => {
-  const calls = chainOf(['push', `${home}dist/a.js`, 30], ['(idle)', '', 50], ['b', 'node:b', 20]);
+  const calls = createCallChain(
+    ['push', `${home}dist/a.js`, 30],
+    ['(idle)', '', 50],
+    ['b', 'node:b', 20],
+  );
   // Of 1000 us it ran 600, so a sample is 10: calls have 500, and 100 of the idle ones were C++.
   const main = { name: 'node', cpu: 600, kernel: 0, waited: 0 };
   const others = [{ name: 'sqlite-writer', cpu: 40, kernel: 0, waited: 0 }];
 
-  const shares = breakdownOf(windowOf(calls, { main, others }));
+  const shares = buildBreakdown(createWindow(calls, { main, others }));
 
   const micros = (name: string) => shares.find((one) => one.name === name)?.micros.toFixed(3);
   assert.equal(micros('dist/a.js'), '30.000');
@@ -78,10 +84,10 @@ test('shares of an operation sum up to the CPU of all threads', () => {
 });
 
 test('samples of a thread that waited for a core are worth less', () => {
-  const calls = chainOf(['push', `${home}dist/a.js`, 100]);
+  const calls = createCallChain(['push', `${home}dist/a.js`, 100]);
   const main = { name: 'node', cpu: 400, kernel: 0, waited: 600 };
 
-  const shares = breakdownOf(windowOf(calls, { main }));
+  const shares = buildBreakdown(createWindow(calls, { main }));
 
   const all = shares.reduce((sum, { micros }) => sum + micros, 0);
   assert.equal(all.toFixed(3), '40.000');
@@ -89,9 +95,9 @@ test('samples of a thread that waited for a core are worth less', () => {
 
 test('threads by the name that the kernel has for them', () => {
   // Node 20 has no names of its own: what the probe did not name is the pool of libuv.
-  assert.equal(partOfThread('node').name, partOfThread('libuv-worker').name);
-  assert.equal(partOfThread('jobs').name, 'thread jobs');
-  assert.equal(partOfThread('v8:ProfEvntProc').kind, 'the profiler itself');
+  assert.equal(getThreadPart('node').name, getThreadPart('libuv-worker').name);
+  assert.equal(getThreadPart('jobs').name, 'thread jobs');
+  assert.equal(getThreadPart('v8:ProfEvntProc').kind, 'the profiler itself');
 });
 
 test('a process is profiled with its threads', { skip: process.platform !== 'linux' }, async () => {
@@ -104,12 +110,12 @@ test('a process is profiled with its threads', { skip: process.platform !== 'lin
   console.log('ready');`;
   const child = await Child.start({ args: ['-e', script], readyPattern: /ready/ });
   try {
-    const window = await watchClosely(child, async () => {
+    const window = await profileRun(child, async () => {
       await child.ask('spin');
       return 4;
     });
 
-    const shares = breakdownOf(window);
+    const shares = buildBreakdown(window);
     const sum = shares.reduce((all, { micros }) => all + micros, 0);
     const cpu = [window.main, ...window.others].reduce((all, thread) => all + thread.cpu, 0);
     assert.ok(Math.abs(sum * window.operations - cpu) < 1, `${sum} x 4 is not ${cpu}`);
@@ -136,7 +142,7 @@ test('machine code belongs to the library it is from', () => {
     ['fill_block', '/a/node_modules/argon2/prebuilds/argon2.node', 'addon argon2'],
   ] as const;
 
-  for (const [symbol, file, name] of cases) assert.equal(nativePartOf(symbol, file), name);
+  for (const [symbol, file, name] of cases) assert.equal(getNativePart(symbol, file), name);
 });
 
 test('lines of perf are counted, but for the thread of the profiler', () => {
@@ -147,23 +153,23 @@ test('lines of perf are counted, but for the thread of the profiler', () => {
     '',
   ];
 
-  assert.deepEqual(countsOf(lines.join('\n')), { 'V8: garbage collection': 1, 'the kernel': 1 });
+  assert.deepEqual(parseCounts(lines.join('\n')), { 'V8: garbage collection': 1, 'the kernel': 1 });
 });
 
 test('a flame graph has a box for each call that is not too narrow, and none for sleep', () => {
-  const calls = chainOf(
+  const calls = createCallChain(
     ['push', `${home}dist/<a>.js`, 600],
     ['', 'node:b', 399],
     ['c', 'node:c', 1],
   );
-  const asleep = chainOf(['(idle)', '', 1000]);
+  const asleep = createCallChain(['(idle)', '', 1000]);
 
-  const svg = flameGraph('some', windowOf(calls));
+  const svg = flameGraph('some', createWindow(calls));
 
   assert.match(svg, /push &lt;a>.js/);
   assert.match(svg, /node:b:7/);
   assert.doesNotMatch(svg, /node:c/);
-  assert.doesNotMatch(flameGraph('some', windowOf(asleep)), /idle/);
+  assert.doesNotMatch(flameGraph('some', createWindow(asleep)), /idle/);
 });
 
 test('what is left of a run is told by what was done of it', () => {

@@ -2,11 +2,11 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { frame, frameTypes, headerBlock } from '../bench/load/frames.js';
 import { Latencies } from '../bench/load/latencies.js';
-import { markedData, nowMicros, Tally } from '../bench/load/marks.js';
+import { markedData, nowMicros, Tally } from '../bench/load/marked-events.js';
 import { BuildError, resolveRef, treeBuild } from '../bench/process/build.js';
 import { compareFigures, comparisonTable } from '../bench/report/compare.js';
-import { type Figure, figure, interleaved } from '../bench/report/figure.js';
-import { wrecksAmong, wrecksTwice } from '../bench/report/smoke.js';
+import { type Figure, figure, runInterleaved } from '../bench/report/figure.js';
+import { findRegressions, findRepeatedRegressions } from '../bench/report/smoke.js';
 import { Bench } from '../bench/subject.js';
 
 const bytes = (text: string) => Buffer.from(text);
@@ -76,7 +76,7 @@ test('measurements take turns, and every other round goes backwards', async () =
   const note = (name: string) => async () => order.push(name);
 
   const rounds: number[] = [];
-  await interleaved(3, { a: note('a'), b: note('b') }, (round) => rounds.push(round));
+  await runInterleaved(3, { a: note('a'), b: note('b') }, (round) => rounds.push(round));
 
   assert.equal(order.join(''), 'abbaab');
   assert.deepEqual(rounds, [1, 2, 3]);
@@ -107,7 +107,7 @@ test('of two measurements of a figure the better one counts', () => {
       }),
     );
 
-  const wrecks = wrecksTwice(measured(2, 1, 2), measured(1, 2, 3), []);
+  const wrecks = findRepeatedRegressions(measured(2, 1, 2), measured(1, 2, 3), []);
 
   assert.deepEqual(
     wrecks.map(({ what }) => what),
@@ -141,7 +141,7 @@ test('a smoke run complains of ratios that are off from their goal and from what
   for (const [ratio, parts, before, isWreck] of cases) {
     const kept = before === undefined ? [] : [made(before, parts)];
 
-    const wrecks = wrecksAmong([made(ratio, parts)], kept);
+    const wrecks = findRegressions([made(ratio, parts)], kept);
 
     assert.equal(wrecks.length, isWreck ? 1 : 0, `${ratio} after ${before}`);
   }

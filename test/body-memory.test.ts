@@ -11,7 +11,7 @@ setFlagsFromString('--expose-gc');
 const collectGarbage = runInNewContext('gc') as () => void;
 
 /** What the process holds; the bytes of dead Buffers go a turn after the Buffers. */
-async function heldBytes(): Promise<number> {
+async function getHeldBytes(): Promise<number> {
   for (let round = 0; round < 3; round += 1) {
     collectGarbage();
     await new Promise(setImmediate);
@@ -44,7 +44,7 @@ for (const [path, media] of [
     t.after(() => client.destroy());
     client.send(headers(1, fields('POST', path, [['content-type', media]]), flag.endHeaders));
     client.send(data(1, '"'));
-    const before = await heldBytes();
+    const before = await getHeldBytes();
 
     for (let round = 1; round <= 20; round += 1) {
       for (let sent = 0; sent < 100; sent += 1) client.send(...padded('x'));
@@ -53,9 +53,9 @@ for (const [path, media] of [
       await client.tls.until(isSeen);
     }
 
-    const grown = (await heldBytes()) - before;
+    const grown = (await getHeldBytes()) - before;
     assert.ok(grown < 8 * mib, `2000 bytes hold ${(grown / mib).toFixed(1)} MiB`);
     client.send(data(1, '"', flag.endStream));
-    assert.equal(await client.bodyOf(1), 'x'.repeat(2000));
+    assert.equal(await client.readJson(1), 'x'.repeat(2000));
   });
 }

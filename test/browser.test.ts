@@ -6,7 +6,7 @@ import { type TestContext, test } from 'node:test';
 import type { Page } from 'playwright-core';
 import { findChromium, openPage } from './support/clients/chromium.js';
 import { collectingLog } from './support/recording/collecting-log.js';
-import { cleanedUp } from './support/recording/logged.js';
+import { waitForCleanUp } from './support/recording/wait-for-log.js';
 import { type System, startSystem } from './support/servers/system.js';
 import { openTcpProxy } from './support/tcp-proxy.js';
 import { until } from './support/until.js';
@@ -15,10 +15,10 @@ const executable = findChromium();
 const skip = executable === undefined ? 'NO BROWSER HERE: run test/browser.sh as root' : false;
 
 /** Makes "10 to 30 s", in which those who are refused come back, 100 ms. */
-const shortWaits = () => -0.495;
+const shortRetryRandom = () => -0.495;
 
 /** What the page keeps of its stream. */
-const listening = (url: string) => `
+const buildListenScript = (url: string) => `
   window.heard = [];
   window.source = new EventSource(${JSON.stringify(url)});
   for (const type of ['message', 'stream.open', 'stream.close', 'count']) {
@@ -26,14 +26,14 @@ const listening = (url: string) => `
   }`;
 
 /** A page of another origin in a real browser, whose way to Herald can be cut. */
-async function openListening(t: TestContext, env: Readonly<Record<string, string>> = {}) {
+async function openListeningPage(t: TestContext, env: Readonly<Record<string, string>> = {}) {
   const site = createServer((_, response) => {
     response.setHeader('content-type', 'text/html').end('<!doctype html><title>test</title>');
   });
   site.listen(0, '127.0.0.1');
   await once(site, 'listening');
   const origin = `http://127.0.0.1:${(site.address() as AddressInfo).port}`;
-  const random = shortWaits;
+  const random = shortRetryRandom;
   const lines: Record<string, unknown>[] = [];
   const log = collectingLog(lines);
   const system = await startSystem(t, { env: { CORS_ORIGINS: origin, ...env }, random, log });
@@ -46,12 +46,12 @@ async function openListening(t: TestContext, env: Readonly<Record<string, string
   const page = await openPage(t, executable ?? '', origin);
   const client = await system.connect();
   const path = await client.streamPath('ada');
-  await page.evaluate(listening(`https://127.0.0.1:${proxy.port}${path}`));
-  return { system, lines, proxy, client, page: new Seen(page) };
+  await page.evaluate(buildListenScript(`https://127.0.0.1:${proxy.port}${path}`));
+  return { system, lines, proxy, client, page: new PageObserver(page) };
 }
 
 /** What the page has seen. */
-class Seen {
+class PageObserver {
   readonly #page: Page;
 
   constructor(page: Page) {
@@ -78,13 +78,13 @@ class Seen {
   }
 }
 
-function began(page: Seen, count: number): Promise<void> {
+function waitForOpening(page: PageObserver, count: number): Promise<void> {
   return page.until(`heard.filter(({ type }) => type === 'stream.open').length >= ${count}`);
 }
 
-test('EventSource of a browser comes back by itself, and misses nothing', { skip }, async (t) => {
-  const { system, proxy, page } = await openListening(t);
-  await began(page, 1);
+test("a browser's EventSource reconnects and misses nothing", { skip }, async (t) => {
+  const { system, proxy, page } = await openListeningPage(t);
+  await waitForOpening(page, 1);
   const first = await system.publish('ada', 'before');
   await page.has(first);
 
@@ -112,9 +112,9 @@ test('EventSource of a browser comes back by itself, and misses nothing', { skip
   );
 });
 
-test('EventSource of a browser stops after logout', { skip }, async (t) => {
-  const { client, page } = await openListening(t);
-  await began(page, 1);
+test("a browser's EventSource stops after logout", { skip }, async (t) => {
+  const { client, page } = await openListeningPage(t);
+  await waitForOpening(page, 1);
 
   await client.ask('POST', '/logout', { bearer: await client.accessToken('ada') });
   await page.until('source.readyState === EventSource.CLOSED');
@@ -125,21 +125,21 @@ test('EventSource of a browser stops after logout', { skip }, async (t) => {
   );
 });
 
-test('EventSource of a browser outlives a refusal, and is told of a gap', { skip }, async (t) => {
+test("a browser's EventSource survives a refusal and learns of a gap", { skip }, async (t) => {
   const env = { MAX_STREAMS_PER_USER: '1', EVENT_LOG_MAX_EVENTS: '3', CLEANUP_INTERVAL: '1000' };
-  const { system, lines, proxy, page } = await openListening(t, env);
-  await began(page, 1);
+  const { system, lines, proxy, page } = await openListeningPage(t, env);
+  await waitForOpening(page, 1);
   const first = await system.publish('ada', 'first');
   await page.has(first);
 
   proxy.block();
-  const rival = await takeSlot(system);
+  const rival = await occupySlot(system);
   for (let count = 0; count < 10; count += 1) await system.publish('ada', `lost ${count}`);
   proxy.unblock();
   await page.until(`heard.some(({ type }) => type === 'stream.close')`);
-  await cleanedUp(lines, 'eventLog', 2 * 8); // Of eleven events, each with one address, three stay.
-  rival.cut();
-  await began(page, 2);
+  await waitForCleanUp(lines, 'eventLog', 2 * 8); // Of eleven events, each with one address, three stay.
+  rival.abort();
+  await waitForOpening(page, 2);
   const next = await system.publish('ada', 'next');
   await page.has(next);
 
@@ -150,7 +150,7 @@ test('EventSource of a browser outlives a refusal, and is told of a gap', { skip
 });
 
 /** Another stream of ada, in the only place there is. */
-async function takeSlot(system: System) {
+async function occupySlot(system: System) {
   const client = await system.connect();
   const authorization = `Bearer ${await client.accessToken('ada')}`;
   let stream = await client.openStream('/stream/live', { authorization });

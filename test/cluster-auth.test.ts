@@ -11,9 +11,9 @@ import { clusterFor } from './support/servers/cluster.js';
 import { until } from './support/until.js';
 
 /** Two processes of the operating system on one database, and a connection to each. */
-async function twoOf(t: TestContext, dialect: 'postgres' | 'mariadb' | 'mysql') {
+async function startTwoProcesses(t: TestContext, dialect: 'postgres' | 'mariadb' | 'mysql') {
   const cluster = await clusterFor(t, dialect);
-  const operate = <Result>(work: (parts: AccountParts) => Promise<Result>) =>
+  const runAdmin = <Result>(work: (parts: AccountParts) => Promise<Result>) =>
     withAccounts(loadConfig(cluster.env), work);
   const processes = await Promise.all([cluster.launch(), cluster.launch()]);
   assert.equal(new Set([process.pid, ...processes.map(({ pid }) => pid)]).size, 3);
@@ -23,14 +23,14 @@ async function twoOf(t: TestContext, dialect: 'postgres' | 'mariadb' | 'mysql') 
     one.destroy();
     two.destroy();
   });
-  return { cluster, operate, one, two };
+  return { cluster, runAdmin, one, two };
 }
 
-const streamOf = (client: H2Client, { accessToken }: Login) => client.listenAs(accessToken);
+const openStream = (client: H2Client, { accessToken }: Login) => client.listenAs(accessToken);
 
 /** Settles with the goodbye of a stream that ends by itself, soon. */
-async function goodbyeOf(stream: H2Stream): Promise<unknown> {
-  await until(() => stream.isOver);
+async function waitForCloseFrame(stream: H2Stream): Promise<unknown> {
+  await until(() => stream.isEnded);
   return stream.closing();
 }
 
@@ -41,7 +41,7 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
   const skip = typeof server === 'string' ? server : false;
 
   test(`${dialect}: in two processes of the operating system`, { skip }, async (t) => {
-    const { cluster, operate, one, two } = await twoOf(t, dialect);
+    const { cluster, runAdmin, one, two } = await startTwoProcesses(t, dialect);
     const refresh = (client: H2Client, token: unknown) =>
       client.ask('POST', '/token', { json: { token } });
 
@@ -67,15 +67,15 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
 
     await t.test('who is logged out in one is out in the other', async () => {
       const [ada, bob] = [await one.login('ada'), await one.login('bob')];
-      const [hers, his] = [await streamOf(two, ada), await streamOf(two, bob)];
+      const [hers, his] = [await openStream(two, ada), await openStream(two, bob)];
 
       const answer = await one.ask('POST', '/logout', { bearer: ada.accessToken });
 
       assert.equal(answer.status, 204);
-      assert.deepEqual(await goodbyeOf(hers), revoked);
+      assert.deepEqual(await waitForCloseFrame(hers), revoked);
       assert.equal((await two.ask('GET', '/me', { bearer: ada.accessToken })).status, 401);
       assert.equal((await refresh(two, ada.refreshToken)).status, 401);
-      assert.equal(his.isOver, false);
+      assert.equal(his.isEnded, false);
     });
 
     await t.test('no stream that opens in one during a logout in the other lives on', async () => {
@@ -91,32 +91,32 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
 
       for (const [stream, { status }] of await Promise.all(races)) {
         assert.equal(status, 204);
-        await stream.over(); // It would never be, if it lived on.
+        await stream.ended(); // It would never be, if it lived on.
       }
     });
 
     await t.test('a token that is used again in one ends the streams in the other', async () => {
       const ada = await one.login('ada');
-      const stream = await streamOf(two, ada);
+      const stream = await openStream(two, ada);
       const { body } = await refresh(two, ada.refreshToken);
       await refresh(one, body['refreshToken']);
 
       const reused = await refresh(one, ada.refreshToken);
 
       assert.equal(reused.status, 401);
-      assert.deepEqual(await goodbyeOf(stream), revoked);
+      assert.deepEqual(await waitForCloseFrame(stream), revoked);
     });
 
     await t.test('a user deleted by the command is out in both', async () => {
-      const here = await streamOf(one, await one.login('ada'));
-      const there = await streamOf(two, await two.login('ada'));
-      const other = await streamOf(two, await one.login('bob'));
+      const here = await openStream(one, await one.login('ada'));
+      const there = await openStream(two, await two.login('ada'));
+      const other = await openStream(two, await one.login('bob'));
 
-      await operate(({ accounts }) => accounts.delete('ada'));
+      await runAdmin(({ accounts }) => accounts.delete('ada'));
 
-      const goodbyes = [goodbyeOf(here), goodbyeOf(there)];
+      const goodbyes = [waitForCloseFrame(here), waitForCloseFrame(there)];
       assert.deepEqual(await Promise.all(goodbyes), [revoked, revoked]);
-      assert.equal(other.isOver, false);
+      assert.equal(other.isEnded, false);
     });
   });
 }

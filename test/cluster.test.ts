@@ -11,7 +11,7 @@ import type { Username } from './support/servers/seed.js';
 
 /** Settles when the newest count on a stream is this one. */
 const count = (stream: H2Stream, users: string) =>
-  stream.until(() => stream.dataOf('count').at(-1) === users || undefined);
+  stream.until(() => stream.dataByType('count').at(-1) === users || undefined);
 
 for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
   const server = await findServer(dialect);
@@ -45,9 +45,9 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
           const wanted = Math.min(40, total - seen.length);
           onOpen();
           await stream.until(() => stream.ids.length >= wanted || undefined);
-          stream.cut();
-          await stream.over();
-          const opened = JSON.parse(stream.heard[0]?.data ?? '{}');
+          stream.abort();
+          await stream.ended();
+          const opened = JSON.parse(stream.events[0]?.data ?? '{}');
           assert.equal(opened.resumed, lastEventId !== undefined, JSON.stringify(opened));
           seen.push(...stream.ids);
         }
@@ -94,7 +94,7 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
 
       await count(here, '2');
       await count(there, '2');
-      there.cut();
+      there.abort();
       await count(here, '1');
     });
 
@@ -105,10 +105,10 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
       const newer = await two.openStream(path);
       await older.event('stream.close');
 
-      assert.equal(JSON.parse(older.heard.at(-1)?.data ?? '{}').code, 'replaced');
+      assert.equal(JSON.parse(older.events.at(-1)?.data ?? '{}').code, 'replaced');
       const again = await one.openStream(path); // And back: the newest wins, wherever it is.
       await newer.event('stream.close');
-      assert.equal(again.isOver, false);
+      assert.equal(again.isEnded, false);
     });
 
     await t.test('end when the log is replaced: on return clients are told', async () => {
@@ -134,11 +134,11 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
       const published = await next.ask('POST', '/events', { bearer: key, json });
 
       assert.deepEqual(codes, [1, 1, 1]);
-      assert.deepEqual(JSON.parse(stream.heard.at(-1)?.data ?? '{}'), {
+      assert.deepEqual(JSON.parse(stream.events.at(-1)?.data ?? '{}'), {
         code: 'behind',
         reconnect: true,
       });
-      assert.equal(JSON.parse(returned.heard[0]?.data ?? '{}').reason, 'epoch_changed');
+      assert.equal(JSON.parse(returned.events[0]?.data ?? '{}').reason, 'epoch_changed');
       assert.equal(published.body['id'], 'restored-4');
     });
   });

@@ -9,19 +9,22 @@ import { allDialects } from './support/databases/dialects.js';
 import { findServer } from './support/databases/test-server.js';
 import { freePort } from './support/free-port.js';
 import { clusterFor } from './support/servers/cluster.js';
-import { type Launched, launch } from './support/servers/launch.js';
+import { launch, type ServerHandle } from './support/servers/launch.js';
 import { type Env, prepare } from './support/servers/seed.js';
 import { until } from './support/until.js';
 
 /** Settings of one process with accounts in its database, and a key to publish with. */
-interface Ground {
+interface ServerSetup {
   readonly env: Env;
   readonly apiKey: string;
-  readonly processes: Launched[];
+  readonly processes: ServerHandle[];
 }
 
-async function groundFor(t: TestContext, dialect: (typeof allDialects)[number]): Promise<Ground> {
-  const processes: Launched[] = [];
+async function createSetup(
+  t: TestContext,
+  dialect: (typeof allDialects)[number],
+): Promise<ServerSetup> {
+  const processes: ServerHandle[] = [];
   t.after(() => Promise.all(processes.map((one) => one.end('SIGKILL')))); // Before what they use goes.
   const port = String(await freePort());
   if (dialect === 'sqlite') {
@@ -34,13 +37,16 @@ async function groundFor(t: TestContext, dialect: (typeof allDialects)[number]):
 }
 
 /** The real process, killed after the test. Settles when it listens. */
-async function startHerald({ env, processes }: Ground, wrapper: string[] = []): Promise<Launched> {
+async function startHerald(
+  { env, processes }: ServerSetup,
+  wrapper: string[] = [],
+): Promise<ServerHandle> {
   const launched = await launch({ env, cwd: env['DATA_DIR'] ?? '', wrapper });
   processes.push(launched);
   return launched;
 }
 
-async function connectTo({ env }: Ground, t: TestContext): Promise<H2Client> {
+async function connectTo({ env }: ServerSetup, t: TestContext): Promise<H2Client> {
   const client = await H2Client.connect(`https://127.0.0.1:${env['PORT']}`);
   t.after(() => client.destroy());
   return client;
@@ -49,15 +55,15 @@ async function connectTo({ env }: Ground, t: TestContext): Promise<H2Client> {
 /** What a stream gives that comes back after `lastEventId`, up to the event with `lastId`. */
 async function replay(
   t: TestContext,
-  ground: Ground,
+  setup: ServerSetup,
   { lastEventId, lastId }: { lastEventId: string; lastId: string },
 ) {
-  const client = await connectTo(ground, t);
+  const client = await connectTo(setup, t);
   const headers = { 'last-event-id': lastEventId };
   const stream = await client.listenAs(await client.accessToken('ada'), headers);
   await stream.until(() => stream.ids.includes(lastId) || undefined);
-  assert.equal(JSON.parse(stream.heard[0]?.data ?? '{}').resumed, true);
-  return stream.heard.filter(({ id, type }) => id !== undefined && type !== 'stream.open');
+  assert.equal(JSON.parse(stream.events[0]?.data ?? '{}').resumed, true);
+  return stream.events.filter(({ id, type }) => id !== undefined && type !== 'stream.open');
 }
 
 for (const dialect of allDialects) {
@@ -66,10 +72,10 @@ for (const dialect of allDialects) {
   test(`${dialect}: kill -9 while 64 publishers write loses nothing that was acknowledged`, {
     skip: typeof server === 'string' ? server : false,
   }, async (t) => {
-    const ground = await groundFor(t, dialect);
-    const child = await startHerald(ground);
-    const backend = await connectTo(ground, t);
-    const { apiKey: bearer } = ground;
+    const setup = await createSetup(t, dialect);
+    const child = await startHerald(setup);
+    const backend = await connectTo(setup, t);
+    const { apiKey: bearer } = setup;
     const acknowledged = new Map<string, string>();
     const publish = async (publisher: number): Promise<void> => {
       for (let number = 0; ; number += 1) {
@@ -85,15 +91,15 @@ for (const dialect of allDialects) {
 
     await child.end('SIGKILL');
     await ended;
-    await startHerald(ground);
+    await startHerald(setup);
 
-    const ids = [...acknowledged.keys()].sort((a, b) => seqOf(a) - seqOf(b));
+    const ids = [...acknowledged.keys()].sort((a, b) => getSeq(a) - getSeq(b));
     const [lastEventId = '', lastId = ''] = [ids[0], ids.at(-1)];
-    const events = await replay(t, ground, { lastEventId, lastId });
-    const seqs = events.map(({ id }) => seqOf(id ?? ''));
+    const events = await replay(t, setup, { lastEventId, lastId });
+    const seqs = events.map(({ id }) => getSeq(id ?? ''));
     assert.deepEqual(
       seqs,
-      seqs.map((_, index) => seqOf(lastEventId) + 1 + index),
+      seqs.map((_, index) => getSeq(lastEventId) + 1 + index),
       'not in order, or with a gap',
     );
     const stored = new Map(events.map(({ id, data }) => [id, data]));
@@ -101,15 +107,15 @@ for (const dialect of allDialects) {
   });
 }
 
-const seqOf = (id: string): number => Number(id.split('-')[1]);
+const getSeq = (id: string): number => Number(id.split('-')[1]);
 
 /** Publishes until it is refused; then `makeRoom` must bring it back. */
-async function assertRecovers(t: TestContext, ground: Ground, makeRoom: () => void) {
-  const backend = await connectTo(ground, t);
+async function assertRecovers(t: TestContext, setup: ServerSetup, makeRoom: () => void) {
+  const backend = await connectTo(setup, t);
   const stream = await backend.listenAs(await backend.accessToken('ada'));
   const data = 'x'.repeat(30_000);
   const publish = () =>
-    backend.ask('POST', '/events', { bearer: ground.apiKey, json: { to: 'all', data } });
+    backend.ask('POST', '/events', { bearer: setup.apiKey, json: { to: 'all', data } });
   const ids: string[] = [];
   let answer = await publish();
   await until(async () => {
@@ -121,13 +127,13 @@ async function assertRecovers(t: TestContext, ground: Ground, makeRoom: () => vo
   assert.equal(answer.status, 503, JSON.stringify(answer.body));
   assert.match(answer.headers['retry-after'] ?? '', /^[1-9]\d*$/);
   assert.equal((await publish()).status, 503);
-  const readiness = async () => (await backend.ask('GET', '/health/ready')).status;
-  await until(async () => (await readiness()) === 503);
-  for (let asked = 0; asked < 20; asked += 1) assert.equal(await readiness(), 503);
+  const waitForReadiness = async () => (await backend.ask('GET', '/health/ready')).status;
+  await until(async () => (await waitForReadiness()) === 503);
+  for (let asked = 0; asked < 20; asked += 1) assert.equal(await waitForReadiness(), 503);
   assert.equal((await backend.ask('GET', '/health/live')).status, 200);
 
   makeRoom();
-  await until(async () => (await readiness()) === 200);
+  await until(async () => (await waitForReadiness()) === 200);
   const before = ids.length;
   await until(async () => {
     const { status, body } = await publish();
@@ -138,7 +144,7 @@ async function assertRecovers(t: TestContext, ground: Ground, makeRoom: () => vo
   assert.ok(ids.length > 10);
   await stream.until(() => stream.ids.includes(ids.at(-1) ?? '') || undefined);
   assert.deepEqual(
-    stream.heard.filter(({ type }) => type !== 'stream.open').flatMap(({ id }) => id ?? []),
+    stream.events.filter(({ type }) => type !== 'stream.open').flatMap(({ id }) => id ?? []),
     ids,
   );
   return ids;
@@ -149,19 +155,19 @@ const canLimit = spawnSync('prlimit', ['--version']).status === 0 ? false : 'no 
 test('sqlite: where a file may grow no more, publishes are refused until it may', {
   skip: canLimit,
 }, async (t) => {
-  const ground = await groundFor(t, 'sqlite');
+  const setup = await createSetup(t, 'sqlite');
   // The signal that comes with the limit would end the process; ignored, the write fails instead.
   const limited = 'trap "" XFSZ; ulimit -S -f 4096; exec "$0" "$@"'; // KiB
-  const child = await startHerald(ground, ['bash', '-c', limited]);
+  const child = await startHerald(setup, ['bash', '-c', limited]);
 
-  const ids = await assertRecovers(t, ground, () => {
+  const ids = await assertRecovers(t, setup, () => {
     execFileSync('prlimit', ['--pid', String(child.pid), '--fsize=unlimited']);
   });
 
   await child.end('SIGKILL');
-  await startHerald(ground);
+  await startHerald(setup);
   const [lastEventId = '', lastId = ''] = [ids[0], ids.at(-1)];
-  const events = await replay(t, ground, { lastEventId, lastId });
+  const events = await replay(t, setup, { lastEventId, lastId });
   assert.deepEqual(
     events.map(({ id }) => id),
     ids.slice(1),
@@ -176,7 +182,7 @@ const canMount = (() => {
 test('sqlite: with a full disk publishes are refused until there is room', {
   skip: canMount,
 }, async (t) => {
-  const { env, ...rest } = await groundFor(t, 'sqlite');
+  const { env, ...rest } = await createSetup(t, 'sqlite');
   const disk = mkdtempSync(join(tmpdir(), 'herald-disk-'));
   const mounted = spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=8m', 'tmpfs', disk]);
   t.after(() => {
@@ -187,15 +193,15 @@ test('sqlite: with a full disk publishes are refused until there is room', {
   const ballast = join(disk, 'ballast');
   writeFileSync(ballast, Buffer.alloc(4 * 1024 * 1024));
   execFileSync('cp', [join(env['DATA_DIR'] ?? '', 'herald.db'), disk]);
-  const ground = { ...rest, env: { ...env, DB_STORAGE: join(disk, 'herald.db') } };
-  const child = await startHerald(ground);
+  const setup = { ...rest, env: { ...env, DB_STORAGE: join(disk, 'herald.db') } };
+  const child = await startHerald(setup);
 
-  const ids = await assertRecovers(t, ground, () => rmSync(ballast));
+  const ids = await assertRecovers(t, setup, () => rmSync(ballast));
 
   await child.end('SIGKILL');
-  await startHerald(ground);
+  await startHerald(setup);
   const [lastEventId = '', lastId = ''] = [ids[0], ids.at(-1)];
-  const events = await replay(t, ground, { lastEventId, lastId });
+  const events = await replay(t, setup, { lastEventId, lastId });
   assert.deepEqual(
     events.map(({ id }) => id),
     ids.slice(1),

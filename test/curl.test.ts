@@ -3,13 +3,13 @@ import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { Listener } from './support/clients/listener.js';
+import { EventCollector } from './support/clients/event-collector.js';
 import { type System, startSystem } from './support/servers/system.js';
 
 const noCurl = spawnSync('curl', ['--version']).error === undefined ? false : 'no curl here';
 
 /** A stream in curl, as in the README. */
-class Curl extends Listener {
+class Curl extends EventCollector {
   readonly exitCode: Promise<number | null>;
   readonly kill: () => void;
 
@@ -47,8 +47,8 @@ for (const protocol of ['--http2', '--http1.1']) {
     await second.until(() => second.ids.at(-1) === missed || undefined);
     await system.stop();
 
-    assert.deepEqual(first.dataOf('note'), ['one\ntwo\nthree']);
-    assert.deepEqual(second.dataOf('message'), ['{"🐝":"\u2028"}']);
+    assert.deepEqual(first.dataByType('note'), ['one\ntwo\nthree']);
+    assert.deepEqual(second.dataByType('message'), ['{"🐝":"\u2028"}']);
     assert.deepEqual(await second.closing(), { code: 'draining', reconnect: true });
     assert.equal(await second.exitCode, 0);
   });

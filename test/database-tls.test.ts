@@ -1,19 +1,19 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { isDeepStrictEqual } from 'node:util';
-import { selfSigned } from '../src/commands/self-signed.js';
+import { createSelfSigned } from '../src/commands/self-signed.js';
 import { type Database, sql } from '../src/db/database.js';
 import { migrate } from '../src/db/migrations/migrate.js';
 import { openDatabase } from '../src/db/open.js';
 import { Failure } from '../src/errors.js';
-import { ownServer } from './support/databases/own-server.js';
+import { createDedicatedServer } from './support/databases/dedicated-server.js';
 import type { ServerDialect } from './support/databases/test-server.js';
 import { openTcpProxy } from './support/tcp-proxy.js';
 import { until } from './support/until.js';
 
-const certificate = selfSigned(['127.0.0.1'], Date.now());
-const other = selfSigned(['127.0.0.1'], Date.now());
-const elsewhere = selfSigned(['db.example.com'], Date.now());
+const certificate = createSelfSigned(['127.0.0.1'], Date.now());
+const otherAuthority = createSelfSigned(['127.0.0.1'], Date.now());
+const otherHost = createSelfSigned(['db.example.com'], Date.now());
 
 /** What the server says of the connection that asks. */
 const isEncrypted: Readonly<Record<ServerDialect, string>> = {
@@ -30,11 +30,13 @@ const handshakeMessages: Readonly<Record<ServerDialect, readonly number[]>> = {
 };
 
 for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
-  const made = await ownServer(dialect, { tls: certificate });
+  const made = await createDedicatedServer(dialect, { tls: certificate });
   const skip = typeof made === 'string' ? made : false;
   const server = typeof made === 'string' ? undefined : made;
-  const misnamed = skip === false ? await ownServer(dialect, { tls: elsewhere }) : undefined;
-  const abandoning = skip === false ? await ownServer(dialect, { tls: certificate }) : undefined;
+  const misnamed =
+    skip === false ? await createDedicatedServer(dialect, { tls: otherHost }) : undefined;
+  const abandoning =
+    skip === false ? await createDedicatedServer(dialect, { tls: certificate }) : undefined;
 
   test(`${dialect}: the way to the server is encrypted, and its certificate is checked`, {
     skip,
@@ -58,8 +60,8 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
     assert.deepEqual(await db.query(sql`select 1 as one`), [{ one: 1 }]);
     const wrongs = [
       { ...options, ssl: true }, // Signed by nobody the system knows.
-      { ...options, ssl: { ca: other.certificate } },
-      { ...misnamed.options, ssl: { ca: elsewhere.certificate } }, // For another name.
+      { ...options, ssl: { ca: otherAuthority.certificate } },
+      { ...misnamed.options, ssl: { ca: otherHost.certificate } }, // For another name.
     ];
     for (const wrong of wrongs) await assert.rejects(openDatabase(wrong), /^Error: Cannot/);
   });

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { PassThrough } from 'node:stream';
 import { test } from 'node:test';
-import { Page } from './support/clients/event-source.js';
+import { EventSourceClient } from './support/clients/event-source.js';
 import type { H2Client } from './support/clients/h2-client.js';
 import { ServerProcess } from './support/servers/server-process.js';
 import { until } from './support/until.js';
@@ -14,25 +14,25 @@ class Backend {
   readonly #name: string;
   #client: H2Client | undefined;
   #isStopping = false;
-  #isAbandoned = false;
-  readonly #work: Promise<void>;
+  #isAborted = false;
+  readonly #running: Promise<void>;
 
   constructor(server: ServerProcess, name: string) {
     this.#server = server;
     this.#name = name;
-    this.#work = this.#run();
+    this.#running = this.#run();
   }
 
   async stop(): Promise<void> {
     this.#isStopping = true;
-    await this.#work;
+    await this.#running;
     this.#client?.destroy();
   }
 
   /** Whatever it is at. */
-  abandon(): void {
+  abort(): void {
     this.#isStopping = true;
-    this.#isAbandoned = true;
+    this.#isAborted = true;
     this.#client?.destroy();
   }
 
@@ -40,7 +40,7 @@ class Backend {
     for (let count = 0; !this.#isStopping; count += 1) {
       const data = `${this.#name} ${count}`;
       while (!(await this.#publish(data))) {
-        if (this.#isAbandoned) return;
+        if (this.#isAborted) return;
         this.retries += 1;
       }
       this.published.push(data);
@@ -67,50 +67,50 @@ class Backend {
   }
 }
 
-async function openPages(server: ServerProcess, count: number): Promise<Page[]> {
+async function openPages(server: ServerProcess, count: number): Promise<EventSourceClient[]> {
   const client = await server.connect();
   const paths = await Promise.all(Array.from({ length: count }, () => client.streamPath('ada')));
   client.destroy();
   const pages = paths.map((path, index) => {
     const protocol = index % 2 === 0 ? 'h2' : 'http/1.1';
-    return new Page(server.url + path, { protocol });
+    return new EventSourceClient(server.url + path, { protocol });
   });
-  await Promise.all(pages.map((page) => page.began(1)));
+  await Promise.all(pages.map((page) => page.waitForOpenings(1)));
   return pages;
 }
 
 /** Settles when the page has seen so many events more than now. */
-async function sees(page: Page, more: number): Promise<void> {
+async function waitForEvents(page: EventSourceClient, more: number): Promise<void> {
   const before = page.ids.length;
   await page.until(() => page.ids.length >= before + more || undefined);
 }
 
-test('restarts under load, polite and not, lose nothing and double nothing', async (t) => {
+test('graceful and forced restarts under load lose and duplicate no event', async (t) => {
   const server = await ServerProcess.start(t, { env: { STREAM_RETRY: '100' } });
   const pages = await openPages(server, 6);
   const backends = ['a', 'b', 'c', 'd'].map((name) => new Backend(server, name));
   t.after(() => {
     for (const page of pages) page.source.close();
-    for (const backend of backends) backend.abandon();
+    for (const backend of backends) backend.abort();
   });
 
   for (const signal of ['SIGTERM', 'SIGKILL', 'SIGTERM'] as const) {
-    await Promise.all(pages.map((page) => sees(page, 50)));
+    await Promise.all(pages.map((page) => waitForEvents(page, 50)));
     const code = await server.end(signal);
     assert.equal(code, signal === 'SIGTERM' ? 0 : null);
-    await server.startAgain();
+    await server.startOnSamePort();
   }
-  await Promise.all(pages.map((page) => sees(page, 50)));
+  await Promise.all(pages.map((page) => waitForEvents(page, 50)));
   await Promise.all(backends.map((backend) => backend.stop()));
   const published = backends.flatMap((backend) => backend.published);
   await Promise.all(
     pages.map((page) =>
-      page.until(() => page.dataOf('message').length >= published.length || undefined),
+      page.until(() => page.dataByType('message').length >= published.length || undefined),
     ),
   );
 
   for (const page of pages) {
-    assert.deepEqual([...page.dataOf('message')].sort(), [...published].sort());
+    assert.deepEqual([...page.dataByType('message')].sort(), [...published].sort());
     assert.deepEqual(
       page.openings.map(({ reason }) => reason),
       ['fresh', ...page.openings.slice(1).map(() => 'resumed')],
@@ -128,7 +128,7 @@ test('restarts under load, polite and not, lose nothing and double nothing', asy
   );
 });
 
-test('SIGTERM tells the load balancer first; a second one does not wait', async (t) => {
+test('SIGTERM fails the readiness check first, and a second SIGTERM stops at once', async (t) => {
   const server = await ServerProcess.start(t, { env: { DRAIN_DELAY: '600000' } });
   const client = await server.connect();
   const stream = await client.listen('ada');
@@ -143,7 +143,7 @@ test('SIGTERM tells the load balancer first; a second one does not wait', async 
   const newcomer = await server.connect();
   const live = await newcomer.ask('GET', '/health/live');
   const late = await newcomer.listen('bob');
-  const isOpen = !stream.isOver && !late.isOver;
+  const isOpen = !stream.isEnded && !late.isEnded;
   const code = await server.end('SIGTERM');
 
   assert.equal(ready.status, 503);
@@ -154,7 +154,7 @@ test('SIGTERM tells the load balancer first; a second one does not wait', async 
   assert.equal(code, 1);
 });
 
-test('SIGTERM ends streams with a time to come back, finishes a publish, and exits 0', async (t) => {
+test('SIGTERM closes streams with a retry time, finishes a publish, and exits 0', async (t) => {
   const env = { DRAIN_TIMEOUT: '60000', END_TIMEOUT: '60000', BODY_TIMEOUT: '60000' };
   const server = await ServerProcess.start(t, { env });
   const client = await server.connect();
@@ -174,7 +174,7 @@ test('SIGTERM ends streams with a time to come back, finishes a publish, and exi
   body.end('"data": "in flight"}');
   const published = await publishing;
   const code = await exited;
-  await server.startAgain();
+  await server.startOnSamePort();
   const after = await server.connect();
   const id = String(published.body['id']);
   const { status } = await after.openStream(await after.streamPath('ada'), { 'last-event-id': id });

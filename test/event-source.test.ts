@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Page } from './support/clients/event-source.js';
+import { EventSourceClient } from './support/clients/event-source.js';
 import type { Protocol } from './support/clients/exchange.js';
 import type { Username } from './support/servers/seed.js';
 import { type System, startSystem } from './support/servers/system.js';
@@ -12,9 +12,9 @@ async function openPage(
 ) {
   const client = await system.connect();
   const path = await client.streamPath(user);
-  const page = new Page(`${system.url}${path}`, { protocol });
+  const page = new EventSourceClient(`${system.url}${path}`, { protocol });
   system.onClose(() => page.source.close());
-  await page.began(1);
+  await page.waitForOpenings(1);
   return { page, path, client };
 }
 
@@ -25,12 +25,12 @@ for (const protocol of ['h2', 'http/1.1'] as const) {
     const first = await system.publish('ada', 'before');
     await page.until(() => page.ids.at(-1) === first || undefined);
 
-    page.network.cut();
+    page.network.disconnect();
     const second = await system.publish('ada', 'meanwhile');
-    await page.began(2);
+    await page.waitForOpenings(2);
     await page.until(() => page.ids.at(-1) === second || undefined);
 
-    assert.deepEqual(page.dataOf('message'), ['before', 'meanwhile']);
+    assert.deepEqual(page.dataByType('message'), ['before', 'meanwhile']);
     assert.deepEqual(page.openings, [
       { resumed: false, reason: 'fresh', id: page.openings[0]?.id },
       { resumed: true, reason: 'resumed', id: first },
@@ -39,7 +39,7 @@ for (const protocol of ['h2', 'http/1.1'] as const) {
   });
 }
 
-test('EventSource comes back to a server that was started again', async (t) => {
+test('EventSource reconnects to a restarted server', async (t) => {
   const system = await startSystem(t);
   const { page } = await openPage(system);
   const first = await system.publish('ada', 'before');
@@ -47,26 +47,26 @@ test('EventSource comes back to a server that was started again', async (t) => {
 
   await system.restart();
   await system.publish('ada', 'after');
-  await page.began(2);
-  await page.until(() => page.dataOf('message')[1]);
+  await page.waitForOpenings(2);
+  await page.until(() => page.dataByType('message')[1]);
 
-  assert.deepEqual(page.dataOf('message'), ['before', 'after']);
+  assert.deepEqual(page.dataByType('message'), ['before', 'after']);
   assert.deepEqual(page.openings[1], { resumed: true, reason: 'resumed', id: first });
-  assert.equal(JSON.parse(page.dataOf('stream.close')[0] ?? '').code, 'draining');
+  assert.equal(JSON.parse(page.dataByType('stream.close')[0] ?? '').code, 'draining');
 });
 
-test('EventSource that comes back having seen nothing resumes where it began', async (t) => {
+test('EventSource that reconnects without an event id resumes at its start position', async (t) => {
   const system = await startSystem(t);
   await system.publish('ada', 'too early for this page');
   const { page } = await openPage(system);
 
-  page.network.cut();
+  page.network.disconnect();
   await system.publish('ada', 'meanwhile');
-  const opening = await page.began(2);
-  await page.until(() => page.dataOf('message')[0]);
+  const opening = await page.waitForOpenings(2);
+  await page.until(() => page.dataByType('message')[0]);
 
   assert.equal(opening.reason, 'resumed');
-  assert.deepEqual(page.dataOf('message'), ['meanwhile']);
+  assert.deepEqual(page.dataByType('message'), ['meanwhile']);
   assert.deepEqual(page.network.lastEventIds, [undefined, undefined]);
 });
 
@@ -77,7 +77,7 @@ test('EventSource stops for good after logout', async (t) => {
   const bearer = await client.accessToken('ada');
   await client.ask('POST', '/logout', { bearer });
   const closing = await page.event('stream.close');
-  await page.over();
+  await page.ended();
 
   assert.deepEqual(JSON.parse(closing.data), { code: 'revoked', reconnect: false });
   assert.deepEqual(page.network.statuses, [200, 401]);
@@ -100,6 +100,6 @@ test('replay never crosses users, whatever Last-Event-ID says', async (t) => {
   await page.until(() => page.ids.at(-1) === id || undefined);
 
   assert.equal(opening.reason, 'unknown_id');
-  assert.deepEqual(stream.dataOf('message'), ['for bob']);
-  assert.deepEqual(page.dataOf('message'), ['for bob']);
+  assert.deepEqual(stream.dataByType('message'), ['for bob']);
+  assert.deepEqual(page.dataByType('message'), ['for bob']);
 });

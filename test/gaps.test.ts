@@ -1,38 +1,40 @@
 import assert from 'node:assert/strict';
 import { rmSync } from 'node:fs';
 import { test } from 'node:test';
-import { Page } from './support/clients/event-source.js';
+import { EventSourceClient } from './support/clients/event-source.js';
 import { collectingLog } from './support/recording/collecting-log.js';
-import { cleanedUp } from './support/recording/logged.js';
+import { waitForCleanUp } from './support/recording/wait-for-log.js';
 import { prepare } from './support/servers/seed.js';
 import { type System, startSystem } from './support/servers/system.js';
 
 /** A page of ada's that begins with `?lastEventId=`, and how its stream began. */
-async function beginAt(system: System, lastEventId: string) {
+async function openAt(system: System, lastEventId: string) {
   const client = await system.connect();
   const path = await client.streamPath('ada');
-  const page = new Page(`${system.url}${path}?lastEventId=${encodeURIComponent(lastEventId)}`);
+  const page = new EventSourceClient(
+    `${system.url}${path}?lastEventId=${encodeURIComponent(lastEventId)}`,
+  );
   system.onClose(() => page.source.close());
-  return { page, opening: await page.began(1) };
+  return { page, opening: await page.waitForOpenings(1) };
 }
 
 test('a first stream is fresh, and its id is a position to come back with', async (t) => {
   const system = await startSystem(t);
   await system.publish('ada', 'before');
 
-  const { page, opening } = await beginAt(system, '');
+  const { page, opening } = await openAt(system, '');
   const id = await system.publish('ada', 'after');
   await page.until(() => page.ids.at(-1) === id || undefined);
-  const again = await beginAt(system, opening.id);
+  const again = await openAt(system, opening.id);
   await again.page.until(() => again.page.ids.at(-1) === id || undefined);
 
   assert.deepEqual({ ...opening, id: '' }, { resumed: false, reason: 'fresh', id: '' });
-  assert.deepEqual(page.dataOf('message'), ['after']);
+  assert.deepEqual(page.dataByType('message'), ['after']);
   assert.deepEqual(again.opening, { resumed: true, reason: 'resumed', id: opening.id });
-  assert.deepEqual(again.page.dataOf('message'), ['after']);
+  assert.deepEqual(again.page.dataByType('message'), ['after']);
 });
 
-test('an id that this client cannot have is told, and the stream starts now', async (t) => {
+test('a Last-Event-ID not issued to this client is unknown_id, and the stream starts at the head', async (t) => {
   const system = await startSystem(t);
   const own = await system.publish('ada', 'for ada');
   const foreign = await system.publish('bob', 'for bob');
@@ -40,7 +42,7 @@ test('an id that this client cannot have is told, and the stream starts now', as
   const odd = ['garbage', `${epoch}-999999`, foreign, `${epoch}-1e0`, `${own} `, '-1', '\u0000'];
 
   for (const id of odd) {
-    const { page, opening } = await beginAt(system, id);
+    const { page, opening } = await openAt(system, id);
     const next = await system.publish('ada', 'next');
     await page.until(() => page.ids.at(-1) === next || undefined);
 
@@ -51,39 +53,39 @@ test('an id that this client cannot have is told, and the stream starts now', as
   }
 });
 
-test('a client that comes back after its events were trimmed is told so', async (t) => {
+test('a client whose missed events were trimmed gets too_old', async (t) => {
   const env = { EVENT_LOG_MAX_EVENTS: '3', CLEANUP_INTERVAL: '1000' };
   const lines: Record<string, unknown>[] = [];
   const system = await startSystem(t, { env, log: collectingLog(lines) });
-  const { page } = await beginAt(system, '');
+  const { page } = await openAt(system, '');
   const seen = await system.publish('ada', 'seen');
   await page.until(() => page.ids.at(-1) === seen || undefined);
 
   page.network.isDown = true;
-  page.network.cut();
+  page.network.disconnect();
   for (let count = 0; count < 10; count += 1) await system.publish('ada', `lost ${count}`);
-  await cleanedUp(lines, 'eventLog', 2 * 8); // Of eleven events, each with one address, three stay.
+  await waitForCleanUp(lines, 'eventLog', 2 * 8); // Of eleven events, each with one address, three stay.
   page.network.isDown = false;
-  const opening = await page.began(2);
+  const opening = await page.waitForOpenings(2);
   const next = await system.publish('ada', 'next');
   await page.until(() => page.ids.at(-1) === next || undefined);
 
   assert.deepEqual({ ...opening, id: '' }, { resumed: false, reason: 'too_old', id: '' });
-  assert.deepEqual(page.dataOf('message'), ['seen', 'next']);
+  assert.deepEqual(page.dataByType('message'), ['seen', 'next']);
 });
 
-test('an id of another log is told as such', async (t) => {
+test('a Last-Event-ID of another epoch is epoch_changed', async (t) => {
   const system = await startSystem(t);
   const other = await prepare();
   t.after(() => rmSync(other.folder, { recursive: true, force: true }));
   const old = await system.publish('ada', 'in the old log');
 
   await system.restart({ DATA_DIR: other.folder, DB_STORAGE: '' });
-  const { page, opening } = await beginAt(system, old);
+  const { page, opening } = await openAt(system, old);
   const next = await system.publish('ada', 'in the new log');
   await page.until(() => page.ids.at(-1) === next || undefined);
 
   assert.notEqual(next.split('-')[0], old.split('-')[0]);
   assert.deepEqual({ ...opening, id: '' }, { resumed: false, reason: 'epoch_changed', id: '' });
-  assert.deepEqual(page.dataOf('message'), ['in the new log']);
+  assert.deepEqual(page.dataByType('message'), ['in the new log']);
 });

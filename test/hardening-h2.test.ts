@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { blockThread } from './support/block-thread.js';
 import * as h2 from './support/clients/raw-h2.js';
 import {
   code,
@@ -12,8 +13,7 @@ import {
   RawH2,
   type,
 } from './support/clients/raw-h2.js';
-import { startVictim } from './support/servers/hostile.js';
-import { standStill } from './support/stand-still.js';
+import { startTargetServer } from './support/servers/target-server.js';
 import { until } from './support/until.js';
 
 const jsonType: Fields = [['content-type', 'application/json']];
@@ -22,7 +22,7 @@ const post = (id: number, more: Fields = []) =>
 const get = (id: number, path = '/hello', more: Fields = []) =>
   headers(id, fields('GET', path, more));
 /** The n-th stream that a client opens. */
-const idOf = (index: number) => 2 * index + 1;
+const getStreamId = (index: number) => 2 * index + 1;
 
 /** A head in as many frames as it takes. */
 function longHeaders(list: Fields): Buffer[] {
@@ -41,12 +41,20 @@ const pairs = (count: number): Fields => Array.from({ length: count }, (_, n) =>
 
 // [what, how many, what the n-th is]
 const floods: readonly (readonly [string, number, (index: number) => Buffer[]])[] = [
-  ['streams reset at once', 3000, (n) => [get(idOf(n)), h2.reset(idOf(n), code.cancel)]],
-  ['uploads reset with an error', 3000, (n) => [post(idOf(n)), h2.reset(idOf(n), code.internal)]],
-  ['streams left open', 2000, (n) => [post(idOf(n))]],
+  [
+    'streams reset at once',
+    3000,
+    (n) => [get(getStreamId(n)), h2.reset(getStreamId(n), code.cancel)],
+  ],
+  [
+    'uploads reset with an error',
+    3000,
+    (n) => [post(getStreamId(n)), h2.reset(getStreamId(n), code.internal)],
+  ],
+  ['streams left open', 2000, (n) => [post(getStreamId(n))]],
   ['settings', 20_000, () => [h2.settings([[4, 65_535]])]],
   ['pings', 50_000, () => [h2.ping()]],
-  ['priorities', 20_000, (n) => [frame(type.priority, flag.none, idOf(n), Buffer.alloc(5))]],
+  ['priorities', 20_000, (n) => [frame(type.priority, flag.none, getStreamId(n), Buffer.alloc(5))]],
   ['window updates', 20_000, () => [frame(type.windowUpdate, flag.none, 0, Buffer.of(0, 0, 0, 1))]],
   ['data frames without data', 20_000, (n) => [...(n === 0 ? [post(1)] : []), h2.data(1, '')]],
   [
@@ -72,7 +80,7 @@ const floods: readonly (readonly [string, number, (index: number) => Buffer[]])[
 for (const [what, count, make] of floods) {
   test(`a flood of ${what} disturbs nobody`, async (t) => {
     // Node 20 does not notice that a client leaves whose resets it has stopped to read: `idleMs` does.
-    const { port, assertUnharmed } = await startVictim(t, { idleMs: 1500 });
+    const { port, assertHealthy } = await startTargetServer(t, { idleMs: 1500 });
     const client = await RawH2.open(port);
 
     for (let sent = 0; sent < count; sent += 500) {
@@ -80,12 +88,12 @@ for (const [what, count, make] of floods) {
       await new Promise(setImmediate);
     }
 
-    await assertUnharmed(() => client.destroy());
+    await assertHealthy(() => client.destroy());
   });
 }
 
 // [what, the frames]; none of these is a request.
-const unsound: readonly (readonly [string, Buffer[]])[] = [
+const malformed: readonly (readonly [string, Buffer[]])[] = [
   ['no path', [headers(1, fields('GET', '/').slice(0, 3))]],
   ['an empty path', [get(1, '')]],
   ['a path without a slash', [get(1, 'hello')]],
@@ -135,10 +143,10 @@ const unsound: readonly (readonly [string, Buffer[]])[] = [
   ['HTTP/1.1', [Buffer.from('GET / HTTP/1.1\r\nhost: localhost\r\n\r\n')]],
 ];
 
-for (const [what, frames] of unsound) {
+for (const [what, frames] of malformed) {
   test(`${what}: the stream is reset or the connection ends, and no handler runs`, async (t) => {
     // Data on a stream never opened is just ignored: there the connection ends as one that is idle.
-    const { port, lines, assertUnharmed } = await startVictim(t, { idleMs: 1500 });
+    const { port, lines, assertHealthy } = await startTargetServer(t, { idleMs: 1500 });
     const client = await RawH2.open(port);
 
     client.send(...frames);
@@ -146,7 +154,7 @@ for (const [what, frames] of unsound) {
     const end = await client.frame((one) => one.type === type.reset || one.type === type.goaway);
     assert.ok(end);
     assert.deepEqual(lines, []);
-    await assertUnharmed(() => client.destroy());
+    await assertHealthy(() => client.destroy());
   });
 }
 
@@ -179,38 +187,38 @@ const refused: readonly (readonly [string, Buffer[], number, string])[] = [
 for (const [what, frames, status, name] of refused) {
   test(`${what} is answered with ${status}, whole, and what follows is not waited for`, async (t) => {
     const limits = status === 408 ? { bodyMs: 400 } : {};
-    const { port, bodies, assertUnharmed } = await startVictim(t, limits);
+    const { port, bodies, assertHealthy } = await startTargetServer(t, limits);
     const client = await RawH2.open(port);
 
     client.send(...frames);
 
-    const body = await client.bodyOf(1);
+    const body = await client.readJson(1);
     assert.deepEqual([body?.['status'], body?.['name']], [status, name]);
-    if (status !== 400) assert.equal(await client.resetOf(1), code.none); // RFC 9113 §8.1
+    if (status !== 400) assert.equal(await client.waitForReset(1), code.none); // RFC 9113 §8.1
     assert.deepEqual(bodies, []);
-    await assertUnharmed(() => client.destroy());
+    await assertHealthy(() => client.destroy());
   });
 }
 
 test('as many header lines and bytes as allowed are read', async (t) => {
-  const { port } = await startVictim(t);
+  const { port } = await startTargetServer(t);
   const client = await RawH2.open(port);
 
   client.send(get(1, '/hello', pairs(124)));
   client.send(get(3, '/hello', [['a', 'x'.repeat(15_000)]]));
 
-  assert.deepEqual(await client.bodyOf(1), { hello: true });
-  assert.deepEqual(await client.bodyOf(3), { hello: true });
+  assert.deepEqual(await client.readJson(1), { hello: true });
+  assert.deepEqual(await client.readJson(3), { hello: true });
 });
 
 test('the limit of header bytes holds for a client that never agreed to it', async (t) => {
-  const { port, assertUnharmed } = await startVictim(t);
+  const { port, assertHealthy } = await startTargetServer(t);
   const client = await RawH2.open(port, { settings: false });
 
   client.send(...longHeaders([...fields('GET', '/hello'), ['a', 'x'.repeat(16_384)]]));
 
-  assert.equal((await client.bodyOf(1))?.['name'], 'headers_too_large');
-  await assertUnharmed(() => client.destroy());
+  assert.equal((await client.readJson(1))?.['name'], 'headers_too_large');
+  await assertHealthy(() => client.destroy());
 });
 
 // [what, the end of an upload of which half has been sent]
@@ -228,7 +236,7 @@ const truncations: readonly (readonly [string, (client: RawH2) => void])[] = [
 
 for (const [what, end] of truncations) {
   test(`an upload cut short by ${what} is not taken for a whole one`, async (t) => {
-    const { port, bodies, lines, assertUnharmed } = await startVictim(t);
+    const { port, bodies, lines, assertHealthy } = await startTargetServer(t);
     const client = await RawH2.open(port);
     client.send(post(1), data(1, '[1]')); // JSON already, but not over.
     client.send(h2.ping());
@@ -239,7 +247,7 @@ for (const [what, end] of truncations) {
     await until(() => lines.some(({ phrase }) => phrase === 'request'));
     assert.equal(lines.find(({ phrase }) => phrase === 'request')?.['status'], 499);
     assert.deepEqual(bodies, []);
-    await assertUnharmed(() => client.destroy());
+    await assertHealthy(() => client.destroy());
   });
 }
 
@@ -248,30 +256,30 @@ for (const [what, length] of [
   ['longer', 2],
 ] as const) {
   test(`an upload with a content-length that is ${what} than it is refused`, async (t) => {
-    const { port, bodies, assertUnharmed } = await startVictim(t);
+    const { port, bodies, assertHealthy } = await startTargetServer(t);
     const client = await RawH2.open(port);
 
     client.send(post(1, [['content-length', String(length)]]), data(1, '[1]', flag.endStream));
 
     await client.frame((one) => one.type === type.reset || one.type === type.goaway);
     assert.deepEqual(bodies, []);
-    await assertUnharmed(() => client.destroy());
+    await assertHealthy(() => client.destroy());
   });
 }
 
-test('who opens no window for an answer loses it after a while', async (t) => {
-  const { port, assertUnharmed } = await startVictim(t, { endMs: 3000 });
+test('a response is reset when the client never opens its window', async (t) => {
+  const { port, assertHealthy } = await startTargetServer(t, { endMs: 3000 });
   const client = await RawH2.open(port, { windowBytes: 0 });
 
   client.send(get(1, '/big'));
 
-  assert.equal(await client.resetOf(1), code.cancel);
+  assert.equal(await client.waitForReset(1), code.cancel);
   client.send(get(3, '/never')); // The connection is as good as before.
-  await assertUnharmed(() => client.destroy());
+  await assertHealthy(() => client.destroy());
 });
 
-test('a client that says nothing after its handshake is sent away', async (t) => {
-  const { port, server } = await startVictim(t, { idleMs: 1500, endMs: 300 });
+test('a client that sends nothing after the handshake is disconnected', async (t) => {
+  const { port, server } = await startTargetServer(t, { idleMs: 1500, endMs: 300 });
   const client = await RawH2.open(port);
 
   // It never closes its own side: the goodbye alone would not end this.
@@ -279,8 +287,8 @@ test('a client that says nothing after its handshake is sent away', async (t) =>
   await until(() => server.connections === 0);
 });
 
-test('a client that does nothing but ping is sent away, before a request and after', async (t) => {
-  const { port, server } = await startVictim(t, { idleMs: 1500, endMs: 300 });
+test('a client that only pings is disconnected, before and after a request', async (t) => {
+  const { port, server } = await startTargetServer(t, { idleMs: 1500, endMs: 300 });
   const clients = [await RawH2.open(port), await RawH2.open(port)];
   const pinging = setInterval(() => {
     for (const client of clients) client.send(h2.ping());
@@ -292,7 +300,7 @@ test('a client that does nothing but ping is sent away, before a request and aft
 });
 
 test('a client that goes on pinging, but leaves its stream unanswered, stays', async (t) => {
-  const { port, server, sinks } = await startVictim(t, {}, 500);
+  const { port, server, sinks } = await startTargetServer(t, {}, 500);
   const client = await RawH2.open(port);
   client.send(get(1, '/stream'));
 
@@ -306,12 +314,12 @@ test('a client that goes on pinging, but leaves its stream unanswered, stays', a
 });
 
 test('a ping that was answered while the server stood still counts as answered', async (t) => {
-  const { port, sinks } = await startVictim(t, {}, 200);
+  const { port, sinks } = await startTargetServer(t, {}, 200);
   const client = await RawH2.open(port);
   client.send(get(1, '/stream'));
 
   await client.frame((one) => one.type === type.ping); // Whose answer is on its way.
-  standStill(600);
+  blockThread(600);
   const pings = () => client.frames.filter((one) => one.type === type.ping).length;
   await until(() => pings() >= 3 || sinks[0]?.closed === true);
 
@@ -320,22 +328,22 @@ test('a ping that was answered while the server stood still counts as answered',
 });
 
 test('a request that came while the server stood still is answered', async (t) => {
-  const { port } = await startVictim(t, { idleMs: 500 });
+  const { port } = await startTargetServer(t, { idleMs: 500 });
   const client = await RawH2.open(port);
   client.send(h2.ping());
   await client.frame((one) => one.type === type.ping);
-  standStill(100); // Past the next look at what moves, which comes within two turns.
+  blockThread(100); // Past the next look at what moves, which comes within two turns.
   for (let turn = 0; turn < 2; turn += 1) await new Promise(setImmediate);
 
   client.send(get(1));
-  standStill(1000);
+  blockThread(1000);
 
-  assert.deepEqual(await client.bodyOf(1), { hello: true });
+  assert.deepEqual(await client.readJson(1), { hello: true });
   client.destroy();
 });
 
 test('a half-open peer with a stream is found within two rounds of pings', async (t) => {
-  const { port, server, sinks } = await startVictim(t, {}, 100);
+  const { port, server, sinks } = await startTargetServer(t, {}, 100);
   const client = await RawH2.open(port, { pings: false });
   client.send(get(1, '/stream'));
   await until(() => sinks.length === 1);

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { connect } from 'node:net';
 import { type TestContext, test } from 'node:test';
 import { RawTls } from './support/clients/raw-tls.js';
-import { startVictim } from './support/servers/hostile.js';
+import { startTargetServer } from './support/servers/target-server.js';
 import { until } from './support/until.js';
 
 const host = 'host: localhost\r\n';
@@ -13,21 +13,24 @@ const chunked = (more: string, body = '1\r\n1\r\n0\r\n\r\n') =>
   post(`transfer-encoding: chunked\r\n${more}`, body);
 
 /** The status of every answer so far, without interim ones. */
-function statusesOf(client: RawTls): number[] {
+function getStatuses(client: RawTls): number[] {
   const lines = client.received.toString('latin1').matchAll(/HTTP\/1\.1 (\d{3}) /g);
   return [...lines].map(([, status]) => Number(status)).filter((status) => status >= 200);
 }
 
 /** Sends it, waits for the first answer or the end, and answers the statuses. */
-async function say(port: number, text: string): Promise<{ client: RawTls; statuses: number[] }> {
+async function sendAndReadStatuses(
+  port: number,
+  text: string,
+): Promise<{ client: RawTls; statuses: number[] }> {
   const client = await RawTls.open(port, 'http/1.1');
   client.write(Buffer.from(text, 'latin1'));
-  await client.until(() => statusesOf(client).length > 0);
-  return { client, statuses: statusesOf(client) };
+  await client.until(() => getStatuses(client).length > 0);
+  return { client, statuses: getStatuses(client) };
 }
 
 /** A request hidden behind one whose length is told in two ways. */
-const hidden = get('/hello', 'hidden: 1\r\n');
+const smuggledRequest = get('/hello', 'hidden: 1\r\n');
 
 // [what, the bytes]; the connection ends, and the second request, if there is one, is never seen.
 const malformed: readonly (readonly [string, string])[] = [
@@ -35,37 +38,46 @@ const malformed: readonly (readonly [string, string])[] = [
   ['the preface of HTTP/2', 'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'],
   ['an unknown method', `BREW /hello HTTP/1.1\r\n${host}\r\n`],
   ['a folded header', get('/hello', 'a: b\r\n c\r\n')],
-  ['a folded transfer-encoding', post('transfer-encoding:\r\n chunked\r\n', '0\r\n\r\n') + hidden],
+  [
+    'a folded transfer-encoding',
+    post('transfer-encoding:\r\n chunked\r\n', '0\r\n\r\n') + smuggledRequest,
+  ],
   ['a space before the colon', get('/hello', 'a : b\r\n')],
   ['a space before the first header', `GET /hello HTTP/1.1\r\n a: b\r\n${host}\r\n`],
   ['a bare carriage return', get('/hello', 'a: b\rc\r\n')],
   ['bare line feeds', `GET /hello HTTP/1.1\nhost: localhost\n\n`],
   ['NUL in a header', get('/hello', 'a: b\0c\r\n')],
-  ['the same length twice', post('content-length: 1\r\ncontent-length: 1\r\n', '1') + hidden],
-  ['two lengths', post('content-length: 1\r\ncontent-length: 5\r\n', '1') + hidden],
-  ['a list of lengths', post('content-length: 1, 1\r\n', '1') + hidden],
-  ['a negative length', post('content-length: -1\r\n', '1') + hidden],
-  ['a length with a sign', post('content-length: +1\r\n', '1') + hidden],
-  ['a length in hex', post('content-length: 0x1\r\n', '1') + hidden],
-  ['a length and chunks', chunked('content-length: 3\r\n') + hidden],
+  [
+    'the same length twice',
+    post('content-length: 1\r\ncontent-length: 1\r\n', '1') + smuggledRequest,
+  ],
+  ['two lengths', post('content-length: 1\r\ncontent-length: 5\r\n', '1') + smuggledRequest],
+  ['a list of lengths', post('content-length: 1, 1\r\n', '1') + smuggledRequest],
+  ['a negative length', post('content-length: -1\r\n', '1') + smuggledRequest],
+  ['a length with a sign', post('content-length: +1\r\n', '1') + smuggledRequest],
+  ['a length in hex', post('content-length: 0x1\r\n', '1') + smuggledRequest],
+  ['a length and chunks', chunked('content-length: 3\r\n') + smuggledRequest],
   [
     'chunks and a length',
-    post('content-length: 3\r\ntransfer-encoding: chunked\r\n', '0\r\n\r\n') + hidden,
+    post('content-length: 3\r\ntransfer-encoding: chunked\r\n', '0\r\n\r\n') + smuggledRequest,
   ],
-  ['two transfer-encodings', chunked('transfer-encoding: identity\r\n') + hidden],
+  ['two transfer-encodings', chunked('transfer-encoding: identity\r\n') + smuggledRequest],
   [
     'a transfer-encoding we do not know',
-    post('transfer-encoding: xchunked\r\n', '0\r\n\r\n') + hidden,
+    post('transfer-encoding: xchunked\r\n', '0\r\n\r\n') + smuggledRequest,
   ],
-  ['identity as transfer-encoding', post('transfer-encoding: identity\r\n', '1') + hidden],
+  ['identity as transfer-encoding', post('transfer-encoding: identity\r\n', '1') + smuggledRequest],
   [
     'a transfer-encoding after a tab',
-    post('transfer-encoding: \x0bchunked\r\n', '0\r\n\r\n') + hidden,
+    post('transfer-encoding: \x0bchunked\r\n', '0\r\n\r\n') + smuggledRequest,
   ],
-  ['a chunk size that overflows', chunked('', `${'f'.repeat(17)}\r\n1`) + hidden],
-  ['chunks that end with line feeds', chunked('', '1\n1\n0\n\n') + hidden],
-  ['an endless chunk extension', chunked('', `1;${'a'.repeat(20_000)}\r\n1\r\n0\r\n\r\n`) + hidden],
-  ['CONNECT', `CONNECT localhost:1 HTTP/1.1\r\n${host}\r\n${hidden}`],
+  ['a chunk size that overflows', chunked('', `${'f'.repeat(17)}\r\n1`) + smuggledRequest],
+  ['chunks that end with line feeds', chunked('', '1\n1\n0\n\n') + smuggledRequest],
+  [
+    'an endless chunk extension',
+    chunked('', `1;${'a'.repeat(20_000)}\r\n1\r\n0\r\n\r\n`) + smuggledRequest,
+  ],
+  ['CONNECT', `CONNECT localhost:1 HTTP/1.1\r\n${host}\r\n${smuggledRequest}`],
   ['headers past their limit', get('/hello', `a: ${'x'.repeat(17_000)}\r\n`)],
   ['a path past that limit', get(`/${'x'.repeat(17_000)}`)],
   ['10,000 header lines', get('/hello', 'a:b\r\n'.repeat(10_000))],
@@ -73,9 +85,9 @@ const malformed: readonly (readonly [string, string])[] = [
 
 for (const [what, text] of malformed) {
   test(`${what}: the connection ends, and nothing is taken for a request`, async (t) => {
-    const { port, bodies, lines, assertUnharmed } = await startVictim(t);
+    const { port, bodies, lines, assertHealthy } = await startTargetServer(t);
 
-    const { client, statuses } = await say(port, text);
+    const { client, statuses } = await sendAndReadStatuses(port, text);
     await client.ended;
 
     assert.ok(statuses.length <= 1 && statuses.every((status) => [400, 431].includes(status)));
@@ -84,7 +96,7 @@ for (const [what, text] of malformed) {
       lines.filter(({ status }) => status === 200),
       [],
     );
-    await assertUnharmed(() => client.destroy());
+    await assertHealthy(() => client.destroy());
   });
 }
 
@@ -106,23 +118,23 @@ const refused: readonly (readonly [string, string, number])[] = [
 ];
 
 /** Both of them hold for honest clients, too; these send no body. */
-const soonLate = { bodyMs: 400, headersMs: 3000 };
+const shortTimeouts = { bodyMs: 400, headersMs: 3000 };
 
 for (const [what, text, status] of refused) {
   test(`${what} is refused with ${status}`, async (t) => {
-    const limits = status === 408 ? soonLate : {};
-    const { port, bodies, assertUnharmed } = await startVictim(t, limits);
+    const limits = status === 408 ? shortTimeouts : {};
+    const { port, bodies, assertHealthy } = await startTargetServer(t, limits);
 
-    const { client, statuses } = await say(port, text);
+    const { client, statuses } = await sendAndReadStatuses(port, text);
 
     assert.deepEqual(statuses, [status]);
     assert.deepEqual(bodies, []);
-    await assertUnharmed(() => client.destroy());
+    await assertHealthy(() => client.destroy());
   });
 }
 
 // [what, the bytes, the status]
-const served: readonly (readonly [string, string, number])[] = [
+const tolerated: readonly (readonly [string, string, number])[] = [
   ['a target that is a whole URL', `GET https://localhost/hello HTTP/1.1\r\n${host}\r\n`, 200],
   ['such a target without a path', `GET https://localhost HTTP/1.1\r\n${host}\r\n`, 404],
   ['HTTP/1.0', `GET /hello HTTP/1.0\r\n${host}\r\n`, 200],
@@ -138,19 +150,19 @@ const served: readonly (readonly [string, string, number])[] = [
   ['an upgrade to HTTP/2', get('/hello', 'connection: upgrade\r\nupgrade: h2c\r\n'), 200],
 ];
 
-for (const [what, text, status] of served) {
+for (const [what, text, status] of tolerated) {
   test(`${what} is answered as if nothing was odd`, async (t) => {
-    const { port, assertUnharmed } = await startVictim(t);
+    const { port, assertHealthy } = await startTargetServer(t);
 
-    const { client, statuses } = await say(port, text);
+    const { client, statuses } = await sendAndReadStatuses(port, text);
 
     assert.deepEqual(statuses, [status]);
-    await assertUnharmed(() => client.destroy());
+    await assertHealthy(() => client.destroy());
   });
 }
 
 test('an upload cut short is not taken for a whole one', async (t) => {
-  const { port, bodies, lines, assertUnharmed } = await startVictim(t);
+  const { port, bodies, lines, assertHealthy } = await startTargetServer(t);
   const client = await RawTls.open(port, 'http/1.1');
   client.write(post('content-length: 5\r\n', '[1]'));
   await until(() => client.socket.bytesWritten > 0);
@@ -159,26 +171,26 @@ test('an upload cut short is not taken for a whole one', async (t) => {
 
   await until(() => lines.some(({ phrase }) => phrase === 'request'));
   assert.deepEqual(bodies, []);
-  await assertUnharmed(() => client.destroy());
+  await assertHealthy(() => client.destroy());
 });
 
 test('pipelined requests are answered in their order', async (t) => {
-  const { port, bodies } = await startVictim(t);
+  const { port, bodies } = await startTargetServer(t);
 
-  const { client } = await say(
+  const { client } = await sendAndReadStatuses(
     port,
     ['1', '2', '3'].map((one) => post('content-length: 1\r\n', one)).join(''),
   );
-  await client.until(() => statusesOf(client).length === 3);
+  await client.until(() => getStatuses(client).length === 3);
 
   assert.deepEqual(bodies, [1, 2, 3]);
   client.destroy();
 });
 
 test('what is pipelined behind a stream waits, and never begins when the client leaves', async (t) => {
-  const { port, sinks, server, assertUnharmed } = await startVictim(t);
+  const { port, sinks, server, assertHealthy } = await startTargetServer(t);
 
-  const { client } = await say(
+  const { client } = await sendAndReadStatuses(
     port,
     get('/stream') + get('/stream') + post('content-length: 1\r\n', '1'),
   );
@@ -192,11 +204,11 @@ test('what is pipelined behind a stream waits, and never begins when the client 
   await until(() => closes === 1);
 
   assert.equal(sinks.length, 1);
-  await assertUnharmed(() => {});
+  await assertHealthy(() => {});
 });
 
 test('no more is pipelined on a connection than streams are allowed on one', async (t) => {
-  const { port, assertUnharmed } = await startVictim(t, { streamsPerH2SessionMax: 8 });
+  const { port, assertHealthy } = await startTargetServer(t, { streamsPerH2SessionMax: 8 });
   const under = await RawTls.open(port, 'http/1.1');
   under.write(get('/never') + get('/hello').repeat(7));
 
@@ -205,22 +217,22 @@ test('no more is pipelined on a connection than streams are allowed on one', asy
   await over.ended;
 
   assert.equal(under.socket.readableEnded, false);
-  await assertUnharmed(() => under.destroy());
+  await assertHealthy(() => under.destroy());
 });
 
-test('who drips headers is told so and cut off, though bytes go on coming', async (t) => {
-  const { port, server } = await startVictim(t, { headersMs: 400, endMs: 300 });
-  const client = await dripping(t, port);
+test('slowly sent headers are answered with 408 and disconnected', async (t) => {
+  const { port, server } = await startTargetServer(t, { headersMs: 400, endMs: 300 });
+  const client = await dripHeaders(t, port);
 
-  await client.until(() => statusesOf(client).length > 0);
+  await client.until(() => getStatuses(client).length > 0);
   await until(() => server.connections === 0);
 
-  assert.deepEqual(statusesOf(client), [408]);
+  assert.deepEqual(getStatuses(client), [408]);
 });
 
-test('who goes on after a syntax error is cut off', async (t) => {
-  const { port, server } = await startVictim(t);
-  const { client } = await say(port, 'what?\r\n\r\n');
+test('a client that continues after a syntax error is disconnected', async (t) => {
+  const { port, server } = await startTargetServer(t);
+  const { client } = await sendAndReadStatuses(port, 'what?\r\n\r\n');
 
   client.write('what?\r\n\r\n');
 
@@ -229,8 +241,8 @@ test('who goes on after a syntax error is cut off', async (t) => {
 });
 
 test('a connection kept alive ends when nothing comes', async (t) => {
-  const { port, server } = await startVictim(t, { idleMs: 1500 });
-  const { client } = await say(port, get('/hello'));
+  const { port, server } = await startTargetServer(t, { idleMs: 1500 });
+  const { client } = await sendAndReadStatuses(port, get('/hello'));
 
   await client.ended;
 
@@ -238,10 +250,10 @@ test('a connection kept alive ends when nothing comes', async (t) => {
 });
 
 test('line ends alone keep no connection', async (t) => {
-  const { port, server } = await startVictim(t, { idleMs: 1500 });
-  const { client, statuses } = await say(port, get('/hello'));
-  const dripping = setInterval(() => client.write('\r\n'), 20);
-  t.after(() => clearInterval(dripping));
+  const { port, server } = await startTargetServer(t, { idleMs: 1500 });
+  const { client, statuses } = await sendAndReadStatuses(port, get('/hello'));
+  const dripHeaders = setInterval(() => client.write('\r\n'), 20);
+  t.after(() => clearInterval(dripHeaders));
 
   await until(() => server.connections === 0);
 
@@ -249,8 +261,8 @@ test('line ends alone keep no connection', async (t) => {
 });
 
 test('a stream on which nothing moves ends', async (t) => {
-  const { port, sinks, server } = await startVictim(t, { idleMs: 1500 });
-  const { client } = await say(port, get('/stream'));
+  const { port, sinks, server } = await startTargetServer(t, { idleMs: 1500 });
+  const { client } = await sendAndReadStatuses(port, get('/stream'));
 
   await client.ended;
 
@@ -259,18 +271,18 @@ test('a stream on which nothing moves ends', async (t) => {
 });
 
 test('a TCP connection without a TLS handshake is closed', async (t) => {
-  const { port, server, assertUnharmed } = await startVictim(t, { handshakeMs: 3000 });
+  const { port, server, assertHealthy } = await startTargetServer(t, { handshakeMs: 3000 });
   const socket = connect({ port, host: '127.0.0.1', allowHalfOpen: true });
   t.after(() => socket.destroy());
   await until(() => server.connections === 1);
 
   await until(() => server.connections === 0);
 
-  await assertUnharmed(() => {});
+  await assertHealthy(() => {});
 });
 
 test('a TLS handshake that is none is refused', async (t) => {
-  const { port, server, assertUnharmed } = await startVictim(t);
+  const { port, server, assertHealthy } = await startTargetServer(t);
   const socket = connect({ port, host: '127.0.0.1', allowHalfOpen: true });
   socket.on('error', () => {});
   t.after(() => socket.destroy());
@@ -280,11 +292,11 @@ test('a TLS handshake that is none is refused', async (t) => {
   await ended;
 
   await until(() => server.connections === 0);
-  await assertUnharmed(() => {});
+  await assertHealthy(() => {});
 });
 
 test('connections over the limit are reset, and one that ends makes room', async (t) => {
-  const { port, server } = await startVictim(t, { connectionsMax: 2 });
+  const { port, server } = await startTargetServer(t, { connectionsMax: 2 });
   const [first] = [await RawTls.open(port, 'h2'), await RawTls.open(port, 'http/1.1')];
 
   await assert.rejects(RawTls.open(port, 'h2'));
@@ -295,7 +307,7 @@ test('connections over the limit are reset, and one that ends makes room', async
 });
 
 /** Sends a header line every few ms, until the test is over. */
-async function dripping(t: TestContext, port: number): Promise<RawTls> {
+async function dripHeaders(t: TestContext, port: number): Promise<RawTls> {
   const client = await RawTls.open(port, 'http/1.1');
   client.write('GET /hello HTTP/1.1\r\n');
   const drip = setInterval(() => client.write('a: b\r\n'), 20);

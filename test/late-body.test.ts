@@ -14,9 +14,9 @@ const bodies = [
 
 for (const [what, body, expected] of bodies) {
   test(`a handler that reads the body late reads ${what} all the same`, async (t) => {
-    let goOn = () => {};
+    let resume = () => {};
     const waiting = new Promise<void>((resolve) => {
-      goOn = resolve;
+      resume = resolve;
     });
     const { port } = await startHttp(t, [
       route('POST', '/late', async (exchange) => {
@@ -25,7 +25,7 @@ for (const [what, body, expected] of bodies) {
       }),
       route('POST', '/go-on', async () => {
         await turn(); // All that came before on this connection has been dealt with.
-        goOn();
+        resume();
         return json(200, {});
       }),
     ]);

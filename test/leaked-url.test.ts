@@ -4,7 +4,7 @@ import type { H2Stream } from './support/clients/h2-client.js';
 import { collectingLog } from './support/recording/collecting-log.js';
 import { startSystem } from './support/servers/system.js';
 
-test('a stream URL that goes through more than five hands in a minute is void', async (t) => {
+test('a stream URL used from more than five addresses in a minute is revoked', async (t) => {
   const lines: Record<string, unknown>[] = [];
   const env = { TRUST_PROXY_HOPS: '1' };
   const system = await startSystem(t, { env, log: collectingLog(lines) });
@@ -31,11 +31,11 @@ test('a stream URL that goes through more than five hands in a minute is void', 
     audited.map(({ level, audit, reason, ipKey, userId }) => [level, audit, reason, ipKey, userId]),
     [['warn', true, 'stream token', '192.0.2.7', system.userIds.ada]],
   );
-  assert.equal(other.isOver, false); // The session lives on, and what else it has.
+  assert.equal(other.isEnded, false); // The session lives on, and what else it has.
   await (await client.listen('ada')).opening();
 });
 
-test('a stream that one client takes over again and again goes on', async (t) => {
+test('one client may take over its own stream repeatedly', async (t) => {
   const system = await startSystem(t);
   const client = await system.connect();
   const path = await client.streamPath('ada');

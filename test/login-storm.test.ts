@@ -4,14 +4,14 @@ import { setTimeout as pause } from 'node:timers/promises';
 import type { Answer } from './support/clients/exchange.js';
 import type { H2Client } from './support/clients/h2-client.js';
 import { collectingLog } from './support/recording/collecting-log.js';
-import { passwordOf } from './support/servers/seed.js';
+import { getPassword } from './support/servers/seed.js';
 import { type System, type SystemOptions, startSystem } from './support/servers/system.js';
 import { until } from './support/until.js';
 
 const connections = 200;
 
 /** One thread, and a short queue in front of it. */
-const busy = {
+const shortQueueEnv = {
   ARGON2_MEMORY_KIB: '19456',
   ARGON2_TIME: '2',
   AUTH_WORKERS: '1',
@@ -20,15 +20,15 @@ const busy = {
   STREAM_HEARTBEAT: '1000',
 };
 
-async function begin(t: TestContext, env: SystemOptions['env'] = {}) {
+async function startScenario(t: TestContext, env: SystemOptions['env'] = {}) {
   const lines: Record<string, unknown>[] = [];
-  const options = { env: { ...busy, ...env }, log: collectingLog(lines) };
+  const options = { env: { ...shortQueueEnv, ...env }, log: collectingLog(lines) };
   const system = await startSystem(t, options);
   return { system, lines, client: await system.connect() };
 }
 
 /** A login of nobody, which costs what any costs. */
-function guess(client: H2Client, who: string, from: string): Promise<Answer> {
+function tryUnknownUser(client: H2Client, who: string, from: string): Promise<Answer> {
   const json = { username: who, password: 'not the password' };
   return client.ask('POST', '/login', { json, headers: { 'x-forwarded-for': from } });
 }
@@ -37,7 +37,7 @@ function guess(client: H2Client, who: string, from: string): Promise<Answer> {
  * Connections that log in again and again until they are told to stop; then what they were told. Who is
  * refused comes back after half a second: they share a thread with the server, and would leave it nothing.
  */
-async function storm(system: System, from: (index: number) => string) {
+async function startLoginStorm(system: System, from: (index: number) => string) {
   const clients: H2Client[] = [];
   while (clients.length < connections) {
     // Not all at once: a handshake has to be over in time, and all are on one thread.
@@ -47,7 +47,7 @@ async function storm(system: System, from: (index: number) => string) {
   let isOver = false;
   const hammering = clients.map(async (client, index) => {
     for (let round = 0; !isOver; round += 1) {
-      const answer = await guess(client, `nobody ${index} ${round}`, from(index));
+      const answer = await tryUnknownUser(client, `nobody ${index} ${round}`, from(index));
       answers.push(answer);
       if (answer.status === 503) await pause(500);
     }
@@ -71,11 +71,11 @@ function assertFastRefusals(answers: readonly Answer[]): void {
   }
 }
 
-test('while 200 connections log in at once, everything else goes on', async (t) => {
-  const { system, client, lines } = await begin(t);
+test('200 concurrent logins do not delay other requests', async (t) => {
+  const { system, client, lines } = await startScenario(t);
   let { refreshToken } = await client.login('ada');
   const stream = await client.listen('bob');
-  const { answers, stop } = await storm(system, (index) => `192.0.2.${index}`);
+  const { answers, stop } = await startLoginStorm(system, (index) => `192.0.2.${index}`);
 
   const published: string[] = [];
   const refresh = async () => {
@@ -100,17 +100,18 @@ test('while 200 connections log in at once, everything else goes on', async (t) 
   await stream.until(() => (stream.ids.length === published.length ? true : undefined));
   assert.deepEqual(stream.ids, published);
   assert.equal(lines.filter(({ level }) => level === 'error').length, 0);
-  const json = { username: 'ada', password: passwordOf('ada') };
+  const json = { username: 'ada', password: getPassword('ada') };
   assert.equal((await client.ask('POST', '/login', { json })).status, 200);
 });
 
-test('one address cannot take the queue from the others', async (t) => {
-  const { system, client } = await begin(t, { AUTH_QUEUE_MAX: '64' });
-  const { answers, stop } = await storm(system, () => '192.0.2.1');
+test('one address cannot fill the login queue', async (t) => {
+  const { system, client } = await startScenario(t, { AUTH_QUEUE_MAX: '64' });
+  const { answers, stop } = await startLoginStorm(system, () => '192.0.2.1');
   await until(() => answers.some(({ status }) => status === 503));
 
   const mine: Answer[] = [];
-  while (mine.length < 5) mine.push(await guess(client, `me ${mine.length}`, '198.51.100.1'));
+  while (mine.length < 5)
+    mine.push(await tryUnknownUser(client, `me ${mine.length}`, '198.51.100.1'));
   await stop();
 
   assertFastRefusals(answers);
@@ -120,12 +121,15 @@ test('one address cannot take the queue from the others', async (t) => {
   );
 });
 
-test('a login whose client has left while it waited is never tried', async (t) => {
-  const { client, lines } = await begin(t, { ARGON2_MEMORY_KIB: '262144', ARGON2_TIME: '4' });
+test('a queued login is dropped when its client disconnects', async (t) => {
+  const { client, lines } = await startScenario(t, {
+    ARGON2_MEMORY_KIB: '262144',
+    ARGON2_TIME: '4',
+  });
   const json = { username: 'left', password: 'not the password' };
 
   // Before it three, which take some seconds: it has to leave before they are done.
-  const first = [1, 2, 3].map((index) => guess(client, `first ${index}`, '192.0.2.1'));
+  const first = [1, 2, 3].map((index) => tryUnknownUser(client, `first ${index}`, '192.0.2.1'));
   const { session } = client;
   const left = session.request({
     ':method': 'POST',
@@ -134,7 +138,7 @@ test('a login whose client has left while it waited is never tried', async (t) =
   });
   left.on('error', () => {});
   left.end(JSON.stringify(json));
-  const last = guess(client, 'last', '192.0.2.1');
+  const last = tryUnknownUser(client, 'last', '192.0.2.1');
   await client.ask('GET', '/health/live'); // So all have arrived.
   left.close(8);
 

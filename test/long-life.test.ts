@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
-import { Page } from './support/clients/event-source.js';
+import { EventSourceClient } from './support/clients/event-source.js';
 import type { H2Stream } from './support/clients/h2-client.js';
 import { startSystem } from './support/servers/system.js';
 
@@ -8,7 +8,7 @@ const minute = 60_000;
 const hour = 60 * minute;
 
 /** A system whose time a test moves on, and bob, who is always there. */
-async function startAhead(t: TestContext) {
+async function startWithManualClock(t: TestContext) {
   const time = { aheadMs: 0 };
   const env = {
     ...{ ACCESS_TOKEN_EXPIRES_IN: '60000', STREAM_TOKEN_EXPIRES_IN: '60000' },
@@ -16,66 +16,66 @@ async function startAhead(t: TestContext) {
   };
   const system = await startSystem(t, {
     env,
-    clock: () => Date.now() + time.aheadMs,
-    uptime: () => performance.now() + time.aheadMs,
+    wallClock: () => Date.now() + time.aheadMs,
+    monotonicClock: () => performance.now() + time.aheadMs,
   });
   const client = await system.connect();
   const bob = await client.listen('bob');
   const path = await client.streamPath('ada');
   /** Settles when the server knows how many users are there: by then it has written it down. */
-  const counted = (users: number) =>
-    bob.until(() => bob.dataOf('count').at(-1) === String(users) || undefined);
-  return { time, system, client, path, counted };
+  const waitForCount = (users: number) =>
+    bob.until(() => bob.dataByType('count').at(-1) === String(users) || undefined);
+  return { time, system, client, path, waitForCount };
 }
 
 /** Settles with the next heartbeat: then the server has seen what time it is. */
-async function beats(stream: H2Stream): Promise<void> {
+async function waitForHeartbeat(stream: H2Stream): Promise<void> {
   const before = stream.comments;
   await stream.until(() => stream.comments > before || undefined);
 }
 
 test('a stream lives for days, and its URL for twelve hours after each time', async (t) => {
-  const { time, system, client, path, counted } = await startAhead(t);
+  const { time, system, client, path, waitForCount } = await startWithManualClock(t);
   const stream = await client.openStream(path);
   await stream.opening();
 
   for (const aheadMs of [6, 12, 18, 24, 30].map((hours) => hours * hour)) {
     time.aheadMs = aheadMs;
-    await beats(stream); // And its token is renewed.
+    await waitForHeartbeat(stream); // And its token is renewed.
   }
   const seen = await system.publish('ada', 'after thirty hours');
   await stream.until(() => stream.ids.at(-1) === seen || undefined);
-  stream.cut();
-  await counted(1);
+  stream.abort();
+  await waitForCount(1);
   time.aheadMs += 12 * hour - minute;
   const missed = await system.publish('ada', 'meanwhile');
   const again = await client.openStream(path, { 'last-event-id': seen });
   await again.until(() => again.ids.at(-1) === missed || undefined);
-  await counted(2);
-  again.cut();
-  await counted(1);
+  await waitForCount(2);
+  again.abort();
+  await waitForCount(1);
   time.aheadMs += 12 * hour + minute;
   const tooLate = await client.openStream(path, { 'last-event-id': missed });
 
   assert.deepEqual(await again.opening(), { resumed: true, reason: 'resumed', id: seen });
-  assert.deepEqual(again.dataOf('message'), ['meanwhile']);
+  assert.deepEqual(again.dataByType('message'), ['meanwhile']);
   assert.equal(tooLate.status, 401);
 });
 
-test('EventSource stops when it comes back too late, or with a URL it never opened', async (t) => {
-  const { time, system, client, path, counted } = await startAhead(t);
+test('EventSource stops when its token has expired', async (t) => {
+  const { time, system, client, path, waitForCount } = await startWithManualClock(t);
   const unopened = await client.streamPath('ada');
-  const page = new Page(system.url + path);
+  const page = new EventSourceClient(system.url + path);
   system.onClose(() => page.source.close());
-  await page.began(1);
-  await counted(2);
+  await page.waitForOpenings(1);
+  await waitForCount(2);
 
   page.network.isDown = true;
-  page.network.cut();
-  await counted(1);
+  page.network.disconnect();
+  await waitForCount(1);
   time.aheadMs += 13 * hour;
   page.network.isDown = false;
-  await page.over();
+  await page.ended();
   const late = await client.ask('GET', unopened);
 
   assert.deepEqual(page.network.statuses, [200, 401]);

@@ -5,14 +5,14 @@ import type { Sink } from '../src/http/reply.js';
 import { route } from '../src/http/router.js';
 import { protocols } from './support/clients/exchange.js';
 import { startHttp } from './support/servers/http-server.js';
-import { noFarHost, openFarHost } from './support/servers/network.js';
+import { getSkipReason, openRemoteHost } from './support/servers/network.js';
 import { until } from './support/until.js';
 
 for (const protocol of protocols) {
   test(`a client whose host has vanished is found, and no other is cut off, over ${protocol}`, {
-    skip: noFarHost(),
+    skip: getSkipReason(),
   }, async (t) => {
-    const far = openFarHost(t);
+    const far = openRemoteHost(t);
     const sinks = new Map<string, Sink>();
     const stream = route('GET', '/:who', (_, { who }) => ({
       status: 200,
@@ -28,7 +28,7 @@ for (const protocol of protocols) {
     t.after(() => there.kill());
     await until(() => sinks.size === 2);
 
-    far.vanish();
+    far.blackhole();
     for (const sink of sinks.values()) sink.write(Buffer.from(':\n\n'));
     await until(() => sinks.get('lost')?.closed === true);
 

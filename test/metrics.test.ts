@@ -6,8 +6,8 @@ import type { H2Client } from './support/clients/h2-client.js';
 import { recordSecret } from './support/recording/record.js';
 import { type System, startSystem } from './support/servers/system.js';
 
-async function metricsKey(system: System): Promise<string> {
-  const { key } = await system.operate(({ apiKeys }) =>
+async function createMetricsKey(system: System): Promise<string> {
+  const { key } = await system.runAdmin(({ apiKeys }) =>
     apiKeys.create({ name: 'prometheus', scopes: ['metrics'] }),
   );
   recordSecret(key);
@@ -15,7 +15,7 @@ async function metricsKey(system: System): Promise<string> {
 }
 
 /** Samples by name and labels as they are written: `herald_streams`, `x_total{reason="client"}`. */
-async function samples(client: H2Client, bearer: string): Promise<ReadonlyMap<string, number>> {
+async function readSamples(client: H2Client, bearer: string): Promise<ReadonlyMap<string, number>> {
   const { status, headers, text } = await client.ask('GET', '/metrics', { bearer });
   assert.equal(status, 200);
   assert.match(headers['content-type'] ?? '', /^text\/plain; version=0\.0\.4/);
@@ -30,7 +30,7 @@ async function samples(client: H2Client, bearer: string): Promise<ReadonlyMap<st
 
 test('metrics tell of streams, events, requests and the process', async (t) => {
   const system = await startSystem(t, { env: { MAX_STREAMS_PER_USER: '1' } });
-  const key = await metricsKey(system);
+  const key = await createMetricsKey(system);
   const client = await system.connect();
   const stream = await client.listen('ada');
   await system.publish('all', 'one');
@@ -39,7 +39,7 @@ test('metrics tell of streams, events, requests and the process', async (t) => {
   const refused = await client.openStream(await client.streamPath('ada'));
   await refused.event('stream.close');
 
-  const open = await samples(client, key);
+  const open = await readSamples(client, key);
 
   assert.equal(open.get('herald_streams'), 1);
   assert.equal(open.get('herald_stream_users'), 1);
@@ -58,31 +58,31 @@ test('metrics tell of streams, events, requests and the process', async (t) => {
   const ended = new Promise<void>((resolve) => stream.stream.once('close', resolve));
   await client.ask('POST', '/logout', { bearer: await client.accessToken('ada') });
   await ended;
-  const closed = await samples(client, key);
+  const closed = await readSamples(client, key);
 
   assert.equal(closed.get('herald_streams'), 0);
   assert.equal(closed.get('herald_streams_closed_total{reason="revoked"}'), 1);
 });
 
-test('clients that cannot be understood are counted, by layer', async (t) => {
+test('connections closed on protocol errors are counted by layer', async (t) => {
   const system = await startSystem(t);
-  const key = await metricsKey(system);
+  const key = await createMetricsKey(system);
   const client = await system.connect();
   const { port } = new URL(system.url);
-  await goneAfter(connectTcp(Number(port), '127.0.0.1'), 'GET / HTTP/1.1\r\n\r\n'); // No TLS.
+  await waitForClose(connectTcp(Number(port), '127.0.0.1'), 'GET / HTTP/1.1\r\n\r\n'); // No TLS.
   const overTls = () =>
     connectTls({ host: '127.0.0.1', port: Number(port), rejectUnauthorized: false });
-  await goneAfter(overTls(), 'this is not HTTP\r\n\r\n');
-  await goneAfter(overTls(), `GET / HTTP/1.1\r\nhost: a\r\nlong: ${'x'.repeat(70_000)}\r\n\r\n`);
+  await waitForClose(overTls(), 'this is not HTTP\r\n\r\n');
+  await waitForClose(overTls(), `GET / HTTP/1.1\r\nhost: a\r\nlong: ${'x'.repeat(70_000)}\r\n\r\n`);
 
-  const found = await samples(client, key);
+  const found = await readSamples(client, key);
 
   assert.equal(found.get('herald_connections_unreadable_total{layer="tls"}'), 1);
   assert.equal(found.get('herald_connections_unreadable_total{layer="http1"}'), 2);
 });
 
 /** Says something and settles when the other side has ended the connection. */
-function goneAfter(socket: Socket, text: string): Promise<void> {
+function waitForClose(socket: Socket, text: string): Promise<void> {
   socket.on('error', () => {}); // A reset is an end, too.
   socket.resume();
   socket.write(text);
@@ -91,12 +91,12 @@ function goneAfter(socket: Socket, text: string): Promise<void> {
 
 test('no client can make labels of its own', async (t) => {
   const system = await startSystem(t);
-  const key = await metricsKey(system);
+  const key = await createMetricsKey(system);
   const client = await system.connect();
   for (const method of ['BREW', 'WHEN']) await client.ask(method, '/pot/one');
   for (const path of ['/pot/two', '/pot/three']) await client.ask('GET', path);
 
-  const found = await samples(client, key);
+  const found = await readSamples(client, key);
 
   const name = 'herald_http_request_duration_seconds_count';
   assert.equal(found.get(`${name}{method="other",route="(none)",status="404"}`), 2);
@@ -113,5 +113,5 @@ test('metrics are for keys with the scope metrics', async (t) => {
   assert.equal(await statusFor(), 401);
   assert.equal(await statusFor(await client.accessToken('ada')), 401);
   assert.equal(await statusFor(system.apiKey), 403);
-  assert.equal(await statusFor(await metricsKey(system)), 200);
+  assert.equal(await statusFor(await createMetricsKey(system)), 200);
 });

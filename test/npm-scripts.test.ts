@@ -4,7 +4,7 @@ import { cpSync, readdirSync, readFileSync, symlinkSync } from 'node:fs';
 import { delimiter, dirname, join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { type Outcome, outcomeOf, tempFolder } from './support/servers/process.js';
+import { type Outcome, tempFolder, waitForExit } from './support/servers/process.js';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const { scripts, version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as {
@@ -88,5 +88,5 @@ function npm(
   const base = { PATH: path, HOME, npm_config_update_notifier: 'false' };
   const child = spawn('npm', args, { cwd, env: { ...base, ...env } });
   child.stdin.end();
-  return outcomeOf(child);
+  return waitForExit(child);
 }

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { migrate } from '../src/db/migrations/migrate.js';
-import { Page } from './support/clients/event-source.js';
+import { EventSourceClient } from './support/clients/event-source.js';
 import { databaseEnv, findServer } from './support/databases/test-server.js';
 import { collectingLog } from './support/recording/collecting-log.js';
 import { startSystem } from './support/servers/system.js';
@@ -9,7 +9,7 @@ import { openTcpProxy } from './support/tcp-proxy.js';
 import { until } from './support/until.js';
 
 /** Makes "10 to 30 s", in which those who are refused come back, 100 ms. */
-const shortWaits = () => -0.495;
+const shortRetryRandom = () => -0.495;
 
 for (const dialect of ['postgres', 'mariadb'] as const) {
   const server = await findServer(dialect);
@@ -28,26 +28,26 @@ for (const dialect of ['postgres', 'mariadb'] as const) {
     };
     const lines: Record<string, unknown>[] = [];
     const log = collectingLog(lines);
-    const system = await startSystem(t, { env, random: shortWaits, log });
+    const system = await startSystem(t, { env, random: shortRetryRandom, log });
     t.after(async () => {
       await proxy.close();
       await server.drop();
     });
     const client = await system.connect();
     const path = await client.streamPath('ada');
-    const page = new Page(system.url + path);
+    const page = new EventSourceClient(system.url + path);
     system.onClose(() => page.source.close());
-    await page.began(1);
+    await page.waitForOpenings(1);
     const first = await system.publish('ada', 'before');
     await page.until(() => page.ids.at(-1) === first || undefined);
 
     proxy.block();
-    page.network.cut();
+    page.network.disconnect();
     const closing = await page.event('stream.close');
     const status = await client.ask('GET', path, { headers: { accept: '*/*' } });
     const published = await system.post({ to: 'all', data: 'not now' });
     proxy.unblock();
-    await page.began(2);
+    await page.waitForOpenings(2);
     const again = { 'idempotency-key': 'after' }; // What was refused may have been taken.
     let second = await system.post({ to: 'all', data: 'after' }, again);
     await until(async () => {
@@ -59,7 +59,7 @@ for (const dialect of ['postgres', 'mariadb'] as const) {
     assert.deepEqual(JSON.parse(closing.data), { code: 'refused', reconnect: true });
     assert.deepEqual([status.status, published.status], [503, 503]);
     assert.match(status.headers['retry-after'] ?? '', /^\d+$/);
-    assert.deepEqual(page.dataOf('message'), ['before', 'after']);
+    assert.deepEqual(page.dataByType('message'), ['before', 'after']);
     assert.deepEqual(page.openings[1], { resumed: true, reason: 'resumed', id: first });
     assert.deepEqual(
       lines.filter(({ level }) => level === 'error'),

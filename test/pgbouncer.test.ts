@@ -20,9 +20,9 @@ const command = ['pgbouncer', '/usr/sbin/pgbouncer'].find(
   (name) => spawnSync(name, ['--version']).status === 0,
 );
 const server = await findServer('postgres');
-const skip = whatIsMissing();
+const skip = getSkipReason();
 
-function whatIsMissing(): string | false {
+function getSkipReason(): string | false {
   if (command === undefined) return 'NO PGBOUNCER HERE: run test/programs.sh as root';
   return typeof server === 'string' ? server : false;
 }
@@ -56,7 +56,7 @@ describe('postgres behind a pooler that shares connections between transactions'
   let pooled: TestServer;
 
   /** As a server of tests looks through the pooler, which would not tell that a database is missing. */
-  async function through(found: TestServer | string): Promise<TestServer> {
+  async function throughPooler(found: TestServer | string): Promise<TestServer> {
     if (typeof found === 'string') throw new Error(found);
     const { options, ...rest } = found;
     await found.administer(`create database ${options.database}`);
@@ -81,7 +81,7 @@ describe('postgres behind a pooler that shares connections between transactions'
       if (pooler?.exitCode !== null) throw new Error(`pgbouncer did not start: ${said}`);
       return said.includes('process up');
     });
-    pooled = await through(server);
+    pooled = await throughPooler(server);
     await migrate(pooled.options);
   });
 
@@ -121,7 +121,7 @@ describe('postgres behind a pooler that shares connections between transactions'
   });
 
   test('two processes share it, and every event comes once and in order', async (t) => {
-    const cluster = await clusterOn(t, await through(await findServer('postgres')));
+    const cluster = await clusterOn(t, await throughPooler(await findServer('postgres')));
     assert.equal(cluster.env['DB_PREPARE'], 'false');
     const env = { DB_CONNECTIONS: '10' };
     const apps = [await cluster.start(env), await cluster.start(env)];

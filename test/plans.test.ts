@@ -3,26 +3,26 @@ import type { TestContext } from 'node:test';
 import { type Database, type Sql, sql } from '../src/db/database.js';
 import { tables } from '../src/db/migrations/list.js';
 import { EventLog } from '../src/event-log/event-log.js';
-import { TableLog } from '../src/event-log/sql/sql-log-store.js';
+import { SqlLogStore } from '../src/event-log/sql/sql-log-store.js';
 import { ApiKeys } from '../src/identity/api-keys.js';
-import { silentLog } from '../src/logging/log.js';
-import { Neighbours } from '../src/stream/cluster-sync.js';
+import { silentLogger } from '../src/logging/logger.js';
+import { ClusterSync } from '../src/stream/cluster-sync.js';
 import { Registry } from '../src/stream/registry.js';
 import { StreamTokens } from '../src/stream/stream-token.js';
 import { UserCount } from '../src/stream/user-count.js';
 import { testOnDialects } from './support/databases/dialects.js';
 import { databaseFor } from './support/databases/embedded.js';
-import { fillTables, hex } from './support/databases/many-rows.js';
-import { analyze, scansIn, textOf } from './support/databases/plans.js';
+import { fakeHex, fillTables } from './support/databases/many-rows.js';
+import { analyze, findFullScans, textOf } from './support/databases/plans.js';
 import { watchedDatabase } from './support/recording/noted-database.js';
-import { client, newUser, opened, sessionsFor, sign } from './support/servers/auth.js';
+import { client, newUser, openSession, sessionsFor, sign } from './support/servers/auth.js';
 
 const test = await testOnDialects('plans of statements');
 
 const now = 1_800_000_000_000;
-const clock = () => now;
+const wallClock = () => now;
 
-async function filled(t: TestContext): Promise<Database> {
+async function createFilledDatabase(t: TestContext): Promise<Database> {
   const db = await databaseFor(t);
   await fillTables(db, now);
   await analyze(db, tables);
@@ -30,22 +30,22 @@ async function filled(t: TestContext): Promise<Database> {
 }
 
 /** Log in, refresh, be asked for by a bearer token, log out. */
-async function useAuth(t: TestContext, db: Database): Promise<void> {
+async function exerciseAuth(t: TestContext, db: Database): Promise<void> {
   const { sessions, users, time } = await sessionsFor(t, { db });
   time.now = now;
   const account = await newUser(users);
   await users.findByName(account.username);
   await users.find(account.id);
-  const first = await opened(sessions, account);
-  const second = await opened(sessions, account);
+  const first = await openSession(sessions, account);
+  const second = await openSession(sessions, account);
   const renewed = await sessions.rotate(first.refreshToken, client, sign);
   await sessions.rotate(first.refreshToken, client, sign); // Its answer was lost.
-  await sessions.live(renewed.sessionId);
+  await sessions.findLive(renewed.sessionId);
   await sessions.list(account.id);
-  await sessions.hasFrom(account.id, client.ipKey);
+  await sessions.hasSessionFrom(account.id, client.ipKey);
   await sessions.end(second.sessionId, 'logout');
   await sessions.endedSince(now - 5000);
-  await sessions.endedSince(now - 5000, hex('the last of a page', 32));
+  await sessions.endedSince(now - 5000, fakeHex('the last of a page', 32));
   await users.replaceDigest(account.id, account.password, { hash: 'new', pepperVersion: 0 });
   await sessions.endAll(account.id, 'password', {
     first: (tx) => users.setPassword(account.id, { hash: 'two', pepperVersion: 0 }, tx),
@@ -55,79 +55,79 @@ async function useAuth(t: TestContext, db: Database): Promise<void> {
   await users.enable(account.id);
   await users.list({ afterId: account.id, limit: 10 });
   time.now += 60_000;
-  await sessions.clean();
+  await sessions.deleteEnded();
   await users.delete(account.id);
-  const keys = new ApiKeys({ db, log: silentLog, clock });
+  const keys = new ApiKeys({ db, log: silentLogger, wallClock });
   const { key } = await keys.create({ name: 'plans', scopes: ['publish'] });
   await keys.verify(key);
 }
 
 /** Mint, open, take over, release, renew, and what processes tell each other of it. */
-async function useStreams(db: Database): Promise<void> {
+async function exerciseStreams(db: Database): Promise<void> {
   const lives = { lifeMs: 60_000, resumeWindowMs: 60_000, mode: 'resume' as const };
-  const tokens = new StreamTokens({ db, clock, ...lives });
+  const tokens = new StreamTokens({ db, wallClock, ...lives });
   const [user] = await db.query<{ id: number }>(
     sql`select id from users where username_key = 'filler1'`,
   );
   const userId = String(user?.id);
-  const sessionId = hex('a session', 32);
+  const sessionId = fakeHex('a session', 32);
   for (let count = 0; count < 11; count += 1) await tokens.mint({ userId, sessionId });
   const token = await tokens.mint({ userId, sessionId });
   await tokens.open(await tokens.find(token), 'c1', 'e1-1');
   await tokens.open(await tokens.find(token), 'c2', 'e1-1');
   const { hash } = await tokens.find(token);
   await tokens.isHolder(hash, 'c1');
-  await tokens.renew([hash, hex('another', 64)]);
+  await tokens.renew([hash, fakeHex('another', 64)]);
   await tokens.release(hash, 'c2');
   const registry = new Registry({
     limits: { streamsMax: 10, perUserMax: 10, perIpMax: 10 },
-    uptime: clock,
+    monotonicClock: wallClock,
   });
-  const neighbours = await Neighbours.start({
+  const neighbours = await ClusterSync.start({
     db,
     registry,
     userCount: new UserCount(registry),
     tokens,
-    log: silentLog,
-    clock,
+    log: silentLogger,
+    wallClock,
   });
-  await neighbours.beat();
+  await neighbours.heartbeat();
   await neighbours.close();
   await tokens.revoke([sessionId]);
   await tokens.sweep();
 }
 
 /** Publish, follow, replay, find a start, trim. */
-async function useLog(db: Database): Promise<void> {
-  const store = await TableLog.open(db, { clock, newEpoch: 'e1' });
+async function exerciseLog(db: Database): Promise<void> {
+  const store = await SqlLogStore.open(db, { wallClock, newEpoch: 'e1' });
   const limits = { ageMaxMs: 1e12, eventsMax: 19_990, bytesMax: 1e12 };
-  const log = await EventLog.open({ store, log: silentLog, clock, limits });
+  const log = await EventLog.open({ store, log: silentLogger, wallClock, limits });
   const event = { audiences: ['u:1', 'all'], type: 'note', data: '1', expiresAt: undefined };
-  const idempotency = { keyHash: hex('key', 64), bodyHash: hex('body', 64) };
+  const idempotency = { keyHash: fakeHex('key', 64), bodyHash: fakeHex('body', 64) };
   await log.append({ events: [event, event], idempotency });
   await log.catchUp();
   const audiences = ['all', 'u:1', 's:1'];
   await store.readAll(19_990, 20_000);
   await store.read(audiences, 100, { eventsMax: 128, bytesMax: 65_536 });
-  await log.startFor(audiences, 'e1-1');
-  await log.startFor(audiences, undefined);
+  await log.resolveLastEventId(audiences, 'e1-1');
+  await log.resolveLastEventId(audiences, undefined);
   await log.trim();
-  await store.sweepIdempotencyKeys(clock());
+  await store.sweepIdempotencyKeys(wallClock());
 }
 
 test('every lookup of the hot paths is by an index', async (t) => {
-  const db = await filled(t);
+  const db = await createFilledDatabase(t);
   const statements = new Map<string, Sql>(); // The last of each text.
   const watched = watchedDatabase(db, (statement) => statements.set(textOf(statement), statement));
 
-  await useAuth(t, watched);
-  await useStreams(watched);
-  await useLog(watched);
+  await exerciseAuth(t, watched);
+  await exerciseStreams(watched);
+  await exerciseLog(watched);
 
   const lookups = [...statements].filter(([text]) => !text.startsWith('insert '));
   const found: string[] = [];
   for (const [text, statement] of lookups) {
-    for (const scan of await scansIn(db, statement)) found.push(`${scan}: ${text}`);
+    for (const scan of await findFullScans(db, statement)) found.push(`${scan}: ${text}`);
   }
   assert.deepEqual(found, []);
   assert.ok(lookups.length > 40, `${lookups.length} statements were seen`);
@@ -136,7 +136,7 @@ test('every lookup of the hot paths is by an index', async (t) => {
 });
 
 test('a lookup without an index is noticed', async (t) => {
-  const db = await filled(t);
+  const db = await createFilledDatabase(t);
 
   const lookups = [
     sql`select id from users where first_name = ${'nobody'}`,
@@ -147,6 +147,6 @@ test('a lookup without an index is noticed', async (t) => {
   ];
 
   for (const lookup of lookups) {
-    assert.notDeepEqual(await scansIn(db, lookup), [], lookup.texts.join('?'));
+    assert.notDeepEqual(await findFullScans(db, lookup), [], lookup.texts.join('?'));
   }
 });

@@ -5,7 +5,7 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { Page } from './support/clients/event-source.js';
+import { EventSourceClient } from './support/clients/event-source.js';
 import { H2Client } from './support/clients/h2-client.js';
 import { freePort } from './support/free-port.js';
 import { tempFolder } from './support/servers/process.js';
@@ -19,14 +19,14 @@ interface Proxy {
   readonly language: string;
   readonly versionFlag: string;
   /** The whole configuration, from the recipe. Everything it writes goes into `folder`. */
-  readonly around: (recipe: string, folder: string) => string;
+  readonly wrapConfig: (readRecipe: string, folder: string) => string;
   readonly args: (config: string, folder: string) => string[];
 }
 
 const proxies: readonly Proxy[] = [
   {
     ...{ name: 'nginx', language: 'nginx', versionFlag: '-v' },
-    around(recipe, folder) {
+    wrapConfig(readRecipe, folder) {
       mkdirSync(join(folder, 'temp'));
       const temp = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map(
         (name) => `${name}_temp_path ${folder}/temp/${name};`,
@@ -34,24 +34,24 @@ const proxies: readonly Proxy[] = [
       return `daemon off; pid ${folder}/pid; worker_processes 1;
         events {}
         http { access_log off; ${temp.join(' ')}
-        ${recipe} }`;
+        ${readRecipe} }`;
     },
     args: (config, folder) => ['-p', folder, '-c', config, '-e', 'stderr'],
   },
   {
     ...{ name: 'haproxy', language: 'haproxy', versionFlag: '-v' },
-    around: (recipe) => recipe,
+    wrapConfig: (readRecipe) => readRecipe,
     args: (config) => ['-db', '-f', config],
   },
   {
     ...{ name: 'caddy', language: 'caddy', versionFlag: 'version' },
-    around: (recipe) => `{\n admin off\n auto_https disable_redirects\n}\n${recipe}`,
+    wrapConfig: (readRecipe) => `{\n admin off\n auto_https disable_redirects\n}\n${readRecipe}`,
     args: (config) => ['run', '--adapter', 'caddyfile', '--config', config],
   },
 ];
 
 /** The path of its program here, if it has one. */
-function programOf({ name, versionFlag }: Proxy): string | undefined {
+function findProgram({ name, versionFlag }: Proxy): string | undefined {
   const paths = [name, `/usr/sbin/${name}`];
   return paths.find((path) => spawnSync(path, [versionFlag]).status === 0);
 }
@@ -63,9 +63,9 @@ async function openProxy(t: TestContext, proxy: Proxy, system: System): Promise<
   const folder = tempFolder(t);
   const port = await freePort();
   const config = join(folder, 'config');
-  writeFileSync(config, proxy.around(recipe(proxy, system, port), folder));
+  writeFileSync(config, proxy.wrapConfig(readRecipe(proxy, system, port), folder));
   const env = { ...process.env, HOME: folder, XDG_DATA_HOME: folder, XDG_CONFIG_HOME: folder };
-  const child = spawn(programOf(proxy) ?? '', proxy.args(config, folder), { env });
+  const child = spawn(findProgram(proxy) ?? '', proxy.args(config, folder), { env });
   let said = '';
   for (const output of [child.stdout, child.stderr]) {
     output.on('data', (text) => {
@@ -79,12 +79,12 @@ async function openProxy(t: TestContext, proxy: Proxy, system: System): Promise<
   };
   await until(() => {
     if (child.exitCode !== null) throw new Error(`${proxy.name} did not start: ${said}`);
-    return listens(port);
+    return isListening(port);
   });
   return `https://127.0.0.1:${port}`;
 }
 
-function recipe({ language }: Proxy, system: System, port: number): string {
+function readRecipe({ language }: Proxy, system: System, port: number): string {
   const docs = readFileSync(new URL('../docs/proxies.md', import.meta.url), 'utf8');
   const [, text = ''] = new RegExp(`\`\`\`${language}\n([\\s\\S]*?)\`\`\``).exec(docs) ?? [];
   const cert = join(system.folder, 'server.cert');
@@ -103,7 +103,7 @@ function recipe({ language }: Proxy, system: System, port: number): string {
     .replace('retry: 5000', 'retry: 100');
 }
 
-function listens(port: number): Promise<boolean> {
+function isListening(port: number): Promise<boolean> {
   return new Promise((resolve) => {
     const socket = connect(port, '127.0.0.1');
     socket.once('connect', () => resolve(true)).once('error', () => resolve(false));
@@ -112,7 +112,7 @@ function listens(port: number): Promise<boolean> {
 }
 
 for (const proxy of proxies) {
-  const isHere = programOf(proxy) !== undefined;
+  const isHere = findProgram(proxy) !== undefined;
   const skip = isHere ? false : `NO ${proxy.name} HERE: run test/programs.sh as root`;
 
   test(`through ${proxy.name}, streams flow and outlive a restart of Herald`, {
@@ -124,9 +124,9 @@ for (const proxy of proxies) {
     const url = await openProxy(t, proxy, system);
     const client = await H2Client.connect(url);
     system.onClose(() => client.destroy());
-    const page = new Page(url + (await client.streamPath('ada')));
+    const page = new EventSourceClient(url + (await client.streamPath('ada')));
     system.onClose(() => page.source.close());
-    await page.began(1);
+    await page.waitForOpenings(1);
     const first = await system.publish('ada', 'before');
     await page.until(() => page.ids.at(-1) === first || undefined);
     const raw = await client.listen('bob');
@@ -134,15 +134,15 @@ for (const proxy of proxies) {
 
     await system.stop();
     await page.until(() =>
-      page.dataOf('stream.close').find((data) => JSON.parse(data).code === 'refused'),
+      page.dataByType('stream.close').find((data) => JSON.parse(data).code === 'refused'),
     );
     const away = await client.ask('GET', '/stream/live');
-    await system.startAgain();
-    await page.began(2);
+    await system.startOnSamePort();
+    await page.waitForOpenings(2);
     const second = await system.publish('ada', 'after');
     await page.until(() => page.ids.at(-1) === second || undefined);
 
-    assert.deepEqual(page.dataOf('message'), ['before', 'after']);
+    assert.deepEqual(page.dataByType('message'), ['before', 'after']);
     assert.deepEqual(page.openings[1], { resumed: true, reason: 'resumed', id: first });
     assert.equal(away.status, 503);
     assert.equal(away.headers['retry-after'], '5');

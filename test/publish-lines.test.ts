@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { PassThrough, Readable } from 'node:stream';
 import { test } from 'node:test';
 import type { H2Client } from './support/clients/h2-client.js';
-import { outcomeOf } from './support/servers/process.js';
+import { waitForExit } from './support/servers/process.js';
 import { type System, startSystem } from './support/servers/system.js';
 
 const noCurl = spawnSync('curl', ['--version']).error === undefined ? false : 'no curl here';
@@ -20,10 +20,10 @@ function postLines(
   return client.ask('POST', '/events', { bearer: system.apiKey, headers, body });
 }
 
-const lineOf = (data: unknown) => `${JSON.stringify({ to: 'all', data })}\n`;
+const toLine = (data: unknown) => `${JSON.stringify({ to: 'all', data })}\n`;
 
-function* linesUpTo(count: number): Generator<string> {
-  for (let index = 0; index < count; index += 1) yield lineOf(String(index));
+function* generateLines(count: number): Generator<string> {
+  for (let index = 0; index < count; index += 1) yield toLine(String(index));
 }
 
 test('lines are published as they come, in order, far beyond what a batch holds', async (t) => {
@@ -31,30 +31,30 @@ test('lines are published as they come, in order, far beyond what a batch holds'
   const client = await system.connect();
   const stream = await client.listen('ada');
 
-  const { status, body } = await postLines(system, client, Readable.from(linesUpTo(20_000)));
+  const { status, body } = await postLines(system, client, Readable.from(generateLines(20_000)));
   await stream.until(() => stream.ids.at(-1) === body['lastId'] || undefined);
 
   assert.equal(status, 201);
   assert.equal(body['published'], 20_000);
   assert.deepEqual(
-    stream.dataOf('message'),
+    stream.dataByType('message'),
     Array.from({ length: 20_000 }, (_, index) => String(index)),
   );
 });
 
-test('events are out before the last line is in', async (t) => {
+test('events are delivered before the last line is received', async (t) => {
   const system = await startSystem(t);
   const client = await system.connect();
   const stream = await client.listen('ada');
   const body = new PassThrough();
 
   const answer = postLines(system, client, body);
-  for (const line of linesUpTo(600)) body.write(line);
-  await stream.until(() => stream.dataOf('message')[499]);
-  const early = stream.dataOf('message').length;
+  for (const line of generateLines(600)) body.write(line);
+  await stream.until(() => stream.dataByType('message')[499]);
+  const early = stream.dataByType('message').length;
   body.end('{"to": "all", "data": "last", "volatile": true}');
   const { body: published } = await answer;
-  await stream.until(() => stream.dataOf('message').at(-1) === 'last' || undefined);
+  await stream.until(() => stream.dataByType('message').at(-1) === 'last' || undefined);
 
   assert.equal(early, 500);
   assert.equal(published['published'], 601);
@@ -65,11 +65,11 @@ test('a line that cannot be published is named, with how many were before it', a
   const system = await startSystem(t);
   const client = await system.connect();
   const stream = await client.listen('ada');
-  const before = [...linesUpTo(700)].join('');
+  const before = [...generateLines(700)].join('');
 
-  const noJson = await postLines(system, client, `${before}{"to"\n${lineOf('never')}`);
-  const noData = await postLines(system, client, `${lineOf(1)}{"to":"all"}\n`);
-  const tooLong = await postLines(system, client, lineOf('x'.repeat(65_537)));
+  const noJson = await postLines(system, client, `${before}{"to"\n${toLine('never')}`);
+  const noData = await postLines(system, client, `${toLine(1)}{"to":"all"}\n`);
+  const tooLong = await postLines(system, client, toLine('x'.repeat(65_537)));
   const nothing = await postLines(system, client, '\n\n');
   const next = await system.publish('ada', 'next');
   await stream.until(() => stream.ids.at(-1) === next || undefined);
@@ -81,26 +81,26 @@ test('a line that cannot be published is named, with how many were before it', a
     [413, { field: 'data', index: 0, published: 0 }],
     [400, { published: 0 }],
   ]);
-  assert.equal(stream.dataOf('message').length, 501);
+  assert.equal(stream.dataByType('message').length, 501);
 });
 
-test('a body that was cut off is finished by sending it again with the same key', async (t) => {
+test('a retry with the same idempotency key completes an interrupted body', async (t) => {
   const system = await startSystem(t);
   const first = await system.connect();
   const second = await system.connect();
   const stream = await second.listen('ada');
-  const all = [...linesUpTo(1800)];
+  const all = [...generateLines(1800)];
   const key = { 'idempotency-key': 'import 7' };
   const body = new PassThrough();
 
   const cut = postLines(system, first, body, key);
   body.write(all.slice(0, 1200).join(''));
-  await stream.until(() => stream.dataOf('message')[999]);
+  await stream.until(() => stream.dataByType('message')[999]);
   first.destroy();
   await assert.rejects(cut);
   const { status, body: published } = await postLines(system, second, all.join(''), key);
   const again = await postLines(system, second, all.join(''), key);
-  const other = await postLines(system, second, lineOf('another body'), key);
+  const other = await postLines(system, second, toLine('another body'), key);
   const next = await system.publish('ada', 'next');
   await stream.until(() => stream.ids.at(-1) === next || undefined);
 
@@ -109,7 +109,7 @@ test('a body that was cut off is finished by sending it again with the same key'
   assert.deepEqual(again.body, published);
   assert.equal(other.status, 409);
   assert.deepEqual(
-    stream.dataOf('message').slice(0, -1),
+    stream.dataByType('message').slice(0, -1),
     all.map((_, index) => String(index)),
   );
 });
@@ -120,7 +120,7 @@ test('a body that is more than the log keeps is refused', async (t) => {
   });
   const client = await system.connect();
 
-  const { status, body } = await postLines(system, client, lineOf('x'.repeat(1000)).repeat(100));
+  const { status, body } = await postLines(system, client, toLine('x'.repeat(1000)).repeat(100));
 
   assert.equal(status, 413);
   assert.equal(body['name'], 'payload_too_large');
@@ -135,8 +135,8 @@ for (const protocol of ['--http2', '--http1.1']) {
       ...['-H', 'Content-Type: application/x-ndjson', `${system.url}/events`],
     ]);
 
-    Readable.from(linesUpTo(5000)).pipe(child.stdin);
-    const { out, code } = await outcomeOf(child);
+    Readable.from(generateLines(5000)).pipe(child.stdin);
+    const { out, code } = await waitForExit(child);
 
     assert.equal(code, 0);
     assert.equal(JSON.parse(out).published, 5000);

@@ -4,14 +4,18 @@ import type { H2Stream } from './support/clients/h2-client.js';
 import { type System, startSystem } from './support/servers/system.js';
 
 /** Settles when the stream has the event with this id. */
-function has(stream: H2Stream, id: unknown): Promise<true> {
+function waitForEvent(stream: H2Stream, id: unknown): Promise<true> {
   return stream.until(() => stream.ids.at(-1) === id || undefined);
 }
 
 /** A new event for ada that is the only one since `stream` was asked last: nothing else was written. */
-async function nothingCame(system: System, stream: H2Stream, before: string): Promise<void> {
+async function assertNothingReceived(
+  system: System,
+  stream: H2Stream,
+  before: string,
+): Promise<void> {
   const next = await system.publish('ada', 'next');
-  await has(stream, next);
+  await waitForEvent(stream, next);
   const [earlier, later] = [before, next].map((id) => Number(id.split('-')[1]));
   assert.equal(later, (earlier ?? 0) + 1);
 }
@@ -29,13 +33,13 @@ test('a batch is written as one, in order, for several audiences', async (t) => 
     { to: { users: [userIds.bob] }, data: '' },
   ]);
   const ids = body['ids'] as string[];
-  await Promise.all([has(ada, ids[2]), has(bob, ids[3])]);
+  await Promise.all([waitForEvent(ada, ids[2]), waitForEvent(bob, ids[3])]);
 
   assert.equal(status, 201);
   assert.deepEqual(ada.ids, ids.slice(0, 3));
   assert.deepEqual(bob.ids, ids.slice(1));
-  assert.deepEqual(ada.dataOf('both'), ['b']);
-  assert.deepEqual(bob.dataOf('message'), ['null', '']);
+  assert.deepEqual(ada.dataByType('both'), ['b']);
+  assert.deepEqual(bob.dataByType('message'), ['null', '']);
 });
 
 test('one event goes to a thousand users, and not to the thousand and first', async (t) => {
@@ -45,14 +49,14 @@ test('one event goes to a thousand users, and not to the thousand and first', as
   const others = Array.from({ length: 999 }, (_, index) => String(index + 1000));
 
   const { body } = await system.post({ to: { users: [...others, system.userIds.ada] }, data: 'x' });
-  await has(ada, body['id']);
+  await waitForEvent(ada, body['id']);
   const tooMany = { users: [...others, system.userIds.ada, '1'] };
   const refused = await system.post({ to: tooMany, data: 'x' });
   const after = await system.publish('bob', 'for bob');
-  await has(bob, after);
+  await waitForEvent(bob, after);
 
-  assert.deepEqual(ada.dataOf('message'), ['x']);
-  assert.deepEqual(bob.dataOf('message'), ['for bob']);
+  assert.deepEqual(ada.dataByType('message'), ['x']);
+  assert.deepEqual(bob.dataByType('message'), ['for bob']);
   assert.equal(refused.status, 400);
   assert.deepEqual(refused.body['info'], { field: 'to' });
 });
@@ -65,10 +69,10 @@ test('an event for a session reaches the streams of that login alone', async (t)
 
   await system.post({ to: { sessions: [me.body['sessionId']] }, data: 'for one login' });
   const last = await system.publish('ada', 'for all of her');
-  await Promise.all([has(mine, last), has(other, last)]);
+  await Promise.all([waitForEvent(mine, last), waitForEvent(other, last)]);
 
-  assert.deepEqual(mine.dataOf('message'), ['for one login', 'for all of her']);
-  assert.deepEqual(other.dataOf('message'), ['for all of her']);
+  assert.deepEqual(mine.dataByType('message'), ['for one login', 'for all of her']);
+  assert.deepEqual(other.dataByType('message'), ['for all of her']);
 });
 
 test('a volatile event has no id, is not repeated, and leaves no trace', async (t) => {
@@ -76,21 +80,21 @@ test('a volatile event has no id, is not repeated, and leaves no trace', async (
   const client = await system.connect();
   const stream = await client.listen('ada');
   const first = await system.publish('ada', 'kept');
-  await has(stream, first);
+  await waitForEvent(stream, first);
 
   const { body } = await system.post({ to: 'all', data: 'now', type: 'now', volatile: true });
   await stream.event('now');
   const again = await client.listen('ada', { 'last-event-id': first });
-  await nothingCame(system, stream, first);
-  await again.until(() => again.dataOf('message')[0]);
+  await assertNothingReceived(system, stream, first);
+  await again.until(() => again.dataByType('message')[0]);
 
   assert.deepEqual(body, { id: null });
-  assert.deepEqual(again.dataOf('now'), []);
+  assert.deepEqual(again.dataByType('now'), []);
 });
 
 test('an event that has expired is not repeated', async (t) => {
   let ahead = 0;
-  const system = await startSystem(t, { clock: () => Date.now() + ahead });
+  const system = await startSystem(t, { wallClock: () => Date.now() + ahead });
   const client = await system.connect();
   const first = await system.publish('ada', 'first');
   await system.publish('ada', 'for a minute', { expiresIn: 60_000 });
@@ -98,9 +102,9 @@ test('an event that has expired is not repeated', async (t) => {
 
   ahead = 60_001;
   const stream = await client.listen('ada', { 'last-event-id': first });
-  await stream.until(() => stream.dataOf('message')[0]);
+  await stream.until(() => stream.dataByType('message')[0]);
 
-  assert.deepEqual(stream.dataOf('message'), ['for an hour']);
+  assert.deepEqual(stream.dataByType('message'), ['for an hour']);
 });
 
 test('an idempotency key makes a retry safe, and another body a conflict', async (t) => {
@@ -118,12 +122,12 @@ test('an idempotency key makes a retry safe, and another body a conflict', async
   ]);
   const other = await system.post([event, event], key);
   const [id] = first.body['ids'] as string[];
-  await nothingCame(system, stream, String(id));
+  await assertNothingReceived(system, stream, String(id));
 
   assert.equal(first.status, 201);
   assert.deepEqual([again.status, again.body], [201, first.body]);
   assert.deepEqual([atOnce.status, atOnce.body], [201, first.body]);
-  assert.deepEqual(stream.dataOf('now'), ['2']);
+  assert.deepEqual(stream.dataByType('now'), ['2']);
   assert.equal(other.status, 409);
   assert.equal(other.body['name'], 'conflict');
 });
@@ -189,7 +193,7 @@ test('what cannot be published is named, and nothing of it is written', async (t
     assert.equal(answer.body['name'], name, what);
     assert.deepEqual(answer.body['info'], info, what);
   }
-  await nothingCame(system, stream, before);
+  await assertNothingReceived(system, stream, before);
 });
 
 test('only an API key publishes', async (t) => {

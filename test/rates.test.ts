@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Page } from './support/clients/event-source.js';
+import { EventSourceClient } from './support/clients/event-source.js';
 import type { Answer } from './support/clients/exchange.js';
 import type { H2Client } from './support/clients/h2-client.js';
-import { passwordOf } from './support/servers/seed.js';
+import { getPassword } from './support/servers/seed.js';
 import { startSystem } from './support/servers/system.js';
 
 const three = '3/3600000';
@@ -14,7 +14,7 @@ const limited: readonly [string, string, (client: H2Client) => Promise<Answer>, 
     'logins of an address',
     'LOGIN_IP_RATE',
     (client) =>
-      client.ask('POST', '/login', { json: { username: 'ada', password: passwordOf('ada') } }),
+      client.ask('POST', '/login', { json: { username: 'ada', password: getPassword('ada') } }),
     200,
   ],
   [
@@ -46,7 +46,7 @@ const limited: readonly [string, string, (client: H2Client) => Promise<Answer>, 
 
 for (const [what, setting, attempt, status] of limited) {
   test(`${what}: ${setting} many, the next is 429 with the time to come back`, async (t) => {
-    const system = await startSystem(t, { env: { [setting]: three }, uptime: () => 1000 });
+    const system = await startSystem(t, { env: { [setting]: three }, monotonicClock: () => 1000 });
     const client = await system.connect();
 
     const answers: Answer[] = [];
@@ -82,24 +82,24 @@ test('a good stream token over the rate is refused, and open streams stay', asyn
   const { status } = await client.ask('GET', path);
 
   assert.equal(status, 429);
-  assert.equal(stream.isOver, false);
+  assert.equal(stream.isEnded, false);
 });
 
 for (const protocol of ['h2', 'http/1.1'] as const) {
   test(`EventSource over the rate is asked over ${protocol} to come back, and does`, async (t) => {
     const env = { STREAM_OPEN_IP_RATE: '1/5000' };
     let up = 0;
-    const options = { env, random: () => 0, uptime: () => up }; // Ten seconds, the least.
+    const options = { env, random: () => 0, monotonicClock: () => up }; // Ten seconds, the least.
     const system = await startSystem(t, options);
     const client = await system.connect();
     const path = await client.streamPath('ada');
     await client.listen('bob');
 
-    const page = new Page(`${system.url}${path}`, { protocol });
+    const page = new EventSourceClient(`${system.url}${path}`, { protocol });
     system.onClose(() => page.source.close());
     const closing = await page.event('stream.close');
     up += 5000;
-    const opening = await page.began(1);
+    const opening = await page.waitForOpenings(1);
 
     assert.deepEqual(JSON.parse(closing.data), { code: 'refused', reconnect: true });
     assert.equal(opening.reason, 'fresh');

@@ -7,7 +7,7 @@ import { type TestContext, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { settingNames } from '../src/config/config.js';
 import { freePort } from './support/free-port.js';
-import { outcomeOf, tempFolder } from './support/servers/process.js';
+import { tempFolder, waitForExit } from './support/servers/process.js';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const readme = readFileSync(join(root, 'README.md'), 'utf8');
@@ -23,47 +23,47 @@ interface Clone {
 
 test('the README works as it is written', { skip: noCurl }, async (t) => {
   const clone = await makeClone(t);
-  const [start = '', ...blocks] = blocksOf('sh').slice(0, -1); // The last is the test command.
+  const [start = '', ...blocks] = parseCodeBlocks('sh').slice(0, -1); // The last is the test command.
   const listen = blocks.findIndex((block) => block.startsWith('curl -N'));
   assert.match(start, /^npm ci && npm start$/);
   assert.ok(listen > 0);
 
   const server = run(clone, start);
-  const welcome = await textFrom(server, /data\/publish\.key[\s\S]*\n/);
+  const welcome = await waitForOutput(server, /data\/publish\.key[\s\S]*\n/);
   assert.match(welcome, new RegExp(`https://localhost:${clone.port}`));
 
   await t.test('log in, listen', async () => {
     const second = blocks.slice(0, listen).join('\n');
     const stream = run(clone, `${second}\n${blocks[listen]}`);
-    const text = await textFrom(stream, /event: stream\.open\n.*\n\n/);
+    const text = await waitForOutput(stream, /event: stream\.open\n.*\n\n/);
     assert.match(text, /"accessToken":.*"refreshToken":/);
     assert.match(text, /"firstName":"John"/);
 
-    const third = await outcomeOf(run(clone, blocks.slice(listen + 1).join('\n')));
+    const third = await waitForExit(run(clone, blocks.slice(listen + 1).join('\n')));
 
     assert.equal(third.code, 0, third.err);
     assert.match(third.out, /\{"id":"[^"]+-\d+"\}/);
     assert.match(third.out, /\bada\b[\s\S]*Lovelace/);
     assert.match(third.out, /\bhk_[0-9a-f]{16}_[\w-]{43}\b/);
-    await textFrom(stream, /^id: .+-\d+\nevent: greeting\ndata: \{"hello":"world"\}\n\n/m);
+    await waitForOutput(stream, /^id: .+-\d+\nevent: greeting\ndata: \{"hello":"world"\}\n\n/m);
   });
 
   for (const [index, name] of ['a browser', 'Node'].entries()) {
     await t.test(`listen in ${name}`, async () => {
       writeFileSync(
         join(clone.folder, 'listen.mjs'),
-        script(onPort(clone.port, blocksOf('js')[index] ?? '')),
+        script(onPort(clone.port, parseCodeBlocks('js')[index] ?? '')),
       );
       const ca = join(clone.folder, 'certificate', 'server.cert');
       const env = { NODE_EXTRA_CA_CERTS: ca, ACCESS_TOKEN: await accessToken(clone) };
       const listener = run(clone, 'exec node listen.mjs', env);
       // It says nothing when it has connected, so the event is repeated until it is heard.
       let isOver = false;
-      const heard = textFrom(listener, /hello: 'world'/).finally(() => {
+      const heard = waitForOutput(listener, /hello: 'world'/).finally(() => {
         isOver = true;
       });
       const publishing = async (): Promise<void> => {
-        while (!isOver) await outcomeOf(run(clone, blocks[listen + 1] ?? ''));
+        while (!isOver) await waitForExit(run(clone, blocks[listen + 1] ?? ''));
       };
 
       await Promise.all([heard, publishing()]);
@@ -78,7 +78,7 @@ test('the settings in the README are settings, with the defaults of .env.example
   assert.ok(rows.length > 20);
 
   for (const [, left = '', right = ''] of rows) {
-    const [names, defaults] = [codesIn(left), codesIn(right)];
+    const [names, defaults] = [parseCodeSpans(left), parseCodeSpans(right)];
     for (const [index, name] of names.entries()) {
       assert.ok(known.includes(name), `${name} is no setting`);
       if (names.length !== defaults.length || defaults[index]?.startsWith('<')) continue;
@@ -88,12 +88,12 @@ test('the settings in the README are settings, with the defaults of .env.example
 });
 
 /** What stands between backticks. */
-function codesIn(text: string): string[] {
+function parseCodeSpans(text: string): string[] {
   return [...text.matchAll(/`([^`]+)`/g)].map(([, code = '']) => code);
 }
 
 /** The blocks of a language, in order. */
-function blocksOf(language: string): string[] {
+function parseCodeBlocks(language: string): string[] {
   const pattern = new RegExp(`^\`\`\`${language}\\n([\\s\\S]*?)\\n\`\`\`$`, 'gm');
   return [...readme.matchAll(pattern)].map(([, block = '']) => block);
 }
@@ -124,7 +124,7 @@ function run(
     env: { ...environment(), PORT: String(port), DRAIN_TIMEOUT: '1000', ...env },
   });
   child.stdin.end();
-  listenTo(child);
+  captureOutput(child);
   children.push(child);
   return child;
 }
@@ -147,11 +147,11 @@ async function end(child: ChildProcessWithoutNullStreams): Promise<void> {
 }
 
 /** What processes have said so far: standard output, then errors, for curl's progress is among those. */
-const said = new WeakMap<ChildProcessWithoutNullStreams, () => string>();
+const outputs = new WeakMap<ChildProcessWithoutNullStreams, () => string>();
 
-function listenTo(child: ChildProcessWithoutNullStreams): void {
+function captureOutput(child: ChildProcessWithoutNullStreams): void {
   const texts = ['', ''];
-  said.set(child, () => texts.join('\n'));
+  outputs.set(child, () => texts.join('\n'));
   for (const [index, output] of [child.stdout, child.stderr].entries()) {
     output.setEncoding('utf8').on('data', (chunk) => {
       texts[index] += chunk;
@@ -160,18 +160,18 @@ function listenTo(child: ChildProcessWithoutNullStreams): void {
 }
 
 /** All that a process has said, once the pattern is in it. Rejects when it ends before. */
-function textFrom(child: ChildProcessWithoutNullStreams, pattern: RegExp): Promise<string> {
+function waitForOutput(child: ChildProcessWithoutNullStreams, pattern: RegExp): Promise<string> {
   return new Promise((resolve, reject) => {
-    const look = (): void => {
-      const text = said.get(child)?.() ?? '';
+    const check = (): void => {
+      const text = outputs.get(child)?.() ?? '';
       if (pattern.test(text)) resolve(text);
     };
-    child.stdout.on('data', look);
-    child.stderr.on('data', look);
+    child.stdout.on('data', check);
+    child.stderr.on('data', check);
     child.once('close', (code) =>
-      reject(new Error(`ended with ${code} before ${pattern}: ${said.get(child)?.()}`)),
+      reject(new Error(`ended with ${code} before ${pattern}: ${outputs.get(child)?.()}`)),
     );
-    look();
+    check();
   });
 }
 
@@ -185,6 +185,6 @@ function script(snippet: string): string {
 async function accessToken(clone: Clone): Promise<string> {
   const login = `curl -s --cacert certificate/server.cert https://localhost:9001/login \
     --json '{"username": "test", "password": "test"}'`;
-  const { out } = await outcomeOf(run(clone, login));
+  const { out } = await waitForExit(run(clone, login));
   return JSON.parse(out).accessToken;
 }

@@ -7,23 +7,26 @@ import type { H2Client, H2Stream, Login } from './support/clients/h2-client.js';
 import { collectingLog } from './support/recording/collecting-log.js';
 import { recordedLog } from './support/recording/record.js';
 import { runSource } from './support/servers/process.js';
-import { passwordOf, type Username } from './support/servers/seed.js';
+import { getPassword, type Username } from './support/servers/seed.js';
 import { type System, type SystemOptions, startSystem } from './support/servers/system.js';
 import { until } from './support/until.js';
 
 /** A login with an open stream of its own. */
-interface Device extends Login {
+interface LoggedInDevice extends Login {
   readonly stream: H2Stream;
 }
 
-async function begin(t: TestContext, options: SystemOptions = {}) {
+async function startScenario(t: TestContext, options: SystemOptions = {}) {
   const lines: Record<string, unknown>[] = [];
   const system = await startSystem(t, { log: collectingLog(lines), ...options });
   return { system, lines, client: await system.connect() };
 }
 
 /** Why streams were closed before the last request to a path was answered. */
-function closedBefore(lines: readonly Record<string, unknown>[], route: string): unknown[] {
+function getCloseReasonsBefore(
+  lines: readonly Record<string, unknown>[],
+  route: string,
+): unknown[] {
   const end = lines.findLastIndex(
     (line) => line['phrase'] === 'request' && line['route'] === route,
   );
@@ -32,21 +35,21 @@ function closedBefore(lines: readonly Record<string, unknown>[], route: string):
   return closed.map(({ reason }) => reason);
 }
 
-async function streamTokenOf(client: H2Client, { accessToken }: Login): Promise<string> {
+async function mintStreamToken(client: H2Client, { accessToken }: Login): Promise<string> {
   const { status, body } = await client.ask('POST', '/stream/token', { bearer: accessToken });
   assert.equal(status, 200);
   return String(body['streamToken']);
 }
 
-async function deviceOf(client: H2Client, username: Username): Promise<Device> {
+async function logInDevice(client: H2Client, username: Username): Promise<LoggedInDevice> {
   const login = await client.login(username);
-  const stream = await client.openStream(`/stream/live/${await streamTokenOf(client, login)}`);
+  const stream = await client.openStream(`/stream/live/${await mintStreamToken(client, login)}`);
   await stream.opening();
   return { ...login, stream };
 }
 
 /** Whether anything can still be had with what this login was given. */
-async function livesOn(client: H2Client, { accessToken, refreshToken }: Login): Promise<boolean> {
+async function isUsable(client: H2Client, { accessToken, refreshToken }: Login): Promise<boolean> {
   const json = { token: refreshToken };
   const answers = await Promise.all([
     client.ask('GET', '/me', { bearer: accessToken }),
@@ -66,13 +69,13 @@ const scopes = [
 
 for (const [scope, alive] of scopes) {
   test(`logging out ${scope} ends the streams and tokens of what it ends, and no others`, async (t) => {
-    const { client, lines } = await begin(t);
+    const { client, lines } = await startScenario(t);
     const devices = [
-      await deviceOf(client, 'ada'),
-      await deviceOf(client, 'ada'),
-      await deviceOf(client, 'bob'),
+      await logInDevice(client, 'ada'),
+      await logInDevice(client, 'ada'),
+      await logInDevice(client, 'bob'),
     ];
-    const [mine] = devices as [Device];
+    const [mine] = devices as [LoggedInDevice];
 
     const answer = await client.ask('POST', '/logout', {
       bearer: mine.accessToken,
@@ -82,17 +85,17 @@ for (const [scope, alive] of scopes) {
     assert.equal(answer.status, 204);
     const ended = alive.filter((isAlive) => !isAlive);
     assert.deepEqual(
-      closedBefore(lines, '/logout'),
+      getCloseReasonsBefore(lines, '/logout'),
       ended.map(() => 'revoked'),
     );
     for (const [index, device] of devices.entries()) {
       if (alive[index] === true) continue;
       assert.deepEqual(await device.stream.closing(), { code: 'revoked', reconnect: false });
     }
-    const lives = await Promise.all(devices.map((device) => livesOn(client, device)));
+    const lives = await Promise.all(devices.map((device) => isUsable(client, device)));
     assert.deepEqual(lives, alive);
     assert.deepEqual(
-      devices.map(({ stream }) => !stream.isOver),
+      devices.map(({ stream }) => !stream.isEnded),
       alive,
     );
   });
@@ -100,9 +103,9 @@ for (const [scope, alive] of scopes) {
 
 test('a refresh token shown again after its grace ends its session with its streams', async (t) => {
   let now = Date.now();
-  const { client, lines } = await begin(t, { clock: () => now });
-  const stolen = await deviceOf(client, 'ada');
-  const other = await deviceOf(client, 'ada');
+  const { client, lines } = await startScenario(t, { wallClock: () => now });
+  const stolen = await logInDevice(client, 'ada');
+  const other = await logInDevice(client, 'ada');
   const json = { token: stolen.refreshToken };
   const renewed = await client.ask('POST', '/token', { json });
   now += 11_000;
@@ -110,17 +113,17 @@ test('a refresh token shown again after its grace ends its session with its stre
   const again = await client.ask('POST', '/token', { json });
 
   assert.equal(again.status, 401);
-  assert.deepEqual(closedBefore(lines, '/token'), ['revoked']);
+  assert.deepEqual(getCloseReasonsBefore(lines, '/token'), ['revoked']);
   assert.deepEqual(await stolen.stream.closing(), { code: 'revoked', reconnect: false });
-  assert.equal(await livesOn(client, renewed.body as unknown as Login), false);
-  assert.equal(await livesOn(client, other), true);
-  assert.equal(other.stream.isOver, false);
+  assert.equal(await isUsable(client, renewed.body as unknown as Login), false);
+  assert.equal(await isUsable(client, other), true);
+  assert.equal(other.stream.isEnded, false);
 });
 
 test('a logout leaves no stream token of its session in the database', async (t) => {
-  const { system, client } = await begin(t);
+  const { system, client } = await startScenario(t);
   const [mine, other] = [await client.login('ada'), await client.login('ada')];
-  for (const login of [mine, mine, other]) await streamTokenOf(client, login);
+  for (const login of [mine, mine, other]) await mintStreamToken(client, login);
   const left = () =>
     withDatabase(loadConfig(system.env), recordedLog, (db) =>
       db.query(sql`select token_hash from stream_tokens`),
@@ -132,16 +135,16 @@ test('a logout leaves no stream token of its session in the database', async (t)
   await until(async () => (await left()).length === 1);
 });
 
-test('past the most sessions of a user the oldest ends with its stream', async (t) => {
-  const { client } = await begin(t, { env: { MAX_SESSIONS_PER_USER: '2' } });
-  const first = await deviceOf(client, 'ada');
-  const second = await deviceOf(client, 'ada');
+test('beyond the session limit of a user the oldest session ends with its stream', async (t) => {
+  const { client } = await startScenario(t, { env: { MAX_SESSIONS_PER_USER: '2' } });
+  const first = await logInDevice(client, 'ada');
+  const second = await logInDevice(client, 'ada');
 
   await client.login('ada');
 
   assert.deepEqual(await first.stream.closing(), { code: 'revoked', reconnect: false });
-  assert.equal(await livesOn(client, first), false);
-  assert.equal(await livesOn(client, second), true);
+  assert.equal(await isUsable(client, first), false);
+  assert.equal(await isUsable(client, second), true);
 });
 
 // What an operator does beside the server: with the command itself, or as it does.
@@ -155,29 +158,29 @@ const operations = {
     });
     assert.equal(code, 0, err);
   },
-  disabling: (system: System) => system.operate(({ accounts }) => accounts.disable('ada')),
-  deletion: (system: System) => system.operate(({ accounts }) => accounts.delete('ada')),
+  disabling: (system: System) => system.runAdmin(({ accounts }) => accounts.disable('ada')),
+  deletion: (system: System) => system.runAdmin(({ accounts }) => accounts.delete('ada')),
 };
 
-for (const [what, operate] of Object.entries(operations)) {
+for (const [what, run] of Object.entries(operations)) {
   test(`${what} beside the running server ends tokens at once and streams soon after`, async (t) => {
-    const { system, client } = await begin(t);
-    const devices = [await deviceOf(client, 'ada'), await deviceOf(client, 'ada')];
-    const other = await deviceOf(client, 'bob');
-    const unopened = await streamTokenOf(client, devices[0] as Device);
+    const { system, client } = await startScenario(t);
+    const devices = [await logInDevice(client, 'ada'), await logInDevice(client, 'ada')];
+    const other = await logInDevice(client, 'bob');
+    const unopened = await mintStreamToken(client, devices[0] as LoggedInDevice);
 
-    await operate(system);
+    await run(system);
 
-    for (const device of devices) assert.equal(await livesOn(client, device), false);
+    for (const device of devices) assert.equal(await isUsable(client, device), false);
     const late = await client.openStream(`/stream/live/${unopened}`);
     assert.equal(late.status, 401);
     for (const { stream } of devices) {
       assert.deepEqual(await stream.closing(), { code: 'revoked', reconnect: false });
     }
-    const json = { username: 'ada', password: passwordOf('ada') };
+    const json = { username: 'ada', password: getPassword('ada') };
     assert.equal((await client.ask('POST', '/login', { json })).status, 401);
-    assert.equal(other.stream.isOver, false);
-    assert.equal(await livesOn(client, other), true);
+    assert.equal(other.stream.isEnded, false);
+    assert.equal(await isUsable(client, other), true);
   });
 }
 
@@ -199,7 +202,7 @@ async function race<First, Second>(
 
 for (const scope of ['session', 'all'] as const) {
   test(`a hundred times a refresh races a logout of ${scope}: no token outlives the 204`, async (t) => {
-    const { client } = await begin(t);
+    const { client } = await startScenario(t);
     let renewals = 0;
     for (let round = 0; round < 100; round += 1) {
       const login = await client.login('ada');
@@ -212,22 +215,22 @@ for (const scope of ['session', 'all'] as const) {
       );
 
       assert.equal(loggedOut.status, 204);
-      assert.equal(await livesOn(client, login), false);
+      assert.equal(await isUsable(client, login), false);
       if (refreshed.status === 200) renewals += 1;
       else assert.equal(refreshed.status, 401);
       if (refreshed.status !== 200) continue;
-      assert.equal(await livesOn(client, refreshed.body as unknown as Login), false);
+      assert.equal(await isUsable(client, refreshed.body as unknown as Login), false);
     }
     t.diagnostic(`${renewals} of 100 refreshes came before their logout`);
   });
 }
 
-test('a hundred times a stream opens during a logout, and none outlives it', async (t) => {
-  const { client } = await begin(t);
+test('no stream opened during a logout outlives it (100 races)', async (t) => {
+  const { client } = await startScenario(t);
   let opened = 0;
   for (let round = 0; round < 100; round += 1) {
     const login = await client.login('ada');
-    const path = `/stream/live/${await streamTokenOf(client, login)}`;
+    const path = `/stream/live/${await mintStreamToken(client, login)}`;
 
     const [stream, loggedOut] = await race(
       round,
@@ -238,7 +241,7 @@ test('a hundred times a stream opens during a logout, and none outlives it', asy
     assert.equal(loggedOut.status, 204);
     if (stream.status === 200) opened += 1;
     else assert.equal(stream.status, 401);
-    await stream.over(); // It would never be, if it lived on.
+    await stream.ended(); // It would never be, if it lived on.
     assert.equal((await client.openStream(path)).status, 401);
   }
   t.diagnostic(`${opened} of 100 streams opened before their logout was through`);

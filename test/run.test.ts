@@ -4,7 +4,7 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { outcomeOf, tempFolder } from './support/servers/process.js';
+import { tempFolder, waitForExit } from './support/servers/process.js';
 
 const runner = fileURLToPath(new URL('run.mjs', import.meta.url));
 const fastCheck = JSON.stringify(import.meta.resolve('fast-check'));
@@ -35,7 +35,7 @@ async function runTests(
     env: { PATH, HOME, TEST_SUMMARY: summary },
   });
   child.stdin.end();
-  const { code, out, err } = await outcomeOf(child);
+  const { code, out, err } = await waitForExit(child);
   return {
     code,
     out,

@@ -1,17 +1,17 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import type { Database, Dialect } from '../src/db/database.js';
-import { migrationsOf, tables } from '../src/db/migrations/list.js';
+import { migrationsByDialect, tables } from '../src/db/migrations/list.js';
 import { migrate } from '../src/db/migrations/migrate.js';
 import { openDatabase } from '../src/db/open.js';
 import { allDialects } from './support/databases/dialects.js';
 import { newDatabase, skipFor } from './support/databases/new-database.js';
-import { asIs, databaseEnv, findServer } from './support/databases/test-server.js';
+import { databaseEnv, findServer, rawSql } from './support/databases/test-server.js';
 import { runSource, tempFolder } from './support/servers/process.js';
 
 /** The schema as the database itself describes it, without what depends on rows. */
-async function schemaOf(db: Database): Promise<unknown> {
-  const ask = (text: string) => db.query<Record<string, unknown>>(asIs(text));
+async function readSchema(db: Database): Promise<unknown> {
+  const ask = (text: string) => db.query<Record<string, unknown>>(rawSql(text));
   if (db.dialect === 'sqlite') {
     return ask('select type, name, tbl_name, sql from sqlite_schema order by type, name');
   }
@@ -38,16 +38,16 @@ async function schemaOf(db: Database): Promise<unknown> {
 }
 
 /** After an installation of `version` which is then brought up to date; 0: there was none. */
-async function schemaFrom(dialect: Dialect, version: number): Promise<unknown> {
+async function upgradeFrom(dialect: Dialect, version: number): Promise<unknown> {
   const { options, drop } = await newDatabase(dialect);
   try {
     if (version > 0) {
-      await migrate(options, { migrations: migrationsOf[dialect].slice(0, version) });
+      await migrate(options, { migrations: migrationsByDialect[dialect].slice(0, version) });
     }
     await migrate(options);
     const db = await openDatabase(options);
     try {
-      return await schemaOf(db);
+      return await readSchema(db);
     } finally {
       await db.close();
     }
@@ -58,9 +58,9 @@ async function schemaFrom(dialect: Dialect, version: number): Promise<unknown> {
 
 for (const dialect of allDialects) {
   describe(`${dialect} schema`, { skip: await skipFor(dialect) }, () => {
-    for (let version = 1; version < migrationsOf[dialect].length; version += 1) {
+    for (let version = 1; version < migrationsByDialect[dialect].length; version += 1) {
       test(`is the same, fresh or upgraded from version ${version}`, async () => {
-        assert.deepEqual(await schemaFrom(dialect, version), await schemaFrom(dialect, 0));
+        assert.deepEqual(await upgradeFrom(dialect, version), await upgradeFrom(dialect, 0));
       });
     }
   });
@@ -82,7 +82,9 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
 
     for (const { code, err } of outcomes) assert.equal(code, 0, err);
     const applied = outcomes.flatMap(({ out }) => out.match(/^Applied .*$/gm) ?? []);
-    const steps = migrationsOf[dialect].map(({ version, name }) => `Applied  ${version} ${name}`);
+    const steps = migrationsByDialect[dialect].map(
+      ({ version, name }) => `Applied  ${version} ${name}`,
+    );
     assert.deepEqual(applied.sort(), steps);
   });
 }

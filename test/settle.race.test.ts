@@ -4,62 +4,76 @@ import { Agent, request } from 'node:https';
 import { type TestContext, test } from 'node:test';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
-import { selfSigned } from '../src/commands/self-signed.js';
+import { createSelfSigned } from '../src/commands/self-signed.js';
 import { loadConfig } from '../src/config/config.js';
 import { openEventLog } from '../src/event-log/open.js';
 import { HttpServer } from '../src/http/server.js';
-import { silentLog } from '../src/logging/log.js';
-import { Repeats } from '../src/logging/warning-aggregator.js';
+import { silentLogger } from '../src/logging/logger.js';
+import { WarningAggregator } from '../src/logging/warning-aggregator.js';
 import { Metrics } from '../src/metrics.js';
 import { openStreaming } from '../src/stream/open.js';
 import { H2Client } from './support/clients/h2-client.js';
 import { races } from './support/races.js';
-import { newUser, opened, sessionsFor } from './support/servers/auth.js';
+import { newUser, openSession, sessionsFor } from './support/servers/auth.js';
 import { until } from './support/until.js';
 
-const { certificate, privateKey } = selfSigned(['localhost', '127.0.0.1'], Date.now());
+const { certificate, privateKey } = createSelfSigned(['localhost', '127.0.0.1'], Date.now());
 
 /** Streams on a real server and database; everybody who names a session has it. */
 async function openServer(t: TestContext) {
-  const { db, clock, users, sessions } = await sessionsFor(t);
+  const { db, wallClock, users, sessions } = await sessionsFor(t);
   const sessionIds: string[] = [];
   for (let count = 0; count < 20; count += 1) {
-    sessionIds.push((await opened(sessions, await newUser(users))).sessionId);
+    sessionIds.push((await openSession(sessions, await newUser(users))).sessionId);
   }
   const config = loadConfig({
     ...{ MAX_STREAMS_PER_USER: '1000000', MAX_STREAMS_PER_IP: '1000000' },
     ...{ ACCEPT_RATE: '1000000/1000', ACCEPT_IP_RATE: '1000000/1000' },
   });
-  const repeats = new Repeats({ log: silentLog, clock });
+  const warnings = new WarningAggregator({ log: silentLogger, monotonicClock: wallClock });
   const eventLog = await openEventLog({
-    ...{ db, log: silentLog, clock, newEpoch: 'e', limits: config.eventLog, onReplaced() {} },
+    ...{
+      db,
+      log: silentLogger,
+      wallClock,
+      newEpoch: 'e',
+      limits: config.eventLog,
+      onReplaced() {},
+    },
   });
   const streaming = await openStreaming({
-    ...{ db, eventLog, log: silentLog, clock, uptime: clock, random: Math.random },
+    ...{
+      db,
+      eventLog,
+      log: silentLogger,
+      wallClock,
+      monotonicClock: wallClock,
+      random: Math.random,
+    },
     config: config.stream,
     metrics: new Metrics(),
-    repeats,
+    warnings,
     access: {
       user: async ({ headers }) => {
-        const session = await sessions.live(headers['x-session'] ?? '');
+        const session = await sessions.findLive(headers['x-session'] ?? '');
         return { userId: session?.userId ?? '', sessionId: session?.id ?? '' };
       },
-      liveSession: (id) => sessions.live(id),
-      admitToken() {},
+      findLiveSession: (id) => sessions.findLive(id),
+      checkTokenRate() {},
       reportLeak() {},
-      admitStream() {},
+      checkStreamRate() {},
     },
   });
   const server = await HttpServer.listen({
-    ...{ key: privateKey, cert: certificate, host: '127.0.0.1', port: 0, log: silentLog },
+    ...{ key: privateKey, cert: certificate, host: '127.0.0.1', port: 0, log: silentLogger },
     ...{
       routes: streaming.routes,
       challenge: 'none',
       corsOrigins: [],
-      isStrict: true,
+      isHstsEnabled: true,
       trustProxyHops: 0,
     },
-    repeats,
+    warnings,
     limits: config.http.limits,
   });
   t.after(async () => {
@@ -80,7 +94,7 @@ function randomFrom(seed: number): () => number {
 }
 
 /** One client after another that comes, stays a while or not, and goes in some way. */
-class Visitors {
+class RandomClients {
   readonly #url: string;
   readonly #random: () => number;
   readonly #sessionIds: readonly string[];
@@ -122,8 +136,8 @@ class Visitors {
     if (how < 0.9) await stream.opening();
     if (how < 0.2) this.#client = undefined;
     if (how < 0.2) client.destroy();
-    else stream.cut();
-    await stream.over();
+    else stream.abort();
+    await stream.ended();
   }
 
   async #visitOverH1(path: string): Promise<void> {
@@ -167,14 +181,14 @@ const warmUpRuns = 30;
 const recentEventsMax = 25_000;
 const event = { audiences: ['all'], type: undefined, data: 'x', expiresAt: undefined };
 
-test('when everybody has left, nothing is left of them', async (t) => {
+test('when all clients have left, no state is left', async (t) => {
   const { server, eventLog, streaming, sessionIds } = await openServer(t);
   const { registry, streams } = streaming;
   const run = async (seed: number) => {
     const random = randomFrom(seed);
     const visitors = Array.from(
       { length: visitorsMax },
-      () => new Visitors(server.port, sessionIds, random),
+      () => new RandomClients(server.port, sessionIds, random),
     );
     await Promise.all(
       visitors.map(async (one) => {
@@ -188,7 +202,7 @@ test('when everybody has left, nothing is left of them', async (t) => {
     await Promise.all(visitors.map((one) => one.leave()));
     await until(() => registry.isEmpty && server.connections === 0);
     await streams.close(); // What is written back about tokens.
-    assert.deepEqual(streams.readers, []);
+    assert.deepEqual(streams.subscribers, []);
   };
   // After these, code and caches are there, and as many recent events as the event log keeps in memory.
   const events = Array.from({ length: 500 }, () => event);

@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
+import type { EventCollector } from './support/clients/event-collector.js';
 import type { H2Client } from './support/clients/h2-client.js';
-import type { Listener } from './support/clients/listener.js';
-import { StalledClient } from './support/clients/stalled.js';
+import { StalledClient } from './support/clients/stalled-client.js';
 import { collectingLog } from './support/recording/collecting-log.js';
-import { residentBytes, residentOptions } from './support/servers/resident.js';
+import { residentBytes, residentOptions } from './support/servers/resident-memory.js';
 import { ServerProcess } from './support/servers/server-process.js';
 import { startSystem } from './support/servers/system.js';
 import { until } from './support/until.js';
@@ -41,7 +41,7 @@ async function openStalled(
 interface Publishing {
   readonly count: number;
   /** Each batch waits until it has the one before. */
-  readonly reader?: Listener;
+  readonly reader?: EventCollector;
   /** Called after each batch. */
   readonly between?: () => Promise<void>;
 }
@@ -74,15 +74,15 @@ async function publishMany(
   return { last, medianMs: tookMs[tookMs.length >> 1] ?? 0 };
 }
 
-const numbersIn = (messages: readonly string[]) =>
+const parseNumbers = (messages: readonly string[]) =>
   messages.map((data) => Number(data.split(' ')[0]));
-const upTo = (count: number) => Array.from({ length: count }, (_, index) => index);
+const range = (count: number) => Array.from({ length: count }, (_, index) => index);
 
 const [warmUp, published] = [16 * 32, 64 * 32]; // Events; 32 of them are 1 MiB.
 /** Without limits it is 47 MiB, though all queue the same Buffers; with copies of 256 KiB each it is 40. */
 const growthMax = 32 * mib;
 
-test('clients that take nothing cost the server and others little, and catch up exactly', {
+test('stalled clients cost little memory, delay nobody, and catch up exactly', {
   skip: notLinux,
 }, async (t) => {
   const env = {
@@ -114,7 +114,7 @@ test('clients that take nothing cost the server and others little, and catch up 
   await reader.event('passing');
   const [returning, gone] = [stalled.slice(0, 3), stalled.slice(3)];
   for (const client of gone) client.cut();
-  for (const client of returning) client.readOn();
+  for (const client of returning) client.resumeReading();
   await Promise.all(
     returning.map((client) => client.until(() => client.lastId === beside.last || undefined)),
   );
@@ -127,18 +127,21 @@ test('clients that take nothing cost the server and others little, and catch up 
   );
 
   for (const client of returning) {
-    assert.deepEqual(numbersIn(client.dataOf('message')), upTo(published));
-    assert.deepEqual(client.dataOf('passing'), []);
+    assert.deepEqual(parseNumbers(client.dataByType('message')), range(published));
+    assert.deepEqual(client.dataByType('passing'), []);
   }
   // What the kernel has taken for them, not the rest of the log.
   for (const { bytes } of closed()) assert.ok(Number(bytes) < growthMax, `${bytes} bytes written`);
-  assert.deepEqual(numbersIn(reader.dataOf('message')), [...upTo(warmUp), ...upTo(published)]);
+  assert.deepEqual(parseNumbers(reader.dataByType('message')), [
+    ...range(warmUp),
+    ...range(published),
+  ]);
   assert.ok(grown < growthMax, `${grown} bytes more`);
   // Whoever waited for them would wait for minutes; the numbers themselves are told above.
   assert.ok(beside.medianMs < alone.medianMs + 1000, `${beside.medianMs} ms for others`);
 });
 
-test('a client that takes nothing for too long is cut off, and resumes', async (t) => {
+test('a stalled client is disconnected and can resume', async (t) => {
   // Its time is moved on by the test, and never by so much that a reader who takes something, if late,
   // were cut off as well.
   const time = { aheadMs: 0 };
@@ -146,8 +149,8 @@ test('a client that takes nothing for too long is cut off, and resumes', async (
   const env = { STREAM_STALL_TIMEOUT: String(3 * stepMs), MAX_STREAMS_PER_USER: '1000' };
   const lines: Record<string, unknown>[] = [];
   const log = collectingLog(lines);
-  const uptime = () => performance.now() + time.aheadMs;
-  const system = await startSystem(t, { env, log, uptime });
+  const monotonicClock = () => performance.now() + time.aheadMs;
+  const system = await startSystem(t, { env, log, monotonicClock });
   const backend = await system.connect();
   const reader = await (await system.connect()).listen('bob');
   const { last: first } = await publishMany(system, backend, { count: 16, reader });
@@ -165,6 +168,6 @@ test('a client that takes nothing for too long is cut off, and resumes', async (
   await again.until(() => again.ids.includes(last) || undefined);
 
   assert.deepEqual(reasons(), Array(60).fill('stalled'));
-  assert.ok(!reader.isOver);
-  assert.deepEqual(numbersIn(again.dataOf('message')).slice(0, 256), upTo(256));
+  assert.ok(!reader.isEnded);
+  assert.deepEqual(parseNumbers(again.dataByType('message')).slice(0, 256), range(256));
 });

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { migrate } from '../src/db/migrations/migrate.js';
 import { findServer, type TestServer } from './support/databases/test-server.js';
-import { type Env, passwordOf } from './support/servers/seed.js';
+import { type Env, getPassword } from './support/servers/seed.js';
 import { ServerProcess } from './support/servers/server-process.js';
 
 const postgres = await findServer('postgres');
@@ -37,7 +37,7 @@ async function assertWorks(t: TestContext, env: Env): Promise<void> {
   assert.equal((await client.ask('GET', '/health/ready')).status, 200);
 
   // Log in, and what else is asked in the tour.
-  const wrong = { username: 'ada', password: passwordOf('bob') };
+  const wrong = { username: 'ada', password: getPassword('bob') };
   assert.equal((await client.ask('POST', '/login', { json: wrong })).status, 401);
   const { accessToken, refreshToken } = await client.login('ada');
   const me = await client.ask('GET', '/me', { bearer: accessToken });
@@ -62,25 +62,25 @@ async function assertWorks(t: TestContext, env: Env): Promise<void> {
   assert.deepEqual([heard.id, heard.data], [first, 'first']);
 
   // Resume.
-  stream.cut();
-  await stream.over();
+  stream.abort();
+  await stream.ended();
   await publish('second');
   const resumed = await client.openStream(path, { 'last-event-id': first });
   assert.equal((await resumed.opening()).resumed, true);
   await publish('third');
-  await resumed.until(() => resumed.dataOf('greeting').at(1));
-  assert.deepEqual(resumed.dataOf('greeting'), ['second', 'third']);
+  await resumed.until(() => resumed.dataByType('greeting').at(1));
+  assert.deepEqual(resumed.dataByType('greeting'), ['second', 'third']);
 
   // Stop, start again, resume.
   const ended = server.end('SIGTERM');
   assert.equal((await resumed.closing())?.reconnect, true);
   assert.equal(await ended, 0);
-  await server.startAgain();
+  await server.startOnSamePort();
   await publish('fourth');
   const again = await (await server.connect()).openStream(path, { 'last-event-id': first });
   assert.equal((await again.opening()).resumed, true);
-  await again.until(() => again.dataOf('greeting').at(2));
-  assert.deepEqual(again.dataOf('greeting'), ['second', 'third', 'fourth']);
+  await again.until(() => again.dataByType('greeting').at(2));
+  assert.deepEqual(again.dataByType('greeting'), ['second', 'third', 'fourth']);
 
   assert.equal(await server.end('SIGTERM'), 0);
 }

@@ -3,7 +3,7 @@ import { spawn } from 'node:child_process';
 import { readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { outcomeOf, runSource, sourceCommand, tempFolder } from './support/servers/process.js';
+import { runSource, sourceCommand, tempFolder, waitForExit } from './support/servers/process.js';
 import { prepare } from './support/servers/seed.js';
 import { ServerProcess } from './support/servers/server-process.js';
 import { hasTerminals, onTerminal } from './support/servers/terminal.js';
@@ -88,7 +88,7 @@ test('on a terminal the server logs readable lines, the last ones of a stop by C
     if (!wasListening && seen.includes('listening')) child.stdin.write('\u0003');
   });
 
-  const { code, out } = await outcomeOf(child);
+  const { code, out } = await waitForExit(child);
 
   assert.equal(code, 0, out);
   assert.match(out, /\] INFO: listening \{"url":"https:[^\n]+"version":/);

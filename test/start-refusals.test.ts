@@ -3,16 +3,16 @@ import { generateKeyPairSync } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { selfSigned } from '../src/commands/self-signed.js';
+import { createSelfSigned } from '../src/commands/self-signed.js';
 import { type LogLine, launch } from './support/servers/launch.js';
-import { outcomeOf, runSource, startSource, tempFolder } from './support/servers/process.js';
+import { runSource, startSource, tempFolder, waitForExit } from './support/servers/process.js';
 import { prepare } from './support/servers/seed.js';
 import { until } from './support/until.js';
 
 const secret = 'hex:8f1d4c7be2a9036577d0c1b2a3948576e5f60718293a4b5c6d7e8f9001122334';
 
 /** All that production asks for. */
-const sound = {
+const validEnv = {
   NODE_ENV: 'production',
   HOST: '127.0.0.1',
   PORT: '0',
@@ -24,7 +24,7 @@ const sound = {
 const pem = (key: ReturnType<typeof generateKeyPairSync>['privateKey']) =>
   key.export({ type: 'pkcs8', format: 'pem' }) as string;
 
-const { certificate, privateKey } = selfSigned(['localhost'], Date.now());
+const { certificate, privateKey } = createSelfSigned(['localhost'], Date.now());
 /** What is in the folder beside the settings. */
 const files: Readonly<Record<string, string>> = {
   'server.cert': certificate,
@@ -51,7 +51,7 @@ const refusals: readonly [string, Record<string, string>, readonly RegExp[]][] =
   [
     'half a certificate',
     { PRIVATE_KEY: 'none.key' },
-    [/none\.key is not there, only its other half server\.cert/],
+    [/none\.key does not exist, although server\.cert exists/],
   ],
   [
     'a key that cannot be read',
@@ -85,7 +85,7 @@ const refusals: readonly [string, Record<string, string>, readonly RegExp[]][] =
   ['a key for something else', asymmetric('RS256', 'ec.key'), [/RS256 needs an RSA key/]],
   ['a curve for something else', asymmetric('ES384', 'ec.key'), [/ES384 needs an EC key/]],
   ['a key that is none', asymmetric('ES256', 'rubbish.key'), [/not an unencrypted PEM key/]],
-  ['both families', { ACCESS_TOKEN_PRIVATE_KEY_FILE: 'ec.key' }, [/does not go with HS256/]],
+  ['both families', { ACCESS_TOKEN_PRIVATE_KEY_FILE: 'ec.key' }, [/cannot be combined with HS256/]],
   ['a cheap hash', { ARGON2_MEMORY_KIB: '8192' }, [/ARGON2_MEMORY_KIB must be 19456 or more/]],
   [
     'nothing but faults',
@@ -116,7 +116,7 @@ for (const [what, env, messages] of refusals) {
 
     const { code, out, err } = await runSource('server.ts', [], {
       cwd,
-      env: { ...sound, ...ownFiles, ...env },
+      env: { ...validEnv, ...ownFiles, ...env },
     });
 
     assert.equal(code, 1);
@@ -128,7 +128,7 @@ for (const [what, env, messages] of refusals) {
   });
 }
 
-test('with a thread that does not load a server does not start, and does not try for ever', async (t) => {
+test('a server whose worker thread does not load refuses to start', async (t) => {
   const cwd = tempFolder(t);
   for (const [name, content] of Object.entries(files)) writeFileSync(join(cwd, name), content);
   const broken = join(cwd, 'broken.cjs');
@@ -139,7 +139,7 @@ test('with a thread that does not load a server does not start, and does not try
 
   const { code, out, err } = await runSource('server.ts', [], {
     cwd,
-    env: { ...sound, ...ownFiles, NODE_OPTIONS: `--require ${broken}` },
+    env: { ...validEnv, ...ownFiles, NODE_OPTIONS: `--require ${broken}` },
   });
 
   assert.equal(code, 1);
@@ -151,12 +151,12 @@ test('with a thread that does not load a server does not start, and does not try
 test('in production no demo user, no secret and no key is made, and seeding is refused', async (t) => {
   const cwd = tempFolder(t);
   for (const [name, content] of Object.entries(files)) writeFileSync(join(cwd, name), content);
-  const env = { ...sound, ...ownFiles };
+  const env = { ...validEnv, ...ownFiles };
 
   const seeded = await runSource('commands/seed.ts', [], { cwd, env });
   const child = startSource('server.ts', [], { cwd, env });
   t.after(() => child.kill('SIGKILL'));
-  const ending = outcomeOf(child);
+  const ending = waitForExit(child);
   let said = '';
   child.stdout.on('data', (text) => {
     said += text;
@@ -204,7 +204,7 @@ test('the environment wins over .env', async (t) => {
   assert.match(err, /1 problem.*\n- DB_DIALECT must be/);
 });
 
-test('a name in .env that is nearly a setting is warned of, with the one that was meant', async (t) => {
+test('a misspelled setting in .env is warned of with a suggestion', async (t) => {
   const { folder, env } = await prepare();
   t.after(() => rmSync(folder, { recursive: true, force: true }));
   writeFileSync(join(folder, '.env'), 'DRAIN_TIMOUT=1\nWEB_PORT=80\n');
@@ -214,7 +214,7 @@ test('a name in .env that is nearly a setting is warned of, with the one that wa
   const server = await launch({ cwd: folder, env: { ...env, PROT: '1' }, onLine });
   await server.end('SIGTERM');
 
-  const warnings = lines.filter(({ msg }) => msg === 'a name in .env is not a setting');
+  const warnings = lines.filter(({ msg }) => msg === 'unknown setting in .env');
   assert.deepEqual(
     warnings.map(({ level, name, meant }) => [level, name, meant]),
     [['warn', 'DRAIN_TIMOUT', 'DRAIN_TIMEOUT']],

@@ -4,7 +4,7 @@ import { existsSync, renameSync } from 'node:fs';
 import { type AddressInfo, createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { outcomeOf, startSource, tempFolder } from './support/servers/process.js';
+import { startSource, tempFolder, waitForExit } from './support/servers/process.js';
 import { until } from './support/until.js';
 
 /** A server process in the middle of its start: its database takes the connection and is silent. */
@@ -28,7 +28,7 @@ async function startingServer(t: TestContext) {
   };
   const child = startSource('server.ts', [], { cwd, env });
   t.after(() => child.kill('SIGKILL'));
-  const ending = outcomeOf(child);
+  const ending = waitForExit(child);
   await Promise.race([once(database, 'connection'), ending]);
   return { child, ending, cwd };
 }
@@ -41,12 +41,12 @@ for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     const { code, out, err } = await ending;
 
     assert.equal(code, 0, err);
-    assert.match(out, new RegExp(`"signal":"${signal}","msg":"stopped during the start"`));
+    assert.match(out, new RegExp(`"signal":"${signal}","msg":"stopped during startup"`));
     assert.equal(err, '');
   });
 }
 
-test('SIGHUP during a start opens the log files again, and the start goes on', async (t) => {
+test('SIGHUP during startup reopens the log files and startup continues', async (t) => {
   const { child, ending, cwd } = await startingServer(t);
   const file = join(cwd, 'logs', 'combined.log');
   renameSync(file, `${file}.1`);

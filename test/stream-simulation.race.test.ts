@@ -2,15 +2,15 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { EventLog } from '../src/event-log/event-log.js';
-import { audiencesOf, everybody, userAudience } from '../src/events/audience.js';
+import { allAudience, getAudiences, userAudience } from '../src/events/audience.js';
 import { parsePosition } from '../src/events/event-id.js';
-import { silentLog } from '../src/logging/log.js';
-import { Connection } from '../src/stream/event-stream.js';
+import { silentLogger } from '../src/logging/logger.js';
+import { EventStream } from '../src/stream/event-stream.js';
 import { Registry } from '../src/stream/registry.js';
 import { UserCount } from '../src/stream/user-count.js';
-import { Outbox } from '../src/stream/write-scheduler.js';
+import { WriteScheduler } from '../src/stream/write-scheduler.js';
 import { SimulatedClient } from './support/clients/simulated-client.js';
-import { MemoryLog } from './support/databases/memory-log.js';
+import { MemoryLogStore } from './support/databases/memory-log-store.js';
 import { races } from './support/races.js';
 
 /** Small enough that a few events fill a connection. */
@@ -49,38 +49,40 @@ const anyAction = fc.oneof(
 type Action = typeof anyAction extends fc.Arbitrary<infer Kind> ? Kind : never;
 
 /** An interval of the log that a client was told it has lost: after `from`, up to `to`. */
-interface Told {
+interface ReportedLoss {
   readonly client: SimulatedClient;
   readonly from: number;
   readonly to: number;
 }
 
 /** One server process after another over one log, and clients that come and go. */
-class World {
-  readonly store = new MemoryLog('e');
+class Simulation {
+  readonly store = new MemoryLogStore('e');
   readonly clients = userIds.map((id) => new SimulatedClient(id));
-  readonly told: Told[] = [];
+  readonly reportedLosses: ReportedLoss[] = [];
   readonly acknowledged: string[] = [];
-  readonly begun = new Map<SimulatedClient, number>();
+  readonly firstSeqs = new Map<SimulatedClient, number>();
   now = 1_000_000;
-  #process: { log: EventLog; registry: Registry; userCount: UserCount; outbox: Outbox } | undefined;
+  #process:
+    | { eventLog: EventLog; registry: Registry; userCount: UserCount; scheduler: WriteScheduler }
+    | undefined;
   #published = 0;
 
   async boot(): Promise<void> {
-    this.store.openGates();
-    const clock = () => this.now;
-    const log = await EventLog.open({
+    this.store.release();
+    const wallClock = () => this.now;
+    const eventLog = await EventLog.open({
       store: this.store,
-      log: silentLog,
-      clock,
+      log: silentLogger,
+      wallClock,
       limits: { ageMaxMs: 1e9, eventsMax: 1e9, bytesMax: 1e9 },
     });
     const streams = { streamsMax: 100, perUserMax: 100, perIpMax: 100 };
-    const registry = new Registry({ limits: streams, uptime: clock });
-    log.subscribe(registry);
+    const registry = new Registry({ limits: streams, monotonicClock: wallClock });
+    eventLog.subscribe(registry);
     const userCount = new UserCount(registry);
-    this.#process = { log, registry, userCount, outbox: new Outbox(clock) };
-    this.store.closeGates();
+    this.#process = { eventLog, registry, userCount, scheduler: new WriteScheduler(wallClock) };
+    this.store.hold();
   }
 
   async act(action: Action): Promise<void> {
@@ -88,12 +90,12 @@ class World {
       for (let time = 0; time < action.times; time += 1)
         this.#publish(userAudience(userIds[action.to] ?? ''));
     }
-    if (action.kind === 'broadcast') this.#publish(everybody);
+    if (action.kind === 'broadcast') this.#publish(allAudience);
     if (action.kind === 'step') this.store.step(action.choice);
     if (action.kind === 'tick') await new Promise((resolve) => setImmediate(resolve));
-    if (action.kind === 'take') this.#client(action.who).sink?.take(action.most);
+    if (action.kind === 'take') this.#client(action.who).sink?.acceptBytes(action.most);
     if (action.kind === 'connect') void this.#connect(this.#client(action.who));
-    if (action.kind === 'drop') this.#client(action.who).sink?.cut();
+    if (action.kind === 'drop') this.#client(action.who).sink?.destroy();
     if (action.kind === 'trim') this.#trim(action.keep);
     if (action.kind === 'restart') await this.#restart();
     if (action.kind === 'wait') {
@@ -106,11 +108,11 @@ class World {
 
   /** Lets everything finish: gates open, every client reads on and comes back until it has all. */
   async settle(): Promise<void> {
-    this.store.openGates();
+    this.store.release();
     for (let round = 0; round < 200; round += 1) {
       for (const client of this.clients) {
         if (client.sink === undefined || client.sink.closed) await this.#connect(client);
-        client.sink?.take(1_000_000);
+        client.sink?.acceptBytes(1_000_000);
       }
       await new Promise((resolve) => setImmediate(resolve));
     }
@@ -133,7 +135,7 @@ class World {
       volatile: false,
       expiresAt: undefined,
     };
-    void this.#process?.log
+    void this.#process?.eventLog
       .publish([event], undefined)
       .then((ids) => this.acknowledged.push(...ids.map(String)));
   }
@@ -143,29 +145,35 @@ class World {
     const running = this.#process;
     if (running === undefined || (client.sink !== undefined && !client.sink.closed)) return;
     const sink = client.connect();
-    const { log, registry, userCount, outbox } = running;
-    const audiences = audiencesOf(client.userId, `s${client.userId}`);
+    const { eventLog, registry, userCount, scheduler } = running;
+    const audiences = getAudiences(client.userId, `s${client.userId}`);
     const { lastEventId } = client;
-    const begun = this.begun.get(client);
+    const firstSeqs = this.firstSeqs.get(client);
     const start =
-      lastEventId === undefined && begun !== undefined
-        ? await log.startFrom(audiences, log.format(begun)) // The token remembers where it began.
-        : await log.startFor(audiences, lastEventId);
+      lastEventId === undefined && firstSeqs !== undefined
+        ? await eventLog.resolvePosition(audiences, eventLog.format(firstSeqs)) // The token remembers where it began.
+        : await eventLog.resolveLastEventId(audiences, lastEventId);
     if (this.#process !== running || sink.closed) return;
-    if (!this.begun.has(client)) this.begun.set(client, start.seq);
+    if (!this.firstSeqs.has(client)) this.firstSeqs.set(client, start.seq);
     else if (!start.resumed) {
-      const from = lastEventId === undefined ? (begun ?? 0) : seqOf(lastEventId);
-      this.told.push({ client, from, to: start.seq });
+      const from = lastEventId === undefined ? (firstSeqs ?? 0) : getSeq(lastEventId);
+      this.reportedLosses.push({ client, from, to: start.seq });
     }
-    const connection = new Connection({
+    const connection = new EventStream({
       id: 'c',
-      reader: { userId: client.userId, sessionId: 's', audiences, ip: 'ip', tokenHash: undefined },
+      subscriber: {
+        userId: client.userId,
+        sessionId: 's',
+        audiences,
+        ip: 'ip',
+        tokenHash: undefined,
+      },
       start,
       sink,
-      log,
-      outbox,
+      eventLog,
+      scheduler,
       limits,
-      uptime: () => this.now,
+      monotonicClock: () => this.now,
       random: () => 0,
       onEnd: (ended) => {
         registry.remove(ended);
@@ -179,47 +187,50 @@ class World {
 
   #trim(keep: number): void {
     // Never what has not been delivered yet: age and size limits are far from that.
-    const head = this.#process?.log.head ?? 0;
+    const head = this.#process?.eventLog.head ?? 0;
     this.store.trimmedSeq = Math.max(this.store.trimmedSeq, head - keep);
   }
 
   async #restart(): Promise<void> {
-    this.store.forget();
-    for (const client of this.clients) client.sink?.cut();
+    this.store.dropPending();
+    for (const client of this.clients) client.sink?.destroy();
     await this.boot();
   }
 }
 
-function seqOf(id: string): number {
+function getSeq(id: string): number {
   const position = parsePosition(id);
   assert.ok(position !== undefined);
   return position.seq;
 }
 
 /** Every event that a client may see since it first came: once, in order, or told to be lost. */
-function check(world: World): void {
-  for (const client of world.clients) {
-    const seqs = client.received.map(({ id }) => seqOf(id));
+function check(simulation: Simulation): void {
+  for (const client of simulation.clients) {
+    const seqs = client.received.map(({ id }) => getSeq(id));
     assert.deepEqual(
       seqs,
       [...new Set(seqs)].sort((a, b) => a - b),
       'once and in order',
     );
     const got = new Set(seqs);
-    const begun = world.begun.get(client) ?? 0;
-    const audiences = audiencesOf(client.userId, 's');
-    for (const event of world.store.events) {
+    const firstSeqs = simulation.firstSeqs.get(client) ?? 0;
+    const audiences = getAudiences(client.userId, 's');
+    for (const event of simulation.store.events) {
       const isForIt = event.audiences.some((word) => audiences.includes(word));
       assert.ok(isForIt || !got.has(event.seq), `event ${event.seq} is for somebody else`);
-      if (!isForIt || event.seq <= begun || got.has(event.seq)) continue;
-      const wasTold = world.told.some(
+      if (!isForIt || event.seq <= firstSeqs || got.has(event.seq)) continue;
+      const wasTold = simulation.reportedLosses.some(
         ({ client: whom, from, to }) => whom === client && event.seq > from && event.seq <= to,
       );
       assert.ok(wasTold, `event ${event.seq} is missing for user ${client.userId}, silently`);
     }
   }
-  for (const id of world.acknowledged) {
-    assert.ok(world.store.events[seqOf(id) - 1] !== undefined, 'acknowledged events are kept');
+  for (const id of simulation.acknowledged) {
+    assert.ok(
+      simulation.store.events[getSeq(id) - 1] !== undefined,
+      'acknowledged events are kept',
+    );
   }
 }
 
@@ -228,14 +239,14 @@ test('whatever happens, every event arrives once and in order, or is told to be 
     fc.asyncProperty(
       fc.array(anyAction, { minLength: 10, maxLength: 200, size: 'max' }),
       async (actions) => {
-        const world = new World();
-        await world.boot();
-        for (const action of actions) await world.act(action);
-        await world.settle();
-        check(world);
-        for (const client of world.clients) client.sink?.cut();
+        const simulation = new Simulation();
+        await simulation.boot();
+        for (const action of actions) await simulation.act(action);
+        await simulation.settle();
+        check(simulation);
+        for (const client of simulation.clients) client.sink?.destroy();
         await new Promise((resolve) => setImmediate(resolve));
-        assert.ok(world.registry?.isEmpty, 'the registry is empty when everyone has left');
+        assert.ok(simulation.registry?.isEmpty, 'the registry is empty when everyone has left');
       },
     ),
     { numRuns: races.runs, seed: races.seed },

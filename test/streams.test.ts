@@ -5,7 +5,7 @@ import { startSystem } from './support/servers/system.js';
 import { until } from './support/until.js';
 
 /** Settles when the stream has the event with this id. */
-function has(stream: H2Stream, id: string): Promise<true> {
+function waitForEvent(stream: H2Stream, id: string): Promise<true> {
   return stream.until(() => stream.ids.at(-1) === id || undefined);
 }
 
@@ -16,17 +16,17 @@ test('two tabs of a user both receive, and closing one leaves the other', async 
   const second = await there.listen('ada');
 
   const both = await system.publish('ada', 'to both');
-  await Promise.all([has(first, both), has(second, both)]);
-  first.cut();
-  await first.over();
+  await Promise.all([waitForEvent(first, both), waitForEvent(second, both)]);
+  first.abort();
+  await first.ended();
   const one = await system.publish('ada', 'to one');
-  await has(second, one);
+  await waitForEvent(second, one);
 
-  assert.deepEqual(first.dataOf('message'), ['to both']);
-  assert.deepEqual(second.dataOf('message'), ['to both', 'to one']);
+  assert.deepEqual(first.dataByType('message'), ['to both']);
+  assert.deepEqual(second.dataByType('message'), ['to both', 'to one']);
 });
 
-test('a stream token that is opened elsewhere takes its stream along', async (t) => {
+test('opening a stream token again replaces its older stream', async (t) => {
   const system = await startSystem(t);
   const client = await system.connect();
   const path = await client.streamPath('ada');
@@ -37,10 +37,10 @@ test('a stream token that is opened elsewhere takes its stream along', async (t)
   await second.opening();
   const closing = await first.closing();
   const id = await system.publish('ada', 'to the second');
-  await has(second, id);
+  await waitForEvent(second, id);
 
   assert.deepEqual(closing, { code: 'replaced', reconnect: false });
-  assert.deepEqual(first.dataOf('message'), []);
+  assert.deepEqual(first.dataByType('message'), []);
   assert.ok((first.retries.at(-1) ?? 0) >= 60_000, 'or the two would chase each other');
 });
 
@@ -51,10 +51,10 @@ test('a fetch-based client opens a stream with its access token', async (t) => {
 
   const stream = await client.openStream('/stream/live', { authorization });
   const id = await system.publish('ada', { n: 1 }, { type: 'job.done' });
-  await has(stream, id);
+  await waitForEvent(stream, id);
 
   assert.deepEqual(
-    stream.heard.find((event) => event.id === id),
+    stream.events.find((event) => event.id === id),
     {
       type: 'job.done',
       id,
@@ -63,7 +63,7 @@ test('a fetch-based client opens a stream with its access token', async (t) => {
   );
 });
 
-test('the head of a stream keeps proxies and caches away from it', async (t) => {
+test('the response head of a stream disables proxy buffering and caching', async (t) => {
   const system = await startSystem(t);
   const client = await system.connect();
 
@@ -100,19 +100,19 @@ test('the count of users comes to everybody when it changes, and says how many',
   const system = await startSystem(t);
   const client = await system.connect();
   const ada = await client.listen('ada');
-  await ada.until(() => ada.dataOf('count').at(-1) === '1' || undefined);
+  await ada.until(() => ada.dataByType('count').at(-1) === '1' || undefined);
 
   const bob = await client.listen('bob');
   await client.listen('ada'); // A second stream is no second user.
-  await bob.until(() => bob.dataOf('count').at(-1) === '2' || undefined);
-  await ada.until(() => ada.dataOf('count').at(-1) === '2' || undefined);
-  bob.cut();
-  await ada.until(() => ada.dataOf('count').at(-1) === '1' || undefined);
+  await bob.until(() => bob.dataByType('count').at(-1) === '2' || undefined);
+  await ada.until(() => ada.dataByType('count').at(-1) === '2' || undefined);
+  bob.abort();
+  await ada.until(() => ada.dataByType('count').at(-1) === '1' || undefined);
 
-  assert.deepEqual(ada.dataOf('count'), ['1', '2', '1']);
+  assert.deepEqual(ada.dataByType('count'), ['1', '2', '1']);
 });
 
-test('all addresses of an IPv6 network (/64) are one place', async (t) => {
+test('all addresses of an IPv6 /64 count as one', async (t) => {
   const env = { MAX_STREAMS_PER_IP: '2', TRUST_PROXY_HOPS: '1' };
   const system = await startSystem(t, { env });
   const client = await system.connect();
@@ -153,7 +153,7 @@ for (const [whose, env, status, name, info] of limits) {
     assert.ok(soft.retries.every((retryMs) => retryMs >= 10_000 && retryMs <= 30_000));
     assert.equal(soft.retries.length, 1);
 
-    streams[0]?.cut();
+    streams[0]?.abort();
     let next = await client.openStream(path);
     await until(async () => {
       if ((await next.outcome()) !== 'refused') return true;
@@ -161,11 +161,11 @@ for (const [whose, env, status, name, info] of limits) {
       return false;
     });
     const id = await system.publish('ada', 'to who is there');
-    await has(next, id);
+    await waitForEvent(next, id);
   });
 }
 
-test('a limit of one user leaves others alone', async (t) => {
+test('the stream limit of one user does not affect others', async (t) => {
   const system = await startSystem(t, { env: { MAX_STREAMS_PER_USER: '1' } });
   const client = await system.connect();
 
@@ -174,7 +174,7 @@ test('a limit of one user leaves others alone', async (t) => {
   const again = await client.openStream(await client.streamPath('ada'));
 
   assert.deepEqual(await again.closing(), { code: 'refused', reconnect: true });
-  assert.ok(!ada.isOver && !bob.isOver);
+  assert.ok(!ada.isEnded && !bob.isEnded);
 });
 
 test('whoever opens many streams at once gets no more than the limit', async (t) => {

@@ -3,10 +3,10 @@ import { test } from 'node:test';
 import type { Answer } from './support/clients/exchange.js';
 import type { H2Client } from './support/clients/h2-client.js';
 import { collectingLog } from './support/recording/collecting-log.js';
-import { passwordOf } from './support/servers/seed.js';
+import { getPassword } from './support/servers/seed.js';
 import { startSystem } from './support/servers/system.js';
 
-function guess(client: H2Client, password: string, from?: string): Promise<Answer> {
+function tryLogin(client: H2Client, password: string, from?: string): Promise<Answer> {
   const headers = from === undefined ? {} : { 'x-forwarded-for': from };
   return client.ask('POST', '/login', { json: { username: 'ada', password }, headers });
 }
@@ -18,14 +18,14 @@ function assertThrottled({ status, body, headers }: Answer): void {
   assert.equal(String(info.retryAfter), headers['retry-after']);
 }
 
-test('of a hundred wrong passwords at once at most five are looked at', async (t) => {
+test('of 100 concurrent wrong passwords at most five are verified', async (t) => {
   const lines: Record<string, unknown>[] = [];
   // Time stands still, for a second after the fifth one more may be looked at.
-  const system = await startSystem(t, { log: collectingLog(lines), uptime: () => 1000 });
+  const system = await startSystem(t, { log: collectingLog(lines), monotonicClock: () => 1000 });
   const client = await system.connect();
 
   const answers = await Promise.all(
-    Array.from({ length: 100 }, (_, index) => guess(client, `not the password ${index}`)),
+    Array.from({ length: 100 }, (_, index) => tryLogin(client, `not the password ${index}`)),
   );
 
   const refused = answers.filter(({ status }) => status !== 401);
@@ -33,20 +33,20 @@ test('of a hundred wrong passwords at once at most five are looked at', async (t
   for (const answer of refused) assertThrottled(answer);
   assert.equal(lines.filter(({ event }) => event === 'authn_login_fail').length, 5);
   // Also the right one has to wait now, from here.
-  assertThrottled(await guess(client, passwordOf('ada')));
+  assertThrottled(await tryLogin(client, getPassword('ada')));
 });
 
 test('thirty right passwords at once all open a session', async (t) => {
   const system = await startSystem(t);
   const client = await system.connect();
-  const password = passwordOf('ada');
+  const password = getPassword('ada');
 
-  const answers = await Promise.all(Array.from({ length: 30 }, () => guess(client, password)));
+  const answers = await Promise.all(Array.from({ length: 30 }, () => tryLogin(client, password)));
 
   assert.deepEqual([...new Set(answers.map(({ status }) => status))], [200]);
 });
 
-test('a login that no thread was free for is no wrong password', async (t) => {
+test('a login rejected for a full queue does not count as a failure', async (t) => {
   const costly = { ARGON2_MEMORY_KIB: '65536', ARGON2_TIME: '2' }; // Of those that fill the queue.
   const env = { AUTH_WORKERS: '1', AUTH_QUEUE_MAX: '1', ...costly };
   const system = await startSystem(t, { env });
@@ -61,14 +61,14 @@ test('a login that no thread was free for is no wrong password', async (t) => {
 
   let inARow = 0;
   while (inARow < 6) {
-    const { status } = await guess(client, passwordOf('ada'));
+    const { status } = await tryLogin(client, getPassword('ada'));
     assert.ok(status === 503 || status === 200, `${status}`); // One that came into a gap is right.
     inARow = status === 503 ? inARow + 1 : 0;
   }
   isOver = true;
   await Promise.all(filling);
 
-  assert.equal((await guess(client, passwordOf('ada'))).status, 200);
+  assert.equal((await tryLogin(client, getPassword('ada'))).status, 200);
 });
 
 // [proxies of ours, what the client says, whether it is taken for another place each time]
@@ -88,7 +88,7 @@ for (const [hops, from, isOther] of forwarded) {
 
     const answers: Answer[] = [];
     for (let index = 1; index <= 4; index += 1) {
-      answers.push(await guess(client, passwordOf('ada'), from(index)));
+      answers.push(await tryLogin(client, getPassword('ada'), from(index)));
     }
 
     const statuses = answers.map(({ status }) => status);

@@ -19,7 +19,7 @@ const noPush = [0, 2, 0, 0, 0, 0];
 const widestWindow = [0, 4, 0x7f, 0xff, 0xff, 0xff];
 
 /** What a client says first. Its windows are as wide as can be: the load is never what is slow. */
-export const opening = Buffer.concat([
+export const connectionPreface = Buffer.concat([
   Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'),
   frame(frameTypes.settings, 0, 0, Buffer.from([...noPush, ...widestWindow])),
   frame(frameTypes.windowUpdate, 0, 0, wholeNumber(windowMax - windowDefault)),

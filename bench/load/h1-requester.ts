@@ -1,6 +1,6 @@
 import { Agent, request } from 'node:https';
 import type { RequestHead } from './h2-client.js';
-import { nowMicros } from './marks.js';
+import { nowMicros } from './marked-events.js';
 import type { Answered, Sender } from './sender.js';
 
 /** The same over HTTP/1.1, by Node's own client: for servers that speak nothing else. */

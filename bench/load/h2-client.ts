@@ -1,5 +1,5 @@
 import { type ConnectionOptions, connect, type TLSSocket } from 'node:tls';
-import { flags, frame, frameTypes, headBytes, headerBlock, opening } from './frames.js';
+import { connectionPreface, flags, frame, frameTypes, headBytes, headerBlock } from './frames.js';
 
 export interface ClientHandler {
   /** Bytes of a body, in `buffer` from `start` to `end`; they are gone when it returns. */
@@ -67,7 +67,7 @@ export class H2Client {
       socket.once('secureConnect', () => {
         socket.off('error', reject);
         client = new H2Client(socket, port, handler);
-        socket.write(opening);
+        socket.write(connectionPreface);
         resolve(client);
       });
     });

@@ -1,9 +1,9 @@
 import { fileURLToPath } from 'node:url';
 import { type Core, loadCore } from '../machine.js';
 import { Child } from '../process/child.js';
-import type { CannonPlan, CannonResult } from './cannon.js';
-import type { CrowdCount, CrowdPlan } from './crowd.js';
+import type { Http1LoadPlan, Http1LoadResult } from './http1-load.js';
 import type { LoopPlan, LoopResult, PublishPlan } from './requests.js';
+import type { StreamLoadCount, StreamLoadPlan } from './stream-load.js';
 
 const entry = fileURLToPath(new URL('./process.ts', import.meta.url));
 
@@ -23,8 +23,8 @@ export class Load {
     return new Load(await Child.start({ args, core, readyPattern: /load ready/ }));
   }
 
-  async openCrowd(name: string, plan: CrowdPlan): Promise<void> {
-    await this.child.ask('openCrowd', { name, plan });
+  async openStreams(name: string, plan: StreamLoadPlan): Promise<void> {
+    await this.child.ask('openStreams', { name, plan });
   }
 
   async received(name: string, events: number): Promise<void> {
@@ -32,25 +32,25 @@ export class Load {
   }
 
   /** What the crowd has, when each stream should have the events of these numbers. */
-  count(name: string, { first, each }: { first: number; each: number }): Promise<CrowdCount> {
+  count(name: string, { first, each }: { first: number; each: number }): Promise<StreamLoadCount> {
     const sum = (each * (2 * first + each - 1)) / 2;
-    return this.child.ask('count', { name, each, sum }) as Promise<CrowdCount>;
+    return this.child.ask('count', { name, each, sum }) as Promise<StreamLoadCount>;
   }
 
   async reset(name: string): Promise<void> {
     await this.child.ask('reset', { name });
   }
 
-  async closeCrowd(name: string): Promise<void> {
-    await this.child.ask('closeCrowd', { name });
+  async closeStreams(name: string): Promise<void> {
+    await this.child.ask('closeStreams', { name });
   }
 
   loop(plan: LoopPlan): Promise<LoopResult> {
     return this.child.ask('loop', plan) as Promise<LoopResult>;
   }
 
-  cannon(plan: CannonPlan): Promise<CannonResult> {
-    return this.child.ask('cannon', plan) as Promise<CannonResult>;
+  runHttp1Load(plan: Http1LoadPlan): Promise<Http1LoadResult> {
+    return this.child.ask('http1Load', plan) as Promise<Http1LoadResult>;
   }
 
   publish(plan: PublishPlan): Promise<{ refused: number; seconds: number }> {

@@ -1,33 +1,33 @@
-import { answerWith } from '../process/answers.js';
-import { type CannonPlan, cannon } from './cannon.js';
-import { Crowd, type CrowdPlan } from './crowd.js';
+import { handleRequests } from '../process/request-handler.js';
+import { type Http1LoadPlan, runHttp1Load } from './http1-load.js';
 import { type LoopPlan, loop, type PublishPlan, publish } from './requests.js';
+import { StreamLoad, type StreamLoadPlan } from './stream-load.js';
 
 /** The process that makes the load, so that its work is not the server's. `Load` is its other end. */
-const crowds = new Map<string, Crowd>();
+const loads = new Map<string, StreamLoad>();
 
-answerWith({
-  async openCrowd({ name, plan }: { name: string; plan: CrowdPlan }) {
-    const crowd = crowds.get(name) ?? new Crowd();
-    crowds.set(name, crowd);
-    await crowd.open(plan);
+handleRequests({
+  async openStreams({ name, plan }: { name: string; plan: StreamLoadPlan }) {
+    const load = loads.get(name) ?? new StreamLoad();
+    loads.set(name, load);
+    await load.open(plan);
   },
-  received: ({ name, events }: { name: string; events: number }) => crowdOf(name).received(events),
+  received: ({ name, events }: { name: string; events: number }) => getLoad(name).received(events),
   count: ({ name, ...expected }: { name: string; each: number; sum: number }) =>
-    crowdOf(name).count(expected),
-  reset: ({ name }: { name: string }) => crowdOf(name).reset(),
-  closeCrowd({ name }: { name: string }) {
-    crowdOf(name).close();
-    crowds.delete(name);
+    getLoad(name).count(expected),
+  reset: ({ name }: { name: string }) => getLoad(name).reset(),
+  closeStreams({ name }: { name: string }) {
+    getLoad(name).close();
+    loads.delete(name);
   },
   loop: (plan: LoopPlan) => loop(plan),
-  cannon: (plan: CannonPlan) => cannon(plan),
+  http1Load: (plan: Http1LoadPlan) => runHttp1Load(plan),
   publish: (plan: PublishPlan) => publish(plan),
 });
 process.stdout.write('load ready\n');
 
-function crowdOf(name: string): Crowd {
-  const crowd = crowds.get(name);
-  if (crowd === undefined) throw new Error(`Cannot find crowd ${name}: it was never opened`);
-  return crowd;
+function getLoad(name: string): StreamLoad {
+  const load = loads.get(name);
+  if (load === undefined) throw new Error(`Cannot find crowd ${name}: it was never opened`);
+  return load;
 }

@@ -2,7 +2,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { H1Requester } from './h1-requester.js';
 import { H2Client, type RequestHead } from './h2-client.js';
 import { Latencies, type LatencySummary } from './latencies.js';
-import { markedData, nowMicros } from './marks.js';
+import { markedData, nowMicros } from './marked-events.js';
 import type { Answered, Sender } from './sender.js';
 
 export type Protocol = 'h2' | 'http/1.1';
@@ -102,17 +102,21 @@ const noClient: LoopClient = { headers: {}, body: '' };
 export async function loop(plan: LoopPlan): Promise<LoopResult> {
   const { port, path, clients, count, next, msMax, pauseMs = 0 } = plan;
   const latencies = new Latencies();
-  const places = Array.from({ length: plan.connections ?? clients.length }, (_, place) => place);
-  const requesters = await Promise.all(places.map(() => Requester.open(port)));
+  const slots = Array.from({ length: plan.connections ?? clients.length }, (_, index) => index);
+  const requesters = await Promise.all(slots.map(() => Requester.open(port)));
   const tally = { answered: 0, refused: 0, example: '' };
   const startedAt = nowMicros();
-  const isOver = () => tally.answered >= count || nowMicros() - startedAt > msMax * 1000;
-  const run = async (requester: Requester, place: number) => {
-    let turn = place;
+  const isDone = () => tally.answered >= count || nowMicros() - startedAt > msMax * 1000;
+  const run = async (requester: Requester, index: number) => {
+    let clientIndex = index;
     let refreshed: string | undefined;
-    while (!isOver()) {
-      const { headers, body } = clients[turn % clients.length] ?? noClient;
-      const head = { method: 'POST', path, headers: { ...jsonType, ...headers, ...nextPlace() } };
+    while (!isDone()) {
+      const { headers, body } = clients[clientIndex % clients.length] ?? noClient;
+      const head = {
+        method: 'POST',
+        path,
+        headers: { ...jsonType, ...headers, ...nextClientAddress() },
+      };
       const answer = await requester.send(head, Buffer.from(refreshed ?? body));
       latencies.add(answer.micros);
       tally.answered += 1;
@@ -122,10 +126,10 @@ export async function loop(plan: LoopPlan): Promise<LoopResult> {
       } else if (next === 'refresh') {
         refreshed = JSON.stringify({ token: JSON.parse(answer.text).refreshToken });
       }
-      if (next === 'same') turn += requesters.length;
+      if (next === 'same') clientIndex += requesters.length;
       if (pauseMs > 0) await pause(pauseMs);
     }
-    return refreshed ?? clients[place]?.body ?? '';
+    return refreshed ?? clients[index]?.body ?? '';
   };
   const bodies = await Promise.all(requesters.map(run));
   const seconds = (nowMicros() - startedAt) / 1e6;
@@ -139,7 +143,7 @@ const publishers = new Map<number, Promise<Sender[]>>();
 /** Publishes on eight connections in turn. Answers how many were refused, once all are answered. */
 export async function publish(plan: PublishPlan): Promise<{ refused: number; seconds: number }> {
   const { perSecond, count, perRequest } = plan;
-  const requesters = await publishersOf(plan);
+  const requesters = await getPublishers(plan);
   const answers: Promise<Answered>[] = [];
   const startedAt = nowMicros();
   for (let sent = 0; sent < count; ) {
@@ -155,8 +159,9 @@ export async function publish(plan: PublishPlan): Promise<{ refused: number; sec
   return { refused, seconds: (nowMicros() - startedAt) / 1e6 };
 }
 
-function publishersOf({ port, protocol }: PublishPlan): Promise<Sender[]> {
-  const open = publishers.get(port) ?? Promise.all(eight.map(() => openSender(port, protocol)));
+function getPublishers({ port, protocol }: PublishPlan): Promise<Sender[]> {
+  const open =
+    publishers.get(port) ?? Promise.all(publisherSlots.map(() => openSender(port, protocol)));
   publishers.set(port, open);
   return open;
 }
@@ -165,7 +170,7 @@ function openSender(port: number, protocol: Protocol): Promise<Sender> | Sender 
   return protocol === 'h2' ? Requester.open(port) : new H1Requester(port);
 }
 
-const eight = Array.from({ length: 8 });
+const publisherSlots = Array.from({ length: 8 });
 
 function publishSome(requester: Sender, plan: PublishPlan, sent: number): Promise<Answered> {
   const { path, headers, bytes, perRequest, firstNumber, to = 'all' } = plan;
@@ -181,12 +186,12 @@ function isRefusal(text: string): boolean {
   return text === '' || /"status":\s?[45]\d\d/.test(text);
 }
 
-let places = 0;
+let clientCount = 0;
 
 /** An address that nobody had before, as a proxy in front would tell it. */
-export function nextPlace(): { readonly 'x-forwarded-for': string } {
-  places += 1;
-  const [high, middle, low] = [places >> 16, (places >> 8) & 255, places & 255];
+export function nextClientAddress(): { readonly 'x-forwarded-for': string } {
+  clientCount += 1;
+  const [high, middle, low] = [clientCount >> 16, (clientCount >> 8) & 255, clientCount & 255];
   return { 'x-forwarded-for': `10.${high & 255}.${middle}.${low}` };
 }
 

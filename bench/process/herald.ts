@@ -1,10 +1,10 @@
 import { spawnSync } from 'node:child_process';
 import { createHmac, randomBytes } from 'node:crypto';
 import { join } from 'node:path';
-import { formatRefreshToken, hashOf, RefreshTokens } from '../../src/auth/refresh-token.js';
-import { SqliteGuest } from '../../src/commands/cli-sqlite-database.js';
+import { formatRefreshToken, hashVerifier, RefreshTokens } from '../../src/auth/refresh-token.js';
+import { CliSqliteDatabase } from '../../src/commands/cli-sqlite-database.js';
 import { type Database, sql, tuples, type Value } from '../../src/db/database.js';
-import type { StreamRequest } from '../load/crowd.js';
+import type { StreamRequest } from '../load/stream-load.js';
 import { type Core, serverCore } from '../machine.js';
 import type { Build } from './build.js';
 import { Child } from './child.js';
@@ -74,7 +74,7 @@ export async function withEmbedded<Result>(
   settings: Settings,
   work: (db: Database) => Promise<Result>,
 ): Promise<Result> {
-  const db = await SqliteGuest.open(join(settings['DATA_DIR'] ?? '', 'herald.db'));
+  const db = await CliSqliteDatabase.open(join(settings['DATA_DIR'] ?? '', 'herald.db'));
   try {
     return await work(db);
   } finally {
@@ -116,7 +116,7 @@ export async function fill(
       const sessionId = randomBytes(16).toString('hex');
       users.push([userId, username, username, passwordHash, 'First', 'Last', now, now, now]);
       sessions.push([
-        ...[sessionId, userId, refresh.selector, hashOf(refresh.verifier)],
+        ...[sessionId, userId, refresh.selector, hashVerifier(refresh.verifier)],
         ...[now, now, now + 3_600_000, now + 7_200_000],
       ]);
       const accessToken = accessTokenFor(userId, sessionId, now);

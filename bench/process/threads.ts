@@ -16,7 +16,7 @@ export function threadTimes(pid: number): Map<number, ThreadTime> {
   const times = new Map<number, ThreadTime>();
   for (const id of readdirSync(tasks)) {
     try {
-      times.set(Number(id), timeOf(`${tasks}/${id}`));
+      times.set(Number(id), readThreadTime(`${tasks}/${id}`));
     } catch {
       // It has ended by now.
     }
@@ -47,7 +47,7 @@ export function threadsBetween(
 }
 
 /** Spec: `man 5 proc`, and the kernel's scheduler/sched-stats for the nanoseconds. */
-function timeOf(task: string): ThreadTime {
+function readThreadTime(task: string): ThreadTime {
   const read = (name: string) => readFileSync(`${task}/${name}`, 'utf8').trim();
   const [cpu = 0, waited = 0] = read('schedstat').split(' ').map(Number);
   const [, afterName = ''] = read('stat').split(') ');

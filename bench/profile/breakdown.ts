@@ -1,6 +1,6 @@
 import type { CallNode } from '../process/child.js';
-import { betweenCalls, type Part, partOf, partOfThread } from './part.js';
-import type { Window } from './window.js';
+import { betweenCalls, getPart, getThreadPart, type Part } from './part.js';
+import type { ProfiledRun } from './profiled-run.js';
 
 /** A part, and what it takes of an operation. */
 export interface Share extends Part {
@@ -15,7 +15,7 @@ export interface Share extends Part {
  * a sample is worth its part of the time in which the thread ran or slept, and what the samples of
  * calls leave of the CPU is that C++.
  */
-export function breakdownOf(window: Window): Share[] {
+export function buildBreakdown(window: ProfiledRun): Share[] {
   const { main, others, operations } = window;
   const sums = new Map<string, { part: Part; micros: number }>();
   const add = (part: Part, micros: number) => {
@@ -26,7 +26,7 @@ export function breakdownOf(window: Window): Share[] {
   const each = microsPerSample(window);
   let left = main.cpu;
   walk(window.calls, (node, caller) => {
-    const part = partOf(node.callFrame, caller);
+    const part = getPart(node.callFrame, caller);
     if (!isIdle(node)) {
       add(part, node.hitCount * each);
       left -= node.hitCount * each;
@@ -34,12 +34,12 @@ export function breakdownOf(window: Window): Share[] {
     return part;
   });
   add(betweenCalls, left);
-  for (const { name, cpu } of others) add(partOfThread(name), cpu);
+  for (const { name, cpu } of others) add(getThreadPart(name), cpu);
   return [...sums.values()].map(({ part, micros }) => ({ ...part, micros: micros / operations }));
 }
 
 /** Never so much that the samples of calls would have more than the thread's CPU. */
-export function microsPerSample({ calls, main, seconds }: Window): number {
+export function microsPerSample({ calls, main, seconds }: ProfiledRun): number {
   const count = (nodes: readonly CallNode[]) => nodes.reduce((sum, one) => sum + one.hitCount, 0);
   const asleep = Math.max(0, seconds * 1e6 - main.cpu - main.waited);
   const busy = count(calls.filter((node) => !isIdle(node)));

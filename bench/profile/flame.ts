@@ -1,8 +1,8 @@
 import type { CallNode } from '../process/child.js';
 import { numberText } from '../report/table.js';
 import { isIdle, microsPerSample } from './breakdown.js';
-import { betweenCalls, type Kind, type Part, partOf } from './part.js';
-import type { Window } from './window.js';
+import { betweenCalls, getPart, type Kind, type Part } from './part.js';
+import type { ProfiledRun } from './profiled-run.js';
 
 const width = 1200;
 const rowHeight = 16;
@@ -29,8 +29,8 @@ interface Frame {
 }
 
 /** Who called whom on the main thread, each as wide as its CPU: nested boxes, callers above. SVG. */
-export function flameGraph(title: string, window: Window): string {
-  const root = treeOf(window);
+export function flameGraph(title: string, window: ProfiledRun): string {
+  const root = buildTree(window);
   const boxes: string[] = [];
   const depth = draw(root, { x: 0, level: 0, perMicro: width / root.micros }, boxes);
   const height = top + (depth + 1) * rowHeight + 4;
@@ -44,7 +44,7 @@ export function flameGraph(title: string, window: Window): string {
   ].join('\n');
 }
 
-function treeOf(window: Window): Frame {
+function buildTree(window: ProfiledRun): Frame {
   const each = microsPerSample(window);
   const byId = new Map(window.calls.map((node) => [node.id, node]));
   const root = frame('main thread', betweenCalls);
@@ -53,8 +53,8 @@ function treeOf(window: Window): Frame {
     let sum = node.hitCount * each;
     for (const child of (node.children ?? []).flatMap((id) => byId.get(id) ?? [])) {
       if (isIdle(child)) continue;
-      const name = nameOf(child);
-      const callee = into.callees.get(name) ?? frame(name, partOf(child.callFrame, into.part));
+      const name = getLabel(child);
+      const callee = into.callees.get(name) ?? frame(name, getPart(child.callFrame, into.part));
       into.callees.set(name, callee);
       const micros = grow(child, callee);
       into.micros += micros;
@@ -76,7 +76,7 @@ function frame(name: string, part: Part): Frame {
 }
 
 /** The function and its file; one without a name has its line. */
-function nameOf({ callFrame: { functionName, url, lineNumber } }: CallNode): string {
+function getLabel({ callFrame: { functionName, url, lineNumber } }: CallNode): string {
   const file = url
     .replace(/.*\/(dist|node_modules|bench)\//, '')
     .replace('node:internal/', 'node:');

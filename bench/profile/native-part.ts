@@ -18,7 +18,7 @@ const symbols: readonly (readonly [RegExp, string])[] = [
 ];
 
 /** What machine code belongs to, by its symbol and the file it is in. */
-export function nativePartOf(symbol: string, file: string): string {
+export function getNativePart(symbol: string, file: string): string {
   if (file.startsWith('[kernel')) return 'the kernel';
   if (file.endsWith('.node')) return `addon ${file.split('/node_modules/').at(-1)?.split('/')[0]}`;
   if (/malloc|calloc|free|^_int_|unlink_chunk/.test(symbol)) return 'malloc and free';

@@ -32,7 +32,7 @@ export const betweenCalls: Part = {
  * Of a call, when it is at the top. Native functions belong to who called them: their own names are
  * often wrong, for an addon's all enter through one function.
  */
-export function partOf({ functionName, url }: CallNode['callFrame'], caller: Part): Part {
+export function getPart({ functionName, url }: CallNode['callFrame'], caller: Part): Part {
   if (functionName === '(garbage collector)') {
     return { kind: 'garbage collection, main thread', name: 'garbage collection' };
   }
@@ -52,7 +52,7 @@ export function partOf({ functionName, url }: CallNode['callFrame'], caller: Par
 }
 
 /** Of a thread that is not the main one, by what the kernel calls it. */
-export function partOfThread(name: string): Part {
+export function getThreadPart(name: string): Part {
   if (name === 'V8Worker' || name === 'DelayedTaskSche') {
     return { kind: "V8's helper threads: garbage collection, compiling", name: 'V8Worker' };
   }

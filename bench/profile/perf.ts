@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { promisify } from 'node:util';
-import { nativePartOf } from './native-part.js';
+import { getNativePart } from './native-part.js';
 
 /** Samples by what they belong to. */
 export type NativeCounts = Readonly<Record<string, number>>;
@@ -46,18 +46,18 @@ export class Perf {
       stdout: '',
     }));
     rmSync(this.#folder, { recursive: true, force: true });
-    return countsOf(stdout);
+    return parseCounts(stdout);
   }
 }
 
 /** Of lines such as `   sqlite-writer   7f03a2 uv__read (/usr/bin/node)`. */
-export function countsOf(script: string): NativeCounts {
+export function parseCounts(script: string): NativeCounts {
   const counts: Record<string, number> = {};
   for (const line of script.split('\n')) {
     const found = /^\s*(.+?)\s+[0-9a-f]{3,} (.*) \((.*)\)$/.exec(line);
     const [, thread = '', symbol = '', file = ''] = found ?? [];
     if (found === null || thread.startsWith('v8:Prof')) continue;
-    const name = nativePartOf(symbol, file);
+    const name = getNativePart(symbol, file);
     counts[name] = (counts[name] ?? 0) + 1;
   }
   return counts;

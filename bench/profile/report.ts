@@ -3,9 +3,9 @@ import { fileURLToPath } from 'node:url';
 import { machine } from '../machine.js';
 import { markdown, numberText } from '../report/table.js';
 import type { Subject } from '../subject.js';
-import { breakdownOf, type Share } from './breakdown.js';
+import { buildBreakdown, type Share } from './breakdown.js';
 import { flameGraph } from './flame.js';
-import type { Window } from './window.js';
+import type { ProfiledRun } from './profiled-run.js';
 
 const folder = fileURLToPath(new URL('../profiles/', import.meta.url));
 
@@ -14,17 +14,17 @@ const rowMin = 0.01;
 
 interface Column {
   readonly name: string;
-  readonly window: Window;
+  readonly window: ProfiledRun;
   readonly shares: readonly Share[];
 }
 
 /** Writes `profiles/<subject>.md`, and a flame graph beside it. Answers the text. */
-export function writeReport(subject: Subject, windows: ReadonlyMap<string, Window>): string {
+export function writeReport(subject: Subject, windows: ReadonlyMap<string, ProfiledRun>): string {
   const { name, profile } = subject;
   if (profile === undefined) throw new Error(`Cannot profile ${name}: it has no windows`);
   const columns = [...windows].map(([title, window]) => ({
     ...{ name: title, window },
-    shares: breakdownOf(window),
+    shares: buildBreakdown(window),
   }));
   const drawn = windows.get(profile.drawn);
   const text = `# What \`${name}\` costs
@@ -33,11 +33,11 @@ export function writeReport(subject: Subject, windows: ReadonlyMap<string, Windo
 Node ${machine.node}. Microseconds of CPU for one ${profile.operation}, all threads. The second
 of two runs, with V8's profiler on, which makes it dearer; see "Where the CPU goes" in [the README](../README.md).
 
-${tableOf(columns, ({ shares }) => sumBy(shares, ({ kind }) => kind), [kernelRow(columns)])}
+${buildTable(columns, ({ shares }) => sumBy(shares, ({ kind }) => kind), [kernelRow(columns)])}
 
 Closer, without what has less than ${rowMin * 100} % of every column:
 
-${tableOf(columns, ({ shares }) => sumBy(shares, nameIn(columns)))}
+${buildTable(columns, ({ shares }) => sumBy(shares, getColumnName(columns)))}
 ${nativeText(columns)}${drawn === undefined ? '' : `\nThe main thread of *${profile.drawn}*, without sleep:\n\n![](${name}.svg)\n`}`;
   mkdirSync(folder, { recursive: true });
   writeFileSync(`${folder}${name}.md`, text);
@@ -53,19 +53,19 @@ function nativeText(columns: readonly Column[]): string {
   return `
 By the machine code at the top, all threads but the profiler's, as \`perf\` sees it:
 
-${tableOf(columns, nativeOf)}
+${buildTable(columns, getNativeCounts)}
 `;
 }
 
 /** Of the same CPU, but for the profiler's thread. */
-function nativeOf({ window, shares }: Column): Map<string, number> {
+function getNativeCounts({ window, shares }: Column): Map<string, number> {
   const cpu = sumOf(shares.filter(({ kind }) => kind !== 'the profiler itself'));
   const counts = Object.entries(window.native);
   const all = counts.reduce((sum, [, count]) => sum + count, 0);
   return new Map(counts.map(([name, count]) => [name, (count / all) * cpu]));
 }
 
-function tableOf(
+function buildTable(
   columns: readonly Column[],
   cellsOf: (column: Column) => Map<string, number>,
   after: readonly (readonly string[])[] = [],
@@ -82,7 +82,7 @@ function tableOf(
 }
 
 /** The name of a part, or of the rest of its kind when it is small everywhere. */
-function nameIn(columns: readonly Column[]): (share: Share) => string {
+function getColumnName(columns: readonly Column[]): (share: Share) => string {
   const large = new Set(
     columns.flatMap(({ shares }) => {
       const sum = sumOf(shares);

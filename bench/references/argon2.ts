@@ -1,6 +1,6 @@
 import { Worker } from 'node:worker_threads';
 import argon2 from 'argon2';
-import { answerWith } from '../process/answers.js';
+import { handleRequests } from '../process/request-handler.js';
 
 export interface Verified {
   readonly count: number;
@@ -31,7 +31,7 @@ const workers = Array.from(
   () => new Worker(source, { eval: true, workerData }),
 );
 
-answerWith({
+handleRequests({
   /** Verifications, and how many a second, by all threads together, for so many milliseconds. */
   async verify(ms: number): Promise<Verified> {
     const parts = workers.map(

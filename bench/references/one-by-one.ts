@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import { loadSqlite } from '../../src/db/sqlite/load.js';
-import { answerWith } from '../process/answers.js';
+import { handleRequests } from '../process/request-handler.js';
 
 /**
  * What durable writing costs by itself: the same rows in the same engine with the same settings, a
@@ -28,7 +28,7 @@ const address = db.prepare("insert into event_audiences values ('u:1', ?)");
 const data = 'x'.repeat(200);
 let seq = 0;
 
-answerWith({
+handleRequests({
   /** Events a second, for so many milliseconds. */
   insert(ms: number) {
     const startedAt = performance.now();

@@ -10,9 +10,9 @@ import {
   treeBuild,
 } from '../process/build.js';
 import { Bench, type Subject } from '../subject.js';
-import { type Figure, figure, interleaved } from './figure.js';
+import { type Figure, figure, runInterleaved } from './figure.js';
 import { Progress } from './progress.js';
-import { markdown, numberText, spreadText, whatOf } from './table.js';
+import { getDescription, markdown, numberText, spreadText } from './table.js';
 
 /** The subjects of the hot paths, compared unless others are asked for. */
 export const comparedByDefault = [
@@ -125,7 +125,7 @@ class Comparison {
   }
 
   async #measure(subject: Subject): Promise<Figure[]> {
-    const { tree, other } = await interleaved(
+    const { tree, other } = await runInterleaved(
       this.#runs,
       {
         tree: () => this.#measureOnce(subject, treeBuild),
@@ -180,7 +180,7 @@ export function comparisonTable(otherName: string, figures: readonly Figure[]): 
   const head = ['subject', 'what', 'this tree', otherName, 'ratio, median (min to max)'];
   const rows = figures.map((one) => [
     one.subject,
-    whatOf(one),
+    getDescription(one),
     `${numberText(one.median)} ${one.unit}`.trim(),
     `${numberText(one.reference?.median ?? Number.NaN)} ${one.unit}`.trim(),
     one.ratio === undefined ? '' : spreadText(one.ratio),

@@ -51,29 +51,30 @@ const folder = fileURLToPath(new URL('../results', import.meta.url));
 
 export function figure({ reference, goal, ...parts }: FigureParts): Figure {
   const { runs } = parts;
-  const own = spreadOf(runs);
-  const compared = reference && { ...reference, runs: rounded(reference.runs) };
+  const own = computeSpread(runs);
+  const compared = reference && { ...reference, runs: roundToFourDigits(reference.runs) };
   const ratio =
-    reference && spreadOf(runs.map((run, index) => run / (reference.runs[index] ?? Number.NaN)));
+    reference &&
+    computeSpread(runs.map((run, index) => run / (reference.runs[index] ?? Number.NaN)));
   const measured = goal?.on === 'ratio' ? ratio?.median : own.median;
   const { is, bound = 0 } = goal ?? {};
   const reached = measured !== undefined && (is === '<=' ? measured <= bound : measured >= bound);
   return {
     ...parts,
-    runs: rounded(runs),
+    runs: roundToFourDigits(runs),
     ...own,
-    ...(compared && { reference: { ...compared, ...spreadOf(reference.runs) } }),
+    ...(compared && { reference: { ...compared, ...computeSpread(reference.runs) } }),
     ...(ratio && { ratio }),
     ...(goal && { goal, reached }),
   };
 }
 
-export function spreadOf(values: readonly number[]): Spread {
+export function computeSpread(values: readonly number[]): Spread {
   const sorted = [...values].sort((a, b) => a - b);
   const middle = (sorted.length - 1) / 2;
   const low = sorted[Math.floor(middle)] ?? Number.NaN;
   const high = sorted[Math.ceil(middle)] ?? Number.NaN;
-  const [median = 0, min = 0, max = 0] = rounded([
+  const [median = 0, min = 0, max = 0] = roundToFourDigits([
     (low + high) / 2,
     sorted[0] ?? Number.NaN,
     sorted.at(-1) ?? Number.NaN,
@@ -90,12 +91,12 @@ export function delayFigure(
 }
 
 /** Four digits tell all that a measurement of this kind can. */
-function rounded(values: readonly number[]): number[] {
+function roundToFourDigits(values: readonly number[]): number[] {
   return values.map((value) => Number(value.toPrecision(4)));
 }
 
 /** Runs each of several measurements so many times, in turn: what changes with time hits all alike. */
-export async function interleaved<Name extends string, Result>(
+export async function runInterleaved<Name extends string, Result>(
   times: number,
   measurements: Readonly<Record<Name, () => Promise<Result>>>,
   onRound: (round: number) => void,

@@ -33,17 +33,17 @@ export async function plot(name: string, given: Plot): Promise<void> {
   const drawing = await import('../peers/drawing.js');
   const folder = fileURLToPath(new URL('../plots/', import.meta.url));
   mkdirSync(folder, { recursive: true });
-  writeFileSync(`${folder}${name}.svg`, svgOf(drawing, given));
+  writeFileSync(`${folder}${name}.svg`, renderSvg(drawing, given));
 }
 
-function svgOf(drawing: Drawing, { title, x, y, lines }: Plot): string {
+function renderSvg(drawing: Drawing, { title, x, y, lines }: Plot): string {
   const points = lines.flatMap((line) => line.points);
-  const across = scaleOf(
+  const across = buildScale(
     drawing,
     x,
     points.map((point) => point[0]),
   ).range([edge.left, right]);
-  const up = scaleOf(
+  const up = buildScale(
     drawing,
     y,
     points.map((point) => point[1]),
@@ -83,7 +83,11 @@ function svgOf(drawing: Drawing, { title, x, y, lines }: Plot): string {
 }
 
 /** Of all values, to round ends; one that is not logarithmic begins at 0. */
-function scaleOf({ scaleLinear, scaleLog }: Drawing, { isLog }: Axis, values: readonly number[]) {
+function buildScale(
+  { scaleLinear, scaleLog }: Drawing,
+  { isLog }: Axis,
+  values: readonly number[],
+) {
   const most = Math.max(...values);
   return isLog === true
     ? scaleLog()

@@ -4,17 +4,17 @@ import { type Line, plot } from './plot.js';
 
 /** Draws what the kept figures can tell; a plot without figures is left as it is. */
 export async function drawAll(figures: readonly Figure[]): Promise<void> {
-  const say = (text: string) => process.stderr.write(`  ${text}\n`);
-  if (!installPeers({ say })) {
-    say('no plots: what draws them comes with the peers');
+  const print = (text: string) => process.stderr.write(`  ${text}\n`);
+  if (!installPeers({ print })) {
+    print('no plots: what draws them comes with the peers');
     return;
   }
-  for (const [name, { lines, ...axes }] of Object.entries(plotsOf(figures))) {
+  for (const [name, { lines, ...axes }] of Object.entries(buildPlots(figures))) {
     if (lines.some(({ points }) => points.length > 0)) await plot(name, { ...axes, lines });
   }
 }
 
-function plotsOf(figures: readonly Figure[]) {
+function buildPlots(figures: readonly Figure[]) {
   return {
     batch: {
       title: 'Server CPU per delivered event, HTTP/2',
@@ -26,13 +26,13 @@ function plotsOf(figures: readonly Figure[]) {
       title: 'Resident memory, one stream a connection, HTTP/2 over TLS',
       x: { name: 'idle streams' },
       y: { name: 'MiB over the idle server' },
-      lines: curvesOf(figures, 'memory'),
+      lines: buildCurves(figures, 'memory'),
     },
     'login-storm': {
       title: 'Longest latency of each quarter of a second: calm, then 64 logins at once',
       x: { name: 'seconds' },
       y: { name: 'milliseconds' },
-      lines: curvesOf(figures, 'login-storm'),
+      lines: buildCurves(figures, 'login-storm'),
     },
     growth: {
       title: 'Server CPU a request against rows in each table, embedded database',
@@ -44,7 +44,7 @@ function plotsOf(figures: readonly Figure[]) {
 }
 
 function batchLines(figures: readonly Figure[]): Line[] {
-  const own = along(figures, 'batch', 'events a request');
+  const own = getSeries(figures, 'batch', 'events a request');
   const alone = own[0]?.[1].reference?.median ?? 0;
   return [
     { name: 'Herald', points: own.map(([x, { median }]) => [x, median] as const) },
@@ -53,7 +53,7 @@ function batchLines(figures: readonly Figure[]): Line[] {
 }
 
 function growthLines(figures: readonly Figure[]): Line[] {
-  const own = along(figures, 'growth', 'rows');
+  const own = getSeries(figures, 'growth', 'rows');
   const works = new Set(own.map(([, { parameters }]) => String(parameters['request'])));
   return [...works].map((name) => ({
     name,
@@ -64,7 +64,7 @@ function growthLines(figures: readonly Figure[]): Line[] {
 }
 
 /** CPU of a subject that has a number for this parameter, in its order. */
-function along(figures: readonly Figure[], subject: string, parameter: string) {
+function getSeries(figures: readonly Figure[], subject: string, parameter: string) {
   return figures
     .filter(
       (one) =>
@@ -76,7 +76,7 @@ function along(figures: readonly Figure[], subject: string, parameter: string) {
     .sort(([a], [b]) => a - b);
 }
 
-function curvesOf(figures: readonly Figure[], subject: string): Line[] {
+function buildCurves(figures: readonly Figure[], subject: string): Line[] {
   return figures.flatMap(({ subject: own, what, curve }) =>
     own === subject && curve !== undefined ? [{ name: what, points: curve }] : [],
   );

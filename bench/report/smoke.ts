@@ -7,7 +7,7 @@ const offMax = 1.5;
  * goal that was missed before is no news. Only ratios that a busy machine leaves alone are judged;
  * `goal.is` tells which way is bad, and without a goal more is.
  */
-export function wrecksAmong(figures: readonly Figure[], kept: readonly Figure[]): Figure[] {
+export function findRegressions(figures: readonly Figure[], kept: readonly Figure[]): Figure[] {
   return figures.filter(({ subject, what, ratio, goal, isSteady }) => {
     if (ratio === undefined || isSteady !== true) return false;
     const before = kept.find((one) => one.subject === subject && one.what === what)?.ratio?.median;
@@ -21,18 +21,18 @@ export function wrecksAmong(figures: readonly Figure[], kept: readonly Figure[])
 }
 
 /** Those that were off both times that they were measured: the better median counts. */
-export function wrecksTwice(
+export function findRepeatedRegressions(
   first: readonly Figure[],
   second: readonly Figure[],
   kept: readonly Figure[],
 ): Figure[] {
-  const before = wrecksAmong(first, kept);
-  return wrecksAmong(second, kept).filter(({ subject, what }) =>
+  const before = findRegressions(first, kept);
+  return findRegressions(second, kept).filter(({ subject, what }) =>
     before.some((one) => one.subject === subject && one.what === what),
   );
 }
 
-export function complaintOf({ subject, what, ratio, goal }: Figure): string {
+export function formatRegression({ subject, what, ratio, goal }: Figure): string {
   const bound = goal === undefined ? '' : `, goal ${goal.is} ${goal.bound}`;
   return `Off by more than ${offMax} times: ${subject}, ${what}: ratio ${ratio?.median}${bound}`;
 }

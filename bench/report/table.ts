@@ -1,11 +1,11 @@
 import type { Figure, Goal, Spread } from './figure.js';
 
 /** Figures as a table of Markdown, which reads well in a terminal too. */
-export function tableOf(figures: readonly Figure[]): string {
+export function buildTable(figures: readonly Figure[]): string {
   const head = ['subject', 'what', 'median (min to max)', 'reference', 'ratio', 'goal', ''];
   const rows = figures.map((one) => [
     one.subject,
-    whatOf(one),
+    getDescription(one),
     `${spreadText(one)} ${one.unit}`.trim(),
     one.reference === undefined
       ? ''
@@ -28,7 +28,7 @@ export function markdown(head: readonly string[], rows: readonly (readonly strin
   return [line(head), rule, ...rows.map(line)].join('\n');
 }
 
-export function whatOf({ what, parameters }: Figure): string {
+export function getDescription({ what, parameters }: Figure): string {
   const given = Object.entries(parameters).map(([name, value]) => `${name} ${value}`);
   return given.length === 0 ? what : `${what} (${given.join(', ')})`;
 }

@@ -3,11 +3,11 @@ import { delayFigure, type Figure, figure } from '../report/figure.js';
 import type { Bench, Subject } from '../subject.js';
 import {
   eventBytes,
-  heraldStage,
-  type NodeStage,
-  openBareStage,
-  openStage,
-} from './support/stage.js';
+  type NodeStreamTarget,
+  openBareTarget,
+  openHeraldTarget,
+  openTargetStreams,
+} from './support/stream-target.js';
 
 /** Events a second, each to every stream, as single requests. */
 const rates = [1, 10, 100, 1000] as const;
@@ -37,38 +37,38 @@ export const subject: Subject = {
   async run(bench: Bench): Promise<Figure[]> {
     const streams = bench.size(200, 1000);
     const load = await bench.use(Load.start());
-    const herald = await heraldStage(bench, streams);
-    const opened = async (stage: NodeStage) => {
-      bench.say(`opening ${streams} streams to ${stage.name}`);
-      await openStage(load, stage);
-      await atRate({ bench, load, stage }, { perSecond: 10, seconds: 1 });
+    const herald = await openHeraldTarget(bench, streams);
+    const opened = async (stage: NodeStreamTarget) => {
+      bench.print(`opening ${streams} streams to ${stage.name}`);
+      await openTargetStreams(load, stage);
+      await runAtRate({ bench, load, stage }, { perSecond: 10, seconds: 1 });
       return stage;
     };
     await opened(herald);
-    const bare = bench.lazy(async () => opened(await openBareStage(bench, streams)));
+    const bare = bench.lazy(async () => opened(await openBareTarget(bench, streams)));
     const figures: Figure[] = [];
     for (const perSecond of bench.isShort ? ([1000] as const) : rates) {
-      bench.say(`${perSecond} events a second`);
+      bench.print(`${perSecond} events a second`);
       const seconds = bench.size(1, perSecond === 1 ? 8 : 4);
-      await atRate({ bench, load, stage: herald }, { perSecond, seconds }); // Once cold.
+      await runAtRate({ bench, load, stage: herald }, { perSecond, seconds }); // Once cold.
       const runs = await bench.interleaved(
-        { herald: () => atRate({ bench, load, stage: herald }, { perSecond, seconds }) },
+        { herald: () => runAtRate({ bench, load, stage: herald }, { perSecond, seconds }) },
         {
           // The loop cannot keep up with many: what it needs for one event is the same at any rate.
           bare: async () => {
             const plan = { perSecond: 10, seconds: bench.size(1, 2) };
-            return atRate({ bench, load, stage: await bare() }, plan);
+            return runAtRate({ bench, load, stage: await bare() }, plan);
           },
         },
       );
       figures.push(...rateFigures(runs, { streams, perSecond }));
     }
     for (const { size, requests } of bench.isShort ? [] : sizes) {
-      bench.say(`${size} events a request`);
+      bench.print(`${size} events a request`);
       const single = { size: 1, requests: 20 };
       const runs = await bench.interleaved(
-        { herald: () => inBatches({ bench, load, stage: herald }, { size, requests }) },
-        { bare: async () => inBatches({ bench, load, stage: await bare() }, single) },
+        { herald: () => runBatches({ bench, load, stage: herald }, { size, requests }) },
+        { bare: async () => runBatches({ bench, load, stage: await bare() }, single) },
       );
       figures.push(...sizeFigures(runs, { streams, size }));
     }
@@ -79,24 +79,30 @@ export const subject: Subject = {
 interface Parts {
   readonly bench: Bench;
   readonly load: Load;
-  readonly stage: NodeStage;
+  readonly stage: NodeStreamTarget;
 }
 
 /** Publishes at a rate, whether or not anything has arrived. */
-function atRate(
+function runAtRate(
   parts: Parts,
   { perSecond, seconds }: { perSecond: number; seconds: number },
 ): Promise<Run> {
   const { load, stage } = parts;
   const count = perSecond * seconds;
   return measure(parts, { name: `${perSecond}/s`, count }, async () => {
-    await load.publish({ ...planFor(stage), perSecond, count, perRequest: 1, firstNumber: 0 });
+    await load.publish({
+      ...toPublishPlan(stage),
+      perSecond,
+      count,
+      perRequest: 1,
+      firstNumber: 0,
+    });
     await load.received(stage.name, count * stage.streams.length);
   });
 }
 
 /** Publishes some at a time, the next when all have arrived everywhere. */
-function inBatches(
+function runBatches(
   parts: Parts,
   { size, requests }: { size: number; requests: number },
 ): Promise<Run> {
@@ -104,13 +110,13 @@ function inBatches(
   return measure(parts, { name: `${size} a request`, count: size * requests }, async () => {
     for (let done = 0; done < size * requests; done += size) {
       const plan = { perSecond: 1e6, count: size, perRequest: size, firstNumber: done };
-      await load.publish({ ...planFor(stage), ...plan });
+      await load.publish({ ...toPublishPlan(stage), ...plan });
       await load.received(stage.name, (done + size) * stage.streams.length);
     }
   });
 }
 
-function planFor({ port, protocol, headers }: NodeStage) {
+function toPublishPlan({ port, protocol, headers }: NodeStreamTarget) {
   return { port, protocol, path: '/events', headers, bytes: eventBytes };
 }
 
@@ -138,7 +144,7 @@ interface Runs {
   readonly bare: readonly Run[];
 }
 
-function referenceOf(bare: readonly Run[]) {
+function toReference(bare: readonly Run[]) {
   return { what: 'bare loop, one at a time', runs: bare.map((run) => run.cpu) };
 }
 
@@ -159,7 +165,7 @@ function rateFigures(
     figure({
       ...{ ...base, what: `server CPU per delivered event, at ${perSecond}/s`, unit: 'us', note },
       runs: herald.map((run) => run.cpu),
-      reference: referenceOf(bare),
+      reference: toReference(bare),
       isSteady: isTop,
       ...(isTop && { goal: { on: 'ratio', is: '<=', bound: 0.1 } }),
     }),
@@ -183,7 +189,7 @@ function sizeFigures(
     figure({
       ...{ ...base, what: `server CPU per delivered event, ${size} a request`, unit: 'us' },
       runs: herald.map((run) => run.cpu),
-      reference: referenceOf(bare),
+      reference: toReference(bare),
     }),
     delayFigure({ ...base, runs: herald.map((run) => run.delay) }, `${size} a request`),
   ];

@@ -2,8 +2,14 @@ import { Load } from '../load/load.js';
 import type { Watched } from '../process/watch.js';
 import { delayFigure, type Figure, figure } from '../report/figure.js';
 import type { Bench, Subject } from '../subject.js';
-import { peerStages } from './support/peers.js';
-import { eventBytes, heraldStage, openBareStage, openStage, type Stage } from './support/stage.js';
+import { openPeerTargets } from './support/peers.js';
+import {
+  eventBytes,
+  openBareTarget,
+  openHeraldTarget,
+  openTargetStreams,
+  type StreamTarget,
+} from './support/stream-target.js';
 
 export const subject: Subject = {
   name: 'fan-out',
@@ -15,14 +21,14 @@ export const subject: Subject = {
     const streams = bench.size(200, 1000, 500);
     const events = 50;
     const load = await bench.use(Load.start());
-    const stages: Stage[] = [
-      await heraldStage(bench, streams),
-      ...(bench.hasReferences ? [await openBareStage(bench, streams)] : []),
-      ...(bench.isShort ? [] : await peerStages(bench, streams)),
+    const stages: StreamTarget[] = [
+      await openHeraldTarget(bench, streams),
+      ...(bench.hasReferences ? [await openBareTarget(bench, streams)] : []),
+      ...(bench.isShort ? [] : await openPeerTargets(bench, streams)),
     ];
     for (const stage of stages) {
-      bench.say(`opening ${streams} streams to ${stage.name}`);
-      await openStage(load, stage);
+      bench.print(`opening ${streams} streams to ${stage.name}`);
+      await openTargetStreams(load, stage);
       await measure(bench, load, { stage, events }); // To be compiled, not counted.
     }
     const runs = await bench.interleaved(
@@ -61,7 +67,7 @@ export const subject: Subject = {
 async function measure(
   bench: Bench,
   load: Load,
-  { stage, events }: { stage: Stage; events: number },
+  { stage, events }: { stage: StreamTarget; events: number },
 ): Promise<Watched> {
   const { name, child, port, protocol, headers, streams } = stage;
   await load.reset(name);

@@ -37,28 +37,28 @@ export const subject: Subject = {
       figure({ ...base, what: 'resident memory, idle', unit: 'MiB', runs: rssMib }),
       figure({
         ...{ ...base, what: 'node_modules without development', unit: 'MiB' },
-        runs: [installedBytes(bench.build) / 2 ** 20],
+        runs: [getInstalledBytes(bench.build) / 2 ** 20],
       }),
     ];
   },
 };
 
 /** Of the packages that the lock file does not mark as for development. */
-function installedBytes({ folder }: Build): number {
+function getInstalledBytes({ folder }: Build): number {
   const lock = JSON.parse(readFileSync(join(folder, 'package-lock.json'), 'utf8')) as {
     packages: Record<string, { dev?: boolean; optional?: boolean; devOptional?: boolean }>;
   };
   return Object.entries(lock.packages)
     .filter(([path, { dev, devOptional }]) => path !== '' && !dev && !devOptional)
-    .reduce((sum, [path]) => sum + bytesIn(join(folder, path)), 0);
+    .reduce((sum, [path]) => sum + getDirectoryBytes(join(folder, path)), 0);
 }
 
 /** Without packages inside of packages: those have entries of their own. */
-function bytesIn(path: string): number {
+function getDirectoryBytes(path: string): number {
   const found = statSync(path, { throwIfNoEntry: false });
   if (found === undefined) return 0; // Optional, and for another machine.
   if (!found.isDirectory()) return found.size;
   return readdirSync(path)
     .filter((name) => name !== 'node_modules')
-    .reduce((sum, name) => sum + bytesIn(join(path, name)), 0);
+    .reduce((sum, name) => sum + getDirectoryBytes(join(path, name)), 0);
 }

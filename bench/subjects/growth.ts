@@ -13,9 +13,9 @@ import type { Watched } from '../process/watch.js';
 import { delayFigure, type Figure, figure } from '../report/figure.js';
 import type { Bench, Subject } from '../subject.js';
 
-const works = ['/token', '/stream/token', 'resume'] as const;
+const operations = ['/token', '/stream/token', 'resume'] as const;
 
-type Work = (typeof works)[number];
+type Operation = (typeof operations)[number];
 
 const missed = 10;
 const members = 80;
@@ -23,7 +23,7 @@ const members = 80;
 type Cost = Pick<Watched, 'cpu' | 'delay'>;
 
 /** A Herald whose tables have so many rows, and how often it was asked for each work. */
-interface House {
+interface BenchServer {
   readonly rows: number;
   readonly child: Child;
   readonly prepared: Prepared;
@@ -39,39 +39,41 @@ export const subject: Subject = {
   async run(bench: Bench): Promise<Figure[]> {
     const sizes = bench.isShort ? [1000, 20_000] : [1000, 10_000, 100_000, 1_000_000];
     const load = await bench.use(Load.start());
-    const houses: House[] = [];
+    const servers: BenchServer[] = [];
     for (const rows of sizes) {
-      bench.say(`${rows} rows`);
-      houses.push(await houseOf(bench, rows));
+      bench.print(`${rows} rows`);
+      servers.push(await startBenchServer(bench, rows));
     }
-    const costs = new Map<Work, Record<string, Cost[]>>();
-    for (const work of works) {
-      bench.say(work);
-      for (const house of houses) await cost(bench, load, house, work);
-      const measurements = houses.map((house) => [
-        String(house.rows),
-        () => cost(bench, load, house, work),
+    const costs = new Map<Operation, Record<string, Cost[]>>();
+    for (const operation of operations) {
+      bench.print(operation);
+      for (const server of servers) await measureCost(bench, load, server, operation);
+      const measurements = servers.map((server) => [
+        String(server.rows),
+        () => measureCost(bench, load, server, operation),
       ]);
-      costs.set(work, await bench.interleaved(Object.fromEntries(measurements)));
+      costs.set(operation, await bench.interleaved(Object.fromEntries(measurements)));
     }
-    return works.flatMap((work) => figuresOf(work, sizes, costs.get(work) ?? {}));
+    return operations.flatMap((operation) =>
+      buildFigures(operation, sizes, costs.get(operation) ?? {}),
+    );
   },
 };
 
 /** One for each number of rows, against the fewest; the goal is for the most. */
-function figuresOf(
-  work: Work,
+function buildFigures(
+  operation: Operation,
   sizes: readonly number[],
   costs: Readonly<Record<string, readonly Cost[]>>,
 ): Figure[] {
   const [least = 0] = sizes;
   const cpuWith = (rows: number) => (costs[rows] ?? []).map(({ cpu }) => cpu);
   return sizes.flatMap((rows, index) => {
-    const base = { subject: 'growth', parameters: { request: work, rows, dialect: 'sqlite' } };
+    const base = { subject: 'growth', parameters: { request: operation, rows, dialect: 'sqlite' } };
     const delays = (costs[rows] ?? []).map(({ delay }) => delay);
     return [
       figure({
-        ...{ ...base, what: `server CPU a ${work}, ${rows} rows`, unit: 'us' },
+        ...{ ...base, what: `server CPU a ${operation}, ${rows} rows`, unit: 'us' },
         runs: cpuWith(rows),
         reference: { what: `${least} rows`, runs: cpuWith(least) },
         ...(index === sizes.length - 1 && {
@@ -79,51 +81,56 @@ function figuresOf(
           isSteady: true,
         }),
       }),
-      delayFigure({ ...base, runs: delays }, `while asked for ${work}, ${rows} rows`),
+      delayFigure({ ...base, runs: delays }, `while asked for ${operation}, ${rows} rows`),
     ];
   });
 }
 
 /** Of one of them. */
-async function cost(bench: Bench, load: Load, house: House, work: Work): Promise<Cost> {
-  const { child, prepared, rows } = house;
+async function measureCost(
+  bench: Bench,
+  load: Load,
+  server: BenchServer,
+  operation: Operation,
+): Promise<Cost> {
+  const { child, prepared, rows } = server;
   const port = Number(child.ready);
-  if (work === 'resume') return costOfResume(bench, load, house);
-  const isRefresh = work === '/token';
+  if (operation === 'resume') return measureResumeCost(bench, load, server);
+  const isRefresh = operation === '/token';
   const clients = prepared.members.slice(0, 16).map(({ accessToken }, index) => ({
     headers: isRefresh ? {} : { authorization: `Bearer ${accessToken}` },
-    body: isRefresh ? (house.refreshTokens[index] ?? '') : '{}',
+    body: isRefresh ? (server.refreshTokens[index] ?? '') : '{}',
   }));
-  return bench.watch(child, `${work}, ${rows} rows`, async () => {
+  return bench.watch(child, `${operation}, ${rows} rows`, async () => {
     const { refused, answered, example, bodies } = await load.loop({
-      ...{ port, path: work, clients, msMax: 60_000, count: bench.size(200, 3000) },
+      ...{ port, path: operation, clients, msMax: 60_000, count: bench.size(200, 3000) },
       next: isRefresh ? 'refresh' : 'same',
     });
-    if (refused > 0) throw new Error(`Cannot measure ${work}: ${example}`);
-    if (isRefresh) house.refreshTokens = bodies;
+    if (refused > 0) throw new Error(`Cannot measure ${operation}: ${example}`);
+    if (isRefresh) server.refreshTokens = bodies;
     return answered;
   });
 }
 
 /** All members come back, several times; each must get what it has missed, once and in order. */
-async function costOfResume(
+async function measureResumeCost(
   bench: Bench,
   load: Load,
-  { child, prepared, rows }: House,
+  { child, prepared, rows }: BenchServer,
 ): Promise<Cost> {
   const rounds = bench.size(1, 3);
   const watched: Cost[] = [];
   for (let round = 0; round < rounds; round += 1) {
     watched.push(
       await bench.watch(child, `resume, ${rows} rows`, async () => {
-        await load.openCrowd('growth', {
+        await load.openStreams('growth', {
           ...{ port: Number(child.ready), protocol: 'h2', streamsPerConnection: 1, atOnce: 20 },
           streams: prepared.members.map(({ accessToken, userId }) => ({
             path: '/stream/live',
             headers: {
               accept: 'text/event-stream',
               authorization: `Bearer ${accessToken}`,
-              'last-event-id': `bench-${firstSeqOf(rows, userId)}`,
+              'last-event-id': `bench-${getFirstSeq(rows, userId)}`,
             },
           })),
         });
@@ -132,21 +139,21 @@ async function costOfResume(
       }),
     );
     const { disorder, lost, wrong } = await load.count('growth', { first: 1, each: missed });
-    await load.closeCrowd('growth');
+    await load.closeStreams('growth');
     if (wrong + disorder + lost > 0) throw new Error(`Cannot resume: ${wrong} streams are wrong`);
   }
   const cpu = watched.reduce((sum, one) => sum + one.cpu, 0) / rounds;
   return { cpu, delay: Math.max(...watched.map(({ delay }) => delay)) };
 }
 
-async function houseOf(bench: Bench, rows: number): Promise<House> {
+async function startBenchServer(bench: Bench, rows: number): Promise<BenchServer> {
   const settings: Settings = {
     ...settingsFor(bench.folder(), bench.certificate),
     EVENT_LOG_MAX_EVENTS: '100000000',
     EVENT_LOG_MAX_BYTES: '100000000000',
   };
   const prepared = await prepare(bench.build, settings, { members });
-  await crowdIn(settings['DATA_DIR'] ?? '', rows);
+  await insertFillerRows(settings['DATA_DIR'] ?? '', rows);
   const child = await bench.use(startHerald(bench.build, settings));
   const refreshTokens = prepared.members.map(({ refreshToken: token }) =>
     JSON.stringify({ token }),
@@ -155,7 +162,7 @@ async function houseOf(bench: Bench, rows: number): Promise<House> {
 }
 
 /** The last event that a member has seen; those it has missed are spread over the whole log. */
-function firstSeqOf(rows: number, userId: number): number {
+function getFirstSeq(rows: number, userId: number): number {
   const step = Math.floor(rows / (missed + 1));
   return ((userId - 1) % step) + 1;
 }
@@ -164,7 +171,7 @@ function firstSeqOf(rows: number, userId: number): number {
  * Rows of others, of the same shape as real ones, in each table that grows: made by the engine
  * itself, in one transaction. Of the events each member has a few, spread over all of the log.
  */
-async function crowdIn(folder: string, rows: number): Promise<void> {
+async function insertFillerRows(folder: string, rows: number): Promise<void> {
   const Driver = await loadSqlite();
   const db = new Driver(join(folder, 'herald.db'));
   const numbers = `with recursive numbers (n) as

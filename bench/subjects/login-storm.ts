@@ -1,7 +1,7 @@
-import type { CrowdCount } from '../load/crowd.js';
 import { type LatencySummary, slotMs } from '../load/latencies.js';
 import { Load } from '../load/load.js';
 import type { LoopResult } from '../load/requests.js';
+import type { StreamLoadCount } from '../load/stream-load.js';
 import type { Child } from '../process/child.js';
 import {
   type Member,
@@ -11,18 +11,18 @@ import {
   startHerald,
   streamsOf,
 } from '../process/herald.js';
-import { type Figure, figure, spreadOf } from '../report/figure.js';
+import { computeSpread, type Figure, figure } from '../report/figure.js';
 import type { Bench, Subject } from '../subject.js';
-import { hashOfPassword, loginPlan } from './logins.js';
-import { eventBytes } from './support/stage.js';
+import { hashPassword, loginPlan } from './logins.js';
+import { eventBytes } from './support/stream-target.js';
 
 const heartbeatMs = 2000;
 const perSecond = 20;
 const listeners = 200;
 
 interface Phase {
-  readonly events: CrowdCount;
-  readonly quiet: CrowdCount;
+  readonly events: StreamLoadCount;
+  readonly quiet: StreamLoadCount;
   readonly refreshes: LoopResult;
   readonly delay: number;
 }
@@ -48,11 +48,11 @@ export const subject: Subject = {
     await phase(parts, { seconds: 1, logins: 16 }); // To be compiled.
     const [calm, stormy]: [Phase[], Phase[]] = [[], []];
     for (let run = 0; run < bench.runs; run += 1) {
-      bench.say(`run ${run + 1} of ${bench.runs}`);
+      bench.print(`run ${run + 1} of ${bench.runs}`);
       calm.push(await phase(parts, { seconds, logins: 0 }));
       stormy.push(await phase(parts, { seconds, logins: 64 }));
     }
-    return figuresOf(calm, stormy);
+    return buildFigures(calm, stormy);
   },
 };
 
@@ -61,7 +61,7 @@ async function open(bench: Bench): Promise<Parts> {
     ...settingsFor(bench.folder(), bench.certificate),
     STREAM_HEARTBEAT: String(heartbeatMs),
   };
-  const passwordHash = await hashOfPassword();
+  const passwordHash = await hashPassword();
   const prepared = await prepare(bench.build, settings, {
     members: 2 * listeners + 4,
     passwordHash,
@@ -72,8 +72,8 @@ async function open(bench: Bench): Promise<Parts> {
   const port = Number(herald.ready);
   const streams = streamsOf(prepared.members);
   const plan = { port, protocol: 'h2', streamsPerConnection: 1, atOnce: 20 } as const;
-  await sampler.openCrowd('events', { ...plan, streams: streams.slice(0, listeners) });
-  await sampler.openCrowd('quiet', { ...plan, streams: streams.slice(listeners, 2 * listeners) });
+  await sampler.openStreams('events', { ...plan, streams: streams.slice(0, listeners) });
+  await sampler.openStreams('quiet', { ...plan, streams: streams.slice(listeners, 2 * listeners) });
   return { bench, herald, prepared, sampler, storm };
 }
 
@@ -138,16 +138,16 @@ async function load(
   return refreshes;
 }
 
-function figuresOf(calm: readonly Phase[], stormy: readonly Phase[]): Figure[] {
+function buildFigures(calm: readonly Phase[], stormy: readonly Phase[]): Figure[] {
   const parameters = { streams: 2 * listeners, 'events a second': perSecond, logins: 64 };
   const base = { subject: 'login-storm', parameters, unit: 'ms' } as const;
   const compare = (name: string, of: (phase: Phase) => LatencySummary): Figure => {
     const parts = {
       ...{ ...base, what: `${name}, p99`, runs: stormy.map((phase) => of(phase).p99) },
       reference: { what: 'idle', runs: calm.map((phase) => of(phase).p99) },
-      curve: timelineOf(calm, stormy, of),
+      curve: buildTimeline(calm, stormy, of),
     };
-    const idle = spreadOf(parts.reference.runs).median;
+    const idle = computeSpread(parts.reference.runs).median;
     const bound = Math.round(Math.max(50, 2 * idle));
     return figure({ ...parts, goal: { on: 'value', is: '<=', bound } });
   };
@@ -173,7 +173,7 @@ function figuresOf(calm: readonly Phase[], stormy: readonly Phase[]): Figure[] {
 }
 
 /** The last calm phase and the storm after it, one behind the other, in seconds. */
-function timelineOf(
+function buildTimeline(
   calm: readonly Phase[],
   stormy: readonly Phase[],
   of: (phase: Phase) => LatencySummary,

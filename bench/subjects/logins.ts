@@ -22,7 +22,7 @@ export const subject: Subject = {
 
   async run(bench: Bench): Promise<Figure[]> {
     const seconds = bench.size(1, 6, 2);
-    const hash = await hashOfPassword();
+    const hash = await hashPassword();
     const threads = availableParallelism();
     const settings = {
       ...settingsFor(bench.folder(), bench.certificate),
@@ -114,7 +114,7 @@ export function loginPlan(
 }
 
 /** With the parameters that Herald has by default. */
-export function hashOfPassword(): Promise<string> {
+export function hashPassword(): Promise<string> {
   return argon2.hash(password, {
     type: argon2.argon2id,
     ...{ memoryCost: 19_456, timeCost: 2, parallelism: 1 },

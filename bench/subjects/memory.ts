@@ -4,9 +4,13 @@ import { serverCore } from '../machine.js';
 import type { Child } from '../process/child.js';
 import { type Prepared, prepare, settingsFor, startHerald, streamsOf } from '../process/herald.js';
 import { startScript } from '../process/scripts.js';
-import { delayFigure, type Figure, figure, spreadOf } from '../report/figure.js';
+import { computeSpread, delayFigure, type Figure, figure } from '../report/figure.js';
 import type { Bench, Subject } from '../subject.js';
-import { bareStage, type NodeStage, openStage } from './support/stage.js';
+import {
+  createBareTarget,
+  type NodeStreamTarget,
+  openTargetStreams,
+} from './support/stream-target.js';
 
 const warmUpStreams = 100;
 
@@ -30,11 +34,11 @@ export const subject: Subject = {
     const prepared = await prepare(bench.build, settings, { members: streams });
     const load = await bench.use(Load.start());
     const stage = {
-      herald: () => heraldStage(bench, prepared),
-      bare: () => freshBare(bench, streams),
+      herald: () => openMemoryHerald(bench, prepared),
+      bare: () => startBareServer(bench, streams),
     };
     const grown = (streamsPerConnection: number, steps: number) => {
-      bench.say(`${streams} streams on ${streams / streamsPerConnection} connections`);
+      bench.print(`${streams} streams on ${streams / streamsPerConnection} connections`);
       const plan = { streams, streamsPerConnection, steps };
       return bench.interleaved(
         { herald: async () => grow({ bench, load, stage: await stage.herald() }, plan) },
@@ -58,7 +62,7 @@ export const subject: Subject = {
 
 /** Opens streams to a server just started, in steps, and stops it. */
 async function grow(
-  { bench, load, stage }: { bench: Bench; load: Load; stage: NodeStage },
+  { bench, load, stage }: { bench: Bench; load: Load; stage: NodeStreamTarget },
   plan: { streams: number; streamsPerConnection: number; steps: number },
 ): Promise<readonly Point[]> {
   const { child, name } = stage;
@@ -66,8 +70,8 @@ async function grow(
   const label = `${streams} on ${streams / streamsPerConnection}`;
   try {
     // What is compiled or allocated once, at first use, does not belong to a stream.
-    await openStage(load, { ...stage, streams: stage.streams.slice(0, warmUpStreams) });
-    await load.closeCrowd(name);
+    await openTargetStreams(load, { ...stage, streams: stage.streams.slice(0, warmUpStreams) });
+    await load.closeStreams(name);
     await pause(500);
     await child.quiet();
     const idle = await residentBytes(child);
@@ -75,7 +79,7 @@ async function grow(
     for (let step = 0; step < steps; step += 1) {
       const part = stage.streams.slice((step * streams) / steps, ((step + 1) * streams) / steps);
       const { delay } = await bench.watch(child, `${name}, ${label}`, async () => {
-        await openStage(load, { ...stage, streams: part }, { streamsPerConnection });
+        await openTargetStreams(load, { ...stage, streams: part }, { streamsPerConnection });
         return part.length;
       });
       const bytes = (await residentBytes(child)) - idle;
@@ -85,7 +89,7 @@ async function grow(
     if (lost > 0) throw new Error(`Cannot measure: ${lost} of ${streams} streams have ended`);
     return points;
   } finally {
-    await load.closeCrowd(name);
+    await load.closeStreams(name);
     await child.stop();
   }
 }
@@ -137,18 +141,21 @@ function curveFigure(what: string, streams: number, runs: readonly (readonly Poi
     runs: runs.map((run) => mib(run, run.length - 1)),
     curve: steps.map((point, step) => [
       point.streams,
-      spreadOf(runs.map((run) => mib(run, step))).median,
+      computeSpread(runs.map((run) => mib(run, step))).median,
     ]),
   });
 }
 
-async function heraldStage(bench: Bench, { settings, members }: Prepared): Promise<NodeStage> {
+async function openMemoryHerald(
+  bench: Bench,
+  { settings, members }: Prepared,
+): Promise<NodeStreamTarget> {
   const child = await startHerald(bench.build, settings);
   const port = Number(child.ready);
   return { name: 'Herald', child, port, protocol: 'h2', streams: streamsOf(members), headers: {} };
 }
 
-async function freshBare(bench: Bench, streams: number): Promise<NodeStage> {
+async function startBareServer(bench: Bench, streams: number): Promise<NodeStreamTarget> {
   const options = { folder: bench.folder(), core: serverCore, env: bench.certificate };
-  return bareStage(streams, await startScript('bare.ts', options));
+  return createBareTarget(streams, await startScript('bare.ts', options));
 }

@@ -1,5 +1,5 @@
 import { Load } from '../load/load.js';
-import { markedData } from '../load/marks.js';
+import { markedData } from '../load/marked-events.js';
 import type { Child } from '../process/child.js';
 import { prepare, settingsFor, startHerald } from '../process/herald.js';
 import { startScript } from '../process/scripts.js';
@@ -57,7 +57,7 @@ export const subject: Subject = {
       },
     );
     const references = { floor, fsync };
-    return [...figuresOf(1, one, references), ...figuresOf(100, many, references)];
+    return [...buildFigures(1, one, references), ...buildFigures(100, many, references)];
   },
 };
 
@@ -67,7 +67,7 @@ interface References {
 }
 
 /** `batch`: how many events a request carries; 100 is for backends that have many at once. */
-function figuresOf(batch: number, own: readonly Run[], { floor, fsync }: References): Figure[] {
+function buildFigures(batch: number, own: readonly Run[], { floor, fsync }: References): Figure[] {
   const parameters = { publishers, 'events a request': batch, bytes: eventBytes };
   const base = { subject: 'publish', parameters };
   const loadBusy = Math.max(...own.map((run) => run.loadBusy));

@@ -15,7 +15,7 @@ import { installPeers, startPeer } from './support/peers.js';
 const connections = 16;
 const tokensAtOnce = 2 * connections + 1;
 
-interface Side {
+interface ServerUnderTest {
   readonly name: string;
   readonly child: Child;
   /** Of as many users as there are: a real one asks for a stream token now and then. */
@@ -45,7 +45,7 @@ export const subject: Subject = {
   async run(bench: Bench): Promise<Figure[]> {
     const server = await findServer('postgres');
     if (typeof server === 'string' || (bench.hasReferences && !installPeers(bench))) {
-      bench.say(`left out: ${typeof server === 'string' ? server : 'no peers'}`);
+      bench.print(`left out: ${typeof server === 'string' ? server : 'no peers'}`);
       return [];
     }
     const { options } = server;
@@ -60,33 +60,33 @@ export const subject: Subject = {
       await server.drop();
     });
     const load = await bench.use(Load.start());
-    const ours = await heraldSide(bench, options, rows);
+    const ours = await openHerald(bench, options, rows);
     const url = `postgres://${options.username}:${options.password}@${options.host}:${options.port}`;
     const theirs = bench.lazy(async () => {
-      const side = await originalSide(bench, `${url}/${original}`, rows);
-      return gun({ bench, load }, side, seconds);
+      const side = await openOriginal(bench, `${url}/${original}`, rows);
+      return createLoadRun({ bench, load }, side, seconds);
     });
-    const herald = gun({ bench, load }, ours, seconds);
+    const herald = createLoadRun({ bench, load }, ours, seconds);
     const express = async (path: Path) => (await theirs())(path);
     const figures: Figure[] = [];
     for (const path of paths) {
-      bench.say(path);
+      bench.print(path);
       await herald(path);
       if (bench.hasReferences) await express(path);
       const runs = await bench.interleaved(
         { herald: () => herald(path) },
         { express: () => express(path) },
       );
-      figures.push(...figuresOf(path, rows, runs));
+      figures.push(...buildFigures(path, rows, runs));
     }
     if (bench.isShort) return figures;
     if (has('h2load')) figures.push(...(await overH2(bench, ours, rows)));
-    else bench.say('no h2load here: bench/tools.sh installs it');
+    else bench.print('no h2load here: bench/tools.sh installs it');
     return figures;
   },
 };
 
-function figuresOf(
+function buildFigures(
   path: Path,
   rows: number,
   { herald, express }: { herald: readonly Run[]; express: readonly Run[] },
@@ -115,10 +115,10 @@ function figuresOf(
 /** The same requests by a generator that is not ours, in the protocol that Express does not speak. */
 async function overH2(
   bench: Bench,
-  { name, child, accessTokens }: Side,
+  { name, child, accessTokens }: ServerUnderTest,
   rows: number,
 ): Promise<Figure[]> {
-  bench.say('/stream/token over h2, by h2load');
+  bench.print('/stream/token over h2, by h2load');
   const requests = 5000;
   const path = '/stream/token';
   const headers = {
@@ -150,14 +150,18 @@ async function overH2(
   ];
 }
 
-function gun({ bench, load }: { bench: Bench; load: Load }, side: Side, seconds: number) {
+function createLoadRun(
+  { bench, load }: { bench: Bench; load: Load },
+  side: ServerUnderTest,
+  seconds: number,
+) {
   return async (path: Path): Promise<Run> => {
     const { name, child, accessTokens } = side;
     const isRefresh = path === '/token';
     const tokens = isRefresh ? await side.freshTokens() : [''];
     let perSecond = 0;
     const { cpu, delay } = await bench.watch(child, `${name}, ${path}`, async () => {
-      const { refused, answered, ...result } = await load.cannon({
+      const { refused, answered, ...result } = await load.runHttp1Load({
         ...{ port: Number(child.ready), path, seconds },
         headers: isRefresh
           ? [{}]
@@ -174,7 +178,11 @@ function gun({ bench, load }: { bench: Bench; load: Load }, side: Side, seconds:
   };
 }
 
-async function heraldSide(bench: Bench, options: ServerOptions, rows: number): Promise<Side> {
+async function openHerald(
+  bench: Bench,
+  options: ServerOptions,
+  rows: number,
+): Promise<ServerUnderTest> {
   const settings: Settings = {
     ...settingsFor(bench.folder(), bench.certificate),
     DB_DIALECT: 'postgres',
@@ -201,7 +209,11 @@ async function heraldSide(bench: Bench, options: ServerOptions, rows: number): P
   };
 }
 
-async function originalSide(bench: Bench, databaseUrl: string, rows: number): Promise<Side> {
+async function openOriginal(
+  bench: Bench,
+  databaseUrl: string,
+  rows: number,
+): Promise<ServerUnderTest> {
   const env = { ...bench.certificate, DATABASE_URL: databaseUrl, ROWS: String(rows) };
   const child = await bench.use(startPeer('original.mjs', { ...env, NODE_ENV: 'production' }));
   const requester = new H1Requester(Number(child.ready));

@@ -1,9 +1,9 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { type Database, sql, tuples } from '../../src/db/database.js';
-import type { StreamRequest } from '../load/crowd.js';
 import { Load } from '../load/load.js';
-import { markedData } from '../load/marks.js';
+import { markedData } from '../load/marked-events.js';
 import { Requester } from '../load/requests.js';
+import type { StreamRequest } from '../load/stream-load.js';
 import type { Child } from '../process/child.js';
 import {
   type Member,
@@ -15,7 +15,12 @@ import {
 } from '../process/herald.js';
 import { delayFigure, type Figure, figure } from '../report/figure.js';
 import type { Bench, Subject } from '../subject.js';
-import { eventBytes, type NodeStage, openBareStage, openStage } from './support/stage.js';
+import {
+  eventBytes,
+  type NodeStreamTarget,
+  openBareTarget,
+  openTargetStreams,
+} from './support/stream-target.js';
 
 /** What each client has missed, all of it its own. */
 const missed = 10;
@@ -33,29 +38,31 @@ export const subject: Subject = {
     const tokens = await withEmbedded(settings, (db) => insertStreamTokens(db, prepared.members));
     const child = await bench.use(startHerald(bench.build, settings));
     const load = await bench.use(Load.start());
-    bench.say(`publishing ${clients * (missed + 1)} events`);
+    bench.print(`publishing ${clients * (missed + 1)} events`);
     const lastSeen = await publishMissed(child, prepared);
-    const herald: NodeStage = {
+    const herald: NodeStreamTarget = {
       ...{ name: 'Herald, resume', child, port: Number(child.ready), protocol: 'h2', headers: {} },
-      streams: tokens.map((token, index) => streamOf(token, lastSeen[index])),
+      streams: tokens.map((token, index) => toStreamRequest(token, lastSeen[index])),
     };
     // What one costs does not depend on how many there are.
-    const newcomers = tokens.slice(0, bench.size(50, 2000, 300)).map((token) => streamOf(token));
+    const newcomers = tokens
+      .slice(0, bench.size(50, 2000, 300))
+      .map((token) => toStreamRequest(token));
     const fresh = { ...herald, name: 'Herald, fresh', streams: newcomers };
-    const compiled = async (stage: NodeStage) => {
-      await comeBack({ bench, load, stage: some(stage, 300) });
+    const compiled = async (stage: NodeStreamTarget) => {
+      await measureResume({ bench, load, stage: takeSome(stage, 300) });
       return stage;
     };
     await compiled(herald);
-    const bare = bench.lazy(async () => compiled(await openBareStage(bench, clients)));
+    const bare = bench.lazy(async () => compiled(await openBareTarget(bench, clients)));
     const runs = await bench.interleaved(
       {
-        resume: () => comeBack({ bench, load, stage: herald, each: missed }),
-        fresh: () => comeBack({ bench, load, stage: fresh }),
+        resume: () => measureResume({ bench, load, stage: herald, each: missed }),
+        fresh: () => measureResume({ bench, load, stage: fresh }),
       },
-      { bare: async () => comeBack({ bench, load, stage: await bare(), each: 0 }) },
+      { bare: async () => measureResume({ bench, load, stage: await bare(), each: 0 }) },
     );
-    return figuresOf(runs, clients);
+    return buildFigures(runs, clients);
   },
 };
 
@@ -66,10 +73,10 @@ interface Run {
   readonly loadBusy: number;
 }
 
-interface ComeBack {
+interface ResumeParts {
   readonly bench: Bench;
   readonly load: Load;
-  readonly stage: NodeStage;
+  readonly stage: NodeStreamTarget;
   /** Events that each stream has missed; without it nobody looks. */
   readonly each?: number;
 }
@@ -78,12 +85,12 @@ interface ComeBack {
  * Opens all streams, waits until each has what it has missed, and answers the server's CPU a
  * stream. Fails when a stream has one too few, one twice, or one in the wrong place.
  */
-async function comeBack({ bench, load, stage, each }: ComeBack): Promise<Run> {
+async function measureResume({ bench, load, stage, each }: ResumeParts): Promise<Run> {
   const { name, child, streams } = stage;
   let loadBusy = 0;
   const { cpu, seconds, delay } = await bench.watch(child, name, async () => {
     const { busy } = await load.busyDuring(async () => {
-      await openStage(load, stage);
+      await openTargetStreams(load, stage);
       await load.received(name, (each ?? 0) * streams.length);
     });
     loadBusy = busy;
@@ -95,12 +102,12 @@ async function comeBack({ bench, load, stage, each }: ComeBack): Promise<Run> {
       throw new Error(`Cannot count: ${wrong} wrong, ${disorder} out of order, ${lost} lost`);
     }
   }
-  await load.closeCrowd(name);
+  await load.closeStreams(name);
   await child.quiet();
   return { cpu, seconds, delay, loadBusy };
 }
 
-function figuresOf(
+function buildFigures(
   { resume, fresh, bare }: Record<'resume' | 'fresh' | 'bare', readonly Run[]>,
   clients: number,
 ): Figure[] {
@@ -132,12 +139,12 @@ function figuresOf(
   ];
 }
 
-function streamOf(token: string, lastEventId?: string): StreamRequest {
+function toStreamRequest(token: string, lastEventId?: string): StreamRequest {
   const resume = lastEventId === undefined ? {} : { 'last-event-id': lastEventId };
   return { path: `/stream/live/${token}`, headers: { accept: 'text/event-stream', ...resume } };
 }
 
-function some(stage: NodeStage, count: number): NodeStage {
+function takeSome(stage: NodeStreamTarget, count: number): NodeStreamTarget {
   return { ...stage, streams: stage.streams.slice(0, count) };
 }
 

@@ -9,14 +9,14 @@ import {
 } from '../../test/support/clients/forged-tokens.js';
 import { type Algorithm, algorithms } from '../config/config.js';
 import { Failure } from '../errors.js';
-import { silentLog } from '../logging/log.js';
+import { silentLogger } from '../logging/logger.js';
 import { AccessTokens, type AccessTokensOptions } from './access-token.js';
 import { createKeyRing, type KeyRing } from './key-ring.js';
 import { openAuthThreads } from './threads.js';
 
-const secretFrom = (start: number) =>
+const createSecret = (start: number) =>
   Buffer.from(Array.from({ length: 64 }, (_, index) => (start * 50 + index * 7) % 256));
-const [secret, otherSecret, thirdSecret] = [secretFrom(1), secretFrom(2), secretFrom(3)];
+const [secret, otherSecret, thirdSecret] = [createSecret(1), createSecret(2), createSecret(3)];
 const rsa = generateKeyPairSync('rsa', { modulusLength: 2048 });
 const rsaPublicPem = rsa.publicKey.export({ type: 'spki', format: 'pem' }).toString();
 const curves = { ES256: 'P-256', ES384: 'P-384', ES512: 'P-521' } as const;
@@ -31,7 +31,7 @@ const noThreads: AccessTokensOptions['threads'] = {
   run: () => Promise.reject(new Error('This test signs by hand')),
 };
 
-function tokensWith(changes: Partial<AccessTokensOptions> = {}): AccessTokens {
+function createTokens(changes: Partial<AccessTokensOptions> = {}): AccessTokens {
   return new AccessTokens({
     ring,
     threads: noThreads,
@@ -39,7 +39,7 @@ function tokensWith(changes: Partial<AccessTokensOptions> = {}): AccessTokens {
     issuer: 'herald',
     lifeMs: 3_600_000,
     clockToleranceMs: 5000,
-    clock: () => nowSeconds * 1000 + 999,
+    wallClock: () => nowSeconds * 1000 + 999,
     ...changes,
   });
 }
@@ -51,10 +51,10 @@ async function signingTokens(t: TestContext, keys: KeyRing, changes = {}): Promi
     queuePerThreadMax: 64,
     queueWaitMaxMs: 60_000,
     ring: keys,
-    log: silentLog,
+    log: silentLogger,
   });
   t.after(() => threads.close());
-  return tokensWith({ ring: keys, threads, ...changes });
+  return createTokens({ ring: keys, threads, ...changes });
 }
 
 const claims = {
@@ -75,7 +75,7 @@ const forge = (head: unknown, payload: unknown, key: Uint8Array = secret) =>
 
 const forgeRs = (head: unknown, key: KeyObject) => forgePublic(head, claims, key);
 
-function keysFor(algorithm: Algorithm): KeyRing {
+function createKeys(algorithm: Algorithm): KeyRing {
   if (algorithm.startsWith('HS')) return createKeyRing({ algorithm, secret });
   const curve = curves[algorithm as keyof typeof curves];
   const { privateKey } =
@@ -85,7 +85,7 @@ function keysFor(algorithm: Algorithm): KeyRing {
 }
 
 /** Other texts that forgiving decoders read as the same token. */
-function spellingsOf(token: string): readonly string[] {
+function listSpellings(token: string): readonly string[] {
   const bytes = Buffer.from(token.split('.')[2] ?? '', 'base64url');
   const last = token.slice(-1);
   const digits = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_';
@@ -97,7 +97,7 @@ function spellingsOf(token: string): readonly string[] {
 
 for (const algorithm of algorithms) {
   test(`a token signed with ${algorithm} says who it speaks for, in one spelling`, async (t) => {
-    const keys = keysFor(algorithm);
+    const keys = createKeys(algorithm);
     const tokens = await signingTokens(t, keys);
 
     const token = await tokens.sign(subject);
@@ -114,27 +114,30 @@ for (const algorithm of algorithms) {
     const kid = keys.signingKey.id;
     assert.deepEqual(JSON.parse(head.toString()), { alg: algorithm, typ: 'JWT', kid });
     assert.deepEqual(JSON.parse(payload.toString()), claims);
-    for (const spelling of spellingsOf(token)) {
+    for (const spelling of listSpellings(token)) {
       assert.throws(() => tokens.verify(spelling), isFailure('invalid_token'));
     }
   });
 }
 
 test('a token by hand is as good as one of the threads', () => {
-  assert.equal(tokensWith().verify(forge(header, claims)).userId, userId);
+  assert.equal(createTokens().verify(forge(header, claims)).userId, userId);
 });
 
 test('a token without a session, as of servers before this one, has none', () => {
   const { sid: _, ...old } = claims;
 
-  assert.equal(tokensWith().verify(forge({ alg: 'HS256', typ: 'JWT' }, old)).sessionId, undefined);
+  assert.equal(
+    createTokens().verify(forge({ alg: 'HS256', typ: 'JWT' }, old)).sessionId,
+    undefined,
+  );
 });
 
 const refused = forgedTokens({ secret, header, claims });
 
 for (const [what, token] of refused) {
   test(`a token with ${what} is invalid`, () => {
-    assert.throws(() => tokensWith().verify(token as string), isFailure('invalid_token'));
+    assert.throws(() => createTokens().verify(token as string), isFailure('invalid_token'));
   });
 }
 
@@ -151,12 +154,12 @@ for (const exp of [nowSeconds - 5, nowSeconds - 3600, 0, -1]) {
   test(`a token whose exp is ${exp} is expired`, () => {
     const token = forge(header, { ...claims, iat: exp - 3600, exp });
 
-    assert.throws(() => tokensWith().verify(token), isFailure('expired_token'));
+    assert.throws(() => createTokens().verify(token), isFailure('expired_token'));
   });
 }
 
 test('clocks may be 5 s apart, in both directions', () => {
-  const tokens = tokensWith();
+  const tokens = createTokens();
 
   const late = { ...claims, iat: nowSeconds - 3604, exp: nowSeconds - 4 };
   const early = { ...claims, iat: nowSeconds + 5, exp: nowSeconds + 3605, nbf: nowSeconds + 5 };
@@ -165,7 +168,7 @@ test('clocks may be 5 s apart, in both directions', () => {
 
 test('a token expires to the second', async (t) => {
   let now = nowSeconds * 1000;
-  const tokens = await signingTokens(t, ring, { clock: () => now, clockToleranceMs: 0 });
+  const tokens = await signingTokens(t, ring, { wallClock: () => now, clockToleranceMs: 0 });
   const token = await tokens.sign(subject);
 
   now += 3_599_999;
@@ -186,7 +189,7 @@ test('a token signed after all others were voided is good at once', async (t) =>
 test('a lower life holds for tokens already out', () => {
   const token = forge(header, claims);
 
-  assert.throws(() => tokensWith({ lifeMs: 900_000 }).verify(token), isFailure('invalid_token'));
+  assert.throws(() => createTokens({ lifeMs: 900_000 }).verify(token), isFailure('invalid_token'));
 });
 
 test('a token outlives the change of its key, until the key is forgotten', () => {
@@ -195,7 +198,7 @@ test('a token outlives the change of its key, until the key is forgotten', () =>
   const verify = (secrets: readonly [Buffer, ...Buffer[]], given: string) => {
     const [current, ...previousSecrets] = secrets;
     const keys = createKeyRing({ algorithm: 'HS256', secret: current, previousSecrets });
-    return tokensWith({ ring: keys }).verify(given);
+    return createTokens({ ring: keys }).verify(given);
   };
 
   assert.equal(verify([otherSecret, secret], token).userId, userId);
@@ -207,7 +210,7 @@ test('a token outlives the change of its key, until the key is forgotten', () =>
 
 test('keys of one server are nothing to another', async (t) => {
   const yours = createKeyRing({ algorithm: 'HS256', secret: otherSecret });
-  const asymmetric = keysFor('RS256');
+  const asymmetric = createKeys('RS256');
   const [mine, theirs, third] = [
     await signingTokens(t, ring),
     await signingTokens(t, yours),
@@ -228,14 +231,14 @@ test('one key, two issuers or audiences: no token of the one is good for the oth
   const token = await mine.sign(subject);
 
   for (const changes of [{ issuer: 'other' }, { audience: 'other' }]) {
-    assert.throws(() => tokensWith(changes).verify(token), isFailure('invalid_token'));
+    assert.throws(() => createTokens(changes).verify(token), isFailure('invalid_token'));
   }
 });
 
 test('on a server with key pairs, its public key is no secret', () => {
-  const keys = keysFor('RS256');
+  const keys = createKeys('RS256');
   const head = { alg: 'HS256', typ: 'JWT', kid: keys.signingKey.id };
-  const tokens = tokensWith({ ring: keys });
+  const tokens = createTokens({ ring: keys });
 
   const good = forgeRs({ ...head, alg: 'RS256' }, rsa.privateKey);
   assert.equal(tokens.verify(good).userId, userId);
@@ -250,17 +253,17 @@ test('on a server with key pairs, its public key is no secret', () => {
 
 test('one changed character makes a token invalid, wherever it is', () => {
   const token = forge(header, claims);
-  const tokens = tokensWith();
+  const tokens = createTokens();
 
-  for (let place = 0; place < token.length; place += 1) {
-    const other = token[place] === 'A' ? 'B' : 'A';
-    const changed = token.slice(0, place) + other + token.slice(place + 1);
+  for (let index = 0; index < token.length; index += 1) {
+    const other = token[index] === 'A' ? 'B' : 'A';
+    const changed = token.slice(0, index) + other + token.slice(index + 1);
     assert.throws(() => tokens.verify(changed), isFailure('invalid_token'));
   }
 });
 
 test('no text and no signed claims make verify throw anything but its two failures', () => {
-  const tokens = tokensWith();
+  const tokens = createTokens();
   const anyToken = fc.oneof(
     fc.string(),
     fc.tuple(fc.json(), fc.json()).map(([head, payload]) => forge(head, payload)),
@@ -296,6 +299,6 @@ const wrongOptions: readonly (readonly [string, object])[] = [
 
 for (const [what, changes] of wrongOptions) {
   test(`${what} would switch a check off, and is refused`, () => {
-    assert.throws(() => tokensWith(changes), { message: /options out of range/ });
+    assert.throws(() => createTokens(changes), { message: /options out of range/ });
   });
 }

@@ -15,7 +15,7 @@ export interface AccessTokensOptions {
   readonly lifeMs: number;
   /** How far the clocks of processes may be apart. 0 to 300,000. */
   readonly clockToleranceMs: number;
-  readonly clock?: Clock;
+  readonly wallClock?: Clock;
 }
 
 /** Who a new token speaks for. */
@@ -50,19 +50,20 @@ export class AccessTokens {
   /** Milliseconds; goes out as `accessTokenExpiresIn`. */
   readonly lifeMs: number;
   readonly #options: AccessTokensOptions;
-  readonly #clock: Clock;
+  readonly #wallClock: Clock;
   readonly #toleranceSeconds: number;
 
   /** Throws an Error for options that would switch a check off. */
   constructor(options: AccessTokensOptions) {
-    const { audience, issuer, lifeMs, clockToleranceMs, clock = Date.now } = options;
+    const { audience, issuer, lifeMs, clockToleranceMs, wallClock = Date.now } = options;
     const isNamed = audience !== '' && issuer !== '';
-    const isBounded = isWhole(lifeMs, 1000) && isWhole(clockToleranceMs, 0, 300_000);
+    const isBounded =
+      isIntegerBetween(lifeMs, 1000) && isIntegerBetween(clockToleranceMs, 0, 300_000);
     // The package takes '' for "any", and adds a tolerance that is text to the end of `exp`.
     if (!isNamed || !isBounded) throw new Error('Cannot make access tokens: options out of range');
     this.lifeMs = lifeMs;
     this.#options = options;
-    this.#clock = clock;
+    this.#wallClock = wallClock;
     this.#toleranceSeconds = clockToleranceMs / 1000;
   }
 
@@ -84,8 +85,8 @@ export class AccessTokens {
    */
   verify(token: string): AccessClaims {
     try {
-      const key = keyFor(token, this.#options.ring);
-      return this.#claimsIn(this.#payloadOf(token, key));
+      const key = findKey(token, this.#options.ring);
+      return this.#parseClaims(this.#verifySignature(token, key));
     } catch (cause) {
       // Not by the package's names of errors: it also throws SyntaxError and TypeError.
       if (cause instanceof jwt.TokenExpiredError) {
@@ -96,7 +97,7 @@ export class AccessTokens {
     }
   }
 
-  #payloadOf(token: string, { key, algorithm }: VerifyingKey): unknown {
+  #verifySignature(token: string, { key, algorithm }: VerifyingKey): unknown {
     const { issuer, audience } = this.#options;
     return jwt.verify(token, key, {
       algorithms: [algorithm],
@@ -108,38 +109,39 @@ export class AccessTokens {
   }
 
   /** What the package leaves open: it takes claims that are missing, and lists of audiences. */
-  #claimsIn(payload: unknown): AccessClaims {
+  #parseClaims(payload: unknown): AccessClaims {
     const { sub, sid, iat, exp, aud, iss } = payload as Record<string, unknown>;
     const { audience, issuer } = this.#options;
-    if (aud !== audience || iss !== issuer) throw new Error('Not for us, or not from us');
-    if (!isId(sub) || !(sid === undefined || isId(sid))) throw new Error('Odd sub or sid');
-    if (!isWhole(iat) || !isWhole(exp)) throw new Error('Odd iat or exp');
+    if (aud !== audience || iss !== issuer) throw new Error('Wrong audience or issuer');
+    if (!isId(sub) || !(sid === undefined || isId(sid))) throw new Error('Malformed sub or sid');
+    if (!isIntegerBetween(iat) || !isIntegerBetween(exp)) throw new Error('Malformed iat or exp');
     const tolerance = this.#toleranceSeconds;
     // A token signed within the second of a logout everywhere is dated one second ahead.
     if (iat > this.#nowSeconds() + Math.max(1, tolerance)) throw new Error('Not issued yet');
-    if (exp <= iat || exp - iat > this.lifeMs / 1000 + tolerance) throw new Error('Odd life');
+    if (exp <= iat || exp - iat > this.lifeMs / 1000 + tolerance)
+      throw new Error('Lifetime out of range');
     return { userId: sub, sessionId: sid, issuedAt: iat, expiresAt: exp };
   }
 
   #nowSeconds(): number {
-    return Math.floor(this.#clock() / 1000);
+    return Math.floor(this.#wallClock() / 1000);
   }
 }
 
 /** The key a token names, once its form is in order and before anything in it is believed. */
-function keyFor(token: unknown, ring: KeyRing): VerifyingKey {
+function findKey(token: unknown, ring: KeyRing): VerifyingKey {
   if (typeof token !== 'string' || token.length > lengthMax) throw new Error('Too long');
   const segments = token.split('.');
   if (segments.length !== 3 || !segments.every(isCanonical)) throw new Error('Not three segments');
   const text = Buffer.from(segments[0] ?? '', 'base64url').toString();
   const header: unknown = JSON.parse(text);
-  if (typeof header !== 'object' || header === null) throw new Error('Header is no object');
+  if (typeof header !== 'object' || header === null) throw new Error('Header is not an object');
   // Our headers are compact. A member that is there twice would read differently elsewhere.
-  if (JSON.stringify(header) !== text) throw new Error('Header is not as we write it');
+  if (JSON.stringify(header) !== text) throw new Error('Header is not in compact form');
   const { alg, typ = 'JWT', crit, kid } = header as Record<string, unknown>;
-  if (typ !== 'JWT' || crit !== undefined) throw new Error('Not a token we understand');
+  if (typ !== 'JWT' || crit !== undefined) throw new Error('Unsupported typ or crit');
   const key = ring.find(kid);
-  if (key === undefined || alg !== key.algorithm) throw new Error('Not a key of ours');
+  if (key === undefined || alg !== key.algorithm) throw new Error('Unknown key or wrong algorithm');
   return key;
 }
 
@@ -154,6 +156,6 @@ function isId(value: unknown): value is string {
   return typeof value === 'string' && /^[\w-]{1,64}$/.test(value);
 }
 
-function isWhole(value: unknown, min = 0, max = Number.MAX_SAFE_INTEGER): value is number {
+function isIntegerBetween(value: unknown, min = 0, max = Number.MAX_SAFE_INTEGER): value is number {
   return Number.isSafeInteger(value) && Number(value) >= min && Number(value) <= max;
 }

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { opened } from '../../test/support/servers/auth.js';
-import { authFor } from '../../test/support/servers/auth-system.js';
+import { openSession } from '../../test/support/servers/auth.js';
+import { startAuth } from '../../test/support/servers/auth-system.js';
 
 const given = {
   username: 'ada',
@@ -11,7 +11,7 @@ const given = {
 };
 
 test('an account needs a name and a password that can be', async (t) => {
-  const { accounts, users } = await authFor(t);
+  const { accounts, users } = await startAuth(t);
 
   await assert.rejects(accounts.create({ ...given, username: '' }), { name: 'invalid_request' });
   await assert.rejects(accounts.create({ ...given, password: 'short' }), {
@@ -23,7 +23,7 @@ test('an account needs a name and a password that can be', async (t) => {
 });
 
 test('only a demonstration may have a weak password', async (t) => {
-  const { accounts } = await authFor(t);
+  const { accounts } = await startAuth(t);
 
   await assert.rejects(accounts.create({ ...given, password: 'test' }));
 
@@ -31,39 +31,39 @@ test('only a demonstration may have a weak password', async (t) => {
 });
 
 test('a new password ends all sessions but the one it is set from', async (t) => {
-  const { accounts, sessions, users, ended } = await authFor(t);
+  const { accounts, sessions, users, endedSessions } = await startAuth(t);
   const account = await accounts.create(given);
-  const [one, two] = [await opened(sessions, account), await opened(sessions, account)];
+  const [one, two] = [await openSession(sessions, account), await openSession(sessions, account)];
 
   await accounts.setPassword('Ada', 'another long password', one.sessionId);
 
-  assert.deepEqual(ended, [{ sessionIds: [two.sessionId], reason: 'password' }]);
-  assert.ok(await sessions.live(one.sessionId));
+  assert.deepEqual(endedSessions, [{ sessionIds: [two.sessionId], reason: 'password' }]);
+  assert.ok(await sessions.findLive(one.sessionId));
   const tokensValidAfter = (await users.find(account.id))?.tokensValidAfter ?? 0;
   assert.ok(tokensValidAfter > account.createdAt / 1000);
   await assert.rejects(accounts.setPassword('ada', 'short'), { name: 'invalid_request' });
 });
 
 test('disabling ends all sessions, deleting also the account', async (t) => {
-  const { accounts, sessions, users, ended } = await authFor(t);
+  const { accounts, sessions, users, endedSessions } = await startAuth(t);
   const account = await accounts.create(given);
-  const one = await opened(sessions, account);
+  const one = await openSession(sessions, account);
 
   await accounts.disable('ada');
   await accounts.disable('ada');
-  assert.deepEqual(ended, [{ sessionIds: [one.sessionId], reason: 'disabled' }]);
+  assert.deepEqual(endedSessions, [{ sessionIds: [one.sessionId], reason: 'disabled' }]);
   await accounts.enable('ada');
   const enabled = await users.findByName('ada');
   assert.ok(enabled);
-  const two = await opened(sessions, enabled);
+  const two = await openSession(sessions, enabled);
   await accounts.delete('ada');
 
-  assert.deepEqual(ended.slice(1), [{ sessionIds: [two.sessionId], reason: 'admin' }]);
+  assert.deepEqual(endedSessions.slice(1), [{ sessionIds: [two.sessionId], reason: 'admin' }]);
   assert.equal(await users.find(account.id), undefined);
 });
 
 test('nobody of that name is not found', async (t) => {
-  const { accounts } = await authFor(t);
+  const { accounts } = await startAuth(t);
 
   for (const doing of [
     accounts.setPassword('ada', given.password),

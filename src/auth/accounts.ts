@@ -35,8 +35,8 @@ export class Accounts {
   async create(given: NewAccount, { weakPassword = false } = {}): Promise<Account> {
     const { users, passwords, audit } = this.#options;
     const { username, firstName, lastName } = given;
-    const sound = weakPassword ? given.password : passwords.check(given.password, username);
-    const password = await passwords.hash(sound);
+    const checked = weakPassword ? given.password : passwords.validate(given.password, username);
+    const password = await passwords.hash(checked);
     const account = await users.create({ username, firstName, lastName, password });
     audit.record('user_created', { userId: account.id });
     return account;
@@ -48,23 +48,28 @@ export class Accounts {
    */
   async setPassword(username: string, given: string, exceptSession?: string): Promise<void> {
     const { users, passwords, audit } = this.#options;
-    const { id, username: name } = await this.#named(username);
-    const password = await passwords.hash(passwords.check(given, name));
-    await this.#end(id, 'password', (tx) => users.setPassword(id, password, tx), exceptSession);
+    const { id, username: name } = await this.#findByName(username);
+    const password = await passwords.hash(passwords.validate(given, name));
+    await this.#endSessions(
+      id,
+      'password',
+      (tx) => users.setPassword(id, password, tx),
+      exceptSession,
+    );
     audit.record('authn_password_change', { userId: id });
   }
 
   /** Ends all sessions and lets nobody log in. Throws `not_found`. Twice is fine. */
   async disable(username: string): Promise<void> {
     const { users, audit } = this.#options;
-    const { id } = await this.#named(username);
-    await this.#end(id, 'disabled', (tx) => users.disable(id, tx));
+    const { id } = await this.#findByName(username);
+    await this.#endSessions(id, 'disabled', (tx) => users.disable(id, tx));
     audit.record('user_updated', { userId: id, reason: 'disabled' });
   }
 
   /** Throws `not_found`. Twice is fine. */
   async enable(username: string): Promise<void> {
-    const { id } = await this.#named(username);
+    const { id } = await this.#findByName(username);
     await this.#options.users.enable(id);
     this.#options.audit.record('user_updated', { userId: id, reason: 'enabled' });
   }
@@ -72,19 +77,19 @@ export class Accounts {
   /** Ends all sessions, then removes the account and all that is its. Throws `not_found`. */
   async delete(username: string): Promise<void> {
     const { users, audit } = this.#options;
-    const { id } = await this.#named(username);
-    await this.#end(id, 'admin', (tx) => users.disable(id, tx));
+    const { id } = await this.#findByName(username);
+    await this.#endSessions(id, 'admin', (tx) => users.disable(id, tx));
     await users.delete(id);
     audit.record('user_archived', { userId: id });
   }
 
-  async #named(username: string): Promise<Account> {
+  async #findByName(username: string): Promise<Account> {
     const account = await this.#options.users.findByName(username);
     if (account === undefined) throw new Failure('not_found', 'Cannot find user: no such username');
     return account;
   }
 
-  async #end(
+  async #endSessions(
     userId: string,
     reason: EndReason,
     first: (tx: Database) => Promise<unknown>,

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Failure } from '../errors.js';
-import { echoOf } from './anything.js';
+import { toEcho } from './anything.js';
 
-function exchangeOf(url: string, headers: Record<string, string> = {}) {
+function createExchange(url: string, headers: Record<string, string> = {}) {
   return {
     method: 'GET',
     url,
@@ -16,9 +16,9 @@ function exchangeOf(url: string, headers: Record<string, string> = {}) {
 }
 
 test('a request comes back as Express showed it', async () => {
-  const exchange = exchangeOf('/anything?a=1&b=2&b=3&c=', { 'x-test': 'yes' });
+  const exchange = createExchange('/anything?a=1&b=2&b=3&c=', { 'x-test': 'yes' });
 
-  assert.deepEqual(await echoOf(exchange), {
+  assert.deepEqual(await toEcho(exchange), {
     method: 'GET',
     url: '/anything?a=1&b=2&b=3&c=',
     params: {},
@@ -36,7 +36,7 @@ test('credentials do not come back', async () => {
   const url = `/anything?access_token=abc&x=${jwt}&%61ccess%54oken=abc&x=1&page_token_count=3`;
   const secrets = { authorization: `Bearer ${jwt}`, cookie: 'a=b', 'proxy-authorization': 'x' };
 
-  const echo = await echoOf(exchangeOf(url, { ...secrets, accept: '*/*' }));
+  const echo = await toEcho(createExchange(url, { ...secrets, accept: '*/*' }));
 
   assert.deepEqual(echo.headers, { accept: '*/*' });
   assert.equal(
@@ -52,19 +52,19 @@ test('credentials do not come back', async () => {
 });
 
 test('a body that cannot be read is ignored, one that is broken is not', async () => {
-  const exchange = exchangeOf('/anything');
+  const exchange = createExchange('/anything');
   const refusing = (name: 'unsupported_media_type' | 'invalid_request') => async () => {
     throw new Failure(name, 'Cannot read body');
   };
 
-  const echo = await echoOf({ ...exchange, body: refusing('unsupported_media_type') });
+  const echo = await toEcho({ ...exchange, body: refusing('unsupported_media_type') });
 
   assert.deepEqual(echo.body, {});
-  await assert.rejects(echoOf({ ...exchange, body: refusing('invalid_request') }));
+  await assert.rejects(toEcho({ ...exchange, body: refusing('invalid_request') }));
 });
 
 test('names of objects are only names', async () => {
-  const { query } = await echoOf(exchangeOf('/anything?__proto__=x&constructor=y'));
+  const { query } = await toEcho(createExchange('/anything?__proto__=x&constructor=y'));
 
   assert.deepEqual(Object.entries(query), [
     ['__proto__', 'x'],

@@ -7,15 +7,15 @@ type Echoed = Pick<Exchange, 'method' | 'url' | 'query' | 'headers' | 'ip' | 'ho
  * What Express would have shown of a request, without what it must not show to whoever reads the
  * answer over a shoulder: credentials are left out of the headers and masked in the query.
  */
-export async function echoOf(exchange: Echoed) {
+export async function toEcho(exchange: Echoed) {
   const { method, url, query, headers, ip, hostname } = exchange;
   return {
     method,
-    url: maskedUrl(url),
+    url: maskUrl(url),
     params: {},
-    query: queryOf(query),
-    headers: harmless(headers),
-    body: await bodyOf(exchange),
+    query: toMaskedQuery(query),
+    headers: withoutCredentials(headers),
+    body: await readBodyOrEmpty(exchange),
     ip,
     protocol: 'https',
     hostname,
@@ -24,13 +24,13 @@ export async function echoOf(exchange: Echoed) {
 
 const credentialHeaders = ['authorization', 'cookie', 'proxy-authorization'];
 
-function harmless(headers: Readonly<Record<string, string>>): Record<string, string> {
+function withoutCredentials(headers: Readonly<Record<string, string>>): Record<string, string> {
   const shown = Object.entries(headers).filter(([name]) => !credentialHeaders.includes(name));
   return Object.fromEntries(shown);
 }
 
 /** `{}` when there is none, or none that can be read: it was ignored there, too. */
-async function bodyOf(exchange: Echoed): Promise<unknown> {
+async function readBodyOrEmpty(exchange: Echoed): Promise<unknown> {
   try {
     return (await exchange.body({ form: true })) ?? {};
   } catch (cause) {
@@ -40,7 +40,7 @@ async function bodyOf(exchange: Echoed): Promise<unknown> {
 }
 
 /** A key that comes once has a string, one that is repeated an array. */
-function queryOf(query: URLSearchParams): Record<string, string | string[]> {
+function toMaskedQuery(query: URLSearchParams): Record<string, string | string[]> {
   const names = [...new Set(query.keys())];
   return Object.fromEntries(
     names.map((name) => {
@@ -52,7 +52,7 @@ function queryOf(query: URLSearchParams): Record<string, string | string[]> {
 }
 
 /** The url as sent, but for the values of secret parameters. */
-function maskedUrl(url: string): string {
+function maskUrl(url: string): string {
   const start = url.indexOf('?') + 1;
   if (start === 0) return url;
   const parts = url.slice(start).split('&');

@@ -1,32 +1,32 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Gate, GateShut, type Permit } from './attempt-limiter.js';
+import { type Attempt, AttemptLimiter, Throttled } from './attempt-limiter.js';
 
 const minute = 60_000;
 
-function gateOf({ keysMax = 1000 } = {}) {
+function createLimiter({ keysMax = 1000 } = {}) {
   const time = { now: 0 };
-  const gate = new Gate({
+  const limiter = new AttemptLimiter({
     freeFailures: 5,
     delayMaxMs: 15 * minute,
     hardStop: { failures: 1000, delayMs: 60 * minute },
     forgetAfterMs: 60 * minute,
     keysMax,
-    clock: () => time.now,
+    monotonicClock: () => time.now,
   });
-  return { gate, time };
+  return { limiter, time };
 }
 
 const turn = () => new Promise<void>((resolve) => setImmediate(resolve));
 
 test('of a hundred wrong guesses in parallel five are tried', async () => {
-  const { gate } = gateOf();
+  const { limiter } = createLimiter();
   let tried = 0;
   const guess = async () => {
-    const permit = await gate.enter('a');
+    const attempt = await limiter.begin('a');
     tried += 1;
     await turn(); // The hash.
-    permit.done('wrong');
+    attempt.settle('wrong');
   };
 
   const results = await Promise.allSettled(Array.from({ length: 100 }, guess));
@@ -34,37 +34,37 @@ test('of a hundred wrong guesses in parallel five are tried', async () => {
   const refused = results.filter((result) => result.status === 'rejected');
   assert.equal(tried, 5);
   assert.equal(refused.length, 95);
-  assert.ok(refused.every(({ reason }) => reason instanceof GateShut && reason.waitMs === 1000));
+  assert.ok(refused.every(({ reason }) => reason instanceof Throttled && reason.waitMs === 1000));
 });
 
 test('thirty right guesses in parallel all pass', async () => {
-  const { gate } = gateOf();
+  const { limiter } = createLimiter();
   let underWay = 0;
   let most = 0;
   const guess = async () => {
-    const permit = await gate.enter('a');
+    const attempt = await limiter.begin('a');
     underWay += 1;
     most = Math.max(most, underWay);
     await turn();
     underWay -= 1;
-    permit.done('right');
+    attempt.settle('right');
   };
 
   await Promise.all(Array.from({ length: 30 }, guess));
 
   assert.equal(most, 5);
-  assert.equal(gate.size, 0);
+  assert.equal(limiter.size, 0);
 });
 
 test('a hundred wrong guesses in turn take more than 21 hours', async () => {
-  const { gate, time } = gateOf();
+  const { limiter, time } = createLimiter();
   let count = 0;
   while (count < 100) {
     try {
-      (await gate.enter('a')).done('wrong');
+      (await limiter.begin('a')).settle('wrong');
       count += 1;
     } catch (shut) {
-      assert.ok(shut instanceof GateShut);
+      assert.ok(shut instanceof Throttled);
       time.now += shut.waitMs;
     }
   }
@@ -74,12 +74,12 @@ test('a hundred wrong guesses in turn take more than 21 hours', async () => {
 });
 
 test('the wait doubles from one second and stops at the longest', async () => {
-  const { gate, time } = gateOf();
+  const { limiter, time } = createLimiter();
   const waits: number[] = [];
   while (waits.length < 12) {
-    const permit = await gate.enter('a');
-    if (!permit.done('wrong')) continue;
-    await assert.rejects(gate.enter('a'), (shut: GateShut) => {
+    const attempt = await limiter.begin('a');
+    if (!attempt.settle('wrong')) continue;
+    await assert.rejects(limiter.begin('a'), (shut: Throttled) => {
       waits.push(shut.waitMs / 1000);
       time.now += shut.waitMs;
       return true;
@@ -90,116 +90,116 @@ test('the wait doubles from one second and stops at the longest', async () => {
 });
 
 test('a shut gate opens to the millisecond', async () => {
-  const { gate, time } = gateOf();
-  for (let count = 0; count < 5; count += 1) (await gate.enter('a')).done('wrong');
+  const { limiter, time } = createLimiter();
+  for (let count = 0; count < 5; count += 1) (await limiter.begin('a')).settle('wrong');
 
   time.now += 999;
-  await assert.rejects(gate.enter('a'), { waitMs: 1 });
+  await assert.rejects(limiter.begin('a'), { waitMs: 1 });
   time.now += 1;
-  (await gate.enter('a')).done('right');
+  (await limiter.begin('a')).settle('right');
 
-  assert.equal(gate.size, 0);
+  assert.equal(limiter.size, 0);
 });
 
 test('once the free ones are used up, one guess at a time is tried', async () => {
-  const { gate, time } = gateOf();
-  for (let count = 0; count < 5; count += 1) (await gate.enter('a')).done('wrong');
+  const { limiter, time } = createLimiter();
+  for (let count = 0; count < 5; count += 1) (await limiter.begin('a')).settle('wrong');
   time.now += 1000;
 
-  const first = await gate.enter('a');
-  const second = gate.enter('a');
+  const first = await limiter.begin('a');
+  const second = limiter.begin('a');
 
   assert.equal(first.failures, 5);
-  assert.equal(gate.isOpen('a'), false);
-  first.done('right');
+  assert.equal(limiter.isAvailable('a'), false);
+  first.settle('right');
   assert.equal((await second).failures, 0);
 });
 
 test('a guess that was never looked at costs nothing, however often', async () => {
-  const { gate } = gateOf();
+  const { limiter } = createLimiter();
 
-  for (let count = 0; count < 100; count += 1) (await gate.enter('a')).done('unknown');
+  for (let count = 0; count < 100; count += 1) (await limiter.begin('a')).settle('unknown');
 
-  assert.equal(gate.size, 0);
+  assert.equal(limiter.size, 0);
 });
 
 test('a permit given back twice counts once', async () => {
-  const { gate } = gateOf();
-  const permits: Permit[] = [];
-  for (let count = 0; count < 5; count += 1) permits.push(await gate.enter('a'));
-  const waiting = gate.enter('a');
+  const { limiter } = createLimiter();
+  const attempts: Attempt[] = [];
+  for (let count = 0; count < 5; count += 1) attempts.push(await limiter.begin('a'));
+  const waiting = limiter.begin('a');
 
-  permits[0]?.done('unknown');
-  permits[0]?.done('unknown');
-  permits[0]?.done('right');
+  attempts[0]?.settle('unknown');
+  attempts[0]?.settle('unknown');
+  attempts[0]?.settle('right');
   await waiting;
 
-  assert.equal(gate.isOpen('a'), false); // Five are under way still.
+  assert.equal(limiter.isAvailable('a'), false); // Five are under way still.
 });
 
 test('at most 32 wait; later ones are refused at once', async () => {
-  const { gate } = gateOf();
-  const permits: Permit[] = [];
-  for (let count = 0; count < 5; count += 1) permits.push(await gate.enter('a'));
-  const waiting = Array.from({ length: 32 }, () => gate.enter('a'));
+  const { limiter } = createLimiter();
+  const attempts: Attempt[] = [];
+  for (let count = 0; count < 5; count += 1) attempts.push(await limiter.begin('a'));
+  const waiting = Array.from({ length: 32 }, () => limiter.begin('a'));
 
-  await assert.rejects(gate.enter('a'), GateShut);
+  await assert.rejects(limiter.begin('a'), Throttled);
 
-  for (const permit of permits) permit.done('right');
-  for (const permit of waiting) (await permit).done('right');
-  assert.equal(gate.size, 0);
+  for (const attempt of attempts) attempt.settle('right');
+  for (const attempt of waiting) (await attempt).settle('right');
+  assert.equal(limiter.size, 0);
 });
 
 test('who leaves while waiting holds nobody up', async () => {
-  const { gate } = gateOf();
-  const permits: Permit[] = [];
-  for (let count = 0; count < 5; count += 1) permits.push(await gate.enter('a'));
+  const { limiter } = createLimiter();
+  const attempts: Attempt[] = [];
+  for (let count = 0; count < 5; count += 1) attempts.push(await limiter.begin('a'));
   const controller = new AbortController();
-  const leaving = gate.enter('a', controller.signal);
-  const staying = gate.enter('a');
+  const leaving = limiter.begin('a', controller.signal);
+  const staying = limiter.begin('a');
 
   controller.abort();
   await assert.rejects(leaving, { name: 'AbortError' });
-  permits[0]?.done('unknown');
-  (await staying).done('unknown');
-  for (const permit of permits) permit.done('unknown');
+  attempts[0]?.settle('unknown');
+  (await staying).settle('unknown');
+  for (const attempt of attempts) attempt.settle('unknown');
 
-  assert.equal(gate.size, 0);
-  await assert.rejects(gate.enter('a', controller.signal), { name: 'AbortError' });
-  assert.equal(gate.size, 0);
+  assert.equal(limiter.size, 0);
+  await assert.rejects(limiter.begin('a', controller.signal), { name: 'AbortError' });
+  assert.equal(limiter.size, 0);
 });
 
 test('an hour after the last wrong guess the key starts anew', async () => {
-  const { gate, time } = gateOf();
-  for (let count = 0; count < 4; count += 1) (await gate.enter('a')).done('wrong');
+  const { limiter, time } = createLimiter();
+  for (let count = 0; count < 4; count += 1) (await limiter.begin('a')).settle('wrong');
 
   time.now += 60 * minute - 1;
-  const before = await gate.enter('a');
-  before.done('unknown');
+  const before = await limiter.begin('a');
+  before.settle('unknown');
   time.now += 1;
-  const after = await gate.enter('a');
-  after.done('unknown');
+  const after = await limiter.begin('a');
+  after.settle('unknown');
 
   assert.deepEqual([before.failures, after.failures], [4, 0]);
 });
 
 test('a clock set back locks nobody out for longer than the longest delay', async () => {
-  const { gate, time } = gateOf();
-  for (let count = 0; count < 5; count += 1) (await gate.enter('a')).done('wrong');
+  const { limiter, time } = createLimiter();
+  for (let count = 0; count < 5; count += 1) (await limiter.begin('a')).settle('wrong');
 
   time.now -= 100 * 60 * minute;
 
-  await assert.rejects(gate.enter('a'), (shut: GateShut) => shut.waitMs <= 60 * minute);
+  await assert.rejects(limiter.begin('a'), (shut: Throttled) => shut.waitMs <= 60 * minute);
 });
 
 test('memory is bounded, and a guess under way is not forgotten', async () => {
-  const { gate } = gateOf({ keysMax: 10 });
-  const pending = await gate.enter('pending');
+  const { limiter } = createLimiter({ keysMax: 10 });
+  const pending = await limiter.begin('pending');
 
-  for (let count = 0; count < 1000; count += 1) (await gate.enter(`${count}`)).done('wrong');
+  for (let count = 0; count < 1000; count += 1) (await limiter.begin(`${count}`)).settle('wrong');
 
-  assert.equal(gate.size, 10);
-  for (let count = 0; count < 4; count += 1) await gate.enter('pending');
-  assert.equal(gate.isOpen('pending'), false);
-  pending.done('wrong');
+  assert.equal(limiter.size, 10);
+  for (let count = 0; count < 4; count += 1) await limiter.begin('pending');
+  assert.equal(limiter.isAvailable('pending'), false);
+  pending.settle('wrong');
 });

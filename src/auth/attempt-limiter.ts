@@ -1,27 +1,27 @@
 import type { Clock } from '../clock.js';
 
 /** `unknown`: the guess was not looked at (no thread was free, the client left). */
-export type GuessOutcome = 'right' | 'wrong' | 'unknown';
+export type AttemptOutcome = 'right' | 'wrong' | 'unknown';
 
 /** The right to try one password. */
-export interface Permit {
+export interface Attempt {
   /** Wrong guesses in a row before this one. */
   readonly failures: number;
   /** Gives the permit back; only the first call counts. Answers whether it shut the gate. */
-  done(outcome: GuessOutcome): boolean;
+  settle(outcome: AttemptOutcome): boolean;
 }
 
 /** Thrown by `Gate.enter`: nothing may be tried for `waitMs`. */
-export class GateShut extends Error {
+export class Throttled extends Error {
   readonly waitMs: number;
 
   constructor(waitMs: number) {
-    super('Cannot enter: the gate is shut');
+    super('Cannot attempt: throttled');
     this.waitMs = waitMs;
   }
 }
 
-export interface GateOptions {
+export interface AttemptLimiterOptions {
   /** Wrong guesses in a row that cost nothing. From there on each doubles the wait, from 1 s. */
   readonly freeFailures: number;
   readonly delayMaxMs: number;
@@ -31,20 +31,20 @@ export interface GateOptions {
   readonly forgetAfterMs: number;
   /** How many keys are remembered; past it the one not seen for longest is forgotten. */
   readonly keysMax: number;
-  readonly clock: Clock;
+  readonly monotonicClock: Clock;
 }
 
 interface Entry {
   failures: number;
   pending: number;
-  shutUntil: number;
+  blockedUntil: number;
   failedAt: number;
   readonly waiters: Set<Waiter>;
 }
 
 interface Waiter {
-  enter(permit: Permit): void;
-  refuse(shut: GateShut): void;
+  grant(attempt: Attempt): void;
+  refuse(refusal: Throttled): void;
 }
 
 const firstDelayMs = 1000;
@@ -58,11 +58,11 @@ const waitersMax = 32;
  *
  * Idea: GHSA-7h8m-vrxx-vr4m and CVE-2026-110861, where counting after the check was the hole.
  */
-export class Gate {
+export class AttemptLimiter {
   readonly #entries = new Map<string, Entry>();
-  readonly #options: GateOptions;
+  readonly #options: AttemptLimiterOptions;
 
-  constructor(options: GateOptions) {
+  constructor(options: AttemptLimiterOptions) {
     this.#options = options;
   }
 
@@ -72,51 +72,51 @@ export class Gate {
   }
 
   /** Whether `enter` would neither wait nor throw. */
-  isOpen(key: string): boolean {
+  isAvailable(key: string): boolean {
     const entry = this.#entries.get(key);
     if (entry === undefined) return true;
-    this.#age(entry);
-    return this.#shutMs(entry) === 0 && entry.pending < this.#permits(entry);
+    this.#expire(entry);
+    return this.#blockedMs(entry) === 0 && entry.pending < this.#concurrencyMax(entry);
   }
 
   /** Throws `GateShut`, or the reason of `signal` when it aborts while waiting. */
-  async enter(key: string, signal?: AbortSignal): Promise<Permit> {
+  async begin(key: string, signal?: AbortSignal): Promise<Attempt> {
     signal?.throwIfAborted();
     const entry = this.#entry(key);
-    const permit = this.#admit(key, entry);
-    if (permit !== undefined) return permit;
-    if (entry.waiters.size >= waitersMax) throw new GateShut(firstDelayMs);
-    return new Promise<Permit>((resolve, reject) => {
-      const leave = () => {
+    const attempt = this.#tryBegin(key, entry);
+    if (attempt !== undefined) return attempt;
+    if (entry.waiters.size >= waitersMax) throw new Throttled(firstDelayMs);
+    return new Promise<Attempt>((resolve, reject) => {
+      const onAbort = () => {
         entry.waiters.delete(waiter);
         reject(signal?.reason);
       };
       const waiter: Waiter = {
-        enter(given) {
-          signal?.removeEventListener('abort', leave);
+        grant(given) {
+          signal?.removeEventListener('abort', onAbort);
           resolve(given);
         },
         refuse(shut) {
-          signal?.removeEventListener('abort', leave);
+          signal?.removeEventListener('abort', onAbort);
           reject(shut);
         },
       };
       entry.waiters.add(waiter);
-      signal?.addEventListener('abort', leave, { once: true });
+      signal?.addEventListener('abort', onAbort, { once: true });
     });
   }
 
   /** Nothing when all permits are taken. Throws `GateShut`. */
-  #admit(key: string, entry: Entry): Permit | undefined {
-    this.#age(entry);
-    const shutMs = this.#shutMs(entry);
-    if (shutMs > 0) throw new GateShut(shutMs);
-    if (entry.pending >= this.#permits(entry)) return undefined;
+  #tryBegin(key: string, entry: Entry): Attempt | undefined {
+    this.#expire(entry);
+    const blockedMs = this.#blockedMs(entry);
+    if (blockedMs > 0) throw new Throttled(blockedMs);
+    if (entry.pending >= this.#concurrencyMax(entry)) return undefined;
     entry.pending += 1;
     let isDone = false;
     return {
       failures: entry.failures,
-      done: (outcome) => {
+      settle: (outcome) => {
         if (isDone) return false;
         isDone = true;
         return this.#settle(key, entry, outcome);
@@ -124,62 +124,63 @@ export class Gate {
     };
   }
 
-  #settle(key: string, entry: Entry, outcome: GuessOutcome): boolean {
+  #settle(key: string, entry: Entry, outcome: AttemptOutcome): boolean {
     entry.pending -= 1;
     if (outcome === 'right') {
       entry.failures = 0;
-      entry.shutUntil = 0;
+      entry.blockedUntil = 0;
     }
-    const shuts = outcome === 'wrong' && this.#fail(entry);
-    this.#wake(key, entry);
+    const isBlocking = outcome === 'wrong' && this.#fail(entry);
+    this.#grantWaiting(key, entry);
     const isIdle = entry.pending === 0 && entry.waiters.size === 0;
     if (isIdle && entry.failures === 0 && this.#entries.get(key) === entry) {
       this.#entries.delete(key);
     }
-    return shuts;
+    return isBlocking;
   }
 
   #fail(entry: Entry): boolean {
-    const { freeFailures, delayMaxMs, hardStop, clock } = this.#options;
+    const { freeFailures, delayMaxMs, hardStop, monotonicClock } = this.#options;
     entry.failures += 1;
-    entry.failedAt = clock();
+    entry.failedAt = monotonicClock();
     if (entry.failures < freeFailures) return false;
     const doubled = firstDelayMs * 2 ** (entry.failures - freeFailures);
     const isHard = hardStop !== undefined && entry.failures >= hardStop.failures;
-    entry.shutUntil = entry.failedAt + (isHard ? hardStop.delayMs : Math.min(delayMaxMs, doubled));
+    entry.blockedUntil =
+      entry.failedAt + (isHard ? hardStop.delayMs : Math.min(delayMaxMs, doubled));
     return true;
   }
 
-  #wake(key: string, entry: Entry): void {
+  #grantWaiting(key: string, entry: Entry): void {
     for (const waiter of entry.waiters) {
       try {
-        const permit = this.#admit(key, entry);
-        if (permit === undefined) return;
+        const attempt = this.#tryBegin(key, entry);
+        if (attempt === undefined) return;
         entry.waiters.delete(waiter);
-        waiter.enter(permit);
+        waiter.grant(attempt);
       } catch (shut) {
-        if (!(shut instanceof GateShut)) throw shut;
+        if (!(shut instanceof Throttled)) throw shut;
         entry.waiters.delete(waiter);
         waiter.refuse(shut);
       }
     }
   }
 
-  #permits({ failures }: Entry): number {
+  #concurrencyMax({ failures }: Entry): number {
     return Math.max(1, this.#options.freeFailures - failures);
   }
 
-  #shutMs({ shutUntil }: Entry): number {
-    const { clock, delayMaxMs, hardStop } = this.#options;
+  #blockedMs({ blockedUntil }: Entry): number {
+    const { monotonicClock, delayMaxMs, hardStop } = this.#options;
     // Never longer than the longest delay: a clock set back must not lock anybody out.
     const longestMs = Math.max(delayMaxMs, hardStop?.delayMs ?? 0);
-    return Math.min(Math.max(0, shutUntil - clock()), longestMs);
+    return Math.min(Math.max(0, blockedUntil - monotonicClock()), longestMs);
   }
 
-  #age(entry: Entry): void {
-    if (this.#options.clock() - entry.failedAt < this.#options.forgetAfterMs) return;
+  #expire(entry: Entry): void {
+    if (this.#options.monotonicClock() - entry.failedAt < this.#options.forgetAfterMs) return;
     entry.failures = 0;
-    entry.shutUntil = 0;
+    entry.blockedUntil = 0;
   }
 
   #entry(key: string): Entry {
@@ -187,18 +188,18 @@ export class Gate {
     const entry = known ?? {
       failures: 0,
       pending: 0,
-      shutUntil: 0,
-      failedAt: this.#options.clock(),
+      blockedUntil: 0,
+      failedAt: this.#options.monotonicClock(),
       waiters: new Set<Waiter>(),
     };
     this.#entries.delete(key); // Taken out and put in again: the order is that of the last use.
     this.#entries.set(key, entry);
-    this.#forget();
+    this.#evict();
     return entry;
   }
 
   /** The oldest go first, except those with a guess under way, which must come back to them. */
-  #forget(): void {
+  #evict(): void {
     let excess = this.#entries.size - this.#options.keysMax;
     for (const [key, entry] of this.#entries) {
       if (excess <= 0) return;

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Failure } from '../errors.js';
-import { choiceIn, fieldsIn } from './fields.js';
+import { parseChoice, parseFields } from './fields.js';
 
 const names = ['username', 'password'] as const;
 
@@ -23,7 +23,7 @@ const incomplete: readonly (readonly [unknown, readonly string[]])[] = [
 for (const [body, missing] of incomplete) {
   test(`a body ${JSON.stringify(body)} lacks ${missing.join(' and ')}`, () => {
     assert.throws(
-      () => fieldsIn(body, names),
+      () => parseFields(body, names),
       (failure: Failure) => {
         assert.equal(failure.name, 'missing_required_parameter');
         assert.deepEqual(failure.info, { body: missing });
@@ -34,18 +34,18 @@ for (const [body, missing] of incomplete) {
 }
 
 test('fields are own members, whatever they are called', () => {
-  assert.throws(() => fieldsIn({}, ['constructor', 'toString']));
+  assert.throws(() => parseFields({}, ['constructor', 'toString']));
 });
 
 test('a choice left out is the first one', () => {
   const allowed = ['session', 'others', 'all'] as const;
 
-  assert.equal(choiceIn(undefined, 'scope', allowed), 'session');
-  assert.equal(choiceIn({}, 'scope', allowed), 'session');
-  assert.equal(choiceIn({ scope: 'all' }, 'scope', allowed), 'all');
+  assert.equal(parseChoice(undefined, 'scope', allowed), 'session');
+  assert.equal(parseChoice({}, 'scope', allowed), 'session');
+  assert.equal(parseChoice({ scope: 'all' }, 'scope', allowed), 'all');
   for (const scope of ['', 'ALL', 'global', 7, null, ['all'], { all: 1 }]) {
     assert.throws(
-      () => choiceIn({ scope }, 'scope', allowed),
+      () => parseChoice({ scope }, 'scope', allowed),
       (failure: Failure) => {
         assert.equal(failure.name, 'invalid_request');
         assert.deepEqual(failure.info, { body: ['scope'], allowed });
@@ -54,6 +54,6 @@ test('a choice left out is the first one', () => {
     );
   }
   for (const body of [null, [], 'all', 7]) {
-    assert.throws(() => choiceIn(body, 'scope', allowed), { name: 'invalid_request' });
+    assert.throws(() => parseChoice(body, 'scope', allowed), { name: 'invalid_request' });
   }
 });

@@ -1,8 +1,8 @@
 import { workerData } from 'node:worker_threads';
 import argon2 from 'argon2';
 import jwt from 'jsonwebtoken';
-import { serve } from '../workers/thread.js';
-import { native } from '../workers/thread-end.js';
+import { serveJobs } from '../workers/thread.js';
+import { trackNativeWork } from '../workers/thread-exit.js';
 import type { SigningKey } from './key-ring.js';
 import { type Argon2Cost, parseDigest } from './passwords/argon2-digest.js';
 
@@ -11,14 +11,14 @@ export interface AuthThreadData {
   readonly signingKey: SigningKey;
 }
 
-interface NewDigest {
+interface HashInput {
   /** Normalised. */
   readonly password: string;
   readonly cost: Argon2Cost;
   readonly pepper?: Uint8Array | undefined;
 }
 
-interface PasswordGuess {
+interface VerifyInput {
   /** Normalised. */
   readonly password: string;
   readonly hash: string;
@@ -33,21 +33,21 @@ const { signingKey } = workerData as AuthThreadData; // `openAuthThreads` puts i
  */
 const jobs = {
   /** The PHC string `$argon2id$v=19$m=…,t=…,p=…$salt$tag`. Spec: RFC 9106. */
-  hashPassword: ({ password, cost, pepper }: NewDigest): Promise<string> =>
-    native(
+  hashPassword: ({ password, cost, pepper }: HashInput): Promise<string> =>
+    trackNativeWork(
       argon2.hash(password, {
         type: argon2.argon2id,
         memoryCost: cost.memoryKib,
         timeCost: cost.passes,
         parallelism: cost.lanes,
-        ...secretOf(pepper),
+        ...toSecretOption(pepper),
       }),
     ),
 
   /** False for a wrong password, and at once for a hash that is not ours or costs too much. */
-  verifyPassword: async ({ password, hash, pepper }: PasswordGuess): Promise<boolean> =>
+  verifyPassword: async ({ password, hash, pepper }: VerifyInput): Promise<boolean> =>
     parseDigest(hash) !== undefined &&
-    (await native(argon2.verify(hash, password, secretOf(pepper)))),
+    (await trackNativeWork(argon2.verify(hash, password, toSecretOption(pepper)))),
 
   /** The claims as they are, which name their times, under the header `{ alg, typ, kid }`. */
   signAccessToken: (claims: object): string =>
@@ -60,8 +60,8 @@ const jobs = {
 
 export type AuthJobs = typeof jobs;
 
-serve(jobs);
+serveJobs(jobs);
 
-function secretOf(pepper: Uint8Array | undefined): { secret?: Buffer } {
+function toSecretOption(pepper: Uint8Array | undefined): { secret?: Buffer } {
   return pepper === undefined ? {} : { secret: Buffer.from(pepper) };
 }

@@ -103,17 +103,17 @@ const refusals: readonly (readonly [string, KeyRingOptions, RegExp])[] = [
   [
     'the same secret as current and previous',
     { algorithm: 'HS256', secret, previousSecrets: [Buffer.from(secret)] },
-    /the same key is there twice/,
+    /the same key is listed twice/,
   ],
   [
     'HS with a private key',
     { algorithm: 'HS256', secret, privateKeyPem: privatePem(rsa) },
-    /goes with no private or public keys/,
+    /takes no private or public keys/,
   ],
   [
     'HS with public keys of before',
     { algorithm: 'HS256', secret, previousPublicKeysPem: publicPem(rsa) },
-    /goes with no private or public keys/,
+    /takes no private or public keys/,
   ],
   [
     'a public key as the secret',

@@ -8,7 +8,7 @@ import {
   type KeyObject,
 } from 'node:crypto';
 import type { Algorithm } from '../config/config.js';
-import { weaknessOf } from '../config/secret-strength.js';
+import { findWeakness } from '../config/secret-strength.js';
 
 export interface KeyRingOptions {
   readonly algorithm: Algorithm;
@@ -44,7 +44,7 @@ export interface KeyRing {
 }
 
 const previousMax = 3;
-const curveOf: Readonly<Record<string, string>> = {
+const curveByAlgorithm: Readonly<Record<string, string>> = {
   ES256: 'prime256v1',
   ES384: 'secp384r1',
   ES512: 'secp521r1',
@@ -59,18 +59,18 @@ const curveOf: Readonly<Record<string, string>> = {
  */
 export function createKeyRing(options: KeyRingOptions): KeyRing {
   const isSecret = options.algorithm.startsWith('HS');
-  const { signingKey, verifyingKeys } = isSecret ? secretKeys(options) : keyPairs(options);
+  const { signingKey, verifyingKeys } = isSecret ? loadSecretKeys(options) : loadKeyPairs(options);
   const byId = new Map<unknown, VerifyingKey>(verifyingKeys.map((key) => [key.id, key]));
   if (verifyingKeys.length > previousMax + 1) {
     throw new Error(`Cannot make key ring: ${previousMax} previous keys at most`);
   }
   if (byId.size < verifyingKeys.length) {
-    throw new Error('Cannot make key ring: the same key is there twice');
+    throw new Error('Cannot make key ring: the same key is listed twice');
   }
   return {
     signingKey,
     find: (id) => byId.get(id === undefined ? signingKey.id : id),
-    jwks: isSecret ? undefined : { keys: verifyingKeys.map(jwkOf) },
+    jwks: isSecret ? undefined : { keys: verifyingKeys.map(toJwk) },
   };
 }
 
@@ -80,36 +80,41 @@ interface Keys {
   readonly verifyingKeys: readonly VerifyingKey[];
 }
 
-function secretKeys({ algorithm, secret, previousSecrets = [], ...pems }: KeyRingOptions): Keys {
+function loadSecretKeys({
+  algorithm,
+  secret,
+  previousSecrets = [],
+  ...pems
+}: KeyRingOptions): Keys {
   if (pems.privateKeyPem !== undefined || pems.previousPublicKeysPem !== undefined) {
-    throw new Error(`Cannot make key ring: ${algorithm} goes with no private or public keys`);
+    throw new Error(`Cannot make key ring: ${algorithm} takes no private or public keys`);
   }
   if (secret === undefined) throw new Error(`Cannot make key ring: ${algorithm} needs a secret`);
-  const signingKey = secretKey(algorithm, secret, 'the secret');
-  const previous = previousSecrets.map((one) => secretKey(algorithm, one, 'a previous secret'));
+  const signingKey = loadSecretKey(algorithm, secret, 'the secret');
+  const previous = previousSecrets.map((one) => loadSecretKey(algorithm, one, 'a previous secret'));
   return { signingKey, verifyingKeys: [signingKey, ...previous] };
 }
 
-function secretKey(algorithm: Algorithm, secret: Uint8Array, what: string): SigningKey {
-  const weakness = weaknessOf(algorithm, secret);
+function loadSecretKey(algorithm: Algorithm, secret: Uint8Array, what: string): SigningKey {
+  const weakness = findWeakness(algorithm, secret);
   if (weakness !== undefined) throw new Error(`Cannot make key ring: ${what} ${weakness}`);
   const id = createHmac('sha256', secret).update('kid').digest('base64url').slice(0, 10);
   return { id, algorithm, key: createSecretKey(secret) };
 }
 
-function keyPairs({ algorithm, privateKeyPem, previousPublicKeysPem }: KeyRingOptions): Keys {
+function loadKeyPairs({ algorithm, privateKeyPem, previousPublicKeysPem }: KeyRingOptions): Keys {
   if (privateKeyPem === undefined) {
     throw new Error(`Cannot make key ring: ${algorithm} needs a private key`);
   }
-  const key = readKey(createPrivateKey, privateKeyPem, 'the private key');
-  const current = publicKey(algorithm, createPublicKey(key));
-  const previous = publicPemsIn(previousPublicKeysPem).map((pem) =>
-    publicKey(algorithm, readKey(createPublicKey, pem, 'a previous public key')),
+  const key = parseKey(createPrivateKey, privateKeyPem, 'the private key');
+  const current = loadPublicKey(algorithm, createPublicKey(key));
+  const previous = splitPublicPems(previousPublicKeysPem).map((pem) =>
+    loadPublicKey(algorithm, parseKey(createPublicKey, pem, 'a previous public key')),
   );
   return { signingKey: { ...current, key }, verifyingKeys: [current, ...previous] };
 }
 
-function publicPemsIn(text: string | undefined): readonly string[] {
+function splitPublicPems(text: string | undefined): readonly string[] {
   if (text === undefined) return [];
   const pems = text.match(/-----BEGIN PUBLIC KEY-----[^-]+-----END PUBLIC KEY-----/g) ?? [];
   const rest = pems.reduce((left, pem) => left.replace(pem, ''), text);
@@ -119,7 +124,7 @@ function publicPemsIn(text: string | undefined): readonly string[] {
   return pems;
 }
 
-function readKey(read: (pem: string) => KeyObject, pem: string, what: string): KeyObject {
+function parseKey(read: (pem: string) => KeyObject, pem: string, what: string): KeyObject {
   try {
     return read(pem);
   } catch (cause) {
@@ -127,14 +132,14 @@ function readKey(read: (pem: string) => KeyObject, pem: string, what: string): K
   }
 }
 
-function publicKey(algorithm: Algorithm, key: KeyObject): VerifyingKey {
+function loadPublicKey(algorithm: Algorithm, key: KeyObject): VerifyingKey {
   const { asymmetricKeyType: type, asymmetricKeyDetails: details = {} } = key;
-  const curve = curveOf[algorithm];
-  const isFit =
+  const curve = curveByAlgorithm[algorithm];
+  const isMatching =
     curve === undefined
       ? type === 'rsa' && (details.modulusLength ?? 0) >= 2048
       : type === 'ec' && details.namedCurve === curve;
-  if (!isFit) {
+  if (!isMatching) {
     const wanted =
       curve === undefined ? 'an RSA key of 2048 bits or more' : `an EC key on ${curve}`;
     throw new Error(`Cannot make key ring: ${algorithm} needs ${wanted}`);
@@ -149,6 +154,6 @@ function thumbprint(key: KeyObject): string {
   return createHash('sha256').update(members).digest('base64url');
 }
 
-function jwkOf({ id, algorithm, key }: VerifyingKey): JsonWebKey {
+function toJwk({ id, algorithm, key }: VerifyingKey): JsonWebKey {
   return { ...key.export({ format: 'jwk' }), kid: id, alg: algorithm, use: 'sig' };
 }

@@ -1,13 +1,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { client } from '../../test/support/servers/auth.js';
-import { authFor } from '../../test/support/servers/auth-system.js';
+import { startAuth } from '../../test/support/servers/auth-system.js';
 import { until } from '../../test/support/until.js';
 
 const right = 'correct horse battery';
 
-async function loginFor(t: Parameters<typeof authFor>[0]) {
-  const auth = await authFor(t);
+async function loginFor(t: Parameters<typeof startAuth>[0]) {
+  const auth = await startAuth(t);
   const { accounts, login, sign, lines } = auth;
   const names = { firstName: 'Ada', lastName: 'Lovelace' };
   const account = await accounts.create({ username: 'ada', password: right, ...names });
@@ -31,7 +31,7 @@ test('the right password opens a session, the name in any spelling', async (t) =
   assert.deepEqual(hashing, ['verifyPassword']);
 
   const shown = { headerValues: () => [`Bearer ${accessToken}`] };
-  assert.equal((await bearer.user(shown)).userId, account.id);
+  assert.equal((await bearer.authenticateUser(shown)).userId, account.id);
   assert.deepEqual(events().slice(-2), [
     { event: 'session_created', reason: undefined },
     { event: 'authn_login_success', reason: undefined },

@@ -1,27 +1,27 @@
 import { Failure } from '../errors.js';
 import type { Client } from '../http/client.js';
 import type { Audit } from '../logging/audit.js';
-import type { Log } from '../logging/log.js';
-import type { GuessOutcome } from './attempt-limiter.js';
+import type { Logger } from '../logging/logger.js';
+import type { SignAccessToken } from './access-token-signer.js';
+import type { AttemptOutcome } from './attempt-limiter.js';
 import type { Passwords } from './passwords/passwords.js';
-import type { Rates } from './rates.js';
-import type { Grant, Sessions } from './sessions/sessions.js';
-import type { Sign } from './sign.js';
-import type { Guess, Throttle } from './throttle.js';
-import { usernameKeyOf } from './username.js';
+import type { RateLimiter } from './rate-limiter.js';
+import type { IssuedTokens, Sessions } from './sessions/sessions.js';
+import type { PasswordAttempt, Throttle } from './throttle.js';
+import { toUsernameKey } from './username.js';
 import type { Account, Users } from './users.js';
 
 export interface LoginOptions {
   readonly users: Users;
   readonly sessions: Sessions;
   readonly passwords: Passwords;
-  readonly rates: Rates;
+  readonly rateLimiter: RateLimiter;
   readonly throttle: Throttle;
   readonly audit: Audit;
-  readonly log: Log;
+  readonly log: Logger;
 }
 
-export interface Attempt {
+export interface LoginRequest {
   readonly username: string;
   readonly password: string;
   readonly client: Client;
@@ -43,40 +43,43 @@ export class Login {
    * Throws `bad_credentials`, `too_many_requests`, or `service_unavailable` when there are more
    * logins than threads can check. Rejects with the reason of `signal` when it aborts in time.
    */
-  async open(attempt: Attempt, sign: Sign): Promise<Grant> {
-    const { client } = attempt;
-    this.#options.rates.admit('login', client);
-    const account = await this.#options.users.findByName(attempt.username);
-    const guess = await this.#guess(attempt, account);
-    const isRight = await this.#verify(attempt, account, guess);
-    if (account === undefined || account.disabledAt !== undefined || !isRight) {
-      throw this.#refuse(attempt, account, isRight);
+  async open(request: LoginRequest, sign: SignAccessToken): Promise<IssuedTokens> {
+    const { client } = request;
+    this.#options.rateLimiter.admit('login', client);
+    const account = await this.#options.users.findByName(request.username);
+    const attempt = await this.#beginAttempt(request, account);
+    const isCorrect = await this.#verify(request, account, attempt);
+    if (account === undefined || account.disabledAt !== undefined || !isCorrect) {
+      throw this.#refuse(request, account, isCorrect);
     }
-    void this.#renewDigest(account, attempt.password);
-    const grant = await this.#options.sessions.open(account, client, sign);
-    if (grant === undefined) throw this.#refuse(attempt, account, isRight);
-    const { failures } = guess;
+    void this.#rehash(account, request.password);
+    const tokens = await this.#options.sessions.open(account, client, sign);
+    if (tokens === undefined) throw this.#refuse(request, account, isCorrect);
+    const { failures } = attempt;
     const event = failures > 0 ? 'authn_login_successafterfail' : 'authn_login_success';
-    const fields = { client, userId: account.id, sessionId: grant.sessionId, failures };
+    const fields = { client, userId: account.id, sessionId: tokens.sessionId, failures };
     this.#options.audit.record(event, fields);
-    return grant;
+    return tokens;
   }
 
-  async #guess(attempt: Attempt, account: Account | undefined): Promise<Guess> {
+  async #beginAttempt(
+    request: LoginRequest,
+    account: Account | undefined,
+  ): Promise<PasswordAttempt> {
     const { throttle, sessions, audit } = this.#options;
-    const { client, signal, username } = attempt;
+    const { client, signal, username } = request;
     const userId = account?.id ?? '0';
     try {
-      return await throttle.guess({
+      return await throttle.begin({
         // All names that cannot be share one key; nobody has them.
-        userKey: usernameKeyOf(username) ?? '\0',
+        userKey: toUsernameKey(username) ?? '\0',
         ipKey: client.ipKey,
-        hasSession: () => sessions.hasFrom(userId, client.ipKey),
+        hasSession: () => sessions.hasSessionFrom(userId, client.ipKey),
         signal,
       });
     } catch (refusal) {
       if (refusal instanceof Failure && refusal.name === 'too_many_requests') {
-        audit.record('authn_login_lock', { client, ...this.#whoIs(username, account) });
+        audit.record('authn_login_lock', { client, ...this.#auditIdentity(username, account) });
       }
       throw refusal;
     }
@@ -88,43 +91,51 @@ export class Login {
    * queue does not count.
    */
   async #verify(
-    { username, password, client, signal }: Attempt,
+    { username, password, client, signal }: LoginRequest,
     account: Account | undefined,
-    guess: Guess,
+    attempt: PasswordAttempt,
   ): Promise<boolean> {
-    let outcome: GuessOutcome = 'unknown';
+    let outcome: AttemptOutcome = 'unknown';
     try {
       const options = { signal, owner: client.ipKey };
-      const isRight = await this.#options.passwords.verify(password, account?.password, options);
-      outcome = isRight && account?.disabledAt === undefined ? 'right' : 'wrong';
-      return isRight;
+      const isCorrect = await this.#options.passwords.verify(password, account?.password, options);
+      outcome = isCorrect && account?.disabledAt === undefined ? 'right' : 'wrong';
+      return isCorrect;
     } finally {
-      const isShut = guess.done(outcome);
-      const fields = { client, failures: guess.failures + 1, ...this.#whoIs(username, account) };
-      if (isShut) this.#options.audit.record('authn_login_fail_max', fields);
+      const isBlocking = attempt.settle(outcome);
+      const fields = {
+        client,
+        failures: attempt.failures + 1,
+        ...this.#auditIdentity(username, account),
+      };
+      if (isBlocking) this.#options.audit.record('authn_login_fail_max', fields);
     }
   }
 
-  #refuse({ username, client }: Attempt, account: Account | undefined, isRight: boolean): Failure {
-    const known = isRight ? 'disabled or changed' : 'wrong password';
+  #refuse(
+    { username, client }: LoginRequest,
+    account: Account | undefined,
+    isCorrect: boolean,
+  ): Failure {
+    const known = isCorrect ? 'disabled or changed' : 'wrong password';
     const reason = account === undefined ? 'unknown user' : known;
-    const fields = { client, reason, ...this.#whoIs(username, account) };
+    const fields = { client, reason, ...this.#auditIdentity(username, account) };
     this.#options.audit.record('authn_login_fail', fields);
     return new Failure('bad_credentials', 'Username or password is incorrect');
   }
 
   /** Stores the password anew when its cost or pepper is of old. In the background; never rejects. */
-  async #renewDigest(account: Account, password: string): Promise<void> {
+  async #rehash(account: Account, password: string): Promise<void> {
     const { passwords, users, log } = this.#options;
     if (!passwords.needsRehash(account.password)) return;
     try {
       await users.replaceDigest(account.id, account.password, await passwords.hash(password));
     } catch (cause) {
-      log.warn({ userId: account.id, cause }, 'password hash not renewed');
+      log.warn({ userId: account.id, cause }, 'password not rehashed');
     }
   }
 
-  #whoIs(username: string, account: Account | undefined) {
+  #auditIdentity(username: string, account: Account | undefined) {
     if (account !== undefined) return { userId: account.id };
     return { unknownUser: this.#options.audit.pseudonym(username) };
   }

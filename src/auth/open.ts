@@ -3,8 +3,8 @@ import type { Config } from '../config/config.js';
 import type { Database } from '../db/database.js';
 import type { Route } from '../http/router.js';
 import { Audit } from '../logging/audit.js';
-import type { Log } from '../logging/log.js';
-import type { Repeats } from '../logging/warning-aggregator.js';
+import type { Logger } from '../logging/logger.js';
+import type { WarningAggregator } from '../logging/warning-aggregator.js';
 import type { Pool } from '../workers/pool.js';
 import { AccessTokens } from './access-token.js';
 import { Accounts } from './accounts.js';
@@ -12,10 +12,10 @@ import type { AuthJobs } from './jobs.js';
 import { createKeyRing, type KeyRing } from './key-ring.js';
 import { Login } from './login.js';
 import { Passwords } from './passwords/passwords.js';
-import { Rates } from './rates.js';
+import { RateLimiter } from './rate-limiter.js';
 import { RefreshTokens } from './refresh-token.js';
 import { type Authenticator, authRoutes } from './routes.js';
-import { type Ended, Sessions } from './sessions/sessions.js';
+import { type EndedSessions, Sessions } from './sessions/sessions.js';
 import { openAuthThreads } from './threads.js';
 import { Throttle } from './throttle.js';
 import { Users } from './users.js';
@@ -23,14 +23,14 @@ import { Users } from './users.js';
 export interface AuthOptions {
   readonly db: Database;
   readonly config: AuthConfig;
-  readonly log: Log;
+  readonly log: Logger;
   /** As `AuditOptions` has it. */
-  readonly repeats?: Repeats | undefined;
-  readonly clock: Clock;
+  readonly warnings?: WarningAggregator | undefined;
+  readonly wallClock: Clock;
   /** For rates and the throttle. */
-  readonly uptime: Clock;
+  readonly monotonicClock: Clock;
   /** Told right after sessions have ended before their time. Must not throw. */
-  readonly onEnded: (ended: Ended) => void;
+  readonly onEnded: (ended: EndedSessions) => void;
 }
 
 export type AuthConfig = Pick<
@@ -46,7 +46,7 @@ export interface Auth {
   readonly sessions: Sessions;
   readonly users: Users;
   readonly accounts: Accounts;
-  readonly rates: Rates;
+  readonly rateLimiter: RateLimiter;
   readonly audit: Audit;
   readonly threads: Pool<AuthJobs>;
   readonly cleanUpTasks: Readonly<Record<string, () => Promise<number>>>;
@@ -55,31 +55,39 @@ export interface Auth {
 
 /** Builds it on an open database. Rejects when a thread cannot load or a key cannot be used. */
 export async function openAuth(options: AuthOptions): Promise<Auth> {
-  const { db, config, log, repeats, clock, uptime, onEnded } = options;
+  const { db, config, log, warnings, wallClock, monotonicClock, onEnded } = options;
   const { accessToken, session, password, throttle: limits } = config;
-  const ring = keyRingOf(config);
+  const ring = buildKeyRing(config);
   const threads = await openAuthThreads({ ...config.authThreads, ring, log });
   try {
     const passwords = await Passwords.open({ threads, ...password });
-    const audit = new Audit({ log, repeats });
-    const users = new Users({ db, clock });
-    const refreshTokens = new RefreshTokens({ secrets: secretsOf(config) });
-    const sessions = new Sessions({ db, users, refreshTokens, audit, onEnded, clock, ...session });
-    const accessTokens = new AccessTokens({ ring, threads, clock, ...accessToken });
-    const rates = new Rates({ rates: config.rates, audit, clock: uptime });
-    const throttle = new Throttle({ ...limits, clock: uptime });
+    const audit = new Audit({ log, warnings });
+    const users = new Users({ db, wallClock });
+    const refreshTokens = new RefreshTokens({ secrets: listSecrets(config) });
+    const sessions = new Sessions({
+      db,
+      users,
+      refreshTokens,
+      audit,
+      onEnded,
+      wallClock,
+      ...session,
+    });
+    const accessTokens = new AccessTokens({ ring, threads, wallClock, ...accessToken });
+    const rateLimiter = new RateLimiter({ rates: config.rates, audit, monotonicClock });
+    const throttle = new Throttle({ ...limits, monotonicClock });
     const { type: tokenType } = accessToken;
-    const login = new Login({ users, sessions, passwords, rates, throttle, audit, log });
+    const login = new Login({ users, sessions, passwords, rateLimiter, throttle, audit, log });
     const accounts = new Accounts({ users, sessions, passwords, audit });
     const { jwks } = ring;
     return {
       routes: (bearer) =>
         authRoutes({
-          ...{ login, users, sessions, accessTokens, bearer, rates, audit, tokenType },
+          ...{ login, users, sessions, accessTokens, bearer, rateLimiter, audit, tokenType },
           jwks,
         }),
-      ...{ accessTokens, sessions, users, accounts, rates, audit, threads },
-      cleanUpTasks: { sessions: () => sessions.clean() },
+      ...{ accessTokens, sessions, users, accounts, rateLimiter, audit, threads },
+      cleanUpTasks: { sessions: () => sessions.deleteEnded() },
       close: () => threads.close(),
     };
   } catch (cause) {
@@ -88,13 +96,13 @@ export async function openAuth(options: AuthOptions): Promise<Auth> {
   }
 }
 
-function keyRingOf({ accessToken }: AuthConfig): KeyRing {
+function buildKeyRing({ accessToken }: AuthConfig): KeyRing {
   const { algorithm, secret, previousSecrets, ...pems } = accessToken;
   if (!algorithm.startsWith('HS')) return createKeyRing({ algorithm, ...pems });
   return createKeyRing({ algorithm, secret, previousSecrets });
 }
 
 /** Also with asymmetric access tokens there is a secret: refresh tokens are told by it. */
-function secretsOf({ accessToken: { secret, previousSecrets } }: AuthConfig): readonly Buffer[] {
+function listSecrets({ accessToken: { secret, previousSecrets } }: AuthConfig): readonly Buffer[] {
   return [...(secret === undefined ? [] : [secret]), ...previousSecrets];
 }

@@ -4,8 +4,8 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import {
   formatRefreshToken,
-  hashOf,
-  isSameHash,
+  hashesEqual,
+  hashVerifier,
   openSuccessor,
   parseRefreshToken,
   RefreshTokens,
@@ -22,7 +22,7 @@ test('a token is 172 characters of base64 and reads back as it was', () => {
 
   assert.match(text, /^[A-Za-z0-9+/]{171}=$/);
   assert.deepEqual(parseRefreshToken(text), token);
-  assert.equal(tokens.isOurs(token), true);
+  assert.equal(tokens.verifyMac(token), true);
 });
 
 test('a successor keeps the selector and nothing else', () => {
@@ -83,7 +83,11 @@ test('one flipped bit anywhere makes a token not ours', () => {
     const damaged = Buffer.from(bytes);
     damaged[bit >> 3] = (damaged[bit >> 3] ?? 0) ^ (1 << (bit & 7));
 
-    assert.equal(tokens.isOurs(parseRefreshToken(damaged.toString('base64'))), false, `bit ${bit}`);
+    assert.equal(
+      tokens.verifyMac(parseRefreshToken(damaged.toString('base64'))),
+      false,
+      `bit ${bit}`,
+    );
   }
 });
 
@@ -91,8 +95,8 @@ test('tokens of earlier secrets are ours while the secret is listed', () => {
   const old = tokens.mint();
   const next = createSecretKey(Buffer.alloc(32, 8));
 
-  assert.equal(new RefreshTokens({ secrets: [next, secret] }).isOurs(old), true);
-  assert.equal(new RefreshTokens({ secrets: [next] }).isOurs(old), false);
+  assert.equal(new RefreshTokens({ secrets: [next, secret] }).verifyMac(old), true);
+  assert.equal(new RefreshTokens({ secrets: [next] }).verifyMac(old), false);
   assert.throws(() => new RefreshTokens({ secrets: [] }));
 });
 
@@ -110,11 +114,11 @@ test('only the parent opens a sealed successor', () => {
 });
 
 test('hashes are compared as wholes', () => {
-  const one = hashOf(tokens.mint().verifier);
+  const one = hashVerifier(tokens.mint().verifier);
 
   assert.equal(one.length, 64);
-  assert.equal(isSameHash(one, one), true);
-  assert.equal(isSameHash(one, hashOf(tokens.mint().verifier)), false);
-  assert.equal(isSameHash(one, null), false);
-  assert.equal(isSameHash(one, one.slice(1)), false);
+  assert.equal(hashesEqual(one, one), true);
+  assert.equal(hashesEqual(one, hashVerifier(tokens.mint().verifier)), false);
+  assert.equal(hashesEqual(one, null), false);
+  assert.equal(hashesEqual(one, one.slice(1)), false);
 });

@@ -49,18 +49,18 @@ export class RefreshTokens {
   mint(selector: string = randomBytes(selectorBytes).toString('hex')): RefreshToken {
     const random = randomBytes(randomPartBytes);
     const [key = Buffer.alloc(0)] = this.#macKeys; // Never empty: the constructor looked.
-    return { selector, verifier: Buffer.concat([random, macOf(key, selector, random)]) };
+    return { selector, verifier: Buffer.concat([random, computeMac(key, selector, random)]) };
   }
 
   /** Whether one of the secrets made it, now or long ago. */
-  isOurs({ selector, verifier }: RefreshToken): boolean {
+  verifyMac({ selector, verifier }: RefreshToken): boolean {
     const random = verifier.subarray(0, randomPartBytes);
     const mac = verifier.subarray(randomPartBytes);
-    return this.#macKeys.some((key) => timingSafeEqual(macOf(key, selector, random), mac));
+    return this.#macKeys.some((key) => timingSafeEqual(computeMac(key, selector, random), mac));
   }
 }
 
-function macOf(key: Buffer, selector: string, random: Buffer): Buffer {
+function computeMac(key: Buffer, selector: string, random: Buffer): Buffer {
   return createHmac('sha256', key).update(selector, 'hex').update(random).digest();
 }
 
@@ -85,12 +85,12 @@ export function formatRefreshToken({ selector, verifier }: RefreshToken): string
 }
 
 /** What the table keeps of a verifier: SHA-256, 64 hex digits. 640 random bits need no more. */
-export function hashOf(verifier: Buffer): string {
+export function hashVerifier(verifier: Buffer): string {
   return createHash('sha256').update(verifier).digest('hex');
 }
 
 /** Compares hashes of one length in constant time. */
-export function isSameHash(one: string, other: string | null): boolean {
+export function hashesEqual(one: string, other: string | null): boolean {
   return (
     other !== null &&
     one.length === other.length &&
@@ -104,7 +104,7 @@ export function isSameHash(one: string, other: string | null): boolean {
  */
 export function sealSuccessor(successor: RefreshToken, parent: RefreshToken): string {
   const nonce = randomBytes(nonceBytes);
-  const cipher = createCipheriv('aes-256-gcm', sealKeyOf(parent), nonce);
+  const cipher = createCipheriv('aes-256-gcm', deriveSealKey(parent), nonce);
   const text = Buffer.concat([cipher.update(successor.verifier), cipher.final()]);
   return Buffer.concat([nonce, text, cipher.getAuthTag()]).toString('base64');
 }
@@ -114,7 +114,7 @@ export function openSuccessor(sealed: string, parent: RefreshToken): RefreshToke
   const bytes = Buffer.from(sealed, 'base64');
   const nonce = bytes.subarray(0, nonceBytes);
   const text = bytes.subarray(nonceBytes, -tagBytes);
-  const decipher = createDecipheriv('aes-256-gcm', sealKeyOf(parent), nonce, {
+  const decipher = createDecipheriv('aes-256-gcm', deriveSealKey(parent), nonce, {
     authTagLength: tagBytes, // Without it a shortened tag would do.
   });
   decipher.setAuthTag(bytes.subarray(-tagBytes));
@@ -122,7 +122,7 @@ export function openSuccessor(sealed: string, parent: RefreshToken): RefreshToke
   return { selector: parent.selector, verifier };
 }
 
-function sealKeyOf({ selector, verifier }: RefreshToken): Buffer {
+function deriveSealKey({ selector, verifier }: RefreshToken): Buffer {
   const salt = Buffer.from(selector, 'hex');
   return Buffer.from(hkdfSync('sha256', verifier, salt, 'rt-successor-v1', 32));
 }

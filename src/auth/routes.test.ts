@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { ask as askServer } from '../../test/support/clients/ask.js';
 import type { Asked } from '../../test/support/clients/exchange.js';
-import { authFor } from '../../test/support/servers/auth-system.js';
+import { startAuth } from '../../test/support/servers/auth-system.js';
 import { startHttp } from '../../test/support/servers/http-server.js';
 import { authRoutes } from './routes.js';
 
@@ -15,7 +15,7 @@ const given = {
 const { username, password } = given;
 
 async function serverFor(t: TestContext, jwks?: object) {
-  const auth = await authFor(t);
+  const auth = await startAuth(t);
   const account = await auth.accounts.create(given);
   const { port } = await startHttp(t, authRoutes({ ...auth, tokenType: 'Bearer', jwks }));
   const ask = (method: string, path: string, asked: Asked = {}) =>
@@ -150,7 +150,7 @@ const scopes: readonly (readonly [string, object | undefined, readonly boolean[]
 
 for (const [what, json, alive] of scopes) {
   test(`logging out with ${what} leaves alive what it should`, async (t) => {
-    const { ask, login, ended } = await serverFor(t);
+    const { ask, login, endedSessions } = await serverFor(t);
     const [here, there] = [await login(), await login()];
     const asked = { bearer: here['accessToken'] ?? '', ...(json !== undefined && { json }) };
 
@@ -166,10 +166,10 @@ for (const [what, json, alive] of scopes) {
     }
     assert.deepEqual(lives, alive);
     assert.equal(
-      ended.flatMap(({ sessionIds }) => sessionIds).length,
+      endedSessions.flatMap(({ sessionIds }) => sessionIds).length,
       alive.includes(true) ? 1 : 2,
     );
-    assert.equal(ended[0]?.reason, 'logout');
+    assert.equal(endedSessions[0]?.reason, 'logout');
   });
 }
 

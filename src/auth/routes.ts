@@ -1,17 +1,17 @@
 import type { Database } from '../db/database.js';
 import { Failure } from '../errors.js';
-import { type Client, clientOf } from '../http/client.js';
+import { type Client, toClient } from '../http/client.js';
 import type { Exchange } from '../http/exchange.js';
 import { empty, json, type WholeReply } from '../http/reply.js';
 import { type Route, route } from '../http/router.js';
 import type { Audit } from '../logging/audit.js';
 import type { AccessTokens } from './access-token.js';
-import { echoOf } from './anything.js';
-import { choiceIn, fieldsIn } from './fields.js';
+import { createSigner } from './access-token-signer.js';
+import { toEcho } from './anything.js';
+import { parseChoice, parseFields } from './fields.js';
 import type { Login } from './login.js';
-import type { Rates } from './rates.js';
-import type { Grant, Sessions } from './sessions/sessions.js';
-import { signWith } from './sign.js';
+import type { RateLimiter } from './rate-limiter.js';
+import type { IssuedTokens, Sessions } from './sessions/sessions.js';
 import type { User, Users } from './users.js';
 
 /** Identifies the user behind a request; the composition root hands it in. */
@@ -19,7 +19,7 @@ export interface Authenticator {
   /** The `WWW-Authenticate` challenge of a request without a token. */
   readonly challenge: string;
   /** The user and session of an access token. Throws 401s. */
-  user(exchange: Exchange): Promise<AuthenticatedUser>;
+  authenticateUser(exchange: Exchange): Promise<AuthenticatedUser>;
 }
 
 export interface AuthenticatedUser {
@@ -34,7 +34,7 @@ export interface AuthParts {
   readonly sessions: Sessions;
   readonly accessTokens: Pick<AccessTokens, 'sign' | 'lifeMs'>;
   readonly bearer: Authenticator;
-  readonly rates: Rates;
+  readonly rateLimiter: RateLimiter;
   readonly audit: Audit;
   /** Goes out as `tokenType`: `Bearer`. */
   readonly tokenType: string;
@@ -42,44 +42,49 @@ export interface AuthParts {
   readonly jwks?: object | undefined;
 }
 
-const unstored = { 'cache-control': 'no-store', pragma: 'no-cache' };
+const noStore = { 'cache-control': 'no-store', pragma: 'no-cache' };
 
 /** Logging in and out: `/login`, `/token`, `/logout`, `/me`, `/anything`, and public keys. */
 export function authRoutes(parts: AuthParts): Route[] {
-  const { login, sessions, accessTokens, bearer, rates, jwks } = parts;
-  const sign = signWith(accessTokens);
+  const { login, sessions, accessTokens, bearer, rateLimiter, jwks } = parts;
+  const sign = createSigner(accessTokens);
 
   return [
     route('POST', '/login', async (exchange) => {
       const body = await exchange.body({ form: true });
-      const { username, password } = fieldsIn(body, ['username', 'password']);
-      const attempt = { username, password, client: clientOf(exchange), signal: exchange.signal };
-      return granted(parts, await login.open(attempt, sign));
+      const { username, password } = parseFields(body, ['username', 'password']);
+      const loginRequest = {
+        username,
+        password,
+        client: toClient(exchange),
+        signal: exchange.signal,
+      };
+      return toTokenReply(parts, await login.open(loginRequest, sign));
     }),
 
     route('POST', '/token', async (exchange) => {
-      const { token } = fieldsIn(await exchange.body({ form: true }), ['token']);
-      const client = clientOf(exchange);
-      rates.admit('token', client);
-      return granted(parts, await challenged(bearer, sessions.rotate(token, client, sign)));
+      const { token } = parseFields(await exchange.body({ form: true }), ['token']);
+      const client = toClient(exchange);
+      rateLimiter.admit('token', client);
+      return toTokenReply(parts, await withChallenge(bearer, sessions.rotate(token, client, sign)));
     }),
 
     route('POST', '/logout', async (exchange) => {
-      const principal = await bearer.user(exchange);
-      const scope = choiceIn(await exchange.body(), 'scope', ['session', 'others', 'all']);
-      await logout(parts, principal, scope, clientOf(exchange));
+      const principal = await bearer.authenticateUser(exchange);
+      const scope = parseChoice(await exchange.body(), 'scope', ['session', 'others', 'all']);
+      await logout(parts, principal, scope, toClient(exchange));
       return empty(204);
     }),
 
     route('GET', '/me', async (exchange) => {
-      const { user, sessionId } = await bearer.user(exchange);
+      const { user, sessionId } = await bearer.authenticateUser(exchange);
       const { id, username, firstName, lastName } = user;
-      return json(200, { id, username, firstName, lastName, sessionId }, unstored);
+      return json(200, { id, username, firstName, lastName, sessionId }, noStore);
     }),
 
     route('ALL', '/anything', async (exchange) => {
-      await bearer.user(exchange);
-      return json(200, await echoOf(exchange), unstored);
+      await bearer.authenticateUser(exchange);
+      return json(200, await toEcho(exchange), noStore);
     }),
 
     ...(jwks === undefined ? [] : [keysRoute(jwks)]),
@@ -91,7 +96,7 @@ function keysRoute(jwks: object): Route {
   return route('GET', '/.well-known/jwks.json', () => json(200, jwks, headers));
 }
 
-function granted({ accessTokens, tokenType }: AuthParts, grant: Grant): WholeReply {
+function toTokenReply({ accessTokens, tokenType }: AuthParts, grant: IssuedTokens): WholeReply {
   const answer = {
     accessToken: grant.accessToken,
     tokenType,
@@ -99,11 +104,11 @@ function granted({ accessTokens, tokenType }: AuthParts, grant: Grant): WholeRep
     refreshToken: grant.refreshToken,
     refreshTokenExpiresIn: grant.refreshTokenExpiresInMs,
   };
-  return json(200, answer, unstored);
+  return json(200, answer, noStore);
 }
 
 /** A refused refresh token is answered with the challenge of a refused access token. */
-async function challenged<Result>(
+async function withChallenge<Result>(
   { challenge }: Authenticator,
   asking: Promise<Result>,
 ): Promise<Result> {

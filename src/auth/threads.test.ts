@@ -5,10 +5,10 @@ import { type TestContext, test } from 'node:test';
 import { isMainThread, parentPort } from 'node:worker_threads';
 import argon2 from 'argon2';
 import { Failure } from '../errors.js';
-import { silentLog } from '../logging/log.js';
+import { silentLogger } from '../logging/logger.js';
 import { startThread } from '../util/start-thread.js';
 import { Pool } from '../workers/pool.js';
-import type { ToThread } from '../workers/thread.js';
+import type { MessageToThread } from '../workers/thread.js';
 import type { AuthJobs } from './jobs.js';
 import { createKeyRing } from './key-ring.js';
 
@@ -33,7 +33,7 @@ async function openPool(t: TestContext): Promise<Pool<AuthJobs>> {
     entry: new URL('./threads.test', import.meta.url),
     threads: 1,
     workerData: { signingKey },
-    log: silentLog,
+    log: silentLogger,
     backOffMs: 1,
     lanes: {
       passwords: { jobs: ['verifyPassword', 'hashPassword'], perThread: 1, ...waits },
@@ -98,7 +98,7 @@ if (isMainThread) {
   });
 } else {
   await import('./jobs.js');
-  parentPort?.on('message', (order: ToThread) => {
+  parentPort?.on('message', (order: MessageToThread) => {
     if (order === 'end' || order.name !== 'verifyPassword') return;
     const end = endings[(order.input as { password: string }).password];
     if (end !== undefined) setImmediate(end); // The computation has begun: `serve` heard it first.

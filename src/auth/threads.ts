@@ -1,4 +1,4 @@
-import type { Log } from '../logging/log.js';
+import type { Logger } from '../logging/logger.js';
 import { Pool } from '../workers/pool.js';
 import type { AuthJobs, AuthThreadData } from './jobs.js';
 import type { KeyRing } from './key-ring.js';
@@ -9,7 +9,7 @@ export interface AuthThreadsOptions {
   readonly queuePerThreadMax: number;
   readonly queueWaitMaxMs: number;
   readonly ring: Pick<KeyRing, 'signingKey'>;
-  readonly log: Log;
+  readonly log: Logger;
 }
 
 /** The threads that hash passwords and sign access tokens. Rejects when one cannot load. */

@@ -3,12 +3,12 @@ import { test } from 'node:test';
 import { Failure } from '../errors.js';
 import { Throttle } from './throttle.js';
 
-function throttleOf() {
+function createThrottle() {
   const time = { now: 0 };
   const throttle = new Throttle({
     freeFailures: 5,
     delayMaxMs: 900_000,
-    clock: () => time.now,
+    monotonicClock: () => time.now,
   });
   return { throttle, time };
 }
@@ -21,7 +21,7 @@ async function spray(throttle: Throttle, count: number, userKey = 'ada'): Promis
   for (let tried = 0; tried < count; tried += 1) {
     try {
       const ipKey = `192.0.2.${tried}`;
-      (await throttle.guess({ userKey, ipKey, hasSession: stranger })).done('wrong');
+      (await throttle.begin({ userKey, ipKey, hasSession: stranger })).settle('wrong');
     } catch (cause) {
       assert.ok(cause instanceof Failure && cause.name === 'too_many_requests');
       return tried;
@@ -31,46 +31,46 @@ async function spray(throttle: Throttle, count: number, userKey = 'ada'): Promis
 }
 
 test('guesses spread over many addresses stop after twenty', async () => {
-  const { throttle } = throttleOf();
+  const { throttle } = createThrottle();
 
   assert.equal(await spray(throttle, 100), 20);
   assert.equal(await spray(throttle, 10, 'bob'), 10);
 });
 
 test('the owner passes, from where a session is, while others are kept out', async () => {
-  const { throttle } = throttleOf();
+  const { throttle } = createThrottle();
   await spray(throttle, 20);
   const here = { userKey: 'ada', ipKey: '198.51.100.7' };
 
-  await assert.rejects(throttle.guess({ ...here, hasSession: stranger }), {
+  await assert.rejects(throttle.begin({ ...here, hasSession: stranger }), {
     name: 'too_many_requests',
   });
-  const guess = await throttle.guess({ ...here, hasSession: owner });
+  const guess = await throttle.begin({ ...here, hasSession: owner });
 
   assert.equal(guess.failures, 0);
-  guess.done('right');
+  guess.settle('right');
 });
 
 test('a refusal by the second gate gives back the permit of the first', async () => {
-  const { throttle, time } = throttleOf();
+  const { throttle, time } = createThrottle();
   await spray(throttle, 20);
   const here = { userKey: 'ada', ipKey: '198.51.100.7', hasSession: stranger };
-  for (let count = 0; count < 50; count += 1) await assert.rejects(throttle.guess(here));
+  for (let count = 0; count < 50; count += 1) await assert.rejects(throttle.begin(here));
 
   time.now += 60_000;
-  const guess = await throttle.guess(here);
+  const guess = await throttle.begin(here);
 
   assert.equal(guess.failures, 0);
-  guess.done('unknown');
+  guess.settle('unknown');
 });
 
 test('after a hundred wrong guesses in a row there is one every 15 minutes', async () => {
-  const { throttle, time } = throttleOf();
+  const { throttle, time } = createThrottle();
   const waits: number[] = [];
   for (let tried = 0; tried < 102; ) {
     try {
-      const place = { userKey: 'ada', ipKey: `10.0.0.${tried}`, hasSession: stranger };
-      (await throttle.guess(place)).done('wrong');
+      const options = { userKey: 'ada', ipKey: `10.0.0.${tried}`, hasSession: stranger };
+      (await throttle.begin(options)).settle('wrong');
       tried += 1;
     } catch (cause) {
       assert.ok(cause instanceof Failure);
@@ -84,7 +84,7 @@ test('after a hundred wrong guesses in a row there is one every 15 minutes', asy
 });
 
 test('a question about sessions that fails gives the permit back', async () => {
-  const { throttle } = throttleOf();
+  const { throttle } = createThrottle();
   await spray(throttle, 20);
   const here = { userKey: 'ada', ipKey: '198.51.100.7' };
   const broken = async () => {
@@ -92,17 +92,17 @@ test('a question about sessions that fails gives the permit back', async () => {
   };
 
   for (let count = 0; count < 10; count += 1) {
-    await assert.rejects(throttle.guess({ ...here, hasSession: broken }), {
+    await assert.rejects(throttle.begin({ ...here, hasSession: broken }), {
       name: 'service_unavailable',
     });
   }
-  (await throttle.guess({ ...here, hasSession: owner })).done('unknown');
+  (await throttle.begin({ ...here, hasSession: owner })).settle('unknown');
 });
 
 test('who has left tries nothing', async () => {
-  const { throttle } = throttleOf();
+  const { throttle } = createThrottle();
   const signal = AbortSignal.abort();
   const here = { userKey: 'ada', ipKey: '198.51.100.7', hasSession: stranger, signal };
 
-  await assert.rejects(throttle.guess(here), { name: 'AbortError' });
+  await assert.rejects(throttle.begin(here), { name: 'AbortError' });
 });

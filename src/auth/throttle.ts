@@ -1,8 +1,8 @@
 import { createHmac, randomBytes } from 'node:crypto';
 import { performance } from 'node:perf_hooks';
 import type { Clock } from '../clock.js';
-import { Gate, GateShut, type GuessOutcome, type Permit } from './attempt-limiter.js';
-import { tooMany } from './rates.js';
+import { type Attempt, AttemptLimiter, type AttemptOutcome, Throttled } from './attempt-limiter.js';
+import { tooManyRequests } from './rate-limiter.js';
 
 export interface ThrottleOptions {
   /** Wrong passwords in a row for one user from one place that cost nothing. */
@@ -11,10 +11,10 @@ export interface ThrottleOptions {
   /** Keys remembered by each gate. Default 100,000. */
   readonly keysMax?: number;
   /** Only its differences matter. The default cannot be set back. */
-  readonly clock?: Clock;
+  readonly monotonicClock?: Clock;
 }
 
-export interface GuessOptions {
+export interface PasswordAttemptOptions {
   readonly userKey: string;
   readonly ipKey: string;
   /** Whether that user has a session from that place; asked only when it matters. */
@@ -23,17 +23,17 @@ export interface GuessOptions {
 }
 
 /** One password that may be tried. */
-export interface Guess {
+export interface PasswordAttempt {
   /** Wrong guesses in a row before this one, from the same place. */
   readonly failures: number;
   /** Only the first call counts. Answers whether this guess shut a gate. */
-  done(outcome: GuessOutcome): boolean;
+  settle(outcome: AttemptOutcome): boolean;
 }
 
 const second = 1000;
 const minute = 60 * second;
 const hour = 60 * minute;
-const everywhereFreeFailures = 20;
+const userFreeFailures = 20;
 /** NIST SP 800-63B: no more than 100 wrong guesses in a row for an account. */
 const hardStop = { failures: 100, delayMs: 15 * minute };
 
@@ -42,18 +42,23 @@ const hardStop = { failures: 100, delayMs: 15 * minute };
  * Keys are HMACs under a key that nobody knows, so no user's input is kept.
  */
 export class Throttle {
-  readonly #byUserAndPlace: Gate;
-  readonly #byUser: Gate;
-  readonly #key = randomBytes(32);
+  readonly #byUserAndIp: AttemptLimiter;
+  readonly #byUser: AttemptLimiter;
+  readonly #hmacKey = randomBytes(32);
 
   constructor(options: ThrottleOptions) {
     const { freeFailures, delayMaxMs } = options;
-    const clock = options.clock ?? (() => performance.now());
-    const shared = { keysMax: options.keysMax ?? 100_000, clock };
-    this.#byUserAndPlace = new Gate({ freeFailures, delayMaxMs, forgetAfterMs: hour, ...shared });
+    const monotonicClock = options.monotonicClock ?? (() => performance.now());
+    const shared = { keysMax: options.keysMax ?? 100_000, monotonicClock };
+    this.#byUserAndIp = new AttemptLimiter({
+      freeFailures,
+      delayMaxMs,
+      forgetAfterMs: hour,
+      ...shared,
+    });
     // Forgets more slowly than it opens: waiting must not be the faster way to guess.
-    this.#byUser = new Gate({
-      freeFailures: everywhereFreeFailures,
+    this.#byUser = new AttemptLimiter({
+      freeFailures: userFreeFailures,
       delayMaxMs: Math.min(delayMaxMs, minute),
       hardStop,
       forgetAfterMs: 24 * hour,
@@ -69,26 +74,31 @@ export class Throttle {
    * guesses spread over many addresses. The second lets a place pass that has a session of the
    * user, so that nobody can lock the owner out.
    */
-  async guess({ userKey, ipKey, hasSession, signal }: GuessOptions): Promise<Guess> {
-    const permits: Permit[] = [];
-    const done = (outcome: GuessOutcome) =>
-      permits.map((permit) => permit.done(outcome)).includes(true);
+  async begin({
+    userKey,
+    ipKey,
+    hasSession,
+    signal,
+  }: PasswordAttemptOptions): Promise<PasswordAttempt> {
+    const attempts: Attempt[] = [];
+    const settle = (outcome: AttemptOutcome) =>
+      attempts.map((attempt) => attempt.settle(outcome)).includes(true);
     try {
-      const here = this.#hide(`${userKey}\0${ipKey}`);
-      permits.push(await this.#byUserAndPlace.enter(here, signal));
-      const anywhere = this.#hide(userKey);
-      if (this.#byUser.isOpen(anywhere) || !(await hasSession())) {
-        permits.push(await this.#byUser.enter(anywhere, signal));
+      const userIpKey = this.#hmac(`${userKey}\0${ipKey}`);
+      attempts.push(await this.#byUserAndIp.begin(userIpKey, signal));
+      const accountKey = this.#hmac(userKey);
+      if (this.#byUser.isAvailable(accountKey) || !(await hasSession())) {
+        attempts.push(await this.#byUser.begin(accountKey, signal));
       }
     } catch (cause) {
-      done('unknown');
-      if (!(cause instanceof GateShut)) throw cause;
-      throw tooMany('Cannot log in: too many wrong passwords', cause.waitMs);
+      settle('unknown');
+      if (!(cause instanceof Throttled)) throw cause;
+      throw tooManyRequests('Cannot log in: too many wrong passwords', cause.waitMs);
     }
-    return { failures: permits[0]?.failures ?? 0, done };
+    return { failures: attempts[0]?.failures ?? 0, settle };
   }
 
-  #hide(key: string): string {
-    return createHmac('sha256', this.#key).update(key).digest('base64').slice(0, 22);
+  #hmac(key: string): string {
+    return createHmac('sha256', this.#hmacKey).update(key).digest('base64').slice(0, 22);
   }
 }

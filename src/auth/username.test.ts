@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { personalNameIn, usernameIn, usernameKeyOf } from './username.js';
+import { parsePersonalName, parseUsername, toUsernameKey } from './username.js';
 
 const same = [
   ['ada', ' Ada '],
@@ -13,7 +13,7 @@ const same = [
 
 for (const [key, spelling] of same) {
   test(`${JSON.stringify(spelling)} is the user ${key}`, () => {
-    assert.equal(usernameKeyOf(spelling), key);
+    assert.equal(toUsernameKey(spelling), key);
   });
 }
 
@@ -21,13 +21,13 @@ const impossible = ['', ' ', '\u3000', 'a\u0000b', 'a\nb', '\u007f', '\u0085', '
 
 for (const username of [...impossible, 'x'.repeat(191), '\ufdfa'.repeat(11)]) {
   test(`${JSON.stringify(username).slice(0, 30)} cannot be a username`, () => {
-    assert.equal(usernameKeyOf(username), undefined);
-    assert.throws(() => usernameIn(username), { name: 'invalid_request' });
+    assert.equal(toUsernameKey(username), undefined);
+    assert.throws(() => parseUsername(username), { name: 'invalid_request' });
   });
 }
 
 test('a username has at most 190 characters', () => {
-  assert.deepEqual(usernameIn('X'.repeat(190)), {
+  assert.deepEqual(parseUsername('X'.repeat(190)), {
     username: 'X'.repeat(190),
     key: 'x'.repeat(190),
   });
@@ -35,17 +35,17 @@ test('a username has at most 190 characters', () => {
 
 test('what is no text is no name', () => {
   for (const given of [undefined, null, 7, ['ada'], {}]) {
-    assert.throws(() => usernameIn(given), { name: 'invalid_request' });
-    assert.throws(() => personalNameIn(given, 'firstName'), { name: 'invalid_request' });
+    assert.throws(() => parseUsername(given), { name: 'invalid_request' });
+    assert.throws(() => parsePersonalName(given, 'firstName'), { name: 'invalid_request' });
   }
-  assert.equal(personalNameIn('', 'lastName'), '');
+  assert.equal(parsePersonalName('', 'lastName'), '');
 });
 
 test('a key never throws, and is well-formed, trimmed and short', () => {
   const text = fc.string({ unit: 'binary', maxLength: 200 });
   fc.assert(
     fc.property(text, (given) => {
-      const key = usernameKeyOf(given);
+      const key = toUsernameKey(given);
       return key === undefined || (key === key.trim() && key.length >= 1 && key.length <= 190);
     }),
   );

@@ -7,15 +7,15 @@ const lengthMax = 190;
  * cannot be a username: empty, longer than 190 (UTF-16 units, before or after), with control
  * characters or half a surrogate pair, which databases would store as something else.
  */
-export function usernameKeyOf(username: string): string | undefined {
-  if (!isPlain(username)) return undefined;
+export function toUsernameKey(username: string): string | undefined {
+  if (!isPlainText(username)) return undefined;
   const key = username.normalize('NFKC').trim().toLowerCase();
-  return key !== '' && isPlain(key) ? key : undefined;
+  return key !== '' && isPlainText(key) ? key : undefined;
 }
 
 /** A username fit to be stored, and its key. Throws `invalid_request`. */
-export function usernameIn(given: unknown): { username: string; key: string } {
-  const key = typeof given === 'string' ? usernameKeyOf(given) : undefined;
+export function parseUsername(given: unknown): { username: string; key: string } {
+  const key = typeof given === 'string' ? toUsernameKey(given) : undefined;
   if (typeof given !== 'string' || key === undefined) {
     const message = 'Cannot use username: must be 1 to 190 characters, without control characters';
     throw new Failure('invalid_request', message, { info: { body: ['username'] } });
@@ -24,12 +24,12 @@ export function usernameIn(given: unknown): { username: string; key: string } {
 }
 
 /** A first or last name fit to be stored; may be empty. Throws `invalid_request`. */
-export function personalNameIn(given: unknown, field: 'firstName' | 'lastName'): string {
-  if (typeof given === 'string' && isPlain(given)) return given.trim();
+export function parsePersonalName(given: unknown, field: 'firstName' | 'lastName'): string {
+  if (typeof given === 'string' && isPlainText(given)) return given.trim();
   const message = `Cannot use ${field}: must be 0 to 190 characters, without control characters`;
   throw new Failure('invalid_request', message, { info: { body: [field] } });
 }
 
-function isPlain(text: string): boolean {
+function isPlainText(text: string): boolean {
   return text.length <= lengthMax && !/[\p{Control}\p{Surrogate}]/u.test(text);
 }

@@ -1,7 +1,7 @@
 import type { Clock } from '../clock.js';
 import { type Database, list, type Sql, sql, UniqueViolation } from '../db/database.js';
 import { Failure } from '../errors.js';
-import { personalNameIn, usernameIn, usernameKeyOf } from './username.js';
+import { parsePersonalName, parseUsername, toUsernameKey } from './username.js';
 
 /** Who somebody is. */
 export interface User {
@@ -62,21 +62,21 @@ const missingBatch = 1000;
  */
 export class Users {
   readonly #db: Database;
-  readonly #clock: Clock;
+  readonly #wallClock: Clock;
 
-  constructor({ db, clock = Date.now }: { db: Database; clock?: Clock }) {
+  constructor({ db, wallClock = Date.now }: { db: Database; wallClock?: Clock }) {
     this.#db = db;
-    this.#clock = clock;
+    this.#wallClock = wallClock;
   }
 
   /** By any spelling of the name. */
   async findByName(username: string): Promise<Account | undefined> {
-    const key = usernameKeyOf(username);
-    return key === undefined ? undefined : this.#one(sql`where username_key = ${key}`);
+    const key = toUsernameKey(username);
+    return key === undefined ? undefined : this.#findOne(sql`where username_key = ${key}`);
   }
 
   async find(id: string): Promise<Account | undefined> {
-    return this.#one(sql`where id = ${rowId(id)}`);
+    return this.#findOne(sql`where id = ${toRowId(id)}`);
   }
 
   /** Those of these ids that nobody has. Cheap when there are none: the database only counts. */
@@ -84,7 +84,7 @@ export class Users {
     const missing: string[] = [];
     for (let start = 0; start < ids.length; start += missingBatch) {
       const batch = ids.slice(start, start + missingBatch);
-      const among = sql`from users where id in (${list(batch.map(rowId))})`;
+      const among = sql`from users where id in (${list(batch.map(toRowId))})`;
       const [row] = await this.#db.query<{ count: number }>(sql`select count(*) as count ${among}`);
       if (row?.count === batch.length) continue;
       const found = await this.#db.query<{ id: number }>(sql`select id ${among}`);
@@ -104,17 +104,17 @@ export class Users {
   } = {}): Promise<Account[]> {
     const count = Math.min(limit, pageMax);
     const rows = await this.#db.query<Row>(
-      sql`select ${columns} from users where id > ${rowId(afterId)} order by id limit ${count}`,
+      sql`select ${columns} from users where id > ${toRowId(afterId)} order by id limit ${count}`,
     );
-    return rows.map(accountOf);
+    return rows.map(toAccount);
   }
 
   /** Throws `invalid_request` for a name that cannot be, `conflict` for one that is taken. */
   async create({ password, ...given }: NewUser): Promise<Account> {
-    const { username, key } = usernameIn(given.username);
-    const firstName = personalNameIn(given.firstName, 'firstName');
-    const lastName = personalNameIn(given.lastName, 'lastName');
-    const now = this.#clock();
+    const { username, key } = parseUsername(given.username);
+    const firstName = parsePersonalName(given.firstName, 'firstName');
+    const lastName = parsePersonalName(given.lastName, 'lastName');
+    const now = this.#wallClock();
     try {
       await this.#db.execute(
         sql`insert into users (username, username_key, password_hash, pepper_version, first_name,
@@ -126,7 +126,7 @@ export class Users {
       if (!(cause instanceof UniqueViolation)) throw cause;
       throw new Failure('conflict', 'Cannot create user: the username is taken', { cause });
     }
-    const account = await this.#one(sql`where username_key = ${key}`);
+    const account = await this.#findOne(sql`where username_key = ${key}`);
     if (account === undefined) throw new Error('Cannot create user: it was deleted at once');
     return account;
   }
@@ -137,7 +137,7 @@ export class Users {
    */
   async recordLogin({ id, passwordChangedAt }: Account, db: Database): Promise<boolean> {
     const count = await db.execute(
-      sql`update users set last_login_at = ${this.#clock()} where id = ${rowId(id)}
+      sql`update users set last_login_at = ${this.#wallClock()} where id = ${toRowId(id)}
         and password_changed_at = ${passwordChangedAt} and disabled_at is null`,
     );
     return count === 1;
@@ -145,7 +145,7 @@ export class Users {
 
   /** A new password; access tokens issued until now are void. False when there is no such user. */
   async setPassword(id: string, password: PasswordDigest, db = this.#db): Promise<boolean> {
-    const now = this.#clock();
+    const now = this.#wallClock();
     // Always another time than before, for logins under way compare it (`recordLogin`). The
     // columns of MySQL change from left to right, so none is used after it is set.
     const count = await db.execute(
@@ -153,8 +153,8 @@ export class Users {
           pepper_version = ${password.pepperVersion},
           password_changed_at = case when password_changed_at < ${now} then ${now}
             else password_changed_at + 1 end,
-          tokens_valid_after = ${validAfter(now)}, updated_at = ${now}
-        where id = ${rowId(id)}`,
+          tokens_valid_after = ${getTokensValidAfter(now)}, updated_at = ${now}
+        where id = ${toRowId(id)}`,
     );
     return count === 1;
   }
@@ -163,48 +163,48 @@ export class Users {
   async replaceDigest(id: string, old: PasswordDigest, next: PasswordDigest): Promise<boolean> {
     const count = await this.#db.execute(
       sql`update users set password_hash = ${next.hash}, pepper_version = ${next.pepperVersion}
-        where id = ${rowId(id)} and password_hash = ${old.hash}`,
+        where id = ${toRowId(id)} and password_hash = ${old.hash}`,
     );
     return count === 1;
   }
 
   /** Access tokens issued until now are void. */
   async endAccessTokens(id: string, db = this.#db): Promise<void> {
-    const after = validAfter(this.#clock());
-    await db.execute(sql`update users set tokens_valid_after = ${after} where id = ${rowId(id)}`);
+    const after = getTokensValidAfter(this.#wallClock());
+    await db.execute(sql`update users set tokens_valid_after = ${after} where id = ${toRowId(id)}`);
   }
 
   /** Nobody can log in as this user. False when there is no such user, or it was so already. */
   async disable(id: string, db = this.#db): Promise<boolean> {
-    const now = this.#clock();
+    const now = this.#wallClock();
     const count = await db.execute(
-      sql`update users set disabled_at = ${now}, tokens_valid_after = ${validAfter(now)},
-        updated_at = ${now} where id = ${rowId(id)} and disabled_at is null`,
+      sql`update users set disabled_at = ${now}, tokens_valid_after = ${getTokensValidAfter(now)},
+        updated_at = ${now} where id = ${toRowId(id)} and disabled_at is null`,
     );
     return count === 1;
   }
 
   async enable(id: string): Promise<boolean> {
     const count = await this.#db.execute(
-      sql`update users set disabled_at = null, updated_at = ${this.#clock()}
-        where id = ${rowId(id)} and disabled_at is not null`,
+      sql`update users set disabled_at = null, updated_at = ${this.#wallClock()}
+        where id = ${toRowId(id)} and disabled_at is not null`,
     );
     return count === 1;
   }
 
   /** Takes sessions and stream tokens with it. False when there is no such user. */
   async delete(id: string): Promise<boolean> {
-    return (await this.#db.execute(sql`delete from users where id = ${rowId(id)}`)) === 1;
+    return (await this.#db.execute(sql`delete from users where id = ${toRowId(id)}`)) === 1;
   }
 
-  async #one(where: Sql): Promise<Account | undefined> {
+  async #findOne(where: Sql): Promise<Account | undefined> {
     const [row] = await this.#db.query<Row>(sql`select ${columns} from users ${where}`);
-    return row === undefined ? undefined : accountOf(row);
+    return row === undefined ? undefined : toAccount(row);
   }
 }
 
 /** The number of a user id; 0, which nobody has, for what is none. */
-export function rowId(id: string): number {
+export function toRowId(id: string): number {
   return /^[1-9]\d{0,14}$/.test(id) ? Number(id) : 0;
 }
 
@@ -212,11 +212,11 @@ export function rowId(id: string): number {
  * The first second all of whose tokens are new, for `iat` counts whole seconds; new tokens are
  * issued no earlier than it (`notBeforeSeconds`).
  */
-function validAfter(now: number): number {
+function getTokensValidAfter(now: number): number {
   return Math.floor(now / 1000) + 1;
 }
 
-function accountOf(row: Row): Account {
+function toAccount(row: Row): Account {
   return {
     id: String(row.id),
     username: row.username,

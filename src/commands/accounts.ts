@@ -4,7 +4,7 @@ import { openAuth } from '../auth/open.js';
 import type { Users } from '../auth/users.js';
 import type { Config } from '../config/config.js';
 import { ApiKeys } from '../identity/api-keys.js';
-import { openLog } from '../logging/log.js';
+import { openLogger } from '../logging/logger.js';
 import { withDatabase } from './database.js';
 
 export interface AccountParts {
@@ -29,10 +29,10 @@ export async function withAccounts<Result>(
     accessToken: { ...accessToken, secret: accessToken.secret ?? randomBytes(64) },
     authThreads: { ...authThreads, count: 1 },
   };
-  const log = await openLog({ ...config.log, stdout: false });
+  const log = await openLogger({ ...config.log, stdout: false });
   try {
     return await withDatabase(config, log, async (db) => {
-      const clocks = { clock: Date.now, uptime: () => performance.now() };
+      const clocks = { wallClock: Date.now, monotonicClock: () => performance.now() };
       const auth = await openAuth({ db, config, log, ...clocks, onEnded() {} });
       try {
         return await work({ ...auth, apiKeys: new ApiKeys({ db, log }) });

@@ -1,7 +1,7 @@
 import { X509Certificate } from 'node:crypto';
 import { chmodSync, existsSync, mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
-import { selfSigned } from './self-signed.js';
+import { createSelfSigned } from './self-signed.js';
 
 export interface CertificateFiles {
   readonly certificateFile: string;
@@ -11,7 +11,7 @@ export interface CertificateFiles {
 export const localHosts: readonly string[] = ['localhost', '127.0.0.1', '::1'];
 
 /** Those of the two files that are there. */
-export function existing({ certificateFile, privateKeyFile }: CertificateFiles): string[] {
+export function listExisting({ certificateFile, privateKeyFile }: CertificateFiles): string[] {
   return [certificateFile, privateKeyFile].filter((file) => existsSync(file));
 }
 
@@ -24,7 +24,7 @@ export function writeCertificate(
   { certificateFile, privateKeyFile }: CertificateFiles,
   hosts: readonly string[],
 ): X509Certificate {
-  const { certificate, privateKey } = selfSigned(hosts, Date.now());
+  const { certificate, privateKey } = createSelfSigned(hosts, Date.now());
   replaceFile(privateKeyFile, privateKey, 0o600);
   replaceFile(certificateFile, certificate, 0o644);
   return new X509Certificate(certificate);
@@ -32,13 +32,13 @@ export function writeCertificate(
 
 /** Writes a file in one step: whoever reads it sees the old content or the new. */
 export function replaceFile(path: string, content: string, mode: number): void {
-  const unfinished = `${path}.new`;
+  const temporary = `${path}.new`;
   try {
     mkdirSync(dirname(path), { recursive: true });
-    rmSync(unfinished, { force: true });
-    writeFileSync(unfinished, content, { mode, flag: 'wx' });
-    chmodSync(unfinished, mode); // The mode above is subject to the umask.
-    renameSync(unfinished, path);
+    rmSync(temporary, { force: true });
+    writeFileSync(temporary, content, { mode, flag: 'wx' });
+    chmodSync(temporary, mode); // The mode above is subject to the umask.
+    renameSync(temporary, path);
   } catch (cause) {
     throw new Error(`Cannot write ${path}`, { cause });
   }

@@ -32,7 +32,7 @@ test('what is there is not overwritten without --force', async (t) => {
   assert.equal(refused.code, 1);
   assert.match(
     refused.err,
-    /^Cannot make certificate: already there: own\.key; --force replaces both\n$/,
+    /^Cannot make certificate: files exist: own\.key; --force replaces both\n$/,
   );
   assert.equal(readFileSync(join(cwd, 'own.key'), 'utf8'), 'precious');
 
@@ -66,7 +66,7 @@ test('the names come from .env, and the environment wins', async (t) => {
 const refusals = [
   ['an option there is not', ['--frce'], {}, 2, /^Cannot read arguments: Unknown option '--frce'/],
   ['an option without its value', ['--host'], {}, 2, /^Cannot read arguments: .*--host/],
-  ['a word too many', ['now'], {}, 2, /^Cannot read arguments: what is 'now'/],
+  ['a word too many', ['now'], {}, 2, /^Cannot read arguments: unexpected argument 'now'/],
   ['a host that is none', ['--host', 'a b'], {}, 1, /^Cannot make certificate: a host must be/],
   ['a bad setting', [], { PORT: 'x' }, 1, /^Cannot start: 1 problem[\s\S]*- PORT must be/],
   [

@@ -1,7 +1,7 @@
-import { existing, localHosts, writeCertificate } from './certificate-files.js';
-import { CommandError, readArguments, readConfig, runCommand, say } from './command.js';
+import { listExisting, localHosts, writeCertificate } from './certificate-files.js';
+import { CommandError, parseArguments, print, readConfig, runCommand } from './command.js';
 
-const usage = `Makes a private key and a certificate for development, where CERTIFICATE and PRIVATE_KEY say.
+const usage = `Creates a private key and a certificate for development, at the paths of PRIVATE_KEY and CERTIFICATE.
 
 Usage: npm run certificate -- [options]
 
@@ -10,29 +10,27 @@ Usage: npm run certificate -- [options]
   --force         replace both files`;
 
 await runCommand(usage, async (args) => {
-  const { values } = readArguments(args, {
+  const { values } = parseArguments(args, {
     host: { type: 'string', multiple: true },
     force: { type: 'boolean' },
   });
   const files = readConfig().http;
-  const inTheWay = existing(files);
-  if (inTheWay.length > 0 && values.force !== true) {
-    const names = inTheWay.join(' and ');
-    throw new CommandError(
-      `Cannot make certificate: already there: ${names}; --force replaces both`,
-    );
+  const existing = listExisting(files);
+  if (existing.length > 0 && values.force !== true) {
+    const names = existing.join(' and ');
+    throw new CommandError(`Cannot make certificate: files exist: ${names}; --force replaces both`);
   }
   const hosts = values.host ?? localHosts;
   const certificate = writeCertificate(files, hosts);
   const { certificateFile, privateKeyFile } = files;
-  say(`Certificate  ${certificateFile}, for ${hosts.join(', ')}, until ${certificate.validTo}`);
-  say(`Private key  ${privateKeyFile}, readable by its owner only`);
-  say(`SHA-256      ${certificate.fingerprint256}`);
-  say(`\nTo trust it:\n${waysToTrust(certificateFile)}`);
+  print(`Certificate  ${certificateFile}, for ${hosts.join(', ')}, until ${certificate.validTo}`);
+  print(`Private key  ${privateKeyFile}, readable by its owner only`);
+  print(`SHA-256      ${certificate.fingerprint256}`);
+  print(`\nTo trust it:\n${trustInstructions(certificateFile)}`);
 });
 
 /** One tool first, the whole machine last: that is seldom needed. */
-function waysToTrust(file: string): string {
+function trustInstructions(file: string): string {
   return [
     `  curl          curl --cacert ${file} …`,
     `  Node          NODE_EXTRA_CA_CERTS=${file} node …`,

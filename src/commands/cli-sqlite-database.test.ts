@@ -4,76 +4,78 @@ import { type TestContext, test } from 'node:test';
 import { tempFolder } from '../../test/support/servers/process.js';
 import { sql, UniqueViolation } from '../db/database.js';
 import { SqliteDatabase } from '../db/sqlite/sqlite.js';
-import { silentLog } from '../logging/log.js';
-import { SqliteGuest } from './cli-sqlite-database.js';
+import { silentLogger } from '../logging/logger.js';
+import { CliSqliteDatabase } from './cli-sqlite-database.js';
 
 /** A server's database with a table `notes`, and a guest in the same file. */
-async function openBoth(t: TestContext): Promise<{ server: SqliteDatabase; guest: SqliteGuest }> {
+async function openBoth(
+  t: TestContext,
+): Promise<{ server: SqliteDatabase; cli: CliSqliteDatabase }> {
   const file = join(tempFolder(t), 'herald.db');
-  const server = await SqliteDatabase.open({ dialect: 'sqlite', file, log: silentLog });
+  const server = await SqliteDatabase.open({ dialect: 'sqlite', file, log: silentLogger });
   await server.execute(sql`create table notes (id integer primary key, text varchar(64))`);
-  const guest = await SqliteGuest.open(file);
+  const cli = await CliSqliteDatabase.open(file);
   t.after(async () => {
-    await guest.close();
+    await cli.close();
     await server.close();
   });
-  return { server, guest };
+  return { server, cli };
 }
 
 const count = sql`select count(*) as n from notes`;
 
 test('a guest may write while the server does, and each sees what the other wrote', async (t) => {
-  const { server, guest } = await openBoth(t);
+  const { server, cli } = await openBoth(t);
   const ids = Array.from({ length: 300 }, (_, n) => n);
 
   const writing = Promise.all(
     ids.map((n) => server.execute(sql`insert into notes values (${2 * n}, 'server')`)),
   );
   for (const n of ids) {
-    await guest.execute(sql`insert into notes values (${2 * n + 1}, 'guest')`);
+    await cli.execute(sql`insert into notes values (${2 * n + 1}, 'guest')`);
     if (n % 10 === 0) await new Promise(setImmediate); // Lets the server's answers in.
   }
   await writing;
 
   assert.deepEqual(await server.query(count), [{ n: 600 }]);
-  assert.deepEqual(await guest.query(count), [{ n: 600 }]);
+  assert.deepEqual(await cli.query(count), [{ n: 600 }]);
 });
 
 test('a transaction that rejects leaves no trace, and the next one works', async (t) => {
-  const { server, guest } = await openBoth(t);
+  const { server, cli } = await openBoth(t);
 
-  const failing = guest.transaction(async (tx) => {
+  const failing = cli.transaction(async (tx) => {
     await tx.execute(sql`insert into notes values (1, 'gone')`);
     throw new Error('on purpose');
   });
   await assert.rejects(failing, /on purpose/);
-  await guest.transaction((tx) => tx.execute(sql`insert into notes values (2, 'kept')`));
+  await cli.transaction((tx) => tx.execute(sql`insert into notes values (2, 'kept')`));
 
   assert.deepEqual(await server.query(sql`select id from notes`), [{ id: 2 }]);
 });
 
 test('a key that is taken is a UniqueViolation, and a nested transaction is refused', async (t) => {
-  const { guest } = await openBoth(t);
+  const { cli } = await openBoth(t);
   const insert = sql`insert into notes values (1, 'one')`;
 
-  assert.equal(await guest.execute(insert), 1);
+  assert.equal(await cli.execute(insert), 1);
 
-  await assert.rejects(guest.execute(insert), UniqueViolation);
+  await assert.rejects(cli.execute(insert), UniqueViolation);
   await assert.rejects(
-    guest.transaction((tx) => tx.transaction(async () => {})),
+    cli.transaction((tx) => tx.transaction(async () => {})),
     /one is open/,
   );
 });
 
 test('close twice is fine, and a statement after it is refused', async (t) => {
-  const { guest } = await openBoth(t);
+  const { cli } = await openBoth(t);
 
-  await guest.close();
-  await guest.close();
+  await cli.close();
+  await cli.close();
 
-  await assert.rejects(guest.query(count), /it is closed/);
+  await assert.rejects(cli.query(count), /it is closed/);
   await assert.rejects(
-    guest.transaction(async () => {}),
+    cli.transaction(async () => {}),
     /it is closed/,
   );
 });

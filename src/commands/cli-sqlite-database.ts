@@ -3,7 +3,7 @@ import { closedError } from '../db/failures.js';
 import { sqliteError } from '../db/sqlite/errors.js';
 import { openWriter, prepareFile } from '../db/sqlite/file.js';
 import { loadSqlite, type SqliteConnection } from '../db/sqlite/load.js';
-import { partsOf } from '../db/sqlite/messages.js';
+import { toErrorParts } from '../db/sqlite/messages.js';
 import { Transaction } from '../db/transaction.js';
 
 /**
@@ -14,7 +14,7 @@ import { Transaction } from '../db/transaction.js';
  * read anew each time. The engine's own lock lets one of them write at a time; the other waits, for
  * 5 s at most. Statements block the thread. The schema must be up to date.
  */
-export class SqliteGuest implements Database {
+export class CliSqliteDatabase implements Database {
   readonly dialect = 'sqlite';
   readonly #connection: SqliteConnection;
   #isOpen = true;
@@ -23,13 +23,13 @@ export class SqliteGuest implements Database {
     this.#connection = connection;
   }
 
-  static async open(file: string): Promise<SqliteGuest> {
+  static async open(file: string): Promise<CliSqliteDatabase> {
     const Driver = await loadSqlite();
     const connection = openWriter(Driver, prepareFile(file));
     // Folding the log into the file is the server's: engines before 3.51.3 can lose pages when one
     // connection does it while another writes.
     connection.exec('pragma wal_autocheckpoint = 0');
-    return new SqliteGuest(connection);
+    return new CliSqliteDatabase(connection);
   }
 
   async query<Row extends object>(statement: Sql): Promise<Row[]> {
@@ -75,7 +75,7 @@ export class SqliteGuest implements Database {
     try {
       return work(text);
     } catch (error) {
-      throw sqliteError(text, partsOf(error));
+      throw sqliteError(text, toErrorParts(error));
     }
   }
 }

@@ -26,20 +26,20 @@ export async function runCommand(
     if (error.code !== 'EPIPE') throw error;
   });
   const args = process.argv.slice(2);
-  if (args.some((arg) => arg === '--help' || arg === '-h')) return say(usage);
+  if (args.some((arg) => arg === '--help' || arg === '-h')) return print(usage);
   try {
     await main(args);
   } catch (cause) {
     process.exitCode = cause instanceof UsageError ? 2 : 1;
-    complain(cause instanceof UsageError ? `${cause.message}\n\n${usage}` : textOf(cause));
+    printError(cause instanceof UsageError ? `${cause.message}\n\n${usage}` : formatError(cause));
   }
 }
 
 /** By name, each with the arguments after its name. */
-export type Commands = Readonly<Record<string, (args: readonly string[]) => Promise<void>>>;
+export type Subcommands = Readonly<Record<string, (args: readonly string[]) => Promise<void>>>;
 
 /** The same for a process whose first argument is the name of one of several commands. */
-export function runOneOf(usage: string, commands: Commands): Promise<void> {
+export function runSubcommand(usage: string, commands: Subcommands): Promise<void> {
   return runCommand(usage, async ([name, ...args]) => {
     if (name === undefined) throw new UsageError('Cannot read arguments: no command is given');
     const command = Object.hasOwn(commands, name) ? commands[name] : undefined;
@@ -54,20 +54,21 @@ export function runOneOf(usage: string, commands: Commands): Promise<void> {
  * Arguments against a list of options and the names of what stands without one, all required.
  * Throws `UsageError` that names what is unknown or missing.
  */
-export function readArguments<
+export function parseArguments<
   Options extends NonNullable<ParseArgsConfig['options']>,
   Name extends string = never,
 >(args: readonly string[], options: Options, names: readonly Name[] = []) {
-  const { values, positionals } = parse(args, options);
+  const { values, positionals } = parseStrictly(args, options);
   const surplus = positionals[names.length];
   const missing = names[positionals.length];
-  if (surplus !== undefined) throw new UsageError(`Cannot read arguments: what is '${surplus}'`);
+  if (surplus !== undefined)
+    throw new UsageError(`Cannot read arguments: unexpected argument '${surplus}'`);
   if (missing !== undefined) throw new UsageError(`Cannot read arguments: needs <${missing}>`);
   const pairs = names.map((name, index) => [name, positionals[index]]);
   return { values, named: Object.fromEntries(pairs) as Record<Name, string> }; // As counted above.
 }
 
-function parse<Options extends NonNullable<ParseArgsConfig['options']>>(
+function parseStrictly<Options extends NonNullable<ParseArgsConfig['options']>>(
   args: readonly string[],
   options: Options,
 ) {
@@ -75,8 +76,8 @@ function parse<Options extends NonNullable<ParseArgsConfig['options']>>(
     return parseArgs({ args: [...args], options, strict: true, allowPositionals: true });
   } catch (cause) {
     // The first sentence names the option; what follows is about quoting.
-    const said = cause instanceof Error ? cause.message.split('. ')[0] : String(cause);
-    throw new UsageError(`Cannot read arguments: ${said}`, { cause });
+    const reason = cause instanceof Error ? cause.message.split('. ')[0] : String(cause);
+    throw new UsageError(`Cannot read arguments: ${reason}`, { cause });
   }
 }
 
@@ -113,11 +114,11 @@ function readEnvFile(): NodeJS.Dict<string> {
   }
 }
 
-export function say(text: string): void {
+export function print(text: string): void {
   process.stdout.write(`${text}\n`);
 }
 
-export function complain(text: string): void {
+export function printError(text: string): void {
   process.stderr.write(`${text}\n`);
 }
 
@@ -125,7 +126,7 @@ export function complain(text: string): void {
  * What we refuse ourselves, by its message (`Cannot …`) and, unless what was asked for is wrong, those
  * of its causes; anything else is a defect and comes whole, for it must be found.
  */
-export function textOf(cause: unknown): string {
+export function formatError(cause: unknown): string {
   if (!(cause instanceof Error)) return String(cause);
   if (!cause.message.startsWith('Cannot ')) return cause.stack ?? cause.message;
   if (cause instanceof Failure && cause.status < 500) return cause.message;

@@ -19,11 +19,11 @@ export function readDemoUser(): DemoUser {
 /** Makes the demo user; false when somebody has that name. Throws in production. */
 export async function seed(config: Config): Promise<boolean> {
   refuseInProduction(config);
-  return withAccounts(config, makeDemoUser);
+  return withAccounts(config, createDemoUser);
 }
 
 /** The same where the parts are open already. Everybody knows the password: not for production. */
-export async function makeDemoUser({ accounts, users }: AccountParts): Promise<boolean> {
+export async function createDemoUser({ accounts, users }: AccountParts): Promise<boolean> {
   const given = readDemoUser();
   if ((await users.findByName(given.username)) !== undefined) return false;
   await accounts.create(given, { weakPassword: true });

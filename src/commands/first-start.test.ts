@@ -14,7 +14,7 @@ import { tempFolder } from '../../test/support/servers/process.js';
 import { Users } from '../auth/users.js';
 import { type Config, ConfigError, loadConfig } from '../config/config.js';
 import { ApiKeys } from '../identity/api-keys.js';
-import { silentLog } from '../logging/log.js';
+import { silentLogger } from '../logging/logger.js';
 import { withDatabase } from './database.js';
 import { prepareStart, welcomeText } from './first-start.js';
 
@@ -25,13 +25,13 @@ const production = {
   ACCESS_TOKEN_ISSUER: 'test',
 };
 
-interface Place {
+interface TestFolder {
   readonly folder: string;
   configWith(env?: Record<string, string>): Config;
 }
 
 /** A folder as it is after a fetch: nothing made yet. */
-function freshPlace(t: TestContext): Place {
+function createTestFolder(t: TestContext): TestFolder {
   const folder = tempFolder(t);
   const paths = {
     DATA_DIR: join(folder, 'data'),
@@ -46,14 +46,14 @@ function freshPlace(t: TestContext): Place {
 const noEnvFile = { hasEnvFile: false };
 
 /** How many users and keys there are. */
-const countIn = (config: Config) =>
-  withDatabase(config, silentLog, async (db) => ({
+const countUsersAndKeys = (config: Config) =>
+  withDatabase(config, silentLogger, async (db) => ({
     users: (await new Users({ db }).list()).length,
-    keys: (await new ApiKeys({ db, log: silentLog }).list()).length,
+    keys: (await new ApiKeys({ db, log: silentLogger }).list()).length,
   }));
 
 test('a first start makes all it needs, and says so', async (t) => {
-  const { folder, configWith } = freshPlace(t);
+  const { folder, configWith } = createTestFolder(t);
 
   const preparation = await prepareStart(configWith(), noEnvFile);
 
@@ -64,7 +64,7 @@ test('a first start makes all it needs, and says so', async (t) => {
   assert.match(text, /Demo user +test, with password test/);
   assert.match(text, /Herald serves https:\/\/localhost:9001, for development/);
   assert.match(text, /https:\/\/localhost:9001\/events --header "Authorization: Bearer \$\(cat /);
-  assert.deepEqual(await countIn(preparation.config), { users: 1, keys: 1 });
+  assert.deepEqual(await countUsersAndKeys(preparation.config), { users: 1, keys: 1 });
   const data = readdirSync(join(folder, 'data')).map((name) => `data/${name}`);
   assert.ok(data.includes('data/herald.db.lock'));
   for (const name of ['certificate/server.key', ...data]) {
@@ -74,26 +74,29 @@ test('a first start makes all it needs, and says so', async (t) => {
 });
 
 test('the key in the file is good to publish with', async (t) => {
-  const { config, publishKeyFile } = await prepareStart(freshPlace(t).configWith(), noEnvFile);
+  const { config, publishKeyFile } = await prepareStart(
+    createTestFolder(t).configWith(),
+    noEnvFile,
+  );
 
   const text = readFileSync(publishKeyFile ?? '', 'utf8').trim();
-  const key = await withDatabase(config, silentLog, (db) =>
-    new ApiKeys({ db, log: silentLog }).verify(text),
+  const key = await withDatabase(config, silentLogger, (db) =>
+    new ApiKeys({ db, log: silentLogger }).verify(text),
   );
 
   assert.deepEqual(key?.scopes, ['publish']);
 });
 
 test('the second start makes nothing, keeps the secret, and still tells how to try it', async (t) => {
-  const { configWith } = freshPlace(t);
+  const { configWith } = createTestFolder(t);
   const first = await prepareStart(configWith(), noEnvFile);
 
   const second = await prepareStart(configWith(), noEnvFile);
 
-  assert.deepEqual(second.made, []);
+  assert.deepEqual(second.created, []);
   assert.deepEqual(second.config.accessToken.secret, first.config.accessToken.secret);
   assert.match(welcomeText(second, 'https://localhost:1'), /^Herald serves[\s\S]*publish\.key/);
-  assert.deepEqual(await countIn(second.config), { users: 1, keys: 1 });
+  assert.deepEqual(await countUsersAndKeys(second.config), { users: 1, keys: 1 });
 });
 
 // [when, environment, is there a .env]
@@ -108,12 +111,12 @@ const withoutDemo = [
 
 for (const [when, env, hasEnvFile] of withoutDemo) {
   test(`no demo user and no key are made when ${when}`, async (t) => {
-    const { configWith } = freshPlace(t);
+    const { configWith } = createTestFolder(t);
 
-    const { config, made, publishKeyFile } = await prepareStart(configWith(env), { hasEnvFile });
+    const { config, created, publishKeyFile } = await prepareStart(configWith(env), { hasEnvFile });
 
     assert.equal(publishKeyFile, undefined);
-    const names = made.map((line) => line.split('  ')[0]);
+    const names = created.map((line) => line.split('  ')[0]);
     const secret = 'ACCESS_TOKEN_SECRET' in env ? [] : ['Secret'];
     assert.deepEqual(names, ['Certificate', 'Private key', ...secret]);
     assert.ok(config.accessToken.secret !== undefined);
@@ -123,42 +126,42 @@ for (const [when, env, hasEnvFile] of withoutDemo) {
 }
 
 test('a database with users gets no demo user, also when the key file was deleted', async (t) => {
-  const { folder, configWith } = freshPlace(t);
+  const { folder, configWith } = createTestFolder(t);
   await prepareStart(configWith(), noEnvFile);
   rmSync(join(folder, 'data', 'publish.key'));
 
   const { config, publishKeyFile } = await prepareStart(configWith(), noEnvFile);
 
   assert.equal(publishKeyFile, undefined);
-  assert.deepEqual(await countIn(config), { users: 1, keys: 1 });
+  assert.deepEqual(await countUsersAndKeys(config), { users: 1, keys: 1 });
 });
 
 test('what is set is left as it is', async (t) => {
-  const { folder, configWith } = freshPlace(t);
+  const { folder, configWith } = createTestFolder(t);
   const secret = production.ACCESS_TOKEN_SECRET;
   await prepareStart(configWith(), noEnvFile);
   rmSync(join(folder, 'data', 'access-token.secret'));
 
-  const { config, made } = await prepareStart(
+  const { config, created } = await prepareStart(
     configWith({ ACCESS_TOKEN_SECRET: secret }),
     noEnvFile,
   );
 
   assert.equal(config.accessToken.secret?.toString('hex'), secret.slice(4));
-  assert.deepEqual(made, []);
+  assert.deepEqual(created, []);
   assert.equal(existsSync(join(folder, 'data', 'access-token.secret')), false);
 });
 
 test('in production nothing is made up, and the message names the settings', async (t) => {
-  const { folder, configWith } = freshPlace(t);
+  const { folder, configWith } = createTestFolder(t);
 
   const starting = prepareStart(configWith(production), noEnvFile);
 
   await assert.rejects(starting, (error) => {
     assert.ok(error instanceof ConfigError);
     const [certificate = '', key = '', ...others] = error.problems;
-    assert.match(certificate, /^CERTIFICATE: .*server\.cert is not there$/);
-    assert.match(key, /^PRIVATE_KEY: .*server\.key is not there$/);
+    assert.match(certificate, /^CERTIFICATE: .*server\.cert does not exist$/);
+    assert.match(key, /^PRIVATE_KEY: .*server\.key does not exist$/);
     assert.deepEqual(others, []);
     return true;
   });
@@ -166,7 +169,7 @@ test('in production nothing is made up, and the message names the settings', asy
 });
 
 test('in production there is no welcome', async (t) => {
-  const { configWith } = freshPlace(t);
+  const { configWith } = createTestFolder(t);
   await prepareStart(configWith(), noEnvFile); // Makes a certificate.
 
   const preparation = await prepareStart(configWith(production), noEnvFile);
@@ -179,15 +182,15 @@ test('half a certificate is refused, for the other half may be precious', async 
   const halves = [
     [
       'server.cert',
-      /^- CERTIFICATE: .*server\.cert is not there, only its other half .*server\.key$/m,
+      /^- CERTIFICATE: .*server\.cert does not exist, although .*server\.key exists$/m,
     ],
     [
       'server.key',
-      /^- PRIVATE_KEY: .*server\.key is not there, only its other half .*server\.cert$/m,
+      /^- PRIVATE_KEY: .*server\.key does not exist, although .*server\.cert exists$/m,
     ],
   ] as const;
   for (const [half, message] of halves) {
-    const { folder, configWith } = freshPlace(t);
+    const { folder, configWith } = createTestFolder(t);
     await prepareStart(configWith(), noEnvFile);
     rmSync(join(folder, 'certificate', half));
 
@@ -198,17 +201,20 @@ test('half a certificate is refused, for the other half may be precious', async 
 });
 
 test('a made-up secret that was damaged is refused, with the way out', async (t) => {
-  const { folder, configWith } = freshPlace(t);
+  const { folder, configWith } = createTestFolder(t);
   await prepareStart(configWith(), noEnvFile);
   writeFileSync(join(folder, 'data', 'access-token.secret'), 'AAAA');
 
   const starting = prepareStart(configWith(), noEnvFile);
 
-  await assert.rejects(starting, /access-token\.secret must have 32 bytes .*; delete it to have/);
+  await assert.rejects(
+    starting,
+    /access-token\.secret must have 32 bytes .*; delete it to generate/,
+  );
 });
 
 test('a made-up secret that cannot be read is named, with the way out', async (t) => {
-  const { folder, configWith } = freshPlace(t);
+  const { folder, configWith } = createTestFolder(t);
   mkdirSync(join(folder, 'data', 'access-token.secret'), { recursive: true });
 
   const starting = prepareStart(configWith(), noEnvFile);

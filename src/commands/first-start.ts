@@ -2,18 +2,18 @@ import { randomBytes } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Config, ConfigError } from '../config/config.js';
-import { weaknessOf } from '../config/secret-strength.js';
+import { findWeakness } from '../config/secret-strength.js';
 import { withAccounts } from './accounts.js';
-import { existing, localHosts, replaceFile, writeCertificate } from './certificate-files.js';
+import { listExisting, localHosts, replaceFile, writeCertificate } from './certificate-files.js';
 import { CommandError } from './command.js';
-import { makeDemoUser, readDemoUser } from './demo-user.js';
+import { createDemoUser, readDemoUser } from './demo-user.js';
 
 /** What a start can go on with. */
 export interface Preparation {
   /** With a secret, in any case. */
   readonly config: Config;
   /** What was made up just now, a line each. */
-  readonly made: readonly string[];
+  readonly created: readonly string[];
   /** There is a key in it to publish with; undefined where nobody asked for a demonstration. */
   readonly publishKeyFile: string | undefined;
 }
@@ -31,25 +31,26 @@ export async function prepareStart(
   given: Config,
   { hasEnvFile }: { hasEnvFile: boolean },
 ): Promise<Preparation> {
-  const made = prepareCertificate(given);
-  const { secret, wasMade, file } = prepareSecret(given);
-  if (wasMade) made.push(`Secret       ${file}, for access tokens`);
+  const created = prepareCertificate(given);
+  const { secret, isNew, file } = prepareSecret(given);
+  if (isNew) created.push(`Secret       ${file}, for access tokens`);
   const config = { ...given, accessToken: { ...given.accessToken, secret } };
   const publishKeyFile = join(config.dataFolder, 'publish.key');
   const isDemo = !hasEnvFile && isLocal(given) && config.database.dialect === 'sqlite';
-  if (isDemo && !existsSync(publishKeyFile)) made.push(...(await makeDemo(config, publishKeyFile)));
+  if (isDemo && !existsSync(publishKeyFile))
+    created.push(...(await createDemo(config, publishKeyFile)));
   const hasKey = isDemo && existsSync(publishKeyFile);
   return {
     config: Object.freeze(config),
-    made,
+    created,
     publishKeyFile: hasKey ? publishKeyFile : undefined,
   };
 }
 
 /** What to tell whoever started it, once it listens at `url`. Empty in production. */
-export function welcomeText({ config, made, publishKeyFile }: Preparation, url: string): string {
+export function welcomeText({ config, created, publishKeyFile }: Preparation, url: string): string {
   if (config.production) return '';
-  const news = made.length === 0 ? [] : ['Made, for it was not there:', ...indented(made), ''];
+  const createdLines = created.length === 0 ? [] : ['Created:', ...indented(created), ''];
   const { username, password } = readDemoUser();
   const { certificateFile } = config.http;
   const curl = `curl --cacert ${certificateFile} ${url}`;
@@ -63,7 +64,7 @@ export function welcomeText({ config, made, publishKeyFile }: Preparation, url: 
     ]),
   ];
   return [
-    ...news,
+    ...createdLines,
     `Herald serves ${url}, for development.`,
     ...(publishKeyFile === undefined ? [] : demo),
   ].join('\n');
@@ -82,13 +83,13 @@ export function certificateProblems({
   production,
 }: Pick<Config, 'http' | 'production'>): string[] {
   const { certificateFile, privateKeyFile } = http;
-  const [half, ...others] = existing(http);
+  const [half, ...others] = listExisting(http);
   if (others.length > 0 || (half === undefined && !production)) return [];
   const files = { CERTIFICATE: certificateFile, PRIVATE_KEY: privateKeyFile };
-  const why = half === undefined ? '' : `, only its other half ${half}`;
+  const why = half === undefined ? '' : `, although ${half} exists`;
   return Object.entries(files)
     .filter(([, file]) => file !== half)
-    .map(([setting, file]) => `${setting}: ${file} is not there${why}`);
+    .map(([setting, file]) => `${setting}: ${file} does not exist${why}`);
 }
 
 function prepareCertificate(config: Config): string[] {
@@ -96,7 +97,7 @@ function prepareCertificate(config: Config): string[] {
   const { certificateFile, privateKeyFile } = http;
   const problems = certificateProblems(config);
   if (problems.length > 0) throw new ConfigError(problems);
-  if (existing(http).length > 0) return [];
+  if (listExisting(http).length > 0) return [];
   writeCertificate(http, localHosts);
   return [
     `Certificate  ${certificateFile}, for ${localHosts.join(', ')}`,
@@ -108,21 +109,21 @@ function prepareCertificate(config: Config): string[] {
 function prepareSecret({ accessToken, dataFolder, production }: Config) {
   const file = join(dataFolder, 'access-token.secret');
   const { secret: given, algorithm } = accessToken;
-  if (given !== undefined) return { secret: given, wasMade: false, file };
+  if (given !== undefined) return { secret: given, isNew: false, file };
   if (production) throw new CommandError('Cannot start: ACCESS_TOKEN_SECRET is required');
   if (existsSync(file)) {
-    const secret = Buffer.from(readMade(file), 'base64');
-    const weakness = weaknessOf(algorithm, secret);
-    if (weakness === undefined) return { secret, wasMade: false, file };
-    throw new CommandError(`Cannot start: ${file} ${weakness}; delete it to have a new one`);
+    const secret = Buffer.from(readSecretFile(file), 'base64');
+    const weakness = findWeakness(algorithm, secret);
+    if (weakness === undefined) return { secret, isNew: false, file };
+    throw new CommandError(`Cannot start: ${file} ${weakness}; delete it to generate a new one`);
   }
   const secret = randomBytes(64);
   mkdirSync(dataFolder, { recursive: true, mode: 0o700 });
   replaceFile(file, `${secret.toString('base64')}\n`, 0o600);
-  return { secret, wasMade: true, file };
+  return { secret, isNew: true, file };
 }
 
-function readMade(file: string): string {
+function readSecretFile(file: string): string {
   try {
     return readFileSync(file, 'utf8');
   } catch (cause) {
@@ -133,12 +134,12 @@ function readMade(file: string): string {
 }
 
 /** The demo user before the key: when it is cut off between, there is at least a login. */
-function makeDemo(config: Config, publishKeyFile: string): Promise<string[]> {
+function createDemo(config: Config, publishKeyFile: string): Promise<string[]> {
   return withAccounts(config, async (parts) => {
     const [someUser] = await parts.users.list({ limit: 1 });
     const [someKey] = await parts.apiKeys.list();
     if (someUser !== undefined || someKey !== undefined) return [];
-    await makeDemoUser(parts);
+    await createDemoUser(parts);
     const { key } = await parts.apiKeys.create({ name: 'first-start', scopes: ['publish'] });
     replaceFile(publishKeyFile, `${key}\n`, 0o600);
     const { username, password } = readDemoUser();
@@ -156,6 +157,7 @@ function makeDemo(config: Config, publishKeyFile: string): Promise<string[]> {
  */
 function isLocal({ http, production, accessToken }: Config): boolean {
   const { host, trustProxyHops, corsOrigins } = http;
-  const isServed = trustProxyHops > 0 || corsOrigins.length > 0 || accessToken.secret !== undefined;
-  return !production && !isServed && localHosts.includes(host);
+  const isExposed =
+    trustProxyHops > 0 || corsOrigins.length > 0 || accessToken.secret !== undefined;
+  return !production && !isExposed && localHosts.includes(host);
 }

@@ -5,16 +5,16 @@ import { test } from 'node:test';
 import { runSource, tempFolder } from '../../test/support/servers/process.js';
 import { SqliteDatabase } from '../db/sqlite/sqlite.js';
 import { ApiKeys } from '../identity/api-keys.js';
-import { silentLog } from '../logging/log.js';
+import { silentLogger } from '../logging/logger.js';
 
 const run = (cwd: string, args: readonly string[]) => runSource('commands/key.ts', args, { cwd });
 
 test('a key is made beside a server, is good there at once, listed, and revoked', async (t) => {
   const cwd = tempFolder(t);
   const file = join(cwd, 'data/herald.db');
-  const db = await SqliteDatabase.open({ dialect: 'sqlite', file, log: silentLog });
+  const db = await SqliteDatabase.open({ dialect: 'sqlite', file, log: silentLogger });
   t.after(() => db.close());
-  const keys = new ApiKeys({ db, log: silentLog });
+  const keys = new ApiKeys({ db, log: silentLogger });
 
   const made = await run(cwd, ['create', '--name', 'billing', '--scope', 'publish']);
   assert.equal(made.code, 0, made.err);
@@ -23,7 +23,7 @@ test('a key is made beside a server, is good there at once, listed, and revoked'
   assert.equal((await keys.verify(key))?.name, 'billing');
 
   const listed = await run(cwd, ['list']);
-  assert.match(listed.out, /^id +name.*\n[0-9a-f]{16} +billing +publish +good /);
+  assert.match(listed.out, /^id +name.*\n[0-9a-f]{16} +billing +publish +active /);
   assert.equal(listed.out.includes(key), false);
 
   const revoked = await run(cwd, ['revoke', 'billing']);
@@ -55,7 +55,7 @@ const refusals = [
     1,
     'Cannot create key: the name',
   ],
-  ['a key there is not', ['revoke', 'billing'], 1, 'Cannot revoke key billing: there is none'],
+  ['a key there is not', ['revoke', 'billing'], 1, 'Cannot revoke key billing: no active key'],
   ['nothing to revoke', ['revoke'], 2, 'Cannot read arguments: needs <id or name>'],
 ] as const;
 

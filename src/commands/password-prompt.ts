@@ -12,13 +12,13 @@ const pipedBytesMax = 4096;
  * Throws `CommandError` when the two differ, when nothing comes, or on Ctrl-C.
  */
 export async function readNewPassword(): Promise<string> {
-  if (!stdin.isTTY) return firstLineOfInput();
-  const [first, second] = await answersTo(['Password: ', 'Again: ']);
-  if (first !== second) throw new CommandError('Cannot set password: the two are not the same');
+  if (!stdin.isTTY) return readFirstLine();
+  const [first, second] = await promptHidden(['Password: ', 'Again: ']);
+  if (first !== second) throw new CommandError('Cannot set password: the two entries differ');
   return first ?? '';
 }
 
-async function firstLineOfInput(): Promise<string> {
+async function readFirstLine(): Promise<string> {
   stdin.setEncoding('utf8');
   let text = '';
   for await (const chunk of stdin) {
@@ -34,10 +34,10 @@ async function firstLineOfInput(): Promise<string> {
 }
 
 /** One line of the terminal for each question; what is typed is not shown. */
-async function answersTo(questions: readonly string[]): Promise<string[]> {
+async function promptHidden(questions: readonly string[]): Promise<string[]> {
   // A terminal read by `readline` has no echo of its own, and the echo of `readline` goes nowhere.
-  const nowhere = new Writable({ write: (_chunk, _encoding, done) => done() });
-  const lines = createInterface({ input: stdin, output: nowhere, terminal: true, historySize: 0 });
+  const discard = new Writable({ write: (_chunk, _encoding, done) => done() });
+  const lines = createInterface({ input: stdin, output: discard, terminal: true, historySize: 0 });
   lines.on('SIGINT', () => lines.close());
   const typed = lines[Symbol.asyncIterator]();
   try {

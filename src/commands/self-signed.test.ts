@@ -9,12 +9,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import type { TLSSocket } from 'node:tls';
-import { selfSigned } from './self-signed.js';
+import { createSelfSigned } from './self-signed.js';
 
 const hosts = ['localhost', '127.0.0.1', '::1', '2001:db8::5:0:1', '::ffff:10.0.0.1', '*.a.test'];
 
 test('the certificate is for every host it was asked for, and for no other', () => {
-  const certificate = new X509Certificate(selfSigned(hosts, Date.now()).certificate);
+  const certificate = new X509Certificate(createSelfSigned(hosts, Date.now()).certificate);
 
   assert.equal(certificate.checkHost('localhost'), 'localhost');
   assert.equal(certificate.checkHost('b.a.test'), '*.a.test');
@@ -26,7 +26,7 @@ test('the certificate is for every host it was asked for, and for no other', () 
 });
 
 test('it is signed by its own key, which may sign certificates', () => {
-  const { certificate: pem, privateKey } = selfSigned(hosts, Date.now());
+  const { certificate: pem, privateKey } = createSelfSigned(hosts, Date.now());
 
   const certificate = new X509Certificate(pem);
 
@@ -40,7 +40,7 @@ test('it is signed by its own key, which may sign certificates', () => {
 test('it is valid from a day before for 397 days, in this half of the century and the next', () => {
   for (const start of ['2026-11-23T12:34:56Z', '2049-06-01T00:00:00Z', '2051-01-01T00:00:00Z']) {
     const startMs = Date.parse(start);
-    const certificate = new X509Certificate(selfSigned(['localhost'], startMs).certificate);
+    const certificate = new X509Certificate(createSelfSigned(['localhost'], startMs).certificate);
 
     assert.equal(Date.parse(certificate.validFrom), startMs - 86_400_000);
     assert.equal(Date.parse(certificate.validTo), startMs + 397 * 86_400_000);
@@ -48,7 +48,7 @@ test('it is valid from a day before for 397 days, in this half of the century an
 });
 
 test('no two have the same serial number or key', () => {
-  const [first, second] = [selfSigned(hosts, 0), selfSigned(hosts, 0)].map(
+  const [first, second] = [createSelfSigned(hosts, 0), createSelfSigned(hosts, 0)].map(
     ({ certificate }) => new X509Certificate(certificate),
   );
 
@@ -60,7 +60,7 @@ test('openssl accepts it in its strict mode', (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'herald-x509-'));
   t.after(() => rmSync(folder, { recursive: true }));
   const file = join(folder, 'server.cert');
-  writeFileSync(file, selfSigned(hosts, Date.now()).certificate);
+  writeFileSync(file, createSelfSigned(hosts, Date.now()).certificate);
 
   const verdict = execFileSync('openssl', ['verify', '-x509_strict', '-CAfile', file, file]);
   const text = execFileSync('openssl', ['x509', '-in', file, '-noout', '-text'], {
@@ -75,7 +75,10 @@ test('openssl accepts it in its strict mode', (t) => {
 });
 
 test('a client that trusts it opens HTTP/2 over TLS 1.3', async (t) => {
-  const { certificate, privateKey } = selfSigned(['localhost', '127.0.0.1', '::1'], Date.now());
+  const { certificate, privateKey } = createSelfSigned(
+    ['localhost', '127.0.0.1', '::1'],
+    Date.now(),
+  );
   const server = createSecureServer({ key: privateKey, cert: certificate });
   await once(server.listen(0, '127.0.0.1'), 'listening');
   t.after(() => server.close());
@@ -91,8 +94,12 @@ test('a client that trusts it opens HTTP/2 over TLS 1.3', async (t) => {
 });
 
 test('no host, or one that is none, is refused', () => {
-  assert.throws(() => selfSigned([], 0), /no host is named/);
+  assert.throws(() => createSelfSigned([], 0), /no host is named/);
   for (const host of ['', 'a b', 'https://localhost', 'é.test', '-a', 'a'.repeat(300)]) {
-    assert.throws(() => selfSigned([host], 0), /a host must be a name or an IP address/, host);
+    assert.throws(
+      () => createSelfSigned([host], 0),
+      /a host must be a name or an IP address/,
+      host,
+    );
   }
 });

@@ -8,7 +8,7 @@ import {
 } from 'node:crypto';
 import { isIP, SocketAddress } from 'node:net';
 
-export interface SelfSigned {
+export interface SelfSignedCertificate {
   /** PEM, `CERTIFICATE`. */
   readonly certificate: string;
   /** PEM, PKCS #8. */
@@ -28,7 +28,7 @@ const lifeDays = 397; // What browsers accept at most of a certificate.
  *
  * Spec: RFC 5280 §4.1 (fields), §4.2.1 (extensions); X.690 (DER).
  */
-export function selfSigned(hosts: readonly string[], nowMs: number): SelfSigned {
+export function createSelfSigned(hosts: readonly string[], nowMs: number): SelfSignedCertificate {
   const [commonName] = hosts;
   if (commonName === undefined) throw new Error('Cannot make certificate: no host is named');
   const { publicKey, privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
@@ -40,7 +40,7 @@ export function selfSigned(hosts: readonly string[], nowMs: number): SelfSigned 
     name,
     sequence(time(nowMs - dayMs), time(nowMs + lifeDays * dayMs)),
     name,
-    spkiOf(publicKey),
+    exportSpki(publicKey),
     tagged(0xa3, extensions(hosts, publicKey)),
   );
   const signature = sign('sha256', toBeSigned, privateKey);
@@ -81,13 +81,13 @@ function addressBytes(address: string): Buffer {
   // `::` stands for as many zero groups as are missing; the class writes an IPv4 tail in hex.
   const { address: plain } = new SocketAddress({ address, family: 'ipv6' });
   const [head = '', tail] = withHexTail(plain).split('::');
-  const [before, after] = [groupsOf(head), groupsOf(tail ?? '')];
+  const [before, after] = [splitGroups(head), splitGroups(tail ?? '')];
   const zeros = Array.from({ length: 8 - before.length - after.length }, () => '0');
   const groups = [...before, ...zeros, ...after];
   return Buffer.from(groups.map((group) => group.padStart(4, '0')).join(''), 'hex');
 }
 
-function groupsOf(text: string): string[] {
+function splitGroups(text: string): string[] {
   return text === '' ? [] : text.split(':');
 }
 
@@ -106,13 +106,13 @@ function serialNumber(): Buffer {
   return bytes;
 }
 
-function spkiOf(publicKey: KeyObject): Buffer {
+function exportSpki(publicKey: KeyObject): Buffer {
   return publicKey.export({ type: 'spki', format: 'der' });
 }
 
 /** SHA-1 of the point, as RFC 5280 §4.2.1.2 suggests; it names the key and protects nothing. */
 function keyId(publicKey: KeyObject): Buffer {
-  return createHash('sha1').update(spkiOf(publicKey).subarray(-65)).digest();
+  return createHash('sha1').update(exportSpki(publicKey).subarray(-65)).digest();
 }
 
 /** Tag, length (one, two or three bytes), content. */

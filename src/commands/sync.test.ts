@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { runSource, tempFolder } from '../../test/support/servers/process.js';
 import { SqliteDatabase } from '../db/sqlite/sqlite.js';
-import { silentLog } from '../logging/log.js';
+import { silentLogger } from '../logging/logger.js';
 
 const weak = { ARGON2_ALLOW_WEAK: 'true', ARGON2_MEMORY_KIB: '7168', ARGON2_TIME: '1' };
 
@@ -76,7 +76,7 @@ test('reset and seed are refused in production', async (t) => {
 test('while a server runs, status is told, and reset names who has the database', async (t) => {
   const cwd = tempFolder(t);
   const file = join(cwd, 'data/herald.db');
-  const server = await SqliteDatabase.open({ dialect: 'sqlite', file, log: silentLog });
+  const server = await SqliteDatabase.open({ dialect: 'sqlite', file, log: silentLogger });
   t.after(() => server.close());
 
   assert.equal((await sync(cwd, ['--status'])).code, 0);
@@ -90,15 +90,15 @@ test('while a server runs, status is told, and reset names who has the database'
 test('seed makes the demo user, and may be run again', async (t) => {
   const cwd = tempFolder(t);
 
-  assert.equal((await seed(cwd)).out, 'User test made, with password test\n');
-  assert.equal((await seed(cwd)).out, 'User test is there already\n');
+  assert.equal((await seed(cwd)).out, 'User test created with password test\n');
+  assert.equal((await seed(cwd)).out, 'User test already exists\n');
   assert.match(await users(cwd), /"firstName":"John","lastName":"Doe"/);
 });
 
 // [what is wrong, arguments, environment, exit code, message]
 const refusals = [
   ['an unknown option', ['--force'], {}, 2, "Unknown option '--force'"],
-  ['a word too many', ['now'], {}, 2, "what is 'now'"],
+  ['a word too many', ['now'], {}, 2, "unexpected argument 'now'"],
   ['--yes alone', ['--yes=herald.db'], {}, 2, '--yes goes with --reset'],
   ['two at once', ['--status', '--reset'], {}, 2, 'exclude each other'],
   ['a bad setting', [], { DB_DIALECT: 'oracle' }, 1, 'DB_DIALECT must be one of'],

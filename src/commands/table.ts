@@ -1,5 +1,5 @@
 /** Rows of text in columns as wide as they need to be, the head first. */
-export function tableOf(head: readonly string[], rows: readonly (readonly string[])[]): string {
+export function formatTable(head: readonly string[], rows: readonly (readonly string[])[]): string {
   const all = [head, ...rows];
   const widths = head.map((_, column) => Math.max(...all.map((row) => row[column]?.length ?? 0)));
   const lines = all.map((row) => row.map((cell, column) => cell.padEnd(widths[column] ?? 0)));
@@ -7,6 +7,6 @@ export function tableOf(head: readonly string[], rows: readonly (readonly string
 }
 
 /** `2026-11-23 20:31:13`, UTC; nothing for what has not happened. */
-export function timeText(atMs: number | undefined): string {
+export function formatTime(atMs: number | undefined): string {
   return atMs === undefined ? '' : new Date(atMs).toISOString().slice(0, 19).replace('T', ' ');
 }

@@ -4,15 +4,15 @@ import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import {
-  outcomeOf,
   runSource,
   sourceCommand,
   startSource,
   tempFolder,
+  waitForExit,
 } from '../../test/support/servers/process.js';
 import { hasTerminals, onTerminal } from '../../test/support/servers/terminal.js';
 import { SqliteDatabase } from '../db/sqlite/sqlite.js';
-import { silentLog } from '../logging/log.js';
+import { silentLogger } from '../logging/logger.js';
 
 const env = { ARGON2_ALLOW_WEAK: 'true', ARGON2_MEMORY_KIB: '7168', ARGON2_TIME: '1' };
 const password = 'a long and quiet river';
@@ -25,14 +25,18 @@ test('a user is made, listed, disabled, enabled, given a password and deleted', 
 
   const made = await run(cwd, ['create', 'Ada', '--last-name', 'Lovelace'], `${password}\n`);
   assert.equal(made.code, 0, made.err);
-  assert.equal(made.out, 'User Ada made, with id 1\n');
+  assert.equal(made.out, 'User Ada created with id 1\n');
 
   const steps = [
     [['list'], '', /^id +username .*\n1 +Ada +Lovelace +enabled +20.*\n$/],
     [['disable', 'ada'], '', /^User ada is disabled\n$/],
     [['list'], '', /disabled/],
     [['enable', 'ADA'], '', /^User ADA is enabled\n$/],
-    [['passwd', 'ada'], 'another quiet river', /^User ada has a new password, and no session\n$/],
+    [
+      ['passwd', 'ada'],
+      'another quiet river',
+      /^User ada has a new password; all sessions ended\n$/,
+    ],
     [['list', '--json'], '', /^\{"id":"1","username":"Ada","firstName":"","lastName":"Lovelace",/],
     [['delete', 'ada', '--yes'], '', /^User ada is deleted\n$/],
     [['list'], '', /^id [^\n]*\n$/],
@@ -74,7 +78,7 @@ test('what was done is in the log, and no password is in it or in the database',
 test('users are made while a server has the database open, and it sees them', async (t) => {
   const cwd = tempFolder(t);
   const file = join(cwd, 'data/herald.db');
-  const server = await SqliteDatabase.open({ dialect: 'sqlite', file, log: silentLog });
+  const server = await SqliteDatabase.open({ dialect: 'sqlite', file, log: silentLogger });
   t.after(() => server.close());
 
   const { code, err } = await run(cwd, ['create', 'ada'], password);
@@ -88,7 +92,7 @@ test('a reader that has had enough ends the list quietly', async (t) => {
   const child = startSource('commands/user.ts', ['list'], { cwd: tempFolder(t), env });
   child.stdout.destroy(); // As `| head` does.
 
-  const { code, err } = await outcomeOf(child);
+  const { code, err } = await waitForExit(child);
 
   assert.equal(code, 0);
   assert.equal(err, '');
@@ -100,7 +104,7 @@ const refusals = [
   ['a command there is not', ['lst'], '', 2, "Cannot read arguments: there is no command 'lst'"],
   ['a name from Object', ['constructor'], '', 2, "there is no command 'constructor'"],
   ['no username', ['create'], password, 2, 'Cannot read arguments: needs <username>'],
-  ['two usernames', ['disable', 'a', 'b'], '', 2, "Cannot read arguments: what is 'b'"],
+  ['two usernames', ['disable', 'a', 'b'], '', 2, "Cannot read arguments: unexpected argument 'b'"],
   ['an unknown option', ['list', '--all'], '', 2, "Cannot read arguments: Unknown option '--all'"],
   ['a password as an argument', ['create', 'a', '--password', 'x'], '', 2, "'--password'"],
   ['no password', ['create', 'ada'], '', 1, 'Cannot read password: standard input is empty'],
@@ -139,9 +143,9 @@ const terminal = { skip: hasTerminals ? false : 'no script(1) here, which makes 
 
 // [what is typed at the two questions, exit code, what is said]
 const typed = [
-  ['the same twice', [`${password}\r`, `${password}\r`], 0, /User ada made/],
-  ['a slip put right', [`x\u007f${password}\r`, `${password}\r`], 0, /User ada made/],
-  ['two that differ', [`${password}\r`, 'something else\r'], 1, /the two are not the same/],
+  ['the same twice', [`${password}\r`, `${password}\r`], 0, /User ada created/],
+  ['a slip put right', [`x\u007f${password}\r`, `${password}\r`], 0, /User ada created/],
+  ['two that differ', [`${password}\r`, 'something else\r'], 1, /the two entries differ/],
   ['Ctrl-C', ['half\u0003'], 1, /Cannot read password: interrupted/],
   ['the end of input', ['\u0004'], 1, /Cannot read password: interrupted/],
 ] as const;
@@ -165,7 +169,7 @@ for (const [what, answers, expected, said] of typed) {
         if (/(Password|Again): $/.test(seen)) child.stdin.write(left.shift() ?? '');
       });
 
-      const { code, out } = await outcomeOf(child);
+      const { code, out } = await waitForExit(child);
 
       assert.equal(code, expected, out);
       assert.match(out, said);

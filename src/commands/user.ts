@@ -1,19 +1,19 @@
 import { type Account, Users } from '../auth/users.js';
-import { silentLog } from '../logging/log.js';
+import { silentLogger } from '../logging/logger.js';
 import { withAccounts } from './accounts.js';
 import {
   CommandError,
-  type Commands,
-  readArguments,
+  parseArguments,
+  print,
   readConfig,
-  runOneOf,
-  say,
+  runSubcommand,
+  type Subcommands,
 } from './command.js';
 import { withDatabase } from './database.js';
 import { readNewPassword } from './password-prompt.js';
-import { tableOf, timeText } from './table.js';
+import { formatTable, formatTime } from './table.js';
 
-const usage = `Makes and changes users. It may be used while the server runs.
+const usage = `Creates and changes users. It may be used while the server runs.
 
 Usage: npm run user -- <command>
 
@@ -25,62 +25,66 @@ Usage: npm run user -- <command>
   enable <username>    undoes it
   delete <username> --yes`;
 
-const commands: Commands = {
+const commands: Subcommands = {
   async create(args) {
     const text = { type: 'string', default: '' } as const;
     const options = { 'first-name': text, 'last-name': text };
-    const { values, named } = readArguments(args, options, ['username']);
+    const { values, named } = parseArguments(args, options, ['username']);
     const config = readConfig();
     const password = await readNewPassword();
     const names = { firstName: values['first-name'], lastName: values['last-name'] };
     const { id, username } = await withAccounts(config, ({ accounts }) =>
       accounts.create({ ...names, username: named.username, password }),
     );
-    say(`User ${username} made, with id ${id}`);
+    print(`User ${username} created with id ${id}`);
   },
 
   async list(args) {
-    const { values } = readArguments(args, { json: { type: 'boolean' } });
-    const all = await withDatabase(readConfig(), silentLog, (db) => allOf(new Users({ db })));
-    if (values.json === true) for (const account of all) say(JSON.stringify(publicPart(account)));
-    else say(tableOf(['id', 'username', 'name', 'state', 'made', 'last login'], all.map(rowOf)));
+    const { values } = parseArguments(args, { json: { type: 'boolean' } });
+    const all = await withDatabase(readConfig(), silentLogger, (db) => listAll(new Users({ db })));
+    if (values.json === true)
+      for (const account of all) print(JSON.stringify(toPublicFields(account)));
+    else
+      print(
+        formatTable(['id', 'username', 'name', 'state', 'created', 'last login'], all.map(toRow)),
+      );
   },
 
   async passwd(args) {
-    const { named } = readArguments(args, {}, ['username']);
+    const { named } = parseArguments(args, {}, ['username']);
     const config = readConfig();
     const password = await readNewPassword();
     await withAccounts(config, ({ accounts }) => accounts.setPassword(named.username, password));
-    say(`User ${named.username} has a new password, and no session`);
+    print(`User ${named.username} has a new password; all sessions ended`);
   },
 
   async disable(args) {
-    const { named } = readArguments(args, {}, ['username']);
+    const { named } = parseArguments(args, {}, ['username']);
     await withAccounts(readConfig(), ({ accounts }) => accounts.disable(named.username));
-    say(`User ${named.username} is disabled`);
+    print(`User ${named.username} is disabled`);
   },
 
   async enable(args) {
-    const { named } = readArguments(args, {}, ['username']);
+    const { named } = parseArguments(args, {}, ['username']);
     await withAccounts(readConfig(), ({ accounts }) => accounts.enable(named.username));
-    say(`User ${named.username} is enabled`);
+    print(`User ${named.username} is enabled`);
   },
 
   async delete(args) {
-    const { values, named } = readArguments(args, { yes: { type: 'boolean' } }, ['username']);
+    const { values, named } = parseArguments(args, { yes: { type: 'boolean' } }, ['username']);
     const config = readConfig();
     if (values.yes !== true) {
-      const what = `user ${named.username} and all that is theirs`;
+      const what = `user ${named.username} and all their data`;
       throw new CommandError(`Cannot delete ${what}: --yes confirms it`);
     }
     await withAccounts(config, ({ accounts }) => accounts.delete(named.username));
-    say(`User ${named.username} is deleted`);
+    print(`User ${named.username} is deleted`);
   },
 };
 
-await runOneOf(usage, commands);
+await runSubcommand(usage, commands);
 
-async function allOf(users: Users): Promise<Account[]> {
+async function listAll(users: Users): Promise<Account[]> {
   const all: Account[] = [];
   for (let page = await users.list(); page.length > 0; ) {
     all.push(...page);
@@ -89,15 +93,15 @@ async function allOf(users: Users): Promise<Account[]> {
   return all;
 }
 
-function rowOf(account: Account): string[] {
+function toRow(account: Account): string[] {
   const { id, username, firstName, lastName, disabledAt, createdAt, lastLoginAt } = account;
   const state = disabledAt === undefined ? 'enabled' : 'disabled';
   const name = `${firstName} ${lastName}`.trim();
-  return [id, username, name, state, timeText(createdAt), timeText(lastLoginAt)];
+  return [id, username, name, state, formatTime(createdAt), formatTime(lastLoginAt)];
 }
 
 /** Times are epoch ms, absent when it has not happened; no hash leaves the database. */
-function publicPart(account: Account): object {
+function toPublicFields(account: Account): object {
   const { id, username, firstName, lastName, disabledAt, createdAt, lastLoginAt } = account;
   return { id, username, firstName, lastName, disabledAt, createdAt, lastLoginAt };
 }

@@ -39,7 +39,7 @@ export class EnvReader {
   }
 
   /** A whole number. Units are in the name of the field it goes to. */
-  whole(name: string, byDefault: number, { min = 0, max = Number.MAX_SAFE_INTEGER }: Range = {}) {
+  integer(name: string, byDefault: number, { min = 0, max = Number.MAX_SAFE_INTEGER }: Range = {}) {
     const given = this.optional(name);
     if (given === undefined) return byDefault;
     const value = Number(given);
@@ -51,12 +51,12 @@ export class EnvReader {
 
   /** How long something may take or rests, in ms: for a timer. */
   timer(name: string, byDefault: number, { min }: { min: number }): number {
-    return this.whole(name, byDefault, { min, max: timerMsMax });
+    return this.integer(name, byDefault, { min, max: timerMsMax });
   }
 
   /** How long something is good for, in ms: it is added to a date, or taken from one. */
   span(name: string, byDefault: number, { min }: { min: number }): number {
-    return this.whole(name, byDefault, { min, max: spanMsMax });
+    return this.integer(name, byDefault, { min, max: spanMsMax });
   }
 
   choice<Choice extends string>(
@@ -88,7 +88,7 @@ export class EnvReader {
     try {
       return this.#readFile(path);
     } catch (cause) {
-      this.problems.push(`${name} names a file that cannot be read (${codeOf(cause)})`);
+      this.problems.push(`${name} names a file that cannot be read (${getErrorCode(cause)})`);
       return undefined;
     }
   }
@@ -106,6 +106,6 @@ export class EnvReader {
   }
 }
 
-function codeOf(cause: unknown): string {
+function getErrorCode(cause: unknown): string {
   return cause instanceof Error && 'code' in cause ? String(cause.code) : 'unknown error';
 }

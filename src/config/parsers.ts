@@ -4,29 +4,30 @@ import type { EnvReader } from './env-reader.js';
 // The forms of settings that are more than a number, a choice or a text.
 
 /** The least memory OWASP's list accepts for a number of passes (Password Storage Cheat Sheet). */
-export function weakestMemoryKib(passes: number): number {
+export function memoryKibMin(passes: number): number {
   return [47_104, 19_456, 12_288, 9216][passes - 1] ?? 7168;
 }
 
-export function named(from: EnvReader, name: string, production: boolean): string {
-  const given = from.optional(name);
-  if (given === undefined && production) from.problems.push(`${name} is required in production`);
+export function parseName(reader: EnvReader, name: string, production: boolean): string {
+  const given = reader.optional(name);
+  if (given === undefined && production) reader.problems.push(`${name} is required in production`);
   return given ?? 'herald';
 }
 
-export function rateOf(from: EnvReader, name: string, byDefault: string): Rate {
-  const given = /^([1-9]\d{0,8})\/([1-9]\d{0,8})$/.exec(from.text(name, byDefault));
+export function parseRate(reader: EnvReader, name: string, byDefault: string): Rate {
+  const given = /^([1-9]\d{0,8})\/([1-9]\d{0,8})$/.exec(reader.text(name, byDefault));
   const [count = 0, perMs = 0] = given?.slice(1).map(Number) ?? [];
   if (given === null) {
-    from.problems.push(`${name} must be <count>/<milliseconds>, such as ${byDefault}`);
+    reader.problems.push(`${name} must be <count>/<milliseconds>, such as ${byDefault}`);
   }
   return { count, perMs };
 }
 
-export function originsOf(from: EnvReader, name: string): readonly string[] {
-  const origins = from.list(name);
-  const odd = origins.filter((origin) => !isOrigin(origin));
-  if (odd.length > 0) from.problems.push(`${name} must list origins such as https://example.com`);
+export function parseOrigins(reader: EnvReader, name: string): readonly string[] {
+  const origins = reader.list(name);
+  const invalid = origins.filter((origin) => !isOrigin(origin));
+  if (invalid.length > 0)
+    reader.problems.push(`${name} must list origins such as https://example.com`);
   return origins;
 }
 
@@ -35,41 +36,41 @@ function isOrigin(text: string): boolean {
 }
 
 /** `<version>:<base64>`, version 1 to 32,767, 16 bytes or more. */
-export function pepperOf(
-  from: EnvReader,
+export function parsePepper(
+  reader: EnvReader,
   name: string,
 ): { version: number; key: Buffer } | undefined {
-  const given = from.optional(name);
+  const given = reader.optional(name);
   if (given === undefined) return undefined;
   const [version = '', base64 = '', ...rest] = given.split(':');
-  const { bytes: key, isWhole } = decoded(base64, 'base64');
+  const { bytes: key, isWhole } = decodeStrict(base64, 'base64');
   const isVersion = /^[1-9]\d{0,4}$/.test(version) && Number(version) <= 32_767;
   if (!isVersion || !isWhole || key.length < 16 || rest.length > 0)
-    from.problems.push(`${name} must be <version>:<base64 of 16 bytes or more>`);
+    reader.problems.push(`${name} must be <version>:<base64 of 16 bytes or more>`);
   return { version: Number(version), key };
 }
 
-export function folderOf(path: string): string | undefined {
+export function parseFolder(path: string): string | undefined {
   return path === 'off' ? undefined : path;
 }
 
 /** A secret as raw text, `base64:…` or `hex:…`. */
-export function bytesOf(from: EnvReader, name: string, given: string): Buffer {
+export function parseBytes(reader: EnvReader, name: string, given: string): Buffer {
   const [, form = '', text = ''] = /^(base64|hex):(.*)$/s.exec(given) ?? [];
   if (form !== 'base64' && form !== 'hex') return Buffer.from(given, 'utf8');
-  const { bytes, isWhole } = decoded(text, form);
-  if (!isWhole) from.problems.push(`${name} must be ${form} all through, in one line`);
+  const { bytes, isWhole } = decodeStrict(text, form);
+  if (!isWhole) reader.problems.push(`${name} must be valid ${form} on one line`);
   return bytes;
 }
 
 /** Node stops at or skips what is not of the form, and the rest of a secret is a weaker one. */
-function decoded(text: string, form: 'base64' | 'hex'): { bytes: Buffer; isWhole: boolean } {
+function decodeStrict(text: string, form: 'base64' | 'hex'): { bytes: Buffer; isWhole: boolean } {
   const bytes = Buffer.from(text, form);
-  const spellings = form === 'hex' ? [bytes.toString('hex')] : both64(bytes);
+  const spellings = form === 'hex' ? [bytes.toString('hex')] : base64Spellings(bytes);
   const given = form === 'hex' ? text.toLowerCase() : text.replace(/=+$/, '');
   return { bytes, isWhole: spellings.includes(given) };
 }
 
-function both64(bytes: Buffer): string[] {
+function base64Spellings(bytes: Buffer): string[] {
   return [bytes.toString('base64').replace(/=+$/, ''), bytes.toString('base64url')];
 }

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { test } from 'node:test';
-import { weaknessOf } from './secret-strength.js';
+import { findWeakness } from './secret-strength.js';
 
 const random = 'Zk3vT9wLq0XhB7nRs5YcJ2mPd8FgUa4EoIiMxN6tQyV1KbWzCrGuHjSlDpOfAe_-';
 
@@ -13,9 +13,9 @@ for (const [algorithm, bytes] of [
   ['ES512', 32],
 ] as const) {
   test(`${algorithm} takes ${bytes} random bytes and not one fewer`, () => {
-    assert.equal(weaknessOf(algorithm, Buffer.from(random.slice(0, bytes))), undefined);
+    assert.equal(findWeakness(algorithm, Buffer.from(random.slice(0, bytes))), undefined);
     assert.match(
-      weaknessOf(algorithm, Buffer.from(random.slice(0, bytes - 1))) ?? '',
+      findWeakness(algorithm, Buffer.from(random.slice(0, bytes - 1))) ?? '',
       new RegExp(`must have ${bytes} bytes or more for ${algorithm}`),
     );
   });
@@ -27,29 +27,29 @@ const weak = [
   ['a public key after a line break', `\n-----BEGIN PUBLIC KEY-----\n${random}`, /not a PEM file/],
   ['one byte over and over', 'x'.repeat(64), /fewer than 10 different bytes/],
   ['nine different bytes', 'abcdefghi'.repeat(8), /fewer than 10 different bytes/],
-  ['an example of a debugger', 'a-string-secret-at-least-256-bits-long', /an example/],
+  ['an example of a debugger', 'a-string-secret-at-least-256-bits-long', /a placeholder/],
   [
     'an example of a platform',
     'super-secret-jwt-token-with-at-least-32-characters-long',
-    /example/,
+    /a placeholder/,
   ],
-  ['a placeholder', 'PLEASE-CHANGE-ME-BEFORE-YOU-GO-LIVE-0123', /an example/],
-  ['an order to the reader', 'your-256-bit-key-goes-here-and-nowhere-else', /an example/],
-  ['a row of digits', '12345678901234567890123456789012345', /an example/],
+  ['a placeholder', 'PLEASE-CHANGE-ME-BEFORE-YOU-GO-LIVE-0123', /a placeholder/],
+  ['an order to the reader', 'your-256-bit-key-goes-here-and-nowhere-else', /a placeholder/],
+  ['a row of digits', '12345678901234567890123456789012345', /a placeholder/],
 ] as const;
 
 for (const [what, text, weakness] of weak) {
   test(`${what} is no secret`, () => {
-    assert.match(weaknessOf('HS256', Buffer.from(text)) ?? 'nothing to say', weakness);
+    assert.match(findWeakness('HS256', Buffer.from(text)) ?? 'nothing to say', weakness);
   });
 }
 
 test('random bytes are a secret, however they are written', () => {
   for (let count = 0; count < 1000; count += 1) {
     const bytes = createHash('sha384').update(String(count)).digest(); // 48 bytes.
-    assert.equal(weaknessOf('HS384', bytes), undefined);
+    assert.equal(findWeakness('HS384', bytes), undefined);
     for (const way of ['hex', 'base64', 'base64url'] as const) {
-      assert.equal(weaknessOf('HS384', Buffer.from(bytes.toString(way))), undefined);
+      assert.equal(findWeakness('HS384', Buffer.from(bytes.toString(way))), undefined);
     }
   }
 });

@@ -21,7 +21,7 @@ interface Settings {
 type Env = Readonly<Record<string, string | undefined>>;
 
 /** Settings that are each right but do not go together. */
-export function conflicts(settings: Settings, env: Env): string[] {
+export function findConflicts(settings: Settings, env: Env): string[] {
   const { session, stream, publish, database, http, authThreads } = settings;
   const problems: string[] = [];
   // All hashes compute there, with files and name look-ups, which would wait behind them.
@@ -30,7 +30,7 @@ export function conflicts(settings: Settings, env: Env): string[] {
     problems.push(`AUTH_WORKERS must be below UV_THREADPOOL_SIZE, which is ${nodePool}`);
   }
   if (database.server.ca !== undefined && !database.server.ssl) {
-    problems.push('DB_SSL_CA_FILE does not go with DB_SSL=off');
+    problems.push('DB_SSL_CA_FILE cannot be combined with DB_SSL=off');
   }
   if (session.absoluteMs < session.idleMs) {
     problems.push('REFRESH_TOKEN_ABSOLUTE_EXPIRES_IN must not be below REFRESH_TOKEN_EXPIRES_IN');
@@ -48,16 +48,16 @@ export function conflicts(settings: Settings, env: Env): string[] {
 }
 
 /** Names that begin like ours but are none of ours: most likely a slip of the pen. */
-export function misspelled(env: Env, names: readonly string[]): string[] {
+export function findMisspelled(env: Env, names: readonly string[]): string[] {
   const ours =
     /^(ACCESS_TOKEN|REFRESH_TOKEN|TOKEN_IP|STREAM|EVENT_LOG|ARGON2|DB|LOGIN|AUTH_QUEUE)_|^PASSWORD_PEP|^TRUST_PROX/;
   return Object.keys(env)
-    .filter((name) => ours.test(name) && !names.includes(name) && !isLink(name, env[name]))
+    .filter((name) => ours.test(name) && !names.includes(name) && !isServiceLink(name, env[name]))
     .map((name) => `${name} is not a setting of Herald: see .env.example`);
 }
 
 /** What Kubernetes and Docker set for a service of that name beside us, such as `db`. */
-function isLink(name: string, value: string | undefined): boolean {
+function isServiceLink(name: string, value: string | undefined): boolean {
   const isPort = name.endsWith('_PORT') && /^(tcp|udp|sctp):\/\//.test(value ?? '');
   return isPort || /_SERVICE_(HOST|PORT)(_|$)|_PORT_\d+_(TCP|UDP|SCTP)(_|$)/.test(name);
 }

@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { settingNames } from './config.js';
-import { slipsIn } from './setting-typos.js';
+import { findTypos } from './setting-typos.js';
 
 // [what was written, what was meant]
-const slips: readonly (readonly [string, string])[] = [
+const typos: readonly (readonly [string, string])[] = [
   ['PROT', 'PORT'],
   ['PORTS', 'PORT'],
   ['HOS', 'HOST'],
@@ -15,16 +15,16 @@ const slips: readonly (readonly [string, string])[] = [
   ['MAX_STREAM_PER_IP', 'MAX_STREAMS_PER_IP'],
 ];
 
-for (const [name, meant] of slips) {
+for (const [name, meant] of typos) {
   test(`${name} is most likely ${meant}`, () => {
-    assert.deepEqual(slipsIn([name], settingNames()), [{ name, meant }]);
+    assert.deepEqual(findTypos([name], settingNames()), [{ name, meant }]);
   });
 }
 
 test('of two names that are near, the nearer one was meant', () => {
   const settings = ['MAX_STREAMS_A', 'MAX_STREAMS_AB'];
 
-  assert.deepEqual(slipsIn(['MAX_STREAMS_ABC'], settings), [
+  assert.deepEqual(findTypos(['MAX_STREAMS_ABC'], settings), [
     { name: 'MAX_STREAMS_ABC', meant: 'MAX_STREAMS_AB' },
   ]);
 });
@@ -33,5 +33,5 @@ test('every setting, and what other programs read, is taken as it is', () => {
   const others = ['PATH', 'HOME', 'ROOT', 'MODE', 'WEB_PORT', 'WEB_HOST', 'LOG_FILE', 'TZ'];
   const nodes = ['NODE_OPTIONS', 'NODE_EXTRA_CA_CERTS', 'UV_THREADPOOL_SIZE', 'MALLOC_ARENA_MAX'];
 
-  assert.deepEqual(slipsIn([...settingNames(), ...others, ...nodes], settingNames()), []);
+  assert.deepEqual(findTypos([...settingNames(), ...others, ...nodes], settingNames()), []);
 });

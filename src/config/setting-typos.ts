@@ -1,5 +1,5 @@
 /** A name that is none of ours, and the one that was most likely meant. */
-export interface Slip {
+export interface SettingTypo {
   readonly name: string;
   readonly meant: string;
 }
@@ -8,20 +8,20 @@ export interface Slip {
  * Which names look like a setting with a slip of the pen: one letter wrong, missing, too many or
  * swapped with its neighbour, or two of them in a name of ten letters or more.
  */
-export function slipsIn(names: readonly string[], settings: readonly string[]): Slip[] {
+export function findTypos(names: readonly string[], settings: readonly string[]): SettingTypo[] {
   return names.flatMap((name) => {
     if (settings.includes(name)) return [];
-    const slipsMax = name.length < 10 ? 1 : 2;
+    const distanceMax = name.length < 10 ? 1 : 2;
     const near = settings
-      .map((setting) => ({ setting, slips: slipsBetween(name, setting) }))
-      .filter(({ slips }) => slips <= slipsMax)
-      .sort((a, b) => a.slips - b.slips);
+      .map((setting) => ({ setting, distance: editDistance(name, setting) }))
+      .filter(({ distance }) => distance <= distanceMax)
+      .sort((a, b) => a.distance - b.distance);
     return near[0] === undefined ? [] : [{ name, meant: near[0].setting }];
   });
 }
 
 /** The least number of slips that make one text of the other (optimal string alignment). */
-function slipsBetween(some: string, other: string): number {
+function editDistance(some: string, other: string): number {
   let [before, last]: [number[], number[]] = [[], Array.from(`${other} `, (_, index) => index)];
   for (let row = 1; row <= some.length; row += 1) {
     const next = [row];

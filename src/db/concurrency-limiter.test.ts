@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Admission } from './concurrency-limiter.js';
+import { ConcurrencyLimiter } from './concurrency-limiter.js';
 
 /** Work that ends when it is told to. */
-function held() {
+function createHeldWork() {
   let end = (): void => undefined;
   const ended = new Promise<string>((resolve) => {
     end = () => resolve('done');
@@ -11,32 +11,32 @@ function held() {
   return { work: () => ended, end };
 }
 
-test('as much as the maximum is under way, one more is refused, and later taken', async () => {
-  const admission = new Admission({ inFlightMax: 2, transactionsMax: 1, waitMs: 1000 });
-  const first = held();
-  const second = held();
-  const running = [admission.run(first.work), admission.run(second.work)];
+test('work over the in-flight limit is refused, and accepted again when some has ended', async () => {
+  const limiter = new ConcurrencyLimiter({ inFlightMax: 2, transactionsMax: 1, waitMs: 1000 });
+  const first = createHeldWork();
+  const second = createHeldWork();
+  const running = [limiter.run(first.work), limiter.run(second.work)];
 
-  await assert.rejects(admission.run(first.work), { name: 'service_unavailable' });
+  await assert.rejects(limiter.run(first.work), { name: 'service_unavailable' });
   first.end();
   await running[0];
 
-  assert.equal(await admission.run(async () => 'taken'), 'taken');
+  assert.equal(await limiter.run(async () => 'taken'), 'taken');
   second.end();
   await running[1];
 });
 
-test('transactions take turns in order, also after one that failed', async () => {
-  const admission = new Admission({ inFlightMax: 10, transactionsMax: 1, waitMs: 1000 });
+test('transactions run in arrival order, also after one fails', async () => {
+  const limiter = new ConcurrencyLimiter({ inFlightMax: 10, transactionsMax: 1, waitMs: 1000 });
   const order: string[] = [];
-  const first = held();
-  const failing = admission.transact(async () => {
+  const first = createHeldWork();
+  const failing = limiter.runTransaction(async () => {
     await first.work();
     throw new Error('failed');
   });
-  const second = admission.transact(async () => order.push('second'));
-  const third = admission.transact(async () => order.push('third'));
-  const beside = admission.run(async () => order.push('beside'));
+  const second = limiter.runTransaction(async () => order.push('second'));
+  const third = limiter.runTransaction(async () => order.push('third'));
+  const beside = limiter.run(async () => order.push('beside'));
 
   await beside;
   first.end();
@@ -46,32 +46,32 @@ test('transactions take turns in order, also after one that failed', async () =>
   assert.deepEqual(order, ['beside', 'second', 'third']);
 });
 
-test('a transaction whose turn does not come is refused, and never begins', async () => {
-  const admission = new Admission({ inFlightMax: 10, transactionsMax: 1, waitMs: 20 });
-  const first = held();
-  const running = admission.transact(first.work);
+test('a transaction that waits too long is refused and never starts', async () => {
+  const limiter = new ConcurrencyLimiter({ inFlightMax: 10, transactionsMax: 1, waitMs: 20 });
+  const first = createHeldWork();
+  const running = limiter.runTransaction(first.work);
   let hasBegun = false;
 
-  const waiting = admission.transact(async () => {
+  const waiting = limiter.runTransaction(async () => {
     hasBegun = true;
   });
 
   await assert.rejects(waiting, { name: 'service_unavailable' });
   first.end();
   await running;
-  assert.equal(await admission.transact(async () => 'next'), 'next');
+  assert.equal(await limiter.runTransaction(async () => 'next'), 'next');
   assert.equal(hasBegun, false);
 });
 
-test('closing waits for what is under way and for what waits, and refuses the rest', async () => {
-  const admission = new Admission({ inFlightMax: 10, transactionsMax: 1, waitMs: 1000 });
-  const first = held();
-  const running = admission.transact(first.work);
-  const waiting = admission.transact(async () => 'after');
+test('close waits for running and queued work and refuses new work', async () => {
+  const limiter = new ConcurrencyLimiter({ inFlightMax: 10, transactionsMax: 1, waitMs: 1000 });
+  const first = createHeldWork();
+  const running = limiter.runTransaction(first.work);
+  const waiting = limiter.runTransaction(async () => 'after');
 
-  const closing = admission.close();
+  const closing = limiter.close();
   await assert.rejects(
-    admission.run(async () => 1),
+    limiter.run(async () => 1),
     /Cannot use database: it is closed/,
   );
   let isClosed = false;
@@ -82,7 +82,7 @@ test('closing waits for what is under way and for what waits, and refuses the re
   assert.equal(isClosed, false);
   first.end();
   await closing;
-  await admission.close();
+  await limiter.close();
 
   assert.deepEqual(await Promise.all([running, waiting]), ['done', 'after']);
 });

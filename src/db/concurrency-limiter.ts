@@ -1,6 +1,6 @@
 import { closedError, unavailable } from './failures.js';
 
-interface AdmissionOptions {
+interface ConcurrencyLimiterOptions {
   /** Statements and transactions under way; one more is refused. */
   readonly inFlightMax: number;
   /** Transactions at a time. Fewer than connections, or statements beside them could never run. */
@@ -13,14 +13,14 @@ interface AdmissionOptions {
  * What a pool does not do: bounds what is under way, lets transactions take turns, and tells when
  * all has ended.
  */
-export class Admission {
-  readonly #options: AdmissionOptions;
+export class ConcurrencyLimiter {
+  readonly #options: ConcurrencyLimiterOptions;
   readonly #running = new Set<Promise<unknown>>();
-  readonly #waiting = new Set<() => void>();
+  readonly #waiters = new Set<() => void>();
   #transactions = 0;
   #isClosed = false;
 
-  constructor(options: AdmissionOptions) {
+  constructor(options: ConcurrencyLimiterOptions) {
     this.#options = options;
   }
 
@@ -40,14 +40,14 @@ export class Admission {
   }
 
   /** The same, in turn with other transactions. */
-  transact<Result>(work: () => Promise<Result>): Promise<Result> {
+  runTransaction<Result>(work: () => Promise<Result>): Promise<Result> {
     return this.run(async () => {
-      if (this.#transactions >= this.#options.transactionsMax) await this.#turn();
+      if (this.#transactions >= this.#options.transactionsMax) await this.#waitForSlot();
       else this.#transactions += 1;
       try {
         return await work();
       } finally {
-        const [next] = this.#waiting;
+        const [next] = this.#waiters;
         if (next === undefined) this.#transactions -= 1;
         else next(); // Hands its turn on.
       }
@@ -60,18 +60,18 @@ export class Admission {
     await Promise.allSettled(this.#running);
   }
 
-  #turn(): Promise<void> {
+  #waitForSlot(): Promise<void> {
     return new Promise((resolve, reject) => {
-      const take = (): void => {
+      const proceed = (): void => {
         clearTimeout(timer);
-        this.#waiting.delete(take);
+        this.#waiters.delete(proceed);
         resolve();
       };
       const timer = setTimeout(() => {
-        this.#waiting.delete(take);
+        this.#waiters.delete(proceed);
         reject(unavailable('all connections are busy'));
       }, this.#options.waitMs);
-      this.#waiting.add(take);
+      this.#waiters.add(proceed);
     });
   }
 }

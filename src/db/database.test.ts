@@ -21,7 +21,7 @@ describe('sql', () => {
     assert.deepEqual(statement.values, [name, 7]);
   });
 
-  test('nests parts at every place, also beside each other', () => {
+  test('sql nests parts at any position, also adjacent ones', () => {
     const columns = sql`id, name`;
     const where = sql`where a = ${1} and b in (${list(['x', 'y'])})`;
 
@@ -99,25 +99,25 @@ describe('tuples', () => {
 });
 
 describe('inserts', () => {
-  const into = (rows: readonly (readonly Value[])[]) =>
+  const prefix = (rows: readonly (readonly Value[])[]) =>
     inserts(sql`insert into t (x, y) values `, rows);
   const pairs = (count: number) => Array.from({ length: count }, (_, index) => [index, 'a']);
 
-  test('is none for no rows, and one for up to 100', () => {
-    const [statement, ...more] = into(pairs(2));
+  test('inserts returns no statement for no rows, one for up to 100', () => {
+    const [statement, ...more] = prefix(pairs(2));
 
-    assert.deepEqual(into([]), []);
+    assert.deepEqual(prefix([]), []);
     assert.deepEqual(more, []);
     assert.equal(
       render(statement ?? sql``, dollar),
       'insert into t (x, y) values ($1, $2), ($3, $4)',
     );
     assert.deepEqual(statement?.values, [0, 'a', 1, 'a']);
-    assert.equal(into(pairs(100)).length, 1);
+    assert.equal(prefix(pairs(100)).length, 1);
   });
 
-  test('has each row once, in order, in statements that are alike', () => {
-    const statements = [...into(pairs(250)), ...into(pairs(150))];
+  test('inserts contains each row once, in order, in statements of equal text', () => {
+    const statements = [...prefix(pairs(250)), ...prefix(pairs(150))];
 
     const firsts = statements.map(({ values }) => values[0]);
     assert.deepEqual(firsts, [0, 100, 200, 0, 100]);
@@ -131,14 +131,14 @@ describe('inserts', () => {
   });
 
   test('refuses what cannot be bound, and rows of different lengths', () => {
-    assert.throws(() => into([[1, Number.NaN]]), /Cannot bind NaN/);
+    assert.throws(() => prefix([[1, Number.NaN]]), /Cannot bind NaN/);
     for (const odd of [
       [[1, 'a'], [2]],
       [[1, 'a'], [2, 'b', 'c'], [3]],
       [[1], [2, 'b', 3]],
     ]) {
-      assert.throws(() => into(odd), /lengths differ/);
-      assert.throws(() => into([...odd].reverse()), /lengths differ/);
+      assert.throws(() => prefix(odd), /lengths differ/);
+      assert.throws(() => prefix([...odd].reverse()), /lengths differ/);
     }
   });
 });

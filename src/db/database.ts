@@ -8,7 +8,7 @@ export interface Sql {
   readonly texts: readonly string[];
   readonly values: readonly Value[];
   /** Made by `list` or `tuples`: the text grows with the values, so few of them are kept prepared. */
-  readonly isElastic?: true;
+  readonly hasVariableArity?: true;
 }
 
 /**
@@ -22,7 +22,7 @@ export interface Database {
   readonly dialect: Dialect;
 
   /** Only where the database can wake its clients: PostgreSQL, but not through every pooler. */
-  readonly wakeUps?: WakeUps | undefined;
+  readonly notifier?: Notifier | undefined;
 
   /** Rows are plain objects. Outside a transaction it must not write. */
   query<Row extends object>(statement: Sql): Promise<Row[]>;
@@ -51,20 +51,20 @@ export interface Database {
 }
 
 /** How processes on one database tell each other that there is something new, and not what. */
-export interface WakeUps {
+export interface Notifier {
   /** A part of a transaction: with its commit all others that listen are woken, once. */
-  announce(tx: Database): Promise<void>;
+  notify(tx: Database): Promise<void>;
 
   /**
    * Calls `wake` after announcements of others, and whenever some may have been missed: when it
    * begins to listen, and when it does so again because the connection was lost. Never throws.
    */
-  listen(wake: () => void): Listening;
+  subscribe(onNotify: () => void): Subscription;
 }
 
-export interface Listening {
+export interface Subscription {
   /** False while the connection is made: until then announcements are not heard. */
-  readonly isListening: boolean;
+  readonly isActive: boolean;
   /** Twice is fine. */
   close(): Promise<void>;
 }
@@ -76,7 +76,7 @@ export class UniqueViolation extends Error {
 
 /** A statement or a part of one; parts nest. A value never becomes text. */
 export function sql(strings: TemplateStringsArray, ...parts: readonly (Value | Sql)[]): Sql {
-  if (!parts.some(isSql)) return { texts: strings, values: parts.map(bindable) };
+  if (!parts.some(isSql)) return { texts: strings, values: parts.map(requireBindable) };
   const texts = [strings[0] ?? ''];
   const values: Value[] = [];
   const extend = (text: string) => texts.push((texts.pop() ?? '') + text);
@@ -87,58 +87,62 @@ export function sql(strings: TemplateStringsArray, ...parts: readonly (Value | S
       values.push(...part.values);
       extend(strings[index + 1] ?? '');
     } else {
-      values.push(bindable(part));
+      values.push(requireBindable(part));
       texts.push(strings[index + 1] ?? '');
     }
   }
-  const isElastic = parts.some((part) => isSql(part) && part.isElastic === true);
-  return isElastic ? { texts, values, isElastic } : { texts, values };
+  const hasVariableArity = parts.some((part) => isSql(part) && part.hasVariableArity === true);
+  return hasVariableArity ? { texts, values, hasVariableArity } : { texts, values };
 }
 
 /** `a, b, c`, as in `where id in (${list(ids)})`. Throws for none: SQL has no empty list. */
 export function list(values: readonly Value[]): Sql {
   if (values.length === 0) throw new TypeError('Cannot make an SQL list: it has no values');
   const between = values.slice(1).map(() => ', ');
-  return { texts: ['', ...between, ''], values: values.map(bindable), isElastic: true };
+  return {
+    texts: ['', ...between, ''],
+    values: values.map(requireBindable),
+    hasVariableArity: true,
+  };
 }
 
 /** `(a, b), (c, d)`, as in `insert into t (x, y) values ${tuples(rows)}`. Rows are of one length. */
 export function tuples(rows: readonly (readonly Value[])[]): Sql {
-  const values = valuesOf(rows);
+  const values = flattenRows(rows);
   const width = rows[0]?.length ?? 0;
   const between = values.map((_, index) => (index % width === 0 ? '), (' : ', '));
-  return { texts: ['(', ...between.slice(1), ')'], values, isElastic: true };
+  return { texts: ['(', ...between.slice(1), ')'], values, hasVariableArity: true };
 }
 
 /** Of rows that are all as long as the first, one after the other. */
-function valuesOf(rows: readonly (readonly Value[])[]): Value[] {
+function flattenRows(rows: readonly (readonly Value[])[]): Value[] {
   const width = rows[0]?.length ?? 0;
   if (width === 0) throw new TypeError('Cannot make SQL tuples: there are no values');
   const values: Value[] = [];
   for (const row of rows) {
     if (row.length !== width) throw new TypeError('Cannot make SQL tuples: lengths differ');
-    for (const value of row) values.push(bindable(value));
+    for (const value of row) values.push(requireBindable(value));
   }
   return values;
 }
 
 const insertRowsMax = 100;
-const insertTexts = new WeakMap<readonly string[], Map<number, readonly string[]>>();
+const insertTextCache = new WeakMap<readonly string[], Map<number, readonly string[]>>();
 
 /**
  * `insert into t (x, y) values (a, b), (c, d)`, as in ``inserts(sql`insert into t (x, y) values `, rows)``;
  * none for no rows. A statement has 100 rows at most, so that there are few different ones: they are
  * put together once, and stay prepared. `into` is a template without parts.
  */
-export function inserts(into: Sql, rows: readonly (readonly Value[])[]): Sql[] {
-  const known = insertTexts.get(into.texts) ?? new Map<number, readonly string[]>();
-  insertTexts.set(into.texts, known);
+export function inserts(prefix: Sql, rows: readonly (readonly Value[])[]): Sql[] {
+  const textsByCount = insertTextCache.get(prefix.texts) ?? new Map<number, readonly string[]>();
+  insertTextCache.set(prefix.texts, textsByCount);
   const statements: Sql[] = [];
   for (let start = 0; start < rows.length; start += insertRowsMax) {
-    const some = rows.slice(start, start + insertRowsMax);
-    const texts = known.get(some.length) ?? sql`${into}${tuples(some)}`.texts;
-    known.set(some.length, texts);
-    statements.push({ texts, values: valuesOf(some), isElastic: true });
+    const batch = rows.slice(start, start + insertRowsMax);
+    const texts = textsByCount.get(batch.length) ?? sql`${prefix}${tuples(batch)}`.texts;
+    textsByCount.set(batch.length, texts);
+    statements.push({ texts, values: flattenRows(batch), hasVariableArity: true });
   }
   return statements;
 }
@@ -152,25 +156,25 @@ export const questionMark: Placeholder = () => '?';
 /** `$1`, for PostgreSQL. */
 export const dollar: Placeholder = (position) => `$${position}`;
 
-const rendered = new WeakMap<Placeholder, WeakMap<readonly string[], string>>();
+const renderCache = new WeakMap<Placeholder, WeakMap<readonly string[], string>>();
 
 /**
  * Returns the text for a driver. A template without parts is rendered once for each placeholder.
  */
 export function render(statement: Sql, placeholder: Placeholder): string {
   const { texts } = statement;
-  let known = rendered.get(placeholder);
-  if (known === undefined) {
-    known = new WeakMap();
-    rendered.set(placeholder, known);
+  let textCache = renderCache.get(placeholder);
+  if (textCache === undefined) {
+    textCache = new WeakMap();
+    renderCache.set(placeholder, textCache);
   }
-  const found = known.get(texts);
-  if (found !== undefined) return found;
+  const cachedText = textCache.get(texts);
+  if (cachedText !== undefined) return cachedText;
   let text = texts[0] ?? '';
   for (let position = 1; position < texts.length; position++) {
     text += placeholder(position) + texts[position];
   }
-  known.set(texts, text);
+  textCache.set(texts, text);
   return text;
 }
 
@@ -179,7 +183,7 @@ function isSql(part: Value | Sql): part is Sql {
 }
 
 /** What slipped past the types is refused here: drivers differ in what they make of it. */
-function bindable(value: Value | Sql): Value {
+function requireBindable(value: Value | Sql): Value {
   const isGood =
     typeof value === 'string' ||
     (typeof value === 'number' && Number.isFinite(value)) ||

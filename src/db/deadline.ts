@@ -2,10 +2,10 @@
 export function withDeadline<Result>(
   promise: Promise<Result>,
   ms: number,
-  late: () => Error,
+  createError: () => Error,
 ): Promise<Result> {
   return new Promise((resolve, reject) => {
-    const timer = setTimeout(() => reject(late()), ms);
+    const timer = setTimeout(() => reject(createError()), ms);
     promise.then(resolve, reject).finally(() => clearTimeout(timer));
   });
 }

@@ -2,7 +2,7 @@ import { Failure } from '../errors.js';
 
 /** The database cannot do it now; asking again later may help. */
 export function unavailable(state: string, cause?: unknown, retryAfterMs = 1000): Failure {
-  return new Failure('service_unavailable', `Cannot reach the data: ${state}`, {
+  return new Failure('service_unavailable', `Cannot access the database: ${state}`, {
     retryAfterMs,
     cause,
   });

@@ -6,14 +6,14 @@ import { Failure } from '../errors.js';
 import { probeWrite } from '../event-log/sql/write-probe.js';
 import { sql } from './database.js';
 import { unavailable } from './failures.js';
-import { WatchedDatabase } from './health-checked-database.js';
+import { HealthCheckedDatabase } from './health-checked-database.js';
 
 const test = await testOnDialects('a database that is watched');
 
 /** One whose probe can be made to fail, and how often it was asked. */
-async function openWatched(t: TestContext) {
+async function openHealthChecked(t: TestContext) {
   const state = { isWritable: true, probes: 0 };
-  const db = new WatchedDatabase(await databaseFor(t), async (below) => {
+  const db = new HealthCheckedDatabase(await databaseFor(t), async (below) => {
     state.probes += 1;
     if (!state.isWritable) throw unavailable('no room');
     await probeWrite(below, 100_000, state.probes);
@@ -28,8 +28,8 @@ async function openWatched(t: TestContext) {
   return { db, state, refuseWrite };
 }
 
-test('nothing is written as long as no write was refused', async (t) => {
-  const { db, state } = await openWatched(t);
+test('the check writes nothing while no write was refused', async (t) => {
+  const { db, state } = await openHealthChecked(t);
 
   await db.check();
   await db.transaction(async (tx) => tx.execute(sql`delete from processes`));
@@ -39,8 +39,8 @@ test('nothing is written as long as no write was refused', async (t) => {
   assert.equal(state.probes, 0);
 });
 
-test('after a write that was refused it is well again only when the probe could write', async (t) => {
-  const { db, state, refuseWrite } = await openWatched(t);
+test('after a refused write the check fails until the probe has written', async (t) => {
+  const { db, state, refuseWrite } = await openHealthChecked(t);
   state.isWritable = false;
 
   await refuseWrite();
@@ -55,13 +55,13 @@ test('after a write that was refused it is well again only when the probe could 
   assert.equal(state.probes, 3);
 });
 
-test('it can do all that the database below can, and is watched in all of it', async (t) => {
+test('every kind of write is tracked, and every method of the database is forwarded', async (t) => {
   const below = await databaseFor(t);
   const failing = Object.assign(Object.create(below), {
     batch: below.batch && (() => Promise.reject(unavailable('no room'))),
   });
   let probes = 0;
-  const db = new WatchedDatabase(failing, async () => {
+  const db = new HealthCheckedDatabase(failing, async () => {
     probes += 1;
   });
 
@@ -73,8 +73,8 @@ test('it can do all that the database below can, and is watched in all of it', a
   assert.equal(probes, 1);
 });
 
-test('the probe writes the same row again, and readers of the log do not see it', async (t) => {
-  const { db, refuseWrite } = await openWatched(t);
+test('the probe rewrites one row that readers of the event log do not see', async (t) => {
+  const { db, refuseWrite } = await openHealthChecked(t);
   const rows = () => db.query(sql`select seq, octet_length(data) as bytes from events`);
 
   for (let round = 0; round < 2; round += 1) {

@@ -1,5 +1,5 @@
 import { Failure } from '../errors.js';
-import { type Database, type Sql, sql, type WakeUps } from './database.js';
+import { type Database, type Notifier, type Sql, sql } from './database.js';
 
 /**
  * A database of which is known whether it can be written. A disk that is full, or a server that may
@@ -9,20 +9,20 @@ import { type Database, type Sql, sql, type WakeUps } from './database.js';
  * anybody may, is asked whenever somebody wants to know, until it succeeds: as long as all goes well,
  * knowing costs no write, and what is small does not end the doubt.
  */
-export class WatchedDatabase implements Database {
+export class HealthCheckedDatabase implements Database {
   /** Where the database below has it. */
   readonly batch?: (statements: readonly Sql[]) => Promise<boolean>;
   readonly #db: Database;
   readonly #probe: (db: Database) => Promise<void>;
-  #isDoubtful = false;
-  #probing: Promise<void> | undefined;
+  #needsProbe = false;
+  #activeProbe: Promise<void> | undefined;
 
   constructor(db: Database, probe: (db: Database) => Promise<void>) {
     this.#db = db;
     this.#probe = probe;
     if (db.batch !== undefined) {
       const batch = db.batch.bind(db);
-      this.batch = (statements) => this.#watched(batch(statements));
+      this.batch = (statements) => this.#trackWrite(batch(statements));
     }
   }
 
@@ -30,8 +30,8 @@ export class WatchedDatabase implements Database {
     return this.#db.dialect;
   }
 
-  get wakeUps(): WakeUps | undefined {
-    return this.#db.wakeUps;
+  get notifier(): Notifier | undefined {
+    return this.#db.notifier;
   }
 
   query<Row extends object>(statement: Sql): Promise<Row[]> {
@@ -39,11 +39,11 @@ export class WatchedDatabase implements Database {
   }
 
   execute(statement: Sql): Promise<number> {
-    return this.#watched(this.#db.execute(statement));
+    return this.#trackWrite(this.#db.execute(statement));
   }
 
   transaction<Result>(work: (tx: Database) => Promise<Result>): Promise<Result> {
-    return this.#watched(this.#db.transaction(work));
+    return this.#trackWrite(this.#db.transaction(work));
   }
 
   close(): Promise<void> {
@@ -52,29 +52,29 @@ export class WatchedDatabase implements Database {
 
   /** Settles when it answers and, as far as is known, can be written. Rejects otherwise. */
   async check(): Promise<void> {
-    if (!this.#isDoubtful) {
+    if (!this.#needsProbe) {
       await this.#db.query(sql`select 1 as one`);
       return;
     }
-    this.#probing ??= this.#probeOnce(); // However many ask.
-    await this.#probing;
+    this.#activeProbe ??= this.#runProbe(); // However many ask.
+    await this.#activeProbe;
   }
 
-  async #watched<Result>(writing: Promise<Result>): Promise<Result> {
+  async #trackWrite<Result>(writing: Promise<Result>): Promise<Result> {
     try {
       return await writing;
     } catch (error) {
-      if (error instanceof Failure && error.name === 'service_unavailable') this.#isDoubtful = true;
+      if (error instanceof Failure && error.name === 'service_unavailable') this.#needsProbe = true;
       throw error;
     }
   }
 
-  async #probeOnce(): Promise<void> {
+  async #runProbe(): Promise<void> {
     try {
       await this.#probe(this.#db);
-      this.#isDoubtful = false;
+      this.#needsProbe = false;
     } finally {
-      this.#probing = undefined;
+      this.#activeProbe = undefined;
     }
   }
 }

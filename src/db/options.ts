@@ -1,6 +1,6 @@
 import type { Clock } from '../clock.js';
 import type { Config } from '../config/config.js';
-import type { Log } from '../logging/log.js';
+import type { Logger } from '../logging/logger.js';
 
 export type DatabaseOptions = SqliteOptions | ServerOptions;
 
@@ -12,8 +12,8 @@ export interface SqliteOptions {
   readonly transactionMs?: number;
   /** To wait for another process that has the file, and may be on its way out. Default 2,000. */
   readonly lockMs?: number;
-  readonly log: Log;
-  readonly clock?: Clock;
+  readonly log: Logger;
+  readonly wallClock?: Clock;
 }
 
 export interface ServerOptions {
@@ -33,18 +33,21 @@ export interface ServerOptions {
   readonly statementMs: number;
   /** PostgreSQL: statements are kept prepared. False behind a pooler by transaction. */
   readonly prepare: boolean;
-  readonly log: Log;
-  readonly clock?: Clock;
+  readonly log: Logger;
+  readonly wallClock?: Clock;
 }
 
 /** What `sync -- --reset --yes=…` must be given: of the embedded database the name of its file. */
-export function databaseName(options: DatabaseOptions): string {
+export function getDatabaseName(options: DatabaseOptions): string {
   if (options.dialect !== 'sqlite') return options.database;
   return options.file.split(/[\\/]/).at(-1) ?? options.file;
 }
 
 /** What the settings say about the database. */
-export function databaseOptions({ database }: Pick<Config, 'database'>, log: Log): DatabaseOptions {
+export function toDatabaseOptions(
+  { database }: Pick<Config, 'database'>,
+  log: Logger,
+): DatabaseOptions {
   const { dialect, file, server } = database;
   if (dialect === 'sqlite') return { dialect, file, log };
   const { ca, ssl, ...rest } = server;

@@ -10,7 +10,7 @@ export interface CheckedTls {
  * What the packages hand to TLS. The certificate is checked against the host of the settings: by
  * themselves they check none, or for an address the name `localhost`.
  */
-export function tlsOf({ ssl, host }: ServerOptions): false | CheckedTls {
+export function buildTlsOptions({ ssl, host }: ServerOptions): false | CheckedTls {
   if (ssl === false) return false;
   const checked: CheckedTls = {
     checkServerIdentity: (_name, certificate) => checkServerIdentity(host, certificate),

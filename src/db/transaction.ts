@@ -3,18 +3,18 @@ import type { Database, Dialect, Sql } from './database.js';
 import { unavailable } from './failures.js';
 
 /** A connection that belongs to one transaction. */
-export interface Session {
+export interface SqlExecutor {
   query<Row extends object>(statement: Sql): Promise<Row[]>;
   execute(statement: Sql): Promise<number>;
 }
 
 /** Thrown by drivers for a deadlock or a failed serialisation: the same again may succeed. */
-export class Conflict extends Error {
+export class TransactionConflict extends Error {
   override readonly name = 'Conflict';
 }
 
-const triesMax = 3;
-const pausesMs = [10, 50];
+const attemptsMax = 3;
+const retryDelaysMs = [10, 50];
 
 /**
  * What `work` sees of a transaction: a `Database` that ends with it.
@@ -24,43 +24,43 @@ const pausesMs = [10, 50];
  */
 export class Transaction implements Database {
   readonly dialect: Dialect;
-  readonly #session: Session;
+  readonly #executor: SqlExecutor;
   readonly #running = new Set<Promise<unknown>>();
-  #doom: { readonly cause: unknown } | undefined;
+  #abortReason: { readonly cause: unknown } | undefined;
   #open = true;
 
-  private constructor(dialect: Dialect, session: Session) {
+  private constructor(dialect: Dialect, executor: SqlExecutor) {
     this.dialect = dialect;
-    this.#session = session;
+    this.#executor = executor;
   }
 
   /** Resolves when all is ready to be committed; rejects when it must be rolled back. */
   static async run<Result>(
     dialect: Dialect,
-    session: Session,
+    executor: SqlExecutor,
     work: (tx: Database) => Promise<Result>,
   ): Promise<Result> {
-    const tx = new Transaction(dialect, session);
+    const tx = new Transaction(dialect, executor);
     try {
       const result = await work(tx);
       tx.#open = false;
       while (tx.#running.size > 0) await Promise.allSettled(tx.#running);
-      if (tx.#doom !== undefined) throw tx.#doom.cause;
+      if (tx.#abortReason !== undefined) throw tx.#abortReason.cause;
       return result;
     } catch (error) {
       tx.#open = false;
       await Promise.allSettled(tx.#running);
       // `work` may have wrapped it, but whether to try again depends on what the database said.
-      throw tx.#doom?.cause instanceof Conflict ? tx.#doom.cause : error;
+      throw tx.#abortReason?.cause instanceof TransactionConflict ? tx.#abortReason.cause : error;
     }
   }
 
   query<Row extends object>(statement: Sql): Promise<Row[]> {
-    return this.#follow(() => this.#session.query<Row>(statement));
+    return this.#track(() => this.#executor.query<Row>(statement));
   }
 
   execute(statement: Sql): Promise<number> {
-    return this.#follow(() => this.#session.execute(statement));
+    return this.#track(() => this.#executor.execute(statement));
   }
 
   transaction(): Promise<never> {
@@ -71,18 +71,20 @@ export class Transaction implements Database {
     return Promise.reject(new Error('Cannot close database: this is a transaction'));
   }
 
-  async #follow<Result>(run: () => Promise<Result>): Promise<Result> {
+  async #track<Result>(run: () => Promise<Result>): Promise<Result> {
     if (!this.#open) throw new Error('Cannot run statement: the transaction has ended');
-    if (this.#doom !== undefined) {
-      const { cause } = this.#doom;
-      throw new Error('Cannot run statement: one before it failed', { cause });
+    if (this.#abortReason !== undefined) {
+      const { cause } = this.#abortReason;
+      throw new Error('Cannot run statement: an earlier statement of the transaction failed', {
+        cause,
+      });
     }
     const running = run();
     this.#running.add(running);
     try {
       return await running;
     } catch (cause) {
-      this.#doom ??= { cause };
+      this.#abortReason ??= { cause };
       throw cause;
     } finally {
       this.#running.delete(running);
@@ -91,15 +93,15 @@ export class Transaction implements Database {
 }
 
 /** Runs it again after a `Conflict`, at most 3 times in all; then it is `service_unavailable`. */
-export async function retried<Result>(attempt: () => Promise<Result>): Promise<Result> {
-  for (let tries = 1; ; tries++) {
+export async function withRetries<Result>(attempt: () => Promise<Result>): Promise<Result> {
+  for (let attempts = 1; ; attempts++) {
     try {
       return await attempt();
     } catch (error) {
-      if (!(error instanceof Conflict)) throw error;
-      if (tries === triesMax) throw unavailable('too many want to write the same', error);
-      const pauseMs = pausesMs[tries - 1] ?? 0;
-      await wait(pauseMs * (0.5 + Math.random())); // Jitter, so that two do not meet again.
+      if (!(error instanceof TransactionConflict)) throw error;
+      if (attempts === attemptsMax) throw unavailable('too many conflicting transactions', error);
+      const delayMs = retryDelaysMs[attempts - 1] ?? 0;
+      await wait(delayMs * (0.5 + Math.random())); // Jitter, so that two do not meet again.
     }
   }
 }

@@ -1,34 +1,34 @@
 import { Failure } from '../errors.js';
-import { addressesPerRequestMax } from '../events/publish-request.js';
+import { recipientsPerRequestMax } from '../events/publish-request.js';
 import type { AppendOutcome, AppendRequest, LoggableEvent, LogStore } from './log-store.js';
 
 export interface AppendQueueOptions {
   readonly store: Pick<LogStore, 'append'>;
   /** Told of events that are durable now, in the order of their numbers. Must not throw. */
-  readonly onWritten: (events: readonly LoggableEvent[], firstSeq: number) => void;
+  readonly onAppended: (events: readonly LoggableEvent[], firstSeq: number) => void;
   /** Whether a transaction was committed is unknown: the log has to be looked at. Must not reject. */
-  readonly onUncertain: () => Promise<void>;
+  readonly onUncertainCommit: () => Promise<void>;
 }
 
 interface Size {
   readonly events: number;
-  readonly addresses: number;
+  readonly recipients: number;
   /** Of data. */
   readonly bytes: number;
 }
 
-interface Waiting {
+interface QueuedAppend {
   readonly request: AppendRequest;
   readonly size: Size;
   readonly resolve: (outcome: AppendOutcome) => void;
   readonly reject: (cause: unknown) => void;
 }
 
-const nothing: Size = { events: 0, addresses: 0, bytes: 0 };
+const emptySize: Size = { events: 0, recipients: 0, bytes: 0 };
 const mib = 1024 * 1024;
 /** What shares a transaction; a request that alone is larger has one to itself. */
-const groupMax: Size = { events: 1000, addresses: addressesPerRequestMax, bytes: 4 * mib };
-const waitingMax: Size = { events: 20_000, addresses: 200_000, bytes: 64 * mib };
+const groupMax: Size = { events: 1000, recipients: recipientsPerRequestMax, bytes: 4 * mib };
+const waitingMax: Size = { events: 20_000, recipients: 200_000, bytes: 64 * mib };
 
 /**
  * Group commit: all requests that arrive while one transaction is under way share the next one, up
@@ -37,10 +37,10 @@ const waitingMax: Size = { events: 20_000, addresses: 200_000, bytes: 64 * mib }
  */
 export class AppendQueue {
   readonly #options: AppendQueueOptions;
-  #waiting: Waiting[] = [];
-  #size: Size = nothing;
+  #queue: QueuedAppend[] = [];
+  #size: Size = emptySize;
   /** So many of the first that wait are written one by one. */
-  #alone = 0;
+  #singleRetries = 0;
   #writing: Promise<void> | undefined;
 
   constructor(options: AppendQueueOptions) {
@@ -53,15 +53,15 @@ export class AppendQueue {
   }
 
   async append(request: AppendRequest): Promise<AppendOutcome> {
-    const size = sizeOf(request);
-    const total = plus(this.#size, size);
-    if (this.#waiting.length > 0 && isOver(total, waitingMax)) {
+    const size = getSize(request);
+    const total = addSizes(this.#size, size);
+    if (this.#queue.length > 0 && exceeds(total, waitingMax)) {
       throw new Failure('service_unavailable', 'Cannot publish: too many events are waiting', {
         retryAfterMs: 1000,
       });
     }
     return new Promise<AppendOutcome>((resolve, reject) => {
-      this.#waiting.push({ request, size, resolve, reject });
+      this.#queue.push({ request, size, resolve, reject });
       this.#size = total;
       this.#writing ??= this.#write();
     });
@@ -74,8 +74,8 @@ export class AppendQueue {
 
   /** Each request hears of its own fate; so what rejects here is a defect, and ends the process. */
   async #write(): Promise<void> {
-    while (this.#waiting.length > 0) {
-      const group = this.#take(this.#groupLength());
+    while (this.#queue.length > 0) {
+      const group = this.#take(this.#nextGroupLength());
       const requests = group.map(({ request }) => request);
       const outcomes = await this.#options.store
         .append(requests)
@@ -86,15 +86,15 @@ export class AppendQueue {
   }
 
   /** Two requests with the same idempotency key never share a transaction. */
-  #groupLength(): number {
-    if (this.#alone > 0) return 1;
+  #nextGroupLength(): number {
+    if (this.#singleRetries > 0) return 1;
     const keys = new Set<string>();
-    let together: Size = nothing;
+    let together: Size = emptySize;
     let count = 0;
-    for (const { request, size } of this.#waiting) {
+    for (const { request, size } of this.#queue) {
       const key = request.idempotency?.keyHash;
-      together = plus(together, size);
-      if (count > 0 && isOver(together, groupMax)) break;
+      together = addSizes(together, size);
+      if (count > 0 && exceeds(together, groupMax)) break;
       if (key !== undefined && keys.has(key)) break;
       if (key !== undefined) keys.add(key);
       count += 1;
@@ -102,56 +102,56 @@ export class AppendQueue {
     return count;
   }
 
-  #take(count: number): Waiting[] {
-    const taken = this.#waiting.splice(0, count);
-    this.#alone = Math.max(0, this.#alone - count);
-    this.#size = taken.reduce((left, { size }) => plus(left, size, -1), this.#size);
+  #take(count: number): QueuedAppend[] {
+    const taken = this.#queue.splice(0, count);
+    this.#singleRetries = Math.max(0, this.#singleRetries - count);
+    this.#size = taken.reduce((left, { size }) => addSizes(left, size, -1), this.#size);
     return taken;
   }
 
-  async #fail(group: readonly Waiting[], cause: unknown): Promise<undefined> {
-    const isStoreAway = cause instanceof Failure;
-    if (group.length > 1 && !isStoreAway) {
+  async #fail(group: readonly QueuedAppend[], cause: unknown): Promise<undefined> {
+    const isStoreUnavailable = cause instanceof Failure;
+    if (group.length > 1 && !isStoreUnavailable) {
       // One request that cannot be written must not take the others with it: each has a try alone.
-      this.#waiting.unshift(...group);
-      this.#size = group.reduce((all, { size }) => plus(all, size), this.#size);
-      this.#alone = group.length;
+      this.#queue.unshift(...group);
+      this.#size = group.reduce((all, { size }) => addSizes(all, size), this.#size);
+      this.#singleRetries = group.length;
       return;
     }
     // Those behind it would wait for one deadline after the other, and nobody for so long.
-    const behind = isStoreAway ? this.#take(this.#waiting.length) : [];
-    for (const { reject } of [...group, ...behind]) reject(cause);
-    await this.#options.onUncertain();
+    const queuedBehind = isStoreUnavailable ? this.#take(this.#queue.length) : [];
+    for (const { reject } of [...group, ...queuedBehind]) reject(cause);
+    await this.#options.onUncertainCommit();
   }
 
-  #settle(group: readonly Waiting[], outcomes: readonly AppendOutcome[]): void {
+  #settle(group: readonly QueuedAppend[], outcomes: readonly AppendOutcome[]): void {
     for (const [index, { request, resolve }] of group.entries()) {
       const outcome = outcomes[index];
       if (outcome === undefined) continue; // One for each: the store promises it.
       resolve(outcome);
-      if (outcome.kind === 'appended') this.#options.onWritten(request.events, outcome.firstSeq);
+      if (outcome.kind === 'appended') this.#options.onAppended(request.events, outcome.firstSeq);
     }
   }
 }
 
-function sizeOf({ events }: AppendRequest): Size {
-  let addresses = 0;
+function getSize({ events }: AppendRequest): Size {
+  let recipients = 0;
   let bytes = 0;
   for (const { audiences, data } of events) {
-    addresses += audiences.length;
+    recipients += audiences.length;
     bytes += Buffer.byteLength(data);
   }
-  return { events: events.length, addresses, bytes };
+  return { events: events.length, recipients, bytes };
 }
 
-function plus(some: Size, more: Size, sign: 1 | -1 = 1): Size {
+function addSizes(a: Size, b: Size, sign: 1 | -1 = 1): Size {
   return {
-    events: some.events + sign * more.events,
-    addresses: some.addresses + sign * more.addresses,
-    bytes: some.bytes + sign * more.bytes,
+    events: a.events + sign * b.events,
+    recipients: a.recipients + sign * b.recipients,
+    bytes: a.bytes + sign * b.bytes,
   };
 }
 
-function isOver(size: Size, max: Size): boolean {
-  return size.events > max.events || size.addresses > max.addresses || size.bytes > max.bytes;
+function exceeds(size: Size, max: Size): boolean {
+  return size.events > max.events || size.recipients > max.recipients || size.bytes > max.bytes;
 }

@@ -1,21 +1,21 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { MemoryLog } from '../../test/support/databases/memory-log.js';
+import { MemoryLogStore } from '../../test/support/databases/memory-log-store.js';
 import type { Failure } from '../errors.js';
-import { silentLog } from '../logging/log.js';
+import { silentLogger } from '../logging/logger.js';
 import { EventLog } from './event-log.js';
 
 const mib = 1024 * 1024;
 
 /** A log whose first commit waits, so that what comes after it gathers. */
 async function openBusyLog() {
-  const store = new MemoryLog('e');
-  store.openGates();
+  const store = new MemoryLogStore('e');
+  store.release();
   const limits = { ageMaxMs: 1e9, eventsMax: 1e9, bytesMax: 1e9 };
-  const log = await EventLog.open({ store, log: silentLog, clock: Date.now, limits });
-  store.closeGates();
+  const eventLog = await EventLog.open({ store, log: silentLogger, wallClock: Date.now, limits });
+  store.hold();
   const append = (count: number, bytes: number, addresses = 1) =>
-    log.append({
+    eventLog.append({
       events: Array.from({ length: count }, () => ({
         audiences: Array.from({ length: addresses }, (_, index) => `u:${index}`),
         type: undefined,
@@ -31,20 +31,20 @@ function isRefused({ name, headers }: Failure): boolean {
   return name === 'service_unavailable' && headers['retry-after'] === '1';
 }
 
-test('what waits shares commits, of 1000 events, 10,000 addresses or 4 MiB at most', async () => {
+test('waiting appends share commits of at most 1000 events, 10,000 recipients or 4 MiB', async () => {
   const { store, append, first } = await openBusyLog();
   const many = Array.from({ length: 30 }, () => append(100, 1));
   const large = Array.from({ length: 10 }, () => append(1, mib));
   const huge = append(3, 2 * mib); // More than a commit takes, but it is one request.
   const wide = Array.from({ length: 25 }, () => append(1, 1, 1000));
 
-  store.openGates();
+  store.release();
   await Promise.all([first, ...many, ...large, huge, ...wide]);
 
   assert.deepEqual(store.commits, [1, 1000, 1000, 1000, 4, 4, 2, 3, 10, 10, 5]);
 });
 
-test('200,000 addresses may wait, and not one more', async () => {
+test('at most 200,000 recipients may wait', async () => {
   const { store, append, first } = await openBusyLog();
   const waiting = Array.from({ length: 199 }, () => append(1, 1, 1000));
 
@@ -52,11 +52,11 @@ test('200,000 addresses may wait, and not one more', async () => {
   const last = append(1, 1, 1000);
   await assert.rejects(append(1, 1), isRefused);
 
-  store.openGates();
+  store.release();
   await Promise.all([first, ...waiting, last]);
 });
 
-test('64 MiB may wait, and not a byte more', async () => {
+test('at most 64 MiB may wait', async () => {
   const { store, append, first } = await openBusyLog();
   const waiting = Array.from({ length: 63 }, () => append(1, mib));
 
@@ -64,12 +64,12 @@ test('64 MiB may wait, and not a byte more', async () => {
   const last = append(1, mib);
   await assert.rejects(append(1, 1), isRefused);
 
-  store.openGates();
+  store.release();
   await Promise.all([first, ...waiting, last]);
   assert.deepEqual((await append(1, 1)).ids, ['e-66']);
 });
 
-test('20,000 events may wait, and not one more', async () => {
+test('at most 20,000 events may wait', async () => {
   const { store, append, first } = await openBusyLog();
   const waiting = Array.from({ length: 19 }, () => append(1000, 1));
 
@@ -77,59 +77,59 @@ test('20,000 events may wait, and not one more', async () => {
   const last = append(1000, 1);
   await assert.rejects(append(1, 1), isRefused);
 
-  store.openGates();
+  store.release();
   await Promise.all([first, ...waiting, last]);
 });
 
-test('a reader who is gone when its turn comes costs no query', async () => {
-  const store = new MemoryLog('e');
-  store.openGates();
-  store.write(['all'], 'x');
+test('a reader that left while it waited costs no query', async () => {
+  const store = new MemoryLogStore('e');
+  store.release();
+  store.appendExternally(['all'], 'x');
   const limits = { ageMaxMs: 1e9, eventsMax: 1e9, bytesMax: 1e9 };
-  const log = await EventLog.open({ store, log: silentLog, clock: Date.now, limits });
-  const read = (isWanted: boolean) => log.read(['all'], 0, 100, () => isWanted);
-  store.closeGates();
+  const eventLog = await EventLog.open({ store, log: silentLogger, wallClock: Date.now, limits });
+  const read = (isWanted: boolean) => eventLog.read(['all'], 0, 100, () => isWanted);
+  store.hold();
   const atStore = [1, 2, 3, 4].map(() => read(true));
   const [gone, waiting] = [read(false), read(true)];
-  store.trouble = new Error('the store was asked');
+  store.readError = new Error('the store was asked');
 
-  store.openGates();
+  store.release();
 
   await Promise.all(atStore);
   assert.deepEqual(await gone, { frames: [], end: 0, more: true, gap: false });
-  await assert.rejects(waiting, store.trouble);
+  await assert.rejects(waiting, store.readError);
 });
 
 test('a catch-up that is asked for during another delivers what was written since', async () => {
-  const store = new MemoryLog('e');
-  store.openGates();
+  const store = new MemoryLogStore('e');
+  store.release();
   const limits = { ageMaxMs: 1e9, eventsMax: 1e9, bytesMax: 1e9 };
-  const log = await EventLog.open({ store, log: silentLog, clock: Date.now, limits });
-  store.closeGates();
-  const first = log.catchUp();
+  const eventLog = await EventLog.open({ store, log: silentLogger, wallClock: Date.now, limits });
+  store.hold();
+  const first = eventLog.catchUp();
   store.step(0); // It has read the newest number, and does not know it yet.
-  store.write(['all'], 'x');
+  store.appendExternally(['all'], 'x');
 
-  const second = log.catchUp();
-  store.openGates();
+  const second = eventLog.catchUp();
+  store.release();
 
   await first;
   await second;
-  assert.equal(log.head, 1);
+  assert.equal(eventLog.head, 1);
 });
 
 test('a page whose events are trimmed while it is read says that there is a gap', async () => {
-  const store = new MemoryLog('e');
-  store.openGates();
-  store.write(['all'], 'x');
+  const store = new MemoryLogStore('e');
+  store.release();
+  store.appendExternally(['all'], 'x');
   const limits = { ageMaxMs: 1e9, eventsMax: 1e9, bytesMax: 1e9 };
-  const log = await EventLog.open({ store, log: silentLog, clock: Date.now, limits });
-  store.closeGates();
-  const reading = log.read(['all'], 0, 100);
+  const eventLog = await EventLog.open({ store, log: silentLogger, wallClock: Date.now, limits });
+  store.hold();
+  const reading = eventLog.read(['all'], 0, 100);
   store.step(0);
 
   store.trimmedSeq = 1;
-  store.openGates();
+  store.release();
 
   assert.equal((await reading).gap, true);
 });

@@ -3,16 +3,16 @@ import type { Audience } from '../events/audience.js';
 import { formatPosition } from '../events/event-id.js';
 import { encodeFrame, type Frame } from '../events/frame.js';
 import type { NewEvent } from '../events/publish-request.js';
-import type { Log } from '../logging/log.js';
-import { Turns } from '../util/semaphore.js';
+import type { Logger } from '../logging/logger.js';
+import { Semaphore } from '../util/semaphore.js';
 import { AppendQueue } from './append-queue.js';
-import { Follower } from './log-poller.js';
+import { LogPoller } from './log-poller.js';
 import type { AppendRequest, LoggableEvent, LoggedEvent, LogState, LogStore } from './log-store.js';
-import { RecentEvents, type RecentRequest } from './recent-events.js';
-import { LogStarts, type Start } from './resume-resolver.js';
-import { type LogLimits, trimLog } from './retention.js';
+import { type ReadRequest, RecentEvents } from './recent-events.js';
+import { ResumeResolver, type StreamStart } from './resume-resolver.js';
+import { type RetentionLimits, trimLog } from './retention.js';
 
-export interface Page {
+export interface FramePage {
   readonly frames: readonly Frame[];
   /** All that the reader may see up to here is in `frames` or came before. */
   readonly end: number;
@@ -21,7 +21,7 @@ export interface Page {
   readonly gap: boolean;
 }
 
-export interface Appended {
+export interface AppendResult {
   /** One for each event, in order. */
   readonly ids: readonly string[];
   /** It was appended before, under the same idempotency key. */
@@ -40,17 +40,17 @@ export interface EventSubscriber {
 
 export interface EventLogOptions {
   readonly store: LogStore;
-  readonly log: Log;
-  readonly clock: () => number;
-  readonly limits: LogLimits;
+  readonly log: Logger;
+  readonly wallClock: () => number;
+  readonly limits: RetentionLimits;
 }
 
-const nothingAppended: Appended = { ids: [], isRepeated: false };
+const nothingAppended: AppendResult = { ids: [], isRepeated: false };
 const pageEventsMax = 256;
-const followEventsMax = 500;
-const pollMs = { busy: 25, quiet: 250, woken: 1000 };
+const catchUpEventsMax = 500;
+const pollMs = { busy: 25, idle: 250, notified: 1000 };
 /** Readers that are behind share the store with publishers and logins, and must not crowd it. */
-const readsMax = 4;
+const concurrentReadsMax = 4;
 
 /**
  * The one ordered log. `append` answers when the events are durable; the subscriber gets every
@@ -60,36 +60,39 @@ const readsMax = 4;
 export class EventLog {
   readonly epoch: string;
   readonly #store: LogStore;
-  readonly #log: Log;
-  readonly #clock: () => number;
-  readonly #limits: LogLimits;
+  readonly #log: Logger;
+  readonly #wallClock: () => number;
+  readonly #limits: RetentionLimits;
   readonly #queue: AppendQueue;
-  readonly #starts: LogStarts;
-  readonly #reads = new Turns(readsMax);
+  readonly #resumeResolver: ResumeResolver;
+  readonly #readSemaphore = new Semaphore(concurrentReadsMax);
   #recent: RecentEvents;
   #subscriber: EventSubscriber = { deliver() {}, deliverVolatile() {}, gap() {} };
-  #poller: Follower | undefined;
+  #poller: LogPoller | undefined;
   /** The newest event delivered. */
   #head: number;
   /** The newest event known to be in the log, delivered or not. */
-  #known: number;
-  #catchingUp: Promise<void> | undefined;
-  #catchingUpNext: Promise<void> | undefined;
+  #committedSeq: number;
+  #activeCatchUp: Promise<void> | undefined;
+  #nextCatchUp: Promise<void> | undefined;
 
-  private constructor({ store, log, clock, limits }: EventLogOptions, { epoch, seq }: LogState) {
+  private constructor(
+    { store, log, wallClock, limits }: EventLogOptions,
+    { epoch, seq }: LogState,
+  ) {
     this.#store = store;
     this.#log = log;
-    this.#clock = clock;
+    this.#wallClock = wallClock;
     this.#limits = limits;
     this.epoch = epoch;
     this.#head = seq;
-    this.#known = seq;
+    this.#committedSeq = seq;
     this.#recent = new RecentEvents(seq);
-    this.#starts = new LogStarts({ store, epoch, head: () => this.#head });
+    this.#resumeResolver = new ResumeResolver({ store, epoch, head: () => this.#head });
     this.#queue = new AppendQueue({
       store,
-      onWritten: (events, firstSeq) => this.#deliverOwn(events, firstSeq),
-      onUncertain: () => this.#catchUpSoon(),
+      onAppended: (events, firstSeq) => this.#deliverAppended(events, firstSeq),
+      onUncertainCommit: () => this.#catchUpInBackground(),
     });
   }
 
@@ -116,7 +119,7 @@ export class EventLog {
   startPolling(): void {
     if (!this.#store.isShared) return;
     const listen = (onAppended: () => void) => this.#store.listen(onAppended);
-    this.#poller = Follower.start({ eventLog: this, log: this.#log, listen, pollMs });
+    this.#poller = LogPoller.start({ eventLog: this, log: this.#log, listen, pollMs });
   }
 
   /**
@@ -145,7 +148,7 @@ export class EventLog {
    * Answers the ids once the events are durable. Throws `conflict` when the idempotency key was used
    * for another body, `service_unavailable` when too many wait or the store does not answer.
    */
-  async append(request: AppendRequest): Promise<Appended> {
+  async append(request: AppendRequest): Promise<AppendResult> {
     const { kind, firstSeq } = await this.#queue.append(request);
     if (kind === 'conflict') {
       const message = 'Cannot publish: this Idempotency-Key was used for another body';
@@ -168,13 +171,15 @@ export class EventLog {
     audiences: readonly Audience[],
     after: number,
     bytesMax: number,
-    isWanted = () => true,
-  ): Promise<Page> {
-    const request = { audiences, after, bytesMax, now: this.#clock() };
+    isNeeded = () => true,
+  ): Promise<FramePage> {
+    const request = { audiences, after, bytesMax, now: this.#wallClock() };
     const recent = this.#recent.read(request);
     if (recent === undefined) {
-      const nothing = { frames: [], end: after, more: true, gap: false };
-      return this.#reads.take(async () => (isWanted() ? this.#readStore(request) : nothing));
+      const emptyPage = { frames: [], end: after, more: true, gap: false };
+      return this.#readSemaphore.run(async () =>
+        isNeeded() ? this.#readStore(request) : emptyPage,
+      );
     }
     const { frames, more } = recent;
     const end = more ? lastSeq(frames, after) : Math.max(after, this.#head);
@@ -182,18 +187,21 @@ export class EventLog {
   }
 
   /** See `LogStarts`. */
-  startFor(audiences: readonly Audience[], lastEventId: string | undefined): Promise<Start> {
-    return this.#starts.startFor(audiences, lastEventId);
+  resolveLastEventId(
+    audiences: readonly Audience[],
+    lastEventId: string | undefined,
+  ): Promise<StreamStart> {
+    return this.#resumeResolver.resolveLastEventId(audiences, lastEventId);
   }
 
   /** See `LogStarts`. */
-  startFrom(audiences: readonly Audience[], kept: string): Promise<Start> {
-    return this.#starts.startFrom(audiences, kept);
+  resolvePosition(audiences: readonly Audience[], storedPosition: string): Promise<StreamStart> {
+    return this.#resumeResolver.resolvePosition(audiences, storedPosition);
   }
 
   /** Removes a batch of what is over a limit; answers how many rows went. For a timer. */
   trim(): Promise<number> {
-    return trimLog(this.#store, this.#limits, this.#clock());
+    return trimLog(this.#store, this.#limits, this.#wallClock());
   }
 
   /**
@@ -201,25 +209,25 @@ export class EventLog {
    * wake-up. Rejects when the store does.
    */
   catchUp(): Promise<void> {
-    if (this.#catchingUp === undefined) {
-      this.#catchingUp = this.#deliverRest().finally(() => {
-        this.#catchingUp = undefined;
+    if (this.#activeCatchUp === undefined) {
+      this.#activeCatchUp = this.#deliverPending().finally(() => {
+        this.#activeCatchUp = undefined;
       });
-      return this.#catchingUp;
+      return this.#activeCatchUp;
     }
     // The one under way may have looked too early: one more, for all who ask meanwhile.
-    this.#catchingUpNext ??= this.#catchingUp
+    this.#nextCatchUp ??= this.#activeCatchUp
       .catch(() => {}) // Whoever began it hears of that.
       .then(() => {
-        this.#catchingUpNext = undefined;
+        this.#nextCatchUp = undefined;
         return this.catchUp();
       });
-    return this.#catchingUpNext;
+    return this.#nextCatchUp;
   }
 
   /** Deletes a batch of expired idempotency keys and returns how many. For a timer. */
   sweepIdempotencyKeys(): Promise<number> {
-    return this.#store.sweepIdempotencyKeys(this.#clock());
+    return this.#store.sweepIdempotencyKeys(this.#wallClock());
   }
 
   /** Ends polling and waits for what is being written. Idempotent. */
@@ -228,11 +236,11 @@ export class EventLog {
     await this.#queue.idle();
   }
 
-  async #readStore({ audiences, after, bytesMax }: RecentRequest): Promise<Page> {
+  async #readStore({ audiences, after, bytesMax }: ReadRequest): Promise<FramePage> {
     const head = this.#head; // What is committed by now is in any later query.
     const limits = { eventsMax: pageEventsMax, bytesMax };
     const { events, more } = await this.#store.read(audiences, after, limits);
-    const now = this.#clock();
+    const now = this.#wallClock();
     const frames = events
       .filter((event) => !isExpired(event, now))
       .map((event) => this.#encode(event, event.seq));
@@ -241,29 +249,29 @@ export class EventLog {
     return { frames, end: more ? last : Math.max(last, head), more, gap: after < trimmedSeq };
   }
 
-  #deliverOwn(events: readonly LoggableEvent[], firstSeq: number): void {
-    this.#known = Math.max(this.#known, firstSeq + events.length - 1);
+  #deliverAppended(events: readonly LoggableEvent[], firstSeq: number): void {
+    this.#committedSeq = Math.max(this.#committedSeq, firstSeq + events.length - 1);
     if (firstSeq !== this.#head + 1) {
-      void this.#catchUpSoon(); // Others came first: theirs are read, and then ours.
+      void this.#catchUpInBackground(); // Others came first: theirs are read, and then ours.
       return;
     }
     for (const event of events) this.#deliver(event, this.#head + 1);
   }
 
   /** Never rejects: the next append, or the poller, tries again. */
-  async #catchUpSoon(): Promise<void> {
+  async #catchUpInBackground(): Promise<void> {
     try {
       await this.catchUp();
     } catch (cause) {
-      this.#log.warn({ cause }, 'log could not be read, will try again');
+      this.#log.warn({ cause }, 'event log could not be read, retrying');
     }
   }
 
-  async #deliverRest(): Promise<void> {
+  async #deliverPending(): Promise<void> {
     const { seq } = await this.#store.state();
-    this.#known = Math.max(this.#known, seq);
-    while (this.#head < this.#known) {
-      const upTo = Math.min(this.#known, this.#head + followEventsMax);
+    this.#committedSeq = Math.max(this.#committedSeq, seq);
+    while (this.#head < this.#committedSeq) {
+      const upTo = Math.min(this.#committedSeq, this.#head + catchUpEventsMax);
       for (const event of await this.#store.readAll(this.#head, upTo)) {
         if (event.seq === this.#head + 1) this.#deliver(event, event.seq);
       }
@@ -273,7 +281,7 @@ export class EventLog {
 
   /** Trimmed before we got to it: nobody can be given what is gone, but everybody can be told. */
   #skipTo(seq: number): void {
-    this.#log.warn({ from: this.#head, to: seq }, 'events were trimmed before they were delivered');
+    this.#log.warn({ from: this.#head, to: seq }, 'events were trimmed before delivery');
     this.#head = seq;
     this.#recent = new RecentEvents(seq);
     this.#subscriber.gap();
@@ -298,8 +306,8 @@ export class EventLog {
   }
 }
 
-function lastSeq(items: readonly { readonly seq: number }[], otherwise: number): number {
-  return items.at(-1)?.seq ?? otherwise;
+function lastSeq(items: readonly { readonly seq: number }[], fallback: number): number {
+  return items.at(-1)?.seq ?? fallback;
 }
 
 function isExpired({ expiresAt }: LoggedEvent, now: number): boolean {

@@ -1,21 +1,21 @@
-import type { Listening } from '../db/database.js';
-import type { Log } from '../logging/log.js';
+import type { Subscription } from '../db/database.js';
+import type { Logger } from '../logging/logger.js';
 
 /** The part of the event log that the poller needs. */
-export interface Polled {
+export interface PolledLog {
   /** The newest event delivered. */
   readonly head: number;
   /** Delivers what others have appended. Rejects when the store does. */
   catchUp(): Promise<void>;
 }
 
-export interface FollowerOptions {
-  readonly eventLog: Polled;
-  readonly log: Log;
+export interface LogPollerOptions {
+  readonly eventLog: PolledLog;
+  readonly log: Logger;
   /** As `LogStore.listen`: while it notifies, polling only covers what it may have missed. */
-  readonly listen: (onAppended: () => void) => Listening | undefined;
+  readonly listen: (onAppended: () => void) => Subscription | undefined;
   /** Between looks while events come in, when none do, and while the database wakes us. */
-  readonly pollMs: { readonly busy: number; readonly quiet: number; readonly woken: number };
+  readonly pollMs: { readonly busy: number; readonly idle: number; readonly notified: number };
 }
 
 /**
@@ -23,70 +23,70 @@ export interface FollowerOptions {
  * there are none, and at once when it is woken. A database that is away is asked again and again;
  * what was missed is delivered in order once it is back.
  */
-export class Follower {
-  readonly #options: FollowerOptions;
+export class LogPoller {
+  readonly #options: LogPollerOptions;
   #delayMs: number;
   #timer: NodeJS.Timeout | undefined;
-  #looking: Promise<void> | undefined;
-  #isWoken = false;
+  #polling: Promise<void> | undefined;
+  #pollAgain = false;
   #isOpen = true;
-  #isAway = false;
-  #listening: Listening | undefined;
+  #isUnavailable = false;
+  #subscription: Subscription | undefined;
 
-  private constructor(options: FollowerOptions) {
+  private constructor(options: LogPollerOptions) {
     this.#options = options;
     this.#delayMs = options.pollMs.busy;
   }
 
-  static start(options: FollowerOptions): Follower {
-    const follower = new Follower(options);
-    follower.#listening = options.listen(() => follower.wake());
-    follower.#wait();
-    return follower;
+  static start(options: LogPollerOptions): LogPoller {
+    const poller = new LogPoller(options);
+    poller.#subscription = options.listen(() => poller.pollNow());
+    poller.#schedule();
+    return poller;
   }
 
   /** There is something new: looks now, or once more after the look that is under way. */
-  wake(): void {
+  pollNow(): void {
     if (!this.#isOpen) return;
-    this.#isWoken = true;
-    if (this.#looking === undefined) this.#begin();
+    this.#pollAgain = true;
+    if (this.#polling === undefined) this.#startPoll();
   }
 
   /** Waits for the look that is under way. Twice is fine; never rejects. */
   async close(): Promise<void> {
     this.#isOpen = false;
     clearTimeout(this.#timer);
-    await this.#listening?.close();
-    await this.#looking;
+    await this.#subscription?.close();
+    await this.#polling;
   }
 
-  #wait(): void {
-    const isListening = this.#listening?.isListening === true;
-    const delayMs = isListening ? this.#options.pollMs.woken : this.#delayMs;
-    this.#timer = setTimeout(() => this.#begin(), delayMs).unref();
+  #schedule(): void {
+    const isSubscribed = this.#subscription?.isActive === true;
+    const delayMs = isSubscribed ? this.#options.pollMs.notified : this.#delayMs;
+    this.#timer = setTimeout(() => this.#startPoll(), delayMs).unref();
   }
 
-  #begin(): void {
+  #startPoll(): void {
     clearTimeout(this.#timer);
-    this.#looking = this.#look();
+    this.#polling = this.#poll();
   }
 
-  async #look(): Promise<void> {
+  async #poll(): Promise<void> {
     const { eventLog, pollMs, log } = this.#options;
-    this.#isWoken = false;
+    this.#pollAgain = false;
     const before = eventLog.head;
     try {
       await eventLog.catchUp();
-      this.#isAway = false;
+      this.#isUnavailable = false;
     } catch (cause) {
-      if (!this.#isAway) log.warn({ cause }, 'log cannot be followed, will try again');
-      this.#isAway = true; // One line for one outage.
+      if (!this.#isUnavailable) log.warn({ cause }, 'event log could not be polled, retrying');
+      this.#isUnavailable = true; // One line for one outage.
     }
     const isBusy = eventLog.head > before;
-    this.#delayMs = isBusy ? pollMs.busy : Math.min(this.#delayMs * 2, pollMs.quiet);
-    this.#looking = undefined;
+    this.#delayMs = isBusy ? pollMs.busy : Math.min(this.#delayMs * 2, pollMs.idle);
+    this.#polling = undefined;
     if (!this.#isOpen) return;
-    if (this.#isWoken && !this.#isAway) this.#begin();
-    else this.#wait();
+    if (this.#pollAgain && !this.#isUnavailable) this.#startPoll();
+    else this.#schedule();
   }
 }

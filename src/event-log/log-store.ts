@@ -1,4 +1,4 @@
-import type { Listening } from '../db/database.js';
+import type { Subscription } from '../db/database.js';
 import type { Audience } from '../events/audience.js';
 import type { NewEvent } from '../events/publish-request.js';
 
@@ -30,7 +30,7 @@ export interface LogState {
 }
 
 /** The log as some audiences and one number see it. */
-export interface StateFor extends LogState {
+export interface LogVisibility extends LogState {
   /** The event of that number is kept, and for one of them. */
   readonly isVisible: boolean;
 }
@@ -49,12 +49,12 @@ export interface StoredPage {
 }
 
 /** How much is trimmed at once. */
-export interface BatchLimits {
+export interface TrimBatchLimits {
   readonly eventsMax: number;
-  readonly addressesMax: number;
+  readonly recipientsMax: number;
 }
 
-export interface OldEvent {
+export interface TrimCandidate {
   readonly seq: number;
   readonly createdAt: number;
   /** Of data. */
@@ -62,7 +62,7 @@ export interface OldEvent {
 }
 
 /** Of the oldest events: from the first one after `after`, where the last trimming ended. */
-export interface Trimming {
+export interface TrimRange {
   readonly after: number;
   readonly upTo: number;
   /** How much data that is. */
@@ -79,7 +79,7 @@ export interface LogStore {
   /** Rejects with `service_unavailable` when the log is another than the one that was opened. */
   state(): Promise<LogState>;
   /** The same, asked together with whether an event that is kept is for any of these audiences. */
-  stateFor(audiences: readonly Audience[], seq: number): Promise<StateFor>;
+  stateWithVisibility(audiences: readonly Audience[], seq: number): Promise<LogVisibility>;
   /** One transaction; when it is over, everything is durable. Commit order is number order. */
   append(requests: readonly AppendRequest[]): Promise<readonly AppendOutcome[]>;
   /** The next events for these audiences, in order. */
@@ -93,14 +93,14 @@ export interface LogStore {
    */
   lastTrimmed(audiences: readonly Audience[]): Promise<number>;
   /** The first events after a position: one at least, more as long as they are within the limits. */
-  oldest(after: number, limits: BatchLimits): Promise<OldEvent[]>;
+  oldestEvents(after: number, limits: TrimBatchLimits): Promise<TrimCandidate[]>;
   /** Returns how many rows were deleted: 0 when it was trimmed beyond `after` meanwhile. */
-  trim(trimming: Trimming): Promise<number>;
+  trim(range: TrimRange): Promise<number>;
   /** Deletes a batch of expired idempotency keys and returns how many. For a timer. */
   sweepIdempotencyKeys(now: number): Promise<number>;
   /**
    * Calls `onAppended` after other processes have appended, and whenever some of that may have been
    * missed. Undefined where the engine cannot notify, and polling is all there is. Never throws.
    */
-  listen(onAppended: () => void): Listening | undefined;
+  listen(onAppended: () => void): Subscription | undefined;
 }

@@ -1,25 +1,25 @@
 import { createHash } from 'node:crypto';
 import { Failure } from '../errors.js';
 import {
-  addressesPerRequestMax,
   type NewEvent,
   type PublishLimits,
   parseEvent,
+  recipientsPerRequestMax,
 } from '../events/publish-request.js';
 import type { AppendRequest } from './log-store.js';
 
 /** What is published together. Depends on the lines alone, so that a retry makes the same groups. */
-export const groupMax = { events: 500, bytes: 1024 * 1024, addresses: addressesPerRequestMax };
+export const batchMax = { events: 500, bytes: 1024 * 1024, recipients: recipientsPerRequestMax };
 
 export interface PublishLinesParts {
   readonly limits: PublishLimits;
-  readonly clock: () => number;
+  readonly wallClock: () => number;
   readonly publish: (
     events: readonly NewEvent[],
     idempotency: AppendRequest['idempotency'],
   ) => Promise<readonly (string | null)[]>;
   /** The key of a group, where the publisher gave one for the whole. */
-  readonly keyHash: ((group: number) => string) | undefined;
+  readonly keyHash: ((batchIndex: number) => string) | undefined;
 }
 
 export interface PublishedLines {
@@ -37,48 +37,48 @@ export interface PublishedLines {
  */
 export async function publishLines(
   lines: AsyncIterable<unknown>,
-  { limits, clock, publish, keyHash }: PublishLinesParts,
+  { limits, wallClock, publish, keyHash }: PublishLinesParts,
 ): Promise<PublishedLines> {
   let published = 0;
-  let groups = 0;
+  let batchCount = 0;
   let lastId: string | null = null;
-  let group = new Group();
-  const send = async () => {
-    const idempotency = keyHash && { keyHash: keyHash(groups), bodyHash: group.hash() };
-    const ids = await publish(group.events, idempotency);
+  let batch = new LineBatch();
+  const publishBatch = async () => {
+    const idempotency = keyHash && { keyHash: keyHash(batchCount), bodyHash: batch.hash() };
+    const ids = await publish(batch.events, idempotency);
     lastId = ids.findLast((id) => id !== null) ?? lastId;
     published += ids.length;
-    groups += 1;
-    group = new Group();
+    batchCount += 1;
+    batch = new LineBatch();
   };
   try {
     for await (const line of lines) {
-      group.add(parseEvent(line, limits, clock(), published + group.events.length), line);
-      if (group.isFull) await send();
+      batch.add(parseEvent(line, limits, wallClock(), published + batch.events.length), line);
+      if (batch.isFull) await publishBatch();
     }
-    if (group.events.length > 0) await send();
+    if (batch.events.length > 0) await publishBatch();
     if (published === 0) throw new Failure('invalid_request', 'Cannot publish: no events');
   } catch (cause) {
-    throw cause instanceof Failure ? withCount(cause, published) : cause;
+    throw cause instanceof Failure ? addPublishedCount(cause, published) : cause;
   }
   return { published, lastId };
 }
 
-class Group {
+class LineBatch {
   readonly events: NewEvent[] = [];
   readonly #hash = createHash('sha256');
   #bytes = 0;
-  #addresses = 0;
+  #recipients = 0;
 
   get isFull(): boolean {
-    const { events, bytes, addresses } = groupMax;
-    return this.events.length >= events || this.#bytes >= bytes || this.#addresses >= addresses;
+    const { events, bytes, recipients } = batchMax;
+    return this.events.length >= events || this.#bytes >= bytes || this.#recipients >= recipients;
   }
 
   add(event: NewEvent, line: unknown): void {
     this.events.push(event);
     this.#bytes += event.data.length;
-    this.#addresses += event.audiences.length;
+    this.#recipients += event.audiences.length;
     this.#hash.update(`${JSON.stringify(line)}\n`);
   }
 
@@ -88,6 +88,9 @@ class Group {
   }
 }
 
-function withCount({ name, message, info, headers, cause }: Failure, published: number): Failure {
+function addPublishedCount(
+  { name, message, info, headers, cause }: Failure,
+  published: number,
+): Failure {
   return new Failure(name, message, { info: { ...info, published }, headers, cause });
 }

@@ -1,12 +1,12 @@
 import { createHash } from 'node:crypto';
 import { Failure } from '../errors.js';
 import { parsePublishRequest } from '../events/publish-request.js';
-import { BodyBudget, noRoom } from '../http/body/body-budget.js';
+import { BodyBudget, budgetExhausted } from '../http/body/body-budget.js';
 import type { Exchange } from '../http/exchange.js';
 import { json, type Reply } from '../http/reply.js';
 import { type Route, route } from '../http/router.js';
 import type { EventLog } from './event-log.js';
-import { groupMax, publishLines } from './publish-lines.js';
+import { batchMax, publishLines } from './publish-lines.js';
 
 export interface PublishBodyLimits {
   readonly bodyBytesMax: number;
@@ -22,7 +22,7 @@ export interface PublishRouteParts {
   /** Returns the backend behind an API key with the scope `publish`. Throws 401s and 403. */
   readonly publisher: (exchange: Exchange) => Promise<{ readonly keyId: string }>;
   readonly limits: PublishBodyLimits;
-  readonly clock: () => number;
+  readonly wallClock: () => number;
 }
 
 interface PublishParts extends Omit<PublishRouteParts, 'publisher'> {
@@ -32,7 +32,7 @@ interface PublishParts extends Omit<PublishRouteParts, 'publisher'> {
 /** What stands around the data of an event: up to 1000 addresses, in quotes. */
 const envelopeBytesMax = 128 * 1024;
 /** JSON may write every byte as `\u00..`. */
-const escapedBytes = 6;
+const bytesPerEscapedChar = 6;
 
 /** `POST /events`: one event, an array, or lines, from a backend with an API key. */
 export function publishRoutes({ publisher, ...parts }: PublishRouteParts): Route[] {
@@ -40,22 +40,27 @@ export function publishRoutes({ publisher, ...parts }: PublishRouteParts): Route
   return [
     route('POST', '/events', async (exchange) => {
       const { keyId } = await publisher(exchange);
-      return publishFrom(exchange, keyId, { ...parts, bodies });
+      return handlePublish(exchange, keyId, { ...parts, bodies });
     }),
   ];
 }
 
-async function publishFrom(exchange: Exchange, keyId: string, parts: PublishParts): Promise<Reply> {
-  const { eventLog, limits, bodies, clock } = parts;
-  const key = idempotencyKeyOf(exchange);
+async function handlePublish(
+  exchange: Exchange,
+  keyId: string,
+  parts: PublishParts,
+): Promise<Reply> {
+  const { eventLog, limits, bodies, wallClock } = parts;
+  const key = parseIdempotencyKey(exchange);
   // Keys are the publisher's own: another API key may use the same one for something else.
   const keyHash = (part: string) => sha256(`${keyId}\n${key}${part}`);
-  if (isLines(exchange)) {
-    const groupKey = key === undefined ? undefined : (group: number) => keyHash(`\n${group}`);
-    return publishLinesFrom(exchange, parts, groupKey);
+  if (isNdjson(exchange)) {
+    const batchKeyHash =
+      key === undefined ? undefined : (batchIndex: number) => keyHash(`\n${batchIndex}`);
+    return handlePublishLines(exchange, parts, batchKeyHash);
   }
   const body = await exchange.body({ bytesMax: limits.bodyBytesMax, budget: bodies });
-  const events = parsePublishRequest(body, limits, clock());
+  const events = parsePublishRequest(body, limits, wallClock());
   const idempotency =
     key === undefined
       ? undefined
@@ -64,33 +69,33 @@ async function publishFrom(exchange: Exchange, keyId: string, parts: PublishPart
   return json(201, Array.isArray(body) ? { ids } : { id: ids[0] });
 }
 
-async function publishLinesFrom(
+async function handlePublishLines(
   exchange: Exchange,
-  { eventLog, limits, bodies, clock }: PublishParts,
-  keyHash: ((group: number) => string) | undefined,
+  { eventLog, limits, bodies, wallClock }: PublishParts,
+  keyHash: ((batchIndex: number) => string) | undefined,
 ): Promise<Reply> {
-  const lineBytesMax = limits.eventBytesMax * escapedBytes + envelopeBytesMax;
-  const heldBytes = groupMax.bytes + lineBytesMax; // However long the whole is.
-  if (!bodies.take(heldBytes)) throw noRoom();
+  const lineBytesMax = limits.eventBytesMax * bytesPerEscapedChar + envelopeBytesMax;
+  const reservedBytes = batchMax.bytes + lineBytesMax; // However long the whole is.
+  if (!bodies.acquire(reservedBytes)) throw budgetExhausted();
   try {
     const lines = exchange.lines({ bytesMax: limits.linesBytesMax, lineBytesMax });
     const published = await publishLines(lines, {
       limits,
-      clock,
+      wallClock,
       publish: (events, idempotency) => eventLog.publish(events, idempotency),
       keyHash,
     });
     return json(201, published);
   } finally {
-    bodies.giveBack(heldBytes);
+    bodies.release(reservedBytes);
   }
 }
 
-function isLines({ headers }: Exchange): boolean {
+function isNdjson({ headers }: Exchange): boolean {
   return headers['content-type']?.toLowerCase().includes('ndjson') === true;
 }
 
-function idempotencyKeyOf({ headers }: Exchange): string | undefined {
+function parseIdempotencyKey({ headers }: Exchange): string | undefined {
   const key = headers['idempotency-key'];
   if (key === undefined || /^[\x20-\x7e]{1,255}$/.test(key)) return key;
   const message = 'Cannot publish: Idempotency-Key has 1 to 255 characters';

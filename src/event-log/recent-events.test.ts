@@ -19,7 +19,7 @@ test('a reader gets what is for it after its position', () => {
   assert.deepEqual(seqsAfter(recent, 20, 'u:0', 'u:1'), []);
 });
 
-test('a position before what is kept has to be read elsewhere', () => {
+test('a position older than the cache returns undefined', () => {
   const recent = new RecentEvents(10);
 
   assert.equal(seqsAfter(recent, 9, 'u:1'), undefined);
@@ -38,7 +38,7 @@ test('8 MiB are kept, an event counting for 256 bytes and 96 for each address mo
   }
 });
 
-test('events with many addresses fall out sooner', () => {
+test('events with many recipients are evicted sooner', () => {
   const recent = new RecentEvents(0);
   const audiences = Array.from({ length: 1000 }, (_, index) => `u:${index}`);
   const each = 1024 + 96_000;
@@ -65,7 +65,7 @@ test('a page ends with the frame that goes beyond its bytes, and says that there
   assert.deepEqual(page(0, 30), [[1, 3, 5], false]);
 });
 
-test('what has expired is left out', () => {
+test('expired events are skipped', () => {
   const recent = new RecentEvents(0);
   recent.add(frame(1), forUser('1', 1000));
 

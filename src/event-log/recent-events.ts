@@ -1,12 +1,12 @@
 import type { Audience } from '../events/audience.js';
 import type { Frame } from '../events/frame.js';
 
-interface Addressed {
+interface EventMeta {
   readonly audiences: readonly Audience[];
   readonly expiresAt: number | undefined;
 }
 
-interface Recent extends Addressed {
+interface CachedEvent extends EventMeta {
   readonly frame: Frame;
 }
 
@@ -17,7 +17,7 @@ export interface RecentPage {
 }
 
 /** Who reads from where. */
-export interface RecentRequest {
+export interface ReadRequest {
   readonly audiences: readonly Audience[];
   readonly after: number;
   /** The frame that goes beyond is the last. */
@@ -25,11 +25,11 @@ export interface RecentRequest {
   readonly now: number;
 }
 
-const keptBytesMax = 8 * 1024 * 1024;
+const cachedBytesMax = 8 * 1024 * 1024;
 
 /** About what an event needs beside its bytes, and what one of its addresses needs, if it is long. */
-const entryBytes = 256;
-const addressBytes = 96;
+const eventOverheadBytes = 256;
+const recipientOverheadBytes = 96;
 
 /**
  * The newest events of the log, already encoded, so that most who come back, and most who fall
@@ -38,69 +38,71 @@ const addressBytes = 96;
  */
 export class RecentEvents {
   /** In log order and without a gap, from `#first` on; what lies before it has fallen out. */
-  #kept: (Recent | undefined)[] = [];
-  #first = 0;
+  #cached: (CachedEvent | undefined)[] = [];
+  #firstIndex = 0;
   #bytes = 0;
   /** Everything after this position, up to the newest, is kept. */
-  #after: number;
+  #startsAfter: number;
 
   constructor(after: number) {
-    this.#after = after;
+    this.#startsAfter = after;
   }
 
   /** Takes the next event of the log. */
-  add(frame: Frame, { audiences, expiresAt }: Addressed): void {
-    this.#kept.push({ frame, audiences, expiresAt });
-    this.#bytes += sizeOf({ frame, audiences });
-    while (this.#bytes > keptBytesMax) this.#dropOldest();
+  add(frame: Frame, { audiences, expiresAt }: EventMeta): void {
+    this.#cached.push({ frame, audiences, expiresAt });
+    this.#bytes += getSize({ frame, audiences });
+    while (this.#bytes > cachedBytesMax) this.#dropOldest();
     // Moving what is left only when half the array is dead keeps adding cheap.
-    if (this.#first > 64 && this.#first * 2 > this.#kept.length) {
-      this.#kept = this.#kept.slice(this.#first);
-      this.#first = 0;
+    if (this.#firstIndex > 64 && this.#firstIndex * 2 > this.#cached.length) {
+      this.#cached = this.#cached.slice(this.#firstIndex);
+      this.#firstIndex = 0;
     }
   }
 
   /** The next frames for a reader, or undefined when some of them may have fallen out. */
-  read({ audiences, after, bytesMax, now }: RecentRequest): RecentPage | undefined {
-    if (after < this.#after) return undefined;
+  read({ audiences, after, bytesMax, now }: ReadRequest): RecentPage | undefined {
+    if (after < this.#startsAfter) return undefined;
     const frames: Frame[] = [];
     let bytes = 0;
-    for (let index = this.#indexAfter(after); index < this.#kept.length; index += 1) {
-      const recent = this.#kept[index];
-      if (recent === undefined || isExpired(recent, now)) continue;
-      if (!shares(recent.audiences, audiences)) continue;
+    for (let index = this.#indexAfter(after); index < this.#cached.length; index += 1) {
+      const cached = this.#cached[index];
+      if (cached === undefined || isExpired(cached, now)) continue;
+      if (!haveCommonAudience(cached.audiences, audiences)) continue;
       if (bytes >= bytesMax) return { frames, more: true };
-      frames.push(recent.frame);
-      bytes += recent.frame.bytes.length;
+      frames.push(cached.frame);
+      bytes += cached.frame.bytes.length;
     }
     return { frames, more: false };
   }
 
   #dropOldest(): void {
-    const oldest = this.#kept[this.#first];
+    const oldest = this.#cached[this.#firstIndex];
     if (oldest === undefined) return;
-    this.#after = oldest.frame.seq;
-    this.#bytes -= sizeOf(oldest);
-    this.#kept[this.#first] = undefined;
-    this.#first += 1;
+    this.#startsAfter = oldest.frame.seq;
+    this.#bytes -= getSize(oldest);
+    this.#cached[this.#firstIndex] = undefined;
+    this.#firstIndex += 1;
   }
 
   #indexAfter(seq: number): number {
-    const oldest = this.#kept[this.#first];
+    const oldest = this.#cached[this.#firstIndex];
     // The log has no gaps, so the place follows from the number.
-    return oldest === undefined ? this.#kept.length : this.#first + (seq - oldest.frame.seq) + 1;
+    return oldest === undefined
+      ? this.#cached.length
+      : this.#firstIndex + (seq - oldest.frame.seq) + 1;
   }
 }
 
-function sizeOf({ frame, audiences }: Pick<Recent, 'frame' | 'audiences'>): number {
-  return frame.bytes.length + entryBytes + audiences.length * addressBytes;
+function getSize({ frame, audiences }: Pick<CachedEvent, 'frame' | 'audiences'>): number {
+  return frame.bytes.length + eventOverheadBytes + audiences.length * recipientOverheadBytes;
 }
 
-function isExpired({ expiresAt }: Addressed, now: number): boolean {
+function isExpired({ expiresAt }: EventMeta, now: number): boolean {
   return expiresAt !== undefined && expiresAt <= now;
 }
 
-function shares(some: readonly Audience[], others: readonly Audience[]): boolean {
-  if (some.length > 32) return others.some((word) => some.includes(word));
-  return some.some((word) => others.includes(word));
+function haveCommonAudience(a: readonly Audience[], b: readonly Audience[]): boolean {
+  if (a.length > 32) return b.some((word) => a.includes(word));
+  return a.some((word) => b.includes(word));
 }

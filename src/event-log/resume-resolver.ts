@@ -3,7 +3,7 @@ import { formatPosition, type Position, parsePosition } from '../events/event-id
 import type { LogState, LogStore } from './log-store.js';
 
 /** Where a stream begins, and what its client is told about it in `stream.open`. */
-export interface Start {
+export interface StreamStart {
   readonly seq: number;
   readonly resumed: boolean;
   readonly reason: 'fresh' | 'resumed' | 'unknown_id' | 'too_old' | 'epoch_changed';
@@ -11,7 +11,7 @@ export interface Start {
   readonly id: string;
 }
 
-export interface LogStartsOptions {
+export interface ResumeResolverOptions {
   readonly store: LogStore;
   readonly epoch: string;
   /** The newest event that was delivered. */
@@ -19,12 +19,12 @@ export interface LogStartsOptions {
 }
 
 /** From what a client says it has seen to where its stream starts. */
-export class LogStarts {
+export class ResumeResolver {
   readonly #store: LogStore;
   readonly #epoch: string;
   readonly #head: () => number;
 
-  constructor({ store, epoch, head }: LogStartsOptions) {
+  constructor({ store, epoch, head }: ResumeResolverOptions) {
     this.#store = store;
     this.#epoch = epoch;
     this.#head = head;
@@ -35,54 +35,64 @@ export class LogStarts {
    * may not see is treated as one never issued. Of what was trimmed nobody knows any more whose it
    * was: there every position counts, and is good when nothing for this reader came after it.
    */
-  async startFor(audiences: readonly Audience[], lastEventId: string | undefined): Promise<Start> {
-    if (lastEventId === undefined) return this.#atHead(audiences, 'fresh');
+  async resolveLastEventId(
+    audiences: readonly Audience[],
+    lastEventId: string | undefined,
+  ): Promise<StreamStart> {
+    if (lastEventId === undefined) return this.#startAtHead(audiences, 'fresh');
     const position = parsePosition(lastEventId);
-    if (position === undefined) return this.#atHead(audiences, 'unknown_id');
+    if (position === undefined) return this.#startAtHead(audiences, 'unknown_id');
     const { seq } = position;
-    const state = await this.#store.stateFor(audiences, seq);
-    const lost = await this.#lossSince(position, state, audiences);
-    if (lost !== undefined) return this.#atHead(audiences, lost);
-    if (seq > state.trimmedSeq && !state.isVisible) return this.#atHead(audiences, 'unknown_id');
-    return resumeAt(Math.max(seq, state.trimmedSeq), lastEventId);
+    const state = await this.#store.stateWithVisibility(audiences, seq);
+    const loss = await this.#findLoss(position, state, audiences);
+    if (loss !== undefined) return this.#startAtHead(audiences, loss);
+    if (seq > state.trimmedSeq && !state.isVisible)
+      return this.#startAtHead(audiences, 'unknown_id');
+    return toResumedStart(Math.max(seq, state.trimmedSeq), lastEventId);
   }
 
   /** Where a reader starts that comes back to a position which Herald itself kept for it. */
-  async startFrom(audiences: readonly Audience[], kept: string): Promise<Start> {
-    const position = parsePosition(kept);
-    if (position === undefined) return this.#atHead(audiences, 'unknown_id');
+  async resolvePosition(
+    audiences: readonly Audience[],
+    storedPosition: string,
+  ): Promise<StreamStart> {
+    const position = parsePosition(storedPosition);
+    if (position === undefined) return this.#startAtHead(audiences, 'unknown_id');
     const state = await this.#store.state();
-    const lost = await this.#lossSince(position, state, audiences);
-    if (lost !== undefined) return this.#atHead(audiences, lost);
+    const loss = await this.#findLoss(position, state, audiences);
+    if (loss !== undefined) return this.#startAtHead(audiences, loss);
     const seq = Math.max(position.seq, state.trimmedSeq);
-    return resumeAt(seq, await this.#idFor(audiences, seq));
+    return toResumedStart(seq, await this.#getResumeId(audiences, seq));
   }
 
-  async #atHead(audiences: readonly Audience[], reason: Start['reason']): Promise<Start> {
+  async #startAtHead(
+    audiences: readonly Audience[],
+    reason: StreamStart['reason'],
+  ): Promise<StreamStart> {
     const seq = this.#head();
-    return { seq, resumed: false, reason, id: await this.#idFor(audiences, seq) };
+    return { seq, resumed: false, reason, id: await this.#getResumeId(audiences, seq) };
   }
 
   /** What the reader may come back with for `seq`: its own newest event up to there. */
-  async #idFor(audiences: readonly Audience[], upTo: number): Promise<string> {
+  async #getResumeId(audiences: readonly Audience[], upTo: number): Promise<string> {
     const visible = await this.#store.lastVisible(audiences, upTo);
     const seq = visible ?? (await this.#store.state()).trimmedSeq;
     return formatPosition({ epoch: this.#epoch, seq });
   }
 
   /** What was trimmed counts only if the reader might have seen it. */
-  async #lossSince(
+  async #findLoss(
     { epoch, seq }: Position,
-    { seq: newest, trimmedSeq }: LogState,
+    { seq: newestSeq, trimmedSeq }: LogState,
     audiences: readonly Audience[],
-  ): Promise<Start['reason'] | undefined> {
+  ): Promise<StreamStart['reason'] | undefined> {
     if (epoch !== this.#epoch) return 'epoch_changed';
-    if (seq > newest) return 'unknown_id';
+    if (seq > newestSeq) return 'unknown_id';
     if (seq >= trimmedSeq || (await this.#store.lastTrimmed(audiences)) <= seq) return undefined;
     return 'too_old';
   }
 }
 
-function resumeAt(seq: number, id: string): Start {
+function toResumedStart(seq: number, id: string): StreamStart {
   return { seq, resumed: true, reason: 'resumed', id };
 }

@@ -4,10 +4,10 @@
  */
 export type Audience = string;
 
-export const everybody: Audience = 'all';
+export const allAudience: Audience = 'all';
 
 /** User ids and session ids as they may be addressed. */
-export const addressForm = /^[\w.:@-]{1,64}$/;
+export const recipientPattern = /^[\w.:@-]{1,64}$/;
 
 export function userAudience(userId: string): Audience {
   return `u:${userId}`;
@@ -18,6 +18,6 @@ export function sessionAudience(sessionId: string): Audience {
 }
 
 /** Every word a reader listens to. */
-export function audiencesOf(userId: string, sessionId: string): readonly Audience[] {
-  return [everybody, userAudience(userId), sessionAudience(sessionId)];
+export function getAudiences(userId: string, sessionId: string): readonly Audience[] {
+  return [allAudience, userAudience(userId), sessionAudience(sessionId)];
 }

@@ -4,7 +4,7 @@ export interface Position {
   readonly seq: number;
 }
 
-const form = /^([0-9a-z]{1,16})-(0|[1-9]\d{0,14})$/;
+const pattern = /^([0-9a-z]{1,16})-(0|[1-9]\d{0,14})$/;
 
 /** `<epoch>-<seq>`, as in `id:` and `Last-Event-ID`. */
 export function formatPosition({ epoch, seq }: Position): string {
@@ -13,8 +13,8 @@ export function formatPosition({ epoch, seq }: Position): string {
 
 /** Undefined for anything Herald never issues: the text comes from a client. */
 export function parsePosition(text: string): Position | undefined {
-  const found = form.exec(text);
-  if (found === null) return undefined;
-  const [, epoch = '', seq = ''] = found;
+  const match = pattern.exec(text);
+  if (match === null) return undefined;
+  const [, epoch = '', seq = ''] = match;
   return { epoch, seq: Number(seq) };
 }

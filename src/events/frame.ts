@@ -11,8 +11,8 @@ export interface FrameFields {
 }
 
 /** What may name an event: no `error`, no `open` (the browser's own), no `stream.*` (ours). */
-const eventName = /^[\w.:-]{1,64}$/;
-const lineEnd = /\r\n|\r|\n/;
+const eventNamePattern = /^[\w.:-]{1,64}$/;
+const lineEndPattern = /\r\n|\r|\n/;
 
 export const heartbeat = Buffer.from(':\n\n');
 
@@ -29,7 +29,7 @@ export function encodeFrame({ id, event, data }: FrameFields): Buffer {
   if (id !== undefined && !/^[\x21-\x7e]{1,64}$/.test(id)) {
     throw new TypeError('Cannot encode event: its id is not 1 to 64 visible ASCII characters');
   }
-  if (event !== undefined && !eventName.test(event)) {
+  if (event !== undefined && !eventNamePattern.test(event)) {
     throw new TypeError('Cannot encode event: its name is not 1 to 64 of A-Z a-z 0-9 _ . : -');
   }
   if (!isEncodable(data)) {
@@ -37,13 +37,13 @@ export function encodeFrame({ id, event, data }: FrameFields): Buffer {
   }
   let text = id === undefined ? '' : `id: ${id}\n`;
   if (event !== undefined) text += `event: ${event}\n`;
-  for (const line of linesOf(data)) text += `data: ${line}\n`;
+  for (const line of splitLines(data)) text += `data: ${line}\n`;
   return Buffer.from(`${text}\n`);
 }
 
-function linesOf(text: string): readonly string[] {
+function splitLines(text: string): readonly string[] {
   // Most are one line, and to look for two characters is faster than to look for one of them.
-  return text.includes('\n') || text.includes('\r') ? text.split(lineEnd) : [text];
+  return text.includes('\n') || text.includes('\r') ? text.split(lineEndPattern) : [text];
 }
 
 /** Whether `text` survives the way through UTF-8 and every database: no NUL, well-formed. */
@@ -56,7 +56,9 @@ const reservedNames = ['error', 'open', 'count'];
 
 /** Whether a publisher may use `name` as an event's type. */
 export function isPublishableName(name: string): boolean {
-  return eventName.test(name) && !reservedNames.includes(name) && !name.startsWith('stream.');
+  return (
+    eventNamePattern.test(name) && !reservedNames.includes(name) && !name.startsWith('stream.')
+  );
 }
 
 /** An event of Herald's own. It has no `id:`, so it never moves a client's `Last-Event-ID`. */

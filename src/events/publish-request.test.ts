@@ -7,7 +7,7 @@ const limits = { eventBytesMax: 64 };
 const now = 1_800_000_000_000;
 const parse = (body: unknown) => parsePublishRequest(body, limits, now);
 
-function refusalOf(body: unknown): Failure {
+function getFailure(body: unknown): Failure {
   try {
     parse(body);
   } catch (error) {
@@ -44,7 +44,7 @@ test('an event may expire, and may be volatile', () => {
 
 test('data is measured as UTF-8, at its limit and one over', () => {
   assert.equal(parse({ to: 'all', data: 'ü'.repeat(32) }).length, 1);
-  assert.equal(refusalOf({ to: 'all', data: 'ü'.repeat(33) }).name, 'payload_too_large');
+  assert.equal(getFailure({ to: 'all', data: 'ü'.repeat(33) }).name, 'payload_too_large');
 });
 
 test('1000 events and 1000 users are taken, one more is not', () => {
@@ -52,9 +52,9 @@ test('1000 events and 1000 users are taken, one more is not', () => {
   const users = Array.from({ length: 1000 }, (_, id) => String(id));
 
   assert.equal(parse(Array.from({ length: 1000 }, () => event)).length, 1000);
-  assert.equal(refusalOf(Array.from({ length: 1001 }, () => event)).name, 'invalid_request');
+  assert.equal(getFailure(Array.from({ length: 1001 }, () => event)).name, 'invalid_request');
   assert.equal(parse({ to: { users }, data: 1 })[0]?.audiences.length, 1000);
-  assert.equal(refusalOf({ to: { users: [...users, 'x'] }, data: 1 }).info?.['field'], 'to');
+  assert.equal(getFailure({ to: { users: [...users, 'x'] }, data: 1 }).info?.['field'], 'to');
 });
 
 test('10,000 addresses in one request are taken, more are not', () => {
@@ -62,7 +62,7 @@ test('10,000 addresses in one request are taken, more are not', () => {
   const event = { to: { users }, data: 1 };
 
   assert.equal(parse(Array.from({ length: 10 }, () => event)).length, 10);
-  assert.equal(refusalOf(Array.from({ length: 11 }, () => event)).name, 'invalid_request');
+  assert.equal(getFailure(Array.from({ length: 11 }, () => event)).name, 'invalid_request');
 });
 
 // [what is wrong, the body, the field named]
@@ -92,19 +92,19 @@ const refusals: readonly [string, unknown, string][] = [
 
 for (const [what, body, field] of refusals) {
   test(`${what} is refused, naming ${field}`, () => {
-    assert.equal(refusalOf(body).info?.['field'], field);
+    assert.equal(getFailure(body).info?.['field'], field);
   });
 }
 
 test('missing fields are named', () => {
-  const failure = refusalOf({ type: 'x' });
+  const failure = getFailure({ type: 'x' });
 
   assert.equal(failure.name, 'missing_required_parameter');
   assert.deepEqual(failure.info?.['body'], ['to', 'data']);
 });
 
 test('in an array the bad event is named by its index', () => {
-  const failure = refusalOf([
+  const failure = getFailure([
     { to: 'all', data: 1 },
     { to: 'nobody', data: 1 },
   ]);

@@ -1,8 +1,8 @@
 import { Failure } from '../errors.js';
 import {
   type Audience,
-  addressForm,
-  everybody,
+  allAudience,
+  recipientPattern,
   sessionAudience,
   userAudience,
 } from './audience.js';
@@ -25,9 +25,9 @@ export interface PublishLimits {
 }
 
 export const eventsPerRequestMax = 1000;
-export const addressesPerEventMax = 1000;
+export const recipientsPerEventMax = 1000;
 /** Over all events of one request, so that one request stays one bounded transaction. */
-export const addressesPerRequestMax = 10_000;
+export const recipientsPerRequestMax = 10_000;
 const expiresInMaxMs = 366 * 24 * 60 * 60 * 1000;
 
 /**
@@ -49,11 +49,11 @@ export function parsePublishRequest(
     );
   }
   const events = body.map((item, index) => parseEvent(item, limits, now, index));
-  const addresses = events.reduce((sum, event) => sum + event.audiences.length, 0);
-  if (addresses > addressesPerRequestMax) {
-    const most = `one request names ${addressesPerRequestMax} users and sessions at most`;
-    throw new Failure('invalid_request', `Cannot publish: ${most}`, {
-      info: { max: addressesPerRequestMax },
+  const recipientCount = events.reduce((sum, event) => sum + event.audiences.length, 0);
+  if (recipientCount > recipientsPerRequestMax) {
+    const limit = `one request names ${recipientsPerRequestMax} users and sessions at most`;
+    throw new Failure('invalid_request', `Cannot publish: ${limit}`, {
+      info: { max: recipientsPerRequestMax },
     });
   }
   return events;
@@ -68,50 +68,57 @@ export function parseEvent(
   now: number,
   index: number | undefined,
 ): NewEvent {
-  const bad = (field: string, message: string, name: 'invalid_request' | 'payload_too_large') =>
-    refusal(name, `Cannot publish: ${field} ${message}`, { field, index });
+  const failWith = (
+    field: string,
+    message: string,
+    name: 'invalid_request' | 'payload_too_large',
+  ) => createFailure(name, `Cannot publish: ${field} ${message}`, { field, index });
   if (typeof body !== 'object' || body === null || Array.isArray(body)) {
-    throw bad('event', 'must be an object with "to" and "data"', 'invalid_request');
+    throw failWith('event', 'must be an object with "to" and "data"', 'invalid_request');
   }
   const fields = body as Readonly<Record<string, unknown>>;
   const unknownField = Object.keys(fields).find((field) => !knownFields.includes(field));
   if (unknownField !== undefined) {
     // The name itself is input: it is not echoed.
-    throw bad('event', `has a field other than ${knownFields.join(', ')}`, 'invalid_request');
+    throw failWith('event', `has a field other than ${knownFields.join(', ')}`, 'invalid_request');
   }
   const missing = ['to', 'data'].filter((field) => fields[field] === undefined);
   if (missing.length > 0) {
     const message = `Cannot publish: needs ${missing.join(' and ')}`;
-    throw refusal('missing_required_parameter', message, { body: missing, index });
+    throw createFailure('missing_required_parameter', message, { body: missing, index });
   }
   const { type, volatile = false, expiresIn } = fields;
   if (type !== undefined && !(typeof type === 'string' && isPublishableName(type))) {
-    const form = 'must be 1 to 64 of A-Z a-z 0-9 _ . : - and not error, open, count or stream.*';
-    throw bad('type', form, 'invalid_request');
+    const rule = 'must be 1 to 64 of A-Z a-z 0-9 _ . : - and not error, open, count or stream.*';
+    throw failWith('type', rule, 'invalid_request');
   }
   if (typeof volatile !== 'boolean')
-    throw bad('volatile', 'must be true or false', 'invalid_request');
+    throw failWith('volatile', 'must be true or false', 'invalid_request');
   if (expiresIn !== undefined && !isLifetime(expiresIn)) {
-    throw bad('expiresIn', 'must be whole milliseconds, 1 to a year', 'invalid_request');
+    throw failWith('expiresIn', 'must be whole milliseconds, 1 to a year', 'invalid_request');
   }
-  const data = dataText(fields['data']);
+  const data = toDataText(fields['data']);
   if (!isEncodable(data)) {
-    throw bad('data', 'must not hold NUL or a lone surrogate', 'invalid_request');
+    throw failWith('data', 'must not hold NUL or a lone surrogate', 'invalid_request');
   }
   if (Buffer.byteLength(data) > limits.eventBytesMax) {
-    throw bad('data', `is over the limit of ${limits.eventBytesMax} bytes`, 'payload_too_large');
+    throw failWith(
+      'data',
+      `is over the limit of ${limits.eventBytesMax} bytes`,
+      'payload_too_large',
+    );
   }
   const audiences = parseAudiences(fields['to']);
   if (audiences === undefined) {
-    const forms = '{"users": [...]}, {"sessions": [...]} or "all", 1 to 1000 ids each';
-    throw bad('to', `must be ${forms}`, 'invalid_request');
+    const rule = '{"users": [...]}, {"sessions": [...]} or "all", 1 to 1000 ids each';
+    throw failWith('to', `must be ${rule}`, 'invalid_request');
   }
   const expiresAt = expiresIn === undefined ? undefined : now + expiresIn;
   return { audiences, type, data, volatile, expiresAt };
 }
 
 /** A string goes out as it is, anything else as JSON. */
-function dataText(data: unknown): string {
+function toDataText(data: unknown): string {
   return typeof data === 'string' ? data : JSON.stringify(data);
 }
 
@@ -121,17 +128,17 @@ function isLifetime(value: unknown): value is number {
 
 /** Undefined for anything but the three forms. Doubled ids count once. */
 function parseAudiences(to: unknown): readonly Audience[] | undefined {
-  if (to === 'all') return [everybody];
+  if (to === 'all') return [allAudience];
   if (typeof to !== 'object' || to === null) return undefined;
   const [[kind, ids] = [], ...more] = Object.entries(to);
   if (more.length > 0 || (kind !== 'users' && kind !== 'sessions')) return undefined;
-  if (!Array.isArray(ids) || ids.length === 0 || ids.length > addressesPerEventMax)
+  if (!Array.isArray(ids) || ids.length === 0 || ids.length > recipientsPerEventMax)
     return undefined;
-  if (!ids.every((id) => typeof id === 'string' && addressForm.test(id))) return undefined;
+  if (!ids.every((id) => typeof id === 'string' && recipientPattern.test(id))) return undefined;
   return [...new Set(ids as string[])].map(kind === 'users' ? userAudience : sessionAudience);
 }
 
-function refusal(
+function createFailure(
   name: 'invalid_request' | 'payload_too_large' | 'missing_required_parameter',
   message: string,
   { index, ...info }: { index: number | undefined; [key: string]: unknown },

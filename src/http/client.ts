@@ -1,5 +1,5 @@
 import type { Exchange } from './exchange.js';
-import { ipKeyOf } from './ip-key.js';
+import { toIpKey } from './ip-key.js';
 
 /** Who is asking, as far as throttling, the session list and the audit lines need to know. */
 export interface Client {
@@ -10,7 +10,7 @@ export interface Client {
   readonly userAgent: string | undefined;
 }
 
-export function clientOf({ id, ip, headers }: Pick<Exchange, 'id' | 'ip' | 'headers'>): Client {
+export function toClient({ id, ip, headers }: Pick<Exchange, 'id' | 'ip' | 'headers'>): Client {
   const userAgent = headers['user-agent']?.replace(/[^\x20-\x7e]/g, '').slice(0, 255);
-  return { requestId: id, ipKey: ipKeyOf(ip), userAgent: userAgent || undefined };
+  return { requestId: id, ipKey: toIpKey(ip), userAgent: userAgent || undefined };
 }

@@ -5,7 +5,7 @@ import { ask } from '../../test/support/clients/ask.js';
 import { protocols } from '../../test/support/clients/exchange.js';
 import { fields, headers, RawH2 } from '../../test/support/clients/raw-h2.js';
 import { RawTls } from '../../test/support/clients/raw-tls.js';
-import { throwaway } from '../../test/support/servers/certificate.js';
+import { testCertificate } from '../../test/support/servers/certificate.js';
 import { startHttp } from '../../test/support/servers/http-server.js';
 import { until } from '../../test/support/until.js';
 import type { Exchange } from './exchange.js';
@@ -21,7 +21,7 @@ const seen = route('ALL', '/seen', (exchange) => {
 });
 
 /** The newest line about a request: a connection may have had its own by then. */
-const requestLine = (lines: readonly Record<string, unknown>[]) =>
+const findRequestLine = (lines: readonly Record<string, unknown>[]) =>
   lines.findLast(({ phrase }) => phrase === 'request');
 
 for (const protocol of protocols) {
@@ -58,7 +58,7 @@ for (const protocol of protocols) {
     // Node's client for HTTP/2 would send one line only.
     const authorizations =
       protocol === 'h2'
-        ? await authorizationsOverH2(port)
+        ? await sendTwoAuthorizations(port)
         : (await ask(protocol, port, 'GET', '/seen', { headers })).body['authorizations'];
 
     assert.deepEqual(authorizations, ['Bearer a', 'Bearer b']);
@@ -84,7 +84,7 @@ for (const protocol of protocols) {
         const id = headers['x-request-id'];
         assert.equal(id === given, isTaken);
         assert.equal(body['id'] ?? body['instance'], id);
-        assert.equal(requestLine(lines)?.['requestId'], id);
+        assert.equal(findRequestLine(lines)?.['requestId'], id);
       }
     });
   }
@@ -101,7 +101,7 @@ for (const protocol of protocols) {
       const { body } = await ask(protocol, port, 'GET', '/seen', { headers });
 
       assert.equal(body['ip'], ip);
-      assert.equal(requestLine(lines)?.['ip'], ip);
+      assert.equal(findRequestLine(lines)?.['ip'], ip);
     }
   });
 
@@ -126,7 +126,7 @@ for (const protocol of protocols) {
     await ask(protocol, port, 'GET', '/answers');
     await until(() => server.connections === 0);
     assert.deepEqual(aborted, []);
-    const leave = await waiting(protocol, port);
+    const leave = await startWaitingRequest(protocol, port);
     await until(() => exchanges.length === 2);
     leave();
 
@@ -184,22 +184,22 @@ for (const host of [
   });
 }
 
-async function authorizationsOverH2(port: number): Promise<unknown> {
+async function sendTwoAuthorizations(port: number): Promise<unknown> {
   const client = await RawH2.open(port);
   const more = [
     ['authorization', 'Bearer a'],
     ['authorization', 'Bearer b'],
   ] as const;
   client.send(headers(1, fields('GET', '/seen', more)));
-  const body = await client.bodyOf(1);
+  const body = await client.readJson(1);
   client.destroy();
   return body?.['authorizations'];
 }
 
 /** A request to `/waits`, and the way to give up. */
-async function waiting(protocol: string, port: number): Promise<() => void> {
+async function startWaitingRequest(protocol: string, port: number): Promise<() => void> {
   if (protocol === 'h2') {
-    const session = connect(`https://127.0.0.1:${port}`, { ca: throwaway.cert });
+    const session = connect(`https://127.0.0.1:${port}`, { ca: testCertificate.cert });
     session.request({ ':path': '/waits' }).on('error', () => {});
     return () => session.destroy();
   }
@@ -211,7 +211,7 @@ async function waiting(protocol: string, port: number): Promise<() => void> {
 test('a client that waits for it is asked for its body, or told at once that it is not wanted', async (t) => {
   const read = route('POST', '/read', async (exchange) => json(200, await exchange.body()));
   const { port } = await startHttp(t, [read]);
-  const session = connect(`https://127.0.0.1:${port}`, { ca: throwaway.cert });
+  const session = connect(`https://127.0.0.1:${port}`, { ca: testCertificate.cert });
   t.after(() => session.destroy());
   const send = (path: string, type: string) => {
     const stream = session.request(

@@ -4,7 +4,7 @@ import { type BodyLimits, parseBody, readBody } from './body/body.js';
 import type { BodyBudget } from './body/body-budget.js';
 import { type LineLimits, readLines } from './body/body-lines.js';
 import { clientIp } from './client-ip.js';
-import { ipKeyOf } from './ip-key.js';
+import { toIpKey } from './ip-key.js';
 import type { Transport } from './transport.js';
 
 /** A request as a handler sees it, the same for both protocols. */
@@ -51,11 +51,11 @@ export interface BodyOptions {
 }
 
 export interface ExchangeOptions {
-  readonly limits: Omit<BodyLimits, 'place'>;
+  readonly limits: Omit<BodyLimits, 'ipKey'>;
   readonly trustProxyHops: number;
 }
 
-const soundId = /^[\w-]{8,64}$/;
+const requestIdPattern = /^[\w-]{8,64}$/;
 
 /** Most of it is worked out only when it is asked for. */
 export class TransportExchange implements Exchange {
@@ -69,7 +69,7 @@ export class TransportExchange implements Exchange {
   readonly #options: ExchangeOptions;
   #query: URLSearchParams | undefined;
   #controller: AbortController | undefined;
-  #isRead = false;
+  #isBodyRead = false;
 
   constructor(transport: Transport, options: ExchangeOptions) {
     this.#transport = transport;
@@ -81,7 +81,7 @@ export class TransportExchange implements Exchange {
     this.path = end === -1 ? this.url : this.url.slice(0, end);
     this.headers = transport.headers;
     const given = this.headers['x-request-id'];
-    this.id = given !== undefined && soundId.test(given) ? given : randomUUID();
+    this.id = given !== undefined && requestIdPattern.test(given) ? given : randomUUID();
   }
 
   get query(): URLSearchParams {
@@ -103,7 +103,7 @@ export class TransportExchange implements Exchange {
     if (this.#controller === undefined) {
       const controller = new AbortController();
       this.#controller = controller;
-      this.#transport.onGone(() => controller.abort());
+      this.#transport.onClientGone(() => controller.abort());
     }
     return this.#controller.signal;
   }
@@ -119,26 +119,26 @@ export class TransportExchange implements Exchange {
 
   async body({ bytesMax, budget, form = false }: BodyOptions = {}): Promise<unknown> {
     const { limits } = this.#options;
-    const bytes = await readBody(this.#unread(), {
+    const bytes = await readBody(this.#startBody(), {
       ...limits,
       bytesMax: bytesMax ?? limits.bytesMax,
       budget: budget ?? limits.budget,
-      place: ipKeyOf(this.ip),
+      ipKey: toIpKey(this.ip),
     });
     const type = this.headers['content-type'];
     return parseBody(bytes, { type, form, depthMax: limits.depthMax });
   }
 
   lines(options: Pick<LineLimits, 'bytesMax' | 'lineBytesMax'>): AsyncIterable<unknown> {
-    return readLines(this.#unread(), { ...this.#options.limits, ...options });
+    return readLines(this.#startBody(), { ...this.#options.limits, ...options });
   }
 
   /** A body can be read once: what is left of it would be taken for an empty one. */
-  #unread(): Transport {
-    if (this.#isRead) throw new Error('Cannot read body: it has been read');
-    this.#isRead = true;
+  #startBody(): Transport {
+    if (this.#isBodyRead) throw new Error('Cannot read body: it has been read');
+    this.#isBodyRead = true;
     refuseEncoded(this.headers['content-encoding']);
-    this.#transport.askForBody();
+    this.#transport.sendContinue();
     return this.#transport;
   }
 }
@@ -146,7 +146,11 @@ export class TransportExchange implements Exchange {
 /** A compressed body could grow without a limit; nobody needs one here. Spec: RFC 9110 §15.5.16. */
 function refuseEncoded(encoding: string | undefined): void {
   if (encoding === undefined || encoding.trim().toLowerCase() === 'identity') return;
-  throw new Failure('unsupported_media_type', 'Cannot read body: it is encoded', {
-    headers: { 'accept-encoding': 'identity' },
-  });
+  throw new Failure(
+    'unsupported_media_type',
+    'Cannot read body: content-encoding is not supported',
+    {
+      headers: { 'accept-encoding': 'identity' },
+    },
+  );
 }

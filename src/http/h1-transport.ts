@@ -1,7 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Headers, Sink } from './reply.js';
 import { StreamSink } from './stream-sink.js';
-import { headersByName, type Transport } from './transport.js';
+import { parseRawHeaders, type Transport } from './transport.js';
 
 /** A request over HTTP/1.1. */
 export class H1Transport implements Transport {
@@ -15,31 +15,31 @@ export class H1Transport implements Transport {
   readonly input: IncomingMessage;
   readonly #response: ServerResponse;
   readonly #endMs: number;
-  readonly #isLast: () => boolean;
+  readonly #isStopping: () => boolean;
 
   constructor(
     request: IncomingMessage,
     response: ServerResponse,
-    { endMs, isLast }: { endMs: number; isLast: () => boolean },
+    { endMs, isStopping }: { endMs: number; isStopping: () => boolean },
   ) {
     this.#response = response;
     this.#endMs = endMs;
-    this.#isLast = isLast;
+    this.#isStopping = isStopping;
     this.input = request;
     this.method = request.method ?? '';
     this.rawHeaders = request.rawHeaders;
-    this.headers = headersByName(request.rawHeaders);
-    const target = targetOf(request.url ?? '');
+    this.headers = parseRawHeaders(request.rawHeaders);
+    const target = parseTarget(request.url ?? '');
     this.url = target.url;
     this.authority = target.authority ?? this.headers['host'] ?? '';
     this.remoteAddress = request.socket.remoteAddress ?? '';
   }
 
-  get isCutOff(): boolean {
+  get isBodyTruncated(): boolean {
     return this.input.destroyed && !this.input.complete;
   }
 
-  get isGone(): boolean {
+  get isClientGone(): boolean {
     return !this.isAnswered && this.#response.destroyed;
   }
 
@@ -48,37 +48,40 @@ export class H1Transport implements Transport {
   }
 
   /** Node has done so. */
-  askForBody(): void {}
+  sendContinue(): void {}
 
-  onGone(listener: () => void): void {
-    if (this.isGone) queueMicrotask(listener);
+  onClientGone(listener: () => void): void {
+    if (this.isClientGone) queueMicrotask(listener);
     else this.#response.once('close', () => this.isAnswered || listener());
   }
 
   send(status: number, headers: Headers, body: Buffer | undefined): void {
-    if (this.isGone) return;
+    if (this.isClientGone) return;
     // What is left of a body that was refused is not worth reading: the connection ends instead.
-    const isRefused = hasBody(this.headers) && !this.input.complete;
-    this.#response.writeHead(status, isRefused ? lastOf(headers) : this.#head(headers));
+    const isBodyUnread = hasBody(this.headers) && !this.input.complete;
+    this.#response.writeHead(
+      status,
+      isBodyUnread ? withConnectionClose(headers) : this.#head(headers),
+    );
     this.#response.end(body);
   }
 
   sendHead(status: number, headers: Headers): Sink | undefined {
     if (this.method === 'HEAD') this.send(status, headers, undefined);
-    if (this.isGone || this.isAnswered) return undefined;
+    if (this.isClientGone || this.isAnswered) return undefined;
     const response = this.#response;
     response.writeHead(status, this.#head(headers));
     response.flushHeaders();
     this.input.resume();
-    return new StreamSink({ output: response, cut: destroy, endMs: this.#endMs });
+    return new StreamSink({ output: response, destroy, endMs: this.#endMs });
   }
 
-  cut(): void {
+  destroy(): void {
     this.#response.destroy();
   }
 
   #head(headers: Headers): Headers {
-    return this.#isLast() ? lastOf(headers) : headers;
+    return this.#isStopping() ? withConnectionClose(headers) : headers;
   }
 }
 
@@ -86,7 +89,7 @@ function destroy(response: ServerResponse): void {
   response.destroy();
 }
 
-function lastOf(headers: Headers): Headers {
+function withConnectionClose(headers: Headers): Headers {
   return { ...headers, connection: 'close' };
 }
 
@@ -95,7 +98,7 @@ function hasBody(headers: Headers): boolean {
 }
 
 /** A target may be a whole URL, whose host then counts. Spec: RFC 9112 §3.2.2. */
-function targetOf(target: string): { url: string; authority?: string } {
+function parseTarget(target: string): { url: string; authority?: string } {
   const [, authority, rest = ''] = /^https?:\/\/([^/?#]*)(.*)$/i.exec(target) ?? [];
   if (authority === undefined) return { url: target };
   return { url: rest.startsWith('/') ? rest : `/${rest}`, authority };

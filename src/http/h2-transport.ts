@@ -6,7 +6,7 @@ import {
 } from 'node:http2';
 import type { Headers, Sink } from './reply.js';
 import { StreamSink } from './stream-sink.js';
-import { headersByName, type Transport } from './transport.js';
+import { parseRawHeaders, type Transport } from './transport.js';
 
 const { NGHTTP2_CANCEL, NGHTTP2_INTERNAL_ERROR } = constants;
 
@@ -38,18 +38,18 @@ export class H2Transport implements Transport {
     this.#endMs = endMs;
     this.input = stream;
     this.rawHeaders = rawHeaders;
-    this.headers = headersByName(rawHeaders);
+    this.headers = parseRawHeaders(rawHeaders);
     this.method = String(headers[':method'] ?? '');
     this.url = String(headers[':path'] ?? '');
-    this.authority = authorityOf(headers[':authority'], this.headers['host']);
+    this.authority = resolveAuthority(headers[':authority'], this.headers['host']);
     this.remoteAddress = remoteAddress;
   }
 
-  get isCutOff(): boolean {
+  get isBodyTruncated(): boolean {
     return this.#stream.aborted || this.#stream.destroyed;
   }
 
-  get isGone(): boolean {
+  get isClientGone(): boolean {
     return !this.isAnswered && (this.#stream.destroyed || this.#stream.closed);
   }
 
@@ -58,18 +58,18 @@ export class H2Transport implements Transport {
   }
 
   /** Node would, but on its compatibility layer alone. */
-  askForBody(): void {
-    if (this.headers['expect']?.toLowerCase() !== '100-continue' || this.isGone) return;
+  sendContinue(): void {
+    if (this.headers['expect']?.toLowerCase() !== '100-continue' || this.isClientGone) return;
     this.#stream.additionalHeaders({ ':status': 100 });
   }
 
-  onGone(listener: () => void): void {
-    if (this.isGone) queueMicrotask(listener);
+  onClientGone(listener: () => void): void {
+    if (this.isClientGone) queueMicrotask(listener);
     else this.#stream.once('close', () => this.isAnswered || listener());
   }
 
   send(status: number, headers: Headers, body: Buffer | undefined): void {
-    if (this.isGone) return; // `respond` throws on a stream that is over.
+    if (this.isClientGone) return; // `respond` throws on a stream that is over.
     const stream = this.#stream;
     const endStream = body === undefined || this.method === 'HEAD';
     stream.respond({ ':status': status, ...headers }, { endStream });
@@ -83,30 +83,30 @@ export class H2Transport implements Transport {
 
   sendHead(status: number, headers: Headers): Sink | undefined {
     if (this.method === 'HEAD') this.send(status, headers, undefined);
-    if (this.isGone || this.isAnswered) return undefined;
+    if (this.isClientGone || this.isAnswered) return undefined;
     const stream = this.#stream;
-    stream.respond({ ':status': status, ...headers, [sensitiveHeaders]: namesOf(headers) });
+    stream.respond({ ':status': status, ...headers, [sensitiveHeaders]: getHeaderNames(headers) });
     stream.resume(); // Nobody reads a body here; let it end.
-    return new StreamSink({ output: stream, cut: cancel, endMs: this.#endMs });
+    return new StreamSink({ output: stream, destroy: cancel, endMs: this.#endMs });
   }
 
-  cut(): void {
+  destroy(): void {
     this.#stream.close(NGHTTP2_INTERNAL_ERROR);
   }
 }
 
-let knownNames: readonly string[] = [];
+let cachedNames: readonly string[] = [];
 
 /**
  * The names of the headers of a stream, as those that HPACK shall not keep: a table of 2 KiB for each
  * connection would save a few bytes of a head that is sent once an hour. They are mostly the same
  * ones, and Node keeps them with the stream, so they are one array.
  */
-function namesOf(headers: Headers): string[] {
+function getHeaderNames(headers: Headers): string[] {
   const isKnown =
-    knownNames.length > 0 && Object.keys(headers).every((name) => knownNames.includes(name));
-  if (!isKnown) knownNames = Object.keys(headers);
-  return knownNames as string[]; // Node only reads it.
+    cachedNames.length > 0 && Object.keys(headers).every((name) => cachedNames.includes(name));
+  if (!isKnown) cachedNames = Object.keys(headers);
+  return cachedNames as string[]; // Node only reads it.
 }
 
 /** Ends a stream now: alone, `close` waits for a connection that takes nothing. */
@@ -116,7 +116,10 @@ function cancel(stream: ServerHttp2Stream): void {
 }
 
 /** Empty when it is missing, or said twice and differently. Spec: RFC 9113 §8.3.1. */
-function authorityOf(authority: string | string[] | undefined, host: string | undefined): string {
-  const said = String(authority ?? host ?? '');
-  return host === undefined || host === said ? said : '';
+function resolveAuthority(
+  authority: string | string[] | undefined,
+  host: string | undefined,
+): string {
+  const resolved = String(authority ?? host ?? '');
+  return host === undefined || host === resolved ? resolved : '';
 }

@@ -37,7 +37,7 @@ for (const protocol of protocols) {
   });
 
   test(`outside production, HTTPS is not required of the whole host over ${protocol}`, async (t) => {
-    const { port } = await startHttp(t, routes, { isStrict: false });
+    const { port } = await startHttp(t, routes, { isHstsEnabled: false });
 
     const { headers } = await ask(protocol, port, 'GET', '/hello');
 

@@ -4,7 +4,7 @@ import type { Headers } from './reply.js';
  * What every answer of an API says to browsers: believe the content type, embed and run nothing, and
  * tell no other site the URL, which may hold a stream token.
  */
-const security: Headers = {
+const securityHeaders: Headers = {
   'x-content-type-options': 'nosniff',
   'content-security-policy': "default-src 'none'; frame-ancestors 'none'",
   'referrer-policy': 'no-referrer',
@@ -12,7 +12,7 @@ const security: Headers = {
 };
 
 /** Keep to HTTPS on this host, for a year; what its subdomains do is not ours to say. Spec: RFC 6797. */
-const strictTransport: Headers = { 'strict-transport-security': 'max-age=31536000' };
+const hstsHeaders: Headers = { 'strict-transport-security': 'max-age=31536000' };
 
 const allowedHeaders =
   'authorization, content-type, last-event-id, cache-control, idempotency-key, x-request-id';
@@ -28,13 +28,13 @@ export class StandardHeaders {
    * `isStrict`: browsers shall use nothing but HTTPS here. Not for development: it would hold for
    * every other server on `localhost`, too, for a year.
    */
-  constructor({ origins, isStrict }: { origins: readonly string[]; isStrict: boolean }) {
-    const isShared = origins.length > 0;
+  constructor({ origins, isHstsEnabled }: { origins: readonly string[]; isHstsEnabled: boolean }) {
+    const isCorsEnabled = origins.length > 0;
     this.#base = {
-      ...security,
-      ...(isStrict ? strictTransport : {}),
-      'cross-origin-resource-policy': isShared ? 'cross-origin' : 'same-origin',
-      ...(isShared ? { vary: 'origin' } : {}),
+      ...securityHeaders,
+      ...(isHstsEnabled ? hstsHeaders : {}),
+      'cross-origin-resource-policy': isCorsEnabled ? 'cross-origin' : 'same-origin',
+      ...(isCorsEnabled ? { vary: 'origin' } : {}),
     };
     this.#byOrigin = new Map(
       origins.map((origin) => [
@@ -48,7 +48,7 @@ export class StandardHeaders {
     );
   }
 
-  for(origin: string | undefined): Headers {
+  forOrigin(origin: string | undefined): Headers {
     return (origin === undefined ? undefined : this.#byOrigin.get(origin)) ?? this.#base;
   }
 

@@ -2,9 +2,9 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { test } from 'node:test';
+import { blockThread } from '../../test/support/block-thread.js';
 import { ask } from '../../test/support/clients/ask.js';
 import { startHttp } from '../../test/support/servers/http-server.js';
-import { standStill } from '../../test/support/stand-still.js';
 import { type Check, healthRoutes } from './health.js';
 
 const fine = () => true;
@@ -65,7 +65,7 @@ test('ready, an answer that came while the process stood still: 200', async (t) 
   const check = async () => {
     const answered = once(peer, 'data');
     socket.write('well'); // It is with the kernel now,
-    standStill(1100); // and too late for whoever looks at the time first.
+    blockThread(1100); // and too late for whoever looks at the time first.
     await answered;
     return true;
   };

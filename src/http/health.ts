@@ -12,29 +12,29 @@ const deadlineMs = 1000;
  */
 export function healthRoutes(checks: Readonly<Record<string, Check>>): Route[] {
   return [
-    route('GET', '/health/live', () => json(200, { status: 'ok' }, unstored)),
+    route('GET', '/health/live', () => json(200, { status: 'ok' }, noStore)),
     route('GET', '/health/ready', async () => {
       const names = Object.keys(checks);
-      const results = await Promise.all(Object.values(checks).map(isWell));
+      const results = await Promise.all(Object.values(checks).map(passes));
       const states = names.map((name, index) => [name, results[index] ? 'ok' : 'failing']);
       const isReady = results.every(Boolean);
       const body = { status: isReady ? 'ok' : 'unavailable', checks: Object.fromEntries(states) };
-      const headers = isReady ? unstored : { ...unstored, 'retry-after': '1' };
+      const headers = isReady ? noStore : { ...noStore, 'retry-after': '1' };
       return json(isReady ? 200 : 503, body, headers);
     }),
   ];
 }
 
-const unstored = { 'cache-control': 'no-store' };
+const noStore = { 'cache-control': 'no-store' };
 
-async function isWell(check: Check): Promise<boolean> {
+async function passes(check: Check): Promise<boolean> {
   let deadline: NodeJS.Timeout | undefined;
-  const tooLate = new Promise<boolean>((resolve) => {
+  const timedOut = new Promise<boolean>((resolve) => {
     // A turn later: after a pause of our own the answer may be here, and only not read yet.
     deadline = setTimeout(() => setImmediate(resolve, false), deadlineMs);
   });
   try {
-    return await Promise.race([check(), tooLate]);
+    return await Promise.race([check(), timedOut]);
   } catch {
     return false; // Why it failed is for the part that is checked to log.
   } finally {

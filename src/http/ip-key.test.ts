@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { ipKeyOf } from './ip-key.js';
+import { toIpKey } from './ip-key.js';
 
-const places = [
+const cases = [
   ['192.0.2.1', '192.0.2.1'],
   ['::ffff:192.0.2.1', '192.0.2.1'],
   ['::ffff:c000:201', '192.0.2.1'],
@@ -19,8 +19,8 @@ const places = [
   ["'; drop table users; --", 'unknown'],
 ] as const;
 
-for (const [ip, key] of places) {
+for (const [ip, key] of cases) {
   test(`the place of ${JSON.stringify(ip)} is ${key}`, () => {
-    assert.equal(ipKeyOf(ip), key);
+    assert.equal(toIpKey(ip), key);
   });
 }

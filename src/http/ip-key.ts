@@ -5,11 +5,11 @@ import { isIPv4, isIPv6 } from 'node:net';
  * household has 2^64 addresses there, so single ones would be no limit), as `2001:db8:0:1::/64`.
  * Everything that is no address shares one key.
  */
-export function ipKeyOf(ip: string): string {
+export function toIpKey(ip: string): string {
   const address = ip.split('%', 1)[0] ?? ''; // `fe80::1%eth0`
   if (isIPv4(address)) return address;
   if (!isIPv6(address)) return 'unknown';
-  const groups = groupsOf(address);
+  const groups = parseIpv6(address);
   if (groups.slice(0, 5).every((group) => group === 0) && groups[5] === 0xffff) {
     return groups
       .slice(6)
@@ -21,14 +21,14 @@ export function ipKeyOf(ip: string): string {
 }
 
 /** The eight groups of a valid IPv6 address. */
-function groupsOf(address: string): number[] {
+function parseIpv6(address: string): number[] {
   const [head = '', tail] = address.split('::', 2);
-  const before = numbersIn(head);
-  const after = tail === undefined ? [] : numbersIn(tail);
+  const before = parseGroups(head);
+  const after = tail === undefined ? [] : parseGroups(tail);
   return [...before, ...Array<number>(8 - before.length - after.length).fill(0), ...after];
 }
 
-function numbersIn(part: string): number[] {
+function parseGroups(part: string): number[] {
   if (part === '') return [];
   return part.split(':').flatMap((group) => {
     if (!group.includes('.')) return Number.parseInt(group, 16);

@@ -9,10 +9,10 @@ export interface MetricsSource {
 /** `GET /metrics`, for whoever `admit` lets in; it throws for the others. */
 export function metricsRoute(
   source: MetricsSource,
-  admit: (exchange: Exchange) => Promise<unknown>,
+  authorize: (exchange: Exchange) => Promise<unknown>,
 ): Route {
   return route('GET', '/metrics', async (exchange) => {
-    await admit(exchange);
+    await authorize(exchange);
     const headers = { 'content-type': source.contentType, 'cache-control': 'no-store' };
     return { status: 200, headers, body: Buffer.from(await source.text()) };
   });

@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Failure } from '../errors.js';
-import { internalFailure, problem } from './problem.js';
+import { internalFailure, toProblemReply } from './problem.js';
 
 const context = { requestId: 'request-1', accept: undefined, challenge: 'Bearer realm="test"' };
-const answerTo = (failure: Failure, accept?: string) => {
-  const { status, headers, body } = problem(failure, { ...context, accept });
+const parseReply = (failure: Failure, accept?: string) => {
+  const { status, headers, body } = toProblemReply(failure, { ...context, accept });
   return { status, headers, body: JSON.parse(String(body)) };
 };
 
@@ -15,7 +15,7 @@ test('a failure has the members clients have always known, and those of a proble
     info,
   });
 
-  const { status, headers, body } = answerTo(failure);
+  const { status, headers, body } = parseReply(failure);
 
   assert.equal(status, 400);
   assert.equal(headers['content-type'], 'application/json; charset=utf-8');
@@ -33,7 +33,7 @@ test('a failure has the members clients have always known, and those of a proble
 });
 
 test('a failure without info has no such member', () => {
-  assert.ok(!('info' in answerTo(new Failure('not_found', 'Cannot find this')).body));
+  assert.ok(!('info' in parseReply(new Failure('not_found', 'Cannot find this')).body));
 });
 
 // [Accept, whether it asks for a problem document]
@@ -54,7 +54,7 @@ const accepts: readonly (readonly [string | undefined, boolean])[] = [
 
 for (const [accept, isProblem] of accepts) {
   test(`Accept: ${accept} asks for ${isProblem ? 'a problem document' : 'JSON'}`, () => {
-    const { headers } = answerTo(new Failure('not_found', 'Cannot find this'), accept);
+    const { headers } = parseReply(new Failure('not_found', 'Cannot find this'), accept);
 
     const media = isProblem ? 'application/problem+json' : 'application/json';
     assert.equal(headers['content-type'], `${media}; charset=utf-8`);
@@ -65,8 +65,8 @@ test('every 401 has a challenge: its own, or the general one', () => {
   const own = { headers: { 'www-authenticate': 'Bearer error="invalid_token"' } };
 
   const answers = [
-    answerTo(new Failure('bad_credentials', 'Cannot sign in')),
-    answerTo(new Failure('invalid_token', 'Cannot authenticate', own)),
+    parseReply(new Failure('bad_credentials', 'Cannot sign in')),
+    parseReply(new Failure('invalid_token', 'Cannot authenticate', own)),
   ];
 
   const challenges = answers.map(({ headers }) => headers['www-authenticate']);
@@ -75,16 +75,16 @@ test('every 401 has a challenge: its own, or the general one', () => {
 
 test('every 429 and 503 says when to come back', () => {
   const waits = [
-    answerTo(new Failure('too_many_requests', 'Cannot do this now')),
-    answerTo(new Failure('service_unavailable', 'Cannot do this now', { retryAfterMs: 2500 })),
-    answerTo(new Failure('not_found', 'Cannot find this')),
+    parseReply(new Failure('too_many_requests', 'Cannot do this now')),
+    parseReply(new Failure('service_unavailable', 'Cannot do this now', { retryAfterMs: 2500 })),
+    parseReply(new Failure('not_found', 'Cannot find this')),
   ].map(({ headers }) => headers['retry-after']);
 
   assert.deepEqual(waits, ['1', '3', undefined]);
 });
 
 test('a defect says nothing of itself', () => {
-  const { status, body } = answerTo(internalFailure());
+  const { status, body } = parseReply(internalFailure());
 
   assert.equal(status, 500);
   assert.equal(body.name, 'internal_server');

@@ -13,7 +13,7 @@ export interface ProblemContext {
  * A failure as an answer: `{name, message, status, info}` as clients have always known it, with the
  * members of a problem document beside them. Spec: RFC 9457 §3.
  */
-export function problem(
+export function toProblemReply(
   failure: Failure,
   { requestId, accept, challenge }: ProblemContext,
 ): WholeReply {
@@ -21,7 +21,7 @@ export function problem(
   const headers: Record<string, string> = { 'cache-control': 'no-store', ...failure.headers };
   if (status === 401) headers['www-authenticate'] ??= challenge;
   if (status === 429 || status === 503) headers['retry-after'] ??= '1';
-  if (wantsProblem(accept)) headers['content-type'] = 'application/problem+json; charset=utf-8';
+  if (acceptsProblem(accept)) headers['content-type'] = 'application/problem+json; charset=utf-8';
   const body = {
     name,
     message,
@@ -37,11 +37,11 @@ export function problem(
 
 /** What a defect looks like from outside: it is in the log, whole. */
 export function internalFailure(): Failure {
-  return new Failure('internal_server', 'Cannot answer: something broke on our side');
+  return new Failure('internal_server', 'Cannot answer: internal error');
 }
 
 /** Named, and not with a weight of 0. Spec: RFC 9110 §12.5.1. */
-function wantsProblem(accept = ''): boolean {
+function acceptsProblem(accept = ''): boolean {
   return accept.split(',').some((range) => {
     const [media, ...parameters] = range.split(';').map((part) => part.trim().toLowerCase());
     const isRefused = parameters.some((parameter) => /^q=0(\.0*)?$/.test(parameter));

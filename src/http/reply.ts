@@ -28,7 +28,7 @@ export interface Sink {
   /** Ends politely: what is queued goes out first, unless the client does not take it in time. */
   end(bytes?: Buffer): void;
   /** Ends now; what is queued is dropped. A client sees a stream that broke, or just ended. */
-  cut(): void;
+  destroy(): void;
   /** Calls the listener once, when the stream is over in whatever way. It must not throw. */
   onClose(listener: () => void): void;
 }

@@ -1,36 +1,36 @@
 import { Failure } from '../errors.js';
-import type { Log } from '../logging/log.js';
-import type { Repeats } from '../logging/warning-aggregator.js';
+import type { Logger } from '../logging/logger.js';
+import type { WarningAggregator } from '../logging/warning-aggregator.js';
 import type { AnsweredRequest } from '../metrics.js';
 import { BodyBudget } from './body/body-budget.js';
 import { type ExchangeOptions, TransportExchange } from './exchange.js';
 import { StandardHeaders } from './headers.js';
 import { bodiesBytesMax, type HttpLimits, headerLinesMax } from './limits/limits.js';
-import { internalFailure, problem } from './problem.js';
+import { internalFailure, toProblemReply } from './problem.js';
 import { empty, type Headers, type Reply, type WholeReply } from './reply.js';
 import { type Route, Router } from './router.js';
 import type { Transport } from './transport.js';
 
-export interface DeskOptions {
+export interface RequestDispatcherOptions {
   readonly routes: readonly Route[];
   readonly limits: HttpLimits;
   readonly corsOrigins: readonly string[];
   /** Browsers are told to use nothing but HTTPS with this host. */
-  readonly isStrict: boolean;
+  readonly isHstsEnabled: boolean;
   /** Proxies of ours in front, which add to X-Forwarded-For. */
   readonly trustProxyHops: number;
   /** The `WWW-Authenticate` of a 401 that brings none of its own. */
   readonly challenge: string;
-  readonly log: Log;
+  readonly log: Logger;
   /** For requests that are refused because it is too much, or the database away. */
-  readonly repeats: Repeats;
+  readonly warnings: WarningAggregator;
   /** Told of every answer. Must not throw. */
   readonly onAnswered?: (answered: AnsweredRequest) => void;
-  readonly clock?: () => number;
+  readonly wallClock?: () => number;
 }
 
 /** A request on its way to its answer. */
-interface Case {
+interface PendingRequest {
   readonly transport: Transport;
   readonly exchange: TransportExchange;
   /** The pattern, for the log: a path may hold a token. */
@@ -40,54 +40,62 @@ interface Case {
 }
 
 /** In the log, for a client that did not wait for its answer; the number is nginx's. */
-const clientLeft = 499;
+const clientClosedRequest = 499;
 
 /** From a request to its answer: finds the handler, writes what it returns or throws. */
-export class Desk {
-  readonly #options: DeskOptions;
+export class RequestDispatcher {
+  readonly #options: RequestDispatcherOptions;
   readonly #router: Router;
-  readonly #standard: StandardHeaders;
-  readonly #clock: () => number;
+  readonly #standardHeaders: StandardHeaders;
+  readonly #wallClock: () => number;
   readonly #exchangeOptions: ExchangeOptions;
 
-  constructor(options: DeskOptions) {
+  constructor(options: RequestDispatcherOptions) {
     this.#options = options;
     this.#router = new Router(options.routes);
-    const { corsOrigins: origins, isStrict } = options;
-    this.#standard = new StandardHeaders({ origins, isStrict });
-    this.#clock = options.clock ?? Date.now;
+    const { corsOrigins: origins, isHstsEnabled } = options;
+    this.#standardHeaders = new StandardHeaders({ origins, isHstsEnabled });
+    this.#wallClock = options.wallClock ?? Date.now;
     const { bodyBytesMax: bytesMax, jsonDepthMax: depthMax, bodyMs: deadlineMs } = options.limits;
     const { trustProxyHops } = options;
-    const budget = new BodyBudget(bodiesBytesMax, { placeBytesMax: bodiesBytesMax / 8 });
+    const budget = new BodyBudget(bodiesBytesMax, { bytesPerIpMax: bodiesBytesMax / 8 });
     this.#exchangeOptions = { limits: { bytesMax, depthMax, deadlineMs, budget }, trustProxyHops };
   }
 
   /** Answers one request, and logs a line about it. Never rejects. */
-  async answer(transport: Transport): Promise<void> {
-    const startedAt = this.#clock();
+  async dispatch(transport: Transport): Promise<void> {
+    const startedAt = this.#wallClock();
     try {
-      const request = this.#open(transport);
-      const status = this.#send(request, await this.#reply(request));
+      const request = this.#prepare(transport);
+      const status = this.#send(request, await this.#runHandler(request));
       const { exchange, route } = request;
       const { id: requestId, method, protocol, ip } = exchange;
-      const ms = this.#clock() - startedAt;
-      const fields = { requestId, method: methodName(method), route, status, ms, protocol, ip };
+      const ms = this.#wallClock() - startedAt;
+      const fields = {
+        requestId,
+        method: printableMethod(method),
+        route,
+        status,
+        ms,
+        protocol,
+        ip,
+      };
       this.#options.log.info(fields, 'request');
       this.#options.onAnswered?.(fields);
     } catch (cause) {
-      this.#options.log.error({ cause }, 'request not answered');
-      transport.cut();
+      this.#options.log.error({ cause }, 'request handling failed');
+      transport.destroy();
     }
   }
 
-  #open(transport: Transport): Case {
+  #prepare(transport: Transport): PendingRequest {
     const exchange = new TransportExchange(transport, this.#exchangeOptions);
     try {
-      refuseUnsound(transport);
-      refuseLarge(transport, this.#options.limits);
+      refuseMalformed(transport);
+      refuseLargeHeaders(transport, this.#options.limits);
       const { method, path } = exchange;
       if (method === 'OPTIONS') {
-        const reply = this.#methods(exchange);
+        const reply = this.#answerOptions(exchange);
         return { transport, exchange, route: '(options)', handle: () => reply };
       }
       const { route, params } = this.#router.find(method, path);
@@ -101,61 +109,61 @@ export class Desk {
     }
   }
 
-  async #reply(request: Case): Promise<Reply> {
+  async #runHandler(request: PendingRequest): Promise<Reply> {
     try {
       return await request.handle();
     } catch (cause) {
-      return this.#problem(request, cause);
+      return this.#toProblemReply(request, cause);
     }
   }
 
-  #methods({ path, headers }: TransportExchange): WholeReply {
+  #answerOptions({ path, headers }: TransportExchange): WholeReply {
     const methods = this.#router.methodsAt(path);
-    const preflight = this.#standard.preflight(headers['origin'], methods);
+    const preflight = this.#standardHeaders.preflight(headers['origin'], methods);
     return empty(204, { allow: methods.join(', '), ...preflight });
   }
 
-  #problem({ transport, exchange, route }: Case, cause: unknown): WholeReply {
-    const { challenge, log, repeats } = this.#options;
+  #toProblemReply({ transport, exchange, route }: PendingRequest, cause: unknown): WholeReply {
+    const { challenge, log, warnings } = this.#options;
     const failure = cause instanceof Failure ? cause : internalFailure();
     const { headers, id: requestId } = exchange;
     // Work that was given up because its client left is no defect.
-    if (!transport.isGone) {
+    if (!transport.isClientGone) {
       const fields = { requestId, route, cause };
       if (failure !== cause) log.error(fields, 'request failed');
       else if (failure.status >= 500) {
         const { message: reason } = failure;
         const phrase = 'request refused';
-        repeats.warn({
+        warnings.warn({
           kind: `${phrase} ${route}`,
-          of: reason,
+          subject: reason,
           fields: { ...fields, reason },
           phrase,
         });
       }
     }
-    return problem(failure, { requestId, accept: headers['accept'], challenge });
+    return toProblemReply(failure, { requestId, accept: headers['accept'], challenge });
   }
 
   /** The status, for the log. A reply that cannot be sent is a defect like any other. */
-  #send(request: Case, reply: Reply): number {
+  #send(request: PendingRequest, reply: Reply): number {
     const { transport } = request;
-    if (transport.isGone) return clientLeft;
+    if (transport.isClientGone) return clientClosedRequest;
     try {
       this.#write(request, reply);
       return reply.status;
     } catch (cause) {
-      const internal = this.#problem(request, cause);
-      if (transport.isAnswered) transport.cut();
+      const internal = this.#toProblemReply(request, cause);
+      if (transport.isAnswered) transport.destroy();
       else this.#write(request, internal);
       return internal.status;
     }
   }
 
-  #write({ transport, exchange }: Case, reply: Reply): void {
+  #write({ transport, exchange }: PendingRequest, reply: Reply): void {
     const { status } = reply;
     const headers: Headers = {
-      ...this.#standard.for(exchange.headers['origin']),
+      ...this.#standardHeaders.forOrigin(exchange.headers['origin']),
       'x-request-id': exchange.id,
       ...reply.headers,
     };
@@ -170,17 +178,17 @@ export class Desk {
   }
 }
 
-const soundAuthority = /^(\[[\da-f:.]{2,45}\]|[\w.~-]{1,255})(:\d{1,5})?$/i;
+const authorityPattern = /^(\[[\da-f:.]{2,45}\]|[\w.~-]{1,255})(:\d{1,5})?$/i;
 
 /** Throws for what no handler should see. A path is ASCII without spaces and controls. */
-function refuseUnsound({ url, authority }: Transport): void {
-  if (!/^\/[\x21-\x7e]*$/.test(url) || !soundAuthority.test(authority)) {
-    throw new Failure('invalid_request', 'Cannot read request: no sound path or host');
+function refuseMalformed({ url, authority }: Transport): void {
+  if (!/^\/[\x21-\x7e]*$/.test(url) || !authorityPattern.test(authority)) {
+    throw new Failure('invalid_request', 'Cannot read request: malformed path or host');
   }
 }
 
 /** Node looks at both, but at lines over HTTP/2 alone, and at bytes once the client agreed to it. */
-function refuseLarge({ rawHeaders }: Transport, { headerListBytesMax }: HttpLimits): void {
+function refuseLargeHeaders({ rawHeaders }: Transport, { headerListBytesMax }: HttpLimits): void {
   const bytes = rawHeaders.reduce((sum, text) => sum + text.length, 0);
   if (bytes <= headerListBytesMax && rawHeaders.length <= 2 * headerLinesMax) return;
   const limits = `${headerLinesMax} lines and ${headerListBytesMax} bytes`;
@@ -189,6 +197,6 @@ function refuseLarge({ rawHeaders }: Transport, { headerListBytesMax }: HttpLimi
 }
 
 /** A method is input: an odd one does not reach the log. */
-function methodName(method: string): string {
-  return /^[A-Z]{1,10}$/.test(method) ? method : '(odd)';
+function printableMethod(method: string): string {
+  return /^[A-Z]{1,10}$/.test(method) ? method : '(invalid)';
 }

@@ -29,7 +29,7 @@ export interface Route {
   readonly isStream: boolean;
 }
 
-export interface Found {
+export interface RouteMatch {
   readonly route: Route;
   readonly params: Readonly<Record<string, string>>;
 }
@@ -49,7 +49,7 @@ export function streamRoute<Path extends string>(path: Path, handle: Handler<Pat
 }
 
 /** The routes of one path. */
-interface Place {
+interface PathRoutes {
   readonly path: string;
   readonly segments: readonly string[];
   readonly byMethod: Map<string, Route>;
@@ -60,15 +60,15 @@ interface Place {
  * segment by segment, in the order given. A trailing slash is part of the path.
  */
 export class Router {
-  readonly #fixed = new Map<string, Place>();
-  readonly #patterns: Place[] = [];
+  readonly #staticPaths = new Map<string, PathRoutes>();
+  readonly #patterns: PathRoutes[] = [];
 
   /** Throws for a route that is there twice. */
   constructor(routes: readonly Route[]) {
     for (const one of routes) {
-      const { byMethod } = this.#placeFor(one.path);
+      const { byMethod } = this.#pathRoutesFor(one.path);
       if (byMethod.has(one.method)) {
-        throw new Error(`Cannot build router: ${one.method} ${one.path} is there twice`);
+        throw new Error(`Cannot build router: ${one.method} ${one.path} is defined twice`);
       }
       byMethod.set(one.method, one);
     }
@@ -78,44 +78,49 @@ export class Router {
    * Throws `not_found`, `method_not_allowed` with `Allow`, or `invalid_request` for a param that is
    * not percent-encoded UTF-8. HEAD finds the route of GET, unless that is a stream.
    */
-  find(method: string, path: string): Found {
-    const { place, params } = this.#at(path);
+  find(method: string, path: string): RouteMatch {
+    const { pathRoutes, params } = this.#matchPath(path);
     const wanted = method === 'HEAD' ? 'GET' : method;
-    const methods = allowed(place);
-    const found = place.byMethod.get(wanted) ?? place.byMethod.get('ALL');
-    if (found !== undefined && methods.includes(method)) return { route: found, params };
+    const methods = allowedMethods(pathRoutes);
+    const handlerRoute = pathRoutes.byMethod.get(wanted) ?? pathRoutes.byMethod.get('ALL');
+    if (handlerRoute !== undefined && methods.includes(method))
+      return { route: handlerRoute, params };
     const allow = methods.join(', ');
-    throw new Failure('method_not_allowed', `Cannot ${known(method)} here: allowed is ${allow}`, {
-      headers: { allow },
-    });
+    throw new Failure(
+      'method_not_allowed',
+      `Cannot ${printableMethod(method)} here: allowed methods are ${allow}`,
+      {
+        headers: { allow },
+      },
+    );
   }
 
   /** What OPTIONS answers as `Allow`. Throws `not_found`. */
   methodsAt(path: string): readonly string[] {
-    return allowed(this.#at(path).place);
+    return allowedMethods(this.#matchPath(path).pathRoutes);
   }
 
-  #placeFor(path: string): Place {
+  #pathRoutesFor(path: string): PathRoutes {
     const isFixed = !path.includes(':');
-    const known = isFixed
-      ? this.#fixed.get(path)
-      : this.#patterns.find((place) => place.path === path);
-    if (known !== undefined) return known;
-    const place = { path, segments: path.split('/'), byMethod: new Map<string, Route>() };
-    if (isFixed) this.#fixed.set(path, place);
-    else this.#patterns.push(place);
-    return place;
+    const existing = isFixed
+      ? this.#staticPaths.get(path)
+      : this.#patterns.find((pathRoutes) => pathRoutes.path === path);
+    if (existing !== undefined) return existing;
+    const pathRoutes = { path, segments: path.split('/'), byMethod: new Map<string, Route>() };
+    if (isFixed) this.#staticPaths.set(path, pathRoutes);
+    else this.#patterns.push(pathRoutes);
+    return pathRoutes;
   }
 
-  #at(path: string): { place: Place; params: Record<string, string> } {
-    const fixed = this.#fixed.get(path);
-    if (fixed !== undefined) return { place: fixed, params: {} };
+  #matchPath(path: string): { pathRoutes: PathRoutes; params: Record<string, string> } {
+    const fixed = this.#staticPaths.get(path);
+    if (fixed !== undefined) return { pathRoutes: fixed, params: {} };
     const segments = path.split('/');
-    for (const place of this.#patterns) {
-      const params = match(place.segments, segments);
-      if (params !== undefined) return { place, params };
+    for (const pathRoutes of this.#patterns) {
+      const params = match(pathRoutes.segments, segments);
+      if (params !== undefined) return { pathRoutes, params };
     }
-    throw new Failure('not_found', 'Cannot find this: there is no such path');
+    throw new Failure('not_found', 'Cannot find resource: no such path');
   }
 }
 
@@ -131,11 +136,11 @@ function match(
     else if (part !== segment) return undefined;
   }
   // Decoded last: a percent-encoded slash stays in its segment.
-  for (const [name, text] of Object.entries(params)) params[name] = decoded(text);
+  for (const [name, text] of Object.entries(params)) params[name] = decodeParam(text);
   return params;
 }
 
-function decoded(text: string): string {
+function decodeParam(text: string): string {
   try {
     return decodeURIComponent(text);
   } catch (cause) {
@@ -145,13 +150,13 @@ function decoded(text: string): string {
   }
 }
 
-function allowed({ byMethod }: Place): string[] {
+function allowedMethods({ byMethod }: PathRoutes): string[] {
   if (byMethod.has('ALL')) return ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'];
   const hasHead = byMethod.get('GET')?.isStream === false;
   return [...byMethod.keys(), ...(hasHead ? ['HEAD'] : []), 'OPTIONS'];
 }
 
 /** A method is input: an odd one is not repeated. */
-function known(method: string): string {
-  return /^[A-Z]{1,10}$/.test(method) ? method : 'do that';
+function printableMethod(method: string): string {
+  return /^[A-Z]{1,10}$/.test(method) ? method : 'use this method';
 }

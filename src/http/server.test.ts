@@ -9,39 +9,39 @@ import { type Protocol, protocols } from '../../test/support/clients/exchange.js
 import * as h2 from '../../test/support/clients/raw-h2.js';
 import { code, fields, flag, RawH2, type } from '../../test/support/clients/raw-h2.js';
 import { RawTls } from '../../test/support/clients/raw-tls.js';
-import { throwaway } from '../../test/support/servers/certificate.js';
+import { testCertificate } from '../../test/support/servers/certificate.js';
 import { startHttp } from '../../test/support/servers/http-server.js';
 import { until } from '../../test/support/until.js';
-import { selfSigned } from '../commands/self-signed.js';
+import { createSelfSigned } from '../commands/self-signed.js';
 import { Failure } from '../errors.js';
 import { json, type Reply, type Sink } from './reply.js';
 import { route } from './router.js';
 
 /** Routes that answer when the test says so. */
-function held() {
+function deferredHandler() {
   const answers: ((reply: Reply | Promise<Reply>) => void)[] = [];
   const sinks: Sink[] = [];
   const routes = [
     route('GET', '/hello', () => json(200, { hello: true })),
     route('POST', '/hello', () => json(200, { hello: true })),
     route('GET', '/held', () => new Promise<Reply>((resolve) => answers.push(resolve))),
-    route('GET', '/stream', () => streamed(sinks)),
+    route('GET', '/stream', () => streamedReply(sinks)),
   ];
   return { answers, sinks, routes };
 }
 
-function streamed(sinks: Sink[]): Reply {
+function streamedReply(sinks: Sink[]): Reply {
   return { status: 200, headers: { 'x-kind': 'stream' }, open: (sink) => sinks.push(sink) };
 }
 
-const complaints = (lines: readonly Record<string, unknown>[]) =>
+const errorLines = (lines: readonly Record<string, unknown>[]) =>
   lines.filter(({ level }) => level === 'error').map(({ phrase }) => phrase);
 
 for (const protocol of protocols) {
   const over = `over ${protocol}`;
 
   test(`HEAD has the head of GET and no body ${over}`, async (t) => {
-    const { routes, sinks } = held();
+    const { routes, sinks } = deferredHandler();
     const { port, server } = await startHttp(t, routes);
 
     const whole = await ask(protocol, port, 'HEAD', '/hello');
@@ -95,22 +95,22 @@ for (const protocol of protocols) {
     await ask(protocol, port, 'GET', '/open').catch(() => {}); // Node 20 sends an end first.
     await until(() => stays[0]?.closed === true);
 
-    const expected = ['request failed', 'request not answered', 'request failed'];
-    assert.deepEqual(complaints(lines), expected);
+    const expected = ['request failed', 'request handling failed', 'request failed'];
+    assert.deepEqual(errorLines(lines), expected);
     assert.equal((await ask(protocol, port, 'GET', '/hello')).status, 200);
   });
 
   test(`a handler that is done after its client left disturbs nobody ${over}`, async (t) => {
-    const { routes, answers, sinks } = held();
+    const { routes, answers, sinks } = deferredHandler();
     const { port, server, lines } = await startHttp(t, routes);
     const late = [
       () => json(200, {}),
-      () => streamed(sinks),
+      () => streamedReply(sinks),
       () => Promise.reject(new Error('gone')),
     ];
 
     for (const [index, reply] of late.entries()) {
-      const leave = await asking(protocol, port, '/held');
+      const leave = await startRequest(protocol, port, '/held');
       await until(() => answers.length > index);
       leave();
       await until(() => server.connections === 0);
@@ -123,7 +123,7 @@ for (const protocol of protocols) {
       .map((line) => line['status']);
     assert.deepEqual(statuses, [499, 499, 499]);
     assert.deepEqual(sinks, []); // `open` is not for those who have left.
-    assert.deepEqual(complaints(lines), []);
+    assert.deepEqual(errorLines(lines), []);
   });
 
   test(`a log line names the route and not the path ${over}`, async (t) => {
@@ -149,9 +149,12 @@ for (const protocol of protocols) {
   });
 
   test(`stopAccepting() ends idle connections, and new ones are refused ${over}`, async (t) => {
-    const { routes } = held();
+    const { routes } = deferredHandler();
     const { port, server } = await startHttp(t, routes);
-    const [fresh, used] = [await idle(protocol, port), await idle(protocol, port, '/hello')];
+    const [fresh, used] = [
+      await connectIdle(protocol, port),
+      await connectIdle(protocol, port, '/hello'),
+    ];
     const halfway = connectTcp({ port, host: '127.0.0.1', allowHalfOpen: true });
     t.after(() => halfway.destroy());
     await until(() => server.connections === 3);
@@ -167,7 +170,7 @@ for (const protocol of protocols) {
   });
 
   test(`close() waits for what is under way, then ends the connection ${over}`, async (t) => {
-    const { routes, answers, sinks } = held();
+    const { routes, answers, sinks } = deferredHandler();
     const { port, server } = await startHttp(t, routes);
     const answer = ask(protocol, port, 'GET', '/held');
     const stream = ask(protocol, port, 'GET', '/stream');
@@ -187,13 +190,13 @@ for (const protocol of protocols) {
   });
 
   test(`close() cuts off at its deadline what does not end ${over}`, async (t) => {
-    const { routes, answers, sinks } = held();
+    const { routes, answers, sinks } = deferredHandler();
     const { port, server, lines } = await startHttp(t, routes);
     const answer = ask(protocol, port, 'GET', '/held');
     const stream = ask(protocol, port, 'GET', '/stream');
     const refusals = Promise.allSettled([answer, stream]);
     await until(() => answers.length === 1 && sinks.length === 1);
-    const silent = await idle(protocol, port); // It ignores every goodbye.
+    const silent = await connectIdle(protocol, port); // It ignores every goodbye.
 
     await server.close(100);
 
@@ -203,13 +206,13 @@ for (const protocol of protocols) {
       ['rejected', 'rejected'],
     );
     await until(() => sinks[0]?.closed === true);
-    assert.deepEqual(complaints(lines), []);
+    assert.deepEqual(errorLines(lines), []);
     silent.destroy();
   });
 }
 
 test('a session is told to go away, finishes what it has begun, and begins nothing more', async (t) => {
-  const { routes, answers, sinks } = held();
+  const { routes, answers, sinks } = deferredHandler();
   const { port, server, lines } = await startHttp(t, routes);
   const client = await RawH2.open(port);
   client.send(h2.headers(1, fields('GET', '/held')), h2.headers(3, fields('GET', '/stream')));
@@ -224,10 +227,10 @@ test('a session is told to go away, finishes what it has begun, and begins nothi
   client.send(h2.headers(5, fields('GET', '/hello')));
   answers[0]?.(json(200, { late: true }));
 
-  assert.deepEqual(await client.bodyOf(1), { late: true });
+  assert.deepEqual(await client.readJson(1), { late: true });
   sinks[0]?.end(Buffer.from('goodbye'));
   await client.ended;
-  assert.equal(client.dataOf(3).toString(), 'goodbye');
+  assert.equal(client.readData(3).toString(), 'goodbye');
   assert.equal(
     client.frames.filter((one) => one.streamId === 5 && one.type !== type.reset).length,
     0,
@@ -241,7 +244,7 @@ test('a session is told to go away, finishes what it has begun, and begins nothi
 });
 
 test('a connection kept alive ends with the stream that was open when the server stopped', async (t) => {
-  const { routes, sinks } = held();
+  const { routes, sinks } = deferredHandler();
   const { port, server } = await startHttp(t, routes);
   const client = await RawTls.open(port, 'http/1.1');
   client.write('GET /stream HTTP/1.1\r\nhost: localhost\r\n\r\n');
@@ -257,9 +260,9 @@ test('a connection kept alive ends with the stream that was open when the server
 });
 
 test('a client that stays after its goodbye is cut off', async (t) => {
-  const { routes } = held();
+  const { routes } = deferredHandler();
   const { port, server } = await startHttp(t, routes, { limits: { endMs: 2000 } });
-  const client = await idle('h2', port, '/hello');
+  const client = await connectIdle('h2', port, '/hello');
 
   server.stopAccepting();
   await client.ended;
@@ -269,7 +272,7 @@ test('a client that stays after its goodbye is cut off', async (t) => {
 });
 
 test('a request that its client resets with an error leaves the process and the session alone', async (t) => {
-  const { routes, answers } = held();
+  const { routes, answers } = deferredHandler();
   const { port, lines } = await startHttp(t, routes);
   const client = await RawH2.open(port);
   client.send(h2.headers(1, fields('GET', '/held')));
@@ -277,15 +280,15 @@ test('a request that its client resets with an error leaves the process and the 
 
   client.send(h2.reset(1, code.internal), h2.headers(3, fields('GET', '/hello')));
 
-  assert.deepEqual(await client.bodyOf(3), { hello: true });
+  assert.deepEqual(await client.readJson(3), { hello: true });
   answers[0]?.(json(200, {}));
   await until(() => lines.some((line) => line['status'] === 499));
-  assert.deepEqual(complaints(lines), []);
+  assert.deepEqual(errorLines(lines), []);
   client.destroy();
 });
 
 test('an answer without a body that comes before the end of the request arrives', async (t) => {
-  const { port } = await startHttp(t, held().routes);
+  const { port } = await startHttp(t, deferredHandler().routes);
   const client = await RawH2.open(port);
   t.after(() => client.destroy());
 
@@ -302,7 +305,7 @@ test('an answer without a body that comes before the end of the request arrives'
 });
 
 test('an answer over HTTP/2 has no header that belongs to a connection', async (t) => {
-  const { routes } = held();
+  const { routes } = deferredHandler();
   const { port } = await startHttp(t, routes);
 
   for (const path of ['/hello', '/nowhere']) {
@@ -323,27 +326,27 @@ test('a request may come with trailers', async (t) => {
   client.send(h2.headers(1, fields('POST', '/echo', more), flag.endHeaders));
   client.send(h2.data(1, '[1]'), h2.headers(1, [['checksum', '1']]));
 
-  assert.deepEqual(await client.bodyOf(1), { body: [1] });
+  assert.deepEqual(await client.readJson(1), { body: [1] });
   client.destroy();
 });
 
 test('a new certificate is for new connections, and one that does not fit is refused', async (t) => {
-  const { routes } = held();
+  const { routes } = deferredHandler();
   const { port, server } = await startHttp(t, routes);
-  const next = selfSigned(['localhost'], Date.now());
-  const before = await idle('h2', port);
+  const next = createSelfSigned(['localhost'], Date.now());
+  const before = await connectIdle('h2', port);
 
-  assert.throws(() => server.setCertificate(next.privateKey, throwaway.cert));
-  assert.equal(await certificateOf(port), fingerprintOf(throwaway.cert));
+  assert.throws(() => server.setCertificate(next.privateKey, testCertificate.cert));
+  assert.equal(await fetchFingerprint(port), getFingerprint(testCertificate.cert));
   server.setCertificate(next.privateKey, next.certificate);
 
-  assert.equal(await certificateOf(port), fingerprintOf(next.certificate));
+  assert.equal(await fetchFingerprint(port), getFingerprint(next.certificate));
   assert.equal(before.socket.destroyed, false);
   before.destroy();
 });
 
 test('a client chooses HTTP/2 first, gets HTTP/1.1 without a choice, and nothing for others', async (t) => {
-  const { port } = await startHttp(t, held().routes);
+  const { port } = await startHttp(t, deferredHandler().routes);
   const chosen = async (...protocols: string[]) => {
     const options = { port, host: '127.0.0.1', ALPNProtocols: protocols };
     const socket = connectTls({ ...options, rejectUnauthorized: false });
@@ -359,21 +362,24 @@ test('a client chooses HTTP/2 first, gets HTTP/1.1 without a choice, and nothing
 });
 
 test('a port in use, an address not ours and a key that does not fit are refused', async (t) => {
-  const { routes } = held();
+  const { routes } = deferredHandler();
   const { port } = await startHttp(t, routes);
-  const { privateKey: key } = selfSigned(['localhost'], Date.now());
+  const { privateKey: key } = createSelfSigned(['localhost'], Date.now());
 
   await assert.rejects(
     startHttp(t, routes, { port }),
     /^Error: Cannot listen on .*: the port is in use/,
   );
-  await assert.rejects(startHttp(t, routes, { host: '192.0.2.1' }), /HOST is no address of this/);
+  await assert.rejects(
+    startHttp(t, routes, { host: '192.0.2.1' }),
+    /HOST is not an address of this/,
+  );
   await assert.rejects(startHttp(t, routes, { key }));
 });
 
-const fingerprintOf = (pem: string) => new X509Certificate(pem).fingerprint256;
+const getFingerprint = (pem: string) => new X509Certificate(pem).fingerprint256;
 
-async function certificateOf(port: number): Promise<string> {
+async function fetchFingerprint(port: number): Promise<string> {
   const socket = connectTls({ port, host: '127.0.0.1', rejectUnauthorized: false });
   await once(socket, 'secureConnect');
   const { fingerprint256 } = socket.getPeerCertificate();
@@ -382,15 +388,15 @@ async function certificateOf(port: number): Promise<string> {
 }
 
 /** A request on a connection of its own, and the way to leave. */
-async function asking(protocol: Protocol, port: number, path: string): Promise<() => void> {
-  const client = await connection(protocol, port);
+async function startRequest(protocol: Protocol, port: number, path: string): Promise<() => void> {
+  const client = await openConnection(protocol, port);
   client.get(path);
   return () => client.tls.destroy();
 }
 
 /** A connection with nothing open: never used, or after one answer. It does not close its side. */
-async function idle(protocol: Protocol, port: number, path?: string): Promise<RawTls> {
-  const { tls, get } = await connection(protocol, port);
+async function connectIdle(protocol: Protocol, port: number, path?: string): Promise<RawTls> {
+  const { tls, get } = await openConnection(protocol, port);
   if (path !== undefined) {
     get(path);
     await tls.until((received) => received.includes('{"hello":true}'));
@@ -398,7 +404,7 @@ async function idle(protocol: Protocol, port: number, path?: string): Promise<Ra
   return tls;
 }
 
-async function connection(protocol: Protocol, port: number) {
+async function openConnection(protocol: Protocol, port: number) {
   if (protocol === 'h2') {
     const client = await RawH2.open(port);
     const get = (path: string) => client.send(h2.headers(1, fields('GET', path)));

@@ -7,29 +7,29 @@ import {
 } from 'node:http2';
 import type { AddressInfo } from 'node:net';
 import type { TLSSocket } from 'node:tls';
-import type { Log } from '../logging/log.js';
+import type { Logger } from '../logging/logger.js';
 import { H1Transport } from './h1-transport.js';
 import { H2Transport } from './h2-transport.js';
-import { AcceptLimit } from './limits/connection-limiter.js';
+import { ConnectionLimiter } from './limits/connection-limiter.js';
 import { Connections, type Layer } from './limits/connections.js';
 import { type HttpLimits, headerLinesMax } from './limits/limits.js';
-import { Desk, type DeskOptions } from './request-dispatcher.js';
+import { RequestDispatcher, type RequestDispatcherOptions } from './request-dispatcher.js';
 
-export interface HttpServerOptions extends DeskOptions {
+export interface HttpServerOptions extends RequestDispatcherOptions {
   readonly key: string | Buffer;
   readonly cert: string | Buffer;
   readonly host: string;
   /** 0 takes any that is free. */
   readonly port: number;
   readonly limits: HttpLimits;
-  readonly log: Log;
+  readonly log: Logger;
   /** How often open HTTP/2 sessions are asked for a sign of life, and refusals logged. Default 20,000. */
   readonly pingMs?: number;
   /** A connection ended because its client could not be understood; no request was made of it. */
   readonly onUnreadable?: (layer: Layer) => void;
 }
 
-const secure = { minVersion: 'TLSv1.2' } as const;
+const tlsOptions = { minVersion: 'TLSv1.2' } as const;
 
 /**
  * One TLS server for HTTP/2 and, for clients that do not offer it, HTTP/1.1.
@@ -38,32 +38,32 @@ const secure = { minVersion: 'TLSv1.2' } as const;
  */
 export class HttpServer {
   readonly #server: Http2SecureServer;
-  readonly #desk: Desk;
+  readonly #dispatcher: RequestDispatcher;
   readonly #connections: Connections;
-  readonly #log: Log;
+  readonly #log: Logger;
   readonly #endMs: number;
   /** One listener for all. */
-  readonly #noteError = (cause: Error) => this.#log.debug({ cause }, 'connection error');
+  readonly #logError = (cause: Error) => this.#log.debug({ cause }, 'connection error');
   #isStopping = false;
   #closing: Promise<void> | undefined;
 
   private constructor(options: HttpServerOptions) {
     this.#log = options.log;
     this.#endMs = options.limits.endMs;
-    this.#desk = new Desk(options);
+    this.#dispatcher = new RequestDispatcher(options);
     this.#server = createServer(options);
     this.#connections = new Connections(this.#server, {
-      acceptLimit: acceptLimitOf(options),
+      connectionLimiter: createConnectionLimiter(options),
       exchangesMax: options.limits.streamsPerH2SessionMax,
       endMs: options.limits.endMs,
       idleMs: options.limits.idleMs,
       pingMs: options.pingMs ?? 20_000,
       onUnreadable: (layer, cause) => {
         options.onUnreadable?.(layer);
-        options.log.debug({ layer, cause }, 'connection not understood');
+        options.log.debug({ layer, cause }, 'unreadable connection');
       },
     });
-    this.#serve();
+    this.#addListeners();
   }
 
   /** Settles when it listens. Rejects for a port in use or forbidden, or a bad certificate. */
@@ -80,7 +80,7 @@ export class HttpServer {
       });
     } catch (cause) {
       server.#connections.close();
-      throw new Error(`Cannot listen on ${host}:${port}: ${reasonOf(cause)}`, { cause });
+      throw new Error(`Cannot listen on ${host}:${port}: ${explainListenError(cause)}`, { cause });
     }
     server.#server.on('error', (error) => server.#log.error({ cause: error }, 'server error'));
     return server;
@@ -102,7 +102,7 @@ export class HttpServer {
 
   /** For connections from now on. Throws, and keeps the old one, for a key that does not fit. */
   setCertificate(key: string | Buffer, cert: string | Buffer): void {
-    this.#server.setSecureContext({ ...secure, key, cert });
+    this.#server.setSecureContext({ ...tlsOptions, key, cert });
   }
 
   /**
@@ -113,7 +113,7 @@ export class HttpServer {
     if (this.#isStopping) return;
     this.#isStopping = true;
     this.#server.close();
-    this.#connections.finish();
+    this.#connections.closeGracefully();
   }
 
   /** Waits for what is open, and cuts it off at the deadline. Twice is fine; never rejects. */
@@ -124,44 +124,46 @@ export class HttpServer {
 
   async #close(deadlineMs: number): Promise<void> {
     this.stopAccepting();
-    const deadline = setTimeout(() => this.#connections.cut(), deadlineMs);
+    const deadline = setTimeout(() => this.#connections.destroyAll(), deadlineMs);
     await this.#connections.allClosed();
     clearTimeout(deadline);
     this.#connections.close();
   }
 
-  #serve(): void {
+  #addListeners(): void {
     const server = this.#server;
     server.on('request', (request, response) => {
       // By class: a client may write any version into the first line.
       if (!(request instanceof IncomingMessage && response instanceof ServerResponse)) return;
-      this.#takeHttp1(request, response);
+      this.#handleHttp1(request, response);
     });
     // A `request` listener brings Node's compatibility layer along, which takes HTTP/2 streams too.
     server.removeAllListeners('stream');
-    server.on('stream', (...stream: StreamEvent) => this.#takeHttp2(...stream));
+    server.on('stream', (...stream: StreamEvent) => this.#handleHttp2(...stream));
   }
 
-  #takeHttp1(request: IncomingMessage, response: ServerResponse): void {
+  #handleHttp1(request: IncomingMessage, response: ServerResponse): void {
     for (const part of [request, response]) {
-      part.on('error', this.#noteError);
+      part.on('error', this.#logError);
     }
-    if (this.#connections.begin(request.socket as TLSSocket, response) === undefined) return;
-    const isLast = () => this.#isStopping;
-    const options = { endMs: this.#endMs, isLast };
-    const answer = () => void this.#desk.answer(new H1Transport(request, response, options));
+    if (this.#connections.trackExchange(request.socket as TLSSocket, response) === undefined)
+      return;
+    const isStopping = () => this.#isStopping;
+    const options = { endMs: this.#endMs, isStopping };
+    const answer = () =>
+      void this.#dispatcher.dispatch(new H1Transport(request, response, options));
     // Sent before the one before it was answered: in turn, for only then has it a way back.
     if (response.socket === null) response.once('socket', answer);
     else answer();
   }
 
-  #takeHttp2(...[stream, headers, , rawHeaders]: StreamEvent): void {
+  #handleHttp2(...[stream, headers, , rawHeaders]: StreamEvent): void {
     // First of all: a client that resets its stream with an error would end the process.
-    stream.on('error', this.#noteError);
-    const remoteAddress = this.#connections.begin(stream.session, stream);
+    stream.on('error', this.#logError);
+    const remoteAddress = this.#connections.trackExchange(stream.session, stream);
     if (remoteAddress === undefined) return;
     const request = { headers, rawHeaders, remoteAddress };
-    void this.#desk.answer(new H2Transport(stream, request, this.#endMs));
+    void this.#dispatcher.dispatch(new H2Transport(stream, request, this.#endMs));
   }
 }
 
@@ -173,16 +175,20 @@ type StreamEvent = [
   rawHeaders: readonly string[],
 ];
 
-function acceptLimitOf({ limits, trustProxyHops, log }: HttpServerOptions): AcceptLimit {
+function createConnectionLimiter({
+  limits,
+  trustProxyHops,
+  log,
+}: HttpServerOptions): ConnectionLimiter {
   const { acceptRate: rate, acceptIpRate, connectionsPerIpMax: openMax } = limits;
-  const perPlace = trustProxyHops === 0 ? { rate: acceptIpRate, openMax } : undefined;
-  return new AcceptLimit({ rate, perPlace, log });
+  const perIp = trustProxyHops === 0 ? { rate: acceptIpRate, openMax } : undefined;
+  return new ConnectionLimiter({ rate, perIp, log });
 }
 
 /** The limits that Node keeps for us, each set explicitly: its defaults differ by version. */
 function createServer({ key, cert, limits }: HttpServerOptions): Http2SecureServer {
   const server = createSecureServer({
-    ...secure,
+    ...tlsOptions,
     key,
     cert,
     ALPNCallback: chooseProtocol,
@@ -229,10 +235,11 @@ function chooseProtocol({ protocols }: { protocols: readonly string[] }): string
   return ['h2', 'http/1.1'].find((protocol) => protocols.includes(protocol));
 }
 
-function reasonOf(cause: unknown): string {
+function explainListenError(cause: unknown): string {
   const code = cause instanceof Error && 'code' in cause ? cause.code : undefined;
   if (code === 'EADDRINUSE') return 'the port is in use; set PORT to another';
   if (code === 'EACCES') return 'this account may not use the port; set PORT to 1024 or more';
-  if (code === 'ENOTFOUND' || code === 'EADDRNOTAVAIL') return 'HOST is no address of this machine';
+  if (code === 'ENOTFOUND' || code === 'EADDRNOTAVAIL')
+    return 'HOST is not an address of this machine';
   return String(code ?? 'unknown error');
 }

@@ -31,26 +31,26 @@ async function stream(t: TestContext, protocol: Protocol, { endMs = 60_000 } = {
   const closes: string[] = [];
   const routes = [route('GET', '/stream', () => ({ status: 200, headers: {}, open }))];
   const { server, port, lines } = await startHttp(t, routes, { limits: { endMs } });
-  const reader = protocol === 'h2' ? await readerOverH2(port) : await readerOverHttp1(port);
+  const reader = protocol === 'h2' ? await readOverH2(port) : await readOverHttp1(port);
   t.after(() => reader.leave());
   await until(() => sinks.length > 0);
   return { sink: sinks[0] as Sink, reader, closes, server, lines }; // Safe: see above.
 }
 
-async function readerOverH2(port: number): Promise<Reader> {
+async function readOverH2(port: number): Promise<Reader> {
   const client = await RawH2.open(port, { windowBytes: 0 });
   client.send(h2.headers(1, fields('GET', '/stream')));
   const isOver = (one: h2.Frame) =>
     one.streamId === 1 && (one.type === type.reset || (one.flags & h2.flag.endStream) !== 0);
   return {
     read: () => client.send(h2.windowUpdate(0, 2 ** 30), h2.windowUpdate(1, 2 ** 30)),
-    body: () => client.dataOf(1),
+    body: () => client.readData(1),
     ended: async () => ((await client.frame(isOver))?.type === type.data ? 'whole' : 'broken'),
     leave: () => client.destroy(),
   };
 }
 
-async function readerOverHttp1(port: number): Promise<Reader> {
+async function readOverHttp1(port: number): Promise<Reader> {
   const client = await RawTls.open(port, 'http/1.1');
   client.write('GET /stream HTTP/1.1\r\nhost: localhost\r\n\r\n');
   await client.until((received) => received.includes('\r\n\r\n'));
@@ -58,7 +58,7 @@ async function readerOverHttp1(port: number): Promise<Reader> {
   const isWhole = () => client.received.subarray(-5).toString() === '0\r\n\r\n';
   return {
     read: () => void client.socket.resume(),
-    body: () => dechunked(client.received),
+    body: () => dechunk(client.received),
     async ended() {
       client.socket.resume();
       await client.until(isWhole);
@@ -68,7 +68,7 @@ async function readerOverHttp1(port: number): Promise<Reader> {
   };
 }
 
-function dechunked(received: Buffer): Buffer {
+function dechunk(received: Buffer): Buffer {
   const parts: Buffer[] = [];
   let at = received.indexOf('\r\n\r\n') + 4;
   while (at < received.length) {
@@ -154,8 +154,8 @@ for (const protocol of protocols) {
 
     sink.write(much);
     const drained = sink.drained();
-    sink.cut();
-    sink.cut();
+    sink.destroy();
+    sink.destroy();
     sink.write(drop);
     sink.end(drop);
 
@@ -180,7 +180,7 @@ for (const protocol of protocols) {
     await new Promise<void>((resolve) => sink.onClose(resolve));
     sink.write(drop);
     sink.end(drop);
-    sink.cut();
+    sink.destroy();
     assert.deepEqual(closes, ['closed']);
     assert.equal(sink.queuedBytes, 0);
     assert.ok(lines.every(({ level }) => level !== 'error'));
@@ -226,7 +226,7 @@ test('a stream is cut although its connection takes no byte, and others keep the
   first?.write(much);
   await until(() => (first?.queuedBytes ?? 0) > 0);
 
-  first?.cut(); // Its reset cannot be sent, and it is over all the same.
+  first?.destroy(); // Its reset cannot be sent, and it is over all the same.
 
   await until(() => first?.closed === true);
   await first?.drained();
@@ -242,7 +242,7 @@ test('an output that fails to write closes the sink, also one that goes on', asy
     write: (_bytes, _encoding, done) => setImmediate(done, new Error('gone')),
   });
   output.on('error', () => {});
-  const sink = new StreamSink({ output, cut: () => output.destroy(), endMs: 1000 });
+  const sink = new StreamSink({ output, destroy: () => output.destroy(), endMs: 1000 });
 
   sink.write(Buffer.alloc(100_000));
   await sink.drained();

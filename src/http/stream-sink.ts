@@ -4,7 +4,7 @@ import type { Sink } from './reply.js';
 export interface StreamSinkOptions<Output extends Writable> {
   readonly output: Output;
   /** Ends it at once, however much is queued. */
-  readonly cut: (output: Output) => void;
+  readonly destroy: (output: Output) => void;
   /** After a polite end, how long the client may take for what is queued. */
   readonly endMs: number;
 }
@@ -22,33 +22,34 @@ const sliceBytes = 32 * 1024;
  */
 export class StreamSink<Output extends Writable> implements Sink {
   readonly #output: Output;
-  readonly #cut: (output: Output) => void;
+  readonly #destroyOutput: (output: Output) => void;
   readonly #endMs: number;
   readonly #onWritten: (failure?: Error | null) => void;
-  #waiting: (() => void)[] = [];
+  #drainWaiters: (() => void)[] = [];
   /** What the output has not been given yet, in order. */
-  #held: Buffer[] = [];
-  #heldBytes = 0;
+  #pending: Buffer[] = [];
+  #pendingBytes = 0;
   #isEnded = false;
   #isClosed = false;
   #deadline: NodeJS.Timeout | undefined;
 
-  constructor({ output, cut, endMs }: StreamSinkOptions<Output>) {
+  constructor({ output, destroy, endMs }: StreamSinkOptions<Output>) {
     this.#output = output;
-    this.#cut = cut;
+    this.#destroyOutput = destroy;
     this.#endMs = endMs;
     // One closure for all writes. `drain` would not do: it comes only after a full buffer.
     this.#onWritten = (failure) => {
       // A socket that has gone: until Node tells of it by `close`, its response takes and drops all.
-      if (failure) this.cut();
-      if (this.#heldBytes > 0 && this.#output.writableLength === 0 && !this.closed) this.#pass();
-      if (this.#waiting.length > 0 && this.queuedBytes === 0) this.#settle();
+      if (failure) this.destroy();
+      if (this.#pendingBytes > 0 && this.#output.writableLength === 0 && !this.closed)
+        this.#writeSlice();
+      if (this.#drainWaiters.length > 0 && this.queuedBytes === 0) this.#resolveDrained();
     };
-    output.on('close', () => this.#closed());
+    output.on('close', () => this.#handleClose());
   }
 
   get queuedBytes(): number {
-    return this.#isClosed ? 0 : this.#heldBytes + this.#output.writableLength;
+    return this.#isClosed ? 0 : this.#pendingBytes + this.#output.writableLength;
   }
 
   get closed(): boolean {
@@ -58,32 +59,32 @@ export class StreamSink<Output extends Writable> implements Sink {
   write(bytes: Buffer): void {
     if (this.#isEnded || this.closed || bytes.length === 0) return;
     const given = this.#output.writableLength;
-    if (this.#heldBytes === 0 && given + bytes.length <= sliceBytes) {
+    if (this.#pendingBytes === 0 && given + bytes.length <= sliceBytes) {
       this.#output.write(bytes, this.#onWritten);
       return;
     }
-    this.#held.push(bytes);
-    this.#heldBytes += bytes.length;
-    if (given === 0) this.#pass();
+    this.#pending.push(bytes);
+    this.#pendingBytes += bytes.length;
+    if (given === 0) this.#writeSlice();
   }
 
   drained(): Promise<void> {
     if (this.closed || this.queuedBytes === 0) return Promise.resolve();
-    return new Promise((resolve) => this.#waiting.push(resolve));
+    return new Promise((resolve) => this.#drainWaiters.push(resolve));
   }
 
   end(bytes?: Buffer): void {
     if (this.#isEnded || this.closed) return;
     if (bytes !== undefined) this.write(bytes);
     this.#isEnded = true;
-    if (this.#heldBytes === 0) this.#output.end();
-    this.#deadline = setTimeout(() => this.cut(), this.#endMs).unref();
+    if (this.#pendingBytes === 0) this.#output.end();
+    this.#deadline = setTimeout(() => this.destroy(), this.#endMs).unref();
   }
 
-  cut(): void {
+  destroy(): void {
     this.#isEnded = true;
-    this.#letGo();
-    if (!this.closed) this.#cut(this.#output);
+    this.#dropPending();
+    if (!this.closed) this.#destroyOutput(this.#output);
   }
 
   onClose(listener: () => void): void {
@@ -92,38 +93,38 @@ export class StreamSink<Output extends Writable> implements Sink {
   }
 
   /** Gives the output its next slice, as one write. */
-  #pass(): void {
+  #writeSlice(): void {
     let room = sliceBytes;
     this.#output.cork();
     while (room > 0) {
-      const first = this.#held[0];
+      const first = this.#pending[0];
       if (first === undefined) break;
       const part = first.subarray(0, room);
-      if (part.length < first.length) this.#held[0] = first.subarray(room);
-      else this.#held.shift();
+      if (part.length < first.length) this.#pending[0] = first.subarray(room);
+      else this.#pending.shift();
       room -= part.length;
-      this.#heldBytes -= part.length;
+      this.#pendingBytes -= part.length;
       this.#output.write(part, this.#onWritten);
     }
     this.#output.uncork();
-    if (this.#isEnded && this.#heldBytes === 0) this.#output.end();
+    if (this.#isEnded && this.#pendingBytes === 0) this.#output.end();
   }
 
-  #closed(): void {
+  #handleClose(): void {
     this.#isClosed = true;
-    this.#letGo();
+    this.#dropPending();
     clearTimeout(this.#deadline);
-    this.#settle();
+    this.#resolveDrained();
   }
 
-  #letGo(): void {
-    this.#held = [];
-    this.#heldBytes = 0;
+  #dropPending(): void {
+    this.#pending = [];
+    this.#pendingBytes = 0;
   }
 
-  #settle(): void {
-    const waiting = this.#waiting;
-    this.#waiting = [];
+  #resolveDrained(): void {
+    const waiting = this.#drainWaiters;
+    this.#drainWaiters = [];
     for (const resolve of waiting) resolve();
   }
 }

@@ -20,7 +20,7 @@ function openSink(endMs = 60_000) {
     write: (chunk: Buffer, _, done) => take(chunk, done),
     writev: (chunks, done) => take(Buffer.concat(chunks.map(({ chunk }) => chunk)), done),
   });
-  const sink = new StreamSink({ output, cut: () => output.destroy(), endMs });
+  const sink = new StreamSink({ output, destroy: () => output.destroy(), endMs });
   /** The output takes one write, if there is one. */
   const takeOne = async () => {
     waiting.shift()?.();
@@ -109,11 +109,11 @@ test('a cut lets go of what is held, and ends every wait', async () => {
   const drained = sink.drained();
   const closed = new Promise<void>((resolve) => sink.onClose(resolve));
 
-  sink.cut();
+  sink.destroy();
   await Promise.all([drained, closed]);
   sink.write(Buffer.from('too late'));
   sink.end();
-  sink.cut();
+  sink.destroy();
 
   assert.equal(sink.queuedBytes, 0);
   await new Promise<void>((resolve) => sink.onClose(resolve));

@@ -12,7 +12,7 @@ async function keysFor(t: Parameters<typeof databaseFor>[0]) {
   const db = await databaseFor(t);
   const time = { now: 1_700_000_000_000 };
   const lines: Record<string, unknown>[] = [];
-  const keys = new ApiKeys({ db, log: collectingLog(lines), clock: () => time.now });
+  const keys = new ApiKeys({ db, log: collectingLog(lines), wallClock: () => time.now });
   return { db, time, lines, keys };
 }
 

@@ -3,7 +3,7 @@ import type { Clock } from '../clock.js';
 import { type Database, sql, UniqueViolation } from '../db/database.js';
 import { Failure } from '../errors.js';
 import { Audit } from '../logging/audit.js';
-import type { Log } from '../logging/log.js';
+import type { Logger } from '../logging/logger.js';
 
 /** What a key may be allowed. */
 export const scopes = ['publish', 'metrics'] as const;
@@ -32,7 +32,7 @@ interface Row {
 }
 
 const columns = sql`id, name, key_hash, scopes, created_at, last_used_at, revoked_at`;
-const usedEveryMs = 60_000;
+const lastUsedIntervalMs = 60_000;
 const listMax = 1000;
 
 export function isScope(given: string): given is Scope {
@@ -45,15 +45,15 @@ export function isScope(given: string): given is Scope {
  */
 export class ApiKeys {
   readonly #db: Database;
-  readonly #log: Log;
+  readonly #log: Logger;
   readonly #audit: Audit;
-  readonly #clock: Clock;
+  readonly #wallClock: Clock;
 
-  constructor({ db, log, clock = Date.now }: { db: Database; log: Log; clock?: Clock }) {
+  constructor({ db, log, wallClock = Date.now }: { db: Database; log: Logger; wallClock?: Clock }) {
     this.#db = db;
     this.#log = log;
     this.#audit = new Audit({ log });
-    this.#clock = clock;
+    this.#wallClock = wallClock;
   }
 
   /**
@@ -64,15 +64,15 @@ export class ApiKeys {
     name: string;
     scopes: readonly string[];
   }): Promise<ApiKey & { key: string }> {
-    const name = nameIn(given.name);
-    const allowed = scopesIn(given.scopes);
+    const name = parseName(given.name);
+    const allowed = parseScopes(given.scopes);
     const id = randomBytes(8).toString('hex');
     const key = `hk_${id}_${randomBytes(32).toString('base64url')}`;
-    const createdAt = this.#clock();
+    const createdAt = this.#wallClock();
     try {
       await this.#db.execute(
         sql`insert into api_keys (id, name, key_hash, scopes, created_at)
-          values (${id}, ${name}, ${hashOf(key)}, ${allowed.join(',')}, ${createdAt})`,
+          values (${id}, ${name}, ${hashKey(key)}, ${allowed.join(',')}, ${createdAt})`,
       );
     } catch (cause) {
       if (!(cause instanceof UniqueViolation)) throw cause;
@@ -88,7 +88,7 @@ export class ApiKeys {
     const rows = await this.#db.query<Row>(
       sql`select ${columns} from api_keys order by created_at, id limit ${listMax}`,
     );
-    return rows.map(apiKeyOf);
+    return rows.map(toApiKey);
   }
 
   /** By id or by name; refused from now on. False when there is none, or it was so already. */
@@ -96,7 +96,7 @@ export class ApiKeys {
     const which = sql`(id = ${idOrName} or name = ${idOrName}) and revoked_at is null`;
     const rows = await this.#db.query<{ id: string }>(sql`select id from api_keys where ${which}`);
     const count = await this.#db.execute(
-      sql`update api_keys set revoked_at = ${this.#clock()} where ${which}`,
+      sql`update api_keys set revoked_at = ${this.#wallClock()} where ${which}`,
     );
     if (count === 0) return false;
     for (const { id } of rows) this.#audit.record('authn_token_revoked', { keyId: id });
@@ -109,15 +109,15 @@ export class ApiKeys {
     if (id === undefined) return undefined;
     const [row] = await this.#db.query<Row>(sql`select ${columns} from api_keys where id = ${id}`);
     if (row === undefined || row.revoked_at !== null) return undefined;
-    if (!timingSafeEqual(Buffer.from(hashOf(key)), Buffer.from(row.key_hash))) return undefined;
-    void this.#noteUse(row);
-    return apiKeyOf(row);
+    if (!timingSafeEqual(Buffer.from(hashKey(key)), Buffer.from(row.key_hash))) return undefined;
+    void this.#recordUse(row);
+    return toApiKey(row);
   }
 
   /** Once a minute, by whichever process is first. Never rejects. */
-  async #noteUse({ id, last_used_at: lastUsedAt }: Row): Promise<void> {
-    const now = this.#clock();
-    const before = now - usedEveryMs;
+  async #recordUse({ id, last_used_at: lastUsedAt }: Row): Promise<void> {
+    const now = this.#wallClock();
+    const before = now - lastUsedIntervalMs;
     if (lastUsedAt !== null && lastUsedAt > before) return;
     try {
       await this.#db.execute(
@@ -125,29 +125,29 @@ export class ApiKeys {
           where id = ${id} and (last_used_at is null or last_used_at <= ${before})`,
       );
     } catch (cause) {
-      this.#log.warn({ keyId: id, cause }, 'use of API key not noted');
+      this.#log.warn({ keyId: id, cause }, 'last use of API key not recorded');
     }
   }
 }
 
-function hashOf(key: string): string {
+function hashKey(key: string): string {
   return createHash('sha256').update(key).digest('hex');
 }
 
-function nameIn(name: string): string {
+function parseName(name: string): string {
   if (/^[\w.-]{1,64}$/.test(name)) return name;
   const message = 'Cannot create key: the name must be 1 to 64 letters, digits, dots, _ or -';
   throw new Failure('invalid_request', message, { info: { body: ['name'] } });
 }
 
-function scopesIn(given: readonly string[]): Scope[] {
+function parseScopes(given: readonly string[]): Scope[] {
   const known = scopes.filter((scope) => given.includes(scope));
   if (known.length > 0 && given.every(isScope)) return known;
   const message = `Cannot create key: each scope must be one of ${scopes.join(', ')}`;
   throw new Failure('invalid_request', message, { info: { body: ['scopes'], allowed: scopes } });
 }
 
-function apiKeyOf(row: Row): ApiKey {
+function toApiKey(row: Row): ApiKey {
   return {
     id: row.id,
     name: row.name,

@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { client, newUser, opened } from '../../test/support/servers/auth.js';
-import { authFor } from '../../test/support/servers/auth-system.js';
+import { client, newUser, openSession } from '../../test/support/servers/auth.js';
+import { startAuth } from '../../test/support/servers/auth-system.js';
 import { sql } from '../db/database.js';
 import type { Failure } from '../errors.js';
 
-const showing = (...values: string[]) => ({ headerValues: () => values });
+const withAuthorization = (...values: string[]) => ({ headerValues: () => values });
 
 const plain = 'Bearer realm="herald \\"test\\""';
 const malformed = `${plain}, error="invalid_request"`;
@@ -27,11 +27,11 @@ const refusals = [
 
 for (const [what, values, message, challenge] of refusals) {
   test(`${what} is refused with the challenge for it`, async (t) => {
-    const { bearer } = await authFor(t);
+    const { bearer } = await startAuth(t);
 
     for (const asking of [
-      bearer.user(showing(...values)),
-      bearer.service(showing(...values), 'publish'),
+      bearer.authenticateUser(withAuthorization(...values)),
+      bearer.authenticateService(withAuthorization(...values), 'publish'),
     ]) {
       await assert.rejects(asking, (failure: Failure) => {
         assert.equal(failure.name, 'bad_credentials');
@@ -55,17 +55,28 @@ function isInvalid(what: string, state = 'invalid') {
 }
 
 test('what cannot be a token of ours is refused without asking the database', async (t) => {
-  const { bearer, sessions, users, sign, statements } = await authFor(t);
-  const { accessToken, refreshToken } = await opened(sessions, await newUser(users), client, sign);
+  const { bearer, sessions, users, sign, statements } = await startAuth(t);
+  const { accessToken, refreshToken } = await openSession(
+    sessions,
+    await newUser(users),
+    client,
+    sign,
+  );
   const [head, payload] = accessToken.split('.');
   const signature = Buffer.alloc(32, 1).toString('base64url');
   statements.length = 0;
 
   for (const token of ['none', accessToken.slice(0, -1), `${head}.${payload}.${signature}`]) {
-    await assert.rejects(bearer.user(showing(`Bearer ${token}`)), isInvalid('access token'));
+    await assert.rejects(
+      bearer.authenticateUser(withAuthorization(`Bearer ${token}`)),
+      isInvalid('access token'),
+    );
   }
   for (const key of ['none', 'hk_0123456789abcdef_short', accessToken]) {
-    await assert.rejects(bearer.service(showing(`Bearer ${key}`), 'publish'), isInvalid('API key'));
+    await assert.rejects(
+      bearer.authenticateService(withAuthorization(`Bearer ${key}`), 'publish'),
+      isInvalid('API key'),
+    );
   }
   for (const token of ['none', refreshToken.slice(1), `${refreshToken}=`, 7]) {
     await assert.rejects(sessions.rotate(token, client, sign), { name: 'invalid_token' });
@@ -75,12 +86,12 @@ test('what cannot be a token of ours is refused without asking the database', as
 });
 
 test('an access token stands for its user while the session lives', async (t) => {
-  const { bearer, sessions, users, sign } = await authFor(t);
+  const { bearer, sessions, users, sign } = await startAuth(t);
   const account = await newUser(users);
-  const { accessToken, sessionId } = await opened(sessions, account, client, sign);
+  const { accessToken, sessionId } = await openSession(sessions, account, client, sign);
 
   for (const scheme of ['Bearer', 'bearer', 'BEARER']) {
-    const principal = await bearer.user(showing(`${scheme} ${accessToken}`));
+    const principal = await bearer.authenticateUser(withAuthorization(`${scheme} ${accessToken}`));
     assert.equal(principal.kind, 'user');
     assert.equal(principal.userId, account.id);
     assert.equal(principal.sessionId, sessionId);
@@ -88,49 +99,52 @@ test('an access token stands for its user while the session lives', async (t) =>
   }
   await sessions.end(sessionId, 'logout');
 
-  await assert.rejects(bearer.user(showing(`Bearer ${accessToken}`)), isInvalid('access token'));
+  await assert.rejects(
+    bearer.authenticateUser(withAuthorization(`Bearer ${accessToken}`)),
+    isInvalid('access token'),
+  );
 });
 
 test('an expired access token says so', async (t) => {
-  const { bearer, sessions, users, sign, time, accessTokens } = await authFor(t);
-  const { accessToken } = await opened(sessions, await newUser(users), client, sign);
+  const { bearer, sessions, users, sign, time, accessTokens } = await startAuth(t);
+  const { accessToken } = await openSession(sessions, await newUser(users), client, sign);
 
   time.now += accessTokens.lifeMs + 60_000;
 
-  const asking = bearer.user(showing(`Bearer ${accessToken}`));
+  const asking = bearer.authenticateUser(withAuthorization(`Bearer ${accessToken}`));
   await assert.rejects(asking, isInvalid('access token', 'expired'));
 });
 
 test('tokens from before all were voided are refused, newer ones at once accepted', async (t) => {
-  const { bearer, sessions, users, sign } = await authFor(t);
+  const { bearer, sessions, users, sign } = await startAuth(t);
   const account = await newUser(users);
-  const old = await opened(sessions, account, client, sign);
+  const old = await openSession(sessions, account, client, sign);
 
   await users.endAccessTokens(account.id);
 
-  const asking = bearer.user(showing(`Bearer ${old.accessToken}`));
+  const asking = bearer.authenticateUser(withAuthorization(`Bearer ${old.accessToken}`));
   await assert.rejects(asking, isInvalid('access token'));
   const next = await sessions.rotate(old.refreshToken, client, sign);
-  assert.ok(await bearer.user(showing(`Bearer ${next.accessToken}`)));
+  assert.ok(await bearer.authenticateUser(withAuthorization(`Bearer ${next.accessToken}`)));
 });
 
 test('a disabled or deleted user is refused', async (t) => {
-  const { bearer, sessions, users, sign } = await authFor(t);
+  const { bearer, sessions, users, sign } = await startAuth(t);
   for (const change of ['disable', 'delete'] as const) {
     const account = await newUser(users);
-    const { accessToken } = await opened(sessions, account, client, sign);
+    const { accessToken } = await openSession(sessions, account, client, sign);
 
     await users[change](account.id);
 
-    const asking = bearer.user(showing(`Bearer ${accessToken}`));
+    const asking = bearer.authenticateUser(withAuthorization(`Bearer ${accessToken}`));
     await assert.rejects(asking, isInvalid('access token'));
   }
 });
 
 test('a token for the session of another user is refused', async (t) => {
-  const { bearer, sessions, users, accessTokens } = await authFor(t);
+  const { bearer, sessions, users, accessTokens } = await startAuth(t);
   const [one, two] = [await newUser(users), await newUser(users)];
-  const { sessionId } = await opened(sessions, one);
+  const { sessionId } = await openSession(sessions, one);
   const names = { firstName: 'A', lastName: 'B' };
 
   for (const claims of [
@@ -138,43 +152,52 @@ test('a token for the session of another user is refused', async (t) => {
     { userId: one.id, sessionId: '0'.repeat(32) },
   ]) {
     const token = await accessTokens.sign({ ...claims, ...names });
-    await assert.rejects(bearer.user(showing(`Bearer ${token}`)), isInvalid('access token'));
+    await assert.rejects(
+      bearer.authenticateUser(withAuthorization(`Bearer ${token}`)),
+      isInvalid('access token'),
+    );
   }
 });
 
 test('an API key stands for its service until it is revoked', async (t) => {
-  const { bearer, apiKeys } = await authFor(t);
+  const { bearer, apiKeys } = await startAuth(t);
   const { key, id } = await apiKeys.create({ name: 'billing', scopes: ['publish'] });
 
-  const principal = await bearer.service(showing(`Bearer ${key}`), 'publish');
+  const principal = await bearer.authenticateService(withAuthorization(`Bearer ${key}`), 'publish');
   assert.deepEqual(principal, { kind: 'service', keyId: id, name: 'billing', scopes: ['publish'] });
   await apiKeys.revoke(id);
 
-  const asking = bearer.service(showing(`Bearer ${key}`), 'publish');
+  const asking = bearer.authenticateService(withAuthorization(`Bearer ${key}`), 'publish');
   await assert.rejects(asking, isInvalid('API key'));
 });
 
 test('an API key without the scope is told which', async (t) => {
-  const { bearer, apiKeys, db } = await authFor(t);
+  const { bearer, apiKeys, db } = await startAuth(t);
   const { key } = await apiKeys.create({ name: 'billing', scopes: ['publish'] });
   await db.execute(sql`update api_keys set scopes = 'other'`);
 
-  await assert.rejects(bearer.service(showing(`Bearer ${key}`), 'publish'), (failure: Failure) => {
-    assert.equal(failure.name, 'insufficient_scope');
-    assert.equal(
-      failure.headers['www-authenticate'],
-      `${plain}, error="insufficient_scope", scope="publish"`,
-    );
-    return true;
-  });
+  await assert.rejects(
+    bearer.authenticateService(withAuthorization(`Bearer ${key}`), 'publish'),
+    (failure: Failure) => {
+      assert.equal(failure.name, 'insufficient_scope');
+      assert.equal(
+        failure.headers['www-authenticate'],
+        `${plain}, error="insufficient_scope", scope="publish"`,
+      );
+      return true;
+    },
+  );
 });
 
 test('a key is no access token, and an access token no key', async (t) => {
-  const { bearer, apiKeys, sessions, users, sign } = await authFor(t);
+  const { bearer, apiKeys, sessions, users, sign } = await startAuth(t);
   const { key } = await apiKeys.create({ name: 'billing', scopes: ['publish'] });
-  const { accessToken } = await opened(sessions, await newUser(users), client, sign);
+  const { accessToken } = await openSession(sessions, await newUser(users), client, sign);
 
-  await assert.rejects(bearer.user(showing(`Bearer ${key}`)), isInvalid('access token'));
-  const asking = bearer.service(showing(`Bearer ${accessToken}`), 'publish');
+  await assert.rejects(
+    bearer.authenticateUser(withAuthorization(`Bearer ${key}`)),
+    isInvalid('access token'),
+  );
+  const asking = bearer.authenticateService(withAuthorization(`Bearer ${accessToken}`), 'publish');
   await assert.rejects(asking, isInvalid('API key'));
 });

@@ -45,10 +45,10 @@ export interface ServicePrincipal {
   readonly scopes: readonly string[];
 }
 
-export interface BearerOptions {
+export interface BearerAuthOptions {
   readonly accessTokens: TokenVerifier;
   /** Finds a session that has not ended. */
-  readonly sessions: { live(sessionId: string): Promise<LocalSession | undefined> };
+  readonly sessions: { findLive(sessionId: string): Promise<LocalSession | undefined> };
   readonly apiKeys: ApiKeys;
   /** The scheme of the Authorization header, matched in any case: `Bearer`. */
   readonly tokenType: string;
@@ -62,12 +62,12 @@ type Authorized = Pick<Exchange, 'headerValues'>;
  * Who a request comes from, by its Authorization header. Every Failure carries the challenge that
  * belongs to it. Spec: RFC 6750 §3 (challenges), RFC 9110 §11.6.2.
  */
-export class Bearer {
-  readonly #options: BearerOptions;
+export class BearerAuth {
+  readonly #options: BearerAuthOptions;
   /** The challenge for a request that shows nothing at all: without an error code. */
   readonly challenge: string;
 
-  constructor(options: BearerOptions) {
+  constructor(options: BearerAuthOptions) {
     this.#options = options;
     const realm = options.realm.replace(/[^\x20-\x7e]/g, '').replace(/["\\]/g, '\\$&');
     this.challenge = `${options.tokenType} realm="${realm}"`;
@@ -77,13 +77,13 @@ export class Bearer {
    * The user whose access token this is, while the session lives: a logout is seen at once. Throws
    * `bad_credentials` without a well-formed header, `expired_token`, or `invalid_token`.
    */
-  async user(exchange: Authorized): Promise<UserPrincipal> {
-    const { userId, sessionId, issuedAt } = this.#claims(this.#token(exchange));
+  async authenticateUser(exchange: Authorized): Promise<UserPrincipal> {
+    const { userId, sessionId, issuedAt } = this.#verifyClaims(this.#parseToken(exchange));
     const { sessions } = this.#options;
-    const session = sessionId === undefined ? undefined : await sessions.live(sessionId);
+    const session = sessionId === undefined ? undefined : await sessions.findLive(sessionId);
     const validAfter = session?.tokensValidAfter ?? 0;
     if (session?.userId !== userId || issuedAt < validAfter) {
-      throw this.#invalid('invalid_token', 'access token');
+      throw this.#invalidCredential('invalid_token', 'access token');
     }
     return { kind: 'user', userId, sessionId: session.id, user: session.user };
   }
@@ -92,11 +92,11 @@ export class Bearer {
    * The service whose API key this is. Throws `bad_credentials` without a well-formed header,
    * `invalid_token` for a key unknown or revoked, `insufficient_scope` for one without `scope`.
    */
-  async service(exchange: Authorized, scope: Scope): Promise<ServicePrincipal> {
-    const key = await this.#options.apiKeys.verify(this.#token(exchange));
-    if (key === undefined) throw this.#invalid('invalid_token', 'API key');
+  async authenticateService(exchange: Authorized, scope: Scope): Promise<ServicePrincipal> {
+    const key = await this.#options.apiKeys.verify(this.#parseToken(exchange));
+    if (key === undefined) throw this.#invalidCredential('invalid_token', 'API key');
     if (!key.scopes.includes(scope)) {
-      const headers = this.#challenge({ error: 'insufficient_scope', scope });
+      const headers = this.#challengeHeaders({ error: 'insufficient_scope', scope });
       const info = { scope };
       const message = `Cannot do this: the API key lacks the scope ${scope}`;
       throw new Failure('insufficient_scope', message, { headers, info });
@@ -104,39 +104,43 @@ export class Bearer {
     return { kind: 'service', keyId: key.id, name: key.name, scopes: key.scopes };
   }
 
-  #claims(token: string) {
+  #verifyClaims(token: string) {
     try {
       return this.#options.accessTokens.verify(token);
     } catch (cause) {
       if (!(cause instanceof Failure)) throw cause;
       const name = cause.name === 'expired_token' ? 'expired_token' : 'invalid_token';
-      throw this.#invalid(name, 'access token', cause);
+      throw this.#invalidCredential(name, 'access token', cause);
     }
   }
 
   /** One space between scheme and token, as clients of old know it. Messages of old, too. */
-  #token(exchange: Authorized): string {
+  #parseToken(exchange: Authorized): string {
     const { tokenType } = this.#options;
     const values = exchange.headerValues('authorization');
     const [value = ''] = values;
     if (values.length < 2 && value === '') {
-      const headers = this.#challenge();
+      const headers = this.#challengeHeaders();
       throw new Failure('bad_credentials', 'Missing Authorization header', { headers });
     }
     const [scheme, token, ...rest] = value.split(' ');
-    const isOurs = scheme?.toLowerCase() === tokenType.toLowerCase();
+    const isExpectedScheme = scheme?.toLowerCase() === tokenType.toLowerCase();
     // Two headers: a proxy and we might each believe another one.
-    if (values.length > 1 || !isOurs || !token || rest.length > 0) {
+    if (values.length > 1 || !isExpectedScheme || !token || rest.length > 0) {
       const message = `Header format is Authorization: ${tokenType} token`;
-      const headers = this.#challenge({ error: 'invalid_request' });
+      const headers = this.#challengeHeaders({ error: 'invalid_request' });
       throw new Failure('bad_credentials', message, { headers });
     }
     return token;
   }
 
-  #invalid(name: 'invalid_token' | 'expired_token', what: string, cause?: Failure): Failure {
+  #invalidCredential(
+    name: 'invalid_token' | 'expired_token',
+    what: string,
+    cause?: Failure,
+  ): Failure {
     const state = name === 'expired_token' ? 'expired' : 'invalid';
-    const headers = this.#challenge({
+    const headers = this.#challengeHeaders({
       error: 'invalid_token', // RFC 6750 has one code for both.
       error_description: `The ${what} is ${state}`,
     });
@@ -144,7 +148,7 @@ export class Bearer {
     return new Failure(name, `Cannot authenticate: the ${what} is ${state}`, details);
   }
 
-  #challenge(parameters: Readonly<Record<string, string>> = {}) {
+  #challengeHeaders(parameters: Readonly<Record<string, string>> = {}) {
     const more = Object.entries(parameters).map(([name, value]) => `, ${name}="${value}"`);
     return { 'www-authenticate': this.challenge + more.join('') };
   }

@@ -1,9 +1,9 @@
 import { createHmac, randomBytes } from 'node:crypto';
-import type { Log } from './log.js';
-import type { Repeats } from './warning-aggregator.js';
+import type { Logger } from './logger.js';
+import type { WarningAggregator } from './warning-aggregator.js';
 
 /** Names of the OWASP Logging Vocabulary, and whether somebody should notice. */
-const levelOf = {
+const levelByEvent = {
   authn_login_success: 'info',
   authn_login_successafterfail: 'info',
   authn_login_fail: 'info',
@@ -24,7 +24,7 @@ const levelOf = {
   user_archived: 'info',
 } as const;
 
-export type AuditEvent = keyof typeof levelOf;
+export type AuditEvent = keyof typeof levelByEvent;
 
 /** The client that caused an event. */
 export interface AuditClient {
@@ -48,9 +48,9 @@ export interface AuditFields {
 }
 
 export interface AuditOptions {
-  readonly log: Log;
+  readonly log: Logger;
   /** For refusals by rate, which come as often as somebody likes. Undefined: each has its line. */
-  readonly repeats?: Repeats | undefined;
+  readonly warnings?: WarningAggregator | undefined;
 }
 
 /**
@@ -58,24 +58,24 @@ export interface AuditOptions {
  * Never a token, a password or a URL. Spec: OWASP Logging Vocabulary; ASVS 16.3.1.
  */
 export class Audit {
-  readonly #log: Log;
-  readonly #repeats: Repeats | undefined;
+  readonly #log: Logger;
+  readonly #warnings: WarningAggregator | undefined;
   readonly #key = randomBytes(32);
 
-  constructor({ log, repeats }: AuditOptions) {
+  constructor({ log, warnings }: AuditOptions) {
     this.#log = log;
-    this.#repeats = repeats;
+    this.#warnings = warnings;
   }
 
   record(event: AuditEvent, { client, ...more }: AuditFields): void {
     const { requestId, ipKey, userAgent } = client ?? {};
     const fields = { audit: true, event, requestId, ipKey, userAgent, ...more };
-    if (event !== 'excess_rate_limit_exceeded' || this.#repeats === undefined) {
-      this.#log[levelOf[event]](fields, 'audit');
+    if (event !== 'excess_rate_limit_exceeded' || this.#warnings === undefined) {
+      this.#log[levelByEvent[event]](fields, 'audit');
       return;
     }
     const kind = `${event} ${more.reason}`;
-    this.#repeats.warn({ kind, of: more.userId ?? ipKey ?? '', fields, phrase: 'audit' });
+    this.#warnings.warn({ kind, subject: more.userId ?? ipKey ?? '', fields, phrase: 'audit' });
   }
 
   /** The same for the same name while the process runs; says nothing about the name itself. */

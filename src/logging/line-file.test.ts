@@ -6,7 +6,7 @@ import { type TestContext, test } from 'node:test';
 import { LineFile } from './line-file.js';
 
 const onFailing = (cause: unknown) => assert.fail(String(cause));
-const noteOf = (lost: number) => `lost ${lost}\n`;
+const formatLostNote = (lost: number) => `lost ${lost}\n`;
 
 function tempFile(t: TestContext): string {
   const folder = mkdtempSync(join(tmpdir(), 'herald-line-'));
@@ -16,7 +16,7 @@ function tempFile(t: TestContext): string {
 
 test('past the backlog the newest lines are lost, and a note says how many', async (t) => {
   const path = tempFile(t);
-  const file = new LineFile({ path }, { noteOf, onFailing });
+  const file = new LineFile({ path }, { formatLostNote, onFailing });
   const line = `${'x'.repeat(1023)}\n`;
 
   for (let n = 0; n < 1024; n += 1) file.write(line); // 1 MiB: at the limit.
@@ -31,7 +31,7 @@ test('past the backlog the newest lines are lost, and a note says how many', asy
 
 test('lines that come in many turns, or many bytes at once, are all written and in order', async (t) => {
   const path = tempFile(t);
-  const file = new LineFile({ path }, { noteOf, onFailing });
+  const file = new LineFile({ path }, { formatLostNote, onFailing });
   const filling = 'x'.repeat(1000);
   const written: string[] = [];
 
@@ -49,7 +49,7 @@ test('lines that come in many turns, or many bytes at once, are all written and 
 test('a full disk costs lines and is told once, not per line', { skip: noFullDisk() }, async () => {
   const failures: unknown[] = [];
   const onFailing = (cause: unknown) => failures.push(cause);
-  const file = new LineFile({ path: '/dev/full' }, { noteOf, onFailing });
+  const file = new LineFile({ path: '/dev/full' }, { formatLostNote, onFailing });
 
   for (let n = 0; n < 10; n += 1) {
     file.write('line\n');
@@ -62,7 +62,7 @@ test('a full disk costs lines and is told once, not per line', { skip: noFullDis
 });
 
 test('flushing to a full disk ends, and says nothing', { skip: noFullDisk() }, async () => {
-  const file = new LineFile({ path: '/dev/full' }, { noteOf, onFailing() {} });
+  const file = new LineFile({ path: '/dev/full' }, { formatLostNote, onFailing() {} });
 
   file.write('line\n');
   file.flush();
@@ -71,7 +71,7 @@ test('flushing to a full disk ends, and says nothing', { skip: noFullDisk() }, a
 });
 
 test('an empty line file closes at once, and twice', async (t) => {
-  const file = new LineFile({ path: tempFile(t) }, { noteOf, onFailing });
+  const file = new LineFile({ path: tempFile(t) }, { formatLostNote, onFailing });
 
   await file.close();
   await file.close();

@@ -4,15 +4,15 @@ import { closeSync, openSync, write, writeSync } from 'node:fs';
 const backlogBytesMax = 1024 * 1024;
 const retryMs = 20;
 /** Between two writes: each costs as much as a tenth of a request, whether it has one line or many. */
-const restMs = 20;
+const flushIntervalMs = 20;
 /** As many bytes are not left to wait. */
-const restBytesMax = 64 * 1024;
+const flushBytesMin = 64 * 1024;
 /** More than a machine that has much to do stands still. */
 const closeMsMax = 5000;
 
 export interface LineFileOptions {
   /** The line that tells a reader how many were lost around it, line end included. */
-  readonly noteOf: (lost: number) => string;
+  readonly formatLostNote: (lost: number) => string;
   /** Told once when writing begins to fail, and again after it has worked in between. */
   readonly onFailing: (cause: unknown) => void;
 }
@@ -28,15 +28,15 @@ export class LineFile {
   readonly #options: LineFileOptions;
   readonly #path: string | undefined;
   #fd: number;
-  #waiting: string[] = [];
-  #waitingBytes = 0;
+  #backlog: string[] = [];
+  #backlogBytes = 0;
   #writing: Promise<void> | undefined;
   #reopening = false;
   #failing = false;
-  #torn = false; // The last write ended within a line.
-  #lost = 0;
+  #endsMidLine = false; // The last write ended within a line.
+  #lostLines = 0;
   #closed = false;
-  #endRest: () => void = () => {};
+  #endPause: () => void = () => {};
 
   /** Throws the file system's error when the file cannot be opened for appending. */
   constructor(target: { path: string } | { fd: number }, options: LineFileOptions) {
@@ -49,14 +49,14 @@ export class LineFile {
   write(line: string): void {
     if (this.#closed) return;
     const bytes = Buffer.byteLength(line);
-    if (this.#waitingBytes + bytes > backlogBytesMax) {
-      this.#lost += 1;
+    if (this.#backlogBytes + bytes > backlogBytesMax) {
+      this.#lostLines += 1;
       return;
     }
-    this.#waiting.push(line);
-    this.#waitingBytes += bytes;
+    this.#backlog.push(line);
+    this.#backlogBytes += bytes;
     this.#writing ??= this.#writeAll();
-    if (this.#waitingBytes > restBytesMax) this.#endRest();
+    if (this.#backlogBytes > flushBytesMin) this.#endPause();
   }
 
   /** Goes on in a new file of the same name, after the old one was moved away. Never throws. */
@@ -64,14 +64,14 @@ export class LineFile {
     if (this.#closed || this.#path === undefined) return;
     this.#reopening = true;
     this.#writing ??= this.#writeAll();
-    this.#endRest();
+    this.#endPause();
   }
 
   /** Settles when all is written, or after 5 s if nobody takes it. Never rejects. */
   async close(): Promise<void> {
     if (this.#closed) return this.#writing;
     this.#closed = true;
-    this.#endRest();
+    this.#endPause();
     let timer: NodeJS.Timeout | undefined;
     const tooLong = new Promise((resolve) => {
       timer = setTimeout(resolve, closeMsMax);
@@ -85,7 +85,7 @@ export class LineFile {
   flush(): void {
     if (this.#closed && this.#writing === undefined) return; // The descriptor is another's by now.
     try {
-      writeSync(this.#fd, this.#takeWaiting());
+      writeSync(this.#fd, this.#takeBacklog());
     } catch {
       // Nothing is left to tell it to.
     }
@@ -93,42 +93,42 @@ export class LineFile {
 
   async #writeAll(): Promise<void> {
     await undefined; // Lines of one turn go out together.
-    while (this.#waiting.length > 0 || this.#reopening) {
-      if (this.#reopening) this.#openAgain();
-      const count = this.#waiting.length;
-      const lostBefore = this.#lost;
-      const batch = this.#takeWaiting();
+    while (this.#backlog.length > 0 || this.#reopening) {
+      if (this.#reopening) this.#reopenFile();
+      const count = this.#backlog.length;
+      const lostBefore = this.#lostLines;
+      const batch = this.#takeBacklog();
       try {
         await this.#writeWhole(batch);
-        this.#lost -= lostBefore;
+        this.#lostLines -= lostBefore;
         this.#failing = false;
       } catch (cause) {
-        this.#lost += count;
+        this.#lostLines += count;
         if (!this.#failing) this.#options.onFailing(cause);
         this.#failing = true;
       }
-      await this.#rest();
+      await this.#pause();
     }
     this.#writing = undefined;
   }
 
   /** Lines that come meanwhile go out together; one that comes after a pause goes out at once. */
-  async #rest(): Promise<void> {
-    if (this.#closed || this.#reopening || this.#waitingBytes > restBytesMax) return;
+  async #pause(): Promise<void> {
+    if (this.#closed || this.#reopening || this.#backlogBytes > flushBytesMin) return;
     await new Promise<void>((resolve) => {
-      const timer = setTimeout(resolve, restMs);
-      this.#endRest = () => {
+      const timer = setTimeout(resolve, flushIntervalMs);
+      this.#endPause = () => {
         clearTimeout(timer);
         resolve();
       };
     });
   }
 
-  #takeWaiting(): Buffer {
-    const note = this.#lost > 0 ? this.#options.noteOf(this.#lost) : '';
-    const text = (this.#torn ? '\n' : '') + note + this.#waiting.join('');
-    this.#waiting = [];
-    this.#waitingBytes = 0;
+  #takeBacklog(): Buffer {
+    const note = this.#lostLines > 0 ? this.#options.formatLostNote(this.#lostLines) : '';
+    const text = (this.#endsMidLine ? '\n' : '') + note + this.#backlog.join('');
+    this.#backlog = [];
+    this.#backlogBytes = 0;
     return Buffer.from(text);
   }
 
@@ -139,17 +139,17 @@ export class LineFile {
       // Nothing taken: the pipe is full, for standard output does not block once Node has it.
       if (taken === 0) await new Promise((resolve) => setTimeout(resolve, retryMs));
       written += taken;
-      this.#torn = written > 0 && batch[written - 1] !== 0x0a;
+      this.#endsMidLine = written > 0 && batch[written - 1] !== 0x0a;
     }
   }
 
-  #openAgain(): void {
+  #reopenFile(): void {
     this.#reopening = false;
     try {
       const fd = openForAppend(this.#path as string); // Only a file with a path is reopened.
       closeSync(this.#fd);
       this.#fd = fd;
-      this.#torn = false;
+      this.#endsMidLine = false;
     } catch (cause) {
       this.#options.onFailing(cause); // The old file, wherever it was moved, still takes lines.
     }

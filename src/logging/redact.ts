@@ -9,7 +9,7 @@ const secretNames: ReadonlySet<string> = new Set([
   'cookie',
 ]);
 
-const levelsMax = 4;
+const depthMax = 4;
 
 type Fields = Record<string, unknown>;
 
@@ -20,21 +20,21 @@ type Fields = Record<string, unknown>;
  * Our own, for it looks at every line: pino's, which copies, took ten times what the rest of a line
  * takes.
  */
-export function redact(fields: Fields, levels = levelsMax): Fields {
+export function redact(fields: Fields, depthLeft = depthMax): Fields {
   let safe: Record<string, unknown> | undefined;
   for (const name of Object.keys(fields)) {
     const value = fields[name];
-    const shown = shownOf(name, value, levels);
-    if (shown === value) continue;
+    const redacted = redactValue(name, value, depthLeft);
+    if (redacted === value) continue;
     safe ??= (Array.isArray(fields) ? [...fields] : { ...fields }) as Fields;
-    safe[name] = shown;
+    safe[name] = redacted;
   }
   return safe ?? fields;
 }
 
-function shownOf(name: string, value: unknown, levels: number): unknown {
+function redactValue(name: string, value: unknown, depthLeft: number): unknown {
   if (secretNames.has(name)) return '[Redacted]';
-  return isRecord(value) && levels > 1 ? redact(value, levels - 1) : value;
+  return isRecord(value) && depthLeft > 1 ? redact(value, depthLeft - 1) : value;
 }
 
 /** Not an error: that is made fields first. */

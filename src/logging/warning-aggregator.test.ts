@@ -1,73 +1,81 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { collectingLog } from '../../test/support/recording/collecting-log.js';
-import { Repeats } from './warning-aggregator.js';
+import { WarningAggregator } from './warning-aggregator.js';
 
-function repeatsOf() {
+function createAggregator() {
   const time = { now: 5000 };
   const lines: Record<string, unknown>[] = [];
-  const repeats = new Repeats({ log: collectingLog(lines), clock: () => time.now });
-  const warn = (of: string, more: object = {}, kind = 'login') =>
-    repeats.warn({ kind, of, fields: { reason: kind, from: of, ...more }, phrase: 'refused' });
-  const told = () => lines.splice(0).map(({ level: _, phrase: __, ...fields }) => fields);
-  return { repeats, time, lines, warn, told };
+  const aggregator = new WarningAggregator({
+    log: collectingLog(lines),
+    monotonicClock: () => time.now,
+  });
+  const warn = (subject: string, more: object = {}, kind = 'login') =>
+    aggregator.warn({
+      kind,
+      subject,
+      fields: { reason: kind, from: subject, ...more },
+      phrase: 'refused',
+    });
+  const takeLogged = () => lines.splice(0).map(({ level: _, phrase: __, ...fields }) => fields);
+  return { aggregator, time, lines, warn, takeLogged };
 }
 
 test('the first is told at once and whole, the others once a minute in one line', () => {
-  const { repeats, time, lines, warn, told } = repeatsOf();
+  const { aggregator, time, lines, warn, takeLogged } = createAggregator();
 
   for (let id = 1; id <= 1000; id += 1) {
     warn('a', { id });
-    repeats.report();
+    aggregator.report();
   }
   const first = { level: 'warn', phrase: 'refused', reason: 'login', from: 'a', id: 1 };
   assert.deepEqual(lines.splice(0), [first]);
 
   time.now += 59_999;
-  repeats.report();
-  assert.deepEqual(told(), []);
+  aggregator.report();
+  assert.deepEqual(takeLogged(), []);
   time.now += 1;
-  repeats.report();
-  repeats.report();
-  assert.deepEqual(told(), [{ reason: 'login', from: 'a', repeated: 999 }]);
+  aggregator.report();
+  aggregator.report();
+  assert.deepEqual(takeLogged(), [{ reason: 'login', from: 'a', repeated: 999 }]);
 
   warn('a', { id: 1001 });
   time.now += 60_000;
-  repeats.report();
-  assert.deepEqual(told(), [{ reason: 'login', from: 'a', id: 1001, repeated: 1 }]);
+  aggregator.report();
+  assert.deepEqual(takeLogged(), [{ reason: 'login', from: 'a', id: 1001, repeated: 1 }]);
 });
 
 test('after a minute without any the next is told at once again', () => {
-  const { repeats, time, warn, told } = repeatsOf();
+  const { aggregator, time, warn, takeLogged } = createAggregator();
   warn('a', { id: 1 });
   time.now += 60_000;
-  repeats.report();
+  aggregator.report();
 
   warn('a', { id: 2 });
 
   assert.deepEqual(
-    told().map(({ id }) => id),
+    takeLogged().map(({ id }) => id),
     [1, 2],
   );
 });
 
 test('what differs is told apart, by kind and by whose it is', () => {
-  const { repeats, time, warn, told } = repeatsOf();
+  const { aggregator, time, warn, takeLogged } = createAggregator();
 
   for (const of of ['a', 'b']) for (const kind of ['login', 'token']) warn(of, {}, kind);
-  assert.equal(told().length, 4);
+  assert.equal(takeLogged().length, 4);
 
   for (const of of ['a', 'b', 'b']) warn(of);
   time.now += 60_000;
-  repeats.report();
-  assert.deepEqual(told(), [
+  aggregator.report();
+  assert.deepEqual(takeLogged(), [
     { reason: 'login', from: 'a', repeated: 1 },
     { reason: 'login', from: 'b', repeated: 2 },
   ]);
 });
 
 test('however many there are, a hundred have lines of their own and the rest one a kind', () => {
-  const { repeats, time, warn, told } = repeatsOf();
+  const { aggregator, time, warn, takeLogged } = createAggregator();
   const flood = () => {
     for (let of = 0; of < 1000; of += 1) {
       for (const kind of ['login', 'token']) warn(String(of), {}, kind);
@@ -75,13 +83,13 @@ test('however many there are, a hundred have lines of their own and the rest one
   };
 
   flood();
-  assert.equal(told().length, 102);
+  assert.equal(takeLogged().length, 102);
   flood();
-  assert.deepEqual(told(), []);
+  assert.deepEqual(takeLogged(), []);
 
   time.now += 60_000;
-  repeats.report();
-  const lines = told();
+  aggregator.report();
+  const lines = takeLogged();
   assert.equal(lines.length, 102);
   assert.deepEqual(lines.slice(-2), [
     { reason: 'login', repeated: 949 + 950 },
@@ -89,19 +97,19 @@ test('however many there are, a hundred have lines of their own and the rest one
   ]);
 
   time.now += 60_000;
-  repeats.report();
+  aggregator.report();
   warn('new');
-  assert.deepEqual(told(), [{ reason: 'login', from: 'new' }]);
+  assert.deepEqual(takeLogged(), [{ reason: 'login', from: 'new' }]);
 });
 
 test('what is left is told at the end', () => {
-  const { repeats, warn, told } = repeatsOf();
+  const { aggregator, warn, takeLogged } = createAggregator();
   for (let id = 1; id <= 3; id += 1) warn('a', { id });
   warn('b');
-  told();
+  takeLogged();
 
-  repeats.end();
-  repeats.end();
+  aggregator.flush();
+  aggregator.flush();
 
-  assert.deepEqual(told(), [{ reason: 'login', from: 'a', repeated: 2 }]);
+  assert.deepEqual(takeLogged(), [{ reason: 'login', from: 'a', repeated: 2 }]);
 });

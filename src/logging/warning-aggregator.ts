@@ -1,34 +1,34 @@
 import type { Clock } from '../clock.js';
-import type { Log } from './log.js';
+import type { Logger } from './logger.js';
 
-export interface RepeatsOptions {
-  readonly log: Log;
+export interface WarningAggregatorOptions {
+  readonly log: Logger;
   /** Only its differences matter. */
-  readonly clock: Clock;
+  readonly monotonicClock: Clock;
 }
 
 type Fields = Readonly<Record<string, unknown>>;
 
-export interface RepeatedLine {
+export interface Warning {
   /** Of a short list. */
   readonly kind: string;
   /** Which of its kind it is, such as from where; may be anything. */
-  readonly of: string;
+  readonly subject: string;
   readonly fields: Fields;
   readonly phrase: string;
 }
 
 /** What has come since the last line about it. */
-interface Count {
-  toldAt: number;
+interface Aggregate {
+  loggedAt: number;
   repeated: number;
   /** The fields that all of them had, with the same value. */
-  alike: Fields;
+  commonFields: Fields;
   readonly phrase: string;
 }
 
 /** Told apart at a time; what comes beside them is told by its kind alone. */
-const countsMax = 100;
+const aggregatesMax = 100;
 const intervalMs = 60_000;
 
 /**
@@ -36,56 +36,62 @@ const intervalMs = 60_000;
  * are counted, and told once a minute in one line, with the fields that they share and their number as
  * `repeated`. That is some hundred lines a minute at most, so nobody fills a disk with them.
  */
-export class Repeats {
-  readonly #log: Log;
-  readonly #clock: Clock;
-  readonly #counts = new Map<string, Count>();
+export class WarningAggregator {
+  readonly #log: Logger;
+  readonly #monotonicClock: Clock;
+  readonly #aggregates = new Map<string, Aggregate>();
 
-  constructor({ log, clock }: RepeatsOptions) {
+  constructor({ log, monotonicClock }: WarningAggregatorOptions) {
     this.#log = log;
-    this.#clock = clock;
+    this.#monotonicClock = monotonicClock;
   }
 
-  warn({ kind, of, fields, phrase }: RepeatedLine): void {
-    const own = `${kind}\0${of}`;
-    const hasRoom = this.#counts.has(own) || this.#counts.size < countsMax;
-    const key = hasRoom ? own : kind;
-    const count = this.#counts.get(key);
-    if (count === undefined) {
-      this.#counts.set(key, { toldAt: this.#clock(), repeated: 0, alike: {}, phrase });
+  warn({ kind, subject, fields, phrase }: Warning): void {
+    const fullKey = `${kind}\0${subject}`;
+    const hasRoom = this.#aggregates.has(fullKey) || this.#aggregates.size < aggregatesMax;
+    const key = hasRoom ? fullKey : kind;
+    const aggregate = this.#aggregates.get(key);
+    if (aggregate === undefined) {
+      this.#aggregates.set(key, {
+        loggedAt: this.#monotonicClock(),
+        repeated: 0,
+        commonFields: {},
+        phrase,
+      });
       this.#log.warn(fields, phrase);
     } else {
-      count.alike = count.repeated === 0 ? fields : alikeIn(count.alike, fields);
-      count.repeated += 1;
+      aggregate.commonFields =
+        aggregate.repeated === 0 ? fields : intersectFields(aggregate.commonFields, fields);
+      aggregate.repeated += 1;
     }
   }
 
   /** Tells what has been counted for a minute; for a timer. */
   report(): void {
-    const now = this.#clock();
-    for (const [key, count] of this.#counts) {
-      if (now - count.toldAt < intervalMs) continue;
-      if (count.repeated === 0) this.#counts.delete(key);
-      else this.#tell(count, now);
+    const now = this.#monotonicClock();
+    for (const [key, count] of this.#aggregates) {
+      if (now - count.loggedAt < intervalMs) continue;
+      if (count.repeated === 0) this.#aggregates.delete(key);
+      else this.#logSummary(count, now);
     }
   }
 
   /** Tells what is left. */
-  end(): void {
-    for (const count of this.#counts.values()) {
-      if (count.repeated > 0) this.#tell(count, count.toldAt);
+  flush(): void {
+    for (const count of this.#aggregates.values()) {
+      if (count.repeated > 0) this.#logSummary(count, count.loggedAt);
     }
-    this.#counts.clear();
+    this.#aggregates.clear();
   }
 
-  #tell(count: Count, now: number): void {
-    const { alike, repeated, phrase } = count;
-    count.toldAt = now;
+  #logSummary(count: Aggregate, now: number): void {
+    const { commonFields, repeated, phrase } = count;
+    count.loggedAt = now;
     count.repeated = 0;
-    this.#log.warn({ ...alike, repeated }, phrase);
+    this.#log.warn({ ...commonFields, repeated }, phrase);
   }
 }
 
-function alikeIn(one: Fields, other: Fields): Fields {
+function intersectFields(one: Fields, other: Fields): Fields {
   return Object.fromEntries(Object.entries(one).filter(([name, value]) => other[name] === value));
 }

@@ -2,46 +2,46 @@ import assert from 'node:assert/strict';
 import { testOnDialects } from '../../test/support/databases/dialects.js';
 import { databaseFor } from '../../test/support/databases/embedded.js';
 import { sql } from '../db/database.js';
-import { type Log, silentLog } from '../logging/log.js';
-import { Neighbours } from './cluster-sync.js';
+import { type Logger, silentLogger } from '../logging/logger.js';
+import { ClusterSync } from './cluster-sync.js';
 import { Registry } from './registry.js';
 import { StreamTokens } from './stream-token.js';
 import { UserCount } from './user-count.js';
 
 const test = await testOnDialects('neighbours');
 
-test('a process takes itself off the list; where it cannot, it says so and closes', async (t) => {
+test('a process deregisters on close, and logs a warning when it cannot', async (t) => {
   const db = await databaseFor(t);
-  const clock = Date.now;
+  const wallClock = Date.now;
   const registry = new Registry({
     limits: { streamsMax: 10, perUserMax: 10, perIpMax: 10 },
-    uptime: clock,
+    monotonicClock: wallClock,
   });
   const times = { lifeMs: 1000, resumeWindowMs: 1000, mode: 'resume' } as const;
-  const tokens = new StreamTokens({ db, clock, ...times });
+  const tokens = new StreamTokens({ db, wallClock, ...times });
   const warnings: unknown[] = [];
-  const log: Log = {
-    ...silentLog,
+  const log: Logger = {
+    ...silentLogger,
     warn(_, phrase) {
-      if (phrase !== 'other processes cannot be heard') warnings.push(phrase); // A beat between.
+      if (phrase !== 'cluster state could not be read') warnings.push(phrase); // A beat between.
     },
   };
   const count = async () => (await db.query(sql`select id from processes`)).length;
-  const one = await Neighbours.start({
+  const one = await ClusterSync.start({
     db,
     registry,
     userCount: new UserCount(registry),
     tokens,
     log,
-    clock,
+    wallClock,
   });
-  const two = await Neighbours.start({
+  const two = await ClusterSync.start({
     db,
     registry,
     userCount: new UserCount(registry),
     tokens,
     log,
-    clock,
+    wallClock,
   });
   assert.equal(await count(), 2);
 
@@ -52,5 +52,5 @@ test('a process takes itself off the list; where it cannot, it says so and close
   await two.close();
   await db.execute(sql`alter table elsewhere rename to processes`);
 
-  assert.deepEqual(warnings, ['other processes could not be told of the end of this one']);
+  assert.deepEqual(warnings, ['process could not be deregistered']);
 });

@@ -1,17 +1,17 @@
 import { randomBytes } from 'node:crypto';
 import { type Database, sql, UniqueViolation } from '../db/database.js';
-import type { Log } from '../logging/log.js';
+import type { Logger } from '../logging/logger.js';
 import { type Registry, replacedRetryMs } from './registry.js';
 import type { StreamTokens } from './stream-token.js';
 import type { UserCount } from './user-count.js';
 
-export interface NeighboursParts {
+export interface ClusterSyncParts {
   readonly db: Database;
   readonly registry: Registry;
   readonly userCount: UserCount;
   readonly tokens: StreamTokens;
-  readonly log: Log;
-  readonly clock: () => number;
+  readonly log: Logger;
+  readonly wallClock: () => number;
 }
 
 /** A process that has not been heard of for so long is not counted any more. */
@@ -20,15 +20,15 @@ const silentMs = 10_000;
 const forgottenMs = 60_000;
 /** Clocks of processes differ, and rows become visible a little after their time. */
 const overlapMs = 5000;
-const beatMs = 1000;
+const heartbeatMs = 1000;
 
 /**
  * What the processes on one database have to tell each other besides events: how many users each has
  * (`count` is their sum), and that a stream token was opened elsewhere, so that its older stream
  * ends. Each keeps a row with its heartbeat in `processes`.
  */
-export class Neighbours {
-  readonly #parts: NeighboursParts;
+export class ClusterSync {
+  readonly #parts: ClusterSyncParts;
   readonly #id = randomBytes(8).toString('hex');
   #timer: NodeJS.Timeout | undefined;
   #heardUntil: number;
@@ -36,25 +36,25 @@ export class Neighbours {
   #isOpen = true;
   #isAway = false;
 
-  private constructor(parts: NeighboursParts) {
+  private constructor(parts: ClusterSyncParts) {
     this.#parts = parts;
-    this.#heardUntil = parts.clock();
+    this.#heardUntil = parts.wallClock();
   }
 
   /** Announces this process once, then every second. */
-  static async start(parts: NeighboursParts): Promise<Neighbours> {
-    const neighbours = new Neighbours(parts);
-    await neighbours.beat();
-    neighbours.#wait();
-    return neighbours;
+  static async start(parts: ClusterSyncParts): Promise<ClusterSync> {
+    const clusterSync = new ClusterSync(parts);
+    await clusterSync.heartbeat();
+    clusterSync.#wait();
+    return clusterSync;
   }
 
   /** Says how many users are here, and hears of the others. Rejects when the database does. */
-  async beat(): Promise<void> {
-    const { userCount, clock } = this.#parts;
-    const now = clock();
+  async heartbeat(): Promise<void> {
+    const { userCount, wallClock } = this.#parts;
+    const now = wallClock();
     await this.#announce(now);
-    userCount.usersElsewhere = await this.#usersElsewhere(now);
+    userCount.remoteUsers = await this.#countRemoteUsers(now);
     await this.#hearTakeovers(now);
   }
 
@@ -68,23 +68,23 @@ export class Neighbours {
     try {
       await db.execute(sql`delete from processes where id = ${this.#id}`);
     } catch (cause) {
-      log.warn({ cause }, 'other processes could not be told of the end of this one');
+      log.warn({ cause }, 'process could not be deregistered');
     }
   }
 
   #wait(): void {
     this.#timer = setTimeout(() => {
       this.#beating = this.#beatSafely();
-    }, beatMs).unref();
+    }, heartbeatMs).unref();
   }
 
   /** Never rejects: while the database is away, what was last heard stays. */
   async #beatSafely(): Promise<void> {
     try {
-      await this.beat();
+      await this.heartbeat();
       this.#isAway = false;
     } catch (cause) {
-      if (!this.#isAway) this.#parts.log.warn({ cause }, 'other processes cannot be heard');
+      if (!this.#isAway) this.#parts.log.warn({ cause }, 'cluster state could not be read');
       this.#isAway = true; // One line for one outage.
     }
     if (this.#isOpen) this.#wait();
@@ -106,7 +106,7 @@ export class Neighbours {
     }
   }
 
-  async #usersElsewhere(now: number): Promise<number> {
+  async #countRemoteUsers(now: number): Promise<number> {
     const { db } = this.#parts;
     await db.execute(sql`delete from processes where seen_at < ${now - forgottenMs}`);
     const others = await db.query<{ id: string; users: number }>(
@@ -118,7 +118,7 @@ export class Neighbours {
   async #hearTakeovers(now: number): Promise<void> {
     const { registry, tokens } = this.#parts;
     for (const tokenHash of await tokens.takenSince(this.#heardUntil - overlapMs)) {
-      const connection = registry.onToken(tokenHash);
+      const connection = registry.findByToken(tokenHash);
       // Several takeovers may have followed one another: the token's row knows who has it now.
       if (connection === undefined || (await tokens.isHolder(tokenHash, connection.id))) continue;
       connection.close('replaced', { retryMs: replacedRetryMs });

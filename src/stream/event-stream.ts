@@ -1,13 +1,13 @@
 import { Failure } from '../errors.js';
-import type { Page } from '../event-log/event-log.js';
-import type { Start } from '../event-log/resume-resolver.js';
+import type { FramePage } from '../event-log/event-log.js';
+import type { StreamStart } from '../event-log/resume-resolver.js';
 import type { Audience } from '../events/audience.js';
 import { controlFrame, type Frame, heartbeat, retryBytes } from '../events/frame.js';
 import type { Sink } from '../http/reply.js';
-import type { Outbox } from './write-scheduler.js';
+import type { WriteScheduler } from './write-scheduler.js';
 
 /** Who listens. */
-export interface Reader {
+export interface Subscriber {
   readonly userId: string;
   readonly sessionId: string;
   readonly audiences: readonly Audience[];
@@ -28,23 +28,23 @@ export type CloseReason =
   | 'revoked'
   | 'expired';
 
-export interface Ending {
+export interface StreamEnd {
   readonly reason: CloseReason;
   readonly cause?: unknown;
 }
 
 /** The part of the log that a connection reads. */
-export interface Readable {
+export interface ReplaySource {
   readonly head: number;
   read(
     audiences: readonly Audience[],
     after: number,
     bytesMax: number,
-    isWanted: () => boolean,
-  ): Promise<Page>;
+    isNeeded: () => boolean,
+  ): Promise<FramePage>;
 }
 
-export interface ConnectionLimits {
+export interface EventStreamLimits {
   readonly heartbeatMs: number;
   readonly stallMs: number;
   readonly unsentSoftBytes: number;
@@ -52,23 +52,23 @@ export interface ConnectionLimits {
   readonly retryMs: number;
 }
 
-export interface ConnectionParts {
+export interface EventStreamParts {
   readonly id: string;
-  readonly reader: Reader;
-  readonly start: Start;
+  readonly subscriber: Subscriber;
+  readonly start: StreamStart;
   readonly sink: Sink;
-  readonly log: Readable;
-  readonly outbox: Outbox;
-  readonly limits: ConnectionLimits;
+  readonly eventLog: ReplaySource;
+  readonly scheduler: WriteScheduler;
+  readonly limits: EventStreamLimits;
   /** Never goes back, and does not jump: silence and progress are measured by it. */
-  readonly uptime: () => number;
+  readonly monotonicClock: () => number;
   readonly random: () => number;
   /** Called once, when the stream is over for whatever reason. Must not throw. */
-  readonly onEnd: (connection: Connection, ending: Ending) => void;
+  readonly onEnd: (stream: EventStream, ending: StreamEnd) => void;
 }
 
 /** Reasons after which coming back makes no sense: the client is told so in `stream.close`. */
-const isFinal: Readonly<Record<CloseReason, boolean>> = {
+const isFinalReason: Readonly<Record<CloseReason, boolean>> = {
   client: false,
   stalled: false,
   overflow: false,
@@ -90,16 +90,16 @@ const isFinal: Readonly<Record<CloseReason, boolean>> = {
  * `stallMs` is cut off, and comes back with its `Last-Event-ID`. A log that does not answer ends no
  * stream: it is asked again with the next heartbeat.
  */
-export class Connection {
+export class EventStream {
   readonly id: string;
-  readonly reader: Reader;
+  readonly subscriber: Subscriber;
   /** As `uptime` counts, like all times here. */
   readonly openedAt: number;
-  readonly #parts: ConnectionParts;
+  readonly #parts: EventStreamParts;
   readonly #sink: Sink;
-  #ending: Ending | undefined;
+  #ending: StreamEnd | undefined;
   #live = false;
-  #isHeldUp = false;
+  #isReplayPaused = false;
   /** Everything this reader may see up to here has been written, or waits in `#pending`. */
   #cursor: number;
   /** What waits to be written in the outbox's next round. */
@@ -107,16 +107,16 @@ export class Connection {
   #pendingBytes = 0;
   #writtenBytes = 0;
   #writtenAt: number;
-  #takenBytes = 0;
+  #drainedBytes = 0;
   #progressAt: number;
 
-  constructor(parts: ConnectionParts) {
+  constructor(parts: EventStreamParts) {
     this.id = parts.id;
-    this.reader = parts.reader;
+    this.subscriber = parts.subscriber;
     this.#parts = parts;
     this.#sink = parts.sink;
     this.#cursor = parts.start.seq;
-    this.openedAt = parts.uptime();
+    this.openedAt = parts.monotonicClock();
     this.#writtenAt = this.openedAt;
     this.#progressAt = this.openedAt;
   }
@@ -137,9 +137,9 @@ export class Connection {
   open(): void {
     this.#sink.onClose(() => this.#end({ reason: 'client' }));
     const { resumed, reason, id } = this.#parts.start;
-    const opening = controlFrame('stream.open', { resumed, reason, id });
-    const bytes = Buffer.concat([retryBytes(this.#jitteredRetryMs()), opening.bytes]);
-    this.#gather({ seq: 0, bytes }); // With the first page, when that comes before the tick ends.
+    const openFrame = controlFrame('stream.open', { resumed, reason, id });
+    const bytes = Buffer.concat([retryBytes(this.#jitteredRetryMs()), openFrame.bytes]);
+    this.#enqueue({ seq: 0, bytes }); // With the first page, when that comes before the tick ends.
     void this.#replay();
   }
 
@@ -154,13 +154,13 @@ export class Connection {
       return;
     }
     this.#cursor = frame.seq;
-    this.#gather(frame);
+    this.#enqueue(frame);
   }
 
   /** Takes an event that is not in the log: only when live and not behind. False: it was let go. */
   pushVolatile(frame: Frame): boolean {
     if (!this.#live || this.#unsentBytes >= this.#parts.limits.unsentSoftBytes) return false;
-    this.#gather(frame);
+    this.#enqueue(frame);
     return true;
   }
 
@@ -168,8 +168,8 @@ export class Connection {
   flush(): number {
     const pending = this.#pending;
     if (pending === undefined) return 0;
-    this.#letGo();
-    this.#write(this.#parts.outbox.join(pending));
+    this.#clearPending();
+    this.#write(this.#parts.scheduler.concat(pending));
     return pending.length;
   }
 
@@ -177,16 +177,16 @@ export class Connection {
    * Looks after the connection: a comment after silence, the end of one that makes no progress.
    * Answers when it wants to be looked at again.
    */
-  tend(now: number): number {
+  maintain(now: number): number {
     const { heartbeatMs, stallMs } = this.#parts.limits;
     const { queuedBytes } = this.#sink;
-    if (this.#isHeldUp) {
-      this.#isHeldUp = false;
+    if (this.#isReplayPaused) {
+      this.#isReplayPaused = false;
       void this.#replay();
     }
-    const takenBytes = this.#writtenBytes - queuedBytes;
-    if (takenBytes > this.#takenBytes || queuedBytes === 0) {
-      this.#takenBytes = takenBytes;
+    const drainedBytes = this.#writtenBytes - queuedBytes;
+    if (drainedBytes > this.#drainedBytes || queuedBytes === 0) {
+      this.#drainedBytes = drainedBytes;
       this.#progressAt = now;
     }
     if (queuedBytes === 0) {
@@ -202,52 +202,56 @@ export class Connection {
     if (!this.isOpen) return;
     if (reason === 'stalled' || reason === 'overflow') {
       this.#end({ reason });
-      this.#sink.cut();
+      this.#sink.destroy();
       return;
     }
     this.flush();
-    const goodbye = controlFrame('stream.close', { code: reason, reconnect: !isFinal[reason] });
+    const closeFrame = controlFrame('stream.close', {
+      code: reason,
+      reconnect: !isFinalReason[reason],
+    });
     const retry = retryBytes(details.retryMs ?? this.#jitteredRetryMs());
     this.#end({ reason, ...('cause' in details ? { cause: details.cause } : {}) });
-    this.#sink.end(Buffer.concat([retry, goodbye.bytes]));
+    this.#sink.end(Buffer.concat([retry, closeFrame.bytes]));
   }
 
   get #unsentBytes(): number {
     return this.#sink.queuedBytes + this.#pendingBytes;
   }
 
-  #gather(frame: Frame): void {
+  #enqueue(frame: Frame): void {
     this.#pendingBytes += frame.bytes.length;
     if (this.#pending !== undefined) {
       this.#pending.push(frame);
       return;
     }
     this.#pending = [frame];
-    this.#parts.outbox.add(this);
+    this.#parts.scheduler.add(this);
   }
 
   /** Reads on from the log, at the client's pace, until it has caught up. Never rejects. */
   async #replay(): Promise<void> {
-    const { log, outbox, limits } = this.#parts;
-    const { audiences } = this.reader;
+    const { eventLog, scheduler, limits } = this.#parts;
+    const { audiences } = this.subscriber;
     try {
       while (this.isOpen && !this.#live) {
         await this.#sink.drained(); // Settles also when the sink closes.
         if (!this.isOpen || this.#sink.closed) return; // Its end may be told after this.
         const isWanted = () => this.isOpen;
-        const page = await log.read(audiences, this.#cursor, limits.unsentSoftBytes, isWanted);
+        const page = await eventLog.read(audiences, this.#cursor, limits.unsentSoftBytes, isWanted);
         if (!this.isOpen) return;
         if (page.gap) return this.close('behind'); // On return, `stream.open` tells what is lost.
         const frames = [...(this.#pending ?? []), ...page.frames];
-        this.#letGo();
-        if (frames.length > 0) this.#write(outbox.join(frames));
+        this.#clearPending();
+        if (frames.length > 0) this.#write(scheduler.concat(frames));
         this.#cursor = page.end;
         // Delivered while the page was being read? Then it is in the log by now: go round again.
-        this.#live = !page.more && log.head <= this.#cursor;
+        this.#live = !page.more && eventLog.head <= this.#cursor;
       }
     } catch (cause) {
       // The log is away for now: it is asked again when the connection is looked after next.
-      if (cause instanceof Failure && cause.name === 'service_unavailable') this.#isHeldUp = true;
+      if (cause instanceof Failure && cause.name === 'service_unavailable')
+        this.#isReplayPaused = true;
       else this.close('failed', { cause });
     }
   }
@@ -255,20 +259,20 @@ export class Connection {
   #write(bytes: Buffer): void {
     if (!this.isOpen) return;
     this.#writtenBytes += bytes.length;
-    this.#writtenAt = this.#parts.uptime();
+    this.#writtenAt = this.#parts.monotonicClock();
     this.#sink.write(bytes);
     if (this.#sink.queuedBytes > this.#parts.limits.unsentHardBytes) this.close('overflow');
   }
 
-  #end(ending: Ending): void {
+  #end(ending: StreamEnd): void {
     if (!this.isOpen) return;
     this.#ending = ending;
     this.#live = false;
-    this.#letGo();
+    this.#clearPending();
     this.#parts.onEnd(this, ending);
   }
 
-  #letGo(): void {
+  #clearPending(): void {
     this.#pending = undefined;
     this.#pendingBytes = 0;
   }

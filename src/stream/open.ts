@@ -2,9 +2,9 @@ import type { Config } from '../config/config.js';
 import type { Database } from '../db/database.js';
 import type { EventLog } from '../event-log/event-log.js';
 import type { Route } from '../http/router.js';
-import type { Log } from '../logging/log.js';
-import type { Repeats } from '../logging/warning-aggregator.js';
-import { Neighbours } from './cluster-sync.js';
+import type { Logger } from '../logging/logger.js';
+import type { WarningAggregator } from '../logging/warning-aggregator.js';
+import { ClusterSync } from './cluster-sync.js';
 import { Registry } from './registry.js';
 import { type StreamAccess, streamRoutes } from './routes.js';
 import { StreamTokens } from './stream-token.js';
@@ -17,10 +17,10 @@ export interface StreamingOptions {
   readonly config: Config['stream'];
   readonly access: StreamAccess;
   readonly metrics: StreamMetrics;
-  readonly log: Log;
-  readonly repeats: Repeats;
-  readonly clock: () => number;
-  readonly uptime: () => number;
+  readonly log: Logger;
+  readonly warnings: WarningAggregator;
+  readonly wallClock: () => number;
+  readonly monotonicClock: () => number;
   readonly random: () => number;
 }
 
@@ -35,27 +35,49 @@ export interface Streaming {
 
 /** Builds it on an open event log, whose events go to the streams from now on. */
 export async function openStreaming(options: StreamingOptions): Promise<Streaming> {
-  const { db, eventLog, config, access, metrics, log, repeats, clock, uptime, random } = options;
-  const registry = new Registry({ limits: config, uptime });
+  const {
+    db,
+    eventLog,
+    config,
+    access,
+    metrics,
+    log,
+    warnings,
+    wallClock,
+    monotonicClock,
+    random,
+  } = options;
+  const registry = new Registry({ limits: config, monotonicClock });
   const userCount = new UserCount(registry);
   const { tokenLifeMs: lifeMs, resumeWindowMs, tokenMode: mode } = config;
-  const tokens = new StreamTokens({ db, clock, lifeMs, resumeWindowMs, mode });
-  const { liveSession } = access;
+  const tokens = new StreamTokens({ db, wallClock, lifeMs, resumeWindowMs, mode });
+  const { findLiveSession } = access;
   const streams = new Streams({
-    ...{ registry, userCount, eventLog, tokens, liveSession, metrics, log, clock, uptime, random },
+    ...{
+      registry,
+      userCount,
+      eventLog,
+      tokens,
+      findLiveSession,
+      metrics,
+      log,
+      wallClock,
+      monotonicClock,
+      random,
+    },
     limits: config,
   });
   eventLog.subscribe(registry);
   // The embedded database has one process; on the others any number may share it.
-  const parts = { db, registry, userCount, tokens, log, clock };
-  const neighbours = db.dialect === 'sqlite' ? undefined : await Neighbours.start(parts);
+  const parts = { db, registry, userCount, tokens, log, wallClock };
+  const clusterSync = db.dialect === 'sqlite' ? undefined : await ClusterSync.start(parts);
   eventLog.startPolling(); // After what may reject: then nothing is left behind.
   return {
-    routes: streamRoutes({ access, streams, tokens, log, repeats }),
+    routes: streamRoutes({ access, streams, tokens, log, warnings }),
     ...{ streams, registry },
     cleanUpTasks: { streamTokens: () => tokens.sweep() },
     async close() {
-      await neighbours?.close();
+      await clusterSync?.close();
       await streams.close();
     },
   };

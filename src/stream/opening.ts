@@ -1,16 +1,16 @@
 import { Failure } from '../errors.js';
 import type { Exchange } from '../http/exchange.js';
-import { ipKeyOf } from '../http/ip-key.js';
+import { toIpKey } from '../http/ip-key.js';
 import type { Reply } from '../http/reply.js';
-import type { Log } from '../logging/log.js';
-import type { Repeats } from '../logging/warning-aggregator.js';
-import type { Refusal } from './registry.js';
+import type { Logger } from '../logging/logger.js';
+import type { WarningAggregator } from '../logging/warning-aggregator.js';
+import type { RefusalReason } from './registry.js';
 import type { StreamRequest, Streams } from './streams.js';
 
 export interface OpeningParts {
   readonly streams: Streams;
-  readonly log: Log;
-  readonly repeats: Repeats;
+  readonly log: Logger;
+  readonly warnings: WarningAggregator;
 }
 
 const eventStreamHeaders = {
@@ -31,14 +31,14 @@ export async function openStream(
   const request = {
     session,
     token,
-    lastEventId: lastEventIdOf(exchange),
-    ip: ipKeyOf(exchange.ip),
+    lastEventId: getLastEventId(exchange),
+    ip: toIpKey(exchange.ip),
     requestId: exchange.id,
   };
-  const refusal = streams.refusalFor(request);
-  if (refusal !== undefined) throw failureOf(refusal, streams.refusalRetryMs());
-  const ready = await streams.prepare(request);
-  return { status: 200, headers: eventStreamHeaders, open: (sink) => ready.open(sink) };
+  const refusal = streams.checkLimits(request);
+  if (refusal !== undefined) throw toFailure(refusal, streams.refusalRetryMs());
+  const prepared = await streams.prepare(request);
+  return { status: 200, headers: eventStreamHeaders, open: (sink) => prepared.open(sink) };
 }
 
 /**
@@ -48,7 +48,7 @@ export async function openStream(
  * status code. Everybody else gets the status code.
  */
 export async function rejectInStream(
-  { streams, log, repeats }: OpeningParts,
+  { streams, log, warnings }: OpeningParts,
   exchange: Exchange,
   open: () => Promise<Reply>,
 ): Promise<Reply> {
@@ -60,7 +60,7 @@ export async function rejectInStream(
     if (status !== 429 && status < 500) throw cause;
     const fields = { requestId: exchange.id, cause };
     if (status === 500) log.error(fields, 'stream failed to open');
-    else if (status > 500) warnOfRefusal(repeats, cause as Failure, fields);
+    else if (status > 500) warnRefused(warnings, cause as Failure, fields);
     const reason = cause instanceof Failure ? cause.name : 'internal_server';
     return {
       status: 200,
@@ -70,14 +70,18 @@ export async function rejectInStream(
   }
 }
 
-function warnOfRefusal(repeats: Repeats, { message: reason }: Failure, fields: object): void {
+function warnRefused(
+  warnings: WarningAggregator,
+  { message: reason }: Failure,
+  fields: object,
+): void {
   const phrase = 'stream refused';
-  repeats.warn({ kind: phrase, of: reason, fields: { ...fields, reason }, phrase });
+  warnings.warn({ kind: phrase, subject: reason, fields: { ...fields, reason }, phrase });
 }
 
-function failureOf(refusal: Refusal, retryAfterMs: number): Failure {
+function toFailure(refusal: RefusalReason, retryAfterMs: number): Failure {
   if (refusal === 'all' || refusal === 'draining') {
-    const why = refusal === 'all' ? 'all streams are taken' : 'the server is about to stop';
+    const why = refusal === 'all' ? 'the stream limit is reached' : 'the server is shutting down';
     return new Failure('service_unavailable', `Cannot open stream: ${why}`, { retryAfterMs });
   }
   const whose = refusal === 'user' ? 'this user' : 'this address';
@@ -88,7 +92,7 @@ function failureOf(refusal: Refusal, retryAfterMs: number): Failure {
 }
 
 /** The header wins: a client that comes back by itself sends the newer one there. */
-function lastEventIdOf({ headers, query }: Exchange): string | undefined {
+function getLastEventId({ headers, query }: Exchange): string | undefined {
   const given = headers['last-event-id'] ?? query.get('lastEventId') ?? '';
   return given === '' ? undefined : given;
 }

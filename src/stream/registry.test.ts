@@ -1,15 +1,15 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { SimulatedClient } from '../../test/support/clients/simulated-client.js';
-import { MemoryLog } from '../../test/support/databases/memory-log.js';
+import { MemoryLogStore } from '../../test/support/databases/memory-log-store.js';
 import { EventLog } from '../event-log/event-log.js';
-import { audiencesOf } from '../events/audience.js';
-import { silentLog } from '../logging/log.js';
+import { getAudiences } from '../events/audience.js';
+import { silentLogger } from '../logging/logger.js';
 import { drainStreams } from './drain.js';
-import { Connection } from './event-stream.js';
+import { EventStream } from './event-stream.js';
 import { Registry } from './registry.js';
 import { UserCount } from './user-count.js';
-import { Outbox } from './write-scheduler.js';
+import { WriteScheduler } from './write-scheduler.js';
 
 const limits = {
   heartbeatMs: 1e9,
@@ -18,26 +18,26 @@ const limits = {
   unsentHardBytes: 2000,
   retryMs: 2000,
 };
-const clock = () => 1_000_000;
+const wallClock = () => 1_000_000;
 const nextTick = () => new Promise((resolve) => setImmediate(resolve));
 
 /** A registry with so many live connections, each of another user, and what each is told. */
-async function crowd(size: number) {
-  const store = new MemoryLog('e');
-  store.openGates();
+async function openStreams(size: number) {
+  const store = new MemoryLogStore('e');
+  store.release();
   const logLimits = { ageMaxMs: 1e9, eventsMax: 1e9, bytesMax: 1e9 };
-  const log = await EventLog.open({ store, log: silentLog, clock, limits: logLimits });
+  const eventLog = await EventLog.open({ store, log: silentLogger, wallClock, limits: logLimits });
   const registry = new Registry({
     limits: { streamsMax: 1e9, perUserMax: 1e9, perIpMax: 1e9 },
-    uptime: clock,
+    monotonicClock: wallClock,
   });
   const userCount = new UserCount(registry);
-  const outbox = new Outbox(clock);
+  const scheduler = new WriteScheduler(wallClock);
   const counts: number[] = [];
   const retries = new Map<string, number>();
   const clients: SimulatedClient[] = [];
   for (let number = 1; number <= size; number += 1) {
-    const audiences = audiencesOf(String(number), `s${number}`);
+    const audiences = getAudiences(String(number), `s${number}`);
     const client = new SimulatedClient(String(number), (bytes) => {
       for (const [, count] of bytes.toString().matchAll(/event: count\ndata: (\d+)/g)) {
         counts.push(Number(count));
@@ -46,53 +46,66 @@ async function crowd(size: number) {
         retries.set(String(number), Number(retryMs));
       }
     });
-    const connection = new Connection({
-      ...{ id: String(number), log, outbox, limits, uptime: clock, random: () => 0.5 },
-      reader: { userId: client.userId, sessionId: 's', audiences, ip: 'ip', tokenHash: undefined },
-      start: await log.startFor(audiences, undefined),
+    const stream = new EventStream({
+      ...{
+        id: String(number),
+        eventLog,
+        scheduler,
+        limits,
+        monotonicClock: wallClock,
+        random: () => 0.5,
+      },
+      subscriber: {
+        userId: client.userId,
+        sessionId: 's',
+        audiences,
+        ip: 'ip',
+        tokenHash: undefined,
+      },
+      start: await eventLog.resolveLastEventId(audiences, undefined),
       sink: client.connect(),
       onEnd: (ended) => {
         registry.remove(ended);
         userCount.remove(ended);
       },
     });
-    registry.add(connection);
-    userCount.add(connection);
-    connection.open();
+    registry.add(stream);
+    userCount.add(stream);
+    stream.open();
     clients.push(client);
   }
   /** The outbox writes to 128 a turn. */
-  const written = async () => {
+  const waitForWrites = async () => {
     for (let slice = 0; slice < 2 + size / 128; slice += 1) await nextTick();
   };
   /** What all are told in a tick. */
   const tick = async () => {
     registry.tick();
     userCount.tick();
-    await written();
-    for (const { sink } of clients) sink?.take(1e9);
+    await waitForWrites();
+    for (const { sink } of clients) sink?.acceptBytes(1e9);
     return counts.splice(0);
   };
   await nextTick();
   return { clients, tick, registry, retries };
 }
 
-test('the count is told at each tick in which it changed', async () => {
-  const { clients, tick } = await crowd(3);
+test('the count is sent at each tick in which it changed', async () => {
+  const { clients, tick } = await openStreams(3);
   assert.deepEqual(await tick(), [3, 3, 3]);
   assert.deepEqual(await tick(), []);
 
-  clients[0]?.sink?.cut();
+  clients[0]?.sink?.destroy();
   await nextTick();
 
   assert.deepEqual(await tick(), [2, 2]);
 });
 
-test('with thousands of streams the count is told less often, and in the end to all', async () => {
-  const { clients, tick } = await crowd(2000);
+test('with thousands of streams the count is sent less often, and eventually to all', async () => {
+  const { clients, tick } = await openStreams(2000);
   assert.equal((await tick()).length, 2000);
 
-  clients[0]?.sink?.cut();
+  clients[0]?.sink?.destroy();
   await nextTick();
 
   assert.deepEqual(await tick(), []);
@@ -100,8 +113,8 @@ test('with thousands of streams the count is told less often, and in the end to 
   assert.deepEqual(await tick(), Array(1999).fill(1999));
 });
 
-test('a drain sends everybody back at another time, 4 ms for each in all', async () => {
-  const { clients, registry, retries } = await crowd(200);
+test('a drain spreads reconnects over 4 ms per stream', async () => {
+  const { clients, registry, retries } = await openStreams(200);
   let drawn = 0;
   const random = () => {
     drawn += 1;
@@ -109,7 +122,7 @@ test('a drain sends everybody back at another time, 4 ms for each in all', async
   };
 
   await drainStreams(registry, { windowMs: 1000, random });
-  for (const { sink } of clients) sink?.take(1e9);
+  for (const { sink } of clients) sink?.acceptBytes(1e9);
 
   assert.equal(registry.size, 0);
   const expected = Array.from({ length: 200 }, (_, index) => 1000 + 4 * index);

@@ -1,12 +1,12 @@
 import type { EventSubscriber } from '../event-log/event-log.js';
 import type { Audience } from '../events/audience.js';
-import { everybody, sessionAudience } from '../events/audience.js';
+import { allAudience, sessionAudience } from '../events/audience.js';
 import type { Frame } from '../events/frame.js';
 import { Counts } from '../util/counts.js';
-import { Wheel } from '../util/timer-wheel.js';
-import type { CloseReason, Connection, Reader } from './event-stream.js';
+import { TimerWheel } from '../util/timer-wheel.js';
+import type { CloseReason, EventStream, Subscriber } from './event-stream.js';
 
-export interface StreamLimits {
+export interface RegistryLimits {
   readonly streamsMax: number;
   readonly perUserMax: number;
   readonly perIpMax: number;
@@ -15,34 +15,37 @@ export interface StreamLimits {
 /** Between two calls of `Registry.tick`. */
 export const tickMs = 1000;
 
-const noStreams: ReadonlySet<Connection> = new Set();
+const noStreams: ReadonlySet<EventStream> = new Set();
 
 interface Addressed {
   readonly audiences: readonly Audience[];
 }
 
 /** Why one more stream cannot be had now. */
-export type Refusal = 'draining' | 'all' | 'user' | 'ip';
+export type RefusalReason = 'draining' | 'all' | 'user' | 'ip';
 
 /**
  * Who is connected. Connections are indexed by the audiences they listen to, so an event costs what
  * its own audience costs. Also keeps the one timer wheel.
  */
 export class Registry implements EventSubscriber {
-  readonly #limits: StreamLimits;
-  readonly #connections = new Map<Audience, Set<Connection>>();
-  readonly #byToken = new Map<string, Connection>();
+  readonly #limits: RegistryLimits;
+  readonly #streams = new Map<Audience, Set<EventStream>>();
+  readonly #streamsByToken = new Map<string, EventStream>();
   readonly #perUser = new Counts<string>();
   readonly #perIp = new Counts<string>();
-  readonly #wheel: Wheel<Connection>;
-  readonly #uptime: () => number;
+  readonly #timerWheel: TimerWheel<EventStream>;
+  readonly #monotonicClock: () => number;
   #deliveries = 0;
   #draining = false;
 
-  constructor({ limits, uptime }: { limits: StreamLimits; uptime: () => number }) {
+  constructor({
+    limits,
+    monotonicClock,
+  }: { limits: RegistryLimits; monotonicClock: () => number }) {
     this.#limits = limits;
-    this.#uptime = uptime;
-    this.#wheel = new Wheel(uptime());
+    this.#monotonicClock = monotonicClock;
+    this.#timerWheel = new TimerWheel(monotonicClock());
   }
 
   /** The number of open streams. */
@@ -51,8 +54,8 @@ export class Registry implements EventSubscriber {
   }
 
   /** Every open stream. To be read at once: it changes with each that opens or ends. */
-  get streams(): ReadonlySet<Connection> {
-    return this.#connections.get(everybody) ?? noStreams;
+  get streams(): ReadonlySet<EventStream> {
+    return this.#streams.get(allAudience) ?? noStreams;
   }
 
   /** Users with an open stream in this process. */
@@ -67,70 +70,78 @@ export class Registry implements EventSubscriber {
 
   /** Whether nothing is left of any connection: for tests that count what was closed. */
   get isEmpty(): boolean {
-    const held = [this.#connections, this.#byToken, this.#perUser, this.#perIp];
-    return this.#wheel.size === 0 && held.every((part) => part.size === 0);
+    const indexes = [this.#streams, this.#streamsByToken, this.#perUser, this.#perIp];
+    return this.#timerWheel.size === 0 && indexes.every((part) => part.size === 0);
   }
 
   /** Why a stream for this reader cannot be opened now; a stream that it would replace is let off. */
-  refusalFor(reader: Pick<Reader, 'userId' | 'ip' | 'tokenHash'>): Refusal | undefined {
+  checkLimits(
+    subscriber: Pick<Subscriber, 'userId' | 'ip' | 'tokenHash'>,
+  ): RefusalReason | undefined {
     if (this.#draining) return 'draining';
-    if (reader.tokenHash !== undefined && this.#byToken.has(reader.tokenHash)) return undefined;
+    if (subscriber.tokenHash !== undefined && this.#streamsByToken.has(subscriber.tokenHash))
+      return undefined;
     const { streamsMax, perUserMax, perIpMax } = this.#limits;
     if (this.size >= streamsMax) return 'all';
-    if (this.#perUser.get(reader.userId) >= perUserMax) return 'user';
-    if (this.#perIp.get(reader.ip) >= perIpMax) return 'ip';
+    if (this.#perUser.get(subscriber.userId) >= perUserMax) return 'user';
+    if (this.#perIp.get(subscriber.ip) >= perIpMax) return 'ip';
     return undefined;
   }
 
   /** Takes in a connection; an older one on the same stream token ends as `replaced`. */
-  add(connection: Connection): void {
-    const { reader } = connection;
-    if (reader.tokenHash !== undefined) {
-      this.#byToken.get(reader.tokenHash)?.close('replaced', { retryMs: replacedRetryMs });
-      this.#byToken.set(reader.tokenHash, connection);
+  add(stream: EventStream): void {
+    const { subscriber } = stream;
+    if (subscriber.tokenHash !== undefined) {
+      this.#streamsByToken
+        .get(subscriber.tokenHash)
+        ?.close('replaced', { retryMs: replacedRetryMs });
+      this.#streamsByToken.set(subscriber.tokenHash, stream);
     }
-    for (const audience of reader.audiences) {
-      const connections = this.#connections.get(audience);
-      if (connections === undefined) this.#connections.set(audience, new Set([connection]));
-      else connections.add(connection);
+    for (const audience of subscriber.audiences) {
+      const streams = this.#streams.get(audience);
+      if (streams === undefined) this.#streams.set(audience, new Set([stream]));
+      else streams.add(stream);
     }
-    this.#perUser.add(reader.userId);
-    this.#perIp.add(reader.ip);
-    this.#wheel.set(connection, this.#uptime());
+    this.#perUser.add(subscriber.userId);
+    this.#perIp.add(subscriber.ip);
+    this.#timerWheel.set(stream, this.#monotonicClock());
   }
 
   /** Forgets a connection that has ended. Safe for one that was never added. */
-  remove(connection: Connection): void {
-    const { reader } = connection;
-    if (this.#connections.get(everybody)?.has(connection) !== true) return;
-    if (reader.tokenHash !== undefined && this.#byToken.get(reader.tokenHash) === connection) {
-      this.#byToken.delete(reader.tokenHash);
+  remove(stream: EventStream): void {
+    const { subscriber } = stream;
+    if (this.#streams.get(allAudience)?.has(stream) !== true) return;
+    if (
+      subscriber.tokenHash !== undefined &&
+      this.#streamsByToken.get(subscriber.tokenHash) === stream
+    ) {
+      this.#streamsByToken.delete(subscriber.tokenHash);
     }
-    for (const audience of reader.audiences) {
-      const connections = this.#connections.get(audience);
-      connections?.delete(connection);
-      if (connections?.size === 0) this.#connections.delete(audience);
+    for (const audience of subscriber.audiences) {
+      const streams = this.#streams.get(audience);
+      streams?.delete(stream);
+      if (streams?.size === 0) this.#streams.delete(audience);
     }
-    this.#perUser.remove(reader.userId);
-    this.#perIp.remove(reader.ip);
-    this.#wheel.delete(connection);
+    this.#perUser.remove(subscriber.userId);
+    this.#perIp.remove(subscriber.ip);
+    this.#timerWheel.delete(stream);
   }
 
   /** Hands an event of the log to everyone it is for. A plain loop: never waits, never throws. */
   deliver({ audiences }: Addressed, frame: Frame): void {
     for (const audience of audiences) {
-      const connections = this.#connections.get(audience);
-      if (connections === undefined) continue;
-      this.#deliveries += connections.size;
-      for (const connection of connections) connection.push(frame);
+      const streams = this.#streams.get(audience);
+      if (streams === undefined) continue;
+      this.#deliveries += streams.size;
+      for (const stream of streams) stream.push(frame);
     }
   }
 
   /** Hands an event that is not in the log to everyone it is for who is live and not behind. */
   deliverVolatile({ audiences }: Addressed, frame: Frame): void {
     for (const audience of audiences) {
-      for (const connection of this.#connections.get(audience) ?? []) {
-        connection.pushVolatile(frame);
+      for (const stream of this.#streams.get(audience) ?? []) {
+        stream.pushVolatile(frame);
       }
     }
   }
@@ -143,18 +154,18 @@ export class Registry implements EventSubscriber {
   /** Ends every stream of these sessions, at once. */
   closeSessions(sessionIds: readonly string[], reason: CloseReason): void {
     for (const sessionId of sessionIds) {
-      for (const connection of this.#of(sessionAudience(sessionId))) connection.close(reason);
+      for (const stream of this.#getStreams(sessionAudience(sessionId))) stream.close(reason);
     }
   }
 
   /** Ends every stream, at once. */
   closeAll(reason: CloseReason): void {
-    for (const connection of this.#of(everybody)) connection.close(reason);
+    for (const stream of this.#getStreams(allAudience)) stream.close(reason);
   }
 
   /** The stream that is open on a token in this process. */
-  onToken(tokenHash: string): Connection | undefined {
-    return this.#byToken.get(tokenHash);
+  findByToken(tokenHash: string): EventStream | undefined {
+    return this.#streamsByToken.get(tokenHash);
   }
 
   /**
@@ -162,10 +173,10 @@ export class Registry implements EventSubscriber {
    * the tick that is nearest to it, so half a second early or late.
    */
   tick(): void {
-    const now = this.#uptime() + tickMs / 2;
-    for (const connection of this.#wheel.turn(now)) {
-      const next = connection.tend(now);
-      if (connection.isOpen) this.#wheel.set(connection, next);
+    const now = this.#monotonicClock() + tickMs / 2;
+    for (const stream of this.#timerWheel.advance(now)) {
+      const next = stream.maintain(now);
+      if (stream.isOpen) this.#timerWheel.set(stream, next);
     }
   }
 
@@ -179,16 +190,16 @@ export class Registry implements EventSubscriber {
   }
 
   /** Ends up to `most` streams as `draining`. Answers how many are left. */
-  drainSome(most: number, retryMs: () => number): number {
-    for (const connection of this.#of(everybody).slice(0, most)) {
-      connection.close('draining', { retryMs: retryMs() });
+  drainSome(max: number, retryMs: () => number): number {
+    for (const stream of this.#getStreams(allAudience).slice(0, max)) {
+      stream.close('draining', { retryMs: retryMs() });
     }
     return this.size;
   }
 
   /** A copy: closing takes connections out of the set. */
-  #of(audience: Audience): Connection[] {
-    return [...(this.#connections.get(audience) ?? [])];
+  #getStreams(audience: Audience): EventStream[] {
+    return [...(this.#streams.get(audience) ?? [])];
   }
 }
 

@@ -1,22 +1,22 @@
 import type { Exchange } from '../http/exchange.js';
-import { ipKeyOf } from '../http/ip-key.js';
+import { toIpKey } from '../http/ip-key.js';
 import { json } from '../http/reply.js';
 import { type Route, route, streamRoute } from '../http/router.js';
 import { type OpeningParts, openStream, rejectInStream } from './opening.js';
-import { invalid, type StreamTokens } from './stream-token.js';
+import { invalidStreamToken, type StreamTokens } from './stream-token.js';
 import type { LiveSession } from './streams.js';
 
 /** What this feature needs to know of who is asking; the composition root hands it in. */
 export interface StreamAccess {
   /** The user and session of an access token. Throws 401s. */
   user(exchange: Exchange): Promise<{ readonly userId: string; readonly sessionId: string }>;
-  liveSession(sessionId: string): Promise<LiveSession | undefined>;
+  findLiveSession(sessionId: string): Promise<LiveSession | undefined>;
   /** Counts a new stream token of the user. Throws `too_many_requests`. */
-  admitToken(exchange: Exchange, userId: string): void;
+  checkTokenRate(exchange: Exchange, userId: string): void;
   /** A stream token of this session was in too many hands, and is void. */
   reportLeak(exchange: Exchange, session: LiveSession): void;
   /** Counts an attempt to open a stream from this address. Throws `too_many_requests`. */
-  admitStream(exchange: Exchange): void;
+  checkStreamRate(exchange: Exchange): void;
 }
 
 export interface StreamRouteParts extends OpeningParts {
@@ -30,7 +30,7 @@ export function streamRoutes(parts: StreamRouteParts): Route[] {
   return [
     route('POST', '/stream/token', async (exchange) => {
       const { userId, sessionId } = await access.user(exchange);
-      access.admitToken(exchange, userId);
+      access.checkTokenRate(exchange, userId);
       const streamToken = await tokens.mint({ userId, sessionId });
       return json(
         200,
@@ -39,14 +39,14 @@ export function streamRoutes(parts: StreamRouteParts): Route[] {
       );
     }),
 
-    streamRoute('/stream/live/:token', (exchange, { token: text }) =>
+    streamRoute('/stream/live/:token', (exchange, { token: tokenText }) =>
       rejectInStream(parts, exchange, async () => {
-        access.admitStream(exchange);
-        const token = await tokens.find(text);
-        const session = await streams.sessionOf(token.sessionId);
-        if (await streams.endIfLeaked(token, ipKeyOf(exchange.ip))) {
+        access.checkStreamRate(exchange);
+        const token = await tokens.find(tokenText);
+        const session = await streams.snapshotSession(token.sessionId);
+        if (await streams.revokeIfLeaked(token, toIpKey(exchange.ip))) {
           access.reportLeak(exchange, session);
-          throw invalid();
+          throw invalidStreamToken();
         }
         return openStream(streams, exchange, { session, token });
       }),
@@ -54,9 +54,9 @@ export function streamRoutes(parts: StreamRouteParts): Route[] {
 
     streamRoute('/stream/live', (exchange) =>
       rejectInStream(parts, exchange, async () => {
-        access.admitStream(exchange);
+        access.checkStreamRate(exchange);
         const { sessionId } = await access.user(exchange);
-        const session = await streams.sessionOf(sessionId);
+        const session = await streams.snapshotSession(sessionId);
         return openStream(streams, exchange, { session, token: undefined });
       }),
     ),

@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import type { TestContext } from 'node:test';
 import { testOnDialects } from '../../test/support/databases/dialects.js';
 import { databaseFor } from '../../test/support/databases/embedded.js';
-import { notedDatabase } from '../../test/support/recording/noted-database.js';
+import { withStatementLog } from '../../test/support/recording/noted-database.js';
 import { sql, tuples } from '../db/database.js';
 import { Failure } from '../errors.js';
 import { StreamTokens } from './stream-token.js';
@@ -12,13 +12,13 @@ const test = await testOnDialects('stream tokens');
 
 const lifeMs = 300_000;
 const resumeWindowMs = 43_200_000;
-const hashOf = (token: string) => createHash('sha256').update(token).digest('hex');
+const hashToken = (token: string) => createHash('sha256').update(token).digest('hex');
 
 async function openTokens(t: TestContext, mode: 'resume' | 'single' = 'resume') {
   const statements: string[] = [];
-  const db = notedDatabase(await databaseFor(t), statements);
+  const db = withStatementLog(await databaseFor(t), statements);
   const time = { now: 1_800_000_000_000 };
-  const tokens = new StreamTokens({ db, clock: () => time.now, lifeMs, resumeWindowMs, mode });
+  const tokens = new StreamTokens({ db, wallClock: () => time.now, lifeMs, resumeWindowMs, mode });
   for (const name of ['ada', 'bob']) {
     await db.execute(
       sql`insert into users (username, username_key, password_hash, first_name, last_name,
@@ -46,7 +46,7 @@ test('a token is 128 hex digits and only its hash is stored', async (t) => {
 
   assert.match(token, /^[0-9a-f]{128}$/);
   const [row] = await db.query<Record<string, unknown>>(sql`select * from stream_tokens`);
-  assert.equal(row?.['token_hash'], hashOf(token));
+  assert.equal(row?.['token_hash'], hashToken(token));
   assert.ok(!JSON.stringify(row).includes(token));
 });
 
@@ -61,22 +61,22 @@ test('tokens asked for at once are written together, and all open', async (t) =>
   const found = await Promise.all(texts.map((text) => tokens.find(text)));
   assert.deepEqual(
     found.map(({ hash }) => hash),
-    texts.map(hashOf),
+    texts.map(hashToken),
   );
 });
 
-test('a user that was deleted meanwhile gets no token, and others that ask with it do', async (t) => {
+test('a deleted user gets no token, and other requests of the same batch do', async (t) => {
   const { tokens, mint, rows } = await openTokens(t);
-  const ofNobody = () => tokens.mint({ userId: '999999', sessionId: 's'.repeat(32) });
+  const unknownToken = () => tokens.mint({ userId: '999999', sessionId: 's'.repeat(32) });
 
-  const asked = await Promise.allSettled([mint(), ofNobody(), mint()]);
+  const asked = await Promise.allSettled([mint(), unknownToken(), mint()]);
 
   const statuses = asked.map(({ status }) => status);
   assert.deepEqual(statuses, ['fulfilled', 'rejected', 'fulfilled']);
   assert.equal(await rows(), 2);
 });
 
-test('what cannot be a token asks the database nothing', async (t) => {
+test('a malformed token is rejected without a query', async (t) => {
   const { tokens, mint, statements } = await openTokens(t);
   const token = await mint();
   statements.length = 0;
@@ -88,13 +88,13 @@ test('what cannot be a token asks the database nothing', async (t) => {
   assert.deepEqual(statements, []);
 });
 
-test('a token that is forgotten opens nothing, and its stream elsewhere hears of it', async (t) => {
+test('an invalidated token opens nothing, and its stream in another process ends', async (t) => {
   const { tokens, mint, time } = await openTokens(t);
   const token = await mint();
   const found = await tokens.find(token);
   await tokens.open(found, 'one', 'e-1');
 
-  await tokens.forget(found.hash);
+  await tokens.invalidate(found.hash);
 
   await assert.rejects(tokens.find(token), isFailure('invalid_token'));
   await assert.rejects(tokens.open(found, 'two', 'e-1'), isFailure('invalid_token'));
@@ -116,7 +116,7 @@ test('an opened token may be opened again until twelve hours after its last stre
   const { time, tokens, mint } = await openTokens(t);
   const token = await mint();
   const { hash } = await tokens.find(token);
-  await tokens.open({ hash, isTaken: false }, 'c1', 'e-5');
+  await tokens.open({ hash, isInUse: false }, 'c1', 'e-5');
   time.now += 20 * 3_600_000;
   await tokens.renew([hash]);
   await tokens.release(hash, 'c1');
@@ -143,7 +143,7 @@ test('a token remembers where its first stream began', async (t) => {
 test('a stream that was replaced does not shorten the window of its successor', async (t) => {
   const { db, time, tokens, mint } = await openTokens(t);
   const token = await mint();
-  const hash = hashOf(token);
+  const hash = hashToken(token);
   await tokens.open(await tokens.find(token), 'old', 'e-0');
   await tokens.open(await tokens.find(token), 'new', 'e-0');
   time.now -= 1000;
@@ -170,7 +170,7 @@ test('in mode single a token opens once', async (t) => {
   await assert.rejects(tokens.open(found, 'c2', 'e-0'), isFailure('invalid_token'));
 });
 
-test('of two that open a token in mode single at once, one wins', async (t) => {
+test('of two concurrent opens in mode single, one succeeds', async (t) => {
   const { tokens, mint } = await openTokens(t, 'single');
   const token = await tokens.find(await mint());
 
@@ -182,10 +182,10 @@ test('of two that open a token in mode single at once, one wins', async (t) => {
   assert.deepEqual(both.map(({ status }) => status).sort(), ['fulfilled', 'rejected']);
 });
 
-test('a takeover is told to whoever asks for the last ones', async (t) => {
+test('a takeover is listed among the recent ones', async (t) => {
   const { time, tokens, mint } = await openTokens(t);
   const token = await mint();
-  const hash = hashOf(token);
+  const hash = hashToken(token);
   await tokens.open(await tokens.find(token), 'old', 'e-0');
   assert.deepEqual(await tokens.takenSince(0), []);
   await tokens.open(await tokens.find(token), 'new', 'e-0');
@@ -199,7 +199,7 @@ test('a takeover is told to whoever asks for the last ones', async (t) => {
   assert.deepEqual(await tokens.takenSince(0), []);
 });
 
-test('of two that open a token at once, the older one is told as well', async (t) => {
+test('of two concurrent opens of a token, the older one is listed as taken over', async (t) => {
   const { time, tokens, mint, statements } = await openTokens(t);
   const found = await tokens.find(await mint()); // Both find it free.
   statements.length = 0;
@@ -213,11 +213,11 @@ test('of two that open a token at once, the older one is told as well', async (t
   assert.equal(await tokens.isHolder(found.hash, 'new'), true);
 });
 
-test('takeovers of one moment are all told, however many', async (t) => {
+test('all takeovers with the same timestamp are listed, across pages', async (t) => {
   const { db, time, tokens } = await openTokens(t);
   const takeovers = Array.from({ length: 2100 }, (_, index) => {
     const id = index.toString(16).padStart(32, '0');
-    return [id, hashOf(id), time.now];
+    return [id, hashToken(id), time.now];
   });
   for (let start = 0; start < takeovers.length; start += 700) {
     const part = tuples(takeovers.slice(start, start + 700));
@@ -234,9 +234,17 @@ test('takeovers of one moment are all told, however many', async (t) => {
   );
 });
 
-const odd = ['', '0', 'g'.repeat(128), 'A'.repeat(128), 'a'.repeat(127), 'a'.repeat(129), '../..'];
+const malformedTokens = [
+  '',
+  '0',
+  'g'.repeat(128),
+  'A'.repeat(128),
+  'a'.repeat(127),
+  'a'.repeat(129),
+  '../..',
+];
 
-for (const text of odd) {
+for (const text of malformedTokens) {
   test(`${JSON.stringify(text.slice(0, 9))} (${text.length}) is no token`, async (t) => {
     const { tokens } = await openTokens(t);
 
@@ -250,7 +258,7 @@ test('an unknown token is refused', async (t) => {
   await assert.rejects(tokens.find('a'.repeat(128)), isFailure('invalid_token'));
 });
 
-test('tokens of a session are gone when it ends, those of others stay', async (t) => {
+test('ending a session deletes its stream tokens and no others', async (t) => {
   const { userId, tokens, mint, rows } = await openTokens(t);
   const [mine, other] = [await mint('a'.repeat(32)), await mint('b'.repeat(32))];
 
@@ -261,7 +269,7 @@ test('tokens of a session are gone when it ends, those of others stay', async (t
   assert.equal(await rows(), 1);
 });
 
-test('of tokens that were never opened a user keeps the ten newest', async (t) => {
+test('a user keeps the ten newest tokens that were never opened', async (t) => {
   const { userId, time, tokens, mint, rows } = await openTokens(t);
   const opened = await mint();
   await tokens.open(await tokens.find(opened), 'c', 'e-0');
@@ -277,10 +285,16 @@ test('of tokens that were never opened a user keeps the ten newest', async (t) =
   assert.equal((await tokens.find(opened)).userId, userId);
 });
 
-test('tokens of before count again once a user has been given ten more', async (t) => {
+test('tokens of another process count once this one has issued ten', async (t) => {
   const { db, time, userId, mint, rows } = await openTokens(t);
   for (let count = 0; count < 10; count += 1) await mint();
-  const elsewhere = { db, clock: () => time.now, lifeMs, resumeWindowMs, mode: 'resume' } as const;
+  const elsewhere = {
+    db,
+    wallClock: () => time.now,
+    lifeMs,
+    resumeWindowMs,
+    mode: 'resume',
+  } as const;
   const other = new StreamTokens(elsewhere);
   const sessionId = 's'.repeat(32);
 
@@ -291,7 +305,7 @@ test('tokens of before count again once a user has been given ten more', async (
   assert.equal(await rows(), 10);
 });
 
-test('who asks now and then, each time after the last token has expired, is not counted', async (t) => {
+test('a user whose last token has expired starts a new count', async (t) => {
   const { time, mint, rows } = await openTokens(t);
 
   for (let count = 0; count < 12; count += 1) {
@@ -302,11 +316,11 @@ test('who asks now and then, each time after the last token has expired, is not 
   assert.equal(await rows(), 12); // They can never be opened, and go with the next sweep.
 });
 
-test('what can never be opened again is swept away', async (t) => {
+test('expired tokens are deleted by the sweep', async (t) => {
   const { time, tokens, mint, rows } = await openTokens(t);
   const [unopened, opened] = [await mint(), await mint()];
   await tokens.open(await tokens.find(opened), 'c', 'e-0');
-  await tokens.release(hashOf(opened), 'c');
+  await tokens.release(hashToken(opened), 'c');
 
   time.now += lifeMs;
   await tokens.sweep();

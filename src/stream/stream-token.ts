@@ -6,7 +6,7 @@ import { LruMap } from '../util/lru-map.js';
 
 export interface StreamTokenOptions {
   readonly db: Database;
-  readonly clock: () => number;
+  readonly wallClock: () => number;
   /** A new token must be opened within this time. */
   readonly lifeMs: number;
   /** How long after its last stream a token may be opened again. */
@@ -21,7 +21,7 @@ export interface StreamToken {
   /** Where its first stream began; undefined for a token that was never opened. */
   readonly startPosition: string | undefined;
   /** Another stream has it, or had it when its process ended in a hurry. */
-  readonly isTaken: boolean;
+  readonly isInUse: boolean;
 }
 
 interface Row {
@@ -40,12 +40,12 @@ interface Takeover {
   readonly taken_at: number;
 }
 
-type OpenableToken = Pick<StreamToken, 'hash' | 'isTaken'>;
+type OpenableToken = Pick<StreamToken, 'hash' | 'isInUse'>;
 
-const form = /^[0-9a-f]{128}$/;
+const tokenPattern = /^[0-9a-f]{128}$/;
 const unopenedPerUserMax = 10;
 /** Users whose tokens are counted; past it the one who asked longest ago starts anew. */
-const mintersMax = 10_000;
+const countedUsersMax = 10_000;
 const batchMax = 500;
 const takeoverLifeMs = 600_000;
 
@@ -59,22 +59,22 @@ const takeoverLifeMs = 600_000;
  */
 export class StreamTokens {
   readonly #db: Database;
-  readonly #clock: () => number;
+  readonly #wallClock: () => number;
   readonly #lifeMs: number;
   readonly #resumeWindowMs: number;
   readonly #mode: 'resume' | 'single';
   readonly #inserts: Batcher<readonly Value[], undefined>;
-  readonly #minted = new LruMap<string, { readonly count: number; readonly until: number }>(
-    mintersMax,
+  readonly #mintCounts = new LruMap<string, { readonly count: number; readonly until: number }>(
+    countedUsersMax,
   );
 
   constructor(options: StreamTokenOptions) {
     this.#db = options.db;
-    this.#clock = options.clock;
+    this.#wallClock = options.wallClock;
     this.#lifeMs = options.lifeMs;
     this.#resumeWindowMs = options.resumeWindowMs;
     this.#mode = options.mode;
-    this.#inserts = Batcher.on(this.#db, (rows) => this.#insert(rows));
+    this.#inserts = Batcher.forDatabase(this.#db, (rows) => this.#insert(rows));
   }
 
   get lifeMs(): number {
@@ -92,9 +92,9 @@ export class StreamTokens {
    */
   async mint({ userId, sessionId }: { userId: string; sessionId: string }): Promise<string> {
     const token = randomBytes(64).toString('hex');
-    const now = this.#clock();
+    const now = this.#wallClock();
     if (this.#countMinted(userId, now) > unopenedPerUserMax) await this.#dropUnopened(userId);
-    await this.#inserts.run([hashOf(token), Number(userId), sessionId, now, now + this.#lifeMs]);
+    await this.#inserts.run([hashToken(token), Number(userId), sessionId, now, now + this.#lifeMs]);
     return token;
   }
 
@@ -103,54 +103,54 @@ export class StreamTokens {
    * again, `expired_token` for one whose time is over.
    */
   async find(token: string): Promise<StreamToken> {
-    if (!form.test(token)) throw invalid(); // Before any query.
-    const hash = hashOf(token);
+    if (!tokenPattern.test(token)) throw invalidStreamToken(); // Before any query.
+    const hash = hashToken(token);
     const [row] = await this.#db.query<Row>(
       sql`select token_hash, user_id, session_id, expires_at, lease_until, start_position,
           connection_id
         from stream_tokens where token_hash = ${hash}`,
     );
-    if (row === undefined) throw invalid();
-    const now = this.#clock();
-    if (row.lease_until !== null && this.#mode === 'single') throw invalid();
+    if (row === undefined) throw invalidStreamToken();
+    const now = this.#wallClock();
+    if (row.lease_until !== null && this.#mode === 'single') throw invalidStreamToken();
     if ((row.lease_until ?? row.expires_at) <= now) {
       throw new Failure('expired_token', 'Cannot open stream: the stream token has expired');
     }
     const startPosition = row.start_position ?? undefined;
-    const isTaken = row.connection_id !== null;
-    return { hash, userId: String(row.user_id), sessionId: row.session_id, startPosition, isTaken };
+    const isInUse = row.connection_id !== null;
+    return { hash, userId: String(row.user_id), sessionId: row.session_id, startPosition, isInUse };
   }
 
   /**
    * Marks a token as opened by a connection, and notes a takeover for the process that has the older
    * one. Throws as `find` when it was lost meanwhile.
    */
-  async open({ hash, isTaken }: OpenableToken, connectionId: string, position: string) {
-    const now = this.#clock();
-    const again = this.#mode === 'resume' ? sql`or lease_until > ${now}` : sql``;
-    const take = async (also: Sql): Promise<boolean> => {
+  async open({ hash, isInUse }: OpenableToken, streamId: string, position: string) {
+    const now = this.#wallClock();
+    const orResumable = this.#mode === 'resume' ? sql`or lease_until > ${now}` : sql``;
+    const take = async (condition: Sql): Promise<boolean> => {
       // `takeovers` first: MySQL sets from left to right and later ones see the new values.
       const opened = await this.#db.execute(
         sql`update stream_tokens set
             takeovers = takeovers + (case when connection_id is null then 0 else 1 end),
-            connection_id = ${connectionId},
+            connection_id = ${streamId},
             lease_until = ${now + this.#resumeWindowMs},
             start_position = coalesce(start_position, ${position})
-          where token_hash = ${hash} and ((lease_until is null and expires_at > ${now}) ${again})
-            ${also}`,
+          where token_hash = ${hash} and ((lease_until is null and expires_at > ${now}) ${orResumable})
+            ${condition}`,
       );
       return opened > 0;
     };
-    if (!isTaken && (await take(sql`and connection_id is null`))) return;
+    if (!isInUse && (await take(sql`and connection_id is null`))) return;
     // Taken, if only since it was found.
-    if (!(await take(sql``))) throw invalid();
-    await this.#noteTakeover(hash, connectionId);
+    if (!(await take(sql``))) throw invalidStreamToken();
+    await this.#recordTakeover(hash, streamId);
   }
 
   /** It opens nothing any more; a process that has a stream of it hears that it was taken. */
-  async forget(hash: string): Promise<void> {
+  async invalidate(hash: string): Promise<void> {
     await this.#db.execute(sql`delete from stream_tokens where token_hash = ${hash}`);
-    await this.#noteTakeover(hash, randomBytes(16).toString('hex'));
+    await this.#recordTakeover(hash, randomBytes(16).toString('hex'));
   }
 
   /** Tokens that a stream has taken from another since a time, in any process. Read page by page. */
@@ -165,30 +165,30 @@ export class StreamTokens {
   }
 
   /** Whether this connection is the one that has the token. */
-  async isHolder(hash: string, connectionId: string): Promise<boolean> {
+  async isHolder(hash: string, streamId: string): Promise<boolean> {
     const rows = await this.#db.query(
       sql`select token_hash from stream_tokens
-        where token_hash = ${hash} and connection_id = ${connectionId}`,
+        where token_hash = ${hash} and connection_id = ${streamId}`,
     );
     return rows.length === 1;
   }
 
   /** The stream is over: its window begins. Nothing happens if another connection took over. */
-  async release(hash: string, connectionId: string): Promise<void> {
-    const until = this.#clock() + this.#resumeWindowMs;
+  async release(hash: string, streamId: string): Promise<void> {
+    const until = this.#wallClock() + this.#resumeWindowMs;
     await this.#db.execute(
       sql`update stream_tokens set connection_id = null, lease_until = ${until}
-        where token_hash = ${hash} and connection_id = ${connectionId}`,
+        where token_hash = ${hash} and connection_id = ${streamId}`,
     );
   }
 
   /** Keeps the tokens of open streams alive. */
   async renew(hashes: readonly string[]): Promise<void> {
-    const until = this.#clock() + this.#resumeWindowMs;
+    const until = this.#wallClock() + this.#resumeWindowMs;
     for (let start = 0; start < hashes.length; start += batchMax) {
-      const part = list(hashes.slice(start, start + batchMax));
+      const batch = list(hashes.slice(start, start + batchMax));
       await this.#db.execute(
-        sql`update stream_tokens set lease_until = ${until} where token_hash in (${part})`,
+        sql`update stream_tokens set lease_until = ${until} where token_hash in (${batch})`,
       );
     }
   }
@@ -202,7 +202,7 @@ export class StreamTokens {
 
   /** Deletes a batch of what can never be opened again; answers how many. For a timer. */
   async sweep(): Promise<number> {
-    const now = this.#clock();
+    const now = this.#wallClock();
     // Every process has heard of them by then.
     await this.#db.execute(
       sql`delete from stream_takeovers where taken_at < ${now - takeoverLifeMs}`,
@@ -227,9 +227,9 @@ export class StreamTokens {
 
   /** How many this user has got here, with the one to be made, without a pause as long as a life. */
   #countMinted(userId: string, now: number): number {
-    const { count, until } = this.#minted.get(userId) ?? { count: 0, until: now };
+    const { count, until } = this.#mintCounts.get(userId) ?? { count: 0, until: now };
     const minted = { count: until > now ? count + 1 : 1, until: now + this.#lifeMs };
-    this.#minted.set(userId, minted);
+    this.#mintCounts.set(userId, minted);
     return minted.count;
   }
 
@@ -242,10 +242,10 @@ export class StreamTokens {
     );
   }
 
-  async #noteTakeover(hash: string, connectionId: string): Promise<void> {
+  async #recordTakeover(hash: string, streamId: string): Promise<void> {
     await this.#db.execute(
       sql`insert into stream_takeovers (connection_id, token_hash, taken_at)
-        values (${connectionId}, ${hash}, ${this.#clock()})`,
+        values (${streamId}, ${hash}, ${this.#wallClock()})`,
     );
   }
 
@@ -261,11 +261,11 @@ export class StreamTokens {
   }
 }
 
-function hashOf(token: string): string {
+function hashToken(token: string): string {
   return digest('sha256', token);
 }
 
 /** Of a token that opens nothing, for whatever reason: nobody is told which. */
-export function invalid(): Failure {
+export function invalidStreamToken(): Failure {
   return new Failure('invalid_token', 'Cannot open stream: the stream token is not valid');
 }

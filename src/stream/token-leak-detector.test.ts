@@ -1,38 +1,42 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { TakeoverWatch } from './token-leak-detector.js';
+import { TokenLeakDetector } from './token-leak-detector.js';
 
 const minute = 60_000;
 
-test('five places within a minute are one client, six are not', () => {
-  const watch = new TakeoverWatch();
+test('a token is leaked when six addresses take it over within a minute', () => {
+  const detector = new TokenLeakDetector();
 
-  const leaks = [1, 2, 3, 4, 5, 6].map((place) => watch.note('token', `place ${place}`, place));
+  const leaks = [1, 2, 3, 4, 5, 6].map((place) =>
+    detector.recordTakeover('token', `place ${place}`, place),
+  );
 
   assert.deepEqual(leaks, [false, false, false, false, false, true]);
-  assert.equal(watch.size, 0);
+  assert.equal(detector.size, 0);
 });
 
-test('one place may take its stream over as often as it likes', () => {
-  const watch = new TakeoverWatch();
+test('one address may take over its stream any number of times', () => {
+  const detector = new TokenLeakDetector();
 
-  for (let time = 0; time < 1000; time += 1) assert.equal(watch.note('token', 'home', time), false);
+  for (let time = 0; time < 1000; time += 1)
+    assert.equal(detector.recordTakeover('token', 'home', time), false);
 });
 
-test('what is a minute ago does not count, and tokens do not share', () => {
-  const watch = new TakeoverWatch();
-  for (const place of [1, 2, 3, 4, 5]) watch.note('token', `place ${place}`, 0);
+test('takeovers count for a minute and per token', () => {
+  const detector = new TokenLeakDetector();
+  for (const place of [1, 2, 3, 4, 5]) detector.recordTakeover('token', `place ${place}`, 0);
 
-  assert.equal(watch.note('other', 'place 6', 1), false);
-  assert.equal(watch.note('token', 'place 6', minute), false);
-  assert.equal(watch.note('token', 'place 7', minute), false);
+  assert.equal(detector.recordTakeover('other', 'place 6', 1), false);
+  assert.equal(detector.recordTakeover('token', 'place 6', minute), false);
+  assert.equal(detector.recordTakeover('token', 'place 7', minute), false);
 });
 
-test('of ten thousand tokens and one, the one taken over longest ago is forgotten', () => {
-  const watch = new TakeoverWatch();
-  for (const place of [1, 2, 3, 4, 5]) watch.note('first', `place ${place}`, 0);
-  for (let token = 0; token < 10_000; token += 1) watch.note(`token ${token}`, 'place', 0);
+test('beyond 10,000 tokens the least recently taken over is evicted', () => {
+  const detector = new TokenLeakDetector();
+  for (const place of [1, 2, 3, 4, 5]) detector.recordTakeover('first', `place ${place}`, 0);
+  for (let token = 0; token < 10_000; token += 1)
+    detector.recordTakeover(`token ${token}`, 'place', 0);
 
-  assert.equal(watch.size, 10_000);
-  assert.equal(watch.note('first', 'place 6', 0), false);
+  assert.equal(detector.size, 10_000);
+  assert.equal(detector.recordTakeover('first', 'place 6', 0), false);
 });

@@ -10,12 +10,12 @@ const tokensMax = 10_000;
  *
  * In memory, of the 10,000 tokens taken over last.
  */
-export class TakeoverWatch {
+export class TokenLeakDetector {
   /** When each place last took a token over. */
   readonly #places = new LruMap<string, Map<string, number>>(tokensMax);
 
   /** Notes a takeover. True when the token has leaked; then it is forgotten here. */
-  note(tokenHash: string, place: string, now: number): boolean {
+  recordTakeover(tokenHash: string, place: string, now: number): boolean {
     const places = this.#places.get(tokenHash) ?? new Map<string, number>();
     for (const [one, at] of places) if (now - at >= windowMs) places.delete(one);
     places.set(place, now);

@@ -1,5 +1,5 @@
 import { controlFrame } from '../events/frame.js';
-import type { Connection } from './event-stream.js';
+import type { EventStream } from './event-stream.js';
 import type { Registry } from './registry.js';
 
 /** Streams that are sent a new count in one tick, on average. */
@@ -12,9 +12,9 @@ const sentPerTick = 1000;
 export class UserCount {
   readonly #registry: Pick<Registry, 'users' | 'streams'>;
   /** Streams that have not been sent the present count. */
-  readonly #outdated = new Set<Connection>();
+  readonly #outdated = new Set<EventStream>();
   #count = 0;
-  #elsewhere = 0;
+  #remoteUsers = 0;
   /** Ticks to skip before the count is sent again. */
   #ticksToSkip = 0;
 
@@ -23,8 +23,8 @@ export class UserCount {
   }
 
   /** Users who are connected to other processes. */
-  set usersElsewhere(users: number) {
-    this.#elsewhere = users;
+  set remoteUsers(users: number) {
+    this.#remoteUsers = users;
   }
 
   /** Streams that wait for the count. */
@@ -33,12 +33,12 @@ export class UserCount {
   }
 
   /** A stream that was opened: it is sent the count at the next tick. */
-  add(stream: Connection): void {
+  add(stream: EventStream): void {
     this.#outdated.add(stream);
   }
 
   /** Forgets a stream that has ended. Idempotent. */
-  remove(stream: Connection): void {
+  remove(stream: EventStream): void {
     this.#outdated.delete(stream);
   }
 
@@ -49,7 +49,7 @@ export class UserCount {
   }
 
   #send(): void {
-    const count = this.#registry.users + this.#elsewhere;
+    const count = this.#registry.users + this.#remoteUsers;
     if (count !== this.#count) {
       this.#count = count;
       for (const stream of this.#registry.streams) this.#outdated.add(stream);

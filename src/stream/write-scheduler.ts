@@ -1,17 +1,17 @@
 import type { Frame } from '../events/frame.js';
-import { Chunks } from './chunks.js';
+import { ChunkCache } from './chunk-cache.js';
 
 /** A connection that has something to write. */
-export interface Sender {
+export interface Flushable {
   /** Writes all it has, and answers how many frames that were. Must not throw. */
   flush(): number;
 }
 
 /** So many write before other work gets its turn: some 3 ms. */
-const sendersPerSlice = 128;
-const restMaxMs = 20;
+const flushesPerSlice = 128;
+const coolDownMaxMs = 20;
 /** In one write: with more, a write costs little beside what it carries. */
-const framesEnough = 8;
+const framesPerWriteTarget = 8;
 
 /**
  * Gathers who has something to write, and lets each write once a round.
@@ -23,70 +23,70 @@ const framesEnough = 8;
  * more than 8 frames anyway, a rest would save little and only add to the delay: it is the shorter,
  * the more they carry.
  */
-export class Outbox {
-  readonly #now: () => number;
-  readonly #chunks = new Chunks();
-  #senders = new Set<Sender>();
-  #round: Iterator<Sender> | undefined;
-  #startedAt = 0;
-  #senderCount = 0;
+export class WriteScheduler {
+  readonly #monotonicClock: () => number;
+  readonly #chunks = new ChunkCache();
+  #pending = new Set<Flushable>();
+  #cycle: Iterator<Flushable> | undefined;
+  #cycleStartedAt = 0;
+  #flushCount = 0;
   #frameCount = 0;
-  #restsUntil = 0;
+  #coolDownUntil = 0;
 
   /** `now` in milliseconds, from anywhere, never backwards. */
-  constructor(now: () => number = () => performance.now()) {
-    this.#now = now;
+  constructor(monotonicClock: () => number = () => performance.now()) {
+    this.#monotonicClock = monotonicClock;
   }
 
-  add(sender: Sender): void {
-    this.#senders.add(sender);
-    if (this.#senders.size === 1 && this.#round === undefined) this.#schedule();
+  add(flushable: Flushable): void {
+    this.#pending.add(flushable);
+    if (this.#pending.size === 1 && this.#cycle === undefined) this.#schedule();
   }
 
   /** See `Chunks`. */
-  join(frames: readonly Frame[]): Buffer {
-    return this.#chunks.join(frames);
+  concat(frames: readonly Frame[]): Buffer {
+    return this.#chunks.concat(frames);
   }
 
   #schedule(): void {
-    const restMs = this.#restsUntil - this.#now();
-    if (restMs >= 1) setTimeout(() => this.#begin(), restMs);
-    else setImmediate(() => this.#begin());
+    const coolDownMs = this.#coolDownUntil - this.#monotonicClock();
+    if (coolDownMs >= 1) setTimeout(() => this.#startCycle(), coolDownMs);
+    else setImmediate(() => this.#startCycle());
   }
 
-  #begin(): void {
-    const senders = this.#senders;
-    this.#senders = new Set();
-    if (senders.size <= sendersPerSlice) {
-      for (const sender of senders) sender.flush();
+  #startCycle(): void {
+    const flushables = this.#pending;
+    this.#pending = new Set();
+    if (flushables.size <= flushesPerSlice) {
+      for (const flushable of flushables) flushable.flush();
       return;
     }
-    this.#startedAt = this.#now();
-    this.#senderCount = senders.size;
+    this.#cycleStartedAt = this.#monotonicClock();
+    this.#flushCount = flushables.size;
     this.#frameCount = 0;
-    this.#round = senders.values();
-    this.#writeSome(this.#round);
+    this.#cycle = flushables.values();
+    this.#flushSlice(this.#cycle);
   }
 
-  #writeSome(round: Iterator<Sender>): void {
-    for (let count = 0; count < sendersPerSlice; count += 1) {
-      const next = round.next();
+  #flushSlice(cycle: Iterator<Flushable>): void {
+    for (let count = 0; count < flushesPerSlice; count += 1) {
+      const next = cycle.next();
       if (next.done === true) {
         // Node sends what was written in one turn of its loop at the end of the turn: that counts.
-        setImmediate(() => this.#rest());
+        setImmediate(() => this.#coolDown());
         return;
       }
       this.#frameCount += next.value.flush();
     }
-    setImmediate(() => this.#writeSome(round));
+    setImmediate(() => this.#flushSlice(cycle));
   }
 
-  #rest(): void {
-    const now = this.#now();
-    this.#round = undefined;
-    const framesEach = this.#frameCount / this.#senderCount;
-    const share = Math.min(1, framesEnough / framesEach);
-    this.#restsUntil = now + share * Math.min(now - this.#startedAt, restMaxMs);
-    if (this.#senders.size > 0) this.#schedule();
+  #coolDown(): void {
+    const now = this.#monotonicClock();
+    this.#cycle = undefined;
+    const framesEach = this.#frameCount / this.#flushCount;
+    const share = Math.min(1, framesPerWriteTarget / framesEach);
+    this.#coolDownUntil = now + share * Math.min(now - this.#cycleStartedAt, coolDownMaxMs);
+    if (this.#pending.size > 0) this.#schedule();
   }
 }

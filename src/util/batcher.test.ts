@@ -4,10 +4,10 @@ import { until } from '../../test/support/until.js';
 import { Failure } from '../errors.js';
 import { Batcher } from './batcher.js';
 
-const away = () => new Failure('service_unavailable', 'away');
+const unavailable = () => new Failure('service_unavailable', 'away');
 
 /** Notes what it is asked to do, and does it when it is told to. */
-function held({ isAtOnce = false } = {}) {
+function createManual({ isAtOnce: isImmediate = false } = {}) {
   const batches: (readonly number[])[] = [];
   const ends: ((cause?: unknown) => void)[] = [];
   const batcher = new Batcher<number, number>(
@@ -20,7 +20,7 @@ function held({ isAtOnce = false } = {}) {
         });
       });
     },
-    { isAtOnce },
+    { isImmediate },
   );
   /** Ends the batch that is under way, once it is. */
   const end = async (cause?: unknown) => {
@@ -30,10 +30,10 @@ function held({ isAtOnce = false } = {}) {
   return { batcher, batches, end };
 }
 
-const turn = () => new Promise<void>((resolve) => setImmediate(resolve));
+const nextTurn = () => new Promise<void>((resolve) => setImmediate(resolve));
 
 test('what is asked for in one turn is one batch, and each has its own result', async () => {
-  const { batcher, batches, end } = held();
+  const { batcher, batches, end } = createManual();
 
   const asked = [1, 2, 3].map((item) => batcher.run(item));
   assert.deepEqual(batches, []);
@@ -44,7 +44,7 @@ test('what is asked for in one turn is one batch, and each has its own result', 
 });
 
 test('where nothing is saved by waiting, the first two begin at once', async () => {
-  const { batcher, batches, end } = held({ isAtOnce: true });
+  const { batcher, batches, end } = createManual({ isAtOnce: true });
 
   const asked = [1, 2, 3, 4].map((item) => batcher.run(item));
   assert.deepEqual(batches, [[1], [2]]);
@@ -55,14 +55,14 @@ test('where nothing is saved by waiting, the first two begin at once', async () 
 });
 
 test('what is asked for while two batches are under way waits for the next', async () => {
-  const { batcher, batches, end } = held();
+  const { batcher, batches, end } = createManual();
 
   const first = batcher.run(1);
-  await turn();
+  await nextTurn();
   const second = batcher.run(2);
-  await turn();
+  await nextTurn();
   const others = [3, 4].map((item) => batcher.run(item));
-  await turn();
+  await nextTurn();
   assert.deepEqual(batches, [[1], [2]]);
   await end();
   await first;
@@ -81,7 +81,7 @@ test('a batch has 32 items, and one more begins the next', async () => {
       sizes.push(items.length);
       return items;
     },
-    { isAtOnce: false },
+    { isImmediate: false },
   );
 
   await Promise.all(Array.from({ length: 65 }, (_, item) => batcher.run(item)));
@@ -97,7 +97,7 @@ test('one that cannot be done leaves the others alone', async () => {
       if (items.includes(2)) throw new Error('not 2');
       return items;
     },
-    { isAtOnce: false },
+    { isImmediate: false },
   );
 
   const asked = await Promise.allSettled([1, 2, 3].map((item) => batcher.run(item)));
@@ -110,13 +110,13 @@ test('one that cannot be done leaves the others alone', async () => {
 });
 
 test('a store that is away is asked once for all that wait, and then anew', async () => {
-  const { batcher, batches, end } = held();
+  const { batcher, batches, end } = createManual();
 
-  const underWay = await bothUnderWay(batcher);
+  const underWay = await startTwo(batcher);
   const waiting = batcher.run(3);
-  await end(away());
+  await end(unavailable());
   await assert.rejects(waiting, { name: 'service_unavailable' });
-  await end(away());
+  await end(unavailable());
   const asked = await Promise.allSettled(underWay);
   assert.ok(asked.every(({ status }) => status === 'rejected'));
 
@@ -128,22 +128,22 @@ test('a store that is away is asked once for all that wait, and then anew', asyn
 });
 
 test('2,000 wait, and one more is refused', async () => {
-  const { batcher, end } = held();
-  const underWay = await bothUnderWay(batcher);
+  const { batcher, end } = createManual();
+  const underWay = await startTwo(batcher);
 
   const waiting = Array.from({ length: 2000 }, (_, item) => batcher.run(item));
   await assert.rejects(batcher.run(2000), { name: 'service_unavailable' });
-  await end(away());
-  await end(away());
+  await end(unavailable());
+  await end(unavailable());
 
   const all = await Promise.allSettled([...underWay, ...waiting]);
   assert.ok(all.every(({ status }) => status === 'rejected'));
 });
 
-async function bothUnderWay(batcher: Batcher<number, number>): Promise<Promise<number>[]> {
+async function startTwo(batcher: Batcher<number, number>): Promise<Promise<number>[]> {
   const first = batcher.run(1);
-  await turn();
+  await nextTurn();
   const second = batcher.run(2);
-  await turn();
+  await nextTurn();
   return [first, second];
 }

@@ -1,14 +1,14 @@
 import { Failure } from '../errors.js';
 
-interface Waiting<Item, Result> {
+interface PendingItem<Item, Result> {
   readonly item: Item;
   readonly resolve: (result: Result) => void;
   readonly reject: (cause: unknown) => void;
 }
 
-const sizeMax = 32;
+const batchSizeMax = 32;
 const waitingMax = 2000;
-const underWayMax = 2;
+const inFlightMax = 2;
 
 export interface BatcherOptions {
   /**
@@ -16,7 +16,7 @@ export interface BatcherOptions {
    * work is no trip to another program, to wait for more saves nothing, and what is answered a turn
    * later costs a new connection 10 KiB, which Node keeps for what it writes in parts.
    */
-  readonly isAtOnce: boolean;
+  readonly isImmediate: boolean;
 }
 
 /**
@@ -26,26 +26,26 @@ export interface BatcherOptions {
  */
 export class Batcher<Item, Result> {
   readonly #work: (items: readonly Item[]) => Promise<readonly Result[]>;
-  readonly #isAtOnce: boolean;
-  #waiting: Waiting<Item, Result>[] = [];
-  #underWay = 0;
-  #isBeginning = false;
+  readonly #isImmediate: boolean;
+  #waiting: PendingItem<Item, Result>[] = [];
+  #inFlight = 0;
+  #isScheduled = false;
 
   /** `work` answers with one result for each item, in their order. */
   constructor(
     work: (items: readonly Item[]) => Promise<readonly Result[]>,
-    { isAtOnce }: BatcherOptions,
+    { isImmediate }: BatcherOptions,
   ) {
     this.#work = work;
-    this.#isAtOnce = isAtOnce;
+    this.#isImmediate = isImmediate;
   }
 
   /** For work that is a statement on this database. */
-  static on<Item, Result>(
+  static forDatabase<Item, Result>(
     { dialect }: { readonly dialect: string },
     work: (items: readonly Item[]) => Promise<readonly Result[]>,
   ): Batcher<Item, Result> {
-    return new Batcher(work, { isAtOnce: dialect === 'sqlite' });
+    return new Batcher(work, { isImmediate: dialect === 'sqlite' });
   }
 
   /**
@@ -56,39 +56,39 @@ export class Batcher<Item, Result> {
   run(item: Item): Promise<Result> {
     return new Promise((resolve, reject) => {
       if (this.#waiting.length >= waitingMax) {
-        reject(new Failure('service_unavailable', 'Cannot do this now: too many are waiting'));
+        reject(new Failure('service_unavailable', 'Cannot process request now: the queue is full'));
         return;
       }
       this.#waiting.push({ item, resolve, reject });
-      this.#begin();
+      this.#startBatches();
     });
   }
 
-  #begin(): void {
-    const isFull = this.#underWay === underWayMax;
-    if (this.#isBeginning || isFull || this.#waiting.length === 0) return;
-    if (this.#isAtOnce) {
-      void this.#workOn(this.#waiting.splice(0, sizeMax));
+  #startBatches(): void {
+    const isFull = this.#inFlight === inFlightMax;
+    if (this.#isScheduled || isFull || this.#waiting.length === 0) return;
+    if (this.#isImmediate) {
+      void this.#runBatch(this.#waiting.splice(0, batchSizeMax));
       return;
     }
     // At the end of the turn, and once more for what is left then.
-    this.#isBeginning = true;
+    this.#isScheduled = true;
     setImmediate(() => {
-      this.#isBeginning = false;
-      const batch = this.#waiting.splice(0, sizeMax);
-      if (batch.length > 0) void this.#workOn(batch); // None when a failure took them meanwhile.
-      this.#begin();
+      this.#isScheduled = false;
+      const batch = this.#waiting.splice(0, batchSizeMax);
+      if (batch.length > 0) void this.#runBatch(batch); // None when a failure took them meanwhile.
+      this.#startBatches();
     });
   }
 
-  async #workOn(batch: readonly Waiting<Item, Result>[]): Promise<void> {
-    this.#underWay += 1;
+  async #runBatch(batch: readonly PendingItem<Item, Result>[]): Promise<void> {
+    this.#inFlight += 1;
     await this.#settle(batch);
-    this.#underWay -= 1;
-    this.#begin();
+    this.#inFlight -= 1;
+    this.#startBatches();
   }
 
-  async #settle(batch: readonly Waiting<Item, Result>[]): Promise<void> {
+  async #settle(batch: readonly PendingItem<Item, Result>[]): Promise<void> {
     try {
       const results = await this.#work(batch.map(({ item }) => item));
       for (const [index, { resolve }] of batch.entries()) resolve(results[index] as Result);

@@ -2,7 +2,7 @@
  * Bytes that come in pieces, as one Buffer. Copied, for a piece is a slice of what TLS received with
  * it: each kept byte could keep 16 KiB alive. What is allocated is at most twice what has come.
  */
-export class Gathered {
+export class ByteAccumulator {
   #bytes = Buffer.alloc(0);
   #length = 0;
 

@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { collectingLog } from '../../test/support/recording/collecting-log.js';
-import { silentLog } from '../logging/log.js';
+import { silentLogger } from '../logging/logger.js';
 import { CleanUp } from './clean-up.js';
 
 /** A promise and the function that settles it. */
-function gate() {
+function createLatch() {
   let open = () => {};
   const opened = new Promise<void>((resolve) => {
     open = resolve;
@@ -15,7 +15,7 @@ function gate() {
 
 test('every task has its turn again and again, also after one failed', async () => {
   const lines: Record<string, unknown>[] = [];
-  const { open, opened } = gate();
+  const { open, opened } = createLatch();
   let rounds = 0;
   const tasks = {
     broken: async () => {
@@ -40,7 +40,7 @@ test('every task has its turn again and again, also after one failed', async () 
 });
 
 test('a task whose batch was full goes on in the same round until one is not', async () => {
-  const { open, opened } = gate();
+  const { open, opened } = createLatch();
   const left = [500, 500, 1000, 499];
   const calls: string[] = [];
   const tasks = {
@@ -56,7 +56,7 @@ test('a task whose batch was full goes on in the same round until one is not', a
   };
   const keepAlive = setInterval(() => {}, 1000);
 
-  const cleanUp = CleanUp.start({ tasks, intervalMs: 1, log: silentLog });
+  const cleanUp = CleanUp.start({ tasks, intervalMs: 1, log: silentLogger });
   await opened;
   await cleanUp.close();
   clearInterval(keepAlive);
@@ -66,7 +66,7 @@ test('a task whose batch was full goes on in the same round until one is not', a
 
 test('a round ends after 1000 batches, says so, and the next one comes at once', async () => {
   const lines: Record<string, unknown>[] = [];
-  const { open, opened } = gate();
+  const { open, opened } = createLatch();
   let [batches, rounds] = [0, 0];
   const tasks = {
     endless: async () => {
@@ -95,7 +95,7 @@ test('a round ends after 1000 batches, says so, and the next one comes at once',
 });
 
 test('closing waits for the task under way and starts no other', async () => {
-  const [started, finish] = [gate(), gate()];
+  const [started, finish] = [createLatch(), createLatch()];
   const done: string[] = [];
   const tasks = {
     slow: async () => {
@@ -107,7 +107,7 @@ test('closing waits for the task under way and starts no other', async () => {
     next: async () => done.push('next'),
   };
   const keepAlive = setInterval(() => {}, 1000);
-  const cleanUp = CleanUp.start({ tasks, intervalMs: 1, log: silentLog });
+  const cleanUp = CleanUp.start({ tasks, intervalMs: 1, log: silentLogger });
   await started.opened;
 
   let isClosed = false;

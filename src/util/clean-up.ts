@@ -1,19 +1,19 @@
 import { setTimeout as rest } from 'node:timers/promises';
-import type { Log } from '../logging/log.js';
+import type { Logger } from '../logging/logger.js';
 
 export interface CleanUpOptions {
   /** Each does one batch, of 500 rows at least if so many are over, and answers how many went. */
   readonly tasks: Readonly<Record<string, () => Promise<number>>>;
   readonly intervalMs: number;
-  readonly log: Log;
+  readonly log: Logger;
 }
 
 type Task = readonly [name: string, run: () => Promise<number>];
 
-const fullBatch = 500;
+const fullBatchRows = 500;
 const batchesMax = 1000;
 /** `close` waits for a rest, too. */
-const restMaxMs = 250;
+const pauseMaxMs = 250;
 
 /**
  * Housekeeping in the background: every interval, give or take a tenth so that processes do not
@@ -25,7 +25,7 @@ const restMaxMs = 250;
 export class CleanUp {
   readonly #options: CleanUpOptions;
   #timer: NodeJS.Timeout | undefined;
-  #round: Promise<void> = Promise.resolve();
+  #currentRun: Promise<void> = Promise.resolve();
   #isOpen = true;
 
   private constructor(options: CleanUpOptions) {
@@ -34,7 +34,7 @@ export class CleanUp {
 
   static start(options: CleanUpOptions): CleanUp {
     const cleanUp = new CleanUp(options);
-    cleanUp.#wait(options.intervalMs);
+    cleanUp.#schedule(options.intervalMs);
     return cleanUp;
   }
 
@@ -42,13 +42,13 @@ export class CleanUp {
   async close(): Promise<void> {
     this.#isOpen = false;
     clearTimeout(this.#timer);
-    await this.#round;
+    await this.#currentRun;
   }
 
-  #wait(ms: number): void {
+  #schedule(ms: number): void {
     const delayMs = ms * (0.9 + 0.2 * Math.random());
     this.#timer = setTimeout(() => {
-      this.#round = this.#run();
+      this.#currentRun = this.#run();
     }, delayMs).unref();
   }
 
@@ -57,16 +57,16 @@ export class CleanUp {
     let full: Task[] = Object.entries(tasks);
     for (let batch = 0; batch < batchesMax && full.length > 0; batch += 1) {
       const startedAt = performance.now();
-      full = await this.#batches(full);
-      if (full.length > 0) await rest(Math.min(performance.now() - startedAt, restMaxMs));
+      full = await this.#runBatches(full);
+      if (full.length > 0) await rest(Math.min(performance.now() - startedAt, pauseMaxMs));
     }
     const isBehind = full.length > 0 && this.#isOpen;
     if (isBehind) log.warn({ tasks: full.map(([task]) => task) }, 'clean-up is behind');
-    if (this.#isOpen) this.#wait(isBehind ? 0 : intervalMs);
+    if (this.#isOpen) this.#schedule(isBehind ? 0 : intervalMs);
   }
 
   /** One each; answers whose was full. */
-  async #batches(tasks: readonly Task[]): Promise<Task[]> {
+  async #runBatches(tasks: readonly Task[]): Promise<Task[]> {
     const { log } = this.#options;
     const full: Task[] = [];
     for (const [task, run] of tasks) {
@@ -74,7 +74,7 @@ export class CleanUp {
       try {
         const rows = await run();
         if (rows > 0) log.debug({ task, rows }, 'cleaned up');
-        if (rows >= fullBatch) full.push([task, run]);
+        if (rows >= fullBatchRows) full.push([task, run]);
       } catch (cause) {
         log.warn({ task, cause }, 'clean-up failed');
       }

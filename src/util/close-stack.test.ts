@@ -1,50 +1,50 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { type Log, silentLog } from '../logging/log.js';
-import { Closers } from './close-stack.js';
+import { type Logger, silentLogger } from '../logging/logger.js';
+import { CloseStack } from './close-stack.js';
 
 /** Keeps what is logged in `lines`. */
-const keeping = (lines: unknown[]): Log => ({
-  ...silentLog,
+const collectLines = (lines: unknown[]): Logger => ({
+  ...silentLogger,
   warn: (fields, phrase) => void lines.push({ ...fields, phrase }),
   error: (fields, phrase) => void lines.push({ ...fields, phrase }),
 });
 
 test('parts are closed in reverse, each when the one after it has closed, and once', async () => {
   const closed: string[] = [];
-  const closers = new Closers(silentLog);
-  closers.add('first', () => void closed.push('first'));
-  closers.add('second', async () => {
+  const stack = new CloseStack(silentLogger);
+  stack.add('first', () => void closed.push('first'));
+  stack.add('second', async () => {
     await new Promise((resolve) => setImmediate(resolve));
     closed.push('second');
   });
 
-  await closers.close(performance.now() + 60_000);
-  await closers.close(performance.now() + 60_000);
+  await stack.close(performance.now() + 60_000);
+  await stack.close(performance.now() + 60_000);
 
   assert.deepEqual(closed, ['second', 'first']);
 });
 
 test('whatever one part does, those below it are closed, too', async () => {
   const lines: unknown[] = [];
-  const closers = new Closers(keeping(lines));
+  const stack = new CloseStack(collectLines(lines));
   let isClosed = false;
-  closers.add('the last', () => {
+  stack.add('the last', () => {
     isClosed = true;
   });
-  closers.add('one that hangs', () => new Promise(() => {}));
+  stack.add('one that hangs', () => new Promise(() => {}));
   const cause = new Error('away');
-  closers.add('one that rejects', () => Promise.reject(cause));
-  closers.add('one that throws', () => {
+  stack.add('one that rejects', () => Promise.reject(cause));
+  stack.add('one that throws', () => {
     throw cause;
   });
 
-  await closers.close(performance.now() + 20);
+  await stack.close(performance.now() + 20);
 
   assert.ok(isClosed);
   assert.deepEqual(lines, [
-    { part: 'one that throws', cause, phrase: 'a part did not close' },
-    { part: 'one that rejects', cause, phrase: 'a part did not close' },
-    { part: 'one that hangs', phrase: 'a part did not close in time' },
+    { part: 'one that throws', cause, phrase: 'component failed to close' },
+    { part: 'one that rejects', cause, phrase: 'component failed to close' },
+    { part: 'one that hangs', phrase: 'component did not close in time' },
   ]);
 });

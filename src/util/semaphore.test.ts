@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Turns } from './semaphore.js';
+import { Semaphore } from './semaphore.js';
 
 /** Work that ends when it is told to. */
-function heldWork() {
-  const { promise, resolve, reject } = promiseParts();
+function createHeldWork() {
+  const { promise, resolve, reject } = createDeferred();
   const held = { hasBegun: false, resolve, reject };
   const work = () => {
     held.hasBegun = true;
@@ -13,7 +13,7 @@ function heldWork() {
   return Object.assign(held, { work });
 }
 
-function promiseParts() {
+function createDeferred() {
   let resolve = () => {};
   let reject = (_error: Error) => {};
   const promise = new Promise<void>((good, bad) => {
@@ -23,30 +23,30 @@ function promiseParts() {
   return { promise, resolve, reject };
 }
 
-const settled = () => new Promise((resolve) => setImmediate(resolve));
+const nextTick = () => new Promise((resolve) => setImmediate(resolve));
 
-test('two at a time begin, the others in the order in which they came', async () => {
-  const turns = new Turns(2);
-  const jobs = Array.from({ length: 4 }, heldWork);
-  const done = jobs.map(({ work }) => turns.take(work));
-  const begun = () => jobs.map(({ hasBegun }) => hasBegun);
+test('a semaphore of two runs two at a time, the rest in arrival order', async () => {
+  const semaphore = new Semaphore(2);
+  const jobs = Array.from({ length: 4 }, createHeldWork);
+  const done = jobs.map(({ work }) => semaphore.run(work));
+  const started = () => jobs.map(({ hasBegun }) => hasBegun);
 
-  await settled();
-  assert.deepEqual(begun(), [true, true, false, false]);
+  await nextTick();
+  assert.deepEqual(started(), [true, true, false, false]);
   jobs[1]?.resolve();
-  await settled();
-  assert.deepEqual(begun(), [true, true, true, false]);
+  await nextTick();
+  assert.deepEqual(started(), [true, true, true, false]);
   for (const { resolve } of jobs) resolve();
 
   await Promise.all(done);
-  assert.deepEqual(begun(), [true, true, true, true]);
+  assert.deepEqual(started(), [true, true, true, true]);
 });
 
-test('work that fails hands its turn on, and its error to who asked', async () => {
-  const turns = new Turns(1);
-  const [bad, good] = [heldWork(), heldWork()];
-  const asked = turns.take(bad.work);
-  const next = turns.take(good.work);
+test('failing work releases its permit and rejects its caller', async () => {
+  const semaphore = new Semaphore(1);
+  const [bad, good] = [createHeldWork(), createHeldWork()];
+  const asked = semaphore.run(bad.work);
+  const next = semaphore.run(good.work);
   bad.reject(new Error('away'));
   good.resolve();
 
@@ -54,9 +54,9 @@ test('work that fails hands its turn on, and its error to who asked', async () =
   await next;
 });
 
-test('when all is done, a turn is free again', async () => {
-  const turns = new Turns(1);
+test('a permit is available again when all work is done', async () => {
+  const semaphore = new Semaphore(1);
   for (let time = 0; time < 3; time += 1) {
-    assert.equal(await turns.take(() => Promise.resolve(time)), time);
+    assert.equal(await semaphore.run(() => Promise.resolve(time)), time);
   }
 });

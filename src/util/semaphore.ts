@@ -1,24 +1,24 @@
 /** Lets a few do something at a time; the others wait for their turn, first come, first served. */
-export class Turns {
-  #free: number;
+export class Semaphore {
+  #available: number;
   /** In the order in which they came. */
-  readonly #waiting = new Set<() => void>();
+  readonly #waiters = new Set<() => void>();
 
-  constructor(atOnce: number) {
-    this.#free = atOnce;
+  constructor(permits: number) {
+    this.#available = permits;
   }
 
   /** Settles as `work` does. */
-  async take<Result>(work: () => Promise<Result>): Promise<Result> {
-    if (this.#free > 0) this.#free -= 1;
-    else await new Promise<void>((resolve) => this.#waiting.add(resolve));
+  async run<Result>(work: () => Promise<Result>): Promise<Result> {
+    if (this.#available > 0) this.#available -= 1;
+    else await new Promise<void>((resolve) => this.#waiters.add(resolve));
     try {
       return await work();
     } finally {
-      const [next] = this.#waiting;
-      if (next === undefined) this.#free += 1;
+      const [next] = this.#waiters;
+      if (next === undefined) this.#available += 1;
       else {
-        this.#waiting.delete(next);
+        this.#waiters.delete(next);
         next(); // Hands its turn on.
       }
     }

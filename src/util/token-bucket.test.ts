@@ -2,14 +2,14 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Bucket } from './token-bucket.js';
 
-function bucketOf({ keysMax = 100 } = {}) {
+function createBucket({ keysMax = 100 } = {}) {
   const time = { now: 1000 };
   const bucket = new Bucket({ count: 30, perMs: 60_000, keysMax, clock: () => time.now });
   return { bucket, time };
 }
 
 test('as many as the count pass at once, the next waits for its turn', () => {
-  const { bucket, time } = bucketOf();
+  const { bucket, time } = createBucket();
 
   const waits = Array.from({ length: 31 }, () => bucket.take('a'));
 
@@ -38,14 +38,14 @@ for (const count of [1, 3, 7, 30, 1000]) {
 }
 
 test('keys do not share', () => {
-  const { bucket } = bucketOf();
+  const { bucket } = createBucket();
   for (let count = 0; count < 40; count += 1) bucket.take('a');
 
   assert.equal(bucket.take('b'), 0);
 });
 
 test('after the whole time the whole count is there again', () => {
-  const { bucket, time } = bucketOf();
+  const { bucket, time } = createBucket();
   for (let count = 0; count < 40; count += 1) bucket.take('a');
 
   time.now += 60_000;
@@ -55,7 +55,7 @@ test('after the whole time the whole count is there again', () => {
 });
 
 test('a clock set back by an hour locks nobody out for an hour', () => {
-  const { bucket, time } = bucketOf();
+  const { bucket, time } = createBucket();
   for (let count = 0; count < 40; count += 1) bucket.take('a');
 
   time.now -= 3_600_000;
@@ -64,7 +64,7 @@ test('a clock set back by an hour locks nobody out for an hour', () => {
 });
 
 test('past the most keys, the one not seen for longest is forgotten', () => {
-  const { bucket } = bucketOf({ keysMax: 2 });
+  const { bucket } = createBucket({ keysMax: 2 });
   for (let count = 0; count < 40; count += 1) bucket.take('a');
   bucket.take('b');
   bucket.take('a');

@@ -24,12 +24,12 @@ const roundingMs = 0.001;
  */
 export class Bucket {
   readonly #emptyAt: LruMap<string, number>;
-  readonly #everyMs: number;
+  readonly #intervalMs: number;
   readonly #burstMs: number;
   readonly #clock: Clock;
 
   constructor({ count, perMs, keysMax, clock }: BucketOptions) {
-    this.#everyMs = perMs / count;
+    this.#intervalMs = perMs / count;
     this.#burstMs = perMs;
     this.#emptyAt = new LruMap(keysMax);
     this.#clock = clock;
@@ -40,9 +40,9 @@ export class Bucket {
     const now = this.#clock();
     // Never past a full bucket: a clock set back must not lock anybody out for longer.
     const emptyAt = Math.min(Math.max(this.#emptyAt.get(key) ?? now, now), now + this.#burstMs);
-    const waitMs = emptyAt + this.#everyMs - this.#burstMs - now;
+    const waitMs = emptyAt + this.#intervalMs - this.#burstMs - now;
     const isFull = waitMs > roundingMs;
-    this.#emptyAt.set(key, isFull ? emptyAt : emptyAt + this.#everyMs);
+    this.#emptyAt.set(key, isFull ? emptyAt : emptyAt + this.#intervalMs);
     return isFull ? waitMs : 0;
   }
 }

@@ -8,12 +8,12 @@ export function untilAborted<Part extends { close(): unknown }>(
 ): Promise<Part> {
   if (signal === undefined) return opening;
   return new Promise((resolve, reject) => {
-    const giveUp = () => {
+    const onAbort = () => {
       reject(signal.reason);
       opening.then((part) => part.close()).catch(() => {}); // Nobody waits for it any more.
     };
-    if (signal.aborted) return giveUp();
-    signal.addEventListener('abort', giveUp, { once: true });
-    opening.then(resolve, reject).finally(() => signal.removeEventListener('abort', giveUp));
+    if (signal.aborted) return onAbort();
+    signal.addEventListener('abort', onAbort, { once: true });
+    opening.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
   });
 }

@@ -7,28 +7,28 @@ export class CrashHistory {
   /** Since the start. */
   total = 0;
   #times: number[] = []; // Of the last minute, the newest 32 at most.
-  readonly #clock: () => number;
+  readonly #monotonicClock: () => number;
   readonly #backOffMs: number;
 
-  constructor(clock: () => number, backOffMs: number) {
-    this.#clock = clock;
+  constructor(monotonicClock: () => number, backOffMs: number) {
+    this.#monotonicClock = monotonicClock;
     this.#backOffMs = backOffMs;
   }
 
   /** More than 5 within a minute: something is wrong that starting again does not mend. */
-  get isTooMany(): boolean {
+  get isCrashLooping(): boolean {
     return this.#recent().length > perMinuteMax;
   }
 
   /** Counts one. How long to wait before the thread is replaced: doubles with each in a minute. */
-  add(): number {
+  record(): number {
     this.total += 1;
-    this.#times = [...this.#recent(), this.#clock()].slice(-32);
+    this.#times = [...this.#recent(), this.#monotonicClock()].slice(-32);
     return Math.min(backOffMaxMs, this.#backOffMs * 2 ** (this.#times.length - 1));
   }
 
   #recent(): number[] {
-    const since = this.#clock() - minuteMs;
+    const since = this.#monotonicClock() - minuteMs;
     return this.#times.filter((time) => time > since);
   }
 }

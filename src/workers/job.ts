@@ -10,7 +10,7 @@ export interface Job {
   readonly resolve: (value: unknown) => void;
   readonly reject: (cause: unknown) => void;
   /** Takes the listener off the signal, once the job does not wait any more. */
-  forgetSignal: () => void;
+  removeAbortListener: () => void;
   /** By the pool's clock. 0 while it waits. */
   startedAt: number;
 }

@@ -14,7 +14,7 @@ export interface Lane<Name> {
   readonly perOwnerMax?: number;
 }
 
-interface Waiting {
+interface OwnedJob {
   readonly owner: string | undefined;
 }
 
@@ -25,11 +25,11 @@ const newestWeight = 0.2;
  * The books of one lane: who waits, first come first served, who may join them, and how much is
  * under way on which thread. A thread is only a name here.
  */
-export class LaneQueue<Job extends Waiting> {
+export class LaneQueue<Job extends OwnedJob> {
   readonly #limits: Lane<unknown>;
   readonly #waiting = new Set<Job>(); // In order of arrival, and any may leave at once.
-  readonly #waitingOf = new Map<string, number>();
-  readonly #runningOn = new Map<object, number>();
+  readonly #waitingByOwner = new Map<string, number>();
+  readonly #runningByThread = new Map<object, number>();
   #running = 0;
   #serviceMs: number | undefined;
 
@@ -53,27 +53,27 @@ export class LaneQueue<Job extends Waiting> {
   }
 
   /** Why one more may not wait; undefined when it may. */
-  refusalFor({ owner }: Waiting, threads: number): string | undefined {
+  getRefusal({ owner }: OwnedJob, threads: number): string | undefined {
     const { queueMax, waitMaxMs, perOwnerMax = queueMax } = this.#limits;
-    if (this.#waiting.size >= queueMax) return 'too many are waiting';
+    if (this.#waiting.size >= queueMax) return 'the queue is full';
     if (this.estimatedWaitMs(threads) > waitMaxMs) return 'the wait would be too long';
-    if (owner !== undefined && (this.#waitingOf.get(owner) ?? 0) >= perOwnerMax) {
-      return 'too many are waiting for the same client';
+    if (owner !== undefined && (this.#waitingByOwner.get(owner) ?? 0) >= perOwnerMax) {
+      return 'too many jobs of this client are queued';
     }
     return undefined;
   }
 
-  add(job: Job): void {
+  enqueue(job: Job): void {
     this.#waiting.add(job);
-    change(this.#waitingOf, job.owner, 1);
+    adjustCount(this.#waitingByOwner, job.owner, 1);
   }
 
   remove(job: Job): void {
-    if (this.#waiting.delete(job)) change(this.#waitingOf, job.owner, -1);
+    if (this.#waiting.delete(job)) adjustCount(this.#waitingByOwner, job.owner, -1);
   }
 
   /** The job that has waited longest; it waits no more. */
-  take(): Job | undefined {
+  dequeue(): Job | undefined {
     for (const job of this.#waiting) {
       this.remove(job);
       return job;
@@ -82,18 +82,18 @@ export class LaneQueue<Job extends Waiting> {
   }
 
   hasRoomOn(thread: object): boolean {
-    return (this.#runningOn.get(thread) ?? 0) < this.#limits.perThread;
+    return (this.#runningByThread.get(thread) ?? 0) < this.#limits.perThread;
   }
 
-  started(thread: object): void {
+  markStarted(thread: object): void {
     this.#running += 1;
-    change(this.#runningOn, thread, 1);
+    adjustCount(this.#runningByThread, thread, 1);
   }
 
   /** `serviceMs` is the time from start to answer; undefined when there was no answer. */
-  ended(thread: object, serviceMs?: number): void {
+  markEnded(thread: object, serviceMs?: number): void {
     this.#running -= 1;
-    change(this.#runningOn, thread, -1);
+    adjustCount(this.#runningByThread, thread, -1);
     if (serviceMs === undefined) return;
     const before = this.#serviceMs ?? serviceMs;
     this.#serviceMs = before + (Math.max(0, serviceMs) - before) * newestWeight;
@@ -101,7 +101,7 @@ export class LaneQueue<Job extends Waiting> {
 }
 
 /** Counts by key; what is down to 0 is forgotten, so a map never outgrows what is going on. */
-function change<Key>(counts: Map<Key, number>, key: Key | undefined, by: number): void {
+function adjustCount<Key>(counts: Map<Key, number>, key: Key | undefined, by: number): void {
   if (key === undefined) return;
   const count = (counts.get(key) ?? 0) + by;
   if (count === 0) counts.delete(key);

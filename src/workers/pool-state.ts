@@ -1,6 +1,6 @@
 import type { Job } from './job.js';
 import type { LaneQueue } from './lane.js';
-import type { Crew } from './worker-supervisor.js';
+import type { WorkerSupervisor } from './worker-supervisor.js';
 
 export interface LaneState {
   readonly queued: number;
@@ -22,12 +22,12 @@ export interface PoolState extends LaneState {
 const stuckMs = 30_000;
 
 /** `crew` is undefined when the pool is closed. */
-export function stateOf(
+export function getPoolState(
   lanes: ReadonlyMap<string, LaneQueue<Job>>,
-  crew: Crew<Job> | undefined,
+  supervisor: WorkerSupervisor<Job> | undefined,
   now: number,
 ): PoolState {
-  const threads = crew?.ready.size ?? 0;
+  const threads = supervisor?.ready.size ?? 0;
   const named = [...lanes].map(([name, lane]) => {
     const { queued, running } = lane;
     return [name, { queued, running, estimatedWaitMs: lane.estimatedWaitMs(threads) }] as const;
@@ -35,8 +35,9 @@ export function stateOf(
   const all = named.map(([, lane]) => lane);
   return {
     threads,
-    crashes: crew?.crashes ?? 0,
-    healthy: crew !== undefined && threads > 0 && !crew.isFailing && !isStuck(crew, now),
+    crashes: supervisor?.crashes ?? 0,
+    healthy:
+      supervisor !== undefined && threads > 0 && !supervisor.isFailing && !isStuck(supervisor, now),
     queued: all.reduce((sum, { queued }) => sum + queued, 0),
     running: all.reduce((sum, { running }) => sum + running, 0),
     estimatedWaitMs: Math.max(0, ...all.map(({ estimatedWaitMs }) => estimatedWaitMs)),
@@ -44,7 +45,7 @@ export function stateOf(
   };
 }
 
-function isStuck(crew: Crew<Job>, now: number): boolean {
-  const jobs = [...crew.ready].flatMap(({ running }) => [...running.values()]);
+function isStuck(supervisor: WorkerSupervisor<Job>, now: number): boolean {
+  const jobs = [...supervisor.ready].flatMap(({ running }) => [...running.values()]);
   return jobs.some(({ startedAt }) => now - startedAt > stuckMs);
 }

@@ -1,11 +1,11 @@
 import type { Worker } from 'node:worker_threads';
 import { startThread } from '../util/start-thread.js';
-import type { Answer, FromThread, Order, ToThread } from './thread.js';
+import type { JobRequest, JobResult, MessageFromThread, MessageToThread } from './thread.js';
 
 export interface PoolThreadOptions {
   readonly entry: URL;
   readonly workerData: unknown;
-  readonly onAnswer: (answer: Answer) => void;
+  readonly onResult: (answer: JobResult) => void;
 }
 
 const loadMsMax = 60_000;
@@ -18,26 +18,26 @@ export class PoolThread<Job> {
   /** Settles with the reason when it will answer no more, whatever it was. Never rejects. */
   readonly lost: Promise<unknown>;
   /** Settles when it has ended, which a lost one does once nothing native runs on it. */
-  readonly gone: Promise<void>;
+  readonly exited: Promise<void>;
   readonly #worker: Worker;
   #isStopping = false;
   #isLost = false;
 
   /** Throws when the system has no thread left, or `workerData` cannot be cloned. */
-  constructor({ entry, workerData, onAnswer }: PoolThreadOptions) {
+  constructor({ entry, workerData, onResult }: PoolThreadOptions) {
     const worker = startThread(entry, { workerData });
     this.#worker = worker;
-    this.gone = new Promise((resolve) => worker.once('exit', () => resolve()));
-    this.lost = lossOf(worker, () => {
+    this.exited = new Promise((resolve) => worker.once('exit', () => resolve()));
+    this.lost = whenLost(worker, () => {
       this.#isLost = true;
     });
     // An answer that cannot be read is the end too: its caller would wait for ever.
     worker.on('messageerror', () => this.#send('end'));
     this.ready = new Promise((resolve, reject) => {
       const late = setTimeout(() => void worker.terminate(), loadMsMax);
-      worker.on('message', (message: FromThread) => {
+      worker.on('message', (message: MessageFromThread) => {
         if (message.kind === 'dying') return;
-        if (message.kind !== 'ready') return onAnswer(message);
+        if (message.kind !== 'ready') return onResult(message);
         clearTimeout(late);
         resolve();
       });
@@ -59,7 +59,7 @@ export class PoolThread<Job> {
   }
 
   /** Throws when the input cannot be cloned; then the job is not running. */
-  start(job: Job, order: Order): void {
+  start(job: Job, order: JobRequest): void {
     this.#send(order);
     this.#running.set(order.id, job);
   }
@@ -87,7 +87,7 @@ export class PoolThread<Job> {
   async stop(): Promise<void> {
     this.#isStopping = true;
     this.#terminateWhenIdle();
-    await this.gone;
+    await this.exited;
   }
 
   /** A lost thread ends by itself: its jobs are abandoned, but may still compute. */
@@ -96,19 +96,19 @@ export class PoolThread<Job> {
     void this.#worker.terminate();
   }
 
-  #send(message: ToThread): void {
+  #send(message: MessageToThread): void {
     this.#worker.postMessage(message);
   }
 }
 
 /** `note` is called at once, before anything that waits for the promise. */
-function lossOf(worker: Worker, note: () => void): Promise<unknown> {
+function whenLost(worker: Worker, onLost: () => void): Promise<unknown> {
   return new Promise((resolve) => {
     const lose = (cause: unknown) => {
-      note();
+      onLost();
       resolve(cause);
     };
-    worker.on('message', (message: FromThread) => {
+    worker.on('message', (message: MessageFromThread) => {
       if (message.kind === 'dying') lose(message.cause);
     });
     worker.once('error', lose);

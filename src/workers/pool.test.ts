@@ -4,7 +4,7 @@ import { type TestContext, test } from 'node:test';
 import { BroadcastChannel } from 'node:worker_threads';
 import { until } from '../../test/support/until.js';
 import { Failure } from '../errors.js';
-import { silentLog } from '../logging/log.js';
+import { silentLogger } from '../logging/logger.js';
 import type { Lane } from './lane.js';
 import { Pool, type PoolOptions } from './pool.js';
 import type { TestJobs } from './thread.test.js';
@@ -30,7 +30,7 @@ async function openPool(t: TestContext, { slow: changed, ...changes }: Changes =
     entry,
     threads: 1,
     lanes: { slow: { ...slow, ...changed }, quick },
-    log: silentLog,
+    log: silentLogger,
     backOffMs: 1,
     ...changes,
   });
@@ -39,7 +39,7 @@ async function openPool(t: TestContext, { slow: changed, ...changes }: Changes =
 }
 
 /** What a `hold` job waits at. */
-class Gate {
+class ThreadLatch {
   readonly name = `gate ${randomUUID()}`;
   /** Settles when the job has begun in its thread. */
   readonly began: Promise<void>;
@@ -63,14 +63,16 @@ class Gate {
 }
 
 /** A thread of the pool is busy in the slow lane until the gate is opened. */
-async function holdThread(pool: Pool<TestJobs>): Promise<{ gate: Gate; result: Promise<number> }> {
-  const gate = new Gate();
+async function holdThread(
+  pool: Pool<TestJobs>,
+): Promise<{ gate: ThreadLatch; result: Promise<number> }> {
+  const gate = new ThreadLatch();
   const result = pool.run('hold', gate.name);
   await gate.began;
   return { gate, result };
 }
 
-function untilReady(pool: Pool<TestJobs>): Promise<void> {
+function waitUntilReady(pool: Pool<TestJobs>): Promise<void> {
   return until(() => pool.state.threads > 0);
 }
 
@@ -113,7 +115,7 @@ test('a thread that is busy in one lane takes jobs of another', async (t) => {
 test('a job over the limit of its lane waits, first come first served', async (t) => {
   const pool = await openPool(t);
   const { gate } = await holdThread(pool);
-  const [second, third] = [new Gate(), new Gate()];
+  const [second, third] = [new ThreadLatch(), new ThreadLatch()];
   const order: string[] = [];
 
   const results = [second, third].map(async ({ name }) => {
@@ -137,9 +139,9 @@ for (const queueMax of [0, 1, 3]) {
     const pool = await openPool(t, { slow: { queueMax } });
     const { gate, result } = await holdThread(pool);
 
-    const gates = Array.from({ length: queueMax }, () => new Gate());
+    const gates = Array.from({ length: queueMax }, () => new ThreadLatch());
     const held = gates.map(({ name }) => pool.run('hold', name));
-    await assert.rejects(pool.run('hold', 'one too many'), isUnavailable(/too many are waiting/));
+    await assert.rejects(pool.run('hold', 'one too many'), isUnavailable(/the queue is full/));
 
     assert.equal(pool.state.queued, queueMax);
     gate.open();
@@ -154,13 +156,13 @@ for (const queueMax of [0, 1, 3]) {
 
 test('a job that would wait too long is refused, with the wait as the time to return', async (t) => {
   let now = 0;
-  const pool = await openPool(t, { clock: () => now, slow: { waitMaxMs: 2500 } });
+  const pool = await openPool(t, { monotonicClock: () => now, slow: { waitMaxMs: 2500 } });
   const first = await holdThread(pool);
   now += 2000; // So a job takes 2 s.
   first.gate.open();
   await first.result;
   const { gate } = await holdThread(pool);
-  const gates = [new Gate(), new Gate()];
+  const gates = [new ThreadLatch(), new ThreadLatch()];
 
   assert.equal(pool.state.estimatedWaitMs, 0);
   const held = gates.map(({ name }) => pool.run('hold', name)); // At 0 s, and at 2 s by estimate.
@@ -182,7 +184,7 @@ test('a job that would wait too long is refused, with the wait as the time to re
 test('one owner cannot fill the queue', async (t) => {
   const pool = await openPool(t, { slow: { perOwnerMax: 1 } });
   const { gate } = await holdThread(pool);
-  const [mine, yours] = [new Gate(), new Gate()];
+  const [mine, yours] = [new ThreadLatch(), new ThreadLatch()];
 
   const held = [
     pool.run('hold', mine.name, { owner: 'me' }),
@@ -190,11 +192,11 @@ test('one owner cannot fill the queue', async (t) => {
   ];
   await assert.rejects(
     pool.run('hold', 'mine too', { owner: 'me' }),
-    isUnavailable(/for the same client/),
+    isUnavailable(/of this client are queued/),
   );
   gate.open();
   await mine.began;
-  const again = new Gate(); // What has started is not counted any more.
+  const again = new ThreadLatch(); // What has started is not counted any more.
   held.push(pool.run('hold', again.name, { owner: 'me' }));
 
   for (const next of [mine, yours, again]) {
@@ -215,7 +217,7 @@ test('a job whose caller leaves while it waits never begins', async (t) => {
 
   await assert.rejects(left, (cause) => cause === reason);
   assert.equal(pool.state.queued, 0);
-  const next = new Gate();
+  const next = new ThreadLatch();
   const stayed = pool.run('hold', next.name, { owner: 'me' }); // The share is free again.
   gate.open();
   await next.began;
@@ -236,14 +238,14 @@ test('a job whose caller has left before is refused with the reason', async (t) 
 
 test('a job that has begun keeps its place to the end, even when its caller leaves', async (t) => {
   const pool = await openPool(t);
-  const gate = new Gate();
+  const gate = new ThreadLatch();
   const caller = new AbortController();
   const result = pool.run('hold', gate.name, { signal: caller.signal });
   await gate.began;
 
   caller.abort();
 
-  const next = new Gate();
+  const next = new ThreadLatch();
   const waiting = pool.run('hold', next.name);
   assert.deepEqual(pool.state.lanes['slow'], { queued: 1, running: 1, estimatedWaitMs: 0 });
   gate.open();
@@ -257,7 +259,7 @@ test('a job that has waited and begun still answers a caller that leaves', async
   const pool = await openPool(t);
   const { gate, result } = await holdThread(pool);
   const caller = new AbortController();
-  const next = new Gate();
+  const next = new ThreadLatch();
   const waited = pool.run('hold', next.name, { signal: caller.signal });
   gate.open();
   await result;
@@ -306,9 +308,9 @@ for (const [how, die] of [
     const before = await pool.run('whoAmI', undefined);
 
     const lost = die(pool);
-    const gate = new Gate();
+    const gate = new ThreadLatch();
     const waiting = pool.run('hold', gate.name);
-    await assert.rejects(lost, isUnavailable(/the thread at work on it died/));
+    await assert.rejects(lost, isUnavailable(/its worker thread exited/));
 
     await gate.began;
     gate.open();
@@ -328,16 +330,19 @@ for (const [how, die] of [
 
 test('more than 5 deaths within a minute are unhealthy, until the minute is over', async (t) => {
   let now = 0;
-  const pool = await openPool(t, { clock: () => now });
+  const pool = await openPool(t, { monotonicClock: () => now });
 
   for (const count of [1, 2, 3, 4, 5]) {
-    await assert.rejects(pool.run('die', `number ${count}`), isUnavailable(/died/));
+    await assert.rejects(
+      pool.run('die', `number ${count}`),
+      isUnavailable(/its worker thread exited/),
+    );
     await pool.run('echo', 'replaced');
   }
   assert.equal(pool.state.healthy, true);
   now += 59_999;
-  await assert.rejects(pool.run('die', 'number 6'), isUnavailable(/died/));
-  await untilReady(pool);
+  await assert.rejects(pool.run('die', 'number 6'), isUnavailable(/its worker thread exited/));
+  await waitUntilReady(pool);
   assert.equal(pool.state.healthy, false);
   now += 1;
   assert.equal(pool.state.healthy, true);
@@ -346,7 +351,7 @@ test('more than 5 deaths within a minute are unhealthy, until the minute is over
 
 test('a job that runs for more than 30 s is unhealthy', async (t) => {
   let now = 0;
-  const pool = await openPool(t, { clock: () => now });
+  const pool = await openPool(t, { monotonicClock: () => now });
   const { gate, result } = await holdThread(pool);
 
   now += 30_000;
@@ -365,7 +370,7 @@ test('a pool whose threads cannot load does not open', async () => {
 
   for (const data of [{ loadsBefore }, () => 'cannot be cloned']) {
     await assert.rejects(
-      Pool.open<TestJobs>({ entry, threads: 2, lanes, log: silentLog, workerData: data }),
+      Pool.open<TestJobs>({ entry, threads: 2, lanes, log: silentLogger, workerData: data }),
       (cause) => {
         assert.match(String(cause), /a thread did not load/);
         assert.ok((cause as Error).cause instanceof Error);
@@ -382,7 +387,7 @@ test('a module that never serves does not open either', async () => {
       entry: new URL('./lane', import.meta.url),
       threads: 1,
       lanes: { slow, quick },
-      log: silentLog,
+      log: silentLogger,
     }),
     { message: /a thread did not load/ },
   );
@@ -391,11 +396,11 @@ test('a module that never serves does not open either', async () => {
 test('when threads no longer load, nobody is left waiting', async (t) => {
   const loadsBefore = new Int32Array(new SharedArrayBuffer(4));
   loadsBefore[0] = 1;
-  const pool = await openPool(t, { workerData: { loadsBefore }, clock: () => 0 }); // All in a minute.
+  const pool = await openPool(t, { workerData: { loadsBefore }, monotonicClock: () => 0 }); // All in a minute.
 
   const lost = pool.run('die', 'the only one that loads');
   const waiting = pool.run('hold', 'never');
-  await assert.rejects(lost, isUnavailable(/died/));
+  await assert.rejects(lost, isUnavailable(/its worker thread exited/));
 
   await assert.rejects(waiting, isUnavailable(/no thread is running/));
   await assert.rejects(pool.run('echo', 'later'), isUnavailable(/no thread is running/));
@@ -403,7 +408,7 @@ test('when threads no longer load, nobody is left waiting', async (t) => {
   assert.equal(pool.state.crashes, 6);
 
   loadsBefore[0] = 1; // Whatever it was, it is mended.
-  await untilReady(pool);
+  await waitUntilReady(pool);
   assert.equal(await pool.run('echo', 'back'), 'back');
 });
 
@@ -426,7 +431,7 @@ test('a closing pool ends what has begun and refuses the rest', async (t) => {
 
 test('a pool closes while a dead thread waits to be replaced', async (t) => {
   const pool = await openPool(t, { backOffMs: 10_000 });
-  await assert.rejects(pool.run('die', 'now'), isUnavailable(/died/));
+  await assert.rejects(pool.run('die', 'now'), isUnavailable(/its worker thread exited/));
 
   const waiting = pool.run('echo', 'never');
   await Promise.all([assert.rejects(waiting, isUnavailable(/stopping/)), pool.close()]);
@@ -435,7 +440,7 @@ test('a pool closes while a dead thread waits to be replaced', async (t) => {
 test('a job is in one lane', async () => {
   const lanes = { slow, alsoSlow: slow };
 
-  await assert.rejects(Pool.open<TestJobs>({ entry, threads: 1, lanes, log: silentLog }), {
+  await assert.rejects(Pool.open<TestJobs>({ entry, threads: 1, lanes, log: silentLogger }), {
     message: /hold is in two lanes/,
   });
 });

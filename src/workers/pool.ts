@@ -1,11 +1,11 @@
 import { Failure } from '../errors.js';
-import type { Log } from '../logging/log.js';
+import type { Logger } from '../logging/logger.js';
 import type { Job } from './job.js';
 import { type Lane, LaneQueue } from './lane.js';
-import { type PoolState, stateOf } from './pool-state.js';
+import { getPoolState, type PoolState } from './pool-state.js';
 import type { PoolThread } from './pool-thread.js';
-import type { Answer, JobTable } from './thread.js';
-import { Crew } from './worker-supervisor.js';
+import type { JobResult, JobTable } from './thread.js';
+import { WorkerSupervisor } from './worker-supervisor.js';
 
 export interface PoolOptions<Jobs extends JobTable> {
   /** The module of the threads, without its ending; it calls `serve`. See `startThread`. */
@@ -15,9 +15,9 @@ export interface PoolOptions<Jobs extends JobTable> {
   readonly lanes: Readonly<Record<string, Lane<keyof Jobs & string>>>;
   /** Cloned to every thread; a `KeyObject` goes as a handle. */
   readonly workerData?: unknown;
-  readonly log: Log;
+  readonly log: Logger;
   /** Milliseconds; only differences count. Default: the monotonic clock. */
-  readonly clock?: (() => number) | undefined;
+  readonly monotonicClock?: (() => number) | undefined;
   /** Pause before a dead thread is replaced; doubles with each in a minute, to 10 s. Default 100. */
   readonly backOffMs?: number;
 }
@@ -29,8 +29,8 @@ export interface RunOptions {
   readonly owner?: string | undefined;
 }
 
-type InputOf<Job> = Job extends (input: infer Input) => unknown ? Input : never;
-type ResultOf<Job extends (input: never) => unknown> = Awaited<ReturnType<Job>>;
+type JobInput<Job> = Job extends (input: infer Input) => unknown ? Input : never;
+type JobOutput<Job extends (input: never) => unknown> = Awaited<ReturnType<Job>>;
 
 /**
  * A fixed number of threads that do typed jobs, behind bounded queues.
@@ -41,20 +41,20 @@ type ResultOf<Job extends (input: never) => unknown> = Awaited<ReturnType<Job>>;
  * pause, and waiting jobs wait on.
  */
 export class Pool<Jobs extends JobTable> {
-  readonly #clock: () => number;
+  readonly #monotonicClock: () => number;
   readonly #lanes: ReadonlyMap<string, LaneQueue<Job>>;
-  readonly #laneOf = new Map<string, LaneQueue<Job>>();
-  #crew: Crew<Job> | undefined; // Undefined until all threads are ready, and once closed.
+  readonly #laneByJob = new Map<string, LaneQueue<Job>>();
+  #supervisor: WorkerSupervisor<Job> | undefined; // Undefined until all threads are ready, and once closed.
   #lastId = 0;
   #closing: Promise<void> | undefined;
 
-  private constructor({ lanes, clock = () => performance.now() }: PoolOptions<Jobs>) {
-    this.#clock = clock;
+  private constructor({ lanes, monotonicClock = () => performance.now() }: PoolOptions<Jobs>) {
+    this.#monotonicClock = monotonicClock;
     const queues = Object.entries(lanes).map(([name, lane]) => {
       const queue = new LaneQueue<Job>(lane);
       for (const job of lane.jobs) {
-        if (this.#laneOf.has(job)) throw new Error(`Cannot open pool: ${job} is in two lanes`);
-        this.#laneOf.set(job, queue);
+        if (this.#laneByJob.has(job)) throw new Error(`Cannot open pool: ${job} is in two lanes`);
+        this.#laneByJob.set(job, queue);
       }
       return [name, queue] as const;
     });
@@ -65,18 +65,18 @@ export class Pool<Jobs extends JobTable> {
   static async open<Jobs extends JobTable>(options: PoolOptions<Jobs>): Promise<Pool<Jobs>> {
     const pool = new Pool<Jobs>(options);
     const { entry, threads, workerData, log, backOffMs = 100 } = options;
-    pool.#crew = await Crew.open<Job>({
-      ...{ entry, threads, workerData, log, backOffMs, clock: pool.#clock },
-      onReady: (thread) => pool.#fillAll(thread),
-      onAnswer: (thread, answer) => pool.#finish(thread, answer),
-      onDeath: (thread, cause) => pool.#fail(thread, cause),
-      onHopeless: () => pool.#refuseWaiting('no thread is running'),
+    pool.#supervisor = await WorkerSupervisor.open<Job>({
+      ...{ entry, threads, workerData, log, backOffMs, monotonicClock: pool.#monotonicClock },
+      onReady: (thread) => pool.#startAllWaiting(thread),
+      onResult: (thread, answer) => pool.#handleResult(thread, answer),
+      onExit: (thread, cause) => pool.#handleLoss(thread, cause),
+      onExhausted: () => pool.#refuseWaiting('no thread is running'),
     });
     return pool;
   }
 
   get state(): PoolState {
-    return stateOf(this.#lanes, this.#crew, this.#clock());
+    return getPoolState(this.#lanes, this.#supervisor, this.#monotonicClock());
   }
 
   /**
@@ -88,18 +88,18 @@ export class Pool<Jobs extends JobTable> {
    */
   run<Name extends keyof Jobs & string>(
     name: Name,
-    input: InputOf<Jobs[Name]>,
+    input: JobInput<Jobs[Name]>,
     { signal, owner }: RunOptions = {},
-  ): Promise<ResultOf<Jobs[Name]>> {
+  ): Promise<JobOutput<Jobs[Name]>> {
     const result = new Promise<unknown>((resolve, reject) => {
-      const lane = this.#laneOf.get(name);
+      const lane = this.#laneByJob.get(name);
       if (lane === undefined) throw new Error(`Cannot run job ${name}: it is in no lane`);
       signal?.throwIfAborted();
       this.#lastId += 1;
       const job = { id: this.#lastId, name, input, lane, owner, resolve, reject };
-      this.#admit({ ...job, forgetSignal() {}, startedAt: 0 }, signal);
+      this.#startOrQueue({ ...job, removeAbortListener() {}, startedAt: 0 }, signal);
     });
-    return result as Promise<ResultOf<Jobs[Name]>>; // The threads serve the table that types us.
+    return result as Promise<JobOutput<Jobs[Name]>>; // The threads serve the table that types us.
   }
 
   /**
@@ -112,87 +112,87 @@ export class Pool<Jobs extends JobTable> {
   }
 
   async #close(): Promise<void> {
-    const crew = this.#crew;
-    this.#crew = undefined;
+    const supervisor = this.#supervisor;
+    this.#supervisor = undefined;
     this.#refuseWaiting('the server is stopping');
-    await crew?.close();
+    await supervisor?.close();
   }
 
   /** Starts the job, lets it wait, or throws the refusal. */
-  #admit(job: Job, signal: AbortSignal | undefined): void {
+  #startOrQueue(job: Job, signal: AbortSignal | undefined): void {
     const { lane } = job;
-    const crew = this.#crew;
-    if (crew === undefined) throw this.#unavailable(lane, 'the server is stopping');
-    const thread = lane.queued === 0 ? leastBusy(crew.ready, lane) : undefined;
+    const supervisor = this.#supervisor;
+    if (supervisor === undefined) throw this.#unavailable(lane, 'the server is stopping');
+    const thread = lane.queued === 0 ? findLeastBusy(supervisor.ready, lane) : undefined;
     if (thread !== undefined) {
       this.#start(thread, job);
       return;
     }
-    if (crew.isHopeless) throw this.#unavailable(lane, 'no thread is running');
-    const refusal = lane.refusalFor(job, crew.ready.size);
+    if (supervisor.isExhausted) throw this.#unavailable(lane, 'no thread is running');
+    const refusal = lane.getRefusal(job, supervisor.ready.size);
     if (refusal !== undefined) throw this.#unavailable(lane, refusal);
-    lane.add(job);
+    lane.enqueue(job);
     if (signal === undefined) return;
-    const leave = () => {
+    const onAbort = () => {
       lane.remove(job);
       job.reject(signal.reason);
     };
-    signal.addEventListener('abort', leave, { once: true });
-    job.forgetSignal = () => signal.removeEventListener('abort', leave);
+    signal.addEventListener('abort', onAbort, { once: true });
+    job.removeAbortListener = () => signal.removeEventListener('abort', onAbort);
   }
 
   #start(thread: PoolThread<Job>, job: Job): void {
     const { id, name, input, lane } = job;
-    job.startedAt = this.#clock();
+    job.startedAt = this.#monotonicClock();
     try {
       thread.start(job, { id, name, input });
-      lane.started(thread);
+      lane.markStarted(thread);
     } catch (cause) {
       job.reject(new Error(`Cannot run job ${name}: its input cannot be sent`, { cause }));
     }
   }
 
-  #finish(thread: PoolThread<Job>, answer: Answer): void {
+  #handleResult(thread: PoolThread<Job>, answer: JobResult): void {
     const job = thread.finish(answer.id);
     if (job === undefined) return;
-    job.lane.ended(thread, this.#clock() - job.startedAt);
+    job.lane.markEnded(thread, this.#monotonicClock() - job.startedAt);
     if (answer.kind === 'returned') job.resolve(answer.value);
     else job.reject(new Error(`Cannot run job ${job.name}: it failed`, { cause: answer.thrown }));
-    this.#fill(thread, job.lane);
+    this.#startWaiting(thread, job.lane);
   }
 
-  #fail(thread: PoolThread<Job>, cause: unknown): void {
+  #handleLoss(thread: PoolThread<Job>, cause: unknown): void {
     for (const job of thread.abandon()) {
-      job.lane.ended(thread);
-      job.reject(this.#unavailable(job.lane, 'the thread at work on it died', cause));
+      job.lane.markEnded(thread);
+      job.reject(this.#unavailable(job.lane, 'its worker thread exited', cause));
     }
   }
 
-  #fillAll(thread: PoolThread<Job>): void {
-    for (const lane of this.#lanes.values()) this.#fill(thread, lane);
+  #startAllWaiting(thread: PoolThread<Job>): void {
+    for (const lane of this.#lanes.values()) this.#startWaiting(thread, lane);
   }
 
   /** Starts those that wait in a lane while the thread has room for them. */
-  #fill(thread: PoolThread<Job>, lane: LaneQueue<Job>): void {
+  #startWaiting(thread: PoolThread<Job>, lane: LaneQueue<Job>): void {
     while (!thread.isEnding && lane.hasRoomOn(thread)) {
-      const job = lane.take();
+      const job = lane.dequeue();
       if (job === undefined) return;
-      job.forgetSignal();
+      job.removeAbortListener();
       this.#start(thread, job);
     }
   }
 
   #refuseWaiting(reason: string): void {
     for (const lane of this.#lanes.values()) {
-      for (let job = lane.take(); job !== undefined; job = lane.take()) {
-        job.forgetSignal();
+      for (let job = lane.dequeue(); job !== undefined; job = lane.dequeue()) {
+        job.removeAbortListener();
         job.reject(this.#unavailable(lane, reason));
       }
     }
   }
 
   #unavailable(lane: LaneQueue<Job>, reason: string, cause?: unknown): Failure {
-    const retryAfterMs = lane.estimatedWaitMs(this.#crew?.ready.size ?? 0);
+    const retryAfterMs = lane.estimatedWaitMs(this.#supervisor?.ready.size ?? 0);
     return new Failure('service_unavailable', `Cannot answer now: ${reason}`, {
       retryAfterMs,
       cause,
@@ -201,7 +201,7 @@ export class Pool<Jobs extends JobTable> {
 }
 
 /** Of the threads with room in a lane; undefined when none has. */
-function leastBusy(
+function findLeastBusy(
   threads: ReadonlySet<PoolThread<Job>>,
   lane: LaneQueue<Job>,
 ): PoolThread<Job> | undefined {

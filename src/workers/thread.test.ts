@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { BroadcastChannel, isMainThread, threadId, workerData } from 'node:worker_threads';
-import { serve } from './thread.js';
+import { serveJobs } from './thread.js';
 
 // Also the entry of the threads in `pool.test.ts`, so that jobs for tests are no part of a build.
 
@@ -58,12 +58,12 @@ export type TestJobs = typeof jobs;
 
 if (isMainThread) {
   test('jobs are served in worker threads only', () => {
-    assert.throws(() => serve({}), /not a worker thread/);
+    assert.throws(() => serveJobs({}), /not a worker thread/);
   });
 } else {
   const { loadsBefore } = (workerData ?? {}) as TestData;
   if (loadsBefore !== undefined && Atomics.sub(loadsBefore, 0, 1) <= 0) {
     throw new Error('This thread does not load');
   }
-  serve(jobs);
+  serveJobs(jobs);
 }

@@ -1,26 +1,26 @@
 import { parentPort } from 'node:worker_threads';
-import { endInOrder } from './thread-end.js';
+import { installGracefulExit } from './thread-exit.js';
 
 /** The jobs of a thread by name. A result must survive structured cloning. */
 export type JobTable = Readonly<Record<string, (input: never) => unknown>>;
 
 /** To the thread: a job, or `end`, to take no more of them and end in order. */
-export type ToThread = Order | 'end';
+export type MessageToThread = JobRequest | 'end';
 
-export interface Order {
+export interface JobRequest {
   readonly id: number;
   readonly name: string;
   readonly input: unknown;
 }
 
 /** From the thread. `thrown` is a defect: what may be expected is returned. */
-export type Answer =
+export type JobResult =
   | { readonly kind: 'returned'; readonly id: number; readonly value: unknown }
   | { readonly kind: 'threw'; readonly id: number; readonly thrown: unknown };
 
-export type FromThread =
+export type MessageFromThread =
   | { readonly kind: 'ready' }
-  | Answer
+  | JobResult
   /** It takes no more orders, answers none, and ends as soon as nothing native runs. */
   | { readonly kind: 'dying'; readonly cause: unknown };
 
@@ -32,25 +32,25 @@ export type FromThread =
  * back. What it throws is a defect and rejects for the caller; the thread goes on. What nobody
  * catches, and `process.exit`, end the thread, but not before its `native` work has ended.
  */
-export function serve(jobs: JobTable): void {
+export function serveJobs(jobs: JobTable): void {
   if (parentPort === null) throw new Error('Cannot serve jobs: this is not a worker thread');
   const port = parentPort;
-  const send = (message: FromThread) => port.postMessage(message);
-  const ending = endInOrder((cause) =>
+  const send = (message: MessageFromThread) => port.postMessage(message);
+  const gracefulExit = installGracefulExit((cause) =>
     sendThrown(send, cause, (it) => ({ kind: 'dying', cause: it })),
   );
-  port.on('message', (order: ToThread) => {
-    if (order === 'end') ending.begin(new Error('Thread was told to end'));
-    else if (!ending.hasBegun) void answer(jobs, order, send);
+  port.on('message', (order: MessageToThread) => {
+    if (order === 'end') gracefulExit.begin(new Error('Thread was asked to exit'));
+    else if (!gracefulExit.hasBegun) void runJob(jobs, order, send);
   });
   send({ kind: 'ready' });
 }
 
 /** Never rejects. */
-async function answer(
+async function runJob(
   jobs: JobTable,
-  { id, name, input }: Order,
-  send: (message: Answer) => void,
+  { id, name, input }: JobRequest,
+  send: (message: JobResult) => void,
 ): Promise<void> {
   try {
     const job = Object.hasOwn(jobs, name) ? jobs[name] : undefined;
@@ -62,15 +62,15 @@ async function answer(
   }
 }
 
-function sendThrown<Message extends FromThread>(
+function sendThrown<Message extends MessageFromThread>(
   send: (message: Message) => void,
   thrown: unknown,
-  messageOf: (thrown: unknown) => Message,
+  toMessage: (thrown: unknown) => Message,
 ): void {
   try {
-    send(messageOf(thrown));
+    send(toMessage(thrown));
   } catch {
     // Whatever it is cannot be cloned; its text can.
-    send(messageOf(new Error(String(thrown))));
+    send(toMessage(new Error(String(thrown))));
   }
 }

@@ -1,53 +1,54 @@
-import type { Log } from '../logging/log.js';
+import type { Logger } from '../logging/logger.js';
 import { CrashHistory } from './crash-history.js';
 import { PoolThread } from './pool-thread.js';
-import type { Answer } from './thread.js';
+import type { JobResult } from './thread.js';
 
-export interface CrewOptions<Job> {
+export interface WorkerSupervisorOptions<Job> {
   readonly entry: URL;
   readonly threads: number;
   readonly workerData: unknown;
-  readonly log: Log;
-  readonly clock: () => number;
+  readonly log: Logger;
+  readonly monotonicClock: () => number;
   readonly backOffMs: number;
   /** The thread takes orders from now on. */
   readonly onReady: (thread: PoolThread<Job>) => void;
-  readonly onAnswer: (thread: PoolThread<Job>, answer: Answer) => void;
+  readonly onResult: (thread: PoolThread<Job>, answer: JobResult) => void;
   /** What the thread had not answered it never will. */
-  readonly onDeath: (thread: PoolThread<Job>, cause: unknown) => void;
+  readonly onExit: (thread: PoolThread<Job>, cause: unknown) => void;
   /** No thread is left and too many have died: those who wait should not. */
-  readonly onHopeless: () => void;
+  readonly onExhausted: () => void;
 }
 
 /** Keeps a number of threads running: the dead are replaced, after a pause that grows. */
-export class Crew<Job> {
-  readonly #options: CrewOptions<Job>;
+export class WorkerSupervisor<Job> {
+  readonly #options: WorkerSupervisorOptions<Job>;
   readonly #crashes: CrashHistory;
   readonly #ready = new Set<PoolThread<Job>>();
   readonly #loading = new Set<PoolThread<Job>>();
   /** Lost, replaced, and not ended yet. */
-  readonly #dying = new Set<PoolThread<Job>>();
-  readonly #pauses = new Set<NodeJS.Timeout>();
+  readonly #exiting = new Set<PoolThread<Job>>();
+  readonly #restartTimers = new Set<NodeJS.Timeout>();
   #isOpen = false;
 
-  private constructor(options: CrewOptions<Job>) {
+  private constructor(options: WorkerSupervisorOptions<Job>) {
     this.#options = options;
-    this.#crashes = new CrashHistory(options.clock, options.backOffMs);
+    this.#crashes = new CrashHistory(options.monotonicClock, options.backOffMs);
   }
 
   /** Resolves when all are ready. Rejects, with none left, when one cannot load. */
-  static async open<Job>(options: CrewOptions<Job>): Promise<Crew<Job>> {
-    const crew = new Crew<Job>(options);
+  static async open<Job>(options: WorkerSupervisorOptions<Job>): Promise<WorkerSupervisor<Job>> {
+    const supervisor = new WorkerSupervisor<Job>(options);
     const { threads } = options;
     try {
-      await Promise.all(Array.from({ length: threads }, () => crew.#start()));
-      if (crew.#ready.size < threads) throw new Error('A thread ended as soon as it was ready');
+      await Promise.all(Array.from({ length: threads }, () => supervisor.#start()));
+      if (supervisor.#ready.size < threads)
+        throw new Error('A thread ended as soon as it was ready');
     } catch (cause) {
-      await crew.close();
+      await supervisor.close();
       throw new Error('Cannot open pool: a thread did not load', { cause });
     }
-    crew.#isOpen = true;
-    return crew;
+    supervisor.#isOpen = true;
+    return supervisor;
   }
 
   /** Those that take orders. */
@@ -61,27 +62,27 @@ export class Crew<Job> {
 
   /** More than 5 died within a minute. */
   get isFailing(): boolean {
-    return this.#crashes.isTooMany;
+    return this.#crashes.isCrashLooping;
   }
 
-  get isHopeless(): boolean {
+  get isExhausted(): boolean {
     return this.#ready.size === 0 && this.isFailing;
   }
 
   /** Each ends when nothing runs on it. Settles when all have; never rejects; twice is fine. */
   async close(): Promise<void> {
     this.#isOpen = false;
-    for (const pause of this.#pauses) clearTimeout(pause);
-    const all = [...this.#ready, ...this.#loading, ...this.#dying];
+    for (const timer of this.#restartTimers) clearTimeout(timer);
+    const all = [...this.#ready, ...this.#loading, ...this.#exiting];
     await Promise.all(all.map((thread) => thread.stop()));
   }
 
   async #start(): Promise<void> {
-    const { entry, workerData, onAnswer, onReady } = this.#options;
+    const { entry, workerData, onResult, onReady } = this.#options;
     const thread: PoolThread<Job> = new PoolThread({
       entry,
       workerData,
-      onAnswer: (answer) => onAnswer(thread, answer),
+      onResult: (answer) => onResult(thread, answer),
     });
     this.#loading.add(thread);
     try {
@@ -90,36 +91,36 @@ export class Crew<Job> {
       this.#loading.delete(thread);
     }
     this.#ready.add(thread);
-    void thread.lost.then((cause) => this.#bury(thread, cause));
+    void thread.lost.then((cause) => this.#handleExit(thread, cause));
     onReady(thread);
   }
 
-  #bury(thread: PoolThread<Job>, cause: unknown): void {
+  #handleExit(thread: PoolThread<Job>, cause: unknown): void {
     this.#ready.delete(thread);
-    this.#dying.add(thread);
-    void thread.gone.then(() => this.#dying.delete(thread));
-    this.#options.onDeath(thread, cause);
-    this.#replaceLater(cause);
+    this.#exiting.add(thread);
+    void thread.exited.then(() => this.#exiting.delete(thread));
+    this.#options.onExit(thread, cause);
+    this.#scheduleRestart(cause);
   }
 
-  #replaceLater(cause: unknown): void {
+  #scheduleRestart(cause: unknown): void {
     if (!this.#isOpen) return;
-    const pauseMs = this.#crashes.add();
-    this.#options.log.error({ cause, crashes: this.crashes, pauseMs }, 'worker thread died');
-    if (this.isHopeless) this.#options.onHopeless();
-    const pause = setTimeout(() => {
-      this.#pauses.delete(pause);
-      void this.#replace();
+    const pauseMs = this.#crashes.record();
+    this.#options.log.error({ cause, crashes: this.crashes, pauseMs }, 'worker thread exited');
+    if (this.isExhausted) this.#options.onExhausted();
+    const timer = setTimeout(() => {
+      this.#restartTimers.delete(timer);
+      void this.#restart();
     }, pauseMs);
-    this.#pauses.add(pause);
+    this.#restartTimers.add(timer);
   }
 
-  async #replace(): Promise<void> {
+  async #restart(): Promise<void> {
     try {
       await this.#start();
       this.#options.log.info({ threads: this.#ready.size }, 'worker thread replaced');
     } catch (cause) {
-      this.#replaceLater(cause);
+      this.#scheduleRestart(cause);
     }
   }
 }

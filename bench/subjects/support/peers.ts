@@ -7,21 +7,21 @@ import { fileURLToPath } from 'node:url';
 import { has, serverCore } from '../../machine.js';
 import { Child, type Measured } from '../../process/child.js';
 import type { Bench } from '../../subject.js';
-import type { Stage } from './stage.js';
+import type { StreamTarget } from './stream-target.js';
 
 const folder = fileURLToPath(new URL('../../peers', import.meta.url));
 
 /** Installs what Herald is compared with, once; false where that cannot be done. */
-export function installPeers({ say }: Pick<Bench, 'say'>): boolean {
+export function installPeers({ print }: Pick<Bench, 'print'>): boolean {
   const wanted = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')) as {
     dependencies: Record<string, string>;
   };
   const has = (name: string) => existsSync(join(folder, 'node_modules', name));
   if (Object.keys(wanted.dependencies).every(has)) return true;
-  say('installing bench/peers');
+  print('installing bench/peers');
   const args = ['ci', '--prefix', folder, '--no-audit', '--no-fund'];
   const { status } = spawnSync('npm', args, { stdio: ['ignore', 'ignore', 'inherit'] });
-  if (status !== 0) say('no peers: npm could not install them');
+  if (status !== 0) print('no peers: npm could not install them');
   return status === 0;
 }
 
@@ -31,8 +31,8 @@ export function startPeer(file: string, env: Readonly<Record<string, string>>): 
 }
 
 /** All servers that can be had here, each with streams to be opened. */
-export async function peerStages(bench: Bench, streams: number): Promise<Stage[]> {
-  const stages: Stage[] = [];
+export async function openPeerTargets(bench: Bench, streams: number): Promise<StreamTarget[]> {
+  const stages: StreamTarget[] = [];
   const one = { path: '/stream', headers: { accept: 'text/event-stream' } };
   const parts = { streams: Array.from({ length: streams }, () => one), headers: {} };
   if (installPeers(bench)) {
@@ -50,7 +50,7 @@ export async function peerStages(bench: Bench, streams: number): Promise<Stage[]
   if (has('nginx') && existsSync(nchan)) {
     const child = await bench.use(Nginx.start(bench));
     stages.push({ ...parts, name: 'nchan (nginx, C)', child, port: child.port, protocol: 'h2' });
-  } else bench.say('no nchan here: bench/tools.sh installs it');
+  } else bench.print('no nchan here: bench/tools.sh installs it');
   return stages;
 }
 

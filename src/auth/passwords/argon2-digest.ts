@@ -28,23 +28,27 @@ const phc =
 export function parseDigest(text: string): Argon2Digest | undefined {
   const [, memoryKib, passes, lanes, salt, tag] = phc.exec(text) ?? [];
   const cost = { memoryKib: Number(memoryKib), passes: Number(passes), lanes: Number(lanes) };
-  const saltBytes = bytesIn(salt);
-  const tagBytes = bytesIn(tag);
+  const saltBytes = decodedLength(salt);
+  const tagBytes = decodedLength(tag);
   if (saltBytes === undefined || tagBytes === undefined) return undefined;
   return isWithinBounds(cost) ? { cost, saltBytes, tagBytes } : undefined;
 }
 
 /** Whether a digest of this cost would be verified. */
 export function isWithinBounds({ memoryKib, passes, lanes }: Argon2Cost): boolean {
-  return isWhole(memoryKib, 7168, 262_144) && isWhole(passes, 1, 10) && isWhole(lanes, 1, 8);
+  return (
+    isIntegerBetween(memoryKib, 7168, 262_144) &&
+    isIntegerBetween(passes, 1, 10) &&
+    isIntegerBetween(lanes, 1, 8)
+  );
 }
 
-function isWhole(value: number, min: number, max: number): boolean {
+function isIntegerBetween(value: number, min: number, max: number): boolean {
   return Number.isInteger(value) && value >= min && value <= max;
 }
 
 /** Undefined when it is not base64 in its one canonical spelling, without padding. */
-function bytesIn(base64: string | undefined): number | undefined {
+function decodedLength(base64: string | undefined): number | undefined {
   if (base64 === undefined) return undefined;
   const bytes = Buffer.from(base64, 'base64');
   return bytes.toString('base64').replace(/=+$/, '') === base64 ? bytes.length : undefined;

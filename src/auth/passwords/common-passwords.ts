@@ -65,10 +65,13 @@ const others = `
 
 /** Passwords that anybody would try first, in lower case: a few thousand, of our own collecting. */
 export const commonPasswords: ReadonlySet<string> = new Set([
-  ...listOf(words).flatMap((word) => [word, ...[...endings, ...years].map((end) => word + end)]),
-  ...listOf(others),
+  ...splitWords(words).flatMap((word) => [
+    word,
+    ...[...endings, ...years].map((end) => word + end),
+  ]),
+  ...splitWords(others),
 ]);
 
-function listOf(text: string): readonly string[] {
+function splitWords(text: string): readonly string[] {
   return text.trim().split(/\s+/);
 }

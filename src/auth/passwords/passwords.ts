@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { Failure } from '../../errors.js';
 import type { Pool, RunOptions } from '../../workers/pool.js';
 import type { AuthJobs } from '../jobs.js';
-import { usernameKeyOf } from '../username.js';
+import { toUsernameKey } from '../username.js';
 import { type Argon2Cost, isWithinBounds, parseDigest } from './argon2-digest.js';
 import { commonPasswords } from './common-passwords.js';
 
@@ -43,7 +43,7 @@ export class Passwords {
   readonly #options: PasswordsOptions;
   readonly #peppers = new Map<number, Uint8Array | undefined>([[0, undefined]]);
   readonly #current: { readonly pepper: Uint8Array | undefined; readonly pepperVersion: number };
-  #decoy = '';
+  #dummyHash = '';
 
   private constructor(options: PasswordsOptions) {
     const { pepper, previousPepper } = options;
@@ -65,7 +65,7 @@ export class Passwords {
       throw new Error('Cannot open passwords: peppers need versions of their own, from 1');
     }
     const passwords = new Passwords(options);
-    passwords.#decoy = (await passwords.hash(randomBytes(32).toString('base64'))).hash;
+    passwords.#dummyHash = (await passwords.hash(randomBytes(32).toString('base64'))).hash;
     return passwords;
   }
 
@@ -81,11 +81,11 @@ export class Passwords {
     stored: StoredPassword | undefined,
     options: RunOptions = {},
   ): Promise<boolean> {
-    const text = soundText(password);
+    const text = normalizePassword(password);
     const isUsable = text !== undefined && stored !== undefined && this.#canVerify(stored);
     const attempt = isUsable
       ? { password: text, hash: stored.hash, pepper: this.#peppers.get(stored.pepperVersion) }
-      : { password: text ?? 'unusable', hash: this.#decoy, pepper: this.#current.pepper };
+      : { password: text ?? 'unusable', hash: this.#dummyHash, pepper: this.#current.pepper };
     const matches = await this.#options.threads.run('verifyPassword', attempt, options);
     return matches && isUsable;
   }
@@ -94,7 +94,7 @@ export class Passwords {
   async hash(password: string, options: RunOptions = {}): Promise<StoredPassword> {
     const { threads, cost } = this.#options;
     const { pepper, pepperVersion } = this.#current;
-    const text = soundText(password) ?? refuse(bounds);
+    const text = normalizePassword(password) ?? refusePassword(lengthRule);
     const hash = await threads.run('hashPassword', { password: text, cost, pepper }, options);
     return { hash, pepperVersion };
   }
@@ -104,25 +104,25 @@ export class Passwords {
     const digest = parseDigest(hash);
     if (digest === undefined || pepperVersion !== this.#current.pepperVersion) return true;
     const { memoryKib, passes, lanes } = this.#options.cost;
-    const isOfCost =
+    const hasCurrentCost =
       digest.cost.memoryKib === memoryKib &&
       digest.cost.passes === passes &&
       digest.cost.lanes === lanes;
-    return !isOfCost || digest.saltBytes !== 16 || digest.tagBytes !== 32;
+    return !hasCurrentCost || digest.saltBytes !== 16 || digest.tagBytes !== 32;
   }
 
   /**
    * The password, fit to be set. Throws `invalid_request` saying what is wrong: not text of 1 to 512
    * bytes, too short, the username itself, or known to everybody.
    */
-  check(password: unknown, username: string): string {
+  validate(password: unknown, username: string): string {
     const { lengthMin } = this.#options;
-    const text = soundText(password) ?? refuse(bounds);
-    if ([...text].length < lengthMin) refuse(`must have ${lengthMin} characters or more`);
-    const key = usernameKeyOf(text);
-    if (key !== undefined && key === usernameKeyOf(username)) refuse('must not be the username');
-    if (commonPasswords.has(text.toLowerCase()))
-      refuse('is among the first that anybody would try');
+    const text = normalizePassword(password) ?? refusePassword(lengthRule);
+    if ([...text].length < lengthMin) refusePassword(`must have ${lengthMin} characters or more`);
+    const key = toUsernameKey(text);
+    if (key !== undefined && key === toUsernameKey(username))
+      refusePassword('must not be the username');
+    if (commonPasswords.has(text.toLowerCase())) refusePassword('is too common');
     return text;
   }
 
@@ -131,10 +131,10 @@ export class Passwords {
   }
 }
 
-const bounds = `must be well-formed text of 1 to ${bytesMax} bytes`;
+const lengthRule = `must be well-formed text of 1 to ${bytesMax} bytes`;
 
 /** In form NFKC; undefined for what cannot be a password. */
-function soundText(password: unknown): string | undefined {
+function normalizePassword(password: unknown): string | undefined {
   // What can shrink to the limit has 4 units a byte at most; more is not worth normalising.
   if (typeof password !== 'string' || password.length > 4 * bytesMax) return undefined;
   // Halves of surrogate pairs would all be encoded alike: one would do for the other.
@@ -144,7 +144,7 @@ function soundText(password: unknown): string | undefined {
   return bytes >= 1 && bytes <= bytesMax ? text : undefined;
 }
 
-function refuse(what: string): never {
+function refusePassword(what: string): never {
   throw new Failure('invalid_request', `Cannot use password: it ${what}`, {
     info: { body: ['password'] },
   });

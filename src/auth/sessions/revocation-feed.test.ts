@@ -2,9 +2,9 @@ import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { databaseFor } from '../../../test/support/databases/embedded.js';
 import { collectingLog } from '../../../test/support/recording/collecting-log.js';
-import { newUser, opened, sessionsFor } from '../../../test/support/servers/auth.js';
+import { newUser, openSession, sessionsFor } from '../../../test/support/servers/auth.js';
 import { type Database, sql, tuples } from '../../db/database.js';
-import { silentLog } from '../../logging/log.js';
+import { silentLogger } from '../../logging/logger.js';
 import { type Listener, RevocationFeed } from './revocation-feed.js';
 
 /**
@@ -37,7 +37,7 @@ async function feedFor(t: TestContext, db?: Database) {
       notice();
     },
     log: collectingLog(lines),
-    clock: below.clock,
+    wallClock: below.wallClock,
     intervalMs: 1,
   });
   t.after(() => feed.close());
@@ -55,7 +55,7 @@ async function feedFor(t: TestContext, db?: Database) {
   };
   const listen = async () => {
     const user = await newUser(below.users);
-    const { sessionId } = await opened(below.sessions, user);
+    const { sessionId } = await openSession(below.sessions, user);
     const listener = { userId: user.id, sessionId };
     listening.push(listener);
     return listener;
@@ -66,7 +66,7 @@ async function feedFor(t: TestContext, db?: Database) {
 test('a session that ended elsewhere is told to whoever listens, and no other', async (t) => {
   const { sessions, users, listen, told, until, aLook } = await feedFor(t);
   const [one, two] = [await listen(), await listen()];
-  const { sessionId: nobodys } = await opened(sessions, await newUser(users));
+  const { sessionId: nobodys } = await openSession(sessions, await newUser(users));
 
   await sessions.end(nobodys, 'logout');
   await sessions.end(one.sessionId, 'logout');
@@ -202,7 +202,7 @@ test('unless it is told otherwise a feed looks once a second', async (t) => {
       return [];
     },
     onEnded() {},
-    log: silentLog,
+    log: silentLogger,
   });
 
   for (const second of [1, 2, 3]) {
@@ -245,7 +245,7 @@ test('closing a feed waits for the poll under way', async () => {
     users: { missing: async () => [] },
     listeners: () => [{ userId: '1', sessionId: 's' }],
     onEnded() {},
-    log: silentLog,
+    log: silentLogger,
     intervalMs: 1,
   });
   await asked;

@@ -1,5 +1,5 @@
 import type { Clock } from '../../clock.js';
-import type { Log } from '../../logging/log.js';
+import type { Logger } from '../../logging/logger.js';
 import type { Users } from '../users.js';
 import type { Sessions } from './sessions.js';
 
@@ -16,8 +16,8 @@ export interface RevocationFeedOptions {
   readonly listeners: () => readonly Listener[];
   /** Told of sessions of listeners that ended, or whose user was deleted. Must not throw. */
   readonly onEnded: (sessionIds: readonly string[]) => void;
-  readonly log: Log;
-  readonly clock?: Clock;
+  readonly log: Logger;
+  readonly wallClock?: Clock;
   /** From the end of one look to the next. Default 1000. */
   readonly intervalMs?: number;
 }
@@ -39,7 +39,7 @@ const overlapMs = 10_000;
  */
 export class RevocationFeed {
   readonly #options: RevocationFeedOptions;
-  readonly #clock: Clock;
+  readonly #wallClock: Clock;
   /** All that ended before is known. */
   #since: number;
   #isOpen = true;
@@ -49,8 +49,8 @@ export class RevocationFeed {
 
   private constructor(options: RevocationFeedOptions) {
     this.#options = options;
-    this.#clock = options.clock ?? Date.now;
-    this.#since = this.#clock() - overlapMs;
+    this.#wallClock = options.wallClock ?? Date.now;
+    this.#since = this.#wallClock() - overlapMs;
   }
 
   static start(options: RevocationFeedOptions): RevocationFeed {
@@ -89,7 +89,7 @@ export class RevocationFeed {
 
   async #tellEnded(): Promise<void> {
     const { listeners, onEnded, users } = this.#options;
-    const startedAt = this.#clock();
+    const startedAt = this.#wallClock();
     const listening = listeners();
     if (listening.length > 0) {
       const over = await this.#endedOf(new Set(listening.map((one) => one.sessionId)));

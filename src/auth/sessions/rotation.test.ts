@@ -7,7 +7,7 @@ import {
   graceMs,
   idleMs,
   newUser,
-  opened,
+  openSession,
   secret,
   sessionsFor,
   sign,
@@ -17,14 +17,14 @@ import type { Sessions } from './sessions.js';
 
 const test = await testOnDialects('rotation of refresh tokens');
 
-type EndSession = (of: { sessions: Sessions; id: string; token: string }) => Promise<unknown>;
+type EndAction = (of: { sessions: Sessions; id: string; token: string }) => Promise<unknown>;
 
 const renew = (sessions: Sessions, token: string) => sessions.rotate(token, client, sign);
 
 test('a refresh token is spent for the next one', async (t) => {
   const { sessions, users } = await sessionsFor(t);
   const account = await newUser(users);
-  const first = await opened(sessions, account);
+  const first = await openSession(sessions, account);
 
   const second = await renew(sessions, first.refreshToken);
   const third = await renew(sessions, second.refreshToken);
@@ -37,7 +37,7 @@ test('a refresh token is spent for the next one', async (t) => {
 
 test('a client whose answer was lost gets the same successor within the grace', async (t) => {
   const { sessions, users, time, lines } = await sessionsFor(t);
-  const first = await opened(sessions, await newUser(users));
+  const first = await openSession(sessions, await newUser(users));
   const lost = await renew(sessions, first.refreshToken);
 
   time.now += graceMs - 1;
@@ -53,10 +53,10 @@ test('a client whose answer was lost gets the same successor within the grace', 
 });
 
 test('a spent token after the grace ends its session and no other', async (t) => {
-  const { sessions, users, time, ended, lines } = await sessionsFor(t);
+  const { sessions, users, time, endedSessions, lines } = await sessionsFor(t);
   const account = await newUser(users);
-  const other = await opened(sessions, account);
-  const first = await opened(sessions, account);
+  const other = await openSession(sessions, account);
+  const first = await openSession(sessions, account);
   const second = await renew(sessions, first.refreshToken);
 
   time.now += graceMs + 1;
@@ -64,30 +64,33 @@ test('a spent token after the grace ends its session and no other', async (t) =>
 
   await assert.rejects(renew(sessions, second.refreshToken), { name: 'invalid_token' });
   await assert.rejects(renew(sessions, first.refreshToken), { name: 'invalid_token' });
-  assert.deepEqual(ended, [{ sessionIds: [first.sessionId], reason: 'reuse' }]);
+  assert.deepEqual(endedSessions, [{ sessionIds: [first.sessionId], reason: 'reuse' }]);
   assert.equal(lines.filter(({ event }) => event === 'authn_token_reuse').length, 1);
-  assert.ok(await sessions.live(other.sessionId));
+  assert.ok(await sessions.findLive(other.sessionId));
   await renew(sessions, other.refreshToken);
 });
 
 test('the token before the last one is reuse even within the grace', async (t) => {
-  const { sessions, users, ended } = await sessionsFor(t);
-  const first = await opened(sessions, await newUser(users));
+  const { sessions, users, endedSessions } = await sessionsFor(t);
+  const first = await openSession(sessions, await newUser(users));
   const second = await renew(sessions, first.refreshToken);
   await renew(sessions, second.refreshToken);
 
   await assert.rejects(renew(sessions, first.refreshToken), { name: 'invalid_token' });
 
-  assert.equal(ended.length, 1);
+  assert.equal(endedSessions.length, 1);
 });
 
 for (const [how, end] of [
   ['a logout', ({ sessions, id }) => sessions.end(id, 'logout')],
   ['reuse', ({ sessions, token }) => renew(sessions, token).catch(() => {})],
-] as const satisfies readonly (readonly [string, EndSession])[]) {
+] as const satisfies readonly (readonly [string, EndAction])[]) {
   test(`after ${how} no sealed successor is left in the database`, async (t) => {
     const { db, sessions, users, time } = await sessionsFor(t);
-    const { refreshToken: token, sessionId: id } = await opened(sessions, await newUser(users));
+    const { refreshToken: token, sessionId: id } = await openSession(
+      sessions,
+      await newUser(users),
+    );
     await renew(sessions, token);
     const sealed = () =>
       db.query<{ sealed: string | null }>(sql`select successor_enc as sealed from sessions`);
@@ -101,13 +104,13 @@ for (const [how, end] of [
 }
 
 test('without a grace a token is good once, also in the same millisecond', async (t) => {
-  const { sessions, users, ended } = await sessionsFor(t, { graceMs: 0 });
-  const first = await opened(sessions, await newUser(users));
+  const { sessions, users, endedSessions } = await sessionsFor(t, { graceMs: 0 });
+  const first = await openSession(sessions, await newUser(users));
   await renew(sessions, first.refreshToken);
 
   await assert.rejects(renew(sessions, first.refreshToken), { name: 'invalid_token' });
 
-  assert.equal(ended[0]?.reason, 'reuse');
+  assert.equal(endedSessions[0]?.reason, 'reuse');
 });
 
 test('unknown, revoked and reused tokens are refused alike', async (t) => {
@@ -119,10 +122,10 @@ test('unknown, revoked and reused tokens are refused alike', async (t) => {
     return { ...refusal, message: refusal.message };
   };
   const stranger = await sessionsFor(t);
-  const unknown = await opened(stranger.sessions, await newUser(stranger.users));
-  const revoked = await opened(sessions, account);
+  const unknown = await openSession(stranger.sessions, await newUser(stranger.users));
+  const revoked = await openSession(sessions, account);
   await sessions.end(revoked.sessionId, 'logout');
-  const reused = await opened(sessions, account);
+  const reused = await openSession(sessions, account);
   await renew(sessions, reused.refreshToken);
   time.now += graceMs + 1;
 
@@ -138,7 +141,7 @@ test('unknown, revoked and reused tokens are refused alike', async (t) => {
 
 test('if no access token can be made, the refresh token is not spent', async (t) => {
   const { sessions, users, time } = await sessionsFor(t);
-  const first = await opened(sessions, await newUser(users));
+  const first = await openSession(sessions, await newUser(users));
   const failing = async () => {
     throw new Error('no thread is free');
   };
@@ -157,7 +160,7 @@ const meanwhile = [
 for (const [what, name] of meanwhile) {
   test(`${what} while the access token is signed refuses the refresh`, async (t) => {
     const { sessions, users, time } = await sessionsFor(t);
-    const { refreshToken } = await opened(sessions, await newUser(users));
+    const { refreshToken } = await openSession(sessions, await newUser(users));
 
     const renewing = sessions.rotate(refreshToken, client, async (session) => {
       if (name === 'invalid_token') await sessions.end(session.id, 'logout');
@@ -170,8 +173,8 @@ for (const [what, name] of meanwhile) {
 }
 
 test('a flipped bit in the secret part is a forgery and harms nobody', async (t) => {
-  const { sessions, users, ended } = await sessionsFor(t);
-  const { refreshToken } = await opened(sessions, await newUser(users));
+  const { sessions, users, endedSessions } = await sessionsFor(t);
+  const { refreshToken } = await openSession(sessions, await newUser(users));
   for (let byte = 16; byte < 128; byte += 1) {
     const bytes = Buffer.from(refreshToken, 'base64');
     bytes[byte] = (bytes[byte] ?? 0) ^ (1 << (byte & 7));
@@ -180,31 +183,31 @@ test('a flipped bit in the secret part is a forgery and harms nobody', async (t)
 
     await assert.rejects(forged, { name: 'invalid_token' });
   }
-  assert.deepEqual(ended, []);
+  assert.deepEqual(endedSessions, []);
   assert.ok(await renew(sessions, refreshToken));
 });
 
 test('a new secret logs nobody out, and old tokens count as ours while it is listed', async (t) => {
-  const { users, time, reopen, ended } = await sessionsFor(t);
+  const { users, time, reopen, endedSessions } = await sessionsFor(t);
   const next = Buffer.alloc(32, 'another secret');
   const before = reopen({ secrets: [secret] });
-  const first = await opened(before, await newUser(users));
+  const first = await openSession(before, await newUser(users));
   const after = reopen({ secrets: [next] });
 
   const second = await renew(after, first.refreshToken);
   time.now += graceMs + 1;
   await assert.rejects(renew(after, first.refreshToken), { name: 'invalid_token' });
-  assert.equal(ended.length, 0, 'not known to be ours');
+  assert.equal(endedSessions.length, 0, 'not known to be ours');
   const third = await renew(after, second.refreshToken);
   const both = reopen({ secrets: [next, secret] });
   await assert.rejects(renew(both, first.refreshToken), { name: 'invalid_token' });
 
-  assert.equal(ended[0]?.reason, 'reuse');
+  assert.equal(endedSessions[0]?.reason, 'reuse');
   await assert.rejects(renew(both, third.refreshToken), { name: 'invalid_token' });
 });
 
 /** The same database; every round trip waits until the scheduler lets it through. */
-function scheduled(db: Database, scheduler: fc.Scheduler): Database {
+function withScheduler(db: Database, scheduler: fc.Scheduler): Database {
   // The scheduler stops at a task that rejects, so what is thrown goes through it as a value.
   const trip = scheduler.scheduleFunction(async (run: () => Promise<unknown>) => {
     try {
@@ -228,7 +231,7 @@ function scheduled(db: Database, scheduler: fc.Scheduler): Database {
 }
 
 /** On a server every run costs many commits, and the interleavings are ours, not its. */
-const runsFor = ({ dialect }: Database) => ({ numRuns: dialect === 'sqlite' ? 100 : 15 });
+const runOptions = ({ dialect }: Database) => ({ numRuns: dialect === 'sqlite' ? 100 : 15 });
 
 test('however callers with one token interleave, one rotates and all get its successor', async (t) => {
   const db = await databaseFor(t);
@@ -239,11 +242,13 @@ test('however callers with one token interleave, one rotates and all get its suc
       fc.integer({ min: 1, max: 6 }),
       fc.integer({ min: 0, max: graceMs }),
       async (scheduler, callers, laterMs) => {
-        const { refreshToken, sessionId } = await opened(
+        const { refreshToken, sessionId } = await openSession(
           plain.sessions,
           await newUser(plain.users),
         );
-        const { sessions, lines, time } = await sessionsFor(t, { db: scheduled(db, scheduler) });
+        const { sessions, lines, time } = await sessionsFor(t, {
+          db: withScheduler(db, scheduler),
+        });
 
         const renewing = Array.from({ length: callers }, () => renew(sessions, refreshToken));
         const grants = await scheduler.waitFor(Promise.all(renewing));
@@ -255,10 +260,10 @@ test('however callers with one token interleave, one rotates and all get its suc
         const renewals = lines.filter(({ event }) => event === 'session_renewed');
         assert.equal(renewals.filter(({ replayed }) => replayed !== true).length, 1);
         assert.equal(renewals.length, callers + 1);
-        assert.ok(await plain.sessions.live(sessionId));
+        assert.ok(await plain.sessions.findLive(sessionId));
       },
     ),
-    runsFor(db),
+    runOptions(db),
   );
 });
 
@@ -270,9 +275,11 @@ test('however a spent token and the current one interleave, the session is over'
       fc.scheduler(),
       fc.array(fc.boolean(), { minLength: 0, maxLength: 5 }),
       async (scheduler, others) => {
-        const first = await opened(plain.sessions, await newUser(plain.users));
+        const first = await openSession(plain.sessions, await newUser(plain.users));
         const second = await renew(plain.sessions, first.refreshToken);
-        const { sessions, time, ended } = await sessionsFor(t, { db: scheduled(db, scheduler) });
+        const { sessions, time, endedSessions } = await sessionsFor(t, {
+          db: withScheduler(db, scheduler),
+        });
         time.now += graceMs + 1;
 
         const tokens = others.map((isOld) => (isOld ? first.refreshToken : second.refreshToken));
@@ -285,10 +292,10 @@ test('however a spent token and the current one interleave, the session is over'
         for (const token of new Set(family)) {
           await assert.rejects(renew(plain.sessions, token), { name: 'invalid_token' });
         }
-        assert.deepEqual(ended, [{ sessionIds: [first.sessionId], reason: 'reuse' }]);
+        assert.deepEqual(endedSessions, [{ sessionIds: [first.sessionId], reason: 'reuse' }]);
       },
     ),
-    runsFor(db),
+    runOptions(db),
   );
 });
 
@@ -297,8 +304,11 @@ test('however a refresh and a logout interleave, no token lives after the logout
   const plain = await sessionsFor(t, { db });
   await fc.assert(
     fc.asyncProperty(fc.scheduler(), fc.integer({ min: 1, max: 4 }), async (scheduler, callers) => {
-      const { refreshToken, sessionId } = await opened(plain.sessions, await newUser(plain.users));
-      const { sessions } = await sessionsFor(t, { db: scheduled(db, scheduler) });
+      const { refreshToken, sessionId } = await openSession(
+        plain.sessions,
+        await newUser(plain.users),
+      );
+      const { sessions } = await sessionsFor(t, { db: withScheduler(db, scheduler) });
 
       const logout = sessions.end(sessionId, 'logout');
       const renewing = Array.from({ length: callers }, () => renew(sessions, refreshToken));
@@ -309,14 +319,14 @@ test('however a refresh and a logout interleave, no token lives after the logout
       for (const token of [refreshToken, ...grants.map((grant) => grant.refreshToken)]) {
         await assert.rejects(renew(plain.sessions, token), { name: 'invalid_token' });
       }
-      assert.equal(await plain.sessions.live(sessionId), undefined);
+      assert.equal(await plain.sessions.findLive(sessionId), undefined);
     }),
-    runsFor(db),
+    runOptions(db),
   );
 });
 
 /** A process that is gone after some round trips: the last one may have reached the database. */
-function mortal(db: Database, trips: number, isLastDone: boolean): Database {
+function crashAfter(db: Database, trips: number, isLastDone: boolean): Database {
   let left = trips;
   const trip = async <Result>(run: () => Promise<Result>): Promise<Result> => {
     left -= 1;
@@ -333,7 +343,7 @@ function mortal(db: Database, trips: number, isLastDone: boolean): Database {
   };
 }
 
-const deeds = fc.array(
+const actionsArbitrary = fc.array(
   fc.record({
     deed: fc.constantFrom('refresh', 'refresh', 'refresh', 'logout', 'reuse'),
     isMortal: fc.boolean(),
@@ -347,15 +357,15 @@ test('however refreshes, a logout, a reuse and a crash interleave, what was answ
   await fc.assert(
     fc.asyncProperty(
       fc.scheduler(),
-      deeds,
+      actionsArbitrary,
       fc.nat({ max: 8 }),
       fc.boolean(),
       async (scheduler, all, trips, isLastDone) => {
-        const first = await opened(plain.sessions, await newUser(plain.users));
+        const first = await openSession(plain.sessions, await newUser(plain.users));
         const second = await renew(plain.sessions, first.refreshToken);
-        const healthy = await sessionsFor(t, { db: scheduled(db, scheduler) });
-        const dying = mortal(db, trips, isLastDone);
-        const doomed = await sessionsFor(t, { db: scheduled(dying, scheduler) });
+        const healthy = await sessionsFor(t, { db: withScheduler(db, scheduler) });
+        const dying = crashAfter(db, trips, isLastDone);
+        const doomed = await sessionsFor(t, { db: withScheduler(dying, scheduler) });
         plain.time.now += graceMs + 1;
         for (const { time } of [healthy, doomed]) time.now = plain.time.now;
 
@@ -376,7 +386,7 @@ test('however refreshes, a logout, a reuse and a crash interleave, what was answ
         const retried = await renew(plain.sessions, second.refreshToken).catch(() => undefined);
         if (isAnswered('logout') || isAnswered('reuse')) {
           assert.equal(retried, undefined);
-          assert.equal(await plain.sessions.live(first.sessionId), undefined);
+          assert.equal(await plain.sessions.findLive(first.sessionId), undefined);
           for (const token of successors) await assert.rejects(renew(plain.sessions, token));
         } else if (all.every(({ deed }) => deed === 'refresh')) {
           // Whatever was lost, the same successor is there to be had again.
@@ -385,7 +395,7 @@ test('however refreshes, a logout, a reuse and a crash interleave, what was answ
         }
       },
     ),
-    runsFor(db),
+    runOptions(db),
   );
 });
 
@@ -396,7 +406,7 @@ function isLost(result: PromiseSettledResult<unknown>): boolean {
 
 test('twenty at once on one database get one successor', async (t) => {
   const { sessions, users } = await sessionsFor(t);
-  const { refreshToken } = await opened(sessions, await newUser(users));
+  const { refreshToken } = await openSession(sessions, await newUser(users));
 
   const grants = await Promise.all(Array.from({ length: 20 }, () => renew(sessions, refreshToken)));
 

@@ -2,22 +2,22 @@ import type { Clock } from '../../clock.js';
 import type { Database } from '../../db/database.js';
 import { Failure } from '../../errors.js';
 import type { Client } from '../../http/client.js';
+import type { SignAccessToken } from '../access-token-signer.js';
 import {
-  hashOf,
-  isSameHash,
+  hashesEqual,
+  hashVerifier,
   openSuccessor,
   type RefreshToken,
   type RefreshTokens,
   sealSuccessor,
 } from '../refresh-token.js';
-import type { Sign } from '../sign.js';
 import { revokeSessions, type StoredSession, swapToken } from './session-table.js';
 
-export interface RotationParts {
+export interface RotationContext {
   readonly db: Database;
   readonly findBySelector: (selector: string) => Promise<StoredSession | undefined>;
   readonly refreshTokens: RefreshTokens;
-  readonly clock: Clock;
+  readonly wallClock: Clock;
   readonly graceMs: number;
   readonly idleMs: number;
 }
@@ -42,7 +42,7 @@ export type Rotation =
       readonly ended: boolean;
     };
 
-const roundsMax = 3;
+const attemptsMax = 3;
 
 /**
  * Spends a refresh token for its successor, by one compare-and-swap UPDATE and no transaction.
@@ -58,25 +58,25 @@ const roundsMax = 3;
  * Spec: RFC 9700 §4.14.2; FAPI 2.0 §5.3.2.1 (a retry with the previous token has to succeed).
  */
 export async function rotate(
-  parts: RotationParts,
+  parts: RotationContext,
   token: RefreshToken,
   client: Client,
-  sign: Sign,
+  sign: SignAccessToken,
 ): Promise<Rotation> {
-  const { db, findBySelector, refreshTokens, clock } = parts;
-  const hash = hashOf(token.verifier);
-  for (let round = 0; round < roundsMax; round += 1) {
+  const { db, findBySelector, refreshTokens, wallClock } = parts;
+  const hash = hashVerifier(token.verifier);
+  for (let attempt = 0; attempt < attemptsMax; attempt += 1) {
     const session = await findBySelector(token.selector);
     if (session === undefined) return { outcome: 'unknown' };
-    const end = endOf(session, clock());
-    if (end !== undefined) return { outcome: end, session };
-    if (isSameHash(hash, session.currentHash)) {
-      const rotated = await spend(parts, session, token, client, sign);
+    const endState = getEndState(session, wallClock());
+    if (endState !== undefined) return { outcome: endState, session };
+    if (hashesEqual(hash, session.currentHash)) {
+      const rotated = await rotateCurrent(parts, session, token, client, sign);
       if (rotated !== undefined) return rotated;
-    } else if (isReplay(session, hash, clock())) {
-      return replay(session, session.sealedSuccessor, token, sign);
-    } else if (refreshTokens.isOurs(token)) {
-      const ended = (await revokeSessions(db, [session.id], 'reuse', clock())) === 1;
+    } else if (isWithinGrace(session, hash, wallClock())) {
+      return replaySuccessor(session, session.sealedSuccessor, token, sign);
+    } else if (refreshTokens.verifyMac(token)) {
+      const ended = (await revokeSessions(db, [session.id], 'reuse', wallClock())) === 1;
       return { outcome: 'reuse', session, ended };
     } else {
       return { outcome: 'forged', session };
@@ -87,7 +87,7 @@ export async function rotate(
 }
 
 /** Why nobody can go on with this session; nothing while it lives. */
-export function endOf(
+export function getEndState(
   session: StoredSession,
   now: number,
 ): 'revoked' | 'expired' | 'disabled' | undefined {
@@ -97,21 +97,21 @@ export function endOf(
 }
 
 /** Nothing when another was quicker. */
-async function spend(
-  { db, refreshTokens, clock, graceMs, idleMs }: RotationParts,
+async function rotateCurrent(
+  { db, refreshTokens, wallClock, graceMs, idleMs }: RotationContext,
   session: StoredSession,
   token: RefreshToken,
   client: Client,
-  sign: Sign,
+  sign: SignAccessToken,
 ): Promise<Rotation | undefined> {
   const accessToken = await sign(session);
   const successor = refreshTokens.mint(session.selector);
-  const now = clock(); // After the wait for the signature.
+  const now = wallClock(); // After the wait for the signature.
   const idleExpiresAt = Math.min(now + idleMs, session.absoluteExpiresAt);
   const isSwapped = await swapToken(db, {
     selector: session.selector,
     from: session.currentHash,
-    to: hashOf(successor.verifier),
+    to: hashVerifier(successor.verifier),
     // Without a grace there is nothing to replay, not even in the same millisecond.
     sealedSuccessor: graceMs === 0 ? null : sealSuccessor(successor, token),
     previousValidUntil: now + graceMs,
@@ -123,23 +123,23 @@ async function spend(
   return { outcome: 'rotated', session, successor, accessToken, idleExpiresAt };
 }
 
-function isReplay(
+function isWithinGrace(
   session: StoredSession,
   hash: string,
   now: number,
 ): session is StoredSession & { readonly sealedSuccessor: string } {
   return (
-    isSameHash(hash, session.previousHash) &&
+    hashesEqual(hash, session.previousHash) &&
     now <= session.previousValidUntil &&
     session.sealedSuccessor !== null
   );
 }
 
-async function replay(
+async function replaySuccessor(
   session: StoredSession,
   sealedSuccessor: string,
   token: RefreshToken,
-  sign: Sign,
+  sign: SignAccessToken,
 ): Promise<Rotation> {
   const successor = openSuccessor(sealedSuccessor, token);
   const accessToken = await sign(session);

@@ -1,7 +1,7 @@
 import { type Database, list, type Sql, sql } from '../../db/database.js';
 import type { Client } from '../../http/client.js';
 import type { User } from '../users.js';
-import { rowId } from '../users.js';
+import { toRowId } from '../users.js';
 
 /** Why a session ended before its time. */
 export type EndReason = 'logout' | 'reuse' | 'password' | 'disabled' | 'limit' | 'admin';
@@ -99,7 +99,7 @@ export async function findSessions(
   const found = new Map(rows.map((row) => [row[by], row]));
   return keys.map((key) => {
     const row = found.get(key);
-    return row === undefined ? undefined : sessionOf(row);
+    return row === undefined ? undefined : toSession(row);
   });
 }
 
@@ -108,7 +108,7 @@ export async function insertSession(db: Database, session: NewSession): Promise<
   await db.execute(
     sql`insert into sessions (id, user_id, selector, cur_hash, prev_valid_until, generation,
         created_at, refreshed_at, idle_expires_at, absolute_expires_at, ip_key, user_agent)
-      values (${session.id}, ${rowId(session.userId)}, ${session.selector},
+      values (${session.id}, ${toRowId(session.userId)}, ${session.selector},
         ${session.currentHash}, 0, 0, ${now}, ${now}, ${session.idleExpiresAt},
         ${session.absoluteExpiresAt}, ${client.ipKey}, ${client.userAgent ?? null})`,
   );
@@ -149,15 +149,15 @@ export async function revokeSessions(
 }
 
 /** All of a user's that are not revoked, also those that have expired. */
-export async function unrevokedIds(db: Database, userId: string): Promise<string[]> {
+export async function findUnrevokedIds(db: Database, userId: string): Promise<string[]> {
   const rows = await db.query<{ id: string }>(
-    sql`select id from sessions where user_id = ${rowId(userId)} and revoked_at is null`,
+    sql`select id from sessions where user_id = ${toRowId(userId)} and revoked_at is null`,
   );
   return rows.map((row) => row.id);
 }
 
 /** Last used first. */
-export async function liveSessionsOf(
+export async function findLiveSessions(
   db: Database,
   userId: string,
   now: number,
@@ -170,7 +170,7 @@ export async function liveSessionsOf(
   }
   const rows = await db.query<SummaryRow>(
     sql`select id, created_at, refreshed_at, idle_expires_at, absolute_expires_at, ip_key,
-        user_agent from sessions where ${liveOf(userId, now)}
+        user_agent from sessions where ${whereLive(userId, now)}
       order by refreshed_at desc, created_at desc, id`,
   );
   return rows.map((row) => ({
@@ -188,7 +188,7 @@ export async function hasLiveSession(
   { userId, ipKey, now }: { userId: string; ipKey: string; now: number },
 ): Promise<boolean> {
   const rows = await db.query(
-    sql`select id from sessions where ${liveOf(userId, now)} and ip_key = ${ipKey} limit 1`,
+    sql`select id from sessions where ${whereLive(userId, now)} and ip_key = ${ipKey} limit 1`,
   );
   return rows.length > 0;
 }
@@ -252,12 +252,12 @@ export async function deleteEnded(db: Database, endedBefore: number): Promise<nu
   return count;
 }
 
-function liveOf(userId: string, now: number): Sql {
-  return sql`user_id = ${rowId(userId)} and revoked_at is null
+function whereLive(userId: string, now: number): Sql {
+  return sql`user_id = ${toRowId(userId)} and revoked_at is null
     and idle_expires_at > ${now} and absolute_expires_at > ${now}`;
 }
 
-function sessionOf(row: Row): StoredSession {
+function toSession(row: Row): StoredSession {
   const { username, first_name: firstName, last_name: lastName } = row;
   return {
     id: row.id,

@@ -1,14 +1,14 @@
 import assert from 'node:assert/strict';
 import { testOnDialects } from '../../../test/support/databases/dialects.js';
 import { databaseFor } from '../../../test/support/databases/embedded.js';
-import { notedDatabase } from '../../../test/support/recording/noted-database.js';
+import { withStatementLog } from '../../../test/support/recording/noted-database.js';
 import {
   absoluteMs,
   client,
   graceMs,
   idleMs,
   newUser,
-  opened,
+  openSession,
   sessionsFor,
   sign,
 } from '../../../test/support/servers/auth.js';
@@ -22,31 +22,31 @@ test('a session that was opened lives until its idle end', async (t) => {
   const { sessions, users, time } = await sessionsFor(t);
   const account = await newUser(users);
 
-  const grant = await opened(sessions, account);
+  const grant = await openSession(sessions, account);
 
   assert.match(grant.sessionId, /^[0-9a-f]{32}$/);
   assert.equal(grant.accessToken, `access ${account.id} ${grant.sessionId}`);
   assert.equal(grant.refreshTokenExpiresInMs, idleMs);
-  const live = await sessions.live(grant.sessionId);
+  const live = await sessions.findLive(grant.sessionId);
   assert.equal(live?.userId, account.id);
   assert.equal(live?.user.username, account.username);
   assert.equal(live?.expiresAt, time.now + idleMs);
   time.now += idleMs - 1;
-  assert.ok(await sessions.live(grant.sessionId));
+  assert.ok(await sessions.findLive(grant.sessionId));
   time.now += 1;
-  assert.equal(await sessions.live(grant.sessionId), undefined);
+  assert.equal(await sessions.findLive(grant.sessionId), undefined);
 });
 
 test('sessions looked for at once share a query, and each asker has its own', async (t) => {
   const statements: string[] = [];
-  const db = notedDatabase(await databaseFor(t), statements);
+  const db = withStatementLog(await databaseFor(t), statements);
   const { sessions, users } = await sessionsFor(t, { db });
   const [ada, bob] = [await newUser(users), await newUser(users)];
-  const [first, second] = [await opened(sessions, ada), await opened(sessions, bob)];
+  const [first, second] = [await openSession(sessions, ada), await openSession(sessions, bob)];
   const ids = [second.sessionId, 'f'.repeat(32), first.sessionId, second.sessionId];
   statements.length = 0;
 
-  const found = await Promise.all(ids.map((id) => sessions.live(id)));
+  const found = await Promise.all(ids.map((id) => sessions.findLive(id)));
 
   assert.deepEqual(
     found.map((session) => session?.userId),
@@ -59,7 +59,7 @@ test('a login is noted', async (t) => {
   const { sessions, users, time, lines } = await sessionsFor(t);
   const account = await newUser(users);
 
-  const { sessionId } = await opened(sessions, account);
+  const { sessionId } = await openSession(sessions, account);
 
   assert.equal((await users.find(account.id))?.lastLoginAt, time.now);
   const line = lines.find(({ event }) => event === 'session_created');
@@ -70,7 +70,7 @@ test('a login is noted', async (t) => {
 
 test('refreshing keeps a session alive, but not past its absolute end', async (t) => {
   const { sessions, users, time } = await sessionsFor(t);
-  let grant = await opened(sessions, await newUser(users));
+  let grant = await openSession(sessions, await newUser(users));
   const begin = time.now;
 
   time.now += idleMs - 1;
@@ -85,33 +85,36 @@ test('refreshing keeps a session alive, but not past its absolute end', async (t
   await assert.rejects(sessions.rotate(grant.refreshToken, client, sign), {
     name: 'expired_token',
   });
-  assert.equal(await sessions.live(grant.sessionId), undefined);
+  assert.equal(await sessions.findLive(grant.sessionId), undefined);
 });
 
 test('past the most sessions of a user, the one not refreshed for longest ends', async (t) => {
-  const { sessions, users, time, ended } = await sessionsFor(t, { perUserMax: 3 });
+  const { sessions, users, time, endedSessions } = await sessionsFor(t, { perUserMax: 3 });
   const account = await newUser(users);
-  const other = await opened(sessions, await newUser(users));
-  const [first, second] = [await opened(sessions, account), await opened(sessions, account)];
+  const other = await openSession(sessions, await newUser(users));
+  const [first, second] = [
+    await openSession(sessions, account),
+    await openSession(sessions, account),
+  ];
   time.now += 1;
   await sessions.rotate(first.refreshToken, client, sign);
-  await opened(sessions, account);
-  assert.deepEqual(ended, []);
+  await openSession(sessions, account);
+  assert.deepEqual(endedSessions, []);
 
-  const newest = await opened(sessions, account);
+  const newest = await openSession(sessions, account);
 
-  assert.deepEqual(ended, [{ sessionIds: [second.sessionId], reason: 'limit' }]);
+  assert.deepEqual(endedSessions, [{ sessionIds: [second.sessionId], reason: 'limit' }]);
   assert.equal((await sessions.list(account.id)).length, 3);
-  assert.ok(await sessions.live(newest.sessionId));
-  assert.ok(await sessions.live(first.sessionId));
-  assert.ok(await sessions.live(other.sessionId));
+  assert.ok(await sessions.findLive(newest.sessionId));
+  assert.ok(await sessions.findLive(first.sessionId));
+  assert.ok(await sessions.findLive(other.sessionId));
 });
 
 test('of many logins at once no more sessions stay than may', async (t) => {
   const { sessions, users } = await sessionsFor(t, { perUserMax: 3 });
   const account = await newUser(users);
 
-  await Promise.all(Array.from({ length: 12 }, () => opened(sessions, account)));
+  await Promise.all(Array.from({ length: 12 }, () => openSession(sessions, account)));
 
   assert.equal((await sessions.list(account.id)).length, 3);
 });
@@ -159,16 +162,16 @@ test('if no access token can be made, no session begins', async (t) => {
 });
 
 test('ending one session ends that one, once', async (t) => {
-  const { sessions, users, ended, time } = await sessionsFor(t);
+  const { sessions, users, endedSessions, time } = await sessionsFor(t);
   const account = await newUser(users);
-  const [one, two] = [await opened(sessions, account), await opened(sessions, account)];
+  const [one, two] = [await openSession(sessions, account), await openSession(sessions, account)];
 
   assert.equal(await sessions.end(one.sessionId, 'logout'), true);
   assert.equal(await sessions.end(one.sessionId, 'admin'), false);
 
-  assert.deepEqual(ended, [{ sessionIds: [one.sessionId], reason: 'logout' }]);
-  assert.equal(await sessions.live(one.sessionId), undefined);
-  assert.ok(await sessions.live(two.sessionId));
+  assert.deepEqual(endedSessions, [{ sessionIds: [one.sessionId], reason: 'logout' }]);
+  assert.equal(await sessions.findLive(one.sessionId), undefined);
+  assert.ok(await sessions.findLive(two.sessionId));
   const since = await sessions.endedSince(time.now - 1);
   assert.deepEqual(since, [
     { sessionId: one.sessionId, userId: account.id, reason: 'logout', revokedAt: time.now },
@@ -177,25 +180,25 @@ test('ending one session ends that one, once', async (t) => {
 });
 
 test('ending the others leaves the one', async (t) => {
-  const { sessions, users, ended } = await sessionsFor(t);
+  const { sessions, users, endedSessions } = await sessionsFor(t);
   const account = await newUser(users);
-  const [one, two] = [await opened(sessions, account), await opened(sessions, account)];
-  const stranger = await opened(sessions, await newUser(users));
+  const [one, two] = [await openSession(sessions, account), await openSession(sessions, account)];
+  const stranger = await openSession(sessions, await newUser(users));
 
   const ids = await sessions.endAll(account.id, 'logout', { except: one.sessionId });
 
   assert.deepEqual(ids, [two.sessionId]);
-  assert.deepEqual(ended, [{ sessionIds: ids, reason: 'logout' }]);
-  assert.ok(await sessions.live(one.sessionId));
-  assert.ok(await sessions.live(stranger.sessionId));
+  assert.deepEqual(endedSessions, [{ sessionIds: ids, reason: 'logout' }]);
+  assert.ok(await sessions.findLive(one.sessionId));
+  assert.ok(await sessions.findLive(stranger.sessionId));
   assert.deepEqual(await sessions.endAll('999', 'admin'), []);
-  assert.equal(ended.length, 1);
+  assert.equal(endedSessions.length, 1);
 });
 
 test('what is done first is undone if the sessions cannot be ended', async (t) => {
-  const { sessions, users, ended } = await sessionsFor(t);
+  const { sessions, users, endedSessions } = await sessionsFor(t);
   const account = await newUser(users);
-  const { sessionId } = await opened(sessions, account);
+  const { sessionId } = await openSession(sessions, account);
 
   const failing = sessions.endAll(account.id, 'disabled', {
     first: async (tx) => {
@@ -205,43 +208,43 @@ test('what is done first is undone if the sessions cannot be ended', async (t) =
   });
 
   await assert.rejects(failing, /the disk is full/);
-  assert.ok(await sessions.live(sessionId));
-  assert.deepEqual(ended, []);
+  assert.ok(await sessions.findLive(sessionId));
+  assert.deepEqual(endedSessions, []);
 });
 
 test('a session of a disabled user does not live', async (t) => {
   const { sessions, users } = await sessionsFor(t);
   const account = await newUser(users);
-  const { sessionId, refreshToken } = await opened(sessions, account);
+  const { sessionId, refreshToken } = await openSession(sessions, account);
 
   await users.disable(account.id);
 
-  assert.equal(await sessions.live(sessionId), undefined);
+  assert.equal(await sessions.findLive(sessionId), undefined);
   await assert.rejects(sessions.rotate(refreshToken, client, sign), { name: 'invalid_token' });
 });
 
 test('an owner is known by the place a session was last used from', async (t) => {
   const { sessions, users } = await sessionsFor(t);
   const account = await newUser(users);
-  const { sessionId, refreshToken } = await opened(sessions, account);
-  assert.equal(await sessions.hasFrom(account.id, client.ipKey), true);
-  assert.equal(await sessions.hasFrom('0', client.ipKey), false);
+  const { sessionId, refreshToken } = await openSession(sessions, account);
+  assert.equal(await sessions.hasSessionFrom(account.id, client.ipKey), true);
+  assert.equal(await sessions.hasSessionFrom('0', client.ipKey), false);
 
   await sessions.rotate(refreshToken, { ...client, ipKey: '198.51.100.7' }, sign);
 
-  assert.equal(await sessions.hasFrom(account.id, client.ipKey), false);
-  assert.equal(await sessions.hasFrom(account.id, '198.51.100.7'), true);
+  assert.equal(await sessions.hasSessionFrom(account.id, client.ipKey), false);
+  assert.equal(await sessions.hasSessionFrom(account.id, '198.51.100.7'), true);
   await sessions.end(sessionId, 'logout');
-  assert.equal(await sessions.hasFrom(account.id, '198.51.100.7'), false);
+  assert.equal(await sessions.hasSessionFrom(account.id, '198.51.100.7'), false);
 });
 
 test('a list shows what lives, last used first', async (t) => {
   const { sessions, users, time } = await sessionsFor(t);
   const account = await newUser(users);
-  const one = await opened(sessions, account);
+  const one = await openSession(sessions, account);
   time.now += 1;
-  const two = await opened(sessions, account, { ...client, userAgent: undefined });
-  const gone = await opened(sessions, account);
+  const two = await openSession(sessions, account, { ...client, userAgent: undefined });
+  const gone = await openSession(sessions, account);
   await sessions.end(gone.sessionId, 'logout');
 
   const list = await sessions.list(account.id);
@@ -269,30 +272,30 @@ test('a list shows what lives, last used first', async (t) => {
 test('housekeeping deletes what ended more than a day ago, and nothing else', async (t) => {
   const { sessions, users, time } = await sessionsFor(t);
   const account = await newUser(users);
-  const expired = await opened(sessions, account);
+  const expired = await openSession(sessions, account);
   time.now += idleMs;
-  const revoked = await opened(sessions, account);
+  const revoked = await openSession(sessions, account);
   await sessions.end(revoked.sessionId, 'logout');
-  assert.equal(await sessions.clean(), 0);
+  assert.equal(await sessions.deleteEnded(), 0);
 
   time.now += day;
-  assert.equal(await sessions.clean(), 0);
+  assert.equal(await sessions.deleteEnded(), 0);
   await assert.rejects(sessions.rotate(expired.refreshToken, client, sign), {
     name: 'expired_token',
   });
   time.now += 1;
-  const kept = await opened(sessions, account);
-  assert.equal(await sessions.clean(), 2);
+  const kept = await openSession(sessions, account);
+  assert.equal(await sessions.deleteEnded(), 2);
 
   await assert.rejects(sessions.rotate(expired.refreshToken, client, sign), {
     name: 'invalid_token',
   });
-  assert.ok(await sessions.live(kept.sessionId));
+  assert.ok(await sessions.findLive(kept.sessionId));
 });
 
 test('housekeeping forgets successors once their grace is over', async (t) => {
   const { sessions, users, time, db } = await sessionsFor(t);
-  const { refreshToken } = await opened(sessions, await newUser(users));
+  const { refreshToken } = await openSession(sessions, await newUser(users));
   const sealed = async () => {
     interface Row {
       readonly successor_enc: string | null;
@@ -302,10 +305,10 @@ test('housekeeping forgets successors once their grace is over', async (t) => {
   const next = await sessions.rotate(refreshToken, client, sign);
 
   time.now += graceMs;
-  await sessions.clean();
+  await sessions.deleteEnded();
   assert.equal((await sealed())?.length, 188);
   time.now += 1;
-  await sessions.clean();
+  await sessions.deleteEnded();
   assert.equal(await sealed(), null);
 
   assert.ok(await sessions.rotate(next.refreshToken, client, sign));
@@ -313,13 +316,13 @@ test('housekeeping forgets successors once their grace is over', async (t) => {
 
 test('housekeeping leaves alone a successor of a later rotation', async (t) => {
   const { sessions, users, time } = await sessionsFor(t);
-  const { refreshToken } = await opened(sessions, await newUser(users));
+  const { refreshToken } = await openSession(sessions, await newUser(users));
   const second = await sessions.rotate(refreshToken, client, sign);
   time.now += graceMs;
   const third = await sessions.rotate(second.refreshToken, client, sign);
   time.now += 1;
 
-  await sessions.clean();
+  await sessions.deleteEnded();
 
   const again = await sessions.rotate(second.refreshToken, client, sign);
   assert.equal(again.refreshToken, third.refreshToken);

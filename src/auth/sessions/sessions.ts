@@ -6,33 +6,33 @@ import type { Client } from '../../http/client.js';
 import type { Audit } from '../../logging/audit.js';
 import { Batcher } from '../../util/batcher.js';
 import { LruMap } from '../../util/lru-map.js';
+import type { SignAccessToken } from '../access-token-signer.js';
 import {
   formatRefreshToken,
-  hashOf,
+  hashVerifier,
   parseRefreshToken,
   type RefreshTokens,
 } from '../refresh-token.js';
-import type { Sign } from '../sign.js';
 import type { Account, User, Users } from '../users.js';
-import { endOf, type Rotation, rotate } from './rotation.js';
+import { getEndState, type Rotation, rotate } from './rotation.js';
 import {
   clearSuccessors,
   deleteEnded,
   type EndedSession,
   type EndReason,
+  findLiveSessions,
   findSessions,
+  findUnrevokedIds,
   hasLiveSession,
   insertSession,
-  liveSessionsOf,
   revokedSince,
   revokeSessions,
   type SessionSummary,
   type StoredSession,
-  unrevokedIds,
 } from './session-table.js';
 
 /** Sessions that were ended just now, before their time. Some may have ended already. */
-export interface Ended {
+export interface EndedSessions {
   readonly sessionIds: readonly string[];
   readonly reason: EndReason;
 }
@@ -43,7 +43,7 @@ export interface SessionsOptions {
   readonly refreshTokens: RefreshTokens;
   readonly audit: Audit;
   /** Told right after the rows are revoked. Must not throw. */
-  readonly onEnded: (ended: Ended) => void;
+  readonly onEnded: (ended: EndedSessions) => void;
   /** A session that is not refreshed for so long expires, */
   readonly idleMs: number;
   /** and in any case so long after the login. */
@@ -52,11 +52,11 @@ export interface SessionsOptions {
   readonly graceMs: number;
   /** Past it the session of the user that was not refreshed for longest ends. */
   readonly perUserMax: number;
-  readonly clock?: Clock;
+  readonly wallClock?: Clock;
 }
 
 /** What a client gets for a password or a refresh token. */
-export interface Grant {
+export interface IssuedTokens {
   readonly accessToken: string;
   readonly refreshToken: string;
   readonly refreshTokenExpiresInMs: number;
@@ -82,18 +82,18 @@ const clearMax = 500;
 export class Sessions {
   readonly #options: SessionsOptions;
   readonly #db: Database;
-  readonly #clock: Clock;
+  readonly #wallClock: Clock;
   readonly #byId: Batcher<string, StoredSession | undefined>;
   readonly #bySelector: Batcher<string, StoredSession | undefined>;
   /** Sessions rotated by this process, by when their sealed successor is of no more use. */
-  readonly #spent = new LruMap<string, number>(spentMax);
+  readonly #rotated = new LruMap<string, number>(spentMax);
 
   constructor(options: SessionsOptions) {
     this.#options = options;
     this.#db = options.db;
-    this.#clock = options.clock ?? Date.now;
-    this.#byId = Batcher.on(this.#db, (ids) => findSessions(this.#db, 'id', ids));
-    this.#bySelector = Batcher.on(this.#db, (selectors) =>
+    this.#wallClock = options.wallClock ?? Date.now;
+    this.#byId = Batcher.forDatabase(this.#db, (ids) => findSessions(this.#db, 'id', ids));
+    this.#bySelector = Batcher.forDatabase(this.#db, (selectors) =>
       findSessions(this.#db, 'selector', selectors),
     );
   }
@@ -102,24 +102,28 @@ export class Sessions {
    * Begins a session for an account whose password was just found right. Undefined when the
    * account changed since it was read (new password, disabled, deleted): then nothing was begun.
    */
-  async open(account: Account, client: Client, sign: Sign): Promise<Grant | undefined> {
+  async open(
+    account: Account,
+    client: Client,
+    sign: SignAccessToken,
+  ): Promise<IssuedTokens | undefined> {
     const { refreshTokens, idleMs, absoluteMs, users, perUserMax } = this.#options;
     const id = randomBytes(16).toString('hex');
     const token = refreshTokens.mint();
     const { tokensValidAfter } = account;
     const accessToken = await sign({ id, user: account, tokensValidAfter }); // Before any row.
-    const now = this.#clock();
+    const now = this.#wallClock();
     const absoluteExpiresAt = now + absoluteMs;
     const idleExpiresAt = Math.min(now + idleMs, absoluteExpiresAt);
     const ends = { now, idleExpiresAt, absoluteExpiresAt };
     const { selector } = token;
-    const session = { id, userId: account.id, selector, currentHash: hashOf(token.verifier) };
+    const session = { id, userId: account.id, selector, currentHash: hashVerifier(token.verifier) };
     const surplus = await this.#db.transaction(async (tx) => {
       // Holds the user's row: a change of password comes before, and is seen, or after, and ends
       // this session like the others. Together, for each wait is longer than what is waited for.
       const [isUnchanged, others] = await Promise.all([
         users.recordLogin(account, tx),
-        liveSessionsOf(tx, account.id, now),
+        findLiveSessions(tx, account.id, now),
       ]);
       if (!isUnchanged) return undefined;
       const surplusIds = others.slice(perUserMax - 1).map((other) => other.id);
@@ -147,28 +151,30 @@ export class Sessions {
    * Spends a refresh token for the next one (see `rotate`). Throws `invalid_token`, alike for a
    * token unknown, revoked or reused, `expired_token`, or `service_unavailable`.
    */
-  async rotate(text: unknown, client: Client, sign: Sign): Promise<Grant> {
+  async rotate(text: unknown, client: Client, sign: SignAccessToken): Promise<IssuedTokens> {
     const token = parseRefreshToken(text);
     const { refreshTokens, graceMs, idleMs } = this.#options;
     const findBySelector = (selector: string) => this.#bySelector.run(selector);
-    const timing = { clock: this.#clock, graceMs, idleMs };
+    const timing = { wallClock: this.#wallClock, graceMs, idleMs };
     const parts = { db: this.#db, findBySelector, refreshTokens, ...timing };
     const rotation = await rotate(parts, token, client, sign);
-    this.#report(rotation, client);
-    if (rotation.outcome === 'rotated') this.#noteSpent(rotation.session.id);
-    if (rotation.outcome !== 'rotated' && rotation.outcome !== 'replayed') throw refusal(rotation);
+    this.#auditRotation(rotation, client);
+    if (rotation.outcome === 'rotated') this.#trackRotated(rotation.session.id);
+    if (rotation.outcome !== 'rotated' && rotation.outcome !== 'replayed')
+      throw toFailure(rotation);
     return {
       accessToken: rotation.accessToken,
       refreshToken: formatRefreshToken(rotation.successor),
-      refreshTokenExpiresInMs: rotation.idleExpiresAt - this.#clock(),
+      refreshTokenExpiresInMs: rotation.idleExpiresAt - this.#wallClock(),
       sessionId: rotation.session.id,
     };
   }
 
   /** Undefined when it is revoked or expired, or its user disabled or gone. One query, shared. */
-  async live(sessionId: string): Promise<LiveSession | undefined> {
+  async findLive(sessionId: string): Promise<LiveSession | undefined> {
     const session = await this.#byId.run(sessionId);
-    if (session === undefined || endOf(session, this.#clock()) !== undefined) return undefined;
+    if (session === undefined || getEndState(session, this.#wallClock()) !== undefined)
+      return undefined;
     const { id, user, tokensValidAfter, idleExpiresAt, absoluteExpiresAt } = session;
     const expiresAt = Math.min(idleExpiresAt, absoluteExpiresAt);
     return { id, userId: user.id, expiresAt, user, tokensValidAfter };
@@ -176,17 +182,17 @@ export class Sessions {
 
   /** The user's that live, last used first. */
   async list(userId: string): Promise<SessionSummary[]> {
-    return liveSessionsOf(this.#db, userId, this.#clock());
+    return findLiveSessions(this.#db, userId, this.#wallClock());
   }
 
   /** Whether the user has a session that was last used from there. */
-  async hasFrom(userId: string, ipKey: string): Promise<boolean> {
-    return hasLiveSession(this.#db, { userId, ipKey, now: this.#clock() });
+  async hasSessionFrom(userId: string, ipKey: string): Promise<boolean> {
+    return hasLiveSession(this.#db, { userId, ipKey, now: this.#wallClock() });
   }
 
   /** Ends one. False when it had ended already. */
   async end(sessionId: string, reason: EndReason): Promise<boolean> {
-    const count = await revokeSessions(this.#db, [sessionId], reason, this.#clock());
+    const count = await revokeSessions(this.#db, [sessionId], reason, this.#wallClock());
     if (count > 0) this.#options.onEnded({ sessionIds: [sessionId], reason });
     return count > 0;
   }
@@ -202,8 +208,8 @@ export class Sessions {
   ): Promise<readonly string[]> {
     const sessionIds = await this.#db.transaction(async (tx) => {
       await first?.(tx);
-      const ids = (await unrevokedIds(tx, userId)).filter((id) => id !== except);
-      await revokeSessions(tx, ids, reason, this.#clock());
+      const ids = (await findUnrevokedIds(tx, userId)).filter((id) => id !== except);
+      await revokeSessions(tx, ids, reason, this.#wallClock());
       return ids;
     });
     if (sessionIds.length > 0) this.#options.onEnded({ sessionIds, reason });
@@ -220,24 +226,24 @@ export class Sessions {
   }
 
   /** One batch of housekeeping; answers how many rows went. Meant for a timer. */
-  async clean(): Promise<number> {
-    const now = this.#clock();
-    const spent = [...this.#spent].filter(([, until]) => until < now).map(([id]) => id);
+  async deleteEnded(): Promise<number> {
+    const now = this.#wallClock();
+    const spent = [...this.#rotated].filter(([, until]) => until < now).map(([id]) => id);
     const ids = spent.slice(0, clearMax);
     if (ids.length > 0) await clearSuccessors(this.#db, ids, now);
     for (const id of ids) {
-      if ((this.#spent.get(id) ?? now) < now) this.#spent.delete(id); // Not if rotated meanwhile.
+      if ((this.#rotated.get(id) ?? now) < now) this.#rotated.delete(id); // Not if rotated meanwhile.
     }
     return deleteEnded(this.#db, now - day);
   }
 
-  #noteSpent(sessionId: string): void {
+  #trackRotated(sessionId: string): void {
     // Past the limit a sealed successor stays until the next rotation: useless, but for the holder
     // of the spent token, to whom it is refused.
-    this.#spent.set(sessionId, this.#clock() + this.#options.graceMs);
+    this.#rotated.set(sessionId, this.#wallClock() + this.#options.graceMs);
   }
 
-  #report(rotation: Rotation, client: Client): void {
+  #auditRotation(rotation: Rotation, client: Client): void {
     const { audit, onEnded } = this.#options;
     const { outcome, session } = rotation;
     const fields = { client, ...(session && { userId: session.user.id, sessionId: session.id }) };
@@ -250,7 +256,7 @@ export class Sessions {
   }
 }
 
-function refusal({ outcome, session }: Rotation): Failure {
+function toFailure({ outcome, session }: Rotation): Failure {
   if (outcome !== 'expired' || session === undefined) {
     return new Failure('invalid_token', 'Cannot refresh: the token is invalid');
   }

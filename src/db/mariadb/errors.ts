@@ -2,25 +2,25 @@ import { Failure } from '../../errors.js';
 import { UniqueViolation } from '../database.js';
 import { statementError, unavailable } from '../failures.js';
 import type { ServerOptions } from '../options.js';
-import { Conflict } from '../transaction.js';
+import { TransactionConflict } from '../transaction.js';
 
 // By number: the package names them after MariaDB's list, so MySQL's own get wrong names.
-const keyIsTaken = 1062;
-const conflicts = new Set([1213, 1205, 1020]); // Deadlock, lock wait, snapshot (MariaDB 11.6).
+const duplicateKeyErrno = 1062;
+const conflictErrnos = new Set([1213, 1205, 1020]); // Deadlock, lock wait, snapshot (MariaDB 11.6).
 
 /**
  * Too many connections, out of memory or of locks, disk full or failing, table full, commit failed,
  * killed, read-only, shutdown, statement timeout.
  */
-const unavailableNumbers = new Set([
+const unavailableErrnos = new Set([
   ...[1037, 1038, 1041, 1047, 1206, 1637],
   ...[1040, 1203, 1226, 3, 1021, 1026, 1030, 1114, 1180, 1317, 1927],
   ...[1036, 1290, 1792, 1836, 1053, 1969, 3024, 4031, 2006, 2013],
 ]);
 
 /** The package's own: connection lost or never made, pool without a free one, time over. */
-const packageNumbers = { from: 45000, to: 45060 };
-const parsingPrecision = 45050; // A number past 2^53: a defect, not a state of the server.
+const driverErrnos = { from: 45000, to: 45060 };
+const parsingPrecisionErrno = 45050; // A number past 2^53: a defect, not a state of the server.
 
 interface NativeError {
   readonly errno: number;
@@ -30,48 +30,48 @@ interface NativeError {
 
 /** What callers see of an error. Spec: MariaDB and MySQL server error reference. */
 export function mariadbError(text: string, error: unknown): Error {
-  if (error instanceof Failure || error instanceof Conflict) return error;
-  const native = nativeOf(error);
+  if (error instanceof Failure || error instanceof TransactionConflict) return error;
+  const native = toNativeError(error);
   const { errno } = native;
-  const cause = withoutValues(error, native);
-  if (errno === keyIsTaken) {
+  const cause = redactValues(error, native);
+  if (errno === duplicateKeyErrno) {
     return new UniqueViolation('Cannot write row: its key is taken', { cause });
   }
-  if (conflicts.has(errno)) return new Conflict('Transactions met', { cause });
-  const isPackages = errno >= packageNumbers.from && errno <= packageNumbers.to;
-  if (errno !== parsingPrecision && (native.isFatal || isPackages || errno < 0)) {
+  if (conflictErrnos.has(errno)) return new TransactionConflict('Transactions met', { cause });
+  const isDriverError = errno >= driverErrnos.from && errno <= driverErrnos.to;
+  if (errno !== parsingPrecisionErrno && (native.isFatal || isDriverError || errno < 0)) {
     return unavailable('no connection to the database', cause);
   }
-  if (unavailableNumbers.has(errno)) {
+  if (unavailableErrnos.has(errno)) {
     return unavailable('the database cannot do it now', cause);
   }
   return statementError(text, cause);
 }
 
-export const noSuchDatabase = 1049;
+export const unknownDatabaseErrno = 1049;
 
 /** Why a database could not be opened, in words that lead to the setting. */
 export function mariadbOpenError(options: ServerOptions, error: unknown): Error {
   const { host, port, database, username } = options;
-  const native = nativeOf(error);
-  const cause = withoutValues(error, native);
+  const native = toNativeError(error);
+  const cause = redactValues(error, native);
   const states: Readonly<Record<number, string>> = {
-    [noSuchDatabase]: `${database} does not exist: npm run sync`,
+    [unknownDatabaseErrno]: `${database} does not exist: npm run sync`,
     1044: `${username} may not use ${database}`,
     1045: `the server refuses the password of ${username}`,
     1698: `the server refuses ${username}`,
-    45044: 'the password must not travel without TLS: set DB_SSL',
+    45044: 'the password must not be sent without TLS: set DB_SSL',
   };
   const unknown = `no answer from the server at ${host}:${port} (${native.errno})`;
   return new Error(`Cannot open database: ${states[native.errno] ?? unknown}`, { cause });
 }
 
 /** Of the error or, when the pool only says that it has no connection, of what lies beneath. */
-export function nativeOf(error: unknown): NativeError {
+export function toNativeError(error: unknown): NativeError {
   const found = error instanceof Error ? error : new Error(String(error));
-  const beneath = found.cause;
+  const inner = found.cause;
   const isPoolTimeout = 'errno' in found && found.errno === 45028;
-  if (isPoolTimeout && beneath instanceof Error && 'errno' in beneath) return nativeOf(beneath);
+  if (isPoolTimeout && inner instanceof Error && 'errno' in inner) return toNativeError(inner);
   return {
     errno: 'errno' in found ? Number(found.errno) : 0,
     sqlState: 'sqlState' in found ? String(found.sqlState) : undefined,
@@ -80,9 +80,9 @@ export function nativeOf(error: unknown): NativeError {
 }
 
 /** The message carries the statement, and for a taken key the value: neither belongs in a log. */
-function withoutValues(error: unknown, { errno, sqlState }: NativeError): Error {
-  const isOfServer = error instanceof Error && 'sqlMessage' in error;
-  const said = isOfServer ? error.sqlMessage : error instanceof Error ? error.message : error;
-  const message = errno === keyIsTaken ? 'Duplicate entry' : String(said);
+function redactValues(error: unknown, { errno, sqlState }: NativeError): Error {
+  const isServerError = error instanceof Error && 'sqlMessage' in error;
+  const text = isServerError ? error.sqlMessage : error instanceof Error ? error.message : error;
+  const message = errno === duplicateKeyErrno ? 'Duplicate entry' : String(text);
   return Object.assign(new Error(message), { errno, sqlState });
 }

@@ -43,7 +43,7 @@ async function describeDialect(dialect: 'mariadb' | 'mysql'): Promise<void> {
   describeDatabase(dialect, () => openDatabase(options()), skip);
 
   describe(`${dialect} is guarded`, { skip }, () => {
-    test('against the configuration of its server: mode, isolation and time zone are ours', () =>
+    test("the connection overrides the server's SQL mode, isolation level and time zone", () =>
       withDatabase({}, async (db) => {
         const variable = dialect === 'mysql' ? sql`@@transaction_isolation` : sql`@@tx_isolation`;
 
@@ -55,7 +55,7 @@ async function describeDialect(dialect: 'mariadb' | 'mysql'): Promise<void> {
         assert.equal(row?.isolation, 'READ-COMMITTED');
       }));
 
-    test('against values that are too long: they are refused, not cut', () =>
+    test('a value that is too long is refused, not truncated', () =>
       withDatabase({}, async (db) => {
         const long = 'x'.repeat(65);
         const insert = sql`insert into api_keys (id, name, key_hash, scopes, created_at)
@@ -67,7 +67,7 @@ async function describeDialect(dialect: 'mariadb' | 'mysql'): Promise<void> {
         );
       }));
 
-    test('against a server that only lets read: refused, not a defect', () =>
+    test('a write to a read-only server is service_unavailable', () =>
       withDatabase({ connectionsMax: 1 }, async (db) => {
         const write = sql`update log_head set seq = seq`;
         await db.transaction((tx) => tx.execute(sql`set session transaction read only`));
@@ -78,7 +78,7 @@ async function describeDialect(dialect: 'mariadb' | 'mysql'): Promise<void> {
         );
       }));
 
-    test('against a statement that runs too long: the server ends it', () =>
+    test('the server cancels a statement that runs too long', () =>
       withDatabase({ statementMs: 2000 }, async (db) => {
         const slow = sql`select count(*) as count from information_schema.columns a,
           information_schema.columns b, information_schema.columns c`;
@@ -92,7 +92,7 @@ async function describeDialect(dialect: 'mariadb' | 'mysql'): Promise<void> {
         assert.deepEqual(await db.query(sql`select 1 as one`), [{ one: 1 }]);
       }));
 
-    test('against a server that hangs: all are answered, and new connections are made', async () => {
+    test('when the server hangs, every statement is rejected and new connections are opened', async () => {
       const proxy = await openTcpProxy(options());
       const changes = { host: '127.0.0.1', port: proxy.port, connectMs: 3000, statementMs: 2000 };
       try {
@@ -119,7 +119,7 @@ async function describeDialect(dialect: 'mariadb' | 'mysql'): Promise<void> {
       }
     });
 
-    test('against a connection that is cut: its statements fail, the next ones do not', async () => {
+    test('when a connection is lost, its statements fail and later ones succeed', async () => {
       const proxy = await openTcpProxy(options());
       try {
         await withDatabase({ host: '127.0.0.1', port: proxy.port }, async (db) => {
@@ -144,7 +144,7 @@ async function describeDialect(dialect: 'mariadb' | 'mysql'): Promise<void> {
       }
     });
 
-    test('against a transaction that never ends', () =>
+    test('a transaction that never ends is rolled back at its deadline', () =>
       withDatabase({ connectMs: 3000, statementMs: 2000, connectionsMax: 2 }, async (db) => {
         const stuck = db.transaction(() => new Promise<never>(() => undefined));
 

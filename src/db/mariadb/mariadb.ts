@@ -5,13 +5,13 @@ import {
   type Pool,
   type PoolConnection,
 } from 'mariadb';
-import { Admission } from '../concurrency-limiter.js';
+import { ConcurrencyLimiter } from '../concurrency-limiter.js';
 import { type Database, questionMark, render, type Sql } from '../database.js';
 import { withDeadline } from '../deadline.js';
 import { unavailable } from '../failures.js';
 import type { ServerOptions } from '../options.js';
-import { tlsOf } from '../tls.js';
-import { retried, type Session, Transaction } from '../transaction.js';
+import { buildTlsOptions } from '../tls.js';
+import { type SqlExecutor, Transaction, withRetries } from '../transaction.js';
 import { mariadbError, mariadbOpenError } from './errors.js';
 import { mendMariadbHandshake } from './handshake.js';
 
@@ -22,7 +22,7 @@ export interface MariadbConnection {
 
 const inFlightMax = 2000;
 
-const late = (): Error => unavailable('the database does not answer in time');
+const timeoutError = (): Error => unavailable('the database does not answer in time');
 
 /**
  * MariaDB 10.6 and MySQL 8.4, and later, over a bounded pool. They differ in how a statement is
@@ -36,7 +36,7 @@ export class MariadbDatabase implements Database {
   readonly dialect: 'mariadb' | 'mysql';
   readonly #transactionMs: number;
   readonly #pool: Pool;
-  readonly #admission: Admission;
+  readonly #limiter: ConcurrencyLimiter;
   #closing: Promise<void> | undefined;
 
   private constructor(options: ServerOptions, dialect: 'mariadb' | 'mysql') {
@@ -44,15 +44,19 @@ export class MariadbDatabase implements Database {
     this.dialect = dialect;
     this.#transactionMs = connectMs + statementMs;
     const transactionsMax = Math.max(1, connectionsMax - 1);
-    this.#admission = new Admission({ inFlightMax, transactionsMax, waitMs: this.#transactionMs });
+    this.#limiter = new ConcurrencyLimiter({
+      inFlightMax,
+      transactionsMax,
+      waitMs: this.#transactionMs,
+    });
     this.#pool = createPool({
-      ...connectionConfigOf(options),
+      ...buildConnectionConfig(options),
       database: options.database,
       connectionLimit: connectionsMax,
       acquireTimeout: connectMs,
       idleTimeout: 600,
       minDelayValidation: 500,
-      initSql: initSqlOf(options),
+      initSql: buildInitSql(options),
       // Behind the server's own limit: it costs the connection.
       socketTimeout: statementMs + 1000,
     });
@@ -72,45 +76,47 @@ export class MariadbDatabase implements Database {
   }
 
   query<Row extends object>(statement: Sql): Promise<Row[]> {
-    return this.#admission.run(() => retried(() => queryOn<Row>(this.#pool, statement)));
+    return this.#limiter.run(() => withRetries(() => queryOn<Row>(this.#pool, statement)));
   }
 
   execute(statement: Sql): Promise<number> {
-    return this.#admission.run(() => retried(() => executeOn(this.#pool, statement)));
+    return this.#limiter.run(() => withRetries(() => executeOn(this.#pool, statement)));
   }
 
   transaction<Result>(work: (tx: Database) => Promise<Result>): Promise<Result> {
-    return this.#admission.transact(() => retried(() => this.#transact(work)));
+    return this.#limiter.runTransaction(() => withRetries(() => this.#runTransaction(work)));
   }
 
   close(): Promise<void> {
-    this.#closing ??= this.#admission.close().then(() => this.#pool.end());
+    this.#closing ??= this.#limiter.close().then(() => this.#pool.end());
     return this.#closing;
   }
 
-  async #transact<Result>(work: (tx: Database) => Promise<Result>): Promise<Result> {
+  async #runTransaction<Result>(work: (tx: Database) => Promise<Result>): Promise<Result> {
     const connection = await this.#pool.getConnection().catch((error: unknown) => {
       throw mariadbError('begin', error);
     });
-    let isOver = false;
-    const session: Session = {
-      query: (statement) => (isOver ? Promise.reject(late()) : queryOn(connection, statement)),
-      execute: (statement) => (isOver ? Promise.reject(late()) : executeOn(connection, statement)),
+    let isFinished = false;
+    const executor: SqlExecutor = {
+      query: (statement) =>
+        isFinished ? Promise.reject(timeoutError()) : queryOn(connection, statement),
+      execute: (statement) =>
+        isFinished ? Promise.reject(timeoutError()) : executeOn(connection, statement),
     };
     try {
       // A deadlock ends a transaction by itself: what was sent along must not commit alone then.
       await command(connection, 'set autocommit = 0');
-      const working = Transaction.run(this.dialect, session, work);
-      const result = await withDeadline(working, this.#transactionMs, late);
-      isOver = true;
+      const working = Transaction.run(this.dialect, executor, work);
+      const result = await withDeadline(working, this.#transactionMs, timeoutError);
+      isFinished = true;
       await command(connection, 'commit');
-      await giveBack(connection); // Never rejects: it is committed.
+      await releaseConnection(connection); // Never rejects: it is committed.
       return result;
     } catch (error) {
-      isOver = true; // `work` may still be at it.
+      isFinished = true; // `work` may still be at it.
       try {
         await command(connection, 'rollback');
-        await giveBack(connection);
+        await releaseConnection(connection);
       } catch {
         connection.destroy(); // The server rolls back what it held.
       }
@@ -120,7 +126,7 @@ export class MariadbDatabase implements Database {
 }
 
 /** To the pool, as it came from there. */
-async function giveBack(connection: PoolConnection): Promise<void> {
+async function releaseConnection(connection: PoolConnection): Promise<void> {
   try {
     await command(connection, 'set autocommit = 1');
     await connection.release();
@@ -136,7 +142,7 @@ export async function connectMariadb(
 ) {
   await mendMariadbHandshake(); // Also for the pool, which is only made after a first connection.
   const target: { database?: string } = withDatabase ? { database: options.database } : {};
-  const config = { ...connectionConfigOf(options), ...target };
+  const config = { ...buildConnectionConfig(options), ...target };
   return createConnection({ ...config, socketTimeout: 0, initSql: sessionSql });
 }
 
@@ -156,7 +162,7 @@ export async function executeOn(connection: MariadbConnection, statement: Sql): 
 async function run(connection: MariadbConnection, statement: Sql): Promise<unknown> {
   const text = render(statement, questionMark);
   try {
-    return await connection.query(text, statement.values.map(asPackageWants));
+    return await connection.query(text, statement.values.map(toDriverValue));
   } catch (error) {
     throw mariadbError(text, error);
   }
@@ -167,7 +173,7 @@ function command(connection: MariadbConnection, text: string): Promise<unknown> 
 }
 
 /** Bytes that are no `Buffer` would go out as JSON. */
-function asPackageWants(value: Sql['values'][number]): unknown {
+function toDriverValue(value: Sql['values'][number]): unknown {
   if (!(value instanceof Uint8Array)) return value;
   return Buffer.from(value.buffer, value.byteOffset, value.byteLength);
 }
@@ -180,14 +186,14 @@ async function checkReachable(options: ServerOptions): Promise<void> {
   }
 }
 
-function connectionConfigOf(options: ServerOptions): ConnectionConfig {
+function buildConnectionConfig(options: ServerOptions): ConnectionConfig {
   const { host, port, username, password, ssl, connectMs } = options;
   return {
     host,
     port,
     user: username,
     password,
-    ssl: tlsOf(options),
+    ssl: buildTlsOptions(options),
     connectTimeout: connectMs,
     timezone: 'Z',
     charset: 'utf8mb4',
@@ -208,7 +214,7 @@ const sessionSql = [
   "set session sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'",
 ];
 
-function initSqlOf({ dialect, statementMs, connectMs }: ServerOptions): string[] {
+function buildInitSql({ dialect, statementMs, connectMs }: ServerOptions): string[] {
   const seconds = Math.ceil(statementMs / 1000);
   const limits = {
     mariadb: [
@@ -218,6 +224,6 @@ function initSqlOf({ dialect, statementMs, connectMs }: ServerOptions): string[]
     // Only for `select`; what else takes too long is ended by `socketTimeout`.
     mysql: [`set session max_execution_time = ${statementMs}`],
   };
-  const own = dialect === 'mysql' ? limits.mysql : limits.mariadb;
-  return [...sessionSql, `set session innodb_lock_wait_timeout = ${seconds}`, ...own];
+  const statementLimits = dialect === 'mysql' ? limits.mysql : limits.mariadb;
+  return [...sessionSql, `set session innodb_lock_wait_timeout = ${seconds}`, ...statementLimits];
 }

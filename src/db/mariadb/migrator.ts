@@ -2,8 +2,8 @@ import { createHash } from 'node:crypto';
 import { sql } from '../database.js';
 import type { MigrationTarget, Purpose } from '../migrations/target.js';
 import type { ServerOptions } from '../options.js';
-import type { Session } from '../transaction.js';
-import { mariadbOpenError, nativeOf, noSuchDatabase } from './errors.js';
+import type { SqlExecutor } from '../transaction.js';
+import { mariadbOpenError, toNativeError, unknownDatabaseErrno } from './errors.js';
 import { connectMariadb, executeOn, type MariadbConnection, queryOn } from './mariadb.js';
 
 const lockWaitSeconds = 30;
@@ -15,18 +15,18 @@ export async function openMariadbTarget(
 ): Promise<MigrationTarget | undefined> {
   const connection = await connect(options, purpose);
   if (connection === undefined) return undefined;
-  const session = sessionOn(connection);
-  const name = lockNameOf(options);
+  const executor = createExecutor(connection);
+  const name = getLockName(options);
   return {
-    reading: (work) => work(session),
-    async exclusively(work) {
-      const [row] = await session.query<{ taken: number | null }>(
+    read: (work) => work(executor),
+    async runExclusively(work) {
+      const [row] = await executor.query<{ taken: number | null }>(
         sql`select get_lock(${name}, ${lockWaitSeconds}) as taken`,
       );
       if (row?.taken !== 1) {
         throw new Error(`Cannot migrate: another migrator is at it for ${lockWaitSeconds} s`);
       }
-      return work(session); // The lock goes with the connection.
+      return work(executor); // The lock goes with the connection.
     },
     close: () => connection.end(),
   };
@@ -36,7 +36,7 @@ async function connect(options: ServerOptions, purpose: Purpose) {
   try {
     return await connectMariadb(options);
   } catch (error) {
-    if (nativeOf(error).errno !== noSuchDatabase) throw mariadbOpenError(options, error);
+    if (toNativeError(error).errno !== unknownDatabaseErrno) throw mariadbOpenError(options, error);
   }
   if (purpose === 'look') return undefined;
   try {
@@ -60,13 +60,13 @@ async function createDatabase(options: ServerOptions): Promise<void> {
 }
 
 /** At most 64 characters, or MySQL refuses it. */
-function lockNameOf({ database }: ServerOptions): string {
+function getLockName({ database }: ServerOptions): string {
   const name = `herald:migrate:${database}`;
   if (name.length <= 64) return name;
   return `herald:migrate:${createHash('sha256').update(database).digest('hex').slice(0, 40)}`;
 }
 
-function sessionOn(connection: MariadbConnection): Session {
+function createExecutor(connection: MariadbConnection): SqlExecutor {
   return {
     query: (statement) => queryOn(connection, statement),
     execute: (statement) => executeOn(connection, statement),

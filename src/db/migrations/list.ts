@@ -5,7 +5,7 @@ import { mysqlMigrations } from './mysql.js';
 import { postgresMigrations } from './postgres.js';
 import { sqliteMigrations } from './sqlite.js';
 
-export const migrationsOf: Readonly<Record<Dialect, readonly Migration[]>> = {
+export const migrationsByDialect: Readonly<Record<Dialect, readonly Migration[]>> = {
   sqlite: sqliteMigrations,
   postgres: postgresMigrations,
   mariadb: mariadbMigrations,

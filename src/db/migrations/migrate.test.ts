@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { newDatabase, skipFor } from '../../../test/support/databases/new-database.js';
-import { asIs, findServer } from '../../../test/support/databases/test-server.js';
+import { findServer, rawSql } from '../../../test/support/databases/test-server.js';
 import { type Dialect, sql, tuples } from '../database.js';
 import { MariadbDatabase } from '../mariadb/mariadb.js';
 import { openDatabase } from '../open.js';
-import { type DatabaseOptions, databaseName } from '../options.js';
-import { migrationsOf, tables } from './list.js';
+import { type DatabaseOptions, getDatabaseName } from '../options.js';
+import { migrationsByDialect, tables } from './list.js';
 import { migrate, reset, schemaState, status } from './migrate.js';
 import type { Migration } from './migration.js';
 
@@ -17,7 +17,7 @@ for (const dialect of ['sqlite', 'postgres', 'mariadb', 'mysql'] as const) {
 async function describeMigrations(dialect: Dialect): Promise<void> {
   const skip = await skipFor(dialect);
 
-  async function withPlace(work: (options: DatabaseOptions) => Promise<void>): Promise<void> {
+  async function withTarget(work: (options: DatabaseOptions) => Promise<void>): Promise<void> {
     const { options, drop } = await newDatabase(dialect);
     try {
       await work(options);
@@ -26,7 +26,7 @@ async function describeMigrations(dialect: Dialect): Promise<void> {
     }
   }
 
-  const known = migrationsOf[dialect];
+  const known = migrationsByDialect[dialect];
   const steps = known.map(({ version, name }) => ({ version, name }));
   const latest = known.length;
   const [create, insert] = [
@@ -37,15 +37,15 @@ async function describeMigrations(dialect: Dialect): Promise<void> {
   const moreStep = { version: more.version, name: more.name };
 
   describe(`${dialect} migrations`, { skip }, () => {
-    test('make the database and all tables, which take and give rows', () =>
-      withPlace(async (options) => {
+    test('migrate creates the database and all tables', () =>
+      withTarget(async (options) => {
         const outcome = await migrate(options);
 
         assert.deepEqual(outcome, { applied: steps, version: latest });
         const db = await openDatabase(options);
         try {
           for (const table of tables) {
-            const rows = await db.query(asIs(`select count(*) as count from ${table}`));
+            const rows = await db.query(rawSql(`select count(*) as count from ${table}`));
             assert.deepEqual(rows, [{ count: 0 }], table);
           }
           assert.deepEqual(await schemaState(db), { version: latest, latest });
@@ -54,8 +54,8 @@ async function describeMigrations(dialect: Dialect): Promise<void> {
         }
       }));
 
-    test('let a deleted user take sessions and stream tokens along, and never give an id again', () =>
-      withPlace(async (options) => {
+    test('deleting a user cascades to sessions and stream tokens, and its id is never reused', () =>
+      withTarget(async (options) => {
         await migrate(options);
         const db = await openDatabase(options);
         try {
@@ -87,8 +87,8 @@ async function describeMigrations(dialect: Dialect): Promise<void> {
         }
       }));
 
-    test('keep names and audiences apart that differ in case or accent only', () =>
-      withPlace(async (options) => {
+    test('names and audiences that differ only in case or accent are distinct', () =>
+      withTarget(async (options) => {
         await migrate(options);
         const db = await openDatabase(options);
         try {
@@ -111,15 +111,15 @@ async function describeMigrations(dialect: Dialect): Promise<void> {
         }
       }));
 
-    test('run a second time apply nothing', () =>
-      withPlace(async (options) => {
+    test('a second migrate applies nothing', () =>
+      withTarget(async (options) => {
         await migrate(options);
 
         assert.deepEqual(await migrate(options), { applied: [], version: latest });
       }));
 
-    test('two at once: each is applied by one of them', () =>
-      withPlace(async (options) => {
+    test('of two concurrent migrators, each migration is applied by one', () =>
+      withTarget(async (options) => {
         const outcomes = await Promise.all([1, 2, 3].map(() => migrate(options)));
 
         assert.deepEqual(
@@ -128,8 +128,8 @@ async function describeMigrations(dialect: Dialect): Promise<void> {
         );
       }));
 
-    test('apply what is new, and only that', () =>
-      withPlace(async (options) => {
+    test('migrate applies only pending migrations', () =>
+      withTarget(async (options) => {
         await migrate(options);
 
         const outcome = await migrate(options, { migrations: [...known, more] });
@@ -137,8 +137,8 @@ async function describeMigrations(dialect: Dialect): Promise<void> {
         assert.deepEqual(outcome, { applied: [moreStep], version: more.version });
       }));
 
-    test('that were changed after they were applied stop everything', () =>
-      withPlace(async (options) => {
+    test('migrate refuses a migration that changed after it was applied', () =>
+      withTarget(async (options) => {
         await migrate(options);
         const changed = known.map((migration) => ({ ...migration, statements: [create] }));
 
@@ -150,8 +150,8 @@ async function describeMigrations(dialect: Dialect): Promise<void> {
         assert.deepEqual(found?.pending, [moreStep]);
       }));
 
-    test('of a later program are refused', () =>
-      withPlace(async (options) => {
+    test('migrate refuses a schema newer than the program', () =>
+      withTarget(async (options) => {
         await migrate(options, { migrations: [...known, more] });
 
         await assert.rejects(
@@ -160,9 +160,9 @@ async function describeMigrations(dialect: Dialect): Promise<void> {
         );
       }));
 
-    test('status tells what is done and what would be, and changes nothing', () =>
-      withPlace(async (given) => {
-        const options = { ...given, clock: () => 1_767_225_600_000 };
+    test('status lists applied and pending migrations and changes nothing', () =>
+      withTarget(async (given) => {
+        const options = { ...given, wallClock: () => 1_767_225_600_000 };
         assert.equal(await status(options), undefined);
         await migrate(options);
 
@@ -177,8 +177,8 @@ async function describeMigrations(dialect: Dialect): Promise<void> {
         });
       }));
 
-    test('that fail half-way can be gone on with', () =>
-      withPlace(async (options) => {
+    test('a migration that failed half-way can be resumed', () =>
+      withTarget(async (options) => {
         const missing = 'insert into nowhere values (1)';
         const broken = { ...more, statements: [create, insert, missing, insert] };
         const migrations = [...known, broken];
@@ -207,8 +207,8 @@ async function describeMigrations(dialect: Dialect): Promise<void> {
         }
       }));
 
-    test('that were cut off run again from where they were, over what is there already', () =>
-      withPlace(async (options) => {
+    test('an interrupted migration resumes at its last statement, which may run twice', () =>
+      withTarget(async (options) => {
         if (dialect !== 'mariadb' && dialect !== 'mysql') return; // The others leave nothing.
         await migrate(options);
         const db = await openServer(options);
@@ -220,8 +220,8 @@ async function describeMigrations(dialect: Dialect): Promise<void> {
         await (await openDatabase(options)).close();
       }));
 
-    test('reset drops all and makes it anew, if it may', () =>
-      withPlace(async (options) => {
+    test('reset drops and recreates all tables, if confirmed', () =>
+      withTarget(async (options) => {
         await migrate(options);
         const db = await openDatabase(options);
         await db.execute(
@@ -229,7 +229,7 @@ async function describeMigrations(dialect: Dialect): Promise<void> {
             password_changed_at, created_at, updated_at) values ('a','a','x','x','x',0,0,0)`,
         );
         await db.close();
-        const name = databaseName(options);
+        const name = getDatabaseName(options);
 
         await assert.rejects(reset(options, { production: true, yes: name }), /this is production/);
         for (const yes of [undefined, '', 'other']) {
@@ -260,5 +260,5 @@ function openServer(options: DatabaseOptions) {
 async function makeTable(options: DatabaseOptions, table: string): Promise<void> {
   const server = await findServer(options.dialect === 'mysql' ? 'mysql' : 'mariadb');
   if (typeof server === 'string') throw new Error(server);
-  await server.administer(`create table ${databaseName(options)}.${table} (id int)`);
+  await server.administer(`create table ${getDatabaseName(options)}.${table} (id int)`);
 }

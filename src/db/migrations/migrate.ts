@@ -1,15 +1,15 @@
 import type { Database } from '../database.js';
-import { type DatabaseOptions, databaseName } from '../options.js';
-import type { Session } from '../transaction.js';
-import { migrationsOf } from './list.js';
+import { type DatabaseOptions, getDatabaseName } from '../options.js';
+import type { SqlExecutor } from '../transaction.js';
+import { migrationsByDialect } from './list.js';
 import type { Migration } from './migration.js';
 import {
   applyPending,
   dropTables,
   hasUsers,
   type MigrationOutcome,
+  readStatus,
   type SchemaStatus,
-  statusOf,
 } from './run.js';
 import type { MigrationTarget, Purpose } from './target.js';
 
@@ -24,22 +24,22 @@ interface MigrateOptions {
  */
 export function migrate(
   options: DatabaseOptions,
-  { migrations = migrationsOf[options.dialect] }: MigrateOptions = {},
+  { migrations = migrationsByDialect[options.dialect] }: MigrateOptions = {},
 ): Promise<MigrationOutcome> {
-  const parts = { ...timingOf(options), dialect: options.dialect, migrations };
-  return changing(options, (session) => applyPending(session, parts));
+  const parts = { ...getClockOption(options), dialect: options.dialect, migrations };
+  return withExclusiveTarget(options, (executor) => applyPending(executor, parts));
 }
 
 /** What `migrate` has done and would do; changes nothing. Undefined: there is no such database. */
 export async function status(
   options: DatabaseOptions,
-  { migrations = migrationsOf[options.dialect] }: MigrateOptions = {},
+  { migrations = migrationsByDialect[options.dialect] }: MigrateOptions = {},
 ): Promise<SchemaStatus | undefined> {
   const target = await openTarget(options, 'look');
   if (target === undefined) return undefined;
   try {
     const { dialect } = options;
-    return await target.reading((session) => statusOf(session, { dialect, migrations }));
+    return await target.read((executor) => readStatus(executor, { dialect, migrations }));
   } finally {
     await target.close();
   }
@@ -57,21 +57,24 @@ export async function reset(
 ): Promise<MigrationOutcome> {
   const { dialect } = options;
   if (production) throw new Error('Cannot reset database: this is production');
-  const name = databaseName(options);
-  const parts = { ...timingOf(options), dialect, migrations: migrationsOf[dialect] };
-  return changing(options, async (session) => {
-    if (yes !== name && (await hasUsers(session, dialect))) {
+  const name = getDatabaseName(options);
+  const parts = { ...getClockOption(options), dialect, migrations: migrationsByDialect[dialect] };
+  return withExclusiveTarget(options, async (executor) => {
+    if (yes !== name && (await hasUsers(executor, dialect))) {
       throw new Error(`Cannot reset database: it has users; confirm with --yes=${name}`);
     }
-    await dropTables(session);
-    return applyPending(session, parts);
+    await dropTables(executor);
+    return applyPending(executor, parts);
   });
 }
 
 /** How far the schema of an open database is, and how far this program needs it. */
 export async function schemaState(db: Database): Promise<{ version: number; latest: number }> {
   const { dialect } = db;
-  const { version, latest } = await statusOf(db, { dialect, migrations: migrationsOf[dialect] });
+  const { version, latest } = await readStatus(db, {
+    dialect,
+    migrations: migrationsByDialect[dialect],
+  });
   return { version, latest };
 }
 
@@ -83,14 +86,15 @@ export async function requireSchema(db: Database): Promise<void> {
   }
 }
 
-async function changing<Result>(
+async function withExclusiveTarget<Result>(
   options: DatabaseOptions,
-  work: (session: Session) => Promise<Result>,
+  work: (executor: SqlExecutor) => Promise<Result>,
 ): Promise<Result> {
   const target = await openTarget(options, 'change');
-  if (target === undefined) throw new Error('Cannot migrate database: it cannot be made');
+  if (target === undefined)
+    throw new Error('Cannot migrate database: it does not exist and cannot be created');
   try {
-    return await target.exclusively(work);
+    return await target.runExclusively(work);
   } finally {
     await target.close();
   }
@@ -112,6 +116,6 @@ async function openTarget(
   return openMariadbTarget(options, purpose);
 }
 
-function timingOf({ clock }: DatabaseOptions) {
-  return clock === undefined ? {} : { clock };
+function getClockOption({ wallClock }: DatabaseOptions) {
+  return wallClock === undefined ? {} : { wallClock };
 }

@@ -16,6 +16,6 @@ export interface Migration {
 }
 
 /** SHA-256 in hex of the statements. */
-export function checksumOf({ statements }: Migration): string {
+export function computeChecksum({ statements }: Migration): string {
   return createHash('sha256').update(JSON.stringify(statements)).digest('hex');
 }

@@ -1,8 +1,8 @@
 import type { Clock } from '../../clock.js';
 import { type Dialect, type Sql, sql } from '../database.js';
-import type { Session } from '../transaction.js';
+import type { SqlExecutor } from '../transaction.js';
 import { tables } from './list.js';
-import { checksumOf, type Migration } from './migration.js';
+import { computeChecksum, type Migration } from './migration.js';
 
 export interface Step {
   readonly version: number;
@@ -29,7 +29,7 @@ export interface SchemaStatus {
 export interface MigrationParts {
   readonly dialect: Dialect;
   readonly migrations: readonly Migration[];
-  readonly clock?: Clock;
+  readonly wallClock?: Clock;
 }
 
 interface Row {
@@ -49,89 +49,89 @@ interface Row {
  * Throws when an applied migration was changed since, or the schema is newer than this program.
  */
 export async function applyPending(
-  session: Session,
-  { dialect, migrations, clock = Date.now }: MigrationParts,
+  executor: SqlExecutor,
+  { dialect, migrations, wallClock = Date.now }: MigrationParts,
 ): Promise<MigrationOutcome> {
-  await session.execute(sql`create table if not exists schema_migration (
+  await executor.execute(sql`create table if not exists schema_migration (
     version int not null primary key, name varchar(190) not null, checksum varchar(64) not null,
     applied_at bigint not null, dirty int not null, statements_done int not null)`);
-  const rows = await appliedRows(session, dialect);
+  const rows = await appliedRows(executor, dialect);
   checkHistory(rows, migrations);
   const applied: Step[] = [];
   for (const migration of migrations) {
     const row = rows.find(({ version }) => version === migration.version);
     if (row?.dirty === 0) continue;
-    await applyOne(session, migration, row, clock);
-    applied.push(stepOf(migration));
+    await applyOne(executor, migration, row, wallClock);
+    applied.push(toStep(migration));
   }
   return { applied, version: migrations.at(-1)?.version ?? 0 };
 }
 
 /** Reads only. Throws as `applyPending` does. */
-export async function statusOf(
-  session: Session,
+export async function readStatus(
+  executor: SqlExecutor,
   { dialect, migrations }: MigrationParts,
 ): Promise<SchemaStatus> {
-  const rows = await appliedRows(session, dialect);
+  const rows = await appliedRows(executor, dialect);
   checkHistory(rows, migrations);
   const done = rows.filter(({ dirty }) => dirty === 0);
   const unfinished = rows.find(({ dirty }) => dirty !== 0);
   return {
     version: done.at(-1)?.version ?? 0,
     latest: migrations.at(-1)?.version ?? 0,
-    applied: done.map((row) => ({ ...stepOf(row), appliedAt: row.applied_at })),
-    pending: migrations.slice(done.length).map(stepOf),
-    unfinished: unfinished && stepOf(unfinished),
+    applied: done.map((row) => ({ ...toStep(row), appliedAt: row.applied_at })),
+    pending: migrations.slice(done.length).map(toStep),
+    unfinished: unfinished && toStep(unfinished),
   };
 }
 
 /** Drops every table of ours, and what is in it. */
-export async function dropTables(session: Session): Promise<void> {
+export async function dropTables(executor: SqlExecutor): Promise<void> {
   for (const table of [...tables, 'schema_migration']) {
-    await session.execute(asIs(`drop table if exists ${table}`));
+    await executor.execute(rawSql(`drop table if exists ${table}`));
   }
 }
 
-export async function hasUsers(session: Session, dialect: Dialect): Promise<boolean> {
-  if (!(await hasTable(session, dialect, 'users'))) return false;
-  return (await session.query(sql`select id from users limit 1`)).length > 0;
+export async function hasUsers(executor: SqlExecutor, dialect: Dialect): Promise<boolean> {
+  if (!(await hasTable(executor, dialect, 'users'))) return false;
+  return (await executor.query(sql`select id from users limit 1`)).length > 0;
 }
 
 async function applyOne(
-  session: Session,
+  executor: SqlExecutor,
   migration: Migration,
   row: Row | undefined,
-  clock: Clock,
+  wallClock: Clock,
 ): Promise<void> {
   const { version, name, statements } = migration;
   if (row === undefined) {
-    await session.execute(
+    await executor.execute(
       sql`insert into schema_migration
           (version, name, checksum, applied_at, dirty, statements_done)
-        values (${version}, ${name}, ${checksumOf(migration)}, ${clock()}, 1, 0)`,
+        values (${version}, ${name}, ${computeChecksum(migration)}, ${wallClock()}, 1, 0)`,
     );
   }
   for (const [index, statement] of statements.entries()) {
     if (index < (row?.statements_done ?? 0)) continue;
-    await session.execute(asIs(statement));
-    await session.execute(
+    await executor.execute(rawSql(statement));
+    await executor.execute(
       sql`update schema_migration set statements_done = ${index + 1} where version = ${version}`,
     );
   }
-  await session.execute(
-    sql`update schema_migration set dirty = 0, applied_at = ${clock()} where version = ${version}`,
+  await executor.execute(
+    sql`update schema_migration set dirty = 0, applied_at = ${wallClock()} where version = ${version}`,
   );
 }
 
-async function appliedRows(session: Session, dialect: Dialect): Promise<Row[]> {
-  if (!(await hasTable(session, dialect, 'schema_migration'))) return [];
-  return session.query<Row>(
+async function appliedRows(executor: SqlExecutor, dialect: Dialect): Promise<Row[]> {
+  if (!(await hasTable(executor, dialect, 'schema_migration'))) return [];
+  return executor.query<Row>(
     sql`select version, name, checksum, applied_at, dirty, statements_done
       from schema_migration order by version`,
   );
 }
 
-async function hasTable(session: Session, dialect: Dialect, name: string): Promise<boolean> {
+async function hasTable(executor: SqlExecutor, dialect: Dialect, name: string): Promise<boolean> {
   const found = {
     sqlite: sql`select name from sqlite_schema where type = 'table' and name = ${name}`,
     postgres: sql`select table_name from information_schema.tables
@@ -140,7 +140,7 @@ async function hasTable(session: Session, dialect: Dialect, name: string): Promi
       where table_schema = database() and table_name = ${name}`,
   };
   const statement = dialect === 'mysql' ? found.mariadb : found[dialect];
-  return (await session.query(statement)).length > 0;
+  return (await executor.query(statement)).length > 0;
 }
 
 function checkHistory(rows: readonly Row[], migrations: readonly Migration[]): void {
@@ -152,7 +152,7 @@ function checkHistory(rows: readonly Row[], migrations: readonly Migration[]): v
         `Cannot use schema: it is version ${version}, and this program knows up to ${latest}: npm run sync was run by a newer Herald`,
       );
     }
-    if (migration.version !== version || checksumOf(migration) !== checksum) {
+    if (migration.version !== version || computeChecksum(migration) !== checksum) {
       throw new Error(
         `Cannot use schema: migration ${version} (${name}) is not the one that was applied`,
       );
@@ -160,10 +160,10 @@ function checkHistory(rows: readonly Row[], migrations: readonly Migration[]): v
   }
 }
 
-function stepOf({ version, name }: Step): Step {
+function toStep({ version, name }: Step): Step {
   return { version, name };
 }
 
-function asIs(text: string): Sql {
+function rawSql(text: string): Sql {
   return { texts: [text], values: [] };
 }

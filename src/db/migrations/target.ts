@@ -1,15 +1,15 @@
-import type { Session } from '../transaction.js';
+import type { SqlExecutor } from '../transaction.js';
 
 /** A database that is to be migrated or looked at, over a connection of its own. */
 export interface MigrationTarget {
   /** Waits for nobody; `work` must not write. */
-  reading<Result>(work: (session: Session) => Promise<Result>): Promise<Result>;
+  read<Result>(work: (executor: SqlExecutor) => Promise<Result>): Promise<Result>;
 
   /**
    * Runs `work` while no other migrator runs. Where tables can be rolled back, all of `work` is one
    * transaction. Only for a target opened to `change`.
    */
-  exclusively<Result>(work: (session: Session) => Promise<Result>): Promise<Result>;
+  runExclusively<Result>(work: (executor: SqlExecutor) => Promise<Result>): Promise<Result>;
 
   close(): Promise<void>;
 }

@@ -1,22 +1,22 @@
 import postgres from 'postgres';
 import type { ServerOptions } from '../options.js';
-import { tlsOf } from '../tls.js';
+import { buildTlsOptions } from '../tls.js';
 
 export type PostgresClient = postgres.Sql<{ bigint: number; numeric: number }>;
 export type PostgresParameter = postgres.SerializableParameter;
 export type PendingQuery = postgres.PendingQuery<object[]>;
 
-interface ConnectChoices {
+interface ConnectOptions {
   readonly database?: string;
   readonly max?: number;
   /** Whether the server ends what takes too long. Behind a pooler (`prepare: false`) it does not. */
-  readonly limited?: boolean;
+  readonly hasTimeouts?: boolean;
   /** A connection was lost, or could not be made. */
   readonly onClose?: () => void;
   readonly onNotify?: (channel: string, payload: string) => void;
 }
 
-interface Generation {
+interface ClientGeneration {
   readonly client: PostgresClient;
   readonly openedAt: number;
   running: number;
@@ -36,9 +36,9 @@ const lifeMs = 1_800_000;
  */
 export class PostgresClients {
   readonly #options: ServerOptions;
-  #current: Generation;
+  #current: ClientGeneration;
   #isClosed = false;
-  readonly #old = new Set<Generation>();
+  readonly #retired = new Set<ClientGeneration>();
 
   constructor(options: ServerOptions) {
     this.#options = options;
@@ -58,21 +58,21 @@ export class PostgresClients {
   }
 
   /** Takes a new one at once; what runs on the old one fails. */
-  giveUp(): void {
-    const old = this.#current;
-    this.#replace(old);
-    this.#end(old);
+  replaceNow(): void {
+    const previous = this.#current;
+    this.#replace(previous);
+    this.#end(previous);
   }
 
   /** What runs has so long to end. */
   async close(seconds: number): Promise<void> {
     this.#isClosed = true;
-    const all = [...this.#old, this.#current];
+    const all = [...this.#retired, this.#current];
     await Promise.all(all.map(({ client }) => client.end({ timeout: seconds })));
   }
 
-  #open(): Generation {
-    const generation: Generation = {
+  #open(): ClientGeneration {
+    const generation: ClientGeneration = {
       client: connectPostgres(this.#options, { onClose: () => this.#replace(generation) }),
       openedAt: performance.now(),
       running: 0,
@@ -80,17 +80,17 @@ export class PostgresClients {
     return generation;
   }
 
-  #replace(generation: Generation): void {
+  #replace(generation: ClientGeneration): void {
     if (generation !== this.#current || this.#isClosed) return;
     this.#current = this.#open();
-    this.#old.add(generation);
+    this.#retired.add(generation);
     const { connectMs, statementMs } = this.#options; // Nothing takes longer than both.
     if (generation.running === 0) this.#end(generation);
     else setTimeout(() => this.#end(generation), 2 * (connectMs + statementMs)).unref();
   }
 
-  #end(generation: Generation): void {
-    if (!this.#old.delete(generation)) return; // It has ended.
+  #end(generation: ClientGeneration): void {
+    if (!this.#retired.delete(generation)) return; // It has ended.
     generation.client.end({ timeout: 0 }).catch(() => undefined); // Given up either way.
   }
 }
@@ -105,10 +105,10 @@ export function connectPostgres(
   {
     database = options.database,
     max = options.connectionsMax,
-    limited = true,
+    hasTimeouts = true,
     onClose,
     onNotify,
-  }: ConnectChoices = {},
+  }: ConnectOptions = {},
 ): PostgresClient {
   const { host, port, username, password, connectMs, statementMs, prepare } = options;
   const limits = {
@@ -124,7 +124,7 @@ export function connectPostgres(
     password,
     max,
     prepare,
-    ssl: tlsOf(options),
+    ssl: buildTlsOptions(options),
     connect_timeout: connectMs / 1000,
     // Connections end only when they are lost or given up: see `PostgresClients`.
     idle_timeout: 0,
@@ -138,7 +138,7 @@ export function connectPostgres(
     // The package's own grows to 20 s, long after the server is back.
     backoff: () => 0.25 + Math.random() * 0.25,
     // A pooler that shares connections refuses whoever wants to set something on one of them.
-    connection: { application_name: 'herald', ...(limited && prepare ? limits : {}) },
+    connection: { application_name: 'herald', ...(hasTimeouts && prepare ? limits : {}) },
     types: {
       bigint: {
         to: 20,

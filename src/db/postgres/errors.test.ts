@@ -2,29 +2,29 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { isConnectionLost, postgresError } from './errors.js';
 
-const withCode = (code: string): Error => Object.assign(new Error('said so'), { code });
+const createError = (code: string): Error => Object.assign(new Error('said so'), { code });
 
-const lost = [
+const lostConnectionErrors = [
   ...['CONNECTION_CLOSED', 'CONNECTION_DESTROYED', 'CONNECTION_ENDED', 'CONNECT_TIMEOUT'],
   ...['ECONNREFUSED', 'ECONNRESET', 'ENOTFOUND', 'EAI_AGAIN', 'EPIPE', 'ETIMEDOUT'],
   ...['CERT_HAS_EXPIRED', 'DEPTH_ZERO_SELF_SIGNED_CERT', 'UNABLE_TO_VERIFY_LEAF_SIGNATURE'],
   ...['ERR_TLS_CERT_ALTNAME_INVALID', 'ERR_SSL_WRONG_VERSION_NUMBER', 'ERR_STREAM_DESTROYED'],
 ];
 
-for (const code of lost) {
+for (const code of lostConnectionErrors) {
   test(`postgres: ${code} is a lost connection`, () => {
-    const error = postgresError('select 1', withCode(code));
+    const error = postgresError('select 1', createError(code));
 
     assert.equal(error.name, 'service_unavailable');
     assert.match(error.message, /no connection/);
-    assert.ok(isConnectionLost(withCode(code)));
+    assert.ok(isConnectionLost(createError(code)));
   });
 }
 
 const defects = [
   ...['ERR_INVALID_ARG_TYPE', 'ERR_OUT_OF_RANGE', 'UNDEFINED_VALUE', 'MAX_PARAMETERS_EXCEEDED'],
   ...['NOT_TAGGED_CALL', 'UNSAFE_TRANSACTION'],
-].map(withCode);
+].map(createError);
 
 for (const defect of [...defects, new RangeError('past 2^53')]) {
   test(`postgres: ${'code' in defect ? defect.code : defect.name} is a defect`, () => {

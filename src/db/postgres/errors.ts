@@ -2,7 +2,7 @@ import { Failure } from '../../errors.js';
 import { UniqueViolation } from '../database.js';
 import { statementError, unavailable } from '../failures.js';
 import type { ServerOptions } from '../options.js';
-import { Conflict } from '../transaction.js';
+import { TransactionConflict } from '../transaction.js';
 import { isServerError } from './client.js';
 
 /**
@@ -13,32 +13,33 @@ import { isServerError } from './client.js';
 const unavailableStates = /^(08|28|53|57|58)|^(55P03|25P03|25006|3D000)$/;
 
 /** Wrong calls of Node and of the package. All other codes that are no SQLSTATE are of the connection. */
-const defects =
+const defectCodes =
   /^(ERR_(?!TLS_|SSL_|SOCKET_|STREAM_)|NOT_TAGGED_CALL|UNDEFINED_VALUE|MAX_PARAMETERS|UNSAFE_)/;
 
 /** The server is about to close it. */
-const closing = /^57P0[123]$/;
+const shutdownStates = /^57P0[123]$/;
 
 /** Whether nothing more can be sent on the connection that it came from. */
 export function isConnectionLost(error: unknown): boolean {
   if (error instanceof Failure) return false;
-  return isServerError(error) ? closing.test(codeOf(error)) : isOfConnection(error);
+  return isServerError(error) ? shutdownStates.test(getErrorCode(error)) : isConnectionError(error);
 }
 
 /** Of the package, the socket or TLS: a certificate may expire between two connections. */
-function isOfConnection(error: unknown): boolean {
+function isConnectionError(error: unknown): boolean {
   if (isServerError(error) || !(error instanceof Error) || !('code' in error)) return false;
-  return !defects.test(String(error.code));
+  return !defectCodes.test(String(error.code));
 }
 
 /** What callers see of an error. Spec: PostgreSQL, appendix A (error codes). */
 export function postgresError(text: string, error: unknown): Error {
-  if (error instanceof Failure || error instanceof Conflict) return error;
-  const code = codeOf(error);
-  const cause = withoutValues(error, code);
+  if (error instanceof Failure || error instanceof TransactionConflict) return error;
+  const code = getErrorCode(error);
+  const cause = redactValues(error, code);
   if (code === '23505') return new UniqueViolation('Cannot write row: its key is taken', { cause });
-  if (code === '40001' || code === '40P01') return new Conflict('Transactions met', { cause });
-  if (isOfConnection(error)) return unavailable('no connection to the database', cause);
+  if (code === '40001' || code === '40P01')
+    return new TransactionConflict('Transactions met', { cause });
+  if (isConnectionError(error)) return unavailable('no connection to the database', cause);
   if (unavailableStates.test(code)) return unavailable('the database cannot do it now', cause);
   return statementError(text, cause);
 }
@@ -46,8 +47,8 @@ export function postgresError(text: string, error: unknown): Error {
 /** Why a database could not be opened, in words that lead to the setting. */
 export function postgresOpenError(options: ServerOptions, error: unknown): Error {
   const { host, port, database, username } = options;
-  const code = codeOf(error);
-  const cause = withoutValues(error, code);
+  const code = getErrorCode(error);
+  const cause = redactValues(error, code);
   const refusal = `PostgreSQL refuses the login of ${username}: check DB_USERNAME, DB_PASSWORD and pg_hba.conf`;
   const states: Readonly<Record<string, string>> = {
     '3D000': `${database} does not exist: npm run sync`,
@@ -59,12 +60,12 @@ export function postgresOpenError(options: ServerOptions, error: unknown): Error
   return new Error(`Cannot open database: ${state}`, { cause });
 }
 
-export function codeOf(error: unknown): string {
+export function getErrorCode(error: unknown): string {
   return error instanceof Error && 'code' in error ? String(error.code) : 'unknown error';
 }
 
 /** `detail` may show a whole row, and `parameters` what was bound: neither belongs in a log. */
-function withoutValues(error: unknown, code: string): unknown {
+function redactValues(error: unknown, code: string): unknown {
   if (!(error instanceof Error)) return error;
   const constraint = 'constraint_name' in error ? { constraint: error.constraint_name } : {};
   return Object.assign(new Error(error.message), { code, ...constraint });

@@ -1,12 +1,12 @@
 import { dollar, render, type Sql } from '../database.js';
 import type { MigrationTarget, Purpose } from '../migrations/target.js';
 import type { ServerOptions } from '../options.js';
-import type { Session } from '../transaction.js';
+import type { SqlExecutor } from '../transaction.js';
 import { connectPostgres, type PostgresClient } from './client.js';
-import { codeOf, postgresError, postgresOpenError } from './errors.js';
+import { getErrorCode, postgresError, postgresOpenError } from './errors.js';
 
-const noSuchDatabase = '3D000';
-const databaseExists = '42P04';
+const unknownDatabaseCode = '3D000';
+const duplicateDatabaseCode = '42P04';
 const lockKey = 4_711_000_017; // Any number, as long as all of us take the same one.
 
 /** One connection without limits on statements: tables may take their time. */
@@ -14,23 +14,25 @@ export async function openPostgresTarget(
   options: ServerOptions,
   purpose: Purpose,
 ): Promise<MigrationTarget | undefined> {
-  const client = connectPostgres(options, { max: 1, limited: false });
+  const client = connectPostgres(options, { max: 1, hasTimeouts: false });
   try {
     await client.unsafe('select 1');
   } catch (error) {
     await client.end({ timeout: 0 });
-    if (codeOf(error) !== noSuchDatabase) throw postgresOpenError(options, error);
+    if (getErrorCode(error) !== unknownDatabaseCode) throw postgresOpenError(options, error);
     if (purpose === 'look') return undefined;
     await createDatabase(options);
     return openPostgresTarget(options, purpose);
   }
   return {
-    reading: (work) => work(sessionOn(client)),
-    async exclusively<Result>(work: (session: Session) => Promise<Result>): Promise<Result> {
+    read: (work) => work(createExecutor(client)),
+    async runExclusively<Result>(
+      work: (executor: SqlExecutor) => Promise<Result>,
+    ): Promise<Result> {
       let result: { readonly value: Result } | undefined;
       await client.begin(async (transaction) => {
         await lock(transaction);
-        result = { value: await work(sessionOn(transaction)) };
+        result = { value: await work(createExecutor(transaction)) };
       });
       if (result === undefined) throw new Error('Cannot migrate: the transaction did not run');
       return result.value;
@@ -40,12 +42,13 @@ export async function openPostgresTarget(
 }
 
 async function createDatabase(options: ServerOptions): Promise<void> {
-  const client = connectPostgres(options, { database: 'postgres', max: 1, limited: false });
+  const client = connectPostgres(options, { database: 'postgres', max: 1, hasTimeouts: false });
   try {
     await client.unsafe(`create database "${options.database.replaceAll('"', '""')}"`);
   } catch (error) {
     // Another migrator was faster: just as well. Two at once also meet in the catalogue (23505).
-    if (![databaseExists, '23505'].includes(codeOf(error))) throw postgresOpenError(options, error);
+    if (![duplicateDatabaseCode, '23505'].includes(getErrorCode(error)))
+      throw postgresOpenError(options, error);
   } finally {
     await client.end({ timeout: 1 });
   }
@@ -59,7 +62,7 @@ async function lock(client: Pick<PostgresClient, 'unsafe'>): Promise<void> {
   await client.unsafe(`set local lock_timeout = '5s'`);
 }
 
-function sessionOn(client: Pick<PostgresClient, 'unsafe'>): Session {
+function createExecutor(client: Pick<PostgresClient, 'unsafe'>): SqlExecutor {
   const run = async (statement: Sql) => {
     const text = render(statement, dollar);
     try {

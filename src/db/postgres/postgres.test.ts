@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, describe, test } from 'node:test';
 import { describeDatabase } from '../../../test/support/databases/database-contract.js';
-import { asIs, findServer } from '../../../test/support/databases/test-server.js';
+import { findServer, rawSql } from '../../../test/support/databases/test-server.js';
 import { openTcpProxy } from '../../../test/support/tcp-proxy.js';
 import { until } from '../../../test/support/until.js';
 import { list, sql } from '../database.js';
@@ -44,7 +44,7 @@ describe('postgres also keeps the contract without prepared statements', { skip 
 });
 
 describe('postgres is guarded', { skip }, () => {
-  test('against holes in the rows that follow a query which failed half-way', () =>
+  test('a query after one that failed mid-result returns no empty rows', () =>
     withDatabase({ connectionsMax: 1 }, async (db) => {
       for (let round = 0; round < 3; round++) {
         await assert.rejects(db.query(sql`select 10 / (5 - i) from generate_series(1, 10) i`));
@@ -57,7 +57,7 @@ describe('postgres is guarded', { skip }, () => {
       }
     }));
 
-  test('against a statement that runs too long: the server ends it', () =>
+  test('the server cancels a statement that runs too long', () =>
     withDatabase({ statementMs: 2000 }, async (db) => {
       await assert.rejects(db.query(sql`select pg_sleep(30)`), unavailable);
       await assert.rejects(
@@ -68,7 +68,7 @@ describe('postgres is guarded', { skip }, () => {
       assert.deepEqual(await db.query(sql`select 1 as one`), [{ one: 1 }]);
     }));
 
-  test('against a server that hangs: all are answered, and new connections are made', async () => {
+  test('when the server hangs, every statement is rejected and new connections are opened', async () => {
     const proxy = await openTcpProxy(options());
     const changes = { host: '127.0.0.1', port: proxy.port, connectMs: 3000, statementMs: 1000 };
     try {
@@ -95,7 +95,7 @@ describe('postgres is guarded', { skip }, () => {
     }
   });
 
-  test('against a connection that is cut: its statements fail, the next ones do not', async () => {
+  test('when a connection is lost, its statements fail and later ones succeed', async () => {
     const proxy = await openTcpProxy(options());
     try {
       await withDatabase({ host: '127.0.0.1', port: proxy.port, connectionsMax: 2 }, async (db) => {
@@ -121,7 +121,7 @@ describe('postgres is guarded', { skip }, () => {
     }
   });
 
-  test('against a connection that is lost in its first moments: nothing else is', async () => {
+  test('a connection lost while it opens does not end the process', async () => {
     const proxy = await openTcpProxy(options());
     try {
       for (const message of [1, 2]) {
@@ -138,7 +138,7 @@ describe('postgres is guarded', { skip }, () => {
     }
   });
 
-  test('against a role that may no longer log in: refused for as long as that lasts', async () => {
+  test('while a role may not log in, statements are service_unavailable', async () => {
     if (typeof server === 'string') return;
     const { administer } = server;
     const username = `herald_test_role_${process.pid}`;
@@ -165,7 +165,7 @@ describe('postgres is guarded', { skip }, () => {
     }
   });
 
-  test('against a transaction that never ends', () =>
+  test('a transaction that never ends is rolled back at its deadline', () =>
     withDatabase({ connectMs: 3000, statementMs: 1000, connectionsMax: 2 }, async (db) => {
       const stuck = db.transaction(() => new Promise<never>(() => undefined));
 
@@ -174,7 +174,7 @@ describe('postgres is guarded', { skip }, () => {
       assert.equal(await db.transaction(async () => 'begun'), 'begun');
     }));
 
-  test('against more prepared statements than the server should keep', () =>
+  test('the number of prepared statements is bounded', () =>
     withDatabase({ connectionsMax: 1 }, async (db) => {
       for (let length = 1; length <= 250; length++) {
         const ids = Array.from({ length }, (_, id) => id);
@@ -185,7 +185,7 @@ describe('postgres is guarded', { skip }, () => {
       }
 
       const [row] = await db.query<{ count: number }>(
-        asIs('select count(*) as count from pg_prepared_statements'),
+        rawSql('select count(*) as count from pg_prepared_statements'),
       );
 
       assert.ok(row !== undefined && row.count <= 501 && row.count >= 400, `${row?.count}`);
@@ -209,7 +209,7 @@ describe('postgres cannot be opened', { skip }, () => {
     });
   }
 
-  test('when the server takes the connection and says nothing', async () => {
+  test('open rejects when the server accepts the connection but does not answer', async () => {
     const proxy = await openTcpProxy({ host: '192.0.2.1', port: 9 }); // Nobody has this address.
     try {
       const changes = { host: '127.0.0.1', port: proxy.port, connectMs: 100 };

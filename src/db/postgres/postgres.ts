@@ -1,9 +1,9 @@
-import { Admission } from '../concurrency-limiter.js';
-import { type Database, dollar, render, type Sql, type WakeUps } from '../database.js';
+import { ConcurrencyLimiter } from '../concurrency-limiter.js';
+import { type Database, dollar, type Notifier, render, type Sql } from '../database.js';
 import { withDeadline } from '../deadline.js';
 import { unavailable } from '../failures.js';
 import type { ServerOptions } from '../options.js';
-import { retried, type Session, Transaction } from '../transaction.js';
+import { type SqlExecutor, Transaction, withRetries } from '../transaction.js';
 import {
   isServerError,
   type PendingQuery,
@@ -12,18 +12,18 @@ import {
   type PostgresParameter,
 } from './client.js';
 import { isConnectionLost, postgresError, postgresOpenError } from './errors.js';
-import { PostgresWakeUps } from './notifier.js';
+import { PostgresNotifier } from './notifier.js';
 
-interface Answer {
+interface QueryResult {
   readonly rows: object[];
   readonly count: number;
 }
 
 const inFlightMax = 2000;
 const preparedMax = 500;
-const elasticPreparedMax = 200;
+const variableArityPreparedMax = 200;
 
-const late = (): Error => unavailable('the database does not answer in time');
+const timeoutError = (): Error => unavailable('the database does not answer in time');
 
 /**
  * PostgreSQL 14 and later, over a bounded pool.
@@ -35,30 +35,34 @@ const late = (): Error => unavailable('the database does not answer in time');
 export class PostgresDatabase implements Database {
   readonly dialect = 'postgres';
   /** A pooler that shares connections between transactions does not pass notifications on. */
-  readonly wakeUps: WakeUps | undefined;
+  readonly notifier: Notifier | undefined;
   readonly #options: ServerOptions;
   readonly #deadlineMs: number;
-  readonly #admission: Admission;
+  readonly #limiter: ConcurrencyLimiter;
   readonly #prepared = new Set<string>();
   /**
    * Behind a pooler nothing is sent on a connection before the answer to what was sent last: the pooler
    * gives its own connection away with that answer, and the first half of the next statement, which
    * the package sends without its end, along with it. So the package is told that there is no room.
    */
-  readonly #alone: { readonly onexecute?: () => false };
+  readonly #noPipelining: { readonly onexecute?: () => false };
   readonly #clients: PostgresClients;
-  #answeredAt = 0;
+  #lastAnswerAt = 0;
   #closing: Promise<void> | undefined;
 
   private constructor(options: ServerOptions) {
     const { connectMs, statementMs, connectionsMax } = options;
     this.#options = options;
     this.#deadlineMs = connectMs + statementMs;
-    this.#alone = options.prepare ? {} : { onexecute: () => false };
+    this.#noPipelining = options.prepare ? {} : { onexecute: () => false };
     const transactionsMax = Math.max(1, connectionsMax - 1);
-    this.#admission = new Admission({ inFlightMax, transactionsMax, waitMs: this.#deadlineMs });
+    this.#limiter = new ConcurrencyLimiter({
+      inFlightMax,
+      transactionsMax,
+      waitMs: this.#deadlineMs,
+    });
     this.#clients = new PostgresClients(options);
-    this.wakeUps = options.prepare ? new PostgresWakeUps(options) : undefined;
+    this.notifier = options.prepare ? new PostgresNotifier(options) : undefined;
   }
 
   /** Rejects when the server cannot be reached. */
@@ -66,7 +70,7 @@ export class PostgresDatabase implements Database {
     const db = new PostgresDatabase(options);
     try {
       const first = db.#clients.use((client) => client.unsafe('select 1'));
-      await withDeadline(first, options.connectMs, late);
+      await withDeadline(first, options.connectMs, timeoutError);
       return db;
     } catch (error) {
       await db.#clients.close(0);
@@ -75,26 +79,26 @@ export class PostgresDatabase implements Database {
   }
 
   async query<Row extends object>(statement: Sql): Promise<Row[]> {
-    const { rows } = await this.#single(statement);
+    const { rows } = await this.#runStatement(statement);
     return rows as Row[];
   }
 
   async execute(statement: Sql): Promise<number> {
-    return (await this.#single(statement)).count;
+    return (await this.#runStatement(statement)).count;
   }
 
   transaction<Result>(work: (tx: Database) => Promise<Result>): Promise<Result> {
-    return this.#admission.transact(() => retried(() => this.#transact(work)));
+    return this.#limiter.runTransaction(() => withRetries(() => this.#runTransaction(work)));
   }
 
   close(): Promise<void> {
-    this.#closing ??= this.#admission.close().then(() => this.#clients.close(1));
+    this.#closing ??= this.#limiter.close().then(() => this.#clients.close(1));
     return this.#closing;
   }
 
-  #single(statement: Sql): Promise<Answer> {
-    return this.#admission.run(() =>
-      retried(() => this.#clients.use((client) => this.#run(client, statement))),
+  #runStatement(statement: Sql): Promise<QueryResult> {
+    return this.#limiter.run(() =>
+      withRetries(() => this.#clients.use((client) => this.#run(client, statement))),
     );
   }
 
@@ -103,30 +107,30 @@ export class PostgresDatabase implements Database {
     client: Pick<PostgresClient, 'unsafe'>,
     statement: Sql,
     onLost: () => void = () => {},
-  ): Promise<Answer> {
+  ): Promise<QueryResult> {
     const text = render(statement, dollar);
-    const prepare = this.#options.prepare && this.#isWorthPreparing(text, statement);
+    const prepare = this.#options.prepare && this.#shouldPrepare(text, statement);
     const sentAt = performance.now();
     const values = statement.values as PostgresParameter[];
-    const pending = client.unsafe<object[]>(text, values, { prepare, ...this.#alone });
+    const pending = client.unsafe<object[]>(text, values, { prepare, ...this.#noPipelining });
     try {
       const result = await withDeadline(pending, this.#deadlineMs, () => {
-        forget(pending);
-        return this.#expire(sentAt);
+        dequeue(pending);
+        return this.#handleTimeout(sentAt);
       });
-      this.#answeredAt = performance.now();
-      return { rows: withoutHoles(result), count: result.count ?? 0 };
+      this.#lastAnswerAt = performance.now();
+      return { rows: removeHoles(result), count: result.count ?? 0 };
     } catch (error) {
-      if (isServerError(error)) this.#answeredAt = performance.now();
+      if (isServerError(error)) this.#lastAnswerAt = performance.now();
       if (isConnectionLost(error)) onLost();
       throw postgresError(text, error);
     }
   }
 
   /** The server keeps what is prepared as long as the connection lives, hence the bounds. */
-  #isWorthPreparing(text: string, { isElastic }: Sql): boolean {
+  #shouldPrepare(text: string, { hasVariableArity }: Sql): boolean {
     if (this.#prepared.has(text)) return true;
-    const countMax = isElastic === true ? elasticPreparedMax : preparedMax;
+    const countMax = hasVariableArity === true ? variableArityPreparedMax : preparedMax;
     if (this.#prepared.size >= countMax) return false;
     this.#prepared.add(text);
     return true;
@@ -136,65 +140,67 @@ export class PostgresDatabase implements Database {
    * A deadline is over. If nothing at all was answered since, the server is frozen or the way to it
    * is cut: all connections are given up for new ones, for on the old ones nothing would ever end.
    */
-  #expire(sentAt: number): Error {
+  #handleTimeout(sentAt: number): Error {
     const { log } = this.#options;
-    const isSilent = this.#answeredAt < sentAt;
-    log.warn({ dialect: this.dialect, isSilent }, 'database passed a deadline');
+    const isSilent = this.#lastAnswerAt < sentAt;
+    log.warn({ dialect: this.dialect, isSilent }, 'database deadline exceeded');
     if (isSilent && this.#closing === undefined) {
-      this.#answeredAt = performance.now(); // Once for all that expire together.
-      this.#clients.giveUp();
+      this.#lastAnswerAt = performance.now(); // Once for all that expire together.
+      this.#clients.replaceNow();
     }
-    return late();
+    return timeoutError();
   }
 
-  async #transact<Result>(work: (tx: Database) => Promise<Result>): Promise<Result> {
+  async #runTransaction<Result>(work: (tx: Database) => Promise<Result>): Promise<Result> {
     const sentAt = performance.now();
-    let isOver = false;
-    let isLost = false;
+    let isFinished = false;
+    let hasLostConnection = false;
     const onLost = (): void => {
-      isLost = true;
+      hasLostConnection = true;
     };
-    const refuse = (): void => {
+    const assertActive = (): void => {
       // The package might run it on the next connection, outside of any transaction.
-      if (isOver) throw unavailable('the transaction is over');
+      if (isFinished) throw unavailable('the transaction is over');
     };
     let settled: { readonly result: Result } | { readonly error: unknown } | undefined;
-    const begun = async (client: Pick<PostgresClient, 'unsafe'>): Promise<void> => {
-      refuse();
-      const session: Session = {
+    const runWork = async (client: Pick<PostgresClient, 'unsafe'>): Promise<void> => {
+      assertActive();
+      const executor: SqlExecutor = {
         query: async <Row extends object>(statement: Sql) => {
-          refuse();
+          assertActive();
           return (await this.#run(client, statement, onLost)).rows as Row[];
         },
         execute: async (statement) => {
-          refuse();
+          assertActive();
           return (await this.#run(client, statement, onLost)).count;
         },
       };
       try {
         // Kept in a box: the package would take an array apart.
-        settled = { result: await Transaction.run(this.dialect, session, work) };
+        settled = { result: await Transaction.run(this.dialect, executor, work) };
       } catch (error) {
         settled = { error };
         // The package would send its rollback to nobody, and end the process by that. Without an
         // answer it rejects as soon as it notices that the connection is closed.
-        if (isLost) await new Promise<never>(() => {});
+        if (hasLostConnection) await new Promise<never>(() => {});
         throw error;
       }
     };
-    const done = this.#clients.use((client) => client.begin(begun));
+    const done = this.#clients.use((client) => client.begin(runWork));
     try {
-      await withDeadline(done, this.#deadlineMs, () => this.#expire(sentAt));
+      await withDeadline(done, this.#deadlineMs, () => this.#handleTimeout(sentAt));
     } catch (error) {
-      isOver = true;
+      isFinished = true;
       if (settled !== undefined && 'error' in settled) throw settled.error;
       throw postgresError('begin or commit', error);
     }
-    return outcomeOf(settled);
+    return unwrapOutcome(settled);
   }
 }
 
-function outcomeOf<Result>(settled: { result: Result } | { error: unknown } | undefined): Result {
+function unwrapOutcome<Result>(
+  settled: { result: Result } | { error: unknown } | undefined,
+): Result {
   if (settled !== undefined && 'result' in settled) return settled.result;
   throw new Error('Cannot commit: the transaction did not run');
 }
@@ -203,7 +209,7 @@ function outcomeOf<Result>(settled: { result: Result } | { error: unknown } | un
  * After a query that failed while its rows came, the next on that connection has holes in front of
  * its rows (porsager/postgres#1181). They are not counted by `count`, which some commands lack.
  */
-function withoutHoles(rows: readonly object[]): object[] {
+function removeHoles(rows: readonly object[]): object[] {
   const first = rows.findIndex((row) => row !== undefined);
   return first === -1 ? [] : rows.slice(first);
 }
@@ -214,6 +220,6 @@ function withoutHoles(rows: readonly object[]): object[] {
  * there. `cancel` would open another connection for it, and drop a promise that rejects where there is
  * none.
  */
-function forget(pending: PendingQuery): void {
+function dequeue(pending: PendingQuery): void {
   if ('state' in pending && pending.state === null) pending.cancel();
 }

@@ -2,11 +2,11 @@ import { UniqueViolation } from '../database.js';
 import { statementError, unavailable } from '../failures.js';
 import type { SqliteErrorParts } from './messages.js';
 
-const keyIsTaken = new Set([2067, 1555, 2579]); // UNIQUE, PRIMARY KEY, ROWID.
+const duplicateKeyCodes = new Set([2067, 1555, 2579]); // UNIQUE, PRIMARY KEY, ROWID.
 
 /** By primary code, the low byte. After these a transaction may be rolled back already. */
 const states: Readonly<Record<number, string>> = {
-  5: 'the database file is locked by another program',
+  5: 'the database file is locked by another process',
   6: 'the database file is locked',
   7: 'out of memory',
   8: 'the database file cannot be written',
@@ -20,7 +20,7 @@ const states: Readonly<Record<number, string>> = {
 export function sqliteError(text: string, { message, errcode }: SqliteErrorParts): Error {
   const cause = Object.assign(new Error(message), errcode === undefined ? {} : { errcode });
   if (errcode === undefined) return statementError(text, cause);
-  if (keyIsTaken.has(errcode)) {
+  if (duplicateKeyCodes.has(errcode)) {
     return new UniqueViolation('Cannot write row: its key is taken', { cause });
   }
   const state = states[errcode & 0xff];

@@ -6,7 +6,7 @@ import { tempFolder } from '../../../test/support/servers/process.js';
 import { FileLock, prepareFile } from './file.js';
 import { loadSqlite } from './load.js';
 
-test('what is made for a database is for its owner only', (t) => {
+test('files created for a database are readable by their owner only', (t) => {
   const path = prepareFile(join(tempFolder(t), 'data', 'herald.db'));
 
   for (const [name, mode] of [
@@ -18,16 +18,16 @@ test('what is made for a database is for its owner only', (t) => {
   }
 });
 
-test('a lock that somebody reads is taken as soon as they have read it', async (t) => {
+test('a lock that is being read is acquired once the read ends', async (t) => {
   const Driver = await loadSqlite();
   const path = prepareFile(join(tempFolder(t), 'herald.db'));
-  (await FileLock.take(Driver, path, { waitMs: 0 })).release();
+  (await FileLock.acquire(Driver, path, { waitMs: 0 })).release();
   const reader = new Driver(`${path}.lock`, { readOnly: true });
   t.after(() => reader.close());
   reader.exec('begin');
   reader.prepare('select pid from owner').all();
 
-  const taking = FileLock.take(Driver, path, { waitMs: 10_000 }); // Its first try is behind it.
+  const taking = FileLock.acquire(Driver, path, { waitMs: 10_000 }); // Its first try is behind it.
   reader.exec('commit');
 
   (await taking).release();

@@ -18,11 +18,11 @@ export function prepareFile(file: string): string {
   }
   try {
     mkdirSync(dirname(file), { recursive: true, mode: 0o700 });
-    const given = join(realpathSync(dirname(file)), basename(file));
-    const path = existsSync(given) ? realpathSync(given) : given;
-    for (const needed of [path, lockOf(path)]) {
+    const requestedPath = join(realpathSync(dirname(file)), basename(file));
+    const path = existsSync(requestedPath) ? realpathSync(requestedPath) : requestedPath;
+    for (const required of [path, getLockPath(path)]) {
       // Not one that is there: to close it would give up a lock this process may have on it.
-      if (!existsSync(needed)) closeSync(openSync(needed, 'a', 0o600));
+      if (!existsSync(required)) closeSync(openSync(required, 'a', 0o600));
     }
     return path;
   } catch (cause) {
@@ -31,7 +31,7 @@ export function prepareFile(file: string): string {
   }
 }
 
-function lockOf(path: string): string {
+function getLockPath(path: string): string {
   return `${path}.lock`;
 }
 
@@ -47,12 +47,12 @@ const openStates: Readonly<Record<number, string>> = {
 function connect(
   Driver: SqliteDriver,
   { path, readOnly }: { path: string; readOnly: boolean },
-  begin: (connection: SqliteConnection) => void,
+  initialize: (connection: SqliteConnection) => void,
 ): SqliteConnection {
   let connection: SqliteConnection | undefined;
   try {
     connection = new Driver(path, { readOnly });
-    begin(connection);
+    initialize(connection);
     return connection;
   } catch (cause) {
     connection?.close();
@@ -89,21 +89,21 @@ export function openReader(Driver: SqliteDriver, path: string): SqliteConnection
 }
 
 /** Prepared statements of one connection, the last used ones. */
-export class Statements {
+export class StatementCache {
   static readonly #countMax = 256;
   static readonly #lengthMax = 8192; // Multi-row inserts beyond it cost more to keep than to make.
   readonly #connection: SqliteConnection;
-  readonly #known = new LruMap<string, SqliteStatement>(Statements.#countMax);
+  readonly #cache = new LruMap<string, SqliteStatement>(StatementCache.#countMax);
 
   constructor(connection: SqliteConnection) {
     this.#connection = connection;
   }
 
   prepare(text: string): SqliteStatement {
-    const found = this.#known.use(text);
+    const found = this.#cache.use(text);
     if (found !== undefined) return found;
     const statement = this.#connection.prepare(text);
-    if (text.length <= Statements.#lengthMax) this.#known.set(text, statement);
+    if (text.length <= StatementCache.#lengthMax) this.#cache.set(text, statement);
     return statement;
   }
 }
@@ -123,16 +123,16 @@ export class FileLock {
   }
 
   /** Rejects when another process still has it after `waitMs`. */
-  static async take(
+  static async acquire(
     Driver: SqliteDriver,
     path: string,
-    { waitMs, clock = Date.now }: { waitMs: number; clock?: Clock },
+    { waitMs, wallClock = Date.now }: { waitMs: number; wallClock?: Clock },
   ): Promise<FileLock> {
-    const connection = connect(Driver, { path: lockOf(path), readOnly: false }, () => {});
+    const connection = connect(Driver, { path: getLockPath(path), readOnly: false }, () => {});
     try {
       const tries = Math.ceil(waitMs / 50);
-      for (let left = tries; !tryLock(connection, clock); left--) {
-        if (left <= 0) throw new Error(refusal(path, connection));
+      for (let left = tries; !tryLock(connection, wallClock); left--) {
+        if (left <= 0) throw new Error(buildLockedMessage(path, connection));
         await wait(50);
       }
       return new FileLock(connection);
@@ -151,14 +151,14 @@ export class FileLock {
   }
 }
 
-function tryLock(connection: SqliteConnection, clock: Clock): boolean {
+function tryLock(connection: SqliteConnection, wallClock: Clock): boolean {
   try {
     connection.exec('pragma synchronous = off');
     // First who we are, for others to read, then the lock itself: a transaction that stays open.
     connection.exec('begin immediate');
     connection.exec('create table if not exists owner (pid integer, host text, since text)');
     connection.exec('delete from owner');
-    const since = new Date(clock()).toISOString();
+    const since = new Date(wallClock()).toISOString();
     const host = hostname().replaceAll("'", '');
     connection.exec(`insert into owner values (${process.pid}, '${host}', '${since}')`);
     connection.exec('commit');
@@ -181,12 +181,12 @@ function rollBack(connection: SqliteConnection): void {
   }
 }
 
-function refusal(path: string, connection: SqliteConnection): string {
+function buildLockedMessage(path: string, connection: SqliteConnection): string {
   const servers = 'a database server (DB_DIALECT=postgres, mariadb or mysql) serves many processes';
-  return `Cannot open database ${path}: ${ownerIn(connection)} has it open; stop that first, or ${servers}`;
+  return `Cannot open database ${path}: ${describeOwner(connection)} has it open; stop that first, or ${servers}`;
 }
 
-function ownerIn(connection: SqliteConnection): string {
+function describeOwner(connection: SqliteConnection): string {
   try {
     const [row] = connection.prepare('select pid, host, since from owner').all();
     const { pid, host, since } = row as { pid: number; host: string; since: string };

@@ -1,7 +1,7 @@
 import type { Value } from '../database.js';
 
 /** What the writer thread is asked. Several travel in one message. */
-export type Order =
+export type WriterCommand =
   /** Commits by itself, together with whatever else is waiting. */
   | {
       readonly kind: 'execute';
@@ -10,7 +10,7 @@ export type Order =
       readonly values: Values;
     }
   /** A whole transaction, committed or not. Answered by the number of rows that matched, or 0. */
-  | { readonly kind: 'batch'; readonly id: number; readonly steps: readonly Step[] }
+  | { readonly kind: 'batch'; readonly id: number; readonly statements: readonly BatchStatement[] }
   /** Answered once the writer belongs to this transaction alone, whose name is this `id`. */
   | { readonly kind: 'begin'; readonly id: number }
   /** May be sent along with its `begin`; it waits for that. */
@@ -32,12 +32,12 @@ export type Order =
 
 type Values = readonly Value[];
 
-export interface Step {
+export interface BatchStatement {
   readonly text: string;
   readonly values: Values;
 }
 
-export interface Answer {
+export interface CommandResult {
   readonly id: number;
   /** Rows matched, or rows. */
   readonly value?: number | object[];
@@ -45,8 +45,8 @@ export interface Answer {
 }
 
 /** The first report says that the thread is ready, or why not; each other one answers a group. */
-export interface Report {
-  readonly answers: readonly Answer[];
+export interface WriterReply {
+  readonly results: readonly CommandResult[];
   /** How many commits reached the disk for it: 0 or 1. */
   readonly commits: number;
   readonly failed?: SqliteErrorParts;
@@ -59,7 +59,7 @@ export interface SqliteErrorParts {
   readonly errcode: number | undefined;
 }
 
-export function partsOf(error: unknown): SqliteErrorParts {
+export function toErrorParts(error: unknown): SqliteErrorParts {
   const message = error instanceof Error ? error.message : String(error);
   const isCoded = error instanceof Error && 'errcode' in error;
   return { message, errcode: isCoded ? Number(error.errcode) : undefined };

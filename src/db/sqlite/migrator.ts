@@ -2,12 +2,12 @@ import { existsSync } from 'node:fs';
 import type { Clock } from '../../clock.js';
 import { questionMark, render, type Sql } from '../database.js';
 import { statementError } from '../failures.js';
-import { migrationsOf } from '../migrations/list.js';
+import { migrationsByDialect } from '../migrations/list.js';
 import type { Migration } from '../migrations/migration.js';
 import { applyPending, type MigrationOutcome } from '../migrations/run.js';
 import type { MigrationTarget, Purpose } from '../migrations/target.js';
 import type { SqliteOptions } from '../options.js';
-import type { Session } from '../transaction.js';
+import type { SqlExecutor } from '../transaction.js';
 import { FileLock, openReader, openWriter, prepareFile } from './file.js';
 import { loadSqlite, type SqliteConnection } from './load.js';
 
@@ -15,12 +15,12 @@ import { loadSqlite, type SqliteConnection } from './load.js';
 export function migrateConnection(
   connection: SqliteConnection,
   {
-    migrations = migrationsOf.sqlite,
+    migrations = migrationsByDialect.sqlite,
     ...timing
-  }: { migrations?: readonly Migration[]; clock?: Clock } = {},
+  }: { migrations?: readonly Migration[]; wallClock?: Clock } = {},
 ): Promise<MigrationOutcome> {
-  return inTransaction(connection, (session) =>
-    applyPending(session, { dialect: 'sqlite', migrations, ...timing }),
+  return inTransaction(connection, (executor) =>
+    applyPending(executor, { dialect: 'sqlite', migrations, ...timing }),
   );
 }
 
@@ -29,28 +29,28 @@ export function migrateConnection(
  * has the file open, which has migrated it already.
  */
 export async function openSqliteTarget(
-  { file, clock, lockMs = 5000 }: SqliteOptions,
+  { file, wallClock, lockMs = 5000 }: SqliteOptions,
   purpose: Purpose,
 ): Promise<MigrationTarget | undefined> {
   const Driver = await loadSqlite();
   if (purpose === 'look') {
-    return existsSync(file) ? targetOn(openReader(Driver, file), () => {}) : undefined;
+    return existsSync(file) ? createTarget(openReader(Driver, file), () => {}) : undefined;
   }
   const path = prepareFile(file);
-  const timing = clock === undefined ? {} : { clock };
-  const lock = await FileLock.take(Driver, path, { waitMs: lockMs, ...timing });
+  const timing = wallClock === undefined ? {} : { wallClock };
+  const lock = await FileLock.acquire(Driver, path, { waitMs: lockMs, ...timing });
   try {
-    return targetOn(openWriter(Driver, path), () => lock.release());
+    return createTarget(openWriter(Driver, path), () => lock.release());
   } catch (error) {
     lock.release();
     throw error;
   }
 }
 
-function targetOn(connection: SqliteConnection, onClosed: () => void): MigrationTarget {
+function createTarget(connection: SqliteConnection, onClosed: () => void): MigrationTarget {
   return {
-    reading: (work) => work(sessionOn(connection)),
-    exclusively: (work) => inTransaction(connection, work),
+    read: (work) => work(createExecutor(connection)),
+    runExclusively: (work) => inTransaction(connection, work),
     async close() {
       connection.close();
       onClosed();
@@ -60,11 +60,11 @@ function targetOn(connection: SqliteConnection, onClosed: () => void): Migration
 
 async function inTransaction<Result>(
   connection: SqliteConnection,
-  work: (session: Session) => Promise<Result>,
+  work: (executor: SqlExecutor) => Promise<Result>,
 ): Promise<Result> {
   connection.exec('begin exclusive');
   try {
-    const result = await work(sessionOn(connection));
+    const result = await work(createExecutor(connection));
     connection.exec('commit');
     return result;
   } catch (error) {
@@ -73,8 +73,8 @@ async function inTransaction<Result>(
   }
 }
 
-function sessionOn(connection: SqliteConnection): Session {
-  const prepared = <Result>(
+function createExecutor(connection: SqliteConnection): SqlExecutor {
+  const runPrepared = <Result>(
     { values, ...rest }: Sql,
     run: (statement: ReturnType<SqliteConnection['prepare']>, values: Sql['values']) => Result,
   ): Result => {
@@ -87,8 +87,8 @@ function sessionOn(connection: SqliteConnection): Session {
   };
   return {
     query: async <Row extends object>(statement: Sql) =>
-      prepared(statement, (ready, values) => ready.all(...values) as Row[]),
+      runPrepared(statement, (ready, values) => ready.all(...values) as Row[]),
     execute: async (statement) =>
-      prepared(statement, (ready, values) => Number(ready.run(...values).changes)),
+      runPrepared(statement, (ready, values) => Number(ready.run(...values).changes)),
   };
 }

@@ -17,7 +17,7 @@ import { createInterface } from 'node:readline';
 import { after, describe, test } from 'node:test';
 import { describeDatabase } from '../../../test/support/databases/database-contract.js';
 import { until } from '../../../test/support/until.js';
-import { silentLog } from '../../logging/log.js';
+import { silentLogger } from '../../logging/logger.js';
 import { type Database, sql, tuples, UniqueViolation } from '../database.js';
 import { openDatabase } from '../open.js';
 import { loadSqlite } from './load.js';
@@ -30,7 +30,7 @@ after(() => rmSync(folder, { recursive: true, force: true }));
 let files = 0;
 const newFile = (): string => join(folder, `${++files}.db`);
 const open = (file = newFile(), more: { transactionMs?: number } = {}) =>
-  SqliteDatabase.open({ dialect: 'sqlite', file, lockMs: 0, log: silentLog, ...more });
+  SqliteDatabase.open({ dialect: 'sqlite', file, lockMs: 0, log: silentLogger, ...more });
 
 async function withNotes(work: (db: SqliteDatabase, file: string) => Promise<void>) {
   const file = newFile();
@@ -71,7 +71,7 @@ async function writeOne(db: Database, from: number): Promise<number> {
 describeDatabase('sqlite', () => open(), false);
 
 describe('the embedded database groups', () => {
-  test('writes that arrive together into few commits', () =>
+  test('the embedded database groups concurrent writes into few commits', () =>
     withNotes(async (db) => {
       const before = db.commits;
 
@@ -82,7 +82,7 @@ describe('the embedded database groups', () => {
       assert.equal(await count(db), 1000);
     }));
 
-  test('a write that comes alone into a commit of its own', () =>
+  test('the embedded database commits a single write on its own', () =>
     withNotes(async (db) => {
       const before = db.commits;
 
@@ -91,7 +91,7 @@ describe('the embedded database groups', () => {
       assert.equal(db.commits - before, 5);
     }));
 
-  test('but a write that fails fails alone, wherever it stands', () =>
+  test('a failing write in a group fails alone, at any position', () =>
     withNotes(async (db) => {
       const before = db.commits;
       const ids = [1, 1, 2, 3, 3, 4, 1];
@@ -104,7 +104,7 @@ describe('the embedded database groups', () => {
       assert.equal(db.commits - before, 1);
     }));
 
-  test('but a disk that is full fails all of a group, and nothing of it stays', () =>
+  test('a full disk fails the whole group and leaves nothing of it', () =>
     withNotes(async (db) => {
       // The engine's own limit of pages is a full disk to it.
       await db.query(sql`select 1`);
@@ -128,7 +128,7 @@ describe('the embedded database groups', () => {
 });
 
 describe('a transaction of the embedded database', () => {
-  test('has the writer to itself: others come before or after it', () =>
+  test('a transaction has the writer to itself', () =>
     withNotes(async (db) => {
       const order: string[] = [];
       const transaction = db.transaction(async (tx) => {
@@ -144,7 +144,7 @@ describe('a transaction of the embedded database', () => {
       assert.deepEqual(order, ['inside', 'end', 'beside']);
     }));
 
-  test('leaves nothing of what was sent along behind a statement that found the disk full', () =>
+  test('a transaction that hits a full disk applies none of the statements sent after', () =>
     withNotes(async (db) => {
       const [pages] = await db.query<{ page_count: number }>(sql`pragma page_count`);
       const room = (count: number) =>
@@ -161,7 +161,7 @@ describe('a transaction of the embedded database', () => {
       assert.deepEqual(await db.query(sql`select id from notes`), [{ id: 2 }]);
     }));
 
-  test('takes none of what another has sent along with its beginning', () =>
+  test('a transaction never executes statements of another one', () =>
     withNotes(async (db) => {
       const failing = db.transaction(async (tx) => {
         await tx.execute(add(1));
@@ -174,7 +174,7 @@ describe('a transaction of the embedded database', () => {
       assert.deepEqual(await db.query(sql`select id from notes`), [{ id: 2 }]);
     }));
 
-  test('that cannot begin rejects with all that was sent along, and the next one begins', () =>
+  test('a transaction that cannot begin rejects with all its statements, and the next one begins', () =>
     withNotes(async (db, file) => {
       const Driver = await loadSqlite();
       const other = new Driver(file);
@@ -190,7 +190,7 @@ describe('a transaction of the embedded database', () => {
       assert.deepEqual(await db.query(sql`select id from notes`), [{ id: 2 }]);
     }));
 
-  test('behind a writer that is stuck is refused in time, and so is every write, until it goes on', async () => {
+  test('writes behind a stuck writer are refused at their deadline until it continues', async () => {
     const db = await open(await fileWithNotes(), { transactionMs: 500 });
     try {
       // Some seconds of work, as a disk that hangs for as long.
@@ -219,7 +219,7 @@ describe('a transaction of the embedded database', () => {
     }
   });
 
-  test('that takes too long is rolled back, and the writer goes on', async () => {
+  test('a transaction past its deadline is rolled back and the writer continues', async () => {
     const db = await open(await fileWithNotes(), { transactionMs: 500 });
     try {
       let release = (): void => undefined;
@@ -250,13 +250,13 @@ describe('a transaction of the embedded database', () => {
 });
 
 describe('the embedded database refuses', () => {
-  test('a query that writes', () =>
+  test('the embedded database refuses a query that writes', () =>
     withNotes(async (db) => {
       await assert.rejects(db.query(add(1)), /^Error: Cannot run statement: insert into notes/);
       assert.equal(await count(db), 0);
     }));
 
-  test('writes beyond 10,000 that wait, and takes them again later', () =>
+  test('the embedded database refuses writes while 10,000 wait, and accepts them again later', () =>
     withNotes(async (db) => {
       const ids = Array.from({ length: 10_001 }, (_, id) => id);
 
@@ -268,7 +268,7 @@ describe('the embedded database refuses', () => {
       assert.equal(await db.execute(add(20_000)), 1);
     }));
 
-  test('writes beyond 64 MiB that wait', () =>
+  test('the embedded database refuses writes while 64 MiB wait', () =>
     withNotes(async (db) => {
       const rows = tuples(Array.from({ length: 5 }, (_, id) => [id, 'x'.repeat(5 * 1024 * 1024)]));
       const big = sql`insert into notes (id, text) values ${rows}`;
@@ -281,7 +281,7 @@ describe('the embedded database refuses', () => {
       );
     }));
 
-  test('a file that is no database, a folder, and memory', async () => {
+  test('the embedded database refuses an invalid file, a folder, and :memory:', async () => {
     const path = join(folder, 'folder.db');
     const text = join(folder, 'text.db');
     mkdirSync(path);
@@ -304,7 +304,7 @@ describe('the file of the embedded database', () => {
     assert.equal(statSync(join(folder, 'new')).mode & 0o777, 0o700);
   });
 
-  test('is whole by itself after closing', () =>
+  test('after close the database file is complete without its write-ahead log', () =>
     withNotes(async (db, file) => {
       await db.execute(add(1));
 
@@ -316,7 +316,7 @@ describe('the file of the embedded database', () => {
       await copy.close();
     }));
 
-  test('keeps its rows when it is opened again', () =>
+  test('rows survive closing and reopening', () =>
     withNotes(async (db, file) => {
       await db.execute(add(1));
       await db.close();
@@ -327,7 +327,7 @@ describe('the file of the embedded database', () => {
       await again.close();
     }));
 
-  test('is refused a second time in one process, also by another name', () =>
+  test('a database file cannot be opened twice in one process, also through a link', () =>
     withNotes(async (_db, file) => {
       symlinkSync(file, `${file}-link`);
 
@@ -335,7 +335,7 @@ describe('the file of the embedded database', () => {
       await assert.rejects(open(`${file}-link`), /process \d+ on .* has it open.*DB_DIALECT/);
     }));
 
-  test('is refused to a second process, which learns who has it and what else there is', () =>
+  test('a second process is refused with the owner of the file and the alternatives', () =>
     withNotes(async (_db, file) => {
       const child = startChild(file, 'await openDatabase(options).catch((e) => say(e.message))');
 
@@ -346,7 +346,7 @@ describe('the file of the embedded database', () => {
       await child.ended();
     }));
 
-  test('loses nothing that was acknowledged when its process is killed', async () => {
+  test('no acknowledged write is lost when the process is killed', async () => {
     for (let round = 0; round < 3; round++) {
       const file = newFile();
       const child = startChild(
@@ -379,14 +379,14 @@ describe('the file of the embedded database', () => {
     }
   });
 
-  test('is refused when its schema is newer than this program', async () => {
+  test('a file with a newer schema than the program is refused', async () => {
     const file = newFile();
     const db = await open(file);
     await db.execute(sql`insert into schema_migration values (99, 'later', 'x', 0, 0, 0)`);
     await db.close();
 
     await assert.rejects(
-      openDatabase({ dialect: 'sqlite', file, log: silentLog }),
+      openDatabase({ dialect: 'sqlite', file, log: silentLogger }),
       /Cannot use schema: it is version 99, and this program knows up to \d+/,
     );
   });
@@ -423,7 +423,7 @@ describe('a batch of the embedded database', () => {
   const rename = (id: number, text: string) =>
     sql`update notes set text = ${text} where id = ${id}`;
 
-  test('is one commit, and its statements see what those before them did', () =>
+  test('a batch is one commit, and each statement sees the ones before it', () =>
     withNotes(async (db) => {
       const before = db.commits;
 
@@ -438,13 +438,13 @@ describe('a batch of the embedded database', () => {
       ]);
     }));
 
-  test('leaves nothing behind when a statement of it matches no row', () =>
+  test('a batch with a statement that matches no row changes nothing', () =>
     withNotes(async (db) => {
       assert.equal(await db.batch([add(1), rename(7, 'seven'), add(2)]), false);
       assert.equal(await count(db), 0);
     }));
 
-  test('leaves nothing behind when a key is taken or a statement is wrong, and the next one goes', () =>
+  test('a batch with a duplicate key or an invalid statement changes nothing, and the next one succeeds', () =>
     withNotes(async (db) => {
       await assert.rejects(db.batch([add(1), add(1)]), UniqueViolation);
       await assert.rejects(
@@ -455,7 +455,7 @@ describe('a batch of the embedded database', () => {
       assert.equal(await db.batch([add(1)]), true);
     }));
 
-  test('waits its turn between single writes and transactions', () =>
+  test('a batch runs in order among single writes and transactions', () =>
     withNotes(async (db) => {
       await Promise.all([
         db.transaction(async (tx) => {
@@ -469,7 +469,7 @@ describe('a batch of the embedded database', () => {
       assert.deepEqual(await db.query(sql`select text from notes`), [{ text: 'third' }]);
     }));
 
-  test('is refused when too much waits, and afterwards', async () => {
+  test('a batch is refused when too much waits, and after close', async () => {
     const db = await open();
     const tooMuch = sql`insert into notes values (${'x'.repeat(33 * 1024 * 1024)})`;
     await assert.rejects(db.batch([tooMuch]), { name: 'service_unavailable' });
@@ -485,8 +485,8 @@ function startChild(file: string, script: string) {
   const code = `
     import { openDatabase } from ${at('../open.ts')};
     import { sql } from ${at('../database.ts')};
-    import { silentLog } from ${at('../../logging/log.ts')};
-    const options = { dialect: 'sqlite', file: ${JSON.stringify(file)}, lockMs: 0, log: silentLog };
+    import { silentLogger } from ${at('../../logging/logger.ts')};
+    const options = { dialect: 'sqlite', file: ${JSON.stringify(file)}, lockMs: 0, log: silentLogger };
     const say = (line) => process.stdout.write(line + '\\n');
     ${script}`;
   const entry = join(folder, `${++files}.mts`);

@@ -4,9 +4,9 @@ import { closedError, statementError, unavailable } from '../failures.js';
 import type { SqliteOptions } from '../options.js';
 import { Transaction } from '../transaction.js';
 import { sqliteError } from './errors.js';
-import { FileLock, openReader, openWriter, prepareFile, Statements } from './file.js';
+import { FileLock, openReader, openWriter, prepareFile, StatementCache } from './file.js';
 import { loadSqlite, type SqliteConnection } from './load.js';
-import { partsOf } from './messages.js';
+import { toErrorParts } from './messages.js';
 import { migrateConnection } from './migrator.js';
 import { WriterThread } from './thread.js';
 
@@ -17,7 +17,7 @@ interface SqliteParts {
   readonly transactionMs: number;
 }
 
-const late = (): Error => unavailable('the database does not answer in time');
+const timeoutError = (): Error => unavailable('the database does not answer in time');
 
 /**
  * The embedded database: one file, one process.
@@ -31,7 +31,7 @@ const late = (): Error => unavailable('the database does not answer in time');
 export class SqliteDatabase implements Database {
   readonly dialect = 'sqlite';
   readonly #reader: SqliteConnection;
-  readonly #statements: Statements;
+  readonly #statements: StatementCache;
   readonly #writer: WriterThread;
   readonly #lock: FileLock;
   readonly #transactionMs: number;
@@ -40,7 +40,7 @@ export class SqliteDatabase implements Database {
 
   private constructor({ reader, writer, lock, transactionMs }: SqliteParts) {
     this.#reader = reader;
-    this.#statements = new Statements(reader);
+    this.#statements = new StatementCache(reader);
     this.#writer = writer;
     this.#lock = lock;
     this.#transactionMs = transactionMs;
@@ -53,22 +53,21 @@ export class SqliteDatabase implements Database {
   static async open({
     file,
     log,
-    clock,
+    wallClock,
     transactionMs = 15_000,
     lockMs = 2000,
   }: SqliteOptions): Promise<SqliteDatabase> {
     const Driver = await loadSqlite();
     const path = prepareFile(file);
-    const timing = clock === undefined ? {} : { clock };
-    const lock = await FileLock.take(Driver, path, { waitMs: lockMs, ...timing });
+    const timing = wallClock === undefined ? {} : { wallClock };
+    const lock = await FileLock.acquire(Driver, path, { waitMs: lockMs, ...timing });
     try {
-      const migrating = openWriter(Driver, path);
+      const migrationConnection = openWriter(Driver, path);
       try {
-        const { applied, version } = await migrateConnection(migrating, timing);
-        if (applied.length > 0)
-          log.info({ applied, version }, 'database schema brought up to date');
+        const { applied, version } = await migrateConnection(migrationConnection, timing);
+        if (applied.length > 0) log.info({ applied, version }, 'database schema migrated');
       } finally {
-        migrating.close();
+        migrationConnection.close();
       }
       const writer = await WriterThread.start(path, log);
       try {
@@ -96,7 +95,7 @@ export class SqliteDatabase implements Database {
       const rows = this.#statements.prepare(text).all(...statement.values) as Row[];
       return rows.map((row) => ({ ...row })); // The engine's rows have no prototype.
     } catch (error) {
-      const parts = partsOf(error);
+      const parts = toErrorParts(error);
       // On this connection "read-only" is a writing statement, not the state of a disk.
       throw parts.errcode === 8 ? statementError(text, error) : sqliteError(text, parts);
     }
@@ -104,7 +103,9 @@ export class SqliteDatabase implements Database {
 
   async execute(statement: Sql): Promise<number> {
     if (this.#closing !== undefined) throw closedError();
-    return this.#inTime(this.#writer.execute(render(statement, questionMark), statement.values));
+    return this.#withDeadline(
+      this.#writer.execute(render(statement, questionMark), statement.values),
+    );
   }
 
   async batch(statements: readonly Sql[]): Promise<boolean> {
@@ -113,12 +114,12 @@ export class SqliteDatabase implements Database {
       text: render(statement, questionMark),
       values: statement.values,
     }));
-    return this.#inTime(this.#writer.batch(steps));
+    return this.#withDeadline(this.#writer.batch(steps));
   }
 
   async transaction<Result>(work: (tx: Database) => Promise<Result>): Promise<Result> {
     if (this.#closing !== undefined) throw closedError();
-    const running = this.#transact(work);
+    const running = this.#runTransaction(work);
     this.#transactions.add(running);
     try {
       return await running;
@@ -132,33 +133,33 @@ export class SqliteDatabase implements Database {
     return this.#closing;
   }
 
-  async #transact<Result>(work: (tx: Database) => Promise<Result>): Promise<Result> {
-    let isOver = false;
+  async #runTransaction<Result>(work: (tx: Database) => Promise<Result>): Promise<Result> {
+    let isFinished = false;
     const writer = this.#writer.begin();
-    const session = {
+    const executor = {
       query: <Row extends object>(statement: Sql) =>
-        isOver
-          ? Promise.reject(late())
+        isFinished
+          ? Promise.reject(timeoutError())
           : (writer.query(render(statement, questionMark), statement.values) as Promise<Row[]>),
       execute: (statement: Sql) =>
-        isOver
-          ? Promise.reject(late())
+        isFinished
+          ? Promise.reject(timeoutError())
           : writer.run(render(statement, questionMark), statement.values),
     };
     let result: Result;
     try {
-      result = await this.#inTime(Transaction.run(this.dialect, session, work));
+      result = await this.#withDeadline(Transaction.run(this.dialect, executor, work));
     } catch (error) {
-      isOver = true; // `work` may still be at it.
+      isFinished = true; // `work` may still be at it.
       writer.end('rollback').catch(() => undefined); // Then the thread has died, with it.
       throw error;
     }
-    await this.#inTime(writer.end('commit'));
+    await this.#withDeadline(writer.end('commit'));
     return result;
   }
 
-  #inTime<Result>(writing: Promise<Result>): Promise<Result> {
-    return withDeadline(writing, this.#transactionMs, late);
+  #withDeadline<Result>(writing: Promise<Result>): Promise<Result> {
+    return withDeadline(writing, this.#transactionMs, timeoutError);
   }
 
   async #close(): Promise<void> {

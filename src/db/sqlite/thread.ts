@@ -1,12 +1,12 @@
 import { MessageChannel, type MessagePort, type Worker } from 'node:worker_threads';
-import type { Log } from '../../logging/log.js';
+import type { Logger } from '../../logging/logger.js';
 import { startThread } from '../../util/start-thread.js';
 import type { Value } from '../database.js';
 import { unavailable } from '../failures.js';
 import { sqliteError } from './errors.js';
-import type { Order, Report, Step } from './messages.js';
+import type { BatchStatement, WriterCommand, WriterReply } from './messages.js';
 
-interface Pending {
+interface PendingCommand {
   readonly text: string;
   readonly bytes: number;
   resolve(value: number | object[] | undefined): void;
@@ -20,14 +20,14 @@ export interface WriterTransaction {
   end(kind: 'commit' | 'rollback'): Promise<void>;
 }
 
-type OrderWithoutId = Order extends infer One
-  ? One extends Order
+type CommandWithoutId = WriterCommand extends infer One
+  ? One extends WriterCommand
     ? Omit<One, 'id'>
     : never
   : never;
 
-const waitingMax = 10_000;
-const waitingBytesMax = 64 * 1024 * 1024;
+const pendingMax = 10_000;
+const pendingBytesMax = 64 * 1024 * 1024;
 
 /**
  * The asking side of the writer thread. What is asked in one turn of the event loop travels in one
@@ -38,23 +38,23 @@ const waitingBytesMax = 64 * 1024 * 1024;
 export class WriterThread {
   readonly #port: MessagePort;
   readonly #exited: Promise<void>;
-  readonly #pending = new Map<number, Pending>();
-  #outbox: Order[] = [];
+  readonly #pending = new Map<number, PendingCommand>();
+  #unsent: WriterCommand[] = [];
   #lastId = 0;
   #bytes = 0;
   #commits = 0;
-  #end: Error | undefined;
+  #endError: Error | undefined;
 
-  private constructor(worker: Worker, port: MessagePort, log: Log) {
+  private constructor(worker: Worker, port: MessagePort, log: Logger) {
     this.#port = port;
-    port.on('message', (report: Report) => this.#receive(report));
+    port.on('message', (reply: WriterReply) => this.#receive(reply));
     this.#exited = new Promise((resolve) => {
       worker.once('error', (cause) => {
         log.error({ cause }, 'database thread failed');
-        this.#fail(cause);
+        this.#failPending(cause);
       });
       worker.once('exit', () => {
-        this.#fail(undefined);
+        this.#failPending(undefined);
         port.close();
         resolve();
       });
@@ -62,13 +62,13 @@ export class WriterThread {
   }
 
   /** Rejects when the file cannot be opened for writing. */
-  static async start(path: string, log: Log): Promise<WriterThread> {
+  static async start(path: string, log: Logger): Promise<WriterThread> {
     const { port1, port2 } = new MessageChannel();
     const worker = startThread(new URL('./writer', import.meta.url), {
       workerData: { path, port: port2 },
       transferList: [port2],
     });
-    const { failed } = await firstReport(worker, port1);
+    const { failed } = await receiveFirstReply(worker, port1);
     if (failed !== undefined) throw new Error(failed.message);
     return new WriterThread(worker, port1, log);
   }
@@ -79,12 +79,12 @@ export class WriterThread {
   }
 
   execute(text: string, values: readonly Value[]): Promise<number> {
-    return this.#ask({ kind: 'execute', text, values }) as Promise<number>;
+    return this.#send({ kind: 'execute', text, values }) as Promise<number>;
   }
 
   /** All of it committed; or false, and nothing is done, when a statement matched no row. */
-  async batch(steps: readonly Step[]): Promise<boolean> {
-    return (await this.#ask({ kind: 'batch', steps })) !== 0;
+  async batch(statements: readonly BatchStatement[]): Promise<boolean> {
+    return (await this.#send({ kind: 'batch', statements })) !== 0;
   }
 
   /**
@@ -92,51 +92,52 @@ export class WriterThread {
    * along with its beginning, and fails when that fails. Throws `service_unavailable` when full.
    */
   begin(): WriterTransaction {
-    if (this.#end !== undefined) throw this.#end;
-    if (this.#isFull(0)) throw full();
+    if (this.#endError !== undefined) throw this.#endError;
+    if (this.#isFull(0)) throw queueFullError();
     const transaction = this.#lastId + 1;
-    this.#ask({ kind: 'begin' }).catch(() => undefined); // All that is asked of it rejects, too.
+    this.#send({ kind: 'begin' }).catch(() => undefined); // All that is asked of it rejects, too.
     const run = (isQuery: boolean, text: string, values: readonly Value[]) =>
-      this.#ask({ kind: 'run', transaction, isQuery, text, values });
+      this.#send({ kind: 'run', transaction, isQuery, text, values });
     return {
       run: (text, values) => run(false, text, values) as Promise<number>,
       query: (text, values) => run(true, text, values) as Promise<object[]>,
-      end: (kind) => this.#ask({ kind, transaction }) as Promise<undefined>,
+      end: (kind) => this.#send({ kind, transaction }) as Promise<undefined>,
     };
   }
 
   /** After all that was asked before. Never `terminate()`: that may abort the whole process. */
   async close(): Promise<void> {
-    await this.#ask({ kind: 'close' }).catch(() => undefined); // It has died already.
+    await this.#send({ kind: 'close' }).catch(() => undefined); // It has died already.
     await this.#exited;
   }
 
-  #ask(order: OrderWithoutId): Promise<number | object[] | undefined> {
-    if (this.#end !== undefined) return Promise.reject(this.#end);
-    const { text, bytes } = measured(order);
+  #send(command: CommandWithoutId): Promise<number | object[] | undefined> {
+    if (this.#endError !== undefined) return Promise.reject(this.#endError);
+    const { text, bytes } = measureCommand(command);
     // An end or a close is never refused: what is full gets empty by it.
-    if (bytes > 0 && this.#isFull(bytes)) return Promise.reject(full());
+    if (bytes > 0 && this.#isFull(bytes)) return Promise.reject(queueFullError());
     return new Promise((resolve, reject) => {
       const id = ++this.#lastId;
       this.#bytes += bytes;
       this.#pending.set(id, { text, bytes, resolve, reject });
-      if (this.#outbox.push({ ...order, id } as Order) === 1) setImmediate(() => this.#post());
+      if (this.#unsent.push({ ...command, id } as WriterCommand) === 1)
+        setImmediate(() => this.#flush());
     });
   }
 
   #isFull(bytes: number): boolean {
-    return this.#pending.size >= waitingMax || (bytes > 0 && this.#bytes + bytes > waitingBytesMax);
+    return this.#pending.size >= pendingMax || (bytes > 0 && this.#bytes + bytes > pendingBytesMax);
   }
 
-  #post(): void {
-    const orders = this.#outbox;
-    this.#outbox = [];
-    this.#port.postMessage(orders);
+  #flush(): void {
+    const commands = this.#unsent;
+    this.#unsent = [];
+    this.#port.postMessage(commands);
   }
 
-  #receive({ answers, commits }: Report): void {
+  #receive({ results, commits }: WriterReply): void {
     this.#commits += commits;
-    for (const { id, value, error } of answers) {
+    for (const { id, value, error } of results) {
       const pending = this.#pending.get(id);
       if (pending === undefined) continue;
       this.#pending.delete(id);
@@ -146,18 +147,18 @@ export class WriterThread {
     }
   }
 
-  #fail(cause: unknown): void {
-    this.#end ??= unavailable('the database thread has ended', cause, 5000);
-    for (const { reject } of this.#pending.values()) reject(this.#end);
+  #failPending(cause: unknown): void {
+    this.#endError ??= unavailable('the database thread has ended', cause, 5000);
+    for (const { reject } of this.#pending.values()) reject(this.#endError);
     this.#pending.clear();
   }
 }
 
-function full(): Error {
+function queueFullError(): Error {
   return unavailable('too many writes are waiting');
 }
 
-function firstReport(worker: Worker, port: MessagePort): Promise<Report> {
+function receiveFirstReply(worker: Worker, port: MessagePort): Promise<WriterReply> {
   return new Promise((resolve, reject) => {
     port.once('message', resolve);
     worker.once('error', reject);
@@ -166,17 +167,23 @@ function firstReport(worker: Worker, port: MessagePort): Promise<Report> {
 }
 
 /** What its error would name, and how much waits with it: nothing, if it is the end of something. */
-function measured(order: OrderWithoutId): { readonly text: string; readonly bytes: number } {
-  if (order.kind === 'batch') {
-    const bytes = order.steps.reduce((sum, { text, values }) => sum + sizeOf(text, values), 0);
-    return { text: order.steps.map(({ text }) => text).join('; '), bytes };
+function measureCommand(command: CommandWithoutId): {
+  readonly text: string;
+  readonly bytes: number;
+} {
+  if (command.kind === 'batch') {
+    const bytes = command.statements.reduce(
+      (sum, { text, values }) => sum + getSize(text, values),
+      0,
+    );
+    return { text: command.statements.map(({ text }) => text).join('; '), bytes };
   }
-  if (!('text' in order)) return { text: order.kind, bytes: 0 };
-  return { text: order.text, bytes: sizeOf(order.text, order.values) };
+  if (!('text' in command)) return { text: command.kind, bytes: 0 };
+  return { text: command.text, bytes: getSize(command.text, command.values) };
 }
 
 /** Text counts once for all: the thread gets a copy each time, but they are short. */
-function sizeOf(text: string, values: readonly Value[]): number {
+function getSize(text: string, values: readonly Value[]): number {
   let bytes = text.length;
   for (const value of values) {
     if (typeof value === 'string') bytes += value.length * 2;

@@ -1,19 +1,19 @@
 import { type MessagePort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { endsTransaction } from './errors.js';
-import { openWriter, Statements } from './file.js';
+import { openWriter, StatementCache } from './file.js';
 import { loadSqlite, type SqliteConnection } from './load.js';
 import {
-  type Answer,
-  type Order,
-  partsOf,
-  type Report,
+  type BatchStatement,
+  type CommandResult,
   type SqliteErrorParts,
-  type Step,
+  toErrorParts,
+  type WriterCommand,
+  type WriterReply,
 } from './messages.js';
 
-type Execute = Extract<Order, { kind: 'execute' }>;
-type Batch = Extract<Order, { kind: 'batch' }>;
-type Inside = Extract<Order, { transaction: number }>;
+type ExecuteCommand = Extract<WriterCommand, { kind: 'execute' }>;
+type BatchCommand = Extract<WriterCommand, { kind: 'batch' }>;
+type TransactionCommand = Extract<WriterCommand, { transaction: number }>;
 
 const groupMax = 256;
 
@@ -28,119 +28,125 @@ const groupMax = 256;
 class Writer {
   readonly #port: MessagePort;
   readonly #connection: SqliteConnection;
-  readonly #statements: Statements;
-  readonly #waiting: Order[] = []; // In order of arrival: all but `#inside`.
+  readonly #statements: StatementCache;
+  readonly #queue: WriterCommand[] = []; // In order of arrival: all but `#inside`.
   /** Orders of transactions, by their names: also of those that have not begun yet. */
-  readonly #inside = new Map<number, Inside[]>();
+  readonly #transactionCommands = new Map<number, TransactionCommand[]>();
   /** The transaction that has the writer to itself; `error` when it could not begin. */
-  #open: { readonly id: number; readonly error: SqliteErrorParts | undefined } | undefined;
+  #openTransaction:
+    | { readonly id: number; readonly error: SqliteErrorParts | undefined }
+    | undefined;
   #isClosed = false;
 
   constructor(port: MessagePort, connection: SqliteConnection) {
     this.#port = port;
     this.#connection = connection;
-    this.#statements = new Statements(connection);
-    port.on('message', (orders: readonly Order[]) => {
-      this.#take(orders);
-      this.#work();
+    this.#statements = new StatementCache(connection);
+    port.on('message', (commands: readonly WriterCommand[]) => {
+      this.#enqueue(commands);
+      this.#processCommands();
     });
   }
 
-  #take(orders: readonly Order[]): void {
-    for (const order of orders) {
-      if (!('transaction' in order)) {
-        this.#waiting.push(order);
+  #enqueue(commands: readonly WriterCommand[]): void {
+    for (const command of commands) {
+      if (!('transaction' in command)) {
+        this.#queue.push(command);
         continue;
       }
-      const inside = this.#inside.get(order.transaction);
-      if (inside === undefined) this.#inside.set(order.transaction, [order]);
-      else inside.push(order);
+      const commands = this.#transactionCommands.get(command.transaction);
+      if (commands === undefined) this.#transactionCommands.set(command.transaction, [command]);
+      else commands.push(command);
     }
   }
 
   /** Goes on until nothing is left that can be done now. */
-  #work(): void {
+  #processCommands(): void {
     while (!this.#isClosed) {
-      this.#takeArrived();
-      const report = this.#open === undefined ? this.#next() : this.#goOn(this.#open.id);
-      if (report === undefined) return;
-      this.#port.postMessage(report);
+      this.#enqueueArrived();
+      const reply =
+        this.#openTransaction === undefined
+          ? this.#processNext()
+          : this.#continueTransaction(this.#openTransaction.id);
+      if (reply === undefined) return;
+      this.#port.postMessage(reply);
     }
     this.#port.close();
   }
 
   /** Whoever arrived meanwhile joins the next group. */
-  #takeArrived(): void {
-    while (this.#waiting.length < groupMax) {
+  #enqueueArrived(): void {
+    while (this.#queue.length < groupMax) {
       const arrived = receiveMessageOnPort(this.#port);
       if (arrived === undefined) return;
-      this.#take(arrived.message as readonly Order[]);
+      this.#enqueue(arrived.message as readonly WriterCommand[]);
     }
   }
 
-  #next(): Report | undefined {
-    const [first] = this.#waiting;
+  #processNext(): WriterReply | undefined {
+    const [first] = this.#queue;
     if (first?.kind === 'execute') return this.#commitGroup(this.#takeGroup());
     if (first === undefined) return undefined;
-    this.#waiting.shift();
-    if (first.kind === 'batch') return this.#commitBatch(first);
+    this.#queue.shift();
+    if (first.kind === 'batch') return this.#runBatch(first);
     if (first.kind === 'begin') return this.#begin(first.id);
     this.#isClosed = true;
-    return report([this.#answer(first.id, () => this.#close())]);
+    return toReply([this.#attempt(first.id, () => this.#close())]);
   }
 
   /** What was sent along is done in the same breath. */
-  #begin(id: number): Report {
-    const begun = this.#answer(id, () => this.#exec('begin immediate'));
-    this.#open = { id, error: begun.error };
-    const more = this.#goOn(id);
-    return more === undefined ? report([begun]) : { ...more, answers: [begun, ...more.answers] };
+  #begin(id: number): WriterReply {
+    const begin = this.#attempt(id, () => this.#exec('begin immediate'));
+    this.#openTransaction = { id, error: begin.error };
+    const rest = this.#continueTransaction(id);
+    return rest === undefined ? toReply([begin]) : { ...rest, results: [begin, ...rest.results] };
   }
 
-  #takeGroup(): Execute[] {
-    const end = this.#waiting.findIndex(({ kind }) => kind !== 'execute');
-    const count = Math.min(end === -1 ? this.#waiting.length : end, groupMax);
-    return this.#waiting.splice(0, count) as Execute[]; // Safe: cut before the first other one.
+  #takeGroup(): ExecuteCommand[] {
+    const end = this.#queue.findIndex(({ kind }) => kind !== 'execute');
+    const count = Math.min(end === -1 ? this.#queue.length : end, groupMax);
+    return this.#queue.splice(0, count) as ExecuteCommand[]; // Safe: cut before the first other one.
   }
 
-  #commitGroup(group: readonly Execute[]): Report {
-    const answers: Answer[] = [];
+  #commitGroup(group: readonly ExecuteCommand[]): WriterReply {
+    const results: CommandResult[] = [];
     try {
       this.#statements.prepare('begin immediate').run();
       for (const { id, text, values } of group) {
-        const answer = this.#answer(id, () => this.#run(text, values));
-        if (answer.error !== undefined && endsTransaction(answer.error)) throw answer.error;
-        answers.push(answer);
+        const result = this.#attempt(id, () => this.#run(text, values));
+        if (result.error !== undefined && endsTransaction(result.error)) throw result.error;
+        results.push(result);
       }
       this.#statements.prepare('commit').run();
-      return { answers, commits: 1 };
+      return { results, commits: 1 };
     } catch (cause) {
       this.#rollback();
-      const error = cause instanceof Error ? partsOf(cause) : (cause as Answer['error'] & object);
-      return report(group.map(({ id }) => ({ id, error })));
+      const error =
+        cause instanceof Error ? toErrorParts(cause) : (cause as CommandResult['error'] & object);
+      return toReply(group.map(({ id }) => ({ id, error })));
     }
   }
 
-  #commitBatch({ id, steps }: Batch): Report {
+  #runBatch({ id, statements }: BatchCommand): WriterReply {
     try {
       this.#statements.prepare('begin immediate').run();
-      const value = this.#runAll(steps);
+      const value = this.#runStatements(statements);
       if (value === 0) {
         this.#rollback();
-        return report([{ id, value }]);
+        return toReply([{ id, value }]);
       }
       this.#statements.prepare('commit').run();
-      return { answers: [{ id, value }], commits: 1 };
+      return { results: [{ id, value }], commits: 1 };
     } catch (error) {
       this.#rollback();
-      return report([{ id, error: partsOf(error) }]);
+      return toReply([{ id, error: toErrorParts(error) }]);
     }
   }
 
   /** How many rows matched; 0 as soon as something matched none. */
-  #runAll(steps: readonly Step[]): number {
+  #runStatements(statements: readonly BatchStatement[]): number {
     let matched = 0;
-    for (const { text, values } of steps) {
+    for (const { text, values } of statements) {
       const changes = this.#run(text, values);
       if (changes === 0) return 0;
       matched += changes;
@@ -149,32 +155,33 @@ class Writer {
   }
 
   /** All that has come for the open transaction, up to its end. */
-  #goOn(id: number): Report | undefined {
-    const answers: Answer[] = [];
-    const orders = this.#inside.get(id);
+  #continueTransaction(id: number): WriterReply | undefined {
+    const results: CommandResult[] = [];
+    const commands = this.#transactionCommands.get(id);
     let commits = 0;
-    while (this.#open !== undefined) {
-      const order = orders?.shift();
-      if (order === undefined) break;
-      const answer = this.#answer(order.id, () => this.#obey(order));
-      if (order.kind === 'commit' && answer.error === undefined) commits = 1;
-      if (order.kind !== 'rollback' && answer.error !== undefined) this.#fail(order, answer.error);
-      answers.push(answer);
+    while (this.#openTransaction !== undefined) {
+      const command = commands?.shift();
+      if (command === undefined) break;
+      const result = this.#attempt(command.id, () => this.#handleCommand(command));
+      if (command.kind === 'commit' && result.error === undefined) commits = 1;
+      if (command.kind !== 'rollback' && result.error !== undefined)
+        this.#abortTransaction(command, result.error);
+      results.push(result);
     }
-    if (this.#open === undefined) this.#inside.delete(id);
-    return answers.length === 0 ? undefined : { answers, commits };
+    if (this.#openTransaction === undefined) this.#transactionCommands.delete(id);
+    return results.length === 0 ? undefined : { results, commits };
   }
 
-  #obey(order: Inside): number | object[] | undefined {
-    if (order.kind === 'rollback') return this.#rollback();
-    const error = this.#open?.error;
+  #handleCommand(command: TransactionCommand): number | object[] | undefined {
+    if (command.kind === 'rollback') return this.#rollback();
+    const error = this.#openTransaction?.error;
     if (error !== undefined) throw Object.assign(new Error(error.message), error);
-    if (order.kind === 'run') {
-      if (!order.isQuery) return this.#run(order.text, order.values);
-      return this.#statements.prepare(order.text).all(...order.values) as object[];
+    if (command.kind === 'run') {
+      if (!command.isQuery) return this.#run(command.text, command.values);
+      return this.#statements.prepare(command.text).all(...command.values) as object[];
     }
     this.#exec('commit');
-    this.#open = undefined;
+    this.#openTransaction = undefined;
     return undefined;
   }
 
@@ -182,10 +189,10 @@ class Writer {
    * Nothing that was sent along may run: the engine may have rolled back by itself (disk full), and
    * what comes then would commit alone.
    */
-  #fail(order: Inside, error: SqliteErrorParts): void {
-    const id = order.transaction;
+  #abortTransaction(command: TransactionCommand, error: SqliteErrorParts): void {
+    const id = command.transaction;
     this.#rollback();
-    if (order.kind === 'run') this.#open = { id, error }; // Refuses all up to the end.
+    if (command.kind === 'run') this.#openTransaction = { id, error }; // Refuses all up to the end.
   }
 
   #run(text: string, values: readonly unknown[]): number {
@@ -197,8 +204,8 @@ class Writer {
   }
 
   #rollback(): undefined {
-    const hasBegun = this.#open?.error === undefined;
-    this.#open = undefined;
+    const hasBegun = this.#openTransaction?.error === undefined;
+    this.#openTransaction = undefined;
     try {
       if (hasBegun) this.#connection.exec('rollback');
     } catch {
@@ -212,26 +219,26 @@ class Writer {
     this.#connection.close();
   }
 
-  #answer(id: number, work: () => number | object[] | undefined): Answer {
+  #attempt(id: number, work: () => number | object[] | undefined): CommandResult {
     try {
       const value = work();
       return value === undefined ? { id } : { id, value };
     } catch (error) {
-      return { id, error: partsOf(error) };
+      return { id, error: toErrorParts(error) };
     }
   }
 }
 
-function report(answers: readonly Answer[]): Report {
-  return { answers, commits: 0 };
+function toReply(results: readonly CommandResult[]): WriterReply {
+  return { results, commits: 0 };
 }
 
 const { path, port } = workerData as { path: string; port: MessagePort };
 try {
   const connection = openWriter(await loadSqlite(), path);
   new Writer(port, connection);
-  port.postMessage(report([]));
+  port.postMessage(toReply([]));
 } catch (error) {
-  port.postMessage({ ...report([]), failed: partsOf(error) });
+  port.postMessage({ ...toReply([]), failed: toErrorParts(error) });
   port.close();
 }

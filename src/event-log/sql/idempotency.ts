@@ -9,19 +9,19 @@ interface Row {
 }
 
 /** What was appended under some keys before. */
-export type Earlier = ReadonlyMap<string, Row>;
+export type PriorAppends = ReadonlyMap<string, Row>;
 
-const lifeMs = 24 * 60 * 60 * 1000;
+const keyLifeMs = 24 * 60 * 60 * 1000;
 
 /**
  * What was appended under these requests' keys in the last day; frees keys whose day is over. To be
  * asked in the transaction that appends.
  */
-export async function earlierOf(
+export async function findPriorAppends(
   tx: Database,
   requests: readonly AppendRequest[],
   now: number,
-): Promise<Earlier> {
+): Promise<PriorAppends> {
   const hashes = requests.flatMap(({ idempotency: key }) =>
     key === undefined ? [] : [key.keyHash],
   );
@@ -38,18 +38,18 @@ export async function earlierOf(
 }
 
 /** The outcome of a request whose key was used before; undefined for one that is to be appended. */
-export function outcomeBefore(
-  earlier: Earlier,
+export function findPriorOutcome(
+  priorAppends: PriorAppends,
   { idempotency: key, events }: AppendRequest,
 ): AppendOutcome | undefined {
-  const done = key && earlier.get(key.keyHash);
-  if (done === undefined) return undefined;
-  const isSame = done.body_hash === key?.bodyHash && done.event_count === events.length;
-  return { kind: isSame ? 'repeated' : 'conflict', firstSeq: done.first_seq };
+  const prior = key && priorAppends.get(key.keyHash);
+  if (prior === undefined) return undefined;
+  const isSame = prior.body_hash === key?.bodyHash && prior.event_count === events.length;
+  return { kind: isSame ? 'repeated' : 'conflict', firstSeq: prior.first_seq };
 }
 
 /** Remembers a request that has a key, for a day. A `UniqueViolation` then is a race. */
-export function insertOfKey(
+export function buildKeyInserts(
   { idempotency: key, events }: AppendRequest,
   firstSeq: number,
   now: number,
@@ -57,7 +57,7 @@ export function insertOfKey(
   if (key === undefined) return [];
   return [
     sql`insert into idempotency (key_hash, body_hash, first_seq, event_count, expires_at)
-      values (${key.keyHash}, ${key.bodyHash}, ${firstSeq}, ${events.length}, ${now + lifeMs})`,
+      values (${key.keyHash}, ${key.bodyHash}, ${firstSeq}, ${events.length}, ${now + keyLifeMs})`,
   ];
 }
 

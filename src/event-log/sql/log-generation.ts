@@ -11,7 +11,7 @@ export interface LogHead {
  * The log that this process has begun with. Tables may be reset, or restored from a backup, under a
  * running process: then its numbers stand for other events, so nothing is read or written any more.
  */
-export class LogIdentity {
+export class LogGeneration {
   readonly epoch: string;
   readonly #onReplaced: (atLeast: number) => void;
   #seq: number;
@@ -29,7 +29,7 @@ export class LogIdentity {
     return this.#seq;
   }
 
-  note(seq: number): void {
+  observe(seq: number): void {
     this.#seq = Math.max(this.#seq, seq);
   }
 
@@ -37,20 +37,20 @@ export class LogIdentity {
    * Takes a head that was read after `seq` was `atLeast`. Throws `service_unavailable` unless it is
    * of this log; a missing one may come back, as in the midst of a restore.
    */
-  check<Head extends LogHead>(head: Head | undefined, atLeast: number): Head {
+  verify<Head extends LogHead>(head: Head | undefined, committedSeq: number): Head {
     if (head === undefined) throw unavailable('its head row is missing');
-    if (head.epoch !== this.epoch || head.seq < atLeast) {
-      if (!this.#isReplaced) this.#onReplaced(atLeast);
+    if (head.epoch !== this.epoch || head.seq < committedSeq) {
+      if (!this.#isReplaced) this.#onReplaced(committedSeq);
       this.#isReplaced = true;
-      throw unavailable('it was replaced by another');
+      throw unavailable('it was reset or restored');
     }
-    this.note(head.seq);
+    this.observe(head.seq);
     return head;
   }
 }
 
 /** The head row as it is now; undefined when there is none. */
-export async function headOf(db: Database): Promise<LogHead | undefined> {
+export async function readHead(db: Database): Promise<LogHead | undefined> {
   const [head] = await db.query<LogHead>(sql`select epoch, seq from log_head where id = 1`);
   return head;
 }
@@ -59,15 +59,15 @@ export async function headOf(db: Database): Promise<LogHead | undefined> {
  * A counter that went back gives numbers again that clients have seen, so they must not be of the same
  * epoch. Never rejects: where it cannot be done, it stays with who restored the tables.
  */
-export async function forsake(
+export async function startNewEpoch(
   db: Database,
   { epoch, seq }: LogHead,
   newEpoch: string,
 ): Promise<void> {
-  const setting = db.execute(
+  const updating = db.execute(
     sql`update log_head set epoch = ${newEpoch} where id = 1 and epoch = ${epoch} and seq < ${seq}`,
   );
-  await setting.catch(() => undefined);
+  await updating.catch(() => undefined);
 }
 
 function unavailable(state: string): Failure {

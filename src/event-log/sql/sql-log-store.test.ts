@@ -5,10 +5,10 @@ import { databaseFor } from '../../../test/support/databases/embedded.js';
 import { until } from '../../../test/support/until.js';
 import { type Database, type Sql, sql } from '../../db/database.js';
 import { Failure } from '../../errors.js';
-import { silentLog } from '../../logging/log.js';
+import { silentLogger } from '../../logging/logger.js';
 import { EventLog } from '../event-log.js';
 import type { LoggableEvent } from '../log-store.js';
-import { TableLog } from './sql-log-store.js';
+import { SqlLogStore } from './sql-log-store.js';
 
 const test = await testOnDialects('the event log');
 
@@ -26,21 +26,21 @@ const keyed = (key: string, body: string, ...events: LoggableEvent[]) => ({
 
 const page = { eventsMax: 100, bytesMax: 1000 };
 
-async function openTables(t: TestContext) {
+async function openStore(t: TestContext) {
   const db = await databaseFor(t);
   const time = { now: 1_800_000_000_000 };
-  const clock = () => time.now;
-  const store = await TableLog.open(db, { clock, newEpoch: 'e1' });
+  const wallClock = () => time.now;
+  const store = await SqlLogStore.open(db, { wallClock, newEpoch: 'e1' });
   const openLog = (limits = { ageMaxMs: 1e12, eventsMax: 1e9, bytesMax: 1e12 }) =>
-    EventLog.open({ store, log: silentLog, clock, limits });
-  return { db, time, clock, store, openLog };
+    EventLog.open({ store, log: silentLogger, wallClock, limits });
+  return { db, time, wallClock, store, openLog };
 }
 
-test('numbers begin at 1 and have no gaps, over requests and reopening', async (t) => {
-  const { db, clock, store } = await openTables(t);
+test('sequence numbers start at 1 and have no gaps across requests and restarts', async (t) => {
+  const { db, wallClock, store } = await openStore(t);
 
   const first = await store.append([request(event('a'), event('b')), request(event('c'))]);
-  const again = await TableLog.open(db, { clock, newEpoch: 'other' });
+  const again = await SqlLogStore.open(db, { wallClock, newEpoch: 'other' });
   const second = await again.append([request(event('d'))]);
 
   assert.deepEqual(
@@ -52,7 +52,7 @@ test('numbers begin at 1 and have no gaps, over requests and reopening', async (
 });
 
 test('a reader gets what is for it, in order, a page at a time', async (t) => {
-  const { store } = await openTables(t);
+  const { store } = await openStore(t);
   const audiences = [['u:1'], ['all'], ['u:2'], ['s:x'], ['u:1', 'u:2'], ['s:y'], ['all']];
   await store.append([
     request(...audiences.map((words, index) => event(String(index + 1), words))),
@@ -67,14 +67,14 @@ test('a reader gets what is for it, in order, a page at a time', async (t) => {
   assert.deepEqual(await seqs(0, 2), [1, 2]);
   assert.deepEqual(await seqs(2, 2), [4, 5]);
   assert.deepEqual(await seqs(7, 2), []);
-  assert.equal((await store.stateFor(words, 4)).isVisible, true);
-  assert.equal((await store.stateFor(words, 6)).isVisible, false);
+  assert.equal((await store.stateWithVisibility(words, 4)).isVisible, true);
+  assert.equal((await store.stateWithVisibility(words, 6)).isVisible, false);
   assert.equal(await store.lastVisible(words, 6), 5);
   assert.equal(await store.lastVisible(['u:9'], 6), undefined);
 });
 
 test('what is large and what is small come in order, each as it was written', async (t) => {
-  const { store } = await openTables(t);
+  const { store } = await openStore(t);
   const written = ['small', 'l'.repeat(21), '', 's'.repeat(20), 'L'.repeat(90), 'out'];
   await store.append([request(...written.map((data) => event(data)))]);
 
@@ -88,7 +88,7 @@ test('what is large and what is small come in order, each as it was written', as
 });
 
 test('a page holds as many bytes as it may, and one event at least', async (t) => {
-  const { store } = await openTables(t);
+  const { store } = await openStore(t);
   const sizes = [10, 10, 30, 10, 100, 10, 10];
   await store.append([request(...sizes.map((size) => event('é'.repeat(size / 2))))]);
   const read = async (after: number, bytesMax: number, eventsMax = 100) => {
@@ -107,7 +107,7 @@ test('a page holds as many bytes as it may, and one event at least', async (t) =
 });
 
 test('everything after a position comes with its audiences', async (t) => {
-  const { store } = await openTables(t);
+  const { store } = await openStore(t);
   await store.append([request(event('a'), event('b', ['u:1', 'u:2']), event('c'))]);
 
   const events = await store.readAll(1, 2);
@@ -117,41 +117,41 @@ test('everything after a position comes with its audiences', async (t) => {
   ]);
 });
 
-test('what is trimmed while it is read is a gap, not events for nobody', async (t) => {
-  const { db, clock, store } = await openTables(t);
-  let beforeNext = async () => {};
+test('events trimmed during a read are reported as a gap', async (t) => {
+  const { db, wallClock, store } = await openStore(t);
+  let runBeforeNext = async () => {};
   const hurried: Database = {
     dialect: db.dialect,
     async query<Row extends object>(statement: Sql) {
       const rows = await db.query<Row>(statement);
-      if (statement.texts.join('').includes('seq <=')) await beforeNext();
+      if (statement.texts.join('').includes('seq <=')) await runBeforeNext();
       return rows;
     },
     execute: (statement) => db.execute(statement),
     transaction: (work) => db.transaction(work),
     close: () => db.close(),
   };
-  const log = await EventLog.open({
-    store: await TableLog.open(hurried, { clock, newEpoch: 'x' }),
-    ...{ log: silentLog, clock, limits: { ageMaxMs: 1e12, eventsMax: 1e9, bytesMax: 1e12 } },
+  const eventLog = await EventLog.open({
+    store: await SqlLogStore.open(hurried, { wallClock, newEpoch: 'x' }),
+    ...{ log: silentLogger, wallClock, limits: { ageMaxMs: 1e12, eventsMax: 1e9, bytesMax: 1e12 } },
   });
   const heard: unknown[] = [];
-  log.subscribe({
+  eventLog.subscribe({
     deliver: ({ audiences }) => heard.push(audiences),
     deliverVolatile() {},
     gap: () => heard.push('gap'),
   });
   await store.append([request(event('a'), event('b'))]);
-  beforeNext = async () => void (await store.trim({ after: 0, upTo: 2, bytes: 2 }));
+  runBeforeNext = async () => void (await store.trim({ after: 0, upTo: 2, bytes: 2 }));
 
-  await log.catchUp();
+  await eventLog.catchUp();
 
   assert.deepEqual(heard, ['gap']);
-  assert.equal(log.head, 2);
+  assert.equal(eventLog.head, 2);
 });
 
-test('odd data comes back as it went in', async (t) => {
-  const { store } = await openTables(t);
+test('unusual data is stored and read unchanged', async (t) => {
+  const { store } = await openStore(t);
   const data = [
     "it's",
     '?',
@@ -172,7 +172,7 @@ test('odd data comes back as it went in', async (t) => {
 });
 
 test('an idempotency key answers the same numbers for a day, for the same body only', async (t) => {
-  const { time, store } = await openTables(t);
+  const { time, store } = await openStore(t);
   const append = async (...parts: Parameters<typeof keyed>) =>
     (await store.append([keyed(...parts)]))[0];
 
@@ -184,21 +184,21 @@ test('an idempotency key answers the same numbers for a day, for the same body o
   assert.deepEqual(await append('k', 'c', event('3')), { kind: 'appended', firstSeq: 3 });
 });
 
-test('of requests with one key that are under way together, one appends and all get its numbers', async (t) => {
-  const { store } = await openTables(t);
-  const together = (key: string) =>
+test('of concurrent requests with one idempotency key, one appends and all return its ids', async (t) => {
+  const { store } = await openStore(t);
+  const allAtOnce = (key: string) =>
     Promise.all([1, 2, 3].map(() => store.append([keyed(key, 'b', event('1'))])));
 
   for (let round = 1; round <= 10; round += 1) {
-    const outcomes = (await together(`k${round}-`)).flat();
+    const outcomes = (await allAtOnce(`k${round}-`)).flat();
 
     assert.deepEqual(outcomes.map(({ kind }) => kind).sort(), ['appended', 'repeated', 'repeated']);
     assert.deepEqual([...new Set(outcomes.map(({ firstSeq }) => firstSeq))], [round]);
   }
 });
 
-test('spent idempotency keys are swept away', async (t) => {
-  const { db, time, store } = await openTables(t);
+test('expired idempotency keys are deleted', async (t) => {
+  const { db, time, store } = await openStore(t);
   await store.append([keyed('k', 'b', event('1'))]);
   const rows = () => db.query(sql`select key_hash from idempotency`);
 
@@ -208,14 +208,14 @@ test('spent idempotency keys are swept away', async (t) => {
   assert.equal((await rows()).length, 0);
 });
 
-test('publishes that arrive together are numbered as they came, and all are delivered in order', async (t) => {
-  const { openLog } = await openTables(t);
-  const log = await openLog();
+test('concurrent publishes are numbered in arrival order and delivered in order', async (t) => {
+  const { openLog } = await openStore(t);
+  const eventLog = await openLog();
   const heard: number[] = [];
-  log.subscribe({ deliver: (_, { seq }) => heard.push(seq), deliverVolatile() {}, gap() {} });
+  eventLog.subscribe({ deliver: (_, { seq }) => heard.push(seq), deliverVolatile() {}, gap() {} });
 
   const appended = await Promise.all(
-    Array.from({ length: 300 }, (_, index) => log.append(request(event(String(index))))),
+    Array.from({ length: 300 }, (_, index) => eventLog.append(request(event(String(index))))),
   );
 
   const numbers = Array.from({ length: 300 }, (_, index) => index + 1);
@@ -227,42 +227,42 @@ test('publishes that arrive together are numbered as they came, and all are deli
 });
 
 test('two publishes with the same key at once are written once', async (t) => {
-  const { openLog } = await openTables(t);
-  const log = await openLog();
+  const { openLog } = await openStore(t);
+  const eventLog = await openLog();
 
   const both = await Promise.all([
-    log.append(keyed('k', 'b', event('x'))),
-    log.append(keyed('k', 'b', event('x'))),
+    eventLog.append(keyed('k', 'b', event('x'))),
+    eventLog.append(keyed('k', 'b', event('x'))),
   ]);
 
   assert.deepEqual(both, [
     { ids: ['e1-1'], isRepeated: false },
     { ids: ['e1-1'], isRepeated: true },
   ]);
-  assert.equal(log.head, 1);
+  assert.equal(eventLog.head, 1);
 });
 
 test('the same key with another body is a conflict, and nothing is written', async (t) => {
-  const { openLog } = await openTables(t);
-  const log = await openLog();
-  await log.append(keyed('k', 'b', event('x')));
+  const { openLog } = await openStore(t);
+  const eventLog = await openLog();
+  await eventLog.append(keyed('k', 'b', event('x')));
 
-  await assert.rejects(log.append(keyed('k', 'other', event('y'))), (error) => {
+  await assert.rejects(eventLog.append(keyed('k', 'other', event('y'))), (error) => {
     assert.ok(error instanceof Failure);
     return error.name === 'conflict';
   });
-  assert.equal(log.head, 1);
+  assert.equal(eventLog.head, 1);
 });
 
 test('of requests that share a commit, only the one that cannot be written fails', async (t) => {
-  const { openLog } = await openTables(t);
-  const log = await openLog();
+  const { openLog } = await openStore(t);
+  const eventLog = await openLog();
   const heard: string[] = [];
-  log.subscribe({ deliver: ({ data }) => heard.push(data), deliverVolatile() {}, gap() {} });
+  eventLog.subscribe({ deliver: ({ data }) => heard.push(data), deliverVolatile() {}, gap() {} });
   const bad = { ...event('bad'), audiences: ['u:1', 'u:1'] }; // Breaks a primary key.
 
   const outcomes = await Promise.allSettled(
-    [event('a'), event('b'), bad, event('c')].map((item) => log.append(request(item))),
+    [event('a'), event('b'), bad, event('c')].map((item) => eventLog.append(request(item))),
   );
 
   const statuses = outcomes.map(({ status }) => status);
@@ -274,29 +274,29 @@ test('of requests that share a commit, only the one that cannot be written fails
   });
 });
 
-test('what another process writes is delivered in order with what is ours', async (t) => {
-  const { db, clock, openLog } = await openTables(t);
-  const log = await openLog();
-  const other = await TableLog.open(db, { clock, newEpoch: 'x' });
+test('events of another process are delivered in order with local ones', async (t) => {
+  const { db, wallClock, openLog } = await openStore(t);
+  const eventLog = await openLog();
+  const other = await SqlLogStore.open(db, { wallClock, newEpoch: 'x' });
   const heard: string[] = [];
-  log.subscribe({ deliver: ({ data }) => heard.push(data), deliverVolatile() {}, gap() {} });
+  eventLog.subscribe({ deliver: ({ data }) => heard.push(data), deliverVolatile() {}, gap() {} });
 
   await other.append([request(event('theirs 1'))]);
-  await log.append(request(event('ours')));
+  await eventLog.append(request(event('ours')));
   await other.append([request(event('theirs 2'))]);
-  await log.catchUp();
+  await eventLog.catchUp();
 
   assert.deepEqual(heard, ['theirs 1', 'ours', 'theirs 2']);
 });
 
 const words = ['all', 'u:1', 's:x'];
 
-test('a position is good for whom its event was for', async (t) => {
-  const { openLog } = await openTables(t);
-  const log = await openLog();
-  await log.append(request(event('1'), event('2', ['u:2']), event('3', ['all'])));
+test('a client can resume only from events addressed to it', async (t) => {
+  const { openLog } = await openStore(t);
+  const eventLog = await openLog();
+  await eventLog.append(request(event('1'), event('2', ['u:2']), event('3', ['all'])));
   const start = async (id: string | undefined) => {
-    const { seq, resumed, reason } = await log.startFor(words, id);
+    const { seq, resumed, reason } = await eventLog.resolveLastEventId(words, id);
     return [seq, resumed, reason];
   };
 
@@ -310,16 +310,16 @@ test('a position is good for whom its event was for', async (t) => {
 });
 
 test('the id a stream starts with is one its reader may come back with', async (t) => {
-  const { openLog } = await openTables(t);
-  const log = await openLog();
-  await log.append(request(event('1'), event('2', ['u:2']), event('3', ['u:2'])));
+  const { openLog } = await openStore(t);
+  const eventLog = await openLog();
+  await eventLog.append(request(event('1'), event('2', ['u:2']), event('3', ['u:2'])));
 
-  const { id } = await log.startFor(words, undefined);
+  const { id } = await eventLog.resolveLastEventId(words, undefined);
 
   assert.equal(id, 'e1-1');
-  assert.equal((await log.startFor(words, id)).resumed, true);
-  const nobody = await log.startFor(['u:9'], undefined);
-  assert.equal((await log.startFor(['u:9'], nobody.id)).resumed, true);
+  assert.equal((await eventLog.resolveLastEventId(words, id)).resumed, true);
+  const nobody = await eventLog.resolveLastEventId(['u:9'], undefined);
+  assert.equal((await eventLog.resolveLastEventId(['u:9'], nobody.id)).resumed, true);
 });
 
 // [the limit, how many of ten events of 100 bytes, one a second, are left]
@@ -335,14 +335,14 @@ const trims = [
 
 for (const [limit, left] of trims) {
   test(`with ${JSON.stringify(limit)}, ${left} of ten events are kept`, async (t) => {
-    const { db, time, store, openLog } = await openTables(t);
-    const log = await openLog({ ageMaxMs: 1e12, eventsMax: 1e9, bytesMax: 1e12, ...limit });
+    const { db, time, store, openLog } = await openStore(t);
+    const eventLog = await openLog({ ageMaxMs: 1e12, eventsMax: 1e9, bytesMax: 1e12, ...limit });
     for (let count = 0; count < 10; count += 1) {
-      await log.append(request(event('x'.repeat(100))));
+      await eventLog.append(request(event('x'.repeat(100))));
       time.now += 1000;
     }
 
-    await log.trim();
+    await eventLog.trim();
 
     const { trimmedSeq, seq, bytes } = await store.state();
     assert.deepEqual(
@@ -352,17 +352,17 @@ for (const [limit, left] of trims) {
     assert.equal((await db.query(sql`select seq from events`)).length, left);
     assert.equal((await db.query(sql`select seq from event_audiences`)).length, left);
     const reason = trimmedSeq > 1 ? 'too_old' : 'resumed';
-    assert.equal((await log.startFor(words, 'e1-1')).reason, reason);
+    assert.equal((await eventLog.resolveLastEventId(words, 'e1-1')).reason, reason);
   });
 }
 
-test('a batch of trimming is small when events have many addresses', async (t) => {
-  const { store, openLog } = await openTables(t);
-  const log = await openLog({ ageMaxMs: 1e12, eventsMax: 0, bytesMax: 1e12 });
+test('a trim batch is smaller when events have many recipients', async (t) => {
+  const { store, openLog } = await openStore(t);
+  const eventLog = await openLog({ ageMaxMs: 1e12, eventsMax: 0, bytesMax: 1e12 });
   const wide = Array.from({ length: 1000 }, (_, index) => `u:${index}`);
-  await log.append(request(...Array.from({ length: 7 }, () => event('x', wide)), event('x')));
-  const oldest = async (after: number, addressesMax: number) =>
-    (await store.oldest(after, { eventsMax: 3, addressesMax })).map(({ seq }) => seq);
+  await eventLog.append(request(...Array.from({ length: 7 }, () => event('x', wide)), event('x')));
+  const oldest = async (after: number, recipientsMax: number) =>
+    (await store.oldestEvents(after, { eventsMax: 3, recipientsMax })).map(({ seq }) => seq);
 
   assert.deepEqual(await oldest(0, 1), [1]); // One at least.
   assert.deepEqual(await oldest(0, 1999), [1]);
@@ -370,12 +370,15 @@ test('a batch of trimming is small when events have many addresses', async (t) =
   assert.deepEqual(await oldest(0, 1e6), [1, 2, 3]);
   assert.deepEqual(await oldest(6, 1001), [7, 8]);
   assert.deepEqual(await oldest(8, 1000), []);
-  assert.deepEqual([await log.trim(), await log.trim(), await log.trim()], [5005, 2004, 0]);
+  assert.deepEqual(
+    [await eventLog.trim(), await eventLog.trim(), await eventLog.trim()],
+    [5005, 2004, 0],
+  );
 });
 
-test('of two processes that trim at once, one does, and the bytes stay right', async (t) => {
-  const { db, clock, store } = await openTables(t);
-  const other = await TableLog.open(db, { clock, newEpoch: 'x' });
+test('of two concurrent trims one applies, and the byte count stays correct', async (t) => {
+  const { db, wallClock, store } = await openStore(t);
+  const other = await SqlLogStore.open(db, { wallClock, newEpoch: 'x' });
   await store.append([request(...Array.from({ length: 10 }, () => event('x'.repeat(100))))]);
 
   const rows = [
@@ -389,10 +392,10 @@ test('of two processes that trim at once, one does, and the bytes stay right', a
   assert.equal((await db.query(sql`select seq from events`)).length, 5);
 });
 
-test('what has expired is not read again', async (t) => {
-  const { time, openLog } = await openTables(t);
-  const log = await openLog();
-  await log.append(request(event('soon gone', ['u:1'], time.now + 1000), event('stays')));
+test('expired events are not replayed', async (t) => {
+  const { time, openLog } = await openStore(t);
+  const eventLog = await openLog();
+  await eventLog.append(request(event('soon gone', ['u:1'], time.now + 1000), event('stays')));
   const later = await openLog(); // Nothing in memory.
   const read = async () => (await later.read(words, 0, 1e6)).frames.map(({ seq }) => seq);
 
@@ -401,37 +404,41 @@ test('what has expired is not read again', async (t) => {
   assert.deepEqual(await read(), [2]);
 });
 
-test('who missed nothing of what was trimmed is told so, in all else a loss', async (t) => {
-  const { db, openLog } = await openTables(t);
-  const log = await openLog({ ageMaxMs: 1e12, eventsMax: 2, bytesMax: 1e12 });
-  const startOf = async (user: string, seq: number) => {
-    const { reason, seq: from, id } = await log.startFor([`u:${user}`, 'all'], `e1-${seq}`);
+test('a trimmed position resumes when nothing for the client was lost, and is too_old otherwise', async (t) => {
+  const { db, openLog } = await openStore(t);
+  const eventLog = await openLog({ ageMaxMs: 1e12, eventsMax: 2, bytesMax: 1e12 });
+  const resolveStart = async (user: string, seq: number) => {
+    const {
+      reason,
+      seq: from,
+      id,
+    } = await eventLog.resolveLastEventId([`u:${user}`, 'all'], `e1-${seq}`);
     return [reason, from, id];
   };
   for (const user of ['1', '2', '1', '2', '2', '2']) {
-    await log.append(request({ ...event('x'), audiences: [`u:${user}`] }));
+    await eventLog.append(request({ ...event('x'), audiences: [`u:${user}`] }));
   }
 
-  await log.trim(); // Up to 4.
+  await eventLog.trim(); // Up to 4.
 
-  assert.deepEqual(await startOf('1', 3), ['resumed', 4, 'e1-3']);
-  assert.deepEqual((await startOf('1', 1))[0], 'too_old');
-  assert.deepEqual((await startOf('2', 3))[0], 'too_old');
-  assert.deepEqual(await startOf('2', 4), ['resumed', 4, 'e1-4']);
-  assert.deepEqual(await startOf('9', 0), ['resumed', 4, 'e1-0']);
-  assert.deepEqual((await log.startFrom(['u:1', 'all'], 'e1-3')).resumed, true);
-  assert.deepEqual((await log.startFrom(['u:1', 'all'], 'e1-2')).reason, 'too_old');
+  assert.deepEqual(await resolveStart('1', 3), ['resumed', 4, 'e1-3']);
+  assert.deepEqual((await resolveStart('1', 1))[0], 'too_old');
+  assert.deepEqual((await resolveStart('2', 3))[0], 'too_old');
+  assert.deepEqual(await resolveStart('2', 4), ['resumed', 4, 'e1-4']);
+  assert.deepEqual(await resolveStart('9', 0), ['resumed', 4, 'e1-0']);
+  assert.deepEqual((await eventLog.resolvePosition(['u:1', 'all'], 'e1-3')).resumed, true);
+  assert.deepEqual((await eventLog.resolvePosition(['u:1', 'all'], 'e1-2')).reason, 'too_old');
 
   for (const audience of ['all', 'u:3', 'u:3']) {
-    await log.append(request({ ...event('x'), audiences: [audience] }));
+    await eventLog.append(request({ ...event('x'), audiences: [audience] }));
   }
-  await log.trim(); // Up to 7, with one for everybody.
+  await eventLog.trim(); // Up to 7, with one for everybody.
 
-  assert.deepEqual((await startOf('1', 3))[0], 'too_old');
-  assert.deepEqual((await startOf('9', 6))[0], 'too_old');
-  assert.deepEqual((await startOf('9', 7))[0], 'resumed');
+  assert.deepEqual((await resolveStart('1', 3))[0], 'too_old');
+  assert.deepEqual((await resolveStart('9', 6))[0], 'too_old');
+  assert.deepEqual((await resolveStart('9', 7))[0], 'resumed');
   await db.execute(sql`insert into trimmed_audiences (bucket, seq) values (-1, 7)`);
-  assert.deepEqual((await startOf('9', 6))[0], 'too_old', 'before the table was kept');
+  assert.deepEqual((await resolveStart('9', 6))[0], 'too_old', 'before the table was kept');
 });
 
 /** And what the head is after that: numbers that were given before are of another epoch. */
@@ -451,7 +458,7 @@ for (const [what, { replace, epoch, seq }] of Object.entries(replacements)) {
     const onReplaced = () => {
       times += 1;
     };
-    const store = await TableLog.open(db, { clock: Date.now, newEpoch: 'e1', onReplaced });
+    const store = await SqlLogStore.open(db, { wallClock: Date.now, newEpoch: 'e1', onReplaced });
     await store.append([request(event('a'), event('b')), keyed('k', 'b', event('c'))]);
     await db.execute(replace);
 
@@ -467,8 +474,8 @@ for (const [what, { replace, epoch, seq }] of Object.entries(replacements)) {
   });
 }
 
-test('a head row that is missing is waited for', async (t) => {
-  const { db, store } = await openTables(t);
+test('a missing head row is service_unavailable until it is back', async (t) => {
+  const { db, store } = await openStore(t);
   await store.append([request(event('a'))]);
   await db.execute(sql`delete from log_head`);
 

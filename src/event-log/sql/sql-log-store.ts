@@ -1,25 +1,25 @@
-import { type Database, type Listening, list, type Sql, sql } from '../../db/database.js';
+import { type Database, list, type Sql, type Subscription, sql } from '../../db/database.js';
 import type { Audience } from '../../events/audience.js';
 import type {
   AppendOutcome,
   AppendRequest,
-  BatchLimits,
   LoggedEvent,
   LogState,
   LogStore,
-  OldEvent,
+  LogVisibility,
   PageLimits,
-  StateFor,
   StoredPage,
-  Trimming,
+  TrimBatchLimits,
+  TrimCandidate,
+  TrimRange,
 } from '../log-store.js';
-import { TableAppender } from './appender.js';
+import { SqlAppender } from './appender.js';
 import { sweepIdempotencyKeys } from './idempotency.js';
-import { forsake, headOf, type LogHead, LogIdentity } from './log-generation.js';
-import { lastTrimmed, noteTrimmed, type Trimmed } from './trimmed-audiences.js';
+import { LogGeneration, type LogHead, readHead, startNewEpoch } from './log-generation.js';
+import { lastTrimmed, recordTrimmed, type TrimmedAudience } from './trimmed-audiences.js';
 
-export interface TableLogOptions {
-  readonly clock: () => number;
+export interface SqlLogStoreOptions {
+  readonly wallClock: () => number;
   /** Of a log that is begun now. Of one whose counter went back, with an `r` behind it. */
   readonly newEpoch: string;
   /** Told once when the tables hold another log than the one that was opened. Must not throw. */
@@ -48,46 +48,46 @@ interface PageRow extends Omit<EventRow, 'data'> {
  * The log in tables of a `Database`: `log_head`, `events`, `event_audiences`, and idempotency keys.
  * Once they hold another log, `state` and `append` throw `service_unavailable`, see `LogIdentity`.
  */
-export class TableLog implements LogStore {
+export class SqlLogStore implements LogStore {
   /** The embedded database belongs to one process. */
   readonly isShared: boolean;
   readonly #db: Database;
-  readonly #identity: LogIdentity;
-  readonly #appender: TableAppender;
+  readonly #generation: LogGeneration;
+  readonly #appender: SqlAppender;
 
-  private constructor(db: Database, clock: () => number, identity: LogIdentity) {
+  private constructor(db: Database, wallClock: () => number, generation: LogGeneration) {
     this.isShared = db.dialect !== 'sqlite';
     this.#db = db;
-    this.#identity = identity;
-    this.#appender = new TableAppender(db, clock, identity);
+    this.#generation = generation;
+    this.#appender = new SqlAppender(db, wallClock, generation);
   }
 
   /** Begins a log under `newEpoch` in a database that has none yet. */
   static async open(
     db: Database,
-    { clock, newEpoch, onReplaced = () => {} }: TableLogOptions,
-  ): Promise<TableLog> {
-    const head = (await headOf(db)) ?? (await begin(db, newEpoch));
-    const identity = new LogIdentity(head, (atLeast) => {
-      void forsake(db, { ...head, seq: atLeast }, `${newEpoch}r`).finally(onReplaced);
+    { wallClock, newEpoch, onReplaced = () => {} }: SqlLogStoreOptions,
+  ): Promise<SqlLogStore> {
+    const head = (await readHead(db)) ?? (await createLog(db, newEpoch));
+    const generation = new LogGeneration(head, (committedSeq) => {
+      void startNewEpoch(db, { ...head, seq: committedSeq }, `${newEpoch}r`).finally(onReplaced);
     });
-    return new TableLog(db, clock, identity);
+    return new SqlLogStore(db, wallClock, generation);
   }
 
   async state(): Promise<LogState> {
-    return stateOf(
-      await this.#head(sql`select epoch, seq, trimmed_seq, bytes from log_head where id = 1`),
+    return toLogState(
+      await this.#readHead(sql`select epoch, seq, trimmed_seq, bytes from log_head where id = 1`),
     );
   }
 
-  async stateFor(audiences: readonly Audience[], seq: number): Promise<StateFor> {
-    const head = await this.#head<StateRow & { readonly found: number }>(
+  async stateWithVisibility(audiences: readonly Audience[], seq: number): Promise<LogVisibility> {
+    const head = await this.#readHead<StateRow & { readonly found: number }>(
       sql`select epoch, seq, trimmed_seq, bytes,
           (select count(*) from event_audiences
             where audience in (${list(audiences)}) and seq = ${seq}) as found
         from log_head where id = 1`,
     );
-    return { ...stateOf(head), isVisible: head.found > 0 };
+    return { ...toLogState(head), isVisible: head.found > 0 };
   }
 
   append(requests: readonly AppendRequest[]): Promise<readonly AppendOutcome[]> {
@@ -104,13 +104,13 @@ export class TableLog implements LogStore {
     after: number,
     limits: PageLimits,
   ): Promise<StoredPage> {
-    const rows = await this.#rows(audiences, after, limits);
-    const fitting = fittingIn(rows, limits.bytesMax);
-    const more = rows.length === limits.eventsMax || fitting.length < rows.length;
-    const large = await this.#dataOf(fitting.filter(({ data }) => data === null));
-    const events = fitting.flatMap((row) => {
+    const rows = await this.#readRows(audiences, after, limits);
+    const page = takePage(rows, limits.bytesMax);
+    const more = rows.length === limits.eventsMax || page.length < rows.length;
+    const large = await this.#readData(page.filter(({ data }) => data === null));
+    const events = page.flatMap((row) => {
       const data = row.data ?? large.get(row.seq);
-      return data === undefined ? [] : loggedEvent({ ...row, data }, []); // Trimmed in between.
+      return data === undefined ? [] : toLoggedEvent({ ...row, data }, []); // Trimmed in between.
     });
     return { events, more };
   }
@@ -118,7 +118,7 @@ export class TableLog implements LogStore {
   async readAll(after: number, upTo: number): Promise<LoggedEvent[]> {
     // Audiences first: what is trimmed in between is then missing as a whole, which can be seen. The
     // other way round it would be an event for nobody.
-    const addressed = await this.#db.query<{ audience: string; seq: number }>(
+    const audienceRows = await this.#db.query<{ audience: string; seq: number }>(
       sql`select audience, seq from event_audiences
         where seq > ${after} and seq <= ${upTo} order by seq`,
     );
@@ -126,13 +126,13 @@ export class TableLog implements LogStore {
       sql`select seq, type, data, expires_at from events
         where seq > ${after} and seq <= ${upTo} order by seq`,
     );
-    const audiencesOf = new Map<number, string[]>();
-    for (const { audience, seq } of addressed) {
-      const audiences = audiencesOf.get(seq);
-      if (audiences === undefined) audiencesOf.set(seq, [audience]);
+    const audiencesBySeq = new Map<number, string[]>();
+    for (const { audience, seq } of audienceRows) {
+      const audiences = audiencesBySeq.get(seq);
+      if (audiences === undefined) audiencesBySeq.set(seq, [audience]);
       else audiences.push(audience);
     }
-    return rows.map((row) => loggedEvent(row, audiencesOf.get(row.seq) ?? []));
+    return rows.map((row) => toLoggedEvent(row, audiencesBySeq.get(row.seq) ?? []));
   }
 
   async lastVisible(audiences: readonly Audience[], upTo: number): Promise<number | undefined> {
@@ -150,13 +150,16 @@ export class TableLog implements LogStore {
     return lastTrimmed(this.#db, audiences);
   }
 
-  async oldest(after: number, { eventsMax, addressesMax }: BatchLimits): Promise<OldEvent[]> {
+  async oldestEvents(
+    after: number,
+    { eventsMax, recipientsMax }: TrimBatchLimits,
+  ): Promise<TrimCandidate[]> {
     const [beyond] = await this.#db.query<{ seq: number }>(
       sql`select seq from event_audiences
-        where seq > ${after} order by seq limit 1 offset ${addressesMax}`,
+        where seq > ${after} order by seq limit 1 offset ${recipientsMax}`,
     );
-    const fitting = Math.max((beyond?.seq ?? Number.POSITIVE_INFINITY) - 1, after + 1);
-    const upTo = Math.min(fitting, after + eventsMax); // Numbers have no gaps.
+    const lastFittingSeq = Math.max((beyond?.seq ?? Number.POSITIVE_INFINITY) - 1, after + 1);
+    const upTo = Math.min(lastFittingSeq, after + eventsMax); // Numbers have no gaps.
     interface Row {
       readonly seq: number;
       readonly created_at: number;
@@ -169,20 +172,22 @@ export class TableLog implements LogStore {
     return rows.map(({ seq, created_at, bytes }) => ({ seq, createdAt: created_at, bytes }));
   }
 
-  trim({ after, upTo, bytes }: Trimming): Promise<number> {
+  trim({ after, upTo, bytes }: TrimRange): Promise<number> {
     return this.#db.transaction(async (tx) => {
       const moved = await tx.execute(
         sql`update log_head set trimmed_seq = ${upTo}, bytes = bytes - ${bytes}
           where id = 1 and trimmed_seq = ${after}`,
       );
       if (moved === 0) return 0; // Another process was faster: the bytes are not these any more.
-      const trimmed = await tx.query<Trimmed>(
+      const trimmed = await tx.query<TrimmedAudience>(
         sql`select audience, max(seq) as seq from event_audiences
           where seq <= ${upTo} group by audience`,
       );
-      await noteTrimmed(tx, trimmed);
-      const addresses = await tx.execute(sql`delete from event_audiences where seq <= ${upTo}`);
-      return addresses + (await tx.execute(sql`delete from events where seq <= ${upTo}`));
+      await recordTrimmed(tx, trimmed);
+      const deletedRecipients = await tx.execute(
+        sql`delete from event_audiences where seq <= ${upTo}`,
+      );
+      return deletedRecipients + (await tx.execute(sql`delete from events where seq <= ${upTo}`));
     });
   }
 
@@ -190,21 +195,21 @@ export class TableLog implements LogStore {
     return sweepIdempotencyKeys(this.#db, now);
   }
 
-  listen(onAppended: () => void): Listening | undefined {
-    return this.#db.wakeUps?.listen(onAppended);
+  listen(onAppended: () => void): Subscription | undefined {
+    return this.#db.notifier?.subscribe(onAppended);
   }
 
-  async #head<Row extends StateRow>(statement: Sql): Promise<Row> {
-    const atLeast = this.#identity.seq;
+  async #readHead<Row extends StateRow>(statement: Sql): Promise<Row> {
+    const committedSeq = this.#generation.seq;
     const [row] = await this.#db.query<Row>(statement);
-    return this.#identity.check(row, atLeast);
+    return this.#generation.verify(row, committedSeq);
   }
 
   /**
    * The limit stands inside and `after` once more outside, or PostgreSQL expects a page per audience
    * and would rather walk through `events` from its beginning.
    */
-  #rows(
+  #readRows(
     audiences: readonly Audience[],
     after: number,
     { eventsMax: limit, bytesMax }: PageLimits,
@@ -223,7 +228,7 @@ export class TableLog implements LogStore {
     );
   }
 
-  async #dataOf(rows: readonly PageRow[]): Promise<ReadonlyMap<number, string>> {
+  async #readData(rows: readonly PageRow[]): Promise<ReadonlyMap<number, string>> {
     if (rows.length === 0) return new Map();
     const found = await this.#db.query<{ seq: number; data: string }>(
       sql`select seq, data from events where seq in (${list(rows.map(({ seq }) => seq))})`,
@@ -232,7 +237,7 @@ export class TableLog implements LogStore {
   }
 }
 
-async function begin(db: Database, epoch: string): Promise<LogHead> {
+async function createLog(db: Database, epoch: string): Promise<LogHead> {
   try {
     await db.execute(
       sql`insert into log_head (id, epoch, seq, trimmed_seq, bytes) values (1, ${epoch}, 0, 0, 0)`,
@@ -240,17 +245,17 @@ async function begin(db: Database, epoch: string): Promise<LogHead> {
     return { epoch, seq: 0 };
   } catch (cause) {
     // Two processes may start at once on an empty database: then the other's row is ours too.
-    const head = await headOf(db);
+    const head = await readHead(db);
     if (head === undefined) throw cause;
     return head;
   }
 }
 
-function stateOf({ epoch, seq, trimmed_seq: trimmedSeq, bytes }: StateRow): LogState {
+function toLogState({ epoch, seq, trimmed_seq: trimmedSeq, bytes }: StateRow): LogState {
   return { epoch, seq, trimmedSeq, bytes };
 }
 
-function loggedEvent(row: EventRow, audiences: readonly Audience[]): LoggedEvent {
+function toLoggedEvent(row: EventRow, audiences: readonly Audience[]): LoggedEvent {
   return {
     seq: row.seq,
     audiences,
@@ -261,15 +266,15 @@ function loggedEvent(row: EventRow, audiences: readonly Audience[]): LoggedEvent
 }
 
 /** The first ones, up to the one that goes beyond: one at least. */
-function fittingIn(rows: readonly PageRow[], bytesMax: number): PageRow[] {
-  const fitting: PageRow[] = [];
+function takePage(rows: readonly PageRow[], bytesMax: number): PageRow[] {
+  const page: PageRow[] = [];
   let bytesBefore = 0;
   for (const row of rows) {
     if (bytesBefore >= bytesMax) break;
-    fitting.push(row);
+    page.push(row);
     bytesBefore += row.bytes;
   }
-  return fitting;
+  return page;
 }
 
 /** What one index range for each audience has, in one statement. */

@@ -6,8 +6,8 @@ import { type Database, sql, UniqueViolation } from '../../db/database.js';
  */
 export async function probeWrite(db: Database, bytes: number, now: number): Promise<void> {
   const data = `${now}`.padEnd(bytes, 'x'); // Another each time, or a server would write nothing.
-  const isThere = await db.execute(sql`update events set data = ${data} where seq = 0`);
-  if (isThere > 0) return;
+  const updatedRows = await db.execute(sql`update events set data = ${data} where seq = 0`);
+  if (updatedRows > 0) return;
   try {
     await db.execute(sql`insert into events (seq, data, created_at) values (0, ${data}, ${now})`);
   } catch (cause) {

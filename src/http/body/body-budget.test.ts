@@ -14,19 +14,19 @@ import { BodyBudget } from './body-budget.js';
 const type = 'application/json';
 
 /** A route whose bodies may take 10 bytes together, and what they take. */
-async function startTight(t: TestContext, { bodyMs = 60_000 } = {}) {
+async function startWithSmallBudget(t: TestContext, { bodyMs = 60_000 } = {}) {
   const budget = new BodyBudget(10);
-  const taken = () => {
+  const acquired = () => {
     let left = 0;
-    while (budget.take(1)) left += 1;
-    budget.giveBack(left);
+    while (budget.acquire(1)) left += 1;
+    budget.release(left);
     return 10 - left;
   };
   const post = route('POST', '/', async (exchange) =>
     json(200, { body: await exchange.body({ bytesMax: 100, budget }) }),
   );
   const { port } = await startHttp(t, [post], { limits: { bodyMs } });
-  return { port, taken };
+  return { port, taken: acquired };
 }
 
 /** Begins a body, declared or not, and answers how to go on with it; `status` is that of a failure. */
@@ -38,8 +38,8 @@ async function begin(protocol: Protocol, port: number, length: number | undefine
     client.send(headers(1, head, flag.endHeaders), data(1, part));
     return {
       finish: (rest: string) => client.send(data(1, rest, flag.endStream)),
-      status: async () => (await client.bodyOf(1))?.['status'],
-      cut: () => client.destroy(),
+      status: async () => (await client.readJson(1))?.['status'],
+      destroy: () => client.destroy(),
     };
   }
   const client = await RawTls.open(port, 'http/1.1');
@@ -54,7 +54,7 @@ async function begin(protocol: Protocol, port: number, length: number | undefine
       await client.until((received) => received.includes('\r\n'));
       return Number(/^HTTP\/1\.1 (\d+)/.exec(String(client.received))?.[1]);
     },
-    cut: () => client.destroy(),
+    destroy: () => client.destroy(),
   };
 }
 
@@ -63,12 +63,12 @@ for (const protocol of protocols) {
     ask(protocol, port, 'POST', '/', { headers: { 'content-type': type }, body });
 
   test(`bodies together may take so much, one byte more is refused (${protocol})`, async (t) => {
-    const { port, taken } = await startTight(t);
+    const { port, taken: acquired } = await startWithSmallBudget(t);
     assert.equal((await send(port, '"12345678"')).status, 200);
     assert.equal((await send(port, '"123456789"')).status, 503);
 
     const half = await begin(protocol, port, 6, '"');
-    await until(() => taken() === 6);
+    await until(() => acquired() === 6);
     const [fits, tooMuch] = [await send(port, '1234'), await send(port, '12345')];
 
     assert.deepEqual([fits.status, tooMuch.status], [200, 503]);
@@ -77,59 +77,59 @@ for (const protocol of protocols) {
       ['service_unavailable', '1'],
     );
     half.finish('1234"');
-    await until(() => taken() === 0);
-    half.cut();
+    await until(() => acquired() === 0);
+    half.destroy();
   });
 
   test(`what was not declared counts as it comes (${protocol})`, async (t) => {
-    const { port, taken } = await startTight(t);
+    const { port, taken: acquired } = await startWithSmallBudget(t);
     const some = await begin(protocol, port, undefined, '"1234');
-    await until(() => taken() === 5);
+    await until(() => acquired() === 5);
     const more = await begin(protocol, port, undefined, '"123');
-    await until(() => taken() === 9);
+    await until(() => acquired() === 9);
 
     more.finish('45"'); // Does not fit, and what it had is given back.
-    await until(() => taken() === 5);
+    await until(() => acquired() === 5);
 
     some.finish('5"');
-    await until(() => taken() === 0);
-    some.cut();
-    more.cut();
+    await until(() => acquired() === 0);
+    some.destroy();
+    more.destroy();
   });
 
   test(`a body that is cut off gives back what it took (${protocol})`, async (t) => {
-    const { port, taken } = await startTight(t);
+    const { port, taken: acquired } = await startWithSmallBudget(t);
     const cut = await begin(protocol, port, 6, '"');
     const other = await begin(protocol, port, 4, '"');
-    await until(() => taken() === 10);
+    await until(() => acquired() === 10);
 
-    cut.cut();
-    await until(() => taken() === 4);
-    other.cut();
-    await until(() => taken() === 0);
+    cut.destroy();
+    await until(() => acquired() === 4);
+    other.destroy();
+    await until(() => acquired() === 0);
   });
 
   test(`a body that comes too slowly gives back what it took (${protocol})`, async (t) => {
-    const { port, taken } = await startTight(t, { bodyMs: 300 });
+    const { port, taken: acquired } = await startWithSmallBudget(t, { bodyMs: 300 });
     const slow = await begin(protocol, port, 10, '"');
 
     assert.equal(await slow.status(), 408);
-    assert.equal(taken(), 0);
-    slow.cut();
+    assert.equal(acquired(), 0);
+    slow.destroy();
   });
 }
 
 test('one place has its share, and leaves the rest to others', () => {
-  const budget = new BodyBudget(16, { placeBytesMax: 4 });
+  const budget = new BodyBudget(16, { bytesPerIpMax: 4 });
 
-  assert.ok(budget.take(4, 'a'));
-  assert.ok(!budget.take(1, 'a'));
-  for (const place of ['b', 'c', 'd']) assert.ok(budget.take(4, place));
-  assert.ok(!budget.take(1, 'e'), 'there is an end for all together, too');
-  budget.giveBack(3, 'a');
+  assert.ok(budget.acquire(4, 'a'));
+  assert.ok(!budget.acquire(1, 'a'));
+  for (const ipKey of ['b', 'c', 'd']) assert.ok(budget.acquire(4, ipKey));
+  assert.ok(!budget.acquire(1, 'e'), 'there is an end for all together, too');
+  budget.release(3, 'a');
 
-  assert.ok(!budget.take(4, 'a'));
-  assert.ok(budget.take(3, 'a'));
+  assert.ok(!budget.acquire(4, 'a'));
+  assert.ok(budget.acquire(3, 'a'));
 });
 
 for (const protocol of protocols) {
@@ -141,7 +141,7 @@ for (const protocol of protocols) {
       Array.from({ length: 8 }, () => begin(protocol, port, bytes, '"')),
     );
     t.after(() => {
-      for (const client of announced) client.cut();
+      for (const client of announced) client.destroy();
     });
 
     const headers = { 'content-type': type };

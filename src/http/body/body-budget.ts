@@ -3,7 +3,7 @@ import { Counts } from '../../util/counts.js';
 
 interface BudgetOptions {
   /** What bodies from one place may take of it; undefined: all. */
-  readonly placeBytesMax?: number;
+  readonly bytesPerIpMax?: number;
 }
 
 /**
@@ -14,39 +14,39 @@ interface BudgetOptions {
  */
 export class BodyBudget {
   readonly #bytesMax: number;
-  readonly #placeBytesMax: number | undefined;
-  readonly #byPlace = new Counts<string>();
-  #taken = 0;
+  readonly #bytesPerIpMax: number | undefined;
+  readonly #bytesByIp = new Counts<string>();
+  #acquiredBytes = 0;
 
-  constructor(bytesMax: number, { placeBytesMax }: BudgetOptions = {}) {
+  constructor(bytesMax: number, { bytesPerIpMax }: BudgetOptions = {}) {
     this.#bytesMax = bytesMax;
-    this.#placeBytesMax = placeBytesMax;
+    this.#bytesPerIpMax = bytesPerIpMax;
   }
 
   /** Whether a declared length is taken before it has come, so that who begins can also finish. */
-  get holdsDeclared(): boolean {
-    return this.#placeBytesMax === undefined;
+  get reservesDeclaredLength(): boolean {
+    return this.#bytesPerIpMax === undefined;
   }
 
   /** False, and nothing is taken, when there are not so many left. `place` as by `ipKeyOf`. */
-  take(bytes: number, place = ''): boolean {
-    if (this.#taken + bytes > this.#bytesMax) return false;
-    if (this.#placeBytesMax !== undefined) {
-      if (this.#byPlace.get(place) + bytes > this.#placeBytesMax) return false;
-      this.#byPlace.add(place, bytes);
+  acquire(bytes: number, ipKey = ''): boolean {
+    if (this.#acquiredBytes + bytes > this.#bytesMax) return false;
+    if (this.#bytesPerIpMax !== undefined) {
+      if (this.#bytesByIp.get(ipKey) + bytes > this.#bytesPerIpMax) return false;
+      this.#bytesByIp.add(ipKey, bytes);
     }
-    this.#taken += bytes;
+    this.#acquiredBytes += bytes;
     return true;
   }
 
-  giveBack(bytes: number, place = ''): void {
-    this.#taken -= bytes;
-    if (this.#placeBytesMax !== undefined) this.#byPlace.remove(place, bytes);
+  release(bytes: number, ipKey = ''): void {
+    this.#acquiredBytes -= bytes;
+    if (this.#bytesPerIpMax !== undefined) this.#bytesByIp.remove(ipKey, bytes);
   }
 }
 
 /** For a body that finds no room. */
-export function noRoom(): Failure {
-  const message = 'Cannot read body: the bodies of other requests take all the room';
+export function budgetExhausted(): Failure {
+  const message = 'Cannot read body: the memory for request bodies is exhausted';
   return new Failure('service_unavailable', message, { retryAfterMs: 1000 });
 }

@@ -8,15 +8,15 @@ const limits = { bytesMax: 1000, lineBytesMax: 20, depthMax: 3, deadlineMs: 60_0
 const headers = { 'content-type': 'application/x-ndjson; charset=utf-8' };
 
 /** A body in the pieces in which it arrives. */
-function bodyOf(...pieces: (string | Buffer)[]) {
+function createBody(...pieces: (string | Buffer)[]) {
   const input = Readable.from(
     pieces.map((piece) => Buffer.from(piece)),
     { objectMode: false },
   );
-  return { input, headers, isCutOff: false };
+  return { input, headers, isBodyTruncated: false };
 }
 
-async function valuesIn(from: Parameters<typeof readLines>[0], more: Partial<LineLimits> = {}) {
+async function readAllLines(from: Parameters<typeof readLines>[0], more: Partial<LineLimits> = {}) {
   const values: unknown[] = [];
   for await (const value of readLines(from, { ...limits, ...more })) values.push(value);
   return values;
@@ -36,63 +36,66 @@ test('lines come as values, however the body is cut into pieces', async () => {
     const pieces: Buffer[] = [];
     for (let at = 0; at < bytes.length; at += size) pieces.push(bytes.subarray(at, at + size));
 
-    assert.deepEqual(await valuesIn(bodyOf(...pieces)), [{ a: 'é🐝' }, 7, [1, [2]], 'x']);
+    assert.deepEqual(await readAllLines(createBody(...pieces)), [{ a: 'é🐝' }, 7, [1, [2]], 'x']);
   }
-  assert.deepEqual(await valuesIn(bodyOf('')), []);
-  assert.deepEqual(await valuesIn(bodyOf('\n\n')), []);
+  assert.deepEqual(await readAllLines(createBody('')), []);
+  assert.deepEqual(await readAllLines(createBody('\n\n')), []);
 });
 
 test('what is wrong with a line is told with its number', async () => {
   const index = { index: 1 };
   const line = { bytesMax: 20, index: 1 };
 
-  await assert.rejects(valuesIn(bodyOf('1\n{\n')), refused('invalid_request', index));
-  await assert.rejects(valuesIn(bodyOf('1\n\n[[[[1]]]]')), refused('invalid_request', index));
+  await assert.rejects(readAllLines(createBody('1\n{\n')), refused('invalid_request', index));
   await assert.rejects(
-    valuesIn(bodyOf('1\n"', Buffer.from([0xff]), '"\n')),
+    readAllLines(createBody('1\n\n[[[[1]]]]')),
+    refused('invalid_request', index),
+  );
+  await assert.rejects(
+    readAllLines(createBody('1\n"', Buffer.from([0xff]), '"\n')),
     refused('invalid_request', index),
   );
   const long = `1\n"${'x'.repeat(18)}"`;
-  assert.deepEqual(await valuesIn(bodyOf(long)), [1, 'x'.repeat(18)]);
-  await assert.rejects(valuesIn(bodyOf(`${long} `)), refused('payload_too_large', line));
+  assert.deepEqual(await readAllLines(createBody(long)), [1, 'x'.repeat(18)]);
+  await assert.rejects(readAllLines(createBody(`${long} `)), refused('payload_too_large', line));
 });
 
 test('a body has a limit, counted and declared', async () => {
   const bytes = { bytesMax: 5 };
-  const declared = { ...bodyOf('1'), headers: { ...headers, 'content-length': '6' } };
+  const declared = { ...createBody('1'), headers: { ...headers, 'content-length': '6' } };
 
-  assert.deepEqual(await valuesIn(bodyOf('1\n', '2\n', '3'), bytes), [1, 2, 3]);
+  assert.deepEqual(await readAllLines(createBody('1\n', '2\n', '3'), bytes), [1, 2, 3]);
   await assert.rejects(
-    valuesIn(bodyOf('1\n', '2\n', '34'), bytes),
+    readAllLines(createBody('1\n', '2\n', '34'), bytes),
     refused('payload_too_large', bytes),
   );
-  await assert.rejects(valuesIn(declared, bytes), refused('payload_too_large', bytes));
+  await assert.rejects(readAllLines(declared, bytes), refused('payload_too_large', bytes));
 });
 
 test('a body of another type is refused', async () => {
-  const from = { ...bodyOf('1'), headers: { 'content-type': 'application/json' } };
+  const from = { ...createBody('1'), headers: { 'content-type': 'application/json' } };
 
-  await assert.rejects(valuesIn(from), refused('unsupported_media_type', undefined));
+  await assert.rejects(readAllLines(from), refused('unsupported_media_type', undefined));
 });
 
 test('of a body that was cut off the last line is not given out', async () => {
   const values: unknown[] = [];
   const input = new PassThrough();
-  const from = { input, headers, isCutOff: false };
+  const from = { input, headers, isBodyTruncated: false };
   input.write('1\n2\n3');
 
   const reading = (async () => {
     for await (const value of readLines(from, limits)) {
       values.push(value);
       if (values.length === 2) input.end(); // As HTTP/2 ends a stream that was cut off.
-      from.isCutOff = true;
+      from.isBodyTruncated = true;
     }
   })();
 
   await assert.rejects(reading, refused('invalid_request', undefined));
   assert.deepEqual(values, [1, 2]);
   await assert.rejects(
-    valuesIn({ ...bodyOf('1'), headers: { ...headers, 'content-length': '2' } }),
+    readAllLines({ ...createBody('1'), headers: { ...headers, 'content-length': '2' } }),
     refused('invalid_request', undefined),
   );
 });
@@ -102,7 +105,7 @@ test('a client that sends nothing is given up', async () => {
   input.write('1\n');
 
   await assert.rejects(
-    valuesIn({ input, headers, isCutOff: false }, { deadlineMs: 1 }),
+    readAllLines({ input, headers, isBodyTruncated: false }, { deadlineMs: 1 }),
     refused('request_timeout', undefined),
   );
   assert.equal(input.listenerCount('readable'), 0);
@@ -119,7 +122,7 @@ test('what is not asked for is not read', async () => {
     },
   });
   const large = { ...limits, bytesMax: 1e6, lineBytesMax: 1000 };
-  const lines = readLines({ input, headers, isCutOff: false }, large);
+  const lines = readLines({ input, headers, isBodyTruncated: false }, large);
 
   await lines.next();
   for (let turn = 0; turn < 10; turn += 1) await new Promise((resolve) => setImmediate(resolve));

@@ -1,6 +1,6 @@
 import type { Readable } from 'node:stream';
 import { Failure } from '../../errors.js';
-import { Gathered } from '../../util/byte-accumulator.js';
+import { ByteAccumulator } from '../../util/byte-accumulator.js';
 import type { Transport } from '../transport.js';
 import { parseBody } from './body.js';
 
@@ -13,7 +13,7 @@ export interface LineLimits {
   readonly deadlineMs: number;
 }
 
-type Input = Pick<Transport, 'input' | 'isCutOff' | 'headers'>;
+type Input = Pick<Transport, 'input' | 'isBodyTruncated' | 'headers'>;
 
 const newline = 10;
 
@@ -35,16 +35,16 @@ export async function* readLines(from: Input, limits: LineLimits): AsyncGenerato
   }
   let index = 0;
   /** Of a line whose end has not come. */
-  const begun = new Gathered();
+  const partialLine = new ByteAccumulator();
   const check = (part: Buffer) => {
-    const isTooLong = begun.length + part.length > limits.lineBytesMax;
+    const isTooLong = partialLine.length + part.length > limits.lineBytesMax;
     if (isTooLong) throw tooLarge('a line', limits.lineBytesMax, { index });
   };
   const parse = (part: Buffer): unknown => {
     check(part);
-    if (begun.length === 0) return parsedLine(part, limits.depthMax, index);
-    begun.append(part);
-    return parsedLine(begun.take(), limits.depthMax, index);
+    if (partialLine.length === 0) return parseLine(part, limits.depthMax, index);
+    partialLine.append(part);
+    return parseLine(partialLine.take(), limits.depthMax, index);
   };
   for await (const chunk of readChunks(from, limits)) {
     let start = 0;
@@ -55,9 +55,9 @@ export async function* readLines(from: Input, limits: LineLimits): AsyncGenerato
       yield value;
       index += 1;
     }
-    const rest = chunk.subarray(start);
-    check(rest);
-    begun.append(rest);
+    const remainder = chunk.subarray(start);
+    check(remainder);
+    partialLine.append(remainder);
   }
   const last = parse(Buffer.alloc(0));
   if (last !== undefined) yield last;
@@ -73,7 +73,7 @@ async function* readChunks(from: Input, limits: LineLimits): AsyncGenerator<Buff
   while (!input.readableEnded && !input.destroyed) {
     const chunk: Buffer | null = input.read();
     if (chunk === null) {
-      await somethingNew(input, deadlineMs);
+      await waitForInput(input, deadlineMs);
       continue;
     }
     length += chunk.length;
@@ -81,13 +81,13 @@ async function* readChunks(from: Input, limits: LineLimits): AsyncGenerator<Buff
     yield chunk;
   }
   const isShort = !Number.isNaN(declared) && declared !== length;
-  if (from.isCutOff || isShort || !input.readableEnded) {
-    throw new Failure('invalid_request', 'Cannot read body: it was cut off');
+  if (from.isBodyTruncated || isShort || !input.readableEnded) {
+    throw new Failure('invalid_request', 'Cannot read body: it is incomplete');
   }
 }
 
 /** Settles when there may be more to read, or the end of it. */
-function somethingNew(input: Readable, deadlineMs: number): Promise<void> {
+function waitForInput(input: Readable, deadlineMs: number): Promise<void> {
   const names = ['readable', 'end', 'close', 'error'];
   return new Promise((resolve, reject) => {
     const settle = (failure?: Failure) => {
@@ -98,7 +98,7 @@ function somethingNew(input: Readable, deadlineMs: number): Promise<void> {
     };
     const wake = () => settle();
     const deadline = setTimeout(() => {
-      const message = `Cannot read body: nothing came within ${deadlineMs} ms`;
+      const message = `Cannot read body: no data received within ${deadlineMs} ms`;
       settle(new Failure('request_timeout', message));
     }, deadlineMs);
     for (const name of names) input.on(name, wake);
@@ -111,7 +111,7 @@ function isBlank(line: Buffer): boolean {
 }
 
 /** Undefined for an empty one. */
-function parsedLine(line: Buffer, depthMax: number, index: number): unknown {
+function parseLine(line: Buffer, depthMax: number, index: number): unknown {
   if (isBlank(line)) return undefined;
   try {
     return parseBody(line, { type: 'application/json', form: false, depthMax });

@@ -1,7 +1,7 @@
 import { Failure } from '../../errors.js';
-import { Gathered } from '../../util/byte-accumulator.js';
+import { ByteAccumulator } from '../../util/byte-accumulator.js';
 import type { Transport } from '../transport.js';
-import { type BodyBudget, noRoom } from './body-budget.js';
+import { type BodyBudget, budgetExhausted } from './body-budget.js';
 
 export interface BodyLimits {
   readonly bytesMax: number;
@@ -11,7 +11,7 @@ export interface BodyLimits {
   /** Shared with other bodies. */
   readonly budget: BodyBudget;
   /** Where it comes from, as by `ipKeyOf`. */
-  readonly place: string;
+  readonly ipKey: string;
 }
 
 /**
@@ -20,52 +20,56 @@ export interface BodyLimits {
  * whole, so half a document would otherwise be taken for one.
  */
 export function readBody(
-  transport: Pick<Transport, 'input' | 'isCutOff' | 'headers' | 'onGone'>,
-  { bytesMax, deadlineMs, budget, place }: BodyLimits,
+  transport: Pick<Transport, 'input' | 'isBodyTruncated' | 'headers' | 'onClientGone'>,
+  { bytesMax, deadlineMs, budget, ipKey }: BodyLimits,
 ): Promise<Buffer> {
   const { input, headers } = transport;
   const declared = Number(headers['content-length'] ?? Number.NaN);
   if (declared > bytesMax) return Promise.reject(tooLarge(bytesMax));
   return new Promise((resolve, reject) => {
-    const gathered = new Gathered();
-    let held = 0;
-    const hold = (bytes: number): boolean => {
-      if (bytes <= held) return true;
-      if (!budget.take(bytes - held, place)) return false;
-      held = bytes;
+    const accumulator = new ByteAccumulator();
+    let reservedBytes = 0;
+    const reserve = (bytes: number): boolean => {
+      if (bytes <= reservedBytes) return true;
+      if (!budget.acquire(bytes - reservedBytes, ipKey)) return false;
+      reservedBytes = bytes;
       return true;
     };
-    if (budget.holdsDeclared && declared > 0 && !hold(declared)) return reject(noRoom());
+    if (budget.reservesDeclaredLength && declared > 0 && !reserve(declared))
+      return reject(budgetExhausted());
     const settle = (outcome: Buffer | Failure) => {
       clearTimeout(deadline);
-      budget.giveBack(held, place);
-      input.off('data', take).off('end', finish).off('close', finish).off('error', cutOff);
+      budget.release(reservedBytes, ipKey);
+      input.off('data', onData).off('end', onEnd).off('close', onEnd).off('error', rejectTruncated);
       if (outcome instanceof Failure) reject(outcome);
       else resolve(outcome);
     };
     const deadline = setTimeout(() => {
-      settle(new Failure('request_timeout', `Cannot read body: not here within ${deadlineMs} ms`));
+      settle(
+        new Failure('request_timeout', `Cannot read body: did not arrive within ${deadlineMs} ms`),
+      );
     }, deadlineMs);
-    const take = (chunk: Buffer) => {
-      const length = gathered.length + chunk.length;
+    const onData = (chunk: Buffer) => {
+      const length = accumulator.length + chunk.length;
       if (length > bytesMax) settle(tooLarge(bytesMax));
-      else if (!hold(length)) settle(noRoom());
-      else gathered.append(chunk);
+      else if (!reserve(length)) settle(budgetExhausted());
+      else accumulator.append(chunk);
     };
-    const cutOff = () => settle(new Failure('invalid_request', 'Cannot read body: it was cut off'));
-    const finish = () => {
-      const isShort = !Number.isNaN(declared) && declared !== gathered.length;
-      if (transport.isCutOff || isShort || !input.readableEnded) cutOff();
-      else settle(gathered.take());
+    const rejectTruncated = () =>
+      settle(new Failure('invalid_request', 'Cannot read body: it is incomplete'));
+    const onEnd = () => {
+      const isShort = !Number.isNaN(declared) && declared !== accumulator.length;
+      if (transport.isBodyTruncated || isShort || !input.readableEnded) rejectTruncated();
+      else settle(accumulator.take());
     };
-    if (transport.isCutOff || input.destroyed) return cutOff();
+    if (transport.isBodyTruncated || input.destroyed) return rejectTruncated();
     // HTTP/2 ends an empty body by itself, also before anybody asks for it.
-    if (input.readableEnded) return finish();
-    input.on('data', take).on('end', finish).on('close', finish).on('error', cutOff);
+    if (input.readableEnded) return onEnd();
+    input.on('data', onData).on('end', onEnd).on('close', onEnd).on('error', rejectTruncated);
   });
 }
 
-export interface BodyForm {
+export interface BodyFormat {
   readonly type: string | undefined;
   readonly form: boolean;
   readonly depthMax: number;
@@ -74,7 +78,7 @@ export interface BodyForm {
 const strictUtf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: false });
 
 /** JSON, or form fields where they are taken. Undefined for an empty body. */
-export function parseBody(bytes: Buffer, { type, form, depthMax }: BodyForm): unknown {
+export function parseBody(bytes: Buffer, { type, form, depthMax }: BodyFormat): unknown {
   if (bytes.length === 0) return undefined;
   const [media = '', ...parameters] = (type ?? '').toLowerCase().split(';');
   const isUtf8 = parameters.every((one) => !/^\s*charset=(?!"?utf-?8"?\s*$)/.test(one));
@@ -87,9 +91,9 @@ export function parseBody(bytes: Buffer, { type, form, depthMax }: BodyForm): un
     const message = `Cannot read body: its content-type is not ${accept.replace(',', ' or')}, UTF-8`;
     throw new Failure('unsupported_media_type', message, { headers: { 'accept-post': accept } });
   }
-  const text = decoded(bytes);
-  if (isForm) return fieldsOf(text);
-  if (depthOf(text) > depthMax) {
+  const text = decodeUtf8(bytes);
+  if (isForm) return parseForm(text);
+  if (measureDepth(text) > depthMax) {
     throw new Failure('invalid_request', `Cannot read body: nested deeper than ${depthMax}`);
   }
   try {
@@ -103,19 +107,19 @@ export function parseBody(bytes: Buffer, { type, form, depthMax }: BodyForm): un
  * Form fields, strictly: what is not UTF-8 behind the percent signs would otherwise become U+FFFD,
  * and two passwords one; of a field given twice, a proxy and we might each believe another one.
  */
-function fieldsOf(text: string): Record<string, string> {
+function parseForm(text: string): Record<string, string> {
   const fields = new Map<string, string>();
   for (const pair of text.split('&').filter((one) => one !== '')) {
-    const [name = '', ...value] = pair.split('=').map(formDecoded);
+    const [name = '', ...value] = pair.split('=').map(decodeFormText);
     if (fields.has(name)) {
-      throw new Failure('invalid_request', 'Cannot read body: a field is there twice');
+      throw new Failure('invalid_request', 'Cannot read body: duplicate form field');
     }
     fields.set(name, value.join('='));
   }
   return Object.fromEntries(fields);
 }
 
-function formDecoded(text: string): string {
+function decodeFormText(text: string): string {
   try {
     return decodeURIComponent(text.replaceAll('+', ' '));
   } catch (cause) {
@@ -124,7 +128,7 @@ function formDecoded(text: string): string {
   }
 }
 
-function decoded(bytes: Buffer): string {
+function decodeUtf8(bytes: Buffer): string {
   try {
     return strictUtf8.decode(bytes);
   } catch (cause) {
@@ -133,12 +137,12 @@ function decoded(bytes: Buffer): string {
 }
 
 /** How deep brackets nest, outside of strings. Looked at before parsing, and without recursion. */
-function depthOf(text: string): number {
+function measureDepth(text: string): number {
   let depth = 0;
   let deepest = 0;
   for (let index = 0; index < text.length; index += 1) {
     const char = text[index];
-    if (char === '"') index = endOfString(text, index + 1);
+    if (char === '"') index = findStringEnd(text, index + 1);
     else if (char === '[' || char === '{') {
       depth += 1;
       if (depth > deepest) deepest = depth;
@@ -148,7 +152,7 @@ function depthOf(text: string): number {
 }
 
 /** Where the quote is that ends the string which begins at `start`: one without an odd number of `\`. */
-function endOfString(text: string, start: number): number {
+function findStringEnd(text: string, start: number): number {
   for (let from = start; ; ) {
     const quote = text.indexOf('"', from); // Much faster than to look at each character.
     if (quote === -1) return text.length;

@@ -6,84 +6,87 @@ import { RawTls } from '../../../test/support/clients/raw-tls.js';
 import { collectingLog } from '../../../test/support/recording/collecting-log.js';
 import { startHttp } from '../../../test/support/servers/http-server.js';
 import { until } from '../../../test/support/until.js';
-import { ipKeyOf } from '../ip-key.js';
+import { toIpKey } from '../ip-key.js';
 import { json } from '../reply.js';
 import { route } from '../router.js';
-import { AcceptLimit } from './connection-limiter.js';
+import { ConnectionLimiter } from './connection-limiter.js';
 
-function limitOf({
+function createLimiter({
   ipRate = { count: 3, perMs: 3000 } as { count: number; perMs: number } | null,
 }) {
   const time = { now: 1000 };
   const lines: Record<string, unknown>[] = [];
-  const limit = new AcceptLimit({
+  const limiter = new ConnectionLimiter({
     rate: { count: 5, perMs: 1000 },
-    perPlace: ipRate === null ? undefined : { rate: ipRate, openMax: 1e9 },
+    perIp: ipRate === null ? undefined : { rate: ipRate, openMax: 1e9 },
     log: collectingLog(lines),
-    clock: () => time.now,
+    monotonicClock: () => time.now,
   });
-  const admitted = (addresses: readonly string[]) =>
-    addresses.map((one) => limit.admits(ipKeyOf(one)));
-  return { limit, time, lines, admitted };
+  const tryAccept = (addresses: readonly string[]) =>
+    addresses.map((one) => limiter.tryAccept(toIpKey(one)));
+  return { limiter, time, lines, tryAccept };
 }
 
 test('a place may open so many connections at once, then one whenever its turn has come', () => {
-  const { limit, time, admitted } = limitOf({});
+  const { limiter, time, tryAccept } = createLimiter({});
 
-  assert.deepEqual(admitted(Array(4).fill('192.0.2.1')), [true, true, true, false]);
+  assert.deepEqual(tryAccept(Array(4).fill('192.0.2.1')), [true, true, true, false]);
   time.now += 999;
-  assert.equal(limit.admits('192.0.2.1'), false);
+  assert.equal(limiter.tryAccept('192.0.2.1'), false);
   time.now += 1;
-  assert.deepEqual(admitted(['192.0.2.1', '192.0.2.1']), [true, false]);
+  assert.deepEqual(tryAccept(['192.0.2.1', '192.0.2.1']), [true, false]);
 });
 
 test('a place is an IPv4 address however it is written, or a /64 of IPv6', () => {
-  const { admitted } = limitOf({});
+  const { tryAccept } = createLimiter({});
 
   const same = ['2001:db8::1', '2001:db8::2', '2001:db8:0:0:1::', '2001:db8::3'];
-  assert.deepEqual(admitted(same), [true, true, true, false]);
-  assert.deepEqual(admitted(['2001:db8:0:1::1', '::ffff:192.0.2.1']), [true, true]);
+  assert.deepEqual(tryAccept(same), [true, true, true, false]);
+  assert.deepEqual(tryAccept(['2001:db8:0:1::1', '::ffff:192.0.2.1']), [true, true]);
 });
 
 test('all places together may open so many, and what one is refused takes from nobody', () => {
-  const { time, admitted } = limitOf({});
-  admitted(Array(100).fill('192.0.2.1'));
+  const { time, tryAccept } = createLimiter({});
+  tryAccept(Array(100).fill('192.0.2.1'));
 
-  const places = ['192.0.2.2', '192.0.2.3', '192.0.2.4'];
-  assert.deepEqual(admitted(places), [true, true, false]);
+  const ipKeys = ['192.0.2.2', '192.0.2.3', '192.0.2.4'];
+  assert.deepEqual(tryAccept(ipKeys), [true, true, false]);
   time.now += 200;
-  assert.deepEqual(admitted(places), [true, false, false]);
+  assert.deepEqual(tryAccept(ipKeys), [true, false, false]);
 });
 
 test('behind a proxy of ours its address has no limit of its own', () => {
-  const { admitted } = limitOf({ ipRate: null });
+  const { tryAccept } = createLimiter({ ipRate: null });
 
-  assert.deepEqual(admitted(Array(6).fill('192.0.2.1')), [true, true, true, true, true, false]);
+  assert.deepEqual(tryAccept(Array(6).fill('192.0.2.1')), [true, true, true, true, true, false]);
 });
 
 test('what was refused is told in one line, and once', () => {
-  const { limit, lines, admitted } = limitOf({});
-  limit.report();
-  admitted([...Array(10).fill('192.0.2.1'), '192.0.2.2', '192.0.2.3', '2001:db8::1']);
+  const { limiter, lines, tryAccept } = createLimiter({});
+  limiter.report();
+  tryAccept([...Array(10).fill('192.0.2.1'), '192.0.2.2', '192.0.2.3', '2001:db8::1']);
 
-  limit.report();
-  limit.report();
+  limiter.report();
+  limiter.report();
 
-  assert.equal(limit.refused, 8);
+  assert.equal(limiter.refused, 8);
   const refused = { ACCEPT_IP_RATE: 7, ACCEPT_RATE: 1 };
   const line = { phrase: 'connections refused', refused, lastFrom: '2001:db8:0:0::/64' };
   assert.deepEqual(lines, [{ level: 'warn', ...line }]);
 });
 
 /** A server that takes three connections in the time of a test. */
-function startStingy(t: TestContext, limits: Parameters<typeof startHttp>[2]) {
+function startLimited(t: TestContext, limits: Parameters<typeof startHttp>[2]) {
   return startHttp(t, [route('GET', '/hello', () => json(200, { hello: true }))], limits);
 }
 
 for (const protocol of protocols) {
   test(`over the rate a connection is reset before its TLS, under it all is as ever (${protocol})`, async (t) => {
     const acceptIpRate = { count: 3, perMs: 3_600_000 };
-    const { server, port, lines } = await startStingy(t, { limits: { acceptIpRate }, pingMs: 500 });
+    const { server, port, lines } = await startLimited(t, {
+      limits: { acceptIpRate },
+      pingMs: 500,
+    });
     const first = await RawTls.open(port, 'http/1.1');
     await ask(protocol, port, 'GET', '/hello');
     assert.equal((await ask(protocol, port, 'GET', '/hello')).status, 200);
@@ -101,7 +104,7 @@ for (const protocol of protocols) {
 }
 
 test('one address has so many connections at a time, and one that closed makes room', async (t) => {
-  const { server, port, lines } = await startStingy(t, { limits: { connectionsPerIpMax: 2 } });
+  const { server, port, lines } = await startLimited(t, { limits: { connectionsPerIpMax: 2 } });
   const open = [await RawTls.open(port, 'h2'), await RawTls.open(port, 'h2')];
 
   await assert.rejects(RawTls.open(port, 'h2'));
@@ -120,7 +123,7 @@ test('one address has so many connections at a time, and one that closed makes r
 test('behind a proxy only the rate in all counts, and the most connections are told likewise', async (t) => {
   const acceptIpRate = { count: 1, perMs: 3_600_000 };
   const limits = { acceptIpRate, acceptRate: { count: 3, perMs: 3_600_000 }, connectionsMax: 2 };
-  const { server, port, lines } = await startStingy(t, { limits, trustProxyHops: 1 });
+  const { server, port, lines } = await startLimited(t, { limits, trustProxyHops: 1 });
   const open = [await RawTls.open(port, 'h2'), await RawTls.open(port, 'h2')];
 
   await assert.rejects(RawTls.open(port, 'h2'));

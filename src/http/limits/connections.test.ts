@@ -2,8 +2,8 @@ import assert from 'node:assert/strict';
 import { EventEmitter } from 'node:events';
 import type { Http2SecureServer } from 'node:http2';
 import { type TestContext, test } from 'node:test';
-import { silentLog } from '../../logging/log.js';
-import { AcceptLimit } from './connection-limiter.js';
+import { silentLogger } from '../../logging/logger.js';
+import { ConnectionLimiter } from './connection-limiter.js';
 import { Connections } from './connections.js';
 
 /** A TCP connection that closes when the test says so, whatever is done to it. */
@@ -30,17 +30,17 @@ class FakeSocket extends EventEmitter {
 }
 
 /** Connections of a server that takes one when the test says so. */
-function connectionsFor(t: TestContext, { count = 1000 } = {}) {
+function createConnections(t: TestContext, { count = 1000 } = {}) {
   const server = new EventEmitter();
   const perMs = 3_600_000;
-  const acceptLimit = new AcceptLimit({
+  const connectionLimiter = new ConnectionLimiter({
     rate: { count, perMs },
-    perPlace: undefined,
-    log: silentLog,
+    perIp: undefined,
+    log: silentLogger,
   });
   const connections = new Connections(server as unknown as Http2SecureServer, {
     ...{ exchangesMax: 1, endMs: 1000, idleMs: 3_600_000, pingMs: 3_600_000 },
-    ...{ acceptLimit, onUnreadable() {} },
+    ...{ connectionLimiter, onUnreadable() {} },
   });
   t.after(() => connections.close());
   const connect = (remotePort: number): FakeSocket => {
@@ -52,9 +52,9 @@ function connectionsFor(t: TestContext, { count = 1000 } = {}) {
 }
 
 test('a connection that is closed late takes no other along that has its address by then', async (t) => {
-  const { connections, connect } = connectionsFor(t);
+  const { connections, connect } = createConnections(t);
   const first = connect(50_000);
-  connections.cut();
+  connections.destroyAll();
   const second = connect(50_000);
 
   first.emit('close');
@@ -66,7 +66,7 @@ test('a connection that is closed late takes no other along that has its address
   });
   await Promise.resolve();
   assert.equal(areClosed, false);
-  connections.cut();
+  connections.destroyAll();
   assert.deepEqual([first.destroyed, second.destroyed], [true, true]);
   second.emit('close');
   await closing;
@@ -74,7 +74,7 @@ test('a connection that is closed late takes no other along that has its address
 });
 
 test('a connection that is refused may fail as it likes, and is none', (t) => {
-  const { connections, connect } = connectionsFor(t, { count: 1 });
+  const { connections, connect } = createConnections(t, { count: 1 });
   const admitted = connect(50_000);
 
   const refused = connect(50_001);

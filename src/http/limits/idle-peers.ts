@@ -1,19 +1,19 @@
 import type { Socket } from 'node:net';
 
 /** A connection, as far as it matters whether something moves on it. */
-export interface Moving {
+export interface IdleTrackedPeer {
   /** Below TLS. */
   readonly socket: Socket;
   /** Under way. */
   readonly exchanges: number;
   /** How many bytes had come and gone when it was last looked at, */
-  movedBytes: number;
+  lastTotalBytes: number;
   /** and how many looks in a row have found that many. */
-  stillLooks: number;
+  idleChecks: number;
 }
 
 /** Looks in the time after which a connection on which nothing moves is idle. */
-export const idleLooks = 8;
+export const idleChecksMax = 8;
 
 /**
  * Those on which nothing has moved for `idleLooks` calls; again at each call, until something does.
@@ -26,15 +26,17 @@ export const idleLooks = 8;
  * Node has a timer for each HTTP/2 session, but puts it off at every frame, and keeps a session for
  * as long again once it is over: `setTimeout(0)` does nothing to one that is destroyed.
  */
-export function* idlePeers<Peer extends Moving>(peers: Iterable<Peer>): Generator<Peer> {
+export function* findIdlePeers<Peer extends IdleTrackedPeer>(
+  peers: Iterable<Peer>,
+): Generator<Peer> {
   for (const peer of peers) {
-    const movedBytes = peer.socket.bytesRead + peer.socket.bytesWritten;
-    if (peer.exchanges > 0 && movedBytes !== peer.movedBytes) {
-      peer.movedBytes = movedBytes;
-      peer.stillLooks = 0;
+    const totalBytes = peer.socket.bytesRead + peer.socket.bytesWritten;
+    if (peer.exchanges > 0 && totalBytes !== peer.lastTotalBytes) {
+      peer.lastTotalBytes = totalBytes;
+      peer.idleChecks = 0;
     } else {
-      peer.stillLooks += 1;
-      if (peer.stillLooks >= idleLooks) yield peer;
+      peer.idleChecks += 1;
+      if (peer.idleChecks >= idleChecksMax) yield peer;
     }
   }
 }

@@ -3,13 +3,17 @@ import { SocketAddress } from 'node:net';
 import { endianness } from 'node:os';
 
 /** What tells connections of a server apart, also between a TCP socket and the TLS on it. */
-export interface Ends {
+export interface SocketEndpoints {
   readonly remoteAddress?: string | undefined;
   readonly remotePort?: number | undefined;
   readonly localAddress?: string | undefined;
 }
 
-export function keyOf({ remoteAddress, remotePort, localAddress }: Ends): string {
+export function toConnectionKey({
+  remoteAddress,
+  remotePort,
+  localAddress,
+}: SocketEndpoints): string {
   return `${remoteAddress} ${remotePort} ${localAddress}`;
 }
 
@@ -23,30 +27,30 @@ export function keyOf({ remoteAddress, remotePort, localAddress }: Ends): string
  * Spec: proc_net_tcp.rst of the Linux kernel: established (01), with the timer for sending again on
  * (01), and sent again at least once.
  */
-export async function unacknowledged(localPort: number): Promise<ReadonlyMap<string, number>> {
+export async function readUnackedBytes(localPort: number): Promise<ReadonlyMap<string, number>> {
   const port = hex(localPort, 4);
   const line = new RegExp(
     `: (\\w+):${port} (\\w+):(\\w{4}) 01 (\\w{8}):\\w{8} 01:\\w{8} (?!00000000)`,
     'g',
   );
-  const waiting = new Map<string, number>();
+  const unackedBytes = new Map<string, number>();
   for (const table of ['/proc/net/tcp', '/proc/net/tcp6']) {
     const text = await readFile(table, 'latin1').catch(() => ''); // Not Linux, or no IPv6.
     for (const [, local = '', remote = '', remotePort = '', bytes = ''] of text.matchAll(line)) {
-      const key = keyOf({
-        remoteAddress: addressOf(remote),
+      const key = toConnectionKey({
+        remoteAddress: parseAddress(remote),
         remotePort: Number.parseInt(remotePort, 16),
-        localAddress: addressOf(local),
+        localAddress: parseAddress(local),
       });
-      waiting.set(key, Number.parseInt(bytes, 16));
+      unackedBytes.set(key, Number.parseInt(bytes, 16));
     }
   }
-  return waiting;
+  return unackedBytes;
 }
 
 /** Words of 32 bits in the order of bytes of this machine. */
-function addressOf(words: string): string {
-  const bytes = Buffer.from(words, 'hex');
+function parseAddress(hexWords: string): string {
+  const bytes = Buffer.from(hexWords, 'hex');
   if (endianness() === 'LE') bytes.swap32();
   if (bytes.length === 4) return [...bytes].join('.');
   const groups = bytes.toString('hex').match(/.{4}/g) ?? [];

@@ -1,12 +1,12 @@
 import { Agent, request } from 'node:https';
 import { EventSource, type FetchLike, type FetchLikeResponse } from 'eventsource';
 import { ca } from '../servers/certificate.js';
+import { EventCollector } from './event-collector.js';
 import type { Protocol } from './exchange.js';
-import { H2Client, headOf } from './h2-client.js';
-import { Listener } from './listener.js';
+import { H2Client, readHead } from './h2-client.js';
 
 /** `fetch`, as far as the package `eventsource` needs it, over a connection that a test can cut. */
-export class Fetcher {
+export class TestNetwork {
   readonly #protocol: Protocol;
   #cutters = new Set<() => void>();
   /** The `last-event-id` of every request made, in order. */
@@ -19,52 +19,56 @@ export class Fetcher {
   }
 
   /** The network is gone: every open connection breaks. */
-  cut(): void {
+  disconnect(): void {
     for (const cut of this.#cutters) cut();
   }
 
   readonly fetch: FetchLike = async (url, { headers, signal }) => {
     if (this.isDown) throw new TypeError('the network is down');
     this.lastEventIds.push(headers['Last-Event-ID']);
-    const ask = this.#protocol === 'h2' ? askOverH2 : askOverH1;
-    const asked = ask(new URL(url), headers, () => this.#cutters.delete(asked.cut));
-    this.#cutters.add(asked.cut);
-    signal?.addEventListener('abort', asked.cut);
-    const { status, contentType, body } = await asked.answer;
+    const ask = this.#protocol === 'h2' ? fetchOverH2 : fetchOverHttp1;
+    const pending = ask(new URL(url), headers, () => this.#cutters.delete(pending.cut));
+    this.#cutters.add(pending.cut);
+    signal?.addEventListener('abort', pending.cut);
+    const { status, contentType, body } = await pending.answer;
     this.statuses.push(status);
-    return answerOf(String(url), status, contentType, body);
+    return toFetchResponse(String(url), status, contentType, body);
   };
 }
 
-interface Head {
+interface ResponseHead {
   readonly status: number;
   readonly contentType: string;
   readonly body: ReadableStream<Uint8Array>;
 }
 
-interface Asking {
-  readonly answer: Promise<Head>;
+interface PendingFetch {
+  readonly answer: Promise<ResponseHead>;
   readonly cut: () => void;
 }
 
 /** Reads from the beginning: what came in one piece with its end is thrown away otherwise. */
-function askOverH2(url: URL, headers: Record<string, string>, onEnd: () => void): Asking {
+function fetchOverH2(url: URL, headers: Record<string, string>, onEnd: () => void): PendingFetch {
   const client = H2Client.open(url.origin);
   const stream = client.request('GET', url.pathname + url.search, { headers });
   stream.once('close', () => client.session.close());
-  const body = bodyOf(stream, onEnd);
-  const answer = headOf(stream).then(({ status, headers: given }) => {
+  const body = toBodyStream(stream, onEnd);
+  const answer = readHead(stream).then(({ status, headers: given }) => {
     return { status, contentType: given['content-type'] ?? '', body };
   });
   return { answer, cut: () => client.destroy() };
 }
 
-function askOverH1(url: URL, headers: Record<string, string>, onEnd: () => void): Asking {
+function fetchOverHttp1(
+  url: URL,
+  headers: Record<string, string>,
+  onEnd: () => void,
+): PendingFetch {
   const asked = request(url, { headers, ca, agent: new Agent() });
-  const answer = new Promise<Head>((resolve, reject) => {
+  const answer = new Promise<ResponseHead>((resolve, reject) => {
     asked.once('response', (response) => {
       const { statusCode: status = 0, headers: given } = response;
-      const body = bodyOf(response, onEnd);
+      const body = toBodyStream(response, onEnd);
       resolve({ status, contentType: given['content-type'] ?? '', body });
     });
     asked.on('error', reject);
@@ -73,7 +77,7 @@ function askOverH1(url: URL, headers: Record<string, string>, onEnd: () => void)
   return { answer, cut: () => void asked.destroy() };
 }
 
-function answerOf(
+function toFetchResponse(
   url: string,
   status: number,
   contentType: string,
@@ -85,11 +89,11 @@ function answerOf(
   };
 }
 
-function bodyOf(input: NodeJS.ReadableStream, onEnd: () => void): ReadableStream<Uint8Array> {
+function toBodyStream(input: NodeJS.ReadableStream, onEnd: () => void): ReadableStream<Uint8Array> {
   let isOver = false;
   return new ReadableStream<Uint8Array>({
     start(controller) {
-      const over = (finish: () => void) => () => {
+      const onceOnly = (finish: () => void) => () => {
         if (isOver) return;
         isOver = true;
         onEnd();
@@ -98,9 +102,9 @@ function bodyOf(input: NodeJS.ReadableStream, onEnd: () => void): ReadableStream
       input.on('data', (bytes: Buffer) => isOver || controller.enqueue(bytes));
       input.on(
         'end',
-        over(() => controller.close()),
+        onceOnly(() => controller.close()),
       );
-      const broken = over(() => controller.error(new TypeError('the network is gone')));
+      const broken = onceOnly(() => controller.error(new TypeError('the network is gone')));
       input.on('error', broken);
       input.on('close', broken);
     },
@@ -108,9 +112,9 @@ function bodyOf(input: NodeJS.ReadableStream, onEnd: () => void): ReadableStream
 }
 
 /** A page's `EventSource`, as the package `eventsource` writes it, and all that it was told. */
-export class Page extends Listener {
+export class EventSourceClient extends EventCollector {
   readonly source: EventSource;
-  readonly network: Fetcher;
+  readonly network: TestNetwork;
   /** How often it has been open. */
   opened = 0;
 
@@ -119,7 +123,7 @@ export class Page extends Listener {
     { types = [], protocol = 'h2' }: { types?: readonly string[]; protocol?: Protocol } = {},
   ) {
     super();
-    this.network = new Fetcher(protocol);
+    this.network = new TestNetwork(protocol);
     this.source = new EventSource(url, { fetch: this.network.fetch });
     this.source.addEventListener('open', () => {
       this.opened += 1;
@@ -127,7 +131,7 @@ export class Page extends Listener {
     });
     for (const type of ['message', 'stream.open', 'stream.close', ...types]) {
       this.source.addEventListener(type, ({ lastEventId, data }) => {
-        this.heard.push({ type, id: lastEventId === '' ? undefined : lastEventId, data });
+        this.events.push({ type, id: lastEventId === '' ? undefined : lastEventId, data });
         this.feed(new Uint8Array());
       });
     }
@@ -142,11 +146,11 @@ export class Page extends Listener {
 
   /** What it was told at the beginning of each stream, in order. */
   get openings(): { resumed: boolean; reason: string; id: string }[] {
-    return this.dataOf('stream.open').map((data) => JSON.parse(data));
+    return this.dataByType('stream.open').map((data) => JSON.parse(data));
   }
 
   /** Settles once so many streams have begun; answers how the last of them began. */
-  began(count: number) {
+  waitForOpenings(count: number) {
     return this.until(() => (this.openings.length >= count ? this.openings[count - 1] : undefined));
   }
 }

@@ -20,7 +20,7 @@ export type Forged = readonly [string, unknown];
 
 const rsa = generateKeyPairSync('rsa', { modulusLength: 2048 });
 const rsaPublicPem = rsa.publicKey.export({ type: 'spki', format: 'pem' }).toString();
-const stranger = Buffer.alloc(64, 'a key of somebody else');
+const foreignSecret = Buffer.alloc(64, 'a key of somebody else');
 
 const encode = (part: unknown) =>
   Buffer.from(typeof part === 'string' ? part : JSON.stringify(part)).toString('base64url');
@@ -44,14 +44,19 @@ export function forgePublic(head: unknown, payload: unknown, key: KeyObject): st
 
 /** Every token that an attacker is known to try on a server with an HS256 key. None is good. */
 export function forgedTokens(good: GoodToken): readonly Forged[] {
-  return [...oddForms(good), ...oddHeaders(good), ...oddKeys(good), ...oddClaims(good)];
+  return [
+    ...malformedTokens(good),
+    ...malformedHeaders(good),
+    ...wrongKeys(good),
+    ...malformedClaims(good),
+  ];
 }
 
 const without = (claims: object, name: string) =>
   Object.fromEntries(Object.entries(claims).filter(([key]) => key !== name));
 
 /** Another character in the last place whose extra bits mean nothing. */
-function respelled(segment = ''): string {
+function reencodeSignature(segment = ''): string {
   const alphabet = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_';
   const last = alphabet.indexOf(segment.at(-1) ?? '');
   const other = segment.slice(0, -1) + alphabet[last + 1];
@@ -59,7 +64,7 @@ function respelled(segment = ''): string {
   return other;
 }
 
-function oddForms({ secret, header, claims }: GoodToken): Forged[] {
+function malformedTokens({ secret, header, claims }: GoodToken): Forged[] {
   const token = forgeSecret(header, claims, secret);
   const [head, payload, signature] = token.split('.');
   return [
@@ -73,7 +78,10 @@ function oddForms({ secret, header, claims }: GoodToken): Forged[] {
     ['bytes that are not ASCII', `${head}.${payload}.\u00e9`],
     ['padding', `${token}=`],
     ['base64 that is not for URLs', `${head}.${payload}.++//`],
-    ['another spelling of the same signature', `${head}.${payload}.${respelled(signature)}`],
+    [
+      'another spelling of the same signature',
+      `${head}.${payload}.${reencodeSignature(signature)}`,
+    ],
     [
       'the payload of another token',
       `${head}.${encode({ ...claims, sub: `${claims.sub}1` })}.${signature}`,
@@ -82,7 +90,7 @@ function oddForms({ secret, header, claims }: GoodToken): Forged[] {
   ];
 }
 
-function oddHeaders({ secret, header, claims }: GoodToken): Forged[] {
+function malformedHeaders({ secret, header, claims }: GoodToken): Forged[] {
   const forge = (head: unknown, hash?: string) => forgeSecret(head, claims, secret, hash);
   const unsigned = (alg: unknown) => `${encode({ ...header, alg })}.${encode(claims)}.`;
   const algs = ['none', 'None', 'NONE', 'nOnE', '', ['HS256'], null, 0, true];
@@ -114,12 +122,12 @@ function oddHeaders({ secret, header, claims }: GoodToken): Forged[] {
   ];
 }
 
-function oddKeys({ header, claims }: GoodToken): Forged[] {
+function wrongKeys({ header, claims }: GoodToken): Forged[] {
   const jwk = rsa.publicKey.export({ format: 'jwk' });
   const elsewhere = { ...header, jku: 'https://evil.example/keys' };
   return [
     ['no key at all', forgeSecret(header, claims, Buffer.alloc(0))],
-    ['another key', forgeSecret(header, claims, stranger)],
+    ['another key', forgeSecret(header, claims, foreignSecret)],
     ['the id of the key as the key', forgeSecret(header, claims, Buffer.from(header.kid))],
     ['a public key as the secret', forgeSecret(header, claims, Buffer.from(rsaPublicPem))],
     ['an RS256 signature', forgePublic({ ...header, alg: 'RS256' }, claims, rsa.privateKey)],
@@ -127,11 +135,11 @@ function oddKeys({ header, claims }: GoodToken): Forged[] {
       'a key the token brings along',
       forgePublic({ ...header, alg: 'RS256', jwk }, claims, rsa.privateKey),
     ],
-    ['a place to fetch the key from', forgeSecret(elsewhere, claims, stranger)],
+    ['a place to fetch the key from', forgeSecret(elsewhere, claims, foreignSecret)],
   ];
 }
 
-function oddClaims({ secret, header, claims }: GoodToken): Forged[] {
+function malformedClaims({ secret, header, claims }: GoodToken): Forged[] {
   const forge = (payload: unknown) => forgeSecret(header, payload, secret);
   const each = (name: string, values: readonly unknown[]) =>
     values.map((value): Forged => {

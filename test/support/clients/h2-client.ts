@@ -8,9 +8,9 @@ import {
   type SecureClientSessionOptions,
 } from 'node:http2';
 import { ca } from '../servers/certificate.js';
-import { passwordOf, type Username } from '../servers/seed.js';
+import { getPassword, type Username } from '../servers/seed.js';
+import { EventCollector } from './event-collector.js';
 import { type Answer, type Asked, sendBody, toAnswer, toBody, toHeaders } from './exchange.js';
-import { Listener } from './listener.js';
 
 /** What `POST /login` answers, as far as tests use it. */
 export interface Login {
@@ -19,7 +19,7 @@ export interface Login {
 }
 
 /** An open event stream over HTTP/2. */
-export class H2Stream extends Listener {
+export class H2Stream extends EventCollector {
   readonly stream: ClientHttp2Stream;
   status = 0;
   headers: Readonly<Record<string, string>> = {};
@@ -33,16 +33,16 @@ export class H2Stream extends Listener {
   }
 
   /** Settles with the head of the answer, but listens from the beginning, as `H2Client.ask` reads. */
-  static async of(stream: ClientHttp2Stream): Promise<H2Stream> {
+  static async open(stream: ClientHttp2Stream): Promise<H2Stream> {
     const opened = new H2Stream(stream);
-    const { status, headers } = await headOf(stream);
+    const { status, headers } = await readHead(stream);
     opened.status = status;
     opened.headers = headers;
     return opened;
   }
 
   /** Leaves without a word. */
-  cut(): void {
+  abort(): void {
     this.stream.close(constants.NGHTTP2_CANCEL);
   }
 }
@@ -81,31 +81,31 @@ export class H2Client {
     this.session.destroy();
   }
 
-  async ask(method: string, path: string, asked: Asked = {}): Promise<Answer> {
-    const stream = this.request(method, path, asked);
+  async ask(method: string, path: string, options: Asked = {}): Promise<Answer> {
+    const stream = this.request(method, path, options);
     // Read from the beginning: to whoever begins after the head, a body that came in one piece with
     // it is a stream that was destroyed, on Node 24 and 26.
-    const [{ status, headers }, text] = await Promise.all([headOf(stream), textOf(stream)]);
+    const [{ status, headers }, text] = await Promise.all([readHead(stream), readText(stream)]);
     return toAnswer(status, headers, text);
   }
 
   /** Up to the head of the answer. Rejects when there is none. */
-  async send(method: string, path: string, asked: Asked = {}) {
-    const stream = this.request(method, path, asked);
-    return { ...(await headOf(stream)), stream };
+  async send(method: string, path: string, options: Asked = {}) {
+    const stream = this.request(method, path, options);
+    return { ...(await readHead(stream)), stream };
   }
 
   /** A request whose answer the caller reads. */
-  request(method: string, path: string, asked: Asked = {}): ClientHttp2Stream {
-    const head = { ':method': method, ':path': path, ...toHeaders(asked) };
-    const body = toBody(asked);
+  request(method: string, path: string, options: Asked = {}): ClientHttp2Stream {
+    const head = { ':method': method, ':path': path, ...toHeaders(options) };
+    const body = toBody(options);
     const stream = this.session.request(head, { endStream: body === undefined });
     if (body !== undefined) sendBody(stream, body);
     return stream;
   }
 
   async login(username: Username): Promise<Login> {
-    const json = { username, password: passwordOf(username) };
+    const json = { username, password: getPassword(username) };
     const { status, body, text } = await this.ask('POST', '/login', { json });
     if (status !== 200) throw new Error(`login failed: ${text}`);
     return body as unknown as Login;
@@ -129,7 +129,7 @@ export class H2Client {
   /** Opens a stream as a browser does. */
   async openStream(path: string, headers: OutgoingHttpHeaders = {}): Promise<H2Stream> {
     const accept = { accept: 'text/event-stream', ...headers };
-    return H2Stream.of(this.request('GET', path, { headers: accept }));
+    return H2Stream.open(this.request('GET', path, { headers: accept }));
   }
 
   /** A new stream that an access token opens, after its `stream.open`. */
@@ -148,7 +148,7 @@ export class H2Client {
   }
 }
 
-export function headOf(
+export function readHead(
   stream: ClientHttp2Stream,
 ): Promise<{ status: number; headers: Record<string, string> }> {
   return new Promise((resolve, reject) => {
@@ -161,7 +161,7 @@ export function headOf(
   });
 }
 
-function textOf(stream: ClientHttp2Stream): Promise<string> {
+function readText(stream: ClientHttp2Stream): Promise<string> {
   return new Promise((resolve, reject) => {
     const chunks: Buffer[] = [];
     stream.on('data', (chunk: Buffer) => chunks.push(chunk));

@@ -49,7 +49,7 @@ export class RawH2 {
   private constructor(tls: RawTls, acks: Acks) {
     this.#tls = tls;
     this.#acks = acks;
-    tls.socket.on('data', () => this.#take());
+    tls.socket.on('data', () => this.#parseFrames());
   }
 
   /** Settles when the settings of the server are here. `windowBytes`: what it may send a stream. */
@@ -77,26 +77,26 @@ export class RawH2 {
   }
 
   /** The first frame, past or future, that fits; undefined when the connection ends before. */
-  async frame(fits: (frame: Frame) => boolean): Promise<Frame | undefined> {
-    await this.#tls.until(() => this.frames.some(fits));
-    return this.frames.find(fits);
+  async frame(matches: (frame: Frame) => boolean): Promise<Frame | undefined> {
+    await this.#tls.until(() => this.frames.some(matches));
+    return this.frames.find(matches);
   }
 
   /** How the server reset a stream: the code, or undefined when the connection ended before. */
-  async resetOf(streamId: number): Promise<number | undefined> {
+  async waitForReset(streamId: number): Promise<number | undefined> {
     const frame = await this.frame((one) => one.type === type.reset && one.streamId === streamId);
     return frame?.payload.readUInt32BE(0);
   }
 
   /** The body of an answer as JSON, once it is whole. */
-  async bodyOf(streamId: number): Promise<Record<string, unknown> | undefined> {
+  async readJson(streamId: number): Promise<Record<string, unknown> | undefined> {
     const isLast = (one: Frame) =>
       one.streamId === streamId && one.type <= type.headers && (one.flags & flag.endStream) !== 0;
     if ((await this.frame(isLast)) === undefined) return undefined;
-    return JSON.parse(this.dataOf(streamId).toString());
+    return JSON.parse(this.readData(streamId).toString());
   }
 
-  dataOf(streamId: number): Buffer {
+  readData(streamId: number): Buffer {
     const parts = this.frames.filter((one) => one.type === type.data && one.streamId === streamId);
     return Buffer.concat(parts.map(({ payload }) => payload));
   }
@@ -105,14 +105,14 @@ export class RawH2 {
     this.#tls.destroy();
   }
 
-  #take(): void {
+  #parseFrames(): void {
     const bytes = this.#tls.received;
     while (bytes.length - this.#consumed >= 9) {
       const end = this.#consumed + 9 + bytes.readUIntBE(this.#consumed, 3);
       if (bytes.length < end) return;
       const one = bytes.subarray(this.#consumed, end);
       this.#consumed = end;
-      this.#answer({
+      this.#handleFrame({
         type: one.readUInt8(3),
         flags: one.readUInt8(4),
         streamId: one.readUInt32BE(5) & 0x7fffffff,
@@ -121,7 +121,7 @@ export class RawH2 {
     }
   }
 
-  #answer(one: Frame): void {
+  #handleFrame(one: Frame): void {
     this.frames.push(one);
     if ((one.flags & flag.ack) !== 0) return;
     const { settings: acksSettings, pings } = this.#acks;

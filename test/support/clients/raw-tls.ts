@@ -21,7 +21,7 @@ export class RawTls {
       socket.once('end', end).once('close', end);
     });
     socket.on('error', () => {}); // Being cut off is what most tests are about.
-    socket.on('data', (chunk: Buffer) => this.#keep(chunk));
+    socket.on('data', (chunk: Buffer) => this.#append(chunk));
   }
 
   static async open(port: number, protocol: 'h2' | 'http/1.1'): Promise<RawTls> {
@@ -41,8 +41,8 @@ export class RawTls {
   }
 
   /** Settles when the server has ended the connection, or what has come satisfies. */
-  async until(isEnough: (received: Buffer) => boolean): Promise<void> {
-    while (!this.#isEnded && !isEnough(this.received)) {
+  async until(condition: (received: Buffer) => boolean): Promise<void> {
+    while (!this.#isEnded && !condition(this.received)) {
       await Promise.race([once(this.socket, 'data').catch(() => {}), this.ended]);
     }
   }
@@ -52,7 +52,7 @@ export class RawTls {
     this.socket.destroy();
   }
 
-  #keep(chunk: Buffer): void {
+  #append(chunk: Buffer): void {
     if (this.#length + chunk.length > this.#buffer.length) {
       const larger = Buffer.alloc(2 * (this.#length + chunk.length));
       this.#buffer.copy(larger);

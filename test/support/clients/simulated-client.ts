@@ -36,7 +36,7 @@ export class SimulatedSink implements Sink {
     this.#settle();
   }
 
-  cut(): void {
+  destroy(): void {
     if (this.closed) return;
     this.closed = true;
     this.#queue = [];
@@ -50,8 +50,8 @@ export class SimulatedSink implements Sink {
   }
 
   /** The client takes up to `most` bytes, wherever that cuts. */
-  take(most: number): void {
-    let left = most;
+  acceptBytes(max: number): void {
+    let left = max;
     while (left > 0 && this.#queue.length > 0) {
       const first = this.#queue[0] as Buffer; // Safe: the queue is not empty.
       const part = first.subarray(0, left);
@@ -66,7 +66,7 @@ export class SimulatedSink implements Sink {
   #settle(): void {
     if (this.queuedBytes > 0) return;
     for (const resolve of this.#onDrained.splice(0)) resolve();
-    if (this.#ended && !this.closed) this.cut();
+    if (this.#ended && !this.closed) this.destroy();
   }
 }
 
@@ -81,11 +81,11 @@ export class SimulatedClient {
   readonly received: Received[] = [];
   lastEventId: string | undefined;
   sink: SimulatedSink | undefined;
-  readonly #hear: (bytes: Buffer) => void;
+  readonly #onBytes: (bytes: Buffer) => void;
 
-  constructor(userId: string, hear: (bytes: Buffer) => void = () => {}) {
+  constructor(userId: string, onBytes: (bytes: Buffer) => void = () => {}) {
     this.userId = userId;
-    this.#hear = hear;
+    this.#onBytes = onBytes;
   }
 
   /** Writes that the server has made on the present connection. */
@@ -103,7 +103,7 @@ export class SimulatedClient {
     });
     const decoder = new TextDecoder();
     const sink = new SimulatedSink((bytes) => {
-      this.#hear(bytes);
+      this.#onBytes(bytes);
       parser.feed(decoder.decode(bytes, { stream: true }));
     });
     this.sink = sink;

@@ -17,7 +17,7 @@ export function describeDatabase(name: string, open: Opener, skip: string | fals
   async function withNotes(work: (db: Database) => Promise<void>): Promise<void> {
     const db = await open();
     try {
-      await makeNotes(db);
+      await createNotesTable(db);
       await work(db);
     } finally {
       await db.close();
@@ -235,7 +235,7 @@ function describeTransactions(withNotes: WithNotes): void {
       assert.deepEqual(await db.query(all), [{ id: 1, text: 'new' }]);
     }));
 
-  test('one that rejects leaves no trace and rejects as its work did', () =>
+  test('a rejected transaction changes nothing and rejects with the same error', () =>
     withNotes(async (db) => {
       const reason = new Error('on second thought');
 
@@ -248,14 +248,17 @@ function describeTransactions(withNotes: WithNotes): void {
       assert.deepEqual(await db.query(all), []);
     }));
 
-  test('a failed statement dooms it, even if its work looks away', () =>
+  test('a failed statement aborts the transaction even when its error is caught', () =>
     withNotes(async (db) => {
       await db.execute(add(1, 'first'));
 
       const rejected = db.transaction(async (tx) => {
         await tx.execute(add(2, 'second'));
         await assert.rejects(tx.execute(add(1, 'again')), UniqueViolation);
-        await assert.rejects(tx.execute(add(3, 'third')), /one before it failed/);
+        await assert.rejects(
+          tx.execute(add(3, 'third')),
+          /an earlier statement of the transaction failed/,
+        );
       });
 
       await assert.rejects(rejected, UniqueViolation);
@@ -276,7 +279,7 @@ function describeTransactions(withNotes: WithNotes): void {
       assert.deepEqual(await db.query(all), [{ id: 1, text: 'one' }]);
     }));
 
-  test('it cannot be nested, closed, or used when it is over', () =>
+  test('a transaction cannot be nested, closed, or used after its end', () =>
     withNotes(async (db) => {
       let kept: Database | undefined;
 
@@ -295,42 +298,42 @@ function describeTransactions(withNotes: WithNotes): void {
       assert.deepEqual(await db.query(all), []);
     }));
 
-  test('two that lock each other out both come to their end', () =>
+  test('deadlocked transactions are retried and both commit', () =>
     withNotes(async (db) => {
       await db.execute(sql`insert into notes (id, at) values (1, 0), (2, 0)`);
-      const raise = (tx: Database, id: number) =>
+      const increment = (tx: Database, id: number) =>
         tx.execute(sql`update notes set at = at + 1 where id = ${id}`);
-      const both = new Meeting(2);
-      const inOrder = (ids: readonly [number, number]) =>
+      const barrier = new Barrier(2);
+      const updateInOrder = (ids: readonly [number, number]) =>
         db.transaction(async (tx) => {
-          await raise(tx, ids[0]);
+          await increment(tx, ids[0]);
           // The embedded database runs one after the other; then nobody else arrives.
-          if (db.dialect !== 'sqlite') await both.arrive();
-          await raise(tx, ids[1]);
+          if (db.dialect !== 'sqlite') await barrier.arrive();
+          await increment(tx, ids[1]);
         });
 
-      await Promise.all([inOrder([1, 2]), inOrder([2, 1])]);
+      await Promise.all([updateInOrder([1, 2]), updateInOrder([2, 1])]);
 
       const rows = await db.query(sql`select at from notes`);
       assert.deepEqual(rows, [{ at: 2 }, { at: 2 }]);
     }));
 
-  test('of what is sent along behind a statement that fails, nothing stays', () =>
+  test('statements pipelined after a failing one are not applied', () =>
     withNotes(async (db) => {
       await db.execute(sql`insert into notes (id, at) values (1, 0), (2, 0)`);
-      const raise = (tx: Database, id: number) =>
+      const increment = (tx: Database, id: number) =>
         tx.execute(sql`update notes set at = at + 1 where id = ${id}`);
-      const both = new Meeting(2);
+      const barrier = new Barrier(2);
       let tries = 0;
-      const inOrder = (ids: readonly [number, number]) =>
+      const updateInOrder = (ids: readonly [number, number]) =>
         db.transaction(async (tx) => {
           const key = 100 + ++tries; // Another in each attempt: what a failed one leaves is seen.
-          await raise(tx, ids[0]);
-          if (db.dialect !== 'sqlite') await both.arrive();
-          await Promise.all([raise(tx, ids[1]), tx.execute(add(key, 'along'))]);
+          await increment(tx, ids[0]);
+          if (db.dialect !== 'sqlite') await barrier.arrive();
+          await Promise.all([increment(tx, ids[1]), tx.execute(add(key, 'along'))]);
         });
 
-      await Promise.all([inOrder([1, 2]), inOrder([2, 1])]);
+      await Promise.all([updateInOrder([1, 2]), updateInOrder([2, 1])]);
 
       const along = await db.query(sql`select id from notes where text = ${'along'}`);
       assert.equal(along.length, 2, `of ${tries} attempts`);
@@ -354,7 +357,7 @@ function describeTransactions(withNotes: WithNotes): void {
 }
 
 function describeClosing(open: Opener): void {
-  test('may be done twice; afterwards everything is refused', async () => {
+  test('close is idempotent, and later calls are refused', async () => {
     const db = await open();
 
     await Promise.all([db.close(), db.close()]);
@@ -370,7 +373,7 @@ function describeClosing(open: Opener): void {
 
   test('waits for what is under way', async () => {
     const db = await open();
-    await makeNotes(db);
+    await createNotesTable(db);
     const statements = Array.from({ length: 20 }, (_, id) => db.execute(add(id, 'x')));
     const transaction = db.transaction(async (tx) => {
       await tx.execute(add(20, 'x'));
@@ -385,7 +388,7 @@ function describeClosing(open: Opener): void {
   });
 }
 
-async function makeNotes(db: Database): Promise<void> {
+async function createNotesTable(db: Database): Promise<void> {
   const bytes = db.dialect === 'postgres' ? sql`bytea` : sql`blob`;
   await db.execute(sql`drop table if exists notes`);
   await db.execute(
@@ -394,7 +397,7 @@ async function makeNotes(db: Database): Promise<void> {
 }
 
 /** Where so many wait for each other; whoever comes later walks through. */
-class Meeting {
+class Barrier {
   readonly #complete: Promise<void>;
   #missing: number;
   #finish: () => void = () => undefined;

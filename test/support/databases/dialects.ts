@@ -4,26 +4,26 @@ import { tables } from '../../../src/db/migrations/list.js';
 import { migrate } from '../../../src/db/migrations/migrate.js';
 import { openDatabase } from '../../../src/db/open.js';
 import { newDatabase, skipFor } from './new-database.js';
-import { asIs } from './test-server.js';
+import { rawSql } from './test-server.js';
 
 export const allDialects = ['sqlite', 'postgres', 'mariadb', 'mysql'] as const;
 
 export type TestOnDialects = (name: string, work: (t: TestContext) => Promise<void>) => void;
 
 /** An open database of this file's own, and what takes it away. */
-interface Place {
+interface PooledDatabase {
   readonly db: Database;
   remove(): Promise<void>;
 }
 
-interface Bench {
+interface DialectFixture {
   readonly dialect: Dialect;
   /** One for each database that a single test has asked for; used again by the next test. */
-  readonly places: Place[];
-  taken: number;
+  readonly databases: PooledDatabase[];
+  usedCount: number;
 }
 
-const benches = new WeakMap<TestContext, Bench>();
+const fixtures = new WeakMap<TestContext, DialectFixture>();
 
 /**
  * A `test` that runs each test once per dialect, as `postgres: what is promised`, in a database which
@@ -31,20 +31,20 @@ const benches = new WeakMap<TestContext, Bench>();
  * server, one skipped test says why. To be awaited at the top of the file.
  */
 export async function testOnDialects(what: string): Promise<TestOnDialects> {
-  const ready: Bench[] = [];
+  const ready: DialectFixture[] = [];
   for (const dialect of allDialects) {
     const skip = await skipFor(dialect);
     if (skip !== false) test(`${dialect}: ${what}`, { skip });
-    else ready.push({ dialect, places: [], taken: 0 });
+    else ready.push({ dialect, databases: [], usedCount: 0 });
   }
   after(async () => {
-    for (const place of ready.flatMap(({ places }) => places)) await place.remove();
+    for (const database of ready.flatMap(({ databases }) => databases)) await database.remove();
   });
   return (name, work) => {
-    for (const bench of ready) {
-      test(`${bench.dialect}: ${name}`, (t) => {
-        bench.taken = 0;
-        benches.set(t, bench);
+    for (const fixture of ready) {
+      test(`${fixture.dialect}: ${name}`, (t) => {
+        fixture.usedCount = 0;
+        fixtures.set(t, fixture);
         return work(t);
       });
     }
@@ -53,20 +53,20 @@ export async function testOnDialects(what: string): Promise<TestOnDialects> {
 
 /** In a test of `testOnDialects`: a database with all tables and no rows, each time another one. */
 export async function emptyDatabaseFor(t: TestContext): Promise<Database | undefined> {
-  const bench = benches.get(t);
-  if (bench === undefined) return undefined;
-  bench.taken += 1;
-  const found = bench.places[bench.taken - 1];
+  const fixture = fixtures.get(t);
+  if (fixture === undefined) return undefined;
+  fixture.usedCount += 1;
+  const found = fixture.databases[fixture.usedCount - 1];
   if (found !== undefined) {
-    await empty(found.db);
+    await deleteAllRows(found.db);
     return found.db;
   }
-  const place = await openPlace(bench.dialect);
-  bench.places.push(place);
-  return place.db;
+  const database = await openPooledDatabase(fixture.dialect);
+  fixture.databases.push(database);
+  return database.db;
 }
 
-async function openPlace(dialect: Dialect): Promise<Place> {
+async function openPooledDatabase(dialect: Dialect): Promise<PooledDatabase> {
   const { options, drop } = await newDatabase(dialect);
   await migrate(options);
   const db = await openDatabase(options);
@@ -80,8 +80,8 @@ async function openPlace(dialect: Dialect): Promise<Place> {
 }
 
 /** Rows only, for that is quicker than tables. */
-async function empty(db: Database): Promise<void> {
+async function deleteAllRows(db: Database): Promise<void> {
   await db.transaction(async (tx) => {
-    for (const table of tables) await tx.execute(asIs(`delete from ${table}`));
+    for (const table of tables) await tx.execute(rawSql(`delete from ${table}`));
   });
 }

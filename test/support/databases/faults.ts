@@ -4,20 +4,20 @@ import { withDatabase } from '../../../src/commands/database.js';
 import { loadConfig } from '../../../src/config/config.js';
 import { sql } from '../../../src/db/database.js';
 import { H2Client, type H2Stream } from '../clients/h2-client.js';
-import { Publisher, Publishing } from '../clients/publishing.js';
+import { Publisher, PublishLoad } from '../clients/publish-load.js';
 import { recordedLog } from '../recording/record.js';
 import { type Cluster, clusterOn } from '../servers/cluster.js';
-import { passwordOf } from '../servers/seed.js';
+import { getPassword } from '../servers/seed.js';
 import { openTcpProxy } from '../tcp-proxy.js';
 import { until } from '../until.js';
-import { type OwnServer, ownServer } from './own-server.js';
+import { createDedicatedServer, type DedicatedServer } from './dedicated-server.js';
 import { findServer, type ServerDialect } from './test-server.js';
 
 /**
  * Short, so that a test which waits for a deadline does not wait long; and longer than a machine
  * stands still, for they are those of every start and login, too.
  */
-const deadlines = { DB_CONNECT_TIMEOUT: '2500', DB_STATEMENT_TIMEOUT: '2500' };
+const shortDeadlines = { DB_CONNECT_TIMEOUT: '2500', DB_STATEMENT_TIMEOUT: '2500' };
 
 /**
  * How long a process is cut off from its database. By default for longer than what it does about
@@ -30,24 +30,27 @@ const deadlines = { DB_CONNECT_TIMEOUT: '2500', DB_STATEMENT_TIMEOUT: '2500' };
 const cutOffMs = Number(process.env['CUT_OFF_MS'] ?? 17_000);
 
 /** One process of a cluster: a backend that publishes there, and a stream that listens. */
-interface Side {
+interface ClusterNode {
   readonly backend: H2Client;
   readonly stream: H2Stream;
 }
 
-interface Scene {
+interface FaultScenario {
   readonly cluster: Cluster;
   readonly key: string;
-  side(env?: Readonly<Record<string, string>>): Promise<Side>;
+  startNode(env?: Readonly<Record<string, string>>): Promise<ClusterNode>;
 }
 
-async function sceneOn(t: TestContext, server: Parameters<typeof clusterOn>[1]): Promise<Scene> {
+async function createScenario(
+  t: TestContext,
+  server: Parameters<typeof clusterOn>[1],
+): Promise<FaultScenario> {
   const cluster = await clusterOn(t, server);
   return {
     cluster,
     key: cluster.apiKey,
-    async side(env = {}) {
-      const app = await cluster.start({ ...deadlines, ...env });
+    async startNode(env = {}) {
+      const app = await cluster.start({ ...shortDeadlines, ...env });
       const backend = await H2Client.connect(`https://127.0.0.1:${app.port}`);
       t.after(() => backend.destroy());
       const stream = await backend.listenAs(await backend.accessToken('ada'));
@@ -56,79 +59,79 @@ async function sceneOn(t: TestContext, server: Parameters<typeof clusterOn>[1]):
   };
 }
 
-async function statusOf({ backend }: Side, path: string): Promise<number> {
+async function getStatus({ backend }: ClusterNode, path: string): Promise<number> {
   return (await backend.ask('GET', path)).status;
 }
 
 /** Settles once `/health/ready` answers so. */
-function readiness(side: Side, status: number): Promise<void> {
-  return until(async () => (await statusOf(side, '/health/ready')) === status);
+function waitForReadiness(side: ClusterNode, status: number): Promise<void> {
+  return until(async () => (await getStatus(side, '/health/ready')) === status);
 }
 
 /** Every stream has every event once, in one order without a gap, and none of them ended. */
-async function assertWhole(sides: readonly Side[], publishers: readonly Publisher[]) {
+async function assertNoLoss(nodes: readonly ClusterNode[], publishers: readonly Publisher[]) {
   const ids = publishers.flatMap((publisher) => publisher.ids);
   assert.equal(new Set(ids).size, ids.length, 'an event was given a number twice');
   const [epoch] = (ids[0] ?? '').split('-');
   const all = ids.map((_, index) => `${epoch}-${index + 1}`);
-  for (const { stream } of sides) {
+  for (const { stream } of nodes) {
     await stream.until(() => stream.ids.length >= ids.length || undefined);
     assert.deepEqual(stream.ids, all);
-    assert.equal(stream.isOver, false);
+    assert.equal(stream.isEnded, false);
   }
   assert.deepEqual(new Set(ids), new Set(all));
 }
 
 /** A server that is ill-treated, in a file for each dialect: they wait more than they work. */
 export async function testFaults(dialect: ServerDialect): Promise<void> {
-  const own = await ownServer(dialect);
-  const skip = typeof own === 'string' ? own : false;
+  const dedicated = await createDedicatedServer(dialect);
+  const skip = typeof dedicated === 'string' ? dedicated : false;
 
   describe(`${dialect} ill-treated`, { skip }, () => {
-    const server = own as OwnServer; // Skipped otherwise.
+    const server = dedicated as DedicatedServer; // Skipped otherwise.
     before(() => server.start());
     after(() => server.remove());
 
-    test('a server that crashes under load: 503, then nothing acknowledged is lost', async (t) => {
-      const { key, side } = await sceneOn(t, server);
-      const sides = [await side(), await side()];
-      const publishing = Publishing.at(sides, { each: 8, key });
-      await publishing.acknowledged(3);
+    test('a database crash under load yields 503 and loses no acknowledged event', async (t) => {
+      const { key, startNode } = await createScenario(t, server);
+      const nodes = [await startNode(), await startNode()];
+      const publishing = PublishLoad.start(nodes, { each: 8, key });
+      await publishing.waitForAcknowledged(3);
 
       await server.crash();
-      await Promise.all(sides.map((at) => readiness(at, 503)));
-      assert.equal(await statusOf(sides[0] as Side, '/health/live'), 200);
-      await publishing.refused();
+      await Promise.all(nodes.map((at) => waitForReadiness(at, 503)));
+      assert.equal(await getStatus(nodes[0] as ClusterNode, '/health/live'), 200);
+      await publishing.waitForRefusals();
       await server.start();
-      await Promise.all(sides.map((at) => readiness(at, 200)));
-      await publishing.acknowledged(3);
+      await Promise.all(nodes.map((at) => waitForReadiness(at, 200)));
+      await publishing.waitForAcknowledged(3);
       await publishing.stop();
 
-      await assertWhole(sides, publishing.publishers);
+      await assertNoLoss(nodes, publishing.publishers);
     });
 
-    test('a server that hangs: every answer comes in time, then all goes on', async (t) => {
-      const { key, side } = await sceneOn(t, server);
-      const sides = [await side(), await side()];
-      const publishing = Publishing.at(sides, { each: 1, key });
-      await publishing.acknowledged(3);
+    test('a hanging database yields 503 within the deadline, then service resumes', async (t) => {
+      const { key, startNode } = await createScenario(t, server);
+      const nodes = [await startNode(), await startNode()];
+      const publishing = PublishLoad.start(nodes, { each: 1, key });
+      await publishing.waitForAcknowledged(3);
 
       server.freeze();
-      await Promise.all(sides.map((at) => readiness(at, 503)));
-      await publishing.refused();
-      const login = { json: { username: 'ada', password: passwordOf('ada') } };
-      const answer = await (sides[0] as Side).backend.ask('POST', '/login', login);
+      await Promise.all(nodes.map((at) => waitForReadiness(at, 503)));
+      await publishing.waitForRefusals();
+      const login = { json: { username: 'ada', password: getPassword('ada') } };
+      const answer = await (nodes[0] as ClusterNode).backend.ask('POST', '/login', login);
       assert.equal(answer.status, 503);
       server.thaw();
-      await Promise.all(sides.map((at) => readiness(at, 200)));
-      await publishing.acknowledged(3);
+      await Promise.all(nodes.map((at) => waitForReadiness(at, 200)));
+      await publishing.waitForAcknowledged(3);
       await publishing.stop();
 
-      await assertWhole(sides, publishing.publishers);
+      await assertNoLoss(nodes, publishing.publishers);
     });
 
     test('a server that hangs does not keep Herald from stopping', async (t) => {
-      const { cluster, key } = await sceneOn(t, server);
+      const { cluster, key } = await createScenario(t, server);
       const forever = { DB_CONNECT_TIMEOUT: '60000', DB_STATEMENT_TIMEOUT: '60000' };
       const launched = await cluster.launch({ ...forever, DRAIN_TIMEOUT: '2000' });
       const client = await H2Client.connect(launched.url);
@@ -151,38 +154,38 @@ export async function testFaults(dialect: ServerDialect): Promise<void> {
       assert.equal(await publishing, 'cut off');
     });
 
-    test('a server that may only be read: not ready, and streams stay open until it is', async (t) => {
-      const { cluster, key, side } = await sceneOn(t, server);
-      const near = await side(await plainAccount(cluster, dialect));
-      const publishing = Publishing.at([near], { each: 2, key });
-      await publishing.acknowledged(3);
+    test('a read-only database makes Herald not ready and closes no stream', async (t) => {
+      const { cluster, key, startNode } = await createScenario(t, server);
+      const near = await startNode(await createUnprivilegedAccount(cluster, dialect));
+      const publishing = PublishLoad.start([near], { each: 2, key });
+      await publishing.waitForAcknowledged(3);
 
       await setReadOnly(cluster, dialect, true);
-      await publishing.refused();
-      await readiness(near, 503);
+      await publishing.waitForRefusals();
+      await waitForReadiness(near, 503);
       const { body } = await near.backend.ask('GET', '/health/ready');
       await setReadOnly(cluster, dialect, false);
-      await readiness(near, 200);
-      await publishing.acknowledged(3);
+      await waitForReadiness(near, 200);
+      await publishing.waitForAcknowledged(3);
       await publishing.stop();
 
       assert.deepEqual(body['checks'], { serving: 'ok', database: 'failing', logins: 'ok' });
-      await assertWhole([near], publishing.publishers);
+      await assertNoLoss([near], publishing.publishers);
     });
 
-    test('connections killed again and again: publishers notice at most a 503', async (t) => {
-      const { cluster, key, side } = await sceneOn(t, server);
-      const sides = [await side(), await side()];
-      const publishing = Publishing.at(sides, { each: 4, key });
+    test('repeatedly killed database connections cause at most a 503', async (t) => {
+      const { cluster, key, startNode } = await createScenario(t, server);
+      const nodes = [await startNode(), await startNode()];
+      const publishing = PublishLoad.start(nodes, { each: 4, key });
 
       for (let round = 1; round <= 5; round += 1) {
-        await publishing.acknowledged(1);
+        await publishing.waitForAcknowledged(1);
         await killConnections(cluster, dialect);
       }
-      await publishing.acknowledged(1);
+      await publishing.waitForAcknowledged(1);
       await publishing.stop();
 
-      await assertWhole(sides, publishing.publishers);
+      await assertNoLoss(nodes, publishing.publishers);
     });
   });
 
@@ -195,29 +198,29 @@ export async function testFaults(dialect: ServerDialect): Promise<void> {
     const { host, port } = shared.options;
     const proxy = await openTcpProxy({ host, port });
     t.after(() => proxy.close());
-    const { key, side } = await sceneOn(t, shared);
-    const near = await side();
-    const far = await side({ DB_HOST: '127.0.0.1', DB_PORT: String(proxy.port) });
+    const { key, startNode } = await createScenario(t, shared);
+    const near = await startNode();
+    const far = await startNode({ DB_HOST: '127.0.0.1', DB_PORT: String(proxy.port) });
     const publisher = new Publisher('near', near, key);
     await publisher.publishWhile(() => publisher.ids.length < 10);
 
     const cutAt = performance.now();
     const hasBeenCutFor = (ms: number) => () => performance.now() - cutAt >= ms;
     proxy.silence(); // At first as when a cable is pulled, then as when nobody listens.
-    await readiness(far, 503);
+    await waitForReadiness(far, 503);
     await publisher.publishWhile(() => publisher.ids.length < 700); // More than is read at a time.
     await until(hasBeenCutFor(cutOffMs / 2));
     proxy.block();
     await until(hasBeenCutFor(cutOffMs));
-    assert.equal(await statusOf(far, '/health/ready'), 503);
-    assert.equal(far.stream.isOver, false);
+    assert.equal(await getStatus(far, '/health/ready'), 503);
+    assert.equal(far.stream.isEnded, false);
     proxy.unblock();
-    await readiness(far, 200);
+    await waitForReadiness(far, 200);
 
-    await assertWhole([near, far], [publisher]);
+    await assertNoLoss([near, far], [publisher]);
     const again = new Publisher('far', far, key);
     await again.publishWhile(() => again.ids.length < 3);
-    await assertWhole([near, far], [publisher, again]);
+    await assertNoLoss([near, far], [publisher, again]);
   });
 }
 
@@ -232,7 +235,7 @@ async function setReadOnly({ administer }: Cluster, dialect: ServerDialect, isOn
  * One that may what docs/databases.md says is enough, and nothing else. For root, MariaDB and MySQL
  * are never read-only.
  */
-async function plainAccount({ administer, env }: Cluster, dialect: ServerDialect) {
+async function createUnprivilegedAccount({ administer, env }: Cluster, dialect: ServerDialect) {
   if (dialect === 'postgres') {
     await administer("create role plain login password 'plain'");
     await withDatabase(loadConfig(env), recordedLog, async (db) => {

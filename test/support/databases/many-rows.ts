@@ -4,7 +4,7 @@ import { type Database, type Sql, sql, type Value } from '../../../src/db/databa
 const rowsPerInsert = 500;
 
 /** The hex digits of something that looks random and is the same in every run. */
-export function hex(text: string, length: number): string {
+export function fakeHex(text: string, length: number): string {
   return createHash('sha256').update(text).digest('hex').slice(0, length);
 }
 
@@ -25,14 +25,19 @@ export async function fillTables(db: Database, now: number, count = 2000): Promi
     (n) => [`filler${n}`, `filler${n}`, 'none', 'A', 'B', now, now, now],
   );
   const [first] = await db.query<{ id: number }>(sql`select min(id) as id from users`);
-  const userOf = (n: number) => (first?.id ?? 1) + (n % 1000);
+  const getUserId = (n: number) => (first?.id ?? 1) + (n % 1000);
   await fill(
     'sessions',
     'id, user_id, selector, cur_hash, created_at, refreshed_at, idle_expires_at, absolute_expires_at, revoked_at, revoke_reason, ip_key',
     (n) => {
       const revokedAt = n % 10 === 0 ? now - (n / count) * day : null;
       const ends = [now + day + n, now + 90 * day, revokedAt, revokedAt === null ? null : 'logout'];
-      const keys = [hex(`session ${n}`, 32), userOf(n), hex(`selector ${n}`, 32), hex(`${n}`, 64)];
+      const keys = [
+        fakeHex(`session ${n}`, 32),
+        getUserId(n),
+        fakeHex(`selector ${n}`, 32),
+        fakeHex(`${n}`, 64),
+      ];
       return [...keys, now - n, now - n, ...ends, '192.0.2.1'];
     },
   );
@@ -41,17 +46,17 @@ export async function fillTables(db: Database, now: number, count = 2000): Promi
     'token_hash, user_id, session_id, created_at, expires_at, lease_until, connection_id',
     (n) => {
       const isOpen = n % 2 === 0;
-      const lease = isOpen ? [now + day + n, hex(`connection ${n}`, 32)] : [null, null];
-      const keys = [hex(`token ${n}`, 64), userOf(n), hex(`session ${n}`, 32)];
+      const lease = isOpen ? [now + day + n, fakeHex(`connection ${n}`, 32)] : [null, null];
+      const keys = [fakeHex(`token ${n}`, 64), getUserId(n), fakeHex(`session ${n}`, 32)];
       return [...keys, now - n, now + day + n, ...lease];
     },
   );
   await fill('stream_takeovers', 'connection_id, token_hash, taken_at', (n) => [
-    ...[hex(`connection ${n}`, 32), hex(`token ${n}`, 64)],
+    ...[fakeHex(`connection ${n}`, 32), fakeHex(`token ${n}`, 64)],
     now - 10_000 - n * 100,
   ]);
   await fill('api_keys', 'id, name, key_hash, scopes, created_at', (n) => [
-    ...[hex(`key ${n}`, 16), `filler${n}`, hex(`key hash ${n}`, 64)],
+    ...[fakeHex(`key ${n}`, 16), `filler${n}`, fakeHex(`key hash ${n}`, 64)],
     ...['publish', now],
   ]);
   // A page is up to 128 of these: read whole while they are few, and rightly so.
@@ -61,11 +66,15 @@ export async function fillTables(db: Database, now: number, count = 2000): Promi
   await fill('event_audiences', 'audience, seq', (n) => [`u:${n % 300}`, n], seqs);
   await fill('trimmed_audiences', 'bucket, seq', (n) => [n, 0]);
   await fill('idempotency', 'key_hash, body_hash, first_seq, event_count, expires_at', (n) => [
-    ...[hex(`idempotency ${n}`, 64), hex('body', 64)],
+    ...[fakeHex(`idempotency ${n}`, 64), fakeHex('body', 64)],
     ...[n, 1, now + day + n],
   ]);
   // Heard of too long ago to be counted, and not long enough ago to be forgotten.
-  await fill('processes', 'id, users, seen_at', (n) => [hex(`process ${n}`, 16), 1, now - 30_000]);
+  await fill('processes', 'id, users, seen_at', (n) => [
+    fakeHex(`process ${n}`, 16),
+    1,
+    now - 30_000,
+  ]);
   await db.execute(
     sql`insert into log_head (id, epoch, seq, trimmed_seq, bytes) values (1, 'e1', ${seqs.length}, 0, 0)`,
   );
@@ -74,15 +83,15 @@ export async function fillTables(db: Database, now: number, count = 2000): Promi
 async function insert(db: Database, into: string, rows: readonly (readonly Value[])[]) {
   await db.transaction(async (tx) => {
     for (let start = 0; start < rows.length; start += rowsPerInsert) {
-      await tx.execute(insertOf(into, rows.slice(start, start + rowsPerInsert)));
+      await tx.execute(buildInsert(into, rows.slice(start, start + rowsPerInsert)));
     }
   });
 }
 
-function insertOf(into: string, rows: readonly (readonly Value[])[]): Sql {
+function buildInsert(into: string, rows: readonly (readonly Value[])[]): Sql {
   const texts = [`insert into ${into} values (`];
   for (const [index, row] of rows.entries()) {
     texts.push(...row.slice(1).map(() => ', '), index === rows.length - 1 ? ')' : '), (');
   }
-  return { texts, values: rows.flat(), isElastic: true };
+  return { texts, values: rows.flat(), hasVariableArity: true };
 }

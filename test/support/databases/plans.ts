@@ -9,19 +9,20 @@ import {
 /** The one table that has one row, by its own check: there is nothing to look up. */
 const singleRow = 'log_head';
 
-const scansOf: Readonly<Record<Dialect, (db: Database, statement: Sql) => Promise<string[]>>> = {
-  sqlite: sqliteScans,
-  postgres: postgresScans,
-  mariadb: mariadbScans,
-  mysql: mariadbScans,
-};
+const scanFinders: Readonly<Record<Dialect, (db: Database, statement: Sql) => Promise<string[]>>> =
+  {
+    sqlite: sqliteScans,
+    postgres: postgresScans,
+    mariadb: mariadbScans,
+    mysql: mariadbScans,
+  };
 
 /**
  * What of a statement's plan reads a whole table, or the whole of an index, in the database's own
  * words. Changes nothing.
  */
-export function scansIn(db: Database, statement: Sql): Promise<string[]> {
-  return scansOf[db.dialect](db, statement);
+export function findFullScans(db: Database, statement: Sql): Promise<string[]> {
+  return scanFinders[db.dialect](db, statement);
 }
 
 /** Returns the text of a statement, in which a list counts as one value. */
@@ -42,7 +43,7 @@ export async function analyze(db: Database, tables: readonly string[]): Promise<
 
 /** Spec: sqlite.org/eqp.html. `SCAN` also stands before an index that is read from end to end. */
 async function sqliteScans(db: Database, statement: Sql): Promise<string[]> {
-  const rows = await db.query<{ detail: string }>(prefixed('explain query plan ', statement));
+  const rows = await db.query<{ detail: string }>(prependText('explain query plan ', statement));
   const harmless = /^SCAN (found|visible|range_\d+|\(subquery-\d+\)|CONSTANT ROW)/;
   return rows
     .map(({ detail }) => detail)
@@ -58,10 +59,10 @@ interface Node {
 
 async function postgresScans(db: Database, statement: Sql): Promise<string[]> {
   const [row] = await db.query<{ 'QUERY PLAN': [{ Plan: Node }] }>(
-    prefixed('explain (format json) ', statement),
+    prependText('explain (format json) ', statement),
   );
   if (row === undefined) throw new Error('Cannot explain statement: no plan came');
-  return nodesOf(row['QUERY PLAN'][0].Plan)
+  return flattenNodes(row['QUERY PLAN'][0].Plan)
     .filter((node) => node['Relation Name'] !== singleRow)
     .filter((node) => {
       if (node['Node Type'] === 'Seq Scan') return true;
@@ -70,8 +71,8 @@ async function postgresScans(db: Database, statement: Sql): Promise<string[]> {
     .map((node) => `${node['Node Type']} on ${node['Relation Name']}`);
 }
 
-function nodesOf(node: Node): Node[] {
-  return [node, ...(node.Plans ?? []).flatMap(nodesOf)];
+function flattenNodes(node: Node): Node[] {
+  return [node, ...(node.Plans ?? []).flatMap(flattenNodes)];
 }
 
 /** `ALL` is the whole table, `index` the whole of an index. Names in `<>` are what came before. */
@@ -83,7 +84,7 @@ async function mariadbScans(db: Database, statement: Sql): Promise<string[]> {
   }
   // MySQL's own default has become a tree.
   const explain = db.dialect === 'mysql' ? 'explain format = traditional ' : 'explain ';
-  const rows = await db.query<Row>(prefixed(explain, statement));
+  const rows = await db.query<Row>(prependText(explain, statement));
   return rows
     .filter(({ table, type }) => {
       const isTable = table !== null && !table.startsWith('<') && table !== singleRow;
@@ -92,6 +93,6 @@ async function mariadbScans(db: Database, statement: Sql): Promise<string[]> {
     .map(({ table, type, key }) => `${type} on ${table}${key === null ? '' : ` by ${key}`}`);
 }
 
-function prefixed(prefix: string, { texts, ...rest }: Sql): Sql {
+function prependText(prefix: string, { texts, ...rest }: Sql): Sql {
   return { ...rest, texts: [prefix + (texts[0] ?? ''), ...texts.slice(1)] };
 }

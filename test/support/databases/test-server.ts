@@ -22,7 +22,7 @@ const defaults: Readonly<Record<ServerDialect, string>> = {
   mysql: 'mysql://root@127.0.0.1:3306',
 };
 
-let made = 0;
+let databaseCount = 0;
 
 /**
  * The server of `TEST_POSTGRES_URL`, `TEST_MARIADB_URL` or `TEST_MYSQL_URL`, or else the one on
@@ -45,8 +45,8 @@ export async function findServer(dialect: ServerDialect): Promise<TestServer | s
 
 /** The one at a URL, whether it answers or not. */
 export function serverAt(dialect: ServerDialect, url: URL): TestServer {
-  const options = optionsOf(dialect, url);
-  const administer = (text: string) => administrate(options, text);
+  const options = buildOptions(dialect, url);
+  const administer = (text: string) => runAdminStatement(options, text);
   return {
     options,
     administer,
@@ -70,13 +70,13 @@ export function databaseEnv(options: ServerOptions): Record<string, string> {
   };
 }
 
-function optionsOf(dialect: ServerDialect, url: URL): ServerOptions {
-  made += 1;
+function buildOptions(dialect: ServerDialect, url: URL): ServerOptions {
+  databaseCount += 1;
   return {
     dialect,
     host: url.hostname,
     port: Number(url.port) || (dialect === 'postgres' ? 5432 : 3306),
-    database: `herald_test_${process.pid}_${made}`,
+    database: `herald_test_${process.pid}_${databaseCount}`,
     username: decodeURIComponent(url.username),
     password: decodeURIComponent(url.password),
     ssl: false,
@@ -89,9 +89,9 @@ function optionsOf(dialect: ServerDialect, url: URL): ServerOptions {
   };
 }
 
-async function administrate(options: ServerOptions, text: string): Promise<unknown> {
+async function runAdminStatement(options: ServerOptions, text: string): Promise<unknown> {
   if (options.dialect === 'postgres') {
-    const client = connectPostgres(options, { database: 'postgres', max: 1, limited: false });
+    const client = connectPostgres(options, { database: 'postgres', max: 1, hasTimeouts: false });
     try {
       return [...(await client.unsafe(text))];
     } finally {
@@ -107,6 +107,6 @@ async function administrate(options: ServerOptions, text: string): Promise<unkno
 }
 
 /** A statement as it is. */
-export function asIs(text: string): Sql {
+export function rawSql(text: string): Sql {
   return { texts: [text], values: [] };
 }

@@ -1,8 +1,8 @@
-import type { Log, LogLevel } from '../../../src/logging/log.js';
+import type { Logger, LogLevel } from '../../../src/logging/logger.js';
 import { recordedLog } from './record.js';
 
 /** Log lines as objects, with those of its children. */
-export function collectingLog(lines: Record<string, unknown>[], fields: object = {}): Log {
+export function collectingLog(lines: Record<string, unknown>[], fields: object = {}): Logger {
   const add = (level: LogLevel) => (more: object, phrase: string) => {
     lines.push({ level, phrase, ...fields, ...more });
     recordedLog[level]({ ...fields, ...more }, phrase);

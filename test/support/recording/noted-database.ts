@@ -1,7 +1,7 @@
 import type { Database, Sql } from '../../../src/db/database.js';
 
 /** The same database; the text of each statement is added to `statements`, also in transactions. */
-export function notedDatabase(db: Database, statements: string[]): Database {
+export function withStatementLog(db: Database, statements: string[]): Database {
   return watchedDatabase(db, ({ texts }) => statements.push(texts.join('?').replace(/\s+/g, ' ')));
 }
 

@@ -1,6 +1,6 @@
 import { appendFileSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { type Log, openLog, silentLog } from '../../../src/logging/log.js';
+import { type Logger, openLogger, silentLogger } from '../../../src/logging/logger.js';
 
 /**
  * What a run of all tests leaves behind to be searched (`test/secrets-in-logs.ts`): the secrets that
@@ -13,10 +13,10 @@ const folder = process.env['HERALD_TEST_RECORD'];
 const secretMembers = ['password', 'token', 'accessToken', 'refreshToken', 'streamToken', 'key'];
 
 /** Ours, for tests that do not look at it: the product's own log, as it would be on a disk. */
-export const recordedLog: Log =
+export const recordedLog: Logger =
   folder === undefined
-    ? silentLog
-    : await openLog({ level: 'debug', folder: join(folder, `${process.pid}`), stdout: false });
+    ? silentLogger
+    : await openLogger({ level: 'debug', folder: join(folder, `${process.pid}`), stdout: false });
 
 /** A password, token or key that is in use from now on. */
 export function recordSecret(secret: string): void {
@@ -41,10 +41,10 @@ export function recordLines(text: string): void {
 }
 
 /** The log files anywhere below a folder, which is about to be removed. */
-export function recordLogFilesIn(place: string): void {
+export function recordLogFilesIn(directory: string): void {
   if (folder === undefined) return;
-  const names = readdirSync(place, { recursive: true, encoding: 'utf8' });
+  const names = readdirSync(directory, { recursive: true, encoding: 'utf8' });
   for (const name of names.filter((one) => one.endsWith('.log'))) {
-    recordLines(readFileSync(join(place, name), 'utf8'));
+    recordLines(readFileSync(join(directory, name), 'utf8'));
   }
 }

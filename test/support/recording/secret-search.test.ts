@@ -4,7 +4,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { tempFolder } from '../servers/process.js';
-import { linesWith, searchRecord } from './secret-search.js';
+import { findLinesWith, searchRecord } from './secret-search.js';
 
 const token = randomBytes(96).toString('base64');
 const password = 'a "quiet" river';
@@ -23,7 +23,7 @@ const lines = [
 
 for (const [what, line, isFound] of lines) {
   test(`${what} in a log line is ${isFound ? 'found' : 'no secret of ours'}`, () => {
-    const found = linesWith([token, password, jwt], ['before', line, 'after']);
+    const found = findLinesWith([token, password, jwt], ['before', line, 'after']);
 
     assert.deepEqual(found, isFound ? [line] : []);
   });

@@ -21,13 +21,13 @@ export function searchRecord(folder: string): SearchResult {
       .filter((line) => line !== '');
   const secrets = new Set(read('.secrets').map((line): string => JSON.parse(line)));
   const lines = read('.log');
-  return { secrets: secrets.size, lines: lines.length, hits: linesWith(secrets, lines) };
+  return { secrets: secrets.size, lines: lines.length, hits: findLinesWith(secrets, lines) };
 }
 
 /** Those of the lines that have one of the secrets, or its first half, in a spelling it travels in. */
-export function linesWith(secrets: Iterable<string>, lines: readonly string[]): string[] {
+export function findLinesWith(secrets: Iterable<string>, lines: readonly string[]): string[] {
   const byStart = new Map<string, string[]>();
-  for (const spelling of [...secrets].flatMap(spellingsOf)) {
+  for (const spelling of [...secrets].flatMap(getEncodings)) {
     const start = spelling.slice(0, lengthMin);
     byStart.set(start, [...(byStart.get(start) ?? []), spelling]);
   }
@@ -41,7 +41,7 @@ export function linesWith(secrets: Iterable<string>, lines: readonly string[]): 
 }
 
 /** Of a JWT the signature: its header is the same for all, and without it the rest is worth nothing. */
-function spellingsOf(secret: string): string[] {
+function getEncodings(secret: string): string[] {
   const text = /^[\w-]+\.[\w-]+\.([\w-]+)$/.exec(secret)?.[1] ?? secret;
   const half = text.slice(0, Math.max(lengthMin, Math.ceil(text.length / 2)));
   const spellings = [half, encodeURIComponent(half), JSON.stringify(half).slice(1, -1)];

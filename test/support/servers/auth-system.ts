@@ -1,19 +1,19 @@
 import { randomBytes } from 'node:crypto';
 import { after, type TestContext } from 'node:test';
 import { AccessTokens } from '../../../src/auth/access-token.js';
+import { createSigner } from '../../../src/auth/access-token-signer.js';
 import { Accounts } from '../../../src/auth/accounts.js';
 import { createKeyRing } from '../../../src/auth/key-ring.js';
 import { Login } from '../../../src/auth/login.js';
 import { Passwords } from '../../../src/auth/passwords/passwords.js';
-import { Rates } from '../../../src/auth/rates.js';
-import { signWith } from '../../../src/auth/sign.js';
+import { RateLimiter } from '../../../src/auth/rate-limiter.js';
 import { openAuthThreads } from '../../../src/auth/threads.js';
 import { Throttle } from '../../../src/auth/throttle.js';
 import { ApiKeys } from '../../../src/identity/api-keys.js';
-import { Bearer } from '../../../src/identity/bearer.js';
+import { BearerAuth } from '../../../src/identity/bearer.js';
 import { databaseFor } from '../databases/embedded.js';
 import { collectingLog } from '../recording/collecting-log.js';
-import { notedDatabase } from '../recording/noted-database.js';
+import { withStatementLog } from '../recording/noted-database.js';
 import { recordedLog } from '../recording/record.js';
 import { sessionsFor } from './auth.js';
 
@@ -34,15 +34,21 @@ const threadsOpened = openAuthThreads({
 after(async () => (await threadsOpened).close());
 
 /** All parts of auth, each test with a database of its own. */
-export async function authFor(t: TestContext) {
+export async function startAuth(t: TestContext) {
   const statements: string[] = [];
-  const below = await sessionsFor(t, { db: notedDatabase(await databaseFor(t), statements) });
-  const { db, clock, users, sessions, audit, lines } = below;
+  const base = await sessionsFor(t, { db: withStatementLog(await databaseFor(t), statements) });
+  const { db, wallClock: monotonicClock, users, sessions, audit, lines } = base;
   const log = collectingLog(lines);
   const threads = await threadsOpened;
-  const names = { audience: 'test', issuer: 'test' };
-  const lives = { lifeMs: 900_000, clockToleranceMs: 5000 };
-  const accessTokens = new AccessTokens({ ring, threads, ...names, ...lives, clock });
+  const expectedClaims = { audience: 'test', issuer: 'test' };
+  const lifetimes = { lifeMs: 900_000, clockToleranceMs: 5000 };
+  const accessTokens = new AccessTokens({
+    ring,
+    threads,
+    ...expectedClaims,
+    ...lifetimes,
+    wallClock: monotonicClock,
+  });
   const hashing: string[] = [];
   const counted: Pick<typeof threads, 'run'> = {
     run(name, input, options) {
@@ -52,19 +58,19 @@ export async function authFor(t: TestContext) {
   };
   const passwords = await Passwords.open({ threads: counted, cost, lengthMin: 8 });
   const costly = await Passwords.open({ threads, cost: { ...cost, passes: 2 }, lengthMin: 8 });
-  const apiKeys = new ApiKeys({ db, log, clock });
+  const apiKeys = new ApiKeys({ db, log, wallClock: monotonicClock });
   const realm = 'herald "test"';
-  const bearer = new Bearer({ accessTokens, sessions, apiKeys, tokenType: 'Bearer', realm });
+  const bearer = new BearerAuth({ accessTokens, sessions, apiKeys, tokenType: 'Bearer', realm });
   const rate = { count: 30, perMs: 60_000 };
-  const perPlace = { login: rate, token: rate, streamToken: rate, streamOpen: rate };
-  const rates = new Rates({ rates: perPlace, audit, clock });
-  const throttle = new Throttle({ freeFailures: 5, delayMaxMs: 900_000, clock });
-  const login = new Login({ users, sessions, passwords, rates, throttle, audit, log });
+  const ratesPerKey = { login: rate, token: rate, streamToken: rate, streamOpen: rate };
+  const rateLimiter = new RateLimiter({ rates: ratesPerKey, audit, monotonicClock });
+  const throttle = new Throttle({ freeFailures: 5, delayMaxMs: 900_000, monotonicClock });
+  const login = new Login({ users, sessions, passwords, rateLimiter, throttle, audit, log });
   const accounts = new Accounts({ users, sessions, passwords, audit });
-  const sign = signWith(accessTokens);
+  const sign = createSigner(accessTokens);
   return {
-    ...below,
-    ...{ accessTokens, passwords, apiKeys, bearer, rates, throttle, login, accounts, sign },
+    ...base,
+    ...{ accessTokens, passwords, apiKeys, bearer, rateLimiter, throttle, login, accounts, sign },
     /** What threads were asked to do with passwords so far. */
     hashing,
     /** What the database was asked so far. */

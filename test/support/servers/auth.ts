@@ -1,7 +1,7 @@
 import type { TestContext } from 'node:test';
+import type { SignAccessToken } from '../../../src/auth/access-token-signer.js';
 import { RefreshTokens } from '../../../src/auth/refresh-token.js';
-import { type Ended, Sessions } from '../../../src/auth/sessions/sessions.js';
-import type { Sign } from '../../../src/auth/sign.js';
+import { type EndedSessions, Sessions } from '../../../src/auth/sessions/sessions.js';
 import { type Account, Users } from '../../../src/auth/users.js';
 import type { Database } from '../../../src/db/database.js';
 import type { Client } from '../../../src/http/client.js';
@@ -11,7 +11,7 @@ import { collectingLog } from '../recording/collecting-log.js';
 import { recordSecret } from '../recording/record.js';
 
 /** A time that stands still until a test moves it. */
-export interface StillClock {
+export interface ManualClock {
   now: number;
 }
 
@@ -23,7 +23,7 @@ export const graceMs = 10_000;
 export const client: Client = { requestId: 'request-1', ipKey: '192.0.2.1', userAgent: 'test/1' };
 
 /** Signs nothing: what a token was made for, readable. */
-export const sign: Sign = async ({ id, user }) => `access ${user.id} ${id}`;
+export const sign: SignAccessToken = async ({ id, user }) => `access ${user.id} ${id}`;
 
 interface Overrides {
   readonly db?: Database;
@@ -35,11 +35,11 @@ interface Overrides {
 /** Users and sessions on a database of their own, and what they said and did. */
 export async function sessionsFor(t: TestContext, overrides: Overrides = {}) {
   const db = overrides.db ?? (await databaseFor(t));
-  const time: StillClock = { now: 1_700_000_000_000 };
-  const clock = () => time.now;
+  const time: ManualClock = { now: 1_700_000_000_000 };
+  const wallClock = () => time.now;
   const lines: Record<string, unknown>[] = [];
-  const ended: Ended[] = [];
-  const users = new Users({ db, clock });
+  const endedSessions: EndedSessions[] = [];
+  const users = new Users({ db, wallClock });
   const audit = new Audit({ log: collectingLog(lines) });
   const open = ({
     graceMs: grace = graceMs,
@@ -51,14 +51,24 @@ export async function sessionsFor(t: TestContext, overrides: Overrides = {}) {
       users,
       refreshTokens: new RefreshTokens({ secrets }),
       audit,
-      onEnded: (sessions) => ended.push(sessions),
+      onEnded: (sessions) => endedSessions.push(sessions),
       idleMs,
       absoluteMs,
       graceMs: grace,
       perUserMax,
-      clock,
+      wallClock,
     });
-  return { db, time, clock, lines, ended, users, audit, sessions: open(overrides), reopen: open };
+  return {
+    db,
+    time,
+    wallClock,
+    lines,
+    endedSessions,
+    users,
+    audit,
+    sessions: open(overrides),
+    reopen: open,
+  };
 }
 
 let lastUser = 0;
@@ -74,11 +84,11 @@ export async function newUser(users: Users): Promise<Account> {
 }
 
 /** A session that must begin. */
-export async function opened(
+export async function openSession(
   sessions: Sessions,
   account: Account,
   from = client,
-  signing: Sign = sign,
+  signing: SignAccessToken = sign,
 ) {
   const grant = await sessions.open(account, from, signing);
   if (grant === undefined) throw new Error('the account has changed');

@@ -5,7 +5,7 @@ import { loadConfig } from '../../../src/config/config.js';
 import { migrate } from '../../../src/db/migrations/migrate.js';
 import { databaseEnv, findServer, type TestServer } from '../databases/test-server.js';
 import { recordedLog } from '../recording/record.js';
-import { type Launched, launch } from './launch.js';
+import { launch, type ServerHandle } from './launch.js';
 import { type Env, prepare, type Username } from './seed.js';
 
 export interface Cluster {
@@ -16,7 +16,7 @@ export interface Cluster {
   /** One more process on the same database; closed after the test. */
   start(more?: Env): Promise<App>;
   /** One more as a process of the operating system; killed after the test. */
-  launch(more?: Env): Promise<Launched>;
+  launch(more?: Env): Promise<ServerHandle>;
   administer(text: string): Promise<unknown>;
 }
 
@@ -35,7 +35,7 @@ export async function clusterOn(t: TestContext, server: TestServer): Promise<Clu
   const { options, administer } = server;
   await migrate(options);
   const apps: App[] = [];
-  const processes: Launched[] = [];
+  const processes: ServerHandle[] = [];
   t.after(async () => {
     await Promise.all(processes.map((one) => one.end('SIGKILL')));
     await Promise.all(apps.map((app) => app.close()));

@@ -2,9 +2,9 @@ import type { TestContext } from 'node:test';
 import { defaultHttpLimits, type HttpLimits } from '../../../src/http/limits/limits.js';
 import type { Route } from '../../../src/http/router.js';
 import { HttpServer, type HttpServerOptions } from '../../../src/http/server.js';
-import { Repeats } from '../../../src/logging/warning-aggregator.js';
+import { WarningAggregator } from '../../../src/logging/warning-aggregator.js';
 import { collectingLog } from '../recording/collecting-log.js';
-import { throwaway } from './certificate.js';
+import { testCertificate } from './certificate.js';
 
 type Overrides = Partial<Omit<HttpServerOptions, 'limits'>> & {
   readonly limits?: Partial<HttpLimits>;
@@ -19,15 +19,15 @@ export async function startHttp(
   const lines: Record<string, unknown>[] = [];
   const log = collectingLog(lines);
   const server = await HttpServer.listen({
-    ...throwaway,
+    ...testCertificate,
     host: '127.0.0.1',
     port: 0,
     routes,
     log,
-    repeats: new Repeats({ log, clock: Date.now }),
+    warnings: new WarningAggregator({ log, monotonicClock: Date.now }),
     challenge: 'Bearer realm="test"',
     corsOrigins: [],
-    isStrict: true,
+    isHstsEnabled: true,
     trustProxyHops: 0,
     ...overrides,
     limits: { ...defaultHttpLimits, ...overrides.limits },

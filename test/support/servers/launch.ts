@@ -19,7 +19,7 @@ export interface LaunchOptions {
 }
 
 /** Herald as a process of its own. */
-export interface Launched {
+export interface ServerHandle {
   readonly pid: number;
   readonly port: number;
   readonly url: string;
@@ -31,7 +31,7 @@ export interface Launched {
 }
 
 /** Starts `src/server.ts`; settles when it listens. The caller ends it. */
-export async function launch(options: LaunchOptions): Promise<Launched> {
+export async function launch(options: LaunchOptions): Promise<ServerHandle> {
   const { env, cwd, nodeOptions = [], wrapper = [], onLine } = options;
   const [node, ...args] = sourceCommand('server.ts', []);
   const [program = node, ...rest] = [...wrapper, node, ...nodeOptions, ...args];
@@ -56,15 +56,15 @@ function listeningPort(
   child: ChildProcessWithoutNullStreams,
   onLine: (line: LogLine) => void = () => {},
 ): Promise<number> {
-  let complaint = '';
+  let errorOutput = '';
   child.stderr.on('data', (text) => {
-    complaint += text;
+    errorOutput += text;
   });
   return new Promise((resolve, reject) => {
-    let unended = ''; // Where a process is killed, a line may end in its middle: that one is none.
+    let partialLine = ''; // Where a process is killed, a line may end in its middle: that one is none.
     child.stdout.setEncoding('utf8').on('data', (chunk: string) => {
-      const texts = (unended + chunk).split('\n');
-      unended = texts.pop() ?? '';
+      const texts = (partialLine + chunk).split('\n');
+      partialLine = texts.pop() ?? '';
       for (const text of texts) {
         if (!text.startsWith('{')) continue;
         recordLines(text);
@@ -73,6 +73,6 @@ function listeningPort(
         if (line.msg === 'listening') resolve(Number(new URL(line.url).port));
       }
     });
-    child.once('close', () => reject(new Error(`Herald did not start: ${complaint}`)));
+    child.once('close', () => reject(new Error(`Herald did not start: ${errorOutput}`)));
   });
 }

@@ -2,19 +2,19 @@ import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import type { TestContext } from 'node:test';
 
 /** A host of its own that a server on `address` can be reached from, and that can vanish. */
-export interface FarHost {
+export interface RemoteHost {
   /** Ours, as the other host sees it. */
   readonly address: string;
   /** Starts a program there. It is ended after the test. */
   run(...command: string[]): void;
   /** From now on nothing comes back from there: no data, no acknowledgement, no goodbye. */
-  vanish(): void;
+  blackhole(): void;
 }
 
 const ip = (...args: string[]) => execFileSync('ip', args, { stdio: 'pipe' });
 
 /** Why there can be no such host here, or false: it needs root, Linux, and the package iproute2. */
-export function noFarHost(): string | false {
+export function getSkipReason(): string | false {
   const name = `herald-probe-${process.pid}`;
   try {
     ip('netns', 'add', name);
@@ -26,9 +26,9 @@ export function noFarHost(): string | false {
 }
 
 /** Makes the host: a network namespace behind a pair of virtual cables. */
-export function openFarHost(t: TestContext): FarHost {
+export function openRemoteHost(t: TestContext): RemoteHost {
   const [name, here, there] = [`herald-${process.pid}`, `hh${process.pid}`, `ht${process.pid}`];
-  const [ours, theirs] = addressesOf(process.pid);
+  const [ours, theirs] = getAddressPair(process.pid);
   const exec = (...command: string[]) => ip('netns', 'exec', name, ...command);
   ip('netns', 'add', name);
   const children: ChildProcess[] = [];
@@ -47,14 +47,14 @@ export function openFarHost(t: TestContext): FarHost {
     run(...command) {
       children.push(spawn('ip', ['netns', 'exec', name, ...command], { stdio: 'ignore' }));
     },
-    vanish: () => exec('ip', 'route', 'add', 'blackhole', `${ours}/32`),
+    blackhole: () => exec('ip', 'route', 'add', 'blackhole', `${ours}/32`),
   };
 }
 
 /** Both ends of a cable, of the block for tests of networks, 198.18.0.0/15: RFC 2544. */
-function addressesOf(pid: number): [ours: string, theirs: string] {
+function getAddressPair(pid: number): [ours: string, theirs: string] {
   const network = (198 << 24) + (18 << 16) + 4 * (pid % 32_768);
-  const addressAt = (place: number) =>
-    [24, 16, 8, 0].map((bits) => ((network + place) >> bits) & 255).join('.');
+  const addressAt = (host: number) =>
+    [24, 16, 8, 0].map((bits) => ((network + host) >> bits) & 255).join('.');
   return [addressAt(1), addressAt(2)];
 }

@@ -37,7 +37,7 @@ export function startSource(
   { cwd, env = {} }: ProcessOptions,
 ): ChildProcessWithoutNullStreams {
   const [command, ...rest] = sourceCommand(file, args);
-  return spawn(command, rest, { cwd, env: { ...inherited(), ...env } });
+  return spawn(command, rest, { cwd, env: { ...getInheritedEnv(), ...env } });
 }
 
 /** The same, to its end. */
@@ -50,7 +50,7 @@ export function runSource(
   child.stdin.on('error', () => {}); // A process that does not read it may be gone by now.
   recordSecret(options.input ?? ''); // Passwords are what is typed.
   child.stdin.end(options.input ?? '');
-  return outcomeOf(child);
+  return waitForExit(child);
 }
 
 /** The command line that runs a file of `src`, in any folder. */
@@ -60,7 +60,7 @@ export function sourceCommand(file: string, args: readonly string[]): [string, .
 }
 
 /** Settles when the process has ended and its output is complete. */
-export async function outcomeOf(child: ChildProcessWithoutNullStreams): Promise<Outcome> {
+export async function waitForExit(child: ChildProcessWithoutNullStreams): Promise<Outcome> {
   const [out, err]: [string[], string[]] = [[], []];
   child.stdout.setEncoding('utf8').on('data', (chunk) => out.push(chunk));
   child.stderr.setEncoding('utf8').on('data', (chunk) => err.push(chunk));
@@ -76,7 +76,7 @@ export async function outcomeOf(child: ChildProcessWithoutNullStreams): Promise<
   return { code, out: out.join(''), err: err.join('') };
 }
 
-function inherited(): Record<string, string> {
+function getInheritedEnv(): Record<string, string> {
   const { PATH = '', HOME = '' } = process.env;
   return { PATH, HOME };
 }

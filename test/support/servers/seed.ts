@@ -6,7 +6,7 @@ import { withAccounts } from '../../../src/commands/accounts.js';
 import { loadConfig } from '../../../src/config/config.js';
 import { freePort } from '../free-port.js';
 import { recordSecret } from '../recording/record.js';
-import { throwaway } from './certificate.js';
+import { testCertificate } from './certificate.js';
 
 export type Env = Readonly<Record<string, string>>;
 
@@ -14,7 +14,7 @@ export type Env = Readonly<Record<string, string>>;
 export const usernames = ['ada', 'bob', 'cyd'] as const;
 export type Username = (typeof usernames)[number];
 
-export function passwordOf(username: Username): string {
+export function getPassword(username: Username): string {
   return `${username}-password`;
 }
 
@@ -55,7 +55,7 @@ export interface Prepared {
   readonly apiKey: string;
 }
 
-let seeding: Promise<Seed> | undefined;
+let seedPromise: Promise<Seed> | undefined;
 
 /**
  * A folder with a certificate and a seeded database, and settings, with a port that stays free while
@@ -66,43 +66,43 @@ export async function prepare(more: Env = {}): Promise<Prepared> {
   const folder = mkdtempSync(join(tmpdir(), 'herald-'));
   const env = { ...more, PORT: more['PORT'] ?? String(await freePort()) };
   if (more['DB_DIALECT'] !== undefined) {
-    const all = { ...environmentIn(folder), ...env };
-    return { folder, env: all, ...(await makeAccounts(all)) };
+    const all = { ...buildEnv(folder), ...env };
+    return { folder, env: all, ...(await createAccounts(all)) };
   }
-  seeding ??= makeSeed();
-  const { folder: seedFolder, userIds, apiKey } = await seeding;
+  seedPromise ??= createSeed();
+  const { folder: seedFolder, userIds, apiKey } = await seedPromise;
   for (const file of ['herald.db', 'herald.db-wal']) {
     if (existsSync(join(seedFolder, file)))
       copyFileSync(join(seedFolder, file), join(folder, file));
   }
-  return { folder, userIds, apiKey, env: { ...environmentIn(folder), ...env } };
+  return { folder, userIds, apiKey, env: { ...buildEnv(folder), ...env } };
 }
 
 /** Settings with a certificate, and with everything that is written in one folder. */
-function environmentIn(folder: string): Env {
+function buildEnv(folder: string): Env {
   const [certificate, privateKey] = [join(folder, 'server.cert'), join(folder, 'server.key')];
-  writeFileSync(certificate, throwaway.cert);
-  writeFileSync(privateKey, throwaway.key);
+  writeFileSync(certificate, testCertificate.cert);
+  writeFileSync(privateKey, testCertificate.key);
   return { ...baseEnv, DATA_DIR: folder, CERTIFICATE: certificate, PRIVATE_KEY: privateKey };
 }
 
-async function makeSeed(): Promise<Seed> {
+async function createSeed(): Promise<Seed> {
   const folder = mkdtempSync(join(tmpdir(), 'herald-'));
   process.once('exit', () => rmSync(folder, { recursive: true, force: true }));
-  return { folder, ...(await makeAccounts(environmentIn(folder))) };
+  return { folder, ...(await createAccounts(buildEnv(folder))) };
 }
 
-function makeAccounts(env: Env): Promise<Omit<Seed, 'folder'>> {
+function createAccounts(env: Env): Promise<Omit<Seed, 'folder'>> {
   return withAccounts(loadConfig(env), async ({ accounts, apiKeys }) => {
     const ids: Partial<Record<Username, string>> = {};
     for (const username of usernames) {
       const names = { username, firstName: username, lastName: 'Test' };
-      const { id } = await accounts.create({ ...names, password: passwordOf(username) });
+      const { id } = await accounts.create({ ...names, password: getPassword(username) });
       ids[username] = id;
     }
     const { key } = await apiKeys.create({ name: 'tests', scopes: ['publish'] });
     recordSecret(key);
-    for (const username of usernames) recordSecret(passwordOf(username));
+    for (const username of usernames) recordSecret(getPassword(username));
     return { userIds: ids as Record<Username, string>, apiKey: key }; // All are there now.
   });
 }

@@ -1,7 +1,7 @@
 import { rmSync } from 'node:fs';
 import type { TestContext } from 'node:test';
 import { H2Client } from '../clients/h2-client.js';
-import { type Launched, type LogLine, launch } from './launch.js';
+import { type LogLine, launch, type ServerHandle } from './launch.js';
 import { type Env, type Prepared, prepare } from './seed.js';
 
 /** Herald as a process of its own, that can be stopped, killed and started again on its port. */
@@ -9,7 +9,7 @@ export class ServerProcess {
   readonly prepared: Prepared;
   readonly lines: LogLine[] = [];
   readonly #nodeOptions: readonly string[];
-  #launched: Launched | undefined;
+  #launched: ServerHandle | undefined;
 
   private constructor(prepared: Prepared, nodeOptions: readonly string[]) {
     this.prepared = prepared;
@@ -26,7 +26,7 @@ export class ServerProcess {
       await server.end('SIGKILL');
       rmSync(server.prepared.folder, { recursive: true, force: true });
     });
-    await server.startAgain();
+    await server.startOnSamePort();
     return server;
   }
 
@@ -46,7 +46,7 @@ export class ServerProcess {
     return H2Client.connect(this.url);
   }
 
-  async startAgain(): Promise<void> {
+  async startOnSamePort(): Promise<void> {
     const { folder, env } = this.prepared;
     this.#launched = await launch({
       cwd: folder,

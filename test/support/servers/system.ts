@@ -3,7 +3,7 @@ import type { TestContext } from 'node:test';
 import { App } from '../../../src/app.js';
 import { type AccountParts, withAccounts } from '../../../src/commands/accounts.js';
 import { loadConfig } from '../../../src/config/config.js';
-import type { Log } from '../../../src/logging/log.js';
+import type { Logger } from '../../../src/logging/logger.js';
 import type { Answer } from '../clients/exchange.js';
 import { H2Client } from '../clients/h2-client.js';
 import { recordedLog } from '../recording/record.js';
@@ -11,9 +11,9 @@ import { type Env, type Prepared, prepare, type Username } from './seed.js';
 
 export interface SystemOptions {
   readonly env?: Env;
-  readonly log?: Log;
-  readonly clock?: () => number;
-  readonly uptime?: () => number;
+  readonly log?: Logger;
+  readonly wallClock?: () => number;
+  readonly monotonicClock?: () => number;
   readonly random?: () => number;
 }
 
@@ -95,14 +95,14 @@ export class System {
   }
 
   /** What the command line does, beside the running server and past all it has in memory. */
-  operate<Result>(work: (parts: AccountParts) => Promise<Result>): Promise<Result> {
+  runAdmin<Result>(work: (parts: AccountParts) => Promise<Result>): Promise<Result> {
     return withAccounts(loadConfig(this.#prepared.env), work);
   }
 
   /** Stops, and starts again on the same port and, unless `env` says otherwise, the same data. */
   async restart(env: Env = {}): Promise<void> {
     await this.stop();
-    await this.startAgain(env);
+    await this.startOnSamePort(env);
   }
 
   async stop(): Promise<void> {
@@ -110,7 +110,7 @@ export class System {
     await this.#app.close();
   }
 
-  async startAgain(env: Env = {}): Promise<void> {
+  async startOnSamePort(env: Env = {}): Promise<void> {
     const same = { ...this.#prepared.env, PORT: String(this.#port) };
     this.#app = await open({ ...same, ...env }, this.#options);
   }
@@ -126,7 +126,14 @@ export function startSystem(t: TestContext, options: SystemOptions = {}): Promis
   return System.start(t, options);
 }
 
-function open(env: Env, { log = recordedLog, clock, uptime, random }: SystemOptions): Promise<App> {
-  const times = { ...(clock && { clock }), ...(uptime && { uptime }), ...(random && { random }) };
+function open(
+  env: Env,
+  { log = recordedLog, wallClock, monotonicClock, random }: SystemOptions,
+): Promise<App> {
+  const times = {
+    ...(wallClock && { wallClock }),
+    ...(monotonicClock && { monotonicClock }),
+    ...(random && { random }),
+  };
   return App.open({ config: loadConfig(env), log, ...times });
 }

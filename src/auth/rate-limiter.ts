@@ -15,31 +15,36 @@ const messages = {
 
 export type RateName = keyof typeof messages;
 
-export interface RatesOptions {
+export interface RateLimiterOptions {
   readonly rates: Readonly<Record<RateName, Rate>>;
   readonly audit: Audit;
   /** Keys remembered by each rate. Default 100,000. */
   readonly keysMax?: number;
   /** Only its differences matter. The default cannot be set back. */
-  readonly clock?: Clock;
+  readonly monotonicClock?: Clock;
 }
 
 /**
  * How often one place, or one user, may ask for what costs something, right or wrong. In memory and
  * by process: rates multiply by the number of processes.
  */
-export class Rates {
+export class RateLimiter {
   readonly #audit: Audit;
   readonly #buckets: Readonly<Record<RateName, Bucket>>;
 
-  constructor({ rates, audit, keysMax = 100_000, clock = () => performance.now() }: RatesOptions) {
-    const bucketOf = (rate: Rate) => new Bucket({ ...rate, keysMax, clock });
+  constructor({
+    rates,
+    audit,
+    keysMax = 100_000,
+    monotonicClock = () => performance.now(),
+  }: RateLimiterOptions) {
+    const createBucket = (rate: Rate) => new Bucket({ ...rate, keysMax, clock: monotonicClock });
     this.#audit = audit;
     this.#buckets = {
-      login: bucketOf(rates.login),
-      token: bucketOf(rates.token),
-      streamToken: bucketOf(rates.streamToken),
-      streamOpen: bucketOf(rates.streamOpen),
+      login: createBucket(rates.login),
+      token: createBucket(rates.token),
+      streamToken: createBucket(rates.streamToken),
+      streamOpen: createBucket(rates.streamOpen),
     };
   }
 
@@ -49,12 +54,12 @@ export class Rates {
     if (waitMs === 0) return;
     const who = userId === undefined ? {} : { userId };
     this.#audit.record('excess_rate_limit_exceeded', { client, reason: name, ...who });
-    throw tooMany(messages[name], waitMs);
+    throw tooManyRequests(messages[name], waitMs);
   }
 }
 
 /** `too_many_requests`, with the wait as `Retry-After` and as `info.retryAfter`, in seconds. */
-export function tooMany(message: string, waitMs: number): Failure {
+export function tooManyRequests(message: string, waitMs: number): Failure {
   const info = { retryAfter: Math.max(1, Math.ceil(waitMs / 1000)) };
   return new Failure('too_many_requests', message, { info, retryAfterMs: waitMs });
 }

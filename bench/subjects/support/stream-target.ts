@@ -1,5 +1,5 @@
-import type { StreamRequest } from '../../load/crowd.js';
 import type { Load } from '../../load/load.js';
+import type { StreamRequest } from '../../load/stream-load.js';
 import { serverCore } from '../../machine.js';
 import type { Child, Measured } from '../../process/child.js';
 import { prepare, settingsFor, startHerald, streamsOf } from '../../process/herald.js';
@@ -7,7 +7,7 @@ import { startScript } from '../../process/scripts.js';
 import type { Bench } from '../../subject.js';
 
 /** A server with streams open, and how to publish to them. */
-export interface Stage {
+export interface StreamTarget {
   readonly name: string;
   readonly child: Measured;
   readonly port: number;
@@ -17,14 +17,14 @@ export interface Stage {
 }
 
 /** One that runs on Node, and can be asked more. */
-export interface NodeStage extends Stage {
+export interface NodeStreamTarget extends StreamTarget {
   readonly child: Child;
 }
 
 /** Of each event's payload. */
 export const eventBytes = 200;
 
-export async function heraldStage(bench: Bench, members: number): Promise<NodeStage> {
+export async function openHeraldTarget(bench: Bench, members: number): Promise<NodeStreamTarget> {
   const settings = settingsFor(bench.folder(), bench.certificate);
   const prepared = await prepare(bench.build, settings, { members });
   const child = await bench.use(startHerald(bench.build, settings));
@@ -39,12 +39,12 @@ export async function heraldStage(bench: Bench, members: number): Promise<NodeSt
 }
 
 /** The bare loop, to be stopped by the bench. */
-export async function openBareStage(bench: Bench, streams: number): Promise<NodeStage> {
+export async function openBareTarget(bench: Bench, streams: number): Promise<NodeStreamTarget> {
   const options = { folder: bench.folder(), core: serverCore, env: bench.certificate };
-  return bareStage(streams, await bench.use(startScript('bare.ts', options)));
+  return createBareTarget(streams, await bench.use(startScript('bare.ts', options)));
 }
 
-export function bareStage(streams: number, child: Child): NodeStage {
+export function createBareTarget(streams: number, child: Child): NodeStreamTarget {
   const one = { path: '/', headers: { accept: 'text/event-stream' } };
   return {
     name: 'bare',
@@ -56,10 +56,10 @@ export function bareStage(streams: number, child: Child): NodeStage {
   };
 }
 
-export function openStage(
+export function openTargetStreams(
   load: Load,
-  { name, port, protocol, streams }: Stage,
+  { name, port, protocol, streams }: StreamTarget,
   { streamsPerConnection = 1 } = {},
 ): Promise<void> {
-  return load.openCrowd(name, { port, protocol, streams, streamsPerConnection, atOnce: 50 });
+  return load.openStreams(name, { port, protocol, streams, streamsPerConnection, atOnce: 50 });
 }

@@ -9,9 +9,9 @@ export const residentOptions: readonly string[] = [
 
 /** Resident memory without garbage. */
 export async function residentBytes(server: ServerProcess): Promise<number> {
-  const said = () => server.lines.filter(({ msg }) => msg === 'resident');
-  const { length } = said();
+  const getReports = () => server.lines.filter(({ msg }) => msg === 'resident');
+  const { length } = getReports();
   server.signal('SIGUSR2');
-  await until(() => said().length > length);
-  return Number(said()[length]?.['bytes']);
+  await until(() => getReports().length > length);
+  return Number(getReports()[length]?.['bytes']);
 }

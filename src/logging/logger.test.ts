@@ -15,7 +15,7 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { hasTerminals, onTerminal } from '../../test/support/servers/terminal.js';
-import { openLog, silentLog } from './log.js';
+import { openLogger, silentLogger } from './logger.js';
 
 function tempFolder(t: TestContext): string {
   const folder = mkdtempSync(join(tmpdir(), 'herald-log-'));
@@ -23,47 +23,47 @@ function tempFolder(t: TestContext): string {
   return folder;
 }
 
-function linesOf(path: string): Record<string, unknown>[] {
+function readLines(path: string): Record<string, unknown>[] {
   const lines = readFileSync(path, 'utf8').split('\n').slice(0, -1);
   return lines.map((line) => JSON.parse(line));
 }
 
 test('every line is in combined.log, an error also in error.log', async (t) => {
   const folder = join(tempFolder(t), 'made', 'for', 'it');
-  const log = await openLog({ level: 'info', folder, stdout: false });
+  const log = await openLogger({ level: 'info', folder, stdout: false });
 
   log.info({ port: 9001 }, 'server listens');
   log.debug({}, 'too fine for this level');
   log.child({ part: 'db' }).error({ cause: new Error('no answer') }, 'database lost');
   await log.close();
 
-  const [first, second, ...rest] = linesOf(join(folder, 'combined.log'));
+  const [first, second, ...rest] = readLines(join(folder, 'combined.log'));
   assert.equal(rest.length, 0);
   assert.equal(first?.['msg'], 'server listens');
   assert.equal(first?.['level'], 'info');
   assert.equal(first?.['port'], 9001);
   assert.equal(second?.['part'], 'db');
-  assert.match(JSON.stringify(second?.['cause']), /"stack":"Error: no answer.*log\.test/);
-  assert.deepEqual(linesOf(join(folder, 'error.log')), [second]);
+  assert.match(JSON.stringify(second?.['cause']), /"stack":"Error: no answer.*logger\.test/);
+  assert.deepEqual(readLines(join(folder, 'error.log')), [second]);
 });
 
 test('the time of a line is ISO 8601, in UTC, with milliseconds', async (t) => {
   const folder = tempFolder(t);
-  const log = await openLog({ level: 'info', folder, stdout: false });
+  const log = await openLogger({ level: 'info', folder, stdout: false });
 
   const before = new Date().toISOString();
   log.info({}, 'now');
   const after = new Date().toISOString();
   await log.close();
 
-  const time = String(linesOf(join(folder, 'combined.log'))[0]?.['time']);
+  const time = String(readLines(join(folder, 'combined.log'))[0]?.['time']);
   assert.match(time, /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/);
   assert.ok(before <= time && time <= after, time);
 });
 
 test('no secret that is logged by mistake is written, at either depth', async (t) => {
   const folder = tempFolder(t);
-  const log = await openLog({ level: 'info', folder, stdout: false });
+  const log = await openLogger({ level: 'info', folder, stdout: false });
   const names = ['password', 'token', 'refreshToken', 'accessToken', 'streamToken'];
   const all = [...names, 'authorization', 'cookie'];
 
@@ -81,7 +81,7 @@ test('no secret that is logged by mistake is written, at either depth', async (t
 
 test('after a rename and reopen, lines go to a new file and none is lost', async (t) => {
   const folder = tempFolder(t);
-  const log = await openLog({ level: 'info', folder, stdout: false });
+  const log = await openLogger({ level: 'info', folder, stdout: false });
   const [current, moved] = [join(folder, 'combined.log'), join(folder, 'combined.log.1')];
 
   for (let n = 0; n < 500; n += 1) log.info({ n }, 'before');
@@ -90,7 +90,7 @@ test('after a rename and reopen, lines go to a new file and none is lost', async
   for (let n = 500; n < 1000; n += 1) log.info({ n }, 'after');
   await log.close();
 
-  const written = [...linesOf(moved), ...linesOf(current)].map((line) => line['n']);
+  const written = [...readLines(moved), ...readLines(current)].map((line) => line['n']);
   assert.deepEqual(
     written,
     Array.from({ length: 1000 }, (_, n) => n),
@@ -100,33 +100,37 @@ test('after a rename and reopen, lines go to a new file and none is lost', async
 
 test('a file that vanished is made again by reopen', async (t) => {
   const folder = tempFolder(t);
-  const log = await openLog({ level: 'info', folder, stdout: false });
+  const log = await openLogger({ level: 'info', folder, stdout: false });
 
   rmSync(join(folder, 'combined.log'));
   log.reopen();
   log.info({}, 'here again');
   await log.close();
 
-  assert.equal(linesOf(join(folder, 'combined.log'))[0]?.['msg'], 'here again');
+  assert.equal(readLines(join(folder, 'combined.log'))[0]?.['msg'], 'here again');
 });
 
 test('reopen in a folder that went away keeps the old file', async (t) => {
   const root = tempFolder(t);
-  const log = await openLog({ level: 'info', folder: join(root, 'logs'), stdout: false });
+  const log = await openLogger({ level: 'info', folder: join(root, 'logs'), stdout: false });
 
   renameSync(join(root, 'logs'), join(root, 'moved'));
   log.reopen();
   log.info({}, 'still heard');
   await log.close();
 
-  assert.equal(linesOf(join(root, 'moved', 'combined.log'))[0]?.['msg'], 'still heard');
+  assert.equal(readLines(join(root, 'moved', 'combined.log'))[0]?.['msg'], 'still heard');
 });
 
 test('a folder that cannot be made is refused with its name and the setting', async (t) => {
   const folder = tempFolder(t);
   await writeFile(join(folder, 'file'), '');
 
-  const opening = openLog({ level: 'info', folder: join(folder, 'file', 'logs'), stdout: false });
+  const opening = openLogger({
+    level: 'info',
+    folder: join(folder, 'file', 'logs'),
+    stdout: false,
+  });
 
   await assert.rejects(opening, /^Error: Cannot open log in \/.*file\/logs: ENOTDIR; set LOG_PATH/);
 });
@@ -135,14 +139,14 @@ test('a folder without the right to write is refused', { skip: isRoot() }, async
   const folder = tempFolder(t);
   chmodSync(folder, 0o500);
 
-  const opening = openLog({ level: 'info', folder, stdout: false });
+  const opening = openLogger({ level: 'info', folder, stdout: false });
 
   await assert.rejects(opening, /Cannot open log in .*: EACCES; set LOG_PATH/);
 });
 
 test('close twice, a line after close and reopen after close do nothing', async (t) => {
   const folder = tempFolder(t);
-  const log = await openLog({ level: 'info', folder, stdout: false });
+  const log = await openLogger({ level: 'info', folder, stdout: false });
 
   log.info({}, 'one');
   await log.close();
@@ -151,15 +155,15 @@ test('close twice, a line after close and reopen after close do nothing', async 
   log.reopen();
   await log.close();
 
-  assert.equal(linesOf(join(folder, 'combined.log')).length, 1);
+  assert.equal(readLines(join(folder, 'combined.log')).length, 1);
 });
 
 test('the silent log has silent children', () => {
-  const child = silentLog.child({ a: 1 });
+  const child = silentLogger.child({ a: 1 });
 
   for (const level of ['error', 'warn', 'info', 'debug'] as const) child[level]({}, 'nothing');
 
-  assert.equal(child, silentLog);
+  assert.equal(child, silentLogger);
 });
 
 /**
@@ -168,9 +172,9 @@ test('the silent log has silent children', () => {
  * there is its standard output.
  */
 function runProgram(program: string, folder: string, { terminal = false } = {}) {
-  const log = JSON.stringify(fileURLToPath(new URL('./log.ts', import.meta.url)));
+  const log = JSON.stringify(fileURLToPath(new URL('./logger.ts', import.meta.url)));
   const source = `
-    const { openLog } = await import(${log});
+    const { openLogger } = await import(${log});
     const { readFileSync } = await import('node:fs');
     const hasWritten = async (count) => {
       const lines = () => readFileSync(process.env.FOLDER + '/combined.log', 'utf8').split('\\n');
@@ -183,7 +187,7 @@ function runProgram(program: string, folder: string, { terminal = false } = {}) 
   return spawn(command, args, { env });
 }
 
-async function outcomeOf(child: ReturnType<typeof runProgram>) {
+async function waitForOutcome(child: ReturnType<typeof runProgram>) {
   let [out, err] = ['', ''];
   child.stdout.on('data', (chunk) => {
     out += chunk;
@@ -198,13 +202,13 @@ async function outcomeOf(child: ReturnType<typeof runProgram>) {
 test('standard output alone: every line, no folder', async (t) => {
   const folder = join(tempFolder(t), 'logs');
   const child = runProgram(
-    `const log = await openLog({ level: 'info', folder: undefined });
+    `const log = await openLogger({ level: 'info', folder: undefined });
      for (let n = 0; n < 2000; n += 1) log.info({ n }, 'line');
      await log.close();`,
     folder,
   );
 
-  const { code, out } = await outcomeOf(child);
+  const { code, out } = await waitForOutcome(child);
 
   assert.equal(code, 0);
   assert.equal(out.trimEnd().split('\n').length, 2000);
@@ -214,23 +218,23 @@ test('standard output alone: every line, no folder', async (t) => {
 test('a process that ends in a hurry still leaves its last lines', async (t) => {
   const folder = tempFolder(t);
   const child = runProgram(
-    `const log = await openLog({ level: 'info', folder: process.env.FOLDER });
+    `const log = await openLogger({ level: 'info', folder: process.env.FOLDER });
      log.error({ cause: new Error('broken') }, 'defect');
      process.exit(3);`,
     folder,
   );
 
-  const { code, out } = await outcomeOf(child);
+  const { code, out } = await waitForOutcome(child);
 
   assert.equal(code, 3);
   assert.match(out, /"msg":"defect"/);
-  assert.equal(linesOf(join(folder, 'error.log')).length, 1);
+  assert.equal(readLines(join(folder, 'error.log')).length, 1);
 });
 
 test('a reader of standard output that leaves does not end the process', async (t) => {
   const folder = tempFolder(t);
   const child = runProgram(
-    `const log = await openLog({ level: 'info', folder: process.env.FOLDER });
+    `const log = await openLogger({ level: 'info', folder: process.env.FOLDER });
      process.stdin.once('data', async () => {
        for (let n = 0; n < 100; n += 1) { log.info({ n }, 'unheard'); await new Promise(setImmediate); }
        await hasWritten(101);
@@ -246,13 +250,13 @@ test('a reader of standard output that leaves does not end the process', async (
   child.stdin.write('go\n');
 
   assert.equal(await new Promise((resolve) => child.once('close', resolve)), 0);
-  assert.equal(linesOf(join(folder, 'combined.log')).length, 101);
+  assert.equal(readLines(join(folder, 'combined.log')).length, 101);
 });
 
 test('a reader of standard output that stands still neither blocks nor keeps the process', async (t) => {
   const folder = tempFolder(t);
   const child = runProgram(
-    `const log = await openLog({ level: 'info', folder: process.env.FOLDER });
+    `const log = await openLogger({ level: 'info', folder: process.env.FOLDER });
      for (let n = 0; n < 4000; n += 1) {
        log.info({ n, filling: 'x'.repeat(1000) }, 'line');
        if (n % 100 === 99) await hasWritten(n + 1);
@@ -264,7 +268,7 @@ test('a reader of standard output that stands still neither blocks nor keeps the
   child.stdout.pause();
 
   assert.equal(await new Promise((resolve) => child.once('exit', resolve)), 0);
-  assert.equal(linesOf(join(folder, 'combined.log')).length, 4000);
+  assert.equal(readLines(join(folder, 'combined.log')).length, 4000);
   child.stdout.destroy();
 });
 
@@ -273,7 +277,7 @@ const noTerminal = hasTerminals ? false : 'no script(1) here, which makes a term
 test('a terminal gets readable lines, files get JSON', { skip: noTerminal }, async (t) => {
   const folder = tempFolder(t);
   const child = runProgram(
-    `const log = await openLog({ level: 'info', folder: process.env.FOLDER });
+    `const log = await openLogger({ level: 'info', folder: process.env.FOLDER });
      log.info({ port: 9001, agent: 'x \\u001b[2J \\u009b2J' }, 'server listens');
      log.debug({}, 'too fine for this level');
      log.error({ cause: new Error('no answer \\u001b[2J') }, 'database lost');
@@ -282,14 +286,14 @@ test('a terminal gets readable lines, files get JSON', { skip: noTerminal }, asy
     { terminal: true },
   );
 
-  const { code, out } = await outcomeOf(child);
+  const { code, out } = await waitForOutcome(child);
 
   assert.equal(code, 0, out);
   assert.match(out, /^\[\d\d:\d\d:\d\d\.\d{3}\] INFO: server listens \{"port":9001,/);
   assert.match(out, /\] ERROR: database lost[\s\S]+ Error: no answer .*\r\n +at /);
   assert.equal(out.includes('too fine'), false);
   assert.equal(out.includes('\u001b') || out.includes('\u009b'), false);
-  const phrases = linesOf(join(folder, 'combined.log')).map((line) => line['msg']);
+  const phrases = readLines(join(folder, 'combined.log')).map((line) => line['msg']);
   assert.deepEqual(phrases, ['server listens', 'database lost']);
 });
 
@@ -297,7 +301,7 @@ test('a process that ends in a hurry leaves its last lines on a terminal', {
   skip: noTerminal,
 }, async (t) => {
   const child = runProgram(
-    `const log = await openLog({ level: 'info', folder: undefined });
+    `const log = await openLogger({ level: 'info', folder: undefined });
      for (let n = 0; n < 100; n += 1) log.info({ n }, 'line');
      log.error({ cause: new Error('broken') }, 'defect');
      process.exit(3);`,
@@ -305,7 +309,7 @@ test('a process that ends in a hurry leaves its last lines on a terminal', {
     { terminal: true },
   );
 
-  const { code, out } = await outcomeOf(child);
+  const { code, out } = await waitForOutcome(child);
 
   assert.equal(code, 3);
   assert.equal([...out.matchAll(/INFO: line /g)].length, 100);
@@ -325,13 +329,13 @@ for (const [where, terminal, expected] of outputs) {
     const folder = tempFolder(t);
     symlinkSync('/dev/full', join(folder, 'combined.log'));
     const child = runProgram(
-      `const log = await openLog({ level: 'info', folder: process.env.FOLDER });
+      `const log = await openLogger({ level: 'info', folder: process.env.FOLDER });
        log.info({}, 'first');
        process.stdin.once('data', () => process.exit(0));`,
       folder,
       { terminal },
     );
-    const ending = outcomeOf(child);
+    const ending = waitForOutcome(child);
     let seen = '';
     child.stdout.on('data', (chunk) => {
       seen += chunk;

@@ -2,12 +2,12 @@ import type { AccessTokens } from './access-token.js';
 import type { StoredSession } from './sessions/session-table.js';
 
 /** Makes the access token of a session. */
-export type Sign = (
+export type SignAccessToken = (
   session: Pick<StoredSession, 'id' | 'user' | 'tokensValidAfter'>,
 ) => Promise<string>;
 
 /** As the access tokens of the house, valid although others of this second may be void. */
-export function signWith(accessTokens: Pick<AccessTokens, 'sign'>): Sign {
+export function createSigner(accessTokens: Pick<AccessTokens, 'sign'>): SignAccessToken {
   return ({ id, user, tokensValidAfter }) =>
     accessTokens.sign({
       userId: user.id,

@@ -5,7 +5,7 @@ import { type Watched, watch } from '../process/watch.js';
 import { type NativeCounts, Perf } from './perf.js';
 
 /** A measured piece of work, and all that is known of where its CPU went. */
-export interface Window extends Watched {
+export interface ProfiledRun extends Watched {
   readonly calls: readonly CallNode[];
   readonly main: ThreadTime;
   /** All threads but the main one. */
@@ -17,7 +17,7 @@ export interface Window extends Watched {
 const hasPerf = has('perf');
 
 /** Does what `watch` does with V8's profiler on. `work` answers how many operations it did. */
-export async function watchClosely(child: Child, work: () => Promise<number>): Promise<Window> {
+export async function profileRun(child: Child, work: () => Promise<number>): Promise<ProfiledRun> {
   await child.startProfile();
   const perf = hasPerf ? await Perf.start(child.pid) : undefined;
   const before = threadTimes(child.pid);

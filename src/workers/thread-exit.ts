@@ -1,20 +1,20 @@
 /** Longer than the costliest work that is accepted takes on a busy machine. */
-const nativeMsMax = 30_000;
+const nativeWorkMsMax = 30_000;
 
-const underWay = new Set<Promise<unknown>>();
+const pendingWork = new Set<Promise<unknown>>();
 
 /**
  * Work outside of JavaScript that this thread must not end before, given back as it is. argon2 is of
  * that kind: when a thread ends during a computation of it, the addon aborts the whole process.
  */
-export function native<Result>(work: Promise<Result>): Promise<Result> {
-  const forget = () => underWay.delete(work);
-  underWay.add(work);
-  work.then(forget, forget);
+export function trackNativeWork<Result>(work: Promise<Result>): Promise<Result> {
+  const untrack = () => pendingWork.delete(work);
+  pendingWork.add(work);
+  work.then(untrack, untrack);
   return work;
 }
 
-export interface Ending {
+export interface GracefulExit {
   readonly hasBegun: boolean;
   /** Only the first call counts. Never throws. */
   begin(cause: unknown): void;
@@ -27,15 +27,15 @@ export interface Ending {
  *
  * Two ways out remain that wait for nothing: `terminate()` from outside, and a heap that is full.
  */
-export function endInOrder(announce: (cause: unknown) => void): Ending {
+export function installGracefulExit(announce: (cause: unknown) => void): GracefulExit {
   const exit = process.exit.bind(process);
   let hasBegun = false;
   const begin = (cause: unknown) => {
     if (hasBegun) return;
     hasBegun = true;
     announce(cause);
-    setTimeout(() => exit(1), nativeMsMax);
-    void Promise.allSettled(underWay).then(() => exit(1));
+    setTimeout(() => exit(1), nativeWorkMsMax);
+    void Promise.allSettled(pendingWork).then(() => exit(1));
   };
   process.on('uncaughtException', begin);
   process.exit = (code) => {

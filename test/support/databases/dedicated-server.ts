@@ -7,7 +7,7 @@ import { identityOf, type Programs, programsOf } from './server-programs.js';
 import { type ServerDialect, serverAt, type TestServer } from './test-server.js';
 
 /** A database server that belongs to one test file, so that it can be ill-treated. */
-export interface OwnServer extends TestServer {
+export interface DedicatedServer extends TestServer {
   /** Settles when it takes connections. */
   start(): Promise<void>;
   /** Ends it as a power failure would, but for what the operating system has in memory. */
@@ -26,10 +26,10 @@ export interface ServerTls {
 }
 
 /** Made, not started. Or the reason why there is none, fit for `skip`. */
-export async function ownServer(
+export async function createDedicatedServer(
   dialect: ServerDialect,
   { tls }: { tls?: ServerTls } = {},
-): Promise<OwnServer | string> {
+): Promise<DedicatedServer | string> {
   const programs = programsOf(dialect, await freePort());
   if (typeof programs === 'string') return programs;
   const { user, crashSignal, url, folder } = programs;
@@ -40,7 +40,7 @@ export async function ownServer(
   process.once('exit', () => child?.kill(crashSignal));
   // The runner ends a file so that takes too long, and a signal alone is no `exit`.
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => process.exit(1));
-  const ended = async (signal: NodeJS.Signals) => {
+  const stopWith = async (signal: NodeJS.Signals) => {
     if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
     const exit = new Promise((resolve) => child?.once('exit', resolve));
     child.kill(signal);
@@ -59,15 +59,15 @@ export async function ownServer(
       }
       await until(() => {
         if (child?.exitCode !== null) throw new Error(`Cannot start ${dialect}: ${output}`);
-        return answers(server);
+        return isReachable(server);
       });
     },
-    crash: () => ended(crashSignal),
-    freeze: () => signalFamily(child, 'SIGSTOP'),
-    thaw: () => signalFamily(child, 'SIGCONT'),
+    crash: () => stopWith(crashSignal),
+    freeze: () => signalProcessTree(child, 'SIGSTOP'),
+    thaw: () => signalProcessTree(child, 'SIGCONT'),
     async remove() {
-      signalFamily(child, 'SIGCONT');
-      await ended(crashSignal);
+      signalProcessTree(child, 'SIGCONT');
+      await stopWith(crashSignal);
       rmSync(folder, { recursive: true, force: true });
     },
   };
@@ -88,7 +88,7 @@ function tlsSettings(
   return tlsArgs(join(inside, 'server.cert'), join(inside, 'server.key'));
 }
 
-async function answers(server: TestServer): Promise<boolean> {
+async function isReachable(server: TestServer): Promise<boolean> {
   try {
     await server.administer('select 1');
     return true;
@@ -98,10 +98,10 @@ async function answers(server: TestServer): Promise<boolean> {
 }
 
 /** A process and its children: PostgreSQL has one for each connection. */
-function signalFamily(child: ChildProcess | undefined, signal: NodeJS.Signals): void {
+function signalProcessTree(child: ChildProcess | undefined, signal: NodeJS.Signals): void {
   if (child?.pid === undefined || child.exitCode !== null || child.signalCode !== null) return;
   child.kill(signal);
-  for (const pid of childrenOf(child.pid)) {
+  for (const pid of getChildPids(child.pid)) {
     try {
       process.kill(pid, signal);
     } catch {
@@ -110,7 +110,7 @@ function signalFamily(child: ChildProcess | undefined, signal: NodeJS.Signals): 
   }
 }
 
-function childrenOf(parent: number): number[] {
+function getChildPids(parent: number): number[] {
   return readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name))
     .filter((pid) => {

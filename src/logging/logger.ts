@@ -1,6 +1,6 @@
 import { mkdirSync } from 'node:fs';
 import { join, resolve } from 'node:path';
-import pino, { type Logger } from 'pino';
+import pino, { type Logger as PinoLogger } from 'pino';
 import { LineFile, type LineFileOptions } from './line-file.js';
 import { redact } from './redact.js';
 
@@ -13,24 +13,24 @@ export type LogLevel = 'error' | 'warn' | 'info' | 'debug';
  * `debug`: what helps to find a fault. An error goes under `cause`. Never throws and never waits. No URLs,
  * bodies, tokens or passwords; of headers only the user agent, in audit lines.
  */
-export interface Log {
+export interface Logger {
   error(fields: object, phrase: string): void;
   warn(fields: object, phrase: string): void;
   info(fields: object, phrase: string): void;
   debug(fields: object, phrase: string): void;
   /** The same log; every line also carries these fields. */
-  child(fields: object): Log;
+  child(fields: object): Logger;
 }
 
 /** The log of the process, held by whoever opened it. */
-export interface ProcessLog extends Log {
+export interface ProcessLogger extends Logger {
   /** Goes on in new files, after logrotate or a hand moved the old ones away (SIGHUP). */
   reopen(): void;
   /** Settles when every line is written. Twice is fine; later lines are let go. Never rejects. */
   close(): Promise<void>;
 }
 
-export interface LogOptions {
+export interface LoggerOptions {
   readonly level: LogLevel;
   /** Gets `combined.log` (all lines) and `error.log` (`error` lines); undefined: no files. */
   readonly folder: string | undefined;
@@ -45,12 +45,16 @@ export interface LogOptions {
  * Rejects with a clear message when the folder or a file in it cannot be written. A disk that
  * fills up later costs lines, which are counted, and nothing else.
  */
-export async function openLog({ level, folder, stdout = true }: LogOptions): Promise<ProcessLog> {
+export async function openLogger({
+  level,
+  folder,
+  stdout = true,
+}: LoggerOptions): Promise<ProcessLogger> {
   const format = stdout ? await stdoutFormat() : asIs;
   const output = stdout ? new LineFile({ fd: process.stdout.fd }, fileOptions(format)) : undefined;
   const writeToStdout = (line: string): void => output?.write(format(line));
   const onFailing = (cause: unknown): void => {
-    writeToStdout(ownLine('log file cannot be written', { cause }));
+    writeToStdout(formatOwnLine('log file cannot be written', { cause }));
   };
   const [combined, errors] = openFiles(folder, fileOptions(asIs, onFailing));
   const logger = pino(
@@ -61,19 +65,19 @@ export async function openLog({ level, folder, stdout = true }: LogOptions): Pro
       ...(errors === undefined ? [] : [{ level: 'error', stream: errors }]),
     ]),
   );
-  return processLog(
+  return createProcessLogger(
     logger,
     [output, combined, errors].filter((file) => file !== undefined),
   );
 }
 
 /** Takes everything, keeps nothing. */
-export const silentLog: Log = {
+export const silentLogger: Logger = {
   error() {},
   warn() {},
   info() {},
   debug() {},
-  child: () => silentLog,
+  child: () => silentLogger,
 };
 
 const serializers = {
@@ -125,25 +129,31 @@ function fileOptions(
   format: Format,
   onFailing: (cause: unknown) => void = () => {},
 ): LineFileOptions {
-  return { noteOf: (lost) => format(ownLine('log lines were lost', { lost })), onFailing };
+  return {
+    formatLostNote: (lost) => format(formatOwnLine('log lines were lost', { lost })),
+    onFailing,
+  };
 }
 
 /** A line about the log itself, made without it. */
-function ownLine(phrase: string, { cause, ...fields }: { cause?: unknown; lost?: number }): string {
-  const said = cause === undefined ? undefined : String(cause);
+function formatOwnLine(
+  phrase: string,
+  { cause, ...fields }: { cause?: unknown; lost?: number },
+): string {
+  const causeText = cause === undefined ? undefined : String(cause);
   const time = new Date().toISOString();
-  const line = { level: 'warn', time, ...base, ...fields, cause: said, msg: phrase };
+  const line = { level: 'warn', time, ...base, ...fields, cause: causeText, msg: phrase };
   return `${JSON.stringify(line)}\n`;
 }
 
-function processLog(logger: Logger, files: readonly LineFile[]): ProcessLog {
+function createProcessLogger(logger: PinoLogger, files: readonly LineFile[]): ProcessLogger {
   // A process that ends in a hurry, by a defect, still leaves its last lines.
   const flush = () => {
     for (const file of files) file.flush();
   };
   process.on('exit', flush);
   return {
-    ...facade(logger),
+    ...wrapPino(logger),
     reopen() {
       for (const file of files) file.reopen();
     },
@@ -154,12 +164,12 @@ function processLog(logger: Logger, files: readonly LineFile[]): ProcessLog {
   };
 }
 
-function facade(logger: Logger): Log {
+function wrapPino(logger: PinoLogger): Logger {
   return {
     error: (fields, phrase) => logger.error(fields, phrase),
     warn: (fields, phrase) => logger.warn(fields, phrase),
     info: (fields, phrase) => logger.info(fields, phrase),
     debug: (fields, phrase) => logger.debug(fields, phrase),
-    child: (fields) => facade(logger.child(redact({ ...fields }))),
+    child: (fields) => wrapPino(logger.child(redact({ ...fields }))),
   };
 }

@@ -1,8 +1,8 @@
 import autocannon from 'autocannon';
-import { nextPlace } from './requests.js';
+import { nextClientAddress } from './requests.js';
 
 /** JSON requests over HTTP/1.1 by autocannon, which speaks nothing else. */
-export interface CannonPlan {
+export interface Http1LoadPlan {
   readonly port: number;
   readonly path: string;
   /** Of the requests in turn, from the first again after the last. */
@@ -17,14 +17,14 @@ export interface CannonPlan {
   readonly next: 'same' | 'refresh';
 }
 
-export interface CannonResult {
+export interface Http1LoadResult {
   readonly perSecond: number;
   readonly answered: number;
   readonly refused: number;
   readonly p99: number;
 }
 
-export async function cannon(plan: CannonPlan): Promise<CannonResult> {
+export async function runHttp1Load(plan: Http1LoadPlan): Promise<Http1LoadResult> {
   const { port, path, seconds, next, connections } = plan;
   const bodies = [...plan.bodies];
   const [first] = bodies;
@@ -40,7 +40,7 @@ export async function cannon(plan: CannonPlan): Promise<CannonResult> {
         // Called after the answer before was taken: there is always a body for it.
         setupRequest(request) {
           const own = plan.headers[sent % plan.headers.length];
-          const headers = { 'content-type': 'application/json', ...own, ...nextPlace() };
+          const headers = { 'content-type': 'application/json', ...own, ...nextClientAddress() };
           sent += 1;
           return { ...request, headers, body: next === 'same' ? first : bodies.shift() };
         },

@@ -27,16 +27,16 @@ export class Tally {
   disorder = 0;
   /** The longest time between two reads, of whatever. */
   silenceMicros = 0;
-  #heardAt = 0;
+  #readAt = 0;
   #last = -1;
   #digit = -1;
   #number = 0;
   #time = 0;
 
-  hear(now: number): void {
-    const silence = this.#heardAt === 0 ? 0 : now - this.#heardAt;
+  noteRead(now: number): void {
+    const silence = this.#readAt === 0 ? 0 : now - this.#readAt;
     if (silence > this.silenceMicros) this.silenceMicros = silence;
-    this.#heardAt = now;
+    this.#readAt = now;
   }
 
   /** Counts what is in a part of a body. `onEvent` gets the time each was published. */
@@ -71,7 +71,7 @@ export class Tally {
     this.sum = 0;
     this.disorder = 0;
     this.silenceMicros = 0;
-    this.#heardAt = 0;
+    this.#readAt = 0;
     this.#last = -1;
   }
 }

@@ -1,20 +1,23 @@
 /** What a process of ours can be asked for by `Child.ask`: a name, and one argument. */
-export type Answers = Readonly<Record<string, (argument: never) => unknown>>;
+export type RequestHandlers = Readonly<Record<string, (argument: never) => unknown>>;
 
-interface Question {
+interface ProcessRequest {
   readonly id: number;
   readonly ask?: string;
   readonly argument: unknown;
 }
 
 /** Answers questions for as long as the process lives. */
-export function answerWith(answers: Answers): void {
-  process.on('message', (question: Question) => {
-    if (question.ask !== undefined) void answer(answers, question);
+export function handleRequests(answers: RequestHandlers): void {
+  process.on('message', (request: ProcessRequest) => {
+    if (request.ask !== undefined) void handleRequest(answers, request);
   });
 }
 
-async function answer(answers: Answers, { id, ask = '', argument }: Question): Promise<void> {
+async function handleRequest(
+  answers: RequestHandlers,
+  { id, ask = '', argument }: ProcessRequest,
+): Promise<void> {
   try {
     const result = await answers[ask]?.(argument as never); // The asking side has the types.
     process.send?.({ id, answer: result ?? null });

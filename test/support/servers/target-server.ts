@@ -20,7 +20,7 @@ const longLimits: Partial<HttpLimits> = {
 };
 
 /** A server that is about to be treated badly, and what came through to its handlers. */
-export async function startVictim(
+export async function startTargetServer(
   t: TestContext,
   limits: Partial<HttpLimits> = {},
   pingMs = 20_000,
@@ -41,16 +41,16 @@ export async function startVictim(
   const { server, port, lines } = started;
 
   /** Others are served, and after `leave` nothing is left: no connection, no complaint. */
-  async function assertUnharmed(leave: () => void): Promise<void> {
+  async function assertHealthy(disconnect: () => void): Promise<void> {
     for (const protocol of ['h2', 'http/1.1'] as const) {
       assert.equal((await ask(protocol, port, 'GET', '/hello')).status, 200);
     }
-    leave();
+    disconnect();
     await until(() => server.connections === 0);
     assert.deepEqual(
       lines.filter(({ level }) => level === 'error' || level === 'warn'),
       [],
     );
   }
-  return { server, port, lines, bodies, sinks, assertUnharmed };
+  return { server, port, lines, bodies, sinks, assertHealthy };
 }

@@ -3,7 +3,7 @@ import { until } from '../until.js';
 import type { H2Client } from './h2-client.js';
 
 /** A way to a Herald. */
-interface Way {
+interface PublishTarget {
   readonly backend: H2Client;
 }
 
@@ -15,21 +15,21 @@ export class Publisher {
   readonly #backend: H2Client;
   readonly #key: string;
 
-  constructor(name: string, { backend }: Way, key: string) {
+  constructor(name: string, { backend }: PublishTarget, key: string) {
     this.#name = name;
     this.#backend = backend;
     this.#key = key;
   }
 
   /** Publishes until told to stop, each event until it is acknowledged, or its client is closed. */
-  async publishWhile(isGoingOn: () => boolean): Promise<void> {
-    while (isGoingOn()) {
+  async publishWhile(shouldContinue: () => boolean): Promise<void> {
+    while (shouldContinue()) {
       const number = this.ids.length;
-      while (!(await this.#isTaken(number))) this.refused += 1;
+      while (!(await this.#tryPublish(number))) this.refused += 1;
     }
   }
 
-  async #isTaken(number: number): Promise<boolean> {
+  async #tryPublish(number: number): Promise<boolean> {
     const json = { to: 'all', data: { by: this.#name, number } };
     const headers = { 'idempotency-key': `${this.#name}-${number}` };
     const question = { bearer: this.#key, json, headers };
@@ -45,36 +45,42 @@ export class Publisher {
 }
 
 /** Publishers at work. The first that fails ends them all, and whatever waits for them. */
-export class Publishing {
+export class PublishLoad {
   readonly publishers: readonly Publisher[];
   readonly #all: Promise<unknown>;
-  #isGoingOn = true;
+  #isRunning = true;
 
   constructor(publishers: readonly Publisher[]) {
     this.publishers = publishers;
-    const works = publishers.map((one) => one.publishWhile(() => this.#isGoingOn));
-    this.#all = Promise.all(works);
+    const runs = publishers.map((one) => one.publishWhile(() => this.#isRunning));
+    this.#all = Promise.all(runs);
     this.#all.catch(() => {
-      this.#isGoingOn = false;
+      this.#isRunning = false;
     });
   }
 
-  static at(sides: readonly Way[], { each, key }: { each: number; key: string }): Publishing {
-    return new Publishing(
-      sides.flatMap((side, index) =>
-        Array.from({ length: each }, (_, number) => new Publisher(`${index}-${number}`, side, key)),
+  static start(
+    targets: readonly PublishTarget[],
+    { each, key }: { each: number; key: string },
+  ): PublishLoad {
+    return new PublishLoad(
+      targets.flatMap((target, index) =>
+        Array.from(
+          { length: each },
+          (_, number) => new Publisher(`${index}-${number}`, target, key),
+        ),
       ),
     );
   }
 
   /** Settles when each has so many more acknowledged than any has now. */
-  async acknowledged(more: number): Promise<void> {
+  async waitForAcknowledged(more: number): Promise<void> {
     const count = Math.max(...this.publishers.map(({ ids }) => ids.length)) + more;
     await this.#until(() => this.publishers.every(({ ids }) => ids.length >= count));
   }
 
   /** Settles when each was refused once more. */
-  async refused(): Promise<void> {
+  async waitForRefusals(): Promise<void> {
     const before = this.publishers.map(({ refused }) => refused);
     await this.#until(() =>
       this.publishers.every(({ refused }, index) => refused !== before[index]),
@@ -82,11 +88,11 @@ export class Publishing {
   }
 
   async stop(): Promise<void> {
-    this.#isGoingOn = false;
+    this.#isRunning = false;
     await this.#all;
   }
 
-  #until(isSo: () => boolean): Promise<unknown> {
-    return Promise.race([this.#all, until(() => isSo() || !this.#isGoingOn)]);
+  #until(condition: () => boolean): Promise<unknown> {
+    return Promise.race([this.#all, until(() => condition() || !this.#isRunning)]);
   }
 }

@@ -4,16 +4,16 @@ import { collectingLog } from '../../test/support/recording/collecting-log.js';
 import { client } from '../../test/support/servers/auth.js';
 import type { Failure } from '../errors.js';
 import { Audit } from '../logging/audit.js';
-import { type RateName, Rates } from './rates.js';
+import { RateLimiter, type RateName } from './rate-limiter.js';
 
 const names: readonly RateName[] = ['login', 'token', 'streamToken', 'streamOpen'];
-const there = { ...client, ipKey: '198.51.100.1' };
+const otherClient = { ...client, ipKey: '198.51.100.1' };
 
-function ratesOf(only: RateName) {
+function createRateLimiter(only: RateName) {
   const time = { now: 0 };
   const lines: Record<string, unknown>[] = [];
   const many = { count: 1_000_000, perMs: 1 };
-  const rates = new Rates({
+  const rateLimiter = new RateLimiter({
     rates: {
       login: many,
       token: many,
@@ -22,15 +22,15 @@ function ratesOf(only: RateName) {
       [only]: { count: 3, perMs: 6000 },
     },
     audit: new Audit({ log: collectingLog(lines) }),
-    clock: () => time.now,
+    monotonicClock: () => time.now,
   });
-  return { rates, time, lines };
+  return { rateLimiter, time, lines };
 }
 
 for (const name of names) {
   test(`${name}: as many as the rate at once, then one each time its share has passed`, () => {
-    const { rates, time, lines } = ratesOf(name);
-    for (let count = 0; count < 3; count += 1) rates.admit(name, client);
+    const { rateLimiter, time, lines } = createRateLimiter(name);
+    for (let count = 0; count < 3; count += 1) rateLimiter.admit(name, client);
 
     const refused = (failure: Failure) => {
       assert.equal(failure.name, 'too_many_requests');
@@ -38,12 +38,12 @@ for (const name of names) {
       assert.equal(failure.headers['retry-after'], '2');
       return true;
     };
-    assert.throws(() => rates.admit(name, client), refused);
+    assert.throws(() => rateLimiter.admit(name, client), refused);
     time.now += 1999;
-    assert.throws(() => rates.admit(name, client), { name: 'too_many_requests' });
+    assert.throws(() => rateLimiter.admit(name, client), { name: 'too_many_requests' });
     time.now += 1;
-    rates.admit(name, client);
-    assert.throws(() => rates.admit(name, client), refused);
+    rateLimiter.admit(name, client);
+    assert.throws(() => rateLimiter.admit(name, client), refused);
 
     const audited = lines.filter(({ event }) => event === 'excess_rate_limit_exceeded');
     assert.deepEqual(
@@ -53,12 +53,12 @@ for (const name of names) {
   });
 
   test(`${name}: another place, another user and other rates are not touched`, () => {
-    const { rates } = ratesOf(name);
-    for (let count = 0; count < 3; count += 1) rates.admit(name, client, '1');
+    const { rateLimiter } = createRateLimiter(name);
+    for (let count = 0; count < 3; count += 1) rateLimiter.admit(name, client, '1');
 
-    assert.throws(() => rates.admit(name, there, '1'), { name: 'too_many_requests' });
-    rates.admit(name, client, '2');
-    rates.admit(name, there);
-    for (const other of names) if (other !== name) rates.admit(other, client, '1');
+    assert.throws(() => rateLimiter.admit(name, otherClient, '1'), { name: 'too_many_requests' });
+    rateLimiter.admit(name, client, '2');
+    rateLimiter.admit(name, otherClient);
+    for (const other of names) if (other !== name) rateLimiter.admit(other, client, '1');
   });
 }

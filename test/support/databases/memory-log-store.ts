@@ -4,14 +4,14 @@ import type {
   LoggedEvent,
   LogState,
   LogStore,
-  OldEvent,
+  LogVisibility,
   PageLimits,
-  StateFor,
   StoredPage,
-  Trimming,
+  TrimCandidate,
+  TrimRange,
 } from '../../../src/event-log/log-store.js';
 
-interface Waiting {
+interface PendingStep {
   run(): void;
 }
 
@@ -19,7 +19,7 @@ interface Waiting {
  * A log in memory whose every answer waits until it is let through: the test decides in which order
  * reads and appends happen, and when their results arrive. It outlives the process that uses it.
  */
-export class MemoryLog implements LogStore {
+export class MemoryLogStore implements LogStore {
   readonly isShared = false;
   readonly events: LoggedEvent[] = [];
   readonly epoch: string;
@@ -27,47 +27,47 @@ export class MemoryLog implements LogStore {
   /** How many events each transaction took. */
   readonly commits: number[] = [];
   /** While set, reads fail with it. */
-  trouble: Error | undefined;
-  #waiting: Waiting[] = [];
-  #gated = true;
+  readError: Error | undefined;
+  #pending: PendingStep[] = [];
+  #isHeld = true;
 
   constructor(epoch: string) {
     this.epoch = epoch;
   }
 
   /** An event that somebody else has written. */
-  write(audiences: readonly string[], data: string): void {
+  appendExternally(audiences: readonly string[], data: string): void {
     const seq = this.events.length + 1;
     this.events.push({ seq, audiences, type: undefined, data, expiresAt: undefined });
   }
 
   /** Lets one step of one operation through. */
   step(choice: number): void {
-    const [next] = this.#waiting.splice(choice % Math.max(1, this.#waiting.length), 1);
+    const [next] = this.#pending.splice(choice % Math.max(1, this.#pending.length), 1);
     next?.run();
   }
 
   /** From here on nothing waits. */
-  openGates(): void {
-    this.#gated = false;
-    while (this.#waiting.length > 0) this.step(0);
+  release(): void {
+    this.#isHeld = false;
+    while (this.#pending.length > 0) this.step(0);
   }
 
-  closeGates(): void {
-    this.#gated = true;
+  hold(): void {
+    this.#isHeld = true;
   }
 
   /** The process is gone: what was under way is never answered. */
-  forget(): void {
-    this.#waiting = [];
+  dropPending(): void {
+    this.#pending = [];
   }
 
   state(): Promise<LogState> {
-    return this.#gate(() => this.#state);
+    return this.#defer(() => this.#state);
   }
 
-  stateFor(audiences: readonly string[], seq: number): Promise<StateFor> {
-    return this.#gate(() => {
+  stateWithVisibility(audiences: readonly string[], seq: number): Promise<LogVisibility> {
+    return this.#defer(() => {
       const event = seq > this.trimmedSeq ? this.events[seq - 1] : undefined;
       const isVisible = event?.audiences.some((word) => audiences.includes(word)) ?? false;
       return { ...this.#state, isVisible };
@@ -75,7 +75,7 @@ export class MemoryLog implements LogStore {
   }
 
   append(requests: readonly AppendRequest[]): Promise<readonly AppendOutcome[]> {
-    return this.#gate(() => {
+    return this.#defer(() => {
       this.commits.push(requests.reduce((sum, { events }) => sum + events.length, 0));
       return requests.map((request) => {
         const firstSeq = this.events.length + 1;
@@ -92,27 +92,27 @@ export class MemoryLog implements LogStore {
     after: number,
     { eventsMax, bytesMax }: PageLimits,
   ): Promise<StoredPage> {
-    if (this.trouble !== undefined) return Promise.reject(this.trouble);
-    return this.#gate(() => {
+    if (this.readError !== undefined) return Promise.reject(this.readError);
+    return this.#defer(() => {
       const visible = this.events
         .filter((event) => event.seq > Math.max(after, this.trimmedSeq))
         .filter((event) => event.audiences.some((word) => audiences.includes(word)));
       let bytesBefore = 0;
       const events = visible.slice(0, eventsMax).filter(({ data }) => {
-        const isIn = bytesBefore < bytesMax;
+        const fits = bytesBefore < bytesMax;
         bytesBefore += Buffer.byteLength(data);
-        return isIn;
+        return fits;
       });
       return { events, more: events.length < visible.length };
     });
   }
 
   readAll(after: number, upTo: number): Promise<LoggedEvent[]> {
-    return this.#gate(() => this.events.slice(Math.max(after, this.trimmedSeq), upTo));
+    return this.#defer(() => this.events.slice(Math.max(after, this.trimmedSeq), upTo));
   }
 
   lastVisible(audiences: readonly string[], upTo: number): Promise<number | undefined> {
-    return this.#gate(
+    return this.#defer(
       () =>
         this.events
           .slice(this.trimmedSeq, upTo)
@@ -121,7 +121,7 @@ export class MemoryLog implements LogStore {
   }
 
   lastTrimmed(audiences: readonly string[]): Promise<number> {
-    return this.#gate(
+    return this.#defer(
       () =>
         this.events
           .slice(0, this.trimmedSeq)
@@ -129,12 +129,12 @@ export class MemoryLog implements LogStore {
     );
   }
 
-  oldest(): Promise<OldEvent[]> {
-    return this.#gate(() => []);
+  oldestEvents(): Promise<TrimCandidate[]> {
+    return this.#defer(() => []);
   }
 
-  trim({ after, upTo }: Trimming): Promise<number> {
-    return this.#gate(() => {
+  trim({ after, upTo }: TrimRange): Promise<number> {
+    return this.#defer(() => {
       if (this.trimmedSeq !== after) return 0;
       this.trimmedSeq = upTo;
       return upTo - after;
@@ -155,14 +155,14 @@ export class MemoryLog implements LogStore {
   }
 
   /** Two steps: the operation happens, and later its answer arrives. */
-  #gate<Result>(operate: () => Result): Promise<Result> {
-    if (!this.#gated) return Promise.resolve(operate());
+  #defer<Result>(operate: () => Result): Promise<Result> {
+    if (!this.#isHeld) return Promise.resolve(operate());
     return new Promise((resolve) => {
-      const happen = () => {
+      const perform = () => {
         const result = operate();
-        this.#waiting.push({ run: () => resolve(result) });
+        this.#pending.push({ run: () => resolve(result) });
       };
-      this.#waiting.push({ run: happen });
+      this.#pending.push({ run: perform });
     });
   }
 }

@@ -1,9 +1,9 @@
 import { connect, type TLSSocket } from 'node:tls';
 import { H2Client } from './h2-client.js';
 import { Latencies, type LatencySummary } from './latencies.js';
-import { nowMicros, Tally } from './marks.js';
+import { nowMicros, Tally } from './marked-events.js';
 
-export interface CrowdPlan {
+export interface StreamLoadPlan {
   readonly port: number;
   readonly protocol: 'h2' | 'http/1.1';
   /** One for each stream. */
@@ -18,7 +18,7 @@ export interface StreamRequest {
   readonly headers: Readonly<Record<string, string>>;
 }
 
-export interface CrowdCount {
+export interface StreamLoadCount {
   readonly streams: number;
   /** Marked events received, by all streams together. */
   readonly events: number;
@@ -40,7 +40,7 @@ interface Connection {
 const receivedMsMax = 120_000;
 
 /** Many event streams and what each of them has received. */
-export class Crowd {
+export class StreamLoad {
   readonly #latencies = new Latencies();
   readonly #tallies: Tally[] = [];
   readonly #connections = new Set<Connection>();
@@ -50,17 +50,17 @@ export class Crowd {
   #waiting: { events: number; resolve: () => void; timer: NodeJS.Timeout } | undefined;
 
   /** Opens all streams. Settles when each has received its first bytes. */
-  async open(plan: CrowdPlan): Promise<void> {
+  async open(plan: StreamLoadPlan): Promise<void> {
     const { streams, streamsPerConnection, atOnce } = plan;
     const groups: StreamRequest[][] = [];
     for (let start = 0; start < streams.length; start += streamsPerConnection) {
       groups.push(streams.slice(start, start + streamsPerConnection));
     }
     const next = groups.values();
-    const openOnes = async () => {
+    const openNext = async () => {
       for (const group of next) await this.#openConnection(plan, group);
     };
-    await Promise.all(Array.from({ length: atOnce }, openOnes));
+    await Promise.all(Array.from({ length: atOnce }, openNext));
   }
 
   /**
@@ -77,7 +77,7 @@ export class Crowd {
   }
 
   /** What has arrived, against what each stream should have: `each` events whose numbers sum up to `sum`. */
-  count({ each, sum }: { each: number; sum: number }): CrowdCount {
+  count({ each, sum }: { each: number; sum: number }): StreamLoadCount {
     const tallies = this.#tallies;
     return {
       streams: tallies.length,
@@ -106,26 +106,26 @@ export class Crowd {
     this.#closing = false;
   }
 
-  #openConnection(plan: CrowdPlan, group: readonly StreamRequest[]): Promise<void> {
+  #openConnection(plan: StreamLoadPlan, group: readonly StreamRequest[]): Promise<void> {
     return plan.protocol === 'h2' ? this.#openH2(plan, group) : this.#openH1(plan, group);
   }
 
-  async #openH2({ port }: CrowdPlan, group: readonly StreamRequest[]): Promise<void> {
+  async #openH2({ port }: StreamLoadPlan, group: readonly StreamRequest[]): Promise<void> {
     const tallies = new Map<number, Tally>();
-    const silent = new Set<number>();
-    let allSpoke: () => void = () => {};
+    const waiting = new Set<number>();
+    let allStarted: () => void = () => {};
     let broke: (cause: Error) => void = () => {};
-    const spoken = new Promise<void>((resolve, reject) => {
-      allSpoke = resolve;
+    const started = new Promise<void>((resolve, reject) => {
+      allStarted = resolve;
       broke = reject;
     });
     const client = await H2Client.open(port, {
       onData: (streamId, buffer, start, end) => {
         const tally = tallies.get(streamId);
         if (tally !== undefined) this.#feed(tally, buffer, start, end);
-        if (silent.size > 0 && silent.delete(streamId) && silent.size === 0) allSpoke();
+        if (waiting.size > 0 && waiting.delete(streamId) && waiting.size === 0) allStarted();
       },
-      onEnd: () => this.#lose(),
+      onEnd: () => this.#countLost(),
       onClose: (cause) => {
         this.#forget(client);
         broke(new Error('Cannot open streams: the server closed the connection', { cause }));
@@ -134,20 +134,20 @@ export class Crowd {
     this.#connections.add(client);
     for (const { path, headers } of group) {
       const streamId = client.request({ method: 'GET', path, headers });
-      silent.add(streamId);
+      waiting.add(streamId);
       tallies.set(streamId, this.#newTally());
     }
-    await spoken;
+    await started;
   }
 
-  #openH1({ port }: CrowdPlan, [first]: readonly StreamRequest[]): Promise<void> {
+  #openH1({ port }: StreamLoadPlan, [first]: readonly StreamRequest[]): Promise<void> {
     if (first === undefined) return Promise.resolve();
     const tally = this.#newTally();
     return new Promise((resolve, reject) => {
       const socket: TLSSocket = connect({ host: '127.0.0.1', port, rejectUnauthorized: false });
       this.#connections.add({ close: () => socket.destroy() });
       socket.once('error', reject);
-      socket.once('close', () => this.#lose());
+      socket.once('close', () => this.#countLost());
       socket.once('secureConnect', () => {
         const fields = Object.entries({ host: 'localhost', ...first.headers });
         const lines = fields.map(([name, value]) => `${name}: ${value}\r\n`).join('');
@@ -169,7 +169,7 @@ export class Crowd {
   #feed(tally: Tally, buffer: Buffer, start: number, end: number): void {
     const now = nowMicros();
     const before = tally.events;
-    tally.hear(now);
+    tally.noteRead(now);
     tally.feed(buffer, start, end, (publishedAt) => this.#latencies.add(now - publishedAt));
     this.#events += tally.events - before;
     const waiting = this.#waiting;
@@ -180,10 +180,10 @@ export class Crowd {
   }
 
   #forget(connection: Connection): void {
-    if (this.#connections.delete(connection)) this.#lose();
+    if (this.#connections.delete(connection)) this.#countLost();
   }
 
-  #lose(): void {
+  #countLost(): void {
     if (!this.#closing) this.#lost += 1;
   }
 }

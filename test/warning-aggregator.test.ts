@@ -6,17 +6,23 @@ import type { Env } from './support/servers/seed.js';
 import { startSystem } from './support/servers/system.js';
 import { until } from './support/until.js';
 
-async function begin(t: TestContext, env: Env) {
+async function startScenario(t: TestContext, env: Env) {
   const lines: Record<string, unknown>[] = [];
   const time = { now: 1000 };
-  const system = await startSystem(t, { env, log: collectingLog(lines), uptime: () => time.now });
+  const system = await startSystem(t, {
+    env,
+    log: collectingLog(lines),
+    monotonicClock: () => time.now,
+  });
   const client = await system.connect();
   return { system, client, lines, time };
 }
 
-test('of requests over a rate the first has a line at once, the others one a minute', async (t) => {
-  const { system, client, lines, time } = await begin(t, { STREAM_OPEN_IP_RATE: '3/3600000' });
-  const { key: bearer } = await system.operate(({ apiKeys }) =>
+test('the first rate-limited request is logged at once, later ones once a minute', async (t) => {
+  const { system, client, lines, time } = await startScenario(t, {
+    STREAM_OPEN_IP_RATE: '3/3600000',
+  });
+  const { key: bearer } = await system.runAdmin(({ apiKeys }) =>
     apiKeys.create({ name: 'prometheus', scopes: ['metrics'] }),
   );
   recordSecret(bearer);
@@ -26,22 +32,22 @@ test('of requests over a rate the first has a line at once, the others one a min
   }
   assert.deepEqual(statuses, [...Array(3).fill(401), ...Array(10).fill(429)]);
 
-  const told = () => lines.filter(({ event }) => event === 'excess_rate_limit_exceeded');
-  assert.equal(told().length, 1);
+  const getLines = () => lines.filter(({ event }) => event === 'excess_rate_limit_exceeded');
+  assert.equal(getLines().length, 1);
   const { text } = await client.ask('GET', '/metrics', { bearer });
   assert.match(text, /_count\{method="GET",route="\/stream\/live\/:token",status="429"\} 10\n/);
 
   time.now += 60_000;
-  await until(() => told().length > 1);
-  const { userAgent: _, ...line } = told()[1] ?? {};
+  await until(() => getLines().length > 1);
+  const { userAgent: _, ...line } = getLines()[1] ?? {};
   assert.deepEqual(line, {
     ...{ level: 'warn', phrase: 'audit', audit: true, event: 'excess_rate_limit_exceeded' },
     ...{ ipKey: '127.0.0.1', reason: 'streamOpen', repeated: 9 },
   });
 });
 
-test('of requests and streams that find no room likewise, and a stop tells the rest', async (t) => {
-  const { system, client, lines } = await begin(t, { MAX_STREAMS: '1' });
+test('refusals for capacity are aggregated likewise, and the rest is logged on shutdown', async (t) => {
+  const { system, client, lines } = await startScenario(t, { MAX_STREAMS: '1' });
   await client.listen('ada');
   const path = await client.streamPath('ada');
 
@@ -49,13 +55,14 @@ test('of requests and streams that find no room likewise, and a stop tells the r
     await client.ask('GET', path, { headers: { accept: '*/*' } });
     await (await client.openStream(path)).closing();
   }
-  const told = () => lines.filter(({ phrase }) => /^(request|stream) refused$/.test(`${phrase}`));
-  assert.equal(told().length, 2);
+  const getLines = () =>
+    lines.filter(({ phrase }) => /^(request|stream) refused$/.test(`${phrase}`));
+  assert.equal(getLines().length, 2);
   client.destroy();
   await system.stop();
 
   const reason = 'Cannot open stream: all streams are taken';
-  assert.deepEqual(told().slice(2), [
+  assert.deepEqual(getLines().slice(2), [
     {
       ...{ level: 'warn', phrase: 'request refused', route: '/stream/live/:token' },
       ...{ reason, repeated: 2 },

@@ -1,26 +1,26 @@
 import { createParser } from 'eventsource-parser';
 
-export interface Heard {
+export interface ReceivedEvent {
   readonly type: string;
   readonly id: string | undefined;
   readonly data: string;
 }
 
 interface Waiter {
-  readonly look: () => boolean;
+  readonly check: () => boolean;
   readonly reject: (cause: Error) => void;
 }
 
 /** What an event stream said so far, read by somebody else's parser; and a way to wait for more. */
-export class Listener {
-  readonly heard: Heard[] = [];
+export class EventCollector {
+  readonly events: ReceivedEvent[] = [];
   readonly retries: number[] = [];
   comments = 0;
-  isOver = false;
+  isEnded = false;
   #waiters: Waiter[] = [];
   readonly #decoder = new TextDecoder();
   readonly #parser = createParser({
-    onEvent: ({ event = 'message', id, data }) => this.heard.push({ type: event, id, data }),
+    onEvent: ({ event = 'message', id, data }) => this.events.push({ type: event, id, data }),
     onRetry: (retryMs) => this.retries.push(retryMs),
     onComment: () => {
       this.comments += 1;
@@ -29,37 +29,37 @@ export class Listener {
 
   feed(bytes: Uint8Array): void {
     this.#parser.feed(this.#decoder.decode(bytes, { stream: true }));
-    this.#look();
+    this.#checkWaiters();
   }
 
   /** The stream has ended, in whatever way. */
   end(): void {
-    if (this.isOver) return;
-    this.isOver = true;
-    this.#look();
+    if (this.isEnded) return;
+    this.isEnded = true;
+    this.#checkWaiters();
     for (const { reject } of this.#waiters.splice(0)) {
-      reject(new Error(`the stream ended after ${JSON.stringify(this.heard.slice(-5))}`));
+      reject(new Error(`the stream ended after ${JSON.stringify(this.events.slice(-5))}`));
     }
   }
 
   /** Ids of the events of the log, in the order in which they came. */
   get ids(): string[] {
-    return this.heard.flatMap(({ id }) => id ?? []);
+    return this.events.flatMap(({ id }) => id ?? []);
   }
 
   /** Of the newest event of the log. */
   get lastId(): string | undefined {
-    return this.heard.findLast(({ id }) => id !== undefined)?.id;
+    return this.events.findLast(({ id }) => id !== undefined)?.id;
   }
 
   /** The data of the events of one type. */
-  dataOf(type: string): string[] {
-    return this.heard.filter((event) => event.type === type).map(({ data }) => data);
+  dataByType(type: string): string[] {
+    return this.events.filter((event) => event.type === type).map(({ data }) => data);
   }
 
   /** Settles with the first event of a type, now or later; rejects when the stream ends first. */
-  event(type: string): Promise<Heard> {
-    return this.until(() => this.heard.find((event) => event.type === type));
+  event(type: string): Promise<ReceivedEvent> {
+    return this.until(() => this.events.find((event) => event.type === type));
   }
 
   /** What the stream said about its beginning. */
@@ -69,39 +69,39 @@ export class Listener {
 
   /** What the stream said about its end, once it is over. */
   async closing(): Promise<{ code: string; reconnect: boolean } | undefined> {
-    await this.over();
-    const [data] = this.dataOf('stream.close');
+    await this.ended();
+    const [data] = this.dataByType('stream.close');
     return data === undefined ? undefined : JSON.parse(data);
   }
 
   /** Whether there is a stream: `open`, or the code with which it was refused. */
   async outcome(): Promise<string> {
     const first = await this.until(() =>
-      this.heard.find(({ type }) => type === 'stream.open' || type === 'stream.close'),
+      this.events.find(({ type }) => type === 'stream.open' || type === 'stream.close'),
     );
     return first.type === 'stream.open' ? 'open' : JSON.parse(first.data).code;
   }
 
   /** Settles when the stream has ended. */
-  async over(): Promise<void> {
-    await this.until(() => (this.isOver ? true : undefined));
+  async ended(): Promise<void> {
+    await this.until(() => (this.isEnded ? true : undefined));
   }
 
   /** Settles with what `find` finds, as soon as it does. */
   until<Found>(find: () => Found | undefined): Promise<Found> {
     return new Promise((resolve, reject) => {
-      const look = (): boolean => {
+      const check = (): boolean => {
         const found = find();
         if (found !== undefined) resolve(found);
         return found !== undefined;
       };
-      if (look()) return;
-      if (this.isOver) reject(new Error('the stream is over'));
-      else this.#waiters.push({ look, reject });
+      if (check()) return;
+      if (this.isEnded) reject(new Error('the stream is over'));
+      else this.#waiters.push({ check, reject });
     });
   }
 
-  #look(): void {
-    this.#waiters = this.#waiters.filter(({ look }) => !look());
+  #checkWaiters(): void {
+    this.#waiters = this.#waiters.filter(({ check }) => !check());
   }
 }

@@ -2,22 +2,22 @@ import { once } from 'node:events';
 import { Agent, request } from 'node:https';
 import type { Readable } from 'node:stream';
 import { ca } from '../servers/certificate.js';
+import { EventCollector } from './event-collector.js';
 import { H2Client } from './h2-client.js';
-import { Listener } from './listener.js';
 
 /** A client that opens a stream and takes nothing of it until it is told to. */
-export class StalledClient extends Listener {
-  readonly #readOn: () => void;
+export class StalledClient extends EventCollector {
+  readonly #resumeReading: () => void;
   readonly cut: () => void;
 
-  private constructor(input: Readable, readOn: () => void, cut: () => void) {
+  private constructor(input: Readable, resumeReading: () => void, cut: () => void) {
     super();
     this.cut = cut;
     input.on('error', () => {}); // Its close follows.
     input.once('close', () => this.end());
-    this.#readOn = () => {
+    this.#resumeReading = () => {
       input.on('data', (bytes: Buffer) => this.feed(bytes));
-      readOn();
+      resumeReading();
     };
   }
 
@@ -49,11 +49,11 @@ export class StalledClient extends Listener {
     const client = await H2Client.connect(url, { settings: { initialWindowSize: window } });
     const headers = { accept: 'text/event-stream' };
     const { stream } = await client.send('GET', '/stream/live', { bearer, headers });
-    const readOn = () => client.session.settings({ initialWindowSize: 65_535 });
-    return new StalledClient(stream, readOn, () => client.destroy());
+    const resumeReading = () => client.session.settings({ initialWindowSize: 65_535 });
+    return new StalledClient(stream, resumeReading, () => client.destroy());
   }
 
-  readOn(): void {
-    this.#readOn();
+  resumeReading(): void {
+    this.#resumeReading();
   }
 }
