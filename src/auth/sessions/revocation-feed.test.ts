@@ -227,7 +227,9 @@ test('a closed feed asks no more, and may be closed twice', async (t) => {
   assert.equal(looks(), after);
 });
 
-test('closing a feed waits for the poll under way', async () => {
+test('closing a feed waits for the poll under way', async (t) => {
+  const keepAlive = setInterval(() => {}, 1000); // The feed's own timer keeps no process alive.
+  t.after(() => clearInterval(keepAlive));
   let noteAsked = () => {};
   const asked = new Promise<void>((resolve) => {
     noteAsked = resolve;
