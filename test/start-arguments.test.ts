@@ -41,7 +41,7 @@ for (const [arg, expected] of answers) {
 const refusals = [
   ['an unknown option', ['--port=9001'], "Unknown option '--port'"],
   ['a misspelled option', ['--verison'], "Unknown option '--verison'"],
-  ['an argument without an option', ['9001'], "what is '9001'"],
+  ['an argument without an option', ['9001'], "unexpected argument '9001'"],
   ['a value for --version', ['--version=1'], "'-v, --version' does not take an argument"],
 ] as const;
 

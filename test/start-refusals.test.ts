@@ -46,7 +46,7 @@ const refusals: readonly [string, Record<string, string>, readonly RegExp[]][] =
   [
     'no certificate',
     { CERTIFICATE: 'none.cert', PRIVATE_KEY: 'none.key' },
-    [/- CERTIFICATE: none\.cert is not/, /- PRIVATE_KEY: none\.key is not/],
+    [/- CERTIFICATE: none\.cert does not exist/, /- PRIVATE_KEY: none\.key does not exist/],
   ],
   [
     'half a certificate',
@@ -101,8 +101,8 @@ const refusals: readonly [string, Record<string, string>, readonly RegExp[]][] =
         /ARGON2_TIME must/,
         /CORS_ORIGINS must/,
         /DB_DIALECT must/,
-        /CERTIFICATE: none\.cert is not/,
-        /PRIVATE_KEY: none\.key is not/,
+        /CERTIFICATE: none\.cert does not exist/,
+        /PRIVATE_KEY: none\.key does not exist/,
       ],
     ],
   ],

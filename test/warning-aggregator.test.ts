@@ -61,7 +61,7 @@ test('refusals for capacity are aggregated likewise, and the rest is logged on s
   client.destroy();
   await system.stop();
 
-  const reason = 'Cannot open stream: all streams are taken';
+  const reason = 'Cannot open stream: the stream limit is reached';
   assert.deepEqual(getLines().slice(2), [
     {
       ...{ level: 'warn', phrase: 'request refused', route: '/stream/live/:token' },
