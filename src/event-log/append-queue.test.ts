@@ -11,8 +11,8 @@ const createRequest = (data: string): AppendRequest => ({
 });
 const unavailable = new Failure('service_unavailable', 'Cannot reach the database');
 
-/** A queue over a store whose appends end as `troubles` says, one after the other, then well. */
-function openQueue({ onWritten: onAppended = () => {} } = {}) {
+/** Opens a queue over a store that fails its appends with `failures` in order, then succeeds. */
+function openQueue({ onAppended = () => {} } = {}) {
   const store = new MemoryLogStore('e');
   store.release();
   const failures: (Error | undefined)[] = [];
@@ -76,15 +76,15 @@ test('after single retries, appends share commits again', async () => {
   assert.deepEqual(groups, ['a', 'b c', 'b', 'c', 'd e']);
 });
 
-test('an exception in delivery does not append the events twice', async () => {
+test('an exception in a delivery handler does not append the events twice', async () => {
   const { queue, append, groups } = openQueue({
-    onWritten() {
+    onAppended() {
       throw new Error('a defect');
     },
   });
 
   const appended = append('a');
-  const idle = assert.rejects(queue.idle(), /a defect/); // Else it would end the process.
+  const idle = assert.rejects(queue.idle(), /a defect/); // Unhandled, it would end the process.
 
   assert.equal((await appended).firstSeq, 1);
   await idle;

@@ -4,16 +4,16 @@ import type { AppendOutcome, AppendRequest, LoggableEvent, LogStore } from './lo
 
 export interface AppendQueueOptions {
   readonly store: Pick<LogStore, 'append'>;
-  /** Told of events that are durable now, in the order of their numbers. Must not throw. */
+  /** Called with committed events, in sequence order. Must not throw. */
   readonly onAppended: (events: readonly LoggableEvent[], firstSeq: number) => void;
-  /** Whether a transaction was committed is unknown: the log has to be looked at. Must not reject. */
+  /** Called when an append failed and may have been committed. Must not reject. */
   readonly onUncertainCommit: () => Promise<void>;
 }
 
 interface Size {
   readonly events: number;
   readonly recipients: number;
-  /** Of data. */
+  /** Size of the data. */
   readonly bytes: number;
 }
 
@@ -26,20 +26,21 @@ interface QueuedAppend {
 
 const emptySize: Size = { events: 0, recipients: 0, bytes: 0 };
 const mib = 1024 * 1024;
-/** What shares a transaction; a request that alone is larger has one to itself. */
+/** Limits of one transaction. A larger request is written in a transaction of its own. */
 const groupMax: Size = { events: 1000, recipients: recipientsPerRequestMax, bytes: 4 * mib };
 const waitingMax: Size = { events: 20_000, recipients: 200_000, bytes: 64 * mib };
 
 /**
- * Group commit: all requests that arrive while one transaction is under way share the next one, up
- * to 1000 events, 10,000 addresses or 4 MiB of data. At most 20,000 events, 200,000 addresses, or
- * 64 MiB, wait; then `append` throws `service_unavailable`. So do all that wait when the store is away.
+ * Group commit: requests that arrive during a transaction share the next one, up to 1000 events,
+ * 10,000 recipients or 4 MiB of data. At most 20,000 events, 200,000 recipients or 64 MiB can wait;
+ * beyond that `append` throws `service_unavailable`. When the store is unavailable, every waiting
+ * request is rejected.
  */
 export class AppendQueue {
   readonly #options: AppendQueueOptions;
   #queue: QueuedAppend[] = [];
   #size: Size = emptySize;
-  /** So many of the first that wait are written one by one. */
+  /** Number of requests at the start of the queue that are written one by one. */
   #singleRetries = 0;
   #writing: Promise<void> | undefined;
 
@@ -47,11 +48,12 @@ export class AppendQueue {
     this.#options = options;
   }
 
-  /** Events that wait for a commit. */
+  /** Number of events that are waiting for a commit. */
   get waitingEvents(): number {
     return this.#size.events;
   }
 
+  /** Appends a request. Rejects when the store does, or with `service_unavailable`. */
   async append(request: AppendRequest): Promise<AppendOutcome> {
     const size = getSize(request);
     const total = addSizes(this.#size, size);
@@ -67,12 +69,12 @@ export class AppendQueue {
     });
   }
 
-  /** Settles when nothing waits. Rejects only when `onWritten` has thrown, which is a defect. */
+  /** Resolves when the queue is empty. Rejects only when `onAppended` has thrown, which is a defect. */
   async idle(): Promise<void> {
     while (this.#writing !== undefined) await this.#writing;
   }
 
-  /** Each request hears of its own fate; so what rejects here is a defect, and ends the process. */
+  /** Settles each request on its own, so a rejection here is a defect and ends the process. */
   async #write(): Promise<void> {
     while (this.#queue.length > 0) {
       const group = this.#take(this.#nextGroupLength());
@@ -89,12 +91,12 @@ export class AppendQueue {
   #nextGroupLength(): number {
     if (this.#singleRetries > 0) return 1;
     const keys = new Set<string>();
-    let together: Size = emptySize;
+    let total: Size = emptySize;
     let count = 0;
     for (const { request, size } of this.#queue) {
       const key = request.idempotency?.keyHash;
-      together = addSizes(together, size);
-      if (count > 0 && exceeds(together, groupMax)) break;
+      total = addSizes(total, size);
+      if (count > 0 && exceeds(total, groupMax)) break;
       if (key !== undefined && keys.has(key)) break;
       if (key !== undefined) keys.add(key);
       count += 1;
@@ -112,13 +114,13 @@ export class AppendQueue {
   async #fail(group: readonly QueuedAppend[], cause: unknown): Promise<undefined> {
     const isStoreUnavailable = cause instanceof Failure;
     if (group.length > 1 && !isStoreUnavailable) {
-      // One request that cannot be written must not take the others with it: each has a try alone.
+      // A request that fails must not fail the whole group, so each one is retried on its own.
       this.#queue.unshift(...group);
-      this.#size = group.reduce((all, { size }) => addSizes(all, size), this.#size);
+      this.#size = group.reduce((sum, { size }) => addSizes(sum, size), this.#size);
       this.#singleRetries = group.length;
       return;
     }
-    // Those behind it would wait for one deadline after the other, and nobody for so long.
+    // Queued requests would wait for one deadline each, so they are rejected now.
     const queuedBehind = isStoreUnavailable ? this.#take(this.#queue.length) : [];
     for (const { reject } of [...group, ...queuedBehind]) reject(cause);
     await this.#options.onUncertainCommit();
@@ -127,7 +129,7 @@ export class AppendQueue {
   #settle(group: readonly QueuedAppend[], outcomes: readonly AppendOutcome[]): void {
     for (const [index, { request, resolve }] of group.entries()) {
       const outcome = outcomes[index];
-      if (outcome === undefined) continue; // One for each: the store promises it.
+      if (outcome === undefined) continue; // Cannot happen: the store returns one per request.
       resolve(outcome);
       if (outcome.kind === 'appended') this.#options.onAppended(request.events, outcome.firstSeq);
     }

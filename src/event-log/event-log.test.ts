@@ -7,17 +7,17 @@ import { EventLog } from './event-log.js';
 
 const mib = 1024 * 1024;
 
-/** A log whose first commit waits, so that what comes after it gathers. */
+/** Opens a log whose first commit is held, so that later appends wait in the queue. */
 async function openBusyLog() {
   const store = new MemoryLogStore('e');
   store.release();
   const limits = { ageMaxMs: 1e9, eventsMax: 1e9, bytesMax: 1e9 };
   const eventLog = await EventLog.open({ store, log: silentLogger, wallClock: Date.now, limits });
   store.hold();
-  const append = (count: number, bytes: number, addresses = 1) =>
+  const append = (count: number, bytes: number, recipients = 1) =>
     eventLog.append({
       events: Array.from({ length: count }, () => ({
-        audiences: Array.from({ length: addresses }, (_, index) => `u:${index}`),
+        audiences: Array.from({ length: recipients }, (_, index) => `u:${index}`),
         type: undefined,
         data: 'x'.repeat(bytes),
         expiresAt: undefined,
@@ -35,7 +35,7 @@ test('waiting appends share commits of at most 1000 events, 10,000 recipients or
   const { store, append, first } = await openBusyLog();
   const many = Array.from({ length: 30 }, () => append(100, 1));
   const large = Array.from({ length: 10 }, () => append(1, mib));
-  const huge = append(3, 2 * mib); // More than a commit takes, but it is one request.
+  const huge = append(3, 2 * mib); // Over the limit of a commit, but one request.
   const wide = Array.from({ length: 25 }, () => append(1, 1, 1000));
 
   store.release();
@@ -81,33 +81,33 @@ test('at most 20,000 events may wait', async () => {
   await Promise.all([first, ...waiting, last]);
 });
 
-test('a reader that left while it waited costs no query', async () => {
+test('a queued read that is no longer needed runs no query', async () => {
   const store = new MemoryLogStore('e');
   store.release();
   store.appendExternally(['all'], 'x');
   const limits = { ageMaxMs: 1e9, eventsMax: 1e9, bytesMax: 1e9 };
   const eventLog = await EventLog.open({ store, log: silentLogger, wallClock: Date.now, limits });
-  const read = (isWanted: boolean) => eventLog.read(['all'], 0, 100, () => isWanted);
+  const read = (isNeeded: boolean) => eventLog.read(['all'], 0, 100, () => isNeeded);
   store.hold();
-  const atStore = [1, 2, 3, 4].map(() => read(true));
-  const [gone, waiting] = [read(false), read(true)];
-  store.readError = new Error('the store was asked');
+  const active = [1, 2, 3, 4].map(() => read(true));
+  const [cancelled, waiting] = [read(false), read(true)];
+  store.readError = new Error('the store was queried');
 
   store.release();
 
-  await Promise.all(atStore);
-  assert.deepEqual(await gone, { frames: [], end: 0, more: true, gap: false });
+  await Promise.all(active);
+  assert.deepEqual(await cancelled, { frames: [], end: 0, more: true, gap: false });
   await assert.rejects(waiting, store.readError);
 });
 
-test('a catch-up that is asked for during another delivers what was written since', async () => {
+test('a catch-up requested during another delivers events committed meanwhile', async () => {
   const store = new MemoryLogStore('e');
   store.release();
   const limits = { ageMaxMs: 1e9, eventsMax: 1e9, bytesMax: 1e9 };
   const eventLog = await EventLog.open({ store, log: silentLogger, wallClock: Date.now, limits });
   store.hold();
   const first = eventLog.catchUp();
-  store.step(0); // It has read the newest number, and does not know it yet.
+  store.step(0); // The head has been read, but the result has not arrived.
   store.appendExternally(['all'], 'x');
 
   const second = eventLog.catchUp();
@@ -118,7 +118,7 @@ test('a catch-up that is asked for during another delivers what was written sinc
   assert.equal(eventLog.head, 1);
 });
 
-test('a page whose events are trimmed while it is read says that there is a gap', async () => {
+test('a page whose events are trimmed during the read reports a gap', async () => {
   const store = new MemoryLogStore('e');
   store.release();
   store.appendExternally(['all'], 'x');

@@ -14,27 +14,27 @@ import { type RetentionLimits, trimLog } from './retention.js';
 
 export interface FramePage {
   readonly frames: readonly Frame[];
-  /** All that the reader may see up to here is in `frames` or came before. */
+  /** Every event visible to the reader up to this `seq` is in `frames` or in an earlier page. */
   readonly end: number;
   readonly more: boolean;
-  /** Some of it was trimmed away before it could be read. */
+  /** Some of the range was trimmed before it was read. */
   readonly gap: boolean;
 }
 
 export interface AppendResult {
   /** One for each event, in order. */
   readonly ids: readonly string[];
-  /** It was appended before, under the same idempotency key. */
+  /** The events were appended earlier, under the same idempotency key. */
   readonly isRepeated: boolean;
 }
 
-/** Receives what is to be delivered to open streams: the registry. No method may throw. */
+/** Receives events for delivery to open streams; implemented by `Registry`. No method may throw. */
 export interface EventSubscriber {
-  /** Called once per event, in order, without a gap. */
+  /** Called once per event, in sequence order and without gaps. */
   deliver(event: LoggableEvent, frame: Frame): void;
-  /** Called for each volatile event published here, which the log does not keep. */
+  /** Called for each volatile event published in this process. It is not in the log. */
   deliverVolatile(event: LoggableEvent, frame: Frame): void;
-  /** Called when events were trimmed before they could be delivered: every stream has a gap. */
+  /** Called when events were trimmed before delivery, so that every stream has a gap. */
   gap(): void;
 }
 
@@ -49,13 +49,13 @@ const nothingAppended: AppendResult = { ids: [], isRepeated: false };
 const pageEventsMax = 256;
 const catchUpEventsMax = 500;
 const pollMs = { busy: 25, idle: 250, notified: 1000 };
-/** Readers that are behind share the store with publishers and logins, and must not crowd it. */
+/** Bounds reads from the store, because publishers and logins use the same database. */
 const concurrentReadsMax = 4;
 
 /**
- * The one ordered log. `append` answers when the events are durable; the subscriber gets every
- * event, in order, after that; `read` gives a reader what it may see, from any position that is
- * still kept.
+ * The event log: all events in one total order. `append` resolves once the events are durable. The
+ * subscriber then receives every event, in order. `read` returns the events that are visible to a
+ * reader, from any position that has not been trimmed.
  */
 export class EventLog {
   readonly epoch: string;
@@ -69,9 +69,9 @@ export class EventLog {
   #recent: RecentEvents;
   #subscriber: EventSubscriber = { deliver() {}, deliverVolatile() {}, gap() {} };
   #poller: LogPoller | undefined;
-  /** The newest event delivered. */
+  /** The newest event that was delivered. */
   #head: number;
-  /** The newest event known to be in the log, delivered or not. */
+  /** The newest event known to be committed, delivered or not. */
   #committedSeq: number;
   #activeCatchUp: Promise<void> | undefined;
   #nextCatchUp: Promise<void> | undefined;
@@ -105,17 +105,17 @@ export class EventLog {
     return this.#head;
   }
 
-  /** Events that wait to be written. */
+  /** Number of events that are waiting to be written. */
   get waitingEvents(): number {
     return this.#queue.waitingEvents;
   }
 
-  /** Sets the one subscriber. To be called before anything is published. */
+  /** Sets the only subscriber. Call it before the first publish. */
   subscribe(subscriber: EventSubscriber): void {
     this.#subscriber = subscriber;
   }
 
-  /** Begins to deliver what other processes append, where the store is shared. */
+  /** Starts polling for events of other processes. Does nothing when the store is not shared. */
   startPolling(): void {
     if (!this.#store.isShared) return;
     const listen = (onAppended: () => void) => this.#store.listen(onAppended);
@@ -123,12 +123,12 @@ export class EventLog {
   }
 
   /**
-   * Publishes events: appends those that belong in the log, then delivers. Returns the id of each
-   * event once all of them are durable, and null for a volatile one, which has none. Events published
-   * before under the same idempotency key are not published again; a request whose events are all
-   * volatile leaves nothing to recognise it by.
+   * Publishes events: appends those that are not volatile, then delivers the volatile ones. Returns
+   * the id of each event once all appended events are durable, and null for each volatile event.
+   * Events published earlier under the same idempotency key are not published again. The key has no
+   * effect when all events are volatile.
    *
-   * Throws as `append`; then nothing was published.
+   * Throws the same errors as `append`; then nothing was published.
    */
   async publish(
     events: readonly NewEvent[],
@@ -145,8 +145,9 @@ export class EventLog {
   }
 
   /**
-   * Answers the ids once the events are durable. Throws `conflict` when the idempotency key was used
-   * for another body, `service_unavailable` when too many wait or the store does not answer.
+   * Appends events and returns their ids once they are durable. Throws `conflict` when the
+   * idempotency key was used for another body, and `service_unavailable` when too many events are
+   * waiting or the store is unavailable.
    */
   async append(request: AppendRequest): Promise<AppendResult> {
     const { kind, firstSeq } = await this.#queue.append(request);
@@ -158,14 +159,15 @@ export class EventLog {
     return { ids, isRepeated: kind === 'repeated' };
   }
 
+  /** Returns the id of the event `seq`. */
   format(seq: number): string {
     return formatPosition({ epoch: this.epoch, seq });
   }
 
   /**
-   * The next frames for a reader, from memory if they are still there; the frame that goes beyond
-   * `bytesMax` is the last. At most 4 readers are at the store at a time; for one that is no longer
-   * `isWanted` when its turn comes nothing is read. Rejects as the store does.
+   * Returns the next page of frames for these audiences, from memory if they are still cached. The
+   * frame that reaches `bytesMax` is the last. At most 4 reads from the store run at a time; a read
+   * that is no longer needed when its turn comes returns an empty page. Rejects when the store does.
    */
   async read(
     audiences: readonly Audience[],
@@ -186,7 +188,7 @@ export class EventLog {
     return { frames, end, more, gap: false };
   }
 
-  /** See `LogStarts`. */
+  /** See `ResumeResolver`. */
   resolveLastEventId(
     audiences: readonly Audience[],
     lastEventId: string | undefined,
@@ -194,19 +196,19 @@ export class EventLog {
     return this.#resumeResolver.resolveLastEventId(audiences, lastEventId);
   }
 
-  /** See `LogStarts`. */
+  /** See `ResumeResolver`. */
   resolvePosition(audiences: readonly Audience[], storedPosition: string): Promise<StreamStart> {
     return this.#resumeResolver.resolvePosition(audiences, storedPosition);
   }
 
-  /** Removes a batch of what is over a limit; answers how many rows went. For a timer. */
+  /** Deletes a batch of events over a retention limit; returns the number of rows. For a timer. */
   trim(): Promise<number> {
     return trimLog(this.#store, this.#limits, this.#wallClock());
   }
 
   /**
-   * Delivers everything that is in the log by now, also what others have written; for a poll or a
-   * wake-up. Rejects when the store does.
+   * Delivers all events committed before the call, including those of other processes. For a poll or
+   * a notification. Rejects when the store does.
    */
   catchUp(): Promise<void> {
     if (this.#activeCatchUp === undefined) {
@@ -215,9 +217,9 @@ export class EventLog {
       });
       return this.#activeCatchUp;
     }
-    // The one under way may have looked too early: one more, for all who ask meanwhile.
+    // The active catch-up may have read the head too early: one more, shared by all its callers.
     this.#nextCatchUp ??= this.#activeCatchUp
-      .catch(() => {}) // Whoever began it hears of that.
+      .catch(() => {}) // Its own caller handles the error.
       .then(() => {
         this.#nextCatchUp = undefined;
         return this.catchUp();
@@ -230,21 +232,21 @@ export class EventLog {
     return this.#store.sweepIdempotencyKeys(this.#wallClock());
   }
 
-  /** Ends polling and waits for what is being written. Idempotent. */
+  /** Stops polling and waits for pending writes. Idempotent. */
   async close(): Promise<void> {
     await this.#poller?.close();
     await this.#queue.idle();
   }
 
   async #readStore({ audiences, after, bytesMax }: ReadRequest): Promise<FramePage> {
-    const head = this.#head; // What is committed by now is in any later query.
+    const head = this.#head; // Committed by now, so that the query below covers it.
     const limits = { eventsMax: pageEventsMax, bytesMax };
     const { events, more } = await this.#store.read(audiences, after, limits);
     const now = this.#wallClock();
     const frames = events
       .filter((event) => !isExpired(event, now))
       .map((event) => this.#encode(event, event.seq));
-    const { trimmedSeq } = await this.#store.state(); // After the page: what it lacks shows here.
+    const { trimmedSeq } = await this.#store.state(); // After the page, so that a trim during the read is seen.
     const last = lastSeq(events, after);
     return { frames, end: more ? last : Math.max(last, head), more, gap: after < trimmedSeq };
   }
@@ -252,13 +254,13 @@ export class EventLog {
   #deliverAppended(events: readonly LoggableEvent[], firstSeq: number): void {
     this.#committedSeq = Math.max(this.#committedSeq, firstSeq + events.length - 1);
     if (firstSeq !== this.#head + 1) {
-      void this.#catchUpInBackground(); // Others came first: theirs are read, and then ours.
+      void this.#catchUpInBackground(); // Delivers earlier events of other processes first.
       return;
     }
     for (const event of events) this.#deliver(event, this.#head + 1);
   }
 
-  /** Never rejects: the next append, or the poller, tries again. */
+  /** Never rejects: the next append or poll tries again. */
   async #catchUpInBackground(): Promise<void> {
     try {
       await this.catchUp();
@@ -279,7 +281,7 @@ export class EventLog {
     }
   }
 
-  /** Trimmed before we got to it: nobody can be given what is gone, but everybody can be told. */
+  /** Skips events that were trimmed before delivery, and reports the gap to the subscriber. */
   #skipTo(seq: number): void {
     this.#log.warn({ from: this.#head, to: seq }, 'events were trimmed before delivery');
     this.#head = seq;

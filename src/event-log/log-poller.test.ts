@@ -10,24 +10,24 @@ const never = 1e9;
 
 const settled = () => new Promise((resolve) => setImmediate(resolve));
 
-test('a wake-up that comes during a poll is followed by another poll', async (t) => {
+test('a notification during a poll is followed by another poll', async (t) => {
   const store = new MemoryLogStore('e');
   store.release();
   const eventLog = await EventLog.open({ store, log: silentLogger, wallClock: Date.now, limits });
   const pollMs = { busy: never, idle: never, notified: never };
-  const follower = LogPoller.start({
+  const poller = LogPoller.start({
     eventLog,
     log: silentLogger,
     listen: () => undefined,
     pollMs,
   });
-  t.after(() => follower.close());
+  t.after(() => poller.close());
   store.hold();
-  follower.pollNow();
-  store.step(0); // It has read the newest number, and does not know it yet.
+  poller.pollNow();
+  store.step(0); // The head has been read, but the result has not arrived.
   store.appendExternally(['all'], 'x');
 
-  follower.pollNow();
+  poller.pollNow();
   store.release();
   await settled();
 

@@ -1,27 +1,27 @@
 import type { Subscription } from '../db/database.js';
 import type { Logger } from '../logging/logger.js';
 
-/** The part of the event log that the poller needs. */
+/** The part of `EventLog` that the poller uses. */
 export interface PolledLog {
-  /** The newest event delivered. */
+  /** The newest event that was delivered. */
   readonly head: number;
-  /** Delivers what others have appended. Rejects when the store does. */
+  /** Delivers events that other processes appended. Rejects when the store does. */
   catchUp(): Promise<void>;
 }
 
 export interface LogPollerOptions {
   readonly eventLog: PolledLog;
   readonly log: Logger;
-  /** As `LogStore.listen`: while it notifies, polling only covers what it may have missed. */
+  /** See `LogStore.listen`. While it is active, polling only covers missed notifications. */
   readonly listen: (onAppended: () => void) => Subscription | undefined;
-  /** Between looks while events come in, when none do, and while the database wakes us. */
+  /** Poll intervals: while events arrive, while none do, and while the database notifies. */
   readonly pollMs: { readonly busy: number; readonly idle: number; readonly notified: number };
 }
 
 /**
- * Looks for events that other processes have written: often while there are some, less often when
- * there are none, and at once when it is woken. A database that is away is asked again and again;
- * what was missed is delivered in order once it is back.
+ * Polls for events that other processes have appended: often while there are some, less often when
+ * there are none, and at once when notified. Polling continues while the database is unavailable;
+ * missed events are delivered in order afterwards.
  */
 export class LogPoller {
   readonly #options: LogPollerOptions;
@@ -45,14 +45,14 @@ export class LogPoller {
     return poller;
   }
 
-  /** There is something new: looks now, or once more after the look that is under way. */
+  /** Polls now, or once more after the active poll. Does nothing after `close`. */
   pollNow(): void {
     if (!this.#isOpen) return;
     this.#pollAgain = true;
     if (this.#polling === undefined) this.#startPoll();
   }
 
-  /** Waits for the look that is under way. Twice is fine; never rejects. */
+  /** Stops polling and waits for the active poll. Idempotent; never rejects. */
   async close(): Promise<void> {
     this.#isOpen = false;
     clearTimeout(this.#timer);
@@ -80,7 +80,7 @@ export class LogPoller {
       this.#isUnavailable = false;
     } catch (cause) {
       if (!this.#isUnavailable) log.warn({ cause }, 'event log could not be polled, retrying');
-      this.#isUnavailable = true; // One line for one outage.
+      this.#isUnavailable = true; // Logged once per outage.
     }
     const isBusy = eventLog.head > before;
     this.#delayMs = isBusy ? pollMs.busy : Math.min(this.#delayMs * 2, pollMs.idle);

@@ -8,13 +8,13 @@ export interface LoggedEvent extends LoggableEvent {
   readonly seq: number;
 }
 
-/** Events that are written together: all of them, with consecutive numbers, or none. */
+/** Events that are written atomically, with consecutive sequence numbers. */
 export interface AppendRequest {
   readonly events: readonly LoggableEvent[];
   readonly idempotency: { readonly keyHash: string; readonly bodyHash: string } | undefined;
 }
 
-/** `repeated`: the key was used for the same before. `conflict`: it was used for something else. */
+/** `repeated`: the key was used for the same body before. `conflict`: it was used for another body. */
 export interface AppendOutcome {
   readonly kind: 'appended' | 'repeated' | 'conflict';
   readonly firstSeq: number;
@@ -22,33 +22,34 @@ export interface AppendOutcome {
 
 export interface LogState {
   readonly epoch: string;
-  /** The newest number taken; numbers have no gaps. */
+  /** The newest sequence number. There are no gaps. */
   readonly seq: number;
-  /** Everything up to here is gone. */
+  /** Every event up to this number has been trimmed. */
   readonly trimmedSeq: number;
+  /** Total size of the stored data. */
   readonly bytes: number;
 }
 
-/** The log as some audiences and one number see it. */
+/** State of the log, and whether one event is visible to given audiences. */
 export interface LogVisibility extends LogState {
-  /** The event of that number is kept, and for one of them. */
+  /** The event is stored and addressed to one of the audiences. */
   readonly isVisible: boolean;
 }
 
-/** How much is read at once. One event is always read, however large. */
+/** Limits of one page. A page has at least one event, however large. */
 export interface PageLimits {
   readonly eventsMax: number;
-  /** Of data: the event that goes beyond is the last. */
+  /** Size of data: the event that reaches it is the last. */
   readonly bytesMax: number;
 }
 
 export interface StoredPage {
   readonly events: readonly LoggedEvent[];
-  /** There may be more after the last one. */
+  /** There may be more events after the last one. */
   readonly more: boolean;
 }
 
-/** How much is trimmed at once. */
+/** Limits of one trim batch. */
 export interface TrimBatchLimits {
   readonly eventsMax: number;
   readonly recipientsMax: number;
@@ -57,50 +58,51 @@ export interface TrimBatchLimits {
 export interface TrimCandidate {
   readonly seq: number;
   readonly createdAt: number;
-  /** Of data. */
+  /** Size of the data. */
   readonly bytes: number;
 }
 
-/** Of the oldest events: from the first one after `after`, where the last trimming ended. */
+/** A range of the oldest events to trim. `after` is where the last trim ended. */
 export interface TrimRange {
   readonly after: number;
   readonly upTo: number;
-  /** How much data that is. */
+  /** Total size of the data in the range. */
   readonly bytes: number;
 }
 
 /**
- * An engine that keeps the events. Every engine makes the same promises, which one test suite checks;
- * nothing outside of its folder knows which engine it is.
+ * Storage engine of the event log. One test suite checks this contract for every engine; nothing
+ * outside of an engine's folder depends on which engine it is.
  */
 export interface LogStore {
-  /** Whether other processes may append, so that the log has to be polled. */
+  /** Whether other processes can append, so that the log has to be polled. */
   readonly isShared: boolean;
-  /** Rejects with `service_unavailable` when the log is another than the one that was opened. */
+  /** Reads the state. Rejects with `service_unavailable` when the stored log was replaced. */
   state(): Promise<LogState>;
-  /** The same, asked together with whether an event that is kept is for any of these audiences. */
+  /** Reads the state, and whether the event `seq` is stored and visible to these audiences. */
   stateWithVisibility(audiences: readonly Audience[], seq: number): Promise<LogVisibility>;
-  /** One transaction; when it is over, everything is durable. Commit order is number order. */
+  /** Appends in one transaction, durable once it resolves. Commits are in sequence order. */
   append(requests: readonly AppendRequest[]): Promise<readonly AppendOutcome[]>;
-  /** The next events for these audiences, in order. */
+  /** Returns the next events for these audiences after a position, in order. */
   read(audiences: readonly Audience[], after: number, limits: PageLimits): Promise<StoredPage>;
-  /** Every event in a range, with its audiences. */
+  /** Returns every event with `after < seq <= upTo`, with its audiences. */
   readAll(after: number, upTo: number): Promise<LoggedEvent[]>;
+  /** Returns the newest stored event up to `upTo` that is visible to these audiences. */
   lastVisible(audiences: readonly Audience[], upTo: number): Promise<number | undefined>;
   /**
-   * The newest event for any of these audiences that was trimmed; 0 if none was. A newer one may be
-   * answered, which makes a client too careful; never an older one.
+   * Returns the newest trimmed event for any of these audiences; 0 if there is none. The result may
+   * be too high, so that a client gets `too_old` although it lost nothing, but never too low.
    */
   lastTrimmed(audiences: readonly Audience[]): Promise<number>;
-  /** The first events after a position: one at least, more as long as they are within the limits. */
+  /** Returns the first events after a position, within the limits, but at least one. */
   oldestEvents(after: number, limits: TrimBatchLimits): Promise<TrimCandidate[]>;
-  /** Returns how many rows were deleted: 0 when it was trimmed beyond `after` meanwhile. */
+  /** Returns the number of deleted rows: 0 when another process has trimmed meanwhile. */
   trim(range: TrimRange): Promise<number>;
   /** Deletes a batch of expired idempotency keys and returns how many. For a timer. */
   sweepIdempotencyKeys(now: number): Promise<number>;
   /**
-   * Calls `onAppended` after other processes have appended, and whenever some of that may have been
-   * missed. Undefined where the engine cannot notify, and polling is all there is. Never throws.
+   * Calls `onAppended` after other processes have appended, and whenever a notification may have been
+   * missed. Returns undefined when the engine cannot notify and has to be polled. Never throws.
    */
   listen(onAppended: () => void): Subscription | undefined;
 }

@@ -10,13 +10,13 @@ export interface EventLogParts {
   readonly limits: Config['eventLog'];
   readonly log: Logger;
   readonly wallClock: () => number;
-  /** The epoch of a log that is created now: 1 to 15 of `0-9 a-z`, never used before. */
+  /** Epoch of a new log, if one is created: 1 to 15 of `0-9 a-z`, never used before. */
   readonly newEpoch: string;
-  /** Called once when the stored log was replaced by another: from then on nothing can be read or written. */
+  /** Called once when the stored log was replaced. From then on every read and append fails. */
   readonly onReplaced: () => void;
 }
 
-/** Opens the event log in its store, and creates it when there is none. Close it after the server. */
+/** Opens the event log, and creates it if there is none. Close it after the server. */
 export async function openEventLog(parts: EventLogParts): Promise<EventLog> {
   const { db, limits, log, wallClock, newEpoch } = parts;
   const onReplaced = () => {
@@ -28,8 +28,8 @@ export async function openEventLog(parts: EventLogParts): Promise<EventLog> {
 }
 
 /**
- * Writes as many bytes as the largest event has, into the store and for nobody to read. Rejects when
- * the store cannot take them. For a readiness check.
+ * Writes `bytes`, the size of the largest event, to a row that is not visible to any reader. Rejects
+ * when the store cannot be written. For a readiness check.
  */
 export function probeEventLog(db: Database, bytes: number, now: number): Promise<void> {
   return probeWrite(db, bytes, now);

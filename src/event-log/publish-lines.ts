@@ -8,7 +8,7 @@ import {
 } from '../events/publish-request.js';
 import type { AppendRequest } from './log-store.js';
 
-/** What is published together. Depends on the lines alone, so that a retry makes the same groups. */
+/** Limits of one batch. They depend only on the lines, so that a retry has the same batches. */
 export const batchMax = { events: 500, bytes: 1024 * 1024, recipients: recipientsPerRequestMax };
 
 export interface PublishLinesParts {
@@ -18,22 +18,22 @@ export interface PublishLinesParts {
     events: readonly NewEvent[],
     idempotency: AppendRequest['idempotency'],
   ) => Promise<readonly (string | null)[]>;
-  /** The key of a group, where the publisher gave one for the whole. */
+  /** Derives the idempotency key of a batch; undefined when the request has no key. */
   readonly keyHash: ((batchIndex: number) => string) | undefined;
 }
 
 export interface PublishedLines {
   readonly published: number;
-  /** Of the newest that is in the log; null when all were volatile. */
+  /** Id of the newest event in the log; null when all were volatile. */
   readonly lastId: string | null;
 }
 
 /**
- * Publishes events as they come, in groups: each group is written whole or not at all, and the next is
- * read when it is durable. So however long the whole is, a megabyte or so of it is held at a time.
+ * Publishes events as they arrive, in batches. A batch is written atomically, and the next one is read
+ * once it is durable, so memory is bounded to about 1 MiB and one line, however long the input is.
  *
- * Throws what `parseEvent`, `lines` and `publish` throw, with `published` in `info`: how many events
- * came before that, and stay. With keys a retry of the whole publishes only what is missing.
+ * Throws what `parseEvent`, `lines` and `publish` throw, with `published` in `info`: the number of
+ * events that were published before. With keys, a retry of all lines publishes only the missing ones.
  */
 export async function publishLines(
   lines: AsyncIterable<unknown>,
@@ -82,7 +82,7 @@ class LineBatch {
     this.#hash.update(`${JSON.stringify(line)}\n`);
   }
 
-  /** Of all that was added. To be called once. */
+  /** Returns the hash of all added lines. Call it once. */
   hash(): string {
     return this.#hash.digest('hex');
   }

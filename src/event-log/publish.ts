@@ -10,16 +10,16 @@ import { batchMax, publishLines } from './publish-lines.js';
 
 export interface PublishBodyLimits {
   readonly bodyBytesMax: number;
-  /** Memory for all bodies that are being published at a time. */
+  /** Maximum memory for all bodies that are being published at the same time. */
   readonly bodiesBytesMax: number;
-  /** Size of a body of lines: with more than the log keeps, its last events would trim its first. */
+  /** Maximum size of an NDJSON body. Beyond what the log keeps, its end would trim its start. */
   readonly linesBytesMax: number;
   readonly eventBytesMax: number;
 }
 
 export interface PublishRouteParts {
   readonly eventLog: Pick<EventLog, 'publish'>;
-  /** Returns the backend behind an API key with the scope `publish`. Throws 401s and 403. */
+  /** Authenticates an API key with the scope `publish`. Throws failures with status 401 or 403. */
   readonly publisher: (exchange: Exchange) => Promise<{ readonly keyId: string }>;
   readonly limits: PublishBodyLimits;
   readonly wallClock: () => number;
@@ -29,12 +29,12 @@ interface PublishParts extends Omit<PublishRouteParts, 'publisher'> {
   readonly bodies: BodyBudget;
 }
 
-/** What stands around the data of an event: up to 1000 addresses, in quotes. */
+/** Maximum size of an event without its data: up to 1000 quoted recipients. */
 const envelopeBytesMax = 128 * 1024;
-/** JSON may write every byte as `\u00..`. */
+/** Worst case: JSON can write a byte as `\u00..`. */
 const bytesPerEscapedChar = 6;
 
-/** `POST /events`: one event, an array, or lines, from a backend with an API key. */
+/** Creates the route `POST /events`: one event, an array or NDJSON, from a backend with an API key. */
 export function publishRoutes({ publisher, ...parts }: PublishRouteParts): Route[] {
   const bodies = new BodyBudget(parts.limits.bodiesBytesMax);
   return [
@@ -52,7 +52,7 @@ async function handlePublish(
 ): Promise<Reply> {
   const { eventLog, limits, bodies, wallClock } = parts;
   const key = parseIdempotencyKey(exchange);
-  // Keys are the publisher's own: another API key may use the same one for something else.
+  // Scoped by API key: two publishers may use the same Idempotency-Key for different bodies.
   const keyHash = (part: string) => sha256(`${keyId}\n${key}${part}`);
   if (isNdjson(exchange)) {
     const batchKeyHash =
@@ -75,7 +75,7 @@ async function handlePublishLines(
   keyHash: ((batchIndex: number) => string) | undefined,
 ): Promise<Reply> {
   const lineBytesMax = limits.eventBytesMax * bytesPerEscapedChar + envelopeBytesMax;
-  const reservedBytes = batchMax.bytes + lineBytesMax; // However long the whole is.
+  const reservedBytes = batchMax.bytes + lineBytesMax; // Independent of the body size.
   if (!bodies.acquire(reservedBytes)) throw budgetExhausted();
   try {
     const lines = exchange.lines({ bytesMax: limits.linesBytesMax, lineBytesMax });

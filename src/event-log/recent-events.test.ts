@@ -9,7 +9,7 @@ const pageAfter = (recent: RecentEvents, after: number, audiences: string[], now
 const seqsAfter = (recent: RecentEvents, after: number, ...audiences: string[]) =>
   pageAfter(recent, after, audiences)?.frames.map((found) => found.seq);
 
-test('a reader gets what is for it after its position', () => {
+test('a read returns the events for these audiences after the position', () => {
   const recent = new RecentEvents(10);
   for (const seq of [11, 12, 13, 14]) recent.add(frame(seq), forUser(String(seq % 2)));
 
@@ -26,7 +26,7 @@ test('a position older than the cache returns undefined', () => {
   assert.deepEqual(seqsAfter(recent, 10, 'u:1'), []);
 });
 
-test('8 MiB are kept, an event counting for 256 bytes and 96 for each address more than it has', () => {
+test('8 MiB are cached, where an event counts 256 bytes extra and 96 per recipient', () => {
   const recent = new RecentEvents(0);
   const fitting = (8 * 1024 * 1024) / 1024;
   for (let seq = 1; seq <= 3 * fitting; seq += 1) recent.add(frame(seq, 672), forUser('1'));
@@ -51,7 +51,7 @@ test('events with many recipients are evicted sooner', () => {
   assert.equal(seqsAfter(recent, 100 - fitting, 'all', 'u:999')?.length, fitting);
 });
 
-test('a page ends with the frame that goes beyond its bytes, and says that there is more', () => {
+test('a page ends with the frame that reaches the byte limit, and tells whether there are more', () => {
   const recent = new RecentEvents(0);
   for (let seq = 1; seq <= 6; seq += 1) recent.add(frame(seq, 10), forUser(String(seq % 2)));
   const page = (after: number, bytesMax: number) => {

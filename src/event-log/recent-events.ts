@@ -10,57 +10,58 @@ interface CachedEvent extends EventMeta {
   readonly frame: Frame;
 }
 
-/** What a reader may see of the events after a position, and whether that is all. */
+/** The events after a position that are visible to a reader, and whether there are more. */
 export interface RecentPage {
   readonly frames: readonly Frame[];
   readonly more: boolean;
 }
 
-/** Who reads from where. */
+/** Parameters of one read. */
 export interface ReadRequest {
   readonly audiences: readonly Audience[];
   readonly after: number;
-  /** The frame that goes beyond is the last. */
+  /** The frame that reaches it is the last. */
   readonly bytesMax: number;
+  /** Epoch ms: expired events are skipped. */
   readonly now: number;
 }
 
 const cachedBytesMax = 8 * 1024 * 1024;
 
-/** About what an event needs beside its bytes, and what one of its addresses needs, if it is long. */
+/** Estimated memory of an event besides its bytes, and of one long recipient. */
 const eventOverheadBytes = 256;
 const recipientOverheadBytes = 96;
 
 /**
- * The newest events of the log, already encoded, so that most who come back, and most who fall
- * behind, cost no query. About 8 MiB with their addresses, 17,000 small events; what falls out is
- * read from the log again. That bounds a read, too: it looks at 90,000 addresses at most.
+ * Caches the newest events of the log, encoded, so that most streams that resume or fall behind cost no
+ * query. Holds about 8 MiB including recipients, which is 17,000 small events; evicted events are read
+ * from the store. The limit also bounds a read, which scans 90,000 recipients at most.
  */
 export class RecentEvents {
-  /** In log order and without a gap, from `#first` on; what lies before it has fallen out. */
+  /** In log order and without gaps from `#firstIndex` on; entries before it are evicted. */
   #cached: (CachedEvent | undefined)[] = [];
   #firstIndex = 0;
   #bytes = 0;
-  /** Everything after this position, up to the newest, is kept. */
+  /** Every event after this sequence number is cached. */
   #startsAfter: number;
 
   constructor(after: number) {
     this.#startsAfter = after;
   }
 
-  /** Takes the next event of the log. */
+  /** Adds the next event of the log and evicts the oldest ones over the limit. */
   add(frame: Frame, { audiences, expiresAt }: EventMeta): void {
     this.#cached.push({ frame, audiences, expiresAt });
     this.#bytes += getSize({ frame, audiences });
     while (this.#bytes > cachedBytesMax) this.#dropOldest();
-    // Moving what is left only when half the array is dead keeps adding cheap.
+    // Copying only when half the array is evicted keeps `add` cheap on average.
     if (this.#firstIndex > 64 && this.#firstIndex * 2 > this.#cached.length) {
       this.#cached = this.#cached.slice(this.#firstIndex);
       this.#firstIndex = 0;
     }
   }
 
-  /** The next frames for a reader, or undefined when some of them may have fallen out. */
+  /** Returns the next frames for a reader, or undefined when some of them may be evicted. */
   read({ audiences, after, bytesMax, now }: ReadRequest): RecentPage | undefined {
     if (after < this.#startsAfter) return undefined;
     const frames: Frame[] = [];
@@ -87,7 +88,7 @@ export class RecentEvents {
 
   #indexAfter(seq: number): number {
     const oldest = this.#cached[this.#firstIndex];
-    // The log has no gaps, so the place follows from the number.
+    // The log has no gaps, so the index follows from the sequence number.
     return oldest === undefined
       ? this.#cached.length
       : this.#firstIndex + (seq - oldest.frame.seq) + 1;
@@ -103,6 +104,6 @@ function isExpired({ expiresAt }: EventMeta, now: number): boolean {
 }
 
 function haveCommonAudience(a: readonly Audience[], b: readonly Audience[]): boolean {
-  if (a.length > 32) return b.some((word) => a.includes(word));
-  return a.some((word) => b.includes(word));
+  if (a.length > 32) return b.some((audience) => a.includes(audience));
+  return a.some((audience) => b.includes(audience));
 }

@@ -2,12 +2,12 @@ import type { Audience } from '../events/audience.js';
 import { formatPosition, type Position, parsePosition } from '../events/event-id.js';
 import type { LogState, LogStore } from './log-store.js';
 
-/** Where a stream begins, and what its client is told about it in `stream.open`. */
+/** The position where a stream starts, and the fields of its `stream.open` event. */
 export interface StreamStart {
   readonly seq: number;
   readonly resumed: boolean;
   readonly reason: 'fresh' | 'resumed' | 'unknown_id' | 'too_old' | 'epoch_changed';
-  /** Goes out as `id`: a position that this reader may come back with. */
+  /** Sent as `id` in `stream.open`: a position that this reader can resume from. */
   readonly id: string;
 }
 
@@ -18,7 +18,7 @@ export interface ResumeResolverOptions {
   readonly head: () => number;
 }
 
-/** From what a client says it has seen to where its stream starts. */
+/** Resolves the position from which a client resumes to the start of its stream. */
 export class ResumeResolver {
   readonly #store: LogStore;
   readonly #epoch: string;
@@ -31,9 +31,9 @@ export class ResumeResolver {
   }
 
   /**
-   * Where a reader starts that says it has seen everything up to `lastEventId`. A position that it
-   * may not see is treated as one never issued. Of what was trimmed nobody knows any more whose it
-   * was: there every position counts, and is good when nothing for this reader came after it.
+   * Returns the start of a stream whose client has seen everything up to `lastEventId`. A position of
+   * an event for others is treated like one that was never issued. Trimmed events keep no audience,
+   * so any trimmed position is accepted if no event for this reader was trimmed after it.
    */
   async resolveLastEventId(
     audiences: readonly Audience[],
@@ -51,7 +51,7 @@ export class ResumeResolver {
     return toResumedStart(Math.max(seq, state.trimmedSeq), lastEventId);
   }
 
-  /** Where a reader starts that comes back to a position which Herald itself kept for it. */
+  /** Returns the start of a stream that resumes from a position that Herald stored. */
   async resolvePosition(
     audiences: readonly Audience[],
     storedPosition: string,
@@ -73,14 +73,14 @@ export class ResumeResolver {
     return { seq, resumed: false, reason, id: await this.#getResumeId(audiences, seq) };
   }
 
-  /** What the reader may come back with for `seq`: its own newest event up to there. */
+  /** Returns the position from which a reader at `upTo` can resume: its newest event up to there. */
   async #getResumeId(audiences: readonly Audience[], upTo: number): Promise<string> {
     const visible = await this.#store.lastVisible(audiences, upTo);
     const seq = visible ?? (await this.#store.state()).trimmedSeq;
     return formatPosition({ epoch: this.#epoch, seq });
   }
 
-  /** What was trimmed counts only if the reader might have seen it. */
+  /** Returns why a position cannot be resumed. Trimmed events count only if visible to the reader. */
   async #findLoss(
     { epoch, seq }: Position,
     { seq: newestSeq, trimmedSeq }: LogState,

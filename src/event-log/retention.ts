@@ -1,18 +1,19 @@
 import type { LogState, LogStore, TrimCandidate, TrimRange } from './log-store.js';
 
-/** How much of the log is kept; what is over any of these goes, oldest first. */
+/** Retention limits of the log. Events over any of them are trimmed, oldest first. */
 export interface RetentionLimits {
   readonly ageMaxMs: number;
   readonly eventsMax: number;
-  /** Of the events' data, as UTF-8. */
+  /** Total size of the events' data as UTF-8. */
   readonly bytesMax: number;
 }
 
 const batch = { eventsMax: 500, recipientsMax: 5000 };
 
 /**
- * Removes what is over a limit, at most 500 events with 5000 addresses, and answers how many rows
- * went: each event has one, and each of its addresses. For a timer; safe in several processes.
+ * Trims a batch of events over a limit: at most 500 events and 5000 recipients, or one event with
+ * more. Returns the number of deleted rows: one per event and one per recipient. For a timer; safe
+ * in several processes at once.
  */
 export async function trimLog(
   store: LogStore,
@@ -29,7 +30,7 @@ export async function trimLog(
   return range === undefined ? 0 : store.trim(range);
 }
 
-/** How far the oldest events are over a limit, if they are. */
+/** Returns the range of oldest events that are over a limit; undefined if there are none. */
 function findTrimRange(
   { seq, trimmedSeq, bytes }: LogState,
   candidates: readonly TrimCandidate[],

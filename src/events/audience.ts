@@ -1,12 +1,12 @@
 /**
- * Who an event is for, as one word: `all`, `u:<user id>` or `s:<session id>`. The same words index
- * the log and the registry: an event goes to every reader that shares a word with it.
+ * Identifies recipients of an event: `all`, `u:<user id>` or `s:<session id>`. Audiences index both
+ * the event log and the registry: an event is visible to every reader with one of its audiences.
  */
 export type Audience = string;
 
 export const allAudience: Audience = 'all';
 
-/** User ids and session ids as they may be addressed. */
+/** Matches the user ids and session ids that an event can be addressed to. */
 export const recipientPattern = /^[\w.:@-]{1,64}$/;
 
 export function userAudience(userId: string): Audience {
@@ -17,7 +17,7 @@ export function sessionAudience(sessionId: string): Audience {
   return `s:${sessionId}`;
 }
 
-/** Every word a reader listens to. */
+/** Returns every audience of a reader with this user and session. */
 export function getAudiences(userId: string, sessionId: string): readonly Audience[] {
   return [allAudience, userAudience(userId), sessionAudience(sessionId)];
 }

@@ -24,7 +24,7 @@ const malformed = [
 ];
 
 for (const text of [...malformed, 'a-1234567890123456', `${'a'.repeat(17)}-1`, "a-1' or '1'='1"]) {
-  test(`${JSON.stringify(text)} is no position`, () => {
+  test(`${JSON.stringify(text)} is not parsed as a position`, () => {
     assert.equal(parsePosition(text), undefined);
   });
 }

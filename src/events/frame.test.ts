@@ -4,7 +4,7 @@ import { createParser, type EventSourceMessage } from 'eventsource-parser';
 import fc from 'fast-check';
 import { controlFrame, encodeFrame, isPublishableName, retryBytes } from './frame.js';
 
-/** What a parser that is not ours makes of the bytes. */
+/** Parses the bytes with the package `eventsource-parser`. */
 function parsed(bytes: Buffer): EventSourceMessage[] {
   const events: EventSourceMessage[] = [];
   createParser({ onEvent: (event) => events.push(event) }).feed(bytes.toString());
@@ -17,7 +17,7 @@ test('an event has its id, name and data, and one blank line', () => {
   assert.equal(bytes.toString(), 'id: e1-7\nevent: job\ndata: done\n\n');
 });
 
-test('every line of the data is prefixed, whatever ends it', () => {
+test('every line of the data is prefixed, whatever its line ending', () => {
   const bytes = encodeFrame({ data: 'a\r\nb\rc\nid: 9\n' });
 
   assert.equal(bytes.toString(), 'data: a\ndata: b\ndata: c\ndata: id: 9\ndata: \n\n');
@@ -35,24 +35,24 @@ test('a leading space of the data survives', () => {
 });
 
 for (const id of ['', 'a\nb', 'a\rb', 'a\0b', 'a b', 'é', 'x'.repeat(65)]) {
-  test(`the id ${JSON.stringify(id)} is refused`, () => {
+  test(`the event id ${JSON.stringify(id)} is refused`, () => {
     assert.throws(() => encodeFrame({ id, data: 'x' }), TypeError);
   });
 }
 
 for (const event of ['', 'a\nb', 'a\rdata: x', 'a b', 'a\0', 'x'.repeat(65)]) {
-  test(`the name ${JSON.stringify(event)} is refused`, () => {
+  test(`the event name ${JSON.stringify(event)} is refused`, () => {
     assert.throws(() => encodeFrame({ event, data: 'x' }), TypeError);
   });
 }
 
 for (const data of ['a\0b', '\ud800', 'x\udc00y']) {
-  test(`the data ${JSON.stringify(data)} is refused: it would not come back as it went in`, () => {
+  test(`the data ${JSON.stringify(data)} is refused, because it cannot be encoded unchanged`, () => {
     assert.throws(() => encodeFrame({ data }), TypeError);
   });
 }
 
-test('publishers may not use names that belong to the browser or to Herald', () => {
+test('publishers cannot use event names reserved by the browser or by Herald', () => {
   const names = [
     'error',
     'open',
@@ -67,15 +67,15 @@ test('publishers may not use names that belong to the browser or to Herald', () 
   assert.deepEqual(names.filter(isPublishableName), ['message', 'open2', 'streamed']);
 });
 
-const oddText = fc
+const unusualText = fc
   .array(
     fc.constantFrom('a', ':', ' ', '\r', '\n', '\0', '\ufeff', '\u2028', '🐝', '\ud83d', 'data: '),
   )
   .map((parts) => parts.join(''));
 
-test('what a parser makes of a frame is what went in, or the frame was refused', () => {
+test('a frame parses to exactly the encoded fields, or encoding is refused', () => {
   fc.assert(
-    fc.property(oddText, fc.option(oddText, { nil: undefined }), (data, event) => {
+    fc.property(unusualText, fc.option(unusualText, { nil: undefined }), (data, event) => {
       let bytes: Buffer;
       try {
         bytes = encodeFrame(event === undefined ? { id: 'e-1', data } : { id: 'e-1', event, data });
@@ -97,7 +97,7 @@ test('control events have no id', () => {
   assert.equal(parsed(controlFrame('count', 3).bytes)[0]?.id, undefined);
 });
 
-test('a retry is whole digits', () => {
+test('a retry is a whole number of milliseconds, 0 or more', () => {
   assert.equal(retryBytes(1500.7).toString(), 'retry: 1500\n\n');
   assert.equal(retryBytes(-1).toString(), 'retry: 0\n\n');
 });

@@ -1,4 +1,4 @@
-/** The bytes of one event as every client gets them. `seq` is 0 for what is not in the log. */
+/** The encoded bytes of one event, the same for every client. `seq` is 0 if it is not in the log. */
 export interface Frame {
   readonly seq: number;
   readonly bytes: Buffer;
@@ -10,18 +10,17 @@ export interface FrameFields {
   readonly data: string;
 }
 
-/** What may name an event: no `error`, no `open` (the browser's own), no `stream.*` (ours). */
 const eventNamePattern = /^[\w.:-]{1,64}$/;
 const lineEndPattern = /\r\n|\r|\n/;
 
 export const heartbeat = Buffer.from(':\n\n');
 
 /**
- * One Server-Sent Event, UTF-8, LF only, one blank line at its end. Every line of `data` is
- * prefixed, so a payload can never end its event or begin another; an empty string is one empty line.
+ * Encodes one Server-Sent Event: UTF-8, LF only, one blank line at its end. Every line of `data` is
+ * prefixed, so data can never end its event or begin another; an empty string is one empty line.
  *
- * Throws `TypeError` for an `id` or `event` that would break out of its line, and for text that
- * would not come back as it went in (NUL, lone surrogates).
+ * Throws `TypeError` for an `id` or `event` that would break out of its line, and for data that
+ * does not survive encoding unchanged (NUL, lone surrogates).
  *
  * Spec: WHATWG HTML §9.2.6.
  */
@@ -42,16 +41,16 @@ export function encodeFrame({ id, event, data }: FrameFields): Buffer {
 }
 
 function splitLines(text: string): readonly string[] {
-  // Most are one line, and to look for two characters is faster than to look for one of them.
+  // Most data is one line, and two `includes` calls are faster than the regular expression.
   return text.includes('\n') || text.includes('\r') ? text.split(lineEndPattern) : [text];
 }
 
-/** Whether `text` survives the way through UTF-8 and every database: no NUL, well-formed. */
+/** Whether `text` survives UTF-8 and every database unchanged: no NUL, no lone surrogate. */
 export function isEncodable(text: string): boolean {
   return !text.includes('\0') && !/\p{Surrogate}/u.test(text);
 }
 
-/** The browser's own, and Herald's. */
+/** Event names of the browser (`error`, `open`) and of Herald (`count`). */
 const reservedNames = ['error', 'open', 'count'];
 
 /** Whether a publisher may use `name` as an event's type. */
@@ -61,12 +60,12 @@ export function isPublishableName(name: string): boolean {
   );
 }
 
-/** An event of Herald's own. It has no `id:`, so it never moves a client's `Last-Event-ID`. */
+/** Encodes a control event. It has no `id:`, so it never changes a client's `Last-Event-ID`. */
 export function controlFrame(event: string, data: unknown): Frame {
   return { seq: 0, bytes: encodeFrame({ event, data: JSON.stringify(data) }) };
 }
 
-/** Sets the client's reconnection time. Whole milliseconds, 0 or more. */
+/** Encodes a `retry:` field, which sets the client's reconnection time: whole ms, 0 or more. */
 export function retryBytes(retryMs: number): Buffer {
   return Buffer.from(`retry: ${Math.max(0, Math.trunc(retryMs))}\n\n`);
 }

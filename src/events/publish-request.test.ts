@@ -17,7 +17,7 @@ function getFailure(body: unknown): Failure {
   assert.fail('was not refused');
 }
 
-test('an event is for users, for sessions, or for all', () => {
+test('an event is addressed to users, to sessions, or to all', () => {
   assert.deepEqual(parse({ to: { users: ['1', '2', '1'] }, data: 1 })[0]?.audiences, [
     'u:1',
     'u:2',
@@ -26,7 +26,7 @@ test('an event is for users, for sessions, or for all', () => {
   assert.deepEqual(parse({ to: 'all', data: 1 })[0]?.audiences, ['all']);
 });
 
-test('a string goes out as it is, anything else as JSON', () => {
+test('string data is sent unchanged, and anything else as JSON', () => {
   const data = ['text', '', 0, null, false, [1], { a: 'ü' }];
 
   const events = parse(data.map((item) => ({ to: 'all', data: item })));
@@ -35,19 +35,19 @@ test('a string goes out as it is, anything else as JSON', () => {
   assert.deepEqual(texts, ['text', '', '0', 'null', 'false', '[1]', '{"a":"ü"}']);
 });
 
-test('an event may expire, and may be volatile', () => {
+test('an event can have a lifetime and can be volatile', () => {
   const [event] = parse({ to: 'all', data: 1, expiresIn: 5000, volatile: true });
 
   assert.equal(event?.expiresAt, now + 5000);
   assert.equal(event?.volatile, true);
 });
 
-test('data is measured as UTF-8, at its limit and one over', () => {
+test('the data limit counts UTF-8 bytes', () => {
   assert.equal(parse({ to: 'all', data: 'ü'.repeat(32) }).length, 1);
   assert.equal(getFailure({ to: 'all', data: 'ü'.repeat(33) }).name, 'payload_too_large');
 });
 
-test('1000 events and 1000 users are taken, one more is not', () => {
+test('a request has at most 1000 events, and an event at most 1000 users', () => {
   const event = { to: 'all', data: 1 };
   const users = Array.from({ length: 1000 }, (_, id) => String(id));
 
@@ -57,7 +57,7 @@ test('1000 events and 1000 users are taken, one more is not', () => {
   assert.equal(getFailure({ to: { users: [...users, 'x'] }, data: 1 }).info?.['field'], 'to');
 });
 
-test('10,000 addresses in one request are taken, more are not', () => {
+test('a request has at most 10,000 recipients', () => {
   const users = Array.from({ length: 1000 }, (_, id) => String(id));
   const event = { to: { users }, data: 1 };
 
@@ -73,37 +73,37 @@ const refusals: readonly [string, unknown, string][] = [
   ['an unknown field', { to: 'all', data: 1, colour: 'red' }, 'event'],
   ['to: a user id alone', { to: '1', data: 1 }, 'to'],
   ['to: no users', { to: { users: [] }, data: 1 }, 'to'],
-  ['to: users that is no list', { to: { users: '1' }, data: 1 }, 'to'],
-  ['to: a number for an id', { to: { users: [1] }, data: 1 }, 'to'],
+  ['to: users that is not a list', { to: { users: '1' }, data: 1 }, 'to'],
+  ['to: a number as an id', { to: { users: [1] }, data: 1 }, 'to'],
   ['to: an id with a line break', { to: { users: ['1\n'] }, data: 1 }, 'to'],
   ['to: users and sessions', { to: { users: ['1'], sessions: ['a'] }, data: 1 }, 'to'],
   ['to: an unknown kind', { to: { groups: ['1'] }, data: 1 }, 'to'],
   ['a reserved type', { to: 'all', data: 1, type: 'stream.open' }, 'type'],
-  ['a type that breaks its line', { to: 'all', data: 1, type: 'a\nid: 1' }, 'type'],
+  ['a type with a line break', { to: 'all', data: 1, type: 'a\nid: 1' }, 'type'],
   ['an empty type', { to: 'all', data: 1, type: '' }, 'type'],
-  ['a type that is no string', { to: 'all', data: 1, type: 7 }, 'type'],
-  ['volatile that is no boolean', { to: 'all', data: 1, volatile: 'yes' }, 'volatile'],
-  ['a lifetime of nothing', { to: 'all', data: 1, expiresIn: 0 }, 'expiresIn'],
-  ['a lifetime of a text', { to: 'all', data: 1, expiresIn: '5' }, 'expiresIn'],
+  ['a type that is not a string', { to: 'all', data: 1, type: 7 }, 'type'],
+  ['volatile that is not a boolean', { to: 'all', data: 1, volatile: 'yes' }, 'volatile'],
+  ['a lifetime of 0', { to: 'all', data: 1, expiresIn: 0 }, 'expiresIn'],
+  ['a lifetime that is a string', { to: 'all', data: 1, expiresIn: '5' }, 'expiresIn'],
   ['a lifetime of two years', { to: 'all', data: 1, expiresIn: 7e10 }, 'expiresIn'],
   ['NUL in the data', { to: 'all', data: 'a\0' }, 'data'],
-  ['half a surrogate pair in the data', { to: 'all', data: '\ud800' }, 'data'],
+  ['a lone surrogate in the data', { to: 'all', data: '\ud800' }, 'data'],
 ];
 
 for (const [what, body, field] of refusals) {
-  test(`${what} is refused, naming ${field}`, () => {
+  test(`a publish request is refused, naming ${field}: ${what}`, () => {
     assert.equal(getFailure(body).info?.['field'], field);
   });
 }
 
-test('missing fields are named', () => {
+test('the failure for missing fields names all of them', () => {
   const failure = getFailure({ type: 'x' });
 
   assert.equal(failure.name, 'missing_required_parameter');
   assert.deepEqual(failure.info?.['body'], ['to', 'data']);
 });
 
-test('in an array the bad event is named by its index', () => {
+test('in an array an invalid event is named by its index', () => {
   const failure = getFailure([
     { to: 'all', data: 1 },
     { to: 'nobody', data: 1 },

@@ -8,32 +8,32 @@ import {
 } from './audience.js';
 import { isEncodable, isPublishableName } from './frame.js';
 
-/** An event as a publisher means it, checked. `data` is the text that goes out. */
+/** A validated event of a publisher. `data` is the text that is sent to clients. */
 export interface NewEvent {
   readonly audiences: readonly Audience[];
   readonly type: string | undefined;
   readonly data: string;
-  /** Not in the log: only for those who listen live, with no id. */
+  /** Not written to the event log and without an id: only streams that are live receive it. */
   readonly volatile: boolean;
-  /** Epoch ms; not replayed after that. */
+  /** Epoch ms. From then on the event is not replayed. */
   readonly expiresAt: number | undefined;
 }
 
 export interface PublishLimits {
-  /** Of the data as UTF-8. */
+  /** Maximum size of `data` as UTF-8. */
   readonly eventBytesMax: number;
 }
 
 export const eventsPerRequestMax = 1000;
 export const recipientsPerEventMax = 1000;
-/** Over all events of one request, so that one request stays one bounded transaction. */
+/** Maximum over all events of a request, so that a request is one bounded transaction. */
 export const recipientsPerRequestMax = 10_000;
 const expiresInMaxMs = 366 * 24 * 60 * 60 * 1000;
 
 /**
- * The body of `POST /events`: one event `{to, type?, data, volatile?, expiresIn?}` or an array of
- * up to 1000. Throws `missing_required_parameter`, `invalid_request` or `payload_too_large`, with the
- * field, and the index in an array, in `info`; then nothing of the request counts.
+ * Parses the body of `POST /events`: one event `{to, type?, data, volatile?, expiresIn?}` or an array
+ * of 1 to 1000. `now` is epoch ms. Throws `missing_required_parameter`, `invalid_request` or
+ * `payload_too_large` for the whole request; `info` has the field, and in an array the index.
  */
 export function parsePublishRequest(
   body: unknown,
@@ -61,7 +61,7 @@ export function parsePublishRequest(
 
 const knownFields = ['to', 'type', 'data', 'volatile', 'expiresIn'];
 
-/** One of many: what is wrong is told with its `index`. Throws as `parsePublishRequest`. */
+/** Parses one event. Throws the same errors as `parsePublishRequest`, with `index` if there is one. */
 export function parseEvent(
   body: unknown,
   limits: PublishLimits,
@@ -79,7 +79,7 @@ export function parseEvent(
   const fields = body as Readonly<Record<string, unknown>>;
   const unknownField = Object.keys(fields).find((field) => !knownFields.includes(field));
   if (unknownField !== undefined) {
-    // The name itself is input: it is not echoed.
+    // Input is not echoed, so the message does not contain the name.
     throw failWith('event', `has a field other than ${knownFields.join(', ')}`, 'invalid_request');
   }
   const missing = ['to', 'data'].filter((field) => fields[field] === undefined);
@@ -117,7 +117,7 @@ export function parseEvent(
   return { audiences, type, data, volatile, expiresAt };
 }
 
-/** A string goes out as it is, anything else as JSON. */
+/** Returns a string unchanged and anything else as JSON. */
 function toDataText(data: unknown): string {
   return typeof data === 'string' ? data : JSON.stringify(data);
 }
@@ -126,7 +126,7 @@ function isLifetime(value: unknown): value is number {
   return Number.isInteger(value) && Number(value) >= 1 && Number(value) <= expiresInMaxMs;
 }
 
-/** Undefined for anything but the three forms. Doubled ids count once. */
+/** Returns undefined for anything but the three forms of `to`. Duplicate ids are removed. */
 function parseAudiences(to: unknown): readonly Audience[] | undefined {
   if (to === 'all') return [allAudience];
   if (typeof to !== 'object' || to === null) return undefined;

@@ -16,17 +16,17 @@ interface NumberedEvent {
 const noPriorAppends: PriorAppends = new Map();
 
 /**
- * Writes events into the tables of the log.
+ * Writes events to the tables of the log.
  *
- * Numbers come from the counter row of `log_head` in the transaction that writes the events: its
- * lock makes the order of commits the order of numbers, which identity columns do not. A process
- * that has the database to itself knows the next number, and asks the database once.
+ * Sequence numbers come from the counter in `log_head`, updated in the transaction that writes the
+ * events: the row lock makes commit order equal to sequence order, unlike identity columns. A process
+ * without concurrent writers knows the next number and appends with one batch.
  */
 export class SqlAppender {
   readonly #db: Database;
   readonly #wallClock: () => number;
   readonly #generation: LogGeneration;
-  /** The number of the newest event; undefined when only the database knows. */
+  /** The newest sequence number; undefined when it has to be read from the database. */
   #lastSeq: number | undefined;
 
   constructor(db: Database, wallClock: () => number, generation: LogGeneration) {
@@ -38,7 +38,7 @@ export class SqlAppender {
   /** See `LogStore`. */
   async append(requests: readonly AppendRequest[]): Promise<readonly AppendOutcome[]> {
     const lastSeq = this.#lastSeq;
-    this.#lastSeq = undefined; // Until it is known what came of this.
+    this.#lastSeq = undefined; // Unknown until the outcome is.
     const outcomes =
       lastSeq === undefined ? undefined : await this.#appendInBatch(requests, lastSeq);
     if (outcomes !== undefined) return outcomes;
@@ -46,12 +46,12 @@ export class SqlAppender {
       return await this.#appendInTransaction(requests);
     } catch (error) {
       if (!(error instanceof UniqueViolation)) throw error;
-      // Somebody else used the same key at the same time, and has committed: now it is seen.
+      // A concurrent request used the same key and has committed, so the retry finds it.
       return this.#appendInTransaction(requests);
     }
   }
 
-  /** Undefined, and nothing is written, when there is more to it: a key used before, another writer. */
+  /** Returns undefined and writes nothing when a key was used before or another process has appended. */
   async #appendInBatch(
     requests: readonly AppendRequest[],
     lastSeq: number,
@@ -98,22 +98,22 @@ export class SqlAppender {
     return outcomes;
   }
 
-  /** Takes numbers for these events. Answers where the head was before, which is committed. */
+  /** Reserves numbers for these events. Returns the committed head from before. */
   async #reserveSeqs(tx: Database, events: readonly LoggableEvent[]): Promise<LogHead | undefined> {
     if (events.length === 0) return readHead(tx);
-    // Together, here and below: each wait for a database is longer than what it does meanwhile.
+    // Pipelined, here and below, because a round trip takes longer than a statement.
     const [, head] = await Promise.all([tx.execute(buildHeadUpdate(events)), readHead(tx)]);
     return head && { ...head, seq: head.seq - events.length };
   }
 
   async #insert(tx: Database, added: readonly NumberedEvent[], now: number): Promise<void> {
-    // With the announcement, which costs no round trip then.
+    // Pipelined with the notification, which then costs no round trip.
     const inserting = buildInserts(added, now).map((insert) => tx.execute(insert));
     await Promise.all([...inserting, this.#db.notifier?.notify(tx)]);
   }
 }
 
-/** What each request comes to, when the new ones are numbered from `first`; and their keys, to insert. */
+/** Returns the outcome of each request if new ones are numbered from `first`, and the key inserts. */
 function resolveOutcomes(
   requests: readonly AppendRequest[],
   priorAppends: PriorAppends,
@@ -142,7 +142,7 @@ function buildHeadUpdate(events: readonly LoggableEvent[]): Sql {
   return sql`update log_head set seq = seq + ${events.length}, bytes = bytes + ${bytes} where id = 1`;
 }
 
-/** Of the events and of their audiences, many rows at a time. */
+/** Builds the inserts of events and their audiences, with many rows per statement. */
 function buildInserts(added: readonly NumberedEvent[], now: number): Sql[] {
   const rows = added.map(({ seq, event: { type, data, expiresAt } }) => {
     return [seq, type ?? null, data, now, expiresAt ?? null];

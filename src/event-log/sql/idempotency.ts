@@ -8,14 +8,14 @@ interface Row {
   readonly event_count: number;
 }
 
-/** What was appended under some keys before. */
+/** Earlier appends by the hash of their idempotency key. */
 export type PriorAppends = ReadonlyMap<string, Row>;
 
 const keyLifeMs = 24 * 60 * 60 * 1000;
 
 /**
- * What was appended under these requests' keys in the last day; frees keys whose day is over. To be
- * asked in the transaction that appends.
+ * Returns what was appended under the keys of these requests in the last 24 hours, and deletes their
+ * expired keys. Call it in the transaction that appends.
  */
 export async function findPriorAppends(
   tx: Database,
@@ -37,7 +37,7 @@ export async function findPriorAppends(
   return new Map(rows.map((row) => [row.key_hash, row]));
 }
 
-/** The outcome of a request whose key was used before; undefined for one that is to be appended. */
+/** Returns the outcome of a request whose key was used before; undefined for a new request. */
 export function findPriorOutcome(
   priorAppends: PriorAppends,
   { idempotency: key, events }: AppendRequest,
@@ -48,7 +48,10 @@ export function findPriorOutcome(
   return { kind: isSame ? 'repeated' : 'conflict', firstSeq: prior.first_seq };
 }
 
-/** Remembers a request that has a key, for a day. A `UniqueViolation` then is a race. */
+/**
+ * Builds the inserts that store the key of a request for 24 hours; none for a request without a key.
+ * A `UniqueViolation` means that a concurrent request used the same key.
+ */
 export function buildKeyInserts(
   { idempotency: key, events }: AppendRequest,
   firstSeq: number,
@@ -61,7 +64,7 @@ export function buildKeyInserts(
   ];
 }
 
-/** Deletes a batch of keys whose day is over; answers how many. */
+/** Deletes a batch of up to 500 expired keys and returns how many. */
 export async function sweepIdempotencyKeys(db: Database, now: number): Promise<number> {
   const rows = await db.query<{ key_hash: string }>(
     sql`select key_hash from idempotency where expires_at <= ${now} limit 500`,

@@ -1,41 +1,42 @@
 import { type Database, sql } from '../../db/database.js';
 import { Failure } from '../../errors.js';
 
-/** What the one row of `log_head` says about which log this is. */
+/** Identity and newest number of the log, from the single row of `log_head`. */
 export interface LogHead {
   readonly epoch: string;
   readonly seq: number;
 }
 
 /**
- * The log that this process has begun with. Tables may be reset, or restored from a backup, under a
- * running process: then its numbers stand for other events, so nothing is read or written any more.
+ * Detects that the stored log was replaced. Tables can be reset or restored from a backup while a
+ * process runs: its sequence numbers then refer to other events, so every read and append is refused.
  */
 export class LogGeneration {
   readonly epoch: string;
-  readonly #onReplaced: (atLeast: number) => void;
+  readonly #onReplaced: (committedSeq: number) => void;
   #seq: number;
   #isReplaced = false;
 
-  /** `onReplaced` is called once, when another log is found, with what was known. Must not throw. */
-  constructor({ epoch, seq }: LogHead, onReplaced: (atLeast: number) => void) {
+  /** `onReplaced` is called once, with the newest number known to be committed. Must not throw. */
+  constructor({ epoch, seq }: LogHead, onReplaced: (committedSeq: number) => void) {
     this.epoch = epoch;
     this.#seq = seq;
     this.#onReplaced = onReplaced;
   }
 
-  /** The newest number known to be committed: what is asked from now on answers no lower one. */
+  /** The newest number known to be committed: a query sent from now on returns no lower one. */
   get seq(): number {
     return this.#seq;
   }
 
+  /** Records that `seq` is committed. */
   observe(seq: number): void {
     this.#seq = Math.max(this.#seq, seq);
   }
 
   /**
-   * Takes a head that was read after `seq` was `atLeast`. Throws `service_unavailable` unless it is
-   * of this log; a missing one may come back, as in the midst of a restore.
+   * Returns a head that was read after `seq` was `committedSeq`. Throws `service_unavailable` when it
+   * belongs to another log or is missing. A missing head can reappear, for example during a restore.
    */
   verify<Head extends LogHead>(head: Head | undefined, committedSeq: number): Head {
     if (head === undefined) throw unavailable('its head row is missing');
@@ -49,15 +50,15 @@ export class LogGeneration {
   }
 }
 
-/** The head row as it is now; undefined when there is none. */
+/** Reads the head row; undefined when there is none. */
 export async function readHead(db: Database): Promise<LogHead | undefined> {
   const [head] = await db.query<LogHead>(sql`select epoch, seq from log_head where id = 1`);
   return head;
 }
 
 /**
- * A counter that went back gives numbers again that clients have seen, so they must not be of the same
- * epoch. Never rejects: where it cannot be done, it stays with who restored the tables.
+ * Starts a new epoch if the counter was reset, because it would reuse sequence numbers that clients have
+ * seen. Never rejects: on failure the operator has to reset the epoch.
  */
 export async function startNewEpoch(
   db: Database,

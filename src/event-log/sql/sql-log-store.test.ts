@@ -24,6 +24,7 @@ const keyed = (key: string, body: string, ...events: LoggableEvent[]) => ({
   idempotency: { keyHash: key.padEnd(64, '0'), bodyHash: body.padEnd(64, '0') },
 });
 
+const audiences = ['all', 'u:1', 's:x'];
 const page = { eventsMax: 100, bytesMax: 1000 };
 
 async function openStore(t: TestContext) {
@@ -51,15 +52,12 @@ test('sequence numbers start at 1 and have no gaps across requests and restarts'
   assert.deepEqual({ epoch, seq, bytes }, { epoch: 'e1', seq: 4, bytes: 4 });
 });
 
-test('a reader gets what is for it, in order, a page at a time', async (t) => {
+test('a reader receives only events for its audiences, in order, page by page', async (t) => {
   const { store } = await openStore(t);
-  const audiences = [['u:1'], ['all'], ['u:2'], ['s:x'], ['u:1', 'u:2'], ['s:y'], ['all']];
-  await store.append([
-    request(...audiences.map((words, index) => event(String(index + 1), words))),
-  ]);
-  const words = ['all', 'u:1', 's:x'];
+  const recipients = [['u:1'], ['all'], ['u:2'], ['s:x'], ['u:1', 'u:2'], ['s:y'], ['all']];
+  await store.append([request(...recipients.map((to, index) => event(String(index + 1), to)))]);
   const seqs = async (after: number, limit: number) =>
-    (await store.read(words, after, { eventsMax: limit, bytesMax: 1000 })).events.map(
+    (await store.read(audiences, after, { eventsMax: limit, bytesMax: 1000 })).events.map(
       ({ seq }) => seq,
     );
 
@@ -67,13 +65,13 @@ test('a reader gets what is for it, in order, a page at a time', async (t) => {
   assert.deepEqual(await seqs(0, 2), [1, 2]);
   assert.deepEqual(await seqs(2, 2), [4, 5]);
   assert.deepEqual(await seqs(7, 2), []);
-  assert.equal((await store.stateWithVisibility(words, 4)).isVisible, true);
-  assert.equal((await store.stateWithVisibility(words, 6)).isVisible, false);
-  assert.equal(await store.lastVisible(words, 6), 5);
+  assert.equal((await store.stateWithVisibility(audiences, 4)).isVisible, true);
+  assert.equal((await store.stateWithVisibility(audiences, 6)).isVisible, false);
+  assert.equal(await store.lastVisible(audiences, 6), 5);
   assert.equal(await store.lastVisible(['u:9'], 6), undefined);
 });
 
-test('what is large and what is small come in order, each as it was written', async (t) => {
+test('large and small events are read in order and unchanged', async (t) => {
   const { store } = await openStore(t);
   const written = ['small', 'l'.repeat(21), '', 's'.repeat(20), 'L'.repeat(90), 'out'];
   await store.append([request(...written.map((data) => event(data)))]);
@@ -87,7 +85,7 @@ test('what is large and what is small come in order, each as it was written', as
   assert.equal(more, true);
 });
 
-test('a page holds as many bytes as it may, and one event at least', async (t) => {
+test('a page ends with the event that reaches the byte limit, and has at least one', async (t) => {
   const { store } = await openStore(t);
   const sizes = [10, 10, 30, 10, 100, 10, 10];
   await store.append([request(...sizes.map((size) => event('é'.repeat(size / 2))))]);
@@ -106,7 +104,7 @@ test('a page holds as many bytes as it may, and one event at least', async (t) =
   assert.deepEqual(await read(7, 20), { seqs: [], more: false });
 });
 
-test('everything after a position comes with its audiences', async (t) => {
+test('a read of a range returns every event with its audiences', async (t) => {
   const { store } = await openStore(t);
   await store.append([request(event('a'), event('b', ['u:1', 'u:2']), event('c'))]);
 
@@ -120,7 +118,7 @@ test('everything after a position comes with its audiences', async (t) => {
 test('events trimmed during a read are reported as a gap', async (t) => {
   const { db, wallClock, store } = await openStore(t);
   let runBeforeNext = async () => {};
-  const hurried: Database = {
+  const hookedDb: Database = {
     dialect: db.dialect,
     async query<Row extends object>(statement: Sql) {
       const rows = await db.query<Row>(statement);
@@ -132,21 +130,21 @@ test('events trimmed during a read are reported as a gap', async (t) => {
     close: () => db.close(),
   };
   const eventLog = await EventLog.open({
-    store: await SqlLogStore.open(hurried, { wallClock, newEpoch: 'x' }),
+    store: await SqlLogStore.open(hookedDb, { wallClock, newEpoch: 'x' }),
     ...{ log: silentLogger, wallClock, limits: { ageMaxMs: 1e12, eventsMax: 1e9, bytesMax: 1e12 } },
   });
-  const heard: unknown[] = [];
+  const delivered: unknown[] = [];
   eventLog.subscribe({
-    deliver: ({ audiences }) => heard.push(audiences),
+    deliver: ({ audiences }) => delivered.push(audiences),
     deliverVolatile() {},
-    gap: () => heard.push('gap'),
+    gap: () => delivered.push('gap'),
   });
   await store.append([request(event('a'), event('b'))]);
   runBeforeNext = async () => void (await store.trim({ after: 0, upTo: 2, bytes: 2 }));
 
   await eventLog.catchUp();
 
-  assert.deepEqual(heard, ['gap']);
+  assert.deepEqual(delivered, ['gap']);
   assert.equal(eventLog.head, 2);
 });
 
@@ -171,7 +169,7 @@ test('unusual data is stored and read unchanged', async (t) => {
   );
 });
 
-test('an idempotency key answers the same numbers for a day, for the same body only', async (t) => {
+test('an idempotency key returns the same numbers for a day, and only for the same body', async (t) => {
   const { time, store } = await openStore(t);
   const append = async (...parts: Parameters<typeof keyed>) =>
     (await store.append([keyed(...parts)]))[0];
@@ -211,8 +209,12 @@ test('expired idempotency keys are deleted', async (t) => {
 test('concurrent publishes are numbered in arrival order and delivered in order', async (t) => {
   const { openLog } = await openStore(t);
   const eventLog = await openLog();
-  const heard: number[] = [];
-  eventLog.subscribe({ deliver: (_, { seq }) => heard.push(seq), deliverVolatile() {}, gap() {} });
+  const delivered: number[] = [];
+  eventLog.subscribe({
+    deliver: (_, { seq }) => delivered.push(seq),
+    deliverVolatile() {},
+    gap() {},
+  });
 
   const appended = await Promise.all(
     Array.from({ length: 300 }, (_, index) => eventLog.append(request(event(String(index))))),
@@ -223,10 +225,10 @@ test('concurrent publishes are numbered in arrival order and delivered in order'
     appended.flatMap(({ ids }) => ids),
     numbers.map((seq) => `e1-${seq}`),
   );
-  assert.deepEqual(heard, numbers);
+  assert.deepEqual(delivered, numbers);
 });
 
-test('two publishes with the same key at once are written once', async (t) => {
+test('two concurrent publishes with the same key are written once', async (t) => {
   const { openLog } = await openStore(t);
   const eventLog = await openLog();
 
@@ -257,8 +259,12 @@ test('the same key with another body is a conflict, and nothing is written', asy
 test('of requests that share a commit, only the one that cannot be written fails', async (t) => {
   const { openLog } = await openStore(t);
   const eventLog = await openLog();
-  const heard: string[] = [];
-  eventLog.subscribe({ deliver: ({ data }) => heard.push(data), deliverVolatile() {}, gap() {} });
+  const delivered: string[] = [];
+  eventLog.subscribe({
+    deliver: ({ data }) => delivered.push(data),
+    deliverVolatile() {},
+    gap() {},
+  });
   const bad = { ...event('bad'), audiences: ['u:1', 'u:1'] }; // Breaks a primary key.
 
   const outcomes = await Promise.allSettled(
@@ -267,7 +273,7 @@ test('of requests that share a commit, only the one that cannot be written fails
 
   const statuses = outcomes.map(({ status }) => status);
   assert.deepEqual(statuses, ['fulfilled', 'fulfilled', 'rejected', 'fulfilled']);
-  assert.deepEqual(heard, ['a', 'b', 'c']);
+  assert.deepEqual(delivered, ['a', 'b', 'c']);
   assert.deepEqual(outcomes.at(-1), {
     status: 'fulfilled',
     value: { ids: ['e1-3'], isRepeated: false },
@@ -278,25 +284,27 @@ test('events of another process are delivered in order with local ones', async (
   const { db, wallClock, openLog } = await openStore(t);
   const eventLog = await openLog();
   const other = await SqlLogStore.open(db, { wallClock, newEpoch: 'x' });
-  const heard: string[] = [];
-  eventLog.subscribe({ deliver: ({ data }) => heard.push(data), deliverVolatile() {}, gap() {} });
+  const delivered: string[] = [];
+  eventLog.subscribe({
+    deliver: ({ data }) => delivered.push(data),
+    deliverVolatile() {},
+    gap() {},
+  });
 
-  await other.append([request(event('theirs 1'))]);
-  await eventLog.append(request(event('ours')));
-  await other.append([request(event('theirs 2'))]);
+  await other.append([request(event('remote 1'))]);
+  await eventLog.append(request(event('local')));
+  await other.append([request(event('remote 2'))]);
   await eventLog.catchUp();
 
-  assert.deepEqual(heard, ['theirs 1', 'ours', 'theirs 2']);
+  assert.deepEqual(delivered, ['remote 1', 'local', 'remote 2']);
 });
-
-const words = ['all', 'u:1', 's:x'];
 
 test('a client can resume only from events addressed to it', async (t) => {
   const { openLog } = await openStore(t);
   const eventLog = await openLog();
   await eventLog.append(request(event('1'), event('2', ['u:2']), event('3', ['all'])));
   const start = async (id: string | undefined) => {
-    const { seq, resumed, reason } = await eventLog.resolveLastEventId(words, id);
+    const { seq, resumed, reason } = await eventLog.resolveLastEventId(audiences, id);
     return [seq, resumed, reason];
   };
 
@@ -309,17 +317,17 @@ test('a client can resume only from events addressed to it', async (t) => {
   assert.deepEqual(await start('nonsense'), [3, false, 'unknown_id']);
 });
 
-test('the id a stream starts with is one its reader may come back with', async (t) => {
+test('the start id of a stream is one that its client can resume from', async (t) => {
   const { openLog } = await openStore(t);
   const eventLog = await openLog();
   await eventLog.append(request(event('1'), event('2', ['u:2']), event('3', ['u:2'])));
 
-  const { id } = await eventLog.resolveLastEventId(words, undefined);
+  const { id } = await eventLog.resolveLastEventId(audiences, undefined);
 
   assert.equal(id, 'e1-1');
-  assert.equal((await eventLog.resolveLastEventId(words, id)).resumed, true);
-  const nobody = await eventLog.resolveLastEventId(['u:9'], undefined);
-  assert.equal((await eventLog.resolveLastEventId(['u:9'], nobody.id)).resumed, true);
+  assert.equal((await eventLog.resolveLastEventId(audiences, id)).resumed, true);
+  const start = await eventLog.resolveLastEventId(['u:9'], undefined);
+  assert.equal((await eventLog.resolveLastEventId(['u:9'], start.id)).resumed, true);
 });
 
 // [the limit, how many of ten events of 100 bytes, one a second, are left]
@@ -352,7 +360,7 @@ for (const [limit, left] of trims) {
     assert.equal((await db.query(sql`select seq from events`)).length, left);
     assert.equal((await db.query(sql`select seq from event_audiences`)).length, left);
     const reason = trimmedSeq > 1 ? 'too_old' : 'resumed';
-    assert.equal((await eventLog.resolveLastEventId(words, 'e1-1')).reason, reason);
+    assert.equal((await eventLog.resolveLastEventId(audiences, 'e1-1')).reason, reason);
   });
 }
 
@@ -364,7 +372,7 @@ test('a trim batch is smaller when events have many recipients', async (t) => {
   const oldest = async (after: number, recipientsMax: number) =>
     (await store.oldestEvents(after, { eventsMax: 3, recipientsMax })).map(({ seq }) => seq);
 
-  assert.deepEqual(await oldest(0, 1), [1]); // One at least.
+  assert.deepEqual(await oldest(0, 1), [1]); // At least one.
   assert.deepEqual(await oldest(0, 1999), [1]);
   assert.deepEqual(await oldest(0, 2000), [1, 2]);
   assert.deepEqual(await oldest(0, 1e6), [1, 2, 3]);
@@ -383,7 +391,7 @@ test('of two concurrent trims one applies, and the byte count stays correct', as
 
   const rows = [
     await store.trim({ after: 0, upTo: 5, bytes: 500 }),
-    await other.trim({ after: 0, upTo: 6, bytes: 600 }), // It had looked before, too.
+    await other.trim({ after: 0, upTo: 6, bytes: 600 }), // Computed before the first trim.
   ];
 
   assert.deepEqual(rows, [10, 0]);
@@ -395,9 +403,9 @@ test('of two concurrent trims one applies, and the byte count stays correct', as
 test('expired events are not replayed', async (t) => {
   const { time, openLog } = await openStore(t);
   const eventLog = await openLog();
-  await eventLog.append(request(event('soon gone', ['u:1'], time.now + 1000), event('stays')));
-  const later = await openLog(); // Nothing in memory.
-  const read = async () => (await later.read(words, 0, 1e6)).frames.map(({ seq }) => seq);
+  await eventLog.append(request(event('expiring', ['u:1'], time.now + 1000), event('stays')));
+  const later = await openLog(); // Its cache is empty.
+  const read = async () => (await later.read(audiences, 0, 1e6)).frames.map(({ seq }) => seq);
 
   assert.deepEqual(await read(), [1, 2]);
   time.now += 1000;
@@ -432,16 +440,16 @@ test('a trimmed position resumes when nothing for the client was lost, and is to
   for (const audience of ['all', 'u:3', 'u:3']) {
     await eventLog.append(request({ ...event('x'), audiences: [audience] }));
   }
-  await eventLog.trim(); // Up to 7, with one for everybody.
+  await eventLog.trim(); // Up to 7, including one for all.
 
   assert.deepEqual((await resolveStart('1', 3))[0], 'too_old');
   assert.deepEqual((await resolveStart('9', 6))[0], 'too_old');
   assert.deepEqual((await resolveStart('9', 7))[0], 'resumed');
   await db.execute(sql`insert into trimmed_audiences (bucket, seq) values (-1, 7)`);
-  assert.deepEqual((await resolveStart('9', 6))[0], 'too_old', 'before the table was kept');
+  assert.deepEqual((await resolveStart('9', 6))[0], 'too_old', 'trimmed before the table existed');
 });
 
-/** And what the head is after that: numbers that were given before are of another epoch. */
+/** Statements that replace the log, and the expected head: reused numbers get another epoch. */
 const replacements = {
   'another epoch': { replace: sql`update log_head set epoch = 'e2'`, epoch: 'e2', seq: 3 },
   'another epoch, further on': {
@@ -452,7 +460,7 @@ const replacements = {
 };
 
 for (const [what, { replace, epoch, seq }] of Object.entries(replacements)) {
-  test(`a log that is replaced under a running process takes and gives nothing: ${what}`, async (t) => {
+  test(`a log that was replaced under a running process refuses reads and appends: ${what}`, async (t) => {
     const db = await databaseFor(t);
     let times = 0;
     const onReplaced = () => {
@@ -474,7 +482,7 @@ for (const [what, { replace, epoch, seq }] of Object.entries(replacements)) {
   });
 }
 
-test('a missing head row is service_unavailable until it is back', async (t) => {
+test('a missing head row is service_unavailable until it exists again', async (t) => {
   const { db, store } = await openStore(t);
   await store.append([request(event('a'))]);
   await db.execute(sql`delete from log_head`);

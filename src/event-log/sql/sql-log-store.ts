@@ -20,9 +20,9 @@ import { lastTrimmed, recordTrimmed, type TrimmedAudience } from './trimmed-audi
 
 export interface SqlLogStoreOptions {
   readonly wallClock: () => number;
-  /** Of a log that is begun now. Of one whose counter went back, with an `r` behind it. */
+  /** Epoch of a new log. A log whose counter was reset gets it with the suffix `r`. */
   readonly newEpoch: string;
-  /** Told once when the tables hold another log than the one that was opened. Must not throw. */
+  /** Called once when the log in the tables was replaced. Must not throw. */
   readonly onReplaced?: () => void;
 }
 
@@ -40,16 +40,17 @@ interface StateRow extends LogHead {
 
 interface PageRow extends Omit<EventRow, 'data'> {
   readonly bytes: number;
-  /** Null when it is not small. */
+  /** Null for large data, which is read separately. */
   readonly data: string | null;
 }
 
 /**
- * The log in tables of a `Database`: `log_head`, `events`, `event_audiences`, and idempotency keys.
- * Once they hold another log, `state` and `append` throw `service_unavailable`, see `LogIdentity`.
+ * Stores the event log in tables of a `Database`: `log_head`, `events`, `event_audiences`, `idempotency`
+ * and `trimmed_audiences`. Once the stored log was replaced, `state`, `stateWithVisibility` and `append`
+ * throw `service_unavailable`, see `LogGeneration`.
  */
 export class SqlLogStore implements LogStore {
-  /** The embedded database belongs to one process. */
+  /** False for the embedded database, which has one process. */
   readonly isShared: boolean;
   readonly #db: Database;
   readonly #generation: LogGeneration;
@@ -62,7 +63,7 @@ export class SqlLogStore implements LogStore {
     this.#appender = new SqlAppender(db, wallClock, generation);
   }
 
-  /** Begins a log under `newEpoch` in a database that has none yet. */
+  /** Opens the log, and creates one with `newEpoch` if the database has none. */
   static async open(
     db: Database,
     { wallClock, newEpoch, onReplaced = () => {} }: SqlLogStoreOptions,
@@ -95,9 +96,9 @@ export class SqlLogStore implements LogStore {
   }
 
   /**
-   * One bounded index range per audience, merged: the cost is that of what the reader may see, not
-   * of all there is. What is small comes along with the sizes; what is not is fetched once it is known
-   * to go into the page, so that never much more is fetched than that.
+   * Merges one bounded index range per audience, so the cost depends on the events visible to the
+   * reader, not on all events. Small data is read together with the sizes. Large data is read only for
+   * the events of the page, so that little more than the page is transferred.
    */
   async read(
     audiences: readonly Audience[],
@@ -110,14 +111,14 @@ export class SqlLogStore implements LogStore {
     const large = await this.#readData(page.filter(({ data }) => data === null));
     const events = page.flatMap((row) => {
       const data = row.data ?? large.get(row.seq);
-      return data === undefined ? [] : toLoggedEvent({ ...row, data }, []); // Trimmed in between.
+      return data === undefined ? [] : toLoggedEvent({ ...row, data }, []); // Trimmed meanwhile.
     });
     return { events, more };
   }
 
   async readAll(after: number, upTo: number): Promise<LoggedEvent[]> {
-    // Audiences first: what is trimmed in between is then missing as a whole, which can be seen. The
-    // other way round it would be an event for nobody.
+    // Audiences first: an event trimmed between the queries is then missing, which is detected as a
+    // gap. In the opposite order it would be an event without audiences.
     const audienceRows = await this.#db.query<{ audience: string; seq: number }>(
       sql`select audience, seq from event_audiences
         where seq > ${after} and seq <= ${upTo} order by seq`,
@@ -159,7 +160,7 @@ export class SqlLogStore implements LogStore {
         where seq > ${after} order by seq limit 1 offset ${recipientsMax}`,
     );
     const lastFittingSeq = Math.max((beyond?.seq ?? Number.POSITIVE_INFINITY) - 1, after + 1);
-    const upTo = Math.min(lastFittingSeq, after + eventsMax); // Numbers have no gaps.
+    const upTo = Math.min(lastFittingSeq, after + eventsMax); // Exact: numbers have no gaps.
     interface Row {
       readonly seq: number;
       readonly created_at: number;
@@ -174,11 +175,11 @@ export class SqlLogStore implements LogStore {
 
   trim({ after, upTo, bytes }: TrimRange): Promise<number> {
     return this.#db.transaction(async (tx) => {
-      const moved = await tx.execute(
+      const updatedHeads = await tx.execute(
         sql`update log_head set trimmed_seq = ${upTo}, bytes = bytes - ${bytes}
           where id = 1 and trimmed_seq = ${after}`,
       );
-      if (moved === 0) return 0; // Another process was faster: the bytes are not these any more.
+      if (updatedHeads === 0) return 0; // Another process has trimmed, so `bytes` is stale.
       const trimmed = await tx.query<TrimmedAudience>(
         sql`select audience, max(seq) as seq from event_audiences
           where seq <= ${upTo} group by audience`,
@@ -206,8 +207,8 @@ export class SqlLogStore implements LogStore {
   }
 
   /**
-   * The limit stands inside and `after` once more outside, or PostgreSQL expects a page per audience
-   * and would rather walk through `events` from its beginning.
+   * Reads the rows of a page. The inner query has the limit and the outer one repeats `after`;
+   * otherwise PostgreSQL estimates a page per audience and scans `events` from its start.
    */
   #readRows(
     audiences: readonly Audience[],
@@ -244,7 +245,7 @@ async function createLog(db: Database, epoch: string): Promise<LogHead> {
     );
     return { epoch, seq: 0 };
   } catch (cause) {
-    // Two processes may start at once on an empty database: then the other's row is ours too.
+    // Another process may have created the log at the same time: use its row.
     const head = await readHead(db);
     if (head === undefined) throw cause;
     return head;
@@ -265,7 +266,7 @@ function toLoggedEvent(row: EventRow, audiences: readonly Audience[]): LoggedEve
   };
 }
 
-/** The first ones, up to the one that goes beyond: one at least. */
+/** Returns the first rows, up to and including the one that reaches `bytesMax`; at least one. */
 function takePage(rows: readonly PageRow[], bytesMax: number): PageRow[] {
   const page: PageRow[] = [];
   let bytesBefore = 0;
@@ -277,14 +278,14 @@ function takePage(rows: readonly PageRow[], bytesMax: number): PageRow[] {
   return page;
 }
 
-/** What one index range for each audience has, in one statement. */
+/** Builds the union of one index range per audience. */
 function union(audiences: readonly Audience[], range: (audience: Audience) => Sql): Sql {
   return audiences
     .map((audience, index) => sql`select seq from (${range(audience)}) ${alias(index)}`)
     .reduce((all, part) => sql`${all} union ${part}`);
 }
 
-/** Derived tables need names of their own. */
+/** Returns a distinct alias: derived tables must be named. */
 function alias(index: number): Sql {
   return { texts: [`range_${index}`], values: [] };
 }

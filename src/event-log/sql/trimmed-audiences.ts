@@ -2,22 +2,25 @@ import { createHash } from 'node:crypto';
 import { type Database, list, sql, tuples } from '../../db/database.js';
 import type { Audience } from '../../events/audience.js';
 
-/** Of the log as it was before this was kept: any audience may have lost something up to there. */
+/** Bucket for events trimmed before this table existed: any audience may have lost events up to it. */
 const wildcardBucket = -1;
 /**
- * Audiences come without end, buckets do not: who shares one may be told of a loss that was another's,
- * and never the other way round. With 10,000 audiences that is one reader in fifty.
+ * Audiences are unbounded, so they are hashed into buckets: a false loss is possible, a missed loss is
+ * not. With 10,000 audiences it affects about one reader in fifty.
  */
 const bucketCount = 1_048_576;
 const rowsPerStatement = 1000;
 
-/** The newest event of each audience among those that are being trimmed. */
+/** The newest event of one audience among those being trimmed. */
 export interface TrimmedAudience {
   readonly audience: Audience;
   readonly seq: number;
 }
 
-/** Notes what is being trimmed, in the transaction that does it. All of it is newer than before. */
+/**
+ * Records the newest trimmed event of each audience. Call it in the transaction that trims; every `seq`
+ * must be newer than those recorded before.
+ */
 export async function recordTrimmed(
   tx: Database,
   trimmed: readonly TrimmedAudience[],
@@ -36,7 +39,7 @@ export async function recordTrimmed(
   }
 }
 
-/** The newest event for any of these audiences that was trimmed, or a newer one; 0 if none was. */
+/** Returns the newest trimmed event for any of these audiences, or a newer one; 0 if there is none. */
 export async function lastTrimmed(db: Database, audiences: readonly Audience[]): Promise<number> {
   const keys = list([wildcardBucket, ...audiences.map(getBucket)]);
   const rows = await db.query<{ seq: number }>(
