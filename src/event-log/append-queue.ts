@@ -69,7 +69,9 @@ export class AppendQueue {
     });
   }
 
-  /** Resolves when the queue is empty. Rejects only when `onAppended` has thrown, which is a defect. */
+  /**
+   * Resolves when the queue is empty. Rejects only when `onAppended` has thrown, which is a defect.
+   */
   async idle(): Promise<void> {
     while (this.#writing !== undefined) await this.#writing;
   }

@@ -246,7 +246,7 @@ export class EventLog {
     const frames = events
       .filter((event) => !isExpired(event, now))
       .map((event) => this.#encode(event, event.seq));
-    const { trimmedSeq } = await this.#store.state(); // After the page, so that a trim during the read is seen.
+    const { trimmedSeq } = await this.#store.state(); // After the page, to see a trim during the read.
     const last = lastSeq(events, after);
     return { frames, end: more ? last : Math.max(last, head), more, gap: after < trimmedSeq };
   }

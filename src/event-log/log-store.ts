@@ -14,7 +14,9 @@ export interface AppendRequest {
   readonly idempotency: { readonly keyHash: string; readonly bodyHash: string } | undefined;
 }
 
-/** `repeated`: the key was used for the same body before. `conflict`: it was used for another body. */
+/**
+ * `repeated`: the key was used for the same body before. `conflict`: it was used for another body.
+ */
 export interface AppendOutcome {
   readonly kind: 'appended' | 'repeated' | 'conflict';
   readonly firstSeq: number;
@@ -101,8 +103,9 @@ export interface LogStore {
   /** Deletes a batch of expired idempotency keys and returns how many. For a timer. */
   sweepIdempotencyKeys(now: number): Promise<number>;
   /**
-   * Calls `onAppended` after other processes have appended, and whenever a notification may have been
-   * missed. Returns undefined when the engine cannot notify and has to be polled. Never throws.
+   * Calls `onAppended` after other processes have appended, and whenever a notification may have
+   * been missed. Returns undefined when the engine cannot notify and has to be polled. Never
+   * throws.
    */
   listen(onAppended: () => void): Subscription | undefined;
 }

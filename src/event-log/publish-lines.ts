@@ -29,11 +29,13 @@ export interface PublishedLines {
 }
 
 /**
- * Publishes events as they arrive, in batches. A batch is written atomically, and the next one is read
- * once it is durable, so memory is bounded to about 1 MiB and one line, however long the input is.
+ * Publishes events as they arrive, in batches. A batch is written atomically, and the next one is
+ * read once it is durable, so memory is bounded to about 1 MiB and one line, however long the input
+ * is.
  *
  * Throws what `parseEvent`, `lines` and `publish` throw, with `published` in `info`: the number of
- * events that were published before. With keys, a retry of all lines publishes only the missing ones.
+ * events that were published before. With keys, a retry of all lines publishes only the missing
+ * ones.
  */
 export async function publishLines(
   lines: AsyncIterable<unknown>,

@@ -34,7 +34,9 @@ const envelopeBytesMax = 128 * 1024;
 /** Worst case: JSON can write a byte as `\u00..`. */
 const bytesPerEscapedChar = 6;
 
-/** Creates the route `POST /events`: one event, an array or NDJSON, from a backend with an API key. */
+/**
+ * Creates the route `POST /events`: one event, an array or NDJSON, from a backend with an API key.
+ */
 export function publishRoutes({ publisher, ...parts }: PublishRouteParts): Route[] {
   const bodies = new BodyBudget(parts.limits.bodiesBytesMax);
   return [

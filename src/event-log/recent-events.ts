@@ -33,9 +33,10 @@ const eventOverheadBytes = 256;
 const recipientOverheadBytes = 96;
 
 /**
- * Caches the newest events of the log, encoded, so that most streams that resume or fall behind cost no
- * query. Holds about 8 MiB including recipients, which is 17,000 small events; evicted events are read
- * from the store. The limit also bounds a read, which scans 90,000 recipients at most.
+ * Caches the newest events of the log, encoded, so that most streams that resume or fall behind
+ * cost no query. Holds about 8 MiB including recipients, which is 17,000 small events; evicted
+ * events are read from the store. The limit also bounds a read, which scans 90,000 recipients at
+ * most.
  */
 export class RecentEvents {
   /** In log order and without gaps from `#firstIndex` on; entries before it are evicted. */

@@ -31,9 +31,9 @@ export class ResumeResolver {
   }
 
   /**
-   * Returns the start of a stream whose client has seen everything up to `lastEventId`. A position of
-   * an event for others is treated like one that was never issued. Trimmed events keep no audience,
-   * so any trimmed position is accepted if no event for this reader was trimmed after it.
+   * Returns the start of a stream whose client has seen everything up to `lastEventId`. A position
+   * of an event for others is treated like one that was never issued. Trimmed events keep no
+   * audience, so any trimmed position is accepted if no event for this reader was trimmed after it.
    */
   async resolveLastEventId(
     audiences: readonly Audience[],

@@ -71,13 +71,13 @@ const refusals: readonly [string, unknown, string][] = [
   ['null', null, 'event'],
   ['a string', 'x', 'event'],
   ['an unknown field', { to: 'all', data: 1, colour: 'red' }, 'event'],
-  ['to: a user id alone', { to: '1', data: 1 }, 'to'],
-  ['to: no users', { to: { users: [] }, data: 1 }, 'to'],
-  ['to: users that is not a list', { to: { users: '1' }, data: 1 }, 'to'],
-  ['to: a number as an id', { to: { users: [1] }, data: 1 }, 'to'],
-  ['to: an id with a line break', { to: { users: ['1\n'] }, data: 1 }, 'to'],
-  ['to: users and sessions', { to: { users: ['1'], sessions: ['a'] }, data: 1 }, 'to'],
-  ['to: an unknown kind', { to: { groups: ['1'] }, data: 1 }, 'to'],
+  ['a user id alone', { to: '1', data: 1 }, 'to'],
+  ['no users', { to: { users: [] }, data: 1 }, 'to'],
+  ['users that is not a list', { to: { users: '1' }, data: 1 }, 'to'],
+  ['a number as an id', { to: { users: [1] }, data: 1 }, 'to'],
+  ['an id with a line break', { to: { users: ['1\n'] }, data: 1 }, 'to'],
+  ['users and sessions', { to: { users: ['1'], sessions: ['a'] }, data: 1 }, 'to'],
+  ['an unknown kind', { to: { groups: ['1'] }, data: 1 }, 'to'],
   ['a reserved type', { to: 'all', data: 1, type: 'stream.open' }, 'type'],
   ['a type with a line break', { to: 'all', data: 1, type: 'a\nid: 1' }, 'type'],
   ['an empty type', { to: 'all', data: 1, type: '' }, 'type'],
@@ -91,7 +91,7 @@ const refusals: readonly [string, unknown, string][] = [
 ];
 
 for (const [what, body, field] of refusals) {
-  test(`a publish request is refused, naming ${field}: ${what}`, () => {
+  test(`a publish request is refused, naming "${field}": ${what}`, () => {
     assert.equal(getFailure(body).info?.['field'], field);
   });
 }

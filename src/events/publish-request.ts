@@ -31,8 +31,8 @@ export const recipientsPerRequestMax = 10_000;
 const expiresInMaxMs = 366 * 24 * 60 * 60 * 1000;
 
 /**
- * Parses the body of `POST /events`: one event `{to, type?, data, volatile?, expiresIn?}` or an array
- * of 1 to 1000. `now` is epoch ms. Throws `missing_required_parameter`, `invalid_request` or
+ * Parses the body of `POST /events`: one event `{to, type?, data, volatile?, expiresIn?}` or an
+ * array of 1 to 1000. `now` is epoch ms. Throws `missing_required_parameter`, `invalid_request` or
  * `payload_too_large` for the whole request; `info` has the field, and in an array the index.
  */
 export function parsePublishRequest(
@@ -61,7 +61,9 @@ export function parsePublishRequest(
 
 const knownFields = ['to', 'type', 'data', 'volatile', 'expiresIn'];
 
-/** Parses one event. Throws the same errors as `parsePublishRequest`, with `index` if there is one. */
+/**
+ * Parses one event. Throws the same errors as `parsePublishRequest`, with `index` if there is one.
+ */
 export function parseEvent(
   body: unknown,
   limits: PublishLimits,

@@ -8,14 +8,14 @@ interface Chunk {
 const cachedMax = 16;
 
 /**
- * Frames put together for one write. Whoever is to get the same frames gets the same Buffer, however
- * many they are: the newest 16 chunks are remembered.
+ * Concatenates frames for one write. Equal frame lists share one Buffer, however many streams write
+ * it. Caches the newest 16 chunks.
  */
 export class ChunkCache {
   readonly #cached: Chunk[] = [];
   #oldest = 0;
 
-  /** The bytes of one or more frames in a row. They belong to many: never to be written into. */
+  /** Returns the bytes of one or more frames. The Buffer is shared: never modify it. */
   concat(frames: readonly Frame[]): Buffer {
     const [single] = frames;
     if (single !== undefined && frames.length === 1) return single.bytes;

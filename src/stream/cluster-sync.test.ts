@@ -8,7 +8,7 @@ import { Registry } from './registry.js';
 import { StreamTokens } from './stream-token.js';
 import { UserCount } from './user-count.js';
 
-const test = await testOnDialects('neighbours');
+const test = await testOnDialects('cluster sync');
 
 test('a process deregisters on close, and logs a warning when it cannot', async (t) => {
   const db = await databaseFor(t);
@@ -23,7 +23,7 @@ test('a process deregisters on close, and logs a warning when it cannot', async 
   const log: Logger = {
     ...silentLogger,
     warn(_, phrase) {
-      if (phrase !== 'cluster state could not be read') warnings.push(phrase); // A beat between.
+      if (phrase !== 'cluster state could not be read') warnings.push(phrase); // A heartbeat meanwhile.
     },
   };
   const count = async () => (await db.query(sql`select id from processes`)).length;

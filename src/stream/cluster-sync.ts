@@ -14,34 +14,36 @@ export interface ClusterSyncParts {
   readonly wallClock: () => number;
 }
 
-/** A process that has not been heard of for so long is not counted any more. */
+/** A process without a heartbeat for this long is not counted. */
 const silentMs = 10_000;
-/** And after this its row goes. */
-const forgottenMs = 60_000;
-/** Clocks of processes differ, and rows become visible a little after their time. */
+/** A process without a heartbeat for this long is deleted from `processes`. */
+const deletedAfterMs = 60_000;
+/** Clocks of processes differ, and rows become visible a little after their timestamp. */
 const overlapMs = 5000;
 const heartbeatMs = 1000;
 
 /**
- * What the processes on one database have to tell each other besides events: how many users each has
- * (`count` is their sum), and that a stream token was opened elsewhere, so that its older stream
- * ends. Each keeps a row with its heartbeat in `processes`.
+ * Exchanges state between the processes on one database: the number of users of each process
+ * (`count` is their sum), and takeovers of stream tokens, so that the older stream ends. Each
+ * process has a row with its heartbeat in `processes`.
  */
 export class ClusterSync {
   readonly #parts: ClusterSyncParts;
   readonly #id = randomBytes(8).toString('hex');
   #timer: NodeJS.Timeout | undefined;
-  #heardUntil: number;
-  #beating: Promise<void> = Promise.resolve();
+  #readUntil: number;
+  #activeHeartbeat: Promise<void> = Promise.resolve();
   #isOpen = true;
-  #isAway = false;
+  #isUnavailable = false;
 
   private constructor(parts: ClusterSyncParts) {
     this.#parts = parts;
-    this.#heardUntil = parts.wallClock();
+    this.#readUntil = parts.wallClock();
   }
 
-  /** Announces this process once, then every second. */
+  /**
+   * Registers this process, then sends a heartbeat every second. Rejects when the first one fails.
+   */
   static async start(parts: ClusterSyncParts): Promise<ClusterSync> {
     const clusterSync = new ClusterSync(parts);
     await clusterSync.heartbeat();
@@ -49,21 +51,23 @@ export class ClusterSync {
     return clusterSync;
   }
 
-  /** Says how many users are here, and hears of the others. Rejects when the database does. */
+  /**
+   * Writes the local user count and reads those of other processes. Rejects when the database does.
+   */
   async heartbeat(): Promise<void> {
     const { userCount, wallClock } = this.#parts;
     const now = wallClock();
     await this.#announce(now);
     userCount.remoteUsers = await this.#countRemoteUsers(now);
-    await this.#hearTakeovers(now);
+    await this.#applyTakeovers(now);
   }
 
-  /** Takes this process off the list. Twice is fine; never rejects: others notice its silence, too. */
+  /** Deregisters this process. Idempotent; never rejects, because the row expires anyway. */
   async close(): Promise<void> {
     if (!this.#isOpen) return;
     this.#isOpen = false;
     clearTimeout(this.#timer);
-    await this.#beating;
+    await this.#activeHeartbeat;
     const { db, log } = this.#parts;
     try {
       await db.execute(sql`delete from processes where id = ${this.#id}`);
@@ -74,18 +78,18 @@ export class ClusterSync {
 
   #wait(): void {
     this.#timer = setTimeout(() => {
-      this.#beating = this.#beatSafely();
+      this.#activeHeartbeat = this.#heartbeatSafely();
     }, heartbeatMs).unref();
   }
 
-  /** Never rejects: while the database is away, what was last heard stays. */
-  async #beatSafely(): Promise<void> {
+  /** Never rejects: while the database is unavailable, the last known state is kept. */
+  async #heartbeatSafely(): Promise<void> {
     try {
       await this.heartbeat();
-      this.#isAway = false;
+      this.#isUnavailable = false;
     } catch (cause) {
-      if (!this.#isAway) this.#parts.log.warn({ cause }, 'cluster state could not be read');
-      this.#isAway = true; // One line for one outage.
+      if (!this.#isUnavailable) this.#parts.log.warn({ cause }, 'cluster state could not be read');
+      this.#isUnavailable = true; // Logged once per outage.
     }
     if (this.#isOpen) this.#wait();
   }
@@ -102,27 +106,27 @@ export class ClusterSync {
         sql`insert into processes (id, users, seen_at) values (${this.#id}, ${users}, ${now})`,
       );
     } catch (cause) {
-      if (!(cause instanceof UniqueViolation)) throw cause; // The update's answer was lost.
+      if (!(cause instanceof UniqueViolation)) throw cause; // An earlier insert has committed late.
     }
   }
 
   async #countRemoteUsers(now: number): Promise<number> {
     const { db } = this.#parts;
-    await db.execute(sql`delete from processes where seen_at < ${now - forgottenMs}`);
+    await db.execute(sql`delete from processes where seen_at < ${now - deletedAfterMs}`);
     const others = await db.query<{ id: string; users: number }>(
       sql`select id, users from processes where seen_at >= ${now - silentMs}`,
     );
     return others.filter(({ id }) => id !== this.#id).reduce((sum, { users }) => sum + users, 0);
   }
 
-  async #hearTakeovers(now: number): Promise<void> {
+  async #applyTakeovers(now: number): Promise<void> {
     const { registry, tokens } = this.#parts;
-    for (const tokenHash of await tokens.takenSince(this.#heardUntil - overlapMs)) {
-      const connection = registry.findByToken(tokenHash);
-      // Several takeovers may have followed one another: the token's row knows who has it now.
-      if (connection === undefined || (await tokens.isHolder(tokenHash, connection.id))) continue;
-      connection.close('replaced', { retryMs: replacedRetryMs });
+    for (const tokenHash of await tokens.takenSince(this.#readUntil - overlapMs)) {
+      const stream = registry.findByToken(tokenHash);
+      // There may have been several takeovers: the row of the token has its current stream.
+      if (stream === undefined || (await tokens.isHolder(tokenHash, stream.id))) continue;
+      stream.close('replaced', { retryMs: replacedRetryMs });
     }
-    this.#heardUntil = now;
+    this.#readUntil = now;
   }
 }

@@ -2,19 +2,20 @@ import { setTimeout as wait } from 'node:timers/promises';
 import type { Registry } from './registry.js';
 
 export interface DrainOptions {
-  /** Over how long the ends are spread. */
+  /** Period over which streams are closed. */
   readonly windowMs: number;
   readonly random: () => number;
 }
 
-/** What one client that comes back costs a server: a TLS handshake and an HTTP/2 session. */
+/** Cost of one reconnect for a server: a TLS handshake and an HTTP/2 session. */
 const reconnectCostMs = 4;
 const sliceMs = 100;
 const sliceMin = 100;
 
 /**
- * Ends all streams, a slice at a time, each with a `retry:` of its own, so that neither this server
- * nor the one that takes over meets all clients at once. Few streams end at once.
+ * Closes all streams in slices of at least 100, each stream with its own `retry:`, so that neither
+ * this server nor its successor has to handle all clients at once. Up to 100 streams are closed at
+ * once.
  */
 export async function drainStreams(
   registry: Registry,

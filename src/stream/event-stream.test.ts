@@ -21,7 +21,7 @@ const limits = {
 };
 const nextTick = () => new Promise((resolve) => setImmediate(resolve));
 
-/** A log, a registry and one client of user 1 that takes bytes when the test says so. */
+/** Creates a log, a registry and a client of user 1 that accepts bytes only in `acceptBytes`. */
 async function openHarness(history: readonly string[] = []) {
   const store = new MemoryLogStore('e');
   for (const data of history) store.appendExternally(['u:1'], data);
@@ -36,7 +36,7 @@ async function openHarness(history: readonly string[] = []) {
   });
   eventLog.subscribe(registry);
   const userCount = new UserCount(registry);
-  /** As `Streams` does it, once a second. */
+  /** Does what `Streams.tick` does. */
   const tick = () => {
     registry.tick();
     userCount.tick();
@@ -76,7 +76,7 @@ async function openHarness(history: readonly string[] = []) {
       events: [{ audiences: [`u:${userId}`], type: undefined, data, expiresAt: undefined }],
       idempotency: undefined,
     });
-  /** The client takes what there is, and what comes when it has taken that. */
+  /** The client accepts what is queued, and what is written in response. */
   const acceptBytes = async (most = 1_000_000) => {
     for (let round = 0; round < 3; round += 1) {
       await nextTick();
@@ -119,7 +119,7 @@ test('a stream begins with a retry and stream.open, before anything else', async
 test('a resumed stream first receives what it missed, then new events', async () => {
   const { open, publish, acceptBytes, received, wire } = await openHarness();
   for (const data of ['seen', 'missed 1', 'missed 2']) await publish(data);
-  await publish('for somebody else', '2');
+  await publish('for another user', '2');
   await open('e-1');
   await publish('new');
 
@@ -129,7 +129,7 @@ test('a resumed stream first receives what it missed, then new events', async ()
   assert.match(wire(), /"resumed":true,"reason":"resumed","id":"e-1"/);
 });
 
-test('events of one tick leave as one write', async () => {
+test('events of one event-loop iteration are sent in one write', async () => {
   const { open, publish, acceptBytes, client } = await openHarness();
   await open();
   await acceptBytes();
@@ -184,9 +184,9 @@ test('a client that is behind receives no volatile events', async () => {
   assert.match(wire(), /data: later/);
 });
 
-test('an event that was read before it was delivered arrives once', async () => {
+test('an event that was replayed before its delivery is sent once', async () => {
   const { open, acceptBytes, received, store, eventLog } = await openHarness(['seen', 'missed']);
-  store.appendExternally(['u:1'], 'of another process'); // In the log, but nobody has delivered it here.
+  store.appendExternally(['u:1'], 'of another process'); // In the log, not yet delivered here.
   await open('e-1');
   await acceptBytes();
 
@@ -210,7 +210,7 @@ test('stream.open and the missed events are sent in one write', async () => {
   assert.equal(client.writes, 1);
 });
 
-test('an event that is written while a page is being read is not skipped', async () => {
+test('an event that is appended while a page is being read is not skipped', async () => {
   const { open, publish, acceptBytes, received, store, eventLog } = await openHarness([
     'seen',
     'missed',
@@ -230,7 +230,7 @@ test('an event that is written while a page is being read is not skipped', async
   assert.deepEqual(received(), ['missed', 'just now']);
 });
 
-test('nothing is read for a closed sink, also before its close event', async () => {
+test('replay stops once the sink is closed, even before its close event', async () => {
   const history = Array.from({ length: 20 }, (_, index) => `${index} ${'x'.repeat(400)}`);
   const { open, store, acceptBytes, client } = await openHarness(history);
   let reads = 0;
@@ -253,7 +253,7 @@ test('an idle stream receives a heartbeat every 15 seconds', async () => {
   const { time, open, publish, acceptBytes, tick, wire } = await openHarness();
   await open();
   await acceptBytes();
-  tick(); // Tells the count, which is no silence either.
+  tick(); // Sends the count, so that the stream is not idle.
   await acceptBytes();
   const comments = () => wire().split(':\n\n').length - 1;
   const advance = async (ms: number) => {
@@ -286,25 +286,25 @@ test('a heartbeat is at most half a second early or late', async () => {
     streams.tick();
     await acceptBytes();
   };
-  await tick(); // Tells the count.
+  await tick(); // Sends the count.
   const late: number[] = [];
 
   for (let offset = 0; offset < 1000; offset += 90) {
     time.now = tickAt + offset;
     await publish('not silent');
     await acceptBytes();
-    const silentSince = { bytes: wire().length, at: time.now };
+    const idleSince = { bytes: wire().length, at: time.now };
     await until(async () => {
       await tick();
-      return wire().length > silentSince.bytes;
+      return wire().length > idleSince.bytes;
     });
-    late.push(time.now - silentSince.at - limits.heartbeatMs);
+    late.push(time.now - idleSince.at - limits.heartbeatMs);
   }
 
   assert.ok(Math.max(...late) <= 610 && Math.min(...late) >= -510, `late by ${late}`);
 });
 
-test('a client that takes no byte for 30 seconds is cut off as stalled, one that takes some is not', async () => {
+test('a client that accepts no byte for 30 seconds is disconnected as stalled, a slow one is not', async () => {
   const { time, open, acceptBytes, tick, client, ends, publish } = await openHarness();
   await open();
   await acceptBytes();
@@ -326,7 +326,7 @@ test('a client that takes no byte for 30 seconds is cut off as stalled, one that
   assert.equal(client.sink?.closed, true);
 });
 
-test('more unsent bytes than the hard limit cut the stream off', async () => {
+test('a stream over the hard limit of unsent bytes is closed as overflow', async () => {
   const { open, publish, acceptBytes, ends } = await openHarness();
   await open();
   await acceptBytes();
@@ -366,7 +366,7 @@ test('pending frames are sent before the closing frame', async () => {
 test('a replaying stream whose position was trimmed is closed as behind', async () => {
   const history = Array.from({ length: 1000 }, () => 'x'.repeat(40));
   const { open, acceptBytes, store, ends, wire } = await openHarness(history);
-  await open('e-1'); // Of a process before this one: read from the store, page by page.
+  await open('e-1'); // Not cached: read from the store, page by page.
   await acceptBytes();
   store.trimmedSeq = 600;
 
@@ -397,9 +397,9 @@ test('when events were trimmed before delivery, all streams are closed as behind
   );
 });
 
-test('a log that cannot be read ends the stream as failed, to be resumed', async () => {
+test('a stream whose replay fails is closed as failed, and can reconnect', async () => {
   const { open, store, acceptBytes, ends, wire } = await openHarness(['seen', 'missed']);
-  store.readError = new Error('disk on fire');
+  store.readError = new Error('read failed');
   await open('e-1');
 
   await acceptBytes();
@@ -413,7 +413,7 @@ test('an unavailable event log closes no stream, and replay continues when it is
     'seen',
     'missed',
   ]);
-  store.readError = new Failure('service_unavailable', 'Cannot read: the log is away');
+  store.readError = new Failure('service_unavailable', 'Cannot read: the log is unavailable');
   await open('e-1');
   await publish('meanwhile');
   await acceptBytes();
@@ -436,11 +436,11 @@ test('a client that was behind receives the count once it has caught up', async 
   const { userCount, tick, open, publish, acceptBytes, wire } = await openHarness();
   await open();
   await acceptBytes();
-  tick(); // The first count, which it takes.
+  tick(); // The first count, which the client accepts.
   await acceptBytes();
   await publish('x'.repeat(600));
   await publish('y'.repeat(600));
-  await nextTick(); // More than the soft limit is on its way.
+  await nextTick(); // More than the soft limit is unsent.
 
   userCount.remoteUsers = 4;
   tick();

@@ -6,12 +6,12 @@ import { controlFrame, type Frame, heartbeat, retryBytes } from '../events/frame
 import type { Sink } from '../http/reply.js';
 import type { WriteScheduler } from './write-scheduler.js';
 
-/** Who listens. */
+/** Identity of the client of a stream. */
 export interface Subscriber {
   readonly userId: string;
   readonly sessionId: string;
   readonly audiences: readonly Audience[];
-  /** `ipKeyOf` the address: limits are for places. */
+  /** Address as returned by `toIpKey`, for limits. */
   readonly ip: string;
   /** Hash of the stream token; undefined for a stream opened with an access token. */
   readonly tokenHash: string | undefined;
@@ -33,7 +33,7 @@ export interface StreamEnd {
   readonly cause?: unknown;
 }
 
-/** The part of the log that a connection reads. */
+/** The part of `EventLog` that a stream reads. */
 export interface ReplaySource {
   readonly head: number;
   read(
@@ -60,14 +60,14 @@ export interface EventStreamParts {
   readonly eventLog: ReplaySource;
   readonly scheduler: WriteScheduler;
   readonly limits: EventStreamLimits;
-  /** Never goes back, and does not jump: silence and progress are measured by it. */
+  /** Milliseconds, monotonic. Used for heartbeats and stall detection. */
   readonly monotonicClock: () => number;
   readonly random: () => number;
-  /** Called once, when the stream is over for whatever reason. Must not throw. */
+  /** Called once when the stream has ended, for any reason. Must not throw. */
   readonly onEnd: (stream: EventStream, ending: StreamEnd) => void;
 }
 
-/** Reasons after which coming back makes no sense: the client is told so in `stream.close`. */
+/** Whether the client should not reconnect after this reason; sent in `stream.close`. */
 const isFinalReason: Readonly<Record<CloseReason, boolean>> = {
   client: false,
   stalled: false,
@@ -83,26 +83,26 @@ const isFinalReason: Readonly<Record<CloseReason, boolean>> = {
 /**
  * One open event stream, live or replaying. It has no queue of its own.
  *
- * Live, frames are gathered and written once a tick. When `unsentSoftBytes` are on their way the
- * connection turns to replaying: frames pushed meanwhile are let go, for they are in the log, and
- * the log is read page by page as the client drains, until the cursor has reached all that was
- * delivered. A slow client costs about two pages and misses nothing; one that takes no byte for
- * `stallMs` is cut off, and comes back with its `Last-Event-ID`. A log that does not answer ends no
- * stream: it is asked again with the next heartbeat.
+ * While live, pending frames are written once per flush cycle. When `unsentSoftBytes` are unsent,
+ * the stream starts replaying: pushed frames are dropped, because replay reads them from the event
+ * log, page by page as the client drains, until the cursor reaches the head. A slow client costs
+ * about two pages of memory and misses nothing. A client that accepts no byte for `stallMs` is
+ * disconnected and resumes with its `Last-Event-ID`. When the event log is unavailable the stream
+ * stays open, and replay is retried at the next heartbeat.
  */
 export class EventStream {
   readonly id: string;
   readonly subscriber: Subscriber;
-  /** As `uptime` counts, like all times here. */
+  /** Time of `monotonicClock`, like all times here. */
   readonly openedAt: number;
   readonly #parts: EventStreamParts;
   readonly #sink: Sink;
   #ending: StreamEnd | undefined;
   #live = false;
   #isReplayPaused = false;
-  /** Everything this reader may see up to here has been written, or waits in `#pending`. */
+  /** Every visible event up to this `seq` has been written or is in `#pending`. */
   #cursor: number;
-  /** What waits to be written in the outbox's next round. */
+  /** Frames for the next flush cycle. */
   #pending: Frame[] | undefined;
   #pendingBytes = 0;
   #writtenBytes = 0;
@@ -125,31 +125,33 @@ export class EventStream {
     return this.#ending === undefined;
   }
 
+  /** False while replaying and after the end. */
   get isLive(): boolean {
     return this.#live;
   }
 
+  /** Number of bytes written to the sink. */
   get writtenBytes(): number {
     return this.#writtenBytes;
   }
 
-  /** Begins with what every stream begins with, then reads what the client has missed. */
+  /** Sends `retry:` and `stream.open`, then starts to replay missed events. Call it once. */
   open(): void {
     this.#sink.onClose(() => this.#end({ reason: 'client' }));
     const { resumed, reason, id } = this.#parts.start;
     const openFrame = controlFrame('stream.open', { resumed, reason, id });
     const bytes = Buffer.concat([retryBytes(this.#jitteredRetryMs()), openFrame.bytes]);
-    this.#enqueue({ seq: 0, bytes }); // With the first page, when that comes before the tick ends.
+    this.#enqueue({ seq: 0, bytes }); // Shares a write with the first page if that is read in time.
     void this.#replay();
   }
 
-  /** Takes the next event for this reader, in log order. Never waits, never throws. */
+  /** Adds the next event for this reader, in sequence order. Never waits, never throws. */
   push(frame: Frame): void {
-    if (!this.#live || frame.seq <= this.#cursor) return; // The log has it, or had it already.
+    if (!this.#live || frame.seq <= this.#cursor) return; // Replay sends it, or has sent it.
     if (this.#unsentBytes >= this.#parts.limits.unsentSoftBytes) {
-      this.#cursor = frame.seq - 1; // Live until now, so all before this one is on its way.
+      this.#cursor = frame.seq - 1; // Live until now, so all events before this one were enqueued.
       this.#live = false;
-      this.flush(); // What the log gives next comes after what is pending.
+      this.flush(); // Pending frames precede replayed ones.
       void this.#replay();
       return;
     }
@@ -157,14 +159,14 @@ export class EventStream {
     this.#enqueue(frame);
   }
 
-  /** Takes an event that is not in the log: only when live and not behind. False: it was let go. */
+  /** Adds an event that is not in the log. Drops it and returns false unless live and not behind. */
   pushVolatile(frame: Frame): boolean {
     if (!this.#live || this.#unsentBytes >= this.#parts.limits.unsentSoftBytes) return false;
     this.#enqueue(frame);
     return true;
   }
 
-  /** Writes what has gathered as one chunk, and answers how many frames that were. */
+  /** Writes the pending frames as one chunk and returns their number. */
   flush(): number {
     const pending = this.#pending;
     if (pending === undefined) return 0;
@@ -174,8 +176,8 @@ export class EventStream {
   }
 
   /**
-   * Looks after the connection: a comment after silence, the end of one that makes no progress.
-   * Answers when it wants to be looked at again.
+   * Retries a paused replay, sends a heartbeat when idle and closes a stalled stream. Returns the
+   * time of the next call.
    */
   maintain(now: number): number {
     const { heartbeatMs, stallMs } = this.#parts.limits;
@@ -197,7 +199,10 @@ export class EventStream {
     return Math.min(now + heartbeatMs, this.#progressAt + stallMs);
   }
 
-  /** Ends the stream; only the first reason counts. `retryMs` is when the client should be back. */
+  /**
+   * Ends the stream; later calls do nothing. `stalled` and `overflow` reset it; other reasons send
+   * pending frames, `retry:` with `retryMs` (default: jittered) and `stream.close`.
+   */
   close(reason: CloseReason, details: { cause?: unknown; retryMs?: number } = {}): void {
     if (!this.isOpen) return;
     if (reason === 'stalled' || reason === 'overflow') {
@@ -229,27 +234,27 @@ export class EventStream {
     this.#parts.scheduler.add(this);
   }
 
-  /** Reads on from the log, at the client's pace, until it has caught up. Never rejects. */
+  /** Replays the log at the client's pace until the stream is live. Never rejects. */
   async #replay(): Promise<void> {
     const { eventLog, scheduler, limits } = this.#parts;
     const { audiences } = this.subscriber;
     try {
       while (this.isOpen && !this.#live) {
-        await this.#sink.drained(); // Settles also when the sink closes.
-        if (!this.isOpen || this.#sink.closed) return; // Its end may be told after this.
-        const isWanted = () => this.isOpen;
-        const page = await eventLog.read(audiences, this.#cursor, limits.unsentSoftBytes, isWanted);
+        await this.#sink.drained(); // Also settles when the sink closes.
+        if (!this.isOpen || this.#sink.closed) return; // `onClose` may be called later than this.
+        const isNeeded = () => this.isOpen;
+        const page = await eventLog.read(audiences, this.#cursor, limits.unsentSoftBytes, isNeeded);
         if (!this.isOpen) return;
-        if (page.gap) return this.close('behind'); // On return, `stream.open` tells what is lost.
+        if (page.gap) return this.close('behind'); // The next `stream.open` reports the loss, if any.
         const frames = [...(this.#pending ?? []), ...page.frames];
         this.#clearPending();
         if (frames.length > 0) this.#write(scheduler.concat(frames));
         this.#cursor = page.end;
-        // Delivered while the page was being read? Then it is in the log by now: go round again.
+        // Events delivered during the read were dropped by `push`: read another page.
         this.#live = !page.more && eventLog.head <= this.#cursor;
       }
     } catch (cause) {
-      // The log is away for now: it is asked again when the connection is looked after next.
+      // The log is unavailable: `maintain` retries.
       if (cause instanceof Failure && cause.name === 'service_unavailable')
         this.#isReplayPaused = true;
       else this.close('failed', { cause });
@@ -277,7 +282,7 @@ export class EventStream {
     this.#pendingBytes = 0;
   }
 
-  /** Every connection has its own, so that those that fall together do not return together. */
+  /** Jittered per stream, so that streams that end together do not reconnect together. */
   #jitteredRetryMs(): number {
     const { limits, random } = this.#parts;
     return Math.round(limits.retryMs * (1 + 2 * random()));

@@ -24,7 +24,7 @@ export interface StreamingOptions {
   readonly random: () => number;
 }
 
-/** Everything between the event log and its listeners. Close it after the server. */
+/** Everything between the event log and its clients. Close it after the server. */
 export interface Streaming {
   readonly routes: readonly Route[];
   readonly streams: Streams;
@@ -33,7 +33,9 @@ export interface Streaming {
   close(): Promise<void>;
 }
 
-/** Builds it on an open event log, whose events go to the streams from now on. */
+/**
+ * Creates the streaming feature and subscribes it to the event log. Rejects when the database does.
+ */
 export async function openStreaming(options: StreamingOptions): Promise<Streaming> {
   const {
     db,
@@ -68,10 +70,10 @@ export async function openStreaming(options: StreamingOptions): Promise<Streamin
     limits: config,
   });
   eventLog.subscribe(registry);
-  // The embedded database has one process; on the others any number may share it.
+  // The embedded database has one process; other databases can be shared.
   const parts = { db, registry, userCount, tokens, log, wallClock };
   const clusterSync = db.dialect === 'sqlite' ? undefined : await ClusterSync.start(parts);
-  eventLog.startPolling(); // After what may reject: then nothing is left behind.
+  eventLog.startPolling(); // Last, so that a rejection above leaves no poller running.
   return {
     routes: streamRoutes({ access, streams, tokens, log, warnings }),
     ...{ streams, registry },

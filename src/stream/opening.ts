@@ -20,8 +20,8 @@ const eventStreamHeaders = {
 };
 
 /**
- * Opens a stream for a session. Throws `service_unavailable` or `too_many_streams` when there cannot
- * be one more now, and as `Streams.prepare`.
+ * Opens a stream for a session. Throws `service_unavailable` or `too_many_streams` when a limit is
+ * reached, and what `Streams.prepare` throws.
  */
 export async function openStream(
   streams: Streams,
@@ -42,10 +42,10 @@ export async function openStream(
 }
 
 /**
- * Opens a stream, and turns what may pass (too many streams, or too many opened in a time, a stop, a
- * database that does not answer, a defect) into a stream that tells its client to come back later. Only
- * for clients that accept nothing but an event stream: a browser's EventSource never comes back after a
- * status code. Everybody else gets the status code.
+ * Opens a stream, and reports temporary failures (stream limit, rate limit, shutdown, unavailable
+ * database, defect) in a `stream.close` event that asks the client to reconnect later. Only for
+ * clients whose `Accept` is exactly `text/event-stream`: a browser's EventSource never reconnects
+ * after an error status. Other clients get the status.
  */
 export async function rejectInStream(
   { streams, log, warnings }: OpeningParts,
@@ -91,7 +91,7 @@ function toFailure(refusal: RefusalReason, retryAfterMs: number): Failure {
   });
 }
 
-/** The header wins: a client that comes back by itself sends the newer one there. */
+/** Returns the header before the query: a client that reconnects sends its newer id in the header. */
 function getLastEventId({ headers, query }: Exchange): string | undefined {
   const given = headers['last-event-id'] ?? query.get('lastEventId') ?? '';
   return given === '' ? undefined : given;

@@ -21,7 +21,7 @@ const limits = {
 const wallClock = () => 1_000_000;
 const nextTick = () => new Promise((resolve) => setImmediate(resolve));
 
-/** A registry with so many live connections, each of another user, and what each is told. */
+/** Opens `size` live streams of different users, and records the counts and `retry:` they receive. */
 async function openStreams(size: number) {
   const store = new MemoryLogStore('e');
   store.release();
@@ -74,11 +74,11 @@ async function openStreams(size: number) {
     stream.open();
     clients.push(client);
   }
-  /** The outbox writes to 128 a turn. */
+  /** The scheduler flushes 128 streams per event-loop iteration. */
   const waitForWrites = async () => {
     for (let slice = 0; slice < 2 + size / 128; slice += 1) await nextTick();
   };
-  /** What all are told in a tick. */
+  /** Returns the counts that all streams receive in one tick. */
   const tick = async () => {
     registry.tick();
     userCount.tick();

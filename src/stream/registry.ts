@@ -12,7 +12,7 @@ export interface RegistryLimits {
   readonly perIpMax: number;
 }
 
-/** Between two calls of `Registry.tick`. */
+/** Interval between two calls of `Registry.tick`. */
 export const tickMs = 1000;
 
 const noStreams: ReadonlySet<EventStream> = new Set();
@@ -21,12 +21,12 @@ interface Addressed {
   readonly audiences: readonly Audience[];
 }
 
-/** Why one more stream cannot be had now. */
+/** Why another stream cannot be opened now: shutdown, or the limit that is reached. */
 export type RefusalReason = 'draining' | 'all' | 'user' | 'ip';
 
 /**
- * Who is connected. Connections are indexed by the audiences they listen to, so an event costs what
- * its own audience costs. Also keeps the one timer wheel.
+ * All open streams of this process, indexed by audience, so that the cost of an event depends on its
+ * recipients only. Also drives heartbeats and stall detection with one timer wheel.
  */
 export class Registry implements EventSubscriber {
   readonly #limits: RegistryLimits;
@@ -53,28 +53,31 @@ export class Registry implements EventSubscriber {
     return this.streams.size;
   }
 
-  /** Every open stream. To be read at once: it changes with each that opens or ends. */
+  /** Every open stream. A live set: it changes whenever a stream opens or ends. */
   get streams(): ReadonlySet<EventStream> {
     return this.#streams.get(allAudience) ?? noStreams;
   }
 
-  /** Users with an open stream in this process. */
+  /** Number of users with an open stream in this process. */
   get users(): number {
     return this.#perUser.size;
   }
 
-  /** Events handed to connections, ever. */
+  /** Total number of logged events pushed to streams. */
   get deliveries(): number {
     return this.#deliveries;
   }
 
-  /** Whether nothing is left of any connection: for tests that count what was closed. */
+  /** Whether no index holds a stream any more. For tests that check for leaks. */
   get isEmpty(): boolean {
     const indexes = [this.#streams, this.#streamsByToken, this.#perUser, this.#perIp];
     return this.#timerWheel.size === 0 && indexes.every((part) => part.size === 0);
   }
 
-  /** Why a stream for this reader cannot be opened now; a stream that it would replace is let off. */
+  /**
+   * Returns why a stream for this subscriber cannot be opened now. A stream that replaces an older
+   * one of the same token is exempt from the limits.
+   */
   checkLimits(
     subscriber: Pick<Subscriber, 'userId' | 'ip' | 'tokenHash'>,
   ): RefusalReason | undefined {
@@ -88,7 +91,7 @@ export class Registry implements EventSubscriber {
     return undefined;
   }
 
-  /** Takes in a connection; an older one on the same stream token ends as `replaced`. */
+  /** Adds a stream. An older one with the same stream token is closed as `replaced`. */
   add(stream: EventStream): void {
     const { subscriber } = stream;
     if (subscriber.tokenHash !== undefined) {
@@ -107,7 +110,7 @@ export class Registry implements EventSubscriber {
     this.#timerWheel.set(stream, this.#monotonicClock());
   }
 
-  /** Forgets a connection that has ended. Safe for one that was never added. */
+  /** Removes a stream that has ended. Does nothing for one that was never added. */
   remove(stream: EventStream): void {
     const { subscriber } = stream;
     if (this.#streams.get(allAudience)?.has(stream) !== true) return;
@@ -127,7 +130,7 @@ export class Registry implements EventSubscriber {
     this.#timerWheel.delete(stream);
   }
 
-  /** Hands an event of the log to everyone it is for. A plain loop: never waits, never throws. */
+  /** Pushes a logged event to the streams of its audiences. Never waits, never throws. */
   deliver({ audiences }: Addressed, frame: Frame): void {
     for (const audience of audiences) {
       const streams = this.#streams.get(audience);
@@ -137,7 +140,7 @@ export class Registry implements EventSubscriber {
     }
   }
 
-  /** Hands an event that is not in the log to everyone it is for who is live and not behind. */
+  /** Pushes a volatile event to the streams of its audiences that are live and not behind. */
   deliverVolatile({ audiences }: Addressed, frame: Frame): void {
     for (const audience of audiences) {
       for (const stream of this.#streams.get(audience) ?? []) {
@@ -146,31 +149,34 @@ export class Registry implements EventSubscriber {
     }
   }
 
-  /** Ends every stream: events are gone before they were delivered; on return clients learn that. */
+  /**
+   * Closes every stream as `behind`, because events were trimmed before delivery. Clients that
+   * reconnect get `too_old` if they lost events.
+   */
   gap(): void {
     this.closeAll('behind');
   }
 
-  /** Ends every stream of these sessions, at once. */
+  /** Closes every stream of these sessions, before it returns. */
   closeSessions(sessionIds: readonly string[], reason: CloseReason): void {
     for (const sessionId of sessionIds) {
       for (const stream of this.#getStreams(sessionAudience(sessionId))) stream.close(reason);
     }
   }
 
-  /** Ends every stream, at once. */
+  /** Closes every stream, before it returns. */
   closeAll(reason: CloseReason): void {
     for (const stream of this.#getStreams(allAudience)) stream.close(reason);
   }
 
-  /** The stream that is open on a token in this process. */
+  /** Returns the stream that is open with this token in this process. */
   findByToken(tokenHash: string): EventStream | undefined {
     return this.#streamsByToken.get(tokenHash);
   }
 
   /**
-   * To be called every `tickMs`: heartbeats and stalled clients. What has a time is done at
-   * the tick that is nearest to it, so half a second early or late.
+   * Sends heartbeats and closes stalled streams; call it every `tickMs`. Deadlines are handled at
+   * the nearest tick, so up to half a second early or late.
    */
   tick(): void {
     const now = this.#monotonicClock() + tickMs / 2;
@@ -184,12 +190,12 @@ export class Registry implements EventSubscriber {
     return this.#draining;
   }
 
-  /** From here on new streams are refused as `draining`. */
+  /** Refuses new streams as `draining` from now on. */
   startDraining(): void {
     this.#draining = true;
   }
 
-  /** Ends up to `most` streams as `draining`. Answers how many are left. */
+  /** Closes up to `max` streams as `draining`. Returns the number of streams that are left. */
   drainSome(max: number, retryMs: () => number): number {
     for (const stream of this.#getStreams(allAudience).slice(0, max)) {
       stream.close('draining', { retryMs: retryMs() });
@@ -197,11 +203,14 @@ export class Registry implements EventSubscriber {
     return this.size;
   }
 
-  /** A copy: closing takes connections out of the set. */
+  /** Returns a copy, because closing a stream removes it from the set. */
   #getStreams(audience: Audience): EventStream[] {
     return [...(this.#streams.get(audience) ?? [])];
   }
 }
 
-/** Long, or a client that ignores `stream.close` would take the stream back at once, and so on. */
+/**
+ * Long, because clients that ignore `stream.close` would otherwise take over from each other in
+ * turn.
+ */
 export const replacedRetryMs = 60_000;

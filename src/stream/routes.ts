@@ -6,14 +6,15 @@ import { type OpeningParts, openStream, rejectInStream } from './opening.js';
 import { invalidStreamToken, type StreamTokens } from './stream-token.js';
 import type { LiveSession } from './streams.js';
 
-/** What this feature needs to know of who is asking; the composition root hands it in. */
+/** Authentication and rate limits, supplied by the composition root. */
 export interface StreamAccess {
-  /** The user and session of an access token. Throws 401s. */
+  /** Returns the user and session of an access token. Throws failures with status 401. */
   user(exchange: Exchange): Promise<{ readonly userId: string; readonly sessionId: string }>;
+  /** Returns the session unless it has ended. */
   findLiveSession(sessionId: string): Promise<LiveSession | undefined>;
-  /** Counts a new stream token of the user. Throws `too_many_requests`. */
+  /** Counts a new stream token for this user. Throws `too_many_requests`. */
   checkTokenRate(exchange: Exchange, userId: string): void;
-  /** A stream token of this session was in too many hands, and is void. */
+  /** Reports that a stream token of this session has leaked and was revoked. */
   reportLeak(exchange: Exchange, session: LiveSession): void;
   /** Counts an attempt to open a stream from this address. Throws `too_many_requests`. */
   checkStreamRate(exchange: Exchange): void;
@@ -24,7 +25,7 @@ export interface StreamRouteParts extends OpeningParts {
   readonly tokens: StreamTokens;
 }
 
-/** Stream tokens and streams: `/stream/token`, `/stream/live/:token`, `/stream/live`. */
+/** Creates the routes `/stream/token`, `/stream/live/:token` and `/stream/live`. */
 export function streamRoutes(parts: StreamRouteParts): Route[] {
   const { access, streams, tokens } = parts;
   return [

@@ -50,13 +50,13 @@ test('a token is 128 hex digits and only its hash is stored', async (t) => {
   assert.ok(!JSON.stringify(row).includes(token));
 });
 
-test('tokens asked for at once are written together, and all open', async (t) => {
+test('tokens requested concurrently are inserted together, and all of them open', async (t) => {
   const { db, tokens, mint, rows, statements } = await openTokens(t);
   statements.length = 0;
 
   const texts = await Promise.all(Array.from({ length: 5 }, () => mint()));
 
-  assert.equal(statements.length, db.dialect === 'sqlite' ? 3 : 1); // Two there begin at once.
+  assert.equal(statements.length, db.dialect === 'sqlite' ? 3 : 1); // SQLite starts two at once.
   assert.equal(await rows(), 5);
   const found = await Promise.all(texts.map((text) => tokens.find(text)));
   assert.deepEqual(
@@ -69,9 +69,9 @@ test('a deleted user gets no token, and other requests of the same batch do', as
   const { tokens, mint, rows } = await openTokens(t);
   const unknownToken = () => tokens.mint({ userId: '999999', sessionId: 's'.repeat(32) });
 
-  const asked = await Promise.allSettled([mint(), unknownToken(), mint()]);
+  const results = await Promise.allSettled([mint(), unknownToken(), mint()]);
 
-  const statuses = asked.map(({ status }) => status);
+  const statuses = results.map(({ status }) => status);
   assert.deepEqual(statuses, ['fulfilled', 'rejected', 'fulfilled']);
   assert.equal(await rows(), 2);
 });
@@ -102,7 +102,7 @@ test('an invalidated token opens nothing, and its stream in another process ends
   assert.equal(await tokens.isHolder(found.hash, 'one'), false);
 });
 
-test('a token must be opened in time: at its last millisecond, not one later', async (t) => {
+test('a new token can be opened until its last millisecond, and not later', async (t) => {
   const { userId, time, tokens, mint } = await openTokens(t);
   const token = await mint();
 
@@ -140,7 +140,7 @@ test('a token remembers where its first stream began', async (t) => {
   assert.equal((await tokens.find(token)).startPosition, 'e-5');
 });
 
-test('a stream that was replaced does not shorten the window of its successor', async (t) => {
+test('releasing a replaced stream does not shorten the lease of its successor', async (t) => {
   const { db, time, tokens, mint } = await openTokens(t);
   const token = await mint();
   const hash = hashToken(token);
@@ -182,7 +182,7 @@ test('of two concurrent opens in mode single, one succeeds', async (t) => {
   assert.deepEqual(both.map(({ status }) => status).sort(), ['fulfilled', 'rejected']);
 });
 
-test('a takeover is listed among the recent ones', async (t) => {
+test('a takeover is listed from its time on, for ten minutes', async (t) => {
   const { time, tokens, mint } = await openTokens(t);
   const token = await mint();
   const hash = hashToken(token);
@@ -201,7 +201,7 @@ test('a takeover is listed among the recent ones', async (t) => {
 
 test('of two concurrent opens of a token, the older one is listed as taken over', async (t) => {
   const { time, tokens, mint, statements } = await openTokens(t);
-  const found = await tokens.find(await mint()); // Both find it free.
+  const found = await tokens.find(await mint()); // Both opens find it unused.
   statements.length = 0;
 
   await tokens.open(found, 'old', 'e-0');
@@ -245,14 +245,14 @@ const malformedTokens = [
 ];
 
 for (const text of malformedTokens) {
-  test(`${JSON.stringify(text.slice(0, 9))} (${text.length}) is no token`, async (t) => {
+  test(`${JSON.stringify(text.slice(0, 9))} (${text.length}) is refused as a malformed token`, async (t) => {
     const { tokens } = await openTokens(t);
 
     await assert.rejects(tokens.find(text), isFailure('invalid_token'));
   });
 }
 
-test('an unknown token is refused', async (t) => {
+test('an unknown stream token is refused', async (t) => {
   const { tokens } = await openTokens(t);
 
   await assert.rejects(tokens.find('a'.repeat(128)), isFailure('invalid_token'));
@@ -288,14 +288,14 @@ test('a user keeps the ten newest tokens that were never opened', async (t) => {
 test('tokens of another process count once this one has issued ten', async (t) => {
   const { db, time, userId, mint, rows } = await openTokens(t);
   for (let count = 0; count < 10; count += 1) await mint();
-  const elsewhere = {
+  const otherOptions = {
     db,
     wallClock: () => time.now,
     lifeMs,
     resumeWindowMs,
     mode: 'resume',
   } as const;
-  const other = new StreamTokens(elsewhere);
+  const other = new StreamTokens(otherOptions);
   const sessionId = 's'.repeat(32);
 
   for (let count = 0; count < 10; count += 1) await other.mint({ userId, sessionId });
@@ -313,7 +313,7 @@ test('a user whose last token has expired starts a new count', async (t) => {
     time.now += lifeMs;
   }
 
-  assert.equal(await rows(), 12); // They can never be opened, and go with the next sweep.
+  assert.equal(await rows(), 12); // Expired, and deleted by the next sweep.
 });
 
 test('expired tokens are deleted by the sweep', async (t) => {

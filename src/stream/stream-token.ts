@@ -7,9 +7,9 @@ import { LruMap } from '../util/lru-map.js';
 export interface StreamTokenOptions {
   readonly db: Database;
   readonly wallClock: () => number;
-  /** A new token must be opened within this time. */
+  /** Time within which a new token must be opened. */
   readonly lifeMs: number;
-  /** How long after its last stream a token may be opened again. */
+  /** Time after its last stream within which a token can be opened again. */
   readonly resumeWindowMs: number;
   readonly mode: 'resume' | 'single';
 }
@@ -18,9 +18,9 @@ export interface StreamToken {
   readonly hash: string;
   readonly userId: string;
   readonly sessionId: string;
-  /** Where its first stream began; undefined for a token that was never opened. */
+  /** Position where its first stream started; undefined for a token that was never opened. */
   readonly startPosition: string | undefined;
-  /** Another stream has it, or had it when its process ended in a hurry. */
+  /** A stream is open with it, or was when its process was killed. */
   readonly isInUse: boolean;
 }
 
@@ -44,18 +44,18 @@ type OpenableToken = Pick<StreamToken, 'hash' | 'isInUse'>;
 
 const tokenPattern = /^[0-9a-f]{128}$/;
 const unopenedPerUserMax = 10;
-/** Users whose tokens are counted; past it the one who asked longest ago starts anew. */
+/** Number of users with a token count. Beyond it, the least recently updated count is evicted. */
 const countedUsersMax = 10_000;
 const batchMax = 500;
 const takeoverLifeMs = 600_000;
 
 /**
- * Stream tokens: the hex of 64 random bytes, of which only the SHA-256 is stored.
+ * Stores stream tokens: 64 random bytes in hex, of which only the SHA-256 is stored.
  *
- * A token must be opened within `lifeMs`. In mode `resume` the same URL may then be opened again,
- * which is what EventSource does by itself, until `resumeWindowMs` after its last stream; one
- * stream at a time, the newest wins. In mode `single` it may be opened once. Whether its session
- * still lives is for the caller to check.
+ * A token must be opened within `lifeMs`. In mode `resume` the same URL can be opened again, as an
+ * EventSource does when it reconnects, until `resumeWindowMs` after its last stream. Only one
+ * stream is open at a time; the newest wins. In mode `single` a token can be opened once. The
+ * caller has to check that the session has not ended.
  */
 export class StreamTokens {
   readonly #db: Database;
@@ -77,18 +77,22 @@ export class StreamTokens {
     this.#inserts = Batcher.forDatabase(this.#db, (rows) => this.#insert(rows));
   }
 
+  /** Time within which a new token must be opened. */
   get lifeMs(): number {
     return this.#lifeMs;
   }
 
-  /** How often the tokens of open streams want `renew`, so that a crash costs little of the window. */
+  /**
+   * Interval of `renew` for open streams. Short, so that a crash costs little of the resume window.
+   */
   get renewEveryMs(): number {
     return this.#resumeWindowMs / 12;
   }
 
   /**
-   * A new token. Of a user's tokens that were never opened, the ten newest stay; it is looked for more
-   * only when this process has made more, within the life of one.
+   * Issues a token. Of a user's unopened tokens only the ten newest are kept. The excess is deleted
+   * only once this process has issued more than ten to the user without a pause of `lifeMs`.
+   * Rejects when the user does not exist.
    */
   async mint({ userId, sessionId }: { userId: string; sessionId: string }): Promise<string> {
     const token = randomBytes(64).toString('hex');
@@ -99,11 +103,11 @@ export class StreamTokens {
   }
 
   /**
-   * The token behind the text of a URL. Throws `invalid_token` for what is none or may not be opened
-   * again, `expired_token` for one whose time is over.
+   * Looks up the token in a URL. Throws `invalid_token` when it is malformed, unknown or cannot be
+   * opened again, and `expired_token` when its time is over.
    */
   async find(token: string): Promise<StreamToken> {
-    if (!tokenPattern.test(token)) throw invalidStreamToken(); // Before any query.
+    if (!tokenPattern.test(token)) throw invalidStreamToken(); // Without a query.
     const hash = hashToken(token);
     const [row] = await this.#db.query<Row>(
       sql`select token_hash, user_id, session_id, expires_at, lease_until, start_position,
@@ -122,14 +126,14 @@ export class StreamTokens {
   }
 
   /**
-   * Marks a token as opened by a connection, and notes a takeover for the process that has the older
-   * one. Throws as `find` when it was lost meanwhile.
+   * Marks a token as opened by a stream, and records a takeover for the process that has the older
+   * stream. Throws `invalid_token` when the token has expired or was deleted since `find`.
    */
   async open({ hash, isInUse }: OpenableToken, streamId: string, position: string) {
     const now = this.#wallClock();
     const orResumable = this.#mode === 'resume' ? sql`or lease_until > ${now}` : sql``;
     const take = async (condition: Sql): Promise<boolean> => {
-      // `takeovers` first: MySQL sets from left to right and later ones see the new values.
+      // `takeovers` first: MySQL assigns from left to right, and later expressions see new values.
       const opened = await this.#db.execute(
         sql`update stream_tokens set
             takeovers = takeovers + (case when connection_id is null then 0 else 1 end),
@@ -142,18 +146,18 @@ export class StreamTokens {
       return opened > 0;
     };
     if (!isInUse && (await take(sql`and connection_id is null`))) return;
-    // Taken, if only since it was found.
+    // In use already, or opened by another stream since `find`.
     if (!(await take(sql``))) throw invalidStreamToken();
     await this.#recordTakeover(hash, streamId);
   }
 
-  /** It opens nothing any more; a process that has a stream of it hears that it was taken. */
+  /** Deletes a token, and records a takeover so that another process closes its stream. */
   async invalidate(hash: string): Promise<void> {
     await this.#db.execute(sql`delete from stream_tokens where token_hash = ${hash}`);
     await this.#recordTakeover(hash, randomBytes(16).toString('hex'));
   }
 
-  /** Tokens that a stream has taken from another since a time, in any process. Read page by page. */
+  /** Returns the hashes of all tokens taken over since `time` (epoch ms), in any process. */
   async takenSince(time: number): Promise<readonly string[]> {
     const hashes = new Set<string>();
     let page: readonly Takeover[] = await this.#takeovers(time, '');
@@ -164,7 +168,7 @@ export class StreamTokens {
     return [...hashes];
   }
 
-  /** Whether this connection is the one that has the token. */
+  /** Whether this stream is the current one of the token. */
   async isHolder(hash: string, streamId: string): Promise<boolean> {
     const rows = await this.#db.query(
       sql`select token_hash from stream_tokens
@@ -173,7 +177,7 @@ export class StreamTokens {
     return rows.length === 1;
   }
 
-  /** The stream is over: its window begins. Nothing happens if another connection took over. */
+  /** Starts the resume window of an ended stream. Does nothing if another stream took over. */
   async release(hash: string, streamId: string): Promise<void> {
     const until = this.#wallClock() + this.#resumeWindowMs;
     await this.#db.execute(
@@ -182,7 +186,7 @@ export class StreamTokens {
     );
   }
 
-  /** Keeps the tokens of open streams alive. */
+  /** Extends the leases of these tokens to `resumeWindowMs` from now. For open streams. */
   async renew(hashes: readonly string[]): Promise<void> {
     const until = this.#wallClock() + this.#resumeWindowMs;
     for (let start = 0; start < hashes.length; start += batchMax) {
@@ -193,17 +197,17 @@ export class StreamTokens {
     }
   }
 
-  /** The tokens of sessions that have ended are gone at once. */
+  /** Deletes all tokens of these sessions. */
   async revoke(sessionIds: readonly string[]): Promise<void> {
     for (const sessionId of sessionIds) {
       await this.#db.execute(sql`delete from stream_tokens where session_id = ${sessionId}`);
     }
   }
 
-  /** Deletes a batch of what can never be opened again; answers how many. For a timer. */
+  /** Deletes a batch of up to 500 expired tokens and returns how many. For a timer. */
   async sweep(): Promise<number> {
     const now = this.#wallClock();
-    // Every process has heard of them by then.
+    // By then every process has applied them.
     await this.#db.execute(
       sql`delete from stream_takeovers where taken_at < ${now - takeoverLifeMs}`,
     );
@@ -225,7 +229,7 @@ export class StreamTokens {
     return rows.map(() => undefined);
   }
 
-  /** How many this user has got here, with the one to be made, without a pause as long as a life. */
+  /** Counts a token that is about to be issued. The count restarts after a pause of `lifeMs`. */
   #countMinted(userId: string, now: number): number {
     const { count, until } = this.#mintCounts.get(userId) ?? { count: 0, until: now };
     const minted = { count: until > now ? count + 1 : 1, until: now + this.#lifeMs };
@@ -233,7 +237,7 @@ export class StreamTokens {
     return minted.count;
   }
 
-  /** A page of them, in the order of their times and, at the same time, of their connections. */
+  /** Returns a page of takeovers, ordered by time and then by stream id. */
   #takeovers(time: number, afterId: string): Promise<Takeover[]> {
     return this.#db.query<Takeover>(
       sql`select connection_id, token_hash, taken_at from stream_takeovers
@@ -265,7 +269,7 @@ function hashToken(token: string): string {
   return digest('sha256', token);
 }
 
-/** Of a token that opens nothing, for whatever reason: nobody is told which. */
+/** Returns the failure for any unusable token; the reason is not disclosed. */
 export function invalidStreamToken(): Failure {
   return new Failure('invalid_token', 'Cannot open stream: the stream token is not valid');
 }

@@ -20,7 +20,7 @@ const limits = {
 
 const nextTick = () => new Promise((resolve) => setImmediate(resolve));
 
-/** A stream of one session that may begin, and `liveSession` as the test wants it. */
+/** Prepares a stream of one session, which `findLiveSession` looks up. */
 async function prepareStream(
   t: TestContext,
   findLiveSession: () => Promise<LiveSession | undefined>,
@@ -53,7 +53,7 @@ async function prepareStream(
   const session = await streams.snapshotSession('s');
   const request = { session, token: undefined, lastEventId: undefined, ip: 'ip', requestId: 'r' };
   const prepared = await streams.prepare(request);
-  /** A second or an hour later; the client takes what it is sent. */
+  /** Sets the wall clock and ticks; the client accepts everything it is sent. */
   const tickAt = async (now: number) => {
     client.sink?.acceptBytes(1e6);
     time.now = now;
@@ -64,7 +64,7 @@ async function prepareStream(
   return { prepared, tickAt, registry, client, time, streams, eventLog, db, tokens, request };
 }
 
-/** The same, open. */
+/** Prepares and opens a stream. */
 async function openStream(t: TestContext, findLiveSession: () => Promise<LiveSession | undefined>) {
   const { prepared, ...rest } = await prepareStream(t, findLiveSession);
   prepared.open(rest.client.connect());
@@ -72,30 +72,30 @@ async function openStream(t: TestContext, findLiveSession: () => Promise<LiveSes
 }
 
 test('an expired session is looked up once, however long the lookup takes', async (t) => {
-  let lookUps = 0;
+  let lookups = 0;
   const waiting: (() => void)[] = [];
   const { tickAt, registry } = await openStream(t, () => {
-    lookUps += 1;
-    const found = { id: 's', userId: '1', expiresAt: lookUps === 1 ? 1_060_000 : 1_200_000 };
-    if (lookUps === 1) return Promise.resolve(found);
+    lookups += 1;
+    const found = { id: 's', userId: '1', expiresAt: lookups === 1 ? 1_060_000 : 1_200_000 };
+    if (lookups === 1) return Promise.resolve(found);
     return new Promise((resolve) => waiting.push(() => resolve(found)));
   });
   await nextTick();
-  assert.equal(lookUps, 1); // Before it was opened.
+  assert.equal(lookups, 1); // By `snapshotSession`.
 
   for (let now = 1_060_000; now < 1_090_000; now += 1000) await tickAt(now);
-  assert.equal(lookUps, 2);
+  assert.equal(lookups, 2);
   for (const answer of waiting.splice(0)) answer();
   await nextTick();
   await tickAt(1_199_999);
-  assert.equal(lookUps, 2);
+  assert.equal(lookups, 2);
   await tickAt(1_200_000);
 
-  assert.equal(lookUps, 3);
+  assert.equal(lookups, 3);
   assert.equal(registry.size, 1);
 });
 
-test('a stream whose session has not been refreshed in time ends', async (t) => {
+test('a stream is closed when its session expires without a refresh', async (t) => {
   let session: LiveSession | undefined = { id: 's', userId: '1', expiresAt: 1_060_000 };
   const { tickAt, registry } = await openStream(t, () => Promise.resolve(session));
   await nextTick();
@@ -110,40 +110,44 @@ test('a stream whose session has not been refreshed in time ends', async (t) => 
 });
 
 test('an unavailable database closes no stream, and the session is checked again later', async (t) => {
-  let lookUps = 0;
+  let lookups = 0;
   const { tickAt, registry } = await openStream(t, () => {
-    lookUps += 1;
-    if (lookUps > 1) return Promise.reject(new Error('away'));
+    lookups += 1;
+    if (lookups > 1) return Promise.reject(new Error('unavailable'));
     return Promise.resolve({ id: 's', userId: '1', expiresAt: 1_060_000 });
   });
   await tickAt(1_060_000);
-  assert.equal(lookUps, 2);
+  assert.equal(lookups, 2);
 
   await tickAt(1_064_999);
-  assert.equal(lookUps, 2);
+  assert.equal(lookups, 2);
   await tickAt(1_065_000);
 
-  assert.equal(lookUps, 3);
+  assert.equal(lookups, 3);
   assert.equal(registry.size, 1);
 });
 
-const isStillOpen = async (): Promise<LiveSession> => ({ id: 's', userId: '1', expiresAt: 1e12 });
+const returnLiveSession = async (): Promise<LiveSession> => ({
+  id: 's',
+  userId: '1',
+  expiresAt: 1e12,
+});
 
-// What happens between the look-up of a session and the opening of its stream.
+// [what happens between the lookup of a session and the opening of its stream]
 const cases = {
-  'it is ended in this process': { ends: 's', passMs: 0, lookUps: 2 },
-  'another is ended in this process': { ends: 'another', passMs: 0, lookUps: 2 },
-  'more than a second passes': { ends: undefined, passMs: 1001, lookUps: 2 },
-  nothing: { ends: undefined, passMs: 1000, lookUps: 1 },
+  'its session is ended in this process': { ends: 's', passMs: 0, lookups: 2 },
+  'another session is ended in this process': { ends: 'another', passMs: 0, lookups: 2 },
+  'more than a second passes': { ends: undefined, passMs: 1001, lookups: 2 },
+  'at most a second passes': { ends: undefined, passMs: 1000, lookups: 1 },
 };
 
-for (const [what, { ends, passMs, lookUps }] of Object.entries(cases)) {
-  test(`a stream looks at its session again when it may have missed its end: ${what}`, async (t) => {
+for (const [what, { ends, passMs, lookups }] of Object.entries(cases)) {
+  test(`a new stream checks its session again only if it may have ended meanwhile: ${what}`, async (t) => {
     let isLive = true;
     let count = 0;
     const { prepared, registry, client, time, streams } = await prepareStream(t, () => {
       count += 1;
-      return isLive ? isStillOpen() : Promise.resolve(undefined);
+      return isLive ? returnLiveSession() : Promise.resolve(undefined);
     });
 
     isLive = ends !== 's' && passMs < 1001;
@@ -152,16 +156,16 @@ for (const [what, { ends, passMs, lookUps }] of Object.entries(cases)) {
     prepared.open(client.connect());
     await nextTick();
 
-    assert.equal(count, lookUps);
+    assert.equal(count, lookups);
     assert.equal(registry.size, isLive ? 1 : 0);
   });
 }
 
 test('a wall clock that steps back delays no heartbeat and no stall detection', async (t) => {
-  const { registry, client, time, streams } = await openStream(t, isStillOpen);
+  const { registry, client, time, streams } = await openStream(t, returnLiveSession);
   await nextTick();
   client.sink?.acceptBytes(1e6);
-  streams.tick(); // Tells the count.
+  streams.tick(); // Sends the count.
   await nextTick();
   client.sink?.acceptBytes(1e6);
 
@@ -179,8 +183,8 @@ test('a wall clock that steps back delays no heartbeat and no stall detection', 
 });
 
 test('a wall clock that jumps forward closes no stream as stalled', async (t) => {
-  const { registry, time, streams, eventLog } = await openStream(t, isStillOpen);
-  await nextTick(); // What it begins with is on its way.
+  const { registry, time, streams, eventLog } = await openStream(t, returnLiveSession);
+  await nextTick(); // The opening events are unsent.
   const events = [{ audiences: ['all'], type: undefined, data: 'x', expiresAt: undefined }];
   await eventLog.append({ events, idempotency: undefined });
   await nextTick();
@@ -194,19 +198,19 @@ test('a wall clock that jumps forward closes no stream as stalled', async (t) =>
   assert.equal(registry.size, 1);
 });
 
-test('a stream that ends while its session is looked up is forgotten', async (t) => {
-  let lookUps = 0;
+test('a stream that ends during its session check has no subscriber any more', async (t) => {
+  let lookups = 0;
   let answer = () => {};
   const { tickAt, registry, streams } = await openStream(t, () => {
-    lookUps += 1;
+    lookups += 1;
     const found = { id: 's', userId: '1', expiresAt: 1_060_000 };
-    if (lookUps === 1) return Promise.resolve(found);
+    if (lookups === 1) return Promise.resolve(found);
     return new Promise((resolve) => {
       answer = () => resolve(found);
     });
   });
   await tickAt(1_060_000);
-  assert.equal(lookUps, 2);
+  assert.equal(lookups, 2);
 
   registry.closeAll('draining');
   answer();
@@ -216,7 +220,10 @@ test('a stream that ends while its session is looked up is forgotten', async (t)
 });
 
 test('closing waits until the tokens of ended streams are released', async (t) => {
-  const { db, tokens, streams, registry, client, request } = await prepareStream(t, isStillOpen);
+  const { db, tokens, streams, registry, client, request } = await prepareStream(
+    t,
+    returnLiveSession,
+  );
   await db.execute(
     sql`insert into users (username, username_key, password_hash, first_name, last_name,
         password_changed_at, created_at, updated_at)

@@ -20,22 +20,22 @@ import { TokenLeakDetector } from './token-leak-detector.js';
 import type { UserCount } from './user-count.js';
 import { WriteScheduler } from './write-scheduler.js';
 
-/** A login that still lives, and until when it does unless it is refreshed (epoch ms). */
+/** A session that has not ended. It expires at `expiresAt` (epoch ms) unless it is refreshed. */
 export interface LiveSession {
   readonly id: string;
   readonly userId: string;
   readonly expiresAt: number;
 }
 
-/** A session as it was found, and when: what was ended since may be this one. */
+/** A session at the time of its lookup. It may have ended since. */
 export interface SessionSnapshot extends LiveSession {
-  /** As `uptime` counts. */
+  /** Time of `monotonicClock` before the lookup. */
   readonly readAt: number;
-  /** How often sessions had been ended in this process by then. */
+  /** Number of calls of `endSessions` before the lookup. */
   readonly endedCount: number;
 }
 
-/** Who counts what becomes of streams. */
+/** Counters of stream events. */
 export interface StreamMetrics {
   streamOpened(start: StreamStart['reason']): void;
   streamClosed(reason: CloseReason): void;
@@ -47,7 +47,7 @@ export interface StreamsParts {
   readonly userCount: UserCount;
   readonly eventLog: EventLog;
   readonly tokens: StreamTokens;
-  /** The session if it still lives. */
+  /** Returns the session unless it has ended. */
   readonly findLiveSession: (sessionId: string) => Promise<LiveSession | undefined>;
   readonly limits: EventStreamLimits;
   readonly metrics: StreamMetrics;
@@ -57,7 +57,7 @@ export interface StreamsParts {
   readonly random: () => number;
 }
 
-/** What a client asks for when it opens a stream. */
+/** Parameters of a request for a stream. */
 export interface StreamRequest {
   readonly session: SessionSnapshot;
   readonly token: StreamToken | undefined;
@@ -66,26 +66,26 @@ export interface StreamRequest {
   readonly requestId: string;
 }
 
-/** A stream that may begin: everything has been looked up, only the sink is missing. */
+/** A stream that is ready to open once there is a sink. */
 export interface PreparedStream {
   open(sink: Sink): void;
 }
 
-/** Sessions that others end are heard of with seconds to spare: so much of them an opening may use up. */
+/** Maximum age of a session snapshot. An older one is checked again after the stream has opened. */
 const snapshotAgeMaxMs = 1000;
 
-/** Opens streams and looks after what belongs to them: their tokens, sessions and log lines. */
+/** Opens streams and manages their tokens, session checks, metrics and log lines. */
 export class Streams {
   readonly #parts: StreamsParts;
   readonly #scheduler = new WriteScheduler();
   readonly #leakDetector = new TokenLeakDetector();
-  /** When the session of a stream has to be looked at again, epoch ms. */
+  /** When the session of each stream has to be checked again, epoch ms. */
   readonly #sessionExpiries = new Map<EventStream, number>();
-  /** Releases under way: `close` waits for them. */
+  /** Token releases in progress: `close` waits for them. */
   readonly #pendingReleases = new Set<Promise<void>>();
-  /** How often sessions have been ended in this process. */
+  /** Number of calls of `endSessions`. */
   #endedCount = 0;
-  /** As `uptime` counts. */
+  /** Time of `monotonicClock` at the last lease renewal. */
   #renewedAt: number;
 
   constructor(parts: StreamsParts) {
@@ -93,23 +93,23 @@ export class Streams {
     this.#renewedAt = parts.monotonicClock();
   }
 
-  /** The session of a stream to be. Throws `invalid_token` when it has ended. */
+  /** Looks up the session for a new stream. Throws `invalid_token` when it has ended. */
   async snapshotSession(sessionId: string): Promise<SessionSnapshot> {
     const { findLiveSession, monotonicClock } = this.#parts;
-    const noted = { readAt: monotonicClock(), endedCount: this.#endedCount };
+    const lookup = { readAt: monotonicClock(), endedCount: this.#endedCount };
     const session = await findLiveSession(sessionId);
-    if (session !== undefined) return { ...session, ...noted };
+    if (session !== undefined) return { ...session, ...lookup };
     throw new Failure('invalid_token', 'Cannot open stream: its session has ended');
   }
 
-  /** Why this client cannot have a stream now. */
+  /** Returns why this client cannot open a stream now; undefined if it can. */
   checkLimits({ session, token, ip }: StreamRequest): RefusalReason | undefined {
     return this.#parts.registry.checkLimits({ userId: session.userId, ip, tokenHash: token?.hash });
   }
 
   /**
-   * To be called before a token is opened again from a place. True when it is in too many hands: then
-   * it opens nothing any more, and its stream ends.
+   * Records that a token is about to be opened from an address. Returns true when it is used from
+   * too many addresses; then the token is deleted and its stream is closed.
    */
   async revokeIfLeaked(token: StreamToken, ipKey: string): Promise<boolean> {
     const { registry, tokens, monotonicClock } = this.#parts;
@@ -120,7 +120,10 @@ export class Streams {
     return true;
   }
 
-  /** Finds where the stream starts and marks its token as opened. Throws as `StreamTokens.open`. */
+  /**
+   * Resolves the start position and marks the token as opened. Throws what `StreamTokens.open`
+   * throws.
+   */
   async prepare(request: StreamRequest): Promise<PreparedStream> {
     const { eventLog, tokens } = this.#parts;
     const { session, token, ip } = request;
@@ -141,7 +144,7 @@ export class Streams {
     return { open: (sink) => this.#open({ streamId, subscriber, start, session }, sink) };
   }
 
-  /** To be called once a second: everything that has a time of its own. */
+  /** Runs heartbeats, counts, session checks and lease renewal when due. Call it every `tickMs`. */
   tick(): void {
     const { registry, userCount, wallClock, monotonicClock, tokens } = this.#parts;
     registry.tick();
@@ -149,7 +152,7 @@ export class Streams {
     const now = wallClock();
     for (const [stream, expiresAt] of this.#sessionExpiries) {
       if (expiresAt > now) continue;
-      this.#sessionExpiries.set(stream, Number.POSITIVE_INFINITY); // Until that is answered.
+      this.#sessionExpiries.set(stream, Number.POSITIVE_INFINITY); // Until the check returns.
       void this.#recheckSession(stream);
     }
     if (monotonicClock() - this.#renewedAt >= tokens.renewEveryMs) {
@@ -158,14 +161,14 @@ export class Streams {
     }
   }
 
-  /** Who has a stream open; somebody with several is there several times. */
+  /** The subscriber of each open stream. */
   get subscribers(): readonly Subscriber[] {
     return [...this.#sessionExpiries.keys()].map(({ subscriber }) => subscriber);
   }
 
   /**
-   * Ends the streams of sessions that are over, before it returns, and their tokens. Never rejects:
-   * a token that could not be deleted opens nothing, for its session is looked at.
+   * Closes the streams of ended sessions synchronously, then deletes their tokens. Never rejects: a
+   * token that could not be deleted still opens nothing, because its session is checked.
    */
   async endSessions(sessionIds: readonly string[]): Promise<void> {
     const { registry, tokens, log } = this.#parts;
@@ -178,7 +181,7 @@ export class Streams {
     }
   }
 
-  /** Waits until the tokens of ended streams are written back. */
+  /** Waits until the tokens of ended streams are released. */
   async close(): Promise<void> {
     await Promise.all(this.#pendingReleases);
   }
@@ -188,7 +191,7 @@ export class Streams {
     audiences: readonly string[],
   ): Promise<StreamStart> {
     const { eventLog } = this.#parts;
-    // A token that comes back without a Last-Event-ID has seen nothing yet: it starts where it did.
+    // A token reopened without a Last-Event-ID has received no event: start where its first stream did.
     const storedPosition = lastEventId === undefined ? token?.startPosition : undefined;
     if (storedPosition !== undefined) return eventLog.resolvePosition(audiences, storedPosition);
     return eventLog.resolveLastEventId(audiences, lastEventId);
@@ -228,11 +231,11 @@ export class Streams {
       'stream opened',
     );
     metrics.streamOpened(start.reason);
-    registry.add(stream); // First hear of what is new, then read what is old.
+    registry.add(stream); // Before replay starts, so that no event is missed between the two.
     userCount.add(stream);
     this.#sessionExpiries.set(stream, session.expiresAt);
     stream.open();
-    // Between its look-up and the registration it may have been ended, and this stream not with it.
+    // A session that ended between its lookup and `registry.add` has not closed this stream.
     const mayHaveEnded =
       session.endedCount !== this.#endedCount ||
       monotonicClock() - session.readAt > snapshotAgeMaxMs;
@@ -240,8 +243,8 @@ export class Streams {
   }
 
   /**
-   * When a client that is turned away should try again: spread, or all come back together. Soon when
-   * this process stops, for another takes over or the next one starts.
+   * Returns after how many ms a refused client should retry, jittered so that clients do not return
+   * together: 10 to 30 s, or 1 to 3 times `retryMs` while draining, because a successor takes over.
    */
   refusalRetryMs(): number {
     const { registry, random, limits } = this.#parts;
@@ -249,14 +252,17 @@ export class Streams {
     return Math.round(minMs * (1 + 2 * random()));
   }
 
-  /** Tells a native EventSource, for which any status but 200 is final, to come back later. */
+  /**
+   * Refuses a stream with `retry:` and `stream.close` in its body. For an EventSource of a browser,
+   * which never reconnects after a status other than 200.
+   */
   refuse(sink: Sink, reason: string): void {
     this.#parts.metrics.streamRefused(reason);
     const { bytes } = controlFrame('stream.close', { code: 'refused', reconnect: true });
     sink.end(Buffer.concat([retryBytes(this.refusalRetryMs()), bytes]));
   }
 
-  /** Ends the stream unless its session still lives. Never rejects. */
+  /** Closes the stream as `expired` if its session has ended. Never rejects. */
   async #recheckSession(stream: EventStream): Promise<void> {
     const { findLiveSession, wallClock, log } = this.#parts;
     try {
@@ -265,7 +271,7 @@ export class Streams {
       if (session === undefined) return stream.close('expired');
       this.#sessionExpiries.set(stream, session.expiresAt);
     } catch (cause) {
-      // The database is away: the stream stays open and is looked at again.
+      // The database is unavailable: the stream stays open and is checked again.
       if (stream.isOpen) this.#sessionExpiries.set(stream, wallClock() + 5000);
       log.warn({ cause, streamId: stream.id }, 'session could not be looked up');
     }

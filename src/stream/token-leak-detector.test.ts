@@ -7,8 +7,8 @@ const minute = 60_000;
 test('a token is leaked when six addresses take it over within a minute', () => {
   const detector = new TokenLeakDetector();
 
-  const leaks = [1, 2, 3, 4, 5, 6].map((place) =>
-    detector.recordTakeover('token', `place ${place}`, place),
+  const leaks = [1, 2, 3, 4, 5, 6].map((address) =>
+    detector.recordTakeover('token', `address ${address}`, address),
   );
 
   assert.deepEqual(leaks, [false, false, false, false, false, true]);
@@ -24,19 +24,19 @@ test('one address may take over its stream any number of times', () => {
 
 test('takeovers count for a minute and per token', () => {
   const detector = new TokenLeakDetector();
-  for (const place of [1, 2, 3, 4, 5]) detector.recordTakeover('token', `place ${place}`, 0);
+  for (const address of [1, 2, 3, 4, 5]) detector.recordTakeover('token', `address ${address}`, 0);
 
-  assert.equal(detector.recordTakeover('other', 'place 6', 1), false);
-  assert.equal(detector.recordTakeover('token', 'place 6', minute), false);
-  assert.equal(detector.recordTakeover('token', 'place 7', minute), false);
+  assert.equal(detector.recordTakeover('other', 'address 6', 1), false);
+  assert.equal(detector.recordTakeover('token', 'address 6', minute), false);
+  assert.equal(detector.recordTakeover('token', 'address 7', minute), false);
 });
 
 test('beyond 10,000 tokens the least recently taken over is evicted', () => {
   const detector = new TokenLeakDetector();
-  for (const place of [1, 2, 3, 4, 5]) detector.recordTakeover('first', `place ${place}`, 0);
+  for (const address of [1, 2, 3, 4, 5]) detector.recordTakeover('first', `address ${address}`, 0);
   for (let token = 0; token < 10_000; token += 1)
-    detector.recordTakeover(`token ${token}`, 'place', 0);
+    detector.recordTakeover(`token ${token}`, 'address', 0);
 
   assert.equal(detector.size, 10_000);
-  assert.equal(detector.recordTakeover('first', 'place 6', 0), false);
+  assert.equal(detector.recordTakeover('first', 'address 6', 0), false);
 });

@@ -1,34 +1,34 @@
 import { LruMap } from '../util/lru-map.js';
 
-const placesMax = 5;
+const addressesMax = 5;
 const windowMs = 60_000;
 const tokensMax = 10_000;
 
 /**
- * Which stream tokens go from hand to hand. A client that moves takes its own stream over now and
- * then; more than 5 places within a minute are not one client, so the URL has leaked.
+ * Detects leaked stream tokens. A client that changes networks takes over its own stream now and
+ * then; takeovers from more than 5 addresses within a minute mean that the URL has leaked.
  *
- * In memory, of the 10,000 tokens taken over last.
+ * Kept in memory for the 10,000 tokens that were taken over last.
  */
 export class TokenLeakDetector {
-  /** When each place last took a token over. */
-  readonly #places = new LruMap<string, Map<string, number>>(tokensMax);
+  /** Time of the last takeover by token and address. */
+  readonly #addresses = new LruMap<string, Map<string, number>>(tokensMax);
 
-  /** Notes a takeover. True when the token has leaked; then it is forgotten here. */
-  recordTakeover(tokenHash: string, place: string, now: number): boolean {
-    const places = this.#places.get(tokenHash) ?? new Map<string, number>();
-    for (const [one, at] of places) if (now - at >= windowMs) places.delete(one);
-    places.set(place, now);
-    if (places.size > placesMax) {
-      this.#places.delete(tokenHash);
+  /** Records a takeover at `now` (ms). Returns true and removes the token when it has leaked. */
+  recordTakeover(tokenHash: string, ipKey: string, now: number): boolean {
+    const addresses = this.#addresses.get(tokenHash) ?? new Map<string, number>();
+    for (const [known, at] of addresses) if (now - at >= windowMs) addresses.delete(known);
+    addresses.set(ipKey, now);
+    if (addresses.size > addressesMax) {
+      this.#addresses.delete(tokenHash);
       return true;
     }
-    this.#places.set(tokenHash, places);
+    this.#addresses.set(tokenHash, addresses);
     return false;
   }
 
-  /** How many tokens are remembered. */
+  /** Number of tokens with recorded takeovers. */
   get size(): number {
-    return this.#places.size;
+    return this.#addresses.size;
   }
 }

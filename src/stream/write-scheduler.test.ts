@@ -4,25 +4,25 @@ import { WriteScheduler } from './write-scheduler.js';
 
 const nextTick = () => new Promise((resolve) => setImmediate(resolve));
 
-/** An outbox whose time stands still unless a write is said to take some. */
+/** Creates a scheduler whose clock advances only by the `tookMs` of a flush. */
 function createScheduler() {
   const state = { now: 0, written: [] as string[] };
   const scheduler = new WriteScheduler(() => state.now);
-  const createSender = (name: string, { tookMs = 0, frames = 1, andThen = () => {} } = {}) => ({
+  const createStream = (name: string, { tookMs = 0, frames = 1, onFlush = () => {} } = {}) => ({
     flush() {
       state.written.push(name);
       state.now += tookMs;
-      andThen();
+      onFlush();
       return frames;
     },
   });
-  return { state, scheduler, createSender };
+  return { state, scheduler, createStream };
 }
 
-test('each stream writes once at the end of the tick', async () => {
-  const { state, scheduler, createSender } = createScheduler();
-  const [a, b] = [createSender('a'), createSender('b')];
-  for (const one of [a, b, a]) scheduler.add(one);
+test('each stream is flushed once at the end of the event-loop iteration', async () => {
+  const { state, scheduler, createStream } = createScheduler();
+  const [a, b] = [createStream('a'), createStream('b')];
+  for (const stream of [a, b, a]) scheduler.add(stream);
   assert.deepEqual(state.written, []);
 
   await nextTick();
@@ -31,9 +31,9 @@ test('each stream writes once at the end of the tick', async () => {
 });
 
 test('frames added during a flush cycle go out in the next one', async () => {
-  const { state, scheduler, createSender } = createScheduler();
-  scheduler.add(createSender('a', { andThen: () => scheduler.add(createSender('late')) }));
-  scheduler.add(createSender('b'));
+  const { state, scheduler, createStream } = createScheduler();
+  scheduler.add(createStream('a', { onFlush: () => scheduler.add(createStream('late')) }));
+  scheduler.add(createStream('b'));
 
   await nextTick();
   assert.deepEqual(state.written, ['a', 'b']);
@@ -42,8 +42,8 @@ test('frames added during a flush cycle go out in the next one', async () => {
 });
 
 test('a flush cycle yields to the event loop after every 128 streams', async () => {
-  const { state, scheduler, createSender } = createScheduler();
-  for (let index = 0; index < 300; index += 1) scheduler.add(createSender(`${index}`));
+  const { state, scheduler, createStream } = createScheduler();
+  for (let index = 0; index < 300; index += 1) scheduler.add(createStream(`${index}`));
 
   for (const written of [128, 256, 300]) {
     await nextTick();
@@ -51,14 +51,14 @@ test('a flush cycle yields to the event loop after every 128 streams', async () 
   }
 });
 
-/** Senders of more than a slice, which take so long together, and write so many frames each. */
-function addSenders(
+/** Adds 129 streams, more than a slice, which take `tookMs` together and write `frames` each. */
+function addLargeCycle(
   scheduler: WriteScheduler,
-  { createSender }: ReturnType<typeof createScheduler>,
+  { createStream }: ReturnType<typeof createScheduler>,
   { tookMs, frames = 1 }: { tookMs: number; frames?: number },
 ): void {
-  scheduler.add(createSender('crowd', { tookMs, frames }));
-  for (let count = 1; count < 129; count += 1) scheduler.add(createSender('crowd', { frames }));
+  scheduler.add(createStream('load', { tookMs, frames }));
+  for (let count = 1; count < 129; count += 1) scheduler.add(createStream('load', { frames }));
 }
 
 test('a large flush cycle is followed by a cool-down of the same length', async (t) => {
@@ -72,15 +72,15 @@ test('a large flush cycle is followed by a cool-down of the same length', async 
     { tookMs: 12, frames: 16, coolDownMs: 6 },
     { tookMs: 500, frames: 80, coolDownMs: 2 },
   ];
-  for (const { coolDownMs, ...crowd } of coolDowns) {
-    const scene = createScheduler();
-    const { state, scheduler, createSender } = scene;
-    addSenders(scheduler, scene, crowd);
+  for (const { coolDownMs, ...load } of coolDowns) {
+    const harness = createScheduler();
+    const { state, scheduler, createStream } = harness;
+    addLargeCycle(scheduler, harness, load);
     while (state.written.length < 129) await nextTick();
 
-    scheduler.add(createSender('b'));
+    scheduler.add(createStream('b'));
     await nextTick();
-    scheduler.add(createSender('c'));
+    scheduler.add(createStream('c'));
     t.mock.timers.tick(coolDownMs - 1);
     assert.equal(state.written.length, 129);
     t.mock.timers.tick(1);
@@ -90,26 +90,26 @@ test('a large flush cycle is followed by a cool-down of the same length', async 
 });
 
 test('after an idle cool-down the next stream is flushed at once', async () => {
-  const scene = createScheduler();
-  const { state, scheduler, createSender } = scene;
-  addSenders(scheduler, scene, { tookMs: 3 });
+  const harness = createScheduler();
+  const { state, scheduler, createStream } = harness;
+  addLargeCycle(scheduler, harness, { tookMs: 3 });
   while (state.written.length < 129) await nextTick();
   await nextTick();
   state.now += 3;
 
-  scheduler.add(createSender('b'));
+  scheduler.add(createStream('b'));
   await nextTick();
 
   assert.deepEqual(state.written.slice(129), ['b']);
 });
 
 test('a cycle of 128 streams is flushed at once without cool-down', async () => {
-  const { state, scheduler, createSender } = createScheduler();
-  for (let count = 0; count < 128; count += 1) scheduler.add(createSender('a', { tookMs: 1 }));
+  const { state, scheduler, createStream } = createScheduler();
+  for (let count = 0; count < 128; count += 1) scheduler.add(createStream('a', { tookMs: 1 }));
   await nextTick();
   assert.equal(state.written.length, 128);
 
-  scheduler.add(createSender('b'));
+  scheduler.add(createStream('b'));
   await nextTick();
 
   assert.equal(state.written.length, 129);

@@ -1,27 +1,27 @@
 import type { Frame } from '../events/frame.js';
 import { ChunkCache } from './chunk-cache.js';
 
-/** A connection that has something to write. */
+/** A stream with pending frames. */
 export interface Flushable {
-  /** Writes all it has, and answers how many frames that were. Must not throw. */
+  /** Writes all pending frames and returns their number. Must not throw. */
   flush(): number;
 }
 
-/** So many write before other work gets its turn: some 3 ms. */
+/** Streams flushed per event-loop iteration, which takes about 3 ms. */
 const flushesPerSlice = 128;
 const coolDownMaxMs = 20;
-/** In one write: with more, a write costs little beside what it carries. */
+/** Beyond this many frames per write, the fixed cost of a write is small. */
 const framesPerWriteTarget = 8;
 
 /**
- * Gathers who has something to write, and lets each write once a round.
+ * Schedules writes: each stream with pending frames is flushed once per cycle.
  *
- * A round begins at the end of the tick. One of up to 128 senders is over at once. A larger one goes
- * on in slices of 128, so that requests are not kept waiting by thousands of streams, and is
- * followed by a rest as long as itself, 20 ms at most. What comes during a round or a rest goes out
- * together in the next one: the more there is to do, the more each write carries. Where writes carry
- * more than 8 frames anyway, a rest would save little and only add to the delay: it is the shorter,
- * the more they carry.
+ * A cycle starts at the end of the event-loop iteration. Up to 128 streams are flushed at once,
+ * without a cool-down. A larger cycle runs in slices of 128, so that thousands of streams do not
+ * block requests, and is followed by a cool-down of the same length, at most 20 ms. Frames added
+ * during a cycle or its cool-down are sent together in the next cycle, so each write carries more
+ * frames under load. Above 8 frames per write a cool-down saves little and adds delay, so it gets
+ * proportionally shorter.
  */
 export class WriteScheduler {
   readonly #monotonicClock: () => number;
@@ -33,17 +33,18 @@ export class WriteScheduler {
   #frameCount = 0;
   #coolDownUntil = 0;
 
-  /** `now` in milliseconds, from anywhere, never backwards. */
+  /** `monotonicClock` returns milliseconds from any origin. */
   constructor(monotonicClock: () => number = () => performance.now()) {
     this.#monotonicClock = monotonicClock;
   }
 
+  /** Schedules a flush of this stream in the next cycle. Idempotent until then. */
   add(flushable: Flushable): void {
     this.#pending.add(flushable);
     if (this.#pending.size === 1 && this.#cycle === undefined) this.#schedule();
   }
 
-  /** See `Chunks`. */
+  /** See `ChunkCache`. */
   concat(frames: readonly Frame[]): Buffer {
     return this.#chunks.concat(frames);
   }
@@ -72,7 +73,7 @@ export class WriteScheduler {
     for (let count = 0; count < flushesPerSlice; count += 1) {
       const next = cycle.next();
       if (next.done === true) {
-        // Node sends what was written in one turn of its loop at the end of the turn: that counts.
+        // Node sends at the end of the event-loop iteration, which is part of the cost of a cycle.
         setImmediate(() => this.#coolDown());
         return;
       }

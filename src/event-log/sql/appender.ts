@@ -19,8 +19,8 @@ const noPriorAppends: PriorAppends = new Map();
  * Writes events to the tables of the log.
  *
  * Sequence numbers come from the counter in `log_head`, updated in the transaction that writes the
- * events: the row lock makes commit order equal to sequence order, unlike identity columns. A process
- * without concurrent writers knows the next number and appends with one batch.
+ * events: the row lock makes commit order equal to sequence order, unlike identity columns. A
+ * process without concurrent writers knows the next number and appends with one batch.
  */
 export class SqlAppender {
   readonly #db: Database;
@@ -51,7 +51,10 @@ export class SqlAppender {
     }
   }
 
-  /** Returns undefined and writes nothing when a key was used before or another process has appended. */
+  /**
+   * Returns undefined and writes nothing when a key was used before or another process has
+   * appended.
+   */
   async #appendInBatch(
     requests: readonly AppendRequest[],
     lastSeq: number,

@@ -9,7 +9,8 @@ export interface LogHead {
 
 /**
  * Detects that the stored log was replaced. Tables can be reset or restored from a backup while a
- * process runs: its sequence numbers then refer to other events, so every read and append is refused.
+ * process runs: its sequence numbers then refer to other events, so every read and append is
+ * refused.
  */
 export class LogGeneration {
   readonly epoch: string;
@@ -35,8 +36,9 @@ export class LogGeneration {
   }
 
   /**
-   * Returns a head that was read after `seq` was `committedSeq`. Throws `service_unavailable` when it
-   * belongs to another log or is missing. A missing head can reappear, for example during a restore.
+   * Returns a head that was read after `seq` was `committedSeq`. Throws `service_unavailable` when
+   * it belongs to another log or is missing. A missing head can reappear, for example during a
+   * restore.
    */
   verify<Head extends LogHead>(head: Head | undefined, committedSeq: number): Head {
     if (head === undefined) throw unavailable('its head row is missing');
@@ -57,8 +59,8 @@ export async function readHead(db: Database): Promise<LogHead | undefined> {
 }
 
 /**
- * Starts a new epoch if the counter was reset, because it would reuse sequence numbers that clients have
- * seen. Never rejects: on failure the operator has to reset the epoch.
+ * Starts a new epoch if the counter was reset, because it would reuse sequence numbers that clients
+ * have seen. Never rejects: on failure the operator has to reset the epoch.
  */
 export async function startNewEpoch(
   db: Database,

@@ -45,9 +45,9 @@ interface PageRow extends Omit<EventRow, 'data'> {
 }
 
 /**
- * Stores the event log in tables of a `Database`: `log_head`, `events`, `event_audiences`, `idempotency`
- * and `trimmed_audiences`. Once the stored log was replaced, `state`, `stateWithVisibility` and `append`
- * throw `service_unavailable`, see `LogGeneration`.
+ * Stores the event log in tables of a `Database`: `log_head`, `events`, `event_audiences`,
+ * `idempotency` and `trimmed_audiences`. Once the stored log was replaced, `state`,
+ * `stateWithVisibility` and `append` throw `service_unavailable`, see `LogGeneration`.
  */
 export class SqlLogStore implements LogStore {
   /** False for the embedded database, which has one process. */
@@ -97,8 +97,8 @@ export class SqlLogStore implements LogStore {
 
   /**
    * Merges one bounded index range per audience, so the cost depends on the events visible to the
-   * reader, not on all events. Small data is read together with the sizes. Large data is read only for
-   * the events of the page, so that little more than the page is transferred.
+   * reader, not on all events. Small data is read together with the sizes. Large data is read only
+   * for the events of the page, so that little more than the page is transferred.
    */
   async read(
     audiences: readonly Audience[],

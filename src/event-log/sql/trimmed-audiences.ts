@@ -2,11 +2,13 @@ import { createHash } from 'node:crypto';
 import { type Database, list, sql, tuples } from '../../db/database.js';
 import type { Audience } from '../../events/audience.js';
 
-/** Bucket for events trimmed before this table existed: any audience may have lost events up to it. */
+/**
+ * Bucket for events trimmed before this table existed: any audience may have lost events up to it.
+ */
 const wildcardBucket = -1;
 /**
- * Audiences are unbounded, so they are hashed into buckets: a false loss is possible, a missed loss is
- * not. With 10,000 audiences it affects about one reader in fifty.
+ * Audiences are unbounded, so they are hashed into buckets: a false loss is possible, a missed loss
+ * is not. With 10,000 audiences it affects about one reader in fifty.
  */
 const bucketCount = 1_048_576;
 const rowsPerStatement = 1000;
@@ -18,8 +20,8 @@ export interface TrimmedAudience {
 }
 
 /**
- * Records the newest trimmed event of each audience. Call it in the transaction that trims; every `seq`
- * must be newer than those recorded before.
+ * Records the newest trimmed event of each audience. Call it in the transaction that trims; every
+ * `seq` must be newer than those recorded before.
  */
 export async function recordTrimmed(
   tx: Database,
@@ -39,7 +41,9 @@ export async function recordTrimmed(
   }
 }
 
-/** Returns the newest trimmed event for any of these audiences, or a newer one; 0 if there is none. */
+/**
+ * Returns the newest trimmed event for any of these audiences, or a newer one; 0 if there is none.
+ */
 export async function lastTrimmed(db: Database, audiences: readonly Audience[]): Promise<number> {
   const keys = list([wildcardBucket, ...audiences.map(getBucket)]);
   const rows = await db.query<{ seq: number }>(
