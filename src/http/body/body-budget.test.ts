@@ -13,7 +13,7 @@ import { BodyBudget } from './body-budget.js';
 
 const type = 'application/json';
 
-/** A route whose bodies may take 10 bytes together, and what they take. */
+/** Starts a server whose route has a body budget of 10 bytes; `acquired` returns the bytes in use. */
 async function startWithSmallBudget(t: TestContext, { bodyMs = 60_000 } = {}) {
   const budget = new BodyBudget(10);
   const acquired = () => {
@@ -26,10 +26,10 @@ async function startWithSmallBudget(t: TestContext, { bodyMs = 60_000 } = {}) {
     json(200, { body: await exchange.body({ bytesMax: 100, budget }) }),
   );
   const { port } = await startHttp(t, [post], { limits: { bodyMs } });
-  return { port, taken: acquired };
+  return { port, acquired };
 }
 
-/** Begins a body, declared or not, and answers how to go on with it; `status` is that of a failure. */
+/** Starts a body, with or without a declared length. `status` is the status of an error response. */
 async function begin(protocol: Protocol, port: number, length: number | undefined, part: string) {
   if (protocol === 'h2') {
     const client = await RawH2.open(port);
@@ -62,8 +62,8 @@ for (const protocol of protocols) {
   const send = (port: number, body: string) =>
     ask(protocol, port, 'POST', '/', { headers: { 'content-type': type }, body });
 
-  test(`bodies together may take so much, one byte more is refused (${protocol})`, async (t) => {
-    const { port, taken: acquired } = await startWithSmallBudget(t);
+  test(`bodies up to the budget are accepted together, and one byte more is refused (${protocol})`, async (t) => {
+    const { port, acquired } = await startWithSmallBudget(t);
     assert.equal((await send(port, '"12345678"')).status, 200);
     assert.equal((await send(port, '"123456789"')).status, 503);
 
@@ -81,14 +81,14 @@ for (const protocol of protocols) {
     half.destroy();
   });
 
-  test(`what was not declared counts as it comes (${protocol})`, async (t) => {
-    const { port, taken: acquired } = await startWithSmallBudget(t);
+  test(`a body without a declared length is counted as it arrives (${protocol})`, async (t) => {
+    const { port, acquired } = await startWithSmallBudget(t);
     const some = await begin(protocol, port, undefined, '"1234');
     await until(() => acquired() === 5);
     const more = await begin(protocol, port, undefined, '"123');
     await until(() => acquired() === 9);
 
-    more.finish('45"'); // Does not fit, and what it had is given back.
+    more.finish('45"'); // Exceeds the budget, and releases what it had acquired.
     await until(() => acquired() === 5);
 
     some.finish('5"');
@@ -97,20 +97,20 @@ for (const protocol of protocols) {
     more.destroy();
   });
 
-  test(`a body that is cut off gives back what it took (${protocol})`, async (t) => {
-    const { port, taken: acquired } = await startWithSmallBudget(t);
-    const cut = await begin(protocol, port, 6, '"');
+  test(`a truncated body releases its share of the budget (${protocol})`, async (t) => {
+    const { port, acquired } = await startWithSmallBudget(t);
+    const truncated = await begin(protocol, port, 6, '"');
     const other = await begin(protocol, port, 4, '"');
     await until(() => acquired() === 10);
 
-    cut.destroy();
+    truncated.destroy();
     await until(() => acquired() === 4);
     other.destroy();
     await until(() => acquired() === 0);
   });
 
-  test(`a body that comes too slowly gives back what it took (${protocol})`, async (t) => {
-    const { port, taken: acquired } = await startWithSmallBudget(t, { bodyMs: 300 });
+  test(`a body that exceeds its time limit releases its share of the budget (${protocol})`, async (t) => {
+    const { port, acquired } = await startWithSmallBudget(t, { bodyMs: 300 });
     const slow = await begin(protocol, port, 10, '"');
 
     assert.equal(await slow.status(), 408);
@@ -119,13 +119,13 @@ for (const protocol of protocols) {
   });
 }
 
-test('one place has its share, and leaves the rest to others', () => {
+test('one address cannot use more than its share of the budget', () => {
   const budget = new BodyBudget(16, { bytesPerIpMax: 4 });
 
   assert.ok(budget.acquire(4, 'a'));
   assert.ok(!budget.acquire(1, 'a'));
   for (const ipKey of ['b', 'c', 'd']) assert.ok(budget.acquire(4, ipKey));
-  assert.ok(!budget.acquire(1, 'e'), 'there is an end for all together, too');
+  assert.ok(!budget.acquire(1, 'e'), 'the total budget is a limit, too');
   budget.release(3, 'a');
 
   assert.ok(!budget.acquire(4, 'a'));
@@ -133,15 +133,15 @@ test('one place has its share, and leaves the rest to others', () => {
 });
 
 for (const protocol of protocols) {
-  test(`bodies that are only announced shut nobody out (${protocol})`, async (t) => {
+  test(`bodies that are declared but not sent do not block others (${protocol})`, async (t) => {
     const post = route('POST', '/', async (exchange) => json(200, { body: await exchange.body() }));
     const bytes = bodiesBytesMax / 8;
     const { port } = await startHttp(t, [post], { limits: { bodyBytesMax: bytes } });
-    const announced = await Promise.all(
+    const declared = await Promise.all(
       Array.from({ length: 8 }, () => begin(protocol, port, bytes, '"')),
     );
     t.after(() => {
-      for (const client of announced) client.destroy();
+      for (const client of declared) client.destroy();
     });
 
     const headers = { 'content-type': type };

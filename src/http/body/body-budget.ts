@@ -2,15 +2,15 @@ import { Failure } from '../../errors.js';
 import { Counts } from '../../util/counts.js';
 
 interface BudgetOptions {
-  /** What bodies from one place may take of it; undefined: all. */
+  /** Maximum of bytes per IP key. Default: no limit but `bytesMax`. */
   readonly bytesPerIpMax?: number;
 }
 
 /**
- * How many bytes of bodies may be in memory together. Whoever takes some gives them back.
+ * Bounds the memory held by request bodies. Callers release what they acquire.
  *
- * With a share for each place it is one for strangers: a length that was only declared takes
- * nothing, or a few that send nothing would shut out everybody.
+ * A budget with a limit per IP key is for unauthenticated clients: there a declared length reserves
+ * nothing, because a few clients that declare much and send nothing would block all others.
  */
 export class BodyBudget {
   readonly #bytesMax: number;
@@ -23,12 +23,12 @@ export class BodyBudget {
     this.#bytesPerIpMax = bytesPerIpMax;
   }
 
-  /** Whether a declared length is taken before it has come, so that who begins can also finish. */
+  /** Whether a declared length is acquired before it is received, so that an accepted body can be completed. */
   get reservesDeclaredLength(): boolean {
     return this.#bytesPerIpMax === undefined;
   }
 
-  /** False, and nothing is taken, when there are not so many left. `place` as by `ipKeyOf`. */
+  /** Returns false, and acquires nothing, when fewer bytes are left. `ipKey` as by `toIpKey`. */
   acquire(bytes: number, ipKey = ''): boolean {
     if (this.#acquiredBytes + bytes > this.#bytesMax) return false;
     if (this.#bytesPerIpMax !== undefined) {
@@ -45,7 +45,7 @@ export class BodyBudget {
   }
 }
 
-/** For a body that finds no room. */
+/** Returns the failure for a body that exceeds the budget. */
 export function budgetExhausted(): Failure {
   const message = 'Cannot read body: the memory for request bodies is exhausted';
   return new Failure('service_unavailable', message, { retryAfterMs: 1000 });

@@ -7,10 +7,10 @@ import { type LineLimits, readLines } from './body-lines.js';
 const limits = { bytesMax: 1000, lineBytesMax: 20, depthMax: 3, deadlineMs: 60_000 };
 const headers = { 'content-type': 'application/x-ndjson; charset=utf-8' };
 
-/** A body in the pieces in which it arrives. */
-function createBody(...pieces: (string | Buffer)[]) {
+/** Creates a body that arrives in these chunks. */
+function createBody(...chunks: (string | Buffer)[]) {
   const input = Readable.from(
-    pieces.map((piece) => Buffer.from(piece)),
+    chunks.map((piece) => Buffer.from(piece)),
     { objectMode: false },
   );
   return { input, headers, isBodyTruncated: false };
@@ -28,21 +28,21 @@ const refused = (name: string, info: object | undefined) => (failure: Failure) =
   return true;
 };
 
-test('lines come as values, however the body is cut into pieces', async () => {
+test('lines are parsed to values, regardless of the chunks in which the body arrives', async () => {
   const text = '{"a":"é🐝"}\r\n\n 7 \n[1,[2]]\n  \n"x"';
   const bytes = Buffer.from(text);
 
   for (let size = 1; size <= bytes.length; size += 1) {
-    const pieces: Buffer[] = [];
-    for (let at = 0; at < bytes.length; at += size) pieces.push(bytes.subarray(at, at + size));
+    const chunks: Buffer[] = [];
+    for (let at = 0; at < bytes.length; at += size) chunks.push(bytes.subarray(at, at + size));
 
-    assert.deepEqual(await readAllLines(createBody(...pieces)), [{ a: 'é🐝' }, 7, [1, [2]], 'x']);
+    assert.deepEqual(await readAllLines(createBody(...chunks)), [{ a: 'é🐝' }, 7, [1, [2]], 'x']);
   }
   assert.deepEqual(await readAllLines(createBody('')), []);
   assert.deepEqual(await readAllLines(createBody('\n\n')), []);
 });
 
-test('what is wrong with a line is told with its number', async () => {
+test('an error in a line is reported with the index of its value', async () => {
   const index = { index: 1 };
   const line = { bytesMax: 20, index: 1 };
 
@@ -60,7 +60,7 @@ test('what is wrong with a line is told with its number', async () => {
   await assert.rejects(readAllLines(createBody(`${long} `)), refused('payload_too_large', line));
 });
 
-test('a body has a limit, counted and declared', async () => {
+test('the size limit applies to the declared and to the received length', async () => {
   const bytes = { bytesMax: 5 };
   const declared = { ...createBody('1'), headers: { ...headers, 'content-length': '6' } };
 
@@ -72,13 +72,13 @@ test('a body has a limit, counted and declared', async () => {
   await assert.rejects(readAllLines(declared, bytes), refused('payload_too_large', bytes));
 });
 
-test('a body of another type is refused', async () => {
+test('a body that is not application/x-ndjson is refused', async () => {
   const from = { ...createBody('1'), headers: { 'content-type': 'application/json' } };
 
   await assert.rejects(readAllLines(from), refused('unsupported_media_type', undefined));
 });
 
-test('of a body that was cut off the last line is not given out', async () => {
+test('the last line of a truncated body is not yielded', async () => {
   const values: unknown[] = [];
   const input = new PassThrough();
   const from = { input, headers, isBodyTruncated: false };
@@ -87,7 +87,7 @@ test('of a body that was cut off the last line is not given out', async () => {
   const reading = (async () => {
     for await (const value of readLines(from, limits)) {
       values.push(value);
-      if (values.length === 2) input.end(); // As HTTP/2 ends a stream that was cut off.
+      if (values.length === 2) input.end(); // As HTTP/2 ends an aborted stream.
       from.isBodyTruncated = true;
     }
   })();
@@ -100,7 +100,7 @@ test('of a body that was cut off the last line is not given out', async () => {
   );
 });
 
-test('a client that sends nothing is given up', async () => {
+test('a client that sends nothing until the deadline is refused', async () => {
   const input = new PassThrough();
   input.write('1\n');
 
@@ -111,7 +111,7 @@ test('a client that sends nothing is given up', async () => {
   assert.equal(input.listenerCount('readable'), 0);
 });
 
-test('what is not asked for is not read', async () => {
+test('lines are not read before they are requested', async () => {
   let produced = 0;
   const input = new Readable({
     highWaterMark: 1000,

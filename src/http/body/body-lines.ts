@@ -5,11 +5,11 @@ import type { Transport } from '../transport.js';
 import { parseBody } from './body.js';
 
 export interface LineLimits {
-  /** Of the whole body. */
+  /** Maximum size of the whole body. */
   readonly bytesMax: number;
   readonly lineBytesMax: number;
   readonly depthMax: number;
-  /** For the next bytes to arrive, whenever they are asked for. */
+  /** How long a read waits for the next bytes. */
   readonly deadlineMs: number;
 }
 
@@ -18,12 +18,12 @@ type Input = Pick<Transport, 'input' | 'isBodyTruncated' | 'headers'>;
 const newline = 10;
 
 /**
- * The values of a body of JSON lines, one at a time, read as fast as they are taken: what is not asked
- * for waits at the client. Empty lines are skipped; the last line needs no end.
+ * Yields the values of a body of JSON lines, one at a time. Reads at the pace of the consumer:
+ * backpressure reaches the client. Empty lines are skipped; the last line needs no line end.
  *
  * Throws `unsupported_media_type`, `payload_too_large`, `request_timeout`, and `invalid_request` for a
- * line that is not UTF-8, not JSON or too deep, and for a body that was cut off, whose last line is not
- * given out. What is wrong with a line has its number among the values in `info.index`.
+ * line that is not UTF-8, not JSON or nested too deeply, and for a truncated body, whose last line is
+ * not yielded. An error in a line has the index of its value in `info.index`.
  *
  * Spec: NDJSON 1.0.
  */
@@ -34,7 +34,7 @@ export async function* readLines(from: Input, limits: LineLimits): AsyncGenerato
     throw new Failure('unsupported_media_type', message);
   }
   let index = 0;
-  /** Of a line whose end has not come. */
+  /** The start of a line whose end has not arrived. */
   const partialLine = new ByteAccumulator();
   const check = (part: Buffer) => {
     const isTooLong = partialLine.length + part.length > limits.lineBytesMax;
@@ -63,7 +63,7 @@ export async function* readLines(from: Input, limits: LineLimits): AsyncGenerato
   if (last !== undefined) yield last;
 }
 
-/** The bytes as they come, counted. Between two of them nothing is read. */
+/** Yields the bytes as they arrive and enforces the limits. Reads only when the next chunk is requested. */
 async function* readChunks(from: Input, limits: LineLimits): AsyncGenerator<Buffer> {
   const { input, headers } = from;
   const { bytesMax, deadlineMs } = limits;
@@ -86,7 +86,7 @@ async function* readChunks(from: Input, limits: LineLimits): AsyncGenerator<Buff
   }
 }
 
-/** Settles when there may be more to read, or the end of it. */
+/** Settles when there may be more to read, or the input has ended. */
 function waitForInput(input: Readable, deadlineMs: number): Promise<void> {
   const names = ['readable', 'end', 'close', 'error'];
   return new Promise((resolve, reject) => {
@@ -110,7 +110,7 @@ function isBlank(line: Buffer): boolean {
   return line.every((byte) => byte === 13 || byte === 32 || byte === 9);
 }
 
-/** Undefined for an empty one. */
+/** Returns undefined for an empty line. */
 function parseLine(line: Buffer, depthMax: number, index: number): unknown {
   if (isBlank(line)) return undefined;
   try {

@@ -30,40 +30,48 @@ const post = (path: string, type: string | undefined, body?: string | Buffer): P
 });
 const nested = (depth: number) => '['.repeat(depth) + ']'.repeat(depth);
 
-// [what, the request, what is read]
+// [description, request, parsed body]
 const read: readonly (readonly [string, Post, unknown])[] = [
   ['JSON', post('/json', jsonType, '{"a":[1,"é"]}'), { a: [1, 'é'] }],
   ['JSON with a charset', post('/json', 'Application/JSON; charset=utf-8', '1'), 1],
   ['JSON after a byte order mark', post('/json', jsonType, '\ufeff1'), 1],
   ['null', post('/json', jsonType, 'null'), '(none)'],
-  ['nothing', post('/json', undefined), '(none)'],
-  ['nothing of some type', post('/json', 'text/plain', ''), '(none)'],
-  ['JSON where forms are taken', post('/form', jsonType, '{"a":1}'), { a: 1 }],
+  ['an empty body', post('/json', undefined), '(none)'],
+  ['an empty body of any type', post('/json', 'text/plain', ''), '(none)'],
+  ['JSON where forms are accepted', post('/form', jsonType, '{"a":1}'), { a: 1 }],
   [
     'a form',
     post('/form', formType, 'a=1&b=%C3%A9+x&c&d=1=2&'),
     { a: '1', b: 'é x', c: '', d: '1=2' },
   ],
-  ['as many bytes as allowed', post('/json', jsonType, `"${'x'.repeat(8190)}"`), 'x'.repeat(8190)],
-  ['as many as this route allows', post('/small', jsonType, '1234'), 1234],
-  ['more than a window', post('/large', jsonType, `"${'x'.repeat(99_998)}"`), 'x'.repeat(99_998)],
   [
-    'brackets within a string',
+    'a body of exactly the maximum size',
+    post('/json', jsonType, `"${'x'.repeat(8190)}"`),
+    'x'.repeat(8190),
+  ],
+  ['a body of exactly the maximum size of its route', post('/small', jsonType, '1234'), 1234],
+  [
+    'a body larger than the HTTP/2 window',
+    post('/large', jsonType, `"${'x'.repeat(99_998)}"`),
+    'x'.repeat(99_998),
+  ],
+  [
+    'a string with many brackets',
     post('/json', jsonType, `"\\"${'['.repeat(50)}"`),
     `"${'['.repeat(50)}`,
   ],
   [
-    'as deep as allowed, side by side',
+    'JSON of exactly the maximum depth, twice in an array',
     post('/json', jsonType, `[${nested(31)},${nested(31)}]`),
     JSON.parse(`[${nested(31)},${nested(31)}]`),
   ],
 ];
 
-// [what, the request, status, name of the failure]
+// [description, request, status, failure name]
 const refused: readonly (readonly [string, Post, number, string])[] = [
-  ['what is not JSON', post('/json', jsonType, '{"a":'), 400, 'invalid_request'],
+  ['malformed JSON', post('/json', jsonType, '{"a":'), 400, 'invalid_request'],
   [
-    'what is not UTF-8',
+    'a body that is not UTF-8',
     post('/json', jsonType, Buffer.of(0x22, 0xff, 0x22)),
     400,
     'invalid_request',
@@ -90,28 +98,53 @@ const refused: readonly (readonly [string, Post, number, string])[] = [
     'unsupported_media_type',
   ],
   ['a form that is not UTF-8', post('/form', formType, 'a=%ff'), 400, 'invalid_request'],
-  ['a form with half an escape', post('/form', formType, 'a=%4'), 400, 'invalid_request'],
-  ['a form with a field twice', post('/form', formType, 'a=1&b=2&a=1'), 400, 'invalid_request'],
-  ['too deep', post('/json', jsonType, nested(33)), 400, 'invalid_request'],
+  ['a form with an incomplete escape', post('/form', formType, 'a=%4'), 400, 'invalid_request'],
+  ['a form with a duplicate field', post('/form', formType, 'a=1&b=2&a=1'), 400, 'invalid_request'],
+  ['JSON nested one level too deep', post('/json', jsonType, nested(33)), 400, 'invalid_request'],
   [
-    'too deep behind a string that ends in a backslash',
+    'JSON nested too deep after a string that ends in a backslash',
     post('/json', jsonType, `["\\\\",${nested(32)}]`),
     400,
     'invalid_request',
   ],
-  ['far too deep', post('/large', jsonType, '['.repeat(90_000)), 400, 'invalid_request'],
-  ['no type', post('/json', undefined, '1'), 415, 'unsupported_media_type'],
-  ['another type', post('/json', 'text/json', '1'), 415, 'unsupported_media_type'],
-  ['a form where none is taken', post('/json', formType, 'a=1'), 415, 'unsupported_media_type'],
   [
-    'another type where forms are taken',
+    'JSON nested 90,000 levels deep',
+    post('/large', jsonType, '['.repeat(90_000)),
+    400,
+    'invalid_request',
+  ],
+  ['a body without content-type', post('/json', undefined, '1'), 415, 'unsupported_media_type'],
+  ['a body of another type', post('/json', 'text/json', '1'), 415, 'unsupported_media_type'],
+  [
+    'a form where forms are not accepted',
+    post('/json', formType, 'a=1'),
+    415,
+    'unsupported_media_type',
+  ],
+  [
+    'a body of another type where forms are accepted',
     post('/form', 'multipart/form-data', 'a=1'),
     415,
     'unsupported_media_type',
   ],
-  ['one byte too many', post('/json', jsonType, `"${'x'.repeat(8191)}"`), 413, 'payload_too_large'],
-  ['one too many for this route', post('/small', jsonType, '12345'), 413, 'payload_too_large'],
-  ['megabytes too many', post('/small', jsonType, '1'.repeat(4_000_000)), 413, 'payload_too_large'],
+  [
+    'a body one byte over the limit',
+    post('/json', jsonType, `"${'x'.repeat(8191)}"`),
+    413,
+    'payload_too_large',
+  ],
+  [
+    'a body one byte over the limit of its route',
+    post('/small', jsonType, '12345'),
+    413,
+    'payload_too_large',
+  ],
+  [
+    'a body megabytes over the limit',
+    post('/small', jsonType, '1'.repeat(4_000_000)),
+    413,
+    'payload_too_large',
+  ],
 ];
 
 for (const protocol of protocols) {
@@ -139,7 +172,7 @@ for (const protocol of protocols) {
     });
   }
 
-  test(`asking for a body twice is a defect, and does not hang over ${protocol}`, async (t) => {
+  test(`reading a body twice is a defect, and does not hang over ${protocol}`, async (t) => {
     const twice = route('POST', '/twice', async (exchange) => {
       await exchange.body();
       await exchange.body();
@@ -151,7 +184,7 @@ for (const protocol of protocols) {
   });
 }
 
-test('what looks like a prototype is a field like any other', () => {
+test('__proto__ is parsed as an ordinary field', () => {
   const parse = (text: string, type: string) =>
     parseBody(Buffer.from(text), { type, form: true, depthMax: 32 }) as object;
 

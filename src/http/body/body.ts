@@ -6,18 +6,19 @@ import { type BodyBudget, budgetExhausted } from './body-budget.js';
 export interface BodyLimits {
   readonly bytesMax: number;
   readonly depthMax: number;
-  /** For the whole body to arrive. */
+  /** Time limit for the whole body. */
   readonly deadlineMs: number;
   /** Shared with other bodies. */
   readonly budget: BodyBudget;
-  /** Where it comes from, as by `ipKeyOf`. */
+  /** The client, as by `toIpKey`; for the budget. */
   readonly ipKey: string;
 }
 
 /**
- * The whole body, or a Failure: `payload_too_large` as soon as it is, `request_timeout`,
- * `service_unavailable` when the budget has no room, `invalid_request` for one that was cut off. HTTP/2 ends a stream that was cut off as if it were
- * whole, so half a document would otherwise be taken for one.
+ * Reads the whole body. Rejects with a Failure: `payload_too_large` as soon as the limit is exceeded,
+ * `request_timeout`, `service_unavailable` when the budget is exhausted, `invalid_request` for a
+ * truncated body. Node ends an aborted HTTP/2 stream as if it were complete, so without that check half
+ * a document would be accepted.
  */
 export function readBody(
   transport: Pick<Transport, 'input' | 'isBodyTruncated' | 'headers' | 'onClientGone'>,
@@ -63,7 +64,7 @@ export function readBody(
       else settle(accumulator.take());
     };
     if (transport.isBodyTruncated || input.destroyed) return rejectTruncated();
-    // HTTP/2 ends an empty body by itself, also before anybody asks for it.
+    // An empty HTTP/2 body can have ended before it is read.
     if (input.readableEnded) return onEnd();
     input.on('data', onData).on('end', onEnd).on('close', onEnd).on('error', rejectTruncated);
   });
@@ -77,7 +78,10 @@ export interface BodyFormat {
 
 const strictUtf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: false });
 
-/** JSON, or form fields where they are taken. Undefined for an empty body. */
+/**
+ * Parses JSON or, with `form`, also form fields. Returns undefined for an empty body. Throws
+ * `unsupported_media_type`, and `invalid_request` for what is not UTF-8, malformed or nested too deeply.
+ */
 export function parseBody(bytes: Buffer, { type, form, depthMax }: BodyFormat): unknown {
   if (bytes.length === 0) return undefined;
   const [media = '', ...parameters] = (type ?? '').toLowerCase().split(';');
@@ -104,8 +108,8 @@ export function parseBody(bytes: Buffer, { type, form, depthMax }: BodyFormat): 
 }
 
 /**
- * Form fields, strictly: what is not UTF-8 behind the percent signs would otherwise become U+FFFD,
- * and two passwords one; of a field given twice, a proxy and we might each believe another one.
+ * Parses form fields, strictly. Invalid UTF-8 is refused because as U+FFFD it would make two passwords
+ * equal; a duplicate field because a proxy and Herald might each use another one of them.
  */
 function parseForm(text: string): Record<string, string> {
   const fields = new Map<string, string>();
@@ -136,7 +140,7 @@ function decodeUtf8(bytes: Buffer): string {
   }
 }
 
-/** How deep brackets nest, outside of strings. Looked at before parsing, and without recursion. */
+/** Returns the nesting depth of brackets outside of strings. Runs before parsing, and without recursion. */
 function measureDepth(text: string): number {
   let depth = 0;
   let deepest = 0;
@@ -151,10 +155,10 @@ function measureDepth(text: string): number {
   return deepest;
 }
 
-/** Where the quote is that ends the string which begins at `start`: one without an odd number of `\`. */
+/** Returns the index of the quote that ends the string starting at `start`: one after an even number of `\`. */
 function findStringEnd(text: string, start: number): number {
   for (let from = start; ; ) {
-    const quote = text.indexOf('"', from); // Much faster than to look at each character.
+    const quote = text.indexOf('"', from); // Much faster than a loop over the characters.
     if (quote === -1) return text.length;
     let escapes = 0;
     while (text[quote - 1 - escapes] === '\\') escapes += 1;

@@ -27,7 +27,7 @@ function createLimiter({
   return { limiter, time, lines, tryAccept };
 }
 
-test('a place may open so many connections at once, then one whenever its turn has come', () => {
+test('an address may open a burst of connections, then one per interval of the rate', () => {
   const { limiter, time, tryAccept } = createLimiter({});
 
   assert.deepEqual(tryAccept(Array(4).fill('192.0.2.1')), [true, true, true, false]);
@@ -37,7 +37,7 @@ test('a place may open so many connections at once, then one whenever its turn h
   assert.deepEqual(tryAccept(['192.0.2.1', '192.0.2.1']), [true, false]);
 });
 
-test('a place is an IPv4 address however it is written, or a /64 of IPv6', () => {
+test('an IPv4 address, in either notation, and an IPv6 /64 have one rate each', () => {
   const { tryAccept } = createLimiter({});
 
   const same = ['2001:db8::1', '2001:db8::2', '2001:db8:0:0:1::', '2001:db8::3'];
@@ -45,7 +45,7 @@ test('a place is an IPv4 address however it is written, or a /64 of IPv6', () =>
   assert.deepEqual(tryAccept(['2001:db8:0:1::1', '::ffff:192.0.2.1']), [true, true]);
 });
 
-test('all places together may open so many, and what one is refused takes from nobody', () => {
+test('the total rate applies to all addresses, and a refusal by the per-IP rate does not use it up', () => {
   const { time, tryAccept } = createLimiter({});
   tryAccept(Array(100).fill('192.0.2.1'));
 
@@ -55,13 +55,13 @@ test('all places together may open so many, and what one is refused takes from n
   assert.deepEqual(tryAccept(ipKeys), [true, false, false]);
 });
 
-test('behind a proxy of ours its address has no limit of its own', () => {
+test('behind a trusted proxy there is no rate per address', () => {
   const { tryAccept } = createLimiter({ ipRate: null });
 
   assert.deepEqual(tryAccept(Array(6).fill('192.0.2.1')), [true, true, true, true, true, false]);
 });
 
-test('what was refused is told in one line, and once', () => {
+test('report() logs all refusals since the last report in one line', () => {
   const { limiter, lines, tryAccept } = createLimiter({});
   limiter.report();
   tryAccept([...Array(10).fill('192.0.2.1'), '192.0.2.2', '192.0.2.3', '2001:db8::1']);
@@ -75,13 +75,13 @@ test('what was refused is told in one line, and once', () => {
   assert.deepEqual(lines, [{ level: 'warn', ...line }]);
 });
 
-/** A server that takes three connections in the time of a test. */
+/** Starts a server with one route, `/hello`, and these limits. */
 function startLimited(t: TestContext, limits: Parameters<typeof startHttp>[2]) {
   return startHttp(t, [route('GET', '/hello', () => json(200, { hello: true }))], limits);
 }
 
 for (const protocol of protocols) {
-  test(`over the rate a connection is reset before its TLS, under it all is as ever (${protocol})`, async (t) => {
+  test(`a connection over the rate is reset before TLS, and those under it are served (${protocol})`, async (t) => {
     const acceptIpRate = { count: 3, perMs: 3_600_000 };
     const { server, port, lines } = await startLimited(t, {
       limits: { acceptIpRate },
@@ -97,13 +97,13 @@ for (const protocol of protocols) {
     await first.until((received) => received.includes('{"hello":true}'));
     first.destroy();
     await until(() => lines.some(({ phrase }) => phrase === 'connections refused'));
-    const told = lines.find(({ phrase }) => phrase === 'connections refused');
-    assert.deepEqual(told?.['refused'], { ACCEPT_IP_RATE: 1 });
+    const line = lines.find(({ phrase }) => phrase === 'connections refused');
+    assert.deepEqual(line?.['refused'], { ACCEPT_IP_RATE: 1 });
     await until(() => server.connections === 0);
   });
 }
 
-test('one address has so many connections at a time, and one that closed makes room', async (t) => {
+test('an address over its maximum of open connections is refused until one of them closes', async (t) => {
   const { server, port, lines } = await startLimited(t, { limits: { connectionsPerIpMax: 2 } });
   const open = [await RawTls.open(port, 'h2'), await RawTls.open(port, 'h2')];
 
@@ -116,11 +116,11 @@ test('one address has so many connections at a time, and one that closed makes r
   await until(() => server.connections === 0);
   await server.close(0);
 
-  const told = lines.find(({ phrase }) => phrase === 'connections refused');
-  assert.deepEqual(told?.['refused'], { MAX_CONNECTIONS_PER_IP: 1 });
+  const line = lines.find(({ phrase }) => phrase === 'connections refused');
+  assert.deepEqual(line?.['refused'], { MAX_CONNECTIONS_PER_IP: 1 });
 });
 
-test('behind a proxy only the rate in all counts, and the most connections are told likewise', async (t) => {
+test('behind a proxy only the total rate applies, and connections over the maximum are reported, too', async (t) => {
   const acceptIpRate = { count: 1, perMs: 3_600_000 };
   const limits = { acceptIpRate, acceptRate: { count: 3, perMs: 3_600_000 }, connectionsMax: 2 };
   const { server, port, lines } = await startLimited(t, { limits, trustProxyHops: 1 });
@@ -133,9 +133,9 @@ test('behind a proxy only the rate in all counts, and the most connections are t
   await assert.rejects(ask('h2', port, 'GET', '/hello'));
   await server.close(0);
 
-  const told = lines.filter(({ phrase }) => phrase === 'connections refused');
+  const line = lines.filter(({ phrase }) => phrase === 'connections refused');
   assert.deepEqual(
-    told.map(({ refused }) => refused),
+    line.map(({ refused }) => refused),
     [{ MAX_CONNECTIONS: 1, ACCEPT_RATE: 1 }],
   );
 });

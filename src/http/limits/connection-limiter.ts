@@ -9,33 +9,34 @@ import { toIpKey } from '../ip-key.js';
 export interface ConnectionLimiterOptions {
   readonly rate: Rate;
   /**
-   * Of one place (`ipKeyOf`): how many may begin, and be open at a time. Undefined when every
-   * connection comes from a proxy of ours.
+   * Limits per IP key (`toIpKey`): new connections, and open connections. Undefined behind a trusted
+   * proxy, where every connection has the address of the proxy.
    */
   readonly perIp: { readonly rate: Rate; readonly openMax: number } | undefined;
   readonly log: Logger;
-  /** Only its differences matter. */
+  /** Milliseconds; only differences count. Default: `performance.now`. */
   readonly monotonicClock?: Clock;
 }
 
-/** Places remembered; with more of them at a time, the rate in all is what holds. */
+/** IP keys whose rate is tracked; with more of them at a time, only the total rate is a limit. */
 const ipKeysMax = 10_000;
 
 /**
- * How many connections may begin, and how many one place may have. A handshake costs about 2 ms of the one thread that serves all, so
- * without a limit a crowd that comes at once would stop everything else, and end in timeouts itself.
+ * Limits the rate of new connections and the number of open connections per IP key. A TLS handshake
+ * costs about 2 ms of the main thread, so without a limit a burst of connections would block all other
+ * work, and would itself end in timeouts.
  *
- * What is too much is reset before its TLS begins, which costs a fiftieth of that; a client takes it
- * for a broken network, after which also a native EventSource comes back.
+ * A connection over a limit is reset before TLS starts, which costs a fiftieth of a handshake. A client
+ * sees a network error, after which a native EventSource reconnects, too.
  */
 export class ConnectionLimiter {
   readonly #totalRate: Bucket;
   readonly #ipRate: Bucket | undefined;
   readonly #openMax: number;
-  /** Connections open, by place. */
+  /** Open connections by IP key. */
   readonly #openByIp = new Counts<string>();
   readonly #log: Logger;
-  /** Since the last report, by the setting that refused. */
+  /** Refused since the last report, by the setting that was exceeded. */
   #refusedBySetting: Record<string, number> = {};
   #lastRefusedIp = '';
   #refusedTotal = 0;
@@ -54,7 +55,7 @@ export class ConnectionLimiter {
     this.#log = log;
   }
 
-  /** Stands between the server and Node's own listener, which would begin TLS. */
+  /** Filters connections before Node's own `connection` listener, which would start TLS. */
   attachTo(server: Http2SecureServer): void {
     const nodeListeners = server.listeners('connection');
     server.removeAllListeners('connection');
@@ -65,7 +66,7 @@ export class ConnectionLimiter {
         for (const listener of nodeListeners) listener.call(server, socket);
         return;
       }
-      socket.on('error', () => {}); // It is over either way.
+      socket.on('error', () => {}); // Without a listener an error would end the process.
       socket.resetAndDestroy();
     });
     server.on('drop', (data) =>
@@ -73,9 +74,9 @@ export class ConnectionLimiter {
     );
   }
 
-  /** Whether one more connection may begin; its rate is counted either way. */
+  /** Returns whether one more connection is accepted. An accepted connection counts towards the rates. */
   tryAccept(ipKey: string): boolean {
-    // The place first: what is refused there must not take from the others.
+    // Per IP key first: what is refused there must not use up the total rate.
     if (this.#ipRate !== undefined && this.#ipRate.take(ipKey) > 0) {
       return this.#refuse('ACCEPT_IP_RATE', ipKey);
     }
@@ -85,12 +86,12 @@ export class ConnectionLimiter {
     return this.#totalRate.take('') === 0 || this.#refuse('ACCEPT_RATE', ipKey);
   }
 
-  /** Connections refused, from the beginning. */
+  /** Connections refused since the start. */
   get refused(): number {
     return this.#refusedTotal;
   }
 
-  /** One line about all that were refused since the last one, if any; for a timer. */
+  /** Logs one line about all connections refused since the last call, if any. Called from a timer. */
   report(): void {
     if (Object.keys(this.#refusedBySetting).length === 0) return;
     const fields = { refused: this.#refusedBySetting, lastFrom: this.#lastRefusedIp };

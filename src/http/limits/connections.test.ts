@@ -6,7 +6,7 @@ import { silentLogger } from '../../logging/logger.js';
 import { ConnectionLimiter } from './connection-limiter.js';
 import { Connections } from './connections.js';
 
-/** A TCP connection that closes when the test says so, whatever is done to it. */
+/** A TCP connection that emits `close` only when the test does, even after `destroy`. */
 class FakeSocket extends EventEmitter {
   readonly remoteAddress = '192.0.2.1';
   readonly localAddress = '192.0.2.2';
@@ -29,7 +29,7 @@ class FakeSocket extends EventEmitter {
   }
 }
 
-/** Connections of a server that takes one when the test says so. */
+/** Connections of a server on which the test opens sockets. */
 function createConnections(t: TestContext, { count = 1000 } = {}) {
   const server = new EventEmitter();
   const perMs = 3_600_000;
@@ -51,7 +51,7 @@ function createConnections(t: TestContext, { count = 1000 } = {}) {
   return { connections, connect };
 }
 
-test('a connection that is closed late takes no other along that has its address by then', async (t) => {
+test('a late close event does not remove a newer connection with the same address and port', async (t) => {
   const { connections, connect } = createConnections(t);
   const first = connect(50_000);
   connections.destroyAll();
@@ -73,12 +73,12 @@ test('a connection that is closed late takes no other along that has its address
   assert.equal(connections.size, 0);
 });
 
-test('a connection that is refused may fail as it likes, and is none', (t) => {
+test('an error of a refused connection is handled, and the connection is not counted as open', (t) => {
   const { connections, connect } = createConnections(t, { count: 1 });
   const admitted = connect(50_000);
 
   const refused = connect(50_001);
-  refused.emit('error', new Error('ECONNRESET')); // Would end the process if nobody listened.
+  refused.emit('error', new Error('ECONNRESET')); // Would end the process without a listener.
   refused.emit('close');
 
   assert.deepEqual([admitted.destroyed, refused.destroyed], [false, true]);

@@ -7,48 +7,51 @@ import { findIdlePeers, type IdleTrackedPeer, idleChecksMax } from './idle-peers
 import { toConnectionKey } from './unacked-bytes.js';
 
 export interface ConnectionsOptions {
-  /** Exchanges at once on one connection; HTTP/2 sees to it by itself. */
+  /** Maximum of concurrent exchanges per connection. HTTP/2 enforces it itself. */
   readonly exchangesMax: number;
-  /** How long a client that was asked to leave may take to do so. */
+  /** How long a client may take to close its side after GOAWAY or the last response. */
   readonly endMs: number;
-  /** Nothing moves for so long: a goodbye when nothing is open, else the peer is gone. See `idlePeers`. */
+  /**
+   * Idle timeout: a connection without exchanges is closed, over HTTP/2 with GOAWAY; any other is
+   * destroyed. See `findIdlePeers`.
+   */
   readonly idleMs: number;
-  /** How often those with something open are looked after. */
+  /** Interval of liveness checks of connections with open exchanges. */
   readonly pingMs: number;
   readonly connectionLimiter: ConnectionLimiter;
-  /** A client could not be understood at this layer, and its connection ends. Must not throw. */
+  /** Called when a client violates the protocol at this layer; its connection ends. Must not throw. */
   readonly onUnreadable: (layer: Layer, cause: Error) => void;
 }
 
-/** Where a client can speak so that there is no request to answer. */
+/** Protocol layer at which a connection can fail without a request to answer. */
 export type Layer = 'tls' | 'http1';
 
-/** One TCP connection, from before its TLS handshake to its end. */
+/** A TCP connection, from before its TLS handshake until it is closed. */
 interface Peer extends MonitoredPeer, IdleTrackedPeer {
-  /** Destroying it ends all that is built on it, whatever state that is in. */
+  /** Destroying it also ends the TLS socket and HTTP/2 session on it, in any state. */
   readonly socket: Socket;
   h2Session: Http2Session | undefined;
-  /** Those waiting for their turn count, too. */
+  /** Open exchanges, pipelined requests that wait included. */
   exchanges: number;
-  /** Set once it has been asked to leave. */
+  /** Set once the client was asked to close the connection. */
   destroyTimer: NodeJS.Timeout | undefined;
 }
 
-/** What tells that an exchange is over: an HTTP/2 stream, or an HTTP/1.1 response. */
+/** Emits `close` when an exchange is over: an HTTP/2 stream, or an HTTP/1.1 response. */
 interface CloseEmitter {
   on(event: 'close', listener: () => void): unknown;
 }
 
-/** The open connections of a server: who they are, whether they still live, and how they end. */
+/** Tracks the open TCP connections of a server: limits, liveness checks, shutdown. */
 export class Connections {
   readonly #options: ConnectionsOptions;
   readonly #peers = new Map<string, Peer>();
-  /** The same, by what requests come in on. */
+  /** The peers by the object that requests arrive on: an HTTP/2 session, or a TLS socket. */
   readonly #peersByOwner = new WeakMap<object, Peer>();
   readonly #deadPeerDetector: DeadPeerDetector;
   readonly #checkTimer: NodeJS.Timeout;
   readonly #idleTimer: NodeJS.Timeout;
-  /** Whose handshake Node is telling of; it makes the HTTP/2 session before it goes on. */
+  /** Set during `secureConnection`: Node creates the HTTP/2 session before it returns to the event loop. */
   #securedPeer: Peer | undefined;
   #emptyWaiters: (() => void)[] = [];
   #isClosing = false;
@@ -60,7 +63,7 @@ export class Connections {
     this.#idleTimer = setInterval(() => this.#closeIdle(), options.idleMs / idleChecksMax).unref();
     server.on('connection', (socket: Socket) => this.#add(socket));
     options.connectionLimiter.attachTo(server);
-    // Before Node's own listener, which may bring a request along.
+    // Before Node's own listener, which may already emit a request.
     server.prependListener('secureConnection', (socket: TLSSocket) => this.#addTlsSocket(socket));
     server.on('session', (session) => this.#addH2Session(session));
     server.on('clientError', (error: Error, socket: TLSSocket) =>
@@ -68,19 +71,19 @@ export class Connections {
     );
   }
 
-  /** TCP connections, with or without a finished TLS handshake. */
+  /** Number of TCP connections, with or without a completed TLS handshake. */
   get size(): number {
     return this.#peers.size;
   }
 
-  /** Connections that were reset at once, from the beginning. */
+  /** Number of connections refused by a limit since the start. */
   get refused(): number {
     return this.#options.connectionLimiter.refused;
   }
 
   /**
-   * Notes an exchange until it closes. Answers the address it comes from; undefined when the
-   * connection is, or has just been, cut off.
+   * Tracks an exchange until it closes. Returns the remote address; undefined when the connection is
+   * unknown or destroyed, also when this exchange is one too many and destroys it.
    */
   trackExchange(
     owner: TLSSocket | Http2Session | undefined,
@@ -101,7 +104,7 @@ export class Connections {
     return peer.socket.remoteAddress ?? '';
   }
 
-  /** Asks every connection to end: at once, or when its exchanges are over. */
+  /** Closes every connection: at once, or as soon as its exchanges are over. */
   closeGracefully(): void {
     this.#isClosing = true;
     for (const peer of this.#peers.values()) {
@@ -110,17 +113,18 @@ export class Connections {
     }
   }
 
-  /** Ends every connection now. */
+  /** Destroys every connection now. */
   destroyAll(): void {
     for (const { socket } of this.#peers.values()) socket.destroy();
   }
 
+  /** Settles when no connection is open. */
   allClosed(): Promise<void> {
     if (this.#peers.size === 0) return Promise.resolve();
     return new Promise((resolve) => this.#emptyWaiters.push(resolve));
   }
 
-  /** Stops the timers. */
+  /** Stops the timers and reports the last refusals. */
   close(): void {
     clearInterval(this.#checkTimer);
     clearInterval(this.#idleTimer);
@@ -143,7 +147,7 @@ export class Connections {
     socket.on('error', ignore);
     socket.on('close', () => {
       clearTimeout(peer.destroyTimer);
-      if (this.#peers.get(key) === peer) this.#peers.delete(key); // Not one that came after it.
+      if (this.#peers.get(key) === peer) this.#peers.delete(key); // Not a newer one with the same address.
       if (this.#peers.size > 0) return;
       for (const resolve of this.#emptyWaiters.splice(0)) resolve();
     });
@@ -153,7 +157,7 @@ export class Connections {
     socket.on('error', ignore);
     const peer = this.#peers.get(toConnectionKey(socket));
     if (peer === undefined) {
-      socket.destroy(); // Gone in the meantime.
+      socket.destroy(); // Closed in the meantime.
       return;
     }
     peer.idleChecks = 0;
@@ -185,24 +189,24 @@ export class Connections {
     }
   }
 
-  /** Ends a connection with nothing open; over HTTP/2 with a GOAWAY. */
+  /** Closes a connection without exchanges; over HTTP/2 with GOAWAY. */
   #closePeer(peer: Peer): void {
     if (peer.h2Session === undefined) peer.socket.destroy();
     else {
       peer.h2Session.close();
-      this.#destroyLater(peer); // Node waits for the client to close its side, too.
+      this.#destroyLater(peer); // Node waits until the client closes its side.
     }
   }
 
   /**
-   * Not HTTP/1.1, or too slow, or too large. Also hears of TLS errors. Has to end the connection
-   * itself: Node does not, and a client that goes on sending would stay for ever.
+   * Handles `clientError`: a parse error, a header timeout, oversized headers, or a TLS error. Has to
+   * end the connection itself: Node does not, and a client that keeps sending would stay forever.
    */
   #handleClientError(error: Error & { code?: string }, socket: TLSSocket): void {
     const peer = this.#peersByOwner.get(socket);
-    // Whoever has been told already may still be sending.
+    // A client that was answered already may still be sending: report it once.
     if (peer?.destroyTimer === undefined) this.#options.onUnreadable(peer ? 'http1' : 'tls', error);
-    // An answer that is under way must not have another one in its middle.
+    // The error response must not be written into the middle of another response.
     if (peer === undefined || peer.exchanges > 0 || !socket.writable) {
       socket.destroy();
       return;
@@ -217,7 +221,7 @@ export class Connections {
   }
 }
 
-/** The `error` of what is cut off: its close follows, and is what counts. */
+/** Ignores `error`: `close` follows, and is handled. */
 function ignore(): void {}
 
 function statusLine(code: string | undefined): string {

@@ -2,22 +2,22 @@ import type { Http2Session } from 'node:http2';
 import type { Socket } from 'node:net';
 import { readUnackedBytes, toConnectionKey } from './unacked-bytes.js';
 
-/** A connection, as far as it matters whether somebody is at its other end. */
+/** The state of a connection that dead peer detection needs. */
 export interface MonitoredPeer {
-  /** Below TLS. */
+  /** The TCP socket below TLS. */
   readonly socket: Socket;
   /** Undefined before the handshake, and over HTTP/1.1. */
   readonly h2Session: Http2Session | undefined;
   readonly exchanges: number;
-  /** How many bytes had come when it was last asked for a sign of life. */
+  /** Bytes received up to the last ping. */
   bytesReadAtPing: number | undefined;
-  /** How many it can have acknowledged at most when the kernel was last found waiting for it. */
+  /** Upper bound of the bytes acknowledged at the last check that found retransmissions. */
   ackedBytesMax: number | undefined;
 }
 
 /**
- * Ends connections with something open whose peer is gone without a word, within two rounds and,
- * over HTTP/1.1, the time until something is sent.
+ * Destroys connections with open exchanges whose peer stopped responding, within two check intervals;
+ * over HTTP/1.1 plus the time until something is sent.
  */
 export class DeadPeerDetector {
   readonly #intervalMs: number;
@@ -28,16 +28,16 @@ export class DeadPeerDetector {
     this.#intervalMs = intervalMs;
   }
 
-  /** To be called from a timer, every `everyMs`: two calls apart is how long a peer may be silent. */
+  /** Called from a timer, every `intervalMs`. A peer that is silent between two calls is dead. */
   check(peers: Iterable<MonitoredPeer>): void {
     const now = performance.now();
     const isLate = now - this.#checkedAt > 1.25 * this.#intervalMs;
     this.#checkedAt = now;
-    if (isLate) return; // It was us who stood still: what peers have sent since is not read yet.
+    if (isLate) return; // This process was paused: data received meanwhile has not been read yet.
     const http1Peers: MonitoredPeer[] = [];
     for (const peer of peers) {
       if (peer.exchanges === 0) {
-        peer.bytesReadAtPing = undefined; // Idle: `idleMs` sees to it, which a ping would prolong.
+        peer.bytesReadAtPing = undefined; // Idle: `idleMs` closes it.
         peer.ackedBytesMax = undefined;
       } else if (peer.h2Session === undefined) http1Peers.push(peer);
       else if (!peer.h2Session.destroyed) ping(peer, peer.h2Session);
@@ -46,9 +46,9 @@ export class DeadPeerDetector {
   }
 
   /**
-   * HTTP/1.1 has no ping. A peer that is there acknowledges what it is sent, heartbeats at least; one
-   * that has acknowledged nothing since the last round, though the kernel had something to send again
-   * then as now, is not there.
+   * Checks HTTP/1.1 peers, which cannot be pinged. A live peer acknowledges what it is sent, at least
+   * heartbeats. A peer is dead when it has acknowledged nothing since the last check although the
+   * kernel was retransmitting to it at both checks.
    */
   async #checkUnacked(peers: readonly MonitoredPeer[]): Promise<void> {
     const port = peers[0]?.socket.localPort;
@@ -67,7 +67,7 @@ export class DeadPeerDetector {
   }
 }
 
-/** Any byte is a sign of life: on a slow line the answer to a ping may stand behind much else. */
+/** Pings a peer, or destroys it when it sent nothing since the last ping. Any byte counts, because on a slow link the PING ACK can queue behind other data. */
 function ping(peer: MonitoredPeer, h2Session: Http2Session): void {
   const { socket } = peer;
   if (peer.bytesReadAtPing === socket.bytesRead) socket.destroy();

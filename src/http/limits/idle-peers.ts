@@ -1,30 +1,31 @@
 import type { Socket } from 'node:net';
 
-/** A connection, as far as it matters whether something moves on it. */
+/** The state of a connection that idle detection needs. */
 export interface IdleTrackedPeer {
-  /** Below TLS. */
+  /** The TCP socket below TLS. */
   readonly socket: Socket;
-  /** Under way. */
+  /** Open exchanges. */
   readonly exchanges: number;
-  /** How many bytes had come and gone when it was last looked at, */
+  /** Bytes received and sent up to the last check. */
   lastTotalBytes: number;
-  /** and how many looks in a row have found that many. */
+  /** Consecutive checks without activity. */
   idleChecks: number;
 }
 
-/** Looks in the time after which a connection on which nothing moves is idle. */
+/** Number of consecutive checks without activity after which a connection is idle. */
 export const idleChecksMax = 8;
 
 /**
- * Those on which nothing has moved for `idleLooks` calls; again at each call, until something does.
- * To be called from a timer. It counts calls and no time, for after a pause of our own, which is one
- * late call, what peers have sent in the meantime has not been read yet.
+ * Yields the connections without activity for `idleChecksMax` calls; again at each call, until there is
+ * activity. Called from a timer. It counts calls instead of time: after a pause of this process, which
+ * is one late call, data received meanwhile has not been read yet.
  *
- * What moves one is any byte while an exchange is under way, and else only the end of the last one, or
- * of the handshake: by pings, or line ends over HTTP/1.1, anybody could keep a connection for ever.
+ * Activity is any byte while an exchange is open; otherwise only the end of the last exchange, or of
+ * the handshake. If other bytes counted, a client could keep a connection forever with HTTP/2 pings, or
+ * with empty lines over HTTP/1.1.
  *
- * Node has a timer for each HTTP/2 session, but puts it off at every frame, and keeps a session for
- * as long again once it is over: `setTimeout(0)` does nothing to one that is destroyed.
+ * Node's own session timeout does not fit: every frame restarts it, and it retains a closed session
+ * until it fires, because `setTimeout(0)` has no effect on a destroyed session.
  */
 export function* findIdlePeers<Peer extends IdleTrackedPeer>(
   peers: Iterable<Peer>,

@@ -1,43 +1,43 @@
 import type { Rate } from '../../util/token-bucket.js';
 
-/** Header lines of a request, pseudo headers counted; beyond: the stream is reset, or 431. */
+/** Maximum of header lines of a request, pseudo-headers included. Over the limit: stream reset, or 431. */
 export const headerLinesMax = 128;
 
 /**
- * All bodies that are being read, but for those of routes with a budget of their own; beyond: 503.
- * By default that is 8192 bodies at once, each of them as large as it may be. One place has an eighth.
+ * Maximum of bytes of all bodies being read, except on routes with their own budget. Over the limit:
+ * 503. With the default body limit that is 8192 bodies of maximum size. An IP key may use an eighth.
  */
 export const bodiesBytesMax = 64 * 1024 * 1024;
 
-/** Every limit of the server. Milliseconds and bytes. */
+/** All limits of the server, in milliseconds and bytes. */
 export interface HttpLimits {
-  /** TCP connections; further ones are reset, which a client takes for a broken network. */
+  /** Open TCP connections. Over the limit: reset, which a client sees as a network error. */
   readonly connectionsMax: number;
-  /** TCP connections of one place; further ones are reset. */
+  /** Open TCP connections per IP key. Over the limit: reset. */
   readonly connectionsPerIpMax: number;
-  /** New TCP connections, in all and of one place; further ones are reset. */
+  /** New TCP connections, in total (`acceptRate`) and per IP key (`acceptIpRate`). Over the limit: reset. */
   readonly acceptRate: Rate;
   readonly acceptIpRate: Rate;
   /**
-   * Requests and streams at once on one connection. Over HTTP/2 further ones wait at the client or
-   * are refused; over HTTP/1.1, where they wait for each other, the connection is cut off.
+   * Concurrent requests and streams per connection. Over the limit: HTTP/2 clients wait or get the
+   * stream refused; an HTTP/1.1 connection, where requests are pipelined, is destroyed.
    */
   readonly streamsPerH2SessionMax: number;
-  /** All header lines of a request; beyond: the stream is reset, or 431. */
+  /** All header lines of a request together. Over the limit: stream reset, or 431. */
   readonly headerListBytesMax: number;
-  /** A body, unless its route says otherwise; beyond: 413. */
+  /** Size of a body, unless its route sets another limit. Over the limit: 413. */
   readonly bodyBytesMax: number;
-  /** Nesting of a JSON body; beyond: 400. */
+  /** Nesting depth of a JSON body. Over the limit: 400. */
   readonly jsonDepthMax: number;
-  /** From a TCP connection to the end of its TLS handshake; beyond: closed. */
+  /** Time from the TCP connection to the end of its TLS handshake. Over the limit: closed. */
   readonly handshakeMs: number;
-  /** For the header lines of a request over HTTP/1.1; beyond: 408. */
+  /** Time to receive the headers of an HTTP/1.1 request. Over the limit: 408. */
   readonly headersMs: number;
-  /** For a whole body; beyond: 408. */
+  /** Time to receive a complete body. Over the limit: 408. */
   readonly bodyMs: number;
-  /** A connection on which nothing moves; beyond: closed. */
+  /** Time without activity on a connection. Over the limit: closed. */
   readonly idleMs: number;
-  /** For a client to take what is left of its answer, or to leave when asked; beyond: cut off. */
+  /** Time for a client to read the rest of a response, or to close after GOAWAY. Over the limit: destroyed. */
   readonly endMs: number;
 }
 

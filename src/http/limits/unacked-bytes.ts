@@ -2,13 +2,14 @@ import { readFile } from 'node:fs/promises';
 import { SocketAddress } from 'node:net';
 import { endianness } from 'node:os';
 
-/** What tells connections of a server apart, also between a TCP socket and the TLS on it. */
+/** The addresses that identify a connection of a server; a TCP socket and the TLS socket on it have the same. */
 export interface SocketEndpoints {
   readonly remoteAddress?: string | undefined;
   readonly remotePort?: number | undefined;
   readonly localAddress?: string | undefined;
 }
 
+/** Returns a key that is the same for a TCP socket and the TLS socket on it. */
 export function toConnectionKey({
   remoteAddress,
   remotePort,
@@ -18,14 +19,14 @@ export function toConnectionKey({
 }
 
 /**
- * Connections to a port of ours whose peers leave the kernel waiting: it sends again what they do not
- * acknowledge. By `keyOf`, with how many bytes that are. Never rejects.
+ * Returns the unacknowledged bytes per connection to a local port, by `toConnectionKey`, for connections
+ * on which the kernel is retransmitting. Never rejects.
  *
- * Node has neither TCP_USER_TIMEOUT nor TCP_INFO; Linux has this table, and elsewhere it is empty.
- * A line of it is 150 bytes and costs about 4 us, most of it outside of our thread.
+ * Node exposes neither TCP_USER_TIMEOUT nor TCP_INFO. Linux has these tables; elsewhere the result is
+ * empty. A line has 150 bytes and costs about 4 us, most of it outside of the main thread.
  *
- * Spec: proc_net_tcp.rst of the Linux kernel: established (01), with the timer for sending again on
- * (01), and sent again at least once.
+ * Spec: proc_net_tcp.rst of the Linux kernel: state established (01), retransmit timer active (01), and
+ * at least one retransmission.
  */
 export async function readUnackedBytes(localPort: number): Promise<ReadonlyMap<string, number>> {
   const port = hex(localPort, 4);
@@ -48,13 +49,13 @@ export async function readUnackedBytes(localPort: number): Promise<ReadonlyMap<s
   return unackedBytes;
 }
 
-/** Words of 32 bits in the order of bytes of this machine. */
+/** Parses 32-bit words in the byte order of this machine. */
 function parseAddress(hexWords: string): string {
   const bytes = Buffer.from(hexWords, 'hex');
   if (endianness() === 'LE') bytes.swap32();
   if (bytes.length === 4) return [...bytes].join('.');
   const groups = bytes.toString('hex').match(/.{4}/g) ?? [];
-  return new SocketAddress({ address: groups.join(':'), family: 'ipv6' }).address; // The short form.
+  return new SocketAddress({ address: groups.join(':'), family: 'ipv6' }).address; // Shortened, as Node shows it.
 }
 
 function hex(value: number, digits: number): string {
