@@ -1,9 +1,10 @@
 import { isIP } from 'node:net';
 
 /**
- * The address of the client. With `hops` proxies of ours in front, each has added the address it
- * saw to the right of X-Forwarded-For: the client is the n-th from the right. What stands further
- * left was sent by the client itself and means nothing. IPv4 within IPv6 is shown as IPv4.
+ * Returns the address of the client. Each of `hops` trusted proxies has appended the address of its
+ * peer to X-Forwarded-For, so the client is the `hops`-th from the right; entries further left were
+ * sent by the client and are ignored. When that entry is missing or not an address, returns
+ * `socketAddress`. An IPv4-mapped IPv6 address is returned as IPv4.
  */
 export function clientIp(socketAddress: string, forwardedFor: string, hops: number): string {
   const listed = forwardedFor.split(',').map((part) => part.trim());

@@ -1,10 +1,10 @@
 import type { Exchange } from './exchange.js';
 import { toIpKey } from './ip-key.js';
 
-/** Who is asking, as far as throttling, the session list and the audit lines need to know. */
+/** A client, as throttling, the session list and audit lines identify it. */
 export interface Client {
   readonly requestId: string;
-  /** `ipKeyOf` the address. */
+  /** `toIpKey` of its address. */
   readonly ipKey: string;
   /** At most 255 printable characters. */
   readonly userAgent: string | undefined;

@@ -20,12 +20,12 @@ const seen = route('ALL', '/seen', (exchange) => {
   return json(200, { ...asked, query: [...query], authorizations, pseudo });
 });
 
-/** The newest line about a request: a connection may have had its own by then. */
+/** Returns the newest line about a request. Connections log lines, too. */
 const findRequestLine = (lines: readonly Record<string, unknown>[]) =>
   lines.findLast(({ phrase }) => phrase === 'request');
 
 for (const protocol of protocols) {
-  test(`a request is seen as it is over ${protocol}`, async (t) => {
+  test(`a handler sees the request as it was sent over ${protocol}`, async (t) => {
     const { port } = await startHttp(t, [seen]);
 
     const path = '/seen?a=1&a=%C3%A9&b';
@@ -64,7 +64,7 @@ for (const protocol of protocols) {
     assert.deepEqual(authorizations, ['Bearer a', 'Bearer b']);
   });
 
-  // [what is sent, whether it is taken]
+  // [x-request-id, whether it is kept]
   const ids = [
     ['request-1', true],
     ['a'.repeat(64), true],
@@ -73,8 +73,8 @@ for (const protocol of protocols) {
     ['with space', false],
     ['line%0abreak', false],
   ] as const;
-  for (const [given, isTaken] of ids) {
-    test(`a request id of ${given.length}: ${given.slice(0, 12)} is ${isTaken ? 'kept' : 'replaced'} over ${protocol}`, async (t) => {
+  for (const [given, isKept] of ids) {
+    test(`a request id of ${given.length}: ${given.slice(0, 12)} is ${isKept ? 'kept' : 'replaced'} over ${protocol}`, async (t) => {
       const { port, lines } = await startHttp(t, [seen]);
 
       for (const path of ['/seen', '/nowhere']) {
@@ -82,14 +82,14 @@ for (const protocol of protocols) {
           headers: { 'x-request-id': given },
         });
         const id = headers['x-request-id'];
-        assert.equal(id === given, isTaken);
+        assert.equal(id === given, isKept);
         assert.equal(body['id'] ?? body['instance'], id);
         assert.equal(findRequestLine(lines)?.['requestId'], id);
       }
     });
   }
 
-  test(`X-Forwarded-For is believed as far as there are proxies over ${protocol}`, async (t) => {
+  test(`X-Forwarded-For is trusted for the configured number of proxies over ${protocol}`, async (t) => {
     for (const [trustProxyHops, ip] of [
       [0, '127.0.0.1'],
       [1, '192.0.2.2'],
@@ -105,7 +105,7 @@ for (const protocol of protocols) {
     }
   });
 
-  test(`the signal aborts when the client leaves, and not after an answer, over ${protocol}`, async (t) => {
+  test(`the signal aborts when the client disconnects before the response, and not after it, over ${protocol}`, async (t) => {
     const exchanges: Exchange[] = [];
     const aborted: string[] = [];
     const note = (exchange: Exchange) => {
@@ -126,9 +126,9 @@ for (const protocol of protocols) {
     await ask(protocol, port, 'GET', '/answers');
     await until(() => server.connections === 0);
     assert.deepEqual(aborted, []);
-    const leave = await startWaitingRequest(protocol, port);
+    const disconnect = await startWaitingRequest(protocol, port);
     await until(() => exchanges.length === 2);
-    leave();
+    disconnect();
 
     await until(() => aborted.length > 0);
     assert.deepEqual(aborted, ['/waits']);
@@ -136,7 +136,7 @@ for (const protocol of protocols) {
   });
 }
 
-// [the Host header, the hostname]
+// [Host header, hostname]
 const hosts = [
   ['localhost', 'localhost'],
   ['localhost:9001', 'localhost'],
@@ -172,7 +172,7 @@ for (const host of [
   'a,b',
   '',
 ]) {
-  test(`a host that is none is refused: ${host}`, async (t) => {
+  test(`an invalid Host header is refused: ${host}`, async (t) => {
     const { port } = await startHttp(t, [seen]);
 
     const client = await RawTls.open(port, 'http/1.1');
@@ -196,7 +196,7 @@ async function sendTwoAuthorizations(port: number): Promise<unknown> {
   return body?.['authorizations'];
 }
 
-/** A request to `/waits`, and the way to give up. */
+/** Sends a request to `/waits`; returns a function that disconnects the client. */
 async function startWaitingRequest(protocol: string, port: number): Promise<() => void> {
   if (protocol === 'h2') {
     const session = connect(`https://127.0.0.1:${port}`, { ca: testCertificate.cert });
@@ -208,7 +208,7 @@ async function startWaitingRequest(protocol: string, port: number): Promise<() =
   return () => client.destroy();
 }
 
-test('a client that waits for it is asked for its body, or told at once that it is not wanted', async (t) => {
+test('a client that expects 100-continue gets it, or the final status at once when the body is not read', async (t) => {
   const read = route('POST', '/read', async (exchange) => json(200, await exchange.body()));
   const { port } = await startHttp(t, [read]);
   const session = connect(`https://127.0.0.1:${port}`, { ca: testCertificate.cert });
@@ -225,10 +225,10 @@ test('a client that waits for it is asked for its body, or told at once that it 
     return { stream, answered, first: Promise.race([asked, answered]) };
   };
 
-  const wanted = send('/read', 'application/json');
-  assert.equal(await wanted.first, 'asked');
-  wanted.stream.end('{"a":1}');
+  const accepted = send('/read', 'application/json');
+  assert.equal(await accepted.first, 'asked');
+  accepted.stream.end('{"a":1}');
 
-  assert.equal(await wanted.answered, '200');
+  assert.equal(await accepted.answered, '200');
   assert.equal(await send('/nowhere', 'application/json').first, '404');
 });

@@ -7,9 +7,9 @@ import { clientIp } from './client-ip.js';
 import { toIpKey } from './ip-key.js';
 import type { Transport } from './transport.js';
 
-/** A request as a handler sees it, the same for both protocols. */
+/** A request as a handler sees it, independent of the protocol. */
 export interface Exchange {
-  /** The request id: the client's own `x-request-id` if it is sound, else made up. */
+  /** The client's `x-request-id` if it is well-formed, otherwise a generated UUID. */
   readonly id: string;
   readonly protocol: 'h2' | 'http/1.1';
   readonly method: string;
@@ -17,36 +17,37 @@ export interface Exchange {
   readonly url: string;
   readonly path: string;
   readonly query: URLSearchParams;
-  /** By lower-case name, without pseudo headers; repeated ones are joined with a comma. */
+  /** Header values by lower-case name, without pseudo-headers. See `parseRawHeaders`. */
   readonly headers: Readonly<Record<string, string>>;
-  /** Every line of a header, also where `headers` has them joined. */
+  /** Returns the value of each line of a header, which `headers` joins. `name` is in lower case. */
   headerValues(name: string): readonly string[];
-  /** The host the client asked for, without port. */
+  /** The requested host, without port. */
   readonly hostname: string;
-  /** The client's address, as far as `trustProxyHops` lets headers be believed. */
+  /** The client's address, from X-Forwarded-For as far as `trustProxyHops` allows. See `clientIp`. */
   readonly ip: string;
-  /** Aborts when the client leaves before it is answered. */
+  /** Aborts when the client disconnects before the response. */
   readonly signal: AbortSignal;
   /**
-   * The whole body, as JSON or, with `form`, also as form fields; undefined when there is none.
+   * Reads and parses the whole body: JSON or, with `form`, also form fields. Undefined when it is empty.
    *
-   * Throws `invalid_request` for what is not UTF-8, not JSON, too deep or was cut off;
+   * Throws `invalid_request` for a body that is not UTF-8, malformed, nested too deeply or truncated;
    * `unsupported_media_type`; `payload_too_large`; `request_timeout`; `service_unavailable` when the
-   * bodies of other requests take all the room. To be called once.
+   * budget is exhausted. Can be called once.
    */
   body(options?: BodyOptions): Promise<unknown>;
   /**
-   * The values of a body of JSON lines (`application/x-ndjson`), read as fast as they are taken.
-   * Instead of `body`, and once. Throws as `readLines`.
+   * Returns the values of a body of JSON lines (`application/x-ndjson`), read at the pace of the
+   * consumer. Can be called once, instead of `body`. Throws as `readLines` does.
    */
   lines(options: Pick<LineLimits, 'bytesMax' | 'lineBytesMax'>): AsyncIterable<unknown>;
 }
 
 export interface BodyOptions {
-  /** Counted, whatever `content-length` says. By default the server's own limit. */
+  /** Limit of the declared and of the received length. Default: `bodyBytesMax` of the server. */
   readonly bytesMax?: number;
-  /** What it counts towards. By default one for all bodies of the server. */
+  /** The budget that the body counts towards. Default: the one that all routes share. */
   readonly budget?: BodyBudget;
+  /** Whether form fields are accepted, too. Default: false. */
   readonly form?: boolean;
 }
 
@@ -57,7 +58,7 @@ export interface ExchangeOptions {
 
 const requestIdPattern = /^[\w-]{8,64}$/;
 
-/** Most of it is worked out only when it is asked for. */
+/** An exchange over a transport. Most properties are computed on first use. */
 export class TransportExchange implements Exchange {
   readonly id: string;
   readonly protocol: 'h2' | 'http/1.1';
@@ -133,7 +134,7 @@ export class TransportExchange implements Exchange {
     return readLines(this.#startBody(), { ...this.#options.limits, ...options });
   }
 
-  /** A body can be read once: what is left of it would be taken for an empty one. */
+  /** Throws when the body was read before: a second read would return an empty body. */
   #startBody(): Transport {
     if (this.#isBodyRead) throw new Error('Cannot read body: it has been read');
     this.#isBodyRead = true;
@@ -143,7 +144,7 @@ export class TransportExchange implements Exchange {
   }
 }
 
-/** A compressed body could grow without a limit; nobody needs one here. Spec: RFC 9110 §15.5.16. */
+/** Throws `unsupported_media_type` for a compressed body, which could expand without limit. Spec: RFC 9110 §15.5.16. */
 function refuseEncoded(encoding: string | undefined): void {
   if (encoding === undefined || encoding.trim().toLowerCase() === 'identity') return;
   throw new Failure(

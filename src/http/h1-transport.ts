@@ -3,7 +3,7 @@ import type { Headers, Sink } from './reply.js';
 import { StreamSink } from './stream-sink.js';
 import { parseRawHeaders, type Transport } from './transport.js';
 
-/** A request over HTTP/1.1. */
+/** An HTTP/1.1 request and its response. */
 export class H1Transport implements Transport {
   readonly protocol = 'http/1.1';
   readonly method: string;
@@ -47,7 +47,7 @@ export class H1Transport implements Transport {
     return this.#response.headersSent;
   }
 
-  /** Node has done so. */
+  /** Does nothing: Node sends 100-continue itself. */
   sendContinue(): void {}
 
   onClientGone(listener: () => void): void {
@@ -57,7 +57,7 @@ export class H1Transport implements Transport {
 
   send(status: number, headers: Headers, body: Buffer | undefined): void {
     if (this.isClientGone) return;
-    // What is left of a body that was refused is not worth reading: the connection ends instead.
+    // Closing the connection is cheaper than reading the rest of a refused body.
     const isBodyUnread = hasBody(this.headers) && !this.input.complete;
     this.#response.writeHead(
       status,
@@ -97,7 +97,7 @@ function hasBody(headers: Headers): boolean {
   return headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0;
 }
 
-/** A target may be a whole URL, whose host then counts. Spec: RFC 9112 §3.2.2. */
+/** Splits a request target. The host of an absolute-form target replaces `Host`. Spec: RFC 9112 §3.2.2. */
 function parseTarget(target: string): { url: string; authority?: string } {
   const [, authority, rest = ''] = /^https?:\/\/([^/?#]*)(.*)$/i.exec(target) ?? [];
   if (authority === undefined) return { url: target };

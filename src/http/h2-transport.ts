@@ -16,7 +16,7 @@ export interface H2Request {
   readonly remoteAddress: string;
 }
 
-/** A request on an HTTP/2 stream, by Node's core stream API: no compatibility objects. */
+/** An HTTP/2 request and its response, on Node's core stream API, without the compatibility layer. */
 export class H2Transport implements Transport {
   readonly protocol = 'h2';
   readonly method: string;
@@ -57,7 +57,7 @@ export class H2Transport implements Transport {
     return this.#stream.headersSent;
   }
 
-  /** Node would, but on its compatibility layer alone. */
+  /** Sends 100-continue, which Node does only in its compatibility layer. */
   sendContinue(): void {
     if (this.headers['expect']?.toLowerCase() !== '100-continue' || this.isClientGone) return;
     this.#stream.additionalHeaders({ ':status': 100 });
@@ -69,13 +69,13 @@ export class H2Transport implements Transport {
   }
 
   send(status: number, headers: Headers, body: Buffer | undefined): void {
-    if (this.isClientGone) return; // `respond` throws on a stream that is over.
+    if (this.isClientGone) return; // `respond` throws on a closed stream.
     const stream = this.#stream;
     const endStream = body === undefined || this.method === 'HEAD';
     stream.respond({ ':status': status, ...headers }, { endStream });
     if (!endStream) stream.end(body);
-    // The rest of a request that was answered early is not wanted. Spec: RFC 9113 §8.1.
-    // A turn later, for Node 26 would send an answer without a body after the reset: that is, never.
+    // Stops the client from sending the rest of a request that was answered early: RFC 9113 §8.1.
+    // Deferred, because Node 26 would reset the stream before it sends a response without a body.
     if (!stream.endAfterHeaders && !stream.readableEnded) setImmediate(() => stream.close());
     const deadline = setTimeout(() => cancel(stream), this.#endMs).unref();
     stream.once('close', () => clearTimeout(deadline));
@@ -86,7 +86,7 @@ export class H2Transport implements Transport {
     if (this.isClientGone || this.isAnswered) return undefined;
     const stream = this.#stream;
     stream.respond({ ':status': status, ...headers, [sensitiveHeaders]: getHeaderNames(headers) });
-    stream.resume(); // Nobody reads a body here; let it end.
+    stream.resume(); // The request body is discarded, so that the readable side can end.
     return new StreamSink({ output: stream, destroy: cancel, endMs: this.#endMs });
   }
 
@@ -98,24 +98,24 @@ export class H2Transport implements Transport {
 let cachedNames: readonly string[] = [];
 
 /**
- * The names of the headers of a stream, as those that HPACK shall not keep: a table of 2 KiB for each
- * connection would save a few bytes of a head that is sent once an hour. They are mostly the same
- * ones, and Node keeps them with the stream, so they are one array.
+ * Returns the header names of a stream, which are marked as never-indexed: an HPACK table of 2 KiB per
+ * connection would save a few bytes of a head that is sent once an hour. Node retains the array with
+ * the stream and the names rarely differ, so streams share one array.
  */
 function getHeaderNames(headers: Headers): string[] {
   const isKnown =
     cachedNames.length > 0 && Object.keys(headers).every((name) => cachedNames.includes(name));
   if (!isKnown) cachedNames = Object.keys(headers);
-  return cachedNames as string[]; // Node only reads it.
+  return cachedNames as string[]; // Safe: Node does not modify it.
 }
 
-/** Ends a stream now: alone, `close` waits for a connection that takes nothing. */
+/** Destroys a stream now. `close` alone would wait for a connection whose peer reads nothing. */
 function cancel(stream: ServerHttp2Stream): void {
   stream.close(NGHTTP2_CANCEL);
   stream.destroy();
 }
 
-/** Empty when it is missing, or said twice and differently. Spec: RFC 9113 §8.3.1. */
+/** Returns the authority; empty when it is missing, or `:authority` and `Host` differ. Spec: RFC 9113 §8.3.1. */
 function resolveAuthority(
   authority: string | string[] | undefined,
   host: string | undefined,

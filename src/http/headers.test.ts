@@ -18,7 +18,7 @@ const routes = [
 ];
 
 for (const protocol of protocols) {
-  test(`every answer over ${protocol} tells browsers to be strict`, async (t) => {
+  test(`every response over ${protocol} has the security headers`, async (t) => {
     const { port } = await startHttp(t, routes);
 
     for (const path of ['/hello', '/fails', '/nowhere']) {
@@ -36,7 +36,7 @@ for (const protocol of protocols) {
     }
   });
 
-  test(`outside production, HTTPS is not required of the whole host over ${protocol}`, async (t) => {
+  test(`Strict-Transport-Security is not sent over ${protocol} when it is disabled`, async (t) => {
     const { port } = await startHttp(t, routes, { isHstsEnabled: false });
 
     const { headers } = await ask(protocol, port, 'GET', '/hello');
@@ -45,7 +45,7 @@ for (const protocol of protocols) {
     assert.equal(headers['x-content-type-options'], 'nosniff');
   });
 
-  test(`a page of an origin that is not listed is allowed nothing over ${protocol}`, async (t) => {
+  test(`a page of an origin that is not listed gets no CORS headers over ${protocol}`, async (t) => {
     const { port } = await startHttp(t, routes, { corsOrigins: [listed] });
 
     for (const origin of [
@@ -58,12 +58,12 @@ for (const protocol of protocols) {
         const { headers } = await ask(protocol, port, method, '/hello', { headers: { origin } });
         const granted = Object.keys(headers).filter((name) => name.startsWith('access-control'));
         assert.deepEqual(granted, []);
-        assert.equal(headers['vary'], 'origin'); // A cache must not show this to a listed one.
+        assert.equal(headers['vary'], 'origin'); // A cache must not serve this to a listed origin.
       }
     }
   });
 
-  test(`a page of a listed origin may ask over ${protocol}, and read failures too`, async (t) => {
+  test(`a page of a listed origin may read replies and errors over ${protocol}`, async (t) => {
     const { port } = await startHttp(t, routes, { corsOrigins: ['https://other.example', listed] });
     const origin = { origin: listed };
 
@@ -86,7 +86,7 @@ for (const protocol of protocols) {
     assert.equal(headers['access-control-max-age'], '600');
   });
 
-  test(`OPTIONS over ${protocol} tells the methods of a path`, async (t) => {
+  test(`OPTIONS over ${protocol} returns the methods of a path`, async (t) => {
     const { port } = await startHttp(t, routes);
     const options = async (path: string) => {
       const { status, headers } = await ask(protocol, port, 'OPTIONS', path);

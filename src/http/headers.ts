@@ -1,8 +1,8 @@
 import type { Headers } from './reply.js';
 
 /**
- * What every answer of an API says to browsers: believe the content type, embed and run nothing, and
- * tell no other site the URL, which may hold a stream token.
+ * Security headers of every response: no MIME sniffing, no embedding, no scripts, and no `Referer`,
+ * because the URL may contain a stream token.
  */
 const securityHeaders: Headers = {
   'x-content-type-options': 'nosniff',
@@ -11,21 +11,21 @@ const securityHeaders: Headers = {
   'x-frame-options': 'DENY',
 };
 
-/** Keep to HTTPS on this host, for a year; what its subdomains do is not ours to say. Spec: RFC 6797. */
+/** HTTPS only on this host for a year, without `includeSubDomains`. Spec: RFC 6797. */
 const hstsHeaders: Headers = { 'strict-transport-security': 'max-age=31536000' };
 
 const allowedHeaders =
   'authorization, content-type, last-event-id, cache-control, idempotency-key, x-request-id';
 const exposedHeaders = 'x-request-id, retry-after, www-authenticate';
 
-/** The headers that do not depend on what is answered, computed once. */
+/** The headers that do not depend on the reply, computed once. */
 export class StandardHeaders {
   readonly #base: Headers;
   readonly #byOrigin: ReadonlyMap<string, Headers>;
 
   /**
-   * `origins`: pages of these may call Herald; none by default. Spec: Fetch §3.3 (CORS).
-   * `isStrict`: browsers shall use nothing but HTTPS here. Not for development: it would hold for
+   * `origins`: pages of these origins may call Herald; empty disables CORS. Spec: Fetch §3.3 (CORS).
+   * `isHstsEnabled`: browsers use only HTTPS with this host. Not for development: it would apply to
    * every other server on `localhost`, too, for a year.
    */
   constructor({ origins, isHstsEnabled }: { origins: readonly string[]; isHstsEnabled: boolean }) {
@@ -48,11 +48,12 @@ export class StandardHeaders {
     );
   }
 
+  /** Returns the headers of a response to a page of this origin; without CORS headers if it is not listed. */
   forOrigin(origin: string | undefined): Headers {
     return (origin === undefined ? undefined : this.#byOrigin.get(origin)) ?? this.#base;
   }
 
-  /** What a preflight asks for; nothing for an origin that is not listed. */
+  /** Returns the headers of a preflight response; empty for an origin that is not listed. */
   preflight(origin: string | undefined, methods: readonly string[]): Headers {
     if (origin === undefined || !this.#byOrigin.has(origin)) return {};
     return {

@@ -7,17 +7,17 @@ import { ask } from '../../test/support/clients/ask.js';
 import { startHttp } from '../../test/support/servers/http-server.js';
 import { type Check, healthRoutes } from './health.js';
 
-const fine = () => true;
+const passing = () => true;
 
-// [what, the checks, status, what is said of each]
+// [description, checks, status, reported states]
 const cases: readonly (readonly [string, Record<string, Check>, number, Record<string, string>])[] =
   [
     ['no checks', {}, 200, {}],
-    ['all is well', { a: fine, b: async () => true }, 200, { a: 'ok', b: 'ok' }],
-    ['one is not', { a: fine, b: () => false }, 503, { a: 'ok', b: 'failing' }],
-    ['one rejects', { a: () => Promise.reject(new Error('secret')) }, 503, { a: 'failing' }],
+    ['all checks pass', { a: passing, b: async () => true }, 200, { a: 'ok', b: 'ok' }],
+    ['a check fails', { a: passing, b: () => false }, 503, { a: 'ok', b: 'failing' }],
+    ['a check rejects', { a: () => Promise.reject(new Error('secret')) }, 503, { a: 'failing' }],
     [
-      'one throws',
+      'a check throws',
       {
         a: () => {
           throw new Error('secret');
@@ -27,15 +27,15 @@ const cases: readonly (readonly [string, Record<string, Check>, number, Record<s
       { a: 'failing' },
     ],
     [
-      'one never settles',
-      { a: fine, b: () => new Promise(() => {}) },
+      'a check never settles',
+      { a: passing, b: () => new Promise(() => {}) },
       503,
       { a: 'ok', b: 'failing' },
     ],
   ];
 
-for (const [what, checks, status, said] of cases) {
-  test(`ready, ${what}: ${status}`, async (t) => {
+for (const [what, checks, status, states] of cases) {
+  test(`readiness is ${status}: ${what}`, async (t) => {
     const { port } = await startHttp(t, healthRoutes(checks));
 
     const answer = await ask('h2', port, 'GET', '/health/ready');
@@ -43,18 +43,18 @@ for (const [what, checks, status, said] of cases) {
     assert.equal(answer.status, status);
     assert.deepEqual(answer.body, {
       status: status === 200 ? 'ok' : 'unavailable',
-      checks: said,
+      checks: states,
     });
     assert.equal(answer.headers['retry-after'], status === 200 ? undefined : '1');
     assert.equal(answer.headers['cache-control'], 'no-store');
   });
 }
 
-test('ready, an answer that came while the process stood still: 200', async (t) => {
+test('readiness is 200 when a check result arrived while the event loop was blocked', async (t) => {
   const listener = createServer().listen(0, '127.0.0.1');
   await once(listener, 'listening');
-  const { port: there } = listener.address() as AddressInfo; // It listens on TCP.
-  const socket = connect(there, '127.0.0.1');
+  const { port: tcpPort } = listener.address() as AddressInfo; // Safe: it listens on TCP.
+  const socket = connect(tcpPort, '127.0.0.1');
   const [peer]: Socket[] = await once(listener, 'connection');
   assert.ok(peer !== undefined);
   t.after(() => {
@@ -64,8 +64,8 @@ test('ready, an answer that came while the process stood still: 200', async (t) 
   });
   const check = async () => {
     const answered = once(peer, 'data');
-    socket.write('well'); // It is with the kernel now,
-    blockThread(1100); // and too late for whoever looks at the time first.
+    socket.write('well'); // Now in the receive buffer of the kernel,
+    blockThread(1100); // and past the deadline if timers run before the socket is read.
     await answered;
     return true;
   };
@@ -76,7 +76,7 @@ test('ready, an answer that came while the process stood still: 200', async (t) 
   assert.equal(answer.status, 200);
 });
 
-test('live, whatever the checks say', async (t) => {
+test('liveness is 200 even when a check fails', async (t) => {
   const { port } = await startHttp(t, healthRoutes({ a: () => false }));
 
   const answer = await ask('http/1.1', port, 'GET', '/health/live');

@@ -1,14 +1,14 @@
 import { json } from './reply.js';
 import { type Route, route } from './router.js';
 
-/** Answers, or settles, true when all is well. One that throws, or takes over a second, is not. */
+/** Returns whether a component is healthy. A check that throws or takes longer than a second has failed. */
 export type Check = () => boolean | Promise<boolean>;
 
 const deadlineMs = 1000;
 
 /**
- * `GET /health/live`: the process runs. `GET /health/ready`: 200 when every check is well, else 503
- * with the names of those that are not.
+ * Returns the health routes. `GET /health/live`: 200 while the process runs. `GET /health/ready`: 200
+ * when every check passes, otherwise 503. Its body has the state of each check by name.
  */
 export function healthRoutes(checks: Readonly<Record<string, Check>>): Route[] {
   return [
@@ -30,13 +30,13 @@ const noStore = { 'cache-control': 'no-store' };
 async function passes(check: Check): Promise<boolean> {
   let deadline: NodeJS.Timeout | undefined;
   const timedOut = new Promise<boolean>((resolve) => {
-    // A turn later: after a pause of our own the answer may be here, and only not read yet.
+    // Deferred: after a pause of this process the result may have arrived without being read yet.
     deadline = setTimeout(() => setImmediate(resolve, false), deadlineMs);
   });
   try {
     return await Promise.race([check(), timedOut]);
   } catch {
-    return false; // Why it failed is for the part that is checked to log.
+    return false; // The checked component logs the cause.
   } finally {
     clearTimeout(deadline);
   }

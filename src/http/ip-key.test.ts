@@ -20,7 +20,7 @@ const cases = [
 ] as const;
 
 for (const [ip, key] of cases) {
-  test(`the place of ${JSON.stringify(ip)} is ${key}`, () => {
+  test(`the IP key of ${JSON.stringify(ip)} is ${key}`, () => {
     assert.equal(toIpKey(ip), key);
   });
 }

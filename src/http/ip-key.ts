@@ -1,9 +1,9 @@
 import { isIPv4, isIPv6 } from 'node:net';
 
 /**
- * What counts as one place on the network: an IPv4 address, or the /64 of an IPv6 address (one
- * household has 2^64 addresses there, so single ones would be no limit), as `2001:db8:0:1::/64`.
- * Everything that is no address shares one key.
+ * Returns the key by which clients are limited: an IPv4 address, or the /64 of an IPv6 address as
+ * `2001:db8:0:1::/64`, because one household has all 2^64 addresses of it. Every string that is not an
+ * address has the key `unknown`.
  */
 export function toIpKey(ip: string): string {
   const address = ip.split('%', 1)[0] ?? ''; // `fe80::1%eth0`
@@ -20,7 +20,7 @@ export function toIpKey(ip: string): string {
   return `${network.join(':')}::/64`;
 }
 
-/** The eight groups of a valid IPv6 address. */
+/** Returns the eight groups of a valid IPv6 address. */
 function parseIpv6(address: string): number[] {
   const [head = '', tail] = address.split('::', 2);
   const before = parseGroups(head);

@@ -6,7 +6,7 @@ export interface MetricsSource {
   text(): Promise<string>;
 }
 
-/** `GET /metrics`, for whoever `admit` lets in; it throws for the others. */
+/** Returns the route `GET /metrics`. `authorize` rejects for clients that may not read metrics. */
 export function metricsRoute(
   source: MetricsSource,
   authorize: (exchange: Exchange) => Promise<unknown>,

@@ -9,7 +9,7 @@ const parseReply = (failure: Failure, accept?: string) => {
   return { status, headers, body: JSON.parse(String(body)) };
 };
 
-test('a failure has the members clients have always known, and those of a problem document', () => {
+test('a failure is rendered with name, message, status and info, and as a problem document', () => {
   const info = { body: ['username'] };
   const failure = new Failure('missing_required_parameter', 'Cannot read body: needs username', {
     info,
@@ -32,11 +32,11 @@ test('a failure has the members clients have always known, and those of a proble
   });
 });
 
-test('a failure without info has no such member', () => {
+test('a failure without info is rendered without that member', () => {
   assert.ok(!('info' in parseReply(new Failure('not_found', 'Cannot find this')).body));
 });
 
-// [Accept, whether it asks for a problem document]
+// [Accept, whether the reply is a problem document]
 const accepts: readonly (readonly [string | undefined, boolean])[] = [
   [undefined, false],
   ['', false],
@@ -53,7 +53,7 @@ const accepts: readonly (readonly [string | undefined, boolean])[] = [
 ];
 
 for (const [accept, isProblem] of accepts) {
-  test(`Accept: ${accept} asks for ${isProblem ? 'a problem document' : 'JSON'}`, () => {
+  test(`Accept: ${accept} selects ${isProblem ? 'a problem document' : 'JSON'}`, () => {
     const { headers } = parseReply(new Failure('not_found', 'Cannot find this'), accept);
 
     const media = isProblem ? 'application/problem+json' : 'application/json';
@@ -61,7 +61,7 @@ for (const [accept, isProblem] of accepts) {
   });
 }
 
-test('every 401 has a challenge: its own, or the general one', () => {
+test('every 401 has a challenge: its own, or the default', () => {
   const own = { headers: { 'www-authenticate': 'Bearer error="invalid_token"' } };
 
   const answers = [
@@ -73,7 +73,7 @@ test('every 401 has a challenge: its own, or the general one', () => {
   assert.deepEqual(challenges, ['Bearer realm="test"', 'Bearer error="invalid_token"']);
 });
 
-test('every 429 and 503 says when to come back', () => {
+test('every 429 and 503 has a Retry-After header', () => {
   const waits = [
     parseReply(new Failure('too_many_requests', 'Cannot do this now')),
     parseReply(new Failure('service_unavailable', 'Cannot do this now', { retryAfterMs: 2500 })),
@@ -83,7 +83,7 @@ test('every 429 and 503 says when to come back', () => {
   assert.deepEqual(waits, ['1', '3', undefined]);
 });
 
-test('a defect says nothing of itself', () => {
+test('the reply for a defect has no details', () => {
   const { status, body } = parseReply(internalFailure());
 
   assert.equal(status, 500);

@@ -5,13 +5,13 @@ import { json, type WholeReply } from './reply.js';
 export interface ProblemContext {
   readonly requestId: string;
   readonly accept: string | undefined;
-  /** The `WWW-Authenticate` of a 401 that brings none of its own. */
+  /** The default `WWW-Authenticate` of a 401. */
   readonly challenge: string;
 }
 
 /**
- * A failure as an answer: `{name, message, status, info}` as clients have always known it, with the
- * members of a problem document beside them. Spec: RFC 9457 §3.
+ * Renders a failure: `{name, message, status, info}`, which existing clients read, and the members of a
+ * problem document. Spec: RFC 9457 §3.
  */
 export function toProblemReply(
   failure: Failure,
@@ -35,12 +35,12 @@ export function toProblemReply(
   return json(status, body, headers);
 }
 
-/** What a defect looks like from outside: it is in the log, whole. */
+/** Returns the failure that clients see for a defect. Its details are only logged. */
 export function internalFailure(): Failure {
   return new Failure('internal_server', 'Cannot answer: internal error');
 }
 
-/** Named, and not with a weight of 0. Spec: RFC 9110 §12.5.1. */
+/** Whether `application/problem+json` is listed with a weight above 0; wildcards do not count. Spec: RFC 9110 §12.5.1. */
 function acceptsProblem(accept = ''): boolean {
   return accept.split(',').some((range) => {
     const [media, ...parameters] = range.split(';').map((part) => part.trim().toLowerCase());

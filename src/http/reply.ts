@@ -1,6 +1,6 @@
 export type Headers = Readonly<Record<string, string>>;
 
-/** What a handler answers. Only the server turns it into a head and a body. */
+/** The response that a handler returns. Only the server writes it to the transport. */
 export type Reply = WholeReply | StreamedReply;
 
 export interface WholeReply {
@@ -12,29 +12,30 @@ export interface WholeReply {
 export interface StreamedReply {
   readonly status: number;
   readonly headers: Headers;
-  /** Called once the head is sent, with the body to write. Not for HEAD, nor when the client left. */
+  /** Called once the head has been sent. Not called for HEAD, nor when the client has disconnected. */
   open(sink: Sink): void;
 }
 
-/** The body of a streamed reply, the same for both protocols. */
+/** Writes the body of a streamed reply, over either protocol. */
 export interface Sink {
   /** Bytes accepted and not yet taken by the transport. */
   readonly queuedBytes: number;
   readonly closed: boolean;
-  /** Never throws, never waits; ignored once ended or closed. */
+  /** Queues bytes. Never throws, never waits; ignored once ended or closed. */
   write(bytes: Buffer): void;
-  /** Settles when nothing is queued, or the sink has closed. Never rejects, never hangs after that. */
+  /** Settles when nothing is queued, or the sink has closed. Never rejects. */
   drained(): Promise<void>;
-  /** Ends politely: what is queued goes out first, unless the client does not take it in time. */
+  /** Flushes queued bytes, then closes; destroys the stream if the client does not read them within `endMs`. */
   end(bytes?: Buffer): void;
-  /** Ends now; what is queued is dropped. A client sees a stream that broke, or just ended. */
+  /** Closes now and drops queued bytes. The client sees an aborted or an ended stream. */
   destroy(): void;
-  /** Calls the listener once, when the stream is over in whatever way. It must not throw. */
+  /** Calls the listener once, when the stream has closed for any reason. It must not throw. */
   onClose(listener: () => void): void;
 }
 
 const jsonHeaders = { 'content-type': 'application/json; charset=utf-8' };
 
+/** Returns a reply with a JSON body. */
 export function json(status: number, body: unknown, headers: Headers = {}): WholeReply {
   return {
     status,
@@ -43,7 +44,7 @@ export function json(status: number, body: unknown, headers: Headers = {}): Whol
   };
 }
 
-/** A reply without a body: 204, or a redirect. */
+/** Returns a reply without a body: 204, or a redirect. */
 export function empty(status: number, headers: Headers = {}): WholeReply {
   return { status, headers };
 }

@@ -15,34 +15,34 @@ export interface RequestDispatcherOptions {
   readonly routes: readonly Route[];
   readonly limits: HttpLimits;
   readonly corsOrigins: readonly string[];
-  /** Browsers are told to use nothing but HTTPS with this host. */
+  /** Whether responses have `Strict-Transport-Security`. */
   readonly isHstsEnabled: boolean;
-  /** Proxies of ours in front, which add to X-Forwarded-For. */
+  /** Number of trusted proxies in front, each of which appends to X-Forwarded-For. */
   readonly trustProxyHops: number;
-  /** The `WWW-Authenticate` of a 401 that brings none of its own. */
+  /** The default `WWW-Authenticate` of a 401. */
   readonly challenge: string;
   readonly log: Logger;
-  /** For requests that are refused because it is too much, or the database away. */
+  /** Aggregates warnings about 5xx refusals (overload, database unavailable). */
   readonly warnings: WarningAggregator;
-  /** Told of every answer. Must not throw. */
+  /** Called for every response. Must not throw. */
   readonly onAnswered?: (answered: AnsweredRequest) => void;
   readonly wallClock?: () => number;
 }
 
-/** A request on its way to its answer. */
+/** A request that has not been answered yet. */
 interface PendingRequest {
   readonly transport: Transport;
   readonly exchange: TransportExchange;
-  /** The pattern, for the log: a path may hold a token. */
+  /** The route pattern, for the log: a path may contain a token. */
   readonly route: string;
-  /** May throw: that, too, is answered. */
+  /** May throw or reject: the reply is then a problem document. */
   readonly handle: () => Reply | Promise<Reply>;
 }
 
-/** In the log, for a client that did not wait for its answer; the number is nginx's. */
+/** Status logged when the client closed the request first, as nginx does. */
 const clientClosedRequest = 499;
 
-/** From a request to its answer: finds the handler, writes what it returns or throws. */
+/** Routes a request to its handler and writes the reply or the problem document. */
 export class RequestDispatcher {
   readonly #options: RequestDispatcherOptions;
   readonly #router: Router;
@@ -62,7 +62,7 @@ export class RequestDispatcher {
     this.#exchangeOptions = { limits: { bytesMax, depthMax, deadlineMs, budget }, trustProxyHops };
   }
 
-  /** Answers one request, and logs a line about it. Never rejects. */
+  /** Answers a request and logs it. Never rejects. */
   async dispatch(transport: Transport): Promise<void> {
     const startedAt = this.#wallClock();
     try {
@@ -127,7 +127,7 @@ export class RequestDispatcher {
     const { challenge, log, warnings } = this.#options;
     const failure = cause instanceof Failure ? cause : internalFailure();
     const { headers, id: requestId } = exchange;
-    // Work that was given up because its client left is no defect.
+    // An error in work that was aborted because its client disconnected is not a defect.
     if (!transport.isClientGone) {
       const fields = { requestId, route, cause };
       if (failure !== cause) log.error(fields, 'request failed');
@@ -145,7 +145,7 @@ export class RequestDispatcher {
     return toProblemReply(failure, { requestId, accept: headers['accept'], challenge });
   }
 
-  /** The status, for the log. A reply that cannot be sent is a defect like any other. */
+  /** Sends a reply and returns the status for the log. A reply that cannot be sent is a defect. */
   #send(request: PendingRequest, reply: Reply): number {
     const { transport } = request;
     if (transport.isClientGone) return clientClosedRequest;
@@ -180,14 +180,17 @@ export class RequestDispatcher {
 
 const authorityPattern = /^(\[[\da-f:.]{2,45}\]|[\w.~-]{1,255})(:\d{1,5})?$/i;
 
-/** Throws for what no handler should see. A path is ASCII without spaces and controls. */
+/** Throws `invalid_request` for a malformed host, or a path that is not ASCII without spaces and controls. */
 function refuseMalformed({ url, authority }: Transport): void {
   if (!/^\/[\x21-\x7e]*$/.test(url) || !authorityPattern.test(authority)) {
     throw new Failure('invalid_request', 'Cannot read request: malformed path or host');
   }
 }
 
-/** Node looks at both, but at lines over HTTP/2 alone, and at bytes once the client agreed to it. */
+/**
+ * Throws `headers_too_large`. Node checks these limits, too, but the lines only over HTTP/2, and there
+ * the bytes only once the client has acknowledged the settings.
+ */
 function refuseLargeHeaders({ rawHeaders }: Transport, { headerListBytesMax }: HttpLimits): void {
   const bytes = rawHeaders.reduce((sum, text) => sum + text.length, 0);
   if (bytes <= headerListBytesMax && rawHeaders.length <= 2 * headerLinesMax) return;
@@ -196,7 +199,7 @@ function refuseLargeHeaders({ rawHeaders }: Transport, { headerListBytesMax }: H
   throw new Failure('headers_too_large', message, { info: { headerLinesMax, headerListBytesMax } });
 }
 
-/** A method is input: an odd one does not reach the log. */
+/** Returns a method as it may be logged; `(invalid)` for one that is not 1 to 10 capital letters. */
 function printableMethod(method: string): string {
   return /^[A-Z]{1,10}$/.test(method) ? method : '(invalid)';
 }

@@ -14,7 +14,7 @@ const router = new Router([
   route('ALL', '/anything', handle),
 ]);
 
-// [method, path, the pattern, its params]
+// [method, path, pattern, params]
 const found: readonly (readonly [string, string, string, Record<string, string>])[] = [
   ['GET', '/hello', '/hello', {}],
   ['HEAD', '/hello', '/hello', {}],
@@ -30,7 +30,7 @@ const found: readonly (readonly [string, string, string, Record<string, string>]
 ];
 
 for (const [method, path, pattern, params] of found) {
-  test(`${method} ${path} leads to ${pattern}`, () => {
+  test(`${method} ${path} matches ${pattern}`, () => {
     const one = router.find(method, path);
 
     assert.equal(one.route.path, pattern);
@@ -38,7 +38,7 @@ for (const [method, path, pattern, params] of found) {
   });
 }
 
-// [method, path, the failure, Allow]
+// [method, path, failure, Allow]
 const refused: readonly (readonly [string, string, FailureName, string | undefined])[] = [
   ['GET', '/', 'not_found', undefined],
   ['GET', '/Hello', 'not_found', undefined],
@@ -67,13 +67,13 @@ for (const [method, path, name, allow] of refused) {
   });
 }
 
-test('an odd method is not repeated in the message', () => {
+test('an invalid method is not repeated in the message', () => {
   assert.throws(() => router.find('<script>', '/hello'), {
     message: /^Cannot use this method here: /,
   });
 });
 
-test('a route that is there twice is refused', () => {
+test('a route that is defined twice is refused', () => {
   const twice = [route('GET', '/a/:b', handle), route('GET', '/a/:b', handle)];
 
   assert.throws(() => new Router(twice), /GET \/a\/:b is defined twice/);

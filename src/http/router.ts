@@ -4,7 +4,7 @@ import type { Reply } from './reply.js';
 
 export type Method = 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE' | 'ALL';
 
-/** The names after a colon in a path, such as `token` in `/stream/live/:token`. */
+/** The params of a path, by the names after a colon, such as `token` in `/stream/live/:token`. */
 export type Params<Path extends string> = {
   readonly [Name in ParamNames<Path>]: string;
 };
@@ -22,10 +22,10 @@ export type Handler<Path extends string> = (
 
 export interface Route {
   readonly method: Method;
-  /** The pattern: for logs, where a path may hold a token. */
+  /** The pattern. It is logged instead of the path, which may contain a token. */
   readonly path: string;
   readonly handle: Handler<string>;
-  /** HEAD finds the route of a GET that is no stream. */
+  /** Whether it is a stream, which HEAD does not match. */
   readonly isStream: boolean;
 }
 
@@ -34,6 +34,7 @@ export interface RouteMatch {
   readonly params: Readonly<Record<string, string>>;
 }
 
+/** Defines a route. A GET route also answers HEAD. */
 export function route<Path extends string>(
   method: Method,
   path: Path,
@@ -43,7 +44,7 @@ export function route<Path extends string>(
   return { method, path, handle: handle as Handler<string>, isStream: false };
 }
 
-/** A GET without HEAD: a stream has no length, and opening it may change something. */
+/** Defines a GET route without HEAD: a stream has no length, and opening it may have side effects. */
 export function streamRoute<Path extends string>(path: Path, handle: Handler<Path>): Route {
   return { ...route('GET', path, handle), isStream: true };
 }
@@ -56,14 +57,14 @@ interface PathRoutes {
 }
 
 /**
- * Method and path to handler. Paths without params are looked up; the few with params are compared
- * segment by segment, in the order given. A trailing slash is part of the path.
+ * Finds the route for a method and a path. Paths without params are looked up in a map; the few with
+ * params are compared segment by segment, in order of definition. A trailing slash is significant.
  */
 export class Router {
   readonly #staticPaths = new Map<string, PathRoutes>();
   readonly #patterns: PathRoutes[] = [];
 
-  /** Throws for a route that is there twice. */
+  /** Throws for a route that is defined twice. */
   constructor(routes: readonly Route[]) {
     for (const one of routes) {
       const { byMethod } = this.#pathRoutesFor(one.path);
@@ -75,14 +76,15 @@ export class Router {
   }
 
   /**
-   * Throws `not_found`, `method_not_allowed` with `Allow`, or `invalid_request` for a param that is
-   * not percent-encoded UTF-8. HEAD finds the route of GET, unless that is a stream.
+   * Finds the route and decodes its params. HEAD matches the route of GET, unless that is a stream.
+   * Throws `not_found`, `method_not_allowed` with `Allow`, or `invalid_request` for a param that is not
+   * percent-encoded UTF-8.
    */
   find(method: string, path: string): RouteMatch {
     const { pathRoutes, params } = this.#matchPath(path);
-    const wanted = method === 'HEAD' ? 'GET' : method;
+    const routeMethod = method === 'HEAD' ? 'GET' : method;
     const methods = allowedMethods(pathRoutes);
-    const handlerRoute = pathRoutes.byMethod.get(wanted) ?? pathRoutes.byMethod.get('ALL');
+    const handlerRoute = pathRoutes.byMethod.get(routeMethod) ?? pathRoutes.byMethod.get('ALL');
     if (handlerRoute !== undefined && methods.includes(method))
       return { route: handlerRoute, params };
     const allow = methods.join(', ');
@@ -95,26 +97,26 @@ export class Router {
     );
   }
 
-  /** What OPTIONS answers as `Allow`. Throws `not_found`. */
+  /** Returns the methods of a path, for `Allow`. Throws `not_found`. */
   methodsAt(path: string): readonly string[] {
     return allowedMethods(this.#matchPath(path).pathRoutes);
   }
 
   #pathRoutesFor(path: string): PathRoutes {
-    const isFixed = !path.includes(':');
-    const existing = isFixed
+    const isStatic = !path.includes(':');
+    const existing = isStatic
       ? this.#staticPaths.get(path)
       : this.#patterns.find((pathRoutes) => pathRoutes.path === path);
     if (existing !== undefined) return existing;
     const pathRoutes = { path, segments: path.split('/'), byMethod: new Map<string, Route>() };
-    if (isFixed) this.#staticPaths.set(path, pathRoutes);
+    if (isStatic) this.#staticPaths.set(path, pathRoutes);
     else this.#patterns.push(pathRoutes);
     return pathRoutes;
   }
 
   #matchPath(path: string): { pathRoutes: PathRoutes; params: Record<string, string> } {
-    const fixed = this.#staticPaths.get(path);
-    if (fixed !== undefined) return { pathRoutes: fixed, params: {} };
+    const exact = this.#staticPaths.get(path);
+    if (exact !== undefined) return { pathRoutes: exact, params: {} };
     const segments = path.split('/');
     for (const pathRoutes of this.#patterns) {
       const params = match(pathRoutes.segments, segments);
@@ -156,7 +158,7 @@ function allowedMethods({ byMethod }: PathRoutes): string[] {
   return [...byMethod.keys(), ...(hasHead ? ['HEAD'] : []), 'OPTIONS'];
 }
 
-/** A method is input: an odd one is not repeated. */
+/** Returns a method as it may appear in a message, which never repeats an invalid one. */
 function printableMethod(method: string): string {
   return /^[A-Z]{1,10}$/.test(method) ? method : 'use this method';
 }

@@ -17,7 +17,7 @@ import { Failure } from '../errors.js';
 import { json, type Reply, type Sink } from './reply.js';
 import { route } from './router.js';
 
-/** Routes that answer when the test says so. */
+/** Routes whose replies are controlled by the test: `/held` waits for `answers`, `/stream` for `sinks`. */
 function deferredHandler() {
   const answers: ((reply: Reply | Promise<Reply>) => void)[] = [];
   const sinks: Sink[] = [];
@@ -40,7 +40,7 @@ const errorLines = (lines: readonly Record<string, unknown>[]) =>
 for (const protocol of protocols) {
   const over = `over ${protocol}`;
 
-  test(`HEAD has the head of GET and no body ${over}`, async (t) => {
+  test(`HEAD returns the head of GET without a body ${over}`, async (t) => {
     const { routes, sinks } = deferredHandler();
     const { port, server } = await startHttp(t, routes);
 
@@ -49,11 +49,11 @@ for (const protocol of protocols) {
 
     assert.deepEqual([whole.status, whole.headers['content-length'], whole.text], [200, '14', '']);
     assert.deepEqual([stream.status, stream.headers['x-kind'], stream.text], [200, 'stream', '']);
-    assert.deepEqual(sinks, []); // There is nothing to write to.
+    assert.deepEqual(sinks, []); // `open` is not called.
     await until(() => server.connections === 0);
   });
 
-  test(`a defect is logged whole and answered with nothing of it ${over}`, async (t) => {
+  test(`a defect is logged in full and answered without details ${over}`, async (t) => {
     const cause = new Error('secret');
     const { port, lines } = await startHttp(t, [
       route('GET', '/:how', (_, { how }) => {
@@ -72,8 +72,8 @@ for (const protocol of protocols) {
     }
   });
 
-  test(`a reply that cannot be sent is a defect, and the process lives ${over}`, async (t) => {
-    const stays: Sink[] = [];
+  test(`a reply that cannot be sent is a defect, and the server continues ${over}`, async (t) => {
+    const opened: Sink[] = [];
     const { port, lines } = await startHttp(t, [
       route('GET', '/name', () => json(200, {}, { 'an odd name': 'x' })),
       route('GET', '/info', () => {
@@ -83,7 +83,7 @@ for (const protocol of protocols) {
         status: 200,
         headers: {},
         open(sink) {
-          stays.push(sink);
+          opened.push(sink);
           throw new Error('cannot open');
         },
       })),
@@ -92,15 +92,15 @@ for (const protocol of protocols) {
 
     assert.equal((await ask(protocol, port, 'GET', '/name')).status, 500);
     await assert.rejects(ask(protocol, port, 'GET', '/info'));
-    await ask(protocol, port, 'GET', '/open').catch(() => {}); // Node 20 sends an end first.
-    await until(() => stays[0]?.closed === true);
+    await ask(protocol, port, 'GET', '/open').catch(() => {}); // Node 20 ends the stream before the reset.
+    await until(() => opened[0]?.closed === true);
 
     const expected = ['request failed', 'request handling failed', 'request failed'];
     assert.deepEqual(errorLines(lines), expected);
     assert.equal((await ask(protocol, port, 'GET', '/hello')).status, 200);
   });
 
-  test(`a handler that is done after its client left disturbs nobody ${over}`, async (t) => {
+  test(`a handler that finishes after its client disconnected is logged as 499 without an error ${over}`, async (t) => {
     const { routes, answers, sinks } = deferredHandler();
     const { port, server, lines } = await startHttp(t, routes);
     const late = [
@@ -110,9 +110,9 @@ for (const protocol of protocols) {
     ];
 
     for (const [index, reply] of late.entries()) {
-      const leave = await startRequest(protocol, port, '/held');
+      const disconnect = await startRequest(protocol, port, '/held');
       await until(() => answers.length > index);
-      leave();
+      disconnect();
       await until(() => server.connections === 0);
       answers[index]?.(reply());
       await until(() => lines.filter(({ phrase }) => phrase === 'request').length > index);
@@ -122,7 +122,7 @@ for (const protocol of protocols) {
       .filter(({ phrase }) => phrase === 'request')
       .map((line) => line['status']);
     assert.deepEqual(statuses, [499, 499, 499]);
-    assert.deepEqual(sinks, []); // `open` is not for those who have left.
+    assert.deepEqual(sinks, []); // `open` is not called.
     assert.deepEqual(errorLines(lines), []);
   });
 
@@ -148,7 +148,7 @@ for (const protocol of protocols) {
     ]);
   });
 
-  test(`stopAccepting() ends idle connections, and new ones are refused ${over}`, async (t) => {
+  test(`stopAccepting() closes idle connections and refuses new ones ${over}`, async (t) => {
     const { routes } = deferredHandler();
     const { port, server } = await startHttp(t, routes);
     const [fresh, used] = [
@@ -163,13 +163,13 @@ for (const protocol of protocols) {
     server.stopAccepting();
 
     await Promise.all([fresh.ended, used.ended, once(halfway.resume(), 'end')]);
-    for (const client of [fresh, used]) client.destroy(); // Until now its own side was open.
+    for (const client of [fresh, used]) client.destroy(); // Their own side is still open.
     await until(() => server.connections === 0);
     await assert.rejects(ask(protocol, port, 'GET', '/hello'), /ECONNREFUSED/);
     await server.close(60_000);
   });
 
-  test(`close() waits for what is under way, then ends the connection ${over}`, async (t) => {
+  test(`close() waits for open exchanges, then closes the connection ${over}`, async (t) => {
     const { routes, answers, sinks } = deferredHandler();
     const { port, server } = await startHttp(t, routes);
     const answer = ask(protocol, port, 'GET', '/held');
@@ -189,14 +189,14 @@ for (const protocol of protocols) {
     await server.close(60_000);
   });
 
-  test(`close() cuts off at its deadline what does not end ${over}`, async (t) => {
+  test(`close() destroys connections that are open at its deadline ${over}`, async (t) => {
     const { routes, answers, sinks } = deferredHandler();
     const { port, server, lines } = await startHttp(t, routes);
     const answer = ask(protocol, port, 'GET', '/held');
     const stream = ask(protocol, port, 'GET', '/stream');
     const refusals = Promise.allSettled([answer, stream]);
     await until(() => answers.length === 1 && sinks.length === 1);
-    const silent = await connectIdle(protocol, port); // It ignores every goodbye.
+    const silent = await connectIdle(protocol, port); // It never closes its side.
 
     await server.close(100);
 
@@ -211,7 +211,7 @@ for (const protocol of protocols) {
   });
 }
 
-test('a session is told to go away, finishes what it has begun, and begins nothing more', async (t) => {
+test('an HTTP/2 session gets GOAWAY, completes its open streams, and starts no new ones', async (t) => {
   const { routes, answers, sinks } = deferredHandler();
   const { port, server, lines } = await startHttp(t, routes);
   const client = await RawH2.open(port);
@@ -243,7 +243,7 @@ test('a session is told to go away, finishes what it has begun, and begins nothi
   await server.close(60_000);
 });
 
-test('a connection kept alive ends with the stream that was open when the server stopped', async (t) => {
+test('a keep-alive connection is closed after the stream that was open when the server stopped', async (t) => {
   const { routes, sinks } = deferredHandler();
   const { port, server } = await startHttp(t, routes);
   const client = await RawTls.open(port, 'http/1.1');
@@ -259,7 +259,7 @@ test('a connection kept alive ends with the stream that was open when the server
   client.destroy();
 });
 
-test('a client that stays after its goodbye is cut off', async (t) => {
+test('a client that does not close its side after GOAWAY is disconnected', async (t) => {
   const { routes } = deferredHandler();
   const { port, server } = await startHttp(t, routes, { limits: { endMs: 2000 } });
   const client = await connectIdle('h2', port, '/hello');
@@ -271,7 +271,7 @@ test('a client that stays after its goodbye is cut off', async (t) => {
   client.destroy();
 });
 
-test('a request that its client resets with an error leaves the process and the session alone', async (t) => {
+test('a stream that its client resets with an error does not affect the server or the session', async (t) => {
   const { routes, answers } = deferredHandler();
   const { port, lines } = await startHttp(t, routes);
   const client = await RawH2.open(port);
@@ -287,7 +287,7 @@ test('a request that its client resets with an error leaves the process and the 
   client.destroy();
 });
 
-test('an answer without a body that comes before the end of the request arrives', async (t) => {
+test('a response without a body arrives when it is sent before the end of the request', async (t) => {
   const { port } = await startHttp(t, deferredHandler().routes);
   const client = await RawH2.open(port);
   t.after(() => client.destroy());
@@ -304,7 +304,7 @@ test('an answer without a body that comes before the end of the request arrives'
   assert.deepEqual(answers, [type.headers, type.reset, type.headers, type.reset]);
 });
 
-test('an answer over HTTP/2 has no header that belongs to a connection', async (t) => {
+test('a response over HTTP/2 has no connection-specific headers', async (t) => {
   const { routes } = deferredHandler();
   const { port } = await startHttp(t, routes);
 
@@ -316,7 +316,7 @@ test('an answer over HTTP/2 has no header that belongs to a connection', async (
   }
 });
 
-test('a request may come with trailers', async (t) => {
+test('a request with trailers is accepted', async (t) => {
   const { port } = await startHttp(t, [
     route('POST', '/echo', async (exchange) => json(200, { body: await exchange.body() })),
   ]);
@@ -330,7 +330,7 @@ test('a request may come with trailers', async (t) => {
   client.destroy();
 });
 
-test('a new certificate is for new connections, and one that does not fit is refused', async (t) => {
+test('a new certificate applies to new connections, and one that does not match its key is refused', async (t) => {
   const { routes } = deferredHandler();
   const { port, server } = await startHttp(t, routes);
   const next = createSelfSigned(['localhost'], Date.now());
@@ -345,9 +345,9 @@ test('a new certificate is for new connections, and one that does not fit is ref
   before.destroy();
 });
 
-test('a client chooses HTTP/2 first, gets HTTP/1.1 without a choice, and nothing for others', async (t) => {
+test('ALPN prefers HTTP/2, accepts HTTP/1.1 or no ALPN, and refuses other protocols', async (t) => {
   const { port } = await startHttp(t, deferredHandler().routes);
-  const chosen = async (...protocols: string[]) => {
+  const negotiate = async (...protocols: string[]) => {
     const options = { port, host: '127.0.0.1', ALPNProtocols: protocols };
     const socket = connectTls({ ...options, rejectUnauthorized: false });
     t.after(() => socket.destroy());
@@ -355,13 +355,15 @@ test('a client chooses HTTP/2 first, gets HTTP/1.1 without a choice, and nothing
     return socket.alpnProtocol;
   };
 
-  assert.equal(await chosen('http/1.1', 'h2'), 'h2');
-  assert.equal(await chosen('spdy/3', 'http/1.1'), 'http/1.1');
-  assert.equal(await chosen(), false);
-  await assert.rejects(chosen('spdy/3'), { code: 'ERR_SSL_TLSV1_ALERT_NO_APPLICATION_PROTOCOL' });
+  assert.equal(await negotiate('http/1.1', 'h2'), 'h2');
+  assert.equal(await negotiate('spdy/3', 'http/1.1'), 'http/1.1');
+  assert.equal(await negotiate(), false);
+  await assert.rejects(negotiate('spdy/3'), {
+    code: 'ERR_SSL_TLSV1_ALERT_NO_APPLICATION_PROTOCOL',
+  });
 });
 
-test('a port in use, an address not ours and a key that does not fit are refused', async (t) => {
+test('listen() refuses a port in use, an address of another machine, and a key that does not match', async (t) => {
   const { routes } = deferredHandler();
   const { port } = await startHttp(t, routes);
   const { privateKey: key } = createSelfSigned(['localhost'], Date.now());
@@ -387,14 +389,14 @@ async function fetchFingerprint(port: number): Promise<string> {
   return fingerprint256;
 }
 
-/** A request on a connection of its own, and the way to leave. */
+/** Sends a request on a new connection; returns a function that disconnects. */
 async function startRequest(protocol: Protocol, port: number, path: string): Promise<() => void> {
   const client = await openConnection(protocol, port);
   client.get(path);
   return () => client.tls.destroy();
 }
 
-/** A connection with nothing open: never used, or after one answer. It does not close its side. */
+/** Opens an idle connection, never used or after one response. It does not close its side. */
 async function connectIdle(protocol: Protocol, port: number, path?: string): Promise<RawTls> {
   const { tls, get } = await openConnection(protocol, port);
   if (path !== undefined) {

@@ -19,22 +19,23 @@ export interface HttpServerOptions extends RequestDispatcherOptions {
   readonly key: string | Buffer;
   readonly cert: string | Buffer;
   readonly host: string;
-  /** 0 takes any that is free. */
+  /** 0: any free port. */
   readonly port: number;
   readonly limits: HttpLimits;
   readonly log: Logger;
-  /** How often open HTTP/2 sessions are asked for a sign of life, and refusals logged. Default 20,000. */
+  /** Interval of liveness checks (HTTP/2 PING) and of the log line about refused connections. Default 20,000. */
   readonly pingMs?: number;
-  /** A connection ended because its client could not be understood; no request was made of it. */
+  /** Called when a client violated the protocol before there was a request; its connection ends. */
   readonly onUnreadable?: (layer: Layer) => void;
 }
 
 const tlsOptions = { minVersion: 'TLSv1.2' } as const;
 
 /**
- * One TLS server for HTTP/2 and, for clients that do not offer it, HTTP/1.1.
+ * A TLS server for HTTP/2 and, for clients that do not offer it, HTTP/1.1.
  *
- * HTTP/2 runs on Node's core stream API, HTTP/1.1 on `request`; from there on nobody knows which.
+ * HTTP/2 runs on Node's core stream API, HTTP/1.1 on `request`. Code above `Transport` is independent
+ * of the protocol.
  */
 export class HttpServer {
   readonly #server: Http2SecureServer;
@@ -42,7 +43,7 @@ export class HttpServer {
   readonly #connections: Connections;
   readonly #log: Logger;
   readonly #endMs: number;
-  /** One listener for all. */
+  /** One shared listener instead of a closure per request. */
   readonly #logError = (cause: Error) => this.#log.debug({ cause }, 'connection error');
   #isStopping = false;
   #closing: Promise<void> | undefined;
@@ -66,7 +67,7 @@ export class HttpServer {
     this.#addListeners();
   }
 
-  /** Settles when it listens. Rejects for a port in use or forbidden, or a bad certificate. */
+  /** Resolves when the server listens. Rejects for a port in use or forbidden, an unknown host, or an invalid certificate. */
   static async listen(options: HttpServerOptions): Promise<HttpServer> {
     const { host, port } = options;
     const server = new HttpServer(options);
@@ -87,27 +88,27 @@ export class HttpServer {
   }
 
   get port(): number {
-    return (this.#server.address() as AddressInfo | null)?.port ?? 0; // An address: no pipe is used.
+    return (this.#server.address() as AddressInfo | null)?.port ?? 0; // Safe: it listens on TCP, not on a pipe.
   }
 
-  /** Open connections, those that have not finished their TLS handshake included. */
+  /** Number of open connections, including those in their TLS handshake. */
   get connections(): number {
     return this.#connections.size;
   }
 
-  /** Connections reset at once, for `MAX_CONNECTIONS` and the rates, from the beginning. */
+  /** Number of connections refused since the start, by the maxima and the rates. */
   get connectionsRefused(): number {
     return this.#connections.refused;
   }
 
-  /** For connections from now on. Throws, and keeps the old one, for a key that does not fit. */
+  /** Replaces the certificate for new connections. Throws, and keeps the old one, when the key does not match. */
   setCertificate(key: string | Buffer, cert: string | Buffer): void {
     this.#server.setSecureContext({ ...tlsOptions, key, cert });
   }
 
   /**
-   * Takes no new connections, asks the open ones to end (GOAWAY, `connection: close`), and answers
-   * what still comes in on them.
+   * Accepts no new connections, asks clients to close the open ones (GOAWAY, `connection: close`), and
+   * still answers requests that arrive on them. Idempotent.
    */
   stopAccepting(): void {
     if (this.#isStopping) return;
@@ -116,7 +117,7 @@ export class HttpServer {
     this.#connections.closeGracefully();
   }
 
-  /** Waits for what is open, and cuts it off at the deadline. Twice is fine; never rejects. */
+  /** Stops accepting, waits until all connections are closed, and destroys the rest at the deadline. Idempotent; never rejects. */
   close(deadlineMs: number): Promise<void> {
     this.#closing ??= this.#close(deadlineMs);
     return this.#closing;
@@ -133,11 +134,11 @@ export class HttpServer {
   #addListeners(): void {
     const server = this.#server;
     server.on('request', (request, response) => {
-      // By class: a client may write any version into the first line.
+      // Checked by class: the HTTP version in the request line is client input.
       if (!(request instanceof IncomingMessage && response instanceof ServerResponse)) return;
       this.#handleHttp1(request, response);
     });
-    // A `request` listener brings Node's compatibility layer along, which takes HTTP/2 streams too.
+    // A `request` listener enables Node's compatibility layer, which would also handle HTTP/2 streams.
     server.removeAllListeners('stream');
     server.on('stream', (...stream: StreamEvent) => this.#handleHttp2(...stream));
   }
@@ -152,13 +153,13 @@ export class HttpServer {
     const options = { endMs: this.#endMs, isStopping };
     const answer = () =>
       void this.#dispatcher.dispatch(new H1Transport(request, response, options));
-    // Sent before the one before it was answered: in turn, for only then has it a way back.
+    // Pipelined request: wait until Node assigns the socket to this response.
     if (response.socket === null) response.once('socket', answer);
     else answer();
   }
 
   #handleHttp2(...[stream, headers, , rawHeaders]: StreamEvent): void {
-    // First of all: a client that resets its stream with an error would end the process.
+    // Before anything else: a stream that the client resets with an error would end the process.
     stream.on('error', this.#logError);
     const remoteAddress = this.#connections.trackExchange(stream.session, stream);
     if (remoteAddress === undefined) return;
@@ -167,7 +168,7 @@ export class HttpServer {
   }
 }
 
-/** What Node hands to a `stream` listener; its types leave out the raw headers. */
+/** The arguments of a `stream` listener. Node's types omit the raw headers. */
 type StreamEvent = [
   stream: ServerHttp2Stream,
   headers: IncomingHttpHeaders,
@@ -185,7 +186,7 @@ function createConnectionLimiter({
   return new ConnectionLimiter({ rate, perIp, log });
 }
 
-/** The limits that Node keeps for us, each set explicitly: its defaults differ by version. */
+/** Creates the server with all limits that Node enforces, set explicitly because defaults differ by version. */
 function createServer({ key, cert, limits }: HttpServerOptions): Http2SecureServer {
   const server = createSecureServer({
     ...tlsOptions,
@@ -207,7 +208,7 @@ function createServer({ key, cert, limits }: HttpServerOptions): Http2SecureServ
     maxSessionMemory: 10,
     maxSessionInvalidFrames: 100,
     maxSessionRejectedStreams: 50,
-    streamResetBurst: 200, // Rapid reset; both are needed, and Node 20 has neither.
+    streamResetBurst: 200, // Against rapid reset. Both settings are needed; Node 20 has neither.
     streamResetRate: 20,
     maxSettings: 32,
     maxHeaderListPairs: headerLinesMax,
@@ -215,7 +216,7 @@ function createServer({ key, cert, limits }: HttpServerOptions): Http2SecureServ
     unknownProtocolTimeout: 5000,
   } as Parameters<typeof createSecureServer>[0]); // The types lag behind the options.
   server.maxConnections = limits.connectionsMax;
-  // HTTP/1.1 on an HTTP/2 server: only properties are looked at, and only before `listen`.
+  // For HTTP/1.1, an HTTP/2 server reads these only from properties, and only before `listen`.
   Object.assign(server, {
     headersTimeout: limits.headersMs,
     requestTimeout: limits.headersMs + limits.bodyMs,
@@ -227,9 +228,11 @@ function createServer({ key, cert, limits }: HttpServerOptions): Http2SecureServ
 }
 
 /**
- * HTTP/2 for who can. As a function, for a list is copied for each connection, and each copy keeps
- * alive the 8 KiB that it was cut from, with the small Buffers of whatever else goes on. A
- * client that offers neither is refused by TLS. Must not throw.
+ * Selects HTTP/2 if the client offers it, else HTTP/1.1. A client that offers neither is refused by
+ * TLS. Must not throw.
+ *
+ * A function, because Node copies an `ALPNProtocols` list per connection, and each copy retains an 8 KiB
+ * slab of the Buffer pool.
  */
 function chooseProtocol({ protocols }: { protocols: readonly string[] }): string | undefined {
   return ['h2', 'http/1.1'].find((protocol) => protocols.includes(protocol));

@@ -11,15 +11,15 @@ import type { Sink } from './reply.js';
 import { route } from './router.js';
 import { StreamSink } from './stream-sink.js';
 
-/** A client of a stream, which reads nothing until it is told to. */
+/** A client of a stream that reads nothing until `read` is called. */
 interface Reader {
-  /** From now on reads whatever comes. */
+  /** Starts reading. */
   read(): void;
-  /** The body so far. */
+  /** Returns the body received so far. */
   body(): Buffer;
-  /** Settles when the body is over, and says how. */
+  /** Settles when the body is over: complete, or aborted. */
   ended(): Promise<'whole' | 'broken'>;
-  leave(): void;
+  disconnect(): void;
 }
 
 async function stream(t: TestContext, protocol: Protocol, { endMs = 60_000 } = {}) {
@@ -32,7 +32,7 @@ async function stream(t: TestContext, protocol: Protocol, { endMs = 60_000 } = {
   const routes = [route('GET', '/stream', () => ({ status: 200, headers: {}, open }))];
   const { server, port, lines } = await startHttp(t, routes, { limits: { endMs } });
   const reader = protocol === 'h2' ? await readOverH2(port) : await readOverHttp1(port);
-  t.after(() => reader.leave());
+  t.after(() => reader.disconnect());
   await until(() => sinks.length > 0);
   return { sink: sinks[0] as Sink, reader, closes, server, lines }; // Safe: see above.
 }
@@ -46,7 +46,7 @@ async function readOverH2(port: number): Promise<Reader> {
     read: () => client.send(h2.windowUpdate(0, 2 ** 30), h2.windowUpdate(1, 2 ** 30)),
     body: () => client.readData(1),
     ended: async () => ((await client.frame(isOver))?.type === type.data ? 'whole' : 'broken'),
-    leave: () => client.destroy(),
+    disconnect: () => client.destroy(),
   };
 }
 
@@ -64,7 +64,7 @@ async function readOverHttp1(port: number): Promise<Reader> {
       await client.until(isWhole);
       return isWhole() ? 'whole' : 'broken';
     },
-    leave: () => client.destroy(),
+    disconnect: () => client.destroy(),
   };
 }
 
@@ -80,7 +80,7 @@ function dechunk(received: Buffer): Buffer {
   return Buffer.concat(parts);
 }
 
-/** More than the kernel takes off our hands. */
+/** More than the socket buffers of the kernel hold. */
 const much = Buffer.alloc(16 * 1024 * 1024, 'x');
 const drop = Buffer.from('drop');
 
@@ -93,7 +93,7 @@ async function isSettled(promise: Promise<unknown>): Promise<boolean> {
 for (const protocol of protocols) {
   const over = `over ${protocol}`;
 
-  test(`what is written arrives in order, and drained() tells that it is on its way ${over}`, async (t) => {
+  test(`writes arrive in order, and drained() settles when they have been sent ${over}`, async (t) => {
     const { sink, reader } = await stream(t, protocol);
     reader.read();
 
@@ -104,7 +104,7 @@ for (const protocol of protocols) {
     await until(() => reader.body().toString() === 'abc');
   });
 
-  test(`what a slow reader has not taken is counted, and drained() waits for it ${over}`, async (t) => {
+  test(`queuedBytes counts what a slow client has not read, and drained() waits for it ${over}`, async (t) => {
     const { sink, reader } = await stream(t, protocol);
 
     sink.write(much);
@@ -120,7 +120,7 @@ for (const protocol of protocols) {
     await until(() => reader.body().length === much.length + drop.length);
   });
 
-  test(`end() lets what is queued go out first ${over}`, async (t) => {
+  test(`end() flushes queued bytes first ${over}`, async (t) => {
     const { sink, reader, closes } = await stream(t, protocol);
 
     sink.write(much);
@@ -135,7 +135,7 @@ for (const protocol of protocols) {
     assert.deepEqual(closes, ['closed']);
   });
 
-  test(`end() is cut off for a reader who takes nothing ${over}`, async (t) => {
+  test(`end() destroys the stream of a client that reads nothing ${over}`, async (t) => {
     const { sink, reader, closes } = await stream(t, protocol, { endMs: 100 });
 
     sink.write(much);
@@ -149,7 +149,7 @@ for (const protocol of protocols) {
     assert.deepEqual(closes, ['closed']);
   });
 
-  test(`cut() drops what is queued and lets nobody wait ${over}`, async (t) => {
+  test(`destroy() drops queued bytes and settles drained() ${over}`, async (t) => {
     const { sink, reader, closes, lines } = await stream(t, protocol);
 
     sink.write(much);
@@ -168,12 +168,12 @@ for (const protocol of protocols) {
     assert.ok(lines.every(({ level }) => level !== 'error'));
   });
 
-  test(`a client that leaves closes the sink, and whoever asks later is told too ${over}`, async (t) => {
+  test(`a client that disconnects closes the sink, and late onClose listeners are called, too ${over}`, async (t) => {
     const { sink, reader, closes, server, lines } = await stream(t, protocol);
     sink.write(much);
     const drained = sink.drained();
 
-    reader.leave();
+    reader.disconnect();
 
     await drained;
     await until(() => sink.closed && server.connections === 0);
@@ -190,9 +190,9 @@ for (const protocol of protocols) {
 for (const [what, why] of [
   ['cancelled', code.cancel],
   ['broken', code.internal],
-  ['over', code.none],
+  ['complete', code.none],
 ] as const) {
-  test(`a stream that its client declares ${what} is closed once, and the process lives`, async (t) => {
+  test(`a stream that its client resets as ${what} is closed once, and the server continues`, async (t) => {
     const closes: string[] = [];
     const open = (sink: Sink) => sink.onClose(() => closes.push('closed'));
     const { port } = await startHttp(t, [
@@ -205,14 +205,14 @@ for (const [what, why] of [
     client.send(h2.reset(1, why));
 
     await until(() => closes.length > 0);
-    client.send(h2.headers(3, fields('GET', '/stream'))); // The connection is as good as before.
+    client.send(h2.headers(3, fields('GET', '/stream'))); // The connection is still usable.
     await client.frame((one) => one.type === type.headers && one.streamId === 3);
     assert.deepEqual(closes, ['closed']);
     client.destroy();
   });
 }
 
-test('a stream is cut although its connection takes no byte, and others keep theirs', async (t) => {
+test('a stream can be destroyed while its connection is stalled, without affecting other streams', async (t) => {
   const sinks: Sink[] = [];
   const open = (sink: Sink) => sinks.push(sink);
   const routes = [route('GET', '/stream', () => ({ status: 200, headers: {}, open }))];
@@ -226,17 +226,17 @@ test('a stream is cut although its connection takes no byte, and others keep the
   first?.write(much);
   await until(() => (first?.queuedBytes ?? 0) > 0);
 
-  first?.destroy(); // Its reset cannot be sent, and it is over all the same.
+  first?.destroy(); // The stream closes although its reset cannot be sent.
 
   await until(() => first?.closed === true);
   await first?.drained();
   assert.equal(second?.closed, false);
-  client.destroy(); // Which Node 20 and 22 do not notice in this state: a ping or `idleMs` will.
+  client.destroy(); // Node 20 and 22 do not notice it in this state; a ping or `idleMs` does.
   await server.close(0);
   assert.equal(second?.closed, true);
 });
 
-test('an output that fails to write closes the sink, also one that goes on', async () => {
+test('a write error closes the sink, also when the output does not destroy itself', async () => {
   const output = new Writable({
     autoDestroy: false,
     write: (_bytes, _encoding, done) => setImmediate(done, new Error('gone')),

@@ -3,22 +3,23 @@ import type { Sink } from './reply.js';
 
 export interface StreamSinkOptions<Output extends Writable> {
   readonly output: Output;
-  /** Ends it at once, however much is queued. */
+  /** Closes the output at once and drops what it has queued. */
   readonly destroy: (output: Output) => void;
-  /** After a polite end, how long the client may take for what is queued. */
+  /** After `end`, how long the client may take to read queued bytes. */
   readonly endMs: number;
 }
 
 /**
- * What the output holds at a time. Whatever it is given it encrypts at once, into buffers that stay
- * as large with the connection; and it says when all of it has been taken, not when some has.
+ * Maximum of bytes queued in the output. The output encrypts everything it is given at once, into
+ * buffers that the connection retains at that size, and it reports when all of it has been written, not
+ * when a part has.
  */
 const sliceBytes = 32 * 1024;
 
 /**
- * The body of a streamed reply on a Node stream: an HTTP/2 stream, or an HTTP/1.1 response.
+ * Writes the body of a streamed reply to a Node stream: an HTTP/2 stream, or an HTTP/1.1 response.
  *
- * The output gets 32 KiB at a time; the rest waits here, as the buffers it came in.
+ * The output gets 32 KiB at a time; the rest is queued here, in the buffers passed to `write`.
  */
 export class StreamSink<Output extends Writable> implements Sink {
   readonly #output: Output;
@@ -26,7 +27,7 @@ export class StreamSink<Output extends Writable> implements Sink {
   readonly #endMs: number;
   readonly #onWritten: (failure?: Error | null) => void;
   #drainWaiters: (() => void)[] = [];
-  /** What the output has not been given yet, in order. */
+  /** Buffers not yet given to the output, in order. */
   #pending: Buffer[] = [];
   #pendingBytes = 0;
   #isEnded = false;
@@ -37,9 +38,9 @@ export class StreamSink<Output extends Writable> implements Sink {
     this.#output = output;
     this.#destroyOutput = destroy;
     this.#endMs = endMs;
-    // One closure for all writes. `drain` would not do: it comes only after a full buffer.
+    // One closure for all writes. `drain` does not fit: it is emitted only after the buffer was full.
     this.#onWritten = (failure) => {
-      // A socket that has gone: until Node tells of it by `close`, its response takes and drops all.
+      // The socket is closed, but until `close` is emitted the response silently discards writes.
       if (failure) this.destroy();
       if (this.#pendingBytes > 0 && this.#output.writableLength === 0 && !this.closed)
         this.#writeSlice();
@@ -58,14 +59,14 @@ export class StreamSink<Output extends Writable> implements Sink {
 
   write(bytes: Buffer): void {
     if (this.#isEnded || this.closed || bytes.length === 0) return;
-    const given = this.#output.writableLength;
-    if (this.#pendingBytes === 0 && given + bytes.length <= sliceBytes) {
+    const outputBytes = this.#output.writableLength;
+    if (this.#pendingBytes === 0 && outputBytes + bytes.length <= sliceBytes) {
       this.#output.write(bytes, this.#onWritten);
       return;
     }
     this.#pending.push(bytes);
     this.#pendingBytes += bytes.length;
-    if (given === 0) this.#writeSlice();
+    if (outputBytes === 0) this.#writeSlice();
   }
 
   drained(): Promise<void> {
@@ -89,10 +90,10 @@ export class StreamSink<Output extends Writable> implements Sink {
 
   onClose(listener: () => void): void {
     if (this.closed) queueMicrotask(listener);
-    else this.#output.on('close', listener); // Node tells of it once.
+    else this.#output.on('close', listener); // Emitted once.
   }
 
-  /** Gives the output its next slice, as one write. */
+  /** Writes the next slice to the output, corked into one write. */
   #writeSlice(): void {
     let room = sliceBytes;
     this.#output.cork();

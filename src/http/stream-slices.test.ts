@@ -5,7 +5,7 @@ import { test } from 'node:test';
 import { until } from '../../test/support/until.js';
 import { StreamSink } from './stream-sink.js';
 
-/** A sink on an output that takes a write when the test says so. */
+/** Opens a sink on an output that completes a write when `takeOne` is called. */
 function openSink(endMs = 60_000) {
   const taken: Buffer[] = [];
   const waiting: (() => void)[] = [];
@@ -21,7 +21,7 @@ function openSink(endMs = 60_000) {
     writev: (chunks, done) => take(Buffer.concat(chunks.map(({ chunk }) => chunk)), done),
   });
   const sink = new StreamSink({ output, destroy: () => output.destroy(), endMs });
-  /** The output takes one write, if there is one. */
+  /** Completes one write, if there is one. */
   const takeOne = async () => {
     waiting.shift()?.();
     await new Promise((resolve) => setImmediate(resolve));
@@ -29,7 +29,7 @@ function openSink(endMs = 60_000) {
   return { sink, output, taken, takeOne };
 }
 
-test('small writes go out as they are', async () => {
+test('small writes are passed to the output unchanged', async () => {
   const { sink, taken, takeOne } = openSink();
 
   sink.write(Buffer.from('one'));
@@ -41,7 +41,7 @@ test('small writes go out as they are', async () => {
   assert.equal(sink.queuedBytes, 0);
 });
 
-test('the output holds 32 KiB at a time, and progress shows in steps of that', async () => {
+test('the output gets 32 KiB at a time, and queuedBytes decreases in steps of that', async () => {
   const { sink, output, taken, takeOne } = openSink();
   const large = randomBytes(70_000);
   const queued: number[] = [];
@@ -57,7 +57,7 @@ test('the output holds 32 KiB at a time, and progress shows in steps of that', a
   assert.deepEqual(Buffer.concat(taken), large);
 });
 
-test('whatever is written when, it goes out in order, and drained() waits for all of it', async () => {
+test('writes of all sizes reach the output in order, and drained() waits for all of them', async () => {
   const { sink, taken, takeOne } = openSink();
   const sizes = [10, 40_000, 1, 32_768, 32_767, 2, 100_000, 5];
   const parts = sizes.map((size) => randomBytes(size));
@@ -80,7 +80,7 @@ test('whatever is written when, it goes out in order, and drained() waits for al
   assert.deepEqual(Buffer.concat(taken), Buffer.concat(parts));
 });
 
-test('a polite end lets out what is held first', async () => {
+test('end() flushes queued bytes before the output ends', async () => {
   const { sink, output, taken, takeOne } = openSink();
   const large = randomBytes(40_000);
 
@@ -93,7 +93,7 @@ test('a polite end lets out what is held first', async () => {
   assert.ok(sink.closed);
 });
 
-test('a polite end that is not taken in time is cut off', async () => {
+test('end() destroys an output that does not take queued bytes in time', async () => {
   const { sink, output } = openSink(1);
 
   sink.end(randomBytes(40_000));
@@ -103,7 +103,7 @@ test('a polite end that is not taken in time is cut off', async () => {
   await sink.drained();
 });
 
-test('a cut lets go of what is held, and ends every wait', async () => {
+test('destroy() drops queued bytes and settles drained() and onClose()', async () => {
   const { sink } = openSink();
   sink.write(randomBytes(40_000));
   const drained = sink.drained();

@@ -1,36 +1,39 @@
 import type { Readable } from 'node:stream';
 import type { Headers, Sink } from './reply.js';
 
-/** One request on one of the two protocols, and the way back. */
+/** A request over either protocol, and the means to send its response. */
 export interface Transport {
   readonly protocol: 'h2' | 'http/1.1';
   readonly method: string;
   readonly url: string;
   readonly authority: string;
   readonly headers: Readonly<Record<string, string>>;
-  /** Name, value, name, value, …, as they came. */
+  /** Name, value, name, value, …, as received. */
   readonly rawHeaders: readonly string[];
   readonly remoteAddress: string;
   readonly input: Readable;
-  /** Whether the client gave up before the whole body had arrived. */
+  /** Whether the client aborted before the whole body was received. */
   readonly isBodyTruncated: boolean;
-  /** Whether the client left before it was answered. */
+  /** Whether the client disconnected or aborted the request before the response. */
   readonly isClientGone: boolean;
-  /** Whether a head has been sent. */
+  /** Whether a response head has been sent. */
   readonly isAnswered: boolean;
-  /** Asks a client that waits for it to send its body. Spec: RFC 9110 §10.1.1 (100-continue). */
+  /** Sends 100-continue to a client that expects it. Spec: RFC 9110 §10.1.1. */
   sendContinue(): void;
-  /** Calls the listener when, or if, the client has left before it was answered. */
+  /** Calls the listener once `isClientGone`, also when it is so already; then asynchronously. */
   onClientGone(listener: () => void): void;
-  /** The whole answer. Nothing happens when the client has gone. Throws for an unsound header. */
+  /** Sends a complete response. Does nothing when `isClientGone`. Throws for an invalid header. */
   send(status: number, headers: Headers, body: Buffer | undefined): void;
-  /** The head of a streamed answer; undefined for HEAD, and when the client has gone. Throws too. */
+  /**
+   * Sends the head of a streamed response and returns the sink of its body; undefined for HEAD, and when
+   * `isClientGone`. Throws for an invalid header.
+   */
   sendHead(status: number, headers: Headers): Sink | undefined;
-  /** Breaks off, whatever has been sent. */
+  /** Aborts the response, whether or not a part of it has been sent. */
   destroy(): void;
 }
 
-/** Header lines by lower-case name; repeated ones joined with a comma, cookies with a semicolon. */
+/** Returns header values by lower-case name; repeated ones are joined with a comma, cookies with a semicolon. */
 export function parseRawHeaders(rawHeaders: readonly string[]): Readonly<Record<string, string>> {
   const headers: Record<string, string> = Object.create(null);
   for (let index = 0; index + 1 < rawHeaders.length; index += 2) {
