@@ -2,11 +2,11 @@ const minuteMs = 60_000;
 const perMinuteMax = 5;
 const backOffMaxMs = 10_000;
 
-/** When threads died, and how long to wait before the next try. */
+/** Records thread crashes and computes the delay before a restart. */
 export class CrashHistory {
-  /** Since the start. */
+  /** Number of crashes since the start. */
   total = 0;
-  #times: number[] = []; // Of the last minute, the newest 32 at most.
+  #times: number[] = []; // Those of the last minute, at most 32.
   readonly #monotonicClock: () => number;
   readonly #backOffMs: number;
 
@@ -15,12 +15,12 @@ export class CrashHistory {
     this.#backOffMs = backOffMs;
   }
 
-  /** More than 5 within a minute: something is wrong that starting again does not mend. */
+  /** Whether more than 5 threads crashed within a minute: a cause that a restart does not fix. */
   get isCrashLooping(): boolean {
     return this.#recent().length > perMinuteMax;
   }
 
-  /** Counts one. How long to wait before the thread is replaced: doubles with each in a minute. */
+  /** Records a crash. Returns the delay in ms before the restart, which doubles with each crash in a minute, to 10 s. */
   record(): number {
     this.total += 1;
     this.#times = [...this.#recent(), this.#monotonicClock()].slice(-32);

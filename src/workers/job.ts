@@ -1,6 +1,6 @@
 import type { LaneQueue } from './lane.js';
 
-/** A job on its way: waiting in its lane, or started on a thread. */
+/** A job that is queued in its lane or running on a thread. */
 export interface Job {
   readonly id: number;
   readonly name: string;
@@ -9,8 +9,8 @@ export interface Job {
   readonly owner: string | undefined;
   readonly resolve: (value: unknown) => void;
   readonly reject: (cause: unknown) => void;
-  /** Takes the listener off the signal, once the job does not wait any more. */
+  /** Removes the abort listener. Called when the job leaves the queue. */
   removeAbortListener: () => void;
-  /** By the pool's clock. 0 while it waits. */
+  /** Start time by the pool's clock; 0 while it is queued. */
   startedAt: number;
 }

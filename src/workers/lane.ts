@@ -1,16 +1,16 @@
 /**
- * Jobs that share limits. Lanes do not wait for one another: a thread that is busy in one lane
- * still takes jobs of another.
+ * A group of jobs that share limits. Lanes are independent: a thread that is busy in one lane still
+ * takes jobs of another.
  */
 export interface Lane<Name> {
   readonly jobs: readonly Name[];
-  /** Started at the same time on one thread, at most. */
+  /** Maximum of concurrent jobs per thread. */
   readonly perThread: number;
-  /** Waiting for a thread, at most. */
+  /** Maximum of queued jobs. */
   readonly queueMax: number;
-  /** A job that would wait longer than this, by estimate, is refused. */
+  /** A job whose estimated wait is longer is refused. */
   readonly waitMaxMs: number;
-  /** Waiting for one owner, at most. Default: no limit but `queueMax`. */
+  /** Maximum of queued jobs per owner. Default: `queueMax`. */
   readonly perOwnerMax?: number;
 }
 
@@ -18,16 +18,16 @@ interface OwnedJob {
   readonly owner: string | undefined;
 }
 
-/** The weight of the newest job in the mean service time. */
+/** Weight of the newest job in the moving average of the service time. */
 const newestWeight = 0.2;
 
 /**
- * The books of one lane: who waits, first come first served, who may join them, and how much is
- * under way on which thread. A thread is only a name here.
+ * The queue and counters of one lane: FIFO order, admission, running jobs per thread. Threads are only
+ * used as keys.
  */
 export class LaneQueue<Job extends OwnedJob> {
   readonly #limits: Lane<unknown>;
-  readonly #waiting = new Set<Job>(); // In order of arrival, and any may leave at once.
+  readonly #waiting = new Set<Job>(); // A set: FIFO, and any job can be removed in O(1).
   readonly #waitingByOwner = new Map<string, number>();
   readonly #runningByThread = new Map<object, number>();
   #running = 0;
@@ -41,18 +41,18 @@ export class LaneQueue<Job extends OwnedJob> {
     return this.#waiting.size;
   }
 
-  /** Started and not yet answered, on all threads. */
+  /** Number of running jobs on all threads. */
   get running(): number {
     return this.#running;
   }
 
-  /** How long one more job would wait. 0 while nothing waits, and until a job has been done. */
+  /** Estimated wait in ms of one more job. 0 while the queue is empty, and until the first job has completed. */
   estimatedWaitMs(threads: number): number {
     const slots = Math.max(1, threads) * this.#limits.perThread;
     return (this.#waiting.size / slots) * (this.#serviceMs ?? 0);
   }
 
-  /** Why one more may not wait; undefined when it may. */
+  /** Returns why a job cannot be queued; undefined when it can. */
   getRefusal({ owner }: OwnedJob, threads: number): string | undefined {
     const { queueMax, waitMaxMs, perOwnerMax = queueMax } = this.#limits;
     if (this.#waiting.size >= queueMax) return 'the queue is full';
@@ -72,7 +72,7 @@ export class LaneQueue<Job extends OwnedJob> {
     if (this.#waiting.delete(job)) adjustCount(this.#waitingByOwner, job.owner, -1);
   }
 
-  /** The job that has waited longest; it waits no more. */
+  /** Removes and returns the oldest queued job. */
   dequeue(): Job | undefined {
     for (const job of this.#waiting) {
       this.remove(job);
@@ -90,7 +90,7 @@ export class LaneQueue<Job extends OwnedJob> {
     adjustCount(this.#runningByThread, thread, 1);
   }
 
-  /** `serviceMs` is the time from start to answer; undefined when there was no answer. */
+  /** Counts a job as ended. `serviceMs`: time from start to result; undefined when there was no result. */
   markEnded(thread: object, serviceMs?: number): void {
     this.#running -= 1;
     adjustCount(this.#runningByThread, thread, -1);
@@ -100,7 +100,7 @@ export class LaneQueue<Job extends OwnedJob> {
   }
 }
 
-/** Counts by key; what is down to 0 is forgotten, so a map never outgrows what is going on. */
+/** Adds to the count of a key and deletes counts of 0, so that the map cannot grow without bound. */
 function adjustCount<Key>(counts: Map<Key, number>, key: Key | undefined, by: number): void {
   if (key === undefined) return;
   const count = (counts.get(key) ?? 0) + by;

@@ -8,20 +8,20 @@ export interface LaneState {
   readonly estimatedWaitMs: number;
 }
 
-/** Sums over the lanes, but for `estimatedWaitMs`, the longest. */
+/** Sums over all lanes; `estimatedWaitMs` is the maximum. */
 export interface PoolState extends LaneState {
-  /** Ready to take jobs. */
+  /** Number of threads that take jobs. */
   readonly threads: number;
-  /** Threads that died, since the start. */
+  /** Number of thread crashes since the start. */
   readonly crashes: number;
-  /** False when no thread is ready, more than 5 died within a minute, or a job runs for over 30 s. */
+  /** False when no thread is ready, more than 5 crashed within a minute, or a job runs for over 30 s. */
   readonly healthy: boolean;
   readonly lanes: Readonly<Record<string, LaneState>>;
 }
 
 const stuckMs = 30_000;
 
-/** `crew` is undefined when the pool is closed. */
+/** Returns the state of a pool. `supervisor` is undefined when the pool is closed. */
 export function getPoolState(
   lanes: ReadonlyMap<string, LaneQueue<Job>>,
   supervisor: WorkerSupervisor<Job> | undefined,

@@ -5,25 +5,25 @@ import type { JobRequest, JobResult, MessageFromThread, MessageToThread } from '
 export interface PoolThreadOptions {
   readonly entry: URL;
   readonly workerData: unknown;
-  readonly onResult: (answer: JobResult) => void;
+  readonly onResult: (result: JobResult) => void;
 }
 
 const loadMsMax = 60_000;
 
-/** One thread as the pool sees it, from its start to its end; it is replaced, not restarted. */
+/** A worker thread as the pool sees it, from start to exit. It is replaced, never restarted. */
 export class PoolThread<Job> {
   readonly #running = new Map<number, Job>();
-  /** Rejects with the reason when it ends before it could take jobs. */
+  /** Resolves when the thread takes jobs; rejects with the cause when it is lost before. */
   readonly ready: Promise<void>;
-  /** Settles with the reason when it will answer no more, whatever it was. Never rejects. */
+  /** Resolves with the cause when the thread will send no more results, for any reason. Never rejects. */
   readonly lost: Promise<unknown>;
-  /** Settles when it has ended, which a lost one does once nothing native runs on it. */
+  /** Settles when the thread has exited. A lost thread exits once its native work is done. */
   readonly exited: Promise<void>;
   readonly #worker: Worker;
   #isStopping = false;
   #isLost = false;
 
-  /** Throws when the system has no thread left, or `workerData` cannot be cloned. */
+  /** Throws when the system cannot create a thread, or `workerData` cannot be cloned. */
   constructor({ entry, workerData, onResult }: PoolThreadOptions) {
     const worker = startThread(entry, { workerData });
     this.#worker = worker;
@@ -31,40 +31,40 @@ export class PoolThread<Job> {
     this.lost = whenLost(worker, () => {
       this.#isLost = true;
     });
-    // An answer that cannot be read is the end too: its caller would wait for ever.
+    // A result that cannot be deserialized ends the thread, because its caller would wait forever.
     worker.on('messageerror', () => this.#send('end'));
     this.ready = new Promise((resolve, reject) => {
-      const late = setTimeout(() => void worker.terminate(), loadMsMax);
+      const deadline = setTimeout(() => void worker.terminate(), loadMsMax);
       worker.on('message', (message: MessageFromThread) => {
         if (message.kind === 'dying') return;
         if (message.kind !== 'ready') return onResult(message);
-        clearTimeout(late);
+        clearTimeout(deadline);
         resolve();
       });
       void this.lost.then((cause) => {
-        clearTimeout(late);
+        clearTimeout(deadline);
         reject(cause);
       });
     });
   }
 
-  /** What it was sent and has not answered, by id of the order. */
+  /** Jobs that were sent to the thread and have no result yet, by job id. */
   get running(): ReadonlyMap<number, Job> {
     return this.#running;
   }
 
-  /** It may still answer, but takes no more orders. */
+  /** Whether the thread takes no more jobs. It may still send results. */
   get isEnding(): boolean {
     return this.#isStopping || this.#isLost;
   }
 
-  /** Throws when the input cannot be cloned; then the job is not running. */
-  start(job: Job, order: JobRequest): void {
-    this.#send(order);
-    this.#running.set(order.id, job);
+  /** Sends a job to the thread. Throws when its input cannot be cloned; then the job is not running. */
+  start(job: Job, request: JobRequest): void {
+    this.#send(request);
+    this.#running.set(request.id, job);
   }
 
-  /** The job of an answer, which no longer runs. */
+  /** Removes and returns the running job with this id; undefined for an abandoned one. */
   finish(id: number): Job | undefined {
     const job = this.#running.get(id);
     this.#running.delete(id);
@@ -72,7 +72,7 @@ export class PoolThread<Job> {
     return job;
   }
 
-  /** The jobs a lost thread leaves behind; what it might still say of them is not heard. */
+  /** Removes and returns all running jobs of a lost thread. Later results of them are ignored. */
   abandon(): readonly Job[] {
     const jobs = [...this.#running.values()];
     this.#running.clear();
@@ -80,9 +80,10 @@ export class PoolThread<Job> {
   }
 
   /**
-   * Ends the thread once nothing runs on it. Settles when it has ended; twice is fine.
+   * Terminates the thread once no job runs on it. Settles when it has exited. Idempotent.
    *
-   * It has to wait: argon2 aborts the whole process when its thread ends during a computation.
+   * Running jobs are awaited because argon2 aborts the whole process when its thread ends during a
+   * computation.
    */
   async stop(): Promise<void> {
     this.#isStopping = true;
@@ -90,7 +91,7 @@ export class PoolThread<Job> {
     await this.exited;
   }
 
-  /** A lost thread ends by itself: its jobs are abandoned, but may still compute. */
+  /** Leaves a lost thread alone: it exits by itself, and its abandoned jobs may still be computing. */
   #terminateWhenIdle(): void {
     if (!this.#isStopping || this.#isLost || this.#running.size > 0) return;
     void this.#worker.terminate();
@@ -101,7 +102,7 @@ export class PoolThread<Job> {
   }
 }
 
-/** `note` is called at once, before anything that waits for the promise. */
+/** Resolves with the cause when the thread is lost. `onLost` is called synchronously, before any handler of the promise. */
 function whenLost(worker: Worker, onLost: () => void): Promise<unknown> {
   return new Promise((resolve) => {
     const lose = (cause: unknown) => {

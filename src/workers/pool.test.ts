@@ -17,7 +17,7 @@ const slow: Lane<keyof TestJobs> = {
   waitMaxMs: 60_000,
 };
 const quick: Lane<keyof TestJobs> = {
-  jobs: ['echo', 'whoAmI', 'whatBegan', 'fail', 'failOddly', 'returnFunction'],
+  jobs: ['echo', 'whoAmI', 'startedHolds', 'fail', 'failOddly', 'returnFunction'],
   perThread: 4,
   queueMax: 100,
   waitMaxMs: 60_000,
@@ -38,20 +38,20 @@ async function openPool(t: TestContext, { slow: changed, ...changes }: Changes =
   return pool;
 }
 
-/** What a `hold` job waits at. */
+/** The latch that a `hold` job waits for. */
 class ThreadLatch {
-  readonly name = `gate ${randomUUID()}`;
-  /** Settles when the job has begun in its thread. */
-  readonly began: Promise<void>;
+  readonly name = `latch ${randomUUID()}`;
+  /** Settles when the job has started on its thread. */
+  readonly started: Promise<void>;
   readonly #channel = new BroadcastChannel(this.name);
 
   constructor() {
-    this.began = new Promise((resolve) => {
+    this.started = new Promise((resolve) => {
       this.#channel.onmessage = () => resolve();
     });
   }
 
-  /** The job returns. */
+  /** Lets the job return. */
   open(): void {
     this.#channel.postMessage('go on');
     this.close();
@@ -62,14 +62,14 @@ class ThreadLatch {
   }
 }
 
-/** A thread of the pool is busy in the slow lane until the gate is opened. */
+/** Occupies a thread of the pool in the slow lane until the latch is opened. */
 async function holdThread(
   pool: Pool<TestJobs>,
-): Promise<{ gate: ThreadLatch; result: Promise<number> }> {
-  const gate = new ThreadLatch();
-  const result = pool.run('hold', gate.name);
-  await gate.began;
-  return { gate, result };
+): Promise<{ latch: ThreadLatch; result: Promise<number> }> {
+  const latch = new ThreadLatch();
+  const result = pool.run('hold', latch.name);
+  await latch.started;
+  return { latch, result };
 }
 
 function waitUntilReady(pool: Pool<TestJobs>): Promise<void> {
@@ -84,7 +84,7 @@ const isUnavailable = (reason: RegExp) => (cause: unknown) => {
   return true;
 };
 
-test('a job gives back what it returned', async (t) => {
+test('run() resolves with what the job returned', async (t) => {
   const pool = await openPool(t);
 
   const values = [undefined, null, 'text', { deep: [1, new Uint8Array([2])] }];
@@ -92,11 +92,11 @@ test('a job gives back what it returned', async (t) => {
   for (const value of values) assert.deepEqual(await pool.run('echo', value), value);
 });
 
-test('jobs spread over the threads', async (t) => {
+test('jobs are distributed over the threads', async (t) => {
   const pool = await openPool(t, { threads: 2 });
 
   const held = [await holdThread(pool), await holdThread(pool)];
-  for (const { gate } of held) gate.open();
+  for (const { latch } of held) latch.open();
 
   const threads = await Promise.all(held.map(({ result }) => result));
   assert.notEqual(threads[0], threads[1]);
@@ -104,17 +104,17 @@ test('jobs spread over the threads', async (t) => {
 
 test('a thread that is busy in one lane takes jobs of another', async (t) => {
   const pool = await openPool(t);
-  const { gate, result } = await holdThread(pool);
+  const { latch, result } = await holdThread(pool);
 
   assert.equal(await pool.run('echo', 'meanwhile'), 'meanwhile');
 
-  gate.open();
+  latch.open();
   await result;
 });
 
-test('a job over the limit of its lane waits, first come first served', async (t) => {
+test('jobs over the limit of their lane are queued in FIFO order', async (t) => {
   const pool = await openPool(t);
-  const { gate } = await holdThread(pool);
+  const { latch } = await holdThread(pool);
   const [second, third] = [new ThreadLatch(), new ThreadLatch()];
   const order: string[] = [];
 
@@ -123,11 +123,11 @@ test('a job over the limit of its lane waits, first come first served', async (t
     order.push(name);
   });
   assert.deepEqual(pool.state.lanes['slow'], { queued: 2, running: 1, estimatedWaitMs: 0 });
-  assert.deepEqual(await pool.run('whatBegan', undefined), [gate.name]);
-  gate.open();
-  await second.began;
+  assert.deepEqual(await pool.run('startedHolds', undefined), [latch.name]);
+  latch.open();
+  await second.started;
   second.open();
-  await third.began;
+  await third.started;
   third.open();
 
   await Promise.all(results);
@@ -135,18 +135,18 @@ test('a job over the limit of its lane waits, first come first served', async (t
 });
 
 for (const queueMax of [0, 1, 3]) {
-  test(`with ${queueMax} waiting of ${queueMax} allowed, the next job is refused`, async (t) => {
+  test(`with ${queueMax} of ${queueMax} jobs queued, the next job is refused`, async (t) => {
     const pool = await openPool(t, { slow: { queueMax } });
-    const { gate, result } = await holdThread(pool);
+    const { latch, result } = await holdThread(pool);
 
-    const gates = Array.from({ length: queueMax }, () => new ThreadLatch());
-    const held = gates.map(({ name }) => pool.run('hold', name));
+    const latches = Array.from({ length: queueMax }, () => new ThreadLatch());
+    const held = latches.map(({ name }) => pool.run('hold', name));
     await assert.rejects(pool.run('hold', 'one too many'), isUnavailable(/the queue is full/));
 
     assert.equal(pool.state.queued, queueMax);
-    gate.open();
-    for (const next of gates) {
-      await next.began;
+    latch.open();
+    for (const next of latches) {
+      await next.started;
       next.open();
     }
     await Promise.all([result, ...held]);
@@ -154,18 +154,18 @@ for (const queueMax of [0, 1, 3]) {
   });
 }
 
-test('a job that would wait too long is refused, with the wait as the time to return', async (t) => {
+test('a job that would wait too long is refused, with the estimated wait as Retry-After', async (t) => {
   let now = 0;
   const pool = await openPool(t, { monotonicClock: () => now, slow: { waitMaxMs: 2500 } });
   const first = await holdThread(pool);
   now += 2000; // So a job takes 2 s.
-  first.gate.open();
+  first.latch.open();
   await first.result;
-  const { gate } = await holdThread(pool);
-  const gates = [new ThreadLatch(), new ThreadLatch()];
+  const { latch } = await holdThread(pool);
+  const latches = [new ThreadLatch(), new ThreadLatch()];
 
   assert.equal(pool.state.estimatedWaitMs, 0);
-  const held = gates.map(({ name }) => pool.run('hold', name)); // At 0 s, and at 2 s by estimate.
+  const held = latches.map(({ name }) => pool.run('hold', name)); // At 0 s, and at 2 s by estimate.
   assert.equal(pool.state.estimatedWaitMs, 4000);
   await assert.rejects(pool.run('hold', 'at 4 s'), (cause) => {
     assert.ok(isUnavailable(/the wait would be too long/)(cause));
@@ -173,9 +173,9 @@ test('a job that would wait too long is refused, with the wait as the time to re
     return true;
   });
 
-  gate.open();
-  for (const next of gates) {
-    await next.began;
+  latch.open();
+  for (const next of latches) {
+    await next.started;
     next.open();
   }
   await Promise.all(held);
@@ -183,7 +183,7 @@ test('a job that would wait too long is refused, with the wait as the time to re
 
 test('one owner cannot fill the queue', async (t) => {
   const pool = await openPool(t, { slow: { perOwnerMax: 1 } });
-  const { gate } = await holdThread(pool);
+  const { latch } = await holdThread(pool);
   const [mine, yours] = [new ThreadLatch(), new ThreadLatch()];
 
   const held = [
@@ -194,76 +194,76 @@ test('one owner cannot fill the queue', async (t) => {
     pool.run('hold', 'mine too', { owner: 'me' }),
     isUnavailable(/of this client are queued/),
   );
-  gate.open();
-  await mine.began;
-  const again = new ThreadLatch(); // What has started is not counted any more.
+  latch.open();
+  await mine.started;
+  const again = new ThreadLatch(); // A started job does not count.
   held.push(pool.run('hold', again.name, { owner: 'me' }));
 
   for (const next of [mine, yours, again]) {
-    await next.began;
+    await next.started;
     next.open();
   }
   await Promise.all(held);
 });
 
-test('a job whose caller leaves while it waits never begins', async (t) => {
+test('a queued job whose signal aborts never starts', async (t) => {
   const pool = await openPool(t, { slow: { perOwnerMax: 1 } });
-  const { gate, result } = await holdThread(pool);
+  const { latch, result } = await holdThread(pool);
   const caller = new AbortController();
   const reason = new Error('gone');
 
-  const left = pool.run('hold', 'left', { signal: caller.signal, owner: 'me' });
+  const aborted = pool.run('hold', 'left', { signal: caller.signal, owner: 'me' });
   caller.abort(reason);
 
-  await assert.rejects(left, (cause) => cause === reason);
+  await assert.rejects(aborted, (cause) => cause === reason);
   assert.equal(pool.state.queued, 0);
   const next = new ThreadLatch();
-  const stayed = pool.run('hold', next.name, { owner: 'me' }); // The share is free again.
-  gate.open();
-  await next.began;
+  const accepted = pool.run('hold', next.name, { owner: 'me' }); // The aborted job no longer counts.
+  latch.open();
+  await next.started;
   next.open();
-  await Promise.all([result, stayed]);
-  assert.deepEqual(await pool.run('whatBegan', undefined), [gate.name, next.name]);
+  await Promise.all([result, accepted]);
+  assert.deepEqual(await pool.run('startedHolds', undefined), [latch.name, next.name]);
 });
 
-test('a job whose caller has left before is refused with the reason', async (t) => {
+test('run() with an aborted signal rejects with its reason', async (t) => {
   const pool = await openPool(t);
 
   await assert.rejects(pool.run('hold', 'left', { signal: AbortSignal.abort() }), {
     name: 'AbortError',
   });
 
-  assert.deepEqual(await pool.run('whatBegan', undefined), []);
+  assert.deepEqual(await pool.run('startedHolds', undefined), []);
 });
 
-test('a job that has begun keeps its place to the end, even when its caller leaves', async (t) => {
+test('a running job whose signal aborts still occupies its thread until it ends', async (t) => {
   const pool = await openPool(t);
-  const gate = new ThreadLatch();
+  const latch = new ThreadLatch();
   const caller = new AbortController();
-  const result = pool.run('hold', gate.name, { signal: caller.signal });
-  await gate.began;
+  const result = pool.run('hold', latch.name, { signal: caller.signal });
+  await latch.started;
 
   caller.abort();
 
   const next = new ThreadLatch();
   const waiting = pool.run('hold', next.name);
   assert.deepEqual(pool.state.lanes['slow'], { queued: 1, running: 1, estimatedWaitMs: 0 });
-  gate.open();
+  latch.open();
   assert.equal(typeof (await result), 'number');
-  await next.began;
+  await next.started;
   next.open();
   await waiting;
 });
 
-test('a job that has waited and begun still answers a caller that leaves', async (t) => {
+test('a queued job that has started resolves even when its signal aborts', async (t) => {
   const pool = await openPool(t);
-  const { gate, result } = await holdThread(pool);
+  const { latch, result } = await holdThread(pool);
   const caller = new AbortController();
   const next = new ThreadLatch();
   const waited = pool.run('hold', next.name, { signal: caller.signal });
-  gate.open();
+  latch.open();
   await result;
-  await next.began;
+  await next.started;
 
   caller.abort();
   next.open();
@@ -271,7 +271,7 @@ test('a job that has waited and begun still answers a caller that leaves', async
   assert.equal(typeof (await waited), 'number');
 });
 
-test('what a job throws comes back as the cause of a defect, and the thread lives on', async (t) => {
+test('an error thrown by a job is the cause of the rejection, and the thread continues', async (t) => {
   const pool = await openPool(t);
 
   await assert.rejects(pool.run('fail', 'broken'), (cause) => {
@@ -286,7 +286,7 @@ test('what a job throws comes back as the cause of a defect, and the thread live
   assert.equal(pool.state.crashes, 0);
 });
 
-test('what cannot be sent, there or back, is a defect and blocks nothing', async (t) => {
+test('an input or a result that cannot be cloned rejects the job and does not block the thread', async (t) => {
   const pool = await openPool(t);
 
   await assert.rejects(
@@ -300,20 +300,20 @@ test('what cannot be sent, there or back, is a defect and blocks nothing', async
 });
 
 for (const [how, die] of [
-  ['of an error', (pool: Pool<TestJobs>) => pool.run('die', 'nobody caught this')],
+  ['by an uncaught error', (pool: Pool<TestJobs>) => pool.run('die', 'nobody caught this')],
   ['by process.exit', (pool: Pool<TestJobs>) => pool.run('exit', 0)],
 ] as const) {
-  test(`a thread that dies ${how} costs its started jobs, and is replaced`, async (t) => {
+  test(`a thread that exits ${how} fails its running jobs, and is replaced`, async (t) => {
     const pool = await openPool(t);
     const before = await pool.run('whoAmI', undefined);
 
     const lost = die(pool);
-    const gate = new ThreadLatch();
-    const waiting = pool.run('hold', gate.name);
+    const latch = new ThreadLatch();
+    const waiting = pool.run('hold', latch.name);
     await assert.rejects(lost, isUnavailable(/its worker thread exited/));
 
-    await gate.began;
-    gate.open();
+    await latch.started;
+    latch.open();
     assert.notEqual(await waiting, before);
     const { threads, crashes, healthy, running } = pool.state;
     assert.deepEqual(
@@ -328,7 +328,7 @@ for (const [how, die] of [
   });
 }
 
-test('more than 5 deaths within a minute are unhealthy, until the minute is over', async (t) => {
+test('a pool is unhealthy after more than 5 crashes within a minute, until the minute is over', async (t) => {
   let now = 0;
   const pool = await openPool(t, { monotonicClock: () => now });
 
@@ -349,23 +349,23 @@ test('more than 5 deaths within a minute are unhealthy, until the minute is over
   assert.equal(pool.state.crashes, 6);
 });
 
-test('a job that runs for more than 30 s is unhealthy', async (t) => {
+test('a pool is unhealthy while a job runs for more than 30 s', async (t) => {
   let now = 0;
   const pool = await openPool(t, { monotonicClock: () => now });
-  const { gate, result } = await holdThread(pool);
+  const { latch, result } = await holdThread(pool);
 
   now += 30_000;
   assert.equal(pool.state.healthy, true);
   now += 1;
   assert.equal(pool.state.healthy, false);
-  gate.open();
+  latch.open();
   await result;
   assert.equal(pool.state.healthy, true);
 });
 
 test('a pool whose threads cannot load does not open', async () => {
   const loadsBefore = new Int32Array(new SharedArrayBuffer(4));
-  loadsBefore[0] = 1; // The other one does not.
+  loadsBefore[0] = 1; // The second thread fails to load.
   const lanes = { slow, quick };
 
   for (const data of [{ loadsBefore }, () => 'cannot be cloned']) {
@@ -378,10 +378,10 @@ test('a pool whose threads cannot load does not open', async () => {
       },
     );
   }
-  assert.equal(loadsBefore[0], -1); // Two were started, and no more.
+  assert.equal(loadsBefore[0], -1); // Exactly two threads were started.
 });
 
-test('a module that never serves does not open either', async () => {
+test('a pool does not open when its entry module never calls serveJobs', async () => {
   await assert.rejects(
     Pool.open<TestJobs>({
       entry: new URL('./lane', import.meta.url),
@@ -393,10 +393,10 @@ test('a module that never serves does not open either', async () => {
   );
 });
 
-test('when threads no longer load, nobody is left waiting', async (t) => {
+test('queued jobs are rejected when replacement threads cannot load', async (t) => {
   const loadsBefore = new Int32Array(new SharedArrayBuffer(4));
   loadsBefore[0] = 1;
-  const pool = await openPool(t, { workerData: { loadsBefore }, monotonicClock: () => 0 }); // All in a minute.
+  const pool = await openPool(t, { workerData: { loadsBefore }, monotonicClock: () => 0 }); // All crashes are within a minute.
 
   const lost = pool.run('die', 'the only one that loads');
   const waiting = pool.run('hold', 'never');
@@ -407,21 +407,21 @@ test('when threads no longer load, nobody is left waiting', async (t) => {
   assert.equal(pool.state.healthy, false);
   assert.equal(pool.state.crashes, 6);
 
-  loadsBefore[0] = 1; // Whatever it was, it is mended.
+  loadsBefore[0] = 1; // From now on a thread loads.
   await waitUntilReady(pool);
   assert.equal(await pool.run('echo', 'back'), 'back');
 });
 
-test('a closing pool ends what has begun and refuses the rest', async (t) => {
+test('close() waits for running jobs and rejects queued ones', async (t) => {
   const pool = await openPool(t);
-  const { gate, result } = await holdThread(pool);
+  const { latch, result } = await holdThread(pool);
   const waiting = pool.run('hold', 'never');
 
   const closed = pool.close();
 
   await assert.rejects(waiting, isUnavailable(/stopping/));
   await assert.rejects(pool.run('echo', 'late'), isUnavailable(/stopping/));
-  gate.open();
+  latch.open();
   assert.equal(typeof (await result), 'number');
   await closed;
   await pool.close();
@@ -429,7 +429,7 @@ test('a closing pool ends what has begun and refuses the rest', async (t) => {
   assert.equal(pool.state.healthy, false);
 });
 
-test('a pool closes while a dead thread waits to be replaced', async (t) => {
+test('close() settles while a crashed thread waits for its replacement', async (t) => {
   const pool = await openPool(t, { backOffMs: 10_000 });
   await assert.rejects(pool.run('die', 'now'), isUnavailable(/its worker thread exited/));
 
@@ -437,7 +437,7 @@ test('a pool closes while a dead thread waits to be replaced', async (t) => {
   await Promise.all([assert.rejects(waiting, isUnavailable(/stopping/)), pool.close()]);
 });
 
-test('a job is in one lane', async () => {
+test('a pool does not open when a job is in two lanes', async () => {
   const lanes = { slow, alsoSlow: slow };
 
   await assert.rejects(Pool.open<TestJobs>({ entry, threads: 1, lanes, log: silentLogger }), {
@@ -445,7 +445,7 @@ test('a job is in one lane', async () => {
   });
 });
 
-test('a job in no lane is a defect', async (t) => {
+test('run() rejects a job that is in no lane', async (t) => {
   const pool = await openPool(t, { lanes: { slow } });
 
   await assert.rejects(pool.run('echo', 1), { message: /it is in no lane/ });

@@ -8,24 +8,24 @@ import type { JobResult, JobTable } from './thread.js';
 import { WorkerSupervisor } from './worker-supervisor.js';
 
 export interface PoolOptions<Jobs extends JobTable> {
-  /** The module of the threads, without its ending; it calls `serve`. See `startThread`. */
+  /** The entry module of the threads, without its extension. It calls `serveJobs`. See `startThread`. */
   readonly entry: URL;
   readonly threads: number;
-  /** By any name; every job is in one lane. */
+  /** Lanes by name; every job is in exactly one lane. */
   readonly lanes: Readonly<Record<string, Lane<keyof Jobs & string>>>;
-  /** Cloned to every thread; a `KeyObject` goes as a handle. */
+  /** Cloned to every thread; a `KeyObject` is passed as a handle. */
   readonly workerData?: unknown;
   readonly log: Logger;
   /** Milliseconds; only differences count. Default: the monotonic clock. */
   readonly monotonicClock?: (() => number) | undefined;
-  /** Pause before a dead thread is replaced; doubles with each in a minute, to 10 s. Default 100. */
+  /** Delay before a crashed thread is replaced; doubles with each crash in a minute, to 10 s. Default 100. */
   readonly backOffMs?: number;
 }
 
 export interface RunOptions {
-  /** Takes the job out of the queue; a job that has been started runs to its end. */
+  /** Removes the job from the queue; a started job runs to completion. */
   readonly signal?: AbortSignal | undefined;
-  /** Whose job it is, for `perOwnerMax`: an address. */
+  /** The client that the job counts towards for `perOwnerMax`: an IP key. */
   readonly owner?: string | undefined;
 }
 
@@ -33,18 +33,18 @@ type JobInput<Job> = Job extends (input: infer Input) => unknown ? Input : never
 type JobOutput<Job extends (input: never) => unknown> = Awaited<ReturnType<Job>>;
 
 /**
- * A fixed number of threads that do typed jobs, behind bounded queues.
+ * Runs typed jobs on a fixed number of worker threads, behind bounded queues.
  *
- * A job starts at once when its lane has room on a thread, else it waits in its lane, or is refused
- * when the queue is full or the wait too long. A thread that dies takes its started jobs with it:
- * they are answered, never tried again, for they may be what killed it. It is replaced after a
- * pause, and waiting jobs wait on.
+ * A job starts at once when its lane has room on a thread. Otherwise it is queued in its lane, or
+ * refused when the queue is full or the estimated wait too long. The running jobs of a thread that
+ * crashes are rejected, never retried, because they may have caused the crash. The thread is replaced
+ * after a delay; queued jobs stay queued.
  */
 export class Pool<Jobs extends JobTable> {
   readonly #monotonicClock: () => number;
   readonly #lanes: ReadonlyMap<string, LaneQueue<Job>>;
   readonly #laneByJob = new Map<string, LaneQueue<Job>>();
-  #supervisor: WorkerSupervisor<Job> | undefined; // Undefined until all threads are ready, and once closed.
+  #supervisor: WorkerSupervisor<Job> | undefined; // Undefined until all threads are ready, and after close.
   #lastId = 0;
   #closing: Promise<void> | undefined;
 
@@ -61,14 +61,14 @@ export class Pool<Jobs extends JobTable> {
     this.#lanes = new Map(queues);
   }
 
-  /** Resolves when every thread is ready. Rejects, with none left running, when one cannot load. */
+  /** Resolves when every thread is ready. Rejects when one cannot load, after all others have exited. */
   static async open<Jobs extends JobTable>(options: PoolOptions<Jobs>): Promise<Pool<Jobs>> {
     const pool = new Pool<Jobs>(options);
     const { entry, threads, workerData, log, backOffMs = 100 } = options;
     pool.#supervisor = await WorkerSupervisor.open<Job>({
       ...{ entry, threads, workerData, log, backOffMs, monotonicClock: pool.#monotonicClock },
       onReady: (thread) => pool.#startAllWaiting(thread),
-      onResult: (thread, answer) => pool.#handleResult(thread, answer),
+      onResult: (thread, result) => pool.#handleResult(thread, result),
       onExit: (thread, cause) => pool.#handleLoss(thread, cause),
       onExhausted: () => pool.#refuseWaiting('no thread is running'),
     });
@@ -80,11 +80,11 @@ export class Pool<Jobs extends JobTable> {
   }
 
   /**
-   * What the job returns.
+   * Runs a job and resolves with what it returns.
    *
-   * Rejects with Failure `service_unavailable`, to be tried again after the estimated wait, when
-   * the job may not wait, its thread died, or the pool is closed; with the reason of `signal` when
-   * that aborts before the job is started; with an Error around whatever the job threw.
+   * Rejects with Failure `service_unavailable`, with the estimated wait as `Retry-After`, when the job
+   * cannot be queued, its thread exited, or the pool is closed; with the reason of `signal` when that
+   * aborts before the job starts; with an Error whose `cause` is what the job threw.
    */
   run<Name extends keyof Jobs & string>(
     name: Name,
@@ -99,12 +99,12 @@ export class Pool<Jobs extends JobTable> {
       const job = { id: this.#lastId, name, input, lane, owner, resolve, reject };
       this.#startOrQueue({ ...job, removeAbortListener() {}, startedAt: 0 }, signal);
     });
-    return result as Promise<JobOutput<Jobs[Name]>>; // The threads serve the table that types us.
+    return result as Promise<JobOutput<Jobs[Name]>>; // Safe: the threads serve the table `Jobs`.
   }
 
   /**
-   * Refuses new jobs and those that wait, lets started ones end, then stops the threads. Settles
-   * when all have ended, so as late as the longest job. Never rejects; twice is fine.
+   * Rejects new and queued jobs, waits for running ones, then stops the threads. Settles when all have
+   * exited. Idempotent; never rejects.
    */
   close(): Promise<void> {
     this.#closing ??= this.#close();
@@ -118,7 +118,7 @@ export class Pool<Jobs extends JobTable> {
     await supervisor?.close();
   }
 
-  /** Starts the job, lets it wait, or throws the refusal. */
+  /** Starts or queues a job, or throws `service_unavailable`. */
   #startOrQueue(job: Job, signal: AbortSignal | undefined): void {
     const { lane } = job;
     const supervisor = this.#supervisor;
@@ -152,12 +152,12 @@ export class Pool<Jobs extends JobTable> {
     }
   }
 
-  #handleResult(thread: PoolThread<Job>, answer: JobResult): void {
-    const job = thread.finish(answer.id);
+  #handleResult(thread: PoolThread<Job>, result: JobResult): void {
+    const job = thread.finish(result.id);
     if (job === undefined) return;
     job.lane.markEnded(thread, this.#monotonicClock() - job.startedAt);
-    if (answer.kind === 'returned') job.resolve(answer.value);
-    else job.reject(new Error(`Cannot run job ${job.name}: it failed`, { cause: answer.thrown }));
+    if (result.kind === 'returned') job.resolve(result.value);
+    else job.reject(new Error(`Cannot run job ${job.name}: it failed`, { cause: result.thrown }));
     this.#startWaiting(thread, job.lane);
   }
 
@@ -172,7 +172,7 @@ export class Pool<Jobs extends JobTable> {
     for (const lane of this.#lanes.values()) this.#startWaiting(thread, lane);
   }
 
-  /** Starts those that wait in a lane while the thread has room for them. */
+  /** Starts queued jobs of a lane while the thread has room for them. */
   #startWaiting(thread: PoolThread<Job>, lane: LaneQueue<Job>): void {
     while (!thread.isEnding && lane.hasRoomOn(thread)) {
       const job = lane.dequeue();
@@ -200,7 +200,7 @@ export class Pool<Jobs extends JobTable> {
   }
 }
 
-/** Of the threads with room in a lane; undefined when none has. */
+/** Returns the thread with the fewest jobs that has room in a lane; undefined when none has. */
 function findLeastBusy(
   threads: ReadonlySet<PoolThread<Job>>,
   lane: LaneQueue<Job>,

@@ -1,11 +1,11 @@
-/** Longer than the costliest work that is accepted takes on a busy machine. */
+/** Longer than the most expensive accepted work takes on a busy machine. */
 const nativeWorkMsMax = 30_000;
 
 const pendingWork = new Set<Promise<unknown>>();
 
 /**
- * Work outside of JavaScript that this thread must not end before, given back as it is. argon2 is of
- * that kind: when a thread ends during a computation of it, the addon aborts the whole process.
+ * Delays the exit of this thread until this native work settles. Returns the same promise. Needed for
+ * argon2: when a thread exits during a computation, the addon aborts the whole process.
  */
 export function trackNativeWork<Result>(work: Promise<Result>): Promise<Result> {
   const untrack = () => pendingWork.delete(work);
@@ -16,16 +16,16 @@ export function trackNativeWork<Result>(work: Promise<Result>): Promise<Result> 
 
 export interface GracefulExit {
   readonly hasBegun: boolean;
-  /** Only the first call counts. Never throws. */
+  /** Starts the exit. Only the first call has an effect. Never throws. */
   begin(cause: unknown): void;
 }
 
 /**
- * From now on this thread ends in order, whatever ends it: an exception or rejection that nobody
- * catches, or `process.exit`, which throws here. `announce` is called at once; the thread ends, with
- * exit code 1, when its `native` work has, after 30 s at the latest.
+ * Makes this thread exit gracefully on an uncaught exception, an unhandled rejection, or `process.exit`,
+ * which then throws. Calls `announce` at once; the thread exits with code 1 when all work given to
+ * `trackNativeWork` has settled, after 30 s at the latest.
  *
- * Two ways out remain that wait for nothing: `terminate()` from outside, and a heap that is full.
+ * Not covered: `terminate()` from outside, and an out-of-memory heap.
  */
 export function installGracefulExit(announce: (cause: unknown) => void): GracefulExit {
   const exit = process.exit.bind(process);

@@ -3,33 +3,33 @@ import { test } from 'node:test';
 import { BroadcastChannel, isMainThread, threadId, workerData } from 'node:worker_threads';
 import { serveJobs } from './thread.js';
 
-// Also the entry of the threads in `pool.test.ts`, so that jobs for tests are no part of a build.
+// Also the entry module of the threads in `pool.test.ts`, so that test jobs are not part of the build.
 
 interface TestData {
-  /** So many threads load; those that come later throw before they are ready. */
+  /** Number of threads that load; later ones throw before they are ready. */
   readonly loadsBefore?: Int32Array;
 }
 
-const begun: unknown[] = [];
+const heldNames: unknown[] = [];
 
 const jobs = {
   echo: (input: unknown): unknown => input,
 
   whoAmI: (_: undefined): number => threadId,
 
-  /** All inputs of `hold` that this thread ever began. */
-  whatBegan: (_: undefined): unknown[] => begun,
+  /** Returns the inputs of all `hold` jobs that this thread has started. */
+  startedHolds: (_: undefined): unknown[] => heldNames,
 
-  /** Says on the channel of that name that it began, and lasts until told to go on. */
+  /** Announces its start on the channel of that name, and runs until it receives a message there. */
   hold: (name: string): Promise<number> => {
-    begun.push(name);
+    heldNames.push(name);
     const channel = new BroadcastChannel(name);
     return new Promise((resolve) => {
       channel.onmessage = () => {
         channel.close();
         resolve(threadId);
       };
-      channel.postMessage('began');
+      channel.postMessage('started');
     });
   },
 
@@ -43,7 +43,7 @@ const jobs = {
     (_: undefined): unknown =>
     () => {},
 
-  /** Dies of what nobody catches. */
+  /** Crashes the thread with an uncaught exception. */
   die: (message: string): Promise<never> =>
     new Promise(() => {
       setImmediate(() => {

@@ -4,7 +4,7 @@ import { installGracefulExit } from './thread-exit.js';
 /** The jobs of a thread by name. A result must survive structured cloning. */
 export type JobTable = Readonly<Record<string, (input: never) => unknown>>;
 
-/** To the thread: a job, or `end`, to take no more of them and end in order. */
+/** A message to the thread: a job, or `end`, to accept no more jobs and exit gracefully. */
 export type MessageToThread = JobRequest | 'end';
 
 export interface JobRequest {
@@ -13,7 +13,7 @@ export interface JobRequest {
   readonly input: unknown;
 }
 
-/** From the thread. `thrown` is a defect: what may be expected is returned. */
+/** The result of a job. `thrown` is a defect: expected errors are returned. */
 export type JobResult =
   | { readonly kind: 'returned'; readonly id: number; readonly value: unknown }
   | { readonly kind: 'threw'; readonly id: number; readonly thrown: unknown };
@@ -21,16 +21,16 @@ export type JobResult =
 export type MessageFromThread =
   | { readonly kind: 'ready' }
   | JobResult
-  /** It takes no more orders, answers none, and ends as soon as nothing native runs. */
+  /** The thread ignores further jobs, sends no results, and exits once its native work is done. */
   | { readonly kind: 'dying'; readonly cause: unknown };
 
 /**
- * Makes this thread do the jobs a `Pool` sends it; called once, by the entry of the thread, when
- * everything is loaded. Jobs may overlap: each is started as it comes.
+ * Runs the jobs that a `Pool` sends to this thread. Called once, by the entry module of the thread,
+ * when everything is loaded. Throws on the main thread. Jobs can overlap: each starts on arrival.
  *
- * A job returns what its caller may expect to go wrong, for error classes do not survive the way
- * back. What it throws is a defect and rejects for the caller; the thread goes on. What nobody
- * catches, and `process.exit`, end the thread, but not before its `native` work has ended.
+ * A job returns expected errors as values, because error classes do not survive structured cloning.
+ * What it throws is a defect: the call rejects, and the thread continues. An uncaught exception and
+ * `process.exit` end the thread once its native work is done. See `trackNativeWork`.
  */
 export function serveJobs(jobs: JobTable): void {
   if (parentPort === null) throw new Error('Cannot serve jobs: this is not a worker thread');
@@ -39,14 +39,14 @@ export function serveJobs(jobs: JobTable): void {
   const gracefulExit = installGracefulExit((cause) =>
     sendThrown(send, cause, (it) => ({ kind: 'dying', cause: it })),
   );
-  port.on('message', (order: MessageToThread) => {
-    if (order === 'end') gracefulExit.begin(new Error('Thread was asked to exit'));
-    else if (!gracefulExit.hasBegun) void runJob(jobs, order, send);
+  port.on('message', (message: MessageToThread) => {
+    if (message === 'end') gracefulExit.begin(new Error('Thread was asked to exit'));
+    else if (!gracefulExit.hasBegun) void runJob(jobs, message, send);
   });
   send({ kind: 'ready' });
 }
 
-/** Never rejects. */
+/** Runs a job and sends its result. Never rejects. */
 async function runJob(
   jobs: JobTable,
   { id, name, input }: JobRequest,
@@ -55,7 +55,7 @@ async function runJob(
   try {
     const job = Object.hasOwn(jobs, name) ? jobs[name] : undefined;
     if (job === undefined) throw new Error(`Cannot do job ${name}: this thread has no such job`);
-    // The pool is typed by the same table, so the input is what the job takes.
+    // Safe: the pool is typed by the same table.
     send({ kind: 'returned', id, value: await job(input as never) });
   } catch (thrown) {
     sendThrown(send, thrown, (it) => ({ kind: 'threw', id, thrown: it }));
@@ -70,7 +70,7 @@ function sendThrown<Message extends MessageFromThread>(
   try {
     send(toMessage(thrown));
   } catch {
-    // Whatever it is cannot be cloned; its text can.
+    // The value cannot be cloned; its text can.
     send(toMessage(new Error(String(thrown))));
   }
 }

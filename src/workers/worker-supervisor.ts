@@ -10,22 +10,22 @@ export interface WorkerSupervisorOptions<Job> {
   readonly log: Logger;
   readonly monotonicClock: () => number;
   readonly backOffMs: number;
-  /** The thread takes orders from now on. */
+  /** Called when a thread takes jobs. */
   readonly onReady: (thread: PoolThread<Job>) => void;
-  readonly onResult: (thread: PoolThread<Job>, answer: JobResult) => void;
-  /** What the thread had not answered it never will. */
+  readonly onResult: (thread: PoolThread<Job>, result: JobResult) => void;
+  /** Called when a ready thread is lost: its running jobs will have no result. */
   readonly onExit: (thread: PoolThread<Job>, cause: unknown) => void;
-  /** No thread is left and too many have died: those who wait should not. */
+  /** Called when no thread is ready and the crash limit is reached; queued jobs must be rejected. */
   readonly onExhausted: () => void;
 }
 
-/** Keeps a number of threads running: the dead are replaced, after a pause that grows. */
+/** Keeps a fixed number of threads running. Replaces crashed ones with exponential back-off. */
 export class WorkerSupervisor<Job> {
   readonly #options: WorkerSupervisorOptions<Job>;
   readonly #crashes: CrashHistory;
   readonly #ready = new Set<PoolThread<Job>>();
   readonly #loading = new Set<PoolThread<Job>>();
-  /** Lost, replaced, and not ended yet. */
+  /** Lost threads that have not exited yet. */
   readonly #exiting = new Set<PoolThread<Job>>();
   readonly #restartTimers = new Set<NodeJS.Timeout>();
   #isOpen = false;
@@ -35,7 +35,7 @@ export class WorkerSupervisor<Job> {
     this.#crashes = new CrashHistory(options.monotonicClock, options.backOffMs);
   }
 
-  /** Resolves when all are ready. Rejects, with none left, when one cannot load. */
+  /** Resolves when all threads are ready. Rejects when one cannot load, after all others have exited. */
   static async open<Job>(options: WorkerSupervisorOptions<Job>): Promise<WorkerSupervisor<Job>> {
     const supervisor = new WorkerSupervisor<Job>(options);
     const { threads } = options;
@@ -51,25 +51,27 @@ export class WorkerSupervisor<Job> {
     return supervisor;
   }
 
-  /** Those that take orders. */
+  /** The threads that take jobs. */
   get ready(): ReadonlySet<PoolThread<Job>> {
     return this.#ready;
   }
 
+  /** Number of thread crashes since the start. */
   get crashes(): number {
     return this.#crashes.total;
   }
 
-  /** More than 5 died within a minute. */
+  /** Whether more than 5 threads crashed within a minute. */
   get isFailing(): boolean {
     return this.#crashes.isCrashLooping;
   }
 
+  /** Whether no thread is ready and the crash limit is reached. */
   get isExhausted(): boolean {
     return this.#ready.size === 0 && this.isFailing;
   }
 
-  /** Each ends when nothing runs on it. Settles when all have; never rejects; twice is fine. */
+  /** Stops each thread once no job runs on it. Settles when all have exited. Idempotent; never rejects. */
   async close(): Promise<void> {
     this.#isOpen = false;
     for (const timer of this.#restartTimers) clearTimeout(timer);
@@ -82,7 +84,7 @@ export class WorkerSupervisor<Job> {
     const thread: PoolThread<Job> = new PoolThread({
       entry,
       workerData,
-      onResult: (answer) => onResult(thread, answer),
+      onResult: (result) => onResult(thread, result),
     });
     this.#loading.add(thread);
     try {
