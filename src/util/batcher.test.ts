@@ -4,10 +4,10 @@ import { until } from '../../test/support/until.js';
 import { Failure } from '../errors.js';
 import { Batcher } from './batcher.js';
 
-const unavailable = () => new Failure('service_unavailable', 'away');
+const unavailable = () => new Failure('service_unavailable', 'unavailable');
 
-/** Notes what it is asked to do, and does it when it is told to. */
-function createManual({ isAtOnce: isImmediate = false } = {}) {
+/** Creates a batcher that records its batches and completes one when `end` is called. */
+function createManual({ isImmediate = false } = {}) {
   const batches: (readonly number[])[] = [];
   const ends: ((cause?: unknown) => void)[] = [];
   const batcher = new Batcher<number, number>(
@@ -22,7 +22,7 @@ function createManual({ isAtOnce: isImmediate = false } = {}) {
     },
     { isImmediate },
   );
-  /** Ends the batch that is under way, once it is. */
+  /** Ends the oldest batch in flight; waits for one if there is none. */
   const end = async (cause?: unknown) => {
     await until(() => ends.length > 0);
     ends.shift()?.(cause);
@@ -32,29 +32,29 @@ function createManual({ isAtOnce: isImmediate = false } = {}) {
 
 const nextTurn = () => new Promise<void>((resolve) => setImmediate(resolve));
 
-test('what is asked for in one turn is one batch, and each has its own result', async () => {
+test('items of one event-loop turn are one batch, and each gets its own result', async () => {
   const { batcher, batches, end } = createManual();
 
-  const asked = [1, 2, 3].map((item) => batcher.run(item));
+  const requested = [1, 2, 3].map((item) => batcher.run(item));
   assert.deepEqual(batches, []);
   await end();
 
-  assert.deepEqual(await Promise.all(asked), [10, 20, 30]);
+  assert.deepEqual(await Promise.all(requested), [10, 20, 30]);
   assert.deepEqual(batches, [[1, 2, 3]]);
 });
 
-test('where nothing is saved by waiting, the first two begin at once', async () => {
-  const { batcher, batches, end } = createManual({ isAtOnce: true });
+test('an immediate batcher starts the first two items synchronously', async () => {
+  const { batcher, batches, end } = createManual({ isImmediate: true });
 
-  const asked = [1, 2, 3, 4].map((item) => batcher.run(item));
+  const requested = [1, 2, 3, 4].map((item) => batcher.run(item));
   assert.deepEqual(batches, [[1], [2]]);
   for (let count = 0; count < 3; count += 1) await end();
 
-  assert.deepEqual(await Promise.all(asked), [10, 20, 30, 40]);
+  assert.deepEqual(await Promise.all(requested), [10, 20, 30, 40]);
   assert.deepEqual(batches, [[1], [2], [3, 4]]);
 });
 
-test('what is asked for while two batches are under way waits for the next', async () => {
+test('items requested while two batches are in flight wait for the next batch', async () => {
   const { batcher, batches, end } = createManual();
 
   const first = batcher.run(1);
@@ -74,7 +74,7 @@ test('what is asked for while two batches are under way waits for the next', asy
   assert.deepEqual(batches, [[1], [2], [3, 4]]);
 });
 
-test('a batch has 32 items, and one more begins the next', async () => {
+test('a batch has at most 32 items', async () => {
   const sizes: number[] = [];
   const batcher = new Batcher<number, number>(
     async (items) => {
@@ -89,7 +89,7 @@ test('a batch has 32 items, and one more begins the next', async () => {
   assert.deepEqual(sizes, [32, 32, 1]);
 });
 
-test('one that cannot be done leaves the others alone', async () => {
+test('an item that fails does not fail the others of its batch', async () => {
   const batches: (readonly number[])[] = [];
   const batcher = new Batcher<number, number>(
     async (items) => {
@@ -100,25 +100,25 @@ test('one that cannot be done leaves the others alone', async () => {
     { isImmediate: false },
   );
 
-  const asked = await Promise.allSettled([1, 2, 3].map((item) => batcher.run(item)));
+  const requested = await Promise.allSettled([1, 2, 3].map((item) => batcher.run(item)));
 
   assert.deepEqual(
-    asked.map((one) => (one.status === 'fulfilled' ? one.value : String(one.reason))),
+    requested.map((one) => (one.status === 'fulfilled' ? one.value : String(one.reason))),
     [1, 'Error: not 2', 3],
   );
   assert.deepEqual(batches, [[1, 2, 3], [1], [2], [3]]);
 });
 
-test('a store that is away is asked once for all that wait, and then anew', async () => {
+test('a Failure rejects all waiting items, and later items start a new batch', async () => {
   const { batcher, batches, end } = createManual();
 
-  const underWay = await startTwo(batcher);
+  const inFlight = await startTwo(batcher);
   const waiting = batcher.run(3);
   await end(unavailable());
   await assert.rejects(waiting, { name: 'service_unavailable' });
   await end(unavailable());
-  const asked = await Promise.allSettled(underWay);
-  assert.ok(asked.every(({ status }) => status === 'rejected'));
+  const requested = await Promise.allSettled(inFlight);
+  assert.ok(requested.every(({ status }) => status === 'rejected'));
 
   const later = batcher.run(4);
   await end();
@@ -127,16 +127,16 @@ test('a store that is away is asked once for all that wait, and then anew', asyn
   assert.deepEqual(batches, [[1], [2], [4]]);
 });
 
-test('2,000 wait, and one more is refused', async () => {
+test('at most 2,000 items wait, and one more is refused', async () => {
   const { batcher, end } = createManual();
-  const underWay = await startTwo(batcher);
+  const inFlight = await startTwo(batcher);
 
   const waiting = Array.from({ length: 2000 }, (_, item) => batcher.run(item));
   await assert.rejects(batcher.run(2000), { name: 'service_unavailable' });
   await end(unavailable());
   await end(unavailable());
 
-  const all = await Promise.allSettled([...underWay, ...waiting]);
+  const all = await Promise.allSettled([...inFlight, ...waiting]);
   assert.ok(all.every(({ status }) => status === 'rejected'));
 });
 

@@ -12,17 +12,17 @@ const inFlightMax = 2;
 
 export interface BatcherOptions {
   /**
-   * Begins in the turn in which it is asked, as long as fewer than two batches are under way: where
-   * work is no trip to another program, to wait for more saves nothing, and what is answered a turn
-   * later costs a new connection 10 KiB, which Node keeps for what it writes in parts.
+   * Starts a batch synchronously while fewer than two are in flight. For work without a round trip to
+   * another process: there waiting for more items saves nothing, and a response that is one turn late
+   * costs a new connection 10 KiB, which Node retains for writes in parts.
    */
   readonly isImmediate: boolean;
 }
 
 /**
- * Does together what many ask for one by one: what is asked for in one turn of the event loop, and
- * while two batches are under way, up to 32 items. The work for an item begins after it was asked for,
- * never before, so it sees all that was there then. At most 2,000 wait.
+ * Coalesces single requests into batches of up to 32 items: those of one event-loop turn, or those that
+ * arrive while two batches are in flight. A batch starts after its last item was requested, so it sees
+ * everything committed before. At most 2,000 items wait.
  */
 export class Batcher<Item, Result> {
   readonly #work: (items: readonly Item[]) => Promise<readonly Result[]>;
@@ -31,7 +31,7 @@ export class Batcher<Item, Result> {
   #inFlight = 0;
   #isScheduled = false;
 
-  /** `work` answers with one result for each item, in their order. */
+  /** `work` returns one result per item, in the same order. */
   constructor(
     work: (items: readonly Item[]) => Promise<readonly Result[]>,
     { isImmediate }: BatcherOptions,
@@ -40,7 +40,7 @@ export class Batcher<Item, Result> {
     this.#isImmediate = isImmediate;
   }
 
-  /** For work that is a statement on this database. */
+  /** Creates a batcher for statements on a database; immediate for SQLite, which runs in this process. */
   static forDatabase<Item, Result>(
     { dialect }: { readonly dialect: string },
     work: (items: readonly Item[]) => Promise<readonly Result[]>,
@@ -49,9 +49,9 @@ export class Batcher<Item, Result> {
   }
 
   /**
-   * Rejects as `work` does for this item; with a Failure when it failed for a batch before it, too: who
-   * waits would wait for one deadline after the other. Rejects with `service_unavailable` when too many
-   * wait.
+   * Adds an item to a batch. Rejects as `work` does for this item. A Failure of a batch rejects all
+   * waiting items, too, which would otherwise wait for one deadline after the other. Rejects with
+   * `service_unavailable` when 2,000 items wait.
    */
   run(item: Item): Promise<Result> {
     return new Promise((resolve, reject) => {
@@ -71,12 +71,12 @@ export class Batcher<Item, Result> {
       void this.#runBatch(this.#waiting.splice(0, batchSizeMax));
       return;
     }
-    // At the end of the turn, and once more for what is left then.
+    // At the end of the turn, and again for items left over by then.
     this.#isScheduled = true;
     setImmediate(() => {
       this.#isScheduled = false;
       const batch = this.#waiting.splice(0, batchSizeMax);
-      if (batch.length > 0) void this.#runBatch(batch); // None when a failure took them meanwhile.
+      if (batch.length > 0) void this.#runBatch(batch); // Empty when a failure has rejected all of them.
       this.#startBatches();
     });
   }
@@ -98,7 +98,7 @@ export class Batcher<Item, Result> {
       } else if (batch.length === 1) {
         for (const { reject } of batch) reject(cause);
       } else {
-        // One that cannot be done must not take the others with it.
+        // One bad item must not fail the others.
         for (const one of batch) await this.#settle([one]);
       }
     }

@@ -1,6 +1,6 @@
 /**
- * Bytes that come in pieces, as one Buffer. Copied, for a piece is a slice of what TLS received with
- * it: each kept byte could keep 16 KiB alive. What is allocated is at most twice what has come.
+ * Collects chunks of bytes into one Buffer. Copies them, because a chunk is a slice of a TLS record:
+ * each retained byte could retain 16 KiB. Allocates at most twice the received length.
  */
 export class ByteAccumulator {
   #bytes = Buffer.alloc(0);
@@ -10,19 +10,19 @@ export class ByteAccumulator {
     return this.#length;
   }
 
-  append(piece: Buffer): void {
-    const length = this.#length + piece.length;
+  append(chunk: Buffer): void {
+    const length = this.#length + chunk.length;
     if (length > this.#bytes.length) {
-      // Not from Node's pool, of which a small one would keep 8 KiB.
+      // Not from Node's Buffer pool, of which a small Buffer would retain 8 KiB.
       const larger = Buffer.allocUnsafeSlow(Math.max(length, 2 * this.#bytes.length));
       this.#bytes.copy(larger, 0, 0, this.#length);
       this.#bytes = larger;
     }
-    piece.copy(this.#bytes, this.#length);
+    chunk.copy(this.#bytes, this.#length);
     this.#length = length;
   }
 
-  /** All of it, good until the next `append`, which begins anew. */
+  /** Returns all bytes and resets the accumulator. The result is valid until the next `append`, which overwrites it. */
   take(): Buffer {
     const all = this.#bytes.subarray(0, this.#length);
     this.#length = 0;

@@ -13,21 +13,21 @@ function createLatch() {
   return { open, opened };
 }
 
-test('every task has its turn again and again, also after one failed', async () => {
+test('tasks run periodically, also after a task failed', async () => {
   const lines: Record<string, unknown>[] = [];
   const { open, opened } = createLatch();
-  let rounds = 0;
+  let runs = 0;
   const tasks = {
     broken: async () => {
       throw new Error('the disk is full');
     },
     counted: async () => {
-      rounds += 1;
-      if (rounds === 3) open();
-      return rounds;
+      runs += 1;
+      if (runs === 3) open();
+      return runs;
     },
   };
-  const keepAlive = setInterval(() => {}, 1000); // The timer of housekeeping holds nothing up.
+  const keepAlive = setInterval(() => {}, 1000); // The clean-up timer does not keep the process alive.
 
   const cleanUp = CleanUp.start({ tasks, intervalMs: 1, log: collectingLog(lines) });
   await opened;
@@ -39,7 +39,7 @@ test('every task has its turn again and again, also after one failed', async () 
   assert.ok(lines.some(({ level, rows }) => level === 'debug' && rows === 3));
 });
 
-test('a task whose batch was full goes on in the same round until one is not', async () => {
+test('a task whose batch was full continues in the same run until a batch is not full', async () => {
   const { open, opened } = createLatch();
   const left = [500, 500, 1000, 499];
   const calls: string[] = [];
@@ -64,18 +64,18 @@ test('a task whose batch was full goes on in the same round until one is not', a
   assert.deepEqual(calls.slice(0, 5), ['many', 'few', 'many', 'many', 'many']);
 });
 
-test('a round ends after 1000 batches, says so, and the next one comes at once', async () => {
+test('a run ends after 1000 batches, is logged as behind, and the next run follows at once', async () => {
   const lines: Record<string, unknown>[] = [];
   const { open, opened } = createLatch();
-  let [batches, rounds] = [0, 0];
+  let [batches, runs] = [0, 0];
   const tasks = {
     endless: async () => {
       batches += 1;
       return 500;
     },
     other: async () => {
-      rounds += 1;
-      if (rounds === 2) open();
+      runs += 1;
+      if (runs === 2) open();
       return 0;
     },
   };
@@ -94,7 +94,7 @@ test('a round ends after 1000 batches, says so, and the next one comes at once',
   );
 });
 
-test('closing waits for the task under way and starts no other', async () => {
+test('close() waits for the running task and starts no other', async () => {
   const [started, finish] = [createLatch(), createLatch()];
   const done: string[] = [];
   const tasks = {

@@ -1,8 +1,8 @@
-import { setTimeout as rest } from 'node:timers/promises';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { Logger } from '../logging/logger.js';
 
 export interface CleanUpOptions {
-  /** Each does one batch, of 500 rows at least if so many are over, and answers how many went. */
+  /** Tasks by name. Each deletes one batch, of at least 500 rows if that many are due, and returns the number of deleted rows. */
   readonly tasks: Readonly<Record<string, () => Promise<number>>>;
   readonly intervalMs: number;
   readonly log: Logger;
@@ -12,15 +12,16 @@ type Task = readonly [name: string, run: () => Promise<number>];
 
 const fullBatchRows = 500;
 const batchesMax = 1000;
-/** `close` waits for a rest, too. */
+/** Bounded because `close` waits for a pause, too. */
 const pauseMaxMs = 250;
 
 /**
- * Housekeeping in the background: every interval, give or take a tenth so that processes do not
- * meet, there is a round. Each task in turn does a batch, and those whose batch was full go on, with
- * a rest as long as the work, until none was. After 1000 batches it is said that clean-up is behind,
- * and the next round, with all tasks, follows at once. A task that fails is logged and has its turn
- * in the next.
+ * Runs clean-up tasks periodically, with 10% jitter so that processes do not coincide.
+ *
+ * In a run, each task deletes one batch; tasks whose batch was full (500 rows) continue, with a pause as
+ * long as the work but at most 250 ms, until no batch is full. After 1000 batches per task it logs
+ * `clean-up is behind`, and the next run, with all tasks, follows at once. A task that fails is logged
+ * and retried in the next run.
  */
 export class CleanUp {
   readonly #options: CleanUpOptions;
@@ -32,13 +33,14 @@ export class CleanUp {
     this.#options = options;
   }
 
+  /** Schedules the first run after `intervalMs`. The timer does not keep the process alive. */
   static start(options: CleanUpOptions): CleanUp {
     const cleanUp = new CleanUp(options);
     cleanUp.#schedule(options.intervalMs);
     return cleanUp;
   }
 
-  /** No task runs any more once it settles. Twice is fine; never rejects. */
+  /** Stops the schedule. Settles when no task is running. Idempotent; never rejects. */
   async close(): Promise<void> {
     this.#isOpen = false;
     clearTimeout(this.#timer);
@@ -58,14 +60,14 @@ export class CleanUp {
     for (let batch = 0; batch < batchesMax && full.length > 0; batch += 1) {
       const startedAt = performance.now();
       full = await this.#runBatches(full);
-      if (full.length > 0) await rest(Math.min(performance.now() - startedAt, pauseMaxMs));
+      if (full.length > 0) await delay(Math.min(performance.now() - startedAt, pauseMaxMs));
     }
     const isBehind = full.length > 0 && this.#isOpen;
     if (isBehind) log.warn({ tasks: full.map(([task]) => task) }, 'clean-up is behind');
     if (this.#isOpen) this.#schedule(isBehind ? 0 : intervalMs);
   }
 
-  /** One each; answers whose was full. */
+  /** Runs one batch of each task. Returns the tasks whose batch was full. */
   async #runBatches(tasks: readonly Task[]): Promise<Task[]> {
     const { log } = this.#options;
     const full: Task[] = [];

@@ -3,14 +3,14 @@ import { test } from 'node:test';
 import { type Logger, silentLogger } from '../logging/logger.js';
 import { CloseStack } from './close-stack.js';
 
-/** Keeps what is logged in `lines`. */
+/** Collects log lines in `lines`. */
 const collectLines = (lines: unknown[]): Logger => ({
   ...silentLogger,
   warn: (fields, phrase) => void lines.push({ ...fields, phrase }),
   error: (fields, phrase) => void lines.push({ ...fields, phrase }),
 });
 
-test('parts are closed in reverse, each when the one after it has closed, and once', async () => {
+test('components are closed in reverse order, one after the other, and once', async () => {
   const closed: string[] = [];
   const stack = new CloseStack(silentLogger);
   stack.add('first', () => void closed.push('first'));
@@ -25,7 +25,7 @@ test('parts are closed in reverse, each when the one after it has closed, and on
   assert.deepEqual(closed, ['second', 'first']);
 });
 
-test('whatever one part does, those below it are closed, too', async () => {
+test('a component that fails or hangs does not stop the others from closing', async () => {
   const lines: unknown[] = [];
   const stack = new CloseStack(collectLines(lines));
   let isClosed = false;
@@ -33,7 +33,7 @@ test('whatever one part does, those below it are closed, too', async () => {
     isClosed = true;
   });
   stack.add('one that hangs', () => new Promise(() => {}));
-  const cause = new Error('away');
+  const cause = new Error('unavailable');
   stack.add('one that rejects', () => Promise.reject(cause));
   stack.add('one that throws', () => {
     throw cause;

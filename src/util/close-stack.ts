@@ -5,7 +5,7 @@ interface Closer {
   readonly close: () => void | Promise<void>;
 }
 
-/** What is open, to be closed in reverse. */
+/** Closes components in reverse order of their opening. */
 export class CloseStack {
   readonly #log: Logger;
   readonly #closers: Closer[] = [];
@@ -14,13 +14,14 @@ export class CloseStack {
     this.#log = log;
   }
 
+  /** Adds a component. `part` is its name in the log. */
   add(part: string, close: Closer['close']): void {
     this.#closers.push({ part, close });
   }
 
   /**
-   * Closes every part, whatever becomes of those before. One that has not closed by `until`, as
-   * `performance.now()` counts, is named in the log and left to itself. Never rejects.
+   * Closes every component, one after the other, even if some fail. A component that has not closed by
+   * `deadlineAt` (a `performance.now()` time) is logged and no longer awaited. Never rejects.
    */
   async close(deadlineAt: number): Promise<void> {
     for (let next = this.#closers.pop(); next !== undefined; next = this.#closers.pop()) {

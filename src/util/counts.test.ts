@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Counts } from './counts.js';
 
-test('a key is counted until as many were removed as were added', () => {
+test('a key has a count until as much was removed as was added', () => {
   const counts = new Counts<string>();
   counts.add('a');
   counts.add('a');

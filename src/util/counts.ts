@@ -1,4 +1,4 @@
-/** A count for each key. A key whose count is 0 takes no memory. */
+/** Counts per key. A key whose count is 0 uses no memory. */
 export class Counts<Key> {
   readonly #counts = new Map<Key, number>();
 

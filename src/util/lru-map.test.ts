@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { LruMap } from './lru-map.js';
 
-test('an entry past the maximum drops the one that was set or used longest ago', () => {
+test('an entry over the maximum evicts the least recently set or used one', () => {
   const map = new LruMap<string, number>(3);
   for (const [index, key] of ['a', 'b', 'c'].entries()) map.set(key, index);
   map.use('a');
@@ -20,7 +20,7 @@ test('an entry past the maximum drops the one that was set or used longest ago',
   );
 });
 
-test('getting a value is no use of it, and setting a known key drops nothing', () => {
+test('get() does not count as a use, and setting an existing key evicts nothing', () => {
   const map = new LruMap<string, number>(2);
   map.set('a', 1);
   map.set('b', 2);
@@ -35,7 +35,7 @@ test('getting a value is no use of it, and setting a known key drops nothing', (
   assert.equal(map.size, 2);
 });
 
-test('a deleted entry makes room', () => {
+test('a deleted entry makes room for another', () => {
   const map = new LruMap<string, number>(2);
   map.set('a', 1);
   map.set('b', 2);

@@ -1,6 +1,6 @@
 /**
- * A map of at most `sizeMax` entries: adding one more drops the entry that was set or used longest
- * ago. Iterates from that one on.
+ * A map of at most `sizeMax` entries. Adding one more evicts the entry that was set or used least
+ * recently. Iterates from the least to the most recent.
  */
 export class LruMap<Key, Value> {
   readonly #entries = new Map<Key, Value>();
@@ -19,7 +19,7 @@ export class LruMap<Key, Value> {
     return this.#entries.get(key);
   }
 
-  /** Returns the value and makes its entry the last one to be dropped. */
+  /** Returns the value and makes its entry the most recently used. */
   use(key: Key): Value | undefined {
     const value = this.#entries.get(key);
     if (value !== undefined) this.set(key, value);
@@ -27,7 +27,7 @@ export class LruMap<Key, Value> {
   }
 
   set(key: Key, value: Value): void {
-    this.#entries.delete(key); // A map iterates in the order of insertion.
+    this.#entries.delete(key); // A Map iterates in insertion order.
     this.#entries.set(key, value);
     if (this.#entries.size <= this.#sizeMax) return;
     for (const oldest of this.#entries.keys()) {

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Semaphore } from './semaphore.js';
 
-/** Work that ends when it is told to. */
+/** Creates work that ends when the test resolves or rejects it. */
 function createHeldWork() {
   const { promise, resolve, reject } = createDeferred();
   const held = { hasBegun: false, resolve, reject };
@@ -45,12 +45,12 @@ test('a semaphore of two runs two at a time, the rest in arrival order', async (
 test('failing work releases its permit and rejects its caller', async () => {
   const semaphore = new Semaphore(1);
   const [bad, good] = [createHeldWork(), createHeldWork()];
-  const asked = semaphore.run(bad.work);
+  const failing = semaphore.run(bad.work);
   const next = semaphore.run(good.work);
-  bad.reject(new Error('away'));
+  bad.reject(new Error('unavailable'));
   good.resolve();
 
-  await assert.rejects(asked, /away/);
+  await assert.rejects(failing, /unavailable/);
   await next;
 });
 

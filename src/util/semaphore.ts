@@ -1,14 +1,14 @@
-/** Lets a few do something at a time; the others wait for their turn, first come, first served. */
+/** Limits how many operations run at the same time; the others wait in FIFO order. */
 export class Semaphore {
   #available: number;
-  /** In the order in which they came. */
+  /** In order of arrival. */
   readonly #waiters = new Set<() => void>();
 
   constructor(permits: number) {
     this.#available = permits;
   }
 
-  /** Settles as `work` does. */
+  /** Runs `work` once a permit is available. Settles as `work` does. */
   async run<Result>(work: () => Promise<Result>): Promise<Result> {
     if (this.#available > 0) this.#available -= 1;
     else await new Promise<void>((resolve) => this.#waiters.add(resolve));
@@ -19,7 +19,7 @@ export class Semaphore {
       if (next === undefined) this.#available += 1;
       else {
         this.#waiters.delete(next);
-        next(); // Hands its turn on.
+        next(); // Passes the permit on.
       }
     }
   }

@@ -1,4 +1,4 @@
-// First file of a thread that runs from source: registers tsx, then imports the real entry.
+// First file of a thread that runs from source: registers tsx, then imports the entry module.
 import { register } from 'tsx/esm/api';
 
 register();

@@ -1,11 +1,11 @@
 import { Worker, type WorkerOptions } from 'node:worker_threads';
 
 /**
- * Starts a worker thread on a module given without its ending, such as
- * `new URL('./writer-thread', import.meta.url)`: `.js` as built, `.ts` as in the source tree.
+ * Starts a worker thread on a module given without its extension, such as
+ * `new URL('./writer-thread', import.meta.url)`: `.js` in a build, `.ts` in the source tree.
  *
- * `tsx` does not reach the first file of a thread, so from source that file is a small module
- * which registers `tsx` and then imports the real entry.
+ * `tsx` does not apply to the first file of a thread, so from source that file is a small module that
+ * registers `tsx` and then imports the entry module.
  */
 export function startThread(entry: URL, options: WorkerOptions = {}): Worker {
   if (import.meta.url.endsWith('.js')) return new Worker(new URL(`${entry.href}.js`), options);

@@ -31,7 +31,7 @@ test('a past deadline is due at the next advance', () => {
   assert.deepEqual(timerWheel.advance(10_100), ['late']);
 });
 
-test('after a pause all due items are returned in order', () => {
+test('advance() after a long pause returns all due items in order', () => {
   const timerWheel = new TimerWheel<string>(0);
   timerWheel.set('second', 7000);
   timerWheel.set('first', 2000);

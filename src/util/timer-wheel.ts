@@ -1,6 +1,6 @@
 const slotMs = 100;
 
-/** Many deadlines, one timer: items by the tenth of a second in which they are due. */
+/** Keeps many deadlines for one timer, in slots of 100 ms. The owner of the timer calls `advance`. */
 export class TimerWheel<Item> {
   readonly #slots = new Map<number, Set<Item>>();
   readonly #slotByItem = new Map<Item, number>();
@@ -14,7 +14,7 @@ export class TimerWheel<Item> {
     return this.#slotByItem.size;
   }
 
-  /** Sets, or moves, the deadline of an item. One that is over is due at the next turn. */
+  /** Sets or moves the deadline of an item. A deadline in the past is due in the next slot. */
   set(item: Item, at: number): void {
     this.delete(item);
     const slot = Math.max(this.#currentSlot + 1, Math.ceil(at / slotMs));
@@ -34,8 +34,9 @@ export class TimerWheel<Item> {
   }
 
   /**
-   * Takes out what is due by `now`; what is so for less than 100 ms may wait for the next turn. Also after
-   * a pause of hours it costs what is due, not the pause.
+   * Removes and returns the items that are due at `now`, in order of their slots. An item that is due for
+   * less than 100 ms may be left for the next call. The cost depends on the number of items, not on the
+   * time since the last call.
    */
   advance(now: number): Item[] {
     const current = toSlot(now);

@@ -8,7 +8,7 @@ function createBucket({ keysMax = 100 } = {}) {
   return { bucket, time };
 }
 
-test('as many as the count pass at once, the next waits for its turn', () => {
+test('a burst of the count passes, and the next waits for one interval', () => {
   const { bucket, time } = createBucket();
 
   const waits = Array.from({ length: 31 }, () => bucket.take('a'));
@@ -22,7 +22,7 @@ test('as many as the count pass at once, the next waits for its turn', () => {
 });
 
 for (const count of [1, 3, 7, 30, 1000]) {
-  test(`${count} of ${count} pass, whatever the fraction of the clock, and no more`, () => {
+  test(`exactly ${count} of ${count + 1} pass at once, at any fractional clock time`, () => {
     for (let now = 1000; now < 1_000_000_000; now = now * 1.37 + 0.1) {
       const bucket = new Bucket({ count, perMs: 3_600_000, keysMax: 9, clock: () => now });
 
@@ -37,14 +37,14 @@ for (const count of [1, 3, 7, 30, 1000]) {
   });
 }
 
-test('keys do not share', () => {
+test('each key has its own bucket', () => {
   const { bucket } = createBucket();
   for (let count = 0; count < 40; count += 1) bucket.take('a');
 
   assert.equal(bucket.take('b'), 0);
 });
 
-test('after the whole time the whole count is there again', () => {
+test('after the full period the full count is available again', () => {
   const { bucket, time } = createBucket();
   for (let count = 0; count < 40; count += 1) bucket.take('a');
 
@@ -54,7 +54,7 @@ test('after the whole time the whole count is there again', () => {
   assert.ok(bucket.take('a') > 0);
 });
 
-test('a clock set back by an hour locks nobody out for an hour', () => {
+test('a clock set back by an hour does not block a key for an hour', () => {
   const { bucket, time } = createBucket();
   for (let count = 0; count < 40; count += 1) bucket.take('a');
 
@@ -63,7 +63,7 @@ test('a clock set back by an hour locks nobody out for an hour', () => {
   assert.ok(bucket.take('a') <= 2000);
 });
 
-test('past the most keys, the one not seen for longest is forgotten', () => {
+test('over the maximum of keys the least recently used one is dropped', () => {
   const { bucket } = createBucket({ keysMax: 2 });
   for (let count = 0; count < 40; count += 1) bucket.take('a');
   bucket.take('b');
@@ -71,5 +71,5 @@ test('past the most keys, the one not seen for longest is forgotten', () => {
 
   bucket.take('c');
 
-  assert.ok(bucket.take('a') > 0, 'a was seen lately');
+  assert.ok(bucket.take('a') > 0, 'a was used recently');
 });

@@ -1,26 +1,26 @@
 import type { Clock } from '../clock.js';
 import { LruMap } from './lru-map.js';
 
-/** How many at once, and how many in each `perMs` after that. */
+/** A burst of `count`, then `count` per `perMs`. */
 export interface Rate {
   readonly count: number;
   readonly perMs: number;
 }
 
 export interface BucketOptions extends Rate {
-  /** How many keys are remembered; past it the one not seen for longest is forgotten. */
+  /** Maximum of tracked keys; over it the least recently used key is dropped. */
   readonly keysMax: number;
   readonly clock: Clock;
 }
 
-/** Fractions of milliseconds do not add up exactly; what is less is no wait. */
+/** A shorter wait counts as none, because fractions of milliseconds do not add up exactly. */
 const roundingMs = 0.001;
 
 /**
- * How often each key may do something: `count` at once, then one every `perMs / count`.
+ * Limits a rate per key: `count` at once, then one every `perMs / count`.
  *
- * Spec: the Generic Cell Rate Algorithm (ITU-T I.371): one number a key, the time at which its
- * bucket would be empty again.
+ * Spec: the Generic Cell Rate Algorithm (ITU-T I.371). It stores one number per key: the time at which
+ * its bucket would be empty again.
  */
 export class Bucket {
   readonly #emptyAt: LruMap<string, number>;
@@ -35,10 +35,10 @@ export class Bucket {
     this.#clock = clock;
   }
 
-  /** Takes one and answers 0, or takes nothing and answers how many ms to wait for the next. */
+  /** Takes one and returns 0, or takes nothing and returns the ms until the next one is available. */
   take(key: string): number {
     const now = this.#clock();
-    // Never past a full bucket: a clock set back must not lock anybody out for longer.
+    // Never over a full bucket: a clock set back must not extend a wait.
     const emptyAt = Math.min(Math.max(this.#emptyAt.get(key) ?? now, now), now + this.#burstMs);
     const waitMs = emptyAt + this.#intervalMs - this.#burstMs - now;
     const isFull = waitMs > roundingMs;

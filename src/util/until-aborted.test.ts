@@ -4,16 +4,16 @@ import { createServer, type Server } from 'node:net';
 import { test } from 'node:test';
 import { untilAborted } from './until-aborted.js';
 
-async function opened(): Promise<Server> {
+async function openServer(): Promise<Server> {
   const server = createServer().listen(0, '127.0.0.1');
   await once(server, 'listening');
   return server;
 }
 
-test('what is opened in time is handed over, and an abort after that does nothing to it', async () => {
+test('a part opened in time is returned, and a later abort does not close it', async () => {
   const controller = new AbortController();
 
-  const server = await untilAborted(opened(), controller.signal);
+  const server = await untilAborted(openServer(), controller.signal);
   controller.abort();
 
   assert.equal(server.listening, true);
@@ -21,15 +21,15 @@ test('what is opened in time is handed over, and an abort after that does nothin
 });
 
 for (const when of ['before', 'during'] as const) {
-  test(`what is aborted ${when} its opening rejects with the reason, and is closed`, async () => {
+  test(`an abort ${when} the opening rejects with its reason, and the part is closed`, async () => {
     const controller = new AbortController();
-    if (when === 'before') controller.abort('enough');
-    const opening = opened();
+    if (when === 'before') controller.abort('aborted');
+    const opening = openServer();
 
     const waiting = untilAborted(opening, controller.signal);
-    controller.abort('enough');
+    controller.abort('aborted');
 
-    await assert.rejects(waiting, (reason) => reason === 'enough');
+    await assert.rejects(waiting, (reason) => reason === 'aborted');
     const server = await opening;
     if (server.listening) await once(server, 'close');
     assert.equal(server.listening, false);
@@ -37,21 +37,21 @@ for (const when of ['before', 'during'] as const) {
 }
 
 test('an opening that fails rejects with its own reason', async () => {
-  const opening = Promise.reject<Server>(new Error('no door'));
+  const opening = Promise.reject<Server>(new Error('cannot open'));
 
-  await assert.rejects(untilAborted(opening, new AbortController().signal), /no door/);
+  await assert.rejects(untilAborted(opening, new AbortController().signal), /cannot open/);
 });
 
-test('one that fails after it was given up is nobody’s rejection', async () => {
+test('a failure to open after an abort is not an unhandled rejection', async () => {
   const controller = new AbortController();
-  const opening = opened().then<Server>((server) => {
+  const opening = openServer().then<Server>((server) => {
     server.close();
-    throw new Error('no door');
+    throw new Error('cannot open');
   });
 
   const waiting = untilAborted(opening, controller.signal);
-  controller.abort('enough');
+  controller.abort('aborted');
 
-  await assert.rejects(waiting, (reason) => reason === 'enough');
-  await assert.rejects(opening, /no door/);
+  await assert.rejects(waiting, (reason) => reason === 'aborted');
+  await assert.rejects(opening, /cannot open/);
 });

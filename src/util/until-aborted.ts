@@ -1,6 +1,6 @@
 /**
- * What is being opened; or rejects with the reason of `signal` as soon as that aborts. Then what is
- * opened too late is closed.
+ * Resolves with what `opening` resolves to, or rejects with the reason of `signal` as soon as that
+ * aborts; a part that opens after that is closed.
  */
 export function untilAborted<Part extends { close(): unknown }>(
   opening: Promise<Part>,
@@ -10,7 +10,7 @@ export function untilAborted<Part extends { close(): unknown }>(
   return new Promise((resolve, reject) => {
     const onAbort = () => {
       reject(signal.reason);
-      opening.then((part) => part.close()).catch(() => {}); // Nobody waits for it any more.
+      opening.then((part) => part.close()).catch(() => {}); // The caller has its rejection already.
     };
     if (signal.aborted) return onAbort();
     signal.addEventListener('abort', onAbort, { once: true });
