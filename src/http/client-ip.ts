@@ -8,7 +8,7 @@ import { isIP } from 'node:net';
  */
 export function clientIp(socketAddress: string, forwardedFor: string, hops: number): string {
   const listed = forwardedFor.split(',').map((part) => part.trim());
-  const given = hops > 0 ? listed.at(-hops) : undefined;
-  const address = given !== undefined && isIP(given) > 0 ? given : socketAddress;
+  const forwarded = hops > 0 ? listed.at(-hops) : undefined;
+  const address = forwarded !== undefined && isIP(forwarded) > 0 ? forwarded : socketAddress;
   return /^::ffff:[\d.]+$/i.test(address) ? address.slice(7) : address;
 }

@@ -14,10 +14,10 @@ import { route } from './router.js';
 
 const seen = route('ALL', '/seen', (exchange) => {
   const { protocol, method, url, path, query, headers, hostname, ip, id } = exchange;
-  const asked = { protocol, method, url, path, hostname, ip, id, cookie: headers['cookie'] };
+  const request = { protocol, method, url, path, hostname, ip, id, cookie: headers['cookie'] };
   const authorizations = exchange.headerValues('authorization');
   const pseudo = Object.keys(headers).filter((name) => name.startsWith(':'));
-  return json(200, { ...asked, query: [...query], authorizations, pseudo });
+  return json(200, { ...request, query: [...query], authorizations, pseudo });
 });
 
 /** Returns the newest line about a request. Connections log lines, too. */
@@ -218,11 +218,13 @@ test('a client that expects 100-continue gets it, or the final status at once wh
       { ':method': 'POST', ':path': path, 'content-type': type, expect: '100-continue' },
       { endStream: false },
     );
-    const asked = new Promise<string>((resolve) => stream.once('continue', () => resolve('asked')));
+    const continued = new Promise<string>((resolve) =>
+      stream.once('continue', () => resolve('asked')),
+    );
     const answered = new Promise<string>((resolve) =>
       stream.once('response', ({ ':status': status }) => resolve(String(status))),
     );
-    return { stream, answered, first: Promise.race([asked, answered]) };
+    return { stream, answered, first: Promise.race([continued, answered]) };
   };
 
   const accepted = send('/read', 'application/json');

@@ -81,8 +81,8 @@ export class TransportExchange implements Exchange {
     const end = this.url.indexOf('?');
     this.path = end === -1 ? this.url : this.url.slice(0, end);
     this.headers = transport.headers;
-    const given = this.headers['x-request-id'];
-    this.id = given !== undefined && requestIdPattern.test(given) ? given : randomUUID();
+    const clientId = this.headers['x-request-id'];
+    this.id = clientId !== undefined && requestIdPattern.test(clientId) ? clientId : randomUUID();
   }
 
   get query(): URLSearchParams {
@@ -144,7 +144,10 @@ export class TransportExchange implements Exchange {
   }
 }
 
-/** Throws `unsupported_media_type` for a compressed body, which could expand without limit. Spec: RFC 9110 §15.5.16. */
+/**
+ * Throws `unsupported_media_type` for a compressed body, which could expand without limit.
+ * Spec: RFC 9110 §15.5.16.
+ */
 function refuseEncoded(encoding: string | undefined): void {
   if (encoding === undefined || encoding.trim().toLowerCase() === 'identity') return;
   throw new Failure(

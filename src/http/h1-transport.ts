@@ -97,7 +97,10 @@ function hasBody(headers: Headers): boolean {
   return headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0;
 }
 
-/** Splits a request target. The host of an absolute-form target replaces `Host`. Spec: RFC 9112 §3.2.2. */
+/**
+ * Splits a request target. The host of an absolute-form target replaces `Host`.
+ * Spec: RFC 9112 §3.2.2.
+ */
 function parseTarget(target: string): { url: string; authority?: string } {
   const [, authority, rest = ''] = /^https?:\/\/([^/?#]*)(.*)$/i.exec(target) ?? [];
   if (authority === undefined) return { url: target };

@@ -115,7 +115,10 @@ function cancel(stream: ServerHttp2Stream): void {
   stream.destroy();
 }
 
-/** Returns the authority; empty when it is missing, or `:authority` and `Host` differ. Spec: RFC 9113 §8.3.1. */
+/**
+ * Returns the authority; empty when it is missing, or `:authority` and `Host` differ.
+ * Spec: RFC 9113 §8.3.1.
+ */
 function resolveAuthority(
   authority: string | string[] | undefined,
   host: string | undefined,

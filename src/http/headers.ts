@@ -48,7 +48,10 @@ export class StandardHeaders {
     );
   }
 
-  /** Returns the headers of a response to a page of this origin; without CORS headers if it is not listed. */
+  /**
+   * Returns the headers of a response to a page of this origin; without CORS headers if it is not
+   * listed.
+   */
   forOrigin(origin: string | undefined): Headers {
     return (origin === undefined ? undefined : this.#byOrigin.get(origin)) ?? this.#base;
   }

@@ -40,7 +40,10 @@ export function internalFailure(): Failure {
   return new Failure('internal_server', 'Cannot answer: internal error');
 }
 
-/** Whether `application/problem+json` is listed with a weight above 0; wildcards do not count. Spec: RFC 9110 §12.5.1. */
+/**
+ * Whether `application/problem+json` is listed with a weight above 0; wildcards do not count.
+ * Spec: RFC 9110 §12.5.1.
+ */
 function acceptsProblem(accept = ''): boolean {
   return accept.split(',').some((range) => {
     const [media, ...parameters] = range.split(';').map((part) => part.trim().toLowerCase());

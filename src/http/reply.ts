@@ -25,7 +25,10 @@ export interface Sink {
   write(bytes: Buffer): void;
   /** Settles when nothing is queued, or the sink has closed. Never rejects. */
   drained(): Promise<void>;
-  /** Flushes queued bytes, then closes; destroys the stream if the client does not read them within `endMs`. */
+  /**
+   * Flushes queued bytes, then closes; destroys the stream if the client does not read them within
+   * `endMs`.
+   */
   end(bytes?: Buffer): void;
   /** Closes now and drops queued bytes. The client sees an aborted or an ended stream. */
   destroy(): void;

@@ -180,7 +180,10 @@ export class RequestDispatcher {
 
 const authorityPattern = /^(\[[\da-f:.]{2,45}\]|[\w.~-]{1,255})(:\d{1,5})?$/i;
 
-/** Throws `invalid_request` for a malformed host, or a path that is not ASCII without spaces and controls. */
+/**
+ * Throws `invalid_request` for a malformed host, or a path that is not ASCII without spaces and
+ * controls.
+ */
 function refuseMalformed({ url, authority }: Transport): void {
   if (!/^\/[\x21-\x7e]*$/.test(url) || !authorityPattern.test(authority)) {
     throw new Failure('invalid_request', 'Cannot read request: malformed path or host');

@@ -15,7 +15,7 @@ const router = new Router([
 ]);
 
 // [method, path, pattern, params]
-const found: readonly (readonly [string, string, string, Record<string, string>])[] = [
+const matches: readonly (readonly [string, string, string, Record<string, string>])[] = [
   ['GET', '/hello', '/hello', {}],
   ['HEAD', '/hello', '/hello', {}],
   ['POST', '/hello', '/hello', {}],
@@ -29,12 +29,12 @@ const found: readonly (readonly [string, string, string, Record<string, string>]
   ['HEAD', '/stream/live/fixed', '/stream/live/fixed', {}],
 ];
 
-for (const [method, path, pattern, params] of found) {
+for (const [method, path, pattern, params] of matches) {
   test(`${method} ${path} matches ${pattern}`, () => {
-    const one = router.find(method, path);
+    const found = router.find(method, path);
 
-    assert.equal(one.route.path, pattern);
-    assert.deepEqual(one.params, params);
+    assert.equal(found.route.path, pattern);
+    assert.deepEqual(found.params, params);
   });
 }
 

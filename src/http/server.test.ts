@@ -17,7 +17,10 @@ import { Failure } from '../errors.js';
 import { json, type Reply, type Sink } from './reply.js';
 import { route } from './router.js';
 
-/** Routes whose replies are controlled by the test: `/held` waits for `answers`, `/stream` for `sinks`. */
+/**
+ * Routes whose replies are controlled by the test: `/held` waits for `answers`, `/stream` for
+ * `sinks`.
+ */
 function deferredHandler() {
   const answers: ((reply: Reply | Promise<Reply>) => void)[] = [];
   const sinks: Sink[] = [];

@@ -23,7 +23,10 @@ export interface HttpServerOptions extends RequestDispatcherOptions {
   readonly port: number;
   readonly limits: HttpLimits;
   readonly log: Logger;
-  /** Interval of liveness checks (HTTP/2 PING) and of the log line about refused connections. Default 20,000. */
+  /**
+   * Interval of liveness checks (HTTP/2 PING) and of the log line about refused connections. Default
+   * 20,000.
+   */
   readonly pingMs?: number;
   /** Called when a client violated the protocol before there was a request; its connection ends. */
   readonly onUnreadable?: (layer: Layer) => void;
@@ -67,7 +70,10 @@ export class HttpServer {
     this.#addListeners();
   }
 
-  /** Resolves when the server listens. Rejects for a port in use or forbidden, an unknown host, or an invalid certificate. */
+  /**
+   * Resolves when the server listens. Rejects for a port in use or forbidden, an unknown host, or an
+   * invalid certificate.
+   */
   static async listen(options: HttpServerOptions): Promise<HttpServer> {
     const { host, port } = options;
     const server = new HttpServer(options);
@@ -88,7 +94,7 @@ export class HttpServer {
   }
 
   get port(): number {
-    return (this.#server.address() as AddressInfo | null)?.port ?? 0; // Safe: it listens on TCP, not on a pipe.
+    return (this.#server.address() as AddressInfo | null)?.port ?? 0; // Safe: it listens on TCP.
   }
 
   /** Number of open connections, including those in their TLS handshake. */
@@ -101,7 +107,7 @@ export class HttpServer {
     return this.#connections.refused;
   }
 
-  /** Replaces the certificate for new connections. Throws, and keeps the old one, when the key does not match. */
+  /** Sets the certificate of new connections. Throws, and keeps the old one, for a wrong key. */
   setCertificate(key: string | Buffer, cert: string | Buffer): void {
     this.#server.setSecureContext({ ...tlsOptions, key, cert });
   }
@@ -117,7 +123,10 @@ export class HttpServer {
     this.#connections.closeGracefully();
   }
 
-  /** Stops accepting, waits until all connections are closed, and destroys the rest at the deadline. Idempotent; never rejects. */
+  /**
+   * Stops accepting, waits until all connections are closed, and destroys the rest at the deadline.
+   * Idempotent; never rejects.
+   */
   close(deadlineMs: number): Promise<void> {
     this.#closing ??= this.#close(deadlineMs);
     return this.#closing;
@@ -186,7 +195,10 @@ function createConnectionLimiter({
   return new ConnectionLimiter({ rate, perIp, log });
 }
 
-/** Creates the server with all limits that Node enforces, set explicitly because defaults differ by version. */
+/**
+ * Creates the server with all limits that Node enforces, set explicitly because defaults differ by
+ * version.
+ */
 function createServer({ key, cert, limits }: HttpServerOptions): Http2SecureServer {
   const server = createSecureServer({
     ...tlsOptions,

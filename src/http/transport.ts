@@ -33,7 +33,10 @@ export interface Transport {
   destroy(): void;
 }
 
-/** Returns header values by lower-case name; repeated ones are joined with a comma, cookies with a semicolon. */
+/**
+ * Returns header values by lower-case name; repeated ones are joined with a comma, cookies with a
+ * semicolon.
+ */
 export function parseRawHeaders(rawHeaders: readonly string[]): Readonly<Record<string, string>> {
   const headers: Record<string, string> = Object.create(null);
   for (let index = 0; index + 1 < rawHeaders.length; index += 2) {

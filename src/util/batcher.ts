@@ -40,7 +40,9 @@ export class Batcher<Item, Result> {
     this.#isImmediate = isImmediate;
   }
 
-  /** Creates a batcher for statements on a database; immediate for SQLite, which runs in this process. */
+  /**
+   * Creates a batcher for statements on a database; immediate for SQLite, which runs in this process.
+   */
   static forDatabase<Item, Result>(
     { dialect }: { readonly dialect: string },
     work: (items: readonly Item[]) => Promise<readonly Result[]>,

@@ -22,7 +22,10 @@ export class ByteAccumulator {
     this.#length = length;
   }
 
-  /** Returns all bytes and resets the accumulator. The result is valid until the next `append`, which overwrites it. */
+  /**
+   * Returns all bytes and resets the accumulator. The result is valid until the next `append`, which
+   * overwrites it.
+   */
   take(): Buffer {
     const all = this.#bytes.subarray(0, this.#length);
     this.#length = 0;

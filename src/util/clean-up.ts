@@ -2,7 +2,10 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { Logger } from '../logging/logger.js';
 
 export interface CleanUpOptions {
-  /** Tasks by name. Each deletes one batch, of at least 500 rows if that many are due, and returns the number of deleted rows. */
+  /**
+   * Tasks by name. Each deletes one batch, of at least 500 rows if that many are due, and returns the
+   * number of deleted rows.
+   */
   readonly tasks: Readonly<Record<string, () => Promise<number>>>;
   readonly intervalMs: number;
   readonly log: Logger;

@@ -20,7 +20,10 @@ export class CrashHistory {
     return this.#recent().length > perMinuteMax;
   }
 
-  /** Records a crash. Returns the delay in ms before the restart, which doubles with each crash in a minute, to 10 s. */
+  /**
+   * Records a crash. Returns the delay in ms before the restart, which doubles with each crash in a
+   * minute, to 10 s.
+   */
   record(): number {
     this.total += 1;
     this.#times = [...this.#recent(), this.#monotonicClock()].slice(-32);

@@ -46,7 +46,10 @@ export class LaneQueue<Job extends OwnedJob> {
     return this.#running;
   }
 
-  /** Estimated wait in ms of one more job. 0 while the queue is empty, and until the first job has completed. */
+  /**
+   * Estimated wait in ms of one more job. 0 while the queue is empty, and until the first job has
+   * completed.
+   */
   estimatedWaitMs(threads: number): number {
     const slots = Math.max(1, threads) * this.#limits.perThread;
     return (this.#waiting.size / slots) * (this.#serviceMs ?? 0);
@@ -90,7 +93,10 @@ export class LaneQueue<Job extends OwnedJob> {
     adjustCount(this.#runningByThread, thread, 1);
   }
 
-  /** Counts a job as ended. `serviceMs`: time from start to result; undefined when there was no result. */
+  /**
+   * Counts a job as ended. `serviceMs`: time from start to result; undefined when there was no
+   * result.
+   */
   markEnded(thread: object, serviceMs?: number): void {
     this.#running -= 1;
     adjustCount(this.#runningByThread, thread, -1);

@@ -15,7 +15,9 @@ export class PoolThread<Job> {
   readonly #running = new Map<number, Job>();
   /** Resolves when the thread takes jobs; rejects with the cause when it is lost before. */
   readonly ready: Promise<void>;
-  /** Resolves with the cause when the thread will send no more results, for any reason. Never rejects. */
+  /**
+   * Resolves with the cause when the thread will send no more results, for any reason. Never rejects.
+   */
   readonly lost: Promise<unknown>;
   /** Settles when the thread has exited. A lost thread exits once its native work is done. */
   readonly exited: Promise<void>;
@@ -102,7 +104,10 @@ export class PoolThread<Job> {
   }
 }
 
-/** Resolves with the cause when the thread is lost. `onLost` is called synchronously, before any handler of the promise. */
+/**
+ * Resolves with the cause when the thread is lost. `onLost` is called synchronously, before any
+ * handler of the promise.
+ */
 function whenLost(worker: Worker, onLost: () => void): Promise<unknown> {
   return new Promise((resolve) => {
     const lose = (cause: unknown) => {

@@ -396,7 +396,7 @@ test('a pool does not open when its entry module never calls serveJobs', async (
 test('queued jobs are rejected when replacement threads cannot load', async (t) => {
   const loadsBefore = new Int32Array(new SharedArrayBuffer(4));
   loadsBefore[0] = 1;
-  const pool = await openPool(t, { workerData: { loadsBefore }, monotonicClock: () => 0 }); // All crashes are within a minute.
+  const pool = await openPool(t, { workerData: { loadsBefore }, monotonicClock: () => 0 }); // Within a minute.
 
   const lost = pool.run('die', 'the only one that loads');
   const waiting = pool.run('hold', 'never');

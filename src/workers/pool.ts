@@ -18,7 +18,10 @@ export interface PoolOptions<Jobs extends JobTable> {
   readonly log: Logger;
   /** Milliseconds; only differences count. Default: the monotonic clock. */
   readonly monotonicClock?: (() => number) | undefined;
-  /** Delay before a crashed thread is replaced; doubles with each crash in a minute, to 10 s. Default 100. */
+  /**
+   * Delay before a crashed thread is replaced; doubles with each crash in a minute, to 10 s. Default
+   * 100.
+   */
   readonly backOffMs?: number;
 }
 

@@ -71,7 +71,10 @@ export class WorkerSupervisor<Job> {
     return this.#ready.size === 0 && this.isFailing;
   }
 
-  /** Stops each thread once no job runs on it. Settles when all have exited. Idempotent; never rejects. */
+  /**
+   * Stops each thread once no job runs on it. Settles when all have exited. Idempotent; never
+   * rejects.
+   */
   async close(): Promise<void> {
     this.#isOpen = false;
     for (const timer of this.#restartTimers) clearTimeout(timer);

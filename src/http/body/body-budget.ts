@@ -23,7 +23,10 @@ export class BodyBudget {
     this.#bytesPerIpMax = bytesPerIpMax;
   }
 
-  /** Whether a declared length is acquired before it is received, so that an accepted body can be completed. */
+  /**
+   * Whether a declared length is acquired before it is received, so that an accepted body can be
+   * completed.
+   */
   get reservesDeclaredLength(): boolean {
     return this.#bytesPerIpMax === undefined;
   }

@@ -63,7 +63,10 @@ export async function* readLines(from: Input, limits: LineLimits): AsyncGenerato
   if (last !== undefined) yield last;
 }
 
-/** Yields the bytes as they arrive and enforces the limits. Reads only when the next chunk is requested. */
+/**
+ * Yields the bytes as they arrive and enforces the limits. Reads only when the next chunk is
+ * requested.
+ */
 async function* readChunks(from: Input, limits: LineLimits): AsyncGenerator<Buffer> {
   const { input, headers } = from;
   const { bytesMax, deadlineMs } = limits;

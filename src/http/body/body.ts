@@ -140,7 +140,7 @@ function decodeUtf8(bytes: Buffer): string {
   }
 }
 
-/** Returns the nesting depth of brackets outside of strings. Runs before parsing, and without recursion. */
+/** Returns the nesting depth of brackets outside of strings, without parsing and recursion. */
 function measureDepth(text: string): number {
   let depth = 0;
   let deepest = 0;
@@ -155,7 +155,10 @@ function measureDepth(text: string): number {
   return deepest;
 }
 
-/** Returns the index of the quote that ends the string starting at `start`: one after an even number of `\`. */
+/**
+ * Returns the index of the quote that ends the string starting at `start`: one after an even number
+ * of `\`.
+ */
 function findStringEnd(text: string, start: number): number {
   for (let from = start; ; ) {
     const quote = text.indexOf('"', from); // Much faster than a loop over the characters.

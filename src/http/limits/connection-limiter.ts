@@ -74,7 +74,10 @@ export class ConnectionLimiter {
     );
   }
 
-  /** Returns whether a new connection is accepted. One refused by a later limit still counts towards the rate of its IP key. */
+  /**
+   * Returns whether a new connection is accepted. One refused by a later limit still counts towards
+   * the rate of its IP key.
+   */
   tryAccept(ipKey: string): boolean {
     // Per IP key first: what is refused there must not use up the total rate.
     if (this.#ipRate !== undefined && this.#ipRate.take(ipKey) > 0) {

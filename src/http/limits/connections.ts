@@ -51,7 +51,7 @@ export class Connections {
   readonly #deadPeerDetector: DeadPeerDetector;
   readonly #checkTimer: NodeJS.Timeout;
   readonly #idleTimer: NodeJS.Timeout;
-  /** Set during `secureConnection`: Node creates the HTTP/2 session before it returns to the event loop. */
+  /** Set during `secureConnection`: Node creates the HTTP/2 session in the same event-loop turn. */
   #securedPeer: Peer | undefined;
   #emptyWaiters: (() => void)[] = [];
   #isClosing = false;

@@ -67,7 +67,10 @@ export class DeadPeerDetector {
   }
 }
 
-/** Pings a peer, or destroys it when it sent nothing since the last ping. Any byte counts, because on a slow link the PING ACK can queue behind other data. */
+/**
+ * Pings a peer, or destroys it when it sent nothing since the last ping. Any byte counts, because on
+ * a slow link the PING ACK can queue behind other data.
+ */
 function ping(peer: MonitoredPeer, h2Session: Http2Session): void {
   const { socket } = peer;
   if (peer.bytesReadAtPing === socket.bytesRead) socket.destroy();

@@ -1,6 +1,6 @@
 import type { Rate } from '../../util/token-bucket.js';
 
-/** Maximum of header lines of a request, pseudo-headers included. Over the limit: stream reset, or 431. */
+/** Header lines of a request, pseudo-headers included. Over the limit: stream reset, or 431. */
 export const headerLinesMax = 128;
 
 /**
@@ -15,7 +15,7 @@ export interface HttpLimits {
   readonly connectionsMax: number;
   /** Open TCP connections per IP key. Over the limit: reset. */
   readonly connectionsPerIpMax: number;
-  /** New TCP connections, in total (`acceptRate`) and per IP key (`acceptIpRate`). Over the limit: reset. */
+  /** New TCP connections, in total and, for `acceptIpRate`, per IP key. Over the limit: reset. */
   readonly acceptRate: Rate;
   readonly acceptIpRate: Rate;
   /**
@@ -37,7 +37,10 @@ export interface HttpLimits {
   readonly bodyMs: number;
   /** Time without activity on a connection. Over the limit: closed. */
   readonly idleMs: number;
-  /** Time for a client to read the rest of a response, or to close after GOAWAY. Over the limit: destroyed. */
+  /**
+   * Time for a client to read the rest of a response, or to close its side after GOAWAY. Over the
+   * limit: destroyed.
+   */
   readonly endMs: number;
 }
 

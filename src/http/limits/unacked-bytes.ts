@@ -2,7 +2,10 @@ import { readFile } from 'node:fs/promises';
 import { SocketAddress } from 'node:net';
 import { endianness } from 'node:os';
 
-/** The addresses that identify a connection of a server; a TCP socket and the TLS socket on it have the same. */
+/**
+ * The addresses that identify a connection of a server; a TCP socket and the TLS socket on it have
+ * the same.
+ */
 export interface SocketEndpoints {
   readonly remoteAddress?: string | undefined;
   readonly remotePort?: number | undefined;
@@ -55,7 +58,7 @@ function parseAddress(hexWords: string): string {
   if (endianness() === 'LE') bytes.swap32();
   if (bytes.length === 4) return [...bytes].join('.');
   const groups = bytes.toString('hex').match(/.{4}/g) ?? [];
-  return new SocketAddress({ address: groups.join(':'), family: 'ipv6' }).address; // Shortened, as Node shows it.
+  return new SocketAddress({ address: groups.join(':'), family: 'ipv6' }).address; // Compressed.
 }
 
 function hex(value: number, digits: number): string {
