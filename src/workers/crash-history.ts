@@ -6,7 +6,7 @@ const backOffMaxMs = 10_000;
 export class CrashHistory {
   /** Number of crashes since the start. */
   total = 0;
-  #times: number[] = []; // Those of the last minute, at most 32.
+  #times: number[] = []; // Within the last minute, at most the newest 32.
   readonly #monotonicClock: () => number;
   readonly #backOffMs: number;
 
