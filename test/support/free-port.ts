@@ -2,14 +2,14 @@ import { randomInt } from 'node:crypto';
 import { once } from 'node:events';
 import { createServer, type Server } from 'node:net';
 
-/** Below what the operating system gives to connections and to whoever asks it for any port. */
+/** Below the ephemeral range, from which the operating system assigns ports itself. */
 const [lowest, highest] = [12_000, 32_000];
 
 /**
- * A port that nobody listens on, for a program that has to be told one, or that comes back to it. What
- * the system itself would give is taken again at any moment, by each connection that somebody opens.
- * Nor does another test get it, of this process or another, until this process ends: the port above
- * it is taken, and stands for both.
+ * Returns a free port, for a program that needs a fixed one or restarts on the same one. An ephemeral
+ * port would not do, because any outgoing connection may take it at any moment. No other test gets
+ * this port, in this process or another, until this process ends: the port above it stays bound and
+ * reserves both.
  */
 export async function freePort(): Promise<number> {
   for (let tries = 0; tries < 1000; tries += 1) {
@@ -29,7 +29,7 @@ async function isFree(port: number): Promise<boolean> {
   return true;
 }
 
-/** On every address; undefined when somebody else does. Keeps no process alive. */
+/** Listens on every address; undefined when the port is in use. Does not keep the process alive. */
 async function listenOn(port: number): Promise<Server | undefined> {
   const server = createServer().unref();
   try {

@@ -2,8 +2,8 @@ import assert from 'node:assert/strict';
 import { randomInt } from 'node:crypto';
 
 /**
- * The number of runs that each test of random interleavings makes, and the seed they follow from.
- * `RACES` and `SEED` set them; the same seed gives the same runs.
+ * Number of runs of each random-interleaving test, 30 by default, and their seed, random by default.
+ * Set by `RACES` and `SEED`; the same seed gives the same runs.
  */
 export const races = {
   runs: Number(process.env['RACES'] || 30),
@@ -12,5 +12,5 @@ export const races = {
 
 assert.ok(races.runs >= 1, 'RACES must be a positive number');
 assert.ok(races.seed >= 0, 'SEED must be a number');
-// Before the tests, and not by `t.diagnostic`: it is needed most where the process does not survive.
+// Printed before the tests, not by `t.diagnostic`: the seed matters most when the process crashes.
 console.log(`SEED=${races.seed} RACES=${races.runs}`);

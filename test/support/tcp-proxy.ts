@@ -1,23 +1,23 @@
 import { connect, createServer, Socket } from 'node:net';
 
-/** A way to a server that a test can spoil. */
+/** A TCP proxy whose connections a test can break. */
 export interface TcpProxy {
   readonly port: number;
-  /** From here on connections that are open carry nothing, as with a server that hangs. */
+  /** Stops forwarding on the open connections, as with a hanging server. New ones still work. */
   freeze(): void;
-  /** Ends all open connections; new ones are taken. */
+  /** Closes all open connections; new ones are accepted. */
   cut(): void;
-  /** Nothing comes through any more, on new connections neither, and nobody is told. */
+  /** Stops forwarding on open and new connections, without closing any. */
   silence(): void;
-  /** Ends all open connections, and new ones at once. */
+  /** Closes all open connections, and new ones as soon as they are accepted. */
   block(): void;
-  /** Ends what is left of `silence` and `block`. */
+  /** Ends `silence` and `block`, and closes all open connections. */
   unblock(): void;
-  /** A connection taken from here on ends when its client sends something for the `nth` time. */
+  /** Resets each connection when its client sends its `nth` chunk of data, or a later one. */
   cutAt(nth: number): void;
   /**
-   * Closes the next connection in an orderly way when its client sends something for the `nth` time;
-   * the answer to that is not passed on. Settles once it is closed.
+   * Closes the next connection gracefully when its client sends its `nth` chunk of data; the response
+   * to that chunk is not forwarded. Settles once it is closed.
    */
   endNextAt(nth: number): Promise<void>;
   close(): Promise<void>;
@@ -35,28 +35,28 @@ export async function openTcpProxy(target: { host: string; port: number }): Prom
   const freeze = (): void => {
     for (const socket of [...pairs].flat()) socket.unpipe().pause();
   };
-  const server = createServer((near) => {
+  const server = createServer((client) => {
     if (isBlocked) {
-      near.destroy();
+      client.destroy();
       return;
     }
-    const far = isSilent ? new Socket() : connect(target);
-    const pair = [near, far] as const;
+    const upstream = isSilent ? new Socket() : connect(target);
+    const pair = [client, upstream] as const;
     pairs.add(pair);
-    if (!isSilent) near.pipe(far).pipe(near);
+    if (!isSilent) client.pipe(upstream).pipe(client);
     const end = nextEnd;
     nextEnd = undefined;
     let messages = 0;
-    near.on('data', () => {
+    client.on('data', () => {
       messages += 1;
       if (end !== undefined && messages === end.nth) {
-        far.unpipe(near);
-        near.end(end.ended);
+        upstream.unpipe(client);
+        client.end(end.ended);
       }
-      if (messages >= lastMessage) near.resetAndDestroy(); // As a server that fails, not one that closes.
+      if (messages >= lastMessage) client.resetAndDestroy(); // As a crashing server does.
     });
-    for (const [one, other] of [pair, [far, near] as const]) {
-      one.on('error', () => other.destroy()); // The test looks at the other end.
+    for (const [one, other] of [pair, [upstream, client] as const]) {
+      one.on('error', () => other.destroy()); // The test observes the other end.
       one.on('close', () => {
         other.destroy();
         pairs.delete(pair);

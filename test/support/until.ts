@@ -3,13 +3,14 @@ import { setTimeout as wait } from 'node:timers/promises';
 const timeoutMs = 60_000;
 
 /**
- * Settles when the fact holds, which is looked at again and again. Rejects after a minute, naming
- * it: a test that waits in vain fails then, and nothing of it goes on after its end.
+ * Polls until the condition holds. Rejects after a minute, naming the condition, so that a stuck test
+ * fails and none of its work continues after its end.
  */
 export async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
   const deadline = performance.now() + timeoutMs;
   while (!(await condition())) {
-    if (performance.now() > deadline) throw new Error(`waited a minute in vain for ${condition}`);
+    if (performance.now() > deadline)
+      throw new Error(`condition not met within a minute: ${condition}`);
     await wait(2);
   }
 }

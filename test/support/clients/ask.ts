@@ -11,7 +11,7 @@ import {
 } from './exchange.js';
 import { H2Client } from './h2-client.js';
 
-/** Makes one request on a connection of its own. Rejects when the answer does not arrive whole. */
+/** Sends one request on a new connection. Rejects when the response is incomplete. */
 export function ask(
   protocol: Protocol,
   port: number,

@@ -2,17 +2,17 @@ import { existsSync } from 'node:fs';
 import type { TestContext } from 'node:test';
 import { chromium, type Page } from 'playwright-core';
 
-/** The path of a browser that is installed here; test/browser.sh brings Debian's. */
+/** Returns the path of an installed browser, or undefined. `test/browser.sh` installs Debian's. */
 export function findChromium(): string | undefined {
   const names = ['chromium', 'chromium-browser', 'google-chrome'];
   return names.map((name) => `/usr/bin/${name}`).find((path) => existsSync(path));
 }
 
-/** Shows `url` in a headless Chromium, to which any certificate will do. Gone after the test. */
+/** Opens `url` in a headless Chromium that accepts any certificate. Closed after the test. */
 export async function openPage(t: TestContext, executablePath: string, url: string): Promise<Page> {
   const browser = await chromium.launch({
     executablePath,
-    chromiumSandbox: process.getuid?.() !== 0, // It will not have root in its sandbox.
+    chromiumSandbox: process.getuid?.() !== 0, // The sandbox does not work as root.
     timeout: 60_000,
     args: ['--no-first-run', '--disable-background-networking', '--disable-component-update'],
   });

@@ -11,7 +11,7 @@ interface Waiter {
   readonly reject: (cause: Error) => void;
 }
 
-/** What an event stream said so far, read by somebody else's parser; and a way to wait for more. */
+/** Collects the events of a stream, read by an independent parser, and waits for later ones. */
 export class EventCollector {
   readonly events: ReceivedEvent[] = [];
   readonly retries: number[] = [];
@@ -32,7 +32,7 @@ export class EventCollector {
     this.#checkWaiters();
   }
 
-  /** The stream has ended, in whatever way. */
+  /** To be called when the stream has ended, for any reason. Idempotent. */
   end(): void {
     if (this.isEnded) return;
     this.isEnded = true;
@@ -42,17 +42,17 @@ export class EventCollector {
     }
   }
 
-  /** Ids of the events of the log, in the order in which they came. */
+  /** Ids of the logged events, in order of arrival. Control events have none. */
   get ids(): string[] {
     return this.events.flatMap(({ id }) => id ?? []);
   }
 
-  /** Of the newest event of the log. */
+  /** Id of the newest logged event. */
   get lastId(): string | undefined {
     return this.events.findLast(({ id }) => id !== undefined)?.id;
   }
 
-  /** The data of the events of one type. */
+  /** Returns the data of all events of a type. */
   dataByType(type: string): string[] {
     return this.events.filter((event) => event.type === type).map(({ data }) => data);
   }
@@ -62,19 +62,19 @@ export class EventCollector {
     return this.until(() => this.events.find((event) => event.type === type));
   }
 
-  /** What the stream said about its beginning. */
+  /** Settles with the data of `stream.open`. */
   async opening(): Promise<{ resumed: boolean; reason: string; id: string }> {
     return JSON.parse((await this.event('stream.open')).data);
   }
 
-  /** What the stream said about its end, once it is over. */
+  /** Settles with the data of `stream.close` once the stream has ended; undefined without one. */
   async closing(): Promise<{ code: string; reconnect: boolean } | undefined> {
     await this.ended();
     const [data] = this.dataByType('stream.close');
     return data === undefined ? undefined : JSON.parse(data);
   }
 
-  /** Whether there is a stream: `open`, or the code with which it was refused. */
+  /** Settles with `open`, or with the code of the `stream.close` that rejects the stream. */
   async outcome(): Promise<string> {
     const first = await this.until(() =>
       this.events.find(({ type }) => type === 'stream.open' || type === 'stream.close'),
@@ -87,7 +87,7 @@ export class EventCollector {
     await this.until(() => (this.isEnded ? true : undefined));
   }
 
-  /** Settles with what `find` finds, as soon as it does. */
+  /** Settles with the first defined result of `find`; rejects when the stream ends before that. */
   until<Found>(find: () => Found | undefined): Promise<Found> {
     return new Promise((resolve, reject) => {
       const check = (): boolean => {
@@ -96,7 +96,7 @@ export class EventCollector {
         return found !== undefined;
       };
       if (check()) return;
-      if (this.isEnded) reject(new Error('the stream is over'));
+      if (this.isEnded) reject(new Error('the stream has ended'));
       else this.#waiters.push({ check, reject });
     });
   }

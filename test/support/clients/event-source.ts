@@ -5,7 +5,7 @@ import { EventCollector } from './event-collector.js';
 import type { Protocol } from './exchange.js';
 import { H2Client, readHead } from './h2-client.js';
 
-/** `fetch`, as far as the package `eventsource` needs it, over a connection that a test can cut. */
+/** A `fetch` for the package `eventsource`, over connections that a test can cut. */
 export class TestNetwork {
   readonly #protocol: Protocol;
   #cutters = new Set<() => void>();
@@ -18,7 +18,7 @@ export class TestNetwork {
     this.#protocol = protocol;
   }
 
-  /** The network is gone: every open connection breaks. */
+  /** Breaks every open connection. */
   disconnect(): void {
     for (const cut of this.#cutters) cut();
   }
@@ -47,7 +47,7 @@ interface PendingFetch {
   readonly cut: () => void;
 }
 
-/** Reads from the beginning: what came in one piece with its end is thrown away otherwise. */
+/** Reads the body from the start: otherwise one that arrives together with its end is discarded. */
 function fetchOverH2(url: URL, headers: Record<string, string>, onEnd: () => void): PendingFetch {
   const client = H2Client.open(url.origin);
   const stream = client.request('GET', url.pathname + url.search, { headers });
@@ -90,32 +90,32 @@ function toFetchResponse(
 }
 
 function toBodyStream(input: NodeJS.ReadableStream, onEnd: () => void): ReadableStream<Uint8Array> {
-  let isOver = false;
+  let isFinished = false;
   return new ReadableStream<Uint8Array>({
     start(controller) {
       const onceOnly = (finish: () => void) => () => {
-        if (isOver) return;
-        isOver = true;
+        if (isFinished) return;
+        isFinished = true;
         onEnd();
         finish();
       };
-      input.on('data', (bytes: Buffer) => isOver || controller.enqueue(bytes));
+      input.on('data', (bytes: Buffer) => isFinished || controller.enqueue(bytes));
       input.on(
         'end',
         onceOnly(() => controller.close()),
       );
-      const broken = onceOnly(() => controller.error(new TypeError('the network is gone')));
+      const broken = onceOnly(() => controller.error(new TypeError('the connection broke')));
       input.on('error', broken);
       input.on('close', broken);
     },
   });
 }
 
-/** A page's `EventSource`, as the package `eventsource` writes it, and all that it was told. */
+/** An `EventSource`, as the package `eventsource` implements it, and all that it received. */
 export class EventSourceClient extends EventCollector {
   readonly source: EventSource;
   readonly network: TestNetwork;
-  /** How often it has been open. */
+  /** Number of `open` events. */
   opened = 0;
 
   constructor(
@@ -144,12 +144,12 @@ export class EventSourceClient extends EventCollector {
     return this.source.readyState === EventSource.CLOSED;
   }
 
-  /** What it was told at the beginning of each stream, in order. */
+  /** Data of each `stream.open`, in order. */
   get openings(): { resumed: boolean; reason: string; id: string }[] {
     return this.dataByType('stream.open').map((data) => JSON.parse(data));
   }
 
-  /** Settles once so many streams have begun; answers how the last of them began. */
+  /** Settles with the data of the `stream.open` number `count`, counted from 1. */
   waitForOpenings(count: number) {
     return this.until(() => (this.openings.length >= count ? this.openings[count - 1] : undefined));
   }

@@ -5,16 +5,16 @@ import { recordSecretsIn } from '../recording/record.js';
 export type Protocol = 'h2' | 'http/1.1';
 export const protocols = ['h2', 'http/1.1'] as const;
 
-/** A request beyond its method and path. It has at most one of `json`, `form` and `body`. */
+/** Optional parts of a request, with at most one of `json`, `form` and `body`. */
 export interface Asked {
   readonly bearer?: string;
-  /** A list is sent as one field for each of its values. */
+  /** A list is sent as one field per value. */
   readonly headers?: Readonly<Record<string, string | string[] | number | undefined>>;
   /** Sent as JSON. */
   readonly json?: unknown;
-  /** Sent as the fields of a form, already encoded. */
+  /** Sent as form data; already URL-encoded. */
   readonly form?: string;
-  /** Sent as it is. */
+  /** Sent unchanged. */
   readonly body?: string | Buffer | Readable;
 }
 
@@ -22,7 +22,7 @@ export interface Answer {
   readonly status: number;
   readonly headers: Readonly<Record<string, string>>;
   readonly text: string;
-  /** The text as JSON; `{}` when it is none. */
+  /** The text parsed as JSON; `{}` when it is not JSON. */
   readonly body: Readonly<Record<string, unknown>>;
 }
 
@@ -33,7 +33,7 @@ export function toHeaders({ bearer, headers, json, form }: Asked): OutgoingHttpH
     ...(form !== undefined && { 'content-type': 'application/x-www-form-urlencoded' }),
     ...(bearer !== undefined && { authorization: `Bearer ${bearer}` }),
     ...headers,
-  } as OutgoingHttpHeaders; // Node sends lists of any field, but declares them for a few only.
+  } as OutgoingHttpHeaders; // Node accepts a list for any field, but declares it for a few only.
 }
 
 /** Returns the body of a request; undefined when it has none. */

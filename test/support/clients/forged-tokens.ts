@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { createHmac, generateKeyPairSync, type KeyObject, sign as signBytes } from 'node:crypto';
 
-/** A good token's parts; the key is the server's own. */
+/** Parts of a valid token; `secret` is the server's key. */
 export interface GoodToken {
   readonly secret: Uint8Array;
   readonly header: { readonly alg: string; readonly typ: string; readonly kid: string };
@@ -15,17 +15,17 @@ export interface GoodToken {
   };
 }
 
-/** What is wrong with it, and the token; not always text. */
+/** A description of the fault, and the token, which is not always a string. */
 export type Forged = readonly [string, unknown];
 
 const rsa = generateKeyPairSync('rsa', { modulusLength: 2048 });
 const rsaPublicPem = rsa.publicKey.export({ type: 'spki', format: 'pem' }).toString();
-const foreignSecret = Buffer.alloc(64, 'a key of somebody else');
+const foreignSecret = Buffer.alloc(64, 'the key of another server');
 
 const encode = (part: unknown) =>
   Buffer.from(typeof part === 'string' ? part : JSON.stringify(part)).toString('base64url');
 
-/** A token by hand; a string goes in as it is, so that it need not be JSON. */
+/** Builds a token signed by HMAC. A part that is a string is used unchanged: it need not be JSON. */
 export function forgeSecret(
   head: unknown,
   payload: unknown,
@@ -36,13 +36,13 @@ export function forgeSecret(
   return `${signed}.${createHmac(hash, key).update(signed).digest('base64url')}`;
 }
 
-/** The same, with the RSA padding of RS256. */
+/** Builds a token signed as RS256 does. */
 export function forgePublic(head: unknown, payload: unknown, key: KeyObject): string {
   const signed = `${encode(head)}.${encode(payload)}`;
   return `${signed}.${signBytes('sha256', Buffer.from(signed), key).toString('base64url')}`;
 }
 
-/** Every token that an attacker is known to try on a server with an HS256 key. None is good. */
+/** Returns the tokens that attackers are known to try on a server with an HS256 key. None is valid. */
 export function forgedTokens(good: GoodToken): readonly Forged[] {
   return [
     ...malformedTokens(good),
@@ -55,7 +55,7 @@ export function forgedTokens(good: GoodToken): readonly Forged[] {
 const without = (claims: object, name: string) =>
   Object.fromEntries(Object.entries(claims).filter(([key]) => key !== name));
 
-/** Another character in the last place whose extra bits mean nothing. */
+/** Changes the last character in its unused bits only, so that it decodes to the same bytes. */
 function reencodeSignature(segment = ''): string {
   const alphabet = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_';
   const last = alphabet.indexOf(segment.at(-1) ?? '');
@@ -68,18 +68,18 @@ function malformedTokens({ secret, header, claims }: GoodToken): Forged[] {
   const token = forgeSecret(header, claims, secret);
   const [head, payload, signature] = token.split('.');
   return [
-    ['nothing', ''],
-    ['no text', undefined],
-    ['dots alone', '..'],
+    ['no characters', ''],
+    ['the value undefined', undefined],
+    ['dots only', '..'],
     ['two segments', `${head}.${payload}`],
     ['four segments', `${token}.${signature}`],
     ['a line break at the end', `${token}\n`],
     ['a space in front', ` ${token}`],
-    ['bytes that are not ASCII', `${head}.${payload}.\u00e9`],
+    ['a non-ASCII character', `${head}.${payload}.\u00e9`],
     ['padding', `${token}=`],
-    ['base64 that is not for URLs', `${head}.${payload}.++//`],
+    ['base64 instead of base64url', `${head}.${payload}.++//`],
     [
-      'another spelling of the same signature',
+      'another encoding of the same signature',
       `${head}.${payload}.${reencodeSignature(signature)}`,
     ],
     [
@@ -105,8 +105,8 @@ function malformedHeaders({ secret, header, claims }: GoodToken): Forged[] {
     ]),
     ['an empty signature', unsigned('HS256')],
     ['no alg', forge({ typ: 'JWT', kid: header.kid })],
-    ['another size of hash', forge({ ...header, alg: 'HS512' }, 'sha512')],
-    ['alg in small letters', forge({ ...header, alg: 'hs256' })],
+    ['another hash size', forge({ ...header, alg: 'HS512' }, 'sha512')],
+    ['alg in lower case', forge({ ...header, alg: 'hs256' })],
     ['a header that is a list', forge([])],
     ['a header that is null', forge('null')],
     ['a header that is a number', forge('7')],
@@ -132,10 +132,10 @@ function wrongKeys({ header, claims }: GoodToken): Forged[] {
     ['a public key as the secret', forgeSecret(header, claims, Buffer.from(rsaPublicPem))],
     ['an RS256 signature', forgePublic({ ...header, alg: 'RS256' }, claims, rsa.privateKey)],
     [
-      'a key the token brings along',
+      'a key embedded in the token',
       forgePublic({ ...header, alg: 'RS256', jwk }, claims, rsa.privateKey),
     ],
-    ['a place to fetch the key from', forgeSecret(elsewhere, claims, foreignSecret)],
+    ['a URL to fetch the key from', forgeSecret(elsewhere, claims, foreignSecret)],
   ];
 }
 
@@ -150,7 +150,7 @@ function malformedClaims({ secret, header, claims }: GoodToken): Forged[] {
   const prefixes = (text: string) => ['', text.slice(0, -1), `${text}2`, text.toUpperCase()];
   return [
     ['a payload that is not JSON', forge('{"sub":')],
-    ['a payload that is text', forge('"text"')],
+    ['a payload that is a string', forge('"text"')],
     ['a payload that is a list', forge([claims])],
     ['a payload that is null', forge('null')],
     ['a payload that is a number', forge('7')],
@@ -159,13 +159,13 @@ function malformedClaims({ secret, header, claims }: GoodToken): Forged[] {
       return [`no ${name}`, forge(without(claims, name))];
     }),
     ...each('exp', [String(exp), null, 1e308, exp + 0.5, true, [exp]]),
-    ['exp past all numbers', forge(JSON.stringify(claims).replace(/"exp":\d+/, '"exp":1e999'))],
-    ['a life longer than ours', forge({ ...claims, exp: exp + 6 })],
-    ['a life of nothing', forge({ ...claims, iat: exp })],
+    ['an infinite exp', forge(JSON.stringify(claims).replace(/"exp":\d+/, '"exp":1e999'))],
+    ['a lifetime longer than allowed', forge({ ...claims, exp: exp + 6 })],
+    ['a lifetime of zero', forge({ ...claims, iat: exp })],
     ...each('iat', [String(iat), null, -1, 0.5]),
     ['iat 6 s ahead', forge({ ...claims, iat: iat + 6 })],
     ['nbf 6 s ahead', forge({ ...claims, nbf: iat + 6 })],
-    ['nbf that is text', forge({ ...claims, nbf: '0' })],
+    ['nbf that is a string', forge({ ...claims, nbf: '0' })],
     ...each('aud', [...prefixes(aud), null, [aud], ['x', aud], { 0: aud }]),
     ...each('iss', [...prefixes(iss), null, [iss]]),
     ...each('sub', [...ids, '', Number(sub), true, [sub], { id: sub }, '4 2', "42' or 1=1"]),

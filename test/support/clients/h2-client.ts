@@ -12,7 +12,7 @@ import { getPassword, type Username } from '../servers/seed.js';
 import { EventCollector } from './event-collector.js';
 import { type Answer, type Asked, sendBody, toAnswer, toBody, toHeaders } from './exchange.js';
 
-/** What `POST /login` answers, as far as tests use it. */
+/** The members of a `POST /login` response that tests use. */
 export interface Login {
   readonly accessToken: string;
   readonly refreshToken: string;
@@ -28,11 +28,11 @@ export class H2Stream extends EventCollector {
     super();
     this.stream = stream;
     stream.on('data', (bytes: Buffer) => this.feed(bytes));
-    stream.on('error', () => {}); // Its close follows.
+    stream.on('error', () => {}); // 'close' follows.
     stream.once('close', () => this.end());
   }
 
-  /** Settles with the head of the answer, but listens from the beginning, as `H2Client.ask` reads. */
+  /** Settles after the response head; collects from the start, for the reason given in `ask`. */
   static async open(stream: ClientHttp2Stream): Promise<H2Stream> {
     const opened = new H2Stream(stream);
     const { status, headers } = await readHead(stream);
@@ -41,23 +41,23 @@ export class H2Stream extends EventCollector {
     return opened;
   }
 
-  /** Leaves without a word. */
+  /** Resets the stream with CANCEL. */
   abort(): void {
     this.stream.close(constants.NGHTTP2_CANCEL);
   }
 }
 
-/** One HTTP/2 connection of Node's own client, which knows nothing of Herald. */
+/** An HTTP/2 connection of Node's client, independent of Herald's code. */
 export class H2Client {
   readonly session: ClientHttp2Session;
-  readonly #token = new Map<Username, Promise<Login>>();
+  readonly #logins = new Map<Username, Promise<Login>>();
 
   private constructor(session: ClientHttp2Session) {
     this.session = session;
-    session.on('error', () => {}); // Its close follows.
+    session.on('error', () => {}); // 'close' follows.
   }
 
-  /** Begins to connect. When that fails, so do the requests. */
+  /** Starts to connect. When that fails, the requests reject. */
   static open(url: string, options: SecureClientSessionOptions = {}): H2Client {
     return new H2Client(connect(url, { ca, ...options }));
   }
@@ -68,7 +68,7 @@ export class H2Client {
     return client;
   }
 
-  /** Ends politely: what is open may finish. */
+  /** Closes gracefully: open streams may finish. */
   async close(): Promise<void> {
     if (this.session.destroyed) return;
     const closed = once(this.session, 'close');
@@ -76,26 +76,26 @@ export class H2Client {
     await closed;
   }
 
-  /** Leaves at once, whatever is open. */
+  /** Closes at once, with all open streams. */
   destroy(): void {
     this.session.destroy();
   }
 
   async ask(method: string, path: string, options: Asked = {}): Promise<Answer> {
     const stream = this.request(method, path, options);
-    // Read from the beginning: to whoever begins after the head, a body that came in one piece with
-    // it is a stream that was destroyed, on Node 24 and 26.
+    // Read from the start: on Node 24 and 26 a stream whose body arrived together with the head looks
+    // destroyed to a reader that is attached after the head.
     const [{ status, headers }, text] = await Promise.all([readHead(stream), readText(stream)]);
     return toAnswer(status, headers, text);
   }
 
-  /** Up to the head of the answer. Rejects when there is none. */
+  /** Sends a request; settles with the response head and the stream. Rejects when there is none. */
   async send(method: string, path: string, options: Asked = {}) {
     const stream = this.request(method, path, options);
     return { ...(await readHead(stream)), stream };
   }
 
-  /** A request whose answer the caller reads. */
+  /** Sends a request whose response the caller reads. */
   request(method: string, path: string, options: Asked = {}): ClientHttp2Stream {
     const head = { ':method': method, ':path': path, ...toHeaders(options) };
     const body = toBody(options);
@@ -111,14 +111,14 @@ export class H2Client {
     return body as unknown as Login;
   }
 
-  /** An access token of one login per user and connection. */
+  /** Returns the user's access token; logs in once per user and connection. */
   async accessToken(username: Username): Promise<string> {
-    const login = this.#token.get(username) ?? this.login(username);
-    this.#token.set(username, login);
+    const login = this.#logins.get(username) ?? this.login(username);
+    this.#logins.set(username, login);
     return (await login).accessToken;
   }
 
-  /** The path of a stream that was not opened yet. */
+  /** Requests a stream token; returns the path of its stream, which is not open yet. */
   async streamPath(username: Username): Promise<string> {
     const bearer = await this.accessToken(username);
     const { status, body, text } = await this.ask('POST', '/stream/token', { bearer });
@@ -132,7 +132,7 @@ export class H2Client {
     return H2Stream.open(this.request('GET', path, { headers: accept }));
   }
 
-  /** A new stream that an access token opens, after its `stream.open`. */
+  /** Opens a stream with an access token; settles after its `stream.open`. */
   async listenAs(bearer: string, headers: OutgoingHttpHeaders = {}): Promise<H2Stream> {
     const authorization = `Bearer ${bearer}`;
     const stream = await this.openStream('/stream/live', { authorization, ...headers });
@@ -140,7 +140,7 @@ export class H2Client {
     return stream;
   }
 
-  /** A new stream of a user, after its `stream.open`. */
+  /** Opens a stream as a user; settles after its `stream.open`. */
   async listen(username: Username, headers: OutgoingHttpHeaders = {}): Promise<H2Stream> {
     const stream = await this.openStream(await this.streamPath(username), headers);
     await stream.opening();
@@ -153,7 +153,7 @@ export function readHead(
 ): Promise<{ status: number; headers: Record<string, string> }> {
   return new Promise((resolve, reject) => {
     stream.on('error', reject);
-    stream.once('close', () => reject(new Error('the stream ended without an answer')));
+    stream.once('close', () => reject(new Error('the stream ended without a response')));
     stream.once('response', (given) => {
       const { ':status': status = 0, ...rest } = given;
       resolve({ status, headers: rest as Record<string, string> });
@@ -166,11 +166,11 @@ function readText(stream: ClientHttp2Stream): Promise<string> {
     const chunks: Buffer[] = [];
     stream.on('data', (chunk: Buffer) => chunks.push(chunk));
     stream.once('end', () => {
-      // Node ends a stream that was cancelled as one that is complete.
+      // Node emits 'end' for a cancelled stream, too.
       if (stream.rstCode === constants.NGHTTP2_NO_ERROR) resolve(Buffer.concat(chunks).toString());
       else reject(new Error(`the stream was reset with ${stream.rstCode}`));
     });
     stream.once('error', reject);
-    stream.once('close', () => reject(new Error('the stream ended within its answer')));
+    stream.once('close', () => reject(new Error('the stream ended within its response')));
   });
 }

@@ -2,12 +2,12 @@ import assert from 'node:assert/strict';
 import { until } from '../until.js';
 import type { H2Client } from './h2-client.js';
 
-/** A way to a Herald. */
+/** A server to publish to. */
 interface PublishTarget {
   readonly backend: H2Client;
 }
 
-/** What a publisher that tries again with the same key comes to know. */
+/** Publishes events, retrying each with the same idempotency key; keeps ids and counts refusals. */
 export class Publisher {
   readonly ids: string[] = [];
   refused = 0;
@@ -21,7 +21,10 @@ export class Publisher {
     this.#key = key;
   }
 
-  /** Publishes until told to stop, each event until it is acknowledged, or its client is closed. */
+  /**
+   * Publishes while `shouldContinue`, retrying each event until it is acknowledged. Rejects when its
+   * client is closed.
+   */
   async publishWhile(shouldContinue: () => boolean): Promise<void> {
     while (shouldContinue()) {
       const number = this.ids.length;
@@ -32,8 +35,8 @@ export class Publisher {
   async #tryPublish(number: number): Promise<boolean> {
     const json = { to: 'all', data: { by: this.#name, number } };
     const headers = { 'idempotency-key': `${this.#name}-${number}` };
-    const question = { bearer: this.#key, json, headers };
-    const answer = await this.#backend.ask('POST', '/events', question);
+    const request = { bearer: this.#key, json, headers };
+    const answer = await this.#backend.ask('POST', '/events', request);
     if (answer.status === 201) {
       this.ids.push(String(answer.body['id']));
       return true;
@@ -44,7 +47,7 @@ export class Publisher {
   }
 }
 
-/** Publishers at work. The first that fails ends them all, and whatever waits for them. */
+/** Several running publishers. The first failure stops them all and rejects pending waits. */
 export class PublishLoad {
   readonly publishers: readonly Publisher[];
   readonly #all: Promise<unknown>;
@@ -73,13 +76,13 @@ export class PublishLoad {
     );
   }
 
-  /** Settles when each has so many more acknowledged than any has now. */
+  /** Settles when each has `more` acknowledged events than any has at the call. */
   async waitForAcknowledged(more: number): Promise<void> {
     const count = Math.max(...this.publishers.map(({ ids }) => ids.length)) + more;
     await this.#until(() => this.publishers.every(({ ids }) => ids.length >= count));
   }
 
-  /** Settles when each was refused once more. */
+  /** Settles when each has been refused again. */
   async waitForRefusals(): Promise<void> {
     const before = this.publishers.map(({ refused }) => refused);
     await this.#until(() =>

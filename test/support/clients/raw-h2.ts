@@ -27,7 +27,7 @@ export interface Frame {
 
 export type Fields = readonly (readonly [name: string, value: string])[];
 
-/** What a client acknowledges. */
+/** Kinds of frames that the client acknowledges by itself. */
 interface Acks {
   readonly settings: boolean;
   readonly pings: boolean;
@@ -36,8 +36,8 @@ interface Acks {
 const preface = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n', 'latin1');
 
 /**
- * An HTTP/2 client that sends the frames it is told to, sound or not. By itself it acknowledges
- * settings and pings, unless told otherwise. It opens no window for what it receives.
+ * An HTTP/2 client that sends arbitrary frames, valid or not. By default it acknowledges settings and
+ * pings. It never sends a window update by itself.
  */
 export class RawH2 {
   readonly #tls: RawTls;
@@ -52,7 +52,7 @@ export class RawH2 {
     tls.socket.on('data', () => this.#parseFrames());
   }
 
-  /** Settles when the settings of the server are here. `windowBytes`: what it may send a stream. */
+  /** Settles when the server's settings have arrived. `windowBytes`: initial window of each stream. */
   static async open(
     port: number,
     { windowBytes = 65_535, settings: acksSettings = true, pings = true } = {},
@@ -76,19 +76,22 @@ export class RawH2 {
     this.#tls.write(Buffer.concat(frames));
   }
 
-  /** The first frame, past or future, that fits; undefined when the connection ends before. */
+  /**
+   * Settles with the first matching frame, past or future; undefined when the connection ends
+   * first.
+   */
   async frame(matches: (frame: Frame) => boolean): Promise<Frame | undefined> {
     await this.#tls.until(() => this.frames.some(matches));
     return this.frames.find(matches);
   }
 
-  /** How the server reset a stream: the code, or undefined when the connection ended before. */
+  /** Settles with the error code of the server's reset; undefined when the connection ends first. */
   async waitForReset(streamId: number): Promise<number | undefined> {
     const frame = await this.frame((one) => one.type === type.reset && one.streamId === streamId);
     return frame?.payload.readUInt32BE(0);
   }
 
-  /** The body of an answer as JSON, once it is whole. */
+  /** Settles with the complete body as JSON; undefined when the connection ends first. */
   async readJson(streamId: number): Promise<Record<string, unknown> | undefined> {
     const isLast = (one: Frame) =>
       one.streamId === streamId && one.type <= type.headers && (one.flags & flag.endStream) !== 0;
@@ -144,7 +147,7 @@ export function frame(
   return Buffer.concat([head, payload]);
 }
 
-/** A whole request head; ends the stream unless `flags` say otherwise. */
+/** Encodes a complete request head; ends the stream unless `flags` say otherwise. */
 export function headers(
   streamId: number,
   fields: Fields,
@@ -157,8 +160,8 @@ export function data(streamId: number, text: string, flags: number = flag.none):
   return frame(type.data, flags, streamId, Buffer.from(text));
 }
 
-export function reset(streamId: number, why: number): Buffer {
-  return frame(type.reset, flag.none, streamId, uint32(why));
+export function reset(streamId: number, errorCode: number): Buffer {
+  return frame(type.reset, flag.none, streamId, uint32(errorCode));
 }
 
 export function settings(pairs: readonly (readonly [id: number, value: number])[]): Buffer {
@@ -176,7 +179,7 @@ export function ping(): Buffer {
   return frame(type.ping, flag.none, 0, Buffer.alloc(8));
 }
 
-/** What a request needs, and more. */
+/** Returns the fields that every request needs, followed by `more`. */
 export function fields(method: string, path: string, more: Fields = []): Fields {
   return [
     [':method', method],
@@ -187,7 +190,10 @@ export function fields(method: string, path: string, more: Fields = []): Fields 
   ];
 }
 
-/** Header fields without compression: literal, not indexed, not Huffman. Spec: RFC 7541 §6.2.2. */
+/**
+ * Encodes header fields without compression: literal, not indexed, not Huffman. Spec: RFC 7541
+ * §6.2.2.
+ */
 export function block(list: Fields): Buffer {
   return Buffer.concat(
     list.map(([name, value]) => Buffer.concat([Buffer.of(0), string(name), string(value)])),
@@ -199,7 +205,7 @@ function string(text: string): Buffer {
   return Buffer.concat([length(bytes.length), bytes]);
 }
 
-/** Seven bits in the first byte, then seven a byte, the lowest first. Spec: RFC 7541 §5.1. */
+/** Encodes an integer: a 7-bit prefix, then 7 bits per byte, lowest first. Spec: RFC 7541 §5.1. */
 function length(count: number): Buffer {
   if (count < 127) return Buffer.of(count);
   const bytes = [127];

@@ -2,10 +2,10 @@ import { once } from 'node:events';
 import { connect, type TLSSocket } from 'node:tls';
 import { ca } from '../servers/certificate.js';
 
-/** Bytes over TLS, as a client that keeps no rules. It never closes its side by itself. */
+/** A raw TLS client that follows no HTTP rules. It closes its side in `destroy` only. */
 export class RawTls {
   readonly socket: TLSSocket;
-  /** Settles when the server has ended the connection, however it did. */
+  /** Settles when the server has ended the connection, gracefully or not. */
   readonly ended: Promise<void>;
   #isEnded = false;
   #buffer = Buffer.alloc(65_536);
@@ -20,7 +20,7 @@ export class RawTls {
       };
       socket.once('end', end).once('close', end);
     });
-    socket.on('error', () => {}); // Being cut off is what most tests are about.
+    socket.on('error', () => {}); // Most tests expect to be cut off.
     socket.on('data', (chunk: Buffer) => this.#append(chunk));
   }
 
@@ -31,7 +31,7 @@ export class RawTls {
     return new RawTls(socket);
   }
 
-  /** All that has come. */
+  /** All bytes received so far. */
   get received(): Buffer {
     return this.#buffer.subarray(0, this.#length);
   }
@@ -40,14 +40,17 @@ export class RawTls {
     if (this.socket.writable) this.socket.write(bytes);
   }
 
-  /** Settles when the server has ended the connection, or what has come satisfies. */
+  /**
+   * Settles when the condition holds for the received bytes, or the server has ended the
+   * connection.
+   */
   async until(condition: (received: Buffer) => boolean): Promise<void> {
     while (!this.#isEnded && !condition(this.received)) {
       await Promise.race([once(this.socket, 'data').catch(() => {}), this.ended]);
     }
   }
 
-  /** Gone without a word: no close_notify. */
+  /** Closes the socket abruptly, without close_notify. */
   destroy(): void {
     this.socket.destroy();
   }

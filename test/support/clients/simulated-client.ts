@@ -1,7 +1,7 @@
 import { createParser } from 'eventsource-parser';
 import type { Sink } from '../../../src/http/reply.js';
 
-/** The server's end of one connection: bytes wait until the client takes them. */
+/** The server's end of one connection: bytes are queued until the client accepts them. */
 export class SimulatedSink implements Sink {
   closed = false;
   writes = 0;
@@ -49,7 +49,7 @@ export class SimulatedSink implements Sink {
     else this.#onClose.push(listener);
   }
 
-  /** The client takes up to `most` bytes, wherever that cuts. */
+  /** Delivers up to `max` bytes to the client, splitting writes at any position. */
   acceptBytes(max: number): void {
     let left = max;
     while (left > 0 && this.#queue.length > 0) {
@@ -75,7 +75,7 @@ export interface Received {
   readonly data: string;
 }
 
-/** A client as EventSource is one: it parses what arrives and remembers the last id. */
+/** A client that parses events and remembers the last id, as an EventSource does. */
 export class SimulatedClient {
   readonly userId: string;
   readonly received: Received[] = [];
@@ -88,7 +88,7 @@ export class SimulatedClient {
     this.#onBytes = onBytes;
   }
 
-  /** Writes that the server has made on the present connection. */
+  /** Number of writes by the server on the current connection. */
   get writes(): number {
     return this.sink?.writes ?? 0;
   }
@@ -96,7 +96,7 @@ export class SimulatedClient {
   connect(): SimulatedSink {
     const parser = createParser({
       onEvent: ({ id, data }) => {
-        if (id === undefined) return; // Control events have none.
+        if (id === undefined) return; // A control event.
         this.lastEventId = id;
         this.received.push({ id, data });
       },

@@ -5,7 +5,7 @@ import { ca } from '../servers/certificate.js';
 import { EventCollector } from './event-collector.js';
 import { H2Client } from './h2-client.js';
 
-/** A client that opens a stream and takes nothing of it until it is told to. */
+/** A client that opens a stream and reads nothing of it until `resumeReading`. */
 export class StalledClient extends EventCollector {
   readonly #resumeReading: () => void;
   readonly cut: () => void;
@@ -13,7 +13,7 @@ export class StalledClient extends EventCollector {
   private constructor(input: Readable, resumeReading: () => void, cut: () => void) {
     super();
     this.cut = cut;
-    input.on('error', () => {}); // Its close follows.
+    input.on('error', () => {}); // 'close' follows.
     input.once('close', () => this.end());
     this.#resumeReading = () => {
       input.on('data', (bytes: Buffer) => this.feed(bytes));
@@ -21,27 +21,27 @@ export class StalledClient extends EventCollector {
     };
   }
 
-  /** With a flow-control window of nothing at all. */
+  /** Opens a stream over HTTP/2 with an initial flow-control window of zero. */
   static overClosedWindow(url: string, bearer: string): Promise<StalledClient> {
     return StalledClient.#overH2(url, bearer, 0);
   }
 
-  /** With a window that fills up. */
+  /** Opens a stream over HTTP/2 with a window of 65,535 bytes, which fills up. */
   static overH2(url: string, bearer: string): Promise<StalledClient> {
     return StalledClient.#overH2(url, bearer, 65_535);
   }
 
-  /** A TCP connection that nobody reads. */
+  /** Opens a stream over HTTP/1.1 on a TCP connection that is not read. */
   static async overH1(url: string, bearer: string): Promise<StalledClient> {
     const headers = { accept: 'text/event-stream', authorization: `Bearer ${bearer}` };
-    const asked = request(`${url}/stream/live`, { headers, ca, agent: new Agent() });
-    asked.end();
-    const [response] = await once(asked, 'response');
-    asked.on('error', () => {});
+    const outgoing = request(`${url}/stream/live`, { headers, ca, agent: new Agent() });
+    outgoing.end();
+    const [response] = await once(outgoing, 'response');
+    outgoing.on('error', () => {});
     return new StalledClient(
       response,
       () => {},
-      () => asked.destroy(),
+      () => outgoing.destroy(),
     );
   }
 

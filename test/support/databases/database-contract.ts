@@ -9,10 +9,10 @@ import {
   type Value,
 } from '../../../src/db/database.js';
 
-/** Gives a database to make the table `notes` in; on servers with two connections or more. */
+/** Opens a database for the table `notes`; on a server with at least two connections. */
 export type Opener = () => Promise<Database>;
 
-/** What every dialect promises; see `Database`. `skip` says why it cannot be tested here. */
+/** Tests the contract of `Database` on one dialect. `skip`: why it cannot be tested here. */
 export function describeDatabase(name: string, open: Opener, skip: string | false): void {
   async function withNotes(work: (db: Database) => Promise<void>): Promise<void> {
     const db = await open();
@@ -38,9 +38,9 @@ const add = (id: number, text: string) => sql`insert into notes (id, text) value
 const all = sql`select id, text from notes order by id`;
 
 function describeValues(withNotes: WithNotes): void {
-  test('come back as they went in, however odd', () =>
+  test('values are read back exactly as they were written', () =>
     withNotes(async (db) => {
-      const at = 1_767_225_600_000; // Past 2^31: a 32-bit column or driver would show here.
+      const at = 1_767_225_600_000; // Above 2^31, to detect a 32-bit column or driver.
       const texts = ["it's", '?', '$1', '"; drop table notes; --', 'é\u{1F41D}', '', ' ', 'a\\b\n'];
       for (const [id, text] of texts.entries()) {
         await db.execute(sql`insert into notes (id, text, at) values (${id}, ${text}, ${at})`);
@@ -54,7 +54,7 @@ function describeValues(withNotes: WithNotes): void {
     }));
 
   for (const number of [0, -1, 2 ** 31, 2 ** 53 - 1, -(2 ** 53 - 1)]) {
-    test(`${number} is exact`, () =>
+    test(`the number ${number} is stored exactly`, () =>
       withNotes(async (db) => {
         await db.execute(sql`insert into notes (id, at) values (${1}, ${number})`);
 
@@ -64,7 +64,7 @@ function describeValues(withNotes: WithNotes): void {
       }));
   }
 
-  test('null is null', () =>
+  test('null is stored and matched as null', () =>
     withNotes(async (db) => {
       await db.execute(sql`insert into notes (id, text) values (${1}, ${null})`);
 
@@ -74,7 +74,7 @@ function describeValues(withNotes: WithNotes): void {
     }));
 
   for (const bytes of [new Uint8Array([0, 39, 92, 255]), Buffer.from('é?')]) {
-    test(`${bytes.byteLength} bytes come back the same`, () =>
+    test(`${bytes.byteLength} bytes are read back unchanged`, () =>
       withNotes(async (db) => {
         await db.execute(sql`insert into notes (id, bytes) values (${1}, ${bytes})`);
 
@@ -85,7 +85,7 @@ function describeValues(withNotes: WithNotes): void {
       }));
   }
 
-  test('counts and sums are numbers', () =>
+  test('counts and sums are returned as numbers', () =>
     withNotes(async (db) => {
       const rows = tuples([
         [1, 2 ** 40],
@@ -99,7 +99,7 @@ function describeValues(withNotes: WithNotes): void {
       );
     }));
 
-  test('a number past 2^53 is refused, not rounded, and does no harm to what follows', () =>
+  test('reading a number above 2^53 fails instead of rounding, and later queries work', () =>
     withNotes(async (db) => {
       await db.execute(sql`insert into notes (id, at) values (${1}, 9007199254740993)`);
 
@@ -112,7 +112,7 @@ function describeValues(withNotes: WithNotes): void {
 }
 
 function describeStatements(withNotes: WithNotes): void {
-  test('many rows go in at once, and come back by a list of keys', () =>
+  test('many rows are inserted by one statement and selected by a list of keys', () =>
     withNotes(async (db) => {
       const rows = Array.from({ length: 1000 }, (_, id): Value[] => [id, `note ${id}`]);
 
@@ -126,7 +126,7 @@ function describeStatements(withNotes: WithNotes): void {
       assert.deepEqual(found, [{ id: 7 }, { id: 500 }, { id: 999 }]);
     }));
 
-  test('execute counts the rows that matched, also when nothing changed', () =>
+  test('execute counts the rows that matched, even when none changed', () =>
     withNotes(async (db) => {
       await db.execute(add(1, 'same'));
       await db.execute(add(2, 'same'));
@@ -136,7 +136,7 @@ function describeStatements(withNotes: WithNotes): void {
       assert.equal(await db.execute(sql`delete from notes where id = ${2}`), 1);
     }));
 
-  test('what execute has answered, the next query sees', () =>
+  test('a query sees every write that resolved before it', () =>
     withNotes(async (db) => {
       for (let id = 0; id < 50; id++) {
         await db.execute(add(id, 'new'));
@@ -144,7 +144,7 @@ function describeStatements(withNotes: WithNotes): void {
       }
     }));
 
-  test('a taken key is a UniqueViolation that shows no value, and leaves no row of several', () =>
+  test('a duplicate key is a UniqueViolation without values, and none of the rows is inserted', () =>
     withNotes(async (db) => {
       await db.execute(add(7, 'first'));
       const rows = tuples([
@@ -159,7 +159,7 @@ function describeStatements(withNotes: WithNotes): void {
       assert.deepEqual(await db.query(all), [{ id: 7, text: 'first' }]);
     }));
 
-  test('of two compare-and-swap updates started together, one wins', () =>
+  test('exactly one of two concurrent compare-and-swap updates succeeds', () =>
     withNotes(async (db) => {
       await db.execute(add(1, 'old'));
       const swap = (to: string) =>
@@ -170,7 +170,7 @@ function describeStatements(withNotes: WithNotes): void {
       assert.deepEqual(counts.sort(), [0, 1]);
     }));
 
-  test('no increment is lost between many callers', () =>
+  test('concurrent increments are all applied', () =>
     withNotes(async (db) => {
       await db.execute(sql`insert into notes (id, at) values (1, 0)`);
 
@@ -181,7 +181,7 @@ function describeStatements(withNotes: WithNotes): void {
       assert.deepEqual(await db.query(sql`select at from notes`), [{ at: 100 }]);
     }));
 
-  test('of statements started together, one that fails fails alone', () =>
+  test('a failed statement does not affect statements started with it', () =>
     withNotes(async (db) => {
       const outcomes = await Promise.allSettled([
         db.execute(add(1, 'one')),
@@ -196,7 +196,7 @@ function describeStatements(withNotes: WithNotes): void {
       assert.equal((await db.query(all)).length, 2);
     }));
 
-  test('a wrong statement is named by its text and not by its values', () =>
+  test('the error of a wrong statement contains its text but no values', () =>
     withNotes(async (db) => {
       for (const wrong of [db.query.bind(db), db.execute.bind(db)]) {
         await assert.rejects(
@@ -210,7 +210,7 @@ function describeStatements(withNotes: WithNotes): void {
 }
 
 function describeTransactions(withNotes: WithNotes): void {
-  test('commits all of it, and gives back what its work gave', () =>
+  test('a transaction commits all statements and returns the result of its work', () =>
     withNotes(async (db) => {
       const result = await db.transaction(async (tx) => {
         await tx.execute(add(1, 'one'));
@@ -222,7 +222,7 @@ function describeTransactions(withNotes: WithNotes): void {
       assert.equal((await db.query(all)).length, 2);
     }));
 
-  test('sees its own changes; others see them after the commit', () =>
+  test('a transaction sees its own changes; others see them after the commit', () =>
     withNotes(async (db) => {
       await db.execute(add(1, 'old'));
 
@@ -265,14 +265,14 @@ function describeTransactions(withNotes: WithNotes): void {
       assert.deepEqual(await db.query(all), [{ id: 1, text: 'first' }]);
     }));
 
-  test('a statement its work does not wait for counts, too', () =>
+  test('a statement that is not awaited is still part of the transaction', () =>
     withNotes(async (db) => {
       await db.transaction(async (tx) => {
         void tx.execute(add(1, 'one'));
       });
       const rejected = db.transaction(async (tx) => {
         await tx.execute(add(2, 'two'));
-        tx.execute(add(1, 'taken')).catch(() => 'nobody looks');
+        tx.execute(add(1, 'taken')).catch(() => 'ignored');
       });
 
       await assert.rejects(rejected, UniqueViolation);
@@ -307,7 +307,7 @@ function describeTransactions(withNotes: WithNotes): void {
       const updateInOrder = (ids: readonly [number, number]) =>
         db.transaction(async (tx) => {
           await increment(tx, ids[0]);
-          // The embedded database runs one after the other; then nobody else arrives.
+          // The embedded database serialises transactions, so the other would never arrive.
           if (db.dialect !== 'sqlite') await barrier.arrive();
           await increment(tx, ids[1]);
         });
@@ -327,19 +327,19 @@ function describeTransactions(withNotes: WithNotes): void {
       let tries = 0;
       const updateInOrder = (ids: readonly [number, number]) =>
         db.transaction(async (tx) => {
-          const key = 100 + ++tries; // Another in each attempt: what a failed one leaves is seen.
+          const key = 100 + ++tries; // New per attempt: a row of a failed one is detected.
           await increment(tx, ids[0]);
           if (db.dialect !== 'sqlite') await barrier.arrive();
-          await Promise.all([increment(tx, ids[1]), tx.execute(add(key, 'along'))]);
+          await Promise.all([increment(tx, ids[1]), tx.execute(add(key, 'pipelined'))]);
         });
 
       await Promise.all([updateInOrder([1, 2]), updateInOrder([2, 1])]);
 
-      const along = await db.query(sql`select id from notes where text = ${'along'}`);
-      assert.equal(along.length, 2, `of ${tries} attempts`);
+      const pipelined = await db.query(sql`select id from notes where text = ${'pipelined'}`);
+      assert.equal(pipelined.length, 2, `of ${tries} attempts`);
     }));
 
-  test('more of them than connections, with statements beside them, all come to their end', () =>
+  test('more transactions than connections, with statements beside them, all finish', () =>
     withNotes(async (db) => {
       await db.execute(sql`insert into notes (id, at) values (1, 0)`);
 
@@ -371,7 +371,7 @@ function describeClosing(open: Opener): void {
     );
   });
 
-  test('waits for what is under way', async () => {
+  test('close waits for running statements and transactions', async () => {
     const db = await open();
     await createNotesTable(db);
     const statements = Array.from({ length: 20 }, (_, id) => db.execute(add(id, 'x')));
@@ -396,7 +396,7 @@ async function createNotesTable(db: Database): Promise<void> {
   );
 }
 
-/** Where so many wait for each other; whoever comes later walks through. */
+/** Blocks callers until `count` have arrived; later ones pass at once. */
 class Barrier {
   readonly #complete: Promise<void>;
   #missing: number;

@@ -6,26 +6,26 @@ import { until } from '../until.js';
 import { identityOf, type Programs, programsOf } from './server-programs.js';
 import { type ServerDialect, serverAt, type TestServer } from './test-server.js';
 
-/** A database server that belongs to one test file, so that it can be ill-treated. */
+/** A database server of one test file alone, which may crash or freeze it. */
 export interface DedicatedServer extends TestServer {
-  /** Settles when it takes connections. */
+  /** Settles when the server accepts connections. */
   start(): Promise<void>;
-  /** Ends it as a power failure would, but for what the operating system has in memory. */
+  /** Stops the server abruptly; only what the operating system has buffered survives. */
   crash(): Promise<void>;
-  /** It goes on existing and does nothing, until `thaw`. */
+  /** Suspends the server's processes until `thaw`. */
   freeze(): void;
   thaw(): void;
-  /** Ends it and removes what it kept. */
+  /** Stops the server and deletes its data. */
   remove(): Promise<void>;
 }
 
-/** PEM: what a server shows to those who ask for encryption. */
+/** Certificate and key of the server, PEM. */
 export interface ServerTls {
   readonly certificate: string;
   readonly privateKey: string;
 }
 
-/** Made, not started. Or the reason why there is none, fit for `skip`. */
+/** Creates a server without starting it. Returns the reason, fit for `skip`, when it cannot. */
 export async function createDedicatedServer(
   dialect: ServerDialect,
   { tls }: { tls?: ServerTls } = {},
@@ -38,7 +38,7 @@ export async function createDedicatedServer(
   const server = serverAt(dialect, new URL(url));
   let child: ChildProcess | undefined;
   process.once('exit', () => child?.kill(crashSignal));
-  // The runner ends a file so that takes too long, and a signal alone is no `exit`.
+  // The runner stops a file that takes too long by a signal, which by itself emits no `exit`.
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => process.exit(1));
   const stopWith = async (signal: NodeJS.Signals) => {
     if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
@@ -73,7 +73,7 @@ export async function createDedicatedServer(
   };
 }
 
-/** Writes the files and answers the arguments that name them. */
+/** Writes the files and returns the arguments that name them. */
 function tlsSettings(
   { folder, inside, user, tlsArgs }: Programs,
   { certificate, privateKey }: ServerTls,
@@ -83,7 +83,7 @@ function tlsSettings(
     writeFileSync(join(folder, name), content, { mode: 0o600 });
     const { uid, gid } = identityOf(user);
     if (uid !== undefined && gid !== undefined) chownSync(join(folder, name), uid, gid);
-    else if (user === 'root') chmodSync(join(folder, name), 0o644); // The server is somebody else.
+    else if (user === 'root') chmodSync(join(folder, name), 0o644); // The server runs as another user.
   }
   return tlsArgs(join(inside, 'server.cert'), join(inside, 'server.key'));
 }
@@ -97,7 +97,7 @@ async function isReachable(server: TestServer): Promise<boolean> {
   }
 }
 
-/** A process and its children: PostgreSQL has one for each connection. */
+/** Signals a process and its children: PostgreSQL has one per connection. */
 function signalProcessTree(child: ChildProcess | undefined, signal: NodeJS.Signals): void {
   if (child?.pid === undefined || child.exitCode !== null || child.signalCode !== null) return;
   child.kill(signal);
@@ -105,7 +105,7 @@ function signalProcessTree(child: ChildProcess | undefined, signal: NodeJS.Signa
     try {
       process.kill(pid, signal);
     } catch {
-      // It has ended by now.
+      // It has ended meanwhile.
     }
   }
 }
@@ -118,7 +118,7 @@ function getChildPids(parent: number): number[] {
         const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
         return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1]) === parent;
       } catch {
-        return false; // It is gone by now.
+        return false; // It has ended meanwhile.
       }
     })
     .map(Number);

@@ -10,7 +10,7 @@ export const allDialects = ['sqlite', 'postgres', 'mariadb', 'mysql'] as const;
 
 export type TestOnDialects = (name: string, work: (t: TestContext) => Promise<void>) => void;
 
-/** An open database of this file's own, and what takes it away. */
+/** An open database of one test file, reused by its tests. */
 interface PooledDatabase {
   readonly db: Database;
   remove(): Promise<void>;
@@ -18,7 +18,7 @@ interface PooledDatabase {
 
 interface DialectFixture {
   readonly dialect: Dialect;
-  /** One for each database that a single test has asked for; used again by the next test. */
+  /** As many as one test has requested so far; the next test reuses them. */
   readonly databases: PooledDatabase[];
   usedCount: number;
 }
@@ -26,9 +26,9 @@ interface DialectFixture {
 const fixtures = new WeakMap<TestContext, DialectFixture>();
 
 /**
- * A `test` that runs each test once per dialect, as `postgres: what is promised`, in a database which
- * `databaseFor(t)` hands out empty. Tests of a file must not run at the same time. Where there is no
- * server, one skipped test says why. To be awaited at the top of the file.
+ * Returns a `test` that runs each test once per dialect, named as in `postgres: what is promised`, on an
+ * empty database from `databaseFor(t)`. The tests of a file must not run concurrently. For a dialect
+ * without a server, one skipped test, named after `what`, says why. To be awaited at the top of the file.
  */
 export async function testOnDialects(what: string): Promise<TestOnDialects> {
   const ready: DialectFixture[] = [];
@@ -51,7 +51,10 @@ export async function testOnDialects(what: string): Promise<TestOnDialects> {
   };
 }
 
-/** In a test of `testOnDialects`: a database with all tables and no rows, each time another one. */
+/**
+ * Returns a database with all tables and no rows, another one on each call; undefined outside a test of
+ * `testOnDialects`.
+ */
 export async function emptyDatabaseFor(t: TestContext): Promise<Database | undefined> {
   const fixture = fixtures.get(t);
   if (fixture === undefined) return undefined;
@@ -79,7 +82,7 @@ async function openPooledDatabase(dialect: Dialect): Promise<PooledDatabase> {
   };
 }
 
-/** Rows only, for that is quicker than tables. */
+/** Deletes rows only, because recreating tables is slower. */
 async function deleteAllRows(db: Database): Promise<void> {
   await db.transaction(async (tx) => {
     for (const table of tables) await tx.execute(rawSql(`delete from ${table}`));

@@ -5,8 +5,8 @@ import { emptyDatabaseFor } from './dialects.js';
 import { newDatabase } from './new-database.js';
 
 /**
- * A database of its own, with all tables, closed and gone after the test: in a test of
- * `testOnDialects` of the dialect it is about, else an embedded one.
+ * Opens a database with all tables and no rows for one test: of the test's dialect in a test of
+ * `testOnDialects`, otherwise an embedded one, which is deleted after the test.
  */
 export async function databaseFor(t: TestContext): Promise<Database> {
   const given = await emptyDatabaseFor(t);

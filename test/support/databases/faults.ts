@@ -14,22 +14,22 @@ import { createDedicatedServer, type DedicatedServer } from './dedicated-server.
 import { findServer, type ServerDialect } from './test-server.js';
 
 /**
- * Short, so that a test which waits for a deadline does not wait long; and longer than a machine
- * stands still, for they are those of every start and login, too.
+ * Short, so that a test does not wait long for a deadline, but longer than a machine may stall, because
+ * they also apply to every start and login.
  */
 const shortDeadlines = { DB_CONNECT_TIMEOUT: '2500', DB_STATEMENT_TIMEOUT: '2500' };
 
 /**
- * How long a process is cut off from its database. By default for longer than what it does about
- * that: with the deadlines of the test a statement is given up after 5 s, and its connection with it;
- * on MariaDB and MySQL after 3.5 s; the client of PostgreSQL that is replaced then ends after 10 s
- * more. Attempts to connect are up to 0.5 s apart, looks for events up to 1 s; the others notice after
- * 10 s, the connection that listens after 15 s. Only a longer cut, such as `CUT_OFF_MS=61000`, makes
- * a process be forgotten (60 s).
+ * How long a process is cut off from its database. The default is longer than its reactions take: with
+ * the test's deadlines a statement is abandoned together with its connection after 5 s, on MariaDB and
+ * MySQL after 3.5 s, and the PostgreSQL client replaced then ends 10 s later. Connection attempts are up
+ * to 0.5 s apart, polls for events up to 1 s; the other processes notice after 10 s, the listening
+ * connection after 15 s. Only a longer cut, such as `CUT_OFF_MS=61000`, makes the others forget the
+ * process (60 s).
  */
 const cutOffMs = Number(process.env['CUT_OFF_MS'] ?? 17_000);
 
-/** One process of a cluster: a backend that publishes there, and a stream that listens. */
+/** One process of a cluster, with a backend that publishes to it and an open stream. */
 interface ClusterNode {
   readonly backend: H2Client;
   readonly stream: H2Stream;
@@ -63,15 +63,15 @@ async function getStatus({ backend }: ClusterNode, path: string): Promise<number
   return (await backend.ask('GET', path)).status;
 }
 
-/** Settles once `/health/ready` answers so. */
-function waitForReadiness(side: ClusterNode, status: number): Promise<void> {
-  return until(async () => (await getStatus(side, '/health/ready')) === status);
+/** Settles once `/health/ready` returns this status. */
+function waitForReadiness(node: ClusterNode, status: number): Promise<void> {
+  return until(async () => (await getStatus(node, '/health/ready')) === status);
 }
 
-/** Every stream has every event once, in one order without a gap, and none of them ended. */
+/** Asserts that every stream is open and has every event once, in the same order without a gap. */
 async function assertNoLoss(nodes: readonly ClusterNode[], publishers: readonly Publisher[]) {
   const ids = publishers.flatMap((publisher) => publisher.ids);
-  assert.equal(new Set(ids).size, ids.length, 'an event was given a number twice');
+  assert.equal(new Set(ids).size, ids.length, 'a sequence number was assigned twice');
   const [epoch] = (ids[0] ?? '').split('-');
   const all = ids.map((_, index) => `${epoch}-${index + 1}`);
   for (const { stream } of nodes) {
@@ -82,12 +82,12 @@ async function assertNoLoss(nodes: readonly ClusterNode[], publishers: readonly 
   assert.deepEqual(new Set(ids), new Set(all));
 }
 
-/** A server that is ill-treated, in a file for each dialect: they wait more than they work. */
+/** Tests faults of one dialect's server. A file per dialect, because the tests mostly wait. */
 export async function testFaults(dialect: ServerDialect): Promise<void> {
   const dedicated = await createDedicatedServer(dialect);
   const skip = typeof dedicated === 'string' ? dedicated : false;
 
-  describe(`${dialect} ill-treated`, { skip }, () => {
+  describe(`${dialect} with faults`, { skip }, () => {
     const server = dedicated as DedicatedServer; // Skipped otherwise.
     before(() => server.start());
     after(() => server.remove());
@@ -130,27 +130,27 @@ export async function testFaults(dialect: ServerDialect): Promise<void> {
       await assertNoLoss(nodes, publishing.publishers);
     });
 
-    test('a server that hangs does not keep Herald from stopping', async (t) => {
+    test('Herald stops while its database hangs', async (t) => {
       const { cluster, key } = await createScenario(t, server);
-      const forever = { DB_CONNECT_TIMEOUT: '60000', DB_STATEMENT_TIMEOUT: '60000' };
-      const launched = await cluster.launch({ ...forever, DRAIN_TIMEOUT: '2000' });
+      const longDeadlines = { DB_CONNECT_TIMEOUT: '60000', DB_STATEMENT_TIMEOUT: '60000' };
+      const launched = await cluster.launch({ ...longDeadlines, DRAIN_TIMEOUT: '2000' });
       const client = await H2Client.connect(launched.url);
       t.after(() => client.destroy());
       await client.listen('ada');
 
       server.freeze();
-      const json = { to: 'all', data: 'in vain' };
+      const json = { to: 'all', data: 'never stored' };
       const publishing = client
         .ask('POST', '/events', { bearer: key, json })
         .catch(() => 'cut off');
-      await client.ask('GET', '/health/live'); // What was sent before it has arrived.
+      await client.ask('GET', '/health/live'); // The request sent before it has arrived.
       const startedAt = performance.now();
       const code = await launched.end('SIGTERM');
       const ms = performance.now() - startedAt;
       server.thaw();
 
       assert.equal(code, 0);
-      assert.ok(ms < 60_000, `${ms} ms`); // Not the minute and more that the database has.
+      assert.ok(ms < 60_000, `${ms} ms`); // The deadlines of the database are a minute each.
       assert.equal(await publishing, 'cut off');
     });
 
@@ -206,9 +206,9 @@ export async function testFaults(dialect: ServerDialect): Promise<void> {
 
     const cutAt = performance.now();
     const hasBeenCutFor = (ms: number) => () => performance.now() - cutAt >= ms;
-    proxy.silence(); // At first as when a cable is pulled, then as when nobody listens.
+    proxy.silence(); // First like an unplugged cable, then like a closed port.
     await waitForReadiness(far, 503);
-    await publisher.publishWhile(() => publisher.ids.length < 700); // More than is read at a time.
+    await publisher.publishWhile(() => publisher.ids.length < 700); // More than one poll reads.
     await until(hasBeenCutFor(cutOffMs / 2));
     proxy.block();
     await until(hasBeenCutFor(cutOffMs));
@@ -224,7 +224,7 @@ export async function testFaults(dialect: ServerDialect): Promise<void> {
   });
 }
 
-/** As after a failover: what runs here is no primary any more. */
+/** Makes the server read-only, as a primary is after a failover, or writable again. */
 async function setReadOnly({ administer }: Cluster, dialect: ServerDialect, isOn: boolean) {
   if (dialect !== 'postgres') return administer(`set global read_only = ${isOn ? 1 : 0}`);
   await administer(`alter system set default_transaction_read_only = ${isOn ? 'on' : 'off'}`);
@@ -232,8 +232,8 @@ async function setReadOnly({ administer }: Cluster, dialect: ServerDialect, isOn
 }
 
 /**
- * One that may what docs/databases.md says is enough, and nothing else. For root, MariaDB and MySQL
- * are never read-only.
+ * Creates an account with exactly the privileges that docs/databases.md requires, because `read_only`
+ * does not apply to root on MariaDB and MySQL. Returns its settings.
  */
 async function createUnprivilegedAccount({ administer, env }: Cluster, dialect: ServerDialect) {
   if (dialect === 'postgres') {
@@ -265,6 +265,6 @@ async function killConnections(cluster: Cluster, dialect: ServerDialect) {
     `select id from information_schema.processlist where db = '${name}'`,
   )) as { id?: number; ID?: number }[];
   for (const { id, ID } of rows) {
-    await cluster.administer(`kill ${id ?? ID}`).catch(() => undefined); // Gone by now.
+    await cluster.administer(`kill ${id ?? ID}`).catch(() => undefined); // It has ended meanwhile.
   }
 }

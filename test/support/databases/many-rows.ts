@@ -3,14 +3,14 @@ import { type Database, type Sql, sql, type Value } from '../../../src/db/databa
 
 const rowsPerInsert = 500;
 
-/** The hex digits of something that looks random and is the same in every run. */
+/** Returns `length` hex digits, up to 64, that look random and depend on `text` only. */
 export function fakeHex(text: string, length: number): string {
   return createHash('sha256').update(text).digest('hex').slice(0, length);
 }
 
 /**
- * Tables as after some time in service, a few thousand rows each: so many that a planner would not
- * rather read them whole, and old enough that what looks for the expired finds little.
+ * Fills the tables as after some time in service, with a few thousand rows each: enough that a planner
+ * does not prefer a full scan, and with few expired rows.
  */
 export async function fillTables(db: Database, now: number, count = 2000): Promise<void> {
   const day = 86_400_000;
@@ -59,7 +59,7 @@ export async function fillTables(db: Database, now: number, count = 2000): Promi
     ...[fakeHex(`key ${n}`, 16), `filler${n}`, fakeHex(`key hash ${n}`, 64)],
     ...['publish', now],
   ]);
-  // A page is up to 128 of these: read whole while they are few, and rightly so.
+  // Ten times as many, because a page of up to 128 makes a full scan the better plan of a small table.
   const seqs = Array.from({ length: 10 * count }, (_, index) => index + 1);
   const data = JSON.stringify('x'.repeat(200));
   await fill('events', 'seq, type, data, created_at', (n) => [n, 'note', data, now], seqs);
@@ -69,7 +69,7 @@ export async function fillTables(db: Database, now: number, count = 2000): Promi
     ...[fakeHex(`idempotency ${n}`, 64), fakeHex('body', 64)],
     ...[n, 1, now + day + n],
   ]);
-  // Heard of too long ago to be counted, and not long enough ago to be forgotten.
+  // Seen too long ago to be counted, and too recently to be deleted.
   await fill('processes', 'id, users, seen_at', (n) => [
     fakeHex(`process ${n}`, 16),
     1,

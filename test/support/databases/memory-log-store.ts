@@ -16,17 +16,17 @@ interface PendingStep {
 }
 
 /**
- * A log in memory whose every answer waits until it is let through: the test decides in which order
- * reads and appends happen, and when their results arrive. It outlives the process that uses it.
+ * An event log in memory that a test steps through: the test decides in which order reads and appends
+ * happen, and when their results arrive. It survives a simulated crash of the process that uses it.
  */
 export class MemoryLogStore implements LogStore {
   readonly isShared = false;
   readonly events: LoggedEvent[] = [];
   readonly epoch: string;
   trimmedSeq = 0;
-  /** How many events each transaction took. */
+  /** Number of events of each transaction. */
   readonly commits: number[] = [];
-  /** While set, reads fail with it. */
+  /** While set, `read` rejects with it. */
   readError: Error | undefined;
   #pending: PendingStep[] = [];
   #isHeld = true;
@@ -35,19 +35,19 @@ export class MemoryLogStore implements LogStore {
     this.epoch = epoch;
   }
 
-  /** An event that somebody else has written. */
+  /** Appends an event as another process does. */
   appendExternally(audiences: readonly string[], data: string): void {
     const seq = this.events.length + 1;
     this.events.push({ seq, audiences, type: undefined, data, expiresAt: undefined });
   }
 
-  /** Lets one step of one operation through. */
+  /** Runs one pending step, picked by `choice`; does nothing without one. */
   step(choice: number): void {
     const [next] = this.#pending.splice(choice % Math.max(1, this.#pending.length), 1);
     next?.run();
   }
 
-  /** From here on nothing waits. */
+  /** Runs all pending steps, and later operations at once. */
   release(): void {
     this.#isHeld = false;
     while (this.#pending.length > 0) this.step(0);
@@ -57,7 +57,7 @@ export class MemoryLogStore implements LogStore {
     this.#isHeld = true;
   }
 
-  /** The process is gone: what was under way is never answered. */
+  /** Simulates a crash of the process: pending operations never settle. */
   dropPending(): void {
     this.#pending = [];
   }
@@ -146,7 +146,7 @@ export class MemoryLogStore implements LogStore {
   }
 
   listen(): undefined {
-    return undefined; // Nobody else writes, but for `write`.
+    return undefined; // `appendExternally` notifies no one.
   }
 
   get #state(): LogState {
@@ -154,7 +154,7 @@ export class MemoryLogStore implements LogStore {
     return { epoch, seq: this.events.length, trimmedSeq, bytes: 0 };
   }
 
-  /** Two steps: the operation happens, and later its answer arrives. */
+  /** Splits an operation into two steps: it happens, and later its result arrives. */
   #defer<Result>(operate: () => Result): Promise<Result> {
     if (!this.#isHeld) return Promise.resolve(operate());
     return new Promise((resolve) => {

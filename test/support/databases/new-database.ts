@@ -6,13 +6,13 @@ import type { DatabaseOptions } from '../../../src/db/options.js';
 import { recordedLog } from '../recording/record.js';
 import { findServer } from './test-server.js';
 
-/** A database that does not exist yet. */
+/** The name and options of a database that does not exist yet. */
 export interface NewDatabase {
   readonly options: DatabaseOptions;
   drop(): Promise<void>;
 }
 
-/** Names one in a folder of its own, or on the server of its dialect, which must be there. */
+/** Returns an embedded one in a new folder, or one on the dialect's server. Throws without a server. */
 export async function newDatabase(dialect: Dialect): Promise<NewDatabase> {
   if (dialect === 'sqlite') {
     const folder = mkdtempSync(join(tmpdir(), 'herald-'));
@@ -26,7 +26,7 @@ export async function newDatabase(dialect: Dialect): Promise<NewDatabase> {
   return server;
 }
 
-/** Why there can be no database of this dialect here, or false. */
+/** Returns why this machine has no database of this dialect, or false. */
 export async function skipFor(dialect: Dialect): Promise<string | false> {
   const server = dialect === 'sqlite' ? undefined : await findServer(dialect);
   return typeof server === 'string' ? server : false;

@@ -6,7 +6,7 @@ import {
   type Sql,
 } from '../../../src/db/database.js';
 
-/** The one table that has one row, by its own check: there is nothing to look up. */
+/** The table that has one row by a check constraint, so that a full scan is right. */
 const singleRow = 'log_head';
 
 const scanFinders: Readonly<Record<Dialect, (db: Database, statement: Sql) => Promise<string[]>>> =
@@ -18,8 +18,8 @@ const scanFinders: Readonly<Record<Dialect, (db: Database, statement: Sql) => Pr
   };
 
 /**
- * What of a statement's plan reads a whole table, or the whole of an index, in the database's own
- * words. Changes nothing.
+ * Returns the steps of a statement's plan that read a whole table or a whole index, in the database's
+ * own words. Does not run the statement.
  */
 export function findFullScans(db: Database, statement: Sql): Promise<string[]> {
   return scanFinders[db.dialect](db, statement);
@@ -31,17 +31,17 @@ export function textOf(statement: Sql): string {
   return text.replaceAll(/\((\?, )+\?\)/g, '(?)');
 }
 
-/** Statistics as after some time in service. */
+/** Updates the planner's statistics of these tables. */
 export async function analyze(db: Database, tables: readonly string[]): Promise<void> {
   for (const table of tables) {
     const mysql = db.dialect === 'mariadb' || db.dialect === 'mysql';
     const statement = { texts: [`analyze ${mysql ? 'table ' : ''}${table}`], values: [] };
-    // The answer of MariaDB and MySQL is a table.
+    // MariaDB and MySQL return rows.
     await (mysql ? db.query(statement) : db.execute(statement));
   }
 }
 
-/** Spec: sqlite.org/eqp.html. `SCAN` also stands before an index that is read from end to end. */
+/** Spec: sqlite.org/eqp.html. `SCAN` is also used for an index that is read from end to end. */
 async function sqliteScans(db: Database, statement: Sql): Promise<string[]> {
   const rows = await db.query<{ detail: string }>(prependText('explain query plan ', statement));
   const harmless = /^SCAN (found|visible|range_\d+|\(subquery-\d+\)|CONSTANT ROW)/;
@@ -61,7 +61,7 @@ async function postgresScans(db: Database, statement: Sql): Promise<string[]> {
   const [row] = await db.query<{ 'QUERY PLAN': [{ Plan: Node }] }>(
     prependText('explain (format json) ', statement),
   );
-  if (row === undefined) throw new Error('Cannot explain statement: no plan came');
+  if (row === undefined) throw new Error('Cannot explain statement: no plan was returned');
   return flattenNodes(row['QUERY PLAN'][0].Plan)
     .filter((node) => node['Relation Name'] !== singleRow)
     .filter((node) => {
@@ -75,14 +75,14 @@ function flattenNodes(node: Node): Node[] {
   return [node, ...(node.Plans ?? []).flatMap(flattenNodes)];
 }
 
-/** `ALL` is the whole table, `index` the whole of an index. Names in `<>` are what came before. */
+/** `ALL` reads the whole table, `index` the whole index. A name in `<>` is a derived table. */
 async function mariadbScans(db: Database, statement: Sql): Promise<string[]> {
   interface Row {
     readonly table: string | null;
     readonly type: string | null;
     readonly key: string | null;
   }
-  // MySQL's own default has become a tree.
+  // The default of newer MySQL versions is a tree.
   const explain = db.dialect === 'mysql' ? 'explain format = traditional ' : 'explain ';
   const rows = await db.query<Row>(prependText(explain, statement));
   return rows

@@ -5,14 +5,14 @@ import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { ServerDialect } from './test-server.js';
 
-/** How a database server of a test's own is made and started. */
+/** How to create and start a dedicated database server. */
 export interface Programs {
   readonly folder: string;
-  /** Makes the folder's content. */
+  /** Creates the data in the folder. */
   readonly prepare: () => void;
   readonly command: readonly [string, ...string[]];
   readonly user: string;
-  /** That ends all at once. */
+  /** Ends the server without a clean shutdown. */
   readonly crashSignal: NodeJS.Signals;
   readonly url: string;
   /** The folder as the server sees it. */
@@ -20,13 +20,13 @@ export interface Programs {
   readonly tlsArgs: (certificate: string, privateKey: string) => readonly string[];
 }
 
-/** Where a dialect's programs are and how to run them. Or the reason why not, fit for `skip`. */
+/** Finds a dialect's programs and how to run them. Returns the reason, fit for `skip`, without them. */
 export function programsOf(dialect: ServerDialect, port: number): Programs | string {
   if (dialect === 'postgres') return postgresPrograms(port);
   return dialect === 'mariadb' ? mariadbPrograms(port) : mysqlPrograms(port);
 }
 
-/** What is written reaches the operating system with every commit, which is enough for a crash. */
+/** Without fsync: a commit reaches the operating system, which is enough to survive a crash. */
 function postgresPrograms(port: number): Programs | string {
   const found = existsSync('/usr/lib/postgresql') ? readdirSync('/usr/lib/postgresql') : [];
   const version = found.sort((a, b) => Number(b) - Number(a))[0];
@@ -86,36 +86,44 @@ function mariadbPrograms(port: number): Programs | string {
 
 const mysqlRoot = fileURLToPath(new URL('../../../.scratch/mysql-root', import.meta.url));
 
-/** In the chroot that `test/mysql.sh` makes. */
+/** Uses the chroot that `test/mysql.sh` creates. */
 function mysqlPrograms(port: number): Programs | string {
   if (process.getuid?.() !== 0) return 'only root can start a server in a chroot';
   if (!existsSync(join(mysqlRoot, 'usr/sbin/mysqld'))) return 'no MySQL: test/mysql.sh start';
   const folder = mkdtempSync(join(mysqlRoot, 'var/lib/herald-'));
-  const place = `/var/lib/${basename(folder)}`;
-  const data = ['--no-defaults', '--user=mysql', `--datadir=${place}/data`];
+  const dataFolder = `/var/lib/${basename(folder)}`;
+  const data = ['--no-defaults', '--user=mysql', `--datadir=${dataFolder}/data`];
   data.push('--secure-file-priv=NULL');
   const inside = (...args: string[]) =>
     execFileSync('chroot', [mysqlRoot, ...args], { stdio: 'pipe' });
   return {
     folder,
-    inside: place,
+    inside: dataFolder,
     tlsArgs: sslArgs,
-    user: 'root', // Of `chroot`; the server itself is `mysql`.
+    user: 'root', // Runs `chroot`; the server itself runs as `mysql`.
     url: `mysql://root@127.0.0.1:${port}`,
     crashSignal: 'SIGKILL',
     prepare() {
-      inside('chown', 'mysql:mysql', place);
+      inside('chown', 'mysql:mysql', dataFolder);
       inside('mysqld', ...data, '--initialize-insecure');
     },
     command: [
       'chroot',
       ...[mysqlRoot, 'mysqld', ...data, '--bind-address=127.0.0.1', `--port=${port}`, ...innodb],
-      ...['--mysqlx=OFF', '--skip-log-bin', `--socket=${place}/socket`, `--pid-file=${place}/pid`],
+      ...[
+        '--mysqlx=OFF',
+        '--skip-log-bin',
+        `--socket=${dataFolder}/socket`,
+        `--pid-file=${dataFolder}/pid`,
+      ],
     ],
   };
 }
 
-/** Servers refuse to be root; whoever is somebody else starts them as that. */
+/**
+ * Returns the ids to start a server with: servers refuse root; other users start them as
+ * themselves.
+ */
 export function identityOf(user: string): { uid?: number; gid?: number } {
   if (process.getuid?.() !== 0 || user === 'root') return {};
   return { uid: idOf('-u', user), gid: idOf('-g', user) };

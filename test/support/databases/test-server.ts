@@ -6,13 +6,13 @@ import { recordedLog } from '../recording/record.js';
 
 export type ServerDialect = Exclude<Dialect, 'sqlite'>;
 
-/** A database server to test against, and one database on it that is the caller's alone. */
+/** A database server to test against, with the options of one database for the caller alone. */
 export interface TestServer {
-  /** For `migrate` and `openDatabase`. The database is not there yet; change what the test needs. */
+  /** For `migrate` and `openDatabase`. The database does not exist yet. */
   readonly options: ServerOptions;
-  /** A statement as it is, past Herald's drivers, on a connection of its own. */
+  /** Runs the text as it is, outside the database and its pool, on a new connection. */
   administer(text: string): Promise<unknown>;
-  /** Takes the database away; fine when there is none. */
+  /** Drops the database if it exists. */
   drop(): Promise<void>;
 }
 
@@ -25,8 +25,8 @@ const defaults: Readonly<Record<ServerDialect, string>> = {
 let databaseCount = 0;
 
 /**
- * The server of `TEST_POSTGRES_URL`, `TEST_MARIADB_URL` or `TEST_MYSQL_URL`, or else the one on
- * this machine's standard port. Without one: the reason, fit for `skip`.
+ * Finds the server of `TEST_POSTGRES_URL`, `TEST_MARIADB_URL` or `TEST_MYSQL_URL`, or the one on this
+ * machine's standard port. Returns the reason, fit for `skip`, when there is none.
  */
 export async function findServer(dialect: ServerDialect): Promise<TestServer | string> {
   const setting = `TEST_${dialect.toUpperCase()}_URL`;
@@ -43,7 +43,7 @@ export async function findServer(dialect: ServerDialect): Promise<TestServer | s
   return server;
 }
 
-/** The one at a URL, whether it answers or not. */
+/** Describes the server at a URL without connecting to it. */
 export function serverAt(dialect: ServerDialect, url: URL): TestServer {
   const options = buildOptions(dialect, url);
   const administer = (text: string) => runAdminStatement(options, text);
@@ -57,7 +57,7 @@ export function serverAt(dialect: ServerDialect, url: URL): TestServer {
   };
 }
 
-/** The settings with which Herald uses the database of these options. */
+/** Returns the settings that make Herald use the database of these options. */
 export function databaseEnv(options: ServerOptions): Record<string, string> {
   return {
     DB_DIALECT: options.dialect,
@@ -81,7 +81,7 @@ function buildOptions(dialect: ServerDialect, url: URL): ServerOptions {
     password: decodeURIComponent(url.password),
     ssl: false,
     connectionsMax: 4,
-    // A machine that stands still for seconds is no server that does not answer.
+    // Long, because a machine that stalls for seconds must not look like an unresponsive server.
     connectMs: 20_000,
     statementMs: 30_000,
     prepare: true,
@@ -106,7 +106,7 @@ async function runAdminStatement(options: ServerOptions, text: string): Promise<
   }
 }
 
-/** A statement as it is. */
+/** Returns a statement with this text and no values. */
 export function rawSql(text: string): Sql {
   return { texts: [text], values: [] };
 }

@@ -1,7 +1,7 @@
 import type { Logger, LogLevel } from '../../../src/logging/logger.js';
 import { recordedLog } from './record.js';
 
-/** Log lines as objects, with those of its children. */
+/** Returns a logger that adds each line to `lines` as an object, also the lines of its children. */
 export function collectingLog(lines: Record<string, unknown>[], fields: object = {}): Logger {
   const add = (level: LogLevel) => (more: object, phrase: string) => {
     lines.push({ level, phrase, ...fields, ...more });

@@ -1,11 +1,11 @@
 import type { Database, Sql } from '../../../src/db/database.js';
 
-/** The same database; the text of each statement is added to `statements`, also in transactions. */
+/** Wraps a database to add the text of each statement to `statements`, also in transactions. */
 export function withStatementLog(db: Database, statements: string[]): Database {
   return watchedDatabase(db, ({ texts }) => statements.push(texts.join('?').replace(/\s+/g, ' ')));
 }
 
-/** The same database; `onStatement` is called before each statement, also in transactions. */
+/** Wraps a database to call `onStatement` before each statement, also in transactions. */
 export function watchedDatabase(db: Database, onStatement: (statement: Sql) => void): Database {
   const note = (statement: Sql) => {
     onStatement(statement);

@@ -3,28 +3,27 @@ import { join } from 'node:path';
 import { type Logger, openLogger, silentLogger } from '../../../src/logging/logger.js';
 
 /**
- * What a run of all tests leaves behind to be searched (`test/secrets-in-logs.ts`): the secrets that
- * were issued or typed, and every line that was logged. Set by `test/run.mjs`; without it nothing is
- * recorded.
+ * Where a test run records the secrets that were issued or typed, and every log line, to be searched
+ * by `test/secrets-in-logs.ts`. Set by `test/run.mjs`; without it nothing is recorded.
  */
 const folder = process.env['HERALD_TEST_RECORD'];
 
-/** Members of bodies that must never be seen in a log. */
+/** Members of bodies that must never appear in a log. */
 const secretMembers = ['password', 'token', 'accessToken', 'refreshToken', 'streamToken', 'key'];
 
-/** Ours, for tests that do not look at it: the product's own log, as it would be on a disk. */
+/** The log of tests that do not inspect it: Herald's own logger, writing files to be searched. */
 export const recordedLog: Logger =
   folder === undefined
     ? silentLogger
     : await openLogger({ level: 'debug', folder: join(folder, `${process.pid}`), stdout: false });
 
-/** A password, token or key that is in use from now on. */
+/** Records a password, token or key that is in use. */
 export function recordSecret(secret: string): void {
   if (folder === undefined || secret === '') return;
   appendFileSync(join(folder, `${process.pid}.secrets`), `${JSON.stringify(secret)}\n`);
 }
 
-/** The secrets of a request or an answer. */
+/** Records the secrets in the body of a request or response. */
 export function recordSecretsIn(body: unknown): void {
   if (folder === undefined || typeof body !== 'object' || body === null) return;
   for (const member of secretMembers) {
@@ -33,14 +32,14 @@ export function recordSecretsIn(body: unknown): void {
   }
 }
 
-/** Lines that another process has logged. */
+/** Records lines that another process has logged. */
 export function recordLines(text: string): void {
   if (folder === undefined || text === '') return;
   mkdirSync(join(folder, `${process.pid}`), { recursive: true });
   appendFileSync(join(folder, `${process.pid}`, 'others.log'), `${text}\n`);
 }
 
-/** The log files anywhere below a folder, which is about to be removed. */
+/** Records the log files anywhere below a folder that is about to be removed. */
 export function recordLogFilesIn(directory: string): void {
   if (folder === undefined) return;
   const names = readdirSync(directory, { recursive: true, encoding: 'utf8' });

@@ -10,7 +10,7 @@ const token = randomBytes(96).toString('base64');
 const password = 'a "quiet" river';
 const jwt = ['header', 'payload', randomBytes(32).toString('base64url')].join('.');
 
-// [what is in the line, the line, found]
+// [content, line, found]
 const lines = [
   ['a whole token', `{"msg":"x","info":"${token}"}`, true],
   ['the beginning of a token', `{"msg":"x ${token.slice(0, 70)}…"}`, true],
@@ -22,7 +22,7 @@ const lines = [
 ] as const;
 
 for (const [what, line, isFound] of lines) {
-  test(`${what} in a log line is ${isFound ? 'found' : 'no secret of ours'}`, () => {
+  test(`${what} in a log line is ${isFound ? 'found' : 'not taken for a secret'}`, () => {
     const found = findLinesWith([token, password, jwt], ['before', line, 'after']);
 
     assert.deepEqual(found, isFound ? [line] : []);

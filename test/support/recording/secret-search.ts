@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 
-/** Shorter ones turn up by chance; tests that care use longer ones. */
+/** Shorter secrets would match by chance; tests that depend on the search use longer ones. */
 const lengthMin = 12;
 
 export interface SearchResult {
@@ -11,7 +11,7 @@ export interface SearchResult {
   readonly hits: readonly string[];
 }
 
-/** Searches what `record.ts` has recorded in a folder. */
+/** Searches the log lines that `record.ts` has recorded in a folder for its secrets. */
 export function searchRecord(folder: string): SearchResult {
   const names = readdirSync(folder, { recursive: true, encoding: 'utf8' });
   const read = (ending: string) =>
@@ -24,26 +24,26 @@ export function searchRecord(folder: string): SearchResult {
   return { secrets: secrets.size, lines: lines.length, hits: findLinesWith(secrets, lines) };
 }
 
-/** Those of the lines that have one of the secrets, or its first half, in a spelling it travels in. */
+/** Returns the lines with a secret, or its first half: plain, URL-encoded or JSON-escaped. */
 export function findLinesWith(secrets: Iterable<string>, lines: readonly string[]): string[] {
   const byStart = new Map<string, string[]>();
-  for (const spelling of [...secrets].flatMap(getEncodings)) {
-    const start = spelling.slice(0, lengthMin);
-    byStart.set(start, [...(byStart.get(start) ?? []), spelling]);
+  for (const encoded of [...secrets].flatMap(getEncodings)) {
+    const start = encoded.slice(0, lengthMin);
+    byStart.set(start, [...(byStart.get(start) ?? []), encoded]);
   }
   return lines.filter((line) => {
     for (let at = 0; at + lengthMin <= line.length; at += 1) {
-      const spellings = byStart.get(line.slice(at, at + lengthMin));
-      if (spellings?.some((spelling) => line.startsWith(spelling, at))) return true;
+      const candidates = byStart.get(line.slice(at, at + lengthMin));
+      if (candidates?.some((candidate) => line.startsWith(candidate, at))) return true;
     }
     return false;
   });
 }
 
-/** Of a JWT the signature: its header is the same for all, and without it the rest is worth nothing. */
+/** Only the signature of a JWT counts: headers are all equal, and an unsigned JWT is worthless. */
 function getEncodings(secret: string): string[] {
   const text = /^[\w-]+\.[\w-]+\.([\w-]+)$/.exec(secret)?.[1] ?? secret;
   const half = text.slice(0, Math.max(lengthMin, Math.ceil(text.length / 2)));
-  const spellings = [half, encodeURIComponent(half), JSON.stringify(half).slice(1, -1)];
-  return [...new Set(spellings)].filter((one) => one.length >= lengthMin);
+  const encodings = [half, encodeURIComponent(half), JSON.stringify(half).slice(1, -1)];
+  return [...new Set(encodings)].filter((one) => one.length >= lengthMin);
 }

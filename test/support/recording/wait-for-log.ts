@@ -1,6 +1,6 @@
 import { until } from '../until.js';
 
-/** Settles when a system has logged a line with these fields, now or later. */
+/** Settles when a line with these fields is logged, at once if it was already. */
 export async function waitForLogLine(
   lines: readonly Readonly<Record<string, unknown>>[],
   fields: Readonly<Record<string, unknown>>,
@@ -10,8 +10,8 @@ export async function waitForLogLine(
 }
 
 /**
- * Settles when clean-up has removed so many rows in all for a task. One round may come before all that
- * it should remove is there, and do a part.
+ * Settles when a clean-up task has removed at least `rows` rows in total. It may need several runs,
+ * because one may start before all the rows to remove exist.
  */
 export async function waitForCleanUp(
   lines: readonly Readonly<Record<string, unknown>>[],

@@ -21,9 +21,9 @@ const ring = createKeyRing({
   algorithm: 'HS256',
   secret: randomBytes(32),
 });
-const cost = { memoryKib: 7168, passes: 1, lanes: 1 }; // The least that is accepted.
+const cost = { memoryKib: 7168, passes: 1, lanes: 1 }; // The minimum that is accepted.
 
-/** Shared by the tests of a file: threads take long to start. */
+/** Shared by the tests of a file, because threads start slowly. */
 const threadsOpened = openAuthThreads({
   count: 2,
   queuePerThreadMax: 64,
@@ -33,11 +33,11 @@ const threadsOpened = openAuthThreads({
 });
 after(async () => (await threadsOpened).close());
 
-/** All parts of auth, each test with a database of its own. */
+/** Opens all parts of auth on a new database. */
 export async function startAuth(t: TestContext) {
   const statements: string[] = [];
   const base = await sessionsFor(t, { db: withStatementLog(await databaseFor(t), statements) });
-  const { db, wallClock: monotonicClock, users, sessions, audit, lines } = base;
+  const { db, wallClock, users, sessions, audit, lines } = base;
   const log = collectingLog(lines);
   const threads = await threadsOpened;
   const expectedClaims = { audience: 'test', issuer: 'test' };
@@ -47,7 +47,7 @@ export async function startAuth(t: TestContext) {
     threads,
     ...expectedClaims,
     ...lifetimes,
-    wallClock: monotonicClock,
+    wallClock,
   });
   const hashing: string[] = [];
   const counted: Pick<typeof threads, 'run'> = {
@@ -58,24 +58,28 @@ export async function startAuth(t: TestContext) {
   };
   const passwords = await Passwords.open({ threads: counted, cost, lengthMin: 8 });
   const costly = await Passwords.open({ threads, cost: { ...cost, passes: 2 }, lengthMin: 8 });
-  const apiKeys = new ApiKeys({ db, log, wallClock: monotonicClock });
+  const apiKeys = new ApiKeys({ db, log, wallClock });
   const realm = 'herald "test"';
   const bearer = new BearerAuth({ accessTokens, sessions, apiKeys, tokenType: 'Bearer', realm });
   const rate = { count: 30, perMs: 60_000 };
   const ratesPerKey = { login: rate, token: rate, streamToken: rate, streamOpen: rate };
-  const rateLimiter = new RateLimiter({ rates: ratesPerKey, audit, monotonicClock });
-  const throttle = new Throttle({ freeFailures: 5, delayMaxMs: 900_000, monotonicClock });
+  const rateLimiter = new RateLimiter({ rates: ratesPerKey, audit, monotonicClock: wallClock });
+  const throttle = new Throttle({
+    freeFailures: 5,
+    delayMaxMs: 900_000,
+    monotonicClock: wallClock,
+  });
   const login = new Login({ users, sessions, passwords, rateLimiter, throttle, audit, log });
   const accounts = new Accounts({ users, sessions, passwords, audit });
   const sign = createSigner(accessTokens);
   return {
     ...base,
     ...{ accessTokens, passwords, apiKeys, bearer, rateLimiter, throttle, login, accounts, sign },
-    /** What threads were asked to do with passwords so far. */
+    /** Names of the password jobs that threads were given so far. */
     hashing,
-    /** What the database was asked so far. */
+    /** Texts of the statements run so far. */
     statements,
-    /** As it was stored when hashes cost something else. */
+    /** Hashes a password at another cost, as if stored under earlier settings. */
     oldDigest: (password: string) => costly.hash(password),
   };
 }

@@ -10,7 +10,7 @@ import { databaseFor } from '../databases/embedded.js';
 import { collectingLog } from '../recording/collecting-log.js';
 import { recordSecret } from '../recording/record.js';
 
-/** A time that stands still until a test moves it. */
+/** A time that changes only when a test sets it. */
 export interface ManualClock {
   now: number;
 }
@@ -22,7 +22,7 @@ export const graceMs = 10_000;
 
 export const client: Client = { requestId: 'request-1', ipKey: '192.0.2.1', userAgent: 'test/1' };
 
-/** Signs nothing: what a token was made for, readable. */
+/** Returns readable text with the user and session instead of a signed token. */
 export const sign: SignAccessToken = async ({ id, user }) => `access ${user.id} ${id}`;
 
 interface Overrides {
@@ -32,7 +32,7 @@ interface Overrides {
   readonly secrets?: readonly Buffer[];
 }
 
-/** Users and sessions on a database of their own, and what they said and did. */
+/** Opens users and sessions on a new database; collects their log lines and ended sessions. */
 export async function sessionsFor(t: TestContext, overrides: Overrides = {}) {
   const db = overrides.db ?? (await databaseFor(t));
   const time: ManualClock = { now: 1_700_000_000_000 };
@@ -83,7 +83,7 @@ export async function newUser(users: Users): Promise<Account> {
   });
 }
 
-/** A session that must begin. */
+/** Opens a session and records its refresh token. Throws when the account has changed. */
 export async function openSession(
   sessions: Sessions,
   account: Account,

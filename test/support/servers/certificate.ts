@@ -2,8 +2,8 @@ import { createSelfSigned } from '../../../src/commands/self-signed.js';
 
 const { certificate, privateKey } = createSelfSigned(['localhost', '127.0.0.1', '::1'], Date.now());
 
-/** A key and a certificate for this machine, generated once per process. PEM. */
+/** A key and certificate for this machine, PEM. Generated once per process. */
 export const testCertificate = { key: privateKey, cert: certificate };
 
-/** The certificate authority that every client of the tests trusts. */
+/** The certificate authority that all test clients trust. */
 export const ca = certificate;

@@ -9,28 +9,28 @@ import { launch, type ServerHandle } from './launch.js';
 import { type Env, prepare, type Username } from './seed.js';
 
 export interface Cluster {
-  /** Settings every process of it has. */
+  /** Settings of every process. */
   readonly env: Env;
   readonly userIds: Readonly<Record<Username, string>>;
   readonly apiKey: string;
-  /** One more process on the same database; closed after the test. */
+  /** Starts another server inside this process, on the same database; closed after the test. */
   start(more?: Env): Promise<App>;
-  /** One more as a process of the operating system; killed after the test. */
+  /** Starts another server as a child process; killed after the test. */
   launch(more?: Env): Promise<ServerHandle>;
   administer(text: string): Promise<unknown>;
 }
 
-/** A database of its own on a real server, migrated and seeded, for any number of processes. */
+/** Creates a migrated and seeded database on a real server, for any number of Herald processes. */
 export async function clusterFor(
   t: TestContext,
   dialect: 'postgres' | 'mariadb' | 'mysql',
 ): Promise<Cluster> {
   const server = await findServer(dialect);
-  if (typeof server === 'string') throw new Error(server); // Callers have looked before.
+  if (typeof server === 'string') throw new Error(server); // Callers skip the test in that case.
   return clusterOn(t, server);
 }
 
-/** The same on a server that the caller knows. */
+/** Creates the database on the given server; see `clusterFor`. */
 export async function clusterOn(t: TestContext, server: TestServer): Promise<Cluster> {
   const { options, administer } = server;
   await migrate(options);

@@ -10,7 +10,7 @@ type Overrides = Partial<Omit<HttpServerOptions, 'limits'>> & {
   readonly limits?: Partial<HttpLimits>;
 };
 
-/** A server with these routes on a port of its own, closed after the test, and what it logs. */
+/** Starts a server with these routes on a free port, closed after the test; collects its log lines. */
 export async function startHttp(
   t: TestContext,
   routes: readonly Route[],

@@ -4,29 +4,29 @@ import { recordLines } from '../recording/record.js';
 import { sourceCommand } from './process.js';
 import type { Env } from './seed.js';
 
-/** A log line, as an operator's tools read it. */
+/** A log line, parsed from JSON. */
 export type LogLine = Readonly<Record<string, unknown>>;
 
 export interface LaunchOptions {
-  /** All of its environment beside `PATH` and `HOME`. */
+  /** The whole environment except `PATH` and `HOME`. */
   readonly env: Env;
   readonly cwd: string;
-  /** Before the program. */
+  /** Options of Node, before the program. */
   readonly nodeOptions?: readonly string[];
-  /** A command that runs what follows it. */
+  /** A command that runs the command line that follows it. */
   readonly wrapper?: readonly string[];
   readonly onLine?: (line: LogLine) => void;
 }
 
-/** Herald as a process of its own. */
+/** Herald running as a child process. */
 export interface ServerHandle {
   readonly pid: number;
   readonly port: number;
   readonly url: string;
-  /** Settles with the exit code once it is gone, null when it was killed. */
+  /** Settles with the exit code when the process has ended, null when it was killed. */
   readonly exited: Promise<number | null>;
   signal(signal: NodeJS.Signals): void;
-  /** Signals it, and settles as `exited`; fine when it is gone. */
+  /** Sends a signal and settles as `exited`. Does nothing else once the process has ended. */
   end(signal: NodeJS.Signals): Promise<number | null>;
 }
 
@@ -61,7 +61,7 @@ function listeningPort(
     errorOutput += text;
   });
   return new Promise((resolve, reject) => {
-    let partialLine = ''; // Where a process is killed, a line may end in its middle: that one is none.
+    let partialLine = ''; // A killed process may leave an incomplete line, which is ignored.
     child.stdout.setEncoding('utf8').on('data', (chunk: string) => {
       const texts = (partialLine + chunk).split('\n');
       partialLine = texts.pop() ?? '';

@@ -1,12 +1,12 @@
-// Loaded by `--import` into a process whose memory is judged: on SIGUSR2 it collects its garbage and
-// says on standard output what is resident then.
+// Loaded by `--import` into a process whose memory is measured: on SIGUSR2 the process collects its
+// garbage and prints its resident memory to standard output.
 import { isMainThread } from 'node:worker_threads';
 
 if (isMainThread) {
   process.on('SIGUSR2', async () => {
     for (let round = 0; round < 3; round += 1) {
       globalThis.gc();
-      await new Promise(setImmediate); // The bytes of dead Buffers go a turn after the Buffers.
+      await new Promise(setImmediate); // The bytes of dead Buffers are freed one iteration later.
     }
     console.log(JSON.stringify({ msg: 'resident', bytes: process.memoryUsage.rss() }));
   });

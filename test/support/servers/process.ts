@@ -14,13 +14,13 @@ export interface Outcome {
 
 export interface ProcessOptions {
   readonly cwd: string;
-  /** Beside `PATH` and `HOME`; nothing else is handed down, so that no setting leaks in. */
+  /** Added to `PATH` and `HOME`; nothing else is inherited, so that no setting leaks in. */
   readonly env?: Readonly<Record<string, string>>;
-  /** What the process reads from standard input; empty by default. */
+  /** Standard input of the process; empty by default. */
   readonly input?: string;
 }
 
-/** An empty folder, removed after the test. */
+/** Creates an empty folder, removed after the test. Records the log files in it before. */
 export function tempFolder(t: TestContext): string {
   const folder = mkdtempSync(join(tmpdir(), 'herald-'));
   t.after(() => {
@@ -30,7 +30,7 @@ export function tempFolder(t: TestContext): string {
   return folder;
 }
 
-/** Starts a file of `src`, such as `commands/user.ts`, from source, as a process of its own. */
+/** Starts a file of `src`, such as `commands/user.ts`, from source as a child process. */
 export function startSource(
   file: string,
   args: readonly string[],
@@ -40,20 +40,20 @@ export function startSource(
   return spawn(command, rest, { cwd, env: { ...getInheritedEnv(), ...env } });
 }
 
-/** The same, to its end. */
+/** Runs a file of `src` from source as a child process until it ends. */
 export function runSource(
   file: string,
   args: readonly string[],
   options: ProcessOptions,
 ): Promise<Outcome> {
   const child = startSource(file, args, options);
-  child.stdin.on('error', () => {}); // A process that does not read it may be gone by now.
-  recordSecret(options.input ?? ''); // Passwords are what is typed.
+  child.stdin.on('error', () => {}); // A process that does not read it may have ended.
+  recordSecret(options.input ?? ''); // Input consists of passwords.
   child.stdin.end(options.input ?? '');
   return waitForExit(child);
 }
 
-/** The command line that runs a file of `src`, in any folder. */
+/** Returns the command line that runs a file of `src` from source, in any working directory. */
 export function sourceCommand(file: string, args: readonly string[]): [string, ...string[]] {
   const path = fileURLToPath(new URL(`../../../src/${file}`, import.meta.url));
   return [process.execPath, '--import', import.meta.resolve('tsx'), path, ...args];
@@ -67,7 +67,7 @@ export async function waitForExit(child: ChildProcessWithoutNullStreams): Promis
   const code = await new Promise<number | null>((resolve, reject) => {
     child.once('error', reject).once('close', resolve);
   });
-  // A server logs to standard output; what else is there may show a secret, such as a new key.
+  // Only log lines are recorded: other output may show a secret on purpose, such as a new key.
   const logged = out
     .join('')
     .split('\n')

@@ -1,13 +1,13 @@
 import { until } from '../until.js';
 import type { ServerProcess } from './server-process.js';
 
-/** Before the program of a process that is asked by `residentBytes`. */
+/** Options of Node that a process needs for `residentBytes`. */
 export const residentOptions: readonly string[] = [
   ...['--expose-gc', '--import', import.meta.resolve('./memory-probe.mjs')],
-  '--max-semi-space-size=2', // Or the space for young garbage is grown, and resident without any in it.
+  '--max-semi-space-size=2', // Otherwise the young generation grows, and stays resident when empty.
 ];
 
-/** Resident memory without garbage. */
+/** Measures resident memory after garbage collection. */
 export async function residentBytes(server: ServerProcess): Promise<number> {
   const getReports = () => server.lines.filter(({ msg }) => msg === 'resident');
   const { length } = getReports();

@@ -10,7 +10,7 @@ import { testCertificate } from './certificate.js';
 
 export type Env = Readonly<Record<string, string>>;
 
-/** Who is in every database of the tests; see `passwordOf`. */
+/** Users in every test database; see `getPassword`. */
 export const usernames = ['ada', 'bob', 'cyd'] as const;
 export type Username = (typeof usernames)[number];
 
@@ -18,7 +18,7 @@ export function getPassword(username: Username): string {
   return `${username}-password`;
 }
 
-/** Small and fast, so that a test waits for the system and not for its defaults. */
+/** Settings with small costs and high rates, so that tests do not wait for the defaults. */
 const baseEnv: Env = {
   NODE_ENV: 'test',
   HOST: '127.0.0.1',
@@ -29,25 +29,25 @@ const baseEnv: Env = {
   ARGON2_MEMORY_KIB: '7168',
   ARGON2_TIME: '1',
   AUTH_WORKERS: '1',
-  AUTH_QUEUE_TIMEOUT: '60000', // By estimate, which one hash on a machine that stalls moves far.
+  AUTH_QUEUE_TIMEOUT: '60000', // Estimated, and one slow hash distorts the estimate.
   LOGIN_IP_RATE: '100000/60000',
   TOKEN_IP_RATE: '100000/60000',
   STREAM_TOKEN_USER_RATE: '100000/60000',
   STREAM_OPEN_IP_RATE: '100000/60000',
   STREAM_RETRY: '100',
-  // Long: a machine that stands still for a moment must not make a server cut off what it said.
+  // Long, so that a server on a machine that stalls does not cut off its responses.
   DRAIN_TIMEOUT: '15000',
   END_TIMEOUT: '10000',
 };
 
-/** A database with accounts and an API key, made once in a process; every system gets a copy. */
+/** A database with accounts and an API key, created once per process and copied for every system. */
 interface Seed {
   readonly folder: string;
   readonly userIds: Readonly<Record<Username, string>>;
   readonly apiKey: string;
 }
 
-/** All that a process or an `App` needs to start. */
+/** Everything that a process or an `App` needs to start. */
 export interface Prepared {
   readonly folder: string;
   readonly env: Env;
@@ -58,9 +58,9 @@ export interface Prepared {
 let seedPromise: Promise<Seed> | undefined;
 
 /**
- * A folder with a certificate and a seeded database, and settings, with a port that stays free while
- * a server is away. The caller removes it. With a `DB_DIALECT` the accounts are made in that
- * database, which has to be migrated.
+ * Creates a folder with a certificate and a seeded database, and settings for them, with a port that
+ * stays free while the server is stopped. The caller removes the folder. With a `DB_DIALECT` the accounts
+ * are created in that database, which must be migrated.
  */
 export async function prepare(more: Env = {}): Promise<Prepared> {
   const folder = mkdtempSync(join(tmpdir(), 'herald-'));
@@ -78,7 +78,7 @@ export async function prepare(more: Env = {}): Promise<Prepared> {
   return { folder, userIds, apiKey, env: { ...buildEnv(folder), ...env } };
 }
 
-/** Settings with a certificate, and with everything that is written in one folder. */
+/** Writes the certificate; returns settings that keep all files in this folder. */
 function buildEnv(folder: string): Env {
   const [certificate, privateKey] = [join(folder, 'server.cert'), join(folder, 'server.key')];
   writeFileSync(certificate, testCertificate.cert);
@@ -103,6 +103,6 @@ function createAccounts(env: Env): Promise<Omit<Seed, 'folder'>> {
     const { key } = await apiKeys.create({ name: 'tests', scopes: ['publish'] });
     recordSecret(key);
     for (const username of usernames) recordSecret(getPassword(username));
-    return { userIds: ids as Record<Username, string>, apiKey: key }; // All are there now.
+    return { userIds: ids as Record<Username, string>, apiKey: key }; // All are set by the loop.
   });
 }

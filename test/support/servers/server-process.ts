@@ -4,7 +4,7 @@ import { H2Client } from '../clients/h2-client.js';
 import { type LogLine, launch, type ServerHandle } from './launch.js';
 import { type Env, type Prepared, prepare } from './seed.js';
 
-/** Herald as a process of its own, that can be stopped, killed and started again on its port. */
+/** Herald as a child process that can be stopped, killed and restarted on the same port. */
 export class ServerProcess {
   readonly prepared: Prepared;
   readonly lines: LogLine[] = [];
@@ -16,7 +16,7 @@ export class ServerProcess {
     this.#nodeOptions = nodeOptions;
   }
 
-  /** Listens when it settles; gone after the test. */
+  /** Settles when the server listens. Killed after the test. */
   static async start(
     t: TestContext,
     { env = {}, nodeOptions = [] }: { env?: Env; nodeOptions?: readonly string[] } = {},
@@ -60,7 +60,7 @@ export class ServerProcess {
     this.#launched?.signal(signal);
   }
 
-  /** Signals it and settles with its exit code, null when it was killed. */
+  /** Sends a signal and settles with the exit code, null when the process was killed. */
   end(signal: NodeJS.Signals): Promise<number | null> {
     return this.#launched?.end(signal) ?? Promise.resolve(null);
   }

@@ -17,7 +17,7 @@ export interface SystemOptions {
   readonly random?: () => number;
 }
 
-/** A running Herald in this process on a port of its own, and what a test asks of it. */
+/** A Herald running in this process on its own port, with helpers to use it. */
 export class System {
   readonly #prepared: Prepared;
   readonly #options: SystemOptions;
@@ -33,7 +33,7 @@ export class System {
     this.#port = app.port;
   }
 
-  /** Closed by `t.after`. */
+  /** Starts a system, closed after the test. */
   static async start(t: TestContext, options: SystemOptions = {}): Promise<System> {
     const prepared = await prepare(options.env);
     const system = new System(prepared, await open(prepared.env, options), options);
@@ -49,12 +49,12 @@ export class System {
     return `https://127.0.0.1:${this.#port}`;
   }
 
-  /** Its settings. */
+  /** Settings of the system. */
   get env(): Env {
     return this.#prepared.env;
   }
 
-  /** Where its certificate `server.cert` and its data are. */
+  /** The folder of the certificate, `server.cert`, and of the data. */
   get folder(): string {
     return this.#prepared.folder;
   }
@@ -67,26 +67,26 @@ export class System {
     return this.#prepared.apiKey;
   }
 
-  /** Called before the system is closed: for clients. */
+  /** Adds a function that is called before the system is closed, to close clients. */
   onClose(close: () => void): void {
     this.#closers.push(close);
   }
 
-  /** An HTTP/2 connection of its own. */
+  /** Opens a new HTTP/2 connection. */
   async connect(): Promise<H2Client> {
     const client = await H2Client.connect(this.url);
     this.onClose(() => client.destroy());
     return client;
   }
 
-  /** What `POST /events` answers to a backend. */
+  /** Posts a body to `/events` with the API key. */
   async post(json: unknown, headers: Readonly<Record<string, string>> = {}): Promise<Answer> {
     this.#backend ??= this.connect();
     const backend = await this.#backend;
     return backend.ask('POST', '/events', { bearer: this.apiKey, json, headers });
   }
 
-  /** Publishes to users, by name; answers the id. */
+  /** Publishes an event to a user or to all; returns its id. Throws unless it is created. */
   async publish(to: Username | 'all', data: unknown, more: object = {}): Promise<string> {
     const audience = to === 'all' ? to : { users: [this.userIds[to]] };
     const { status, body, text } = await this.post({ to: audience, data, ...more });
@@ -94,12 +94,12 @@ export class System {
     return String(body['id']);
   }
 
-  /** What the command line does, beside the running server and past all it has in memory. */
+  /** Runs account commands as the command line does, outside the running server and its caches. */
   runAdmin<Result>(work: (parts: AccountParts) => Promise<Result>): Promise<Result> {
     return withAccounts(loadConfig(this.#prepared.env), work);
   }
 
-  /** Stops, and starts again on the same port and, unless `env` says otherwise, the same data. */
+  /** Restarts on the same port and, unless `env` says otherwise, with the same data. */
   async restart(env: Env = {}): Promise<void> {
     await this.stop();
     await this.startOnSamePort(env);

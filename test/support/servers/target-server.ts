@@ -8,8 +8,8 @@ import { until } from '../until.js';
 import { startHttp } from './http-server.js';
 
 /**
- * Out of reach: a machine that stands still for a moment must not make an honest client a late one.
- * A test of a limit sets that one, and who is honest there is not subject to it, or gets seconds.
+ * Time limits that no well-behaved client reaches, even on a machine that stalls. A test sets the one
+ * limit it is about; its well-behaved clients are not subject to it, or it is seconds long.
  */
 const longLimits: Partial<HttpLimits> = {
   idleMs: 60_000,
@@ -19,7 +19,7 @@ const longLimits: Partial<HttpLimits> = {
   handshakeMs: 60_000,
 };
 
-/** A server that is about to be treated badly, and what came through to its handlers. */
+/** Starts a server for hostile clients; collects what reaches its handlers. */
 export async function startTargetServer(
   t: TestContext,
   limits: Partial<HttpLimits> = {},
@@ -40,7 +40,10 @@ export async function startTargetServer(
   const started = await startHttp(t, routes, { limits: { ...longLimits, ...limits }, pingMs });
   const { server, port, lines } = started;
 
-  /** Others are served, and after `leave` nothing is left: no connection, no complaint. */
+  /**
+   * Asserts that clients are served, and that after `disconnect` no connection and no warning is
+   * left.
+   */
   async function assertHealthy(disconnect: () => void): Promise<void> {
     for (const protocol of ['h2', 'http/1.1'] as const) {
       assert.equal((await ask(protocol, port, 'GET', '/hello')).status, 200);
