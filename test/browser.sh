@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Brings the browser of test/browser.test.ts: Debian's chromium, where it is missing and this is root
-# on a machine with apt-get. Anywhere else it says what is missing; the test skips then.
+# Installs the browser of test/browser.test.ts, Debian's chromium, if none is there. Needs root and
+# apt-get; without them it reports what is missing, and the test is skipped.
 set -euo pipefail
 
 for name in chromium chromium-browser google-chrome; do
@@ -9,11 +9,11 @@ for name in chromium chromium-browser google-chrome; do
   fi
 done
 if ! command -v apt-get > /dev/null || [ "$(id -u)" -ne 0 ]; then
-  echo 'No browser, and no way to install one here: test/browser.test.ts will skip' >&2
+  echo 'No browser, and this script cannot install one (no root or no apt-get): test/browser.test.ts will be skipped' >&2
   exit 0
 fi
 export DEBIAN_FRONTEND=noninteractive
 apt=(apt-get -qq -o DPkg::Lock::Timeout=120 -o Acquire::Retries=3)
-"${apt[@]}" update || true # One source that cannot be had keeps none of the others away.
+"${apt[@]}" update || true # An unreachable source must not prevent the use of the others.
 "${apt[@]}" install -y --no-install-recommends chromium > /dev/null
 chromium --version

@@ -1,15 +1,14 @@
 #!/usr/bin/env bash
-# A real MySQL to test against, for Debian's stable suites have none: a chroot of the unstable suite
-# under .scratch/mysql-root. The mirror is the one that apt is configured with. Needs root, Debian or
-# a relative of it, and one `apt-get update` before.
+# Runs a real MySQL to test against. Debian's stable suites have none, so it is installed into a chroot of
+# the unstable suite under .scratch/mysql-root, from the mirror that apt is configured with. Needs root,
+# Debian or a derivative, and an earlier `apt-get update`.
 #
-#   test/mysql.sh start   makes it if need be, starts it, prints `export TEST_MYSQL_URL=…`
-#   test/mysql.sh stop    stops it; what was made stays for the next time
-#   test/mysql.sh remove  stops it and removes everything
+#   test/mysql.sh start   creates the chroot if needed, starts MySQL, prints `export TEST_MYSQL_URL=…`
+#   test/mysql.sh stop    stops MySQL and keeps the chroot
+#   test/mysql.sh remove  stops MySQL and removes everything
 #
-# PORT is where it listens, on 127.0.0.1 only, by default the first from 11306 that is free; `root` has
-# an empty password. Further options of `start` go to mysqld, for example
-# --innodb-flush-log-at-trx-commit=2.
+# PORT is the port on 127.0.0.1, by default the first free one from 11306; `root` has an empty password.
+# Further arguments of `start` are passed to mysqld, for example --innodb-flush-log-at-trx-commit=2.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -31,9 +30,9 @@ listens() {
   (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
 }
 
-# Another checkout may have one of its own.
+# Another checkout may run its own server.
 free_port() {
-  local port=11306 # Below those that systems give to connections.
+  local port=11306 # Below the ephemeral ports.
   while listens "$port"; do port=$((port + 1)); done
   echo "$port"
 }
@@ -42,16 +41,16 @@ is_running() {
   [ -d "$root/usr" ] && inside mysqladmin -uroot -S "$socket" ping >/dev/null 2>&1
 }
 
-# make: the chroot with the server in it. It is made beside its place, so that one that was cut off
-# is not taken for whole.
-make() {
-  [ "$(id -u)" -eq 0 ] || fail 'only root can make a chroot'
-  command -v apt-get >/dev/null || fail 'there is no apt-get'
+# create: installs the chroot with the server. It is built in another folder and renamed at the end, so
+# that an interrupted installation is not used.
+create() {
+  [ "$(id -u)" -eq 0 ] || fail 'only root can create a chroot'
+  command -v apt-get >/dev/null || fail 'apt-get is missing'
   local keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-  [ -f "$keyring" ] || fail "there is no $keyring"
-  # Without the label the security archive is listed too, and that has no unstable suite.
+  [ -f "$keyring" ] || fail "$keyring is missing"
+  # The label excludes the security archive, which has no unstable suite.
   local mirror
-  # Not `| head -n 1`: with pipefail the command before it might die of a closed pipe.
+  # Not `| head -n 1`: with pipefail the command before it might fail by SIGPIPE.
   mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Label: Debian' |
     sort -u | sed -n 1p)
   [ -n "$mirror" ] || fail 'apt knows no Debian mirror: run apt-get update once'
@@ -70,10 +69,10 @@ make() {
   rm -rf "$root"
   "$scratch/debootstrap/usr/sbin/debootstrap" --variant=minbase --keyring="$keyring" \
     unstable "$root" "$mirror"
-  # A mirror that lags serves a list of packages that is past its date.
+  # A mirror that lags behind serves an expired package list.
   printf 'Acquire::Check-Valid-Until "false";\nAcquire::Retries "3";\nAPT::Sandbox::User "root";\n' \
     >"$root/etc/apt/apt.conf.d/99test"
-  printf '#!/bin/sh\nexit 101\n' >"$root/usr/sbin/policy-rc.d" # Nothing starts by itself.
+  printf '#!/bin/sh\nexit 101\n' >"$root/usr/sbin/policy-rc.d" # Packages must not start services.
   chmod +x "$root/usr/sbin/policy-rc.d"
   inside apt-get update
   inside apt-get install -y --no-install-recommends mysql-server-core mysql-client-core
@@ -85,7 +84,7 @@ make() {
 start() {
   [ "$(id -u)" -eq 0 ] || fail 'only root can enter a chroot'
   mkdir -p "$scratch"
-  [ -d "$root/usr" ] || make >&2
+  [ -d "$root/usr" ] || create >&2
   if ! is_running; then
     local port
     port=${PORT:-$(free_port)}
@@ -97,7 +96,7 @@ start() {
     [ -d "$root/var/lib/mysql-data/mysql" ] ||
       inside mysqld "${data[@]}" --initialize-insecure >"$scratch/mysqld.log" 2>&1 ||
       fail "see $scratch/mysqld.log"
-    # Tests look at errors by their text in some places, and the log of changes is not what they test.
+    # Messages stay in English, because some tests compare error texts. No test needs the binary log.
     nohup chroot "$root" mysqld "${data[@]}" --bind-address=127.0.0.1 --port="$port" --mysqlx=OFF \
       --socket="$socket" --pid-file="$pid_file" --innodb-buffer-pool-size=128M --skip-log-bin \
       "$@" >"$scratch/mysqld.log" 2>&1 </dev/null &
@@ -111,7 +110,7 @@ start() {
   echo "export TEST_MYSQL_URL=mysql://root@127.0.0.1:$(port_in_use)"
 }
 
-# It may have been started with another PORT.
+# The server may have been started with another PORT.
 port_in_use() {
   inside mysql -uroot -S "$socket" -N -e 'select @@port'
 }
@@ -128,9 +127,9 @@ stop() {
   unmount
 }
 
-# More than once, should it have been mounted more than once.
+# Repeats, because it may be mounted more than once.
 unmount() {
-  while mountpoint -q "$root/proc"; do umount "$root/proc" || umount -l "$root/proc"; done # The server may still be ending.
+  while mountpoint -q "$root/proc"; do umount "$root/proc" || umount -l "$root/proc"; done # Lazily while the server is ending.
 }
 
 case ${1:-} in
@@ -138,7 +137,7 @@ case ${1:-} in
   stop) stop ;;
   remove)
     stop
-    # Never while something is mounted in it.
+    # `rm` must not reach a mounted file system.
     if mountpoint -q "$root/proc"; then fail "$root/proc is in use"; fi
     rm -rf "$root" "$root.making" "$scratch/debootstrap"
     ;;

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Brings the servers that some tests run beside Herald, proxies and a pooler, from Debian's packages,
-# where they are missing and this is root on a machine with apt-get. Nothing is started. Anywhere else
-# it says what is missing; those tests skip. (The browser comes by test/browser.sh.)
+# Installs the proxies and the connection pooler that some tests run beside Herald, from Debian's
+# packages, if they are missing. Starts nothing. Needs root and apt-get; without them it reports what is
+# missing, and those tests are skipped. (test/browser.sh installs the browser.)
 set -euo pipefail
 
 missing=()
 
-# need <package> <command>
+# need <package> <command>: adds the package to `missing` unless the command exists.
 need() {
   command -v "$2" > /dev/null || missing+=("$1")
 }
@@ -20,13 +20,13 @@ if [ "${#missing[@]}" -eq 0 ]; then
   exit 0
 fi
 if ! command -v apt-get > /dev/null || [ "$(id -u)" -ne 0 ]; then
-  echo "No ${missing[*]}, and no way to install them here: their tests will skip" >&2
+  echo "No ${missing[*]}, and this script cannot install them (no root or no apt-get): their tests will be skipped" >&2
   exit 0
 fi
 export DEBIAN_FRONTEND=noninteractive
 apt=(apt-get -qq -o DPkg::Lock::Timeout=120 -o Acquire::Retries=3)
-"${apt[@]}" update || true # One source that cannot be had keeps none of the others away.
-# Packages start what they install; these are for tests, which start their own.
+"${apt[@]}" update || true # An unreachable source must not prevent the use of the others.
+# Packages start the servers that they install; the tests start their own.
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
   printf '#!/bin/sh\nexit 101\n' > "$policy"
@@ -34,7 +34,7 @@ if [ ! -e "$policy" ]; then
   trap 'rm -f "$policy"' EXIT
 fi
 code=0
-for package in "${missing[@]}"; do # One that cannot be had keeps none of the others away.
+for package in "${missing[@]}"; do # An unavailable package must not affect the others.
   if "${apt[@]}" install -y --no-install-recommends "$package" > /dev/null; then
     echo "installed: $package"
   else

@@ -1,5 +1,5 @@
-// node --import tsx test/secrets-in-logs.ts <folder> [whole]: what `test/run.mjs` does at its end.
-// Exit code 1 when a log line has a secret, or a whole run has left nothing to search.
+// node --import tsx test/secrets-in-logs.ts <folder> [whole]: run by `test/run.mjs` after the tests.
+// Exit code 1 when a log line contains a secret, or when a whole run has recorded nothing to search.
 import { searchRecord } from './support/recording/secret-search.js';
 
 const [folder = '', extent] = process.argv.slice(2);

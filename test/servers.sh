@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
-# Starts the database servers that the tests expect on 127.0.0.1 and that do not run: PostgreSQL on
-# 5432 (user postgres), MariaDB on 3306 (user root) and Redis, or Valkey, on 6390, all without a
-# password, each with an empty folder of its own, made anew when a server does not start with what an
-# earlier run has left in it. What listens already is left as it is. Where the programs are missing
-# they come from the packages of Debian 12 or 13, given apt-get and root.
+# Starts the database servers that the tests expect on 127.0.0.1, unless something listens on their
+# ports: PostgreSQL on 5432 (user postgres), MariaDB on 3306 (user root), and Redis or Valkey on 6390, all
+# without a password. Each has its own folder; when a server does not start with the data of an earlier
+# run, the data is deleted. Missing programs are installed from the packages of Debian 12 or 13, which
+# needs apt-get and root.
 #
-# Redis writes each command to its append-only file before it answers. It is not on its usual port,
-# for a Redis that is already there may keep nothing on disk.
+# Redis writes each command to its append-only file before it replies. It does not use its standard port,
+# because a Redis that runs there already may not persist its data.
 #
-#   test/servers.sh        starts them; fails when PostgreSQL or MariaDB cannot be had, and only says
-#                          so when Redis cannot
-#   test/servers.sh stop   stops those that it started
+#   test/servers.sh        starts the servers; fails when PostgreSQL or MariaDB is unavailable, and only
+#                          reports it when Redis is
+#   test/servers.sh stop   stops the servers that it started
 #
-# TEST_SERVERS_DIR (/tmp/herald-servers) is where their folders are. TEST_POSTGRES_PORT,
-# TEST_MARIADB_PORT and TEST_REDIS_PORT are other ports; the tests are told of them by
-# TEST_POSTGRES_URL, TEST_MARIADB_URL and TEST_REDIS_URL.
+# TEST_SERVERS_DIR is the folder of the data (default: /tmp/herald-servers). TEST_POSTGRES_PORT,
+# TEST_MARIADB_PORT and TEST_REDIS_PORT set other ports; the tests then need TEST_POSTGRES_URL,
+# TEST_MARIADB_URL and TEST_REDIS_URL.
 set -euo pipefail
 
 base=${TEST_SERVERS_DIR:-${TMPDIR:-/tmp}/herald-servers}
@@ -23,7 +23,8 @@ mariadb_port=${TEST_MARIADB_PORT:-3306}
 redis_port=${TEST_REDIS_PORT:-6390}
 failed=0
 
-complain() {
+# fail_later <message>: reports a failure; the script goes on and exits with code 1.
+fail_later() {
   echo "$*" >&2
   failed=1
 }
@@ -36,17 +37,17 @@ is_root() {
   [ "$(id -u)" -eq 0 ]
 }
 
-# as <user> <command>…: servers refuse to be root.
+# as <user> <command>…: runs a command as a user when this is root, because servers refuse root.
 as() {
   local user=$1
   shift
   if is_root; then setpriv --reuid="$user" --regid="$user" --clear-groups -- "$@"; else "$@"; fi
 }
 
-# install_packages <package>…
+# install_packages <package>…: fails without root or apt-get.
 install_packages() {
   is_root && command -v apt-get >/dev/null || return 1
-  # Another apt-get may be at work, and a mirror may hiccup.
+  # Another apt-get may be running, and a mirror may fail temporarily.
   local apt=(apt-get -o DPkg::Lock::Timeout=120 -o Acquire::Retries=3)
   export DEBIAN_FRONTEND=noninteractive
   "${apt[@]}" install -y --no-install-recommends "$@" ||
@@ -69,7 +70,7 @@ start_postgres() {
     return
   fi
   if [ -z "$(postgres_programs)" ]; then
-    # Only the programs: the package's own server would ask for passwords.
+    # Programs only: the package's own cluster would require passwords.
     mkdir -p /etc/postgresql-common/createcluster.d 2>/dev/null || true
     echo 'create_main_cluster = false' >/etc/postgresql-common/createcluster.d/herald-test.conf || true
     install_packages postgresql || true
@@ -77,7 +78,7 @@ start_postgres() {
   local programs data=$base/postgres
   programs=$(postgres_programs)
   if [ -z "$programs" ]; then
-    complain 'PostgreSQL: not installed, and it cannot be installed here'
+    fail_later 'PostgreSQL: not installed, and it cannot be installed here'
     return
   fi
   own_folder "$data" postgres
@@ -85,10 +86,10 @@ start_postgres() {
     rm -rf "$data/data"
     run_postgres || true
   fi
-  if listens "$postgres_port"; then echo "PostgreSQL: started in $data"; else complain "PostgreSQL: see $data/log"; fi
+  if listens "$postgres_port"; then echo "PostgreSQL: started in $data"; else fail_later "PostgreSQL: see $data/log"; fi
 }
 
-# With `programs` and `data` of the caller. What it holds need not outlive a power failure.
+# Uses `programs` and `data` of the caller. Without fsync: the data need not survive a power failure.
 run_postgres() {
   [ -f "$data/data/PG_VERSION" ] ||
     as postgres "$programs/initdb" -D "$data/data" -U postgres -A trust -E UTF8 --locale=C.UTF-8 \
@@ -102,12 +103,12 @@ start_mariadb() {
     echo "MariaDB: something listens on $mariadb_port already"
     return
   fi
-  # The core packages are the programs without a service.
+  # The core packages contain the programs without a service.
   if ! command -v mariadbd >/dev/null || ! command -v mariadb-install-db >/dev/null; then
     install_packages mariadb-server-core mariadb-client-core || true
   fi
   if ! command -v mariadbd >/dev/null || ! command -v mariadb-install-db >/dev/null; then
-    complain 'MariaDB: not installed, and it cannot be installed here'
+    fail_later 'MariaDB: not installed, and it cannot be installed here'
     return
   fi
   local data=$base/mariadb
@@ -117,12 +118,12 @@ start_mariadb() {
     rm -rf "$data/data"
     run_mariadb || true
   fi
-  if listens "$mariadb_port"; then echo "MariaDB: started in $data"; else complain "MariaDB: see $data/log"; fi
+  if listens "$mariadb_port"; then echo "MariaDB: started in $data"; else fail_later "MariaDB: see $data/log"; fi
 }
 
-# With `data` of the caller; as above. Fails when it has ended.
+# Uses `data` of the caller. Fails when the server has ended. The data need not survive a power failure.
 run_mariadb() {
-  # `--force`: the name of this machine need not resolve.
+  # `--force`: works without a resolvable host name.
   [ -d "$data/data/mysql" ] ||
     as mysql mariadb-install-db --no-defaults --force --datadir="$data/data" --skip-test-db \
       --auth-root-authentication-method=normal >"$data/log" 2>&1 || true
@@ -137,7 +138,7 @@ start_redis() {
     echo "Redis: something listens on $redis_port already"
     return
   fi
-  # These packages hold the program, by another name, and bring no service that would start.
+  # These packages contain the same program under another name, without a service.
   [ -n "$(redis_program)" ] || install_packages redis-tools || install_packages valkey-tools || true
   if [ -z "$(redis_program)" ]; then
     echo 'Redis: NOT AVAILABLE, it is not installed and cannot be installed here' >&2
@@ -150,7 +151,7 @@ start_redis() {
     rm -rf "$data/data"
     run_redis || true
   fi
-  if listens "$redis_port"; then echo "Redis: started in $data"; else complain "Redis: see $data/log"; fi
+  if listens "$redis_port"; then echo "Redis: started in $data"; else fail_later "Redis: see $data/log"; fi
 }
 
 redis_program() {
@@ -160,7 +161,8 @@ redis_program() {
   done
 }
 
-# With `data` of the caller. Fails when it has ended. The program is a server by its name.
+# Uses `data` of the caller. Fails when the server has ended. The program acts as a server when it is
+# called by this name.
 run_redis() {
   ln -sf "$(redis_program)" "$data/redis-server"
   as redis mkdir -p "$data/data"
@@ -170,7 +172,7 @@ run_redis() {
   until_listening "$redis_port" $!
 }
 
-# until_listening <port> <process>: fails when the process has ended.
+# until_listening <port> <pid>: waits up to two minutes; fails when the process has ended.
 until_listening() {
   for _ in $(seq 240); do
     if listens "$1"; then return; fi
@@ -179,7 +181,7 @@ until_listening() {
   done
 }
 
-# own_folder <folder> <user>
+# own_folder <folder> <user>: creates a folder that belongs to the user.
 own_folder() {
   mkdir -p "$1"
   if is_root; then chown "$2" "$1"; fi
@@ -201,7 +203,7 @@ stop_process() {
   if kill "$(cat "$1")" 2>/dev/null; then
     while [ -f "$1" ]; do sleep 0.2; done
   else
-    rm -f "$1" # It was killed, and has left the file behind.
+    rm -f "$1" # The server was killed and left the file behind.
   fi
 }
 

@@ -2,25 +2,25 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-/** A small fault in the source, and the test that must fail because of it. */
+/** A small fault in the source, and the test that must detect it. */
 export interface Mutant {
-  /** What is broken. */
+  /** Description of the fault. */
   readonly name: string;
-  /** The source file, as `src/auth/attempt-limiter.ts`. */
+  /** The source file, such as `src/auth/attempt-limiter.ts`. */
   readonly file: string;
-  /** Exact text, found once in the file. */
+  /** Exact text that occurs once in the file. */
   readonly before: string;
-  /** What replaces it; may be empty. */
+  /** Replacement of `before`; may be empty. */
   readonly after: string;
   /** The test file. */
   readonly test: string;
-  /** Part of the test's name, without what a template literal fills in. */
+  /** Part of the test's name, as written in the source, so without values of a template literal. */
   readonly testName: string;
 }
 
-/** The mutants of one data file. */
+/** Mutants of one data file. */
 export interface MutantFile {
-  /** The folder below `src` that its mutants are in, or `src` for the files beside the folders. */
+  /** The folder of `src` that the mutants are in, or `src` for files directly in it. */
   readonly folder: string;
   readonly mutants: readonly Mutant[];
 }
@@ -39,7 +39,7 @@ export function readMutantFiles(): MutantFile[] {
     }));
 }
 
-/** Returns the text with the fault in it. Throws an Error unless `before` is found exactly once. */
+/** Returns the text with the fault applied. Throws an Error unless `before` is found exactly once. */
 export function applyMutant({ before, after }: Mutant, text: string): string {
   const count = before === '' ? 0 : text.split(before).length - 1;
   if (count !== 1) throw new Error(`its "before" is found ${count} times instead of once`);

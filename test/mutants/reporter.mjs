@@ -1,4 +1,4 @@
-// A reporter for `run.ts`: one JSON line for each test that passed or failed.
+// A reporter for `run.ts`: writes a JSON line for each test that passed or failed.
 /** @param {AsyncIterable<import('node:test/reporters').TestEvent>} events */
 export default async function* report(events) {
   for await (const { type, data } of events) {

@@ -3,28 +3,28 @@ import { parseArgs } from 'node:util';
 import { type Mutant, readMutantFiles } from './mutants.js';
 import { SourceTree, type TestRun } from './source-tree.js';
 
-const usage = `Breaks the source in one place at a time and runs the test that must fail then.
+const usage = `Applies one fault at a time to the source and runs the test that must detect it.
 
 Usage: npm run mutants [-- [--jobs <n>] [<filter> ...]]
 
-  <filter>    only mutants with this text in their name, file or test file
+  <filter>    only mutants with this text in their name, source file or test file
   --jobs <n>  test runs at a time; default: the number of cores, ${availableParallelism()}
 
-The mutants are in test/mutants/*.json, a file for each folder of src. Each is applied to a copy
-of the working tree. Before that its test must pass there.
+The mutants are in test/mutants/*.json, one file per folder of src. Each is applied to a copy of the
+working tree, in which its test must pass first.
 
-Exit code: 0 when every test has failed as it must, 1 when a mutant survived or could not be
-tried, 2 for wrong arguments.`;
+Exit code: 0 when every mutant was killed, 1 when one survived or could not be tried, 2 for wrong
+arguments.`;
 
 type Outcome =
   | 'killed'
   | 'SURVIVED'
-  /** The source or the data is not as the other expects it. */
+  /** `before` does not occur exactly once in the source, or another error prevented the test. */
   | 'DOES NOT APPLY'
-  /** Without the mutant. */
+  /** The test fails without the mutant. */
   | 'TEST DOES NOT PASS'
   | 'TEST DID NOT END'
-  /** The source with the mutant in it cannot be loaded. */
+  /** The source with the mutant cannot be loaded. */
   | 'TEST DID NOT RUN';
 
 interface Result {
@@ -38,7 +38,7 @@ async function main(): Promise<void> {
   const mutants = readMutantFiles()
     .flatMap((file) => file.mutants)
     .filter((mutant) => filters.length === 0 || filters.some((filter) => has(mutant, filter)));
-  if (mutants.length === 0) throw new UsageError('no mutant has that in its name or files');
+  if (mutants.length === 0) throw new UsageError('no mutant has this text in its name or files');
   const trees: SourceTree[] = [];
   const removeTrees = () => {
     for (const tree of trees) tree.remove();
@@ -66,14 +66,14 @@ async function main(): Promise<void> {
   process.exitCode = killed === mutants.length ? 0 : 1;
 }
 
-/** Never rejects: what keeps a mutant from being tried is its outcome. */
+/** Tests one mutant. Never rejects: an error is an outcome. */
 async function tryMutant(tree: SourceTree, mutant: Mutant): Promise<Result> {
   const wanted = `"${mutant.testName}" in ${mutant.test}`;
   try {
-    const healthy = await tree.runTest(mutant);
-    const broken = whyUnfit(healthy);
-    if (broken !== undefined) {
-      return { mutant, outcome: 'TEST DOES NOT PASS', reason: `${wanted} ${broken} without it` };
+    const original = await tree.runTest(mutant);
+    const unfit = getUnfitReason(original);
+    if (unfit !== undefined) {
+      return { mutant, outcome: 'TEST DOES NOT PASS', reason: `${wanted} ${unfit} without it` };
     }
     const { passed, failed, isTimedOut } = await tree.withMutant(mutant, () =>
       tree.runTest(mutant),
@@ -89,8 +89,8 @@ async function tryMutant(tree: SourceTree, mutant: Mutant): Promise<Result> {
   }
 }
 
-/** Why a test cannot tell anything about a mutant. */
-function whyUnfit({ passed, failed, isTimedOut }: TestRun): string | undefined {
+/** Returns why a test cannot be used for a mutant; undefined when it can. */
+function getUnfitReason({ passed, failed, isTimedOut }: TestRun): string | undefined {
   if (isTimedOut) return 'does not end';
   if (failed.length > 0) return 'fails';
   return passed.length === 0 ? 'does not run' : undefined;

@@ -12,27 +12,27 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { applyMutant, type Mutant, root } from './mutants.js';
 
-/** How the named tests of one run ended. */
+/** Results of the selected tests of one run. */
 export interface TestRun {
-  /** Names of those that ran: skipped ones and suites are not among them. */
+  /** Names of tests that passed, without skipped tests and suites. */
   readonly passed: readonly string[];
   readonly failed: readonly string[];
-  /** The process was stopped at the time limit. */
+  /** Whether the process was killed at the time limit. */
   readonly isTimedOut: boolean;
 }
 
 const runMsMax = 90_000;
 
-/** A copy of the working tree in a temporary folder, in which a fault harms nobody. */
+/** A copy of the working tree in a temporary folder, to apply faults to. */
 export class SourceTree {
   readonly #folder = mkdtempSync(join(tmpdir(), 'herald-mutants-'));
-  readonly #endTest = new Set<() => void>();
+  readonly #killers = new Set<() => void>();
 
-  /** Copies what git tracks or would track. Throws an Error outside a git work tree. */
+  /** Copies all files that git does not ignore. Throws an Error outside a git work tree. */
   constructor() {
     const options = ['ls-files', '-z', '--cached', '--others', '--exclude-standard'];
     const { stdout, status } = spawnSync('git', options, { cwd: root, encoding: 'utf8' });
-    if (status !== 0) throw new Error('Cannot copy source tree: this is no git work tree');
+    if (status !== 0) throw new Error('Cannot copy source tree: not in a git work tree');
     for (const file of new Set(stdout.split('\0'))) {
       const source = join(root, file);
       if (file !== '' && existsSync(source)) cpSync(source, join(this.#folder, file));
@@ -40,7 +40,7 @@ export class SourceTree {
     symlinkSync(join(root, 'node_modules'), join(this.#folder, 'node_modules'));
   }
 
-  /** Runs `work` while the fault is in the tree. Throws as `applyMutant`. */
+  /** Runs `work` with the fault applied to the tree. Throws as `applyMutant` does. */
   async withMutant<Result>(mutant: Mutant, work: () => Promise<Result>): Promise<Result> {
     const path = join(this.#folder, mutant.file);
     const original = readFileSync(path, 'utf8');
@@ -61,45 +61,45 @@ export class SourceTree {
       ...['--test-reporter=./test/mutants/reporter.mjs', `--test-reporter-destination=${events}`],
       test,
     ];
-    // A group of its own, with the processes that a test starts.
+    // A new process group, to kill the processes that a test starts, too.
     const child = spawn(process.execPath, args, {
       cwd: this.#folder,
-      env: environment(),
+      env: getEnvironment(),
       stdio: 'ignore',
       detached: true,
     });
     return new Promise((resolve) => {
       let isTimedOut = false;
-      const end = () => {
+      const kill = () => {
         if (child.pid !== undefined && child.exitCode === null) process.kill(-child.pid, 'SIGKILL');
       };
       const deadline = setTimeout(() => {
         isTimedOut = true;
-        end();
+        kill();
       }, runMsMax);
-      this.#endTest.add(end);
+      this.#killers.add(kill);
       child.on('close', () => {
         clearTimeout(deadline);
-        this.#endTest.delete(end);
-        resolve({ ...outcomeIn(events, testName), isTimedOut });
+        this.#killers.delete(kill);
+        resolve({ ...readOutcome(events, testName), isTimedOut });
       });
     });
   }
 
-  /** Ends the test that is running and removes the folder. Idempotent. */
+  /** Kills a running test and removes the folder. Idempotent. */
   remove(): void {
-    for (const end of this.#endTest) end();
+    for (const kill of this.#killers) kill();
     rmSync(this.#folder, { recursive: true, force: true });
   }
 }
 
-function outcomeIn(events: string, testName: string): Pick<TestRun, 'passed' | 'failed'> {
+function readOutcome(events: string, testName: string): Pick<TestRun, 'passed' | 'failed'> {
   const text = existsSync(events) ? readFileSync(events, 'utf8') : '';
   const ended = text
     .split('\n')
     .filter((line) => line !== '')
     .map((line) => JSON.parse(line) as { name: string; hasPassed: boolean })
-    // What fails before its tests begin has the name of the file.
+    // A file that fails before its tests start is reported under its own name.
     .filter(({ name }) => name.includes(testName));
   return {
     passed: ended.filter(({ hasPassed }) => hasPassed).map(({ name }) => name),
@@ -107,8 +107,8 @@ function outcomeIn(events: string, testName: string): Pick<TestRun, 'passed' | '
   };
 }
 
-/** Without what a test runner around this one would have set. */
-function environment(): NodeJS.ProcessEnv {
+/** Returns the environment without the variable that an enclosing test runner sets. */
+function getEnvironment(): NodeJS.ProcessEnv {
   const { NODE_TEST_CONTEXT: _, ...env } = process.env;
   return env;
 }

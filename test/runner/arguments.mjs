@@ -1,12 +1,12 @@
 // The command line of `npm test`.
 import { spawnSync } from 'node:child_process';
 
-/** Options of the runner itself; all take a value and may be repeated. */
+/** Options of the runner itself; each takes a value and may be repeated. */
 const ownOptions = ['--without', '--in', '--minutes', '--file-minutes'];
 
 /**
- * Separates path filters from options. An option that takes a value keeps it, after a blank as well
- * as after an equals sign.
+ * Separates path filters from options. The value of an option may follow after a space or an equals
+ * sign. Ends the process when a value is missing or wrong.
  *
  * @param {readonly string[]} args
  */
@@ -55,7 +55,11 @@ function takeValue(name, rest) {
   return rest.length > 0 ? rest.shift() : refuse(`${name} needs a value`);
 }
 
-/** @param {string} why */
+/**
+ * Prints why the tests cannot run and exits with code 1.
+ *
+ * @param {string} why
+ */
 export function refuse(why) {
   console.error(`Cannot run tests: ${why}`);
   process.exit(1);

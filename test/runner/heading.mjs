@@ -1,9 +1,9 @@
-// Loaded before each test file. Prints its path, which `results.mjs` needs, and people who read the
-// output; and ends a file that does not end by itself, as it would hold up all others.
+// Loaded before each test file. Prints its path, for `results.mjs` and for readers of the output, and
+// ends a file that does not end by itself, because it would block the whole run.
 import { relative } from 'node:path';
 import { isMainThread } from 'node:worker_threads';
 
-const graceMs = 5000; // For the limit of `node --test`, which says more.
+const graceMs = 5000; // `node --test` has the same limit and a better message.
 const file = process.argv[1] ?? '';
 if (isMainThread && process.env['NODE_TEST_CONTEXT'] !== undefined && file.endsWith('.test.ts')) {
   process.stdout.write(`--- ${relative(process.cwd(), file)}\n`);

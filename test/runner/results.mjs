@@ -1,13 +1,13 @@
-// A reporter for the runner, which writes a line of JSON for each test, failure, file and seed, and the
-// reader of these lines.
+// A reporter for the runner that writes a JSON line for each test, failure, file and seed, and the
+// function that reads these lines.
 import { readFileSync } from 'node:fs';
 import { relative, resolve } from 'node:path';
 
 const messageLines = 12;
 
 /**
- * `data.file` names the file that calls `test`, often a helper. The file that was run is the one
- * whose output the events follow: `heading.mjs` makes each file begin with some.
+ * Reports events as JSON lines. `data.file` names the file that calls `test`, often a helper. The file
+ * that was run is the one of the latest output: `heading.mjs` makes each file start with some.
  *
  * @param {AsyncIterable<import('node:test/reporters').TestEvent>} events
  */
@@ -16,7 +16,7 @@ export default async function* report(events) {
   for await (const { type, data } of events) {
     const isFile = data.nesting === 0 && data.file !== undefined && isSame(data.name, data.file);
     if (type === 'test:stdout') current = data.file;
-    const file = pathOf((isFile ? undefined : current) ?? data.file ?? '');
+    const file = toRelativePath((isFile ? undefined : current) ?? data.file ?? '');
     if (type === 'test:complete' && isFile) {
       yield line({ kind: 'file', file, ms: data.details.duration_ms });
     }
@@ -29,15 +29,15 @@ export default async function* report(events) {
     const isFailure = type === 'test:fail' && !data.todo;
     const { name, skip } = data;
     yield line({ kind: 'test', file, name, isSuite: isSuite(data), skip, isPass: !isFailure });
-    if (!isFailure || error?.failureType === 'subtestsFailed') continue; // Subtests have their own.
-    const text = isFile ? describeEnd(error) : describe(error?.cause ?? error);
+    if (!isFailure || error?.failureType === 'subtestsFailed') continue; // Subtests are reported.
+    const text = isFile ? describeExit(error) : describeError(error?.cause ?? error);
     const message = text.split('\n').slice(0, messageLines).join('\n');
     const failure = { file, name: isFile ? 'the whole file' : name, isFile, message };
     yield line({ kind: 'failure', ...failure, isProperty: isPropertyFailure(text) });
   }
 }
 
-/** Reads what the reporter has written; a line that was cut off by a signal is left out. */
+/** Reads what the reporter has written; ignores a line that was cut off by a signal. */
 export function readResults(path) {
   const results = { files: [], tests: [], failures: [] };
   const lists = { file: results.files, test: results.tests, failure: results.failures };
@@ -56,13 +56,13 @@ function isSuite({ details }) {
   return details.type === 'suite';
 }
 
-function describe(cause) {
+function describeError(cause) {
   return String(cause?.stack ?? cause);
 }
 
-function describeEnd(error) {
+function describeExit(error) {
   const { failureType, exitCode, signal } = error;
-  if (failureType !== 'testCodeFailure') return describe(error.cause ?? error);
+  if (failureType !== 'testCodeFailure') return describeError(error.cause ?? error);
   return signal ? `ended by ${signal}` : `ended with exit code ${exitCode}`;
 }
 
@@ -75,7 +75,7 @@ function isSame(name, file) {
   return typeof name === 'string' && resolve(name) === resolve(file);
 }
 
-function pathOf(file) {
+function toRelativePath(file) {
   return file === '' ? '' : relative(process.cwd(), resolve(file));
 }
 

@@ -1,13 +1,13 @@
-// What becomes of failures: a test that fails once and then passes twice, alone, is flaky.
+// Retries failures: a test that fails once and then passes twice, with its file run alone, is flaky.
 import { isSeeded } from './groups.mjs';
 
-/** As many files with a failure are no accident; to retry them all would take long. */
+/** With more failed files nothing is retried: that many are not flaky, and it would take long. */
 const retriedFilesMax = 10;
 const retries = 2;
 
 /**
  * Runs each file with a failure again, alone, unless its failure depends on a random seed. Settles
- * with the failures in two lists; each that failed for good says `why`.
+ * with the failures in two lists; each entry of `failed` has a reason, `why`.
  *
  * @param {{ failures: readonly object[], runAlone: (file: string) => Promise<object>,
  *   signal: AbortSignal }} parts
@@ -17,17 +17,17 @@ export async function retryFailures({ failures, runAlone, signal }) {
   const failed = [];
   const flaky = [];
   for (const file of files) {
-    const ofFile = failures.filter((failure) => failure.file === file);
+    const inFile = failures.filter((failure) => failure.file === file);
     const why =
-      reasonNotToRetry(file, ofFile, files) ?? (await retry(file, ofFile, runAlone, signal));
-    if (why === undefined) flaky.push(...ofFile);
-    else failed.push(...ofFile.map((failure) => ({ ...failure, why })));
+      reasonNotToRetry(file, inFile, files) ?? (await retry(file, inFile, runAlone, signal));
+    if (why === undefined) flaky.push(...inFile);
+    else failed.push(...inFile.map((failure) => ({ ...failure, why })));
   }
   return { failed, flaky };
 }
 
 function reasonNotToRetry(file, failures, files) {
-  if (!file.endsWith('.test.ts')) return 'not retried: no file of tests is known';
+  if (!file.endsWith('.test.ts')) return 'not retried: no test file is known';
   if (isSeeded(file)) return 'not retried: a seeded test';
   if (failures.some(({ isProperty }) => isProperty)) return 'not retried: a property test';
   if (files.length > retriedFilesMax) return `not retried: ${files.length} files failed`;
