@@ -1,17 +1,17 @@
 import { closedError, unavailable } from './failures.js';
 
 interface ConcurrencyLimiterOptions {
-  /** Statements and transactions under way; one more is refused. */
+  /** Concurrent statements and transactions, waiting ones included; one more is refused. */
   readonly inFlightMax: number;
-  /** Transactions at a time. Fewer than connections, or statements beside them could never run. */
+  /** Concurrent transactions. Fewer than connections, so that single statements can always run. */
   readonly transactionsMax: number;
-  /** How long a transaction waits for its turn. */
+  /** How long a transaction waits for a free slot. */
   readonly waitMs: number;
 }
 
 /**
- * What a pool does not do: bounds what is under way, lets transactions take turns, and tells when
- * all has ended.
+ * Limits concurrent statements and transactions, which a pool does not, and waits for them on
+ * close.
  */
 export class ConcurrencyLimiter {
   readonly #options: ConcurrencyLimiterOptions;
@@ -24,7 +24,7 @@ export class ConcurrencyLimiter {
     this.#options = options;
   }
 
-  /** Rejects with `service_unavailable` when too much is under way. */
+  /** Runs `work`. Rejects with `service_unavailable` at `inFlightMax`. */
   async run<Result>(work: () => Promise<Result>): Promise<Result> {
     if (this.#isClosed) throw closedError();
     if (this.#running.size >= this.#options.inFlightMax) {
@@ -39,7 +39,10 @@ export class ConcurrencyLimiter {
     }
   }
 
-  /** The same, in turn with other transactions. */
+  /**
+   * Runs `work` once one of `transactionsMax` slots is free, first come, first served. Rejects with
+   * `service_unavailable` at `inFlightMax`, or after `waitMs`.
+   */
   runTransaction<Result>(work: () => Promise<Result>): Promise<Result> {
     return this.run(async () => {
       if (this.#transactions >= this.#options.transactionsMax) await this.#waitForSlot();
@@ -49,12 +52,12 @@ export class ConcurrencyLimiter {
       } finally {
         const [next] = this.#waiters;
         if (next === undefined) this.#transactions -= 1;
-        else next(); // Hands its turn on.
+        else next(); // Hands its slot over, so the count stays.
       }
     });
   }
 
-  /** Refuses what comes, waits for what is under way. Twice is fine. */
+  /** Refuses new work and waits for running and queued work. Idempotent. */
   async close(): Promise<void> {
     this.#isClosed = true;
     await Promise.allSettled(this.#running);

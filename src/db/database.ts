@@ -1,80 +1,86 @@
 export type Dialect = 'sqlite' | 'postgres' | 'mariadb' | 'mysql';
 
-/** What can be bound and read. Whole numbers up to 2^53 are exact; bytes are at least one. */
+/** A value to bind or read. Integers are exact up to 2^53; a byte array is not empty. */
 export type Value = string | number | null | Uint8Array;
 
-/** Text and values apart; made by `sql`, `list` and `tuples`. Between two texts stands a value. */
+/**
+ * A statement or a part of one, with text and values kept apart: each value stands between two
+ * adjacent texts. Created by `sql`, `list`, `tuples` and `inserts`.
+ */
 export interface Sql {
   readonly texts: readonly string[];
   readonly values: readonly Value[];
-  /** Made by `list` or `tuples`: the text grows with the values, so few of them are kept prepared. */
+  /** The text depends on the number of values, so fewer such statements are kept prepared. */
   readonly hasVariableArity?: true;
 }
 
 /**
- * One database, whatever its dialect. Statements are portable: no `returning`, no `||`, times as
- * epoch ms; compare-and-swap is an update with the old state in `where`.
+ * A database of any dialect. Statements are portable: no `returning`, no `||`, times as epoch ms;
+ * compare-and-swap is an update with the old state in `where`.
  *
- * Every method may reject with `service_unavailable`: connection lost, deadline over, queue full,
- * disk full. If it was a write, its outcome may be unknown then.
+ * Every method may reject with `service_unavailable`: connection lost, deadline exceeded, queue
+ * full, disk full. The outcome of a write may then be unknown.
  */
 export interface Database {
   readonly dialect: Dialect;
 
-  /** Only where the database can wake its clients: PostgreSQL, but not through every pooler. */
+  /** Set where the database can notify its clients: PostgreSQL without a transaction pooler. */
   readonly notifier?: Notifier | undefined;
 
-  /** Rows are plain objects. Outside a transaction it must not write. */
+  /** Returns rows as plain objects. Outside a transaction the statement must not write. */
   query<Row extends object>(statement: Sql): Promise<Row[]>;
 
-  /** How many rows matched, also when their values stay the same. Rejects with `UniqueViolation`. */
+  /**
+   * Returns the number of matched rows, unchanged ones included. Rejects with `UniqueViolation`.
+   */
   execute(statement: Sql): Promise<number>;
 
   /**
-   * Commits what `work` did, or rolls back and rejects as `work` did. Isolation: read committed.
+   * Commits the statements of `work`, or rolls back and rejects with the error of `work`.
+   * Isolation: read committed.
    *
-   * A statement that fails dooms the transaction, in every dialect: it can only roll back. On a
-   * deadlock `work` runs again, at most 3 times in all, so it must be repeatable. It must be quick,
-   * too: the embedded database has one writer, which waits for it. Nesting is refused.
+   * A failed statement aborts the transaction in every dialect: it can only be rolled back. After a
+   * deadlock `work` runs again, at most 3 times in all, so it must be repeatable. It must be fast:
+   * it blocks the only writer of SQLite. Rejects when nested.
    */
   transaction<Result>(work: (tx: Database) => Promise<Result>): Promise<Result>;
 
   /**
-   * Commits all statements, asking the database once; or none of them, when one matches no row:
-   * then false. Rejects with `UniqueViolation`. Only where one process has the database to itself and
-   * knows beforehand what it will write: the embedded one.
+   * Commits all statements in one round trip, or none and returns false if one matches no row.
+   * Rejects with `UniqueViolation`. SQLite only: there one process owns the database, so it knows
+   * in advance what to write.
    */
   batch?(statements: readonly Sql[]): Promise<boolean>;
 
-  /** Waits for what is under way; what is asked later is refused. Twice is fine. */
+  /** Waits for running statements and refuses new ones. Idempotent. */
   close(): Promise<void>;
 }
 
-/** How processes on one database tell each other that there is something new, and not what. */
+/** Notifies the processes on one database that something has changed, without saying what. */
 export interface Notifier {
-  /** A part of a transaction: with its commit all others that listen are woken, once. */
+  /** Notifies all other subscribers, once, when the transaction `tx` commits. */
   notify(tx: Database): Promise<void>;
 
   /**
-   * Calls `wake` after announcements of others, and whenever some may have been missed: when it
-   * begins to listen, and when it does so again because the connection was lost. Never throws.
+   * Calls `onNotify` after a notification of another process, and after each (re)connection,
+   * because notifications may have been missed before. Never throws.
    */
   subscribe(onNotify: () => void): Subscription;
 }
 
 export interface Subscription {
-  /** False while the connection is made: until then announcements are not heard. */
+  /** False while connecting: notifications are not received then. */
   readonly isActive: boolean;
-  /** Twice is fine. */
+  /** Idempotent. */
   close(): Promise<void>;
 }
 
-/** A row with the same unique key is there already. */
+/** Thrown when a row with the same unique key exists. */
 export class UniqueViolation extends Error {
   override readonly name = 'UniqueViolation';
 }
 
-/** A statement or a part of one; parts nest. A value never becomes text. */
+/** Creates a statement or a part of one; parts nest. A value never becomes part of the text. */
 export function sql(strings: TemplateStringsArray, ...parts: readonly (Value | Sql)[]): Sql {
   if (!parts.some(isSql)) return { texts: strings, values: parts.map(requireBindable) };
   const texts = [strings[0] ?? ''];
@@ -95,26 +101,32 @@ export function sql(strings: TemplateStringsArray, ...parts: readonly (Value | S
   return hasVariableArity ? { texts, values, hasVariableArity } : { texts, values };
 }
 
-/** `a, b, c`, as in `where id in (${list(ids)})`. Throws for none: SQL has no empty list. */
+/**
+ * Creates `a, b, c`, as in `where id in (${list(ids)})`. Throws without values, because SQL has no
+ * empty list.
+ */
 export function list(values: readonly Value[]): Sql {
   if (values.length === 0) throw new TypeError('Cannot make an SQL list: it has no values');
-  const between = values.slice(1).map(() => ', ');
+  const separators = values.slice(1).map(() => ', ');
   return {
-    texts: ['', ...between, ''],
+    texts: ['', ...separators, ''],
     values: values.map(requireBindable),
     hasVariableArity: true,
   };
 }
 
-/** `(a, b), (c, d)`, as in `insert into t (x, y) values ${tuples(rows)}`. Rows are of one length. */
+/**
+ * Creates `(a, b), (c, d)`, as in `insert into t (x, y) values ${tuples(rows)}`. Throws without
+ * values and for rows of different lengths.
+ */
 export function tuples(rows: readonly (readonly Value[])[]): Sql {
   const values = flattenRows(rows);
   const width = rows[0]?.length ?? 0;
-  const between = values.map((_, index) => (index % width === 0 ? '), (' : ', '));
-  return { texts: ['(', ...between.slice(1), ')'], values, hasVariableArity: true };
+  const separators = values.map((_, index) => (index % width === 0 ? '), (' : ', '));
+  return { texts: ['(', ...separators.slice(1), ')'], values, hasVariableArity: true };
 }
 
-/** Of rows that are all as long as the first, one after the other. */
+/** Concatenates the rows. Throws unless all have the length of the first. */
 function flattenRows(rows: readonly (readonly Value[])[]): Value[] {
   const width = rows[0]?.length ?? 0;
   if (width === 0) throw new TypeError('Cannot make SQL tuples: there are no values');
@@ -130,9 +142,9 @@ const insertRowsMax = 100;
 const insertTextCache = new WeakMap<readonly string[], Map<number, readonly string[]>>();
 
 /**
- * `insert into t (x, y) values (a, b), (c, d)`, as in ``inserts(sql`insert into t (x, y) values `, rows)``;
- * none for no rows. A statement has 100 rows at most, so that there are few different ones: they are
- * put together once, and stay prepared. `into` is a template without parts.
+ * Creates `insert into t (x, y) values (a, b), (c, d)` statements of at most 100 rows, none for no
+ * rows: ``inserts(sql`insert into t (x, y) values `, rows)``. Large inserts therefore share few
+ * texts, which are built once and stay prepared. `prefix` must be a template without parts.
  */
 export function inserts(prefix: Sql, rows: readonly (readonly Value[])[]): Sql[] {
   const textsByCount = insertTextCache.get(prefix.texts) ?? new Map<number, readonly string[]>();
@@ -147,7 +159,7 @@ export function inserts(prefix: Sql, rows: readonly (readonly Value[])[]): Sql[]
   return statements;
 }
 
-/** Stands in a statement's text for the value at a position, which counts from 1. */
+/** Returns the placeholder for the value at a position, counted from 1. */
 export type Placeholder = (position: number) => string;
 
 /** `?`, for SQLite, MariaDB and MySQL. */
@@ -159,7 +171,7 @@ export const dollar: Placeholder = (position) => `$${position}`;
 const renderCache = new WeakMap<Placeholder, WeakMap<readonly string[], string>>();
 
 /**
- * Returns the text for a driver. A template without parts is rendered once for each placeholder.
+ * Returns the text for a driver. A template without parts is rendered once per placeholder style.
  */
 export function render(statement: Sql, placeholder: Placeholder): string {
   const { texts } = statement;
@@ -182,15 +194,17 @@ function isSql(part: Value | Sql): part is Sql {
   return typeof part === 'object' && part !== null && 'texts' in part;
 }
 
-/** What slipped past the types is refused here: drivers differ in what they make of it. */
+/** Throws for values that bypassed the types, because drivers convert them differently. */
 function requireBindable(value: Value | Sql): Value {
-  const isGood =
+  const isBindable =
     typeof value === 'string' ||
     (typeof value === 'number' && Number.isFinite(value)) ||
     value === null ||
-    // No empty ones: the embedded engine of Node 22 would make them null.
+    // The SQLite of Node 22 would store an empty array as null.
     (value instanceof Uint8Array && value.byteLength > 0);
-  if (isGood) return value;
-  const what = typeof value === 'number' ? String(value) : typeof value;
-  throw new TypeError(`Cannot bind ${what}: a value is a string, a number, null or some bytes`);
+  if (isBindable) return value;
+  const description = typeof value === 'number' ? String(value) : typeof value;
+  throw new TypeError(
+    `Cannot bind ${description}: a value is a string, a number, null or some bytes`,
+  );
 }

@@ -1,4 +1,4 @@
-/** Settles as `promise`, or rejects with `late()` after `ms`; what comes later is let go. */
+/** Settles as `promise`, or rejects with `createError()` after `ms`; a later outcome is ignored. */
 export function withDeadline<Result>(
   promise: Promise<Result>,
   ms: number,

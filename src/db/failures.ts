@@ -1,6 +1,6 @@
 import { Failure } from '../errors.js';
 
-/** The database cannot do it now; asking again later may help. */
+/** Creates `service_unavailable` for a temporary state of the database; a retry may succeed. */
 export function unavailable(state: string, cause?: unknown, retryAfterMs = 1000): Failure {
   return new Failure('service_unavailable', `Cannot access the database: ${state}`, {
     retryAfterMs,
@@ -8,14 +8,14 @@ export function unavailable(state: string, cause?: unknown, retryAfterMs = 1000)
   });
 }
 
-/** A defect of ours, or a constraint that should have been checked. Never shows values. */
+/** Creates the error for a defect, or a constraint that should have been checked. Omits values. */
 export function statementError(text: string, cause: unknown): Error {
   return new Error(`Cannot run statement: ${text.replaceAll(/\s+/g, ' ').slice(0, 300)}`, {
     cause,
   });
 }
 
-/** Not expected while the order of closing is kept, hence no `Failure`. */
+/** Creates the error for use after close: a defect in the close order, hence no `Failure`. */
 export function closedError(): Error {
   return new Error('Cannot use database: it is closed');
 }

@@ -2,15 +2,15 @@ import { Failure } from '../errors.js';
 import { type Database, type Notifier, type Sql, sql } from './database.js';
 
 /**
- * A database of which is known whether it can be written. A disk that is full, or a server that may
- * only be read, still answers every question.
+ * A database whose `check` also covers writes: with a full disk or a read-only server, queries
+ * still succeed.
  *
- * A write that is refused makes it doubtful. From then on `probe`, which has to write as much as
- * anybody may, is asked whenever somebody wants to know, until it succeeds: as long as all goes well,
- * knowing costs no write, and what is small does not end the doubt.
+ * After a refused write, `check` calls `probe` until it succeeds. `probe` must write as much as the
+ * largest event, because a smaller write may succeed on an almost full disk. While no write fails,
+ * a check writes nothing.
  */
 export class HealthCheckedDatabase implements Database {
-  /** Where the database below has it. */
+  /** Set if the wrapped database has it. */
   readonly batch?: (statements: readonly Sql[]) => Promise<boolean>;
   readonly #db: Database;
   readonly #probe: (db: Database) => Promise<void>;
@@ -50,13 +50,13 @@ export class HealthCheckedDatabase implements Database {
     return this.#db.close();
   }
 
-  /** Settles when it answers and, as far as is known, can be written. Rejects otherwise. */
+  /** Resolves if the database answers and, as far as is known, is writable. Rejects otherwise. */
   async check(): Promise<void> {
     if (!this.#needsProbe) {
       await this.#db.query(sql`select 1 as one`);
       return;
     }
-    this.#activeProbe ??= this.#runProbe(); // However many ask.
+    this.#activeProbe ??= this.#runProbe(); // Concurrent checks share one probe.
     await this.#activeProbe;
   }
 

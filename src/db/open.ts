@@ -5,9 +5,9 @@ import type { DatabaseOptions } from './options.js';
 /**
  * Opens the database of the options' dialect, ready to use.
  *
- * The embedded one migrates itself first. The others reject when their schema is old, naming
- * `npm run sync`, and when the server cannot be reached: a system without its database should not
- * start. Drivers are loaded only when they are needed.
+ * SQLite is migrated first. For a server, rejects when its schema is outdated (the message names
+ * `npm run sync`) or when it cannot be reached, so that Herald does not start without its database.
+ * Drivers are loaded on demand.
  */
 export async function openDatabase(options: DatabaseOptions): Promise<Database> {
   if (options.dialect === 'sqlite') {

@@ -6,11 +6,11 @@ export type DatabaseOptions = SqliteOptions | ServerOptions;
 
 export interface SqliteOptions {
   readonly dialect: 'sqlite';
-  /** Its folder is made when it is missing. */
+  /** Path of the database file. A missing folder is created. */
   readonly file: string;
-  /** For a whole transaction, which has the one writer to itself. Default 15,000. */
+  /** Deadline of a write or a whole transaction, which occupies the only writer. Default 15,000. */
   readonly transactionMs?: number;
-  /** To wait for another process that has the file, and may be on its way out. Default 2,000. */
+  /** Wait for another process, which may be shutting down, to release the file. Default 2,000. */
   readonly lockMs?: number;
   readonly log: Logger;
   readonly wallClock?: Clock;
@@ -18,32 +18,34 @@ export interface SqliteOptions {
 
 export interface ServerOptions {
   readonly dialect: 'postgres' | 'mariadb' | 'mysql';
-  /** A name, an address, or (PostgreSQL) the folder of a socket. */
+  /** A host name, an IP address, or (PostgreSQL) the folder of a Unix socket. */
   readonly host: string;
   readonly port: number;
   readonly database: string;
   readonly username: string;
   readonly password: string;
-  /** True: encrypted, and the certificate is checked. With `ca` (PEM) against this authority only. */
+  /** True: TLS with a checked certificate. With `ca` (PEM), only that authority is trusted. */
   readonly ssl: boolean | { readonly ca: string };
   readonly connectionsMax: number;
-  /** To open a connection, and to wait for a free one. */
+  /** Deadline for opening a connection, and for waiting for a free one. */
   readonly connectMs: number;
-  /** For one statement; the server ends it, and if even that does not come, we do. */
+  /**
+   * Deadline of one statement: enforced by the server, and by the client if the server is silent.
+   */
   readonly statementMs: number;
-  /** PostgreSQL: statements are kept prepared. False behind a pooler by transaction. */
+  /** PostgreSQL: whether statements stay prepared. False behind a transaction pooler. */
   readonly prepare: boolean;
   readonly log: Logger;
   readonly wallClock?: Clock;
 }
 
-/** What `sync -- --reset --yes=…` must be given: of the embedded database the name of its file. */
+/** Returns the name that `sync -- --reset --yes=…` expects; for SQLite, the file name. */
 export function getDatabaseName(options: DatabaseOptions): string {
   if (options.dialect !== 'sqlite') return options.database;
   return options.file.split(/[\\/]/).at(-1) ?? options.file;
 }
 
-/** What the settings say about the database. */
+/** Converts the configuration to options for `openDatabase`. */
 export function toDatabaseOptions(
   { database }: Pick<Config, 'database'>,
   log: Logger,

@@ -7,8 +7,9 @@ export interface CheckedTls {
 }
 
 /**
- * What the packages hand to TLS. The certificate is checked against the host of the settings: by
- * themselves they check none, or for an address the name `localhost`.
+ * Returns the TLS options for the driver packages. The certificate is checked against the
+ * configured host: by default the packages check no name, or `localhost` when the host is an IP
+ * address.
  */
 export function buildTlsOptions({ ssl, host }: ServerOptions): false | CheckedTls {
   if (ssl === false) return false;

@@ -2,13 +2,13 @@ import { setTimeout as wait } from 'node:timers/promises';
 import type { Database, Dialect, Sql } from './database.js';
 import { unavailable } from './failures.js';
 
-/** A connection that belongs to one transaction. */
+/** Runs statements on a connection that belongs to one transaction. */
 export interface SqlExecutor {
   query<Row extends object>(statement: Sql): Promise<Row[]>;
   execute(statement: Sql): Promise<number>;
 }
 
-/** Thrown by drivers for a deadlock or a failed serialisation: the same again may succeed. */
+/** Thrown by drivers for a deadlock or a serialization failure: a retry may succeed. */
 export class TransactionConflict extends Error {
   override readonly name = 'Conflict';
 }
@@ -17,10 +17,10 @@ const attemptsMax = 3;
 const retryDelaysMs = [10, 50];
 
 /**
- * What `work` sees of a transaction: a `Database` that ends with it.
+ * The `Database` that `work` gets, usable until the transaction ends.
  *
- * Remembers the first statement that failed, also when `work` did not look, and lets nothing be
- * committed after it: PostgreSQL would answer such a COMMIT with a silent ROLLBACK.
+ * Keeps the first failure, even if `work` ignores it, and prevents a commit after it: PostgreSQL
+ * would silently turn such a COMMIT into a ROLLBACK.
  */
 export class Transaction implements Database {
   readonly dialect: Dialect;
@@ -34,7 +34,7 @@ export class Transaction implements Database {
     this.#executor = executor;
   }
 
-  /** Resolves when all is ready to be committed; rejects when it must be rolled back. */
+  /** Resolves when the transaction can be committed; rejects when it must be rolled back. */
   static async run<Result>(
     dialect: Dialect,
     executor: SqlExecutor,
@@ -50,7 +50,7 @@ export class Transaction implements Database {
     } catch (error) {
       tx.#open = false;
       await Promise.allSettled(tx.#running);
-      // `work` may have wrapped it, but whether to try again depends on what the database said.
+      // `work` may have wrapped the error, but `withRetries` needs the original conflict.
       throw tx.#abortReason?.cause instanceof TransactionConflict ? tx.#abortReason.cause : error;
     }
   }
@@ -92,7 +92,10 @@ export class Transaction implements Database {
   }
 }
 
-/** Runs it again after a `Conflict`, at most 3 times in all; then it is `service_unavailable`. */
+/**
+ * Runs `attempt` again after a `TransactionConflict`, at most 3 times in all; then rejects with
+ * `service_unavailable`.
+ */
 export async function withRetries<Result>(attempt: () => Promise<Result>): Promise<Result> {
   for (let attempts = 1; ; attempts++) {
     try {
@@ -101,7 +104,7 @@ export async function withRetries<Result>(attempt: () => Promise<Result>): Promi
       if (!(error instanceof TransactionConflict)) throw error;
       if (attempts === attemptsMax) throw unavailable('too many conflicting transactions', error);
       const delayMs = retryDelaysMs[attempts - 1] ?? 0;
-      await wait(delayMs * (0.5 + Math.random())); // Jitter, so that two do not meet again.
+      await wait(delayMs * (0.5 + Math.random())); // Jitter, so that two do not conflict again.
     }
   }
 }

@@ -4,13 +4,13 @@ import { statementError, unavailable } from '../failures.js';
 import type { ServerOptions } from '../options.js';
 import { TransactionConflict } from '../transaction.js';
 
-// By number: the package names them after MariaDB's list, so MySQL's own get wrong names.
+// Numbers, because the package takes names from MariaDB's list, which are wrong for MySQL's codes.
 const duplicateKeyErrno = 1062;
 const conflictErrnos = new Set([1213, 1205, 1020]); // Deadlock, lock wait, snapshot (MariaDB 11.6).
 
 /**
- * Too many connections, out of memory or of locks, disk full or failing, table full, commit failed,
- * killed, read-only, shutdown, statement timeout.
+ * Codes of temporary states: too many connections, out of memory or locks, disk full or failing,
+ * table full, commit failed, killed, read-only, shutdown, statement timeout.
  */
 const unavailableErrnos = new Set([
   ...[1037, 1038, 1041, 1047, 1206, 1637],
@@ -18,9 +18,9 @@ const unavailableErrnos = new Set([
   ...[1036, 1290, 1792, 1836, 1053, 1969, 3024, 4031, 2006, 2013],
 ]);
 
-/** The package's own: connection lost or never made, pool without a free one, time over. */
+/** Codes of the package: connection lost or not opened, pool exhausted, timeout. */
 const driverErrnos = { from: 45000, to: 45060 };
-const parsingPrecisionErrno = 45050; // A number past 2^53: a defect, not a state of the server.
+const parsingPrecisionErrno = 45050; // A number above 2^53: a defect, not a state of the server.
 
 interface NativeError {
   readonly errno: number;
@@ -28,7 +28,7 @@ interface NativeError {
   readonly isFatal: boolean;
 }
 
-/** What callers see of an error. Spec: MariaDB and MySQL server error reference. */
+/** Maps a native error to the error for callers. Spec: MariaDB and MySQL error reference. */
 export function mariadbError(text: string, error: unknown): Error {
   if (error instanceof Failure || error instanceof TransactionConflict) return error;
   const native = toNativeError(error);
@@ -50,7 +50,7 @@ export function mariadbError(text: string, error: unknown): Error {
 
 export const unknownDatabaseErrno = 1049;
 
-/** Why a database could not be opened, in words that lead to the setting. */
+/** Creates the error for a database that could not be opened; it names the setting to check. */
 export function mariadbOpenError(options: ServerOptions, error: unknown): Error {
   const { host, port, database, username } = options;
   const native = toNativeError(error);
@@ -66,7 +66,7 @@ export function mariadbOpenError(options: ServerOptions, error: unknown): Error 
   return new Error(`Cannot open database: ${states[native.errno] ?? unknown}`, { cause });
 }
 
-/** Of the error or, when the pool only says that it has no connection, of what lies beneath. */
+/** Reads the native fields of an error, or of its cause if the pool only reports a timeout. */
 export function toNativeError(error: unknown): NativeError {
   const found = error instanceof Error ? error : new Error(String(error));
   const inner = found.cause;
@@ -79,7 +79,7 @@ export function toNativeError(error: unknown): NativeError {
   };
 }
 
-/** The message carries the statement, and for a taken key the value: neither belongs in a log. */
+/** Copies an error without the statement and, for a duplicate key, the value, for the log. */
 function redactValues(error: unknown, { errno, sqlState }: NativeError): Error {
   const isServerError = error instanceof Error && 'sqlMessage' in error;
   const text = isServerError ? error.sqlMessage : error instanceof Error ? error.message : error;

@@ -13,9 +13,9 @@ import type { ServerOptions } from '../options.js';
 import { buildTlsOptions } from '../tls.js';
 import { type SqlExecutor, Transaction, withRetries } from '../transaction.js';
 import { mariadbError, mariadbOpenError } from './errors.js';
-import { mendMariadbHandshake } from './handshake.js';
+import { patchMariadbHandshake } from './handshake.js';
 
-/** What we use of a connection, and of a pool. */
+/** The part of a connection or a pool that is used here. */
 export interface MariadbConnection {
   query(text: string, values?: unknown): Promise<unknown>;
 }
@@ -25,12 +25,12 @@ const inFlightMax = 2000;
 const timeoutError = (): Error => unavailable('the database does not answer in time');
 
 /**
- * MariaDB 10.6 and MySQL 8.4, and later, over a bounded pool. They differ in how a statement is
- * limited (`initSqlOf`), and in no way that callers see.
+ * MariaDB 10.6, MySQL 8.4 and later, over a bounded pool. They differ in their statement limits
+ * (`buildInitSql`), but not for callers.
  *
- * `bigint`, `count(*)` and `sum` arrive as `number`; one that is no safe integer rejects the query.
- * Read committed, strict mode. At most 2,000 statements and transactions are under way, and each
- * statement ends within `connectMs + statementMs` and a second.
+ * `bigint`, `count(*)` and `sum` are read as `number`; an unsafe integer rejects the query. Read
+ * committed, strict mode. At most 2,000 statements and transactions are in flight, and each
+ * statement settles within `connectMs + statementMs` and a second.
  */
 export class MariadbDatabase implements Database {
   readonly dialect: 'mariadb' | 'mysql';
@@ -57,14 +57,14 @@ export class MariadbDatabase implements Database {
       idleTimeout: 600,
       minDelayValidation: 500,
       initSql: buildInitSql(options),
-      // Behind the server's own limit: it costs the connection.
+      // Later than the server's own limit, because this timeout closes the connection.
       socketTimeout: statementMs + 1000,
     });
   }
 
   /** Rejects when the server cannot be reached. */
   static async open(options: ServerOptions): Promise<MariadbDatabase> {
-    await checkReachable(options); // The pool would only say that it has no connection.
+    await checkReachable(options); // The pool would only report that it has no connection.
     const db = new MariadbDatabase(options, options.dialect === 'mysql' ? 'mysql' : 'mariadb');
     try {
       await db.query({ texts: ['select 1'], values: [] });
@@ -104,28 +104,28 @@ export class MariadbDatabase implements Database {
         isFinished ? Promise.reject(timeoutError()) : executeOn(connection, statement),
     };
     try {
-      // A deadlock ends a transaction by itself: what was sent along must not commit alone then.
+      // A deadlock rolls the transaction back: with autocommit, pipelined statements would commit.
       await command(connection, 'set autocommit = 0');
       const working = Transaction.run(this.dialect, executor, work);
       const result = await withDeadline(working, this.#transactionMs, timeoutError);
       isFinished = true;
       await command(connection, 'commit');
-      await releaseConnection(connection); // Never rejects: it is committed.
+      await releaseConnection(connection); // Never rejects, because the work is committed.
       return result;
     } catch (error) {
-      isFinished = true; // `work` may still be at it.
+      isFinished = true; // `work` may still be running.
       try {
         await command(connection, 'rollback');
         await releaseConnection(connection);
       } catch {
-        connection.destroy(); // The server rolls back what it held.
+        connection.destroy(); // The server then rolls back.
       }
       throw error;
     }
   }
 }
 
-/** To the pool, as it came from there. */
+/** Returns the connection to the pool in its initial state, or destroys it. Never rejects. */
 async function releaseConnection(connection: PoolConnection): Promise<void> {
   try {
     await command(connection, 'set autocommit = 1');
@@ -135,18 +135,18 @@ async function releaseConnection(connection: PoolConnection): Promise<void> {
   }
 }
 
-/** A connection of its own, without any limit on statements. The caller ends it. */
+/** Opens a separate connection without statement limits. The caller ends it. */
 export async function connectMariadb(
   options: ServerOptions,
   { withDatabase = true }: { withDatabase?: boolean } = {},
 ) {
-  await mendMariadbHandshake(); // Also for the pool, which is only made after a first connection.
+  await patchMariadbHandshake(); // Covers the pool, which is created after a first connection.
   const target: { database?: string } = withDatabase ? { database: options.database } : {};
   const config = { ...buildConnectionConfig(options), ...target };
   return createConnection({ ...config, socketTimeout: 0, initSql: sessionSql });
 }
 
-/** Rows as plain objects. */
+/** Returns rows as plain objects. */
 export async function queryOn<Row extends object>(
   connection: MariadbConnection,
   statement: Sql,
@@ -154,7 +154,7 @@ export async function queryOn<Row extends object>(
   return [...((await run(connection, statement)) as Row[])]; // A copy without the package's `meta`.
 }
 
-/** How many rows matched: the package asks the server to count so. */
+/** Returns the number of matched rows: the package sets the flag for that count. */
 export async function executeOn(connection: MariadbConnection, statement: Sql): Promise<number> {
   return ((await run(connection, statement)) as { affectedRows?: number }).affectedRows ?? 0;
 }
@@ -172,7 +172,7 @@ function command(connection: MariadbConnection, text: string): Promise<unknown> 
   return run(connection, { texts: [text], values: [] });
 }
 
-/** Bytes that are no `Buffer` would go out as JSON. */
+/** Converts bytes to a `Buffer`: the package would send any other array as JSON. */
 function toDriverValue(value: Sql['values'][number]): unknown {
   if (!(value instanceof Uint8Array)) return value;
   return Buffer.from(value.buffer, value.byteOffset, value.byteLength);
@@ -203,12 +203,14 @@ function buildConnectionConfig(options: ServerOptions): ConnectionConfig {
     checkNumberRange: true,
     multipleStatements: false,
     permitLocalInfile: false,
-    // Without TLS somebody on the way could put in a key of his own; on one machine nobody is.
+    // Without TLS an attacker in the middle could substitute the key, but not on the loopback.
     allowPublicKeyRetrieval: ssl === false && /^(localhost|127\.[\d.]+|::1)$/.test(host),
   };
 }
 
-/** An old server's configuration may cut values short, or read a backslash as it is. */
+/**
+ * Overrides server configurations that truncate values or do not treat a backslash as an escape.
+ */
 const sessionSql = [
   'set session transaction isolation level read committed',
   "set session sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'",
@@ -221,7 +223,7 @@ function buildInitSql({ dialect, statementMs, connectMs }: ServerOptions): strin
       `set session max_statement_time = ${statementMs / 1000}`,
       `set session idle_transaction_timeout = ${Math.ceil((connectMs + statementMs) / 1000)}`,
     ],
-    // Only for `select`; what else takes too long is ended by `socketTimeout`.
+    // Applies to `select` only; `socketTimeout` limits other statements.
     mysql: [`set session max_execution_time = ${statementMs}`],
   };
   const statementLimits = dialect === 'mysql' ? limits.mysql : limits.mariadb;

@@ -8,7 +8,10 @@ import { connectMariadb, executeOn, type MariadbConnection, queryOn } from './ma
 
 const lockWaitSeconds = 30;
 
-/** One connection without limits: the pool's would cut long statements and the wait for the lock. */
+/**
+ * Opens one connection without limits, because those of the pool would end slow DDL and the wait
+ * for the lock. Undefined when the database is missing and `purpose` is `read`.
+ */
 export async function openMariadbTarget(
   options: ServerOptions,
   purpose: Purpose,
@@ -26,7 +29,7 @@ export async function openMariadbTarget(
       if (row?.taken !== 1) {
         throw new Error(`Cannot migrate: another migrator is at it for ${lockWaitSeconds} s`);
       }
-      return work(executor); // The lock goes with the connection.
+      return work(executor); // The lock is released when the connection ends.
     },
     close: () => connection.end(),
   };
@@ -38,7 +41,7 @@ async function connect(options: ServerOptions, purpose: Purpose) {
   } catch (error) {
     if (toNativeError(error).errno !== unknownDatabaseErrno) throw mariadbOpenError(options, error);
   }
-  if (purpose === 'look') return undefined;
+  if (purpose === 'read') return undefined;
   try {
     await createDatabase(options);
     return await connectMariadb(options);
@@ -59,7 +62,7 @@ async function createDatabase(options: ServerOptions): Promise<void> {
   }
 }
 
-/** At most 64 characters, or MySQL refuses it. */
+/** Returns a lock name of at most 64 characters, the maximum of MySQL. */
 function getLockName({ database }: ServerOptions): string {
   const name = `herald:migrate:${database}`;
   if (name.length <= 64) return name;

@@ -12,7 +12,7 @@ export const migrationsByDialect: Readonly<Record<Dialect, readonly Migration[]>
   mysql: mysqlMigrations,
 };
 
-/** Every table the migrations make, those that refer to others first: the order to drop them in. */
+/** All tables of the migrations in drop order: a referencing table before the referenced one. */
 export const tables = [
   'stream_tokens',
   'sessions',

@@ -4,8 +4,9 @@ const ascii = 'character set ascii collate ascii_bin';
 const tableOptions = 'engine = InnoDB default character set utf8mb4 collate utf8mb4_bin';
 
 /**
- * Collations are written out, for the servers' defaults differ and compare without case. Indexes
- * and foreign keys stand inside their table, so that each statement bears to run twice.
+ * The migrations of MariaDB. Collations are explicit, because the servers' defaults differ and
+ * ignore case. Indexes and foreign keys are declared in their table, so that each statement is
+ * idempotent.
  */
 export const mariadbMigrations: readonly Migration[] = [
   {

@@ -14,13 +14,13 @@ import {
 import type { MigrationTarget, Purpose } from './target.js';
 
 interface MigrateOptions {
-  /** For tests; by default those of the dialect. */
+  /** Migrations to use instead of the dialect's; for tests. */
   readonly migrations?: readonly Migration[];
 }
 
 /**
- * Makes the database if it is missing and this account may, then applies pending migrations. Never
- * drops anything. Running it twice, or two at once, is fine.
+ * Creates the database if it is missing and the account is allowed to, then applies pending
+ * migrations. Never drops anything. Idempotent; may run concurrently.
  */
 export function migrate(
   options: DatabaseOptions,
@@ -30,12 +30,12 @@ export function migrate(
   return withExclusiveTarget(options, (executor) => applyPending(executor, parts));
 }
 
-/** What `migrate` has done and would do; changes nothing. Undefined: there is no such database. */
+/** Returns applied and pending migrations; undefined without a database. Changes nothing. */
 export async function status(
   options: DatabaseOptions,
   { migrations = migrationsByDialect[options.dialect] }: MigrateOptions = {},
 ): Promise<SchemaStatus | undefined> {
-  const target = await openTarget(options, 'look');
+  const target = await openTarget(options, 'read');
   if (target === undefined) return undefined;
   try {
     const { dialect } = options;
@@ -46,10 +46,10 @@ export async function status(
 }
 
 /**
- * Drops every table of Herald and makes them again, empty.
+ * Drops all tables of Herald and creates them again, empty.
  *
- * Refused in production, and when there are users unless `yes` is the name of the database
- * (`databaseName`).
+ * Rejects in production, and when there are users unless `yes` is the name of the database
+ * (`getDatabaseName`).
  */
 export async function reset(
   options: DatabaseOptions,
@@ -68,7 +68,7 @@ export async function reset(
   });
 }
 
-/** How far the schema of an open database is, and how far this program needs it. */
+/** Returns the schema version of an open database and the version this program needs. */
 export async function schemaState(db: Database): Promise<{ version: number; latest: number }> {
   const { dialect } = db;
   const { version, latest } = await readStatus(db, {
@@ -78,7 +78,7 @@ export async function schemaState(db: Database): Promise<{ version: number; late
   return { version, latest };
 }
 
-/** Rejects, and names the command that helps, when the schema is not that of this program. */
+/** Rejects unless the schema is that of this program; if outdated, names the command to run. */
 export async function requireSchema(db: Database): Promise<void> {
   const { version, latest } = await schemaState(db);
   if (version < latest) {
@@ -90,7 +90,7 @@ async function withExclusiveTarget<Result>(
   options: DatabaseOptions,
   work: (executor: SqlExecutor) => Promise<Result>,
 ): Promise<Result> {
-  const target = await openTarget(options, 'change');
+  const target = await openTarget(options, 'migrate');
   if (target === undefined)
     throw new Error('Cannot migrate database: it does not exist and cannot be created');
   try {

@@ -1,21 +1,21 @@
 import { createHash } from 'node:crypto';
 
 /**
- * One step of the schema, forward only. Once released it never changes: its checksum is in every
- * database it was applied to.
+ * A forward-only step of the schema. Must not change once released: every database that it was
+ * applied to holds its checksum.
  */
 export interface Migration {
   /** Counts up from 1. */
   readonly version: number;
   readonly name: string;
   /**
-   * Single statements. On MariaDB and MySQL each must bear to run twice (`if not exists`): they
-   * commit every one by itself, so after a crash the last one started is run again.
+   * Single statements. On MariaDB and MySQL each must be idempotent (`if not exists`): the server
+   * commits each one separately, so after a crash the last one started runs again.
    */
   readonly statements: readonly string[];
 }
 
-/** SHA-256 in hex of the statements. */
+/** Returns the SHA-256 of the statements in hex. */
 export function computeChecksum({ statements }: Migration): string {
   return createHash('sha256').update(JSON.stringify(statements)).digest('hex');
 }

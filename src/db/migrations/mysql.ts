@@ -2,7 +2,7 @@ import { mariadbMigrations } from './mariadb.js';
 import type { Migration } from './migration.js';
 
 /**
- * So far word for word as on MariaDB. What is not, such as `create index if not exists`, which MySQL
- * does not know, is a migration of its own here, under the same number.
+ * The migrations of MySQL, so far identical to those of MariaDB. A statement that MySQL lacks, such
+ * as `create index if not exists`, needs a separate migration here under the same number.
  */
 export const mysqlMigrations: readonly Migration[] = [...mariadbMigrations];

@@ -1,6 +1,6 @@
 import type { Migration } from './migration.js';
 
-/** `varchar` where others have `char`, which PostgreSQL would hand back filled up with blanks. */
+/** The migrations of PostgreSQL: `varchar` for `char`, whose values would be padded with blanks. */
 export const postgresMigrations: readonly Migration[] = [
   {
     version: 1,

@@ -10,19 +10,19 @@ export interface Step {
 }
 
 export interface MigrationOutcome {
-  /** In order; none when the schema was up to date. */
+  /** In order; empty when the schema was up to date. */
   readonly applied: readonly Step[];
-  /** Of the schema now; 0: no tables. */
+  /** The schema version afterwards; 0: no tables. */
   readonly version: number;
 }
 
 export interface SchemaStatus {
   readonly version: number;
-  /** The newest this program knows. */
+  /** The newest version this program knows. */
   readonly latest: number;
   readonly applied: readonly (Step & { readonly appliedAt: number })[];
   readonly pending: readonly Step[];
-  /** A migration that began and did not end; `migrate` goes on with it. */
+  /** A migration that was interrupted; `migrate` resumes it. */
   readonly unfinished: Step | undefined;
 }
 
@@ -42,11 +42,11 @@ interface Row {
 }
 
 /**
- * Applies what is pending. The caller holds the lock that keeps a second migrator out.
+ * Applies pending migrations. The caller must hold the lock that excludes other migrators.
  *
- * Each step is noted before it is done, so on servers that cannot roll tables back (MariaDB, MySQL)
- * a migration that was cut off goes on at its statement; on the others a failure leaves nothing.
- * Throws when an applied migration was changed since, or the schema is newer than this program.
+ * Progress is recorded per statement, so an interrupted migration resumes at its statement on
+ * MariaDB and MySQL, which cannot roll back DDL; on the others a failure leaves no trace. Throws
+ * when an applied migration has changed, or the schema is newer than this program.
  */
 export async function applyPending(
   executor: SqlExecutor,
@@ -67,7 +67,7 @@ export async function applyPending(
   return { applied, version: migrations.at(-1)?.version ?? 0 };
 }
 
-/** Reads only. Throws as `applyPending` does. */
+/** Returns applied and pending migrations; writes nothing. Throws as `applyPending` does. */
 export async function readStatus(
   executor: SqlExecutor,
   { dialect, migrations }: MigrationParts,
@@ -85,7 +85,7 @@ export async function readStatus(
   };
 }
 
-/** Drops every table of ours, and what is in it. */
+/** Drops all tables of Herald, with their data. */
 export async function dropTables(executor: SqlExecutor): Promise<void> {
   for (const table of [...tables, 'schema_migration']) {
     await executor.execute(rawSql(`drop table if exists ${table}`));

@@ -1,18 +1,18 @@
 import type { SqlExecutor } from '../transaction.js';
 
-/** A database that is to be migrated or looked at, over a connection of its own. */
+/** A database to migrate or to read the schema of, over a separate connection. */
 export interface MigrationTarget {
-  /** Waits for nobody; `work` must not write. */
+  /** Runs `work` without a lock; it must not write. */
   read<Result>(work: (executor: SqlExecutor) => Promise<Result>): Promise<Result>;
 
   /**
-   * Runs `work` while no other migrator runs. Where tables can be rolled back, all of `work` is one
-   * transaction. Only for a target opened to `change`.
+   * Runs `work` while no other migrator runs, in one transaction where DDL can be rolled back.
+   * Requires a target opened to `migrate`.
    */
   runExclusively<Result>(work: (executor: SqlExecutor) => Promise<Result>): Promise<Result>;
 
   close(): Promise<void>;
 }
 
-/** `change`: the database is made if it is missing, and others are kept out. */
-export type Purpose = 'look' | 'change';
+/** `migrate`: a missing database is created, and other migrators are excluded. */
+export type Purpose = 'read' | 'migrate';

@@ -9,9 +9,9 @@ export type PendingQuery = postgres.PendingQuery<object[]>;
 interface ConnectOptions {
   readonly database?: string;
   readonly max?: number;
-  /** Whether the server ends what takes too long. Behind a pooler (`prepare: false`) it does not. */
+  /** Sets server-side timeouts. Ignored behind a pooler (`prepare: false`). Default true. */
   readonly hasTimeouts?: boolean;
-  /** A connection was lost, or could not be made. */
+  /** Called when a connection is lost or cannot be opened. */
   readonly onClose?: () => void;
   readonly onNotify?: (channel: string, payload: string) => void;
 }
@@ -25,14 +25,14 @@ interface ClientGeneration {
 const lifeMs = 1_800_000;
 
 /**
- * The client in use, which has the pool. At the first connection it loses it is replaced: on the
- * others what runs comes to its end, and then they are closed.
+ * Manages the current client, which owns the pool. A client is replaced when it loses its first
+ * connection: statements on its other connections finish, and then it is closed.
  *
- * For the package cannot be let connect again by itself. What was to be sent when the connection
- * closed stays in front of what a new one has to say first, which then never connects; or it is sent
- * to nobody, from a timer, and that ends the process (porsager/postgres#1154, #1208).
+ * The package must not reconnect by itself: data left unsent when a connection closed either
+ * precedes the startup message of the new one, which then never connects, or is written to the
+ * closed socket from a timer, which ends the process (porsager/postgres#1154, #1208).
  *
- * Clients are replaced every half hour, too, so that a server behind a changed name is found.
+ * A client is also replaced every half hour, to follow DNS changes of the host name.
  */
 export class PostgresClients {
   readonly #options: ServerOptions;
@@ -57,14 +57,14 @@ export class PostgresClients {
     }
   }
 
-  /** Takes a new one at once; what runs on the old one fails. */
+  /** Replaces the client immediately; statements running on the old one fail. */
   replaceNow(): void {
     const previous = this.#current;
     this.#replace(previous);
     this.#end(previous);
   }
 
-  /** What runs has so long to end. */
+  /** Closes all clients; running statements have `seconds` to finish. */
   async close(seconds: number): Promise<void> {
     this.#isClosed = true;
     const all = [...this.#retired, this.#current];
@@ -84,14 +84,15 @@ export class PostgresClients {
     if (generation !== this.#current || this.#isClosed) return;
     this.#current = this.#open();
     this.#retired.add(generation);
-    const { connectMs, statementMs } = this.#options; // Nothing takes longer than both.
+    const { connectMs, statementMs } = this.#options; // Together the deadline of a statement.
     if (generation.running === 0) this.#end(generation);
     else setTimeout(() => this.#end(generation), 2 * (connectMs + statementMs)).unref();
   }
 
   #end(generation: ClientGeneration): void {
-    if (!this.#retired.delete(generation)) return; // It has ended.
-    generation.client.end({ timeout: 0 }).catch(() => undefined); // Given up either way.
+    if (!this.#retired.delete(generation)) return; // Already ended.
+    // Discarded, whether or not this succeeds.
+    generation.client.end({ timeout: 0 }).catch(() => undefined);
   }
 }
 
@@ -99,7 +100,7 @@ export function isServerError(error: unknown): boolean {
   return error instanceof postgres.PostgresError;
 }
 
-/** A pool of connections that are opened when they are needed. */
+/** Creates a pool whose connections are opened on demand. */
 export function connectPostgres(
   options: ServerOptions,
   {
@@ -126,18 +127,18 @@ export function connectPostgres(
     prepare,
     ssl: buildTlsOptions(options),
     connect_timeout: connectMs / 1000,
-    // Connections end only when they are lost or given up: see `PostgresClients`.
+    // Connections end only when they are lost or replaced: see `PostgresClients`.
     idle_timeout: 0,
     max_lifetime: null,
     ...(onClose && { onclose: onClose }),
-    // Not in the package's types; its own `listen` is made of it, and connects again in silence.
+    // Missing in the package's types. The package's own `listen` uses it, but reconnects silently.
     ...(onNotify && { onnotify: onNotify }),
-    // Nobody asks for arrays, and nobody listens to whether this query of the package's own fails:
-    // a connection lost in its first moments would end the process.
+    // Only arrays need this query of the package. Its rejection is unhandled, so a connection lost
+    // while it opens would end the process.
     fetch_types: false,
-    // The package's own grows to 20 s, long after the server is back.
+    // The package's default grows to 20 s, which delays recovery once the server is back.
     backoff: () => 0.25 + Math.random() * 0.25,
-    // A pooler that shares connections refuses whoever wants to set something on one of them.
+    // A transaction pooler refuses clients that set such parameters.
     connection: { application_name: 'herald', ...(hasTimeouts && prepare ? limits : {}) },
     types: {
       bigint: {

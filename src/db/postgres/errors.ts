@@ -6,32 +6,34 @@ import { TransactionConflict } from '../transaction.js';
 import { isServerError } from './client.js';
 
 /**
- * By SQLSTATE, or the class it begins with: connection lost, login refused, out of resources,
- * statement timeout and shutdown, disk trouble, lock timeout, idle in transaction, a standby that
- * cannot write, a database that is gone.
+ * SQLSTATEs, or their classes, of temporary states: connection lost, login refused, out of
+ * resources, statement timeout and shutdown, disk error, lock timeout, idle in transaction, a
+ * read-only standby, a dropped database.
  */
 const unavailableStates = /^(08|28|53|57|58)|^(55P03|25P03|25006|3D000)$/;
 
-/** Wrong calls of Node and of the package. All other codes that are no SQLSTATE are of the connection. */
+/**
+ * Codes of invalid calls to Node or the package. Any other code but an SQLSTATE is a connection's.
+ */
 const defectCodes =
   /^(ERR_(?!TLS_|SSL_|SOCKET_|STREAM_)|NOT_TAGGED_CALL|UNDEFINED_VALUE|MAX_PARAMETERS|UNSAFE_)/;
 
-/** The server is about to close it. */
+/** SQLSTATEs after which the server closes the connection. */
 const shutdownStates = /^57P0[123]$/;
 
-/** Whether nothing more can be sent on the connection that it came from. */
+/** Returns whether the connection that the error came from can no longer be used. */
 export function isConnectionLost(error: unknown): boolean {
   if (error instanceof Failure) return false;
   return isServerError(error) ? shutdownStates.test(getErrorCode(error)) : isConnectionError(error);
 }
 
-/** Of the package, the socket or TLS: a certificate may expire between two connections. */
+/** Returns whether the package, the socket or TLS failed: certificates may expire at runtime. */
 function isConnectionError(error: unknown): boolean {
   if (isServerError(error) || !(error instanceof Error) || !('code' in error)) return false;
   return !defectCodes.test(String(error.code));
 }
 
-/** What callers see of an error. Spec: PostgreSQL, appendix A (error codes). */
+/** Maps a native error to the error for callers. Spec: PostgreSQL, appendix A (error codes). */
 export function postgresError(text: string, error: unknown): Error {
   if (error instanceof Failure || error instanceof TransactionConflict) return error;
   const code = getErrorCode(error);
@@ -44,7 +46,7 @@ export function postgresError(text: string, error: unknown): Error {
   return statementError(text, cause);
 }
 
-/** Why a database could not be opened, in words that lead to the setting. */
+/** Creates the error for a database that could not be opened; it names the setting to check. */
 export function postgresOpenError(options: ServerOptions, error: unknown): Error {
   const { host, port, database, username } = options;
   const code = getErrorCode(error);
@@ -64,7 +66,7 @@ export function getErrorCode(error: unknown): string {
   return error instanceof Error && 'code' in error ? String(error.code) : 'unknown error';
 }
 
-/** `detail` may show a whole row, and `parameters` what was bound: neither belongs in a log. */
+/** Copies an error without `detail` (a whole row) and `parameters` (bound values), for the log. */
 function redactValues(error: unknown, code: string): unknown {
   if (!(error instanceof Error)) return error;
   const constraint = 'constraint_name' in error ? { constraint: error.constraint_name } : {};

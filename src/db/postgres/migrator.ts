@@ -7,9 +7,12 @@ import { getErrorCode, postgresError, postgresOpenError } from './errors.js';
 
 const unknownDatabaseCode = '3D000';
 const duplicateDatabaseCode = '42P04';
-const lockKey = 4_711_000_017; // Any number, as long as all of us take the same one.
+const lockKey = 4_711_000_017; // Arbitrary, but the same in every version of Herald.
 
-/** One connection without limits on statements: tables may take their time. */
+/**
+ * Opens one connection without statement timeouts, because DDL may be slow. Undefined when the
+ * database is missing and `purpose` is `read`.
+ */
 export async function openPostgresTarget(
   options: ServerOptions,
   purpose: Purpose,
@@ -20,7 +23,7 @@ export async function openPostgresTarget(
   } catch (error) {
     await client.end({ timeout: 0 });
     if (getErrorCode(error) !== unknownDatabaseCode) throw postgresOpenError(options, error);
-    if (purpose === 'look') return undefined;
+    if (purpose === 'read') return undefined;
     await createDatabase(options);
     return openPostgresTarget(options, purpose);
   }
@@ -46,7 +49,7 @@ async function createDatabase(options: ServerOptions): Promise<void> {
   try {
     await client.unsafe(`create database "${options.database.replaceAll('"', '""')}"`);
   } catch (error) {
-    // Another migrator was faster: just as well. Two at once also meet in the catalogue (23505).
+    // Another migrator created it first. Concurrent creation may also fail in the catalog (23505).
     if (![duplicateDatabaseCode, '23505'].includes(getErrorCode(error)))
       throw postgresOpenError(options, error);
   } finally {
@@ -54,7 +57,7 @@ async function createDatabase(options: ServerOptions): Promise<void> {
   }
 }
 
-/** Held to the end of the transaction, so also when the connection breaks. */
+/** Acquires the migration lock until the transaction ends, also by a broken connection. */
 async function lock(client: Pick<PostgresClient, 'unsafe'>): Promise<void> {
   await client.unsafe(`set local statement_timeout = 0`);
   await client.unsafe(`set local lock_timeout = '30s'`);

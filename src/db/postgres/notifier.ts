@@ -5,14 +5,15 @@ import { unavailable } from '../failures.js';
 import type { ServerOptions } from '../options.js';
 import { connectPostgres, type PostgresClient } from './client.js';
 
-/** PostgreSQL keeps channels of different databases apart. */
+/** Channel of all notifications; PostgreSQL scopes channels to a database. */
 const channel = 'herald';
 
 const checkMs = 15_000;
 
 /**
- * `NOTIFY` and `LISTEN`. A notification is who sent it and nothing else, so that a process is not
- * woken by itself; what is new is in the tables. One more connection than the pool has.
+ * A `Notifier` over `NOTIFY` and `LISTEN`. The payload is only the sender's id, so that a process
+ * ignores its own notifications; the changes are in the tables. A subscription uses one connection
+ * in addition to the pool.
  */
 export class PostgresNotifier implements Notifier {
   readonly #options: ServerOptions;
@@ -36,7 +37,7 @@ interface SubscriptionParts {
   readonly ownId: string;
 }
 
-/** A connection that listens, and is made anew for as long as it takes. */
+/** A listening connection that reconnects until it is closed. */
 class PostgresSubscription implements Subscription {
   readonly #options: ServerOptions;
   readonly #parts: SubscriptionParts;
@@ -74,11 +75,11 @@ class PostgresSubscription implements Subscription {
     await this.#sendWithDeadline(client, `listen ${channel}`);
     if (client !== this.#client || !this.#isOpen) return;
     this.#isActive = true;
-    this.#parts.onNotify(); // For what came while nobody listened.
+    this.#parts.onNotify(); // Notifications may have been missed before `listen`.
     this.#check(client);
   }
 
-  /** A connection that only listens would not notice that nobody is there any more. */
+  /** Probes the connection, because one that only listens does not detect a dead server. */
   #check(client: PostgresClient): void {
     this.#timer = setTimeout(async () => {
       await this.#sendWithDeadline(client, 'select 1');
@@ -86,7 +87,7 @@ class PostgresSubscription implements Subscription {
     }, checkMs).unref();
   }
 
-  /** Never rejects: without an answer the connection is lost. */
+  /** Sends a statement and reconnects if it fails or times out. Never rejects. */
   async #sendWithDeadline(client: PostgresClient, text: string): Promise<void> {
     const timeoutError = () => unavailable('the database does not answer in time');
     try {
@@ -100,9 +101,9 @@ class PostgresSubscription implements Subscription {
     if (client !== this.#client || !this.#isOpen) return;
     this.#client = undefined;
     this.#isActive = false;
-    client.end({ timeout: 0 }).catch(() => undefined); // Given up either way.
+    client.end({ timeout: 0 }).catch(() => undefined); // Discarded, whether or not this succeeds.
     clearTimeout(this.#timer);
-    const delayMs = 250 + 250 * Math.random(); // So that processes do not come back together.
+    const delayMs = 250 + 250 * Math.random(); // Jitter: processes must not sync up.
     this.#timer = setTimeout(() => void this.#connect(), delayMs).unref();
   }
 }

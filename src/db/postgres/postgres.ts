@@ -28,26 +28,27 @@ const timeoutError = (): Error => unavailable('the database does not answer in t
 /**
  * PostgreSQL 14 and later, over a bounded pool.
  *
- * `bigint`, `count(*)` and `sum` arrive as `number`; one that is no safe integer rejects the query.
- * No caller waits for ever: at most 2,000 statements and transactions are under way, and each has a
- * deadline of `connectMs + statementMs`, because the package has neither.
+ * `bigint`, `count(*)` and `sum` are read as `number`; an unsafe integer rejects the query. At most
+ * 2,000 statements and transactions are in flight, each with a deadline of `connectMs +
+ * statementMs`; the package has neither limit.
  */
 export class PostgresDatabase implements Database {
   readonly dialect = 'postgres';
-  /** A pooler that shares connections between transactions does not pass notifications on. */
+  /** Undefined behind a transaction pooler, which does not forward notifications. */
   readonly notifier: Notifier | undefined;
   readonly #options: ServerOptions;
   readonly #deadlineMs: number;
   readonly #limiter: ConcurrencyLimiter;
   readonly #prepared = new Set<string>();
   /**
-   * Behind a pooler nothing is sent on a connection before the answer to what was sent last: the pooler
-   * gives its own connection away with that answer, and the first half of the next statement, which
-   * the package sends without its end, along with it. So the package is told that there is no room.
+   * Disables pipelining behind a pooler. The package sends the first half of the next statement
+   * before the previous result arrives; with that result the pooler reassigns its server
+   * connection, and the first half would go to another client's. `false` reports the connection as
+   * full.
    */
   readonly #noPipelining: { readonly onexecute?: () => false };
   readonly #clients: PostgresClients;
-  #lastAnswerAt = 0;
+  #lastResponseAt = 0;
   #closing: Promise<void> | undefined;
 
   private constructor(options: ServerOptions) {
@@ -102,7 +103,7 @@ export class PostgresDatabase implements Database {
     );
   }
 
-  /** The one place where SQL meets the package. */
+  /** Sends every statement: the only place that passes SQL to the package. */
   async #run(
     client: Pick<PostgresClient, 'unsafe'>,
     statement: Sql,
@@ -118,16 +119,16 @@ export class PostgresDatabase implements Database {
         dequeue(pending);
         return this.#handleTimeout(sentAt);
       });
-      this.#lastAnswerAt = performance.now();
+      this.#lastResponseAt = performance.now();
       return { rows: removeHoles(result), count: result.count ?? 0 };
     } catch (error) {
-      if (isServerError(error)) this.#lastAnswerAt = performance.now();
+      if (isServerError(error)) this.#lastResponseAt = performance.now();
       if (isConnectionLost(error)) onLost();
       throw postgresError(text, error);
     }
   }
 
-  /** The server keeps what is prepared as long as the connection lives, hence the bounds. */
+  /** Bounds the prepared statements, which the server keeps as long as the connection is open. */
   #shouldPrepare(text: string, { hasVariableArity }: Sql): boolean {
     if (this.#prepared.has(text)) return true;
     const countMax = hasVariableArity === true ? variableArityPreparedMax : preparedMax;
@@ -137,15 +138,16 @@ export class PostgresDatabase implements Database {
   }
 
   /**
-   * A deadline is over. If nothing at all was answered since, the server is frozen or the way to it
-   * is cut: all connections are given up for new ones, for on the old ones nothing would ever end.
+   * Handles an exceeded deadline. If no response at all has arrived since `sentAt`, the server
+   * hangs or is unreachable, so all connections are replaced: statements on the old ones would
+   * never settle.
    */
   #handleTimeout(sentAt: number): Error {
     const { log } = this.#options;
-    const isSilent = this.#lastAnswerAt < sentAt;
+    const isSilent = this.#lastResponseAt < sentAt;
     log.warn({ dialect: this.dialect, isSilent }, 'database deadline exceeded');
     if (isSilent && this.#closing === undefined) {
-      this.#lastAnswerAt = performance.now(); // Once for all that expire together.
+      this.#lastResponseAt = performance.now(); // Replace once for all that expire together.
       this.#clients.replaceNow();
     }
     return timeoutError();
@@ -159,7 +161,7 @@ export class PostgresDatabase implements Database {
       hasLostConnection = true;
     };
     const assertActive = (): void => {
-      // The package might run it on the next connection, outside of any transaction.
+      // The package might run the statement on the next connection, outside any transaction.
       if (isFinished) throw unavailable('the transaction is over');
     };
     let settled: { readonly result: Result } | { readonly error: unknown } | undefined;
@@ -176,12 +178,12 @@ export class PostgresDatabase implements Database {
         },
       };
       try {
-        // Kept in a box: the package would take an array apart.
+        // Wrapped, because the package would unpack an array.
         settled = { result: await Transaction.run(this.dialect, executor, work) };
       } catch (error) {
         settled = { error };
-        // The package would send its rollback to nobody, and end the process by that. Without an
-        // answer it rejects as soon as it notices that the connection is closed.
+        // The package would send a rollback on the closed connection, which ends the process. While
+        // this promise is pending, it rejects as soon as it detects that the connection is closed.
         if (hasLostConnection) await new Promise<never>(() => {});
         throw error;
       }
@@ -206,8 +208,9 @@ function unwrapOutcome<Result>(
 }
 
 /**
- * After a query that failed while its rows came, the next on that connection has holes in front of
- * its rows (porsager/postgres#1181). They are not counted by `count`, which some commands lack.
+ * Removes leading holes, which the package leaves in the result after a query on the same
+ * connection that failed mid-result (porsager/postgres#1181). `count` excludes them, but some
+ * commands lack it.
  */
 function removeHoles(rows: readonly object[]): object[] {
   const first = rows.findIndex((row) => row !== undefined);
@@ -215,10 +218,10 @@ function removeHoles(rows: readonly object[]): object[] {
 }
 
 /**
- * Takes a statement that was not sent yet out of the package's queue. One that was sent goes on until
- * the server ends it: by `statement_timeout`, but behind a pooler (`prepare: false`) only if it is set
- * there. `cancel` would open another connection for it, and drop a promise that rejects where there is
- * none.
+ * Removes an unsent statement from the package's queue. One that was sent runs until the server
+ * ends it by `statement_timeout`, which behind a pooler (`prepare: false`) must be set on the
+ * server. For it, `cancel` would open another connection, and leave a rejection unhandled if that
+ * fails.
  */
 function dequeue(pending: PendingQuery): void {
   if ('state' in pending && pending.state === null) pending.cancel();

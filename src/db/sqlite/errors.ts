@@ -4,7 +4,7 @@ import type { SqliteErrorParts } from './messages.js';
 
 const duplicateKeyCodes = new Set([2067, 1555, 2579]); // UNIQUE, PRIMARY KEY, ROWID.
 
-/** By primary code, the low byte. After these a transaction may be rolled back already. */
+/** States by primary result code, the low byte. After these the engine may have rolled back. */
 const states: Readonly<Record<number, string>> = {
   5: 'the database file is locked by another process',
   6: 'the database file is locked',
@@ -16,7 +16,7 @@ const states: Readonly<Record<number, string>> = {
   14: 'the database file cannot be opened',
 };
 
-/** What callers see of an error of the engine. Spec: sqlite.org/rescode.html. */
+/** Maps an engine error to the error for callers. Spec: sqlite.org/rescode.html. */
 export function sqliteError(text: string, { message, errcode }: SqliteErrorParts): Error {
   const cause = Object.assign(new Error(message), errcode === undefined ? {} : { errcode });
   if (errcode === undefined) return statementError(text, cause);
@@ -27,7 +27,7 @@ export function sqliteError(text: string, { message, errcode }: SqliteErrorParts
   return state === undefined ? statementError(text, cause) : unavailable(state, cause, 5000);
 }
 
-/** Not the statement's fault alone: what else is in the same transaction fails with it. */
+/** Returns whether the error affects the whole transaction, not only the failed statement. */
 export function endsTransaction({ errcode }: SqliteErrorParts): boolean {
   return errcode !== undefined && (errcode & 0xff) in states;
 }

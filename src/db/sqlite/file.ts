@@ -9,8 +9,9 @@ import type { SqliteConnection, SqliteDriver, SqliteStatement } from './load.js'
 const busyMs = 5000; // The engine's own default is 0.
 
 /**
- * The one path of a database file, whatever links lead to it. Makes its folder, the file and its
- * lock, all for the owner only: one holds password hashes, and who can read the other can hold it.
+ * Returns the real path of a database file, with links resolved. Creates its folder, the file and
+ * its lock file, all accessible to the owner only: the database contains password hashes, and read
+ * access to the lock file is enough to block the lock.
  */
 export function prepareFile(file: string): string {
   if (file === '' || file === ':memory:') {
@@ -21,7 +22,7 @@ export function prepareFile(file: string): string {
     const requestedPath = join(realpathSync(dirname(file)), basename(file));
     const path = existsSync(requestedPath) ? realpathSync(requestedPath) : requestedPath;
     for (const required of [path, getLockPath(path)]) {
-      // Not one that is there: to close it would give up a lock this process may have on it.
+      // Not an existing one: closing it would release a lock that this process may hold on it.
       if (!existsSync(required)) closeSync(openSync(required, 'a', 0o600));
     }
     return path;
@@ -35,7 +36,7 @@ function getLockPath(path: string): string {
   return `${path}.lock`;
 }
 
-/** By primary code, the low byte. Spec: sqlite.org/rescode.html. */
+/** Reasons by primary result code, the low byte. Spec: sqlite.org/rescode.html. */
 const openStates: Readonly<Record<number, string>> = {
   8: 'it cannot be written by this user',
   11: 'it is damaged',
@@ -43,7 +44,7 @@ const openStates: Readonly<Record<number, string>> = {
   26: 'it is not an SQLite database',
 };
 
-/** A connection on which `begin` was done. Throws with the path where the engine refuses the file. */
+/** Opens and initializes a connection. Throws with the path if the engine refuses the file. */
 function connect(
   Driver: SqliteDriver,
   { path, readOnly }: { path: string; readOnly: boolean },
@@ -64,7 +65,7 @@ function connect(
   }
 }
 
-/** The one connection that writes. Throws where a write-ahead log is not possible. */
+/** Opens the only writing connection. Throws if the disk does not support a write-ahead log. */
 export function openWriter(Driver: SqliteDriver, path: string): SqliteConnection {
   return connect(Driver, { path, readOnly: false }, (connection) => {
     connection.exec(`pragma busy_timeout = ${busyMs}`);
@@ -72,7 +73,7 @@ export function openWriter(Driver: SqliteDriver, path: string): SqliteConnection
     if ((mode as { journal_mode?: string })?.journal_mode !== 'wal') {
       throw new Error('Cannot open database: its disk allows no write-ahead log; use a local disk');
     }
-    // FULL: what was acknowledged outlives a power cut. Group commit makes it affordable.
+    // FULL: acknowledged writes survive a power failure. Group commit makes it affordable.
     connection.exec('pragma synchronous = full');
     connection.exec('pragma foreign_keys = on');
     connection.exec('pragma journal_size_limit = 67108864');
@@ -80,18 +81,18 @@ export function openWriter(Driver: SqliteDriver, path: string): SqliteConnection
   });
 }
 
-/** A connection that only reads. It sees what was committed before each statement. */
+/** Opens a read-only connection. Each statement sees everything committed before it. */
 export function openReader(Driver: SqliteDriver, path: string): SqliteConnection {
   return connect(Driver, { path, readOnly: true }, (connection) => {
     connection.exec(`pragma busy_timeout = ${busyMs}`);
-    connection.exec('pragma schema_version'); // The first look into the file.
+    connection.exec('pragma schema_version'); // Reads the file, so that an invalid one is detected.
   });
 }
 
-/** Prepared statements of one connection, the last used ones. */
+/** Caches the most recently used prepared statements of one connection. */
 export class StatementCache {
   static readonly #countMax = 256;
-  static readonly #lengthMax = 8192; // Multi-row inserts beyond it cost more to keep than to make.
+  static readonly #lengthMax = 8192; // Longer inserts cost more to keep than to prepare again.
   readonly #connection: SqliteConnection;
   readonly #cache = new LruMap<string, SqliteStatement>(StatementCache.#countMax);
 
@@ -109,10 +110,10 @@ export class StatementCache {
 }
 
 /**
- * Keeps a database file to one process: counters and group commit live in its one writer.
+ * Restricts a database file to one process, because counters and group commit depend on one writer.
  *
- * A write lock on a small database beside it, `<file>.lock`. The kernel frees it however the
- * process ends, so there is nothing stale to clean up, and whoever is refused can read who has it.
+ * Holds a write lock on a small database beside the file, `<file>.lock`. The kernel releases it
+ * however the process ends, so no stale lock remains; a refused process can read the owner's id.
  */
 export class FileLock {
   readonly #connection: SqliteConnection;
@@ -122,7 +123,7 @@ export class FileLock {
     this.#connection = connection;
   }
 
-  /** Rejects when another process still has it after `waitMs`. */
+  /** Acquires the lock. Rejects when another process still holds it after `waitMs`. */
   static async acquire(
     Driver: SqliteDriver,
     path: string,
@@ -130,9 +131,9 @@ export class FileLock {
   ): Promise<FileLock> {
     const connection = connect(Driver, { path: getLockPath(path), readOnly: false }, () => {});
     try {
-      const tries = Math.ceil(waitMs / 50);
-      for (let left = tries; !tryLock(connection, wallClock); left--) {
-        if (left <= 0) throw new Error(buildLockedMessage(path, connection));
+      const retriesMax = Math.ceil(waitMs / 50);
+      for (let retriesLeft = retriesMax; !tryLock(connection, wallClock); retriesLeft--) {
+        if (retriesLeft <= 0) throw new Error(buildLockedMessage(path, connection));
         await wait(50);
       }
       return new FileLock(connection);
@@ -142,7 +143,7 @@ export class FileLock {
     }
   }
 
-  /** Twice is fine. */
+  /** Idempotent. */
   release(): void {
     if (!this.#isHeld) return;
     this.#isHeld = false;
@@ -154,7 +155,7 @@ export class FileLock {
 function tryLock(connection: SqliteConnection, wallClock: Clock): boolean {
   try {
     connection.exec('pragma synchronous = off');
-    // First who we are, for others to read, then the lock itself: a transaction that stays open.
+    // First commits the owner, for other processes to read; then locks by an open transaction.
     connection.exec('begin immediate');
     connection.exec('create table if not exists owner (pid integer, host text, since text)');
     connection.exec('delete from owner');
@@ -177,7 +178,7 @@ function rollBack(connection: SqliteConnection): void {
   try {
     connection.exec('rollback');
   } catch {
-    // None was open: it was the beginning that found another at it, not the commit.
+    // No transaction is open if it was `begin`, not `commit`, that found the lock held.
   }
 }
 
@@ -192,6 +193,6 @@ function describeOwner(connection: SqliteConnection): string {
     const { pid, host, since } = row as { pid: number; host: string; since: string };
     return `process ${pid} on ${host} (since ${since})`;
   } catch {
-    return 'another process'; // It is just about to write its name.
+    return 'another process'; // It has not committed its owner row yet.
   }
 }

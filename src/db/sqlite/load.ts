@@ -1,7 +1,7 @@
 /**
- * What we use of `node:sqlite`; `@photostructure/sqlite` is the same, but for one thing: a closed
- * connection of the package lives on until the garbage collector has seen the last of its prepared
- * statements. So nothing may depend on `close` to give up a lock or to fold the log.
+ * The part of `node:sqlite` that is used here. `@photostructure/sqlite` is identical but for one
+ * thing: a closed connection stays open until its prepared statements are garbage-collected. So
+ * nothing may depend on `close` to release a lock or to checkpoint the write-ahead log.
  */
 export interface SqliteConnection {
   exec(text: string): void;
@@ -24,9 +24,9 @@ interface SqliteModule {
 }
 
 /**
- * The embedded engine: Node's own from 22.13 on, before that the package with the same interface.
+ * Loads the SQLite driver: Node's own from 22.13, before that the package with the same interface.
  *
- * Rejects with the ways out when there is neither.
+ * Rejects with the alternatives when neither is available.
  */
 export async function loadSqlite(): Promise<SqliteDriver> {
   const { DatabaseSync } = (await importBuiltIn()) ?? (await importPackage());
@@ -35,12 +35,12 @@ export async function loadSqlite(): Promise<SqliteDriver> {
 
 async function importBuiltIn(): Promise<SqliteModule | undefined> {
   const { emitWarning } = process;
-  // Node 22 to 24.14 call it experimental; nobody who runs Herald can do anything about that.
+  // Node 22 to 24.14 warn that it is experimental, which an operator can do nothing about.
   process.emitWarning = ((warning: string | Error, ...rest: never[]) => {
     if (!String(warning).includes('SQLite')) emitWarning.call(process, warning, ...rest);
   }) as typeof emitWarning;
   try {
-    const name: string = 'node:sqlite'; // Not a literal: the types of Node 20 do not know it.
+    const name: string = 'node:sqlite'; // Not a literal type: the types of Node 20 lack it.
     return (await import(name)) as SqliteModule;
   } catch (cause) {
     if (!hasCode(cause, 'ERR_UNKNOWN_BUILTIN_MODULE')) throw cause;
@@ -54,11 +54,11 @@ async function importPackage(): Promise<SqliteModule> {
   try {
     return await import('@photostructure/sqlite');
   } catch (cause) {
-    // Present but broken must not read as missing.
+    // A broken package must not be reported as missing.
     if (!hasCode(cause, 'ERR_MODULE_NOT_FOUND')) throw cause;
     const install = 'npm i --no-save --omit=dev --save-prod @photostructure/sqlite@1';
-    const ways = `Node 22.13 or later, or ${install}, or DB_DIALECT=postgres`;
-    throw new Error(`Cannot load the embedded database: it needs ${ways}`, { cause });
+    const alternatives = `Node 22.13 or later, or ${install}, or DB_DIALECT=postgres`;
+    throw new Error(`Cannot load the embedded database: it needs ${alternatives}`, { cause });
   }
 }
 

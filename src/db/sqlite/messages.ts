@@ -1,19 +1,19 @@
 import type { Value } from '../database.js';
 
-/** What the writer thread is asked. Several travel in one message. */
+/** A command to the writer thread. One message holds several. */
 export type WriterCommand =
-  /** Commits by itself, together with whatever else is waiting. */
+  /** A single write, committed together with other waiting ones. */
   | {
       readonly kind: 'execute';
       readonly id: number;
       readonly text: string;
       readonly values: Values;
     }
-  /** A whole transaction, committed or not. Answered by the number of rows that matched, or 0. */
+  /** A whole transaction. The result is the number of matched rows, or 0 if it was rolled back. */
   | { readonly kind: 'batch'; readonly id: number; readonly statements: readonly BatchStatement[] }
-  /** Answered once the writer belongs to this transaction alone, whose name is this `id`. */
+  /** Begins the transaction `id`. The reply is sent once it has the writer to itself. */
   | { readonly kind: 'begin'; readonly id: number }
-  /** May be sent along with its `begin`; it waits for that. */
+  /** A statement of a transaction. May be sent in the same message as `begin`; runs after it. */
   | {
       readonly kind: 'run';
       readonly id: number;
@@ -27,7 +27,7 @@ export type WriterCommand =
       readonly id: number;
       readonly transaction: number;
     }
-  /** After all that was asked before. */
+  /** Closes after all earlier commands. */
   | { readonly kind: 'close'; readonly id: number };
 
 type Values = readonly Value[];
@@ -39,23 +39,23 @@ export interface BatchStatement {
 
 export interface CommandResult {
   readonly id: number;
-  /** Rows matched, or rows. */
+  /** The number of matched rows, or the rows of a query. */
   readonly value?: number | object[];
   readonly error?: SqliteErrorParts;
 }
 
-/** The first report says that the thread is ready, or why not; each other one answers a group. */
+/** The first reply reports that the thread is ready, or why not; later ones hold results. */
 export interface WriterReply {
   readonly results: readonly CommandResult[];
-  /** How many commits reached the disk for it: 0 or 1. */
+  /** Commits since the previous reply: 0 or 1. */
   readonly commits: number;
   readonly failed?: SqliteErrorParts;
 }
 
-/** An error of the engine, as it travels between threads. */
+/** An engine error in the form that is sent between threads. */
 export interface SqliteErrorParts {
   readonly message: string;
-  /** The extended code of SQLite; undefined when the error is not the engine's. */
+  /** The extended result code of SQLite; undefined for an error of another origin. */
   readonly errcode: number | undefined;
 }
 

@@ -25,15 +25,15 @@ export function migrateConnection(
 }
 
 /**
- * To look needs no lock; undefined when there is no file. To change rejects while another process
- * has the file open, which has migrated it already.
+ * Opens the file to read or migrate its schema. `read` needs no lock, and returns undefined without
+ * a file. `migrate` rejects while another process has the file open, which has migrated it already.
  */
 export async function openSqliteTarget(
   { file, wallClock, lockMs = 5000 }: SqliteOptions,
   purpose: Purpose,
 ): Promise<MigrationTarget | undefined> {
   const Driver = await loadSqlite();
-  if (purpose === 'look') {
+  if (purpose === 'read') {
     return existsSync(file) ? createTarget(openReader(Driver, file), () => {}) : undefined;
   }
   const path = prepareFile(file);

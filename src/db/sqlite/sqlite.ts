@@ -20,13 +20,13 @@ interface SqliteParts {
 const timeoutError = (): Error => unavailable('the database does not answer in time');
 
 /**
- * The embedded database: one file, one process.
+ * The embedded SQLite database: one file, one process.
  *
- * Reads run at once on a read-only connection in the asking thread and see all that was answered
- * before. Writes go to a thread that commits them in groups, durably, before it answers. A
- * transaction has that thread to itself. Each write settles within `transactionMs`, also when the disk
- * hangs: then it is `service_unavailable`, and may still come about. A number that is no safe integer
- * rejects the read.
+ * Reads run synchronously on a read-only connection in the calling thread and see every write that
+ * was acknowledged before. Writes run in a writer thread, which commits them in groups, durably,
+ * before it acknowledges them. A transaction has that thread to itself. Each write settles within
+ * `transactionMs`, even if the disk hangs: then it rejects with `service_unavailable`, and may
+ * still be committed. An unsafe integer rejects the read.
  */
 export class SqliteDatabase implements Database {
   readonly dialect = 'sqlite';
@@ -47,8 +47,8 @@ export class SqliteDatabase implements Database {
   }
 
   /**
-   * Makes the file if it is missing and applies pending migrations. Rejects when another process
-   * has it open, and where the disk allows no write-ahead log.
+   * Creates the file if it is missing and applies pending migrations. Rejects when another process
+   * has it open, and when the disk does not support a write-ahead log.
    */
   static async open({
     file,
@@ -74,7 +74,7 @@ export class SqliteDatabase implements Database {
         const reader = openReader(Driver, path);
         return new SqliteDatabase({ reader, writer, lock, transactionMs });
       } catch (error) {
-        await writer.close(); // Before another process may have the file.
+        await writer.close(); // Before the lock is released to another process.
         throw error;
       }
     } catch (error) {
@@ -83,7 +83,7 @@ export class SqliteDatabase implements Database {
     }
   }
 
-  /** Transactions committed so far, groups of statements among them. */
+  /** Commits so far: transactions, batches and groups of single writes. */
   get commits(): number {
     return this.#writer.commits;
   }
@@ -96,7 +96,7 @@ export class SqliteDatabase implements Database {
       return rows.map((row) => ({ ...row })); // The engine's rows have no prototype.
     } catch (error) {
       const parts = toErrorParts(error);
-      // On this connection "read-only" is a writing statement, not the state of a disk.
+      // On this connection "read-only" means a statement that writes, not a read-only disk.
       throw parts.errcode === 8 ? statementError(text, error) : sqliteError(text, parts);
     }
   }
@@ -150,8 +150,8 @@ export class SqliteDatabase implements Database {
     try {
       result = await this.#withDeadline(Transaction.run(this.dialect, executor, work));
     } catch (error) {
-      isFinished = true; // `work` may still be at it.
-      writer.end('rollback').catch(() => undefined); // Then the thread has died, with it.
+      isFinished = true; // `work` may still be running.
+      writer.end('rollback').catch(() => undefined); // Fails only if the thread has ended.
       throw error;
     }
     await this.#withDeadline(writer.end('commit'));
@@ -164,7 +164,7 @@ export class SqliteDatabase implements Database {
 
   async #close(): Promise<void> {
     await Promise.allSettled(this.#transactions);
-    // Before the writer, so that the last one out folds the write-ahead log into the file.
+    // Before the writer, so that the last connection checkpoints the write-ahead log into the file.
     this.#reader.close();
     await this.#writer.close();
     this.#lock.release();

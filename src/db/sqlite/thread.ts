@@ -13,16 +13,16 @@ interface PendingCommand {
   reject(error: Error): void;
 }
 
-/** A transaction of the thread; `end` it, whatever happens. */
+/** A transaction in the writer thread. The caller must call `end`, also after an error. */
 export interface WriterTransaction {
   run(text: string, values: readonly Value[]): Promise<number>;
   query(text: string, values: readonly Value[]): Promise<object[]>;
   end(kind: 'commit' | 'rollback'): Promise<void>;
 }
 
-type CommandWithoutId = WriterCommand extends infer One
-  ? One extends WriterCommand
-    ? Omit<One, 'id'>
+type CommandWithoutId = WriterCommand extends infer Command
+  ? Command extends WriterCommand
+    ? Omit<Command, 'id'>
     : never
   : never;
 
@@ -30,10 +30,10 @@ const pendingMax = 10_000;
 const pendingBytesMax = 64 * 1024 * 1024;
 
 /**
- * The asking side of the writer thread. What is asked in one turn of the event loop travels in one
- * message. At 10,000 unanswered orders or 64 MiB of them, writes are refused.
+ * Client of the writer thread. Commands of one event loop iteration are sent in one message. At
+ * 10,000 pending commands or 64 MiB of them, writes are refused.
  *
- * If the thread dies, all that is unanswered and all that follows is `service_unavailable`.
+ * If the thread ends, all pending and later commands reject with `service_unavailable`.
  */
 export class WriterThread {
   readonly #port: MessagePort;
@@ -73,7 +73,7 @@ export class WriterThread {
     return new WriterThread(worker, port1, log);
   }
 
-  /** Transactions committed so far; together with the statements it tells how well they group. */
+  /** Commits so far; compared with the number of statements it shows the effect of group commit. */
   get commits(): number {
     return this.#commits;
   }
@@ -82,20 +82,21 @@ export class WriterThread {
     return this.#send({ kind: 'execute', text, values }) as Promise<number>;
   }
 
-  /** All of it committed; or false, and nothing is done, when a statement matched no row. */
+  /** Commits all statements, or none and returns false if one matches no row. */
   async batch(statements: readonly BatchStatement[]): Promise<boolean> {
     return (await this.#send({ kind: 'batch', statements })) !== 0;
   }
 
   /**
-   * A transaction, which has the thread to itself when its turn comes. What it is asked first travels
-   * along with its beginning, and fails when that fails. Throws `service_unavailable` when full.
+   * Begins a transaction, which has the thread to itself after all earlier commands. Its first
+   * commands are sent together with `begin` and fail if that fails. Throws `service_unavailable`
+   * when full.
    */
   begin(): WriterTransaction {
     if (this.#endError !== undefined) throw this.#endError;
     if (this.#isFull(0)) throw queueFullError();
     const transaction = this.#lastId + 1;
-    this.#send({ kind: 'begin' }).catch(() => undefined); // All that is asked of it rejects, too.
+    this.#send({ kind: 'begin' }).catch(() => undefined); // Its commands reject as well.
     const run = (isQuery: boolean, text: string, values: readonly Value[]) =>
       this.#send({ kind: 'run', transaction, isQuery, text, values });
     return {
@@ -105,16 +106,16 @@ export class WriterThread {
     };
   }
 
-  /** After all that was asked before. Never `terminate()`: that may abort the whole process. */
+  /** Closes after all earlier commands. Never calls `terminate()`, which may abort the process. */
   async close(): Promise<void> {
-    await this.#send({ kind: 'close' }).catch(() => undefined); // It has died already.
+    await this.#send({ kind: 'close' }).catch(() => undefined); // The thread has ended already.
     await this.#exited;
   }
 
   #send(command: CommandWithoutId): Promise<number | object[] | undefined> {
     if (this.#endError !== undefined) return Promise.reject(this.#endError);
     const { text, bytes } = measureCommand(command);
-    // An end or a close is never refused: what is full gets empty by it.
+    // Ending a transaction and closing are never refused, because they free the queue.
     if (bytes > 0 && this.#isFull(bytes)) return Promise.reject(queueFullError());
     return new Promise((resolve, reject) => {
       const id = ++this.#lastId;
@@ -166,7 +167,10 @@ function receiveFirstReply(worker: Worker, port: MessagePort): Promise<WriterRep
   });
 }
 
-/** What its error would name, and how much waits with it: nothing, if it is the end of something. */
+/**
+ * Returns the text that an error of the command names, and the bytes it holds while pending: 0 for
+ * a command without statements.
+ */
 function measureCommand(command: CommandWithoutId): {
   readonly text: string;
   readonly bytes: number;
@@ -182,7 +186,7 @@ function measureCommand(command: CommandWithoutId): {
   return { text: command.text, bytes: getSize(command.text, command.values) };
 }
 
-/** Text counts once for all: the thread gets a copy each time, but they are short. */
+/** Returns the size of a statement in bytes: one per character of text, two for one in a value. */
 function getSize(text: string, values: readonly Value[]): number {
   let bytes = text.length;
   for (const value of values) {

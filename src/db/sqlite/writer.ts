@@ -18,21 +18,23 @@ type TransactionCommand = Extract<WriterCommand, { transaction: number }>;
 const groupMax = 256;
 
 /**
- * The only connection that writes, in a thread of its own (this file is its entry).
+ * Owns the only writing connection, in a separate thread (this file is its entry).
  *
- * Statements that arrive together share one commit, which is what makes a durable write cheap:
- * the disk is asked once for all of them, and they are answered in one message. There is no timer:
- * a group is what came while the group before it was under way. Each fails or succeeds for itself,
- * for a single statement leaves no trace when it fails.
+ * Statements that arrive together share one commit, so a durable write is cheap: the disk is synced
+ * once for all, and one message holds their results. There is no timer: a group contains the writes
+ * that arrived during the previous commit. Each statement fails or succeeds on its own, because a
+ * failed one leaves no trace.
  */
 class Writer {
   readonly #port: MessagePort;
   readonly #connection: SqliteConnection;
   readonly #statements: StatementCache;
-  readonly #queue: WriterCommand[] = []; // In order of arrival: all but `#inside`.
-  /** Orders of transactions, by their names: also of those that have not begun yet. */
+  readonly #queue: WriterCommand[] = []; // In order of arrival, without `#transactionCommands`.
+  /** Commands by transaction id, including transactions that have not begun yet. */
   readonly #transactionCommands = new Map<number, TransactionCommand[]>();
-  /** The transaction that has the writer to itself; `error` when it could not begin. */
+  /**
+   * The transaction that has the writer to itself; `error` when it could not begin or has failed.
+   */
   #openTransaction:
     | { readonly id: number; readonly error: SqliteErrorParts | undefined }
     | undefined;
@@ -60,7 +62,7 @@ class Writer {
     }
   }
 
-  /** Goes on until nothing is left that can be done now. */
+  /** Processes commands until none can proceed. */
   #processCommands(): void {
     while (!this.#isClosed) {
       this.#enqueueArrived();
@@ -74,7 +76,7 @@ class Writer {
     this.#port.close();
   }
 
-  /** Whoever arrived meanwhile joins the next group. */
+  /** Enqueues commands that arrived during the last commit, so that they join the next group. */
   #enqueueArrived(): void {
     while (this.#queue.length < groupMax) {
       const arrived = receiveMessageOnPort(this.#port);
@@ -94,18 +96,20 @@ class Writer {
     return toReply([this.#attempt(first.id, () => this.#close())]);
   }
 
-  /** What was sent along is done in the same breath. */
+  /** Begins a transaction and processes its commands that have arrived; one reply for all. */
   #begin(id: number): WriterReply {
     const begin = this.#attempt(id, () => this.#exec('begin immediate'));
     this.#openTransaction = { id, error: begin.error };
-    const rest = this.#continueTransaction(id);
-    return rest === undefined ? toReply([begin]) : { ...rest, results: [begin, ...rest.results] };
+    const reply = this.#continueTransaction(id);
+    return reply === undefined
+      ? toReply([begin])
+      : { ...reply, results: [begin, ...reply.results] };
   }
 
   #takeGroup(): ExecuteCommand[] {
     const end = this.#queue.findIndex(({ kind }) => kind !== 'execute');
     const count = Math.min(end === -1 ? this.#queue.length : end, groupMax);
-    return this.#queue.splice(0, count) as ExecuteCommand[]; // Safe: cut before the first other one.
+    return this.#queue.splice(0, count) as ExecuteCommand[]; // Safe: ends before any other kind.
   }
 
   #commitGroup(group: readonly ExecuteCommand[]): WriterReply {
@@ -143,7 +147,7 @@ class Writer {
     }
   }
 
-  /** How many rows matched; 0 as soon as something matched none. */
+  /** Returns the number of matched rows; stops with 0 at a statement that matches none. */
   #runStatements(statements: readonly BatchStatement[]): number {
     let matched = 0;
     for (const { text, values } of statements) {
@@ -154,7 +158,7 @@ class Writer {
     return matched;
   }
 
-  /** All that has come for the open transaction, up to its end. */
+  /** Processes the commands that have arrived for the open transaction, up to its end. */
   #continueTransaction(id: number): WriterReply | undefined {
     const results: CommandResult[] = [];
     const commands = this.#transactionCommands.get(id);
@@ -186,13 +190,13 @@ class Writer {
   }
 
   /**
-   * Nothing that was sent along may run: the engine may have rolled back by itself (disk full), and
-   * what comes then would commit alone.
+   * Rolls back and rejects all later commands of the transaction: the engine may already have
+   * rolled back (disk full), so they would commit on their own.
    */
   #abortTransaction(command: TransactionCommand, error: SqliteErrorParts): void {
     const id = command.transaction;
     this.#rollback();
-    if (command.kind === 'run') this.#openTransaction = { id, error }; // Refuses all up to the end.
+    if (command.kind === 'run') this.#openTransaction = { id, error }; // Rejects all until its end.
   }
 
   #run(text: string, values: readonly unknown[]): number {
@@ -209,12 +213,12 @@ class Writer {
     try {
       if (hasBegun) this.#connection.exec('rollback');
     } catch {
-      // After a full disk and the like the engine has rolled back by itself.
+      // The engine has already rolled back, for example after a full disk.
     }
   }
 
   #close(): undefined {
-    // The file is whole by itself then, and can be copied.
+    // Makes the file complete without its log, so that it can be copied.
     this.#connection.exec('pragma wal_checkpoint(truncate)');
     this.#connection.close();
   }
