@@ -25,31 +25,31 @@ const names = [
   'resume',
 ] as const;
 
-/** Of a second measurement: what is still off after so many is not off by chance. */
-const runsAgain = 7;
+/** Runs of a repeated measurement: enough to rule out a deviation by chance. */
+const repeatRuns = 7;
 
-/** The name under which a smoke run is kept, to compare later ones with. */
+/** Name of the kept results of a smoke run, which later ones are compared with. */
 const smokeName = 'smoke';
 
-const usage = `Measures Herald, built, against what it is compared with, on this machine.
+const usage = `Measures a build of Herald against its references, on this machine.
 
 Usage: npm run bench [-- [--runs <n>] [--smoke [--keep]] [<subject> ...]]
        npm run bench -- --profile [<subject> ...]
        npm run bench -- --compare <git ref> [--runs <n>] [<subject> ...]
 
-  --runs    how often each measurement is made; 5, or 3 in a smoke run
-  --smoke   short, under two minutes; fails when a ratio is off by more than 1.5 times
-            both from its goal and from the smoke run in bench/results,
-            and so again when measured once more, in 7 runs
-  --keep    keeps this smoke run as the one to compare later ones with
-  --profile what the CPU goes into, by V8's profiler, kept in bench/profiles. Linux
+  --runs    number of runs of each measurement; default 5, or 3 in a smoke run
+  --smoke   short run, under two minutes; fails when a ratio is worse by more than 1.5 times
+            than both its goal and the smoke run in bench/results,
+            and is so again when measured a second time, in 7 runs
+  --keep    keeps this smoke run as the baseline of later ones
+  --profile profiles the CPU with V8's profiler and writes bench/profiles. Linux only
   --compare measures the working tree and the build of a git ref in turn, 5 times, and prints
-            the ratio of each figure; without references, and nothing is kept. Subjects, unless
-            others are asked for: ${comparedByDefault.join(', ')}
+            the ratio of each figure; measures no references and keeps nothing. Subjects by
+            default: ${comparedByDefault.join(', ')}
 
 Subjects: ${names.join(', ')}`;
 
-type Asked = ReturnType<typeof readArguments>;
+type Arguments = ReturnType<typeof readArguments>;
 
 interface Outcome {
   readonly figures: readonly Figure[];
@@ -58,22 +58,22 @@ interface Outcome {
 }
 
 async function main(): Promise<void> {
-  let asked: Asked;
+  let args: Arguments;
   try {
-    asked = readArguments();
+    args = readArguments();
   } catch (cause) {
     const problem = cause instanceof Error ? cause.message : String(cause);
     process.stderr.write(`Cannot read arguments: ${problem}\n\n${usage}\n`);
     process.exitCode = 2;
     return;
   }
-  const { values, runs } = asked;
+  const { values, runs } = args;
   if (values.help) {
     process.stdout.write(`${usage}\n`);
     return;
   }
   const byDefault = values.compare === undefined ? names : comparedByDefault;
-  const chosen = asked.subjects.length === 0 ? byDefault : asked.subjects;
+  const chosen = args.subjects.length === 0 ? byDefault : args.subjects;
   const subjects = await Promise.all(chosen.map(loadSubject));
   if (values.compare !== undefined) return compare(values.compare, subjects, runs);
   buildTree();
@@ -93,7 +93,7 @@ async function main(): Promise<void> {
   if (failed.length > 0) process.exitCode = 1;
 }
 
-/** Throws when something is unknown, or does not go together. */
+/** Parses the command line. Throws for unknown or conflicting arguments. */
 function readArguments() {
   const { values, positionals } = parseArgs({
     options: {
@@ -108,8 +108,8 @@ function readArguments() {
   });
   const { smoke, keep, profile } = values;
   const isCompared = values.compare !== undefined;
-  const odd = positionals.find((name) => !(names as readonly string[]).includes(name));
-  if (odd !== undefined) throw new Error(`there is no subject '${odd}'`);
+  const unknown = positionals.find((name) => !(names as readonly string[]).includes(name));
+  if (unknown !== undefined) throw new Error(`there is no subject '${unknown}'`);
   if (Number(smoke) + Number(profile) + Number(isCompared) > 1) {
     throw new Error('--smoke, --profile and --compare exclude each other');
   }
@@ -139,12 +139,12 @@ async function smoke(
   const kept = readResults(smokeName);
   const suspects = new Set(findRegressions(first.figures, kept).map(({ subject }) => subject));
   if (suspects.size === 0) return first;
-  process.stderr.write(`Off, so once more: ${[...suspects].join(', ')}\n`);
-  const again = subjects.filter(({ name }) => suspects.has(name));
-  const second = await runAll(again, { smoke: true, runs: runs ?? runsAgain });
-  for (const wreck of findRepeatedRegressions(first.figures, second.figures, kept)) {
+  process.stderr.write(`Regressed, measuring again: ${[...suspects].join(', ')}\n`);
+  const repeated = subjects.filter(({ name }) => suspects.has(name));
+  const second = await runAll(repeated, { smoke: true, runs: runs ?? repeatRuns });
+  for (const regression of findRepeatedRegressions(first.figures, second.figures, kept)) {
     process.exitCode = 1;
-    process.stdout.write(`${formatRegression(wreck)}\n`);
+    process.stdout.write(`${formatRegression(regression)}\n`);
   }
   const rest = first.figures.filter(({ subject }) => !suspects.has(subject));
   return {
@@ -153,9 +153,9 @@ async function smoke(
   };
 }
 
-/** One after the other; what is printed is what is kept. One that makes no load is left out. */
-async function profileAll(asked: readonly Subject[]): Promise<void> {
-  const subjects = asked.filter(({ profile }) => profile !== undefined);
+/** Profiles the subjects one by one and prints their reports. Skips subjects without a load. */
+async function profileAll(chosen: readonly Subject[]): Promise<void> {
+  const subjects = chosen.filter(({ profile }) => profile !== undefined);
   const progress = new Progress(subjects, 0.5);
   for (const subject of subjects) {
     process.stderr.write(`${progress.next}\n`);
@@ -171,7 +171,7 @@ async function profileAll(asked: readonly Subject[]): Promise<void> {
   }
 }
 
-/** One after the other; what one has measured is kept, whatever becomes of the next. */
+/** Runs the subjects one by one. Results are kept after each, so a later failure loses none. */
 async function runAll(subjects: readonly Subject[], options: BenchOptions): Promise<Outcome> {
   const bench = new Bench(options);
   const figures: Figure[] = [];
@@ -205,7 +205,7 @@ async function loadSubject(name: string): Promise<Subject> {
   return subject;
 }
 
-/** Puts the table of all results into the README beside this file. */
+/** Replaces the table of results in the README beside this file. */
 function writeTable(figures: readonly Figure[]): void {
   const readme = fileURLToPath(new URL('./README.md', import.meta.url));
   const text = readFileSync(readme, 'utf8');

@@ -9,15 +9,15 @@ import { type Watched, watch } from './process/watch.js';
 import { type ProfiledRun, profileRun } from './profile/profiled-run.js';
 import { type Figure, runInterleaved } from './report/figure.js';
 
-/** Something that is measured: one file each, named as it is asked for. */
+/** A benchmark. One file each in `subjects/`, named like the subject. */
 export interface Subject {
   readonly name: string;
   readonly about: string;
-  /** What five runs take on two cores that are free. */
+  /** Duration of five runs on two idle cores. */
   readonly seconds: number;
-  /** What `Bench.watch` counts, so that a profile can tell CPU for each, and which window it draws. */
+  /** The operation that `Bench.watch` counts, for CPU per operation, and the window to draw. */
   readonly profile?: { readonly operation: string; readonly drawn: string };
-  /** Has nothing that a short run on a busy machine could tell. */
+  /** Excludes the subject from smoke runs: short runs on a busy machine give no usable results. */
   readonly isTooNoisyForSmoke?: boolean;
   run(bench: Bench): Promise<Figure[]>;
 }
@@ -25,27 +25,27 @@ export interface Subject {
 export interface BenchOptions {
   readonly smoke?: boolean;
   readonly profile?: boolean;
-  /** One of two builds that are compared: measured once, and without references. */
+  /** One of two builds in a comparison: measured once, without references. */
   readonly compared?: Build;
   /** Default: 5, or 3 in a smoke run. */
   readonly runs?: number | undefined;
 }
 
-/** What a subject works with. Everything it opens by `use` is closed when it is over. */
+/** The environment of a subject. Everything opened by `use` is closed after the subject ends. */
 export class Bench {
-  /** A smoke run or a comparison: fewer streams, fewer events, and not every figure. */
+  /** True in a smoke run or a comparison: fewer streams, events and figures. */
   readonly isShort: boolean;
-  /** The Herald that is measured. */
+  /** The Herald build to measure. */
   readonly build: Build;
-  /** Whether what Herald is compared with is measured too. */
+  /** Whether to measure the references, too. */
   readonly hasReferences: boolean;
   /** How often each measurement runs. */
   readonly runs: number;
-  /** With V8's profiler, to see what the CPU goes into. */
+  /** Whether V8's profiler runs during each `watch`. */
   readonly isProfiling: boolean;
-  /** What was watched with the profiler, by its name; the last of each name. */
+  /** Profiled runs by the name given to `watch`; the last of each name. */
   readonly windows = new Map<string, ProfiledRun>();
-  /** `CERTIFICATE` and `PRIVATE_KEY`, of a kind that all servers use. */
+  /** `CERTIFICATE` and `PRIVATE_KEY`, shared by all servers. */
   readonly certificate: Settings;
   readonly #folder = mkdtempSync(join(tmpdir(), 'herald-bench-'));
   readonly #closers: (() => unknown)[] = [];
@@ -56,7 +56,7 @@ export class Bench {
     this.hasReferences = compared === undefined;
     this.build = compared ?? treeBuild;
     this.isProfiling = profile;
-    this.runs = profile ? 2 : runs; // The first to be compiled.
+    this.runs = profile ? 2 : runs; // The first is a warm-up.
     if (compared !== undefined) this.runs = 1;
     const certificateFile = join(this.#folder, 'server.cert');
     const privateKeyFile = join(this.#folder, 'server.key');
@@ -64,7 +64,7 @@ export class Bench {
     this.certificate = { CERTIFICATE: certificateFile, PRIVATE_KEY: privateKeyFile };
   }
 
-  /** Returns the size for a smoke run, for a full one or for a comparison. */
+  /** Returns the size for the kind of run: smoke, full or comparison. */
   size(smoke: number, full: number, compared = smoke): number {
     if (!this.hasReferences) return compared;
     return this.isShort ? smoke : full;
@@ -74,7 +74,7 @@ export class Bench {
     process.stderr.write(`  ${text}\n`);
   }
 
-  /** A new empty folder. */
+  /** Creates an empty folder. */
   folder(): string {
     this.#folders += 1;
     const path = join(this.#folder, String(this.#folders));
@@ -83,8 +83,8 @@ export class Bench {
   }
 
   /**
-   * Runs each of several measurements in turn, as many rounds as there are runs. Those of references
-   * have no results in a comparison.
+   * Runs the measurements in turn, `runs` times each. In a comparison the references are not run
+   * and have no results.
    */
   async interleaved<Name extends string, Result, Reference extends string = never>(
     measurements: Readonly<Record<Name, () => Promise<Result>>>,
@@ -99,7 +99,7 @@ export class Bench {
     return runInterleaved(this.runs, all, (round) => this.print(`run ${round} of ${this.runs}`));
   }
 
-  /** Opens something when it is first asked for: a reference, which a comparison never asks for. */
+  /** Returns a function that opens something on its first call: a comparison needs no reference. */
   lazy<Thing>(open: () => Promise<Thing>): () => Promise<Thing> {
     let opened: Promise<Thing> | undefined;
     return () => {
@@ -109,8 +109,8 @@ export class Bench {
   }
 
   /**
-   * What a server spends while something is done with it: the one way to measure a load. `name` says
-   * who does what, in few words; `work` answers how many operations it did.
+   * Measures what a server spends during `work`; every load must be measured by it. `name` is a
+   * short label of server and operation; `work` returns the number of operations.
    */
   async watch(child: Measured, name: string, work: () => Promise<number>): Promise<Watched> {
     if (!this.isProfiling || !(child instanceof Child)) return watch(child, work);
@@ -129,7 +129,7 @@ export class Bench {
     this.#closers.push(close);
   }
 
-  /** Stops what `use` was handed, the newest first. */
+  /** Runs the closers of `use` and `onClose`, in reverse order. */
   async closeAll(): Promise<void> {
     for (let close = this.#closers.pop(); close !== undefined; close = this.#closers.pop()) {
       await close();

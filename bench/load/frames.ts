@@ -1,4 +1,4 @@
-/** HTTP/2 frames as a client writes them. Spec: RFC 9113 §4, §6; header blocks: RFC 7541 §6.2.2. */
+/** Types of HTTP/2 frames. Spec: RFC 9113 §4, §6; header blocks: RFC 7541 §6.2.2. */
 export const frameTypes = {
   data: 0,
   headers: 1,
@@ -18,7 +18,7 @@ const windowDefault = 65_535;
 const noPush = [0, 2, 0, 0, 0, 0];
 const widestWindow = [0, 4, 0x7f, 0xff, 0xff, 0xff];
 
-/** What a client says first. Its windows are as wide as can be: the load is never what is slow. */
+/** The client preface, with maximum windows, so that flow control never slows the server. */
 export const connectionPreface = Buffer.concat([
   Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'),
   frame(frameTypes.settings, 0, 0, Buffer.from([...noPush, ...widestWindow])),
@@ -34,7 +34,7 @@ export function frame(type: number, flag: number, streamId: number, payload: Buf
   return Buffer.concat([head, payload]);
 }
 
-/** Literals that are never indexed: longer than need be, and the same for every request. */
+/** Encodes fields as literals without indexing: longer than necessary, but stateless. */
 export function headerBlock(fields: Readonly<Record<string, string>>): Buffer {
   const parts = Object.entries(fields).flatMap(([name, value]) => [
     Buffer.from([0]),
@@ -49,7 +49,7 @@ function literal(text: string): Buffer[] {
   return [prefixed(bytes.length), bytes];
 }
 
-/** A length of 7 bits, or as many more bytes as it takes. Spec: RFC 7541 §5.1. */
+/** Encodes a length as an integer with a 7-bit prefix. Spec: RFC 7541 §5.1. */
 function prefixed(length: number): Buffer {
   if (length < 127) return Buffer.from([length]);
   const bytes = [127];

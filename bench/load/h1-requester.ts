@@ -1,9 +1,9 @@
 import { Agent, request } from 'node:https';
 import type { RequestHead } from './h2-client.js';
 import { nowMicros } from './marked-events.js';
-import type { Answered, Sender } from './sender.js';
+import type { Sender, TimedResponse } from './sender.js';
 
-/** The same over HTTP/1.1, by Node's own client: for servers that speak nothing else. */
+/** A `Sender` over HTTP/1.1 with Node's own client, for servers without HTTP/2. */
 export class H1Requester implements Sender {
   readonly #port: number;
   readonly #agent = new Agent({ keepAlive: true, maxSockets: 1, rejectUnauthorized: false });
@@ -12,7 +12,7 @@ export class H1Requester implements Sender {
     this.#port = port;
   }
 
-  send({ method, path, headers = {} }: RequestHead, body?: Buffer): Promise<Answered> {
+  send({ method, path, headers = {} }: RequestHead, body?: Buffer): Promise<TimedResponse> {
     const sentAt = nowMicros();
     return new Promise((resolve, reject) => {
       const sent = request(

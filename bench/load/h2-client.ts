@@ -2,7 +2,7 @@ import { type ConnectionOptions, connect, type TLSSocket } from 'node:tls';
 import { connectionPreface, flags, frame, frameTypes, headBytes, headerBlock } from './frames.js';
 
 export interface ClientHandler {
-  /** Bytes of a body, in `buffer` from `start` to `end`; they are gone when it returns. */
+  /** Called with bytes of a body, `buffer` from `start` to `end`; valid only during the call. */
   onData(streamId: number, buffer: Buffer, start: number, end: number): void;
   onHead?(streamId: number): void;
   onEnd(streamId: number): void;
@@ -15,13 +15,13 @@ export interface RequestHead {
   readonly headers?: Readonly<Record<string, string>>;
 }
 
-/** One for all connections of a thread: what is read is looked at before anything else is read. */
+/** Shared by all connections of a thread: each read is consumed before the next one. */
 const readBuffer = Buffer.alloc(256 * 1024);
 
 /**
- * One HTTP/2 connection over TLS, frame by frame: several times cheaper than Node's own client, so
- * that one core can hold thousands and still wait for the server. No compression, no priorities,
- * no reaction to the server's limits: for load on servers of our own.
+ * A minimal HTTP/2 connection over TLS. Uses several times less CPU than Node's own client, so that
+ * thousands on one core still wait for the server. No compression, no priorities, and ignores the
+ * server's limits: only for load on benchmark servers.
  */
 export class H2Client {
   readonly #socket: TLSSocket;
@@ -44,7 +44,7 @@ export class H2Client {
     socket.once('close', () => handler.onClose(this.#cause));
   }
 
-  /** Settles when TLS is up and the client has said what it says first. */
+  /** Resolves when TLS is established and the preface is written. */
   static open(port: number, handler: ClientHandler): Promise<H2Client> {
     return new Promise((resolve, reject) => {
       let client: H2Client | undefined;
@@ -61,7 +61,7 @@ export class H2Client {
             return true;
           },
         },
-      } as ConnectionOptions); // The types leave `onread` to plain sockets.
+      } as ConnectionOptions); // The types of TLS lack `onread`.
       socket.setNoDelay(true);
       socket.once('error', reject);
       socket.once('secureConnect', () => {
@@ -73,7 +73,7 @@ export class H2Client {
     });
   }
 
-  /** Sends a request, in one write. Answers the number of its stream. */
+  /** Sends a request in one write. Returns its stream id. */
   request({ method, path, headers = {} }: RequestHead, body?: Buffer): number {
     const streamId = this.#nextStreamId;
     this.#nextStreamId += 2;
@@ -96,7 +96,7 @@ export class H2Client {
     this.#socket.destroy();
   }
 
-  /** Takes what has arrived; called by the socket. */
+  /** Parses bytes that have arrived; called by the socket. */
   read(buffer: Buffer, length: number): void {
     let at = 0;
     while (at < length) {
@@ -139,8 +139,8 @@ export class H2Client {
       this.#handler.onHead?.(this.#streamId);
     }
     const carriesBody = type === frameTypes.headers || type === frameTypes.data;
-    const isOver = carriesBody && (flag & flags.endStream) !== 0;
-    if (isOver || type === frameTypes.reset) this.#handler.onEnd(this.#streamId);
+    const isEnd = carriesBody && (flag & flags.endStream) !== 0;
+    if (isEnd || type === frameTypes.reset) this.#handler.onEnd(this.#streamId);
   }
 
   get #streamId(): number {

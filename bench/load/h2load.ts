@@ -10,13 +10,16 @@ export interface H2LoadPlan {
   readonly headers: Readonly<Record<string, string>>;
   readonly connections: number;
   readonly requests: number;
-  /** For the body. */
+  /** Folder for the file with the body. */
   readonly folder: string;
 }
 
 const run = promisify(execFile);
 
-/** `POST`s an empty object by h2load (nghttp2), one at a time on each connection. Answers the rate. */
+/**
+ * `POST`s an empty object with h2load (nghttp2), one request at a time on each connection. Returns
+ * requests per second.
+ */
 export async function h2load(plan: H2LoadPlan): Promise<number> {
   const { port, path, headers, connections, requests, folder } = plan;
   const body = join(folder, 'body.json');

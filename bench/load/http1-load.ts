@@ -1,17 +1,17 @@
 import autocannon from 'autocannon';
 import { nextClientAddress } from './requests.js';
 
-/** JSON requests over HTTP/1.1 by autocannon, which speaks nothing else. */
+/** A load of JSON requests over HTTP/1.1 by autocannon, which has no HTTP/2. */
 export interface Http1LoadPlan {
   readonly port: number;
   readonly path: string;
-  /** Of the requests in turn, from the first again after the last. */
+  /** Headers of the requests, used in turn. */
   readonly headers: readonly Readonly<Record<string, string>>[];
   readonly seconds: number;
   readonly connections: number;
   /**
-   * Where they begin. `refresh`: each body carries a token out of an answer; autocannon prepares
-   * requests that it does not send, so there have to be some more than connections.
+   * The first bodies. With `refresh`, each later body contains the token of a response; autocannon
+   * prepares requests that it does not send, so there must be more bodies than connections.
    */
   readonly bodies: readonly string[];
   readonly next: 'same' | 'refresh';
@@ -37,7 +37,7 @@ export async function runHttp1Load(plan: Http1LoadPlan): Promise<Http1LoadResult
       {
         method: 'POST',
         path,
-        // Called after the answer before was taken: there is always a body for it.
+        // Called after the previous response was handled, so there is always a body.
         setupRequest(request) {
           const own = plan.headers[sent % plan.headers.length];
           const headers = { 'content-type': 'application/json', ...own, ...nextClientAddress() };

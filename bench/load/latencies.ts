@@ -8,11 +8,11 @@ export interface LatencySummary {
   readonly p99: number;
   readonly p999: number;
   readonly max: number;
-  /** The longest of each quarter of a second since the reset, ms; 0 where there was none. */
+  /** The maximum of each quarter of a second since the reset, ms; 0 without a sample. */
   readonly timeline: readonly number[];
 }
 
-/** Durations by their size, in steps of 50 microseconds up to a minute. */
+/** A histogram of durations, in steps of 50 microseconds up to a minute. */
 export class Latencies {
   readonly #counts = new Uint32Array(stepsMax);
   #count = 0;
@@ -38,7 +38,7 @@ export class Latencies {
     this.#startedAt = performance.now();
   }
 
-  /** In milliseconds. */
+  /** The quantiles and the maximum, in milliseconds. */
   get summary(): LatencySummary {
     const at = (part: number) => this.#quantile(part) / 1000;
     const [count, max, timeline] = [this.#count, this.#max / 1000, this.#timeline];

@@ -7,10 +7,10 @@ import type { StreamLoadCount, StreamLoadPlan } from './stream-load.js';
 
 const entry = fileURLToPath(new URL('./process.ts', import.meta.url));
 
-/** Above this much of one core the load is what is measured, not the server. */
+/** Above this share of a core the load generator, not the server, is the bottleneck. */
 const busyMax = 0.9;
 
-/** A process that makes load, on a core of its own where there is one. */
+/** Client of a load generator process, which runs on a separate core if possible. */
 export class Load {
   readonly child: Child;
 
@@ -31,7 +31,7 @@ export class Load {
     await this.child.ask('received', { name, events });
   }
 
-  /** What the crowd has, when each stream should have the events of these numbers. */
+  /** Counts what the streams have received, if each should have `each` events from `first` on. */
   count(name: string, { first, each }: { first: number; each: number }): Promise<StreamLoadCount> {
     const sum = (each * (2 * first + each - 1)) / 2;
     return this.child.ask('count', { name, each, sum }) as Promise<StreamLoadCount>;
@@ -57,7 +57,7 @@ export class Load {
     return this.child.ask('publish', plan) as Promise<{ refused: number; seconds: number }>;
   }
 
-  /** Does some work and answers how much of a core the load needed for it. */
+  /** Runs `work` and returns the share of a core that the load generator used. */
   async busyDuring(work: () => Promise<unknown>): Promise<{ busy: number; isBottleneck: boolean }> {
     const startedAt = performance.now();
     const before = await this.child.usage();

@@ -1,14 +1,14 @@
 /**
- * The payload of every event that is counted: `~`, a number of 10 digits, the time at which it was
- * published in microseconds, and filling. `~` stands nowhere else, so a receiver counts events
- * without parsing what stands around them, in any server's format.
+ * Creates the payload of a counted event: `~ | number 10 | publish time in microseconds 15 | ;`,
+ * then padding up to `bytes`. `~` occurs nowhere else, so a receiver counts events without parsing
+ * the format of the server.
  */
 export function markedData(number: number, bytes: number): string {
   const time = String(nowMicros()).padStart(timeDigits, '0');
   return `~${String(number).padStart(numberDigits, '0')}${time};`.padEnd(bytes, 'x');
 }
 
-/** The clock that all processes of a machine share. */
+/** Returns the time of the clock that all processes of the machine share. */
 export function nowMicros(): number {
   return Number(process.hrtime.bigint() / 1000n);
 }
@@ -18,14 +18,14 @@ const zero = 0x30;
 const numberDigits = 10;
 const timeDigits = 15;
 
-/** What one stream has received: how many marked events, and whether each is the one it should be. */
+/** Counts the marked events that one stream has received, and checks their numbers. */
 export class Tally {
   events = 0;
-  /** Of all numbers received: with the count it tells a missing or doubled one. */
+  /** Sum of the received numbers; with the count it reveals a missing or duplicate event. */
   sum = 0;
-  /** Times that a number was not above the one before it. */
+  /** Events whose number was not greater than the previous one. */
   disorder = 0;
-  /** The longest time between two reads, of whatever. */
+  /** The longest time between two reads of any data. */
   silenceMicros = 0;
   #readAt = 0;
   #last = -1;
@@ -39,7 +39,7 @@ export class Tally {
     this.#readAt = now;
   }
 
-  /** Counts what is in a part of a body. `onEvent` gets the time each was published. */
+  /** Counts the events in a part of a body. `onEvent` is called with each publish time. */
   feed(buffer: Buffer, start: number, end: number, onEvent: (publishedAt: number) => void): void {
     let at = start;
     while (at < end) {
@@ -56,7 +56,7 @@ export class Tally {
         if (this.#digit < numberDigits) this.#number = this.#number * 10 + value;
         else this.#time = this.#time * 10 + value;
       }
-      if (this.#digit < numberDigits + timeDigits) return; // The rest comes with the next part.
+      if (this.#digit < numberDigits + timeDigits) return; // Continues with the next part.
       this.#digit = -1;
       this.events += 1;
       this.sum += this.#number;

@@ -3,7 +3,7 @@ import { type Http1LoadPlan, runHttp1Load } from './http1-load.js';
 import { type LoopPlan, loop, type PublishPlan, publish } from './requests.js';
 import { StreamLoad, type StreamLoadPlan } from './stream-load.js';
 
-/** The process that makes the load, so that its work is not the server's. `Load` is its other end. */
+/** Entry of the load generator process, controlled by `Load`. */
 const loads = new Map<string, StreamLoad>();
 
 handleRequests({
@@ -28,6 +28,6 @@ process.stdout.write('load ready\n');
 
 function getLoad(name: string): StreamLoad {
   const load = loads.get(name);
-  if (load === undefined) throw new Error(`Cannot find crowd ${name}: it was never opened`);
+  if (load === undefined) throw new Error(`Cannot find stream load ${name}: it was never opened`);
   return load;
 }

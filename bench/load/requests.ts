@@ -3,24 +3,24 @@ import { H1Requester } from './h1-requester.js';
 import { H2Client, type RequestHead } from './h2-client.js';
 import { Latencies, type LatencySummary } from './latencies.js';
 import { markedData, nowMicros } from './marked-events.js';
-import type { Answered, Sender } from './sender.js';
+import type { Sender, TimedResponse } from './sender.js';
 
 export type Protocol = 'h2' | 'http/1.1';
 
-/** Requests over HTTP/2, each connection with one at a time, as fast as the answers come. */
+/** A closed loop of HTTP/2 requests: one at a time on each connection, without a rate limit. */
 export interface LoopPlan {
   readonly port: number;
   readonly path: string;
-  /** In turn on each connection, unless they refresh: then there is one for each. */
+  /** Used in turn on each connection; with `refresh`, one per connection. */
   readonly clients: readonly LoopClient[];
-  /** Default: as many as clients. */
+  /** Default: the number of clients. */
   readonly connections?: number;
   readonly count: number;
-  /** `refresh`: the next body carries the `refreshToken` of the answer before. */
+  /** `refresh`: the next body contains the `refreshToken` of the previous response. */
   readonly next: 'same' | 'refresh';
-  /** At most so long, however many are left. */
+  /** Ends the loop after this time, even if requests are left. */
   readonly msMax: number;
-  /** Between an answer and the next request. */
+  /** Pause between a response and the next request. */
   readonly pauseMs?: number;
 }
 
@@ -31,17 +31,17 @@ export interface LoopClient {
 
 export interface LoopResult {
   readonly answered: number;
-  /** Answers that are errors: their body names a status. */
+  /** Error responses: their body contains a status. */
   readonly refused: number;
   readonly seconds: number;
   readonly latency: LatencySummary;
-  /** Each client's last body: where `refresh` goes on. */
+  /** The last body of each client, to continue `refresh` with. */
   readonly bodies: readonly string[];
-  /** One of the refusals. */
+  /** The body of one error response. */
   readonly example: string;
 }
 
-/** Events at a steady rate, whether or not the ones before have been answered. */
+/** An open loop of events: a steady rate, independent of responses. */
 export interface PublishPlan {
   readonly port: number;
   readonly protocol: Protocol;
@@ -49,19 +49,19 @@ export interface PublishPlan {
   readonly headers: Readonly<Record<string, string>>;
   readonly perSecond: number;
   readonly count: number;
-  /** Of each event's payload. */
+  /** Size of each event's payload. */
   readonly bytes: number;
   readonly perRequest: number;
   readonly firstNumber: number;
-  /** Default: everybody. */
+  /** Default: `all`. */
   readonly to?: 'all' | { readonly users: readonly string[] };
 }
 
-/** One HTTP/2 connection that sends a request when it has the answer to the one before. */
+/** A `Sender` over one HTTP/2 connection. */
 export class Requester implements Sender {
   readonly #open = new Map<
     number,
-    { sentAt: number; parts: string[]; done: (a: Answered) => void }
+    { sentAt: number; parts: string[]; done: (a: TimedResponse) => void }
   >();
   #client: H2Client | undefined;
 
@@ -78,7 +78,7 @@ export class Requester implements Sender {
     return requester;
   }
 
-  send(head: RequestHead, body?: Buffer): Promise<Answered> {
+  send(head: RequestHead, body?: Buffer): Promise<TimedResponse> {
     return new Promise((done) => {
       const streamId = this.#client?.request(head, body) ?? 0;
       this.#open.set(streamId, { sentAt: nowMicros(), parts: [], done });
@@ -98,7 +98,7 @@ export class Requester implements Sender {
 
 const noClient: LoopClient = { headers: {}, body: '' };
 
-/** Answers what came of it; a refused request counts as answered. */
+/** Runs a closed loop of requests. An error response counts as answered. */
 export async function loop(plan: LoopPlan): Promise<LoopResult> {
   const { port, path, clients, count, next, msMax, pauseMs = 0 } = plan;
   const latencies = new Latencies();
@@ -137,14 +137,14 @@ export async function loop(plan: LoopPlan): Promise<LoopResult> {
   return { ...tally, seconds, latency: latencies.summary, bodies };
 }
 
-/** Connections that stay open from one call to the next, by port: to open them is not to publish. */
+/** Connections by port, kept open between calls so that opening them is not measured. */
 const publishers = new Map<number, Promise<Sender[]>>();
 
-/** Publishes on eight connections in turn. Answers how many were refused, once all are answered. */
+/** Publishes on eight connections in turn. Resolves after all responses with the refused count. */
 export async function publish(plan: PublishPlan): Promise<{ refused: number; seconds: number }> {
   const { perSecond, count, perRequest } = plan;
   const requesters = await getPublishers(plan);
-  const answers: Promise<Answered>[] = [];
+  const answers: Promise<TimedResponse>[] = [];
   const startedAt = nowMicros();
   for (let sent = 0; sent < count; ) {
     const due = Math.min(count, Math.floor(((nowMicros() - startedAt) / 1e6) * perSecond) + 1);
@@ -172,7 +172,7 @@ function openSender(port: number, protocol: Protocol): Promise<Sender> | Sender 
 
 const publisherSlots = Array.from({ length: 8 });
 
-function publishSome(requester: Sender, plan: PublishPlan, sent: number): Promise<Answered> {
+function publishSome(requester: Sender, plan: PublishPlan, sent: number): Promise<TimedResponse> {
   const { path, headers, bytes, perRequest, firstNumber, to = 'all' } = plan;
   const events = Array.from({ length: perRequest }, (_, index) => ({
     to,
@@ -188,7 +188,7 @@ function isRefusal(text: string): boolean {
 
 let clientCount = 0;
 
-/** An address that nobody had before, as a proxy in front would tell it. */
+/** Returns the header of a proxy with a client address that was not used before. */
 export function nextClientAddress(): { readonly 'x-forwarded-for': string } {
   clientCount += 1;
   const [high, middle, low] = [clientCount >> 16, (clientCount >> 8) & 255, clientCount & 255];

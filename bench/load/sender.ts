@@ -1,12 +1,12 @@
 import type { RequestHead } from './h2-client.js';
 
-export interface Answered {
+export interface TimedResponse {
   readonly text: string;
   readonly micros: number;
 }
 
-/** A connection that takes a request and gives its answer. */
+/** A connection that sends requests and returns their responses. */
 export interface Sender {
-  send(head: RequestHead, body?: Buffer): Promise<Answered>;
+  send(head: RequestHead, body?: Buffer): Promise<TimedResponse>;
   close(): void;
 }

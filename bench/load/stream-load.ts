@@ -6,10 +6,10 @@ import { nowMicros, Tally } from './marked-events.js';
 export interface StreamLoadPlan {
   readonly port: number;
   readonly protocol: 'h2' | 'http/1.1';
-  /** One for each stream. */
+  /** The request of each stream. */
   readonly streams: readonly StreamRequest[];
   readonly streamsPerConnection: number;
-  /** Connections that are being opened at the same time. */
+  /** Connections opened concurrently. */
   readonly atOnce: number;
 }
 
@@ -20,16 +20,16 @@ export interface StreamRequest {
 
 export interface StreamLoadCount {
   readonly streams: number;
-  /** Marked events received, by all streams together. */
+  /** Marked events received by all streams. */
   readonly events: number;
-  /** Streams that have not exactly the number of events, or the sum, that was asked for. */
+  /** Streams whose number or sum of events is not the expected one. */
   readonly wrong: number;
   readonly disorder: number;
-  /** Connections that ended although nobody here closed them. */
+  /** Connections that the server closed. */
   readonly lost: number;
-  /** Publish to received, ms. */
+  /** From publish to receipt, ms. */
   readonly latency: LatencySummary;
-  /** Of all streams: the longest time without a byte since the reset, ms. */
+  /** The longest time that any stream received nothing since the reset, ms. */
   readonly longestSilenceMs: number;
 }
 
@@ -39,7 +39,7 @@ interface Connection {
 
 const receivedMsMax = 120_000;
 
-/** Many event streams and what each of them has received. */
+/** Opens many event streams and counts what each has received. */
 export class StreamLoad {
   readonly #latencies = new Latencies();
   readonly #tallies: Tally[] = [];
@@ -49,7 +49,7 @@ export class StreamLoad {
   #closing = false;
   #waiting: { events: number; resolve: () => void; timer: NodeJS.Timeout } | undefined;
 
-  /** Opens all streams. Settles when each has received its first bytes. */
+  /** Opens all streams. Resolves when each has received its first bytes. */
   async open(plan: StreamLoadPlan): Promise<void> {
     const { streams, streamsPerConnection, atOnce } = plan;
     const groups: StreamRequest[][] = [];
@@ -64,7 +64,7 @@ export class StreamLoad {
   }
 
   /**
-   * Settles when so many events have arrived since the last reset, at all streams together. Rejects
+   * Resolves when all streams together have received `events` events since the last reset. Rejects
    * after two minutes.
    */
   received(events: number): Promise<void> {
@@ -76,7 +76,7 @@ export class StreamLoad {
     });
   }
 
-  /** What has arrived, against what each stream should have: `each` events whose numbers sum up to `sum`. */
+  /** Compares what has arrived with `each` events per stream, whose numbers add up to `sum`. */
   count({ each, sum }: { each: number; sum: number }): StreamLoadCount {
     const tallies = this.#tallies;
     return {

@@ -4,29 +4,29 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { repository } from '../machine.js';
 
-/** A Herald that is built: a folder like the repository's, with `dist/`. */
+/** A built Herald: a folder with the layout of the repository, and `dist/`. */
 export interface Build {
   readonly name: string;
   readonly folder: string;
 }
 
-/** A commit in a temporary worktree. */
+/** The build of a commit in a temporary worktree. */
 export interface RefBuild extends Build {
   /** Adds the worktree and builds it. Throws `BuildError`. */
   make(): void;
-  /** Removes the worktree. May be called twice, and before it was made. */
+  /** Removes the worktree. Idempotent; may be called before `make`. */
   remove(): void;
 }
 
-/** The comparison cannot begin, for a reason that the message tells whole. */
+/** Thrown when a build cannot be created; its message is complete without a stack. */
 export class BuildError extends Error {
   override readonly name = 'BuildError';
 }
 
-/** The working tree, with whatever is not committed. */
+/** The working tree, with uncommitted changes. */
 export const treeBuild: Build = { name: 'this tree', folder: repository };
 
-/** What a measurement needs of a build. */
+/** Files that a measurement needs from a build. */
 const entries = ['dist/server.js', 'dist/commands/sync.js', 'dist/commands/key.js'];
 
 /** Builds the working tree. Throws `BuildError`. */
@@ -43,8 +43,8 @@ export function resolveRef(ref: string): string {
 }
 
 /**
- * Returns the build of a commit, yet to be made. It shares the packages of the working tree when the
- * lock files are equal, else it gets its own.
+ * Returns the build of a commit, before `make`. It shares the packages of the working tree if the
+ * lock files are equal, and installs its own otherwise.
  */
 export function refBuild(name: string, commit: string): RefBuild {
   const parent = mkdtempSync(join(tmpdir(), 'herald-bench-ref-'));
@@ -56,8 +56,8 @@ export function refBuild(name: string, commit: string): RefBuild {
   const make = () => {
     const add = ['worktree', 'add', '--quiet', '--detach', folder, commit];
     run(repository, `git makes no worktree of ${name}`, 'git', add);
-    const lockOf = (path: string) => readFileSync(join(path, 'package-lock.json'), 'utf8');
-    if (lockOf(folder) === lockOf(repository)) {
+    const readLock = (path: string) => readFileSync(join(path, 'package-lock.json'), 'utf8');
+    if (readLock(folder) === readLock(repository)) {
       symlinkSync(join(repository, 'node_modules'), join(folder, 'node_modules'));
     } else {
       const install = ['ci', '--no-audit', '--no-fund'];
@@ -72,7 +72,7 @@ export function refBuild(name: string, commit: string): RefBuild {
   return { name, folder, make, remove };
 }
 
-/** Its output goes to standard error: standard output is for the table. */
+/** Runs a program with its output on standard error, because standard output is for the table. */
 function run(cwd: string, problem: string, program: string, args: readonly string[]): void {
   const { status, signal } = spawnSync(program, args, { cwd, stdio: ['ignore', 2, 2] });
   if (status !== 0) {

@@ -12,9 +12,9 @@ export interface ChildOptions {
   readonly args: readonly string[];
   readonly env?: Readonly<Record<string, string>>;
   readonly cwd?: string;
-  /** Keeps it on one core, where the machine has several. */
+  /** Pins the process to a core. Default `all`. */
   readonly core?: Core;
-  /** What its output says when it is ready; the first group is kept as `ready`. */
+  /** Output that indicates readiness; the first group is kept as `ready`. */
   readonly readyPattern: RegExp;
 }
 
@@ -24,7 +24,7 @@ export interface Usage {
   readonly heapBytes: number;
 }
 
-/** Whatever can be asked what it has used. */
+/** A process whose resource usage can be read. */
 export interface Measured {
   usage(): Promise<Usage>;
   stop(): Promise<void>;
@@ -36,22 +36,22 @@ export interface Delay {
   readonly max: number;
 }
 
-/** A node of V8's tree of calls: by whom it was called is told by who has it among its children. */
+/** A node of V8's call tree; its caller is the node that has it among its children. */
 export interface CallNode {
   readonly id: number;
   readonly callFrame: {
     readonly functionName: string;
-    /** Empty for what is not JavaScript. */
+    /** Empty for native code. */
     readonly url: string;
-    /** From 0. */
+    /** Counted from 0. */
     readonly lineNumber: number;
   };
-  /** Samples that found it at the top. */
+  /** Samples with this node on top of the stack. */
   readonly hitCount: number;
   readonly children?: readonly number[];
 }
 
-interface Answer {
+interface ChildReply {
   readonly id: number;
   readonly answer?: unknown;
   readonly error?: string;
@@ -60,29 +60,29 @@ interface Answer {
 const probe = fileURLToPath(new URL('./probe.mjs', import.meta.url));
 const startMaxMs = 60_000;
 
-/** A process of Node that is measured, or that measures. Its output goes to a file: nobody reads along. */
+/** A Node process: a measured server or a load generator. Its output is written to a file. */
 export class Child implements Measured {
   readonly #process: ChildProcess;
   readonly #folder: string;
-  readonly #open = new Map<number, (answer: Answer) => void>();
-  #asked = 0;
+  readonly #pending = new Map<number, (reply: ChildReply) => void>();
+  #lastId = 0;
   #ready = '';
 
   private constructor(child: ChildProcess, folder: string) {
     this.#process = child;
     this.#folder = folder;
-    child.on('message', (message: Answer) => {
-      this.#open.get(message.id)?.(message);
-      this.#open.delete(message.id);
+    child.on('message', (message: ChildReply) => {
+      this.#pending.get(message.id)?.(message);
+      this.#pending.delete(message.id);
     });
     child.once('exit', (code) => {
       const error = `process ended with ${code}: ${this.output().slice(-500)}`;
-      for (const [id, settle] of this.#open) settle({ id, error });
-      this.#open.clear();
+      for (const [id, settle] of this.#pending) settle({ id, error });
+      this.#pending.clear();
     });
   }
 
-  /** Settles when the output says that it is ready. Rejects with the output when it never does. */
+  /** Starts a process and waits until it is ready. Rejects with its output after a minute. */
   static async start(options: ChildOptions): Promise<Child> {
     const folder = mkdtempSync(join(tmpdir(), 'herald-bench-child-'));
     const out = openSync(join(folder, 'output'), 'a');
@@ -108,7 +108,7 @@ export class Child implements Measured {
     return this.#process.pid ?? 0;
   }
 
-  /** The first group of the pattern it was waited for with. */
+  /** The first group of `readyPattern`. */
   get ready(): string {
     return this.#ready;
   }
@@ -137,12 +137,12 @@ export class Child implements Measured {
     await this.#send({ probe: 'startProfile' });
   }
 
-  /** The main thread's calls since `startProfile`, its root first. */
+  /** Returns the call tree of the main thread since `startProfile`, root first. */
   stopProfile(): Promise<readonly CallNode[]> {
     return this.#send({ probe: 'stopProfile' }) as Promise<readonly CallNode[]>;
   }
 
-  /** Settles when it is done with whatever it was at, such as those who left. */
+  /** Waits until the process is idle, for example after streams were closed. */
   async quiet(): Promise<void> {
     for (let last = -1; ; ) {
       const { cpuMicros } = await this.usage();
@@ -152,12 +152,12 @@ export class Child implements Measured {
     }
   }
 
-  /** Asks what the process itself answers (`answerWith`). */
+  /** Sends a request to the handlers of the process (`handleRequests`). */
   ask(ask: string, argument: unknown = null): Promise<unknown> {
     return this.#send({ ask, argument });
   }
 
-  /** By `SIGTERM`, and after ten seconds by `SIGKILL`. */
+  /** Ends the process with `SIGTERM`, and with `SIGKILL` after ten seconds. */
   async stop(): Promise<void> {
     if (this.#process.exitCode === null && this.#process.signalCode === null) {
       const exit = once(this.#process, 'exit');
@@ -169,15 +169,15 @@ export class Child implements Measured {
     rmSync(this.#folder, { recursive: true, force: true });
   }
 
-  #send(question: object): Promise<unknown> {
-    this.#asked += 1;
-    const id = this.#asked;
+  #send(request: object): Promise<unknown> {
+    this.#lastId += 1;
+    const id = this.#lastId;
     return new Promise((resolve, reject) => {
-      this.#open.set(id, ({ answer, error }) => {
+      this.#pending.set(id, ({ answer, error }) => {
         if (error === undefined) resolve(answer);
         else reject(new Error(error));
       });
-      this.#process.send({ id, ...question }, (error) => {
+      this.#process.send({ id, ...request }, (error) => {
         if (error) reject(error);
       });
     });

@@ -11,7 +11,7 @@ import { Child } from './child.js';
 
 export type Settings = Readonly<Record<string, string>>;
 
-/** A login that was written straight into the database. */
+/** A user with a session, inserted directly into the database. */
 export interface Member {
   readonly userId: number;
   readonly username: string;
@@ -20,7 +20,7 @@ export interface Member {
   readonly refreshToken: string;
 }
 
-/** What a Herald starts with: settings, members, and a key to publish with. */
+/** A prepared database: the settings, its members, and a publish key. */
 export interface Prepared {
   readonly settings: Settings;
   readonly members: readonly Member[];
@@ -29,7 +29,7 @@ export interface Prepared {
 
 const secret = randomBytes(64);
 
-/** As in production, but for the limits: they are not what is measured. */
+/** Returns production settings with raised limits, which are not measured. */
 export function settingsFor(folder: string, certificate: Settings): Settings {
   return {
     NODE_ENV: 'production',
@@ -49,14 +49,15 @@ export function settingsFor(folder: string, certificate: Settings): Settings {
     STREAM_TOKEN_USER_RATE: '1000000/1000',
     STREAM_OPEN_IP_RATE: '1000000/1000',
     ACCEPT_RATE: '1000000/1000',
-    TRUST_PROXY_HOPS: '1', // Refreshes are limited by address: the load has one for each (`places`).
+    // Refreshes are limited by address, so each request has another one (`nextClientAddress`).
+    TRUST_PROXY_HOPS: '1',
     ...certificate,
   };
 }
 
 /**
- * Fills the embedded database with members, each with a session of an hour. The build itself creates
- * it, so that the schema is the one that its server needs.
+ * Fills the embedded database with members, each with a session of an hour. The measured build
+ * creates it, so that the schema matches its server.
  */
 export async function prepare(
   build: Build,
@@ -69,7 +70,7 @@ export async function prepare(
   return { settings, members: all, publishKey };
 }
 
-/** Works on the embedded database that `prepare` has made, whatever build its schema is of. */
+/** Opens the database created by `prepare`, without a schema check, for the duration of `work`. */
 export async function withEmbedded<Result>(
   settings: Settings,
   work: (db: Database) => Promise<Result>,
@@ -82,7 +83,7 @@ export async function withEmbedded<Result>(
   }
 }
 
-/** Runs one of the commands of a build and returns what it prints. Throws with its complaint. */
+/** Runs a command of a build and returns its output. Throws with its error output. */
 export function runCommand(
   { name, folder }: Build,
   [command = '', ...args]: readonly string[],
@@ -92,14 +93,14 @@ export function runCommand(
   const { status, stdout, stderr } = spawnSync(
     process.execPath,
     [join(folder, `dist/commands/${command}.js`), ...args],
-    // Not where a `.env` may lie.
+    // A folder without a `.env` file.
     { cwd: settings['DATA_DIR'], env: { PATH, HOME, ...settings }, encoding: 'utf8' },
   );
   if (status !== 0) throw new Error(`Cannot run '${command}' of ${name}: ${stderr}`);
   return stdout.trim();
 }
 
-/** Fills any database that is open and migrated, by columns that every build has. */
+/** Inserts members into an open, migrated database; uses only columns that every build has. */
 export async function fill(
   db: Database,
   { members, passwordHash }: { members: number; passwordHash: string },
@@ -119,7 +120,7 @@ export async function fill(
         ...[sessionId, userId, refresh.selector, hashVerifier(refresh.verifier)],
         ...[now, now, now + 3_600_000, now + 7_200_000],
       ]);
-      const accessToken = accessTokenFor(userId, sessionId, now);
+      const accessToken = createAccessToken(userId, sessionId, now);
       const refreshToken = formatRefreshToken(refresh);
       all.push({ userId, username, sessionId, accessToken, refreshToken });
     }
@@ -135,7 +136,7 @@ export async function fill(
   return all;
 }
 
-/** Starts what `npm start` of a build starts, on one core unless told otherwise. */
+/** Starts the server of a build, on one core by default. */
 export function startHerald(
   { folder }: Build,
   settings: Settings,
@@ -149,7 +150,7 @@ export function startHerald(
   });
 }
 
-/** A stream for each member, by access token: no stream token has to be had first. */
+/** Returns one stream request per member, with its access token instead of a stream token. */
 export function streamsOf(members: readonly Member[]): StreamRequest[] {
   return members.map(({ accessToken }) => ({
     path: '/stream/live',
@@ -157,8 +158,8 @@ export function streamsOf(members: readonly Member[]): StreamRequest[] {
   }));
 }
 
-/** As Herald signs them. Spec: RFC 7515 §3. */
-function accessTokenFor(userId: number, sessionId: string, now: number): string {
+/** Signs an access token as Herald does. Spec: RFC 7515 §3. */
+function createAccessToken(userId: number, sessionId: string, now: number): string {
   const times = { iat: Math.floor(now / 1000), exp: Math.floor(now / 1000) + 3600 };
   const names = { firstName: 'First', lastName: 'Last', sid: sessionId, sub: String(userId) };
   const claims = { ...names, ...times, aud: 'bench', iss: 'bench' };

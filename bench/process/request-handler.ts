@@ -1,4 +1,4 @@
-/** What a process of ours can be asked for by `Child.ask`: a name, and one argument. */
+/** Handlers of a benchmark process by the name that `Child.ask` sends; each takes one argument. */
 export type RequestHandlers = Readonly<Record<string, (argument: never) => unknown>>;
 
 interface ProcessRequest {
@@ -7,19 +7,19 @@ interface ProcessRequest {
   readonly argument: unknown;
 }
 
-/** Answers questions for as long as the process lives. */
-export function handleRequests(answers: RequestHandlers): void {
+/** Handles requests of the parent process until this process ends. */
+export function handleRequests(handlers: RequestHandlers): void {
   process.on('message', (request: ProcessRequest) => {
-    if (request.ask !== undefined) void handleRequest(answers, request);
+    if (request.ask !== undefined) void handleRequest(handlers, request);
   });
 }
 
 async function handleRequest(
-  answers: RequestHandlers,
+  handlers: RequestHandlers,
   { id, ask = '', argument }: ProcessRequest,
 ): Promise<void> {
   try {
-    const result = await answers[ask]?.(argument as never); // The asking side has the types.
+    const result = await handlers[ask]?.(argument as never); // Typed on the sending side.
     process.send?.({ id, answer: result ?? null });
   } catch (cause) {
     process.send?.({ id, error: cause instanceof Error ? (cause.stack ?? '') : String(cause) });

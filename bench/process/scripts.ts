@@ -2,7 +2,7 @@ import { fileURLToPath } from 'node:url';
 import type { Core } from '../machine.js';
 import { Child } from './child.js';
 
-/** Starts one of the small processes in `references/`, which are what Herald is compared with. */
+/** Starts one of the reference processes in `references/`. */
 export function startScript(
   file: string,
   {

@@ -1,16 +1,16 @@
 import { readdirSync, readFileSync } from 'node:fs';
 
-/** What a thread has used, microseconds. */
+/** The time of a thread, in microseconds. */
 export interface ThreadTime {
   readonly name: string;
   readonly cpu: number;
-  /** Of its CPU, in steps of 10 ms: the kernel counts no finer. */
+  /** The part of `cpu` in the kernel, at its resolution of 10 ms. */
   readonly kernel: number;
-  /** Ready to run, but not running: others had the cores. */
+  /** Ready to run, but waiting for a core. */
   readonly waited: number;
 }
 
-/** All threads of a process by their id, which for the main thread is that of the process. Linux only. */
+/** Returns the threads of a process by id; that of the main thread is the pid. Linux only. */
 export function threadTimes(pid: number): Map<number, ThreadTime> {
   const tasks = `/proc/${pid}/task`;
   const times = new Map<number, ThreadTime>();
@@ -18,13 +18,13 @@ export function threadTimes(pid: number): Map<number, ThreadTime> {
     try {
       times.set(Number(id), readThreadTime(`${tasks}/${id}`));
     } catch {
-      // It has ended by now.
+      // The thread has ended.
     }
   }
   return times;
 }
 
-/** What each thread has used in between. One that ended meanwhile is not told. */
+/** Returns the difference for each thread. Threads that ended in between are missing. */
 export function threadsBetween(
   before: ReadonlyMap<number, ThreadTime>,
   after: ReadonlyMap<number, ThreadTime>,
@@ -46,13 +46,13 @@ export function threadsBetween(
   );
 }
 
-/** Spec: `man 5 proc`, and the kernel's scheduler/sched-stats for the nanoseconds. */
+/** Reads the times of a task. Spec: `man 5 proc`; scheduler/sched-stats of the kernel (ns). */
 function readThreadTime(task: string): ThreadTime {
   const read = (name: string) => readFileSync(`${task}/${name}`, 'utf8').trim();
   const [cpu = 0, waited = 0] = read('schedstat').split(' ').map(Number);
   const [, afterName = ''] = read('stat').split(') ');
   const kernelTicks = Number(afterName.split(' ')[12]);
-  const name = read('comm').replace(/^node-/, ''); // As Node 26 begins them.
+  const name = read('comm').replace(/^node-/, ''); // The prefix of Node 26.
   return {
     name,
     cpu: cpu / 1000,

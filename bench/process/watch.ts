@@ -1,16 +1,16 @@
 import { Child, type Measured } from './child.js';
 
-/** What a server spent while something was done with it. */
+/** What a server spent on a measured piece of work. */
 export interface Watched {
-  /** CPU of all its threads, microseconds an operation. */
+  /** CPU of all its threads, in microseconds per operation. */
   readonly cpu: number;
   readonly operations: number;
   readonly seconds: number;
-  /** Of its event loop, p99, ms. Not a number for what has none that can be asked. */
+  /** Event loop delay, p99, ms. `NaN` for a server that is not a `Child`. */
   readonly delay: number;
 }
 
-/** `work` answers how many operations it did. */
+/** Measures a server during `work`, which returns the number of operations. */
 export async function watch(child: Measured, work: () => Promise<number>): Promise<Watched> {
   const node = child instanceof Child ? child : undefined;
   await node?.watchDelay();

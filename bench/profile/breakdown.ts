@@ -2,18 +2,18 @@ import type { CallNode } from '../process/child.js';
 import { betweenCalls, getPart, getThreadPart, type Part } from './part.js';
 import type { ProfiledRun } from './profiled-run.js';
 
-/** A part, and what it takes of an operation. */
+/** A part and its CPU per operation. */
 export interface Share extends Part {
   readonly micros: number;
 }
 
 /**
- * What an operation's CPU is made of; the shares sum up to all of it.
+ * Splits the CPU of an operation into parts, which add up to all of it.
  *
- * V8 says by samples which calls had the main thread, and the kernel how long it ran. What V8 calls
- * idle is more than sleep, for Node's C++ that reads sockets runs in the same phase of the loop: so
- * a sample is worth its part of the time in which the thread ran or slept, and what the samples of
- * calls leave of the CPU is that C++.
+ * V8's samples tell which calls ran on the main thread, and the kernel how long it ran. V8's "idle"
+ * includes Node's C++ that reads sockets, which runs in the same phase of the event loop. So a
+ * sample stands for its share of the time in which the thread ran or slept, and the CPU that the
+ * samples of calls do not cover is that C++.
  */
 export function buildBreakdown(window: ProfiledRun): Share[] {
   const { main, others, operations } = window;
@@ -38,7 +38,9 @@ export function buildBreakdown(window: ProfiledRun): Share[] {
   return [...sums.values()].map(({ part, micros }) => ({ ...part, micros: micros / operations }));
 }
 
-/** Never so much that the samples of calls would have more than the thread's CPU. */
+/**
+ * Returns the time of a sample, limited so that all calls together do not exceed the thread's CPU.
+ */
 export function microsPerSample({ calls, main, seconds }: ProfiledRun): number {
   const count = (nodes: readonly CallNode[]) => nodes.reduce((sum, one) => sum + one.hitCount, 0);
   const asleep = Math.max(0, seconds * 1e6 - main.cpu - main.waited);
@@ -50,7 +52,7 @@ export function isIdle({ callFrame }: CallNode): boolean {
   return callFrame.functionName === '(idle)';
 }
 
-/** From the root down; each call is handed what was answered for the one that called it. */
+/** Visits the calls from the root down; each visit gets the result of its caller's. */
 function walk(calls: readonly CallNode[], visit: (node: CallNode, caller: Part) => Part): void {
   const byId = new Map(calls.map((node) => [node.id, node]));
   const down = (node: CallNode, caller: Part) => {

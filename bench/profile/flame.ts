@@ -7,7 +7,7 @@ import type { ProfiledRun } from './profiled-run.js';
 const width = 1200;
 const rowHeight = 16;
 const top = 30;
-/** What is narrower is left out: it could not be read, and there is much of it. */
+/** Boxes narrower than this share are omitted: there are many, and they are unreadable. */
 const partMin = 0.003;
 const charWidth = 6.1;
 
@@ -20,7 +20,7 @@ const colours: Partial<Record<Kind, string>> = {
   'native code called by JavaScript': '#cdd3da',
 };
 
-/** Calls of one place, by whomever it was called in the same way. */
+/** All calls of one function with the same callers. */
 interface Frame {
   readonly name: string;
   readonly part: Part;
@@ -28,7 +28,7 @@ interface Frame {
   readonly callees: Map<string, Frame>;
 }
 
-/** Who called whom on the main thread, each as wide as its CPU: nested boxes, callers above. SVG. */
+/** Renders the call tree of the main thread as SVG: nested boxes, as wide as their CPU. */
 export function flameGraph(title: string, window: ProfiledRun): string {
   const root = buildTree(window);
   const boxes: string[] = [];
@@ -75,7 +75,7 @@ function frame(name: string, part: Part): Frame {
   return { name, part, micros: 0, callees: new Map() };
 }
 
-/** The function and its file; one without a name has its line. */
+/** Returns the function and its file; for an anonymous one, the file and line. */
 function getLabel({ callFrame: { functionName, url, lineNumber } }: CallNode): string {
   const file = url
     .replace(/.*\/(dist|node_modules|bench)\//, '')
@@ -84,7 +84,7 @@ function getLabel({ callFrame: { functionName, url, lineNumber } }: CallNode): s
   return functionName === '' ? `${file}:${lineNumber + 1}` : `${functionName} ${file}`;
 }
 
-/** Answers the level of the lowest box. */
+/** Draws a frame and its callees. Returns the level of the lowest box. */
 function draw(
   one: Frame,
   { x, level, perMicro }: { x: number; level: number; perMicro: number },

@@ -1,4 +1,4 @@
-/** The first that fits. Node is one program with OpenSSL, nghttp2, libuv and V8 in it. */
+/** Parts by symbol; the first match counts. Node includes OpenSSL, nghttp2, libuv and V8. */
 const symbols: readonly (readonly [RegExp, string])[] = [
   [/TickSample|sampler|SafeStackFrame|CpuProfil|ProfilerListener/, "V8's profiler"],
   [/^Builtins_/, 'V8: built-in functions'],
@@ -17,7 +17,7 @@ const symbols: readonly (readonly [RegExp, string])[] = [
   [/^(std::|operator |icu_|simdutf|llhttp_)/, "Node's C++"],
 ];
 
-/** What machine code belongs to, by its symbol and the file it is in. */
+/** Returns the part that machine code belongs to, by its symbol and file. */
 export function getNativePart(symbol: string, file: string): string {
   if (file.startsWith('[kernel')) return 'the kernel';
   if (file.endsWith('.node')) return `addon ${file.split('/node_modules/').at(-1)?.split('/')[0]}`;
@@ -26,6 +26,6 @@ export function getNativePart(symbol: string, file: string): string {
   if (/\.so/.test(file)) return 'system libraries, the rest';
   if (symbol === '[unknown]') return 'JavaScript, compiled';
   const known = symbols.find(([pattern]) => pattern.test(symbol))?.[1];
-  // Of C without a namespace, hardly anything else is in Node.
+  // OpenSSL is almost the only other C code without a namespace in Node.
   return known ?? 'OpenSSL: TLS and other cryptography';
 }

@@ -2,7 +2,7 @@ import { pathToFileURL } from 'node:url';
 import { repository } from '../machine.js';
 import type { CallNode } from '../process/child.js';
 
-/** What a piece of CPU belongs to: the kind for a look, the name for a closer one. */
+/** The origin of some CPU time: a coarse kind and a specific name. */
 export interface Part {
   readonly kind: Kind;
   readonly name: string;
@@ -22,15 +22,15 @@ export type Kind =
 const native = 'native code called by JavaScript';
 const home = pathToFileURL(repository).href;
 
-/** Of C++ that no call leads to: what comes from sockets before it reaches JavaScript. */
+/** The part of C++ outside all calls: socket input before it reaches JavaScript. */
 export const betweenCalls: Part = {
   kind: "Node's C++ and the kernel: TLS, HTTP/2 frames, sockets",
   name: 'C++ between calls',
 };
 
 /**
- * Of a call, when it is at the top. Native functions belong to who called them: their own names are
- * often wrong, for an addon's all enter through one function.
+ * Returns the part of a call on top of the stack. A native function is attributed to its caller:
+ * its own name is often wrong, because all functions of an addon are entered through one.
  */
 export function getPart({ functionName, url }: CallNode['callFrame'], caller: Part): Part {
   if (functionName === '(garbage collector)') {
@@ -51,7 +51,7 @@ export function getPart({ functionName, url }: CallNode['callFrame'], caller: Pa
   return { kind: 'JavaScript of packages', name };
 }
 
-/** Of a thread that is not the main one, by what the kernel calls it. */
+/** Returns the part of a thread other than the main one, by its name in the kernel. */
 export function getThreadPart(name: string): Part {
   if (name === 'V8Worker' || name === 'DelayedTaskSche') {
     return { kind: "V8's helper threads: garbage collection, compiling", name: 'V8Worker' };

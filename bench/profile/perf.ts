@@ -7,13 +7,13 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { getNativePart } from './native-part.js';
 
-/** Samples by what they belong to. */
+/** Number of samples by part. */
 export type NativeCounts = Readonly<Record<string, number>>;
 
 const run = promisify(execFile);
 const startMsMax = 5000;
 
-/** `perf`, which sees into C++ and the kernel, all threads of a process alike. */
+/** A `perf` recording of all threads of a process, C++ and kernel included. */
 export class Perf {
   readonly #process: ChildProcess;
   readonly #folder: string;
@@ -23,7 +23,7 @@ export class Perf {
     this.#folder = folder;
   }
 
-  /** A thousand samples a second of CPU. */
+  /** Starts recording a thousand samples per second of CPU. */
   static async start(pid: number): Promise<Perf> {
     const folder = mkdtempSync(join(tmpdir(), 'herald-bench-perf-'));
     const file = join(folder, 'data');
@@ -34,7 +34,7 @@ export class Perf {
     return new Perf(child, folder);
   }
 
-  /** What was found since, without the thread of V8's profiler; nothing where perf may not look. */
+  /** Ends the recording. Excludes V8's profiler thread; empty if perf has no permission. */
   async stop(): Promise<NativeCounts> {
     if (this.#process.exitCode === null) {
       const exit = once(this.#process, 'exit');
@@ -50,7 +50,7 @@ export class Perf {
   }
 }
 
-/** Of lines such as `   sqlite-writer   7f03a2 uv__read (/usr/bin/node)`. */
+/** Counts lines such as `   sqlite-writer   7f03a2 uv__read (/usr/bin/node)`. */
 export function parseCounts(script: string): NativeCounts {
   const counts: Record<string, number> = {};
   for (const line of script.split('\n')) {

@@ -4,19 +4,19 @@ import { type ThreadTime, threadsBetween, threadTimes } from '../process/threads
 import { type Watched, watch } from '../process/watch.js';
 import { type NativeCounts, Perf } from './perf.js';
 
-/** A measured piece of work, and all that is known of where its CPU went. */
+/** A measured piece of work with all data about its CPU usage. */
 export interface ProfiledRun extends Watched {
   readonly calls: readonly CallNode[];
   readonly main: ThreadTime;
   /** All threads but the main one. */
   readonly others: readonly ThreadTime[];
-  /** By `perf`, where it is installed. */
+  /** Samples of `perf`; empty if it is not installed. */
   readonly native: NativeCounts;
 }
 
 const hasPerf = has('perf');
 
-/** Does what `watch` does with V8's profiler on. `work` answers how many operations it did. */
+/** Runs `watch` with V8's profiler. `work` returns the number of operations. */
 export async function profileRun(child: Child, work: () => Promise<number>): Promise<ProfiledRun> {
   await child.startProfile();
   const perf = hasPerf ? await Perf.start(child.pid) : undefined;
@@ -26,7 +26,7 @@ export async function profileRun(child: Child, work: () => Promise<number>): Pro
   const native = (await perf?.stop()) ?? {};
   const calls = await child.stopProfile();
   const main = threads.get(child.pid);
-  if (main === undefined) throw new Error(`Cannot profile: process ${child.pid} is gone`);
+  if (main === undefined) throw new Error(`Cannot profile: process ${child.pid} has ended`);
   threads.delete(child.pid);
   return { ...watched, calls, native, main, others: [...threads.values()] };
 }

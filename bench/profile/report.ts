@@ -9,7 +9,7 @@ import type { ProfiledRun } from './profiled-run.js';
 
 const folder = fileURLToPath(new URL('../profiles/', import.meta.url));
 
-/** A row of its own is for what has this much of at least one column. */
+/** Parts below this share of every column are merged into one row per kind. */
 const rowMin = 0.01;
 
 interface Column {
@@ -18,7 +18,7 @@ interface Column {
   readonly shares: readonly Share[];
 }
 
-/** Writes `profiles/<subject>.md`, and a flame graph beside it. Answers the text. */
+/** Writes `profiles/<subject>.md` and a flame graph beside it. Returns the text. */
 export function writeReport(subject: Subject, windows: ReadonlyMap<string, ProfiledRun>): string {
   const { name, profile } = subject;
   if (profile === undefined) throw new Error(`Cannot profile ${name}: it has no windows`);
@@ -33,12 +33,12 @@ export function writeReport(subject: Subject, windows: ReadonlyMap<string, Profi
 Node ${machine.node}. Microseconds of CPU for one ${profile.operation}, all threads. The second
 of two runs, with V8's profiler on, which makes it dearer; see "Where the CPU goes" in [the README](../README.md).
 
-${buildTable(columns, ({ shares }) => sumBy(shares, ({ kind }) => kind), [kernelRow(columns)])}
+${buildTable(columns, ({ shares }) => sumBy(shares, ({ kind }) => kind), [buildKernelRow(columns)])}
 
 Closer, without what has less than ${rowMin * 100} % of every column:
 
 ${buildTable(columns, ({ shares }) => sumBy(shares, getColumnName(columns)))}
-${nativeText(columns)}${drawn === undefined ? '' : `\nThe main thread of *${profile.drawn}*, without sleep:\n\n![](${name}.svg)\n`}`;
+${formatNativeCounts(columns)}${drawn === undefined ? '' : `\nThe main thread of *${profile.drawn}*, without sleep:\n\n![](${name}.svg)\n`}`;
   mkdirSync(folder, { recursive: true });
   writeFileSync(`${folder}${name}.md`, text);
   if (drawn !== undefined) {
@@ -48,7 +48,7 @@ ${nativeText(columns)}${drawn === undefined ? '' : `\nThe main thread of *${prof
   return text;
 }
 
-function nativeText(columns: readonly Column[]): string {
+function formatNativeCounts(columns: readonly Column[]): string {
   if (columns.every(({ window }) => Object.keys(window.native).length === 0)) return '';
   return `
 By the machine code at the top, all threads but the profiler's, as \`perf\` sees it:
@@ -57,7 +57,7 @@ ${buildTable(columns, getNativeCounts)}
 `;
 }
 
-/** Of the same CPU, but for the profiler's thread. */
+/** Scales the samples of `perf` to the CPU without the profiler's thread. */
 function getNativeCounts({ window, shares }: Column): Map<string, number> {
   const cpu = sumOf(shares.filter(({ kind }) => kind !== 'the profiler itself'));
   const counts = Object.entries(window.native);
@@ -67,21 +67,21 @@ function getNativeCounts({ window, shares }: Column): Map<string, number> {
 
 function buildTable(
   columns: readonly Column[],
-  cellsOf: (column: Column) => Map<string, number>,
+  getCells: (column: Column) => Map<string, number>,
   after: readonly (readonly string[])[] = [],
 ): string {
-  const cells = columns.map(cellsOf);
+  const cells = columns.map(getCells);
   const sums = cells.map((column) => [...column.values()].reduce((sum, value) => sum + value, 0));
-  const most = (row: string) =>
+  const getLargestShare = (row: string) =>
     Math.max(...cells.map((column, index) => (column.get(row) ?? 0) / (sums[index] ?? 1)));
   const rows = [...new Set(cells.flatMap((column) => [...column.keys()]))]
-    .sort((a, b) => most(b) - most(a))
+    .sort((a, b) => getLargestShare(b) - getLargestShare(a))
     .map((row) => [row, ...cells.map((column) => micros(column.get(row) ?? 0))]);
   const all = ['**all**', ...sums.map(micros)];
   return markdown(['', ...columns.map(({ name }) => name)], [...rows, all, ...after]);
 }
 
-/** The name of a part, or of the rest of its kind when it is small everywhere. */
+/** Returns a function that names a part, or the rest of its kind if it is small in all columns. */
 function getColumnName(columns: readonly Column[]): (share: Share) => string {
   const large = new Set(
     columns.flatMap(({ shares }) => {
@@ -92,7 +92,7 @@ function getColumnName(columns: readonly Column[]): (share: Share) => string {
   return ({ kind, name }) => (large.has(name) ? name : `the rest: ${kind}`);
 }
 
-function kernelRow(columns: readonly Column[]): string[] {
+function buildKernelRow(columns: readonly Column[]): string[] {
   const cells = columns.map(({ window: { main, others, operations } }) =>
     micros([main, ...others].reduce((sum, { kernel }) => sum + kernel, 0) / operations),
   );
@@ -103,10 +103,10 @@ function sumOf(shares: readonly Share[]): number {
   return shares.reduce((sum, share) => sum + share.micros, 0);
 }
 
-function sumBy(shares: readonly Share[], keyOf: (share: Share) => string): Map<string, number> {
+function sumBy(shares: readonly Share[], getKey: (share: Share) => string): Map<string, number> {
   const sums = new Map<string, number>();
   for (const share of shares) {
-    const key = keyOf(share);
+    const key = getKey(share);
     sums.set(key, (sums.get(key) ?? 0) + share.micros);
   }
   return sums;

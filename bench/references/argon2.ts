@@ -8,8 +8,8 @@ export interface Verified {
 }
 
 /**
- * What password verification costs by itself: argon2 with Herald's parameters, in as many threads as
- * Herald's, and nothing else. The worker is plain JavaScript, as it would be built.
+ * The cost of password verification alone: argon2 with the parameters and thread count of Herald.
+ * The worker is plain JavaScript, like a built one.
  */
 const source = `
 const { parentPort, workerData } = require('node:worker_threads');
@@ -32,7 +32,7 @@ const workers = Array.from(
 );
 
 handleRequests({
-  /** Verifications, and how many a second, by all threads together, for so many milliseconds. */
+  /** Verifies for `ms` milliseconds. Returns the count and rate per second of all threads. */
   async verify(ms: number): Promise<Verified> {
     const parts = workers.map(
       (worker) =>

@@ -3,8 +3,8 @@ import { createSecureServer, type ServerHttp2Stream } from 'node:http2';
 import type { AddressInfo } from 'node:net';
 
 /**
- * The floor: what `node:http2` itself costs. A `GET` is an open stream, a `POST` of `{data}` is
- * encoded once and written to each of them. No routes, users, log, limits or error handling.
+ * The lower bound: the cost of `node:http2` itself. A `GET` opens a stream; a `POST` of `{data}` is
+ * encoded once and written to each stream. No routes, users, event log, limits or error handling.
  */
 const streams = new Set<ServerHttp2Stream>();
 let number = 0;
@@ -33,10 +33,10 @@ function takeEvent(request: ServerHttp2Stream): void {
   const parts: Buffer[] = [];
   request.on('data', (part: Buffer) => parts.push(part));
   request.once('end', () => {
-    const given = JSON.parse(Buffer.concat(parts).toString()) as { data: string };
+    const event = JSON.parse(Buffer.concat(parts).toString()) as { data: string };
     number += 1;
-    // As long as a frame of Herald's, whose ids have an epoch.
-    const bytes = Buffer.from(`id: 0123456789-${number}\ndata: ${given.data}\n\n`);
+    // As long as a frame of Herald, whose ids contain an epoch.
+    const bytes = Buffer.from(`id: 0123456789-${number}\ndata: ${event.data}\n\n`);
     for (const stream of streams) stream.write(bytes);
     request.respond({ ':status': 201, 'content-type': 'application/json' });
     request.end(`{"id":"${number}"}`);

@@ -3,8 +3,8 @@ import { loadSqlite } from '../../src/db/sqlite/load.js';
 import { handleRequests } from '../process/request-handler.js';
 
 /**
- * What durable writing costs by itself: the same rows in the same engine with the same settings, a
- * transaction for each event, one after the other, without HTTP and without a thread.
+ * The cost of durable writes alone: the same rows in the same engine with the same settings, one
+ * transaction per event, sequentially, without HTTP and without a thread.
  */
 const Driver = await loadSqlite();
 const db = new Driver(join(process.env['FOLDER'] ?? '', 'one-by-one.db'));
@@ -24,12 +24,12 @@ db.exec('create index event_audiences_seq on event_audiences (seq)');
 
 const count = db.prepare('update log_head set seq = seq + 1, bytes = bytes + 200');
 const insert = db.prepare('insert into events values (?, null, ?, ?)');
-const address = db.prepare("insert into event_audiences values ('u:1', ?)");
+const insertAudience = db.prepare("insert into event_audiences values ('u:1', ?)");
 const data = 'x'.repeat(200);
 let seq = 0;
 
 handleRequests({
-  /** Events a second, for so many milliseconds. */
+  /** Inserts events for `ms` milliseconds. Returns events per second. */
   insert(ms: number) {
     const startedAt = performance.now();
     const first = seq;
@@ -38,8 +38,8 @@ handleRequests({
       db.exec('begin immediate');
       count.run();
       insert.run(seq, data, Date.now());
-      address.run(seq);
-      db.exec('commit'); // Also holds on to `db`: without it statements lose their connection.
+      insertAudience.run(seq);
+      db.exec('commit'); // Also keeps `db` referenced: if collected, its statements would fail.
     }
     return (seq - first) / ((performance.now() - startedAt) / 1000);
   },

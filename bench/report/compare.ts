@@ -14,7 +14,7 @@ import { type Figure, figure, runInterleaved } from './figure.js';
 import { Progress } from './progress.js';
 import { getDescription, markdown, numberText, spreadText } from './table.js';
 
-/** The subjects of the hot paths, compared unless others are asked for. */
+/** The subjects of the hot paths, compared by default. */
 export const comparedByDefault = [
   'fan-out',
   'publish',
@@ -25,12 +25,12 @@ export const comparedByDefault = [
 ] as const;
 
 const runsByDefault = 5;
-/** Time of a comparison, of that of full runs. */
+/** Duration of a comparison, relative to full runs. */
 const shortPace = 0.25;
 
 /**
- * Measures the working tree and a git ref in turn, and prints a ratio for each figure. Sets the exit
- * code: 1 when a subject could not be measured or a build failed, 2 when there is no such ref.
+ * Measures the working tree and a git ref in turn and prints a ratio for each figure. Sets the exit
+ * code: 1 when a subject could not be measured or a build failed, 2 when the ref does not exist.
  */
 export async function compare(
   ref: string,
@@ -81,7 +81,7 @@ class Comparison {
     this.#other.make();
     const figures: Figure[] = [];
     const failed: string[] = [];
-    await new Promise(setImmediate); // Builds block this process; a signal meanwhile is seen here.
+    await new Promise(setImmediate); // Builds block this process; handles signals sent meanwhile.
     const progress = new Progress(subjects, (this.#runs / 5) * shortPace);
     for (const subject of subjects) {
       if (this.#isInterrupted) return;
@@ -104,7 +104,7 @@ class Comparison {
     if (failed.length > 0) process.exitCode = 1;
   }
 
-  /** Stops what is being measured, removes the worktree and ends the process. */
+  /** Stops the current measurement, removes the worktree and ends the process. */
   async interrupt(signal: NodeJS.Signals): Promise<void> {
     if (this.#isInterrupted) return;
     this.#isInterrupted = true;
@@ -136,7 +136,7 @@ class Comparison {
     return compareFigures(this.#other.name, tree, other);
   }
 
-  /** Everything is opened anew: what a process happens to be like belongs to the spread. */
+  /** Measures once with new processes, so that the variance between processes is in the spread. */
   async #measureOnce(subject: Subject, build: Build): Promise<readonly Figure[]> {
     if (this.#isInterrupted) throw new Error('Cannot measure: interrupted');
     const bench = new Bench({ compared: build });
@@ -152,30 +152,30 @@ class Comparison {
 }
 
 /**
- * Returns one figure for each that was measured in every run of both builds: the values of this
- * tree, with those of the other build as their reference. The figures of references, which have no
- * values in a comparison, are left out.
+ * Returns a figure for each that was measured in every run of both builds: the values of this tree,
+ * with those of the other build as reference. Omits the figures of references, which have no values
+ * in a comparison.
  */
 export function compareFigures(
   otherName: string,
   tree: readonly (readonly Figure[])[],
   other: readonly (readonly Figure[])[],
 ): Figure[] {
-  const valuesOf = (runs: typeof tree, { subject, what }: Figure) =>
+  const getValues = (runs: typeof tree, { subject, what }: Figure) =>
     runs.map(
       (run) =>
         run.find((one) => one.subject === subject && one.what === what)?.median ?? Number.NaN,
     );
   return (tree[0] ?? []).flatMap((one) => {
     const { subject, what, parameters, unit } = one;
-    const [own, others] = [valuesOf(tree, one), valuesOf(other, one)];
+    const [own, others] = [getValues(tree, one), getValues(other, one)];
     if (![...own, ...others].every(Number.isFinite)) return [];
     const reference = { what: otherName, runs: others };
     return [figure({ subject, what, parameters, unit, runs: own, reference })];
   });
 }
 
-/** The median of each build, and the median of the ratios of all runs with the smallest and largest. */
+/** Formats the median of each build, and the median, minimum and maximum of the ratios. */
 export function comparisonTable(otherName: string, figures: readonly Figure[]): string {
   const head = ['subject', 'what', 'this tree', otherName, 'ratio, median (min to max)'];
   const rows = figures.map((one) => [

@@ -5,7 +5,7 @@ import { machine } from '../machine.js';
 
 export type Unit = 'us' | 'ms' | 's' | '/s' | 'KiB' | 'MiB' | 'events' | '';
 
-/** What several runs gave. */
+/** Median and range of several runs. */
 export interface Spread {
   readonly median: number;
   readonly min: number;
@@ -19,7 +19,7 @@ export interface Goal {
   readonly bound: number;
 }
 
-/** One number, and all that it needs to be understood. */
+/** A measured value with the context that is needed to interpret it. */
 export interface Figure extends Spread {
   readonly subject: string;
   readonly what: string;
@@ -27,15 +27,15 @@ export interface Figure extends Spread {
   readonly unit: Unit;
   readonly runs: readonly number[];
   readonly reference?: { readonly what: string; readonly runs: readonly number[] } & Spread;
-  /** Run by run, so that what slows both down leaves it alone. */
+  /** Computed per run, so that a slowdown of both does not affect it. */
   readonly ratio?: Spread;
   readonly goal?: Goal;
   readonly reached?: boolean;
-  /** What a reader has to know: a limit of the method, a load that was the bottleneck. */
+  /** A caveat: a limit of the method, a load that was the bottleneck. */
   readonly note?: string;
-  /** The ratio holds on a busy machine too, roughly: CPU or memory, no rate and no latency. */
+  /** Whether the ratio is roughly stable on a busy machine: CPU or memory, not rate or latency. */
   readonly isSteady?: boolean;
-  /** How it went, for a plot: pairs of x and y. */
+  /** Points of a plot: pairs of x and y. */
   readonly curve?: readonly (readonly [x: number, y: number])[];
 }
 
@@ -82,7 +82,7 @@ export function computeSpread(values: readonly number[]): Spread {
   return { median, min, max };
 }
 
-/** How long the server's event loop kept others waiting while it did some work. */
+/** Creates the figure of the event loop delay of the server during some work. */
 export function delayFigure(
   parts: Pick<FigureParts, 'subject' | 'parameters' | 'runs'>,
   under: string,
@@ -90,12 +90,12 @@ export function delayFigure(
   return figure({ ...parts, what: `event loop delay, p99, ${under}`, unit: 'ms' });
 }
 
-/** Four digits tell all that a measurement of this kind can. */
+/** Rounds to four significant digits, the precision of such measurements. */
 function roundToFourDigits(values: readonly number[]): number[] {
   return values.map((value) => Number(value.toPrecision(4)));
 }
 
-/** Runs each of several measurements so many times, in turn: what changes with time hits all alike. */
+/** Runs the measurements in turn, `times` times each, so that drift affects all equally. */
 export async function runInterleaved<Name extends string, Result>(
   times: number,
   measurements: Readonly<Record<Name, () => Promise<Result>>>,
@@ -108,10 +108,10 @@ export async function runInterleaved<Name extends string, Result>(
     const order = round % 2 === 0 ? names : names.toReversed();
     for (const name of order) results[name]?.push(await measurements[name]());
   }
-  return results as Record<Name, Result[]>; // Safe: made of the same names above.
+  return results as Record<Name, Result[]>; // Safe: built from the same names above.
 }
 
-/** One line each, in the place of those of before. */
+/** Writes one line per figure, replacing the previous results of that name. */
 export function writeResults(name: string, figures: readonly Figure[]): void {
   mkdirSync(folder, { recursive: true });
   const at = new Date().toISOString().slice(0, 10);
@@ -119,7 +119,7 @@ export function writeResults(name: string, figures: readonly Figure[]): void {
   writeFileSync(join(folder, `${name}.jsonl`), lines.join(''));
 }
 
-/** The figures kept under a name: none, if there are none. */
+/** Returns the figures kept under a name, or an empty array. */
 export function readResults(name: string): Figure[] {
   const file = join(folder, `${name}.jsonl`);
   if (!existsSync(file)) return [];

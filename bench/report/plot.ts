@@ -10,7 +10,7 @@ export interface Plot {
 
 export interface Axis {
   readonly name: string;
-  /** Each step ten times the one before; values must be above 0. */
+  /** Logarithmic, base 10; values must be above 0. */
   readonly isLog?: boolean;
 }
 
@@ -19,7 +19,7 @@ export interface Line {
   readonly points: readonly (readonly [x: number, y: number])[];
 }
 
-/** Scales, ticks and paths are d3's; it is installed beside the peers. */
+/** The d3 functions for scales, ticks and paths, installed with the peers. */
 type Drawing = typeof import('../peers/drawing.js');
 
 const [width, height] = [760, 400];
@@ -29,11 +29,11 @@ const colours = ['#1f6f8b', '#c8553d', '#6a994e', '#7b5ea7'];
 const dotsMax = 60;
 
 /** Draws `plots/<name>.svg`: axes, ticks, and a line with dots for each series. */
-export async function plot(name: string, given: Plot): Promise<void> {
+export async function plot(name: string, content: Plot): Promise<void> {
   const drawing = await import('../peers/drawing.js');
   const folder = fileURLToPath(new URL('../plots/', import.meta.url));
   mkdirSync(folder, { recursive: true });
-  writeFileSync(`${folder}${name}.svg`, renderSvg(drawing, given));
+  writeFileSync(`${folder}${name}.svg`, renderSvg(drawing, content));
 }
 
 function renderSvg(drawing: Drawing, { title, x, y, lines }: Plot): string {
@@ -48,14 +48,14 @@ function renderSvg(drawing: Drawing, { title, x, y, lines }: Plot): string {
     y,
     points.map((point) => point[1]),
   ).range([bottom, edge.top]);
-  const turned = `transform="translate(16 ${(bottom + edge.top) / 2}) rotate(-90)"`;
+  const rotation = `transform="translate(16 ${(bottom + edge.top) / 2}) rotate(-90)"`;
   const [acrossText, upText] = [across.tickFormat(6), up.tickFormat(6)];
   return [
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" font-family="sans-serif" font-size="12">`,
     `<rect width="${width}" height="${height}" fill="#fff"/>`,
     text([edge.left, 22], title, 'font-weight="bold" font-size="14"'),
     text([(edge.left + right) / 2, height - 12], x.name, 'text-anchor="middle"'),
-    text([0, 0], y.name, `text-anchor="middle" ${turned}`),
+    text([0, 0], y.name, `text-anchor="middle" ${rotation}`),
     ...across
       .ticks(6)
       .flatMap((tick) => [
@@ -70,10 +70,10 @@ function renderSvg(drawing: Drawing, { title, x, y, lines }: Plot): string {
       ]),
     ...lines.map(({ name, points: own }, index) => {
       const colour = colours[index % colours.length] ?? '#000';
-      const places = own.map(([a, b]) => [rounded(across(a)), rounded(up(b))] as const);
-      const dots = places.length > dotsMax ? [] : places;
+      const points = own.map(([a, b]) => [rounded(across(a)), rounded(up(b))] as const);
+      const dots = points.length > dotsMax ? [] : points;
       return [
-        `<path d="${drawing.line()(places)}" fill="none" stroke="${colour}" stroke-width="2"/>`,
+        `<path d="${drawing.line()(points)}" fill="none" stroke="${colour}" stroke-width="2"/>`,
         ...dots.map(([cx, cy]) => `<circle cx="${cx}" cy="${cy}" r="3" fill="${colour}"/>`),
         text([right + 12, edge.top + 16 + index * 18], name, `fill="${colour}"`),
       ].join('\n');
@@ -82,7 +82,7 @@ function renderSvg(drawing: Drawing, { title, x, y, lines }: Plot): string {
   ].join('\n');
 }
 
-/** Of all values, to round ends; one that is not logarithmic begins at 0. */
+/** Builds a scale for the values with rounded ends; a linear one starts at 0. */
 function buildScale(
   { scaleLinear, scaleLog }: Drawing,
   { isLog }: Axis,
@@ -96,8 +96,8 @@ function buildScale(
     : scaleLinear().domain([0, most]).nice();
 }
 
-function rounded(place: number): number {
-  return Math.round(place * 10) / 10;
+function rounded(position: number): number {
+  return Math.round(position * 10) / 10;
 }
 
 function text([x, y]: readonly [number, number], content: string, more: string): string {

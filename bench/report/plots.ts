@@ -2,11 +2,11 @@ import { installPeers } from '../subjects/support/peers.js';
 import type { Figure } from './figure.js';
 import { type Line, plot } from './plot.js';
 
-/** Draws what the kept figures can tell; a plot without figures is left as it is. */
+/** Draws the plots of the kept figures; a plot without figures is left unchanged. */
 export async function drawAll(figures: readonly Figure[]): Promise<void> {
   const print = (text: string) => process.stderr.write(`  ${text}\n`);
   if (!installPeers({ print })) {
-    print('no plots: what draws them comes with the peers');
+    print('no plots: d3 is installed with the peers');
     return;
   }
   for (const [name, { lines, ...axes }] of Object.entries(buildPlots(figures))) {
@@ -20,7 +20,7 @@ function buildPlots(figures: readonly Figure[]) {
       title: 'Server CPU per delivered event, HTTP/2',
       x: { name: 'events a request, one request at a time', isLog: true },
       y: { name: 'microseconds', isLog: true },
-      lines: batchLines(figures),
+      lines: buildBatchLines(figures),
     },
     memory: {
       title: 'Resident memory, one stream a connection, HTTP/2 over TLS',
@@ -38,12 +38,12 @@ function buildPlots(figures: readonly Figure[]) {
       title: 'Server CPU a request against rows in each table, embedded database',
       x: { name: 'rows', isLog: true },
       y: { name: 'microseconds' },
-      lines: growthLines(figures),
+      lines: buildGrowthLines(figures),
     },
   };
 }
 
-function batchLines(figures: readonly Figure[]): Line[] {
+function buildBatchLines(figures: readonly Figure[]): Line[] {
   const own = getSeries(figures, 'batch', 'events a request');
   const alone = own[0]?.[1].reference?.median ?? 0;
   return [
@@ -52,10 +52,10 @@ function batchLines(figures: readonly Figure[]): Line[] {
   ];
 }
 
-function growthLines(figures: readonly Figure[]): Line[] {
+function buildGrowthLines(figures: readonly Figure[]): Line[] {
   const own = getSeries(figures, 'growth', 'rows');
-  const works = new Set(own.map(([, { parameters }]) => String(parameters['request'])));
-  return [...works].map((name) => ({
+  const requests = new Set(own.map(([, { parameters }]) => String(parameters['request'])));
+  return [...requests].map((name) => ({
     name,
     points: own
       .filter(([, { parameters }]) => parameters['request'] === name)
@@ -63,7 +63,7 @@ function growthLines(figures: readonly Figure[]): Line[] {
   }));
 }
 
-/** CPU of a subject that has a number for this parameter, in its order. */
+/** Returns the CPU figures of a subject with a number for this parameter, sorted by it. */
 function getSeries(figures: readonly Figure[], subject: string, parameter: string) {
   return figures
     .filter(

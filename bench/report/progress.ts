@@ -1,34 +1,34 @@
 import type { Subject } from '../subject.js';
 
-/** Guesses weigh as much as a subject of this many seconds that was measured. */
+/** Weight of the initial estimate: that of a measured subject of this many seconds. */
 const guessSeconds = 60;
 
-/** Tells how far a run is, and when it will be over: by what subjects took that are done. */
+/** Reports the progress of a run and the time left, estimated from the finished subjects. */
 export class Progress {
   readonly #subjects: readonly Subject[];
   readonly #pace: number;
   #done = 0;
   #spent = 0;
 
-  /** `pace`: how long it should take, of the time that subjects say they take. */
+  /** `pace`: the expected duration relative to the `seconds` of the subjects. */
   constructor(subjects: readonly Subject[], pace: number) {
     this.#subjects = subjects;
     this.#pace = pace;
   }
 
-  /** Before a subject. */
+  /** The text to print before a subject. */
   get next(): string {
     const { name, about } = this.#subjects[this.#done] ?? { name: '', about: '' };
-    const place = `${this.#done + 1} of ${this.#subjects.length}`;
-    return `${place}, ${name}: ${about}; some ${timeText(this.#left)} left`;
+    const position = `${this.#done + 1} of ${this.#subjects.length}`;
+    return `${position}, ${name}: ${about}; some ${formatTime(this.#left)} left`;
   }
 
-  /** After it, so many seconds later. */
+  /** Returns the text to print after a subject that took `seconds`. */
   finish(seconds: number): string {
     const name = this.#subjects[this.#done]?.name;
     this.#done += 1;
     this.#spent += seconds;
-    return `${name}: ${timeText(seconds)}, ${timeText(this.#spent)} in all`;
+    return `${name}: ${formatTime(seconds)}, ${formatTime(this.#spent)} in all`;
   }
 
   get #left(): number {
@@ -40,6 +40,6 @@ export class Progress {
   }
 }
 
-function timeText(seconds: number): string {
+function formatTime(seconds: number): string {
   return seconds < 90 ? `${Math.round(seconds)} s` : `${Math.round(seconds / 60)} min`;
 }

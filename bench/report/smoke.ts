@@ -3,9 +3,9 @@ import type { Figure } from './figure.js';
 const offMax = 1.5;
 
 /**
- * Figures whose ratio is off by more than 1.5 times, both from the goal and from what was kept: a
- * goal that was missed before is no news. Only ratios that a busy machine leaves alone are judged;
- * `goal.is` tells which way is bad, and without a goal more is.
+ * Returns the figures whose ratio is worse by more than 1.5 times than both the goal and the kept
+ * result: a goal that was already missed is not reported again. Checks only ratios that are stable
+ * on a busy machine. `goal.is` defines which direction is worse; without a goal, higher is.
  */
 export function findRegressions(figures: readonly Figure[], kept: readonly Figure[]): Figure[] {
   return figures.filter(({ subject, what, ratio, goal, isSteady }) => {
@@ -20,7 +20,7 @@ export function findRegressions(figures: readonly Figure[], kept: readonly Figur
   });
 }
 
-/** Those that were off both times that they were measured: the better median counts. */
+/** Returns the figures that regressed in both measurements, with the values of the second. */
 export function findRepeatedRegressions(
   first: readonly Figure[],
   second: readonly Figure[],

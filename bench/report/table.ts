@@ -1,6 +1,6 @@
 import type { Figure, Goal, Spread } from './figure.js';
 
-/** Figures as a table of Markdown, which reads well in a terminal too. */
+/** Formats figures as a Markdown table, aligned for a terminal. */
 export function buildTable(figures: readonly Figure[]): string {
   const head = ['subject', 'what', 'median (min to max)', 'reference', 'ratio', 'goal', ''];
   const rows = figures.map((one) => [
@@ -11,13 +11,13 @@ export function buildTable(figures: readonly Figure[]): string {
       ? ''
       : `${one.reference.what}: ${numberText(one.reference.median)} ${one.unit}`.trim(),
     one.ratio === undefined ? '' : spreadText(one.ratio),
-    one.goal === undefined ? '' : goalText(one.goal),
+    one.goal === undefined ? '' : formatGoal(one.goal),
     one.reached === undefined ? '' : one.reached ? 'reached' : 'missed',
   ]);
   return markdown(head, rows);
 }
 
-/** Cells of one column are as wide as its widest. */
+/** Formats a Markdown table with padded columns. */
 export function markdown(head: readonly string[], rows: readonly (readonly string[])[]): string {
   const widths = head.map((name, column) =>
     Math.max(3, name.length, ...rows.map((row) => (row[column] ?? '').length)),
@@ -29,8 +29,8 @@ export function markdown(head: readonly string[], rows: readonly (readonly strin
 }
 
 export function getDescription({ what, parameters }: Figure): string {
-  const given = Object.entries(parameters).map(([name, value]) => `${name} ${value}`);
-  return given.length === 0 ? what : `${what} (${given.join(', ')})`;
+  const details = Object.entries(parameters).map(([name, value]) => `${name} ${value}`);
+  return details.length === 0 ? what : `${what} (${details.join(', ')})`;
 }
 
 export function spreadText({ median, min, max }: Spread): string {
@@ -40,11 +40,11 @@ export function spreadText({ median, min, max }: Spread): string {
     : `${numberText(median)} (${numberText(min)} to ${numberText(max)})`;
 }
 
-function goalText({ on, is, bound }: Goal): string {
+function formatGoal({ on, is, bound }: Goal): string {
   return on === 'ratio' ? `${is} ${bound} x` : `${is} ${bound}`;
 }
 
-/** Three digits, no exponent. */
+/** Formats a number with three significant digits and no exponent. */
 export function numberText(value: number): string {
   if (Math.abs(value) >= 1000) return Math.round(value).toLocaleString('en-US');
   return String(Number(value.toPrecision(3)));

@@ -9,9 +9,11 @@ import {
   openTargetStreams,
 } from './support/stream-target.js';
 
-/** Events a second, each to every stream, as single requests. */
+/** Rates in events per second; one event per request, each to every stream. */
 const rates = [1, 10, 100, 1000] as const;
-/** Events a request, and how many such requests, each when all has arrived of the one before. */
+/**
+ * Events per request and number of requests; each request waits for delivery of the previous one.
+ */
 const sizes = [
   { size: 1, requests: 20 },
   { size: 10, requests: 10 },
@@ -38,39 +40,39 @@ export const subject: Subject = {
     const streams = bench.size(200, 1000);
     const load = await bench.use(Load.start());
     const herald = await openHeraldTarget(bench, streams);
-    const opened = async (stage: NodeStreamTarget) => {
-      bench.print(`opening ${streams} streams to ${stage.name}`);
-      await openTargetStreams(load, stage);
-      await runAtRate({ bench, load, stage }, { perSecond: 10, seconds: 1 });
-      return stage;
+    const openAndWarmUp = async (target: NodeStreamTarget) => {
+      bench.print(`opening ${streams} streams to ${target.name}`);
+      await openTargetStreams(load, target);
+      await runAtRate({ bench, load, target }, { perSecond: 10, seconds: 1 });
+      return target;
     };
-    await opened(herald);
-    const bare = bench.lazy(async () => opened(await openBareTarget(bench, streams)));
+    await openAndWarmUp(herald);
+    const bare = bench.lazy(async () => openAndWarmUp(await openBareTarget(bench, streams)));
     const figures: Figure[] = [];
     for (const perSecond of bench.isShort ? ([1000] as const) : rates) {
       bench.print(`${perSecond} events a second`);
       const seconds = bench.size(1, perSecond === 1 ? 8 : 4);
-      await runAtRate({ bench, load, stage: herald }, { perSecond, seconds }); // Once cold.
+      await runAtRate({ bench, load, target: herald }, { perSecond, seconds }); // Warm-up.
       const runs = await bench.interleaved(
-        { herald: () => runAtRate({ bench, load, stage: herald }, { perSecond, seconds }) },
+        { herald: () => runAtRate({ bench, load, target: herald }, { perSecond, seconds }) },
         {
-          // The loop cannot keep up with many: what it needs for one event is the same at any rate.
+          // The loop cannot sustain high rates, but its CPU per event is the same at any rate.
           bare: async () => {
             const plan = { perSecond: 10, seconds: bench.size(1, 2) };
-            return runAtRate({ bench, load, stage: await bare() }, plan);
+            return runAtRate({ bench, load, target: await bare() }, plan);
           },
         },
       );
-      figures.push(...rateFigures(runs, { streams, perSecond }));
+      figures.push(...buildRateFigures(runs, { streams, perSecond }));
     }
     for (const { size, requests } of bench.isShort ? [] : sizes) {
       bench.print(`${size} events a request`);
       const single = { size: 1, requests: 20 };
       const runs = await bench.interleaved(
-        { herald: () => runBatches({ bench, load, stage: herald }, { size, requests }) },
-        { bare: async () => runBatches({ bench, load, stage: await bare() }, single) },
+        { herald: () => runBatches({ bench, load, target: herald }, { size, requests }) },
+        { bare: async () => runBatches({ bench, load, target: await bare() }, single) },
       );
-      figures.push(...sizeFigures(runs, { streams, size }));
+      figures.push(...buildSizeFigures(runs, { streams, size }));
     }
     return figures;
   },
@@ -79,39 +81,39 @@ export const subject: Subject = {
 interface Parts {
   readonly bench: Bench;
   readonly load: Load;
-  readonly stage: NodeStreamTarget;
+  readonly target: NodeStreamTarget;
 }
 
-/** Publishes at a rate, whether or not anything has arrived. */
+/** Publishes at a steady rate, independent of delivery. */
 function runAtRate(
   parts: Parts,
   { perSecond, seconds }: { perSecond: number; seconds: number },
 ): Promise<Run> {
-  const { load, stage } = parts;
+  const { load, target } = parts;
   const count = perSecond * seconds;
   return measure(parts, { name: `${perSecond}/s`, count }, async () => {
     await load.publish({
-      ...toPublishPlan(stage),
+      ...toPublishPlan(target),
       perSecond,
       count,
       perRequest: 1,
       firstNumber: 0,
     });
-    await load.received(stage.name, count * stage.streams.length);
+    await load.received(target.name, count * target.streams.length);
   });
 }
 
-/** Publishes some at a time, the next when all have arrived everywhere. */
+/** Publishes `size` events per request, each after all streams have received the previous ones. */
 function runBatches(
   parts: Parts,
   { size, requests }: { size: number; requests: number },
 ): Promise<Run> {
-  const { load, stage } = parts;
+  const { load, target } = parts;
   return measure(parts, { name: `${size} a request`, count: size * requests }, async () => {
     for (let done = 0; done < size * requests; done += size) {
       const plan = { perSecond: 1e6, count: size, perRequest: size, firstNumber: done };
-      await load.publish({ ...toPublishPlan(stage), ...plan });
-      await load.received(stage.name, (done + size) * stage.streams.length);
+      await load.publish({ ...toPublishPlan(target), ...plan });
+      await load.received(target.name, (done + size) * target.streams.length);
     }
   });
 }
@@ -120,20 +122,20 @@ function toPublishPlan({ port, protocol, headers }: NodeStreamTarget) {
   return { port, protocol, path: '/events', headers, bytes: eventBytes };
 }
 
-/** Fails unless every stream gets each event once. */
+/** Measures `publish`. Throws unless every stream gets each event once. */
 async function measure(
-  { bench, load, stage }: Parts,
+  { bench, load, target }: Parts,
   { name, count }: { name: string; count: number },
   publish: () => Promise<void>,
 ): Promise<Run> {
-  const { child, streams } = stage;
-  await load.reset(stage.name);
+  const { child, streams } = target;
+  await load.reset(target.name);
   let loadBusy = 0;
-  const { cpu, delay } = await bench.watch(child, `${stage.name}, ${name}`, async () => {
+  const { cpu, delay } = await bench.watch(child, `${target.name}, ${name}`, async () => {
     loadBusy = (await load.busyDuring(publish)).busy;
     return count * streams.length;
   });
-  const { wrong, lost, latency } = await load.count(stage.name, { first: 0, each: count });
+  const { wrong, lost, latency } = await load.count(target.name, { first: 0, each: count });
   if (wrong + lost > 0) throw new Error(`Cannot count: ${wrong} streams wrong, ${lost} lost`);
   const { p50, p99, p999 } = latency;
   return { cpu, delay, p50, p99, p999, loadBusy };
@@ -148,7 +150,7 @@ function toReference(bare: readonly Run[]) {
   return { what: 'bare loop, one at a time', runs: bare.map((run) => run.cpu) };
 }
 
-function rateFigures(
+function buildRateFigures(
   { herald, bare }: Runs,
   { streams, perSecond }: { streams: number; perSecond: number },
 ): Figure[] {
@@ -179,7 +181,7 @@ function rateFigures(
   ];
 }
 
-function sizeFigures(
+function buildSizeFigures(
   { herald, bare }: Runs,
   { streams, size }: { streams: number; size: number },
 ): Figure[] {

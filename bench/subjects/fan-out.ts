@@ -21,23 +21,23 @@ export const subject: Subject = {
     const streams = bench.size(200, 1000, 500);
     const events = 50;
     const load = await bench.use(Load.start());
-    const stages: StreamTarget[] = [
+    const targets: StreamTarget[] = [
       await openHeraldTarget(bench, streams),
       ...(bench.hasReferences ? [await openBareTarget(bench, streams)] : []),
       ...(bench.isShort ? [] : await openPeerTargets(bench, streams)),
     ];
-    for (const stage of stages) {
-      bench.print(`opening ${streams} streams to ${stage.name}`);
-      await openTargetStreams(load, stage);
-      await measure(bench, load, { stage, events }); // To be compiled, not counted.
+    for (const target of targets) {
+      bench.print(`opening ${streams} streams to ${target.name}`);
+      await openTargetStreams(load, target);
+      await measure(bench, load, { target, events }); // Warm-up, not counted.
     }
     const runs = await bench.interleaved(
       Object.fromEntries(
-        stages.map((stage) => [stage.name, () => measure(bench, load, { stage, events })]),
+        targets.map((target) => [target.name, () => measure(bench, load, { target, events })]),
       ),
     );
     const [herald = [], bare = [], ...others] = Object.values(runs);
-    const names = stages.slice(2).map(({ name }) => name);
+    const names = targets.slice(2).map(({ name }) => name);
     const parameters = { streams, 'events at a time': 1, bytes: eventBytes };
     const base = { subject: 'fan-out', parameters };
     const reference = { what: 'bare node:http2 loop', runs: bare.map(({ cpu }) => cpu) };
@@ -63,13 +63,13 @@ export const subject: Subject = {
   },
 };
 
-/** Publishes events one at a time, each when the one before has arrived everywhere. */
+/** Publishes events one at a time, each after all streams have received the previous one. */
 async function measure(
   bench: Bench,
   load: Load,
-  { stage, events }: { stage: StreamTarget; events: number },
+  { target, events }: { target: StreamTarget; events: number },
 ): Promise<Watched> {
-  const { name, child, port, protocol, headers, streams } = stage;
+  const { name, child, port, protocol, headers, streams } = target;
   await load.reset(name);
   const watched = await bench.watch(child, name, async () => {
     for (let number = 0; number < events; number += 1) {

@@ -43,7 +43,7 @@ export const subject: Subject = {
   },
 };
 
-/** Of the packages that the lock file does not mark as for development. */
+/** Returns the size of all packages that the lock file does not mark as development packages. */
 function getInstalledBytes({ folder }: Build): number {
   const lock = JSON.parse(readFileSync(join(folder, 'package-lock.json'), 'utf8')) as {
     packages: Record<string, { dev?: boolean; optional?: boolean; devOptional?: boolean }>;
@@ -53,10 +53,10 @@ function getInstalledBytes({ folder }: Build): number {
     .reduce((sum, [path]) => sum + getDirectoryBytes(join(folder, path)), 0);
 }
 
-/** Without packages inside of packages: those have entries of their own. */
+/** Returns the size of a folder without nested packages, which have separate entries. */
 function getDirectoryBytes(path: string): number {
   const found = statSync(path, { throwIfNoEntry: false });
-  if (found === undefined) return 0; // Optional, and for another machine.
+  if (found === undefined) return 0; // An optional package of another platform.
   if (!found.isDirectory()) return found.size;
   return readdirSync(path)
     .filter((name) => name !== 'node_modules')

@@ -45,12 +45,12 @@ export const subject: Subject = {
   async run(bench: Bench): Promise<Figure[]> {
     const parts = await open(bench);
     const seconds = bench.size(2, 8);
-    await phase(parts, { seconds: 1, logins: 16 }); // To be compiled.
+    await runPhase(parts, { seconds: 1, logins: 16 }); // Warm-up.
     const [calm, stormy]: [Phase[], Phase[]] = [[], []];
     for (let run = 0; run < bench.runs; run += 1) {
       bench.print(`run ${run + 1} of ${bench.runs}`);
-      calm.push(await phase(parts, { seconds, logins: 0 }));
-      stormy.push(await phase(parts, { seconds, logins: 64 }));
+      calm.push(await runPhase(parts, { seconds, logins: 0 }));
+      stormy.push(await runPhase(parts, { seconds, logins: 64 }));
     }
     return buildFigures(calm, stormy);
   },
@@ -77,11 +77,11 @@ async function open(bench: Bench): Promise<Parts> {
   return { bench, herald, prepared, sampler, storm };
 }
 
-/** Events at a steady rate, refreshes at a steady pace, silence elsewhere; and logins, or none. */
-async function phase(parts: Parts, size: { seconds: number; logins: number }): Promise<Phase> {
+/** Measures events and refreshes at steady rates, and idle streams, with or without logins. */
+async function runPhase(parts: Parts, size: { seconds: number; logins: number }): Promise<Phase> {
   const { bench, herald, prepared, sampler } = parts;
   const count = perSecond * size.seconds;
-  for (const crowd of ['events', 'quiet']) await sampler.reset(crowd);
+  for (const streams of ['events', 'quiet']) await sampler.reset(streams);
   const all: LoopResult[] = [];
   const name = size.logins === 0 ? 'Herald, calm' : `Herald, ${size.logins} logins at once`;
   const { delay } = await bench.watch(herald, name, async () => {
@@ -90,9 +90,9 @@ async function phase(parts: Parts, size: { seconds: number; logins: number }): P
   });
   const [refreshes] = all;
   if (refreshes === undefined) throw new Error('Cannot refresh: no answer');
-  // The next phase goes on with what this one got.
+  // The next phase continues with the refresh tokens of this one.
   const next = refreshes.bodies.map((body) => JSON.parse(body).token as string);
-  for (const [index, member] of refreshing(prepared).entries()) {
+  for (const [index, member] of getRefreshingMembers(prepared).entries()) {
     Object.assign(member, { refreshToken: next[index] });
   }
   if (refreshes.refused > 0) throw new Error(`Cannot refresh: ${refreshes.example}`);
@@ -102,11 +102,11 @@ async function phase(parts: Parts, size: { seconds: number; logins: number }): P
   return { events, quiet, refreshes, delay };
 }
 
-function refreshing({ members }: Prepared): readonly Member[] {
+function getRefreshingMembers({ members }: Prepared): readonly Member[] {
   return members.slice(-4);
 }
 
-/** Settles when every event has arrived everywhere. Answers what came of the refreshes. */
+/** Resolves when all streams have received every event, with the result of the refreshes. */
 async function load(
   { herald, prepared, sampler, storm }: Parts,
   { seconds, logins, count }: { seconds: number; logins: number; count: number },
@@ -123,7 +123,7 @@ async function load(
   const [refreshes] = await Promise.all([
     sampler.loop({
       ...{ port, path: '/token', count: 1e9, next: 'refresh', msMax: ms, pauseMs: 20 },
-      clients: refreshing(prepared).map(({ refreshToken }) => ({
+      clients: getRefreshingMembers(prepared).map(({ refreshToken }) => ({
         headers: {},
         body: JSON.stringify({ token: refreshToken }),
       })),
@@ -172,7 +172,7 @@ function buildFigures(calm: readonly Phase[], stormy: readonly Phase[]): Figure[
   ];
 }
 
-/** The last calm phase and the storm after it, one behind the other, in seconds. */
+/** Concatenates the timelines of the last calm phase and the last storm; x in seconds. */
 function buildTimeline(
   calm: readonly Phase[],
   stormy: readonly Phase[],

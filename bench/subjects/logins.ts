@@ -26,7 +26,7 @@ export const subject: Subject = {
     const threads = availableParallelism();
     const settings = {
       ...settingsFor(bench.folder(), bench.certificate),
-      AUTH_QUEUE_TIMEOUT: '60000', // No refusals, also where the machine stands still for a moment.
+      AUTH_QUEUE_TIMEOUT: '60000', // No refusals, even if the machine stalls for a moment.
     };
     const { members } = await prepare(bench.build, settings, {
       members: 200,
@@ -39,7 +39,7 @@ export const subject: Subject = {
       bench.use(startScript('argon2.ts', { folder: bench.folder(), env })),
     );
     const plan = loginPlan(Number(herald.ready), members, { connections: 8, ms: seconds * 1000 });
-    await load.loop({ ...plan, msMax: 1000 }); // To be compiled.
+    await load.loop({ ...plan, msMax: 1000 }); // Warm-up.
     const { logins, verifies } = await bench.interleaved(
       { logins: () => logInAll({ bench, load, herald }, plan) },
       { verifies: async () => verifyAll(bench, await alone(), seconds) },
@@ -100,7 +100,7 @@ async function verifyAll(bench: Bench, alone: Child, seconds: number): Promise<R
   return { rate, cpu, delay };
 }
 
-/** Members log in one after the other: few people have as many sessions as one of them would get. */
+/** Returns a plan in which members log in in turn, so that none gets unusually many sessions. */
 export function loginPlan(
   port: number,
   members: readonly Member[],
@@ -113,7 +113,7 @@ export function loginPlan(
   return { port, path: '/login', clients, connections, count: 1e9, next: 'same', msMax: ms };
 }
 
-/** With the parameters that Herald has by default. */
+/** Hashes the password with the default parameters of Herald. */
 export function hashPassword(): Promise<string> {
   return argon2.hash(password, {
     type: argon2.argon2id,

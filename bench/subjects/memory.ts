@@ -14,11 +14,11 @@ import {
 
 const warmUpStreams = 100;
 
-/** Memory over that of the idle server, KiB, with so many streams open. */
+/** Memory above that of the idle server, KiB, with `streams` streams open. */
 interface Point {
   readonly streams: number;
   readonly kib: number;
-  /** Of the event loop, p99, ms, while the last of them opened. */
+  /** Event loop delay, p99, ms, while the last of them opened. */
   readonly delay: number;
 }
 
@@ -33,53 +33,53 @@ export const subject: Subject = {
     const settings = settingsFor(bench.folder(), bench.certificate);
     const prepared = await prepare(bench.build, settings, { members: streams });
     const load = await bench.use(Load.start());
-    const stage = {
+    const open = {
       herald: () => openMemoryHerald(bench, prepared),
       bare: () => startBareServer(bench, streams),
     };
-    const grown = (streamsPerConnection: number, steps: number) => {
+    const measureGrowth = (streamsPerConnection: number, steps: number) => {
       bench.print(`${streams} streams on ${streams / streamsPerConnection} connections`);
       const plan = { streams, streamsPerConnection, steps };
       return bench.interleaved(
-        { herald: async () => grow({ bench, load, stage: await stage.herald() }, plan) },
-        { bare: async () => grow({ bench, load, stage: await stage.bare() }, plan) },
+        { herald: async () => grow({ bench, load, target: await open.herald() }, plan) },
+        { bare: async () => grow({ bench, load, target: await open.bare() }, plan) },
       );
     };
-    if (bench.isShort) return [figureAt(streams, 1, await grown(1, 1))];
-    const alone = await grown(1, 10);
-    const shared = await grown(100, 1);
+    if (bench.isShort) return [buildMemoryFigure(streams, 1, await measureGrowth(1, 1))];
+    const alone = await measureGrowth(1, 10);
+    const shared = await measureGrowth(100, 1);
     return [
-      figureAt(2000, 1, alone),
-      figureAt(streams, 1, alone),
-      figureAt(streams, 100, shared),
-      connectFigure(streams, 1, alone.herald),
-      connectFigure(streams, 100, shared.herald),
-      curveFigure('all idle streams, Herald', streams, alone.herald),
-      curveFigure('all idle streams, bare loop', streams, alone.bare),
+      buildMemoryFigure(2000, 1, alone),
+      buildMemoryFigure(streams, 1, alone),
+      buildMemoryFigure(streams, 100, shared),
+      buildConnectFigure(streams, 1, alone.herald),
+      buildConnectFigure(streams, 100, shared.herald),
+      buildCurveFigure('all idle streams, Herald', streams, alone.herald),
+      buildCurveFigure('all idle streams, bare loop', streams, alone.bare),
     ];
   },
 };
 
-/** Opens streams to a server just started, in steps, and stops it. */
+/** Opens streams to a new server in steps, measures its memory, and stops it. */
 async function grow(
-  { bench, load, stage }: { bench: Bench; load: Load; stage: NodeStreamTarget },
+  { bench, load, target }: { bench: Bench; load: Load; target: NodeStreamTarget },
   plan: { streams: number; streamsPerConnection: number; steps: number },
 ): Promise<readonly Point[]> {
-  const { child, name } = stage;
+  const { child, name } = target;
   const { streams, streamsPerConnection, steps } = plan;
   const label = `${streams} on ${streams / streamsPerConnection}`;
   try {
-    // What is compiled or allocated once, at first use, does not belong to a stream.
-    await openTargetStreams(load, { ...stage, streams: stage.streams.slice(0, warmUpStreams) });
+    // Warm-up: code and buffers that are allocated once do not belong to a stream.
+    await openTargetStreams(load, { ...target, streams: target.streams.slice(0, warmUpStreams) });
     await load.closeStreams(name);
     await pause(500);
     await child.quiet();
     const idle = await residentBytes(child);
     const points: Point[] = [];
     for (let step = 0; step < steps; step += 1) {
-      const part = stage.streams.slice((step * streams) / steps, ((step + 1) * streams) / steps);
+      const part = target.streams.slice((step * streams) / steps, ((step + 1) * streams) / steps);
       const { delay } = await bench.watch(child, `${name}, ${label}`, async () => {
-        await openTargetStreams(load, { ...stage, streams: part }, { streamsPerConnection });
+        await openTargetStreams(load, { ...target, streams: part }, { streamsPerConnection });
         return part.length;
       });
       const bytes = (await residentBytes(child)) - idle;
@@ -104,8 +104,8 @@ interface Runs {
   readonly bare: readonly (readonly Point[])[];
 }
 
-/** The goal is for one stream a connection, as browsers of different people open them. */
-function figureAt(streams: number, each: number, { herald, bare }: Runs): Figure {
+/** Builds a figure; the goal is for one stream per connection, the case of browsers. */
+function buildMemoryFigure(streams: number, each: number, { herald, bare }: Runs): Figure {
   const perStream = (points: readonly Point[]) =>
     (points.find((point) => point.streams === streams)?.kib ?? Number.NaN) / streams;
   return figure({
@@ -120,8 +120,12 @@ function figureAt(streams: number, each: number, { herald, bare }: Runs): Figure
   });
 }
 
-/** Of the step in which it was longest. */
-function connectFigure(streams: number, each: number, runs: readonly (readonly Point[])[]): Figure {
+/** Builds the figure of the longest event loop delay of all steps. */
+function buildConnectFigure(
+  streams: number,
+  each: number,
+  runs: readonly (readonly Point[])[],
+): Figure {
   const connections = streams / each;
   return delayFigure(
     {
@@ -132,8 +136,12 @@ function connectFigure(streams: number, each: number, runs: readonly (readonly P
   );
 }
 
-/** The median of all runs, at each step. */
-function curveFigure(what: string, streams: number, runs: readonly (readonly Point[])[]): Figure {
+/** Builds a figure with the median of all runs at each step as its curve. */
+function buildCurveFigure(
+  what: string,
+  streams: number,
+  runs: readonly (readonly Point[])[],
+): Figure {
   const mib = (run: readonly Point[], step: number) => (run[step]?.kib ?? Number.NaN) / 1024;
   const steps = runs[0] ?? [];
   return figure({

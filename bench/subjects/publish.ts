@@ -11,7 +11,7 @@ const eventBytes = 200;
 
 interface Run {
   readonly rate: number;
-  /** Microseconds an event. */
+  /** Microseconds per event. */
   readonly cpu: number;
   readonly p99: number;
   readonly delay: number;
@@ -26,34 +26,34 @@ export const subject: Subject = {
 
   async run(bench: Bench): Promise<Figure[]> {
     const seconds = bench.size(1, 4);
-    // All cores for all: the server writes in a thread of its own, which one core would take it.
+    // All cores for all processes, because the server writes in a separate thread.
     const load = await bench.use(Load.start('all'));
     const settings = settingsFor(bench.folder(), bench.certificate);
     const prepared = await prepare(bench.build, settings, { members: 1 });
     const herald = await bench.use(startHerald(bench.build, settings, { core: 'all' }));
     const headers = { authorization: `Bearer ${prepared.publishKey}` };
-    const ours = { name: 'Herald', bench, load, child: herald, headers };
-    const compiled = async (target: Target) => {
-      await publishing(target, { batch: 1, seconds: 1 });
+    const own = { name: 'Herald', bench, load, child: herald, headers };
+    const warmUp = async (target: Target) => {
+      await measurePublish(target, { batch: 1, seconds: 1 });
       return target;
     };
-    await compiled(ours);
+    await warmUp(own);
     const bare = bench.lazy(async () => {
       const options = { folder: bench.folder(), env: bench.certificate };
       const child = await bench.use(startScript('bare.ts', options));
-      return compiled({ name: 'bare POST', bench, load, child, headers: {} });
+      return warmUp({ name: 'bare POST', bench, load, child, headers: {} });
     });
     const alone = bench.lazy(() =>
       bench.use(startScript('one-by-one.ts', { folder: bench.folder() })),
     );
     const { one, many, floor, fsync } = await bench.interleaved(
       {
-        one: () => publishing(ours, { batch: 1, seconds }),
-        many: () => publishing(ours, { batch: 100, seconds }),
+        one: () => measurePublish(own, { batch: 1, seconds }),
+        many: () => measurePublish(own, { batch: 100, seconds }),
       },
       {
-        floor: async () => publishing(await bare(), { batch: 1, seconds }),
-        fsync: async () => oneByOne(await alone(), seconds),
+        floor: async () => measurePublish(await bare(), { batch: 1, seconds }),
+        fsync: async () => measureOneByOne(await alone(), seconds),
       },
     );
     const references = { floor, fsync };
@@ -66,7 +66,7 @@ interface References {
   readonly fsync: readonly Run[];
 }
 
-/** `batch`: how many events a request carries; 100 is for backends that have many at once. */
+/** Builds the figures for `batch` events per request; 100 stands for backends that batch. */
 function buildFigures(batch: number, own: readonly Run[], { floor, fsync }: References): Figure[] {
   const parameters = { publishers, 'events a request': batch, bytes: eventBytes };
   const base = { subject: 'publish', parameters };
@@ -85,7 +85,7 @@ function buildFigures(batch: number, own: readonly Run[], { floor, fsync }: Refe
     figure({
       ...{ ...base, what: `server CPU an event, ${batch} a request`, unit: 'us' },
       runs: own.map((run) => run.cpu),
-      // Not the transaction alone: what a disk costs of CPU depends on what else it has to do.
+      // Not the transaction alone, because the CPU cost of disk access depends on other disk load.
       reference: { what: 'bare node:http2 POST, nothing kept', runs: floor.map((run) => run.cpu) },
       isSteady: true,
     }),
@@ -105,8 +105,8 @@ interface Target {
   readonly headers: Readonly<Record<string, string>>;
 }
 
-/** All publishers at once, each with one request at a time. */
-async function publishing(
+/** Runs all publishers concurrently, each with one request at a time. */
+async function measurePublish(
   { name, bench, load, child, headers }: Target,
   { batch, seconds }: { batch: number; seconds: number },
 ): Promise<Run> {
@@ -134,8 +134,8 @@ async function publishing(
   return { ...result, cpu, delay };
 }
 
-/** Its rate is all that is compared. */
-async function oneByOne(alone: Child, seconds: number): Promise<Run> {
+/** Measures single transactions; only the rate is compared. */
+async function measureOneByOne(alone: Child, seconds: number): Promise<Run> {
   const rate = Number(await alone.ask('insert', seconds * 1000));
   return { rate, cpu: 0, p99: 0, delay: 0, loadBusy: 0 };
 }

@@ -18,9 +18,9 @@ const tokensAtOnce = 2 * connections + 1;
 interface ServerUnderTest {
   readonly name: string;
   readonly child: Child;
-  /** Of as many users as there are: a real one asks for a stream token now and then. */
+  /** One per user, because a real user requests stream tokens only occasionally. */
   readonly accessTokens: readonly string[];
-  /** Refresh tokens that were never used: a run that is cut off may lose the last answers. */
+  /** Returns unused refresh tokens: a run that is cut off may lose its last responses. */
   freshTokens(): Promise<readonly string[]>;
 }
 
@@ -39,7 +39,7 @@ export const subject: Subject = {
   about: '/stream/token and /token a second on PostgreSQL, against the Express example',
   seconds: 120,
   profile: { operation: 'request', drawn: 'Herald, /stream/token' },
-  // What Express spends depends on what else the machine does: 0.13 to 0.37 of it in one day.
+  // The CPU of Express depends on other load: within a day the ratio varied from 0.13 to 0.37.
   isTooNoisyForSmoke: true,
 
   async run(bench: Bench): Promise<Figure[]> {
@@ -50,7 +50,7 @@ export const subject: Subject = {
     }
     const { options } = server;
     const seconds = bench.size(1, 4);
-    // What is left of logins before, which the original never cleans up.
+    // Rows of earlier logins, which the original never deletes.
     const rows = bench.size(1000, 10_000);
     const original = `${options.database}_original`;
     await server.administer(`create database ${options.database}`);
@@ -60,14 +60,14 @@ export const subject: Subject = {
       await server.drop();
     });
     const load = await bench.use(Load.start());
-    const ours = await openHerald(bench, options, rows);
+    const own = await openHerald(bench, options, rows);
     const url = `postgres://${options.username}:${options.password}@${options.host}:${options.port}`;
-    const theirs = bench.lazy(async () => {
+    const runOriginal = bench.lazy(async () => {
       const side = await openOriginal(bench, `${url}/${original}`, rows);
       return createLoadRun({ bench, load }, side, seconds);
     });
-    const herald = createLoadRun({ bench, load }, ours, seconds);
-    const express = async (path: Path) => (await theirs())(path);
+    const herald = createLoadRun({ bench, load }, own, seconds);
+    const express = async (path: Path) => (await runOriginal())(path);
     const figures: Figure[] = [];
     for (const path of paths) {
       bench.print(path);
@@ -80,7 +80,7 @@ export const subject: Subject = {
       figures.push(...buildFigures(path, rows, runs));
     }
     if (bench.isShort) return figures;
-    if (has('h2load')) figures.push(...(await overH2(bench, ours, rows)));
+    if (has('h2load')) figures.push(...(await measureOverH2(bench, own, rows)));
     else bench.print('no h2load here: bench/tools.sh installs it');
     return figures;
   },
@@ -112,8 +112,8 @@ function buildFigures(
   ];
 }
 
-/** The same requests by a generator that is not ours, in the protocol that Express does not speak. */
-async function overH2(
+/** Measures the same requests over HTTP/2, which Express lacks, by an independent generator. */
+async function measureOverH2(
   bench: Bench,
   { name, child, accessTokens }: ServerUnderTest,
   rows: number,
@@ -193,7 +193,7 @@ async function openHerald(
     DB_PASSWORD: options.password,
   };
   runCommand(bench.build, ['sync'], settings);
-  const db = await PostgresDatabase.open(options); // Whatever build its schema is of.
+  const db = await PostgresDatabase.open(options); // Without a check: the schema is the build's.
   const members = await fill(db, { members: rows, passwordHash: 'none' });
   await db.close();
   const child = await bench.use(startHerald(bench.build, settings));
@@ -228,7 +228,7 @@ async function openOriginal(
     accessTokens: [accessToken],
     async freshTokens() {
       used += tokensAtOnce;
-      // The n-th row of its table has the hash of the text of n.
+      // Row n of its table contains the hash of n as text.
       return Array.from({ length: tokensAtOnce }, (_, index) => String(used - index));
     },
   };

@@ -22,12 +22,12 @@ import {
   openTargetStreams,
 } from './support/stream-target.js';
 
-/** What each client has missed, all of it its own. */
+/** Events that each client has missed, all addressed to it alone. */
 const missed = 10;
 
 export const subject: Subject = {
   name: 'resume',
-  about: 'clients come back, each with events missed, against a bare TLS and h2 connect',
+  about: 'clients resume, each with missed events, against a bare TLS and h2 connect',
   seconds: 360,
   profile: { operation: 'stream', drawn: 'Herald, resume' },
 
@@ -44,23 +44,23 @@ export const subject: Subject = {
       ...{ name: 'Herald, resume', child, port: Number(child.ready), protocol: 'h2', headers: {} },
       streams: tokens.map((token, index) => toStreamRequest(token, lastSeen[index])),
     };
-    // What one costs does not depend on how many there are.
+    // Fewer are enough, because the cost of one does not depend on their number.
     const newcomers = tokens
       .slice(0, bench.size(50, 2000, 300))
       .map((token) => toStreamRequest(token));
     const fresh = { ...herald, name: 'Herald, fresh', streams: newcomers };
-    const compiled = async (stage: NodeStreamTarget) => {
-      await measureResume({ bench, load, stage: takeSome(stage, 300) });
-      return stage;
+    const warmUp = async (target: NodeStreamTarget) => {
+      await measureResume({ bench, load, target: takeSome(target, 300) });
+      return target;
     };
-    await compiled(herald);
-    const bare = bench.lazy(async () => compiled(await openBareTarget(bench, clients)));
+    await warmUp(herald);
+    const bare = bench.lazy(async () => warmUp(await openBareTarget(bench, clients)));
     const runs = await bench.interleaved(
       {
-        resume: () => measureResume({ bench, load, stage: herald, each: missed }),
-        fresh: () => measureResume({ bench, load, stage: fresh }),
+        resume: () => measureResume({ bench, load, target: herald, each: missed }),
+        fresh: () => measureResume({ bench, load, target: fresh }),
       },
-      { bare: async () => measureResume({ bench, load, stage: await bare(), each: 0 }) },
+      { bare: async () => measureResume({ bench, load, target: await bare(), each: 0 }) },
     );
     return buildFigures(runs, clients);
   },
@@ -76,21 +76,21 @@ interface Run {
 interface ResumeParts {
   readonly bench: Bench;
   readonly load: Load;
-  readonly stage: NodeStreamTarget;
-  /** Events that each stream has missed; without it nobody looks. */
+  readonly target: NodeStreamTarget;
+  /** Events that each stream has missed; if undefined, they are not checked. */
   readonly each?: number;
 }
 
 /**
- * Opens all streams, waits until each has what it has missed, and answers the server's CPU a
- * stream. Fails when a stream has one too few, one twice, or one in the wrong place.
+ * Opens all streams, waits until each has received its missed events, and returns the server's CPU
+ * per stream. Throws when an event is missing, duplicated or out of order.
  */
-async function measureResume({ bench, load, stage, each }: ResumeParts): Promise<Run> {
-  const { name, child, streams } = stage;
+async function measureResume({ bench, load, target, each }: ResumeParts): Promise<Run> {
+  const { name, child, streams } = target;
   let loadBusy = 0;
   const { cpu, seconds, delay } = await bench.watch(child, name, async () => {
     const { busy } = await load.busyDuring(async () => {
-      await openTargetStreams(load, stage);
+      await openTargetStreams(load, target);
       await load.received(name, (each ?? 0) * streams.length);
     });
     loadBusy = busy;
@@ -144,11 +144,11 @@ function toStreamRequest(token: string, lastEventId?: string): StreamRequest {
   return { path: `/stream/live/${token}`, headers: { accept: 'text/event-stream', ...resume } };
 }
 
-function takeSome(stage: NodeStreamTarget, count: number): NodeStreamTarget {
-  return { ...stage, streams: stage.streams.slice(0, count) };
+function takeSome(target: NodeStreamTarget, count: number): NodeStreamTarget {
+  return { ...target, streams: target.streams.slice(0, count) };
 }
 
-/** Tokens that have been opened before, an hour ago. */
+/** Inserts stream tokens that were first used an hour ago. */
 export async function insertStreamTokens(
   db: Database,
   members: readonly Member[],
@@ -170,7 +170,7 @@ export async function insertStreamTokens(
   return tokens;
 }
 
-/** One event that each member has seen, whose id is answered, then those that it will have missed. */
+/** Publishes one seen event per member, then the missed ones. Returns the ids of the seen ones. */
 async function publishMissed(child: Child, { members, publishKey }: Prepared): Promise<string[]> {
   const requester = await Requester.open(Number(child.ready));
   const headers = { 'content-type': 'application/json', authorization: `Bearer ${publishKey}` };

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ConcurrencyLimiter } from './concurrency-limiter.js';
 
-/** Work that ends when it is told to. */
+/** Creates work that ends when `end` is called. */
 function createHeldWork() {
   let end = (): void => undefined;
   const ended = new Promise<string>((resolve) => {

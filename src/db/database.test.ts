@@ -12,7 +12,7 @@ import {
 } from './database.js';
 
 describe('sql', () => {
-  test('keeps text and values apart', () => {
+  test('sql keeps text and values apart', () => {
     const name = "'; drop table users; --";
 
     const statement = sql`select * from users where name = ${name} and id > ${7}`;
@@ -32,7 +32,7 @@ describe('sql', () => {
     assert.deepEqual(statement.values, [1, 'x', 'y', 5]);
   });
 
-  test('takes a part alone and a value alone', () => {
+  test('sql accepts a single part and a single value', () => {
     assert.equal(render(sql`${sql`select 1`}`, dollar), 'select 1');
     assert.equal(render(sql`${1}`, dollar), '$1');
     assert.equal(render(sql``, dollar), '');
@@ -49,7 +49,7 @@ describe('sql', () => {
     Infinity,
     new Uint8Array(),
   ]) {
-    test(`refuses to bind ${String(wrong)}`, () => {
+    test(`sql refuses to bind ${String(wrong)}`, () => {
       const value = wrong as unknown as Value;
 
       assert.throws(() => sql`select ${value}`, /^TypeError: Cannot bind /);
@@ -60,25 +60,25 @@ describe('sql', () => {
   }
 
   for (const good of ['', 'é', 0, -1.5, 2 ** 53 - 1, null, new Uint8Array(2), Buffer.from('x')]) {
-    test(`binds ${JSON.stringify(good)}`, () => {
+    test(`sql binds ${JSON.stringify(good)}`, () => {
       assert.deepEqual(sql`select ${good}`.values, [good]);
     });
   }
 });
 
 describe('list', () => {
-  test('is one placeholder a value', () => {
+  test('list renders one placeholder per value', () => {
     assert.equal(render(sql`in (${list([1])})`, questionMark), 'in (?)');
     assert.equal(render(sql`in (${list([1, 2, 3])})`, questionMark), 'in (?, ?, ?)');
   });
 
-  test('refuses to be empty', () => {
+  test('list refuses an empty array', () => {
     assert.throws(() => list([]), /Cannot make an SQL list: it has no values/);
   });
 });
 
 describe('tuples', () => {
-  test('is one pair of brackets a row', () => {
+  test('tuples renders one pair of parentheses per row', () => {
     const rows = tuples([
       [1, 'a'],
       [2, 'b'],
@@ -91,7 +91,7 @@ describe('tuples', () => {
     assert.equal(render(tuples([[1], [2]]), questionMark), '(?), (?)');
   });
 
-  test('refuses no rows, empty rows and rows of different lengths', () => {
+  test('tuples refuses no rows, empty rows and rows of different lengths', () => {
     assert.throws(() => tuples([]), /there are no values/);
     assert.throws(() => tuples([[]]), /there are no values/);
     assert.throws(() => tuples([[1, 2], [3]]), /lengths differ/);
@@ -130,7 +130,7 @@ describe('inserts', () => {
     assert.match(texts[2] ?? '', /^insert into t \(x, y\) values (\(\?, \?\), ){49}\(\?, \?\)$/);
   });
 
-  test('refuses what cannot be bound, and rows of different lengths', () => {
+  test('inserts refuses invalid values and rows of different lengths', () => {
     assert.throws(() => prefix([[1, Number.NaN]]), /Cannot bind NaN/);
     for (const odd of [
       [[1, 'a'], [2]],
@@ -144,7 +144,7 @@ describe('inserts', () => {
 });
 
 describe('render', () => {
-  test('gives each dialect its own placeholders', () => {
+  test('render uses the placeholders of each dialect', () => {
     const statement = sql`select ${1}, ${2}`;
 
     assert.equal(render(statement, dollar), 'select $1, $2');

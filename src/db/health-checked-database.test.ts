@@ -8,9 +8,9 @@ import { sql } from './database.js';
 import { unavailable } from './failures.js';
 import { HealthCheckedDatabase } from './health-checked-database.js';
 
-const test = await testOnDialects('a database that is watched');
+const test = await testOnDialects('health-checked database');
 
-/** One whose probe can be made to fail, and how often it was asked. */
+/** Opens a database whose probe fails unless `state.isWritable`, and counts its calls. */
 async function openHealthChecked(t: TestContext) {
   const state = { isWritable: true, probes: 0 };
   const db = new HealthCheckedDatabase(await databaseFor(t), async (below) => {
@@ -33,7 +33,7 @@ test('the check writes nothing while no write was refused', async (t) => {
 
   await db.check();
   await db.transaction(async (tx) => tx.execute(sql`delete from processes`));
-  await assert.rejects(db.execute(sql`insert into nowhere (a) values (1)`)); // Our own mistake.
+  await assert.rejects(db.execute(sql`insert into nowhere (a) values (1)`)); // Not a refused write.
   await db.check();
 
   assert.equal(state.probes, 0);
@@ -45,7 +45,7 @@ test('after a refused write the check fails until the probe has written', async 
 
   await refuseWrite();
   await assert.rejects(db.check(), { name: 'service_unavailable' });
-  await db.execute(sql`delete from processes`); // Small ones may still succeed.
+  await db.execute(sql`delete from processes`); // Small writes may still succeed.
   await Promise.all([1, 2, 3].map(() => assert.rejects(db.check())));
   assert.equal(state.probes, 2);
   state.isWritable = true;

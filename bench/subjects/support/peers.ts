@@ -11,13 +11,13 @@ import type { StreamTarget } from './stream-target.js';
 
 const folder = fileURLToPath(new URL('../../peers', import.meta.url));
 
-/** Installs what Herald is compared with, once; false where that cannot be done. */
+/** Installs the peers unless they are installed. Returns false if that fails. */
 export function installPeers({ print }: Pick<Bench, 'print'>): boolean {
   const wanted = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')) as {
     dependencies: Record<string, string>;
   };
-  const has = (name: string) => existsSync(join(folder, 'node_modules', name));
-  if (Object.keys(wanted.dependencies).every(has)) return true;
+  const isInstalled = (name: string) => existsSync(join(folder, 'node_modules', name));
+  if (Object.keys(wanted.dependencies).every(isInstalled)) return true;
   print('installing bench/peers');
   const args = ['ci', '--prefix', folder, '--no-audit', '--no-fund'];
   const { status } = spawnSync('npm', args, { stdio: ['ignore', 'ignore', 'inherit'] });
@@ -30,9 +30,9 @@ export function startPeer(file: string, env: Readonly<Record<string, string>>): 
   return Child.start({ args: [join(folder, file)], env, core: serverCore, readyPattern });
 }
 
-/** All servers that can be had here, each with streams to be opened. */
+/** Starts all peers that are available on this machine. */
 export async function openPeerTargets(bench: Bench, streams: number): Promise<StreamTarget[]> {
-  const stages: StreamTarget[] = [];
+  const targets: StreamTarget[] = [];
   const one = { path: '/stream', headers: { accept: 'text/event-stream' } };
   const parts = { streams: Array.from({ length: streams }, () => one), headers: {} };
   if (installPeers(bench)) {
@@ -43,18 +43,18 @@ export async function openPeerTargets(bench: Bench, streams: number): Promise<St
     ] as const;
     for (const { file, name, protocol } of peers) {
       const child = await bench.use(startPeer(file, bench.certificate));
-      stages.push({ ...parts, name, child, port: Number(child.ready), protocol });
+      targets.push({ ...parts, name, child, port: Number(child.ready), protocol });
     }
   }
   const nchan = '/usr/lib/nginx/modules/ngx_nchan_module.so';
   if (has('nginx') && existsSync(nchan)) {
     const child = await bench.use(Nginx.start(bench));
-    stages.push({ ...parts, name: 'nchan (nginx, C)', child, port: child.port, protocol: 'h2' });
+    targets.push({ ...parts, name: 'nchan (nginx, C)', child, port: child.port, protocol: 'h2' });
   } else bench.print('no nchan here: bench/tools.sh installs it');
-  return stages;
+  return targets;
 }
 
-/** nginx with nchan, as one process, so that its CPU is one number. */
+/** An nginx with nchan in a single process, so that its CPU is one number. */
 class Nginx implements Measured {
   readonly port: number;
   readonly #process: ChildProcess;
@@ -65,22 +65,30 @@ class Nginx implements Measured {
   }
 
   static async start(bench: Bench): Promise<Nginx> {
-    const place = bench.folder();
-    const port = await freePort();
-    writeFileSync(join(place, 'nginx.conf'), configuration(bench, place, port));
-    const command = ['nginx', '-p', place, '-c', 'nginx.conf', '-e', join(place, 'error.log')];
+    const directory = bench.folder();
+    const port = await findFreePort();
+    writeFileSync(join(directory, 'nginx.conf'), buildConfiguration(bench, directory, port));
+    const command = [
+      'nginx',
+      '-p',
+      directory,
+      '-c',
+      'nginx.conf',
+      '-e',
+      join(directory, 'error.log'),
+    ];
     const pinned =
       serverCore === undefined ? command : ['taskset', '-c', `${serverCore}`, ...command];
     const [program = '', ...args] = pinned;
     const child = spawn(program, args, { stdio: 'ignore' });
     await pause(500);
     if (child.exitCode !== null) {
-      throw new Error(`Cannot start nginx: ${readFileSync(join(place, 'error.log'), 'utf8')}`);
+      throw new Error(`Cannot start nginx: ${readFileSync(join(directory, 'error.log'), 'utf8')}`);
     }
     return new Nginx(child, port);
   }
 
-  /** In steps of 10 ms: the kernel counts no finer. */
+  /** Reads usage from `/proc`; the resolution of CPU time is 10 ms. */
   async usage(): Promise<{ cpuMicros: number; rssBytes: number; heapBytes: number }> {
     const fields = readFileSync(`/proc/${this.#process.pid}/stat`, 'utf8')
       .split(') ')[1]
@@ -97,15 +105,15 @@ class Nginx implements Measured {
   }
 }
 
-function configuration(bench: Bench, place: string, port: number): string {
+function buildConfiguration(bench: Bench, directory: string, port: number): string {
   return `
 load_module /usr/lib/nginx/modules/ngx_nchan_module.so;
-daemon off; master_process off; pid ${place}/pid; user root;
+daemon off; master_process off; pid ${directory}/pid; user root;
 events { worker_connections 20000; }
 http {
-  access_log off; keepalive_requests 1000000; client_body_temp_path ${place};
-  proxy_temp_path ${place}; fastcgi_temp_path ${place}; uwsgi_temp_path ${place};
-  scgi_temp_path ${place};
+  access_log off; keepalive_requests 1000000; client_body_temp_path ${directory};
+  proxy_temp_path ${directory}; fastcgi_temp_path ${directory}; uwsgi_temp_path ${directory};
+  scgi_temp_path ${directory};
   server {
     listen 127.0.0.1:${port} ssl http2;
     ssl_certificate ${bench.certificate['CERTIFICATE']};
@@ -118,7 +126,7 @@ http {
 }`;
 }
 
-async function freePort(): Promise<number> {
+async function findFreePort(): Promise<number> {
   const server = createServer();
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   const address = server.address();

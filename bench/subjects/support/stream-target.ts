@@ -6,7 +6,7 @@ import { prepare, settingsFor, startHerald, streamsOf } from '../../process/hera
 import { startScript } from '../../process/scripts.js';
 import type { Bench } from '../../subject.js';
 
-/** A server with streams open, and how to publish to them. */
+/** A server, the streams to open to it, and how to publish to them. */
 export interface StreamTarget {
   readonly name: string;
   readonly child: Measured;
@@ -16,12 +16,12 @@ export interface StreamTarget {
   readonly headers: Readonly<Record<string, string>>;
 }
 
-/** One that runs on Node, and can be asked more. */
+/** A target that runs on Node, with the measurements of `Child`. */
 export interface NodeStreamTarget extends StreamTarget {
   readonly child: Child;
 }
 
-/** Of each event's payload. */
+/** Size of each event's payload. */
 export const eventBytes = 200;
 
 export async function openHeraldTarget(bench: Bench, members: number): Promise<NodeStreamTarget> {
@@ -38,7 +38,7 @@ export async function openHeraldTarget(bench: Bench, members: number): Promise<N
   };
 }
 
-/** The bare loop, to be stopped by the bench. */
+/** Starts the bare loop; the bench stops it. */
 export async function openBareTarget(bench: Bench, streams: number): Promise<NodeStreamTarget> {
   const options = { folder: bench.folder(), core: serverCore, env: bench.certificate };
   return createBareTarget(streams, await bench.use(startScript('bare.ts', options)));

@@ -42,7 +42,7 @@ async function describeDialect(dialect: 'mariadb' | 'mysql'): Promise<void> {
 
   describeDatabase(dialect, () => openDatabase(options()), skip);
 
-  describe(`${dialect} is guarded`, { skip }, () => {
+  describe(`${dialect} failure handling`, { skip }, () => {
     test("the connection overrides the server's SQL mode, isolation level and time zone", () =>
       withDatabase({}, async (db) => {
         const variable = dialect === 'mysql' ? sql`@@transaction_isolation` : sql`@@tx_isolation`;
@@ -130,7 +130,7 @@ async function describeDialect(dialect: 'mariadb' | 'mysql'): Promise<void> {
           });
 
           await assert.rejects(transaction, unavailable);
-          // The others were cut, too: one may be given out before its end was noticed.
+          // The other connections were cut as well; the pool may hand one out before it notices.
           await until(async () => {
             const rows = await db.query(sql`select 1 as one`).catch((error: Error) => {
               assert.equal(error.name, unavailable.name);
@@ -154,15 +154,15 @@ async function describeDialect(dialect: 'mariadb' | 'mysql'): Promise<void> {
       }));
   });
 
-  describe(`${dialect} cannot be opened`, { skip }, () => {
+  describe(`opening ${dialect}`, { skip }, () => {
     const cases: [string, Partial<ServerOptions>, RegExp][] = [
-      ['where nobody listens', { port: 1 }, /no answer from the server at .*:1/],
-      ['when there is no such database', { database: 'herald_test_none' }, /npm run sync/],
-      ['by somebody unknown', { username: 'nobody_here', password: 'x' }, /refuses|may not use/],
-      ['before its schema is there', { database: 'mysql' }, /schema 0, need \d+: npm run sync/],
+      ['a closed port', { port: 1 }, /no answer from the server at .*:1/],
+      ['a missing database', { database: 'herald_test_none' }, /npm run sync/],
+      ['an unknown user', { username: 'nobody_here', password: 'x' }, /refuses|may not use/],
+      ['a missing schema', { database: 'mysql' }, /schema 0, need \d+: npm run sync/],
     ];
-    for (const [when, changes, message] of cases) {
-      test(when, async () => {
+    for (const [problem, changes, message] of cases) {
+      test(`open rejects with the reason: ${problem}`, async () => {
         await assert.rejects(openDatabase(options(changes)), message);
       });
     }

@@ -118,7 +118,7 @@ async function describeMigrations(dialect: Dialect): Promise<void> {
         assert.deepEqual(await migrate(options), { applied: [], version: latest });
       }));
 
-    test('of two concurrent migrators, each migration is applied by one', () =>
+    test('concurrent migrators apply each migration once', () =>
       withTarget(async (options) => {
         const outcomes = await Promise.all([1, 2, 3].map(() => migrate(options)));
 
@@ -186,7 +186,7 @@ async function describeMigrations(dialect: Dialect): Promise<void> {
         await assert.rejects(migrate(options, { migrations }), /Cannot run statement: insert into/);
         const found = await status(options, { migrations });
 
-        // MariaDB and MySQL keep what was done, and note how far it went; elsewhere nothing is left.
+        // MariaDB and MySQL keep finished statements and record progress; the others roll back.
         const keeps = dialect === 'mariadb' || dialect === 'mysql';
         assert.equal(found?.version, latest);
         assert.deepEqual(found?.unfinished, keeps ? moreStep : undefined);
@@ -201,7 +201,7 @@ async function describeMigrations(dialect: Dialect): Promise<void> {
         const db = await openServer(options);
         try {
           const rows = await db.query(sql`select count(*) as count from more`);
-          assert.deepEqual(rows, [{ count: 2 }]); // The first of its inserts did not run twice.
+          assert.deepEqual(rows, [{ count: 2 }]); // The first insert did not run twice.
         } finally {
           await db.close();
         }
@@ -209,7 +209,7 @@ async function describeMigrations(dialect: Dialect): Promise<void> {
 
     test('an interrupted migration resumes at its last statement, which may run twice', () =>
       withTarget(async (options) => {
-        if (dialect !== 'mariadb' && dialect !== 'mysql') return; // The others leave nothing.
+        if (dialect !== 'mariadb' && dialect !== 'mysql') return; // The others roll back.
         await migrate(options);
         const db = await openServer(options);
         await db.execute(sql`update schema_migration set dirty = 1, statements_done = 0`);
@@ -244,19 +244,19 @@ async function describeMigrations(dialect: Dialect): Promise<void> {
         const again = await openDatabase(options);
         assert.deepEqual(await again.query(sql`select id from users`), []);
         await again.close();
-        // Nobody in it: nothing to confirm.
+        // Without users no confirmation is needed.
         await reset(options, { production: false, yes: undefined });
       }));
   });
 }
 
-/** Past the check of the schema, which here is newer than the program. */
+/** Opens the server without the schema check, because the schema is newer than the program. */
 function openServer(options: DatabaseOptions) {
   if (options.dialect === 'sqlite') throw new Error('not a server');
   return MariadbDatabase.open(options);
 }
 
-/** Makes a table past the migrations, as an operator would. */
+/** Creates a table outside the migrations, as an operator would. */
 async function makeTable(options: DatabaseOptions, table: string): Promise<void> {
   const server = await findServer(options.dialect === 'mysql' ? 'mysql' : 'mariadb');
   if (typeof server === 'string') throw new Error(server);

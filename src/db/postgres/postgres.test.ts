@@ -39,11 +39,11 @@ const unavailable = { name: 'service_unavailable', status: 503 };
 
 describeDatabase('postgres', () => openDatabase(options()), skip);
 
-describe('postgres also keeps the contract without prepared statements', { skip }, () => {
+describe('postgres meets the contract without prepared statements', { skip }, () => {
   describeDatabase('postgres', () => openDatabase(options({ prepare: false })), skip);
 });
 
-describe('postgres is guarded', { skip }, () => {
+describe('postgres failure handling', { skip }, () => {
   test('a query after one that failed mid-result returns no empty rows', () =>
     withDatabase({ connectionsMax: 1 }, async (db) => {
       for (let round = 0; round < 3; round++) {
@@ -81,7 +81,7 @@ describe('postgres is guarded', { skip }, () => {
           db.transaction((tx) => tx.query(sql`select 1`)),
         );
         const outcomes = await Promise.allSettled(queries);
-        await Promise.allSettled(transactions); // Some had to wait, and came after the worst.
+        await Promise.allSettled(transactions); // Some waited until connections were replaced.
 
         const names = outcomes.map(
           (outcome) => outcome.status === 'rejected' && outcome.reason.name,
@@ -125,9 +125,9 @@ describe('postgres is guarded', { skip }, () => {
     const proxy = await openTcpProxy(options());
     try {
       for (const message of [1, 2]) {
-        proxy.cutAt(message); // Its greeting, and what it says next.
+        proxy.cutAt(message); // Its greeting, then the message after it.
 
-        // Whatever else had failed there would end the process, and this test.
+        // An unhandled error would end the process, and with it this test.
         await assert.rejects(
           PostgresDatabase.open(options({ host: '127.0.0.1', port: proxy.port })),
           /^Error: Cannot open database: no answer from PostgreSQL at 127\.0\.0\.1:\d+ \(ECONNRESET\)$/,
@@ -192,25 +192,25 @@ describe('postgres is guarded', { skip }, () => {
     }));
 });
 
-describe('postgres cannot be opened', { skip }, () => {
+describe('opening postgres', { skip }, () => {
   const cases: [string, Partial<ServerOptions>, RegExp][] = [
-    ['where nobody listens', { port: 1 }, /no answer from PostgreSQL at .*:1 \(ECONNREFUSED\)/],
-    ['when there is no such database', { database: 'herald_test_none' }, /npm run sync/],
+    ['a closed port', { port: 1 }, /no answer from PostgreSQL at .*:1 \(ECONNREFUSED\)/],
+    ['a missing database', { database: 'herald_test_none' }, /npm run sync/],
     [
-      'by somebody unknown',
+      'an unknown user',
       { username: 'nobody_here' },
       /PostgreSQL refuses the login of nobody_here: check DB_USERNAME/,
     ],
-    ['before its schema is there', { database: 'postgres' }, /schema 0, need \d+: npm run sync/],
+    ['a missing schema', { database: 'postgres' }, /schema 0, need \d+: npm run sync/],
   ];
-  for (const [when, changes, message] of cases) {
-    test(when, async () => {
+  for (const [problem, changes, message] of cases) {
+    test(`open rejects with the reason: ${problem}`, async () => {
       await assert.rejects(openDatabase(options(changes)), message);
     });
   }
 
   test('open rejects when the server accepts the connection but does not answer', async () => {
-    const proxy = await openTcpProxy({ host: '192.0.2.1', port: 9 }); // Nobody has this address.
+    const proxy = await openTcpProxy({ host: '192.0.2.1', port: 9 }); // Reserved by RFC 5737.
     try {
       const changes = { host: '127.0.0.1', port: proxy.port, connectMs: 100 };
       await assert.rejects(openDatabase(options(changes)), /Cannot open database/);

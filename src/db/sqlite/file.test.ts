@@ -27,8 +27,8 @@ test('a lock that is being read is acquired once the read ends', async (t) => {
   reader.exec('begin');
   reader.prepare('select pid from owner').all();
 
-  const taking = FileLock.acquire(Driver, path, { waitMs: 10_000 }); // Its first try is behind it.
+  const acquiring = FileLock.acquire(Driver, path, { waitMs: 10_000 }); // Its first try has failed.
   reader.exec('commit');
 
-  (await taking).release();
+  (await acquiring).release();
 });

@@ -43,7 +43,7 @@ async function withNotes(work: (db: SqliteDatabase, file: string) => Promise<voi
   }
 }
 
-/** One with the table, for a database whose own deadline is short. */
+/** Creates a file with the table first, so that a short deadline does not affect its creation. */
 async function fileWithNotes(): Promise<string> {
   const file = newFile();
   const db = await open(file);
@@ -58,11 +58,11 @@ const count = async (db: Database): Promise<number> => {
   return row?.count ?? 0;
 };
 
-/** Adds a row as soon as one is taken in time, and answers its id. */
+/** Retries with new ids until a write succeeds in time. Returns its id. */
 async function writeOne(db: Database, from: number): Promise<number> {
   let id = from - 1;
   await until(async () => {
-    id += 1; // What was refused may have been written all the same.
+    id += 1; // A refused row may have been written nevertheless.
     return (await db.execute(add(id)).catch(() => 0)) === 1;
   });
   return id;
@@ -70,7 +70,7 @@ async function writeOne(db: Database, from: number): Promise<number> {
 
 describeDatabase('sqlite', () => open(), false);
 
-describe('the embedded database groups', () => {
+describe('group commit of the embedded database', () => {
   test('the embedded database groups concurrent writes into few commits', () =>
     withNotes(async (db) => {
       const before = db.commits;
@@ -78,7 +78,7 @@ describe('the embedded database groups', () => {
       await Promise.all(Array.from({ length: 1000 }, (_, id) => db.execute(add(id))));
 
       const commits = db.commits - before;
-      assert.ok(commits <= 10, `${commits} commits`); // 256 a group, and the first one is short.
+      assert.ok(commits <= 10, `${commits} commits`); // Groups of 256, of which the first is short.
       assert.equal(await count(db), 1000);
     }));
 
@@ -106,7 +106,7 @@ describe('the embedded database groups', () => {
 
   test('a full disk fails the whole group and leaves nothing of it', () =>
     withNotes(async (db) => {
-      // The engine's own limit of pages is a full disk to it.
+      // The engine reports its own page limit as a full disk.
       await db.query(sql`select 1`);
       const [pages] = await db.query<{ page_count: number }>(sql`pragma page_count`);
       await db.execute({
@@ -122,7 +122,7 @@ describe('the embedded database groups', () => {
         assert.equal(outcome.reason.name, 'service_unavailable');
         assert.match(outcome.reason.message, /the disk is full/);
       }
-      assert.equal(await db.execute(add(2)), 1); // It goes on as soon as there is room.
+      assert.equal(await db.execute(add(2)), 1); // Succeeds as soon as there is space.
       assert.equal(await count(db), 1);
     }));
 });
@@ -193,7 +193,7 @@ describe('a transaction of the embedded database', () => {
   test('writes behind a stuck writer are refused at their deadline until it continues', async () => {
     const db = await open(await fileWithNotes(), { transactionMs: 500 });
     try {
-      // Some seconds of work, as a disk that hangs for as long.
+      // Takes some seconds, like a hanging disk.
       const stuck = db.execute(
         sql`insert into notes (id) select max(i) from (
           with recursive n(i) as (select 1 union all select i + 1 from n where i < 20000000)
@@ -212,8 +212,8 @@ describe('a transaction of the embedded database', () => {
       ]);
       await writeOne(db, 4);
 
-      const given = await db.query(sql`select id from notes where id = 3`);
-      assert.deepEqual(given, [], 'a transaction that was given up is not committed later');
+      const found = await db.query(sql`select id from notes where id = 3`);
+      assert.deepEqual(found, [], 'a rejected transaction is not committed later');
     } finally {
       await db.close();
     }
@@ -238,7 +238,7 @@ describe('a transaction of the embedded database', () => {
       await assert.rejects(rejected, { name: 'service_unavailable' });
       const next = await writeOne(db, 3);
       release();
-      await new Promise(setImmediate); // Its work goes on now, and is refused.
+      await new Promise(setImmediate); // `work` continues now, and its statement is refused.
       await assert.rejects(late[0] ?? Promise.resolve(), { name: 'service_unavailable' });
       assert.deepEqual(await db.query(sql`select id from notes where id < 3 or id = ${next}`), [
         { id: next },
@@ -249,7 +249,7 @@ describe('a transaction of the embedded database', () => {
   });
 });
 
-describe('the embedded database refuses', () => {
+describe('limits of the embedded database', () => {
   test('the embedded database refuses a query that writes', () =>
     withNotes(async (db) => {
       await assert.rejects(db.query(add(1)), /^Error: Cannot run statement: insert into notes/);
@@ -295,7 +295,7 @@ describe('the embedded database refuses', () => {
 });
 
 describe('the file of the embedded database', () => {
-  test('is made with its folder, for its owner only', async () => {
+  test('the database file and its folder are created for the owner only', async () => {
     const file = join(folder, 'new', 'deep', 'a.db');
 
     await (await open(file)).close();
@@ -337,12 +337,12 @@ describe('the file of the embedded database', () => {
 
   test('a second process is refused with the owner of the file and the alternatives', () =>
     withNotes(async (_db, file) => {
-      const child = startChild(file, 'await openDatabase(options).catch((e) => say(e.message))');
+      const child = startChild(file, 'await openDatabase(options).catch((e) => print(e.message))');
 
-      const [said] = await child.lines(1);
+      const [message] = await child.lines(1);
 
-      assert.match(said ?? '', new RegExp(`process ${process.pid} on .* has it open`));
-      assert.match(said ?? '', /DB_DIALECT=postgres/);
+      assert.match(message ?? '', new RegExp(`process ${process.pid} on .* has it open`));
+      assert.match(message ?? '', /DB_DIALECT=postgres/);
       await child.ended();
     }));
 
@@ -356,9 +356,9 @@ describe('the file of the embedded database', () => {
          let id = 0;
          for (let caller = 0; caller < 32; caller++) void (async () => {
            for (;;) {
-             const mine = ++id;
-             await db.execute(sql\`insert into notes values (\${mine}, \${'x'.repeat(200)})\`);
-             say(mine);
+             const newId = ++id;
+             await db.execute(sql\`insert into notes values (\${newId}, \${'x'.repeat(200)})\`);
+             print(newId);
            }
          })();`,
       );
@@ -367,7 +367,7 @@ describe('the file of the embedded database', () => {
       child.kill();
       acknowledged.push(...(await child.ended()));
 
-      const db = await open(file); // At once: what the process had locked is free.
+      const db = await open(file); // Without waiting: the lock of the process is released.
       assert.deepEqual(await db.query(sql`pragma integrity_check`), [{ integrity_check: 'ok' }]);
       const rows = await db.query<{ id: number }>(sql`select id from notes`);
       const kept = new Set(rows.map(({ id }) => String(id)));
@@ -392,7 +392,7 @@ describe('the file of the embedded database', () => {
   });
 });
 
-test('when the embedded database can be written but not read, no thread and no lock is left', async (t) => {
+test('when the embedded database cannot be opened for reading, no thread and no lock remains', async (t) => {
   const file = newFile();
   await (await open(file)).close();
   const start = WriterThread.start.bind(WriterThread);
@@ -479,7 +479,7 @@ describe('a batch of the embedded database', () => {
   });
 });
 
-/** Another process with `openDatabase`, `options` and `say` (a line to us). */
+/** Starts a process that runs `script` with `openDatabase`, `options` and `print` (a line). */
 function startChild(file: string, script: string) {
   const at = (path: string) => JSON.stringify(new URL(path, import.meta.url).href);
   const code = `
@@ -487,14 +487,14 @@ function startChild(file: string, script: string) {
     import { sql } from ${at('../database.ts')};
     import { silentLogger } from ${at('../../logging/logger.ts')};
     const options = { dialect: 'sqlite', file: ${JSON.stringify(file)}, lockMs: 0, log: silentLogger };
-    const say = (line) => process.stdout.write(line + '\\n');
+    const print = (line) => process.stdout.write(line + '\\n');
     ${script}`;
   const entry = join(folder, `${++files}.mts`);
   writeFileSync(entry, code);
   const child = spawn(process.execPath, ['--import', 'tsx', entry], {
     stdio: ['ignore', 'pipe', 'inherit'],
   });
-  const exited = once(child, 'exit'); // Its output may end before what it had locked is free.
+  const exited = once(child, 'exit'); // Its output may end before its lock is released.
   const reader = createInterface({ input: child.stdout });
   const iterator = reader[Symbol.asyncIterator]();
   return {
@@ -508,7 +508,7 @@ function startChild(file: string, script: string) {
       }
       return found;
     },
-    /** The rest of what it said, once it is gone. */
+    /** Resolves with the remaining lines once the process has exited. */
     async ended(): Promise<string[]> {
       const rest = await this.lines(Number.POSITIVE_INFINITY);
       await exited;
