@@ -37,7 +37,7 @@ export function mariadbError(text: string, error: unknown): Error {
   if (errno === duplicateKeyErrno) {
     return new UniqueViolation('Cannot write row: its key is taken', { cause });
   }
-  if (conflictErrnos.has(errno)) return new TransactionConflict('Transactions met', { cause });
+  if (conflictErrnos.has(errno)) return new TransactionConflict('Transactions conflict', { cause });
   const isDriverError = errno >= driverErrnos.from && errno <= driverErrnos.to;
   if (errno !== parsingPrecisionErrno && (native.isFatal || isDriverError || errno < 0)) {
     return unavailable('no connection to the database', cause);

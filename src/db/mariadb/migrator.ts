@@ -27,7 +27,9 @@ export async function openMariadbTarget(
         sql`select get_lock(${name}, ${lockWaitSeconds}) as taken`,
       );
       if (row?.taken !== 1) {
-        throw new Error(`Cannot migrate: another migrator is at it for ${lockWaitSeconds} s`);
+        throw new Error(
+          `Cannot migrate: another migrator has held the lock for ${lockWaitSeconds} s`,
+        );
       }
       return work(executor); // The lock is released when the connection ends.
     },

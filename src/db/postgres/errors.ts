@@ -40,7 +40,7 @@ export function postgresError(text: string, error: unknown): Error {
   const cause = redactValues(error, code);
   if (code === '23505') return new UniqueViolation('Cannot write row: its key is taken', { cause });
   if (code === '40001' || code === '40P01')
-    return new TransactionConflict('Transactions met', { cause });
+    return new TransactionConflict('Transactions conflict', { cause });
   if (isConnectionError(error)) return unavailable('no connection to the database', cause);
   if (unavailableStates.test(code)) return unavailable('the database cannot do it now', cause);
   return statementError(text, cause);
