@@ -1,12 +1,15 @@
 import type { AccessTokens } from './access-token.js';
 import type { StoredSession } from './sessions/session-table.js';
 
-/** Makes the access token of a session. */
+/** Signs the access token of a session. */
 export type SignAccessToken = (
   session: Pick<StoredSession, 'id' | 'user' | 'tokensValidAfter'>,
 ) => Promise<string>;
 
-/** As the access tokens of the house, valid although others of this second may be void. */
+/**
+ * Signs with `AccessTokens`. The new token is issued no earlier than the user's `tokensValidAfter`,
+ * so it is valid even when all tokens of the current second are void.
+ */
 export function createSigner(accessTokens: Pick<AccessTokens, 'sign'>): SignAccessToken {
   return ({ id, user, tokensValidAfter }) =>
     accessTokens.sign({

@@ -7,30 +7,30 @@ import type { KeyRing, VerifyingKey } from './key-ring.js';
 
 export interface AccessTokensOptions {
   readonly ring: KeyRing;
-  /** Its threads sign, with the signing key of the same ring. */
+  /** Worker threads that sign, with the signing key of the same ring. */
   readonly threads: Pick<Pool<AuthJobs>, 'run'>;
   readonly audience: string;
   readonly issuer: string;
   /** 1,000 or more. */
   readonly lifeMs: number;
-  /** How far the clocks of processes may be apart. 0 to 300,000. */
+  /** Largest tolerated difference between the clocks of processes. 0 to 300,000. */
   readonly clockToleranceMs: number;
   readonly wallClock?: Clock;
 }
 
-/** Who a new token speaks for. */
+/** The user and session that a new token represents. */
 export interface AccessSubject {
   readonly userId: string;
   readonly sessionId: string;
   readonly firstName: string;
   readonly lastName: string;
-  /** Tokens issued before are void; this one is not, though it may be of the same second. */
+  /** Earliest `iat` of the new token. Tokens issued before this second are void. */
   readonly notBeforeSeconds?: number;
 }
 
 export interface AccessClaims {
   readonly userId: string;
-  /** Undefined in tokens of servers that did not know sessions. */
+  /** Undefined in tokens issued by servers without sessions. */
   readonly sessionId: string | undefined;
   /** Seconds. */
   readonly issuedAt: number;
@@ -41,25 +41,25 @@ export interface AccessClaims {
 const lengthMax = 8192;
 
 /**
- * Access tokens: JWTs, signed in the auth threads, verified at once.
+ * Signs access tokens (JWTs) in the auth threads and verifies them synchronously.
  *
  * Header `{ alg, typ: "JWT", kid }`; claims `firstName, lastName, sid, sub, iat, exp, aud, iss`.
- * Spec: RFC 7519, RFC 8725 (best practice: one algorithm a key, every claim required and checked).
+ * Spec: RFC 7519, RFC 8725 (one algorithm per key, every claim required and checked).
  */
 export class AccessTokens {
-  /** Milliseconds; goes out as `accessTokenExpiresIn`. */
+  /** Milliseconds; sent as `accessTokenExpiresIn`. */
   readonly lifeMs: number;
   readonly #options: AccessTokensOptions;
   readonly #wallClock: Clock;
   readonly #toleranceSeconds: number;
 
-  /** Throws an Error for options that would switch a check off. */
+  /** Throws an Error for options that would disable a check. */
   constructor(options: AccessTokensOptions) {
     const { audience, issuer, lifeMs, clockToleranceMs, wallClock = Date.now } = options;
     const isNamed = audience !== '' && issuer !== '';
     const isBounded =
       isIntegerBetween(lifeMs, 1000) && isIntegerBetween(clockToleranceMs, 0, 300_000);
-    // The package takes '' for "any", and adds a tolerance that is text to the end of `exp`.
+    // `jsonwebtoken` treats '' as "any", and concatenates a tolerance that is a string to `exp`.
     if (!isNamed || !isBounded) throw new Error('Cannot make access tokens: options out of range');
     this.lifeMs = lifeMs;
     this.#options = options;
@@ -67,7 +67,7 @@ export class AccessTokens {
     this.#toleranceSeconds = clockToleranceMs / 1000;
   }
 
-  /** Throws `service_unavailable` when the threads have too much to do. */
+  /** Throws `service_unavailable` when the queue of the threads is full or too slow. */
   async sign(subject: AccessSubject): Promise<string> {
     const { threads, audience, issuer } = this.#options;
     const { userId, sessionId, firstName, lastName, notBeforeSeconds = 0 } = subject;
@@ -79,16 +79,16 @@ export class AccessTokens {
   }
 
   /**
-   * Throws `expired_token` for a token that was good once, `invalid_token` for all else, never
-   * anything else. A token that lives longer than tokens do now is invalid: when the setting is
-   * lowered, it holds for tokens already out.
+   * Throws `expired_token` for a token that was valid once, and `invalid_token` in every other
+   * case. A token whose lifetime exceeds `lifeMs` is invalid, so a lowered setting also applies to
+   * tokens issued earlier.
    */
   verify(token: string): AccessClaims {
     try {
       const key = findKey(token, this.#options.ring);
       return this.#parseClaims(this.#verifySignature(token, key));
     } catch (cause) {
-      // Not by the package's names of errors: it also throws SyntaxError and TypeError.
+      // Not only `JsonWebTokenError`: the package also throws SyntaxError and TypeError.
       if (cause instanceof jwt.TokenExpiredError) {
         throw new Failure('expired_token', 'Cannot authenticate: the access token is expired');
       }
@@ -108,7 +108,7 @@ export class AccessTokens {
     });
   }
 
-  /** What the package leaves open: it takes claims that are missing, and lists of audiences. */
+  /** Checks what `jsonwebtoken` does not: it accepts missing claims and lists of audiences. */
   #parseClaims(payload: unknown): AccessClaims {
     const { sub, sid, iat, exp, aud, iss } = payload as Record<string, unknown>;
     const { audience, issuer } = this.#options;
@@ -116,7 +116,7 @@ export class AccessTokens {
     if (!isId(sub) || !(sid === undefined || isId(sid))) throw new Error('Malformed sub or sid');
     if (!isIntegerBetween(iat) || !isIntegerBetween(exp)) throw new Error('Malformed iat or exp');
     const tolerance = this.#toleranceSeconds;
-    // A token signed within the second of a logout everywhere is dated one second ahead.
+    // A token signed in the second of a global logout is dated one second ahead.
     if (iat > this.#nowSeconds() + Math.max(1, tolerance)) throw new Error('Not issued yet');
     if (exp <= iat || exp - iat > this.lifeMs / 1000 + tolerance)
       throw new Error('Lifetime out of range');
@@ -128,7 +128,7 @@ export class AccessTokens {
   }
 }
 
-/** The key a token names, once its form is in order and before anything in it is believed. */
+/** Returns the key that the header names. Throws for a malformed token; trusts no claim. */
 function findKey(token: unknown, ring: KeyRing): VerifyingKey {
   if (typeof token !== 'string' || token.length > lengthMax) throw new Error('Too long');
   const segments = token.split('.');
@@ -136,7 +136,7 @@ function findKey(token: unknown, ring: KeyRing): VerifyingKey {
   const text = Buffer.from(segments[0] ?? '', 'base64url').toString();
   const header: unknown = JSON.parse(text);
   if (typeof header !== 'object' || header === null) throw new Error('Header is not an object');
-  // Our headers are compact. A member that is there twice would read differently elsewhere.
+  // Issued headers are compact. Other parsers may read a duplicate member differently.
   if (JSON.stringify(header) !== text) throw new Error('Header is not in compact form');
   const { alg, typ = 'JWT', crit, kid } = header as Record<string, unknown>;
   if (typ !== 'JWT' || crit !== undefined) throw new Error('Unsupported typ or crit');
@@ -145,13 +145,13 @@ function findKey(token: unknown, ring: KeyRing): VerifyingKey {
   return key;
 }
 
-/** One spelling per token: other decoders forgive characters and bits that mean nothing. */
+/** Accepts one spelling per token: lenient decoders ignore stray characters and unused bits. */
 function isCanonical(segment: string): boolean {
   const isPlain = segment !== '' && /^[\w-]+$/.test(segment);
   return isPlain && Buffer.from(segment, 'base64url').toString('base64url') === segment;
 }
 
-/** Ids of users and sessions, as they may go into a query. */
+/** Accepts ids of users and sessions that are safe to use in a query. */
 function isId(value: unknown): value is string {
   return typeof value === 'string' && /^[\w-]{1,64}$/.test(value);
 }

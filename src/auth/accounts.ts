@@ -20,7 +20,7 @@ export interface NewAccount {
   readonly lastName: string;
 }
 
-/** What an operator does to accounts, with what has to end because of it. */
+/** Changes accounts for an operator, and ends the sessions that a change invalidates. */
 export class Accounts {
   readonly #options: AccountsOptions;
 
@@ -29,8 +29,9 @@ export class Accounts {
   }
 
   /**
-   * Throws `invalid_request` for a name or password that cannot be, `conflict` for a name that is
-   * taken. `weakPassword: true` takes any password that is not empty: for demonstrations only.
+   * Creates an account. Throws `invalid_request` for an invalid name or password, `conflict` for a
+   * name that is taken. `weakPassword: true` accepts any non-empty password: for demonstrations
+   * only.
    */
   async create(given: NewAccount, { weakPassword = false } = {}): Promise<Account> {
     const { users, passwords, audit } = this.#options;
@@ -43,8 +44,8 @@ export class Accounts {
   }
 
   /**
-   * Sets a new password and ends all sessions, but for `exceptSession`; access tokens issued until
-   * now are void. Throws `not_found`, and `invalid_request` for a password that cannot be.
+   * Sets a new password and ends all sessions except `exceptSession`; access tokens issued until
+   * now become void. Throws `not_found`, and `invalid_request` for an invalid password.
    */
   async setPassword(username: string, given: string, exceptSession?: string): Promise<void> {
     const { users, passwords, audit } = this.#options;
@@ -59,7 +60,7 @@ export class Accounts {
     audit.record('authn_password_change', { userId: id });
   }
 
-  /** Ends all sessions and lets nobody log in. Throws `not_found`. Twice is fine. */
+  /** Ends all sessions and rejects logins. Throws `not_found`. Idempotent. */
   async disable(username: string): Promise<void> {
     const { users, audit } = this.#options;
     const { id } = await this.#findByName(username);
@@ -67,14 +68,14 @@ export class Accounts {
     audit.record('user_updated', { userId: id, reason: 'disabled' });
   }
 
-  /** Throws `not_found`. Twice is fine. */
+  /** Allows logins again. Throws `not_found`. Idempotent. */
   async enable(username: string): Promise<void> {
     const { id } = await this.#findByName(username);
     await this.#options.users.enable(id);
     this.#options.audit.record('user_updated', { userId: id, reason: 'enabled' });
   }
 
-  /** Ends all sessions, then removes the account and all that is its. Throws `not_found`. */
+  /** Ends all sessions, then deletes the account and all its data. Throws `not_found`. */
   async delete(username: string): Promise<void> {
     const { users, audit } = this.#options;
     const { id } = await this.#findByName(username);

@@ -4,8 +4,8 @@ import type { Exchange } from '../http/exchange.js';
 type Echoed = Pick<Exchange, 'method' | 'url' | 'query' | 'headers' | 'ip' | 'hostname' | 'body'>;
 
 /**
- * What Express would have shown of a request, without what it must not show to whoever reads the
- * answer over a shoulder: credentials are left out of the headers and masked in the query.
+ * Echoes a request in the shape of an Express request. Credentials are removed from the headers and
+ * masked in the URL and the query, so that the response can be shown to others.
  */
 export async function toEcho(exchange: Echoed) {
   const { method, url, query, headers, ip, hostname } = exchange;
@@ -29,7 +29,7 @@ function withoutCredentials(headers: Readonly<Record<string, string>>): Record<s
   return Object.fromEntries(shown);
 }
 
-/** `{}` when there is none, or none that can be read: it was ignored there, too. */
+/** Returns `{}` for a missing body or an unsupported media type, as Express does. */
 async function readBodyOrEmpty(exchange: Echoed): Promise<unknown> {
   try {
     return (await exchange.body({ form: true })) ?? {};
@@ -39,7 +39,7 @@ async function readBodyOrEmpty(exchange: Echoed): Promise<unknown> {
   }
 }
 
-/** A key that comes once has a string, one that is repeated an array. */
+/** Maps a parameter that occurs once to a string, a repeated one to an array. */
 function toMaskedQuery(query: URLSearchParams): Record<string, string | string[]> {
   const names = [...new Set(query.keys())];
   return Object.fromEntries(
@@ -51,7 +51,7 @@ function toMaskedQuery(query: URLSearchParams): Record<string, string | string[]
   );
 }
 
-/** The url as sent, but for the values of secret parameters. */
+/** Returns the URL as sent, with the values of secret parameters masked. */
 function maskUrl(url: string): string {
   const start = url.indexOf('?') + 1;
   if (start === 0) return url;
@@ -68,7 +68,7 @@ const secretName =
   /^(((access|refresh|stream)[_-]?)?token|secret|password|authorization|api[_-]?key)$/i;
 const secretValue = /^(Bearer\s+)?(eyJ[\w-]*\.[\w-]+\.[\w-]*|hk_[0-9a-f]{16}_[\w-]+)$/i;
 
-/** Parameters called so, and whatever looks like a JWT or one of our keys. */
+/** Matches by parameter name, and by value: a JWT or an API key. */
 function isSecret(name: string, value: string): boolean {
   return secretName.test(name) || secretValue.test(value.trim());
 }

@@ -1,17 +1,17 @@
 import type { Clock } from '../clock.js';
 
-/** `unknown`: the guess was not looked at (no thread was free, the client left). */
+/** `unknown`: the password was not verified (no thread was free, the client disconnected). */
 export type AttemptOutcome = 'right' | 'wrong' | 'unknown';
 
-/** The right to try one password. */
+/** A permit to try one password. */
 export interface Attempt {
-  /** Wrong guesses in a row before this one. */
+  /** Consecutive wrong passwords before this attempt. */
   readonly failures: number;
-  /** Gives the permit back; only the first call counts. Answers whether it shut the gate. */
+  /** Releases the permit. Returns whether it blocked the key. Later calls return false. */
   settle(outcome: AttemptOutcome): boolean;
 }
 
-/** Thrown by `Gate.enter`: nothing may be tried for `waitMs`. */
+/** Thrown by `AttemptLimiter.begin`: no attempt is allowed for `waitMs`. */
 export class Throttled extends Error {
   readonly waitMs: number;
 
@@ -22,14 +22,14 @@ export class Throttled extends Error {
 }
 
 export interface AttemptLimiterOptions {
-  /** Wrong guesses in a row that cost nothing. From there on each doubles the wait, from 1 s. */
+  /** Failure count that blocks a key, for 1 s. Each further failure doubles the delay. */
   readonly freeFailures: number;
   readonly delayMaxMs: number;
-  /** From this many in a row each one costs `delayMs`. */
+  /** From this many consecutive failures on, each one blocks the key for `delayMs`. */
   readonly hardStop?: { readonly failures: number; readonly delayMs: number };
-  /** After so long without a wrong guess the key starts anew. */
+  /** A key without a failure for this long has its failures reset. */
   readonly forgetAfterMs: number;
-  /** How many keys are remembered; past it the one not seen for longest is forgotten. */
+  /** Number of keys kept. Over the limit the least recently used one is evicted. */
   readonly keysMax: number;
   readonly monotonicClock: Clock;
 }
@@ -51,12 +51,13 @@ const firstDelayMs = 1000;
 const waitersMax = 32;
 
 /**
- * Who may try a password now. A guess is charged before it is checked, so that guesses sent in
- * parallel count like guesses sent in turn: as many may be under way as there are free ones left,
- * and one when none are left. Who finds all taken waits for the outcome of another: parallel right
- * ones all pass. At most 32 wait for a key; later ones are refused.
+ * Limits password attempts per key. An attempt is counted before it is verified, so that parallel
+ * attempts count like sequential ones: the number of pending attempts is limited to the free
+ * failures left, or to one when none are left. Further attempts wait for the outcome of a pending
+ * one, so parallel attempts with the right password all succeed. At most 32 attempts wait per key;
+ * more are rejected.
  *
- * Idea: GHSA-7h8m-vrxx-vr4m and CVE-2026-110861, where counting after the check was the hole.
+ * Idea: GHSA-7h8m-vrxx-vr4m and CVE-2026-110861, where counting after the check was the flaw.
  */
 export class AttemptLimiter {
   readonly #entries = new Map<string, Entry>();
@@ -66,12 +67,12 @@ export class AttemptLimiter {
     this.#options = options;
   }
 
-  /** How many keys are remembered. */
+  /** Number of keys kept. */
   get size(): number {
     return this.#entries.size;
   }
 
-  /** Whether `enter` would neither wait nor throw. */
+  /** Whether `begin` would neither wait nor throw. */
   isAvailable(key: string): boolean {
     const entry = this.#entries.get(key);
     if (entry === undefined) return true;
@@ -79,7 +80,7 @@ export class AttemptLimiter {
     return this.#blockedMs(entry) === 0 && entry.pending < this.#concurrencyMax(entry);
   }
 
-  /** Throws `GateShut`, or the reason of `signal` when it aborts while waiting. */
+  /** Rejects with `Throttled`, or with the reason of `signal` when it aborts during the wait. */
   async begin(key: string, signal?: AbortSignal): Promise<Attempt> {
     signal?.throwIfAborted();
     const entry = this.#entry(key);
@@ -96,9 +97,9 @@ export class AttemptLimiter {
           signal?.removeEventListener('abort', onAbort);
           resolve(given);
         },
-        refuse(shut) {
+        refuse(refusal) {
           signal?.removeEventListener('abort', onAbort);
-          reject(shut);
+          reject(refusal);
         },
       };
       entry.waiters.add(waiter);
@@ -106,7 +107,7 @@ export class AttemptLimiter {
     });
   }
 
-  /** Nothing when all permits are taken. Throws `GateShut`. */
+  /** Returns undefined when all permits are taken. Throws `Throttled`. */
   #tryBegin(key: string, entry: Entry): Attempt | undefined {
     this.#expire(entry);
     const blockedMs = this.#blockedMs(entry);
@@ -158,10 +159,10 @@ export class AttemptLimiter {
         if (attempt === undefined) return;
         entry.waiters.delete(waiter);
         waiter.grant(attempt);
-      } catch (shut) {
-        if (!(shut instanceof Throttled)) throw shut;
+      } catch (refusal) {
+        if (!(refusal instanceof Throttled)) throw refusal;
         entry.waiters.delete(waiter);
-        waiter.refuse(shut);
+        waiter.refuse(refusal);
       }
     }
   }
@@ -172,7 +173,7 @@ export class AttemptLimiter {
 
   #blockedMs({ blockedUntil }: Entry): number {
     const { monotonicClock, delayMaxMs, hardStop } = this.#options;
-    // Never longer than the longest delay: a clock set back must not lock anybody out.
+    // Never longer than the longest delay, so that a clock set back does not lock a user out.
     const longestMs = Math.max(delayMaxMs, hardStop?.delayMs ?? 0);
     return Math.min(Math.max(0, blockedUntil - monotonicClock()), longestMs);
   }
@@ -192,13 +193,13 @@ export class AttemptLimiter {
       failedAt: this.#options.monotonicClock(),
       waiters: new Set<Waiter>(),
     };
-    this.#entries.delete(key); // Taken out and put in again: the order is that of the last use.
+    this.#entries.delete(key); // Reinserted: a Map iterates in insertion order, here that of the last use.
     this.#entries.set(key, entry);
     this.#evict();
     return entry;
   }
 
-  /** The oldest go first, except those with a guess under way, which must come back to them. */
+  /** Evicts the least recently used keys, except those with pending or waiting attempts. */
   #evict(): void {
     let excess = this.#entries.size - this.#options.keysMax;
     for (const [key, entry] of this.#entries) {

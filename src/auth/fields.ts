@@ -1,8 +1,8 @@
 import { Failure } from '../errors.js';
 
 /**
- * The named fields of a body, each a non-empty string. Throws `missing_required_parameter`, with
- * `info.body` naming all that are missing; clients read it.
+ * Returns the named fields of a body, each a non-empty string. Throws `missing_required_parameter`,
+ * whose `info.body` lists all missing fields; clients read it.
  */
 export function parseFields<Name extends string>(
   body: unknown,
@@ -18,8 +18,8 @@ export function parseFields<Name extends string>(
 }
 
 /**
- * The named field of a body when it is one of `allowed`, or the first of them when it is absent.
- * Throws `invalid_request`, with `info.body` naming the field and `info.allowed` what it may be.
+ * Returns the named field of a body, one of `allowed`, or the first of them when it is absent.
+ * Throws `invalid_request`, with the field in `info.body` and the allowed values in `info.allowed`.
  */
 export function parseChoice<Choice extends string>(
   body: unknown,
@@ -41,7 +41,7 @@ function parseObject(body: unknown): Record<string, unknown> {
   throw new Failure('invalid_request', 'Cannot read body: must be an object');
 }
 
-/** Own members only: `constructor` and its like are no fields of a body. */
+/** Copies own members only, so that `constructor` and other inherited names are not fields. */
 function getOwnMembers(body: unknown): Record<string, unknown> {
   if (typeof body !== 'object' || body === null || Array.isArray(body)) return {};
   return Object.assign(Object.create(null), body) as Record<string, unknown>;

@@ -6,7 +6,7 @@ import { trackNativeWork } from '../workers/thread-exit.js';
 import type { SigningKey } from './key-ring.js';
 import { type Argon2Cost, parseDigest } from './passwords/argon2-digest.js';
 
-/** What a thread is started with. The key is cloned as a handle, not as bytes. */
+/** `workerData` of an auth thread. The key is cloned as a handle, not as bytes. */
 export interface AuthThreadData {
   readonly signingKey: SigningKey;
 }
@@ -25,14 +25,14 @@ interface VerifyInput {
   readonly pepper?: Uint8Array | undefined;
 }
 
-const { signingKey } = workerData as AuthThreadData; // `openAuthThreads` puts it there.
+const { signingKey } = workerData as AuthThreadData; // Set by `openAuthThreads`.
 
 /**
- * What the auth threads can do. Error classes do not survive the way back to the caller, so what
- * may be expected is returned (`false`), and only defects throw.
+ * Jobs of the auth threads. Error classes are lost between threads, so expected results are
+ * returned (`false`), and only defects throw.
  */
 const jobs = {
-  /** The PHC string `$argon2id$v=19$m=…,t=…,p=…$salt$tag`. Spec: RFC 9106. */
+  /** Returns the PHC string `$argon2id$v=19$m=…,t=…,p=…$salt$tag`. Spec: RFC 9106. */
   hashPassword: ({ password, cost, pepper }: HashInput): Promise<string> =>
     trackNativeWork(
       argon2.hash(password, {
@@ -44,14 +44,16 @@ const jobs = {
       }),
     ),
 
-  /** False for a wrong password, and at once for a hash that is not ours or costs too much. */
+  /**
+   * Returns false for a wrong password, and at once for a hash of another kind or excessive cost.
+   */
   verifyPassword: async ({ password, hash, pepper }: VerifyInput): Promise<boolean> =>
     parseDigest(hash) !== undefined &&
     (await trackNativeWork(argon2.verify(hash, password, toSecretOption(pepper)))),
 
-  /** The claims as they are, which name their times, under the header `{ alg, typ, kid }`. */
+  /** Signs the claims unchanged, including `iat` and `exp`; the header is `{ alg, typ, kid }`. */
   signAccessToken: (claims: object): string =>
-    // The form with a callback is streams on this same thread, and twice as slow.
+    // The callback form uses streams on this same thread and takes twice as long.
     jwt.sign(claims, signingKey.key, {
       algorithm: signingKey.algorithm,
       keyid: signingKey.id,

@@ -12,17 +12,17 @@ import { findWeakness } from '../config/secret-strength.js';
 
 export interface KeyRingOptions {
   readonly algorithm: Algorithm;
-  /** For HS algorithms, which need it; others leave it alone. */
+  /** Required for HS algorithms; ignored for others. */
   readonly secret?: Uint8Array | undefined;
   readonly previousSecrets?: readonly Uint8Array[] | undefined;
-  /** For RS, PS and ES algorithms, which need it; with HS it is refused. */
+  /** Required for RS, PS and ES algorithms; rejected with HS. */
   readonly privateKeyPem?: string | undefined;
-  /** One PEM block after another. */
+  /** Concatenated PEM blocks. */
   readonly previousPublicKeysPem?: string | undefined;
 }
 
 export interface SigningKey {
-  /** Names the key in the header of a token: `kid`. Not secret. */
+  /** The `kid` in token headers. Not secret. */
   readonly id: string;
   readonly algorithm: Algorithm;
   readonly key: KeyObject;
@@ -37,9 +37,9 @@ export interface VerifyingKey {
 
 export interface KeyRing {
   readonly signingKey: SigningKey;
-  /** The key of a `kid`; the current one when there is no `kid`; undefined for any other. */
+  /** Returns the key with this `kid`, the current one without a `kid`, or undefined. */
   find(id: unknown): VerifyingKey | undefined;
-  /** What others verify our tokens with; undefined when keys are secret. Spec: RFC 7517 §5. */
+  /** Public keys for verifying tokens; undefined for HS algorithms. Spec: RFC 7517 §5. */
   readonly jwks: { readonly keys: readonly JsonWebKey[] } | undefined;
 }
 
@@ -51,11 +51,11 @@ const curveByAlgorithm: Readonly<Record<string, string>> = {
 };
 
 /**
- * The key that signs, and up to 3 of before that still verify. All keys are of one kind, and each
- * serves one algorithm, so no token can have a key used as what it is not.
+ * Creates a key ring: the signing key, and up to 3 previous keys that still verify. All keys are of
+ * one type and each is used with one algorithm, so no token can select another use of a key.
  *
- * Throws an Error with a message for the operator when a key is missing, weak, of the wrong kind or
- * there twice. Spec: RFC 8725 §3.1, RFC 7518 §3.
+ * Throws an Error with a message for the operator when a key is missing, weak, of the wrong type or
+ * listed twice. Spec: RFC 8725 §3.1, RFC 7518 §3.
  */
 export function createKeyRing(options: KeyRingOptions): KeyRing {
   const isSecret = options.algorithm.startsWith('HS');
@@ -150,7 +150,7 @@ function loadPublicKey(algorithm: Algorithm, key: KeyObject): VerifyingKey {
 /** Spec: RFC 7638 §3 (the required members alone, in alphabetical order). */
 function thumbprint(key: KeyObject): string {
   const { crv, e, kty, n, x, y } = key.export({ format: 'jwk' });
-  const members = JSON.stringify({ crv, e, kty, n, x, y }); // Those it has not are left out.
+  const members = JSON.stringify({ crv, e, kty, n, x, y }); // Undefined members are omitted.
   return createHash('sha256').update(members).digest('base64url');
 }
 

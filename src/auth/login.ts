@@ -29,8 +29,8 @@ export interface LoginRequest {
 }
 
 /**
- * A password for a session. Whether a name is unknown, its account disabled or the password wrong,
- * the answer is the same, after the same work: one argon2 verification.
+ * Verifies a password and opens a session. For an unknown name, a disabled account and a wrong
+ * password the response is the same, after the same work: one argon2 verification.
  */
 export class Login {
   readonly #options: LoginOptions;
@@ -40,8 +40,8 @@ export class Login {
   }
 
   /**
-   * Throws `bad_credentials`, `too_many_requests`, or `service_unavailable` when there are more
-   * logins than threads can check. Rejects with the reason of `signal` when it aborts in time.
+   * Throws `bad_credentials`, `too_many_requests`, or `service_unavailable` when too many logins
+   * are queued. Rejects with the reason of `signal` when it aborts before the verification starts.
    */
   async open(request: LoginRequest, sign: SignAccessToken): Promise<IssuedTokens> {
     const { client } = request;
@@ -71,7 +71,7 @@ export class Login {
     const userId = account?.id ?? '0';
     try {
       return await throttle.begin({
-        // All names that cannot be share one key; nobody has them.
+        // All invalid names share one key, which no user has.
         userKey: toUsernameKey(username) ?? '\0',
         ipKey: client.ipKey,
         hasSession: () => sessions.hasSessionFrom(userId, client.ipKey),
@@ -86,9 +86,9 @@ export class Login {
   }
 
   /**
-   * What is refused for itself counts as a failure: a wrong password, and also the right one of a
-   * disabled account, or the answer after the last free failure would tell that it is right. A full
-   * queue does not count.
+   * Verifies the password and settles the attempt. The right password of a disabled account counts
+   * as a failure too; otherwise the response after the last free failure would disclose that it is
+   * right. A full queue does not count.
    */
   async #verify(
     { username, password, client, signal }: LoginRequest,
@@ -124,7 +124,7 @@ export class Login {
     return new Failure('bad_credentials', 'Username or password is incorrect');
   }
 
-  /** Stores the password anew when its cost or pepper is of old. In the background; never rejects. */
+  /** Rehashes the password in the background when its cost or pepper is outdated. Never rejects. */
   async #rehash(account: Account, password: string): Promise<void> {
     const { passwords, users, log } = this.#options;
     if (!passwords.needsRehash(account.password)) return;

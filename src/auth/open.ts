@@ -24,12 +24,12 @@ export interface AuthOptions {
   readonly db: Database;
   readonly config: AuthConfig;
   readonly log: Logger;
-  /** As `AuditOptions` has it. */
+  /** See `AuditOptions`. */
   readonly warnings?: WarningAggregator | undefined;
   readonly wallClock: Clock;
-  /** For rates and the throttle. */
+  /** For the rate limiter and the throttle. */
   readonly monotonicClock: Clock;
-  /** Told right after sessions have ended before their time. Must not throw. */
+  /** Called right after sessions were ended before they expired. Must not throw. */
   readonly onEnded: (ended: EndedSessions) => void;
 }
 
@@ -38,9 +38,9 @@ export type AuthConfig = Pick<
   'accessToken' | 'session' | 'password' | 'rates' | 'throttle' | 'authThreads'
 >;
 
-/** Everything that knows who somebody is. Close it after the server, before the database. */
+/** The opened parts of authentication. Close them after the server and before the database. */
 export interface Auth {
-  /** The routes of this feature, for users as `bearer` identifies them. */
+  /** Returns the routes of this feature; `bearer` authenticates their requests. */
   routes(bearer: Authenticator): Route[];
   readonly accessTokens: AccessTokens;
   readonly sessions: Sessions;
@@ -53,7 +53,10 @@ export interface Auth {
   close(): Promise<void>;
 }
 
-/** Builds it on an open database. Rejects when a thread cannot load or a key cannot be used. */
+/**
+ * Opens authentication on an open database. Rejects when a thread fails to load or a key is
+ * unusable.
+ */
 export async function openAuth(options: AuthOptions): Promise<Auth> {
   const { db, config, log, warnings, wallClock, monotonicClock, onEnded } = options;
   const { accessToken, session, password, throttle: limits } = config;
@@ -102,7 +105,7 @@ function buildKeyRing({ accessToken }: AuthConfig): KeyRing {
   return createKeyRing({ algorithm, secret, previousSecrets });
 }
 
-/** Also with asymmetric access tokens there is a secret: refresh tokens are told by it. */
+/** Lists the secrets of refresh token MACs, which asymmetric access tokens need as well. */
 function listSecrets({ accessToken: { secret, previousSecrets } }: AuthConfig): readonly Buffer[] {
   return [...(secret === undefined ? [] : [secret]), ...previousSecrets];
 }

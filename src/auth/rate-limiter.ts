@@ -5,7 +5,7 @@ import type { Client } from '../http/client.js';
 import type { Audit } from '../logging/audit.js';
 import { Bucket, type Rate } from '../util/token-bucket.js';
 
-/** What is counted, and what is told to whoever does it too often. */
+/** The rates, and the message of the failure when one is exceeded. */
 const messages = {
   login: 'Cannot log in: too many logins from this address',
   token: 'Cannot refresh: too many refreshes from this address',
@@ -18,15 +18,15 @@ export type RateName = keyof typeof messages;
 export interface RateLimiterOptions {
   readonly rates: Readonly<Record<RateName, Rate>>;
   readonly audit: Audit;
-  /** Keys remembered by each rate. Default 100,000. */
+  /** Keys kept per rate. Default 100,000. */
   readonly keysMax?: number;
-  /** Only its differences matter. The default cannot be set back. */
+  /** Only differences matter. The default is monotonic. */
   readonly monotonicClock?: Clock;
 }
 
 /**
- * How often one place, or one user, may ask for what costs something, right or wrong. In memory and
- * by process: rates multiply by the number of processes.
+ * Limits expensive operations per IP key or user; failed requests count too. State is in memory and
+ * per process, so effective rates multiply by the number of processes.
  */
 export class RateLimiter {
   readonly #audit: Audit;
@@ -48,7 +48,7 @@ export class RateLimiter {
     };
   }
 
-  /** Counts one, of the place the client is at unless `userId` is given. Throws `too_many_requests`. */
+  /** Counts one request, by `userId` or else by IP key. Throws `too_many_requests`. */
   admit(name: RateName, client: Client, userId?: string): void {
     const waitMs = this.#buckets[name].take(userId ?? client.ipKey);
     if (waitMs === 0) return;
@@ -58,7 +58,7 @@ export class RateLimiter {
   }
 }
 
-/** `too_many_requests`, with the wait as `Retry-After` and as `info.retryAfter`, in seconds. */
+/** Returns `too_many_requests` with the wait in `Retry-After` and `info.retryAfter`, in seconds. */
 export function tooManyRequests(message: string, waitMs: number): Failure {
   const info = { retryAfter: Math.max(1, Math.ceil(waitMs / 1000)) };
   return new Failure('too_many_requests', message, { info, retryAfterMs: waitMs });

@@ -10,11 +10,11 @@ import {
 } from 'node:crypto';
 import { Failure } from '../errors.js';
 
-/** A refresh token taken apart; its text is `formatRefreshToken`'s. */
+/** A parsed refresh token; `formatRefreshToken` returns its text. */
 export interface RefreshToken {
-  /** 32 hex digits; finds the session, proves nothing. */
+  /** 32 hex digits; identifies the session and is no proof. */
   readonly selector: string;
-  /** 112 bytes, `random 80 | mac 32`; proves it. Never stored, only hashed. */
+  /** 112 bytes, `random 80 | mac 32`; the proof. Only its hash is stored. */
   readonly verifier: Buffer;
 }
 
@@ -25,19 +25,19 @@ const nonceBytes = 12;
 const tagBytes = 16;
 
 /**
- * Makes refresh tokens and tells ours from invented ones.
+ * Mints refresh tokens and verifies their MAC.
  *
  * The text is base64 of 128 bytes, `selector 16 | random 80 | mac 32`, where `mac` is HMAC-SHA-256
- * of the 96 bytes before it. It is looked at only when no stored hash fits, to tell an old token of
- * ours (reuse: the session ends) from an invented or damaged one (nothing changes). So new secrets
- * log nobody out.
+ * of the 96 bytes before it. The MAC is verified only when no stored hash matches, to distinguish
+ * an old token (reuse: the session ends) from a forged or damaged one (nothing changes). Therefore
+ * a change of secrets does not end sessions.
  *
  * Spec: RFC 9700 §4.14.2 (rotation, reuse, integrity of what a token encodes).
  */
 export class RefreshTokens {
   readonly #macKeys: readonly Buffer[];
 
-  /** The first secret makes tokens, all recognise them. Throws when there is none. */
+  /** The first secret signs new tokens, all secrets verify. Throws an Error for an empty list. */
   constructor({ secrets }: { secrets: readonly (Buffer | KeyObject)[] }) {
     if (secrets.length === 0) throw new Error('Cannot make refresh tokens: no secret given');
     this.#macKeys = secrets.map((secret) =>
@@ -45,14 +45,14 @@ export class RefreshTokens {
     );
   }
 
-  /** A token never seen before, for a new session or for the one that `selector` finds. */
+  /** Returns a new random token, for a new session or for the session of `selector`. */
   mint(selector: string = randomBytes(selectorBytes).toString('hex')): RefreshToken {
     const random = randomBytes(randomPartBytes);
-    const [key = Buffer.alloc(0)] = this.#macKeys; // Never empty: the constructor looked.
+    const [key = Buffer.alloc(0)] = this.#macKeys; // Never empty: the constructor checks.
     return { selector, verifier: Buffer.concat([random, computeMac(key, selector, random)]) };
   }
 
-  /** Whether one of the secrets made it, now or long ago. */
+  /** Whether the token was minted with one of the secrets, at any time. */
   verifyMac({ selector, verifier }: RefreshToken): boolean {
     const random = verifier.subarray(0, randomPartBytes);
     const mac = verifier.subarray(randomPartBytes);
@@ -65,13 +65,13 @@ function computeMac(key: Buffer, selector: string, random: Buffer): Buffer {
 }
 
 /**
- * Reads the text of a refresh token. Throws `invalid_token` for all but 172 characters of canonical
- * base64 (RFC 4648 §4), so that one token has one spelling; asks no database.
+ * Parses the text of a refresh token. Throws `invalid_token` for anything but 172 characters of
+ * canonical base64 (RFC 4648 §4), so that a token has one spelling. Does not query the database.
  */
 export function parseRefreshToken(text: unknown): RefreshToken {
   if (typeof text === 'string' && /^[A-Za-z0-9+/]{171}=$/.test(text)) {
     const bytes = Buffer.from(text, 'base64');
-    // The character before `=` has two bits that carry nothing: only zeros are canonical.
+    // The character before `=` has two unused bits; only zeros are canonical.
     if (bytes.toString('base64') === text) {
       const verifier = bytes.subarray(selectorBytes);
       return { selector: bytes.toString('hex', 0, selectorBytes), verifier };
@@ -84,12 +84,12 @@ export function formatRefreshToken({ selector, verifier }: RefreshToken): string
   return Buffer.concat([Buffer.from(selector, 'hex'), verifier]).toString('base64');
 }
 
-/** What the table keeps of a verifier: SHA-256, 64 hex digits. 640 random bits need no more. */
+/** Returns the stored hash of a verifier: SHA-256, 64 hex digits. Enough for 640 random bits. */
 export function hashVerifier(verifier: Buffer): string {
   return createHash('sha256').update(verifier).digest('hex');
 }
 
-/** Compares hashes of one length in constant time. */
+/** Compares hashes of equal length in constant time; null equals none. */
 export function hashesEqual(one: string, other: string | null): boolean {
   return (
     other !== null &&
@@ -99,8 +99,9 @@ export function hashesEqual(one: string, other: string | null): boolean {
 }
 
 /**
- * The successor of a token, readable only to who holds the token itself: AES-256-GCM under a key
- * derived from the parent. Base64 of `nonce 12 | ciphertext 112 | tag 16`, 188 characters.
+ * Encrypts the successor of a token so that only the holder of the parent can read it: AES-256-GCM
+ * under a key derived from the parent. Base64 of `nonce 12 | ciphertext 112 | tag 16`, 188
+ * characters.
  */
 export function sealSuccessor(successor: RefreshToken, parent: RefreshToken): string {
   const nonce = randomBytes(nonceBytes);
@@ -109,13 +110,15 @@ export function sealSuccessor(successor: RefreshToken, parent: RefreshToken): st
   return Buffer.concat([nonce, text, cipher.getAuthTag()]).toString('base64');
 }
 
-/** Throws for anything but what `sealSuccessor` made for this very parent: a damaged row. */
+/**
+ * Decrypts the result of `sealSuccessor` with its parent. Throws for anything else: a damaged row.
+ */
 export function openSuccessor(sealed: string, parent: RefreshToken): RefreshToken {
   const bytes = Buffer.from(sealed, 'base64');
   const nonce = bytes.subarray(0, nonceBytes);
   const text = bytes.subarray(nonceBytes, -tagBytes);
   const decipher = createDecipheriv('aes-256-gcm', deriveSealKey(parent), nonce, {
-    authTagLength: tagBytes, // Without it a shortened tag would do.
+    authTagLength: tagBytes, // Otherwise a truncated tag is accepted.
   });
   decipher.setAuthTag(bytes.subarray(-tagBytes));
   const verifier = Buffer.concat([decipher.update(text), decipher.final()]);

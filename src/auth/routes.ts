@@ -14,11 +14,11 @@ import type { RateLimiter } from './rate-limiter.js';
 import type { IssuedTokens, Sessions } from './sessions/sessions.js';
 import type { User, Users } from './users.js';
 
-/** Identifies the user behind a request; the composition root hands it in. */
+/** Authenticates the user of a request; provided by the composition root. */
 export interface Authenticator {
-  /** The `WWW-Authenticate` challenge of a request without a token. */
+  /** The `WWW-Authenticate` challenge for a request without a token. */
   readonly challenge: string;
-  /** The user and session of an access token. Throws 401s. */
+  /** Returns the user and session of the access token. Throws failures with status 401. */
   authenticateUser(exchange: Exchange): Promise<AuthenticatedUser>;
 }
 
@@ -36,15 +36,15 @@ export interface AuthParts {
   readonly bearer: Authenticator;
   readonly rateLimiter: RateLimiter;
   readonly audit: Audit;
-  /** Goes out as `tokenType`: `Bearer`. */
+  /** Sent as `tokenType`: `Bearer`. */
   readonly tokenType: string;
-  /** The public keys as a JWK set; undefined when keys are secret (HS algorithms). */
+  /** The public keys as a JWK set; undefined for HS algorithms. */
   readonly jwks?: object | undefined;
 }
 
 const noStore = { 'cache-control': 'no-store', pragma: 'no-cache' };
 
-/** Logging in and out: `/login`, `/token`, `/logout`, `/me`, `/anything`, and public keys. */
+/** Returns the routes `/login`, `/token`, `/logout`, `/me`, `/anything` and the public keys. */
 export function authRoutes(parts: AuthParts): Route[] {
   const { login, sessions, accessTokens, bearer, rateLimiter, jwks } = parts;
   const sign = createSigner(accessTokens);
@@ -97,23 +97,23 @@ function keysRoute(jwks: object): Route {
 }
 
 function toTokenReply({ accessTokens, tokenType }: AuthParts, grant: IssuedTokens): WholeReply {
-  const answer = {
+  const body = {
     accessToken: grant.accessToken,
     tokenType,
     accessTokenExpiresIn: accessTokens.lifeMs,
     refreshToken: grant.refreshToken,
     refreshTokenExpiresIn: grant.refreshTokenExpiresInMs,
   };
-  return json(200, answer, noStore);
+  return json(200, body, noStore);
 }
 
-/** A refused refresh token is answered with the challenge of a refused access token. */
+/** Adds the challenge of a rejected access token to a 401 failure of `operation`. */
 async function withChallenge<Result>(
   { challenge }: Authenticator,
-  asking: Promise<Result>,
+  operation: Promise<Result>,
 ): Promise<Result> {
   try {
-    return await asking;
+    return await operation;
   } catch (cause) {
     if (!(cause instanceof Failure) || cause.status !== 401) throw cause;
     const { name, message, info } = cause;

@@ -5,14 +5,14 @@ import type { KeyRing } from './key-ring.js';
 
 export interface AuthThreadsOptions {
   readonly count: number;
-  /** Waiting logins for each thread. */
+  /** Queued logins per thread. */
   readonly queuePerThreadMax: number;
   readonly queueWaitMaxMs: number;
   readonly ring: Pick<KeyRing, 'signingKey'>;
   readonly log: Logger;
 }
 
-/** The threads that hash passwords and sign access tokens. Rejects when one cannot load. */
+/** Opens the threads that hash passwords and sign access tokens. Rejects when one fails to load. */
 export function openAuthThreads(options: AuthThreadsOptions): Promise<Pool<AuthJobs>> {
   const { count, queuePerThreadMax, queueWaitMaxMs, ring, log } = options;
   const workerData: AuthThreadData = { signingKey: ring.signingKey };
@@ -23,8 +23,8 @@ export function openAuthThreads(options: AuthThreadsOptions): Promise<Pool<AuthJ
     workerData,
     log,
     lanes: {
-      // argon2 computes outside of the thread's JavaScript, so the two lanes overlap: nobody's
-      // refresh waits for somebody's login.
+      // argon2 runs outside the thread's JavaScript, so the two lanes overlap: refreshes do not
+      // wait for logins.
       passwords: {
         jobs: ['verifyPassword', 'hashPassword'],
         perThread: 1,

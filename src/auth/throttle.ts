@@ -5,28 +5,28 @@ import { type Attempt, AttemptLimiter, type AttemptOutcome, Throttled } from './
 import { tooManyRequests } from './rate-limiter.js';
 
 export interface ThrottleOptions {
-  /** Wrong passwords in a row for one user from one place that cost nothing. */
+  /** Consecutive wrong passwords per user and IP key before delays start. */
   readonly freeFailures: number;
   readonly delayMaxMs: number;
-  /** Keys remembered by each gate. Default 100,000. */
+  /** Keys kept per limiter. Default 100,000. */
   readonly keysMax?: number;
-  /** Only its differences matter. The default cannot be set back. */
+  /** Only differences matter. The default is monotonic. */
   readonly monotonicClock?: Clock;
 }
 
 export interface PasswordAttemptOptions {
   readonly userKey: string;
   readonly ipKey: string;
-  /** Whether that user has a session from that place; asked only when it matters. */
+  /** Whether the user has a session from this IP key; called only when it matters. */
   readonly hasSession: () => Promise<boolean>;
   readonly signal?: AbortSignal;
 }
 
-/** One password that may be tried. */
+/** A permit to try one password. */
 export interface PasswordAttempt {
-  /** Wrong guesses in a row before this one, from the same place. */
+  /** Consecutive wrong passwords before this attempt, from the same IP key. */
   readonly failures: number;
-  /** Only the first call counts. Answers whether this guess shut a gate. */
+  /** Releases the permit. Returns whether it blocked a key. Later calls return false. */
   settle(outcome: AttemptOutcome): boolean;
 }
 
@@ -34,12 +34,13 @@ const second = 1000;
 const minute = 60 * second;
 const hour = 60 * minute;
 const userFreeFailures = 20;
-/** NIST SP 800-63B: no more than 100 wrong guesses in a row for an account. */
+/** NIST SP 800-63B: at most 100 consecutive wrong passwords per account. */
 const hardStop = { failures: 100, delayMs: 15 * minute };
 
 /**
- * Who may try a password now. In memory and by process: limits multiply by the number of processes.
- * Keys are HMACs under a key that nobody knows, so no user's input is kept.
+ * Limits password attempts per user and IP key, and per user. State is in memory and per process,
+ * so limits multiply by the number of processes. Keys are HMACs under a random key, so no user
+ * input is stored.
  */
 export class Throttle {
   readonly #byUserAndIp: AttemptLimiter;
@@ -56,7 +57,7 @@ export class Throttle {
       forgetAfterMs: hour,
       ...shared,
     });
-    // Forgets more slowly than it opens: waiting must not be the faster way to guess.
+    // Failures are kept longer than any delay, so that waiting for a reset gains no attempts.
     this.#byUser = new AttemptLimiter({
       freeFailures: userFreeFailures,
       delayMaxMs: Math.min(delayMaxMs, minute),
@@ -67,12 +68,12 @@ export class Throttle {
   }
 
   /**
-   * Takes the right to try one password, to be given back with `done`. Waits only for guesses that
-   * are under way. Throws `too_many_requests`, or the reason of `signal`.
+   * Acquires a permit to try one password; `settle` releases it. Waits only for pending attempts.
+   * Throws `too_many_requests`, or the reason of `signal`.
    *
-   * Two gates: one for the user from this place, and one for the user from anywhere, against
-   * guesses spread over many addresses. The second lets a place pass that has a session of the
-   * user, so that nobody can lock the owner out.
+   * Two limiters apply: one per user and IP key, and one per user, against attempts spread over
+   * many addresses. The second one, when it would wait or block, is skipped for an IP key with a
+   * session of the user, so that an attacker cannot lock the owner out.
    */
   async begin({
     userKey,

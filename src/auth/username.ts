@@ -3,9 +3,9 @@ import { Failure } from '../errors.js';
 const lengthMax = 190;
 
 /**
- * What makes two usernames the same: NFKC, no space around it, lower case. Undefined for what
- * cannot be a username: empty, longer than 190 (UTF-16 units, before or after), with control
- * characters or half a surrogate pair, which databases would store as something else.
+ * Returns the key by which usernames are equal: NFKC, trimmed, lower case. Undefined for an invalid
+ * username: empty, longer than 190 UTF-16 units (before or after), or with control characters or a
+ * lone surrogate, which databases would store as something else.
  */
 export function toUsernameKey(username: string): string | undefined {
   if (!isPlainText(username)) return undefined;
@@ -13,7 +13,7 @@ export function toUsernameKey(username: string): string | undefined {
   return key !== '' && isPlainText(key) ? key : undefined;
 }
 
-/** A username fit to be stored, and its key. Throws `invalid_request`. */
+/** Returns the trimmed username and its key. Throws `invalid_request` for an invalid one. */
 export function parseUsername(given: unknown): { username: string; key: string } {
   const key = typeof given === 'string' ? toUsernameKey(given) : undefined;
   if (typeof given !== 'string' || key === undefined) {
@@ -23,7 +23,7 @@ export function parseUsername(given: unknown): { username: string; key: string }
   return { username: given.trim(), key };
 }
 
-/** A first or last name fit to be stored; may be empty. Throws `invalid_request`. */
+/** Returns a trimmed first or last name, possibly empty. Throws `invalid_request`. */
 export function parsePersonalName(given: unknown, field: 'firstName' | 'lastName'): string {
   if (typeof given === 'string' && isPlainText(given)) return given.trim();
   const message = `Cannot use ${field}: must be 0 to 190 characters, without control characters`;

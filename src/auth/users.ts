@@ -3,27 +3,27 @@ import { type Database, list, type Sql, sql, UniqueViolation } from '../db/datab
 import { Failure } from '../errors.js';
 import { parsePersonalName, parseUsername, toUsernameKey } from './username.js';
 
-/** Who somebody is. */
+/** Identity of a user. */
 export interface User {
-  /** A whole number in decimal digits; the JWT's `sub`. */
+  /** An integer in decimal digits; the JWT's `sub`. */
   readonly id: string;
   readonly username: string;
   readonly firstName: string;
   readonly lastName: string;
 }
 
-/** What `Passwords` makes and checks. */
+/** A stored hash, created and verified by `Passwords`. */
 export interface PasswordDigest {
   readonly hash: string;
   readonly pepperVersion: number;
 }
 
-/** What is known of somebody. */
+/** A user with the state of the account. */
 export interface Account extends User {
   readonly password: PasswordDigest;
   readonly passwordChangedAt: number;
   readonly disabledAt: number | undefined;
-  /** Seconds; an access token issued before is void. */
+  /** Seconds; access tokens issued before are void. */
   readonly tokensValidAfter: number;
   readonly lastLoginAt: number | undefined;
   readonly createdAt: number;
@@ -57,8 +57,8 @@ const pageMax = 500;
 const missingBatch = 1000;
 
 /**
- * The table `users`. Where a method takes a `db`, it may be a transaction; what else has to end
- * with the change (sessions) is the caller's, `Accounts`.
+ * Reads and writes the table `users`. A `db` parameter may be a transaction. The caller
+ * (`Accounts`) ends the sessions that a change invalidates.
  */
 export class Users {
   readonly #db: Database;
@@ -69,7 +69,7 @@ export class Users {
     this.#wallClock = wallClock;
   }
 
-  /** By any spelling of the name. */
+  /** Finds a user by any spelling with the same `toUsernameKey`. */
   async findByName(username: string): Promise<Account | undefined> {
     const key = toUsernameKey(username);
     return key === undefined ? undefined : this.#findOne(sql`where username_key = ${key}`);
@@ -79,7 +79,7 @@ export class Users {
     return this.#findOne(sql`where id = ${toRowId(id)}`);
   }
 
-  /** Those of these ids that nobody has. Cheap when there are none: the database only counts. */
+  /** Returns the ids without a user. Cheap when all exist: the database only counts. */
   async missing(ids: readonly string[]): Promise<string[]> {
     const missing: string[] = [];
     for (let start = 0; start < ids.length; start += missingBatch) {
@@ -94,7 +94,7 @@ export class Users {
     return missing;
   }
 
-  /** In the order they were made, after `afterId`, at most 500. */
+  /** Lists users by ascending id, after `afterId`, at most 500. */
   async list({
     afterId = '0',
     limit = pageMax,
@@ -109,7 +109,9 @@ export class Users {
     return rows.map(toAccount);
   }
 
-  /** Throws `invalid_request` for a name that cannot be, `conflict` for one that is taken. */
+  /**
+   * Creates a user. Throws `invalid_request` for an invalid name, `conflict` for one that is taken.
+   */
   async create({ password, ...given }: NewUser): Promise<Account> {
     const { username, key } = parseUsername(given.username);
     const firstName = parsePersonalName(given.firstName, 'firstName');
@@ -132,8 +134,8 @@ export class Users {
   }
 
   /**
-   * Notes a login and holds the user's row to the end of the transaction. False when the account
-   * is no longer as it was read: the password was changed, or it was disabled or deleted.
+   * Records a login and locks the user's row until the end of the transaction. Returns false when
+   * the account has changed since it was read: new password, disabled, or deleted.
    */
   async recordLogin({ id, passwordChangedAt }: Account, db: Database): Promise<boolean> {
     const count = await db.execute(
@@ -143,11 +145,13 @@ export class Users {
     return count === 1;
   }
 
-  /** A new password; access tokens issued until now are void. False when there is no such user. */
+  /**
+   * Sets a password; access tokens issued until now become void. Returns false for an unknown user.
+   */
   async setPassword(id: string, password: PasswordDigest, db = this.#db): Promise<boolean> {
     const now = this.#wallClock();
-    // Always another time than before, for logins under way compare it (`recordLogin`). The
-    // columns of MySQL change from left to right, so none is used after it is set.
+    // The time always changes, because concurrent logins compare it (`recordLogin`). MySQL assigns
+    // columns from left to right, so no column is read after it is set.
     const count = await db.execute(
       sql`update users set password_hash = ${password.hash},
           pepper_version = ${password.pepperVersion},
@@ -159,7 +163,7 @@ export class Users {
     return count === 1;
   }
 
-  /** The same password under a newer cost or pepper; nothing when it was changed meanwhile. */
+  /** Replaces the digest of an unchanged password. Returns false when it was changed meanwhile. */
   async replaceDigest(id: string, old: PasswordDigest, next: PasswordDigest): Promise<boolean> {
     const count = await this.#db.execute(
       sql`update users set password_hash = ${next.hash}, pepper_version = ${next.pepperVersion}
@@ -168,13 +172,13 @@ export class Users {
     return count === 1;
   }
 
-  /** Access tokens issued until now are void. */
+  /** Voids the access tokens issued until now. */
   async endAccessTokens(id: string, db = this.#db): Promise<void> {
     const after = getTokensValidAfter(this.#wallClock());
     await db.execute(sql`update users set tokens_valid_after = ${after} where id = ${toRowId(id)}`);
   }
 
-  /** Nobody can log in as this user. False when there is no such user, or it was so already. */
+  /** Rejects logins of this user. Returns false for an unknown or already disabled user. */
   async disable(id: string, db = this.#db): Promise<boolean> {
     const now = this.#wallClock();
     const count = await db.execute(
@@ -184,6 +188,7 @@ export class Users {
     return count === 1;
   }
 
+  /** Allows logins again. Returns false for an unknown or enabled user. */
   async enable(id: string): Promise<boolean> {
     const count = await this.#db.execute(
       sql`update users set disabled_at = null, updated_at = ${this.#wallClock()}
@@ -192,7 +197,9 @@ export class Users {
     return count === 1;
   }
 
-  /** Takes sessions and stream tokens with it. False when there is no such user. */
+  /**
+   * Deletes the user; cascades to sessions and stream tokens. Returns false for an unknown user.
+   */
   async delete(id: string): Promise<boolean> {
     return (await this.#db.execute(sql`delete from users where id = ${toRowId(id)}`)) === 1;
   }
@@ -203,14 +210,14 @@ export class Users {
   }
 }
 
-/** The number of a user id; 0, which nobody has, for what is none. */
+/** Returns the row id of a user id, or 0, which no row has, for a malformed one. */
 export function toRowId(id: string): number {
   return /^[1-9]\d{0,14}$/.test(id) ? Number(id) : 0;
 }
 
 /**
- * The first second all of whose tokens are new, for `iat` counts whole seconds; new tokens are
- * issued no earlier than it (`notBeforeSeconds`).
+ * Returns the next whole second, because `iat` counts whole seconds: old tokens may carry the
+ * current one. New tokens are issued no earlier than it (`notBeforeSeconds`).
  */
 function getTokensValidAfter(now: number): number {
   return Math.floor(now / 1000) + 1;

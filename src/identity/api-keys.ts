@@ -5,7 +5,7 @@ import { Failure } from '../errors.js';
 import { Audit } from '../logging/audit.js';
 import type { Logger } from '../logging/logger.js';
 
-/** What a key may be allowed. */
+/** Permissions that a key can have. */
 export const scopes = ['publish', 'metrics'] as const;
 
 export type Scope = (typeof scopes)[number];
@@ -16,7 +16,7 @@ export interface ApiKey {
   readonly name: string;
   readonly scopes: readonly Scope[];
   readonly createdAt: number;
-  /** To the minute. */
+  /** Updated at most once a minute. */
   readonly lastUsedAt: number | undefined;
   readonly revokedAt: number | undefined;
 }
@@ -40,7 +40,7 @@ export function isScope(given: string): given is Scope {
 }
 
 /**
- * The table `api_keys`: what backends show instead of a login. The text of a key is
+ * Manages API keys, the credentials of backends, in the table `api_keys`. The text of a key is
  * `hk_<id, 16 hex>_<secret, base64url of 32 bytes>`; only its SHA-256 is stored.
  */
 export class ApiKeys {
@@ -57,8 +57,8 @@ export class ApiKeys {
   }
 
   /**
-   * Makes a key; its text is never to be had again. Throws `invalid_request` for a name that is not
-   * 1 to 64 of `A-Z a-z 0-9 . _ -` or for a scope there is not, `conflict` for a name in use.
+   * Creates a key; its text is returned only here. Throws `invalid_request` for a name that is not
+   * 1 to 64 of `A-Z a-z 0-9 . _ -` and for an unknown scope, `conflict` for a name in use.
    */
   async create(given: {
     name: string;
@@ -83,7 +83,7 @@ export class ApiKeys {
     return { id, name, scopes: allowed, ...rest, key };
   }
 
-  /** Also those revoked, oldest first, at most 1000. */
+  /** Lists keys, including revoked ones, oldest first, at most 1000. */
   async list(): Promise<ApiKey[]> {
     const rows = await this.#db.query<Row>(
       sql`select ${columns} from api_keys order by created_at, id limit ${listMax}`,
@@ -91,7 +91,7 @@ export class ApiKeys {
     return rows.map(toApiKey);
   }
 
-  /** By id or by name; refused from now on. False when there is none, or it was so already. */
+  /** Revokes a key by id or name. Returns false when no active key matches. */
   async revoke(idOrName: string): Promise<boolean> {
     const which = sql`(id = ${idOrName} or name = ${idOrName}) and revoked_at is null`;
     const rows = await this.#db.query<{ id: string }>(sql`select id from api_keys where ${which}`);
@@ -103,7 +103,7 @@ export class ApiKeys {
     return true;
   }
 
-  /** Whose key this is; undefined when it is none of ours, or revoked. One query. */
+  /** Returns the key with this text; undefined for an unknown or revoked one. One query. */
   async verify(key: string): Promise<ApiKey | undefined> {
     const id = /^hk_([0-9a-f]{16})_[\w-]{43}$/.exec(key)?.[1];
     if (id === undefined) return undefined;
@@ -114,7 +114,7 @@ export class ApiKeys {
     return toApiKey(row);
   }
 
-  /** Once a minute, by whichever process is first. Never rejects. */
+  /** Stores the time of use, at most once a minute across all processes. Never rejects. */
   async #recordUse({ id, last_used_at: lastUsedAt }: Row): Promise<void> {
     const now = this.#wallClock();
     const before = now - lastUsedIntervalMs;

@@ -2,7 +2,7 @@ import { Failure } from '../errors.js';
 import type { Exchange } from '../http/exchange.js';
 import type { ApiKeys, Scope } from './api-keys.js';
 
-/** Somebody who logged in. */
+/** A logged-in user. */
 export interface UserPrincipal {
   readonly kind: 'user';
   readonly userId: string;
@@ -10,7 +10,7 @@ export interface UserPrincipal {
   readonly user: LocalUser;
 }
 
-/** A user of Herald's own accounts. */
+/** A user with an account in Herald's database. */
 export interface LocalUser {
   readonly id: string;
   readonly username: string;
@@ -59,12 +59,12 @@ export interface BearerAuthOptions {
 type Authorized = Pick<Exchange, 'headerValues'>;
 
 /**
- * Who a request comes from, by its Authorization header. Every Failure carries the challenge that
- * belongs to it. Spec: RFC 6750 §3 (challenges), RFC 9110 §11.6.2.
+ * Authenticates a request by its Authorization header. Every Failure carries a matching challenge.
+ * Spec: RFC 6750 §3 (challenges), RFC 9110 §11.6.2.
  */
 export class BearerAuth {
   readonly #options: BearerAuthOptions;
-  /** The challenge for a request that shows nothing at all: without an error code. */
+  /** The challenge for a request without credentials; it has no error code. */
   readonly challenge: string;
 
   constructor(options: BearerAuthOptions) {
@@ -74,8 +74,8 @@ export class BearerAuth {
   }
 
   /**
-   * The user whose access token this is, while the session lives: a logout is seen at once. Throws
-   * `bad_credentials` without a well-formed header, `expired_token`, or `invalid_token`.
+   * Returns the user of the access token while the session is live: a logout takes effect at once.
+   * Throws `bad_credentials` without a well-formed header, `expired_token`, or `invalid_token`.
    */
   async authenticateUser(exchange: Authorized): Promise<UserPrincipal> {
     const { userId, sessionId, issuedAt } = this.#verifyClaims(this.#parseToken(exchange));
@@ -89,8 +89,8 @@ export class BearerAuth {
   }
 
   /**
-   * The service whose API key this is. Throws `bad_credentials` without a well-formed header,
-   * `invalid_token` for a key unknown or revoked, `insufficient_scope` for one without `scope`.
+   * Returns the service of the API key. Throws `bad_credentials` without a well-formed header,
+   * `invalid_token` for an unknown or revoked key, `insufficient_scope` for a key without `scope`.
    */
   async authenticateService(exchange: Authorized, scope: Scope): Promise<ServicePrincipal> {
     const key = await this.#options.apiKeys.verify(this.#parseToken(exchange));
@@ -114,7 +114,7 @@ export class BearerAuth {
     }
   }
 
-  /** One space between scheme and token, as clients of old know it. Messages of old, too. */
+  /** Expects exactly one space after the scheme. Existing clients rely on this and the messages. */
   #parseToken(exchange: Authorized): string {
     const { tokenType } = this.#options;
     const values = exchange.headerValues('authorization');
@@ -125,7 +125,7 @@ export class BearerAuth {
     }
     const [scheme, token, ...rest] = value.split(' ');
     const isExpectedScheme = scheme?.toLowerCase() === tokenType.toLowerCase();
-    // Two headers: a proxy and we might each believe another one.
+    // With two headers, a proxy and Herald could each use a different one.
     if (values.length > 1 || !isExpectedScheme || !token || rest.length > 0) {
       const message = `Header format is Authorization: ${tokenType} token`;
       const headers = this.#challengeHeaders({ error: 'invalid_request' });

@@ -1,10 +1,10 @@
-/** What one hash costs. */
+/** Cost parameters of one hash. */
 export interface Argon2Cost {
   /** 7,168 to 262,144. */
   readonly memoryKib: number;
   /** 1 to 10. */
   readonly passes: number;
-  /** 1 to 8; each lane past the first starts a native thread of its own. */
+  /** 1 to 8; each lane after the first starts a native thread. */
   readonly lanes: number;
 }
 
@@ -18,10 +18,10 @@ const phc =
   /^\$argon2id\$v=19\$m=([1-9]\d{0,5}),t=([1-9]\d?),p=([1-9])\$([A-Za-z0-9+/]{11,86})\$([A-Za-z0-9+/]{22,86})$/;
 
 /**
- * Reads `$argon2id$v=19$m=…,t=…,p=…$salt$tag`, salt 8 to 64 and tag 16 to 64 bytes.
+ * Parses `$argon2id$v=19$m=…,t=…,p=…$salt$tag`, salt 8 to 64 and tag 16 to 64 bytes.
  *
- * Undefined for all else: other kinds of hash, and costs out of bounds. A stored hash is input too:
- * one that asks for gigabytes is refused here, before anything is allocated.
+ * Returns undefined for anything else: other kinds of hash, and costs out of bounds. A stored hash
+ * is untrusted input: one that asks for gigabytes is rejected here, before memory is allocated.
  *
  * Spec: RFC 9106; PHC string format.
  */
@@ -34,7 +34,7 @@ export function parseDigest(text: string): Argon2Digest | undefined {
   return isWithinBounds(cost) ? { cost, saltBytes, tagBytes } : undefined;
 }
 
-/** Whether a digest of this cost would be verified. */
+/** Whether digests of this cost are accepted for verification. */
 export function isWithinBounds({ memoryKib, passes, lanes }: Argon2Cost): boolean {
   return (
     isIntegerBetween(memoryKib, 7168, 262_144) &&
@@ -47,7 +47,7 @@ function isIntegerBetween(value: number, min: number, max: number): boolean {
   return Number.isInteger(value) && value >= min && value <= max;
 }
 
-/** Undefined when it is not base64 in its one canonical spelling, without padding. */
+/** Returns undefined for anything but canonical base64 without padding. */
 function decodedLength(base64: string | undefined): number | undefined {
   if (base64 === undefined) return undefined;
   const bytes = Buffer.from(base64, 'base64');

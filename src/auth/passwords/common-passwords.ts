@@ -1,4 +1,4 @@
-/** Words people take for passwords, and what they put behind them. Lower case. */
+/** Words that are common as passwords, alone or with a suffix. Lower case. */
 const words = `
   access account admin administrator adobe aaaaaa abc abcd abcdef abcdefg abcdefgh alexander alexis
   amanda america amanda andrea andrew angel angela angels animal anthony apple arsenal asdf asdfgh
@@ -39,7 +39,7 @@ const words = `
 const endings = ['1', '12', '123', '1234', '12345', '123456', '!', '1!', '12!', '123!', '@123'];
 const years = ['2020', '2021', '2022', '2023', '2024', '2025', '2026', '2027'];
 
-/** What the hand does on its own, and the rest of the usual. */
+/** Keyboard patterns and other common passwords. Lower case. */
 const others = `
   000000 0000000 00000000 0000000000 010101 01234567 0123456789 101010 102030 111111 1111111
   11111111 111111111 1111111111 111222 112233 11223344 1122334455 121212 12121212 123123 12312312
@@ -63,7 +63,7 @@ const others = `
   zxcv1234 zxcvzxcv zzzzzzzz
 `;
 
-/** Passwords that anybody would try first, in lower case: a few thousand, of our own collecting. */
+/** The most frequently guessed passwords, in lower case: a few thousand, collected for Herald. */
 export const commonPasswords: ReadonlySet<string> = new Set([
   ...splitWords(words).flatMap((word) => [
     word,

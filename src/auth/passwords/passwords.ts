@@ -6,7 +6,7 @@ import { toUsernameKey } from '../username.js';
 import { type Argon2Cost, isWithinBounds, parseDigest } from './argon2-digest.js';
 import { commonPasswords } from './common-passwords.js';
 
-/** A key kept outside the database that goes into every hash. */
+/** A key that is mixed into every hash and kept outside the database. */
 export interface Pepper {
   /** 1 to 32,767; stored beside each hash. */
   readonly version: number;
@@ -15,17 +15,17 @@ export interface Pepper {
 
 export interface PasswordsOptions {
   readonly threads: Pick<Pool<AuthJobs>, 'run'>;
-  /** Of new hashes. */
+  /** Cost of new hashes. */
   readonly cost: Argon2Cost;
-  /** In characters (code points). */
+  /** Minimum length in characters (code points). */
   readonly lengthMin: number;
-  /** Of new hashes. Default: none. */
+  /** Pepper of new hashes. Default: none. */
   readonly pepper?: Pepper | undefined;
-  /** Still good for hashes of before. */
+  /** Still accepted for hashes made with it. */
   readonly previousPepper?: Pepper | undefined;
 }
 
-/** A hash as it is stored. Version 0 means no pepper. */
+/** A stored hash. Version 0 means no pepper. */
 export interface StoredPassword {
   readonly hash: string;
   readonly pepperVersion: number;
@@ -34,10 +34,10 @@ export interface StoredPassword {
 const bytesMax = 512;
 
 /**
- * Passwords: what may be one, their hashes, and whether one fits.
+ * Validates, hashes and verifies passwords.
  *
- * Passwords are compared in Unicode form NFKC, so it does not matter how a keyboard spells `é`.
- * They are text of 1 to 512 bytes (UTF-8, after that); nothing is ever cut off.
+ * Passwords are normalised to Unicode form NFKC, so the keyboard's encoding of `é` does not matter.
+ * They are text of 1 to 512 bytes (UTF-8, after normalisation) and are never truncated.
  */
 export class Passwords {
   readonly #options: PasswordsOptions;
@@ -48,7 +48,7 @@ export class Passwords {
   private constructor(options: PasswordsOptions) {
     const { pepper, previousPepper } = options;
     for (const one of [previousPepper, pepper]) {
-      // A copy of its own: a small Buffer is a window on memory it shares, which would be sent too.
+      // Copied: a small Buffer is a view of a shared pool, which would be sent to the thread too.
       if (one !== undefined) this.#peppers.set(one.version, new Uint8Array(one.key));
     }
     const pepperVersion = pepper?.version ?? 0;
@@ -56,7 +56,7 @@ export class Passwords {
     this.#current = { pepper: this.#peppers.get(pepperVersion), pepperVersion };
   }
 
-  /** Makes the decoy at the present cost. Throws an Error for a cost or peppers that cannot be. */
+  /** Creates the dummy hash at the current cost. Throws an Error for an invalid cost or peppers. */
   static async open(options: PasswordsOptions): Promise<Passwords> {
     const { cost, pepper, previousPepper } = options;
     if (!isWithinBounds(cost)) throw new Error('Cannot open passwords: cost is out of bounds');
@@ -70,11 +70,11 @@ export class Passwords {
   }
 
   /**
-   * Whether this is the password of `stored`. Whatever it is given, it does one argon2 verification:
-   * without a usable hash (or password) against the decoy, and answers false.
+   * Whether this is the password of `stored`. Always performs one argon2 verification: without a
+   * usable hash or password it verifies against the dummy hash and returns false.
    *
-   * Throws `service_unavailable` when the threads have too much to do; rejects with the reason of
-   * `signal` when it aborts before the verification starts.
+   * Throws `service_unavailable` when the queue of the threads is full or too slow; rejects with
+   * the reason of `signal` when it aborts before the verification starts.
    */
   async verify(
     password: unknown,
@@ -90,7 +90,7 @@ export class Passwords {
     return matches && isUsable;
   }
 
-  /** At the present cost and pepper. Throws `invalid_request` for what cannot be a password. */
+  /** Hashes at the current cost and pepper. Throws `invalid_request` for an invalid password. */
   async hash(password: string, options: RunOptions = {}): Promise<StoredPassword> {
     const { threads, cost } = this.#options;
     const { pepper, pepperVersion } = this.#current;
@@ -99,7 +99,7 @@ export class Passwords {
     return { hash, pepperVersion };
   }
 
-  /** Whether a new hash of the same password would be made in another way. */
+  /** Whether the hash differs in cost, pepper, salt length or tag length from a new one. */
   needsRehash({ hash, pepperVersion }: StoredPassword): boolean {
     const digest = parseDigest(hash);
     if (digest === undefined || pepperVersion !== this.#current.pepperVersion) return true;
@@ -112,8 +112,8 @@ export class Passwords {
   }
 
   /**
-   * The password, fit to be set. Throws `invalid_request` saying what is wrong: not text of 1 to 512
-   * bytes, too short, the username itself, or known to everybody.
+   * Returns the normalised password when it may be set. Throws `invalid_request` with the reason:
+   * not text of 1 to 512 bytes, too short, equal to the username, or too common.
    */
   validate(password: unknown, username: string): string {
     const { lengthMin } = this.#options;
@@ -133,11 +133,11 @@ export class Passwords {
 
 const lengthRule = `must be well-formed text of 1 to ${bytesMax} bytes`;
 
-/** In form NFKC; undefined for what cannot be a password. */
+/** Returns the password in form NFKC, or undefined for an invalid one. */
 function normalizePassword(password: unknown): string | undefined {
-  // What can shrink to the limit has 4 units a byte at most; more is not worth normalising.
+  // Text that normalises to the limit has at most 4 units per byte; longer text cannot fit.
   if (typeof password !== 'string' || password.length > 4 * bytesMax) return undefined;
-  // Halves of surrogate pairs would all be encoded alike: one would do for the other.
+  // Lone surrogates all encode to the same bytes, so different passwords would match.
   if (/\p{Surrogate}/u.test(password)) return undefined;
   const text = password.normalize('NFKC');
   const bytes = Buffer.byteLength(text);

@@ -3,7 +3,7 @@ import type { Logger } from '../../logging/logger.js';
 import type { Users } from '../users.js';
 import type { Sessions } from './sessions.js';
 
-/** Somebody with something open in this process. */
+/** The user and session of a stream that is open in this process. */
 export interface Listener {
   readonly userId: string;
   readonly sessionId: string;
@@ -12,35 +12,35 @@ export interface Listener {
 export interface RevocationFeedOptions {
   readonly sessions: Pick<Sessions, 'endedSince'>;
   readonly users: Pick<Users, 'missing'>;
-  /** Whoever has to be told. Sessions of nobody here are not looked at. */
+  /** Returns the local listeners. Other sessions are ignored. */
   readonly listeners: () => readonly Listener[];
-  /** Told of sessions of listeners that ended, or whose user was deleted. Must not throw. */
+  /** Called with listeners' sessions that ended or whose user was deleted. Must not throw. */
   readonly onEnded: (sessionIds: readonly string[]) => void;
   readonly log: Logger;
   readonly wallClock?: Clock;
-  /** From the end of one look to the next. Default 1000. */
+  /** From the end of one poll to the next. Default 1000. */
   readonly intervalMs?: number;
 }
 
 const intervalMsByDefault = 1000;
 
 /**
- * How far looks overlap: the clocks of processes may be so far apart, and a row may become visible
- * so long after its time.
+ * Overlap of polls. Covers the clock difference between processes and the delay until a row becomes
+ * visible.
  */
 const overlapMs = 10_000;
 
 /**
- * Hears of sessions that another process has ended: the `user` command beside this server, or
- * another Herald on the same database.
+ * Detects sessions that another process has ended: the `user` command, or another Herald process on
+ * the same database.
  *
- * Asks the database once a second, and costs what was ended in the last seconds, not what is open.
- * While the database is away it asks on, and then hears of everything that it missed.
+ * Polls the database once a second; the cost depends on recently ended sessions, not on open ones.
+ * Keeps polling while the database is unavailable, and then reads everything that it missed.
  */
 export class RevocationFeed {
   readonly #options: RevocationFeedOptions;
   readonly #wallClock: Clock;
-  /** All that ended before is known. */
+  /** Every session that ended before is known. */
   #since: number;
   #isOpen = true;
   #isFailing = false;
@@ -59,7 +59,7 @@ export class RevocationFeed {
     return feed;
   }
 
-  /** Asks nothing more once it settles. Twice is fine; never rejects. */
+  /** Stops polling; settles after the poll under way. Idempotent; never rejects. */
   async close(): Promise<void> {
     this.#isOpen = false;
     clearTimeout(this.#timer);
@@ -80,7 +80,7 @@ export class RevocationFeed {
       if (this.#isFailing) log.info({}, 'revocations are heard of again');
       this.#isFailing = false;
     } catch (cause) {
-      // Once for each time the database goes away, not once a second.
+      // Once per outage, not once a second.
       if (!this.#isFailing) log.warn({ cause }, 'revocations cannot be heard of, will try again');
       this.#isFailing = true;
     }
@@ -93,16 +93,16 @@ export class RevocationFeed {
     const listening = listeners();
     if (listening.length > 0) {
       const over = await this.#endedOf(new Set(listening.map((one) => one.sessionId)));
-      // A user that is deleted takes its sessions along: their rows do not say that they ended.
+      // Deleting a user deletes its sessions, so no row says that they ended.
       const gone = new Set(await users.missing([...new Set(listening.map((one) => one.userId))]));
       for (const { userId, sessionId } of listening) if (gone.has(userId)) over.add(sessionId);
       if (over.size > 0) onEnded([...over]);
     }
-    // Whoever opens a stream later looks at its session then.
+    // A stream that opens later checks its session then.
     this.#since = startedAt - overlapMs;
   }
 
-  /** Of these sessions those that ended since the last look. */
+  /** Returns those of these sessions that ended since the last poll. */
   async #endedOf(sessionIds: ReadonlySet<string>): Promise<Set<string>> {
     const { sessions } = this.#options;
     const ended = new Set<string>();

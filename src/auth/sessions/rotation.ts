@@ -22,7 +22,7 @@ export interface RotationContext {
   readonly idleMs: number;
 }
 
-/** How a rotation ended. Of the refused ones only `reuse` changes anything: the session is over. */
+/** Outcome of a rotation. Of the refusals only `reuse` changes state: it ends the session. */
 export type Rotation =
   | {
       readonly outcome: 'rotated' | 'replayed';
@@ -38,22 +38,24 @@ export type Rotation =
   | {
       readonly outcome: 'reuse';
       readonly session: StoredSession;
-      /** False when another had ended it already. */
+      /** False when the session had already ended. */
       readonly ended: boolean;
     };
 
 const attemptsMax = 3;
 
 /**
- * Spends a refresh token for its successor, by one compare-and-swap UPDATE and no transaction.
+ * Exchanges a refresh token for its successor with one compare-and-swap UPDATE and no transaction.
  *
- * Of callers with the same token one rotates. The others, and one whose answer was lost, find their
- * token to be the previous one; for `graceMs` they get the same successor, which is stored sealed
- * so that only the token itself opens it. The window never grows. After it an old token of ours is
- * reuse: the owner or a thief holds a newer one, and nobody can tell which, so the session ends.
+ * If several callers present the same token, one rotates it. The others, and a client that lost the
+ * response, present the previous token; for `graceMs` they get the same successor, which is stored
+ * encrypted under a key derived from that token. The window is never extended. After it, a genuine
+ * old token is reuse: the owner or a thief holds a newer one, and they cannot be distinguished, so
+ * the session ends.
  *
- * `sign` is asked before the token is spent: if it fails nothing has happened, and the client may try
- * again whenever it likes. Throws `service_unavailable` when others were quicker three times in a row.
+ * `sign` is called before the token is spent: if it fails, nothing has changed and the client may
+ * retry at any time. Throws `service_unavailable` when concurrent requests win three times in a
+ * row.
  *
  * Spec: RFC 9700 §4.14.2; FAPI 2.0 §5.3.2.1 (a retry with the previous token has to succeed).
  */
@@ -86,7 +88,7 @@ export async function rotate(
   throw new Failure('service_unavailable', message, { retryAfterMs: 1000 });
 }
 
-/** Why nobody can go on with this session; nothing while it lives. */
+/** Returns why the session cannot be used, or undefined while it is live. */
 export function getEndState(
   session: StoredSession,
   now: number,
@@ -96,7 +98,7 @@ export function getEndState(
   return session.userDisabled ? 'disabled' : undefined;
 }
 
-/** Nothing when another was quicker. */
+/** Returns undefined when a concurrent request was first. */
 async function rotateCurrent(
   { db, refreshTokens, wallClock, graceMs, idleMs }: RotationContext,
   session: StoredSession,
@@ -112,7 +114,7 @@ async function rotateCurrent(
     selector: session.selector,
     from: session.currentHash,
     to: hashVerifier(successor.verifier),
-    // Without a grace there is nothing to replay, not even in the same millisecond.
+    // A grace of 0 allows no replay, not even in the same millisecond.
     sealedSuccessor: graceMs === 0 ? null : sealSuccessor(successor, token),
     previousValidUntil: now + graceMs,
     now,

@@ -3,15 +3,15 @@ import type { Client } from '../../http/client.js';
 import type { User } from '../users.js';
 import { toRowId } from '../users.js';
 
-/** Why a session ended before its time. */
+/** Why a session ended before it expired. */
 export type EndReason = 'logout' | 'reuse' | 'password' | 'disabled' | 'limit' | 'admin';
 
-/** A session and whose it is. */
+/** A session with its user. */
 export interface StoredSession {
   readonly id: string;
   readonly user: User;
   readonly userDisabled: boolean;
-  /** Seconds. */
+  /** Seconds; access tokens issued before are void. */
   readonly tokensValidAfter: number;
   readonly selector: string;
   readonly currentHash: string;
@@ -34,7 +34,7 @@ export interface NewSession {
   readonly client: Client;
 }
 
-/** One step of a rotation: the token whose hash is `from` is spent for the one of `to`. */
+/** One step of a rotation: the token with hash `from` is replaced by the one with hash `to`. */
 export interface Swap {
   readonly selector: string;
   readonly from: string;
@@ -46,7 +46,7 @@ export interface Swap {
   readonly client: Client;
 }
 
-/** What a list of sessions shows. */
+/** The fields of a session in a list. */
 export interface SessionSummary {
   readonly id: string;
   readonly createdAt: number;
@@ -88,7 +88,7 @@ const withUser = sql`select s.id, s.user_id, s.selector, s.cur_hash, s.prev_hash
 
 const batchMax = 500;
 
-/** The sessions with these ids or selectors: one for each, in their order. One query. */
+/** Finds sessions by id or selector: one result per key, in the order of the keys. One query. */
 export async function findSessions(
   db: Database,
   by: 'id' | 'selector',
@@ -114,10 +114,10 @@ export async function insertSession(db: Database, session: NewSession): Promise<
   );
 }
 
-/** Compare and swap: false when the token was spent, or the session ended, in the meantime. */
+/** Compare and swap. Returns false when the token was spent or the session ended meanwhile. */
 export async function swapToken(db: Database, swap: Swap): Promise<boolean> {
   const { now, client } = swap;
-  // `prev_hash` is bound, not copied from `cur_hash`: MySQL would copy the new one.
+  // `prev_hash` is bound, not copied from `cur_hash`: MySQL would copy the new value.
   const count = await db.execute(
     sql`update sessions set prev_hash = ${swap.from}, cur_hash = ${swap.to},
         successor_enc = ${swap.sealedSuccessor}, prev_valid_until = ${swap.previousValidUntil},
@@ -130,7 +130,7 @@ export async function swapToken(db: Database, swap: Swap): Promise<boolean> {
   return count === 1;
 }
 
-/** Answers how many it ended: those that have ended stay as they are. */
+/** Revokes sessions and returns how many. Sessions revoked earlier are unchanged. */
 export async function revokeSessions(
   db: Database,
   ids: readonly string[],
@@ -148,7 +148,7 @@ export async function revokeSessions(
   return count;
 }
 
-/** All of a user's that are not revoked, also those that have expired. */
+/** Returns the ids of a user's sessions that are not revoked, including expired ones. */
 export async function findUnrevokedIds(db: Database, userId: string): Promise<string[]> {
   const rows = await db.query<{ id: string }>(
     sql`select id from sessions where user_id = ${toRowId(userId)} and revoked_at is null`,
@@ -156,7 +156,7 @@ export async function findUnrevokedIds(db: Database, userId: string): Promise<st
   return rows.map((row) => row.id);
 }
 
-/** Last used first. */
+/** Lists a user's live sessions, most recently used first. */
 export async function findLiveSessions(
   db: Database,
   userId: string,
@@ -193,7 +193,7 @@ export async function hasLiveSession(
   return rows.length > 0;
 }
 
-/** In the order of time and id; after that time, or after that session of the very time. */
+/** Lists revoked sessions by time and id: after `ms`, or after `sessionId` at exactly `ms`. */
 export async function revokedSince(
   db: Database,
   after: { readonly ms: number; readonly sessionId: string | undefined },
@@ -206,7 +206,7 @@ export async function revokedSince(
     readonly revoked_at: number;
   }
   const { ms, sessionId } = after;
-  // `>=` lets the index find the place, which it could not for the `or` alone.
+  // `>=` allows an index range scan, which the `or` alone would prevent.
   const where =
     sessionId === undefined
       ? sql`revoked_at > ${ms}`
@@ -223,7 +223,7 @@ export async function revokedSince(
   }));
 }
 
-/** Forgets successors that may no longer be asked for. */
+/** Deletes the sealed successors of these sessions whose grace has ended. */
 export async function clearSuccessors(
   db: Database,
   ids: readonly string[],
@@ -235,7 +235,7 @@ export async function clearSuccessors(
   );
 }
 
-/** Deletes at most 500 of those that expired, and 500 of those revoked, before `endedBefore`. */
+/** Deletes up to 500 sessions expired, and up to 500 revoked, before `endedBefore`. */
 export async function deleteEnded(db: Database, endedBefore: number): Promise<number> {
   const expired = sql`idle_expires_at < ${endedBefore} order by idle_expires_at`;
   const revoked = sql`revoked_at < ${endedBefore} order by revoked_at`;

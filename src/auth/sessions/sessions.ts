@@ -31,7 +31,7 @@ import {
   type StoredSession,
 } from './session-table.js';
 
-/** Sessions that were ended just now, before their time. Some may have ended already. */
+/** Sessions that were just ended before they expired. Some may have ended earlier. */
 export interface EndedSessions {
   readonly sessionIds: readonly string[];
   readonly reason: EndReason;
@@ -42,20 +42,20 @@ export interface SessionsOptions {
   readonly users: Users;
   readonly refreshTokens: RefreshTokens;
   readonly audit: Audit;
-  /** Told right after the rows are revoked. Must not throw. */
+  /** Called right after the rows are revoked. Must not throw. */
   readonly onEnded: (ended: EndedSessions) => void;
-  /** A session that is not refreshed for so long expires, */
+  /** A session that is not refreshed for this long expires. */
   readonly idleMs: number;
-  /** and in any case so long after the login. */
+  /** Every session expires this long after the login. */
   readonly absoluteMs: number;
-  /** How long a spent refresh token still gets its successor; 0 to 60,000. */
+  /** How long a spent refresh token still yields its successor; 0 to 60,000. */
   readonly graceMs: number;
-  /** Past it the session of the user that was not refreshed for longest ends. */
+  /** Over the limit, the user's least recently refreshed sessions end. */
   readonly perUserMax: number;
   readonly wallClock?: Clock;
 }
 
-/** What a client gets for a password or a refresh token. */
+/** The tokens issued for a password or a refresh token. */
 export interface IssuedTokens {
   readonly accessToken: string;
   readonly refreshToken: string;
@@ -66,7 +66,7 @@ export interface IssuedTokens {
 export interface LiveSession {
   readonly id: string;
   readonly userId: string;
-  /** The earlier of the idle and the absolute end. */
+  /** The earlier of the idle and the absolute expiry. */
   readonly expiresAt: number;
   readonly user: User;
   /** Seconds; access tokens issued before are void. */
@@ -78,14 +78,19 @@ const endedMax = 1000;
 const spentMax = 10_000;
 const clearMax = 500;
 
-/** Logins: what lives from `/login` to logout, expiry or revocation. One row each, for ever. */
+/**
+ * Login sessions, from `/login` to logout, expiry or revocation. One row each, deleted a day after
+ * the session ends.
+ */
 export class Sessions {
   readonly #options: SessionsOptions;
   readonly #db: Database;
   readonly #wallClock: Clock;
   readonly #byId: Batcher<string, StoredSession | undefined>;
   readonly #bySelector: Batcher<string, StoredSession | undefined>;
-  /** Sessions rotated by this process, by when their sealed successor is of no more use. */
+  /**
+   * Sessions rotated by this process, with the time when their sealed successor becomes useless.
+   */
   readonly #rotated = new LruMap<string, number>(spentMax);
 
   constructor(options: SessionsOptions) {
@@ -99,8 +104,8 @@ export class Sessions {
   }
 
   /**
-   * Begins a session for an account whose password was just found right. Undefined when the
-   * account changed since it was read (new password, disabled, deleted): then nothing was begun.
+   * Opens a session for an account whose password was just verified. Returns undefined and opens
+   * none when the account has changed since it was read (new password, disabled, deleted).
    */
   async open(
     account: Account,
@@ -111,7 +116,7 @@ export class Sessions {
     const id = randomBytes(16).toString('hex');
     const token = refreshTokens.mint();
     const { tokensValidAfter } = account;
-    const accessToken = await sign({ id, user: account, tokensValidAfter }); // Before any row.
+    const accessToken = await sign({ id, user: account, tokensValidAfter }); // Before any row is written.
     const now = this.#wallClock();
     const absoluteExpiresAt = now + absoluteMs;
     const idleExpiresAt = Math.min(now + idleMs, absoluteExpiresAt);
@@ -119,8 +124,8 @@ export class Sessions {
     const { selector } = token;
     const session = { id, userId: account.id, selector, currentHash: hashVerifier(token.verifier) };
     const surplus = await this.#db.transaction(async (tx) => {
-      // Holds the user's row: a change of password comes before, and is seen, or after, and ends
-      // this session like the others. Together, for each wait is longer than what is waited for.
+      // Locks the user's row: a change of password happens before, and is seen, or after, and ends
+      // this session like the others. In parallel, because the round trips cost more than the work.
       const [isUnchanged, others] = await Promise.all([
         users.recordLogin(account, tx),
         findLiveSessions(tx, account.id, now),
@@ -148,8 +153,9 @@ export class Sessions {
   }
 
   /**
-   * Spends a refresh token for the next one (see `rotate`). Throws `invalid_token`, alike for a
-   * token unknown, revoked or reused, `expired_token`, or `service_unavailable`.
+   * Exchanges a refresh token for the next one (see `rotate` in rotation.ts). Throws
+   * `invalid_token` for an unknown, revoked or reused token without distinction, `expired_token`,
+   * or `service_unavailable`.
    */
   async rotate(text: unknown, client: Client, sign: SignAccessToken): Promise<IssuedTokens> {
     const token = parseRefreshToken(text);
@@ -170,7 +176,10 @@ export class Sessions {
     };
   }
 
-  /** Undefined when it is revoked or expired, or its user disabled or gone. One query, shared. */
+  /**
+   * Finds a session unless it is revoked or expired, or its user disabled or deleted. Batched
+   * query.
+   */
   async findLive(sessionId: string): Promise<LiveSession | undefined> {
     const session = await this.#byId.run(sessionId);
     if (session === undefined || getEndState(session, this.#wallClock()) !== undefined)
@@ -180,17 +189,17 @@ export class Sessions {
     return { id, userId: user.id, expiresAt, user, tokensValidAfter };
   }
 
-  /** The user's that live, last used first. */
+  /** Lists the live sessions of a user, most recently used first. */
   async list(userId: string): Promise<SessionSummary[]> {
     return findLiveSessions(this.#db, userId, this.#wallClock());
   }
 
-  /** Whether the user has a session that was last used from there. */
+  /** Whether the user has a live session that was last used from this IP key. */
   async hasSessionFrom(userId: string, ipKey: string): Promise<boolean> {
     return hasLiveSession(this.#db, { userId, ipKey, now: this.#wallClock() });
   }
 
-  /** Ends one. False when it had ended already. */
+  /** Ends a session. Returns false when it had already ended. */
   async end(sessionId: string, reason: EndReason): Promise<boolean> {
     const count = await revokeSessions(this.#db, [sessionId], reason, this.#wallClock());
     if (count > 0) this.#options.onEnded({ sessionIds: [sessionId], reason });
@@ -198,8 +207,8 @@ export class Sessions {
   }
 
   /**
-   * Ends all sessions of a user, or all but one, and answers their ids. `first` is done in the same
-   * transaction, before; it should change the user's row, which keeps new logins out meanwhile.
+   * Ends all sessions of a user, or all but `except`, and returns their ids. `first` runs earlier
+   * in the same transaction; it should update the user's row, whose lock delays new logins.
    */
   async endAll(
     userId: string,
@@ -217,15 +226,15 @@ export class Sessions {
   }
 
   /**
-   * Sessions ended after that time, by any process, in that order; at most 1000, then ask again
-   * with time and id of the last one. Let successive calls overlap: clocks of processes differ, and
-   * a row may become visible a little after its time.
+   * Returns a page of sessions that any process ended after this time, oldest first, at most 1000;
+   * pass the time and id of the last one for the next page. Successive polls should overlap,
+   * because clocks of processes differ and a row may become visible slightly after its time.
    */
   async endedSince(afterMs: number, afterId?: string): Promise<readonly EndedSession[]> {
     return revokedSince(this.#db, { ms: afterMs, sessionId: afterId }, endedMax);
   }
 
-  /** One batch of housekeeping; answers how many rows went. Meant for a timer. */
+  /** Runs one clean-up batch and returns the number of deleted rows. Meant for a timer. */
   async deleteEnded(): Promise<number> {
     const now = this.#wallClock();
     const spent = [...this.#rotated].filter(([, until]) => until < now).map(([id]) => id);
@@ -238,8 +247,8 @@ export class Sessions {
   }
 
   #trackRotated(sessionId: string): void {
-    // Past the limit a sealed successor stays until the next rotation: useless, but for the holder
-    // of the spent token, to whom it is refused.
+    // Over the limit a sealed successor stays until the next rotation. Only the holder of the spent
+    // token could open it, and that token is rejected.
     this.#rotated.set(sessionId, this.#wallClock() + this.#options.graceMs);
   }
 
@@ -261,6 +270,6 @@ function toFailure({ outcome, session }: Rotation): Failure {
     return new Failure('invalid_token', 'Cannot refresh: the token is invalid');
   }
   const expiresAt = Math.min(session.idleExpiresAt, session.absoluteExpiresAt);
-  const info = { expiresAt: new Date(expiresAt).toISOString() }; // As clients know it.
+  const info = { expiresAt: new Date(expiresAt).toISOString() }; // The format that clients expect.
   return new Failure('expired_token', 'Cannot refresh: the token is expired', { info });
 }
