@@ -1,11 +1,11 @@
-// node bin/run.mjs <entry> [arguments]: runs `dist/<entry>.js` in this process, or says how to build it.
+// node bin/run.mjs <entry> [arguments]: runs `dist/<entry>.js` in this process.
 import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 
 const [entry = ''] = process.argv.slice(2);
 const url = new URL(`../dist/${entry}.js`, import.meta.url);
 if (existsSync(url)) {
-  process.argv.splice(1, 2, fileURLToPath(url)); // As `node dist/<entry>.js` has them.
+  process.argv.splice(1, 2, fileURLToPath(url)); // As with `node dist/<entry>.js`.
   await import(url);
 } else {
   console.error(`Cannot find dist/${entry}.js: Herald is not built yet; run: npm run build`);

@@ -34,14 +34,14 @@ export interface AppOptions {
   readonly wallClock?: Clock;
   readonly monotonicClock?: Clock;
   readonly random?: () => number;
-  /** Ends an opening that has not settled: it rejects with the reason, and nothing stays open. */
+  /** Aborts `App.open`, which then rejects with the reason and leaves nothing open. */
   readonly signal?: AbortSignal | undefined;
 }
 
-/** For closing what is below the server. */
+/** Time to close the components below the server. */
 const closePartsMs = 1000;
 
-/** The running system: every part built from the ground up, closed in reverse. */
+/** The running system. Components are opened bottom-up and closed in reverse order. */
 export class App {
   readonly #config: Config;
   readonly #log: Logger;
@@ -52,11 +52,13 @@ export class App {
   #streaming: Streaming | undefined;
   #isStopping = false;
   #fail: () => void = () => {};
-  /** Settles when it cannot go on, and a supervisor should begin it anew; else never. */
+  /**
+   * Settles when the system cannot continue and a supervisor should restart it; otherwise never.
+   */
   readonly failed = new Promise<void>((resolve) => {
     this.#fail = resolve;
   });
-  /** When what is still open is cut off, by `performance.now()`. */
+  /** Deadline, by `performance.now()`, after which open connections are destroyed. */
   #destroyAt = 0;
   #closing: Promise<void> | undefined;
 
@@ -68,7 +70,10 @@ export class App {
     this.#closeStack = new CloseStack(log);
   }
 
-  /** Settles when the system takes requests. Rejects when a part cannot be opened; then none is. */
+  /**
+   * Settles when requests are accepted. If a component fails to open, closes the others and
+   * rejects.
+   */
   static async open(options: AppOptions): Promise<App> {
     const app = new App(options);
     try {
@@ -81,21 +86,21 @@ export class App {
     }
   }
 
-  /** The port that is listened on; the one asked for, unless that was 0. */
+  /** The listening port: the configured one, or the assigned one if that is 0. */
   get port(): number {
     return this.#server?.port ?? 0;
   }
 
-  /** Reads certificate and key again, for connections from now on. Rejects and keeps the old ones. */
+  /** Reloads certificate and key for new connections. On failure rejects and keeps the old ones. */
   async reloadCertificate(): Promise<void> {
     const { key, cert } = await readCertificate(this.#config);
     this.#server?.setCertificate(key, cert);
   }
 
   /**
-   * Says that it is not ready, goes on for `drainDelayMs` so that a load balancer notices, then
-   * refuses what is new, finishes what is under way and closes everything within `drainMs`, also when
-   * the database hangs; the last second is for what is below the server. Twice is fine.
+   * Reports not ready, serves for another `drainDelayMs` so that load balancers notice, then
+   * rejects new work, finishes pending work and closes everything within `drainMs`, even when the
+   * database hangs; the last second is reserved for the components below the server. Idempotent.
    */
   close(): Promise<void> {
     this.#closing ??= this.#close();
@@ -128,7 +133,7 @@ export class App {
     const apiKeys = new ApiKeys({ db, log, wallClock });
     const { type: tokenType, issuer: realm } = config.accessToken;
     const bearer = new BearerAuth({ accessTokens, sessions, apiKeys, tokenType, realm });
-    signal?.throwIfAborted(); // Not while a thread hashes, which would end the whole process.
+    signal?.throwIfAborted(); // Not earlier: ending a thread while it hashes would end the whole process.
 
     const openingLog = openEventLog({
       ...{ db, log, wallClock, limits: config.eventLog },
@@ -243,7 +248,7 @@ export class App {
     void this.#streaming?.streams.endSessions(sessionIds);
   }
 
-  /** Ends all streams; on return, `stream.open` tells that the epoch has changed. */
+  /** Closes all streams; when clients reconnect, `stream.open` reports the new epoch. */
   #endReplacedLog(): void {
     this.#streaming?.registry.startDraining();
     this.#streaming?.registry.closeAll('behind');
@@ -259,7 +264,7 @@ export class App {
     const registry = this.#streaming?.registry;
     if (registry !== undefined) {
       registry.startDraining();
-      // Half of the time for the ends, so that the other half is left for clients to take them.
+      // Half of the time to close streams, the other half for clients to read the closing frames.
       const windowMs = drainMs / 2;
       await drainStreams(registry, { windowMs, random: this.#random });
     }

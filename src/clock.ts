@@ -1,6 +1,6 @@
 /**
- * Milliseconds. Handed in, so that tests need not wait. There are two: `clock`, by default `Date.now`,
- * tells times that others must understand, and may jump either way when it is set; `uptime`, by default
- * `performance.now`, only goes on, and measures how long something takes.
+ * Returns milliseconds. Injected, so that tests need not wait. `wallClock` (default `Date.now`)
+ * gives epoch milliseconds and may jump in either direction; `monotonicClock` (default
+ * `performance.now`) never goes back and measures durations.
  */
 export type Clock = () => number;

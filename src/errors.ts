@@ -1,4 +1,4 @@
-/** The closed table: every failure a client may see, and its HTTP status. */
+/** The complete list of failures that clients may receive, with their HTTP status. */
 const statusByName = {
   missing_required_parameter: 400,
   invalid_request: 400,
@@ -22,21 +22,22 @@ const statusByName = {
 export type FailureName = keyof typeof statusByName;
 
 export interface FailureDetails {
-  /** What a program needs to act on it; goes out as `info`. No secrets, no input echoed. */
+  /** Machine-readable details, sent as `info`. No secrets, no echoed input. */
   readonly info?: Readonly<Record<string, unknown>>;
   /** Further response headers, lower-case: `www-authenticate`, `allow`, … */
   readonly headers?: Readonly<Record<string, string>>;
-  /** Goes out as `Retry-After`, rounded up to whole seconds, at least 1. */
+  /** Sent as `Retry-After`, rounded up to whole seconds, at least 1. */
   readonly retryAfterMs?: number;
   /** For the log only; never sent. */
   readonly cause?: unknown;
 }
 
 /**
- * An expected failure: one of the names in the table, with a message fit for the client.
+ * An expected failure: one of the names in the table, with a message that may be sent to the
+ * client.
  *
- * The message says what could not be done, a colon, and the present state or what is allowed; no
- * full stop, no secrets, no text of a library. Everything else that is thrown is a defect.
+ * The message states what could not be done, a colon, and the current state or what is allowed; no
+ * full stop, no secrets, no text of a library. Anything else that is thrown is a defect.
  */
 export class Failure extends Error {
   override readonly name: FailureName;
@@ -55,7 +56,7 @@ export class Failure extends Error {
   }
 }
 
-/** The `retry-after` header for a wait in ms. Spec: RFC 9110 §10.2.3 (whole seconds). */
+/** Returns the `retry-after` header for a wait in ms. Spec: RFC 9110 §10.2.3 (whole seconds). */
 export function retryAfter(waitMs: number): { 'retry-after': string } {
   return { 'retry-after': String(Math.max(1, Math.ceil(waitMs / 1000))) };
 }

@@ -1,38 +1,38 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
 
-/** What has just been answered. */
+/** A request whose response head was sent. */
 export interface AnsweredRequest {
   readonly method: string;
-  /** The pattern, never the path. */
+  /** The route pattern, never the path. */
   readonly route: string;
   readonly status: number;
-  /** From its head to the head of its answer; a stream goes on after that. */
+  /** From request head to response head; the body of a stream is not included. */
   readonly ms: number;
 }
 
-/** What can be read at any time. Numbers of now, but for those that are said to only grow. */
+/** Values that are read on each scrape: gauges, and counters where noted. */
 export interface MetricReaders {
   readonly connections: () => number;
-  /** Only grows. */
+  /** A counter. */
   readonly connectionsRefused: () => number;
   readonly streams: () => number;
   readonly streamUsers: () => number;
-  /** Only grows. */
+  /** A counter. */
   readonly deliveries: () => number;
   readonly eventLogPosition: () => number;
   readonly publishesWaiting: () => number;
   readonly jobsWaiting: () => number;
   readonly jobsRunning: () => number;
   readonly jobWaitMs: () => number;
-  /** Only grows. */
+  /** A counter. */
   readonly threadCrashes: () => number;
 }
 
 const methods: readonly string[] = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'];
 
 /**
- * What an operator watches, for Prometheus: `herald_…` of this Herald, and `process_…` and `nodejs_…`
- * of the process. Labels come from short fixed lists, so their number is bounded.
+ * Metrics for Prometheus: `herald_…` of this instance, `process_…` and `nodejs_…` of the process.
+ * Labels come from short fixed lists, so their number is bounded.
  */
 export class Metrics {
   /** The content type of `text`. */
@@ -72,7 +72,7 @@ export class Metrics {
     this.#unreadable.inc({ layer });
   }
 
-  /** By what the client is told in `stream.open`. */
+  /** Counts an opened stream by the start that `stream.open` reports. */
   streamOpened(start: string): void {
     this.#opened.inc({ start });
   }
@@ -85,7 +85,7 @@ export class Metrics {
     this.#refused.inc({ reason });
   }
 
-  /** To be called once, when there is something to read. */
+  /** Registers the readers. Call once, when all of them work. */
   registerReaders(readers: MetricReaders): void {
     const { streams, streamUsers, jobsWaiting, jobsRunning, jobWaitMs } = readers;
     this.#gauge('herald_connections', 'TCP connections open', readers.connections);
@@ -123,7 +123,7 @@ export class Metrics {
     );
   }
 
-  /** All of it, in Prometheus' text format. */
+  /** Returns all metrics in the Prometheus text format. */
   async text(): Promise<string> {
     return Registry.merge([this.#registry, getProcessRegistry()]).metrics();
   }
@@ -144,7 +144,7 @@ export class Metrics {
     });
   }
 
-  /** A counter that is kept elsewhere. */
+  /** Registers a counter whose value is kept elsewhere. */
   #externalCounter(name: string, help: string, read: () => number): void {
     const registers = [this.#registry];
     const collect = function collect(this: Counter): void {
@@ -157,7 +157,9 @@ export class Metrics {
 
 let defaultRegistry: Registry | undefined;
 
-/** The process has one, however many Heralds run in it; nothing is observed before somebody asks. */
+/**
+ * Returns the registry of process metrics, one per process; collection starts with the first call.
+ */
 function getProcessRegistry(): Registry {
   if (defaultRegistry === undefined) {
     defaultRegistry = new Registry();

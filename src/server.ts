@@ -38,7 +38,7 @@ Signals:     SIGTERM, SIGINT  stop; one more of them stops at once
              SIGHUP           opens the log files again, reloads the certificate
 Exit codes:  0 stopped as asked, 1 could not start or go on, 2 wrong arguments`;
 
-/** The process: settings in, signals, exit codes (see `usage`). Settles when it listens. */
+/** Starts the server: settings, signals, exit codes (see `usage`). Settles when it listens. */
 async function main(): Promise<void> {
   const start = new AbortController();
   const handlers: SignalHandlers = {
@@ -65,7 +65,7 @@ async function main(): Promise<void> {
 
 async function prepare({ env, hasEnvFile }: Environment): Promise<Preparation> {
   const config = loadConfig(env, { alsoCheck: certificateProblems });
-  // What is in the environment shows in crash reports and in child processes.
+  // Crash reports and child processes would expose secrets in the environment.
   for (const name of Object.keys(env)) {
     if (/(SECRET|SECRETS|PASSWORD|PEPPER|PEPPER_PREVIOUS)$/.test(name)) delete process.env[name];
   }
@@ -102,7 +102,7 @@ function installShutdown(app: App, log: ProcessLogger, handlers: SignalHandlers)
   handlers.stop = (signal) => void stop(0, { signal });
   handlers.forceStop = (signal) => {
     log.warn({ signal }, 'forced stop');
-    process.exit(1); // Somebody is in a hurry; the database is sound in any case.
+    process.exit(1); // The database stays consistent.
   };
   void app.failed.then(() => stop(1, {}));
   handlers.reload = () => {
@@ -115,7 +115,7 @@ function installShutdown(app: App, log: ProcessLogger, handlers: SignalHandlers)
   };
   for (const event of ['uncaughtException', 'unhandledRejection'] as const) {
     process.on(event, (cause: unknown) => {
-      // After a defect nobody knows what still holds: start anew, from what is on disk.
+      // After a defect the state in memory is unreliable; a restart begins with what is on disk.
       log.error({ cause }, 'defect, exiting');
       process.exit(1);
     });
@@ -132,7 +132,7 @@ function warnAboutOldNode(log: ProcessLogger): void {
   }
 }
 
-/** Of the file alone: an environment is full of names that are no business of ours. */
+/** Checks the names in `.env` only, because an environment has many unrelated names. */
 function warnAboutTypos(log: ProcessLogger, names: readonly string[]): void {
   for (const typo of findTypos(names, settingNames())) {
     log.warn(typo, 'unknown setting in .env');
@@ -144,4 +144,4 @@ await runCommand(usage, async (args) => {
   if (values.version === true) return print(version);
   await main();
 });
-if (process.exitCode !== undefined) process.exit(); // What was opened may keep the process.
+if (process.exitCode !== undefined) process.exit(); // Open handles may keep the process alive.

@@ -1,19 +1,19 @@
-/** Two SIGINT closer together than this are one Ctrl-C. */
+/** Two SIGINT within this time count as one Ctrl-C. */
 const duplicateSignalMs = 1000;
 
-/** What the process does on a signal. May be exchanged as its start gets on. */
+/** Handlers of signals. They may be replaced during startup. */
 export interface SignalHandlers {
-  /** To the first SIGINT or SIGTERM. */
+  /** Called on the first SIGINT or SIGTERM. */
   stop: (signal: NodeJS.Signals) => void;
-  /** To one more: somebody is in a hurry. */
+  /** Called on each further one: exit at once. */
   forceStop: (signal: NodeJS.Signals) => void;
-  /** To SIGHUP. */
+  /** Called on SIGHUP. */
   reload: () => void;
 }
 
 /**
- * From now on signals do what `reactions` says. Without it SIGHUP would end a process in its start,
- * and the first process of a container would not hear SIGTERM at all.
+ * Installs the signal handlers. By default SIGHUP would end the process during startup, and PID 1
+ * of a container would ignore SIGTERM.
  */
 export function handleSignals(handlers: SignalHandlers): void {
   let stoppingSince: number | undefined;
@@ -22,7 +22,7 @@ export function handleSignals(handlers: SignalHandlers): void {
       stoppingSince = performance.now();
       return handlers.stop(signal);
     }
-    // Ctrl-C under npm comes twice: from the terminal, and from npm, which passes it on.
+    // Under npm, Ctrl-C arrives twice: from the terminal, and forwarded by npm.
     if (signal === 'SIGINT' && performance.now() - stoppingSince < duplicateSignalMs) return;
     handlers.forceStop(signal);
   };

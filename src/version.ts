@@ -5,6 +5,6 @@ export const version = readVersion();
 
 function readVersion(): string {
   const file = new URL('../package.json', import.meta.url);
-  const { version } = JSON.parse(readFileSync(file, 'utf8')) as { version: string }; // Ours.
+  const { version } = JSON.parse(readFileSync(file, 'utf8')) as { version: string }; // Part of this package.
   return version;
 }

@@ -14,10 +14,10 @@ export interface AccountParts {
 }
 
 /**
- * Does some work on accounts, with the parts it needs opened before and closed after. What it does
- * is told to the log's files, not to standard output, which belongs to the command.
+ * Runs `work` with the services for accounts, opened before and closed after it. Logs to files
+ * only, because standard output belongs to the command.
  *
- * Open streams of sessions it ends are closed by the server, which looks for such rows.
+ * The server polls for ended sessions and closes their streams.
  */
 export async function withAccounts<Result>(
   { accessToken, authThreads, ...rest }: Config,
@@ -25,7 +25,7 @@ export async function withAccounts<Result>(
 ): Promise<Result> {
   const config = {
     ...rest,
-    // No token is made here, so any secret will do where none is set.
+    // No token is minted here, so a random secret suffices where none is set.
     accessToken: { ...accessToken, secret: accessToken.secret ?? randomBytes(64) },
     authThreads: { ...authThreads, count: 1 },
   };

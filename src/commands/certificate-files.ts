@@ -10,15 +10,15 @@ export interface CertificateFiles {
 
 export const localHosts: readonly string[] = ['localhost', '127.0.0.1', '::1'];
 
-/** Those of the two files that are there. */
+/** Returns those of the two files that exist. */
 export function listExisting({ certificateFile, privateKeyFile }: CertificateFiles): string[] {
   return [certificateFile, privateKeyFile].filter((file) => existsSync(file));
 }
 
 /**
- * Makes a certificate for these hosts and writes both files, in the place of what was there; the
- * key can be read by its owner only. Each file is either the old or the new one, never half.
- * Throws an Error that names the file that cannot be written.
+ * Creates a certificate for these hosts and replaces both files. The key is readable by its owner
+ * only. Each file is replaced atomically. Throws an Error that names the file that cannot be
+ * written.
  */
 export function writeCertificate(
   { certificateFile, privateKeyFile }: CertificateFiles,
@@ -30,14 +30,14 @@ export function writeCertificate(
   return new X509Certificate(certificate);
 }
 
-/** Writes a file in one step: whoever reads it sees the old content or the new. */
+/** Replaces a file atomically: readers see the old content or the new. */
 export function replaceFile(path: string, content: string, mode: number): void {
   const temporary = `${path}.new`;
   try {
     mkdirSync(dirname(path), { recursive: true });
     rmSync(temporary, { force: true });
     writeFileSync(temporary, content, { mode, flag: 'wx' });
-    chmodSync(temporary, mode); // The mode above is subject to the umask.
+    chmodSync(temporary, mode); // The umask applies to the mode above.
     renameSync(temporary, path);
   } catch (cause) {
     throw new Error(`Cannot write ${path}`, { cause });

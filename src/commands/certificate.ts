@@ -29,7 +29,7 @@ await runCommand(usage, async (args) => {
   print(`\nTo trust it:\n${trustInstructions(certificateFile)}`);
 });
 
-/** One tool first, the whole machine last: that is seldom needed. */
+/** Lists single tools first and the whole machine, which is seldom needed, last. */
 function trustInstructions(file: string): string {
   return [
     `  curl          curl --cacert ${file} …`,

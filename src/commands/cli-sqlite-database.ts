@@ -7,12 +7,12 @@ import { toErrorParts } from '../db/sqlite/messages.js';
 import { Transaction } from '../db/transaction.js';
 
 /**
- * The embedded database for a command that is over in a moment, also beside a running server.
+ * Embedded database for short commands, usable while a server runs.
  *
- * It takes no part in the server's rule of one process: it must leave alone what the server keeps
- * in memory (the event log and its counter) and may change users, sessions and API keys, which are
- * read anew each time. The engine's own lock lets one of them write at a time; the other waits, for
- * 5 s at most. Statements block the thread. The schema must be up to date.
+ * It does not take the server's exclusive lock: it must not change what the server keeps in memory
+ * (the event log and its counter), but may change users, sessions and API keys, which the server
+ * reads from the database each time. SQLite's lock allows one writer at a time; another writer
+ * waits up to 5 s. Statements block the thread. The schema must be up to date.
  */
 export class CliSqliteDatabase implements Database {
   readonly dialect = 'sqlite';
@@ -26,8 +26,8 @@ export class CliSqliteDatabase implements Database {
   static async open(file: string): Promise<CliSqliteDatabase> {
     const Driver = await loadSqlite();
     const connection = openWriter(Driver, prepareFile(file));
-    // Folding the log into the file is the server's: engines before 3.51.3 can lose pages when one
-    // connection does it while another writes.
+    // Only the server checkpoints the WAL: SQLite before 3.51.3 can lose pages when one connection
+    // checkpoints while another writes.
     connection.exec('pragma wal_autocheckpoint = 0');
     return new CliSqliteDatabase(connection);
   }
@@ -36,7 +36,7 @@ export class CliSqliteDatabase implements Database {
     const rows = this.#run(render(statement, questionMark), (text) =>
       this.#connection.prepare(text).all(...statement.values),
     );
-    return rows.map((row) => ({ ...(row as Row) })); // The engine's rows have no prototype.
+    return rows.map((row) => ({ ...(row as Row) })); // The driver's rows have no prototype.
   }
 
   async execute(statement: Sql): Promise<number> {
@@ -55,7 +55,7 @@ export class CliSqliteDatabase implements Database {
       try {
         this.#run('rollback');
       } catch {
-        // A full disk rolls back by itself; what matters is the first error.
+        // On a full disk SQLite has rolled back already; the first error is the one to report.
       }
       throw error;
     }

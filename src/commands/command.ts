@@ -3,12 +3,12 @@ import { type ParseArgsConfig, parseArgs, parseEnv } from 'node:util';
 import { type Config, loadConfig } from '../config/config.js';
 import { Failure } from '../errors.js';
 
-/** Someone must type something else: answered with the usage text and exit code 2. */
+/** Wrong arguments: prints the message and the usage, exit code 2. */
 export class UsageError extends Error {
   override readonly name = 'UsageError';
 }
 
-/** What was asked for could not be done as things are: answered with its message and exit code 1. */
+/** The command cannot be done in the current state: prints the message, exit code 1. */
 export class CommandError extends Error {
   override readonly name = 'CommandError';
 }
@@ -21,7 +21,7 @@ export async function runCommand(
   usage: string,
   main: (args: readonly string[]) => Promise<void>,
 ): Promise<void> {
-  // Whoever reads may have had enough (`| head`): what was asked for is done all the same.
+  // The reader may close the pipe early (`| head`); the command completes nevertheless.
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
     if (error.code !== 'EPIPE') throw error;
   });
@@ -35,10 +35,10 @@ export async function runCommand(
   }
 }
 
-/** By name, each with the arguments after its name. */
+/** Subcommands by name; each gets the arguments after its name. */
 export type Subcommands = Readonly<Record<string, (args: readonly string[]) => Promise<void>>>;
 
-/** The same for a process whose first argument is the name of one of several commands. */
+/** Runs the subcommand that the first argument names; otherwise like `runCommand`. */
 export function runSubcommand(usage: string, commands: Subcommands): Promise<void> {
   return runCommand(usage, async ([name, ...args]) => {
     if (name === undefined) throw new UsageError('Cannot read arguments: no command is given');
@@ -51,8 +51,8 @@ export function runSubcommand(usage: string, commands: Subcommands): Promise<voi
 }
 
 /**
- * Arguments against a list of options and the names of what stands without one, all required.
- * Throws `UsageError` that names what is unknown or missing.
+ * Parses arguments by a list of options and the names of the positional arguments, all required.
+ * Throws a `UsageError` that names the unknown or missing argument.
  */
 export function parseArguments<
   Options extends NonNullable<ParseArgsConfig['options']>,
@@ -65,7 +65,7 @@ export function parseArguments<
     throw new UsageError(`Cannot read arguments: unexpected argument '${surplus}'`);
   if (missing !== undefined) throw new UsageError(`Cannot read arguments: needs <${missing}>`);
   const pairs = names.map((name, index) => [name, positionals[index]]);
-  return { values, named: Object.fromEntries(pairs) as Record<Name, string> }; // As counted above.
+  return { values, named: Object.fromEntries(pairs) as Record<Name, string> }; // Complete: counted above.
 }
 
 function parseStrictly<Options extends NonNullable<ParseArgsConfig['options']>>(
@@ -75,18 +75,20 @@ function parseStrictly<Options extends NonNullable<ParseArgsConfig['options']>>(
   try {
     return parseArgs({ args: [...args], options, strict: true, allowPositionals: true });
   } catch (cause) {
-    // The first sentence names the option; what follows is about quoting.
+    // The first sentence names the option; the rest is about quoting.
     const reason = cause instanceof Error ? cause.message.split('. ')[0] : String(cause);
     throw new UsageError(`Cannot read arguments: ${reason}`, { cause });
   }
 }
 
-/** The settings of the environment and of `.env`, where the environment wins. Throws `ConfigError`. */
+/**
+ * Loads the settings from the environment and `.env`; the environment wins. Throws `ConfigError`.
+ */
 export function readConfig(): Config {
   return loadConfig(readEnvironment().env);
 }
 
-/** Where settings come from: the environment, and which names of it `.env` has. */
+/** The sources of settings: the environment, and the names that `.env` sets. */
 export interface Environment {
   readonly env: NodeJS.ProcessEnv;
   readonly hasEnvFile: boolean;
@@ -94,8 +96,8 @@ export interface Environment {
 }
 
 /**
- * The environment, to which the lines of `.env` were added if there is that file. Throws when it is
- * there and cannot be read: what it says may be all that keeps this from being a first start.
+ * Adds the lines of `.env`, if it exists, to the environment and returns it. Throws when the file
+ * exists but cannot be read, because without its settings this could be taken for a first start.
  */
 export function readEnvironment(): Environment {
   const hasEnvFile = lstatSync('.env', { throwIfNoEntry: false }) !== undefined;
@@ -104,7 +106,7 @@ export function readEnvironment(): Environment {
   return { env: process.env, hasEnvFile, namesInFile: Object.keys(lines) };
 }
 
-/** Not by `process.loadEnvFile`, which has no word for a folder of that name. */
+/** Replaces `process.loadEnvFile`, which does not report a folder of that name. */
 function readEnvFile(): NodeJS.Dict<string> {
   try {
     return parseEnv(readFileSync('.env', 'utf8'));
@@ -123,8 +125,8 @@ export function printError(text: string): void {
 }
 
 /**
- * What we refuse ourselves, by its message (`Cannot …`) and, unless what was asked for is wrong, those
- * of its causes; anything else is a defect and comes whole, for it must be found.
+ * Formats an expected error by its message (`Cannot …`) and, unless the input is wrong, the
+ * messages of its causes. Anything else is a defect and is formatted with its stack.
  */
 export function formatError(cause: unknown): string {
   if (!(cause instanceof Error)) return String(cause);
@@ -132,7 +134,7 @@ export function formatError(cause: unknown): string {
   if (cause instanceof Failure && cause.status < 500) return cause.message;
   const reasons: string[] = [];
   for (let { cause: next } = cause; next instanceof Error; next = next.cause) {
-    // Of several addresses tried, the reason is in the first; the message itself is empty.
+    // When several addresses failed, the message is empty and the first error has the reason.
     const first = next instanceof AggregateError ? next.errors[0] : next;
     if (first instanceof Error && first.message !== '')
       reasons.push(`\n  because: ${first.message}`);

@@ -7,8 +7,8 @@ import type { Logger } from '../logging/logger.js';
 import { CliSqliteDatabase } from './cli-sqlite-database.js';
 
 /**
- * Does some work on users, sessions or API keys and closes the database again. The server may be
- * running meanwhile, in every dialect. The embedded database is made and migrated when need be.
+ * Runs `work` on users, sessions or API keys, and closes the database. A server may run at the same
+ * time, in every dialect. The embedded database is created and migrated if necessary.
  */
 export async function withDatabase<Result>(
   config: Pick<Config, 'database'>,
@@ -25,7 +25,9 @@ export async function withDatabase<Result>(
   }
 }
 
-/** While a server runs, the schema is up to date, and its lock on the file is not asked for. */
+/**
+ * Migrates only an outdated schema: while a server runs it is current, so its lock is not needed.
+ */
 async function openCliDatabase(
   options: DatabaseOptions & { dialect: 'sqlite' },
 ): Promise<Database> {

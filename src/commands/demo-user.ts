@@ -10,19 +10,19 @@ export interface DemoUser {
   readonly lastName: string;
 }
 
-/** Of `fixtures/`; the path is the same from `src` and from `dist`. */
+/** Reads the demo user from `fixtures/`; the path is the same from `src` and from `dist`. */
 export function readDemoUser(): DemoUser {
   const file = new URL('../../fixtures/demo-user.json', import.meta.url);
-  return JSON.parse(readFileSync(file, 'utf8')) as DemoUser; // Ours, and read by a test.
+  return JSON.parse(readFileSync(file, 'utf8')) as DemoUser; // Part of this package, and tested.
 }
 
-/** Makes the demo user; false when somebody has that name. Throws in production. */
+/** Creates the demo user. Returns false when the name is taken. Throws in production. */
 export async function seed(config: Config): Promise<boolean> {
   refuseInProduction(config);
   return withAccounts(config, createDemoUser);
 }
 
-/** The same where the parts are open already. Everybody knows the password: not for production. */
+/** Like `seed`, with open parts. The password is public: not for production. */
 export async function createDemoUser({ accounts, users }: AccountParts): Promise<boolean> {
   const given = readDemoUser();
   if ((await users.findByName(given.username)) !== undefined) return false;

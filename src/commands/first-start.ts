@@ -8,24 +8,24 @@ import { listExisting, localHosts, replaceFile, writeCertificate } from './certi
 import { CommandError } from './command.js';
 import { createDemoUser, readDemoUser } from './demo-user.js';
 
-/** What a start can go on with. */
+/** Result of `prepareStart`. */
 export interface Preparation {
-  /** With a secret, in any case. */
+  /** Always has a secret. */
   readonly config: Config;
-  /** What was made up just now, a line each. */
+  /** Descriptions of what was just created, one line each. */
   readonly created: readonly string[];
-  /** There is a key in it to publish with; undefined where nobody asked for a demonstration. */
+  /** File with a publish key; undefined unless this is a demonstration. */
   readonly publishKeyFile: string | undefined;
 }
 
 /**
- * Makes what is needed to start and is not there, outside production: certificate, private key and
- * token secret at random, in files that only their owner can read.
+ * Creates what a start outside production needs and is missing: a certificate, its private key and
+ * a random token secret. Key and secret are readable by their owner only.
  *
- * For somebody who has just fetched Herald also the demo user and a key to publish with: when there
- * is no `.env`, the database is the embedded one and has neither users nor keys, and nothing says
- * that it is for others than who sits at this machine. In production, and when only one half of the
- * certificate is there, it throws and names what is missing.
+ * On a first start also creates the demo user and a publish key: when there is no `.env`, the
+ * database is the embedded one without users and keys, and no setting exposes Herald beyond this
+ * machine. In production, and when only the certificate or only the key exists, throws and names
+ * what is missing.
  */
 export async function prepareStart(
   given: Config,
@@ -47,7 +47,7 @@ export async function prepareStart(
   };
 }
 
-/** What to tell whoever started it, once it listens at `url`. Empty in production. */
+/** Returns the text to print once the server listens at `url`. Empty in production. */
 export function welcomeText({ config, created, publishKeyFile }: Preparation, url: string): string {
   if (config.production) return '';
   const createdLines = created.length === 0 ? [] : ['Created:', ...indented(created), ''];
@@ -75,8 +75,8 @@ function indented(lines: readonly string[]): string[] {
 }
 
 /**
- * What is missing of certificate and private key, of a pair that is not to be made up: in production,
- * and where one half is there, which may be precious.
+ * Returns what is missing of a certificate and private key that must not be generated: in
+ * production, and when one of the two exists, because it may be valuable.
  */
 export function certificateProblems({
   http,
@@ -105,7 +105,7 @@ function prepareCertificate(config: Config): string[] {
   ];
 }
 
-/** That of the settings, else the one made up before, else a new one. */
+/** Returns the secret of the settings, else the one generated earlier, else a new one. */
 function prepareSecret({ accessToken, dataFolder, production }: Config) {
   const file = join(dataFolder, 'access-token.secret');
   const { secret: given, algorithm } = accessToken;
@@ -133,7 +133,7 @@ function readSecretFile(file: string): string {
   }
 }
 
-/** The demo user before the key: when it is cut off between, there is at least a login. */
+/** Creates the demo user before the key, so that an interruption leaves at least a login. */
 function createDemo(config: Config, publishKeyFile: string): Promise<string[]> {
   return withAccounts(config, async (parts) => {
     const [someUser] = await parts.users.list({ limit: 1 });
@@ -152,8 +152,8 @@ function createDemo(config: Config, publishKeyFile: string): Promise<string[]> {
 }
 
 /**
- * Whether it is only for this machine. A proxy in front of it connects from here, too, for everybody:
- * so whoever has told of a proxy, of pages elsewhere or of a secret of their own gets no demo.
+ * Whether Herald serves only this machine. A local proxy would also connect from this machine, on
+ * behalf of remote clients, so a configured proxy, CORS origin or secret excludes a demo.
  */
 function isLocal({ http, production, accessToken }: Config): boolean {
   const { host, trustProxyHops, corsOrigins } = http;

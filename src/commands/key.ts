@@ -32,7 +32,7 @@ const commands: Subcommands = {
     if (name === undefined) throw new UsageError('Cannot read arguments: needs --name');
     if (scope === undefined) throw new UsageError('Cannot read arguments: needs --scope');
     const { id, key } = await withKeys((keys) => keys.create({ name, scopes: scope }));
-    // Standard output has the key alone, so that a script can take it.
+    // Standard output contains only the key, so that scripts can read it.
     printError(`Key ${name} created with id ${id}; it is shown only once:`);
     print(key);
   },
@@ -62,7 +62,7 @@ const commands: Subcommands = {
 
 await runSubcommand(usage, commands);
 
-/** What it does is told to the log's files, not to standard output, which is the command's. */
+/** Runs `work` with the API keys. Logs to files only: standard output belongs to the command. */
 async function withKeys<Result>(work: (keys: ApiKeys) => Promise<Result>): Promise<Result> {
   const config = readConfig();
   const log = await openLogger({ ...config.log, stdout: false });

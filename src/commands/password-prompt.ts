@@ -6,10 +6,11 @@ import { CommandError } from './command.js';
 const pipedBytesMax = 4096;
 
 /**
- * A new password: asked for twice and without echo at a terminal, else the first line of standard
- * input. Never an argument, for those are seen in lists of processes and in the shell's history.
+ * Reads a new password: at a terminal prompts twice without echo, otherwise reads the first line of
+ * standard input. Never an argument, because process lists and the shell's history show those.
  *
- * Throws `CommandError` when the two differ, when nothing comes, or on Ctrl-C.
+ * Throws a `CommandError` when the two entries differ, when the input is empty or too long, or on
+ * Ctrl-C.
  */
 export async function readNewPassword(): Promise<string> {
   if (!stdin.isTTY) return readFirstLine();
@@ -33,9 +34,9 @@ async function readFirstLine(): Promise<string> {
   return line;
 }
 
-/** One line of the terminal for each question; what is typed is not shown. */
+/** Reads a line from the terminal for each question, without echo. */
 async function promptHidden(questions: readonly string[]): Promise<string[]> {
-  // A terminal read by `readline` has no echo of its own, and the echo of `readline` goes nowhere.
+  // `readline` turns off the echo of the terminal, and its own echo is discarded.
   const discard = new Writable({ write: (_chunk, _encoding, done) => done() });
   const lines = createInterface({ input: stdin, output: discard, terminal: true, historySize: 0 });
   lines.on('SIGINT', () => lines.close());

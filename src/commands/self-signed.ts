@@ -16,15 +16,15 @@ export interface SelfSignedCertificate {
 }
 
 const dayMs = 24 * 60 * 60 * 1000;
-const lifeDays = 397; // What browsers accept at most of a certificate.
+const lifeDays = 397; // The maximum that browsers accept.
 
 /**
- * A new key (EC P-256) and a certificate for it, signed by itself, for these host names and IP
- * addresses; the first is the common name. Valid from a day before `nowMs` for 397 days.
+ * Creates a key (EC P-256) and a self-signed certificate for these host names and IP addresses; the
+ * first is the common name. Valid from a day before `nowMs` until 397 days after it.
  *
- * It is a CA of path length 0, so that it can be put into a trust store. Whoever has its key can
- * then vouch for any host to whoever trusts it: for development, not for the world. Throws for an
- * empty list, and for a host that is neither a name nor an address.
+ * It is a CA of path length 0, so that it can be added to a trust store. The holder of its key can
+ * then impersonate any host to clients that trust it: for development only. Throws for an empty
+ * list, and for a host that is neither a name nor an address.
  *
  * Spec: RFC 5280 §4.1 (fields), §4.2.1 (extensions); X.690 (DER).
  */
@@ -75,10 +75,10 @@ function alternativeName(host: string): Buffer {
   throw new Error('Cannot make certificate: a host must be a name or an IP address');
 }
 
-/** 4 or 16 bytes. */
+/** Returns 4 or 16 bytes. */
 function addressBytes(address: string): Buffer {
   if (isIP(address) === 4) return Buffer.from(address.split('.').map(Number));
-  // `::` stands for as many zero groups as are missing; the class writes an IPv4 tail in hex.
+  // `::` stands for all missing zero groups; `SocketAddress` may keep an IPv4 tail.
   const { address: plain } = new SocketAddress({ address, family: 'ipv6' });
   const [head = '', tail] = withHexTail(plain).split('::');
   const [before, after] = [splitGroups(head), splitGroups(tail ?? '')];
@@ -91,7 +91,7 @@ function splitGroups(text: string): string[] {
   return text === '' ? [] : text.split(':');
 }
 
-/** `::ffff:127.0.0.1` → `::ffff:7f00:1`. */
+/** Converts `::ffff:127.0.0.1` to `::ffff:7f00:1`. */
 function withHexTail(address: string): string {
   return address.replace(/(\d+)\.(\d+)\.(\d+)\.(\d+)$/, (_, a, b, c, d) => {
     const pair = (high: string, low: string) => (Number(high) * 256 + Number(low)).toString(16);
@@ -99,7 +99,7 @@ function withHexTail(address: string): string {
   });
 }
 
-/** 16 bytes, positive and without a leading zero. */
+/** Returns 16 random bytes: a positive integer without a leading zero byte. */
 function serialNumber(): Buffer {
   const bytes = randomBytes(16);
   bytes[0] = ((bytes[0] ?? 0) & 0x7f) | 0x40;
@@ -110,12 +110,12 @@ function exportSpki(publicKey: KeyObject): Buffer {
   return publicKey.export({ type: 'spki', format: 'der' });
 }
 
-/** SHA-1 of the point, as RFC 5280 §4.2.1.2 suggests; it names the key and protects nothing. */
+/** SHA-1 of the point, as RFC 5280 §4.2.1.2 suggests; an identifier, not a protection. */
 function keyId(publicKey: KeyObject): Buffer {
   return createHash('sha1').update(exportSpki(publicKey).subarray(-65)).digest();
 }
 
-/** Tag, length (one, two or three bytes), content. */
+/** Encodes tag, length (one, two or three bytes) and content. */
 function tagged(tag: number, ...parts: readonly Buffer[]): Buffer {
   const content = Buffer.concat(parts);
   const { length } = content;
@@ -158,14 +158,14 @@ function objectId(dotted: string): Buffer {
   return tagged(0x06, Buffer.from([first * 40 + second, ...rest.flatMap(base128)]));
 }
 
-/** Seven bits a byte, the highest first; all but the last have the top bit set. */
+/** Encodes seven bits per byte, the highest first; all but the last have the top bit set. */
 function base128(value: number): number[] {
   const low = value & 0x7f;
   const high = value >> 7;
   return high === 0 ? [low] : [...base128(high).map((byte) => byte | 0x80), low];
 }
 
-/** Whole seconds, UTC: with two digits of the year before 2050, with four after (RFC 5280 §4.1.2.5). */
+/** Encodes whole seconds in UTC, with a two-digit year before 2050. Spec: RFC 5280 §4.1.2.5. */
 function time(atMs: number): Buffer {
   const digits = `${new Date(atMs).toISOString().replaceAll(/[-:T]|\.\d+Z/g, '')}Z`;
   const short = digits < '2050';

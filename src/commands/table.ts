@@ -1,4 +1,4 @@
-/** Rows of text in columns as wide as they need to be, the head first. */
+/** Formats rows as text, the head first, in columns as wide as their longest cell. */
 export function formatTable(head: readonly string[], rows: readonly (readonly string[])[]): string {
   const all = [head, ...rows];
   const widths = head.map((_, column) => Math.max(...all.map((row) => row[column]?.length ?? 0)));
@@ -6,7 +6,7 @@ export function formatTable(head: readonly string[], rows: readonly (readonly st
   return lines.map((cells) => cells.join('  ').trimEnd()).join('\n');
 }
 
-/** `2026-11-23 20:31:13`, UTC; nothing for what has not happened. */
+/** Formats a time as `2026-11-23 20:31:13`, UTC; empty for undefined. */
 export function formatTime(atMs: number | undefined): string {
   return atMs === undefined ? '' : new Date(atMs).toISOString().slice(0, 19).replace('T', ' ');
 }

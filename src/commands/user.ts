@@ -100,7 +100,7 @@ function toRow(account: Account): string[] {
   return [id, username, name, state, formatTime(createdAt), formatTime(lastLoginAt)];
 }
 
-/** Times are epoch ms, absent when it has not happened; no hash leaves the database. */
+/** Returns the fields for JSON output, without the password hash. Times are epoch ms or absent. */
 function toPublicFields(account: Account): object {
   const { id, username, firstName, lastName, disabledAt, createdAt, lastLoginAt } = account;
   return { id, username, firstName, lastName, disabledAt, createdAt, lastLoginAt };

@@ -40,10 +40,10 @@ const day = 24 * hour;
 const kib = 1024;
 const mib = 1024 * kib;
 
-/** All settings, checked, in base units: milliseconds, bytes, whole numbers. Frozen. */
+/** All settings, validated, in base units: milliseconds, bytes, integers. Frozen. */
 export type Config = ReturnType<typeof readSettings>;
 
-/** Thrown by `loadConfig`: every problem, not only the first. */
+/** Thrown by `loadConfig` with every problem, not only the first. */
 export class ConfigError extends Error {
   override readonly name = 'ConfigError';
   readonly problems: readonly string[];
@@ -57,16 +57,16 @@ export class ConfigError extends Error {
 }
 
 export interface LoadOptions {
-  /** For the settings that name a file. */
+  /** Reads the file that a setting names. Default: `readFileSync` as UTF-8. */
   readonly readFile?: (path: string) => string;
-  /** Further problems, told together with those of the settings, of which it gets what could be read. */
+  /** Returns further problems to report. Gets the settings, with defaults for invalid ones. */
   readonly alsoCheck?: (config: Config) => readonly string[];
 }
 
 /**
- * The settings in an environment.
+ * Reads and validates the settings of an environment.
  *
- * Throws `ConfigError` with all problems at once. With `NODE_ENV=production` nothing is made up:
+ * Throws `ConfigError` with all problems at once. With `NODE_ENV=production` nothing is generated:
  * a missing secret, issuer or audience is a problem.
  */
 export function loadConfig(
@@ -85,7 +85,7 @@ export function loadConfig(
   return deepFreeze(config);
 }
 
-/** The names `loadConfig` reads, in the order of `.env.example`. */
+/** Returns the names that `loadConfig` reads, in the order of `.env.example`. */
 export function settingNames(): readonly string[] {
   const reader = new EnvReader({}, () => '');
   readSettings(reader);
@@ -116,7 +116,7 @@ function readSettings(reader: EnvReader) {
     password: readPassword(reader),
     rates: {
       login: parseRate(reader, 'LOGIN_IP_RATE', '30/60000'),
-      // Twice MAX_STREAMS_PER_IP: all behind one address may come back together, and once more.
+      // Twice MAX_STREAMS_PER_IP: all clients of one address may reconnect together, twice.
       token: parseRate(reader, 'TOKEN_IP_RATE', '1000/60000'),
       streamToken: parseRate(reader, 'STREAM_TOKEN_USER_RATE', '60/60000'),
       streamOpen: parseRate(reader, 'STREAM_OPEN_IP_RATE', '1000/60000'),
@@ -126,7 +126,7 @@ function readSettings(reader: EnvReader) {
       delayMaxMs: reader.span('LOGIN_MAX_DELAY', 15 * minute, { min: 1000 }),
     },
     authThreads: {
-      // One thread of Node's own pool of four stays free for files and name look-ups.
+      // Leaves one thread of libuv's pool of four for files and DNS.
       count: reader.integer('AUTH_WORKERS', Math.min(3, availableParallelism()), {
         min: 1,
         max: 64,
@@ -212,7 +212,7 @@ function readAccessToken(reader: EnvReader, production: boolean) {
   };
 }
 
-/** `secret` is absent only outside production, where one is then made up. */
+/** `secret` is absent only outside production, where `prepareStart` generates one. */
 function readKeys(reader: EnvReader, algorithm: Algorithm, production: boolean) {
   const given = reader.secret('ACCESS_TOKEN_SECRET');
   const secret = given === undefined ? undefined : parseBytes(reader, 'ACCESS_TOKEN_SECRET', given);
@@ -225,7 +225,7 @@ function readKeys(reader: EnvReader, algorithm: Algorithm, production: boolean) 
   const weakness = secret === undefined ? undefined : findWeakness(algorithm, secret);
   if (weakness !== undefined) reader.problems.push(`ACCESS_TOKEN_SECRET ${weakness}`);
   for (const previous of previousSecrets) {
-    // One that is weak forges as well as the current one would.
+    // A weak previous secret allows forgery like a weak current one.
     const problem = findWeakness(algorithm, previous);
     if (problem !== undefined)
       reader.problems.push(`ACCESS_TOKEN_PREVIOUS_SECRETS: one ${problem}`);

@@ -1,6 +1,6 @@
-/** A timer of Node counts to 2^31 - 1 and takes more for 1; some settings are added up or doubled. */
+/** Node treats a delay above 2^31 - 1 as 1; some settings are added or doubled before use. */
 const timerMsMax = 5 * 86_400_000;
-/** A hundred years: what is added to a date must stay a date, and a whole number. */
+/** A hundred years: a date plus a span must remain a valid date and a safe integer. */
 const spanMsMax = 36_525 * 86_400_000;
 
 interface Range {
@@ -9,13 +9,13 @@ interface Range {
 }
 
 /**
- * Reads settings from an environment and collects what is wrong with them, so that all problems
- * are reported together. An empty value counts as absent. After a problem the default stands in;
- * whoever reads looks at `problems` before using anything.
+ * Reads settings from an environment and collects their problems, so that all are reported
+ * together. An empty value counts as absent. An invalid value yields the default; callers must
+ * check `problems` before they use a value.
  */
 export class EnvReader {
   readonly problems: string[] = [];
-  /** Every name asked for, in order. */
+  /** Every name read, in order. */
   readonly names: string[] = [];
   readonly #env: Readonly<Record<string, string | undefined>>;
   readonly #readFile: (path: string) => string;
@@ -38,7 +38,7 @@ export class EnvReader {
     return this.optional(name) ?? byDefault;
   }
 
-  /** A whole number. Units are in the name of the field it goes to. */
+  /** Reads an integer. The unit is in the name of the target field. */
   integer(name: string, byDefault: number, { min = 0, max = Number.MAX_SAFE_INTEGER }: Range = {}) {
     const given = this.optional(name);
     if (given === undefined) return byDefault;
@@ -49,12 +49,12 @@ export class EnvReader {
     return byDefault;
   }
 
-  /** How long something may take or rests, in ms: for a timer. */
+  /** Reads a delay for a timer, in ms. At most 5 days. */
   timer(name: string, byDefault: number, { min }: { min: number }): number {
     return this.integer(name, byDefault, { min, max: timerMsMax });
   }
 
-  /** How long something is good for, in ms: it is added to a date, or taken from one. */
+  /** Reads a lifetime in ms, which is added to or subtracted from a date. At most 100 years. */
   span(name: string, byDefault: number, { min }: { min: number }): number {
     return this.integer(name, byDefault, { min, max: spanMsMax });
   }
@@ -81,7 +81,7 @@ export class EnvReader {
     return parts.map((part) => part.trim()).filter((part) => part !== '');
   }
 
-  /** The content of the file that a setting names. */
+  /** Returns the content of the file that a setting names. */
   file(name: string): string | undefined {
     const path = this.optional(name);
     if (path === undefined) return undefined;
@@ -93,7 +93,7 @@ export class EnvReader {
     }
   }
 
-  /** A value given directly as `<name>` or, by its file, as `<name>_FILE`; not both. */
+  /** Reads a value set directly as `<name>`, or from a file as `<name>_FILE`; not both. */
   secret(name: string): string | undefined {
     const direct = this.optional(name);
     const content = this.file(`${name}_FILE`)?.trim();

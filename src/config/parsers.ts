@@ -1,9 +1,9 @@
 import type { Rate } from '../util/token-bucket.js';
 import type { EnvReader } from './env-reader.js';
 
-// The forms of settings that are more than a number, a choice or a text.
+// Parsers of settings that are more than a number, a choice or a text.
 
-/** The least memory OWASP's list accepts for a number of passes (Password Storage Cheat Sheet). */
+/** Returns the minimum memory for a number of passes. Spec: OWASP Password Storage Cheat Sheet. */
 export function memoryKibMin(passes: number): number {
   return [47_104, 19_456, 12_288, 9216][passes - 1] ?? 7168;
 }
@@ -35,7 +35,7 @@ function isOrigin(text: string): boolean {
   return URL.canParse(text) && new URL(text).origin === text;
 }
 
-/** `<version>:<base64>`, version 1 to 32,767, 16 bytes or more. */
+/** Parses `<version>:<base64>`, version 1 to 32,767, 16 bytes or more. */
 export function parsePepper(
   reader: EnvReader,
   name: string,
@@ -54,20 +54,23 @@ export function parseFolder(path: string): string | undefined {
   return path === 'off' ? undefined : path;
 }
 
-/** A secret as raw text, `base64:…` or `hex:…`. */
+/** Parses a secret: raw text, `base64:…` or `hex:…`. */
 export function parseBytes(reader: EnvReader, name: string, given: string): Buffer {
-  const [, form = '', text = ''] = /^(base64|hex):(.*)$/s.exec(given) ?? [];
-  if (form !== 'base64' && form !== 'hex') return Buffer.from(given, 'utf8');
-  const { bytes, isWhole } = decodeStrict(text, form);
-  if (!isWhole) reader.problems.push(`${name} must be valid ${form} on one line`);
+  const [, encoding = '', text = ''] = /^(base64|hex):(.*)$/s.exec(given) ?? [];
+  if (encoding !== 'base64' && encoding !== 'hex') return Buffer.from(given, 'utf8');
+  const { bytes, isWhole } = decodeStrict(text, encoding);
+  if (!isWhole) reader.problems.push(`${name} must be valid ${encoding} on one line`);
   return bytes;
 }
 
-/** Node stops at or skips what is not of the form, and the rest of a secret is a weaker one. */
-function decodeStrict(text: string, form: 'base64' | 'hex'): { bytes: Buffer; isWhole: boolean } {
-  const bytes = Buffer.from(text, form);
-  const spellings = form === 'hex' ? [bytes.toString('hex')] : base64Spellings(bytes);
-  const given = form === 'hex' ? text.toLowerCase() : text.replace(/=+$/, '');
+/** Detects invalid characters: Node skips them or stops there, which would weaken a secret. */
+function decodeStrict(
+  text: string,
+  encoding: 'base64' | 'hex',
+): { bytes: Buffer; isWhole: boolean } {
+  const bytes = Buffer.from(text, encoding);
+  const spellings = encoding === 'hex' ? [bytes.toString('hex')] : base64Spellings(bytes);
+  const given = encoding === 'hex' ? text.toLowerCase() : text.replace(/=+$/, '');
   return { bytes, isWhole: spellings.includes(given) };
 }
 

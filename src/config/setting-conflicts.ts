@@ -1,4 +1,4 @@
-/** What is looked at together, of a `Config`. */
+/** The parts of a `Config` that are validated together. */
 interface Settings {
   readonly session: { readonly absoluteMs: number; readonly idleMs: number };
   readonly stream: {
@@ -20,11 +20,11 @@ interface Settings {
 
 type Env = Readonly<Record<string, string | undefined>>;
 
-/** Settings that are each right but do not go together. */
+/** Returns problems of settings that are valid alone but conflict with each other. */
 export function findConflicts(settings: Settings, env: Env): string[] {
   const { session, stream, publish, database, http, authThreads } = settings;
   const problems: string[] = [];
-  // All hashes compute there, with files and name look-ups, which would wait behind them.
+  // Hashes run in this pool together with file access and DNS, which would wait for them.
   const nodePool = Number(env['UV_THREADPOOL_SIZE']) || 4;
   if (authThreads.count >= nodePool) {
     problems.push(`AUTH_WORKERS must be below UV_THREADPOOL_SIZE, which is ${nodePool}`);
@@ -47,16 +47,19 @@ export function findConflicts(settings: Settings, env: Env): string[] {
   return problems;
 }
 
-/** Names that begin like ours but are none of ours: most likely a slip of the pen. */
+/** Returns problems of names with a prefix of a setting that are no settings: probably typos. */
 export function findMisspelled(env: Env, names: readonly string[]): string[] {
-  const ours =
+  const settingPrefixes =
     /^(ACCESS_TOKEN|REFRESH_TOKEN|TOKEN_IP|STREAM|EVENT_LOG|ARGON2|DB|LOGIN|AUTH_QUEUE)_|^PASSWORD_PEP|^TRUST_PROX/;
   return Object.keys(env)
-    .filter((name) => ours.test(name) && !names.includes(name) && !isServiceLink(name, env[name]))
+    .filter(
+      (name) =>
+        settingPrefixes.test(name) && !names.includes(name) && !isServiceLink(name, env[name]),
+    )
     .map((name) => `${name} is not a setting of Herald: see .env.example`);
 }
 
-/** What Kubernetes and Docker set for a service of that name beside us, such as `db`. */
+/** Whether Kubernetes or Docker sets this variable for a linked service, such as `db`. */
 function isServiceLink(name: string, value: string | undefined): boolean {
   const isPort = name.endsWith('_PORT') && /^(tcp|udp|sctp):\/\//.test(value ?? '');
   return isPort || /_SERVICE_(HOST|PORT)(_|$)|_PORT_\d+_(TCP|UDP|SCTP)(_|$)/.test(name);

@@ -1,12 +1,12 @@
-/** A name that is none of ours, and the one that was most likely meant. */
+/** An unknown name, and the setting that was most likely meant. */
 export interface SettingTypo {
   readonly name: string;
   readonly meant: string;
 }
 
 /**
- * Which names look like a setting with a slip of the pen: one letter wrong, missing, too many or
- * swapped with its neighbour, or two of them in a name of ten letters or more.
+ * Finds names that are a typo of a setting: one letter wrong, missing, extra or swapped with its
+ * neighbour, or two such errors in a name of ten letters or more.
  */
 export function findTypos(names: readonly string[], settings: readonly string[]): SettingTypo[] {
   return names.flatMap((name) => {
@@ -20,7 +20,7 @@ export function findTypos(names: readonly string[], settings: readonly string[])
   });
 }
 
-/** The least number of slips that make one text of the other (optimal string alignment). */
+/** Returns the edit distance of two texts (optimal string alignment). */
 function editDistance(some: string, other: string): number {
   let [before, last]: [number[], number[]] = [[], Array.from(`${other} `, (_, index) => index)];
   for (let row = 1; row <= some.length; row += 1) {

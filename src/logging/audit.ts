@@ -2,7 +2,7 @@ import { createHmac, randomBytes } from 'node:crypto';
 import type { Logger } from './logger.js';
 import type { WarningAggregator } from './warning-aggregator.js';
 
-/** Names of the OWASP Logging Vocabulary, and whether somebody should notice. */
+/** Events of the OWASP Logging Vocabulary and their levels; `warn` needs attention. */
 const levelByEvent = {
   authn_login_success: 'info',
   authn_login_successafterfail: 'info',
@@ -34,7 +34,7 @@ export interface AuditClient {
 }
 
 export interface AuditFields {
-  /** Who asked; absent when an operator did. */
+  /** The requesting client; absent for a command of an operator. */
   readonly client?: AuditClient;
   readonly userId?: string;
   readonly sessionId?: string;
@@ -43,19 +43,21 @@ export interface AuditFields {
   readonly reason?: string;
   readonly replayed?: boolean;
   readonly failures?: number;
-  /** Of a name nobody has: `pseudonym`, for it may be a password in the wrong field. */
+  /** `pseudonym` of an unknown username, which may be a password in the wrong field. */
   readonly unknownUser?: string;
 }
 
 export interface AuditOptions {
   readonly log: Logger;
-  /** For refusals by rate, which come as often as somebody likes. Undefined: each has its line. */
+  /**
+   * Aggregates rate limit refusals, which clients can trigger at will. Undefined: a line for each.
+   */
   readonly warnings?: WarningAggregator | undefined;
 }
 
 /**
- * What happened to accounts, as log lines with `audit: true` for whoever must answer for it later.
- * Never a token, a password or a URL. Spec: OWASP Logging Vocabulary; ASVS 16.3.1.
+ * Writes account events as log lines with `audit: true`, for later investigation. Lines never
+ * contain a token, a password or a URL. Spec: OWASP Logging Vocabulary; ASVS 16.3.1.
  */
 export class Audit {
   readonly #log: Logger;
@@ -78,7 +80,9 @@ export class Audit {
     this.#warnings.warn({ kind, subject: more.userId ?? ipKey ?? '', fields, phrase: 'audit' });
   }
 
-  /** The same for the same name while the process runs; says nothing about the name itself. */
+  /**
+   * Returns a keyed hash of a name, stable while the process runs. It does not disclose the name.
+   */
   pseudonym(name: string): string {
     return createHmac('sha256', this.#key).update(name).digest('hex').slice(0, 16);
   }

@@ -1,28 +1,31 @@
 import { closeSync, openSync, write, writeSync } from 'node:fs';
 
-/** Lines kept while the disk or the reader of a pipe is behind; past it, newer lines are lost. */
+/**
+ * Bytes buffered while the disk or the reader of a pipe is slow; over the limit, newer lines are
+ * lost.
+ */
 const backlogBytesMax = 1024 * 1024;
 const retryMs = 20;
-/** Between two writes: each costs as much as a tenth of a request, whether it has one line or many. */
+/** Interval between writes. A write costs a tenth of a request, whether it has one line or many. */
 const flushIntervalMs = 20;
-/** As many bytes are not left to wait. */
+/** This many buffered bytes are written at once. */
 const flushBytesMin = 64 * 1024;
-/** More than a machine that has much to do stands still. */
+/** Limit of `close`; longer than a busy machine stalls. */
 const closeMsMax = 5000;
 
 export interface LineFileOptions {
-  /** The line that tells a reader how many were lost around it, line end included. */
+  /** Formats the line that reports how many lines were lost around it, line end included. */
   readonly formatLostNote: (lost: number) => string;
-  /** Told once when writing begins to fail, and again after it has worked in between. */
+  /** Called on the first failed write, and again on the first failure after a success. */
   readonly onFailing: (cause: unknown) => void;
 }
 
 /**
  * Appends lines to a file or to standard output, in order, without ever blocking the caller.
  *
- * A write that fails (disk full, pipe closed) loses its lines and nothing else: they are counted,
- * the next lines are tried all the same, and the first to succeed come with a note of how many were
- * lost. At most 2 MiB are held in memory; past that, too, lines are lost and counted.
+ * A failed write (disk full, pipe closed) loses only its lines: they are counted, later lines are
+ * still tried, and the first successful write includes a note of how many were lost. At most 2 MiB
+ * are held in memory; over the limit, lines are also lost and counted.
  */
 export class LineFile {
   readonly #options: LineFileOptions;
@@ -33,7 +36,7 @@ export class LineFile {
   #writing: Promise<void> | undefined;
   #reopening = false;
   #failing = false;
-  #endsMidLine = false; // The last write ended within a line.
+  #endsMidLine = false; // The last write ended inside a line.
   #lostLines = 0;
   #closed = false;
   #endPause: () => void = () => {};
@@ -45,7 +48,7 @@ export class LineFile {
     this.#fd = 'path' in target ? openForAppend(target.path) : target.fd;
   }
 
-  /** Takes a whole line, its end included. Never waits, never throws; ignored once closed. */
+  /** Appends a whole line, line end included. Never waits, never throws; ignored once closed. */
   write(line: string): void {
     if (this.#closed) return;
     const bytes = Buffer.byteLength(line);
@@ -59,7 +62,7 @@ export class LineFile {
     if (this.#backlogBytes > flushBytesMin) this.#endPause();
   }
 
-  /** Goes on in a new file of the same name, after the old one was moved away. Never throws. */
+  /** Opens a new file of the same name, after the old one was moved. Never throws. */
   reopen(): void {
     if (this.#closed || this.#path === undefined) return;
     this.#reopening = true;
@@ -67,7 +70,7 @@ export class LineFile {
     this.#endPause();
   }
 
-  /** Settles when all is written, or after 5 s if nobody takes it. Never rejects. */
+  /** Settles when everything is written, or after 5 s. Idempotent; never rejects. */
   async close(): Promise<void> {
     if (this.#closed) return this.#writing;
     this.#closed = true;
@@ -81,18 +84,18 @@ export class LineFile {
     if (this.#path !== undefined && this.#writing === undefined) closeSync(this.#fd);
   }
 
-  /** For the last moment of a process: writes what waits, once, without asking whether it worked. */
+  /** Writes the backlog synchronously when the process exits, once, ignoring errors. */
   flush(): void {
-    if (this.#closed && this.#writing === undefined) return; // The descriptor is another's by now.
+    if (this.#closed && this.#writing === undefined) return; // The descriptor may be reused by now.
     try {
       writeSync(this.#fd, this.#takeBacklog());
     } catch {
-      // Nothing is left to tell it to.
+      // The process exits: there is nowhere to report it.
     }
   }
 
   async #writeAll(): Promise<void> {
-    await undefined; // Lines of one turn go out together.
+    await undefined; // Lines of one event-loop turn share a write.
     while (this.#backlog.length > 0 || this.#reopening) {
       if (this.#reopening) this.#reopenFile();
       const count = this.#backlog.length;
@@ -112,7 +115,7 @@ export class LineFile {
     this.#writing = undefined;
   }
 
-  /** Lines that come meanwhile go out together; one that comes after a pause goes out at once. */
+  /** Lines during the pause share one write; a line after the pause is written at once. */
   async #pause(): Promise<void> {
     if (this.#closed || this.#reopening || this.#backlogBytes > flushBytesMin) return;
     await new Promise<void>((resolve) => {
@@ -136,7 +139,7 @@ export class LineFile {
     let written = 0;
     while (written < batch.length) {
       const taken = await writeSome(this.#fd, batch.subarray(written));
-      // Nothing taken: the pipe is full, for standard output does not block once Node has it.
+      // Nothing written: the pipe is full, because Node makes standard output non-blocking.
       if (taken === 0) await new Promise((resolve) => setTimeout(resolve, retryMs));
       written += taken;
       this.#endsMidLine = written > 0 && batch[written - 1] !== 0x0a;
@@ -151,7 +154,7 @@ export class LineFile {
       this.#fd = fd;
       this.#endsMidLine = false;
     } catch (cause) {
-      this.#options.onFailing(cause); // The old file, wherever it was moved, still takes lines.
+      this.#options.onFailing(cause); // The old file, even if moved, is still writable.
     }
   }
 }
@@ -160,7 +163,7 @@ function openForAppend(path: string): number {
   return openSync(path, 'a', 0o640);
 }
 
-/** How many bytes were taken; 0 when the reader is behind. */
+/** Returns the number of bytes written; 0 when the pipe is full. */
 function writeSome(fd: number, bytes: Buffer): Promise<number> {
   return new Promise((resolve, reject) => {
     write(fd, bytes, 0, bytes.length, null, (cause, taken) => {

@@ -7,43 +7,43 @@ import { redact } from './redact.js';
 export type LogLevel = 'error' | 'warn' | 'info' | 'debug';
 
 /**
- * Where the running system says what it does: a short fixed phrase, and fields.
+ * Structured logger: a short fixed phrase and fields. Never throws and never waits.
  *
- * `error`: someone must look; `warn`: degraded; `info`: life cycle, and a line per request and stream;
- * `debug`: what helps to find a fault. An error goes under `cause`. Never throws and never waits. No URLs,
- * bodies, tokens or passwords; of headers only the user agent, in audit lines.
+ * `error`: needs attention; `warn`: degraded; `info`: life cycle, and a line per request and
+ * stream; `debug`: details for diagnosis. An error is logged as `cause`. No URLs, bodies, tokens or
+ * passwords; of headers only the user agent, in audit lines.
  */
 export interface Logger {
   error(fields: object, phrase: string): void;
   warn(fields: object, phrase: string): void;
   info(fields: object, phrase: string): void;
   debug(fields: object, phrase: string): void;
-  /** The same log; every line also carries these fields. */
+  /** Returns a logger that adds these fields to every line. */
   child(fields: object): Logger;
 }
 
-/** The log of the process, held by whoever opened it. */
+/** The logger of the process; the code that opened it closes it. */
 export interface ProcessLogger extends Logger {
-  /** Goes on in new files, after logrotate or a hand moved the old ones away (SIGHUP). */
+  /** Opens new files, after logrotate or an operator moved the old ones (SIGHUP). */
   reopen(): void;
-  /** Settles when every line is written. Twice is fine; later lines are let go. Never rejects. */
+  /** Settles when every line is written. Later lines are dropped. Idempotent; never rejects. */
   close(): Promise<void>;
 }
 
 export interface LoggerOptions {
   readonly level: LogLevel;
-  /** Gets `combined.log` (all lines) and `error.log` (`error` lines); undefined: no files. */
+  /** Folder of `combined.log` (all lines) and `error.log` (`error` lines); undefined: no files. */
   readonly folder: string | undefined;
-  /** Lines go to standard output too. Default true. */
+  /** Whether lines are also written to standard output. Default true. */
   readonly stdout?: boolean;
 }
 
 /**
- * Opens the log: one JSON object a line, `time` in ISO 8601 (UTC, milliseconds). A terminal on standard
- * output gets readable lines instead. Makes the folder.
+ * Opens the log: one JSON object per line, `time` in ISO 8601 (UTC, milliseconds). A terminal on
+ * standard output gets human-readable lines instead. Creates the folder.
  *
- * Rejects with a clear message when the folder or a file in it cannot be written. A disk that
- * fills up later costs lines, which are counted, and nothing else.
+ * Rejects with a clear message when the folder or a file in it cannot be written. If the disk fills
+ * up later, lines are lost and counted; nothing else fails.
  */
 export async function openLogger({
   level,
@@ -54,7 +54,7 @@ export async function openLogger({
   const output = stdout ? new LineFile({ fd: process.stdout.fd }, fileOptions(format)) : undefined;
   const writeToStdout = (line: string): void => output?.write(format(line));
   const onFailing = (cause: unknown): void => {
-    writeToStdout(formatOwnLine('log file cannot be written', { cause }));
+    writeToStdout(formatInternalLine('log file cannot be written', { cause }));
   };
   const [combined, errors] = openFiles(folder, fileOptions(asIs, onFailing));
   const logger = pino(
@@ -71,7 +71,7 @@ export async function openLogger({
   );
 }
 
-/** Takes everything, keeps nothing. */
+/** Discards all lines. */
 export const silentLogger: Logger = {
   error() {},
   warn() {},
@@ -94,21 +94,21 @@ function pinoOptions(level: LogLevel): pino.LoggerOptions {
   return { level, base, timestamp, serializers, formatters, errorKey: 'cause' };
 }
 
-/** What a line becomes before it is written, line end included. */
+/** Formats a line before it is written, line end included. */
 type Format = (line: string) => string;
 
 const asIs: Format = (line) => line;
 
-/** On a terminal: local time, level, phrase and fields in one line, an error below it. */
+/** On a terminal: local time, level, phrase and fields on one line, followed by the error. */
 async function stdoutFormat(): Promise<Format> {
   if (!process.stdout.isTTY) return asIs;
-  const { prettyFactory } = await import('pino-pretty'); // Loads in 30 ms, and only here.
+  const { prettyFactory } = await import('pino-pretty'); // Takes 30 ms to load.
   const toText = prettyFactory({
     singleLine: true,
     ignore: 'pid',
     errorLikeObjectKeys: ['cause'],
   });
-  // JSON leaves DEL and C1 as they are, and a terminal obeys those.
+  // JSON does not escape DEL and C1, which control a terminal.
   return (line) => toText(line.replaceAll(/[\u007f-\u009f]/g, ''));
 }
 
@@ -130,13 +130,13 @@ function fileOptions(
   onFailing: (cause: unknown) => void = () => {},
 ): LineFileOptions {
   return {
-    formatLostNote: (lost) => format(formatOwnLine('log lines were lost', { lost })),
+    formatLostNote: (lost) => format(formatInternalLine('log lines were lost', { lost })),
     onFailing,
   };
 }
 
-/** A line about the log itself, made without it. */
-function formatOwnLine(
+/** Formats a line about the log itself, without pino. */
+function formatInternalLine(
   phrase: string,
   { cause, ...fields }: { cause?: unknown; lost?: number },
 ): string {
@@ -147,7 +147,7 @@ function formatOwnLine(
 }
 
 function createProcessLogger(logger: PinoLogger, files: readonly LineFile[]): ProcessLogger {
-  // A process that ends in a hurry, by a defect, still leaves its last lines.
+  // Writes the last lines when a defect ends the process.
   const flush = () => {
     for (const file of files) file.flush();
   };

@@ -1,4 +1,4 @@
-/** Fields that hold a secret, wherever they come from. */
+/** Names of fields that hold a secret. */
 const secretNames: ReadonlySet<string> = new Set([
   'password',
   'token',
@@ -14,11 +14,11 @@ const depthMax = 4;
 type Fields = Record<string, unknown>;
 
 /**
- * The same fields, with `[Redacted]` for what is called like a secret, four levels deep; the very
- * same object where there is none. The last net, for what is logged by mistake.
+ * Returns the fields with `[Redacted]` in place of secrets, four levels deep; the same object when
+ * it has none. A safety net for secrets that are logged by mistake.
  *
- * Our own, for it looks at every line: pino's, which copies, took ten times what the rest of a line
- * takes.
+ * Custom, because it runs for every line: pino's redaction copies, and took ten times as long as
+ * the rest of a line.
  */
 export function redact(fields: Fields, depthLeft = depthMax): Fields {
   let safe: Record<string, unknown> | undefined;
@@ -37,7 +37,7 @@ function redactValue(name: string, value: unknown, depthLeft: number): unknown {
   return isRecord(value) && depthLeft > 1 ? redact(value, depthLeft - 1) : value;
 }
 
-/** Not an error: that is made fields first. */
+/** Excludes errors, which the serializer converts to fields before they are redacted. */
 function isRecord(value: unknown): value is Fields {
   return typeof value === 'object' && value !== null && !(value instanceof Error);
 }

@@ -3,38 +3,38 @@ import type { Logger } from './logger.js';
 
 export interface WarningAggregatorOptions {
   readonly log: Logger;
-  /** Only its differences matter. */
+  /** Only differences matter. */
   readonly monotonicClock: Clock;
 }
 
 type Fields = Readonly<Record<string, unknown>>;
 
 export interface Warning {
-  /** Of a short list. */
+  /** One of a short fixed list. */
   readonly kind: string;
-  /** Which of its kind it is, such as from where; may be anything. */
+  /** Distinguishes warnings of a kind, such as by IP key; any text. */
   readonly subject: string;
   readonly fields: Fields;
   readonly phrase: string;
 }
 
-/** What has come since the last line about it. */
+/** Repeats of a warning since its last line. */
 interface Aggregate {
   loggedAt: number;
   repeated: number;
-  /** The fields that all of them had, with the same value. */
+  /** Fields that all repeats have, with equal values. */
   commonFields: Fields;
   readonly phrase: string;
 }
 
-/** Told apart at a time; what comes beside them is told by its kind alone. */
+/** Number of aggregates. Over the limit, new warnings are aggregated by kind alone. */
 const aggregatesMax = 100;
 const intervalMs = 60_000;
 
 /**
- * Warnings that a stranger can cause with each request: the first is told at once, those that follow
- * are counted, and told once a minute in one line, with the fields that they share and their number as
- * `repeated`. That is some hundred lines a minute at most, so nobody fills a disk with them.
+ * Aggregates warnings that clients can trigger: the first is logged at once, repeats are counted
+ * and summarised once a minute in one line with the fields they share and their number as
+ * `repeated`. That is a hundred lines a minute or slightly more, so clients cannot fill the disk.
  */
 export class WarningAggregator {
   readonly #log: Logger;
@@ -66,7 +66,7 @@ export class WarningAggregator {
     }
   }
 
-  /** Tells what has been counted for a minute; for a timer. */
+  /** Logs the summaries that are a minute old or older. Meant for a timer. */
   report(): void {
     const now = this.#monotonicClock();
     for (const [key, count] of this.#aggregates) {
@@ -76,7 +76,7 @@ export class WarningAggregator {
     }
   }
 
-  /** Tells what is left. */
+  /** Logs the pending summaries. */
   flush(): void {
     for (const count of this.#aggregates.values()) {
       if (count.repeated > 0) this.#logSummary(count, count.loggedAt);
