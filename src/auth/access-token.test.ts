@@ -44,7 +44,7 @@ function createTokens(changes: Partial<AccessTokensOptions> = {}): AccessTokens 
   });
 }
 
-/** Access tokens that sign in a thread of their own. */
+/** Creates access tokens with a signing thread. */
 async function signingTokens(t: TestContext, keys: KeyRing, changes = {}): Promise<AccessTokens> {
   const threads = await openAuthThreads({
     count: 1,
@@ -69,7 +69,7 @@ const claims = {
 };
 const header = { alg: 'HS256', typ: 'JWT', kid: ring.signingKey.id };
 
-/** A token by hand, with the key of the ring unless another is given. */
+/** Signs a token without the product, by default with the key of the ring. */
 const forge = (head: unknown, payload: unknown, key: Uint8Array = secret) =>
   forgeSecret(head, payload, key);
 
@@ -84,19 +84,19 @@ function createKeys(algorithm: Algorithm): KeyRing {
   return createKeyRing({ algorithm, privateKeyPem });
 }
 
-/** Other texts that forgiving decoders read as the same token. */
+/** Lists other texts that lenient decoders read as the same token. */
 function listSpellings(token: string): readonly string[] {
   const bytes = Buffer.from(token.split('.')[2] ?? '', 'base64url');
   const last = token.slice(-1);
   const digits = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_';
-  // What the last digit has beyond the last byte means nothing.
+  // The last digit has unused bits.
   const other = digits[digits.indexOf(last) + 1];
   const respelled = bytes.length % 3 === 0 ? [] : [token.slice(0, -1) + other];
   return [...respelled, `${token}=`, `${token}==`, `${token}\n`];
 }
 
 for (const algorithm of algorithms) {
-  test(`a token signed with ${algorithm} says who it speaks for, in one spelling`, async (t) => {
+  test(`a token signed with ${algorithm} carries the subject and has one valid spelling`, async (t) => {
     const keys = createKeys(algorithm);
     const tokens = await signingTokens(t, keys);
 
@@ -120,11 +120,11 @@ for (const algorithm of algorithms) {
   });
 }
 
-test('a token by hand is as good as one of the threads', () => {
+test('a valid token that was signed elsewhere is accepted', () => {
   assert.equal(createTokens().verify(forge(header, claims)).userId, userId);
 });
 
-test('a token without a session, as of servers before this one, has none', () => {
+test('a token without `sid`, as issued by older servers, has no session id', () => {
   const { sid: _, ...old } = claims;
 
   assert.equal(
@@ -145,7 +145,7 @@ function isFailure(name: string) {
   return (cause: unknown) => {
     assert.ok(cause instanceof Failure, String(cause));
     assert.equal(cause.name, name);
-    assert.doesNotMatch(cause.message, /jwt|signature|algorithm/i); // Nothing of the package.
+    assert.doesNotMatch(cause.message, /jwt|signature|algorithm/i); // No text of the package.
     return true;
   };
 }
@@ -158,7 +158,7 @@ for (const exp of [nowSeconds - 5, nowSeconds - 3600, 0, -1]) {
   });
 }
 
-test('clocks may be 5 s apart, in both directions', () => {
+test('a clock difference of up to 5 s is tolerated in both directions', () => {
   const tokens = createTokens();
 
   const late = { ...claims, iat: nowSeconds - 3604, exp: nowSeconds - 4 };
@@ -166,7 +166,7 @@ test('clocks may be 5 s apart, in both directions', () => {
   for (const inTime of [late, early]) assert.ok(tokens.verify(forge(header, inTime)));
 });
 
-test('a token expires to the second', async (t) => {
+test('a token expires exactly at its last second', async (t) => {
   let now = nowSeconds * 1000;
   const tokens = await signingTokens(t, ring, { wallClock: () => now, clockToleranceMs: 0 });
   const token = await tokens.sign(subject);
@@ -177,7 +177,7 @@ test('a token expires to the second', async (t) => {
   assert.throws(() => tokens.verify(token), isFailure('expired_token'));
 });
 
-test('a token signed after all others were voided is good at once', async (t) => {
+test('a token signed right after a global logout is valid at once', async (t) => {
   const tokens = await signingTokens(t, ring, { clockToleranceMs: 0 });
 
   const token = await tokens.sign({ ...subject, notBeforeSeconds: nowSeconds + 1 });
@@ -186,13 +186,13 @@ test('a token signed after all others were voided is good at once', async (t) =>
   assert.equal(tokens.verify(token).expiresAt, nowSeconds + 3601);
 });
 
-test('a lower life holds for tokens already out', () => {
+test('a lowered lifetime also applies to tokens issued earlier', () => {
   const token = forge(header, claims);
 
   assert.throws(() => createTokens({ lifeMs: 900_000 }).verify(token), isFailure('invalid_token'));
 });
 
-test('a token outlives the change of its key, until the key is forgotten', () => {
+test('a token stays valid after a key change until its key is removed', () => {
   const token = forge(header, claims);
   const nameless = forge({ alg: 'HS256', typ: 'JWT' }, claims);
   const verify = (secrets: readonly [Buffer, ...Buffer[]], given: string) => {
@@ -204,11 +204,11 @@ test('a token outlives the change of its key, until the key is forgotten', () =>
   assert.equal(verify([otherSecret, secret], token).userId, userId);
   assert.equal(verify([thirdSecret, otherSecret, secret], token).userId, userId);
   assert.throws(() => verify([thirdSecret, otherSecret], token), isFailure('invalid_token'));
-  // A token that names no key is tried with the current one only.
+  // A token without `kid` is verified with the current key only.
   assert.throws(() => verify([otherSecret, secret], nameless), isFailure('invalid_token'));
 });
 
-test('keys of one server are nothing to another', async (t) => {
+test('a token signed with the key of another server is invalid', async (t) => {
   const yours = createKeyRing({ algorithm: 'HS256', secret: otherSecret });
   const asymmetric = createKeys('RS256');
   const [mine, theirs, third] = [
@@ -226,7 +226,7 @@ test('keys of one server are nothing to another', async (t) => {
   }
 });
 
-test('one key, two issuers or audiences: no token of the one is good for the other', async (t) => {
+test('with a shared key, a token for another issuer or audience is invalid', async (t) => {
   const mine = await signingTokens(t, ring);
   const token = await mine.sign(subject);
 
@@ -235,7 +235,7 @@ test('one key, two issuers or audiences: no token of the one is good for the oth
   }
 });
 
-test('on a server with key pairs, its public key is no secret', () => {
+test('the public key of an asymmetric server is not accepted as an HMAC secret', () => {
   const keys = createKeys('RS256');
   const head = { alg: 'HS256', typ: 'JWT', kid: keys.signingKey.id };
   const tokens = createTokens({ ring: keys });
@@ -246,12 +246,12 @@ test('on a server with key pairs, its public key is no secret', () => {
     const token = forge(head, claims, Buffer.from(key));
     assert.throws(() => tokens.verify(token), isFailure('invalid_token'));
   }
-  // The same key is good for RS256 only, though PS256 could use it.
+  // The key verifies RS256 only, although PS256 could use it.
   const padded = forgeRs({ ...head, alg: 'PS256' }, rsa.privateKey);
   assert.throws(() => tokens.verify(padded), isFailure('invalid_token'));
 });
 
-test('one changed character makes a token invalid, wherever it is', () => {
+test('a token with any character changed is invalid', () => {
   const token = forge(header, claims);
   const tokens = createTokens();
 
@@ -262,7 +262,7 @@ test('one changed character makes a token invalid, wherever it is', () => {
   }
 });
 
-test('no text and no signed claims make verify throw anything but its two failures', () => {
+test('verify throws only its two failures, for any text and any signed claims', () => {
   const tokens = createTokens();
   const anyToken = fc.oneof(
     fc.string(),
@@ -289,16 +289,16 @@ test('no text and no signed claims make verify throw anything but its two failur
 const wrongOptions: readonly (readonly [string, object])[] = [
   ['no audience', { audience: '' }],
   ['no issuer', { issuer: '' }],
-  ['a tolerance that is text', { clockToleranceMs: '30' }],
-  ['a tolerance past 5 minutes', { clockToleranceMs: 300_001 }],
+  ['a tolerance of type string', { clockToleranceMs: '30' }],
+  ['a tolerance above 5 minutes', { clockToleranceMs: 300_001 }],
   ['a negative tolerance', { clockToleranceMs: -1 }],
-  ['a life that is text', { lifeMs: '3600000' }],
-  ['a life under a second', { lifeMs: 999 }],
-  ['an endless life', { lifeMs: Number.POSITIVE_INFINITY }],
+  ['a lifetime of type string', { lifeMs: '3600000' }],
+  ['a lifetime under a second', { lifeMs: 999 }],
+  ['an infinite lifetime', { lifeMs: Number.POSITIVE_INFINITY }],
 ];
 
 for (const [what, changes] of wrongOptions) {
-  test(`${what} would switch a check off, and is refused`, () => {
+  test(`${what} would disable a check and is rejected`, () => {
     assert.throws(() => createTokens(changes), { message: /options out of range/ });
   });
 }

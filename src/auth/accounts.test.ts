@@ -10,7 +10,7 @@ const given = {
   lastName: 'Lovelace',
 };
 
-test('an account needs a name and a password that can be', async (t) => {
+test('an account requires a valid name and password', async (t) => {
   const { accounts, users } = await startAuth(t);
 
   await assert.rejects(accounts.create({ ...given, username: '' }), { name: 'invalid_request' });
@@ -22,7 +22,7 @@ test('an account needs a name and a password that can be', async (t) => {
   await assert.rejects(accounts.create({ ...given, username: 'ADA' }), { name: 'conflict' });
 });
 
-test('only a demonstration may have a weak password', async (t) => {
+test('a weak password requires `weakPassword: true`', async (t) => {
   const { accounts } = await startAuth(t);
 
   await assert.rejects(accounts.create({ ...given, password: 'test' }));
@@ -30,7 +30,7 @@ test('only a demonstration may have a weak password', async (t) => {
   assert.ok(await accounts.create({ ...given, password: 'test' }, { weakPassword: true }));
 });
 
-test('a new password ends all sessions but the one it is set from', async (t) => {
+test('setting a password ends all sessions except the given one', async (t) => {
   const { accounts, sessions, users, endedSessions } = await startAuth(t);
   const account = await accounts.create(given);
   const [one, two] = [await openSession(sessions, account), await openSession(sessions, account)];
@@ -44,7 +44,7 @@ test('a new password ends all sessions but the one it is set from', async (t) =>
   await assert.rejects(accounts.setPassword('ada', 'short'), { name: 'invalid_request' });
 });
 
-test('disabling ends all sessions, deleting also the account', async (t) => {
+test('disabling an account ends all sessions; deleting it also removes the account', async (t) => {
   const { accounts, sessions, users, endedSessions } = await startAuth(t);
   const account = await accounts.create(given);
   const one = await openSession(sessions, account);
@@ -62,7 +62,7 @@ test('disabling ends all sessions, deleting also the account', async (t) => {
   assert.equal(await users.find(account.id), undefined);
 });
 
-test('nobody of that name is not found', async (t) => {
+test('operations on an unknown username fail with not_found', async (t) => {
   const { accounts } = await startAuth(t);
 
   for (const doing of [

@@ -15,7 +15,7 @@ function createExchange(url: string, headers: Record<string, string> = {}) {
   };
 }
 
-test('a request comes back as Express showed it', async () => {
+test('a request is echoed in the shape of an Express request', async () => {
   const exchange = createExchange('/anything?a=1&b=2&b=3&c=', { 'x-test': 'yes' });
 
   assert.deepEqual(await toEcho(exchange), {
@@ -31,7 +31,7 @@ test('a request comes back as Express showed it', async () => {
   });
 });
 
-test('credentials do not come back', async () => {
+test('credentials are not echoed', async () => {
   const jwt = 'eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln';
   const url = `/anything?access_token=abc&x=${jwt}&%61ccess%54oken=abc&x=1&page_token_count=3`;
   const secrets = { authorization: `Bearer ${jwt}`, cookie: 'a=b', 'proxy-authorization': 'x' };
@@ -51,7 +51,7 @@ test('credentials do not come back', async () => {
   });
 });
 
-test('a body that cannot be read is ignored, one that is broken is not', async () => {
+test('an unsupported media type is echoed as an empty body, a malformed body is rejected', async () => {
   const exchange = createExchange('/anything');
   const refusing = (name: 'unsupported_media_type' | 'invalid_request') => async () => {
     throw new Failure(name, 'Cannot read body');
@@ -63,7 +63,7 @@ test('a body that cannot be read is ignored, one that is broken is not', async (
   await assert.rejects(toEcho({ ...exchange, body: refusing('invalid_request') }));
 });
 
-test('names of objects are only names', async () => {
+test('parameters named like Object members are echoed as plain parameters', async () => {
   const { query } = await toEcho(createExchange('/anything?__proto__=x&constructor=y'));
 
   assert.deepEqual(Object.entries(query), [

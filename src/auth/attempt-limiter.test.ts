@@ -19,7 +19,7 @@ function createLimiter({ keysMax = 1000 } = {}) {
 
 const turn = () => new Promise<void>((resolve) => setImmediate(resolve));
 
-test('of a hundred wrong guesses in parallel five are tried', async () => {
+test('of a hundred parallel wrong passwords only five are verified', async () => {
   const { limiter } = createLimiter();
   let tried = 0;
   const guess = async () => {
@@ -37,7 +37,7 @@ test('of a hundred wrong guesses in parallel five are tried', async () => {
   assert.ok(refused.every(({ reason }) => reason instanceof Throttled && reason.waitMs === 1000));
 });
 
-test('thirty right guesses in parallel all pass', async () => {
+test('thirty parallel right passwords all succeed', async () => {
   const { limiter } = createLimiter();
   let underWay = 0;
   let most = 0;
@@ -56,7 +56,7 @@ test('thirty right guesses in parallel all pass', async () => {
   assert.equal(limiter.size, 0);
 });
 
-test('a hundred wrong guesses in turn take more than 21 hours', async () => {
+test('a hundred sequential wrong passwords take more than 21 hours', async () => {
   const { limiter, time } = createLimiter();
   let count = 0;
   while (count < 100) {
@@ -73,7 +73,7 @@ test('a hundred wrong guesses in turn take more than 21 hours', async () => {
   assert.ok(hours > 21 && hours < 22, `${hours} h`);
 });
 
-test('the wait doubles from one second and stops at the longest', async () => {
+test('the delay doubles from one second up to the maximum', async () => {
   const { limiter, time } = createLimiter();
   const waits: number[] = [];
   while (waits.length < 12) {
@@ -89,7 +89,7 @@ test('the wait doubles from one second and stops at the longest', async () => {
   assert.deepEqual(waits, [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 900, 900]);
 });
 
-test('a shut gate opens to the millisecond', async () => {
+test('a blocked key is unblocked exactly when its delay ends', async () => {
   const { limiter, time } = createLimiter();
   for (let count = 0; count < 5; count += 1) (await limiter.begin('a')).settle('wrong');
 
@@ -101,7 +101,7 @@ test('a shut gate opens to the millisecond', async () => {
   assert.equal(limiter.size, 0);
 });
 
-test('once the free ones are used up, one guess at a time is tried', async () => {
+test('after the free failures, attempts are verified one at a time', async () => {
   const { limiter, time } = createLimiter();
   for (let count = 0; count < 5; count += 1) (await limiter.begin('a')).settle('wrong');
   time.now += 1000;
@@ -115,7 +115,7 @@ test('once the free ones are used up, one guess at a time is tried', async () =>
   assert.equal((await second).failures, 0);
 });
 
-test('a guess that was never looked at costs nothing, however often', async () => {
+test('an attempt with outcome "unknown" is not counted', async () => {
   const { limiter } = createLimiter();
 
   for (let count = 0; count < 100; count += 1) (await limiter.begin('a')).settle('unknown');
@@ -123,7 +123,7 @@ test('a guess that was never looked at costs nothing, however often', async () =
   assert.equal(limiter.size, 0);
 });
 
-test('a permit given back twice counts once', async () => {
+test('a permit that is released twice counts once', async () => {
   const { limiter } = createLimiter();
   const attempts: Attempt[] = [];
   for (let count = 0; count < 5; count += 1) attempts.push(await limiter.begin('a'));
@@ -134,10 +134,10 @@ test('a permit given back twice counts once', async () => {
   attempts[0]?.settle('right');
   await waiting;
 
-  assert.equal(limiter.isAvailable('a'), false); // Five are under way still.
+  assert.equal(limiter.isAvailable('a'), false); // Five are still pending.
 });
 
-test('at most 32 wait; later ones are refused at once', async () => {
+test('at most 32 attempts wait; further ones are rejected at once', async () => {
   const { limiter } = createLimiter();
   const attempts: Attempt[] = [];
   for (let count = 0; count < 5; count += 1) attempts.push(await limiter.begin('a'));
@@ -150,7 +150,7 @@ test('at most 32 wait; later ones are refused at once', async () => {
   assert.equal(limiter.size, 0);
 });
 
-test('who leaves while waiting holds nobody up', async () => {
+test('an aborted waiting attempt does not block the others', async () => {
   const { limiter } = createLimiter();
   const attempts: Attempt[] = [];
   for (let count = 0; count < 5; count += 1) attempts.push(await limiter.begin('a'));
@@ -169,7 +169,7 @@ test('who leaves while waiting holds nobody up', async () => {
   assert.equal(limiter.size, 0);
 });
 
-test('an hour after the last wrong guess the key starts anew', async () => {
+test('the failures of a key are reset an hour after the last one', async () => {
   const { limiter, time } = createLimiter();
   for (let count = 0; count < 4; count += 1) (await limiter.begin('a')).settle('wrong');
 
@@ -183,7 +183,7 @@ test('an hour after the last wrong guess the key starts anew', async () => {
   assert.deepEqual([before.failures, after.failures], [4, 0]);
 });
 
-test('a clock set back locks nobody out for longer than the longest delay', async () => {
+test('a clock set back blocks a key for at most the longest delay', async () => {
   const { limiter, time } = createLimiter();
   for (let count = 0; count < 5; count += 1) (await limiter.begin('a')).settle('wrong');
 
@@ -192,7 +192,7 @@ test('a clock set back locks nobody out for longer than the longest delay', asyn
   await assert.rejects(limiter.begin('a'), (shut: Throttled) => shut.waitMs <= 60 * minute);
 });
 
-test('memory is bounded, and a guess under way is not forgotten', async () => {
+test('the number of keys is bounded, and a key with a pending attempt is not evicted', async () => {
   const { limiter } = createLimiter({ keysMax: 10 });
   const pending = await limiter.begin('pending');
 

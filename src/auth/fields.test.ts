@@ -33,11 +33,11 @@ for (const [body, missing] of incomplete) {
   });
 }
 
-test('fields are own members, whatever they are called', () => {
+test('inherited members such as constructor are not fields', () => {
   assert.throws(() => parseFields({}, ['constructor', 'toString']));
 });
 
-test('a choice left out is the first one', () => {
+test('an absent choice defaults to the first; an invalid one is rejected', () => {
   const allowed = ['session', 'others', 'all'] as const;
 
   assert.equal(parseChoice(undefined, 'scope', allowed), 'session');

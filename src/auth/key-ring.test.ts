@@ -19,7 +19,7 @@ const privatePem = ({ privateKey }: { privateKey: KeyObject }) =>
 const publicPem = ({ publicKey }: { publicKey: KeyObject }) =>
   publicKey.export({ type: 'spki', format: 'pem' }).toString();
 
-test('a ring of secrets finds the current key without an id, and each by its own', () => {
+test('a ring of secrets finds the current key without an id, and each key by its id', () => {
   const ring = createKeyRing({
     algorithm: 'HS256',
     secret,
@@ -35,7 +35,7 @@ test('a ring of secrets finds the current key without an id, and each by its own
   assert.equal(ring.jwks, undefined);
 });
 
-test('a ring finds nothing else', () => {
+test('a ring finds no key for an unknown id', () => {
   const ring = createKeyRing({ algorithm: 'HS256', secret });
 
   const ids = [
@@ -50,10 +50,10 @@ test('a ring finds nothing else', () => {
   }
 });
 
-test('a ring of key pairs publishes its public halves, and only those', () => {
+test('a ring of key pairs publishes only its public keys', () => {
   const ring = createKeyRing({
     algorithm: 'ES256',
-    secret, // Other tokens need it: the ring leaves it alone.
+    secret, // Used for other tokens; the ring ignores it.
     privateKeyPem: privatePem(p256),
     previousPublicKeysPem: `older:\n${publicPem(otherP256)}`,
   });
@@ -91,7 +91,7 @@ const refusals: readonly (readonly [string, KeyRingOptions, RegExp])[] = [
   ['HS without a secret', { algorithm: 'HS256' }, /HS256 needs a secret/],
   ['a short secret', { algorithm: 'HS512', secret: secret.subarray(1) }, /the secret must have 64/],
   [
-    'a weak secret of before, which would forge as well as a new one',
+    'a weak previous secret',
     { algorithm: 'HS256', secret, previousSecrets: [Buffer.alloc(32)] },
     /a previous secret must be random/,
   ],
@@ -111,7 +111,7 @@ const refusals: readonly (readonly [string, KeyRingOptions, RegExp])[] = [
     /takes no private or public keys/,
   ],
   [
-    'HS with public keys of before',
+    'HS with previous public keys',
     { algorithm: 'HS256', secret, previousPublicKeysPem: publicPem(rsa) },
     /takes no private or public keys/,
   ],
@@ -140,7 +140,7 @@ const refusals: readonly (readonly [string, KeyRingOptions, RegExp])[] = [
     /ES256 needs an EC key on prime256v1/,
   ],
   [
-    'a public key of before on another curve',
+    'a previous public key on another curve',
     {
       algorithm: 'ES256',
       privateKeyPem: privatePem(p256),
@@ -158,14 +158,14 @@ const refusals: readonly (readonly [string, KeyRingOptions, RegExp])[] = [
     /"BEGIN PUBLIC KEY" blocks/,
   ],
   [
-    'public keys that are none',
+    'previous public keys that are not PEM',
     { algorithm: 'ES256', privateKeyPem: privatePem(p256), previousPublicKeysPem: 'none' },
     /"BEGIN PUBLIC KEY" blocks/,
   ],
 ];
 
 for (const [what, options, message] of refusals) {
-  test(`${what} makes no ring`, () => {
+  test(`createKeyRing rejects ${what}`, () => {
     assert.throws(() => createKeyRing(options), { message });
   });
 }

@@ -22,7 +22,7 @@ async function loginFor(t: Parameters<typeof startAuth>[0]) {
   return { ...auth, account, attempt, events, count };
 }
 
-test('the right password opens a session, the name in any spelling', async (t) => {
+test('the right password opens a session, with any spelling of the name', async (t) => {
   const { attempt, account, bearer, events, hashing } = await loginFor(t);
   hashing.length = 0;
 
@@ -38,7 +38,7 @@ test('the right password opens a session, the name in any spelling', async (t) =
   ]);
 });
 
-test('one password in two Unicode spellings is one password', async (t) => {
+test('a password matches in any Unicode spelling', async (t) => {
   const { attempt, accounts } = await loginFor(t);
   const names = { firstName: '', lastName: '' };
   await accounts.create({ username: 'jose', password: 'contrase\u00f1a larga', ...names });
@@ -49,16 +49,16 @@ test('one password in two Unicode spellings is one password', async (t) => {
 const wrong = [
   ['a wrong password', 'wrong password', 'ada'],
   ['an unknown user', right, 'nobody'],
-  ['a name that cannot be', right, 'a\u0000da'],
-  ['half a surrogate pair in the name', right, '\ud800'],
-  ['half a surrogate pair in the password', '\ud800', 'ada'],
+  ['an invalid name', right, 'a\u0000da'],
+  ['a lone surrogate in the name', right, '\ud800'],
+  ['a lone surrogate in the password', '\ud800', 'ada'],
   ['a name of 5000 characters', right, 'x'.repeat(5000)],
   ['a password of 5000 characters', 'x'.repeat(5000), 'ada'],
-  ['a statement for a name', right, "' or 1=1 --"],
+  ['SQL as a name', right, "' or 1=1 --"],
 ] as const;
 
 for (const [what, password, username] of wrong) {
-  test(`${what} is refused as all others are, after one verification`, async (t) => {
+  test(`a login with ${what} gets the common failure after one verification`, async (t) => {
     const { attempt, events, hashing } = await loginFor(t);
     hashing.length = 0;
 
@@ -72,27 +72,27 @@ for (const [what, password, username] of wrong) {
   });
 }
 
-test('what is asked and computed does not tell whether there is such a user', async (t) => {
+test('queries, hashing and responses do not disclose whether a user exists', async (t) => {
   const { attempt, accounts, hashing, statements } = await loginFor(t);
   const names = { firstName: '', lastName: '' };
   for (const username of ['bob', 'eve']) {
     await accounts.create({ username, password: right, ...names });
     await accounts.disable(username);
   }
-  let lastPlace = 0;
-  /** What a login costs and answers, each from a place of its own. */
+  let lastHost = 0;
+  /** Records the work and the response of a login, each from a different IP. */
   const trace = async (password: string, username: string) => {
     hashing.length = 0;
     statements.length = 0;
-    lastPlace += 1;
-    const failure = await attempt(password, username, `198.51.100.${lastPlace}`).then(
+    lastHost += 1;
+    const failure = await attempt(password, username, `198.51.100.${lastHost}`).then(
       () => undefined,
       ({ name, message, status, info, headers }) => ({ name, message, status, info, headers }),
     );
     return { failure, hashing: [...hashing], statements: [...statements] };
   };
 
-  // After 20 wrong ones the account is shut for strangers, whether there is one or not.
+  // After 20 failures the username is blocked, whether or not it exists.
   for (let tries = 0; tries < 21; tries += 1) {
     const wrongPassword = await trace('wrong password', 'ada');
     const unknownUser = await trace('wrong password', 'nobody');
@@ -106,7 +106,7 @@ test('what is asked and computed does not tell whether there is such a user', as
   }
 });
 
-test('a name that nobody has is not logged as it was typed', async (t) => {
+test('an unknown username is not logged in plain text', async (t) => {
   const { attempt, lines } = await loginFor(t);
 
   await assert.rejects(attempt('x', 'my secret password'));
@@ -118,7 +118,7 @@ test('a name that nobody has is not logged as it was typed', async (t) => {
   assert.equal(JSON.stringify(lines).includes('my secret'), false);
 });
 
-test('a disabled account is refused and comes back when it is enabled', async (t) => {
+test('a login is rejected while the account is disabled and succeeds once it is enabled', async (t) => {
   const { attempt, accounts, count } = await loginFor(t);
   await accounts.disable('ada');
 
@@ -129,7 +129,7 @@ test('a disabled account is refused and comes back when it is enabled', async (t
   assert.equal(count('authn_login_fail'), 1);
 });
 
-test('the throttle does not tell that the password of a disabled account is right', async (t) => {
+test('the throttle does not disclose that the password of a disabled account is right', async (t) => {
   const { attempt, accounts, count } = await loginFor(t);
   await accounts.disable('ada');
 
@@ -141,7 +141,7 @@ test('the throttle does not tell that the password of a disabled account is righ
   assert.equal(count('authn_login_fail_max'), 1);
 });
 
-test('of thirty wrong passwords at once at most five are checked', async (t) => {
+test('of thirty simultaneous wrong passwords at most five are verified', async (t) => {
   const { attempt, count, hashing } = await loginFor(t);
   hashing.length = 0;
 
@@ -157,7 +157,7 @@ test('of thirty wrong passwords at once at most five are checked', async (t) => 
   assert.equal(count('authn_login_lock'), 25);
 });
 
-test('thirty right passwords at once all pass', async (t) => {
+test('thirty simultaneous right passwords all succeed', async (t) => {
   const { attempt, sessions, account } = await loginFor(t);
 
   await Promise.all(Array.from({ length: 30 }, () => attempt(right)));
@@ -165,7 +165,7 @@ test('thirty right passwords at once all pass', async (t) => {
   assert.equal((await sessions.list(account.id)).length, 30);
 });
 
-test('the thirty-first login of a minute from one place waits, from another not', async (t) => {
+test('the thirty-first login of a minute from one IP is rejected, from another IP it is not', async (t) => {
   const { attempt, count } = await loginFor(t);
   for (let tries = 0; tries < 30; tries += 1) await attempt(right);
 
@@ -175,7 +175,7 @@ test('the thirty-first login of a minute from one place waits, from another not'
   assert.ok(await attempt(right, 'ada', '198.51.100.7'));
 });
 
-test('a success after failures is told apart', async (t) => {
+test('a successful login after failures is audited as such', async (t) => {
   const { attempt, count } = await loginFor(t);
   await assert.rejects(attempt('wrong'));
 
@@ -184,7 +184,7 @@ test('a success after failures is told apart', async (t) => {
   assert.equal(count('authn_login_successafterfail'), 1);
 });
 
-test('a client that has left is not served', async (t) => {
+test('a login of a disconnected client is aborted', async (t) => {
   const { login, sign, sessions, account } = await loginFor(t);
   const attempt = { username: 'ada', password: right, client, signal: AbortSignal.abort() };
 
@@ -193,7 +193,7 @@ test('a client that has left is not served', async (t) => {
   assert.deepEqual(await sessions.list(account.id), []);
 });
 
-test('a hash of old cost is renewed after the login', async (t) => {
+test('a hash with an outdated cost is replaced after a login', async (t) => {
   const { attempt, users, account, oldDigest } = await loginFor(t);
   const old = await oldDigest(right);
   await users.replaceDigest(account.id, account.password, old);

@@ -28,7 +28,7 @@ function createRateLimiter(only: RateName) {
 }
 
 for (const name of names) {
-  test(`${name}: as many as the rate at once, then one each time its share has passed`, () => {
+  test(`${name}: the full rate is allowed at once, then one request per share of the period`, () => {
     const { rateLimiter, time, lines } = createRateLimiter(name);
     for (let count = 0; count < 3; count += 1) rateLimiter.admit(name, client);
 
@@ -52,7 +52,7 @@ for (const name of names) {
     );
   });
 
-  test(`${name}: another place, another user and other rates are not touched`, () => {
+  test(`${name}: other IP keys, other users and other rates are unaffected`, () => {
     const { rateLimiter } = createRateLimiter(name);
     for (let count = 0; count < 3; count += 1) rateLimiter.admit(name, client, '1');
 

@@ -15,7 +15,7 @@ import {
 const secret = Buffer.alloc(32, 7);
 const tokens = new RefreshTokens({ secrets: [secret] });
 
-test('a token is 172 characters of base64 and reads back as it was', () => {
+test('a token is 172 characters of base64 and parses to the same value', () => {
   const token = tokens.mint();
 
   const text = formatRefreshToken(token);
@@ -25,7 +25,7 @@ test('a token is 172 characters of base64 and reads back as it was', () => {
   assert.equal(tokens.verifyMac(token), true);
 });
 
-test('a successor keeps the selector and nothing else', () => {
+test('a successor keeps only the selector', () => {
   const token = tokens.mint();
 
   const successor = tokens.mint(token.selector);
@@ -38,32 +38,32 @@ const good = formatRefreshToken(tokens.mint());
 const otherLastDigit = String.fromCharCode(good.charCodeAt(170) + 1);
 
 const notTokens: readonly (readonly [string, unknown])[] = [
-  ['nothing', undefined],
+  ['undefined', undefined],
   ['null', null],
   ['a number', 7],
-  ['an array holding one', [good]],
+  ['an array with a token', [good]],
   ['an object', { token: good }],
   ['an empty text', ''],
-  ['one character less', good.slice(1)],
+  ['a text one character short', good.slice(1)],
   ['125 bytes', Buffer.alloc(125, 7).toString('base64')],
   ['131 bytes', Buffer.alloc(131, 7).toString('base64')],
-  ['one character more', `A${good}`],
-  ['no padding', good.slice(0, -1)],
-  ['two paddings', `${good.slice(0, -2)}==`],
-  ['a line break at the end', `${good}\n`],
-  ['a space before it', ` ${good.slice(1)}`],
+  ['a text one character too long', `A${good}`],
+  ['a token without padding', good.slice(0, -1)],
+  ['a token with two padding characters', `${good.slice(0, -2)}==`],
+  ['a token with a trailing line break', `${good}\n`],
+  ['a token with a leading space', ` ${good.slice(1)}`],
   ['the alphabet of base64url', `-_${good.slice(2)}`],
-  ['bits in the last digit that carry nothing', `${good.slice(0, 170)}${otherLastDigit}=`],
-  ['letters beyond ASCII', `é${good.slice(1)}`],
+  ['a token with unused bits set in the last digit', `${good.slice(0, 170)}${otherLastDigit}=`],
+  ['a token with a non-ASCII character', `é${good.slice(1)}`],
 ];
 
 for (const [what, text] of notTokens) {
-  test(`${what} is no refresh token`, () => {
+  test(`parseRefreshToken rejects ${what}`, () => {
     assert.throws(() => parseRefreshToken(text), { name: 'invalid_token' });
   });
 }
 
-test('of all texts of the right alphabet only canonical ones are read', () => {
+test('parseRefreshToken accepts only canonical texts', () => {
   const text = fc.string({ minLength: 168, maxLength: 176 });
   fc.assert(
     fc.property(text, (given) => {
@@ -76,7 +76,7 @@ test('of all texts of the right alphabet only canonical ones are read', () => {
   );
 });
 
-test('one flipped bit anywhere makes a token not ours', () => {
+test('the MAC of a token with any bit flipped is invalid', () => {
   const token = tokens.mint();
   const bytes = Buffer.from(formatRefreshToken(token), 'base64');
   for (let bit = 0; bit < bytes.length * 8; bit += 1) {
@@ -91,7 +91,7 @@ test('one flipped bit anywhere makes a token not ours', () => {
   }
 });
 
-test('tokens of earlier secrets are ours while the secret is listed', () => {
+test('the MAC of a token of a previous secret is valid while the secret is listed', () => {
   const old = tokens.mint();
   const next = createSecretKey(Buffer.alloc(32, 8));
 
@@ -113,7 +113,7 @@ test('only the parent opens a sealed successor', () => {
   assert.throws(() => openSuccessor(sealed.slice(0, -4), parent));
 });
 
-test('hashes are compared as wholes', () => {
+test('hashes are compared over their whole length', () => {
   const one = hashVerifier(tokens.mint().verifier);
 
   assert.equal(one.length, 64);

@@ -25,7 +25,7 @@ async function serverFor(t: TestContext, jwks?: object) {
   return { ...auth, account, ask, login };
 }
 
-test('a login answers what the original answered, and is not to be stored', async (t) => {
+test('a login response keeps the fields of the original service and is not cacheable', async (t) => {
   const { ask } = await serverFor(t);
 
   for (const sent of [
@@ -50,7 +50,7 @@ test('a login answers what the original answered, and is not to be stored', asyn
   }
 });
 
-// [what is wrong, path, what is sent, status, name, info]
+// [description, path, request, status, name, info]
 const refusals: readonly (readonly [string, string, Asked, number, string, object?])[] = [
   ['no body', '/login', {}, 400, 'missing_required_parameter', { body: ['username', 'password'] }],
   [
@@ -88,13 +88,13 @@ const refusals: readonly (readonly [string, string, Asked, number, string, objec
     'missing_required_parameter',
     { body: ['token'] },
   ],
-  ['a token not ours', '/token', { json: { token: 'x' } }, 401, 'invalid_token'],
+  ['an unknown token', '/token', { json: { token: 'x' } }, 401, 'invalid_token'],
   ['no access token', '/logout', {}, 401, 'bad_credentials'],
   ['a wrong access token', '/logout', { bearer: 'x' }, 401, 'invalid_token'],
 ];
 
 for (const [what, path, asked, status, name, info] of refusals) {
-  test(`${what} on ${path} is refused with ${status} ${name}`, async (t) => {
+  test(`a POST to ${path} with ${what} is rejected with ${status} ${name}`, async (t) => {
     const { ask } = await serverFor(t);
 
     const answer = await ask('POST', path, asked);
@@ -108,7 +108,7 @@ for (const [what, path, asked, status, name, info] of refusals) {
   });
 }
 
-test('a refresh token is exchanged, and its parent within the grace for the same', async (t) => {
+test('a refresh token is exchanged, and its parent yields the same successor within the grace', async (t) => {
   const { ask, login } = await serverFor(t);
   const { refreshToken: token } = await login();
 
@@ -123,7 +123,7 @@ test('a refresh token is exchanged, and its parent within the grace for the same
   assert.equal(one.headers['cache-control'], 'no-store');
 });
 
-test('me is who logged in', async (t) => {
+test('/me returns the logged-in user', async (t) => {
   const { ask, login, account } = await serverFor(t);
   const { accessToken } = await login();
 
@@ -142,14 +142,14 @@ test('me is who logged in', async (t) => {
 });
 
 const scopes: readonly (readonly [string, object | undefined, readonly boolean[]])[] = [
-  ['no scope', undefined, [false, true]],
+  ['undefined', undefined, [false, true]],
   ['session', { scope: 'session' }, [false, true]],
   ['others', { scope: 'others' }, [true, false]],
   ['all', { scope: 'all' }, [false, false]],
 ];
 
 for (const [what, json, alive] of scopes) {
-  test(`logging out with ${what} leaves alive what it should`, async (t) => {
+  test(`logging out with scope ${what} ends the right sessions`, async (t) => {
     const { ask, login, endedSessions } = await serverFor(t);
     const [here, there] = [await login(), await login()];
     const asked = { bearer: here['accessToken'] ?? '', ...(json !== undefined && { json }) };
@@ -173,7 +173,7 @@ for (const [what, json, alive] of scopes) {
   });
 }
 
-test('after logging out all, access tokens of before are void by their time, too', async (t) => {
+test('after logging out all sessions, earlier access tokens are void by their issue time as well', async (t) => {
   const { ask, login, users, account } = await serverFor(t);
   const validAfter = async () => (await users.find(account.id))?.tokensValidAfter ?? 0;
   const [one, two] = [await login(), await login()];
@@ -188,7 +188,7 @@ test('after logging out all, access tokens of before are void by their time, too
   assert.ok((await validAfter()) > claims.iat);
 });
 
-test('a scope there is not is refused and logs nobody out', async (t) => {
+test('an unknown scope is rejected and ends no session', async (t) => {
   const { ask, login } = await serverFor(t);
   const { accessToken: bearer = '' } = await login();
 
@@ -200,7 +200,7 @@ test('a scope there is not is refused and logs nobody out', async (t) => {
   assert.equal((await ask('GET', '/me', { bearer })).status, 200);
 });
 
-test('anything comes back without its credentials', async (t) => {
+test('/anything echoes the request without its credentials', async (t) => {
   const { ask, login } = await serverFor(t);
   const { accessToken: bearer = '' } = await login();
 
@@ -222,7 +222,7 @@ test('anything comes back without its credentials', async (t) => {
   assert.equal((await ask('GET', '/anything', {})).status, 401);
 });
 
-test('public keys are shown if there are any', async (t) => {
+test('the JWK set is served only with asymmetric keys', async (t) => {
   const hidden = await serverFor(t);
   const shown = await serverFor(t, { keys: [] });
 
@@ -233,7 +233,7 @@ test('public keys are shown if there are any', async (t) => {
   assert.equal(answer.headers['cache-control'], 'public, max-age=300');
 });
 
-test('no token and no password is in any log line', async (t) => {
+test('log lines contain no token and no password', async (t) => {
   const { ask, login, lines } = await serverFor(t);
   const one = await login();
   const { body: two } = await ask('POST', '/token', { json: { token: one['refreshToken'] } });

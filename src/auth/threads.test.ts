@@ -12,7 +12,7 @@ import type { MessageToThread } from '../workers/thread.js';
 import type { AuthJobs } from './jobs.js';
 import { createKeyRing } from './key-ring.js';
 
-// Also the entry of the threads: the real jobs, and a password that ends the thread while it is hashed.
+// Also the entry of the threads: the real jobs, and passwords that end the thread while hashing.
 
 const endings: Readonly<Record<string, () => unknown>> = {
   'an exception': () => {
@@ -23,7 +23,7 @@ const endings: Readonly<Record<string, () => unknown>> = {
   'process.exit(0)': () => process.exit(0),
 };
 
-/** Takes some tenths of a second, so that it is under way when its thread ends. */
+/** Takes some tenths of a second, so that the hash is running when its thread ends. */
 const cost = { memoryCost: 65_536, timeCost: 6, parallelism: 1, type: argon2.argon2id };
 
 async function openPool(t: TestContext): Promise<Pool<AuthJobs>> {
@@ -46,7 +46,7 @@ async function openPool(t: TestContext): Promise<Pool<AuthJobs>> {
 
 if (isMainThread) {
   for (const ending of Object.keys(endings)) {
-    test(`a thread that ends by ${ending} during a hash is replaced, and nothing else ends`, async (t) => {
+    test(`a thread that exits by ${ending} during a hash is replaced without ending the process`, async (t) => {
       const pool = await openPool(t);
       const hash = await argon2.hash(ending, cost);
       const nextHash = await argon2.hash('right');
@@ -62,18 +62,18 @@ if (isMainThread) {
       assert.equal(await next, true);
       const { threads, crashes, running } = pool.state;
       assert.deepEqual({ threads, crashes, running }, { threads: 1, crashes: 1, running: 0 });
-      await pool.close(); // Waits for the thread that still hashes.
+      await pool.close(); // Waits for the thread that is still hashing.
     });
   }
 
-  test('a thread that ends begins nothing more, but finishes its hash', async () => {
+  test('a thread told to end starts no further job and finishes its hash', async () => {
     const hash = await argon2.hash('right', cost);
     const { signingKey } = createKeyRing({ algorithm: 'HS256', secret: randomBytes(32) });
     const entry = new URL('./threads.test', import.meta.url);
     const thread = startThread(entry, { workerData: { signingKey } });
     await once(thread, 'message'); // It is ready.
-    const said: unknown[] = [];
-    thread.on('message', ({ kind, id }) => said.push([kind, id]));
+    const messages: unknown[] = [];
+    thread.on('message', ({ kind, id }) => messages.push([kind, id]));
     const input = { password: 'right', hash };
 
     thread.postMessage({ id: 1, name: 'verifyPassword', input });
@@ -81,13 +81,13 @@ if (isMainThread) {
     thread.postMessage({ id: 2, name: 'verifyPassword', input });
     await once(thread, 'exit');
 
-    assert.deepEqual(said, [
+    assert.deepEqual(messages, [
       ['dying', undefined],
       ['returned', 1],
     ]);
   });
 
-  test('a pool that closes during a hash ends with it', async (t) => {
+  test('closing a pool waits for a running hash', async (t) => {
     const pool = await openPool(t);
     const hash = await argon2.hash('right', cost);
 
@@ -98,9 +98,9 @@ if (isMainThread) {
   });
 } else {
   await import('./jobs.js');
-  parentPort?.on('message', (order: MessageToThread) => {
-    if (order === 'end' || order.name !== 'verifyPassword') return;
-    const end = endings[(order.input as { password: string }).password];
-    if (end !== undefined) setImmediate(end); // The computation has begun: `serve` heard it first.
+  parentPort?.on('message', (message: MessageToThread) => {
+    if (message === 'end' || message.name !== 'verifyPassword') return;
+    const end = endings[(message.input as { password: string }).password];
+    if (end !== undefined) setImmediate(end); // The hash is running: `serveJobs` received the message first.
   });
 }

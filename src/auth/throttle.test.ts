@@ -16,7 +16,7 @@ function createThrottle() {
 const stranger = async () => false;
 const owner = async () => true;
 
-/** Wrong guesses from one place after another; how many were tried before a refusal. */
+/** Tries wrong passwords from different IPs; returns how many were allowed before a refusal. */
 async function spray(throttle: Throttle, count: number, userKey = 'ada'): Promise<number> {
   for (let tried = 0; tried < count; tried += 1) {
     try {
@@ -30,14 +30,14 @@ async function spray(throttle: Throttle, count: number, userKey = 'ada'): Promis
   return count;
 }
 
-test('guesses spread over many addresses stop after twenty', async () => {
+test('attempts spread over many IPs are blocked after twenty failures', async () => {
   const { throttle } = createThrottle();
 
   assert.equal(await spray(throttle, 100), 20);
   assert.equal(await spray(throttle, 10, 'bob'), 10);
 });
 
-test('the owner passes, from where a session is, while others are kept out', async () => {
+test('an IP with a session of the user is allowed while others are blocked', async () => {
   const { throttle } = createThrottle();
   await spray(throttle, 20);
   const here = { userKey: 'ada', ipKey: '198.51.100.7' };
@@ -51,7 +51,7 @@ test('the owner passes, from where a session is, while others are kept out', asy
   guess.settle('right');
 });
 
-test('a refusal by the second gate gives back the permit of the first', async () => {
+test('a refusal by the second limiter releases the permit of the first', async () => {
   const { throttle, time } = createThrottle();
   await spray(throttle, 20);
   const here = { userKey: 'ada', ipKey: '198.51.100.7', hasSession: stranger };
@@ -64,7 +64,7 @@ test('a refusal by the second gate gives back the permit of the first', async ()
   guess.settle('unknown');
 });
 
-test('after a hundred wrong guesses in a row there is one every 15 minutes', async () => {
+test('after a hundred consecutive failures one attempt per 15 minutes is allowed', async () => {
   const { throttle, time } = createThrottle();
   const waits: number[] = [];
   for (let tried = 0; tried < 102; ) {
@@ -83,7 +83,7 @@ test('after a hundred wrong guesses in a row there is one every 15 minutes', asy
   assert.deepEqual(waits.slice(-3), [60, 900, 900]);
 });
 
-test('a question about sessions that fails gives the permit back', async () => {
+test('a failed session lookup releases the permit', async () => {
   const { throttle } = createThrottle();
   await spray(throttle, 20);
   const here = { userKey: 'ada', ipKey: '198.51.100.7' };
@@ -99,7 +99,7 @@ test('a question about sessions that fails gives the permit back', async () => {
   (await throttle.begin({ ...here, hasSession: owner })).settle('unknown');
 });
 
-test('who has left tries nothing', async () => {
+test('an aborted attempt gets no permit', async () => {
   const { throttle } = createThrottle();
   const signal = AbortSignal.abort();
   const here = { userKey: 'ada', ipKey: '198.51.100.7', hasSession: stranger, signal };

@@ -12,7 +12,7 @@ const same = [
 ] as const;
 
 for (const [key, spelling] of same) {
-  test(`${JSON.stringify(spelling)} is the user ${key}`, () => {
+  test(`${JSON.stringify(spelling)} has the username key ${key}`, () => {
     assert.equal(toUsernameKey(spelling), key);
   });
 }
@@ -20,7 +20,7 @@ for (const [key, spelling] of same) {
 const impossible = ['', ' ', '\u3000', 'a\u0000b', 'a\nb', '\u007f', '\u0085', '\ud800', 'a\udc00'];
 
 for (const username of [...impossible, 'x'.repeat(191), '\ufdfa'.repeat(11)]) {
-  test(`${JSON.stringify(username).slice(0, 30)} cannot be a username`, () => {
+  test(`${JSON.stringify(username).slice(0, 30)} is an invalid username`, () => {
     assert.equal(toUsernameKey(username), undefined);
     assert.throws(() => parseUsername(username), { name: 'invalid_request' });
   });
@@ -33,7 +33,7 @@ test('a username has at most 190 characters', () => {
   });
 });
 
-test('what is no text is no name', () => {
+test('a value that is not a string is rejected as a name', () => {
   for (const given of [undefined, null, 7, ['ada'], {}]) {
     assert.throws(() => parseUsername(given), { name: 'invalid_request' });
     assert.throws(() => parsePersonalName(given, 'firstName'), { name: 'invalid_request' });
@@ -41,7 +41,7 @@ test('what is no text is no name', () => {
   assert.equal(parsePersonalName('', 'lastName'), '');
 });
 
-test('a key never throws, and is well-formed, trimmed and short', () => {
+test('toUsernameKey never throws, and keys are trimmed and 1 to 190 characters', () => {
   const text = fc.string({ unit: 'binary', maxLength: 200 });
   fc.assert(
     fc.property(text, (given) => {

@@ -6,7 +6,7 @@ const test = await testOnDialects('users');
 
 const password = { hash: 'one', pepperVersion: 2 };
 
-test('a user is found by every spelling of the name, and by id', async (t) => {
+test('a user is found by any spelling of the name and by id', async (t) => {
   const { users, time } = await sessionsFor(t);
 
   const made = await users.create({
@@ -33,7 +33,7 @@ test('a user is found by every spelling of the name, and by id', async (t) => {
   assert.deepEqual(await users.find(made.id), made);
 });
 
-test('a name is taken once, however it is spelled', async (t) => {
+test('a username that is taken in another spelling is rejected', async (t) => {
   const { users } = await sessionsFor(t);
   const names = { firstName: 'A', lastName: 'B', password };
   await users.create({ username: 'ada', ...names });
@@ -42,7 +42,7 @@ test('a name is taken once, however it is spelled', async (t) => {
   await assert.rejects(users.create({ username: 'a\nb', ...names }), { name: 'invalid_request' });
 });
 
-test('what is no name or id finds nobody', async (t) => {
+test('an invalid name or id finds no user', async (t) => {
   const { users } = await sessionsFor(t);
   await newUser(users);
 
@@ -54,7 +54,7 @@ test('what is no name or id finds nobody', async (t) => {
   }
 });
 
-test('a list goes on after the last one seen', async (t) => {
+test('a list continues after the given id', async (t) => {
   const { users } = await sessionsFor(t);
   const made = [await newUser(users), await newUser(users), await newUser(users)];
 
@@ -64,7 +64,7 @@ test('a list goes on after the last one seen', async (t) => {
   assert.deepEqual([...first, ...rest], made);
 });
 
-test('a new password voids access tokens of this second and before', async (t) => {
+test('a new password voids access tokens issued up to the current second', async (t) => {
   const { users, time } = await sessionsFor(t);
   const { id, passwordChangedAt } = await newUser(users);
   const next = { hash: 'two', pepperVersion: 0 };
@@ -78,7 +78,7 @@ test('a new password voids access tokens of this second and before', async (t) =
   assert.equal(await users.setPassword('999', next), false);
 });
 
-test('a digest is renewed only if it is still the one that was read', async (t) => {
+test('a digest is replaced only if it has not changed since it was read', async (t) => {
   const { users } = await sessionsFor(t);
   const account = await newUser(users);
   const next = { hash: 'renewed', pepperVersion: 3 };
@@ -91,7 +91,7 @@ test('a digest is renewed only if it is still the one that was read', async (t) 
   assert.equal(renewed?.passwordChangedAt, account.passwordChangedAt);
 });
 
-test('disabling and enabling say whether they changed anything', async (t) => {
+test('disable and enable return whether they changed the account', async (t) => {
   const { users, time } = await sessionsFor(t);
   const { id } = await newUser(users);
 
@@ -102,7 +102,7 @@ test('disabling and enabling say whether they changed anything', async (t) => {
   assert.equal(await users.find(id), undefined);
 });
 
-test('of many ids those that nobody has are missing', async (t) => {
+test('missing returns the ids without a user', async (t) => {
   const { users } = await sessionsFor(t);
   const [one, two] = [await newUser(users), await newUser(users)];
   const strangers = Array.from({ length: 2500 }, (_, index) => String(1_000_000 + index));

@@ -8,7 +8,7 @@ import { runSource, tempFolder } from '../../test/support/servers/process.js';
 const run = (cwd: string, args: readonly string[] = [], env = {}) =>
   runSource('commands/certificate.ts', args, { cwd, env });
 
-test('both files are made, the key for its owner only, and the fingerprint is told', async (t) => {
+test('certificate creates both files, the key readable by its owner only, and prints the fingerprint', async (t) => {
   const cwd = tempFolder(t);
 
   const { code, out } = await run(cwd);
@@ -23,7 +23,7 @@ test('both files are made, the key for its owner only, and the fingerprint is to
   assert.deepEqual(readdirSync(join(cwd, 'certificate')).sort(), ['server.cert', 'server.key']);
 });
 
-test('what is there is not overwritten without --force', async (t) => {
+test('certificate does not overwrite existing files without --force', async (t) => {
   const cwd = tempFolder(t);
   const env = { CERTIFICATE: 'own.pem', PRIVATE_KEY: 'own.key' };
   writeFileSync(join(cwd, 'own.key'), 'precious');
@@ -42,7 +42,7 @@ test('what is there is not overwritten without --force', async (t) => {
   assert.equal(statSync(join(cwd, 'own.key')).mode & 0o777, 0o600);
 });
 
-test('it is for the hosts that are named', async (t) => {
+test('the certificate is valid for the hosts given with --host', async (t) => {
   const cwd = tempFolder(t);
 
   const { code } = await run(cwd, ['--host', 'herald.test', '--host', '10.1.2.3']);
@@ -52,7 +52,7 @@ test('it is for the hosts that are named', async (t) => {
   assert.equal(certificate.subjectAltName, 'DNS:herald.test, IP Address:10.1.2.3');
 });
 
-test('the names come from .env, and the environment wins', async (t) => {
+test('the file names come from .env, and the environment wins', async (t) => {
   const cwd = tempFolder(t);
   writeFileSync(join(cwd, '.env'), 'CERTIFICATE=from-file.cert\nPRIVATE_KEY=from-file.key\n');
 
@@ -62,15 +62,15 @@ test('the names come from .env, and the environment wins', async (t) => {
   assert.deepEqual(readdirSync(cwd).sort(), ['.env', 'from-env.key', 'from-file.cert']);
 });
 
-// [what is wrong, arguments, environment, exit code, message]
+// [description, arguments, environment, exit code, message]
 const refusals = [
-  ['an option there is not', ['--frce'], {}, 2, /^Cannot read arguments: Unknown option '--frce'/],
+  ['an unknown option', ['--frce'], {}, 2, /^Cannot read arguments: Unknown option '--frce'/],
   ['an option without its value', ['--host'], {}, 2, /^Cannot read arguments: .*--host/],
-  ['a word too many', ['now'], {}, 2, /^Cannot read arguments: unexpected argument 'now'/],
-  ['a host that is none', ['--host', 'a b'], {}, 1, /^Cannot make certificate: a host must be/],
-  ['a bad setting', [], { PORT: 'x' }, 1, /^Cannot start: 1 problem[\s\S]*- PORT must be/],
+  ['an extra argument', ['now'], {}, 2, /^Cannot read arguments: unexpected argument 'now'/],
+  ['an invalid host', ['--host', 'a b'], {}, 1, /^Cannot make certificate: a host must be/],
+  ['an invalid setting', [], { PORT: 'x' }, 1, /^Cannot start: 1 problem[\s\S]*- PORT must be/],
   [
-    'a folder that cannot be',
+    'an impossible folder',
     [],
     { PRIVATE_KEY: '/dev/null/key' },
     1,
@@ -79,7 +79,7 @@ const refusals = [
 ] as const;
 
 for (const [what, args, env, expected, message] of refusals) {
-  test(`${what} is refused with ${expected}, without a stack trace`, async (t) => {
+  test(`certificate with ${what} exits with ${expected}, without a stack trace`, async (t) => {
     const { code, out, err } = await run(tempFolder(t), args, env);
 
     assert.equal(code, expected);
@@ -90,7 +90,7 @@ for (const [what, args, env, expected, message] of refusals) {
   });
 }
 
-test('--help tells the usage', async (t) => {
+test('certificate --help prints the usage', async (t) => {
   for (const flag of ['--help', '-h']) {
     const { code, out, err } = await run(tempFolder(t), [flag]);
 

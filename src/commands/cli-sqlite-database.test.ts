@@ -7,7 +7,7 @@ import { SqliteDatabase } from '../db/sqlite/sqlite.js';
 import { silentLogger } from '../logging/logger.js';
 import { CliSqliteDatabase } from './cli-sqlite-database.js';
 
-/** A server's database with a table `notes`, and a guest in the same file. */
+/** Opens the database of a server with a table `notes`, and a CLI database on the same file. */
 async function openBoth(
   t: TestContext,
 ): Promise<{ server: SqliteDatabase; cli: CliSqliteDatabase }> {
@@ -24,7 +24,7 @@ async function openBoth(
 
 const count = sql`select count(*) as n from notes`;
 
-test('a guest may write while the server does, and each sees what the other wrote', async (t) => {
+test("a command and the server write at the same time and see each other's rows", async (t) => {
   const { server, cli } = await openBoth(t);
   const ids = Array.from({ length: 300 }, (_, n) => n);
 
@@ -32,8 +32,8 @@ test('a guest may write while the server does, and each sees what the other wrot
     ids.map((n) => server.execute(sql`insert into notes values (${2 * n}, 'server')`)),
   );
   for (const n of ids) {
-    await cli.execute(sql`insert into notes values (${2 * n + 1}, 'guest')`);
-    if (n % 10 === 0) await new Promise(setImmediate); // Lets the server's answers in.
+    await cli.execute(sql`insert into notes values (${2 * n + 1}, 'command')`);
+    if (n % 10 === 0) await new Promise(setImmediate); // Lets the server's replies in.
   }
   await writing;
 
@@ -41,7 +41,7 @@ test('a guest may write while the server does, and each sees what the other wrot
   assert.deepEqual(await cli.query(count), [{ n: 600 }]);
 });
 
-test('a transaction that rejects leaves no trace, and the next one works', async (t) => {
+test('a transaction that rejects is rolled back, and the next one works', async (t) => {
   const { server, cli } = await openBoth(t);
 
   const failing = cli.transaction(async (tx) => {
@@ -54,7 +54,7 @@ test('a transaction that rejects leaves no trace, and the next one works', async
   assert.deepEqual(await server.query(sql`select id from notes`), [{ id: 2 }]);
 });
 
-test('a key that is taken is a UniqueViolation, and a nested transaction is refused', async (t) => {
+test('a duplicate key is a UniqueViolation, and a nested transaction is rejected', async (t) => {
   const { cli } = await openBoth(t);
   const insert = sql`insert into notes values (1, 'one')`;
 
@@ -67,7 +67,7 @@ test('a key that is taken is a UniqueViolation, and a nested transaction is refu
   );
 });
 
-test('close twice is fine, and a statement after it is refused', async (t) => {
+test('close is idempotent, and statements after it are rejected', async (t) => {
   const { cli } = await openBoth(t);
 
   await cli.close();

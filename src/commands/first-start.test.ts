@@ -30,7 +30,7 @@ interface TestFolder {
   configWith(env?: Record<string, string>): Config;
 }
 
-/** A folder as it is after a fetch: nothing made yet. */
+/** Creates a folder as after a fresh checkout. */
 function createTestFolder(t: TestContext): TestFolder {
   const folder = tempFolder(t);
   const paths = {
@@ -45,14 +45,14 @@ function createTestFolder(t: TestContext): TestFolder {
 
 const noEnvFile = { hasEnvFile: false };
 
-/** How many users and keys there are. */
+/** Counts users and keys. */
 const countUsersAndKeys = (config: Config) =>
   withDatabase(config, silentLogger, async (db) => ({
     users: (await new Users({ db }).list()).length,
     keys: (await new ApiKeys({ db, log: silentLogger }).list()).length,
   }));
 
-test('a first start makes all it needs, and says so', async (t) => {
+test('a first start creates everything it needs and lists it', async (t) => {
   const { folder, configWith } = createTestFolder(t);
 
   const preparation = await prepareStart(configWith(), noEnvFile);
@@ -73,7 +73,7 @@ test('a first start makes all it needs, and says so', async (t) => {
   assert.equal(statSync(join(folder, 'data')).mode & 0o777, 0o700);
 });
 
-test('the key in the file is good to publish with', async (t) => {
+test('the key in the publish key file has the scope publish', async (t) => {
   const { config, publishKeyFile } = await prepareStart(
     createTestFolder(t).configWith(),
     noEnvFile,
@@ -87,7 +87,7 @@ test('the key in the file is good to publish with', async (t) => {
   assert.deepEqual(key?.scopes, ['publish']);
 });
 
-test('the second start makes nothing, keeps the secret, and still tells how to try it', async (t) => {
+test('a second start creates nothing, keeps the secret, and still prints the demo', async (t) => {
   const { configWith } = createTestFolder(t);
   const first = await prepareStart(configWith(), noEnvFile);
 
@@ -99,18 +99,18 @@ test('the second start makes nothing, keeps the secret, and still tells how to t
   assert.deepEqual(await countUsersAndKeys(second.config), { users: 1, keys: 1 });
 });
 
-// [when, environment, is there a .env]
+// [condition, environment, does .env exist]
 const withoutDemo = [
-  ['there is a .env', {}, true],
-  ['others can connect', { HOST: '0.0.0.0' }, false],
-  ['others come through a proxy', { TRUST_PROXY_HOPS: '1' }, false],
-  ['pages of elsewhere may call', { CORS_ORIGINS: 'https://app.example.com' }, false],
-  ['the secret is given', { ACCESS_TOKEN_SECRET: production.ACCESS_TOKEN_SECRET }, false],
+  ['.env exists', {}, true],
+  ['the server listens on all addresses', { HOST: '0.0.0.0' }, false],
+  ['a proxy is configured', { TRUST_PROXY_HOPS: '1' }, false],
+  ['CORS origins are configured', { CORS_ORIGINS: 'https://app.example.com' }, false],
+  ['a secret is configured', { ACCESS_TOKEN_SECRET: production.ACCESS_TOKEN_SECRET }, false],
   ['the database is a server', { DB_DIALECT: 'postgres' }, false],
 ] as const;
 
 for (const [when, env, hasEnvFile] of withoutDemo) {
-  test(`no demo user and no key are made when ${when}`, async (t) => {
+  test(`no demo user and no key are created when ${when}`, async (t) => {
     const { configWith } = createTestFolder(t);
 
     const { config, created, publishKeyFile } = await prepareStart(configWith(env), { hasEnvFile });
@@ -125,7 +125,7 @@ for (const [when, env, hasEnvFile] of withoutDemo) {
   });
 }
 
-test('a database with users gets no demo user, also when the key file was deleted', async (t) => {
+test('a database with users gets no demo user, even when the key file was deleted', async (t) => {
   const { folder, configWith } = createTestFolder(t);
   await prepareStart(configWith(), noEnvFile);
   rmSync(join(folder, 'data', 'publish.key'));
@@ -136,7 +136,7 @@ test('a database with users gets no demo user, also when the key file was delete
   assert.deepEqual(await countUsersAndKeys(config), { users: 1, keys: 1 });
 });
 
-test('what is set is left as it is', async (t) => {
+test('existing files and settings are unchanged by a start', async (t) => {
   const { folder, configWith } = createTestFolder(t);
   const secret = production.ACCESS_TOKEN_SECRET;
   await prepareStart(configWith(), noEnvFile);
@@ -152,7 +152,7 @@ test('what is set is left as it is', async (t) => {
   assert.equal(existsSync(join(folder, 'data', 'access-token.secret')), false);
 });
 
-test('in production nothing is made up, and the message names the settings', async (t) => {
+test('production generates nothing, and the message names the missing settings', async (t) => {
   const { folder, configWith } = createTestFolder(t);
 
   const starting = prepareStart(configWith(production), noEnvFile);
@@ -168,9 +168,9 @@ test('in production nothing is made up, and the message names the settings', asy
   assert.deepEqual(readdirSync(folder), []);
 });
 
-test('in production there is no welcome', async (t) => {
+test('production prints no welcome text', async (t) => {
   const { configWith } = createTestFolder(t);
-  await prepareStart(configWith(), noEnvFile); // Makes a certificate.
+  await prepareStart(configWith(), noEnvFile); // Creates a certificate.
 
   const preparation = await prepareStart(configWith(production), noEnvFile);
 
@@ -178,7 +178,7 @@ test('in production there is no welcome', async (t) => {
   assert.equal(welcomeText(preparation, 'https://localhost:1'), '');
 });
 
-test('half a certificate is refused, for the other half may be precious', async (t) => {
+test('a certificate without its key, or a key without its certificate, is rejected', async (t) => {
   const halves = [
     [
       'server.cert',
@@ -200,7 +200,7 @@ test('half a certificate is refused, for the other half may be precious', async 
   }
 });
 
-test('a made-up secret that was damaged is refused, with the way out', async (t) => {
+test('a damaged generated secret is rejected with a remedy', async (t) => {
   const { folder, configWith } = createTestFolder(t);
   await prepareStart(configWith(), noEnvFile);
   writeFileSync(join(folder, 'data', 'access-token.secret'), 'AAAA');
@@ -213,7 +213,7 @@ test('a made-up secret that was damaged is refused, with the way out', async (t)
   );
 });
 
-test('a made-up secret that cannot be read is named, with the way out', async (t) => {
+test('an unreadable generated secret is reported with its path and a remedy', async (t) => {
   const { folder, configWith } = createTestFolder(t);
   mkdirSync(join(folder, 'data', 'access-token.secret'), { recursive: true });
 

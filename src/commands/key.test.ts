@@ -9,7 +9,7 @@ import { silentLogger } from '../logging/logger.js';
 
 const run = (cwd: string, args: readonly string[]) => runSource('commands/key.ts', args, { cwd });
 
-test('a key is made beside a server, is good there at once, listed, and revoked', async (t) => {
+test('a key created while a server runs is valid at once, listed, and revoked', async (t) => {
   const cwd = tempFolder(t);
   const file = join(cwd, 'data/herald.db');
   const db = await SqliteDatabase.open({ dialect: 'sqlite', file, log: silentLogger });
@@ -18,7 +18,7 @@ test('a key is made beside a server, is good there at once, listed, and revoked'
 
   const made = await run(cwd, ['create', '--name', 'billing', '--scope', 'publish']);
   assert.equal(made.code, 0, made.err);
-  assert.match(made.out, /^hk_[0-9a-f]{16}_[\w-]{43}\n$/); // Nothing else: for `$(…)`.
+  assert.match(made.out, /^hk_[0-9a-f]{16}_[\w-]{43}\n$/); // Nothing else, for `$(…)`.
   const key = made.out.trim();
   assert.equal((await keys.verify(key))?.name, 'billing');
 
@@ -42,25 +42,20 @@ test('a key is made beside a server, is good there at once, listed, and revoked'
 const name = ['--name', 'billing'];
 const scope = ['--scope', 'publish'];
 
-// [what is wrong, arguments, exit code, message]
+// [description, arguments, exit code, message]
 const refusals = [
   ['no command', [], 2, 'Cannot read arguments: no command is given'],
   ['no name', ['create', ...scope], 2, 'Cannot read arguments: needs --name'],
   ['no scope', ['create', ...name], 2, 'Cannot read arguments: needs --scope'],
   ['an unknown option', ['list', '--scopes'], 2, "Unknown option '--scopes'"],
-  ['a scope there is not', ['create', ...name, '--scope', 'all'], 1, 'must be one of publish'],
-  [
-    'a name that cannot be',
-    ['create', '--name', 'a b', ...scope],
-    1,
-    'Cannot create key: the name',
-  ],
-  ['a key there is not', ['revoke', 'billing'], 1, 'Cannot revoke key billing: no active key'],
+  ['an unknown scope', ['create', ...name, '--scope', 'all'], 1, 'must be one of publish'],
+  ['an invalid name', ['create', '--name', 'a b', ...scope], 1, 'Cannot create key: the name'],
+  ['an unknown key', ['revoke', 'billing'], 1, 'Cannot revoke key billing: no active key'],
   ['nothing to revoke', ['revoke'], 2, 'Cannot read arguments: needs <id or name>'],
 ] as const;
 
 for (const [what, args, expected, message] of refusals) {
-  test(`${what} is refused with ${expected}, without a stack trace`, async (t) => {
+  test(`key with ${what} exits with ${expected}, without a stack trace`, async (t) => {
     const { code, out, err } = await run(tempFolder(t), args);
 
     assert.equal(code, expected);
@@ -70,7 +65,7 @@ for (const [what, args, expected, message] of refusals) {
   });
 }
 
-test('a name in use is refused', async (t) => {
+test('key rejects a name in use', async (t) => {
   const cwd = tempFolder(t);
   await run(cwd, ['create', ...name, ...scope]);
 

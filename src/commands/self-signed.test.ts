@@ -13,7 +13,7 @@ import { createSelfSigned } from './self-signed.js';
 
 const hosts = ['localhost', '127.0.0.1', '::1', '2001:db8::5:0:1', '::ffff:10.0.0.1', '*.a.test'];
 
-test('the certificate is for every host it was asked for, and for no other', () => {
+test('a self-signed certificate is valid for exactly the given hosts', () => {
   const certificate = new X509Certificate(createSelfSigned(hosts, Date.now()).certificate);
 
   assert.equal(certificate.checkHost('localhost'), 'localhost');
@@ -25,7 +25,7 @@ test('the certificate is for every host it was asked for, and for no other', () 
   assert.equal(certificate.checkIP('10.0.0.1'), undefined);
 });
 
-test('it is signed by its own key, which may sign certificates', () => {
+test('a self-signed certificate is signed by its own key and is a CA', () => {
   const { certificate: pem, privateKey } = createSelfSigned(hosts, Date.now());
 
   const certificate = new X509Certificate(pem);
@@ -37,7 +37,7 @@ test('it is signed by its own key, which may sign certificates', () => {
   assert.match(certificate.serialNumber, /^[4-7][\dA-F]{31}$/);
 });
 
-test('it is valid from a day before for 397 days, in this half of the century and the next', () => {
+test('a self-signed certificate is valid from a day before until 397 days after, before and after 2050', () => {
   for (const start of ['2026-11-23T12:34:56Z', '2049-06-01T00:00:00Z', '2051-01-01T00:00:00Z']) {
     const startMs = Date.parse(start);
     const certificate = new X509Certificate(createSelfSigned(['localhost'], startMs).certificate);
@@ -47,7 +47,7 @@ test('it is valid from a day before for 397 days, in this half of the century an
   }
 });
 
-test('no two have the same serial number or key', () => {
+test('two self-signed certificates differ in serial number and key', () => {
   const [first, second] = [createSelfSigned(hosts, 0), createSelfSigned(hosts, 0)].map(
     ({ certificate }) => new X509Certificate(certificate),
   );
@@ -56,7 +56,7 @@ test('no two have the same serial number or key', () => {
   assert.notEqual(first?.fingerprint256, second?.fingerprint256);
 });
 
-test('openssl accepts it in its strict mode', (t) => {
+test('openssl accepts a self-signed certificate in strict mode', (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'herald-x509-'));
   t.after(() => rmSync(folder, { recursive: true }));
   const file = join(folder, 'server.cert');
@@ -74,7 +74,7 @@ test('openssl accepts it in its strict mode', (t) => {
   assert.match(text, /Subject: CN ?= ?localhost/);
 });
 
-test('a client that trusts it opens HTTP/2 over TLS 1.3', async (t) => {
+test('a client that trusts a self-signed certificate opens HTTP/2 over TLS 1.3', async (t) => {
   const { certificate, privateKey } = createSelfSigned(
     ['localhost', '127.0.0.1', '::1'],
     Date.now(),
@@ -93,7 +93,7 @@ test('a client that trusts it opens HTTP/2 over TLS 1.3', async (t) => {
   client.close();
 });
 
-test('no host, or one that is none, is refused', () => {
+test('an empty list of hosts and an invalid host are rejected', () => {
   assert.throws(() => createSelfSigned([], 0), /no host is named/);
   for (const host of ['', 'a b', 'https://localhost', 'é.test', '-a', 'a'.repeat(300)]) {
     assert.throws(

@@ -22,7 +22,7 @@ const production = {
   ACCESS_TOKEN_ISSUER: 'test',
 };
 
-test('sync tells what it would do, does it, and has nothing to do the second time', async (t) => {
+test('sync prints its plan, applies it, and has nothing to do the second time', async (t) => {
   const cwd = tempFolder(t);
 
   const before = await sync(cwd, ['--dry-run']);
@@ -39,7 +39,7 @@ test('sync tells what it would do, does it, and has nothing to do the second tim
   assert.match((await sync(cwd)).out, /nothing was pending\n$/);
 });
 
-test('sync keeps what is in the tables; with --reset and --yes they are empty', async (t) => {
+test('sync keeps the rows of the tables; with --reset and --yes it empties them', async (t) => {
   const cwd = tempFolder(t);
   await seed(cwd);
 
@@ -59,7 +59,7 @@ test('sync keeps what is in the tables; with --reset and --yes they are empty', 
   assert.equal(await users(cwd), '');
 });
 
-test('reset and seed are refused in production', async (t) => {
+test('reset and seed are rejected in production', async (t) => {
   const cwd = tempFolder(t);
   await seed(cwd);
 
@@ -73,7 +73,7 @@ test('reset and seed are refused in production', async (t) => {
   assert.match(await users(cwd), /"username":"test"/);
 });
 
-test('while a server runs, status is told, and reset names who has the database', async (t) => {
+test('while a server runs, sync prints the status, and reset names the process that holds the database', async (t) => {
   const cwd = tempFolder(t);
   const file = join(cwd, 'data/herald.db');
   const server = await SqliteDatabase.open({ dialect: 'sqlite', file, log: silentLogger });
@@ -87,7 +87,7 @@ test('while a server runs, status is told, and reset names who has the database'
   assert.equal(/^\s+at /m.test(err), false);
 });
 
-test('seed makes the demo user, and may be run again', async (t) => {
+test('seed creates the demo user and is idempotent', async (t) => {
   const cwd = tempFolder(t);
 
   assert.equal((await seed(cwd)).out, 'User test created with password test\n');
@@ -95,18 +95,24 @@ test('seed makes the demo user, and may be run again', async (t) => {
   assert.match(await users(cwd), /"firstName":"John","lastName":"Doe"/);
 });
 
-// [what is wrong, arguments, environment, exit code, message]
+// [description, arguments, environment, exit code, message]
 const refusals = [
   ['an unknown option', ['--force'], {}, 2, "Unknown option '--force'"],
-  ['a word too many', ['now'], {}, 2, "unexpected argument 'now'"],
-  ['--yes alone', ['--yes=herald.db'], {}, 2, '--yes goes with --reset'],
-  ['two at once', ['--status', '--reset'], {}, 2, 'exclude each other'],
-  ['a bad setting', [], { DB_DIALECT: 'oracle' }, 1, 'DB_DIALECT must be one of'],
-  ['a server that is not there', [], { DB_DIALECT: 'postgres', DB_PORT: '1' }, 1, 'ECONNREFUSED'],
+  ['an extra argument', ['now'], {}, 2, "unexpected argument 'now'"],
+  ['--yes without --reset', ['--yes=herald.db'], {}, 2, '--yes goes with --reset'],
+  ['two exclusive options', ['--status', '--reset'], {}, 2, 'exclude each other'],
+  ['an invalid setting', [], { DB_DIALECT: 'oracle' }, 1, 'DB_DIALECT must be one of'],
+  [
+    'an unreachable database server',
+    [],
+    { DB_DIALECT: 'postgres', DB_PORT: '1' },
+    1,
+    'ECONNREFUSED',
+  ],
 ] as const;
 
 for (const [what, args, env, expected, message] of refusals) {
-  test(`${what} is refused with ${expected}, without a stack trace`, async (t) => {
+  test(`sync with ${what} exits with ${expected}, without a stack trace`, async (t) => {
     const { code, out, err } = await sync(tempFolder(t), args, env);
 
     assert.equal(code, expected);

@@ -20,7 +20,7 @@ const password = 'a long and quiet river';
 const run = (cwd: string, args: readonly string[], input = '') =>
   runSource('commands/user.ts', args, { cwd, env, input });
 
-test('a user is made, listed, disabled, enabled, given a password and deleted', async (t) => {
+test('user creates, lists, disables, enables and deletes a user and sets the password', async (t) => {
   const cwd = tempFolder(t);
 
   const made = await run(cwd, ['create', 'Ada', '--last-name', 'Lovelace'], `${password}\n`);
@@ -52,7 +52,7 @@ test('a user is made, listed, disabled, enabled, given a password and deleted', 
   assert.deepEqual(events, ['user_created', ...changed, 'user_archived']);
 });
 
-test('the list of users as JSON leaves out what is kept of passwords', async (t) => {
+test('the list of users as JSON omits password hashes', async (t) => {
   const cwd = tempFolder(t);
   await run(cwd, ['create', 'ada'], password);
 
@@ -62,7 +62,7 @@ test('the list of users as JSON leaves out what is kept of passwords', async (t)
   assert.deepEqual(Object.keys(JSON.parse(out)), shown);
 });
 
-test('what was done is in the log, and no password is in it or in the database', async (t) => {
+test('changes are logged, and neither log nor database contains a password', async (t) => {
   const cwd = tempFolder(t);
 
   await run(cwd, ['create', 'ada'], `${password}\n`);
@@ -75,7 +75,7 @@ test('what was done is in the log, and no password is in it or in the database',
   assert.equal(statSync(join(cwd, 'data/herald.db')).mode & 0o077, 0);
 });
 
-test('users are made while a server has the database open, and it sees them', async (t) => {
+test('a user created while a server has the database open is visible to it', async (t) => {
   const cwd = tempFolder(t);
   const file = join(cwd, 'data/herald.db');
   const server = await SqliteDatabase.open({ dialect: 'sqlite', file, log: silentLogger });
@@ -88,9 +88,9 @@ test('users are made while a server has the database open, and it sees them', as
   assert.deepEqual(rows, [{ username: 'ada' }]);
 });
 
-test('a reader that has had enough ends the list quietly', async (t) => {
+test('a closed pipe ends the list without an error', async (t) => {
   const child = startSource('commands/user.ts', ['list'], { cwd: tempFolder(t), env });
-  child.stdout.destroy(); // As `| head` does.
+  child.stdout.destroy(); // Like `| head`.
 
   const { code, err } = await waitForExit(child);
 
@@ -98,11 +98,17 @@ test('a reader that has had enough ends the list quietly', async (t) => {
   assert.equal(err, '');
 });
 
-// [what is wrong, arguments, standard input, exit code, message]
+// [description, arguments, standard input, exit code, message]
 const refusals = [
   ['no command', [], '', 2, 'Cannot read arguments: no command is given'],
-  ['a command there is not', ['lst'], '', 2, "Cannot read arguments: there is no command 'lst'"],
-  ['a name from Object', ['constructor'], '', 2, "there is no command 'constructor'"],
+  ['an unknown command', ['lst'], '', 2, "Cannot read arguments: there is no command 'lst'"],
+  [
+    'a command named like an Object member',
+    ['constructor'],
+    '',
+    2,
+    "there is no command 'constructor'",
+  ],
   ['no username', ['create'], password, 2, 'Cannot read arguments: needs <username>'],
   ['two usernames', ['disable', 'a', 'b'], '', 2, "Cannot read arguments: unexpected argument 'b'"],
   ['an unknown option', ['list', '--all'], '', 2, "Cannot read arguments: Unknown option '--all'"],
@@ -110,15 +116,21 @@ const refusals = [
   ['no password', ['create', 'ada'], '', 1, 'Cannot read password: standard input is empty'],
   ['an empty line', ['create', 'ada'], '\nx', 1, 'Cannot read password: standard input is empty'],
   ['a short password', ['create', 'ada'], '7 chars', 1, 'Cannot use password: it must have 8'],
-  ['the username again', ['create', 'ada lovelace'], 'ada lovelace', 1, 'Cannot use password'],
-  ['an endless password', ['create', 'ada'], 'x'.repeat(5000), 1, 'longer than 4096 bytes'],
-  ['a username that cannot be', ['create', '\u0007'], password, 1, 'Cannot use username'],
-  ['nobody', ['disable', 'nobody'], '', 1, 'Cannot find user: no such username'],
+  [
+    'the username as the password',
+    ['create', 'ada lovelace'],
+    'ada lovelace',
+    1,
+    'Cannot use password',
+  ],
+  ['an overlong password', ['create', 'ada'], 'x'.repeat(5000), 1, 'longer than 4096 bytes'],
+  ['an invalid username', ['create', '\u0007'], password, 1, 'Cannot use username'],
+  ['an unknown user', ['disable', 'nobody'], '', 1, 'Cannot find user: no such username'],
   ['deletion without --yes', ['delete', 'ada'], '', 1, '--yes confirms it'],
 ] as const;
 
 for (const [what, args, input, expected, message] of refusals) {
-  test(`${what} is refused with ${expected}, without a stack trace`, async (t) => {
+  test(`user with ${what} exits with ${expected}, without a stack trace`, async (t) => {
     const { code, out, err } = await run(tempFolder(t), args, input);
 
     assert.equal(code, expected);
@@ -129,7 +141,7 @@ for (const [what, args, input, expected, message] of refusals) {
   });
 }
 
-test('a username that is taken is refused, in any spelling', async (t) => {
+test('user rejects a taken username in any spelling', async (t) => {
   const cwd = tempFolder(t);
   await run(cwd, ['create', 'ada'], password);
 
@@ -139,43 +151,39 @@ test('a username that is taken is refused, in any spelling', async (t) => {
   assert.match(err, /^Cannot create user: the username is taken\n$/);
 });
 
-const terminal = { skip: hasTerminals ? false : 'no script(1) here, which makes a terminal' };
+const terminal = { skip: hasTerminals ? false : 'no script(1) here, which provides a terminal' };
 
-// [what is typed at the two questions, exit code, what is said]
+// [description, input at the two prompts, exit code, output]
 const typed = [
   ['the same twice', [`${password}\r`, `${password}\r`], 0, /User ada created/],
-  ['a slip put right', [`x\u007f${password}\r`, `${password}\r`], 0, /User ada created/],
-  ['two that differ', [`${password}\r`, 'something else\r'], 1, /the two entries differ/],
+  ['a corrected typo', [`x\u007f${password}\r`, `${password}\r`], 0, /User ada created/],
+  ['two different entries', [`${password}\r`, 'something else\r'], 1, /the two entries differ/],
   ['Ctrl-C', ['half\u0003'], 1, /Cannot read password: interrupted/],
   ['the end of input', ['\u0004'], 1, /Cannot read password: interrupted/],
 ] as const;
 
-for (const [what, answers, expected, said] of typed) {
-  test(
-    `at a terminal, ${what}: exit code ${expected}, and nothing is shown`,
-    terminal,
-    async (t) => {
-      const source = sourceCommand('commands/user.ts', ['create', 'ada']);
-      const [command, ...args] = onTerminal(source);
-      const { PATH = '' } = process.env;
-      const child = spawn(command, args, {
-        cwd: tempFolder(t),
-        env: { ...env, PATH, TERM: 'xterm' },
-      });
-      let seen = '';
-      const left = [...answers];
-      child.stdout.on('data', (chunk) => {
-        seen += chunk;
-        if (/(Password|Again): $/.test(seen)) child.stdin.write(left.shift() ?? '');
-      });
+for (const [what, inputs, expected, message] of typed) {
+  test(`at a terminal, ${what} exits with ${expected} and is not echoed`, terminal, async (t) => {
+    const source = sourceCommand('commands/user.ts', ['create', 'ada']);
+    const [command, ...args] = onTerminal(source);
+    const { PATH = '' } = process.env;
+    const child = spawn(command, args, {
+      cwd: tempFolder(t),
+      env: { ...env, PATH, TERM: 'xterm' },
+    });
+    let seen = '';
+    const left = [...inputs];
+    child.stdout.on('data', (chunk) => {
+      seen += chunk;
+      if (/(Password|Again): $/.test(seen)) child.stdin.write(left.shift() ?? '');
+    });
 
-      const { code, out } = await waitForExit(child);
+    const { code, out } = await waitForExit(child);
 
-      assert.equal(code, expected, out);
-      assert.match(out, said);
-      assert.equal(out.includes('river') || out.includes('half'), false);
-    },
-  );
+    assert.equal(code, expected, out);
+    assert.match(out, message);
+    assert.equal(out.includes('river') || out.includes('half'), false);
+  });
 }
 
 function filesIn(cwd: string, folder: string): string[] {

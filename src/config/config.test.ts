@@ -27,7 +27,7 @@ function getProblems(env: Record<string, string>, readFile?: (path: string) => s
   return [];
 }
 
-test('an empty environment gives the defaults, and they are frozen throughout', () => {
+test('an empty environment yields deeply frozen defaults', () => {
   const config = loadConfig({});
 
   assert.equal(config.http.port, 9001);
@@ -49,7 +49,7 @@ test('.env.example gives the same settings as an empty environment', () => {
   assert.deepEqual(loadConfig(example), loadConfig({}));
 });
 
-test('all streams of one address may come back at once, and once more, and refresh', () => {
+test('the default rates allow all streams of an address to reconnect and refresh twice at once', () => {
   const { rates, stream } = loadConfig({});
 
   assert.ok(rates.streamOpen.count >= 2 * stream.perIpMax);
@@ -57,7 +57,7 @@ test('all streams of one address may come back at once, and once more, and refre
   assert.ok(rates.streamToken.count >= 2 * stream.perUserMax);
 });
 
-test('more hashing threads go with a larger pool of Node', () => {
+test('more auth threads are allowed with a larger libuv pool', () => {
   const env = { AUTH_WORKERS: '8', UV_THREADPOOL_SIZE: '9' };
 
   assert.equal(loadConfig(env).authThreads.count, 8);
@@ -78,7 +78,7 @@ test('all problems are reported at once', () => {
   assert.equal(problems.length, 3);
 });
 
-test('production makes nothing up', () => {
+test('production generates no secret, issuer or audience', () => {
   const problems = getProblems({ NODE_ENV: 'production' }).join('\n');
 
   assert.match(problems, /ACCESS_TOKEN_SECRET is required/);
@@ -87,7 +87,7 @@ test('production makes nothing up', () => {
   assert.deepEqual(getProblems(inProduction), []);
 });
 
-test('a missing secret is asked for by algorithm, and with key pairs, too', () => {
+test('a missing secret is reported with the length for the algorithm, also with key pairs', () => {
   const secretProblems = (algorithm: string) =>
     getProblems({ NODE_ENV: 'production', ACCESS_TOKEN_ALGORITHM: algorithm }).filter((it) =>
       it.startsWith('ACCESS_TOKEN_SECRET '),
@@ -101,83 +101,115 @@ test('a missing secret is asked for by algorithm, and with key pairs, too', () =
   ]);
 });
 
-// [what is wrong, the settings, the problem]
+// [description, settings, problem]
 const refusals: readonly [string, Record<string, string>, RegExp][] = [
   ['a port below 0', { PORT: '-1' }, /^PORT must be a whole number, 0 to 65535$/],
   ['a port above 65535', { PORT: '65536' }, /^PORT must be/],
   ['a number with a unit', { ACCESS_TOKEN_EXPIRES_IN: '1h' }, /^ACCESS_TOKEN_EXPIRES_IN must be/],
-  ['a number beyond 2^53', { EVENT_LOG_MAX_BYTES: '9007199254740993' }, /^EVENT_LOG_MAX_BYTES/],
+  ['a number above 2^53', { EVENT_LOG_MAX_BYTES: '9007199254740993' }, /^EVENT_LOG_MAX_BYTES/],
   ['hexadecimal', { PORT: '0x50' }, /^PORT must be/],
   ['an unknown dialect', { DB_DIALECT: 'oracle' }, /one of sqlite, postgres, mariadb, mysql/],
   ['an unknown algorithm', { ACCESS_TOKEN_ALGORITHM: 'none' }, /^ACCESS_TOKEN_ALGORITHM must be/],
-  ['a flag that is none', { DB_PREPARE: 'yes' }, /^DB_PREPARE must be one of true, false$/],
+  ['an invalid flag', { DB_PREPARE: 'yes' }, /^DB_PREPARE must be one of true, false$/],
   ['a short secret', { ACCESS_TOKEN_SECRET: 'short' }, /^ACCESS_TOKEN_SECRET /],
   ['a short secret for HS512', { ...inProduction, ACCESS_TOKEN_ALGORITHM: 'HS512' }, /SECRET /],
-  ['a secret twice', { ACCESS_TOKEN_SECRET: secret, ACCESS_TOKEN_SECRET_FILE: 's' }, /both set/],
-  ['too many old secrets', { ACCESS_TOKEN_PREVIOUS_SECRETS: 'a,b,c,d' }, /3 secrets at most/],
   [
-    'a weak old secret',
+    'a secret set twice',
+    { ACCESS_TOKEN_SECRET: secret, ACCESS_TOKEN_SECRET_FILE: 's' },
+    /both set/,
+  ],
+  ['too many previous secrets', { ACCESS_TOKEN_PREVIOUS_SECRETS: 'a,b,c,d' }, /3 secrets at most/],
+  [
+    'a weak previous secret',
     { ACCESS_TOKEN_PREVIOUS_SECRETS: 'short' },
     /^ACCESS_TOKEN_PREVIOUS_SECRETS: one must have/,
   ],
-  ['RS256 without its key', { ACCESS_TOKEN_ALGORITHM: 'RS256' }, /PRIVATE_KEY_FILE is required/],
-  ['HS256 with a key', { ACCESS_TOKEN_PRIVATE_KEY_FILE: 'k' }, /cannot be combined with HS256/],
+  [
+    'RS256 without a private key',
+    { ACCESS_TOKEN_ALGORITHM: 'RS256' },
+    /PRIVATE_KEY_FILE is required/,
+  ],
+  [
+    'HS256 with a private key',
+    { ACCESS_TOKEN_PRIVATE_KEY_FILE: 'k' },
+    /cannot be combined with HS256/,
+  ],
   ['a weak argon2', { ARGON2_MEMORY_KIB: '8192' }, /^ARGON2_MEMORY_KIB must be 19456 or more/],
   [
-    'an authority without TLS',
+    'a CA file without TLS',
     { DB_SSL_CA_FILE: 'ca' },
     /^DB_SSL_CA_FILE cannot be combined with DB_SSL/,
   ],
   ['a rate without a time', { LOGIN_IP_RATE: '30' }, /^LOGIN_IP_RATE must be <count>\/<millisec/],
-  ['hashes in all of the pool of Node', { AUTH_WORKERS: '4' }, /^AUTH_WORKERS must be below UV_/],
   [
-    'hashes in all of a larger pool',
+    'auth threads that fill the libuv pool',
+    { AUTH_WORKERS: '4' },
+    /^AUTH_WORKERS must be below UV_/,
+  ],
+  [
+    'auth threads that fill a larger libuv pool',
     { AUTH_WORKERS: '8', UV_THREADPOOL_SIZE: '8' },
     /^AUTH_WORKERS must be below UV_THREADPOOL_SIZE, which is 8$/,
   ],
-  ['more proxies than anybody has', { TRUST_PROXY_HOPS: '11' }, /^TRUST_PROXY_HOPS must be/],
-  ['proxies by yes and no', { TRUST_PROXY_HOPS: 'true' }, /^TRUST_PROXY_HOPS must be a whole/],
-  ['fewer proxies than none', { TRUST_PROXY_HOPS: '-1' }, /^TRUST_PROXY_HOPS must be/],
-  ['a rate of nothing', { TOKEN_IP_RATE: '0/60000' }, /^TOKEN_IP_RATE must be <count>/],
+  ['too many proxy hops', { TRUST_PROXY_HOPS: '11' }, /^TRUST_PROXY_HOPS must be/],
+  ['proxy hops given as a flag', { TRUST_PROXY_HOPS: 'true' }, /^TRUST_PROXY_HOPS must be a whole/],
+  ['a negative number of proxy hops', { TRUST_PROXY_HOPS: '-1' }, /^TRUST_PROXY_HOPS must be/],
+  ['a rate of zero', { TOKEN_IP_RATE: '0/60000' }, /^TOKEN_IP_RATE must be <count>/],
   ['a rate with a unit', { STREAM_TOKEN_USER_RATE: '60/1m' }, /^STREAM_TOKEN_USER_RATE must be/],
-  ['a rate of three', { STREAM_OPEN_IP_RATE: '9/1000/1' }, /^STREAM_OPEN_IP_RATE must be <count>/],
+  [
+    'a rate with three parts',
+    { STREAM_OPEN_IP_RATE: '9/1000/1' },
+    /^STREAM_OPEN_IP_RATE must be <count>/,
+  ],
   ['an origin with a path', { CORS_ORIGINS: 'https://a.example/x' }, /^CORS_ORIGINS must list/],
   ['any origin', { CORS_ORIGINS: '*' }, /^CORS_ORIGINS must list/],
   ['a pepper without version', { PASSWORD_PEPPER: 'YWJj' }, /^PASSWORD_PEPPER must be <version>/],
   [
-    'a secret of hex with a slip in it',
+    'a hex secret with an invalid character',
     { ACCESS_TOKEN_SECRET: `hex:${hex}x${hex}` },
     /^ACCESS_TOKEN_SECRET must be valid hex on one line$/,
   ],
-  ['half a byte of hex', { ACCESS_TOKEN_SECRET: `hex:${hex}0` }, /SECRET must be valid hex/],
   [
-    'a secret of base64 in two lines',
+    'a hex secret with an odd number of digits',
+    { ACCESS_TOKEN_SECRET: `hex:${hex}0` },
+    /SECRET must be valid hex/,
+  ],
+  [
+    'a base64 secret on two lines',
     { ACCESS_TOKEN_SECRET: `base64:${base64}\n${base64}` },
     /^ACCESS_TOKEN_SECRET must be valid base64/,
   ],
   [
-    'an old secret with a slip in it',
+    'a previous secret with an invalid character',
     { ACCESS_TOKEN_PREVIOUS_SECRETS: `base64:${base64}!` },
     /^ACCESS_TOKEN_PREVIOUS_SECRETS must be valid base64/,
   ],
   [
-    'a pepper with a slip',
+    'a pepper with an invalid character',
     { PASSWORD_PEPPER: `1:${base64}!` },
     /^PASSWORD_PEPPER must be <version>/,
   ],
-  ['a pepper of three', { PASSWORD_PEPPER: `1:${base64}:x` }, /^PASSWORD_PEPPER must be <version>/],
+  [
+    'a pepper with three parts',
+    { PASSWORD_PEPPER: `1:${base64}:x` },
+    /^PASSWORD_PEPPER must be <version>/,
+  ],
   ['a misspelled name', { ACCESS_TOKEN_EXPIRE_IN: '5000' }, /EXPIRE_IN is not a setting of Herald/],
   ['a misspelled pepper', { PASSWORD_PEPER: '1:x' }, /^PASSWORD_PEPER is not a setting of Herald/],
   ['a misspelled port', { DB_PORTS: '5432' }, /^DB_PORTS is not a setting of Herald/],
-  ['the address of a service for a port', { DB_PORT: 'tcp://10.0.0.7:5432' }, /^DB_PORT must be/],
-  ['misspelled proxies', { TRUST_PROXY_HOP: '1' }, /^TRUST_PROXY_HOP is not a setting of Herald/],
+  ['a service URL as a port', { DB_PORT: 'tcp://10.0.0.7:5432' }, /^DB_PORT must be/],
   [
-    'a session that ends before it ends',
+    'misspelled proxy hops',
+    { TRUST_PROXY_HOP: '1' },
+    /^TRUST_PROXY_HOP is not a setting of Herald/,
+  ],
+  [
+    'an absolute session lifetime below the idle one',
     { REFRESH_TOKEN_ABSOLUTE_EXPIRES_IN: '1000' },
     /^REFRESH_TOKEN_ABSOLUTE_EXPIRES_IN must not be below/,
   ],
   [
-    'a heartbeat too seldom to keep a connection',
+    'a heartbeat interval too long for the idle timeout',
     { STREAM_HEARTBEAT: '31000' },
     /^IDLE_TIMEOUT must be at least twice STREAM_HEARTBEAT$/,
   ],
@@ -189,7 +221,7 @@ const refusals: readonly [string, Record<string, string>, RegExp][] = [
 ];
 
 for (const [what, env, problem] of refusals) {
-  test(`${what} is refused with the name of the setting`, () => {
+  test(`${what} is reported with the name of the setting`, () => {
     const problems = getProblems(env, () => 'content');
 
     assert.ok(
@@ -200,7 +232,7 @@ for (const [what, env, problem] of refusals) {
 }
 
 const day = 86_400_000;
-/** Durations, and what is the longest. */
+/** Maximum of each duration. */
 const longest: Readonly<Record<string, number>> = {
   ...{ HANDSHAKE_TIMEOUT: 5 * day, HEADERS_TIMEOUT: 5 * day, BODY_TIMEOUT: 5 * day },
   ...{ IDLE_TIMEOUT: 5 * day, END_TIMEOUT: 5 * day, CLEANUP_INTERVAL: 5 * day },
@@ -217,19 +249,19 @@ const allLongest = Object.fromEntries(
   Object.entries(longest).map(([name, ms]) => [name, String(ms)]),
 );
 
-test('every duration may be as long as it may be', () => {
+test('every duration is accepted at its maximum', () => {
   assert.deepEqual(getProblems({ ...allLongest }), []);
 });
 
 for (const [name, ms] of Object.entries(longest)) {
-  test(`${name} beyond ${ms} ms is refused, for it would mean something else`, () => {
+  test(`${name} above ${ms} ms is rejected`, () => {
     const [problem] = getProblems({ ...allLongest, [name]: String(ms + 1) });
 
     assert.match(problem ?? 'no problem', new RegExp(`^${name} must be .* to ${ms}$`));
   });
 }
 
-test('each setting that counts milliseconds has a longest', () => {
+test('every setting in milliseconds has a tested maximum', () => {
   const durations =
     /(TIMEOUT|EXPIRES_IN|INTERVAL|DELAY|WINDOW|_AGE|GRACE|TOLERANCE|HEARTBEAT|RETRY)$/;
 
@@ -238,7 +270,7 @@ test('each setting that counts milliseconds has a longest', () => {
   assert.deepEqual(names.toSorted(), Object.keys(longest).toSorted());
 });
 
-test('what Kubernetes and Docker set for a service beside Herald is no slip of the pen', () => {
+test('variables that Kubernetes and Docker set for linked services are not reported as misspelled', () => {
   const links = {
     ...{ DB_SERVICE_HOST: '10.0.0.7', DB_SERVICE_PORT: '5432', DB_SERVICE_PORT_PG: '5432' },
     ...{ DB_PORT_5432_TCP: 'tcp://10.0.0.7:5432', DB_PORT_5432_TCP_ADDR: '10.0.0.7' },
@@ -248,7 +280,7 @@ test('what Kubernetes and Docker set for a service beside Herald is no slip of t
   assert.deepEqual(getProblems(links), []);
 });
 
-test('a file that cannot be read is a problem of the setting that names it', () => {
+test('an unreadable file is reported with the name of its setting', () => {
   const problems = getProblems({ ACCESS_TOKEN_SECRET_FILE: '/nowhere/secret' });
 
   assert.match(
@@ -269,7 +301,7 @@ test('a secret may come from a file, as text, base64 or hex', () => {
   }
 });
 
-test('random bytes in a file are refused, for as text they would be half as many', (t) => {
+test('a secret file with raw bytes instead of UTF-8 text is rejected', (t) => {
   const file = join(tempFolder(t), 'secret');
   writeFileSync(file, createHash('sha512').update('any').digest());
 

@@ -12,7 +12,7 @@ for (const [algorithm, bytes] of [
   ['RS256', 32],
   ['ES512', 32],
 ] as const) {
-  test(`${algorithm} takes ${bytes} random bytes and not one fewer`, () => {
+  test(`a secret for ${algorithm} needs at least ${bytes} random bytes`, () => {
     assert.equal(findWeakness(algorithm, Buffer.from(random.slice(0, bytes))), undefined);
     assert.match(
       findWeakness(algorithm, Buffer.from(random.slice(0, bytes - 1))) ?? '',
@@ -22,29 +22,33 @@ for (const [algorithm, bytes] of [
 }
 
 const weak = [
-  ['nothing', '', /32 bytes or more/],
+  ['an empty text', '', /32 bytes or more/],
   ['a public key', `-----BEGIN PUBLIC KEY-----\n${random}`, /not a PEM file/],
   ['a public key after a line break', `\n-----BEGIN PUBLIC KEY-----\n${random}`, /not a PEM file/],
-  ['one byte over and over', 'x'.repeat(64), /fewer than 10 different bytes/],
+  ['one repeated byte', 'x'.repeat(64), /fewer than 10 different bytes/],
   ['nine different bytes', 'abcdefghi'.repeat(8), /fewer than 10 different bytes/],
-  ['an example of a debugger', 'a-string-secret-at-least-256-bits-long', /a placeholder/],
   [
-    'an example of a platform',
+    'the example secret of a JWT debugger',
+    'a-string-secret-at-least-256-bits-long',
+    /a placeholder/,
+  ],
+  [
+    'the example secret of a platform',
     'super-secret-jwt-token-with-at-least-32-characters-long',
     /a placeholder/,
   ],
   ['a placeholder', 'PLEASE-CHANGE-ME-BEFORE-YOU-GO-LIVE-0123', /a placeholder/],
-  ['an order to the reader', 'your-256-bit-key-goes-here-and-nowhere-else', /a placeholder/],
-  ['a row of digits', '12345678901234567890123456789012345', /a placeholder/],
+  ['an instruction to the reader', 'your-256-bit-key-goes-here-and-nowhere-else', /a placeholder/],
+  ['a sequence of digits', '12345678901234567890123456789012345', /a placeholder/],
 ] as const;
 
 for (const [what, text, weakness] of weak) {
-  test(`${what} is no secret`, () => {
+  test(`${what} is rejected as a secret`, () => {
     assert.match(findWeakness('HS256', Buffer.from(text)) ?? 'nothing to say', weakness);
   });
 }
 
-test('random bytes are a secret, however they are written', () => {
+test('random bytes are accepted as a secret in any encoding', () => {
   for (let count = 0; count < 1000; count += 1) {
     const bytes = createHash('sha384').update(String(count)).digest(); // 48 bytes.
     assert.equal(findWeakness('HS384', bytes), undefined);

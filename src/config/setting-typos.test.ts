@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { settingNames } from './config.js';
 import { findTypos } from './setting-typos.js';
 
-// [what was written, what was meant]
+// [given name, intended name]
 const typos: readonly (readonly [string, string])[] = [
   ['PROT', 'PORT'],
   ['PORTS', 'PORT'],
@@ -16,12 +16,12 @@ const typos: readonly (readonly [string, string])[] = [
 ];
 
 for (const [name, meant] of typos) {
-  test(`${name} is most likely ${meant}`, () => {
+  test(`${name} is recognised as a typo of ${meant}`, () => {
     assert.deepEqual(findTypos([name], settingNames()), [{ name, meant }]);
   });
 }
 
-test('of two names that are near, the nearer one was meant', () => {
+test('of two similar settings the closer one is suggested', () => {
   const settings = ['MAX_STREAMS_A', 'MAX_STREAMS_AB'];
 
   assert.deepEqual(findTypos(['MAX_STREAMS_ABC'], settings), [
@@ -29,7 +29,7 @@ test('of two names that are near, the nearer one was meant', () => {
   ]);
 });
 
-test('every setting, and what other programs read, is taken as it is', () => {
+test('settings and variables of other programs are not reported as typos', () => {
   const others = ['PATH', 'HOME', 'ROOT', 'MODE', 'WEB_PORT', 'WEB_HOST', 'LOG_FILE', 'TZ'];
   const nodes = ['NODE_OPTIONS', 'NODE_EXTRA_CA_CERTS', 'UV_THREADPOOL_SIZE', 'MALLOC_ARENA_MAX'];
 

@@ -16,7 +16,7 @@ async function keysFor(t: Parameters<typeof databaseFor>[0]) {
   return { db, time, lines, keys };
 }
 
-test('a key is shown once and known again', async (t) => {
+test('a created key is returned once and verifies', async (t) => {
   const { keys, db } = await keysFor(t);
 
   const { key, ...made } = await keys.create({ name: 'billing', scopes: ['publish'] });
@@ -27,7 +27,7 @@ test('a key is shown once and known again', async (t) => {
   assert.equal(stored.includes(key.slice(20)), false);
 });
 
-test('a revoked key is refused at once', async (t) => {
+test('a revoked key is rejected at once', async (t) => {
   const { keys } = await keysFor(t);
   const one = await keys.create({ name: 'one', scopes: ['publish'] });
   const two = await keys.create({ name: 'two', scopes: ['publish'] });
@@ -41,7 +41,7 @@ test('a revoked key is refused at once', async (t) => {
   assert.equal(await keys.verify(two.key), undefined);
 });
 
-test('what is no key of ours is refused', async (t) => {
+test('an unknown or malformed key is rejected', async (t) => {
   const { keys } = await keysFor(t);
   const { key, id } = await keys.create({ name: 'one', scopes: ['publish'] });
   const flipped = key.endsWith('A') ? 'B' : 'A';
@@ -68,14 +68,14 @@ test('what is no key of ours is refused', async (t) => {
 
 const impossible = [
   ['an empty name', { name: '', scopes: ['publish'] }],
-  ['a name too long', { name: 'x'.repeat(65), scopes: ['publish'] }],
+  ['an overlong name', { name: 'x'.repeat(65), scopes: ['publish'] }],
   ['a name with a space', { name: 'a b', scopes: ['publish'] }],
   ['no scope', { name: 'a', scopes: [] }],
-  ['a scope there is not', { name: 'a', scopes: ['publish', 'admin'] }],
+  ['an unknown scope', { name: 'a', scopes: ['publish', 'admin'] }],
 ] as const;
 
 for (const [what, given] of impossible) {
-  test(`a key with ${what} is not made`, async (t) => {
+  test(`a key with ${what} is not created`, async (t) => {
     const { keys } = await keysFor(t);
 
     await assert.rejects(keys.create(given), { name: 'invalid_request' });
@@ -84,7 +84,7 @@ for (const [what, given] of impossible) {
   });
 }
 
-test('a name is used once', async (t) => {
+test('the name of a key is unique', async (t) => {
   const { keys } = await keysFor(t);
   await keys.create({ name: 'one', scopes: ['publish', 'publish'] });
 
@@ -93,7 +93,7 @@ test('a name is used once', async (t) => {
   assert.deepEqual((await keys.list())[0]?.scopes, ['publish']);
 });
 
-test('use is noted once a minute', async (t) => {
+test('the last use of a key is stored once a minute', async (t) => {
   const { keys, time } = await keysFor(t);
   const { key } = await keys.create({ name: 'one', scopes: ['publish'] });
   const lastUse = async () => (await keys.list())[0]?.lastUsedAt;

@@ -15,25 +15,25 @@ const refusals = [
   ['no header', [], 'Missing Authorization header', plain],
   ['an empty header', [''], 'Missing Authorization header', plain],
   ['two headers', ['Bearer a', 'Bearer b'], header, malformed],
-  ['two headers alike', ['Bearer a', 'Bearer a'], header, malformed],
+  ['two equal headers', ['Bearer a', 'Bearer a'], header, malformed],
   ['no token', ['Bearer'], header, malformed],
-  ['a space for a token', ['Bearer '], header, malformed],
-  ['two spaces', ['Bearer  a'], header, malformed],
-  ['a tab', ['Bearer\ta'], header, malformed],
-  ['something after the token', ['Bearer a b'], header, malformed],
+  ['a space as the token', ['Bearer '], header, malformed],
+  ['two spaces before the token', ['Bearer  a'], header, malformed],
+  ['a tab before the token', ['Bearer\ta'], header, malformed],
+  ['text after the token', ['Bearer a b'], header, malformed],
   ['another scheme', ['Basic YTpi'], header, malformed],
-  ['a token alone', ['eyJhbGciOiJIUzI1NiJ9.e30.c2ln'], header, malformed],
+  ['a token without a scheme', ['eyJhbGciOiJIUzI1NiJ9.e30.c2ln'], header, malformed],
 ] as const;
 
 for (const [what, values, message, challenge] of refusals) {
-  test(`${what} is refused with the challenge for it`, async (t) => {
+  test(`a request with ${what} is rejected with a matching challenge`, async (t) => {
     const { bearer } = await startAuth(t);
 
-    for (const asking of [
+    for (const request of [
       bearer.authenticateUser(withAuthorization(...values)),
       bearer.authenticateService(withAuthorization(...values), 'publish'),
     ]) {
-      await assert.rejects(asking, (failure: Failure) => {
+      await assert.rejects(request, (failure: Failure) => {
         assert.equal(failure.name, 'bad_credentials');
         assert.equal(failure.message, message);
         assert.equal(failure.headers['www-authenticate'], challenge);
@@ -54,7 +54,7 @@ function isInvalid(what: string, state = 'invalid') {
   };
 }
 
-test('what cannot be a token of ours is refused without asking the database', async (t) => {
+test('a token that cannot be genuine is rejected without a query', async (t) => {
   const { bearer, sessions, users, sign, statements } = await startAuth(t);
   const { accessToken, refreshToken } = await openSession(
     sessions,
@@ -85,7 +85,7 @@ test('what cannot be a token of ours is refused without asking the database', as
   assert.deepEqual(statements, []);
 });
 
-test('an access token stands for its user while the session lives', async (t) => {
+test('an access token authenticates its user while the session is live', async (t) => {
   const { bearer, sessions, users, sign } = await startAuth(t);
   const account = await newUser(users);
   const { accessToken, sessionId } = await openSession(sessions, account, client, sign);
@@ -105,30 +105,30 @@ test('an access token stands for its user while the session lives', async (t) =>
   );
 });
 
-test('an expired access token says so', async (t) => {
+test('an expired access token is reported as expired', async (t) => {
   const { bearer, sessions, users, sign, time, accessTokens } = await startAuth(t);
   const { accessToken } = await openSession(sessions, await newUser(users), client, sign);
 
   time.now += accessTokens.lifeMs + 60_000;
 
-  const asking = bearer.authenticateUser(withAuthorization(`Bearer ${accessToken}`));
-  await assert.rejects(asking, isInvalid('access token', 'expired'));
+  const request = bearer.authenticateUser(withAuthorization(`Bearer ${accessToken}`));
+  await assert.rejects(request, isInvalid('access token', 'expired'));
 });
 
-test('tokens from before all were voided are refused, newer ones at once accepted', async (t) => {
+test('access tokens issued before a global logout are rejected; those issued after it are accepted', async (t) => {
   const { bearer, sessions, users, sign } = await startAuth(t);
   const account = await newUser(users);
   const old = await openSession(sessions, account, client, sign);
 
   await users.endAccessTokens(account.id);
 
-  const asking = bearer.authenticateUser(withAuthorization(`Bearer ${old.accessToken}`));
-  await assert.rejects(asking, isInvalid('access token'));
+  const request = bearer.authenticateUser(withAuthorization(`Bearer ${old.accessToken}`));
+  await assert.rejects(request, isInvalid('access token'));
   const next = await sessions.rotate(old.refreshToken, client, sign);
   assert.ok(await bearer.authenticateUser(withAuthorization(`Bearer ${next.accessToken}`)));
 });
 
-test('a disabled or deleted user is refused', async (t) => {
+test('access tokens of a disabled or deleted user are rejected', async (t) => {
   const { bearer, sessions, users, sign } = await startAuth(t);
   for (const change of ['disable', 'delete'] as const) {
     const account = await newUser(users);
@@ -136,12 +136,12 @@ test('a disabled or deleted user is refused', async (t) => {
 
     await users[change](account.id);
 
-    const asking = bearer.authenticateUser(withAuthorization(`Bearer ${accessToken}`));
-    await assert.rejects(asking, isInvalid('access token'));
+    const request = bearer.authenticateUser(withAuthorization(`Bearer ${accessToken}`));
+    await assert.rejects(request, isInvalid('access token'));
   }
 });
 
-test('a token for the session of another user is refused', async (t) => {
+test('a token with the session of another user is rejected', async (t) => {
   const { bearer, sessions, users, accessTokens } = await startAuth(t);
   const [one, two] = [await newUser(users), await newUser(users)];
   const { sessionId } = await openSession(sessions, one);
@@ -159,7 +159,7 @@ test('a token for the session of another user is refused', async (t) => {
   }
 });
 
-test('an API key stands for its service until it is revoked', async (t) => {
+test('an API key authenticates its service until it is revoked', async (t) => {
   const { bearer, apiKeys } = await startAuth(t);
   const { key, id } = await apiKeys.create({ name: 'billing', scopes: ['publish'] });
 
@@ -167,11 +167,11 @@ test('an API key stands for its service until it is revoked', async (t) => {
   assert.deepEqual(principal, { kind: 'service', keyId: id, name: 'billing', scopes: ['publish'] });
   await apiKeys.revoke(id);
 
-  const asking = bearer.authenticateService(withAuthorization(`Bearer ${key}`), 'publish');
-  await assert.rejects(asking, isInvalid('API key'));
+  const request = bearer.authenticateService(withAuthorization(`Bearer ${key}`), 'publish');
+  await assert.rejects(request, isInvalid('API key'));
 });
 
-test('an API key without the scope is told which', async (t) => {
+test('an API key without the scope gets insufficient_scope with its name', async (t) => {
   const { bearer, apiKeys, db } = await startAuth(t);
   const { key } = await apiKeys.create({ name: 'billing', scopes: ['publish'] });
   await db.execute(sql`update api_keys set scopes = 'other'`);
@@ -189,7 +189,7 @@ test('an API key without the scope is told which', async (t) => {
   );
 });
 
-test('a key is no access token, and an access token no key', async (t) => {
+test('an API key is rejected as an access token, and vice versa', async (t) => {
   const { bearer, apiKeys, sessions, users, sign } = await startAuth(t);
   const { key } = await apiKeys.create({ name: 'billing', scopes: ['publish'] });
   const { accessToken } = await openSession(sessions, await newUser(users), client, sign);
@@ -198,6 +198,6 @@ test('a key is no access token, and an access token no key', async (t) => {
     bearer.authenticateUser(withAuthorization(`Bearer ${key}`)),
     isInvalid('access token'),
   );
-  const asking = bearer.authenticateService(withAuthorization(`Bearer ${accessToken}`), 'publish');
-  await assert.rejects(asking, isInvalid('API key'));
+  const request = bearer.authenticateService(withAuthorization(`Bearer ${accessToken}`), 'publish');
+  await assert.rejects(request, isInvalid('API key'));
 });

@@ -14,7 +14,7 @@ function tempFile(t: TestContext): string {
   return join(folder, 'lines');
 }
 
-test('past the backlog the newest lines are lost, and a note says how many', async (t) => {
+test('over the backlog limit the newest lines are lost, and a note reports how many', async (t) => {
   const path = tempFile(t);
   const file = new LineFile({ path }, { formatLostNote, onFailing });
   const line = `${'x'.repeat(1023)}\n`;
@@ -29,7 +29,7 @@ test('past the backlog the newest lines are lost, and a note says how many', asy
   assert.equal(lines.filter((each) => each.length === 1023).length, 1024);
 });
 
-test('lines that come in many turns, or many bytes at once, are all written and in order', async (t) => {
+test('lines written over many event-loop turns, or in bulk, all arrive in order', async (t) => {
   const path = tempFile(t);
   const file = new LineFile({ path }, { formatLostNote, onFailing });
   const filling = 'x'.repeat(1000);
@@ -46,7 +46,7 @@ test('lines that come in many turns, or many bytes at once, are all written and 
   assert.deepEqual(readFileSync(path, 'utf8').split('\n').slice(0, -1), written);
 });
 
-test('a full disk costs lines and is told once, not per line', { skip: noFullDisk() }, async () => {
+test('a full disk is reported once, not per lost line', { skip: noFullDisk() }, async () => {
   const failures: unknown[] = [];
   const onFailing = (cause: unknown) => failures.push(cause);
   const file = new LineFile({ path: '/dev/full' }, { formatLostNote, onFailing });
@@ -61,7 +61,7 @@ test('a full disk costs lines and is told once, not per line', { skip: noFullDis
   assert.equal((failures[0] as NodeJS.ErrnoException).code, 'ENOSPC');
 });
 
-test('flushing to a full disk ends, and says nothing', { skip: noFullDisk() }, async () => {
+test('flush to a full disk returns without an error', { skip: noFullDisk() }, async () => {
   const file = new LineFile({ path: '/dev/full' }, { formatLostNote, onFailing() {} });
 
   file.write('line\n');
@@ -70,7 +70,7 @@ test('flushing to a full disk ends, and says nothing', { skip: noFullDisk() }, a
   await file.close();
 });
 
-test('an empty line file closes at once, and twice', async (t) => {
+test('closing an empty line file is immediate and idempotent', async (t) => {
   const file = new LineFile({ path: tempFile(t) }, { formatLostNote, onFailing });
 
   await file.close();

@@ -28,7 +28,7 @@ function readLines(path: string): Record<string, unknown>[] {
   return lines.map((line) => JSON.parse(line));
 }
 
-test('every line is in combined.log, an error also in error.log', async (t) => {
+test('every line is written to combined.log, errors also to error.log', async (t) => {
   const folder = join(tempFolder(t), 'made', 'for', 'it');
   const log = await openLogger({ level: 'info', folder, stdout: false });
 
@@ -61,7 +61,7 @@ test('the time of a line is ISO 8601, in UTC, with milliseconds', async (t) => {
   assert.ok(before <= time && time <= after, time);
 });
 
-test('no secret that is logged by mistake is written, at either depth', async (t) => {
+test('secrets logged by mistake are redacted, also when nested', async (t) => {
   const folder = tempFolder(t);
   const log = await openLogger({ level: 'info', folder, stdout: false });
   const names = ['password', 'token', 'refreshToken', 'accessToken', 'streamToken'];
@@ -79,7 +79,7 @@ test('no secret that is logged by mistake is written, at either depth', async (t
   assert.equal(text.split('\n').length - 1, 2 * all.length + 3);
 });
 
-test('after a rename and reopen, lines go to a new file and none is lost', async (t) => {
+test('after a rename and reopen, lines go to a new file without loss', async (t) => {
   const folder = tempFolder(t);
   const log = await openLogger({ level: 'info', folder, stdout: false });
   const [current, moved] = [join(folder, 'combined.log'), join(folder, 'combined.log.1')];
@@ -98,7 +98,7 @@ test('after a rename and reopen, lines go to a new file and none is lost', async
   assert.ok(existsSync(join(folder, 'error.log')));
 });
 
-test('a file that vanished is made again by reopen', async (t) => {
+test('reopen recreates a deleted file', async (t) => {
   const folder = tempFolder(t);
   const log = await openLogger({ level: 'info', folder, stdout: false });
 
@@ -110,7 +110,7 @@ test('a file that vanished is made again by reopen', async (t) => {
   assert.equal(readLines(join(folder, 'combined.log'))[0]?.['msg'], 'here again');
 });
 
-test('reopen in a folder that went away keeps the old file', async (t) => {
+test('reopen keeps the old file when the folder is missing', async (t) => {
   const root = tempFolder(t);
   const log = await openLogger({ level: 'info', folder: join(root, 'logs'), stdout: false });
 
@@ -122,7 +122,7 @@ test('reopen in a folder that went away keeps the old file', async (t) => {
   assert.equal(readLines(join(root, 'moved', 'combined.log'))[0]?.['msg'], 'still heard');
 });
 
-test('a folder that cannot be made is refused with its name and the setting', async (t) => {
+test('a folder that cannot be created is rejected with its name and the setting', async (t) => {
   const folder = tempFolder(t);
   await writeFile(join(folder, 'file'), '');
 
@@ -135,7 +135,7 @@ test('a folder that cannot be made is refused with its name and the setting', as
   await assert.rejects(opening, /^Error: Cannot open log in \/.*file\/logs: ENOTDIR; set LOG_PATH/);
 });
 
-test('a folder without the right to write is refused', { skip: isRoot() }, async (t) => {
+test('a folder without write permission is rejected', { skip: isRoot() }, async (t) => {
   const folder = tempFolder(t);
   chmodSync(folder, 0o500);
 
@@ -144,7 +144,7 @@ test('a folder without the right to write is refused', { skip: isRoot() }, async
   await assert.rejects(opening, /Cannot open log in .*: EACCES; set LOG_PATH/);
 });
 
-test('close twice, a line after close and reopen after close do nothing', async (t) => {
+test('close, log and reopen have no effect after close', async (t) => {
   const folder = tempFolder(t);
   const log = await openLogger({ level: 'info', folder, stdout: false });
 
@@ -158,7 +158,7 @@ test('close twice, a line after close and reopen after close do nothing', async 
   assert.equal(readLines(join(folder, 'combined.log')).length, 1);
 });
 
-test('the silent log has silent children', () => {
+test('children of the silent logger are silent', () => {
   const child = silentLogger.child({ a: 1 });
 
   for (const level of ['error', 'warn', 'info', 'debug'] as const) child[level]({}, 'nothing');
@@ -167,9 +167,9 @@ test('the silent log has silent children', () => {
 });
 
 /**
- * Runs a small program as a process of its own, that has `openLog` and `hasWritten`: settles when so
- * many lines are in `combined.log`, for a disk that is slow costs lines. On a terminal, what it says
- * there is its standard output.
+ * Runs a small program in a child process, with `openLogger` and `hasWritten`, which settles when
+ * `combined.log` has this many lines, because a slow disk loses lines. With `terminal`, standard
+ * output is that of the terminal.
  */
 function runProgram(program: string, folder: string, { terminal = false } = {}) {
   const log = JSON.stringify(fileURLToPath(new URL('./logger.ts', import.meta.url)));
@@ -199,7 +199,7 @@ async function waitForOutcome(child: ReturnType<typeof runProgram>) {
   return { code, out, err };
 }
 
-test('standard output alone: every line, no folder', async (t) => {
+test('without a folder, all lines go to standard output only', async (t) => {
   const folder = join(tempFolder(t), 'logs');
   const child = runProgram(
     `const log = await openLogger({ level: 'info', folder: undefined });
@@ -215,7 +215,7 @@ test('standard output alone: every line, no folder', async (t) => {
   assert.equal(existsSync(folder), false);
 });
 
-test('a process that ends in a hurry still leaves its last lines', async (t) => {
+test('the last lines are written when a process exits at once', async (t) => {
   const folder = tempFolder(t);
   const child = runProgram(
     `const log = await openLogger({ level: 'info', folder: process.env.FOLDER });
@@ -231,7 +231,7 @@ test('a process that ends in a hurry still leaves its last lines', async (t) => 
   assert.equal(readLines(join(folder, 'error.log')).length, 1);
 });
 
-test('a reader of standard output that leaves does not end the process', async (t) => {
+test('a closed standard output does not end the process', async (t) => {
   const folder = tempFolder(t);
   const child = runProgram(
     `const log = await openLogger({ level: 'info', folder: process.env.FOLDER });
@@ -253,7 +253,7 @@ test('a reader of standard output that leaves does not end the process', async (
   assert.equal(readLines(join(folder, 'combined.log')).length, 101);
 });
 
-test('a reader of standard output that stands still neither blocks nor keeps the process', async (t) => {
+test('a stalled reader of standard output neither blocks the process nor keeps it alive', async (t) => {
   const folder = tempFolder(t);
   const child = runProgram(
     `const log = await openLogger({ level: 'info', folder: process.env.FOLDER });
@@ -274,7 +274,7 @@ test('a reader of standard output that stands still neither blocks nor keeps the
 
 const noTerminal = hasTerminals ? false : 'no script(1) here, which makes a terminal';
 
-test('a terminal gets readable lines, files get JSON', { skip: noTerminal }, async (t) => {
+test('a terminal gets human-readable lines, files get JSON', { skip: noTerminal }, async (t) => {
   const folder = tempFolder(t);
   const child = runProgram(
     `const log = await openLogger({ level: 'info', folder: process.env.FOLDER });
@@ -297,7 +297,7 @@ test('a terminal gets readable lines, files get JSON', { skip: noTerminal }, asy
   assert.deepEqual(phrases, ['server listens', 'database lost']);
 });
 
-test('a process that ends in a hurry leaves its last lines on a terminal', {
+test('the last lines are written to a terminal when a process exits at once', {
   skip: noTerminal,
 }, async (t) => {
   const child = runProgram(
@@ -317,7 +317,7 @@ test('a process that ends in a hurry leaves its last lines on a terminal', {
 });
 
 const noFullDisk = existsSync('/dev/full') ? false : 'no /dev/full here';
-// [where, whether it is a terminal, the line]
+// [output, is it a terminal, expected line]
 const outputs = [
   ['a pipe', false, /"time":"20[^"]+Z","pid":\d+,.*ENOSPC.*"msg":"log file cannot be written"/],
   ['a terminal', true, /\] WARN: log file cannot be written\s+cause: .*ENOSPC/],
@@ -325,7 +325,7 @@ const outputs = [
 
 for (const [where, terminal, expected] of outputs) {
   const skip = noFullDisk || (terminal && noTerminal);
-  test(`a full disk is told on ${where} in the form of the other lines`, { skip }, async (t) => {
+  test(`a full disk is reported on ${where} in the format of other lines`, { skip }, async (t) => {
     const folder = tempFolder(t);
     symlinkSync('/dev/full', join(folder, 'combined.log'));
     const child = runProgram(

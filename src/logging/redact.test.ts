@@ -2,9 +2,9 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { redact } from './redact.js';
 
-const shown = '[Redacted]';
+const redacted = '[Redacted]';
 
-test('what is called like a secret is not shown, down to the fourth level', () => {
+test('fields with the name of a secret are redacted down to the fourth level', () => {
   const fields = {
     password: 'hunter2',
     one: { token: 'hunter2', kept: 1 },
@@ -14,27 +14,27 @@ test('what is called like a secret is not shown, down to the fourth level', () =
   };
 
   assert.deepEqual(redact(fields), {
-    password: shown,
-    one: { token: shown, kept: 1 },
-    req: { headers: { authorization: shown, host: 'localhost' } },
-    list: [{ cookie: shown }],
-    a: { b: { c: { accessToken: shown } } },
+    password: redacted,
+    one: { token: redacted, kept: 1 },
+    req: { headers: { authorization: redacted, host: 'localhost' } },
+    list: [{ cookie: redacted }],
+    a: { b: { c: { accessToken: redacted } } },
   });
-  assert.equal(fields.one.token, 'hunter2', 'what was handed in stays as it is');
+  assert.equal(fields.one.token, 'hunter2', 'the input is not modified');
 });
 
-test('without a secret they are the very same fields', () => {
+test('fields without a secret are returned as the same object', () => {
   const fields = { requestId: 'r', nested: { list: [1, null, undefined] }, error: new Error('x') };
 
   assert.equal(redact(fields), fields);
 });
 
-test('what refers to itself is no trouble', () => {
+test('circular fields are redacted', () => {
   const fields: Record<string, unknown> = { streamToken: 'hunter2' };
   fields['self'] = fields;
 
   const safe = redact(fields) as { streamToken: string; self: { streamToken: string } };
 
-  assert.equal(safe.streamToken, shown);
-  assert.equal(safe.self.streamToken, shown);
+  assert.equal(safe.streamToken, redacted);
+  assert.equal(safe.self.streamToken, redacted);
 });

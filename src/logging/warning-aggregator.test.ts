@@ -21,7 +21,7 @@ function createAggregator() {
   return { aggregator, time, lines, warn, takeLogged };
 }
 
-test('the first is told at once and whole, the others once a minute in one line', () => {
+test('the first warning is logged at once and in full, repeats once a minute in one line', () => {
   const { aggregator, time, lines, warn, takeLogged } = createAggregator();
 
   for (let id = 1; id <= 1000; id += 1) {
@@ -45,7 +45,7 @@ test('the first is told at once and whole, the others once a minute in one line'
   assert.deepEqual(takeLogged(), [{ reason: 'login', from: 'a', id: 1001, repeated: 1 }]);
 });
 
-test('after a minute without any the next is told at once again', () => {
+test('after a minute without repeats the next warning is logged at once', () => {
   const { aggregator, time, warn, takeLogged } = createAggregator();
   warn('a', { id: 1 });
   time.now += 60_000;
@@ -59,13 +59,13 @@ test('after a minute without any the next is told at once again', () => {
   );
 });
 
-test('what differs is told apart, by kind and by whose it is', () => {
+test('warnings are aggregated by kind and subject', () => {
   const { aggregator, time, warn, takeLogged } = createAggregator();
 
-  for (const of of ['a', 'b']) for (const kind of ['login', 'token']) warn(of, {}, kind);
+  for (const subject of ['a', 'b']) for (const kind of ['login', 'token']) warn(subject, {}, kind);
   assert.equal(takeLogged().length, 4);
 
-  for (const of of ['a', 'b', 'b']) warn(of);
+  for (const subject of ['a', 'b', 'b']) warn(subject);
   time.now += 60_000;
   aggregator.report();
   assert.deepEqual(takeLogged(), [
@@ -74,11 +74,11 @@ test('what differs is told apart, by kind and by whose it is', () => {
   ]);
 });
 
-test('however many there are, a hundred have lines of their own and the rest one a kind', () => {
+test('over a hundred aggregates, further warnings are aggregated by kind alone', () => {
   const { aggregator, time, warn, takeLogged } = createAggregator();
   const flood = () => {
-    for (let of = 0; of < 1000; of += 1) {
-      for (const kind of ['login', 'token']) warn(String(of), {}, kind);
+    for (let subject = 0; subject < 1000; subject += 1) {
+      for (const kind of ['login', 'token']) warn(String(subject), {}, kind);
     }
   };
 
@@ -102,7 +102,7 @@ test('however many there are, a hundred have lines of their own and the rest one
   assert.deepEqual(takeLogged(), [{ reason: 'login', from: 'new' }]);
 });
 
-test('what is left is told at the end', () => {
+test('flush logs the pending summaries', () => {
   const { aggregator, warn, takeLogged } = createAggregator();
   for (let id = 1; id <= 3; id += 1) warn('a', { id });
   warn('b');

@@ -8,7 +8,7 @@ const tag = Buffer.alloc(32, 2).toString('base64').replace(/=+$/, '');
 const digest = (parameters: string, rest = `${salt}$${tag}`) =>
   `$argon2id$v=19$${parameters}$${rest}`;
 
-test('a digest says what it costs', () => {
+test('a digest is parsed into its cost and lengths', () => {
   assert.deepEqual(parseDigest(digest('m=19456,t=2,p=1')), {
     cost: { memoryKib: 19_456, passes: 2, lanes: 1 },
     saltBytes: 16,
@@ -23,7 +23,7 @@ for (const parameters of ['m=7168,t=1,p=1', 'm=262144,t=10,p=8']) {
 }
 
 const unusable = [
-  ['nothing', ''],
+  ['an empty text', ''],
   ['plain text', 'password'],
   ['too little memory', digest('m=7167,t=1,p=1')],
   ['too much memory', digest('m=262145,t=1,p=1')],
@@ -43,19 +43,19 @@ const unusable = [
   ['no tag', digest('m=19456,t=2,p=1', salt)],
   ['a short tag', digest('m=19456,t=2,p=1', `${salt}$${tag.slice(0, 20)}`)],
   ['an overlong tag', digest('m=19456,t=2,p=1', `${salt}$${tag.repeat(3)}`)],
-  ['base64 of no bytes', digest('m=19456,t=2,p=1', `${salt}$${tag.slice(0, 41)}`)],
+  ['a tag of invalid base64 length', digest('m=19456,t=2,p=1', `${salt}$${tag.slice(0, 41)}`)],
   ['a padded tag', digest('m=19456,t=2,p=1', `${salt}$${tag}=`)],
-  ['something after it', `${digest('m=19456,t=2,p=1')}\n`],
-  ['something before it', ` ${digest('m=19456,t=2,p=1')}`],
+  ['trailing text', `${digest('m=19456,t=2,p=1')}\n`],
+  ['leading text', ` ${digest('m=19456,t=2,p=1')}`],
 ] as const;
 
 for (const [what, text] of unusable) {
-  test(`${what} is no digest of ours`, () => {
+  test(`parseDigest rejects ${what}`, () => {
     assert.equal(parseDigest(text), undefined);
   });
 }
 
-test('no text makes the parser throw', () => {
+test('parseDigest never throws', () => {
   const parts = fc.constantFrom('$', 'argon2id', 'v=19', 'm=', 't=', 'p=', ',', '19456', '2', salt);
 
   fc.assert(

@@ -25,14 +25,14 @@ before(async () => {
 
 after(() => threads.close());
 
-/** What `threads` was asked to do, in order; it does it all the same. */
-function countJobs(): { run: Pool<AuthJobs>['run']; asked: string[] } {
-  const asked: string[] = [];
+/** Records the jobs sent to `threads`, in order, and runs them. */
+function recordJobs(): { run: Pool<AuthJobs>['run']; names: string[] } {
+  const names: string[] = [];
   const run: Pool<AuthJobs>['run'] = (name, input, options) => {
-    asked.push(name);
+    names.push(name);
     return threads.run(name, input, options);
   };
-  return { run, asked };
+  return { run, names };
 }
 
 const open = (changes: Partial<PasswordsOptions> = {}) =>
@@ -40,7 +40,7 @@ const open = (changes: Partial<PasswordsOptions> = {}) =>
 
 const pepper = (version: number) => ({ version, key: Buffer.alloc(16, version) });
 
-test('a password fits its hash, and no other does', async () => {
+test('only the right password matches its hash', async () => {
   const passwords = await open();
 
   const stored = await passwords.hash(password);
@@ -52,7 +52,7 @@ test('a password fits its hash, and no other does', async () => {
   assert.equal(await passwords.verify(password.toUpperCase(), stored), false);
 });
 
-test('the same password never has the same hash twice', async () => {
+test('two hashes of the same password differ', async () => {
   const passwords = await open();
 
   const [one, other] = await Promise.all([passwords.hash(password), passwords.hash(password)]);
@@ -64,7 +64,7 @@ for (const [one, other] of [
   ['caf\u00e9 au lait', 'cafe\u0301 au lait'],
   ['\uff43\uff4f\uff46\uff46\uff45\uff45 black', 'coffee black'],
 ] as const) {
-  test(`${JSON.stringify(one)} and ${JSON.stringify(other)} are one password`, async () => {
+  test(`${JSON.stringify(one)} and ${JSON.stringify(other)} are the same password`, async () => {
     const passwords = await open();
 
     assert.equal(await passwords.verify(other, await passwords.hash(one)), true);
@@ -78,7 +78,7 @@ const withHash = (hash: string) => async (): Promise<StoredPassword> => ({
   pepperVersion: 0,
 });
 
-// [what, the password shown, what is stored, the answer]
+// [description, given password, stored hash, expected result]
 const guesses: readonly (readonly [
   string,
   unknown,
@@ -94,7 +94,7 @@ const guesses: readonly (readonly [
   ['a list', [1, 2], good, false],
   ['an overlong password', 'x'.repeat(513), good, false],
   ['a password of a megabyte', 'x'.repeat(1_000_000), good, false],
-  ['half a surrogate pair', '\ud800', good, false],
+  ['a lone surrogate', '\ud800', good, false],
   ['a stored hash that is empty', password, withHash(''), false],
   ['a stored hash that is no hash', password, withHash('plain'), false],
   ['a stored hash of bcrypt', password, withHash('$2b$10$abcdefghijklmnopqrstuv'), false],
@@ -105,34 +105,34 @@ const guesses: readonly (readonly [
     false,
   ],
   [
-    'a stored hash under a pepper that is lost',
+    'a stored hash with an unknown pepper',
     password,
     async (passwords) => ({ ...(await passwords.hash(password)), pepperVersion: 9 }),
     false,
   ],
 ];
 
-for (const [what, shown, store, answer] of guesses) {
-  test(`${what} costs exactly one verification, and is ${answer}`, async () => {
-    const { run, asked } = countJobs();
+for (const [what, given, store, expected] of guesses) {
+  test(`verifying ${what} takes exactly one verification and returns ${expected}`, async () => {
+    const { run, names } = recordJobs();
     const passwords = await open({ threads: { run } });
     const stored = await store(passwords);
-    asked.length = 0;
+    names.length = 0;
 
-    const isRight = await passwords.verify(shown, stored);
+    const isRight = await passwords.verify(given, stored);
 
-    assert.equal(isRight, answer);
-    assert.deepEqual(asked, ['verifyPassword']);
+    assert.equal(isRight, expected);
+    assert.deepEqual(names, ['verifyPassword']);
   });
 }
 
-test('a thread computes nothing for a hash out of bounds', async () => {
+test('a thread rejects a hash with a cost out of bounds without computing it', async () => {
   const hash = `$argon2id$v=19$m=2147483648,t=1,p=1$${'A'.repeat(22)}$${'A'.repeat(43)}`;
 
   assert.equal(await threads.run('verifyPassword', { password, hash }), false);
 });
 
-test('a caller who has left gets no verification', async () => {
+test('verification rejects when the signal is already aborted', async () => {
   const passwords = await open();
   const signal = AbortSignal.abort();
 
@@ -140,7 +140,7 @@ test('a caller who has left gets no verification', async () => {
 });
 
 for (const bytes of [1, 512]) {
-  test(`a password of ${bytes} bytes is hashed whole`, async () => {
+  test(`a password of ${bytes} bytes is hashed without truncation`, async () => {
     const passwords = await open({ lengthMin: 1 });
     const long = 'x'.repeat(bytes);
     const stored = await passwords.hash(long);
@@ -150,7 +150,7 @@ for (const bytes of [1, 512]) {
   });
 }
 
-test('a hash needs the pepper it was made with', async () => {
+test('a hash verifies only with the pepper it was made with', async () => {
   const plain = await open();
   const peppered = await open({ pepper: pepper(1) });
   const stored = await peppered.hash(password);
@@ -162,7 +162,7 @@ test('a hash needs the pepper it was made with', async () => {
   assert.equal(await plain.verify(password, stored), false);
 });
 
-test('hashes of the previous pepper and of none still verify, and ask to be renewed', async () => {
+test('hashes with the previous pepper or none still verify and need a rehash', async () => {
   const [none, first] = [await open(), await open({ pepper: pepper(1) })];
   const second = await open({ pepper: pepper(2), previousPepper: pepper(1) });
 
@@ -179,38 +179,38 @@ const salt = 'A'.repeat(22);
 const tag = 'A'.repeat(43);
 
 for (const [what, hash, needs] of [
-  ['of the present cost', `$argon2id$v=19$m=7168,t=1,p=1$${salt}$${tag}`, false],
+  ['of the current cost', `$argon2id$v=19$m=7168,t=1,p=1$${salt}$${tag}`, false],
   ['of other memory', `$argon2id$v=19$m=8192,t=1,p=1$${salt}$${tag}`, true],
   ['of other passes', `$argon2id$v=19$m=7168,t=2,p=1$${salt}$${tag}`, true],
   ['of other lanes', `$argon2id$v=19$m=7168,t=1,p=2$${salt}$${tag}`, true],
   ['with a short salt', `$argon2id$v=19$m=7168,t=1,p=1$${'A'.repeat(11)}$${tag}`, true],
   ['with a short tag', `$argon2id$v=19$m=7168,t=1,p=1$${salt}$${'A'.repeat(22)}`, true],
   ['of argon2d', `$argon2d$v=19$m=7168,t=1,p=1$${salt}$${tag}`, true],
-  ['that cannot be read', 'plain', true],
+  ['that is malformed', 'plain', true],
 ] as const) {
-  test(`a hash ${what} ${needs ? 'is' : 'is not'} to be made anew`, async () => {
+  test(`a hash ${what} ${needs ? 'needs' : 'does not need'} a rehash`, async () => {
     const passwords = await open();
 
     assert.equal(passwords.needsRehash({ hash, pepperVersion: 0 }), needs);
   });
 }
 
-// [what is wrong, the password, what the message says]
+// [description, password, expected message]
 const refusals = [
-  ['no text', 7, /well-formed text/],
-  ['nothing', undefined, /well-formed text/],
-  ['an empty one', '', /1 to 512 bytes/],
-  ['one of 513 bytes', `${'é'.repeat(256)}x`, /1 to 512 bytes/],
-  ['one that grows past 512 bytes', '\ufdfa'.repeat(20), /1 to 512 bytes/],
-  ['half a surrogate pair', 'long enough \udc00', /well-formed text/],
-  ['one of 7 characters', 'ghj!4kz', /8 characters or more/],
-  ['one of 7 characters outside the basic plane', '\u{1F41D}'.repeat(7), /8 characters or more/],
+  ['a number', 7, /well-formed text/],
+  ['undefined', undefined, /well-formed text/],
+  ['an empty text', '', /1 to 512 bytes/],
+  ['a text of 513 bytes', `${'é'.repeat(256)}x`, /1 to 512 bytes/],
+  ['a text that normalises to more than 512 bytes', '\ufdfa'.repeat(20), /1 to 512 bytes/],
+  ['a lone surrogate', 'long enough \udc00', /well-formed text/],
+  ['a text of 7 characters', 'ghj!4kz', /8 characters or more/],
+  ['a text of 7 characters outside the basic plane', '\u{1F41D}'.repeat(7), /8 characters or more/],
   ['the username', 'Grace.Hopper', /must not be the username/],
-  ['the username in other letters', ' gRACE.hOPPER', /must not be the username/],
-  ['a common one', 'password', /too common/],
-  ['a common one in capitals', 'PASSWORD123', /too common/],
-  ['a common one with the year', 'Summer2025', /too common/],
-  ['a walk over the keyboard', '1qaz2wsx', /too common/],
+  ['the username in another case', ' gRACE.hOPPER', /must not be the username/],
+  ['a common password', 'password', /too common/],
+  ['a common password in capitals', 'PASSWORD123', /too common/],
+  ['a common password with a year', 'Summer2025', /too common/],
+  ['a keyboard pattern', '1qaz2wsx', /too common/],
 ] as const;
 
 for (const [what, given, message] of refusals) {
@@ -239,7 +239,7 @@ for (const given of [
   });
 }
 
-test('what cannot be a password is not hashed', async () => {
+test('an invalid password is not hashed', async () => {
   const passwords = await open();
 
   for (const odd of ['', '\ud800', 'x'.repeat(513)]) {
@@ -248,15 +248,15 @@ test('what cannot be a password is not hashed', async () => {
 });
 
 const wrongOptions: readonly (readonly [string, Partial<PasswordsOptions>, RegExp])[] = [
-  ['a cost that would never verify', { cost: { ...cost, memoryKib: 7167 } }, /out of bounds/],
-  ['a cost past the bounds', { cost: { ...cost, lanes: 9 } }, /out of bounds/],
-  ['a cost that is no number', { cost: { ...cost, passes: Number.NaN } }, /out of bounds/],
+  ['a cost below the limits', { cost: { ...cost, memoryKib: 7167 } }, /out of bounds/],
+  ['a cost above the limits', { cost: { ...cost, lanes: 9 } }, /out of bounds/],
+  ['a cost of NaN', { cost: { ...cost, passes: Number.NaN } }, /out of bounds/],
   ['a pepper of version 0', { pepper: pepper(0) }, /versions of their own/],
   ['two peppers of one version', { pepper: pepper(1), previousPepper: pepper(1) }, /of their own/],
 ];
 
 for (const [what, changes, message] of wrongOptions) {
-  test(`${what} is refused at the start`, async () => {
+  test(`Passwords.open rejects ${what}`, async () => {
     await assert.rejects(open(changes), { message });
   });
 }

@@ -8,8 +8,8 @@ import { silentLogger } from '../../logging/logger.js';
 import { type Listener, RevocationFeed } from './revocation-feed.js';
 
 /**
- * A feed that looks as often as it can, and what it told. The sessions are those of another
- * process: nothing but the database connects them with the feed.
+ * Starts a feed that polls as often as it can, and records its calls. The sessions stand for those
+ * of another process: only the database connects them with the feed.
  */
 async function feedFor(t: TestContext, db?: Database) {
   const below = await sessionsFor(t, db === undefined ? {} : { db });
@@ -48,7 +48,7 @@ async function feedFor(t: TestContext, db?: Database) {
       });
     }
   };
-  /** Two looks have begun after this was called, so one has ended. */
+  /** Waits until two more polls have started, so that one has ended. */
   const aLook = () => {
     const wanted = looks + 2;
     return until(() => looks >= wanted);
@@ -63,7 +63,7 @@ async function feedFor(t: TestContext, db?: Database) {
   return { ...below, feed, told, lines, listening, listen, until, aLook, looks: () => looks };
 }
 
-test('a session that ended elsewhere is told to whoever listens, and no other', async (t) => {
+test('a session that another process ended is reported, and no other', async (t) => {
   const { sessions, users, listen, told, until, aLook } = await feedFor(t);
   const [one, two] = [await listen(), await listen()];
   const { sessionId: nobodys } = await openSession(sessions, await newUser(users));
@@ -79,7 +79,7 @@ test('a session that ended elsewhere is told to whoever listens, and no other', 
   assert.deepEqual(told, [one.sessionId, two.sessionId]);
 });
 
-test('a user that was deleted is noticed, though no row says so', async (t) => {
+test('sessions of a deleted user are reported, although their rows are deleted', async (t) => {
   const { users, listen, told, until, aLook } = await feedFor(t);
   const [one] = [await listen(), await listen()];
 
@@ -94,7 +94,7 @@ for (const [whose, behindMs] of [
   ['9 s behind', 9000],
   ['9 s ahead', -9000],
 ] as const) {
-  test(`a process whose clock is ${whose} is heard`, async (t) => {
+  test(`sessions ended by a process whose clock is ${whose} are reported`, async (t) => {
     const { sessions, listen, told, until, aLook, time } = await feedFor(t);
     const one = await listen();
     time.now += 60_000;
@@ -109,11 +109,11 @@ for (const [whose, behindMs] of [
   });
 }
 
-test('of thousands that ended in the same millisecond none is missed', async (t) => {
+test('all of thousands of sessions that ended in the same millisecond are reported', async (t) => {
   const { db, listen, told, until, time } = await feedFor(t);
   const one = await listen();
   const others = Array.from({ length: 2500 }, (_, index) => {
-    const id = String(index).padStart(32, '0'); // All before `one`.
+    const id = String(index).padStart(32, '0'); // Sorts before `one`.
     return [id, Number(one.userId), id, 'hash', 0, 0, 0, 0, 0, 0];
   });
   await db.transaction(async (tx) => {
@@ -132,7 +132,7 @@ test('of thousands that ended in the same millisecond none is missed', async (t)
   assert.deepEqual(told, [one.sessionId]);
 });
 
-test('while the database is away it asks on, says so once, and then misses nothing', async (t) => {
+test('during a database outage the feed keeps polling, logs once, and later misses nothing', async (t) => {
   const plain = await databaseFor(t);
   let isAway = false;
   const db: Database = {
@@ -165,7 +165,7 @@ test('while the database is away it asks on, says so once, and then misses nothi
   ]);
 });
 
-test('nothing is asked while nobody listens', async (t) => {
+test('a feed without listeners does not query the database', async (t) => {
   const plain = await databaseFor(t);
   let asked = 0;
   const db: Database = {
@@ -190,7 +190,7 @@ test('nothing is asked while nobody listens', async (t) => {
   assert.ok(asked > listening);
 });
 
-test('unless it is told otherwise a feed looks once a second', async (t) => {
+test('by default a feed polls once a second', async (t) => {
   t.mock.timers.enable({ apis: ['setTimeout'] });
   let looks = 0;
   const never = () => Promise.reject(new Error('nobody listens'));
@@ -210,19 +210,19 @@ test('unless it is told otherwise a feed looks once a second', async (t) => {
     assert.equal(looks, second - 1);
     t.mock.timers.tick(1);
     assert.equal(looks, second);
-    await new Promise(setImmediate); // The look ends, and the next one is planned.
+    await new Promise(setImmediate); // The poll ends, and the next one is scheduled.
   }
   await feed.close();
 });
 
-test('a closed feed asks no more, and may be closed twice', async (t) => {
+test('a closed feed does not query the database, and close is idempotent', async (t) => {
   const { feed, listen, aLook, looks } = await feedFor(t);
   await listen();
   await aLook();
 
   await Promise.all([feed.close(), feed.close()]);
   const after = looks();
-  await new Promise((resolve) => setTimeout(resolve, 20)); // Twenty looks, if there were any.
+  await new Promise((resolve) => setTimeout(resolve, 20)); // Time for twenty polls.
 
   assert.equal(looks(), after);
 });

@@ -21,7 +21,7 @@ type EndAction = (of: { sessions: Sessions; id: string; token: string }) => Prom
 
 const renew = (sessions: Sessions, token: string) => sessions.rotate(token, client, sign);
 
-test('a refresh token is spent for the next one', async (t) => {
+test('a refresh token is exchanged for its successor', async (t) => {
   const { sessions, users } = await sessionsFor(t);
   const account = await newUser(users);
   const first = await openSession(sessions, account);
@@ -35,7 +35,7 @@ test('a refresh token is spent for the next one', async (t) => {
   assert.equal(third.accessToken, `access ${account.id} ${first.sessionId}`);
 });
 
-test('a client whose answer was lost gets the same successor within the grace', async (t) => {
+test('a client that lost the response gets the same successor within the grace', async (t) => {
   const { sessions, users, time, lines } = await sessionsFor(t);
   const first = await openSession(sessions, await newUser(users));
   const lost = await renew(sessions, first.refreshToken);
@@ -52,7 +52,7 @@ test('a client whose answer was lost gets the same successor within the grace', 
   await renew(sessions, again.refreshToken);
 });
 
-test('a spent token after the grace ends its session and no other', async (t) => {
+test('a spent token presented after the grace ends only its session', async (t) => {
   const { sessions, users, time, endedSessions, lines } = await sessionsFor(t);
   const account = await newUser(users);
   const other = await openSession(sessions, account);
@@ -103,7 +103,7 @@ for (const [how, end] of [
   });
 }
 
-test('without a grace a token is good once, also in the same millisecond', async (t) => {
+test('without a grace a token is valid once, even in the same millisecond', async (t) => {
   const { sessions, users, endedSessions } = await sessionsFor(t, { graceMs: 0 });
   const first = await openSession(sessions, await newUser(users));
   await renew(sessions, first.refreshToken);
@@ -113,7 +113,7 @@ test('without a grace a token is good once, also in the same millisecond', async
   assert.equal(endedSessions[0]?.reason, 'reuse');
 });
 
-test('unknown, revoked and reused tokens are refused alike', async (t) => {
+test('unknown, revoked and reused tokens get the same failure', async (t) => {
   const { sessions, users, time } = await sessionsFor(t);
   const account = await newUser(users);
   const refusalOf = async (token: string) => {
@@ -139,7 +139,7 @@ test('unknown, revoked and reused tokens are refused alike', async (t) => {
   for (const refusal of refusals) assert.deepEqual(refusal, refusals[0]);
 });
 
-test('if no access token can be made, the refresh token is not spent', async (t) => {
+test('a refresh token is not spent when signing the access token fails', async (t) => {
   const { sessions, users, time } = await sessionsFor(t);
   const first = await openSession(sessions, await newUser(users));
   const failing = async () => {
@@ -158,7 +158,7 @@ const meanwhile = [
 ] as const;
 
 for (const [what, name] of meanwhile) {
-  test(`${what} while the access token is signed refuses the refresh`, async (t) => {
+  test(`${what} while the access token is signed rejects the refresh`, async (t) => {
     const { sessions, users, time } = await sessionsFor(t);
     const { refreshToken } = await openSession(sessions, await newUser(users));
 
@@ -172,7 +172,7 @@ for (const [what, name] of meanwhile) {
   });
 }
 
-test('a flipped bit in the secret part is a forgery and harms nobody', async (t) => {
+test('a token with a flipped bit is treated as forged and ends no session', async (t) => {
   const { sessions, users, endedSessions } = await sessionsFor(t);
   const { refreshToken } = await openSession(sessions, await newUser(users));
   for (let byte = 16; byte < 128; byte += 1) {
@@ -187,7 +187,7 @@ test('a flipped bit in the secret part is a forgery and harms nobody', async (t)
   assert.ok(await renew(sessions, refreshToken));
 });
 
-test('a new secret logs nobody out, and old tokens count as ours while it is listed', async (t) => {
+test('a change of secrets ends no session; reuse of old tokens is detected while the secret is listed', async (t) => {
   const { users, time, reopen, endedSessions } = await sessionsFor(t);
   const next = Buffer.alloc(32, 'another secret');
   const before = reopen({ secrets: [secret] });
@@ -197,7 +197,7 @@ test('a new secret logs nobody out, and old tokens count as ours while it is lis
   const second = await renew(after, first.refreshToken);
   time.now += graceMs + 1;
   await assert.rejects(renew(after, first.refreshToken), { name: 'invalid_token' });
-  assert.equal(endedSessions.length, 0, 'not known to be ours');
+  assert.equal(endedSessions.length, 0, 'the MAC is not verifiable');
   const third = await renew(after, second.refreshToken);
   const both = reopen({ secrets: [next, secret] });
   await assert.rejects(renew(both, first.refreshToken), { name: 'invalid_token' });
@@ -206,9 +206,9 @@ test('a new secret logs nobody out, and old tokens count as ours while it is lis
   await assert.rejects(renew(both, third.refreshToken), { name: 'invalid_token' });
 });
 
-/** The same database; every round trip waits until the scheduler lets it through. */
+/** Wraps a database so that every round trip waits for the scheduler. */
 function withScheduler(db: Database, scheduler: fc.Scheduler): Database {
-  // The scheduler stops at a task that rejects, so what is thrown goes through it as a value.
+  // The scheduler stops at a task that rejects, so errors pass through it as values.
   const trip = scheduler.scheduleFunction(async (run: () => Promise<unknown>) => {
     try {
       return { value: await run() };
@@ -219,7 +219,7 @@ function withScheduler(db: Database, scheduler: fc.Scheduler): Database {
   const later = async <Result>(run: () => Promise<Result>): Promise<Result> => {
     const outcome = await trip(run);
     if ('error' in outcome) throw outcome.error;
-    return outcome.value as Result; // What `run` gave.
+    return outcome.value as Result; // The result of `run`.
   };
   return {
     dialect: db.dialect,
@@ -230,10 +230,10 @@ function withScheduler(db: Database, scheduler: fc.Scheduler): Database {
   };
 }
 
-/** On a server every run costs many commits, and the interleavings are ours, not its. */
+/** Fewer runs on a server: each costs many commits, and the scheduler controls the interleaving. */
 const runOptions = ({ dialect }: Database) => ({ numRuns: dialect === 'sqlite' ? 100 : 15 });
 
-test('however callers with one token interleave, one rotates and all get its successor', async (t) => {
+test('in any interleaving of callers with one token, one rotates and all get its successor', async (t) => {
   const db = await databaseFor(t);
   const plain = await sessionsFor(t, { db });
   await fc.assert(
@@ -267,7 +267,7 @@ test('however callers with one token interleave, one rotates and all get its suc
   );
 });
 
-test('however a spent token and the current one interleave, the session is over', async (t) => {
+test('in any interleaving of a spent token and the current one, the session ends', async (t) => {
   const db = await databaseFor(t);
   const plain = await sessionsFor(t, { db });
   await fc.assert(
@@ -299,7 +299,7 @@ test('however a spent token and the current one interleave, the session is over'
   );
 });
 
-test('however a refresh and a logout interleave, no token lives after the logout', async (t) => {
+test('in any interleaving of a refresh and a logout, no token is valid after the logout', async (t) => {
   const db = await databaseFor(t);
   const plain = await sessionsFor(t, { db });
   await fc.assert(
@@ -325,13 +325,13 @@ test('however a refresh and a logout interleave, no token lives after the logout
   );
 });
 
-/** A process that is gone after some round trips: the last one may have reached the database. */
+/** Simulates a crash after some round trips; the last one may have reached the database. */
 function crashAfter(db: Database, trips: number, isLastDone: boolean): Database {
   let left = trips;
   const trip = async <Result>(run: () => Promise<Result>): Promise<Result> => {
     left -= 1;
     if (left === -1 && isLastDone) await run();
-    if (left < 0) throw new Error('the process is gone');
+    if (left < 0) throw new Error('the process crashed');
     return run();
   };
   return {
@@ -345,13 +345,13 @@ function crashAfter(db: Database, trips: number, isLastDone: boolean): Database 
 
 const actionsArbitrary = fc.array(
   fc.record({
-    deed: fc.constantFrom('refresh', 'refresh', 'refresh', 'logout', 'reuse'),
-    isMortal: fc.boolean(),
+    action: fc.constantFrom('refresh', 'refresh', 'refresh', 'logout', 'reuse'),
+    doesCrash: fc.boolean(),
   }),
   { minLength: 1, maxLength: 5 },
 );
 
-test('however refreshes, a logout, a reuse and a crash interleave, what was answered holds', async (t) => {
+test('in any interleaving of refreshes, a logout, a reuse and a crash, completed responses hold', async (t) => {
   const db = await databaseFor(t);
   const plain = await sessionsFor(t, { db });
   await fc.assert(
@@ -364,23 +364,23 @@ test('however refreshes, a logout, a reuse and a crash interleave, what was answ
         const first = await openSession(plain.sessions, await newUser(plain.users));
         const second = await renew(plain.sessions, first.refreshToken);
         const healthy = await sessionsFor(t, { db: withScheduler(db, scheduler) });
-        const dying = crashAfter(db, trips, isLastDone);
-        const doomed = await sessionsFor(t, { db: withScheduler(dying, scheduler) });
+        const crashing = crashAfter(db, trips, isLastDone);
+        const crashed = await sessionsFor(t, { db: withScheduler(crashing, scheduler) });
         plain.time.now += graceMs + 1;
-        for (const { time } of [healthy, doomed]) time.now = plain.time.now;
+        for (const { time } of [healthy, crashed]) time.now = plain.time.now;
 
-        const act = async ({ deed, isMortal }: { deed: string; isMortal: boolean }) => {
-          const { sessions } = isMortal ? doomed : healthy;
-          if (deed === 'logout') return void (await sessions.end(first.sessionId, 'logout'));
-          return renew(sessions, (deed === 'reuse' ? first : second).refreshToken);
+        const act = async ({ action, doesCrash }: { action: string; doesCrash: boolean }) => {
+          const { sessions } = doesCrash ? crashed : healthy;
+          if (action === 'logout') return void (await sessions.end(first.sessionId, 'logout'));
+          return renew(sessions, (action === 'reuse' ? first : second).refreshToken);
         };
         const results = await scheduler.waitFor(Promise.allSettled(all.map(act)));
 
         const grants = results.flatMap(
           (one) => (one.status === 'fulfilled' ? one.value : []) ?? [],
         );
-        const isAnswered = (deed: string) =>
-          results.some((one, index) => all[index]?.deed === deed && !isLost(one));
+        const isAnswered = (action: string) =>
+          results.some((one, index) => all[index]?.action === action && !isLost(one));
         const successors = new Set(grants.map((grant) => grant.refreshToken));
         assert.ok(successors.size <= 1);
         const retried = await renew(plain.sessions, second.refreshToken).catch(() => undefined);
@@ -388,8 +388,8 @@ test('however refreshes, a logout, a reuse and a crash interleave, what was answ
           assert.equal(retried, undefined);
           assert.equal(await plain.sessions.findLive(first.sessionId), undefined);
           for (const token of successors) await assert.rejects(renew(plain.sessions, token));
-        } else if (all.every(({ deed }) => deed === 'refresh')) {
-          // Whatever was lost, the same successor is there to be had again.
+        } else if (all.every(({ action }) => action === 'refresh')) {
+          // Whatever was lost, the same successor can be fetched again.
           assert.ok(retried);
           for (const token of successors) assert.equal(retried.refreshToken, token);
         }
@@ -399,12 +399,12 @@ test('however refreshes, a logout, a reuse and a crash interleave, what was answ
   );
 });
 
-/** The caller got no answer, for its process was gone. */
+/** Whether the caller got no response because the process crashed. */
 function isLost(result: PromiseSettledResult<unknown>): boolean {
-  return result.status === 'rejected' && /the process is gone/.test(String(result.reason));
+  return result.status === 'rejected' && /the process crashed/.test(String(result.reason));
 }
 
-test('twenty at once on one database get one successor', async (t) => {
+test('twenty simultaneous refreshes on one database get one successor', async (t) => {
   const { sessions, users } = await sessionsFor(t);
   const { refreshToken } = await openSession(sessions, await newUser(users));
 

@@ -18,7 +18,7 @@ const test = await testOnDialects('sessions');
 
 const day = 86_400_000;
 
-test('a session that was opened lives until its idle end', async (t) => {
+test('a session is live until its idle expiry', async (t) => {
   const { sessions, users, time } = await sessionsFor(t);
   const account = await newUser(users);
 
@@ -37,7 +37,7 @@ test('a session that was opened lives until its idle end', async (t) => {
   assert.equal(await sessions.findLive(grant.sessionId), undefined);
 });
 
-test('sessions looked for at once share a query, and each asker has its own', async (t) => {
+test('simultaneous lookups share a query, and each caller gets its session', async (t) => {
   const statements: string[] = [];
   const db = withStatementLog(await databaseFor(t), statements);
   const { sessions, users } = await sessionsFor(t, { db });
@@ -52,10 +52,10 @@ test('sessions looked for at once share a query, and each asker has its own', as
     found.map((session) => session?.userId),
     [bob.id, undefined, ada.id, bob.id],
   );
-  assert.equal(statements.length, db.dialect === 'sqlite' ? 3 : 1); // Two there begin at once.
+  assert.equal(statements.length, db.dialect === 'sqlite' ? 3 : 1); // SQLite starts two batches at once.
 });
 
-test('a login is noted', async (t) => {
+test('a login is recorded with the user', async (t) => {
   const { sessions, users, time, lines } = await sessionsFor(t);
   const account = await newUser(users);
 
@@ -68,7 +68,7 @@ test('a login is noted', async (t) => {
   assert.equal(line?.['requestId'], client.requestId);
 });
 
-test('refreshing keeps a session alive, but not past its absolute end', async (t) => {
+test('refreshing extends a session up to its absolute expiry', async (t) => {
   const { sessions, users, time } = await sessionsFor(t);
   let grant = await openSession(sessions, await newUser(users));
   const begin = time.now;
@@ -88,7 +88,7 @@ test('refreshing keeps a session alive, but not past its absolute end', async (t
   assert.equal(await sessions.findLive(grant.sessionId), undefined);
 });
 
-test('past the most sessions of a user, the one not refreshed for longest ends', async (t) => {
+test('over the limit per user, the least recently refreshed session ends', async (t) => {
   const { sessions, users, time, endedSessions } = await sessionsFor(t, { perUserMax: 3 });
   const account = await newUser(users);
   const other = await openSession(sessions, await newUser(users));
@@ -110,7 +110,7 @@ test('past the most sessions of a user, the one not refreshed for longest ends',
   assert.ok(await sessions.findLive(other.sessionId));
 });
 
-test('of many logins at once no more sessions stay than may', async (t) => {
+test('simultaneous logins do not exceed the limit per user', async (t) => {
   const { sessions, users } = await sessionsFor(t, { perUserMax: 3 });
   const account = await newUser(users);
 
@@ -126,7 +126,7 @@ const changes = [
 ] as const;
 
 for (const [what, change] of changes) {
-  test(`${what} between the check and the login opens nothing`, async (t) => {
+  test(`${what} between verification and login opens no session`, async (t) => {
     const { sessions, users } = await sessionsFor(t);
     const account = await newUser(users);
     if (change === 'setPassword') {
@@ -141,7 +141,7 @@ for (const [what, change] of changes) {
   });
 }
 
-test('a renewed digest does not disturb a login under way', async (t) => {
+test('a replaced digest does not fail a concurrent login', async (t) => {
   const { sessions, users } = await sessionsFor(t);
   const account = await newUser(users);
   await users.replaceDigest(account.id, account.password, { hash: 'new', pepperVersion: 1 });
@@ -149,7 +149,7 @@ test('a renewed digest does not disturb a login under way', async (t) => {
   assert.ok(await sessions.open(account, client, sign));
 });
 
-test('if no access token can be made, no session begins', async (t) => {
+test('no session is opened when signing the access token fails', async (t) => {
   const { sessions, users } = await sessionsFor(t);
   const account = await newUser(users);
   const failing = async () => {
@@ -161,7 +161,7 @@ test('if no access token can be made, no session begins', async (t) => {
   assert.deepEqual(await sessions.list(account.id), []);
 });
 
-test('ending one session ends that one, once', async (t) => {
+test('ending a session ends only that session, once', async (t) => {
   const { sessions, users, endedSessions, time } = await sessionsFor(t);
   const account = await newUser(users);
   const [one, two] = [await openSession(sessions, account), await openSession(sessions, account)];
@@ -179,7 +179,7 @@ test('ending one session ends that one, once', async (t) => {
   assert.deepEqual(await sessions.endedSince(time.now), []);
 });
 
-test('ending the others leaves the one', async (t) => {
+test('endAll keeps the excepted session', async (t) => {
   const { sessions, users, endedSessions } = await sessionsFor(t);
   const account = await newUser(users);
   const [one, two] = [await openSession(sessions, account), await openSession(sessions, account)];
@@ -195,7 +195,7 @@ test('ending the others leaves the one', async (t) => {
   assert.equal(endedSessions.length, 1);
 });
 
-test('what is done first is undone if the sessions cannot be ended', async (t) => {
+test('the `first` step is rolled back when the sessions cannot be ended', async (t) => {
   const { sessions, users, endedSessions } = await sessionsFor(t);
   const account = await newUser(users);
   const { sessionId } = await openSession(sessions, account);
@@ -212,7 +212,7 @@ test('what is done first is undone if the sessions cannot be ended', async (t) =
   assert.deepEqual(endedSessions, []);
 });
 
-test('a session of a disabled user does not live', async (t) => {
+test('a session of a disabled user is not live', async (t) => {
   const { sessions, users } = await sessionsFor(t);
   const account = await newUser(users);
   const { sessionId, refreshToken } = await openSession(sessions, account);
@@ -223,7 +223,7 @@ test('a session of a disabled user does not live', async (t) => {
   await assert.rejects(sessions.rotate(refreshToken, client, sign), { name: 'invalid_token' });
 });
 
-test('an owner is known by the place a session was last used from', async (t) => {
+test('hasSessionFrom matches the IP key that last used a session', async (t) => {
   const { sessions, users } = await sessionsFor(t);
   const account = await newUser(users);
   const { sessionId, refreshToken } = await openSession(sessions, account);
@@ -238,7 +238,7 @@ test('an owner is known by the place a session was last used from', async (t) =>
   assert.equal(await sessions.hasSessionFrom(account.id, '198.51.100.7'), false);
 });
 
-test('a list shows what lives, last used first', async (t) => {
+test('the list contains live sessions, most recently used first', async (t) => {
   const { sessions, users, time } = await sessionsFor(t);
   const account = await newUser(users);
   const one = await openSession(sessions, account);
@@ -269,7 +269,7 @@ test('a list shows what lives, last used first', async (t) => {
   ]);
 });
 
-test('housekeeping deletes what ended more than a day ago, and nothing else', async (t) => {
+test('clean-up deletes only sessions that ended more than a day ago', async (t) => {
   const { sessions, users, time } = await sessionsFor(t);
   const account = await newUser(users);
   const expired = await openSession(sessions, account);
@@ -293,7 +293,7 @@ test('housekeeping deletes what ended more than a day ago, and nothing else', as
   assert.ok(await sessions.findLive(kept.sessionId));
 });
 
-test('housekeeping forgets successors once their grace is over', async (t) => {
+test('clean-up deletes sealed successors whose grace has ended', async (t) => {
   const { sessions, users, time, db } = await sessionsFor(t);
   const { refreshToken } = await openSession(sessions, await newUser(users));
   const sealed = async () => {
@@ -314,7 +314,7 @@ test('housekeeping forgets successors once their grace is over', async (t) => {
   assert.ok(await sessions.rotate(next.refreshToken, client, sign));
 });
 
-test('housekeeping leaves alone a successor of a later rotation', async (t) => {
+test('clean-up keeps the successor of a later rotation', async (t) => {
   const { sessions, users, time } = await sessionsFor(t);
   const { refreshToken } = await openSession(sessions, await newUser(users));
   const second = await sessions.rotate(refreshToken, client, sign);
