@@ -19,7 +19,7 @@ interface ObservedResponse {
   readonly name: unknown;
 }
 
-/** `POST /stream/token` with these Authorization headers, as they are. */
+/** Sends `POST /stream/token` with these Authorization headers, unmodified. */
 type SendHeaders = (authorizations: readonly string[]) => Promise<ObservedResponse>;
 
 function overH1(system: System): SendHeaders {
@@ -27,7 +27,7 @@ function overH1(system: System): SendHeaders {
   return (authorizations) =>
     new Promise((resolve, reject) => {
       const head = authorizations.flatMap((value) => ['authorization', value]);
-      const headers = ['host', host, 'content-length', '0', ...head]; // May have a name twice.
+      const headers = ['host', host, 'content-length', '0', ...head]; // May contain a name twice.
       const options = { host, port, ca, method: 'POST', path: '/stream/token', headers };
       request({ ...options, agent: false }, async (answer) => {
         const chunks: Buffer[] = await answer.toArray();
@@ -48,7 +48,7 @@ function overH2(client: H2Client): SendHeaders {
   };
 }
 
-/** A system whose clock stands still, a login, and what a good token of it is made of. */
+/** Starts a system with a fixed clock and logs ada in; returns the parts of her valid token. */
 async function startScenario(t: TestContext) {
   const now = Date.now();
   const lines: Record<string, unknown>[] = [];
@@ -67,50 +67,59 @@ async function startScenario(t: TestContext) {
 }
 
 for (const protocol of ['h2', 'http/1.1'] as const) {
-  test(`no forged token passes over ${protocol}, and none is an error of ours`, async (t) => {
+  test(`forged access tokens are rejected over ${protocol} and log no errors`, async (t) => {
     const { system, client, good, lines } = await startScenario(t);
-    const show = protocol === 'h2' ? overH2(client) : overH1(system);
+    const send = protocol === 'h2' ? overH2(client) : overH1(system);
     const { header, claims, secret } = good;
     const signed = (changes: object) => forgeSecret(header, { ...claims, ...changes }, secret);
     const forged = [
       ...forgedTokens(good),
-      ['a user there is not', signed({ sub: '999999' })],
-      ['the session of another', signed({ sub: String(system.userIds.bob) })],
-      ['a session there is not', signed({ sid: '0'.repeat(32) })],
+      ['an unknown user', signed({ sub: '999999' })],
+      ['a session of another user', signed({ sub: String(system.userIds.bob) })],
+      ['an unknown session', signed({ sid: '0'.repeat(32) })],
       ['no session', signed({ sid: undefined })],
     ] as const;
 
     for (const [what, token] of forged) {
-      // Others cannot be sent in a header.
+      // Other tokens cannot be sent in a header.
       if (typeof token !== 'string' || !/^[\x20-\x7e\xe9]+$/.test(token)) continue;
-      const seen = await show([`Bearer ${token}`]);
-      // A space makes it no header of ours, see below.
+      const response = await send([`Bearer ${token}`]);
+      // A leading space makes the header malformed, see below.
       const name = token.startsWith(' ') ? 'bad_credentials' : 'invalid_token';
-      assert.deepEqual([seen.status, seen.name], [401, name], what);
+      assert.deepEqual([response.status, response.name], [401, name], what);
       const error = token.startsWith(' ') ? 'invalid_request' : 'invalid_token';
-      assert.match(seen.challenge, new RegExp(`^Bearer realm="herald", error="${error}"`), what);
+      assert.match(
+        response.challenge,
+        new RegExp(`^Bearer realm="herald", error="${error}"`),
+        what,
+      );
     }
     assert.equal(lines.filter(({ level }) => level === 'error').length, 0);
-    assert.equal((await show([`Bearer ${signed({})}`])).status, 200); // So the parts were good.
+    assert.equal((await send([`Bearer ${signed({})}`])).status, 200); // The unmodified parts are valid.
   });
 
-  test(`an odd Authorization header is refused with its challenge over ${protocol}`, async (t) => {
+  test(`an unusable Authorization header gets 401 and the matching challenge over ${protocol}`, async (t) => {
     const { system, client, accessToken: token, good } = await startScenario(t);
-    const show = protocol === 'h2' ? overH2(client) : overH1(system);
+    const send = protocol === 'h2' ? overH2(client) : overH1(system);
     const { header, claims, secret } = good;
     const { iat } = claims;
     const expired = forgeSecret(header, { ...claims, iat: iat - 3600, exp: iat - 60 }, secret);
-    // [what, headers, status, name, the challenge after its realm]
-    const odd = [
-      ['none', [], 'bad_credentials', /^$/],
-      ['an empty one', [''], 'bad_credentials', /^$/],
+    // [case, headers, failure name, challenge after its realm]
+    const cases = [
+      ['no header', [], 'bad_credentials', /^$/],
+      ['an empty header', [''], 'bad_credentials', /^$/],
       ['no scheme', [token], 'bad_credentials', /^, error="invalid_request"$/],
       ['another scheme', [`Basic ${token}`], 'bad_credentials', /^, error="invalid_request"$/],
       ['two spaces', [`Bearer  ${token}`], 'bad_credentials', /^, error="invalid_request"$/],
       ['a tab', [`Bearer\t${token}`], 'bad_credentials', /^, error="invalid_request"$/],
-      ['more after it', [`Bearer ${token} x`], 'bad_credentials', /^, error="invalid_request"$/],
-      ['two in one', [`Bearer ${token}, Bearer x`], 'bad_credentials', /invalid_request/],
-      ['two', [`Bearer ${token}`, `Bearer ${token}`], 'bad_credentials', /invalid_request/],
+      ['trailing text', [`Bearer ${token} x`], 'bad_credentials', /^, error="invalid_request"$/],
+      [
+        'two credentials in one',
+        [`Bearer ${token}, Bearer x`],
+        'bad_credentials',
+        /invalid_request/,
+      ],
+      ['two headers', [`Bearer ${token}`, `Bearer ${token}`], 'bad_credentials', /invalid_request/],
       [
         'an expired token',
         [`Bearer ${expired}`],
@@ -119,14 +128,14 @@ for (const protocol of ['h2', 'http/1.1'] as const) {
       ],
     ] as const;
 
-    for (const [what, headers, name, challenge] of odd) {
-      if (protocol === 'h2' && headers.length > 1) continue; // Node's client sends one.
-      const seen = await show(headers);
-      assert.deepEqual([seen.status, seen.name], [401, name], what);
-      assert.ok(seen.challenge.startsWith('Bearer realm="herald"'), what);
-      assert.match(seen.challenge.slice('Bearer realm="herald"'.length), challenge, what);
+    for (const [what, headers, name, challenge] of cases) {
+      if (protocol === 'h2' && headers.length > 1) continue; // Node's client sends only one.
+      const response = await send(headers);
+      assert.deepEqual([response.status, response.name], [401, name], what);
+      assert.ok(response.challenge.startsWith('Bearer realm="herald"'), what);
+      assert.match(response.challenge.slice('Bearer realm="herald"'.length), challenge, what);
     }
-    assert.equal((await show([`bearer ${token}`])).status, 200);
+    assert.equal((await send([`bearer ${token}`])).status, 200);
   });
 }
 
@@ -137,10 +146,10 @@ const keyPairs = {
 } as const;
 
 for (const [algorithm, makeKeys] of Object.entries(keyPairs)) {
-  test(`tokens signed with ${algorithm} are good here, and elsewhere with the public key`, async (t) => {
+  test(`tokens signed with ${algorithm} are accepted and verify with the published key`, async (t) => {
     const { system, client } = await startScenario(t);
     const before = await client.login('ada');
-    const env = keyFilesIn(system, algorithm, makeKeys());
+    const env = writePrivateKey(system, algorithm, makeKeys());
     await system.restart(env);
     const next = await system.connect();
 
@@ -156,27 +165,27 @@ for (const [algorithm, makeKeys] of Object.entries(keyPairs)) {
     for (const secret of ['d', 'p', 'q', 'k']) assert.equal(secret in key, false);
     const [head = '', payload = '', signature = ''] = accessToken.split('.');
     assert.equal(JSON.parse(Buffer.from(head, 'base64url').toString()).kid, key['kid']);
-    const isGood = verify(
+    const isValid = verify(
       `sha${algorithm.slice(2)}`,
       Buffer.from(`${head}.${payload}`),
       {
         key: createPublicKey({ key, format: 'jwk' }),
         dsaEncoding: 'ieee-p1363',
-        padding: algorithm.startsWith('PS') ? 6 : 1, // As in node:crypto's constants.
+        padding: algorithm.startsWith('PS') ? 6 : 1, // RSA_PKCS1_PSS_PADDING, RSA_PKCS1_PADDING.
       },
       Buffer.from(signature, 'base64url'),
     );
-    assert.equal(isGood, true);
+    assert.equal(isValid, true);
   });
 }
 
-test('where keys are secret, no keys are shown', async (t) => {
+test('with a symmetric algorithm the JWKS endpoint returns 404', async (t) => {
   const { client } = await startScenario(t);
 
   assert.equal((await client.ask('GET', '/.well-known/jwks.json')).status, 404);
 });
 
-/** Whether an access token of before and a refresh token of before are still good. */
+/** Returns whether the access token and the refresh token of a login are accepted. */
 async function getAccepted(system: System, login: Login): Promise<readonly [boolean, boolean]> {
   const client = await system.connect();
   const me = await client.ask('GET', '/me', { bearer: login.accessToken });
@@ -184,21 +193,21 @@ async function getAccepted(system: System, login: Login): Promise<readonly [bool
   return [me.status === 200, refreshed.status === 200];
 }
 
-// [what is changed, the settings, whether access and refresh tokens of before are good]
+// [changed setting, settings, whether earlier access and refresh tokens are accepted]
 const changes = [
   ['nothing', {}, [true, true]],
   [
-    'the secret, with the old one listed',
+    'the secret and keeps the previous one',
     { ACCESS_TOKEN_SECRET: `hex:${otherHex}`, ACCESS_TOKEN_PREVIOUS_SECRETS: `hex:${hex}` },
     [true, true],
   ],
-  ['the secret alone', { ACCESS_TOKEN_SECRET: `hex:${otherHex}` }, [false, true]],
+  ['the secret', { ACCESS_TOKEN_SECRET: `hex:${otherHex}` }, [false, true]],
   ['the issuer', { ACCESS_TOKEN_ISSUER: 'herald2' }, [false, true]],
   ['the audience', { ACCESS_TOKEN_AUDIENCE: 'herald2' }, [false, true]],
 ] as const;
 
 for (const [what, env, kept] of changes) {
-  test(`after a restart that changes ${what}, tokens of before are good or not`, async (t) => {
+  test(`a restart that changes ${what} ${kept[0] ? 'keeps' : 'voids'} access tokens and keeps refresh tokens`, async (t) => {
     const { system, client } = await startScenario(t);
     const login = await client.login('ada');
 
@@ -208,7 +217,7 @@ for (const [what, env, kept] of changes) {
   });
 }
 
-test('after a change of secret a stream goes on with the token it has', async (t) => {
+test('a stream token stays valid when the access token secret changes', async (t) => {
   const { system, client } = await startScenario(t);
   const path = await client.streamPath('ada');
   await (await client.openStream(path)).opening();
@@ -220,7 +229,7 @@ test('after a change of secret a stream goes on with the token it has', async (t
   assert.equal((await stream.opening()).resumed, true);
 });
 
-function keyFilesIn(
+function writePrivateKey(
   system: System,
   algorithm: string,
   { privateKey }: ReturnType<(typeof keyPairs)['ES256']>,

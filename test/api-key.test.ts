@@ -14,7 +14,7 @@ test('an API key works from its creation until it is revoked', async (t) => {
   const client = await system.connect();
   const publish = (bearer: string) => client.ask('POST', '/events', { bearer, json });
 
-  // In another process, as far as the server can tell.
+  // On a database connection of its own, as another process would.
   const { key, id } = await system.runAdmin(({ apiKeys }) =>
     apiKeys.create({ name: 'billing', scopes: ['publish'] }),
   );
@@ -31,11 +31,11 @@ test('an API key works from its creation until it is revoked', async (t) => {
     return listed.find((one) => one.id === id);
   };
   assert.ok((await find())?.revokedAt !== undefined);
-  await until(async () => (await find())?.lastUsedAt !== undefined); // Noted in the background.
+  await until(async () => (await find())?.lastUsedAt !== undefined); // Written in the background.
   assert.equal((await publish(system.apiKey)).status, 201);
 });
 
-test('a key is good for its scopes, and for nothing that is a user’s', async (t) => {
+test('an API key is accepted only for its scopes, and never on routes for users', async (t) => {
   const system = await startSystem(t);
   const client = await system.connect();
   const bearer = system.apiKey;
@@ -60,7 +60,7 @@ test('a key is good for its scopes, and for nothing that is a user’s', async (
   await withDatabase(config, recordedLog, (db) =>
     db.execute(sql`update api_keys set scopes = ${'other'}`),
   );
-  const without = await client.ask('POST', '/events', { bearer, json });
-  assert.deepEqual([without.status, without.body['name']], [403, 'insufficient_scope']);
-  assert.match(without.headers['www-authenticate'] ?? '', /scope="publish"/);
+  const withoutScope = await client.ask('POST', '/events', { bearer, json });
+  assert.deepEqual([withoutScope.status, withoutScope.body['name']], [403, 'insufficient_scope']);
+  assert.match(withoutScope.headers['www-authenticate'] ?? '', /scope="publish"/);
 });

@@ -8,9 +8,9 @@ import { type System, startSystem } from './support/servers/system.js';
 interface Scenario {
   readonly system: System;
   readonly client: H2Client;
-  /** A login of ada, made before. */
+  /** A login of ada, before the action. */
   readonly login: Login;
-  /** Moves the clock on. */
+  /** Advances the wall clock. */
   readonly advance: (ms: number) => void;
 }
 
@@ -24,8 +24,8 @@ async function times(count: number, act: () => Promise<unknown>): Promise<void> 
 const hour = 3_600_000;
 const wrong = 'not the password';
 
-// [the event, its level, fields it has beside its name, what makes it happen]
-const events: readonly [string, string, object, (scene: Scenario) => Promise<unknown>][] = [
+// [event, level, expected fields, action that triggers it]
+const events: readonly [string, string, object, (scenario: Scenario) => Promise<unknown>][] = [
   ['authn_login_success', 'info', { failures: 0 }, ({ client }) => client.login('bob')],
   [
     'authn_login_successafterfail',
@@ -128,11 +128,11 @@ const events: readonly [string, string, object, (scene: Scenario) => Promise<unk
 ];
 
 for (const [event, level, fields, act] of events) {
-  test(`${event} ${JSON.stringify(fields)} is told by name`, async (t) => {
-    const { scene, lines } = await startScenario(t);
+  test(`an audit line ${event} ${JSON.stringify(fields)} is logged`, async (t) => {
+    const { scenario, lines } = await startScenario(t);
     lines.length = 0;
 
-    await act(scene);
+    await act(scenario);
 
     const audited = lines.filter((line) => line['audit'] === true && line['event'] === event);
     const found = audited.find((line) =>
@@ -142,7 +142,7 @@ for (const [event, level, fields, act] of events) {
     assert.equal(found['level'], level);
     assert.match(String(found['requestId']), /^[\w-]{8,64}$/);
     assert.equal(found['ipKey'], '127.0.0.1');
-    // Who it was about; of a name that nobody has, only whether it comes again.
+    // Identifies the user; an unknown name is logged only as a pseudonym.
     assert.ok('userId' in found || 'unknownUser' in found || event.startsWith('excess_rate'));
     assert.equal(JSON.stringify(found).includes('nobody'), false);
   });
@@ -161,22 +161,22 @@ async function startScenario(t: TestContext) {
     },
     log: collectingLog(lines),
     wallClock: () => now,
-    monotonicClock: () => 1000, // A second after five wrong passwords one more would be looked at.
+    monotonicClock: () => 1000, // Fixed: the throttle would allow another attempt a second later.
   });
   const client = await system.connect();
   const login = await client.login('ada');
   const advance = (ms: number) => {
     now += ms;
   };
-  return { scene: { system, client, login, advance }, lines };
+  return { scenario: { system, client, login, advance }, lines };
 }
 
-test('a login that is refused says the same whether the user is disabled or unknown', async (t) => {
-  const { scene, lines } = await startScenario(t);
-  await scene.system.runAdmin(({ accounts }) => accounts.disable('bob'));
+test('the reply to a failed login does not reveal whether the user is disabled or unknown', async (t) => {
+  const { scenario, lines } = await startScenario(t);
+  await scenario.system.runAdmin(({ accounts }) => accounts.disable('bob'));
 
-  const disabled = await tryWrongPassword(scene.client, 'bob', getPassword('bob'));
-  const unknown = await tryWrongPassword(scene.client, 'nobody', wrong);
+  const disabled = await tryWrongPassword(scenario.client, 'bob', getPassword('bob'));
+  const unknown = await tryWrongPassword(scenario.client, 'nobody', wrong);
 
   const { instance: _, ...one } = disabled.body;
   const { instance: __, ...other } = unknown.body;

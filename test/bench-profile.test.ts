@@ -14,7 +14,7 @@ import type { Subject } from '../bench/subject.js';
 
 const home = pathToFileURL(repository).href;
 
-/** A chain of calls, each by the one before, under a root. */
+/** Builds a call tree without branches: below a root, each function calls the next. */
 function createCallChain(
   ...links: readonly (readonly [name: string, url: string, samples: number])[]
 ) {
@@ -37,8 +37,8 @@ function createWindow(calls: readonly CallNode[], parts: Partial<ProfiledRun> = 
   };
 }
 
-test('a call belongs to its file, its package or its module of Node', () => {
-  // [function, url, what it belongs to]
+test('a call is attributed to its file, its package or its Node module', () => {
+  // [function, url, part]
   const cases = [
     ['push', `${home}dist/stream/event-stream.js`, 'dist/stream/event-stream.js'],
     ['sign', `${home}node_modules/jsonwebtoken/sign.js`, 'jsonwebtoken'],
@@ -54,7 +54,7 @@ test('a call belongs to its file, its package or its module of Node', () => {
   }
 });
 
-test('what is native belongs to the JavaScript that called it, however deep', () => {
+test('native calls are attributed to the JavaScript that called them, at any depth', () => {
   const frame = (functionName: string, url = '') => ({ functionName, url, lineNumber: 0 });
   const caller = getPart(frame('read', `${home}dist/db/sqlite/sqlite.js`), betweenCalls);
 
@@ -64,13 +64,13 @@ test('what is native belongs to the JavaScript that called it, however deep', ()
   assert.deepEqual(getPart(frame('step'), outer), outer);
 });
 
-test('shares of an operation sum up to the CPU of all threads', () => {
+test('the shares of an operation add up to the CPU time of all threads', () => {
   const calls = createCallChain(
     ['push', `${home}dist/a.js`, 30],
     ['(idle)', '', 50],
     ['b', 'node:b', 20],
   );
-  // Of 1000 us it ran 600, so a sample is 10: calls have 500, and 100 of the idle ones were C++.
+  // A sample is 10 us and the thread ran for 600 of 1000: 500 us are calls, 100 us of idle were C++.
   const main = { name: 'node', cpu: 600, kernel: 0, waited: 0 };
   const others = [{ name: 'sqlite-writer', cpu: 40, kernel: 0, waited: 0 }];
 
@@ -83,7 +83,7 @@ test('shares of an operation sum up to the CPU of all threads', () => {
   assert.equal(micros('thread sqlite-writer'), '4.000');
 });
 
-test('samples of a thread that waited for a core are worth less', () => {
+test('samples of a thread that waited for a core have less weight', () => {
   const calls = createCallChain(['push', `${home}dist/a.js`, 100]);
   const main = { name: 'node', cpu: 400, kernel: 0, waited: 600 };
 
@@ -93,14 +93,16 @@ test('samples of a thread that waited for a core are worth less', () => {
   assert.equal(all.toFixed(3), '40.000');
 });
 
-test('threads by the name that the kernel has for them', () => {
-  // Node 20 has no names of its own: what the probe did not name is the pool of libuv.
+test('threads are identified by their kernel name', () => {
+  // Node 20 does not name its threads: those that the probe did not name are libuv's pool.
   assert.equal(getThreadPart('node').name, getThreadPart('libuv-worker').name);
   assert.equal(getThreadPart('jobs').name, 'thread jobs');
   assert.equal(getThreadPart('v8:ProfEvntProc').kind, 'the profiler itself');
 });
 
-test('a process is profiled with its threads', { skip: process.platform !== 'linux' }, async () => {
+test('a profile covers all threads of a process', {
+  skip: process.platform !== 'linux',
+}, async () => {
   const script = `process.on('message', ({ id, ask }) => {
     if (ask === undefined) return;
     let sum = 0;
@@ -126,9 +128,9 @@ test('a process is profiled with its threads', { skip: process.platform !== 'lin
   }
 });
 
-test('machine code belongs to the library it is from', () => {
+test('machine code is attributed to its library', () => {
   const node = '/usr/bin/node';
-  // [symbol, file, what it belongs to]
+  // [symbol, file, part]
   const cases = [
     ['tcp_sendmsg', '[kernel.kallsyms]', 'the kernel'],
     ['nghttp2_session_mem_send', node, 'nghttp2: HTTP/2 frames and headers'],
@@ -145,7 +147,7 @@ test('machine code belongs to the library it is from', () => {
   for (const [symbol, file, name] of cases) assert.equal(getNativePart(symbol, file), name);
 });
 
-test('lines of perf are counted, but for the thread of the profiler', () => {
+test('lines of perf are counted, except those of the profiler thread', () => {
   const lines = [
     '            node   141155e v8::internal::Scavenger::Process (/usr/bin/node)',
     '   sqlite-writer  ffffffff816f0d2e fsync (deleted) ([kernel.kallsyms])',
@@ -156,23 +158,23 @@ test('lines of perf are counted, but for the thread of the profiler', () => {
   assert.deepEqual(parseCounts(lines.join('\n')), { 'V8: garbage collection': 1, 'the kernel': 1 });
 });
 
-test('a flame graph has a box for each call that is not too narrow, and none for sleep', () => {
+test('a flame graph has a box for each call above a minimum width, and none for idle time', () => {
   const calls = createCallChain(
     ['push', `${home}dist/<a>.js`, 600],
     ['', 'node:b', 399],
     ['c', 'node:c', 1],
   );
-  const asleep = createCallChain(['(idle)', '', 1000]);
+  const idle = createCallChain(['(idle)', '', 1000]);
 
   const svg = flameGraph('some', createWindow(calls));
 
   assert.match(svg, /push &lt;a>.js/);
   assert.match(svg, /node:b:7/);
   assert.doesNotMatch(svg, /node:c/);
-  assert.doesNotMatch(flameGraph('some', createWindow(asleep)), /idle/);
+  assert.doesNotMatch(flameGraph('some', createWindow(idle)), /idle/);
 });
 
-test('what is left of a run is told by what was done of it', () => {
+test('the remaining time of a run is estimated from the part that is done', () => {
   const subject = (seconds: number): Subject => ({
     ...{ name: `of ${seconds}`, about: 'some', seconds },
     run: () => Promise.resolve([]),

@@ -11,7 +11,7 @@ import { Bench } from '../bench/subject.js';
 
 const bytes = (text: string) => Buffer.from(text);
 
-test('a tally counts marked events, wherever reads cut them', () => {
+test('a tally counts marked events wherever reads split them', () => {
   const text = [1, 2, 3].map((number) => `id: x\ndata: ${markedData(number, 60)}\n\n`).join('');
   for (let cut = 0; cut <= text.length; cut += 1) {
     const tally = new Tally();
@@ -27,7 +27,7 @@ test('a tally counts marked events, wherever reads cut them', () => {
   }
 });
 
-test('a tally tells a missing, a doubled and a displaced event', () => {
+test('a tally detects missing, duplicate and reordered events', () => {
   const feed = (numbers: readonly number[]) => {
     const tally = new Tally();
     const part = bytes(numbers.map((number) => markedData(number, 40)).join('\n'));
@@ -41,7 +41,7 @@ test('a tally tells a missing, a doubled and a displaced event', () => {
   assert.deepEqual(feed([2, 1, 3]), [3, 6, 1]);
 });
 
-test('a tally looks at its part of a buffer alone', () => {
+test('a tally reads only its range of a buffer', () => {
   const text = `${markedData(1, 40)}${markedData(2, 40)}`;
   const tally = new Tally();
 
@@ -50,7 +50,7 @@ test('a tally looks at its part of a buffer alone', () => {
   assert.equal(tally.events, 1);
 });
 
-test('latencies by their rank, up to a step above', () => {
+test('latency percentiles are rounded up to the next step', () => {
   const latencies = new Latencies();
   for (let ms = 1; ms <= 1000; ms += 1) latencies.add(ms * 1000);
 
@@ -59,7 +59,7 @@ test('latencies by their rank, up to a step above', () => {
   assert.deepEqual([count, p50, p99, p999, max], [1000, 500.05, 990.05, 999.05, 1000]);
 });
 
-test('a ratio is taken run by run, and its median is held against the goal', () => {
+test('a ratio is computed per run, and its median is compared with the goal', () => {
   const made = figure({
     ...{ subject: 'some', what: 'thing', parameters: {}, unit: 'us', runs: [10, 30, 20] },
     reference: { what: 'other', runs: [10, 10, 10] },
@@ -71,7 +71,7 @@ test('a ratio is taken run by run, and its median is held against the goal', () 
   assert.equal(figure({ ...made, goal: { on: 'value', is: '<=', bound: 19 } }).reached, false);
 });
 
-test('measurements take turns, and every other round goes backwards', async () => {
+test('measurements are interleaved, and every other round runs in reverse order', async () => {
   const order: string[] = [];
   const note = (name: string) => async () => order.push(name);
 
@@ -82,8 +82,8 @@ test('measurements take turns, and every other round goes backwards', async () =
   assert.deepEqual(rounds, [1, 2, 3]);
 });
 
-test('frames and header blocks are those of the specification', () => {
-  // RFC 9113 §4.1 and RFC 7541 §6.2.2, with a length of 130 as §5.1 spells it.
+test('frames and header blocks match the specification', () => {
+  // RFC 9113 §4.1 and RFC 7541 §6.2.2, with a length of 130 encoded as in §5.1.
   assert.equal(
     frame(frameTypes.ping, 1, 0, bytes('12345678')).toString('hex').slice(0, 18),
     '000008060100000000',
@@ -97,7 +97,7 @@ test('frames and header blocks are those of the specification', () => {
   );
 });
 
-test('of two measurements of a figure the better one counts', () => {
+test('a regression is reported only when both measurements of a figure show it', () => {
   const measured = (...ratios: readonly number[]): Figure[] =>
     ratios.map((ratio, index) =>
       figure({
@@ -107,15 +107,15 @@ test('of two measurements of a figure the better one counts', () => {
       }),
     );
 
-  const wrecks = findRepeatedRegressions(measured(2, 1, 2), measured(1, 2, 3), []);
+  const regressions = findRepeatedRegressions(measured(2, 1, 2), measured(1, 2, 3), []);
 
   assert.deepEqual(
-    wrecks.map(({ what }) => what),
+    regressions.map(({ what }) => what),
     ['thing 2'],
   );
 });
 
-test('a smoke run complains of ratios that are off from their goal and from what was kept', () => {
+test('a smoke run reports ratios that miss both their goal and the stored ratio', () => {
   const made = (ratio: number, parts: Partial<Figure> = {}): Figure => ({
     ...figure({
       ...{ subject: 'some', what: 'thing', parameters: {}, unit: 'us', runs: [ratio] },
@@ -125,11 +125,11 @@ test('a smoke run complains of ratios that are off from their goal and from what
     ...parts,
   });
   const atLeast = { goal: { on: 'ratio', is: '>=', bound: 20 } } as const;
-  // [ratio, what else, the ratio that was kept, whether it is a wreck]
+  // [ratio, other fields, stored ratio, whether it is a regression]
   const cases = [
     [2.9, {}, undefined, false],
     [3.1, {}, undefined, true],
-    [3.1, {}, 2.5, false], // Missed before: no news.
+    [3.1, {}, 2.5, false], // Was missed before, too.
     [3.9, {}, 2.5, true],
     [3.1, {}, 1, true],
     [3.1, { isSteady: false }, undefined, false],
@@ -138,16 +138,16 @@ test('a smoke run complains of ratios that are off from their goal and from what
     [13, atLeast, 15, false],
   ] as const;
 
-  for (const [ratio, parts, before, isWreck] of cases) {
-    const kept = before === undefined ? [] : [made(before, parts)];
+  for (const [ratio, parts, before, isRegression] of cases) {
+    const stored = before === undefined ? [] : [made(before, parts)];
 
-    const wrecks = findRegressions([made(ratio, parts)], kept);
+    const regressions = findRegressions([made(ratio, parts)], stored);
 
-    assert.equal(wrecks.length, isWreck ? 1 : 0, `${ratio} after ${before}`);
+    assert.equal(regressions.length, isRegression ? 1 : 0, `${ratio} after ${before}`);
   }
 });
 
-test('a comparison takes the ratio of two builds run by run, of each figure', () => {
+test('a comparison computes the ratio of two builds per run, for each figure', () => {
   const run = (cpu: number, rate: number): Figure[] => {
     const base = { subject: 'some', parameters: { streams: 5 } };
     return [
@@ -179,7 +179,7 @@ test('a comparison takes the ratio of two builds run by run, of each figure', ()
   );
 });
 
-test('a comparison leaves out a figure that a run of either build has no value for', () => {
+test('a comparison omits figures that a run of either build did not measure', () => {
   const made = (what: string, ...runs: readonly number[]) =>
     figure({ ...{ subject: 'some', what, parameters: {}, unit: 'us' }, runs });
   const both = made('both', 1);
@@ -200,7 +200,7 @@ test('a comparison leaves out a figure that a run of either build has no value f
   );
 });
 
-test('a comparison measures a build once, and opens no references', async () => {
+test('a comparison measures a build once and opens no references', async () => {
   const done: string[] = [];
   const measure = (name: string) => async () => done.push(name);
 
@@ -229,7 +229,7 @@ test('a comparison measures a build once, and opens no references', async () => 
   ]);
 });
 
-test('a comparison with a ref that names no commit is refused', () => {
+test('a comparison with a ref that names no commit is rejected', () => {
   for (const ref of ['no-such-ref', '', '--all', 'HEAD:package.json']) {
     assert.throws(() => resolveRef(ref), BuildError, ref);
   }

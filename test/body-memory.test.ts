@@ -10,7 +10,10 @@ import { startHttp } from './support/servers/http-server.js';
 setFlagsFromString('--expose-gc');
 const collectGarbage = runInNewContext('gc') as () => void;
 
-/** What the process holds; the bytes of dead Buffers go a turn after the Buffers. */
+/**
+ * Returns the bytes in use after garbage collection. The memory of unreachable Buffers is freed an
+ * event-loop iteration after the Buffers.
+ */
 async function getHeldBytes(): Promise<number> {
   for (let round = 0; round < 3; round += 1) {
     collectGarbage();
@@ -21,7 +24,7 @@ async function getHeldBytes(): Promise<number> {
 }
 
 const mib = 1024 * 1024;
-/** Together as much as a TLS record holds; the second is of a type nobody knows. */
+/** One byte of data and a frame of an unknown type, which together fill a TLS record. */
 const padded = (byte: string) => [data(1, byte), frame(0xfa, flag.none, 0, Buffer.alloc(16_000))];
 
 const routes = [
@@ -38,7 +41,7 @@ for (const [path, media] of [
   ['/whole', 'application/json'],
   ['/lines', 'application/x-ndjson'],
 ] as const) {
-  test(`of a body that comes by the byte only its bytes are held (${path})`, async (t) => {
+  test(`a body that arrives byte by byte holds only its own bytes in memory (${path})`, async (t) => {
     const { port } = await startHttp(t, routes, { limits: { bodyMs: 60_000 } });
     const client = await RawH2.open(port);
     t.after(() => client.destroy());

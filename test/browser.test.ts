@@ -12,12 +12,12 @@ import { openTcpProxy } from './support/tcp-proxy.js';
 import { until } from './support/until.js';
 
 const executable = findChromium();
-const skip = executable === undefined ? 'NO BROWSER HERE: run test/browser.sh as root' : false;
+const skip = executable === undefined ? 'NO BROWSER: run test/browser.sh as root' : false;
 
-/** Makes "10 to 30 s", in which those who are refused come back, 100 ms. */
+/** Shortens the retry time of refused clients, 10 to 30 s, to 100 ms. */
 const shortRetryRandom = () => -0.495;
 
-/** What the page keeps of its stream. */
+/** Returns a script that opens a stream and records its events in `heard`. */
 const buildListenScript = (url: string) => `
   window.heard = [];
   window.source = new EventSource(${JSON.stringify(url)});
@@ -25,7 +25,7 @@ const buildListenScript = (url: string) => `
     source.addEventListener(type, ({ type, data, lastEventId }) => heard.push({ type, data, lastEventId }));
   }`;
 
-/** A page of another origin in a real browser, whose way to Herald can be cut. */
+/** Opens a page of another origin in a real browser; a proxy can cut its connections to Herald. */
 async function openListeningPage(t: TestContext, env: Readonly<Record<string, string>> = {}) {
   const site = createServer((_, response) => {
     response.setHeader('content-type', 'text/html').end('<!doctype html><title>test</title>');
@@ -50,7 +50,7 @@ async function openListeningPage(t: TestContext, env: Readonly<Record<string, st
   return { system, lines, proxy, client, page: new PageObserver(page) };
 }
 
-/** What the page has seen. */
+/** Reads what a page has received. */
 class PageObserver {
   readonly #page: Page;
 
@@ -58,12 +58,12 @@ class PageObserver {
     this.#page = page;
   }
 
-  /** Settles when an expression about the page is true. */
+  /** Resolves when an expression is true in the page. */
   async until(expression: string): Promise<void> {
     await this.#page.waitForFunction(expression, undefined, { polling: 10 });
   }
 
-  async has(id: string): Promise<void> {
+  async waitForMessage(id: string): Promise<void> {
     await this.until(`heard.some(({ lastEventId, type }) =>
       type === 'message' && lastEventId === ${JSON.stringify(id)})`);
   }
@@ -86,15 +86,15 @@ test("a browser's EventSource reconnects and misses nothing", { skip }, async (t
   const { system, proxy, page } = await openListeningPage(t);
   await waitForOpening(page, 1);
   const first = await system.publish('ada', 'before');
-  await page.has(first);
+  await page.waitForMessage(first);
 
   proxy.block();
   const second = await system.publish('ada', 'while the network was cut');
   proxy.unblock();
-  await page.has(second);
+  await page.waitForMessage(second);
   await system.restart();
   const third = await system.publish('ada', 'after a restart');
-  await page.has(third);
+  await page.waitForMessage(third);
 
   assert.deepEqual(await page.dataOf('message'), [
     'before',
@@ -125,23 +125,25 @@ test("a browser's EventSource stops after logout", { skip }, async (t) => {
   );
 });
 
-test("a browser's EventSource survives a refusal and learns of a gap", { skip }, async (t) => {
+test("a browser's EventSource reconnects after a refusal and is notified of a gap", {
+  skip,
+}, async (t) => {
   const env = { MAX_STREAMS_PER_USER: '1', EVENT_LOG_MAX_EVENTS: '3', CLEANUP_INTERVAL: '1000' };
   const { system, lines, proxy, page } = await openListeningPage(t, env);
   await waitForOpening(page, 1);
   const first = await system.publish('ada', 'first');
-  await page.has(first);
+  await page.waitForMessage(first);
 
   proxy.block();
   const rival = await occupySlot(system);
   for (let count = 0; count < 10; count += 1) await system.publish('ada', `lost ${count}`);
   proxy.unblock();
   await page.until(`heard.some(({ type }) => type === 'stream.close')`);
-  await waitForCleanUp(lines, 'eventLog', 2 * 8); // Of eleven events, each with one address, three stay.
+  await waitForCleanUp(lines, 'eventLog', 2 * 8); // Eleven events with an audience each; three are kept.
   rival.abort();
   await waitForOpening(page, 2);
   const next = await system.publish('ada', 'next');
-  await page.has(next);
+  await page.waitForMessage(next);
 
   const [, second] = await page.openings();
   assert.equal(second?.reason, 'too_old');
@@ -149,7 +151,7 @@ test("a browser's EventSource survives a refusal and learns of a gap", { skip },
   assert.deepEqual(await page.dataOf('message'), ['first', 'next']);
 });
 
-/** Another stream of ada, in the only place there is. */
+/** Opens another stream of ada, which takes her only slot. */
 async function occupySlot(system: System) {
   const client = await system.connect();
   const authorization = `Bearer ${await client.accessToken('ada')}`;

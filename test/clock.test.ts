@@ -11,7 +11,7 @@ async function startScenario(t: TestContext) {
   return { time, system, client: await system.connect() };
 }
 
-/** What `/me`, `/token` and `/stream/token` answer to a login. */
+/** Returns the statuses of `/me`, `/token` and `/stream/token` for the tokens of a login. */
 async function getStatuses(client: H2Client, { accessToken, refreshToken }: Login) {
   const json = { token: refreshToken };
   const me = await client.ask('GET', '/me', { bearer: accessToken });
@@ -32,7 +32,7 @@ test('a clock that steps back by 2 s invalidates no token', async (t) => {
   await (await client.openStream(path)).opening();
 });
 
-test('a logout everywhere holds when the clock steps back, and so does the login after it', async (t) => {
+test('a global logout and the login after it stay in effect when the clock steps back', async (t) => {
   const { time, client } = await startScenario(t);
   const before = await client.login('ada');
   const json = { scope: 'all' };

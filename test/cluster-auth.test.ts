@@ -10,7 +10,7 @@ import { recordedLog } from './support/recording/record.js';
 import { clusterFor } from './support/servers/cluster.js';
 import { until } from './support/until.js';
 
-/** Two processes of the operating system on one database, and a connection to each. */
+/** Starts two server processes on one database and connects to each. */
 async function startTwoProcesses(t: TestContext, dialect: 'postgres' | 'mariadb' | 'mysql') {
   const cluster = await clusterFor(t, dialect);
   const runAdmin = <Result>(work: (parts: AccountParts) => Promise<Result>) =>
@@ -28,7 +28,7 @@ async function startTwoProcesses(t: TestContext, dialect: 'postgres' | 'mariadb'
 
 const openStream = (client: H2Client, { accessToken }: Login) => client.listenAs(accessToken);
 
-/** Settles with the goodbye of a stream that ends by itself, soon. */
+/** Waits until the server has ended a stream; returns the data of its `stream.close`. */
 async function waitForCloseFrame(stream: H2Stream): Promise<unknown> {
   await until(() => stream.isEnded);
   return stream.closing();
@@ -40,12 +40,12 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
   const server = await findServer(dialect);
   const skip = typeof server === 'string' ? server : false;
 
-  test(`${dialect}: in two processes of the operating system`, { skip }, async (t) => {
+  test(`${dialect}: auth in two processes on one database`, { skip }, async (t) => {
     const { cluster, runAdmin, one, two } = await startTwoProcesses(t, dialect);
     const refresh = (client: H2Client, token: unknown) =>
       client.ask('POST', '/token', { json: { token } });
 
-    await t.test('of twenty refreshes one rotates, and all get its successor', async () => {
+    await t.test('one of twenty refreshes rotates, and all get the same successor', async () => {
       const { refreshToken } = await one.login('ada');
 
       const answers = await Promise.all(
@@ -65,20 +65,20 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
       assert.equal((await refresh(two, token)).status, 200);
     });
 
-    await t.test('who is logged out in one is out in the other', async () => {
+    await t.test('a logout in one process ends streams and tokens in the other', async () => {
       const [ada, bob] = [await one.login('ada'), await one.login('bob')];
-      const [hers, his] = [await openStream(two, ada), await openStream(two, bob)];
+      const [adaStream, bobStream] = [await openStream(two, ada), await openStream(two, bob)];
 
       const answer = await one.ask('POST', '/logout', { bearer: ada.accessToken });
 
       assert.equal(answer.status, 204);
-      assert.deepEqual(await waitForCloseFrame(hers), revoked);
+      assert.deepEqual(await waitForCloseFrame(adaStream), revoked);
       assert.equal((await two.ask('GET', '/me', { bearer: ada.accessToken })).status, 401);
       assert.equal((await refresh(two, ada.refreshToken)).status, 401);
-      assert.equal(his.isEnded, false);
+      assert.equal(bobStream.isEnded, false);
     });
 
-    await t.test('no stream that opens in one during a logout in the other lives on', async () => {
+    await t.test('no stream of one process outlives a logout in the other', async () => {
       const logins = [];
       for (let round = 0; round < 20; round += 1) logins.push(await one.login('bob'));
 
@@ -91,11 +91,11 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
 
       for (const [stream, { status }] of await Promise.all(races)) {
         assert.equal(status, 204);
-        await stream.ended(); // It would never be, if it lived on.
+        await stream.ended(); // Never resolves for a stream that outlives the logout.
       }
     });
 
-    await t.test('a token that is used again in one ends the streams in the other', async () => {
+    await t.test('refresh token reuse in one process ends the streams in the other', async () => {
       const ada = await one.login('ada');
       const stream = await openStream(two, ada);
       const { body } = await refresh(two, ada.refreshToken);
@@ -107,15 +107,15 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
       assert.deepEqual(await waitForCloseFrame(stream), revoked);
     });
 
-    await t.test('a user deleted by the command is out in both', async () => {
+    await t.test('deleting a user by command ends their streams in both processes', async () => {
       const here = await openStream(one, await one.login('ada'));
       const there = await openStream(two, await two.login('ada'));
       const other = await openStream(two, await one.login('bob'));
 
       await runAdmin(({ accounts }) => accounts.delete('ada'));
 
-      const goodbyes = [waitForCloseFrame(here), waitForCloseFrame(there)];
-      assert.deepEqual(await Promise.all(goodbyes), [revoked, revoked]);
+      const closeFrames = [waitForCloseFrame(here), waitForCloseFrame(there)];
+      assert.deepEqual(await Promise.all(closeFrames), [revoked, revoked]);
       assert.equal(other.isEnded, false);
     });
   });

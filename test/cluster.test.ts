@@ -9,15 +9,15 @@ import { recordedLog } from './support/recording/record.js';
 import { clusterFor } from './support/servers/cluster.js';
 import type { Username } from './support/servers/seed.js';
 
-/** Settles when the newest count on a stream is this one. */
-const count = (stream: H2Stream, users: string) =>
+/** Resolves when the latest `count` event of a stream is `users`. */
+const waitForCount = (stream: H2Stream, users: string) =>
   stream.until(() => stream.dataByType('count').at(-1) === users || undefined);
 
 for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
   const server = await findServer(dialect);
   const skip = typeof server === 'string' ? server : false;
 
-  test(`${dialect}: three processes of the operating system`, { skip }, async (t) => {
+  test(`${dialect}: three processes on one database`, { skip }, async (t) => {
     const cluster = await clusterFor(t, dialect);
     const { apiKey: key, userIds } = cluster;
     const ids = [userIds.ada, userIds.bob];
@@ -28,10 +28,10 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
     });
     assert.equal(new Set([process.pid, ...processes.map(({ pid }) => pid)]).size, 4);
 
-    await t.test('give every client every event once, in one order', async () => {
+    await t.test('every client receives every event once, in the same order', async () => {
       const total = 3 * 16 * 4;
 
-      /** Listens until it has all, moving on to another process every 40 events. */
+      /** Receives all events, moving to another process every 40 events. */
       const listen = async (username: Username, first: number, onOpen: () => void) => {
         const seen: string[] = [];
         let bearer = '';
@@ -54,13 +54,13 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
         return seen;
       };
       const listeners = ['ada', 'ada', 'bob', 'bob'] as const;
-      const heard: Promise<readonly string[]>[] = [];
-      // All listen before anything is published.
+      const received: Promise<readonly string[]>[] = [];
+      // All streams are open before the first publish.
       for (const [index, username] of listeners.entries()) {
         await new Promise<void>((opened, failed) => {
           const listening = listen(username, index, opened);
           listening.catch(failed);
-          heard.push(listening);
+          received.push(listening);
         });
       }
 
@@ -77,7 +77,7 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
         ),
       );
 
-      const [reference = [], ...others] = await Promise.all(heard);
+      const [reference = [], ...others] = await Promise.all(received);
       const seqs = reference.map((id) => Number(id.split('-')[1]));
       assert.deepEqual(
         seqs,
@@ -88,17 +88,17 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
 
     const [one, two] = clients as [H2Client, H2Client]; // Safe: there are three.
 
-    await t.test('count the users of all of them', async () => {
+    await t.test('the user count includes the users of all processes', async () => {
       const here = await one.listenAs(await one.accessToken('ada'));
       const there = await two.listenAs(await two.accessToken('bob'));
 
-      await count(here, '2');
-      await count(there, '2');
+      await waitForCount(here, '2');
+      await waitForCount(there, '2');
       there.abort();
-      await count(here, '1');
+      await waitForCount(here, '1');
     });
 
-    await t.test('end the older stream of a token that is opened in another', async () => {
+    await t.test('opening a token in another process ends its older stream', async () => {
       const path = await one.streamPath('ada');
 
       const older = await one.openStream(path);
@@ -106,12 +106,12 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
       await older.event('stream.close');
 
       assert.equal(JSON.parse(older.events.at(-1)?.data ?? '{}').code, 'replaced');
-      const again = await one.openStream(path); // And back: the newest wins, wherever it is.
+      const again = await one.openStream(path); // Back in the first process: the newest wins.
       await newer.event('stream.close');
       assert.equal(again.isEnded, false);
     });
 
-    await t.test('end when the log is replaced: on return clients are told', async () => {
+    await t.test('replacing the event log ends all processes and changes the epoch', async () => {
       const bearer = await one.accessToken('ada');
       const stream = await one.listenAs(bearer);
       const json = { to: 'all', data: 'before' };

@@ -13,7 +13,7 @@ import { launch, type ServerHandle } from './support/servers/launch.js';
 import { type Env, prepare } from './support/servers/seed.js';
 import { until } from './support/until.js';
 
-/** Settings of one process with accounts in its database, and a key to publish with. */
+/** Settings of a process with accounts in its database, and an API key for publishing. */
 interface ServerSetup {
   readonly env: Env;
   readonly apiKey: string;
@@ -25,7 +25,7 @@ async function createSetup(
   dialect: (typeof allDialects)[number],
 ): Promise<ServerSetup> {
   const processes: ServerHandle[] = [];
-  t.after(() => Promise.all(processes.map((one) => one.end('SIGKILL')))); // Before what they use goes.
+  t.after(() => Promise.all(processes.map((one) => one.end('SIGKILL')))); // Before their files are removed.
   const port = String(await freePort());
   if (dialect === 'sqlite') {
     const { env, apiKey, folder } = await prepare({ PORT: port });
@@ -36,7 +36,7 @@ async function createSetup(
   return { env: { ...env, PORT: port }, apiKey, processes };
 }
 
-/** The real process, killed after the test. Settles when it listens. */
+/** Starts the real process and waits until it listens. It is killed after the test. */
 async function startHerald(
   { env, processes }: ServerSetup,
   wrapper: string[] = [],
@@ -52,7 +52,7 @@ async function connectTo({ env }: ServerSetup, t: TestContext): Promise<H2Client
   return client;
 }
 
-/** What a stream gives that comes back after `lastEventId`, up to the event with `lastId`. */
+/** Resumes a stream after `lastEventId` and returns its events up to the one with `lastId`. */
 async function replay(
   t: TestContext,
   setup: ServerSetup,
@@ -69,7 +69,7 @@ async function replay(
 for (const dialect of allDialects) {
   const server = dialect === 'sqlite' ? undefined : await findServer(dialect);
 
-  test(`${dialect}: kill -9 while 64 publishers write loses nothing that was acknowledged`, {
+  test(`${dialect}: kill -9 during 64 concurrent publishers loses no acknowledged event`, {
     skip: typeof server === 'string' ? server : false,
   }, async (t) => {
     const setup = await createSetup(t, dialect);
@@ -100,7 +100,7 @@ for (const dialect of allDialects) {
     assert.deepEqual(
       seqs,
       seqs.map((_, index) => getSeq(lastEventId) + 1 + index),
-      'not in order, or with a gap',
+      'out of order or with a gap',
     );
     const stored = new Map(events.map(({ id, data }) => [id, data]));
     for (const id of ids.slice(1)) assert.equal(stored.get(id), acknowledged.get(id), id);
@@ -109,7 +109,7 @@ for (const dialect of allDialects) {
 
 const getSeq = (id: string): number => Number(id.split('-')[1]);
 
-/** Publishes until it is refused; then `makeRoom` must bring it back. */
+/** Publishes until writes are refused; after `makeRoom` they must succeed. Returns the event ids. */
 async function assertRecovers(t: TestContext, setup: ServerSetup, makeRoom: () => void) {
   const backend = await connectTo(setup, t);
   const stream = await backend.listenAs(await backend.accessToken('ada'));
@@ -127,13 +127,13 @@ async function assertRecovers(t: TestContext, setup: ServerSetup, makeRoom: () =
   assert.equal(answer.status, 503, JSON.stringify(answer.body));
   assert.match(answer.headers['retry-after'] ?? '', /^[1-9]\d*$/);
   assert.equal((await publish()).status, 503);
-  const waitForReadiness = async () => (await backend.ask('GET', '/health/ready')).status;
-  await until(async () => (await waitForReadiness()) === 503);
-  for (let asked = 0; asked < 20; asked += 1) assert.equal(await waitForReadiness(), 503);
+  const getReadiness = async () => (await backend.ask('GET', '/health/ready')).status;
+  await until(async () => (await getReadiness()) === 503);
+  for (let asked = 0; asked < 20; asked += 1) assert.equal(await getReadiness(), 503);
   assert.equal((await backend.ask('GET', '/health/live')).status, 200);
 
   makeRoom();
-  await until(async () => (await waitForReadiness()) === 200);
+  await until(async () => (await getReadiness()) === 200);
   const before = ids.length;
   await until(async () => {
     const { status, body } = await publish();
@@ -150,13 +150,14 @@ async function assertRecovers(t: TestContext, setup: ServerSetup, makeRoom: () =
   return ids;
 }
 
-const canLimit = spawnSync('prlimit', ['--version']).status === 0 ? false : 'no prlimit here';
+const skipLimit =
+  spawnSync('prlimit', ['--version']).status === 0 ? false : 'prlimit is not installed';
 
-test('sqlite: where a file may grow no more, publishes are refused until it may', {
-  skip: canLimit,
+test('sqlite: at the file size limit publishes are refused until the limit is raised', {
+  skip: skipLimit,
 }, async (t) => {
   const setup = await createSetup(t, 'sqlite');
-  // The signal that comes with the limit would end the process; ignored, the write fails instead.
+  // SIGXFSZ would end the process; when it is ignored, the write fails instead.
   const limited = 'trap "" XFSZ; ulimit -S -f 4096; exec "$0" "$@"'; // KiB
   const child = await startHerald(setup, ['bash', '-c', limited]);
 
@@ -174,13 +175,13 @@ test('sqlite: where a file may grow no more, publishes are refused until it may'
   );
 });
 
-const canMount = (() => {
+const skipMount = (() => {
   if (process.getuid?.() !== 0) return 'only root can mount';
-  return spawnSync('mount', ['--version']).status === 0 ? false : 'no mount here';
+  return spawnSync('mount', ['--version']).status === 0 ? false : 'mount is not installed';
 })();
 
-test('sqlite: with a full disk publishes are refused until there is room', {
-  skip: canMount,
+test('sqlite: on a full disk publishes are refused until space is freed', {
+  skip: skipMount,
 }, async (t) => {
   const { env, ...rest } = await createSetup(t, 'sqlite');
   const disk = mkdtempSync(join(tmpdir(), 'herald-disk-'));

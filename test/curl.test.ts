@@ -6,9 +6,10 @@ import { type TestContext, test } from 'node:test';
 import { EventCollector } from './support/clients/event-collector.js';
 import { type System, startSystem } from './support/servers/system.js';
 
-const noCurl = spawnSync('curl', ['--version']).error === undefined ? false : 'no curl here';
+const noCurl =
+  spawnSync('curl', ['--version']).error === undefined ? false : 'curl is not installed';
 
-/** A stream in curl, as in the README. */
+/** Opens a stream in curl, as in the README, and collects its events. */
 class Curl extends EventCollector {
   readonly exitCode: Promise<number | null>;
   readonly kill: () => void;
@@ -26,16 +27,18 @@ class Curl extends EventCollector {
   }
 }
 
-function trust(system: System): string[] {
+function caArgs(system: System): string[] {
   return ['--cacert', join(system.folder, 'server.cert')];
 }
 
 for (const protocol of ['--http2', '--http1.1']) {
-  test(`curl ${protocol} -N receives, resumes, and ends well`, { skip: noCurl }, async (t) => {
+  test(`curl ${protocol} -N receives, resumes, and exits with 0 when the server stops`, {
+    skip: noCurl,
+  }, async (t) => {
     const system = await startSystem(t);
     const client = await system.connect();
     const url = system.url + (await client.streamPath('ada'));
-    const common = [protocol, '-N', ...trust(system)];
+    const common = [protocol, '-N', ...caArgs(system)];
 
     const first = new Curl(t, [...common, url]);
     await first.opening();
@@ -54,17 +57,17 @@ for (const protocol of ['--http2', '--http1.1']) {
   });
 }
 
-test('curl says which protocol it spoke, and the head is what was asked for', {
+test('curl gets a response over HTTP/2, over HTTP/1.1 and without ALPN', {
   skip: noCurl,
 }, async (t) => {
   const system = await startSystem(t);
-  const asked = (protocol: string) =>
+  const request = (protocol: string) =>
     new Promise<string>((resolve) => {
       const args = ['-s', '-o', '/dev/null', '-w', '%{http_version} %{response_code}'];
       const child = spawn('curl', [
         ...args,
         protocol,
-        ...trust(system),
+        ...caArgs(system),
         `${system.url}/health/ready`,
       ]);
       let text = '';
@@ -74,7 +77,7 @@ test('curl says which protocol it spoke, and the head is what was asked for', {
       child.once('close', () => resolve(text));
     });
 
-  assert.equal(await asked('--http2'), '2 200');
-  assert.equal(await asked('--http1.1'), '1.1 200');
-  assert.equal(await asked('--no-alpn'), '1.1 200');
+  assert.equal(await request('--http2'), '2 200');
+  assert.equal(await request('--http1.1'), '1.1 200');
+  assert.equal(await request('--no-alpn'), '1.1 200');
 });

@@ -15,17 +15,17 @@ const certificate = createSelfSigned(['127.0.0.1'], Date.now());
 const otherAuthority = createSelfSigned(['127.0.0.1'], Date.now());
 const otherHost = createSelfSigned(['db.example.com'], Date.now());
 
-/** What the server says of the connection that asks. */
+/** Queries whether the connection of the query is encrypted. */
 const isEncrypted: Readonly<Record<ServerDialect, string>> = {
   postgres: 'select ssl as value from pg_stat_ssl where pid = pg_backend_pid()',
   mariadb: "show session status where variable_name = 'Ssl_cipher' and value <> ''",
   mysql: "show session status where variable_name = 'Ssl_cipher' and value <> ''",
 };
 
-/** Which of a client's messages come before the way is encrypted. */
+/** Numbers of the client's messages that are sent before the connection is encrypted. */
 const handshakeMessages: Readonly<Record<ServerDialect, readonly number[]>> = {
-  postgres: [1, 2], // Asks for TLS; says hello.
-  mariadb: [1], // Both, sent together.
+  postgres: [1, 2], // The TLS request; ClientHello.
+  mariadb: [1], // Both in one write.
   mysql: [1],
 };
 
@@ -35,10 +35,10 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
   const server = typeof made === 'string' ? undefined : made;
   const misnamed =
     skip === false ? await createDedicatedServer(dialect, { tls: otherHost }) : undefined;
-  const abandoning =
+  const proxied =
     skip === false ? await createDedicatedServer(dialect, { tls: certificate }) : undefined;
 
-  test(`${dialect}: the way to the server is encrypted, and its certificate is checked`, {
+  test(`${dialect}: the connection is encrypted and the server's certificate is verified`, {
     skip,
   }, async (t) => {
     assert.ok(server !== undefined && typeof misnamed === 'object');
@@ -58,25 +58,25 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
     assert.equal(rows.length, 1);
     assert.notEqual(rows[0]?.value ?? Object.values(rows[0] ?? {})[1], false);
     assert.deepEqual(await db.query(sql`select 1 as one`), [{ one: 1 }]);
-    const wrongs = [
-      { ...options, ssl: true }, // Signed by nobody the system knows.
+    const refused = [
+      { ...options, ssl: true }, // Signed by an authority unknown to the system.
       { ...options, ssl: { ca: otherAuthority.certificate } },
-      { ...misnamed.options, ssl: { ca: otherHost.certificate } }, // For another name.
+      { ...misnamed.options, ssl: { ca: otherHost.certificate } }, // Issued for another host.
     ];
-    for (const wrong of wrongs) await assert.rejects(openDatabase(wrong), /^Error: Cannot/);
+    for (const bad of refused) await assert.rejects(openDatabase(bad), /^Error: Cannot/);
   });
-  test(`${dialect}: a server that hangs up during the TLS handshake fails one connection`, {
+  test(`${dialect}: a disconnect during the TLS handshake fails only that connection`, {
     skip,
   }, async (t) => {
-    assert.ok(typeof abandoning === 'object');
-    const proxy = await openTcpProxy(abandoning.options);
+    assert.ok(typeof proxied === 'object');
+    const proxy = await openTcpProxy(proxied.options);
     let db: Database | undefined;
     t.after(async () => {
       await db?.close();
-      await Promise.all([proxy.close(), abandoning.remove()]);
+      await Promise.all([proxy.close(), proxied.remove()]);
     });
-    await abandoning.start();
-    const trusting = { ...abandoning.options, ssl: { ca: certificate.certificate } };
+    await proxied.start();
+    const trusting = { ...proxied.options, ssl: { ca: certificate.certificate } };
     const behindProxy = { ...trusting, port: proxy.port };
     await migrate(trusting);
 
@@ -86,14 +86,14 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
         assert.match(String(error), /^Error: Cannot open database/);
         return undefined;
       });
-      await opened?.close(); // PostgreSQL's package tries again by itself.
+      await opened?.close(); // The package `postgres` retries by itself.
       await ended;
     }
     db = await openDatabase(behindProxy);
     for (const nth of handshakeMessages[dialect]) {
       const ended = proxy.endNextAt(nth);
       proxy.cut();
-      await until(() => answersWithOne(db)); // With a connection that is opened for it.
+      await until(() => answersWithOne(db)); // On a new connection.
       await ended;
       await until(() => answersWithOne(db));
     }

@@ -6,7 +6,7 @@ import type { H2Client } from './support/clients/h2-client.js';
 import { ServerProcess } from './support/servers/server-process.js';
 import { until } from './support/until.js';
 
-/** A backend that publishes one event after another, and does not give up on any of them. */
+/** Publishes one event after another and retries each until it is accepted. */
 class Backend {
   readonly published: string[] = [];
   retries = 0;
@@ -29,7 +29,7 @@ class Backend {
     this.#client?.destroy();
   }
 
-  /** Whatever it is at. */
+  /** Stops at once, even during a publish. */
   abort(): void {
     this.#isStopping = true;
     this.#isAborted = true;
@@ -47,7 +47,7 @@ class Backend {
     }
   }
 
-  /** With a key, so that a publish whose answer was lost is not made twice. */
+  /** Uses an idempotency key, so that a retry after a lost reply does not publish twice. */
   async #publish(data: string): Promise<boolean> {
     try {
       this.#client ??= await this.#server.connect();
@@ -60,7 +60,7 @@ class Backend {
     } catch {
       this.#client?.destroy();
       this.#client = undefined;
-      // A moment for others: the server is away, and this loop would be all that runs.
+      // While the server is unavailable, this loop would starve everything else.
       await new Promise((resolve) => setTimeout(resolve, 20));
       return false;
     }
@@ -79,7 +79,7 @@ async function openPages(server: ServerProcess, count: number): Promise<EventSou
   return pages;
 }
 
-/** Settles when the page has seen so many events more than now. */
+/** Resolves when the page has received `more` further events. */
 async function waitForEvents(page: EventSourceClient, more: number): Promise<void> {
   const before = page.ids.length;
   await page.until(() => page.ids.length >= before + more || undefined);
@@ -124,7 +124,7 @@ test('graceful and forced restarts under load lose and duplicate no event', asyn
   }
   assert.ok(
     backends.some(({ retries }) => retries > 0),
-    'no publish met a restart',
+    'no publish was interrupted by a restart',
   );
 });
 
@@ -150,7 +150,7 @@ test('SIGTERM fails the readiness check first, and a second SIGTERM stops at onc
   assert.deepEqual(ready.body['checks'], { serving: 'failing', database: 'ok', logins: 'ok' });
   assert.equal(ready.headers['retry-after'], '1');
   assert.equal(live.status, 200);
-  assert.ok(isOpen, 'streams go on meanwhile');
+  assert.ok(isOpen, 'streams stay open during the drain delay');
   assert.equal(code, 1);
 });
 
@@ -167,7 +167,7 @@ test('SIGTERM closes streams with a retry time, finishes a publish, and exits 0'
     body,
   });
   body.write('{"to": "all", ');
-  await backend.ask('GET', '/health/live'); // What was sent before it has arrived.
+  await backend.ask('GET', '/health/live'); // The bytes sent before it have arrived.
 
   const exited = server.end('SIGTERM');
   const closings = await Promise.all(streams.map((stream) => stream.closing()));
@@ -187,7 +187,7 @@ test('SIGTERM closes streams with a retry time, finishes a publish, and exits 0'
   after.destroy();
 });
 
-test('a client that takes nothing does not keep a server from stopping', async (t) => {
+test('a client that reads nothing does not keep the server from stopping', async (t) => {
   const env = { DRAIN_TIMEOUT: '1000', END_TIMEOUT: '600000', STREAM_STALL_TIMEOUT: '600000' };
   const server = await ServerProcess.start(t, { env });
   const client = await server.connect();

@@ -5,7 +5,7 @@ import type { Protocol } from './support/clients/exchange.js';
 import type { Username } from './support/servers/seed.js';
 import { type System, startSystem } from './support/servers/system.js';
 
-/** An `EventSource` of the package of that name on a new stream of a user. */
+/** Opens a new stream of a user with the `EventSource` of the package `eventsource`. */
 async function openPage(
   system: System,
   { user = 'ada', protocol = 'h2' }: { user?: Username; protocol?: Protocol } = {},
@@ -19,7 +19,7 @@ async function openPage(
 }
 
 for (const protocol of ['h2', 'http/1.1'] as const) {
-  test(`EventSource receives over ${protocol}, and what it missed when its network was cut`, async (t) => {
+  test(`EventSource over ${protocol} receives what it missed while its network was down`, async (t) => {
     const system = await startSystem(t);
     const { page } = await openPage(system, { protocol });
     const first = await system.publish('ada', 'before');
@@ -70,7 +70,7 @@ test('EventSource that reconnects without an event id resumes at its start posit
   assert.deepEqual(page.network.lastEventIds, [undefined, undefined]);
 });
 
-test('EventSource stops for good after logout', async (t) => {
+test('EventSource does not reconnect after a logout', async (t) => {
   const system = await startSystem(t);
   const { page, client } = await openPage(system);
 
@@ -84,7 +84,7 @@ test('EventSource stops for good after logout', async (t) => {
   assert.ok(page.isClosed);
 });
 
-test('replay never crosses users, whatever Last-Event-ID says', async (t) => {
+test('a Last-Event-ID of another user replays none of their events', async (t) => {
   const system = await startSystem(t);
   const { page } = await openPage(system, { user: 'bob' });
   const forAda = await system.publish('ada', 'for ada');

@@ -7,7 +7,7 @@ import { waitForCleanUp } from './support/recording/wait-for-log.js';
 import { prepare } from './support/servers/seed.js';
 import { type System, startSystem } from './support/servers/system.js';
 
-/** A page of ada's that begins with `?lastEventId=`, and how its stream began. */
+/** Opens a stream of ada with `?lastEventId=`; returns it and its `stream.open` data. */
 async function openAt(system: System, lastEventId: string) {
   const client = await system.connect();
   const path = await client.streamPath('ada');
@@ -18,7 +18,7 @@ async function openAt(system: System, lastEventId: string) {
   return { page, opening: await page.waitForOpenings(1) };
 }
 
-test('a first stream is fresh, and its id is a position to come back with', async (t) => {
+test('a first stream is fresh, and the id in its stream.open can be resumed from', async (t) => {
   const system = await startSystem(t);
   await system.publish('ada', 'before');
 
@@ -39,9 +39,9 @@ test('a Last-Event-ID not issued to this client is unknown_id, and the stream st
   const own = await system.publish('ada', 'for ada');
   const foreign = await system.publish('bob', 'for bob');
   const [epoch] = own.split('-');
-  const odd = ['garbage', `${epoch}-999999`, foreign, `${epoch}-1e0`, `${own} `, '-1', '\u0000'];
+  const ids = ['garbage', `${epoch}-999999`, foreign, `${epoch}-1e0`, `${own} `, '-1', '\u0000'];
 
-  for (const id of odd) {
+  for (const id of ids) {
     const { page, opening } = await openAt(system, id);
     const next = await system.publish('ada', 'next');
     await page.until(() => page.ids.at(-1) === next || undefined);
@@ -64,7 +64,7 @@ test('a client whose missed events were trimmed gets too_old', async (t) => {
   page.network.isDown = true;
   page.network.disconnect();
   for (let count = 0; count < 10; count += 1) await system.publish('ada', `lost ${count}`);
-  await waitForCleanUp(lines, 'eventLog', 2 * 8); // Of eleven events, each with one address, three stay.
+  await waitForCleanUp(lines, 'eventLog', 2 * 8); // Eleven events with an audience each; three are kept.
   page.network.isDown = false;
   const opening = await page.waitForOpenings(2);
   const next = await system.publish('ada', 'next');
@@ -74,7 +74,7 @@ test('a client whose missed events were trimmed gets too_old', async (t) => {
   assert.deepEqual(page.dataByType('message'), ['seen', 'next']);
 });
 
-test('a Last-Event-ID of another epoch is epoch_changed', async (t) => {
+test('a Last-Event-ID of another epoch gets epoch_changed', async (t) => {
   const system = await startSystem(t);
   const other = await prepare();
   t.after(() => rmSync(other.folder, { recursive: true, force: true }));
