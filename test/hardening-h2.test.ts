@@ -21,10 +21,10 @@ const post = (id: number, more: Fields = []) =>
   headers(id, fields('POST', '/echo', [...jsonType, ...more]), flag.endHeaders);
 const get = (id: number, path = '/hello', more: Fields = []) =>
   headers(id, fields('GET', path, more));
-/** The n-th stream that a client opens. */
+/** Returns the id of the n-th stream that a client opens, counted from 0. */
 const getStreamId = (index: number) => 2 * index + 1;
 
-/** A head in as many frames as it takes. */
+/** Encodes a header list into as many frames as it needs. */
 function longHeaders(list: Fields): Buffer[] {
   const whole = h2.block(list);
   const parts: Buffer[] = [];
@@ -39,7 +39,7 @@ function longHeaders(list: Fields): Buffer[] {
 
 const pairs = (count: number): Fields => Array.from({ length: count }, (_, n) => [`a${n}`, 'b']);
 
-// [what, how many, what the n-th is]
+// [frames, count, the n-th of them]
 const floods: readonly (readonly [string, number, (index: number) => Buffer[]])[] = [
   [
     'streams reset at once',
@@ -78,8 +78,8 @@ const floods: readonly (readonly [string, number, (index: number) => Buffer[]])[
 ];
 
 for (const [what, count, make] of floods) {
-  test(`a flood of ${what} disturbs nobody`, async (t) => {
-    // Node 20 does not notice that a client leaves whose resets it has stopped to read: `idleMs` does.
+  test(`a flood of ${what} does not affect other clients`, async (t) => {
+    // Node 20 misses the disconnect of a client whose resets it no longer reads: `idleMs` applies.
     const { port, assertHealthy } = await startTargetServer(t, { idleMs: 1500 });
     const client = await RawH2.open(port);
 
@@ -92,7 +92,7 @@ for (const [what, count, make] of floods) {
   });
 }
 
-// [what, the frames]; none of these is a request.
+// [case, frames]; none of these is a valid request.
 const malformed: readonly (readonly [string, Buffer[]])[] = [
   ['no path', [headers(1, fields('GET', '/').slice(0, 3))]],
   ['an empty path', [get(1, '')]],
@@ -122,7 +122,7 @@ const malformed: readonly (readonly [string, Buffer[]])[] = [
       ]),
     ],
   ],
-  ['a length that is no number', [post(1, [['content-length', '1a']])]],
+  ['a length that is not a number', [post(1, [['content-length', '1a']])]],
   ['one header line too many', [get(1, '/hello', pairs(125))]],
   ['10,000 header lines', longHeaders([...fields('GET', '/hello'), ...pairs(10_000)])],
   [
@@ -137,15 +137,15 @@ const malformed: readonly (readonly [string, Buffer[]])[] = [
     [frame(type.windowUpdate, flag.none, 0, Buffer.of(127, 255, 255, 255))],
   ],
   ['a push', [frame(5, flag.endHeaders, 1, Buffer.alloc(8))]],
-  ['a header block that is none', [frame(type.headers, 5, 1, Buffer.alloc(5, 0xff))]],
+  ['an invalid header block', [frame(type.headers, 5, 1, Buffer.alloc(5, 0xff))]],
   ['a frame past its limit', [frame(type.data, flag.none, 0, Buffer.alloc(20_000))]],
   ['settings out of range', [h2.settings([[4, 0xffff_ffff]])]],
   ['HTTP/1.1', [Buffer.from('GET / HTTP/1.1\r\nhost: localhost\r\n\r\n')]],
 ];
 
 for (const [what, frames] of malformed) {
-  test(`${what}: the stream is reset or the connection ends, and no handler runs`, async (t) => {
-    // Data on a stream never opened is just ignored: there the connection ends as one that is idle.
+  test(`malformed HTTP/2 (${what}) resets the stream or ends the connection, and runs no handler`, async (t) => {
+    // Data on a stream that was never opened is ignored; that connection ends because it is idle.
     const { port, lines, assertHealthy } = await startTargetServer(t, { idleMs: 1500 });
     const client = await RawH2.open(port);
 
@@ -158,7 +158,7 @@ for (const [what, frames] of malformed) {
   });
 }
 
-// [what, the frames, status, name of the failure]
+// [case, frames, status, failure name]
 const refused: readonly (readonly [string, Buffer[], number, string])[] = [
   [
     'CONNECT',
@@ -179,13 +179,18 @@ const refused: readonly (readonly [string, Buffer[], number, string])[] = [
     400,
     'invalid_request',
   ],
-  ['an upload that is too long', [post(1), data(1, 'x'.repeat(9000))], 413, 'payload_too_large'],
-  ['an upload that says so', [post(1, [['content-length', '9000']])], 413, 'payload_too_large'],
+  ['an upload over the limit', [post(1), data(1, 'x'.repeat(9000))], 413, 'payload_too_large'],
+  [
+    'an upload with a content-length over the limit',
+    [post(1, [['content-length', '9000']])],
+    413,
+    'payload_too_large',
+  ],
   ['an upload that never ends', [post(1), data(1, '[1')], 408, 'request_timeout'],
 ];
 
 for (const [what, frames, status, name] of refused) {
-  test(`${what} is answered with ${status}, whole, and what follows is not waited for`, async (t) => {
+  test(`${what} gets a complete ${status} response without waiting for the rest`, async (t) => {
     const limits = status === 408 ? { bodyMs: 400 } : {};
     const { port, bodies, assertHealthy } = await startTargetServer(t, limits);
     const client = await RawH2.open(port);
@@ -200,7 +205,7 @@ for (const [what, frames, status, name] of refused) {
   });
 }
 
-test('as many header lines and bytes as allowed are read', async (t) => {
+test('header lines and header bytes up to their limits are accepted', async (t) => {
   const { port } = await startTargetServer(t);
   const client = await RawH2.open(port);
 
@@ -211,7 +216,7 @@ test('as many header lines and bytes as allowed are read', async (t) => {
   assert.deepEqual(await client.readJson(3), { hello: true });
 });
 
-test('the limit of header bytes holds for a client that never agreed to it', async (t) => {
+test('the limit of header bytes applies to a client that never acknowledged it', async (t) => {
   const { port, assertHealthy } = await startTargetServer(t);
   const client = await RawH2.open(port, { settings: false });
 
@@ -221,24 +226,24 @@ test('the limit of header bytes holds for a client that never agreed to it', asy
   await assertHealthy(() => client.destroy());
 });
 
-// [what, the end of an upload of which half has been sent]
+// [case, how a half-sent upload ends]
 const truncations: readonly (readonly [string, (client: RawH2) => void])[] = [
-  ['reset as cancelled', (client) => client.send(h2.reset(1, code.cancel))],
-  ['reset with an error', (client) => client.send(h2.reset(1, code.internal))],
-  ['reset without an error', (client) => client.send(h2.reset(1, code.none))],
+  ['a reset with CANCEL', (client) => client.send(h2.reset(1, code.cancel))],
+  ['a reset with INTERNAL_ERROR', (client) => client.send(h2.reset(1, code.internal))],
+  ['a reset with NO_ERROR', (client) => client.send(h2.reset(1, code.none))],
   ['a connection that ends', (client) => client.tls.socket.end()],
   ['a connection that breaks', (client) => client.destroy()],
   [
-    'a goodbye of the client',
+    'a GOAWAY of the client',
     (client) => client.send(frame(type.goaway, flag.none, 0, Buffer.alloc(8))) ?? client.destroy(),
   ],
 ];
 
 for (const [what, end] of truncations) {
-  test(`an upload cut short by ${what} is not taken for a whole one`, async (t) => {
+  test(`an HTTP/2 upload cut short by ${what} is not processed`, async (t) => {
     const { port, bodies, lines, assertHealthy } = await startTargetServer(t);
     const client = await RawH2.open(port);
-    client.send(post(1), data(1, '[1]')); // JSON already, but not over.
+    client.send(post(1), data(1, '[1]')); // Valid JSON, but the body has not ended.
     client.send(h2.ping());
     await client.frame((one) => one.type === type.ping);
 
@@ -255,7 +260,7 @@ for (const [what, length] of [
   ['shorter', 4],
   ['longer', 2],
 ] as const) {
-  test(`an upload with a content-length that is ${what} than it is refused`, async (t) => {
+  test(`an upload that is ${what} than its content-length is rejected`, async (t) => {
     const { port, bodies, assertHealthy } = await startTargetServer(t);
     const client = await RawH2.open(port);
 
@@ -274,7 +279,7 @@ test('a response is reset when the client never opens its window', async (t) => 
   client.send(get(1, '/big'));
 
   assert.equal(await client.waitForReset(1), code.cancel);
-  client.send(get(3, '/never')); // The connection is as good as before.
+  client.send(get(3, '/never')); // The connection stays usable.
   await assertHealthy(() => client.destroy());
 });
 
@@ -282,7 +287,7 @@ test('a client that sends nothing after the handshake is disconnected', async (t
   const { port, server } = await startTargetServer(t, { idleMs: 1500, endMs: 300 });
   const client = await RawH2.open(port);
 
-  // It never closes its own side: the goodbye alone would not end this.
+  // The client never closes its side, so the GOAWAY alone would not end the connection.
   assert.ok(await client.frame((one) => one.type === type.goaway));
   await until(() => server.connections === 0);
 });
@@ -299,7 +304,7 @@ test('a client that only pings is disconnected, before and after a request', asy
   await until(() => server.connections === 0);
 });
 
-test('a client that goes on pinging, but leaves its stream unanswered, stays', async (t) => {
+test('a client that answers pings and sends nothing else stays connected', async (t) => {
   const { port, server, sinks } = await startTargetServer(t, {}, 500);
   const client = await RawH2.open(port);
   client.send(get(1, '/stream'));
@@ -313,12 +318,12 @@ test('a client that goes on pinging, but leaves its stream unanswered, stays', a
   assert.equal(server.connections, 1);
 });
 
-test('a ping that was answered while the server stood still counts as answered', async (t) => {
+test('a ping answered while the event loop was blocked counts as answered', async (t) => {
   const { port, sinks } = await startTargetServer(t, {}, 200);
   const client = await RawH2.open(port);
   client.send(get(1, '/stream'));
 
-  await client.frame((one) => one.type === type.ping); // Whose answer is on its way.
+  await client.frame((one) => one.type === type.ping); // Its acknowledgement is in flight.
   blockThread(600);
   const pings = () => client.frames.filter((one) => one.type === type.ping).length;
   await until(() => pings() >= 3 || sinks[0]?.closed === true);
@@ -327,12 +332,12 @@ test('a ping that was answered while the server stood still counts as answered',
   client.destroy();
 });
 
-test('a request that came while the server stood still is answered', async (t) => {
+test('a request that arrives while the event loop is blocked is answered', async (t) => {
   const { port } = await startTargetServer(t, { idleMs: 500 });
   const client = await RawH2.open(port);
   client.send(h2.ping());
   await client.frame((one) => one.type === type.ping);
-  blockThread(100); // Past the next look at what moves, which comes within two turns.
+  blockThread(100); // Makes the next check for progress due, which then runs within two iterations.
   for (let turn = 0; turn < 2; turn += 1) await new Promise(setImmediate);
 
   client.send(get(1));
@@ -342,7 +347,7 @@ test('a request that came while the server stood still is answered', async (t) =
   client.destroy();
 });
 
-test('a half-open peer with a stream is found within two rounds of pings', async (t) => {
+test('a half-open connection with a stream is closed within two ping intervals', async (t) => {
   const { port, server, sinks } = await startTargetServer(t, {}, 100);
   const client = await RawH2.open(port, { pings: false });
   client.send(get(1, '/stream'));

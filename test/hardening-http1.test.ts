@@ -12,13 +12,13 @@ const post = (more: string, body: string) =>
 const chunked = (more: string, body = '1\r\n1\r\n0\r\n\r\n') =>
   post(`transfer-encoding: chunked\r\n${more}`, body);
 
-/** The status of every answer so far, without interim ones. */
+/** Returns the status of each response so far, without interim ones. */
 function getStatuses(client: RawTls): number[] {
   const lines = client.received.toString('latin1').matchAll(/HTTP\/1\.1 (\d{3}) /g);
   return [...lines].map(([, status]) => Number(status)).filter((status) => status >= 200);
 }
 
-/** Sends it, waits for the first answer or the end, and answers the statuses. */
+/** Sends `text`, waits for the first response or the end, and returns the statuses. */
 async function sendAndReadStatuses(
   port: number,
   text: string,
@@ -29,10 +29,10 @@ async function sendAndReadStatuses(
   return { client, statuses: getStatuses(client) };
 }
 
-/** A request hidden behind one whose length is told in two ways. */
+/** A request hidden behind one whose length is ambiguous. */
 const smuggledRequest = get('/hello', 'hidden: 1\r\n');
 
-// [what, the bytes]; the connection ends, and the second request, if there is one, is never seen.
+// [case, bytes]; the connection ends, and the second request, if any, is never processed.
 const malformed: readonly (readonly [string, string])[] = [
   ['no HTTP at all', '\x16\x03\x01 what?\r\n\r\n'],
   ['the preface of HTTP/2', 'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'],
@@ -63,7 +63,7 @@ const malformed: readonly (readonly [string, string])[] = [
   ],
   ['two transfer-encodings', chunked('transfer-encoding: identity\r\n') + smuggledRequest],
   [
-    'a transfer-encoding we do not know',
+    'an unknown transfer-encoding',
     post('transfer-encoding: xchunked\r\n', '0\r\n\r\n') + smuggledRequest,
   ],
   ['identity as transfer-encoding', post('transfer-encoding: identity\r\n', '1') + smuggledRequest],
@@ -84,7 +84,7 @@ const malformed: readonly (readonly [string, string])[] = [
 ];
 
 for (const [what, text] of malformed) {
-  test(`${what}: the connection ends, and nothing is taken for a request`, async (t) => {
+  test(`malformed HTTP/1.1 (${what}) ends the connection, and no request is processed`, async (t) => {
     const { port, bodies, lines, assertHealthy } = await startTargetServer(t);
 
     const { client, statuses } = await sendAndReadStatuses(port, text);
@@ -100,28 +100,28 @@ for (const [what, text] of malformed) {
   });
 }
 
-// [what, the bytes, the status]; these are answered by us, in full.
+// [case, bytes, status]; Herald itself sends a complete response to these.
 const refused: readonly (readonly [string, string, number])[] = [
   ['no host', 'GET /hello HTTP/1.1\r\n\r\n', 400],
   ['no host in HTTP/1.0', 'GET /hello HTTP/1.0\r\n\r\n', 400],
   ['two hosts', get('/hello', 'host: elsewhere\r\n'), 400],
-  ['a host that is none', 'GET /hello HTTP/1.1\r\nhost: a@b\r\n\r\n', 400],
+  ['an invalid host', 'GET /hello HTTP/1.1\r\nhost: a@b\r\n\r\n', 400],
   ['a path without a slash', get('hello'), 400],
   ['TRACE', `TRACE /hello HTTP/1.1\r\n${host}\r\n`, 405],
-  ['an expectation we do not know', post('content-length: 1\r\nexpect: tea\r\n', '1'), 417],
+  ['an unknown expectation', post('content-length: 1\r\nexpect: tea\r\n', '1'), 417],
   ['one header line too many', get('/hello', 'a:b\r\n'.repeat(128)), 431],
-  ['a body that is too long', chunked('', `4000\r\n${'1'.repeat(0x4000)}\r\n0\r\n\r\n`), 413],
-  ['a body that says so', post('content-length: 9000\r\n', '1'), 413],
+  ['a body over the limit', chunked('', `4000\r\n${'1'.repeat(0x4000)}\r\n0\r\n\r\n`), 413],
+  ['a body with a content-length over the limit', post('content-length: 9000\r\n', '1'), 413],
   ['a body that never comes', post('content-length: 5\r\n', '1'), 408],
   ['headers that never end', `GET /hello HTTP/1.1\r\n${host}`, 408],
-  ['silence', '', 408],
+  ['a connection that sends nothing', '', 408],
 ];
 
-/** Both of them hold for honest clients, too; these send no body. */
+/** Both also apply to the well-behaved clients of `assertHealthy`, which send no body. */
 const shortTimeouts = { bodyMs: 400, headersMs: 3000 };
 
 for (const [what, text, status] of refused) {
-  test(`${what} is refused with ${status}`, async (t) => {
+  test(`${what} is rejected with ${status}`, async (t) => {
     const limits = status === 408 ? shortTimeouts : {};
     const { port, bodies, assertHealthy } = await startTargetServer(t, limits);
 
@@ -133,10 +133,10 @@ for (const [what, text, status] of refused) {
   });
 }
 
-// [what, the bytes, the status]
+// [case, bytes, status]
 const tolerated: readonly (readonly [string, string, number])[] = [
-  ['a target that is a whole URL', `GET https://localhost/hello HTTP/1.1\r\n${host}\r\n`, 200],
-  ['such a target without a path', `GET https://localhost HTTP/1.1\r\n${host}\r\n`, 404],
+  ['an absolute URL as target', `GET https://localhost/hello HTTP/1.1\r\n${host}\r\n`, 200],
+  ['an absolute URL without a path', `GET https://localhost HTTP/1.1\r\n${host}\r\n`, 404],
   ['HTTP/1.0', `GET /hello HTTP/1.0\r\n${host}\r\n`, 200],
   ['HTTP/2.0 in the first line', `GET /hello HTTP/2.0\r\n${host}\r\n`, 200],
   ['chunks', chunked(''), 200],
@@ -151,7 +151,7 @@ const tolerated: readonly (readonly [string, string, number])[] = [
 ];
 
 for (const [what, text, status] of tolerated) {
-  test(`${what} is answered as if nothing was odd`, async (t) => {
+  test(`${what} gets a normal response with ${status}`, async (t) => {
     const { port, assertHealthy } = await startTargetServer(t);
 
     const { client, statuses } = await sendAndReadStatuses(port, text);
@@ -161,7 +161,7 @@ for (const [what, text, status] of tolerated) {
   });
 }
 
-test('an upload cut short is not taken for a whole one', async (t) => {
+test('an HTTP/1.1 upload cut short by the client is not processed', async (t) => {
   const { port, bodies, lines, assertHealthy } = await startTargetServer(t);
   const client = await RawTls.open(port, 'http/1.1');
   client.write(post('content-length: 5\r\n', '[1]'));
@@ -174,7 +174,7 @@ test('an upload cut short is not taken for a whole one', async (t) => {
   await assertHealthy(() => client.destroy());
 });
 
-test('pipelined requests are answered in their order', async (t) => {
+test('pipelined requests are answered in order', async (t) => {
   const { port, bodies } = await startTargetServer(t);
 
   const { client } = await sendAndReadStatuses(
@@ -187,7 +187,7 @@ test('pipelined requests are answered in their order', async (t) => {
   client.destroy();
 });
 
-test('what is pipelined behind a stream waits, and never begins when the client leaves', async (t) => {
+test('requests pipelined behind a stream wait and are dropped when the client disconnects', async (t) => {
   const { port, sinks, server, assertHealthy } = await startTargetServer(t);
 
   const { client } = await sendAndReadStatuses(
@@ -207,7 +207,7 @@ test('what is pipelined behind a stream waits, and never begins when the client 
   await assertHealthy(() => {});
 });
 
-test('no more is pipelined on a connection than streams are allowed on one', async (t) => {
+test('more pipelined requests than streamsPerH2SessionMax end the connection', async (t) => {
   const { port, assertHealthy } = await startTargetServer(t, { streamsPerH2SessionMax: 8 });
   const under = await RawTls.open(port, 'http/1.1');
   under.write(get('/never') + get('/hello').repeat(7));
@@ -220,7 +220,7 @@ test('no more is pipelined on a connection than streams are allowed on one', asy
   await assertHealthy(() => under.destroy());
 });
 
-test('slowly sent headers are answered with 408 and disconnected', async (t) => {
+test('slowly sent headers get 408 and end the connection', async (t) => {
   const { port, server } = await startTargetServer(t, { headersMs: 400, endMs: 300 });
   const client = await dripHeaders(t, port);
 
@@ -240,7 +240,7 @@ test('a client that continues after a syntax error is disconnected', async (t) =
   client.destroy();
 });
 
-test('a connection kept alive ends when nothing comes', async (t) => {
+test('an idle keep-alive connection is closed', async (t) => {
   const { port, server } = await startTargetServer(t, { idleMs: 1500 });
   const { client } = await sendAndReadStatuses(port, get('/hello'));
 
@@ -249,18 +249,18 @@ test('a connection kept alive ends when nothing comes', async (t) => {
   await until(() => server.connections === 0);
 });
 
-test('line ends alone keep no connection', async (t) => {
+test('line ends alone do not keep a connection open', async (t) => {
   const { port, server } = await startTargetServer(t, { idleMs: 1500 });
   const { client, statuses } = await sendAndReadStatuses(port, get('/hello'));
-  const dripHeaders = setInterval(() => client.write('\r\n'), 20);
-  t.after(() => clearInterval(dripHeaders));
+  const dripping = setInterval(() => client.write('\r\n'), 20);
+  t.after(() => clearInterval(dripping));
 
   await until(() => server.connections === 0);
 
   assert.deepEqual(statuses, [200]);
 });
 
-test('a stream on which nothing moves ends', async (t) => {
+test('a stream over HTTP/1.1 without any traffic is closed', async (t) => {
   const { port, sinks, server } = await startTargetServer(t, { idleMs: 1500 });
   const { client } = await sendAndReadStatuses(port, get('/stream'));
 
@@ -281,7 +281,7 @@ test('a TCP connection without a TLS handshake is closed', async (t) => {
   await assertHealthy(() => {});
 });
 
-test('a TLS handshake that is none is refused', async (t) => {
+test('plain HTTP on the TLS port is rejected', async (t) => {
   const { port, server, assertHealthy } = await startTargetServer(t);
   const socket = connect({ port, host: '127.0.0.1', allowHalfOpen: true });
   socket.on('error', () => {});
@@ -295,7 +295,7 @@ test('a TLS handshake that is none is refused', async (t) => {
   await assertHealthy(() => {});
 });
 
-test('connections over the limit are reset, and one that ends makes room', async (t) => {
+test('connections over the limit are reset, and a closed one frees its slot', async (t) => {
   const { port, server } = await startTargetServer(t, { connectionsMax: 2 });
   const [first] = [await RawTls.open(port, 'h2'), await RawTls.open(port, 'http/1.1')];
 
@@ -306,7 +306,7 @@ test('connections over the limit are reset, and one that ends makes room', async
   (await RawTls.open(port, 'h2')).destroy();
 });
 
-/** Sends a header line every few ms, until the test is over. */
+/** Opens a connection and sends a header line every 20 ms until the test ends. */
 async function dripHeaders(t: TestContext, port: number): Promise<RawTls> {
   const client = await RawTls.open(port, 'http/1.1');
   client.write('GET /hello HTTP/1.1\r\n');

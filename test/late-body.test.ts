@@ -6,14 +6,14 @@ import { route } from '../src/http/router.js';
 import { H2Client } from './support/clients/h2-client.js';
 import { startHttp } from './support/servers/http-server.js';
 
-// [what is sent, what the handler reads]
+// [case, body sent, value read]
 const bodies = [
   ['nothing', '', null],
   ['JSON', '{"scope":"all"}', { scope: 'all' }],
 ] as const;
 
 for (const [what, body, expected] of bodies) {
-  test(`a handler that reads the body late reads ${what} all the same`, async (t) => {
+  test(`a handler that reads the body late still reads ${what}`, async (t) => {
     let resume = () => {};
     const waiting = new Promise<void>((resolve) => {
       resume = resolve;
@@ -24,7 +24,7 @@ for (const [what, body, expected] of bodies) {
         return json(200, { read: (await exchange.body()) ?? null });
       }),
       route('POST', '/go-on', async () => {
-        await turn(); // All that came before on this connection has been dealt with.
+        await turn(); // Everything sent earlier on this connection has been processed.
         resume();
         return json(200, {});
       }),

@@ -10,13 +10,13 @@ test('a stream URL used from more than five addresses in a minute is revoked', a
   const system = await startSystem(t, { env, log: collectingLog(lines) });
   const client = await system.connect();
   const path = await client.streamPath('ada');
-  const openFrom = (place: number) =>
-    client.openStream(path, { 'x-forwarded-for': `192.0.2.${place}` });
+  const openFrom = (host: number) =>
+    client.openStream(path, { 'x-forwarded-for': `192.0.2.${host}` });
   const other = await client.listen('ada');
 
   const streams: H2Stream[] = [];
-  for (const place of [1, 2, 3, 4, 5, 6]) {
-    const stream = await openFrom(place);
+  for (const host of [1, 2, 3, 4, 5, 6]) {
+    const stream = await openFrom(host);
     await stream.opening();
     streams.push(stream);
   }
@@ -31,11 +31,11 @@ test('a stream URL used from more than five addresses in a minute is revoked', a
     audited.map(({ level, audit, reason, ipKey, userId }) => [level, audit, reason, ipKey, userId]),
     [['warn', true, 'stream token', '192.0.2.7', system.userIds.ada]],
   );
-  assert.equal(other.isEnded, false); // The session lives on, and what else it has.
+  assert.equal(other.isEnded, false); // The session and its other streams stay open.
   await (await client.listen('ada')).opening();
 });
 
-test('one client may take over its own stream repeatedly', async (t) => {
+test('one client may replace its own stream repeatedly', async (t) => {
   const system = await startSystem(t);
   const client = await system.connect();
   const path = await client.streamPath('ada');

@@ -10,7 +10,7 @@ import { until } from './support/until.js';
 
 const connections = 200;
 
-/** One thread, and a short queue in front of it. */
+/** One hashing thread with a short queue. */
 const shortQueueEnv = {
   ARGON2_MEMORY_KIB: '19456',
   ARGON2_TIME: '2',
@@ -27,25 +27,25 @@ async function startScenario(t: TestContext, env: SystemOptions['env'] = {}) {
   return { system, lines, client: await system.connect() };
 }
 
-/** A login of nobody, which costs what any costs. */
-function tryUnknownUser(client: H2Client, who: string, from: string): Promise<Answer> {
-  const json = { username: who, password: 'not the password' };
+/** Tries to log in as an unknown user, which costs as much as any login. */
+function tryUnknownUser(client: H2Client, username: string, from: string): Promise<Answer> {
+  const json = { username, password: 'not the password' };
   return client.ask('POST', '/login', { json, headers: { 'x-forwarded-for': from } });
 }
 
 /**
- * Connections that log in again and again until they are told to stop; then what they were told. Who is
- * refused comes back after half a second: they share a thread with the server, and would leave it nothing.
+ * Opens 200 connections that try to log in repeatedly until `stop` and collect the answers. A refused one
+ * pauses for half a second: they share a thread with the server and would starve it.
  */
 async function startLoginStorm(system: System, from: (index: number) => string) {
   const clients: H2Client[] = [];
   while (clients.length < connections) {
-    // Not all at once: a handshake has to be over in time, and all are on one thread.
+    // In batches: each handshake has a deadline, and all share one thread.
     clients.push(...(await Promise.all(Array.from({ length: 20 }, () => system.connect()))));
   }
   const answers: Answer[] = [];
   let isOver = false;
-  const hammering = clients.map(async (client, index) => {
+  const loggingIn = clients.map(async (client, index) => {
     for (let round = 0; !isOver; round += 1) {
       const answer = await tryUnknownUser(client, `nobody ${index} ${round}`, from(index));
       answers.push(answer);
@@ -56,7 +56,7 @@ async function startLoginStorm(system: System, from: (index: number) => string) 
     answers,
     async stop(): Promise<void> {
       isOver = true;
-      await Promise.all(hammering);
+      await Promise.all(loggingIn);
     },
   };
 }
@@ -85,7 +85,7 @@ test('200 concurrent logins do not delay other requests', async (t) => {
     assert.equal(status, 200);
     refreshToken = String(body['refreshToken']);
   };
-  // Until the storm has been refused, and the stream was silent long enough for a heartbeat.
+  // Until logins are refused; then the stream must still get a heartbeat.
   await until(async () => {
     await refresh();
     published.push(await system.publish('bob', published.length));
@@ -128,19 +128,19 @@ test('a queued login is dropped when its client disconnects', async (t) => {
   });
   const json = { username: 'left', password: 'not the password' };
 
-  // Before it three, which take some seconds: it has to leave before they are done.
+  // The three logins before it take some seconds; it must disconnect before they are done.
   const first = [1, 2, 3].map((index) => tryUnknownUser(client, `first ${index}`, '192.0.2.1'));
   const { session } = client;
-  const left = session.request({
+  const abandoned = session.request({
     ':method': 'POST',
     ':path': '/login',
     'content-type': 'application/json',
   });
-  left.on('error', () => {});
-  left.end(JSON.stringify(json));
+  abandoned.on('error', () => {});
+  abandoned.end(JSON.stringify(json));
   const last = tryUnknownUser(client, 'last', '192.0.2.1');
-  await client.ask('GET', '/health/live'); // So all have arrived.
-  left.close(8);
+  await client.ask('GET', '/health/live'); // All logins have arrived by now.
+  abandoned.close(8);
 
   const statuses = (await Promise.all([...first, last])).map(({ status }) => status);
   assert.deepEqual(statuses, [401, 401, 401, 401]);

@@ -7,12 +7,12 @@ import { startSystem } from './support/servers/system.js';
 const minute = 60_000;
 const hour = 60 * minute;
 
-/** A system whose time a test moves on, and bob, who is always there. */
+/** Starts a system whose clocks the test advances, with a stream of bob that stays open. */
 async function startWithManualClock(t: TestContext) {
   const time = { aheadMs: 0 };
   const env = {
     ...{ ACCESS_TOKEN_EXPIRES_IN: '60000', STREAM_TOKEN_EXPIRES_IN: '60000' },
-    CLEANUP_INTERVAL: '86400000', // What is swept has not expired but never was.
+    CLEANUP_INTERVAL: '86400000', // No clean-up: a deleted token would be unknown, not expired.
   };
   const system = await startSystem(t, {
     env,
@@ -22,26 +22,26 @@ async function startWithManualClock(t: TestContext) {
   const client = await system.connect();
   const bob = await client.listen('bob');
   const path = await client.streamPath('ada');
-  /** Settles when the server knows how many users are there: by then it has written it down. */
+  /** Resolves when the server counts `users`; by then it has stored the change of ada's token. */
   const waitForCount = (users: number) =>
     bob.until(() => bob.dataByType('count').at(-1) === String(users) || undefined);
   return { time, system, client, path, waitForCount };
 }
 
-/** Settles with the next heartbeat: then the server has seen what time it is. */
+/** Resolves with the next heartbeat, by which the server has read the new time. */
 async function waitForHeartbeat(stream: H2Stream): Promise<void> {
   const before = stream.comments;
   await stream.until(() => stream.comments > before || undefined);
 }
 
-test('a stream lives for days, and its URL for twelve hours after each time', async (t) => {
+test('a stream stays open for days, and its URL works for twelve hours after each use', async (t) => {
   const { time, system, client, path, waitForCount } = await startWithManualClock(t);
   const stream = await client.openStream(path);
   await stream.opening();
 
   for (const aheadMs of [6, 12, 18, 24, 30].map((hours) => hours * hour)) {
     time.aheadMs = aheadMs;
-    await waitForHeartbeat(stream); // And its token is renewed.
+    await waitForHeartbeat(stream); // Also renews its token.
   }
   const seen = await system.publish('ada', 'after thirty hours');
   await stream.until(() => stream.ids.at(-1) === seen || undefined);

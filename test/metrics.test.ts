@@ -14,7 +14,7 @@ async function createMetricsKey(system: System): Promise<string> {
   return key;
 }
 
-/** Samples by name and labels as they are written: `herald_streams`, `x_total{reason="client"}`. */
+/** Returns samples by name and labels as exported: `herald_streams`, `x_total{reason="client"}`. */
 async function readSamples(client: H2Client, bearer: string): Promise<ReadonlyMap<string, number>> {
   const { status, headers, text } = await client.ask('GET', '/metrics', { bearer });
   assert.equal(status, 200);
@@ -28,13 +28,13 @@ async function readSamples(client: H2Client, bearer: string): Promise<ReadonlyMa
   );
 }
 
-test('metrics tell of streams, events, requests and the process', async (t) => {
+test('metrics report streams, events, requests and the process', async (t) => {
   const system = await startSystem(t, { env: { MAX_STREAMS_PER_USER: '1' } });
   const key = await createMetricsKey(system);
   const client = await system.connect();
   const stream = await client.listen('ada');
   await system.publish('all', 'one');
-  await system.publish('bob', 'for nobody who is here');
+  await system.publish('bob', 'for a user without a stream');
   await stream.event('message');
   const refused = await client.openStream(await client.streamPath('ada'));
   await refused.event('stream.close');
@@ -81,15 +81,15 @@ test('connections closed on protocol errors are counted by layer', async (t) => 
   assert.equal(found.get('herald_connections_unreadable_total{layer="http1"}'), 2);
 });
 
-/** Says something and settles when the other side has ended the connection. */
+/** Sends text and resolves when the server has closed the connection. */
 function waitForClose(socket: Socket, text: string): Promise<void> {
-  socket.on('error', () => {}); // A reset is an end, too.
+  socket.on('error', () => {}); // A reset closes it, too.
   socket.resume();
   socket.write(text);
   return new Promise((resolve) => socket.once('close', () => resolve()));
 }
 
-test('no client can make labels of its own', async (t) => {
+test('clients cannot create metric labels', async (t) => {
   const system = await startSystem(t);
   const key = await createMetricsKey(system);
   const client = await system.connect();
@@ -104,7 +104,7 @@ test('no client can make labels of its own', async (t) => {
   assert.doesNotMatch([...found.keys()].join(), /pot|BREW/);
 });
 
-test('metrics are for keys with the scope metrics', async (t) => {
+test('GET /metrics requires a key with the scope metrics', async (t) => {
   const system = await startSystem(t);
   const client = await system.connect();
   const statusFor = async (bearer?: string) =>

@@ -8,11 +8,11 @@ const files = readMutantFiles();
 const mutants = files.flatMap((file) => file.mutants);
 const fields = ['name', 'file', 'before', 'after', 'test', 'testName'];
 
-test('the mutants are where this test looks for them', () => {
+test('the mutant files are found', () => {
   assert.ok(files.some(({ folder, mutants: some }) => folder === 'auth' && some.length > 0));
 });
 
-test('a mutant has all of its fields, as text, and no other', () => {
+test('a mutant has exactly the required fields, all of them strings', () => {
   const wrong = mutants.filter(
     (mutant) =>
       Object.keys(mutant).join() !== fields.join() ||
@@ -37,13 +37,13 @@ test('a mutant is in the data file of its folder', () => {
   assert.deepEqual(wrong, []);
 });
 
-test('every mutant changes its source file, at exactly one place', () => {
-  assert.deepEqual(mutants.flatMap(whyUnfit), []);
+test('every mutant changes its source file in exactly one place', () => {
+  assert.deepEqual(mutants.flatMap(findProblems), []);
 });
 
 test('every mutant names a test that exists', () => {
   const wrong = mutants.filter(
-    ({ test: file, testName }) => testName === '' || !textOf(file).includes(testName),
+    ({ test: file, testName }) => testName === '' || !readText(file).includes(testName),
   );
 
   assert.deepEqual(
@@ -52,7 +52,7 @@ test('every mutant names a test that exists', () => {
   );
 });
 
-test('a mutant that is found twice or never is refused', () => {
+test('a mutant whose text occurs twice or never is rejected', () => {
   const mutant = { name: '', file: '', before: 'a', after: '$&', test: '', testName: '' };
 
   assert.equal(applyMutant(mutant, 'bab'), 'b$&b');
@@ -60,19 +60,19 @@ test('a mutant that is found twice or never is refused', () => {
   assert.throws(() => applyMutant({ ...mutant, before: '' }, 'a'), /found 0 times/);
 });
 
-function whyUnfit(mutant: Mutant): string[] {
+function findProblems(mutant: Mutant): string[] {
   const { name, file } = mutant;
   if (!existsSync(join(root, file))) return [`${name}: there is no ${file}`];
   try {
-    const text = textOf(file);
+    const text = readText(file);
     return applyMutant(mutant, text) === text ? [`${name}: changes nothing`] : [];
   } catch (error) {
     return [`${name}: ${error instanceof Error ? error.message : String(error)} in ${file}`];
   }
 }
 
-/** Empty when there is no such file. */
-function textOf(file: string): string {
+/** Returns the text of a file, empty when it does not exist. */
+function readText(file: string): string {
   const path = join(root, file);
   return existsSync(path) ? readFileSync(path, 'utf8') : '';
 }

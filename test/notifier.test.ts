@@ -33,11 +33,11 @@ const access: StreamAccess = {
   checkStreamRate() {},
 };
 
-/** So seldom that nothing in these tests can come from it. */
+/** Polls so rare that no event in these tests is delivered by one. */
 const hourlyPolls = { busy: 3_600_000, idle: 3_600_000, notified: 3_600_000 };
 const limits = { ageMaxMs: 1e12, eventsMax: 1e9, bytesMax: 1e12 };
 
-/** A process with a log, which follows the others, and what it has heard. */
+/** Opens an event log and polls it as a process does; records received events and polls. */
 async function startProcess(t: TestContext, options: ServerOptions) {
   const db = await openDatabase(options);
   const store = await SqlLogStore.open(db, { wallClock: Date.now, newEpoch: 'e1' });
@@ -61,7 +61,7 @@ async function startProcess(t: TestContext, options: ServerOptions) {
     await poller.close();
     await db.close();
   });
-  return { log, received, polls: () => polls, wakeUps: notifier };
+  return { log, received, polls: () => polls, notifier };
 }
 
 const publish = ({ log }: { log: EventLog }, data: string) => {
@@ -75,7 +75,7 @@ describe('postgres notifications', { skip }, () => {
 
   test('a commit notifies all other processes', async (t) => {
     const [one, other] = [await startProcess(t, options), await startProcess(t, options)];
-    await until(() => one.polls() === 1 && other.polls() === 1); // Both have begun to listen.
+    await until(() => one.polls() === 1 && other.polls() === 1); // Both are listening.
 
     await publish(one, 'first');
     await until(() => other.received.includes('first'));
@@ -86,7 +86,7 @@ describe('postgres notifications', { skip }, () => {
 
     assert.deepEqual(one.received, ['first', 'second', 'third']);
     assert.deepEqual(other.received, one.received);
-    assert.equal(one.polls(), 2); // When it began to listen, and for the third.
+    assert.equal(one.polls(), 2); // When it began to listen, and for the third event.
   });
 
   test('a lost LISTEN connection is reopened and missed events are read', async (t) => {
@@ -115,12 +115,12 @@ describe('postgres notifications', { skip }, () => {
     const db = await openDatabase(options);
     const { notifier } = db;
     const listening: Subscription[] = [];
-    const listen = (wake: () => void) => {
-      const one = (notifier as Notifier).subscribe(wake); // There is one on PostgreSQL.
+    const subscribe = (onNotify: () => void) => {
+      const one = (notifier as Notifier).subscribe(onNotify); // PostgreSQL has a notifier.
       listening.push(one);
       return one;
     };
-    const announce = async () => {};
+    const notify = async () => {};
     t.after(async () => {
       await Promise.all(listening.map((one) => one.close()));
       await db.execute(sql`alter table elsewhere rename to processes`);
@@ -128,7 +128,7 @@ describe('postgres notifications', { skip }, () => {
     });
     await db.execute(sql`alter table processes rename to elsewhere`);
 
-    const watchedDb = { ...withStatementLog(db, []), wakeUps: { announce, listen } };
+    const watchedDb = { ...withStatementLog(db, []), notifier: { notify, subscribe } };
     const eventLog = await openEventLog({
       ...{ db: watchedDb, log: silentLogger, wallClock: Date.now, newEpoch: 'e', onReplaced() {} },
       limits,
@@ -152,8 +152,8 @@ describe('postgres notifications', { skip }, () => {
   });
 
   test('notifications are off behind a transaction pooler', async (t) => {
-    const { wakeUps } = await startProcess(t, { ...options, prepare: false });
+    const { notifier } = await startProcess(t, { ...options, prepare: false });
 
-    assert.equal(wakeUps, undefined);
+    assert.equal(notifier, undefined);
   });
 });

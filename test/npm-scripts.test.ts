@@ -12,18 +12,18 @@ const { scripts, version } = JSON.parse(readFileSync(join(root, 'package.json'),
   version: string;
 };
 
-/** What runs what was built. */
-const built = Object.keys(scripts).filter((name) => scripts[name]?.includes('bin/run.mjs'));
+/** The scripts that run built files. */
+const builtScripts = Object.keys(scripts).filter((name) => scripts[name]?.includes('bin/run.mjs'));
 
-test('no script of npm names a built file by itself', () => {
-  assert.deepEqual(built.sort(), ['certificate', 'key', 'seed', 'start', 'sync', 'user']);
+test('npm scripts run built files only through bin/run.mjs', () => {
+  assert.deepEqual(builtScripts.sort(), ['certificate', 'key', 'seed', 'start', 'sync', 'user']);
   assert.equal(Object.values(scripts).join().includes('node dist/'), false);
 });
 
 test('without a build, each script says that npm run build is needed', async (t) => {
   const folder = clone(t, ['package.json', 'bin']);
 
-  for (const name of built) {
+  for (const name of builtScripts) {
     const { code, err } = await npm(folder, ['run', name]);
 
     assert.equal(code, 1, name);
@@ -59,10 +59,10 @@ test('after a build, scripts pass arguments and exit codes on', async (t) => {
   }
 });
 
-// A package whose binary has to be compiled, or fetched by a script, does not work after
-// `npm ci --ignore-scripts`, which is how careful people install.
+// A package that compiles or downloads its binary in an install script does not work after
+// `npm ci --ignore-scripts`.
 for (const name of ['argon2', '@photostructure/sqlite']) {
-  test(`${name} has a binary inside for every common platform`, () => {
+  test(`${name} bundles a binary for every common platform`, () => {
     const platforms = readdirSync(join(root, 'node_modules', name, 'prebuilds'));
 
     for (const platform of ['linux-x64', 'linux-arm64', 'darwin-arm64', 'win32-x64']) {
@@ -71,7 +71,7 @@ for (const name of ['argon2', '@photostructure/sqlite']) {
   });
 }
 
-/** A folder with these files of the project. */
+/** Copies files of the project to a new folder. */
 function clone(t: TestContext, files: readonly string[]): string {
   const folder = tempFolder(t);
   for (const file of files) cpSync(join(root, file), join(folder, file), { recursive: true });
@@ -84,7 +84,7 @@ function npm(
   env: Readonly<Record<string, string>> = {},
 ): Promise<Outcome> {
   const { PATH = '', HOME = '' } = process.env;
-  const path = `${dirname(process.execPath)}${delimiter}${PATH}`; // `node` is the one we run on.
+  const path = `${dirname(process.execPath)}${delimiter}${PATH}`; // `node` is the version of this process.
   const base = { PATH: path, HOME, npm_config_update_notifier: 'false' };
   const child = spawn('npm', args, { cwd, env: { ...base, ...env } });
   child.stdin.end();

@@ -8,14 +8,14 @@ import { startSystem } from './support/servers/system.js';
 import { openTcpProxy } from './support/tcp-proxy.js';
 import { until } from './support/until.js';
 
-/** Makes "10 to 30 s", in which those who are refused come back, 100 ms. */
+/** Shortens the retry time of refused clients, 10 to 30 s, to 100 ms. */
 const shortRetryRandom = () => -0.495;
 
 for (const dialect of ['postgres', 'mariadb'] as const) {
   const server = await findServer(dialect);
   const skip = typeof server === 'string' ? server : false;
 
-  test(`EventSource survives an outage of ${dialect}, and everyone else is told`, {
+  test(`${dialect}: EventSource resumes after an outage, during which other requests get 503`, {
     skip,
   }, async (t) => {
     if (typeof server === 'string') return;
@@ -48,7 +48,7 @@ for (const dialect of ['postgres', 'mariadb'] as const) {
     const published = await system.post({ to: 'all', data: 'not now' });
     proxy.unblock();
     await page.waitForOpenings(2);
-    const again = { 'idempotency-key': 'after' }; // What was refused may have been taken.
+    const again = { 'idempotency-key': 'after' }; // The refused event may have been committed.
     let second = await system.post({ to: 'all', data: 'after' }, again);
     await until(async () => {
       if (second.status !== 201) second = await system.post({ to: 'all', data: 'after' }, again);

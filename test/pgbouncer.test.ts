@@ -23,16 +23,16 @@ const server = await findServer('postgres');
 const skip = getSkipReason();
 
 function getSkipReason(): string | false {
-  if (command === undefined) return 'NO PGBOUNCER HERE: run test/programs.sh as root';
+  if (command === undefined) return 'NO PGBOUNCER: run test/programs.sh as root';
   return typeof server === 'string' ? server : false;
 }
 
-/** As many as one pool of the contract's has; two processes with 10 each have to share them. */
-const shared = 4;
+/** Server connections: as many as a pool of the contract has; two processes with 10 each share them. */
+const serverConnections = 4;
 
 /**
- * As Debian ships it, but for who may do what: nothing is set for Herald's sake. When PostgreSQL has
- * no connection left for it, which other tests may take, it tries again after a second and not 15.
+ * Returns Debian's settings except for access and pooling: nothing is adapted to Herald. When other tests
+ * use all connections of PostgreSQL, the pooler retries after one second instead of 15.
  */
 function settings({ host, port }: ServerOptions, folder: string, listenPort: number): string {
   return `[databases]
@@ -44,18 +44,18 @@ function settings({ host, port }: ServerOptions, folder: string, listenPort: num
     auth_type = trust
     auth_file = ${join(folder, 'users')}
     pool_mode = transaction
-    default_pool_size = ${shared}
+    default_pool_size = ${serverConnections}
     server_login_retry = 1
     max_client_conn = 100`;
 }
 
-describe('postgres behind a pooler that shares connections between transactions', { skip }, () => {
+describe('postgres behind a transaction pooler', { skip }, () => {
   const folder = mkdtempSync(join(tmpdir(), 'herald-pgbouncer-'));
   let pooler: ChildProcess | undefined;
   let port = 0;
   let pooled: TestServer;
 
-  /** As a server of tests looks through the pooler, which would not tell that a database is missing. */
+  /** Routes a test server through the pooler. Creates the database: the pooler hides that it is missing. */
   async function throughPooler(found: TestServer | string): Promise<TestServer> {
     if (typeof found === 'string') throw new Error(found);
     const { options, ...rest } = found;
@@ -67,19 +67,19 @@ describe('postgres behind a pooler that shares connections between transactions'
     if (typeof server === 'string') throw new Error(server);
     port = await freePort();
     const { username, password } = server.options;
-    chmodSync(folder, 0o755); // It gives up being root.
+    chmodSync(folder, 0o755); // The pooler drops root.
     writeFileSync(join(folder, 'users'), `"${username}" "${password}"\n`);
     writeFileSync(join(folder, 'settings'), settings(server.options, folder, port));
     const user = process.getuid?.() === 0 ? ['-u', 'nobody'] : [];
     pooler = spawn(command ?? '', [...user, join(folder, 'settings')]);
     process.once('exit', () => pooler?.kill());
-    let said = '';
+    let output = '';
     pooler.stderr?.on('data', (text) => {
-      said += text;
+      output += text;
     });
     await until(() => {
-      if (pooler?.exitCode !== null) throw new Error(`pgbouncer did not start: ${said}`);
-      return said.includes('process up');
+      if (pooler?.exitCode !== null) throw new Error(`pgbouncer did not start: ${output}`);
+      return output.includes('process up');
     });
     pooled = await throughPooler(server);
     await migrate(pooled.options);
@@ -95,12 +95,12 @@ describe('postgres behind a pooler that shares connections between transactions'
 
   describeDatabase('postgres', () => openDatabase(pooled.options), false);
 
-  test('of many statements at once each has its own answer', async (t) => {
+  test('each of many concurrent statements gets its own result', async (t) => {
     const databases = await Promise.all(
       [1, 2].map(() => openDatabase({ ...pooled.options, connectionsMax: 10 })),
     );
     t.after(() => Promise.all(databases.map((db) => db.close())));
-    // What has parameters is sent in two halves, also behind what has none.
+    // A statement with parameters takes two messages, even behind one without.
     const pair = (number: number) => {
       const db = databases[number % 2];
       return [
@@ -120,7 +120,7 @@ describe('postgres behind a pooler that shares connections between transactions'
     }
   });
 
-  test('two processes share it, and every event comes once and in order', async (t) => {
+  test('two processes behind a pooler deliver every event once and in order', async (t) => {
     const cluster = await clusterOn(t, await throughPooler(await findServer('postgres')));
     assert.equal(cluster.env['DB_PREPARE'], 'false');
     const env = { DB_CONNECTIONS: '10' };
@@ -144,7 +144,7 @@ describe('postgres behind a pooler that shares connections between transactions'
             json: { to: 'all', data: number },
             headers: { 'idempotency-key': String(number) },
           });
-          if (answer?.status === 503) return false; // No connection for it in time: again.
+          if (answer?.status === 503) return false; // No connection in time: retry.
           assert.equal(answer?.status, 201);
           return true;
         }),

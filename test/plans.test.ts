@@ -29,7 +29,7 @@ async function createFilledDatabase(t: TestContext): Promise<Database> {
   return db;
 }
 
-/** Log in, refresh, be asked for by a bearer token, log out. */
+/** Runs the statements of logins, refreshes, bearer tokens, logouts and accounts. */
 async function exerciseAuth(t: TestContext, db: Database): Promise<void> {
   const { sessions, users, time } = await sessionsFor(t, { db });
   time.now = now;
@@ -39,7 +39,7 @@ async function exerciseAuth(t: TestContext, db: Database): Promise<void> {
   const first = await openSession(sessions, account);
   const second = await openSession(sessions, account);
   const renewed = await sessions.rotate(first.refreshToken, client, sign);
-  await sessions.rotate(first.refreshToken, client, sign); // Its answer was lost.
+  await sessions.rotate(first.refreshToken, client, sign); // A retry after a lost reply.
   await sessions.findLive(renewed.sessionId);
   await sessions.list(account.id);
   await sessions.hasSessionFrom(account.id, client.ipKey);
@@ -62,7 +62,7 @@ async function exerciseAuth(t: TestContext, db: Database): Promise<void> {
   await keys.verify(key);
 }
 
-/** Mint, open, take over, release, renew, and what processes tell each other of it. */
+/** Runs the statements of stream tokens and of the exchange between processes. */
 async function exerciseStreams(db: Database): Promise<void> {
   const lives = { lifeMs: 60_000, resumeWindowMs: 60_000, mode: 'resume' as const };
   const tokens = new StreamTokens({ db, wallClock, ...lives });
@@ -83,7 +83,7 @@ async function exerciseStreams(db: Database): Promise<void> {
     limits: { streamsMax: 10, perUserMax: 10, perIpMax: 10 },
     monotonicClock: wallClock,
   });
-  const neighbours = await ClusterSync.start({
+  const clusterSync = await ClusterSync.start({
     db,
     registry,
     userCount: new UserCount(registry),
@@ -91,13 +91,13 @@ async function exerciseStreams(db: Database): Promise<void> {
     log: silentLogger,
     wallClock,
   });
-  await neighbours.heartbeat();
-  await neighbours.close();
+  await clusterSync.heartbeat();
+  await clusterSync.close();
   await tokens.revoke([sessionId]);
   await tokens.sweep();
 }
 
-/** Publish, follow, replay, find a start, trim. */
+/** Runs the statements of publishing, polling, replay, resuming and trimming. */
 async function exerciseLog(db: Database): Promise<void> {
   const store = await SqlLogStore.open(db, { wallClock, newEpoch: 'e1' });
   const limits = { ageMaxMs: 1e12, eventsMax: 19_990, bytesMax: 1e12 };
@@ -115,9 +115,9 @@ async function exerciseLog(db: Database): Promise<void> {
   await store.sweepIdempotencyKeys(wallClock());
 }
 
-test('every lookup of the hot paths is by an index', async (t) => {
+test('every lookup of the hot paths uses an index', async (t) => {
   const db = await createFilledDatabase(t);
-  const statements = new Map<string, Sql>(); // The last of each text.
+  const statements = new Map<string, Sql>(); // The latest of each text.
   const watched = watchedDatabase(db, (statement) => statements.set(textOf(statement), statement));
 
   await exerciseAuth(t, watched);
@@ -135,7 +135,7 @@ test('every lookup of the hot paths is by an index', async (t) => {
   for (const table of tables) assert.match(read, new RegExp(`\\b${table}\\b`));
 });
 
-test('a lookup without an index is noticed', async (t) => {
+test('a lookup without an index is detected', async (t) => {
   const db = await createFilledDatabase(t);
 
   const lookups = [

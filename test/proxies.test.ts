@@ -12,21 +12,21 @@ import { tempFolder } from './support/servers/process.js';
 import { type System, startSystem } from './support/servers/system.js';
 import { until } from './support/until.js';
 
-/** A proxy, and how it is started on its recipe in docs/proxies.md. */
+/** A proxy and how to start it with its recipe of docs/proxies.md. */
 interface Proxy {
   readonly name: string;
-  /** Marks its recipe. */
+  /** Marks the code block of its recipe. */
   readonly language: string;
   readonly versionFlag: string;
-  /** The whole configuration, from the recipe. Everything it writes goes into `folder`. */
-  readonly wrapConfig: (readRecipe: string, folder: string) => string;
+  /** Completes the recipe to a configuration that writes only to `folder`. */
+  readonly wrapConfig: (recipe: string, folder: string) => string;
   readonly args: (config: string, folder: string) => string[];
 }
 
 const proxies: readonly Proxy[] = [
   {
     ...{ name: 'nginx', language: 'nginx', versionFlag: '-v' },
-    wrapConfig(readRecipe, folder) {
+    wrapConfig(recipe, folder) {
       mkdirSync(join(folder, 'temp'));
       const temp = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map(
         (name) => `${name}_temp_path ${folder}/temp/${name};`,
@@ -34,42 +34,42 @@ const proxies: readonly Proxy[] = [
       return `daemon off; pid ${folder}/pid; worker_processes 1;
         events {}
         http { access_log off; ${temp.join(' ')}
-        ${readRecipe} }`;
+        ${recipe} }`;
     },
     args: (config, folder) => ['-p', folder, '-c', config, '-e', 'stderr'],
   },
   {
     ...{ name: 'haproxy', language: 'haproxy', versionFlag: '-v' },
-    wrapConfig: (readRecipe) => readRecipe,
+    wrapConfig: (recipe) => recipe,
     args: (config) => ['-db', '-f', config],
   },
   {
     ...{ name: 'caddy', language: 'caddy', versionFlag: 'version' },
-    wrapConfig: (readRecipe) => `{\n admin off\n auto_https disable_redirects\n}\n${readRecipe}`,
+    wrapConfig: (recipe) => `{\n admin off\n auto_https disable_redirects\n}\n${recipe}`,
     args: (config) => ['run', '--adapter', 'caddyfile', '--config', config],
   },
 ];
 
-/** The path of its program here, if it has one. */
+/** Returns the path of the installed program, if any. */
 function findProgram({ name, versionFlag }: Proxy): string | undefined {
   const paths = [name, `/usr/sbin/${name}`];
   return paths.find((path) => spawnSync(path, [versionFlag]).status === 0);
 }
 
-/** The recipe in front of a system; answers its URL. */
+/** Starts a proxy in front of a system; returns its URL. */
 async function openProxy(t: TestContext, proxy: Proxy, system: System): Promise<string> {
   let end = async () => {};
-  t.after(() => end()); // Before its folder is removed.
+  t.after(() => end()); // Runs before its folder is removed.
   const folder = tempFolder(t);
   const port = await freePort();
   const config = join(folder, 'config');
   writeFileSync(config, proxy.wrapConfig(readRecipe(proxy, system, port), folder));
   const env = { ...process.env, HOME: folder, XDG_DATA_HOME: folder, XDG_CONFIG_HOME: folder };
   const child = spawn(findProgram(proxy) ?? '', proxy.args(config, folder), { env });
-  let said = '';
+  let printed = '';
   for (const output of [child.stdout, child.stderr]) {
     output.on('data', (text) => {
-      said += text;
+      printed += text;
     });
   }
   const closed = once(child, 'close');
@@ -78,7 +78,7 @@ async function openProxy(t: TestContext, proxy: Proxy, system: System): Promise<
     await closed;
   };
   await until(() => {
-    if (child.exitCode !== null) throw new Error(`${proxy.name} did not start: ${said}`);
+    if (child.exitCode !== null) throw new Error(`${proxy.name} did not start: ${printed}`);
     return isListening(port);
   });
   return `https://127.0.0.1:${port}`;
@@ -112,10 +112,10 @@ function isListening(port: number): Promise<boolean> {
 }
 
 for (const proxy of proxies) {
-  const isHere = findProgram(proxy) !== undefined;
-  const skip = isHere ? false : `NO ${proxy.name} HERE: run test/programs.sh as root`;
+  const isInstalled = findProgram(proxy) !== undefined;
+  const skip = isInstalled ? false : `NO ${proxy.name}: run test/programs.sh as root`;
 
-  test(`through ${proxy.name}, streams flow and outlive a restart of Herald`, {
+  test(`through ${proxy.name}, EventSource resumes after a restart of Herald`, {
     skip,
   }, async (t) => {
     const system = await startSystem(t, {
@@ -130,13 +130,13 @@ for (const proxy of proxies) {
     const first = await system.publish('ada', 'before');
     await page.until(() => page.ids.at(-1) === first || undefined);
     const raw = await client.listen('bob');
-    await raw.until(() => raw.comments >= 1 || undefined); // A heartbeat is not held back.
+    await raw.until(() => raw.comments >= 1 || undefined); // Heartbeats are not buffered.
 
     await system.stop();
     await page.until(() =>
       page.dataByType('stream.close').find((data) => JSON.parse(data).code === 'refused'),
     );
-    const away = await client.ask('GET', '/stream/live');
+    const unavailable = await client.ask('GET', '/stream/live');
     await system.startOnSamePort();
     await page.waitForOpenings(2);
     const second = await system.publish('ada', 'after');
@@ -144,11 +144,11 @@ for (const proxy of proxies) {
 
     assert.deepEqual(page.dataByType('message'), ['before', 'after']);
     assert.deepEqual(page.openings[1], { resumed: true, reason: 'resumed', id: first });
-    assert.equal(away.status, 503);
-    assert.equal(away.headers['retry-after'], '5');
+    assert.equal(unavailable.status, 503);
+    assert.equal(unavailable.headers['retry-after'], '5');
   });
 
-  test(`through ${proxy.name}, Herald sees the address of the client, and lines as they come`, {
+  test(`through ${proxy.name}, Herald sees the client's address and accepts 5000 lines`, {
     skip,
   }, async (t) => {
     const system = await startSystem(t, { env: { TRUST_PROXY_HOPS: '1' } });

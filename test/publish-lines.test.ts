@@ -7,9 +7,10 @@ import type { H2Client } from './support/clients/h2-client.js';
 import { waitForExit } from './support/servers/process.js';
 import { type System, startSystem } from './support/servers/system.js';
 
-const noCurl = spawnSync('curl', ['--version']).error === undefined ? false : 'no curl here';
+const noCurl =
+  spawnSync('curl', ['--version']).error === undefined ? false : 'curl is not installed';
 
-/** Posts lines; `client` is a connection that may be cut. */
+/** Publishes lines over the connection of `client`, which a test may cut. */
 function postLines(
   system: System,
   client: H2Client,
@@ -26,7 +27,7 @@ function* generateLines(count: number): Generator<string> {
   for (let index = 0; index < count; index += 1) yield toLine(String(index));
 }
 
-test('lines are published as they come, in order, far beyond what a batch holds', async (t) => {
+test('20,000 lines are published in order, far more than fit in a batch', async (t) => {
   const system = await startSystem(t);
   const client = await system.connect();
   const stream = await client.listen('ada');
@@ -61,7 +62,7 @@ test('events are delivered before the last line is received', async (t) => {
   assert.equal(published['lastId'], stream.ids.at(-1));
 });
 
-test('a line that cannot be published is named, with how many were before it', async (t) => {
+test('an invalid line is reported with its index and the number of published events', async (t) => {
   const system = await startSystem(t);
   const client = await system.connect();
   const stream = await client.listen('ada');
@@ -74,8 +75,11 @@ test('a line that cannot be published is named, with how many were before it', a
   const next = await system.publish('ada', 'next');
   await stream.until(() => stream.ids.at(-1) === next || undefined);
 
-  const told = [noJson, noData, tooLong, nothing].map(({ status, body }) => [status, body['info']]);
-  assert.deepEqual(told, [
+  const reported = [noJson, noData, tooLong, nothing].map(({ status, body }) => [
+    status,
+    body['info'],
+  ]);
+  assert.deepEqual(reported, [
     [400, { index: 700, published: 500 }],
     [400, { body: ['data'], index: 1, published: 0 }],
     [413, { field: 'data', index: 0, published: 0 }],
@@ -114,9 +118,9 @@ test('a retry with the same idempotency key completes an interrupted body', asyn
   );
 });
 
-test('a body that is more than the log keeps is refused', async (t) => {
+test('a body over the size limit of the event log is rejected', async (t) => {
   const system = await startSystem(t, {
-    env: { EVENT_LOG_MAX_BYTES: '65536', END_TIMEOUT: '3000' }, // The rest of the body is waited for.
+    env: { EVENT_LOG_MAX_BYTES: '65536', END_TIMEOUT: '3000' }, // The server waits for the rest of the body.
   });
   const client = await system.connect();
 
@@ -127,7 +131,7 @@ test('a body that is more than the log keeps is refused', async (t) => {
 });
 
 for (const protocol of ['--http2', '--http1.1']) {
-  test(`curl ${protocol} sends lines from a pipe`, { skip: noCurl }, async (t) => {
+  test(`curl ${protocol} publishes lines from a pipe`, { skip: noCurl }, async (t) => {
     const system = await startSystem(t);
     const child = spawn('curl', [
       ...['-s', protocol, '--cacert', join(system.folder, 'server.cert'), '-T', '-', '-X', 'POST'],

@@ -3,13 +3,13 @@ import { test } from 'node:test';
 import type { H2Stream } from './support/clients/h2-client.js';
 import { type System, startSystem } from './support/servers/system.js';
 
-/** Settles when the stream has the event with this id. */
+/** Resolves when the latest event of the stream has this id. */
 function waitForEvent(stream: H2Stream, id: unknown): Promise<true> {
   return stream.until(() => stream.ids.at(-1) === id || undefined);
 }
 
-/** A new event for ada that is the only one since `stream` was asked last: nothing else was written. */
-async function assertNothingReceived(
+/** Publishes an event for ada and asserts that its number follows `before`: nothing was written between. */
+async function assertNothingWritten(
   system: System,
   stream: H2Stream,
   before: string,
@@ -20,7 +20,7 @@ async function assertNothingReceived(
   assert.equal(later, (earlier ?? 0) + 1);
 }
 
-test('a batch is written as one, in order, for several audiences', async (t) => {
+test('a batch for several audiences is delivered in order', async (t) => {
   const system = await startSystem(t);
   const client = await system.connect();
   const [ada, bob] = [await client.listen('ada'), await client.listen('bob')];
@@ -42,7 +42,7 @@ test('a batch is written as one, in order, for several audiences', async (t) => 
   assert.deepEqual(bob.dataByType('message'), ['null', '']);
 });
 
-test('one event goes to a thousand users, and not to the thousand and first', async (t) => {
+test('an event may have a thousand recipients, and one more is rejected', async (t) => {
   const system = await startSystem(t);
   const client = await system.connect();
   const [ada, bob] = [await client.listen('ada'), await client.listen('bob')];
@@ -61,7 +61,7 @@ test('one event goes to a thousand users, and not to the thousand and first', as
   assert.deepEqual(refused.body['info'], { field: 'to' });
 });
 
-test('an event for a session reaches the streams of that login alone', async (t) => {
+test('an event for a session reaches only the streams of that login', async (t) => {
   const system = await startSystem(t);
   const [here, there] = [await system.connect(), await system.connect()];
   const [mine, other] = [await here.listen('ada'), await there.listen('ada')];
@@ -75,7 +75,7 @@ test('an event for a session reaches the streams of that login alone', async (t)
   assert.deepEqual(other.dataByType('message'), ['for all of her']);
 });
 
-test('a volatile event has no id, is not repeated, and leaves no trace', async (t) => {
+test('a volatile event has no id, is not replayed and is not stored', async (t) => {
   const system = await startSystem(t);
   const client = await system.connect();
   const stream = await client.listen('ada');
@@ -85,14 +85,14 @@ test('a volatile event has no id, is not repeated, and leaves no trace', async (
   const { body } = await system.post({ to: 'all', data: 'now', type: 'now', volatile: true });
   await stream.event('now');
   const again = await client.listen('ada', { 'last-event-id': first });
-  await assertNothingReceived(system, stream, first);
+  await assertNothingWritten(system, stream, first);
   await again.until(() => again.dataByType('message')[0]);
 
   assert.deepEqual(body, { id: null });
   assert.deepEqual(again.dataByType('now'), []);
 });
 
-test('an event that has expired is not repeated', async (t) => {
+test('an expired event is not replayed', async (t) => {
   let ahead = 0;
   const system = await startSystem(t, { wallClock: () => Date.now() + ahead });
   const client = await system.connect();
@@ -107,7 +107,7 @@ test('an event that has expired is not repeated', async (t) => {
   assert.deepEqual(stream.dataByType('message'), ['for an hour']);
 });
 
-test('an idempotency key makes a retry safe, and another body a conflict', async (t) => {
+test('a retry with the same idempotency key publishes once, and another body is a conflict', async (t) => {
   const system = await startSystem(t);
   const client = await system.connect();
   const stream = await client.listen('ada');
@@ -122,7 +122,7 @@ test('an idempotency key makes a retry safe, and another body a conflict', async
   ]);
   const other = await system.post([event, event], key);
   const [id] = first.body['ids'] as string[];
-  await assertNothingReceived(system, stream, String(id));
+  await assertNothingWritten(system, stream, String(id));
 
   assert.equal(first.status, 201);
   assert.deepEqual([again.status, again.body], [201, first.body]);
@@ -134,7 +134,7 @@ test('an idempotency key makes a retry safe, and another body a conflict', async
 
 const good = { to: 'all', data: 1 };
 const long = 'x'.repeat(65_537);
-// [what is wrong, the body, status, name, info]
+// [case, body, status, failure name, info]
 const refusals: readonly [string, unknown, number, string, object | undefined][] = [
   ['nothing', undefined, 400, 'invalid_request', { field: 'event' }],
   ['no event', [], 400, 'invalid_request', { max: 1000 }],
@@ -154,23 +154,29 @@ const refusals: readonly [string, unknown, number, string, object | undefined][]
     { field: 'event', index: 2 },
   ],
   [
-    'a type of ours',
+    'a reserved type',
     [{ ...good, type: 'stream.open' }],
     400,
     'invalid_request',
     { field: 'type', index: 0 },
   ],
   ['a type with a line end', { ...good, type: 'a\nb' }, 400, 'invalid_request', { field: 'type' }],
-  ['nobody', { to: { users: [] }, data: 1 }, 400, 'invalid_request', { field: 'to' }],
+  ['no recipients', { to: { users: [] }, data: 1 }, 400, 'invalid_request', { field: 'to' }],
   [
-    'everybody and somebody',
+    'users and sessions',
     { to: { users: ['1'], sessions: ['1'] }, data: 1 },
     400,
     'invalid_request',
     { field: 'to' },
   ],
   ['NUL', [good, { to: 'all', data: '\0' }], 400, 'invalid_request', { field: 'data', index: 1 }],
-  ['too long a life', { ...good, expiresIn: 1e12 }, 400, 'invalid_request', { field: 'expiresIn' }],
+  [
+    'expiresIn too long',
+    { ...good, expiresIn: 1e12 },
+    400,
+    'invalid_request',
+    { field: 'expiresIn' },
+  ],
   [
     'data over its limit',
     [good, { to: 'all', data: long }],
@@ -180,7 +186,7 @@ const refusals: readonly [string, unknown, number, string, object | undefined][]
   ],
 ];
 
-test('what cannot be published is named, and nothing of it is written', async (t) => {
+test('an invalid event is reported by field and index, and nothing is written', async (t) => {
   const system = await startSystem(t);
   const client = await system.connect();
   const stream = await client.listen('ada');
@@ -193,14 +199,14 @@ test('what cannot be published is named, and nothing of it is written', async (t
     assert.equal(answer.body['name'], name, what);
     assert.deepEqual(answer.body['info'], info, what);
   }
-  await assertNothingReceived(system, stream, before);
+  await assertNothingWritten(system, stream, before);
 });
 
-test('only an API key publishes', async (t) => {
+test('publishing requires an API key', async (t) => {
   const system = await startSystem(t);
   const client = await system.connect();
 
-  const nobody = await client.ask('POST', '/events', { json: good });
+  const anonymous = await client.ask('POST', '/events', { json: good });
   const user = await client.ask('POST', '/events', {
     json: good,
     bearer: await client.accessToken('ada'),
@@ -210,11 +216,11 @@ test('only an API key publishes', async (t) => {
     bearer: `${system.apiKey.slice(0, -1)}${system.apiKey.endsWith('A') ? 'E' : 'A'}`,
   });
 
-  assert.deepEqual([nobody.status, user.status, forged.status], [401, 401, 401]);
-  assert.ok(nobody.headers['www-authenticate']);
+  assert.deepEqual([anonymous.status, user.status, forged.status], [401, 401, 401]);
+  assert.ok(anonymous.headers['www-authenticate']);
 });
 
-test('bodies under way are bounded together: more is refused for a moment, logins are not', async (t) => {
+test('publish bodies over PUBLISH_BODIES_LIMIT in total get 503, and logins still succeed', async (t) => {
   const env = { PUBLISH_BODIES_LIMIT: '8388608', BODY_TIMEOUT: '60000' };
   const system = await startSystem(t, { env });
   const [slow, client] = [await system.connect(), await system.connect()];
@@ -225,10 +231,10 @@ test('bodies under way are bounded together: more is refused for a moment, login
     ...{ ':method': 'POST', ':path': '/events', authorization: `Bearer ${bearer}` },
     ...{ 'content-type': 'application/json', 'content-length': '8388608' },
   });
-  begun.on('error', () => {}); // It is cut below.
+  begun.on('error', () => {}); // The connection is cut below.
   begun.write('[');
   let refused = await publish();
-  while (refused.status === 201) refused = await publish(); // Until the slow one has begun.
+  while (refused.status === 201) refused = await publish(); // Until the slow body occupies the limit.
 
   const headers = { 'content-type': 'application/x-ndjson' };
   const lines = await client.ask('POST', '/events', { bearer, headers, body: '{}' });
@@ -237,7 +243,7 @@ test('bodies under way are bounded together: more is refused for a moment, login
   let after = await publish();
   while (after.status === 503) after = await publish();
   const body = '{"to":"all","data":"x"}';
-  const statuses = []; // Of more than there is room for at once.
+  const statuses = []; // More bodies in total than fit at once.
   for (let count = 0; count < 10; count += 1) {
     statuses.push((await client.ask('POST', '/events', { bearer, headers, body })).status);
   }
@@ -251,7 +257,7 @@ test('bodies under way are bounded together: more is refused for a moment, login
   assert.deepEqual(statuses, Array(10).fill(201));
 });
 
-test('many publishers at once: every event once, in one order for all', async (t) => {
+test('concurrent publishers: every stream gets each event once, in the same order', async (t) => {
   const system = await startSystem(t);
   const client = await system.connect();
   const streams = [await client.listen('ada'), await client.listen('bob')];

@@ -8,7 +8,7 @@ import { startSystem } from './support/servers/system.js';
 
 const three = '3/3600000';
 
-// [what may be done three times, the setting, one try, what it answers while it may]
+// [requests, setting, one request, status within the rate]
 const limited: readonly [string, string, (client: H2Client) => Promise<Answer>, number][] = [
   [
     'logins of an address',
@@ -20,7 +20,7 @@ const limited: readonly [string, string, (client: H2Client) => Promise<Answer>, 
   [
     'refreshes of an address',
     'TOKEN_IP_RATE',
-    (client) => client.ask('POST', '/token', { json: { token: 'none of ours' } }),
+    (client) => client.ask('POST', '/token', { json: { token: 'unknown' } }),
     401,
   ],
   [
@@ -33,19 +33,19 @@ const limited: readonly [string, string, (client: H2Client) => Promise<Answer>, 
   [
     'streams opened with a stream token',
     'STREAM_OPEN_IP_RATE',
-    (client) => client.ask('GET', '/stream/live/none-of-ours'),
+    (client) => client.ask('GET', '/stream/live/unknown'),
     401,
   ],
   [
     'streams opened with an access token',
     'STREAM_OPEN_IP_RATE',
-    (client) => client.ask('GET', '/stream/live', { bearer: 'none of ours' }),
+    (client) => client.ask('GET', '/stream/live', { bearer: 'unknown' }),
     401,
   ],
 ];
 
 for (const [what, setting, attempt, status] of limited) {
-  test(`${what}: ${setting} many, the next is 429 with the time to come back`, async (t) => {
+  test(`${what} over ${setting} get 429 with the time until a retry`, async (t) => {
     const system = await startSystem(t, { env: { [setting]: three }, monotonicClock: () => 1000 });
     const client = await system.connect();
 
@@ -64,7 +64,7 @@ for (const [what, setting, attempt, status] of limited) {
   });
 }
 
-test('the rate of stream tokens is that of a user, not of an address', async (t) => {
+test('the rate of stream tokens applies per user, not per address', async (t) => {
   const system = await startSystem(t, { env: { STREAM_TOKEN_USER_RATE: three } });
   const client = await system.connect();
   for (let count = 0; count < 3; count += 1) await client.streamPath('ada');
@@ -73,7 +73,7 @@ test('the rate of stream tokens is that of a user, not of an address', async (t)
   assert.match(await client.streamPath('bob'), /^\/stream\/live\//);
 });
 
-test('a good stream token over the rate is refused, and open streams stay', async (t) => {
+test('a valid stream token over the rate is refused, and open streams stay open', async (t) => {
   const system = await startSystem(t, { env: { STREAM_OPEN_IP_RATE: '1/3600000' } });
   const client = await system.connect();
   const stream = await client.listen('ada');
@@ -86,10 +86,10 @@ test('a good stream token over the rate is refused, and open streams stay', asyn
 });
 
 for (const protocol of ['h2', 'http/1.1'] as const) {
-  test(`EventSource over the rate is asked over ${protocol} to come back, and does`, async (t) => {
+  test(`EventSource over the rate is told to reconnect over ${protocol}, and does`, async (t) => {
     const env = { STREAM_OPEN_IP_RATE: '1/5000' };
-    let up = 0;
-    const options = { env, random: () => 0, monotonicClock: () => up }; // Ten seconds, the least.
+    let uptimeMs = 0;
+    const options = { env, random: () => 0, monotonicClock: () => uptimeMs }; // The shortest retry time, 10 s.
     const system = await startSystem(t, options);
     const client = await system.connect();
     const path = await client.streamPath('ada');
@@ -98,7 +98,7 @@ for (const protocol of ['h2', 'http/1.1'] as const) {
     const page = new EventSourceClient(`${system.url}${path}`, { protocol });
     system.onClose(() => page.source.close());
     const closing = await page.event('stream.close');
-    up += 5000;
+    uptimeMs += 5000;
     const opening = await page.waitForOpenings(1);
 
     assert.deepEqual(JSON.parse(closing.data), { code: 'refused', reconnect: true });

@@ -11,17 +11,18 @@ import { tempFolder, waitForExit } from './support/servers/process.js';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const readme = readFileSync(join(root, 'README.md'), 'utf8');
-const noCurl = spawnSync('curl', ['--version']).error === undefined ? false : 'no curl here';
+const noCurl =
+  spawnSync('curl', ['--version']).error === undefined ? false : 'curl is not installed';
 
-/** A copy of the project as a newcomer has it, and the port that stands in for 9001. */
+/** A fresh copy of the project, and the port that replaces 9001. */
 interface Clone {
   readonly folder: string;
   readonly port: number;
-  /** All that run in it. */
+  /** All processes started in it. */
   readonly children: ChildProcessWithoutNullStreams[];
 }
 
-test('the README works as it is written', { skip: noCurl }, async (t) => {
+test('the commands and snippets of the README work as written', { skip: noCurl }, async (t) => {
   const clone = await makeClone(t);
   const [start = '', ...blocks] = parseCodeBlocks('sh').slice(0, -1); // The last is the test command.
   const listen = blocks.findIndex((block) => block.startsWith('curl -N'));
@@ -32,7 +33,7 @@ test('the README works as it is written', { skip: noCurl }, async (t) => {
   const welcome = await waitForOutput(server, /data\/publish\.key[\s\S]*\n/);
   assert.match(welcome, new RegExp(`https://localhost:${clone.port}`));
 
-  await t.test('log in, listen', async () => {
+  await t.test('log in, listen, publish', async () => {
     const second = blocks.slice(0, listen).join('\n');
     const stream = run(clone, `${second}\n${blocks[listen]}`);
     const text = await waitForOutput(stream, /event: stream\.open\n.*\n\n/);
@@ -52,26 +53,26 @@ test('the README works as it is written', { skip: noCurl }, async (t) => {
     await t.test(`listen in ${name}`, async () => {
       writeFileSync(
         join(clone.folder, 'listen.mjs'),
-        script(onPort(clone.port, parseCodeBlocks('js')[index] ?? '')),
+        script(replacePort(clone.port, parseCodeBlocks('js')[index] ?? '')),
       );
       const ca = join(clone.folder, 'certificate', 'server.cert');
       const env = { NODE_EXTRA_CA_CERTS: ca, ACCESS_TOKEN: await accessToken(clone) };
       const listener = run(clone, 'exec node listen.mjs', env);
-      // It says nothing when it has connected, so the event is repeated until it is heard.
+      // It prints nothing on connecting, so the event is published until one is received.
       let isOver = false;
-      const heard = waitForOutput(listener, /hello: 'world'/).finally(() => {
+      const received = waitForOutput(listener, /hello: 'world'/).finally(() => {
         isOver = true;
       });
       const publishing = async (): Promise<void> => {
         while (!isOver) await waitForExit(run(clone, blocks[listen + 1] ?? ''));
       };
 
-      await Promise.all([heard, publishing()]);
+      await Promise.all([received, publishing()]);
     });
   }
 });
 
-test('the settings in the README are settings, with the defaults of .env.example', () => {
+test('the settings in the README exist and have the defaults of .env.example', () => {
   const example = readFileSync(join(root, '.env.example'), 'utf8');
   const known = settingNames();
   const rows = [...readme.matchAll(/^\| (`[A-Z][^|]*) \| ([^|]*) \|/gm)];
@@ -80,19 +81,19 @@ test('the settings in the README are settings, with the defaults of .env.example
   for (const [, left = '', right = ''] of rows) {
     const [names, defaults] = [parseCodeSpans(left), parseCodeSpans(right)];
     for (const [index, name] of names.entries()) {
-      assert.ok(known.includes(name), `${name} is no setting`);
+      assert.ok(known.includes(name), `${name} is not a setting`);
       if (names.length !== defaults.length || defaults[index]?.startsWith('<')) continue;
       assert.match(example, new RegExp(`^${name}=${defaults[index]}$`, 'm'));
     }
   }
 });
 
-/** What stands between backticks. */
+/** Returns the texts between backticks. */
 function parseCodeSpans(text: string): string[] {
   return [...text.matchAll(/`([^`]+)`/g)].map(([, code = '']) => code);
 }
 
-/** The blocks of a language, in order. */
+/** Returns the code blocks of a language, in order. */
 function parseCodeBlocks(language: string): string[] {
   const pattern = new RegExp(`^\`\`\`${language}\\n([\\s\\S]*?)\\n\`\`\`$`, 'gm');
   return [...readme.matchAll(pattern)].map(([, block = '']) => block);
@@ -100,7 +101,7 @@ function parseCodeBlocks(language: string): string[] {
 
 async function makeClone(t: TestContext): Promise<Clone> {
   const children: ChildProcessWithoutNullStreams[] = [];
-  t.after(() => Promise.all(children.map(end))); // Before the folder goes.
+  t.after(() => Promise.all(children.map(end))); // Runs before the folder is removed.
   const folder = tempFolder(t);
   const configs = ['package.json', 'tsconfig.json', 'tsconfig.build.json'];
   const files = [...configs, 'bin', 'src', 'fixtures'];
@@ -110,16 +111,16 @@ async function makeClone(t: TestContext): Promise<Clone> {
   return { folder, port: await freePort(), children };
 }
 
-/** Runs text of the README by bash, as it is but for the port and for what `npm ci` has done. */
+/** Runs text of the README in bash. Replaces only the port, and `npm ci` by `npm run build`. */
 function run(
   { folder, port, children }: Clone,
   text: string,
   env: Record<string, string> = {},
 ): ChildProcessWithoutNullStreams {
-  const command = onPort(port, text).replace('npm ci &&', 'npm run build &&');
+  const command = replacePort(port, text).replace('npm ci &&', 'npm run build &&');
   const child = spawn('bash', ['--norc', '-euo', 'pipefail', '-c', command], {
     cwd: folder,
-    // A group of its own, so that what bash has started ends with it.
+    // A process group of its own, so that children of bash end with it.
     detached: true,
     env: { ...environment(), PORT: String(port), DRAIN_TIMEOUT: '1000', ...env },
   });
@@ -129,13 +130,13 @@ function run(
   return child;
 }
 
-function onPort(port: number, text: string): string {
+function replacePort(port: number, text: string): string {
   return text.replaceAll('localhost:9001', `localhost:${port}`);
 }
 
 function environment(): Record<string, string> {
   const { PATH = '', HOME = '' } = process.env;
-  const path = `${dirname(process.execPath)}${delimiter}${PATH}`; // `node` is the one we run on.
+  const path = `${dirname(process.execPath)}${delimiter}${PATH}`; // `node` is the version of this process.
   return { PATH: path, HOME, npm_config_update_notifier: 'false' };
 }
 
@@ -146,7 +147,7 @@ async function end(child: ChildProcessWithoutNullStreams): Promise<void> {
   await ended;
 }
 
-/** What processes have said so far: standard output, then errors, for curl's progress is among those. */
+/** Output of processes so far. Standard error comes last, because curl writes its progress there. */
 const outputs = new WeakMap<ChildProcessWithoutNullStreams, () => string>();
 
 function captureOutput(child: ChildProcessWithoutNullStreams): void {
@@ -159,7 +160,7 @@ function captureOutput(child: ChildProcessWithoutNullStreams): void {
   }
 }
 
-/** All that a process has said, once the pattern is in it. Rejects when it ends before. */
+/** Resolves with the output so far when it matches. Rejects when the process ends before. */
 function waitForOutput(child: ChildProcessWithoutNullStreams, pattern: RegExp): Promise<string> {
   return new Promise((resolve, reject) => {
     const check = (): void => {
@@ -175,7 +176,7 @@ function waitForOutput(child: ChildProcessWithoutNullStreams, pattern: RegExp): 
   });
 }
 
-/** The browser's snippet finds its class and its token as a page would; Node's has its own. */
+/** Adds the class and the token that a page provides to the browser's snippet; Node's is complete. */
 function script(snippet: string): string {
   if (snippet.includes("from 'eventsource'")) return snippet;
   const page = "import { EventSource } from 'eventsource';";

@@ -11,7 +11,7 @@ import { getPassword, type Username } from './support/servers/seed.js';
 import { type System, type SystemOptions, startSystem } from './support/servers/system.js';
 import { until } from './support/until.js';
 
-/** A login with an open stream of its own. */
+/** A login and its open stream. */
 interface LoggedInDevice extends Login {
   readonly stream: H2Stream;
 }
@@ -22,7 +22,7 @@ async function startScenario(t: TestContext, options: SystemOptions = {}) {
   return { system, lines, client: await system.connect() };
 }
 
-/** Why streams were closed before the last request to a path was answered. */
+/** Returns why streams were closed before the last response of a route. */
 function getCloseReasonsBefore(
   lines: readonly Record<string, unknown>[],
   route: string,
@@ -48,7 +48,7 @@ async function logInDevice(client: H2Client, username: Username): Promise<Logged
   return { ...login, stream };
 }
 
-/** Whether anything can still be had with what this login was given. */
+/** Returns whether the tokens of a login are accepted; asserts that all routes agree. */
 async function isUsable(client: H2Client, { accessToken, refreshToken }: Login): Promise<boolean> {
   const json = { token: refreshToken };
   const answers = await Promise.all([
@@ -68,7 +68,7 @@ const scopes = [
 ] as const;
 
 for (const [scope, alive] of scopes) {
-  test(`logging out ${scope} ends the streams and tokens of what it ends, and no others`, async (t) => {
+  test(`logout with scope ${scope} ends the streams and tokens of exactly those sessions`, async (t) => {
     const { client, lines } = await startScenario(t);
     const devices = [
       await logInDevice(client, 'ada'),
@@ -101,7 +101,7 @@ for (const [scope, alive] of scopes) {
   });
 }
 
-test('a refresh token shown again after its grace ends its session with its streams', async (t) => {
+test('a refresh token reused after its grace period ends its session and its streams', async (t) => {
   let now = Date.now();
   const { client, lines } = await startScenario(t, { wallClock: () => now });
   const stolen = await logInDevice(client, 'ada');
@@ -120,7 +120,7 @@ test('a refresh token shown again after its grace ends its session with its stre
   assert.equal(other.stream.isEnded, false);
 });
 
-test('a logout leaves no stream token of its session in the database', async (t) => {
+test('a logout deletes the stream tokens of its session', async (t) => {
   const { system, client } = await startScenario(t);
   const [mine, other] = [await client.login('ada'), await client.login('ada')];
   for (const login of [mine, mine, other]) await mintStreamToken(client, login);
@@ -135,7 +135,7 @@ test('a logout leaves no stream token of its session in the database', async (t)
   await until(async () => (await left()).length === 1);
 });
 
-test('beyond the session limit of a user the oldest session ends with its stream', async (t) => {
+test('a login over MAX_SESSIONS_PER_USER ends the oldest session and its stream', async (t) => {
   const { client } = await startScenario(t, { env: { MAX_SESSIONS_PER_USER: '2' } });
   const first = await logInDevice(client, 'ada');
   const second = await logInDevice(client, 'ada');
@@ -147,7 +147,7 @@ test('beyond the session limit of a user the oldest session ends with its stream
   assert.equal(await isUsable(client, second), true);
 });
 
-// What an operator does beside the server: with the command itself, or as it does.
+// Operations outside of the server process: the command itself, or the functions that it calls.
 const operations = {
   'npm run user -- passwd': async ({ env, folder: cwd }: System) => {
     const input = 'another long password';
@@ -158,12 +158,13 @@ const operations = {
     });
     assert.equal(code, 0, err);
   },
-  disabling: (system: System) => system.runAdmin(({ accounts }) => accounts.disable('ada')),
-  deletion: (system: System) => system.runAdmin(({ accounts }) => accounts.delete('ada')),
+  'disabling a user': (system: System) =>
+    system.runAdmin(({ accounts }) => accounts.disable('ada')),
+  'deleting a user': (system: System) => system.runAdmin(({ accounts }) => accounts.delete('ada')),
 };
 
 for (const [what, run] of Object.entries(operations)) {
-  test(`${what} beside the running server ends tokens at once and streams soon after`, async (t) => {
+  test(`${what} ends tokens at once and open streams soon after`, async (t) => {
     const { system, client } = await startScenario(t);
     const devices = [await logInDevice(client, 'ada'), await logInDevice(client, 'ada')];
     const other = await logInDevice(client, 'bob');
@@ -184,7 +185,7 @@ for (const [what, run] of Object.entries(operations)) {
   });
 }
 
-/** Two requests at once: which is first, and by how much, changes from round to round. */
+/** Sends two requests concurrently; the round determines which is first and by how much. */
 async function race<First, Second>(
   round: number,
   first: () => Promise<First>,
@@ -201,7 +202,7 @@ async function race<First, Second>(
 }
 
 for (const scope of ['session', 'all'] as const) {
-  test(`a hundred times a refresh races a logout of ${scope}: no token outlives the 204`, async (t) => {
+  test(`no token outlives the 204 of a logout (${scope}) that races a refresh, 100 times`, async (t) => {
     const { client } = await startScenario(t);
     let renewals = 0;
     for (let round = 0; round < 100; round += 1) {
@@ -241,8 +242,8 @@ test('no stream opened during a logout outlives it (100 races)', async (t) => {
     assert.equal(loggedOut.status, 204);
     if (stream.status === 200) opened += 1;
     else assert.equal(stream.status, 401);
-    await stream.ended(); // It would never be, if it lived on.
+    await stream.ended(); // Never resolves for a stream that outlives the logout.
     assert.equal((await client.openStream(path)).status, 401);
   }
-  t.diagnostic(`${opened} of 100 streams opened before their logout was through`);
+  t.diagnostic(`${opened} of 100 streams opened before their logout completed`);
 });

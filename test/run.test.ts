@@ -9,7 +9,7 @@ import { tempFolder, waitForExit } from './support/servers/process.js';
 const runner = fileURLToPath(new URL('run.mjs', import.meta.url));
 const fastCheck = JSON.stringify(import.meta.resolve('fast-check'));
 
-/** Begins a test file that knows how many times it has been run. */
+/** Prefix of a test file that counts its runs. */
 const counting = `
   import { appendFileSync, readFileSync } from 'node:fs';
   import { test } from 'node:test';
@@ -18,7 +18,7 @@ const counting = `
   const failIn = (...runs) => { if (runs.includes(run)) throw new Error('wrong in run ' + run); };
 `;
 
-/** Runs the runner on files that it finds in a folder of their own. */
+/** Runs the test runner on files in a new folder. */
 async function runTests(
   t: TestContext,
   files: Readonly<Record<string, string>>,
@@ -41,12 +41,12 @@ async function runTests(
     out,
     err,
     summary: existsSync(summary) ? readFileSync(summary, 'utf8') : undefined,
-    runsOf: (name: string) => readFileSync(join(folder, `${name}.runs`)).length,
+    countRuns: (name: string) => readFileSync(join(folder, `${name}.runs`)).length,
   };
 }
 
-test('a failure that does not come again is listed as flaky, and the run passes', async (t) => {
-  const { code, out, summary, runsOf } = await runTests(t, {
+test('a failure that does not recur is listed as flaky, and the run passes', async (t) => {
+  const { code, out, summary, countRuns } = await runTests(t, {
     'fine.test.ts': `test('is fine', () => {});`,
     'unsteady.test.ts': `
       test('is unsteady', (t) => { t.diagnostic('SEED=17'); failIn(1); });
@@ -65,18 +65,18 @@ test('a failure that does not come again is listed as flaky, and the run passes'
   );
   assert.ok(out.endsWith(summary ?? ''), out);
   assert.deepEqual(
-    ['crash', 'unsteady', 'fine'].map((name) => runsOf(`${name}.test.ts`)),
+    ['crash', 'unsteady', 'fine'].map((name) => countRuns(`${name}.test.ts`)),
     [3, 3, 1],
   );
   assert.match(out, /slowest files:\n( +\d+\.\d s {2}\S+\.test\.ts\n){3}/);
 });
 
-test('a failure fails the run when it comes again, depends on a seed, or cannot be seen again', async (t) => {
+test('a failure fails the run when it recurs, is seeded, or is skipped in the retry', async (t) => {
   const {
     code,
     out,
     summary = '',
-    runsOf,
+    countRuns,
   } = await runTests(t, {
     'always.test.ts': `test('is wrong', () => failIn(1, 2, 3));`,
     'later.test.ts': `test('is wrong again', () => failIn(1, 3));`,
@@ -100,7 +100,7 @@ test('a failure fails the run when it comes again, depends on a seed, or cannot 
     ['property.test.ts: has a counterexample', 'not retried: a property test', 1],
   ] as const) {
     assert.match(summary, entry(`${name}\n(?: {4}.*\n)* {4}${why}`));
-    assert.equal(runsOf(name.split(':')[0] ?? ''), runs, name);
+    assert.equal(countRuns(name.split(':')[0] ?? ''), runs, name);
   }
   assert.match(summary, /^FAILED\n/);
   assert.match(summary, /SEED=4711/);
@@ -109,7 +109,7 @@ test('a failure fails the run when it comes again, depends on a seed, or cannot 
   assert.ok(out.endsWith(summary), out);
 });
 
-test('a file that does not end is ended, and run again', async (t) => {
+test('a test file that hangs is ended and retried', async (t) => {
   const hang = `test('hangs', () => run > 1 || new Promise(() => setInterval(() => {}, 1000)));`;
 
   const {
@@ -123,7 +123,7 @@ test('a file that does not end is ended, and run again', async (t) => {
   assert.match(summary, /hang\.test\.ts: (the whole file|hangs)\n {4}test timed out/);
 });
 
-test('a run that takes too long is ended, and names the files that were left', async (t) => {
+test('a run over its time limit is ended and names the files that did not finish', async (t) => {
   const hang = `test('hangs', () => new Promise(() => setInterval(() => {}, 1000)));`;
 
   const { code, err, summary } = await runTests(t, { 'hang.test.ts': hang }, ['--minutes', '0.1']);
@@ -137,11 +137,11 @@ test('when more than ten files fail, none is retried', async (t) => {
   const names = Array.from({ length: 11 }, (_, index) => `${index}.test.ts`);
   const files = Object.fromEntries(names.map((name) => [name, `failIn(1);`]));
 
-  const { code, summary = '', runsOf } = await runTests(t, files);
+  const { code, summary = '', countRuns } = await runTests(t, files);
 
   assert.equal(code, 1);
   assert.equal(summary.match(/not retried: 11 files failed/g)?.length, 11);
-  assert.deepEqual([...new Set(names.map(runsOf))], [1]);
+  assert.deepEqual([...new Set(names.map(countRuns))], [1]);
 });
 
 const mixed = {
@@ -157,12 +157,12 @@ const selections = [
 ];
 
 for (const args of selections) {
-  test(`${args.join(' ')} runs the one test that it selects`, async (t) => {
-    const { code, out, summary, runsOf } = await runTests(t, mixed, args);
+  test(`npm test with ${args.join(' ')} runs only the selected test`, async (t) => {
+    const { code, out, summary, countRuns } = await runTests(t, mixed, args);
 
     assert.equal(code, 0, out);
     assert.match(out, /an odd method/);
-    assert.equal(runsOf('mixed.test.ts'), 1);
+    assert.equal(countRuns('mixed.test.ts'), 1);
     assert.equal(summary, '');
     assert.doesNotMatch(out, /secrets/);
   });
@@ -177,7 +177,7 @@ const refusals = [
 ] as const;
 
 for (const [args, message] of refusals) {
-  test(`${args.join(' ')} is refused: ${message.trim()}`, async (t) => {
+  test(`npm test with ${args.join(' ')} is rejected: ${message.trim()}`, async (t) => {
     const { code, err, out } = await runTests(t, mixed, args);
 
     assert.deepEqual([code, err, out], [1, message, '']);

@@ -9,35 +9,36 @@ import { newDatabase, skipFor } from './support/databases/new-database.js';
 import { databaseEnv, findServer, rawSql } from './support/databases/test-server.js';
 import { runSource, tempFolder } from './support/servers/process.js';
 
-/** The schema as the database itself describes it, without what depends on rows. */
+/** Returns the schema as the database describes it, without anything that depends on rows. */
 async function readSchema(db: Database): Promise<unknown> {
-  const ask = (text: string) => db.query<Record<string, unknown>>(rawSql(text));
+  const query = (text: string) => db.query<Record<string, unknown>>(rawSql(text));
   if (db.dialect === 'sqlite') {
-    return ask('select type, name, tbl_name, sql from sqlite_schema order by type, name');
+    return query('select type, name, tbl_name, sql from sqlite_schema order by type, name');
   }
   if (db.dialect === 'postgres') {
     return {
-      columns: await ask(`select table_name, ordinal_position, column_name, data_type, is_nullable,
+      columns:
+        await query(`select table_name, ordinal_position, column_name, data_type, is_nullable,
           column_default, character_maximum_length, collation_name, is_identity
         from information_schema.columns where table_schema = current_schema()
         order by table_name, ordinal_position`),
-      indexes: await ask(`select indexdef from pg_indexes where schemaname = current_schema()
+      indexes: await query(`select indexdef from pg_indexes where schemaname = current_schema()
         order by indexname`),
-      constraints: await ask(`select conrelid::regclass::text as of, conname,
+      constraints: await query(`select conrelid::regclass::text as of, conname,
           pg_get_constraintdef(oid) as is
         from pg_constraint where connamespace = current_schema()::regnamespace
         order by conrelid::regclass::text, conname`),
     };
   }
-  const made: unknown[] = [];
+  const statements: unknown[] = [];
   for (const table of [...tables, 'schema_migration']) {
-    const [row] = await ask(`show create table ${table}`);
-    made.push(String(row?.['Create Table']).replace(/ AUTO_INCREMENT=\d+/, ''));
+    const [row] = await query(`show create table ${table}`);
+    statements.push(String(row?.['Create Table']).replace(/ AUTO_INCREMENT=\d+/, ''));
   }
-  return made;
+  return statements;
 }
 
-/** After an installation of `version` which is then brought up to date; 0: there was none. */
+/** Installs `version`, upgrades to the latest and returns the schema. 0 is a fresh installation. */
 async function upgradeFrom(dialect: Dialect, version: number): Promise<unknown> {
   const { options, drop } = await newDatabase(dialect);
   try {
@@ -59,7 +60,7 @@ async function upgradeFrom(dialect: Dialect, version: number): Promise<unknown> 
 for (const dialect of allDialects) {
   describe(`${dialect} schema`, { skip: await skipFor(dialect) }, () => {
     for (let version = 1; version < migrationsByDialect[dialect].length; version += 1) {
-      test(`is the same, fresh or upgraded from version ${version}`, async () => {
+      test(`an upgrade from version ${version} gives the schema of a fresh installation`, async () => {
         assert.deepEqual(await upgradeFrom(dialect, version), await upgradeFrom(dialect, 0));
       });
     }
@@ -67,7 +68,7 @@ for (const dialect of allDialects) {
 }
 
 for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
-  test(`${dialect}: of three processes that migrate at once, one applies each step`, {
+  test(`${dialect}: each step is applied by exactly one of three concurrent migrations`, {
     skip: await skipFor(dialect),
   }, async (t) => {
     const server = await findServer(dialect);

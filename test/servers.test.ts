@@ -5,11 +5,11 @@ import { text } from 'node:stream/consumers';
 import { test } from 'node:test';
 import { findServer } from './support/databases/test-server.js';
 
-// Elsewhere a missing server only shows in the last lines of a run (`runner/dialects.mjs`).
+// Without CI=true the last lines of a run report a missing server (`runner/dialects.mjs`).
 const isExpected = process.env['CI'] === 'true';
 
 for (const dialect of ['postgres', 'mariadb'] as const) {
-  test(`there is a ${dialect} server to test against`, {
+  test(`a ${dialect} server is available for the tests`, {
     skip: isExpected ? false : 'only with CI=true',
   }, async () => {
     const server = await findServer(dialect);
@@ -21,8 +21,8 @@ for (const dialect of ['postgres', 'mariadb'] as const) {
 const redis = new URL(process.env['TEST_REDIS_URL'] || 'redis://127.0.0.1:6390');
 const redisHost = { host: redis.hostname, port: Number(redis.port) || 6379 };
 
-test('the Redis server to test against has each command on disk before it answers', {
-  skip: (await listens()) ? false : `no server on ${redis.host}: test/servers.sh`,
+test('the Redis server of the tests writes each command to disk before it replies', {
+  skip: (await isListening()) ? false : `no server on ${redis.host}: test/servers.sh`,
 }, async () => {
   const socket = connect(redisHost);
   socket.end('config get appendonly\r\nconfig get appendfsync\r\nquit\r\n');
@@ -32,13 +32,13 @@ test('the Redis server to test against has each command on disk before it answer
   assert.deepEqual(words, ['appendonly', 'yes', 'appendfsync', 'always']);
 });
 
-async function listens(): Promise<boolean> {
+async function isListening(): Promise<boolean> {
   const socket = connect(redisHost);
   try {
     await once(socket, 'connect');
     return true;
   } catch {
-    return false; // Nobody does.
+    return false; // No server listens there.
   } finally {
     socket.destroy();
   }

@@ -19,7 +19,7 @@ import { until } from './support/until.js';
 
 const { certificate, privateKey } = createSelfSigned(['localhost', '127.0.0.1'], Date.now());
 
-/** Streams on a real server and database; everybody who names a session has it. */
+/** Serves streams with a real server and database; the header `x-session` names the session. */
 async function openServer(t: TestContext) {
   const { db, wallClock, users, sessions } = await sessionsFor(t);
   const sessionIds: string[] = [];
@@ -84,7 +84,7 @@ async function openServer(t: TestContext) {
   return { server, eventLog, streaming, sessionIds };
 }
 
-/** Numbers from 0 to 1 that are the same for the same seed. */
+/** Returns a generator of numbers from 0 to 1 that are determined by the seed. */
 function randomFrom(seed: number): () => number {
   let state = seed;
   return () => {
@@ -93,7 +93,7 @@ function randomFrom(seed: number): () => number {
   };
 }
 
-/** One client after another that comes, stays a while or not, and goes in some way. */
+/** A sequence of clients that connect, may wait for the opening, and disconnect in a random way. */
 class RandomClients {
   readonly #url: string;
   readonly #random: () => number;
@@ -129,7 +129,7 @@ class RandomClients {
     const how = this.#random();
     if (how < 0.1) {
       this.#client = undefined;
-      client.destroy(); // Before there is an answer.
+      client.destroy(); // Before there is a response.
       return opening.then(() => {}).catch(() => {});
     }
     const stream = await opening;
@@ -142,16 +142,16 @@ class RandomClients {
 
   async #visitOverH1(path: string): Promise<void> {
     const options = { headers: this.#headers, ca: certificate, agent: new Agent() };
-    const asked = request(this.#url + path, options);
-    const closed = new Promise((resolve) => asked.once('close', resolve));
-    asked.on('error', () => {}); // Its close follows.
-    asked.end();
+    const sent = request(this.#url + path, options);
+    const closed = new Promise((resolve) => sent.once('close', resolve));
+    sent.on('error', () => {}); // `close` follows.
+    sent.end();
     if (this.#random() < 0.7) {
-      const [response] = await once(asked, 'response');
+      const [response] = await once(sent, 'response');
       response.on('error', () => {});
       await once(response, 'data');
     }
-    asked.destroy();
+    sent.destroy();
     await closed;
   }
 
@@ -161,7 +161,7 @@ class RandomClients {
   }
 }
 
-/** Bytes in use after everything unused is gone. */
+/** Returns the used heap bytes after garbage collection. */
 function heapBytes(): number {
   setFlagsFromString('--expose-gc');
   const collect = runInNewContext('gc');
@@ -169,7 +169,7 @@ function heapBytes(): number {
   return process.memoryUsage().heapUsed;
 }
 
-/** Of the heap: caches and compiled code, whatever the number of runs. */
+/** Heap growth by caches and compiled code, independent of the number of runs. */
 const growthMax = 3 * 1024 * 1024;
 
 const timers = () => process.getActiveResourcesInfo().filter((name) => name === 'Timeout').length;
@@ -177,11 +177,11 @@ const timers = () => process.getActiveResourcesInfo().filter((name) => name === 
 const visitorsMax = 8;
 const visitsEach = 2;
 const warmUpRuns = 30;
-/** More than are kept in memory. */
+/** More events than the event log keeps in memory. */
 const recentEventsMax = 25_000;
 const event = { audiences: ['all'], type: undefined, data: 'x', expiresAt: undefined };
 
-test('when all clients have left, no state is left', async (t) => {
+test('no state remains when all clients have disconnected', async (t) => {
   const { server, eventLog, streaming, sessionIds } = await openServer(t);
   const { registry, streams } = streaming;
   const run = async (seed: number) => {
@@ -201,16 +201,16 @@ test('when all clients have left, no state is left', async (t) => {
     );
     await Promise.all(visitors.map((one) => one.leave()));
     await until(() => registry.isEmpty && server.connections === 0);
-    await streams.close(); // What is written back about tokens.
+    await streams.close(); // Completes the writes about tokens.
     assert.deepEqual(streams.subscribers, []);
   };
-  // After these, code and caches are there, and as many recent events as the event log keeps in memory.
+  // Warm-up: compiles code, fills caches and the events that the event log keeps in memory.
   const events = Array.from({ length: 500 }, () => event);
   for (let count = 0; count < recentEventsMax; count += events.length) {
     await eventLog.append({ events, idempotency: undefined });
   }
   for (let index = 0; index < warmUpRuns; index += 1) await run(races.seed - 1 - index);
-  await until(() => timers() === 0); // Also the rest of connections that have just ended.
+  await until(() => timers() === 0); // Also those of connections that have just ended.
   const before = heapBytes();
 
   for (let index = 0; index < races.runs; index += 1) await run(races.seed + index);

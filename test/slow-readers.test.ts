@@ -11,10 +11,10 @@ import { until } from './support/until.js';
 
 const mib = 1024 * 1024;
 const kinds = [StalledClient.overClosedWindow, StalledClient.overH2, StalledClient.overH1];
-/** Elsewhere what is freed may stay resident. */
+/** On other systems freed memory may stay resident. */
 const notLinux = process.platform === 'linux' ? false : 'the limit is for Linux';
 
-/** A Herald in a process of its own, or in this one. */
+/** Herald in a process of its own, or in this one. */
 interface Server {
   readonly url: string;
   readonly apiKey: string;
@@ -40,15 +40,15 @@ async function openStalled(
 
 interface Publishing {
   readonly count: number;
-  /** Each batch waits until it has the one before. */
+  /** Receives each batch before the next one is published. */
   readonly reader?: EventCollector;
   /** Called after each batch. */
   readonly between?: () => Promise<void>;
 }
 
 /**
- * Publishes so many events of 32 KiB to everybody, 16 at a time. Answers the last id, and how long it
- * took from a publish to the reader.
+ * Publishes `count` events of 32 KiB to everybody, 16 at a time. Returns the last id and the median time
+ * from a publish to its receipt by the reader.
  */
 async function publishMany(
   { apiKey: bearer }: Server,
@@ -79,71 +79,70 @@ const parseNumbers = (messages: readonly string[]) =>
 const range = (count: number) => Array.from({ length: count }, (_, index) => index);
 
 const [warmUp, published] = [16 * 32, 64 * 32]; // Events; 32 of them are 1 MiB.
-/** Without limits it is 47 MiB, though all queue the same Buffers; with copies of 256 KiB each it is 40. */
+/** Without limits growth is 47 MiB although all queue the same Buffers, with 256 KiB copies each 40 MiB. */
 const growthMax = 32 * mib;
 
-test('stalled clients cost little memory, delay nobody, and catch up exactly', {
+test('stalled clients use little memory, delay no others, and catch up without loss', {
   skip: notLinux,
 }, async (t) => {
   const env = {
     ...{ STREAM_STALL_TIMEOUT: '600000', MAX_STREAMS_PER_USER: '1000' },
-    // Without these, what glibc keeps of freed memory comes and goes.
+    // Without these, the freed memory that glibc keeps varies.
     ...{ MALLOC_ARENA_MAX: '1', MALLOC_MMAP_THRESHOLD_: '32768' },
   };
   const server = await ServerProcess.start(t, { env, nodeOptions: residentOptions });
   const backend = await server.connect();
   t.after(() => backend.destroy());
   const reader = await backend.listen('bob');
-  // What is paid once is paid then.
+  // Warm-up for costs that occur once.
   const alone = await publishMany(server, backend, { count: warmUp, reader });
   const stalled = await openStalled(t, server, 200);
   const before = await residentBytes(server);
 
   let batches = 0;
-  let most = 0;
-  const beside = await publishMany(server, backend, {
+  let peak = 0;
+  const loaded = await publishMany(server, backend, {
     count: published,
     reader,
     async between() {
       batches += 1;
-      if (batches % 4 === 0) most = Math.max(most, await residentBytes(server));
+      if (batches % 4 === 0) peak = Math.max(peak, await residentBytes(server));
     },
   });
   const volatile = { to: 'all', type: 'passing', data: 'x', volatile: true };
   await backend.ask('POST', '/events', { bearer: server.prepared.apiKey, json: volatile });
   await reader.event('passing');
-  const [returning, gone] = [stalled.slice(0, 3), stalled.slice(3)];
-  for (const client of gone) client.cut();
+  const [returning, leaving] = [stalled.slice(0, 3), stalled.slice(3)];
+  for (const client of leaving) client.cut();
   for (const client of returning) client.resumeReading();
   await Promise.all(
-    returning.map((client) => client.until(() => client.lastId === beside.last || undefined)),
+    returning.map((client) => client.until(() => client.lastId === loaded.last || undefined)),
   );
   const closed = () => server.lines.filter(({ msg }) => msg === 'stream closed');
-  await until(() => closed().length >= gone.length);
-  const grown = most - before;
+  await until(() => closed().length >= leaving.length);
+  const grown = peak - before;
   t.diagnostic(
     `200 clients behind by 64 MiB hold ${(grown / mib).toFixed(1)} MiB; others waited ` +
-      `${alone.medianMs.toFixed(1)} ms without them, ${beside.medianMs.toFixed(1)} with`,
+      `${alone.medianMs.toFixed(1)} ms without them, ${loaded.medianMs.toFixed(1)} with`,
   );
 
   for (const client of returning) {
     assert.deepEqual(parseNumbers(client.dataByType('message')), range(published));
     assert.deepEqual(client.dataByType('passing'), []);
   }
-  // What the kernel has taken for them, not the rest of the log.
+  // Only what the kernel has buffered for them, not the rest of the event log.
   for (const { bytes } of closed()) assert.ok(Number(bytes) < growthMax, `${bytes} bytes written`);
   assert.deepEqual(parseNumbers(reader.dataByType('message')), [
     ...range(warmUp),
     ...range(published),
   ]);
   assert.ok(grown < growthMax, `${grown} bytes more`);
-  // Whoever waited for them would wait for minutes; the numbers themselves are told above.
-  assert.ok(beside.medianMs < alone.medianMs + 1000, `${beside.medianMs} ms for others`);
+  // If others waited for stalled clients, it would take minutes; the diagnostic has the numbers.
+  assert.ok(loaded.medianMs < alone.medianMs + 1000, `${loaded.medianMs} ms for others`);
 });
 
 test('a stalled client is disconnected and can resume', async (t) => {
-  // Its time is moved on by the test, and never by so much that a reader who takes something, if late,
-  // were cut off as well.
+  // The test advances the clock in steps too small to disconnect a reader that is late but makes progress.
   const time = { aheadMs: 0 };
   const stepMs = 10_000;
   const env = { STREAM_STALL_TIMEOUT: String(3 * stepMs), MAX_STREAMS_PER_USER: '1000' };

@@ -7,7 +7,7 @@ import { ServerProcess } from './support/servers/server-process.js';
 
 const postgres = await findServer('postgres');
 
-/** A new database with all tables, and the settings that name it; dropped after the test. */
+/** Migrates a new database and returns its settings. It is dropped after the test. */
 async function settingsFor(t: TestContext, { options, drop }: TestServer): Promise<Env> {
   t.after(drop);
   await migrate(options);
@@ -36,7 +36,7 @@ async function assertWorks(t: TestContext, env: Env): Promise<void> {
   assert.equal(client.session.alpnProtocol, 'h2');
   assert.equal((await client.ask('GET', '/health/ready')).status, 200);
 
-  // Log in, and what else is asked in the tour.
+  // Log in, and the other requests of the tour.
   const wrong = { username: 'ada', password: getPassword('bob') };
   assert.equal((await client.ask('POST', '/login', { json: wrong })).status, 401);
   const { accessToken, refreshToken } = await client.login('ada');
@@ -58,8 +58,8 @@ async function assertWorks(t: TestContext, env: Env): Promise<void> {
   };
   assert.equal((await client.ask('POST', '/events', { json: { to: 'all' } })).status, 401);
   const first = await publish('first');
-  const heard = await stream.event('greeting');
-  assert.deepEqual([heard.id, heard.data], [first, 'first']);
+  const received = await stream.event('greeting');
+  assert.deepEqual([received.id, received.data], [first, 'first']);
 
   // Resume.
   stream.abort();

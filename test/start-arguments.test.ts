@@ -12,10 +12,10 @@ const { version } = JSON.parse(
   readFileSync(new URL('../package.json', import.meta.url), 'utf8'),
 ) as { version: string };
 
-/** With these settings no server starts: what is printed has not asked for them. */
+/** Invalid settings: the output must not depend on them. */
 const env = { PORT: 'rubbish' };
 
-// [arguments, standard output]
+// [argument, standard output]
 const answers = [
   ['--help', /^Herald [\s\S]+Usage: node dist\/server\.js[\s\S]+\.env\.example[\s\S]+npm run key/],
   ['-h', /^Herald [\s\S]+Usage: node dist\/server\.js/],
@@ -24,7 +24,7 @@ const answers = [
 ] as const;
 
 for (const [arg, expected] of answers) {
-  test(`${arg} is answered with exit code 0, and nothing is started or created`, async (t) => {
+  test(`${arg} prints and exits with 0 without starting or creating anything`, async (t) => {
     const cwd = tempFolder(t);
 
     const { code, out, err } = await runSource('server.ts', [arg], { cwd, env });
@@ -37,7 +37,7 @@ for (const [arg, expected] of answers) {
   });
 }
 
-// [what is wrong, arguments, message]
+// [case, arguments, message]
 const refusals = [
   ['an unknown option', ['--port=9001'], "Unknown option '--port'"],
   ['a misspelled option', ['--verison'], "Unknown option '--verison'"],
@@ -46,7 +46,7 @@ const refusals = [
 ] as const;
 
 for (const [what, args, message] of refusals) {
-  test(`${what} is refused with exit code 2, and nothing is created`, async (t) => {
+  test(`${what} is rejected with exit code 2, and nothing is created`, async (t) => {
     const cwd = tempFolder(t);
 
     const { code, out, err } = await runSource('server.ts', args, { cwd });
@@ -59,19 +59,19 @@ for (const [what, args, message] of refusals) {
   });
 }
 
-test('the log says once which version of Herald runs, and on which Node', async (t) => {
+test('the versions of Herald and Node are logged once', async (t) => {
   const { lines } = await ServerProcess.start(t);
 
-  const told = lines.filter((line) => 'version' in line);
+  const found = lines.filter((line) => 'version' in line);
 
   assert.deepEqual(
-    told.map((line) => [line['msg'], line['version'], line['node']]),
+    found.map((line) => [line['msg'], line['version'], line['node']]),
     [['listening', version, process.version]],
   );
 });
 
-test('on a terminal the server logs readable lines, the last ones of a stop by Ctrl-C, too', {
-  skip: hasTerminals ? false : 'no script(1) here, which makes a terminal',
+test('on a terminal the server logs readable lines, including the last ones after Ctrl-C', {
+  skip: hasTerminals ? false : 'script(1), which creates a terminal, is not installed',
 }, async (t) => {
   const { folder, env } = await prepare({ LOG_PATH: 'logs' });
   t.after(() => rmSync(folder, { recursive: true, force: true }));

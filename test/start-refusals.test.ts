@@ -11,7 +11,7 @@ import { until } from './support/until.js';
 
 const secret = 'hex:8f1d4c7be2a9036577d0c1b2a3948576e5f60718293a4b5c6d7e8f9001122334';
 
-/** All that production asks for. */
+/** The settings that production requires. */
 const validEnv = {
   NODE_ENV: 'production',
   HOST: '127.0.0.1',
@@ -25,7 +25,7 @@ const pem = (key: ReturnType<typeof generateKeyPairSync>['privateKey']) =>
   key.export({ type: 'pkcs8', format: 'pem' }) as string;
 
 const { certificate, privateKey } = createSelfSigned(['localhost'], Date.now());
-/** What is in the folder beside the settings. */
+/** Files in the working directory. */
 const files: Readonly<Record<string, string>> = {
   'server.cert': certificate,
   'server.key': privateKey,
@@ -41,7 +41,7 @@ const asymmetric = (algorithm: string, file: string) => ({
   ACCESS_TOKEN_PRIVATE_KEY_FILE: file,
 });
 
-// [what is weak, the settings, what is said, once each]
+// [fault, settings, messages]
 const refusals: readonly [string, Record<string, string>, readonly RegExp[]][] = [
   [
     'no certificate',
@@ -59,7 +59,7 @@ const refusals: readonly [string, Record<string, string>, readonly RegExp[]][] =
     [/^Cannot read folder \(EISDIR\): set CERTIFICATE and PRIVATE_KEY$/m, /because: EISDIR/],
   ],
   [
-    'a database that is none',
+    'an invalid database file',
     { DB_STORAGE: 'rubbish.key' },
     [/^Cannot open database .*rubbish\.key: it is not an SQLite/m],
   ],
@@ -68,9 +68,13 @@ const refusals: readonly [string, Record<string, string>, readonly RegExp[]][] =
     { ACCESS_TOKEN_SECRET: 'x7'.repeat(15) },
     [/ACCESS_TOKEN_SECRET must have 32/],
   ],
-  ['a secret of one letter', { ACCESS_TOKEN_SECRET: 'x'.repeat(64) }, [/ACCESS_TOKEN_SECRET must/]],
   [
-    'the secret of a manual',
+    'a secret of one repeated letter',
+    { ACCESS_TOKEN_SECRET: 'x'.repeat(64) },
+    [/ACCESS_TOKEN_SECRET must/],
+  ],
+  [
+    'a secret of a manual',
     { ACCESS_TOKEN_SECRET: 'your-256-bit-secret-your-256-bit-secret' },
     [/ACCESS_TOKEN_SECRET must be random/],
   ],
@@ -79,16 +83,20 @@ const refusals: readonly [string, Record<string, string>, readonly RegExp[]][] =
     { ACCESS_TOKEN_ALGORITHM: 'HS512' },
     [/64 bytes or more for HS512/],
   ],
-  ['a weak secret of before', { ACCESS_TOKEN_PREVIOUS_SECRETS: 'old' }, [/PREVIOUS_SECRETS: one/]],
+  ['a weak previous secret', { ACCESS_TOKEN_PREVIOUS_SECRETS: 'old' }, [/PREVIOUS_SECRETS: one/]],
   ['a public key as secret', { ACCESS_TOKEN_SECRET: files['ec.key'] ?? '' }, [/not a PEM file/]],
   ['a short RSA key', asymmetric('RS256', 'rsa-1024.key'), [/an RSA key of 2048 bits or more/]],
-  ['a key for something else', asymmetric('RS256', 'ec.key'), [/RS256 needs an RSA key/]],
-  ['a curve for something else', asymmetric('ES384', 'ec.key'), [/ES384 needs an EC key/]],
-  ['a key that is none', asymmetric('ES256', 'rubbish.key'), [/not an unencrypted PEM key/]],
-  ['both families', { ACCESS_TOKEN_PRIVATE_KEY_FILE: 'ec.key' }, [/cannot be combined with HS256/]],
+  ['a key of another type', asymmetric('RS256', 'ec.key'), [/RS256 needs an RSA key/]],
+  ['a key on another curve', asymmetric('ES384', 'ec.key'), [/ES384 needs an EC key/]],
+  ['an invalid key', asymmetric('ES256', 'rubbish.key'), [/not an unencrypted PEM key/]],
+  [
+    'a secret and a private key',
+    { ACCESS_TOKEN_PRIVATE_KEY_FILE: 'ec.key' },
+    [/cannot be combined with HS256/],
+  ],
   ['a cheap hash', { ARGON2_MEMORY_KIB: '8192' }, [/ARGON2_MEMORY_KIB must be 19456 or more/]],
   [
-    'nothing but faults',
+    'nine faults',
     {
       ...{ ACCESS_TOKEN_SECRET: '', ACCESS_TOKEN_ISSUER: '', ACCESS_TOKEN_AUDIENCE: '' },
       ...{ ACCESS_TOKEN_ALGORITHM: 'none', ARGON2_TIME: '0', CORS_ORIGINS: '*', DB_DIALECT: 'x' },
@@ -109,7 +117,7 @@ const refusals: readonly [string, Record<string, string>, readonly RegExp[]][] =
 ];
 
 for (const [what, env, messages] of refusals) {
-  test(`with ${what} a server in production does not start, and says why`, async (t) => {
+  test(`a production server with ${what} does not start and prints the reason`, async (t) => {
     const cwd = tempFolder(t);
     for (const [name, content] of Object.entries(files)) writeFileSync(join(cwd, name), content);
     mkdirSync(join(cwd, 'folder'));
@@ -148,7 +156,7 @@ test('a server whose worker thread does not load refuses to start', async (t) =>
   assert.equal(out.includes('"listening"'), false);
 });
 
-test('in production no demo user, no secret and no key is made, and seeding is refused', async (t) => {
+test('in production no demo user, no secret and no key is created, and seeding is refused', async (t) => {
   const cwd = tempFolder(t);
   for (const [name, content] of Object.entries(files)) writeFileSync(join(cwd, name), content);
   const env = { ...validEnv, ...ownFiles };
@@ -157,11 +165,11 @@ test('in production no demo user, no secret and no key is made, and seeding is r
   const child = startSource('server.ts', [], { cwd, env });
   t.after(() => child.kill('SIGKILL'));
   const ending = waitForExit(child);
-  let said = '';
+  let printed = '';
   child.stdout.on('data', (text) => {
-    said += text;
+    printed += text;
   });
-  await until(() => said.includes('"listening"') || child.exitCode !== null);
+  await until(() => printed.includes('"listening"') || child.exitCode !== null);
   child.kill('SIGTERM');
   const { code, out, err } = await ending;
   const users = await runSource('commands/user.ts', ['list', '--json'], { cwd, env });
@@ -177,9 +185,9 @@ test('in production no demo user, no secret and no key is made, and seeding is r
 
 for (const [what, code, make] of [
   ['a folder', 'EISDIR', (path: string) => mkdirSync(path)],
-  ['a link to nothing', 'ENOENT', (path: string) => symlinkSync('nothing', path)],
+  ['a dangling link', 'ENOENT', (path: string) => symlinkSync('nothing', path)],
 ] as const) {
-  test(`a .env that is ${what} is told in a line, and nothing is made`, async (t) => {
+  test(`a .env that is ${what} is reported in one line, and nothing is created`, async (t) => {
     const cwd = tempFolder(t);
     make(join(cwd, '.env'));
 
@@ -195,7 +203,7 @@ for (const [what, code, make] of [
   });
 }
 
-test('the environment wins over .env', async (t) => {
+test('environment variables take precedence over .env', async (t) => {
   const cwd = tempFolder(t);
   writeFileSync(join(cwd, '.env'), 'PORT=many\nLOG_LEVEL=loud\nDB_DIALECT=oracle\n');
 
@@ -204,7 +212,7 @@ test('the environment wins over .env', async (t) => {
   assert.match(err, /1 problem.*\n- DB_DIALECT must be/);
 });
 
-test('a misspelled setting in .env is warned of with a suggestion', async (t) => {
+test('a misspelled setting in .env is logged with a suggestion', async (t) => {
   const { folder, env } = await prepare();
   t.after(() => rmSync(folder, { recursive: true, force: true }));
   writeFileSync(join(folder, '.env'), 'DRAIN_TIMOUT=1\nWEB_PORT=80\n');

@@ -7,7 +7,7 @@ import { type TestContext, test } from 'node:test';
 import { startSource, tempFolder, waitForExit } from './support/servers/process.js';
 import { until } from './support/until.js';
 
-/** A server process in the middle of its start: its database takes the connection and is silent. */
+/** Starts a server process that stays in startup: its database accepts a connection and never replies. */
 async function startingServer(t: TestContext) {
   const sockets: Socket[] = [];
   const database = createServer((socket) => {
@@ -24,7 +24,7 @@ async function startingServer(t: TestContext) {
     PORT: '0',
     DB_DIALECT: 'postgres',
     DB_PORT: String((database.address() as AddressInfo).port), // It listens on TCP.
-    DB_CONNECT_TIMEOUT: '600000', // Longer than any test: only a signal ends this start.
+    DB_CONNECT_TIMEOUT: '600000', // Longer than any test: only a signal ends this startup.
   };
   const child = startSource('server.ts', [], { cwd, env });
   t.after(() => child.kill('SIGKILL'));
@@ -34,7 +34,7 @@ async function startingServer(t: TestContext) {
 }
 
 for (const signal of ['SIGTERM', 'SIGINT'] as const) {
-  test(`${signal} ends a start at once, with exit code 0`, async (t) => {
+  test(`${signal} during startup ends the process at once with exit code 0`, async (t) => {
     const { child, ending } = await startingServer(t);
 
     child.kill(signal);

@@ -13,7 +13,7 @@ import { SimulatedClient } from './support/clients/simulated-client.js';
 import { MemoryLogStore } from './support/databases/memory-log-store.js';
 import { races } from './support/races.js';
 
-/** Small enough that a few events fill a connection. */
+/** Small enough that a few events fill a stream. */
 const limits = {
   heartbeatMs: 15_000,
   stallMs: 30_000,
@@ -48,14 +48,14 @@ const anyAction = fc.oneof(
 );
 type Action = typeof anyAction extends fc.Arbitrary<infer Kind> ? Kind : never;
 
-/** An interval of the log that a client was told it has lost: after `from`, up to `to`. */
+/** Events reported to a client as lost: those with `from` < seq <= `to`. */
 interface ReportedLoss {
   readonly client: SimulatedClient;
   readonly from: number;
   readonly to: number;
 }
 
-/** One server process after another over one log, and clients that come and go. */
+/** Successive server processes on one event log, and clients that connect and disconnect. */
 class Simulation {
   readonly store = new MemoryLogStore('e');
   readonly clients = userIds.map((id) => new SimulatedClient(id));
@@ -77,8 +77,8 @@ class Simulation {
       wallClock,
       limits: { ageMaxMs: 1e9, eventsMax: 1e9, bytesMax: 1e9 },
     });
-    const streams = { streamsMax: 100, perUserMax: 100, perIpMax: 100 };
-    const registry = new Registry({ limits: streams, monotonicClock: wallClock });
+    const streamLimits = { streamsMax: 100, perUserMax: 100, perIpMax: 100 };
+    const registry = new Registry({ limits: streamLimits, monotonicClock: wallClock });
     eventLog.subscribe(registry);
     const userCount = new UserCount(registry);
     this.#process = { eventLog, registry, userCount, scheduler: new WriteScheduler(wallClock) };
@@ -106,7 +106,7 @@ class Simulation {
     await Promise.resolve();
   }
 
-  /** Lets everything finish: gates open, every client reads on and comes back until it has all. */
+  /** Completes all pending work: the store proceeds, and every client reads and reconnects. */
   async settle(): Promise<void> {
     this.store.release();
     for (let round = 0; round < 200; round += 1) {
@@ -140,7 +140,7 @@ class Simulation {
       .then((ids) => this.acknowledged.push(...ids.map(String)));
   }
 
-  /** As `Streams` does it: look up the start, then open and register in one go. */
+  /** Does what `Streams` does: resolves the start, then opens and registers synchronously. */
   async #connect(client: SimulatedClient): Promise<void> {
     const running = this.#process;
     if (running === undefined || (client.sink !== undefined && !client.sink.closed)) return;
@@ -148,18 +148,18 @@ class Simulation {
     const { eventLog, registry, userCount, scheduler } = running;
     const audiences = getAudiences(client.userId, `s${client.userId}`);
     const { lastEventId } = client;
-    const firstSeqs = this.firstSeqs.get(client);
+    const firstSeq = this.firstSeqs.get(client);
     const start =
-      lastEventId === undefined && firstSeqs !== undefined
-        ? await eventLog.resolvePosition(audiences, eventLog.format(firstSeqs)) // The token remembers where it began.
+      lastEventId === undefined && firstSeq !== undefined
+        ? await eventLog.resolvePosition(audiences, eventLog.format(firstSeq)) // The token stores its start position.
         : await eventLog.resolveLastEventId(audiences, lastEventId);
     if (this.#process !== running || sink.closed) return;
     if (!this.firstSeqs.has(client)) this.firstSeqs.set(client, start.seq);
     else if (!start.resumed) {
-      const from = lastEventId === undefined ? (firstSeqs ?? 0) : getSeq(lastEventId);
+      const from = lastEventId === undefined ? (firstSeq ?? 0) : getSeq(lastEventId);
       this.reportedLosses.push({ client, from, to: start.seq });
     }
-    const connection = new EventStream({
+    const stream = new EventStream({
       id: 'c',
       subscriber: {
         userId: client.userId,
@@ -180,13 +180,13 @@ class Simulation {
         userCount.remove(ended);
       },
     });
-    registry.add(connection);
-    userCount.add(connection);
-    connection.open();
+    registry.add(stream);
+    userCount.add(stream);
+    stream.open();
   }
 
   #trim(keep: number): void {
-    // Never what has not been delivered yet: age and size limits are far from that.
+    // Never trims undelivered events: real age and size limits are far above that.
     const head = this.#process?.eventLog.head ?? 0;
     this.store.trimmedSeq = Math.max(this.store.trimmedSeq, head - keep);
   }
@@ -204,7 +204,7 @@ function getSeq(id: string): number {
   return position.seq;
 }
 
-/** Every event that a client may see since it first came: once, in order, or told to be lost. */
+/** Asserts that each client got all its events once and in order, or was notified of the loss. */
 function check(simulation: Simulation): void {
   for (const client of simulation.clients) {
     const seqs = client.received.map(({ id }) => getSeq(id));
@@ -214,16 +214,17 @@ function check(simulation: Simulation): void {
       'once and in order',
     );
     const got = new Set(seqs);
-    const firstSeqs = simulation.firstSeqs.get(client) ?? 0;
+    const firstSeq = simulation.firstSeqs.get(client) ?? 0;
     const audiences = getAudiences(client.userId, 's');
     for (const event of simulation.store.events) {
       const isForIt = event.audiences.some((word) => audiences.includes(word));
-      assert.ok(isForIt || !got.has(event.seq), `event ${event.seq} is for somebody else`);
-      if (!isForIt || event.seq <= firstSeqs || got.has(event.seq)) continue;
-      const wasTold = simulation.reportedLosses.some(
-        ({ client: whom, from, to }) => whom === client && event.seq > from && event.seq <= to,
+      assert.ok(isForIt || !got.has(event.seq), `event ${event.seq} is for another user`);
+      if (!isForIt || event.seq <= firstSeq || got.has(event.seq)) continue;
+      const isReported = simulation.reportedLosses.some(
+        ({ client: notified, from, to }) =>
+          notified === client && event.seq > from && event.seq <= to,
       );
-      assert.ok(wasTold, `event ${event.seq} is missing for user ${client.userId}, silently`);
+      assert.ok(isReported, `event ${event.seq} is missing for user ${client.userId}, silently`);
     }
   }
   for (const id of simulation.acknowledged) {
@@ -234,7 +235,7 @@ function check(simulation: Simulation): void {
   }
 }
 
-test('whatever happens, every event arrives once and in order, or is told to be lost', async () => {
+test('in random interleavings every event arrives once and in order, or is reported as lost', async () => {
   await fc.assert(
     fc.asyncProperty(
       fc.array(anyAction, { minLength: 10, maxLength: 200, size: 'max' }),
@@ -246,7 +247,10 @@ test('whatever happens, every event arrives once and in order, or is told to be 
         check(simulation);
         for (const client of simulation.clients) client.sink?.destroy();
         await new Promise((resolve) => setImmediate(resolve));
-        assert.ok(simulation.registry?.isEmpty, 'the registry is empty when everyone has left');
+        assert.ok(
+          simulation.registry?.isEmpty,
+          'the registry is empty when all clients have disconnected',
+        );
       },
     ),
     { numRuns: races.runs, seed: races.seed },

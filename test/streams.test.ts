@@ -4,12 +4,12 @@ import type { H2Stream } from './support/clients/h2-client.js';
 import { startSystem } from './support/servers/system.js';
 import { until } from './support/until.js';
 
-/** Settles when the stream has the event with this id. */
+/** Resolves when the latest event of the stream has this id. */
 function waitForEvent(stream: H2Stream, id: string): Promise<true> {
   return stream.until(() => stream.ids.at(-1) === id || undefined);
 }
 
-test('two tabs of a user both receive, and closing one leaves the other', async (t) => {
+test('two streams of a user both receive, and closing one does not affect the other', async (t) => {
   const system = await startSystem(t);
   const [here, there] = [await system.connect(), await system.connect()];
   const first = await here.listen('ada');
@@ -41,7 +41,10 @@ test('opening a stream token again replaces its older stream', async (t) => {
 
   assert.deepEqual(closing, { code: 'replaced', reconnect: false });
   assert.deepEqual(first.dataByType('message'), []);
-  assert.ok((first.retries.at(-1) ?? 0) >= 60_000, 'or the two would chase each other');
+  assert.ok(
+    (first.retries.at(-1) ?? 0) >= 60_000,
+    'otherwise the two would replace each other forever',
+  );
 });
 
 test('a fetch-based client opens a stream with its access token', async (t) => {
@@ -77,7 +80,7 @@ test('the response head of a stream disables proxy buffering and caching', async
   assert.equal(headers['connection'], undefined);
 });
 
-test('a stream has no HEAD, and says so', async (t) => {
+test('HEAD and DELETE of a stream get 405 with the allowed methods', async (t) => {
   const system = await startSystem(t);
   const client = await system.connect();
   const answers = [];
@@ -96,14 +99,14 @@ test('a stream has no HEAD, and says so', async (t) => {
   assert.deepEqual(answers, [...each, ...each]);
 });
 
-test('the count of users comes to everybody when it changes, and says how many', async (t) => {
+test('the user count is sent to every stream when it changes', async (t) => {
   const system = await startSystem(t);
   const client = await system.connect();
   const ada = await client.listen('ada');
   await ada.until(() => ada.dataByType('count').at(-1) === '1' || undefined);
 
   const bob = await client.listen('bob');
-  await client.listen('ada'); // A second stream is no second user.
+  await client.listen('ada'); // A second stream is not a second user.
   await bob.until(() => bob.dataByType('count').at(-1) === '2' || undefined);
   await ada.until(() => ada.dataByType('count').at(-1) === '2' || undefined);
   bob.abort();
@@ -133,25 +136,25 @@ const limits = [
   ['the server', { MAX_STREAMS: '2' }, 503, 'service_unavailable', undefined],
 ] as const;
 
-for (const [whose, env, status, name, info] of limits) {
-  test(`streams of ${whose}: the last is had, one more is refused, a slot freed is taken`, async (t) => {
+for (const [scope, env, status, name, info] of limits) {
+  test(`streams of ${scope}: one over the limit is refused, and a freed slot can be used`, async (t) => {
     const system = await startSystem(t, { env });
     const client = await system.connect();
     const streams = [await client.listen('ada'), await client.listen('ada')];
     const path = await client.streamPath('ada');
 
     const refused = await client.ask('GET', path, { headers: { accept: '*/*' } });
-    const soft = await client.openStream(path);
-    const closing = await soft.closing();
+    const softRefusal = await client.openStream(path);
+    const closing = await softRefusal.closing();
 
     assert.equal(refused.status, status);
     assert.equal(refused.body['name'], name);
     assert.deepEqual(refused.body['info'], info);
     assert.match(refused.headers['retry-after'] ?? '', /^[1-3]\d$/);
-    assert.equal(soft.status, 200);
+    assert.equal(softRefusal.status, 200);
     assert.deepEqual(closing, { code: 'refused', reconnect: true });
-    assert.ok(soft.retries.every((retryMs) => retryMs >= 10_000 && retryMs <= 30_000));
-    assert.equal(soft.retries.length, 1);
+    assert.ok(softRefusal.retries.every((retryMs) => retryMs >= 10_000 && retryMs <= 30_000));
+    assert.equal(softRefusal.retries.length, 1);
 
     streams[0]?.abort();
     let next = await client.openStream(path);
@@ -177,7 +180,7 @@ test('the stream limit of one user does not affect others', async (t) => {
   assert.ok(!ada.isEnded && !bob.isEnded);
 });
 
-test('whoever opens many streams at once gets no more than the limit', async (t) => {
+test('concurrent requests open no more streams than the limit', async (t) => {
   const system = await startSystem(t, { env: { MAX_STREAMS_PER_USER: '5' } });
   const client = await system.connect();
   const authorization = `Bearer ${await client.accessToken('ada')}`;

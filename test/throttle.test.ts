@@ -20,7 +20,7 @@ function assertThrottled({ status, body, headers }: Answer): void {
 
 test('of 100 concurrent wrong passwords at most five are verified', async (t) => {
   const lines: Record<string, unknown>[] = [];
-  // Time stands still, for a second after the fifth one more may be looked at.
+  // A fixed clock, because a second after the fifth failure another attempt is allowed.
   const system = await startSystem(t, { log: collectingLog(lines), monotonicClock: () => 1000 });
   const client = await system.connect();
 
@@ -32,11 +32,11 @@ test('of 100 concurrent wrong passwords at most five are verified', async (t) =>
   assert.equal(refused.length, 95);
   for (const answer of refused) assertThrottled(answer);
   assert.equal(lines.filter(({ event }) => event === 'authn_login_fail').length, 5);
-  // Also the right one has to wait now, from here.
+  // The right password has to wait now, too, from this address.
   assertThrottled(await tryLogin(client, getPassword('ada')));
 });
 
-test('thirty right passwords at once all open a session', async (t) => {
+test('thirty concurrent logins with the right password all succeed', async (t) => {
   const system = await startSystem(t);
   const client = await system.connect();
   const password = getPassword('ada');
@@ -47,7 +47,7 @@ test('thirty right passwords at once all open a session', async (t) => {
 });
 
 test('a login rejected for a full queue does not count as a failure', async (t) => {
-  const costly = { ARGON2_MEMORY_KIB: '65536', ARGON2_TIME: '2' }; // Of those that fill the queue.
+  const costly = { ARGON2_MEMORY_KIB: '65536', ARGON2_TIME: '2' }; // Slow logins fill the queue.
   const env = { AUTH_WORKERS: '1', AUTH_QUEUE_MAX: '1', ...costly };
   const system = await startSystem(t, { env });
   const client = await system.connect();
@@ -59,11 +59,11 @@ test('a login rejected for a full queue does not count as a failure', async (t) 
     }
   });
 
-  let inARow = 0;
-  while (inARow < 6) {
+  let consecutive = 0;
+  while (consecutive < 6) {
     const { status } = await tryLogin(client, getPassword('ada'));
-    assert.ok(status === 503 || status === 200, `${status}`); // One that came into a gap is right.
-    inARow = status === 503 ? inARow + 1 : 0;
+    assert.ok(status === 503 || status === 200, `${status}`); // 200 when the queue had room.
+    consecutive = status === 503 ? consecutive + 1 : 0;
   }
   isOver = true;
   await Promise.all(filling);
@@ -71,17 +71,17 @@ test('a login rejected for a full queue does not count as a failure', async (t) 
   assert.equal((await tryLogin(client, getPassword('ada'))).status, 200);
 });
 
-// [proxies of ours, what the client says, whether it is taken for another place each time]
+// [trusted proxies, X-Forwarded-For, whether each request counts for another address]
 const forwarded = [
   [0, (index: number) => `192.0.2.${index}`, false],
   [1, (index: number) => `192.0.2.${index}, 198.51.100.1`, false],
   [1, (index: number) => `198.51.100.1, 192.0.2.${index}`, true],
-  [1, (index: number) => `2001:db8::${index}`, false], // One /64 is one place.
+  [1, (index: number) => `2001:db8::${index}`, false], // One /64 is one address.
   [1, (index: number) => `2001:db8:0:${index}::1`, true],
 ] as const;
 
 for (const [hops, from, isOther] of forwarded) {
-  test(`behind ${hops} proxies ${from(1)} is ${isOther ? 'a place' : 'no place'} of its own`, async (t) => {
+  test(`behind ${hops} proxies, X-Forwarded-For "${from(1)}" and "${from(2)}" are ${isOther ? 'two addresses' : 'one address'}`, async (t) => {
     const env = { TRUST_PROXY_HOPS: String(hops), LOGIN_IP_RATE: '3/3600000' };
     const system = await startSystem(t, { env });
     const client = await system.connect();

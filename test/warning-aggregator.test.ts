@@ -46,7 +46,7 @@ test('the first rate-limited request is logged at once, later ones once a minute
   });
 });
 
-test('refusals for capacity are aggregated likewise, and the rest is logged on shutdown', async (t) => {
+test('refusals for capacity are aggregated, and pending summaries are logged on shutdown', async (t) => {
   const { system, client, lines } = await startScenario(t, { MAX_STREAMS: '1' });
   await client.listen('ada');
   const path = await client.streamPath('ada');
