@@ -1,6 +1,6 @@
 import type { Config } from '../config/config.js';
 import type { Database } from '../db/database.js';
-import { migrate, status } from '../db/migrations/migrate.js';
+import { migrate, status, warnIfNewer } from '../db/migrations/migrate.js';
 import { openDatabase } from '../db/open.js';
 import { type DatabaseOptions, toDatabaseOptions } from '../db/options.js';
 import type { Logger } from '../logging/logger.js';
@@ -33,5 +33,6 @@ async function openCliDatabase(
 ): Promise<Database> {
   const schema = await status(options);
   if (schema === undefined || schema.version < schema.latest) await migrate(options);
+  else warnIfNewer(schema, options.log);
   return CliSqliteDatabase.open(options.file);
 }

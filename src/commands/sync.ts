@@ -1,4 +1,6 @@
+import { migrationsByDialect } from '../db/migrations/list.js';
 import { migrate, reset, status } from '../db/migrations/migrate.js';
+import { getLatestVersion } from '../db/migrations/migration.js';
 import type { DatabaseOptions } from '../db/options.js';
 import { toDatabaseOptions } from '../db/options.js';
 import { silentLogger } from '../logging/logger.js';
@@ -54,6 +56,8 @@ await runCommand(usage, async (args) => {
   print(
     `The schema is at version ${version}${applied.length === 0 ? '; nothing was pending' : ''}`,
   );
+  const latest = getLatestVersion(migrationsByDialect[options.dialect]);
+  if (version > latest) printNewer(latest);
 });
 
 async function printStatus(options: DatabaseOptions): Promise<void> {
@@ -64,6 +68,7 @@ async function printStatus(options: DatabaseOptions): Promise<void> {
   if (found.unfinished !== undefined) print(`Partial  ${formatStep(found.unfinished)}`);
   for (const step of found.pending) print(`Pending  ${formatStep(step)}`);
   print(`The schema is at version ${found.version}; this program needs ${found.latest}`);
+  if (found.version > found.latest) printNewer(found.latest);
 }
 
 async function printPlan(options: DatabaseOptions): Promise<void> {
@@ -71,6 +76,10 @@ async function printPlan(options: DatabaseOptions): Promise<void> {
   if (found === undefined) return print('Would create the database and all tables');
   for (const step of found.pending) print(`Would apply  ${formatStep(step)}`);
   if (found.pending.length === 0) print('Nothing is pending');
+}
+
+function printNewer(latest: number): void {
+  print(`A newer Herald migrated it; this program knows up to ${latest} and runs on it`);
 }
 
 function formatStep({ version, name }: MigrationStep): string {

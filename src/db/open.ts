@@ -7,7 +7,7 @@ import type { DatabaseOptions } from './options.js';
  *
  * SQLite is migrated first. For a server, rejects when its schema is outdated (the message names
  * `npm run sync`) or when it cannot be reached, so that Herald does not start without its database.
- * Drivers are loaded on demand.
+ * A schema one step newer is accepted with a warning. Drivers are loaded on demand.
  */
 export async function openDatabase(options: DatabaseOptions): Promise<Database> {
   if (options.dialect === 'sqlite') {
@@ -16,7 +16,7 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
   }
   const db = await openServer(options);
   try {
-    await requireSchema(db);
+    await requireSchema(db, options.log);
     return db;
   } catch (error) {
     await db.close();

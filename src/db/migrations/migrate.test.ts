@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { newDatabase, skipFor } from '../../../test/support/databases/new-database.js';
 import { findServer, rawSql } from '../../../test/support/databases/test-server.js';
+import { collectingLog } from '../../../test/support/recording/collecting-log.js';
 import { type Dialect, sql, tuples } from '../database.js';
 import { MariadbDatabase } from '../mariadb/mariadb.js';
 import { openDatabase } from '../open.js';
@@ -150,14 +151,66 @@ async function describeMigrations(dialect: Dialect): Promise<void> {
         assert.deepEqual(found?.pending, [moreStep]);
       }));
 
-    test('migrate refuses a schema newer than the program', () =>
+    test('a schema the program knows is opened without a warning', () =>
+      withTarget(async (options) => {
+        await migrate(options);
+
+        assert.deepEqual(await openAndLog(options), []);
+      }));
+
+    test('a schema one step newer is opened, with one warning that names both versions', () =>
       withTarget(async (options) => {
         await migrate(options, { migrations: [...known, more] });
 
-        await assert.rejects(
-          migrate(options),
-          /Cannot use schema: it is version \d+, and this program knows up to \d+/,
+        assert.deepEqual(await openAndLog(options), [
+          {
+            level: 'warn',
+            phrase: 'database schema is newer than this program',
+            schemaVersion: more.version,
+            knownVersion: latest,
+          },
+        ]);
+        assert.deepEqual(await migrate(options), { applied: [], version: more.version });
+        const found = await status(options);
+        assert.equal(found?.version, more.version);
+        assert.equal(found.latest, latest);
+        assert.deepEqual(found.pending, []);
+      }));
+
+    test('a schema two steps newer is refused', () =>
+      withTarget(async (options) => {
+        const further: Migration = { version: latest + 2, name: 'further', statements: [create] };
+        await migrate(options, { migrations: [...known, more, further] });
+
+        await refusesSchema(
+          options,
+          `it is version ${latest + 2}, and this program knows up to ${latest} and accepts ${latest + 1}`,
         );
+      }));
+
+    test('a schema one step newer is refused when a version is missing below it', () =>
+      withTarget(async (options) => {
+        await migrate(options);
+        await change(options, [addStep(latest + 2)]);
+
+        await refusesSchema(options, `it is version ${latest + 2}`);
+      }));
+
+    test('a schema one step newer is refused while that step is unfinished', () =>
+      withTarget(async (options) => {
+        await migrate(options);
+        await change(options, [addStep(more.version, { dirty: 1 })]);
+
+        await refusesSchema(options, `migration ${more.version} (more) is unfinished`);
+      }));
+
+    test('a schema one step newer is refused when an earlier migration differs', () =>
+      withTarget(async (options) => {
+        await migrate(options);
+        const edit = `update schema_migration set checksum = 'x' where version = ${latest}`;
+        await change(options, [edit, addStep(more.version)]);
+
+        await refusesSchema(options, `migration ${latest} (`);
       }));
 
     test('status lists applied and pending migrations and changes nothing', () =>
@@ -248,6 +301,36 @@ async function describeMigrations(dialect: Dialect): Promise<void> {
         await reset(options, { production: false, yes: undefined });
       }));
   });
+}
+
+/** Opens and closes the database. Returns the lines it logged at info and above. */
+async function openAndLog(options: DatabaseOptions): Promise<Record<string, unknown>[]> {
+  const lines: Record<string, unknown>[] = [];
+  await (await openDatabase({ ...options, log: collectingLog(lines) })).close();
+  return lines.filter(({ level }) => level !== 'debug');
+}
+
+/** Asserts that the program neither opens, nor migrates, nor reports on the schema. */
+async function refusesSchema(options: DatabaseOptions, reason: string): Promise<void> {
+  const isRefused = (error: Error) => error.message.startsWith(`Cannot use schema: ${reason}`);
+  await assert.rejects(openDatabase(options), isRefused);
+  await assert.rejects(migrate(options), isRefused);
+  await assert.rejects(status(options), isRefused);
+}
+
+/** A statement that notes a step as a newer program would. */
+function addStep(version: number, { dirty = 0 } = {}): string {
+  return `insert into schema_migration values (${version}, 'more', 'x', 0, ${dirty}, 0)`;
+}
+
+/** Runs statements on a database whose schema the program still knows. */
+async function change(options: DatabaseOptions, statements: readonly string[]): Promise<void> {
+  const db = await openDatabase(options);
+  try {
+    for (const statement of statements) await db.execute(rawSql(statement));
+  } finally {
+    await db.close();
+  }
 }
 
 /** Opens the server without the schema check, because the schema is newer than the program. */

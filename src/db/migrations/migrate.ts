@@ -1,3 +1,4 @@
+import type { Logger } from '../../logging/logger.js';
 import type { Database } from '../database.js';
 import { type DatabaseOptions, getDatabaseName } from '../options.js';
 import type { SqlExecutor } from '../transaction.js';
@@ -78,12 +79,26 @@ export async function schemaState(db: Database): Promise<{ version: number; late
   return { version, latest };
 }
 
-/** Rejects unless the schema is that of this program; if outdated, names the command to run. */
-export async function requireSchema(db: Database): Promise<void> {
+/**
+ * Rejects when the schema is outdated, naming the command to run, or more than one step newer than
+ * this program. Warns when it is one step newer.
+ */
+export async function requireSchema(db: Database, log: Logger): Promise<void> {
   const { version, latest } = await schemaState(db);
   if (version < latest) {
     throw new Error(`Cannot open database: it has schema ${version}, need ${latest}: npm run sync`);
   }
+  warnIfNewer({ version, latest }, log);
+}
+
+/** Logs one warning when the schema is newer than this program. */
+export function warnIfNewer(
+  { version, latest }: Pick<SchemaStatus, 'version' | 'latest'>,
+  log: Logger,
+): void {
+  if (version <= latest) return;
+  const fields = { schemaVersion: version, knownVersion: latest };
+  log.warn(fields, 'database schema is newer than this program');
 }
 
 async function withExclusiveTarget<Result>(

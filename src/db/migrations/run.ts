@@ -2,7 +2,7 @@ import type { Clock } from '../../clock.js';
 import { type Dialect, type Sql, sql } from '../database.js';
 import type { SqlExecutor } from '../transaction.js';
 import { tables } from './list.js';
-import { computeChecksum, type Migration } from './migration.js';
+import { computeChecksum, getLatestVersion, type Migration } from './migration.js';
 
 export interface Step {
   readonly version: number;
@@ -12,11 +12,12 @@ export interface Step {
 export interface MigrationOutcome {
   /** In order; empty when the schema was up to date. */
   readonly applied: readonly Step[];
-  /** The schema version afterwards; 0: no tables. */
+  /** The schema version afterwards; 0: no tables. May be one more than the newest this program knows. */
   readonly version: number;
 }
 
 export interface SchemaStatus {
+  /** Greater than `latest` by one when a newer Herald has migrated. */
   readonly version: number;
   /** The newest version this program knows. */
   readonly latest: number;
@@ -25,6 +26,9 @@ export interface SchemaStatus {
   /** A migration that was interrupted; `migrate` resumes it. */
   readonly unfinished: Step | undefined;
 }
+
+/** How far newer than the program a schema may be: two versions run beside each other during an upgrade. */
+const stepsNewerMax = 1;
 
 export interface MigrationParts {
   readonly dialect: Dialect;
@@ -46,7 +50,8 @@ interface Row {
  *
  * Progress is recorded per statement, so an interrupted migration resumes at its statement on
  * MariaDB and MySQL, which cannot roll back DDL; on the others a failure leaves no trace. Throws
- * when an applied migration has changed, or the schema is newer than this program.
+ * when an applied migration has changed, or the schema is more than one step newer than this
+ * program, or one step newer and unfinished.
  */
 export async function applyPending(
   executor: SqlExecutor,
@@ -64,7 +69,8 @@ export async function applyPending(
     await applyOne(executor, migration, row, wallClock);
     applied.push(toStep(migration));
   }
-  return { applied, version: migrations.at(-1)?.version ?? 0 };
+  const newest = rows.at(-1)?.version ?? 0;
+  return { applied, version: Math.max(newest, getLatestVersion(migrations)) };
 }
 
 /** Returns applied and pending migrations; writes nothing. Throws as `applyPending` does. */
@@ -78,7 +84,7 @@ export async function readStatus(
   const unfinished = rows.find(({ dirty }) => dirty !== 0);
   return {
     version: done.at(-1)?.version ?? 0,
-    latest: migrations.at(-1)?.version ?? 0,
+    latest: getLatestVersion(migrations),
     applied: done.map((row) => ({ ...toStep(row), appliedAt: row.applied_at })),
     pending: migrations.slice(done.length).map(toStep),
     unfinished: unfinished && toStep(unfinished),
@@ -144,19 +150,31 @@ async function hasTable(executor: SqlExecutor, dialect: Dialect, name: string): 
 }
 
 function checkHistory(rows: readonly Row[], migrations: readonly Migration[]): void {
-  const latest = migrations.at(-1)?.version ?? 0;
   for (const [index, { version, name, checksum }] of rows.entries()) {
     const migration = migrations[index];
-    if (migration === undefined) {
-      throw new Error(
-        `Cannot use schema: it is version ${version}, and this program knows up to ${latest}: npm run sync was run by a newer Herald`,
-      );
-    }
+    if (migration === undefined) break;
     if (migration.version !== version || computeChecksum(migration) !== checksum) {
       throw new Error(
         `Cannot use schema: migration ${version} (${name}) is not the one that was applied`,
       );
     }
+  }
+  if (rows.length > migrations.length) checkNewer(rows, getLatestVersion(migrations));
+}
+
+/** A step that expands leaves in place all that the program before it uses; two may not. */
+function checkNewer(rows: readonly Row[], latest: number): void {
+  const newest = rows.at(-1)?.version ?? 0;
+  if (newest > latest + stepsNewerMax) {
+    throw new Error(
+      `Cannot use schema: it is version ${newest}, and this program knows up to ${latest} and accepts ${latest + stepsNewerMax}: npm run sync was run by a newer Herald`,
+    );
+  }
+  const unfinished = rows.find(({ dirty }) => dirty !== 0);
+  if (unfinished !== undefined) {
+    throw new Error(
+      `Cannot use schema: migration ${unfinished.version} (${unfinished.name}) is unfinished, and this program knows up to ${latest}: npm run sync of the newer Herald finishes it`,
+    );
   }
 }
 

@@ -1,6 +1,9 @@
 import { type Database, questionMark, render, type Sql } from '../database.js';
 import { withDeadline } from '../deadline.js';
 import { closedError, statementError, unavailable } from '../failures.js';
+import { migrationsByDialect } from '../migrations/list.js';
+import { warnIfNewer } from '../migrations/migrate.js';
+import { getLatestVersion } from '../migrations/migration.js';
 import type { SqliteOptions } from '../options.js';
 import { Transaction } from '../transaction.js';
 import { sqliteError } from './errors.js';
@@ -66,6 +69,7 @@ export class SqliteDatabase implements Database {
       try {
         const { applied, version } = await migrateConnection(migrationConnection, timing);
         if (applied.length > 0) log.info({ applied, version }, 'database schema migrated');
+        warnIfNewer({ version, latest: getLatestVersion(migrationsByDialect.sqlite) }, log);
       } finally {
         migrationConnection.close();
       }
