@@ -5,7 +5,7 @@ import { loadConfig } from '../../../src/config/config.js';
 import { migrate } from '../../../src/db/migrations/migrate.js';
 import { databaseEnv, findServer, type TestServer } from '../databases/test-server.js';
 import { recordedLog } from '../recording/record.js';
-import { launch, type ServerHandle } from './launch.js';
+import { type LaunchOptions, launch, type ServerHandle } from './launch.js';
 import { type Env, prepare, type Username } from './seed.js';
 
 export interface Cluster {
@@ -16,7 +16,7 @@ export interface Cluster {
   /** Starts another server inside this process, on the same database; closed after the test. */
   start(more?: Env): Promise<App>;
   /** Starts another server as a child process; killed after the test. */
-  launch(more?: Env): Promise<ServerHandle>;
+  launch(more?: Env, options?: Pick<LaunchOptions, 'root' | 'onLine'>): Promise<ServerHandle>;
   administer(text: string): Promise<unknown>;
 }
 
@@ -58,8 +58,8 @@ export async function clusterOn(t: TestContext, server: TestServer): Promise<Clu
       apps.push(app);
       return app;
     },
-    async launch(more = {}) {
-      const launched = await launch({ env: { ...env, ...more }, cwd: folder });
+    async launch(more = {}, options = {}) {
+      const launched = await launch({ ...options, env: { ...env, ...more }, cwd: folder });
       processes.push(launched);
       return launched;
     },

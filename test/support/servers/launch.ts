@@ -11,6 +11,8 @@ export interface LaunchOptions {
   /** The whole environment except `PATH` and `HOME`. */
   readonly env: Env;
   readonly cwd: string;
+  /** The folder that has `src`; this repository by default. */
+  readonly root?: string;
   /** Options of Node, before the program. */
   readonly nodeOptions?: readonly string[];
   /** A command that runs the command line that follows it. */
@@ -32,8 +34,8 @@ export interface ServerHandle {
 
 /** Starts `src/server.ts`; settles when it listens. The caller ends it. */
 export async function launch(options: LaunchOptions): Promise<ServerHandle> {
-  const { env, cwd, nodeOptions = [], wrapper = [], onLine } = options;
-  const [node, ...args] = sourceCommand('server.ts', []);
+  const { env, cwd, root, nodeOptions = [], wrapper = [], onLine } = options;
+  const [node, ...args] = sourceCommand('server.ts', [], root);
   const [program = node, ...rest] = [...wrapper, node, ...nodeOptions, ...args];
   const { PATH = '', HOME = '' } = process.env;
   const child = spawn(program, rest, { cwd, env: { PATH, HOME, ...env } });

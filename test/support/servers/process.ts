@@ -6,6 +6,8 @@ import type { TestContext } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { recordLines, recordLogFilesIn, recordSecret } from '../recording/record.js';
 
+const repository = fileURLToPath(new URL('../../..', import.meta.url));
+
 export interface Outcome {
   readonly code: number | null;
   readonly out: string;
@@ -18,6 +20,8 @@ export interface ProcessOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** Standard input of the process; empty by default. */
   readonly input?: string;
+  /** The folder that has `src`; this repository by default. */
+  readonly root?: string;
 }
 
 /** Creates an empty folder, removed after the test. Records the log files in it before. */
@@ -34,9 +38,9 @@ export function tempFolder(t: TestContext): string {
 export function startSource(
   file: string,
   args: readonly string[],
-  { cwd, env = {} }: ProcessOptions,
+  { cwd, env = {}, root }: ProcessOptions,
 ): ChildProcessWithoutNullStreams {
-  const [command, ...rest] = sourceCommand(file, args);
+  const [command, ...rest] = sourceCommand(file, args, root);
   return spawn(command, rest, { cwd, env: { ...getInheritedEnv(), ...env } });
 }
 
@@ -54,8 +58,12 @@ export function runSource(
 }
 
 /** Returns the command line that runs a file of `src` from source, in any working directory. */
-export function sourceCommand(file: string, args: readonly string[]): [string, ...string[]] {
-  const path = fileURLToPath(new URL(`../../../src/${file}`, import.meta.url));
+export function sourceCommand(
+  file: string,
+  args: readonly string[],
+  root: string = repository,
+): [string, ...string[]] {
+  const path = join(root, 'src', file);
   return [process.execPath, '--import', import.meta.resolve('tsx'), path, ...args];
 }
 

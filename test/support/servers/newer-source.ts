@@ -1,0 +1,38 @@
+import { appendFileSync, cpSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { TestContext } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import type { Migration } from '../../../src/db/migrations/migration.js';
+
+const root = fileURLToPath(new URL('../../..', import.meta.url));
+
+/** What a release may add to tables in use: columns that the program before it does not know. */
+const expandingStep: Omit<Migration, 'version'> = {
+  name: 'expand',
+  statements: [
+    'alter table sessions add column expanded varchar(32)',
+    'alter table stream_tokens add column expanded varchar(32)',
+    'alter table events add column expanded int not null default 0',
+    'create table if not exists expanded (id int not null primary key)',
+    'create index sessions_expanded on sessions (expanded)',
+  ],
+};
+
+/** Copies the source, one migration ahead, to a folder that is removed after the test. */
+export function copyOneMigrationAhead(t: TestContext): string {
+  const folder = mkdtempSync(join(tmpdir(), 'herald-newer-'));
+  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  for (const entry of ['src', 'fixtures', 'package.json', 'tsconfig.json']) {
+    cpSync(join(root, entry), join(folder, entry), { recursive: true });
+  }
+  symlinkSync(join(root, 'node_modules'), join(folder, 'node_modules'));
+  // A list may be another's copy, so each gets the step for itself.
+  const more = `
+for (const list of new Set(Object.values(migrationsByDialect)) as Set<unknown[]>) {
+  list.push({ version: list.length + 1, ...${JSON.stringify(expandingStep)} });
+}
+`;
+  appendFileSync(join(folder, 'src/db/migrations/list.ts'), more);
+  return folder;
+}
