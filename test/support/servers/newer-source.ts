@@ -11,8 +11,8 @@ const root = fileURLToPath(new URL('../../..', import.meta.url));
 const expandingStep: Omit<Migration, 'version'> = {
   name: 'expand',
   statements: [
-    'alter table sessions add column expanded varchar(32)',
-    'alter table stream_tokens add column expanded varchar(32)',
+    'alter table sessions add column expanded int',
+    'alter table stream_tokens add column expanded int',
     'alter table events add column expanded int not null default 0',
     'create table if not exists expanded (id int not null primary key)',
     'create index sessions_expanded on sessions (expanded)',
