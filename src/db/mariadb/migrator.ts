@@ -7,6 +7,8 @@ import { mariadbOpenError, toNativeError, unknownDatabaseErrno } from './errors.
 import { connectMariadb, executeOn, type MariadbConnection, queryOn } from './mariadb.js';
 
 const lockWaitSeconds = 30;
+/** A statement that waits for a table holds up all that come after it, those of running processes too. */
+const tableWaitSeconds = 5;
 
 /**
  * Opens one connection without limits, because those of the pool would end slow DDL and the wait
@@ -31,6 +33,7 @@ export async function openMariadbTarget(
           `Cannot migrate: another migrator has held the lock for ${lockWaitSeconds} s`,
         );
       }
+      await connection.query(`set session lock_wait_timeout = ${tableWaitSeconds}`);
       return work(executor); // The lock is released when the connection ends.
     },
     close: () => connection.end(),

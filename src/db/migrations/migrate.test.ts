@@ -273,6 +273,29 @@ async function describeMigrations(dialect: Dialect): Promise<void> {
         await (await openDatabase(options)).close();
       }));
 
+    test('migrate gives up on a table that a transaction holds, and succeeds after it', () =>
+      withTarget(async (options) => {
+        if (dialect === 'sqlite') return; // Nobody else has the file.
+        await migrate(options);
+        const alter = 'alter table sessions add column more int';
+        const migrations = [...known, { ...more, statements: [alter] }];
+        const db = await openDatabase(options);
+        try {
+          await db.transaction(async (tx) => {
+            await tx.query(sql`select id from sessions`);
+            await assert.rejects(
+              migrate(options, { migrations }),
+              /^Error: Cannot migrate: a table is in use/,
+            );
+          });
+
+          const outcome = await migrate(options, { migrations });
+          assert.deepEqual(outcome.applied, [moreStep]);
+        } finally {
+          await db.close();
+        }
+      }));
+
     test('reset drops and recreates all tables, if confirmed', () =>
       withTarget(async (options) => {
         await migrate(options);

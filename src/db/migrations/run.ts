@@ -1,6 +1,7 @@
 import type { Clock } from '../../clock.js';
+import { Failure } from '../../errors.js';
 import { type Dialect, type Sql, sql } from '../database.js';
-import type { SqlExecutor } from '../transaction.js';
+import { type SqlExecutor, TransactionConflict } from '../transaction.js';
 import { tables } from './list.js';
 import { computeChecksum, getLatestVersion, type Migration } from './migration.js';
 
@@ -119,7 +120,7 @@ async function applyOne(
   }
   for (const [index, statement] of statements.entries()) {
     if (index < (row?.statements_done ?? 0)) continue;
-    await executor.execute(rawSql(statement));
+    await runStatement(executor, statement);
     await executor.execute(
       sql`update schema_migration set statements_done = ${index + 1} where version = ${version}`,
     );
@@ -127,6 +128,23 @@ async function applyOne(
   await executor.execute(
     sql`update schema_migration set dirty = 0, applied_at = ${wallClock()} where version = ${version}`,
   );
+}
+
+/** Rejects with a message for an operator, also when the server gave up waiting for a table. */
+async function runStatement(executor: SqlExecutor, statement: string): Promise<void> {
+  try {
+    await executor.execute(rawSql(statement));
+  } catch (cause) {
+    const isUnavailable = cause instanceof Failure && cause.status === 503;
+    if (!(cause instanceof TransactionConflict) && !isUnavailable) throw cause;
+    const subject = statement.replaceAll(/\s+/g, ' ').slice(0, 60);
+    throw new Error(
+      `Cannot migrate: a table is in use or the server is unavailable, run npm run sync again: ${subject}`,
+      {
+        cause,
+      },
+    );
+  }
 }
 
 async function appliedRows(executor: SqlExecutor, dialect: Dialect): Promise<Row[]> {
