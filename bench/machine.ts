@@ -2,25 +2,25 @@ import { spawnSync } from 'node:child_process';
 import { availableParallelism, cpus } from 'node:os';
 import { fileURLToPath } from 'node:url';
 
-/** The folder of the repository. */
-export const repository = fileURLToPath(new URL('..', import.meta.url));
+/** Path of the repository. */
+export const repositoryFolder = fileURLToPath(new URL('..', import.meta.url));
 
-/** Machine and runtime, recorded with every figure because figures are not portable. */
+/** Machine and runtime. Recorded with every figure, because figures of other machines differ. */
 export const machine = {
   node: process.version,
   cpu: `${cpus()[0]?.model ?? 'unknown'} x ${availableParallelism()}`,
 };
 
-const canPin = availableParallelism() > 1 && has('taskset');
+const canPin = availableParallelism() > 1 && isInstalled('taskset');
 
-/** The core to pin a process to. `all` instead of `undefined`, which would mean the default. */
+/** The core to pin a process to, or `all` to leave it unpinned. */
 export type Core = number | 'all';
 
-/** Cores of servers and load: different ones, so that they do not compete. */
+/** Servers and load generators run on different cores, so that they do not compete. */
 export const serverCore: Core = canPin ? 0 : 'all';
 export const loadCore: Core = canPin ? 1 : 'all';
 
 /** Returns whether a program is installed. */
-export function has(program: string): boolean {
+export function isInstalled(program: string): boolean {
   return spawnSync('which', [program]).status === 0;
 }

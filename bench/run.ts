@@ -25,10 +25,10 @@ const names = [
   'resume',
 ] as const;
 
-/** Runs of a repeated measurement: enough to rule out a deviation by chance. */
+/** Runs of a repeated measurement; enough to rule out a deviation by chance. */
 const repeatRuns = 7;
 
-/** Name of the kept results of a smoke run, which later ones are compared with. */
+/** Name of the stored results of a smoke run, which later smoke runs are compared with. */
 const smokeName = 'smoke';
 
 const usage = `Measures a build of Herald against its references, on this machine.
@@ -39,12 +39,12 @@ Usage: npm run bench [-- [--runs <n>] [--smoke [--keep]] [<subject> ...]]
 
   --runs    number of runs of each measurement; default 5, or 3 in a smoke run
   --smoke   short run, under two minutes; fails when a ratio is worse by more than 1.5 times
-            than both its goal and the smoke run in bench/results,
-            and is so again when measured a second time, in 7 runs
-  --keep    keeps this smoke run as the baseline of later ones
+            than both its goal and the smoke run in bench/results, and the same is true
+            when it is measured again, with 7 runs
+  --keep    stores this smoke run as the baseline of later smoke runs
   --profile profiles the CPU with V8's profiler and writes bench/profiles. Linux only
   --compare measures the working tree and the build of a git ref in turn, 5 times, and prints
-            the ratio of each figure; measures no references and keeps nothing. Subjects by
+            the ratio of each figure; measures no references and stores nothing. Subjects by
             default: ${comparedByDefault.join(', ')}
 
 Subjects: ${names.join(', ')}`;
@@ -80,16 +80,16 @@ async function main(): Promise<void> {
   if (values.profile) return profileAll(subjects);
   const { keep } = values;
   const { figures, failed } = values.smoke
-    ? await smoke(
+    ? await runSmoke(
         subjects.filter((one) => !one.isTooNoisyForSmoke),
         { keep, runs },
       )
-    : await full(subjects, runs);
+    : await runFull(subjects, runs);
   process.stdout.write(`${machine.cpu}, Node ${machine.node}\n\n${buildTable(figures)}\n`);
   for (const { what, note } of figures) {
     if (note !== undefined) process.stdout.write(`- ${what}: ${note}\n`);
   }
-  for (const name of failed) process.stdout.write(`Not measured, see above: ${name}\n`);
+  for (const name of failed) process.stdout.write(`Not measured, see the error above: ${name}\n`);
   if (failed.length > 0) process.exitCode = 1;
 }
 
@@ -111,59 +111,59 @@ function readArguments() {
   const unknown = positionals.find((name) => !(names as readonly string[]).includes(name));
   if (unknown !== undefined) throw new Error(`there is no subject '${unknown}'`);
   if (Number(smoke) + Number(profile) + Number(isCompared) > 1) {
-    throw new Error('--smoke, --profile and --compare exclude each other');
+    throw new Error('--smoke, --profile and --compare cannot be combined');
   }
-  if (keep && !smoke) throw new Error('--keep goes with --smoke');
+  if (keep && !smoke) throw new Error('--keep requires --smoke');
   const runs = values.runs === undefined ? undefined : Number(values.runs);
-  if (runs !== undefined && profile) throw new Error('--runs does not go with --profile');
+  if (runs !== undefined && profile) throw new Error('--runs and --profile cannot be combined');
   if (runs !== undefined && !(Number.isInteger(runs) && runs >= 1 && runs <= 100)) {
-    throw new Error('--runs is a whole number from 1 to 100');
+    throw new Error('--runs must be a whole number from 1 to 100');
   }
   return { values, runs, subjects: positionals };
 }
 
-async function full(subjects: readonly Subject[], runs: number | undefined): Promise<Outcome> {
+async function runFull(subjects: readonly Subject[], runs: number | undefined): Promise<Outcome> {
   const outcome = await runAll(subjects, { smoke: false, runs });
-  const kept = names.flatMap(readResults);
-  writeTable(kept);
-  await drawAll(kept);
+  const stored = names.flatMap(readResults);
+  writeTable(stored);
+  await drawAll(stored);
   return outcome;
 }
 
-async function smoke(
+async function runSmoke(
   subjects: readonly Subject[],
   { keep, runs }: { keep: boolean; runs: number | undefined },
 ): Promise<Outcome> {
   const first = await runAll(subjects, { smoke: true, runs });
   if (keep && first.failed.length === 0) writeResults(smokeName, first.figures);
-  const kept = readResults(smokeName);
-  const suspects = new Set(findRegressions(first.figures, kept).map(({ subject }) => subject));
+  const stored = readResults(smokeName);
+  const suspects = new Set(findRegressions(first.figures, stored).map(({ subject }) => subject));
   if (suspects.size === 0) return first;
-  process.stderr.write(`Regressed, measuring again: ${[...suspects].join(', ')}\n`);
+  process.stderr.write(`Measuring regressed subjects again: ${[...suspects].join(', ')}\n`);
   const repeated = subjects.filter(({ name }) => suspects.has(name));
   const second = await runAll(repeated, { smoke: true, runs: runs ?? repeatRuns });
-  for (const regression of findRepeatedRegressions(first.figures, second.figures, kept)) {
+  for (const regression of findRepeatedRegressions(first.figures, second.figures, stored)) {
     process.exitCode = 1;
     process.stdout.write(`${formatRegression(regression)}\n`);
   }
-  const rest = first.figures.filter(({ subject }) => !suspects.has(subject));
+  const unsuspected = first.figures.filter(({ subject }) => !suspects.has(subject));
   return {
-    figures: [...rest, ...second.figures],
+    figures: [...unsuspected, ...second.figures],
     failed: [...first.failed, ...second.failed],
   };
 }
 
-/** Profiles the subjects one by one and prints their reports. Skips subjects without a load. */
+/** Profiles the subjects one by one and prints their reports. Skips subjects without a `profile`. */
 async function profileAll(chosen: readonly Subject[]): Promise<void> {
   const subjects = chosen.filter(({ profile }) => profile !== undefined);
   const progress = new Progress(subjects, 0.5);
   for (const subject of subjects) {
-    process.stderr.write(`${progress.next}\n`);
+    process.stderr.write(`${progress.startText}\n`);
     const startedAt = performance.now();
     const bench = new Bench({ profile: true });
     try {
       await subject.run(bench);
-      process.stdout.write(`${writeReport(subject, bench.windows)}\n`);
+      process.stdout.write(`${writeReport(subject, bench.profiledRuns)}\n`);
     } finally {
       await bench.end();
     }
@@ -171,14 +171,14 @@ async function profileAll(chosen: readonly Subject[]): Promise<void> {
   }
 }
 
-/** Runs the subjects one by one. Results are kept after each, so a later failure loses none. */
+/** Runs the subjects one by one. Stores the results of each at once, so a later failure loses none. */
 async function runAll(subjects: readonly Subject[], options: BenchOptions): Promise<Outcome> {
   const bench = new Bench(options);
   const figures: Figure[] = [];
   const failed: string[] = [];
   const progress = new Progress(subjects, bench.isShort ? 0.05 : bench.runs / 5);
   for (const subject of subjects) {
-    process.stderr.write(`${progress.next}\n`);
+    process.stderr.write(`${progress.startText}\n`);
     const startedAt = performance.now();
     try {
       const own = await subject.run(bench);
@@ -210,8 +210,8 @@ function writeTable(figures: readonly Figure[]): void {
   const readme = fileURLToPath(new URL('./README.md', import.meta.url));
   const text = readFileSync(readme, 'utf8');
   const table = `<!-- results -->\n\n${buildTable(figures)}\n\n<!-- /results -->`;
-  const next = text.replace(/<!-- results -->[\s\S]*<!-- \/results -->/, () => table);
-  writeFileSync(readme, next);
+  const updated = text.replace(/<!-- results -->[\s\S]*<!-- \/results -->/, () => table);
+  writeFileSync(readme, updated);
 }
 
 await main();

@@ -3,21 +3,21 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { localHosts, writeCertificate } from '../src/commands/certificate-files.js';
 import { type Build, treeBuild } from './process/build.js';
-import { Child, type Measured } from './process/child.js';
+import { Child, type MeasurableServer } from './process/child.js';
 import type { Settings } from './process/herald.js';
-import { type Watched, watch } from './process/watch.js';
+import { measureServer, type ServerUsage } from './process/watch.js';
 import { type ProfiledRun, profileRun } from './profile/profiled-run.js';
 import { type Figure, runInterleaved } from './report/figure.js';
 
-/** A benchmark. One file each in `subjects/`, named like the subject. */
+/** A benchmark. Its file in `subjects/` has the name of the subject. */
 export interface Subject {
   readonly name: string;
   readonly about: string;
   /** Duration of five runs on two idle cores. */
   readonly seconds: number;
-  /** The operation that `Bench.watch` counts, for CPU per operation, and the window to draw. */
-  readonly profile?: { readonly operation: string; readonly drawn: string };
-  /** Excludes the subject from smoke runs: short runs on a busy machine give no usable results. */
+  /** What one operation of `Bench.measureServer` is, and the measurement to draw a flame graph of. */
+  readonly profile?: { readonly operation: string; readonly flameGraphRun: string };
+  /** Excludes the subject from smoke runs, because its short runs on a busy machine are not usable. */
   readonly isTooNoisyForSmoke?: boolean;
   run(bench: Bench): Promise<Figure[]>;
 }
@@ -25,26 +25,26 @@ export interface Subject {
 export interface BenchOptions {
   readonly smoke?: boolean;
   readonly profile?: boolean;
-  /** One of two builds in a comparison: measured once, without references. */
+  /** One of the two builds of a comparison. It is measured once, without references. */
   readonly compared?: Build;
   /** Default: 5, or 3 in a smoke run. */
   readonly runs?: number | undefined;
 }
 
-/** The environment of a subject. Everything opened by `use` is closed after the subject ends. */
+/** The environment of a subject. Stops everything that `use` opened after the subject ends. */
 export class Bench {
   /** True in a smoke run or a comparison: fewer streams, events and figures. */
   readonly isShort: boolean;
   /** The Herald build to measure. */
   readonly build: Build;
-  /** Whether to measure the references, too. */
+  /** Whether references are measured, too. */
   readonly hasReferences: boolean;
   /** How often each measurement runs. */
   readonly runs: number;
-  /** Whether V8's profiler runs during each `watch`. */
+  /** Whether V8's profiler runs during each `measureServer`. */
   readonly isProfiling: boolean;
-  /** Profiled runs by the name given to `watch`; the last of each name. */
-  readonly windows = new Map<string, ProfiledRun>();
+  /** The last profiled run of each name that was given to `measureServer`. */
+  readonly profiledRuns = new Map<string, ProfiledRun>();
   /** `CERTIFICATE` and `PRIVATE_KEY`, shared by all servers. */
   readonly certificate: Settings;
   readonly #folder = mkdtempSync(join(tmpdir(), 'herald-bench-'));
@@ -64,7 +64,7 @@ export class Bench {
     this.certificate = { CERTIFICATE: certificateFile, PRIVATE_KEY: privateKeyFile };
   }
 
-  /** Returns the size for the kind of run: smoke, full or comparison. */
+  /** Returns the argument for the kind of run: smoke, full or comparison. */
   size(smoke: number, full: number, compared = smoke): number {
     if (!this.hasReferences) return compared;
     return this.isShort ? smoke : full;
@@ -93,13 +93,13 @@ export class Bench {
     if (!this.hasReferences) {
       const none = Object.fromEntries(Object.keys(references).map((name) => [name, []]));
       const results = await runInterleaved(this.runs, measurements, () => {});
-      return { ...results, ...none } as Record<Name | Reference, Result[]>; // As named above.
+      return { ...results, ...none } as Record<Name | Reference, Result[]>; // Safe: it has these names.
     }
     const all = { ...measurements, ...references };
     return runInterleaved(this.runs, all, (round) => this.print(`run ${round} of ${this.runs}`));
   }
 
-  /** Returns a function that opens something on its first call: a comparison needs no reference. */
+  /** Returns a function that opens something on its first call; a comparison opens no references. */
   lazy<Thing>(open: () => Promise<Thing>): () => Promise<Thing> {
     let opened: Promise<Thing> | undefined;
     return () => {
@@ -109,16 +109,22 @@ export class Bench {
   }
 
   /**
-   * Measures what a server spends during `work`; every load must be measured by it. `name` is a
-   * short label of server and operation; `work` returns the number of operations.
+   * Measures the resources that a server uses during `work`, which returns the number of operations.
+   * Every measurement must use this method, so that it can be profiled. `name` is a short label of
+   * server and operation.
    */
-  async watch(child: Measured, name: string, work: () => Promise<number>): Promise<Watched> {
-    if (!this.isProfiling || !(child instanceof Child)) return watch(child, work);
-    const window = await profileRun(child, work);
-    this.windows.set(name, window);
-    return window;
+  async measureServer(
+    child: MeasurableServer,
+    name: string,
+    work: () => Promise<number>,
+  ): Promise<ServerUsage> {
+    if (!this.isProfiling || !(child instanceof Child)) return measureServer(child, work);
+    const run = await profileRun(child, work);
+    this.profiledRuns.set(name, run);
+    return run;
   }
 
+  /** Waits for something to open, and stops it when the subject ends. */
   async use<Thing extends { stop(): Promise<void> }>(opening: Promise<Thing>): Promise<Thing> {
     const thing = await opening;
     this.#closers.push(() => thing.stop());

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs what the benchmarks can use and do without, where apt-get works: h2load (a generator that
-# is not ours, to check ours by), nchan (an event hub in C, to compare with) and perf (what C++ and
-# the kernel do, for --profile). Needs root.
+# Installs optional tools of the benchmarks with apt-get: h2load (an independent load generator, to
+# check our own), nchan (an event hub in C, to compare with) and perf (for --profile: shows the CPU of
+# C++ and the kernel). Needs root.
 set -euo pipefail
 apt-get update -qq
 apt-get install -y --no-install-recommends nghttp2-client nginx-light libnginx-mod-nchan linux-perf

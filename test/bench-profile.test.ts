@@ -1,20 +1,20 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { pathToFileURL } from 'node:url';
-import { repository } from '../bench/machine.js';
+import { repositoryFolder } from '../bench/machine.js';
 import { type CallNode, Child } from '../bench/process/child.js';
 import { buildBreakdown } from '../bench/profile/breakdown.js';
 import { flameGraph } from '../bench/profile/flame.js';
-import { getNativePart } from '../bench/profile/native-part.js';
-import { betweenCalls, getPart, getThreadPart } from '../bench/profile/part.js';
+import { getNativeComponent } from '../bench/profile/native-part.js';
+import { betweenCalls, getCallOrigin, getThreadOrigin } from '../bench/profile/part.js';
 import { parseCounts } from '../bench/profile/perf.js';
 import { type ProfiledRun, profileRun } from '../bench/profile/profiled-run.js';
 import { Progress } from '../bench/report/progress.js';
 import type { Subject } from '../bench/subject.js';
 
-const home = pathToFileURL(repository).href;
+const home = pathToFileURL(repositoryFolder).href;
 
-/** Builds a call tree without branches: below a root, each function calls the next. */
+/** Builds a call tree without branches: the root calls the first function, and each calls the next. */
 function createCallChain(
   ...links: readonly (readonly [name: string, url: string, samples: number])[]
 ) {
@@ -29,16 +29,24 @@ function createCallChain(
   );
 }
 
-function createWindow(calls: readonly CallNode[], parts: Partial<ProfiledRun> = {}): ProfiledRun {
+function createRun(calls: readonly CallNode[], parts: Partial<ProfiledRun> = {}): ProfiledRun {
   return {
-    ...{ cpu: 0, operations: 10, seconds: 0.001, delay: 0, calls, others: [], native: {} },
-    main: { name: 'node', cpu: 1000, kernel: 0, waited: 0 },
+    ...{
+      cpuMicrosPerOperation: 0,
+      operations: 10,
+      seconds: 0.001,
+      loopDelayP99Ms: 0,
+      calls,
+      otherThreads: [],
+      nativeCounts: {},
+    },
+    mainThread: { name: 'node', cpuMicros: 1000, kernelMicros: 0, waitedMicros: 0 },
     ...parts,
   };
 }
 
-test('a call is attributed to its file, its package or its Node module', () => {
-  // [function, url, part]
+test('a call on the stack is attributed to its file, its package or its Node module', () => {
+  // [function, url, name of the origin]
   const cases = [
     ['push', `${home}dist/stream/event-stream.js`, 'dist/stream/event-stream.js'],
     ['sign', `${home}node_modules/jsonwebtoken/sign.js`, 'jsonwebtoken'],
@@ -50,18 +58,18 @@ test('a call is attributed to its file, its package or its Node module', () => {
   ] as const;
 
   for (const [functionName, url, name] of cases) {
-    assert.equal(getPart({ functionName, url, lineNumber: 0 }, betweenCalls).name, name);
+    assert.equal(getCallOrigin({ functionName, url, lineNumber: 0 }, betweenCalls).name, name);
   }
 });
 
-test('native calls are attributed to the JavaScript that called them, at any depth', () => {
+test('a native call is attributed to the JavaScript that called it, directly or through native code', () => {
   const frame = (functionName: string, url = '') => ({ functionName, url, lineNumber: 0 });
-  const caller = getPart(frame('read', `${home}dist/db/sqlite/sqlite.js`), betweenCalls);
+  const caller = getCallOrigin(frame('read', `${home}dist/db/sqlite/sqlite.js`), betweenCalls);
 
-  const outer = getPart(frame('all'), caller);
+  const outer = getCallOrigin(frame('all'), caller);
 
   assert.equal(outer.name, 'native, by dist/db/sqlite/sqlite.js');
-  assert.deepEqual(getPart(frame('step'), outer), outer);
+  assert.deepEqual(getCallOrigin(frame('step'), outer), outer);
 });
 
 test('the shares of an operation add up to the CPU time of all threads', () => {
@@ -70,11 +78,13 @@ test('the shares of an operation add up to the CPU time of all threads', () => {
     ['(idle)', '', 50],
     ['b', 'node:b', 20],
   );
-  // A sample is 10 us and the thread ran for 600 of 1000: 500 us are calls, 100 us of idle were C++.
-  const main = { name: 'node', cpu: 600, kernel: 0, waited: 0 };
-  const others = [{ name: 'sqlite-writer', cpu: 40, kernel: 0, waited: 0 }];
+  // One sample stands for 10 us. The thread ran for 600 of 1000 us, and calls ran for 500 us, so the
+  // C++ that V8 counted as idle ran for the other 100 us. The results are per operation, of which
+  // there were 10.
+  const mainThread = { name: 'node', cpuMicros: 600, kernelMicros: 0, waitedMicros: 0 };
+  const otherThreads = [{ name: 'sqlite-writer', cpuMicros: 40, kernelMicros: 0, waitedMicros: 0 }];
 
-  const shares = buildBreakdown(createWindow(calls, { main, others }));
+  const shares = buildBreakdown(createRun(calls, { mainThread, otherThreads }));
 
   const micros = (name: string) => shares.find((one) => one.name === name)?.micros.toFixed(3);
   assert.equal(micros('dist/a.js'), '30.000');
@@ -83,24 +93,24 @@ test('the shares of an operation add up to the CPU time of all threads', () => {
   assert.equal(micros('thread sqlite-writer'), '4.000');
 });
 
-test('samples of a thread that waited for a core have less weight', () => {
+test('a sample stands for less CPU when the thread waited for a core', () => {
   const calls = createCallChain(['push', `${home}dist/a.js`, 100]);
-  const main = { name: 'node', cpu: 400, kernel: 0, waited: 600 };
+  const mainThread = { name: 'node', cpuMicros: 400, kernelMicros: 0, waitedMicros: 600 };
 
-  const shares = buildBreakdown(createWindow(calls, { main }));
+  const shares = buildBreakdown(createRun(calls, { mainThread }));
 
   const all = shares.reduce((sum, { micros }) => sum + micros, 0);
   assert.equal(all.toFixed(3), '40.000');
 });
 
-test('threads are identified by their kernel name', () => {
-  // Node 20 does not name its threads: those that the probe did not name are libuv's pool.
-  assert.equal(getThreadPart('node').name, getThreadPart('libuv-worker').name);
-  assert.equal(getThreadPart('jobs').name, 'thread jobs');
-  assert.equal(getThreadPart('v8:ProfEvntProc').kind, 'the profiler itself');
+test('the CPU of a thread is attributed by the name of the thread in the kernel', () => {
+  // Node 20 does not name its threads, so those that the probe does not name are libuv's pool.
+  assert.equal(getThreadOrigin('node').name, getThreadOrigin('libuv-worker').name);
+  assert.equal(getThreadOrigin('jobs').name, 'thread jobs');
+  assert.equal(getThreadOrigin('v8:ProfEvntProc').kind, 'the profiler itself');
 });
 
-test('a profile covers all threads of a process', {
+test('the shares of a profiled process include the CPU time of all its threads', {
   skip: process.platform !== 'linux',
 }, async () => {
   const script = `process.on('message', ({ id, ask }) => {
@@ -112,25 +122,28 @@ test('a profile covers all threads of a process', {
   console.log('ready');`;
   const child = await Child.start({ args: ['-e', script], readyPattern: /ready/ });
   try {
-    const window = await profileRun(child, async () => {
+    const run = await profileRun(child, async () => {
       await child.ask('spin');
       return 4;
     });
 
-    const shares = buildBreakdown(window);
+    const shares = buildBreakdown(run);
     const sum = shares.reduce((all, { micros }) => all + micros, 0);
-    const cpu = [window.main, ...window.others].reduce((all, thread) => all + thread.cpu, 0);
-    assert.ok(Math.abs(sum * window.operations - cpu) < 1, `${sum} x 4 is not ${cpu}`);
+    const cpu = [run.mainThread, ...run.otherThreads].reduce(
+      (all, thread) => all + thread.cpuMicros,
+      0,
+    );
+    assert.ok(Math.abs(sum * run.operations - cpu) < 1, `${sum} x 4 is not ${cpu}`);
     assert.ok(shares.some(({ name, micros }) => name === '[eval]' && micros > 0));
-    assert.ok(window.others.some(({ name }) => name === 'V8Worker'));
+    assert.ok(run.otherThreads.some(({ name }) => name === 'V8Worker'));
   } finally {
     await child.stop();
   }
 });
 
-test('machine code is attributed to its library', () => {
+test('machine code is attributed to a component by its symbol and file', () => {
   const node = '/usr/bin/node';
-  // [symbol, file, part]
+  // [symbol, file, component]
   const cases = [
     ['tcp_sendmsg', '[kernel.kallsyms]', 'the kernel'],
     ['nghttp2_session_mem_send', node, 'nghttp2: HTTP/2 frames and headers'],
@@ -144,10 +157,10 @@ test('machine code is attributed to its library', () => {
     ['fill_block', '/a/node_modules/argon2/prebuilds/argon2.node', 'addon argon2'],
   ] as const;
 
-  for (const [symbol, file, name] of cases) assert.equal(getNativePart(symbol, file), name);
+  for (const [symbol, file, name] of cases) assert.equal(getNativeComponent(symbol, file), name);
 });
 
-test('lines of perf are counted, except those of the profiler thread', () => {
+test('samples of perf are counted by component, except those of the profiler thread', () => {
   const lines = [
     '            node   141155e v8::internal::Scavenger::Process (/usr/bin/node)',
     '   sqlite-writer  ffffffff816f0d2e fsync (deleted) ([kernel.kallsyms])',
@@ -166,22 +179,22 @@ test('a flame graph has a box for each call above a minimum width, and none for 
   );
   const idle = createCallChain(['(idle)', '', 1000]);
 
-  const svg = flameGraph('some', createWindow(calls));
+  const svg = flameGraph('some', createRun(calls));
 
   assert.match(svg, /push &lt;a>.js/);
   assert.match(svg, /node:b:7/);
   assert.doesNotMatch(svg, /node:c/);
-  assert.doesNotMatch(flameGraph('some', createWindow(idle)), /idle/);
+  assert.doesNotMatch(flameGraph('some', createRun(idle)), /idle/);
 });
 
-test('the remaining time of a run is estimated from the part that is done', () => {
+test('the remaining time of a run is estimated from the finished subjects', () => {
   const subject = (seconds: number): Subject => ({
     ...{ name: `of ${seconds}`, about: 'some', seconds },
     run: () => Promise.resolve([]),
   });
   const progress = new Progress([subject(60), subject(540), subject(600)], 1);
 
-  assert.match(progress.next, /^1 of 3, of 60: some; some 20 min left$/);
+  assert.match(progress.startText, /^1 of 3, of 60: some; some 20 min left$/);
   assert.match(progress.finish(180), /^of 60: 3 min, 3 min in all$/);
-  assert.match(progress.next, /^2 of 3, of 540: some; some 38 min left$/);
+  assert.match(progress.startText, /^2 of 3, of 540: some; some 38 min left$/);
 });

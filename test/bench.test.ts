@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { frame, frameTypes, headerBlock } from '../bench/load/frames.js';
 import { Latencies } from '../bench/load/latencies.js';
-import { markedData, nowMicros, Tally } from '../bench/load/marked-events.js';
+import { createMarkedData, nowMicros, Tally } from '../bench/load/marked-events.js';
 import { BuildError, resolveRef, treeBuild } from '../bench/process/build.js';
 import { compareFigures, comparisonTable } from '../bench/report/compare.js';
 import { type Figure, figure, runInterleaved } from '../bench/report/figure.js';
@@ -11,8 +11,10 @@ import { Bench } from '../bench/subject.js';
 
 const bytes = (text: string) => Buffer.from(text);
 
-test('a tally counts marked events wherever reads split them', () => {
-  const text = [1, 2, 3].map((number) => `id: x\ndata: ${markedData(number, 60)}\n\n`).join('');
+test('a tally counts marked events no matter where reads split them', () => {
+  const text = [1, 2, 3]
+    .map((number) => `id: x\ndata: ${createMarkedData(number, 60)}\n\n`)
+    .join('');
   for (let cut = 0; cut <= text.length; cut += 1) {
     const tally = new Tally();
     const published: number[] = [];
@@ -22,7 +24,7 @@ test('a tally counts marked events wherever reads split them', () => {
       tally.feed(part, 0, part.length, (at) => published.push(at));
     }
 
-    assert.deepEqual([tally.events, tally.sum, tally.disorder], [3, 6, 0], `cut at ${cut}`);
+    assert.deepEqual([tally.events, tally.sum, tally.outOfOrder], [3, 6, 0], `cut at ${cut}`);
     assert.ok(published.every((at) => Math.abs(nowMicros() - at) < 60e6));
   }
 });
@@ -30,9 +32,9 @@ test('a tally counts marked events wherever reads split them', () => {
 test('a tally detects missing, duplicate and reordered events', () => {
   const feed = (numbers: readonly number[]) => {
     const tally = new Tally();
-    const part = bytes(numbers.map((number) => markedData(number, 40)).join('\n'));
+    const part = bytes(numbers.map((number) => createMarkedData(number, 40)).join('\n'));
     tally.feed(part, 0, part.length, () => {});
-    return [tally.events, tally.sum, tally.disorder];
+    return [tally.events, tally.sum, tally.outOfOrder];
   };
 
   assert.deepEqual(feed([1, 2, 3]), [3, 6, 0]);
@@ -41,8 +43,8 @@ test('a tally detects missing, duplicate and reordered events', () => {
   assert.deepEqual(feed([2, 1, 3]), [3, 6, 1]);
 });
 
-test('a tally reads only its range of a buffer', () => {
-  const text = `${markedData(1, 40)}${markedData(2, 40)}`;
+test('a tally ignores bytes of a buffer outside the given range', () => {
+  const text = `${createMarkedData(1, 40)}${createMarkedData(2, 40)}`;
   const tally = new Tally();
 
   tally.feed(bytes(text), 0, 40, () => {});
@@ -50,25 +52,25 @@ test('a tally reads only its range of a buffer', () => {
   assert.equal(tally.events, 1);
 });
 
-test('latency percentiles are rounded up to the next step', () => {
+test('latency percentiles are rounded up to the next step of 50 microseconds', () => {
   const latencies = new Latencies();
   for (let ms = 1; ms <= 1000; ms += 1) latencies.add(ms * 1000);
 
-  const { count, p50, p99, p999, max } = latencies.summary;
+  const { count, p50Ms, p99Ms, p999Ms, maxMs } = latencies.summary;
 
-  assert.deepEqual([count, p50, p99, p999, max], [1000, 500.05, 990.05, 999.05, 1000]);
+  assert.deepEqual([count, p50Ms, p99Ms, p999Ms, maxMs], [1000, 500.05, 990.05, 999.05, 1000]);
 });
 
 test('a ratio is computed per run, and its median is compared with the goal', () => {
-  const made = figure({
+  const result = figure({
     ...{ subject: 'some', what: 'thing', parameters: {}, unit: 'us', runs: [10, 30, 20] },
     reference: { what: 'other', runs: [10, 10, 10] },
     goal: { on: 'ratio', is: '<=', bound: 2 },
   });
 
-  assert.deepEqual(made.ratio, { median: 2, min: 1, max: 3 });
-  assert.equal(made.reached, true);
-  assert.equal(figure({ ...made, goal: { on: 'value', is: '<=', bound: 19 } }).reached, false);
+  assert.deepEqual(result.ratio, { median: 2, min: 1, max: 3 });
+  assert.equal(result.reached, true);
+  assert.equal(figure({ ...result, goal: { on: 'value', is: '<=', bound: 19 } }).reached, false);
 });
 
 test('measurements are interleaved, and every other round runs in reverse order', async () => {
@@ -82,7 +84,7 @@ test('measurements are interleaved, and every other round runs in reverse order'
   assert.deepEqual(rounds, [1, 2, 3]);
 });
 
-test('frames and header blocks match the specification', () => {
+test('frames and header blocks are encoded as specified', () => {
   // RFC 9113 §4.1 and RFC 7541 §6.2.2, with a length of 130 encoded as in §5.1.
   assert.equal(
     frame(frameTypes.ping, 1, 0, bytes('12345678')).toString('hex').slice(0, 18),
@@ -97,13 +99,13 @@ test('frames and header blocks match the specification', () => {
   );
 });
 
-test('a regression is reported only when both measurements of a figure show it', () => {
+test('a regression of a figure is reported only when both measurements show it', () => {
   const measured = (...ratios: readonly number[]): Figure[] =>
     ratios.map((ratio, index) =>
       figure({
         ...{ subject: 'some', what: `thing ${index}`, parameters: {}, unit: 'us', runs: [ratio] },
         reference: { what: 'other', runs: [1] },
-        ...{ goal: { on: 'ratio', is: '<=', bound: 1 }, isSteady: true },
+        ...{ goal: { on: 'ratio', is: '<=', bound: 1 }, isStableUnderLoad: true },
       }),
     );
 
@@ -115,12 +117,12 @@ test('a regression is reported only when both measurements of a figure show it',
   );
 });
 
-test('a smoke run reports ratios that miss both their goal and the stored ratio', () => {
-  const made = (ratio: number, parts: Partial<Figure> = {}): Figure => ({
+test('a regression is a ratio that is over 1.5 times worse than its goal and its stored ratio', () => {
+  const createFigure = (ratio: number, parts: Partial<Figure> = {}): Figure => ({
     ...figure({
       ...{ subject: 'some', what: 'thing', parameters: {}, unit: 'us', runs: [ratio] },
       reference: { what: 'other', runs: [1] },
-      ...{ goal: { on: 'ratio', is: '<=', bound: 2 }, isSteady: true },
+      ...{ goal: { on: 'ratio', is: '<=', bound: 2 }, isStableUnderLoad: true },
     }),
     ...parts,
   });
@@ -129,25 +131,25 @@ test('a smoke run reports ratios that miss both their goal and the stored ratio'
   const cases = [
     [2.9, {}, undefined, false],
     [3.1, {}, undefined, true],
-    [3.1, {}, 2.5, false], // Was missed before, too.
+    [3.1, {}, 2.5, false], // The stored ratio missed the goal, too.
     [3.9, {}, 2.5, true],
     [3.1, {}, 1, true],
-    [3.1, { isSteady: false }, undefined, false],
+    [3.1, { isStableUnderLoad: false }, undefined, false],
     [14, atLeast, undefined, false],
     [13, atLeast, undefined, true],
     [13, atLeast, 15, false],
   ] as const;
 
   for (const [ratio, parts, before, isRegression] of cases) {
-    const stored = before === undefined ? [] : [made(before, parts)];
+    const stored = before === undefined ? [] : [createFigure(before, parts)];
 
-    const regressions = findRegressions([made(ratio, parts)], stored);
+    const regressions = findRegressions([createFigure(ratio, parts)], stored);
 
     assert.equal(regressions.length, isRegression ? 1 : 0, `${ratio} after ${before}`);
   }
 });
 
-test('a comparison computes the ratio of two builds per run, for each figure', () => {
+test('a comparison computes the ratio of two builds per run for each figure', () => {
   const run = (cpu: number, rate: number): Figure[] => {
     const base = { subject: 'some', parameters: { streams: 5 } };
     return [
@@ -180,16 +182,16 @@ test('a comparison computes the ratio of two builds per run, for each figure', (
 });
 
 test('a comparison omits figures that a run of either build did not measure', () => {
-  const made = (what: string, ...runs: readonly number[]) =>
+  const createFigure = (what: string, ...runs: readonly number[]) =>
     figure({ ...{ subject: 'some', what, parameters: {}, unit: 'us' }, runs });
-  const both = made('both', 1);
+  const both = createFigure('both', 1);
   const tree = [
-    [both, made('new', 1), made('reference'), made('once', 1)],
-    [both, made('new', 1), made('reference'), made('once')],
+    [both, createFigure('new', 1), createFigure('reference'), createFigure('once', 1)],
+    [both, createFigure('new', 1), createFigure('reference'), createFigure('once')],
   ];
   const other = [
-    [both, made('once', 1), made('reference', 1)],
-    [both, made('once', 1), made('reference', 1)],
+    [both, createFigure('once', 1), createFigure('reference', 1)],
+    [both, createFigure('once', 1), createFigure('reference', 1)],
   ];
 
   const figures = compareFigures('v1', tree, other);
@@ -229,7 +231,7 @@ test('a comparison measures a build once and opens no references', async () => {
   ]);
 });
 
-test('a comparison with a ref that names no commit is rejected', () => {
+test('a comparison rejects a git ref that does not refer to a commit', () => {
   for (const ref of ['no-such-ref', '', '--all', 'HEAD:package.json']) {
     assert.throws(() => resolveRef(ref), BuildError, ref);
   }

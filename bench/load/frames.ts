@@ -11,18 +11,20 @@ export const frameTypes = {
 
 export const flags = { endStream: 1, ack: 1, endHeaders: 4, padded: 8 } as const;
 
+/** Size of a frame's header. */
 export const headBytes = 9;
 
 const windowMax = 2 ** 31 - 1;
 const windowDefault = 65_535;
-const noPush = [0, 2, 0, 0, 0, 0];
-const widestWindow = [0, 4, 0x7f, 0xff, 0xff, 0xff];
+/** The settings `ENABLE_PUSH` = 0 and `INITIAL_WINDOW_SIZE` = 2^31 - 1. Spec: RFC 9113 §6.5.2. */
+const pushDisabled = [0, 2, 0, 0, 0, 0];
+const windowSizeMax = [0, 4, 0x7f, 0xff, 0xff, 0xff];
 
-/** The client preface, with maximum windows, so that flow control never slows the server. */
+/** The client preface, with maximum windows, so that flow control never slows down the server. */
 export const connectionPreface = Buffer.concat([
   Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'),
-  frame(frameTypes.settings, 0, 0, Buffer.from([...noPush, ...widestWindow])),
-  frame(frameTypes.windowUpdate, 0, 0, wholeNumber(windowMax - windowDefault)),
+  frame(frameTypes.settings, 0, 0, Buffer.from([...pushDisabled, ...windowSizeMax])),
+  frame(frameTypes.windowUpdate, 0, 0, encodeUint32(windowMax - windowDefault)),
 ]);
 
 export function frame(type: number, flag: number, streamId: number, payload: Buffer): Buffer {
@@ -38,30 +40,30 @@ export function frame(type: number, flag: number, streamId: number, payload: Buf
 export function headerBlock(fields: Readonly<Record<string, string>>): Buffer {
   const parts = Object.entries(fields).flatMap(([name, value]) => [
     Buffer.from([0]),
-    ...literal(name),
-    ...literal(value),
+    ...encodeLiteral(name),
+    ...encodeLiteral(value),
   ]);
   return Buffer.concat(parts);
 }
 
-function literal(text: string): Buffer[] {
+function encodeLiteral(text: string): Buffer[] {
   const bytes = Buffer.from(text);
-  return [prefixed(bytes.length), bytes];
+  return [encodeLength(bytes.length), bytes];
 }
 
 /** Encodes a length as an integer with a 7-bit prefix. Spec: RFC 7541 §5.1. */
-function prefixed(length: number): Buffer {
+function encodeLength(length: number): Buffer {
   if (length < 127) return Buffer.from([length]);
   const bytes = [127];
-  let rest = length - 127;
-  while (rest >= 128) {
-    bytes.push((rest % 128) + 128);
-    rest = Math.floor(rest / 128);
+  let remainder = length - 127;
+  while (remainder >= 128) {
+    bytes.push((remainder % 128) + 128);
+    remainder = Math.floor(remainder / 128);
   }
-  return Buffer.from([...bytes, rest]);
+  return Buffer.from([...bytes, remainder]);
 }
 
-function wholeNumber(value: number): Buffer {
+function encodeUint32(value: number): Buffer {
   const bytes = Buffer.alloc(4);
   bytes.writeUInt32BE(value);
   return bytes;

@@ -15,21 +15,21 @@ export class H1Requester implements Sender {
   send({ method, path, headers = {} }: RequestHead, body?: Buffer): Promise<TimedResponse> {
     const sentAt = nowMicros();
     return new Promise((resolve, reject) => {
-      const sent = request(
+      const clientRequest = request(
         {
           ...{ host: '127.0.0.1', port: this.#port, agent: this.#agent, method, path },
           headers: { ...headers, 'content-length': String(body?.length ?? 0) },
         },
         (response) => {
-          const parts: string[] = [];
-          response.setEncoding('latin1').on('data', (part: string) => parts.push(part));
+          const chunks: string[] = [];
+          response.setEncoding('latin1').on('data', (chunk: string) => chunks.push(chunk));
           response.once('end', () => {
-            resolve({ text: parts.join(''), micros: nowMicros() - sentAt });
+            resolve({ text: chunks.join(''), durationMicros: nowMicros() - sentAt });
           });
         },
       );
-      sent.once('error', reject);
-      sent.end(body);
+      clientRequest.once('error', reject);
+      clientRequest.end(body);
     });
   }
 

@@ -2,7 +2,7 @@ import { type ConnectionOptions, connect, type TLSSocket } from 'node:tls';
 import { connectionPreface, flags, frame, frameTypes, headBytes, headerBlock } from './frames.js';
 
 export interface ClientHandler {
-  /** Called with bytes of a body, `buffer` from `start` to `end`; valid only during the call. */
+  /** Called with the bytes of a body from `start` to `end`; `buffer` is valid only during the call. */
   onData(streamId: number, buffer: Buffer, start: number, end: number): void;
   onHead?(streamId: number): void;
   onEnd(streamId: number): void;
@@ -15,13 +15,14 @@ export interface RequestHead {
   readonly headers?: Readonly<Record<string, string>>;
 }
 
-/** Shared by all connections of a thread: each read is consumed before the next one. */
+/** Shared by all connections of a thread, because each read is consumed before the next one. */
 const readBuffer = Buffer.alloc(256 * 1024);
 
 /**
- * A minimal HTTP/2 connection over TLS. Uses several times less CPU than Node's own client, so that
- * thousands on one core still wait for the server. No compression, no priorities, and ignores the
- * server's limits: only for load on benchmark servers.
+ * A minimal HTTP/2 connection over TLS. It uses several times less CPU than Node's own client, so
+ * that thousands of connections fit on one core and the server remains the bottleneck. It does not
+ * compress headers, has no priorities and ignores the server's limits, so it is only for load on
+ * benchmark servers.
  */
 export class H2Client {
   readonly #socket: TLSSocket;
@@ -30,18 +31,18 @@ export class H2Client {
   #nextStreamId = 1;
   readonly #head = Buffer.alloc(headBytes);
   #headLength = 0;
-  #left = 0;
-  #control: Buffer[] = [];
-  #cause: Error | undefined;
+  #payloadLeft = 0;
+  #pingPayload: Buffer[] = [];
+  #closeCause: Error | undefined;
 
   private constructor(socket: TLSSocket, port: number, handler: ClientHandler) {
     this.#socket = socket;
     this.#handler = handler;
     this.#authority = `localhost:${port}`;
     socket.on('error', (error) => {
-      this.#cause = error;
+      this.#closeCause = error;
     });
-    socket.once('close', () => handler.onClose(this.#cause));
+    socket.once('close', () => handler.onClose(this.#closeCause));
   }
 
   /** Resolves when TLS is established and the preface is written. */
@@ -57,11 +58,11 @@ export class H2Client {
         onread: {
           buffer: readBuffer,
           callback: (length: number, buffer: Uint8Array) => {
-            client?.read(buffer as Buffer, length); // It is `readBuffer`.
+            client?.read(buffer as Buffer, length); // Safe: `buffer` is `readBuffer`.
             return true;
           },
         },
-      } as ConnectionOptions); // The types of TLS lack `onread`.
+      } as ConnectionOptions); // `ConnectionOptions` lacks `onread`.
       socket.setNoDelay(true);
       socket.once('error', reject);
       socket.once('secureConnect', () => {
@@ -73,7 +74,7 @@ export class H2Client {
     });
   }
 
-  /** Sends a request in one write. Returns its stream id. */
+  /** Sends a request in one write and returns the id of its stream. */
   request({ method, path, headers = {} }: RequestHead, body?: Buffer): number {
     const streamId = this.#nextStreamId;
     this.#nextStreamId += 2;
@@ -85,8 +86,8 @@ export class H2Client {
       ...headers,
       ...(body === undefined ? {} : { 'content-length': String(body.length) }),
     });
-    const end = body === undefined ? flags.endStream : 0;
-    const parts = [frame(frameTypes.headers, flags.endHeaders + end, streamId, block)];
+    const endFlag = body === undefined ? flags.endStream : 0;
+    const parts = [frame(frameTypes.headers, flags.endHeaders + endFlag, streamId, block)];
     if (body !== undefined) parts.push(...dataFrames(streamId, body));
     this.#socket.write(Buffer.concat(parts));
     return streamId;
@@ -96,44 +97,44 @@ export class H2Client {
     this.#socket.destroy();
   }
 
-  /** Parses bytes that have arrived; called by the socket. */
+  /** Parses received bytes; called by the socket. */
   read(buffer: Buffer, length: number): void {
-    let at = 0;
-    while (at < length) {
+    let offset = 0;
+    while (offset < length) {
       if (this.#headLength < headBytes) {
-        const taken = Math.min(headBytes - this.#headLength, length - at);
-        buffer.copy(this.#head, this.#headLength, at, at + taken);
-        this.#headLength += taken;
-        at += taken;
+        const byteCount = Math.min(headBytes - this.#headLength, length - offset);
+        buffer.copy(this.#head, this.#headLength, offset, offset + byteCount);
+        this.#headLength += byteCount;
+        offset += byteCount;
         if (this.#headLength < headBytes) return;
-        this.#left = this.#head.readUIntBE(0, 3);
+        this.#payloadLeft = this.#head.readUIntBE(0, 3);
       }
-      const taken = Math.min(this.#left, length - at);
-      if (taken > 0) this.#payload(buffer, at, at + taken);
-      at += taken;
-      this.#left -= taken;
-      if (this.#left === 0) {
+      const byteCount = Math.min(this.#payloadLeft, length - offset);
+      if (byteCount > 0) this.#handlePayload(buffer, offset, offset + byteCount);
+      offset += byteCount;
+      this.#payloadLeft -= byteCount;
+      if (this.#payloadLeft === 0) {
         this.#headLength = 0;
-        this.#frameEnd();
+        this.#handleFrameEnd();
       }
     }
   }
 
-  #payload(buffer: Buffer, start: number, end: number): void {
+  #handlePayload(buffer: Buffer, start: number, end: number): void {
     if (this.#head[3] === frameTypes.data) {
       this.#handler.onData(this.#streamId, buffer, start, end);
     } else if (this.#head[3] === frameTypes.ping) {
-      this.#control.push(Buffer.from(buffer.subarray(start, end)));
+      this.#pingPayload.push(Buffer.from(buffer.subarray(start, end)));
     }
   }
 
-  #frameEnd(): void {
+  #handleFrameEnd(): void {
     const type = this.#head[3];
     const flag = this.#head[4] ?? 0;
     if (type === frameTypes.settings && (flag & flags.ack) === 0) {
       this.#socket.write(frame(frameTypes.settings, flags.ack, 0, Buffer.alloc(0)));
     } else if (type === frameTypes.ping) {
-      const payload = Buffer.concat(this.#control.splice(0));
+      const payload = Buffer.concat(this.#pingPayload.splice(0));
       if ((flag & flags.ack) === 0) this.#socket.write(frame(type, flags.ack, 0, payload));
     } else if (type === frameTypes.headers) {
       this.#handler.onHead?.(this.#streamId);

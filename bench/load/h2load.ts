@@ -17,24 +17,24 @@ export interface H2LoadPlan {
 const run = promisify(execFile);
 
 /**
- * `POST`s an empty object with h2load (nghttp2), one request at a time on each connection. Returns
- * requests per second.
+ * Sends an empty object by `POST` with h2load (nghttp2), one request at a time on each connection.
+ * Returns requests per second.
  */
 export async function h2load(plan: H2LoadPlan): Promise<number> {
   const { port, path, headers, connections, requests, folder } = plan;
-  const body = join(folder, 'body.json');
-  writeFileSync(body, '{}');
+  const bodyFile = join(folder, 'body.json');
+  writeFileSync(bodyFile, '{}');
   const [program = '', ...args] = [
     ...(loadCore === undefined ? [] : ['taskset', '-c', String(loadCore)]),
-    ...['h2load', '-n', String(requests), '-c', String(connections), '-m', '1', '-d', body],
+    ...['h2load', '-n', String(requests), '-c', String(connections), '-m', '1', '-d', bodyFile],
     ...Object.entries(headers).flatMap(([name, value]) => ['-H', `${name}: ${value}`]),
     `https://127.0.0.1:${port}${path}`,
   ];
   const { stdout } = await run(program, args);
   const rate = /finished in .*?, ([\d.]+) req\/s/.exec(stdout)?.[1];
-  const answered = /status codes: (\d+) 2xx/.exec(stdout)?.[1];
-  if (rate === undefined || Number(answered) !== requests) {
-    throw new Error(`Cannot measure by h2load:\n${stdout}`);
+  const okCount = /status codes: (\d+) 2xx/.exec(stdout)?.[1];
+  if (rate === undefined || Number(okCount) !== requests) {
+    throw new Error(`Cannot measure with h2load:\n${stdout}`);
   }
   return Number(rate);
 }

@@ -1,7 +1,7 @@
 import autocannon from 'autocannon';
 import { nextClientAddress } from './requests.js';
 
-/** A load of JSON requests over HTTP/1.1 by autocannon, which has no HTTP/2. */
+/** A load of JSON requests over HTTP/1.1, sent by autocannon, which cannot send HTTP/2. */
 export interface Http1LoadPlan {
   readonly port: number;
   readonly path: string;
@@ -10,25 +10,25 @@ export interface Http1LoadPlan {
   readonly seconds: number;
   readonly connections: number;
   /**
-   * The first bodies. With `refresh`, each later body contains the token of a response; autocannon
-   * prepares requests that it does not send, so there must be more bodies than connections.
+   * The first bodies. With `refresh`, each later body contains the token of a response. There must
+   * be more bodies than connections, because autocannon prepares requests that it does not send.
    */
-  readonly bodies: readonly string[];
-  readonly next: 'same' | 'refresh';
+  readonly firstBodies: readonly string[];
+  readonly nextBody: 'same' | 'refresh';
 }
 
 export interface Http1LoadResult {
   readonly perSecond: number;
-  readonly answered: number;
-  readonly refused: number;
-  readonly p99: number;
+  readonly responseCount: number;
+  readonly refusedCount: number;
+  readonly p99Ms: number;
 }
 
 export async function runHttp1Load(plan: Http1LoadPlan): Promise<Http1LoadResult> {
-  const { port, path, seconds, next, connections } = plan;
-  const bodies = [...plan.bodies];
-  const [first] = bodies;
-  let sent = 0;
+  const { port, path, seconds, nextBody, connections } = plan;
+  const bodies = [...plan.firstBodies];
+  const [firstBody] = bodies;
+  let sentCount = 0;
   const result = await autocannon({
     url: `https://127.0.0.1:${port}`,
     connections,
@@ -37,22 +37,31 @@ export async function runHttp1Load(plan: Http1LoadPlan): Promise<Http1LoadResult
       {
         method: 'POST',
         path,
-        // Called after the previous response was handled, so there is always a body.
+        // Called after the previous response was handled, so `bodies` is never empty.
         setupRequest(request) {
-          const own = plan.headers[sent % plan.headers.length];
-          const headers = { 'content-type': 'application/json', ...own, ...nextClientAddress() };
-          sent += 1;
-          return { ...request, headers, body: next === 'same' ? first : bodies.shift() };
+          const clientHeaders = plan.headers[sentCount % plan.headers.length];
+          const headers = {
+            'content-type': 'application/json',
+            ...clientHeaders,
+            ...nextClientAddress(),
+          };
+          sentCount += 1;
+          return { ...request, headers, body: nextBody === 'same' ? firstBody : bodies.shift() };
         },
         onResponse(status, body) {
-          if (next === 'same' || status !== 200) return;
+          if (nextBody === 'same' || status !== 200) return;
           const token = (JSON.parse(body) as { refreshToken: string }).refreshToken;
           bodies.push(JSON.stringify({ token }));
         },
       },
     ],
   });
-  const answered = result.requests.total;
-  const refused = result.non2xx + result.errors;
-  return { perSecond: answered / result.duration, answered, refused, p99: result.latency.p99 };
+  const responseCount = result.requests.total;
+  const refusedCount = result.non2xx + result.errors;
+  return {
+    perSecond: responseCount / result.duration,
+    responseCount,
+    refusedCount,
+    p99Ms: result.latency.p99,
+  };
 }

@@ -7,8 +7,8 @@ import type { StreamLoadCount, StreamLoadPlan } from './stream-load.js';
 
 const entry = fileURLToPath(new URL('./process.ts', import.meta.url));
 
-/** Above this share of a core the load generator, not the server, is the bottleneck. */
-const busyMax = 0.9;
+/** Above this share of a core, the load generator and not the server is the bottleneck. */
+const busyShareMax = 0.9;
 
 /** Client of a load generator process, which runs on a separate core if possible. */
 export class Load {
@@ -27,14 +27,21 @@ export class Load {
     await this.child.ask('openStreams', { name, plan });
   }
 
-  async received(name: string, events: number): Promise<void> {
-    await this.child.ask('received', { name, events });
+  /** Resolves when the streams together have received `events` events since the last reset. */
+  async waitForEvents(name: string, events: number): Promise<void> {
+    await this.child.ask('waitForEvents', { name, events });
   }
 
-  /** Counts what the streams have received, if each should have `each` events from `first` on. */
-  count(name: string, { first, each }: { first: number; each: number }): Promise<StreamLoadCount> {
-    const sum = (each * (2 * first + each - 1)) / 2;
-    return this.child.ask('count', { name, each, sum }) as Promise<StreamLoadCount>;
+  /**
+   * Compares what the streams have received with `eventsPerStream` events each, which are numbered
+   * from `firstNumber`.
+   */
+  count(
+    name: string,
+    { firstNumber, eventsPerStream }: { firstNumber: number; eventsPerStream: number },
+  ): Promise<StreamLoadCount> {
+    const sum = (eventsPerStream * (2 * firstNumber + eventsPerStream - 1)) / 2;
+    return this.child.ask('count', { name, eventsPerStream, sum }) as Promise<StreamLoadCount>;
   }
 
   async reset(name: string): Promise<void> {
@@ -45,26 +52,28 @@ export class Load {
     await this.child.ask('closeStreams', { name });
   }
 
-  loop(plan: LoopPlan): Promise<LoopResult> {
-    return this.child.ask('loop', plan) as Promise<LoopResult>;
+  runLoop(plan: LoopPlan): Promise<LoopResult> {
+    return this.child.ask('runLoop', plan) as Promise<LoopResult>;
   }
 
   runHttp1Load(plan: Http1LoadPlan): Promise<Http1LoadResult> {
     return this.child.ask('http1Load', plan) as Promise<Http1LoadResult>;
   }
 
-  publish(plan: PublishPlan): Promise<{ refused: number; seconds: number }> {
-    return this.child.ask('publish', plan) as Promise<{ refused: number; seconds: number }>;
+  publish(plan: PublishPlan): Promise<{ refusedCount: number; seconds: number }> {
+    return this.child.ask('publish', plan) as Promise<{ refusedCount: number; seconds: number }>;
   }
 
   /** Runs `work` and returns the share of a core that the load generator used. */
-  async busyDuring(work: () => Promise<unknown>): Promise<{ busy: number; isBottleneck: boolean }> {
+  async busyDuring(
+    work: () => Promise<unknown>,
+  ): Promise<{ busyShare: number; isBottleneck: boolean }> {
     const startedAt = performance.now();
     const before = await this.child.usage();
     await work();
     const { cpuMicros } = await this.child.usage();
-    const busy = (cpuMicros - before.cpuMicros) / 1000 / (performance.now() - startedAt);
-    return { busy, isBottleneck: busy > busyMax };
+    const busyShare = (cpuMicros - before.cpuMicros) / 1000 / (performance.now() - startedAt);
+    return { busyShare, isBottleneck: busyShare > busyShareMax };
   }
 
   stop(): Promise<void> {

@@ -1,9 +1,9 @@
+// The entry point of the load generator process, which `Load` controls.
 import { handleRequests } from '../process/request-handler.js';
 import { type Http1LoadPlan, runHttp1Load } from './http1-load.js';
-import { type LoopPlan, loop, type PublishPlan, publish } from './requests.js';
+import { type LoopPlan, type PublishPlan, publish, runLoop } from './requests.js';
 import { StreamLoad, type StreamLoadPlan } from './stream-load.js';
 
-/** Entry of the load generator process, controlled by `Load`. */
 const loads = new Map<string, StreamLoad>();
 
 handleRequests({
@@ -12,15 +12,16 @@ handleRequests({
     loads.set(name, load);
     await load.open(plan);
   },
-  received: ({ name, events }: { name: string; events: number }) => getLoad(name).received(events),
-  count: ({ name, ...expected }: { name: string; each: number; sum: number }) =>
+  waitForEvents: ({ name, events }: { name: string; events: number }) =>
+    getLoad(name).waitForEvents(events),
+  count: ({ name, ...expected }: { name: string; eventsPerStream: number; sum: number }) =>
     getLoad(name).count(expected),
   reset: ({ name }: { name: string }) => getLoad(name).reset(),
   closeStreams({ name }: { name: string }) {
     getLoad(name).close();
     loads.delete(name);
   },
-  loop: (plan: LoopPlan) => loop(plan),
+  runLoop: (plan: LoopPlan) => runLoop(plan),
   http1Load: (plan: Http1LoadPlan) => runHttp1Load(plan),
   publish: (plan: PublishPlan) => publish(plan),
 });

@@ -2,24 +2,24 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { H1Requester } from './h1-requester.js';
 import { H2Client, type RequestHead } from './h2-client.js';
 import { Latencies, type LatencySummary } from './latencies.js';
-import { markedData, nowMicros } from './marked-events.js';
+import { createMarkedData, nowMicros } from './marked-events.js';
 import type { Sender, TimedResponse } from './sender.js';
 
 export type Protocol = 'h2' | 'http/1.1';
 
-/** A closed loop of HTTP/2 requests: one at a time on each connection, without a rate limit. */
+/** A closed loop of HTTP/2 requests: one at a time on each connection, without a pause by default. */
 export interface LoopPlan {
   readonly port: number;
   readonly path: string;
-  /** Used in turn on each connection; with `refresh`, one per connection. */
+  /** Each connection sends the requests of the clients in turn; with `refresh`, of one client. */
   readonly clients: readonly LoopClient[];
   /** Default: the number of clients. */
   readonly connections?: number;
   readonly count: number;
-  /** `refresh`: the next body contains the `refreshToken` of the previous response. */
-  readonly next: 'same' | 'refresh';
+  /** With `refresh`, the next body contains the `refreshToken` of the previous response. */
+  readonly nextBody: 'same' | 'refresh';
   /** Ends the loop after this time, even if requests are left. */
-  readonly msMax: number;
+  readonly durationMsMax: number;
   /** Pause between a response and the next request. */
   readonly pauseMs?: number;
 }
@@ -30,15 +30,15 @@ export interface LoopClient {
 }
 
 export interface LoopResult {
-  readonly answered: number;
-  /** Error responses: their body contains a status. */
-  readonly refused: number;
+  readonly responseCount: number;
+  /** Number of error responses, whose body contains a status, and of empty responses. */
+  readonly refusedCount: number;
   readonly seconds: number;
   readonly latency: LatencySummary;
-  /** The last body of each client, to continue `refresh` with. */
-  readonly bodies: readonly string[];
+  /** The next body of each client, with which another loop can continue `refresh`. */
+  readonly nextBodies: readonly string[];
   /** The body of one error response. */
-  readonly example: string;
+  readonly errorExample: string;
 }
 
 /** An open loop of events: a steady rate, independent of responses. */
@@ -51,6 +51,7 @@ export interface PublishPlan {
   readonly count: number;
   /** Size of each event's payload. */
   readonly bytes: number;
+  /** Events per request. */
   readonly perRequest: number;
   readonly firstNumber: number;
   /** Default: `all`. */
@@ -59,9 +60,9 @@ export interface PublishPlan {
 
 /** A `Sender` over one HTTP/2 connection. */
 export class Requester implements Sender {
-  readonly #open = new Map<
+  readonly #pending = new Map<
     number,
-    { sentAt: number; parts: string[]; done: (a: TimedResponse) => void }
+    { sentAt: number; parts: string[]; resolve: (response: TimedResponse) => void }
   >();
   #client: H2Client | undefined;
 
@@ -69,19 +70,19 @@ export class Requester implements Sender {
     const requester = new Requester();
     requester.#client = await H2Client.open(port, {
       onData: (streamId, buffer, start, end) =>
-        requester.#open.get(streamId)?.parts.push(buffer.toString('latin1', start, end)),
+        requester.#pending.get(streamId)?.parts.push(buffer.toString('latin1', start, end)),
       onEnd: (streamId) => requester.#end(streamId),
       onClose: () => {
-        for (const streamId of [...requester.#open.keys()]) requester.#end(streamId);
+        for (const streamId of [...requester.#pending.keys()]) requester.#end(streamId);
       },
     });
     return requester;
   }
 
   send(head: RequestHead, body?: Buffer): Promise<TimedResponse> {
-    return new Promise((done) => {
+    return new Promise((resolve) => {
       const streamId = this.#client?.request(head, body) ?? 0;
-      this.#open.set(streamId, { sentAt: nowMicros(), parts: [], done });
+      this.#pending.set(streamId, { sentAt: nowMicros(), parts: [], resolve });
     });
   }
 
@@ -90,24 +91,31 @@ export class Requester implements Sender {
   }
 
   #end(streamId: number): void {
-    const open = this.#open.get(streamId);
-    this.#open.delete(streamId);
-    open?.done({ text: open.parts.join(''), micros: nowMicros() - open.sentAt });
+    const pending = this.#pending.get(streamId);
+    this.#pending.delete(streamId);
+    pending?.resolve({
+      text: pending.parts.join(''),
+      durationMicros: nowMicros() - pending.sentAt,
+    });
   }
 }
 
 const noClient: LoopClient = { headers: {}, body: '' };
 
-/** Runs a closed loop of requests. An error response counts as answered. */
-export async function loop(plan: LoopPlan): Promise<LoopResult> {
-  const { port, path, clients, count, next, msMax, pauseMs = 0 } = plan;
+/** Runs a closed loop of requests. Error responses are included in `responseCount`. */
+export async function runLoop(plan: LoopPlan): Promise<LoopResult> {
+  const { port, path, clients, count, nextBody, durationMsMax, pauseMs = 0 } = plan;
   const latencies = new Latencies();
-  const slots = Array.from({ length: plan.connections ?? clients.length }, (_, index) => index);
-  const requesters = await Promise.all(slots.map(() => Requester.open(port)));
-  const tally = { answered: 0, refused: 0, example: '' };
+  const connectionIndexes = Array.from(
+    { length: plan.connections ?? clients.length },
+    (_, index) => index,
+  );
+  const requesters = await Promise.all(connectionIndexes.map(() => Requester.open(port)));
+  const tally = { responseCount: 0, refusedCount: 0, errorExample: '' };
   const startedAt = nowMicros();
-  const isDone = () => tally.answered >= count || nowMicros() - startedAt > msMax * 1000;
-  const run = async (requester: Requester, index: number) => {
+  const isDone = () =>
+    tally.responseCount >= count || nowMicros() - startedAt > durationMsMax * 1000;
+  const sendInLoop = async (requester: Requester, index: number) => {
     let clientIndex = index;
     let refreshed: string | undefined;
     while (!isDone()) {
@@ -117,46 +125,48 @@ export async function loop(plan: LoopPlan): Promise<LoopResult> {
         path,
         headers: { ...jsonType, ...headers, ...nextClientAddress() },
       };
-      const answer = await requester.send(head, Buffer.from(refreshed ?? body));
-      latencies.add(answer.micros);
-      tally.answered += 1;
-      if (isRefusal(answer.text)) {
-        tally.refused += 1;
-        tally.example = answer.text;
-      } else if (next === 'refresh') {
-        refreshed = JSON.stringify({ token: JSON.parse(answer.text).refreshToken });
+      const response = await requester.send(head, Buffer.from(refreshed ?? body));
+      latencies.add(response.durationMicros);
+      tally.responseCount += 1;
+      if (isRefusal(response.text)) {
+        tally.refusedCount += 1;
+        tally.errorExample = response.text;
+      } else if (nextBody === 'refresh') {
+        refreshed = JSON.stringify({ token: JSON.parse(response.text).refreshToken });
       }
-      if (next === 'same') clientIndex += requesters.length;
+      if (nextBody === 'same') clientIndex += requesters.length;
       if (pauseMs > 0) await pause(pauseMs);
     }
     return refreshed ?? clients[index]?.body ?? '';
   };
-  const bodies = await Promise.all(requesters.map(run));
+  const nextBodies = await Promise.all(requesters.map(sendInLoop));
   const seconds = (nowMicros() - startedAt) / 1e6;
   for (const requester of requesters) requester.close();
-  return { ...tally, seconds, latency: latencies.summary, bodies };
+  return { ...tally, seconds, latency: latencies.summary, nextBodies };
 }
 
-/** Connections by port, kept open between calls so that opening them is not measured. */
+/** Connections by port. They stay open between calls, so that opening them is not measured. */
 const publishers = new Map<number, Promise<Sender[]>>();
 
-/** Publishes on eight connections in turn. Resolves after all responses with the refused count. */
-export async function publish(plan: PublishPlan): Promise<{ refused: number; seconds: number }> {
+/** Publishes on eight connections in turn. Resolves after all responses. */
+export async function publish(
+  plan: PublishPlan,
+): Promise<{ refusedCount: number; seconds: number }> {
   const { perSecond, count, perRequest } = plan;
   const requesters = await getPublishers(plan);
-  const answers: Promise<TimedResponse>[] = [];
+  const responses: Promise<TimedResponse>[] = [];
   const startedAt = nowMicros();
   for (let sent = 0; sent < count; ) {
     const due = Math.min(count, Math.floor(((nowMicros() - startedAt) / 1e6) * perSecond) + 1);
     for (; sent < due; sent += perRequest) {
       const requester = requesters[(sent / perRequest) % requesters.length];
-      if (requester !== undefined) answers.push(publishSome(requester, plan, sent));
+      if (requester !== undefined) responses.push(publishEvents(requester, plan, sent));
     }
     await pause(1);
   }
-  const texts = await Promise.all(answers);
-  const refused = texts.filter(({ text }) => isRefusal(text)).length;
-  return { refused, seconds: (nowMicros() - startedAt) / 1e6 };
+  const texts = await Promise.all(responses);
+  const refusedCount = texts.filter(({ text }) => isRefusal(text)).length;
+  return { refusedCount, seconds: (nowMicros() - startedAt) / 1e6 };
 }
 
 function getPublishers({ port, protocol }: PublishPlan): Promise<Sender[]> {
@@ -172,11 +182,11 @@ function openSender(port: number, protocol: Protocol): Promise<Sender> | Sender 
 
 const publisherSlots = Array.from({ length: 8 });
 
-function publishSome(requester: Sender, plan: PublishPlan, sent: number): Promise<TimedResponse> {
+function publishEvents(requester: Sender, plan: PublishPlan, sent: number): Promise<TimedResponse> {
   const { path, headers, bytes, perRequest, firstNumber, to = 'all' } = plan;
   const events = Array.from({ length: perRequest }, (_, index) => ({
     to,
-    data: markedData(firstNumber + sent + index, bytes),
+    data: createMarkedData(firstNumber + sent + index, bytes),
   }));
   const body = Buffer.from(JSON.stringify(perRequest === 1 ? events[0] : events));
   return requester.send({ method: 'POST', path, headers: { ...jsonType, ...headers } }, body);
@@ -188,7 +198,7 @@ function isRefusal(text: string): boolean {
 
 let clientCount = 0;
 
-/** Returns the header of a proxy with a client address that was not used before. */
+/** Returns a proxy's `x-forwarded-for` header with a client address that was not used before. */
 export function nextClientAddress(): { readonly 'x-forwarded-for': string } {
   clientCount += 1;
   const [high, middle, low] = [clientCount >> 16, (clientCount >> 8) & 255, clientCount & 255];

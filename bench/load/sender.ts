@@ -2,10 +2,10 @@ import type { RequestHead } from './h2-client.js';
 
 export interface TimedResponse {
   readonly text: string;
-  readonly micros: number;
+  readonly durationMicros: number;
 }
 
-/** A connection that sends requests and returns their responses. */
+/** Sends requests on one connection and returns their responses. */
 export interface Sender {
   send(head: RequestHead, body?: Buffer): Promise<TimedResponse>;
   close(): void;

@@ -9,8 +9,8 @@ export interface StreamLoadPlan {
   /** The request of each stream. */
   readonly streams: readonly StreamRequest[];
   readonly streamsPerConnection: number;
-  /** Connections opened concurrently. */
-  readonly atOnce: number;
+  /** How many connections are opened at the same time. */
+  readonly openingMax: number;
 }
 
 export interface StreamRequest {
@@ -22,22 +22,23 @@ export interface StreamLoadCount {
   readonly streams: number;
   /** Marked events received by all streams. */
   readonly events: number;
-  /** Streams whose number or sum of events is not the expected one. */
-  readonly wrong: number;
-  readonly disorder: number;
-  /** Connections that the server closed. */
-  readonly lost: number;
-  /** From publish to receipt, ms. */
+  /** Streams with an unexpected number of events, or with event numbers of an unexpected sum. */
+  readonly wrongStreams: number;
+  /** Events whose number was not greater than the previous one of their stream. */
+  readonly outOfOrder: number;
+  /** Connections that the server closed, and streams that it ended on open connections. */
+  readonly lostCount: number;
+  /** From publish to receipt. */
   readonly latency: LatencySummary;
-  /** The longest time that any stream received nothing since the reset, ms. */
-  readonly longestSilenceMs: number;
+  /** The longest time since the reset in which a stream received nothing. */
+  readonly longestGapMs: number;
 }
 
 interface Connection {
   close(): void;
 }
 
-const receivedMsMax = 120_000;
+const waitMsMax = 120_000;
 
 /** Opens many event streams and counts what each has received. */
 export class StreamLoad {
@@ -45,48 +46,49 @@ export class StreamLoad {
   readonly #tallies: Tally[] = [];
   readonly #connections = new Set<Connection>();
   #events = 0;
-  #lost = 0;
+  #lostCount = 0;
   #closing = false;
-  #waiting: { events: number; resolve: () => void; timer: NodeJS.Timeout } | undefined;
+  #waiter: { events: number; resolve: () => void; timer: NodeJS.Timeout } | undefined;
 
   /** Opens all streams. Resolves when each has received its first bytes. */
   async open(plan: StreamLoadPlan): Promise<void> {
-    const { streams, streamsPerConnection, atOnce } = plan;
+    const { streams, streamsPerConnection, openingMax } = plan;
     const groups: StreamRequest[][] = [];
     for (let start = 0; start < streams.length; start += streamsPerConnection) {
       groups.push(streams.slice(start, start + streamsPerConnection));
     }
-    const next = groups.values();
+    const remainingGroups = groups.values();
     const openNext = async () => {
-      for (const group of next) await this.#openConnection(plan, group);
+      for (const group of remainingGroups) await this.#openConnection(plan, group);
     };
-    await Promise.all(Array.from({ length: atOnce }, openNext));
+    await Promise.all(Array.from({ length: openingMax }, openNext));
   }
 
   /**
    * Resolves when all streams together have received `events` events since the last reset. Rejects
    * after two minutes.
    */
-  received(events: number): Promise<void> {
+  waitForEvents(events: number): Promise<void> {
     if (this.#events >= events) return Promise.resolve();
     return new Promise((resolve, reject) => {
-      const late = () =>
+      const rejectLate = () =>
         reject(new Error(`Cannot wait longer: ${this.#events} of ${events} events have arrived`));
-      this.#waiting = { events, resolve, timer: setTimeout(late, receivedMsMax) };
+      this.#waiter = { events, resolve, timer: setTimeout(rejectLate, waitMsMax) };
     });
   }
 
-  /** Compares what has arrived with `each` events per stream, whose numbers add up to `sum`. */
-  count({ each, sum }: { each: number; sum: number }): StreamLoadCount {
+  /** Compares what each stream has received with the number of events and the sum of their numbers. */
+  count({ eventsPerStream, sum }: { eventsPerStream: number; sum: number }): StreamLoadCount {
     const tallies = this.#tallies;
     return {
       streams: tallies.length,
       events: this.#events,
-      wrong: tallies.filter((tally) => tally.events !== each || tally.sum !== sum).length,
-      disorder: tallies.reduce((all, tally) => all + tally.disorder, 0),
-      lost: this.#lost,
+      wrongStreams: tallies.filter((tally) => tally.events !== eventsPerStream || tally.sum !== sum)
+        .length,
+      outOfOrder: tallies.reduce((all, tally) => all + tally.outOfOrder, 0),
+      lostCount: this.#lostCount,
       latency: this.#latencies.summary,
-      longestSilenceMs: Math.max(0, ...tallies.map((tally) => tally.silenceMicros)) / 1000,
+      longestGapMs: Math.max(0, ...tallies.map((tally) => tally.longestGapMicros)) / 1000,
     };
   }
 
@@ -102,7 +104,7 @@ export class StreamLoad {
     this.#connections.clear();
     this.#tallies.length = 0;
     this.reset();
-    this.#lost = 0;
+    this.#lostCount = 0;
     this.#closing = false;
   }
 
@@ -112,36 +114,37 @@ export class StreamLoad {
 
   async #openH2({ port }: StreamLoadPlan, group: readonly StreamRequest[]): Promise<void> {
     const tallies = new Map<number, Tally>();
-    const waiting = new Set<number>();
-    let allStarted: () => void = () => {};
-    let broke: (cause: Error) => void = () => {};
+    const unstarted = new Set<number>();
+    let resolveStart: () => void = () => {};
+    let rejectStart: (cause: Error) => void = () => {};
     const started = new Promise<void>((resolve, reject) => {
-      allStarted = resolve;
-      broke = reject;
+      resolveStart = resolve;
+      rejectStart = reject;
     });
     const client = await H2Client.open(port, {
       onData: (streamId, buffer, start, end) => {
         const tally = tallies.get(streamId);
         if (tally !== undefined) this.#feed(tally, buffer, start, end);
-        if (waiting.size > 0 && waiting.delete(streamId) && waiting.size === 0) allStarted();
+        if (unstarted.size > 0 && unstarted.delete(streamId) && unstarted.size === 0)
+          resolveStart();
       },
       onEnd: () => this.#countLost(),
       onClose: (cause) => {
         this.#forget(client);
-        broke(new Error('Cannot open streams: the server closed the connection', { cause }));
+        rejectStart(new Error('Cannot open streams: the server closed the connection', { cause }));
       },
     });
     this.#connections.add(client);
     for (const { path, headers } of group) {
       const streamId = client.request({ method: 'GET', path, headers });
-      waiting.add(streamId);
+      unstarted.add(streamId);
       tallies.set(streamId, this.#newTally());
     }
     await started;
   }
 
-  #openH1({ port }: StreamLoadPlan, [first]: readonly StreamRequest[]): Promise<void> {
-    if (first === undefined) return Promise.resolve();
+  #openH1({ port }: StreamLoadPlan, [request]: readonly StreamRequest[]): Promise<void> {
+    if (request === undefined) return Promise.resolve();
     const tally = this.#newTally();
     return new Promise((resolve, reject) => {
       const socket: TLSSocket = connect({ host: '127.0.0.1', port, rejectUnauthorized: false });
@@ -149,13 +152,13 @@ export class StreamLoad {
       socket.once('error', reject);
       socket.once('close', () => this.#countLost());
       socket.once('secureConnect', () => {
-        const fields = Object.entries({ host: 'localhost', ...first.headers });
+        const fields = Object.entries({ host: 'localhost', ...request.headers });
         const lines = fields.map(([name, value]) => `${name}: ${value}\r\n`).join('');
-        socket.write(`GET ${first.path} HTTP/1.1\r\n${lines}\r\n`);
+        socket.write(`GET ${request.path} HTTP/1.1\r\n${lines}\r\n`);
       });
       socket.on('data', (bytes: Buffer) => {
         resolve();
-        this.#feed(tally, bytes, 0, bytes.length); // Chunk sizes hold no mark.
+        this.#feed(tally, bytes, 0, bytes.length); // The chunk sizes contain no `~`.
       });
     });
   }
@@ -172,11 +175,11 @@ export class StreamLoad {
     tally.noteRead(now);
     tally.feed(buffer, start, end, (publishedAt) => this.#latencies.add(now - publishedAt));
     this.#events += tally.events - before;
-    const waiting = this.#waiting;
-    if (waiting === undefined || this.#events < waiting.events) return;
-    this.#waiting = undefined;
-    clearTimeout(waiting.timer);
-    waiting.resolve();
+    const waiter = this.#waiter;
+    if (waiter === undefined || this.#events < waiter.events) return;
+    this.#waiter = undefined;
+    clearTimeout(waiter.timer);
+    waiter.resolve();
   }
 
   #forget(connection: Connection): void {
@@ -184,6 +187,6 @@ export class StreamLoad {
   }
 
   #countLost(): void {
-    if (!this.#closing) this.#lost += 1;
+    if (!this.#closing) this.#lostCount += 1;
   }
 }

@@ -1,4 +1,5 @@
-// better-sse as its README has it, on node:http2's compatibility layer: a channel, a session each.
+// better-sse as in its README, on node:http2's compatibility layer: one channel, with a session for
+// each stream.
 import { readFileSync } from 'node:fs';
 import { createSecureServer } from 'node:http2';
 import { createChannel, createSession } from 'better-sse';
@@ -15,9 +16,9 @@ server.on('request', async (request, response) => {
     channel.register(session);
     return;
   }
-  const parts = [];
-  for await (const part of request) parts.push(part);
-  const { data } = JSON.parse(Buffer.concat(parts).toString());
+  const chunks = [];
+  for await (const chunk of request) chunks.push(chunk);
+  const { data } = JSON.parse(Buffer.concat(chunks).toString());
   channel.broadcast(data);
   response.writeHead(201, { 'content-type': 'application/json' }).end('{"id":"1"}');
 });

@@ -1,5 +1,5 @@
-// Fastify with its plugin for Server-Sent Events, over http/1.1: on http2 the plugin sets headers that
-// do not belong there.
+// Fastify with its plugin for Server-Sent Events, over HTTP/1.1, because the plugin sets headers that
+// HTTP/2 forbids.
 import { readFileSync } from 'node:fs';
 import sse from '@fastify/sse';
 import fastify from 'fastify';
@@ -11,19 +11,19 @@ const app = fastify({
   },
 });
 await app.register(sse);
-const open = new Set();
-let number = 0;
+const streams = new Set();
+let lastId = 0;
 
 app.get('/stream', { sse: true }, async (_request, reply) => {
   reply.sse.keepAlive();
-  open.add(reply.sse);
-  reply.sse.onClose(() => open.delete(reply.sse));
+  streams.add(reply.sse);
+  reply.sse.onClose(() => streams.delete(reply.sse));
   await reply.sse.send({ event: 'open', data: 'hello' });
 });
 app.post('/events', async (request, reply) => {
-  number += 1;
-  const message = { id: String(number), data: request.body.data };
-  for (const each of open) void each.send(message).catch(() => {});
+  lastId += 1;
+  const message = { id: String(lastId), data: request.body.data };
+  for (const stream of streams) void stream.send(message).catch(() => {});
   reply.code(201);
   return { id: message.id };
 });

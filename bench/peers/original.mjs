@@ -1,8 +1,9 @@
-// What the Express example did that Herald grew out of (arkerone/express-server-sent-event), written
-// afresh with its faults, on the packages of its day: Sequelize 5, the user read anew for each request, scrypt on
-// the event loop, a string as the secret of tokens, token tables without an index and without clean-up,
-// find-create-destroy on refresh, three writes an event and client. http/1.1. What it does for a request
-// of `/token` and `/stream/token` is the same, statement by statement.
+// The Express example that Herald started from (arkerone/express-server-sent-event), rewritten with its
+// faults, on the packages of its time and over HTTP/1.1. It uses Sequelize 5, reads the user again for
+// each request, runs scrypt on the event loop, has a string as the secret of tokens, token tables
+// without an index and without clean-up, find-create-destroy on refresh, and three writes per event and
+// client. For requests of `/token` and `/stream/token` it does the same as the example, statement by
+// statement.
 import { createHash, createHmac, randomBytes, scryptSync } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { createServer } from 'node:https';
@@ -128,7 +129,7 @@ async function authenticated(request, response, next) {
 const app = express();
 app.use(express.urlencoded({ extended: false }), express.json(), helmet(), cors());
 const clients = new Set();
-let number = 0;
+let lastId = 0;
 
 app.post('/login', async (request, response) => {
   const { username, password } = request.body;
@@ -140,12 +141,12 @@ app.post('/login', async (request, response) => {
 });
 app.post('/token', async (request, response) => {
   const { token } = request.body;
-  const found = await RefreshToken.findOne({ where: { token }, include: ['user'] });
-  if (!found || found.expiresAt < new Date()) {
+  const refreshToken = await RefreshToken.findOne({ where: { token }, include: ['user'] });
+  if (!refreshToken || refreshToken.expiresAt < new Date()) {
     return response.status(401).json({ name: 'invalid_token', status: 401 });
   }
-  const tokens = await tokensFor(found.user);
-  await found.destroy();
+  const tokens = await tokensFor(refreshToken.user);
+  await refreshToken.destroy();
   response.json(tokens);
 });
 app.post('/stream/token', authenticated, async (request, response) => {
@@ -160,13 +161,13 @@ app.get('/stream', (request, response) => {
   request.on('close', () => clients.delete(response));
 });
 app.post('/events', (request, response) => {
-  number += 1;
+  lastId += 1;
   for (const client of clients) {
-    client.write(`id: ${number}\n`);
+    client.write(`id: ${lastId}\n`);
     client.write('event: message\n');
     client.write(`data: ${JSON.stringify(request.body.data)}\n\n`);
   }
-  response.status(201).json({ id: number });
+  response.status(201).json({ id: lastId });
 });
 
 const server = createServer(

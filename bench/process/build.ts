@@ -2,9 +2,9 @@ import { spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { repository } from '../machine.js';
+import { repositoryFolder } from '../machine.js';
 
-/** A built Herald: a folder with the layout of the repository, and `dist/`. */
+/** A built Herald: a folder with the layout of the repository and with `dist/`. */
 export interface Build {
   readonly name: string;
   readonly folder: string;
@@ -24,47 +24,47 @@ export class BuildError extends Error {
 }
 
 /** The working tree, with uncommitted changes. */
-export const treeBuild: Build = { name: 'this tree', folder: repository };
+export const treeBuild: Build = { name: 'this tree', folder: repositoryFolder };
 
 /** Files that a measurement needs from a build. */
-const entries = ['dist/server.js', 'dist/commands/sync.js', 'dist/commands/key.js'];
+const requiredFiles = ['dist/server.js', 'dist/commands/sync.js', 'dist/commands/key.js'];
 
 /** Builds the working tree. Throws `BuildError`. */
 export function buildTree(): void {
-  run(repository, 'the working tree does not build', 'npm', ['run', '--silent', 'build']);
+  run(repositoryFolder, 'the working tree does not build', 'npm', ['run', '--silent', 'build']);
 }
 
-/** Returns the commit that a ref names. Throws `BuildError` when there is none. */
+/** Returns the commit that a git ref refers to. Throws `BuildError` when there is none. */
 export function resolveRef(ref: string): string {
   const args = ['rev-parse', '--verify', '--quiet', '--end-of-options', `${ref}^{commit}`];
-  const { status, stdout } = spawnSync('git', args, { cwd: repository, encoding: 'utf8' });
-  if (status !== 0) throw new BuildError(`Cannot compare: git knows no commit '${ref}'`);
+  const { status, stdout } = spawnSync('git', args, { cwd: repositoryFolder, encoding: 'utf8' });
+  if (status !== 0) throw new BuildError(`Cannot compare: there is no commit '${ref}'`);
   return stdout.trim();
 }
 
 /**
- * Returns the build of a commit, before `make`. It shares the packages of the working tree if the
- * lock files are equal, and installs its own otherwise.
+ * Returns the build of a commit, which `make` then builds. The build uses the packages of the working
+ * tree if the lock files are equal, and installs its own packages otherwise.
  */
 export function refBuild(name: string, commit: string): RefBuild {
   const parent = mkdtempSync(join(tmpdir(), 'herald-bench-ref-'));
   const folder = join(parent, 'tree');
   const remove = () => {
-    spawnSync('git', ['worktree', 'remove', '--force', folder], { cwd: repository });
+    spawnSync('git', ['worktree', 'remove', '--force', folder], { cwd: repositoryFolder });
     rmSync(parent, { recursive: true, force: true });
   };
   const make = () => {
-    const add = ['worktree', 'add', '--quiet', '--detach', folder, commit];
-    run(repository, `git makes no worktree of ${name}`, 'git', add);
+    const addArgs = ['worktree', 'add', '--quiet', '--detach', folder, commit];
+    run(repositoryFolder, `git cannot create a worktree of ${name}`, 'git', addArgs);
     const readLock = (path: string) => readFileSync(join(path, 'package-lock.json'), 'utf8');
-    if (readLock(folder) === readLock(repository)) {
-      symlinkSync(join(repository, 'node_modules'), join(folder, 'node_modules'));
+    if (readLock(folder) === readLock(repositoryFolder)) {
+      symlinkSync(join(repositoryFolder, 'node_modules'), join(folder, 'node_modules'));
     } else {
-      const install = ['ci', '--no-audit', '--no-fund'];
-      run(folder, `the packages of ${name} cannot be installed`, 'npm', install);
+      const installArgs = ['ci', '--no-audit', '--no-fund'];
+      run(folder, `the packages of ${name} cannot be installed`, 'npm', installArgs);
     }
     run(folder, `${name} does not build`, 'npm', ['run', '--silent', 'build']);
-    const missing = entries.find((entry) => !existsSync(join(folder, entry)));
+    const missing = requiredFiles.find((file) => !existsSync(join(folder, file)));
     if (missing !== undefined) {
       throw new BuildError(`Cannot compare: ${name} is too old, it has no ${missing}`);
     }
@@ -76,7 +76,7 @@ export function refBuild(name: string, commit: string): RefBuild {
 function run(cwd: string, problem: string, program: string, args: readonly string[]): void {
   const { status, signal } = spawnSync(program, args, { cwd, stdio: ['ignore', 2, 2] });
   if (status !== 0) {
-    const end = signal ?? `exit code ${status}`;
-    throw new BuildError(`Cannot measure: ${problem} (${program} ${args[0]}: ${end})`);
+    const ending = signal ?? `exit code ${status}`;
+    throw new BuildError(`Cannot measure: ${problem} (${program} ${args[0]}: ${ending})`);
   }
 }

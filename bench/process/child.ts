@@ -5,16 +5,16 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { type Core, repository } from '../machine.js';
+import type { Core } from '../machine.js';
 
 export interface ChildOptions {
-  /** Arguments of `node`, the script among them; a `.ts` file runs through `tsx`. */
+  /** Arguments of `node`, including the script; a `.ts` file is run with `tsx`. */
   readonly args: readonly string[];
   readonly env?: Readonly<Record<string, string>>;
   readonly cwd?: string;
   /** Pins the process to a core. Default `all`. */
   readonly core?: Core;
-  /** Output that indicates readiness; the first group is kept as `ready`. */
+  /** Matches the output of a ready process; the first group becomes `ready`. */
   readonly readyPattern: RegExp;
 }
 
@@ -25,18 +25,19 @@ export interface Usage {
 }
 
 /** A process whose resource usage can be read. */
-export interface Measured {
+export interface MeasurableServer {
   usage(): Promise<Usage>;
   stop(): Promise<void>;
 }
 
-export interface Delay {
-  readonly p50: number;
-  readonly p99: number;
-  readonly max: number;
+/** Event loop delay: percentiles and maximum. */
+export interface LoopDelay {
+  readonly p50Ms: number;
+  readonly p99Ms: number;
+  readonly maxMs: number;
 }
 
-/** A node of V8's call tree; its caller is the node that has it among its children. */
+/** A node of V8's call tree: a function as called by the parent node. */
 export interface CallNode {
   readonly id: number;
   readonly callFrame: {
@@ -58,10 +59,10 @@ interface ChildReply {
 }
 
 const probe = fileURLToPath(new URL('./probe.mjs', import.meta.url));
-const startMaxMs = 60_000;
+const startMsMax = 60_000;
 
 /** A Node process: a measured server or a load generator. Its output is written to a file. */
-export class Child implements Measured {
+export class Child implements MeasurableServer {
   readonly #process: ChildProcess;
   readonly #folder: string;
   readonly #pending = new Map<number, (reply: ChildReply) => void>();
@@ -125,12 +126,13 @@ export class Child implements Measured {
     await this.#send({ probe: 'collect' });
   }
 
-  async watchDelay(): Promise<void> {
-    await this.#send({ probe: 'watchDelay' });
+  async startDelayMonitor(): Promise<void> {
+    await this.#send({ probe: 'startDelayMonitor' });
   }
 
-  delay(): Promise<Delay> {
-    return this.#send({ probe: 'delay' }) as Promise<Delay>;
+  /** Returns the event loop delay since `startDelayMonitor`. */
+  stopDelayMonitor(): Promise<LoopDelay> {
+    return this.#send({ probe: 'stopDelayMonitor' }) as Promise<LoopDelay>;
   }
 
   async startProfile(): Promise<void> {
@@ -142,12 +144,12 @@ export class Child implements Measured {
     return this.#send({ probe: 'stopProfile' }) as Promise<readonly CallNode[]>;
   }
 
-  /** Waits until the process is idle, for example after streams were closed. */
-  async quiet(): Promise<void> {
-    for (let last = -1; ; ) {
+  /** Waits until the process uses less than 20 ms of CPU in 250 ms. */
+  async waitUntilIdle(): Promise<void> {
+    for (let lastCpuMicros = -1; ; ) {
       const { cpuMicros } = await this.usage();
-      if (last >= 0 && cpuMicros - last < 20_000) return;
-      last = cpuMicros;
+      if (lastCpuMicros >= 0 && cpuMicros - lastCpuMicros < 20_000) return;
+      lastCpuMicros = cpuMicros;
       await pause(250);
     }
   }
@@ -184,17 +186,18 @@ export class Child implements Measured {
   }
 
   async #waitUntilReady(pattern: RegExp): Promise<void> {
-    const deadline = Date.now() + startMaxMs;
+    const deadline = Date.now() + startMsMax;
     while (Date.now() < deadline && this.#process.exitCode === null) {
-      const found = pattern.exec(this.output());
-      if (found !== null) {
-        this.#ready = found[1] ?? '';
+      const match = pattern.exec(this.output());
+      if (match !== null) {
+        this.#ready = match[1] ?? '';
         return;
       }
       await pause(5);
     }
     const output = this.output();
     await this.stop();
-    throw new Error(`Cannot start ${repository}: it never got ready\n${output}`);
+    const command = this.#process.spawnargs.join(' ');
+    throw new Error(`Cannot start '${command}': it did not become ready\n${output}`);
   }
 }

@@ -20,8 +20,8 @@ export interface Member {
   readonly refreshToken: string;
 }
 
-/** A prepared database: the settings, its members, and a publish key. */
-export interface Prepared {
+/** A database with members and a publish key, and the settings of its server. */
+export interface PreparedDatabase {
   readonly settings: Settings;
   readonly members: readonly Member[];
   readonly publishKey: string;
@@ -29,7 +29,7 @@ export interface Prepared {
 
 const secret = randomBytes(64);
 
-/** Returns production settings with raised limits, which are not measured. */
+/** Returns production settings, with limits so high that no measurement reaches them. */
 export function settingsFor(folder: string, certificate: Settings): Settings {
   return {
     NODE_ENV: 'production',
@@ -49,29 +49,31 @@ export function settingsFor(folder: string, certificate: Settings): Settings {
     STREAM_TOKEN_USER_RATE: '1000000/1000',
     STREAM_OPEN_IP_RATE: '1000000/1000',
     ACCEPT_RATE: '1000000/1000',
-    // Refreshes are limited by address, so each request has another one (`nextClientAddress`).
+    // Refreshes are limited by address, so each request has a new one (`nextClientAddress`).
     TRUST_PROXY_HOPS: '1',
     ...certificate,
   };
 }
 
 /**
- * Fills the embedded database with members, each with a session of an hour. The measured build
- * creates it, so that the schema matches its server.
+ * Creates an embedded database and inserts members, each with a session that is valid for an hour.
+ * The measured build creates the database, so that the schema matches its server.
  */
-export async function prepare(
+export async function prepareDatabase(
   build: Build,
   settings: Settings,
   { members, passwordHash = 'none' }: { members: number; passwordHash?: string },
-): Promise<Prepared> {
+): Promise<PreparedDatabase> {
   const create = ['create', '--name', 'bench', '--scope', 'publish'];
   const publishKey = runCommand(build, ['key', ...create], settings);
-  const all = await withEmbedded(settings, (db) => fill(db, { members, passwordHash }));
-  return { settings, members: all, publishKey };
+  const inserted = await withEmbeddedDatabase(settings, (db) =>
+    insertMembers(db, { members, passwordHash }),
+  );
+  return { settings, members: inserted, publishKey };
 }
 
-/** Opens the database created by `prepare`, without a schema check, for the duration of `work`. */
-export async function withEmbedded<Result>(
+/** Opens the database that `prepareDatabase` created, without a schema check, for the duration of `work`. */
+export async function withEmbeddedDatabase<Result>(
   settings: Settings,
   work: (db: Database) => Promise<Result>,
 ): Promise<Result> {
@@ -83,7 +85,7 @@ export async function withEmbedded<Result>(
   }
 }
 
-/** Runs a command of a build and returns its output. Throws with its error output. */
+/** Runs a command of a build and returns its output. Throws an error with its error output. */
 export function runCommand(
   { name, folder }: Build,
   [command = '', ...args]: readonly string[],
@@ -93,21 +95,21 @@ export function runCommand(
   const { status, stdout, stderr } = spawnSync(
     process.execPath,
     [join(folder, `dist/commands/${command}.js`), ...args],
-    // A folder without a `.env` file.
+    // No `.env` file there changes the settings.
     { cwd: settings['DATA_DIR'], env: { PATH, HOME, ...settings }, encoding: 'utf8' },
   );
   if (status !== 0) throw new Error(`Cannot run '${command}' of ${name}: ${stderr}`);
   return stdout.trim();
 }
 
-/** Inserts members into an open, migrated database; uses only columns that every build has. */
-export async function fill(
+/** Inserts members into a database with a schema; uses only columns that every build has. */
+export async function insertMembers(
   db: Database,
   { members, passwordHash }: { members: number; passwordHash: string },
 ): Promise<readonly Member[]> {
   const refreshTokens = new RefreshTokens({ secrets: [secret] });
   const now = Date.now();
-  const all: Member[] = [];
+  const inserted: Member[] = [];
   for (let start = 1; start <= members; start += 500) {
     const users: Value[][] = [];
     const sessions: Value[][] = [];
@@ -122,7 +124,7 @@ export async function fill(
       ]);
       const accessToken = createAccessToken(userId, sessionId, now);
       const refreshToken = formatRefreshToken(refresh);
-      all.push({ userId, username, sessionId, accessToken, refreshToken });
+      inserted.push({ userId, username, sessionId, accessToken, refreshToken });
     }
     await db.execute(
       sql`insert into users (id, username, username_key, password_hash, first_name, last_name,
@@ -133,7 +135,7 @@ export async function fill(
         idle_expires_at, absolute_expires_at) values ${tuples(sessions)}`,
     );
   }
-  return all;
+  return inserted;
 }
 
 /** Starts the server of a build, on one core by default. */
@@ -150,7 +152,7 @@ export function startHerald(
   });
 }
 
-/** Returns one stream request per member, with its access token instead of a stream token. */
+/** Returns one stream request per member, with an access token instead of a stream token. */
 export function streamsOf(members: readonly Member[]): StreamRequest[] {
   return members.map(({ accessToken }) => ({
     path: '/stream/live',

@@ -1,5 +1,5 @@
-// Loaded by `--import` into every process that is measured: answers what it has used. The same few
-// lines for Herald and for what it is compared with, and nothing in Herald itself knows of them.
+// Is loaded by `--import` into every measured process and reports its resource usage. The same code
+// runs in Herald and in the servers that it is compared with; Herald itself does not depend on it.
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { basename } from 'node:path';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
@@ -9,16 +9,19 @@ const resolutionMs = 5;
 const samplingMicros = 500;
 const tasks = '/proc/self/task';
 
-/** To the kernel all threads of Node 20 are called `node`; these names are for who reads `/proc`. */
+/** Names a thread for readers of `/proc`. In Node 20 the kernel's name of every thread is `node`. */
 function nameThread(task, name) {
   try {
     writeFileSync(`${task}/comm`, name.slice(0, 15));
   } catch {
-    // No such thing here: what reads the names is for Linux.
+    // Not Linux. Only Linux-specific code reads the names.
   }
 }
 
-/** Node starts them in this order: the main thread, one for V8's delayed tasks, four that help V8. */
+/**
+ * Names V8's helper threads. Node starts threads in this order: the main thread, one for V8's delayed
+ * tasks, four helper threads of V8.
+ */
 function nameHelpers() {
   const ids = readdirSync(tasks).map(Number);
   for (const id of ids.sort((a, b) => a - b).slice(2, 6)) {
@@ -30,7 +33,7 @@ function nameHelpers() {
 if (isMainThread && process.send !== undefined) {
   if (process.platform === 'linux') nameHelpers();
   const delay = monitorEventLoopDelay({ resolution: resolutionMs });
-  // The histogram holds the distance between two ticks: what is over the resolution is delay.
+  // The histogram contains the time between two ticks; the excess over the resolution is the delay.
   const delayMs = (percent) => Math.max(0, delay.percentile(percent) / 1e6 - resolutionMs);
   let session;
   const answers = {
@@ -43,14 +46,14 @@ if (isMainThread && process.send !== undefined) {
       for (let round = 0; round < 3; round += 1) globalThis.gc?.();
       return null;
     },
-    watchDelay() {
+    startDelayMonitor() {
       delay.reset();
       delay.enable();
       return null;
     },
-    delay() {
+    stopDelayMonitor() {
       delay.disable();
-      return { p50: delayMs(50), p99: delayMs(99), max: delayMs(100) };
+      return { p50Ms: delayMs(50), p99Ms: delayMs(99), maxMs: delayMs(100) };
     },
     async startProfile() {
       const { Session } = await import('node:inspector/promises');
@@ -61,7 +64,7 @@ if (isMainThread && process.send !== undefined) {
       await session.post('Profiler.start');
       return null;
     },
-    /** Without the list of samples: each node has its count of them. */
+    /** Returns the nodes without the list of samples, because each node contains its sample count. */
     async stopProfile() {
       const { profile } = await session.post('Profiler.stop');
       session.disconnect();
@@ -71,7 +74,7 @@ if (isMainThread && process.send !== undefined) {
   process.on('message', async ({ id, probe }) => {
     if (probe !== undefined) process.send({ id, answer: await answers[probe]() });
   });
-  process.on('disconnect', () => process.exit(1)); // Whoever measures is gone: leave nothing behind.
+  process.on('disconnect', () => process.exit(1)); // The benchmark has ended.
 } else if (!isMainThread) {
   nameThread('/proc/thread-self', basename(process.argv[1] ?? 'worker', '.js'));
 }

@@ -1,4 +1,4 @@
-/** Handlers of a benchmark process by the name that `Child.ask` sends; each takes one argument. */
+/** Handlers of a benchmark process by the name that `Child.ask` sends. Each takes one argument. */
 export type RequestHandlers = Readonly<Record<string, (argument: never) => unknown>>;
 
 interface ProcessRequest {
@@ -19,7 +19,7 @@ async function handleRequest(
   { id, ask = '', argument }: ProcessRequest,
 ): Promise<void> {
   try {
-    const result = await handlers[ask]?.(argument as never); // Typed on the sending side.
+    const result = await handlers[ask]?.(argument as never); // The sender has typed the argument.
     process.send?.({ id, answer: result ?? null });
   } catch (cause) {
     process.send?.({ id, error: cause instanceof Error ? (cause.stack ?? '') : String(cause) });

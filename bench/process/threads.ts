@@ -1,16 +1,16 @@
 import { readdirSync, readFileSync } from 'node:fs';
 
-/** The time of a thread, in microseconds. */
+/** How long a thread has run and waited. */
 export interface ThreadTime {
   readonly name: string;
-  readonly cpu: number;
-  /** The part of `cpu` in the kernel, at its resolution of 10 ms. */
-  readonly kernel: number;
-  /** Ready to run, but waiting for a core. */
-  readonly waited: number;
+  readonly cpuMicros: number;
+  /** The part of `cpuMicros` that was spent in the kernel, in steps of 10 ms. */
+  readonly kernelMicros: number;
+  /** How long the thread was ready to run, but waited for a core. */
+  readonly waitedMicros: number;
 }
 
-/** Returns the threads of a process by id; that of the main thread is the pid. Linux only. */
+/** Returns the times of threads by thread id. The main thread's id is the pid. Linux only. */
 export function threadTimes(pid: number): Map<number, ThreadTime> {
   const tasks = `/proc/${pid}/task`;
   const times = new Map<number, ThreadTime>();
@@ -24,39 +24,41 @@ export function threadTimes(pid: number): Map<number, ThreadTime> {
   return times;
 }
 
-/** Returns the difference for each thread. Threads that ended in between are missing. */
+/** Returns the time that each thread has used in between. Omits threads that have ended. */
 export function threadsBetween(
   before: ReadonlyMap<number, ThreadTime>,
   after: ReadonlyMap<number, ThreadTime>,
 ): Map<number, ThreadTime> {
-  const none = { cpu: 0, kernel: 0, waited: 0 };
+  const zeroTimes = { cpuMicros: 0, kernelMicros: 0, waitedMicros: 0 };
   return new Map(
-    [...after].map(([id, { name, cpu, kernel, waited }]) => {
-      const old = before.get(id) ?? none;
+    [...after].map(([id, { name, cpuMicros, kernelMicros, waitedMicros }]) => {
+      const earlier = before.get(id) ?? zeroTimes;
       return [
         id,
         {
           name,
-          cpu: cpu - old.cpu,
-          kernel: kernel - old.kernel,
-          waited: waited - old.waited,
+          cpuMicros: cpuMicros - earlier.cpuMicros,
+          kernelMicros: kernelMicros - earlier.kernelMicros,
+          waitedMicros: waitedMicros - earlier.waitedMicros,
         },
       ];
     }),
   );
 }
 
-/** Reads the times of a task. Spec: `man 5 proc`; scheduler/sched-stats of the kernel (ns). */
+/**
+ * Reads the times of a task. Spec: `man 5 proc`; scheduler/sched-stats of the kernel, in nanoseconds.
+ */
 function readThreadTime(task: string): ThreadTime {
   const read = (name: string) => readFileSync(`${task}/${name}`, 'utf8').trim();
-  const [cpu = 0, waited = 0] = read('schedstat').split(' ').map(Number);
+  const [cpuMicros = 0, waitedMicros = 0] = read('schedstat').split(' ').map(Number);
   const [, afterName = ''] = read('stat').split(') ');
   const kernelTicks = Number(afterName.split(' ')[12]);
-  const name = read('comm').replace(/^node-/, ''); // The prefix of Node 26.
+  const name = read('comm').replace(/^node-/, ''); // Node 26 adds this prefix.
   return {
     name,
-    cpu: cpu / 1000,
-    kernel: kernelTicks * 10_000,
-    waited: waited / 1000,
+    cpuMicros: cpuMicros / 1000,
+    kernelMicros: kernelTicks * 10_000,
+    waitedMicros: waitedMicros / 1000,
   };
 }

@@ -1,24 +1,28 @@
-import { Child, type Measured } from './child.js';
+import { Child, type MeasurableServer } from './child.js';
 
-/** What a server spent on a measured piece of work. */
-export interface Watched {
-  /** CPU of all its threads, in microseconds per operation. */
-  readonly cpu: number;
+/** Resources that a server used during a measured piece of work. */
+export interface ServerUsage {
+  /** CPU of all threads. */
+  readonly cpuMicrosPerOperation: number;
   readonly operations: number;
   readonly seconds: number;
-  /** Event loop delay, p99, ms. `NaN` for a server that is not a `Child`. */
-  readonly delay: number;
+  /** Event loop delay. `NaN` for a server that is not a `Child`. */
+  readonly loopDelayP99Ms: number;
 }
 
 /** Measures a server during `work`, which returns the number of operations. */
-export async function watch(child: Measured, work: () => Promise<number>): Promise<Watched> {
-  const node = child instanceof Child ? child : undefined;
-  await node?.watchDelay();
+export async function measureServer(
+  server: MeasurableServer,
+  work: () => Promise<number>,
+): Promise<ServerUsage> {
+  const nodeChild = server instanceof Child ? server : undefined;
+  await nodeChild?.startDelayMonitor();
   const startedAt = performance.now();
-  const before = await child.usage();
+  const before = await server.usage();
   const operations = await work();
-  const { cpuMicros } = await child.usage();
+  const { cpuMicros } = await server.usage();
   const seconds = (performance.now() - startedAt) / 1000;
-  const delay = (await node?.delay())?.p99 ?? Number.NaN;
-  return { cpu: (cpuMicros - before.cpuMicros) / operations, operations, seconds, delay };
+  const loopDelayP99Ms = (await nodeChild?.stopDelayMonitor())?.p99Ms ?? Number.NaN;
+  const cpuMicrosPerOperation = (cpuMicros - before.cpuMicros) / operations;
+  return { cpuMicrosPerOperation, operations, seconds, loopDelayP99Ms };
 }

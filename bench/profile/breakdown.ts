@@ -1,67 +1,78 @@
 import type { CallNode } from '../process/child.js';
-import { betweenCalls, getPart, getThreadPart, type Part } from './part.js';
+import { betweenCalls, type CpuOrigin, getCallOrigin, getThreadOrigin } from './part.js';
 import type { ProfiledRun } from './profiled-run.js';
 
-/** A part and its CPU per operation. */
-export interface Share extends Part {
+/** CPU per operation of one origin. */
+export interface Share extends CpuOrigin {
   readonly micros: number;
 }
 
 /**
- * Splits the CPU of an operation into parts, which add up to all of it.
+ * Divides the CPU of an operation by origin. The shares add up to all of the CPU.
  *
- * V8's samples tell which calls ran on the main thread, and the kernel how long it ran. V8's "idle"
- * includes Node's C++ that reads sockets, which runs in the same phase of the event loop. So a
- * sample stands for its share of the time in which the thread ran or slept, and the CPU that the
- * samples of calls do not cover is that C++.
+ * V8's samples show which calls ran on the main thread, and the kernel reports how long the thread
+ * ran. V8 counts Node's C++ that reads sockets as "idle", because that code runs in the phase of the
+ * event loop in which the thread sleeps. Each sample therefore stands for an equal share of the time
+ * in which the thread ran or slept, and the CPU that the samples of calls do not cover is that of the
+ * C++ (`betweenCalls`).
  */
-export function buildBreakdown(window: ProfiledRun): Share[] {
-  const { main, others, operations } = window;
-  const sums = new Map<string, { part: Part; micros: number }>();
-  const add = (part: Part, micros: number) => {
-    const key = `${part.kind} ${part.name}`;
-    const sum = sums.get(key) ?? { part, micros: 0 };
-    sums.set(key, { part, micros: sum.micros + micros });
+export function buildBreakdown(run: ProfiledRun): Share[] {
+  const { mainThread, otherThreads, operations } = run;
+  const sums = new Map<string, { origin: CpuOrigin; micros: number }>();
+  const add = (origin: CpuOrigin, micros: number) => {
+    const key = `${origin.kind} ${origin.name}`;
+    const sum = sums.get(key) ?? { origin, micros: 0 };
+    sums.set(key, { origin, micros: sum.micros + micros });
   };
-  const each = microsPerSample(window);
-  let left = main.cpu;
-  walk(window.calls, (node, caller) => {
-    const part = getPart(node.callFrame, caller);
+  const sampleMicros = microsPerSample(run);
+  let microsLeft = mainThread.cpuMicros;
+  walk(run.calls, (node, caller) => {
+    const origin = getCallOrigin(node.callFrame, caller);
     if (!isIdle(node)) {
-      add(part, node.hitCount * each);
-      left -= node.hitCount * each;
+      add(origin, node.hitCount * sampleMicros);
+      microsLeft -= node.hitCount * sampleMicros;
     }
-    return part;
+    return origin;
   });
-  add(betweenCalls, left);
-  for (const { name, cpu } of others) add(getThreadPart(name), cpu);
-  return [...sums.values()].map(({ part, micros }) => ({ ...part, micros: micros / operations }));
+  add(betweenCalls, microsLeft);
+  for (const { name, cpuMicros } of otherThreads) add(getThreadOrigin(name), cpuMicros);
+  return [...sums.values()].map(({ origin, micros }) => ({
+    ...origin,
+    micros: micros / operations,
+  }));
 }
 
 /**
- * Returns the time of a sample, limited so that all calls together do not exceed the thread's CPU.
+ * Returns the time that a sample stands for, limited so that all calls together do not exceed the
+ * thread's CPU.
  */
-export function microsPerSample({ calls, main, seconds }: ProfiledRun): number {
+export function microsPerSample({ calls, mainThread, seconds }: ProfiledRun): number {
   const count = (nodes: readonly CallNode[]) => nodes.reduce((sum, one) => sum + one.hitCount, 0);
-  const asleep = Math.max(0, seconds * 1e6 - main.cpu - main.waited);
-  const busy = count(calls.filter((node) => !isIdle(node)));
-  return Math.min((main.cpu + asleep) / count(calls), main.cpu / busy);
+  const sleepMicros = Math.max(0, seconds * 1e6 - mainThread.cpuMicros - mainThread.waitedMicros);
+  const busySamples = count(calls.filter((node) => !isIdle(node)));
+  return Math.min(
+    (mainThread.cpuMicros + sleepMicros) / count(calls),
+    mainThread.cpuMicros / busySamples,
+  );
 }
 
 export function isIdle({ callFrame }: CallNode): boolean {
   return callFrame.functionName === '(idle)';
 }
 
-/** Visits the calls from the root down; each visit gets the result of its caller's. */
-function walk(calls: readonly CallNode[], visit: (node: CallNode, caller: Part) => Part): void {
+/** Visits the calls from the root down. `visit` gets the origin that it returned for the caller. */
+function walk(
+  calls: readonly CallNode[],
+  visit: (node: CallNode, caller: CpuOrigin) => CpuOrigin,
+): void {
   const byId = new Map(calls.map((node) => [node.id, node]));
-  const down = (node: CallNode, caller: Part) => {
-    const part = visit(node, caller);
+  const visitTree = (node: CallNode, caller: CpuOrigin) => {
+    const origin = visit(node, caller);
     for (const id of node.children ?? []) {
       const child = byId.get(id);
-      if (child !== undefined) down(child, part);
+      if (child !== undefined) visitTree(child, origin);
     }
   };
   const [root] = calls;
-  if (root !== undefined) down(root, betweenCalls);
+  if (root !== undefined) visitTree(root, betweenCalls);
 }

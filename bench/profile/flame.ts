@@ -1,17 +1,17 @@
 import type { CallNode } from '../process/child.js';
 import { numberText } from '../report/table.js';
 import { isIdle, microsPerSample } from './breakdown.js';
-import { betweenCalls, getPart, type Kind, type Part } from './part.js';
+import { betweenCalls, type CpuOrigin, getCallOrigin, type OriginKind } from './part.js';
 import type { ProfiledRun } from './profiled-run.js';
 
 const width = 1200;
 const rowHeight = 16;
-const top = 30;
-/** Boxes narrower than this share are omitted: there are many, and they are unreadable. */
-const partMin = 0.003;
+const topMargin = 30;
+/** Boxes with a smaller share of the width are omitted: there are many, and they are unreadable. */
+const boxShareMin = 0.003;
 const charWidth = 6.1;
 
-const colours: Partial<Record<Kind, string>> = {
+const colours: Partial<Record<OriginKind, string>> = {
   "Node's C++ and the kernel: TLS, HTTP/2 frames, sockets": '#9aa5b1',
   "JavaScript of Herald's own, or its reference's": '#f2a65a',
   'JavaScript of Node': '#8ecae6',
@@ -23,59 +23,60 @@ const colours: Partial<Record<Kind, string>> = {
 /** All calls of one function with the same callers. */
 interface Frame {
   readonly name: string;
-  readonly part: Part;
+  readonly origin: CpuOrigin;
   micros: number;
   readonly callees: Map<string, Frame>;
 }
 
-/** Renders the call tree of the main thread as SVG: nested boxes, as wide as their CPU. */
-export function flameGraph(title: string, window: ProfiledRun): string {
-  const root = buildTree(window);
+/** Renders the call tree of the main thread as SVG: nested boxes with a width relative to their CPU. */
+export function flameGraph(title: string, run: ProfiledRun): string {
+  const root = buildTree(run);
   const boxes: string[] = [];
-  const depth = draw(root, { x: 0, level: 0, perMicro: width / root.micros }, boxes);
-  const height = top + (depth + 1) * rowHeight + 4;
-  const perOperation = numberText(root.micros / window.operations);
+  const depth = draw(root, { x: 0, level: 0, pixelsPerMicro: width / root.micros }, boxes);
+  const height = topMargin + (depth + 1) * rowHeight + 4;
+  const perOperation = numberText(root.micros / run.operations);
   return [
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" font-family="monospace" font-size="10">`,
     `<rect width="${width}" height="${height}" fill="#fff"/>`,
-    `<text x="4" y="18" font-size="13">${safe(title)}: ${perOperation} us</text>`,
+    `<text x="4" y="18" font-size="13">${escapeXml(title)}: ${perOperation} us</text>`,
     ...boxes,
     '</svg>\n',
   ].join('\n');
 }
 
-function buildTree(window: ProfiledRun): Frame {
-  const each = microsPerSample(window);
-  const byId = new Map(window.calls.map((node) => [node.id, node]));
-  const root = frame('main thread', betweenCalls);
-  const grow = (node: CallNode, into: Frame): number => {
-    into.micros += node.hitCount * each;
-    let sum = node.hitCount * each;
+function buildTree(run: ProfiledRun): Frame {
+  const sampleMicros = microsPerSample(run);
+  const byId = new Map(run.calls.map((node) => [node.id, node]));
+  const root = createFrame('main thread', betweenCalls);
+  const addSamples = (node: CallNode, into: Frame): number => {
+    into.micros += node.hitCount * sampleMicros;
+    let sum = node.hitCount * sampleMicros;
     for (const child of (node.children ?? []).flatMap((id) => byId.get(id) ?? [])) {
       if (isIdle(child)) continue;
       const name = getLabel(child);
-      const callee = into.callees.get(name) ?? frame(name, getPart(child.callFrame, into.part));
+      const callee =
+        into.callees.get(name) ?? createFrame(name, getCallOrigin(child.callFrame, into.origin));
       into.callees.set(name, callee);
-      const micros = grow(child, callee);
+      const micros = addSamples(child, callee);
       into.micros += micros;
       sum += micros;
     }
     return sum;
   };
-  const [first] = window.calls;
-  const sampled = first === undefined ? 0 : grow(first, root);
-  const between = root.callees.get('(program)') ?? frame('(program)', betweenCalls);
-  between.micros += window.main.cpu - sampled;
-  root.callees.set('(program)', between);
-  root.micros = window.main.cpu;
+  const [rootCall] = run.calls;
+  const sampled = rootCall === undefined ? 0 : addSamples(rootCall, root);
+  const betweenCallsFrame = root.callees.get('(program)') ?? createFrame('(program)', betweenCalls);
+  betweenCallsFrame.micros += run.mainThread.cpuMicros - sampled;
+  root.callees.set('(program)', betweenCallsFrame);
+  root.micros = run.mainThread.cpuMicros;
   return root;
 }
 
-function frame(name: string, part: Part): Frame {
-  return { name, part, micros: 0, callees: new Map() };
+function createFrame(name: string, origin: CpuOrigin): Frame {
+  return { name, origin, micros: 0, callees: new Map() };
 }
 
-/** Returns the function and its file; for an anonymous one, the file and line. */
+/** Returns the name and file of a function, or the file and line if it is anonymous. */
 function getLabel({ callFrame: { functionName, url, lineNumber } }: CallNode): string {
   const file = url
     .replace(/.*\/(dist|node_modules|bench)\//, '')
@@ -86,30 +87,37 @@ function getLabel({ callFrame: { functionName, url, lineNumber } }: CallNode): s
 
 /** Draws a frame and its callees. Returns the level of the lowest box. */
 function draw(
-  one: Frame,
-  { x, level, perMicro }: { x: number; level: number; perMicro: number },
+  frame: Frame,
+  { x, level, pixelsPerMicro }: { x: number; level: number; pixelsPerMicro: number },
   boxes: string[],
 ): number {
-  const own = one.micros * perMicro;
-  const [left, y, wide] = [x.toFixed(1), top + level * rowHeight, own.toFixed(1)];
-  const fill = colours[one.part.kind] ?? '#eee';
+  const boxWidth = frame.micros * pixelsPerMicro;
+  const [left, y, roundedWidth] = [
+    x.toFixed(1),
+    topMargin + level * rowHeight,
+    boxWidth.toFixed(1),
+  ];
+  const fill = colours[frame.origin.kind] ?? '#eee';
   boxes.push(
-    `<rect x="${left}" y="${y}" width="${wide}" height="15" fill="${fill}" stroke="#fff"/>`,
+    `<rect x="${left}" y="${y}" width="${roundedWidth}" height="15" fill="${fill}" stroke="#fff"/>`,
   );
-  const label = one.name.slice(0, Math.max(0, Math.floor((own - 4) / charWidth)));
+  const label = frame.name.slice(0, Math.max(0, Math.floor((boxWidth - 4) / charWidth)));
   if (label.length > 2) {
-    boxes.push(`<text x="${(x + 2).toFixed(1)}" y="${y + 11}">${safe(label)}</text>`);
+    boxes.push(`<text x="${(x + 2).toFixed(1)}" y="${y + 11}">${escapeXml(label)}</text>`);
   }
   let lowest = level;
-  let at = x;
-  for (const callee of [...one.callees.values()].sort((a, b) => b.micros - a.micros)) {
-    if (callee.micros * perMicro < partMin * width) continue;
-    lowest = Math.max(lowest, draw(callee, { x: at, level: level + 1, perMicro }, boxes));
-    at += callee.micros * perMicro;
+  let calleeX = x;
+  for (const callee of [...frame.callees.values()].sort((a, b) => b.micros - a.micros)) {
+    if (callee.micros * pixelsPerMicro < boxShareMin * width) continue;
+    lowest = Math.max(
+      lowest,
+      draw(callee, { x: calleeX, level: level + 1, pixelsPerMicro }, boxes),
+    );
+    calleeX += callee.micros * pixelsPerMicro;
   }
   return lowest;
 }
 
-function safe(text: string): string {
+function escapeXml(text: string): string {
   return text.replaceAll('&', '&amp;').replaceAll('<', '&lt;');
 }

@@ -1,4 +1,7 @@
-/** Parts by symbol; the first match counts. Node includes OpenSSL, nghttp2, libuv and V8. */
+/**
+ * Maps patterns of symbols to components of the Node binary, which includes OpenSSL, nghttp2, libuv and
+ * V8. The first matching pattern counts.
+ */
 const symbols: readonly (readonly [RegExp, string])[] = [
   [/TickSample|sampler|SafeStackFrame|CpuProfil|ProfilerListener/, "V8's profiler"],
   [/^Builtins_/, 'V8: built-in functions'],
@@ -10,20 +13,21 @@ const symbols: readonly (readonly [RegExp, string])[] = [
     /^v8::.*([cC]ompil|baseline|maglev|interpreter|[pP]arse|Scanner|Assembler|Turbo|Bytecode)/,
     'V8: compiling',
   ],
-  [/^(v8::|cppgc::|heap::)/, 'V8: its runtime, the rest'],
+  [/^(v8::|cppgc::|heap::)/, 'V8: other runtime code'],
   [/^node::/, "Node's C++"],
   [/^(nghttp2_|hd_|session_|inflight_|huff)/, 'nghttp2: HTTP/2 frames and headers'],
   [/^uv_/, 'libuv'],
   [/^(std::|operator |icu_|simdutf|llhttp_)/, "Node's C++"],
 ];
 
-/** Returns the part that machine code belongs to, by its symbol and file. */
-export function getNativePart(symbol: string, file: string): string {
+/** Returns the component that machine code belongs to, by its symbol and file. */
+export function getNativeComponent(symbol: string, file: string): string {
   if (file.startsWith('[kernel')) return 'the kernel';
   if (file.endsWith('.node')) return `addon ${file.split('/node_modules/').at(-1)?.split('/')[0]}`;
   if (/malloc|calloc|free|^_int_|unlink_chunk/.test(symbol)) return 'malloc and free';
   if (/mem(cpy|move|set|cmp)/.test(symbol)) return 'memory copied or cleared';
-  if (/\.so/.test(file)) return 'system libraries, the rest';
+  if (/\.so/.test(file)) return 'other system libraries';
+  // perf has no symbols for code that V8 generates at run time.
   if (symbol === '[unknown]') return 'JavaScript, compiled';
   const known = symbols.find(([pattern]) => pattern.test(symbol))?.[1];
   // OpenSSL is almost the only other C code without a namespace in Node.

@@ -1,14 +1,14 @@
 import { pathToFileURL } from 'node:url';
-import { repository } from '../machine.js';
+import { repositoryFolder } from '../machine.js';
 import type { CallNode } from '../process/child.js';
 
 /** The origin of some CPU time: a coarse kind and a specific name. */
-export interface Part {
-  readonly kind: Kind;
+export interface CpuOrigin {
+  readonly kind: OriginKind;
   readonly name: string;
 }
 
-export type Kind =
+export type OriginKind =
   | "Node's C++ and the kernel: TLS, HTTP/2 frames, sockets"
   | "JavaScript of Herald's own, or its reference's"
   | 'JavaScript of Node'
@@ -20,19 +20,22 @@ export type Kind =
   | 'the profiler itself';
 
 const native = 'native code called by JavaScript';
-const home = pathToFileURL(repository).href;
+const home = pathToFileURL(repositoryFolder).href;
 
-/** The part of C++ outside all calls: socket input before it reaches JavaScript. */
-export const betweenCalls: Part = {
+/** The origin of CPU outside all calls: C++ that handles socket input before it reaches JavaScript. */
+export const betweenCalls: CpuOrigin = {
   kind: "Node's C++ and the kernel: TLS, HTTP/2 frames, sockets",
   name: 'C++ between calls',
 };
 
 /**
- * Returns the part of a call on top of the stack. A native function is attributed to its caller:
- * its own name is often wrong, because all functions of an addon are entered through one.
+ * Returns the origin of the CPU of a call on top of the stack. A native function is attributed to its
+ * caller, because its own name is often wrong: all functions of an addon are entered through one.
  */
-export function getPart({ functionName, url }: CallNode['callFrame'], caller: Part): Part {
+export function getCallOrigin(
+  { functionName, url }: CallNode['callFrame'],
+  caller: CpuOrigin,
+): CpuOrigin {
   if (functionName === '(garbage collector)') {
     return { kind: 'garbage collection, main thread', name: 'garbage collection' };
   }
@@ -51,8 +54,8 @@ export function getPart({ functionName, url }: CallNode['callFrame'], caller: Pa
   return { kind: 'JavaScript of packages', name };
 }
 
-/** Returns the part of a thread other than the main one, by its name in the kernel. */
-export function getThreadPart(name: string): Part {
+/** Returns the origin of the CPU of a thread other than the main one, by its name in the kernel. */
+export function getThreadOrigin(name: string): CpuOrigin {
   if (name === 'V8Worker' || name === 'DelayedTaskSche') {
     return { kind: "V8's helper threads: garbage collection, compiling", name: 'V8Worker' };
   }

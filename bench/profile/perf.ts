@@ -5,15 +5,15 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { promisify } from 'node:util';
-import { getNativePart } from './native-part.js';
+import { getNativeComponent } from './native-part.js';
 
-/** Number of samples by part. */
+/** Number of samples by component (`getNativeComponent`). */
 export type NativeCounts = Readonly<Record<string, number>>;
 
 const run = promisify(execFile);
 const startMsMax = 5000;
 
-/** A `perf` recording of all threads of a process, C++ and kernel included. */
+/** A `perf` recording of all threads of a process, including C++ and the kernel. */
 export class Perf {
   readonly #process: ChildProcess;
   readonly #folder: string;
@@ -23,7 +23,7 @@ export class Perf {
     this.#folder = folder;
   }
 
-  /** Starts recording a thousand samples per second of CPU. */
+  /** Starts to record a thousand samples per second of CPU. */
   static async start(pid: number): Promise<Perf> {
     const folder = mkdtempSync(join(tmpdir(), 'herald-bench-perf-'));
     const file = join(folder, 'data');
@@ -34,7 +34,7 @@ export class Perf {
     return new Perf(child, folder);
   }
 
-  /** Ends the recording. Excludes V8's profiler thread; empty if perf has no permission. */
+  /** Ends the recording. Omits V8's profiler thread; returns no counts if perf has no permission. */
   async stop(): Promise<NativeCounts> {
     if (this.#process.exitCode === null) {
       const exit = once(this.#process, 'exit');
@@ -54,10 +54,10 @@ export class Perf {
 export function parseCounts(script: string): NativeCounts {
   const counts: Record<string, number> = {};
   for (const line of script.split('\n')) {
-    const found = /^\s*(.+?)\s+[0-9a-f]{3,} (.*) \((.*)\)$/.exec(line);
-    const [, thread = '', symbol = '', file = ''] = found ?? [];
-    if (found === null || thread.startsWith('v8:Prof')) continue;
-    const name = getNativePart(symbol, file);
+    const match = /^\s*(.+?)\s+[0-9a-f]{3,} (.*) \((.*)\)$/.exec(line);
+    const [, thread = '', symbol = '', file = ''] = match ?? [];
+    if (match === null || thread.startsWith('v8:Prof')) continue;
+    const name = getNativeComponent(symbol, file);
     counts[name] = (counts[name] ?? 0) + 1;
   }
   return counts;

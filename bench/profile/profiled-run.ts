@@ -1,32 +1,32 @@
-import { has } from '../machine.js';
+import { isInstalled } from '../machine.js';
 import type { CallNode, Child } from '../process/child.js';
 import { type ThreadTime, threadsBetween, threadTimes } from '../process/threads.js';
-import { type Watched, watch } from '../process/watch.js';
+import { measureServer, type ServerUsage } from '../process/watch.js';
 import { type NativeCounts, Perf } from './perf.js';
 
-/** A measured piece of work with all data about its CPU usage. */
-export interface ProfiledRun extends Watched {
+/** The usage of a server during a piece of work, with all data about where its CPU was spent. */
+export interface ProfiledRun extends ServerUsage {
   readonly calls: readonly CallNode[];
-  readonly main: ThreadTime;
+  readonly mainThread: ThreadTime;
   /** All threads but the main one. */
-  readonly others: readonly ThreadTime[];
-  /** Samples of `perf`; empty if it is not installed. */
-  readonly native: NativeCounts;
+  readonly otherThreads: readonly ThreadTime[];
+  /** Samples of `perf`; empty if `perf` is not installed. */
+  readonly nativeCounts: NativeCounts;
 }
 
-const hasPerf = has('perf');
+const hasPerf = isInstalled('perf');
 
-/** Runs `watch` with V8's profiler. `work` returns the number of operations. */
+/** Runs `measureServer` with V8's profiler and, if installed, `perf`. `work` returns the number of operations. */
 export async function profileRun(child: Child, work: () => Promise<number>): Promise<ProfiledRun> {
   await child.startProfile();
   const perf = hasPerf ? await Perf.start(child.pid) : undefined;
   const before = threadTimes(child.pid);
-  const watched = await watch(child, work);
+  const usage = await measureServer(child, work);
   const threads = threadsBetween(before, threadTimes(child.pid));
-  const native = (await perf?.stop()) ?? {};
+  const nativeCounts = (await perf?.stop()) ?? {};
   const calls = await child.stopProfile();
-  const main = threads.get(child.pid);
-  if (main === undefined) throw new Error(`Cannot profile: process ${child.pid} has ended`);
+  const mainThread = threads.get(child.pid);
+  if (mainThread === undefined) throw new Error(`Cannot profile: process ${child.pid} has ended`);
   threads.delete(child.pid);
-  return { ...watched, calls, native, main, others: [...threads.values()] };
+  return { ...usage, calls, nativeCounts, mainThread, otherThreads: [...threads.values()] };
 }

@@ -9,66 +9,66 @@ import type { ProfiledRun } from './profiled-run.js';
 
 const folder = fileURLToPath(new URL('../profiles/', import.meta.url));
 
-/** Parts below this share of every column are merged into one row per kind. */
+/** Origins below this share of every column are merged into one row per kind. */
 const rowMin = 0.01;
 
 interface Column {
   readonly name: string;
-  readonly window: ProfiledRun;
+  readonly run: ProfiledRun;
   readonly shares: readonly Share[];
 }
 
-/** Writes `profiles/<subject>.md` and a flame graph beside it. Returns the text. */
-export function writeReport(subject: Subject, windows: ReadonlyMap<string, ProfiledRun>): string {
+/** Writes `profiles/<subject>.md` and a flame graph beside it. Returns the text of the report. */
+export function writeReport(subject: Subject, runs: ReadonlyMap<string, ProfiledRun>): string {
   const { name, profile } = subject;
-  if (profile === undefined) throw new Error(`Cannot profile ${name}: it has no windows`);
-  const columns = [...windows].map(([title, window]) => ({
-    ...{ name: title, window },
-    shares: buildBreakdown(window),
+  if (profile === undefined) throw new Error(`Cannot profile ${name}: it defines no profile`);
+  const columns = [...runs].map(([title, run]) => ({
+    ...{ name: title, run },
+    shares: buildBreakdown(run),
   }));
-  const drawn = windows.get(profile.drawn);
+  const flameGraphRun = runs.get(profile.flameGraphRun);
   const text = `# What \`${name}\` costs
 
 \`npm run bench -- ${name} --profile\`, ${new Date().toISOString().slice(0, 10)}, ${machine.cpu},
-Node ${machine.node}. Microseconds of CPU for one ${profile.operation}, all threads. The second
-of two runs, with V8's profiler on, which makes it dearer; see "Where the CPU goes" in [the README](../README.md).
+Node ${machine.node}. Microseconds of CPU per ${profile.operation}, all threads, from the second of
+two runs. V8's profiler adds to the cost; see "Where the CPU goes" in [the README](../README.md).
 
 ${buildTable(columns, ({ shares }) => sumBy(shares, ({ kind }) => kind), [buildKernelRow(columns)])}
 
-Closer, without what has less than ${rowMin * 100} % of every column:
+In detail; rows below ${rowMin * 100} % of every column are merged by kind:
 
-${buildTable(columns, ({ shares }) => sumBy(shares, getColumnName(columns)))}
-${formatNativeCounts(columns)}${drawn === undefined ? '' : `\nThe main thread of *${profile.drawn}*, without sleep:\n\n![](${name}.svg)\n`}`;
+${buildTable(columns, ({ shares }) => sumBy(shares, createRowNamer(columns)))}
+${formatNativeCounts(columns)}${flameGraphRun === undefined ? '' : `\nThe main thread during *${profile.flameGraphRun}*, without sleep:\n\n![](${name}.svg)\n`}`;
   mkdirSync(folder, { recursive: true });
   writeFileSync(`${folder}${name}.md`, text);
-  if (drawn !== undefined) {
-    const title = `${name}: ${profile.drawn}, main thread`;
-    writeFileSync(`${folder}${name}.svg`, flameGraph(title, drawn));
+  if (flameGraphRun !== undefined) {
+    const title = `${name}: ${profile.flameGraphRun}, main thread`;
+    writeFileSync(`${folder}${name}.svg`, flameGraph(title, flameGraphRun));
   }
   return text;
 }
 
 function formatNativeCounts(columns: readonly Column[]): string {
-  if (columns.every(({ window }) => Object.keys(window.native).length === 0)) return '';
+  if (columns.every(({ run }) => Object.keys(run.nativeCounts).length === 0)) return '';
   return `
-By the machine code at the top, all threads but the profiler's, as \`perf\` sees it:
+By the machine code that ran, in all threads except the profiler's, from samples of \`perf\`:
 
 ${buildTable(columns, getNativeCounts)}
 `;
 }
 
-/** Scales the samples of `perf` to the CPU without the profiler's thread. */
-function getNativeCounts({ window, shares }: Column): Map<string, number> {
-  const cpu = sumOf(shares.filter(({ kind }) => kind !== 'the profiler itself'));
-  const counts = Object.entries(window.native);
+/** Converts the samples of `perf` to shares of the CPU without the profiler's thread. */
+function getNativeCounts({ run, shares }: Column): Map<string, number> {
+  const cpuMicros = sumOf(shares.filter(({ kind }) => kind !== 'the profiler itself'));
+  const counts = Object.entries(run.nativeCounts);
   const all = counts.reduce((sum, [, count]) => sum + count, 0);
-  return new Map(counts.map(([name, count]) => [name, (count / all) * cpu]));
+  return new Map(counts.map(([name, count]) => [name, (count / all) * cpuMicros]));
 }
 
 function buildTable(
   columns: readonly Column[],
   getCells: (column: Column) => Map<string, number>,
-  after: readonly (readonly string[])[] = [],
+  extraRows: readonly (readonly string[])[] = [],
 ): string {
   const cells = columns.map(getCells);
   const sums = cells.map((column) => [...column.values()].reduce((sum, value) => sum + value, 0));
@@ -78,25 +78,28 @@ function buildTable(
     .sort((a, b) => getLargestShare(b) - getLargestShare(a))
     .map((row) => [row, ...cells.map((column) => micros(column.get(row) ?? 0))]);
   const all = ['**all**', ...sums.map(micros)];
-  return markdown(['', ...columns.map(({ name }) => name)], [...rows, all, ...after]);
+  return markdown(['', ...columns.map(({ name }) => name)], [...rows, all, ...extraRows]);
 }
 
-/** Returns a function that names a part, or the rest of its kind if it is small in all columns. */
-function getColumnName(columns: readonly Column[]): (share: Share) => string {
+/** Returns a function that names the row of an origin; small origins of a kind share one row. */
+function createRowNamer(columns: readonly Column[]): (share: Share) => string {
   const large = new Set(
     columns.flatMap(({ shares }) => {
       const sum = sumOf(shares);
       return shares.filter((one) => one.micros >= rowMin * sum).map((one) => one.name);
     }),
   );
-  return ({ kind, name }) => (large.has(name) ? name : `the rest: ${kind}`);
+  return ({ kind, name }) => (large.has(name) ? name : `other: ${kind}`);
 }
 
 function buildKernelRow(columns: readonly Column[]): string[] {
-  const cells = columns.map(({ window: { main, others, operations } }) =>
-    micros([main, ...others].reduce((sum, { kernel }) => sum + kernel, 0) / operations),
+  const cells = columns.map(({ run: { mainThread, otherThreads, operations } }) =>
+    micros(
+      [mainThread, ...otherThreads].reduce((sum, { kernelMicros }) => sum + kernelMicros, 0) /
+        operations,
+    ),
   );
-  return ['of it, in the kernel', ...cells];
+  return ['of which in the kernel', ...cells];
 }
 
 function sumOf(shares: readonly Share[]): number {

@@ -1,17 +1,16 @@
+// The cost of password verification alone: argon2 with the parameters and thread count of Herald.
 import { Worker } from 'node:worker_threads';
 import argon2 from 'argon2';
 import { handleRequests } from '../process/request-handler.js';
 
-export interface Verified {
+export interface VerificationRate {
   readonly count: number;
+  /** Per second. */
   readonly rate: number;
 }
 
-/**
- * The cost of password verification alone: argon2 with the parameters and thread count of Herald.
- * The worker is plain JavaScript, like a built one.
- */
-const source = `
+/** Plain JavaScript, like a worker of a built Herald. */
+const workerSource = `
 const { parentPort, workerData } = require('node:worker_threads');
 const argon2 = require(workerData.argon2);
 parentPort.on('message', async ({ hash, ms }) => {
@@ -28,20 +27,20 @@ const hash = process.env['HASH'] ?? '';
 const workerData = { argon2: process.env['ARGON2'] };
 const workers = Array.from(
   { length: Number(process.env['THREADS']) },
-  () => new Worker(source, { eval: true, workerData }),
+  () => new Worker(workerSource, { eval: true, workerData }),
 );
 
 handleRequests({
   /** Verifies for `ms` milliseconds. Returns the count and rate per second of all threads. */
-  async verify(ms: number): Promise<Verified> {
-    const parts = workers.map(
+  async verify(ms: number): Promise<VerificationRate> {
+    const threadRates = workers.map(
       (worker) =>
-        new Promise<Verified>((resolve) => {
+        new Promise<VerificationRate>((resolve) => {
           worker.once('message', resolve);
           worker.postMessage({ hash, ms });
         }),
     );
-    return (await Promise.all(parts)).reduce((all, { count, rate }) => ({
+    return (await Promise.all(threadRates)).reduce((all, { count, rate }) => ({
       count: all.count + count,
       rate: all.rate + rate,
     }));

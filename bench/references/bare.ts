@@ -1,13 +1,12 @@
+// The lower bound: the cost of `node:http2` itself. A `GET` opens a stream; a `POST` of `{data}` is
+// encoded once and written to each stream. There are no routes, users, event log, limits or error
+// handling.
 import { readFileSync } from 'node:fs';
 import { createSecureServer, type ServerHttp2Stream } from 'node:http2';
 import type { AddressInfo } from 'node:net';
 
-/**
- * The lower bound: the cost of `node:http2` itself. A `GET` opens a stream; a `POST` of `{data}` is
- * encoded once and written to each stream. No routes, users, event log, limits or error handling.
- */
 const streams = new Set<ServerHttp2Stream>();
-let number = 0;
+let lastId = 0;
 
 const server = createSecureServer({
   cert: readFileSync(process.env['CERTIFICATE'] ?? ''),
@@ -16,7 +15,7 @@ const server = createSecureServer({
 
 server.on('stream', (stream, headers) => {
   stream.on('error', () => {});
-  if (headers[':method'] === 'POST') return takeEvent(stream);
+  if (headers[':method'] === 'POST') return publishEvent(stream);
   stream.respond({ ':status': 200, 'content-type': 'text/event-stream; charset=utf-8' });
   stream.write('retry: 2000\n\n');
   stream.resume();
@@ -29,16 +28,16 @@ server.listen(0, '127.0.0.1', () => {
   process.stdout.write(`https://127.0.0.1:${port}\n`);
 });
 
-function takeEvent(request: ServerHttp2Stream): void {
-  const parts: Buffer[] = [];
-  request.on('data', (part: Buffer) => parts.push(part));
+function publishEvent(request: ServerHttp2Stream): void {
+  const chunks: Buffer[] = [];
+  request.on('data', (chunk: Buffer) => chunks.push(chunk));
   request.once('end', () => {
-    const event = JSON.parse(Buffer.concat(parts).toString()) as { data: string };
-    number += 1;
-    // As long as a frame of Herald, whose ids contain an epoch.
-    const bytes = Buffer.from(`id: 0123456789-${number}\ndata: ${event.data}\n\n`);
+    const event = JSON.parse(Buffer.concat(chunks).toString()) as { data: string };
+    lastId += 1;
+    // As long as a frame of Herald, whose ids are `<epoch>-<seq>`.
+    const bytes = Buffer.from(`id: 0123456789-${lastId}\ndata: ${event.data}\n\n`);
     for (const stream of streams) stream.write(bytes);
     request.respond({ ':status': 201, 'content-type': 'application/json' });
-    request.end(`{"id":"${number}"}`);
+    request.end(`{"id":"${lastId}"}`);
   });
 }

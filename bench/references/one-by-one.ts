@@ -1,11 +1,9 @@
+// The cost of durable writes alone: the rows of Herald in the same engine with the same settings, but
+// one transaction per event, sequentially, without HTTP and without a thread.
 import { join } from 'node:path';
 import { loadSqlite } from '../../src/db/sqlite/load.js';
 import { handleRequests } from '../process/request-handler.js';
 
-/**
- * The cost of durable writes alone: the same rows in the same engine with the same settings, one
- * transaction per event, sequentially, without HTTP and without a thread.
- */
 const Driver = await loadSqlite();
 const db = new Driver(join(process.env['FOLDER'] ?? '', 'one-by-one.db'));
 for (const pragma of ['journal_mode = wal', 'synchronous = full', 'busy_timeout = 5000']) {
@@ -22,7 +20,7 @@ db.exec(
 );
 db.exec('create index event_audiences_seq on event_audiences (seq)');
 
-const count = db.prepare('update log_head set seq = seq + 1, bytes = bytes + 200');
+const countEvent = db.prepare('update log_head set seq = seq + 1, bytes = bytes + 200');
 const insert = db.prepare('insert into events values (?, null, ?, ?)');
 const insertAudience = db.prepare("insert into event_audiences values ('u:1', ?)");
 const data = 'x'.repeat(200);
@@ -32,16 +30,16 @@ handleRequests({
   /** Inserts events for `ms` milliseconds. Returns events per second. */
   insert(ms: number) {
     const startedAt = performance.now();
-    const first = seq;
+    const seqBefore = seq;
     while (performance.now() - startedAt < ms) {
       seq += 1;
       db.exec('begin immediate');
-      count.run();
+      countEvent.run();
       insert.run(seq, data, Date.now());
       insertAudience.run(seq);
-      db.exec('commit'); // Also keeps `db` referenced: if collected, its statements would fail.
+      db.exec('commit'); // Also keeps `db` referenced: after its garbage collection the statements would fail.
     }
-    return (seq - first) / ((performance.now() - startedAt) / 1000);
+    return (seq - seqBefore) / ((performance.now() - startedAt) / 1000);
   },
 });
 process.stdout.write('ready\n');

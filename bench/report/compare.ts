@@ -14,7 +14,7 @@ import { type Figure, figure, runInterleaved } from './figure.js';
 import { Progress } from './progress.js';
 import { getDescription, markdown, numberText, spreadText } from './table.js';
 
-/** The subjects of the hot paths, compared by default. */
+/** The subjects of the hot paths, which a comparison measures by default. */
 export const comparedByDefault = [
   'fan-out',
   'publish',
@@ -25,7 +25,7 @@ export const comparedByDefault = [
 ] as const;
 
 const runsByDefault = 5;
-/** Duration of a comparison, relative to full runs. */
+/** Duration of a comparison relative to full runs. */
 const shortPace = 0.25;
 
 /**
@@ -41,24 +41,24 @@ export async function compare(
   try {
     commit = resolveRef(ref);
   } catch (cause) {
-    return fail(cause, 2);
+    return reportFailure(cause, 2);
   }
-  const short = commit.slice(0, 8);
-  const name = commit.startsWith(ref) ? short : `${ref} (${short})`;
+  const shortCommit = commit.slice(0, 8);
+  const name = commit.startsWith(ref) ? shortCommit : `${ref} (${shortCommit})`;
   const comparison = new Comparison(refBuild(name, commit), runs);
   const interrupt = (signal: NodeJS.Signals) => void comparison.interrupt(signal);
   process.on('SIGINT', interrupt).on('SIGTERM', interrupt);
   try {
     await comparison.run(subjects);
   } catch (cause) {
-    fail(cause, 1);
+    reportFailure(cause, 1);
   } finally {
     await comparison.end();
     process.off('SIGINT', interrupt).off('SIGTERM', interrupt);
   }
 }
 
-function fail(cause: unknown, exitCode: number): void {
+function reportFailure(cause: unknown, exitCode: number): void {
   if (!(cause instanceof BuildError)) throw cause;
   process.stderr.write(`${cause.message}\n`);
   process.exitCode = exitCode;
@@ -81,11 +81,11 @@ class Comparison {
     this.#other.make();
     const figures: Figure[] = [];
     const failed: string[] = [];
-    await new Promise(setImmediate); // Builds block this process; handles signals sent meanwhile.
+    await new Promise(setImmediate); // Building blocks this process: signals that arrived meanwhile are handled here.
     const progress = new Progress(subjects, (this.#runs / 5) * shortPace);
     for (const subject of subjects) {
       if (this.#isInterrupted) return;
-      process.stderr.write(`${progress.next}\n`);
+      process.stderr.write(`${progress.startText}\n`);
       const startedAt = performance.now();
       try {
         const own = await this.#measure(subject);
@@ -100,7 +100,7 @@ class Comparison {
     }
     process.stdout.write(`${machine.cpu}, Node ${machine.node}\n\n`);
     process.stdout.write(`${comparisonTable(this.#other.name, figures)}\n`);
-    for (const name of failed) process.stdout.write(`Not measured, see above: ${name}\n`);
+    for (const name of failed) process.stdout.write(`Not measured, see the error above: ${name}\n`);
     if (failed.length > 0) process.exitCode = 1;
   }
 
@@ -136,7 +136,7 @@ class Comparison {
     return compareFigures(this.#other.name, tree, other);
   }
 
-  /** Measures once with new processes, so that the variance between processes is in the spread. */
+  /** Measures once with new processes, so that the spread includes differences between processes. */
   async #measureOnce(subject: Subject, build: Build): Promise<readonly Figure[]> {
     if (this.#isInterrupted) throw new Error('Cannot measure: interrupted');
     const bench = new Bench({ compared: build });
@@ -152,9 +152,9 @@ class Comparison {
 }
 
 /**
- * Returns a figure for each that was measured in every run of both builds: the values of this tree,
- * with those of the other build as reference. Omits the figures of references, which have no values
- * in a comparison.
+ * Returns a figure for each one that every run of both builds has measured. Its values are those of
+ * this tree, its reference those of the other build. Omits the figures of references, because a
+ * comparison does not measure references.
  */
 export function compareFigures(
   otherName: string,
@@ -175,7 +175,7 @@ export function compareFigures(
   });
 }
 
-/** Formats the median of each build, and the median, minimum and maximum of the ratios. */
+/** Formats a table: the median of each build, and the median, minimum and maximum of the ratios. */
 export function comparisonTable(otherName: string, figures: readonly Figure[]): string {
   const head = ['subject', 'what', 'this tree', otherName, 'ratio, median (min to max)'];
   const rows = figures.map((one) => [

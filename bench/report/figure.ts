@@ -27,14 +27,14 @@ export interface Figure extends Spread {
   readonly unit: Unit;
   readonly runs: readonly number[];
   readonly reference?: { readonly what: string; readonly runs: readonly number[] } & Spread;
-  /** Computed per run, so that a slowdown of both does not affect it. */
+  /** Computed per run, so that a slowdown of the whole machine does not affect it. */
   readonly ratio?: Spread;
   readonly goal?: Goal;
   readonly reached?: boolean;
-  /** A caveat: a limit of the method, a load that was the bottleneck. */
+  /** A caveat, such as a limit of the method or a load that was the bottleneck. */
   readonly note?: string;
-  /** Whether the ratio is roughly stable on a busy machine: CPU or memory, not rate or latency. */
-  readonly isSteady?: boolean;
+  /** Whether the ratio hardly changes on a busy machine: true of CPU and memory, not of rates and latencies. */
+  readonly isStableUnderLoad?: boolean;
   /** Points of a plot: pairs of x and y. */
   readonly curve?: readonly (readonly [x: number, y: number])[];
 }
@@ -42,7 +42,15 @@ export interface Figure extends Spread {
 export interface FigureParts
   extends Pick<
     Figure,
-    'subject' | 'what' | 'parameters' | 'unit' | 'runs' | 'goal' | 'note' | 'isSteady' | 'curve'
+    | 'subject'
+    | 'what'
+    | 'parameters'
+    | 'unit'
+    | 'runs'
+    | 'goal'
+    | 'note'
+    | 'isStableUnderLoad'
+    | 'curve'
   > {
   readonly reference?: { readonly what: string; readonly runs: readonly number[] };
 }
@@ -52,18 +60,21 @@ const folder = fileURLToPath(new URL('../results', import.meta.url));
 export function figure({ reference, goal, ...parts }: FigureParts): Figure {
   const { runs } = parts;
   const own = computeSpread(runs);
-  const compared = reference && { ...reference, runs: roundToFourDigits(reference.runs) };
+  const roundedReference = reference && { ...reference, runs: roundToFourDigits(reference.runs) };
   const ratio =
     reference &&
     computeSpread(runs.map((run, index) => run / (reference.runs[index] ?? Number.NaN)));
-  const measured = goal?.on === 'ratio' ? ratio?.median : own.median;
+  const goalValue = goal?.on === 'ratio' ? ratio?.median : own.median;
   const { is, bound = 0 } = goal ?? {};
-  const reached = measured !== undefined && (is === '<=' ? measured <= bound : measured >= bound);
+  const reached =
+    goalValue !== undefined && (is === '<=' ? goalValue <= bound : goalValue >= bound);
   return {
     ...parts,
     runs: roundToFourDigits(runs),
     ...own,
-    ...(compared && { reference: { ...compared, ...computeSpread(reference.runs) } }),
+    ...(roundedReference && {
+      reference: { ...roundedReference, ...computeSpread(reference.runs) },
+    }),
     ...(ratio && { ratio }),
     ...(goal && { goal, reached }),
   };
@@ -82,15 +93,15 @@ export function computeSpread(values: readonly number[]): Spread {
   return { median, min, max };
 }
 
-/** Creates the figure of the event loop delay of the server during some work. */
+/** Creates the figure of the server's event loop delay, measured in the given circumstance. */
 export function delayFigure(
   parts: Pick<FigureParts, 'subject' | 'parameters' | 'runs'>,
-  under: string,
+  circumstance: string,
 ): Figure {
-  return figure({ ...parts, what: `event loop delay, p99, ${under}`, unit: 'ms' });
+  return figure({ ...parts, what: `event loop delay, p99, ${circumstance}`, unit: 'ms' });
 }
 
-/** Rounds to four significant digits, the precision of such measurements. */
+/** Rounds to four significant digits, because measurements are not more precise. */
 function roundToFourDigits(values: readonly number[]): number[] {
   return values.map((value) => Number(value.toPrecision(4)));
 }
@@ -108,18 +119,18 @@ export async function runInterleaved<Name extends string, Result>(
     const order = round % 2 === 0 ? names : names.toReversed();
     for (const name of order) results[name]?.push(await measurements[name]());
   }
-  return results as Record<Name, Result[]>; // Safe: built from the same names above.
+  return results as Record<Name, Result[]>; // Safe: `results` has these names.
 }
 
-/** Writes one line per figure, replacing the previous results of that name. */
+/** Writes one line per figure and replaces the results that are stored under the name. */
 export function writeResults(name: string, figures: readonly Figure[]): void {
   mkdirSync(folder, { recursive: true });
-  const at = new Date().toISOString().slice(0, 10);
-  const lines = figures.map((one) => `${JSON.stringify({ ...one, ...machine, at })}\n`);
+  const date = new Date().toISOString().slice(0, 10);
+  const lines = figures.map((one) => `${JSON.stringify({ ...one, ...machine, at: date })}\n`);
   writeFileSync(join(folder, `${name}.jsonl`), lines.join(''));
 }
 
-/** Returns the figures kept under a name, or an empty array. */
+/** Returns the figures that are stored under a name, or an empty array. */
 export function readResults(name: string): Figure[] {
   const file = join(folder, `${name}.jsonl`);
   if (!existsSync(file)) return [];

@@ -23,8 +23,8 @@ export interface Line {
 type Drawing = typeof import('../peers/drawing.js');
 
 const [width, height] = [760, 400];
-const edge = { left: 70, right: 200, top: 40, bottom: 50 };
-const [right, bottom] = [width - edge.right, height - edge.bottom];
+const margins = { left: 70, right: 200, top: 40, bottom: 50 };
+const [right, bottom] = [width - margins.right, height - margins.bottom];
 const colours = ['#1f6f8b', '#c8553d', '#6a994e', '#7b5ea7'];
 const dotsMax = 60;
 
@@ -42,31 +42,31 @@ function renderSvg(drawing: Drawing, { title, x, y, lines }: Plot): string {
     drawing,
     x,
     points.map((point) => point[0]),
-  ).range([edge.left, right]);
+  ).range([margins.left, right]);
   const up = buildScale(
     drawing,
     y,
     points.map((point) => point[1]),
-  ).range([bottom, edge.top]);
-  const rotation = `transform="translate(16 ${(bottom + edge.top) / 2}) rotate(-90)"`;
+  ).range([bottom, margins.top]);
+  const rotation = `transform="translate(16 ${(bottom + margins.top) / 2}) rotate(-90)"`;
   const [acrossText, upText] = [across.tickFormat(6), up.tickFormat(6)];
   return [
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" font-family="sans-serif" font-size="12">`,
     `<rect width="${width}" height="${height}" fill="#fff"/>`,
-    text([edge.left, 22], title, 'font-weight="bold" font-size="14"'),
-    text([(edge.left + right) / 2, height - 12], x.name, 'text-anchor="middle"'),
+    text([margins.left, 22], title, 'font-weight="bold" font-size="14"'),
+    text([(margins.left + right) / 2, height - 12], x.name, 'text-anchor="middle"'),
     text([0, 0], y.name, `text-anchor="middle" ${rotation}`),
     ...across
       .ticks(6)
       .flatMap((tick) => [
-        `<path d="M${rounded(across(tick))} ${bottom}V${edge.top}" stroke="#e4e4e4"/>`,
+        `<path d="M${rounded(across(tick))} ${bottom}V${margins.top}" stroke="#e4e4e4"/>`,
         text([across(tick), bottom + 18], acrossText(tick), 'text-anchor="middle"'),
       ]),
     ...up
       .ticks(6)
       .flatMap((tick) => [
-        `<path d="M${edge.left} ${rounded(up(tick))}H${right}" stroke="#e4e4e4"/>`,
-        text([edge.left - 8, up(tick) + 4], upText(tick), 'text-anchor="end"'),
+        `<path d="M${margins.left} ${rounded(up(tick))}H${right}" stroke="#e4e4e4"/>`,
+        text([margins.left - 8, up(tick) + 4], upText(tick), 'text-anchor="end"'),
       ]),
     ...lines.map(({ name, points: own }, index) => {
       const colour = colours[index % colours.length] ?? '#000';
@@ -75,32 +75,32 @@ function renderSvg(drawing: Drawing, { title, x, y, lines }: Plot): string {
       return [
         `<path d="${drawing.line()(points)}" fill="none" stroke="${colour}" stroke-width="2"/>`,
         ...dots.map(([cx, cy]) => `<circle cx="${cx}" cy="${cy}" r="3" fill="${colour}"/>`),
-        text([right + 12, edge.top + 16 + index * 18], name, `fill="${colour}"`),
+        text([right + 12, margins.top + 16 + index * 18], name, `fill="${colour}"`),
       ].join('\n');
     }),
     '</svg>\n',
   ].join('\n');
 }
 
-/** Builds a scale for the values with rounded ends; a linear one starts at 0. */
+/** Builds a scale for the values, with rounded ends. A linear scale starts at 0. */
 function buildScale(
   { scaleLinear, scaleLog }: Drawing,
   { isLog }: Axis,
   values: readonly number[],
 ) {
-  const most = Math.max(...values);
+  const largest = Math.max(...values);
   return isLog === true
     ? scaleLog()
-        .domain([Math.min(...values), most])
+        .domain([Math.min(...values), largest])
         .nice()
-    : scaleLinear().domain([0, most]).nice();
+    : scaleLinear().domain([0, largest]).nice();
 }
 
 function rounded(position: number): number {
   return Math.round(position * 10) / 10;
 }
 
-function text([x, y]: readonly [number, number], content: string, more: string): string {
+function text([x, y]: readonly [number, number], content: string, attributes: string): string {
   const safe = content.replaceAll('&', '&amp;').replaceAll('<', '&lt;');
-  return `<text x="${rounded(x)}" y="${rounded(y)}" ${more}>${safe}</text>`;
+  return `<text x="${rounded(x)}" y="${rounded(y)}" ${attributes}>${safe}</text>`;
 }

@@ -2,11 +2,11 @@ import { installPeers } from '../subjects/support/peers.js';
 import type { Figure } from './figure.js';
 import { type Line, plot } from './plot.js';
 
-/** Draws the plots of the kept figures; a plot without figures is left unchanged. */
+/** Draws the plots of the figures. The file of a plot without figures is left unchanged. */
 export async function drawAll(figures: readonly Figure[]): Promise<void> {
   const print = (text: string) => process.stderr.write(`  ${text}\n`);
   if (!installPeers({ print })) {
-    print('no plots: d3 is installed with the peers');
+    print('no plots, because d3 is installed with the peers');
     return;
   }
   for (const [name, { lines, ...axes }] of Object.entries(buildPlots(figures))) {
@@ -18,14 +18,14 @@ function buildPlots(figures: readonly Figure[]) {
   return {
     batch: {
       title: 'Server CPU per delivered event, HTTP/2',
-      x: { name: 'events a request, one request at a time', isLog: true },
+      x: { name: 'events per request, one request at a time', isLog: true },
       y: { name: 'microseconds', isLog: true },
       lines: buildBatchLines(figures),
     },
     memory: {
-      title: 'Resident memory, one stream a connection, HTTP/2 over TLS',
+      title: 'Resident memory, one stream per connection, HTTP/2 over TLS',
       x: { name: 'idle streams' },
-      y: { name: 'MiB over the idle server' },
+      y: { name: 'MiB more than the idle server' },
       lines: buildCurves(figures, 'memory'),
     },
     'login-storm': {
@@ -35,7 +35,7 @@ function buildPlots(figures: readonly Figure[]) {
       lines: buildCurves(figures, 'login-storm'),
     },
     growth: {
-      title: 'Server CPU a request against rows in each table, embedded database',
+      title: 'Server CPU per request by rows in each table, embedded database',
       x: { name: 'rows', isLog: true },
       y: { name: 'microseconds' },
       lines: buildGrowthLines(figures),
@@ -63,7 +63,7 @@ function buildGrowthLines(figures: readonly Figure[]): Line[] {
   }));
 }
 
-/** Returns the CPU figures of a subject with a number for this parameter, sorted by it. */
+/** Returns the CPU figures of a subject that have a number as this parameter, sorted by the number. */
 function getSeries(figures: readonly Figure[], subject: string, parameter: string) {
   return figures
     .filter(

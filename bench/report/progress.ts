@@ -1,42 +1,43 @@
 import type { Subject } from '../subject.js';
 
-/** Weight of the initial estimate: that of a measured subject of this many seconds. */
-const guessSeconds = 60;
+/** The initial estimate has the weight of a finished subject that was planned to take this long. */
+const guessWeightSeconds = 60;
 
 /** Reports the progress of a run and the time left, estimated from the finished subjects. */
 export class Progress {
   readonly #subjects: readonly Subject[];
   readonly #pace: number;
-  #done = 0;
-  #spent = 0;
+  #finishedCount = 0;
+  #spentSeconds = 0;
 
-  /** `pace`: the expected duration relative to the `seconds` of the subjects. */
+  /** `pace` is the expected duration relative to the `seconds` of the subjects. */
   constructor(subjects: readonly Subject[], pace: number) {
     this.#subjects = subjects;
     this.#pace = pace;
   }
 
   /** The text to print before a subject. */
-  get next(): string {
-    const { name, about } = this.#subjects[this.#done] ?? { name: '', about: '' };
-    const position = `${this.#done + 1} of ${this.#subjects.length}`;
-    return `${position}, ${name}: ${about}; some ${formatTime(this.#left)} left`;
+  get startText(): string {
+    const { name, about } = this.#subjects[this.#finishedCount] ?? { name: '', about: '' };
+    const position = `${this.#finishedCount + 1} of ${this.#subjects.length}`;
+    return `${position}, ${name}: ${about}; some ${formatTime(this.#secondsLeft)} left`;
   }
 
   /** Returns the text to print after a subject that took `seconds`. */
   finish(seconds: number): string {
-    const name = this.#subjects[this.#done]?.name;
-    this.#done += 1;
-    this.#spent += seconds;
-    return `${name}: ${formatTime(seconds)}, ${formatTime(this.#spent)} in all`;
+    const name = this.#subjects[this.#finishedCount]?.name;
+    this.#finishedCount += 1;
+    this.#spentSeconds += seconds;
+    return `${name}: ${formatTime(seconds)}, ${formatTime(this.#spentSeconds)} in all`;
   }
 
-  get #left(): number {
+  get #secondsLeft(): number {
     const sum = (subjects: readonly Subject[]) =>
       subjects.reduce((all, { seconds }) => all + seconds, 0);
-    const planned = sum(this.#subjects.slice(0, this.#done));
-    const pace = (this.#spent + this.#pace * guessSeconds) / (planned + guessSeconds);
-    return sum(this.#subjects.slice(this.#done)) * pace;
+    const planned = sum(this.#subjects.slice(0, this.#finishedCount));
+    const pace =
+      (this.#spentSeconds + this.#pace * guessWeightSeconds) / (planned + guessWeightSeconds);
+    return sum(this.#subjects.slice(this.#finishedCount)) * pace;
   }
 }
 

@@ -34,8 +34,8 @@ export function getDescription({ what, parameters }: Figure): string {
 }
 
 export function spreadText({ median, min, max }: Spread): string {
-  const isOne = min === max;
-  return isOne
+  const isSingleValue = min === max;
+  return isSingleValue
     ? numberText(median)
     : `${numberText(median)} (${numberText(min)} to ${numberText(max)})`;
 }

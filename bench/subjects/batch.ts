@@ -9,11 +9,9 @@ import {
   openTargetStreams,
 } from './support/stream-target.js';
 
-/** Rates in events per second; one event per request, each to every stream. */
+/** Rates in events per second. Each request publishes one event, to every stream. */
 const rates = [1, 10, 100, 1000] as const;
-/**
- * Events per request and number of requests; each request waits for delivery of the previous one.
- */
+/** Events per request and number of requests. A request is sent when the previous one is delivered. */
 const sizes = [
   { size: 1, requests: 20 },
   { size: 10, requests: 10 },
@@ -22,19 +20,19 @@ const sizes = [
 ] as const;
 
 interface Run {
-  readonly cpu: number;
-  readonly delay: number;
-  readonly p50: number;
-  readonly p99: number;
-  readonly p999: number;
-  readonly loadBusy: number;
+  readonly cpuMicrosPerOperation: number;
+  readonly loopDelayP99Ms: number;
+  readonly p50Ms: number;
+  readonly p99Ms: number;
+  readonly p999Ms: number;
+  readonly loadBusyShare: number;
 }
 
 export const subject: Subject = {
   name: 'batch',
-  about: 'server CPU per event and latency when many events come, to 1000 streams',
+  about: 'server CPU per event and latency, at high rates, to 1000 streams',
   seconds: 240,
-  profile: { operation: 'delivered event', drawn: 'Herald, 1000/s' },
+  profile: { operation: 'delivered event', flameGraphRun: 'Herald, 1000/s' },
 
   async run(bench: Bench): Promise<Figure[]> {
     const streams = bench.size(200, 1000);
@@ -50,7 +48,7 @@ export const subject: Subject = {
     const bare = bench.lazy(async () => openAndWarmUp(await openBareTarget(bench, streams)));
     const figures: Figure[] = [];
     for (const perSecond of bench.isShort ? ([1000] as const) : rates) {
-      bench.print(`${perSecond} events a second`);
+      bench.print(`${perSecond} events per second`);
       const seconds = bench.size(1, perSecond === 1 ? 8 : 4);
       await runAtRate({ bench, load, target: herald }, { perSecond, seconds }); // Warm-up.
       const runs = await bench.interleaved(
@@ -66,7 +64,7 @@ export const subject: Subject = {
       figures.push(...buildRateFigures(runs, { streams, perSecond }));
     }
     for (const { size, requests } of bench.isShort ? [] : sizes) {
-      bench.print(`${size} events a request`);
+      bench.print(`${size} events per request`);
       const single = { size: 1, requests: 20 };
       const runs = await bench.interleaved(
         { herald: () => runBatches({ bench, load, target: herald }, { size, requests }) },
@@ -99,11 +97,11 @@ function runAtRate(
       perRequest: 1,
       firstNumber: 0,
     });
-    await load.received(target.name, count * target.streams.length);
+    await load.waitForEvents(target.name, count * target.streams.length);
   });
 }
 
-/** Publishes `size` events per request, each after all streams have received the previous ones. */
+/** Publishes `size` events per request. Waits after each until all streams have received them. */
 function runBatches(
   parts: Parts,
   { size, requests }: { size: number; requests: number },
@@ -113,7 +111,7 @@ function runBatches(
     for (let done = 0; done < size * requests; done += size) {
       const plan = { perSecond: 1e6, count: size, perRequest: size, firstNumber: done };
       await load.publish({ ...toPublishPlan(target), ...plan });
-      await load.received(target.name, (done + size) * target.streams.length);
+      await load.waitForEvents(target.name, (done + size) * target.streams.length);
     }
   });
 }
@@ -122,7 +120,7 @@ function toPublishPlan({ port, protocol, headers }: NodeStreamTarget) {
   return { port, protocol, path: '/events', headers, bytes: eventBytes };
 }
 
-/** Measures `publish`. Throws unless every stream gets each event once. */
+/** Measures `publish`. Throws unless every stream has received each event once. */
 async function measure(
   { bench, load, target }: Parts,
   { name, count }: { name: string; count: number },
@@ -130,15 +128,24 @@ async function measure(
 ): Promise<Run> {
   const { child, streams } = target;
   await load.reset(target.name);
-  let loadBusy = 0;
-  const { cpu, delay } = await bench.watch(child, `${target.name}, ${name}`, async () => {
-    loadBusy = (await load.busyDuring(publish)).busy;
-    return count * streams.length;
+  let loadBusyShare = 0;
+  const { cpuMicrosPerOperation, loopDelayP99Ms } = await bench.measureServer(
+    child,
+    `${target.name}, ${name}`,
+    async () => {
+      loadBusyShare = (await load.busyDuring(publish)).busyShare;
+      return count * streams.length;
+    },
+  );
+  const { wrongStreams, lostCount, latency } = await load.count(target.name, {
+    firstNumber: 0,
+    eventsPerStream: count,
   });
-  const { wrong, lost, latency } = await load.count(target.name, { first: 0, each: count });
-  if (wrong + lost > 0) throw new Error(`Cannot count: ${wrong} streams wrong, ${lost} lost`);
-  const { p50, p99, p999 } = latency;
-  return { cpu, delay, p50, p99, p999, loadBusy };
+  if (wrongStreams + lostCount > 0) {
+    throw new Error(`Cannot measure: ${wrongStreams} streams with wrong events, ${lostCount} lost`);
+  }
+  const { p50Ms, p99Ms, p999Ms } = latency;
+  return { cpuMicrosPerOperation, loopDelayP99Ms, p50Ms, p99Ms, p999Ms, loadBusyShare };
 }
 
 interface Runs {
@@ -147,7 +154,7 @@ interface Runs {
 }
 
 function toReference(bare: readonly Run[]) {
-  return { what: 'bare loop, one at a time', runs: bare.map((run) => run.cpu) };
+  return { what: 'bare loop, one at a time', runs: bare.map((run) => run.cpuMicrosPerOperation) };
 }
 
 function buildRateFigures(
@@ -156,8 +163,8 @@ function buildRateFigures(
 ): Figure[] {
   const parameters = { streams, 'events a second': perSecond, bytes: eventBytes };
   const base = { subject: 'batch', parameters };
-  const loadBusy = Math.max(...herald.map((run) => run.loadBusy));
-  const note = `load ${Math.round(loadBusy * 100)} % of a core${loadBusy > 0.9 ? ': the bottleneck' : ''}`;
+  const loadBusyShare = Math.max(...herald.map((run) => run.loadBusyShare));
+  const note = `load ${Math.round(loadBusyShare * 100)} % of a core${loadBusyShare > 0.9 ? ': the bottleneck' : ''}`;
   const isTop = perSecond === 1000;
   const timed = (name: string, key: keyof Run) => ({
     ...{ ...base, what: `${name}, at ${perSecond}/s`, unit: 'ms' as const },
@@ -166,18 +173,18 @@ function buildRateFigures(
   return [
     figure({
       ...{ ...base, what: `server CPU per delivered event, at ${perSecond}/s`, unit: 'us', note },
-      runs: herald.map((run) => run.cpu),
+      runs: herald.map((run) => run.cpuMicrosPerOperation),
       reference: toReference(bare),
-      isSteady: isTop,
+      isStableUnderLoad: isTop,
       ...(isTop && { goal: { on: 'ratio', is: '<=', bound: 0.1 } }),
     }),
-    figure(timed('publish to received, p50', 'p50')),
+    figure(timed('publish to received, p50', 'p50Ms')),
     figure({
-      ...timed('publish to received, p99', 'p99'),
+      ...timed('publish to received, p99', 'p99Ms'),
       ...(isTop && { goal: { on: 'value', is: '<=', bound: 100 } }),
     }),
-    figure(timed('publish to received, p99.9', 'p999')),
-    delayFigure({ ...base, runs: herald.map((run) => run.delay) }, `at ${perSecond}/s`),
+    figure(timed('publish to received, p99.9', 'p999Ms')),
+    delayFigure({ ...base, runs: herald.map((run) => run.loopDelayP99Ms) }, `at ${perSecond}/s`),
   ];
 }
 
@@ -190,9 +197,9 @@ function buildSizeFigures(
   return [
     figure({
       ...{ ...base, what: `server CPU per delivered event, ${size} a request`, unit: 'us' },
-      runs: herald.map((run) => run.cpu),
+      runs: herald.map((run) => run.cpuMicrosPerOperation),
       reference: toReference(bare),
     }),
-    delayFigure({ ...base, runs: herald.map((run) => run.delay) }, `${size} a request`),
+    delayFigure({ ...base, runs: herald.map((run) => run.loopDelayP99Ms) }, `${size} a request`),
   ];
 }

@@ -1,5 +1,5 @@
 import { Load } from '../load/load.js';
-import type { Watched } from '../process/watch.js';
+import type { ServerUsage } from '../process/watch.js';
 import { delayFigure, type Figure, figure } from '../report/figure.js';
 import type { Bench, Subject } from '../subject.js';
 import { openPeerTargets } from './support/peers.js';
@@ -15,7 +15,7 @@ export const subject: Subject = {
   name: 'fan-out',
   about: 'server CPU per delivered event, one event at a time',
   seconds: 60,
-  profile: { operation: 'delivered event', drawn: 'Herald' },
+  profile: { operation: 'delivered event', flameGraphRun: 'Herald' },
 
   async run(bench: Bench): Promise<Figure[]> {
     const streams = bench.size(200, 1000, 500);
@@ -40,20 +40,24 @@ export const subject: Subject = {
     const names = targets.slice(2).map(({ name }) => name);
     const parameters = { streams, 'events at a time': 1, bytes: eventBytes };
     const base = { subject: 'fan-out', parameters };
-    const reference = { what: 'bare node:http2 loop', runs: bare.map(({ cpu }) => cpu) };
-    const delays = (watched: readonly Watched[]) => watched.map(({ delay }) => delay);
+    const reference = {
+      what: 'bare node:http2 loop',
+      runs: bare.map(({ cpuMicrosPerOperation }) => cpuMicrosPerOperation),
+    };
+    const delays = (usages: readonly ServerUsage[]) =>
+      usages.map(({ loopDelayP99Ms }) => loopDelayP99Ms);
     return [
       figure({
         ...{ ...base, what: 'server CPU per delivered event', unit: 'us' },
-        runs: herald.map(({ cpu }) => cpu),
+        runs: herald.map(({ cpuMicrosPerOperation }) => cpuMicrosPerOperation),
         reference,
         goal: { on: 'ratio', is: '<=', bound: 1.15 },
-        isSteady: true,
+        isStableUnderLoad: true,
       }),
       ...others.map((other, index) =>
         figure({
           ...{ ...base, what: `the same, ${names[index]}`, unit: 'us' },
-          runs: other.map(({ cpu }) => cpu),
+          runs: other.map(({ cpuMicrosPerOperation }) => cpuMicrosPerOperation),
           reference,
         }),
       ),
@@ -63,25 +67,30 @@ export const subject: Subject = {
   },
 };
 
-/** Publishes events one at a time, each after all streams have received the previous one. */
+/** Publishes events one at a time. Waits after each until all streams have received it. */
 async function measure(
   bench: Bench,
   load: Load,
   { target, events }: { target: StreamTarget; events: number },
-): Promise<Watched> {
+): Promise<ServerUsage> {
   const { name, child, port, protocol, headers, streams } = target;
   await load.reset(name);
-  const watched = await bench.watch(child, name, async () => {
+  const usage = await bench.measureServer(child, name, async () => {
     for (let number = 0; number < events; number += 1) {
       await load.publish({
         ...{ port, protocol, path: '/events', headers, bytes: eventBytes },
         ...{ perSecond: 1000, count: 1, perRequest: 1, firstNumber: number },
       });
-      await load.received(name, (number + 1) * streams.length);
+      await load.waitForEvents(name, (number + 1) * streams.length);
     }
     return events * streams.length;
   });
-  const { wrong, lost } = await load.count(name, { first: 0, each: events });
-  if (wrong + lost > 0) throw new Error(`Cannot count: ${wrong} streams wrong, ${lost} lost`);
-  return watched;
+  const { wrongStreams, lostCount } = await load.count(name, {
+    firstNumber: 0,
+    eventsPerStream: events,
+  });
+  if (wrongStreams + lostCount > 0) {
+    throw new Error(`Cannot measure: ${wrongStreams} streams with wrong events, ${lostCount} lost`);
+  }
+  return usage;
 }

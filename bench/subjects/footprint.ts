@@ -2,19 +2,19 @@ import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import type { Build } from '../process/build.js';
-import { prepare, settingsFor, startHerald } from '../process/herald.js';
+import { prepareDatabase, settingsFor, startHerald } from '../process/herald.js';
 import { type Figure, figure } from '../report/figure.js';
 import type { Bench, Subject } from '../subject.js';
 
 export const subject: Subject = {
   name: 'footprint',
-  about: 'start, idle memory, installed size',
+  about: 'start-up time, idle memory, installed size',
   seconds: 5,
   isTooNoisyForSmoke: true,
 
   async run(bench: Bench): Promise<Figure[]> {
     const settings = settingsFor(bench.folder(), bench.certificate);
-    await prepare(bench.build, settings, { members: 1 });
+    await prepareDatabase(bench.build, settings, { members: 1 });
     const startMs: number[] = [];
     const rssMib: number[] = [];
     for (let run = 0; run < bench.runs; run += 1) {
@@ -53,11 +53,11 @@ function getInstalledBytes({ folder }: Build): number {
     .reduce((sum, [path]) => sum + getDirectoryBytes(join(folder, path)), 0);
 }
 
-/** Returns the size of a folder without nested packages, which have separate entries. */
+/** Returns the size of a folder without nested packages, which have their own entries. */
 function getDirectoryBytes(path: string): number {
-  const found = statSync(path, { throwIfNoEntry: false });
-  if (found === undefined) return 0; // An optional package of another platform.
-  if (!found.isDirectory()) return found.size;
+  const stats = statSync(path, { throwIfNoEntry: false });
+  if (stats === undefined) return 0; // An optional package of another platform.
+  if (!stats.isDirectory()) return stats.size;
   return readdirSync(path)
     .filter((name) => name !== 'node_modules')
     .reduce((sum, name) => sum + getDirectoryBytes(join(path, name)), 0);

@@ -3,13 +3,13 @@ import { loadSqlite } from '../../src/db/sqlite/load.js';
 import { Load } from '../load/load.js';
 import type { Child } from '../process/child.js';
 import {
-  type Prepared,
-  prepare,
+  type PreparedDatabase,
+  prepareDatabase,
   type Settings,
   settingsFor,
   startHerald,
 } from '../process/herald.js';
-import type { Watched } from '../process/watch.js';
+import type { ServerUsage } from '../process/watch.js';
 import { delayFigure, type Figure, figure } from '../report/figure.js';
 import type { Bench, Subject } from '../subject.js';
 
@@ -17,24 +17,25 @@ const operations = ['/token', '/stream/token', 'resume'] as const;
 
 type Operation = (typeof operations)[number];
 
-const missed = 10;
+const missedEventsPerMember = 10;
 const members = 80;
 
-type Cost = Pick<Watched, 'cpu' | 'delay'>;
+type Cost = Pick<ServerUsage, 'cpuMicrosPerOperation' | 'loopDelayP99Ms'>;
 
-/** A Herald whose growing tables have `rows` rows each. */
+/** A Herald server with `rows` rows in each table that grows with use. */
 interface BenchServer {
   readonly rows: number;
   readonly child: Child;
-  readonly prepared: Prepared;
-  refreshTokens: readonly string[];
+  readonly prepared: PreparedDatabase;
+  /** The next `/token` body of each member. */
+  refreshBodies: readonly string[];
 }
 
 export const subject: Subject = {
   name: 'growth',
   about: 'the cost of a request with a thousand and with a million rows in each table',
   seconds: 300,
-  profile: { operation: 'request', drawn: '/token, 1000000 rows' },
+  profile: { operation: 'request', flameGraphRun: '/token, 1000000 rows' },
 
   async run(bench: Bench): Promise<Figure[]> {
     const sizes = bench.isShort ? [1000, 20_000] : [1000, 10_000, 100_000, 1_000_000];
@@ -47,6 +48,7 @@ export const subject: Subject = {
     const costs = new Map<Operation, Record<string, Cost[]>>();
     for (const operation of operations) {
       bench.print(operation);
+      // Warm-up, not counted.
       for (const server of servers) await measureCost(bench, load, server, operation);
       const measurements = servers.map((server) => [
         String(server.rows),
@@ -61,26 +63,28 @@ export const subject: Subject = {
 };
 
 /**
- * Builds the figures of each number of rows relative to the smallest; the goal is on the largest.
+ * Builds the figures of each number of rows, relative to the smallest number. The goal is for the
+ * largest number.
  */
 function buildFigures(
   operation: Operation,
   sizes: readonly number[],
   costs: Readonly<Record<string, readonly Cost[]>>,
 ): Figure[] {
-  const [least = 0] = sizes;
-  const cpuWith = (rows: number) => (costs[rows] ?? []).map(({ cpu }) => cpu);
+  const [fewestRows = 0] = sizes;
+  const getCpu = (rows: number) =>
+    (costs[rows] ?? []).map(({ cpuMicrosPerOperation }) => cpuMicrosPerOperation);
   return sizes.flatMap((rows, index) => {
     const base = { subject: 'growth', parameters: { request: operation, rows, dialect: 'sqlite' } };
-    const delays = (costs[rows] ?? []).map(({ delay }) => delay);
+    const delays = (costs[rows] ?? []).map(({ loopDelayP99Ms }) => loopDelayP99Ms);
     return [
       figure({
         ...{ ...base, what: `server CPU a ${operation}, ${rows} rows`, unit: 'us' },
-        runs: cpuWith(rows),
-        reference: { what: `${least} rows`, runs: cpuWith(least) },
+        runs: getCpu(rows),
+        reference: { what: `${fewestRows} rows`, runs: getCpu(fewestRows) },
         ...(index === sizes.length - 1 && {
           goal: { on: 'ratio', is: '<=', bound: 1.2 },
-          isSteady: true,
+          isStableUnderLoad: true,
         }),
       }),
       delayFigure({ ...base, runs: delays }, `while asked for ${operation}, ${rows} rows`),
@@ -101,51 +105,61 @@ async function measureCost(
   const isRefresh = operation === '/token';
   const clients = prepared.members.slice(0, 16).map(({ accessToken }, index) => ({
     headers: isRefresh ? {} : { authorization: `Bearer ${accessToken}` },
-    body: isRefresh ? (server.refreshTokens[index] ?? '') : '{}',
+    body: isRefresh ? (server.refreshBodies[index] ?? '') : '{}',
   }));
-  return bench.watch(child, `${operation}, ${rows} rows`, async () => {
-    const { refused, answered, example, bodies } = await load.loop({
-      ...{ port, path: operation, clients, msMax: 60_000, count: bench.size(200, 3000) },
-      next: isRefresh ? 'refresh' : 'same',
+  return bench.measureServer(child, `${operation}, ${rows} rows`, async () => {
+    const { refusedCount, responseCount, errorExample, nextBodies } = await load.runLoop({
+      ...{ port, path: operation, clients, durationMsMax: 60_000, count: bench.size(200, 3000) },
+      nextBody: isRefresh ? 'refresh' : 'same',
     });
-    if (refused > 0) throw new Error(`Cannot measure ${operation}: ${example}`);
-    if (isRefresh) server.refreshTokens = bodies;
-    return answered;
+    if (refusedCount > 0) throw new Error(`Cannot measure ${operation}: ${errorExample}`);
+    if (isRefresh) server.refreshBodies = nextBodies;
+    return responseCount;
   });
 }
 
-/** Resumes all members' streams, several times. Each must get its missed events once, in order. */
+/** Resumes the streams of all members. Throws unless each gets its missed events once, in order. */
 async function measureResumeCost(
   bench: Bench,
   load: Load,
   { child, prepared, rows }: BenchServer,
 ): Promise<Cost> {
   const rounds = bench.size(1, 3);
-  const watched: Cost[] = [];
+  const usages: Cost[] = [];
   for (let round = 0; round < rounds; round += 1) {
-    watched.push(
-      await bench.watch(child, `resume, ${rows} rows`, async () => {
+    usages.push(
+      await bench.measureServer(child, `resume, ${rows} rows`, async () => {
         await load.openStreams('growth', {
-          ...{ port: Number(child.ready), protocol: 'h2', streamsPerConnection: 1, atOnce: 20 },
+          ...{ port: Number(child.ready), protocol: 'h2', streamsPerConnection: 1, openingMax: 20 },
           streams: prepared.members.map(({ accessToken, userId }) => ({
             path: '/stream/live',
             headers: {
               accept: 'text/event-stream',
               authorization: `Bearer ${accessToken}`,
-              'last-event-id': `bench-${getFirstSeq(rows, userId)}`,
+              'last-event-id': `bench-${getLastSeenSeq(rows, userId)}`,
             },
           })),
         });
-        await load.received('growth', prepared.members.length * missed);
+        await load.waitForEvents('growth', prepared.members.length * missedEventsPerMember);
         return prepared.members.length;
       }),
     );
-    const { disorder, lost, wrong } = await load.count('growth', { first: 1, each: missed });
+    const { outOfOrder, lostCount, wrongStreams } = await load.count('growth', {
+      firstNumber: 1,
+      eventsPerStream: missedEventsPerMember,
+    });
     await load.closeStreams('growth');
-    if (wrong + disorder + lost > 0) throw new Error(`Cannot resume: ${wrong} streams are wrong`);
+    if (wrongStreams + outOfOrder + lostCount > 0) {
+      const counts = `${outOfOrder} events out of order, ${lostCount} streams lost`;
+      throw new Error(`Cannot resume: ${wrongStreams} streams with wrong events, ${counts}`);
+    }
   }
-  const cpu = watched.reduce((sum, one) => sum + one.cpu, 0) / rounds;
-  return { cpu, delay: Math.max(...watched.map(({ delay }) => delay)) };
+  const cpuMicrosPerOperation =
+    usages.reduce((sum, one) => sum + one.cpuMicrosPerOperation, 0) / rounds;
+  return {
+    cpuMicrosPerOperation,
+    loopDelayP99Ms: Math.max(...usages.map(({ loopDelayP99Ms }) => loopDelayP99Ms)),
+  };
 }
 
 async function startBenchServer(bench: Bench, rows: number): Promise<BenchServer> {
@@ -154,24 +168,25 @@ async function startBenchServer(bench: Bench, rows: number): Promise<BenchServer
     EVENT_LOG_MAX_EVENTS: '100000000',
     EVENT_LOG_MAX_BYTES: '100000000000',
   };
-  const prepared = await prepare(bench.build, settings, { members });
+  const prepared = await prepareDatabase(bench.build, settings, { members });
   await insertFillerRows(settings['DATA_DIR'] ?? '', rows);
   const child = await bench.use(startHerald(bench.build, settings));
-  const refreshTokens = prepared.members.map(({ refreshToken: token }) =>
+  const refreshBodies = prepared.members.map(({ refreshToken: token }) =>
     JSON.stringify({ token }),
   );
-  return { rows, child, prepared, refreshTokens };
+  return { rows, child, prepared, refreshBodies };
 }
 
-/** Returns the last event a member has seen; the missed ones are spread over the event log. */
-function getFirstSeq(rows: number, userId: number): number {
-  const step = Math.floor(rows / (missed + 1));
+/** Returns the number of the last event that a member has seen (see `insertFillerRows`). */
+function getLastSeenSeq(rows: number, userId: number): number {
+  const step = Math.floor(rows / (missedEventsPerMember + 1));
   return ((userId - 1) % step) + 1;
 }
 
 /**
- * Inserts realistic rows of other users into each growing table, generated by the engine in one
- * transaction. Each member gets a few of the events, spread over the whole event log.
+ * Inserts realistic rows of other users into each table that grows with use. The engine generates
+ * them in one transaction. The event log has `missedEventsPerMember + 1` stretches of `step` events. In
+ * each, the first events belong to one member each, and the rest to other users.
  */
 async function insertFillerRows(folder: string, rows: number): Promise<void> {
   const Driver = await loadSqlite();
@@ -195,13 +210,12 @@ async function insertFillerRows(folder: string, rows: number): Promise<void> {
       ${later}, ${later} + n from numbers`);
   db.exec(`insert into log_head values (1, 'bench', ${rows}, 0, ${rows} * 200)
     on conflict (id) do update set epoch = 'bench', seq = ${rows}, bytes = ${rows} * 200`);
-  const step = Math.floor(rows / (missed + 1));
+  const step = Math.floor(rows / (missedEventsPerMember + 1));
   db.exec(`${numbers} insert into events (seq, data, created_at)
     select n, '~' || printf('%010d', (n - 1) / ${step}) || '000000000000000;' || printf('%170s', ''),
       ${now} from numbers`);
-  // Each event belongs to the member of its offset in the step, or to another user.
   db.exec(`${numbers} insert into event_audiences (audience, seq)
-    select case when (n - 1) % ${step} < ${members} and n <= ${step * (missed + 1)}
+    select case when (n - 1) % ${step} < ${members} and n <= ${step * (missedEventsPerMember + 1)}
       then 'u:' || ((n - 1) % ${step} + 1) else 'u:' || (1000000 + n % 100000) end, n from numbers`);
   db.exec('commit');
   db.exec('pragma wal_checkpoint(truncate)');

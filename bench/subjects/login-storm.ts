@@ -5,8 +5,8 @@ import type { StreamLoadCount } from '../load/stream-load.js';
 import type { Child } from '../process/child.js';
 import {
   type Member,
-  type Prepared,
-  prepare,
+  type PreparedDatabase,
+  prepareDatabase,
   settingsFor,
   startHerald,
   streamsOf,
@@ -24,22 +24,22 @@ interface Phase {
   readonly events: StreamLoadCount;
   readonly quiet: StreamLoadCount;
   readonly refreshes: LoopResult;
-  readonly delay: number;
+  readonly loopDelayP99Ms: number;
 }
 
-interface Parts {
+interface LoginStorm {
   readonly bench: Bench;
   readonly herald: Child;
-  readonly prepared: Prepared;
+  readonly prepared: PreparedDatabase;
   readonly sampler: Load;
   readonly storm: Load;
 }
 
 export const subject: Subject = {
   name: 'login-storm',
-  about: 'events, refreshes and heartbeats while logins take every core',
+  about: 'events, refreshes and heartbeats while logins use every core',
   seconds: 120,
-  profile: { operation: 'delivered event', drawn: 'Herald, 64 logins at once' },
+  profile: { operation: 'delivered event', flameGraphRun: 'Herald, 64 logins at once' },
   isTooNoisyForSmoke: true,
 
   async run(bench: Bench): Promise<Figure[]> {
@@ -56,13 +56,13 @@ export const subject: Subject = {
   },
 };
 
-async function open(bench: Bench): Promise<Parts> {
+async function open(bench: Bench): Promise<LoginStorm> {
   const settings = {
     ...settingsFor(bench.folder(), bench.certificate),
     STREAM_HEARTBEAT: String(heartbeatMs),
   };
   const passwordHash = await hashPassword();
-  const prepared = await prepare(bench.build, settings, {
+  const prepared = await prepareDatabase(bench.build, settings, {
     members: 2 * listeners + 4,
     passwordHash,
   });
@@ -71,44 +71,48 @@ async function open(bench: Bench): Promise<Parts> {
   const storm = await bench.use(Load.start('all'));
   const port = Number(herald.ready);
   const streams = streamsOf(prepared.members);
-  const plan = { port, protocol: 'h2', streamsPerConnection: 1, atOnce: 20 } as const;
+  const plan = { port, protocol: 'h2', streamsPerConnection: 1, openingMax: 20 } as const;
   await sampler.openStreams('events', { ...plan, streams: streams.slice(0, listeners) });
   await sampler.openStreams('quiet', { ...plan, streams: streams.slice(listeners, 2 * listeners) });
   return { bench, herald, prepared, sampler, storm };
 }
 
-/** Measures events and refreshes at steady rates, and idle streams, with or without logins. */
-async function runPhase(parts: Parts, size: { seconds: number; logins: number }): Promise<Phase> {
+/** Measures events and refreshes at steady rates, and idle streams, with or without concurrent logins. */
+async function runPhase(
+  parts: LoginStorm,
+  size: { seconds: number; logins: number },
+): Promise<Phase> {
   const { bench, herald, prepared, sampler } = parts;
   const count = perSecond * size.seconds;
   for (const streams of ['events', 'quiet']) await sampler.reset(streams);
-  const all: LoopResult[] = [];
+  const results: LoopResult[] = [];
   const name = size.logins === 0 ? 'Herald, calm' : `Herald, ${size.logins} logins at once`;
-  const { delay } = await bench.watch(herald, name, async () => {
-    all.push(await load(parts, { ...size, count }));
+  const { loopDelayP99Ms } = await bench.measureServer(herald, name, async () => {
+    results.push(await load(parts, { ...size, count }));
     return count * listeners;
   });
-  const [refreshes] = all;
-  if (refreshes === undefined) throw new Error('Cannot refresh: no answer');
+  const [refreshes] = results;
+  if (refreshes === undefined) throw new Error('Cannot refresh: no result');
   // The next phase continues with the refresh tokens of this one.
-  const next = refreshes.bodies.map((body) => JSON.parse(body).token as string);
+  const nextTokens = refreshes.nextBodies.map((body) => JSON.parse(body).token as string);
   for (const [index, member] of getRefreshingMembers(prepared).entries()) {
-    Object.assign(member, { refreshToken: next[index] });
+    Object.assign(member, { refreshToken: nextTokens[index] });
   }
-  if (refreshes.refused > 0) throw new Error(`Cannot refresh: ${refreshes.example}`);
-  const events = await sampler.count('events', { first: 0, each: count });
-  if (events.wrong > 0) throw new Error(`Cannot count: ${events.wrong} streams wrong`);
-  const quiet = await sampler.count('quiet', { first: 0, each: 0 });
-  return { events, quiet, refreshes, delay };
+  if (refreshes.refusedCount > 0) throw new Error(`Cannot refresh: ${refreshes.errorExample}`);
+  const events = await sampler.count('events', { firstNumber: 0, eventsPerStream: count });
+  if (events.wrongStreams > 0)
+    throw new Error(`Cannot measure: ${events.wrongStreams} streams with wrong events`);
+  const quiet = await sampler.count('quiet', { firstNumber: 0, eventsPerStream: 0 });
+  return { events, quiet, refreshes, loopDelayP99Ms };
 }
 
-function getRefreshingMembers({ members }: Prepared): readonly Member[] {
+function getRefreshingMembers({ members }: PreparedDatabase): readonly Member[] {
   return members.slice(-4);
 }
 
-/** Resolves when all streams have received every event, with the result of the refreshes. */
+/** Runs the load until all streams have received every event. Returns the result of the refreshes. */
 async function load(
-  { herald, prepared, sampler, storm }: Parts,
+  { herald, prepared, sampler, storm }: LoginStorm,
   { seconds, logins, count }: { seconds: number; logins: number; count: number },
 ): Promise<LoopResult> {
   const port = Number(herald.ready);
@@ -119,10 +123,10 @@ async function load(
   const storming =
     logins === 0
       ? Promise.resolve()
-      : storm.loop(loginPlan(port, members, { connections: logins, ms }));
+      : storm.runLoop(loginPlan(port, members, { connections: logins, ms }));
   const [refreshes] = await Promise.all([
-    sampler.loop({
-      ...{ port, path: '/token', count: 1e9, next: 'refresh', msMax: ms, pauseMs: 20 },
+    sampler.runLoop({
+      ...{ port, path: '/token', count: 1e9, nextBody: 'refresh', durationMsMax: ms, pauseMs: 20 },
       clients: getRefreshingMembers(prepared).map(({ refreshToken }) => ({
         headers: {},
         body: JSON.stringify({ token: refreshToken }),
@@ -133,7 +137,7 @@ async function load(
       ...{ perSecond, count, perRequest: 1, firstNumber: 0 },
     }),
   ]);
-  await sampler.received('events', count * listeners);
+  await sampler.waitForEvents('events', count * listeners);
   await storming;
   return refreshes;
 }
@@ -143,8 +147,8 @@ function buildFigures(calm: readonly Phase[], stormy: readonly Phase[]): Figure[
   const base = { subject: 'login-storm', parameters, unit: 'ms' } as const;
   const compare = (name: string, of: (phase: Phase) => LatencySummary): Figure => {
     const parts = {
-      ...{ ...base, what: `${name}, p99`, runs: stormy.map((phase) => of(phase).p99) },
-      reference: { what: 'idle', runs: calm.map((phase) => of(phase).p99) },
+      ...{ ...base, what: `${name}, p99`, runs: stormy.map((phase) => of(phase).p99Ms) },
+      reference: { what: 'idle', runs: calm.map((phase) => of(phase).p99Ms) },
       curve: buildTimeline(calm, stormy, of),
     };
     const idle = computeSpread(parts.reference.runs).median;
@@ -156,18 +160,21 @@ function buildFigures(calm: readonly Phase[], stormy: readonly Phase[]): Figure[
     compare('/token', (one) => one.refreshes.latency),
     figure({
       ...{ ...base, what: 'heartbeat late by, longest' },
-      runs: stormy.map(({ quiet }) => Math.max(0, quiet.longestSilenceMs - heartbeatMs)),
+      runs: stormy.map(({ quiet }) => Math.max(0, quiet.longestGapMs - heartbeatMs)),
       reference: {
         what: 'idle',
-        runs: calm.map(({ quiet }) => Math.max(1, quiet.longestSilenceMs - heartbeatMs)),
+        runs: calm.map(({ quiet }) => Math.max(1, quiet.longestGapMs - heartbeatMs)),
       },
       goal: { on: 'value', is: '<=', bound: 1000 },
-      note: 'one timer looks at all heartbeats once a second, so up to 0.6 s is by design',
+      note: 'one timer checks all heartbeats once per second, so up to 0.6 s is by design',
     }),
     figure({
       ...{ ...base, what: 'event loop delay, p99' },
-      runs: stormy.map(({ delay }) => delay),
-      reference: { what: 'idle', runs: calm.map(({ delay }) => Math.max(0.1, delay)) },
+      runs: stormy.map(({ loopDelayP99Ms }) => loopDelayP99Ms),
+      reference: {
+        what: 'idle',
+        runs: calm.map(({ loopDelayP99Ms }) => Math.max(0.1, loopDelayP99Ms)),
+      },
     }),
   ];
 }
@@ -179,6 +186,6 @@ function buildTimeline(
   of: (phase: Phase) => LatencySummary,
 ): (readonly [number, number])[] {
   return [calm.at(-1), stormy.at(-1)]
-    .flatMap((phase) => (phase === undefined ? [] : of(phase).timeline))
+    .flatMap((phase) => (phase === undefined ? [] : of(phase).timelineMs))
     .map((longest, index) => [(index * slotMs) / 1000, longest] as const);
 }

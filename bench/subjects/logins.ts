@@ -4,9 +4,9 @@ import argon2 from 'argon2';
 import { Load } from '../load/load.js';
 import type { LoopPlan } from '../load/requests.js';
 import type { Child } from '../process/child.js';
-import { type Member, prepare, settingsFor, startHerald } from '../process/herald.js';
+import { type Member, prepareDatabase, settingsFor, startHerald } from '../process/herald.js';
 import { startScript } from '../process/scripts.js';
-import type { Verified } from '../references/argon2.js';
+import type { VerificationRate } from '../references/argon2.js';
 import { delayFigure, type Figure, figure } from '../report/figure.js';
 import type { Bench, Subject } from '../subject.js';
 
@@ -16,9 +16,9 @@ const require = createRequire(import.meta.url);
 
 export const subject: Subject = {
   name: 'logins',
-  about: 'logins a second with every core busy, against argon2 alone',
+  about: 'logins per second with every core busy, against argon2 alone',
   seconds: 60,
-  profile: { operation: 'login', drawn: 'Herald' },
+  profile: { operation: 'login', flameGraphRun: 'Herald' },
 
   async run(bench: Bench): Promise<Figure[]> {
     const seconds = bench.size(1, 6, 2);
@@ -28,7 +28,7 @@ export const subject: Subject = {
       ...settingsFor(bench.folder(), bench.certificate),
       AUTH_QUEUE_TIMEOUT: '60000', // No refusals, even if the machine stalls for a moment.
     };
-    const { members } = await prepare(bench.build, settings, {
+    const { members } = await prepareDatabase(bench.build, settings, {
       members: 200,
       passwordHash: hash,
     });
@@ -39,7 +39,7 @@ export const subject: Subject = {
       bench.use(startScript('argon2.ts', { folder: bench.folder(), env })),
     );
     const plan = loginPlan(Number(herald.ready), members, { connections: 8, ms: seconds * 1000 });
-    await load.loop({ ...plan, msMax: 1000 }); // Warm-up.
+    await load.runLoop({ ...plan, durationMsMax: 1000 }); // Warm-up.
     const { logins, verifies } = await bench.interleaved(
       { logins: () => logInAll({ bench, load, herald }, plan) },
       { verifies: async () => verifyAll(bench, await alone(), seconds) },
@@ -55,15 +55,15 @@ export const subject: Subject = {
       }),
       figure({
         ...{ subject: 'logins', what: 'server CPU a login', parameters, unit: 'ms' },
-        runs: logins.map(({ cpu }) => cpu / 1000),
+        runs: logins.map(({ cpuMicrosPerOperation }) => cpuMicrosPerOperation / 1000),
         reference: {
           what: 'argon2 alone',
-          runs: verifies.map(({ cpu }) => cpu / 1000),
+          runs: verifies.map(({ cpuMicrosPerOperation }) => cpuMicrosPerOperation / 1000),
         },
-        isSteady: true,
+        isStableUnderLoad: true,
       }),
       delayFigure(
-        { subject: 'logins', parameters, runs: logins.map(({ delay }) => delay) },
+        { subject: 'logins', parameters, runs: logins.map(({ loopDelayP99Ms }) => loopDelayP99Ms) },
         'with every core busy',
       ),
     ];
@@ -72,8 +72,8 @@ export const subject: Subject = {
 
 interface Run {
   readonly rate: number;
-  readonly cpu: number;
-  readonly delay: number;
+  readonly cpuMicrosPerOperation: number;
+  readonly loopDelayP99Ms: number;
 }
 
 async function logInAll(
@@ -81,26 +81,34 @@ async function logInAll(
   plan: LoopPlan,
 ): Promise<Run> {
   let rate = 0;
-  const { cpu, delay } = await bench.watch(herald, 'Herald', async () => {
-    const { answered, refused, seconds, example } = await load.loop(plan);
-    if (refused > 0) throw new Error(`Cannot log in: ${example}`);
-    rate = answered / seconds;
-    return answered;
-  });
-  return { rate, cpu, delay };
+  const { cpuMicrosPerOperation, loopDelayP99Ms } = await bench.measureServer(
+    herald,
+    'Herald',
+    async () => {
+      const { responseCount, refusedCount, seconds, errorExample } = await load.runLoop(plan);
+      if (refusedCount > 0) throw new Error(`Cannot log in: ${errorExample}`);
+      rate = responseCount / seconds;
+      return responseCount;
+    },
+  );
+  return { rate, cpuMicrosPerOperation, loopDelayP99Ms };
 }
 
 async function verifyAll(bench: Bench, alone: Child, seconds: number): Promise<Run> {
   let rate = 0;
-  const { cpu, delay } = await bench.watch(alone, 'argon2 alone', async () => {
-    const verified = (await alone.ask('verify', seconds * 1000)) as Verified;
-    rate = verified.rate;
-    return verified.count;
-  });
-  return { rate, cpu, delay };
+  const { cpuMicrosPerOperation, loopDelayP99Ms } = await bench.measureServer(
+    alone,
+    'argon2 alone',
+    async () => {
+      const result = (await alone.ask('verify', seconds * 1000)) as VerificationRate;
+      rate = result.rate;
+      return result.count;
+    },
+  );
+  return { rate, cpuMicrosPerOperation, loopDelayP99Ms };
 }
 
-/** Returns a plan in which members log in in turn, so that none gets unusually many sessions. */
+/** Returns a plan in which the members log in in turn, so that no member gets unusually many sessions. */
 export function loginPlan(
   port: number,
   members: readonly Member[],
@@ -110,10 +118,18 @@ export function loginPlan(
     headers: {},
     body: JSON.stringify({ username, password }),
   }));
-  return { port, path: '/login', clients, connections, count: 1e9, next: 'same', msMax: ms };
+  return {
+    port,
+    path: '/login',
+    clients,
+    connections,
+    count: 1e9,
+    nextBody: 'same',
+    durationMsMax: ms,
+  };
 }
 
-/** Hashes the password with the default parameters of Herald. */
+/** Hashes the password with Herald's default parameters. */
 export function hashPassword(): Promise<string> {
   return argon2.hash(password, {
     type: argon2.argon2id,

@@ -2,7 +2,13 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { Load } from '../load/load.js';
 import { serverCore } from '../machine.js';
 import type { Child } from '../process/child.js';
-import { type Prepared, prepare, settingsFor, startHerald, streamsOf } from '../process/herald.js';
+import {
+  type PreparedDatabase,
+  prepareDatabase,
+  settingsFor,
+  startHerald,
+  streamsOf,
+} from '../process/herald.js';
 import { startScript } from '../process/scripts.js';
 import { computeSpread, delayFigure, type Figure, figure } from '../report/figure.js';
 import type { Bench, Subject } from '../subject.js';
@@ -14,24 +20,25 @@ import {
 
 const warmUpStreams = 100;
 
-/** Memory above that of the idle server, KiB, with `streams` streams open. */
+/** Measurement with `streams` streams open. */
 interface Point {
   readonly streams: number;
+  /** Resident memory minus that of the idle server. */
   readonly kib: number;
-  /** Event loop delay, p99, ms, while the last of them opened. */
-  readonly delay: number;
+  /** Event loop delay while the streams of the last step opened. */
+  readonly loopDelayP99Ms: number;
 }
 
 export const subject: Subject = {
   name: 'memory',
   about: 'resident memory per idle stream',
   seconds: 480,
-  profile: { operation: 'connect', drawn: 'Herald, 10000 on 10000' },
+  profile: { operation: 'connect', flameGraphRun: 'Herald, 10000 on 10000' },
 
   async run(bench: Bench): Promise<Figure[]> {
     const streams = bench.size(400, 10_000, 1000);
     const settings = settingsFor(bench.folder(), bench.certificate);
-    const prepared = await prepare(bench.build, settings, { members: streams });
+    const prepared = await prepareDatabase(bench.build, settings, { members: streams });
     const load = await bench.use(Load.start());
     const open = {
       herald: () => openMemoryHerald(bench, prepared),
@@ -69,24 +76,32 @@ async function grow(
   const { streams, streamsPerConnection, steps } = plan;
   const label = `${streams} on ${streams / streamsPerConnection}`;
   try {
-    // Warm-up: code and buffers that are allocated once do not belong to a stream.
+    // Warm-up, because code and buffers that are allocated once do not belong to a stream.
     await openTargetStreams(load, { ...target, streams: target.streams.slice(0, warmUpStreams) });
     await load.closeStreams(name);
     await pause(500);
-    await child.quiet();
+    await child.waitUntilIdle();
     const idle = await residentBytes(child);
     const points: Point[] = [];
     for (let step = 0; step < steps; step += 1) {
-      const part = target.streams.slice((step * streams) / steps, ((step + 1) * streams) / steps);
-      const { delay } = await bench.watch(child, `${name}, ${label}`, async () => {
-        await openTargetStreams(load, { ...target, streams: part }, { streamsPerConnection });
-        return part.length;
+      const stepStreams = target.streams.slice(
+        (step * streams) / steps,
+        ((step + 1) * streams) / steps,
+      );
+      const { loopDelayP99Ms } = await bench.measureServer(child, `${name}, ${label}`, async () => {
+        await openTargetStreams(
+          load,
+          { ...target, streams: stepStreams },
+          { streamsPerConnection },
+        );
+        return stepStreams.length;
       });
       const bytes = (await residentBytes(child)) - idle;
-      points.push({ streams: ((step + 1) * streams) / steps, kib: bytes / 1024, delay });
+      points.push({ streams: ((step + 1) * streams) / steps, kib: bytes / 1024, loopDelayP99Ms });
     }
-    const { lost } = await load.count(name, { first: 0, each: 0 });
-    if (lost > 0) throw new Error(`Cannot measure: ${lost} of ${streams} streams have ended`);
+    const { lostCount } = await load.count(name, { firstNumber: 0, eventsPerStream: 0 });
+    if (lostCount > 0)
+      throw new Error(`Cannot measure: ${lostCount} of ${streams} streams have ended`);
     return points;
   } finally {
     await load.closeStreams(name);
@@ -104,33 +119,37 @@ interface Runs {
   readonly bare: readonly (readonly Point[])[];
 }
 
-/** Builds a figure; the goal is for one stream per connection, the case of browsers. */
-function buildMemoryFigure(streams: number, each: number, { herald, bare }: Runs): Figure {
+/** Builds a figure. Only one stream per connection, as in browsers, has a goal. */
+function buildMemoryFigure(
+  streams: number,
+  streamsPerConnection: number,
+  { herald, bare }: Runs,
+): Figure {
   const perStream = (points: readonly Point[]) =>
     (points.find((point) => point.streams === streams)?.kib ?? Number.NaN) / streams;
   return figure({
     subject: 'memory',
-    what: `memory per idle stream, ${streams} on ${streams / each} connections`,
-    parameters: { streams, connections: streams / each },
+    what: `memory per idle stream, ${streams} on ${streams / streamsPerConnection} connections`,
+    parameters: { streams, connections: streams / streamsPerConnection },
     unit: 'KiB',
     runs: herald.map(perStream),
     reference: { what: 'bare node:http2 loop', runs: bare.map(perStream) },
-    isSteady: true,
-    ...(each === 1 && { goal: { on: 'ratio', is: '<=', bound: 1.1 } }),
+    isStableUnderLoad: true,
+    ...(streamsPerConnection === 1 && { goal: { on: 'ratio', is: '<=', bound: 1.1 } }),
   });
 }
 
 /** Builds the figure of the longest event loop delay of all steps. */
 function buildConnectFigure(
   streams: number,
-  each: number,
+  streamsPerConnection: number,
   runs: readonly (readonly Point[])[],
 ): Figure {
-  const connections = streams / each;
+  const connections = streams / streamsPerConnection;
   return delayFigure(
     {
       ...{ subject: 'memory', parameters: { streams, connections } },
-      runs: runs.map((points) => Math.max(...points.map(({ delay }) => delay))),
+      runs: runs.map((points) => Math.max(...points.map(({ loopDelayP99Ms }) => loopDelayP99Ms))),
     },
     `while ${streams} streams open on ${connections} connections`,
   );
@@ -156,7 +175,7 @@ function buildCurveFigure(
 
 async function openMemoryHerald(
   bench: Bench,
-  { settings, members }: Prepared,
+  { settings, members }: PreparedDatabase,
 ): Promise<NodeStreamTarget> {
   const child = await startHerald(bench.build, settings);
   const port = Number(child.ready);

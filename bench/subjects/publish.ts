@@ -1,7 +1,7 @@
 import { Load } from '../load/load.js';
-import { markedData } from '../load/marked-events.js';
+import { createMarkedData } from '../load/marked-events.js';
 import type { Child } from '../process/child.js';
-import { prepare, settingsFor, startHerald } from '../process/herald.js';
+import { prepareDatabase, settingsFor, startHerald } from '../process/herald.js';
 import { startScript } from '../process/scripts.js';
 import { delayFigure, type Figure, figure } from '../report/figure.js';
 import type { Bench, Subject } from '../subject.js';
@@ -11,25 +11,24 @@ const eventBytes = 200;
 
 interface Run {
   readonly rate: number;
-  /** Microseconds per event. */
-  readonly cpu: number;
-  readonly p99: number;
-  readonly delay: number;
-  readonly loadBusy: number;
+  readonly cpuMicrosPerOperation: number;
+  readonly p99Ms: number;
+  readonly loopDelayP99Ms: number;
+  readonly loadBusyShare: number;
 }
 
 export const subject: Subject = {
   name: 'publish',
-  about: 'durable publishes a second, embedded database',
+  about: 'durable publishes per second, embedded database',
   seconds: 60,
-  profile: { operation: 'event', drawn: 'Herald, 1 a request' },
+  profile: { operation: 'event', flameGraphRun: 'Herald, 1 a request' },
 
   async run(bench: Bench): Promise<Figure[]> {
     const seconds = bench.size(1, 4);
     // All cores for all processes, because the server writes in a separate thread.
     const load = await bench.use(Load.start('all'));
     const settings = settingsFor(bench.folder(), bench.certificate);
-    const prepared = await prepare(bench.build, settings, { members: 1 });
+    const prepared = await prepareDatabase(bench.build, settings, { members: 1 });
     const herald = await bench.use(startHerald(bench.build, settings, { core: 'all' }));
     const headers = { authorization: `Bearer ${prepared.publishKey}` };
     const own = { name: 'Herald', bench, load, child: herald, headers };
@@ -66,12 +65,12 @@ interface References {
   readonly fsync: readonly Run[];
 }
 
-/** Builds the figures for `batch` events per request; 100 stands for backends that batch. */
+/** Builds the figures for `batch` events per request; 100 represents backends that send batches. */
 function buildFigures(batch: number, own: readonly Run[], { floor, fsync }: References): Figure[] {
   const parameters = { publishers, 'events a request': batch, bytes: eventBytes };
   const base = { subject: 'publish', parameters };
-  const loadBusy = Math.max(...own.map((run) => run.loadBusy));
-  const note = `the load takes ${Math.round(loadBusy * 100)} % of a core, of those the server has`;
+  const loadBusyShare = Math.max(...own.map((run) => run.loadBusyShare));
+  const note = `the load uses ${Math.round(loadBusyShare * 100)} % of a core, which the server then lacks`;
   return [
     figure({
       ...{ ...base, what: `durable events a second, ${batch} a request`, unit: '/s', note },
@@ -84,16 +83,19 @@ function buildFigures(batch: number, own: readonly Run[], { floor, fsync }: Refe
     }),
     figure({
       ...{ ...base, what: `server CPU an event, ${batch} a request`, unit: 'us' },
-      runs: own.map((run) => run.cpu),
-      // Not the transaction alone, because the CPU cost of disk access depends on other disk load.
-      reference: { what: 'bare node:http2 POST, nothing kept', runs: floor.map((run) => run.cpu) },
-      isSteady: true,
+      runs: own.map((run) => run.cpuMicrosPerOperation),
+      // Not `fsync`, because its CPU cost depends on the other load of the disk.
+      reference: {
+        what: 'bare node:http2 POST, nothing kept',
+        runs: floor.map((run) => run.cpuMicrosPerOperation),
+      },
+      isStableUnderLoad: true,
     }),
     figure({
       ...{ ...base, what: `publish to answer, p99, ${batch} a request`, unit: 'ms' },
-      runs: own.map((run) => run.p99),
+      runs: own.map((run) => run.p99Ms),
     }),
-    delayFigure({ ...base, runs: own.map((run) => run.delay) }, `${batch} a request`),
+    delayFigure({ ...base, runs: own.map((run) => run.loopDelayP99Ms) }, `${batch} a request`),
   ];
 }
 
@@ -110,32 +112,36 @@ async function measurePublish(
   { name, bench, load, child, headers }: Target,
   { batch, seconds }: { batch: number; seconds: number },
 ): Promise<Run> {
-  const event = { to: { users: ['1'] }, data: markedData(0, eventBytes) };
+  const event = { to: { users: ['1'] }, data: createMarkedData(0, eventBytes) };
   const body = JSON.stringify(batch === 1 ? event : Array.from({ length: batch }, () => event));
-  let result = { rate: 0, p99: 0, loadBusy: 0 };
-  const { cpu, delay } = await bench.watch(child, `${name}, ${batch} a request`, async () => {
-    let events = 0;
-    const { busy: loadBusy } = await load.busyDuring(async () => {
-      const done = await load.loop({
-        port: Number(child.ready),
-        path: '/events',
-        clients: Array.from({ length: publishers }, () => ({ headers, body })),
-        count: Number.MAX_SAFE_INTEGER,
-        next: 'same',
-        msMax: seconds * 1000,
+  let result = { rate: 0, p99Ms: 0, loadBusyShare: 0 };
+  const { cpuMicrosPerOperation, loopDelayP99Ms } = await bench.measureServer(
+    child,
+    `${name}, ${batch} a request`,
+    async () => {
+      let events = 0;
+      const { busyShare: loadBusyShare } = await load.busyDuring(async () => {
+        const done = await load.runLoop({
+          port: Number(child.ready),
+          path: '/events',
+          clients: Array.from({ length: publishers }, () => ({ headers, body })),
+          count: Number.MAX_SAFE_INTEGER,
+          nextBody: 'same',
+          durationMsMax: seconds * 1000,
+        });
+        if (done.refusedCount > 0) throw new Error(`Cannot publish: ${done.errorExample}`);
+        events = done.responseCount * batch;
+        result = { ...result, rate: events / done.seconds, p99Ms: done.latency.p99Ms };
       });
-      if (done.refused > 0) throw new Error(`Cannot publish: ${done.example}`);
-      events = done.answered * batch;
-      result = { ...result, rate: events / done.seconds, p99: done.latency.p99 };
-    });
-    result = { ...result, loadBusy };
-    return events;
-  });
-  return { ...result, cpu, delay };
+      result = { ...result, loadBusyShare };
+      return events;
+    },
+  );
+  return { ...result, cpuMicrosPerOperation, loopDelayP99Ms };
 }
 
-/** Measures single transactions; only the rate is compared. */
+/** Measures single transactions. Returns only a rate; the other values are not compared. */
 async function measureOneByOne(alone: Child, seconds: number): Promise<Run> {
   const rate = Number(await alone.ask('insert', seconds * 1000));
-  return { rate, cpu: 0, p99: 0, delay: 0, loadBusy: 0 };
+  return { rate, cpuMicrosPerOperation: 0, p99Ms: 0, loopDelayP99Ms: 0, loadBusyShare: 0 };
 }

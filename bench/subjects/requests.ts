@@ -4,9 +4,15 @@ import { findServer } from '../../test/support/databases/test-server.js';
 import { H1Requester } from '../load/h1-requester.js';
 import { h2load } from '../load/h2load.js';
 import { Load } from '../load/load.js';
-import { has } from '../machine.js';
+import { isInstalled } from '../machine.js';
 import type { Child } from '../process/child.js';
-import { fill, runCommand, type Settings, settingsFor, startHerald } from '../process/herald.js';
+import {
+  insertMembers,
+  runCommand,
+  type Settings,
+  settingsFor,
+  startHerald,
+} from '../process/herald.js';
 import { delayFigure, type Figure, figure } from '../report/figure.js';
 import type { Bench, Subject } from '../subject.js';
 import { password } from './logins.js';
@@ -18,16 +24,16 @@ const tokensAtOnce = 2 * connections + 1;
 interface ServerUnderTest {
   readonly name: string;
   readonly child: Child;
-  /** One per user, because a real user requests stream tokens only occasionally. */
+  /** One per user: they are used in turn, because a real user requests stream tokens only occasionally. */
   readonly accessTokens: readonly string[];
-  /** Returns unused refresh tokens: a run that is cut off may lose its last responses. */
+  /** Returns unused refresh tokens, because a run that is cut off may lose the tokens of its last responses. */
   freshTokens(): Promise<readonly string[]>;
 }
 
 interface Run {
   readonly perSecond: number;
-  readonly cpu: number;
-  readonly delay: number;
+  readonly cpuMicrosPerOperation: number;
+  readonly loopDelayP99Ms: number;
 }
 
 const paths = ['/stream/token', '/token'] as const;
@@ -36,21 +42,21 @@ type Path = (typeof paths)[number];
 
 export const subject: Subject = {
   name: 'requests',
-  about: '/stream/token and /token a second on PostgreSQL, against the Express example',
+  about: '/stream/token and /token per second on PostgreSQL, against the Express example',
   seconds: 120,
-  profile: { operation: 'request', drawn: 'Herald, /stream/token' },
+  profile: { operation: 'request', flameGraphRun: 'Herald, /stream/token' },
   // The CPU of Express depends on other load: within a day the ratio varied from 0.13 to 0.37.
   isTooNoisyForSmoke: true,
 
   async run(bench: Bench): Promise<Figure[]> {
     const server = await findServer('postgres');
     if (typeof server === 'string' || (bench.hasReferences && !installPeers(bench))) {
-      bench.print(`left out: ${typeof server === 'string' ? server : 'no peers'}`);
+      bench.print(`skipped: ${typeof server === 'string' ? server : 'no peers'}`);
       return [];
     }
     const { options } = server;
     const seconds = bench.size(1, 4);
-    // Rows of earlier logins, which the original never deletes.
+    // Tokens of earlier logins, which the Express example never deletes.
     const rows = bench.size(1000, 10_000);
     const original = `${options.database}_original`;
     await server.administer(`create database ${options.database}`);
@@ -80,8 +86,8 @@ export const subject: Subject = {
       figures.push(...buildFigures(path, rows, runs));
     }
     if (bench.isShort) return figures;
-    if (has('h2load')) figures.push(...(await measureOverH2(bench, own, rows)));
-    else bench.print('no h2load here: bench/tools.sh installs it');
+    if (isInstalled('h2load')) figures.push(...(await measureOverH2(bench, own, rows)));
+    else bench.print('h2load is not installed; bench/tools.sh installs it');
     return figures;
   },
 };
@@ -105,14 +111,22 @@ function buildFigures(
       goal: { on: 'ratio', is: '>=', bound: 5 },
     }),
     figure({
-      ...{ ...base, what: `server CPU a ${path}`, unit: 'us', runs: herald.map((run) => run.cpu) },
-      reference: { what, runs: express.map((run) => run.cpu) },
+      ...{
+        ...base,
+        what: `server CPU a ${path}`,
+        unit: 'us',
+        runs: herald.map((run) => run.cpuMicrosPerOperation),
+      },
+      reference: { what, runs: express.map((run) => run.cpuMicrosPerOperation) },
     }),
-    delayFigure({ ...base, runs: herald.map((run) => run.delay) }, `while asked for ${path}`),
+    delayFigure(
+      { ...base, runs: herald.map((run) => run.loopDelayP99Ms) },
+      `while asked for ${path}`,
+    ),
   ];
 }
 
-/** Measures the same requests over HTTP/2, which Express lacks, by an independent generator. */
+/** Measures `/stream/token` over HTTP/2, which Express lacks, with an independent load generator. */
 async function measureOverH2(
   bench: Bench,
   { name, child, accessTokens }: ServerUnderTest,
@@ -129,11 +143,15 @@ async function measureOverH2(
   const { runs } = await bench.interleaved({
     runs: async () => {
       let perSecond = 0;
-      const { cpu, delay } = await bench.watch(child, `${name}, ${path} over h2`, async () => {
-        perSecond = await h2load({ ...plan, requests, folder: bench.folder() });
-        return requests;
-      });
-      return { perSecond, cpu, delay };
+      const { cpuMicrosPerOperation, loopDelayP99Ms } = await bench.measureServer(
+        child,
+        `${name}, ${path} over h2`,
+        async () => {
+          perSecond = await h2load({ ...plan, requests, folder: bench.folder() });
+          return requests;
+        },
+      );
+      return { perSecond, cpuMicrosPerOperation, loopDelayP99Ms };
     },
   });
   const base = { subject: 'requests', parameters: { connections, rows, protocol: 'h2' } };
@@ -144,9 +162,12 @@ async function measureOverH2(
     }),
     figure({
       ...{ ...base, what: `server CPU a ${path} over h2`, unit: 'us' },
-      runs: runs.map((run) => run.cpu),
+      runs: runs.map((run) => run.cpuMicrosPerOperation),
     }),
-    delayFigure({ ...base, runs: runs.map((run) => run.delay) }, `while asked for ${path} over h2`),
+    delayFigure(
+      { ...base, runs: runs.map((run) => run.loopDelayP99Ms) },
+      `while asked for ${path} over h2`,
+    ),
   ];
 }
 
@@ -160,21 +181,26 @@ function createLoadRun(
     const isRefresh = path === '/token';
     const tokens = isRefresh ? await side.freshTokens() : [''];
     let perSecond = 0;
-    const { cpu, delay } = await bench.watch(child, `${name}, ${path}`, async () => {
-      const { refused, answered, ...result } = await load.runHttp1Load({
-        ...{ port: Number(child.ready), path, seconds },
-        headers: isRefresh
-          ? [{}]
-          : accessTokens.map((token) => ({ authorization: `Bearer ${token}` })),
-        connections,
-        bodies: tokens.map((token) => JSON.stringify({ token })),
-        next: isRefresh ? 'refresh' : 'same',
-      });
-      if (refused > 0) throw new Error(`Cannot measure ${path}: ${refused} refused`);
-      perSecond = result.perSecond;
-      return answered;
-    });
-    return { perSecond, cpu, delay };
+    const { cpuMicrosPerOperation, loopDelayP99Ms } = await bench.measureServer(
+      child,
+      `${name}, ${path}`,
+      async () => {
+        const { refusedCount, responseCount, ...result } = await load.runHttp1Load({
+          ...{ port: Number(child.ready), path, seconds },
+          headers: isRefresh
+            ? [{}]
+            : accessTokens.map((token) => ({ authorization: `Bearer ${token}` })),
+          connections,
+          firstBodies: tokens.map((token) => JSON.stringify({ token })),
+          nextBody: isRefresh ? 'refresh' : 'same',
+        });
+        if (refusedCount > 0)
+          throw new Error(`Cannot measure ${path}: ${refusedCount} requests were refused`);
+        perSecond = result.perSecond;
+        return responseCount;
+      },
+    );
+    return { perSecond, cpuMicrosPerOperation, loopDelayP99Ms };
   };
 }
 
@@ -193,8 +219,8 @@ async function openHerald(
     DB_PASSWORD: options.password,
   };
   runCommand(bench.build, ['sync'], settings);
-  const db = await PostgresDatabase.open(options); // Without a check: the schema is the build's.
-  const members = await fill(db, { members: rows, passwordHash: 'none' });
+  const db = await PostgresDatabase.open(options); // Without a schema check, because the build created the schema.
+  const members = await insertMembers(db, { members: rows, passwordHash: 'none' });
   await db.close();
   const child = await bench.use(startHerald(bench.build, settings));
   let used = 0;
@@ -228,7 +254,7 @@ async function openOriginal(
     accessTokens: [accessToken],
     async freshTokens() {
       used += tokensAtOnce;
-      // Row n of its table contains the hash of n as text.
+      // Row n of the example's table contains the hash of the text of n.
       return Array.from({ length: tokensAtOnce }, (_, index) => String(used - index));
     },
   };

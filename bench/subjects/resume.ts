@@ -1,17 +1,17 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { type Database, sql, tuples } from '../../src/db/database.js';
 import { Load } from '../load/load.js';
-import { markedData } from '../load/marked-events.js';
+import { createMarkedData } from '../load/marked-events.js';
 import { Requester } from '../load/requests.js';
 import type { StreamRequest } from '../load/stream-load.js';
 import type { Child } from '../process/child.js';
 import {
   type Member,
-  type Prepared,
-  prepare,
+  type PreparedDatabase,
+  prepareDatabase,
   settingsFor,
   startHerald,
-  withEmbedded,
+  withEmbeddedDatabase,
 } from '../process/herald.js';
 import { delayFigure, type Figure, figure } from '../report/figure.js';
 import type { Bench, Subject } from '../subject.js';
@@ -22,29 +22,31 @@ import {
   openTargetStreams,
 } from './support/stream-target.js';
 
-/** Events that each client has missed, all addressed to it alone. */
-const missed = 10;
+/** Events that each client has missed. Each of them is addressed to that client alone. */
+const missedEventsPerClient = 10;
 
 export const subject: Subject = {
   name: 'resume',
-  about: 'clients resume, each with missed events, against a bare TLS and h2 connect',
+  about: 'clients resume, each with missed events, against a bare TLS and h2 connection',
   seconds: 360,
-  profile: { operation: 'stream', drawn: 'Herald, resume' },
+  profile: { operation: 'stream', flameGraphRun: 'Herald, resume' },
 
   async run(bench: Bench): Promise<Figure[]> {
     const clients = bench.size(200, 10_000, 500);
     const settings = settingsFor(bench.folder(), bench.certificate);
-    const prepared = await prepare(bench.build, settings, { members: clients });
-    const tokens = await withEmbedded(settings, (db) => insertStreamTokens(db, prepared.members));
+    const prepared = await prepareDatabase(bench.build, settings, { members: clients });
+    const tokens = await withEmbeddedDatabase(settings, (db) =>
+      insertStreamTokens(db, prepared.members),
+    );
     const child = await bench.use(startHerald(bench.build, settings));
     const load = await bench.use(Load.start());
-    bench.print(`publishing ${clients * (missed + 1)} events`);
+    bench.print(`publishing ${clients * (missedEventsPerClient + 1)} events`);
     const lastSeen = await publishMissed(child, prepared);
     const herald: NodeStreamTarget = {
       ...{ name: 'Herald, resume', child, port: Number(child.ready), protocol: 'h2', headers: {} },
       streams: tokens.map((token, index) => toStreamRequest(token, lastSeen[index])),
     };
-    // Fewer are enough, because the cost of one does not depend on their number.
+    // Fewer streams are enough, because the cost of one does not depend on their number.
     const newcomers = tokens
       .slice(0, bench.size(50, 2000, 300))
       .map((token) => toStreamRequest(token));
@@ -57,73 +59,94 @@ export const subject: Subject = {
     const bare = bench.lazy(async () => warmUp(await openBareTarget(bench, clients)));
     const runs = await bench.interleaved(
       {
-        resume: () => measureResume({ bench, load, target: herald, each: missed }),
+        resume: () =>
+          measureResume({ bench, load, target: herald, eventsPerStream: missedEventsPerClient }),
         fresh: () => measureResume({ bench, load, target: fresh }),
       },
-      { bare: async () => measureResume({ bench, load, target: await bare(), each: 0 }) },
+      {
+        bare: async () => measureResume({ bench, load, target: await bare(), eventsPerStream: 0 }),
+      },
     );
     return buildFigures(runs, clients);
   },
 };
 
 interface Run {
-  readonly cpu: number;
+  readonly cpuMicrosPerOperation: number;
   readonly seconds: number;
-  readonly delay: number;
-  readonly loadBusy: number;
+  readonly loopDelayP99Ms: number;
+  readonly loadBusyShare: number;
 }
 
 interface ResumeParts {
   readonly bench: Bench;
   readonly load: Load;
   readonly target: NodeStreamTarget;
-  /** Events that each stream has missed; if undefined, they are not checked. */
-  readonly each?: number;
+  /** Events that each stream has missed; if undefined, received events are not checked. */
+  readonly eventsPerStream?: number;
 }
 
 /**
  * Opens all streams, waits until each has received its missed events, and returns the server's CPU
  * per stream. Throws when an event is missing, duplicated or out of order.
  */
-async function measureResume({ bench, load, target, each }: ResumeParts): Promise<Run> {
+async function measureResume({ bench, load, target, eventsPerStream }: ResumeParts): Promise<Run> {
   const { name, child, streams } = target;
-  let loadBusy = 0;
-  const { cpu, seconds, delay } = await bench.watch(child, name, async () => {
-    const { busy } = await load.busyDuring(async () => {
-      await openTargetStreams(load, target);
-      await load.received(name, (each ?? 0) * streams.length);
+  let loadBusyShare = 0;
+  const { cpuMicrosPerOperation, seconds, loopDelayP99Ms } = await bench.measureServer(
+    child,
+    name,
+    async () => {
+      const { busyShare } = await load.busyDuring(async () => {
+        await openTargetStreams(load, target);
+        await load.waitForEvents(name, (eventsPerStream ?? 0) * streams.length);
+      });
+      loadBusyShare = busyShare;
+      return streams.length;
+    },
+  );
+  if (eventsPerStream !== undefined) {
+    const { wrongStreams, outOfOrder, lostCount } = await load.count(name, {
+      firstNumber: 1,
+      eventsPerStream,
     });
-    loadBusy = busy;
-    return streams.length;
-  });
-  if (each !== undefined) {
-    const { wrong, disorder, lost } = await load.count(name, { first: 1, each });
-    if (wrong + disorder + lost > 0) {
-      throw new Error(`Cannot count: ${wrong} wrong, ${disorder} out of order, ${lost} lost`);
+    if (wrongStreams + outOfOrder + lostCount > 0) {
+      throw new Error(
+        `Cannot resume: ${wrongStreams} streams with wrong events, ${outOfOrder} events out of order, ${lostCount} streams lost`,
+      );
     }
   }
   await load.closeStreams(name);
-  await child.quiet();
-  return { cpu, seconds, delay, loadBusy };
+  await child.waitUntilIdle();
+  return { cpuMicrosPerOperation, seconds, loopDelayP99Ms, loadBusyShare };
 }
 
 function buildFigures(
   { resume, fresh, bare }: Record<'resume' | 'fresh' | 'bare', readonly Run[]>,
   clients: number,
 ): Figure[] {
-  const base = { subject: 'resume', parameters: { clients, 'events missed': missed } };
-  const cpu = (runs: readonly Run[]) => runs.map((run) => run.cpu);
-  const reference = { what: 'bare TLS and h2 connect', runs: cpu(bare) };
-  const loadBusy = Math.max(...resume.map((run) => run.loadBusy));
-  const perSecond = (runs: readonly Run[]) => runs.map((run) => 1e6 / run.cpu);
+  const base = {
+    subject: 'resume',
+    parameters: { clients, 'events missed': missedEventsPerClient },
+  };
+  const getCpu = (runs: readonly Run[]) => runs.map((run) => run.cpuMicrosPerOperation);
+  const reference = { what: 'bare TLS and h2 connect', runs: getCpu(bare) };
+  const loadBusyShare = Math.max(...resume.map((run) => run.loadBusyShare));
+  const perSecond = (runs: readonly Run[]) => runs.map((run) => 1e6 / run.cpuMicrosPerOperation);
   return [
     figure({
-      ...{ ...base, what: 'server CPU a resume', unit: 'us', runs: cpu(resume), reference },
+      ...{ ...base, what: 'server CPU a resume', unit: 'us', runs: getCpu(resume), reference },
       goal: { on: 'ratio', is: '<=', bound: 1.3 },
-      isSteady: true,
-      note: `each event checked; load ${Math.round(loadBusy * 100)} % of a core`,
+      isStableUnderLoad: true,
+      note: `each event was checked; load ${Math.round(loadBusyShare * 100)} % of a core`,
     }),
-    figure({ ...base, what: 'server CPU a fresh stream', unit: 'us', runs: cpu(fresh), reference }),
+    figure({
+      ...base,
+      what: 'server CPU a fresh stream',
+      unit: 'us',
+      runs: getCpu(fresh),
+      reference,
+    }),
     figure({
       ...{ ...base, what: 'bare connects a CPU second', unit: '/s', runs: perSecond(bare) },
     }),
@@ -134,8 +157,11 @@ function buildFigures(
       runs: resume.map((run) => run.seconds),
       reference: { what: 'bare', runs: bare.map((run) => run.seconds) },
     }),
-    delayFigure({ ...base, runs: resume.map((run) => run.delay) }, 'while all come back'),
-    delayFigure({ ...base, runs: fresh.map((run) => run.delay) }, 'while fresh streams open'),
+    delayFigure({ ...base, runs: resume.map((run) => run.loopDelayP99Ms) }, 'while all come back'),
+    delayFigure(
+      { ...base, runs: fresh.map((run) => run.loopDelayP99Ms) },
+      'while fresh streams open',
+    ),
   ];
 }
 
@@ -170,16 +196,19 @@ export async function insertStreamTokens(
   return tokens;
 }
 
-/** Publishes one seen event per member, then the missed ones. Returns the ids of the seen ones. */
-async function publishMissed(child: Child, { members, publishKey }: Prepared): Promise<string[]> {
+/** Publishes to each member one event that it has seen, then the missed ones. Returns the seen ids. */
+async function publishMissed(
+  child: Child,
+  { members, publishKey }: PreparedDatabase,
+): Promise<string[]> {
   const requester = await Requester.open(Number(child.ready));
   const headers = { 'content-type': 'application/json', authorization: `Bearer ${publishKey}` };
   const seen: string[] = [];
-  for (let number = 0; number <= missed; number += 1) {
+  for (let number = 0; number <= missedEventsPerClient; number += 1) {
     for (let start = 0; start < members.length; start += 500) {
       const events = members.slice(start, start + 500).map(({ userId }) => ({
         to: { users: [String(userId)] },
-        data: markedData(number, eventBytes),
+        data: createMarkedData(number, eventBytes),
       }));
       const body = Buffer.from(JSON.stringify(events));
       const { text } = await requester.send({ method: 'POST', path: '/events', headers }, body);

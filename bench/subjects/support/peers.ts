@@ -4,24 +4,24 @@ import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { has, serverCore } from '../../machine.js';
-import { Child, type Measured } from '../../process/child.js';
+import { isInstalled, serverCore } from '../../machine.js';
+import { Child, type MeasurableServer } from '../../process/child.js';
 import type { Bench } from '../../subject.js';
 import type { StreamTarget } from './stream-target.js';
 
 const folder = fileURLToPath(new URL('../../peers', import.meta.url));
 
-/** Installs the peers unless they are installed. Returns false if that fails. */
+/** Installs the peers if necessary. Returns whether they are installed. */
 export function installPeers({ print }: Pick<Bench, 'print'>): boolean {
-  const wanted = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')) as {
+  const manifest = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')) as {
     dependencies: Record<string, string>;
   };
-  const isInstalled = (name: string) => existsSync(join(folder, 'node_modules', name));
-  if (Object.keys(wanted.dependencies).every(isInstalled)) return true;
+  const isPeerInstalled = (name: string) => existsSync(join(folder, 'node_modules', name));
+  if (Object.keys(manifest.dependencies).every(isPeerInstalled)) return true;
   print('installing bench/peers');
   const args = ['ci', '--prefix', folder, '--no-audit', '--no-fund'];
   const { status } = spawnSync('npm', args, { stdio: ['ignore', 'ignore', 'inherit'] });
-  if (status !== 0) print('no peers: npm could not install them');
+  if (status !== 0) print('no peers, because npm could not install them');
   return status === 0;
 }
 
@@ -33,8 +33,8 @@ export function startPeer(file: string, env: Readonly<Record<string, string>>): 
 /** Starts all peers that are available on this machine. */
 export async function openPeerTargets(bench: Bench, streams: number): Promise<StreamTarget[]> {
   const targets: StreamTarget[] = [];
-  const one = { path: '/stream', headers: { accept: 'text/event-stream' } };
-  const parts = { streams: Array.from({ length: streams }, () => one), headers: {} };
+  const request = { path: '/stream', headers: { accept: 'text/event-stream' } };
+  const common = { streams: Array.from({ length: streams }, () => request), headers: {} };
   if (installPeers(bench)) {
     const peers = [
       { file: 'better-sse.mjs', name: 'better-sse on node:http2', protocol: 'h2' },
@@ -43,19 +43,19 @@ export async function openPeerTargets(bench: Bench, streams: number): Promise<St
     ] as const;
     for (const { file, name, protocol } of peers) {
       const child = await bench.use(startPeer(file, bench.certificate));
-      targets.push({ ...parts, name, child, port: Number(child.ready), protocol });
+      targets.push({ ...common, name, child, port: Number(child.ready), protocol });
     }
   }
   const nchan = '/usr/lib/nginx/modules/ngx_nchan_module.so';
-  if (has('nginx') && existsSync(nchan)) {
+  if (isInstalled('nginx') && existsSync(nchan)) {
     const child = await bench.use(Nginx.start(bench));
-    targets.push({ ...parts, name: 'nchan (nginx, C)', child, port: child.port, protocol: 'h2' });
-  } else bench.print('no nchan here: bench/tools.sh installs it');
+    targets.push({ ...common, name: 'nchan (nginx, C)', child, port: child.port, protocol: 'h2' });
+  } else bench.print('nchan is not installed; bench/tools.sh installs it');
   return targets;
 }
 
-/** An nginx with nchan in a single process, so that its CPU is one number. */
-class Nginx implements Measured {
+/** An nginx with nchan, in a single process, so that the CPU of one process is all of it. */
+class Nginx implements MeasurableServer {
   readonly port: number;
   readonly #process: ChildProcess;
 
@@ -88,7 +88,7 @@ class Nginx implements Measured {
     return new Nginx(child, port);
   }
 
-  /** Reads usage from `/proc`; the resolution of CPU time is 10 ms. */
+  /** Reads the usage from `/proc`, with CPU time in steps of 10 ms; `heapBytes` is always 0. */
   async usage(): Promise<{ cpuMicros: number; rssBytes: number; heapBytes: number }> {
     const fields = readFileSync(`/proc/${this.#process.pid}/stat`, 'utf8')
       .split(') ')[1]

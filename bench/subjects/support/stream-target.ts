@@ -1,22 +1,22 @@
 import type { Load } from '../../load/load.js';
 import type { StreamRequest } from '../../load/stream-load.js';
 import { serverCore } from '../../machine.js';
-import type { Child, Measured } from '../../process/child.js';
-import { prepare, settingsFor, startHerald, streamsOf } from '../../process/herald.js';
+import type { Child, MeasurableServer } from '../../process/child.js';
+import { prepareDatabase, settingsFor, startHerald, streamsOf } from '../../process/herald.js';
 import { startScript } from '../../process/scripts.js';
 import type { Bench } from '../../subject.js';
 
-/** A server, the streams to open to it, and how to publish to them. */
+/** A server, the streams to open to it, and the headers to publish with. */
 export interface StreamTarget {
   readonly name: string;
-  readonly child: Measured;
+  readonly child: MeasurableServer;
   readonly port: number;
   readonly protocol: 'h2' | 'http/1.1';
   readonly streams: readonly StreamRequest[];
   readonly headers: Readonly<Record<string, string>>;
 }
 
-/** A target that runs on Node, with the measurements of `Child`. */
+/** A target that is a Node process. */
 export interface NodeStreamTarget extends StreamTarget {
   readonly child: Child;
 }
@@ -26,7 +26,7 @@ export const eventBytes = 200;
 
 export async function openHeraldTarget(bench: Bench, members: number): Promise<NodeStreamTarget> {
   const settings = settingsFor(bench.folder(), bench.certificate);
-  const prepared = await prepare(bench.build, settings, { members });
+  const prepared = await prepareDatabase(bench.build, settings, { members });
   const child = await bench.use(startHerald(bench.build, settings));
   return {
     name: 'Herald',
@@ -38,20 +38,20 @@ export async function openHeraldTarget(bench: Bench, members: number): Promise<N
   };
 }
 
-/** Starts the bare loop; the bench stops it. */
+/** Starts the bare loop, which the bench stops. */
 export async function openBareTarget(bench: Bench, streams: number): Promise<NodeStreamTarget> {
   const options = { folder: bench.folder(), core: serverCore, env: bench.certificate };
   return createBareTarget(streams, await bench.use(startScript('bare.ts', options)));
 }
 
 export function createBareTarget(streams: number, child: Child): NodeStreamTarget {
-  const one = { path: '/', headers: { accept: 'text/event-stream' } };
+  const request = { path: '/', headers: { accept: 'text/event-stream' } };
   return {
     name: 'bare',
     child,
     port: Number(child.ready),
     protocol: 'h2',
-    streams: Array.from({ length: streams }, () => one),
+    streams: Array.from({ length: streams }, () => request),
     headers: {},
   };
 }
@@ -61,5 +61,5 @@ export function openTargetStreams(
   { name, port, protocol, streams }: StreamTarget,
   { streamsPerConnection = 1 } = {},
 ): Promise<void> {
-  return load.openStreams(name, { port, protocol, streams, streamsPerConnection, atOnce: 50 });
+  return load.openStreams(name, { port, protocol, streams, streamsPerConnection, openingMax: 50 });
 }
