@@ -153,7 +153,9 @@ async function runSmoke(
   };
 }
 
-/** Profiles the subjects one by one and prints their reports. Skips subjects without a `profile`. */
+/**
+ * Profiles the subjects one by one and prints their reports. Skips subjects without a `profile`.
+ */
 async function profileAll(chosen: readonly Subject[]): Promise<void> {
   const subjects = chosen.filter(({ profile }) => profile !== undefined);
   const progress = new Progress(subjects, 0.5);
@@ -171,7 +173,9 @@ async function profileAll(chosen: readonly Subject[]): Promise<void> {
   }
 }
 
-/** Runs the subjects one by one. Stores the results of each at once, so a later failure loses none. */
+/**
+ * Runs the subjects one by one. Stores the results of each at once, so a later failure loses none.
+ */
 async function runAll(subjects: readonly Subject[], options: BenchOptions): Promise<Outcome> {
   const bench = new Bench(options);
   const figures: Figure[] = [];

@@ -15,9 +15,13 @@ export interface Subject {
   readonly about: string;
   /** Duration of five runs on two idle cores. */
   readonly seconds: number;
-  /** What one operation of `Bench.measureServer` is, and the measurement to draw a flame graph of. */
+  /**
+   * What one operation of `Bench.measureServer` is, and the measurement to draw a flame graph of.
+   */
   readonly profile?: { readonly operation: string; readonly flameGraphRun: string };
-  /** Excludes the subject from smoke runs, because its short runs on a busy machine are not usable. */
+  /**
+   * Excludes the subject from smoke runs, because its short runs on a busy machine are not usable.
+   */
   readonly isTooNoisyForSmoke?: boolean;
   run(bench: Bench): Promise<Figure[]>;
 }
@@ -93,13 +97,16 @@ export class Bench {
     if (!this.hasReferences) {
       const none = Object.fromEntries(Object.keys(references).map((name) => [name, []]));
       const results = await runInterleaved(this.runs, measurements, () => {});
-      return { ...results, ...none } as Record<Name | Reference, Result[]>; // Safe: it has these names.
+      // Safe: it has these names.
+      return { ...results, ...none } as Record<Name | Reference, Result[]>;
     }
     const all = { ...measurements, ...references };
     return runInterleaved(this.runs, all, (round) => this.print(`run ${round} of ${this.runs}`));
   }
 
-  /** Returns a function that opens something on its first call; a comparison opens no references. */
+  /**
+   * Returns a function that opens something on its first call; a comparison opens no references.
+   */
   lazy<Thing>(open: () => Promise<Thing>): () => Promise<Thing> {
     let opened: Promise<Thing> | undefined;
     return () => {

@@ -14,7 +14,9 @@ import type { Subject } from '../bench/subject.js';
 
 const home = pathToFileURL(repositoryFolder).href;
 
-/** Builds a call tree without branches: the root calls the first function, and each calls the next. */
+/**
+ * Builds a call tree without branches: the root calls the first function, and each calls the next.
+ */
 function createCallChain(
   ...links: readonly (readonly [name: string, url: string, samples: number])[]
 ) {

@@ -2,7 +2,9 @@ import { type ConnectionOptions, connect, type TLSSocket } from 'node:tls';
 import { connectionPreface, flags, frame, frameTypes, headBytes, headerBlock } from './frames.js';
 
 export interface ClientHandler {
-  /** Called with the bytes of a body from `start` to `end`; `buffer` is valid only during the call. */
+  /**
+   * Called with the bytes of a body from `start` to `end`; `buffer` is valid only during the call.
+   */
   onData(streamId: number, buffer: Buffer, start: number, end: number): void;
   onHead?(streamId: number): void;
   onEnd(streamId: number): void;

@@ -21,7 +21,9 @@ const timeDigits = 15;
 /** Counts the marked events that one stream has received, and checks their numbers. */
 export class Tally {
   events = 0;
-  /** Sum of the received numbers; together with `events` it reveals a missing or duplicate event. */
+  /**
+   * Sum of the received numbers; together with `events` it reveals a missing or duplicate event.
+   */
   sum = 0;
   /** Events whose number was not greater than the previous one. */
   outOfOrder = 0;

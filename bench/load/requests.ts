@@ -7,7 +7,9 @@ import type { Sender, TimedResponse } from './sender.js';
 
 export type Protocol = 'h2' | 'http/1.1';
 
-/** A closed loop of HTTP/2 requests: one at a time on each connection, without a pause by default. */
+/**
+ * A closed loop of HTTP/2 requests: one at a time on each connection, without a pause by default.
+ */
 export interface LoopPlan {
   readonly port: number;
   readonly path: string;

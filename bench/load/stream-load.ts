@@ -77,7 +77,9 @@ export class StreamLoad {
     });
   }
 
-  /** Compares what each stream has received with the number of events and the sum of their numbers. */
+  /**
+   * Compares what each stream has received with the number of events and the sum of their numbers.
+   */
   count({ eventsPerStream, sum }: { eventsPerStream: number; sum: number }): StreamLoadCount {
     const tallies = this.#tallies;
     return {

@@ -72,7 +72,10 @@ export async function prepareDatabase(
   return { settings, members: inserted, publishKey };
 }
 
-/** Opens the database that `prepareDatabase` created, without a schema check, for the duration of `work`. */
+/**
+ * Opens the database that `prepareDatabase` created, without a schema check, for the duration of
+ * `work`.
+ */
 export async function withEmbeddedDatabase<Result>(
   settings: Settings,
   work: (db: Database) => Promise<Result>,

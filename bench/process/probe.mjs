@@ -9,7 +9,9 @@ const resolutionMs = 5;
 const samplingMicros = 500;
 const tasks = '/proc/self/task';
 
-/** Names a thread for readers of `/proc`. In Node 20 the kernel's name of every thread is `node`. */
+/**
+ * Names a thread for readers of `/proc`. In Node 20 the kernel's name of every thread is `node`.
+ */
 function nameThread(task, name) {
   try {
     writeFileSync(`${task}/comm`, name.slice(0, 15));
@@ -64,7 +66,9 @@ if (isMainThread && process.send !== undefined) {
       await session.post('Profiler.start');
       return null;
     },
-    /** Returns the nodes without the list of samples, because each node contains its sample count. */
+    /**
+     * Returns the nodes without the list of samples, because each node contains its sample count.
+     */
     async stopProfile() {
       const { profile } = await session.post('Profiler.stop');
       session.disconnect();

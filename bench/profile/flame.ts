@@ -28,7 +28,9 @@ interface Frame {
   readonly callees: Map<string, Frame>;
 }
 
-/** Renders the call tree of the main thread as SVG: nested boxes with a width relative to their CPU. */
+/**
+ * Renders the call tree of the main thread as SVG: nested boxes with a width relative to their CPU.
+ */
 export function flameGraph(title: string, run: ProfiledRun): string {
   const root = buildTree(run);
   const boxes: string[] = [];

@@ -22,7 +22,9 @@ export type OriginKind =
 const native = 'native code called by JavaScript';
 const home = pathToFileURL(repositoryFolder).href;
 
-/** The origin of CPU outside all calls: C++ that handles socket input before it reaches JavaScript. */
+/**
+ * The origin of CPU outside all calls: C++ that handles socket input before it reaches JavaScript.
+ */
 export const betweenCalls: CpuOrigin = {
   kind: "Node's C++ and the kernel: TLS, HTTP/2 frames, sockets",
   name: 'C++ between calls',

@@ -34,7 +34,9 @@ export class Perf {
     return new Perf(child, folder);
   }
 
-  /** Ends the recording. Omits V8's profiler thread; returns no counts if perf has no permission. */
+  /**
+   * Ends the recording. Omits V8's profiler thread; returns no counts if perf has no permission.
+   */
   async stop(): Promise<NativeCounts> {
     if (this.#process.exitCode === null) {
       const exit = once(this.#process, 'exit');

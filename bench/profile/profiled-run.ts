@@ -16,7 +16,10 @@ export interface ProfiledRun extends ServerUsage {
 
 const hasPerf = isInstalled('perf');
 
-/** Runs `measureServer` with V8's profiler and, if installed, `perf`. `work` returns the number of operations. */
+/**
+ * Runs `measureServer` with V8's profiler and, if installed, `perf`. `work` returns the number of
+ * operations.
+ */
 export async function profileRun(child: Child, work: () => Promise<number>): Promise<ProfiledRun> {
   await child.startProfile();
   const perf = hasPerf ? await Perf.start(child.pid) : undefined;

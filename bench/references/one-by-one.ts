@@ -37,7 +37,8 @@ handleRequests({
       countEvent.run();
       insert.run(seq, data, Date.now());
       insertAudience.run(seq);
-      db.exec('commit'); // Also keeps `db` referenced: after its garbage collection the statements would fail.
+      // Also keeps `db` referenced: after its garbage collection the statements would fail.
+      db.exec('commit');
     }
     return (seq - seqBefore) / ((performance.now() - startedAt) / 1000);
   },

@@ -81,7 +81,8 @@ class Comparison {
     this.#other.make();
     const figures: Figure[] = [];
     const failed: string[] = [];
-    await new Promise(setImmediate); // Building blocks this process: signals that arrived meanwhile are handled here.
+    // Building blocks this process: signals that arrived meanwhile are handled here.
+    await new Promise(setImmediate);
     const progress = new Progress(subjects, (this.#runs / 5) * shortPace);
     for (const subject of subjects) {
       if (this.#isInterrupted) return;
@@ -136,7 +137,9 @@ class Comparison {
     return compareFigures(this.#other.name, tree, other);
   }
 
-  /** Measures once with new processes, so that the spread includes differences between processes. */
+  /**
+   * Measures once with new processes, so that the spread includes differences between processes.
+   */
   async #measureOnce(subject: Subject, build: Build): Promise<readonly Figure[]> {
     if (this.#isInterrupted) throw new Error('Cannot measure: interrupted');
     const bench = new Bench({ compared: build });

@@ -33,7 +33,10 @@ export interface Figure extends Spread {
   readonly reached?: boolean;
   /** A caveat, such as a limit of the method or a load that was the bottleneck. */
   readonly note?: string;
-  /** Whether the ratio hardly changes on a busy machine: true of CPU and memory, not of rates and latencies. */
+  /**
+   * Whether the ratio hardly changes on a busy machine: true of CPU and memory, not of rates and
+   * latencies.
+   */
   readonly isStableUnderLoad?: boolean;
   /** Points of a plot: pairs of x and y. */
   readonly curve?: readonly (readonly [x: number, y: number])[];

@@ -63,7 +63,9 @@ function buildGrowthLines(figures: readonly Figure[]): Line[] {
   }));
 }
 
-/** Returns the CPU figures of a subject that have a number as this parameter, sorted by the number. */
+/**
+ * Returns the CPU figures of a subject that have a number as this parameter, sorted by the number.
+ */
 function getSeries(figures: readonly Figure[], subject: string, parameter: string) {
   return figures
     .filter(

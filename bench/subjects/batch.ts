@@ -11,7 +11,9 @@ import {
 
 /** Rates in events per second. Each request publishes one event, to every stream. */
 const rates = [1, 10, 100, 1000] as const;
-/** Events per request and number of requests. A request is sent when the previous one is delivered. */
+/**
+ * Events per request and number of requests. A request is sent when the previous one is delivered.
+ */
 const sizes = [
   { size: 1, requests: 20 },
   { size: 10, requests: 10 },

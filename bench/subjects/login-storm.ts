@@ -77,7 +77,10 @@ async function open(bench: Bench): Promise<LoginStorm> {
   return { bench, herald, prepared, sampler, storm };
 }
 
-/** Measures events and refreshes at steady rates, and idle streams, with or without concurrent logins. */
+/**
+ * Measures events and refreshes at steady rates, and idle streams, with or without concurrent
+ * logins.
+ */
 async function runPhase(
   parts: LoginStorm,
   size: { seconds: number; logins: number },
@@ -110,7 +113,9 @@ function getRefreshingMembers({ members }: PreparedDatabase): readonly Member[] 
   return members.slice(-4);
 }
 
-/** Runs the load until all streams have received every event. Returns the result of the refreshes. */
+/**
+ * Runs the load until all streams have received every event. Returns the result of the refreshes.
+ */
 async function load(
   { herald, prepared, sampler, storm }: LoginStorm,
   { seconds, logins, count }: { seconds: number; logins: number; count: number },

@@ -108,7 +108,10 @@ async function verifyAll(bench: Bench, alone: Child, seconds: number): Promise<R
   return { rate, cpuMicrosPerOperation, loopDelayP99Ms };
 }
 
-/** Returns a plan in which the members log in in turn, so that no member gets unusually many sessions. */
+/**
+ * Returns a plan in which the members log in in turn, so that no member gets unusually many
+ * sessions.
+ */
 export function loginPlan(
   port: number,
   members: readonly Member[],

@@ -24,9 +24,15 @@ const tokensAtOnce = 2 * connections + 1;
 interface ServerUnderTest {
   readonly name: string;
   readonly child: Child;
-  /** One per user: they are used in turn, because a real user requests stream tokens only occasionally. */
+  /**
+   * One per user: they are used in turn, because a real user requests stream tokens only
+   * occasionally.
+   */
   readonly accessTokens: readonly string[];
-  /** Returns unused refresh tokens, because a run that is cut off may lose the tokens of its last responses. */
+  /**
+   * Returns unused refresh tokens, because a run that is cut off may lose the tokens of its last
+   * responses.
+   */
   freshTokens(): Promise<readonly string[]>;
 }
 
@@ -126,7 +132,9 @@ function buildFigures(
   ];
 }
 
-/** Measures `/stream/token` over HTTP/2, which Express lacks, with an independent load generator. */
+/**
+ * Measures `/stream/token` over HTTP/2, which Express lacks, with an independent load generator.
+ */
 async function measureOverH2(
   bench: Bench,
   { name, child, accessTokens }: ServerUnderTest,
@@ -219,7 +227,8 @@ async function openHerald(
     DB_PASSWORD: options.password,
   };
   runCommand(bench.build, ['sync'], settings);
-  const db = await PostgresDatabase.open(options); // Without a schema check, because the build created the schema.
+  // Without a schema check, because the build created the schema.
+  const db = await PostgresDatabase.open(options);
   const members = await insertMembers(db, { members: rows, passwordHash: 'none' });
   await db.close();
   const child = await bench.use(startHerald(bench.build, settings));

@@ -196,7 +196,9 @@ export async function insertStreamTokens(
   return tokens;
 }
 
-/** Publishes to each member one event that it has seen, then the missed ones. Returns the seen ids. */
+/**
+ * Publishes to each member one event that it has seen, then the missed ones. Returns the seen ids.
+ */
 async function publishMissed(
   child: Child,
   { members, publishKey }: PreparedDatabase,
