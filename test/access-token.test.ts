@@ -26,8 +26,8 @@ function overH1(system: System): SendHeaders {
   const { hostname: host, port } = new URL(system.url);
   return (authorizations) =>
     new Promise((resolve, reject) => {
-      const head = authorizations.flatMap((value) => ['authorization', value]);
-      const headers = ['host', host, 'content-length', '0', ...head]; // May contain a name twice.
+      const pairs = authorizations.flatMap((value) => ['authorization', value]);
+      const headers = ['host', host, 'content-length', '0', ...pairs]; // May contain a name twice.
       const options = { host, port, ca, method: 'POST', path: '/stream/token', headers };
       request({ ...options, agent: false }, async (answer) => {
         const chunks: Buffer[] = await answer.toArray();
@@ -43,8 +43,12 @@ function overH1(system: System): SendHeaders {
 function overH2(client: H2Client): SendHeaders {
   return async ([authorization]) => {
     const headers = authorization === undefined ? {} : { authorization };
-    const { status, headers: given, body } = await client.ask('POST', '/stream/token', { headers });
-    return { status, challenge: given['www-authenticate'] ?? '', name: body['name'] };
+    const {
+      status,
+      headers: responseHeaders,
+      body,
+    } = await client.ask('POST', '/stream/token', { headers });
+    return { status, challenge: responseHeaders['www-authenticate'] ?? '', name: body['name'] };
   };
 }
 
@@ -67,7 +71,7 @@ async function startScenario(t: TestContext) {
 }
 
 for (const protocol of ['h2', 'http/1.1'] as const) {
-  test(`forged access tokens are rejected over ${protocol} and log no errors`, async (t) => {
+  test(`the server rejects forged access tokens over ${protocol} and logs no errors`, async (t) => {
     const { system, client, good, lines } = await startScenario(t);
     const send = protocol === 'h2' ? overH2(client) : overH1(system);
     const { header, claims, secret } = good;
@@ -81,10 +85,10 @@ for (const protocol of ['h2', 'http/1.1'] as const) {
     ] as const;
 
     for (const [what, token] of forged) {
-      // Other tokens cannot be sent in a header.
+      // Skips tokens that cannot be sent in a header.
       if (typeof token !== 'string' || !/^[\x20-\x7e\xe9]+$/.test(token)) continue;
       const response = await send([`Bearer ${token}`]);
-      // A leading space makes the header malformed, see below.
+      // A leading space makes the header malformed; the next test covers such headers.
       const name = token.startsWith(' ') ? 'bad_credentials' : 'invalid_token';
       assert.deepEqual([response.status, response.name], [401, name], what);
       const error = token.startsWith(' ') ? 'invalid_request' : 'invalid_token';
@@ -98,7 +102,7 @@ for (const protocol of ['h2', 'http/1.1'] as const) {
     assert.equal((await send([`Bearer ${signed({})}`])).status, 200); // The unmodified parts are valid.
   });
 
-  test(`an unusable Authorization header gets 401 and the matching challenge over ${protocol}`, async (t) => {
+  test(`an unusable Authorization header over ${protocol} gets 401 and the matching challenge`, async (t) => {
     const { system, client, accessToken: token, good } = await startScenario(t);
     const send = protocol === 'h2' ? overH2(client) : overH1(system);
     const { header, claims, secret } = good;
@@ -148,16 +152,19 @@ const keyPairs = {
 for (const [algorithm, makeKeys] of Object.entries(keyPairs)) {
   test(`tokens signed with ${algorithm} are accepted and verify with the published key`, async (t) => {
     const { system, client } = await startScenario(t);
-    const before = await client.login('ada');
+    const hmacLogin = await client.login('ada');
     const env = writePrivateKey(system, algorithm, makeKeys());
     await system.restart(env);
-    const next = await system.connect();
+    const newClient = await system.connect();
 
-    const { accessToken } = await next.login('ada');
-    const { status, body, headers } = await next.ask('GET', '/.well-known/jwks.json');
+    const { accessToken } = await newClient.login('ada');
+    const { status, body, headers } = await newClient.ask('GET', '/.well-known/jwks.json');
 
-    assert.equal((await next.ask('GET', '/me', { bearer: accessToken })).status, 200);
-    assert.equal((await next.ask('GET', '/me', { bearer: before.accessToken })).status, 401);
+    assert.equal((await newClient.ask('GET', '/me', { bearer: accessToken })).status, 200);
+    assert.equal(
+      (await newClient.ask('GET', '/me', { bearer: hmacLogin.accessToken })).status,
+      401,
+    );
     assert.equal(status, 200);
     assert.equal(headers['cache-control'], 'public, max-age=300');
     const [key, ...others] = body['keys'] as [JsonWebKey];
@@ -179,14 +186,17 @@ for (const [algorithm, makeKeys] of Object.entries(keyPairs)) {
   });
 }
 
-test('with a symmetric algorithm the JWKS endpoint returns 404', async (t) => {
+test('the JWKS endpoint returns 404 when the algorithm is symmetric', async (t) => {
   const { client } = await startScenario(t);
 
   assert.equal((await client.ask('GET', '/.well-known/jwks.json')).status, 404);
 });
 
 /** Returns whether the access token and the refresh token of a login are accepted. */
-async function getAccepted(system: System, login: Login): Promise<readonly [boolean, boolean]> {
+async function areTokensAccepted(
+  system: System,
+  login: Login,
+): Promise<readonly [boolean, boolean]> {
   const client = await system.connect();
   const me = await client.ask('GET', '/me', { bearer: login.accessToken });
   const refreshed = await client.ask('POST', '/token', { json: { token: login.refreshToken } });
@@ -206,14 +216,14 @@ const changes = [
   ['the audience', { ACCESS_TOKEN_AUDIENCE: 'herald2' }, [false, true]],
 ] as const;
 
-for (const [what, env, kept] of changes) {
-  test(`a restart that changes ${what} ${kept[0] ? 'keeps' : 'voids'} access tokens and keeps refresh tokens`, async (t) => {
+for (const [what, env, accepted] of changes) {
+  test(`a restart that changes ${what} ${accepted[0] ? 'keeps' : 'voids'} access tokens and keeps refresh tokens`, async (t) => {
     const { system, client } = await startScenario(t);
     const login = await client.login('ada');
 
     await system.restart({ ACCESS_TOKEN_SECRET: `hex:${hex}`, ...env });
 
-    assert.deepEqual(await getAccepted(system, login), kept);
+    assert.deepEqual(await areTokensAccepted(system, login), accepted);
   });
 }
 
@@ -222,7 +232,7 @@ test('a stream token stays valid when the access token secret changes', async (t
   const path = await client.streamPath('ada');
   await (await client.openStream(path)).opening();
 
-  const [, [, env]] = changes;
+  const [, [, env]] = changes; // Another secret; the previous one stays valid.
   await system.restart(env);
 
   const stream = await (await system.connect()).openStream(path);

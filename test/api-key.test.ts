@@ -14,24 +14,24 @@ test('an API key works from its creation until it is revoked', async (t) => {
   const client = await system.connect();
   const publish = (bearer: string) => client.ask('POST', '/events', { bearer, json });
 
-  // On a database connection of its own, as another process would.
+  // `runAdmin` opens a separate database connection, as another process would.
   const { key, id } = await system.runAdmin(({ apiKeys }) =>
     apiKeys.create({ name: 'billing', scopes: ['publish'] }),
   );
   recordSecret(key);
   assert.equal((await publish(key)).status, 201);
   await system.runAdmin(({ apiKeys }) => apiKeys.revoke('billing'));
-  const after = await publish(key);
+  const refused = await publish(key);
 
-  assert.equal(after.status, 401);
-  assert.equal(after.body['name'], 'invalid_token');
-  assert.match(after.headers['www-authenticate'] ?? '', /error="invalid_token"/);
-  const find = async () => {
+  assert.equal(refused.status, 401);
+  assert.equal(refused.body['name'], 'invalid_token');
+  assert.match(refused.headers['www-authenticate'] ?? '', /error="invalid_token"/);
+  const findKey = async () => {
     const listed = await system.runAdmin(({ apiKeys }) => apiKeys.list());
-    return listed.find((one) => one.id === id);
+    return listed.find((apiKey) => apiKey.id === id);
   };
-  assert.ok((await find())?.revokedAt !== undefined);
-  await until(async () => (await find())?.lastUsedAt !== undefined); // Written in the background.
+  assert.ok((await findKey())?.revokedAt !== undefined);
+  await until(async () => (await findKey())?.lastUsedAt !== undefined); // Herald writes it in the background.
   assert.equal((await publish(system.apiKey)).status, 201);
 });
 

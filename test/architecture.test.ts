@@ -7,8 +7,8 @@ import { fileURLToPath } from 'node:url';
 const root = fileURLToPath(new URL('..', import.meta.url));
 
 /**
- * From the ground up. A file imports its own folder and lower layers; folders of one layer do not
- * know each other. See ARCHITECTURE.md.
+ * The layers, lowest first. A file may import its own folder and lower layers; folders of one layer
+ * do not import each other. See ARCHITECTURE.md.
  */
 const layers: readonly (readonly string[])[] = [
   ['clock', 'errors', 'metrics', 'version'],
@@ -22,7 +22,7 @@ const layers: readonly (readonly string[])[] = [
   ['server'],
 ];
 
-/** Where a package may be imported: in the files that hide it. Another needs a decision. */
+/** The files that may import each package and hide it from other files. A new package needs a decision. */
 const packageOwners: Readonly<Record<string, readonly string[]>> = {
   argon2: ['auth/jobs.ts'],
   jsonwebtoken: ['auth/access-token.ts', 'auth/jobs.ts'],
@@ -35,20 +35,20 @@ const packageOwners: Readonly<Record<string, readonly string[]>> = {
   'node:sqlite': ['db/sqlite/load.ts'],
 };
 
-/** Folders that one file outside of them may import: what they hold is hidden behind it. */
-const fronts: Readonly<Record<string, string>> = {
+/** The only file outside of a folder that may import the folder, by folder. */
+const onlyImporters: Readonly<Record<string, string>> = {
   'src/event-log/sql': 'src/event-log/open.ts',
 };
 
 const filesPerFolderMax = 20;
 
 interface SourceFile {
-  /** As `src/auth/users.ts`. */
+  /** For example `src/auth/users.ts`. */
   readonly path: string;
   readonly text: string;
-  /** Files of the repository, as `src/db/database.ts`. */
+  /** Imported files of the repository, for example `src/db/database.ts`. */
   readonly imports: readonly string[];
-  /** As `pino`, `node:fs`. */
+  /** Imported packages, for example `pino` and `node:fs`. */
   readonly packages: readonly string[];
 }
 
@@ -56,7 +56,7 @@ const files = ['src', 'test', 'bench', 'fixtures'].flatMap(readSourceFiles);
 const isTest = (path: string) => path.endsWith('.test.ts');
 const product = files.filter(({ path }) => /^src\/.*(?<!\.test)\.ts$/.test(path));
 
-test('the source files are found, with their imports', () => {
+test('the source files and their imports are found', () => {
   const log = files.find(({ path }) => path === 'src/logging/logger.ts');
   const config = files.find(({ path }) => path === 'src/config/config.ts');
 
@@ -66,46 +66,46 @@ test('the source files are found, with their imports', () => {
   assert.ok(files.some(({ path }) => path.startsWith('test/support/')));
 });
 
-test('a file imports its own folder and lower layers only', () => {
+test('a file imports only its own folder and lower layers', () => {
   assert.deepEqual(
-    importsThat(product, (path, imported) => !mayImport(path, imported)),
+    findImports(product, (path, imported) => !mayImport(path, imported)),
     [],
   );
 });
 
-test('an import names a file that exists', () => {
-  const missing = importsThat(files, (_, imported) => !existsSync(join(root, imported)));
+test('every imported file exists', () => {
+  const missing = findImports(files, (_, imported) => !existsSync(join(root, imported)));
 
   assert.deepEqual(missing, []);
 });
 
-test('a package is imported only in the files that hide it', () => {
-  const wrong = product.flatMap(({ path, packages }) =>
+test('only the files that hide a package import it', () => {
+  const violations = product.flatMap(({ path, packages }) =>
     packages.filter((name) => !mayUse(path, name)).map((name) => `${path} -> ${name}`),
   );
 
-  assert.deepEqual(wrong, []);
+  assert.deepEqual(violations, []);
 });
 
-test('an engine of the event log is known to the file that opens the event log, and to no other', () => {
-  const wrong = importsThat(product, (path, imported) => {
+test('only the file that opens the event log imports its engines', () => {
+  const violations = findImports(product, (path, imported) => {
     const folder = posix.dirname(imported);
-    const front = fronts[folder];
-    return front !== undefined && posix.dirname(path) !== folder && path !== front;
+    const onlyImporter = onlyImporters[folder];
+    return onlyImporter !== undefined && posix.dirname(path) !== folder && path !== onlyImporter;
   });
 
-  assert.deepEqual(wrong, []);
+  assert.deepEqual(violations, []);
 });
 
-test('no file imports itself by way of others, in the product, the tests and the benchmarks', () => {
+test('the product, the tests and the benchmarks have no import cycles', () => {
   const importsOf = new Map(files.map(({ path, imports }) => [path, imports]));
   const acyclic = new Set<string>();
 
-  function findCycle(path: string, way: readonly string[]): readonly string[] | undefined {
-    if (way.includes(path)) return [...way.slice(way.indexOf(path)), path];
+  function findCycle(path: string, importers: readonly string[]): readonly string[] | undefined {
+    if (importers.includes(path)) return [...importers.slice(importers.indexOf(path)), path];
     if (acyclic.has(path)) return undefined;
-    for (const next of importsOf.get(path) ?? []) {
-      const cycle = findCycle(next, [...way, path]);
+    for (const imported of importsOf.get(path) ?? []) {
+      const cycle = findCycle(imported, [...importers, path]);
       if (cycle !== undefined) return cycle;
     }
     acyclic.add(path);
@@ -115,22 +115,22 @@ test('no file imports itself by way of others, in the product, the tests and the
   for (const { path } of files) assert.equal(findCycle(path, [])?.join(' -> '), undefined);
 });
 
-test('the environment is read by the process entry and the commands only', () => {
+test('only the process entry and the commands read the environment', () => {
   const readers = product.filter(({ text }) => /process\.(env|loadEnvFile)\b/.test(text));
 
-  const wrong = readers.filter(({ path }) => !/^src\/(server|commands)\b/.test(path));
+  const unexpectedReaders = readers.filter(({ path }) => !/^src\/(server|commands)\b/.test(path));
 
   assert.deepEqual(
-    wrong.map(({ path }) => path),
+    unexpectedReaders.map(({ path }) => path),
     [],
   );
 });
 
 test('there are no barrels and no default exports', () => {
-  const wrong = product.filter(({ text }) => /^export (\* from|default)\b/m.test(text));
+  const violations = product.filter(({ text }) => /^export (\* from|default)\b/m.test(text));
 
   assert.deepEqual(
-    wrong.map(({ path }) => path),
+    violations.map(({ path }) => path),
     [],
   );
 });
@@ -142,53 +142,57 @@ test(`a folder holds at most ${filesPerFolderMax} files that are not tests`, () 
     counts.set(folder, (counts.get(folder) ?? 0) + 1);
   }
 
-  const wrong = [...counts].filter(([, count]) => count > filesPerFolderMax);
+  const violations = [...counts].filter(([, count]) => count > filesPerFolderMax);
 
-  assert.deepEqual(wrong, []);
+  assert.deepEqual(violations, []);
 });
 
-test('every file and folder that ARCHITECTURE.md names exists', () => {
+test('every file and folder that ARCHITECTURE.md mentions exists', () => {
   const text = readFileSync(join(root, 'ARCHITECTURE.md'), 'utf8');
-  const named = [
+  const mentioned = [
     ...text.matchAll(/(?<![\w./-])((?:[\w-]+\/)*[\w-]+\.(?:ts|mjs|md)|(?:[\w-]+\/)+(?=`))/g),
   ]
     .map(([, name = '']) => name)
     .filter((name) => name === name.toLowerCase());
 
-  const missing = named.filter((name) => {
+  const missing = mentioned.filter((name) => {
     return !existsSync(join(root, name)) && !existsSync(join(root, 'src', name));
   });
 
-  assert.ok(named.length > 40, `only ${named.length} names were found`);
+  assert.ok(mentioned.length > 40, `only ${mentioned.length} names were found`);
   assert.deepEqual(missing, []);
 });
 
-function importsThat(
-  among: readonly SourceFile[],
+function findImports(
+  sourceFiles: readonly SourceFile[],
   isWrong: (path: string, imported: string) => boolean,
 ): string[] {
-  return among.flatMap(({ path, imports }) =>
-    imports.filter((imported) => isWrong(path, imported)).map((name) => `${path} -> ${name}`),
+  return sourceFiles.flatMap(({ path, imports }) =>
+    imports
+      .filter((imported) => isWrong(path, imported))
+      .map((imported) => `${path} -> ${imported}`),
   );
 }
 
 function mayImport(path: string, imported: string): boolean {
   if (imported === 'fixtures/demo-user.json') return true;
-  return partOf(path) === partOf(imported) || layerOf(imported) < layerOf(path);
+  return getLayerMember(path) === getLayerMember(imported) || getLayer(imported) < getLayer(path);
 }
 
 function mayUse(path: string, name: string): boolean {
-  const home = packageOwners[name];
-  return home === undefined ? name.startsWith('node:') : home.includes(path.slice('src/'.length));
+  const owners = packageOwners[name];
+  return owners === undefined
+    ? name.startsWith('node:')
+    : owners.includes(path.slice('src/'.length));
 }
 
-/** The folder below `src/`, or for a file beside the folders its name: `app`, `server`. */
-function partOf(path: string): string {
+/** Returns the folder of a path in `src/`, or the name of a file directly in `src/`: `app`, `server`. */
+function getLayerMember(path: string): string {
   return (path.split('/')[1] ?? '').replace(/\.ts$/, '');
 }
 
-function layerOf(path: string): number {
-  const layer = layers.findIndex((parts) => parts.includes(partOf(path)));
+function getLayer(path: string): number {
+  const layer = layers.findIndex((members) => members.includes(getLayerMember(path)));
   assert.ok(layer >= 0, `${path} is in no layer: add it to the list`);
   return layer;
 }
@@ -203,7 +207,7 @@ function readSourceFiles(folder: string): SourceFile[] {
 
 function readSourceFile(path: string): SourceFile {
   const text = readFileSync(join(root, path), 'utf8');
-  // `from '…'`, `import '…'`, `import('…')`, `require('…')`, and the entry of a thread.
+  // `from '…'`, `import '…'`, `import('…')`, `require('…')`, and `new URL('./…')` for a thread's entry.
   const pattern = /(?:\bfrom|\bimport|\b(?:import|require)\(|\bnew URL\((?='\.))\s*'([^'\n]+)'/g;
   const names = [...withoutComments(text).matchAll(pattern)].map(([, name = '']) => name);
   const isRelative = (name: string) => name.startsWith('.');
@@ -222,16 +226,16 @@ function withoutComments(text: string): string {
   return text.replaceAll(/\/\*[\s\S]*?\*\/|(?<=^|\s)\/\/.*$/gm, '');
 }
 
-/** Whether an import is source code: `new URL('../package.json', …)` and the like are data. */
+/** Returns whether an import is source code. `new URL('../package.json', …)`, for example, is data. */
 function isCode(name: string): boolean {
   return /\.(js|ts)$/.test(name) && !name.includes('/dist/');
 }
 
 function resolveImport(from: string, name: string): string {
   const path = posix.normalize(posix.join(posix.dirname(from), name)).replace(/\.(js|ts)$/, '');
-  const typed = `${path}.ts`;
-  return existsSync(join(root, typed)) || !existsSync(join(root, `${path}.js`))
-    ? typed
+  const typescriptPath = `${path}.ts`;
+  return existsSync(join(root, typescriptPath)) || !existsSync(join(root, `${path}.js`))
+    ? typescriptPath
     : `${path}.js`;
 }
 

@@ -14,25 +14,25 @@ interface Scenario {
   readonly advance: (ms: number) => void;
 }
 
-const tryWrongPassword = (client: H2Client, username: string, password: string) =>
+const tryLogin = (client: H2Client, username: string, password: string) =>
   client.ask('POST', '/login', { json: { username, password } });
 
-async function times(count: number, act: () => Promise<unknown>): Promise<void> {
+async function repeat(count: number, act: () => Promise<unknown>): Promise<void> {
   for (let done = 0; done < count; done += 1) await act();
 }
 
 const hour = 3_600_000;
-const wrong = 'not the password';
+const wrongPassword = 'not the password';
 
-// [event, level, expected fields, action that triggers it]
-const events: readonly [string, string, object, (scenario: Scenario) => Promise<unknown>][] = [
+// [event, level, expected fields, action that triggers the event]
+const auditEvents: readonly [string, string, object, (scenario: Scenario) => Promise<unknown>][] = [
   ['authn_login_success', 'info', { failures: 0 }, ({ client }) => client.login('bob')],
   [
     'authn_login_successafterfail',
     'info',
     { failures: 1 },
     async ({ client }) => {
-      await tryWrongPassword(client, 'bob', wrong);
+      await tryLogin(client, 'bob', wrongPassword);
       await client.login('bob');
     },
   ],
@@ -40,51 +40,51 @@ const events: readonly [string, string, object, (scenario: Scenario) => Promise<
     'authn_login_fail',
     'info',
     { reason: 'wrong password' },
-    ({ client }) => tryWrongPassword(client, 'bob', wrong),
+    ({ client }) => tryLogin(client, 'bob', wrongPassword),
   ],
   [
     'authn_login_fail',
     'info',
     { reason: 'unknown user' },
-    ({ client }) => tryWrongPassword(client, 'nobody', wrong),
+    ({ client }) => tryLogin(client, 'nobody', wrongPassword),
   ],
   [
     'authn_login_fail_max',
     'warn',
     {},
-    ({ client }) => times(5, () => tryWrongPassword(client, 'bob', wrong)),
+    ({ client }) => repeat(5, () => tryLogin(client, 'bob', wrongPassword)),
   ],
   [
     'authn_login_lock',
     'warn',
     {},
-    ({ client }) => times(6, () => tryWrongPassword(client, 'bob', wrong)),
+    ({ client }) => repeat(6, () => tryLogin(client, 'bob', wrongPassword)),
   ],
   [
     'excess_rate_limit_exceeded',
     'warn',
     { reason: 'login' },
-    ({ client }) => times(20, () => client.login('bob').catch(() => {})),
+    ({ client }) => repeat(20, () => client.login('bob').catch(() => {})),
   ],
   [
     'excess_rate_limit_exceeded',
     'warn',
     { reason: 'token' },
-    ({ client }) => times(11, () => client.ask('POST', '/token', { json: { token: 'none' } })),
+    ({ client }) => repeat(11, () => client.ask('POST', '/token', { json: { token: 'none' } })),
   ],
   [
     'excess_rate_limit_exceeded',
     'warn',
     { reason: 'streamToken' },
-    ({ client }) => times(4, () => client.streamPath('bob').catch(() => {})),
+    ({ client }) => repeat(4, () => client.streamPath('bob').catch(() => {})),
   ],
   [
     'excess_rate_limit_exceeded',
     'warn',
     { reason: 'streamOpen' },
-    ({ client }) => times(4, () => client.ask('GET', '/stream/live/none')),
+    ({ client }) => repeat(4, () => client.ask('GET', '/stream/live/none')),
   ],
-  ['excess_sessions_exceeded', 'info', {}, ({ client }) => times(4, () => client.login('bob'))],
+  ['excess_sessions_exceeded', 'info', {}, ({ client }) => repeat(4, () => client.login('bob'))],
   ['session_created', 'info', {}, ({ client }) => client.login('bob')],
   [
     'session_renewed',
@@ -97,7 +97,7 @@ const events: readonly [string, string, object, (scenario: Scenario) => Promise<
     'info',
     { replayed: true },
     ({ client, login: { refreshToken: token } }) =>
-      times(2, () => client.ask('POST', '/token', { json: { token } })),
+      repeat(2, () => client.ask('POST', '/token', { json: { token } })),
   ],
   [
     'authn_token_reuse',
@@ -127,24 +127,26 @@ const events: readonly [string, string, object, (scenario: Scenario) => Promise<
   ],
 ];
 
-for (const [event, level, fields, act] of events) {
-  test(`an audit line ${event} ${JSON.stringify(fields)} is logged`, async (t) => {
+for (const [event, level, fields, act] of auditEvents) {
+  test(`the server logs the audit line ${event} ${JSON.stringify(fields)}`, async (t) => {
     const { scenario, lines } = await startScenario(t);
     lines.length = 0;
 
     await act(scenario);
 
-    const audited = lines.filter((line) => line['audit'] === true && line['event'] === event);
-    const found = audited.find((line) =>
+    const candidates = lines.filter((line) => line['audit'] === true && line['event'] === event);
+    const auditLine = candidates.find((line) =>
       Object.entries(fields).every(([name, value]) => line[name] === value),
     );
-    assert.ok(found, JSON.stringify(lines));
-    assert.equal(found['level'], level);
-    assert.match(String(found['requestId']), /^[\w-]{8,64}$/);
-    assert.equal(found['ipKey'], '127.0.0.1');
-    // Identifies the user; an unknown name is logged only as a pseudonym.
-    assert.ok('userId' in found || 'unknownUser' in found || event.startsWith('excess_rate'));
-    assert.equal(JSON.stringify(found).includes('nobody'), false);
+    assert.ok(auditLine, JSON.stringify(lines));
+    assert.equal(auditLine['level'], level);
+    assert.match(String(auditLine['requestId']), /^[\w-]{8,64}$/);
+    assert.equal(auditLine['ipKey'], '127.0.0.1');
+    // The line identifies the user; an unknown name is logged only as a pseudonym.
+    assert.ok(
+      'userId' in auditLine || 'unknownUser' in auditLine || event.startsWith('excess_rate'),
+    );
+    assert.equal(JSON.stringify(auditLine).includes('nobody'), false);
   });
 }
 
@@ -161,7 +163,7 @@ async function startScenario(t: TestContext) {
     },
     log: collectingLog(lines),
     wallClock: () => now,
-    monotonicClock: () => 1000, // Fixed: the throttle would allow another attempt a second later.
+    monotonicClock: () => 1000, // Fixed, because the throttle allows another attempt a second later.
   });
   const client = await system.connect();
   const login = await client.login('ada');
@@ -175,12 +177,12 @@ test('the reply to a failed login does not reveal whether the user is disabled o
   const { scenario, lines } = await startScenario(t);
   await scenario.system.runAdmin(({ accounts }) => accounts.disable('bob'));
 
-  const disabled = await tryWrongPassword(scenario.client, 'bob', getPassword('bob'));
-  const unknown = await tryWrongPassword(scenario.client, 'nobody', wrong);
+  const disabled = await tryLogin(scenario.client, 'bob', getPassword('bob'));
+  const unknown = await tryLogin(scenario.client, 'nobody', wrongPassword);
 
-  const { instance: _, ...one } = disabled.body;
-  const { instance: __, ...other } = unknown.body;
-  assert.deepEqual(one, other);
+  const { instance: _, ...disabledBody } = disabled.body;
+  const { instance: __, ...unknownBody } = unknown.body;
+  assert.deepEqual(disabledBody, unknownBody);
   const reasons = lines.filter(({ event }) => event === 'authn_login_fail');
   assert.deepEqual(
     reasons.map(({ reason }) => reason),

@@ -11,8 +11,8 @@ setFlagsFromString('--expose-gc');
 const collectGarbage = runInNewContext('gc') as () => void;
 
 /**
- * Returns the bytes in use after garbage collection. The memory of unreachable Buffers is freed an
- * event-loop iteration after the Buffers.
+ * Returns the bytes in use after garbage collection. The memory of unreachable Buffers is freed one
+ * event-loop iteration later than the Buffers themselves.
  */
 async function getHeldBytes(): Promise<number> {
   for (let round = 0; round < 3; round += 1) {
@@ -25,7 +25,10 @@ async function getHeldBytes(): Promise<number> {
 
 const mib = 1024 * 1024;
 /** One byte of data and a frame of an unknown type, which together fill a TLS record. */
-const padded = (byte: string) => [data(1, byte), frame(0xfa, flag.none, 0, Buffer.alloc(16_000))];
+const byteInFullRecord = (byte: string) => [
+  data(1, byte),
+  frame(0xfa, flag.none, 0, Buffer.alloc(16_000)),
+];
 
 const routes = [
   route('POST', '/whole', async (exchange) => json(200, await exchange.body())),
@@ -41,23 +44,24 @@ for (const [path, media] of [
   ['/whole', 'application/json'],
   ['/lines', 'application/x-ndjson'],
 ] as const) {
-  test(`a body that arrives byte by byte holds only its own bytes in memory (${path})`, async (t) => {
+  test(`a body that arrives byte by byte keeps only its own bytes in memory (${path})`, async (t) => {
     const { port } = await startHttp(t, routes, { limits: { bodyMs: 60_000 } });
     const client = await RawH2.open(port);
     t.after(() => client.destroy());
     client.send(headers(1, fields('POST', path, [['content-type', media]]), flag.endHeaders));
     client.send(data(1, '"'));
-    const before = await getHeldBytes();
+    const bytesBefore = await getHeldBytes();
 
     for (let round = 1; round <= 20; round += 1) {
-      for (let sent = 0; sent < 100; sent += 1) client.send(...padded('x'));
+      for (let sent = 0; sent < 100; sent += 1) client.send(...byteInFullRecord('x'));
       client.send(ping());
-      const isSeen = () => client.frames.filter((one) => one.type === type.ping).length >= round;
-      await client.tls.until(isSeen);
+      const isPingReceived = () =>
+        client.frames.filter((received) => received.type === type.ping).length >= round;
+      await client.tls.until(isPingReceived);
     }
 
-    const grown = (await getHeldBytes()) - before;
-    assert.ok(grown < 8 * mib, `2000 bytes hold ${(grown / mib).toFixed(1)} MiB`);
+    const grownBytes = (await getHeldBytes()) - bytesBefore;
+    assert.ok(grownBytes < 8 * mib, `2000 bytes hold ${(grownBytes / mib).toFixed(1)} MiB`);
     client.send(data(1, '"', flag.endStream));
     assert.equal(await client.readJson(1), 'x'.repeat(2000));
   });

@@ -14,15 +14,15 @@ import { until } from './support/until.js';
 const executable = findChromium();
 const skip = executable === undefined ? 'NO BROWSER: run test/browser.sh as root' : false;
 
-/** Shortens the retry time of refused clients, 10 to 30 s, to 100 ms. */
+/** Shortens the retry time of refused clients from 10 to 30 s to 100 ms. */
 const shortRetryRandom = () => -0.495;
 
-/** Returns a script that opens a stream and records its events in `heard`. */
+/** Returns a script that opens a stream and records its events in `received`. */
 const buildListenScript = (url: string) => `
-  window.heard = [];
+  window.received = [];
   window.source = new EventSource(${JSON.stringify(url)});
   for (const type of ['message', 'stream.open', 'stream.close', 'count']) {
-    source.addEventListener(type, ({ type, data, lastEventId }) => heard.push({ type, data, lastEventId }));
+    source.addEventListener(type, ({ type, data, lastEventId }) => received.push({ type, data, lastEventId }));
   }`;
 
 /** Opens a page of another origin in a real browser; a proxy can cut its connections to Herald. */
@@ -64,13 +64,13 @@ class PageObserver {
   }
 
   async waitForMessage(id: string): Promise<void> {
-    await this.until(`heard.some(({ lastEventId, type }) =>
+    await this.until(`received.some(({ lastEventId, type }) =>
       type === 'message' && lastEventId === ${JSON.stringify(id)})`);
   }
 
   async dataOf(type: string): Promise<string[]> {
-    const found = `heard.filter((event) => event.type === '${type}').map(({ data }) => data)`;
-    return this.#page.evaluate<string[]>(found);
+    const script = `received.filter((event) => event.type === '${type}').map(({ data }) => data)`;
+    return this.#page.evaluate<string[]>(script);
   }
 
   async openings(): Promise<{ resumed: boolean; reason: string; id: string }[]> {
@@ -79,10 +79,10 @@ class PageObserver {
 }
 
 function waitForOpening(page: PageObserver, count: number): Promise<void> {
-  return page.until(`heard.filter(({ type }) => type === 'stream.open').length >= ${count}`);
+  return page.until(`received.filter(({ type }) => type === 'stream.open').length >= ${count}`);
 }
 
-test("a browser's EventSource reconnects and misses nothing", { skip }, async (t) => {
+test("a browser's EventSource reconnects and misses no event", { skip }, async (t) => {
   const { system, proxy, page } = await openListeningPage(t);
   await waitForOpening(page, 1);
   const first = await system.publish('ada', 'before');
@@ -138,12 +138,12 @@ test("a browser's EventSource reconnects after a refusal and is notified of a ga
   const rival = await occupySlot(system);
   for (let count = 0; count < 10; count += 1) await system.publish('ada', `lost ${count}`);
   proxy.unblock();
-  await page.until(`heard.some(({ type }) => type === 'stream.close')`);
-  await waitForCleanUp(lines, 'eventLog', 2 * 8); // Eleven events with an audience each; three are kept.
+  await page.until(`received.some(({ type }) => type === 'stream.close')`);
+  await waitForCleanUp(lines, 'eventLog', 2 * 8); // Deletes 8 of the 11 events and the audience of each.
   rival.abort();
   await waitForOpening(page, 2);
-  const next = await system.publish('ada', 'next');
-  await page.waitForMessage(next);
+  const afterGap = await system.publish('ada', 'next');
+  await page.waitForMessage(afterGap);
 
   const [, second] = await page.openings();
   assert.equal(second?.reason, 'too_old');

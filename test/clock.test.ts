@@ -22,40 +22,44 @@ async function getStatuses(client: H2Client, { accessToken, refreshToken }: Logi
 
 test('a clock that steps back by 2 s invalidates no token', async (t) => {
   const { time, client } = await startScenario(t);
-  const before = await client.login('ada');
+  const earlierLogin = await client.login('ada');
   const path = await client.streamPath('ada');
 
   time.now -= 2000;
 
-  assert.deepEqual(await getStatuses(client, before), [200, 200, 200]);
-  assert.deepEqual(await getStatuses(client, before), [200, 200, 200], 'within the grace');
+  assert.deepEqual(await getStatuses(client, earlierLogin), [200, 200, 200]);
+  assert.deepEqual(
+    await getStatuses(client, earlierLogin),
+    [200, 200, 200],
+    'a second time, within the grace period of the refresh token',
+  );
   await (await client.openStream(path)).opening();
 });
 
 test('a global logout and the login after it stay in effect when the clock steps back', async (t) => {
   const { time, client } = await startScenario(t);
-  const before = await client.login('ada');
+  const earlierLogin = await client.login('ada');
   const json = { scope: 'all' };
-  await client.ask('POST', '/logout', { bearer: before.accessToken, json });
+  await client.ask('POST', '/logout', { bearer: earlierLogin.accessToken, json });
 
   time.now -= 2000;
-  const after = await client.login('ada');
+  const laterLogin = await client.login('ada');
 
-  assert.deepEqual(await getStatuses(client, before), [401, 401, 401]);
-  assert.deepEqual(await getStatuses(client, after), [200, 200, 200]);
+  assert.deepEqual(await getStatuses(client, earlierLogin), [401, 401, 401]);
+  assert.deepEqual(await getStatuses(client, laterLogin), [200, 200, 200]);
 });
 
-test('a clock that jumps an hour ahead expires access tokens but no sessions', async (t) => {
+test('access tokens but no sessions expire when the clock jumps an hour ahead', async (t) => {
   const { time, client } = await startScenario(t);
-  const before = await client.login('ada');
+  const earlierLogin = await client.login('ada');
   const path = await client.streamPath('ada');
   const stream = await client.openStream(path);
   await stream.opening();
 
   time.now += hour + 5000;
 
-  assert.deepEqual(await getStatuses(client, before), [401, 200, 401]);
+  assert.deepEqual(await getStatuses(client, earlierLogin), [401, 200, 401]);
   stream.abort();
-  const again = await client.openStream(path);
-  await again.opening();
+  const reopened = await client.openStream(path);
+  await reopened.opening();
 });

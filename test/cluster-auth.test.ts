@@ -45,40 +45,46 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
     const refresh = (client: H2Client, token: unknown) =>
       client.ask('POST', '/token', { json: { token } });
 
-    await t.test('one of twenty refreshes rotates, and all get the same successor', async () => {
-      const { refreshToken } = await one.login('ada');
+    await t.test(
+      'one of twenty refreshes rotates the token, and all get the same successor',
+      async () => {
+        const { refreshToken } = await one.login('ada');
 
-      const answers = await Promise.all(
-        Array.from({ length: 20 }, (_, index) =>
-          refresh(index % 2 === 0 ? one : two, refreshToken),
-        ),
-      );
+        const answers = await Promise.all(
+          Array.from({ length: 20 }, (_, index) =>
+            refresh(index % 2 === 0 ? one : two, refreshToken),
+          ),
+        );
 
-      assert.deepEqual([...new Set(answers.map(({ status }) => status))], [200]);
-      const successors = new Set(answers.map(({ body }) => body['refreshToken']));
-      assert.equal(successors.size, 1);
-      const rows = await withDatabase(loadConfig(cluster.env), recordedLog, (db) =>
-        db.query(sql`select generation from sessions`),
-      );
-      assert.deepEqual(rows, [{ generation: 1 }]);
-      const [token] = successors;
-      assert.equal((await refresh(two, token)).status, 200);
-    });
+        assert.deepEqual([...new Set(answers.map(({ status }) => status))], [200]);
+        const successors = new Set(answers.map(({ body }) => body['refreshToken']));
+        assert.equal(successors.size, 1);
+        const rows = await withDatabase(loadConfig(cluster.env), recordedLog, (db) =>
+          db.query(sql`select generation from sessions`),
+        );
+        assert.deepEqual(rows, [{ generation: 1 }]);
+        const [token] = successors;
+        assert.equal((await refresh(two, token)).status, 200);
+      },
+    );
 
-    await t.test('a logout in one process ends streams and tokens in the other', async () => {
-      const [ada, bob] = [await one.login('ada'), await one.login('bob')];
-      const [adaStream, bobStream] = [await openStream(two, ada), await openStream(two, bob)];
+    await t.test(
+      'a logout in one process ends the streams and tokens of its session in the other',
+      async () => {
+        const [ada, bob] = [await one.login('ada'), await one.login('bob')];
+        const [adaStream, bobStream] = [await openStream(two, ada), await openStream(two, bob)];
 
-      const answer = await one.ask('POST', '/logout', { bearer: ada.accessToken });
+        const answer = await one.ask('POST', '/logout', { bearer: ada.accessToken });
 
-      assert.equal(answer.status, 204);
-      assert.deepEqual(await waitForCloseFrame(adaStream), revoked);
-      assert.equal((await two.ask('GET', '/me', { bearer: ada.accessToken })).status, 401);
-      assert.equal((await refresh(two, ada.refreshToken)).status, 401);
-      assert.equal(bobStream.isEnded, false);
-    });
+        assert.equal(answer.status, 204);
+        assert.deepEqual(await waitForCloseFrame(adaStream), revoked);
+        assert.equal((await two.ask('GET', '/me', { bearer: ada.accessToken })).status, 401);
+        assert.equal((await refresh(two, ada.refreshToken)).status, 401);
+        assert.equal(bobStream.isEnded, false);
+      },
+    );
 
-    await t.test('no stream of one process outlives a logout in the other', async () => {
+    await t.test('no stream in one process stays open after a logout in the other', async () => {
       const logins = [];
       for (let round = 0; round < 20; round += 1) logins.push(await one.login('bob'));
 
@@ -91,7 +97,7 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
 
       for (const [stream, { status }] of await Promise.all(races)) {
         assert.equal(status, 204);
-        await stream.ended(); // Never resolves for a stream that outlives the logout.
+        await stream.ended(); // Never resolves for a stream that stays open.
       }
     });
 
@@ -108,15 +114,15 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
     });
 
     await t.test('deleting a user by command ends their streams in both processes', async () => {
-      const here = await openStream(one, await one.login('ada'));
-      const there = await openStream(two, await two.login('ada'));
-      const other = await openStream(two, await one.login('bob'));
+      const streamOnOne = await openStream(one, await one.login('ada'));
+      const streamOnTwo = await openStream(two, await two.login('ada'));
+      const bobStream = await openStream(two, await one.login('bob'));
 
       await runAdmin(({ accounts }) => accounts.delete('ada'));
 
-      const closeFrames = [waitForCloseFrame(here), waitForCloseFrame(there)];
+      const closeFrames = [waitForCloseFrame(streamOnOne), waitForCloseFrame(streamOnTwo)];
       assert.deepEqual(await Promise.all(closeFrames), [revoked, revoked]);
-      assert.equal(other.isEnded, false);
+      assert.equal(bobStream.isEnded, false);
     });
   });
 }

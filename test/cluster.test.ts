@@ -29,13 +29,13 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
     assert.equal(new Set([process.pid, ...processes.map(({ pid }) => pid)]).size, 4);
 
     await t.test('every client receives every event once, in the same order', async () => {
-      const total = 3 * 16 * 4;
+      const total = 3 * 16 * 4; // Processes, publishers per process, events per publisher.
 
       /** Receives all events, moving to another process every 40 events. */
-      const listen = async (username: Username, first: number, onOpen: () => void) => {
+      const listen = async (username: Username, firstProcess: number, onOpen: () => void) => {
         const seen: string[] = [];
         let bearer = '';
-        for (let turn = first; seen.length < total; turn += 1) {
+        for (let turn = firstProcess; seen.length < total; turn += 1) {
           const client = clients[turn % 3] as H2Client; // Safe: there are three.
           if (bearer === '') bearer = (await client.login(username)).accessToken;
           const lastEventId = seen.at(-1);
@@ -72,8 +72,8 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
         }
       };
       await Promise.all(
-        clients.flatMap((client, at) =>
-          Array.from({ length: 16 }, (_, index) => publish(client, at * 16 + index)),
+        clients.flatMap((client, clientIndex) =>
+          Array.from({ length: 16 }, (_, index) => publish(client, clientIndex * 16 + index)),
         ),
       );
 
@@ -89,16 +89,16 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
     const [one, two] = clients as [H2Client, H2Client]; // Safe: there are three.
 
     await t.test('the user count includes the users of all processes', async () => {
-      const here = await one.listenAs(await one.accessToken('ada'));
-      const there = await two.listenAs(await two.accessToken('bob'));
+      const adaStream = await one.listenAs(await one.accessToken('ada'));
+      const bobStream = await two.listenAs(await two.accessToken('bob'));
 
-      await waitForCount(here, '2');
-      await waitForCount(there, '2');
-      there.abort();
-      await waitForCount(here, '1');
+      await waitForCount(adaStream, '2');
+      await waitForCount(bobStream, '2');
+      bobStream.abort();
+      await waitForCount(adaStream, '1');
     });
 
-    await t.test('opening a token in another process ends its older stream', async () => {
+    await t.test('opening a stream token in another process ends its older stream', async () => {
       const path = await one.streamPath('ada');
 
       const older = await one.openStream(path);
@@ -106,9 +106,9 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
       await older.event('stream.close');
 
       assert.equal(JSON.parse(older.events.at(-1)?.data ?? '{}').code, 'replaced');
-      const again = await one.openStream(path); // Back in the first process: the newest wins.
+      const newest = await one.openStream(path); // In the first process again.
       await newer.event('stream.close');
-      assert.equal(again.isEnded, false);
+      assert.equal(newest.isEnded, false);
     });
 
     await t.test('replacing the event log ends all processes and changes the epoch', async () => {
@@ -127,18 +127,18 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
       await stream.event('stream.close');
       const codes = await Promise.all(processes.map(({ exited }) => exited));
       const { url } = await cluster.launch();
-      const next = await H2Client.connect(url);
-      t.after(() => next.destroy());
+      const newClient = await H2Client.connect(url);
+      t.after(() => newClient.destroy());
       const headers = { 'last-event-id': String(body['id']) };
-      const returned = await next.listenAs(bearer, headers);
-      const published = await next.ask('POST', '/events', { bearer: key, json });
+      const reopened = await newClient.listenAs(bearer, headers);
+      const published = await newClient.ask('POST', '/events', { bearer: key, json });
 
       assert.deepEqual(codes, [1, 1, 1]);
       assert.deepEqual(JSON.parse(stream.events.at(-1)?.data ?? '{}'), {
         code: 'behind',
         reconnect: true,
       });
-      assert.equal(JSON.parse(returned.events[0]?.data ?? '{}').reason, 'epoch_changed');
+      assert.equal(JSON.parse(reopened.events[0]?.data ?? '{}').reason, 'epoch_changed');
       assert.equal(published.body['id'], 'restored-4');
     });
   });

@@ -13,7 +13,7 @@ import { launch, type ServerHandle } from './support/servers/launch.js';
 import { type Env, prepare } from './support/servers/seed.js';
 import { until } from './support/until.js';
 
-/** Settings of a process with accounts in its database, and an API key for publishing. */
+/** Settings of a process whose database has accounts, an API key for publishing, and the processes started. */
 interface ServerSetup {
   readonly env: Env;
   readonly apiKey: string;
@@ -25,7 +25,7 @@ async function createSetup(
   dialect: (typeof allDialects)[number],
 ): Promise<ServerSetup> {
   const processes: ServerHandle[] = [];
-  t.after(() => Promise.all(processes.map((one) => one.end('SIGKILL')))); // Before their files are removed.
+  t.after(() => Promise.all(processes.map((child) => child.end('SIGKILL')))); // Runs before their files are removed.
   const port = String(await freePort());
   if (dialect === 'sqlite') {
     const { env, apiKey, folder } = await prepare({ PORT: port });
@@ -36,7 +36,7 @@ async function createSetup(
   return { env: { ...env, PORT: port }, apiKey, processes };
 }
 
-/** Starts the real process and waits until it listens. It is killed after the test. */
+/** Starts a server process and waits until it listens. The process is killed after the test. */
 async function startHerald(
   { env, processes }: ServerSetup,
   wrapper: string[] = [],
@@ -69,7 +69,7 @@ async function replay(
 for (const dialect of allDialects) {
   const server = dialect === 'sqlite' ? undefined : await findServer(dialect);
 
-  test(`${dialect}: kill -9 during 64 concurrent publishers loses no acknowledged event`, {
+  test(`${dialect}: kill -9 while 64 clients publish loses no acknowledged event`, {
     skip: typeof server === 'string' ? server : false,
   }, async (t) => {
     const setup = await createSetup(t, dialect);
@@ -86,11 +86,11 @@ for (const dialect of allDialects) {
       }
     };
     const publishing = Array.from({ length: 64 }, (_, publisher) => publish(publisher));
-    const ended = Promise.allSettled(publishing);
+    const publishersEnded = Promise.allSettled(publishing);
     await Promise.race([Promise.all(publishing), until(() => acknowledged.size >= 500)]);
 
     await child.end('SIGKILL');
-    await ended;
+    await publishersEnded;
     await startHerald(setup);
 
     const ids = [...acknowledged.keys()].sort((a, b) => getSeq(a) - getSeq(b));
@@ -129,16 +129,16 @@ async function assertRecovers(t: TestContext, setup: ServerSetup, makeRoom: () =
   assert.equal((await publish()).status, 503);
   const getReadiness = async () => (await backend.ask('GET', '/health/ready')).status;
   await until(async () => (await getReadiness()) === 503);
-  for (let asked = 0; asked < 20; asked += 1) assert.equal(await getReadiness(), 503);
+  for (let check = 0; check < 20; check += 1) assert.equal(await getReadiness(), 503);
   assert.equal((await backend.ask('GET', '/health/live')).status, 200);
 
   makeRoom();
   await until(async () => (await getReadiness()) === 200);
-  const before = ids.length;
+  const countBefore = ids.length;
   await until(async () => {
     const { status, body } = await publish();
     if (status === 201) ids.push(String(body['id']));
-    return ids.length === before + 5;
+    return ids.length === countBefore + 5;
   });
 
   assert.ok(ids.length > 10);
@@ -153,13 +153,13 @@ async function assertRecovers(t: TestContext, setup: ServerSetup, makeRoom: () =
 const skipLimit =
   spawnSync('prlimit', ['--version']).status === 0 ? false : 'prlimit is not installed';
 
-test('sqlite: at the file size limit publishes are refused until the limit is raised', {
+test('sqlite: publishes are refused at the file size limit until the limit is raised', {
   skip: skipLimit,
 }, async (t) => {
   const setup = await createSetup(t, 'sqlite');
-  // SIGXFSZ would end the process; when it is ignored, the write fails instead.
-  const limited = 'trap "" XFSZ; ulimit -S -f 4096; exec "$0" "$@"'; // KiB
-  const child = await startHerald(setup, ['bash', '-c', limited]);
+  // SIGXFSZ would end the process; when the signal is ignored, the write fails instead.
+  const limitScript = 'trap "" XFSZ; ulimit -S -f 4096; exec "$0" "$@"'; // 4096 KiB.
+  const child = await startHerald(setup, ['bash', '-c', limitScript]);
 
   const ids = await assertRecovers(t, setup, () => {
     execFileSync('prlimit', ['--pid', String(child.pid), '--fsize=unlimited']);
@@ -180,7 +180,7 @@ const skipMount = (() => {
   return spawnSync('mount', ['--version']).status === 0 ? false : 'mount is not installed';
 })();
 
-test('sqlite: on a full disk publishes are refused until space is freed', {
+test('sqlite: publishes are refused on a full disk until space is freed', {
   skip: skipMount,
 }, async (t) => {
   const { env, ...rest } = await createSetup(t, 'sqlite');

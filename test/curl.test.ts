@@ -32,21 +32,21 @@ function caArgs(system: System): string[] {
 }
 
 for (const protocol of ['--http2', '--http1.1']) {
-  test(`curl ${protocol} -N receives, resumes, and exits with 0 when the server stops`, {
+  test(`curl ${protocol} -N receives events, resumes, and exits with 0 when the server stops`, {
     skip: noCurl,
   }, async (t) => {
     const system = await startSystem(t);
     const client = await system.connect();
     const url = system.url + (await client.streamPath('ada'));
-    const common = [protocol, '-N', ...caArgs(system)];
+    const commonArgs = [protocol, '-N', ...caArgs(system)];
 
-    const first = new Curl(t, [...common, url]);
+    const first = new Curl(t, [...commonArgs, url]);
     await first.opening();
     const seen = await system.publish('ada', 'one\r\ntwo\nthree', { type: 'note' });
     await first.until(() => first.ids.at(-1) === seen || undefined);
     first.kill();
     const missed = await system.publish('ada', { '🐝': '\u2028' });
-    const second = new Curl(t, [...common, '-H', `Last-Event-ID: ${seen}`, url]);
+    const second = new Curl(t, [...commonArgs, '-H', `Last-Event-ID: ${seen}`, url]);
     await second.until(() => second.ids.at(-1) === missed || undefined);
     await system.stop();
 

@@ -15,8 +15,8 @@ const certificate = createSelfSigned(['127.0.0.1'], Date.now());
 const otherAuthority = createSelfSigned(['127.0.0.1'], Date.now());
 const otherHost = createSelfSigned(['db.example.com'], Date.now());
 
-/** Queries whether the connection of the query is encrypted. */
-const isEncrypted: Readonly<Record<ServerDialect, string>> = {
+/** Queries that return a row that tells whether their connection is encrypted. */
+const encryptionQueries: Readonly<Record<ServerDialect, string>> = {
   postgres: 'select ssl as value from pg_stat_ssl where pid = pg_backend_pid()',
   mariadb: "show session status where variable_name = 'Ssl_cipher' and value <> ''",
   mysql: "show session status where variable_name = 'Ssl_cipher' and value <> ''",
@@ -25,58 +25,63 @@ const isEncrypted: Readonly<Record<ServerDialect, string>> = {
 /** Numbers of the client's messages that are sent before the connection is encrypted. */
 const handshakeMessages: Readonly<Record<ServerDialect, readonly number[]>> = {
   postgres: [1, 2], // The TLS request; ClientHello.
-  mariadb: [1], // Both in one write.
+  mariadb: [1], // The client sends both in one write.
   mysql: [1],
 };
 
 for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
-  const made = await createDedicatedServer(dialect, { tls: certificate });
-  const skip = typeof made === 'string' ? made : false;
-  const server = typeof made === 'string' ? undefined : made;
-  const misnamed =
+  const created = await createDedicatedServer(dialect, { tls: certificate });
+  const skip = typeof created === 'string' ? created : false;
+  const server = typeof created === 'string' ? undefined : created;
+  const otherHostServer =
     skip === false ? await createDedicatedServer(dialect, { tls: otherHost }) : undefined;
-  const proxied =
+  const proxiedServer =
     skip === false ? await createDedicatedServer(dialect, { tls: certificate }) : undefined;
 
-  test(`${dialect}: the connection is encrypted and the server's certificate is verified`, {
+  test(`${dialect}: the connection is encrypted and the certificate of the database server is verified`, {
     skip,
   }, async (t) => {
-    assert.ok(server !== undefined && typeof misnamed === 'object');
+    assert.ok(server !== undefined && typeof otherHostServer === 'object');
     let db: Database | undefined;
     t.after(async () => {
       await db?.close();
-      await Promise.all([server.remove(), misnamed.remove()]);
+      await Promise.all([server.remove(), otherHostServer.remove()]);
     });
-    await Promise.all([server.start(), misnamed.start()]);
+    await Promise.all([server.start(), otherHostServer.start()]);
     const { options } = server;
     const trusting = { ...options, ssl: { ca: certificate.certificate } };
 
     await migrate(trusting);
     db = await openDatabase(trusting);
-    const rows = await db.query<{ value: unknown }>({ texts: [isEncrypted[dialect]], values: [] });
+    const rows = await db.query<{ value: unknown }>({
+      texts: [encryptionQueries[dialect]],
+      values: [],
+    });
 
     assert.equal(rows.length, 1);
+    // PostgreSQL returns `value`; the others return a row only when the connection is encrypted.
     assert.notEqual(rows[0]?.value ?? Object.values(rows[0] ?? {})[1], false);
     assert.deepEqual(await db.query(sql`select 1 as one`), [{ one: 1 }]);
-    const refused = [
+    const refusedOptions = [
       { ...options, ssl: true }, // Signed by an authority unknown to the system.
       { ...options, ssl: { ca: otherAuthority.certificate } },
-      { ...misnamed.options, ssl: { ca: otherHost.certificate } }, // Issued for another host.
+      { ...otherHostServer.options, ssl: { ca: otherHost.certificate } }, // Issued for another host.
     ];
-    for (const bad of refused) await assert.rejects(openDatabase(bad), /^Error: Cannot/);
+    for (const refused of refusedOptions)
+      await assert.rejects(openDatabase(refused), /^Error: Cannot/);
   });
   test(`${dialect}: a disconnect during the TLS handshake fails only that connection`, {
     skip,
   }, async (t) => {
-    assert.ok(typeof proxied === 'object');
-    const proxy = await openTcpProxy(proxied.options);
+    assert.ok(typeof proxiedServer === 'object');
+    const proxy = await openTcpProxy(proxiedServer.options);
     let db: Database | undefined;
     t.after(async () => {
       await db?.close();
-      await Promise.all([proxy.close(), proxied.remove()]);
+      await Promise.all([proxy.close(), proxiedServer.remove()]);
     });
-    await proxied.start();
-    const trusting = { ...proxied.options, ssl: { ca: certificate.certificate } };
+    await proxiedServer.start();
+    const trusting = { ...proxiedServer.options, ssl: { ca: certificate.certificate } };
     const behindProxy = { ...trusting, port: proxy.port };
     await migrate(trusting);
 
@@ -86,7 +91,7 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
         assert.match(String(error), /^Error: Cannot open database/);
         return undefined;
       });
-      await opened?.close(); // The package `postgres` retries by itself.
+      await opened?.close(); // Set when the package `postgres` has retried.
       await ended;
     }
     db = await openDatabase(behindProxy);

@@ -47,7 +47,7 @@ class Backend {
     }
   }
 
-  /** Uses an idempotency key, so that a retry after a lost reply does not publish twice. */
+  /** Publishes with an idempotency key, so that a retry after a lost reply does not publish twice. */
   async #publish(data: string): Promise<boolean> {
     try {
       this.#client ??= await this.#server.connect();
@@ -60,7 +60,7 @@ class Backend {
     } catch {
       this.#client?.destroy();
       this.#client = undefined;
-      // While the server is unavailable, this loop would starve everything else.
+      // Without a pause, retries while the server is unavailable would starve everything else.
       await new Promise((resolve) => setTimeout(resolve, 20));
       return false;
     }
@@ -79,13 +79,13 @@ async function openPages(server: ServerProcess, count: number): Promise<EventSou
   return pages;
 }
 
-/** Resolves when the page has received `more` further events. */
-async function waitForEvents(page: EventSourceClient, more: number): Promise<void> {
+/** Resolves when the page has received `count` further events. */
+async function waitForEvents(page: EventSourceClient, count: number): Promise<void> {
   const before = page.ids.length;
-  await page.until(() => page.ids.length >= before + more || undefined);
+  await page.until(() => page.ids.length >= before + count || undefined);
 }
 
-test('graceful and forced restarts under load lose and duplicate no event', async (t) => {
+test('graceful and forced restarts under load neither lose nor duplicate an event', async (t) => {
   const server = await ServerProcess.start(t, { env: { STREAM_RETRY: '100' } });
   const pages = await openPages(server, 6);
   const backends = ['a', 'b', 'c', 'd'].map((name) => new Backend(server, name));
@@ -128,7 +128,7 @@ test('graceful and forced restarts under load lose and duplicate no event', asyn
   );
 });
 
-test('SIGTERM fails the readiness check first, and a second SIGTERM stops at once', async (t) => {
+test('the readiness check fails after a SIGTERM, and a second SIGTERM stops the server at once', async (t) => {
   const server = await ServerProcess.start(t, { env: { DRAIN_DELAY: '600000' } });
   const client = await server.connect();
   const stream = await client.listen('ada');
@@ -140,10 +140,10 @@ test('SIGTERM fails the readiness check first, and a second SIGTERM stops at onc
     if (ready.status === 200) ready = await client.ask('GET', '/health/ready');
     return ready.status !== 200;
   });
-  const newcomer = await server.connect();
-  const live = await newcomer.ask('GET', '/health/live');
-  const late = await newcomer.listen('bob');
-  const isOpen = !stream.isEnded && !late.isEnded;
+  const newClient = await server.connect();
+  const live = await newClient.ask('GET', '/health/live');
+  const newStream = await newClient.listen('bob');
+  const isOpen = !stream.isEnded && !newStream.isEnded;
   const code = await server.end('SIGTERM');
 
   assert.equal(ready.status, 503);
@@ -154,7 +154,7 @@ test('SIGTERM fails the readiness check first, and a second SIGTERM stops at onc
   assert.equal(code, 1);
 });
 
-test('SIGTERM closes streams with a retry time, finishes a publish, and exits 0', async (t) => {
+test('on SIGTERM the server closes streams with a retry time, finishes a publish, and exits with 0', async (t) => {
   const env = { DRAIN_TIMEOUT: '60000', END_TIMEOUT: '60000', BODY_TIMEOUT: '60000' };
   const server = await ServerProcess.start(t, { env });
   const client = await server.connect();
@@ -167,7 +167,7 @@ test('SIGTERM closes streams with a retry time, finishes a publish, and exits 0'
     body,
   });
   body.write('{"to": "all", ');
-  await backend.ask('GET', '/health/live'); // The bytes sent before it have arrived.
+  await backend.ask('GET', '/health/live'); // By the response, the bytes sent earlier have arrived.
 
   const exited = server.end('SIGTERM');
   const closings = await Promise.all(streams.map((stream) => stream.closing()));
@@ -175,16 +175,18 @@ test('SIGTERM closes streams with a retry time, finishes a publish, and exits 0'
   const published = await publishing;
   const code = await exited;
   await server.startOnSamePort();
-  const after = await server.connect();
+  const newClient = await server.connect();
   const id = String(published.body['id']);
-  const { status } = await after.openStream(await after.streamPath('ada'), { 'last-event-id': id });
+  const { status } = await newClient.openStream(await newClient.streamPath('ada'), {
+    'last-event-id': id,
+  });
 
   assert.deepEqual(closings, Array(2).fill({ code: 'draining', reconnect: true }));
   for (const { retries } of streams) assert.ok((retries.at(-1) ?? 0) >= 1000);
   assert.equal(published.status, 201);
   assert.equal(code, 0);
   assert.equal(status, 200);
-  after.destroy();
+  newClient.destroy();
 });
 
 test('a client that reads nothing does not keep the server from stopping', async (t) => {

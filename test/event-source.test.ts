@@ -19,7 +19,7 @@ async function openPage(
 }
 
 for (const protocol of ['h2', 'http/1.1'] as const) {
-  test(`EventSource over ${protocol} receives what it missed while its network was down`, async (t) => {
+  test(`EventSource over ${protocol} receives the events that it missed while its network was down`, async (t) => {
     const system = await startSystem(t);
     const { page } = await openPage(system, { protocol });
     const first = await system.publish('ada', 'before');

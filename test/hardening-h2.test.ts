@@ -17,29 +17,30 @@ import { startTargetServer } from './support/servers/target-server.js';
 import { until } from './support/until.js';
 
 const jsonType: Fields = [['content-type', 'application/json']];
-const post = (id: number, more: Fields = []) =>
-  headers(id, fields('POST', '/echo', [...jsonType, ...more]), flag.endHeaders);
-const get = (id: number, path = '/hello', more: Fields = []) =>
-  headers(id, fields('GET', path, more));
+const post = (id: number, extraHeaders: Fields = []) =>
+  headers(id, fields('POST', '/echo', [...jsonType, ...extraHeaders]), flag.endHeaders);
+const get = (id: number, path = '/hello', extraHeaders: Fields = []) =>
+  headers(id, fields('GET', path, extraHeaders));
 /** Returns the id of the n-th stream that a client opens, counted from 0. */
 const getStreamId = (index: number) => 2 * index + 1;
 
 /** Encodes a header list into as many frames as it needs. */
 function longHeaders(list: Fields): Buffer[] {
-  const whole = h2.block(list);
-  const parts: Buffer[] = [];
-  for (let at = 0; at < whole.length; at += 16_384) {
-    const isLast = at + 16_384 >= whole.length;
-    const kind = at === 0 ? type.headers : type.continuation;
-    const flags = (at === 0 ? flag.endStream : 0) | (isLast ? flag.endHeaders : 0);
-    parts.push(frame(kind, flags, 1, whole.subarray(at, at + 16_384)));
+  const block = h2.block(list);
+  const frames: Buffer[] = [];
+  for (let offset = 0; offset < block.length; offset += 16_384) {
+    const isLast = offset + 16_384 >= block.length;
+    const kind = offset === 0 ? type.headers : type.continuation;
+    const flags = (offset === 0 ? flag.endStream : 0) | (isLast ? flag.endHeaders : 0);
+    frames.push(frame(kind, flags, 1, block.subarray(offset, offset + 16_384)));
   }
-  return parts;
+  return frames;
 }
 
-const pairs = (count: number): Fields => Array.from({ length: count }, (_, n) => [`a${n}`, 'b']);
+const makeHeaders = (count: number): Fields =>
+  Array.from({ length: count }, (_, n) => [`a${n}`, 'b']);
 
-// [frames, count, the n-th of them]
+// [what is sent, how often, the frames of the n-th time]
 const floods: readonly (readonly [string, number, (index: number) => Buffer[]])[] = [
   [
     'streams reset at once',
@@ -63,7 +64,7 @@ const floods: readonly (readonly [string, number, (index: number) => Buffer[]])[
     (n) => [
       n === 0
         ? headers(1, fields('GET', '/hello'), flag.endStream)
-        : frame(type.continuation, flag.none, 1, h2.block(pairs(1))),
+        : frame(type.continuation, flag.none, 1, h2.block(makeHeaders(1))),
     ],
   ],
   [
@@ -77,14 +78,14 @@ const floods: readonly (readonly [string, number, (index: number) => Buffer[]])[
   ],
 ];
 
-for (const [what, count, make] of floods) {
+for (const [what, count, makeFrames] of floods) {
   test(`a flood of ${what} does not affect other clients`, async (t) => {
-    // Node 20 misses the disconnect of a client whose resets it no longer reads: `idleMs` applies.
+    // Node 20 misses the disconnect of a client whose resets it no longer reads, so `idleMs` applies.
     const { port, assertHealthy } = await startTargetServer(t, { idleMs: 1500 });
     const client = await RawH2.open(port);
 
     for (let sent = 0; sent < count; sent += 500) {
-      client.send(...Array.from({ length: 500 }, (_, index) => make(sent + index)).flat());
+      client.send(...Array.from({ length: 500 }, (_, index) => makeFrames(sent + index)).flat());
       await new Promise(setImmediate);
     }
 
@@ -123,20 +124,20 @@ const malformed: readonly (readonly [string, Buffer[]])[] = [
     ],
   ],
   ['a length that is not a number', [post(1, [['content-length', '1a']])]],
-  ['one header line too many', [get(1, '/hello', pairs(125))]],
-  ['10,000 header lines', longHeaders([...fields('GET', '/hello'), ...pairs(10_000)])],
+  ['one header line too many', [get(1, '/hello', makeHeaders(125))]],
+  ['10,000 header lines', longHeaders([...fields('GET', '/hello'), ...makeHeaders(10_000)])],
   [
     'headers past their limit',
     longHeaders([...fields('GET', '/hello'), ['a', 'x'.repeat(16_384)]]),
   ],
-  ['a stream number of the server', [get(2)]],
+  ['a stream id that only the server may use', [get(2)]],
   ['data on a stream never opened', [data(7, 'x')]],
   ['a reset of a stream never opened', [h2.reset(7, code.cancel)]],
   [
     'a window past its limit',
     [frame(type.windowUpdate, flag.none, 0, Buffer.of(127, 255, 255, 255))],
   ],
-  ['a push', [frame(5, flag.endHeaders, 1, Buffer.alloc(8))]],
+  ['a PUSH_PROMISE', [frame(5, flag.endHeaders, 1, Buffer.alloc(8))]],
   ['an invalid header block', [frame(type.headers, 5, 1, Buffer.alloc(5, 0xff))]],
   ['a frame past its limit', [frame(type.data, flag.none, 0, Buffer.alloc(20_000))]],
   ['settings out of range', [h2.settings([[4, 0xffff_ffff]])]],
@@ -145,14 +146,16 @@ const malformed: readonly (readonly [string, Buffer[]])[] = [
 
 for (const [what, frames] of malformed) {
   test(`malformed HTTP/2 (${what}) resets the stream or ends the connection, and runs no handler`, async (t) => {
-    // Data on a stream that was never opened is ignored; that connection ends because it is idle.
+    // Data on a stream that was never opened is ignored; the connection ends because it is idle.
     const { port, lines, assertHealthy } = await startTargetServer(t, { idleMs: 1500 });
     const client = await RawH2.open(port);
 
     client.send(...frames);
 
-    const end = await client.frame((one) => one.type === type.reset || one.type === type.goaway);
-    assert.ok(end);
+    const endFrame = await client.frame(
+      (received) => received.type === type.reset || received.type === type.goaway,
+    );
+    assert.ok(endFrame);
     assert.deepEqual(lines, []);
     await assertHealthy(() => client.destroy());
   });
@@ -209,14 +212,14 @@ test('header lines and header bytes up to their limits are accepted', async (t) 
   const { port } = await startTargetServer(t);
   const client = await RawH2.open(port);
 
-  client.send(get(1, '/hello', pairs(124)));
+  client.send(get(1, '/hello', makeHeaders(124)));
   client.send(get(3, '/hello', [['a', 'x'.repeat(15_000)]]));
 
   assert.deepEqual(await client.readJson(1), { hello: true });
   assert.deepEqual(await client.readJson(3), { hello: true });
 });
 
-test('the limit of header bytes applies to a client that never acknowledged it', async (t) => {
+test('the limit of header bytes applies even to a client that never acknowledges it', async (t) => {
   const { port, assertHealthy } = await startTargetServer(t);
   const client = await RawH2.open(port, { settings: false });
 
@@ -234,7 +237,7 @@ const truncations: readonly (readonly [string, (client: RawH2) => void])[] = [
   ['a connection that ends', (client) => client.tls.socket.end()],
   ['a connection that breaks', (client) => client.destroy()],
   [
-    'a GOAWAY of the client',
+    'a GOAWAY from the client',
     (client) => client.send(frame(type.goaway, flag.none, 0, Buffer.alloc(8))) ?? client.destroy(),
   ],
 ];
@@ -245,7 +248,7 @@ for (const [what, end] of truncations) {
     const client = await RawH2.open(port);
     client.send(post(1), data(1, '[1]')); // Valid JSON, but the body has not ended.
     client.send(h2.ping());
-    await client.frame((one) => one.type === type.ping);
+    await client.frame((received) => received.type === type.ping);
 
     end(client);
 
@@ -266,7 +269,7 @@ for (const [what, length] of [
 
     client.send(post(1, [['content-length', String(length)]]), data(1, '[1]', flag.endStream));
 
-    await client.frame((one) => one.type === type.reset || one.type === type.goaway);
+    await client.frame((received) => received.type === type.reset || received.type === type.goaway);
     assert.deepEqual(bodies, []);
     await assertHealthy(() => client.destroy());
   });
@@ -288,7 +291,7 @@ test('a client that sends nothing after the handshake is disconnected', async (t
   const client = await RawH2.open(port);
 
   // The client never closes its side, so the GOAWAY alone would not end the connection.
-  assert.ok(await client.frame((one) => one.type === type.goaway));
+  assert.ok(await client.frame((received) => received.type === type.goaway));
   await until(() => server.connections === 0);
 });
 
@@ -309,9 +312,11 @@ test('a client that answers pings and sends nothing else stays connected', async
   const client = await RawH2.open(port);
   client.send(get(1, '/stream'));
 
-  await client.frame((one) => one.type === type.ping);
+  await client.frame((received) => received.type === type.ping);
   for (let count = 1; count <= 6; count += 1) {
-    await until(() => client.frames.filter((one) => one.type === type.ping).length > count);
+    await until(
+      () => client.frames.filter((received) => received.type === type.ping).length > count,
+    );
   }
 
   assert.equal(sinks[0]?.closed, false);
@@ -323,9 +328,9 @@ test('a ping answered while the event loop was blocked counts as answered', asyn
   const client = await RawH2.open(port);
   client.send(get(1, '/stream'));
 
-  await client.frame((one) => one.type === type.ping); // Its acknowledgement is in flight.
+  await client.frame((received) => received.type === type.ping); // The acknowledgement of this ping is in flight.
   blockThread(600);
-  const pings = () => client.frames.filter((one) => one.type === type.ping).length;
+  const pings = () => client.frames.filter((received) => received.type === type.ping).length;
   await until(() => pings() >= 3 || sinks[0]?.closed === true);
 
   assert.equal(sinks[0]?.closed, false);
@@ -336,7 +341,7 @@ test('a request that arrives while the event loop is blocked is answered', async
   const { port } = await startTargetServer(t, { idleMs: 500 });
   const client = await RawH2.open(port);
   client.send(h2.ping());
-  await client.frame((one) => one.type === type.ping);
+  await client.frame((received) => received.type === type.ping);
   blockThread(100); // Makes the next check for progress due, which then runs within two iterations.
   for (let turn = 0; turn < 2; turn += 1) await new Promise(setImmediate);
 
@@ -359,7 +364,7 @@ test('a half-open connection with a stream is closed within two ping intervals',
 
   await client.ended;
 
-  assert.equal(client.frames.filter((one) => one.type === type.ping).length, 1);
+  assert.equal(client.frames.filter((received) => received.type === type.ping).length, 1);
   await until(() => server.connections === 0);
   assert.equal(closes, 1);
 });

@@ -6,19 +6,20 @@ import { startTargetServer } from './support/servers/target-server.js';
 import { until } from './support/until.js';
 
 const host = 'host: localhost\r\n';
-const get = (path: string, more = '') => `GET ${path} HTTP/1.1\r\n${host}${more}\r\n`;
-const post = (more: string, body: string) =>
-  `POST /echo HTTP/1.1\r\n${host}content-type: application/json\r\n${more}\r\n${body}`;
-const chunked = (more: string, body = '1\r\n1\r\n0\r\n\r\n') =>
-  post(`transfer-encoding: chunked\r\n${more}`, body);
+const get = (path: string, extraHeaders = '') =>
+  `GET ${path} HTTP/1.1\r\n${host}${extraHeaders}\r\n`;
+const post = (extraHeaders: string, body: string) =>
+  `POST /echo HTTP/1.1\r\n${host}content-type: application/json\r\n${extraHeaders}\r\n${body}`;
+const chunked = (extraHeaders: string, body = '1\r\n1\r\n0\r\n\r\n') =>
+  post(`transfer-encoding: chunked\r\n${extraHeaders}`, body);
 
-/** Returns the status of each response so far, without interim ones. */
+/** Returns the status of each response so far, without interim responses. */
 function getStatuses(client: RawTls): number[] {
   const lines = client.received.toString('latin1').matchAll(/HTTP\/1\.1 (\d{3}) /g);
   return [...lines].map(([, status]) => Number(status)).filter((status) => status >= 200);
 }
 
-/** Sends `text`, waits for the first response or the end, and returns the statuses. */
+/** Sends `text`, waits for the first response or the end of the connection, and returns the statuses. */
 async function sendAndReadStatuses(
   port: number,
   text: string,
@@ -29,7 +30,7 @@ async function sendAndReadStatuses(
   return { client, statuses: getStatuses(client) };
 }
 
-/** A request hidden behind one whose length is ambiguous. */
+/** A request hidden behind a request whose length is ambiguous. */
 const smuggledRequest = get('/hello', 'hidden: 1\r\n');
 
 // [case, bytes]; the connection ends, and the second request, if any, is never processed.
@@ -79,7 +80,7 @@ const malformed: readonly (readonly [string, string])[] = [
   ],
   ['CONNECT', `CONNECT localhost:1 HTTP/1.1\r\n${host}\r\n${smuggledRequest}`],
   ['headers past their limit', get('/hello', `a: ${'x'.repeat(17_000)}\r\n`)],
-  ['a path past that limit', get(`/${'x'.repeat(17_000)}`)],
+  ['a path past the limit of the headers', get(`/${'x'.repeat(17_000)}`)],
   ['10,000 header lines', get('/hello', 'a:b\r\n'.repeat(10_000))],
 ];
 
@@ -117,7 +118,7 @@ const refused: readonly (readonly [string, string, number])[] = [
   ['a connection that sends nothing', '', 408],
 ];
 
-/** Both also apply to the well-behaved clients of `assertHealthy`, which send no body. */
+/** `headersMs` is longer because the well-behaved clients of `assertHealthy` send headers but no body. */
 const shortTimeouts = { bodyMs: 400, headersMs: 3000 };
 
 for (const [what, text, status] of refused) {
@@ -179,7 +180,7 @@ test('pipelined requests are answered in order', async (t) => {
 
   const { client } = await sendAndReadStatuses(
     port,
-    ['1', '2', '3'].map((one) => post('content-length: 1\r\n', one)).join(''),
+    ['1', '2', '3'].map((body) => post('content-length: 1\r\n', body)).join(''),
   );
   await client.until(() => getStatuses(client).length === 3);
 
@@ -209,18 +210,18 @@ test('requests pipelined behind a stream wait and are dropped when the client di
 
 test('more pipelined requests than streamsPerH2SessionMax end the connection', async (t) => {
   const { port, assertHealthy } = await startTargetServer(t, { streamsPerH2SessionMax: 8 });
-  const under = await RawTls.open(port, 'http/1.1');
-  under.write(get('/never') + get('/hello').repeat(7));
+  const withinLimit = await RawTls.open(port, 'http/1.1');
+  withinLimit.write(get('/never') + get('/hello').repeat(7));
 
-  const over = await RawTls.open(port, 'http/1.1');
-  over.write(get('/never') + get('/hello').repeat(8));
-  await over.ended;
+  const overLimit = await RawTls.open(port, 'http/1.1');
+  overLimit.write(get('/never') + get('/hello').repeat(8));
+  await overLimit.ended;
 
-  assert.equal(under.socket.readableEnded, false);
-  await assertHealthy(() => under.destroy());
+  assert.equal(withinLimit.socket.readableEnded, false);
+  await assertHealthy(() => withinLimit.destroy());
 });
 
-test('slowly sent headers get 408 and end the connection', async (t) => {
+test('a client that sends its headers slowly gets 408 and is disconnected', async (t) => {
   const { port, server } = await startTargetServer(t, { headersMs: 400, endMs: 300 });
   const client = await dripHeaders(t, port);
 
@@ -249,7 +250,7 @@ test('an idle keep-alive connection is closed', async (t) => {
   await until(() => server.connections === 0);
 });
 
-test('line ends alone do not keep a connection open', async (t) => {
+test('a client that sends only line ends is disconnected', async (t) => {
   const { port, server } = await startTargetServer(t, { idleMs: 1500 });
   const { client, statuses } = await sendAndReadStatuses(port, get('/hello'));
   const dripping = setInterval(() => client.write('\r\n'), 20);
@@ -295,7 +296,7 @@ test('plain HTTP on the TLS port is rejected', async (t) => {
   await assertHealthy(() => {});
 });
 
-test('connections over the limit are reset, and a closed one frees its slot', async (t) => {
+test('connections over the limit are reset, and closing one frees its slot', async (t) => {
   const { port, server } = await startTargetServer(t, { connectionsMax: 2 });
   const [first] = [await RawTls.open(port, 'h2'), await RawTls.open(port, 'http/1.1')];
 

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { setImmediate as turn } from 'node:timers/promises';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { json } from '../src/http/reply.js';
 import { route } from '../src/http/router.js';
 import { H2Client } from './support/clients/h2-client.js';
@@ -13,7 +13,7 @@ const bodies = [
 ] as const;
 
 for (const [what, body, expected] of bodies) {
-  test(`a handler that reads the body late still reads ${what}`, async (t) => {
+  test(`a handler that waits before it reads the body still gets ${what}`, async (t) => {
     let resume = () => {};
     const waiting = new Promise<void>((resolve) => {
       resume = resolve;
@@ -24,7 +24,7 @@ for (const [what, body, expected] of bodies) {
         return json(200, { read: (await exchange.body()) ?? null });
       }),
       route('POST', '/go-on', async () => {
-        await turn(); // Everything sent earlier on this connection has been processed.
+        await nextTurn(); // Everything sent earlier on this connection has been processed.
         resume();
         return json(200, {});
       }),
@@ -33,10 +33,10 @@ for (const [what, body, expected] of bodies) {
     t.after(() => client.destroy());
     const headers = body === '' ? {} : { 'content-type': 'application/json' };
 
-    const late = client.ask('POST', '/late', { headers, body });
+    const answering = client.ask('POST', '/late', { headers, body });
     await client.ask('POST', '/go-on');
 
-    const answer = await late;
+    const answer = await answering;
     assert.equal(answer.status, 200);
     assert.deepEqual(answer.body, { read: expected });
   });

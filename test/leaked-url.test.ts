@@ -4,7 +4,7 @@ import type { H2Stream } from './support/clients/h2-client.js';
 import { collectingLog } from './support/recording/collecting-log.js';
 import { startSystem } from './support/servers/system.js';
 
-test('a stream URL used from more than five addresses in a minute is revoked', async (t) => {
+test('a stream token that more than five addresses take over in a minute is revoked', async (t) => {
   const lines: Record<string, unknown>[] = [];
   const env = { TRUST_PROXY_HOPS: '1' };
   const system = await startSystem(t, { env, log: collectingLog(lines) });
@@ -26,9 +26,15 @@ test('a stream URL used from more than five addresses in a minute is revoked', a
   const codes = await Promise.all(streams.map(async (stream) => (await stream.closing())?.code));
   assert.deepEqual(codes, [...Array(5).fill('replaced'), 'revoked']);
   assert.equal((await openFrom(1)).status, 401);
-  const audited = lines.filter(({ event }) => event === 'authn_token_reuse');
+  const auditLines = lines.filter(({ event }) => event === 'authn_token_reuse');
   assert.deepEqual(
-    audited.map(({ level, audit, reason, ipKey, userId }) => [level, audit, reason, ipKey, userId]),
+    auditLines.map(({ level, audit, reason, ipKey, userId }) => [
+      level,
+      audit,
+      reason,
+      ipKey,
+      userId,
+    ]),
     [['warn', true, 'stream token', '192.0.2.7', system.userIds.ada]],
   );
   assert.equal(other.isEnded, false); // The session and its other streams stay open.

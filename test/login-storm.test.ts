@@ -8,7 +8,7 @@ import { getPassword } from './support/servers/seed.js';
 import { type System, type SystemOptions, startSystem } from './support/servers/system.js';
 import { until } from './support/until.js';
 
-const connections = 200;
+const connectionCount = 200;
 
 /** One hashing thread with a short queue. */
 const shortQueueEnv = {
@@ -34,13 +34,13 @@ function tryUnknownUser(client: H2Client, username: string, from: string): Promi
 }
 
 /**
- * Opens 200 connections that try to log in repeatedly until `stop` and collect the answers. A refused one
- * pauses for half a second: they share a thread with the server and would starve it.
+ * Opens 200 connections that try to log in until `stop`, and collects the answers. A refused client pauses
+ * for half a second, because the clients share a thread with the server and would starve it.
  */
 async function startLoginStorm(system: System, from: (index: number) => string) {
   const clients: H2Client[] = [];
-  while (clients.length < connections) {
-    // In batches: each handshake has a deadline, and all share one thread.
+  while (clients.length < connectionCount) {
+    // Opened in batches, because each handshake has a deadline, and all share one thread.
     clients.push(...(await Promise.all(Array.from({ length: 20 }, () => system.connect()))));
   }
   const answers: Answer[] = [];
@@ -85,7 +85,7 @@ test('200 concurrent logins do not delay other requests', async (t) => {
     assert.equal(status, 200);
     refreshToken = String(body['refreshToken']);
   };
-  // Until logins are refused; then the stream must still get a heartbeat.
+  // Runs until logins are refused; after that, the stream must still get a heartbeat.
   await until(async () => {
     await refresh();
     published.push(await system.publish('bob', published.length));
@@ -109,14 +109,14 @@ test('one address cannot fill the login queue', async (t) => {
   const { answers, stop } = await startLoginStorm(system, () => '192.0.2.1');
   await until(() => answers.some(({ status }) => status === 503));
 
-  const mine: Answer[] = [];
-  while (mine.length < 5)
-    mine.push(await tryUnknownUser(client, `me ${mine.length}`, '198.51.100.1'));
+  const otherAnswers: Answer[] = [];
+  while (otherAnswers.length < 5)
+    otherAnswers.push(await tryUnknownUser(client, `me ${otherAnswers.length}`, '198.51.100.1'));
   await stop();
 
   assertFastRefusals(answers);
   assert.deepEqual(
-    mine.map(({ status }) => status),
+    otherAnswers.map(({ status }) => status),
     [401, 401, 401, 401, 401],
   );
 });
@@ -128,8 +128,10 @@ test('a queued login is dropped when its client disconnects', async (t) => {
   });
   const json = { username: 'left', password: 'not the password' };
 
-  // The three logins before it take some seconds; it must disconnect before they are done.
-  const first = [1, 2, 3].map((index) => tryUnknownUser(client, `first ${index}`, '192.0.2.1'));
+  // The first three logins take some seconds; the abandoned one must disconnect before they are done.
+  const earlierLogins = [1, 2, 3].map((index) =>
+    tryUnknownUser(client, `first ${index}`, '192.0.2.1'),
+  );
   const { session } = client;
   const abandoned = session.request({
     ':method': 'POST',
@@ -140,9 +142,9 @@ test('a queued login is dropped when its client disconnects', async (t) => {
   abandoned.end(JSON.stringify(json));
   const last = tryUnknownUser(client, 'last', '192.0.2.1');
   await client.ask('GET', '/health/live'); // All logins have arrived by now.
-  abandoned.close(8);
+  abandoned.close(8); // CANCEL
 
-  const statuses = (await Promise.all([...first, last])).map(({ status }) => status);
+  const statuses = (await Promise.all([...earlierLogins, last])).map(({ status }) => status);
   assert.deepEqual(statuses, [401, 401, 401, 401]);
   const logins = lines.filter(({ route, event }) => route === '/login' || event !== undefined);
   const seen = logins.map(({ status, event }) => status ?? event);

@@ -12,7 +12,7 @@ async function startWithManualClock(t: TestContext) {
   const time = { aheadMs: 0 };
   const env = {
     ...{ ACCESS_TOKEN_EXPIRES_IN: '60000', STREAM_TOKEN_EXPIRES_IN: '60000' },
-    CLEANUP_INTERVAL: '86400000', // No clean-up: a deleted token would be unknown, not expired.
+    CLEANUP_INTERVAL: '86400000', // No clean-up, because a deleted token would be unknown instead of expired.
   };
   const system = await startSystem(t, {
     env,
@@ -22,7 +22,7 @@ async function startWithManualClock(t: TestContext) {
   const client = await system.connect();
   const bob = await client.listen('bob');
   const path = await client.streamPath('ada');
-  /** Resolves when the server counts `users`; by then it has stored the change of ada's token. */
+  /** Resolves when the server counts `users`; by then the server has stored the change of ada's token. */
   const waitForCount = (users: number) =>
     bob.until(() => bob.dataByType('count').at(-1) === String(users) || undefined);
   return { time, system, client, path, waitForCount };
@@ -41,7 +41,7 @@ test('a stream stays open for days, and its URL works for twelve hours after eac
 
   for (const aheadMs of [6, 12, 18, 24, 30].map((hours) => hours * hour)) {
     time.aheadMs = aheadMs;
-    await waitForHeartbeat(stream); // Also renews its token.
+    await waitForHeartbeat(stream); // By then the server has renewed its token, too.
   }
   const seen = await system.publish('ada', 'after thirty hours');
   await stream.until(() => stream.ids.at(-1) === seen || undefined);
@@ -49,22 +49,22 @@ test('a stream stays open for days, and its URL works for twelve hours after eac
   await waitForCount(1);
   time.aheadMs += 12 * hour - minute;
   const missed = await system.publish('ada', 'meanwhile');
-  const again = await client.openStream(path, { 'last-event-id': seen });
-  await again.until(() => again.ids.at(-1) === missed || undefined);
+  const resumed = await client.openStream(path, { 'last-event-id': seen });
+  await resumed.until(() => resumed.ids.at(-1) === missed || undefined);
   await waitForCount(2);
-  again.abort();
+  resumed.abort();
   await waitForCount(1);
   time.aheadMs += 12 * hour + minute;
   const tooLate = await client.openStream(path, { 'last-event-id': missed });
 
-  assert.deepEqual(await again.opening(), { resumed: true, reason: 'resumed', id: seen });
-  assert.deepEqual(again.dataByType('message'), ['meanwhile']);
+  assert.deepEqual(await resumed.opening(), { resumed: true, reason: 'resumed', id: seen });
+  assert.deepEqual(resumed.dataByType('message'), ['meanwhile']);
   assert.equal(tooLate.status, 401);
 });
 
 test('EventSource stops when its token has expired', async (t) => {
   const { time, system, client, path, waitForCount } = await startWithManualClock(t);
-  const unopened = await client.streamPath('ada');
+  const unopenedPath = await client.streamPath('ada');
   const page = new EventSourceClient(system.url + path);
   system.onClose(() => page.source.close());
   await page.waitForOpenings(1);
@@ -76,9 +76,9 @@ test('EventSource stops when its token has expired', async (t) => {
   time.aheadMs += 13 * hour;
   page.network.isDown = false;
   await page.ended();
-  const late = await client.ask('GET', unopened);
+  const expired = await client.ask('GET', unopenedPath);
 
   assert.deepEqual(page.network.statuses, [200, 401]);
   assert.ok(page.isClosed);
-  assert.deepEqual([late.status, late.body['name']], [401, 'expired_token']);
+  assert.deepEqual([expired.status, expired.body['name']], [401, 'expired_token']);
 });

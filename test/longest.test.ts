@@ -5,7 +5,7 @@ import { startSystem } from './support/servers/system.js';
 
 const fiveDays = '432000000';
 const hundredYears = '3155760000000';
-const longest = {
+const longestDurations = {
   ...{ HANDSHAKE_TIMEOUT: fiveDays, HEADERS_TIMEOUT: fiveDays, BODY_TIMEOUT: fiveDays },
   ...{ IDLE_TIMEOUT: fiveDays, END_TIMEOUT: fiveDays, CLEANUP_INTERVAL: fiveDays },
   ...{ DB_CONNECT_TIMEOUT: fiveDays, DB_STATEMENT_TIMEOUT: fiveDays },
@@ -15,12 +15,12 @@ const longest = {
   ...{ LOGIN_MAX_DELAY: hundredYears },
 };
 
-test('the longest allowed durations overflow no timer', async (t) => {
+test('no timer overflows with the longest allowed durations', async (t) => {
   const warnings: string[] = [];
-  const note = ({ name }: Error) => warnings.push(name);
-  process.on('warning', note);
-  t.after(() => process.off('warning', note));
-  const system = await startSystem(t, { env: longest });
+  const recordWarning = ({ name }: Error) => warnings.push(name);
+  process.on('warning', recordWarning);
+  t.after(() => process.off('warning', recordWarning));
+  const system = await startSystem(t, { env: longestDurations });
   const client = await system.connect();
 
   const json = { username: 'ada', password: getPassword('ada') };

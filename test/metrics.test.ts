@@ -14,7 +14,7 @@ async function createMetricsKey(system: System): Promise<string> {
   return key;
 }
 
-/** Returns samples by name and labels as exported: `herald_streams`, `x_total{reason="client"}`. */
+/** Returns the samples by name with labels, for example `herald_streams` or `x_total{reason="client"}`. */
 async function readSamples(client: H2Client, bearer: string): Promise<ReadonlyMap<string, number>> {
   const { status, headers, text } = await client.ask('GET', '/metrics', { bearer });
   assert.equal(status, 200);
@@ -39,29 +39,29 @@ test('metrics report streams, events, requests and the process', async (t) => {
   const refused = await client.openStream(await client.streamPath('ada'));
   await refused.event('stream.close');
 
-  const open = await readSamples(client, key);
+  const samplesWhileOpen = await readSamples(client, key);
 
-  assert.equal(open.get('herald_streams'), 1);
-  assert.equal(open.get('herald_stream_users'), 1);
-  assert.equal(open.get('herald_deliveries_total'), 1);
-  assert.equal(open.get('herald_event_log_position'), 2);
-  assert.equal(open.get('herald_publishes_waiting'), 0);
-  assert.equal(open.get('herald_streams_opened_total{start="fresh"}'), 1);
-  assert.equal(open.get('herald_streams_refused_total{reason="too_many_streams"}'), 1);
+  assert.equal(samplesWhileOpen.get('herald_streams'), 1);
+  assert.equal(samplesWhileOpen.get('herald_stream_users'), 1);
+  assert.equal(samplesWhileOpen.get('herald_deliveries_total'), 1);
+  assert.equal(samplesWhileOpen.get('herald_event_log_position'), 2);
+  assert.equal(samplesWhileOpen.get('herald_publishes_waiting'), 0);
+  assert.equal(samplesWhileOpen.get('herald_streams_opened_total{start="fresh"}'), 1);
+  assert.equal(samplesWhileOpen.get('herald_streams_refused_total{reason="too_many_streams"}'), 1);
   const published =
     'herald_http_request_duration_seconds_count{method="POST",route="/events",status="201"}';
-  assert.equal(open.get(published), 2);
-  assert.ok((open.get('herald_connections') ?? 0) >= 2);
-  assert.equal(open.get('herald_connections_refused_total'), 0);
-  assert.ok((open.get('process_resident_memory_bytes') ?? 0) > 1e6);
+  assert.equal(samplesWhileOpen.get(published), 2);
+  assert.ok((samplesWhileOpen.get('herald_connections') ?? 0) >= 2);
+  assert.equal(samplesWhileOpen.get('herald_connections_refused_total'), 0);
+  assert.ok((samplesWhileOpen.get('process_resident_memory_bytes') ?? 0) > 1e6);
 
   const ended = new Promise<void>((resolve) => stream.stream.once('close', resolve));
   await client.ask('POST', '/logout', { bearer: await client.accessToken('ada') });
   await ended;
-  const closed = await readSamples(client, key);
+  const samplesAfterClose = await readSamples(client, key);
 
-  assert.equal(closed.get('herald_streams'), 0);
-  assert.equal(closed.get('herald_streams_closed_total{reason="revoked"}'), 1);
+  assert.equal(samplesAfterClose.get('herald_streams'), 0);
+  assert.equal(samplesAfterClose.get('herald_streams_closed_total{reason="revoked"}'), 1);
 });
 
 test('connections closed on protocol errors are counted by layer', async (t) => {
@@ -75,15 +75,15 @@ test('connections closed on protocol errors are counted by layer', async (t) => 
   await waitForClose(overTls(), 'this is not HTTP\r\n\r\n');
   await waitForClose(overTls(), `GET / HTTP/1.1\r\nhost: a\r\nlong: ${'x'.repeat(70_000)}\r\n\r\n`);
 
-  const found = await readSamples(client, key);
+  const samples = await readSamples(client, key);
 
-  assert.equal(found.get('herald_connections_unreadable_total{layer="tls"}'), 1);
-  assert.equal(found.get('herald_connections_unreadable_total{layer="http1"}'), 2);
+  assert.equal(samples.get('herald_connections_unreadable_total{layer="tls"}'), 1);
+  assert.equal(samples.get('herald_connections_unreadable_total{layer="http1"}'), 2);
 });
 
 /** Sends text and resolves when the server has closed the connection. */
 function waitForClose(socket: Socket, text: string): Promise<void> {
-  socket.on('error', () => {}); // A reset closes it, too.
+  socket.on('error', () => {}); // A reset closes the connection, too.
   socket.resume();
   socket.write(text);
   return new Promise((resolve) => socket.once('close', () => resolve()));
@@ -96,12 +96,12 @@ test('clients cannot create metric labels', async (t) => {
   for (const method of ['BREW', 'WHEN']) await client.ask(method, '/pot/one');
   for (const path of ['/pot/two', '/pot/three']) await client.ask('GET', path);
 
-  const found = await readSamples(client, key);
+  const samples = await readSamples(client, key);
 
   const name = 'herald_http_request_duration_seconds_count';
-  assert.equal(found.get(`${name}{method="other",route="(none)",status="404"}`), 2);
-  assert.equal(found.get(`${name}{method="GET",route="(none)",status="404"}`), 2);
-  assert.doesNotMatch([...found.keys()].join(), /pot|BREW/);
+  assert.equal(samples.get(`${name}{method="other",route="(none)",status="404"}`), 2);
+  assert.equal(samples.get(`${name}{method="GET",route="(none)",status="404"}`), 2);
+  assert.doesNotMatch([...samples.keys()].join(), /pot|BREW/);
 });
 
 test('GET /metrics requires a key with the scope metrics', async (t) => {

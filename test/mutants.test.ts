@@ -9,17 +9,21 @@ const mutants = files.flatMap((file) => file.mutants);
 const fields = ['name', 'file', 'before', 'after', 'test', 'testName'];
 
 test('the mutant files are found', () => {
-  assert.ok(files.some(({ folder, mutants: some }) => folder === 'auth' && some.length > 0));
+  assert.ok(
+    files.some(
+      ({ folder, mutants: folderMutants }) => folder === 'auth' && folderMutants.length > 0,
+    ),
+  );
 });
 
 test('a mutant has exactly the required fields, all of them strings', () => {
-  const wrong = mutants.filter(
+  const invalid = mutants.filter(
     (mutant) =>
       Object.keys(mutant).join() !== fields.join() ||
       Object.values(mutant).some((value) => typeof value !== 'string'),
   );
 
-  assert.deepEqual(wrong, []);
+  assert.deepEqual(invalid, []);
 });
 
 test('no two mutants have the same name', () => {
@@ -29,25 +33,25 @@ test('no two mutants have the same name', () => {
 });
 
 test('a mutant is in the data file of its folder', () => {
-  const wrong = files.flatMap(({ folder, mutants: some }) => {
+  const misplaced = files.flatMap(({ folder, mutants: folderMutants }) => {
     const expected = folder === 'src' ? /^src\/[^/]+\.ts$/ : new RegExp(`^src/${folder}/.+\\.ts$`);
-    return some.filter(({ file }) => !expected.test(file)).map(({ name }) => name);
+    return folderMutants.filter(({ file }) => !expected.test(file)).map(({ name }) => name);
   });
 
-  assert.deepEqual(wrong, []);
+  assert.deepEqual(misplaced, []);
 });
 
 test('every mutant changes its source file in exactly one place', () => {
   assert.deepEqual(mutants.flatMap(findProblems), []);
 });
 
-test('every mutant names a test that exists', () => {
-  const wrong = mutants.filter(
+test('the test of every mutant exists', () => {
+  const withoutTest = mutants.filter(
     ({ test: file, testName }) => testName === '' || !readText(file).includes(testName),
   );
 
   assert.deepEqual(
-    wrong.map(({ name, test: file, testName }) => `${name}: no "${testName}" in ${file}`),
+    withoutTest.map(({ name, test: file, testName }) => `${name}: no "${testName}" in ${file}`),
     [],
   );
 });

@@ -21,7 +21,7 @@ test('npm scripts run built files only through bin/run.mjs', () => {
 });
 
 test('without a build, each script says that npm run build is needed', async (t) => {
-  const folder = clone(t, ['package.json', 'bin']);
+  const folder = copyProject(t, ['package.json', 'bin']);
 
   for (const name of builtScripts) {
     const { code, err } = await npm(folder, ['run', name]);
@@ -35,9 +35,9 @@ test('without a build, each script says that npm run build is needed', async (t)
   }
 });
 
-test('after a build, scripts pass arguments and exit codes on', async (t) => {
+test('after a build, scripts pass on arguments and exit codes', async (t) => {
   const configs = ['package.json', 'tsconfig.json', 'tsconfig.build.json'];
-  const folder = clone(t, [...configs, 'bin', 'src', 'fixtures']);
+  const folder = copyProject(t, [...configs, 'bin', 'src', 'fixtures']);
   symlinkSync(join(root, 'node_modules'), join(folder, 'node_modules'), 'dir');
   const build = await npm(folder, ['run', 'build']);
   assert.equal(build.code, 0, build.err);
@@ -71,8 +71,8 @@ for (const name of ['argon2', '@photostructure/sqlite']) {
   });
 }
 
-/** Copies files of the project to a new folder. */
-function clone(t: TestContext, files: readonly string[]): string {
+/** Copies files of the project to a new folder and returns the folder. */
+function copyProject(t: TestContext, files: readonly string[]): string {
   const folder = tempFolder(t);
   for (const file of files) cpSync(join(root, file), join(folder, file), { recursive: true });
   return folder;

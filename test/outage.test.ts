@@ -8,14 +8,14 @@ import { startSystem } from './support/servers/system.js';
 import { openTcpProxy } from './support/tcp-proxy.js';
 import { until } from './support/until.js';
 
-/** Shortens the retry time of refused clients, 10 to 30 s, to 100 ms. */
+/** Shortens the retry time of refused clients from 10 to 30 s to 100 ms. */
 const shortRetryRandom = () => -0.495;
 
 for (const dialect of ['postgres', 'mariadb'] as const) {
   const server = await findServer(dialect);
   const skip = typeof server === 'string' ? server : false;
 
-  test(`${dialect}: EventSource resumes after an outage, during which other requests get 503`, {
+  test(`${dialect}: requests get 503 during an outage, and EventSource resumes after it`, {
     skip,
   }, async (t) => {
     if (typeof server === 'string') return;
@@ -44,21 +44,21 @@ for (const dialect of ['postgres', 'mariadb'] as const) {
     proxy.block();
     page.network.disconnect();
     const closing = await page.event('stream.close');
-    const status = await client.ask('GET', path, { headers: { accept: '*/*' } });
-    const published = await system.post({ to: 'all', data: 'not now' });
+    const refusedStream = await client.ask('GET', path, { headers: { accept: '*/*' } });
+    const refusedPublish = await system.post({ to: 'all', data: 'not now' });
     proxy.unblock();
     await page.waitForOpenings(2);
-    const again = { 'idempotency-key': 'after' }; // The refused event may have been committed.
-    let second = await system.post({ to: 'all', data: 'after' }, again);
+    const headers = { 'idempotency-key': 'after' }; // A refused event may have been committed.
+    let second = await system.post({ to: 'all', data: 'after' }, headers);
     await until(async () => {
-      if (second.status !== 201) second = await system.post({ to: 'all', data: 'after' }, again);
+      if (second.status !== 201) second = await system.post({ to: 'all', data: 'after' }, headers);
       return second.status === 201;
     });
     await page.until(() => page.ids.at(-1) === second.body['id'] || undefined);
 
     assert.deepEqual(JSON.parse(closing.data), { code: 'refused', reconnect: true });
-    assert.deepEqual([status.status, published.status], [503, 503]);
-    assert.match(status.headers['retry-after'] ?? '', /^\d+$/);
+    assert.deepEqual([refusedStream.status, refusedPublish.status], [503, 503]);
+    assert.match(refusedStream.headers['retry-after'] ?? '', /^\d+$/);
     assert.deepEqual(page.dataByType('message'), ['before', 'after']);
     assert.deepEqual(page.openings[1], { resumed: true, reason: 'resumed', id: first });
     assert.deepEqual(

@@ -27,14 +27,14 @@ function getSkipReason(): string | false {
   return typeof server === 'string' ? server : false;
 }
 
-/** Server connections: as many as a pool of the contract has; two processes with 10 each share them. */
+/** As many connections to PostgreSQL as a pool of the contract has; two processes with pools of 10 share them. */
 const serverConnections = 4;
 
 /**
  * Returns Debian's settings except for access and pooling: nothing is adapted to Herald. When other tests
  * use all connections of PostgreSQL, the pooler retries after one second instead of 15.
  */
-function settings({ host, port }: ServerOptions, folder: string, listenPort: number): string {
+function buildSettings({ host, port }: ServerOptions, folder: string, listenPort: number): string {
   return `[databases]
     * = host=${host} port=${port}
     [pgbouncer]
@@ -55,11 +55,11 @@ describe('postgres behind a transaction pooler', { skip }, () => {
   let port = 0;
   let pooled: TestServer;
 
-  /** Routes a test server through the pooler. Creates the database: the pooler hides that it is missing. */
-  async function throughPooler(found: TestServer | string): Promise<TestServer> {
-    if (typeof found === 'string') throw new Error(found);
-    const { options, ...rest } = found;
-    await found.administer(`create database ${options.database}`);
+  /** Routes a test server through the pooler. Creates the database, because the pooler hides a missing one. */
+  async function routeThroughPooler(testServer: TestServer | string): Promise<TestServer> {
+    if (typeof testServer === 'string') throw new Error(testServer);
+    const { options, ...rest } = testServer;
+    await testServer.administer(`create database ${options.database}`);
     return { ...rest, options: { ...options, host: '127.0.0.1', port, prepare: false } };
   }
 
@@ -67,9 +67,9 @@ describe('postgres behind a transaction pooler', { skip }, () => {
     if (typeof server === 'string') throw new Error(server);
     port = await freePort();
     const { username, password } = server.options;
-    chmodSync(folder, 0o755); // The pooler drops root.
+    chmodSync(folder, 0o755); // The pooler reads it as `nobody`, not as root.
     writeFileSync(join(folder, 'users'), `"${username}" "${password}"\n`);
-    writeFileSync(join(folder, 'settings'), settings(server.options, folder, port));
+    writeFileSync(join(folder, 'settings'), buildSettings(server.options, folder, port));
     const user = process.getuid?.() === 0 ? ['-u', 'nobody'] : [];
     pooler = spawn(command ?? '', [...user, join(folder, 'settings')]);
     process.once('exit', () => pooler?.kill());
@@ -81,7 +81,7 @@ describe('postgres behind a transaction pooler', { skip }, () => {
       if (pooler?.exitCode !== null) throw new Error(`pgbouncer did not start: ${output}`);
       return output.includes('process up');
     });
-    pooled = await throughPooler(server);
+    pooled = await routeThroughPooler(server);
     await migrate(pooled.options);
   });
 
@@ -100,8 +100,8 @@ describe('postgres behind a transaction pooler', { skip }, () => {
       [1, 2].map(() => openDatabase({ ...pooled.options, connectionsMax: 10 })),
     );
     t.after(() => Promise.all(databases.map((db) => db.close())));
-    // A statement with parameters takes two messages, even behind one without.
-    const pair = (number: number) => {
+    // A statement with parameters takes two messages, even after a statement without parameters.
+    const queryPair = (number: number) => {
       const db = databases[number % 2];
       return [
         db?.query({ texts: [`select ${number} as number`], values: [] }),
@@ -111,7 +111,7 @@ describe('postgres behind a transaction pooler', { skip }, () => {
 
     for (let round = 0; round < 20; round += 1) {
       const numbers = Array.from({ length: 50 }, (_, index) => index);
-      const answers = await Promise.all(numbers.flatMap(pair));
+      const answers = await Promise.all(numbers.flatMap(queryPair));
 
       assert.deepEqual(
         answers,
@@ -121,7 +121,7 @@ describe('postgres behind a transaction pooler', { skip }, () => {
   });
 
   test('two processes behind a pooler deliver every event once and in order', async (t) => {
-    const cluster = await clusterOn(t, await throughPooler(await findServer('postgres')));
+    const cluster = await clusterOn(t, await routeThroughPooler(await findServer('postgres')));
     assert.equal(cluster.env['DB_PREPARE'], 'false');
     const env = { DB_CONNECTIONS: '10' };
     const apps = [await cluster.start(env), await cluster.start(env)];

@@ -12,10 +12,10 @@ import { tempFolder } from './support/servers/process.js';
 import { type System, startSystem } from './support/servers/system.js';
 import { until } from './support/until.js';
 
-/** A proxy and how to start it with its recipe of docs/proxies.md. */
+/** A proxy and how to start it with its recipe in docs/proxies.md. */
 interface Proxy {
   readonly name: string;
-  /** Marks the code block of its recipe. */
+  /** Language of the code block that contains its recipe. */
   readonly language: string;
   readonly versionFlag: string;
   /** Completes the recipe to a configuration that writes only to `folder`. */
@@ -59,7 +59,7 @@ function findProgram({ name, versionFlag }: Proxy): string | undefined {
 /** Starts a proxy in front of a system; returns its URL. */
 async function openProxy(t: TestContext, proxy: Proxy, system: System): Promise<string> {
   let end = async () => {};
-  t.after(() => end()); // Runs before its folder is removed.
+  t.after(() => end()); // Runs before the folder of the proxy is removed.
   const folder = tempFolder(t);
   const port = await freePort();
   const config = join(folder, 'config');
@@ -89,14 +89,14 @@ function readRecipe({ language }: Proxy, system: System, port: number): string {
   const [, text = ''] = new RegExp(`\`\`\`${language}\n([\\s\\S]*?)\`\`\``).exec(docs) ?? [];
   const cert = join(system.folder, 'server.cert');
   const key = join(system.folder, 'server.key');
-  const both = join(system.folder, 'both.pem');
-  writeFileSync(both, readFileSync(cert, 'utf8') + readFileSync(key, 'utf8'));
+  const certAndKey = join(system.folder, 'both.pem');
+  writeFileSync(certAndKey, readFileSync(cert, 'utf8') + readFileSync(key, 'utf8'));
   return text
     .replaceAll('127.0.0.1:9001', new URL(system.url).host)
     .replace('listen 443', `listen 127.0.0.1:${port}`)
     .replace('bind :443', `bind 127.0.0.1:${port}`)
     .replace('events.example.com {', `https://127.0.0.1:${port} {`)
-    .replace('/etc/ssl/events.example.com.pem', both)
+    .replace('/etc/ssl/events.example.com.pem', certAndKey)
     .replace('/etc/ssl/events.example.com.cert', cert)
     .replace('/etc/ssl/events.example.com.key', key)
     .replace('/etc/herald/server.cert', cert)
@@ -129,8 +129,8 @@ for (const proxy of proxies) {
     await page.waitForOpenings(1);
     const first = await system.publish('ada', 'before');
     await page.until(() => page.ids.at(-1) === first || undefined);
-    const raw = await client.listen('bob');
-    await raw.until(() => raw.comments >= 1 || undefined); // Heartbeats are not buffered.
+    const bobStream = await client.listen('bob');
+    await bobStream.until(() => bobStream.comments >= 1 || undefined); // Heartbeats are not buffered.
 
     await system.stop();
     await page.until(() =>
@@ -148,7 +148,7 @@ for (const proxy of proxies) {
     assert.equal(unavailable.headers['retry-after'], '5');
   });
 
-  test(`through ${proxy.name}, Herald sees the client's address and accepts 5000 lines`, {
+  test(`through ${proxy.name}, Herald gets the client's address and accepts 5000 lines`, {
     skip,
   }, async (t) => {
     const system = await startSystem(t, { env: { TRUST_PROXY_HOPS: '1' } });

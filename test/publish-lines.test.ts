@@ -15,9 +15,9 @@ function postLines(
   system: System,
   client: H2Client,
   body: string | Readable,
-  more: Readonly<Record<string, string>> = {},
+  extraHeaders: Readonly<Record<string, string>> = {},
 ) {
-  const headers = { 'content-type': 'application/x-ndjson', ...more };
+  const headers = { 'content-type': 'application/x-ndjson', ...extraHeaders };
   return client.ask('POST', '/events', { bearer: system.apiKey, headers, body });
 }
 
@@ -27,7 +27,7 @@ function* generateLines(count: number): Generator<string> {
   for (let index = 0; index < count; index += 1) yield toLine(String(index));
 }
 
-test('20,000 lines are published in order, far more than fit in a batch', async (t) => {
+test('20,000 lines, far more than fit in a batch, are published in order', async (t) => {
   const system = await startSystem(t);
   const client = await system.connect();
   const stream = await client.listen('ada');
@@ -52,40 +52,40 @@ test('events are delivered before the last line is received', async (t) => {
   const answer = postLines(system, client, body);
   for (const line of generateLines(600)) body.write(line);
   await stream.until(() => stream.dataByType('message')[499]);
-  const early = stream.dataByType('message').length;
+  const earlyCount = stream.dataByType('message').length;
   body.end('{"to": "all", "data": "last", "volatile": true}');
   const { body: published } = await answer;
   await stream.until(() => stream.dataByType('message').at(-1) === 'last' || undefined);
 
-  assert.equal(early, 500);
+  assert.equal(earlyCount, 500);
   assert.equal(published['published'], 601);
   assert.equal(published['lastId'], stream.ids.at(-1));
 });
 
-test('an invalid line is reported with its index and the number of published events', async (t) => {
+test('the response to an invalid line has its index and the number of published events', async (t) => {
   const system = await startSystem(t);
   const client = await system.connect();
   const stream = await client.listen('ada');
-  const before = [...generateLines(700)].join('');
+  const validLines = [...generateLines(700)].join('');
 
-  const noJson = await postLines(system, client, `${before}{"to"\n${toLine('never')}`);
+  const noJson = await postLines(system, client, `${validLines}{"to"\n${toLine('never')}`);
   const noData = await postLines(system, client, `${toLine(1)}{"to":"all"}\n`);
   const tooLong = await postLines(system, client, toLine('x'.repeat(65_537)));
-  const nothing = await postLines(system, client, '\n\n');
+  const noLines = await postLines(system, client, '\n\n');
   const next = await system.publish('ada', 'next');
   await stream.until(() => stream.ids.at(-1) === next || undefined);
 
-  const reported = [noJson, noData, tooLong, nothing].map(({ status, body }) => [
+  const reported = [noJson, noData, tooLong, noLines].map(({ status, body }) => [
     status,
     body['info'],
   ]);
   assert.deepEqual(reported, [
-    [400, { index: 700, published: 500 }],
+    [400, { index: 700, published: 500 }], // A batch is 500 events.
     [400, { body: ['data'], index: 1, published: 0 }],
     [413, { field: 'data', index: 0, published: 0 }],
     [400, { published: 0 }],
   ]);
-  assert.equal(stream.dataByType('message').length, 501);
+  assert.equal(stream.dataByType('message').length, 501); // The batch, and `next`.
 });
 
 test('a retry with the same idempotency key completes an interrupted body', async (t) => {
@@ -97,21 +97,21 @@ test('a retry with the same idempotency key completes an interrupted body', asyn
   const key = { 'idempotency-key': 'import 7' };
   const body = new PassThrough();
 
-  const cut = postLines(system, first, body, key);
+  const interrupted = postLines(system, first, body, key);
   body.write(all.slice(0, 1200).join(''));
   await stream.until(() => stream.dataByType('message')[999]);
   first.destroy();
-  await assert.rejects(cut);
+  await assert.rejects(interrupted);
   const { status, body: published } = await postLines(system, second, all.join(''), key);
-  const again = await postLines(system, second, all.join(''), key);
-  const other = await postLines(system, second, toLine('another body'), key);
+  const repeated = await postLines(system, second, all.join(''), key);
+  const otherBody = await postLines(system, second, toLine('another body'), key);
   const next = await system.publish('ada', 'next');
   await stream.until(() => stream.ids.at(-1) === next || undefined);
 
   assert.equal(status, 201);
   assert.equal(published['published'], 1800);
-  assert.deepEqual(again.body, published);
-  assert.equal(other.status, 409);
+  assert.deepEqual(repeated.body, published);
+  assert.equal(otherBody.status, 409);
   assert.deepEqual(
     stream.dataByType('message').slice(0, -1),
     all.map((_, index) => String(index)),
