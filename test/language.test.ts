@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 
-/** Exported names that were replaced by the field's own terms, and by which. */
+/** The field's own term for each exported name that it replaced. */
 const replacedNames: Readonly<Record<string, string>> = {
   AcceptLimit: 'ConnectionLimiter',
   Admission: 'ConcurrencyLimiter',
@@ -46,7 +46,7 @@ const replacedNames: Readonly<Record<string, string>> = {
   unacknowledged: 'readUnackedBytes',
 };
 
-/** Names of files, without their endings, that were replaced likewise. */
+/** File names without extension that terms of the field replaced as well. */
 const replacedFiles: readonly string[] = [
   'accept-limit',
   'admission',
@@ -85,25 +85,25 @@ const paths = ['src', 'test', 'bench'].flatMap((folder) =>
     .filter((path) => !path.includes('node_modules/')),
 );
 
-test('no exported name is one that the field has another word for', () => {
-  const wrong = paths.flatMap((path) =>
+test('no export has a name that a term of the field replaced', () => {
+  const violations = paths.flatMap((path) =>
     findExports(readFileSync(join(root, path), 'utf8'))
       .filter((name) => Object.hasOwn(replacedNames, name))
-      .map((name) => `${path}: ${name}, say ${replacedNames[name]}`),
+      .map((name) => `${path}: ${name}, use ${replacedNames[name]}`),
   );
 
-  assert.deepEqual(wrong, []);
+  assert.deepEqual(violations, []);
 });
 
-test('no file has a name that the field has another word for', () => {
-  const wrong = paths.filter((path) =>
+test('no file has a name that a term of the field replaced', () => {
+  const violations = paths.filter((path) =>
     replacedFiles.includes(basename(path).replace(/(\.test)?\.(ts|mjs)$/, '')),
   );
 
-  assert.deepEqual(wrong, []);
+  assert.deepEqual(violations, []);
 });
 
-test('exported names are found in each form of a declaration', () => {
+test('findExports finds exported names in each form of a declaration', () => {
   const text = [
     'export class Desk {',
     'export interface Case {',

@@ -8,16 +8,16 @@ function waitForEvent(stream: H2Stream, id: unknown): Promise<true> {
   return stream.until(() => stream.ids.at(-1) === id || undefined);
 }
 
-/** Publishes an event for ada and asserts that its number follows `before`: nothing was written between. */
+/** Publishes an event for ada and asserts that it is the next one after `previousId`. */
 async function assertNothingWritten(
   system: System,
   stream: H2Stream,
-  before: string,
+  previousId: string,
 ): Promise<void> {
-  const next = await system.publish('ada', 'next');
-  await waitForEvent(stream, next);
-  const [earlier, later] = [before, next].map((id) => Number(id.split('-')[1]));
-  assert.equal(later, (earlier ?? 0) + 1);
+  const nextId = await system.publish('ada', 'next');
+  await waitForEvent(stream, nextId);
+  const [previousSeq, nextSeq] = [previousId, nextId].map((id) => Number(id.split('-')[1]));
+  assert.equal(nextSeq, (previousSeq ?? 0) + 1);
 }
 
 test('a batch for several audiences is delivered in order', async (t) => {
@@ -42,7 +42,7 @@ test('a batch for several audiences is delivered in order', async (t) => {
   assert.deepEqual(bob.dataByType('message'), ['null', '']);
 });
 
-test('an event may have a thousand recipients, and one more is rejected', async (t) => {
+test('an event for 1000 recipients is accepted, and an event for 1001 is rejected', async (t) => {
   const system = await startSystem(t);
   const client = await system.connect();
   const [ada, bob] = [await client.listen('ada'), await client.listen('bob')];
@@ -52,8 +52,8 @@ test('an event may have a thousand recipients, and one more is rejected', async 
   await waitForEvent(ada, body['id']);
   const tooMany = { users: [...others, system.userIds.ada, '1'] };
   const refused = await system.post({ to: tooMany, data: 'x' });
-  const after = await system.publish('bob', 'for bob');
-  await waitForEvent(bob, after);
+  const bobId = await system.publish('bob', 'for bob');
+  await waitForEvent(bob, bobId);
 
   assert.deepEqual(ada.dataByType('message'), ['x']);
   assert.deepEqual(bob.dataByType('message'), ['for bob']);
@@ -84,30 +84,30 @@ test('a volatile event has no id, is not replayed and is not stored', async (t) 
 
   const { body } = await system.post({ to: 'all', data: 'now', type: 'now', volatile: true });
   await stream.event('now');
-  const again = await client.listen('ada', { 'last-event-id': first });
+  const resumed = await client.listen('ada', { 'last-event-id': first });
   await assertNothingWritten(system, stream, first);
-  await again.until(() => again.dataByType('message')[0]);
+  await resumed.until(() => resumed.dataByType('message')[0]);
 
   assert.deepEqual(body, { id: null });
-  assert.deepEqual(again.dataByType('now'), []);
+  assert.deepEqual(resumed.dataByType('now'), []);
 });
 
 test('an expired event is not replayed', async (t) => {
-  let ahead = 0;
-  const system = await startSystem(t, { wallClock: () => Date.now() + ahead });
+  let aheadMs = 0;
+  const system = await startSystem(t, { wallClock: () => Date.now() + aheadMs });
   const client = await system.connect();
   const first = await system.publish('ada', 'first');
   await system.publish('ada', 'for a minute', { expiresIn: 60_000 });
   await system.publish('ada', 'for an hour', { expiresIn: 3_600_000 });
 
-  ahead = 60_001;
+  aheadMs = 60_001;
   const stream = await client.listen('ada', { 'last-event-id': first });
   await stream.until(() => stream.dataByType('message')[0]);
 
   assert.deepEqual(stream.dataByType('message'), ['for an hour']);
 });
 
-test('a retry with the same idempotency key publishes once, and another body is a conflict', async (t) => {
+test('a retry with the same idempotency key publishes nothing, and another body with this key gets 409', async (t) => {
   const system = await startSystem(t);
   const client = await system.connect();
   const stream = await client.listen('ada');
@@ -116,51 +116,57 @@ test('a retry with the same idempotency key publishes once, and another body is 
   const key = { 'idempotency-key': 'order 7' };
 
   const first = await system.post([event, volatile], key);
-  const [again, atOnce] = await Promise.all([
+  const [retry, concurrentRetry] = await Promise.all([
     system.post([event, volatile], key),
     system.post([event, volatile], key),
   ]);
-  const other = await system.post([event, event], key);
+  const otherBody = await system.post([event, event], key);
   const [id] = first.body['ids'] as string[];
   await assertNothingWritten(system, stream, String(id));
 
   assert.equal(first.status, 201);
-  assert.deepEqual([again.status, again.body], [201, first.body]);
-  assert.deepEqual([atOnce.status, atOnce.body], [201, first.body]);
+  assert.deepEqual([retry.status, retry.body], [201, first.body]);
+  assert.deepEqual([concurrentRetry.status, concurrentRetry.body], [201, first.body]);
   assert.deepEqual(stream.dataByType('now'), ['2']);
-  assert.equal(other.status, 409);
-  assert.equal(other.body['name'], 'conflict');
+  assert.equal(otherBody.status, 409);
+  assert.equal(otherBody.body['name'], 'conflict');
 });
 
-const good = { to: 'all', data: 1 };
-const long = 'x'.repeat(65_537);
+const validEvent = { to: 'all', data: 1 };
+const longData = 'x'.repeat(65_537);
 // [case, body, status, failure name, info]
 const refusals: readonly [string, unknown, number, string, object | undefined][] = [
   ['nothing', undefined, 400, 'invalid_request', { field: 'event' }],
   ['no event', [], 400, 'invalid_request', { max: 1000 }],
-  ['1001 events', Array(1001).fill(good), 400, 'invalid_request', { max: 1000 }],
+  ['1001 events', Array(1001).fill(validEvent), 400, 'invalid_request', { max: 1000 }],
   [
     'a field missing',
-    [good, { to: 'all' }],
+    [validEvent, { to: 'all' }],
     400,
     'missing_required_parameter',
     { body: ['data'], index: 1 },
   ],
   [
     'an unknown field',
-    [good, good, { ...good, id: 7 }],
+    [validEvent, validEvent, { ...validEvent, id: 7 }],
     400,
     'invalid_request',
     { field: 'event', index: 2 },
   ],
   [
     'a reserved type',
-    [{ ...good, type: 'stream.open' }],
+    [{ ...validEvent, type: 'stream.open' }],
     400,
     'invalid_request',
     { field: 'type', index: 0 },
   ],
-  ['a type with a line end', { ...good, type: 'a\nb' }, 400, 'invalid_request', { field: 'type' }],
+  [
+    'a type with a line end',
+    { ...validEvent, type: 'a\nb' },
+    400,
+    'invalid_request',
+    { field: 'type' },
+  ],
   ['no recipients', { to: { users: [] }, data: 1 }, 400, 'invalid_request', { field: 'to' }],
   [
     'users and sessions',
@@ -169,28 +175,34 @@ const refusals: readonly [string, unknown, number, string, object | undefined][]
     'invalid_request',
     { field: 'to' },
   ],
-  ['NUL', [good, { to: 'all', data: '\0' }], 400, 'invalid_request', { field: 'data', index: 1 }],
+  [
+    'NUL',
+    [validEvent, { to: 'all', data: '\0' }],
+    400,
+    'invalid_request',
+    { field: 'data', index: 1 },
+  ],
   [
     'expiresIn too long',
-    { ...good, expiresIn: 1e12 },
+    { ...validEvent, expiresIn: 1e12 },
     400,
     'invalid_request',
     { field: 'expiresIn' },
   ],
   [
     'data over its limit',
-    [good, { to: 'all', data: long }],
+    [validEvent, { to: 'all', data: longData }],
     413,
     'payload_too_large',
     { field: 'data', index: 1 },
   ],
 ];
 
-test('an invalid event is reported by field and index, and nothing is written', async (t) => {
+test('the response to an invalid event has its field and index, and nothing is written', async (t) => {
   const system = await startSystem(t);
   const client = await system.connect();
   const stream = await client.listen('ada');
-  const before = await system.publish('ada', 'before');
+  const previousId = await system.publish('ada', 'before');
 
   for (const [what, json, status, name, info] of refusals) {
     const answer = await system.post(json);
@@ -199,20 +211,20 @@ test('an invalid event is reported by field and index, and nothing is written', 
     assert.equal(answer.body['name'], name, what);
     assert.deepEqual(answer.body['info'], info, what);
   }
-  await assertNothingWritten(system, stream, before);
+  await assertNothingWritten(system, stream, previousId);
 });
 
 test('publishing requires an API key', async (t) => {
   const system = await startSystem(t);
   const client = await system.connect();
 
-  const anonymous = await client.ask('POST', '/events', { json: good });
+  const anonymous = await client.ask('POST', '/events', { json: validEvent });
   const user = await client.ask('POST', '/events', {
-    json: good,
+    json: validEvent,
     bearer: await client.accessToken('ada'),
   });
   const forged = await client.ask('POST', '/events', {
-    json: good,
+    json: validEvent,
     bearer: `${system.apiKey.slice(0, -1)}${system.apiKey.endsWith('A') ? 'E' : 'A'}`,
   });
 
@@ -227,21 +239,21 @@ test('publish bodies over PUBLISH_BODIES_LIMIT in total get 503, and logins stil
   const bearer = system.apiKey;
   const json = { to: 'all', data: 'x' };
   const publish = () => client.ask('POST', '/events', { bearer, json });
-  const begun = slow.session.request({
+  const slowUpload = slow.session.request({
     ...{ ':method': 'POST', ':path': '/events', authorization: `Bearer ${bearer}` },
     ...{ 'content-type': 'application/json', 'content-length': '8388608' },
   });
-  begun.on('error', () => {}); // The connection is cut below.
-  begun.write('[');
+  slowUpload.on('error', () => {}); // The connection is cut below.
+  slowUpload.write('[');
   let refused = await publish();
-  while (refused.status === 201) refused = await publish(); // Until the slow body occupies the limit.
+  while (refused.status === 201) refused = await publish(); // Accepted until the slow body counts.
 
   const headers = { 'content-type': 'application/x-ndjson' };
   const lines = await client.ask('POST', '/events', { bearer, headers, body: '{}' });
   const login = await client.login('ada');
   slow.destroy();
-  let after = await publish();
-  while (after.status === 503) after = await publish();
+  let published = await publish();
+  while (published.status === 503) published = await publish();
   const body = '{"to":"all","data":"x"}';
   const statuses = []; // More bodies in total than fit at once.
   for (let count = 0; count < 10; count += 1) {
@@ -253,11 +265,11 @@ test('publish bodies over PUBLISH_BODIES_LIMIT in total get 503, and logins stil
     assert.equal(headers['retry-after'], '1');
   }
   assert.ok(login.accessToken);
-  assert.equal(after.status, 201);
+  assert.equal(published.status, 201);
   assert.deepEqual(statuses, Array(10).fill(201));
 });
 
-test('concurrent publishers: every stream gets each event once, in the same order', async (t) => {
+test('every stream gets each event of concurrent publishers once, in the same order', async (t) => {
   const system = await startSystem(t);
   const client = await system.connect();
   const streams = [await client.listen('ada'), await client.listen('bob')];

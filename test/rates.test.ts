@@ -6,10 +6,10 @@ import type { H2Client } from './support/clients/h2-client.js';
 import { getPassword } from './support/servers/seed.js';
 import { startSystem } from './support/servers/system.js';
 
-const three = '3/3600000';
+const threePerHour = '3/3600000';
 
-// [requests, setting, one request, status within the rate]
-const limited: readonly [string, string, (client: H2Client) => Promise<Answer>, number][] = [
+// [requests, setting, function that sends one, its status within the rate]
+const rates: readonly [string, string, (client: H2Client) => Promise<Answer>, number][] = [
   [
     'logins of an address',
     'LOGIN_IP_RATE',
@@ -44,9 +44,12 @@ const limited: readonly [string, string, (client: H2Client) => Promise<Answer>, 
   ],
 ];
 
-for (const [what, setting, attempt, status] of limited) {
+for (const [what, setting, attempt, status] of rates) {
   test(`${what} over ${setting} get 429 with the time until a retry`, async (t) => {
-    const system = await startSystem(t, { env: { [setting]: three }, monotonicClock: () => 1000 });
+    const system = await startSystem(t, {
+      env: { [setting]: threePerHour },
+      monotonicClock: () => 1000,
+    });
     const client = await system.connect();
 
     const answers: Answer[] = [];
@@ -59,13 +62,13 @@ for (const [what, setting, attempt, status] of limited) {
     const refused = answers[3];
     assert.equal(refused?.body['name'], 'too_many_requests');
     const info = refused?.body['info'] as { retryAfter: number };
-    assert.equal(info.retryAfter, 1200);
+    assert.equal(info.retryAfter, 1200); // Seconds; a third of an hour.
     assert.equal(refused?.headers['retry-after'], String(info.retryAfter));
   });
 }
 
 test('the rate of stream tokens applies per user, not per address', async (t) => {
-  const system = await startSystem(t, { env: { STREAM_TOKEN_USER_RATE: three } });
+  const system = await startSystem(t, { env: { STREAM_TOKEN_USER_RATE: threePerHour } });
   const client = await system.connect();
   for (let count = 0; count < 3; count += 1) await client.streamPath('ada');
 
@@ -86,10 +89,10 @@ test('a valid stream token over the rate is refused, and open streams stay open'
 });
 
 for (const protocol of ['h2', 'http/1.1'] as const) {
-  test(`EventSource over the rate is told to reconnect over ${protocol}, and does`, async (t) => {
+  test(`EventSource over ${protocol} reconnects after it exceeded a rate`, async (t) => {
     const env = { STREAM_OPEN_IP_RATE: '1/5000' };
     let uptimeMs = 0;
-    const options = { env, random: () => 0, monotonicClock: () => uptimeMs }; // The shortest retry time, 10 s.
+    const options = { env, random: () => 0, monotonicClock: () => uptimeMs }; // 0 gives the shortest retry time, 10 s.
     const system = await startSystem(t, options);
     const client = await system.connect();
     const path = await client.streamPath('ada');

@@ -18,34 +18,34 @@ const noCurl =
 interface Clone {
   readonly folder: string;
   readonly port: number;
-  /** All processes started in it. */
+  /** All processes started in the folder. */
   readonly children: ChildProcessWithoutNullStreams[];
 }
 
 test('the commands and snippets of the README work as written', { skip: noCurl }, async (t) => {
   const clone = await makeClone(t);
-  const [start = '', ...blocks] = parseCodeBlocks('sh').slice(0, -1); // The last is the test command.
-  const listen = blocks.findIndex((block) => block.startsWith('curl -N'));
+  const [start = '', ...blocks] = parseCodeBlocks('sh').slice(0, -1); // The last block runs the tests.
+  const listenIndex = blocks.findIndex((block) => block.startsWith('curl -N'));
   assert.match(start, /^npm ci && npm start$/);
-  assert.ok(listen > 0);
+  assert.ok(listenIndex > 0);
 
   const server = run(clone, start);
   const welcome = await waitForOutput(server, /data\/publish\.key[\s\S]*\n/);
   assert.match(welcome, new RegExp(`https://localhost:${clone.port}`));
 
   await t.test('log in, listen, publish', async () => {
-    const second = blocks.slice(0, listen).join('\n');
-    const stream = run(clone, `${second}\n${blocks[listen]}`);
+    const logIn = blocks.slice(0, listenIndex).join('\n');
+    const stream = run(clone, `${logIn}\n${blocks[listenIndex]}`);
     const text = await waitForOutput(stream, /event: stream\.open\n.*\n\n/);
     assert.match(text, /"accessToken":.*"refreshToken":/);
     assert.match(text, /"firstName":"John"/);
 
-    const third = await waitForExit(run(clone, blocks.slice(listen + 1).join('\n')));
+    const publishing = await waitForExit(run(clone, blocks.slice(listenIndex + 1).join('\n')));
 
-    assert.equal(third.code, 0, third.err);
-    assert.match(third.out, /\{"id":"[^"]+-\d+"\}/);
-    assert.match(third.out, /\bada\b[\s\S]*Lovelace/);
-    assert.match(third.out, /\bhk_[0-9a-f]{16}_[\w-]{43}\b/);
+    assert.equal(publishing.code, 0, publishing.err);
+    assert.match(publishing.out, /\{"id":"[^"]+-\d+"\}/);
+    assert.match(publishing.out, /\bada\b[\s\S]*Lovelace/);
+    assert.match(publishing.out, /\bhk_[0-9a-f]{16}_[\w-]{43}\b/);
     await waitForOutput(stream, /^id: .+-\d+\nevent: greeting\ndata: \{"hello":"world"\}\n\n/m);
   });
 
@@ -53,18 +53,18 @@ test('the commands and snippets of the README work as written', { skip: noCurl }
     await t.test(`listen in ${name}`, async () => {
       writeFileSync(
         join(clone.folder, 'listen.mjs'),
-        script(replacePort(clone.port, parseCodeBlocks('js')[index] ?? '')),
+        completeSnippet(replacePort(clone.port, parseCodeBlocks('js')[index] ?? '')),
       );
       const ca = join(clone.folder, 'certificate', 'server.cert');
-      const env = { NODE_EXTRA_CA_CERTS: ca, ACCESS_TOKEN: await accessToken(clone) };
+      const env = { NODE_EXTRA_CA_CERTS: ca, ACCESS_TOKEN: await fetchAccessToken(clone) };
       const listener = run(clone, 'exec node listen.mjs', env);
-      // It prints nothing on connecting, so the event is published until one is received.
+      // The script prints nothing when it connects, so the test publishes until it has received an event.
       let isOver = false;
       const received = waitForOutput(listener, /hello: 'world'/).finally(() => {
         isOver = true;
       });
       const publishing = async (): Promise<void> => {
-        while (!isOver) await waitForExit(run(clone, blocks[listen + 1] ?? ''));
+        while (!isOver) await waitForExit(run(clone, blocks[listenIndex + 1] ?? ''));
       };
 
       await Promise.all([received, publishing()]);
@@ -73,17 +73,17 @@ test('the commands and snippets of the README work as written', { skip: noCurl }
 });
 
 test('the settings in the README exist and have the defaults of .env.example', () => {
-  const example = readFileSync(join(root, '.env.example'), 'utf8');
-  const known = settingNames();
+  const envExample = readFileSync(join(root, '.env.example'), 'utf8');
+  const knownSettings = settingNames();
   const rows = [...readme.matchAll(/^\| (`[A-Z][^|]*) \| ([^|]*) \|/gm)];
   assert.ok(rows.length > 20);
 
   for (const [, left = '', right = ''] of rows) {
     const [names, defaults] = [parseCodeSpans(left), parseCodeSpans(right)];
     for (const [index, name] of names.entries()) {
-      assert.ok(known.includes(name), `${name} is not a setting`);
+      assert.ok(knownSettings.includes(name), `${name} is not a setting`);
       if (names.length !== defaults.length || defaults[index]?.startsWith('<')) continue;
-      assert.match(example, new RegExp(`^${name}=${defaults[index]}$`, 'm'));
+      assert.match(envExample, new RegExp(`^${name}=${defaults[index]}$`, 'm'));
     }
   }
 });
@@ -101,7 +101,7 @@ function parseCodeBlocks(language: string): string[] {
 
 async function makeClone(t: TestContext): Promise<Clone> {
   const children: ChildProcessWithoutNullStreams[] = [];
-  t.after(() => Promise.all(children.map(end))); // Runs before the folder is removed.
+  t.after(() => Promise.all(children.map(endGroup))); // Runs before the folder is removed.
   const folder = tempFolder(t);
   const configs = ['package.json', 'tsconfig.json', 'tsconfig.build.json'];
   const files = [...configs, 'bin', 'src', 'fixtures'];
@@ -111,7 +111,7 @@ async function makeClone(t: TestContext): Promise<Clone> {
   return { folder, port: await freePort(), children };
 }
 
-/** Runs text of the README in bash. Replaces only the port, and `npm ci` by `npm run build`. */
+/** Runs commands of the README in bash, with another port and `npm run build` instead of `npm ci`. */
 function run(
   { folder, port, children }: Clone,
   text: string,
@@ -120,9 +120,9 @@ function run(
   const command = replacePort(port, text).replace('npm ci &&', 'npm run build &&');
   const child = spawn('bash', ['--norc', '-euo', 'pipefail', '-c', command], {
     cwd: folder,
-    // A process group of its own, so that children of bash end with it.
+    // Creates a process group, so that children of bash end with bash.
     detached: true,
-    env: { ...environment(), PORT: String(port), DRAIN_TIMEOUT: '1000', ...env },
+    env: { ...getEnv(), PORT: String(port), DRAIN_TIMEOUT: '1000', ...env },
   });
   child.stdin.end();
   captureOutput(child);
@@ -134,20 +134,23 @@ function replacePort(port: number, text: string): string {
   return text.replaceAll('localhost:9001', `localhost:${port}`);
 }
 
-function environment(): Record<string, string> {
+function getEnv(): Record<string, string> {
   const { PATH = '', HOME = '' } = process.env;
   const path = `${dirname(process.execPath)}${delimiter}${PATH}`; // `node` is the version of this process.
   return { PATH: path, HOME, npm_config_update_notifier: 'false' };
 }
 
-async function end(child: ChildProcessWithoutNullStreams): Promise<void> {
+async function endGroup(child: ChildProcessWithoutNullStreams): Promise<void> {
   if (child.exitCode !== null || child.signalCode !== null || child.pid === undefined) return;
   const ended = once(child, 'close');
   process.kill(-child.pid, 'SIGINT');
   await ended;
 }
 
-/** Output of processes so far. Standard error comes last, because curl writes its progress there. */
+/**
+ * Functions that return the output of a process so far. Standard error comes last, because curl writes its
+ * progress there.
+ */
 const outputs = new WeakMap<ChildProcessWithoutNullStreams, () => string>();
 
 function captureOutput(child: ChildProcessWithoutNullStreams): void {
@@ -160,7 +163,7 @@ function captureOutput(child: ChildProcessWithoutNullStreams): void {
   }
 }
 
-/** Resolves with the output so far when it matches. Rejects when the process ends before. */
+/** Resolves with the output so far when it matches. Rejects when the process ends first. */
 function waitForOutput(child: ChildProcessWithoutNullStreams, pattern: RegExp): Promise<string> {
   return new Promise((resolve, reject) => {
     const check = (): void => {
@@ -176,14 +179,14 @@ function waitForOutput(child: ChildProcessWithoutNullStreams, pattern: RegExp): 
   });
 }
 
-/** Adds the class and the token that a page provides to the browser's snippet; Node's is complete. */
-function script(snippet: string): string {
+/** Adds to the browser's snippet the class and the token that a page provides. Node's snippet is complete. */
+function completeSnippet(snippet: string): string {
   if (snippet.includes("from 'eventsource'")) return snippet;
-  const page = "import { EventSource } from 'eventsource';";
-  return `${page}\nconst accessToken = process.env.ACCESS_TOKEN;\n${snippet}`;
+  const importLine = "import { EventSource } from 'eventsource';";
+  return `${importLine}\nconst accessToken = process.env.ACCESS_TOKEN;\n${snippet}`;
 }
 
-async function accessToken(clone: Clone): Promise<string> {
+async function fetchAccessToken(clone: Clone): Promise<string> {
   const login = `curl -s --cacert certificate/server.cert https://localhost:9001/login \
     --json '{"username": "test", "password": "test"}'`;
   const { out } = await waitForExit(run(clone, login));

@@ -22,20 +22,20 @@ async function startScenario(t: TestContext, options: SystemOptions = {}) {
   return { system, lines, client: await system.connect() };
 }
 
-/** Returns why streams were closed before the last response of a route. */
+/** Returns the close reasons of all streams that ended before the last response of a route. */
 function getCloseReasonsBefore(
   lines: readonly Record<string, unknown>[],
   route: string,
 ): unknown[] {
-  const end = lines.findLastIndex(
+  const responseIndex = lines.findLastIndex(
     (line) => line['phrase'] === 'request' && line['route'] === route,
   );
-  assert.ok(end >= 0);
-  const closed = lines.slice(0, end).filter(({ phrase }) => phrase === 'stream closed');
+  assert.ok(responseIndex >= 0);
+  const closed = lines.slice(0, responseIndex).filter(({ phrase }) => phrase === 'stream closed');
   return closed.map(({ reason }) => reason);
 }
 
-async function mintStreamToken(client: H2Client, { accessToken }: Login): Promise<string> {
+async function createStreamToken(client: H2Client, { accessToken }: Login): Promise<string> {
   const { status, body } = await client.ask('POST', '/stream/token', { bearer: accessToken });
   assert.equal(status, 200);
   return String(body['streamToken']);
@@ -43,7 +43,7 @@ async function mintStreamToken(client: H2Client, { accessToken }: Login): Promis
 
 async function logInDevice(client: H2Client, username: Username): Promise<LoggedInDevice> {
   const login = await client.login(username);
-  const stream = await client.openStream(`/stream/live/${await mintStreamToken(client, login)}`);
+  const stream = await client.openStream(`/stream/live/${await createStreamToken(client, login)}`);
   await stream.opening();
   return { ...login, stream };
 }
@@ -61,6 +61,7 @@ async function isUsable(client: H2Client, { accessToken, refreshToken }: Login):
   return statuses.has(200);
 }
 
+// [scope, whether these sessions stay alive: the caller's, another one of ada, one of bob]
 const scopes = [
   ['session', [false, true, true]],
   ['others', [true, false, true]],
@@ -68,7 +69,7 @@ const scopes = [
 ] as const;
 
 for (const [scope, alive] of scopes) {
-  test(`logout with scope ${scope} ends the streams and tokens of exactly those sessions`, async (t) => {
+  test(`logout with scope ${scope} ends the streams and tokens of exactly the sessions in this scope`, async (t) => {
     const { client, lines } = await startScenario(t);
     const devices = [
       await logInDevice(client, 'ada'),
@@ -92,8 +93,8 @@ for (const [scope, alive] of scopes) {
       if (alive[index] === true) continue;
       assert.deepEqual(await device.stream.closing(), { code: 'revoked', reconnect: false });
     }
-    const lives = await Promise.all(devices.map((device) => isUsable(client, device)));
-    assert.deepEqual(lives, alive);
+    const areUsable = await Promise.all(devices.map((device) => isUsable(client, device)));
+    assert.deepEqual(areUsable, alive);
     assert.deepEqual(
       devices.map(({ stream }) => !stream.isEnded),
       alive,
@@ -101,7 +102,7 @@ for (const [scope, alive] of scopes) {
   });
 }
 
-test('a refresh token reused after its grace period ends its session and its streams', async (t) => {
+test('reuse of a refresh token after its grace period ends its session and streams', async (t) => {
   let now = Date.now();
   const { client, lines } = await startScenario(t, { wallClock: () => now });
   const stolen = await logInDevice(client, 'ada');
@@ -110,9 +111,9 @@ test('a refresh token reused after its grace period ends its session and its str
   const renewed = await client.ask('POST', '/token', { json });
   now += 11_000;
 
-  const again = await client.ask('POST', '/token', { json });
+  const reused = await client.ask('POST', '/token', { json });
 
-  assert.equal(again.status, 401);
+  assert.equal(reused.status, 401);
   assert.deepEqual(getCloseReasonsBefore(lines, '/token'), ['revoked']);
   assert.deepEqual(await stolen.stream.closing(), { code: 'revoked', reconnect: false });
   assert.equal(await isUsable(client, renewed.body as unknown as Login), false);
@@ -123,16 +124,16 @@ test('a refresh token reused after its grace period ends its session and its str
 test('a logout deletes the stream tokens of its session', async (t) => {
   const { system, client } = await startScenario(t);
   const [mine, other] = [await client.login('ada'), await client.login('ada')];
-  for (const login of [mine, mine, other]) await mintStreamToken(client, login);
-  const left = () =>
+  for (const login of [mine, mine, other]) await createStreamToken(client, login);
+  const readTokens = () =>
     withDatabase(loadConfig(system.env), recordedLog, (db) =>
       db.query(sql`select token_hash from stream_tokens`),
     );
-  assert.equal((await left()).length, 3);
+  assert.equal((await readTokens()).length, 3);
 
   await client.ask('POST', '/logout', { bearer: mine.accessToken });
 
-  await until(async () => (await left()).length === 1);
+  await until(async () => (await readTokens()).length === 1);
 });
 
 test('a login over MAX_SESSIONS_PER_USER ends the oldest session and its stream', async (t) => {
@@ -147,7 +148,7 @@ test('a login over MAX_SESSIONS_PER_USER ends the oldest session and its stream'
   assert.equal(await isUsable(client, second), true);
 });
 
-// Operations outside of the server process: the command itself, or the functions that it calls.
+// Operations outside the server process: a command, or the functions that a command calls.
 const operations = {
   'npm run user -- passwd': async ({ env, folder: cwd }: System) => {
     const input = 'another long password';
@@ -163,18 +164,18 @@ const operations = {
   'deleting a user': (system: System) => system.runAdmin(({ accounts }) => accounts.delete('ada')),
 };
 
-for (const [what, run] of Object.entries(operations)) {
-  test(`${what} ends tokens at once and open streams soon after`, async (t) => {
+for (const [what, runOperation] of Object.entries(operations)) {
+  test(`${what} invalidates tokens at once and ends open streams soon after`, async (t) => {
     const { system, client } = await startScenario(t);
     const devices = [await logInDevice(client, 'ada'), await logInDevice(client, 'ada')];
     const other = await logInDevice(client, 'bob');
-    const unopened = await mintStreamToken(client, devices[0] as LoggedInDevice);
+    const unopened = await createStreamToken(client, devices[0] as LoggedInDevice);
 
-    await run(system);
+    await runOperation(system);
 
     for (const device of devices) assert.equal(await isUsable(client, device), false);
-    const late = await client.openStream(`/stream/live/${unopened}`);
-    assert.equal(late.status, 401);
+    const refused = await client.openStream(`/stream/live/${unopened}`);
+    assert.equal(refused.status, 401);
     for (const { stream } of devices) {
       assert.deepEqual(await stream.closing(), { code: 'revoked', reconnect: false });
     }
@@ -185,24 +186,24 @@ for (const [what, run] of Object.entries(operations)) {
   });
 }
 
-/** Sends two requests concurrently; the round determines which is first and by how much. */
+/** Sends two requests concurrently; `round` determines which is sent first, and how many turns earlier. */
 async function race<First, Second>(
   round: number,
   first: () => Promise<First>,
   second: () => Promise<Second>,
 ): Promise<[First, Second]> {
   const turns = Math.floor(round / 2) % 12;
-  const later = async <Result>(start: () => Promise<Result>) => {
+  const startLater = async <Result>(start: () => Promise<Result>) => {
     for (let turn = 0; turn < turns; turn += 1) await new Promise(setImmediate);
     return start();
   };
-  if (round % 2 === 0) return Promise.all([first(), later(second)]);
-  const [second_, first_] = await Promise.all([second(), later(first)]);
-  return [first_, second_];
+  if (round % 2 === 0) return Promise.all([first(), startLater(second)]);
+  const [secondResult, firstResult] = await Promise.all([second(), startLater(first)]);
+  return [firstResult, secondResult];
 }
 
 for (const scope of ['session', 'all'] as const) {
-  test(`no token outlives the 204 of a logout (${scope}) that races a refresh, 100 times`, async (t) => {
+  test(`no token is valid after a logout (${scope}) that races a refresh (100 races)`, async (t) => {
     const { client } = await startScenario(t);
     let renewals = 0;
     for (let round = 0; round < 100; round += 1) {
@@ -226,12 +227,12 @@ for (const scope of ['session', 'all'] as const) {
   });
 }
 
-test('no stream opened during a logout outlives it (100 races)', async (t) => {
+test('no stream opened during a logout stays open after the logout (100 races)', async (t) => {
   const { client } = await startScenario(t);
   let opened = 0;
   for (let round = 0; round < 100; round += 1) {
     const login = await client.login('ada');
-    const path = `/stream/live/${await mintStreamToken(client, login)}`;
+    const path = `/stream/live/${await createStreamToken(client, login)}`;
 
     const [stream, loggedOut] = await race(
       round,
@@ -242,7 +243,7 @@ test('no stream opened during a logout outlives it (100 races)', async (t) => {
     assert.equal(loggedOut.status, 204);
     if (stream.status === 200) opened += 1;
     else assert.equal(stream.status, 401);
-    await stream.ended(); // Never resolves for a stream that outlives the logout.
+    await stream.ended(); // Never resolves for a stream that stays open.
     assert.equal((await client.openStream(path)).status, 401);
   }
   t.diagnostic(`${opened} of 100 streams opened before their logout completed`);

@@ -9,8 +9,8 @@ import { tempFolder, waitForExit } from './support/servers/process.js';
 const runner = fileURLToPath(new URL('run.mjs', import.meta.url));
 const fastCheck = JSON.stringify(import.meta.resolve('fast-check'));
 
-/** Prefix of a test file that counts its runs. */
-const counting = `
+/** Start of each test file: counts the runs of the file. */
+const countingPrefix = `
   import { appendFileSync, readFileSync } from 'node:fs';
   import { test } from 'node:test';
   appendFileSync(import.meta.filename + '.runs', 'x');
@@ -27,7 +27,7 @@ async function runTests(
   const folder = tempFolder(t);
   writeFileSync(join(folder, 'package.json'), '{ "type": "module" }');
   for (const [name, text] of Object.entries(files)) {
-    writeFileSync(join(folder, name), counting + text);
+    writeFileSync(join(folder, name), countingPrefix + text);
   }
   const summary = join(folder, 'summary');
   const { PATH = '', HOME = '' } = process.env;
@@ -71,7 +71,7 @@ test('a failure that does not recur is listed as flaky, and the run passes', asy
   assert.match(out, /slowest files:\n( +\d+\.\d s {2}\S+\.test\.ts\n){3}/);
 });
 
-test('a failure fails the run when it recurs, is seeded, or is skipped in the retry', async (t) => {
+test('the run fails when a failure recurs, is in a seeded test, or is skipped in the retry', async (t) => {
   const {
     code,
     out,
@@ -91,7 +91,7 @@ test('a failure fails the run when it recurs, is seeded, or is skipped in the re
 
   assert.equal(code, 1, out);
   const entry = (text: string) => new RegExp(`^\\S*${text}$`, 'm');
-  for (const [name, why, runs] of [
+  for (const [name, reason, runs] of [
     ['always.test.ts: is wrong', 'failed again in retry 1, alone', 2],
     ['later.test.ts: is wrong again', 'failed again in retry 2, alone', 3],
     ['skipped.test.ts: is skipped then', 'failed again in retry 1, alone', 2],
@@ -99,7 +99,7 @@ test('a failure fails the run when it recurs, is seeded, or is skipped in the re
     ['any.fuzz.test.ts: finds an input', 'not retried: a seeded test', 1],
     ['property.test.ts: has a counterexample', 'not retried: a property test', 1],
   ] as const) {
-    assert.match(summary, entry(`${name}\n(?: {4}.*\n)* {4}${why}`));
+    assert.match(summary, entry(`${name}\n(?: {4}.*\n)* {4}${reason}`));
     assert.equal(countRuns(name.split(':')[0] ?? ''), runs, name);
   }
   assert.match(summary, /^FAILED\n/);
@@ -123,7 +123,7 @@ test('a test file that hangs is ended and retried', async (t) => {
   assert.match(summary, /hang\.test\.ts: (the whole file|hangs)\n {4}test timed out/);
 });
 
-test('a run over its time limit is ended and names the files that did not finish', async (t) => {
+test('a run over its time limit is ended and lists the files that did not finish', async (t) => {
   const hang = `test('hangs', () => new Promise(() => setInterval(() => {}, 1000)));`;
 
   const { code, err, summary } = await runTests(t, { 'hang.test.ts': hang }, ['--minutes', '0.1']);
@@ -144,7 +144,7 @@ test('when more than ten files fail, none is retried', async (t) => {
   assert.deepEqual([...new Set(names.map(countRuns))], [1]);
 });
 
-const mixed = {
+const mixedFiles = {
   'mixed.test.ts': `
     test('an odd method', () => {});
     test('a wrong method', () => failIn(1, 2, 3));`,
@@ -158,7 +158,7 @@ const selections = [
 
 for (const args of selections) {
   test(`npm test with ${args.join(' ')} runs only the selected test`, async (t) => {
-    const { code, out, summary, countRuns } = await runTests(t, mixed, args);
+    const { code, out, summary, countRuns } = await runTests(t, mixedFiles, args);
 
     assert.equal(code, 0, out);
     assert.match(out, /an odd method/);
@@ -178,7 +178,7 @@ const refusals = [
 
 for (const [args, message] of refusals) {
   test(`npm test with ${args.join(' ')} is rejected: ${message.trim()}`, async (t) => {
-    const { code, err, out } = await runTests(t, mixed, args);
+    const { code, err, out } = await runTests(t, mixedFiles, args);
 
     assert.deepEqual([code, err, out], [1, message, '']);
   });

@@ -38,7 +38,7 @@ async function readSchema(db: Database): Promise<unknown> {
   return statements;
 }
 
-/** Installs `version`, upgrades to the latest and returns the schema. 0 is a fresh installation. */
+/** Installs `version`, upgrades to the latest and returns the schema. Version 0 stands for a fresh installation. */
 async function upgradeFrom(dialect: Dialect, version: number): Promise<unknown> {
   const { options, drop } = await newDatabase(dialect);
   try {
@@ -68,7 +68,7 @@ for (const dialect of allDialects) {
 }
 
 for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
-  test(`${dialect}: each step is applied by exactly one of three concurrent migrations`, {
+  test(`${dialect}: exactly one of three concurrent migrations applies each step`, {
     skip: await skipFor(dialect),
   }, async (t) => {
     const server = await findServer(dialect);

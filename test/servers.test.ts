@@ -5,12 +5,12 @@ import { text } from 'node:stream/consumers';
 import { test } from 'node:test';
 import { findServer } from './support/databases/test-server.js';
 
-// Without CI=true the last lines of a run report a missing server (`runner/dialects.mjs`).
-const isExpected = process.env['CI'] === 'true';
+// Without CI=true, a missing database server is only reported at the end of a run (`runner/dialects.mjs`).
+const isRequired = process.env['CI'] === 'true';
 
 for (const dialect of ['postgres', 'mariadb'] as const) {
-  test(`a ${dialect} server is available for the tests`, {
-    skip: isExpected ? false : 'only with CI=true',
+  test(`a ${dialect} database server is available for the tests`, {
+    skip: isRequired ? false : 'only with CI=true',
   }, async () => {
     const server = await findServer(dialect);
 
@@ -22,7 +22,7 @@ const redis = new URL(process.env['TEST_REDIS_URL'] || 'redis://127.0.0.1:6390')
 const redisHost = { host: redis.hostname, port: Number(redis.port) || 6379 };
 
 test('the Redis server of the tests writes each command to disk before it replies', {
-  skip: (await isListening()) ? false : `no server on ${redis.host}: test/servers.sh`,
+  skip: (await isRedisListening()) ? false : `no server on ${redis.host}: test/servers.sh`,
 }, async () => {
   const socket = connect(redisHost);
   socket.end('config get appendonly\r\nconfig get appendfsync\r\nquit\r\n');
@@ -32,13 +32,13 @@ test('the Redis server of the tests writes each command to disk before it replie
   assert.deepEqual(words, ['appendonly', 'yes', 'appendfsync', 'always']);
 });
 
-async function isListening(): Promise<boolean> {
+async function isRedisListening(): Promise<boolean> {
   const socket = connect(redisHost);
   try {
     await once(socket, 'connect');
     return true;
   } catch {
-    return false; // No server listens there.
+    return false; // Nothing listens there.
   } finally {
     socket.destroy();
   }

@@ -19,7 +19,7 @@ import { until } from './support/until.js';
 
 const { certificate, privateKey } = createSelfSigned(['localhost', '127.0.0.1'], Date.now());
 
-/** Serves streams with a real server and database; the header `x-session` names the session. */
+/** Serves streams with a real server and database; the header `x-session` contains the session id. */
 async function openServer(t: TestContext) {
   const { db, wallClock, users, sessions } = await sessionsFor(t);
   const sessionIds: string[] = [];
@@ -93,7 +93,7 @@ function randomFrom(seed: number): () => number {
   };
 }
 
-/** A sequence of clients that connect, may wait for the opening, and disconnect in a random way. */
+/** Clients that connect one after another, may wait for `stream.open`, and disconnect in a random way. */
 class RandomClients {
   readonly #url: string;
   readonly #random: () => number;
@@ -126,32 +126,32 @@ class RandomClients {
     this.#client ??= await H2Client.connect(this.#url, { ca: certificate });
     const client = this.#client;
     const opening = client.openStream(path, this.#headers);
-    const how = this.#random();
-    if (how < 0.1) {
+    const ending = this.#random();
+    if (ending < 0.1) {
       this.#client = undefined;
-      client.destroy(); // Before there is a response.
+      client.destroy(); // The response has not arrived yet.
       return opening.then(() => {}).catch(() => {});
     }
     const stream = await opening;
-    if (how < 0.9) await stream.opening();
-    if (how < 0.2) this.#client = undefined;
-    if (how < 0.2) client.destroy();
+    if (ending < 0.9) await stream.opening();
+    if (ending < 0.2) this.#client = undefined;
+    if (ending < 0.2) client.destroy();
     else stream.abort();
     await stream.ended();
   }
 
   async #visitOverH1(path: string): Promise<void> {
     const options = { headers: this.#headers, ca: certificate, agent: new Agent() };
-    const sent = request(this.#url + path, options);
-    const closed = new Promise((resolve) => sent.once('close', resolve));
-    sent.on('error', () => {}); // `close` follows.
-    sent.end();
+    const outgoing = request(this.#url + path, options);
+    const closed = new Promise((resolve) => outgoing.once('close', resolve));
+    outgoing.on('error', () => {}); // `close` follows.
+    outgoing.end();
     if (this.#random() < 0.7) {
-      const [response] = await once(sent, 'response');
+      const [response] = await once(outgoing, 'response');
       response.on('error', () => {});
       await once(response, 'data');
     }
-    sent.destroy();
+    outgoing.destroy();
     await closed;
   }
 
@@ -169,13 +169,14 @@ function heapBytes(): number {
   return process.memoryUsage().heapUsed;
 }
 
-/** Heap growth by caches and compiled code, independent of the number of runs. */
-const growthMax = 3 * 1024 * 1024;
+/** Limit for growth by caches and compiled code, which does not depend on the number of runs. */
+const growthBytesMax = 3 * 1024 * 1024;
 
-const timers = () => process.getActiveResourcesInfo().filter((name) => name === 'Timeout').length;
+const countTimers = () =>
+  process.getActiveResourcesInfo().filter((name) => name === 'Timeout').length;
 
-const visitorsMax = 8;
-const visitsEach = 2;
+const visitorCount = 8;
+const visitsPerVisitor = 2;
 const warmUpRuns = 30;
 /** More events than the event log keeps in memory. */
 const recentEventsMax = 25_000;
@@ -187,40 +188,40 @@ test('no state remains when all clients have disconnected', async (t) => {
   const run = async (seed: number) => {
     const random = randomFrom(seed);
     const visitors = Array.from(
-      { length: visitorsMax },
+      { length: visitorCount },
       () => new RandomClients(server.port, sessionIds, random),
     );
     await Promise.all(
-      visitors.map(async (one) => {
-        for (let visit = 0; visit < visitsEach; visit += 1) {
-          await one.visit();
+      visitors.map(async (visitor) => {
+        for (let visit = 0; visit < visitsPerVisitor; visit += 1) {
+          await visitor.visit();
           await eventLog.append({ events: [event], idempotency: undefined });
           streams.tick();
         }
       }),
     );
-    await Promise.all(visitors.map((one) => one.leave()));
+    await Promise.all(visitors.map((visitor) => visitor.leave()));
     await until(() => registry.isEmpty && server.connections === 0);
     await streams.close(); // Completes the writes about tokens.
     assert.deepEqual(streams.subscribers, []);
   };
-  // Warm-up: compiles code, fills caches and the events that the event log keeps in memory.
+  // Warm-up: compiles code, and fills caches and the part of the event log that is kept in memory.
   const events = Array.from({ length: 500 }, () => event);
   for (let count = 0; count < recentEventsMax; count += events.length) {
     await eventLog.append({ events, idempotency: undefined });
   }
   for (let index = 0; index < warmUpRuns; index += 1) await run(races.seed - 1 - index);
-  await until(() => timers() === 0); // Also those of connections that have just ended.
-  const before = heapBytes();
+  await until(() => countTimers() === 0); // Connections that have just ended may still have some.
+  const bytesBefore = heapBytes();
 
   for (let index = 0; index < races.runs; index += 1) await run(races.seed + index);
 
-  await until(() => timers() === 0);
-  let grown = 0;
+  await until(() => countTimers() === 0);
+  let grownBytes = 0;
   await until(() => {
-    grown = heapBytes() - before;
-    return grown <= growthMax;
+    grownBytes = heapBytes() - bytesBefore;
+    return grownBytes <= growthBytesMax;
   }).catch(() => {});
-  t.diagnostic(`heap ${before}, ${grown} more`);
-  assert.ok(grown <= growthMax, `${grown} bytes more`);
+  t.diagnostic(`heap ${bytesBefore} bytes, ${grownBytes} more`);
+  assert.ok(grownBytes <= growthBytesMax, `${grownBytes} bytes more`);
 });

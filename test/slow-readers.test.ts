@@ -10,11 +10,11 @@ import { startSystem } from './support/servers/system.js';
 import { until } from './support/until.js';
 
 const mib = 1024 * 1024;
-const kinds = [StalledClient.overClosedWindow, StalledClient.overH2, StalledClient.overH1];
-/** On other systems freed memory may stay resident. */
-const notLinux = process.platform === 'linux' ? false : 'the limit is for Linux';
+const clientKinds = [StalledClient.overClosedWindow, StalledClient.overH2, StalledClient.overH1];
+/** Skips other systems, where freed memory may stay resident. */
+const skipUnlessLinux = process.platform === 'linux' ? false : 'the limit is for Linux';
 
-/** Herald in a process of its own, or in this one. */
+/** Herald in a separate process or in this one. */
 interface Server {
   readonly url: string;
   readonly apiKey: string;
@@ -31,19 +31,19 @@ async function openStalled(
   client.destroy();
   const clients = await Promise.all(
     Array.from({ length: count }, (_, index) =>
-      (kinds[index % kinds.length] ?? StalledClient.overH2)(server.url, bearer),
+      (clientKinds[index % clientKinds.length] ?? StalledClient.overH2)(server.url, bearer),
     ),
   );
   t.after(() => clients.map((stalled) => stalled.cut()));
   return clients;
 }
 
-interface Publishing {
+interface PublishOptions {
   readonly count: number;
   /** Receives each batch before the next one is published. */
   readonly reader?: EventCollector;
   /** Called after each batch. */
-  readonly between?: () => Promise<void>;
+  readonly afterBatch?: () => Promise<void>;
 }
 
 /**
@@ -53,37 +53,40 @@ interface Publishing {
 async function publishMany(
   { apiKey: bearer }: Server,
   backend: H2Client,
-  { count, reader, between }: Publishing,
+  { count, reader, afterBatch }: PublishOptions,
 ) {
-  let last = '';
-  const tookMs: number[] = [];
+  let lastId = '';
+  const latenciesMs: number[] = [];
   for (let index = 0; index < count; index += 16) {
-    const json = Array.from({ length: 16 }, (_, at) => ({
+    const json = Array.from({ length: 16 }, (_, offset) => ({
       to: 'all',
-      data: `${index + at} ${'x'.repeat(32_768)}`,
+      data: `${index + offset} ${'x'.repeat(32_768)}`,
     }));
     const startedAt = performance.now();
     const { body, status, text } = await backend.ask('POST', '/events', { bearer, json });
     assert.equal(status, 201, text);
-    last = (body['ids'] as string[]).at(-1) ?? '';
-    await reader?.until(() => reader.lastId === last || undefined);
-    tookMs.push(performance.now() - startedAt);
-    await between?.();
+    lastId = (body['ids'] as string[]).at(-1) ?? '';
+    await reader?.until(() => reader.lastId === lastId || undefined);
+    latenciesMs.push(performance.now() - startedAt);
+    await afterBatch?.();
   }
-  tookMs.sort((a, b) => a - b);
-  return { last, medianMs: tookMs[tookMs.length >> 1] ?? 0 };
+  latenciesMs.sort((a, b) => a - b);
+  return { lastId, medianMs: latenciesMs[latenciesMs.length >> 1] ?? 0 };
 }
 
 const parseNumbers = (messages: readonly string[]) =>
   messages.map((data) => Number(data.split(' ')[0]));
 const range = (count: number) => Array.from({ length: count }, (_, index) => index);
 
-const [warmUp, published] = [16 * 32, 64 * 32]; // Events; 32 of them are 1 MiB.
-/** Without limits growth is 47 MiB although all queue the same Buffers, with 256 KiB copies each 40 MiB. */
-const growthMax = 32 * mib;
+const [warmUpEvents, publishedEvents] = [16 * 32, 64 * 32]; // 32 events are 1 MiB.
+/**
+ * Without limits, memory grows by 47 MiB, although all clients queue the same Buffers. With copies of 256 KiB
+ * per client, memory grows by 40 MiB.
+ */
+const growthBytesMax = 32 * mib;
 
-test('stalled clients use little memory, delay no others, and catch up without loss', {
-  skip: notLinux,
+test('stalled clients use little memory, do not delay other clients, and catch up without loss', {
+  skip: skipUnlessLinux,
 }, async (t) => {
   const env = {
     ...{ STREAM_STALL_TIMEOUT: '600000', MAX_STREAMS_PER_USER: '1000' },
@@ -95,18 +98,18 @@ test('stalled clients use little memory, delay no others, and catch up without l
   t.after(() => backend.destroy());
   const reader = await backend.listen('bob');
   // Warm-up for costs that occur once.
-  const alone = await publishMany(server, backend, { count: warmUp, reader });
+  const withoutStalled = await publishMany(server, backend, { count: warmUpEvents, reader });
   const stalled = await openStalled(t, server, 200);
-  const before = await residentBytes(server);
+  const bytesBefore = await residentBytes(server);
 
   let batches = 0;
-  let peak = 0;
-  const loaded = await publishMany(server, backend, {
-    count: published,
+  let peakBytes = 0;
+  const withStalled = await publishMany(server, backend, {
+    count: publishedEvents,
     reader,
-    async between() {
+    async afterBatch() {
       batches += 1;
-      if (batches % 4 === 0) peak = Math.max(peak, await residentBytes(server));
+      if (batches % 4 === 0) peakBytes = Math.max(peakBytes, await residentBytes(server));
     },
   });
   const volatile = { to: 'all', type: 'passing', data: 'x', volatile: true };
@@ -116,29 +119,35 @@ test('stalled clients use little memory, delay no others, and catch up without l
   for (const client of leaving) client.cut();
   for (const client of returning) client.resumeReading();
   await Promise.all(
-    returning.map((client) => client.until(() => client.lastId === loaded.last || undefined)),
+    returning.map((client) =>
+      client.until(() => client.lastId === withStalled.lastId || undefined),
+    ),
   );
-  const closed = () => server.lines.filter(({ msg }) => msg === 'stream closed');
-  await until(() => closed().length >= leaving.length);
-  const grown = peak - before;
+  const getCloseLines = () => server.lines.filter(({ msg }) => msg === 'stream closed');
+  await until(() => getCloseLines().length >= leaving.length);
+  const grownBytes = peakBytes - bytesBefore;
   t.diagnostic(
-    `200 clients behind by 64 MiB hold ${(grown / mib).toFixed(1)} MiB; others waited ` +
-      `${alone.medianMs.toFixed(1)} ms without them, ${loaded.medianMs.toFixed(1)} with`,
+    `200 clients that are 64 MiB behind hold ${(grownBytes / mib).toFixed(1)} MiB; others waited ` +
+      `${withoutStalled.medianMs.toFixed(1)} ms without them, ${withStalled.medianMs.toFixed(1)} with`,
   );
 
   for (const client of returning) {
-    assert.deepEqual(parseNumbers(client.dataByType('message')), range(published));
+    assert.deepEqual(parseNumbers(client.dataByType('message')), range(publishedEvents));
     assert.deepEqual(client.dataByType('passing'), []);
   }
-  // Only what the kernel has buffered for them, not the rest of the event log.
-  for (const { bytes } of closed()) assert.ok(Number(bytes) < growthMax, `${bytes} bytes written`);
+  // The cut clients got only what the kernel has buffered for them, not the rest of the event log.
+  for (const { bytes } of getCloseLines())
+    assert.ok(Number(bytes) < growthBytesMax, `${bytes} bytes written`);
   assert.deepEqual(parseNumbers(reader.dataByType('message')), [
-    ...range(warmUp),
-    ...range(published),
+    ...range(warmUpEvents),
+    ...range(publishedEvents),
   ]);
-  assert.ok(grown < growthMax, `${grown} bytes more`);
-  // If others waited for stalled clients, it would take minutes; the diagnostic has the numbers.
-  assert.ok(loaded.medianMs < alone.medianMs + 1000, `${loaded.medianMs} ms for others`);
+  assert.ok(grownBytes < growthBytesMax, `${grownBytes} bytes more`);
+  // If other clients waited for stalled ones, this would be minutes; the diagnostic has the numbers.
+  assert.ok(
+    withStalled.medianMs < withoutStalled.medianMs + 1000,
+    `${withStalled.medianMs} ms for others`,
+  );
 });
 
 test('a stalled client is disconnected and can resume', async (t) => {
@@ -152,21 +161,21 @@ test('a stalled client is disconnected and can resume', async (t) => {
   const system = await startSystem(t, { env, log, monotonicClock });
   const backend = await system.connect();
   const reader = await (await system.connect()).listen('bob');
-  const { last: first } = await publishMany(system, backend, { count: 16, reader });
+  const { lastId: firstId } = await publishMany(system, backend, { count: 16, reader });
   await openStalled(t, system, 60);
 
-  const { last } = await publishMany(system, backend, { count: 256, reader });
-  const reasons = () =>
+  const { lastId } = await publishMany(system, backend, { count: 256, reader });
+  const getCloseReasons = () =>
     lines.flatMap(({ phrase, reason }) => (phrase === 'stream closed' ? [reason] : []));
   await until(async () => {
     await publishMany(system, backend, { count: 16, reader });
     time.aheadMs += stepMs;
-    return reasons().length >= 60;
+    return getCloseReasons().length >= 60;
   });
-  const again = await backend.listen('ada', { 'last-event-id': first });
-  await again.until(() => again.ids.includes(last) || undefined);
+  const resumed = await backend.listen('ada', { 'last-event-id': firstId });
+  await resumed.until(() => resumed.ids.includes(lastId) || undefined);
 
-  assert.deepEqual(reasons(), Array(60).fill('stalled'));
+  assert.deepEqual(getCloseReasons(), Array(60).fill('stalled'));
   assert.ok(!reader.isEnded);
-  assert.deepEqual(parseNumbers(again.dataByType('message')).slice(0, 256), range(256));
+  assert.deepEqual(parseNumbers(resumed.dataByType('message')).slice(0, 256), range(256));
 });

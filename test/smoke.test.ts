@@ -7,7 +7,7 @@ import { ServerProcess } from './support/servers/server-process.js';
 
 const postgres = await findServer('postgres');
 
-/** Migrates a new database and returns its settings. It is dropped after the test. */
+/** Migrates a new database and returns its settings. The database is dropped after the test. */
 async function settingsFor(t: TestContext, { options, drop }: TestServer): Promise<Env> {
   t.after(drop);
   await migrate(options);
@@ -21,9 +21,10 @@ async function settingsFor(t: TestContext, { options, drop }: TestServer): Promi
   };
 }
 
-test('sqlite: start, tour, login, stream, resume, publish, stop', (t) => assertWorks(t, {}));
+test('sqlite: a server starts, logs a user in, publishes, resumes streams and stops', (t) =>
+  assertWorks(t, {}));
 
-test('postgres: start, tour, login, stream, resume, publish, stop', {
+test('postgres: a server starts, logs a user in, publishes, resumes streams and stops', {
   skip: typeof postgres === 'string' ? postgres : false,
 }, async (t) => {
   if (typeof postgres !== 'string') await assertWorks(t, await settingsFor(t, postgres));
@@ -36,9 +37,9 @@ async function assertWorks(t: TestContext, env: Env): Promise<void> {
   assert.equal(client.session.alpnProtocol, 'h2');
   assert.equal((await client.ask('GET', '/health/ready')).status, 200);
 
-  // Log in, and the other requests of the tour.
-  const wrong = { username: 'ada', password: getPassword('bob') };
-  assert.equal((await client.ask('POST', '/login', { json: wrong })).status, 401);
+  // Log in and renew the tokens.
+  const wrongLogin = { username: 'ada', password: getPassword('bob') };
+  assert.equal((await client.ask('POST', '/login', { json: wrongLogin })).status, 401);
   const { accessToken, refreshToken } = await client.login('ada');
   const me = await client.ask('GET', '/me', { bearer: accessToken });
   assert.equal(me.body['firstName'], 'ada', me.text);
@@ -72,15 +73,15 @@ async function assertWorks(t: TestContext, env: Env): Promise<void> {
   assert.deepEqual(resumed.dataByType('greeting'), ['second', 'third']);
 
   // Stop, start again, resume.
-  const ended = server.end('SIGTERM');
+  const exited = server.end('SIGTERM');
   assert.equal((await resumed.closing())?.reconnect, true);
-  assert.equal(await ended, 0);
+  assert.equal(await exited, 0);
   await server.startOnSamePort();
   await publish('fourth');
-  const again = await (await server.connect()).openStream(path, { 'last-event-id': first });
-  assert.equal((await again.opening()).resumed, true);
-  await again.until(() => again.dataByType('greeting').at(2));
-  assert.deepEqual(again.dataByType('greeting'), ['second', 'third', 'fourth']);
+  const reopened = await (await server.connect()).openStream(path, { 'last-event-id': first });
+  assert.equal((await reopened.opening()).resumed, true);
+  await reopened.until(() => reopened.dataByType('greeting').at(2));
+  assert.deepEqual(reopened.dataByType('greeting'), ['second', 'third', 'fourth']);
 
   assert.equal(await server.end('SIGTERM'), 0);
 }

@@ -12,7 +12,7 @@ const { version } = JSON.parse(
   readFileSync(new URL('../package.json', import.meta.url), 'utf8'),
 ) as { version: string };
 
-/** Invalid settings: the output must not depend on them. */
+/** Invalid settings, because the output must not depend on settings. */
 const env = { PORT: 'rubbish' };
 
 // [argument, standard output]
@@ -24,7 +24,7 @@ const answers = [
 ] as const;
 
 for (const [arg, expected] of answers) {
-  test(`${arg} prints and exits with 0 without starting or creating anything`, async (t) => {
+  test(`${arg} prints text and exits with 0 without starting the server or creating a file`, async (t) => {
     const cwd = tempFolder(t);
 
     const { code, out, err } = await runSource('server.ts', [arg], { cwd, env });
@@ -46,7 +46,7 @@ const refusals = [
 ] as const;
 
 for (const [what, args, message] of refusals) {
-  test(`${what} is rejected with exit code 2, and nothing is created`, async (t) => {
+  test(`${what} is rejected with exit code 2, and no file is created`, async (t) => {
     const cwd = tempFolder(t);
 
     const { code, out, err } = await runSource('server.ts', args, { cwd });
@@ -62,10 +62,10 @@ for (const [what, args, message] of refusals) {
 test('the versions of Herald and Node are logged once', async (t) => {
   const { lines } = await ServerProcess.start(t);
 
-  const found = lines.filter((line) => 'version' in line);
+  const versionLines = lines.filter((line) => 'version' in line);
 
   assert.deepEqual(
-    found.map((line) => [line['msg'], line['version'], line['node']]),
+    versionLines.map((line) => [line['msg'], line['version'], line['node']]),
     [['listening', version, process.version]],
   );
 });
@@ -81,11 +81,11 @@ test('on a terminal the server logs readable lines, including the last ones afte
     cwd: folder,
     env: { ...env, PATH, TERM: 'xterm', NO_COLOR: '1' },
   });
-  let seen = '';
+  let printed = '';
   child.stdout.on('data', (chunk) => {
-    const wasListening = seen.includes('listening');
-    seen += chunk;
-    if (!wasListening && seen.includes('listening')) child.stdin.write('\u0003');
+    const wasListening = printed.includes('listening');
+    printed += chunk;
+    if (!wasListening && printed.includes('listening')) child.stdin.write('\u0003');
   });
 
   const { code, out } = await waitForExit(child);

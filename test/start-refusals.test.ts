@@ -25,7 +25,7 @@ const pem = (key: ReturnType<typeof generateKeyPairSync>['privateKey']) =>
   key.export({ type: 'pkcs8', format: 'pem' }) as string;
 
 const { certificate, privateKey } = createSelfSigned(['localhost'], Date.now());
-/** Files in the working directory. */
+/** Content of the files in the working directory, by name. */
 const files: Readonly<Record<string, string>> = {
   'server.cert': certificate,
   'server.key': privateKey,
@@ -34,7 +34,7 @@ const files: Readonly<Record<string, string>> = {
   'rubbish.key': 'not a key\n',
 };
 
-const ownFiles = { CERTIFICATE: 'server.cert', PRIVATE_KEY: 'server.key' };
+const certificateEnv = { CERTIFICATE: 'server.cert', PRIVATE_KEY: 'server.key' };
 
 const asymmetric = (algorithm: string, file: string) => ({
   ACCESS_TOKEN_ALGORITHM: algorithm,
@@ -49,7 +49,7 @@ const refusals: readonly [string, Record<string, string>, readonly RegExp[]][] =
     [/- CERTIFICATE: none\.cert does not exist/, /- PRIVATE_KEY: none\.key does not exist/],
   ],
   [
-    'half a certificate',
+    'a certificate but no key',
     { PRIVATE_KEY: 'none.key' },
     [/none\.key does not exist, although server\.cert exists/],
   ],
@@ -74,7 +74,7 @@ const refusals: readonly [string, Record<string, string>, readonly RegExp[]][] =
     [/ACCESS_TOKEN_SECRET must/],
   ],
   [
-    'a secret of a manual',
+    'a secret copied from a manual',
     { ACCESS_TOKEN_SECRET: 'your-256-bit-secret-your-256-bit-secret' },
     [/ACCESS_TOKEN_SECRET must be random/],
   ],
@@ -94,7 +94,11 @@ const refusals: readonly [string, Record<string, string>, readonly RegExp[]][] =
     { ACCESS_TOKEN_PRIVATE_KEY_FILE: 'ec.key' },
     [/cannot be combined with HS256/],
   ],
-  ['a cheap hash', { ARGON2_MEMORY_KIB: '8192' }, [/ARGON2_MEMORY_KIB must be 19456 or more/]],
+  [
+    'a hash that is too cheap',
+    { ARGON2_MEMORY_KIB: '8192' },
+    [/ARGON2_MEMORY_KIB must be 19456 or more/],
+  ],
   [
     'nine faults',
     {
@@ -124,7 +128,7 @@ for (const [what, env, messages] of refusals) {
 
     const { code, out, err } = await runSource('server.ts', [], {
       cwd,
-      env: { ...validEnv, ...ownFiles, ...env },
+      env: { ...validEnv, ...certificateEnv, ...env },
     });
 
     assert.equal(code, 1);
@@ -136,18 +140,18 @@ for (const [what, env, messages] of refusals) {
   });
 }
 
-test('a server whose worker thread does not load refuses to start', async (t) => {
+test('a server does not start when a worker thread does not load', async (t) => {
   const cwd = tempFolder(t);
   for (const [name, content] of Object.entries(files)) writeFileSync(join(cwd, name), content);
   const broken = join(cwd, 'broken.cjs');
   writeFileSync(
     broken,
-    `if (process.argv.some((it) => it.includes('auth/jobs'))) throw new Error('broken here');`,
+    `if (process.argv.some((arg) => arg.includes('auth/jobs'))) throw new Error('broken here');`,
   );
 
   const { code, out, err } = await runSource('server.ts', [], {
     cwd,
-    env: { ...validEnv, ...ownFiles, NODE_OPTIONS: `--require ${broken}` },
+    env: { ...validEnv, ...certificateEnv, NODE_OPTIONS: `--require ${broken}` },
   });
 
   assert.equal(code, 1);
@@ -156,10 +160,10 @@ test('a server whose worker thread does not load refuses to start', async (t) =>
   assert.equal(out.includes('"listening"'), false);
 });
 
-test('in production no demo user, no secret and no key is created, and seeding is refused', async (t) => {
+test('in production the server creates no demo user, secret or key, and the seed command fails', async (t) => {
   const cwd = tempFolder(t);
   for (const [name, content] of Object.entries(files)) writeFileSync(join(cwd, name), content);
-  const env = { ...validEnv, ...ownFiles };
+  const env = { ...validEnv, ...certificateEnv };
 
   const seeded = await runSource('commands/seed.ts', [], { cwd, env });
   const child = startSource('server.ts', [], { cwd, env });
@@ -183,19 +187,19 @@ test('in production no demo user, no secret and no key is created, and seeding i
   assert.equal(readdirSync(join(cwd, 'data')).includes('access-token.secret'), false);
 });
 
-for (const [what, code, make] of [
+for (const [what, code, create] of [
   ['a folder', 'EISDIR', (path: string) => mkdirSync(path)],
   ['a dangling link', 'ENOENT', (path: string) => symlinkSync('nothing', path)],
 ] as const) {
-  test(`a .env that is ${what} is reported in one line, and nothing is created`, async (t) => {
+  test(`the server and commands report a .env that is ${what} in one line and create nothing`, async (t) => {
     const cwd = tempFolder(t);
-    make(join(cwd, '.env'));
+    create(join(cwd, '.env'));
 
     const server = await runSource('server.ts', [], { cwd });
     const command = await runSource('commands/user.ts', ['list'], { cwd });
 
-    for (const { code: ended, err } of [server, command]) {
-      assert.equal(ended, 1);
+    for (const { code: exitCode, err } of [server, command]) {
+      assert.equal(exitCode, 1);
       assert.match(err, new RegExp(`^Cannot read \\.env: ${code}\n`));
       assert.equal(/^\s+at /m.test(err), false);
     }

@@ -7,8 +7,8 @@ import { type TestContext, test } from 'node:test';
 import { startSource, tempFolder, waitForExit } from './support/servers/process.js';
 import { until } from './support/until.js';
 
-/** Starts a server process that stays in startup: its database accepts a connection and never replies. */
-async function startingServer(t: TestContext) {
+/** Starts a server process whose startup never completes, because its database server never replies. */
+async function startStuckServer(t: TestContext) {
   const sockets: Socket[] = [];
   const database = createServer((socket) => {
     sockets.push(socket.on('error', () => {}));
@@ -23,8 +23,8 @@ async function startingServer(t: TestContext) {
   const env = {
     PORT: '0',
     DB_DIALECT: 'postgres',
-    DB_PORT: String((database.address() as AddressInfo).port), // It listens on TCP.
-    DB_CONNECT_TIMEOUT: '600000', // Longer than any test: only a signal ends this startup.
+    DB_PORT: String((database.address() as AddressInfo).port), // Safe: `database` listens on TCP.
+    DB_CONNECT_TIMEOUT: '600000', // Longer than any test, so that only a signal ends this startup.
   };
   const child = startSource('server.ts', [], { cwd, env });
   t.after(() => child.kill('SIGKILL'));
@@ -35,7 +35,7 @@ async function startingServer(t: TestContext) {
 
 for (const signal of ['SIGTERM', 'SIGINT'] as const) {
   test(`${signal} during startup ends the process at once with exit code 0`, async (t) => {
-    const { child, ending } = await startingServer(t);
+    const { child, ending } = await startStuckServer(t);
 
     child.kill(signal);
     const { code, out, err } = await ending;
@@ -47,7 +47,7 @@ for (const signal of ['SIGTERM', 'SIGINT'] as const) {
 }
 
 test('SIGHUP during startup reopens the log files and startup continues', async (t) => {
-  const { child, ending, cwd } = await startingServer(t);
+  const { child, ending, cwd } = await startStuckServer(t);
   const file = join(cwd, 'logs', 'combined.log');
   renameSync(file, `${file}.1`);
 

@@ -9,18 +9,18 @@ function waitForEvent(stream: H2Stream, id: string): Promise<true> {
   return stream.until(() => stream.ids.at(-1) === id || undefined);
 }
 
-test('two streams of a user both receive, and closing one does not affect the other', async (t) => {
+test('two streams of a user receive the same events, and closing one does not affect the other', async (t) => {
   const system = await startSystem(t);
   const [here, there] = [await system.connect(), await system.connect()];
   const first = await here.listen('ada');
   const second = await there.listen('ada');
 
-  const both = await system.publish('ada', 'to both');
-  await Promise.all([waitForEvent(first, both), waitForEvent(second, both)]);
+  const idForBoth = await system.publish('ada', 'to both');
+  await Promise.all([waitForEvent(first, idForBoth), waitForEvent(second, idForBoth)]);
   first.abort();
   await first.ended();
-  const one = await system.publish('ada', 'to one');
-  await waitForEvent(second, one);
+  const idForOne = await system.publish('ada', 'to one');
+  await waitForEvent(second, idForOne);
 
   assert.deepEqual(first.dataByType('message'), ['to both']);
   assert.deepEqual(second.dataByType('message'), ['to both', 'to one']);
@@ -91,12 +91,12 @@ test('HEAD and DELETE of a stream get 405 with the allowed methods', async (t) =
     }
   }
 
-  const each = [
+  const answersPerPath = [
     ['HEAD', 405, 'GET, OPTIONS'],
     ['DELETE', 405, 'GET, OPTIONS'],
     ['OPTIONS', 204, 'GET, OPTIONS'],
   ];
-  assert.deepEqual(answers, [...each, ...each]);
+  assert.deepEqual(answers, [...answersPerPath, ...answersPerPath]);
 });
 
 test('the user count is sent to every stream when it changes', async (t) => {
@@ -115,7 +115,7 @@ test('the user count is sent to every stream when it changes', async (t) => {
   assert.deepEqual(ada.dataByType('count'), ['1', '2', '1']);
 });
 
-test('all addresses of an IPv6 /64 count as one', async (t) => {
+test('all addresses of an IPv6 /64 count as one address', async (t) => {
   const env = { MAX_STREAMS_PER_IP: '2', TRUST_PROXY_HOPS: '1' };
   const system = await startSystem(t, { env });
   const client = await system.connect();
@@ -137,7 +137,7 @@ const limits = [
 ] as const;
 
 for (const [scope, env, status, name, info] of limits) {
-  test(`streams of ${scope}: one over the limit is refused, and a freed slot can be used`, async (t) => {
+  test(`a stream over the limit of ${scope} is refused until another stream ends`, async (t) => {
     const system = await startSystem(t, { env });
     const client = await system.connect();
     const streams = [await client.listen('ada'), await client.listen('ada')];
@@ -157,14 +157,14 @@ for (const [scope, env, status, name, info] of limits) {
     assert.equal(softRefusal.retries.length, 1);
 
     streams[0]?.abort();
-    let next = await client.openStream(path);
+    let retried = await client.openStream(path);
     await until(async () => {
-      if ((await next.outcome()) !== 'refused') return true;
-      next = await client.openStream(path);
+      if ((await retried.outcome()) !== 'refused') return true;
+      retried = await client.openStream(path);
       return false;
     });
-    const id = await system.publish('ada', 'to who is there');
-    await waitForEvent(next, id);
+    const id = await system.publish('ada', 'to both');
+    await waitForEvent(retried, id);
   });
 }
 
@@ -174,9 +174,9 @@ test('the stream limit of one user does not affect others', async (t) => {
 
   const ada = await client.listen('ada');
   const bob = await client.listen('bob');
-  const again = await client.openStream(await client.streamPath('ada'));
+  const second = await client.openStream(await client.streamPath('ada'));
 
-  assert.deepEqual(await again.closing(), { code: 'refused', reconnect: true });
+  assert.deepEqual(await second.closing(), { code: 'refused', reconnect: true });
   assert.ok(!ada.isEnded && !bob.isEnded);
 });
 

@@ -6,37 +6,37 @@ import { waitForLogLine } from './support/recording/wait-for-log.js';
 import { tempFolder } from './support/servers/process.js';
 import { ServerProcess } from './support/servers/server-process.js';
 
-/** Loaded into every thread of the process; a hashing thread ends while it hashes such a password. */
+/** Loaded into every thread of the process. Ends a hashing thread that hashes the password `throw` or `exit`. */
 const defect = `
   const { parentPort } = require('node:worker_threads');
-  const ends = { throw: () => { throw new Error('a defect') }, exit: () => process.exit(7) };
-  if (process.argv.some((it) => it.includes('auth/jobs'))) {
+  const crashes = { throw: () => { throw new Error('a defect') }, exit: () => process.exit(7) };
+  if (process.argv.some((arg) => arg.includes('auth/jobs'))) {
     parentPort.on('message', ({ input }) => {
-      const end = ends[input?.password];
-      if (end) setImmediate(end); // By then all listeners have run, so the computation has started.
+      const crash = crashes[input?.password];
+      if (crash) setImmediate(crash); // Runs after all other listeners, so hashing has started.
     });
   }
 `;
 
-/** A hash takes some tenths of a second, so that it is running when its thread ends. */
-const costly = { ARGON2_MEMORY_KIB: '65536', ARGON2_TIME: '3', AUTH_WORKERS: '1' };
+/** Makes a hash take some tenths of a second, so that hashing is not done when its thread ends. */
+const slowHashEnv = { ARGON2_MEMORY_KIB: '65536', ARGON2_TIME: '3', AUTH_WORKERS: '1' };
 
 for (const password of ['throw', 'exit']) {
-  test(`a server keeps running when a hashing thread ends by ${password}`, async (t) => {
+  test(`the server keeps running when a hashing thread ends by ${password}`, async (t) => {
     const file = join(tempFolder(t), 'defect.cjs');
     writeFileSync(file, defect);
-    const env = { ...costly, NODE_OPTIONS: `--require ${file}` };
+    const env = { ...slowHashEnv, NODE_OPTIONS: `--require ${file}` };
     const server = await ServerProcess.start(t, { env });
     const client = await server.connect();
     const stream = await client.listen('bob');
 
     const json = { username: 'nobody', password };
-    const lost = await client.ask('POST', '/login', { json });
+    const refused = await client.ask('POST', '/login', { json });
     const { accessToken: bearer } = await client.login('ada');
 
-    assert.equal(lost.status, 503);
-    assert.equal(lost.body['name'], 'service_unavailable');
-    assert.match(lost.headers['retry-after'] ?? '', /^[1-9]/);
+    assert.equal(refused.status, 503);
+    assert.equal(refused.body['name'], 'service_unavailable');
+    assert.match(refused.headers['retry-after'] ?? '', /^[1-9]/);
     assert.equal((await client.ask('GET', '/me', { bearer })).status, 200);
     assert.equal(stream.isEnded, false);
     await waitForLogLine(server.lines, { msg: 'worker thread exited' });
@@ -45,11 +45,11 @@ for (const password of ['throw', 'exit']) {
   });
 }
 
-test('a server shuts down cleanly while a crashed thread still hashes', async (t) => {
+test('the server shuts down cleanly while a crashed thread still hashes', async (t) => {
   const file = join(tempFolder(t), 'defect.cjs');
   writeFileSync(file, defect);
   const cost = { ARGON2_MEMORY_KIB: '131072', ARGON2_TIME: '5', AUTH_WORKERS: '1' };
-  // Long enough for the hash on any machine: unfinished work is cancelled after it.
+  // Long enough for the hash on any machine; after this time, unfinished work is cancelled.
   const env = { ...cost, DRAIN_TIMEOUT: '60000', NODE_OPTIONS: `--require ${file}` };
   const server = await ServerProcess.start(t, { env });
   const client = await server.connect();

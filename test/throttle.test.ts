@@ -18,9 +18,9 @@ function assertThrottled({ status, body, headers }: Answer): void {
   assert.equal(String(info.retryAfter), headers['retry-after']);
 }
 
-test('of 100 concurrent wrong passwords at most five are verified', async (t) => {
+test('the server verifies only five of 100 concurrent wrong passwords', async (t) => {
   const lines: Record<string, unknown>[] = [];
-  // A fixed clock, because a second after the fifth failure another attempt is allowed.
+  // A fixed clock, because another attempt is allowed a second after the fifth failure.
   const system = await startSystem(t, { log: collectingLog(lines), monotonicClock: () => 1000 });
   const client = await system.connect();
 
@@ -32,7 +32,7 @@ test('of 100 concurrent wrong passwords at most five are verified', async (t) =>
   assert.equal(refused.length, 95);
   for (const answer of refused) assertThrottled(answer);
   assert.equal(lines.filter(({ event }) => event === 'authn_login_fail').length, 5);
-  // The right password has to wait now, too, from this address.
+  // From this address, the right password has to wait now, too.
   assertThrottled(await tryLogin(client, getPassword('ada')));
 });
 
@@ -46,9 +46,9 @@ test('thirty concurrent logins with the right password all succeed', async (t) =
   assert.deepEqual([...new Set(answers.map(({ status }) => status))], [200]);
 });
 
-test('a login rejected for a full queue does not count as a failure', async (t) => {
-  const costly = { ARGON2_MEMORY_KIB: '65536', ARGON2_TIME: '2' }; // Slow logins fill the queue.
-  const env = { AUTH_WORKERS: '1', AUTH_QUEUE_MAX: '1', ...costly };
+test('a login rejected because the queue is full does not count as a failure', async (t) => {
+  const slowHashEnv = { ARGON2_MEMORY_KIB: '65536', ARGON2_TIME: '2' }; // Slow logins fill the queue.
+  const env = { AUTH_WORKERS: '1', AUTH_QUEUE_MAX: '1', ...slowHashEnv };
   const system = await startSystem(t, { env });
   const client = await system.connect();
   let isOver = false;
@@ -71,7 +71,7 @@ test('a login rejected for a full queue does not count as a failure', async (t) 
   assert.equal((await tryLogin(client, getPassword('ada'))).status, 200);
 });
 
-// [trusted proxies, X-Forwarded-For, whether each request counts for another address]
+// [trusted proxies, X-Forwarded-For, whether each request counts for a different address]
 const forwarded = [
   [0, (index: number) => `192.0.2.${index}`, false],
   [1, (index: number) => `192.0.2.${index}, 198.51.100.1`, false],
@@ -80,8 +80,8 @@ const forwarded = [
   [1, (index: number) => `2001:db8:0:${index}::1`, true],
 ] as const;
 
-for (const [hops, from, isOther] of forwarded) {
-  test(`behind ${hops} proxies, X-Forwarded-For "${from(1)}" and "${from(2)}" are ${isOther ? 'two addresses' : 'one address'}`, async (t) => {
+for (const [hops, from, isDifferent] of forwarded) {
+  test(`behind ${hops} proxies, X-Forwarded-For "${from(1)}" and "${from(2)}" are ${isDifferent ? 'two addresses' : 'one address'}`, async (t) => {
     const env = { TRUST_PROXY_HOPS: String(hops), LOGIN_IP_RATE: '3/3600000' };
     const system = await startSystem(t, { env });
     const client = await system.connect();
@@ -92,6 +92,6 @@ for (const [hops, from, isOther] of forwarded) {
     }
 
     const statuses = answers.map(({ status }) => status);
-    assert.deepEqual(statuses, [200, 200, 200, isOther ? 200 : 429]);
+    assert.deepEqual(statuses, [200, 200, 200, isDifferent ? 200 : 429]);
   });
 }

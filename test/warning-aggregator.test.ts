@@ -18,7 +18,7 @@ async function startScenario(t: TestContext, env: Env) {
   return { system, client, lines, time };
 }
 
-test('the first rate-limited request is logged at once, later ones once a minute', async (t) => {
+test('the first rate-limited request is logged at once, and later ones once a minute', async (t) => {
   const { system, client, lines, time } = await startScenario(t, {
     STREAM_OPEN_IP_RATE: '3/3600000',
   });
@@ -27,7 +27,7 @@ test('the first rate-limited request is logged at once, later ones once a minute
   );
   recordSecret(bearer);
   const statuses: number[] = [];
-  for (let asked = 0; asked < 13; asked += 1) {
+  for (let count = 0; count < 13; count += 1) {
     statuses.push((await client.ask('GET', '/stream/live/none')).status);
   }
   assert.deepEqual(statuses, [...Array(3).fill(401), ...Array(10).fill(429)]);
@@ -46,12 +46,12 @@ test('the first rate-limited request is logged at once, later ones once a minute
   });
 });
 
-test('refusals for capacity are aggregated, and pending summaries are logged on shutdown', async (t) => {
+test('refusals at the stream limit are aggregated, and pending summaries are logged on shutdown', async (t) => {
   const { system, client, lines } = await startScenario(t, { MAX_STREAMS: '1' });
   await client.listen('ada');
   const path = await client.streamPath('ada');
 
-  for (let asked = 0; asked < 3; asked += 1) {
+  for (let count = 0; count < 3; count += 1) {
     await client.ask('GET', path, { headers: { accept: '*/*' } });
     await (await client.openStream(path)).closing();
   }
