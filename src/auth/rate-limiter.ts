@@ -3,7 +3,7 @@ import type { Clock } from '../clock.js';
 import { Failure } from '../errors.js';
 import type { Client } from '../http/client.js';
 import type { Audit } from '../logging/audit.js';
-import { Bucket, type Rate } from '../util/token-bucket.js';
+import { type Rate, TokenBucket } from '../util/token-bucket.js';
 
 /** The rates, and the message of the failure when one is exceeded. */
 const messages = {
@@ -30,7 +30,7 @@ export interface RateLimiterOptions {
  */
 export class RateLimiter {
   readonly #audit: Audit;
-  readonly #buckets: Readonly<Record<RateName, Bucket>>;
+  readonly #buckets: Readonly<Record<RateName, TokenBucket>>;
 
   constructor({
     rates,
@@ -38,7 +38,8 @@ export class RateLimiter {
     keysMax = 100_000,
     monotonicClock = () => performance.now(),
   }: RateLimiterOptions) {
-    const createBucket = (rate: Rate) => new Bucket({ ...rate, keysMax, clock: monotonicClock });
+    const createBucket = (rate: Rate) =>
+      new TokenBucket({ ...rate, keysMax, clock: monotonicClock });
     this.#audit = audit;
     this.#buckets = {
       login: createBucket(rates.login),

@@ -6,15 +6,15 @@ import { Batcher } from './batcher.js';
 
 const unavailable = () => new Failure('service_unavailable', 'unavailable');
 
-/** Creates a batcher that records its batches and completes one when `end` is called. */
-function createManual({ isImmediate = false } = {}) {
+/** Creates a batcher that records its batches and completes one when `endOldest` is called. */
+function createManualBatcher({ isImmediate = false } = {}) {
   const batches: (readonly number[])[] = [];
-  const ends: ((cause?: unknown) => void)[] = [];
+  const batchEnds: ((cause?: unknown) => void)[] = [];
   const batcher = new Batcher<number, number>(
     (items) => {
       batches.push(items);
       return new Promise((resolve, reject) => {
-        ends.push((cause) => {
+        batchEnds.push((cause) => {
           if (cause === undefined) resolve(items.map((item) => 10 * item));
           else reject(cause);
         });
@@ -23,39 +23,39 @@ function createManual({ isImmediate = false } = {}) {
     { isImmediate },
   );
   /** Ends the oldest batch in flight; waits for one if there is none. */
-  const end = async (cause?: unknown) => {
-    await until(() => ends.length > 0);
-    ends.shift()?.(cause);
+  const endOldest = async (cause?: unknown) => {
+    await until(() => batchEnds.length > 0);
+    batchEnds.shift()?.(cause);
   };
-  return { batcher, batches, end };
+  return { batcher, batches, endOldest };
 }
 
 const nextTurn = () => new Promise<void>((resolve) => setImmediate(resolve));
 
-test('items of one event-loop turn are one batch, and each gets its own result', async () => {
-  const { batcher, batches, end } = createManual();
+test('items requested in one event-loop turn form one batch, and each gets its own result', async () => {
+  const { batcher, batches, endOldest } = createManualBatcher();
 
-  const requested = [1, 2, 3].map((item) => batcher.run(item));
+  const results = [1, 2, 3].map((item) => batcher.run(item));
   assert.deepEqual(batches, []);
-  await end();
+  await endOldest();
 
-  assert.deepEqual(await Promise.all(requested), [10, 20, 30]);
+  assert.deepEqual(await Promise.all(results), [10, 20, 30]);
   assert.deepEqual(batches, [[1, 2, 3]]);
 });
 
 test('an immediate batcher starts the first two items synchronously', async () => {
-  const { batcher, batches, end } = createManual({ isImmediate: true });
+  const { batcher, batches, endOldest } = createManualBatcher({ isImmediate: true });
 
-  const requested = [1, 2, 3, 4].map((item) => batcher.run(item));
+  const results = [1, 2, 3, 4].map((item) => batcher.run(item));
   assert.deepEqual(batches, [[1], [2]]);
-  for (let count = 0; count < 3; count += 1) await end();
+  for (let count = 0; count < 3; count += 1) await endOldest();
 
-  assert.deepEqual(await Promise.all(requested), [10, 20, 30, 40]);
+  assert.deepEqual(await Promise.all(results), [10, 20, 30, 40]);
   assert.deepEqual(batches, [[1], [2], [3, 4]]);
 });
 
 test('items requested while two batches are in flight wait for the next batch', async () => {
-  const { batcher, batches, end } = createManual();
+  const { batcher, batches, endOldest } = createManualBatcher();
 
   const first = batcher.run(1);
   await nextTurn();
@@ -64,11 +64,11 @@ test('items requested while two batches are in flight wait for the next batch', 
   const others = [3, 4].map((item) => batcher.run(item));
   await nextTurn();
   assert.deepEqual(batches, [[1], [2]]);
-  await end();
+  await endOldest();
   await first;
   await until(() => batches.length === 3);
-  await end();
-  await end();
+  await endOldest();
+  await endOldest();
 
   assert.deepEqual(await Promise.all([second, ...others]), [20, 30, 40]);
   assert.deepEqual(batches, [[1], [2], [3, 4]]);
@@ -100,41 +100,43 @@ test('an item that fails does not fail the others of its batch', async () => {
     { isImmediate: false },
   );
 
-  const requested = await Promise.allSettled([1, 2, 3].map((item) => batcher.run(item)));
+  const outcomes = await Promise.allSettled([1, 2, 3].map((item) => batcher.run(item)));
 
   assert.deepEqual(
-    requested.map((one) => (one.status === 'fulfilled' ? one.value : String(one.reason))),
+    outcomes.map((outcome) =>
+      outcome.status === 'fulfilled' ? outcome.value : String(outcome.reason),
+    ),
     [1, 'Error: not 2', 3],
   );
   assert.deepEqual(batches, [[1, 2, 3], [1], [2], [3]]);
 });
 
 test('a Failure rejects all waiting items, and later items start a new batch', async () => {
-  const { batcher, batches, end } = createManual();
+  const { batcher, batches, endOldest } = createManualBatcher();
 
   const inFlight = await startTwo(batcher);
   const waiting = batcher.run(3);
-  await end(unavailable());
+  await endOldest(unavailable());
   await assert.rejects(waiting, { name: 'service_unavailable' });
-  await end(unavailable());
-  const requested = await Promise.allSettled(inFlight);
-  assert.ok(requested.every(({ status }) => status === 'rejected'));
+  await endOldest(unavailable());
+  const outcomes = await Promise.allSettled(inFlight);
+  assert.ok(outcomes.every(({ status }) => status === 'rejected'));
 
   const later = batcher.run(4);
-  await end();
+  await endOldest();
 
   assert.equal(await later, 40);
   assert.deepEqual(batches, [[1], [2], [4]]);
 });
 
-test('at most 2,000 items wait, and one more is refused', async () => {
-  const { batcher, end } = createManual();
+test('at most 2,000 items wait, and one more item is refused', async () => {
+  const { batcher, endOldest } = createManualBatcher();
   const inFlight = await startTwo(batcher);
 
   const waiting = Array.from({ length: 2000 }, (_, item) => batcher.run(item));
   await assert.rejects(batcher.run(2000), { name: 'service_unavailable' });
-  await end(unavailable());
-  await end(unavailable());
+  await endOldest(unavailable());
+  await endOldest(unavailable());
 
   const all = await Promise.allSettled([...inFlight, ...waiting]);
   assert.ok(all.every(({ status }) => status === 'rejected'));

@@ -12,17 +12,17 @@ const inFlightMax = 2;
 
 export interface BatcherOptions {
   /**
-   * Starts a batch synchronously while fewer than two are in flight. For work without a round trip to
-   * another process: there waiting for more items saves nothing, and a response that is one turn late
-   * costs a new connection 10 KiB, which Node retains for writes in parts.
+   * Whether a batch starts synchronously while fewer than two are in flight. Set it for work without a
+   * round trip to another process: waiting for more items would save nothing, and a response that is one
+   * event-loop turn late costs a new connection 10 KiB, which Node retains for writes in parts.
    */
   readonly isImmediate: boolean;
 }
 
 /**
- * Coalesces single requests into batches of up to 32 items: those of one event-loop turn, or those that
- * arrive while two batches are in flight. A batch starts after its last item was requested, so it sees
- * everything committed before. At most 2,000 items wait.
+ * Coalesces single requests into batches of up to 32 items. A batch contains the items requested in one
+ * event-loop turn, or those that arrived while two batches were in flight. It starts after its last item
+ * was requested, so it sees everything committed before that. At most 2,000 items wait.
  */
 export class Batcher<Item, Result> {
   readonly #work: (items: readonly Item[]) => Promise<readonly Result[]>;
@@ -41,7 +41,8 @@ export class Batcher<Item, Result> {
   }
 
   /**
-   * Creates a batcher for statements on a database; immediate for SQLite, which runs in this process.
+   * Creates a batcher for statements on a database. It is immediate for SQLite, which runs in this
+   * process.
    */
   static forDatabase<Item, Result>(
     { dialect }: { readonly dialect: string },
@@ -51,9 +52,12 @@ export class Batcher<Item, Result> {
   }
 
   /**
-   * Adds an item to a batch. Rejects as `work` does for this item. A Failure of a batch rejects all
-   * waiting items, too, which would otherwise wait for one deadline after the other. Rejects with
-   * `service_unavailable` when 2,000 items wait.
+   * Adds an item to a batch and resolves with its result. Rejects with `service_unavailable` when 2,000
+   * items wait.
+   *
+   * If `work` rejects with a `Failure`, so do all items of the batch and all waiting items, because the
+   * waiting ones would otherwise wait for one deadline after the other. If it rejects with another error,
+   * each item of the batch is processed again alone, so that only the failing items reject.
    */
   run(item: Item): Promise<Result> {
     return new Promise((resolve, reject) => {
@@ -73,12 +77,12 @@ export class Batcher<Item, Result> {
       void this.#runBatch(this.#waiting.splice(0, batchSizeMax));
       return;
     }
-    // At the end of the turn, and again for items left over by then.
+    // Starts a batch at the end of the turn, and then another one if items are left over.
     this.#isScheduled = true;
     setImmediate(() => {
       this.#isScheduled = false;
       const batch = this.#waiting.splice(0, batchSizeMax);
-      if (batch.length > 0) void this.#runBatch(batch); // Empty when a failure has rejected all of them.
+      if (batch.length > 0) void this.#runBatch(batch); // Empty if a `Failure` rejected them.
       this.#startBatches();
     });
   }
@@ -101,7 +105,7 @@ export class Batcher<Item, Result> {
         for (const { reject } of batch) reject(cause);
       } else {
         // One bad item must not fail the others.
-        for (const one of batch) await this.#settle([one]);
+        for (const pendingItem of batch) await this.#settle([pendingItem]);
       }
     }
   }

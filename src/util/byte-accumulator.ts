@@ -1,6 +1,6 @@
 /**
- * Collects chunks of bytes into one Buffer. Copies them, because a chunk is a slice of a TLS record:
- * each retained byte could retain 16 KiB. Allocates at most twice the received length.
+ * Collects chunks of bytes into one Buffer. Copies them, because a chunk is a slice of a TLS record, so
+ * that one retained byte could retain 16 KiB. Allocates at most twice the received length.
  */
 export class ByteAccumulator {
   #bytes = Buffer.alloc(0);
@@ -13,7 +13,7 @@ export class ByteAccumulator {
   append(chunk: Buffer): void {
     const length = this.#length + chunk.length;
     if (length > this.#bytes.length) {
-      // Not from Node's Buffer pool, of which a small Buffer would retain 8 KiB.
+      // Not from Node's Buffer pool, because a small Buffer would retain 8 KiB of it.
       const larger = Buffer.allocUnsafeSlow(Math.max(length, 2 * this.#bytes.length));
       this.#bytes.copy(larger, 0, 0, this.#length);
       this.#bytes = larger;

@@ -4,7 +4,7 @@ import { collectingLog } from '../../test/support/recording/collecting-log.js';
 import { silentLogger } from '../logging/logger.js';
 import { CleanUp } from './clean-up.js';
 
-/** A promise and the function that settles it. */
+/** Creates a promise and the function that resolves it. */
 function createLatch() {
   let open = () => {};
   const opened = new Promise<void>((resolve) => {
@@ -13,7 +13,7 @@ function createLatch() {
   return { open, opened };
 }
 
-test('tasks run periodically, also after a task failed', async () => {
+test('tasks run periodically, even after one of them failed', async () => {
   const lines: Record<string, unknown>[] = [];
   const { open, opened } = createLatch();
   let runs = 0;
@@ -41,16 +41,16 @@ test('tasks run periodically, also after a task failed', async () => {
 
 test('a task whose batch was full continues in the same run until a batch is not full', async () => {
   const { open, opened } = createLatch();
-  const left = [500, 500, 1000, 499];
+  const rowsPerBatch = [500, 500, 1000, 499];
   const calls: string[] = [];
   const tasks = {
     many: async () => {
       calls.push('many');
-      return left.shift() ?? 0;
+      return rowsPerBatch.shift() ?? 0;
     },
     few: async () => {
       calls.push('few');
-      if (left.length === 0) open();
+      if (rowsPerBatch.length === 0) open();
       return 499;
     },
   };
@@ -64,7 +64,7 @@ test('a task whose batch was full continues in the same run until a batch is not
   assert.deepEqual(calls.slice(0, 5), ['many', 'few', 'many', 'many', 'many']);
 });
 
-test('a run ends after 1000 batches, is logged as behind, and the next run follows at once', async () => {
+test('a run that reaches 1000 batches ends and is logged as behind, and the next run follows at once', async () => {
   const lines: Record<string, unknown>[] = [];
   const { open, opened } = createLatch();
   let [batches, runs] = [0, 0];
@@ -86,7 +86,7 @@ test('a run ends after 1000 batches, is logged as behind, and the next run follo
   await cleanUp.close();
   clearInterval(keepAlive);
 
-  assert.equal(batches, 1001);
+  assert.equal(batches, 1001); // 1000 in the first run, and one in the second before `close`.
   const behind = lines.filter(({ phrase }) => phrase === 'clean-up is behind');
   assert.deepEqual(
     behind.map(({ level, tasks: names }) => [level, names]),

@@ -21,10 +21,10 @@ const pauseMaxMs = 250;
 /**
  * Runs clean-up tasks periodically, with 10% jitter so that processes do not coincide.
  *
- * In a run, each task deletes one batch; tasks whose batch was full (500 rows) continue, with a pause as
- * long as the work but at most 250 ms, until no batch is full. After 1000 batches per task it logs
- * `clean-up is behind`, and the next run, with all tasks, follows at once. A task that fails is logged
- * and retried in the next run.
+ * In a run, each task deletes one batch. Tasks whose batch was full (500 rows) then delete another one,
+ * after a pause as long as the last batches took but at most 250 ms, until no batch is full. After 1000
+ * batches per task the run ends, logs `clean-up is behind`, and the next run, with all tasks, follows at
+ * once. A task that fails is logged and retried in the next run.
  */
 export class CleanUp {
   readonly #options: CleanUpOptions;
@@ -50,8 +50,8 @@ export class CleanUp {
     await this.#currentRun;
   }
 
-  #schedule(ms: number): void {
-    const delayMs = ms * (0.9 + 0.2 * Math.random());
+  #schedule(periodMs: number): void {
+    const delayMs = periodMs * (0.9 + 0.2 * Math.random());
     this.#timer = setTimeout(() => {
       this.#currentRun = this.#run();
     }, delayMs).unref();
@@ -59,14 +59,14 @@ export class CleanUp {
 
   async #run(): Promise<void> {
     const { tasks, intervalMs, log } = this.#options;
-    let full: Task[] = Object.entries(tasks);
-    for (let batch = 0; batch < batchesMax && full.length > 0; batch += 1) {
+    let remaining: Task[] = Object.entries(tasks);
+    for (let batch = 0; batch < batchesMax && remaining.length > 0; batch += 1) {
       const startedAt = performance.now();
-      full = await this.#runBatches(full);
-      if (full.length > 0) await delay(Math.min(performance.now() - startedAt, pauseMaxMs));
+      remaining = await this.#runBatches(remaining);
+      if (remaining.length > 0) await delay(Math.min(performance.now() - startedAt, pauseMaxMs));
     }
-    const isBehind = full.length > 0 && this.#isOpen;
-    if (isBehind) log.warn({ tasks: full.map(([task]) => task) }, 'clean-up is behind');
+    const isBehind = remaining.length > 0 && this.#isOpen;
+    if (isBehind) log.warn({ tasks: remaining.map(([task]) => task) }, 'clean-up is behind');
     if (this.#isOpen) this.#schedule(isBehind ? 0 : intervalMs);
   }
 

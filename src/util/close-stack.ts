@@ -24,17 +24,17 @@ export class CloseStack {
    * `deadlineAt` (a `performance.now()` time) is logged and no longer awaited. Never rejects.
    */
   async close(deadlineAt: number): Promise<void> {
-    for (let next = this.#closers.pop(); next !== undefined; next = this.#closers.pop()) {
-      await this.#closeOne(next, Math.max(0, deadlineAt - performance.now()));
+    for (let closer = this.#closers.pop(); closer !== undefined; closer = this.#closers.pop()) {
+      await this.#closeOne(closer, Math.max(0, deadlineAt - performance.now()));
     }
   }
 
-  #closeOne({ part, close }: Closer, ms: number): Promise<void> {
+  #closeOne({ part, close }: Closer, timeoutMs: number): Promise<void> {
     return new Promise((resolve) => {
       const timer = setTimeout(() => {
         this.#log.warn({ part }, 'component did not close in time');
         resolve();
-      }, ms);
+      }, timeoutMs);
       const closing = async () => close();
       closing()
         .catch((cause: unknown) => this.#log.error({ part, cause }, 'component failed to close'))

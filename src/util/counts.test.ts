@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Counts } from './counts.js';
 
-test('a key has a count until as much was removed as was added', () => {
+test('a key keeps a count until as much has been removed as was added', () => {
   const counts = new Counts<string>();
   counts.add('a');
   counts.add('a');

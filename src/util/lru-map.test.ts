@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { LruMap } from './lru-map.js';
 
-test('an entry over the maximum evicts the least recently set or used one', () => {
+test('adding an entry over the maximum evicts the entry that was set or used least recently', () => {
   const map = new LruMap<string, number>(3);
   for (const [index, key] of ['a', 'b', 'c'].entries()) map.set(key, index);
   map.use('a');

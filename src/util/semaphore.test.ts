@@ -16,25 +16,25 @@ function createHeldWork() {
 function createDeferred() {
   let resolve = () => {};
   let reject = (_error: Error) => {};
-  const promise = new Promise<void>((good, bad) => {
-    resolve = good;
-    reject = bad;
+  const promise = new Promise<void>((resolvePromise, rejectPromise) => {
+    resolve = resolvePromise;
+    reject = rejectPromise;
   });
   return { promise, resolve, reject };
 }
 
-const nextTick = () => new Promise((resolve) => setImmediate(resolve));
+const nextTurn = () => new Promise((resolve) => setImmediate(resolve));
 
-test('a semaphore of two runs two at a time, the rest in arrival order', async () => {
+test('a semaphore with two permits runs two jobs at a time, and starts the others in arrival order', async () => {
   const semaphore = new Semaphore(2);
   const jobs = Array.from({ length: 4 }, createHeldWork);
   const done = jobs.map(({ work }) => semaphore.run(work));
   const started = () => jobs.map(({ hasBegun }) => hasBegun);
 
-  await nextTick();
+  await nextTurn();
   assert.deepEqual(started(), [true, true, false, false]);
   jobs[1]?.resolve();
-  await nextTick();
+  await nextTurn();
   assert.deepEqual(started(), [true, true, true, false]);
   for (const { resolve } of jobs) resolve();
 
@@ -42,13 +42,13 @@ test('a semaphore of two runs two at a time, the rest in arrival order', async (
   assert.deepEqual(started(), [true, true, true, true]);
 });
 
-test('failing work releases its permit and rejects its caller', async () => {
+test('work that fails releases its permit and rejects its caller', async () => {
   const semaphore = new Semaphore(1);
-  const [bad, good] = [createHeldWork(), createHeldWork()];
-  const failing = semaphore.run(bad.work);
-  const next = semaphore.run(good.work);
-  bad.reject(new Error('unavailable'));
-  good.resolve();
+  const [failingWork, nextWork] = [createHeldWork(), createHeldWork()];
+  const failing = semaphore.run(failingWork.work);
+  const next = semaphore.run(nextWork.work);
+  failingWork.reject(new Error('unavailable'));
+  nextWork.resolve();
 
   await assert.rejects(failing, /unavailable/);
   await next;

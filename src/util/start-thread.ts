@@ -2,10 +2,11 @@ import { Worker, type WorkerOptions } from 'node:worker_threads';
 
 /**
  * Starts a worker thread on a module given without its extension, such as
- * `new URL('./writer-thread', import.meta.url)`: `.js` in a build, `.ts` in the source tree.
+ * `new URL('./writer-thread', import.meta.url)`. The extension is `.js` in a build and `.ts` in the
+ * source tree.
  *
- * `tsx` does not apply to the first file of a thread, so from source that file is a small module that
- * registers `tsx` and then imports the entry module.
+ * `tsx` does not apply to the first file of a thread, so in the source tree the first file is a small
+ * module that registers `tsx` and then imports the entry module.
  */
 export function startThread(entry: URL, options: WorkerOptions = {}): Worker {
   if (import.meta.url.endsWith('.js')) return new Worker(new URL(`${entry.href}.js`), options);

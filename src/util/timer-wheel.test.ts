@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { TimerWheel } from './timer-wheel.js';
 
-test('an item is due within a tenth of a second after its deadline, not before', () => {
+test('advance() returns an item within 100 ms after its deadline, not before', () => {
   const timerWheel = new TimerWheel<string>(0);
   timerWheel.set('a', 2501);
 
@@ -23,7 +23,7 @@ test('a deadline can be moved and cancelled', () => {
   assert.equal(timerWheel.size, 0);
 });
 
-test('a past deadline is due at the next advance', () => {
+test('an item whose deadline has passed is due in the next slot', () => {
   const timerWheel = new TimerWheel<string>(10_000);
   timerWheel.set('late', 3000);
 

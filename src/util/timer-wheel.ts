@@ -1,6 +1,8 @@
 const slotMs = 100;
 
-/** Keeps many deadlines for one timer, in slots of 100 ms. The owner of the timer calls `advance`. */
+/**
+ * Keeps many deadlines (in ms) for one timer, in slots of 100 ms. The owner of the timer calls `advance`.
+ */
 export class TimerWheel<Item> {
   readonly #slots = new Map<number, Set<Item>>();
   readonly #slotByItem = new Map<Item, number>();
@@ -15,9 +17,9 @@ export class TimerWheel<Item> {
   }
 
   /** Sets or moves the deadline of an item. A deadline in the past is due in the next slot. */
-  set(item: Item, at: number): void {
+  set(item: Item, dueAt: number): void {
     this.delete(item);
-    const slot = Math.max(this.#currentSlot + 1, Math.ceil(at / slotMs));
+    const slot = Math.max(this.#currentSlot + 1, Math.ceil(dueAt / slotMs));
     const items = this.#slots.get(slot);
     if (items === undefined) this.#slots.set(slot, new Set([item]));
     else items.add(item);
@@ -34,14 +36,16 @@ export class TimerWheel<Item> {
   }
 
   /**
-   * Removes and returns the items that are due at `now`, in order of their slots. An item that is due for
-   * less than 100 ms may be left for the next call. The cost depends on the number of items, not on the
+   * Removes and returns the items that are due at `now`, in order of their slots. An item that became due
+   * less than 100 ms ago may be left for the next call. The cost depends on the number of items, not on the
    * time since the last call.
    */
   advance(now: number): Item[] {
     const current = toSlot(now);
-    const due = [...this.#slots.keys()].filter((slot) => slot <= current).sort((a, b) => a - b);
-    const items = due.flatMap((slot) => [...(this.#slots.get(slot) ?? [])]);
+    const dueSlots = [...this.#slots.keys()]
+      .filter((slot) => slot <= current)
+      .sort((a, b) => a - b);
+    const items = dueSlots.flatMap((slot) => [...(this.#slots.get(slot) ?? [])]);
     for (const item of items) this.delete(item);
     this.#currentSlot = Math.max(this.#currentSlot, current);
     return items;

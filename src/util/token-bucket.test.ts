@@ -1,14 +1,14 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Bucket } from './token-bucket.js';
+import { TokenBucket } from './token-bucket.js';
 
 function createBucket({ keysMax = 100 } = {}) {
   const time = { now: 1000 };
-  const bucket = new Bucket({ count: 30, perMs: 60_000, keysMax, clock: () => time.now });
+  const bucket = new TokenBucket({ count: 30, perMs: 60_000, keysMax, clock: () => time.now });
   return { bucket, time };
 }
 
-test('a burst of the count passes, and the next waits for one interval', () => {
+test('a burst of `count` takes succeeds, and the next take has to wait for one interval', () => {
   const { bucket, time } = createBucket();
 
   const waits = Array.from({ length: 31 }, () => bucket.take('a'));
@@ -22,9 +22,9 @@ test('a burst of the count passes, and the next waits for one interval', () => {
 });
 
 for (const count of [1, 3, 7, 30, 1000]) {
-  test(`exactly ${count} of ${count + 1} pass at once, at any fractional clock time`, () => {
+  test(`exactly ${count} of ${count + 1} takes succeed at once, at any fractional clock time`, () => {
     for (let now = 1000; now < 1_000_000_000; now = now * 1.37 + 0.1) {
-      const bucket = new Bucket({ count, perMs: 3_600_000, keysMax: 9, clock: () => now });
+      const bucket = new TokenBucket({ count, perMs: 3_600_000, keysMax: 9, clock: () => now });
 
       const waits = Array.from({ length: count + 1 }, () => bucket.take('a'));
 
@@ -63,7 +63,7 @@ test('a clock set back by an hour does not block a key for an hour', () => {
   assert.ok(bucket.take('a') <= 2000);
 });
 
-test('over the maximum of keys the least recently used one is dropped', () => {
+test('over the maximum number of keys, the least recently used key is dropped', () => {
   const { bucket } = createBucket({ keysMax: 2 });
   for (let count = 0; count < 40; count += 1) bucket.take('a');
   bucket.take('b');

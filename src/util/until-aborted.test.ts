@@ -10,7 +10,7 @@ async function openServer(): Promise<Server> {
   return server;
 }
 
-test('a part opened in time is returned, and a later abort does not close it', async () => {
+test('a resource opened in time is returned, and a later abort does not close it', async () => {
   const controller = new AbortController();
 
   const server = await untilAborted(openServer(), controller.signal);
@@ -21,7 +21,7 @@ test('a part opened in time is returned, and a later abort does not close it', a
 });
 
 for (const when of ['before', 'during'] as const) {
-  test(`an abort ${when} the opening rejects with its reason, and the part is closed`, async () => {
+  test(`an abort ${when} opening rejects with the reason of the abort, and the resource is closed`, async () => {
     const controller = new AbortController();
     if (when === 'before') controller.abort('aborted');
     const opening = openServer();
@@ -36,7 +36,7 @@ for (const when of ['before', 'during'] as const) {
   });
 }
 
-test('an opening that fails rejects with its own reason', async () => {
+test('a failure to open rejects with its own error', async () => {
   const opening = Promise.reject<Server>(new Error('cannot open'));
 
   await assert.rejects(untilAborted(opening, new AbortController().signal), /cannot open/);

@@ -1,12 +1,12 @@
 const minuteMs = 60_000;
-const perMinuteMax = 5;
+const crashesPerMinuteMax = 5;
 const backOffMaxMs = 10_000;
 
 /** Records thread crashes and computes the delay before a restart. */
 export class CrashHistory {
   /** Number of crashes since the start. */
   total = 0;
-  #times: number[] = []; // Within the last minute, at most the newest 32.
+  #crashTimes: number[] = []; // Those within the last minute, at most 32.
   readonly #monotonicClock: () => number;
   readonly #backOffMs: number;
 
@@ -15,23 +15,23 @@ export class CrashHistory {
     this.#backOffMs = backOffMs;
   }
 
-  /** Whether more than 5 threads crashed within a minute: a cause that a restart does not fix. */
+  /** Whether more than 5 threads crashed within the last minute, so that restarts do not help. */
   get isCrashLooping(): boolean {
-    return this.#recent().length > perMinuteMax;
+    return this.#recent().length > crashesPerMinuteMax;
   }
 
   /**
-   * Records a crash. Returns the delay in ms before the restart, which doubles with each crash in a
-   * minute, to 10 s.
+   * Records a crash. Returns the delay in ms before the restart, which doubles with each crash in the
+   * last minute, up to 10 s.
    */
   record(): number {
     this.total += 1;
-    this.#times = [...this.#recent(), this.#monotonicClock()].slice(-32);
-    return Math.min(backOffMaxMs, this.#backOffMs * 2 ** (this.#times.length - 1));
+    this.#crashTimes = [...this.#recent(), this.#monotonicClock()].slice(-32);
+    return Math.min(backOffMaxMs, this.#backOffMs * 2 ** (this.#crashTimes.length - 1));
   }
 
   #recent(): number[] {
     const since = this.#monotonicClock() - minuteMs;
-    return this.#times.filter((time) => time > since);
+    return this.#crashTimes.filter((time) => time > since);
   }
 }

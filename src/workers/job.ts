@@ -11,6 +11,6 @@ export interface Job {
   readonly reject: (cause: unknown) => void;
   /** Removes the abort listener. Called when the job leaves the queue. */
   removeAbortListener: () => void;
-  /** Start time by the pool's clock; 0 while it is queued. */
+  /** Start time by the pool's clock; 0 while the job is queued. */
   startedAt: number;
 }

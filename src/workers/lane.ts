@@ -4,13 +4,13 @@
  */
 export interface Lane<Name> {
   readonly jobs: readonly Name[];
-  /** Maximum of concurrent jobs per thread. */
+  /** Maximum number of concurrent jobs per thread. */
   readonly perThread: number;
-  /** Maximum of queued jobs. */
+  /** Maximum number of queued jobs. */
   readonly queueMax: number;
-  /** A job whose estimated wait is longer is refused. */
+  /** A job whose estimated wait is longer than this is refused. */
   readonly waitMaxMs: number;
-  /** Maximum of queued jobs per owner. Default: `queueMax`. */
+  /** Maximum number of queued jobs per owner. Default: `queueMax`. */
   readonly perOwnerMax?: number;
 }
 
@@ -31,6 +31,7 @@ export class LaneQueue<Job extends OwnedJob> {
   readonly #waitingByOwner = new Map<string, number>();
   readonly #runningByThread = new Map<object, number>();
   #running = 0;
+  /** Moving average of the time from start to result; undefined until the first job has completed. */
   #serviceMs: number | undefined;
 
   constructor(limits: Lane<unknown>) {
@@ -101,8 +102,8 @@ export class LaneQueue<Job extends OwnedJob> {
     this.#running -= 1;
     adjustCount(this.#runningByThread, thread, -1);
     if (serviceMs === undefined) return;
-    const before = this.#serviceMs ?? serviceMs;
-    this.#serviceMs = before + (Math.max(0, serviceMs) - before) * newestWeight;
+    const averageMs = this.#serviceMs ?? serviceMs;
+    this.#serviceMs = averageMs + (Math.max(0, serviceMs) - averageMs) * newestWeight;
   }
 }
 

@@ -14,7 +14,10 @@ export interface PoolState extends LaneState {
   readonly threads: number;
   /** Number of thread crashes since the start. */
   readonly crashes: number;
-  /** False when no thread is ready, more than 5 crashed within a minute, or a job runs for over 30 s. */
+  /**
+   * False when the pool is closed, no thread is ready, more than 5 threads crashed within the last minute,
+   * or a job has run for more than 30 s.
+   */
   readonly healthy: boolean;
   readonly lanes: Readonly<Record<string, LaneState>>;
 }
@@ -28,20 +31,20 @@ export function getPoolState(
   now: number,
 ): PoolState {
   const threads = supervisor?.ready.size ?? 0;
-  const named = [...lanes].map(([name, lane]) => {
+  const statesByName = [...lanes].map(([name, lane]) => {
     const { queued, running } = lane;
     return [name, { queued, running, estimatedWaitMs: lane.estimatedWaitMs(threads) }] as const;
   });
-  const all = named.map(([, lane]) => lane);
+  const states = statesByName.map(([, lane]) => lane);
   return {
     threads,
     crashes: supervisor?.crashes ?? 0,
     healthy:
       supervisor !== undefined && threads > 0 && !supervisor.isFailing && !isStuck(supervisor, now),
-    queued: all.reduce((sum, { queued }) => sum + queued, 0),
-    running: all.reduce((sum, { running }) => sum + running, 0),
-    estimatedWaitMs: Math.max(0, ...all.map(({ estimatedWaitMs }) => estimatedWaitMs)),
-    lanes: Object.fromEntries(named),
+    queued: states.reduce((sum, { queued }) => sum + queued, 0),
+    running: states.reduce((sum, { running }) => sum + running, 0),
+    estimatedWaitMs: Math.max(0, ...states.map(({ estimatedWaitMs }) => estimatedWaitMs)),
+    lanes: Object.fromEntries(statesByName),
   };
 }
 

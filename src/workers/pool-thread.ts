@@ -13,10 +13,11 @@ const loadMsMax = 60_000;
 /** A worker thread as the pool sees it, from start to exit. It is replaced, never restarted. */
 export class PoolThread<Job> {
   readonly #running = new Map<number, Job>();
-  /** Resolves when the thread takes jobs; rejects with the cause when it is lost before. */
+  /** Resolves when the thread takes jobs. Rejects with the cause when it is lost before (see `lost`). */
   readonly ready: Promise<void>;
   /**
-   * Resolves with the cause when the thread will send no more results, for any reason. Never rejects.
+   * Resolves with the cause when the thread is lost: it will send no more results, for any reason. Never
+   * rejects.
    */
   readonly lost: Promise<unknown>;
   /** Settles when the thread has exited. A lost thread exits once its native work is done. */
@@ -66,7 +67,7 @@ export class PoolThread<Job> {
     this.#running.set(request.id, job);
   }
 
-  /** Removes and returns the running job with this id; undefined for an abandoned one. */
+  /** Removes and returns the running job with this id; undefined if it was abandoned. */
   finish(id: number): Job | undefined {
     const job = this.#running.get(id);
     this.#running.delete(id);
@@ -74,7 +75,7 @@ export class PoolThread<Job> {
     return job;
   }
 
-  /** Removes and returns all running jobs of a lost thread. Later results of them are ignored. */
+  /** Removes and returns all running jobs of a lost thread. Their later results are ignored. */
   abandon(): readonly Job[] {
     const jobs = [...this.#running.values()];
     this.#running.clear();

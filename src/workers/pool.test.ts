@@ -17,7 +17,7 @@ const slow: Lane<keyof TestJobs> = {
   waitMaxMs: 60_000,
 };
 const quick: Lane<keyof TestJobs> = {
-  jobs: ['echo', 'whoAmI', 'startedHolds', 'fail', 'failOddly', 'returnFunction'],
+  jobs: ['echo', 'whoAmI', 'startedHolds', 'fail', 'failWithUncloneable', 'returnFunction'],
   perThread: 4,
   queueMax: 100,
   waitMaxMs: 60_000,
@@ -25,11 +25,11 @@ const quick: Lane<keyof TestJobs> = {
 
 type Changes = Partial<PoolOptions<TestJobs>> & { slow?: Partial<Lane<keyof TestJobs>> };
 
-async function openPool(t: TestContext, { slow: changed, ...changes }: Changes = {}) {
+async function openPool(t: TestContext, { slow: slowChanges, ...changes }: Changes = {}) {
   const pool = await Pool.open<TestJobs>({
     entry,
     threads: 1,
-    lanes: { slow: { ...slow, ...changed }, quick },
+    lanes: { slow: { ...slow, ...slowChanges }, quick },
     log: silentLogger,
     backOffMs: 1,
     ...changes,
@@ -84,7 +84,7 @@ const isUnavailable = (reason: RegExp) => (cause: unknown) => {
   return true;
 };
 
-test('run() resolves with what the job returned', async (t) => {
+test('run() resolves with the return value of the job', async (t) => {
   const pool = await openPool(t);
 
   const values = [undefined, null, 'text', { deep: [1, new Uint8Array([2])] }];
@@ -158,14 +158,14 @@ test('a job that would wait too long is refused, with the estimated wait as Retr
   let now = 0;
   const pool = await openPool(t, { monotonicClock: () => now, slow: { waitMaxMs: 2500 } });
   const first = await holdThread(pool);
-  now += 2000; // So a job takes 2 s.
+  now += 2000; // The average service time is now 2 s.
   first.latch.open();
   await first.result;
   const { latch } = await holdThread(pool);
   const latches = [new ThreadLatch(), new ThreadLatch()];
 
   assert.equal(pool.state.estimatedWaitMs, 0);
-  const held = latches.map(({ name }) => pool.run('hold', name)); // At 0 s, and at 2 s by estimate.
+  const held = latches.map(({ name }) => pool.run('hold', name)); // Estimated to start at 0 s and at 2 s.
   assert.equal(pool.state.estimatedWaitMs, 4000);
   await assert.rejects(pool.run('hold', 'at 4 s'), (cause) => {
     assert.ok(isUnavailable(/the wait would be too long/)(cause));
@@ -255,7 +255,7 @@ test('a running job whose signal aborts still occupies its thread until it ends'
   await waiting;
 });
 
-test('a queued job that has started resolves even when its signal aborts', async (t) => {
+test('a job that started after waiting in the queue resolves even when its signal aborts', async (t) => {
   const pool = await openPool(t);
   const { latch, result } = await holdThread(pool);
   const caller = new AbortController();
@@ -280,7 +280,9 @@ test('an error thrown by a job is the cause of the rejection, and the thread con
     assert.equal((cause.cause as Error).message, 'broken');
     return true;
   });
-  await assert.rejects(pool.run('failOddly', undefined), { message: /Cannot run job failOddly/ });
+  await assert.rejects(pool.run('failWithUncloneable', undefined), {
+    message: /Cannot run job failWithUncloneable/,
+  });
 
   assert.equal(await pool.run('echo', 'alive'), 'alive');
   assert.equal(pool.state.crashes, 0);
@@ -300,7 +302,7 @@ test('an input or a result that cannot be cloned rejects the job and does not bl
 });
 
 for (const [how, die] of [
-  ['by an uncaught error', (pool: Pool<TestJobs>) => pool.run('die', 'nobody caught this')],
+  ['by an uncaught error', (pool: Pool<TestJobs>) => pool.run('die', 'uncaught')],
   ['by process.exit', (pool: Pool<TestJobs>) => pool.run('exit', 0)],
 ] as const) {
   test(`a thread that exits ${how} fails its running jobs, and is replaced`, async (t) => {
@@ -396,7 +398,7 @@ test('a pool does not open when its entry module never calls serveJobs', async (
 test('queued jobs are rejected when replacement threads cannot load', async (t) => {
   const loadsBefore = new Int32Array(new SharedArrayBuffer(4));
   loadsBefore[0] = 1;
-  const pool = await openPool(t, { workerData: { loadsBefore }, monotonicClock: () => 0 }); // Within a minute.
+  const pool = await openPool(t, { workerData: { loadsBefore }, monotonicClock: () => 0 }); // All crashes are within a minute.
 
   const lost = pool.run('die', 'the only one that loads');
   const waiting = pool.run('hold', 'never');
@@ -407,7 +409,7 @@ test('queued jobs are rejected when replacement threads cannot load', async (t) 
   assert.equal(pool.state.healthy, false);
   assert.equal(pool.state.crashes, 6);
 
-  loadsBefore[0] = 1; // From now on a thread loads.
+  loadsBefore[0] = 1; // The next thread loads.
   await waitUntilReady(pool);
   assert.equal(await pool.run('echo', 'back'), 'back');
 });

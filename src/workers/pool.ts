@@ -16,19 +16,19 @@ export interface PoolOptions<Jobs extends JobTable> {
   /** Cloned to every thread; a `KeyObject` is passed as a handle. */
   readonly workerData?: unknown;
   readonly log: Logger;
-  /** Milliseconds; only differences count. Default: the monotonic clock. */
+  /** Returns milliseconds, of which only differences matter. Default: `performance.now`. */
   readonly monotonicClock?: (() => number) | undefined;
   /**
-   * Delay before a crashed thread is replaced; doubles with each crash in a minute, to 10 s. Default
-   * 100.
+   * Delay before a crashed thread is replaced. It doubles with each crash in the last minute, up to 10 s.
+   * Default: 100.
    */
   readonly backOffMs?: number;
 }
 
 export interface RunOptions {
-  /** Removes the job from the queue; a started job runs to completion. */
+  /** Removes the job from the queue when it aborts. A started job runs to completion. */
   readonly signal?: AbortSignal | undefined;
-  /** The client that the job counts towards for `perOwnerMax`: an IP key. */
+  /** The IP key of the client to whose `perOwnerMax` the job counts. */
   readonly owner?: string | undefined;
 }
 
@@ -39,7 +39,7 @@ type JobOutput<Job extends (input: never) => unknown> = Awaited<ReturnType<Job>>
  * Runs typed jobs on a fixed number of worker threads, behind bounded queues.
  *
  * A job starts at once when its lane has room on a thread. Otherwise it is queued in its lane, or
- * refused when the queue is full or the estimated wait too long. The running jobs of a thread that
+ * refused when the queue is full or the estimated wait is too long. The running jobs of a thread that
  * crashes are rejected, never retried, because they may have caused the crash. The thread is replaced
  * after a delay; queued jobs stay queued.
  */
@@ -83,11 +83,12 @@ export class Pool<Jobs extends JobTable> {
   }
 
   /**
-   * Runs a job and resolves with what it returns.
+   * Runs a job and resolves with its return value.
    *
-   * Rejects with Failure `service_unavailable`, with the estimated wait as `Retry-After`, when the job
-   * cannot be queued, its thread exited, or the pool is closed; with the reason of `signal` when that
-   * aborts before the job starts; with an Error whose `cause` is what the job threw.
+   * Rejects with the Failure `service_unavailable`, with the estimated wait as `Retry-After`, when the
+   * job cannot be queued, when its thread exits, or when the pool is closed. Rejects with the reason of
+   * `signal` when `signal` aborts before the job starts. When the job throws, rejects with an Error whose
+   * `cause` is the thrown value.
    */
   run<Name extends keyof Jobs & string>(
     name: Name,
@@ -210,8 +211,8 @@ function findLeastBusy(
 ): PoolThread<Job> | undefined {
   let best: PoolThread<Job> | undefined;
   for (const thread of threads) {
-    const isLess = best === undefined || thread.running.size < best.running.size;
-    if (isLess && !thread.isEnding && lane.hasRoomOn(thread)) best = thread;
+    const isLessBusy = best === undefined || thread.running.size < best.running.size;
+    if (isLessBusy && !thread.isEnding && lane.hasRoomOn(thread)) best = thread;
   }
   return best;
 }

@@ -5,7 +5,7 @@ const pendingWork = new Set<Promise<unknown>>();
 
 /**
  * Delays the exit of this thread until this native work settles. Returns the same promise. Needed for
- * argon2: when a thread exits during a computation, the addon aborts the whole process.
+ * argon2, whose addon aborts the whole process when a thread exits during a computation.
  */
 export function trackNativeWork<Result>(work: Promise<Result>): Promise<Result> {
   const untrack = () => pendingWork.delete(work);

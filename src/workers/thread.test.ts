@@ -37,7 +37,8 @@ const jobs = {
     throw new Error(message);
   },
 
-  failOddly: (_: undefined): Promise<never> => Promise.reject({ toString: () => 'odd', odd() {} }),
+  failWithUncloneable: (_: undefined): Promise<never> =>
+    Promise.reject({ toString: () => 'odd', odd() {} }),
 
   returnFunction:
     (_: undefined): unknown =>

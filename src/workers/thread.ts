@@ -4,7 +4,7 @@ import { installGracefulExit } from './thread-exit.js';
 /** The jobs of a thread by name. A result must survive structured cloning. */
 export type JobTable = Readonly<Record<string, (input: never) => unknown>>;
 
-/** A message to the thread: a job, or `end`, to accept no more jobs and exit gracefully. */
+/** A message to the thread: a job to run, or `end`: accept no more jobs and exit gracefully. */
 export type MessageToThread = JobRequest | 'end';
 
 export interface JobRequest {
@@ -13,7 +13,7 @@ export interface JobRequest {
   readonly input: unknown;
 }
 
-/** The result of a job. `thrown` is a defect: expected errors are returned. */
+/** The result of a job. `thrown` is a defect, because expected errors are returned. */
 export type JobResult =
   | { readonly kind: 'returned'; readonly id: number; readonly value: unknown }
   | { readonly kind: 'threw'; readonly id: number; readonly thrown: unknown };
@@ -25,11 +25,11 @@ export type MessageFromThread =
   | { readonly kind: 'dying'; readonly cause: unknown };
 
 /**
- * Runs the jobs that a `Pool` sends to this thread. Called once, by the entry module of the thread,
+ * Runs the jobs that a `Pool` sends to this thread. The entry module of the thread calls it once,
  * when everything is loaded. Throws on the main thread. Jobs can overlap: each starts on arrival.
  *
  * A job returns expected errors as values, because error classes do not survive structured cloning.
- * What it throws is a defect: the call rejects, and the thread continues. An uncaught exception and
+ * An error that a job throws is a defect: the call rejects, and the thread continues. An uncaught exception and
  * `process.exit` end the thread once its native work is done. See `trackNativeWork`.
  */
 export function serveJobs(jobs: JobTable): void {
@@ -37,7 +37,7 @@ export function serveJobs(jobs: JobTable): void {
   const port = parentPort;
   const send = (message: MessageFromThread) => port.postMessage(message);
   const gracefulExit = installGracefulExit((cause) =>
-    sendThrown(send, cause, (it) => ({ kind: 'dying', cause: it })),
+    sendThrown(send, cause, (value) => ({ kind: 'dying', cause: value })),
   );
   port.on('message', (message: MessageToThread) => {
     if (message === 'end') gracefulExit.begin(new Error('Thread was asked to exit'));
@@ -58,7 +58,7 @@ async function runJob(
     // Safe: the pool is typed by the same table.
     send({ kind: 'returned', id, value: await job(input as never) });
   } catch (thrown) {
-    sendThrown(send, thrown, (it) => ({ kind: 'threw', id, thrown: it }));
+    sendThrown(send, thrown, (value) => ({ kind: 'threw', id, thrown: value }));
   }
 }
 

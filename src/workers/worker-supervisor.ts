@@ -10,7 +10,7 @@ export interface WorkerSupervisorOptions<Job> {
   readonly log: Logger;
   readonly monotonicClock: () => number;
   readonly backOffMs: number;
-  /** Called when a thread takes jobs. */
+  /** Called when a thread is ready for jobs. */
   readonly onReady: (thread: PoolThread<Job>) => void;
   readonly onResult: (thread: PoolThread<Job>, result: JobResult) => void;
   /** Called when a ready thread is lost: its running jobs will have no result. */

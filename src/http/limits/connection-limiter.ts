@@ -3,7 +3,7 @@ import type { Socket } from 'node:net';
 import type { Clock } from '../../clock.js';
 import type { Logger } from '../../logging/logger.js';
 import { Counts } from '../../util/counts.js';
-import { Bucket, type Rate } from '../../util/token-bucket.js';
+import { type Rate, TokenBucket } from '../../util/token-bucket.js';
 import { toIpKey } from '../ip-key.js';
 
 export interface ConnectionLimiterOptions {
@@ -30,8 +30,8 @@ const ipKeysMax = 10_000;
  * sees a network error, after which a native EventSource reconnects, too.
  */
 export class ConnectionLimiter {
-  readonly #totalRate: Bucket;
-  readonly #ipRate: Bucket | undefined;
+  readonly #totalRate: TokenBucket;
+  readonly #ipRate: TokenBucket | undefined;
   readonly #openMax: number;
   /** Open connections by IP key. */
   readonly #openByIp = new Counts<string>();
@@ -47,9 +47,9 @@ export class ConnectionLimiter {
     log,
     monotonicClock = () => performance.now(),
   }: ConnectionLimiterOptions) {
-    this.#totalRate = new Bucket({ ...rate, keysMax: 1, clock: monotonicClock });
+    this.#totalRate = new TokenBucket({ ...rate, keysMax: 1, clock: monotonicClock });
     if (perIp !== undefined) {
-      this.#ipRate = new Bucket({ ...perIp.rate, keysMax: ipKeysMax, clock: monotonicClock });
+      this.#ipRate = new TokenBucket({ ...perIp.rate, keysMax: ipKeysMax, clock: monotonicClock });
     }
     this.#openMax = perIp?.openMax ?? Number.POSITIVE_INFINITY;
     this.#log = log;
