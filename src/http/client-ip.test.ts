@@ -27,6 +27,6 @@ for (const [what, forwardedFor, hops, address] of cases) {
   });
 }
 
-test('the IPv4-mapped address of a dual-stack socket is shown as IPv4', () => {
+test('the IPv4-mapped address of a dual-stack socket is returned as IPv4', () => {
   assert.equal(clientIp('::ffff:198.51.100.9', '', 0), '198.51.100.9');
 });

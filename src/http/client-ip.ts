@@ -2,7 +2,7 @@ import { isIP } from 'node:net';
 
 /**
  * Returns the address of the client. Each of `hops` trusted proxies has appended the address of its
- * peer to X-Forwarded-For, so the client is the `hops`-th from the right; entries further left were
+ * peer to X-Forwarded-For, so the client is the `hops`-th entry from the right; entries further left were
  * sent by the client and are ignored. When that entry is missing or not an address, returns
  * `socketAddress`. An IPv4-mapped IPv6 address is returned as IPv4.
  */

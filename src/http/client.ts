@@ -4,7 +4,7 @@ import { toIpKey } from './ip-key.js';
 /** A client, as throttling, the session list and audit lines identify it. */
 export interface Client {
   readonly requestId: string;
-  /** `toIpKey` of its address. */
+  /** The IP key (`toIpKey`) of the client's address. */
   readonly ipKey: string;
   /** At most 255 printable characters. */
   readonly userAgent: string | undefined;

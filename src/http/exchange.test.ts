@@ -12,7 +12,7 @@ import type { Exchange } from './exchange.js';
 import { json } from './reply.js';
 import { route } from './router.js';
 
-const seen = route('ALL', '/seen', (exchange) => {
+const echoRoute = route('ALL', '/seen', (exchange) => {
   const { protocol, method, url, path, query, headers, hostname, ip, id } = exchange;
   const request = { protocol, method, url, path, hostname, ip, id, cookie: headers['cookie'] };
   const authorizations = exchange.headerValues('authorization');
@@ -26,7 +26,7 @@ const findRequestLine = (lines: readonly Record<string, unknown>[]) =>
 
 for (const protocol of protocols) {
   test(`a handler sees the request as it was sent over ${protocol}`, async (t) => {
-    const { port } = await startHttp(t, [seen]);
+    const { port } = await startHttp(t, [echoRoute]);
 
     const path = '/seen?a=1&a=%C3%A9&b';
     const { body } = await ask(protocol, port, 'PUT', path, { headers: { cookie: 'a=1; b=2' } });
@@ -51,11 +51,11 @@ for (const protocol of protocols) {
     });
   });
 
-  test(`two Authorization lines are both seen over ${protocol}`, async (t) => {
-    const { port } = await startHttp(t, [seen]);
+  test(`a handler sees both of two Authorization lines over ${protocol}`, async (t) => {
+    const { port } = await startHttp(t, [echoRoute]);
 
     const headers = { authorization: ['Bearer a', 'Bearer b'] };
-    // Node's client for HTTP/2 would send one line only.
+    // Node's client for HTTP/2 would send only one line.
     const authorizations =
       protocol === 'h2'
         ? await sendTwoAuthorizations(port)
@@ -65,7 +65,7 @@ for (const protocol of protocols) {
   });
 
   // [x-request-id, whether it is kept]
-  const ids = [
+  const requestIds = [
     ['request-1', true],
     ['a'.repeat(64), true],
     ['a'.repeat(7), false],
@@ -73,16 +73,16 @@ for (const protocol of protocols) {
     ['with space', false],
     ['line%0abreak', false],
   ] as const;
-  for (const [given, isKept] of ids) {
-    test(`a request id of ${given.length}: ${given.slice(0, 12)} is ${isKept ? 'kept' : 'replaced'} over ${protocol}`, async (t) => {
-      const { port, lines } = await startHttp(t, [seen]);
+  for (const [requestId, isKept] of requestIds) {
+    test(`a request id of ${requestId.length} characters (${requestId.slice(0, 12)}) is ${isKept ? 'kept' : 'replaced'} over ${protocol}`, async (t) => {
+      const { port, lines } = await startHttp(t, [echoRoute]);
 
       for (const path of ['/seen', '/nowhere']) {
         const { headers, body } = await ask(protocol, port, 'GET', path, {
-          headers: { 'x-request-id': given },
+          headers: { 'x-request-id': requestId },
         });
         const id = headers['x-request-id'];
-        assert.equal(id === given, isKept);
+        assert.equal(id === requestId, isKept);
         assert.equal(body['id'] ?? body['instance'], id);
         assert.equal(findRequestLine(lines)?.['requestId'], id);
       }
@@ -95,7 +95,7 @@ for (const protocol of protocols) {
       [1, '192.0.2.2'],
       [2, '192.0.2.1'],
     ] as const) {
-      const { port, lines } = await startHttp(t, [seen], { trustProxyHops });
+      const { port, lines } = await startHttp(t, [echoRoute], { trustProxyHops });
 
       const headers = { 'x-forwarded-for': '10.0.0.1, 192.0.2.1, 192.0.2.2' };
       const { body } = await ask(protocol, port, 'GET', '/seen', { headers });
@@ -108,17 +108,17 @@ for (const protocol of protocols) {
   test(`the signal aborts when the client disconnects before the response, and not after it, over ${protocol}`, async (t) => {
     const exchanges: Exchange[] = [];
     const aborted: string[] = [];
-    const note = (exchange: Exchange) => {
+    const track = (exchange: Exchange) => {
       exchanges.push(exchange);
       exchange.signal.addEventListener('abort', () => aborted.push(exchange.path));
     };
     const { port, server } = await startHttp(t, [
       route('GET', '/answers', (exchange) => {
-        note(exchange);
+        track(exchange);
         return json(200, {});
       }),
       route('GET', '/waits', (exchange) => {
-        note(exchange);
+        track(exchange);
         return new Promise(() => {});
       }),
     ]);
@@ -148,7 +148,7 @@ const hosts = [
 
 for (const [host, hostname] of hosts) {
   test(`the hostname of ${host} is ${hostname}`, async (t) => {
-    const { port } = await startHttp(t, [seen]);
+    const { port } = await startHttp(t, [echoRoute]);
 
     assert.equal(
       (await ask('http/1.1', port, 'GET', '/seen', { headers: { host } })).body['hostname'],
@@ -173,7 +173,7 @@ for (const host of [
   '',
 ]) {
   test(`an invalid Host header is refused: ${host}`, async (t) => {
-    const { port } = await startHttp(t, [seen]);
+    const { port } = await startHttp(t, [echoRoute]);
 
     const client = await RawTls.open(port, 'http/1.1');
     client.write(`GET /seen HTTP/1.1\r\nhost: ${host}\r\n\r\n`);
@@ -186,11 +186,11 @@ for (const host of [
 
 async function sendTwoAuthorizations(port: number): Promise<unknown> {
   const client = await RawH2.open(port);
-  const more = [
+  const authorizations = [
     ['authorization', 'Bearer a'],
     ['authorization', 'Bearer b'],
   ] as const;
-  client.send(headers(1, fields('GET', '/seen', more)));
+  client.send(headers(1, fields('GET', '/seen', authorizations)));
   const body = await client.readJson(1);
   client.destroy();
   return body?.['authorizations'];
@@ -208,7 +208,7 @@ async function startWaitingRequest(protocol: string, port: number): Promise<() =
   return () => client.destroy();
 }
 
-test('a client that expects 100-continue gets it, or the final status at once when the body is not read', async (t) => {
+test('a client that expects 100-continue gets 100, or at once the final status when the body is not read', async (t) => {
   const read = route('POST', '/read', async (exchange) => json(200, await exchange.body()));
   const { port } = await startHttp(t, [read]);
   const session = connect(`https://127.0.0.1:${port}`, { ca: testCertificate.cert });

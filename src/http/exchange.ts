@@ -19,7 +19,7 @@ export interface Exchange {
   readonly query: URLSearchParams;
   /** Header values by lower-case name, without pseudo-headers. See `parseRawHeaders`. */
   readonly headers: Readonly<Record<string, string>>;
-  /** Returns the value of each line of a header, which `headers` joins. `name` is in lower case. */
+  /** Returns the value of each line of a header; `headers` joins them. `name` is in lower case. */
   headerValues(name: string): readonly string[];
   /** The requested host, without port. */
   readonly hostname: string;
@@ -28,7 +28,8 @@ export interface Exchange {
   /** Aborts when the client disconnects before the response. */
   readonly signal: AbortSignal;
   /**
-   * Reads and parses the whole body: JSON or, with `form`, also form fields. Undefined when it is empty.
+   * Reads and parses the whole body: JSON or, with `form`, also form fields. Resolves with undefined
+   * when the body is empty.
    *
    * Throws `invalid_request` for a body that is not UTF-8, malformed, nested too deeply or truncated;
    * `unsupported_media_type`; `payload_too_large`; `request_timeout`; `service_unavailable` when the
@@ -78,8 +79,8 @@ export class TransportExchange implements Exchange {
     this.protocol = transport.protocol;
     this.method = transport.method;
     this.url = transport.url;
-    const end = this.url.indexOf('?');
-    this.path = end === -1 ? this.url : this.url.slice(0, end);
+    const queryStart = this.url.indexOf('?');
+    this.path = queryStart === -1 ? this.url : this.url.slice(0, queryStart);
     this.headers = transport.headers;
     const clientId = this.headers['x-request-id'];
     this.id = clientId !== undefined && requestIdPattern.test(clientId) ? clientId : randomUUID();
@@ -134,11 +135,11 @@ export class TransportExchange implements Exchange {
     return readLines(this.#startBody(), { ...this.#options.limits, ...options });
   }
 
-  /** Throws when the body was read before: a second read would return an empty body. */
+  /** Throws when the body was read before, because a second read would return an empty body. */
   #startBody(): Transport {
     if (this.#isBodyRead) throw new Error('Cannot read body: it has been read');
     this.#isBodyRead = true;
-    refuseEncoded(this.headers['content-encoding']);
+    refuseEncodedBody(this.headers['content-encoding']);
     this.#transport.sendContinue();
     return this.#transport;
   }
@@ -148,7 +149,7 @@ export class TransportExchange implements Exchange {
  * Throws `unsupported_media_type` for a compressed body, which could expand without limit.
  * Spec: RFC 9110 §15.5.16.
  */
-function refuseEncoded(encoding: string | undefined): void {
+function refuseEncodedBody(encoding: string | undefined): void {
   if (encoding === undefined || encoding.trim().toLowerCase() === 'identity') return;
   throw new Failure(
     'unsupported_media_type',

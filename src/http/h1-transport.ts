@@ -61,7 +61,7 @@ export class H1Transport implements Transport {
     const isBodyUnread = hasBody(this.headers) && !this.input.complete;
     this.#response.writeHead(
       status,
-      isBodyUnread ? withConnectionClose(headers) : this.#head(headers),
+      isBodyUnread ? withConnectionClose(headers) : this.#addConnectionHeader(headers),
     );
     this.#response.end(body);
   }
@@ -70,7 +70,7 @@ export class H1Transport implements Transport {
     if (this.method === 'HEAD') this.send(status, headers, undefined);
     if (this.isClientGone || this.isAnswered) return undefined;
     const response = this.#response;
-    response.writeHead(status, this.#head(headers));
+    response.writeHead(status, this.#addConnectionHeader(headers));
     response.flushHeaders();
     this.input.resume();
     return new StreamSink({ output: response, destroy, endMs: this.#endMs });
@@ -80,7 +80,7 @@ export class H1Transport implements Transport {
     this.#response.destroy();
   }
 
-  #head(headers: Headers): Headers {
+  #addConnectionHeader(headers: Headers): Headers {
     return this.#isStopping() ? withConnectionClose(headers) : headers;
   }
 }
@@ -102,7 +102,7 @@ function hasBody(headers: Headers): boolean {
  * Spec: RFC 9112 §3.2.2.
  */
 function parseTarget(target: string): { url: string; authority?: string } {
-  const [, authority, rest = ''] = /^https?:\/\/([^/?#]*)(.*)$/i.exec(target) ?? [];
+  const [, authority, pathAndQuery = ''] = /^https?:\/\/([^/?#]*)(.*)$/i.exec(target) ?? [];
   if (authority === undefined) return { url: target };
-  return { url: rest.startsWith('/') ? rest : `/${rest}`, authority };
+  return { url: pathAndQuery.startsWith('/') ? pathAndQuery : `/${pathAndQuery}`, authority };
 }

@@ -98,9 +98,9 @@ export class H2Transport implements Transport {
 let cachedNames: readonly string[] = [];
 
 /**
- * Returns the header names of a stream, which are marked as never-indexed: an HPACK table of 2 KiB per
- * connection would save a few bytes of a head that is sent once an hour. Node retains the array with
- * the stream and the names rarely differ, so streams share one array.
+ * Returns the header names of a streamed response, which marks all of them as never-indexed: indexing
+ * would cost an HPACK table of 2 KiB per connection, to save a few bytes of a head that is sent once an
+ * hour. Streams share one array, because Node retains it with each stream and the names rarely differ.
  */
 function getHeaderNames(headers: Headers): string[] {
   const isKnown =
@@ -116,7 +116,7 @@ function cancel(stream: ServerHttp2Stream): void {
 }
 
 /**
- * Returns the authority; empty when it is missing, or `:authority` and `Host` differ.
+ * Returns the authority; empty when it is missing, or when `:authority` and `Host` differ.
  * Spec: RFC 9113 §8.3.1.
  */
 function resolveAuthority(

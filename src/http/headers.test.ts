@@ -7,7 +7,7 @@ import { Failure } from '../errors.js';
 import { json } from './reply.js';
 import { route } from './router.js';
 
-const listed = 'https://app.example';
+const listedOrigin = 'https://app.example';
 const routes = [
   route('GET', '/hello', () => json(200, {})),
   route('POST', '/hello', () => json(200, {})),
@@ -46,30 +46,34 @@ for (const protocol of protocols) {
   });
 
   test(`a page of an origin that is not listed gets no CORS headers over ${protocol}`, async (t) => {
-    const { port } = await startHttp(t, routes, { corsOrigins: [listed] });
+    const { port } = await startHttp(t, routes, { corsOrigins: [listedOrigin] });
 
     for (const origin of [
       'https://evil.example',
       'null',
-      `${listed}.evil.example`,
-      listed.toUpperCase(),
+      `${listedOrigin}.evil.example`,
+      listedOrigin.toUpperCase(),
     ]) {
       for (const method of ['GET', 'OPTIONS']) {
         const { headers } = await ask(protocol, port, method, '/hello', { headers: { origin } });
-        const granted = Object.keys(headers).filter((name) => name.startsWith('access-control'));
-        assert.deepEqual(granted, []);
+        const corsHeaders = Object.keys(headers).filter((name) =>
+          name.startsWith('access-control'),
+        );
+        assert.deepEqual(corsHeaders, []);
         assert.equal(headers['vary'], 'origin'); // A cache must not serve this to a listed origin.
       }
     }
   });
 
   test(`a page of a listed origin may read replies and errors over ${protocol}`, async (t) => {
-    const { port } = await startHttp(t, routes, { corsOrigins: ['https://other.example', listed] });
-    const origin = { origin: listed };
+    const { port } = await startHttp(t, routes, {
+      corsOrigins: ['https://other.example', listedOrigin],
+    });
+    const origin = { origin: listedOrigin };
 
     for (const path of ['/hello', '/fails', '/nowhere']) {
       const { headers } = await ask(protocol, port, 'GET', path, { headers: origin });
-      assert.equal(headers['access-control-allow-origin'], listed);
+      assert.equal(headers['access-control-allow-origin'], listedOrigin);
       assert.match(headers['access-control-expose-headers'] ?? '', /x-request-id, retry-after/);
       assert.equal(headers['access-control-allow-credentials'], undefined);
       assert.equal(headers['cross-origin-resource-policy'], 'cross-origin');
@@ -80,7 +84,7 @@ for (const protocol of protocols) {
       headers: { ...origin, 'access-control-request-method': 'POST' },
     });
     assert.equal(status, 204);
-    assert.equal(headers['access-control-allow-origin'], listed);
+    assert.equal(headers['access-control-allow-origin'], listedOrigin);
     assert.equal(headers['access-control-allow-methods'], 'GET, POST, HEAD, OPTIONS');
     assert.match(headers['access-control-allow-headers'] ?? '', /authorization.*last-event-id/);
     assert.equal(headers['access-control-max-age'], '600');

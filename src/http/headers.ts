@@ -11,22 +11,22 @@ const securityHeaders: Headers = {
   'x-frame-options': 'DENY',
 };
 
-/** HTTPS only on this host for a year, without `includeSubDomains`. Spec: RFC 6797. */
+/** Restricts browsers to HTTPS on this host for a year, without `includeSubDomains`. Spec: RFC 6797. */
 const hstsHeaders: Headers = { 'strict-transport-security': 'max-age=31536000' };
 
 const allowedHeaders =
   'authorization, content-type, last-event-id, cache-control, idempotency-key, x-request-id';
 const exposedHeaders = 'x-request-id, retry-after, www-authenticate';
 
-/** The headers that do not depend on the reply, computed once. */
+/** Provides the response headers that do not depend on the reply. They are computed once. */
 export class StandardHeaders {
   readonly #base: Headers;
   readonly #byOrigin: ReadonlyMap<string, Headers>;
 
   /**
    * `origins`: pages of these origins may call Herald; empty disables CORS. Spec: Fetch §3.3 (CORS).
-   * `isHstsEnabled`: browsers use only HTTPS with this host. Not for development: it would apply to
-   * every other server on `localhost`, too, for a year.
+   * `isHstsEnabled`: browsers use only HTTPS with this host. Must be false in development, because it
+   * would apply to every other server on `localhost`, too, for a year.
    */
   constructor({ origins, isHstsEnabled }: { origins: readonly string[]; isHstsEnabled: boolean }) {
     const isCorsEnabled = origins.length > 0;
@@ -49,8 +49,8 @@ export class StandardHeaders {
   }
 
   /**
-   * Returns the headers of a response to a page of this origin; without CORS headers if it is not
-   * listed.
+   * Returns the headers of a response to a page of this origin; without CORS headers if the
+   * origin is not listed.
    */
   forOrigin(origin: string | undefined): Headers {
     return (origin === undefined ? undefined : this.#byOrigin.get(origin)) ?? this.#base;

@@ -12,7 +12,7 @@ const passing = () => true;
 // [description, checks, status, reported states]
 const cases: readonly (readonly [string, Record<string, Check>, number, Record<string, string>])[] =
   [
-    ['no checks', {}, 200, {}],
+    ['there are no checks', {}, 200, {}],
     ['all checks pass', { a: passing, b: async () => true }, 200, { a: 'ok', b: 'ok' }],
     ['a check fails', { a: passing, b: () => false }, 503, { a: 'ok', b: 'failing' }],
     ['a check rejects', { a: () => Promise.reject(new Error('secret')) }, 503, { a: 'failing' }],
@@ -35,7 +35,7 @@ const cases: readonly (readonly [string, Record<string, Check>, number, Record<s
   ];
 
 for (const [what, checks, status, states] of cases) {
-  test(`readiness is ${status}: ${what}`, async (t) => {
+  test(`readiness is ${status} when ${what}`, async (t) => {
     const { port } = await startHttp(t, healthRoutes(checks));
 
     const answer = await ask('h2', port, 'GET', '/health/ready');
@@ -64,8 +64,10 @@ test('readiness is 200 when a check result arrived while the event loop was bloc
   });
   const check = async () => {
     const answered = once(peer, 'data');
-    socket.write('well'); // Now in the receive buffer of the kernel,
-    blockThread(1100); // and past the deadline if timers run before the socket is read.
+    socket.write('well');
+    // The data is now in the kernel's receive buffer. Afterwards the deadline is over, and timers may run
+    // before the socket is read.
+    blockThread(1100);
     await answered;
     return true;
   };

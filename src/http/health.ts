@@ -1,7 +1,7 @@
 import { json } from './reply.js';
 import { type Route, route } from './router.js';
 
-/** Returns whether a component is healthy. One that throws or takes over a second has failed. */
+/** Returns whether a component is healthy. A check that throws or takes over a second has failed. */
 export type Check = () => boolean | Promise<boolean>;
 
 const deadlineMs = 1000;

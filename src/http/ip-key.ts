@@ -2,7 +2,7 @@ import { isIPv4, isIPv6 } from 'node:net';
 
 /**
  * Returns the key by which clients are limited: an IPv4 address, or the /64 of an IPv6 address as
- * `2001:db8:0:1::/64`, because one household has all 2^64 addresses of it. Every string that is not an
+ * `2001:db8:0:1::/64`, because one household has all of its 2^64 addresses. Every string that is not an
  * address has the key `unknown`.
  */
 export function toIpKey(ip: string): string {

@@ -61,12 +61,12 @@ for (const [accept, isProblem] of accepts) {
   });
 }
 
-test('every 401 has a challenge: its own, or the default', () => {
-  const own = { headers: { 'www-authenticate': 'Bearer error="invalid_token"' } };
+test('every 401 has a challenge: that of the failure, or the default', () => {
+  const challenge = { headers: { 'www-authenticate': 'Bearer error="invalid_token"' } };
 
   const answers = [
     parseReply(new Failure('bad_credentials', 'Cannot sign in')),
-    parseReply(new Failure('invalid_token', 'Cannot authenticate', own)),
+    parseReply(new Failure('invalid_token', 'Cannot authenticate', challenge)),
   ];
 
   const challenges = answers.map(({ headers }) => headers['www-authenticate']);

@@ -31,15 +31,15 @@ const matches: readonly (readonly [string, string, string, Record<string, string
 
 for (const [method, path, pattern, params] of matches) {
   test(`${method} ${path} matches ${pattern}`, () => {
-    const found = router.find(method, path);
+    const match = router.find(method, path);
 
-    assert.equal(found.route.path, pattern);
-    assert.deepEqual(found.params, params);
+    assert.equal(match.route.path, pattern);
+    assert.deepEqual(match.params, params);
   });
 }
 
 // [method, path, failure, Allow]
-const refused: readonly (readonly [string, string, FailureName, string | undefined])[] = [
+const refusedCases: readonly (readonly [string, string, FailureName, string | undefined])[] = [
   ['GET', '/', 'not_found', undefined],
   ['GET', '/Hello', 'not_found', undefined],
   ['GET', '/hello/', 'not_found', undefined],
@@ -57,7 +57,7 @@ const refused: readonly (readonly [string, string, FailureName, string | undefin
   ['BREW', '/anything', 'method_not_allowed', 'GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS'],
 ];
 
-for (const [method, path, name, allow] of refused) {
+for (const [method, path, name, allow] of refusedCases) {
   test(`${method} ${path} is refused: ${name}`, () => {
     assert.throws(
       () => router.find(method, path),
@@ -74,7 +74,7 @@ test('an invalid method is not repeated in the message', () => {
 });
 
 test('a route that is defined twice is refused', () => {
-  const twice = [route('GET', '/a/:b', handle), route('GET', '/a/:b', handle)];
+  const routes = [route('GET', '/a/:b', handle), route('GET', '/a/:b', handle)];
 
-  assert.throws(() => new Router(twice), /GET \/a\/:b is defined twice/);
+  assert.throws(() => new Router(routes), /GET \/a\/:b is defined twice/);
 });

@@ -25,7 +25,7 @@ export interface Route {
   /** The pattern. It is logged instead of the path, which may contain a token. */
   readonly path: string;
   readonly handle: Handler<string>;
-  /** Whether it is a stream, which HEAD does not match. */
+  /** Whether the response is a stream. HEAD does not match a stream. */
   readonly isStream: boolean;
 }
 
@@ -40,7 +40,7 @@ export function route<Path extends string>(
   path: Path,
   handle: Handler<Path>,
 ): Route {
-  // Safe: `find` gives a handler exactly the params its path names.
+  // Safe: `find` passes a handler exactly the params that its path contains.
   return { method, path, handle: handle as Handler<string>, isStream: false };
 }
 
@@ -66,12 +66,13 @@ export class Router {
 
   /** Throws for a route that is defined twice. */
   constructor(routes: readonly Route[]) {
-    for (const one of routes) {
-      const { byMethod } = this.#pathRoutesFor(one.path);
-      if (byMethod.has(one.method)) {
-        throw new Error(`Cannot build router: ${one.method} ${one.path} is defined twice`);
+    for (const newRoute of routes) {
+      const { method, path } = newRoute;
+      const { byMethod } = this.#pathRoutesFor(path);
+      if (byMethod.has(method)) {
+        throw new Error(`Cannot build router: ${method} ${path} is defined twice`);
       }
-      byMethod.set(one.method, one);
+      byMethod.set(method, newRoute);
     }
   }
 
@@ -158,7 +159,7 @@ function allowedMethods({ byMethod }: PathRoutes): string[] {
   return [...byMethod.keys(), ...(hasHead ? ['HEAD'] : []), 'OPTIONS'];
 }
 
-/** Returns a method as it may appear in a message, which never repeats an invalid one. */
+/** Returns the method for a message, which must not repeat an invalid method. */
 function printableMethod(method: string): string {
   return /^[A-Z]{1,10}$/.test(method) ? method : 'use this method';
 }

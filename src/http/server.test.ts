@@ -18,10 +18,9 @@ import { json, type Reply, type Sink } from './reply.js';
 import { route } from './router.js';
 
 /**
- * Routes whose replies are controlled by the test: `/held` waits for `answers`, `/stream` for
- * `sinks`.
+ * Creates routes whose replies the test controls: `/held` through `answers`, `/stream` through `sinks`.
  */
-function deferredHandler() {
+function createDeferredRoutes() {
   const answers: ((reply: Reply | Promise<Reply>) => void)[] = [];
   const sinks: Sink[] = [];
   const routes = [
@@ -37,14 +36,14 @@ function streamedReply(sinks: Sink[]): Reply {
   return { status: 200, headers: { 'x-kind': 'stream' }, open: (sink) => sinks.push(sink) };
 }
 
-const errorLines = (lines: readonly Record<string, unknown>[]) =>
+const getErrorPhrases = (lines: readonly Record<string, unknown>[]) =>
   lines.filter(({ level }) => level === 'error').map(({ phrase }) => phrase);
 
 for (const protocol of protocols) {
   const over = `over ${protocol}`;
 
   test(`HEAD returns the head of GET without a body ${over}`, async (t) => {
-    const { routes, sinks } = deferredHandler();
+    const { routes, sinks } = createDeferredRoutes();
     const { port, server } = await startHttp(t, routes);
 
     const whole = await ask(protocol, port, 'HEAD', '/hello');
@@ -99,20 +98,20 @@ for (const protocol of protocols) {
     await until(() => opened[0]?.closed === true);
 
     const expected = ['request failed', 'request handling failed', 'request failed'];
-    assert.deepEqual(errorLines(lines), expected);
+    assert.deepEqual(getErrorPhrases(lines), expected);
     assert.equal((await ask(protocol, port, 'GET', '/hello')).status, 200);
   });
 
   test(`a handler that finishes after its client disconnected is logged as 499 without an error ${over}`, async (t) => {
-    const { routes, answers, sinks } = deferredHandler();
+    const { routes, answers, sinks } = createDeferredRoutes();
     const { port, server, lines } = await startHttp(t, routes);
-    const late = [
+    const lateReplies = [
       () => json(200, {}),
       () => streamedReply(sinks),
       () => Promise.reject(new Error('gone')),
     ];
 
-    for (const [index, reply] of late.entries()) {
+    for (const [index, reply] of lateReplies.entries()) {
       const disconnect = await startRequest(protocol, port, '/held');
       await until(() => answers.length > index);
       disconnect();
@@ -126,10 +125,10 @@ for (const protocol of protocols) {
       .map((line) => line['status']);
     assert.deepEqual(statuses, [499, 499, 499]);
     assert.deepEqual(sinks, []); // `open` is not called.
-    assert.deepEqual(errorLines(lines), []);
+    assert.deepEqual(getErrorPhrases(lines), []);
   });
 
-  test(`a log line names the route and not the path ${over}`, async (t) => {
+  test(`a log line contains the route, not the path ${over}`, async (t) => {
     const { port, lines } = await startHttp(t, [
       route('GET', '/stream/live/:token', () => json(200, {})),
     ]);
@@ -152,7 +151,7 @@ for (const protocol of protocols) {
   });
 
   test(`stopAccepting() closes idle connections and refuses new ones ${over}`, async (t) => {
-    const { routes } = deferredHandler();
+    const { routes } = createDeferredRoutes();
     const { port, server } = await startHttp(t, routes);
     const [fresh, used] = [
       await connectIdle(protocol, port),
@@ -173,7 +172,7 @@ for (const protocol of protocols) {
   });
 
   test(`close() waits for open exchanges, then closes the connection ${over}`, async (t) => {
-    const { routes, answers, sinks } = deferredHandler();
+    const { routes, answers, sinks } = createDeferredRoutes();
     const { port, server } = await startHttp(t, routes);
     const answer = ask(protocol, port, 'GET', '/held');
     const stream = ask(protocol, port, 'GET', '/stream');
@@ -193,7 +192,7 @@ for (const protocol of protocols) {
   });
 
   test(`close() destroys connections that are open at its deadline ${over}`, async (t) => {
-    const { routes, answers, sinks } = deferredHandler();
+    const { routes, answers, sinks } = createDeferredRoutes();
     const { port, server, lines } = await startHttp(t, routes);
     const answer = ask(protocol, port, 'GET', '/held');
     const stream = ask(protocol, port, 'GET', '/stream');
@@ -209,13 +208,13 @@ for (const protocol of protocols) {
       ['rejected', 'rejected'],
     );
     await until(() => sinks[0]?.closed === true);
-    assert.deepEqual(errorLines(lines), []);
+    assert.deepEqual(getErrorPhrases(lines), []);
     silent.destroy();
   });
 }
 
 test('an HTTP/2 session gets GOAWAY, completes its open streams, and starts no new ones', async (t) => {
-  const { routes, answers, sinks } = deferredHandler();
+  const { routes, answers, sinks } = createDeferredRoutes();
   const { port, server, lines } = await startHttp(t, routes);
   const client = await RawH2.open(port);
   client.send(h2.headers(1, fields('GET', '/held')), h2.headers(3, fields('GET', '/stream')));
@@ -246,8 +245,8 @@ test('an HTTP/2 session gets GOAWAY, completes its open streams, and starts no n
   await server.close(60_000);
 });
 
-test('a keep-alive connection is closed after the stream that was open when the server stopped', async (t) => {
-  const { routes, sinks } = deferredHandler();
+test('after the server stops, a keep-alive connection is closed once its open stream has ended', async (t) => {
+  const { routes, sinks } = createDeferredRoutes();
   const { port, server } = await startHttp(t, routes);
   const client = await RawTls.open(port, 'http/1.1');
   client.write('GET /stream HTTP/1.1\r\nhost: localhost\r\n\r\n');
@@ -263,7 +262,7 @@ test('a keep-alive connection is closed after the stream that was open when the 
 });
 
 test('a client that does not close its side after GOAWAY is disconnected', async (t) => {
-  const { routes } = deferredHandler();
+  const { routes } = createDeferredRoutes();
   const { port, server } = await startHttp(t, routes, { limits: { endMs: 2000 } });
   const client = await connectIdle('h2', port, '/hello');
 
@@ -275,7 +274,7 @@ test('a client that does not close its side after GOAWAY is disconnected', async
 });
 
 test('a stream that its client resets with an error does not affect the server or the session', async (t) => {
-  const { routes, answers } = deferredHandler();
+  const { routes, answers } = createDeferredRoutes();
   const { port, lines } = await startHttp(t, routes);
   const client = await RawH2.open(port);
   client.send(h2.headers(1, fields('GET', '/held')));
@@ -286,12 +285,12 @@ test('a stream that its client resets with an error does not affect the server o
   assert.deepEqual(await client.readJson(3), { hello: true });
   answers[0]?.(json(200, {}));
   await until(() => lines.some((line) => line['status'] === 499));
-  assert.deepEqual(errorLines(lines), []);
+  assert.deepEqual(getErrorPhrases(lines), []);
   client.destroy();
 });
 
-test('a response without a body arrives when it is sent before the end of the request', async (t) => {
-  const { port } = await startHttp(t, deferredHandler().routes);
+test('a response without a body arrives even when it is sent before the request ends', async (t) => {
+  const { port } = await startHttp(t, createDeferredRoutes().routes);
   const client = await RawH2.open(port);
   t.after(() => client.destroy());
 
@@ -308,7 +307,7 @@ test('a response without a body arrives when it is sent before the end of the re
 });
 
 test('a response over HTTP/2 has no connection-specific headers', async (t) => {
-  const { routes } = deferredHandler();
+  const { routes } = createDeferredRoutes();
   const { port } = await startHttp(t, routes);
 
   for (const path of ['/hello', '/nowhere']) {
@@ -325,31 +324,31 @@ test('a request with trailers is accepted', async (t) => {
   ]);
   const client = await RawH2.open(port);
 
-  const more = [['content-type', 'application/json']] as const;
-  client.send(h2.headers(1, fields('POST', '/echo', more), flag.endHeaders));
+  const contentType = [['content-type', 'application/json']] as const;
+  client.send(h2.headers(1, fields('POST', '/echo', contentType), flag.endHeaders));
   client.send(h2.data(1, '[1]'), h2.headers(1, [['checksum', '1']]));
 
   assert.deepEqual(await client.readJson(1), { body: [1] });
   client.destroy();
 });
 
-test('a new certificate applies to new connections, and one that does not match its key is refused', async (t) => {
-  const { routes } = deferredHandler();
+test('a new certificate applies to new connections, and a certificate that does not match its key is refused', async (t) => {
+  const { routes } = createDeferredRoutes();
   const { port, server } = await startHttp(t, routes);
-  const next = createSelfSigned(['localhost'], Date.now());
-  const before = await connectIdle('h2', port);
+  const replacement = createSelfSigned(['localhost'], Date.now());
+  const oldConnection = await connectIdle('h2', port);
 
-  assert.throws(() => server.setCertificate(next.privateKey, testCertificate.cert));
+  assert.throws(() => server.setCertificate(replacement.privateKey, testCertificate.cert));
   assert.equal(await fetchFingerprint(port), getFingerprint(testCertificate.cert));
-  server.setCertificate(next.privateKey, next.certificate);
+  server.setCertificate(replacement.privateKey, replacement.certificate);
 
-  assert.equal(await fetchFingerprint(port), getFingerprint(next.certificate));
-  assert.equal(before.socket.destroyed, false);
-  before.destroy();
+  assert.equal(await fetchFingerprint(port), getFingerprint(replacement.certificate));
+  assert.equal(oldConnection.socket.destroyed, false);
+  oldConnection.destroy();
 });
 
 test('ALPN prefers HTTP/2, accepts HTTP/1.1 or no ALPN, and refuses other protocols', async (t) => {
-  const { port } = await startHttp(t, deferredHandler().routes);
+  const { port } = await startHttp(t, createDeferredRoutes().routes);
   const negotiate = async (...protocols: string[]) => {
     const options = { port, host: '127.0.0.1', ALPNProtocols: protocols };
     const socket = connectTls({ ...options, rejectUnauthorized: false });
@@ -367,7 +366,7 @@ test('ALPN prefers HTTP/2, accepts HTTP/1.1 or no ALPN, and refuses other protoc
 });
 
 test('listen() refuses a port in use, an address of another machine, and a key that does not match', async (t) => {
-  const { routes } = deferredHandler();
+  const { routes } = createDeferredRoutes();
   const { port } = await startHttp(t, routes);
   const { privateKey: key } = createSelfSigned(['localhost'], Date.now());
 
@@ -399,7 +398,10 @@ async function startRequest(protocol: Protocol, port: number, path: string): Pro
   return () => client.tls.destroy();
 }
 
-/** Opens an idle connection, never used or after one response. It does not close its side. */
+/**
+ * Opens a connection that is idle: never used or, with `path`, after one response. The client does not
+ * close its side.
+ */
 async function connectIdle(protocol: Protocol, port: number, path?: string): Promise<RawTls> {
   const { tls, get } = await openConnection(protocol, port);
   if (path !== undefined) {

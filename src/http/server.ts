@@ -107,7 +107,7 @@ export class HttpServer {
     return this.#connections.refused;
   }
 
-  /** Sets the certificate of new connections. Throws, and keeps the old one, for a wrong key. */
+  /** Sets the certificate of new connections. Throws, and keeps the old one, if the key does not match. */
   setCertificate(key: string | Buffer, cert: string | Buffer): void {
     this.#server.setSecureContext({ ...tlsOptions, key, cert });
   }
@@ -124,7 +124,8 @@ export class HttpServer {
   }
 
   /**
-   * Stops accepting, waits until all connections are closed, and destroys the rest at the deadline.
+   * Stops accepting, waits until all connections are closed, and destroys those that are still open after
+   * `deadlineMs`.
    * Idempotent; never rejects.
    */
   close(deadlineMs: number): Promise<void> {
@@ -153,18 +154,18 @@ export class HttpServer {
   }
 
   #handleHttp1(request: IncomingMessage, response: ServerResponse): void {
-    for (const part of [request, response]) {
-      part.on('error', this.#logError);
+    for (const emitter of [request, response]) {
+      emitter.on('error', this.#logError);
     }
     if (this.#connections.trackExchange(request.socket as TLSSocket, response) === undefined)
       return;
     const isStopping = () => this.#isStopping;
     const options = { endMs: this.#endMs, isStopping };
-    const answer = () =>
+    const dispatch = () =>
       void this.#dispatcher.dispatch(new H1Transport(request, response, options));
     // Pipelined request: wait until Node assigns the socket to this response.
-    if (response.socket === null) response.once('socket', answer);
-    else answer();
+    if (response.socket === null) response.once('socket', dispatch);
+    else dispatch();
   }
 
   #handleHttp2(...[stream, headers, , rawHeaders]: StreamEvent): void {
@@ -243,8 +244,8 @@ function createServer({ key, cert, limits }: HttpServerOptions): Http2SecureServ
  * Selects HTTP/2 if the client offers it, else HTTP/1.1. A client that offers neither is refused by
  * TLS. Must not throw.
  *
- * A function, because Node copies an `ALPNProtocols` list per connection, and each copy retains an 8 KiB
- * slab of the Buffer pool.
+ * This is a function because Node copies an `ALPNProtocols` list per connection, and each copy retains an
+ * 8 KiB slab of the Buffer pool.
  */
 function chooseProtocol({ protocols }: { protocols: readonly string[] }): string | undefined {
   return ['h2', 'http/1.1'].find((protocol) => protocols.includes(protocol));

@@ -22,7 +22,7 @@ interface Reader {
   disconnect(): void;
 }
 
-async function stream(t: TestContext, protocol: Protocol, { endMs = 60_000 } = {}) {
+async function openStream(t: TestContext, protocol: Protocol, { endMs = 60_000 } = {}) {
   const sinks: Sink[] = [];
   const open = (sink: Sink) => {
     sinks.push(sink);
@@ -34,7 +34,7 @@ async function stream(t: TestContext, protocol: Protocol, { endMs = 60_000 } = {
   const reader = protocol === 'h2' ? await readOverH2(port) : await readOverHttp1(port);
   t.after(() => reader.disconnect());
   await until(() => sinks.length > 0);
-  return { sink: sinks[0] as Sink, reader, closes, server, lines }; // Safe: see above.
+  return { sink: sinks[0] as Sink, reader, closes, server, lines }; // Safe: `until` waited for it.
 }
 
 async function readOverH2(port: number): Promise<Reader> {
@@ -70,31 +70,31 @@ async function readOverHttp1(port: number): Promise<Reader> {
 
 function dechunk(received: Buffer): Buffer {
   const parts: Buffer[] = [];
-  let at = received.indexOf('\r\n\r\n') + 4;
-  while (at < received.length) {
-    const start = received.indexOf('\r\n', at) + 2;
-    const end = start + Number.parseInt(received.toString('latin1', at, start), 16);
+  let offset = received.indexOf('\r\n\r\n') + 4;
+  while (offset < received.length) {
+    const start = received.indexOf('\r\n', offset) + 2;
+    const end = start + Number.parseInt(received.toString('latin1', offset, start), 16);
     parts.push(received.subarray(start, end));
-    at = end + 2;
+    offset = end + 2;
   }
   return Buffer.concat(parts);
 }
 
 /** More than the socket buffers of the kernel hold. */
-const much = Buffer.alloc(16 * 1024 * 1024, 'x');
-const drop = Buffer.from('drop');
+const large = Buffer.alloc(16 * 1024 * 1024, 'x');
+const small = Buffer.from('small');
 
 /** Whether a promise has settled by now. */
 async function isSettled(promise: Promise<unknown>): Promise<boolean> {
-  const not = new Promise((resolve) => setImmediate(resolve, 'not'));
-  return (await Promise.race([promise, not])) !== 'not';
+  const notSettled = new Promise((resolve) => setImmediate(resolve, 'not settled'));
+  return (await Promise.race([promise, notSettled])) !== 'not settled';
 }
 
 for (const protocol of protocols) {
   const over = `over ${protocol}`;
 
   test(`writes arrive in order, and drained() settles when they have been sent ${over}`, async (t) => {
-    const { sink, reader } = await stream(t, protocol);
+    const { sink, reader } = await openStream(t, protocol);
     reader.read();
 
     for (const part of ['a', '', 'b', 'c']) sink.write(Buffer.from(part));
@@ -104,43 +104,43 @@ for (const protocol of protocols) {
     await until(() => reader.body().toString() === 'abc');
   });
 
-  test(`queuedBytes counts what a slow client has not read, and drained() waits for it ${over}`, async (t) => {
-    const { sink, reader } = await stream(t, protocol);
+  test(`queuedBytes counts the bytes that a slow client has not read, and drained() waits for them ${over}`, async (t) => {
+    const { sink, reader } = await openStream(t, protocol);
 
-    sink.write(much);
-    sink.write(drop);
+    sink.write(large);
+    sink.write(small);
     const waiting = [sink.drained(), sink.drained()];
-    assert.ok(sink.queuedBytes >= much.length);
+    assert.ok(sink.queuedBytes >= large.length);
     assert.equal(await isSettled(Promise.race(waiting)), false);
     reader.read();
     await Promise.all(waiting);
 
     assert.equal(sink.queuedBytes, 0);
     assert.equal(sink.closed, false);
-    await until(() => reader.body().length === much.length + drop.length);
+    await until(() => reader.body().length === large.length + small.length);
   });
 
   test(`end() flushes queued bytes first ${over}`, async (t) => {
-    const { sink, reader, closes } = await stream(t, protocol);
+    const { sink, reader, closes } = await openStream(t, protocol);
 
-    sink.write(much);
-    sink.end(drop);
-    sink.end(drop);
-    sink.write(drop);
+    sink.write(large);
+    sink.end(small);
+    sink.end(small);
+    sink.write(small);
     reader.read();
 
     assert.equal(await reader.ended(), 'whole');
-    assert.equal(reader.body().length, much.length + drop.length);
+    assert.equal(reader.body().length, large.length + small.length);
     await until(() => sink.closed);
     assert.deepEqual(closes, ['closed']);
   });
 
   test(`end() destroys the stream of a client that reads nothing ${over}`, async (t) => {
-    const { sink, reader, closes } = await stream(t, protocol, { endMs: 100 });
+    const { sink, reader, closes } = await openStream(t, protocol, { endMs: 100 });
 
-    sink.write(much);
+    sink.write(large);
     const drained = sink.drained();
-    sink.end(drop);
+    sink.end(small);
 
     await drained;
     await until(() => closes.length > 0);
@@ -150,14 +150,14 @@ for (const protocol of protocols) {
   });
 
   test(`destroy() drops queued bytes and settles drained() ${over}`, async (t) => {
-    const { sink, reader, closes, lines } = await stream(t, protocol);
+    const { sink, reader, closes, lines } = await openStream(t, protocol);
 
-    sink.write(much);
+    sink.write(large);
     const drained = sink.drained();
     sink.destroy();
     sink.destroy();
-    sink.write(drop);
-    sink.end(drop);
+    sink.write(small);
+    sink.end(small);
 
     await drained;
     await until(() => sink.closed && closes.length > 0);
@@ -168,9 +168,9 @@ for (const protocol of protocols) {
     assert.ok(lines.every(({ level }) => level !== 'error'));
   });
 
-  test(`a client that disconnects closes the sink, and late onClose listeners are called, too ${over}`, async (t) => {
-    const { sink, reader, closes, server, lines } = await stream(t, protocol);
-    sink.write(much);
+  test(`the sink closes when its client disconnects, and onClose listeners added later are called, too ${over}`, async (t) => {
+    const { sink, reader, closes, server, lines } = await openStream(t, protocol);
+    sink.write(large);
     const drained = sink.drained();
 
     reader.disconnect();
@@ -178,8 +178,8 @@ for (const protocol of protocols) {
     await drained;
     await until(() => sink.closed && server.connections === 0);
     await new Promise<void>((resolve) => sink.onClose(resolve));
-    sink.write(drop);
-    sink.end(drop);
+    sink.write(small);
+    sink.end(small);
     sink.destroy();
     assert.deepEqual(closes, ['closed']);
     assert.equal(sink.queuedBytes, 0);
@@ -187,7 +187,7 @@ for (const protocol of protocols) {
   });
 }
 
-for (const [what, why] of [
+for (const [what, errorCode] of [
   ['cancelled', code.cancel],
   ['broken', code.internal],
   ['complete', code.none],
@@ -202,7 +202,7 @@ for (const [what, why] of [
     client.send(h2.headers(1, fields('GET', '/stream')));
     await client.frame((one) => one.type === type.headers);
 
-    client.send(h2.reset(1, why));
+    client.send(h2.reset(1, errorCode));
 
     await until(() => closes.length > 0);
     client.send(h2.headers(3, fields('GET', '/stream'))); // The connection is still usable.
@@ -223,7 +223,7 @@ test('a stream can be destroyed while its connection is stalled, without affecti
   await until(() => sinks.length === 2);
   const [first, second] = sinks;
   client.tls.socket.pause();
-  first?.write(much);
+  first?.write(large);
   await until(() => (first?.queuedBytes ?? 0) > 0);
 
   first?.destroy(); // The stream closes although its reset cannot be sent.
@@ -231,12 +231,13 @@ test('a stream can be destroyed while its connection is stalled, without affecti
   await until(() => first?.closed === true);
   await first?.drained();
   assert.equal(second?.closed, false);
-  client.destroy(); // Node 20 and 22 do not notice it in this state; a ping or `idleMs` does.
+  // In this state Node 20 and 22 do not notice the disconnect; only a ping or the idle timeout does.
+  client.destroy();
   await server.close(0);
   assert.equal(second?.closed, true);
 });
 
-test('a write error closes the sink, also when the output does not destroy itself', async () => {
+test('a write error closes the sink, even when the output does not destroy itself', async () => {
   const output = new Writable({
     autoDestroy: false,
     write: (_bytes, _encoding, done) => setImmediate(done, new Error('gone')),

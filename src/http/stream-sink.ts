@@ -3,16 +3,16 @@ import type { Sink } from './reply.js';
 
 export interface StreamSinkOptions<Output extends Writable> {
   readonly output: Output;
-  /** Closes the output at once and drops what it has queued. */
+  /** Closes the output at once and drops its queued bytes. */
   readonly destroy: (output: Output) => void;
   /** After `end`, how long the client may take to read queued bytes. */
   readonly endMs: number;
 }
 
 /**
- * Maximum of bytes queued in the output. The output encrypts everything it is given at once, into
- * buffers that the connection retains at that size, and it reports when all of it has been written, not
- * when a part has.
+ * Maximum number of bytes queued in the output. The output encrypts all bytes of a write at once, into
+ * buffers that the connection retains at that size, and it reports only when all of them have been
+ * written.
  */
 const sliceBytes = 32 * 1024;
 
@@ -100,12 +100,12 @@ export class StreamSink<Output extends Writable> implements Sink {
     while (room > 0) {
       const first = this.#pending[0];
       if (first === undefined) break;
-      const part = first.subarray(0, room);
-      if (part.length < first.length) this.#pending[0] = first.subarray(room);
+      const slice = first.subarray(0, room);
+      if (slice.length < first.length) this.#pending[0] = first.subarray(room);
       else this.#pending.shift();
-      room -= part.length;
-      this.#pendingBytes -= part.length;
-      this.#output.write(part, this.#onWritten);
+      room -= slice.length;
+      this.#pendingBytes -= slice.length;
+      this.#output.write(slice, this.#onWritten);
     }
     this.#output.uncork();
     if (this.#isEnded && this.#pendingBytes === 0) this.#output.end();
@@ -124,8 +124,8 @@ export class StreamSink<Output extends Writable> implements Sink {
   }
 
   #resolveDrained(): void {
-    const waiting = this.#drainWaiters;
+    const waiters = this.#drainWaiters;
     this.#drainWaiters = [];
-    for (const resolve of waiting) resolve();
+    for (const resolve of waiters) resolve();
   }
 }

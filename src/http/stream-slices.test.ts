@@ -41,7 +41,7 @@ test('small writes are passed to the output unchanged', async () => {
   assert.equal(sink.queuedBytes, 0);
 });
 
-test('the output gets 32 KiB at a time, and queuedBytes decreases in steps of that', async () => {
+test('the output gets 32 KiB at a time, and queuedBytes decreases in steps of 32 KiB', async () => {
   const { sink, output, taken, takeOne } = openSink();
   const large = randomBytes(70_000);
   const queued: number[] = [];

@@ -20,7 +20,7 @@ export interface Transport {
   readonly isAnswered: boolean;
   /** Sends 100-continue to a client that expects it. Spec: RFC 9110 §10.1.1. */
   sendContinue(): void;
-  /** Calls the listener once `isClientGone`, also when it is so already; then asynchronously. */
+  /** Calls the listener once `isClientGone` is true; asynchronously if it is true already. */
   onClientGone(listener: () => void): void;
   /** Sends a complete response. Does nothing when `isClientGone`. Throws for an invalid header. */
   send(status: number, headers: Headers, body: Buffer | undefined): void;
@@ -43,9 +43,9 @@ export function parseRawHeaders(rawHeaders: readonly string[]): Readonly<Record<
     const name = (rawHeaders[index] ?? '').toLowerCase();
     if (name.startsWith(':')) continue;
     const value = rawHeaders[index + 1] ?? '';
-    const before = headers[name];
+    const previous = headers[name];
     headers[name] =
-      before === undefined ? value : before + (name === 'cookie' ? '; ' : ', ') + value;
+      previous === undefined ? value : previous + (name === 'cookie' ? '; ' : ', ') + value;
   }
   return headers;
 }

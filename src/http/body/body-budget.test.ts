@@ -17,10 +17,10 @@ const type = 'application/json';
 async function startWithSmallBudget(t: TestContext, { bodyMs = 60_000 } = {}) {
   const budget = new BodyBudget(10);
   const acquired = () => {
-    let left = 0;
-    while (budget.acquire(1)) left += 1;
-    budget.release(left);
-    return 10 - left;
+    let freeBytes = 0;
+    while (budget.acquire(1)) freeBytes += 1;
+    budget.release(freeBytes);
+    return 10 - freeBytes;
   };
   const post = route('POST', '/', async (exchange) =>
     json(200, { body: await exchange.body({ bytesMax: 100, budget }) }),
@@ -30,12 +30,17 @@ async function startWithSmallBudget(t: TestContext, { bodyMs = 60_000 } = {}) {
 }
 
 /** Starts a body, with or without a declared length. `status` is the status of an error response. */
-async function begin(protocol: Protocol, port: number, length: number | undefined, part: string) {
+async function beginBody(
+  protocol: Protocol,
+  port: number,
+  length: number | undefined,
+  start: string,
+) {
   if (protocol === 'h2') {
     const client = await RawH2.open(port);
     const declared = length === undefined ? [] : ([['content-length', String(length)]] as const);
     const head = fields('POST', '/', [['content-type', type], ...declared]);
-    client.send(headers(1, head, flag.endHeaders), data(1, part));
+    client.send(headers(1, head, flag.endHeaders), data(1, start));
     return {
       finish: (rest: string) => client.send(data(1, rest, flag.endStream)),
       status: async () => (await client.readJson(1))?.['status'],
@@ -47,7 +52,7 @@ async function begin(protocol: Protocol, port: number, length: number | undefine
   const chunk = (text: string) =>
     length === undefined ? `${text.length.toString(16)}\r\n${text}\r\n` : text;
   const head = `POST / HTTP/1.1\r\nhost: localhost\r\ncontent-type: ${type}\r\n${size}\r\n\r\n`;
-  client.write(head + chunk(part));
+  client.write(head + chunk(start));
   return {
     finish: (rest: string) => client.write(chunk(rest) + (length === undefined ? '0\r\n\r\n' : '')),
     async status() {
@@ -62,12 +67,12 @@ for (const protocol of protocols) {
   const send = (port: number, body: string) =>
     ask(protocol, port, 'POST', '/', { headers: { 'content-type': type }, body });
 
-  test(`bodies up to the budget are accepted together, and one byte more is refused (${protocol})`, async (t) => {
+  test(`bodies that fill the budget together are accepted, and one byte more is refused (${protocol})`, async (t) => {
     const { port, acquired } = await startWithSmallBudget(t);
     assert.equal((await send(port, '"12345678"')).status, 200);
     assert.equal((await send(port, '"123456789"')).status, 503);
 
-    const half = await begin(protocol, port, 6, '"');
+    const incomplete = await beginBody(protocol, port, 6, '"');
     await until(() => acquired() === 6);
     const [fits, tooMuch] = [await send(port, '1234'), await send(port, '12345')];
 
@@ -76,31 +81,31 @@ for (const protocol of protocols) {
       [tooMuch.body['name'], tooMuch.headers['retry-after']],
       ['service_unavailable', '1'],
     );
-    half.finish('1234"');
+    incomplete.finish('1234"');
     await until(() => acquired() === 0);
-    half.destroy();
+    incomplete.destroy();
   });
 
   test(`a body without a declared length is counted as it arrives (${protocol})`, async (t) => {
     const { port, acquired } = await startWithSmallBudget(t);
-    const some = await begin(protocol, port, undefined, '"1234');
+    const first = await beginBody(protocol, port, undefined, '"1234');
     await until(() => acquired() === 5);
-    const more = await begin(protocol, port, undefined, '"123');
+    const second = await beginBody(protocol, port, undefined, '"123');
     await until(() => acquired() === 9);
 
-    more.finish('45"'); // Exceeds the budget, and releases what it had acquired.
+    second.finish('45"'); // Exceeds the budget, so that its 4 bytes are released.
     await until(() => acquired() === 5);
 
-    some.finish('5"');
+    first.finish('5"');
     await until(() => acquired() === 0);
-    some.destroy();
-    more.destroy();
+    first.destroy();
+    second.destroy();
   });
 
   test(`a truncated body releases its share of the budget (${protocol})`, async (t) => {
     const { port, acquired } = await startWithSmallBudget(t);
-    const truncated = await begin(protocol, port, 6, '"');
-    const other = await begin(protocol, port, 4, '"');
+    const truncated = await beginBody(protocol, port, 6, '"');
+    const other = await beginBody(protocol, port, 4, '"');
     await until(() => acquired() === 10);
 
     truncated.destroy();
@@ -111,7 +116,7 @@ for (const protocol of protocols) {
 
   test(`a body that exceeds its time limit releases its share of the budget (${protocol})`, async (t) => {
     const { port, acquired } = await startWithSmallBudget(t, { bodyMs: 300 });
-    const slow = await begin(protocol, port, 10, '"');
+    const slow = await beginBody(protocol, port, 10, '"');
 
     assert.equal(await slow.status(), 408);
     assert.equal(acquired(), 0);
@@ -133,12 +138,12 @@ test('one address cannot use more than its share of the budget', () => {
 });
 
 for (const protocol of protocols) {
-  test(`bodies that are declared but not sent do not block others (${protocol})`, async (t) => {
+  test(`bodies whose length is declared but that are not sent do not block others (${protocol})`, async (t) => {
     const post = route('POST', '/', async (exchange) => json(200, { body: await exchange.body() }));
     const bytes = bodiesBytesMax / 8;
     const { port } = await startHttp(t, [post], { limits: { bodyBytesMax: bytes } });
     const declared = await Promise.all(
-      Array.from({ length: 8 }, () => begin(protocol, port, bytes, '"')),
+      Array.from({ length: 8 }, () => beginBody(protocol, port, bytes, '"')),
     );
     t.after(() => {
       for (const client of declared) client.destroy();

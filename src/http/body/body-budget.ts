@@ -2,15 +2,15 @@ import { Failure } from '../../errors.js';
 import { Counts } from '../../util/counts.js';
 
 interface BudgetOptions {
-  /** Maximum of bytes per IP key. Default: no limit but `bytesMax`. */
+  /** Maximum number of bytes per IP key. Default: no limit but `bytesMax`. */
   readonly bytesPerIpMax?: number;
 }
 
 /**
  * Bounds the memory held by request bodies. Callers release what they acquire.
  *
- * A budget with a limit per IP key is for unauthenticated clients: there a declared length reserves
- * nothing, because a few clients that declare much and send nothing would block all others.
+ * A budget with a limit per IP key is for unauthenticated clients. A declared length reserves nothing of
+ * it, because otherwise a few clients could declare large bodies, send nothing, and block all others.
  */
 export class BodyBudget {
   readonly #bytesMax: number;
@@ -31,7 +31,7 @@ export class BodyBudget {
     return this.#bytesPerIpMax === undefined;
   }
 
-  /** Returns false, and acquires nothing, when fewer bytes are left. `ipKey` as by `toIpKey`. */
+  /** Returns false, and acquires nothing, when fewer bytes are left. `ipKey` is a result of `toIpKey`. */
   acquire(bytes: number, ipKey = ''): boolean {
     if (this.#acquiredBytes + bytes > this.#bytesMax) return false;
     if (this.#bytesPerIpMax !== undefined) {

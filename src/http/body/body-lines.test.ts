@@ -16,25 +16,30 @@ function createBody(...chunks: (string | Buffer)[]) {
   return { input, headers, isBodyTruncated: false };
 }
 
-async function readAllLines(from: Parameters<typeof readLines>[0], more: Partial<LineLimits> = {}) {
+async function readAllLines(
+  body: Parameters<typeof readLines>[0],
+  limitChanges: Partial<LineLimits> = {},
+) {
   const values: unknown[] = [];
-  for await (const value of readLines(from, { ...limits, ...more })) values.push(value);
+  for await (const value of readLines(body, { ...limits, ...limitChanges })) values.push(value);
   return values;
 }
 
-const refused = (name: string, info: object | undefined) => (failure: Failure) => {
+const isFailure = (name: string, info: object | undefined) => (failure: Failure) => {
   assert.equal(failure.name, name);
   assert.deepEqual(failure.info, info);
   return true;
 };
 
-test('lines are parsed to values, regardless of the chunks in which the body arrives', async () => {
+test('lines are parsed to values, however the body is split into chunks', async () => {
   const text = '{"a":"é🐝"}\r\n\n 7 \n[1,[2]]\n  \n"x"';
   const bytes = Buffer.from(text);
 
   for (let size = 1; size <= bytes.length; size += 1) {
     const chunks: Buffer[] = [];
-    for (let at = 0; at < bytes.length; at += size) chunks.push(bytes.subarray(at, at + size));
+    for (let start = 0; start < bytes.length; start += size) {
+      chunks.push(bytes.subarray(start, start + size));
+    }
 
     assert.deepEqual(await readAllLines(createBody(...chunks)), [{ a: 'é🐝' }, 7, [1, [2]], 'x']);
   }
@@ -46,18 +51,18 @@ test('an error in a line is reported with the index of its value', async () => {
   const index = { index: 1 };
   const line = { bytesMax: 20, index: 1 };
 
-  await assert.rejects(readAllLines(createBody('1\n{\n')), refused('invalid_request', index));
+  await assert.rejects(readAllLines(createBody('1\n{\n')), isFailure('invalid_request', index));
   await assert.rejects(
     readAllLines(createBody('1\n\n[[[[1]]]]')),
-    refused('invalid_request', index),
+    isFailure('invalid_request', index),
   );
   await assert.rejects(
     readAllLines(createBody('1\n"', Buffer.from([0xff]), '"\n')),
-    refused('invalid_request', index),
+    isFailure('invalid_request', index),
   );
   const long = `1\n"${'x'.repeat(18)}"`;
   assert.deepEqual(await readAllLines(createBody(long)), [1, 'x'.repeat(18)]);
-  await assert.rejects(readAllLines(createBody(`${long} `)), refused('payload_too_large', line));
+  await assert.rejects(readAllLines(createBody(`${long} `)), isFailure('payload_too_large', line));
 });
 
 test('the size limit applies to the declared and to the received length', async () => {
@@ -67,36 +72,36 @@ test('the size limit applies to the declared and to the received length', async 
   assert.deepEqual(await readAllLines(createBody('1\n', '2\n', '3'), bytes), [1, 2, 3]);
   await assert.rejects(
     readAllLines(createBody('1\n', '2\n', '34'), bytes),
-    refused('payload_too_large', bytes),
+    isFailure('payload_too_large', bytes),
   );
-  await assert.rejects(readAllLines(declared, bytes), refused('payload_too_large', bytes));
+  await assert.rejects(readAllLines(declared, bytes), isFailure('payload_too_large', bytes));
 });
 
 test('a body that is not application/x-ndjson is refused', async () => {
-  const from = { ...createBody('1'), headers: { 'content-type': 'application/json' } };
+  const body = { ...createBody('1'), headers: { 'content-type': 'application/json' } };
 
-  await assert.rejects(readAllLines(from), refused('unsupported_media_type', undefined));
+  await assert.rejects(readAllLines(body), isFailure('unsupported_media_type', undefined));
 });
 
 test('the last line of a truncated body is not yielded', async () => {
   const values: unknown[] = [];
   const input = new PassThrough();
-  const from = { input, headers, isBodyTruncated: false };
+  const body = { input, headers, isBodyTruncated: false };
   input.write('1\n2\n3');
 
   const reading = (async () => {
-    for await (const value of readLines(from, limits)) {
+    for await (const value of readLines(body, limits)) {
       values.push(value);
-      if (values.length === 2) input.end(); // As HTTP/2 ends an aborted stream.
-      from.isBodyTruncated = true;
+      if (values.length === 2) input.end(); // Node ends an aborted HTTP/2 stream like this.
+      body.isBodyTruncated = true;
     }
   })();
 
-  await assert.rejects(reading, refused('invalid_request', undefined));
+  await assert.rejects(reading, isFailure('invalid_request', undefined));
   assert.deepEqual(values, [1, 2]);
   await assert.rejects(
     readAllLines({ ...createBody('1'), headers: { ...headers, 'content-length': '2' } }),
-    refused('invalid_request', undefined),
+    isFailure('invalid_request', undefined),
   );
 });
 
@@ -106,7 +111,7 @@ test('a client that sends nothing until the deadline is refused', async () => {
 
   await assert.rejects(
     readAllLines({ input, headers, isBodyTruncated: false }, { deadlineMs: 1 }),
-    refused('request_timeout', undefined),
+    isFailure('request_timeout', undefined),
   );
   assert.equal(input.listenerCount('readable'), 0);
 });
@@ -127,6 +132,6 @@ test('lines are not read before they are requested', async () => {
   await lines.next();
   for (let turn = 0; turn < 10; turn += 1) await new Promise((resolve) => setImmediate(resolve));
 
-  assert.ok(produced < 10, `${produced} lines were read for one`);
+  assert.ok(produced < 10, `${produced} lines were read when one was requested`);
   await lines.return(undefined);
 });

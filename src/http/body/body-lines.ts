@@ -13,7 +13,7 @@ export interface LineLimits {
   readonly deadlineMs: number;
 }
 
-type Input = Pick<Transport, 'input' | 'isBodyTruncated' | 'headers'>;
+type BodyTransport = Pick<Transport, 'input' | 'isBodyTruncated' | 'headers'>;
 
 const newline = 10;
 
@@ -27,8 +27,11 @@ const newline = 10;
  *
  * Spec: NDJSON 1.0.
  */
-export async function* readLines(from: Input, limits: LineLimits): AsyncGenerator<unknown> {
-  const [media = ''] = (from.headers['content-type'] ?? '').toLowerCase().split(';');
+export async function* readLines(
+  transport: BodyTransport,
+  limits: LineLimits,
+): AsyncGenerator<unknown> {
+  const [media = ''] = (transport.headers['content-type'] ?? '').toLowerCase().split(';');
   if (media.trim() !== 'application/x-ndjson') {
     const message = 'Cannot read body: its content-type is not application/x-ndjson';
     throw new Failure('unsupported_media_type', message);
@@ -36,17 +39,17 @@ export async function* readLines(from: Input, limits: LineLimits): AsyncGenerato
   let index = 0;
   /** The start of a line whose end has not arrived. */
   const partialLine = new ByteAccumulator();
-  const check = (part: Buffer) => {
+  const checkLineLength = (part: Buffer) => {
     const isTooLong = partialLine.length + part.length > limits.lineBytesMax;
     if (isTooLong) throw tooLarge('a line', limits.lineBytesMax, { index });
   };
   const parse = (part: Buffer): unknown => {
-    check(part);
+    checkLineLength(part);
     if (partialLine.length === 0) return parseLine(part, limits.depthMax, index);
     partialLine.append(part);
     return parseLine(partialLine.take(), limits.depthMax, index);
   };
-  for await (const chunk of readChunks(from, limits)) {
+  for await (const chunk of readChunks(transport, limits)) {
     let start = 0;
     for (let end = chunk.indexOf(newline); end !== -1; end = chunk.indexOf(newline, start)) {
       const value = parse(chunk.subarray(start, end));
@@ -56,7 +59,7 @@ export async function* readLines(from: Input, limits: LineLimits): AsyncGenerato
       index += 1;
     }
     const remainder = chunk.subarray(start);
-    check(remainder);
+    checkLineLength(remainder);
     partialLine.append(remainder);
   }
   const last = parse(Buffer.alloc(0));
@@ -67,8 +70,8 @@ export async function* readLines(from: Input, limits: LineLimits): AsyncGenerato
  * Yields the bytes as they arrive and enforces the limits. Reads only when the next chunk is
  * requested.
  */
-async function* readChunks(from: Input, limits: LineLimits): AsyncGenerator<Buffer> {
-  const { input, headers } = from;
+async function* readChunks(transport: BodyTransport, limits: LineLimits): AsyncGenerator<Buffer> {
+  const { input, headers } = transport;
   const { bytesMax, deadlineMs } = limits;
   const declared = Number(headers['content-length'] ?? Number.NaN);
   if (declared > bytesMax) throw tooLarge('it', bytesMax);
@@ -84,7 +87,7 @@ async function* readChunks(from: Input, limits: LineLimits): AsyncGenerator<Buff
     yield chunk;
   }
   const isShort = !Number.isNaN(declared) && declared !== length;
-  if (from.isBodyTruncated || isShort || !input.readableEnded) {
+  if (transport.isBodyTruncated || isShort || !input.readableEnded) {
     throw new Failure('invalid_request', 'Cannot read body: it is incomplete');
   }
 }

@@ -9,7 +9,7 @@ import { parseBody } from './body.js';
 
 const echo =
   (options = {}) =>
-  async (exchange: { body(o?: object): Promise<unknown> }) => {
+  async (exchange: { body(options?: object): Promise<unknown> }) => {
     const body = await exchange.body(options);
     return json(200, { body: body ?? '(none)' });
   };
@@ -31,7 +31,7 @@ const post = (path: string, type: string | undefined, body?: string | Buffer): P
 const nested = (depth: number) => '['.repeat(depth) + ']'.repeat(depth);
 
 // [description, request, parsed body]
-const read: readonly (readonly [string, Post, unknown])[] = [
+const acceptedCases: readonly (readonly [string, Post, unknown])[] = [
   ['JSON', post('/json', jsonType, '{"a":[1,"é"]}'), { a: [1, 'é'] }],
   ['JSON with a charset', post('/json', 'Application/JSON; charset=utf-8', '1'), 1],
   ['JSON after a byte order mark', post('/json', jsonType, '\ufeff1'), 1],
@@ -68,7 +68,7 @@ const read: readonly (readonly [string, Post, unknown])[] = [
 ];
 
 // [description, request, status, failure name]
-const refused: readonly (readonly [string, Post, number, string])[] = [
+const refusedCases: readonly (readonly [string, Post, number, string])[] = [
   ['malformed JSON', post('/json', jsonType, '{"a":'), 400, 'invalid_request'],
   [
     'a body that is not UTF-8',
@@ -148,7 +148,7 @@ const refused: readonly (readonly [string, Post, number, string])[] = [
 ];
 
 for (const protocol of protocols) {
-  for (const [what, { path, ...asked }, body] of read) {
+  for (const [what, { path, ...asked }, body] of acceptedCases) {
     test(`${what} is read over ${protocol}`, async (t) => {
       const { port } = await startHttp(t, routes);
 
@@ -159,7 +159,7 @@ for (const protocol of protocols) {
     });
   }
 
-  for (const [what, { path, ...asked }, status, name] of refused) {
+  for (const [what, { path, ...asked }, status, name] of refusedCases) {
     test(`${what} is refused with ${status} ${name} over ${protocol}`, async (t) => {
       const { port } = await startHttp(t, routes);
 
@@ -167,12 +167,12 @@ for (const protocol of protocols) {
 
       assert.deepEqual([answer.status, answer.body['name']], [status, name]);
       const accepted = { '/json': jsonType, '/form': `${jsonType}, ${formType}` }[path];
-      const isOfType = status === 415 && asked.headers?.['content-encoding'] === undefined;
-      assert.equal(answer.headers['accept-post'], isOfType ? accepted : undefined);
+      const isTypeRefused = status === 415 && asked.headers?.['content-encoding'] === undefined;
+      assert.equal(answer.headers['accept-post'], isTypeRefused ? accepted : undefined);
     });
   }
 
-  test(`reading a body twice is a defect, and does not hang over ${protocol}`, async (t) => {
+  test(`reading a body twice over ${protocol} is a defect and does not hang`, async (t) => {
     const twice = route('POST', '/twice', async (exchange) => {
       await exchange.body();
       await exchange.body();

@@ -10,15 +10,15 @@ export interface BodyLimits {
   readonly deadlineMs: number;
   /** Shared with other bodies. */
   readonly budget: BodyBudget;
-  /** The client, as by `toIpKey`; for the budget. */
+  /** The IP key of the client (`toIpKey`), for the budget. */
   readonly ipKey: string;
 }
 
 /**
  * Reads the whole body. Rejects with a Failure: `payload_too_large` as soon as the limit is exceeded,
  * `request_timeout`, `service_unavailable` when the budget is exhausted, `invalid_request` for a
- * truncated body. Node ends an aborted HTTP/2 stream as if it were complete, so without that check half
- * a document would be accepted.
+ * truncated body. Node ends an aborted HTTP/2 stream as if it were complete, so without a check for
+ * truncation half a document would be accepted.
  */
 export function readBody(
   transport: Pick<Transport, 'input' | 'isBodyTruncated' | 'headers' | 'onClientGone'>,
@@ -80,12 +80,13 @@ const strictUtf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: false });
 
 /**
  * Parses JSON or, with `form`, also form fields. Returns undefined for an empty body. Throws
- * `unsupported_media_type`, and `invalid_request` for what is not UTF-8, malformed or nested too deeply.
+ * `unsupported_media_type`, and `invalid_request` for a body that is not UTF-8, malformed or nested too
+ * deeply.
  */
 export function parseBody(bytes: Buffer, { type, form, depthMax }: BodyFormat): unknown {
   if (bytes.length === 0) return undefined;
   const [media = '', ...parameters] = (type ?? '').toLowerCase().split(';');
-  const isUtf8 = parameters.every((one) => !/^\s*charset=(?!"?utf-?8"?\s*$)/.test(one));
+  const isUtf8 = parameters.every((parameter) => !/^\s*charset=(?!"?utf-?8"?\s*$)/.test(parameter));
   const isJson = isUtf8 && media.trim() === 'application/json';
   const isForm = isUtf8 && form && media.trim() === 'application/x-www-form-urlencoded';
   if (!isJson && !isForm) {
@@ -109,11 +110,11 @@ export function parseBody(bytes: Buffer, { type, form, depthMax }: BodyFormat): 
 
 /**
  * Parses form fields, strictly. Invalid UTF-8 is refused because as U+FFFD it would make two passwords
- * equal; a duplicate field because a proxy and Herald might each use another one of them.
+ * equal. A duplicate field is refused because a proxy and Herald might each use a different one.
  */
 function parseForm(text: string): Record<string, string> {
   const fields = new Map<string, string>();
-  for (const pair of text.split('&').filter((one) => one !== '')) {
+  for (const pair of text.split('&').filter((field) => field !== '')) {
     const [name = '', ...value] = pair.split('=').map(decodeFormText);
     if (fields.has(name)) {
       throw new Failure('invalid_request', 'Cannot read body: duplicate form field');
@@ -140,7 +141,7 @@ function decodeUtf8(bytes: Buffer): string {
   }
 }
 
-/** Returns the nesting depth of brackets outside of strings, without parsing and recursion. */
+/** Returns the nesting depth of brackets outside of strings, without parsing or recursion. */
 function measureDepth(text: string): number {
   let depth = 0;
   let deepest = 0;
@@ -156,17 +157,17 @@ function measureDepth(text: string): number {
 }
 
 /**
- * Returns the index of the quote that ends the string starting at `start`: one after an even number
- * of `\`.
+ * Returns the index of the quote that ends the string starting at `start`, or the length of the text if
+ * there is none. A quote after an odd number of `\` does not end the string.
  */
 function findStringEnd(text: string, start: number): number {
-  for (let from = start; ; ) {
-    const quote = text.indexOf('"', from); // Much faster than a loop over the characters.
+  for (let searchStart = start; ; ) {
+    const quote = text.indexOf('"', searchStart); // Much faster than a loop over the characters.
     if (quote === -1) return text.length;
     let escapes = 0;
     while (text[quote - 1 - escapes] === '\\') escapes += 1;
     if (escapes % 2 === 0) return quote;
-    from = quote + 1;
+    searchStart = quote + 1;
   }
 }
 

@@ -40,8 +40,8 @@ test('an address may open a burst of connections, then one per interval of the r
 test('an IPv4 address, in either notation, and an IPv6 /64 have one rate each', () => {
   const { tryAccept } = createLimiter({});
 
-  const same = ['2001:db8::1', '2001:db8::2', '2001:db8:0:0:1::', '2001:db8::3'];
-  assert.deepEqual(tryAccept(same), [true, true, true, false]);
+  const sameNetwork = ['2001:db8::1', '2001:db8::2', '2001:db8:0:0:1::', '2001:db8::3'];
+  assert.deepEqual(tryAccept(sameNetwork), [true, true, true, false]);
   assert.deepEqual(tryAccept(['2001:db8:0:1::1', '::ffff:192.0.2.1']), [true, true]);
 });
 
@@ -49,10 +49,10 @@ test('the total rate applies to all addresses, and a refusal by the per-IP rate 
   const { time, tryAccept } = createLimiter({});
   tryAccept(Array(100).fill('192.0.2.1'));
 
-  const ipKeys = ['192.0.2.2', '192.0.2.3', '192.0.2.4'];
-  assert.deepEqual(tryAccept(ipKeys), [true, true, false]);
+  const addresses = ['192.0.2.2', '192.0.2.3', '192.0.2.4'];
+  assert.deepEqual(tryAccept(addresses), [true, true, false]);
   time.now += 200;
-  assert.deepEqual(tryAccept(ipKeys), [true, false, false]);
+  assert.deepEqual(tryAccept(addresses), [true, false, false]);
 });
 
 test('behind a trusted proxy there is no rate per address', () => {
@@ -81,7 +81,7 @@ function startLimited(t: TestContext, limits: Parameters<typeof startHttp>[2]) {
 }
 
 for (const protocol of protocols) {
-  test(`a connection over the rate is reset before TLS, and those under it are served (${protocol})`, async (t) => {
+  test(`a connection over the rate is reset before TLS, and connections under the rate are served (${protocol})`, async (t) => {
     const acceptIpRate = { count: 3, perMs: 3_600_000 };
     const { server, port, lines } = await startLimited(t, {
       limits: { acceptIpRate },
@@ -133,9 +133,9 @@ test('behind a proxy only the total rate applies, and connections over the maxim
   await assert.rejects(ask('h2', port, 'GET', '/hello'));
   await server.close(0);
 
-  const line = lines.filter(({ phrase }) => phrase === 'connections refused');
+  const reports = lines.filter(({ phrase }) => phrase === 'connections refused');
   assert.deepEqual(
-    line.map(({ refused }) => refused),
+    reports.map(({ refused }) => refused),
     [{ MAX_CONNECTIONS: 1, ACCEPT_RATE: 1 }],
   );
 });

@@ -18,7 +18,7 @@ export interface ConnectionLimiterOptions {
   readonly monotonicClock?: Clock;
 }
 
-/** IP keys whose rate is tracked; with more of them at a time, only the total rate is a limit. */
+/** Maximum number of IP keys whose rate is tracked. Over it, only the total rate is limited. */
 const ipKeysMax = 10_000;
 
 /**
@@ -26,8 +26,8 @@ const ipKeysMax = 10_000;
  * costs about 2 ms of the main thread, so without a limit a burst of connections would block all other
  * work, and would itself end in timeouts.
  *
- * A connection over a limit is reset before TLS starts, which costs a fiftieth of a handshake. A client
- * sees a network error, after which a native EventSource reconnects, too.
+ * A connection over a limit is reset before TLS starts, which costs a fiftieth of a handshake. The client
+ * sees a network error, after which even a native EventSource reconnects.
  */
 export class ConnectionLimiter {
   readonly #totalRate: TokenBucket;
@@ -36,7 +36,7 @@ export class ConnectionLimiter {
   /** Open connections by IP key. */
   readonly #openByIp = new Counts<string>();
   readonly #log: Logger;
-  /** Refused since the last report, by the setting that was exceeded. */
+  /** Number of connections refused since the last report, by the setting that was exceeded. */
   #refusedBySetting: Record<string, number> = {};
   #lastRefusedIp = '';
   #refusedTotal = 0;
@@ -75,11 +75,11 @@ export class ConnectionLimiter {
   }
 
   /**
-   * Returns whether a new connection is accepted. One refused by a later limit still counts towards
-   * the rate of its IP key.
+   * Returns whether a new connection is accepted. A connection that another limit refuses still counts
+   * towards the rate of its IP key.
    */
   tryAccept(ipKey: string): boolean {
-    // Per IP key first: what is refused there must not use up the total rate.
+    // Checked first, because connections over the rate of their IP key must not use up the total rate.
     if (this.#ipRate !== undefined && this.#ipRate.take(ipKey) > 0) {
       return this.#refuse('ACCEPT_IP_RATE', ipKey);
     }
@@ -89,7 +89,7 @@ export class ConnectionLimiter {
     return this.#totalRate.take('') === 0 || this.#refuse('ACCEPT_RATE', ipKey);
   }
 
-  /** Connections refused since the start. */
+  /** Number of connections refused since the start. */
   get refused(): number {
     return this.#refusedTotal;
   }

@@ -6,7 +6,7 @@ import { silentLogger } from '../../logging/logger.js';
 import { ConnectionLimiter } from './connection-limiter.js';
 import { Connections } from './connections.js';
 
-/** A TCP connection that emits `close` only when the test does, even after `destroy`. */
+/** A fake TCP socket. Even after `destroy`, it emits `close` only when the test calls `emit`. */
 class FakeSocket extends EventEmitter {
   readonly remoteAddress = '192.0.2.1';
   readonly localAddress = '192.0.2.2';
@@ -29,7 +29,7 @@ class FakeSocket extends EventEmitter {
   }
 }
 
-/** Connections of a server on which the test opens sockets. */
+/** Creates the `Connections` of a server on which the test opens sockets with `connect`. */
 function createConnections(t: TestContext, { count = 1000 } = {}) {
   const server = new EventEmitter();
   const perMs = 3_600_000;
@@ -75,12 +75,12 @@ test('a late close event does not remove a newer connection with the same addres
 
 test('an error of a refused connection is handled, and the connection is not counted as open', (t) => {
   const { connections, connect } = createConnections(t, { count: 1 });
-  const admitted = connect(50_000);
+  const accepted = connect(50_000);
 
   const refused = connect(50_001);
   refused.emit('error', new Error('ECONNRESET')); // Would end the process without a listener.
   refused.emit('close');
 
-  assert.deepEqual([admitted.destroyed, refused.destroyed], [false, true]);
+  assert.deepEqual([accepted.destroyed, refused.destroyed], [false, true]);
   assert.deepEqual([connections.size, connections.refused], [1, 1]);
 });

@@ -7,37 +7,37 @@ import { findIdlePeers, type IdleTrackedPeer, idleChecksMax } from './idle-peers
 import { toConnectionKey } from './unacked-bytes.js';
 
 export interface ConnectionsOptions {
-  /** Maximum of concurrent exchanges per connection. HTTP/2 enforces it itself. */
+  /** Maximum number of concurrent exchanges per connection. Node enforces it for HTTP/2. */
   readonly exchangesMax: number;
   /** How long a client may take to close its side after GOAWAY or the last response. */
   readonly endMs: number;
   /**
-   * Idle timeout: a connection without exchanges is closed, over HTTP/2 with GOAWAY; any other is
-   * destroyed. See `findIdlePeers`.
+   * Idle timeout. An idle connection without exchanges is closed, over HTTP/2 with GOAWAY; an idle
+   * connection with exchanges is destroyed. See `findIdlePeers`.
    */
   readonly idleMs: number;
   /** Interval of liveness checks of connections with open exchanges. */
   readonly pingMs: number;
   readonly connectionLimiter: ConnectionLimiter;
-  /** Called when a client violates the protocol at this layer; its connection ends. Must not throw. */
+  /** Called when a client violates the protocol at `layer`; its connection ends. Must not throw. */
   readonly onUnreadable: (layer: Layer, cause: Error) => void;
 }
 
-/** Protocol layer at which a connection can fail without a request to answer. */
+/** A protocol layer at which a connection can fail before there is a request to answer. */
 export type Layer = 'tls' | 'http1';
 
 /** A TCP connection, from before its TLS handshake until it is closed. */
 interface Peer extends MonitoredPeer, IdleTrackedPeer {
-  /** Destroying it also ends the TLS socket and HTTP/2 session on it, in any state. */
+  /** Destroying the socket also ends the TLS socket and HTTP/2 session on it, in any state. */
   readonly socket: Socket;
   h2Session: Http2Session | undefined;
-  /** Open exchanges, pipelined requests that wait included. */
+  /** Number of open exchanges, including pipelined requests that wait. */
   exchanges: number;
-  /** Set once the client was asked to close the connection. */
+  /** Set once the client has been asked to close the connection. */
   destroyTimer: NodeJS.Timeout | undefined;
 }
 
-/** Emits `close` when an exchange is over: an HTTP/2 stream, or an HTTP/1.1 response. */
+/** An HTTP/2 stream or an HTTP/1.1 response, which emits `close` when its exchange is over. */
 interface CloseEmitter {
   on(event: 'close', listener: () => void): unknown;
 }
@@ -83,7 +83,7 @@ export class Connections {
 
   /**
    * Tracks an exchange until it closes. Returns the remote address; undefined when the connection is
-   * unknown or destroyed, also when this exchange is one too many and destroys it.
+   * unknown or destroyed. Destroys the connection if this exchange exceeds `exchangesMax`.
    */
   trackExchange(
     owner: TLSSocket | Http2Session | undefined,
@@ -147,7 +147,7 @@ export class Connections {
     socket.on('error', ignore);
     socket.on('close', () => {
       clearTimeout(peer.destroyTimer);
-      if (this.#peers.get(key) === peer) this.#peers.delete(key); // Not a newer one with the same address.
+      if (this.#peers.get(key) === peer) this.#peers.delete(key); // Not a newer one at the same address.
       if (this.#peers.size > 0) return;
       for (const resolve of this.#emptyWaiters.splice(0)) resolve();
     });
@@ -199,12 +199,12 @@ export class Connections {
   }
 
   /**
-   * Handles `clientError`: a parse error, a header timeout, oversized headers, or a TLS error. Has to
-   * end the connection itself: Node does not, and a client that keeps sending would stay forever.
+   * Handles `clientError`: a parse error, a header timeout, oversized headers, or a TLS error.
+   * Ends the connection, because Node does not, and a client that keeps sending would stay forever.
    */
   #handleClientError(error: Error & { code?: string }, socket: TLSSocket): void {
     const peer = this.#peersByOwner.get(socket);
-    // A client that was answered already may still be sending: report it once.
+    // Reported once, because a client that was answered already may still be sending.
     if (peer?.destroyTimer === undefined) this.#options.onUnreadable(peer ? 'http1' : 'tls', error);
     // The error response must not be written into the middle of another response.
     if (peer === undefined || peer.exchanges > 0 || !socket.writable) {

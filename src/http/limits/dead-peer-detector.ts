@@ -11,13 +11,13 @@ export interface MonitoredPeer {
   readonly exchanges: number;
   /** Bytes received up to the last ping. */
   bytesReadAtPing: number | undefined;
-  /** Upper bound of the bytes acknowledged at the last check that found retransmissions. */
+  /** Upper bound of the bytes acknowledged at the last check; undefined without retransmissions. */
   ackedBytesMax: number | undefined;
 }
 
 /**
- * Destroys connections with open exchanges whose peer stopped responding, within two check intervals;
- * over HTTP/1.1 plus the time until something is sent.
+ * Destroys connections with open exchanges whose peer stopped responding, within two check intervals.
+ * Over HTTP/1.1 this takes longer by the time until something is sent.
  */
 export class DeadPeerDetector {
   readonly #intervalMs: number;
@@ -37,7 +37,7 @@ export class DeadPeerDetector {
     const http1Peers: MonitoredPeer[] = [];
     for (const peer of peers) {
       if (peer.exchanges === 0) {
-        peer.bytesReadAtPing = undefined; // Idle: `idleMs` closes it.
+        peer.bytesReadAtPing = undefined; // Such a connection is left to the idle timeout.
         peer.ackedBytesMax = undefined;
       } else if (peer.h2Session === undefined) http1Peers.push(peer);
       else if (!peer.h2Session.destroyed) ping(peer, peer.h2Session);
@@ -46,8 +46,8 @@ export class DeadPeerDetector {
   }
 
   /**
-   * Checks HTTP/1.1 peers, which cannot be pinged. A live peer acknowledges what it is sent, at least
-   * heartbeats. A peer is dead when it has acknowledged nothing since the last check although the
+   * Checks HTTP/1.1 peers, which cannot be pinged. A live peer acknowledges the data it is sent, at
+   * least heartbeats. A peer is dead when it has acknowledged nothing since the last check although the
    * kernel was retransmitting to it at both checks.
    */
   async #checkUnacked(peers: readonly MonitoredPeer[]): Promise<void> {
@@ -58,7 +58,7 @@ export class DeadPeerDetector {
     const unacked = await readUnackedBytes(port);
     this.#isReadingKernel = false;
     for (const [index, peer] of peers.entries()) {
-      const { socket, ackedBytesMax = -1 } = peer;
+      const { socket, ackedBytesMax = -1 } = peer; // -1: no retransmissions at the last check.
       const bytes = unacked.get(toConnectionKey(socket));
       peer.ackedBytesMax = bytes === undefined ? undefined : socket.bytesWritten - bytes;
       const ackedBytesMin = (bytesWrittenBefore[index] ?? 0) - (bytes ?? 0);

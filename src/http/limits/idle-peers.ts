@@ -16,13 +16,13 @@ export interface IdleTrackedPeer {
 export const idleChecksMax = 8;
 
 /**
- * Yields the connections without activity for `idleChecksMax` calls; again at each call, until there is
- * activity. Called from a timer. It counts calls instead of time: after a pause of this process, which
- * is one late call, data received meanwhile has not been read yet.
+ * Yields the connections that had no activity for `idleChecksMax` calls, again at each call until there is
+ * activity. Called from a timer. Counts calls instead of time, because after a pause of this process data
+ * received meanwhile has not been read yet; a pause is only one late call.
  *
- * Activity is any byte while an exchange is open; otherwise only the end of the last exchange, or of
- * the handshake. If other bytes counted, a client could keep a connection forever with HTTP/2 pings, or
- * with empty lines over HTTP/1.1.
+ * While an exchange is open, any byte is activity. Otherwise only the end of the last exchange, or of the
+ * handshake, is activity. If other bytes counted, a client could keep a connection forever with HTTP/2
+ * pings, or with empty lines over HTTP/1.1.
  *
  * Node's own session timeout does not fit: every frame restarts it, and it retains a closed session
  * until it fires, because `setTimeout(0)` has no effect on a destroyed session.

@@ -4,7 +4,7 @@ import type { Rate } from '../../util/token-bucket.js';
 export const headerLinesMax = 128;
 
 /**
- * Maximum of bytes of all bodies being read, except on routes with their own budget. Over the limit:
+ * Maximum total size of the bodies being read, except on routes with their own budget. Over the limit:
  * 503. With the default body limit that is 8192 bodies of maximum size. An IP key may use an eighth.
  */
 export const bodiesBytesMax = 64 * 1024 * 1024;
