@@ -11,7 +11,7 @@ function createHeldWork() {
   return { work: () => ended, end };
 }
 
-test('work over the in-flight limit is refused, and accepted again when some has ended', async () => {
+test('work over the in-flight limit is refused until other work has ended', async () => {
   const limiter = new ConcurrencyLimiter({ inFlightMax: 2, transactionsMax: 1, waitMs: 1000 });
   const first = createHeldWork();
   const second = createHeldWork();

@@ -1,17 +1,20 @@
 import { closedError, unavailable } from './failures.js';
 
 interface ConcurrencyLimiterOptions {
-  /** Concurrent statements and transactions, waiting ones included; one more is refused. */
+  /** Maximum number of concurrent statements and transactions, including waiting ones. */
   readonly inFlightMax: number;
-  /** Concurrent transactions. Fewer than connections, so that single statements can always run. */
+  /**
+   * Maximum number of concurrent transactions. Must be lower than the number of connections, so
+   * that single statements can always run.
+   */
   readonly transactionsMax: number;
   /** How long a transaction waits for a free slot. */
   readonly waitMs: number;
 }
 
 /**
- * Limits concurrent statements and transactions, which a pool does not, and waits for them on
- * close.
+ * Limits concurrent statements and transactions, because a connection pool does not, and waits for
+ * them on close.
  */
 export class ConcurrencyLimiter {
   readonly #options: ConcurrencyLimiterOptions;
@@ -50,9 +53,9 @@ export class ConcurrencyLimiter {
       try {
         return await work();
       } finally {
-        const [next] = this.#waiters;
-        if (next === undefined) this.#transactions -= 1;
-        else next(); // Hands its slot over, so the count stays.
+        const [nextWaiter] = this.#waiters;
+        if (nextWaiter === undefined) this.#transactions -= 1;
+        else nextWaiter(); // Takes over the slot, so the count does not change.
       }
     });
   }

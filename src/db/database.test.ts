@@ -38,7 +38,7 @@ describe('sql', () => {
     assert.equal(render(sql``, dollar), '');
   });
 
-  for (const wrong of [
+  for (const unbindable of [
     undefined,
     true,
     1n,
@@ -49,8 +49,8 @@ describe('sql', () => {
     Infinity,
     new Uint8Array(),
   ]) {
-    test(`sql refuses to bind ${String(wrong)}`, () => {
-      const value = wrong as unknown as Value;
+    test(`sql refuses to bind ${String(unbindable)}`, () => {
+      const value = unbindable as unknown as Value;
 
       assert.throws(() => sql`select ${value}`, /^TypeError: Cannot bind /);
       assert.throws(() => sql`${sql`select`} ${value}`, /^TypeError: Cannot bind /);
@@ -59,9 +59,18 @@ describe('sql', () => {
     });
   }
 
-  for (const good of ['', 'é', 0, -1.5, 2 ** 53 - 1, null, new Uint8Array(2), Buffer.from('x')]) {
-    test(`sql binds ${JSON.stringify(good)}`, () => {
-      assert.deepEqual(sql`select ${good}`.values, [good]);
+  for (const bindable of [
+    '',
+    'é',
+    0,
+    -1.5,
+    2 ** 53 - 1,
+    null,
+    new Uint8Array(2),
+    Buffer.from('x'),
+  ]) {
+    test(`sql binds ${JSON.stringify(bindable)}`, () => {
+      assert.deepEqual(sql`select ${bindable}`.values, [bindable]);
     });
   }
 });
@@ -99,25 +108,25 @@ describe('tuples', () => {
 });
 
 describe('inserts', () => {
-  const prefix = (rows: readonly (readonly Value[])[]) =>
+  const createInserts = (rows: readonly (readonly Value[])[]) =>
     inserts(sql`insert into t (x, y) values `, rows);
   const pairs = (count: number) => Array.from({ length: count }, (_, index) => [index, 'a']);
 
-  test('inserts returns no statement for no rows, one for up to 100', () => {
-    const [statement, ...more] = prefix(pairs(2));
+  test('inserts returns no statement for no rows, and one statement for up to 100 rows', () => {
+    const [statement, ...others] = createInserts(pairs(2));
 
-    assert.deepEqual(prefix([]), []);
-    assert.deepEqual(more, []);
+    assert.deepEqual(createInserts([]), []);
+    assert.deepEqual(others, []);
     assert.equal(
       render(statement ?? sql``, dollar),
       'insert into t (x, y) values ($1, $2), ($3, $4)',
     );
     assert.deepEqual(statement?.values, [0, 'a', 1, 'a']);
-    assert.equal(prefix(pairs(100)).length, 1);
+    assert.equal(createInserts(pairs(100)).length, 1);
   });
 
   test('inserts contains each row once, in order, in statements of equal text', () => {
-    const statements = [...prefix(pairs(250)), ...prefix(pairs(150))];
+    const statements = [...createInserts(pairs(250)), ...createInserts(pairs(150))];
 
     const firsts = statements.map(({ values }) => values[0]);
     assert.deepEqual(firsts, [0, 100, 200, 0, 100]);
@@ -131,14 +140,14 @@ describe('inserts', () => {
   });
 
   test('inserts refuses invalid values and rows of different lengths', () => {
-    assert.throws(() => prefix([[1, Number.NaN]]), /Cannot bind NaN/);
-    for (const odd of [
+    assert.throws(() => createInserts([[1, Number.NaN]]), /Cannot bind NaN/);
+    for (const unevenRows of [
       [[1, 'a'], [2]],
       [[1, 'a'], [2, 'b', 'c'], [3]],
       [[1], [2, 'b', 3]],
     ]) {
-      assert.throws(() => prefix(odd), /lengths differ/);
-      assert.throws(() => prefix([...odd].reverse()), /lengths differ/);
+      assert.throws(() => createInserts(unevenRows), /lengths differ/);
+      assert.throws(() => createInserts([...unevenRows].reverse()), /lengths differ/);
     }
   });
 });

@@ -24,7 +24,7 @@ export interface Sql {
 export interface Database {
   readonly dialect: Dialect;
 
-  /** Set where the database can notify its clients: PostgreSQL without a transaction pooler. */
+  /** Set only for PostgreSQL without a transaction pooler. */
   readonly notifier?: Notifier | undefined;
 
   /** Returns rows as plain objects. Outside a transaction the statement must not write. */
@@ -40,15 +40,15 @@ export interface Database {
    * Isolation: read committed.
    *
    * A failed statement aborts the transaction in every dialect: it can only be rolled back. After a
-   * deadlock `work` runs again, at most 3 times in all, so it must be repeatable. It must be fast:
-   * it blocks the only writer of SQLite. Rejects when nested.
+   * deadlock `work` runs again, at most 3 times in all, so it must be repeatable. `work` must be
+   * fast, because it blocks the only writer of SQLite. Rejects when nested.
    */
   transaction<Result>(work: (tx: Database) => Promise<Result>): Promise<Result>;
 
   /**
-   * Commits all statements in one round trip, or none and returns false if one matches no row.
-   * Rejects with `UniqueViolation`. SQLite only: there one process owns the database, so it knows
-   * in advance what to write.
+   * Commits all statements in one round trip and returns true. If one of them matches no row,
+   * commits none and returns false. Rejects with `UniqueViolation`. Exists only for SQLite, where
+   * one process owns the database and therefore knows in advance what to write.
    */
   batch?(statements: readonly Sql[]): Promise<boolean>;
 
@@ -63,7 +63,7 @@ export interface Notifier {
 
   /**
    * Calls `onNotify` after a notification of another process, and after each (re)connection,
-   * because notifications may have been missed before. Never throws.
+   * because earlier notifications may have been missed. Never throws.
    */
   subscribe(onNotify: () => void): Subscription;
 }
@@ -102,8 +102,8 @@ export function sql(strings: TemplateStringsArray, ...parts: readonly (Value | S
 }
 
 /**
- * Creates `a, b, c`, as in `where id in (${list(ids)})`. Throws without values, because SQL has no
- * empty list.
+ * Creates a list `a, b, c`, as in `where id in (${list(ids)})`. Throws without values, because SQL
+ * has no empty list.
  */
 export function list(values: readonly Value[]): Sql {
   if (values.length === 0) throw new TypeError('Cannot make an SQL list: it has no values');
@@ -116,8 +116,8 @@ export function list(values: readonly Value[]): Sql {
 }
 
 /**
- * Creates `(a, b), (c, d)`, as in `insert into t (x, y) values ${tuples(rows)}`. Throws without
- * values and for rows of different lengths.
+ * Creates tuples `(a, b), (c, d)`, as in `insert into t (x, y) values ${tuples(rows)}`. Throws
+ * without values and for rows of different lengths.
  */
 export function tuples(rows: readonly (readonly Value[])[]): Sql {
   const values = flattenRows(rows);
@@ -126,7 +126,7 @@ export function tuples(rows: readonly (readonly Value[])[]): Sql {
   return { texts: ['(', ...separators.slice(1), ')'], values, hasVariableArity: true };
 }
 
-/** Concatenates the rows. Throws unless all have the length of the first. */
+/** Concatenates the rows. Throws unless all rows have the same length, above 0. */
 function flattenRows(rows: readonly (readonly Value[])[]): Value[] {
   const width = rows[0]?.length ?? 0;
   if (width === 0) throw new TypeError('Cannot make SQL tuples: there are no values');
@@ -162,10 +162,10 @@ export function inserts(prefix: Sql, rows: readonly (readonly Value[])[]): Sql[]
 /** Returns the placeholder for the value at a position, counted from 1. */
 export type Placeholder = (position: number) => string;
 
-/** `?`, for SQLite, MariaDB and MySQL. */
+/** Returns `?`, for SQLite, MariaDB and MySQL. */
 export const questionMark: Placeholder = () => '?';
 
-/** `$1`, for PostgreSQL. */
+/** Returns `$1`, `$2` and so on, for PostgreSQL. */
 export const dollar: Placeholder = (position) => `$${position}`;
 
 const renderCache = new WeakMap<Placeholder, WeakMap<readonly string[], string>>();

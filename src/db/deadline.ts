@@ -1,11 +1,11 @@
-/** Settles as `promise`, or rejects with `createError()` after `ms`; a later outcome is ignored. */
+/** Settles like `promise`, or rejects with `createError()` after `timeoutMs`. */
 export function withDeadline<Result>(
   promise: Promise<Result>,
-  ms: number,
+  timeoutMs: number,
   createError: () => Error,
 ): Promise<Result> {
   return new Promise((resolve, reject) => {
-    const timer = setTimeout(() => reject(createError()), ms);
+    const timer = setTimeout(() => reject(createError()), timeoutMs);
     promise.then(resolve, reject).finally(() => clearTimeout(timer));
   });
 }

@@ -8,7 +8,10 @@ export function unavailable(state: string, cause?: unknown, retryAfterMs = 1000)
   });
 }
 
-/** Creates the error for a defect, or a constraint that should have been checked. Omits values. */
+/**
+ * Creates the error for a statement that failed because of a defect, or of a constraint that should
+ * have been checked before. Omits bound values.
+ */
 export function statementError(text: string, cause: unknown): Error {
   return new Error(`Cannot run statement: ${text.replaceAll(/\s+/g, ' ').slice(0, 300)}`, {
     cause,

@@ -10,13 +10,13 @@ import { HealthCheckedDatabase } from './health-checked-database.js';
 
 const test = await testOnDialects('health-checked database');
 
-/** Opens a database whose probe fails unless `state.isWritable`, and counts its calls. */
+/** Opens a database whose probe fails unless `state.isWritable`, and counts the probes. */
 async function openHealthChecked(t: TestContext) {
   const state = { isWritable: true, probes: 0 };
-  const db = new HealthCheckedDatabase(await databaseFor(t), async (below) => {
+  const db = new HealthCheckedDatabase(await databaseFor(t), async (wrapped) => {
     state.probes += 1;
     if (!state.isWritable) throw unavailable('no room');
-    await probeWrite(below, 100_000, state.probes);
+    await probeWrite(wrapped, 100_000, state.probes);
   });
   const refuseWrite = () =>
     assert.rejects(
@@ -33,7 +33,7 @@ test('the check writes nothing while no write was refused', async (t) => {
 
   await db.check();
   await db.transaction(async (tx) => tx.execute(sql`delete from processes`));
-  await assert.rejects(db.execute(sql`insert into nowhere (a) values (1)`)); // Not a refused write.
+  await assert.rejects(db.execute(sql`insert into nowhere (a) values (1)`)); // A defect.
   await db.check();
 
   assert.equal(state.probes, 0);
@@ -55,17 +55,17 @@ test('after a refused write the check fails until the probe has written', async 
   assert.equal(state.probes, 3);
 });
 
-test('every kind of write is tracked, and every method of the database is forwarded', async (t) => {
-  const below = await databaseFor(t);
-  const failing = Object.assign(Object.create(below), {
-    batch: below.batch && (() => Promise.reject(unavailable('no room'))),
+test('a refused batch is tracked, and only SQLite has batches', async (t) => {
+  const wrapped = await databaseFor(t);
+  const failing = Object.assign(Object.create(wrapped), {
+    batch: wrapped.batch && (() => Promise.reject(unavailable('no room'))),
   });
   let probes = 0;
   const db = new HealthCheckedDatabase(failing, async () => {
     probes += 1;
   });
 
-  assert.equal(db.batch === undefined, below.dialect !== 'sqlite');
+  assert.equal(db.batch === undefined, wrapped.dialect !== 'sqlite');
   if (db.batch === undefined) return;
   await assert.rejects(db.batch([sql`delete from processes`]), Failure);
   await db.check();

@@ -2,15 +2,15 @@ import { Failure } from '../errors.js';
 import { type Database, type Notifier, type Sql, sql } from './database.js';
 
 /**
- * A database whose `check` also covers writes: with a full disk or a read-only server, queries
- * still succeed.
+ * A database whose `check` also covers writes, because queries still succeed with a full disk or a
+ * read-only database server.
  *
  * After a refused write, `check` calls `probe` until it succeeds. `probe` must write as much as the
  * largest event, because a smaller write may succeed on an almost full disk. While no write fails,
  * a check writes nothing.
  */
 export class HealthCheckedDatabase implements Database {
-  /** Set if the wrapped database has it. */
+  /** Set if the wrapped database has `batch`. */
   readonly batch?: (statements: readonly Sql[]) => Promise<boolean>;
   readonly #db: Database;
   readonly #probe: (db: Database) => Promise<void>;

@@ -5,16 +5,17 @@ import type { DatabaseOptions } from './options.js';
 /**
  * Opens the database of the options' dialect, ready to use.
  *
- * SQLite is migrated first. For a server, rejects when its schema is outdated (the message names
- * `npm run sync`) or when it cannot be reached, so that Herald does not start without its database.
- * A schema one step newer is accepted with a warning. Drivers are loaded on demand.
+ * SQLite is migrated first. Other dialects reject when the schema is outdated (the message says to
+ * run `npm run sync`), and when the database server cannot be reached, so that Herald does not
+ * start without its database. A schema one step newer is accepted with a warning. Drivers are
+ * loaded on demand.
  */
 export async function openDatabase(options: DatabaseOptions): Promise<Database> {
   if (options.dialect === 'sqlite') {
     const { SqliteDatabase } = await import('./sqlite/sqlite.js');
     return SqliteDatabase.open(options);
   }
-  const db = await openServer(options);
+  const db = await openServerDatabase(options);
   try {
     await requireSchema(db, options.log);
     return db;
@@ -24,7 +25,7 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
   }
 }
 
-async function openServer(
+async function openServerDatabase(
   options: Exclude<DatabaseOptions, { dialect: 'sqlite' }>,
 ): Promise<Database> {
   if (options.dialect === 'postgres') {

@@ -10,7 +10,10 @@ export interface SqliteOptions {
   readonly file: string;
   /** Deadline of a write or a whole transaction, which occupies the only writer. Default 15,000. */
   readonly transactionMs?: number;
-  /** Wait for another process, which may be shutting down, to release the file. Default 2,000. */
+  /**
+   * How long to wait until another process, which may be shutting down, releases the file. Default
+   * 2,000; for a migration 5,000.
+   */
   readonly lockMs?: number;
   readonly log: Logger;
   readonly wallClock?: Clock;
@@ -30,7 +33,7 @@ export interface ServerOptions {
   /** Deadline for opening a connection, and for waiting for a free one. */
   readonly connectMs: number;
   /**
-   * Deadline of one statement: enforced by the server, and by the client if the server is silent.
+   * Deadline of one statement: enforced by the database server, and by Herald if that is silent.
    */
   readonly statementMs: number;
   /** PostgreSQL: whether statements stay prepared. False behind a transaction pooler. */
@@ -52,6 +55,6 @@ export function toDatabaseOptions(
 ): DatabaseOptions {
   const { dialect, file, server } = database;
   if (dialect === 'sqlite') return { dialect, file, log };
-  const { ca, ssl, ...rest } = server;
-  return { ...rest, dialect, ssl: ssl && ca !== undefined ? { ca } : ssl, log };
+  const { ca, ssl, ...serverOptions } = server;
+  return { ...serverOptions, dialect, ssl: ssl && ca !== undefined ? { ca } : ssl, log };
 }

@@ -1,19 +1,19 @@
 import { checkServerIdentity, type PeerCertificate } from 'node:tls';
 import type { ServerOptions } from './options.js';
 
-export interface CheckedTls {
+export interface TlsOptions {
   readonly ca?: string;
   readonly checkServerIdentity: (name: string, certificate: PeerCertificate) => Error | undefined;
 }
 
 /**
  * Returns the TLS options for the driver packages. The certificate is checked against the
- * configured host: by default the packages check no name, or `localhost` when the host is an IP
- * address.
+ * configured host, because by default the packages check no name, or `localhost` when the host is
+ * an IP address.
  */
-export function buildTlsOptions({ ssl, host }: ServerOptions): false | CheckedTls {
+export function buildTlsOptions({ ssl, host }: ServerOptions): false | TlsOptions {
   if (ssl === false) return false;
-  const checked: CheckedTls = {
+  const checked: TlsOptions = {
     checkServerIdentity: (_name, certificate) => checkServerIdentity(host, certificate),
   };
   return ssl === true ? checked : { ...checked, ca: ssl.ca };

@@ -20,14 +20,14 @@ const retryDelaysMs = [10, 50];
  * The `Database` that `work` gets, usable until the transaction ends.
  *
  * Keeps the first failure, even if `work` ignores it, and prevents a commit after it: PostgreSQL
- * would silently turn such a COMMIT into a ROLLBACK.
+ * would silently turn that COMMIT into a ROLLBACK.
  */
 export class Transaction implements Database {
   readonly dialect: Dialect;
   readonly #executor: SqlExecutor;
   readonly #running = new Set<Promise<unknown>>();
   #abortReason: { readonly cause: unknown } | undefined;
-  #open = true;
+  #isOpen = true;
 
   private constructor(dialect: Dialect, executor: SqlExecutor) {
     this.dialect = dialect;
@@ -43,12 +43,12 @@ export class Transaction implements Database {
     const tx = new Transaction(dialect, executor);
     try {
       const result = await work(tx);
-      tx.#open = false;
+      tx.#isOpen = false;
       while (tx.#running.size > 0) await Promise.allSettled(tx.#running);
       if (tx.#abortReason !== undefined) throw tx.#abortReason.cause;
       return result;
     } catch (error) {
-      tx.#open = false;
+      tx.#isOpen = false;
       await Promise.allSettled(tx.#running);
       // `work` may have wrapped the error, but `withRetries` needs the original conflict.
       throw tx.#abortReason?.cause instanceof TransactionConflict ? tx.#abortReason.cause : error;
@@ -72,7 +72,7 @@ export class Transaction implements Database {
   }
 
   async #track<Result>(run: () => Promise<Result>): Promise<Result> {
-    if (!this.#open) throw new Error('Cannot run statement: the transaction has ended');
+    if (!this.#isOpen) throw new Error('Cannot run statement: the transaction has ended');
     if (this.#abortReason !== undefined) {
       const { cause } = this.#abortReason;
       throw new Error('Cannot run statement: an earlier statement of the transaction failed', {
@@ -93,8 +93,8 @@ export class Transaction implements Database {
 }
 
 /**
- * Runs `attempt` again after a `TransactionConflict`, at most 3 times in all; then rejects with
- * `service_unavailable`.
+ * Runs `attempt`, and again after each `TransactionConflict`, at most 3 times in all. After the
+ * last conflict, rejects with `service_unavailable`.
  */
 export async function withRetries<Result>(attempt: () => Promise<Result>): Promise<Result> {
   for (let attempts = 1; ; attempts++) {
@@ -104,7 +104,7 @@ export async function withRetries<Result>(attempt: () => Promise<Result>): Promi
       if (!(error instanceof TransactionConflict)) throw error;
       if (attempts === attemptsMax) throw unavailable('too many conflicting transactions', error);
       const delayMs = retryDelaysMs[attempts - 1] ?? 0;
-      await wait(delayMs * (0.5 + Math.random())); // Jitter, so that two do not conflict again.
+      await wait(delayMs * (0.5 + Math.random())); // Jitter against another conflict.
     }
   }
 }

@@ -107,7 +107,9 @@ export class HttpServer {
     return this.#connections.refused;
   }
 
-  /** Sets the certificate of new connections. Throws, and keeps the old one, if the key does not match. */
+  /**
+   * Sets the certificate of new connections. Throws, and keeps the old one, if the key does not match.
+   */
   setCertificate(key: string | Buffer, cert: string | Buffer): void {
     this.#server.setSecureContext({ ...tlsOptions, key, cert });
   }

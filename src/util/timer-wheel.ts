@@ -37,8 +37,8 @@ export class TimerWheel<Item> {
 
   /**
    * Removes and returns the items that are due at `now`, in order of their slots. An item that became due
-   * less than 100 ms ago may be left for the next call. The cost depends on the number of items, not on the
-   * time since the last call.
+   * less than 100 ms ago may be left for the next call. The cost depends on the number of items, not on
+   * the time since the last call.
    */
   advance(now: number): Item[] {
     const current = toSlot(now);

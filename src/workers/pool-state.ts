@@ -15,8 +15,8 @@ export interface PoolState extends LaneState {
   /** Number of thread crashes since the start. */
   readonly crashes: number;
   /**
-   * False when the pool is closed, no thread is ready, more than 5 threads crashed within the last minute,
-   * or a job has run for more than 30 s.
+   * False when the pool is closed, no thread is ready, more than 5 threads crashed within the last
+   * minute, or a job has run for more than 30 s.
    */
   readonly healthy: boolean;
   readonly lanes: Readonly<Record<string, LaneState>>;

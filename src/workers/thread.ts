@@ -28,9 +28,9 @@ export type MessageFromThread =
  * Runs the jobs that a `Pool` sends to this thread. The entry module of the thread calls it once,
  * when everything is loaded. Throws on the main thread. Jobs can overlap: each starts on arrival.
  *
- * A job returns expected errors as values, because error classes do not survive structured cloning.
- * An error that a job throws is a defect: the call rejects, and the thread continues. An uncaught exception and
- * `process.exit` end the thread once its native work is done. See `trackNativeWork`.
+ * A job returns expected errors as values, because error classes do not survive structured cloning. An
+ * error that a job throws is a defect: the call rejects, and the thread continues. An uncaught exception
+ * and `process.exit` end the thread once its native work is done. See `trackNativeWork`.
  */
 export function serveJobs(jobs: JobTable): void {
   if (parentPort === null) throw new Error('Cannot serve jobs: this is not a worker thread');

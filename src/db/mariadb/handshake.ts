@@ -12,14 +12,14 @@ interface DriverConnectionClass {
 let patching: Promise<void> | undefined;
 
 /**
- * Makes the package `mariadb` fail a connection that the server closes during the TLS handshake.
- * Idempotent; resolves before the first connection may be opened.
+ * Patches the package `mariadb` so that it rejects a connection that the database server closes
+ * during the TLS handshake. Idempotent; must be awaited before the first connection is opened.
  *
- * Unpatched, this ends the process. Node's listener for `end` destroys the socket with an error,
- * which is emitted a tick later; the package's listener then removes all listeners, so that error
- * is unhandled. The patch runs the package's listener first: it destroys the socket without an
- * error and rejects the connection. The package's public API exposes the socket only after the
- * handshake.
+ * Without the patch, such a connection ends the process. Node's listener for `end` destroys the
+ * socket with an error, which is emitted a tick later; the package's listener then removes all
+ * listeners, so that error is unhandled. The patch runs the package's listener first, which
+ * destroys the socket without an error and rejects the connection. The package's public API does
+ * not suffice, because it exposes the socket only after the handshake.
  */
 export function patchMariadbHandshake(): Promise<void> {
   patching ??= patch();

@@ -43,7 +43,7 @@ async function describeDialect(dialect: 'mariadb' | 'mysql'): Promise<void> {
   describeDatabase(dialect, () => openDatabase(options()), skip);
 
   describe(`${dialect} failure handling`, { skip }, () => {
-    test("the connection overrides the server's SQL mode, isolation level and time zone", () =>
+    test('the connection overrides the SQL mode and the isolation level of the database server', () =>
       withDatabase({}, async (db) => {
         const variable = dialect === 'mysql' ? sql`@@transaction_isolation` : sql`@@tx_isolation`;
 
@@ -67,7 +67,7 @@ async function describeDialect(dialect: 'mariadb' | 'mysql'): Promise<void> {
         );
       }));
 
-    test('a write to a read-only server is service_unavailable', () =>
+    test('a write to a read-only database server rejects with service_unavailable', () =>
       withDatabase({ connectionsMax: 1 }, async (db) => {
         const write = sql`update log_head set seq = seq`;
         await db.transaction((tx) => tx.execute(sql`set session transaction read only`));
@@ -78,7 +78,7 @@ async function describeDialect(dialect: 'mariadb' | 'mysql'): Promise<void> {
         );
       }));
 
-    test('the server cancels a statement that runs too long', () =>
+    test('the database server cancels a statement that runs too long', () =>
       withDatabase({ statementMs: 2000 }, async (db) => {
         const slow = sql`select count(*) as count from information_schema.columns a,
           information_schema.columns b, information_schema.columns c`;
@@ -92,7 +92,7 @@ async function describeDialect(dialect: 'mariadb' | 'mysql'): Promise<void> {
         assert.deepEqual(await db.query(sql`select 1 as one`), [{ one: 1 }]);
       }));
 
-    test('when the server hangs, every statement is rejected and new connections are opened', async () => {
+    test('when the database server hangs, statements are rejected and new connections are opened', async () => {
       const proxy = await openTcpProxy(options());
       const changes = { host: '127.0.0.1', port: proxy.port, connectMs: 3000, statementMs: 2000 };
       try {
@@ -162,7 +162,7 @@ async function describeDialect(dialect: 'mariadb' | 'mysql'): Promise<void> {
       ['a missing schema', { database: 'mysql' }, /schema 0, need \d+: npm run sync/],
     ];
     for (const [problem, changes, message] of cases) {
-      test(`open rejects with the reason: ${problem}`, async () => {
+      test(`open rejects with a message about ${problem}`, async () => {
         await assert.rejects(openDatabase(options(changes)), message);
       });
     }

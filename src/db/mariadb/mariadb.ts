@@ -25,12 +25,13 @@ const inFlightMax = 2000;
 const timeoutError = (): Error => unavailable('the database does not answer in time');
 
 /**
- * MariaDB 10.6, MySQL 8.4 and later, over a bounded pool. They differ in their statement limits
- * (`buildInitSql`), but not for callers.
+ * A MariaDB (10.6 or later) or MySQL (8.4 or later) database, over a bounded pool. The two differ
+ * in their statement limits (`buildInitSql`), but not for callers.
  *
- * `bigint`, `count(*)` and `sum` are read as `number`; an unsafe integer rejects the query. Read
- * committed, strict mode. At most 2,000 statements and transactions are in flight, and each
- * statement settles within `connectMs + statementMs` and a second.
+ * `bigint`, `count(*)` and `sum` are read as `number`; an unsafe integer rejects the query. The
+ * isolation level is read committed, the SQL mode is strict. At most 2,000 statements and
+ * transactions are in flight, and each statement settles within `connectMs + statementMs` plus a
+ * second.
  */
 export class MariadbDatabase implements Database {
   readonly dialect: 'mariadb' | 'mysql';
@@ -57,12 +58,12 @@ export class MariadbDatabase implements Database {
       idleTimeout: 600,
       minDelayValidation: 500,
       initSql: buildInitSql(options),
-      // Later than the server's own limit, because this timeout closes the connection.
+      // Longer than the limit in the database server, because this timeout closes the connection.
       socketTimeout: statementMs + 1000,
     });
   }
 
-  /** Rejects when the server cannot be reached. */
+  /** Rejects when the database server cannot be reached. */
   static async open(options: ServerOptions): Promise<MariadbDatabase> {
     await checkReachable(options); // The pool would only report that it has no connection.
     const db = new MariadbDatabase(options, options.dialect === 'mysql' ? 'mysql' : 'mariadb');
@@ -104,21 +105,21 @@ export class MariadbDatabase implements Database {
         isFinished ? Promise.reject(timeoutError()) : executeOn(connection, statement),
     };
     try {
-      // A deadlock rolls the transaction back: with autocommit, pipelined statements would commit.
-      await command(connection, 'set autocommit = 0');
+      // After a deadlock has rolled back, pipelined statements would commit under autocommit.
+      await runCommand(connection, 'set autocommit = 0');
       const working = Transaction.run(this.dialect, executor, work);
       const result = await withDeadline(working, this.#transactionMs, timeoutError);
       isFinished = true;
-      await command(connection, 'commit');
+      await runCommand(connection, 'commit');
       await releaseConnection(connection); // Never rejects, because the work is committed.
       return result;
     } catch (error) {
       isFinished = true; // `work` may still be running.
       try {
-        await command(connection, 'rollback');
+        await runCommand(connection, 'rollback');
         await releaseConnection(connection);
       } catch {
-        connection.destroy(); // The server then rolls back.
+        connection.destroy(); // The database server then rolls back.
       }
       throw error;
     }
@@ -128,7 +129,7 @@ export class MariadbDatabase implements Database {
 /** Returns the connection to the pool in its initial state, or destroys it. Never rejects. */
 async function releaseConnection(connection: PoolConnection): Promise<void> {
   try {
-    await command(connection, 'set autocommit = 1');
+    await runCommand(connection, 'set autocommit = 1');
     await connection.release();
   } catch {
     connection.destroy();
@@ -151,15 +152,17 @@ export async function queryOn<Row extends object>(
   connection: MariadbConnection,
   statement: Sql,
 ): Promise<Row[]> {
-  return [...((await run(connection, statement)) as Row[])]; // A copy without the package's `meta`.
+  return [...((await runStatement(connection, statement)) as Row[])]; // Without the package's `meta`.
 }
 
-/** Returns the number of matched rows: the package sets the flag for that count. */
+/** Returns the number of matched rows, which the package counts by default (`foundRows`). */
 export async function executeOn(connection: MariadbConnection, statement: Sql): Promise<number> {
-  return ((await run(connection, statement)) as { affectedRows?: number }).affectedRows ?? 0;
+  return (
+    ((await runStatement(connection, statement)) as { affectedRows?: number }).affectedRows ?? 0
+  );
 }
 
-async function run(connection: MariadbConnection, statement: Sql): Promise<unknown> {
+async function runStatement(connection: MariadbConnection, statement: Sql): Promise<unknown> {
   const text = render(statement, questionMark);
   try {
     return await connection.query(text, statement.values.map(toDriverValue));
@@ -168,11 +171,11 @@ async function run(connection: MariadbConnection, statement: Sql): Promise<unkno
   }
 }
 
-function command(connection: MariadbConnection, text: string): Promise<unknown> {
-  return run(connection, { texts: [text], values: [] });
+function runCommand(connection: MariadbConnection, text: string): Promise<unknown> {
+  return runStatement(connection, { texts: [text], values: [] });
 }
 
-/** Converts bytes to a `Buffer`: the package would send any other array as JSON. */
+/** Converts bytes to a `Buffer`, because the package would send any other array as JSON. */
 function toDriverValue(value: Sql['values'][number]): unknown {
   if (!(value instanceof Uint8Array)) return value;
   return Buffer.from(value.buffer, value.byteOffset, value.byteLength);
@@ -209,7 +212,8 @@ function buildConnectionConfig(options: ServerOptions): ConnectionConfig {
 }
 
 /**
- * Overrides server configurations that truncate values or do not treat a backslash as an escape.
+ * Overrides configurations of the database server that truncate values or do not treat a backslash
+ * as an escape.
  */
 const sessionSql = [
   'set session transaction isolation level read committed',

@@ -34,8 +34,12 @@ async function describeMigrations(dialect: Dialect): Promise<void> {
     'create table if not exists more (id int)',
     'insert into more values (1)',
   ];
-  const more: Migration = { version: latest + 1, name: 'more', statements: [create, insert] };
-  const moreStep = { version: more.version, name: more.name };
+  const extraMigration: Migration = {
+    version: latest + 1,
+    name: 'more',
+    statements: [create, insert],
+  };
+  const extraStep = { version: extraMigration.version, name: extraMigration.name };
 
   describe(`${dialect} migrations`, { skip }, () => {
     test('migrate creates the database and all tables', () =>
@@ -133,9 +137,9 @@ async function describeMigrations(dialect: Dialect): Promise<void> {
       withTarget(async (options) => {
         await migrate(options);
 
-        const outcome = await migrate(options, { migrations: [...known, more] });
+        const outcome = await migrate(options, { migrations: [...known, extraMigration] });
 
-        assert.deepEqual(outcome, { applied: [moreStep], version: more.version });
+        assert.deepEqual(outcome, { applied: [extraStep], version: extraMigration.version });
       }));
 
     test('migrate refuses a migration that changed after it was applied', () =>
@@ -144,11 +148,11 @@ async function describeMigrations(dialect: Dialect): Promise<void> {
         const changed = known.map((migration) => ({ ...migration, statements: [create] }));
 
         await assert.rejects(
-          migrate(options, { migrations: [...changed, more] }),
+          migrate(options, { migrations: [...changed, extraMigration] }),
           /Cannot use schema: migration 1 \(init\) is not the one that was applied/,
         );
-        const found = await status(options, { migrations: [...known, more] });
-        assert.deepEqual(found?.pending, [moreStep]);
+        const schemaStatus = await status(options, { migrations: [...known, extraMigration] });
+        assert.deepEqual(schemaStatus?.pending, [extraStep]);
       }));
 
     test('a schema the program knows is opened without a warning', () =>
@@ -160,27 +164,27 @@ async function describeMigrations(dialect: Dialect): Promise<void> {
 
     test('a schema one step newer is opened, with one warning that names both versions', () =>
       withTarget(async (options) => {
-        await migrate(options, { migrations: [...known, more] });
+        await migrate(options, { migrations: [...known, extraMigration] });
 
         assert.deepEqual(await openAndLog(options), [
           {
             level: 'warn',
             phrase: 'database schema is newer than this program',
-            schemaVersion: more.version,
+            schemaVersion: extraMigration.version,
             knownVersion: latest,
           },
         ]);
-        assert.deepEqual(await migrate(options), { applied: [], version: more.version });
-        const found = await status(options);
-        assert.equal(found?.version, more.version);
-        assert.equal(found.latest, latest);
-        assert.deepEqual(found.pending, []);
+        assert.deepEqual(await migrate(options), { applied: [], version: extraMigration.version });
+        const schemaStatus = await status(options);
+        assert.equal(schemaStatus?.version, extraMigration.version);
+        assert.equal(schemaStatus.latest, latest);
+        assert.deepEqual(schemaStatus.pending, []);
       }));
 
     test('a schema two steps newer is refused', () =>
       withTarget(async (options) => {
         const further: Migration = { version: latest + 2, name: 'further', statements: [create] };
-        await migrate(options, { migrations: [...known, more, further] });
+        await migrate(options, { migrations: [...known, extraMigration, further] });
 
         await refusesSchema(
           options,
@@ -199,33 +203,33 @@ async function describeMigrations(dialect: Dialect): Promise<void> {
     test('a schema one step newer is refused while that step is unfinished', () =>
       withTarget(async (options) => {
         await migrate(options);
-        await change(options, [addStep(more.version, { dirty: 1 })]);
+        await change(options, [addStep(extraMigration.version, { dirty: 1 })]);
 
-        await refusesSchema(options, `migration ${more.version} (more) is unfinished`);
+        await refusesSchema(options, `migration ${extraMigration.version} (more) is unfinished`);
       }));
 
     test('a schema one step newer is refused when an earlier migration differs', () =>
       withTarget(async (options) => {
         await migrate(options);
         const edit = `update schema_migration set checksum = 'x' where version = ${latest}`;
-        await change(options, [edit, addStep(more.version)]);
+        await change(options, [edit, addStep(extraMigration.version)]);
 
         await refusesSchema(options, `migration ${latest} (`);
       }));
 
     test('status lists applied and pending migrations and changes nothing', () =>
-      withTarget(async (given) => {
-        const options = { ...given, wallClock: () => 1_767_225_600_000 };
+      withTarget(async (targetOptions) => {
+        const options = { ...targetOptions, wallClock: () => 1_767_225_600_000 };
         assert.equal(await status(options), undefined);
         await migrate(options);
 
-        const found = await status(options, { migrations: [...known, more] });
+        const schemaStatus = await status(options, { migrations: [...known, extraMigration] });
 
-        assert.deepEqual(found, {
+        assert.deepEqual(schemaStatus, {
           version: latest,
-          latest: more.version,
+          latest: extraMigration.version,
           applied: steps.map((step) => ({ ...step, appliedAt: 1_767_225_600_000 })),
-          pending: [moreStep],
+          pending: [extraStep],
           unfinished: undefined,
         });
       }));
@@ -233,24 +237,24 @@ async function describeMigrations(dialect: Dialect): Promise<void> {
     test('a migration that failed half-way can be resumed', () =>
       withTarget(async (options) => {
         const missing = 'insert into nowhere values (1)';
-        const broken = { ...more, statements: [create, insert, missing, insert] };
+        const broken = { ...extraMigration, statements: [create, insert, missing, insert] };
         const migrations = [...known, broken];
         await migrate(options);
         await assert.rejects(migrate(options, { migrations }), /Cannot run statement: insert into/);
-        const found = await status(options, { migrations });
+        const schemaStatus = await status(options, { migrations });
 
         // MariaDB and MySQL keep finished statements and record progress; the others roll back.
-        const keeps = dialect === 'mariadb' || dialect === 'mysql';
-        assert.equal(found?.version, latest);
-        assert.deepEqual(found?.unfinished, keeps ? moreStep : undefined);
-        if (!keeps) {
-          const outcome = await migrate(options, { migrations: [...known, more] });
-          assert.deepEqual(outcome.applied, [moreStep]);
+        const keepsProgress = dialect === 'mariadb' || dialect === 'mysql';
+        assert.equal(schemaStatus?.version, latest);
+        assert.deepEqual(schemaStatus?.unfinished, keepsProgress ? extraStep : undefined);
+        if (!keepsProgress) {
+          const outcome = await migrate(options, { migrations: [...known, extraMigration] });
+          assert.deepEqual(outcome.applied, [extraStep]);
           return;
         }
-        await makeTable(options, 'nowhere');
+        await createTable(options, 'nowhere');
         const outcome = await migrate(options, { migrations });
-        assert.deepEqual(outcome.applied, [moreStep]);
+        assert.deepEqual(outcome.applied, [extraStep]);
         const db = await openServer(options);
         try {
           const rows = await db.query(sql`select count(*) as count from more`);
@@ -278,7 +282,7 @@ async function describeMigrations(dialect: Dialect): Promise<void> {
         if (dialect === 'sqlite') return; // Nobody else has the file.
         await migrate(options);
         const alter = 'alter table sessions add column more int';
-        const migrations = [...known, { ...more, statements: [alter] }];
+        const migrations = [...known, { ...extraMigration, statements: [alter] }];
         const db = await openDatabase(options);
         try {
           await db.transaction(async (tx) => {
@@ -290,7 +294,7 @@ async function describeMigrations(dialect: Dialect): Promise<void> {
           });
 
           const outcome = await migrate(options, { migrations });
-          assert.deepEqual(outcome.applied, [moreStep]);
+          assert.deepEqual(outcome.applied, [extraStep]);
         } finally {
           await db.close();
         }
@@ -356,14 +360,14 @@ async function change(options: DatabaseOptions, statements: readonly string[]): 
   }
 }
 
-/** Opens the server without the schema check, because the schema is newer than the program. */
+/** Opens a MariaDB or MySQL database without the schema check, which would reject the schema. */
 function openServer(options: DatabaseOptions) {
   if (options.dialect === 'sqlite') throw new Error('not a server');
   return MariadbDatabase.open(options);
 }
 
 /** Creates a table outside the migrations, as an operator would. */
-async function makeTable(options: DatabaseOptions, table: string): Promise<void> {
+async function createTable(options: DatabaseOptions, table: string): Promise<void> {
   const server = await findServer(options.dialect === 'mysql' ? 'mysql' : 'mariadb');
   if (typeof server === 'string') throw new Error(server);
   await server.administer(`create table ${getDatabaseName(options)}.${table} (id int)`);

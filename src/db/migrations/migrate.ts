@@ -15,7 +15,7 @@ import {
 import type { MigrationTarget, Purpose } from './target.js';
 
 interface MigrateOptions {
-  /** Migrations to use instead of the dialect's; for tests. */
+  /** Migrations to use instead of those of the dialect; for tests. */
   readonly migrations?: readonly Migration[];
 }
 
@@ -80,8 +80,8 @@ export async function schemaState(db: Database): Promise<{ version: number; late
 }
 
 /**
- * Rejects when the schema is outdated, naming the command to run, or more than one step newer than
- * this program. Warns when it is one step newer.
+ * Rejects when the schema is outdated (the message says what to run), or more than one step newer
+ * than this program. Warns when it is one step newer.
  */
 export async function requireSchema(db: Database, log: Logger): Promise<void> {
   const { version, latest } = await schemaState(db);

@@ -13,7 +13,10 @@ export interface Step {
 export interface MigrationOutcome {
   /** In order; empty when the schema was up to date. */
   readonly applied: readonly Step[];
-  /** The schema version afterwards; 0: no tables. May be one more than the newest this program knows. */
+  /**
+   * The schema version afterwards; 0 means no tables. May be one more than the newest version this
+   * program knows.
+   */
   readonly version: number;
 }
 
@@ -37,7 +40,7 @@ export interface MigrationParts {
   readonly wallClock?: Clock;
 }
 
-interface Row {
+interface MigrationRow {
   readonly version: number;
   readonly name: string;
   readonly checksum: string;
@@ -49,10 +52,10 @@ interface Row {
 /**
  * Applies pending migrations. The caller must hold the lock that excludes other migrators.
  *
- * Progress is recorded per statement, so an interrupted migration resumes at its statement on
- * MariaDB and MySQL, which cannot roll back DDL; on the others a failure leaves no trace. Throws
- * when an applied migration has changed, or the schema is more than one step newer than this
- * program, or one step newer and unfinished.
+ * Progress is recorded per statement, so on MariaDB and MySQL, which cannot roll back DDL, an
+ * interrupted migration resumes at the first statement that is not recorded. On SQLite and
+ * PostgreSQL a failure leaves no trace. Throws when an applied migration has changed, or the schema
+ * is more than one step newer than this program, or one step newer and unfinished.
  */
 export async function applyPending(
   executor: SqlExecutor,
@@ -61,7 +64,7 @@ export async function applyPending(
   await executor.execute(sql`create table if not exists schema_migration (
     version int not null primary key, name varchar(190) not null, checksum varchar(64) not null,
     applied_at bigint not null, dirty int not null, statements_done int not null)`);
-  const rows = await appliedRows(executor, dialect);
+  const rows = await readMigrationRows(executor, dialect);
   checkHistory(rows, migrations);
   const applied: Step[] = [];
   for (const migration of migrations) {
@@ -79,15 +82,15 @@ export async function readStatus(
   executor: SqlExecutor,
   { dialect, migrations }: MigrationParts,
 ): Promise<SchemaStatus> {
-  const rows = await appliedRows(executor, dialect);
+  const rows = await readMigrationRows(executor, dialect);
   checkHistory(rows, migrations);
-  const done = rows.filter(({ dirty }) => dirty === 0);
+  const finished = rows.filter(({ dirty }) => dirty === 0);
   const unfinished = rows.find(({ dirty }) => dirty !== 0);
   return {
-    version: done.at(-1)?.version ?? 0,
+    version: finished.at(-1)?.version ?? 0,
     latest: getLatestVersion(migrations),
-    applied: done.map((row) => ({ ...toStep(row), appliedAt: row.applied_at })),
-    pending: migrations.slice(done.length).map(toStep),
+    applied: finished.map((row) => ({ ...toStep(row), appliedAt: row.applied_at })),
+    pending: migrations.slice(finished.length).map(toStep),
     unfinished: unfinished && toStep(unfinished),
   };
 }
@@ -107,7 +110,7 @@ export async function hasUsers(executor: SqlExecutor, dialect: Dialect): Promise
 async function applyOne(
   executor: SqlExecutor,
   migration: Migration,
-  row: Row | undefined,
+  row: MigrationRow | undefined,
   wallClock: Clock,
 ): Promise<void> {
   const { version, name, statements } = migration;
@@ -147,27 +150,27 @@ async function runStatement(executor: SqlExecutor, statement: string): Promise<v
   }
 }
 
-async function appliedRows(executor: SqlExecutor, dialect: Dialect): Promise<Row[]> {
+async function readMigrationRows(executor: SqlExecutor, dialect: Dialect): Promise<MigrationRow[]> {
   if (!(await hasTable(executor, dialect, 'schema_migration'))) return [];
-  return executor.query<Row>(
+  return executor.query<MigrationRow>(
     sql`select version, name, checksum, applied_at, dirty, statements_done
       from schema_migration order by version`,
   );
 }
 
 async function hasTable(executor: SqlExecutor, dialect: Dialect, name: string): Promise<boolean> {
-  const found = {
+  const queries = {
     sqlite: sql`select name from sqlite_schema where type = 'table' and name = ${name}`,
     postgres: sql`select table_name from information_schema.tables
       where table_schema = current_schema() and table_name = ${name}`,
     mariadb: sql`select table_name from information_schema.tables
       where table_schema = database() and table_name = ${name}`,
   };
-  const statement = dialect === 'mysql' ? found.mariadb : found[dialect];
-  return (await executor.query(statement)).length > 0;
+  const query = dialect === 'mysql' ? queries.mariadb : queries[dialect];
+  return (await executor.query(query)).length > 0;
 }
 
-function checkHistory(rows: readonly Row[], migrations: readonly Migration[]): void {
+function checkHistory(rows: readonly MigrationRow[], migrations: readonly Migration[]): void {
   for (const [index, { version, name, checksum }] of rows.entries()) {
     const migration = migrations[index];
     if (migration === undefined) break;
@@ -181,7 +184,7 @@ function checkHistory(rows: readonly Row[], migrations: readonly Migration[]): v
 }
 
 /** A step that expands leaves in place all that the program before it uses; two may not. */
-function checkNewer(rows: readonly Row[], latest: number): void {
+function checkNewer(rows: readonly MigrationRow[], latest: number): void {
   const newest = rows.at(-1)?.version ?? 0;
   if (newest > latest + stepsNewerMax) {
     throw new Error(

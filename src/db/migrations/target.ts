@@ -1,13 +1,13 @@
 import type { SqlExecutor } from '../transaction.js';
 
-/** A database to migrate or to read the schema of, over a separate connection. */
+/** A database whose schema is migrated or read, over a separate connection. */
 export interface MigrationTarget {
   /** Runs `work` without a lock; it must not write. */
   read<Result>(work: (executor: SqlExecutor) => Promise<Result>): Promise<Result>;
 
   /**
    * Runs `work` while no other migrator runs, in one transaction where DDL can be rolled back.
-   * Requires a target opened to `migrate`.
+   * The target must have been opened with the purpose `migrate`.
    */
   runExclusively<Result>(work: (executor: SqlExecutor) => Promise<Result>): Promise<Result>;
 

@@ -9,7 +9,9 @@ export type PendingQuery = postgres.PendingQuery<object[]>;
 interface ConnectOptions {
   readonly database?: string;
   readonly max?: number;
-  /** Sets server-side timeouts. Ignored behind a pooler (`prepare: false`). Default true. */
+  /**
+   * Whether to set server-side timeouts. Ignored behind a pooler (`prepare: false`). Default true.
+   */
   readonly hasTimeouts?: boolean;
   /** Called when a connection is lost or cannot be opened. */
   readonly onClose?: () => void;
@@ -22,11 +24,11 @@ interface ClientGeneration {
   running: number;
 }
 
-const lifeMs = 1_800_000;
+const clientLifeMs = 1_800_000;
 
 /**
- * Manages the current client, which owns the pool. A client is replaced when it loses its first
- * connection: statements on its other connections finish, and then it is closed.
+ * Manages the current client, which owns the pool. A client is replaced as soon as it loses any of
+ * its connections; it is closed once the statements on the other connections have finished.
  *
  * The package must not reconnect by itself: data left unsent when a connection closed either
  * precedes the startup message of the new one, which then never connects, or is written to the
@@ -46,7 +48,7 @@ export class PostgresClients {
   }
 
   async use<Result>(work: (client: PostgresClient) => Promise<Result>): Promise<Result> {
-    if (performance.now() - this.#current.openedAt > lifeMs) this.#replace(this.#current);
+    if (performance.now() - this.#current.openedAt > clientLifeMs) this.#replace(this.#current);
     const generation = this.#current;
     generation.running += 1;
     try {
@@ -91,7 +93,7 @@ export class PostgresClients {
 
   #end(generation: ClientGeneration): void {
     if (!this.#retired.delete(generation)) return; // Already ended.
-    // Discarded, whether or not this succeeds.
+    // The client is discarded, whether or not `end` succeeds.
     generation.client.end({ timeout: 0 }).catch(() => undefined);
   }
 }
@@ -133,24 +135,24 @@ export function connectPostgres(
     ...(onClose && { onclose: onClose }),
     // Missing in the package's types. The package's own `listen` uses it, but reconnects silently.
     ...(onNotify && { onnotify: onNotify }),
-    // Only arrays need this query of the package. Its rejection is unhandled, so a connection lost
-    // while it opens would end the process.
+    // Only arrays need the package's query for types. The package does not handle its rejection, so
+    // losing a connection that is being opened would end the process.
     fetch_types: false,
     // The package's default grows to 20 s, which delays recovery once the server is back.
     backoff: () => 0.25 + Math.random() * 0.25,
-    // A transaction pooler refuses clients that set such parameters.
+    // A transaction pooler refuses clients that set these timeouts.
     connection: { application_name: 'herald', ...(hasTimeouts && prepare ? limits : {}) },
     types: {
       bigint: {
         to: 20,
         from: [20],
-        parse: safeNumber,
+        parse: parseSafeNumber,
         serialize: (value: number) => String(value),
       },
       numeric: {
         to: 1700,
         from: [1700],
-        parse: safeNumber,
+        parse: parseSafeNumber,
         serialize: (value: number) => String(value),
       },
     },
@@ -158,7 +160,7 @@ export function connectPostgres(
   });
 }
 
-function safeNumber(text: string): number {
+function parseSafeNumber(text: string): number {
   const number = Number(text);
   if (Number.isInteger(number) && !Number.isSafeInteger(number)) {
     throw new RangeError('Cannot read number: it is past 2^53');

@@ -13,12 +13,13 @@ import { isServerError } from './client.js';
 const unavailableStates = /^(08|28|53|57|58)|^(55P03|25P03|25006|3D000)$/;
 
 /**
- * Codes of invalid calls to Node or the package. Any other code but an SQLSTATE is a connection's.
+ * Codes of invalid calls to Node or the package. Any other code that is not an SQLSTATE means that
+ * the connection failed.
  */
 const defectCodes =
   /^(ERR_(?!TLS_|SSL_|SOCKET_|STREAM_)|NOT_TAGGED_CALL|UNDEFINED_VALUE|MAX_PARAMETERS|UNSAFE_)/;
 
-/** SQLSTATEs after which the server closes the connection. */
+/** SQLSTATEs after which the database server closes the connection. */
 const shutdownStates = /^57P0[123]$/;
 
 /** Returns whether the connection that the error came from can no longer be used. */
@@ -27,7 +28,7 @@ export function isConnectionLost(error: unknown): boolean {
   return isServerError(error) ? shutdownStates.test(getErrorCode(error)) : isConnectionError(error);
 }
 
-/** Returns whether the package, the socket or TLS failed: certificates may expire at runtime. */
+/** Returns whether the package, the socket or TLS failed (certificates may expire at runtime). */
 function isConnectionError(error: unknown): boolean {
   if (isServerError(error) || !(error instanceof Error) || !('code' in error)) return false;
   return !defectCodes.test(String(error.code));
@@ -46,7 +47,7 @@ export function postgresError(text: string, error: unknown): Error {
   return statementError(text, cause);
 }
 
-/** Creates the error for a database that could not be opened; it names the setting to check. */
+/** Creates the error for a database that could not be opened. It says what to check. */
 export function postgresOpenError(options: ServerOptions, error: unknown): Error {
   const { host, port, database, username } = options;
   const code = getErrorCode(error);

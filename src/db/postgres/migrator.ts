@@ -10,8 +10,8 @@ const duplicateDatabaseCode = '42P04';
 const lockKey = 4_711_000_017; // Arbitrary, but the same in every version of Herald.
 
 /**
- * Opens one connection without statement timeouts, because DDL may be slow. Undefined when the
- * database is missing and `purpose` is `read`.
+ * Opens one connection without statement timeouts, because DDL may be slow. Returns undefined
+ * when the database is missing and `purpose` is `read`.
  */
 export async function openPostgresTarget(
   options: ServerOptions,
@@ -34,7 +34,7 @@ export async function openPostgresTarget(
     ): Promise<Result> {
       let result: { readonly value: Result } | undefined;
       await client.begin(async (transaction) => {
-        await lock(transaction);
+        await acquireLock(transaction);
         result = { value: await work(createExecutor(transaction)) };
       });
       if (result === undefined) throw new Error('Cannot migrate: the transaction did not run');
@@ -57,8 +57,8 @@ async function createDatabase(options: ServerOptions): Promise<void> {
   }
 }
 
-/** Acquires the migration lock until the transaction ends, also by a broken connection. */
-async function lock(client: Pick<PostgresClient, 'unsafe'>): Promise<void> {
+/** Acquires the migration lock. The end of the transaction or of the connection releases it. */
+async function acquireLock(client: Pick<PostgresClient, 'unsafe'>): Promise<void> {
   await client.unsafe(`set local statement_timeout = 0`);
   await client.unsafe(`set local lock_timeout = '30s'`);
   await client.unsafe(`select pg_advisory_xact_lock(${lockKey})`);

@@ -79,7 +79,9 @@ class PostgresSubscription implements Subscription {
     this.#check(client);
   }
 
-  /** Probes the connection, because one that only listens does not detect a dead server. */
+  /**
+   * Probes the connection, because one that only listens does not detect a dead database server.
+   */
   #check(client: PostgresClient): void {
     this.#timer = setTimeout(async () => {
       await this.#sendWithDeadline(client, 'select 1');
@@ -101,9 +103,9 @@ class PostgresSubscription implements Subscription {
     if (client !== this.#client || !this.#isOpen) return;
     this.#client = undefined;
     this.#isActive = false;
-    client.end({ timeout: 0 }).catch(() => undefined); // Discarded, whether or not this succeeds.
+    client.end({ timeout: 0 }).catch(() => undefined); // Discarded, whether or not `end` succeeds.
     clearTimeout(this.#timer);
-    const delayMs = 250 + 250 * Math.random(); // Jitter: processes must not sync up.
+    const delayMs = 250 + 250 * Math.random(); // Jitter, so that processes do not coincide.
     this.#timer = setTimeout(() => void this.#connect(), delayMs).unref();
   }
 }

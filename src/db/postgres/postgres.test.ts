@@ -57,7 +57,7 @@ describe('postgres failure handling', { skip }, () => {
       }
     }));
 
-  test('the server cancels a statement that runs too long', () =>
+  test('the database server cancels a statement that runs too long', () =>
     withDatabase({ statementMs: 2000 }, async (db) => {
       await assert.rejects(db.query(sql`select pg_sleep(30)`), unavailable);
       await assert.rejects(
@@ -68,7 +68,7 @@ describe('postgres failure handling', { skip }, () => {
       assert.deepEqual(await db.query(sql`select 1 as one`), [{ one: 1 }]);
     }));
 
-  test('when the server hangs, every statement is rejected and new connections are opened', async () => {
+  test('when the database server hangs, statements are rejected and new connections are opened', async () => {
     const proxy = await openTcpProxy(options());
     const changes = { host: '127.0.0.1', port: proxy.port, connectMs: 3000, statementMs: 1000 };
     try {
@@ -113,8 +113,8 @@ describe('postgres failure handling', { skip }, () => {
         const [outcome] = await running;
         assert.equal(outcome.status === 'rejected' && outcome.reason.name, 'service_unavailable');
         await assert.rejects(late[0] ?? Promise.resolve());
-        const found = sql`select to_regclass('made_outside') as made`;
-        assert.deepEqual(await db.query(found), [{ made: null }]);
+        const lookup = sql`select to_regclass('made_outside') as made`;
+        assert.deepEqual(await db.query(lookup), [{ made: null }]);
       });
     } finally {
       await proxy.close();
@@ -125,7 +125,7 @@ describe('postgres failure handling', { skip }, () => {
     const proxy = await openTcpProxy(options());
     try {
       for (const message of [1, 2]) {
-        proxy.cutAt(message); // Its greeting, then the message after it.
+        proxy.cutAt(message); // The first message of the database server, then the second.
 
         // An unhandled error would end the process, and with it this test.
         await assert.rejects(
@@ -138,7 +138,7 @@ describe('postgres failure handling', { skip }, () => {
     }
   });
 
-  test('while a role may not log in, statements are service_unavailable', async () => {
+  test('while its role may not log in, statements reject with service_unavailable', async () => {
     if (typeof server === 'string') return;
     const { administer } = server;
     const username = `herald_test_role_${process.pid}`;
@@ -188,6 +188,7 @@ describe('postgres failure handling', { skip }, () => {
         rawSql('select count(*) as count from pg_prepared_statements'),
       );
 
+      // 200 texts of variable arity, then others up to 500 in total.
       assert.ok(row !== undefined && row.count <= 501 && row.count >= 400, `${row?.count}`);
     }));
 });
@@ -204,12 +205,12 @@ describe('opening postgres', { skip }, () => {
     ['a missing schema', { database: 'postgres' }, /schema 0, need \d+: npm run sync/],
   ];
   for (const [problem, changes, message] of cases) {
-    test(`open rejects with the reason: ${problem}`, async () => {
+    test(`open rejects with a message about ${problem}`, async () => {
       await assert.rejects(openDatabase(options(changes)), message);
     });
   }
 
-  test('open rejects when the server accepts the connection but does not answer', async () => {
+  test('open rejects when the database server accepts the connection but does not answer', async () => {
     const proxy = await openTcpProxy({ host: '192.0.2.1', port: 9 }); // Reserved by RFC 5737.
     try {
       const changes = { host: '127.0.0.1', port: proxy.port, connectMs: 100 };

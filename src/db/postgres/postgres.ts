@@ -26,7 +26,7 @@ const variableArityPreparedMax = 200;
 const timeoutError = (): Error => unavailable('the database does not answer in time');
 
 /**
- * PostgreSQL 14 and later, over a bounded pool.
+ * A PostgreSQL database (14 or later), over a bounded pool.
  *
  * `bigint`, `count(*)` and `sum` are read as `number`; an unsafe integer rejects the query. At most
  * 2,000 statements and transactions are in flight, each with a deadline of `connectMs +
@@ -42,9 +42,9 @@ export class PostgresDatabase implements Database {
   readonly #prepared = new Set<string>();
   /**
    * Disables pipelining behind a pooler. The package sends the first half of the next statement
-   * before the previous result arrives; with that result the pooler reassigns its server
-   * connection, and the first half would go to another client's. `false` reports the connection as
-   * full.
+   * before the previous result arrives; with that result the pooler reassigns its
+   * connection to the database server, and the first half would be sent on that of another client.
+   * Returning `false` reports the connection as full.
    */
   readonly #noPipelining: { readonly onexecute?: () => false };
   readonly #clients: PostgresClients;
@@ -66,7 +66,7 @@ export class PostgresDatabase implements Database {
     this.notifier = options.prepare ? new PostgresNotifier(options) : undefined;
   }
 
-  /** Rejects when the server cannot be reached. */
+  /** Rejects when the database server cannot be reached. */
   static async open(options: ServerOptions): Promise<PostgresDatabase> {
     const db = new PostgresDatabase(options);
     try {
@@ -103,7 +103,7 @@ export class PostgresDatabase implements Database {
     );
   }
 
-  /** Sends every statement: the only place that passes SQL to the package. */
+  /** Sends a statement. All statements of callers are passed to the package here. */
   async #run(
     client: Pick<PostgresClient, 'unsafe'>,
     statement: Sql,
@@ -128,7 +128,10 @@ export class PostgresDatabase implements Database {
     }
   }
 
-  /** Bounds the prepared statements, which the server keeps as long as the connection is open. */
+  /**
+   * Bounds the number of prepared statements, because the database server keeps them as long as the
+   * connection is open.
+   */
   #shouldPrepare(text: string, { hasVariableArity }: Sql): boolean {
     if (this.#prepared.has(text)) return true;
     const countMax = hasVariableArity === true ? variableArityPreparedMax : preparedMax;
@@ -138,16 +141,16 @@ export class PostgresDatabase implements Database {
   }
 
   /**
-   * Handles an exceeded deadline. If no response at all has arrived since `sentAt`, the server
-   * hangs or is unreachable, so all connections are replaced: statements on the old ones would
-   * never settle.
+   * Handles an exceeded deadline. If no response at all has arrived since `sentAt`, the database
+   * server hangs or is unreachable, so all connections are replaced: statements on the old ones
+   * would never settle.
    */
   #handleTimeout(sentAt: number): Error {
     const { log } = this.#options;
     const isSilent = this.#lastResponseAt < sentAt;
     log.warn({ dialect: this.dialect, isSilent }, 'database deadline exceeded');
     if (isSilent && this.#closing === undefined) {
-      this.#lastResponseAt = performance.now(); // Replace once for all that expire together.
+      this.#lastResponseAt = performance.now(); // One replacement for all that expire together.
       this.#clients.replaceNow();
     }
     return timeoutError();
@@ -164,7 +167,7 @@ export class PostgresDatabase implements Database {
       // The package might run the statement on the next connection, outside any transaction.
       if (isFinished) throw unavailable('the transaction is over');
     };
-    let settled: { readonly result: Result } | { readonly error: unknown } | undefined;
+    let outcome: { readonly result: Result } | { readonly error: unknown } | undefined;
     const runWork = async (client: Pick<PostgresClient, 'unsafe'>): Promise<void> => {
       assertActive();
       const executor: SqlExecutor = {
@@ -179,11 +182,11 @@ export class PostgresDatabase implements Database {
       };
       try {
         // Wrapped, because the package would unpack an array.
-        settled = { result: await Transaction.run(this.dialect, executor, work) };
+        outcome = { result: await Transaction.run(this.dialect, executor, work) };
       } catch (error) {
-        settled = { error };
+        outcome = { error };
         // The package would send a rollback on the closed connection, which ends the process. While
-        // this promise is pending, it rejects as soon as it detects that the connection is closed.
+        // this promise is pending, `begin` rejects as soon as it detects the closed connection.
         if (hasLostConnection) await new Promise<never>(() => {});
         throw error;
       }
@@ -193,24 +196,24 @@ export class PostgresDatabase implements Database {
       await withDeadline(done, this.#deadlineMs, () => this.#handleTimeout(sentAt));
     } catch (error) {
       isFinished = true;
-      if (settled !== undefined && 'error' in settled) throw settled.error;
+      if (outcome !== undefined && 'error' in outcome) throw outcome.error;
       throw postgresError('begin or commit', error);
     }
-    return unwrapOutcome(settled);
+    return unwrapOutcome(outcome);
   }
 }
 
 function unwrapOutcome<Result>(
-  settled: { result: Result } | { error: unknown } | undefined,
+  outcome: { result: Result } | { error: unknown } | undefined,
 ): Result {
-  if (settled !== undefined && 'result' in settled) return settled.result;
+  if (outcome !== undefined && 'result' in outcome) return outcome.result;
   throw new Error('Cannot commit: the transaction did not run');
 }
 
 /**
  * Removes leading holes, which the package leaves in the result after a query on the same
  * connection that failed mid-result (porsager/postgres#1181). `count` excludes them, but some
- * commands lack it.
+ * commands have no `count`.
  */
 function removeHoles(rows: readonly object[]): object[] {
   const first = rows.findIndex((row) => row !== undefined);
@@ -218,10 +221,10 @@ function removeHoles(rows: readonly object[]): object[] {
 }
 
 /**
- * Removes an unsent statement from the package's queue. One that was sent runs until the server
- * ends it by `statement_timeout`, which behind a pooler (`prepare: false`) must be set on the
- * server. For it, `cancel` would open another connection, and leave a rejection unhandled if that
- * fails.
+ * Removes an unsent statement from the package's queue. A sent statement runs until the database
+ * server ends it by `statement_timeout`, which behind a pooler (`prepare: false`) must be set on
+ * the database server. For a sent statement, `cancel` would open another connection, and leave a
+ * rejection unhandled if that fails.
  */
 function dequeue(pending: PendingQuery): void {
   if ('state' in pending && pending.state === null) pending.cancel();

@@ -4,7 +4,10 @@ import type { SqliteErrorParts } from './messages.js';
 
 const duplicateKeyCodes = new Set([2067, 1555, 2579]); // UNIQUE, PRIMARY KEY, ROWID.
 
-/** States by primary result code, the low byte. After these the engine may have rolled back. */
+/**
+ * States of the database by primary result code, which is the low byte. After an error with one of
+ * these codes the engine may have rolled back the transaction.
+ */
 const states: Readonly<Record<number, string>> = {
   5: 'the database file is locked by another process',
   6: 'the database file is locked',

@@ -15,14 +15,14 @@ const busyMs = 5000; // The engine's own default is 0.
  */
 export function prepareFile(file: string): string {
   if (file === '' || file === ':memory:') {
-    throw new Error('Cannot open database: it needs a file, for two threads share it');
+    throw new Error('Cannot open database: it needs a file, because two threads share it');
   }
   try {
     mkdirSync(dirname(file), { recursive: true, mode: 0o700 });
     const requestedPath = join(realpathSync(dirname(file)), basename(file));
     const path = existsSync(requestedPath) ? realpathSync(requestedPath) : requestedPath;
     for (const required of [path, getLockPath(path)]) {
-      // Not an existing one: closing it would release a lock that this process may hold on it.
+      // Closing an existing file would release a lock that this process may hold on it.
       if (!existsSync(required)) closeSync(openSync(required, 'a', 0o600));
     }
     return path;
@@ -36,7 +36,7 @@ function getLockPath(path: string): string {
   return `${path}.lock`;
 }
 
-/** Reasons by primary result code, the low byte. Spec: sqlite.org/rescode.html. */
+/** Reasons by primary result code, which is the low byte. Spec: sqlite.org/rescode.html. */
 const openStates: Readonly<Record<number, string>> = {
   8: 'it cannot be written by this user',
   11: 'it is damaged',
@@ -44,7 +44,9 @@ const openStates: Readonly<Record<number, string>> = {
   26: 'it is not an SQLite database',
 };
 
-/** Opens and initializes a connection. Throws with the path if the engine refuses the file. */
+/**
+ * Opens and initializes a connection. If the engine refuses the file, the error contains the path.
+ */
 function connect(
   Driver: SqliteDriver,
   { path, readOnly }: { path: string; readOnly: boolean },
@@ -101,8 +103,8 @@ export class StatementCache {
   }
 
   prepare(text: string): SqliteStatement {
-    const found = this.#cache.use(text);
-    if (found !== undefined) return found;
+    const cached = this.#cache.use(text);
+    if (cached !== undefined) return cached;
     const statement = this.#connection.prepare(text);
     if (text.length <= StatementCache.#lengthMax) this.#cache.set(text, statement);
     return statement;
@@ -155,7 +157,7 @@ export class FileLock {
 function tryLock(connection: SqliteConnection, wallClock: Clock): boolean {
   try {
     connection.exec('pragma synchronous = off');
-    // First commits the owner, for other processes to read; then locks by an open transaction.
+    // Commits the owner, for other processes to read. Then an open transaction is the lock.
     connection.exec('begin immediate');
     connection.exec('create table if not exists owner (pid integer, host text, since text)');
     connection.exec('delete from owner');

@@ -1,6 +1,6 @@
 /**
- * The part of `node:sqlite` that is used here. `@photostructure/sqlite` is identical but for one
- * thing: a closed connection stays open until its prepared statements are garbage-collected. So
+ * The part of `node:sqlite` that is used here. `@photostructure/sqlite` is identical, except that a
+ * closed connection stays open until its prepared statements are garbage-collected. Therefore
  * nothing may depend on `close` to release a lock or to checkpoint the write-ahead log.
  */
 export interface SqliteConnection {
@@ -26,7 +26,7 @@ interface SqliteModule {
 /**
  * Loads the SQLite driver: Node's own from 22.13, before that the package with the same interface.
  *
- * Rejects with the alternatives when neither is available.
+ * Rejects when neither is available; the message lists the alternatives.
  */
 export async function loadSqlite(): Promise<SqliteDriver> {
   const { DatabaseSync } = (await importBuiltIn()) ?? (await importPackage());
@@ -35,7 +35,7 @@ export async function loadSqlite(): Promise<SqliteDriver> {
 
 async function importBuiltIn(): Promise<SqliteModule | undefined> {
   const { emitWarning } = process;
-  // Node 22 to 24.14 warn that it is experimental, which an operator can do nothing about.
+  // Node 22 to 24.14 warn that SQLite is experimental, which an operator can do nothing about.
   process.emitWarning = ((warning: string | Error, ...rest: never[]) => {
     if (!String(warning).includes('SQLite')) emitWarning.call(process, warning, ...rest);
   }) as typeof emitWarning;

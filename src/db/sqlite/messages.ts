@@ -2,7 +2,7 @@ import type { Value } from '../database.js';
 
 /** A command to the writer thread. One message holds several. */
 export type WriterCommand =
-  /** A single write, committed together with other waiting ones. */
+  /** A single write, committed together with other waiting writes. */
   | {
       readonly kind: 'execute';
       readonly id: number;
@@ -11,7 +11,9 @@ export type WriterCommand =
     }
   /** A whole transaction. The result is the number of matched rows, or 0 if it was rolled back. */
   | { readonly kind: 'batch'; readonly id: number; readonly statements: readonly BatchStatement[] }
-  /** Begins the transaction `id`. The reply is sent once it has the writer to itself. */
+  /**
+   * Begins the transaction `id`. The reply is sent once the transaction has the writer to itself.
+   */
   | { readonly kind: 'begin'; readonly id: number }
   /** A statement of a transaction. May be sent in the same message as `begin`; runs after it. */
   | {
@@ -27,7 +29,7 @@ export type WriterCommand =
       readonly id: number;
       readonly transaction: number;
     }
-  /** Closes after all earlier commands. */
+  /** Closes the connection after all earlier commands. */
   | { readonly kind: 'close'; readonly id: number };
 
 type Values = readonly Value[];
@@ -44,7 +46,7 @@ export interface CommandResult {
   readonly error?: SqliteErrorParts;
 }
 
-/** The first reply reports that the thread is ready, or why not; later ones hold results. */
+/** A reply. The first one reports that the thread is ready, or why not; later ones hold results. */
 export interface WriterReply {
   readonly results: readonly CommandResult[];
   /** Commits since the previous reply: 0 or 1. */

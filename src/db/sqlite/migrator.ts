@@ -25,8 +25,9 @@ export function migrateConnection(
 }
 
 /**
- * Opens the file to read or migrate its schema. `read` needs no lock, and returns undefined without
- * a file. `migrate` rejects while another process has the file open, which has migrated it already.
+ * Opens the file to read or migrate its schema. The purpose `read` needs no lock, and returns
+ * undefined if there is no file. The purpose `migrate` rejects while another process has the file
+ * open, because that process has migrated it already.
  */
 export async function openSqliteTarget(
   { file, wallClock, lockMs = 5000 }: SqliteOptions,
@@ -87,8 +88,8 @@ function createExecutor(connection: SqliteConnection): SqlExecutor {
   };
   return {
     query: async <Row extends object>(statement: Sql) =>
-      runPrepared(statement, (ready, values) => ready.all(...values) as Row[]),
+      runPrepared(statement, (prepared, values) => prepared.all(...values) as Row[]),
     execute: async (statement) =>
-      runPrepared(statement, (ready, values) => Number(ready.run(...values).changes)),
+      runPrepared(statement, (prepared, values) => Number(prepared.run(...values).changes)),
   };
 }

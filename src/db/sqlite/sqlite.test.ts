@@ -29,8 +29,8 @@ after(() => rmSync(folder, { recursive: true, force: true }));
 
 let files = 0;
 const newFile = (): string => join(folder, `${++files}.db`);
-const open = (file = newFile(), more: { transactionMs?: number } = {}) =>
-  SqliteDatabase.open({ dialect: 'sqlite', file, lockMs: 0, log: silentLogger, ...more });
+const open = (file = newFile(), options: { transactionMs?: number } = {}) =>
+  SqliteDatabase.open({ dialect: 'sqlite', file, lockMs: 0, log: silentLogger, ...options });
 
 async function withNotes(work: (db: SqliteDatabase, file: string) => Promise<void>) {
   const file = newFile();
@@ -43,7 +43,9 @@ async function withNotes(work: (db: SqliteDatabase, file: string) => Promise<voi
   }
 }
 
-/** Creates a file with the table first, so that a short deadline does not affect its creation. */
+/**
+ * Creates a file with the table in advance, so that a short deadline does not affect its creation.
+ */
 async function fileWithNotes(): Promise<string> {
   const file = newFile();
   const db = await open(file);
@@ -144,19 +146,19 @@ describe('a transaction of the embedded database', () => {
       assert.deepEqual(order, ['inside', 'end', 'beside']);
     }));
 
-  test('a transaction that hits a full disk applies none of the statements sent after', () =>
+  test('when a transaction hits a full disk, its later statements are not applied', () =>
     withNotes(async (db) => {
       const [pages] = await db.query<{ page_count: number }>(sql`pragma page_count`);
-      const room = (count: number) =>
+      const setPagesMax = (count: number) =>
         db.execute({ texts: [`pragma max_page_count = ${count}`], values: [] });
-      await room((pages?.page_count ?? 0) + 2);
+      await setPagesMax((pages?.page_count ?? 0) + 2);
       const big = sql`insert into notes (id, text) values (${100}, ${'x'.repeat(100_000)})`;
 
       const failing = db.transaction((tx) => Promise.all([tx.execute(big), tx.execute(add(1))]));
 
       await assert.rejects(failing, { name: 'service_unavailable', message: /the disk is full/ });
       assert.equal(await count(db), 0);
-      await room(1_000_000);
+      await setPagesMax(1_000_000);
       await db.transaction((tx) => tx.execute(add(2)));
       assert.deepEqual(await db.query(sql`select id from notes`), [{ id: 2 }]);
     }));
@@ -236,12 +238,12 @@ describe('a transaction of the embedded database', () => {
       });
 
       await assert.rejects(rejected, { name: 'service_unavailable' });
-      const next = await writeOne(db, 3);
+      const newId = await writeOne(db, 3);
       release();
       await new Promise(setImmediate); // `work` continues now, and its statement is refused.
       await assert.rejects(late[0] ?? Promise.resolve(), { name: 'service_unavailable' });
-      assert.deepEqual(await db.query(sql`select id from notes where id < 3 or id = ${next}`), [
-        { id: next },
+      assert.deepEqual(await db.query(sql`select id from notes where id < 3 or id = ${newId}`), [
+        { id: newId },
       ]);
     } finally {
       await db.close();
@@ -270,6 +272,7 @@ describe('limits of the embedded database', () => {
 
   test('the embedded database refuses writes while 64 MiB wait', () =>
     withNotes(async (db) => {
+      // 50 MiB, because each character of a value counts as two bytes.
       const rows = tuples(Array.from({ length: 5 }, (_, id) => [id, 'x'.repeat(5 * 1024 * 1024)]));
       const big = sql`insert into notes (id, text) values ${rows}`;
 
@@ -295,7 +298,7 @@ describe('limits of the embedded database', () => {
 });
 
 describe('the file of the embedded database', () => {
-  test('the database file and its folder are created for the owner only', async () => {
+  test('the database file and its folder are accessible to the owner only', async () => {
     const file = join(folder, 'new', 'deep', 'a.db');
 
     await (await open(file)).close();
@@ -362,12 +365,12 @@ describe('the file of the embedded database', () => {
            }
          })();`,
       );
-      const acknowledged = await child.lines(500 + round * 333);
+      const acknowledged = await child.lines(500 + round * 333); // Another moment in each round.
 
       child.kill();
       acknowledged.push(...(await child.ended()));
 
-      const db = await open(file); // Without waiting: the lock of the process is released.
+      const db = await open(file); // At once: the killed process holds no lock.
       assert.deepEqual(await db.query(sql`pragma integrity_check`), [{ integrity_check: 'ok' }]);
       const rows = await db.query<{ id: number }>(sql`select id from notes`);
       const kept = new Set(rows.map(({ id }) => String(id)));
@@ -404,16 +407,16 @@ test('when the embedded database cannot be opened for reading, no thread and no 
       const writer = await start(...parts);
       t.after(() => writer.close());
       started.push(writer);
-      renameSync(file, `${file}-away`); // The thread has it open.
+      renameSync(file, `${file}-away`); // The thread has the file open already.
       return writer;
     },
   );
 
   await assert.rejects(open(file), /Cannot open database .*: it cannot be read/);
 
-  const ended = { name: 'service_unavailable', message: /the database thread has ended/ };
+  const threadEnded = { name: 'service_unavailable', message: /the database thread has ended/ };
   assert.equal(started.length, 1);
-  for (const writer of started) await assert.rejects(writer.execute('select 1', []), ended);
+  for (const writer of started) await assert.rejects(writer.execute('select 1', []), threadEnded);
   mock.restore();
   renameSync(`${file}-away`, file);
   await (await open(file)).close();
@@ -469,7 +472,7 @@ describe('a batch of the embedded database', () => {
       assert.deepEqual(await db.query(sql`select text from notes`), [{ text: 'third' }]);
     }));
 
-  test('a batch is refused when too much waits, and after close', async () => {
+  test('a batch of more than 64 MiB is refused, and so is a batch after close', async () => {
     const db = await open();
     const tooMuch = sql`insert into notes values (${'x'.repeat(33 * 1024 * 1024)})`;
     await assert.rejects(db.batch([tooMuch]), { name: 'service_unavailable' });
@@ -481,11 +484,11 @@ describe('a batch of the embedded database', () => {
 
 /** Starts a process that runs `script` with `openDatabase`, `options` and `print` (a line). */
 function startChild(file: string, script: string) {
-  const at = (path: string) => JSON.stringify(new URL(path, import.meta.url).href);
+  const toImport = (path: string) => JSON.stringify(new URL(path, import.meta.url).href);
   const code = `
-    import { openDatabase } from ${at('../open.ts')};
-    import { sql } from ${at('../database.ts')};
-    import { silentLogger } from ${at('../../logging/logger.ts')};
+    import { openDatabase } from ${toImport('../open.ts')};
+    import { sql } from ${toImport('../database.ts')};
+    import { silentLogger } from ${toImport('../../logging/logger.ts')};
     const options = { dialect: 'sqlite', file: ${JSON.stringify(file)}, lockMs: 0, log: silentLogger };
     const print = (line) => process.stdout.write(line + '\\n');
     ${script}`;

@@ -51,7 +51,7 @@ export class SqliteDatabase implements Database {
 
   /**
    * Creates the file if it is missing and applies pending migrations. Rejects when another process
-   * has it open, and when the disk does not support a write-ahead log.
+   * has the file open, and when the disk does not support a write-ahead log.
    */
   static async open({
     file,
@@ -87,7 +87,7 @@ export class SqliteDatabase implements Database {
     }
   }
 
-  /** Commits so far: transactions, batches and groups of single writes. */
+  /** Number of commits so far: transactions, batches and groups of single writes. */
   get commits(): number {
     return this.#writer.commits;
   }
@@ -168,7 +168,7 @@ export class SqliteDatabase implements Database {
 
   async #close(): Promise<void> {
     await Promise.allSettled(this.#transactions);
-    // Before the writer, so that the last connection checkpoints the write-ahead log into the file.
+    // Closed before the writer, so that the last connection checkpoints the write-ahead log.
     this.#reader.close();
     await this.#writer.close();
     this.#lock.release();

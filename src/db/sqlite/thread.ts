@@ -41,7 +41,7 @@ export class WriterThread {
   readonly #pending = new Map<number, PendingCommand>();
   #unsent: WriterCommand[] = [];
   #lastId = 0;
-  #bytes = 0;
+  #pendingBytes = 0;
   #commits = 0;
   #endError: Error | undefined;
 
@@ -73,7 +73,7 @@ export class WriterThread {
     return new WriterThread(worker, port1, log);
   }
 
-  /** Commits so far; compared with the number of statements it shows the effect of group commit. */
+  /** Number of commits so far. Fewer than statements, because of group commit. */
   get commits(): number {
     return this.#commits;
   }
@@ -82,21 +82,23 @@ export class WriterThread {
     return this.#send({ kind: 'execute', text, values }) as Promise<number>;
   }
 
-  /** Commits all statements, or none and returns false if one matches no row. */
+  /**
+   * Commits all statements and returns true; if one matches no row, commits none and returns false.
+   */
   async batch(statements: readonly BatchStatement[]): Promise<boolean> {
     return (await this.#send({ kind: 'batch', statements })) !== 0;
   }
 
   /**
    * Begins a transaction, which has the thread to itself after all earlier commands. Its first
-   * commands are sent together with `begin` and fail if that fails. Throws `service_unavailable`
-   * when full.
+   * commands are sent together with `begin` and fail if `begin` fails. Throws `service_unavailable`
+   * when the queue is full.
    */
   begin(): WriterTransaction {
     if (this.#endError !== undefined) throw this.#endError;
     if (this.#isFull(0)) throw queueFullError();
     const transaction = this.#lastId + 1;
-    this.#send({ kind: 'begin' }).catch(() => undefined); // Its commands reject as well.
+    this.#send({ kind: 'begin' }).catch(() => undefined); // Later commands reject as well.
     const run = (isQuery: boolean, text: string, values: readonly Value[]) =>
       this.#send({ kind: 'run', transaction, isQuery, text, values });
     return {
@@ -119,7 +121,7 @@ export class WriterThread {
     if (bytes > 0 && this.#isFull(bytes)) return Promise.reject(queueFullError());
     return new Promise((resolve, reject) => {
       const id = ++this.#lastId;
-      this.#bytes += bytes;
+      this.#pendingBytes += bytes;
       this.#pending.set(id, { text, bytes, resolve, reject });
       if (this.#unsent.push({ ...command, id } as WriterCommand) === 1)
         setImmediate(() => this.#flush());
@@ -127,7 +129,10 @@ export class WriterThread {
   }
 
   #isFull(bytes: number): boolean {
-    return this.#pending.size >= pendingMax || (bytes > 0 && this.#bytes + bytes > pendingBytesMax);
+    return (
+      this.#pending.size >= pendingMax ||
+      (bytes > 0 && this.#pendingBytes + bytes > pendingBytesMax)
+    );
   }
 
   #flush(): void {
@@ -142,7 +147,7 @@ export class WriterThread {
       const pending = this.#pending.get(id);
       if (pending === undefined) continue;
       this.#pending.delete(id);
-      this.#bytes -= pending.bytes;
+      this.#pendingBytes -= pending.bytes;
       if (error === undefined) pending.resolve(value);
       else pending.reject(sqliteError(pending.text, error));
     }
@@ -168,8 +173,8 @@ function receiveFirstReply(worker: Worker, port: MessagePort): Promise<WriterRep
 }
 
 /**
- * Returns the text that an error of the command names, and the bytes it holds while pending: 0 for
- * a command without statements.
+ * Returns the text of a command for error messages, and the bytes that the command holds while it
+ * is pending: 0 for a command without statements.
  */
 function measureCommand(command: CommandWithoutId): {
   readonly text: string;
@@ -186,7 +191,10 @@ function measureCommand(command: CommandWithoutId): {
   return { text: command.text, bytes: getSize(command.text, command.values) };
 }
 
-/** Returns the size of a statement in bytes: one per character of text, two for one in a value. */
+/**
+ * Returns the size of a statement in bytes: one per character of text, two per character of a
+ * value.
+ */
 function getSize(text: string, values: readonly Value[]): number {
   let bytes = text.length;
   for (const value of values) {

@@ -15,15 +15,15 @@ type ExecuteCommand = Extract<WriterCommand, { kind: 'execute' }>;
 type BatchCommand = Extract<WriterCommand, { kind: 'batch' }>;
 type TransactionCommand = Extract<WriterCommand, { transaction: number }>;
 
-const groupMax = 256;
+const groupSizeMax = 256;
 
 /**
  * Owns the only writing connection, in a separate thread (this file is its entry).
  *
  * Statements that arrive together share one commit, so a durable write is cheap: the disk is synced
- * once for all, and one message holds their results. There is no timer: a group contains the writes
- * that arrived during the previous commit. Each statement fails or succeeds on its own, because a
- * failed one leaves no trace.
+ * once for all of them, and one message holds their results. There is no timer: a group contains
+ * the writes that arrived during the previous commit. Each statement fails or succeeds on its own,
+ * because a failed statement leaves no trace.
  */
 class Writer {
   readonly #port: MessagePort;
@@ -33,7 +33,8 @@ class Writer {
   /** Commands by transaction id, including transactions that have not begun yet. */
   readonly #transactionCommands = new Map<number, TransactionCommand[]>();
   /**
-   * The transaction that has the writer to itself; `error` when it could not begin or has failed.
+   * The transaction that has the writer to itself. `error` is set when it could not begin or has
+   * failed.
    */
   #openTransaction:
     | { readonly id: number; readonly error: SqliteErrorParts | undefined }
@@ -56,9 +57,10 @@ class Writer {
         this.#queue.push(command);
         continue;
       }
-      const commands = this.#transactionCommands.get(command.transaction);
-      if (commands === undefined) this.#transactionCommands.set(command.transaction, [command]);
-      else commands.push(command);
+      const earlierCommands = this.#transactionCommands.get(command.transaction);
+      if (earlierCommands === undefined)
+        this.#transactionCommands.set(command.transaction, [command]);
+      else earlierCommands.push(command);
     }
   }
 
@@ -78,7 +80,7 @@ class Writer {
 
   /** Enqueues commands that arrived during the last commit, so that they join the next group. */
   #enqueueArrived(): void {
-    while (this.#queue.length < groupMax) {
+    while (this.#queue.length < groupSizeMax) {
       const arrived = receiveMessageOnPort(this.#port);
       if (arrived === undefined) return;
       this.#enqueue(arrived.message as readonly WriterCommand[]);
@@ -96,7 +98,9 @@ class Writer {
     return toReply([this.#attempt(first.id, () => this.#close())]);
   }
 
-  /** Begins a transaction and processes its commands that have arrived; one reply for all. */
+  /**
+   * Begins a transaction and processes its commands that have arrived. Returns one reply for all.
+   */
   #begin(id: number): WriterReply {
     const begin = this.#attempt(id, () => this.#exec('begin immediate'));
     this.#openTransaction = { id, error: begin.error };
@@ -108,7 +112,7 @@ class Writer {
 
   #takeGroup(): ExecuteCommand[] {
     const end = this.#queue.findIndex(({ kind }) => kind !== 'execute');
-    const count = Math.min(end === -1 ? this.#queue.length : end, groupMax);
+    const count = Math.min(end === -1 ? this.#queue.length : end, groupSizeMax);
     return this.#queue.splice(0, count) as ExecuteCommand[]; // Safe: ends before any other kind.
   }
 
@@ -190,13 +194,13 @@ class Writer {
   }
 
   /**
-   * Rolls back and rejects all later commands of the transaction: the engine may already have
-   * rolled back (disk full), so they would commit on their own.
+   * Rolls back and rejects all later commands of the transaction, because the engine may already
+   * have rolled back (disk full), so that they would commit on their own.
    */
   #abortTransaction(command: TransactionCommand, error: SqliteErrorParts): void {
     const id = command.transaction;
     this.#rollback();
-    if (command.kind === 'run') this.#openTransaction = { id, error }; // Rejects all until its end.
+    if (command.kind === 'run') this.#openTransaction = { id, error }; // Rejects until its end.
   }
 
   #run(text: string, values: readonly unknown[]): number {
@@ -218,7 +222,7 @@ class Writer {
   }
 
   #close(): undefined {
-    // Makes the file complete without its log, so that it can be copied.
+    // Makes the file complete without its write-ahead log, so that it can be copied.
     this.#connection.exec('pragma wal_checkpoint(truncate)');
     this.#connection.close();
   }

@@ -16,9 +16,9 @@ export interface IdleTrackedPeer {
 export const idleChecksMax = 8;
 
 /**
- * Yields the connections that had no activity for `idleChecksMax` calls, again at each call until there is
- * activity. Called from a timer. Counts calls instead of time, because after a pause of this process data
- * received meanwhile has not been read yet; a pause is only one late call.
+ * Yields the connections that had no activity for `idleChecksMax` calls, again at each call until there
+ * is activity. Called from a timer. Counts calls instead of time, because after a pause of this process
+ * data received meanwhile has not been read yet; a pause is only one late call.
  *
  * While an exchange is open, any byte is activity. Otherwise only the end of the last exchange, or of the
  * handshake, is activity. If other bytes counted, a client could keep a connection forever with HTTP/2
