@@ -8,7 +8,7 @@ export type SignAccessToken = (
 
 /**
  * Signs with `AccessTokens`. The new token is issued no earlier than the user's `tokensValidAfter`,
- * so it is valid even when all tokens of the current second are void.
+ * so it is valid even when all tokens issued in the current second are void.
  */
 export function createSigner(accessTokens: Pick<AccessTokens, 'sign'>): SignAccessToken {
   return ({ id, user, tokensValidAfter }) =>

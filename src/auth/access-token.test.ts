@@ -14,6 +14,7 @@ import { AccessTokens, type AccessTokensOptions } from './access-token.js';
 import { createKeyRing, type KeyRing } from './key-ring.js';
 import { openAuthThreads } from './threads.js';
 
+/** Creates 64 bytes that pass the check for weak secrets. */
 const createSecret = (start: number) =>
   Buffer.from(Array.from({ length: 64 }, (_, index) => (start * 50 + index * 7) % 256));
 const [secret, otherSecret, thirdSecret] = [createSecret(1), createSecret(2), createSecret(3)];
@@ -28,7 +29,7 @@ const subject = { userId, sessionId, firstName: 'Ada', lastName: 'Lovelace' };
 const ring = createKeyRing({ algorithm: 'HS256', secret });
 
 const noThreads: AccessTokensOptions['threads'] = {
-  run: () => Promise.reject(new Error('This test signs by hand')),
+  run: () => Promise.reject(new Error('This test signs without threads')),
 };
 
 function createTokens(changes: Partial<AccessTokensOptions> = {}): AccessTokens {
@@ -69,7 +70,7 @@ const claims = {
 };
 const header = { alg: 'HS256', typ: 'JWT', kid: ring.signingKey.id };
 
-/** Signs a token without the product, by default with the key of the ring. */
+/** Signs a token without Herald's code, by default with the key of the ring. */
 const forge = (head: unknown, payload: unknown, key: Uint8Array = secret) =>
   forgeSecret(head, payload, key);
 
@@ -89,9 +90,9 @@ function listSpellings(token: string): readonly string[] {
   const bytes = Buffer.from(token.split('.')[2] ?? '', 'base64url');
   const last = token.slice(-1);
   const digits = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_';
-  // The last digit has unused bits.
-  const other = digits[digits.indexOf(last) + 1];
-  const respelled = bytes.length % 3 === 0 ? [] : [token.slice(0, -1) + other];
+  // The last digit has unused bits, so the next digit decodes to the same bytes.
+  const nextDigit = digits[digits.indexOf(last) + 1];
+  const respelled = bytes.length % 3 === 0 ? [] : [token.slice(0, -1) + nextDigit];
   return [...respelled, `${token}=`, `${token}==`, `${token}\n`];
 }
 
@@ -124,7 +125,7 @@ test('a valid token that was signed elsewhere is accepted', () => {
   assert.equal(createTokens().verify(forge(header, claims)).userId, userId);
 });
 
-test('a token without `sid`, as issued by older servers, has no session id', () => {
+test('a token without `sid`, as older versions issued it, has no session id', () => {
   const { sid: _, ...old } = claims;
 
   assert.equal(
@@ -133,9 +134,9 @@ test('a token without `sid`, as issued by older servers, has no session id', () 
   );
 });
 
-const refused = forgedTokens({ secret, header, claims });
+const forgeries = forgedTokens({ secret, header, claims });
 
-for (const [what, token] of refused) {
+for (const [what, token] of forgeries) {
   test(`a token with ${what} is invalid`, () => {
     assert.throws(() => createTokens().verify(token as string), isFailure('invalid_token'));
   });
@@ -145,7 +146,7 @@ function isFailure(name: string) {
   return (cause: unknown) => {
     assert.ok(cause instanceof Failure, String(cause));
     assert.equal(cause.name, name);
-    assert.doesNotMatch(cause.message, /jwt|signature|algorithm/i); // No text of the package.
+    assert.doesNotMatch(cause.message, /jwt|signature|algorithm/i); // Shows no text of `jsonwebtoken`.
     return true;
   };
 }
@@ -194,7 +195,7 @@ test('a lowered lifetime also applies to tokens issued earlier', () => {
 
 test('a token stays valid after a key change until its key is removed', () => {
   const token = forge(header, claims);
-  const nameless = forge({ alg: 'HS256', typ: 'JWT' }, claims);
+  const withoutKid = forge({ alg: 'HS256', typ: 'JWT' }, claims);
   const verify = (secrets: readonly [Buffer, ...Buffer[]], given: string) => {
     const [current, ...previousSecrets] = secrets;
     const keys = createKeyRing({ algorithm: 'HS256', secret: current, previousSecrets });
@@ -205,16 +206,16 @@ test('a token stays valid after a key change until its key is removed', () => {
   assert.equal(verify([thirdSecret, otherSecret, secret], token).userId, userId);
   assert.throws(() => verify([thirdSecret, otherSecret], token), isFailure('invalid_token'));
   // A token without `kid` is verified with the current key only.
-  assert.throws(() => verify([otherSecret, secret], nameless), isFailure('invalid_token'));
+  assert.throws(() => verify([otherSecret, secret], withoutKid), isFailure('invalid_token'));
 });
 
 test('a token signed with the key of another server is invalid', async (t) => {
-  const yours = createKeyRing({ algorithm: 'HS256', secret: otherSecret });
-  const asymmetric = createKeys('RS256');
+  const otherRing = createKeyRing({ algorithm: 'HS256', secret: otherSecret });
+  const rsaRing = createKeys('RS256');
   const [mine, theirs, third] = [
     await signingTokens(t, ring),
-    await signingTokens(t, yours),
-    await signingTokens(t, asymmetric),
+    await signingTokens(t, otherRing),
+    await signingTokens(t, rsaRing),
   ];
 
   const all = [mine, theirs, third];
@@ -235,20 +236,20 @@ test('with a shared key, a token for another issuer or audience is invalid', asy
   }
 });
 
-test('the public key of an asymmetric server is not accepted as an HMAC secret', () => {
+test('the public key of an RS256 key ring is not accepted as an HMAC secret', () => {
   const keys = createKeys('RS256');
   const head = { alg: 'HS256', typ: 'JWT', kid: keys.signingKey.id };
   const tokens = createTokens({ ring: keys });
 
-  const good = forgeRs({ ...head, alg: 'RS256' }, rsa.privateKey);
-  assert.equal(tokens.verify(good).userId, userId);
+  const rs256Token = forgeRs({ ...head, alg: 'RS256' }, rsa.privateKey);
+  assert.equal(tokens.verify(rs256Token).userId, userId);
   for (const key of [rsaPublicPem, rsaPublicPem.trim()]) {
     const token = forge(head, claims, Buffer.from(key));
     assert.throws(() => tokens.verify(token), isFailure('invalid_token'));
   }
   // The key verifies RS256 only, although PS256 could use it.
-  const padded = forgeRs({ ...head, alg: 'PS256' }, rsa.privateKey);
-  assert.throws(() => tokens.verify(padded), isFailure('invalid_token'));
+  const ps256Token = forgeRs({ ...head, alg: 'PS256' }, rsa.privateKey);
+  assert.throws(() => tokens.verify(ps256Token), isFailure('invalid_token'));
 });
 
 test('a token with any character changed is invalid', () => {
@@ -262,7 +263,7 @@ test('a token with any character changed is invalid', () => {
   }
 });
 
-test('verify throws only its two failures, for any text and any signed claims', () => {
+test('verify throws only invalid_token or expired_token, for any text and any signed claims', () => {
   const tokens = createTokens();
   const anyToken = fc.oneof(
     fc.string(),
@@ -286,7 +287,7 @@ test('verify throws only its two failures, for any text and any signed claims', 
   );
 });
 
-const wrongOptions: readonly (readonly [string, object])[] = [
+const invalidOptions: readonly (readonly [string, object])[] = [
   ['no audience', { audience: '' }],
   ['no issuer', { issuer: '' }],
   ['a tolerance of type string', { clockToleranceMs: '30' }],
@@ -297,8 +298,8 @@ const wrongOptions: readonly (readonly [string, object])[] = [
   ['an infinite lifetime', { lifeMs: Number.POSITIVE_INFINITY }],
 ];
 
-for (const [what, changes] of wrongOptions) {
-  test(`${what} would disable a check and is rejected`, () => {
+for (const [what, changes] of invalidOptions) {
+  test(`AccessTokens rejects ${what}, which would disable a check`, () => {
     assert.throws(() => createTokens(changes), { message: /options out of range/ });
   });
 }

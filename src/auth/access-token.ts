@@ -67,7 +67,7 @@ export class AccessTokens {
     this.#toleranceSeconds = clockToleranceMs / 1000;
   }
 
-  /** Throws `service_unavailable` when the queue of the threads is full or too slow. */
+  /** Signs a new token. Throws `service_unavailable` when the threads' queue is full or too slow. */
   async sign(subject: AccessSubject): Promise<string> {
     const { threads, audience, issuer } = this.#options;
     const { userId, sessionId, firstName, lastName, notBeforeSeconds = 0 } = subject;
@@ -79,9 +79,9 @@ export class AccessTokens {
   }
 
   /**
-   * Throws `expired_token` for a token that was valid once, and `invalid_token` in every other
-   * case. A token whose lifetime exceeds `lifeMs` is invalid, so a lowered setting also applies to
-   * tokens issued earlier.
+   * Returns the claims. Throws `expired_token` for a token that was valid once, and `invalid_token` in
+   * every other case. A token whose lifetime exceeds `lifeMs` is invalid, so a lowered setting also
+   * applies to tokens issued earlier.
    */
   verify(token: string): AccessClaims {
     try {
@@ -130,7 +130,8 @@ export class AccessTokens {
 
 /** Returns the key that the header names. Throws for a malformed token; trusts no claim. */
 function findKey(token: unknown, ring: KeyRing): VerifyingKey {
-  if (typeof token !== 'string' || token.length > lengthMax) throw new Error('Too long');
+  if (typeof token !== 'string' || token.length > lengthMax)
+    throw new Error('Not a text, or too long');
   const segments = token.split('.');
   if (segments.length !== 3 || !segments.every(isCanonical)) throw new Error('Not three segments');
   const text = Buffer.from(segments[0] ?? '', 'base64url').toString();

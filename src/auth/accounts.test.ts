@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { openSession } from '../../test/support/servers/auth.js';
 import { startAuth } from '../../test/support/servers/auth-system.js';
 
-const given = {
+const newAccount = {
   username: 'ada',
   password: 'correct horse battery',
   firstName: 'Ada',
@@ -13,26 +13,28 @@ const given = {
 test('an account requires a valid name and password', async (t) => {
   const { accounts, users } = await startAuth(t);
 
-  await assert.rejects(accounts.create({ ...given, username: '' }), { name: 'invalid_request' });
-  await assert.rejects(accounts.create({ ...given, password: 'short' }), {
+  await assert.rejects(accounts.create({ ...newAccount, username: '' }), {
+    name: 'invalid_request',
+  });
+  await assert.rejects(accounts.create({ ...newAccount, password: 'short' }), {
     name: 'invalid_request',
   });
   assert.deepEqual(await users.list(), []);
-  await accounts.create(given);
-  await assert.rejects(accounts.create({ ...given, username: 'ADA' }), { name: 'conflict' });
+  await accounts.create(newAccount);
+  await assert.rejects(accounts.create({ ...newAccount, username: 'ADA' }), { name: 'conflict' });
 });
 
 test('a weak password requires `weakPassword: true`', async (t) => {
   const { accounts } = await startAuth(t);
 
-  await assert.rejects(accounts.create({ ...given, password: 'test' }));
+  await assert.rejects(accounts.create({ ...newAccount, password: 'test' }));
 
-  assert.ok(await accounts.create({ ...given, password: 'test' }, { weakPassword: true }));
+  assert.ok(await accounts.create({ ...newAccount, password: 'test' }, { weakPassword: true }));
 });
 
 test('setting a password ends all sessions except the given one', async (t) => {
   const { accounts, sessions, users, endedSessions } = await startAuth(t);
-  const account = await accounts.create(given);
+  const account = await accounts.create(newAccount);
   const [one, two] = [await openSession(sessions, account), await openSession(sessions, account)];
 
   await accounts.setPassword('Ada', 'another long password', one.sessionId);
@@ -46,7 +48,7 @@ test('setting a password ends all sessions except the given one', async (t) => {
 
 test('disabling an account ends all sessions; deleting it also removes the account', async (t) => {
   const { accounts, sessions, users, endedSessions } = await startAuth(t);
-  const account = await accounts.create(given);
+  const account = await accounts.create(newAccount);
   const one = await openSession(sessions, account);
 
   await accounts.disable('ada');
@@ -65,12 +67,12 @@ test('disabling an account ends all sessions; deleting it also removes the accou
 test('operations on an unknown username fail with not_found', async (t) => {
   const { accounts } = await startAuth(t);
 
-  for (const doing of [
-    accounts.setPassword('ada', given.password),
+  for (const operation of [
+    accounts.setPassword('ada', newAccount.password),
     accounts.disable('ada'),
     accounts.enable('ada'),
     accounts.delete('ada'),
   ]) {
-    await assert.rejects(doing, { name: 'not_found' });
+    await assert.rejects(operation, { name: 'not_found' });
   }
 });

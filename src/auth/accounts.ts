@@ -29,9 +29,9 @@ export class Accounts {
   }
 
   /**
-   * Creates an account. Throws `invalid_request` for an invalid name or password, `conflict` for a
-   * name that is taken. `weakPassword: true` accepts any non-empty password: for demonstrations
-   * only.
+   * Creates an account. Throws `invalid_request` for an invalid name or password, and `conflict`
+   * for a name that is taken. `weakPassword: true` accepts any non-empty password; use it only for
+   * demonstrations.
    */
   async create(given: NewAccount, { weakPassword = false } = {}): Promise<Account> {
     const { users, passwords, audit } = this.#options;
@@ -47,10 +47,10 @@ export class Accounts {
    * Sets a new password and ends all sessions except `exceptSession`; access tokens issued until
    * now become void. Throws `not_found`, and `invalid_request` for an invalid password.
    */
-  async setPassword(username: string, given: string, exceptSession?: string): Promise<void> {
+  async setPassword(username: string, newPassword: string, exceptSession?: string): Promise<void> {
     const { users, passwords, audit } = this.#options;
     const { id, username: name } = await this.#findByName(username);
-    const password = await passwords.hash(passwords.validate(given, name));
+    const password = await passwords.hash(passwords.validate(newPassword, name));
     await this.#endSessions(
       id,
       'password',

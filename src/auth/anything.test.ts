@@ -51,16 +51,16 @@ test('credentials are not echoed', async () => {
   });
 });
 
-test('an unsupported media type is echoed as an empty body, a malformed body is rejected', async () => {
+test('a body of an unsupported media type is echoed as empty; a malformed body is rejected', async () => {
   const exchange = createExchange('/anything');
-  const refusing = (name: 'unsupported_media_type' | 'invalid_request') => async () => {
+  const failWith = (name: 'unsupported_media_type' | 'invalid_request') => async () => {
     throw new Failure(name, 'Cannot read body');
   };
 
-  const echo = await toEcho({ ...exchange, body: refusing('unsupported_media_type') });
+  const echo = await toEcho({ ...exchange, body: failWith('unsupported_media_type') });
 
   assert.deepEqual(echo.body, {});
-  await assert.rejects(toEcho({ ...exchange, body: refusing('invalid_request') }));
+  await assert.rejects(toEcho({ ...exchange, body: failWith('invalid_request') }));
 });
 
 test('parameters named like Object members are echoed as plain parameters', async () => {

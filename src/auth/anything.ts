@@ -68,7 +68,7 @@ const secretName =
   /^(((access|refresh|stream)[_-]?)?token|secret|password|authorization|api[_-]?key)$/i;
 const secretValue = /^(Bearer\s+)?(eyJ[\w-]*\.[\w-]+\.[\w-]*|hk_[0-9a-f]{16}_[\w-]+)$/i;
 
-/** Matches by parameter name, and by value: a JWT or an API key. */
+/** Whether the parameter has the name of a secret, or its value is a JWT or an API key. */
 function isSecret(name: string, value: string): boolean {
   return secretName.test(name) || secretValue.test(value.trim());
 }

@@ -17,7 +17,7 @@ function createLimiter({ keysMax = 1000 } = {}) {
   return { limiter, time };
 }
 
-const turn = () => new Promise<void>((resolve) => setImmediate(resolve));
+const nextTurn = () => new Promise<void>((resolve) => setImmediate(resolve));
 
 test('of a hundred parallel wrong passwords only five are verified', async () => {
   const { limiter } = createLimiter();
@@ -25,7 +25,7 @@ test('of a hundred parallel wrong passwords only five are verified', async () =>
   const guess = async () => {
     const attempt = await limiter.begin('a');
     tried += 1;
-    await turn(); // The hash.
+    await nextTurn(); // Stands for the hash.
     attempt.settle('wrong');
   };
 
@@ -39,20 +39,20 @@ test('of a hundred parallel wrong passwords only five are verified', async () =>
 
 test('thirty parallel right passwords all succeed', async () => {
   const { limiter } = createLimiter();
-  let underWay = 0;
-  let most = 0;
+  let running = 0;
+  let concurrentMost = 0;
   const guess = async () => {
     const attempt = await limiter.begin('a');
-    underWay += 1;
-    most = Math.max(most, underWay);
-    await turn();
-    underWay -= 1;
+    running += 1;
+    concurrentMost = Math.max(concurrentMost, running);
+    await nextTurn();
+    running -= 1;
     attempt.settle('right');
   };
 
   await Promise.all(Array.from({ length: 30 }, guess));
 
-  assert.equal(most, 5);
+  assert.equal(concurrentMost, 5);
   assert.equal(limiter.size, 0);
 });
 
@@ -63,9 +63,9 @@ test('a hundred sequential wrong passwords take more than 21 hours', async () =>
     try {
       (await limiter.begin('a')).settle('wrong');
       count += 1;
-    } catch (shut) {
-      assert.ok(shut instanceof Throttled);
-      time.now += shut.waitMs;
+    } catch (throttled) {
+      assert.ok(throttled instanceof Throttled);
+      time.now += throttled.waitMs;
     }
   }
 
@@ -79,9 +79,9 @@ test('the delay doubles from one second up to the maximum', async () => {
   while (waits.length < 12) {
     const attempt = await limiter.begin('a');
     if (!attempt.settle('wrong')) continue;
-    await assert.rejects(limiter.begin('a'), (shut: Throttled) => {
-      waits.push(shut.waitMs / 1000);
-      time.now += shut.waitMs;
+    await assert.rejects(limiter.begin('a'), (throttled: Throttled) => {
+      waits.push(throttled.waitMs / 1000);
+      time.now += throttled.waitMs;
       return true;
     });
   }
@@ -134,7 +134,7 @@ test('a permit that is released twice counts once', async () => {
   attempts[0]?.settle('right');
   await waiting;
 
-  assert.equal(limiter.isAvailable('a'), false); // Five are still pending.
+  assert.equal(limiter.isAvailable('a'), false); // Five are still pending: the other four and `waiting`.
 });
 
 test('at most 32 attempts wait; further ones are rejected at once', async () => {
@@ -189,7 +189,10 @@ test('a clock set back blocks a key for at most the longest delay', async () => 
 
   time.now -= 100 * 60 * minute;
 
-  await assert.rejects(limiter.begin('a'), (shut: Throttled) => shut.waitMs <= 60 * minute);
+  await assert.rejects(
+    limiter.begin('a'),
+    (throttled: Throttled) => throttled.waitMs <= 60 * minute,
+  );
 });
 
 test('the number of keys is bounded, and a key with a pending attempt is not evicted', async () => {

@@ -83,7 +83,7 @@ export class AttemptLimiter {
   /** Rejects with `Throttled`, or with the reason of `signal` when it aborts during the wait. */
   async begin(key: string, signal?: AbortSignal): Promise<Attempt> {
     signal?.throwIfAborted();
-    const entry = this.#entry(key);
+    const entry = this.#getEntry(key);
     const attempt = this.#tryBegin(key, entry);
     if (attempt !== undefined) return attempt;
     if (entry.waiters.size >= waitersMax) throw new Throttled(firstDelayMs);
@@ -125,6 +125,7 @@ export class AttemptLimiter {
     };
   }
 
+  /** Returns whether the outcome blocks the key. */
   #settle(key: string, entry: Entry, outcome: AttemptOutcome): boolean {
     entry.pending -= 1;
     if (outcome === 'right') {
@@ -140,6 +141,7 @@ export class AttemptLimiter {
     return isBlocking;
   }
 
+  /** Counts a failure. Returns whether it blocks the key. */
   #fail(entry: Entry): boolean {
     const { freeFailures, delayMaxMs, hardStop, monotonicClock } = this.#options;
     entry.failures += 1;
@@ -184,7 +186,7 @@ export class AttemptLimiter {
     entry.blockedUntil = 0;
   }
 
-  #entry(key: string): Entry {
+  #getEntry(key: string): Entry {
     const known = this.#entries.get(key);
     const entry = known ?? {
       failures: 0,
@@ -193,7 +195,7 @@ export class AttemptLimiter {
       failedAt: this.#options.monotonicClock(),
       waiters: new Set<Waiter>(),
     };
-    this.#entries.delete(key); // Reinserted: a Map iterates in insertion order, here that of the last use.
+    this.#entries.delete(key); // Reinserted, so that the Map is in the order of last use.
     this.#entries.set(key, entry);
     this.#evict();
     return entry;

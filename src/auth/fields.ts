@@ -18,8 +18,9 @@ export function parseFields<Name extends string>(
 }
 
 /**
- * Returns the named field of a body, one of `allowed`, or the first of them when it is absent.
- * Throws `invalid_request`, with the field in `info.body` and the allowed values in `info.allowed`.
+ * Returns the named field of a body, or `allowed[0]` when the field is absent. Throws
+ * `invalid_request` for a value that is not in `allowed`, with the field in `info.body` and the
+ * allowed values in `info.allowed`.
  */
 export function parseChoice<Choice extends string>(
   body: unknown,

@@ -3,6 +3,7 @@ import { createPublicKey, generateKeyPairSync, type KeyObject } from 'node:crypt
 import { test } from 'node:test';
 import { createKeyRing, type KeyRingOptions } from './key-ring.js';
 
+/** Random enough for the check for weak secrets. */
 const secrets = [1, 2, 3, 4, 5].map((start) =>
   Buffer.from(Array.from({ length: 64 }, (_, index) => (start * 50 + index * 7) % 256)),
 );
@@ -61,8 +62,8 @@ test('a ring of key pairs publishes only its public keys', () => {
   const [current, previous] = ring.jwks?.keys ?? [];
   const { id } = ring.signingKey;
   const { x, y } = p256.publicKey.export({ format: 'jwk' });
-  const about = { kty: 'EC', crv: 'P-256', alg: 'ES256', use: 'sig' };
-  assert.deepEqual(current, { ...about, kid: id, x, y });
+  const commonMembers = { kty: 'EC', crv: 'P-256', alg: 'ES256', use: 'sig' };
+  assert.deepEqual(current, { ...commonMembers, kid: id, x, y });
   assert.equal(ring.jwks?.keys.length, 2);
   const previousKey = ring.find(previous?.['kid'])?.key;
   assert.ok(previousKey?.equals(createPublicKey(otherP256.privateKey)));
@@ -126,7 +127,11 @@ const refusals: readonly (readonly [string, KeyRingOptions, RegExp])[] = [
     { algorithm: 'RS256', privateKeyPem: publicPem(rsa) },
     /not an unencrypted PEM key/,
   ],
-  ['no PEM at all', { algorithm: 'PS256', privateKeyPem: 'key' }, /not an unencrypted PEM key/],
+  [
+    'a private key that is not PEM',
+    { algorithm: 'PS256', privateKeyPem: 'key' },
+    /not an unencrypted PEM key/,
+  ],
   [
     'an RSA key of 1024 bits',
     { algorithm: 'RS256', privateKeyPem: privatePem(smallRsa) },

@@ -37,7 +37,7 @@ export interface VerifyingKey {
 
 export interface KeyRing {
   readonly signingKey: SigningKey;
-  /** Returns the key with this `kid`, the current one without a `kid`, or undefined. */
+  /** Returns the key with this `kid`, or the current key for undefined; undefined if unknown. */
   find(id: unknown): VerifyingKey | undefined;
   /** Public keys for verifying tokens; undefined for HS algorithms. Spec: RFC 7517 §5. */
   readonly jwks: { readonly keys: readonly JsonWebKey[] } | undefined;
@@ -76,7 +76,7 @@ export function createKeyRing(options: KeyRingOptions): KeyRing {
 
 interface Keys {
   readonly signingKey: SigningKey;
-  /** The current one first. */
+  /** The current key is first. */
   readonly verifyingKeys: readonly VerifyingKey[];
 }
 
@@ -117,8 +117,8 @@ function loadKeyPairs({ algorithm, privateKeyPem, previousPublicKeysPem }: KeyRi
 function splitPublicPems(text: string | undefined): readonly string[] {
   if (text === undefined) return [];
   const pems = text.match(/-----BEGIN PUBLIC KEY-----[^-]+-----END PUBLIC KEY-----/g) ?? [];
-  const rest = pems.reduce((left, pem) => left.replace(pem, ''), text);
-  if (pems.length === 0 || rest.includes('-----BEGIN')) {
+  const otherText = pems.reduce((left, pem) => left.replace(pem, ''), text);
+  if (pems.length === 0 || otherText.includes('-----BEGIN')) {
     throw new Error('Cannot make key ring: previous public keys must be "BEGIN PUBLIC KEY" blocks');
   }
   return pems;
@@ -147,7 +147,7 @@ function loadPublicKey(algorithm: Algorithm, key: KeyObject): VerifyingKey {
   return { id: thumbprint(key), algorithm, key };
 }
 
-/** Spec: RFC 7638 §3 (the required members alone, in alphabetical order). */
+/** Computes the JWK thumbprint. Spec: RFC 7638 §3 (only required members, in alphabetical order). */
 function thumbprint(key: KeyObject): string {
   const { crv, e, kty, n, x, y } = key.export({ format: 'jwk' });
   const members = JSON.stringify({ crv, e, kty, n, x, y }); // Undefined members are omitted.

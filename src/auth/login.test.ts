@@ -4,13 +4,13 @@ import { client } from '../../test/support/servers/auth.js';
 import { startAuth } from '../../test/support/servers/auth-system.js';
 import { until } from '../../test/support/until.js';
 
-const right = 'correct horse battery';
+const rightPassword = 'correct horse battery';
 
-async function loginFor(t: Parameters<typeof startAuth>[0]) {
+async function startLogin(t: Parameters<typeof startAuth>[0]) {
   const auth = await startAuth(t);
   const { accounts, login, sign, lines } = auth;
   const names = { firstName: 'Ada', lastName: 'Lovelace' };
-  const account = await accounts.create({ username: 'ada', password: right, ...names });
+  const account = await accounts.create({ username: 'ada', password: rightPassword, ...names });
   const attempt = (password: string, username = 'ada', ipKey = client.ipKey) =>
     login.open(
       { username, password, client: { ...client, ipKey }, signal: new AbortController().signal },
@@ -23,10 +23,10 @@ async function loginFor(t: Parameters<typeof startAuth>[0]) {
 }
 
 test('the right password opens a session, with any spelling of the name', async (t) => {
-  const { attempt, account, bearer, events, hashing } = await loginFor(t);
+  const { attempt, account, bearer, events, hashing } = await startLogin(t);
   hashing.length = 0;
 
-  const { accessToken } = await attempt(right, ' \uff21DA ');
+  const { accessToken } = await attempt(rightPassword, ' \uff21DA ');
 
   assert.deepEqual(hashing, ['verifyPassword']);
 
@@ -39,27 +39,27 @@ test('the right password opens a session, with any spelling of the name', async 
 });
 
 test('a password matches in any Unicode spelling', async (t) => {
-  const { attempt, accounts } = await loginFor(t);
+  const { attempt, accounts } = await startLogin(t);
   const names = { firstName: '', lastName: '' };
   await accounts.create({ username: 'jose', password: 'contrase\u00f1a larga', ...names });
 
   assert.ok(await attempt('contrasen\u0303a larga', 'jose'));
 });
 
-const wrong = [
+const failingLogins = [
   ['a wrong password', 'wrong password', 'ada'],
-  ['an unknown user', right, 'nobody'],
-  ['an invalid name', right, 'a\u0000da'],
-  ['a lone surrogate in the name', right, '\ud800'],
+  ['an unknown user', rightPassword, 'nobody'],
+  ['an invalid name', rightPassword, 'a\u0000da'],
+  ['a lone surrogate in the name', rightPassword, '\ud800'],
   ['a lone surrogate in the password', '\ud800', 'ada'],
-  ['a name of 5000 characters', right, 'x'.repeat(5000)],
+  ['a name of 5000 characters', rightPassword, 'x'.repeat(5000)],
   ['a password of 5000 characters', 'x'.repeat(5000), 'ada'],
-  ['SQL as a name', right, "' or 1=1 --"],
+  ['SQL as a name', rightPassword, "' or 1=1 --"],
 ] as const;
 
-for (const [what, password, username] of wrong) {
+for (const [what, password, username] of failingLogins) {
   test(`a login with ${what} gets the common failure after one verification`, async (t) => {
-    const { attempt, events, hashing } = await loginFor(t);
+    const { attempt, events, hashing } = await startLogin(t);
     hashing.length = 0;
 
     await assert.rejects(attempt(password, username), {
@@ -73,10 +73,10 @@ for (const [what, password, username] of wrong) {
 }
 
 test('queries, hashing and responses do not disclose whether a user exists', async (t) => {
-  const { attempt, accounts, hashing, statements } = await loginFor(t);
+  const { attempt, accounts, hashing, statements } = await startLogin(t);
   const names = { firstName: '', lastName: '' };
   for (const username of ['bob', 'eve']) {
-    await accounts.create({ username, password: right, ...names });
+    await accounts.create({ username, password: rightPassword, ...names });
     await accounts.disable(username);
   }
   let lastHost = 0;
@@ -97,7 +97,7 @@ test('queries, hashing and responses do not disclose whether a user exists', asy
     const wrongPassword = await trace('wrong password', 'ada');
     const unknownUser = await trace('wrong password', 'nobody');
     const disabledUser = await trace('wrong password', 'bob');
-    const disabledRight = await trace(right, 'eve');
+    const disabledRight = await trace(rightPassword, 'eve');
 
     assert.equal(wrongPassword.failure?.name, tries < 20 ? 'bad_credentials' : 'too_many_requests');
     assert.deepEqual(unknownUser, wrongPassword);
@@ -107,7 +107,7 @@ test('queries, hashing and responses do not disclose whether a user exists', asy
 });
 
 test('an unknown username is not logged in plain text', async (t) => {
-  const { attempt, lines } = await loginFor(t);
+  const { attempt, lines } = await startLogin(t);
 
   await assert.rejects(attempt('x', 'my secret password'));
   await assert.rejects(attempt('x', 'my secret password'));
@@ -119,30 +119,30 @@ test('an unknown username is not logged in plain text', async (t) => {
 });
 
 test('a login is rejected while the account is disabled and succeeds once it is enabled', async (t) => {
-  const { attempt, accounts, count } = await loginFor(t);
+  const { attempt, accounts, count } = await startLogin(t);
   await accounts.disable('ada');
 
-  await assert.rejects(attempt(right), { name: 'bad_credentials' });
+  await assert.rejects(attempt(rightPassword), { name: 'bad_credentials' });
   await accounts.enable('ADA');
 
-  assert.ok(await attempt(right));
+  assert.ok(await attempt(rightPassword));
   assert.equal(count('authn_login_fail'), 1);
 });
 
 test('the throttle does not disclose that the password of a disabled account is right', async (t) => {
-  const { attempt, accounts, count } = await loginFor(t);
+  const { attempt, accounts, count } = await startLogin(t);
   await accounts.disable('ada');
 
   for (let tries = 0; tries < 5; tries += 1) {
-    await assert.rejects(attempt(right), { name: 'bad_credentials' });
+    await assert.rejects(attempt(rightPassword), { name: 'bad_credentials' });
   }
 
-  await assert.rejects(attempt(right), { name: 'too_many_requests' });
+  await assert.rejects(attempt(rightPassword), { name: 'too_many_requests' });
   assert.equal(count('authn_login_fail_max'), 1);
 });
 
 test('of thirty simultaneous wrong passwords at most five are verified', async (t) => {
-  const { attempt, count, hashing } = await loginFor(t);
+  const { attempt, count, hashing } = await startLogin(t);
   hashing.length = 0;
 
   const results = await Promise.allSettled(Array.from({ length: 30 }, () => attempt('wrong')));
@@ -158,35 +158,35 @@ test('of thirty simultaneous wrong passwords at most five are verified', async (
 });
 
 test('thirty simultaneous right passwords all succeed', async (t) => {
-  const { attempt, sessions, account } = await loginFor(t);
+  const { attempt, sessions, account } = await startLogin(t);
 
-  await Promise.all(Array.from({ length: 30 }, () => attempt(right)));
+  await Promise.all(Array.from({ length: 30 }, () => attempt(rightPassword)));
 
   assert.equal((await sessions.list(account.id)).length, 30);
 });
 
 test('the thirty-first login of a minute from one IP is rejected, from another IP it is not', async (t) => {
-  const { attempt, count } = await loginFor(t);
-  for (let tries = 0; tries < 30; tries += 1) await attempt(right);
+  const { attempt, count } = await startLogin(t);
+  for (let tries = 0; tries < 30; tries += 1) await attempt(rightPassword);
 
-  await assert.rejects(attempt(right), { name: 'too_many_requests' });
+  await assert.rejects(attempt(rightPassword), { name: 'too_many_requests' });
 
   assert.equal(count('excess_rate_limit_exceeded'), 1);
-  assert.ok(await attempt(right, 'ada', '198.51.100.7'));
+  assert.ok(await attempt(rightPassword, 'ada', '198.51.100.7'));
 });
 
 test('a successful login after failures is audited as such', async (t) => {
-  const { attempt, count } = await loginFor(t);
+  const { attempt, count } = await startLogin(t);
   await assert.rejects(attempt('wrong'));
 
-  await attempt(right);
+  await attempt(rightPassword);
 
   assert.equal(count('authn_login_successafterfail'), 1);
 });
 
 test('a login of a disconnected client is aborted', async (t) => {
-  const { login, sign, sessions, account } = await loginFor(t);
-  const attempt = { username: 'ada', password: right, client, signal: AbortSignal.abort() };
+  const { login, sign, sessions, account } = await startLogin(t);
+  const attempt = { username: 'ada', password: rightPassword, client, signal: AbortSignal.abort() };
 
   await assert.rejects(login.open(attempt, sign), { name: 'AbortError' });
 
@@ -194,11 +194,11 @@ test('a login of a disconnected client is aborted', async (t) => {
 });
 
 test('a hash with an outdated cost is replaced after a login', async (t) => {
-  const { attempt, users, account, oldDigest } = await loginFor(t);
-  const old = await oldDigest(right);
+  const { attempt, users, account, oldDigest } = await startLogin(t);
+  const old = await oldDigest(rightPassword);
   await users.replaceDigest(account.id, account.password, old);
 
-  await attempt(right);
+  await attempt(rightPassword);
 
   let digest = old;
   await until(async () => {
@@ -206,5 +206,5 @@ test('a hash with an outdated cost is replaced after a login', async (t) => {
     return digest.hash !== old.hash;
   });
   assert.deepEqual((await users.find(account.id))?.passwordChangedAt, account.passwordChangedAt);
-  assert.ok(await attempt(right));
+  assert.ok(await attempt(rightPassword));
 });

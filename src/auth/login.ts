@@ -68,7 +68,7 @@ export class Login {
   ): Promise<PasswordAttempt> {
     const { throttle, sessions, audit } = this.#options;
     const { client, signal, username } = request;
-    const userId = account?.id ?? '0';
+    const userId = account?.id ?? '0'; // No user has id 0; the same query runs for an unknown user.
     try {
       return await throttle.begin({
         // All invalid names share one key, which no user has.
@@ -87,8 +87,8 @@ export class Login {
 
   /**
    * Verifies the password and settles the attempt. The right password of a disabled account counts
-   * as a failure too; otherwise the response after the last free failure would disclose that it is
-   * right. A full queue does not count.
+   * as a failure too; otherwise the response after the last free failure would disclose that the
+   * password is right. An attempt that finds the queue full does not count.
    */
   async #verify(
     { username, password, client, signal }: LoginRequest,
@@ -112,13 +112,14 @@ export class Login {
     }
   }
 
+  /** Audits the failed login and returns its failure. */
   #refuse(
     { username, client }: LoginRequest,
     account: Account | undefined,
     isCorrect: boolean,
   ): Failure {
-    const known = isCorrect ? 'disabled or changed' : 'wrong password';
-    const reason = account === undefined ? 'unknown user' : known;
+    const knownUserReason = isCorrect ? 'disabled or changed' : 'wrong password';
+    const reason = account === undefined ? 'unknown user' : knownUserReason;
     const fields = { client, reason, ...this.#auditIdentity(username, account) };
     this.#options.audit.record('authn_login_fail', fields);
     return new Failure('bad_credentials', 'Username or password is incorrect');

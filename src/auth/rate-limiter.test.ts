@@ -12,13 +12,13 @@ const otherClient = { ...client, ipKey: '198.51.100.1' };
 function createRateLimiter(only: RateName) {
   const time = { now: 0 };
   const lines: Record<string, unknown>[] = [];
-  const many = { count: 1_000_000, perMs: 1 };
+  const unlimited = { count: 1_000_000, perMs: 1 };
   const rateLimiter = new RateLimiter({
     rates: {
-      login: many,
-      token: many,
-      streamToken: many,
-      streamOpen: many,
+      login: unlimited,
+      token: unlimited,
+      streamToken: unlimited,
+      streamOpen: unlimited,
       [only]: { count: 3, perMs: 6000 },
     },
     audit: new Audit({ log: collectingLog(lines) }),
@@ -28,7 +28,7 @@ function createRateLimiter(only: RateName) {
 }
 
 for (const name of names) {
-  test(`${name}: the full rate is allowed at once, then one request per share of the period`, () => {
+  test(`${name}: three requests in 6 s may arrive at once, then one every 2 s`, () => {
     const { rateLimiter, time, lines } = createRateLimiter(name);
     for (let count = 0; count < 3; count += 1) rateLimiter.admit(name, client);
 

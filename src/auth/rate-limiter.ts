@@ -5,7 +5,7 @@ import type { Client } from '../http/client.js';
 import type { Audit } from '../logging/audit.js';
 import { type Rate, TokenBucket } from '../util/token-bucket.js';
 
-/** The rates, and the message of the failure when one is exceeded. */
+/** The message of the failure when a rate is exceeded, by rate. */
 const messages = {
   login: 'Cannot log in: too many logins from this address',
   token: 'Cannot refresh: too many refreshes from this address',
@@ -26,7 +26,7 @@ export interface RateLimiterOptions {
 
 /**
  * Limits expensive operations per IP key or user; failed requests count too. State is in memory and
- * per process, so effective rates multiply by the number of processes.
+ * per process, so the effective rate is the configured rate times the number of processes.
  */
 export class RateLimiter {
   readonly #audit: Audit;

@@ -25,7 +25,7 @@ test('a token is 172 characters of base64 and parses to the same value', () => {
   assert.equal(tokens.verifyMac(token), true);
 });
 
-test('a successor keeps only the selector', () => {
+test('a successor has the selector of its parent and a new verifier', () => {
   const token = tokens.mint();
 
   const successor = tokens.mint(token.selector);
@@ -34,27 +34,30 @@ test('a successor keeps only the selector', () => {
   assert.notDeepEqual(successor.verifier, token.verifier);
 });
 
-const good = formatRefreshToken(tokens.mint());
-const otherLastDigit = String.fromCharCode(good.charCodeAt(170) + 1);
+const validText = formatRefreshToken(tokens.mint());
+const otherLastDigit = String.fromCharCode(validText.charCodeAt(170) + 1);
 
 const notTokens: readonly (readonly [string, unknown])[] = [
   ['undefined', undefined],
   ['null', null],
   ['a number', 7],
-  ['an array with a token', [good]],
-  ['an object', { token: good }],
+  ['an array with a token', [validText]],
+  ['an object', { token: validText }],
   ['an empty text', ''],
-  ['a text one character short', good.slice(1)],
+  ['a text one character short', validText.slice(1)],
   ['125 bytes', Buffer.alloc(125, 7).toString('base64')],
   ['131 bytes', Buffer.alloc(131, 7).toString('base64')],
-  ['a text one character too long', `A${good}`],
-  ['a token without padding', good.slice(0, -1)],
-  ['a token with two padding characters', `${good.slice(0, -2)}==`],
-  ['a token with a trailing line break', `${good}\n`],
-  ['a token with a leading space', ` ${good.slice(1)}`],
-  ['the alphabet of base64url', `-_${good.slice(2)}`],
-  ['a token with unused bits set in the last digit', `${good.slice(0, 170)}${otherLastDigit}=`],
-  ['a token with a non-ASCII character', `é${good.slice(1)}`],
+  ['a text one character too long', `A${validText}`],
+  ['a token without padding', validText.slice(0, -1)],
+  ['a token with two padding characters', `${validText.slice(0, -2)}==`],
+  ['a token with a trailing line break', `${validText}\n`],
+  ['a token with a leading space', ` ${validText.slice(1)}`],
+  ['the alphabet of base64url', `-_${validText.slice(2)}`],
+  [
+    'a token with unused bits set in the last digit',
+    `${validText.slice(0, 170)}${otherLastDigit}=`,
+  ],
+  ['a token with a non-ASCII character', `é${validText.slice(1)}`],
 ];
 
 for (const [what, text] of notTokens) {
@@ -91,16 +94,16 @@ test('the MAC of a token with any bit flipped is invalid', () => {
   }
 });
 
-test('the MAC of a token of a previous secret is valid while the secret is listed', () => {
+test('the MAC of a token minted with a previous secret is valid while the secret is listed', () => {
   const old = tokens.mint();
-  const next = createSecretKey(Buffer.alloc(32, 8));
+  const newSecret = createSecretKey(Buffer.alloc(32, 8));
 
-  assert.equal(new RefreshTokens({ secrets: [next, secret] }).verifyMac(old), true);
-  assert.equal(new RefreshTokens({ secrets: [next] }).verifyMac(old), false);
+  assert.equal(new RefreshTokens({ secrets: [newSecret, secret] }).verifyMac(old), true);
+  assert.equal(new RefreshTokens({ secrets: [newSecret] }).verifyMac(old), false);
   assert.throws(() => new RefreshTokens({ secrets: [] }));
 });
 
-test('only the parent opens a sealed successor', () => {
+test('a sealed successor can be opened only with its parent', () => {
   const parent = tokens.mint();
   const successor = tokens.mint(parent.selector);
 

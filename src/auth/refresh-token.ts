@@ -12,9 +12,9 @@ import { Failure } from '../errors.js';
 
 /** A parsed refresh token; `formatRefreshToken` returns its text. */
 export interface RefreshToken {
-  /** 32 hex digits; identifies the session and is no proof. */
+  /** 32 hex digits. Identifies the session; does not authenticate. */
   readonly selector: string;
-  /** 112 bytes, `random 80 | mac 32`; the proof. Only its hash is stored. */
+  /** 112 bytes, `random 80 | mac 32`. Authenticates the client. Only its hash is stored. */
   readonly verifier: Buffer;
 }
 
@@ -89,7 +89,7 @@ export function hashVerifier(verifier: Buffer): string {
   return createHash('sha256').update(verifier).digest('hex');
 }
 
-/** Compares hashes of equal length in constant time; null equals none. */
+/** Compares hashes of equal length in constant time. Null is equal to no hash. */
 export function hashesEqual(one: string, other: string | null): boolean {
   return (
     other !== null &&
@@ -111,7 +111,7 @@ export function sealSuccessor(successor: RefreshToken, parent: RefreshToken): st
 }
 
 /**
- * Decrypts the result of `sealSuccessor` with its parent. Throws for anything else: a damaged row.
+ * Decrypts the result of `sealSuccessor` with the parent. Throws for a wrong parent or damaged text.
  */
 export function openSuccessor(sealed: string, parent: RefreshToken): RefreshToken {
   const bytes = Buffer.from(sealed, 'base64');

@@ -6,17 +6,17 @@ import { startAuth } from '../../test/support/servers/auth-system.js';
 import { startHttp } from '../../test/support/servers/http-server.js';
 import { authRoutes } from './routes.js';
 
-const given = {
+const newAccount = {
   username: 'ada',
   password: 'correct horse battery',
   firstName: 'Ada',
   lastName: 'Lovelace',
 };
-const { username, password } = given;
+const { username, password } = newAccount;
 
-async function serverFor(t: TestContext, jwks?: object) {
+async function startServer(t: TestContext, jwks?: object) {
   const auth = await startAuth(t);
-  const account = await auth.accounts.create(given);
+  const account = await auth.accounts.create(newAccount);
   const { port } = await startHttp(t, authRoutes({ ...auth, tokenType: 'Bearer', jwks }));
   const ask = (method: string, path: string, asked: Asked = {}) =>
     askServer('http/1.1', port, method, path, asked);
@@ -26,7 +26,7 @@ async function serverFor(t: TestContext, jwks?: object) {
 }
 
 test('a login response keeps the fields of the original service and is not cacheable', async (t) => {
-  const { ask } = await serverFor(t);
+  const { ask } = await startServer(t);
 
   for (const sent of [
     { json: { username, password } },
@@ -95,7 +95,7 @@ const refusals: readonly (readonly [string, string, Asked, number, string, objec
 
 for (const [what, path, asked, status, name, info] of refusals) {
   test(`a POST to ${path} with ${what} is rejected with ${status} ${name}`, async (t) => {
-    const { ask } = await serverFor(t);
+    const { ask } = await startServer(t);
 
     const answer = await ask('POST', path, asked);
 
@@ -108,8 +108,8 @@ for (const [what, path, asked, status, name, info] of refusals) {
   });
 }
 
-test('a refresh token is exchanged, and its parent yields the same successor within the grace', async (t) => {
-  const { ask, login } = await serverFor(t);
+test('two refreshes with the same token within the grace period get the same successor', async (t) => {
+  const { ask, login } = await startServer(t);
   const { refreshToken: token } = await login();
 
   const [one, two] = await Promise.all([
@@ -124,7 +124,7 @@ test('a refresh token is exchanged, and its parent yields the same successor wit
 });
 
 test('/me returns the logged-in user', async (t) => {
-  const { ask, login, account } = await serverFor(t);
+  const { ask, login, account } = await startServer(t);
   const { accessToken } = await login();
 
   const { status, body, headers } = await ask('GET', '/me', { bearer: accessToken ?? '' });
@@ -141,6 +141,7 @@ test('/me returns the logged-in user', async (t) => {
   assert.equal(headers['cache-control'], 'no-store');
 });
 
+// [scope, body, whether the session of the request and another one stay alive]
 const scopes: readonly (readonly [string, object | undefined, readonly boolean[]])[] = [
   ['undefined', undefined, [false, true]],
   ['session', { scope: 'session' }, [false, true]],
@@ -149,22 +150,22 @@ const scopes: readonly (readonly [string, object | undefined, readonly boolean[]
 ];
 
 for (const [what, json, alive] of scopes) {
-  test(`logging out with scope ${what} ends the right sessions`, async (t) => {
-    const { ask, login, endedSessions } = await serverFor(t);
+  test(`logging out with scope ${what} ends exactly the sessions of that scope`, async (t) => {
+    const { ask, login, endedSessions } = await startServer(t);
     const [here, there] = [await login(), await login()];
     const asked = { bearer: here['accessToken'] ?? '', ...(json !== undefined && { json }) };
 
     const answer = await ask('POST', '/logout', asked);
 
     assert.equal(answer.status, 204);
-    const lives = [];
+    const areAlive = [];
     for (const { accessToken = '', refreshToken: token } of [here, there]) {
       const me = await ask('GET', '/me', { bearer: accessToken });
       const refreshed = await ask('POST', '/token', { json: { token } });
       assert.equal(me.status, refreshed.status);
-      lives.push(me.status === 200);
+      areAlive.push(me.status === 200);
     }
-    assert.deepEqual(lives, alive);
+    assert.deepEqual(areAlive, alive);
     assert.equal(
       endedSessions.flatMap(({ sessionIds }) => sessionIds).length,
       alive.includes(true) ? 1 : 2,
@@ -174,7 +175,7 @@ for (const [what, json, alive] of scopes) {
 }
 
 test('after logging out all sessions, earlier access tokens are void by their issue time as well', async (t) => {
-  const { ask, login, users, account } = await serverFor(t);
+  const { ask, login, users, account } = await startServer(t);
   const validAfter = async () => (await users.find(account.id))?.tokensValidAfter ?? 0;
   const [one, two] = [await login(), await login()];
   const claims = JSON.parse(
@@ -189,7 +190,7 @@ test('after logging out all sessions, earlier access tokens are void by their is
 });
 
 test('an unknown scope is rejected and ends no session', async (t) => {
-  const { ask, login } = await serverFor(t);
+  const { ask, login } = await startServer(t);
   const { accessToken: bearer = '' } = await login();
 
   const answer = await ask('POST', '/logout', { bearer, json: { scope: 'global' } });
@@ -201,7 +202,7 @@ test('an unknown scope is rejected and ends no session', async (t) => {
 });
 
 test('/anything echoes the request without its credentials', async (t) => {
-  const { ask, login } = await serverFor(t);
+  const { ask, login } = await startServer(t);
   const { accessToken: bearer = '' } = await login();
 
   const path = `/anything?a=1&a=2&access_token=${bearer}`;
@@ -210,8 +211,8 @@ test('/anything echoes the request without its credentials', async (t) => {
   assert.equal(status, 200);
   assert.equal(JSON.stringify(body).includes(bearer), false);
   assert.equal(JSON.stringify(body['headers']).includes('authorization'), false);
-  const { headers: _, ip: __, hostname: ___, ...rest } = body;
-  assert.deepEqual(rest, {
+  const { headers: _, ip: __, hostname: ___, ...echo } = body;
+  assert.deepEqual(echo, {
     method: 'PUT',
     url: '/anything?a=1&a=2&access_token=***',
     params: {},
@@ -223,18 +224,18 @@ test('/anything echoes the request without its credentials', async (t) => {
 });
 
 test('the JWK set is served only with asymmetric keys', async (t) => {
-  const hidden = await serverFor(t);
-  const shown = await serverFor(t, { keys: [] });
+  const withoutKeys = await startServer(t);
+  const withKeys = await startServer(t, { keys: [] });
 
-  assert.equal((await hidden.ask('GET', '/.well-known/jwks.json', {})).status, 404);
-  const answer = await shown.ask('GET', '/.well-known/jwks.json', {});
+  assert.equal((await withoutKeys.ask('GET', '/.well-known/jwks.json', {})).status, 404);
+  const answer = await withKeys.ask('GET', '/.well-known/jwks.json', {});
 
   assert.deepEqual(answer.body, { keys: [] });
   assert.equal(answer.headers['cache-control'], 'public, max-age=300');
 });
 
 test('log lines contain no token and no password', async (t) => {
-  const { ask, login, lines } = await serverFor(t);
+  const { ask, login, lines } = await startServer(t);
   const one = await login();
   const { body: two } = await ask('POST', '/token', { json: { token: one['refreshToken'] } });
   await ask('POST', '/login', { json: { username: password, password: username } });

@@ -28,7 +28,7 @@ export interface AuthenticatedUser {
   readonly user: User;
 }
 
-export interface AuthParts {
+export interface AuthRoutesOptions {
   readonly login: Login;
   readonly users: Users;
   readonly sessions: Sessions;
@@ -45,7 +45,7 @@ export interface AuthParts {
 const noStore = { 'cache-control': 'no-store', pragma: 'no-cache' };
 
 /** Returns the routes `/login`, `/token`, `/logout`, `/me`, `/anything` and the public keys. */
-export function authRoutes(parts: AuthParts): Route[] {
+export function authRoutes(parts: AuthRoutesOptions): Route[] {
   const { login, sessions, accessTokens, bearer, rateLimiter, jwks } = parts;
   const sign = createSigner(accessTokens);
 
@@ -96,7 +96,10 @@ function keysRoute(jwks: object): Route {
   return route('GET', '/.well-known/jwks.json', () => json(200, jwks, headers));
 }
 
-function toTokenReply({ accessTokens, tokenType }: AuthParts, grant: IssuedTokens): WholeReply {
+function toTokenReply(
+  { accessTokens, tokenType }: AuthRoutesOptions,
+  grant: IssuedTokens,
+): WholeReply {
   const body = {
     accessToken: grant.accessToken,
     tokenType,
@@ -125,7 +128,7 @@ async function withChallenge<Result>(
 type LogoutScope = 'session' | 'others' | 'all';
 
 async function logout(
-  { sessions, users, audit }: AuthParts,
+  { sessions, users, audit }: AuthRoutesOptions,
   { userId, sessionId }: AuthenticatedUser,
   scope: LogoutScope,
   client: Client,

@@ -12,7 +12,8 @@ import type { MessageToThread } from '../workers/thread.js';
 import type { AuthJobs } from './jobs.js';
 import { createKeyRing } from './key-ring.js';
 
-// Also the entry of the threads: the real jobs, and passwords that end the thread while hashing.
+// This file is also the entry of the threads. They run the real jobs, but a password that is a key of
+// `endings` ends the thread while the password is being hashed.
 
 const endings: Readonly<Record<string, () => unknown>> = {
   'an exception': () => {
@@ -46,32 +47,32 @@ async function openPool(t: TestContext): Promise<Pool<AuthJobs>> {
 
 if (isMainThread) {
   for (const ending of Object.keys(endings)) {
-    test(`a thread that exits by ${ending} during a hash is replaced without ending the process`, async (t) => {
+    test(`the pool replaces a thread that ends by ${ending} during a hash, and the process keeps running`, async (t) => {
       const pool = await openPool(t);
       const hash = await argon2.hash(ending, cost);
       const nextHash = await argon2.hash('right');
 
-      const lost = pool.run('verifyPassword', { password: ending, hash });
-      const next = pool.run('verifyPassword', { password: 'right', hash: nextHash });
+      const interrupted = pool.run('verifyPassword', { password: ending, hash });
+      const following = pool.run('verifyPassword', { password: 'right', hash: nextHash });
 
-      await assert.rejects(lost, (cause) => {
+      await assert.rejects(interrupted, (cause) => {
         assert.ok(cause instanceof Failure, String(cause));
         assert.equal(cause.name, 'service_unavailable');
         return true;
       });
-      assert.equal(await next, true);
+      assert.equal(await following, true);
       const { threads, crashes, running } = pool.state;
       assert.deepEqual({ threads, crashes, running }, { threads: 1, crashes: 1, running: 0 });
       await pool.close(); // Waits for the thread that is still hashing.
     });
   }
 
-  test('a thread told to end starts no further job and finishes its hash', async () => {
+  test('a thread that receives `end` finishes its hash and starts no further job', async () => {
     const hash = await argon2.hash('right', cost);
     const { signingKey } = createKeyRing({ algorithm: 'HS256', secret: randomBytes(32) });
     const entry = new URL('./threads.test', import.meta.url);
     const thread = startThread(entry, { workerData: { signingKey } });
-    await once(thread, 'message'); // It is ready.
+    await once(thread, 'message'); // The thread is ready.
     const messages: unknown[] = [];
     thread.on('message', ({ kind, id }) => messages.push([kind, id]));
     const input = { password: 'right', hash };
@@ -101,6 +102,7 @@ if (isMainThread) {
   parentPort?.on('message', (message: MessageToThread) => {
     if (message === 'end' || message.name !== 'verifyPassword') return;
     const end = endings[(message.input as { password: string }).password];
-    if (end !== undefined) setImmediate(end); // The hash is running: `serveJobs` received the message first.
+    // By then the hash is running, because `serveJobs` received the message first.
+    if (end !== undefined) setImmediate(end);
   });
 }

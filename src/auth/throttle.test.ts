@@ -13,15 +13,15 @@ function createThrottle() {
   return { throttle, time };
 }
 
-const stranger = async () => false;
-const owner = async () => true;
+const withoutSession = async () => false;
+const withSession = async () => true;
 
 /** Tries wrong passwords from different IPs; returns how many were allowed before a refusal. */
 async function spray(throttle: Throttle, count: number, userKey = 'ada'): Promise<number> {
   for (let tried = 0; tried < count; tried += 1) {
     try {
       const ipKey = `192.0.2.${tried}`;
-      (await throttle.begin({ userKey, ipKey, hasSession: stranger })).settle('wrong');
+      (await throttle.begin({ userKey, ipKey, hasSession: withoutSession })).settle('wrong');
     } catch (cause) {
       assert.ok(cause instanceof Failure && cause.name === 'too_many_requests');
       return tried;
@@ -42,10 +42,10 @@ test('an IP with a session of the user is allowed while others are blocked', asy
   await spray(throttle, 20);
   const here = { userKey: 'ada', ipKey: '198.51.100.7' };
 
-  await assert.rejects(throttle.begin({ ...here, hasSession: stranger }), {
+  await assert.rejects(throttle.begin({ ...here, hasSession: withoutSession }), {
     name: 'too_many_requests',
   });
-  const guess = await throttle.begin({ ...here, hasSession: owner });
+  const guess = await throttle.begin({ ...here, hasSession: withSession });
 
   assert.equal(guess.failures, 0);
   guess.settle('right');
@@ -54,7 +54,7 @@ test('an IP with a session of the user is allowed while others are blocked', asy
 test('a refusal by the second limiter releases the permit of the first', async () => {
   const { throttle, time } = createThrottle();
   await spray(throttle, 20);
-  const here = { userKey: 'ada', ipKey: '198.51.100.7', hasSession: stranger };
+  const here = { userKey: 'ada', ipKey: '198.51.100.7', hasSession: withoutSession };
   for (let count = 0; count < 50; count += 1) await assert.rejects(throttle.begin(here));
 
   time.now += 60_000;
@@ -69,7 +69,7 @@ test('after a hundred consecutive failures one attempt per 15 minutes is allowed
   const waits: number[] = [];
   for (let tried = 0; tried < 102; ) {
     try {
-      const options = { userKey: 'ada', ipKey: `10.0.0.${tried}`, hasSession: stranger };
+      const options = { userKey: 'ada', ipKey: `10.0.0.${tried}`, hasSession: withoutSession };
       (await throttle.begin(options)).settle('wrong');
       tried += 1;
     } catch (cause) {
@@ -96,13 +96,13 @@ test('a failed session lookup releases the permit', async () => {
       name: 'service_unavailable',
     });
   }
-  (await throttle.begin({ ...here, hasSession: owner })).settle('unknown');
+  (await throttle.begin({ ...here, hasSession: withSession })).settle('unknown');
 });
 
 test('an aborted attempt gets no permit', async () => {
   const { throttle } = createThrottle();
   const signal = AbortSignal.abort();
-  const here = { userKey: 'ada', ipKey: '198.51.100.7', hasSession: stranger, signal };
+  const here = { userKey: 'ada', ipKey: '198.51.100.7', hasSession: withoutSession, signal };
 
   await assert.rejects(throttle.begin(here), { name: 'AbortError' });
 });

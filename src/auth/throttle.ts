@@ -39,7 +39,7 @@ const hardStop = { failures: 100, delayMs: 15 * minute };
 
 /**
  * Limits password attempts per user and IP key, and per user. State is in memory and per process,
- * so limits multiply by the number of processes. Keys are HMACs under a random key, so no user
+ * so the effective limit is the configured limit times the number of processes. Keys are HMACs under a random key, so no user
  * input is stored.
  */
 export class Throttle {
@@ -72,7 +72,7 @@ export class Throttle {
    * Throws `too_many_requests`, or the reason of `signal`.
    *
    * Two limiters apply: one per user and IP key, and one per user, against attempts spread over
-   * many addresses. The second one, when it would wait or block, is skipped for an IP key with a
+   * many addresses. When the second one would wait or block, it is skipped for an IP key with a
    * session of the user, so that an attacker cannot lock the owner out.
    */
   async begin({

@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { parsePersonalName, parseUsername, toUsernameKey } from './username.js';
 
-const same = [
+const spellings = [
   ['ada', ' Ada '],
   ['josé', 'Jose\u0301'],
   ['ada', '\uff21\uff24\uff21'],
@@ -11,15 +11,25 @@ const same = [
   ['strasse', 'STRASSE'],
 ] as const;
 
-for (const [key, spelling] of same) {
+for (const [key, spelling] of spellings) {
   test(`${JSON.stringify(spelling)} has the username key ${key}`, () => {
     assert.equal(toUsernameKey(spelling), key);
   });
 }
 
-const impossible = ['', ' ', '\u3000', 'a\u0000b', 'a\nb', '\u007f', '\u0085', '\ud800', 'a\udc00'];
+const invalidUsernames = [
+  '',
+  ' ',
+  '\u3000',
+  'a\u0000b',
+  'a\nb',
+  '\u007f',
+  '\u0085',
+  '\ud800',
+  'a\udc00',
+];
 
-for (const username of [...impossible, 'x'.repeat(191), '\ufdfa'.repeat(11)]) {
+for (const username of [...invalidUsernames, 'x'.repeat(191), '\ufdfa'.repeat(11)]) {
   test(`${JSON.stringify(username).slice(0, 30)} is an invalid username`, () => {
     assert.equal(toUsernameKey(username), undefined);
     assert.throws(() => parseUsername(username), { name: 'invalid_request' });

@@ -3,9 +3,9 @@ import { Failure } from '../errors.js';
 const lengthMax = 190;
 
 /**
- * Returns the key by which usernames are equal: NFKC, trimmed, lower case. Undefined for an invalid
- * username: empty, longer than 190 UTF-16 units (before or after), or with control characters or a
- * lone surrogate, which databases would store as something else.
+ * Returns the key that all spellings of a username share: NFKC, trimmed, lower case. Returns
+ * undefined for an invalid username: empty, longer than 190 UTF-16 units before or after
+ * normalisation, or with control characters or a lone surrogate, which databases would change.
  */
 export function toUsernameKey(username: string): string | undefined {
   if (!isPlainText(username)) return undefined;

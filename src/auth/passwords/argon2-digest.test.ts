@@ -5,8 +5,8 @@ import { parseDigest } from './argon2-digest.js';
 
 const salt = Buffer.alloc(16, 1).toString('base64').replace(/=+$/, '');
 const tag = Buffer.alloc(32, 2).toString('base64').replace(/=+$/, '');
-const digest = (parameters: string, rest = `${salt}$${tag}`) =>
-  `$argon2id$v=19$${parameters}$${rest}`;
+const digest = (parameters: string, saltAndTag = `${salt}$${tag}`) =>
+  `$argon2id$v=19$${parameters}$${saltAndTag}`;
 
 test('a digest is parsed into its cost and lengths', () => {
   assert.deepEqual(parseDigest(digest('m=19456,t=2,p=1')), {
@@ -22,7 +22,7 @@ for (const parameters of ['m=7168,t=1,p=1', 'm=262144,t=10,p=8']) {
   });
 }
 
-const unusable = [
+const invalidDigests = [
   ['an empty text', ''],
   ['plain text', 'password'],
   ['too little memory', digest('m=7167,t=1,p=1')],
@@ -35,7 +35,7 @@ const unusable = [
   ['a negative cost', digest('m=-19456,t=2,p=1')],
   ['a cost with leading zeros', digest('m=019456,t=2,p=1')],
   ['a cost in hex', digest('m=0x4c00,t=2,p=1')],
-  ['another order', digest('m=19456,p=1,t=2')],
+  ['parameters in another order', digest('m=19456,p=1,t=2')],
   ['argon2i', digest('m=19456,t=2,p=1').replace('argon2id', 'argon2i')],
   ['argon2d', digest('m=19456,t=2,p=1').replace('argon2id', 'argon2d')],
   ['an old version', digest('m=19456,t=2,p=1').replace('v=19', 'v=16')],
@@ -49,7 +49,7 @@ const unusable = [
   ['leading text', ` ${digest('m=19456,t=2,p=1')}`],
 ] as const;
 
-for (const [what, text] of unusable) {
+for (const [what, text] of invalidDigests) {
   test(`parseDigest rejects ${what}`, () => {
     assert.equal(parseDigest(text), undefined);
   });

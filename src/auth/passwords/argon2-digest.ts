@@ -47,7 +47,7 @@ function isIntegerBetween(value: number, min: number, max: number): boolean {
   return Number.isInteger(value) && value >= min && value <= max;
 }
 
-/** Returns undefined for anything but canonical base64 without padding. */
+/** Returns the decoded length in bytes; undefined for anything but canonical unpadded base64. */
 function decodedLength(base64: string | undefined): number | undefined {
   if (base64 === undefined) return undefined;
   const bytes = Buffer.from(base64, 'base64');

@@ -63,11 +63,11 @@ const others = `
   zxcv1234 zxcvzxcv zzzzzzzz
 `;
 
-/** The most frequently guessed passwords, in lower case: a few thousand, collected for Herald. */
+/** About 8,000 passwords that are guessed most often, in lower case. Collected for Herald. */
 export const commonPasswords: ReadonlySet<string> = new Set([
   ...splitWords(words).flatMap((word) => [
     word,
-    ...[...endings, ...years].map((end) => word + end),
+    ...[...endings, ...years].map((ending) => word + ending),
   ]),
   ...splitWords(others),
 ]);

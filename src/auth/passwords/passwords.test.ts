@@ -72,7 +72,7 @@ for (const [one, other] of [
   });
 }
 
-const good = async (passwords: Passwords) => passwords.hash(password);
+const rightHash = async (passwords: Passwords) => passwords.hash(password);
 const withHash = (hash: string) => async (): Promise<StoredPassword> => ({
   hash,
   pepperVersion: 0,
@@ -85,16 +85,16 @@ const guesses: readonly (readonly [
   (passwords: Passwords) => Promise<StoredPassword | undefined>,
   boolean,
 ])[] = [
-  ['the right password', password, good, true],
-  ['a wrong password', 'wrong', good, false],
+  ['the right password', password, rightHash, true],
+  ['a wrong password', 'wrong', rightHash, false],
   ['an unknown user', password, async () => undefined, false],
-  ['an empty password', '', good, false],
-  ['no password', undefined, good, false],
-  ['a number', 7, good, false],
-  ['a list', [1, 2], good, false],
-  ['an overlong password', 'x'.repeat(513), good, false],
-  ['a password of a megabyte', 'x'.repeat(1_000_000), good, false],
-  ['a lone surrogate', '\ud800', good, false],
+  ['an empty password', '', rightHash, false],
+  ['no password', undefined, rightHash, false],
+  ['a number', 7, rightHash, false],
+  ['a list', [1, 2], rightHash, false],
+  ['an overlong password', 'x'.repeat(513), rightHash, false],
+  ['a password of a megabyte', 'x'.repeat(1_000_000), rightHash, false],
+  ['a lone surrogate', '\ud800', rightHash, false],
   ['a stored hash that is empty', password, withHash(''), false],
   ['a stored hash that is no hash', password, withHash('plain'), false],
   ['a stored hash of bcrypt', password, withHash('$2b$10$abcdefghijklmnopqrstuv'), false],
@@ -113,7 +113,7 @@ const guesses: readonly (readonly [
 ];
 
 for (const [what, given, store, expected] of guesses) {
-  test(`verifying ${what} takes exactly one verification and returns ${expected}`, async () => {
+  test(`verify with ${what} runs exactly one verification job and returns ${expected}`, async () => {
     const { run, names } = recordJobs();
     const passwords = await open({ threads: { run } });
     const stored = await store(passwords);
@@ -150,7 +150,7 @@ for (const bytes of [1, 512]) {
   });
 }
 
-test('a hash verifies only with the pepper it was made with', async () => {
+test('a password is verified only with the pepper of its hash', async () => {
   const plain = await open();
   const peppered = await open({ pepper: pepper(1) });
   const stored = await peppered.hash(password);
@@ -162,15 +162,15 @@ test('a hash verifies only with the pepper it was made with', async () => {
   assert.equal(await plain.verify(password, stored), false);
 });
 
-test('hashes with the previous pepper or none still verify and need a rehash', async () => {
+test('hashes with the previous pepper or without one are still verified and need a rehash', async () => {
   const [none, first] = [await open(), await open({ pepper: pepper(1) })];
   const second = await open({ pepper: pepper(2), previousPepper: pepper(1) });
 
-  for (const before of [none, first]) {
-    const stored = await before.hash(password);
+  for (const older of [none, first]) {
+    const stored = await older.hash(password);
     assert.equal(await second.verify(password, stored), true);
     assert.equal(await second.verify('wrong', stored), false);
-    assert.equal(before.needsRehash(stored), false);
+    assert.equal(older.needsRehash(stored), false);
     assert.equal(second.needsRehash(stored), true);
   }
 });
@@ -178,7 +178,7 @@ test('hashes with the previous pepper or none still verify and need a rehash', a
 const salt = 'A'.repeat(22);
 const tag = 'A'.repeat(43);
 
-for (const [what, hash, needs] of [
+for (const [what, hash, isNeeded] of [
   ['of the current cost', `$argon2id$v=19$m=7168,t=1,p=1$${salt}$${tag}`, false],
   ['of other memory', `$argon2id$v=19$m=8192,t=1,p=1$${salt}$${tag}`, true],
   ['of other passes', `$argon2id$v=19$m=7168,t=2,p=1$${salt}$${tag}`, true],
@@ -188,10 +188,10 @@ for (const [what, hash, needs] of [
   ['of argon2d', `$argon2d$v=19$m=7168,t=1,p=1$${salt}$${tag}`, true],
   ['that is malformed', 'plain', true],
 ] as const) {
-  test(`a hash ${what} ${needs ? 'needs' : 'does not need'} a rehash`, async () => {
+  test(`a hash ${what} ${isNeeded ? 'needs' : 'does not need'} a rehash`, async () => {
     const passwords = await open();
 
-    assert.equal(passwords.needsRehash({ hash, pepperVersion: 0 }), needs);
+    assert.equal(passwords.needsRehash({ hash, pepperVersion: 0 }), isNeeded);
   });
 }
 
@@ -247,7 +247,7 @@ test('an invalid password is not hashed', async () => {
   }
 });
 
-const wrongOptions: readonly (readonly [string, Partial<PasswordsOptions>, RegExp])[] = [
+const invalidOptions: readonly (readonly [string, Partial<PasswordsOptions>, RegExp])[] = [
   ['a cost below the limits', { cost: { ...cost, memoryKib: 7167 } }, /out of bounds/],
   ['a cost above the limits', { cost: { ...cost, lanes: 9 } }, /out of bounds/],
   ['a cost of NaN', { cost: { ...cost, passes: Number.NaN } }, /out of bounds/],
@@ -255,7 +255,7 @@ const wrongOptions: readonly (readonly [string, Partial<PasswordsOptions>, RegEx
   ['two peppers of one version', { pepper: pepper(1), previousPepper: pepper(1) }, /of their own/],
 ];
 
-for (const [what, changes, message] of wrongOptions) {
+for (const [what, changes, message] of invalidOptions) {
   test(`Passwords.open rejects ${what}`, async () => {
     await assert.rejects(open(changes), { message });
   });

@@ -21,7 +21,7 @@ export interface PasswordsOptions {
   readonly lengthMin: number;
   /** Pepper of new hashes. Default: none. */
   readonly pepper?: Pepper | undefined;
-  /** Still accepted for hashes made with it. */
+  /** Pepper of older hashes, which are still verified. */
   readonly previousPepper?: Pepper | undefined;
 }
 
@@ -37,7 +37,7 @@ const bytesMax = 512;
  * Validates, hashes and verifies passwords.
  *
  * Passwords are normalised to Unicode form NFKC, so the keyboard's encoding of `é` does not matter.
- * They are text of 1 to 512 bytes (UTF-8, after normalisation) and are never truncated.
+ * A password is text of 1 to 512 bytes (UTF-8, after normalisation) and is never truncated.
  */
 export class Passwords {
   readonly #options: PasswordsOptions;
@@ -60,8 +60,8 @@ export class Passwords {
   static async open(options: PasswordsOptions): Promise<Passwords> {
     const { cost, pepper, previousPepper } = options;
     if (!isWithinBounds(cost)) throw new Error('Cannot open passwords: cost is out of bounds');
-    const isTwice = pepper !== undefined && pepper.version === previousPepper?.version;
-    if (isTwice || pepper?.version === 0 || previousPepper?.version === 0) {
+    const isSameVersion = pepper !== undefined && pepper.version === previousPepper?.version;
+    if (isSameVersion || pepper?.version === 0 || previousPepper?.version === 0) {
       throw new Error('Cannot open passwords: peppers need versions of their own, from 1');
     }
     const passwords = new Passwords(options);
@@ -135,7 +135,7 @@ const lengthRule = `must be well-formed text of 1 to ${bytesMax} bytes`;
 
 /** Returns the password in form NFKC, or undefined for an invalid one. */
 function normalizePassword(password: unknown): string | undefined {
-  // Text that normalises to the limit has at most 4 units per byte; longer text cannot fit.
+  // Normalised text has at least one byte per 4 units of the original, so longer text cannot fit.
   if (typeof password !== 'string' || password.length > 4 * bytesMax) return undefined;
   // Lone surrogates all encode to the same bytes, so different passwords would match.
   if (/\p{Surrogate}/u.test(password)) return undefined;
