@@ -5,7 +5,7 @@ const usage = `Creates a private key and a certificate for development, at the p
 
 Usage: npm run certificate -- [options]
 
-  --host <name>   a host name or IP address it is for; may be given several times
+  --host <name>   a host name or IP address of the certificate; repeatable
                   (default: ${localHosts.join(', ')})
   --force         replace both files`;
 
@@ -29,7 +29,7 @@ await runCommand(usage, async (args) => {
   print(`\nTo trust it:\n${trustInstructions(certificateFile)}`);
 });
 
-/** Lists single tools first and the whole machine, which is seldom needed, last. */
+/** Trust in the whole machine is listed last, because it is seldom needed. */
 function trustInstructions(file: string): string {
   return [
     `  curl          curl --cacert ${file} …`,

@@ -22,7 +22,7 @@ async function openBoth(
   return { server, cli };
 }
 
-const count = sql`select count(*) as n from notes`;
+const countNotes = sql`select count(*) as n from notes`;
 
 test("a command and the server write at the same time and see each other's rows", async (t) => {
   const { server, cli } = await openBoth(t);
@@ -33,12 +33,12 @@ test("a command and the server write at the same time and see each other's rows"
   );
   for (const n of ids) {
     await cli.execute(sql`insert into notes values (${2 * n + 1}, 'command')`);
-    if (n % 10 === 0) await new Promise(setImmediate); // Lets the server's replies in.
+    if (n % 10 === 0) await new Promise(setImmediate); // Lets the server's replies arrive.
   }
   await writing;
 
-  assert.deepEqual(await server.query(count), [{ n: 600 }]);
-  assert.deepEqual(await cli.query(count), [{ n: 600 }]);
+  assert.deepEqual(await server.query(countNotes), [{ n: 600 }]);
+  assert.deepEqual(await cli.query(countNotes), [{ n: 600 }]);
 });
 
 test('a transaction that rejects is rolled back, and the next one works', async (t) => {
@@ -73,7 +73,7 @@ test('close is idempotent, and statements after it are rejected', async (t) => {
   await cli.close();
   await cli.close();
 
-  await assert.rejects(cli.query(count), /it is closed/);
+  await assert.rejects(cli.query(countNotes), /it is closed/);
   await assert.rejects(
     cli.transaction(async () => {}),
     /it is closed/,

@@ -3,19 +3,19 @@ import { type ParseArgsConfig, parseArgs, parseEnv } from 'node:util';
 import { type Config, loadConfig } from '../config/config.js';
 import { Failure } from '../errors.js';
 
-/** Wrong arguments: prints the message and the usage, exit code 2. */
+/** Wrong arguments: `runCommand` prints the message and the usage, and sets exit code 2. */
 export class UsageError extends Error {
   override readonly name = 'UsageError';
 }
 
-/** The command cannot be done in the current state: prints the message, exit code 1. */
+/** The command is impossible in the current state: `runCommand` prints the message; exit code 1. */
 export class CommandError extends Error {
   override readonly name = 'CommandError';
 }
 
 /**
- * Runs the command of this process with its arguments and sets the exit code: 0 done, 1 could not
- * be done, 2 wrong arguments. `--help` and `-h` print the usage. Never rejects.
+ * Runs the command of this process with its arguments and sets the exit code: 0 for success, 1 for
+ * a failure, 2 for wrong arguments. `--help` and `-h` print the usage. Never rejects.
  */
 export async function runCommand(
   usage: string,
@@ -38,7 +38,7 @@ export async function runCommand(
 /** Subcommands by name; each gets the arguments after its name. */
 export type Subcommands = Readonly<Record<string, (args: readonly string[]) => Promise<void>>>;
 
-/** Runs the subcommand that the first argument names; otherwise like `runCommand`. */
+/** Runs the subcommand with the name of the first argument; otherwise like `runCommand`. */
 export function runSubcommand(usage: string, commands: Subcommands): Promise<void> {
   return runCommand(usage, async ([name, ...args]) => {
     if (name === undefined) throw new UsageError('Cannot read arguments: no command is given');
@@ -65,7 +65,8 @@ export function parseArguments<
     throw new UsageError(`Cannot read arguments: unexpected argument '${surplus}'`);
   if (missing !== undefined) throw new UsageError(`Cannot read arguments: needs <${missing}>`);
   const pairs = names.map((name, index) => [name, positionals[index]]);
-  return { values, named: Object.fromEntries(pairs) as Record<Name, string> }; // Complete: counted above.
+  // Complete, because `missing` was checked above.
+  return { values, named: Object.fromEntries(pairs) as Record<Name, string> };
 }
 
 function parseStrictly<Options extends NonNullable<ParseArgsConfig['options']>>(
@@ -75,20 +76,21 @@ function parseStrictly<Options extends NonNullable<ParseArgsConfig['options']>>(
   try {
     return parseArgs({ args: [...args], options, strict: true, allowPositionals: true });
   } catch (cause) {
-    // The first sentence names the option; the rest is about quoting.
+    // The first sentence contains the option; the others are about quoting.
     const reason = cause instanceof Error ? cause.message.split('. ')[0] : String(cause);
     throw new UsageError(`Cannot read arguments: ${reason}`, { cause });
   }
 }
 
 /**
- * Loads the settings from the environment and `.env`; the environment wins. Throws `ConfigError`.
+ * Loads the settings from the environment and `.env`. Where both set a name, the environment
+ * counts. Throws `ConfigError`.
  */
 export function readConfig(): Config {
   return loadConfig(readEnvironment().env);
 }
 
-/** The sources of settings: the environment, and the names that `.env` sets. */
+/** The environment with the lines of `.env` added, and which names `.env` sets. */
 export interface Environment {
   readonly env: NodeJS.ProcessEnv;
   readonly hasEnvFile: boolean;

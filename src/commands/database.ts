@@ -7,8 +7,9 @@ import type { Logger } from '../logging/logger.js';
 import { CliSqliteDatabase } from './cli-sqlite-database.js';
 
 /**
- * Runs `work` on users, sessions or API keys, and closes the database. A server may run at the same
- * time, in every dialect. The embedded database is created and migrated if necessary.
+ * Runs `work` on users, sessions or API keys, and closes the database. A Herald server may use the
+ * database at the same time, in every dialect. The embedded database is created and migrated if
+ * necessary.
  */
 export async function withDatabase<Result>(
   config: Pick<Config, 'database'>,
@@ -26,7 +27,8 @@ export async function withDatabase<Result>(
 }
 
 /**
- * Migrates only an outdated schema: while a server runs it is current, so its lock is not needed.
+ * Migrates only an outdated schema, because a migration needs the lock that a running server holds.
+ * While a server runs, the schema is current.
  */
 async function openCliDatabase(
   options: DatabaseOptions & { dialect: 'sqlite' },

@@ -13,7 +13,7 @@ export interface DemoUser {
 /** Reads the demo user from `fixtures/`; the path is the same from `src` and from `dist`. */
 export function readDemoUser(): DemoUser {
   const file = new URL('../../fixtures/demo-user.json', import.meta.url);
-  return JSON.parse(readFileSync(file, 'utf8')) as DemoUser; // Part of this package, and tested.
+  return JSON.parse(readFileSync(file, 'utf8')) as DemoUser; // A file of this package, which tests read.
 }
 
 /** Creates the demo user. Returns false when the name is taken. Throws in production. */
@@ -22,11 +22,11 @@ export async function seed(config: Config): Promise<boolean> {
   return withAccounts(config, createDemoUser);
 }
 
-/** Like `seed`, with open parts. The password is public: not for production. */
+/** Like `seed`, on an open database. The password is public, so never call it in production. */
 export async function createDemoUser({ accounts, users }: AccountParts): Promise<boolean> {
-  const given = readDemoUser();
-  if ((await users.findByName(given.username)) !== undefined) return false;
-  await accounts.create(given, { weakPassword: true });
+  const demoUser = readDemoUser();
+  if ((await users.findByName(demoUser.username)) !== undefined) return false;
+  await accounts.create(demoUser, { weakPassword: true });
   return true;
 }
 

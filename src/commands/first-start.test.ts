@@ -30,7 +30,7 @@ interface TestFolder {
   configWith(env?: Record<string, string>): Config;
 }
 
-/** Creates a folder as after a fresh checkout. */
+/** Creates an empty folder, as if Herald had never been started in it. */
 function createTestFolder(t: TestContext): TestFolder {
   const folder = tempFolder(t);
   const paths = {
@@ -39,20 +39,19 @@ function createTestFolder(t: TestContext): TestFolder {
     PRIVATE_KEY: join(folder, 'certificate', 'server.key'),
     LOG_PATH: join(folder, 'logs'),
   };
-  const cheap = { ARGON2_ALLOW_WEAK: 'true', ARGON2_MEMORY_KIB: '7168', ARGON2_TIME: '1' };
-  return { folder, configWith: (env = {}) => loadConfig({ ...paths, ...cheap, ...env }) };
+  const cheapHashing = { ARGON2_ALLOW_WEAK: 'true', ARGON2_MEMORY_KIB: '7168', ARGON2_TIME: '1' };
+  return { folder, configWith: (env = {}) => loadConfig({ ...paths, ...cheapHashing, ...env }) };
 }
 
 const noEnvFile = { hasEnvFile: false };
 
-/** Counts users and keys. */
 const countUsersAndKeys = (config: Config) =>
   withDatabase(config, silentLogger, async (db) => ({
     users: (await new Users({ db }).list()).length,
     keys: (await new ApiKeys({ db, log: silentLogger }).list()).length,
   }));
 
-test('a first start creates everything it needs and lists it', async (t) => {
+test('a first start creates everything that Herald needs and lists it', async (t) => {
   const { folder, configWith } = createTestFolder(t);
 
   const preparation = await prepareStart(configWith(), noEnvFile);
@@ -87,7 +86,7 @@ test('the key in the publish key file has the scope publish', async (t) => {
   assert.deepEqual(key?.scopes, ['publish']);
 });
 
-test('a second start creates nothing, keeps the secret, and still prints the demo', async (t) => {
+test('a second start creates nothing, keeps the secret, and still prints how to try Herald', async (t) => {
   const { configWith } = createTestFolder(t);
   const first = await prepareStart(configWith(), noEnvFile);
 
@@ -106,11 +105,11 @@ const withoutDemo = [
   ['a proxy is configured', { TRUST_PROXY_HOPS: '1' }, false],
   ['CORS origins are configured', { CORS_ORIGINS: 'https://app.example.com' }, false],
   ['a secret is configured', { ACCESS_TOKEN_SECRET: production.ACCESS_TOKEN_SECRET }, false],
-  ['the database is a server', { DB_DIALECT: 'postgres' }, false],
+  ['the database is on a database server', { DB_DIALECT: 'postgres' }, false],
 ] as const;
 
 for (const [when, env, hasEnvFile] of withoutDemo) {
-  test(`no demo user and no key are created when ${when}`, async (t) => {
+  test(`a first start creates no demo user and no key when ${when}`, async (t) => {
     const { configWith } = createTestFolder(t);
 
     const { config, created, publishKeyFile } = await prepareStart(configWith(env), { hasEnvFile });
@@ -125,7 +124,7 @@ for (const [when, env, hasEnvFile] of withoutDemo) {
   });
 }
 
-test('a database with users gets no demo user, even when the key file was deleted', async (t) => {
+test('a start creates no second demo user and key when the key file was deleted', async (t) => {
   const { folder, configWith } = createTestFolder(t);
   await prepareStart(configWith(), noEnvFile);
   rmSync(join(folder, 'data', 'publish.key'));
@@ -136,7 +135,7 @@ test('a database with users gets no demo user, even when the key file was delete
   assert.deepEqual(await countUsersAndKeys(config), { users: 1, keys: 1 });
 });
 
-test('existing files and settings are unchanged by a start', async (t) => {
+test('a start uses a configured secret and generates no file for it', async (t) => {
   const { folder, configWith } = createTestFolder(t);
   const secret = production.ACCESS_TOKEN_SECRET;
   await prepareStart(configWith(), noEnvFile);
@@ -152,7 +151,7 @@ test('existing files and settings are unchanged by a start', async (t) => {
   assert.equal(existsSync(join(folder, 'data', 'access-token.secret')), false);
 });
 
-test('production generates nothing, and the message names the missing settings', async (t) => {
+test('a start in production generates nothing and lists the missing files', async (t) => {
   const { folder, configWith } = createTestFolder(t);
 
   const starting = prepareStart(configWith(production), noEnvFile);
@@ -168,7 +167,7 @@ test('production generates nothing, and the message names the missing settings',
   assert.deepEqual(readdirSync(folder), []);
 });
 
-test('production prints no welcome text', async (t) => {
+test('the welcome text is empty in production', async (t) => {
   const { configWith } = createTestFolder(t);
   await prepareStart(configWith(), noEnvFile); // Creates a certificate.
 
@@ -178,7 +177,7 @@ test('production prints no welcome text', async (t) => {
   assert.equal(welcomeText(preparation, 'https://localhost:1'), '');
 });
 
-test('a certificate without its key, or a key without its certificate, is rejected', async (t) => {
+test('a start is refused when only the certificate or only its key exists', async (t) => {
   const halves = [
     [
       'server.cert',
@@ -200,7 +199,7 @@ test('a certificate without its key, or a key without its certificate, is reject
   }
 });
 
-test('a damaged generated secret is rejected with a remedy', async (t) => {
+test('a start with a damaged generated secret is refused with a remedy', async (t) => {
   const { folder, configWith } = createTestFolder(t);
   await prepareStart(configWith(), noEnvFile);
   writeFileSync(join(folder, 'data', 'access-token.secret'), 'AAAA');
@@ -213,7 +212,7 @@ test('a damaged generated secret is rejected with a remedy', async (t) => {
   );
 });
 
-test('an unreadable generated secret is reported with its path and a remedy', async (t) => {
+test('a start with an unreadable generated secret is refused with its path and a remedy', async (t) => {
   const { folder, configWith } = createTestFolder(t);
   mkdirSync(join(folder, 'data', 'access-token.secret'), { recursive: true });
 

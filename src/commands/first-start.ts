@@ -10,7 +10,7 @@ import { createDemoUser, readDemoUser } from './demo-user.js';
 
 /** Result of `prepareStart`. */
 export interface Preparation {
-  /** Always has a secret. */
+  /** The given settings; `accessToken.secret` is always set. */
   readonly config: Config;
   /** Descriptions of what was just created, one line each. */
   readonly created: readonly string[];
@@ -19,13 +19,13 @@ export interface Preparation {
 }
 
 /**
- * Creates what a start outside production needs and is missing: a certificate, its private key and
- * a random token secret. Key and secret are readable by their owner only.
+ * Creates what a start outside production needs, unless it exists: a certificate, its private key
+ * and a random token secret. Key and secret are readable by their owner only.
  *
- * On a first start also creates the demo user and a publish key: when there is no `.env`, the
- * database is the embedded one without users and keys, and no setting exposes Herald beyond this
- * machine. In production, and when only the certificate or only the key exists, throws and names
- * what is missing.
+ * On a first start it also creates the demo user and a publish key. A first start has no `.env`, no
+ * setting that exposes Herald beyond this machine, and an embedded database without users and keys.
+ *
+ * Throws, with what is missing, in production and when only the certificate or only the key exists.
  */
 export async function prepareStart(
   given: Config,
@@ -75,20 +75,21 @@ function indented(lines: readonly string[]): string[] {
 }
 
 /**
- * Returns what is missing of a certificate and private key that must not be generated: in
- * production, and when one of the two exists, because it may be valuable.
+ * Returns a problem for each missing file of certificate and private key, if Herald must not
+ * generate them: in production, and when one of the two exists, because the existing one may be
+ * valuable.
  */
 export function certificateProblems({
   http,
   production,
 }: Pick<Config, 'http' | 'production'>): string[] {
   const { certificateFile, privateKeyFile } = http;
-  const [half, ...others] = listExisting(http);
-  if (others.length > 0 || (half === undefined && !production)) return [];
+  const [existing, ...others] = listExisting(http);
+  if (others.length > 0 || (existing === undefined && !production)) return [];
   const files = { CERTIFICATE: certificateFile, PRIVATE_KEY: privateKeyFile };
-  const why = half === undefined ? '' : `, although ${half} exists`;
+  const why = existing === undefined ? '' : `, although ${existing} exists`;
   return Object.entries(files)
-    .filter(([, file]) => file !== half)
+    .filter(([, file]) => file !== existing)
     .map(([setting, file]) => `${setting}: ${file} does not exist${why}`);
 }
 
@@ -133,7 +134,7 @@ function readSecretFile(file: string): string {
   }
 }
 
-/** Creates the demo user before the key, so that an interruption leaves at least a login. */
+/** Creates the demo user before the key, so that after an interruption login works at least. */
 function createDemo(config: Config, publishKeyFile: string): Promise<string[]> {
   return withAccounts(config, async (parts) => {
     const [someUser] = await parts.users.list({ limit: 1 });
@@ -153,7 +154,7 @@ function createDemo(config: Config, publishKeyFile: string): Promise<string[]> {
 
 /**
  * Whether Herald serves only this machine. A local proxy would also connect from this machine, on
- * behalf of remote clients, so a configured proxy, CORS origin or secret excludes a demo.
+ * behalf of remote clients, so with a configured proxy, CORS origin or secret this returns false.
  */
 function isLocal({ http, production, accessToken }: Config): boolean {
   const { host, trustProxyHops, corsOrigins } = http;

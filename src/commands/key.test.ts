@@ -9,17 +9,17 @@ import { silentLogger } from '../logging/logger.js';
 
 const run = (cwd: string, args: readonly string[]) => runSource('commands/key.ts', args, { cwd });
 
-test('a key created while a server runs is valid at once, listed, and revoked', async (t) => {
+test('while a server runs, key creates a key that is valid at once, lists it, and revokes it', async (t) => {
   const cwd = tempFolder(t);
   const file = join(cwd, 'data/herald.db');
   const db = await SqliteDatabase.open({ dialect: 'sqlite', file, log: silentLogger });
   t.after(() => db.close());
   const keys = new ApiKeys({ db, log: silentLogger });
 
-  const made = await run(cwd, ['create', '--name', 'billing', '--scope', 'publish']);
-  assert.equal(made.code, 0, made.err);
-  assert.match(made.out, /^hk_[0-9a-f]{16}_[\w-]{43}\n$/); // Nothing else, for `$(…)`.
-  const key = made.out.trim();
+  const created = await run(cwd, ['create', '--name', 'billing', '--scope', 'publish']);
+  assert.equal(created.code, 0, created.err);
+  assert.match(created.out, /^hk_[0-9a-f]{16}_[\w-]{43}\n$/); // Nothing else, so that `$(…)` works.
+  const key = created.out.trim();
   assert.equal((await keys.verify(key))?.name, 'billing');
 
   const listed = await run(cwd, ['list']);

@@ -13,14 +13,14 @@ import {
 import { withDatabase } from './database.js';
 import { formatTable, formatTime } from './table.js';
 
-const usage = `Creates and revokes API keys. It may be used while the server runs.
+const usage = `Creates and revokes API keys. May be used while the server runs.
 
 Usage: npm run key -- <command>
 
   create --name <name> --scope <scope>
                        prints the key once; scopes: ${scopes.join(', ')}
-  list [--json]        all keys; with --json one object a line
-  revoke <id or name>  refused from now on`;
+  list [--json]        all keys; with --json one object per line
+  revoke <id or name>  the key is refused from now on`;
 
 const commands: Subcommands = {
   async create(args) {
@@ -52,17 +52,17 @@ const commands: Subcommands = {
 
   async revoke(args) {
     const { named } = parseArguments(args, {}, ['id or name']);
-    const which = named['id or name'];
-    if (!(await withKeys((keys) => keys.revoke(which)))) {
-      throw new CommandError(`Cannot revoke key ${which}: no active key has this id or name`);
+    const idOrName = named['id or name'];
+    if (!(await withKeys((keys) => keys.revoke(idOrName)))) {
+      throw new CommandError(`Cannot revoke key ${idOrName}: no active key has this id or name`);
     }
-    print(`Key ${which} is revoked`);
+    print(`Key ${idOrName} is revoked`);
   },
 };
 
 await runSubcommand(usage, commands);
 
-/** Runs `work` with the API keys. Logs to files only: standard output belongs to the command. */
+/** Runs `work` with the API keys. Logs only to files, because scripts read standard output. */
 async function withKeys<Result>(work: (keys: ApiKeys) => Promise<Result>): Promise<Result> {
   const config = readConfig();
   const log = await openLogger({ ...config.log, stdout: false });

@@ -7,7 +7,8 @@ const pipedBytesMax = 4096;
 
 /**
  * Reads a new password: at a terminal prompts twice without echo, otherwise reads the first line of
- * standard input. Never an argument, because process lists and the shell's history show those.
+ * standard input. Passwords are never arguments, because process lists and shell histories show
+ * arguments.
  *
  * Throws a `CommandError` when the two entries differ, when the input is empty or too long, or on
  * Ctrl-C.

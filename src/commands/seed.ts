@@ -1,7 +1,7 @@
 import { parseArguments, print, readConfig, runCommand } from './command.js';
 import { readDemoUser, seed } from './demo-user.js';
 
-const usage = `Creates the demo user of fixtures/. It may be run again. Refused in production.
+const usage = `Creates the demo user of fixtures/, unless it exists. Refused in production.
 
 Usage: npm run seed`;
 

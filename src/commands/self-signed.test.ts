@@ -74,7 +74,7 @@ test('openssl accepts a self-signed certificate in strict mode', (t) => {
   assert.match(text, /Subject: CN ?= ?localhost/);
 });
 
-test('a client that trusts a self-signed certificate opens HTTP/2 over TLS 1.3', async (t) => {
+test('a client that trusts a self-signed certificate connects with HTTP/2 over TLS 1.3', async (t) => {
   const { certificate, privateKey } = createSelfSigned(
     ['localhost', '127.0.0.1', '::1'],
     Date.now(),

@@ -22,9 +22,9 @@ const lifeDays = 397; // The maximum that browsers accept.
  * Creates a key (EC P-256) and a self-signed certificate for these host names and IP addresses; the
  * first is the common name. Valid from a day before `nowMs` until 397 days after it.
  *
- * It is a CA of path length 0, so that it can be added to a trust store. The holder of its key can
- * then impersonate any host to clients that trust it: for development only. Throws for an empty
- * list, and for a host that is neither a name nor an address.
+ * The certificate is a CA of path length 0, so that it can be added to a trust store. The holder of
+ * its key can then impersonate any host to clients that trust it, so it is for development only.
+ * Throws for an empty list, and for a host that is neither a name nor an address.
  *
  * Spec: RFC 5280 §4.1 (fields), §4.2.1 (extensions); X.690 (DER).
  */
@@ -53,8 +53,8 @@ export function createSelfSigned(hosts: readonly string[], nowMs: number): SelfS
 
 function extensions(hosts: readonly string[], publicKey: KeyObject): Buffer {
   return sequence(
-    extension('2.5.29.19', sequence(boolean(true), integer(Buffer.of(0))), 'critical'), // CA, pathlen
-    // Bits 0 and 5: digitalSignature, keyCertSign; two bits of the byte are unused.
+    extension('2.5.29.19', sequence(boolean(true), integer(Buffer.of(0))), 'critical'), // CA, pathLen 0
+    // Bits 0 and 5 are digitalSignature and keyCertSign; the last two bits of the byte are unused.
     extension('2.5.29.15', bitString(2, Buffer.of(0x84)), 'critical'),
     extension('2.5.29.37', sequence(objectId('1.3.6.1.5.5.7.3.1'))), // serverAuth
     extension('2.5.29.17', sequence(...hosts.map(alternativeName))),
@@ -75,7 +75,7 @@ function alternativeName(host: string): Buffer {
   throw new Error('Cannot make certificate: a host must be a name or an IP address');
 }
 
-/** Returns 4 or 16 bytes. */
+/** Returns the 4 or 16 bytes of an IP address. */
 function addressBytes(address: string): Buffer {
   if (isIP(address) === 4) return Buffer.from(address.split('.').map(Number));
   // `::` stands for all missing zero groups; `SocketAddress` may keep an IPv4 tail.
@@ -110,7 +110,10 @@ function exportSpki(publicKey: KeyObject): Buffer {
   return publicKey.export({ type: 'spki', format: 'der' });
 }
 
-/** SHA-1 of the point, as RFC 5280 §4.2.1.2 suggests; an identifier, not a protection. */
+/**
+ * Returns the SHA-1 of the curve point. Spec: RFC 5280 §4.2.1.2. It identifies; it protects
+ * nothing.
+ */
 function keyId(publicKey: KeyObject): Buffer {
   return createHash('sha1').update(exportSpki(publicKey).subarray(-65)).digest();
 }
@@ -168,8 +171,11 @@ function base128(value: number): number[] {
 /** Encodes whole seconds in UTC, with a two-digit year before 2050. Spec: RFC 5280 §4.1.2.5. */
 function time(atMs: number): Buffer {
   const digits = `${new Date(atMs).toISOString().replaceAll(/[-:T]|\.\d+Z/g, '')}Z`;
-  const short = digits < '2050';
-  return tagged(short ? 0x17 : 0x18, Buffer.from(short ? digits.slice(2) : digits, 'latin1'));
+  const isTwoDigitYear = digits < '2050';
+  return tagged(
+    isTwoDigitYear ? 0x17 : 0x18,
+    Buffer.from(isTwoDigitYear ? digits.slice(2) : digits, 'latin1'),
+  );
 }
 
 const ecdsaWithSha256 = sequence(objectId('1.2.840.10045.4.3.2'));

@@ -6,12 +6,12 @@ import { runSource, tempFolder } from '../../test/support/servers/process.js';
 import { SqliteDatabase } from '../db/sqlite/sqlite.js';
 import { silentLogger } from '../logging/logger.js';
 
-const weak = { ARGON2_ALLOW_WEAK: 'true', ARGON2_MEMORY_KIB: '7168', ARGON2_TIME: '1' };
+const cheapHashing = { ARGON2_ALLOW_WEAK: 'true', ARGON2_MEMORY_KIB: '7168', ARGON2_TIME: '1' };
 
 const sync = (cwd: string, args: readonly string[] = [], env = {}) =>
   runSource('commands/sync.ts', args, { cwd, env });
 const seed = (cwd: string, env = {}) =>
-  runSource('commands/seed.ts', [], { cwd, env: { ...weak, ...env } });
+  runSource('commands/seed.ts', [], { cwd, env: { ...cheapHashing, ...env } });
 const users = async (cwd: string) =>
   (await runSource('commands/user.ts', ['list', '--json'], { cwd })).out;
 
@@ -22,7 +22,7 @@ const production = {
   ACCESS_TOKEN_ISSUER: 'test',
 };
 
-test('sync prints its plan, applies it, and has nothing to do the second time', async (t) => {
+test('sync prints the pending migrations, applies them, and has nothing to do the second time', async (t) => {
   const cwd = tempFolder(t);
 
   const before = await sync(cwd, ['--dry-run']);
@@ -39,7 +39,7 @@ test('sync prints its plan, applies it, and has nothing to do the second time', 
   assert.match((await sync(cwd)).out, /nothing was pending\n$/);
 });
 
-test('sync keeps the rows of the tables; with --reset and --yes it empties them', async (t) => {
+test('sync keeps the rows of the tables; sync --reset --yes deletes them', async (t) => {
   const cwd = tempFolder(t);
   await seed(cwd);
 
@@ -59,7 +59,7 @@ test('sync keeps the rows of the tables; with --reset and --yes it empties them'
   assert.equal(await users(cwd), '');
 });
 
-test('reset and seed are rejected in production', async (t) => {
+test('sync --reset and seed are refused in production', async (t) => {
   const cwd = tempFolder(t);
   await seed(cwd);
 
@@ -73,7 +73,7 @@ test('reset and seed are rejected in production', async (t) => {
   assert.match(await users(cwd), /"username":"test"/);
 });
 
-test('while a server runs, sync prints the status, and reset names the process that holds the database', async (t) => {
+test('while a server runs, sync --status works, and sync --reset is refused with the id of its process', async (t) => {
   const cwd = tempFolder(t);
   const file = join(cwd, 'data/herald.db');
   const server = await SqliteDatabase.open({ dialect: 'sqlite', file, log: silentLogger });

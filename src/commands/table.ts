@@ -1,4 +1,4 @@
-/** Formats rows as text, the head first, in columns as wide as their longest cell. */
+/** Formats a head and rows as text, in columns as wide as their longest cell. */
 export function formatTable(head: readonly string[], rows: readonly (readonly string[])[]): string {
   const all = [head, ...rows];
   const widths = head.map((_, column) => Math.max(...all.map((row) => row[column]?.length ?? 0)));

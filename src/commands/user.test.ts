@@ -23,9 +23,9 @@ const run = (cwd: string, args: readonly string[], input = '') =>
 test('user creates, lists, disables, enables and deletes a user and sets the password', async (t) => {
   const cwd = tempFolder(t);
 
-  const made = await run(cwd, ['create', 'Ada', '--last-name', 'Lovelace'], `${password}\n`);
-  assert.equal(made.code, 0, made.err);
-  assert.equal(made.out, 'User Ada created with id 1\n');
+  const created = await run(cwd, ['create', 'Ada', '--last-name', 'Lovelace'], `${password}\n`);
+  assert.equal(created.code, 0, created.err);
+  assert.equal(created.out, 'User Ada created with id 1\n');
 
   const steps = [
     [['list'], '', /^id +username .*\n1 +Ada +Lovelace +enabled +20.*\n$/],
@@ -52,17 +52,17 @@ test('user creates, lists, disables, enables and deletes a user and sets the pas
   assert.deepEqual(events, ['user_created', ...changed, 'user_archived']);
 });
 
-test('the list of users as JSON omits password hashes', async (t) => {
+test('user list --json omits password hashes', async (t) => {
   const cwd = tempFolder(t);
   await run(cwd, ['create', 'ada'], password);
 
   const { out } = await run(cwd, ['list', '--json']);
 
-  const shown = ['id', 'username', 'firstName', 'lastName', 'createdAt'];
-  assert.deepEqual(Object.keys(JSON.parse(out)), shown);
+  const publicFields = ['id', 'username', 'firstName', 'lastName', 'createdAt'];
+  assert.deepEqual(Object.keys(JSON.parse(out)), publicFields);
 });
 
-test('changes are logged, and neither log nor database contains a password', async (t) => {
+test('user logs a created account, and neither logs nor database contain its password', async (t) => {
   const cwd = tempFolder(t);
 
   await run(cwd, ['create', 'ada'], `${password}\n`);
@@ -75,7 +75,7 @@ test('changes are logged, and neither log nor database contains a password', asy
   assert.equal(statSync(join(cwd, 'data/herald.db')).mode & 0o077, 0);
 });
 
-test('a user created while a server has the database open is visible to it', async (t) => {
+test('a server sees a user that was created while it had the database open', async (t) => {
   const cwd = tempFolder(t);
   const file = join(cwd, 'data/herald.db');
   const server = await SqliteDatabase.open({ dialect: 'sqlite', file, log: silentLogger });
@@ -88,7 +88,7 @@ test('a user created while a server has the database open is visible to it', asy
   assert.deepEqual(rows, [{ username: 'ada' }]);
 });
 
-test('a closed pipe ends the list without an error', async (t) => {
+test('user list exits without an error when its output pipe is closed', async (t) => {
   const child = startSource('commands/user.ts', ['list'], { cwd: tempFolder(t), env });
   child.stdout.destroy(); // Like `| head`.
 
@@ -151,11 +151,13 @@ test('user rejects a taken username in any spelling', async (t) => {
   assert.match(err, /^Cannot create user: the username is taken\n$/);
 });
 
-const terminal = { skip: hasTerminals ? false : 'no script(1) here, which provides a terminal' };
+const terminal = {
+  skip: hasTerminals ? false : 'this system has no script(1), which provides a terminal',
+};
 
 // [description, input at the two prompts, exit code, output]
 const typed = [
-  ['the same twice', [`${password}\r`, `${password}\r`], 0, /User ada created/],
+  ['the same entry twice', [`${password}\r`, `${password}\r`], 0, /User ada created/],
   ['a corrected typo', [`x\u007f${password}\r`, `${password}\r`], 0, /User ada created/],
   ['two different entries', [`${password}\r`, 'something else\r'], 1, /the two entries differ/],
   ['Ctrl-C', ['half\u0003'], 1, /Cannot read password: interrupted/],
@@ -163,27 +165,31 @@ const typed = [
 ] as const;
 
 for (const [what, inputs, expected, message] of typed) {
-  test(`at a terminal, ${what} exits with ${expected} and is not echoed`, terminal, async (t) => {
-    const source = sourceCommand('commands/user.ts', ['create', 'ada']);
-    const [command, ...args] = onTerminal(source);
-    const { PATH = '' } = process.env;
-    const child = spawn(command, args, {
-      cwd: tempFolder(t),
-      env: { ...env, PATH, TERM: 'xterm' },
-    });
-    let seen = '';
-    const left = [...inputs];
-    child.stdout.on('data', (chunk) => {
-      seen += chunk;
-      if (/(Password|Again): $/.test(seen)) child.stdin.write(left.shift() ?? '');
-    });
+  test(
+    `at a terminal, user create with ${what} exits with ${expected} and echoes nothing`,
+    terminal,
+    async (t) => {
+      const source = sourceCommand('commands/user.ts', ['create', 'ada']);
+      const [command, ...args] = onTerminal(source);
+      const { PATH = '' } = process.env;
+      const child = spawn(command, args, {
+        cwd: tempFolder(t),
+        env: { ...env, PATH, TERM: 'xterm' },
+      });
+      let seen = '';
+      const left = [...inputs];
+      child.stdout.on('data', (chunk) => {
+        seen += chunk;
+        if (/(Password|Again): $/.test(seen)) child.stdin.write(left.shift() ?? '');
+      });
 
-    const { code, out } = await waitForExit(child);
+      const { code, out } = await waitForExit(child);
 
-    assert.equal(code, expected, out);
-    assert.match(out, message);
-    assert.equal(out.includes('river') || out.includes('half'), false);
-  });
+      assert.equal(code, expected, out);
+      assert.match(out, message);
+      assert.equal(out.includes('river') || out.includes('half'), false);
+    },
+  );
 }
 
 function filesIn(cwd: string, folder: string): string[] {

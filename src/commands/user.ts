@@ -13,17 +13,18 @@ import { withDatabase } from './database.js';
 import { readNewPassword } from './password-prompt.js';
 import { formatTable, formatTime } from './table.js';
 
-const usage = `Creates and changes users. It may be used while the server runs.
+const usage = `Creates and changes users. May be used while the server runs.
 
 Usage: npm run user -- <command>
 
   create <username> [--first-name <name>] [--last-name <name>]
                        asks for a password; without a terminal, reads it from standard input
-  list [--json]        all users; with --json one object a line
+  list [--json]        all users; with --json one object per line
   passwd <username>    asks for a new password; all sessions end
-  disable <username>   all sessions end, and nobody can log in
-  enable <username>    undoes it
-  delete <username> --yes`;
+  disable <username>   all sessions end, and the user cannot log in
+  enable <username>    the user can log in again
+  delete <username> --yes
+                       all sessions end, and the user's data is deleted`;
 
 const commands: Subcommands = {
   async create(args) {

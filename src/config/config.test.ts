@@ -27,7 +27,7 @@ function getProblems(env: Record<string, string>, readFile?: (path: string) => s
   return [];
 }
 
-test('an empty environment yields deeply frozen defaults', () => {
+test('loadConfig returns deeply frozen defaults for an empty environment', () => {
   const config = loadConfig({});
 
   assert.equal(config.http.port, 9001);
@@ -57,7 +57,7 @@ test('the default rates allow all streams of an address to reconnect and refresh
   assert.ok(rates.streamToken.count >= 2 * stream.perUserMax);
 });
 
-test('more auth threads are allowed with a larger libuv pool', () => {
+test('a larger libuv pool allows more auth threads', () => {
   const env = { AUTH_WORKERS: '8', UV_THREADPOOL_SIZE: '9' };
 
   assert.equal(loadConfig(env).authThreads.count, 8);
@@ -78,7 +78,7 @@ test('all problems are reported at once', () => {
   assert.equal(problems.length, 3);
 });
 
-test('production generates no secret, issuer or audience', () => {
+test('in production a missing secret, issuer or audience is reported', () => {
   const problems = getProblems({ NODE_ENV: 'production' }).join('\n');
 
   assert.match(problems, /ACCESS_TOKEN_SECRET is required/);
@@ -87,7 +87,7 @@ test('production generates no secret, issuer or audience', () => {
   assert.deepEqual(getProblems(inProduction), []);
 });
 
-test('a missing secret is reported with the length for the algorithm, also with key pairs', () => {
+test('in production a missing secret is reported with its minimum length, also for asymmetric algorithms', () => {
   const secretProblems = (algorithm: string) =>
     getProblems({ NODE_ENV: 'production', ACCESS_TOKEN_ALGORITHM: algorithm }).filter((it) =>
       it.startsWith('ACCESS_TOKEN_SECRET '),
@@ -107,7 +107,7 @@ const refusals: readonly [string, Record<string, string>, RegExp][] = [
   ['a port above 65535', { PORT: '65536' }, /^PORT must be/],
   ['a number with a unit', { ACCESS_TOKEN_EXPIRES_IN: '1h' }, /^ACCESS_TOKEN_EXPIRES_IN must be/],
   ['a number above 2^53', { EVENT_LOG_MAX_BYTES: '9007199254740993' }, /^EVENT_LOG_MAX_BYTES/],
-  ['hexadecimal', { PORT: '0x50' }, /^PORT must be/],
+  ['a hexadecimal number', { PORT: '0x50' }, /^PORT must be/],
   ['an unknown dialect', { DB_DIALECT: 'oracle' }, /one of sqlite, postgres, mariadb, mysql/],
   ['an unknown algorithm', { ACCESS_TOKEN_ALGORITHM: 'none' }, /^ACCESS_TOKEN_ALGORITHM must be/],
   ['an invalid flag', { DB_PREPARE: 'yes' }, /^DB_PREPARE must be one of true, false$/],
@@ -134,7 +134,11 @@ const refusals: readonly [string, Record<string, string>, RegExp][] = [
     { ACCESS_TOKEN_PRIVATE_KEY_FILE: 'k' },
     /cannot be combined with HS256/,
   ],
-  ['a weak argon2', { ARGON2_MEMORY_KIB: '8192' }, /^ARGON2_MEMORY_KIB must be 19456 or more/],
+  [
+    'too little memory for argon2',
+    { ARGON2_MEMORY_KIB: '8192' },
+    /^ARGON2_MEMORY_KIB must be 19456 or more/,
+  ],
   [
     'a CA file without TLS',
     { DB_SSL_CA_FILE: 'ca' },
@@ -162,7 +166,7 @@ const refusals: readonly [string, Record<string, string>, RegExp][] = [
     /^STREAM_OPEN_IP_RATE must be <count>/,
   ],
   ['an origin with a path', { CORS_ORIGINS: 'https://a.example/x' }, /^CORS_ORIGINS must list/],
-  ['any origin', { CORS_ORIGINS: '*' }, /^CORS_ORIGINS must list/],
+  ['`*` as the CORS origin', { CORS_ORIGINS: '*' }, /^CORS_ORIGINS must list/],
   ['a pepper without version', { PASSWORD_PEPPER: 'YWJj' }, /^PASSWORD_PEPPER must be <version>/],
   [
     'a hex secret with an invalid character',
@@ -232,8 +236,8 @@ for (const [what, env, problem] of refusals) {
 }
 
 const day = 86_400_000;
-/** Maximum of each duration. */
-const longest: Readonly<Record<string, number>> = {
+/** Maximum of each duration setting. */
+const durationMaxMs: Readonly<Record<string, number>> = {
   ...{ HANDSHAKE_TIMEOUT: 5 * day, HEADERS_TIMEOUT: 5 * day, BODY_TIMEOUT: 5 * day },
   ...{ IDLE_TIMEOUT: 5 * day, END_TIMEOUT: 5 * day, CLEANUP_INTERVAL: 5 * day },
   ...{ DB_CONNECT_TIMEOUT: 5 * day, DB_STATEMENT_TIMEOUT: 5 * day },
@@ -245,17 +249,17 @@ const longest: Readonly<Record<string, number>> = {
   ...{ STREAM_RESUME_WINDOW: 36_525 * day, EVENT_LOG_MAX_AGE: 36_525 * day },
   ...{ LOGIN_MAX_DELAY: 36_525 * day },
 };
-const allLongest = Object.fromEntries(
-  Object.entries(longest).map(([name, ms]) => [name, String(ms)]),
+const allMaxima = Object.fromEntries(
+  Object.entries(durationMaxMs).map(([name, ms]) => [name, String(ms)]),
 );
 
 test('every duration is accepted at its maximum', () => {
-  assert.deepEqual(getProblems({ ...allLongest }), []);
+  assert.deepEqual(getProblems({ ...allMaxima }), []);
 });
 
-for (const [name, ms] of Object.entries(longest)) {
+for (const [name, ms] of Object.entries(durationMaxMs)) {
   test(`${name} above ${ms} ms is rejected`, () => {
-    const [problem] = getProblems({ ...allLongest, [name]: String(ms + 1) });
+    const [problem] = getProblems({ ...allMaxima, [name]: String(ms + 1) });
 
     assert.match(problem ?? 'no problem', new RegExp(`^${name} must be .* to ${ms}$`));
   });
@@ -267,7 +271,7 @@ test('every setting in milliseconds has a tested maximum', () => {
 
   const names = settingNames().filter((name) => durations.test(name));
 
-  assert.deepEqual(names.toSorted(), Object.keys(longest).toSorted());
+  assert.deepEqual(names.toSorted(), Object.keys(durationMaxMs).toSorted());
 });
 
 test('variables that Kubernetes and Docker set for linked services are not reported as misspelled', () => {
@@ -291,10 +295,10 @@ test('an unreadable file is reported with the name of its setting', () => {
 
 test('a secret may come from a file, as text, base64 or hex', () => {
   const bytes = Buffer.from(secret);
-  const given = [secret, `base64:${base64}`, `hex:${hex}`, `hex:${hex.toUpperCase()}`];
-  given.push(`base64:${bytes.toString('base64url')}`);
+  const contents = [secret, `base64:${base64}`, `hex:${hex}`, `hex:${hex.toUpperCase()}`];
+  contents.push(`base64:${bytes.toString('base64url')}`);
 
-  for (const content of given) {
+  for (const content of contents) {
     const readFile = () => `${content}\n`;
     const config = loadConfig({ ACCESS_TOKEN_SECRET_FILE: 'secret' }, { readFile });
     assert.deepEqual(config.accessToken.secret, bytes);

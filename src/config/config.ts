@@ -43,7 +43,7 @@ const mib = 1024 * kib;
 /** All settings, validated, in base units: milliseconds, bytes, integers. Frozen. */
 export type Config = ReturnType<typeof readSettings>;
 
-/** Thrown by `loadConfig` with every problem, not only the first. */
+/** Thrown by `loadConfig` with all problems, not only the first. */
 export class ConfigError extends Error {
   override readonly name = 'ConfigError';
   readonly problems: readonly string[];
@@ -59,7 +59,7 @@ export class ConfigError extends Error {
 export interface LoadOptions {
   /** Reads the file that a setting names. Default: `readFileSync` as UTF-8. */
   readonly readFile?: (path: string) => string;
-  /** Returns further problems to report. Gets the settings, with defaults for invalid ones. */
+  /** Returns further problems. It is called with the settings, where invalid ones have defaults. */
   readonly alsoCheck?: (config: Config) => readonly string[];
 }
 
@@ -116,7 +116,8 @@ function readSettings(reader: EnvReader) {
     password: readPassword(reader),
     rates: {
       login: parseRate(reader, 'LOGIN_IP_RATE', '30/60000'),
-      // Twice MAX_STREAMS_PER_IP: all clients of one address may reconnect together, twice.
+      // Counts are twice MAX_STREAMS_PER_IP, so that all clients of an address can reconnect twice
+      // at once.
       token: parseRate(reader, 'TOKEN_IP_RATE', '1000/60000'),
       streamToken: parseRate(reader, 'STREAM_TOKEN_USER_RATE', '60/60000'),
       streamOpen: parseRate(reader, 'STREAM_OPEN_IP_RATE', '1000/60000'),
@@ -212,7 +213,7 @@ function readAccessToken(reader: EnvReader, production: boolean) {
   };
 }
 
-/** `secret` is absent only outside production, where `prepareStart` generates one. */
+/** Reads the keys. Outside production `secret` may be absent; `prepareStart` then generates one. */
 function readKeys(reader: EnvReader, algorithm: Algorithm, production: boolean) {
   const given = reader.secret('ACCESS_TOKEN_SECRET');
   const secret = given === undefined ? undefined : parseBytes(reader, 'ACCESS_TOKEN_SECRET', given);
@@ -225,7 +226,7 @@ function readKeys(reader: EnvReader, algorithm: Algorithm, production: boolean) 
   const weakness = secret === undefined ? undefined : findWeakness(algorithm, secret);
   if (weakness !== undefined) reader.problems.push(`ACCESS_TOKEN_SECRET ${weakness}`);
   for (const previous of previousSecrets) {
-    // A weak previous secret allows forgery like a weak current one.
+    // A weak previous secret allows forged tokens, as a weak current one does.
     const problem = findWeakness(algorithm, previous);
     if (problem !== undefined)
       reader.problems.push(`ACCESS_TOKEN_PREVIOUS_SECRETS: one ${problem}`);
@@ -255,9 +256,9 @@ function readPassword(reader: EnvReader) {
     lanes: reader.integer('ARGON2_PARALLELISM', 1, { min: 1, max: 8 }),
   };
   if (!allowWeak && cost.memoryKib < memoryKibMin(cost.passes)) {
-    const least = memoryKibMin(cost.passes);
+    const minimum = memoryKibMin(cost.passes);
     reader.problems.push(
-      `ARGON2_MEMORY_KIB must be ${least} or more with ARGON2_TIME=${cost.passes}`,
+      `ARGON2_MEMORY_KIB must be ${minimum} or more with ARGON2_TIME=${cost.passes}`,
     );
   }
   return {
@@ -285,8 +286,9 @@ function readStream(reader: EnvReader) {
 }
 
 function deepFreeze<Value extends object>(value: Value): Value {
-  for (const part of Object.values(value)) {
-    if (typeof part === 'object' && part !== null && !ArrayBuffer.isView(part)) deepFreeze(part);
+  for (const member of Object.values(value)) {
+    if (typeof member === 'object' && member !== null && !ArrayBuffer.isView(member))
+      deepFreeze(member);
   }
   return Object.freeze(value);
 }

@@ -1,6 +1,8 @@
-/** Node treats a delay above 2^31 - 1 as 1; some settings are added or doubled before use. */
+/**
+ * Node treats a timer delay above 2^31 - 1 ms as 1 ms. 5 days leave room to add or double settings.
+ */
 const timerMsMax = 5 * 86_400_000;
-/** A hundred years: a date plus a span must remain a valid date and a safe integer. */
+/** A hundred years, so that a date plus a span is still a valid date and a safe integer. */
 const spanMsMax = 36_525 * 86_400_000;
 
 interface Range {
@@ -15,7 +17,7 @@ interface Range {
  */
 export class EnvReader {
   readonly problems: string[] = [];
-  /** Every name read, in order. */
+  /** Names that were read, in order. */
   readonly names: string[] = [];
   readonly #env: Readonly<Record<string, string | undefined>>;
   readonly #readFile: (path: string) => string;
@@ -38,7 +40,7 @@ export class EnvReader {
     return this.optional(name) ?? byDefault;
   }
 
-  /** Reads an integer. The unit is in the name of the target field. */
+  /** Reads an integer. The caller's field name has the unit. */
   integer(name: string, byDefault: number, { min = 0, max = Number.MAX_SAFE_INTEGER }: Range = {}) {
     const given = this.optional(name);
     if (given === undefined) return byDefault;
@@ -93,7 +95,9 @@ export class EnvReader {
     }
   }
 
-  /** Reads a value set directly as `<name>`, or from a file as `<name>_FILE`; not both. */
+  /**
+   * Reads the value of `<name>`, or the file of `<name>_FILE`. Reports a problem if both are set.
+   */
   secret(name: string): string | undefined {
     const direct = this.optional(name);
     const content = this.file(`${name}_FILE`)?.trim();

@@ -1,7 +1,7 @@
 import type { Rate } from '../util/token-bucket.js';
 import type { EnvReader } from './env-reader.js';
 
-// Parsers of settings that are more than a number, a choice or a text.
+// Parsers of settings that `EnvReader` has no method for.
 
 /** Returns the minimum memory for a number of passes. Spec: OWASP Password Storage Cheat Sheet. */
 export function memoryKibMin(passes: number): number {
@@ -63,7 +63,10 @@ export function parseBytes(reader: EnvReader, name: string, given: string): Buff
   return bytes;
 }
 
-/** Detects invalid characters: Node skips them or stops there, which would weaken a secret. */
+/**
+ * Decodes; `isWhole` is false if `text` has invalid characters. Node skips them or stops there,
+ * which would weaken a secret.
+ */
 function decodeStrict(
   text: string,
   encoding: 'base64' | 'hex',

@@ -17,15 +17,16 @@ export function secretBytesMin(algorithm: string): number {
 }
 
 /**
- * Returns why these bytes are unfit as a secret, as text to follow the name of the setting (`must
- * have 32 bytes or more …`), or undefined. Never discloses any of the bytes.
+ * Returns why these bytes are unfit as a secret, or undefined. The text follows the name of the
+ * setting (`must have 32 bytes or more …`) and never discloses any of the bytes.
  */
 export function findWeakness(algorithm: string, secret: Uint8Array): string | undefined {
-  const least = secretBytesMin(algorithm);
+  const minimum = secretBytesMin(algorithm);
   const text = Buffer.from(secret).toString('latin1');
-  // A PEM file may be a public key, which is no secret: the HS/RS confusion attack.
+  // A PEM file may be a public key, which is not secret: an attacker could sign with it (HS/RS
+  // confusion).
   if (text.trimStart().startsWith('-----BEGIN')) return 'must be random bytes, not a PEM file';
-  if (secret.length < least) return `must have ${least} bytes or more for ${algorithm}`;
+  if (secret.length < minimum) return `must have ${minimum} bytes or more for ${algorithm}`;
   if (new Set(secret).size < 10) return 'must be random: it has fewer than 10 different bytes';
   if (placeholderPattern.test(text)) return 'must be random: it looks like a placeholder';
   return undefined;

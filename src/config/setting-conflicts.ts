@@ -1,4 +1,4 @@
-/** The parts of a `Config` that are validated together. */
+/** The settings of a `Config` that are validated together. */
 interface Settings {
   readonly session: { readonly absoluteMs: number; readonly idleMs: number };
   readonly stream: {
@@ -24,7 +24,7 @@ type Env = Readonly<Record<string, string | undefined>>;
 export function findConflicts(settings: Settings, env: Env): string[] {
   const { session, stream, publish, database, http, authThreads } = settings;
   const problems: string[] = [];
-  // Hashes run in this pool together with file access and DNS, which would wait for them.
+  // Hashes run in libuv's pool. If they filled it, file access and DNS would wait for them.
   const nodePool = Number(env['UV_THREADPOOL_SIZE']) || 4;
   if (authThreads.count >= nodePool) {
     problems.push(`AUTH_WORKERS must be below UV_THREADPOOL_SIZE, which is ${nodePool}`);
@@ -47,7 +47,7 @@ export function findConflicts(settings: Settings, env: Env): string[] {
   return problems;
 }
 
-/** Returns problems of names with a prefix of a setting that are no settings: probably typos. */
+/** Returns a problem for each name that is not a setting but starts like one: probably a typo. */
 export function findMisspelled(env: Env, names: readonly string[]): string[] {
   const settingPrefixes =
     /^(ACCESS_TOKEN|REFRESH_TOKEN|TOKEN_IP|STREAM|EVENT_LOG|ARGON2|DB|LOGIN|AUTH_QUEUE)_|^PASSWORD_PEP|^TRUST_PROX/;

@@ -29,9 +29,17 @@ test('of two similar settings the closer one is suggested', () => {
   ]);
 });
 
-test('settings and variables of other programs are not reported as typos', () => {
-  const others = ['PATH', 'HOME', 'ROOT', 'MODE', 'WEB_PORT', 'WEB_HOST', 'LOG_FILE', 'TZ'];
-  const nodes = ['NODE_OPTIONS', 'NODE_EXTRA_CA_CERTS', 'UV_THREADPOOL_SIZE', 'MALLOC_ARENA_MAX'];
+test('correct names of settings and names of other programs are not reported as typos', () => {
+  const otherPrograms = ['PATH', 'HOME', 'ROOT', 'MODE', 'WEB_PORT', 'WEB_HOST', 'LOG_FILE', 'TZ'];
+  const runtimeVariables = [
+    'NODE_OPTIONS',
+    'NODE_EXTRA_CA_CERTS',
+    'UV_THREADPOOL_SIZE',
+    'MALLOC_ARENA_MAX',
+  ];
 
-  assert.deepEqual(findTypos([...settingNames(), ...others, ...nodes], settingNames()), []);
+  assert.deepEqual(
+    findTypos([...settingNames(), ...otherPrograms, ...runtimeVariables], settingNames()),
+    [],
+  );
 });

@@ -1,4 +1,4 @@
-/** An unknown name, and the setting that was most likely meant. */
+/** An unknown name and the setting it most likely stands for. */
 export interface SettingTypo {
   readonly name: string;
   readonly meant: string;
@@ -12,16 +12,17 @@ export function findTypos(names: readonly string[], settings: readonly string[])
   return names.flatMap((name) => {
     if (settings.includes(name)) return [];
     const distanceMax = name.length < 10 ? 1 : 2;
-    const near = settings
+    const candidates = settings
       .map((setting) => ({ setting, distance: editDistance(name, setting) }))
       .filter(({ distance }) => distance <= distanceMax)
       .sort((a, b) => a.distance - b.distance);
-    return near[0] === undefined ? [] : [{ name, meant: near[0].setting }];
+    return candidates[0] === undefined ? [] : [{ name, meant: candidates[0].setting }];
   });
 }
 
 /** Returns the edit distance of two texts (optimal string alignment). */
 function editDistance(some: string, other: string): number {
+  // Three rows of the table are kept; its first row is 0, 1, … for the prefixes of `other`.
   let [before, last]: [number[], number[]] = [[], Array.from(`${other} `, (_, index) => index)];
   for (let row = 1; row <= some.length; row += 1) {
     const next = [row];
@@ -29,17 +30,17 @@ function editDistance(some: string, other: string): number {
       const isSame = some[row - 1] === other[column - 1];
       const isSwapped = some[row - 1] === other[column - 2] && some[row - 2] === other[column - 1];
       next[column] = Math.min(
-        at(last, column) + 1,
-        at(next, column - 1) + 1,
-        at(last, column - 1) + (isSame ? 0 : 1),
-        isSwapped ? at(before, column - 2) + 1 : Number.POSITIVE_INFINITY,
+        cellAt(last, column) + 1,
+        cellAt(next, column - 1) + 1,
+        cellAt(last, column - 1) + (isSame ? 0 : 1),
+        isSwapped ? cellAt(before, column - 2) + 1 : Number.POSITIVE_INFINITY,
       );
     }
     [before, last] = [last, next];
   }
-  return at(last, other.length);
+  return cellAt(last, other.length);
 }
 
-function at(row: readonly number[], column: number): number {
+function cellAt(row: readonly number[], column: number): number {
   return row[column] ?? Number.POSITIVE_INFINITY;
 }

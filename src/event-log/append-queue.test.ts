@@ -43,40 +43,40 @@ test('when the store is unavailable, all waiting appends are rejected at once', 
   const { queue, append, failures, groups, uncertainCount } = openQueue();
   failures.push(unavailable);
 
-  const ends = await getOutcomes(['a', 'b', 'c'].map(append));
+  const outcomes = await getOutcomes(['a', 'b', 'c'].map(append));
   await queue.idle();
 
-  assert.deepEqual(ends, [false, false, false]);
+  assert.deepEqual(outcomes, [false, false, false]);
   assert.deepEqual(groups, ['a']);
   assert.deepEqual([uncertainCount(), queue.waitingEvents], [1, 0]);
   assert.equal((await append('d')).firstSeq, 1);
 });
 
-test('when the store becomes unavailable during single retries, the remaining appends are rejected at once', async () => {
+test('when the store becomes unavailable while a group is retried one by one, the other appends are rejected at once', async () => {
   const { append, failures, groups, uncertainCount } = openQueue();
   failures.push(undefined, new Error('one is bad'), undefined, new Error('bad'), unavailable);
 
-  const ends = await getOutcomes(['a', 'b', 'c', 'd', 'e'].map(append));
+  const outcomes = await getOutcomes(['a', 'b', 'c', 'd', 'e'].map(append));
 
-  assert.deepEqual(ends, [true, true, false, false, false]);
+  assert.deepEqual(outcomes, [true, true, false, false, false]);
   assert.deepEqual(groups, ['a', 'b c d e', 'b', 'c', 'd']);
   assert.equal(uncertainCount(), 2);
   assert.equal((await append('f')).firstSeq, 3);
 });
 
-test('after single retries, appends share commits again', async () => {
+test('after a failed group was retried one by one, appends share transactions again', async () => {
   const { append, failures, groups } = openQueue();
   failures.push(undefined, new Error('one is bad'));
 
   const first = ['a', 'b', 'c'].map(append);
   await first[1];
-  const ends = await getOutcomes([...first, ...['d', 'e'].map(append)]);
+  const outcomes = await getOutcomes([...first, ...['d', 'e'].map(append)]);
 
-  assert.deepEqual(ends, [true, true, true, true, true]);
+  assert.deepEqual(outcomes, [true, true, true, true, true]);
   assert.deepEqual(groups, ['a', 'b c', 'b', 'c', 'd e']);
 });
 
-test('an exception in a delivery handler does not append the events twice', async () => {
+test('events are appended once even if `onAppended` throws', async () => {
   const { queue, append, groups } = openQueue({
     onAppended() {
       throw new Error('a defect');
@@ -84,7 +84,7 @@ test('an exception in a delivery handler does not append the events twice', asyn
   });
 
   const appended = append('a');
-  const idle = assert.rejects(queue.idle(), /a defect/); // Unhandled, it would end the process.
+  const idle = assert.rejects(queue.idle(), /a defect/); // Handled here, because an unhandled rejection ends the process.
 
   assert.equal((await appended).firstSeq, 1);
   await idle;

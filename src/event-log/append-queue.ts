@@ -26,21 +26,24 @@ interface QueuedAppend {
 
 const emptySize: Size = { events: 0, recipients: 0, bytes: 0 };
 const mib = 1024 * 1024;
-/** Limits of one transaction. A larger request is written in a transaction of its own. */
+/** Limits of one transaction. A request over them is written alone. */
 const groupMax: Size = { events: 1000, recipients: recipientsPerRequestMax, bytes: 4 * mib };
 const waitingMax: Size = { events: 20_000, recipients: 200_000, bytes: 64 * mib };
 
 /**
- * Group commit: requests that arrive during a transaction share the next one, up to 1000 events,
- * 10,000 recipients or 4 MiB of data. At most 20,000 events, 200,000 recipients or 64 MiB can wait;
- * beyond that `append` throws `service_unavailable`. When the store is unavailable, every waiting
- * request is rejected.
+ * Appends with group commit: requests that arrive during a transaction share the next one, up to
+ * 1000 events, 10,000 recipients or 4 MiB of data. At most 20,000 events, 200,000 recipients or 64
+ * MiB can wait; beyond that `append` throws `service_unavailable`. When the store is unavailable,
+ * every waiting request is rejected.
  */
 export class AppendQueue {
   readonly #options: AppendQueueOptions;
   #queue: QueuedAppend[] = [];
   #size: Size = emptySize;
-  /** Number of requests at the start of the queue that are written one by one. */
+  /**
+   * Number of requests at the start of the queue that are written one by one, after their group
+   * failed.
+   */
   #singleRetries = 0;
   #writing: Promise<void> | undefined;
 
@@ -76,7 +79,10 @@ export class AppendQueue {
     while (this.#writing !== undefined) await this.#writing;
   }
 
-  /** Settles each request on its own, so a rejection here is a defect and ends the process. */
+  /**
+   * Writes until the queue is empty. Every request settles separately, so a rejection here is a
+   * defect and ends the process.
+   */
   async #write(): Promise<void> {
     while (this.#queue.length > 0) {
       const group = this.#take(this.#nextGroupLength());
@@ -89,7 +95,10 @@ export class AppendQueue {
     this.#writing = undefined;
   }
 
-  /** Two requests with the same idempotency key never share a transaction. */
+  /**
+   * Returns how many requests are written next. Requests with equal idempotency keys never share a
+   * transaction.
+   */
   #nextGroupLength(): number {
     if (this.#singleRetries > 0) return 1;
     const keys = new Set<string>();
@@ -122,7 +131,7 @@ export class AppendQueue {
       this.#singleRetries = group.length;
       return;
     }
-    // Queued requests would wait for one deadline each, so they are rejected now.
+    // Each queued request would wait for a timeout of its own, so all are rejected now.
     const queuedBehind = isStoreUnavailable ? this.#take(this.#queue.length) : [];
     for (const { reject } of [...group, ...queuedBehind]) reject(cause);
     await this.#options.onUncertainCommit();

@@ -6,15 +6,15 @@ import { EventLog } from './event-log.js';
 import { LogPoller } from './log-poller.js';
 
 const limits = { ageMaxMs: 1e9, eventsMax: 1e9, bytesMax: 1e9 };
-const never = 1e9;
+const neverMs = 1e9;
 
-const settled = () => new Promise((resolve) => setImmediate(resolve));
+const nextTurn = () => new Promise((resolve) => setImmediate(resolve));
 
 test('a notification during a poll is followed by another poll', async (t) => {
   const store = new MemoryLogStore('e');
   store.release();
   const eventLog = await EventLog.open({ store, log: silentLogger, wallClock: Date.now, limits });
-  const pollMs = { busy: never, idle: never, notified: never };
+  const pollMs = { busy: neverMs, idle: neverMs, notified: neverMs };
   const poller = LogPoller.start({
     eventLog,
     log: silentLogger,
@@ -29,7 +29,7 @@ test('a notification during a poll is followed by another poll', async (t) => {
 
   poller.pollNow();
   store.release();
-  await settled();
+  await nextTurn();
 
   assert.equal(eventLog.head, 1);
 });

@@ -3,7 +3,7 @@ import type { Logger } from '../logging/logger.js';
 
 /** The part of `EventLog` that the poller uses. */
 export interface PolledLog {
-  /** The newest event that was delivered. */
+  /** Number of the newest event that was delivered. */
   readonly head: number;
   /** Delivers events that other processes appended. Rejects when the store does. */
   catchUp(): Promise<void>;
@@ -19,8 +19,8 @@ export interface LogPollerOptions {
 }
 
 /**
- * Polls for events that other processes have appended: often while there are some, less often when
- * there are none, and at once when notified. Polling continues while the database is unavailable;
+ * Polls for events that other processes have appended: often while events arrive, less often when
+ * none do, and at once when notified. Polling continues while the database is unavailable;
  * missed events are delivered in order afterwards.
  */
 export class LogPoller {

@@ -24,14 +24,14 @@ export interface PublishLinesParts {
 
 export interface PublishedLines {
   readonly published: number;
-  /** Id of the newest event in the log; null when all were volatile. */
+  /** Id of the newest published event; null when all were volatile. */
   readonly lastId: string | null;
 }
 
 /**
  * Publishes events as they arrive, in batches. A batch is written atomically, and the next one is
- * read once it is durable, so memory is bounded to about 1 MiB and one line, however long the input
- * is.
+ * read when it is durable. Memory is therefore limited to about 1 MiB and one line for any length
+ * of input.
  *
  * Throws what `parseEvent`, `lines` and `publish` throw, with `published` in `info`: the number of
  * events that were published before. With keys, a retry of all lines publishes only the missing

@@ -12,7 +12,10 @@ export interface PublishBodyLimits {
   readonly bodyBytesMax: number;
   /** Maximum memory for all bodies that are being published at the same time. */
   readonly bodiesBytesMax: number;
-  /** Maximum size of an NDJSON body. Beyond what the log keeps, its end would trim its start. */
+  /**
+   * Maximum size of an NDJSON body. In a larger one than the event log keeps, the end would trim
+   * the start.
+   */
   readonly linesBytesMax: number;
   readonly eventBytesMax: number;
 }
@@ -31,7 +34,7 @@ interface PublishParts extends Omit<PublishRouteParts, 'publisher'> {
 
 /** Maximum size of an event without its data: up to 1000 quoted recipients. */
 const envelopeBytesMax = 128 * 1024;
-/** Worst case: JSON can write a byte as `\u00..`. */
+/** Worst case: JSON can encode a byte of data as `\u00..`. */
 const bytesPerEscapedChar = 6;
 
 /**
@@ -55,7 +58,7 @@ async function handlePublish(
   const { eventLog, limits, bodies, wallClock } = parts;
   const key = parseIdempotencyKey(exchange);
   // Scoped by API key: two publishers may use the same Idempotency-Key for different bodies.
-  const keyHash = (part: string) => sha256(`${keyId}\n${key}${part}`);
+  const keyHash = (suffix: string) => sha256(`${keyId}\n${key}${suffix}`);
   if (isNdjson(exchange)) {
     const batchKeyHash =
       key === undefined ? undefined : (batchIndex: number) => keyHash(`\n${batchIndex}`);
@@ -77,7 +80,7 @@ async function handlePublishLines(
   keyHash: ((batchIndex: number) => string) | undefined,
 ): Promise<Reply> {
   const lineBytesMax = limits.eventBytesMax * bytesPerEscapedChar + envelopeBytesMax;
-  const reservedBytes = batchMax.bytes + lineBytesMax; // Independent of the body size.
+  const reservedBytes = batchMax.bytes + lineBytesMax; // The same for any size of the body.
   if (!bodies.acquire(reservedBytes)) throw budgetExhausted();
   try {
     const lines = exchange.lines({ bytesMax: limits.linesBytesMax, lineBytesMax });

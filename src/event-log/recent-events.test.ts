@@ -9,7 +9,7 @@ const pageAfter = (recent: RecentEvents, after: number, audiences: string[], now
 const seqsAfter = (recent: RecentEvents, after: number, ...audiences: string[]) =>
   pageAfter(recent, after, audiences)?.frames.map((found) => found.seq);
 
-test('a read returns the events for these audiences after the position', () => {
+test('read returns the cached events for the given audiences after the given position', () => {
   const recent = new RecentEvents(10);
   for (const seq of [11, 12, 13, 14]) recent.add(frame(seq), forUser(String(seq % 2)));
 
@@ -19,21 +19,21 @@ test('a read returns the events for these audiences after the position', () => {
   assert.deepEqual(seqsAfter(recent, 20, 'u:0', 'u:1'), []);
 });
 
-test('a position older than the cache returns undefined', () => {
+test('read returns undefined for a position older than the cache', () => {
   const recent = new RecentEvents(10);
 
   assert.equal(seqsAfter(recent, 9, 'u:1'), undefined);
   assert.deepEqual(seqsAfter(recent, 10, 'u:1'), []);
 });
 
-test('8 MiB are cached, where an event counts 256 bytes extra and 96 per recipient', () => {
+test('8 MiB of events are cached, counting 256 bytes per event and 96 per recipient in addition to its frame', () => {
   const recent = new RecentEvents(0);
-  const fitting = (8 * 1024 * 1024) / 1024;
-  for (let seq = 1; seq <= 3 * fitting; seq += 1) recent.add(frame(seq, 672), forUser('1'));
+  const fittingCount = (8 * 1024 * 1024) / 1024;
+  for (let seq = 1; seq <= 3 * fittingCount; seq += 1) recent.add(frame(seq, 672), forUser('1'));
 
-  assert.equal(seqsAfter(recent, 2 * fitting - 1, 'u:1'), undefined);
-  for (const seq of [2 * fitting, 2.5 * fitting, 3 * fitting - 1]) {
-    const expected = Array.from({ length: 3 * fitting - seq }, (_, index) => seq + 1 + index);
+  assert.equal(seqsAfter(recent, 2 * fittingCount - 1, 'u:1'), undefined);
+  for (const seq of [2 * fittingCount, 2.5 * fittingCount, 3 * fittingCount - 1]) {
+    const expected = Array.from({ length: 3 * fittingCount - seq }, (_, index) => seq + 1 + index);
     assert.deepEqual(seqsAfter(recent, seq, 'u:1'), expected);
   }
 });
@@ -41,17 +41,17 @@ test('8 MiB are cached, where an event counts 256 bytes extra and 96 per recipie
 test('events with many recipients are evicted sooner', () => {
   const recent = new RecentEvents(0);
   const audiences = Array.from({ length: 1000 }, (_, index) => `u:${index}`);
-  const each = 1024 + 96_000;
-  const fitting = Math.floor((8 * 1024 * 1024) / each);
+  const bytesPerEvent = 1024 + 96_000;
+  const fittingCount = Math.floor((8 * 1024 * 1024) / bytesPerEvent);
   for (let seq = 1; seq <= 100; seq += 1) {
     recent.add(frame(seq, 768), { audiences, expiresAt: undefined });
   }
 
-  assert.equal(seqsAfter(recent, 100 - fitting - 1, 'u:999'), undefined);
-  assert.equal(seqsAfter(recent, 100 - fitting, 'all', 'u:999')?.length, fitting);
+  assert.equal(seqsAfter(recent, 100 - fittingCount - 1, 'u:999'), undefined);
+  assert.equal(seqsAfter(recent, 100 - fittingCount, 'all', 'u:999')?.length, fittingCount);
 });
 
-test('a page ends with the frame that reaches the byte limit, and tells whether there are more', () => {
+test('a page ends with the frame that reaches the byte limit, and reports whether more frames follow', () => {
   const recent = new RecentEvents(0);
   for (let seq = 1; seq <= 6; seq += 1) recent.add(frame(seq, 10), forUser(String(seq % 2)));
   const page = (after: number, bytesMax: number) => {

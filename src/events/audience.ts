@@ -1,6 +1,7 @@
 /**
- * Identifies recipients of an event: `all`, `u:<user id>` or `s:<session id>`. Audiences index both
- * the event log and the registry: an event is visible to every reader with one of its audiences.
+ * Identifies recipients of an event: `all`, `u:<user id>` or `s:<session id>`. Both the event log
+ * and the registry of streams are indexed by audience. An event is visible to every reader that has
+ * one of its audiences.
  */
 export type Audience = string;
 

@@ -5,13 +5,13 @@ import fc from 'fast-check';
 import { controlFrame, encodeFrame, isPublishableName, retryBytes } from './frame.js';
 
 /** Parses the bytes with the package `eventsource-parser`. */
-function parsed(bytes: Buffer): EventSourceMessage[] {
+function parseEvents(bytes: Buffer): EventSourceMessage[] {
   const events: EventSourceMessage[] = [];
   createParser({ onEvent: (event) => events.push(event) }).feed(bytes.toString());
   return events;
 }
 
-test('an event has its id, name and data, and one blank line', () => {
+test('an event is encoded as its id, name and data, and one blank line', () => {
   const bytes = encodeFrame({ id: 'e1-7', event: 'job', data: 'done' });
 
   assert.equal(bytes.toString(), 'id: e1-7\nevent: job\ndata: done\n\n');
@@ -23,15 +23,15 @@ test('every line of the data is prefixed, whatever its line ending', () => {
   assert.equal(bytes.toString(), 'data: a\ndata: b\ndata: c\ndata: id: 9\ndata: \n\n');
 });
 
-test('empty data is still an event', () => {
+test('an event with empty data is encoded as an event', () => {
   assert.deepEqual(
-    parsed(encodeFrame({ data: '' })).map((event) => event.data),
+    parseEvents(encodeFrame({ data: '' })).map((event) => event.data),
     [''],
   );
 });
 
-test('a leading space of the data survives', () => {
-  assert.equal(parsed(encodeFrame({ data: ' x' }))[0]?.data, ' x');
+test('a leading space of the data is kept', () => {
+  assert.equal(parseEvents(encodeFrame({ data: ' x' }))[0]?.data, ' x');
 });
 
 for (const id of ['', 'a\nb', 'a\rb', 'a\0b', 'a b', 'é', 'x'.repeat(65)]) {
@@ -82,11 +82,11 @@ test('a frame parses to exactly the encoded fields, or encoding is refused', () 
       } catch (error) {
         return error instanceof TypeError;
       }
-      const [found, ...more] = parsed(bytes);
-      assert.deepEqual(more, []);
-      assert.equal(found?.data, data.replace(/\r\n|\r/g, '\n'));
-      assert.equal(found?.event, event);
-      assert.equal(found?.id, 'e-1');
+      const [parsedEvent, ...others] = parseEvents(bytes);
+      assert.deepEqual(others, []);
+      assert.equal(parsedEvent?.data, data.replace(/\r\n|\r/g, '\n'));
+      assert.equal(parsedEvent?.event, event);
+      assert.equal(parsedEvent?.id, 'e-1');
       return true;
     }),
     { numRuns: 2000 },
@@ -94,7 +94,7 @@ test('a frame parses to exactly the encoded fields, or encoding is refused', () 
 });
 
 test('control events have no id', () => {
-  assert.equal(parsed(controlFrame('count', 3).bytes)[0]?.id, undefined);
+  assert.equal(parseEvents(controlFrame('count', 3).bytes)[0]?.id, undefined);
 });
 
 test('a retry is a whole number of milliseconds, 0 or more', () => {

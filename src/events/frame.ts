@@ -1,4 +1,6 @@
-/** The encoded bytes of one event, the same for every client. `seq` is 0 if it is not in the log. */
+/**
+ * The encoded bytes of an event, equal for all clients. `seq` is 0 if it is not in the event log.
+ */
 export interface Frame {
   readonly seq: number;
   readonly bytes: Buffer;
@@ -17,7 +19,7 @@ export const heartbeat = Buffer.from(':\n\n');
 
 /**
  * Encodes one Server-Sent Event: UTF-8, LF only, one blank line at its end. Every line of `data` is
- * prefixed, so data can never end its event or begin another; an empty string is one empty line.
+ * prefixed, so data cannot end its event or begin another. An empty string is one empty line.
  *
  * Throws `TypeError` for an `id` or `event` that would break out of its line, and for data that
  * does not survive encoding unchanged (NUL, lone surrogates).
@@ -50,7 +52,7 @@ export function isEncodable(text: string): boolean {
   return !text.includes('\0') && !/\p{Surrogate}/u.test(text);
 }
 
-/** Event names of the browser (`error`, `open`) and of Herald (`count`). */
+/** Event names that the browser (`error`, `open`) or Herald (`count`) uses. */
 const reservedNames = ['error', 'open', 'count'];
 
 /** Whether a publisher may use `name` as an event's type. */

@@ -14,7 +14,7 @@ function getFailure(body: unknown): Failure {
     assert.ok(error instanceof Failure);
     return error;
   }
-  assert.fail('was not refused');
+  assert.fail('The request was not refused');
 }
 
 test('an event is addressed to users, to sessions, or to all', () => {
@@ -65,7 +65,7 @@ test('a request has at most 10,000 recipients', () => {
   assert.equal(getFailure(Array.from({ length: 11 }, () => event)).name, 'invalid_request');
 });
 
-// [what is wrong, the body, the field named]
+// [description, body, field in the failure]
 const refusals: readonly [string, unknown, string][] = [
   ['no body', undefined, 'event'],
   ['null', null, 'event'],
@@ -91,19 +91,19 @@ const refusals: readonly [string, unknown, string][] = [
 ];
 
 for (const [what, body, field] of refusals) {
-  test(`a publish request is refused, naming "${field}": ${what}`, () => {
+  test(`a publish request with ${what} is refused with the field "${field}"`, () => {
     assert.equal(getFailure(body).info?.['field'], field);
   });
 }
 
-test('the failure for missing fields names all of them', () => {
+test('a request without required fields is refused with a list of all of them', () => {
   const failure = getFailure({ type: 'x' });
 
   assert.equal(failure.name, 'missing_required_parameter');
   assert.deepEqual(failure.info?.['body'], ['to', 'data']);
 });
 
-test('in an array an invalid event is named by its index', () => {
+test('an invalid event of an array is reported with its index', () => {
   const failure = getFailure([
     { to: 'all', data: 1 },
     { to: 'nobody', data: 1 },

@@ -13,7 +13,10 @@ export interface NewEvent {
   readonly audiences: readonly Audience[];
   readonly type: string | undefined;
   readonly data: string;
-  /** Not written to the event log and without an id: only streams that are live receive it. */
+  /**
+   * Whether the event is kept out of the event log. It then has no id, and only live streams
+   * receive it.
+   */
   readonly volatile: boolean;
   /** Epoch ms. From then on the event is not replayed. */
   readonly expiresAt: number | undefined;
@@ -33,7 +36,7 @@ const expiresInMaxMs = 366 * 24 * 60 * 60 * 1000;
 /**
  * Parses the body of `POST /events`: one event `{to, type?, data, volatile?, expiresIn?}` or an
  * array of 1 to 1000. `now` is epoch ms. Throws `missing_required_parameter`, `invalid_request` or
- * `payload_too_large` for the whole request; `info` has the field, and in an array the index.
+ * `payload_too_large` for the whole request; `info` contains the field, and for an array the index.
  */
 export function parsePublishRequest(
   body: unknown,
@@ -81,7 +84,7 @@ export function parseEvent(
   const fields = body as Readonly<Record<string, unknown>>;
   const unknownField = Object.keys(fields).find((field) => !knownFields.includes(field));
   if (unknownField !== undefined) {
-    // Input is not echoed, so the message does not contain the name.
+    // The message does not contain the name, because input is never echoed.
     throw failWith('event', `has a field other than ${knownFields.join(', ')}`, 'invalid_request');
   }
   const missing = ['to', 'data'].filter((field) => fields[field] === undefined);
@@ -132,8 +135,8 @@ function isLifetime(value: unknown): value is number {
 function parseAudiences(to: unknown): readonly Audience[] | undefined {
   if (to === 'all') return [allAudience];
   if (typeof to !== 'object' || to === null) return undefined;
-  const [[kind, ids] = [], ...more] = Object.entries(to);
-  if (more.length > 0 || (kind !== 'users' && kind !== 'sessions')) return undefined;
+  const [[kind, ids] = [], ...otherMembers] = Object.entries(to);
+  if (otherMembers.length > 0 || (kind !== 'users' && kind !== 'sessions')) return undefined;
   if (!Array.isArray(ids) || ids.length === 0 || ids.length > recipientsPerEventMax)
     return undefined;
   if (!ids.every((id) => typeof id === 'string' && recipientPattern.test(id))) return undefined;

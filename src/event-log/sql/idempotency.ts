@@ -14,8 +14,8 @@ export type PriorAppends = ReadonlyMap<string, Row>;
 const keyLifeMs = 24 * 60 * 60 * 1000;
 
 /**
- * Returns what was appended under the keys of these requests in the last 24 hours, and deletes their
- * expired keys. Call it in the transaction that appends.
+ * Returns what was appended under the keys of these requests in the last 24 hours, and deletes
+ * their expired keys. Call it in the transaction that appends.
  */
 export async function findPriorAppends(
   tx: Database,
@@ -49,8 +49,8 @@ export function findPriorOutcome(
 }
 
 /**
- * Builds the inserts that store the key of a request for 24 hours; none for a request without a key.
- * A `UniqueViolation` means that a concurrent request used the same key.
+ * Builds the inserts that store the key of a request for 24 hours; none for a request without a
+ * key. A `UniqueViolation` means that a concurrent request used the same key.
  */
 export function buildKeyInserts(
   { idempotency: key, events }: AppendRequest,
@@ -64,7 +64,7 @@ export function buildKeyInserts(
   ];
 }
 
-/** Deletes a batch of up to 500 expired keys and returns how many. */
+/** Deletes up to 500 expired keys and returns how many were deleted. */
 export async function sweepIdempotencyKeys(db: Database, now: number): Promise<number> {
   const rows = await db.query<{ key_hash: string }>(
     sql`select key_hash from idempotency where expires_at <= ${now} limit 500`,

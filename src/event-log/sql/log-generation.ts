@@ -1,16 +1,16 @@
 import { type Database, sql } from '../../db/database.js';
 import { Failure } from '../../errors.js';
 
-/** Identity and newest number of the log, from the single row of `log_head`. */
+/** Epoch and newest event number of the event log, from the single row of `log_head`. */
 export interface LogHead {
   readonly epoch: string;
   readonly seq: number;
 }
 
 /**
- * Detects that the stored log was replaced. Tables can be reset or restored from a backup while a
- * process runs: its sequence numbers then refer to other events, so every read and append is
- * refused.
+ * Detects that the stored event log was replaced. Tables can be reset or restored from a backup
+ * while a process runs. The sequence numbers that the process knows then belong to other events, so
+ * every read and append is refused.
  */
 export class LogGeneration {
   readonly epoch: string;
@@ -25,7 +25,7 @@ export class LogGeneration {
     this.#onReplaced = onReplaced;
   }
 
-  /** The newest number known to be committed: a query sent from now on returns no lower one. */
+  /** The newest number known to be committed. A query sent from now on returns no lower head. */
   get seq(): number {
     return this.#seq;
   }
@@ -37,8 +37,8 @@ export class LogGeneration {
 
   /**
    * Returns a head that was read after `seq` was `committedSeq`. Throws `service_unavailable` when
-   * it belongs to another log or is missing. A missing head can reappear, for example during a
-   * restore.
+   * the head belongs to another event log or is missing. A missing head can reappear, for example
+   * after a restore.
    */
   verify<Head extends LogHead>(head: Head | undefined, committedSeq: number): Head {
     if (head === undefined) throw unavailable('its head row is missing');
@@ -59,8 +59,8 @@ export async function readHead(db: Database): Promise<LogHead | undefined> {
 }
 
 /**
- * Starts a new epoch if the counter was reset, because it would reuse sequence numbers that clients
- * have seen. Never rejects: on failure the operator has to reset the epoch.
+ * Starts a new epoch if the number of the newest event went back, because numbers that clients have
+ * received would be used again. Never rejects; on failure the operator has to reset the epoch.
  */
 export async function startNewEpoch(
   db: Database,

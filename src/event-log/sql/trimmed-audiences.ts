@@ -3,17 +3,18 @@ import { type Database, list, sql, tuples } from '../../db/database.js';
 import type { Audience } from '../../events/audience.js';
 
 /**
- * Bucket for events trimmed before this table existed: any audience may have lost events up to it.
+ * Bucket for events that were trimmed before this table existed. They may be for any audience.
  */
 const wildcardBucket = -1;
 /**
- * Audiences are unbounded, so they are hashed into buckets: a false loss is possible, a missed loss
- * is not. With 10,000 audiences it affects about one reader in fifty.
+ * The number of audiences is unlimited, so they are hashed into buckets. A reader whose audience
+ * shares a bucket may be told of a loss that it did not have (with 10,000 audiences about one
+ * reader in fifty), but no loss is overlooked.
  */
 const bucketCount = 1_048_576;
 const rowsPerStatement = 1000;
 
-/** The newest event of one audience among those being trimmed. */
+/** The newest event for one audience among the events that are being trimmed. */
 export interface TrimmedAudience {
   readonly audience: Audience;
   readonly seq: number;
@@ -42,7 +43,8 @@ export async function recordTrimmed(
 }
 
 /**
- * Returns the newest trimmed event for any of these audiences, or a newer one; 0 if there is none.
+ * Returns the number of the newest trimmed event for any of these audiences, or a higher number
+ * (see `bucketCount`); 0 if none was trimmed.
  */
 export async function lastTrimmed(db: Database, audiences: readonly Audience[]): Promise<number> {
   const keys = list([wildcardBucket, ...audiences.map(getBucket)]);
