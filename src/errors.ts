@@ -22,22 +22,22 @@ const statusByName = {
 export type FailureName = keyof typeof statusByName;
 
 export interface FailureDetails {
-  /** Machine-readable details, sent as `info`. No secrets, no echoed input. */
+  /** Machine-readable details, sent as `info`. Must not contain secrets or echo input. */
   readonly info?: Readonly<Record<string, unknown>>;
   /** Further response headers, lower-case: `www-authenticate`, `allow`, … */
   readonly headers?: Readonly<Record<string, string>>;
   /** Sent as `Retry-After`, rounded up to whole seconds, at least 1. */
   readonly retryAfterMs?: number;
-  /** For the log only; never sent. */
+  /** Only logged, never sent. */
   readonly cause?: unknown;
 }
 
 /**
- * An expected failure: one of the names in the table, with a message that may be sent to the
- * client.
+ * An expected failure. Its name is in `statusByName`, and its message may be sent to the client.
  *
- * The message states what could not be done, a colon, and the current state or what is allowed; no
- * full stop, no secrets, no text of a library. Anything else that is thrown is a defect.
+ * The message states what could not be done, then a colon, then the current state or what is
+ * allowed. It has no full stop, no secrets and no text of a library. Any other error that is thrown
+ * is a defect.
  */
 export class Failure extends Error {
   override readonly name: FailureName;

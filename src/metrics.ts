@@ -1,6 +1,6 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
 
-/** A request whose response head was sent. */
+/** A request whose response head has been sent. */
 export interface AnsweredRequest {
   readonly method: string;
   /** The route pattern, never the path. */
@@ -10,7 +10,10 @@ export interface AnsweredRequest {
   readonly ms: number;
 }
 
-/** Values that are read on each scrape: gauges, and counters where noted. */
+/**
+ * Functions that are called on each scrape. Each returns the value of a gauge, or of a counter
+ * where noted.
+ */
 export interface MetricReaders {
   readonly connections: () => number;
   /** A counter. */
@@ -31,8 +34,8 @@ export interface MetricReaders {
 const methods: readonly string[] = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'];
 
 /**
- * Metrics for Prometheus: `herald_…` of this instance, `process_…` and `nodejs_…` of the process.
- * Labels come from short fixed lists, so their number is bounded.
+ * Collects metrics for Prometheus: `herald_…` of this instance, `process_…` and `nodejs_…` of the
+ * process. Labels come from short fixed lists, so the number of time series is bounded.
  */
 export class Metrics {
   /** The content type of `text`. */
@@ -85,7 +88,7 @@ export class Metrics {
     this.#refused.inc({ reason });
   }
 
-  /** Registers the readers. Call once, when all of them work. */
+  /** Registers the readers. Call it once, when all readers can be called. */
   registerReaders(readers: MetricReaders): void {
     const { streams, streamUsers, jobsWaiting, jobsRunning, jobWaitMs } = readers;
     this.#gauge('herald_connections', 'TCP connections open', readers.connections);

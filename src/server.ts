@@ -34,11 +34,13 @@ Settings are environment variables, or lines of a file .env in the working direc
   npm run key          creates and revokes API keys
   npm run certificate  creates a certificate for development
 
-Signals:     SIGTERM, SIGINT  stop; one more of them stops at once
-             SIGHUP           opens the log files again, reloads the certificate
-Exit codes:  0 stopped as asked, 1 could not start or go on, 2 wrong arguments`;
+Signals:     SIGTERM, SIGINT  stop gracefully; a second one stops at once
+             SIGHUP           reopen the log files and reload the certificate
+Exit codes:  0 stopped as asked, 1 could not start or continue, 2 wrong arguments`;
 
-/** Starts the server: settings, signals, exit codes (see `usage`). Settles when it listens. */
+/**
+ * Starts the server (see `usage` for settings, signals and exit codes). Resolves when it listens.
+ */
 async function main(): Promise<void> {
   const start = new AbortController();
   const handlers: SignalHandlers = {
@@ -46,7 +48,7 @@ async function main(): Promise<void> {
     forceStop: () => process.exit(1),
     reload() {},
   };
-  handleSignals(handlers); // Before anything is opened.
+  handleSignals(handlers); // First, so that a signal during startup is handled too.
   const environment = readEnvironment();
   const preparation = await prepare(environment);
   const { config } = preparation;
@@ -65,7 +67,8 @@ async function main(): Promise<void> {
 
 async function prepare({ env, hasEnvFile }: Environment): Promise<Preparation> {
   const config = loadConfig(env, { alsoCheck: certificateProblems });
-  // Crash reports and child processes would expose secrets in the environment.
+  // Removes secrets from the environment, because crash reports and child processes would expose
+  // them.
   for (const name of Object.keys(env)) {
     if (/(SECRET|SECRETS|PASSWORD|PEPPER|PEPPER_PREVIOUS)$/.test(name)) delete process.env[name];
   }
@@ -102,7 +105,7 @@ function installShutdown(app: App, log: ProcessLogger, handlers: SignalHandlers)
   handlers.stop = (signal) => void stop(0, { signal });
   handlers.forceStop = (signal) => {
     log.warn({ signal }, 'forced stop');
-    process.exit(1); // The database stays consistent.
+    process.exit(1); // The database rolls back interrupted transactions.
   };
   void app.failed.then(() => stop(1, {}));
   handlers.reload = () => {
@@ -115,7 +118,8 @@ function installShutdown(app: App, log: ProcessLogger, handlers: SignalHandlers)
   };
   for (const event of ['uncaughtException', 'unhandledRejection'] as const) {
     process.on(event, (cause: unknown) => {
-      // After a defect the state in memory is unreliable; a restart begins with what is on disk.
+      // After a defect the state in memory is unreliable; a restarted process reads its state from
+      // disk.
       log.error({ cause }, 'defect, exiting');
       process.exit(1);
     });
@@ -132,7 +136,7 @@ function warnAboutOldNode(log: ProcessLogger): void {
   }
 }
 
-/** Checks the names in `.env` only, because an environment has many unrelated names. */
+/** Checks only the names in `.env`, because an environment has many unrelated names. */
 function warnAboutTypos(log: ProcessLogger, names: readonly string[]): void {
   for (const typo of findTypos(names, settingNames())) {
     log.warn(typo, 'unknown setting in .env');

@@ -1,11 +1,11 @@
-/** Two SIGINT within this time count as one Ctrl-C. */
+/** A SIGINT within this time after the first signal is ignored. */
 const duplicateSignalMs = 1000;
 
-/** Handlers of signals. They may be replaced during startup. */
+/** Handlers of signals. A handler may be replaced at any time; the current one is called. */
 export interface SignalHandlers {
   /** Called on the first SIGINT or SIGTERM. */
   stop: (signal: NodeJS.Signals) => void;
-  /** Called on each further one: exit at once. */
+  /** Called on each further SIGINT or SIGTERM. Should exit at once. */
   forceStop: (signal: NodeJS.Signals) => void;
   /** Called on SIGHUP. */
   reload: () => void;
@@ -22,7 +22,7 @@ export function handleSignals(handlers: SignalHandlers): void {
       stoppingSince = performance.now();
       return handlers.stop(signal);
     }
-    // Under npm, Ctrl-C arrives twice: from the terminal, and forwarded by npm.
+    // Under npm, one Ctrl-C sends two: the terminal sends one, and npm forwards the other.
     if (signal === 'SIGINT' && performance.now() - stoppingSince < duplicateSignalMs) return;
     handlers.forceStop(signal);
   };

@@ -16,7 +16,7 @@ async function keysFor(t: Parameters<typeof databaseFor>[0]) {
   return { db, time, lines, keys };
 }
 
-test('a created key is returned once and verifies', async (t) => {
+test('create returns a key that verify accepts and that is not stored', async (t) => {
   const { keys, db } = await keysFor(t);
 
   const { key, ...made } = await keys.create({ name: 'billing', scopes: ['publish'] });
@@ -27,7 +27,7 @@ test('a created key is returned once and verifies', async (t) => {
   assert.equal(stored.includes(key.slice(20)), false);
 });
 
-test('a revoked key is rejected at once', async (t) => {
+test('a key is rejected as soon as it is revoked, by name or by id', async (t) => {
   const { keys } = await keysFor(t);
   const one = await keys.create({ name: 'one', scopes: ['publish'] });
   const two = await keys.create({ name: 'two', scopes: ['publish'] });
@@ -44,9 +44,9 @@ test('a revoked key is rejected at once', async (t) => {
 test('an unknown or malformed key is rejected', async (t) => {
   const { keys } = await keysFor(t);
   const { key, id } = await keys.create({ name: 'one', scopes: ['publish'] });
-  const flipped = key.endsWith('A') ? 'B' : 'A';
+  const otherLastChar = key.endsWith('A') ? 'B' : 'A';
 
-  const wrong = [
+  const invalidKeys = [
     '',
     'hk_',
     id,
@@ -55,18 +55,19 @@ test('an unknown or malformed key is rejected', async (t) => {
     `${key}\n`,
     ` ${key}`,
     key.toUpperCase(),
-    `${key.slice(0, -1)}${flipped}`,
+    `${key.slice(0, -1)}${otherLastChar}`,
     `hk_${'0'.repeat(16)}_${key.slice(20)}`,
     `hk_${id}_${'A'.repeat(43)}`,
     `hk_' or 1=1 --_${key.slice(20)}`,
     'x'.repeat(100_000),
   ];
 
-  for (const text of wrong) assert.equal(await keys.verify(text), undefined, text.slice(0, 80));
+  for (const text of invalidKeys)
+    assert.equal(await keys.verify(text), undefined, text.slice(0, 80));
   assert.ok(await keys.verify(key));
 });
 
-const impossible = [
+const invalidOptions = [
   ['an empty name', { name: '', scopes: ['publish'] }],
   ['an overlong name', { name: 'x'.repeat(65), scopes: ['publish'] }],
   ['a name with a space', { name: 'a b', scopes: ['publish'] }],
@@ -74,11 +75,11 @@ const impossible = [
   ['an unknown scope', { name: 'a', scopes: ['publish', 'admin'] }],
 ] as const;
 
-for (const [what, given] of impossible) {
+for (const [what, options] of invalidOptions) {
   test(`a key with ${what} is not created`, async (t) => {
     const { keys } = await keysFor(t);
 
-    await assert.rejects(keys.create(given), { name: 'invalid_request' });
+    await assert.rejects(keys.create(options), { name: 'invalid_request' });
 
     assert.deepEqual(await keys.list(), []);
   });

@@ -11,7 +11,7 @@ export const scopes = ['publish', 'metrics'] as const;
 export type Scope = (typeof scopes)[number];
 
 export interface ApiKey {
-  /** 16 hex digits; public. */
+  /** 16 hex digits. Not secret. */
   readonly id: string;
   readonly name: string;
   readonly scopes: readonly Scope[];
@@ -79,8 +79,8 @@ export class ApiKeys {
       throw new Failure('conflict', 'Cannot create key: the name is taken', { cause });
     }
     this.#audit.record('authn_token_created', { keyId: id, reason: allowed.join(',') });
-    const rest = { createdAt, lastUsedAt: undefined, revokedAt: undefined };
-    return { id, name, scopes: allowed, ...rest, key };
+    const times = { createdAt, lastUsedAt: undefined, revokedAt: undefined };
+    return { id, name, scopes: allowed, ...times, key };
   }
 
   /** Lists keys, including revoked ones, oldest first, at most 1000. */
@@ -93,17 +93,19 @@ export class ApiKeys {
 
   /** Revokes a key by id or name. Returns false when no active key matches. */
   async revoke(idOrName: string): Promise<boolean> {
-    const which = sql`(id = ${idOrName} or name = ${idOrName}) and revoked_at is null`;
-    const rows = await this.#db.query<{ id: string }>(sql`select id from api_keys where ${which}`);
+    const isActiveMatch = sql`(id = ${idOrName} or name = ${idOrName}) and revoked_at is null`;
+    const rows = await this.#db.query<{ id: string }>(
+      sql`select id from api_keys where ${isActiveMatch}`,
+    );
     const count = await this.#db.execute(
-      sql`update api_keys set revoked_at = ${this.#wallClock()} where ${which}`,
+      sql`update api_keys set revoked_at = ${this.#wallClock()} where ${isActiveMatch}`,
     );
     if (count === 0) return false;
     for (const { id } of rows) this.#audit.record('authn_token_revoked', { keyId: id });
     return true;
   }
 
-  /** Returns the key with this text; undefined for an unknown or revoked one. One query. */
+  /** Returns the key with this text; undefined if unknown or revoked. Takes one query. */
   async verify(key: string): Promise<ApiKey | undefined> {
     const id = /^hk_([0-9a-f]{16})_[\w-]{43}$/.exec(key)?.[1];
     if (id === undefined) return undefined;

@@ -7,9 +7,9 @@ import type { Failure } from '../errors.js';
 
 const withAuthorization = (...values: string[]) => ({ headerValues: () => values });
 
-const plain = 'Bearer realm="herald \\"test\\""';
-const malformed = `${plain}, error="invalid_request"`;
-const header = 'Header format is Authorization: Bearer token';
+const plainChallenge = 'Bearer realm="herald \\"test\\""';
+const malformedChallenge = `${plainChallenge}, error="invalid_request"`;
+const formatMessage = 'Header format is Authorization: Bearer token';
 
 const refusals = [
   ['no header', [], 'Missing Authorization header', plain],
@@ -54,7 +54,7 @@ function isInvalid(what: string, state = 'invalid') {
   };
 }
 
-test('a token that cannot be genuine is rejected without a query', async (t) => {
+test('a token that is malformed or has an invalid signature is rejected without a query', async (t) => {
   const { bearer, sessions, users, sign, statements } = await startAuth(t);
   const { accessToken, refreshToken } = await openSession(
     sessions,
@@ -115,7 +115,7 @@ test('an expired access token is reported as expired', async (t) => {
   await assert.rejects(request, isInvalid('access token', 'expired'));
 });
 
-test('access tokens issued before a global logout are rejected; those issued after it are accepted', async (t) => {
+test('after a global logout, access tokens issued before it are rejected and new ones are accepted', async (t) => {
   const { bearer, sessions, users, sign } = await startAuth(t);
   const account = await newUser(users);
   const old = await openSession(sessions, account, client, sign);
@@ -171,7 +171,7 @@ test('an API key authenticates its service until it is revoked', async (t) => {
   await assert.rejects(request, isInvalid('API key'));
 });
 
-test('an API key without the scope gets insufficient_scope with its name', async (t) => {
+test('an API key without the required scope is refused with insufficient_scope and that scope', async (t) => {
   const { bearer, apiKeys, db } = await startAuth(t);
   const { key } = await apiKeys.create({ name: 'billing', scopes: ['publish'] });
   await db.execute(sql`update api_keys set scopes = 'other'`);

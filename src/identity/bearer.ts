@@ -23,7 +23,7 @@ export interface LocalSession {
   readonly id: string;
   readonly userId: string;
   readonly user: LocalUser;
-  /** Seconds; access tokens issued before are void. */
+  /** Seconds. Access tokens issued before this time are void. */
   readonly tokensValidAfter: number;
 }
 
@@ -52,7 +52,7 @@ export interface BearerAuthOptions {
   readonly apiKeys: ApiKeys;
   /** The scheme of the Authorization header, matched in any case: `Bearer`. */
   readonly tokenType: string;
-  /** Named in challenges: the issuer. */
+  /** The realm of challenges: the issuer. */
   readonly realm: string;
 }
 
@@ -74,8 +74,9 @@ export class BearerAuth {
   }
 
   /**
-   * Returns the user of the access token while the session is live: a logout takes effect at once.
-   * Throws `bad_credentials` without a well-formed header, `expired_token`, or `invalid_token`.
+   * Returns the user of the access token while the session is live, so a logout takes effect at
+   * once. Throws `bad_credentials` without a well-formed header, `expired_token`, or
+   * `invalid_token`.
    */
   async authenticateUser(exchange: Authorized): Promise<UserPrincipal> {
     const { userId, sessionId, issuedAt } = this.#verifyClaims(this.#parseToken(exchange));
@@ -114,7 +115,9 @@ export class BearerAuth {
     }
   }
 
-  /** Expects exactly one space after the scheme. Existing clients rely on this and the messages. */
+  /**
+   * Expects exactly one space after the scheme. Existing clients rely on this and on the messages.
+   */
   #parseToken(exchange: Authorized): string {
     const { tokenType } = this.#options;
     const values = exchange.headerValues('authorization');
@@ -125,7 +128,7 @@ export class BearerAuth {
     }
     const [scheme, token, ...rest] = value.split(' ');
     const isExpectedScheme = scheme?.toLowerCase() === tokenType.toLowerCase();
-    // With two headers, a proxy and Herald could each use a different one.
+    // Two headers are refused, because a proxy and Herald could each use a different one.
     if (values.length > 1 || !isExpectedScheme || !token || rest.length > 0) {
       const message = `Header format is Authorization: ${tokenType} token`;
       const headers = this.#challengeHeaders({ error: 'invalid_request' });
@@ -141,7 +144,7 @@ export class BearerAuth {
   ): Failure {
     const state = name === 'expired_token' ? 'expired' : 'invalid';
     const headers = this.#challengeHeaders({
-      error: 'invalid_token', // RFC 6750 has one code for both.
+      error: 'invalid_token', // RFC 6750 has one code for expired and invalid tokens.
       error_description: `The ${what} is ${state}`,
     });
     const details = { headers, cause, ...(cause?.info && { info: cause.info }) };
@@ -149,7 +152,7 @@ export class BearerAuth {
   }
 
   #challengeHeaders(parameters: Readonly<Record<string, string>> = {}) {
-    const more = Object.entries(parameters).map(([name, value]) => `, ${name}="${value}"`);
-    return { 'www-authenticate': this.challenge + more.join('') };
+    const suffixes = Object.entries(parameters).map(([name, value]) => `, ${name}="${value}"`);
+    return { 'www-authenticate': this.challenge + suffixes.join('') };
   }
 }

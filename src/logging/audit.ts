@@ -2,7 +2,7 @@ import { createHmac, randomBytes } from 'node:crypto';
 import type { Logger } from './logger.js';
 import type { WarningAggregator } from './warning-aggregator.js';
 
-/** Events of the OWASP Logging Vocabulary and their levels; `warn` needs attention. */
+/** Events of the OWASP Logging Vocabulary and their levels; `warn` is for events to look into. */
 const levelByEvent = {
   authn_login_success: 'info',
   authn_login_successafterfail: 'info',
@@ -50,7 +50,8 @@ export interface AuditFields {
 export interface AuditOptions {
   readonly log: Logger;
   /**
-   * Aggregates rate limit refusals, which clients can trigger at will. Undefined: a line for each.
+   * Aggregates refusals by rate limits, which clients can trigger at will. Without it, each refusal
+   * is logged.
    */
   readonly warnings?: WarningAggregator | undefined;
 }
@@ -69,15 +70,20 @@ export class Audit {
     this.#warnings = warnings;
   }
 
-  record(event: AuditEvent, { client, ...more }: AuditFields): void {
+  record(event: AuditEvent, { client, ...otherFields }: AuditFields): void {
     const { requestId, ipKey, userAgent } = client ?? {};
-    const fields = { audit: true, event, requestId, ipKey, userAgent, ...more };
+    const fields = { audit: true, event, requestId, ipKey, userAgent, ...otherFields };
     if (event !== 'excess_rate_limit_exceeded' || this.#warnings === undefined) {
       this.#log[levelByEvent[event]](fields, 'audit');
       return;
     }
-    const kind = `${event} ${more.reason}`;
-    this.#warnings.warn({ kind, subject: more.userId ?? ipKey ?? '', fields, phrase: 'audit' });
+    const kind = `${event} ${otherFields.reason}`;
+    this.#warnings.warn({
+      kind,
+      subject: otherFields.userId ?? ipKey ?? '',
+      fields,
+      phrase: 'audit',
+    });
   }
 
   /**

@@ -14,7 +14,7 @@ function tempFile(t: TestContext): string {
   return join(folder, 'lines');
 }
 
-test('over the backlog limit the newest lines are lost, and a note reports how many', async (t) => {
+test('lines over the backlog limit are lost, and a note reports how many', async (t) => {
   const path = tempFile(t);
   const file = new LineFile({ path }, { formatLostNote, onFailing });
   const line = `${'x'.repeat(1023)}\n`;
@@ -29,7 +29,7 @@ test('over the backlog limit the newest lines are lost, and a note reports how m
   assert.equal(lines.filter((each) => each.length === 1023).length, 1024);
 });
 
-test('lines written over many event-loop turns, or in bulk, all arrive in order', async (t) => {
+test('lines arrive in order, whether written in one event-loop turn or in many', async (t) => {
   const path = tempFile(t);
   const file = new LineFile({ path }, { formatLostNote, onFailing });
   const filling = 'x'.repeat(1000);
@@ -46,7 +46,7 @@ test('lines written over many event-loop turns, or in bulk, all arrive in order'
   assert.deepEqual(readFileSync(path, 'utf8').split('\n').slice(0, -1), written);
 });
 
-test('a full disk is reported once, not per lost line', { skip: noFullDisk() }, async () => {
+test('a full disk is reported once, not once per lost line', { skip: noFullDisk() }, async () => {
   const failures: unknown[] = [];
   const onFailing = (cause: unknown) => failures.push(cause);
   const file = new LineFile({ path: '/dev/full' }, { formatLostNote, onFailing });
@@ -70,7 +70,7 @@ test('flush to a full disk returns without an error', { skip: noFullDisk() }, as
   await file.close();
 });
 
-test('closing an empty line file is immediate and idempotent', async (t) => {
+test('close is idempotent, and write and flush have no effect after it', async (t) => {
   const file = new LineFile({ path: tempFile(t) }, { formatLostNote, onFailing });
 
   await file.close();

@@ -1,20 +1,20 @@
 import { closeSync, openSync, write, writeSync } from 'node:fs';
 
 /**
- * Bytes buffered while the disk or the reader of a pipe is slow; over the limit, newer lines are
+ * Maximum size of the backlog while the disk or the reader of a pipe is slow. Lines over it are
  * lost.
  */
 const backlogBytesMax = 1024 * 1024;
 const retryMs = 20;
-/** Interval between writes. A write costs a tenth of a request, whether it has one line or many. */
+/** Interval between writes. A write of any number of lines costs a tenth of a request. */
 const flushIntervalMs = 20;
-/** This many buffered bytes are written at once. */
+/** A backlog of more than this is written without waiting for the interval. */
 const flushBytesMin = 64 * 1024;
-/** Limit of `close`; longer than a busy machine stalls. */
+/** Limit of `close`, longer than a busy machine may stall. */
 const closeMsMax = 5000;
 
 export interface LineFileOptions {
-  /** Formats the line that reports how many lines were lost around it, line end included. */
+  /** Formats the line, with its line end, that reports how many lines were lost around it. */
   readonly formatLostNote: (lost: number) => string;
   /** Called on the first failed write, and again on the first failure after a success. */
   readonly onFailing: (cause: unknown) => void;
@@ -24,8 +24,8 @@ export interface LineFileOptions {
  * Appends lines to a file or to standard output, in order, without ever blocking the caller.
  *
  * A failed write (disk full, pipe closed) loses only its lines: they are counted, later lines are
- * still tried, and the first successful write includes a note of how many were lost. At most 2 MiB
- * are held in memory; over the limit, lines are also lost and counted.
+ * still written if possible, and the first successful write includes a note of how many were lost.
+ * At most 2 MiB are held in memory; lines over the limit are also lost and counted.
  */
 export class LineFile {
   readonly #options: LineFileOptions;
@@ -48,7 +48,7 @@ export class LineFile {
     this.#fd = 'path' in target ? openForAppend(target.path) : target.fd;
   }
 
-  /** Appends a whole line, line end included. Never waits, never throws; ignored once closed. */
+  /** Appends a line with its line end. Never waits, never throws. Does nothing after `close`. */
   write(line: string): void {
     if (this.#closed) return;
     const bytes = Buffer.byteLength(line);
@@ -70,27 +70,29 @@ export class LineFile {
     this.#endPause();
   }
 
-  /** Settles when everything is written, or after 5 s. Idempotent; never rejects. */
+  /** Resolves when everything is written, or after 5 s. Idempotent; never rejects. */
   async close(): Promise<void> {
     if (this.#closed) return this.#writing;
     this.#closed = true;
     this.#endPause();
     let timer: NodeJS.Timeout | undefined;
-    const tooLong = new Promise((resolve) => {
+    const timeout = new Promise((resolve) => {
       timer = setTimeout(resolve, closeMsMax);
     });
-    await Promise.race([this.#writing, tooLong]);
+    await Promise.race([this.#writing, timeout]);
     clearTimeout(timer);
     if (this.#path !== undefined && this.#writing === undefined) closeSync(this.#fd);
   }
 
-  /** Writes the backlog synchronously when the process exits, once, ignoring errors. */
+  /**
+   * Writes the backlog synchronously, for the exit of the process. Tries once and ignores errors.
+   */
   flush(): void {
     if (this.#closed && this.#writing === undefined) return; // The descriptor may be reused by now.
     try {
       writeSync(this.#fd, this.#takeBacklog());
     } catch {
-      // The process exits: there is nowhere to report it.
+      // The process exits, so the failure cannot be reported.
     }
   }
 
@@ -115,7 +117,10 @@ export class LineFile {
     this.#writing = undefined;
   }
 
-  /** Lines during the pause share one write; a line after the pause is written at once. */
+  /**
+   * Waits for the interval. Lines that arrive meanwhile share one write; a later line is written at
+   * once.
+   */
   async #pause(): Promise<void> {
     if (this.#closed || this.#reopening || this.#backlogBytes > flushBytesMin) return;
     await new Promise<void>((resolve) => {
@@ -139,7 +144,7 @@ export class LineFile {
     let written = 0;
     while (written < batch.length) {
       const taken = await writeSome(this.#fd, batch.subarray(written));
-      // Nothing written: the pipe is full, because Node makes standard output non-blocking.
+      // Zero bytes mean that the pipe is full: Node makes standard output non-blocking.
       if (taken === 0) await new Promise((resolve) => setTimeout(resolve, retryMs));
       written += taken;
       this.#endsMidLine = written > 0 && batch[written - 1] !== 0x0a;
@@ -154,7 +159,7 @@ export class LineFile {
       this.#fd = fd;
       this.#endsMidLine = false;
     } catch (cause) {
-      this.#options.onFailing(cause); // The old file, even if moved, is still writable.
+      this.#options.onFailing(cause); // The old file can still be written, even if it was moved.
     }
   }
 }

@@ -79,7 +79,7 @@ test('secrets logged by mistake are redacted, also when nested', async (t) => {
   assert.equal(text.split('\n').length - 1, 2 * all.length + 3);
 });
 
-test('after a rename and reopen, lines go to a new file without loss', async (t) => {
+test('after a rename and reopen, lines go to a new file and none is lost', async (t) => {
   const folder = tempFolder(t);
   const log = await openLogger({ level: 'info', folder, stdout: false });
   const [current, moved] = [join(folder, 'combined.log'), join(folder, 'combined.log.1')];
@@ -110,7 +110,7 @@ test('reopen recreates a deleted file', async (t) => {
   assert.equal(readLines(join(folder, 'combined.log'))[0]?.['msg'], 'here again');
 });
 
-test('reopen keeps the old file when the folder is missing', async (t) => {
+test('after reopen with a missing folder, lines go to the old file', async (t) => {
   const root = tempFolder(t);
   const log = await openLogger({ level: 'info', folder: join(root, 'logs'), stdout: false });
 
@@ -122,7 +122,7 @@ test('reopen keeps the old file when the folder is missing', async (t) => {
   assert.equal(readLines(join(root, 'moved', 'combined.log'))[0]?.['msg'], 'still heard');
 });
 
-test('a folder that cannot be created is rejected with its name and the setting', async (t) => {
+test('openLogger rejects with the folder and the setting when the folder cannot be created', async (t) => {
   const folder = tempFolder(t);
   await writeFile(join(folder, 'file'), '');
 
@@ -135,7 +135,7 @@ test('a folder that cannot be created is rejected with its name and the setting'
   await assert.rejects(opening, /^Error: Cannot open log in \/.*file\/logs: ENOTDIR; set LOG_PATH/);
 });
 
-test('a folder without write permission is rejected', { skip: isRoot() }, async (t) => {
+test('openLogger rejects when the folder is not writable', { skip: isRoot() }, async (t) => {
   const folder = tempFolder(t);
   chmodSync(folder, 0o500);
 
@@ -167,9 +167,9 @@ test('children of the silent logger are silent', () => {
 });
 
 /**
- * Runs a small program in a child process, with `openLogger` and `hasWritten`, which settles when
- * `combined.log` has this many lines, because a slow disk loses lines. With `terminal`, standard
- * output is that of the terminal.
+ * Runs a small program in a child process. The program has `openLogger`, and `hasWritten(count)`,
+ * which resolves when `combined.log` has `count` lines: the program waits for them, because a slow
+ * disk loses lines. With `terminal`, standard output is a terminal.
  */
 function runProgram(program: string, folder: string, { terminal = false } = {}) {
   const log = JSON.stringify(fileURLToPath(new URL('./logger.ts', import.meta.url)));
@@ -272,9 +272,11 @@ test('a stalled reader of standard output neither blocks the process nor keeps i
   child.stdout.destroy();
 });
 
-const noTerminal = hasTerminals ? false : 'no script(1) here, which makes a terminal';
+const noTerminal = hasTerminals ? false : 'this system has no script(1), which provides a terminal';
 
-test('a terminal gets human-readable lines, files get JSON', { skip: noTerminal }, async (t) => {
+test('lines are human-readable on a terminal and JSON in files', {
+  skip: noTerminal,
+}, async (t) => {
   const folder = tempFolder(t);
   const child = runProgram(
     `const log = await openLogger({ level: 'info', folder: process.env.FOLDER });
@@ -316,7 +318,7 @@ test('the last lines are written to a terminal when a process exits at once', {
   assert.match(out, /ERROR: defect[\s\S]+Error: broken/);
 });
 
-const noFullDisk = existsSync('/dev/full') ? false : 'no /dev/full here';
+const noFullDisk = existsSync('/dev/full') ? false : 'this system has no /dev/full';
 // [output, is it a terminal, expected line]
 const outputs = [
   ['a pipe', false, /"time":"20[^"]+Z","pid":\d+,.*ENOSPC.*"msg":"log file cannot be written"/],

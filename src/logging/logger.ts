@@ -7,11 +7,11 @@ import { redact } from './redact.js';
 export type LogLevel = 'error' | 'warn' | 'info' | 'debug';
 
 /**
- * Structured logger: a short fixed phrase and fields. Never throws and never waits.
+ * Logs a short fixed phrase and fields. Never throws and never waits.
  *
  * `error`: needs attention; `warn`: degraded; `info`: life cycle, and a line per request and
- * stream; `debug`: details for diagnosis. An error is logged as `cause`. No URLs, bodies, tokens or
- * passwords; of headers only the user agent, in audit lines.
+ * stream; `debug`: details for diagnosis. An error is logged as `cause`. Never log URLs, bodies,
+ * tokens or passwords, nor headers except the user agent in audit lines.
  */
 export interface Logger {
   error(fields: object, phrase: string): void;
@@ -26,13 +26,18 @@ export interface Logger {
 export interface ProcessLogger extends Logger {
   /** Opens new files, after logrotate or an operator moved the old ones (SIGHUP). */
   reopen(): void;
-  /** Settles when every line is written. Later lines are dropped. Idempotent; never rejects. */
+  /**
+   * Resolves when every line is written, or after 5 s. Drops later lines. Idempotent; never
+   * rejects.
+   */
   close(): Promise<void>;
 }
 
 export interface LoggerOptions {
   readonly level: LogLevel;
-  /** Folder of `combined.log` (all lines) and `error.log` (`error` lines); undefined: no files. */
+  /**
+   * Folder of `combined.log` (all lines) and `error.log` (`error` lines). No files if undefined.
+   */
   readonly folder: string | undefined;
   /** Whether lines are also written to standard output. Default true. */
   readonly stdout?: boolean;
@@ -50,13 +55,13 @@ export async function openLogger({
   folder,
   stdout = true,
 }: LoggerOptions): Promise<ProcessLogger> {
-  const format = stdout ? await stdoutFormat() : asIs;
+  const format = stdout ? await stdoutFormat() : unchanged;
   const output = stdout ? new LineFile({ fd: process.stdout.fd }, fileOptions(format)) : undefined;
   const writeToStdout = (line: string): void => output?.write(format(line));
   const onFailing = (cause: unknown): void => {
     writeToStdout(formatInternalLine('log file cannot be written', { cause }));
   };
-  const [combined, errors] = openFiles(folder, fileOptions(asIs, onFailing));
+  const [combined, errors] = openFiles(folder, fileOptions(unchanged, onFailing));
   const logger = pino(
     pinoOptions(level),
     pino.multistream([
@@ -94,21 +99,24 @@ function pinoOptions(level: LogLevel): pino.LoggerOptions {
   return { level, base, timestamp, serializers, formatters, errorKey: 'cause' };
 }
 
-/** Formats a line before it is written, line end included. */
+/** Converts a JSON line to what is written, both with their line end. */
 type Format = (line: string) => string;
 
-const asIs: Format = (line) => line;
+const unchanged: Format = (line) => line;
 
-/** On a terminal: local time, level, phrase and fields on one line, followed by the error. */
+/**
+ * Returns the format for standard output. On a terminal: local time, level, phrase and fields on
+ * one line, followed by the error.
+ */
 async function stdoutFormat(): Promise<Format> {
-  if (!process.stdout.isTTY) return asIs;
+  if (!process.stdout.isTTY) return unchanged;
   const { prettyFactory } = await import('pino-pretty'); // Takes 30 ms to load.
   const toText = prettyFactory({
     singleLine: true,
     ignore: 'pid',
     errorLikeObjectKeys: ['cause'],
   });
-  // JSON does not escape DEL and C1, which control a terminal.
+  // Removes DEL and the C1 characters, which control a terminal and which JSON does not escape.
   return (line) => toText(line.replaceAll(/[\u007f-\u009f]/g, ''));
 }
 

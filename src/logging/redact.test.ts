@@ -29,7 +29,7 @@ test('fields without a secret are returned as the same object', () => {
   assert.equal(redact(fields), fields);
 });
 
-test('circular fields are redacted', () => {
+test('fields with a circular reference are redacted', () => {
   const fields: Record<string, unknown> = { streamToken: 'hunter2' };
   fields['self'] = fields;
 

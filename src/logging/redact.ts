@@ -14,11 +14,11 @@ const depthMax = 4;
 type Fields = Record<string, unknown>;
 
 /**
- * Returns the fields with `[Redacted]` in place of secrets, four levels deep; the same object when
- * it has none. A safety net for secrets that are logged by mistake.
+ * Returns the fields with `[Redacted]` in place of secrets, four levels deep. Returns the same
+ * object when it has no secret. A safety net for secrets that are logged by mistake.
  *
- * Custom, because it runs for every line: pino's redaction copies, and took ten times as long as
- * the rest of a line.
+ * pino's own redaction is not used, because this runs for every line: pino copies the fields, which
+ * took ten times as long as all other work for the line.
  */
 export function redact(fields: Fields, depthLeft = depthMax): Fields {
   let safe: Record<string, unknown> | undefined;
@@ -37,7 +37,7 @@ function redactValue(name: string, value: unknown, depthLeft: number): unknown {
   return isRecord(value) && depthLeft > 1 ? redact(value, depthLeft - 1) : value;
 }
 
-/** Excludes errors, which the serializer converts to fields before they are redacted. */
+/** Excludes errors, because the serializer converts them to fields and redacts those. */
 function isRecord(value: unknown): value is Fields {
   return typeof value === 'object' && value !== null && !(value instanceof Error);
 }

@@ -10,19 +10,21 @@ function createAggregator() {
     log: collectingLog(lines),
     monotonicClock: () => time.now,
   });
-  const warn = (subject: string, more: object = {}, kind = 'login') =>
+  const warn = (subject: string, extraFields: object = {}, kind = 'login') =>
     aggregator.warn({
       kind,
       subject,
-      fields: { reason: kind, from: subject, ...more },
+      fields: { reason: kind, from: subject, ...extraFields },
       phrase: 'refused',
     });
-  const takeLogged = () => lines.splice(0).map(({ level: _, phrase: __, ...fields }) => fields);
-  return { aggregator, time, lines, warn, takeLogged };
+  /** Returns the lines logged since the last call, without level and phrase. */
+  const takeLoggedFields = () =>
+    lines.splice(0).map(({ level: _, phrase: __, ...fields }) => fields);
+  return { aggregator, time, lines, warn, takeLogged: takeLoggedFields };
 }
 
-test('the first warning is logged at once and in full, repeats once a minute in one line', () => {
-  const { aggregator, time, lines, warn, takeLogged } = createAggregator();
+test('the first warning is logged at once and in full, its repeats once a minute in one line', () => {
+  const { aggregator, time, lines, warn, takeLogged: takeLoggedFields } = createAggregator();
 
   for (let id = 1; id <= 1000; id += 1) {
     warn('a', { id });
@@ -33,20 +35,20 @@ test('the first warning is logged at once and in full, repeats once a minute in 
 
   time.now += 59_999;
   aggregator.report();
-  assert.deepEqual(takeLogged(), []);
+  assert.deepEqual(takeLoggedFields(), []);
   time.now += 1;
   aggregator.report();
   aggregator.report();
-  assert.deepEqual(takeLogged(), [{ reason: 'login', from: 'a', repeated: 999 }]);
+  assert.deepEqual(takeLoggedFields(), [{ reason: 'login', from: 'a', repeated: 999 }]);
 
   warn('a', { id: 1001 });
   time.now += 60_000;
   aggregator.report();
-  assert.deepEqual(takeLogged(), [{ reason: 'login', from: 'a', id: 1001, repeated: 1 }]);
+  assert.deepEqual(takeLoggedFields(), [{ reason: 'login', from: 'a', id: 1001, repeated: 1 }]);
 });
 
 test('after a minute without repeats the next warning is logged at once', () => {
-  const { aggregator, time, warn, takeLogged } = createAggregator();
+  const { aggregator, time, warn, takeLogged: takeLoggedFields } = createAggregator();
   warn('a', { id: 1 });
   time.now += 60_000;
   aggregator.report();
@@ -54,28 +56,28 @@ test('after a minute without repeats the next warning is logged at once', () => 
   warn('a', { id: 2 });
 
   assert.deepEqual(
-    takeLogged().map(({ id }) => id),
+    takeLoggedFields().map(({ id }) => id),
     [1, 2],
   );
 });
 
 test('warnings are aggregated by kind and subject', () => {
-  const { aggregator, time, warn, takeLogged } = createAggregator();
+  const { aggregator, time, warn, takeLogged: takeLoggedFields } = createAggregator();
 
   for (const subject of ['a', 'b']) for (const kind of ['login', 'token']) warn(subject, {}, kind);
-  assert.equal(takeLogged().length, 4);
+  assert.equal(takeLoggedFields().length, 4);
 
   for (const subject of ['a', 'b', 'b']) warn(subject);
   time.now += 60_000;
   aggregator.report();
-  assert.deepEqual(takeLogged(), [
+  assert.deepEqual(takeLoggedFields(), [
     { reason: 'login', from: 'a', repeated: 1 },
     { reason: 'login', from: 'b', repeated: 2 },
   ]);
 });
 
-test('over a hundred aggregates, further warnings are aggregated by kind alone', () => {
-  const { aggregator, time, warn, takeLogged } = createAggregator();
+test('once there are a hundred pairs of kind and subject, warnings of new subjects are aggregated by kind alone', () => {
+  const { aggregator, time, warn, takeLogged: takeLoggedFields } = createAggregator();
   const flood = () => {
     for (let subject = 0; subject < 1000; subject += 1) {
       for (const kind of ['login', 'token']) warn(String(subject), {}, kind);
@@ -83,14 +85,16 @@ test('over a hundred aggregates, further warnings are aggregated by kind alone',
   };
 
   flood();
-  assert.equal(takeLogged().length, 102);
+  assert.equal(takeLoggedFields().length, 102);
   flood();
-  assert.deepEqual(takeLogged(), []);
+  assert.deepEqual(takeLoggedFields(), []);
 
   time.now += 60_000;
   aggregator.report();
-  const lines = takeLogged();
+  const lines = takeLoggedFields();
   assert.equal(lines.length, 102);
+  // 50 subjects of each kind have an aggregate of their own. The other 950 share one, whose first
+  // warning was logged in full.
   assert.deepEqual(lines.slice(-2), [
     { reason: 'login', repeated: 949 + 950 },
     { reason: 'token', repeated: 949 + 950 },
@@ -99,17 +103,17 @@ test('over a hundred aggregates, further warnings are aggregated by kind alone',
   time.now += 60_000;
   aggregator.report();
   warn('new');
-  assert.deepEqual(takeLogged(), [{ reason: 'login', from: 'new' }]);
+  assert.deepEqual(takeLoggedFields(), [{ reason: 'login', from: 'new' }]);
 });
 
-test('flush logs the pending summaries', () => {
-  const { aggregator, warn, takeLogged } = createAggregator();
+test('flush logs the summaries of repeats that report has not logged yet', () => {
+  const { aggregator, warn, takeLogged: takeLoggedFields } = createAggregator();
   for (let id = 1; id <= 3; id += 1) warn('a', { id });
   warn('b');
-  takeLogged();
+  takeLoggedFields();
 
   aggregator.flush();
   aggregator.flush();
 
-  assert.deepEqual(takeLogged(), [{ reason: 'login', from: 'a', repeated: 2 }]);
+  assert.deepEqual(takeLoggedFields(), [{ reason: 'login', from: 'a', repeated: 2 }]);
 });

@@ -10,15 +10,15 @@ export interface WarningAggregatorOptions {
 type Fields = Readonly<Record<string, unknown>>;
 
 export interface Warning {
-  /** One of a short fixed list. */
+  /** One of a short fixed list of texts. */
   readonly kind: string;
-  /** Distinguishes warnings of a kind, such as by IP key; any text. */
+  /** Any text that distinguishes warnings of a kind, such as an IP key. */
   readonly subject: string;
   readonly fields: Fields;
   readonly phrase: string;
 }
 
-/** Repeats of a warning since its last line. */
+/** Repeats of a warning since it was last logged. */
 interface Aggregate {
   loggedAt: number;
   repeated: number;
@@ -27,14 +27,15 @@ interface Aggregate {
   readonly phrase: string;
 }
 
-/** Number of aggregates. Over the limit, new warnings are aggregated by kind alone. */
+/** At this number of aggregates, warnings of new subjects are aggregated by kind alone. */
 const aggregatesMax = 100;
 const intervalMs = 60_000;
 
 /**
- * Aggregates warnings that clients can trigger: the first is logged at once, repeats are counted
- * and summarised once a minute in one line with the fields they share and their number as
- * `repeated`. That is a hundred lines a minute or slightly more, so clients cannot fill the disk.
+ * Aggregates warnings that clients can trigger. The first one is logged at once. Repeats are
+ * counted and logged once a minute in one line, with the fields they share and their number as
+ * `repeated`. This limits the lines to slightly over a hundred per minute, so clients cannot fill
+ * the disk.
  */
 export class WarningAggregator {
   readonly #log: Logger;
@@ -66,28 +67,30 @@ export class WarningAggregator {
     }
   }
 
-  /** Logs the summaries that are a minute old or older. Meant for a timer. */
+  /**
+   * Logs the repeats of each aggregate that was last logged a minute ago or earlier. For a timer.
+   */
   report(): void {
     const now = this.#monotonicClock();
-    for (const [key, count] of this.#aggregates) {
-      if (now - count.loggedAt < intervalMs) continue;
-      if (count.repeated === 0) this.#aggregates.delete(key);
-      else this.#logSummary(count, now);
+    for (const [key, aggregate] of this.#aggregates) {
+      if (now - aggregate.loggedAt < intervalMs) continue;
+      if (aggregate.repeated === 0) this.#aggregates.delete(key);
+      else this.#logSummary(aggregate, now);
     }
   }
 
-  /** Logs the pending summaries. */
+  /** Logs the repeats of all aggregates and deletes the aggregates. */
   flush(): void {
-    for (const count of this.#aggregates.values()) {
-      if (count.repeated > 0) this.#logSummary(count, count.loggedAt);
+    for (const aggregate of this.#aggregates.values()) {
+      if (aggregate.repeated > 0) this.#logSummary(aggregate, aggregate.loggedAt);
     }
     this.#aggregates.clear();
   }
 
-  #logSummary(count: Aggregate, now: number): void {
-    const { commonFields, repeated, phrase } = count;
-    count.loggedAt = now;
-    count.repeated = 0;
+  #logSummary(aggregate: Aggregate, now: number): void {
+    const { commonFields, repeated, phrase } = aggregate;
+    aggregate.loggedAt = now;
+    aggregate.repeated = 0;
     this.#log.warn({ ...commonFields, repeated }, phrase);
   }
 }

@@ -16,7 +16,7 @@ test('a single frame is returned without copying', () => {
   assert.equal(new ChunkCache().concat([only]), only.bytes);
 });
 
-test('equal frame lists share one buffer', () => {
+test('two calls with the same frames return the same buffer', () => {
   const chunks = new ChunkCache();
   const [a, b, c] = ['a', 'b', 'c'].map(frame);
   assert.ok(a && b && c);
@@ -28,7 +28,7 @@ test('equal frame lists share one buffer', () => {
   assert.equal(chunks.concat([a, b]), first);
 });
 
-test('equal bytes of different frames do not share a buffer', () => {
+test('different frames with equal bytes do not share a buffer', () => {
   const chunks = new ChunkCache();
   const first = chunks.concat([frame('a'), frame('b')]);
 

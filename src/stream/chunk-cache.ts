@@ -5,11 +5,11 @@ interface Chunk {
   readonly bytes: Buffer;
 }
 
-const cachedMax = 16;
+const chunksMax = 16;
 
 /**
- * Concatenates frames for one write. Equal frame lists share one Buffer, however many streams write
- * it. Caches the newest 16 chunks.
+ * Concatenates frames for one write. All streams that write the same frames share one Buffer.
+ * Caches the newest 16 chunks.
  */
 export class ChunkCache {
   readonly #cached: Chunk[] = [];
@@ -23,7 +23,7 @@ export class ChunkCache {
     if (found !== undefined) return found.bytes;
     const chunk = { frames, bytes: Buffer.concat(frames.map(({ bytes }) => bytes)) };
     this.#cached[this.#oldest] = chunk;
-    this.#oldest = (this.#oldest + 1) % cachedMax;
+    this.#oldest = (this.#oldest + 1) % chunksMax;
     return chunk.bytes;
   }
 }

@@ -10,7 +10,7 @@ import { UserCount } from './user-count.js';
 
 const test = await testOnDialects('cluster sync');
 
-test('a process deregisters on close, and logs a warning when it cannot', async (t) => {
+test('a process deregisters on close, and logs a warning when the database refuses', async (t) => {
   const db = await databaseFor(t);
   const wallClock = Date.now;
   const registry = new Registry({
@@ -23,7 +23,7 @@ test('a process deregisters on close, and logs a warning when it cannot', async 
   const log: Logger = {
     ...silentLogger,
     warn(_, phrase) {
-      if (phrase !== 'cluster state could not be read') warnings.push(phrase); // A heartbeat meanwhile.
+      if (phrase !== 'cluster state could not be read') warnings.push(phrase); // From a heartbeat.
     },
   };
   const count = async () => (await db.query(sql`select id from processes`)).length;

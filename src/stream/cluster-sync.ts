@@ -18,13 +18,13 @@ export interface ClusterSyncParts {
 const silentMs = 10_000;
 /** A process without a heartbeat for this long is deleted from `processes`. */
 const deletedAfterMs = 60_000;
-/** Clocks of processes differ, and rows become visible a little after their timestamp. */
+/** Takeovers are read again for this long: clocks differ, and rows appear after their timestamp. */
 const overlapMs = 5000;
 const heartbeatMs = 1000;
 
 /**
- * Exchanges state between the processes on one database: the number of users of each process
- * (`count` is their sum), and takeovers of stream tokens, so that the older stream ends. Each
+ * Exchanges state between the processes on one database: the number of users of each process (the
+ * `count` event has their sum), and takeovers of stream tokens, so that the older stream ends. Each
  * process has a row with its heartbeat in `processes`.
  */
 export class ClusterSync {
@@ -47,7 +47,7 @@ export class ClusterSync {
   static async start(parts: ClusterSyncParts): Promise<ClusterSync> {
     const clusterSync = new ClusterSync(parts);
     await clusterSync.heartbeat();
-    clusterSync.#wait();
+    clusterSync.#scheduleHeartbeat();
     return clusterSync;
   }
 
@@ -76,7 +76,7 @@ export class ClusterSync {
     }
   }
 
-  #wait(): void {
+  #scheduleHeartbeat(): void {
     this.#timer = setTimeout(() => {
       this.#activeHeartbeat = this.#heartbeatSafely();
     }, heartbeatMs).unref();
@@ -91,16 +91,16 @@ export class ClusterSync {
       if (!this.#isUnavailable) this.#parts.log.warn({ cause }, 'cluster state could not be read');
       this.#isUnavailable = true; // Logged once per outage.
     }
-    if (this.#isOpen) this.#wait();
+    if (this.#isOpen) this.#scheduleHeartbeat();
   }
 
   async #announce(now: number): Promise<void> {
     const { db, registry } = this.#parts;
     const { users } = registry;
-    const isKnown = await db.execute(
+    const updatedRows = await db.execute(
       sql`update processes set users = ${users}, seen_at = ${now} where id = ${this.#id}`,
     );
-    if (isKnown > 0) return;
+    if (updatedRows > 0) return;
     try {
       await db.execute(
         sql`insert into processes (id, users, seen_at) values (${this.#id}, ${users}, ${now})`,
@@ -123,7 +123,7 @@ export class ClusterSync {
     const { registry, tokens } = this.#parts;
     for (const tokenHash of await tokens.takenSince(this.#readUntil - overlapMs)) {
       const stream = registry.findByToken(tokenHash);
-      // There may have been several takeovers: the row of the token has its current stream.
+      // After several takeovers, only the row of the token has its current stream.
       if (stream === undefined || (await tokens.isHolder(tokenHash, stream.id))) continue;
       stream.close('replaced', { retryMs: replacedRetryMs });
     }

@@ -76,11 +76,11 @@ async function openHarness(history: readonly string[] = []) {
       events: [{ audiences: [`u:${userId}`], type: undefined, data, expiresAt: undefined }],
       idempotency: undefined,
     });
-  /** The client accepts what is queued, and what is written in response. */
-  const acceptBytes = async (most = 1_000_000) => {
+  /** Lets the client accept up to `bytesMax` of the queued bytes, and of what is then written. */
+  const acceptBytes = async (bytesMax = 1_000_000) => {
     for (let round = 0; round < 3; round += 1) {
       await nextTick();
-      client.sink?.acceptBytes(most);
+      client.sink?.acceptBytes(bytesMax);
     }
     await nextTick();
   };
@@ -109,14 +109,14 @@ test('a stream begins with a retry and stream.open, before anything else', async
 
   await acceptBytes();
 
-  const opening = '{"resumed":false,"reason":"fresh","id":"e-0"}';
+  const openData = '{"resumed":false,"reason":"fresh","id":"e-0"}';
   assert.equal(
     wire(),
-    `retry: 4000\n\nevent: stream.open\ndata: ${opening}\n\nid: e-1\ndata: first\n\n`,
+    `retry: 4000\n\nevent: stream.open\ndata: ${openData}\n\nid: e-1\ndata: first\n\n`,
   );
 });
 
-test('a resumed stream first receives what it missed, then new events', async () => {
+test('a resumed stream first receives the missed events, then new ones', async () => {
   const { open, publish, acceptBytes, received, wire } = await openHarness();
   for (const data of ['seen', 'missed 1', 'missed 2']) await publish(data);
   await publish('for another user', '2');
@@ -141,7 +141,7 @@ test('events of one event-loop iteration are sent in one write', async () => {
   assert.equal(client.writes - before, 1);
 });
 
-test('a slow client is served from the event log, misses nothing, and becomes live again', async () => {
+test('the stream of a slow client reads the event log, misses nothing, and becomes live again', async () => {
   const { open, publish, acceptBytes, received, client } = await openHarness();
   const stream = await open();
   await acceptBytes();
@@ -184,9 +184,9 @@ test('a client that is behind receives no volatile events', async () => {
   assert.match(wire(), /data: later/);
 });
 
-test('an event that was replayed before its delivery is sent once', async () => {
+test('an event that was replayed before the log delivered it is sent once', async () => {
   const { open, acceptBytes, received, store, eventLog } = await openHarness(['seen', 'missed']);
-  store.appendExternally(['u:1'], 'of another process'); // In the log, not yet delivered here.
+  store.appendExternally(['u:1'], 'of another process'); // In the event log, but not delivered in this process yet.
   await open('e-1');
   await acceptBytes();
 
@@ -210,7 +210,7 @@ test('stream.open and the missed events are sent in one write', async () => {
   assert.equal(client.writes, 1);
 });
 
-test('an event that is appended while a page is being read is not skipped', async () => {
+test('an event that is appended while a stream reads a page is not skipped', async () => {
   const { open, publish, acceptBytes, received, store, eventLog } = await openHarness([
     'seen',
     'missed',
@@ -230,7 +230,7 @@ test('an event that is appended while a page is being read is not skipped', asyn
   assert.deepEqual(received(), ['missed', 'just now']);
 });
 
-test('replay stops once the sink is closed, even before its close event', async () => {
+test('replay stops when the sink is closed, even before it emits close', async () => {
   const history = Array.from({ length: 20 }, (_, index) => `${index} ${'x'.repeat(400)}`);
   const { open, store, acceptBytes, client } = await openHarness(history);
   let reads = 0;
@@ -279,32 +279,32 @@ test('a heartbeat is at most half a second early or late', async () => {
   const { time, open, publish, acceptBytes, wire, ...streams } = await openHarness();
   await open();
   await acceptBytes();
-  let tickAt = time.now;
+  let lastTickAt = time.now;
   const tick = async () => {
-    tickAt += 1003; // Timers are late.
-    time.now = tickAt;
+    lastTickAt += 1003; // A timer of 1 s that is 3 ms late.
+    time.now = lastTickAt;
     streams.tick();
     await acceptBytes();
   };
   await tick(); // Sends the count.
-  const late: number[] = [];
+  const lateMs: number[] = [];
 
   for (let offset = 0; offset < 1000; offset += 90) {
-    time.now = tickAt + offset;
+    time.now = lastTickAt + offset;
     await publish('not silent');
     await acceptBytes();
-    const idleSince = { bytes: wire().length, at: time.now };
+    const lastWrite = { bytes: wire().length, at: time.now };
     await until(async () => {
       await tick();
-      return wire().length > idleSince.bytes;
+      return wire().length > lastWrite.bytes;
     });
-    late.push(time.now - idleSince.at - limits.heartbeatMs);
+    lateMs.push(time.now - lastWrite.at - limits.heartbeatMs);
   }
 
-  assert.ok(Math.max(...late) <= 610 && Math.min(...late) >= -510, `late by ${late}`);
+  assert.ok(Math.max(...lateMs) <= 610 && Math.min(...lateMs) >= -510, `late by ${lateMs}`);
 });
 
-test('a client that accepts no byte for 30 seconds is disconnected as stalled, a slow one is not', async () => {
+test('a stream is closed as stalled when its client accepts no byte for 30 seconds, but not when it is slow', async () => {
   const { time, open, acceptBytes, tick, client, ends, publish } = await openHarness();
   await open();
   await acceptBytes();
@@ -336,7 +336,7 @@ test('a stream over the hard limit of unsent bytes is closed as overflow', async
   assert.deepEqual(ends, [{ reason: 'overflow' }]);
 });
 
-test('a stream closed by Herald sends its reason and whether to reconnect', async () => {
+test('a stream that Herald closes sends the reason and whether to reconnect', async () => {
   const { open, acceptBytes, wire, ends } = await openHarness();
   const stream = await open();
   stream.close('draining', { retryMs: 1234 });
@@ -366,7 +366,7 @@ test('pending frames are sent before the closing frame', async () => {
 test('a replaying stream whose position was trimmed is closed as behind', async () => {
   const history = Array.from({ length: 1000 }, () => 'x'.repeat(40));
   const { open, acceptBytes, store, ends, wire } = await openHarness(history);
-  await open('e-1'); // Not cached: read from the store, page by page.
+  await open('e-1'); // Not cached, so it is read from the store, page by page.
   await acceptBytes();
   store.trimmedSeq = 600;
 
@@ -379,7 +379,7 @@ test('a replaying stream whose position was trimmed is closed as behind', async 
   assert.match(wire(), /"code":"behind","reconnect":true/);
 });
 
-test('when events were trimmed before delivery, all streams are closed as behind', async () => {
+test('all streams are closed as behind when events were trimmed before their delivery', async () => {
   const { open, acceptBytes, store, eventLog, ends, wire } = await openHarness();
   await open();
   await acceptBytes();
@@ -397,7 +397,7 @@ test('when events were trimmed before delivery, all streams are closed as behind
   );
 });
 
-test('a stream whose replay fails is closed as failed, and can reconnect', async () => {
+test('a stream whose replay fails is closed as failed and told to reconnect', async () => {
   const { open, store, acceptBytes, ends, wire } = await openHarness(['seen', 'missed']);
   store.readError = new Error('read failed');
   await open('e-1');
@@ -408,7 +408,7 @@ test('a stream whose replay fails is closed as failed, and can reconnect', async
   assert.match(wire(), /"code":"failed","reconnect":true/);
 });
 
-test('an unavailable event log closes no stream, and replay continues when it is back', async () => {
+test('a replaying stream stays open while the event log is unavailable and then continues', async () => {
   const { time, open, publish, store, tick, acceptBytes, ends, received } = await openHarness([
     'seen',
     'missed',

@@ -24,7 +24,9 @@ export interface StreamingOptions {
   readonly random: () => number;
 }
 
-/** Everything between the event log and its clients. Close it after the server. */
+/**
+ * The streaming feature: everything between the event log and clients. Close it after the server.
+ */
 export interface Streaming {
   readonly routes: readonly Route[];
   readonly streams: Streams;
@@ -73,7 +75,7 @@ export async function openStreaming(options: StreamingOptions): Promise<Streamin
   // The embedded database has one process; other databases can be shared.
   const parts = { db, registry, userCount, tokens, log, wallClock };
   const clusterSync = db.dialect === 'sqlite' ? undefined : await ClusterSync.start(parts);
-  eventLog.startPolling(); // Last, so that a rejection above leaves no poller running.
+  eventLog.startPolling(); // Last, so that no poller runs after a rejection above.
   return {
     routes: streamRoutes({ access, streams, tokens, log, warnings }),
     ...{ streams, registry },

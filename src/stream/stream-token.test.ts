@@ -56,7 +56,7 @@ test('tokens requested concurrently are inserted together, and all of them open'
 
   const texts = await Promise.all(Array.from({ length: 5 }, () => mint()));
 
-  assert.equal(statements.length, db.dialect === 'sqlite' ? 3 : 1); // SQLite starts two at once.
+  assert.equal(statements.length, db.dialect === 'sqlite' ? 3 : 1); // On SQLite two inserts of one row start before the batch.
   assert.equal(await rows(), 5);
   const found = await Promise.all(texts.map((text) => tokens.find(text)));
   assert.deepEqual(
@@ -65,7 +65,7 @@ test('tokens requested concurrently are inserted together, and all of them open'
   );
 });
 
-test('a deleted user gets no token, and other requests of the same batch do', async (t) => {
+test('a token for a deleted user is refused, and the other requests of the batch succeed', async (t) => {
   const { tokens, mint, rows } = await openTokens(t);
   const unknownToken = () => tokens.mint({ userId: '999999', sessionId: 's'.repeat(32) });
 
@@ -88,7 +88,7 @@ test('a malformed token is rejected without a query', async (t) => {
   assert.deepEqual(statements, []);
 });
 
-test('an invalidated token opens nothing, and its stream in another process ends', async (t) => {
+test('an invalidated token cannot be opened, and is listed as taken over so that its stream ends', async (t) => {
   const { tokens, mint, time } = await openTokens(t);
   const token = await mint();
   const found = await tokens.find(token);
@@ -102,7 +102,7 @@ test('an invalidated token opens nothing, and its stream in another process ends
   assert.equal(await tokens.isHolder(found.hash, 'one'), false);
 });
 
-test('a new token can be opened until its last millisecond, and not later', async (t) => {
+test('a new token can be opened until the last millisecond of its lifetime', async (t) => {
   const { userId, time, tokens, mint } = await openTokens(t);
   const token = await mint();
 
@@ -112,7 +112,7 @@ test('a new token can be opened until its last millisecond, and not later', asyn
   await assert.rejects(tokens.find(token), isFailure('expired_token'));
 });
 
-test('an opened token may be opened again until twelve hours after its last stream', async (t) => {
+test('an opened token can be opened again until twelve hours after its last stream ended', async (t) => {
   const { time, tokens, mint } = await openTokens(t);
   const token = await mint();
   const { hash } = await tokens.find(token);
@@ -129,7 +129,7 @@ test('an opened token may be opened again until twelve hours after its last stre
   await assert.rejects(tokens.find(token), isFailure('expired_token'));
 });
 
-test('a token remembers where its first stream began', async (t) => {
+test('a token stores the position at which its first stream started', async (t) => {
   const { tokens, mint } = await openTokens(t);
   const token = await mint();
   assert.equal((await tokens.find(token)).startPosition, undefined);
@@ -159,7 +159,7 @@ test('releasing a replaced stream does not shorten the lease of its successor', 
   );
 });
 
-test('in mode single a token opens once', async (t) => {
+test('in mode single a token can be opened once', async (t) => {
   const { tokens, mint } = await openTokens(t, 'single');
   const token = await mint();
   const found = await tokens.find(token);
@@ -170,7 +170,7 @@ test('in mode single a token opens once', async (t) => {
   await assert.rejects(tokens.open(found, 'c2', 'e-0'), isFailure('invalid_token'));
 });
 
-test('of two concurrent opens in mode single, one succeeds', async (t) => {
+test('of two concurrent opens in mode single, exactly one succeeds', async (t) => {
   const { tokens, mint } = await openTokens(t, 'single');
   const token = await tokens.find(await mint());
 
@@ -205,10 +205,10 @@ test('of two concurrent opens of a token, the older one is listed as taken over'
   statements.length = 0;
 
   await tokens.open(found, 'old', 'e-0');
-  const usual = statements.length;
+  const statementsForUnusedToken = statements.length;
   await tokens.open(found, 'new', 'e-0');
 
-  assert.equal(usual, 1);
+  assert.equal(statementsForUnusedToken, 1);
   assert.deepEqual(await tokens.takenSince(time.now), [found.hash]);
   assert.equal(await tokens.isHolder(found.hash, 'new'), true);
 });
@@ -285,7 +285,7 @@ test('a user keeps the ten newest tokens that were never opened', async (t) => {
   assert.equal((await tokens.find(opened)).userId, userId);
 });
 
-test('tokens of another process count once this one has issued ten', async (t) => {
+test('a process deletes surplus tokens of other processes too, once it has issued more than ten itself', async (t) => {
   const { db, time, userId, mint, rows } = await openTokens(t);
   for (let count = 0; count < 10; count += 1) await mint();
   const otherOptions = {
@@ -305,7 +305,7 @@ test('tokens of another process count once this one has issued ten', async (t) =
   assert.equal(await rows(), 10);
 });
 
-test('a user whose last token has expired starts a new count', async (t) => {
+test('after the last token of a user has expired, the count of issued tokens restarts', async (t) => {
   const { time, mint, rows } = await openTokens(t);
 
   for (let count = 0; count < 12; count += 1) {
@@ -313,7 +313,7 @@ test('a user whose last token has expired starts a new count', async (t) => {
     time.now += lifeMs;
   }
 
-  assert.equal(await rows(), 12); // Expired, and deleted by the next sweep.
+  assert.equal(await rows(), 12); // All but the last have expired; the next sweep deletes them.
 });
 
 test('expired tokens are deleted by the sweep', async (t) => {

@@ -18,9 +18,9 @@ export interface StreamToken {
   readonly hash: string;
   readonly userId: string;
   readonly sessionId: string;
-  /** Position where its first stream started; undefined for a token that was never opened. */
+  /** Position at which its first stream started; undefined if the token was never opened. */
   readonly startPosition: string | undefined;
-  /** A stream is open with it, or was when its process was killed. */
+  /** Whether a stream is open with the token, or was open when its process was killed. */
   readonly isInUse: boolean;
 }
 
@@ -44,7 +44,7 @@ type OpenableToken = Pick<StreamToken, 'hash' | 'isInUse'>;
 
 const tokenPattern = /^[0-9a-f]{128}$/;
 const unopenedPerUserMax = 10;
-/** Number of users with a token count. Beyond it, the least recently updated count is evicted. */
+/** Maximum number of users with a token count. Over it, the least recently updated is evicted. */
 const countedUsersMax = 10_000;
 const batchMax = 500;
 const takeoverLifeMs = 600_000;
@@ -54,7 +54,8 @@ const takeoverLifeMs = 600_000;
  *
  * A token must be opened within `lifeMs`. In mode `resume` the same URL can be opened again, as an
  * EventSource does when it reconnects, until `resumeWindowMs` after its last stream. Only one
- * stream is open at a time; the newest wins. In mode `single` a token can be opened once. The
+ * stream of a token is open at a time: a newer one takes over, and the older one is closed. In mode
+ * `single` a token can be opened once. The
  * caller has to check that the session has not ended.
  */
 export class StreamTokens {
@@ -90,8 +91,8 @@ export class StreamTokens {
   }
 
   /**
-   * Issues a token. Of a user's unopened tokens only the ten newest are kept. The excess is deleted
-   * only once this process has issued more than ten to the user without a pause of `lifeMs`.
+   * Issues a token. Only the ten newest unopened tokens of a user are kept; the others are deleted
+   * once this process has issued more than ten tokens to the user without a pause of `lifeMs`.
    * Rejects when the user does not exist.
    */
   async mint({ userId, sessionId }: { userId: string; sessionId: string }): Promise<string> {
@@ -104,10 +105,10 @@ export class StreamTokens {
 
   /**
    * Looks up the token in a URL. Throws `invalid_token` when it is malformed, unknown or cannot be
-   * opened again, and `expired_token` when its time is over.
+   * opened again, and `expired_token` when it has expired.
    */
   async find(token: string): Promise<StreamToken> {
-    if (!tokenPattern.test(token)) throw invalidStreamToken(); // Without a query.
+    if (!tokenPattern.test(token)) throw invalidStreamToken(); // Saves a query.
     const hash = hashToken(token);
     const [row] = await this.#db.query<Row>(
       sql`select token_hash, user_id, session_id, expires_at, lease_until, start_position,
@@ -132,8 +133,9 @@ export class StreamTokens {
   async open({ hash, isInUse }: OpenableToken, streamId: string, position: string) {
     const now = this.#wallClock();
     const orResumable = this.#mode === 'resume' ? sql`or lease_until > ${now}` : sql``;
-    const take = async (condition: Sql): Promise<boolean> => {
-      // `takeovers` first: MySQL assigns from left to right, and later expressions see new values.
+    const takeIf = async (condition: Sql): Promise<boolean> => {
+      // `takeovers` is first, because MySQL assigns from left to right and later expressions see
+      // new values.
       const opened = await this.#db.execute(
         sql`update stream_tokens set
             takeovers = takeovers + (case when connection_id is null then 0 else 1 end),
@@ -145,9 +147,9 @@ export class StreamTokens {
       );
       return opened > 0;
     };
-    if (!isInUse && (await take(sql`and connection_id is null`))) return;
-    // In use already, or opened by another stream since `find`.
-    if (!(await take(sql``))) throw invalidStreamToken();
+    if (!isInUse && (await takeIf(sql`and connection_id is null`))) return;
+    // The token was in use at `find`, or another stream has opened it since.
+    if (!(await takeIf(sql``))) throw invalidStreamToken();
     await this.#recordTakeover(hash, streamId);
   }
 
@@ -160,10 +162,10 @@ export class StreamTokens {
   /** Returns the hashes of all tokens taken over since `time` (epoch ms), in any process. */
   async takenSince(time: number): Promise<readonly string[]> {
     const hashes = new Set<string>();
-    let page: readonly Takeover[] = await this.#takeovers(time, '');
+    let page: readonly Takeover[] = await this.#readTakeovers(time, '');
     for (let last = page.at(-1); last !== undefined; last = page.at(-1)) {
       for (const { token_hash } of page) hashes.add(token_hash);
-      page = await this.#takeovers(last.taken_at, last.connection_id);
+      page = await this.#readTakeovers(last.taken_at, last.connection_id);
     }
     return [...hashes];
   }
@@ -186,7 +188,7 @@ export class StreamTokens {
     );
   }
 
-  /** Extends the leases of these tokens to `resumeWindowMs` from now. For open streams. */
+  /** Extends the leases of these tokens, whose streams are open, to `resumeWindowMs` from now. */
   async renew(hashes: readonly string[]): Promise<void> {
     const until = this.#wallClock() + this.#resumeWindowMs;
     for (let start = 0; start < hashes.length; start += batchMax) {
@@ -204,10 +206,10 @@ export class StreamTokens {
     }
   }
 
-  /** Deletes a batch of up to 500 expired tokens and returns how many. For a timer. */
+  /** Deletes up to 500 expired tokens and returns how many were deleted. For a timer. */
   async sweep(): Promise<number> {
     const now = this.#wallClock();
-    // By then every process has applied them.
+    // Every process has applied takeovers that are this old.
     await this.#db.execute(
       sql`delete from stream_takeovers where taken_at < ${now - takeoverLifeMs}`,
     );
@@ -238,7 +240,7 @@ export class StreamTokens {
   }
 
   /** Returns a page of takeovers, ordered by time and then by stream id. */
-  #takeovers(time: number, afterId: string): Promise<Takeover[]> {
+  #readTakeovers(time: number, afterId: string): Promise<Takeover[]> {
     return this.#db.query<Takeover>(
       sql`select connection_id, token_hash, taken_at from stream_takeovers
         where taken_at >= ${time} and (taken_at > ${time} or connection_id > ${afterId})

@@ -15,7 +15,7 @@ test('a token is leaked when six addresses take it over within a minute', () => 
   assert.equal(detector.size, 0);
 });
 
-test('one address may take over its stream any number of times', () => {
+test('one address may take over its own stream any number of times', () => {
   const detector = new TokenLeakDetector();
 
   for (let time = 0; time < 1000; time += 1)
@@ -31,7 +31,7 @@ test('takeovers count for a minute and per token', () => {
   assert.equal(detector.recordTakeover('token', 'address 7', minute), false);
 });
 
-test('beyond 10,000 tokens the least recently taken over is evicted', () => {
+test('over 10,000 tokens, the one whose last takeover is the oldest is evicted', () => {
   const detector = new TokenLeakDetector();
   for (const address of [1, 2, 3, 4, 5]) detector.recordTakeover('first', `address ${address}`, 0);
   for (let token = 0; token < 10_000; token += 1)

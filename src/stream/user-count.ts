@@ -2,13 +2,13 @@ import { controlFrame } from '../events/frame.js';
 import type { EventStream } from './event-stream.js';
 import type { Registry } from './registry.js';
 
-/** Average number of streams that are sent a new count per tick. */
+/** Average number of streams to which the count is sent per tick. */
 const sentPerTick = 1000;
 
 /**
  * Sends the number of connected users to every stream in a `count` event: when it changes, at most
- * once per tick, and to 1000 streams per tick on average. A stream that is behind gets it once it
- * has caught up.
+ * once per tick, and to 1000 streams per tick on average. A stream that is not live gets the
+ * count once it is live again.
  */
 export class UserCount {
   readonly #registry: Pick<Registry, 'users' | 'streams'>;
@@ -33,7 +33,7 @@ export class UserCount {
     return this.#outdated.size;
   }
 
-  /** Adds an opened stream, which is sent the count when it is next sent. */
+  /** Adds an opened stream. It receives the count the next time that the count is sent. */
   add(stream: EventStream): void {
     this.#outdated.add(stream);
   }
@@ -60,7 +60,7 @@ export class UserCount {
     this.#ticksToSkip = Math.floor(this.#outdated.size / sentPerTick);
     const frame = controlFrame('count', count);
     for (const stream of this.#outdated) {
-      if (stream.pushVolatile(frame)) this.#outdated.delete(stream); // Otherwise retried later.
+      if (stream.pushVolatile(frame)) this.#outdated.delete(stream); // Otherwise sent again later.
     }
   }
 }

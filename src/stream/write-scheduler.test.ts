@@ -30,7 +30,7 @@ test('each stream is flushed once at the end of the event-loop iteration', async
   assert.deepEqual(state.written, ['a', 'b']);
 });
 
-test('frames added during a flush cycle go out in the next one', async () => {
+test('frames added during a flush cycle are written in the next cycle', async () => {
   const { state, scheduler, createStream } = createScheduler();
   scheduler.add(createStream('a', { onFlush: () => scheduler.add(createStream('late')) }));
   scheduler.add(createStream('b'));
@@ -89,7 +89,7 @@ test('a large flush cycle is followed by a cool-down of the same length', async 
   }
 });
 
-test('after an idle cool-down the next stream is flushed at once', async () => {
+test('a stream added after the cool-down is flushed at once', async () => {
   const harness = createScheduler();
   const { state, scheduler, createStream } = harness;
   addLargeCycle(scheduler, harness, { tookMs: 3 });

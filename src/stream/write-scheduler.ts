@@ -7,10 +7,10 @@ export interface Flushable {
   flush(): number;
 }
 
-/** Streams flushed per event-loop iteration, which takes about 3 ms. */
+/** Streams flushed per event-loop iteration. Flushing so many takes about 3 ms. */
 const flushesPerSlice = 128;
 const coolDownMaxMs = 20;
-/** Beyond this many frames per write, the fixed cost of a write is small. */
+/** Above this many frames per write, the fixed cost of a write hardly counts. */
 const framesPerWriteTarget = 8;
 
 /**
@@ -44,7 +44,7 @@ export class WriteScheduler {
     if (this.#pending.size === 1 && this.#cycle === undefined) this.#schedule();
   }
 
-  /** See `ChunkCache`. */
+  /** See `ChunkCache.concat`. */
   concat(frames: readonly Frame[]): Buffer {
     return this.#chunks.concat(frames);
   }
@@ -85,8 +85,8 @@ export class WriteScheduler {
   #coolDown(): void {
     const now = this.#monotonicClock();
     this.#cycle = undefined;
-    const framesEach = this.#frameCount / this.#flushCount;
-    const share = Math.min(1, framesPerWriteTarget / framesEach);
+    const framesPerWrite = this.#frameCount / this.#flushCount;
+    const share = Math.min(1, framesPerWriteTarget / framesPerWrite);
     this.#coolDownUntil = now + share * Math.min(now - this.#cycleStartedAt, coolDownMaxMs);
     if (this.#pending.size > 0) this.#schedule();
   }
