@@ -12,17 +12,22 @@ const malformedChallenge = `${plainChallenge}, error="invalid_request"`;
 const formatMessage = 'Header format is Authorization: Bearer token';
 
 const refusals = [
-  ['no header', [], 'Missing Authorization header', plain],
-  ['an empty header', [''], 'Missing Authorization header', plain],
-  ['two headers', ['Bearer a', 'Bearer b'], header, malformed],
-  ['two equal headers', ['Bearer a', 'Bearer a'], header, malformed],
-  ['no token', ['Bearer'], header, malformed],
-  ['a space as the token', ['Bearer '], header, malformed],
-  ['two spaces before the token', ['Bearer  a'], header, malformed],
-  ['a tab before the token', ['Bearer\ta'], header, malformed],
-  ['text after the token', ['Bearer a b'], header, malformed],
-  ['another scheme', ['Basic YTpi'], header, malformed],
-  ['a token without a scheme', ['eyJhbGciOiJIUzI1NiJ9.e30.c2ln'], header, malformed],
+  ['no header', [], 'Missing Authorization header', plainChallenge],
+  ['an empty header', [''], 'Missing Authorization header', plainChallenge],
+  ['two headers', ['Bearer a', 'Bearer b'], formatMessage, malformedChallenge],
+  ['two equal headers', ['Bearer a', 'Bearer a'], formatMessage, malformedChallenge],
+  ['no token', ['Bearer'], formatMessage, malformedChallenge],
+  ['a space as the token', ['Bearer '], formatMessage, malformedChallenge],
+  ['two spaces before the token', ['Bearer  a'], formatMessage, malformedChallenge],
+  ['a tab before the token', ['Bearer\ta'], formatMessage, malformedChallenge],
+  ['text after the token', ['Bearer a b'], formatMessage, malformedChallenge],
+  ['another scheme', ['Basic YTpi'], formatMessage, malformedChallenge],
+  [
+    'a token without a scheme',
+    ['eyJhbGciOiJIUzI1NiJ9.e30.c2ln'],
+    formatMessage,
+    malformedChallenge,
+  ],
 ] as const;
 
 for (const [what, values, message, challenge] of refusals) {
@@ -48,7 +53,7 @@ function isInvalid(what: string, state = 'invalid') {
     assert.equal(failure.name, `${state}_token`);
     assert.equal(
       failure.headers['www-authenticate'],
-      `${plain}, error="invalid_token", error_description="The ${what} is ${state}"`,
+      `${plainChallenge}, error="invalid_token", error_description="The ${what} is ${state}"`,
     );
     return true;
   };
@@ -182,7 +187,7 @@ test('an API key without the required scope is refused with insufficient_scope a
       assert.equal(failure.name, 'insufficient_scope');
       assert.equal(
         failure.headers['www-authenticate'],
-        `${plain}, error="insufficient_scope", scope="publish"`,
+        `${plainChallenge}, error="insufficient_scope", scope="publish"`,
       );
       return true;
     },
