@@ -3,6 +3,7 @@ export type RequestHandlers = Readonly<Record<string, (argument: never) => unkno
 
 interface ProcessRequest {
   readonly id: number;
+  /** Name of the handler. Absent in requests to the probe (`probe.mjs`), which shares the channel. */
   readonly ask?: string;
   readonly argument: unknown;
 }
@@ -19,7 +20,8 @@ async function handleRequest(
   { id, ask = '', argument }: ProcessRequest,
 ): Promise<void> {
   try {
-    const result = await handlers[ask]?.(argument as never); // The sender has typed the argument.
+    // Nothing checks that the caller of `Child.ask` passed the type that this handler declares.
+    const result = await handlers[ask]?.(argument as never);
     process.send?.({ id, answer: result ?? null });
   } catch (cause) {
     process.send?.({ id, error: cause instanceof Error ? (cause.stack ?? '') : String(cause) });

@@ -19,7 +19,7 @@ export interface Line {
   readonly points: readonly (readonly [x: number, y: number])[];
 }
 
-/** The d3 functions for scales, ticks and paths, installed with the peers. */
+/** The d3 functions for scales, ticks and paths, installed with the compared servers in `bench/peers`. */
 type Drawing = typeof import('../peers/drawing.js');
 
 const [width, height] = [760, 400];

@@ -3,9 +3,10 @@ import type { Figure } from './figure.js';
 const regressionFactor = 1.5;
 
 /**
- * Returns the figures whose ratio is worse by more than 1.5 times than both the goal and the stored
- * result, so a goal that was already missed is not reported again. Checks only ratios that are stable
- * on a busy machine. `goal.is` defines which direction is worse; without a goal, higher is worse.
+ * Returns the figures whose ratio is worse than 1.5 times the goal and also than 1.5 times the stored
+ * ratio; if only one of the two exists, it alone counts. A goal that the stored result already misses
+ * is therefore reported only when the ratio becomes still worse. Checks only ratios that are stable on
+ * a busy machine. `goal.is` defines which direction is worse; without a goal, higher is worse.
  */
 export function findRegressions(figures: readonly Figure[], stored: readonly Figure[]): Figure[] {
   return figures.filter(({ subject, what, ratio, goal, isStableUnderLoad }) => {

@@ -49,7 +49,7 @@ test('.env.example gives the same settings as an empty environment', () => {
   assert.deepEqual(loadConfig(example), loadConfig({}));
 });
 
-test('the default rates allow all streams of an address to reconnect and refresh twice at once', () => {
+test('each default rate allows, in one burst, two requests for every stream that an address or a user may have', () => {
   const { rates, stream } = loadConfig({});
 
   assert.ok(rates.streamOpen.count >= 2 * stream.perIpMax);
