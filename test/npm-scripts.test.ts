@@ -22,6 +22,7 @@ test('npm scripts run built files only through bin/run.mjs', () => {
 
 test('without a build, each script says that npm run build is needed', async (t) => {
   const folder = copyProject(t, ['package.json', 'bin']);
+  symlinkSync(join(root, 'node_modules'), join(folder, 'node_modules'), 'dir');
 
   for (const name of builtScripts) {
     const { code, err } = await npm(folder, ['run', name]);
@@ -33,6 +34,15 @@ test('without a build, each script says that npm run build is needed', async (t)
     );
     assert.equal(/^\s+at /m.test(err), false, err);
   }
+});
+
+test('without installed packages, npm start says that npm ci is needed', async (t) => {
+  const folder = copyProject(t, ['package.json', 'bin']);
+
+  const { code, err } = await npm(folder, ['start', '--silent']);
+
+  assert.equal(code, 1);
+  assert.equal(err, 'Cannot run server: packages are not installed; run: npm ci\n');
 });
 
 test('after a build, scripts pass on arguments and exit codes', async (t) => {

@@ -1,22 +1,21 @@
-// Runs the tests: `npm test`, or `npm test -- stream` for files whose path contains `stream`, or for a
-// group of that name. Accepts all options of `node --test`, and in addition: `--without <filter>` excludes
-// files, `--in <folder>` searches there instead of in `src` and `test`, `--minutes <n>` and
-// `--file-minutes <n>` limit the whole run and each file. A file that fails is run again alone, see
-// `retries.mjs`. The summary of failures is also written to the file named by TEST_SUMMARY.
+// Runs the tests: `npm test`, or `npm test -- stream` for files whose path contains `stream`. The other
+// arguments are in `help.mjs`. A file that fails is run again alone, see `retries.mjs`. The summary of
+// failures is also written to the file named by TEST_SUMMARY.
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
-import { availableParallelism, tmpdir } from 'node:os';
-import { join, relative, resolve } from 'node:path';
+import { readdirSync, writeFileSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { relative, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { parseArguments, refuse } from './runner/arguments.mjs';
+import { hasPackages, parseArguments, refuse } from './runner/arguments.mjs';
 import { describeSkips } from './runner/dialects.mjs';
+import { createRunFolder } from './runner/folder.mjs';
 import { matches } from './runner/groups.mjs';
 import { runTests } from './runner/node-test.mjs';
 import { retryFailures } from './runner/retries.mjs';
 import { formatFailures, formatSlowestFiles, formatUnfinished } from './runner/summary.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
-const given = parseArguments(process.argv.slice(2));
+const given = parseArguments(process.argv.slice(2), root);
 const { filters, without, options } = given;
 const folders = given.folders.length > 0 ? given.folders : ['src', 'test'];
 const isWhole = [filters, options, given.folders].every(({ length }) => length === 0);
@@ -36,6 +35,8 @@ if (files.length === 0) {
   );
 }
 
+if (!hasPackages()) refuse('packages are not installed; run: npm ci');
+
 const ending = new AbortController();
 for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => ending.abort(signal));
 // `node --test` does not limit the time of a file that does not end.
@@ -44,8 +45,8 @@ const deadline = setTimeout(() => {
   ending.abort('SIGTERM');
 }, minutes * 60_000);
 
-const record = mkdtempSync(join(tmpdir(), 'herald-record-'));
-const parts = { root, record, options, fileMinutes, signal: ending.signal };
+const { record, temp } = createRunFolder();
+const parts = { root, record, temp, options, fileMinutes, signal: ending.signal };
 // One more file at a time than there are cores, because many tests wait for a time limit.
 const run = await runTests({ ...parts, files, concurrency: availableParallelism() + 1 });
 const { failed, flaky } = await retryFailures({
@@ -55,15 +56,18 @@ const { failed, flaky } = await retryFailures({
 });
 clearTimeout(deadline);
 
+const isEnded = run.code === null || ending.signal.aborted;
+const hasSelection = run.failures.length > 0 || run.tests.some(isSelected);
+if (!isEnded && given.namePatterns.length > 0 && !hasSelection) {
+  refuse(`no test has ${given.namePatterns.join(' or ')} in its name`);
+}
 // No log line of the run may contain a password or token that was used in it.
-const search = ['--import', 'tsx', 'test/secrets-in-logs.ts', record];
-if (isWhole) search.push('whole');
-const { status } = spawnSync(process.execPath, search, { cwd: root, stdio: 'inherit' });
-rmSync(record, { recursive: true, force: true });
+const hasStarted = isEnded || run.files.length > 0;
+const status = hasStarted ? runScript('secrets-in-logs', record, ...(isWhole ? ['whole'] : [])) : 0;
+if (isWhole || isEnded || run.code !== 0) runScript('drop-stale-databases');
 
 for (const line of describeSkips(run)) console.log(line);
 if (run.files.length > 1) console.log(formatSlowestFiles(run.files));
-const isEnded = run.code === null || ending.signal.aborted;
 const isFlakyOnly = run.code === 1 && flaky.length > 0 && failed.length === 0;
 const isGood = (run.code === 0 || isFlakyOnly) && !isEnded && status === 0;
 const summary = [
@@ -88,4 +92,15 @@ function findTestFiles(folder) {
   return readdirSync(resolve(root, folder), { recursive: true, encoding: 'utf8' })
     .filter((path) => path.endsWith('.test.ts'))
     .map((path) => relative(root, resolve(root, folder, path)));
+}
+
+/** Whether `--test-name-pattern` matches this test. Up to Node 20 the others are reported as skipped. */
+function isSelected({ isFile, isSuite, skip }) {
+  return !isFile && !isSuite && !String(skip).startsWith('test name does not match');
+}
+
+/** Runs a script of this folder; returns its exit code. */
+function runScript(name, ...args) {
+  const command = ['--import', 'tsx', `test/${name}.ts`, ...args];
+  return spawnSync(process.execPath, command, { cwd: root, stdio: 'inherit' }).status;
 }

@@ -1,12 +1,16 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { findServer } from './support/databases/test-server.js';
 import { tempFolder, waitForExit } from './support/servers/process.js';
+import { until } from './support/until.js';
 
 const runner = fileURLToPath(new URL('run.mjs', import.meta.url));
+const root = fileURLToPath(new URL('..', import.meta.url));
+const testServer = JSON.stringify(import.meta.resolve('./support/databases/test-server.js'));
 const fastCheck = JSON.stringify(import.meta.resolve('fast-check'));
 
 /** Start of each test file: counts the runs of the file. */
@@ -18,11 +22,12 @@ const countingPrefix = `
   const failIn = (...runs) => { if (runs.includes(run)) throw new Error('wrong in run ' + run); };
 `;
 
-/** Runs the test runner on files in a new folder. */
+/** Runs the test runner on files in a new folder, and interrupts it when a file `ready` exists there. */
 async function runTests(
   t: TestContext,
   files: Readonly<Record<string, string>>,
   args: readonly string[] = [],
+  { isInterrupted = false } = {},
 ) {
   const folder = tempFolder(t);
   writeFileSync(join(folder, 'package.json'), '{ "type": "module" }');
@@ -30,13 +35,22 @@ async function runTests(
     writeFileSync(join(folder, name), countingPrefix + text);
   }
   const summary = join(folder, 'summary');
-  const { PATH = '', HOME = '' } = process.env;
+  const temp = tempFolder(t);
+  const { PATH = '', HOME = '', TEST_POSTGRES_URL = '' } = process.env;
   const child = spawn(process.execPath, [runner, '--in', folder, ...args], {
-    env: { PATH, HOME, TEST_SUMMARY: summary },
+    env: { PATH, HOME, TEST_POSTGRES_URL, TEST_SUMMARY: summary, TMPDIR: temp },
   });
   child.stdin.end();
-  const { code, out, err } = await waitForExit(child);
+  const end = waitForExit(child);
+  if (isInterrupted) {
+    await until(() => existsSync(join(folder, 'ready')));
+    child.kill('SIGINT');
+  }
+  const { code, out, err } = await end;
   return {
+    folder,
+    // tsx keeps its cache there.
+    temporaryFiles: readdirSync(temp).filter((name) => !name.startsWith('tsx-')),
     code,
     out,
     err,
@@ -133,6 +147,43 @@ test('a run over its time limit is ended and lists the files that did not finish
   assert.match(summary ?? '', /^FAILED: a signal ended the tests, before \S+hang\.test\.ts\n$/);
 });
 
+test('an interrupted run removes the temporary files of its tests', async (t) => {
+  const hang = `
+    const { mkdtempSync, writeFileSync } = await import('node:fs');
+    const { tmpdir } = await import('node:os');
+    writeFileSync(import.meta.dirname + '/ready', mkdtempSync(tmpdir() + '/herald-'));
+    test('hangs', () => new Promise(() => setInterval(() => {}, 1000)));`;
+
+  const { folder, code, out, temporaryFiles } = await runTests(t, { 'hang.test.ts': hang }, [], {
+    isInterrupted: true,
+  });
+
+  assert.equal(code, 1);
+  assert.match(out, /^FAILED: a signal ended the tests, before \S+hang\.test\.ts$/m);
+  assert.equal(existsSync(readFileSync(join(folder, 'ready'), 'utf8')), false);
+  assert.deepEqual(temporaryFiles, []);
+});
+
+const server = await findServer('postgres');
+
+test('postgres: an interrupted run drops the databases of its tests', {
+  skip: typeof server === 'string' ? server : false,
+}, async (t) => {
+  if (typeof server === 'string') return;
+  const hang = `
+    const { writeFileSync } = await import('node:fs');
+    const { findServer } = await import(${testServer});
+    const { administer, options } = await findServer('postgres');
+    await administer('create database ' + options.database);
+    writeFileSync(import.meta.dirname + '/ready', options.database);
+    test('hangs', () => new Promise(() => setInterval(() => {}, 1000)));`;
+
+  const { folder } = await runTests(t, { 'hang.test.ts': hang }, [], { isInterrupted: true });
+
+  const database = readFileSync(join(folder, 'ready'), 'utf8');
+  await assert.rejects(server.administer(`drop database ${database}`), /does not exist/);
+});
+
 test('when more than ten files fail, none is retried', async (t) => {
   const names = Array.from({ length: 11 }, (_, index) => `${index}.test.ts`);
   const files = Object.fromEntries(names.map((name) => [name, `failIn(1);`]));
@@ -168,18 +219,58 @@ for (const args of selections) {
   });
 }
 
+for (const args of [['--help'], ['races', '--minutes', '600', '--help']]) {
+  test(`npm test with ${args.join(' ')} prints the runner's own help and runs nothing`, async (t) => {
+    const { code, out, err } = await runTests(t, mixedFiles, args);
+
+    assert.deepEqual([code, err], [0, '']);
+    assert.match(out, /^Usage: npm test -- /);
+    for (const word of ['smoke', 'races', '--without', '--in', '--file-minutes', 'SEED', 'RACES']) {
+      assert.ok(out.includes(word), word);
+    }
+    assert.ok(out.split('\n').length < 50);
+  });
+}
+
+test('without installed packages, npm test says that npm ci is needed', async (t) => {
+  const folder = tempFolder(t);
+  for (const name of ['run.mjs', 'run.test.ts', 'runner']) {
+    cpSync(join(root, 'test', name), join(folder, 'test', name), { recursive: true });
+  }
+  const child = spawn(process.execPath, [join(folder, 'test/run.mjs'), '--in', 'test'], {
+    env: { TMPDIR: folder },
+  });
+  child.stdin.end();
+
+  const { code, out, err } = await waitForExit(child);
+
+  const message = 'Cannot run tests: packages are not installed; run: npm ci\n';
+  assert.deepEqual([code, out, err], [1, '', message]);
+});
+
+const pathRule = 'Cannot run tests: a filter is a part of the path, no patterns or line numbers';
 const refusals = [
   [['--test-name-pattern'], 'Cannot run tests: --test-name-pattern needs a value\n'],
   [['--without'], 'Cannot run tests: --without needs a value\n'],
   [['--minutes', 'many'], 'Cannot run tests: --minutes needs a positive number\n'],
+  [['mixed', '--test-name-pattern', 'zzz'], 'Cannot run tests: no test has zzz in its name\n'],
+  [['src/*.ts'], `${pathRule}: src/*.ts\n`],
+  [['mixed.test.ts:12'], `${pathRule}: mixed.test.ts:12\n`],
+  [['--without', '{a,b}'], `${pathRule}: {a,b}\n`],
+  [['./src/no-such'], 'Cannot run tests: no file has src/no-such in its path\n'],
+  [[join(root, 'src/no-such')], 'Cannot run tests: no file has src/no-such in its path\n'],
   [['nowhere'], 'Cannot run tests: no file has nowhere in its path\n'],
   [['--without', 'mixed'], 'Cannot run tests: no file is left\n'],
 ] as const;
 
 for (const [args, message] of refusals) {
-  test(`npm test with ${args.join(' ')} is rejected: ${message.trim()}`, async (t) => {
-    const { code, err, out } = await runTests(t, mixedFiles, args);
+  test(
+    `npm test with ${args.join(' ')} is rejected: ${message.trim()}`.replace(root, ''),
+    async (t) => {
+      const { code, err, out } = await runTests(t, mixedFiles, args);
 
-    assert.deepEqual([code, err, out], [1, message, '']);
-  });
+      assert.deepEqual([code, err], [1, message]);
+      assert.doesNotMatch(out, /✔|secrets/);
+    },
+  );
 }

@@ -1,25 +1,33 @@
 // The command line of `npm test`.
 import { spawnSync } from 'node:child_process';
+import { existsSync, realpathSync } from 'node:fs';
+import { isAbsolute, relative } from 'node:path';
+import { formatHelp } from './help.mjs';
 
-/** Options of the runner itself; each takes a value and may be repeated. */
+/** Options of the runner itself, besides `--help`; each takes a value and may be repeated. */
 const ownOptions = ['--without', '--in', '--minutes', '--file-minutes'];
 
 /**
  * Separates path filters from options. The value of an option may follow after a space or an equals
- * sign. Ends the process when a value is missing or wrong.
+ * sign. Ends the process when a value is missing or wrong, and after printing the help.
  *
  * @param {readonly string[]} args
+ * @param {string} root The folder of the project: paths of test files are relative to it.
  */
-export function parseArguments(args) {
+export function parseArguments(args, root) {
   const own = Object.fromEntries(ownOptions.map((name) => [name, []]));
   const filters = [];
   const options = []; // For `node --test`.
+  const namePatterns = [];
   const rest = [...args];
   let valueOptions;
   while (rest.length > 0) {
     const arg = rest.shift();
     const [name, value] = split(arg);
-    if (ownOptions.includes(name)) {
+    if (arg === '--help' || arg === '-h') {
+      console.log(formatHelp());
+      process.exit(0);
+    } else if (ownOptions.includes(name)) {
       own[name].push(value ?? takeValue(name, rest));
     } else if (!arg.startsWith('-')) {
       filters.push(arg);
@@ -27,12 +35,14 @@ export function parseArguments(args) {
       options.push(arg);
       valueOptions ??= readValueOptions();
       if (valueOptions.has(arg)) options.push(takeValue(arg, rest));
+      if (name === '--test-name-pattern') namePatterns.push(value ?? options.at(-1));
     }
   }
   return {
-    filters,
+    filters: filters.map((filter) => toPathPart(filter, root)),
     options,
-    without: own['--without'],
+    namePatterns,
+    without: own['--without'].map((filter) => toPathPart(filter, root)),
     folders: own['--in'],
     minutes: readMinutes('--minutes', own),
     fileMinutes: readMinutes('--file-minutes', own),
@@ -43,6 +53,15 @@ function readMinutes(name, own) {
   const value = own[name].at(-1);
   if (value !== undefined && !(Number(value) > 0)) refuse(`${name} needs a positive number`);
   return value === undefined ? undefined : Number(value);
+}
+
+/** Accepts the forms in which shells and editors write a path: `./test/run`, `/home/me/herald/test/run`. */
+function toPathPart(filter, root) {
+  if (/[*?[{]|:\d+$/.test(filter)) {
+    refuse(`a filter is a part of the path, no patterns or line numbers: ${filter}`);
+  }
+  if (!isAbsolute(filter)) return filter.replace(/^(\.\/)+/, '');
+  return relative(root, existsSync(filter) ? realpathSync(filter) : filter);
 }
 
 /** @param {string} arg */
@@ -63,6 +82,16 @@ function takeValue(name, rest) {
 export function refuse(why) {
   console.error(`Cannot run tests: ${why}`);
   process.exit(1);
+}
+
+/** Returns whether the packages that run the tests are installed. */
+export function hasPackages() {
+  try {
+    import.meta.resolve('tsx');
+    return true;
+  } catch {
+    return false; // Resolution fails only when the package is missing.
+  }
 }
 
 /** Returns the options of this Node that take a value, as its help lists them: `-r, --require=...`. */

@@ -1,5 +1,5 @@
 // Names for groups of test files: `npm test -- smoke`, `npm test -- --without once`.
-const groups = {
+export const groups = {
   /** Start, tour, login, stream, resume, publish and stop; these run under every supported Node. */
   smoke: ['test/smoke.test.ts', 'test/readme.test.ts'],
   /** Seeded runs of random interleavings. A failure is reported with its seed and never retried. */

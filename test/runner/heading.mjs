@@ -1,5 +1,6 @@
-// Loaded before each test file. Prints its path, for `results.mjs` and for readers of the output, and
-// ends a file that does not end by itself, because it would block the whole run.
+// Loaded before each test file. Prints the file's path, for `results.mjs` and for readers of the output;
+// sets the folder of temporary files; and ends a file that does not end by itself, because it would block
+// the whole run.
 import { relative } from 'node:path';
 import { isMainThread } from 'node:worker_threads';
 
@@ -7,6 +8,8 @@ const graceMs = 5000; // `node --test` has the same limit and a better message.
 const file = process.argv[1] ?? '';
 if (isMainThread && process.env['NODE_TEST_CONTEXT'] !== undefined && file.endsWith('.test.ts')) {
   process.stdout.write(`--- ${relative(process.cwd(), file)}\n`);
+  // Not set by the parent process, because tsx has its cache in the folder that all runs share.
+  process.env['TMPDIR'] = process.env['HERALD_TEST_TEMP'];
   const limitMs = Number(process.env['HERALD_TEST_FILE_MS']);
   setTimeout(() => {
     console.error(`Cannot finish: ${file} takes longer than ${limitMs / 60_000} minutes`);

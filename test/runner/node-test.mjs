@@ -9,11 +9,11 @@ let runs = 0;
 /**
  * Runs test files; settles with the exit code, `null` when a signal ended the run, and the results.
  *
- * @param {{ root: string, record: string, files: readonly string[], options: readonly string[],
+ * @param {{ root: string, record: string, temp: string, files: readonly string[], options: readonly string[],
  *   concurrency: number, fileMinutes: number, signal: AbortSignal }} parts
  */
 export async function runTests(parts) {
-  const { root, record, files, options, concurrency, fileMinutes, signal } = parts;
+  const { root, record, temp, files, options, concurrency, fileMinutes, signal } = parts;
   runs += 1;
   const results = join(record, `results-${runs}`);
   // Ends tests that hang. Up to Node 22 the limit applies to a whole file, on later versions to each
@@ -28,7 +28,12 @@ export async function runTests(parts) {
   const args = [...preloads, '--test', ...limits, ...reporters, ...options, ...files];
   const child = spawn(process.execPath, args, {
     cwd: root,
-    env: { ...process.env, HERALD_TEST_RECORD: record, HERALD_TEST_FILE_MS: `${fileMs}` },
+    env: {
+      ...process.env,
+      HERALD_TEST_RECORD: record,
+      HERALD_TEST_TEMP: temp,
+      HERALD_TEST_FILE_MS: `${fileMs}`,
+    },
     stdio: 'inherit',
     detached: true, // A new process group, which can be killed as a whole.
   });
@@ -39,6 +44,7 @@ export async function runTests(parts) {
   signal.addEventListener('abort', end);
   const code = await new Promise((done) => child.once('close', done));
   signal.removeEventListener('abort', end);
+  if (signal.aborted) kill(child, 'SIGKILL'); // Ends what the tests started and left running.
   const noResults = { files: [], tests: [], failures: [] };
   return { code, ...(existsSync(results) ? readResults(results) : noResults) };
 }

@@ -28,7 +28,8 @@ export default async function* report(events) {
     const { error } = data.details;
     const isFailure = type === 'test:fail' && !data.todo;
     const { name, skip } = data;
-    yield line({ kind: 'test', file, name, isSuite: isSuite(data), skip, isPass: !isFailure });
+    const result = { isFile, isSuite: isSuite(data), skip, isPass: !isFailure };
+    yield line({ kind: 'test', file, name, ...result });
     if (!isFailure || error?.failureType === 'subtestsFailed') continue; // Subtests are reported.
     const text = isFile ? describeExit(error) : describeError(error?.cause ?? error);
     const message = text.split('\n').slice(0, messageLines).join('\n');
