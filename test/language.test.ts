@@ -103,6 +103,45 @@ test('no file has a name that a term of the field replaced', () => {
   assert.deepEqual(violations, []);
 });
 
+/** Names in comments that belong to others: a class of jsonwebtoken, a directive of HSTS. */
+const foreignNames = ['JsonWebTokenError', 'includeSubDomains'];
+
+test('a name in a comment occurs in the code', () => {
+  const own = relative(root, fileURLToPath(import.meta.url));
+  const files = paths
+    .filter((path) => path !== own)
+    .map((path) => ({ path, ...separateComments(readFileSync(join(root, path), 'utf8')) }));
+  const texts = [
+    ...files.map(({ code }) => code),
+    readFileSync(join(root, 'package.json'), 'utf8'),
+  ];
+  const known = new Set([...texts.join('\n').matchAll(/\w+/g)].map(([word]) => word));
+
+  const unknown = files.flatMap(({ path, comments }) =>
+    findNames(comments)
+      .filter((name) => !known.has(name) && !foreignNames.includes(name))
+      .map((name) => `${path}: ${name}`),
+  );
+
+  assert.ok(files.flatMap(({ comments }) => findNames(comments)).length > 100);
+  assert.deepEqual(unknown, []);
+});
+
+test('names are found in each form of a comment', () => {
+  const { code, comments } = separateComments(`
+    /** Calls \`oneName(twoNames)\`, not plainWords. */
+    const url = 'https://a.invalid'; // See \`#threeNames\`.
+    /*
+     * As in \`FourNames.fiveNames\` and \`lower\`.
+     */
+    const kept = \`sixNames\`;`);
+
+  assert.deepEqual(findNames(comments), [
+    ...['oneName', 'twoNames', 'threeNames', 'FourNames', 'fiveNames'],
+  ]);
+  assert.match(code, /https:\/\/a\.invalid'; *\n\s+const kept = `sixNames`;$/);
+});
+
 test('findExports finds exported names in each form of a declaration', () => {
   const text = [
     'export class Desk {',
@@ -140,4 +179,17 @@ function findExports(text: string): string[] {
         .filter((name) => name !== ''),
     ),
   ];
+}
+
+/** Splits a file into its comments and what is left of it. */
+function separateComments(text: string): { readonly code: string; readonly comments: string } {
+  const comment = /(?<=^|\s)(?:\/\*[\s\S]*?\*\/|\/\/.*)/g;
+  return { code: text.replace(comment, ''), comments: (text.match(comment) ?? []).join('\n') };
+}
+
+/** Returns the words in backticks that have a capital after a small letter. */
+function findNames(comments: string): string[] {
+  return [...comments.matchAll(/`([^`\n]+)`/g)].flatMap(([, quoted = '']) =>
+    (quoted.match(/\w+/g) ?? []).filter((word) => /[a-z][A-Z]/.test(word)),
+  );
 }

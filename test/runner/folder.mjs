@@ -9,7 +9,7 @@ import { join } from 'node:path';
  */
 export function createRunFolder() {
   const temp = mkdtempSync(join(tmpdir(), 'herald-'));
-  chmodSync(temp, 0o711); // Database servers that run as another user have folders in it.
+  chmodSync(temp, 0o1777); // As `/tmp`: database servers run as other users and create files in it.
   process.on('exit', () => {
     try {
       rmSync(temp, { recursive: true, force: true, maxRetries: 3 });

@@ -93,7 +93,7 @@ function mysqlPrograms(port: number): Programs | string {
   const folder = mkdtempSync(join(mysqlRoot, 'var/lib/herald-'));
   const dataFolder = `/var/lib/${basename(folder)}`;
   const data = ['--no-defaults', '--user=mysql', `--datadir=${dataFolder}/data`];
-  data.push('--secure-file-priv=NULL');
+  data.push('--secure-file-priv=NULL', '--tmpdir=/tmp'); // TMPDIR may not exist inside the chroot.
   const inside = (...args: string[]) =>
     execFileSync('chroot', [mysqlRoot, ...args], { stdio: 'pipe' });
   return {
