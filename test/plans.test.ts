@@ -13,8 +13,8 @@ import { UserCount } from '../src/stream/user-count.js';
 import { testOnDialects } from './support/databases/dialects.js';
 import { databaseFor } from './support/databases/embedded.js';
 import { fakeHex, fillTables } from './support/databases/many-rows.js';
-import { analyze, findFullScans, textOf } from './support/databases/plans.js';
-import { watchedDatabase } from './support/recording/noted-database.js';
+import { analyze, findFullScans, normalizeText } from './support/databases/plans.js';
+import { withStatementHook } from './support/recording/noted-database.js';
 import { client, newUser, openSession, sessionsFor, sign } from './support/servers/auth.js';
 
 const test = await testOnDialects('plans of statements');
@@ -118,7 +118,9 @@ async function exerciseLog(db: Database): Promise<void> {
 test('every lookup of the hot paths uses an index', async (t) => {
   const db = await createFilledDatabase(t);
   const statements = new Map<string, Sql>(); // The latest of each text.
-  const watched = watchedDatabase(db, (statement) => statements.set(textOf(statement), statement));
+  const watched = withStatementHook(db, (statement) =>
+    statements.set(normalizeText(statement), statement),
+  );
 
   await exerciseAuth(t, watched);
   await exerciseStreams(watched);

@@ -1,5 +1,6 @@
-// node --import tsx test/secrets-in-logs.ts <folder> [whole]: run by `test/run.mjs` after the tests.
-// Exit code 1 when a log line contains a secret, or when a whole run has recorded nothing to search.
+// node --import tsx test/secrets-in-logs.ts <folder> [whole]: `test/run.mjs` runs this after the tests.
+// Exits with code 1 when a log line contains a secret, and, with `whole`, when no secret or no log line was
+// recorded.
 import { searchRecord } from './support/recording/secret-search.js';
 
 const [folder = '', extent] = process.argv.slice(2);
@@ -10,5 +11,5 @@ if (secrets > 0 && lines > 0) {
   console.log(`log lines searched: ${lines}, for ${secrets} secrets: ${hits.length} hits`);
 }
 const isEmpty = extent === 'whole' && (secrets === 0 || lines === 0);
-if (isEmpty) console.error('Cannot search logs: the run has left no record');
+if (isEmpty) console.error('Cannot search logs: the run has recorded no secrets or no log lines');
 process.exitCode = hits.length > 0 || isEmpty ? 1 : 0;

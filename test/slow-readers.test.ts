@@ -4,7 +4,7 @@ import type { EventCollector } from './support/clients/event-collector.js';
 import type { H2Client } from './support/clients/h2-client.js';
 import { StalledClient } from './support/clients/stalled-client.js';
 import { collectingLog } from './support/recording/collecting-log.js';
-import { residentBytes, residentOptions } from './support/servers/resident-memory.js';
+import { measureResidentBytes, residentOptions } from './support/servers/resident-memory.js';
 import { ServerProcess } from './support/servers/server-process.js';
 import { startSystem } from './support/servers/system.js';
 import { until } from './support/until.js';
@@ -100,7 +100,7 @@ test('stalled clients use little memory, do not delay other clients, and catch u
   // Warm-up for costs that occur once.
   const withoutStalled = await publishMany(server, backend, { count: warmUpEvents, reader });
   const stalled = await openStalled(t, server, 200);
-  const bytesBefore = await residentBytes(server);
+  const bytesBefore = await measureResidentBytes(server);
 
   let batches = 0;
   let peakBytes = 0;
@@ -109,7 +109,7 @@ test('stalled clients use little memory, do not delay other clients, and catch u
     reader,
     async afterBatch() {
       batches += 1;
-      if (batches % 4 === 0) peakBytes = Math.max(peakBytes, await residentBytes(server));
+      if (batches % 4 === 0) peakBytes = Math.max(peakBytes, await measureResidentBytes(server));
     },
   });
   const volatile = { to: 'all', type: 'passing', data: 'x', volatile: true };

@@ -81,7 +81,7 @@ async function grow(
     await load.closeStreams(name);
     await pause(500);
     await child.waitUntilIdle();
-    const idle = await residentBytes(child);
+    const idle = await measureResidentBytes(child);
     const points: Point[] = [];
     for (let step = 0; step < steps; step += 1) {
       const stepStreams = target.streams.slice(
@@ -96,7 +96,7 @@ async function grow(
         );
         return stepStreams.length;
       });
-      const bytes = (await residentBytes(child)) - idle;
+      const bytes = (await measureResidentBytes(child)) - idle;
       points.push({ streams: ((step + 1) * streams) / steps, kib: bytes / 1024, loopDelayP99Ms });
     }
     const { lostCount } = await load.count(name, { firstNumber: 0, eventsPerStream: 0 });
@@ -109,7 +109,7 @@ async function grow(
   }
 }
 
-async function residentBytes(child: Child): Promise<number> {
+async function measureResidentBytes(child: Child): Promise<number> {
   await child.collectGarbage();
   return (await child.usage()).rssBytes;
 }

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { ask as askServer } from '../../test/support/clients/ask.js';
-import type { Asked } from '../../test/support/clients/exchange.js';
+import type { RequestParts } from '../../test/support/clients/exchange.js';
 import { startAuth } from '../../test/support/servers/auth-system.js';
 import { startHttp } from '../../test/support/servers/http-server.js';
 import { authRoutes } from './routes.js';
@@ -18,7 +18,7 @@ async function startServer(t: TestContext, jwks?: object) {
   const auth = await startAuth(t);
   const account = await auth.accounts.create(newAccount);
   const { port } = await startHttp(t, authRoutes({ ...auth, tokenType: 'Bearer', jwks }));
-  const ask = (method: string, path: string, asked: Asked = {}) =>
+  const ask = (method: string, path: string, asked: RequestParts = {}) =>
     askServer('http/1.1', port, method, path, asked);
   const login = async () =>
     (await ask('POST', '/login', { json: { username, password } })).body as Record<string, string>;
@@ -51,7 +51,7 @@ test('a login response keeps the fields of the original service and is not cache
 });
 
 // [description, path, request, status, name, info]
-const refusals: readonly (readonly [string, string, Asked, number, string, object?])[] = [
+const refusals: readonly (readonly [string, string, RequestParts, number, string, object?])[] = [
   ['no body', '/login', {}, 400, 'missing_required_parameter', { body: ['username', 'password'] }],
   [
     'no password',

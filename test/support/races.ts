@@ -2,8 +2,8 @@ import assert from 'node:assert/strict';
 import { randomInt } from 'node:crypto';
 
 /**
- * Number of runs of each random-interleaving test, 30 by default, and their seed, random by default.
- * Set by `RACES` and `SEED`; the same seed gives the same runs.
+ * Number of runs of each random-interleaving test, from `RACES`, 30 by default; and the seed of these runs,
+ * from `SEED`, random by default. The same seed gives the same runs.
  */
 export const races = {
   runs: Number(process.env['RACES'] || 30),

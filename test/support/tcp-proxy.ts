@@ -3,17 +3,17 @@ import { connect, createServer, Socket } from 'node:net';
 /** A TCP proxy whose connections a test can break. */
 export interface TcpProxy {
   readonly port: number;
-  /** Stops forwarding on the open connections, as with a hanging server. New ones still work. */
+  /** Stops forwarding on the open connections, as if the server hung. New connections still work. */
   freeze(): void;
-  /** Closes all open connections; new ones are accepted. */
+  /** Closes all open connections; new connections are still accepted. */
   cut(): void;
   /** Stops forwarding on open and new connections, without closing any. */
   silence(): void;
-  /** Closes all open connections, and new ones as soon as they are accepted. */
+  /** Closes all open connections, and each new connection as soon as it is accepted. */
   block(): void;
   /** Ends `silence` and `block`, and closes all open connections. */
   unblock(): void;
-  /** Resets each connection when its client sends its `nth` chunk of data, or a later one. */
+  /** Resets each connection when its client sends its `nth` or a later chunk of data. */
   cutAt(nth: number): void;
   /**
    * Closes the next connection gracefully when its client sends its `nth` chunk of data; the response
@@ -27,7 +27,7 @@ export async function openTcpProxy(target: { host: string; port: number }): Prom
   const pairs = new Set<readonly [Socket, Socket]>();
   let isBlocked = false;
   let isSilent = false;
-  let lastMessage = Number.POSITIVE_INFINITY;
+  let chunksMax = Number.POSITIVE_INFINITY;
   let nextEnd: { readonly nth: number; readonly ended: () => void } | undefined;
   const cut = (): void => {
     for (const socket of [...pairs].flat()) socket.destroy();
@@ -46,14 +46,14 @@ export async function openTcpProxy(target: { host: string; port: number }): Prom
     if (!isSilent) client.pipe(upstream).pipe(client);
     const end = nextEnd;
     nextEnd = undefined;
-    let messages = 0;
+    let chunks = 0;
     client.on('data', () => {
-      messages += 1;
-      if (end !== undefined && messages === end.nth) {
+      chunks += 1;
+      if (end !== undefined && chunks === end.nth) {
         upstream.unpipe(client);
         client.end(end.ended);
       }
-      if (messages >= lastMessage) client.resetAndDestroy(); // As a crashing server does.
+      if (chunks >= chunksMax) client.resetAndDestroy(); // As a crashing server does.
     });
     for (const [one, other] of [pair, [upstream, client] as const]) {
       one.on('error', () => other.destroy()); // The test observes the other end.
@@ -84,7 +84,7 @@ export async function openTcpProxy(target: { host: string; port: number }): Prom
       cut();
     },
     cutAt(nth) {
-      lastMessage = nth;
+      chunksMax = nth;
     },
     endNextAt(nth) {
       return new Promise((resolve) => {

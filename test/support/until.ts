@@ -3,8 +3,8 @@ import { setTimeout as wait } from 'node:timers/promises';
 const timeoutMs = 60_000;
 
 /**
- * Polls until the condition holds. Rejects after a minute, naming the condition, so that a stuck test
- * fails and none of its work continues after its end.
+ * Polls until the condition holds. Rejects after a minute with the source text of the condition, so that a
+ * stuck test fails by itself and nothing that it started continues after its end.
  */
 export async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
   const deadline = performance.now() + timeoutMs;

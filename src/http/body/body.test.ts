@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ask } from '../../../test/support/clients/ask.js';
-import { type Asked, protocols } from '../../../test/support/clients/exchange.js';
+import { protocols, type RequestParts } from '../../../test/support/clients/exchange.js';
 import { startHttp } from '../../../test/support/servers/http-server.js';
 import { json } from '../reply.js';
 import { route } from '../router.js';
@@ -22,7 +22,7 @@ const routes = [
 
 const jsonType = 'application/json';
 const formType = 'application/x-www-form-urlencoded';
-type Post = Asked & { readonly path: string };
+type Post = RequestParts & { readonly path: string };
 const post = (path: string, type: string | undefined, body?: string | Buffer): Post => ({
   path,
   headers: type === undefined ? {} : { 'content-type': type },

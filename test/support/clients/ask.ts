@@ -2,8 +2,8 @@ import { request } from 'node:https';
 import { ca } from '../servers/certificate.js';
 import {
   type Answer,
-  type Asked,
   type Protocol,
+  type RequestParts,
   sendBody,
   toAnswer,
   toBody,
@@ -17,24 +17,34 @@ export function ask(
   port: number,
   method: string,
   path: string,
-  asked: Asked = {},
+  parts: RequestParts = {},
 ): Promise<Answer> {
-  return (protocol === 'h2' ? askH2 : askHttp1)(port, method, path, asked);
+  return (protocol === 'h2' ? askH2 : askHttp1)(port, method, path, parts);
 }
 
-async function askH2(port: number, method: string, path: string, asked: Asked): Promise<Answer> {
+async function askH2(
+  port: number,
+  method: string,
+  path: string,
+  parts: RequestParts,
+): Promise<Answer> {
   const client = H2Client.open(`https://127.0.0.1:${port}`);
   try {
-    return await client.ask(method, path, asked);
+    return await client.ask(method, path, parts);
   } finally {
     client.session.close();
   }
 }
 
-function askHttp1(port: number, method: string, path: string, asked: Asked): Promise<Answer> {
-  const to = { host: '127.0.0.1', port, ca, agent: false };
+function askHttp1(
+  port: number,
+  method: string,
+  path: string,
+  parts: RequestParts,
+): Promise<Answer> {
+  const target = { host: '127.0.0.1', port, ca, agent: false };
   return new Promise((resolve, reject) => {
-    const sent = request({ ...to, method, path, headers: toHeaders(asked) }, (response) => {
+    const outgoing = request({ ...target, method, path, headers: toHeaders(parts) }, (response) => {
       const { statusCode: status = 0, headers } = response;
       const chunks: Buffer[] = [];
       response.on('data', (chunk: Buffer) => chunks.push(chunk));
@@ -44,7 +54,7 @@ function askHttp1(port: number, method: string, path: string, asked: Asked): Pro
         resolve(toAnswer(status, headers as Record<string, string>, text));
       });
     });
-    sent.on('error', reject);
-    sendBody(sent, toBody(asked));
+    outgoing.on('error', reject);
+    sendBody(outgoing, toBody(parts));
   });
 }

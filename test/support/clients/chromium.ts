@@ -2,13 +2,13 @@ import { existsSync } from 'node:fs';
 import type { TestContext } from 'node:test';
 import { chromium, type Page } from 'playwright-core';
 
-/** Returns the path of an installed browser, or undefined. `test/browser.sh` installs Debian's. */
+/** Returns the path of an installed Chromium or Chrome, or undefined. `test/browser.sh` installs Chromium. */
 export function findChromium(): string | undefined {
   const names = ['chromium', 'chromium-browser', 'google-chrome'];
   return names.map((name) => `/usr/bin/${name}`).find((path) => existsSync(path));
 }
 
-/** Opens `url` in a headless Chromium that accepts any certificate. Closed after the test. */
+/** Opens `url` in a headless browser that accepts any certificate. The browser is closed after the test. */
 export async function openPage(t: TestContext, executablePath: string, url: string): Promise<Page> {
   const browser = await chromium.launch({
     executablePath,

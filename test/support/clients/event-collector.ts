@@ -11,7 +11,7 @@ interface Waiter {
   readonly reject: (cause: Error) => void;
 }
 
-/** Collects the events of a stream, read by an independent parser, and waits for later ones. */
+/** Collects the events of a stream, which an independent parser reads, and waits for events. */
 export class EventCollector {
   readonly events: ReceivedEvent[] = [];
   readonly retries: number[] = [];
@@ -32,7 +32,7 @@ export class EventCollector {
     this.#checkWaiters();
   }
 
-  /** To be called when the stream has ended, for any reason. Idempotent. */
+  /** Rejects all waits. To be called when the stream has ended, for any reason. Idempotent. */
   end(): void {
     if (this.isEnded) return;
     this.isEnded = true;
@@ -42,12 +42,12 @@ export class EventCollector {
     }
   }
 
-  /** Ids of the logged events, in order of arrival. Control events have none. */
+  /** Ids of the events of the log, in order of arrival. Control events have no id. */
   get ids(): string[] {
     return this.events.flatMap(({ id }) => id ?? []);
   }
 
-  /** Id of the newest logged event. */
+  /** Id of the newest event of the log. */
   get lastId(): string | undefined {
     return this.events.findLast(({ id }) => id !== undefined)?.id;
   }
@@ -57,7 +57,7 @@ export class EventCollector {
     return this.events.filter((event) => event.type === type).map(({ data }) => data);
   }
 
-  /** Settles with the first event of a type, now or later; rejects when the stream ends first. */
+  /** Settles with the first event of a type, past or future; rejects when the stream ends first. */
   event(type: string): Promise<ReceivedEvent> {
     return this.until(() => this.events.find((event) => event.type === type));
   }
@@ -67,7 +67,7 @@ export class EventCollector {
     return JSON.parse((await this.event('stream.open')).data);
   }
 
-  /** Settles with the data of `stream.close` once the stream has ended; undefined without one. */
+  /** Settles with the data of `stream.close` once the stream has ended; undefined if it sent none. */
   async closing(): Promise<{ code: string; reconnect: boolean } | undefined> {
     await this.ended();
     const [data] = this.dataByType('stream.close');
@@ -87,7 +87,10 @@ export class EventCollector {
     await this.until(() => (this.isEnded ? true : undefined));
   }
 
-  /** Settles with the first defined result of `find`; rejects when the stream ends before that. */
+  /**
+   * Calls `find` after each event, and settles with its first defined result. Rejects when the stream ends
+   * first.
+   */
   until<Found>(find: () => Found | undefined): Promise<Found> {
     return new Promise((resolve, reject) => {
       const check = (): boolean => {

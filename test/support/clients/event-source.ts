@@ -5,11 +5,11 @@ import { EventCollector } from './event-collector.js';
 import type { Protocol } from './exchange.js';
 import { H2Client, readHead } from './h2-client.js';
 
-/** A `fetch` for the package `eventsource`, over connections that a test can cut. */
+/** Provides a `fetch` for the package `eventsource`, over connections that a test can break. */
 export class TestNetwork {
   readonly #protocol: Protocol;
   #cutters = new Set<() => void>();
-  /** The `last-event-id` of every request made, in order. */
+  /** The `last-event-id` of each request, in order. */
   readonly lastEventIds: (string | undefined)[] = [];
   readonly statuses: number[] = [];
   isDown = false;
@@ -47,14 +47,14 @@ interface PendingFetch {
   readonly cut: () => void;
 }
 
-/** Reads the body from the start: otherwise one that arrives together with its end is discarded. */
+/** Reads the body from the start: a body that arrives together with its end is otherwise discarded. */
 function fetchOverH2(url: URL, headers: Record<string, string>, onEnd: () => void): PendingFetch {
   const client = H2Client.open(url.origin);
   const stream = client.request('GET', url.pathname + url.search, { headers });
   stream.once('close', () => client.session.close());
   const body = toBodyStream(stream, onEnd);
-  const answer = readHead(stream).then(({ status, headers: given }) => {
-    return { status, contentType: given['content-type'] ?? '', body };
+  const answer = readHead(stream).then(({ status, headers: responseHeaders }) => {
+    return { status, contentType: responseHeaders['content-type'] ?? '', body };
   });
   return { answer, cut: () => client.destroy() };
 }
@@ -64,17 +64,17 @@ function fetchOverHttp1(
   headers: Record<string, string>,
   onEnd: () => void,
 ): PendingFetch {
-  const asked = request(url, { headers, ca, agent: new Agent() });
+  const outgoing = request(url, { headers, ca, agent: new Agent() });
   const answer = new Promise<ResponseHead>((resolve, reject) => {
-    asked.once('response', (response) => {
-      const { statusCode: status = 0, headers: given } = response;
+    outgoing.once('response', (response) => {
+      const { statusCode: status = 0, headers: responseHeaders } = response;
       const body = toBodyStream(response, onEnd);
-      resolve({ status, contentType: given['content-type'] ?? '', body });
+      resolve({ status, contentType: responseHeaders['content-type'] ?? '', body });
     });
-    asked.on('error', reject);
-    asked.end();
+    outgoing.on('error', reject);
+    outgoing.end();
   });
-  return { answer, cut: () => void asked.destroy() };
+  return { answer, cut: () => void outgoing.destroy() };
 }
 
 function toFetchResponse(
@@ -111,7 +111,7 @@ function toBodyStream(input: NodeJS.ReadableStream, onEnd: () => void): Readable
   });
 }
 
-/** An `EventSource`, as the package `eventsource` implements it, and all that it received. */
+/** An `EventSource` of the package `eventsource`, and all events that it received. */
 export class EventSourceClient extends EventCollector {
   readonly source: EventSource;
   readonly network: TestNetwork;
@@ -149,7 +149,7 @@ export class EventSourceClient extends EventCollector {
     return this.dataByType('stream.open').map((data) => JSON.parse(data));
   }
 
-  /** Settles with the data of the `stream.open` number `count`, counted from 1. */
+  /** Settles with the data of the `count`th `stream.open`, counted from 1. */
   waitForOpenings(count: number) {
     return this.until(() => (this.openings.length >= count ? this.openings[count - 1] : undefined));
   }

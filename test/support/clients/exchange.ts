@@ -5,8 +5,8 @@ import { recordSecretsIn } from '../recording/record.js';
 export type Protocol = 'h2' | 'http/1.1';
 export const protocols = ['h2', 'http/1.1'] as const;
 
-/** Optional parts of a request, with at most one of `json`, `form` and `body`. */
-export interface Asked {
+/** The optional parts of a request; at most one of `json`, `form` and `body` is set. */
+export interface RequestParts {
   readonly bearer?: string;
   /** A list is sent as one field per value. */
   readonly headers?: Readonly<Record<string, string | string[] | number | undefined>>;
@@ -27,17 +27,17 @@ export interface Answer {
 }
 
 /** Returns the header fields of a request. */
-export function toHeaders({ bearer, headers, json, form }: Asked): OutgoingHttpHeaders {
+export function toHeaders({ bearer, headers, json, form }: RequestParts): OutgoingHttpHeaders {
   return {
     ...(json !== undefined && { 'content-type': 'application/json' }),
     ...(form !== undefined && { 'content-type': 'application/x-www-form-urlencoded' }),
     ...(bearer !== undefined && { authorization: `Bearer ${bearer}` }),
     ...headers,
-  } as OutgoingHttpHeaders; // Node accepts a list for any field, but declares it for a few only.
+  } as OutgoingHttpHeaders; // Node accepts a list for any field; its types do not.
 }
 
 /** Returns the body of a request; undefined when it has none. */
-export function toBody({ json, form, body }: Asked): string | Buffer | Readable | undefined {
+export function toBody({ json, form, body }: RequestParts): string | Buffer | Readable | undefined {
   recordSecretsIn(json);
   return json === undefined ? (form ?? body) : JSON.stringify(json);
 }

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { createHmac, generateKeyPairSync, type KeyObject, sign as signBytes } from 'node:crypto';
 
-/** Parts of a valid token; `secret` is the server's key. */
+/** The parts of a valid token; `secret` is the server's HS256 key. */
 export interface GoodToken {
   readonly secret: Uint8Array;
   readonly header: { readonly alg: string; readonly typ: string; readonly kid: string };
@@ -15,8 +15,8 @@ export interface GoodToken {
   };
 }
 
-/** A description of the fault, and the token, which is not always a string. */
-export type Forged = readonly [string, unknown];
+/** A token that must be rejected; it is not always a string. */
+export type ForgedToken = readonly [fault: string, token: unknown];
 
 const rsa = generateKeyPairSync('rsa', { modulusLength: 2048 });
 const rsaPublicPem = rsa.publicKey.export({ type: 'spki', format: 'pem' }).toString();
@@ -25,7 +25,7 @@ const foreignSecret = Buffer.alloc(64, 'the key of another server');
 const encode = (part: unknown) =>
   Buffer.from(typeof part === 'string' ? part : JSON.stringify(part)).toString('base64url');
 
-/** Builds a token signed by HMAC. A part that is a string is used unchanged: it need not be JSON. */
+/** Builds a token signed by HMAC. A head or payload given as a string is used unchanged: it need not be JSON. */
 export function forgeSecret(
   head: unknown,
   payload: unknown,
@@ -36,14 +36,14 @@ export function forgeSecret(
   return `${signed}.${createHmac(hash, key).update(signed).digest('base64url')}`;
 }
 
-/** Builds a token signed as RS256 does. */
+/** Builds a token with an RS256 signature, whatever its head says. */
 export function forgePublic(head: unknown, payload: unknown, key: KeyObject): string {
   const signed = `${encode(head)}.${encode(payload)}`;
   return `${signed}.${signBytes('sha256', Buffer.from(signed), key).toString('base64url')}`;
 }
 
-/** Returns the tokens that attackers are known to try on a server with an HS256 key. None is valid. */
-export function forgedTokens(good: GoodToken): readonly Forged[] {
+/** Returns invalid tokens that attackers are known to send to a server with an HS256 key. */
+export function forgedTokens(good: GoodToken): readonly ForgedToken[] {
   return [
     ...malformedTokens(good),
     ...malformedHeaders(good),
@@ -55,7 +55,7 @@ export function forgedTokens(good: GoodToken): readonly Forged[] {
 const without = (claims: object, name: string) =>
   Object.fromEntries(Object.entries(claims).filter(([key]) => key !== name));
 
-/** Changes the last character in its unused bits only, so that it decodes to the same bytes. */
+/** Changes unused bits of the last character, so that the segment still decodes to the same bytes. */
 function reencodeSignature(segment = ''): string {
   const alphabet = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_';
   const last = alphabet.indexOf(segment.at(-1) ?? '');
@@ -64,7 +64,7 @@ function reencodeSignature(segment = ''): string {
   return other;
 }
 
-function malformedTokens({ secret, header, claims }: GoodToken): Forged[] {
+function malformedTokens({ secret, header, claims }: GoodToken): ForgedToken[] {
   const token = forgeSecret(header, claims, secret);
   const [head, payload, signature] = token.split('.');
   return [
@@ -90,7 +90,7 @@ function malformedTokens({ secret, header, claims }: GoodToken): Forged[] {
   ];
 }
 
-function malformedHeaders({ secret, header, claims }: GoodToken): Forged[] {
+function malformedHeaders({ secret, header, claims }: GoodToken): ForgedToken[] {
   const forge = (head: unknown, hash?: string) => forgeSecret(head, claims, secret, hash);
   const unsigned = (alg: unknown) => `${encode({ ...header, alg })}.${encode(claims)}.`;
   const algs = ['none', 'None', 'NONE', 'nOnE', '', ['HS256'], null, 0, true];
@@ -99,7 +99,7 @@ function malformedHeaders({ secret, header, claims }: GoodToken): Forged[] {
     ...[null, 7, {}, [header.kid]],
   ];
   return [
-    ...algs.flatMap((alg): Forged[] => [
+    ...algs.flatMap((alg): ForgedToken[] => [
       [`alg ${JSON.stringify(alg)}`, forge({ ...header, alg })],
       [`alg ${JSON.stringify(alg)} without a signature`, unsigned(alg)],
     ]),
@@ -118,13 +118,13 @@ function malformedHeaders({ secret, header, claims }: GoodToken): Forged[] {
     ['crit that is null', forge({ ...header, crit: null })],
     ['another typ', forge({ ...header, typ: 'at+jwt' })],
     ['typ null', forge({ ...header, typ: null })],
-    ...kids.map((kid): Forged => [`kid ${JSON.stringify(kid)}`, forge({ ...header, kid })]),
+    ...kids.map((kid): ForgedToken => [`kid ${JSON.stringify(kid)}`, forge({ ...header, kid })]),
   ];
 }
 
-function wrongKeys({ header, claims }: GoodToken): Forged[] {
+function wrongKeys({ header, claims }: GoodToken): ForgedToken[] {
   const jwk = rsa.publicKey.export({ format: 'jwk' });
-  const elsewhere = { ...header, jku: 'https://evil.example/keys' };
+  const withKeyUrl = { ...header, jku: 'https://evil.example/keys' };
   return [
     ['no key at all', forgeSecret(header, claims, Buffer.alloc(0))],
     ['another key', forgeSecret(header, claims, foreignSecret)],
@@ -135,14 +135,14 @@ function wrongKeys({ header, claims }: GoodToken): Forged[] {
       'a key embedded in the token',
       forgePublic({ ...header, alg: 'RS256', jwk }, claims, rsa.privateKey),
     ],
-    ['a URL to fetch the key from', forgeSecret(elsewhere, claims, foreignSecret)],
+    ['a URL to fetch the key from', forgeSecret(withKeyUrl, claims, foreignSecret)],
   ];
 }
 
-function malformedClaims({ secret, header, claims }: GoodToken): Forged[] {
+function malformedClaims({ secret, header, claims }: GoodToken): ForgedToken[] {
   const forge = (payload: unknown) => forgeSecret(header, payload, secret);
   const each = (name: string, values: readonly unknown[]) =>
-    values.map((value): Forged => {
+    values.map((value): ForgedToken => {
       return [`${name} ${JSON.stringify(value)}`, forge({ ...claims, [name]: value })];
     });
   const { aud, iss, iat, exp, sid, sub } = claims;
@@ -155,7 +155,7 @@ function malformedClaims({ secret, header, claims }: GoodToken): Forged[] {
     ['a payload that is null', forge('null')],
     ['a payload that is a number', forge('7')],
     ['an empty payload', forge({})],
-    ...Object.keys({ exp, iat, sub, aud, iss }).map((name): Forged => {
+    ...Object.keys({ exp, iat, sub, aud, iss }).map((name): ForgedToken => {
       return [`no ${name}`, forge(without(claims, name))];
     }),
     ...each('exp', [String(exp), null, 1e308, exp + 0.5, true, [exp]]),

@@ -10,7 +10,14 @@ import {
 import { ca } from '../servers/certificate.js';
 import { getPassword, type Username } from '../servers/seed.js';
 import { EventCollector } from './event-collector.js';
-import { type Answer, type Asked, sendBody, toAnswer, toBody, toHeaders } from './exchange.js';
+import {
+  type Answer,
+  type RequestParts,
+  sendBody,
+  toAnswer,
+  toBody,
+  toHeaders,
+} from './exchange.js';
 
 /** The members of a `POST /login` response that tests use. */
 export interface Login {
@@ -32,7 +39,7 @@ export class H2Stream extends EventCollector {
     stream.once('close', () => this.end());
   }
 
-  /** Settles after the response head; collects from the start, for the reason given in `ask`. */
+  /** Settles after the response head. Collects from the start, for the reason in `H2Client.ask`. */
   static async open(stream: ClientHttp2Stream): Promise<H2Stream> {
     const opened = new H2Stream(stream);
     const { status, headers } = await readHead(stream);
@@ -57,7 +64,7 @@ export class H2Client {
     session.on('error', () => {}); // 'close' follows.
   }
 
-  /** Starts to connect. When that fails, the requests reject. */
+  /** Starts to connect. When the connection fails, its requests reject. */
   static open(url: string, options: SecureClientSessionOptions = {}): H2Client {
     return new H2Client(connect(url, { ca, ...options }));
   }
@@ -68,7 +75,7 @@ export class H2Client {
     return client;
   }
 
-  /** Closes gracefully: open streams may finish. */
+  /** Closes the connection after its open streams have finished. */
   async close(): Promise<void> {
     if (this.session.destroyed) return;
     const closed = once(this.session, 'close');
@@ -76,12 +83,12 @@ export class H2Client {
     await closed;
   }
 
-  /** Closes at once, with all open streams. */
+  /** Closes the connection and all its open streams at once. */
   destroy(): void {
     this.session.destroy();
   }
 
-  async ask(method: string, path: string, options: Asked = {}): Promise<Answer> {
+  async ask(method: string, path: string, options: RequestParts = {}): Promise<Answer> {
     const stream = this.request(method, path, options);
     // Read from the start: on Node 24 and 26 a stream whose body arrived together with the head looks
     // destroyed to a reader that is attached after the head.
@@ -89,14 +96,14 @@ export class H2Client {
     return toAnswer(status, headers, text);
   }
 
-  /** Sends a request; settles with the response head and the stream. Rejects when there is none. */
-  async send(method: string, path: string, options: Asked = {}) {
+  /** Sends a request; settles with the response head and the stream. Rejects when there is no response. */
+  async send(method: string, path: string, options: RequestParts = {}) {
     const stream = this.request(method, path, options);
     return { ...(await readHead(stream)), stream };
   }
 
   /** Sends a request whose response the caller reads. */
-  request(method: string, path: string, options: Asked = {}): ClientHttp2Stream {
+  request(method: string, path: string, options: RequestParts = {}): ClientHttp2Stream {
     const head = { ':method': method, ':path': path, ...toHeaders(options) };
     const body = toBody(options);
     const stream = this.session.request(head, { endStream: body === undefined });
@@ -154,8 +161,8 @@ export function readHead(
   return new Promise((resolve, reject) => {
     stream.on('error', reject);
     stream.once('close', () => reject(new Error('the stream ended without a response')));
-    stream.once('response', (given) => {
-      const { ':status': status = 0, ...rest } = given;
+    stream.once('response', (responseHeaders) => {
+      const { ':status': status = 0, ...rest } = responseHeaders;
       resolve({ status, headers: rest as Record<string, string> });
     });
   });

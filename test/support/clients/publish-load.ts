@@ -7,7 +7,7 @@ interface PublishTarget {
   readonly backend: H2Client;
 }
 
-/** Publishes events, retrying each with the same idempotency key; keeps ids and counts refusals. */
+/** Publishes events and retries each with the same idempotency key. Keeps their ids and counts refusals. */
 export class Publisher {
   readonly ids: string[] = [];
   refused = 0;
@@ -22,8 +22,8 @@ export class Publisher {
   }
 
   /**
-   * Publishes while `shouldContinue`, retrying each event until it is acknowledged. Rejects when its
-   * client is closed.
+   * Publishes events while `shouldContinue` returns true, and retries each until it is acknowledged.
+   * Rejects when its client is closed.
    */
   async publishWhile(shouldContinue: () => boolean): Promise<void> {
     while (shouldContinue()) {
@@ -47,7 +47,7 @@ export class Publisher {
   }
 }
 
-/** Several running publishers. The first failure stops them all and rejects pending waits. */
+/** Several publishers that run. The first failure of one stops all and rejects pending waits. */
 export class PublishLoad {
   readonly publishers: readonly Publisher[];
   readonly #all: Promise<unknown>;
@@ -76,13 +76,13 @@ export class PublishLoad {
     );
   }
 
-  /** Settles when each has `more` acknowledged events than any has at the call. */
+  /** Settles when each publisher has `more` acknowledged events than any of them has at the call. */
   async waitForAcknowledged(more: number): Promise<void> {
     const count = Math.max(...this.publishers.map(({ ids }) => ids.length)) + more;
     await this.#until(() => this.publishers.every(({ ids }) => ids.length >= count));
   }
 
-  /** Settles when each has been refused again. */
+  /** Settles when each publisher has been refused once more. */
   async waitForRefusals(): Promise<void> {
     const before = this.publishers.map(({ refused }) => refused);
     await this.#until(() =>

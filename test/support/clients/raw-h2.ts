@@ -27,7 +27,7 @@ export interface Frame {
 
 export type Fields = readonly (readonly [name: string, value: string])[];
 
-/** Kinds of frames that the client acknowledges by itself. */
+/** Which frames the client acknowledges by itself. */
 interface Acks {
   readonly settings: boolean;
   readonly pings: boolean;
@@ -42,7 +42,7 @@ const preface = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n', 'latin1');
 export class RawH2 {
   readonly #tls: RawTls;
   readonly #acks: Acks;
-  /** Everything received, in order. */
+  /** All frames received, in order. */
   readonly frames: Frame[] = [];
   #consumed = 0;
 
@@ -52,7 +52,7 @@ export class RawH2 {
     tls.socket.on('data', () => this.#parseFrames());
   }
 
-  /** Settles when the server's settings have arrived. `windowBytes`: initial window of each stream. */
+  /** Settles when the server's settings have arrived. `windowBytes` is the initial window of each stream. */
   static async open(
     port: number,
     { windowBytes = 65_535, settings: acksSettings = true, pings = true } = {},
@@ -147,7 +147,7 @@ export function frame(
   return Buffer.concat([head, payload]);
 }
 
-/** Encodes a complete request head; ends the stream unless `flags` say otherwise. */
+/** Encodes a complete request head, which by default also ends the stream. */
 export function headers(
   streamId: number,
   fields: Fields,
@@ -179,14 +179,14 @@ export function ping(): Buffer {
   return frame(type.ping, flag.none, 0, Buffer.alloc(8));
 }
 
-/** Returns the fields that every request needs, followed by `more`. */
-export function fields(method: string, path: string, more: Fields = []): Fields {
+/** Returns the fields that every request needs, followed by `extraFields`. */
+export function fields(method: string, path: string, extraFields: Fields = []): Fields {
   return [
     [':method', method],
     [':scheme', 'https'],
     [':authority', 'localhost'],
     [':path', path],
-    ...more,
+    ...extraFields,
   ];
 }
 

@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import { connect, type TLSSocket } from 'node:tls';
 import { ca } from '../servers/certificate.js';
 
-/** A raw TLS client that follows no HTTP rules. It closes its side in `destroy` only. */
+/** A raw TLS client that follows no HTTP rules. It closes its side of the connection only in `destroy`. */
 export class RawTls {
   readonly socket: TLSSocket;
   /** Settles when the server has ended the connection, gracefully or not. */
@@ -20,7 +20,7 @@ export class RawTls {
       };
       socket.once('end', end).once('close', end);
     });
-    socket.on('error', () => {}); // Most tests expect to be cut off.
+    socket.on('error', () => {}); // Most tests expect the server to reset the connection.
     socket.on('data', (chunk: Buffer) => this.#append(chunk));
   }
 

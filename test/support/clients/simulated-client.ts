@@ -1,7 +1,7 @@
 import { createParser } from 'eventsource-parser';
 import type { Sink } from '../../../src/http/reply.js';
 
-/** The server's end of one connection: bytes are queued until the client accepts them. */
+/** The server's end of a simulated connection. Written bytes are queued until the client accepts them. */
 export class SimulatedSink implements Sink {
   closed = false;
   writes = 0;
@@ -49,16 +49,16 @@ export class SimulatedSink implements Sink {
     else this.#onClose.push(listener);
   }
 
-  /** Delivers up to `max` bytes to the client, splitting writes at any position. */
-  acceptBytes(max: number): void {
-    let left = max;
-    while (left > 0 && this.#queue.length > 0) {
+  /** Delivers up to `bytesMax` bytes to the client; may split a write at any position. */
+  acceptBytes(bytesMax: number): void {
+    let leftBytes = bytesMax;
+    while (leftBytes > 0 && this.#queue.length > 0) {
       const first = this.#queue[0] as Buffer; // Safe: the queue is not empty.
-      const part = first.subarray(0, left);
-      this.#deliver(part);
-      left -= part.length;
-      if (part.length === first.length) this.#queue.shift();
-      else this.#queue[0] = first.subarray(part.length);
+      const delivered = first.subarray(0, leftBytes);
+      this.#deliver(delivered);
+      leftBytes -= delivered.length;
+      if (delivered.length === first.length) this.#queue.shift();
+      else this.#queue[0] = first.subarray(delivered.length);
     }
     this.#settle();
   }
@@ -70,15 +70,15 @@ export class SimulatedSink implements Sink {
   }
 }
 
-export interface Received {
+export interface ReceivedMessage {
   readonly id: string;
   readonly data: string;
 }
 
-/** A client that parses events and remembers the last id, as an EventSource does. */
+/** A client that parses events and keeps the last event id, as an EventSource does. */
 export class SimulatedClient {
   readonly userId: string;
-  readonly received: Received[] = [];
+  readonly received: ReceivedMessage[] = [];
   lastEventId: string | undefined;
   sink: SimulatedSink | undefined;
   readonly #onBytes: (bytes: Buffer) => void;

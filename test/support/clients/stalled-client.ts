@@ -5,7 +5,7 @@ import { ca } from '../servers/certificate.js';
 import { EventCollector } from './event-collector.js';
 import { H2Client } from './h2-client.js';
 
-/** A client that opens a stream and reads nothing of it until `resumeReading`. */
+/** A client that opens a stream but reads nothing from it until `resumeReading`. */
 export class StalledClient extends EventCollector {
   readonly #resumeReading: () => void;
   readonly cut: () => void;
@@ -21,12 +21,12 @@ export class StalledClient extends EventCollector {
     };
   }
 
-  /** Opens a stream over HTTP/2 with an initial flow-control window of zero. */
+  /** Opens a stream over HTTP/2 with an initial flow-control windowBytes of zero. */
   static overClosedWindow(url: string, bearer: string): Promise<StalledClient> {
     return StalledClient.#overH2(url, bearer, 0);
   }
 
-  /** Opens a stream over HTTP/2 with a window of 65,535 bytes, which fills up. */
+  /** Opens a stream over HTTP/2 with a flow-control windowBytes of 65,535 bytes, which fills up. */
   static overH2(url: string, bearer: string): Promise<StalledClient> {
     return StalledClient.#overH2(url, bearer, 65_535);
   }
@@ -45,8 +45,8 @@ export class StalledClient extends EventCollector {
     );
   }
 
-  static async #overH2(url: string, bearer: string, window: number): Promise<StalledClient> {
-    const client = await H2Client.connect(url, { settings: { initialWindowSize: window } });
+  static async #overH2(url: string, bearer: string, windowBytes: number): Promise<StalledClient> {
+    const client = await H2Client.connect(url, { settings: { initialWindowSize: windowBytes } });
     const headers = { accept: 'text/event-stream' };
     const { stream } = await client.send('GET', '/stream/live', { bearer, headers });
     const resumeReading = () => client.session.settings({ initialWindowSize: 65_535 });

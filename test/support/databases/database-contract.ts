@@ -9,10 +9,10 @@ import {
   type Value,
 } from '../../../src/db/database.js';
 
-/** Opens a database for the table `notes`; on a server with at least two connections. */
+/** Opens a database for the table `notes`; on a database server, with at least two connections. */
 export type Opener = () => Promise<Database>;
 
-/** Tests the contract of `Database` on one dialect. `skip`: why it cannot be tested here. */
+/** Tests the contract of `Database` on one dialect. `skip` is the reason when it cannot be tested here. */
 export function describeDatabase(name: string, open: Opener, skip: string | false): void {
   async function withNotes(work: (db: Database) => Promise<void>): Promise<void> {
     const db = await open();
@@ -126,7 +126,7 @@ function describeStatements(withNotes: WithNotes): void {
       assert.deepEqual(found, [{ id: 7 }, { id: 500 }, { id: 999 }]);
     }));
 
-  test('execute counts the rows that matched, even when none changed', () =>
+  test('execute counts the rows that matched, even when none of them changed', () =>
     withNotes(async (db) => {
       await db.execute(add(1, 'same'));
       await db.execute(add(2, 'same'));
@@ -181,7 +181,7 @@ function describeStatements(withNotes: WithNotes): void {
       assert.deepEqual(await db.query(sql`select at from notes`), [{ at: 100 }]);
     }));
 
-  test('a failed statement does not affect statements started with it', () =>
+  test('a failed statement does not affect statements that were started together with it', () =>
     withNotes(async (db) => {
       const outcomes = await Promise.allSettled([
         db.execute(add(1, 'one')),
@@ -196,11 +196,11 @@ function describeStatements(withNotes: WithNotes): void {
       assert.equal((await db.query(all)).length, 2);
     }));
 
-  test('the error of a wrong statement contains its text but no values', () =>
+  test('the error of an invalid statement contains its text but no values', () =>
     withNotes(async (db) => {
-      for (const wrong of [db.query.bind(db), db.execute.bind(db)]) {
+      for (const run of [db.query.bind(db), db.execute.bind(db)]) {
         await assert.rejects(
-          wrong(sql`select nothing from nowhere where secret = ${'hunter2'}`),
+          run(sql`select nothing from nowhere where secret = ${'hunter2'}`),
           (error: Error) =>
             /^Cannot run statement: select nothing from nowhere/.test(error.message) &&
             !`${error.stack}${(error.cause as Error).stack}`.includes('hunter2'),
@@ -307,7 +307,7 @@ function describeTransactions(withNotes: WithNotes): void {
       const updateInOrder = (ids: readonly [number, number]) =>
         db.transaction(async (tx) => {
           await increment(tx, ids[0]);
-          // The embedded database serialises transactions, so the other would never arrive.
+          // The embedded database runs one transaction at a time, so the other would never arrive.
           if (db.dialect !== 'sqlite') await barrier.arrive();
           await increment(tx, ids[1]);
         });
@@ -318,7 +318,7 @@ function describeTransactions(withNotes: WithNotes): void {
       assert.deepEqual(rows, [{ at: 2 }, { at: 2 }]);
     }));
 
-  test('statements pipelined after a failing one are not applied', () =>
+  test('statements pipelined after a statement that fails are not applied', () =>
     withNotes(async (db) => {
       await db.execute(sql`insert into notes (id, at) values (1, 0), (2, 0)`);
       const increment = (tx: Database, id: number) =>
@@ -327,7 +327,7 @@ function describeTransactions(withNotes: WithNotes): void {
       let tries = 0;
       const updateInOrder = (ids: readonly [number, number]) =>
         db.transaction(async (tx) => {
-          const key = 100 + ++tries; // New per attempt: a row of a failed one is detected.
+          const key = 100 + ++tries; // Unique, so that a row of a failed attempt would be found.
           await increment(tx, ids[0]);
           if (db.dialect !== 'sqlite') await barrier.arrive();
           await Promise.all([increment(tx, ids[1]), tx.execute(add(key, 'pipelined'))]);
@@ -339,7 +339,7 @@ function describeTransactions(withNotes: WithNotes): void {
       assert.equal(pipelined.length, 2, `of ${tries} attempts`);
     }));
 
-  test('more transactions than connections, with statements beside them, all finish', () =>
+  test('more transactions than connections finish, also when each waits for a statement outside of it', () =>
     withNotes(async (db) => {
       await db.execute(sql`insert into notes (id, at) values (1, 0)`);
 
@@ -396,7 +396,7 @@ async function createNotesTable(db: Database): Promise<void> {
   );
 }
 
-/** Blocks callers until `count` have arrived; later ones pass at once. */
+/** Blocks callers until `count` of them have arrived; later callers pass at once. */
 class Barrier {
   readonly #complete: Promise<void>;
   #missing: number;

@@ -3,10 +3,10 @@ import { chmodSync, chownSync, readdirSync, readFileSync, rmSync, writeFileSync 
 import { join } from 'node:path';
 import { freePort } from '../free-port.js';
 import { until } from '../until.js';
-import { identityOf, type Programs, programsOf } from './server-programs.js';
+import { findPrograms, identityOf, type Programs } from './server-programs.js';
 import { type ServerDialect, serverAt, type TestServer } from './test-server.js';
 
-/** A database server of one test file alone, which may crash or freeze it. */
+/** A database server that only one test file uses, and may crash or freeze. */
 export interface DedicatedServer extends TestServer {
   /** Settles when the server accepts connections. */
   start(): Promise<void>;
@@ -19,18 +19,18 @@ export interface DedicatedServer extends TestServer {
   remove(): Promise<void>;
 }
 
-/** Certificate and key of the server, PEM. */
+/** Certificate and private key of the database server, PEM. */
 export interface ServerTls {
   readonly certificate: string;
   readonly privateKey: string;
 }
 
-/** Creates a server without starting it. Returns the reason, fit for `skip`, when it cannot. */
+/** Creates a server without starting it. When that is impossible, returns the reason, as text for `skip`. */
 export async function createDedicatedServer(
   dialect: ServerDialect,
   { tls }: { tls?: ServerTls } = {},
 ): Promise<DedicatedServer | string> {
-  const programs = programsOf(dialect, await freePort());
+  const programs = findPrograms(dialect, await freePort());
   if (typeof programs === 'string') return programs;
   const { user, crashSignal, url, folder } = programs;
   programs.prepare();
@@ -38,7 +38,7 @@ export async function createDedicatedServer(
   const server = serverAt(dialect, new URL(url));
   let child: ChildProcess | undefined;
   process.once('exit', () => child?.kill(crashSignal));
-  // The runner stops a file that takes too long by a signal, which by itself emits no `exit`.
+  // The runner ends a file that takes too long by a signal. Without a handler that would emit no `exit`.
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => process.exit(1));
   const stopWith = async (signal: NodeJS.Signals) => {
     if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
@@ -73,7 +73,7 @@ export async function createDedicatedServer(
   };
 }
 
-/** Writes the files and returns the arguments that name them. */
+/** Writes the certificate and key, and returns the server's arguments for them. */
 function tlsSettings(
   { folder, inside, user, tlsArgs }: Programs,
   { certificate, privateKey }: ServerTls,
@@ -97,7 +97,7 @@ async function isReachable(server: TestServer): Promise<boolean> {
   }
 }
 
-/** Signals a process and its children: PostgreSQL has one per connection. */
+/** Signals a process and its children, because PostgreSQL has a child process per connection. */
 function signalProcessTree(child: ChildProcess | undefined, signal: NodeJS.Signals): void {
   if (child?.pid === undefined || child.exitCode !== null || child.signalCode !== null) return;
   child.kill(signal);
@@ -105,7 +105,7 @@ function signalProcessTree(child: ChildProcess | undefined, signal: NodeJS.Signa
     try {
       process.kill(pid, signal);
     } catch {
-      // It has ended meanwhile.
+      // The process has ended meanwhile.
     }
   }
 }
@@ -118,7 +118,7 @@ function getChildPids(parent: number): number[] {
         const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
         return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1]) === parent;
       } catch {
-        return false; // It has ended meanwhile.
+        return false; // The process has ended meanwhile.
       }
     })
     .map(Number);

@@ -18,7 +18,7 @@ interface PooledDatabase {
 
 interface DialectFixture {
   readonly dialect: Dialect;
-  /** As many as one test has requested so far; the next test reuses them. */
+  /** The databases that the tests have requested so far. Each test reuses those of the one before. */
   readonly databases: PooledDatabase[];
   usedCount: number;
 }
@@ -26,9 +26,10 @@ interface DialectFixture {
 const fixtures = new WeakMap<TestContext, DialectFixture>();
 
 /**
- * Returns a `test` that runs each test once per dialect, named as in `postgres: what is promised`, on an
- * empty database from `databaseFor(t)`. The tests of a file must not run concurrently. For a dialect
- * without a server, one skipped test, named after `what`, says why. To be awaited at the top of the file.
+ * Returns a function like `test` that runs each test once per dialect and puts the dialect in front of its
+ * name, as in `postgres: an event is stored`. In the test `databaseFor(t)` returns an empty database. The
+ * tests of a file must not run concurrently. For a dialect without a database server, one skipped test,
+ * named after `what`, gives the reason. To be awaited at the top of the file.
  */
 export async function testOnDialects(what: string): Promise<TestOnDialects> {
   const ready: DialectFixture[] = [];
@@ -52,8 +53,8 @@ export async function testOnDialects(what: string): Promise<TestOnDialects> {
 }
 
 /**
- * Returns a database with all tables and no rows, another one on each call; undefined outside a test of
- * `testOnDialects`.
+ * Returns a database with all tables and no rows, a different one on each call in a test. Returns undefined
+ * outside a test of `testOnDialects`.
  */
 export async function emptyDatabaseFor(t: TestContext): Promise<Database | undefined> {
   const fixture = fixtures.get(t);

@@ -5,12 +5,12 @@ import { emptyDatabaseFor } from './dialects.js';
 import { newDatabase } from './new-database.js';
 
 /**
- * Opens a database with all tables and no rows for one test: of the test's dialect in a test of
- * `testOnDialects`, otherwise an embedded one, which is deleted after the test.
+ * Opens a database with all tables and no rows for one test. In a test of `testOnDialects` it has that
+ * test's dialect; otherwise it is embedded and deleted after the test.
  */
 export async function databaseFor(t: TestContext): Promise<Database> {
-  const given = await emptyDatabaseFor(t);
-  if (given !== undefined) return given;
+  const dialectDatabase = await emptyDatabaseFor(t);
+  if (dialectDatabase !== undefined) return dialectDatabase;
   const { options, drop } = await newDatabase('sqlite');
   const db = await openDatabase(options);
   t.after(async () => {

@@ -15,21 +15,21 @@ import { findServer, type ServerDialect } from './test-server.js';
 
 /**
  * Short, so that a test does not wait long for a deadline, but longer than a machine may stall, because
- * they also apply to every start and login.
+ * these deadlines also apply to each start and login.
  */
 const shortDeadlines = { DB_CONNECT_TIMEOUT: '2500', DB_STATEMENT_TIMEOUT: '2500' };
 
 /**
- * How long a process is cut off from its database. The default is longer than its reactions take: with
- * the test's deadlines a statement is abandoned together with its connection after 5 s, on MariaDB and
- * MySQL after 3.5 s, and the PostgreSQL client replaced then ends 10 s later. Connection attempts are up
- * to 0.5 s apart, polls for events up to 1 s; the other processes notice after 10 s, the listening
- * connection after 15 s. Only a longer cut, such as `CUT_OFF_MS=61000`, makes the others forget the
- * process (60 s).
+ * How long a process is cut off from its database. The default is longer than every reaction to the cut:
+ * with the test's deadlines a statement is abandoned together with its connection after 5 s (3.5 s on
+ * MariaDB and MySQL), and the replaced PostgreSQL client ends 10 s later; connection attempts are up to
+ * 0.5 s apart, polls for events up to 1 s; the other processes notice after 10 s, the connection that
+ * listens for notifications after 15 s. Only a longer cut, such as `CUT_OFF_MS=61000`, makes the other
+ * processes forget this one, which takes 60 s.
  */
 const cutOffMs = Number(process.env['CUT_OFF_MS'] ?? 17_000);
 
-/** One process of a cluster, with a backend that publishes to it and an open stream. */
+/** One process of a cluster, with a client that publishes to it and an open stream. */
 interface ClusterNode {
   readonly backend: H2Client;
   readonly stream: H2Stream;
@@ -63,12 +63,12 @@ async function getStatus({ backend }: ClusterNode, path: string): Promise<number
   return (await backend.ask('GET', path)).status;
 }
 
-/** Settles once `/health/ready` returns this status. */
+/** Settles once `/health/ready` of the node returns this status. */
 function waitForReadiness(node: ClusterNode, status: number): Promise<void> {
   return until(async () => (await getStatus(node, '/health/ready')) === status);
 }
 
-/** Asserts that every stream is open and has every event once, in the same order without a gap. */
+/** Asserts that each stream is open and received every published event once, in order and without a gap. */
 async function assertNoLoss(nodes: readonly ClusterNode[], publishers: readonly Publisher[]) {
   const ids = publishers.flatMap((publisher) => publisher.ids);
   assert.equal(new Set(ids).size, ids.length, 'a sequence number was assigned twice');
@@ -82,55 +82,58 @@ async function assertNoLoss(nodes: readonly ClusterNode[], publishers: readonly 
   assert.deepEqual(new Set(ids), new Set(all));
 }
 
-/** Tests faults of one dialect's server. A file per dialect, because the tests mostly wait. */
+/**
+ * Tests faults of one dialect's database server. Each dialect has a test file of its own, so that the tests
+ * of several dialects run in parallel: mostly they wait.
+ */
 export async function testFaults(dialect: ServerDialect): Promise<void> {
   const dedicated = await createDedicatedServer(dialect);
   const skip = typeof dedicated === 'string' ? dedicated : false;
 
   describe(`${dialect} with faults`, { skip }, () => {
-    const server = dedicated as DedicatedServer; // Skipped otherwise.
+    const server = dedicated as DedicatedServer; // Otherwise the tests are skipped.
     before(() => server.start());
     after(() => server.remove());
 
     test('a database crash under load yields 503 and loses no acknowledged event', async (t) => {
       const { key, startNode } = await createScenario(t, server);
       const nodes = [await startNode(), await startNode()];
-      const publishing = PublishLoad.start(nodes, { each: 8, key });
-      await publishing.waitForAcknowledged(3);
+      const load = PublishLoad.start(nodes, { each: 8, key });
+      await load.waitForAcknowledged(3);
 
       await server.crash();
-      await Promise.all(nodes.map((at) => waitForReadiness(at, 503)));
+      await Promise.all(nodes.map((node) => waitForReadiness(node, 503)));
       assert.equal(await getStatus(nodes[0] as ClusterNode, '/health/live'), 200);
-      await publishing.waitForRefusals();
+      await load.waitForRefusals();
       await server.start();
-      await Promise.all(nodes.map((at) => waitForReadiness(at, 200)));
-      await publishing.waitForAcknowledged(3);
-      await publishing.stop();
+      await Promise.all(nodes.map((node) => waitForReadiness(node, 200)));
+      await load.waitForAcknowledged(3);
+      await load.stop();
 
-      await assertNoLoss(nodes, publishing.publishers);
+      await assertNoLoss(nodes, load.publishers);
     });
 
     test('a hanging database yields 503 within the deadline, then service resumes', async (t) => {
       const { key, startNode } = await createScenario(t, server);
       const nodes = [await startNode(), await startNode()];
-      const publishing = PublishLoad.start(nodes, { each: 1, key });
-      await publishing.waitForAcknowledged(3);
+      const load = PublishLoad.start(nodes, { each: 1, key });
+      await load.waitForAcknowledged(3);
 
       server.freeze();
-      await Promise.all(nodes.map((at) => waitForReadiness(at, 503)));
-      await publishing.waitForRefusals();
+      await Promise.all(nodes.map((node) => waitForReadiness(node, 503)));
+      await load.waitForRefusals();
       const login = { json: { username: 'ada', password: getPassword('ada') } };
       const answer = await (nodes[0] as ClusterNode).backend.ask('POST', '/login', login);
       assert.equal(answer.status, 503);
       server.thaw();
-      await Promise.all(nodes.map((at) => waitForReadiness(at, 200)));
-      await publishing.waitForAcknowledged(3);
-      await publishing.stop();
+      await Promise.all(nodes.map((node) => waitForReadiness(node, 200)));
+      await load.waitForAcknowledged(3);
+      await load.stop();
 
-      await assertNoLoss(nodes, publishing.publishers);
+      await assertNoLoss(nodes, load.publishers);
     });
 
-    test('Herald stops while its database hangs', async (t) => {
+    test('Herald stops on SIGTERM while its database hangs', async (t) => {
       const { cluster, key } = await createScenario(t, server);
       const longDeadlines = { DB_CONNECT_TIMEOUT: '60000', DB_STATEMENT_TIMEOUT: '60000' };
       const launched = await cluster.launch({ ...longDeadlines, DRAIN_TIMEOUT: '2000' });
@@ -143,7 +146,7 @@ export async function testFaults(dialect: ServerDialect): Promise<void> {
       const publishing = client
         .ask('POST', '/events', { bearer: key, json })
         .catch(() => 'cut off');
-      await client.ask('GET', '/health/live'); // The request sent before it has arrived.
+      await client.ask('GET', '/health/live'); // When this is answered, the earlier request has arrived, too.
       const startedAt = performance.now();
       const code = await launched.end('SIGTERM');
       const ms = performance.now() - startedAt;
@@ -156,36 +159,36 @@ export async function testFaults(dialect: ServerDialect): Promise<void> {
 
     test('a read-only database makes Herald not ready and closes no stream', async (t) => {
       const { cluster, key, startNode } = await createScenario(t, server);
-      const near = await startNode(await createUnprivilegedAccount(cluster, dialect));
-      const publishing = PublishLoad.start([near], { each: 2, key });
-      await publishing.waitForAcknowledged(3);
+      const node = await startNode(await createUnprivilegedAccount(cluster, dialect));
+      const load = PublishLoad.start([node], { each: 2, key });
+      await load.waitForAcknowledged(3);
 
       await setReadOnly(cluster, dialect, true);
-      await publishing.waitForRefusals();
-      await waitForReadiness(near, 503);
-      const { body } = await near.backend.ask('GET', '/health/ready');
+      await load.waitForRefusals();
+      await waitForReadiness(node, 503);
+      const { body } = await node.backend.ask('GET', '/health/ready');
       await setReadOnly(cluster, dialect, false);
-      await waitForReadiness(near, 200);
-      await publishing.waitForAcknowledged(3);
-      await publishing.stop();
+      await waitForReadiness(node, 200);
+      await load.waitForAcknowledged(3);
+      await load.stop();
 
       assert.deepEqual(body['checks'], { serving: 'ok', database: 'failing', logins: 'ok' });
-      await assertNoLoss([near], publishing.publishers);
+      await assertNoLoss([node], load.publishers);
     });
 
     test('repeatedly killed database connections cause at most a 503', async (t) => {
       const { cluster, key, startNode } = await createScenario(t, server);
       const nodes = [await startNode(), await startNode()];
-      const publishing = PublishLoad.start(nodes, { each: 4, key });
+      const load = PublishLoad.start(nodes, { each: 4, key });
 
       for (let round = 1; round <= 5; round += 1) {
-        await publishing.waitForAcknowledged(1);
+        await load.waitForAcknowledged(1);
         await killConnections(cluster, dialect);
       }
-      await publishing.waitForAcknowledged(1);
-      await publishing.stop();
+      await load.waitForAcknowledged(1);
+      await load.stop();
 
-      await assertNoLoss(nodes, publishing.publishers);
+      await assertNoLoss(nodes, load.publishers);
     });
   });
 
@@ -199,32 +202,32 @@ export async function testFaults(dialect: ServerDialect): Promise<void> {
     const proxy = await openTcpProxy({ host, port });
     t.after(() => proxy.close());
     const { key, startNode } = await createScenario(t, shared);
-    const near = await startNode();
-    const far = await startNode({ DB_HOST: '127.0.0.1', DB_PORT: String(proxy.port) });
-    const publisher = new Publisher('near', near, key);
+    const connected = await startNode();
+    const cutOff = await startNode({ DB_HOST: '127.0.0.1', DB_PORT: String(proxy.port) });
+    const publisher = new Publisher('connected', connected, key);
     await publisher.publishWhile(() => publisher.ids.length < 10);
 
     const cutAt = performance.now();
     const hasBeenCutFor = (ms: number) => () => performance.now() - cutAt >= ms;
-    proxy.silence(); // First like an unplugged cable, then like a closed port.
-    await waitForReadiness(far, 503);
-    await publisher.publishWhile(() => publisher.ids.length < 700); // More than one poll reads.
+    proxy.silence(); // First the network drops all packets, then it refuses connections (`block`).
+    await waitForReadiness(cutOff, 503);
+    await publisher.publishWhile(() => publisher.ids.length < 700); // More events than one poll reads.
     await until(hasBeenCutFor(cutOffMs / 2));
     proxy.block();
     await until(hasBeenCutFor(cutOffMs));
-    assert.equal(await getStatus(far, '/health/ready'), 503);
-    assert.equal(far.stream.isEnded, false);
+    assert.equal(await getStatus(cutOff, '/health/ready'), 503);
+    assert.equal(cutOff.stream.isEnded, false);
     proxy.unblock();
-    await waitForReadiness(far, 200);
+    await waitForReadiness(cutOff, 200);
 
-    await assertNoLoss([near, far], [publisher]);
-    const again = new Publisher('far', far, key);
-    await again.publishWhile(() => again.ids.length < 3);
-    await assertNoLoss([near, far], [publisher, again]);
+    await assertNoLoss([connected, cutOff], [publisher]);
+    const secondPublisher = new Publisher('cut-off', cutOff, key);
+    await secondPublisher.publishWhile(() => secondPublisher.ids.length < 3);
+    await assertNoLoss([connected, cutOff], [publisher, secondPublisher]);
   });
 }
 
-/** Makes the server read-only, as a primary is after a failover, or writable again. */
+/** Makes the database server read-only, as a former primary is after a failover, or writable again. */
 async function setReadOnly({ administer }: Cluster, dialect: ServerDialect, isOn: boolean) {
   if (dialect !== 'postgres') return administer(`set global read_only = ${isOn ? 1 : 0}`);
   await administer(`alter system set default_transaction_read_only = ${isOn ? 'on' : 'off'}`);
@@ -233,7 +236,7 @@ async function setReadOnly({ administer }: Cluster, dialect: ServerDialect, isOn
 
 /**
  * Creates an account with exactly the privileges that docs/databases.md requires, because `read_only`
- * does not apply to root on MariaDB and MySQL. Returns its settings.
+ * does not apply to root on MariaDB and MySQL. Returns the settings that make Herald use it.
  */
 async function createUnprivilegedAccount({ administer, env }: Cluster, dialect: ServerDialect) {
   if (dialect === 'postgres') {
@@ -265,6 +268,6 @@ async function killConnections(cluster: Cluster, dialect: ServerDialect) {
     `select id from information_schema.processlist where db = '${name}'`,
   )) as { id?: number; ID?: number }[];
   for (const { id, ID } of rows) {
-    await cluster.administer(`kill ${id ?? ID}`).catch(() => undefined); // It has ended meanwhile.
+    await cluster.administer(`kill ${id ?? ID}`).catch(() => undefined); // It may have ended meanwhile.
   }
 }

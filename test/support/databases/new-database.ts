@@ -12,7 +12,10 @@ export interface NewDatabase {
   drop(): Promise<void>;
 }
 
-/** Returns an embedded one in a new folder, or one on the dialect's server. Throws without a server. */
+/**
+ * Returns an embedded database in a new folder, or one on the dialect's database server. Throws when there
+ * is no server.
+ */
 export async function newDatabase(dialect: Dialect): Promise<NewDatabase> {
   if (dialect === 'sqlite') {
     const folder = mkdtempSync(join(tmpdir(), 'herald-'));
@@ -26,7 +29,7 @@ export async function newDatabase(dialect: Dialect): Promise<NewDatabase> {
   return server;
 }
 
-/** Returns why this machine has no database of this dialect, or false. */
+/** Returns why this machine has no database of this dialect; false when it has one. */
 export async function skipFor(dialect: Dialect): Promise<string | false> {
   const server = dialect === 'sqlite' ? undefined : await findServer(dialect);
   return typeof server === 'string' ? server : false;

@@ -6,7 +6,7 @@ import {
   type Sql,
 } from '../../../src/db/database.js';
 
-/** The table that has one row by a check constraint, so that a full scan is right. */
+/** A table that a check constraint limits to one row, so a full scan of it is no fault. */
 const singleRow = 'log_head';
 
 const scanFinders: Readonly<Record<Dialect, (db: Database, statement: Sql) => Promise<string[]>>> =
@@ -25,8 +25,8 @@ export function findFullScans(db: Database, statement: Sql): Promise<string[]> {
   return scanFinders[db.dialect](db, statement);
 }
 
-/** Returns the text of a statement, in which a list counts as one value. */
-export function textOf(statement: Sql): string {
+/** Returns the text of a statement; a list of any length appears in it as one value. */
+export function normalizeText(statement: Sql): string {
   const text = render(statement, questionMark).replaceAll(/\s+/g, ' ').trim();
   return text.replaceAll(/\((\?, )+\?\)/g, '(?)');
 }
@@ -34,16 +34,17 @@ export function textOf(statement: Sql): string {
 /** Updates the planner's statistics of these tables. */
 export async function analyze(db: Database, tables: readonly string[]): Promise<void> {
   for (const table of tables) {
-    const mysql = db.dialect === 'mariadb' || db.dialect === 'mysql';
-    const statement = { texts: [`analyze ${mysql ? 'table ' : ''}${table}`], values: [] };
-    // MariaDB and MySQL return rows.
-    await (mysql ? db.query(statement) : db.execute(statement));
+    const isMysqlFamily = db.dialect === 'mariadb' || db.dialect === 'mysql';
+    const statement = { texts: [`analyze ${isMysqlFamily ? 'table ' : ''}${table}`], values: [] };
+    // There the statement returns rows.
+    await (isMysqlFamily ? db.query(statement) : db.execute(statement));
   }
 }
 
-/** Spec: sqlite.org/eqp.html. `SCAN` is also used for an index that is read from end to end. */
+/** Spec: sqlite.org/eqp.html. SQLite also says `SCAN` when it reads an index from end to end. */
 async function sqliteScans(db: Database, statement: Sql): Promise<string[]> {
   const rows = await db.query<{ detail: string }>(prependText('explain query plan ', statement));
+  // Names of subqueries and common table expressions, which are no tables.
   const harmless = /^SCAN (found|visible|range_\d+|\(subquery-\d+\)|CONSTANT ROW)/;
   return rows
     .map(({ detail }) => detail)
@@ -75,7 +76,7 @@ function flattenNodes(node: Node): Node[] {
   return [node, ...(node.Plans ?? []).flatMap(flattenNodes)];
 }
 
-/** `ALL` reads the whole table, `index` the whole index. A name in `<>` is a derived table. */
+/** The type `ALL` reads the whole table, `index` the whole index. A name in `<>` is a derived table. */
 async function mariadbScans(db: Database, statement: Sql): Promise<string[]> {
   interface Row {
     readonly table: string | null;

@@ -5,8 +5,9 @@ import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { ServerDialect } from './test-server.js';
 
-/** How to create and start a dedicated database server. */
+/** The programs and arguments that create and start a dedicated database server. */
 export interface Programs {
+  /** The folder of the server, on this machine. */
   readonly folder: string;
   /** Creates the data in the folder. */
   readonly prepare: () => void;
@@ -15,18 +16,18 @@ export interface Programs {
   /** Ends the server without a clean shutdown. */
   readonly crashSignal: NodeJS.Signals;
   readonly url: string;
-  /** The folder as the server sees it. */
+  /** The path of `folder` inside the server's chroot; the same path without a chroot. */
   readonly inside: string;
   readonly tlsArgs: (certificate: string, privateKey: string) => readonly string[];
 }
 
-/** Finds a dialect's programs and how to run them. Returns the reason, fit for `skip`, without them. */
-export function programsOf(dialect: ServerDialect, port: number): Programs | string {
+/** Finds the programs of a dialect. When they are not installed, returns the reason, as text for `skip`. */
+export function findPrograms(dialect: ServerDialect, port: number): Programs | string {
   if (dialect === 'postgres') return postgresPrograms(port);
   return dialect === 'mariadb' ? mariadbPrograms(port) : mysqlPrograms(port);
 }
 
-/** Without fsync: a commit reaches the operating system, which is enough to survive a crash. */
+/** Without fsync a commit reaches the operating system, which is enough to survive a crash of the server. */
 function postgresPrograms(port: number): Programs | string {
   const found = existsSync('/usr/lib/postgresql') ? readdirSync('/usr/lib/postgresql') : [];
   const version = found.sort((a, b) => Number(b) - Number(a))[0];
@@ -121,8 +122,8 @@ function mysqlPrograms(port: number): Programs | string {
 }
 
 /**
- * Returns the ids to start a server with: servers refuse root; other users start them as
- * themselves.
+ * Returns the user and group id to start a server with when this process runs as root, because database
+ * servers refuse root. Otherwise returns none, and the server runs as the current user.
  */
 export function identityOf(user: string): { uid?: number; gid?: number } {
   if (process.getuid?.() !== 0 || user === 'root') return {};

@@ -6,11 +6,11 @@ import { recordedLog } from '../recording/record.js';
 
 export type ServerDialect = Exclude<Dialect, 'sqlite'>;
 
-/** A database server to test against, with the options of one database for the caller alone. */
+/** A database server to test against, with the options of a database that only the caller uses. */
 export interface TestServer {
-  /** For `migrate` and `openDatabase`. The database does not exist yet. */
+  /** Options for `migrate` and `openDatabase`. The database does not exist yet. */
   readonly options: ServerOptions;
-  /** Runs the text as it is, outside the database and its pool, on a new connection. */
+  /** Runs the text unchanged on a new connection, which uses neither the database nor its pool. */
   administer(text: string): Promise<unknown>;
   /** Drops the database if it exists. */
   drop(): Promise<void>;
@@ -25,8 +25,8 @@ const defaults: Readonly<Record<ServerDialect, string>> = {
 let databaseCount = 0;
 
 /**
- * Finds the server of `TEST_POSTGRES_URL`, `TEST_MARIADB_URL` or `TEST_MYSQL_URL`, or the one on this
- * machine's standard port. Returns the reason, fit for `skip`, when there is none.
+ * Finds the database server of `TEST_POSTGRES_URL`, `TEST_MARIADB_URL` or `TEST_MYSQL_URL`, or else the one
+ * on the standard port of this machine. When there is none, returns the reason, as text for `skip`.
  */
 export async function findServer(dialect: ServerDialect): Promise<TestServer | string> {
   const setting = `TEST_${dialect.toUpperCase()}_URL`;
@@ -43,7 +43,7 @@ export async function findServer(dialect: ServerDialect): Promise<TestServer | s
   return server;
 }
 
-/** Describes the server at a URL without connecting to it. */
+/** Returns the database server at a URL without connecting to it. */
 export function serverAt(dialect: ServerDialect, url: URL): TestServer {
   const options = buildOptions(dialect, url);
   const administer = (text: string) => runAdminStatement(options, text);
@@ -81,7 +81,7 @@ function buildOptions(dialect: ServerDialect, url: URL): ServerOptions {
     password: decodeURIComponent(url.password),
     ssl: false,
     connectionsMax: 4,
-    // Long, because a machine that stalls for seconds must not look like an unresponsive server.
+    // Long, because a machine that stalls for seconds must not look like an unresponsive database server.
     connectMs: 20_000,
     statementMs: 30_000,
     prepare: true,

@@ -1,21 +1,23 @@
 import type { Database, Sql } from '../../../src/db/database.js';
 
-/** Wraps a database to add the text of each statement to `statements`, also in transactions. */
+/** Wraps a database so that the text of each statement, also in transactions, is added to `statements`. */
 export function withStatementLog(db: Database, statements: string[]): Database {
-  return watchedDatabase(db, ({ texts }) => statements.push(texts.join('?').replace(/\s+/g, ' ')));
+  return withStatementHook(db, ({ texts }) =>
+    statements.push(texts.join('?').replace(/\s+/g, ' ')),
+  );
 }
 
-/** Wraps a database to call `onStatement` before each statement, also in transactions. */
-export function watchedDatabase(db: Database, onStatement: (statement: Sql) => void): Database {
-  const note = (statement: Sql) => {
+/** Wraps a database so that `onStatement` is called before each statement, also in transactions. */
+export function withStatementHook(db: Database, onStatement: (statement: Sql) => void): Database {
+  const announce = (statement: Sql) => {
     onStatement(statement);
     return statement;
   };
   return {
     dialect: db.dialect,
-    query: (statement) => db.query(note(statement)),
-    execute: (statement) => db.execute(note(statement)),
-    transaction: (work) => db.transaction((tx) => work(watchedDatabase(tx, onStatement))),
+    query: (statement) => db.query(announce(statement)),
+    execute: (statement) => db.execute(announce(statement)),
+    transaction: (work) => db.transaction((tx) => work(withStatementHook(tx, onStatement))),
     close: () => db.close(),
   };
 }

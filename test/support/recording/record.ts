@@ -3,15 +3,15 @@ import { join } from 'node:path';
 import { type Logger, openLogger, silentLogger } from '../../../src/logging/logger.js';
 
 /**
- * Where a test run records the secrets that were issued or typed, and every log line, to be searched
- * by `test/secrets-in-logs.ts`. Set by `test/run.mjs`; without it nothing is recorded.
+ * Folder in which the tests of a run record each secret that was issued or typed, and each log line;
+ * `test/secrets-in-logs.ts` searches it. Set by `test/run.mjs`; otherwise nothing is recorded.
  */
 const folder = process.env['HERALD_TEST_RECORD'];
 
 /** Members of bodies that must never appear in a log. */
 const secretMembers = ['password', 'token', 'accessToken', 'refreshToken', 'streamToken', 'key'];
 
-/** The log of tests that do not inspect it: Herald's own logger, writing files to be searched. */
+/** The log for tests that do not inspect it: Herald's own logger, which writes into the folder above. */
 export const recordedLog: Logger =
   folder === undefined
     ? silentLogger
@@ -32,14 +32,14 @@ export function recordSecretsIn(body: unknown): void {
   }
 }
 
-/** Records lines that another process has logged. */
+/** Records log lines of another process. */
 export function recordLines(text: string): void {
   if (folder === undefined || text === '') return;
   mkdirSync(join(folder, `${process.pid}`), { recursive: true });
   appendFileSync(join(folder, `${process.pid}`, 'others.log'), `${text}\n`);
 }
 
-/** Records the log files anywhere below a folder that is about to be removed. */
+/** Records all log files in a folder that is about to be removed, also those in its subfolders. */
 export function recordLogFilesIn(directory: string): void {
   if (folder === undefined) return;
   const names = readdirSync(directory, { recursive: true, encoding: 'utf8' });

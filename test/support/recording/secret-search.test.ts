@@ -10,7 +10,7 @@ const token = randomBytes(96).toString('base64');
 const password = 'a "quiet" river';
 const jwt = ['header', 'payload', randomBytes(32).toString('base64url')].join('.');
 
-// [content, line, found]
+// [content of the line, line, whether it counts as a secret]
 const lines = [
   ['a whole token', `{"msg":"x","info":"${token}"}`, true],
   ['the beginning of a token', `{"msg":"x ${token.slice(0, 70)}…"}`, true],

@@ -1,17 +1,19 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 
-/** Shorter secrets would match by chance; tests that depend on the search use longer ones. */
-const lengthMin = 12;
+/** Secrets that are shorter are not searched for, because they would match by chance. */
+const secretLengthMin = 12;
 
 export interface SearchResult {
+  /** Number of distinct secrets. */
   readonly secrets: number;
+  /** Number of log lines. */
   readonly lines: number;
-  /** Log lines with a secret in them. */
+  /** The log lines that contain a secret. */
   readonly hits: readonly string[];
 }
 
-/** Searches the log lines that `record.ts` has recorded in a folder for its secrets. */
+/** Searches the log lines that `record.ts` has recorded in a folder for the secrets recorded there. */
 export function searchRecord(folder: string): SearchResult {
   const names = readdirSync(folder, { recursive: true, encoding: 'utf8' });
   const read = (ending: string) =>
@@ -24,26 +26,29 @@ export function searchRecord(folder: string): SearchResult {
   return { secrets: secrets.size, lines: lines.length, hits: findLinesWith(secrets, lines) };
 }
 
-/** Returns the lines with a secret, or its first half: plain, URL-encoded or JSON-escaped. */
+/** Returns the lines with a secret or the first half of one: plain, URL-encoded or JSON-escaped. */
 export function findLinesWith(secrets: Iterable<string>, lines: readonly string[]): string[] {
   const byStart = new Map<string, string[]>();
   for (const encoded of [...secrets].flatMap(getEncodings)) {
-    const start = encoded.slice(0, lengthMin);
+    const start = encoded.slice(0, secretLengthMin);
     byStart.set(start, [...(byStart.get(start) ?? []), encoded]);
   }
   return lines.filter((line) => {
-    for (let at = 0; at + lengthMin <= line.length; at += 1) {
-      const candidates = byStart.get(line.slice(at, at + lengthMin));
+    for (let at = 0; at + secretLengthMin <= line.length; at += 1) {
+      const candidates = byStart.get(line.slice(at, at + secretLengthMin));
       if (candidates?.some((candidate) => line.startsWith(candidate, at))) return true;
     }
     return false;
   });
 }
 
-/** Only the signature of a JWT counts: headers are all equal, and an unsigned JWT is worthless. */
+/**
+ * Returns the texts to search for. Of a JWT that is only the signature, because all headers are equal and
+ * an unsigned JWT is worthless.
+ */
 function getEncodings(secret: string): string[] {
   const text = /^[\w-]+\.[\w-]+\.([\w-]+)$/.exec(secret)?.[1] ?? secret;
-  const half = text.slice(0, Math.max(lengthMin, Math.ceil(text.length / 2)));
+  const half = text.slice(0, Math.max(secretLengthMin, Math.ceil(text.length / 2)));
   const encodings = [half, encodeURIComponent(half), JSON.stringify(half).slice(1, -1)];
-  return [...new Set(encodings)].filter((one) => one.length >= lengthMin);
+  return [...new Set(encodings)].filter((one) => one.length >= secretLengthMin);
 }

@@ -1,6 +1,6 @@
 import { until } from '../until.js';
 
-/** Settles when a line with these fields is logged, at once if it was already. */
+/** Settles when a line with these fields has been logged; at once if `lines` has one already. */
 export async function waitForLogLine(
   lines: readonly Readonly<Record<string, unknown>>[],
   fields: Readonly<Record<string, unknown>>,
@@ -10,8 +10,8 @@ export async function waitForLogLine(
 }
 
 /**
- * Settles when a clean-up task has removed at least `rows` rows in total. It may need several runs,
- * because one may start before all the rows to remove exist.
+ * Settles when a clean-up task has removed at least `rows` rows in total. The task may need several runs,
+ * because a run may start before all rows to be removed exist.
  */
 export async function waitForCleanUp(
   lines: readonly Readonly<Record<string, unknown>>[],

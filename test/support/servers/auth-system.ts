@@ -21,25 +21,25 @@ const ring = createKeyRing({
   algorithm: 'HS256',
   secret: randomBytes(32),
 });
-const cost = { memoryKib: 7168, passes: 1, lanes: 1 }; // The minimum that is accepted.
+const cost = { memoryKib: 7168, passes: 1, lanes: 1 }; // The lowest cost that `Passwords` accepts.
 
 /** Shared by the tests of a file, because threads start slowly. */
-const threadsOpened = openAuthThreads({
+const openingThreads = openAuthThreads({
   count: 2,
   queuePerThreadMax: 64,
   queueWaitMaxMs: 60_000,
   ring,
   log: recordedLog,
 });
-after(async () => (await threadsOpened).close());
+after(async () => (await openingThreads).close());
 
-/** Opens all parts of auth on a new database. */
+/** Opens all components of authentication on a new database. */
 export async function startAuth(t: TestContext) {
   const statements: string[] = [];
   const base = await sessionsFor(t, { db: withStatementLog(await databaseFor(t), statements) });
   const { db, wallClock, users, sessions, audit, lines } = base;
   const log = collectingLog(lines);
-  const threads = await threadsOpened;
+  const threads = await openingThreads;
   const expectedClaims = { audience: 'test', issuer: 'test' };
   const lifetimes = { lifeMs: 900_000, clockToleranceMs: 5000 };
   const accessTokens = new AccessTokens({
@@ -50,14 +50,14 @@ export async function startAuth(t: TestContext) {
     wallClock,
   });
   const hashing: string[] = [];
-  const counted: Pick<typeof threads, 'run'> = {
+  const countingThreads: Pick<typeof threads, 'run'> = {
     run(name, input, options) {
       hashing.push(name);
       return threads.run(name, input, options);
     },
   };
-  const passwords = await Passwords.open({ threads: counted, cost, lengthMin: 8 });
-  const costly = await Passwords.open({ threads, cost: { ...cost, passes: 2 }, lengthMin: 8 });
+  const passwords = await Passwords.open({ threads: countingThreads, cost, lengthMin: 8 });
+  const costlier = await Passwords.open({ threads, cost: { ...cost, passes: 2 }, lengthMin: 8 });
   const apiKeys = new ApiKeys({ db, log, wallClock });
   const realm = 'herald "test"';
   const bearer = new BearerAuth({ accessTokens, sessions, apiKeys, tokenType: 'Bearer', realm });
@@ -75,11 +75,11 @@ export async function startAuth(t: TestContext) {
   return {
     ...base,
     ...{ accessTokens, passwords, apiKeys, bearer, rateLimiter, throttle, login, accounts, sign },
-    /** Names of the password jobs that threads were given so far. */
+    /** Names of the password jobs that were sent to threads so far. */
     hashing,
-    /** Texts of the statements run so far. */
+    /** Texts of the SQL statements that were run so far. */
     statements,
-    /** Hashes a password at another cost, as if stored under earlier settings. */
-    oldDigest: (password: string) => costly.hash(password),
+    /** Hashes a password at a higher cost, like a digest that was stored under earlier settings. */
+    oldDigest: (password: string) => costlier.hash(password),
   };
 }

@@ -14,13 +14,14 @@ export interface Cluster {
   readonly userIds: Readonly<Record<Username, string>>;
   readonly apiKey: string;
   /** Starts another server inside this process, on the same database; closed after the test. */
-  start(more?: Env): Promise<App>;
+  start(extraEnv?: Env): Promise<App>;
   /** Starts another server as a child process; killed after the test. */
-  launch(more?: Env, options?: Pick<LaunchOptions, 'root' | 'onLine'>): Promise<ServerHandle>;
+  launch(extraEnv?: Env, options?: Pick<LaunchOptions, 'root' | 'onLine'>): Promise<ServerHandle>;
+  /** Runs an SQL text on the database server, on a new connection. */
   administer(text: string): Promise<unknown>;
 }
 
-/** Creates a migrated and seeded database on a real server, for any number of Herald processes. */
+/** Creates a migrated and seeded database on a database server, for any number of Herald processes. */
 export async function clusterFor(
   t: TestContext,
   dialect: 'postgres' | 'mariadb' | 'mysql',
@@ -30,7 +31,7 @@ export async function clusterFor(
   return clusterOn(t, server);
 }
 
-/** Creates the database on the given server; see `clusterFor`. */
+/** Like `clusterFor`, on the given database server. */
 export async function clusterOn(t: TestContext, server: TestServer): Promise<Cluster> {
   const { options, administer } = server;
   await migrate(options);
@@ -53,13 +54,13 @@ export async function clusterOn(t: TestContext, server: TestServer): Promise<Clu
     userIds,
     apiKey,
     administer,
-    async start(more = {}) {
-      const app = await App.open({ config: loadConfig({ ...env, ...more }), log: recordedLog });
+    async start(extraEnv = {}) {
+      const app = await App.open({ config: loadConfig({ ...env, ...extraEnv }), log: recordedLog });
       apps.push(app);
       return app;
     },
-    async launch(more = {}, options = {}) {
-      const launched = await launch({ ...options, env: { ...env, ...more }, cwd: folder });
+    async launch(extraEnv = {}, options = {}) {
+      const launched = await launch({ ...options, env: { ...env, ...extraEnv }, cwd: folder });
       processes.push(launched);
       return launched;
     },

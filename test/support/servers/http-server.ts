@@ -10,7 +10,7 @@ type Overrides = Partial<Omit<HttpServerOptions, 'limits'>> & {
   readonly limits?: Partial<HttpLimits>;
 };
 
-/** Starts a server with these routes on a free port, closed after the test; collects its log lines. */
+/** Starts a server with these routes on a free port and collects its log lines. Closed after the test. */
 export async function startHttp(
   t: TestContext,
   routes: readonly Route[],

@@ -15,7 +15,7 @@ export interface LaunchOptions {
   readonly root?: string;
   /** Options of Node, before the program. */
   readonly nodeOptions?: readonly string[];
-  /** A command that runs the command line that follows it. */
+  /** A command, such as `['bash', '-c', script]`, that gets Herald's command line as its arguments. */
   readonly wrapper?: readonly string[];
   readonly onLine?: (line: LogLine) => void;
 }
@@ -25,14 +25,14 @@ export interface ServerHandle {
   readonly pid: number;
   readonly port: number;
   readonly url: string;
-  /** Settles with the exit code when the process has ended, null when it was killed. */
+  /** Settles with the exit code when the process has ended; null when it was killed. */
   readonly exited: Promise<number | null>;
   signal(signal: NodeJS.Signals): void;
-  /** Sends a signal and settles as `exited`. Does nothing else once the process has ended. */
+  /** Sends a signal unless the process has ended, and settles like `exited`. */
   end(signal: NodeJS.Signals): Promise<number | null>;
 }
 
-/** Starts `src/server.ts`; settles when it listens. The caller ends it. */
+/** Starts `src/server.ts` and settles when it listens. The caller ends the process. */
 export async function launch(options: LaunchOptions): Promise<ServerHandle> {
   const { env, cwd, root, nodeOptions = [], wrapper = [], onLine } = options;
   const [node, ...args] = sourceCommand('server.ts', [], root);

@@ -6,7 +6,7 @@ if (isMainThread) {
   process.on('SIGUSR2', async () => {
     for (let round = 0; round < 3; round += 1) {
       globalThis.gc();
-      await new Promise(setImmediate); // The bytes of dead Buffers are freed one iteration later.
+      await new Promise(setImmediate); // Node frees the bytes of collected Buffers one iteration later.
     }
     console.log(JSON.stringify({ msg: 'resident', bytes: process.memoryUsage.rss() }));
   });

@@ -5,7 +5,7 @@ import type { TestContext } from 'node:test';
 export interface RemoteHost {
   /** This machine's address as the remote host sees it. */
   readonly address: string;
-  /** Starts a program on the remote host. Killed after the test. */
+  /** Starts a program on the remote host. It is killed after the test. */
   run(...command: string[]): void;
   /** Drops all packets from the remote host from now on: no data, no ACK, no FIN or RST. */
   blackhole(): void;
@@ -13,7 +13,7 @@ export interface RemoteHost {
 
 const ip = (...args: string[]) => execFileSync('ip', args, { stdio: 'pipe' });
 
-/** Returns why a remote host cannot be created, or false. It needs root, Linux and iproute2. */
+/** Returns why a remote host cannot be created, or false. A remote host needs root, Linux and iproute2. */
 export function getSkipReason(): string | false {
   const name = `herald-probe-${process.pid}`;
   try {
@@ -25,7 +25,7 @@ export function getSkipReason(): string | false {
   }
 }
 
-/** Creates the host: a network namespace behind a veth pair. Removed after the test. */
+/** Creates a remote host: a network namespace behind a veth pair. It is removed after the test. */
 export function openRemoteHost(t: TestContext): RemoteHost {
   const [name, localLink, remoteLink] = [
     `herald-${process.pid}`,

@@ -24,7 +24,7 @@ export interface ProcessOptions {
   readonly root?: string;
 }
 
-/** Creates an empty folder, removed after the test. Records the log files in it before. */
+/** Creates an empty folder. After the test the log files in it are recorded, and it is removed. */
 export function tempFolder(t: TestContext): string {
   const folder = mkdtempSync(join(tmpdir(), 'herald-'));
   t.after(() => {
@@ -51,7 +51,7 @@ export function runSource(
   options: ProcessOptions,
 ): Promise<Outcome> {
   const child = startSource(file, args, options);
-  child.stdin.on('error', () => {}); // A process that does not read it may have ended.
+  child.stdin.on('error', () => {}); // The process may end without reading its input.
   recordSecret(options.input ?? ''); // Input consists of passwords.
   child.stdin.end(options.input ?? '');
   return waitForExit(child);
@@ -75,7 +75,7 @@ export async function waitForExit(child: ChildProcessWithoutNullStreams): Promis
   const code = await new Promise<number | null>((resolve, reject) => {
     child.once('error', reject).once('close', resolve);
   });
-  // Only log lines are recorded: other output may show a secret on purpose, such as a new key.
+  // Only log lines are recorded, because other output may show a secret on purpose, such as a new key.
   const logged = out
     .join('')
     .split('\n')

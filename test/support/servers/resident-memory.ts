@@ -1,14 +1,14 @@
 import { until } from '../until.js';
 import type { ServerProcess } from './server-process.js';
 
-/** Options of Node that a process needs for `residentBytes`. */
+/** Options of Node that the server process needs for `measureResidentBytes`. */
 export const residentOptions: readonly string[] = [
   ...['--expose-gc', '--import', import.meta.resolve('./memory-probe.mjs')],
-  '--max-semi-space-size=2', // Otherwise the young generation grows, and stays resident when empty.
+  '--max-semi-space-size=2', // The young generation would grow, and its empty pages stay resident.
 ];
 
-/** Measures resident memory after garbage collection. */
-export async function residentBytes(server: ServerProcess): Promise<number> {
+/** Makes the server collect its garbage, and returns its resident memory. */
+export async function measureResidentBytes(server: ServerProcess): Promise<number> {
   const getReports = () => server.lines.filter(({ msg }) => msg === 'resident');
   const { length } = getReports();
   server.signal('SIGUSR2');

@@ -10,7 +10,7 @@ import { testCertificate } from './certificate.js';
 
 export type Env = Readonly<Record<string, string>>;
 
-/** Users in every test database; see `getPassword`. */
+/** Users in each test database; `getPassword` returns their passwords. */
 export const usernames = ['ada', 'bob', 'cyd'] as const;
 export type Username = (typeof usernames)[number];
 
@@ -29,7 +29,7 @@ const baseEnv: Env = {
   ARGON2_MEMORY_KIB: '7168',
   ARGON2_TIME: '1',
   AUTH_WORKERS: '1',
-  AUTH_QUEUE_TIMEOUT: '60000', // Estimated, and one slow hash distorts the estimate.
+  AUTH_QUEUE_TIMEOUT: '60000', // Long: the wait is an estimate, which one slow hash makes too high.
   LOGIN_IP_RATE: '100000/60000',
   TOKEN_IP_RATE: '100000/60000',
   STREAM_TOKEN_USER_RATE: '100000/60000',
@@ -47,7 +47,7 @@ interface Seed {
   readonly apiKey: string;
 }
 
-/** Everything that a process or an `App` needs to start. */
+/** What a server process or an `App` needs to start. */
 export interface Prepared {
   readonly folder: string;
   readonly env: Env;
@@ -58,14 +58,14 @@ export interface Prepared {
 let seedPromise: Promise<Seed> | undefined;
 
 /**
- * Creates a folder with a certificate and a seeded database, and settings for them, with a port that
- * stays free while the server is stopped. The caller removes the folder. With a `DB_DIALECT` the accounts
- * are created in that database, which must be migrated.
+ * Creates a folder with a certificate and a seeded database, and returns settings that use them and a port
+ * that stays free while the server is stopped. The caller removes the folder. If `extraEnv` has a
+ * `DB_DIALECT`, the accounts are created in its database, which must be migrated.
  */
-export async function prepare(more: Env = {}): Promise<Prepared> {
+export async function prepare(extraEnv: Env = {}): Promise<Prepared> {
   const folder = mkdtempSync(join(tmpdir(), 'herald-'));
-  const env = { ...more, PORT: more['PORT'] ?? String(await freePort()) };
-  if (more['DB_DIALECT'] !== undefined) {
+  const env = { ...extraEnv, PORT: extraEnv['PORT'] ?? String(await freePort()) };
+  if (extraEnv['DB_DIALECT'] !== undefined) {
     const all = { ...buildEnv(folder), ...env };
     return { folder, env: all, ...(await createAccounts(all)) };
   }
@@ -103,6 +103,6 @@ function createAccounts(env: Env): Promise<Omit<Seed, 'folder'>> {
     const { key } = await apiKeys.create({ name: 'tests', scopes: ['publish'] });
     recordSecret(key);
     for (const username of usernames) recordSecret(getPassword(username));
-    return { userIds: ids as Record<Username, string>, apiKey: key }; // All are set by the loop.
+    return { userIds: ids as Record<Username, string>, apiKey: key }; // The loop has set all.
   });
 }

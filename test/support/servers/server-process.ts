@@ -16,7 +16,7 @@ export class ServerProcess {
     this.#nodeOptions = nodeOptions;
   }
 
-  /** Settles when the server listens. Killed after the test. */
+  /** Settles when the server listens. It is killed after the test. */
   static async start(
     t: TestContext,
     { env = {}, nodeOptions = [] }: { env?: Env; nodeOptions?: readonly string[] } = {},
@@ -60,7 +60,7 @@ export class ServerProcess {
     this.#launched?.signal(signal);
   }
 
-  /** Sends a signal and settles with the exit code, null when the process was killed. */
+  /** Sends a signal and settles with the exit code; null when the process was killed. */
   end(signal: NodeJS.Signals): Promise<number | null> {
     return this.#launched?.end(signal) ?? Promise.resolve(null);
   }

@@ -8,8 +8,8 @@ import { until } from '../until.js';
 import { startHttp } from './http-server.js';
 
 /**
- * Time limits that no well-behaved client reaches, even on a machine that stalls. A test sets the one
- * limit it is about; its well-behaved clients are not subject to it, or it is seconds long.
+ * Time limits that no well-behaved client reaches, even on a machine that stalls. A test shortens only the
+ * limit that it tests. That limit does not apply to the test's well-behaved clients, or is seconds long.
  */
 const longLimits: Partial<HttpLimits> = {
   idleMs: 60_000,
@@ -19,7 +19,7 @@ const longLimits: Partial<HttpLimits> = {
   handshakeMs: 60_000,
 };
 
-/** Starts a server for hostile clients; collects what reaches its handlers. */
+/** Starts a server for hostile clients; collects the bodies and sinks that reach its handlers. */
 export async function startTargetServer(
   t: TestContext,
   limits: Partial<HttpLimits> = {},
@@ -41,8 +41,8 @@ export async function startTargetServer(
   const { server, port, lines } = started;
 
   /**
-   * Asserts that clients are served, and that after `disconnect` no connection and no warning is
-   * left.
+   * Asserts that the server answers requests, that after `disconnect` it has no connections, and that it
+   * has logged no warning or error.
    */
   async function assertHealthy(disconnect: () => void): Promise<void> {
     for (const protocol of ['h2', 'http/1.1'] as const) {

@@ -6,6 +6,6 @@ export const hasTerminals = spawnSync('script', ['--version']).error === undefin
 /** Returns a command line that runs `command` on a new terminal and exits with its code. */
 export function onTerminal(command: readonly string[]): [string, ...string[]] {
   const quoted = command.map((word) => `'${word.replaceAll("'", `'\\''`)}'`);
-  // `exec`, because otherwise Ctrl-C ends the shell in between, with the shell's exit code.
+  // Without `exec`, Ctrl-C would end the shell in between, and its exit code would be returned.
   return ['script', '-qec', `exec ${quoted.join(' ')}`, '/dev/null'];
 }
