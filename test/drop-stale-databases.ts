@@ -1,5 +1,5 @@
-// node --import tsx test/drop-stale-databases.ts: run by `test/run.mjs` after the tests, because tests that
-// were ended by a signal have not dropped their databases.
+// node --import tsx test/drop-stale-databases.ts: `test/run.mjs` runs this after the tests, because tests
+// that a signal has ended did not drop their databases.
 import { dropStaleDatabases } from './support/databases/stale-databases.js';
 
 for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Runs a real MySQL to test against. Debian's stable suites have none, so it is installed into a chroot of
-# the unstable suite under .scratch/mysql-root, from the mirror that apt is configured with. Needs root,
+# Runs a real MySQL to test against. Debian's stable suites do not have MySQL, so it is installed into a
+# chroot of the unstable suite, .scratch/mysql-root, from the mirror that apt is configured with. Needs root,
 # Debian or a derivative, and an earlier `apt-get update`.
 #
 #   test/mysql.sh start   creates the chroot if needed, starts MySQL, prints `export TEST_MYSQL_URL=…`
 #   test/mysql.sh stop    stops MySQL and keeps the chroot
-#   test/mysql.sh remove  stops MySQL and removes everything
+#   test/mysql.sh remove  stops MySQL and removes the chroot
 #
-# PORT is the port on 127.0.0.1, by default the first free one from 11306; `root` has an empty password.
+# PORT is the port on 127.0.0.1, by default the first free port from 11306 on; `root` has an empty password.
 # Further arguments of `start` are passed to mysqld, for example --innodb-flush-log-at-trx-commit=2.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -30,7 +30,7 @@ listens() {
   (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
 }
 
-# Another checkout may run its own server.
+# Several checkouts may each run a server.
 free_port() {
   local port=11306 # Below the ephemeral ports.
   while listens "$port"; do port=$((port + 1)); done
@@ -110,7 +110,7 @@ start() {
   echo "export TEST_MYSQL_URL=mysql://root@127.0.0.1:$(port_in_use)"
 }
 
-# The server may have been started with another PORT.
+# Asks the server, because it may have been started earlier, with another PORT.
 port_in_use() {
   inside mysql -uroot -S "$socket" -N -e 'select @@port'
 }
@@ -127,9 +127,9 @@ stop() {
   unmount
 }
 
-# Repeats, because it may be mounted more than once.
+# Repeated, because /proc may be mounted there more than once. Lazy while a process still uses it.
 unmount() {
-  while mountpoint -q "$root/proc"; do umount "$root/proc" || umount -l "$root/proc"; done # Lazily while the server is ending.
+  while mountpoint -q "$root/proc"; do umount "$root/proc" || umount -l "$root/proc"; done
 }
 
 case ${1:-} in
@@ -137,7 +137,7 @@ case ${1:-} in
   stop) stop ;;
   remove)
     stop
-    # `rm` must not reach a mounted file system.
+    # `rm` must not delete files in a mounted file system.
     if mountpoint -q "$root/proc"; then fail "$root/proc is in use"; fi
     rm -rf "$root" "$root.making" "$scratch/debootstrap"
     ;;

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the proxies and the connection pooler that some tests run beside Herald, from Debian's
-# packages, if they are missing. Starts nothing. Needs root and apt-get; without them it reports what is
-# missing, and those tests are skipped. (test/browser.sh installs the browser.)
+# packages, if they are missing. Starts none of them. Needs root and apt-get; without them it reports which
+# are missing, and their tests are skipped. (test/browser.sh installs the browser.)
 set -euo pipefail
 
 missing=()
@@ -26,7 +26,7 @@ fi
 export DEBIAN_FRONTEND=noninteractive
 apt=(apt-get -qq -o DPkg::Lock::Timeout=120 -o Acquire::Retries=3)
 "${apt[@]}" update || true # An unreachable source must not prevent the use of the others.
-# Packages start the servers that they install; the tests start their own.
+# Prevents packages from starting the servers that they install, because the tests start their own.
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
   printf '#!/bin/sh\nexit 101\n' > "$policy"

@@ -19,7 +19,7 @@ const given = parseArguments(process.argv.slice(2), root);
 const { filters, without, options } = given;
 const folders = given.folders.length > 0 ? given.folders : ['src', 'test'];
 const isWhole = [filters, options, given.folders].every(({ length }) => length === 0);
-// More than three times what all tests take on an idle machine.
+// All tests take less than a third of it on an idle machine.
 const minutes = given.minutes ?? 30;
 const fileMinutes = given.fileMinutes ?? 7;
 
@@ -39,19 +39,19 @@ if (!hasPackages()) refuse('packages are not installed; run: npm ci');
 
 const ending = new AbortController();
 for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => ending.abort(signal));
-// `node --test` does not limit the time of a file that does not end.
+// `node --test` has no limit for the whole run.
 const deadline = setTimeout(() => {
   console.error(`Cannot finish: the tests take longer than ${minutes} minutes`);
   ending.abort('SIGTERM');
 }, minutes * 60_000);
 
 const { record, temp } = createRunFolder();
-const parts = { root, record, temp, options, fileMinutes, signal: ending.signal };
-// One more file at a time than there are cores, because many tests wait for a time limit.
-const run = await runTests({ ...parts, files, concurrency: availableParallelism() + 1 });
+const runOptions = { root, record, temp, options, fileMinutes, signal: ending.signal };
+// One file more than there are cores runs at a time, because many tests wait for a time limit.
+const run = await runTests({ ...runOptions, files, concurrency: availableParallelism() + 1 });
 const { failed, flaky } = await retryFailures({
   failures: run.failures,
-  runAlone: (file) => runTests({ ...parts, files: [file], concurrency: 1 }),
+  runAlone: (file) => runTests({ ...runOptions, files: [file], concurrency: 1 }),
   signal: ending.signal,
 });
 clearTimeout(deadline);
@@ -61,7 +61,7 @@ const hasSelection = run.failures.length > 0 || run.tests.some(isSelected);
 if (!isEnded && given.namePatterns.length > 0 && !hasSelection) {
   refuse(`no test has ${given.namePatterns.join(' or ')} in its name`);
 }
-// No log line of the run may contain a password or token that was used in it.
+// Log lines of the run must not contain passwords or tokens that the tests used.
 const hasStarted = isEnded || run.files.length > 0;
 const status = hasStarted ? runScript('secrets-in-logs', record, ...(isWhole ? ['whole'] : [])) : 0;
 if (isWhole || isEnded || run.code !== 0) runScript('drop-stale-databases');
@@ -69,7 +69,7 @@ if (isWhole || isEnded || run.code !== 0) runScript('drop-stale-databases');
 for (const line of describeSkips(run)) console.log(line);
 if (run.files.length > 1) console.log(formatSlowestFiles(run.files));
 const isFlakyOnly = run.code === 1 && flaky.length > 0 && failed.length === 0;
-const isGood = (run.code === 0 || isFlakyOnly) && !isEnded && status === 0;
+const hasPassed = (run.code === 0 || isFlakyOnly) && !isEnded && status === 0;
 const summary = [
   ...formatFailures('FAILED', failed),
   ...(status === 0 ? [] : ['FAILED: the search for secrets in log lines']),
@@ -85,7 +85,7 @@ if (summary.length > 0) console.log(summary.join('\n'));
 if (process.env['TEST_SUMMARY']) {
   writeFileSync(process.env['TEST_SUMMARY'], summary.map((line) => `${line}\n`).join(''));
 }
-process.exit(isGood ? 0 : 1);
+process.exit(hasPassed ? 0 : 1);
 
 /** @param {string} folder */
 function findTestFiles(folder) {

@@ -6,11 +6,12 @@
 # needs apt-get and root.
 #
 # Redis writes each command to its append-only file before it replies. It does not use its standard port,
-# because a Redis that runs there already may not persist its data.
+# because a Redis that runs there already may not persist its data. It is for event logs on Redis, which are
+# planned; so far one test checks these settings and no other uses it.
 #
-#   test/servers.sh        starts the servers; fails when PostgreSQL or MariaDB is unavailable, and only
-#                          reports it when Redis is
-#   test/servers.sh stop   stops the servers that it started
+#   test/servers.sh        starts the servers; fails when PostgreSQL or MariaDB is unavailable; reports it
+#                          when Redis is unavailable
+#   test/servers.sh stop   stops the servers that this script has started
 #
 # TEST_SERVERS_DIR is the folder of the data (default: /tmp/herald-servers). TEST_POSTGRES_PORT,
 # TEST_MARIADB_PORT and TEST_REDIS_PORT set other ports; the tests then need TEST_POSTGRES_URL,
@@ -37,14 +38,15 @@ is_root() {
   [ "$(id -u)" -eq 0 ]
 }
 
-# as <user> <command>…: runs a command as a user when this is root, because servers refuse root.
+# as <user> <command>…: runs a command as this user when the script runs as root, because database servers
+# refuse root.
 as() {
   local user=$1
   shift
   if is_root; then setpriv --reuid="$user" --regid="$user" --clear-groups -- "$@"; else "$@"; fi
 }
 
-# install_packages <package>…: fails without root or apt-get.
+# install_packages <package>…: installs Debian packages; fails without root or apt-get.
 install_packages() {
   is_root && command -v apt-get >/dev/null || return 1
   # Another apt-get may be running, and a mirror may fail temporarily.
@@ -89,7 +91,8 @@ start_postgres() {
   if listens "$postgres_port"; then echo "PostgreSQL: started in $data"; else fail_later "PostgreSQL: see $data/log"; fi
 }
 
-# Uses `programs` and `data` of the caller. Without fsync: the data need not survive a power failure.
+# Uses the variables `programs` and `data` of the caller. Fsync is off, because the data need not survive a
+# power failure.
 run_postgres() {
   [ -f "$data/data/PG_VERSION" ] ||
     as postgres "$programs/initdb" -D "$data/data" -U postgres -A trust -E UTF8 --locale=C.UTF-8 \
@@ -121,9 +124,10 @@ start_mariadb() {
   if listens "$mariadb_port"; then echo "MariaDB: started in $data"; else fail_later "MariaDB: see $data/log"; fi
 }
 
-# Uses `data` of the caller. Fails when the server has ended. The data need not survive a power failure.
+# Uses the variable `data` of the caller. Fails when the server has ended. Commits are not flushed to disk,
+# because the data need not survive a power failure.
 run_mariadb() {
-  # `--force`: works without a resolvable host name.
+  # `--force` lets it work when the host name cannot be resolved.
   [ -d "$data/data/mysql" ] ||
     as mysql mariadb-install-db --no-defaults --force --datadir="$data/data" --skip-test-db \
       --auth-root-authentication-method=normal >"$data/log" 2>&1 || true
@@ -161,8 +165,8 @@ redis_program() {
   done
 }
 
-# Uses `data` of the caller. Fails when the server has ended. The program acts as a server when it is
-# called by this name.
+# Uses the variable `data` of the caller. Fails when the server has ended. The link is needed because the
+# program acts as a server only under the name `redis-server`.
 run_redis() {
   ln -sf "$(redis_program)" "$data/redis-server"
   as redis mkdir -p "$data/data"
@@ -197,7 +201,7 @@ stop_all() {
   stop_process "$base/redis/pid"
 }
 
-# stop_process <pid file>: the server removes the file when it ends.
+# stop_process <pid file>: stops a server and waits until it has removed this file.
 stop_process() {
   [ -f "$1" ] || return 0
   if kill "$(cat "$1")" 2>/dev/null; then

@@ -3,12 +3,12 @@ import { parseArgs } from 'node:util';
 import { type Mutant, readMutantFiles } from './mutants.js';
 import { SourceTree, type TestRun } from './source-tree.js';
 
-const usage = `Applies one fault at a time to the source and runs the test that must detect it.
+const usage = `Applies one small fault (a mutant) at a time to the source and runs the test that must detect it.
 
 Usage: npm run mutants [-- [--jobs <n>] [<filter> ...]]
 
   <filter>    only mutants with this text in their name, source file or test file
-  --jobs <n>  test runs at a time; default: the number of cores, ${availableParallelism()}
+  --jobs <n>  number of tests that run in parallel; default: the number of cores, ${availableParallelism()}
 
 The mutants are in test/mutants/*.json, one file per folder of src. Each is applied to a copy of the
 working tree, in which its test must pass first.
@@ -68,21 +68,21 @@ async function main(): Promise<void> {
 
 /** Tests one mutant. Never rejects: an error is an outcome. */
 async function tryMutant(tree: SourceTree, mutant: Mutant): Promise<Result> {
-  const wanted = `"${mutant.testName}" in ${mutant.test}`;
+  const testTitle = `"${mutant.testName}" in ${mutant.test}`;
   try {
     const original = await tree.runTest(mutant);
     const unfit = getUnfitReason(original);
     if (unfit !== undefined) {
-      return { mutant, outcome: 'TEST DOES NOT PASS', reason: `${wanted} ${unfit} without it` };
+      return { mutant, outcome: 'TEST DOES NOT PASS', reason: `${testTitle} ${unfit} without it` };
     }
     const { passed, failed, isTimedOut } = await tree.withMutant(mutant, () =>
       tree.runTest(mutant),
     );
     const [first] = failed;
     if (first !== undefined) return { mutant, outcome: 'killed', reason: `by "${first}"` };
-    if (isTimedOut) return { mutant, outcome: 'TEST DID NOT END', reason: wanted };
-    if (passed.length === 0) return { mutant, outcome: 'TEST DID NOT RUN', reason: wanted };
-    return { mutant, outcome: 'SURVIVED', reason: `${wanted} did not fail` };
+    if (isTimedOut) return { mutant, outcome: 'TEST DID NOT END', reason: testTitle };
+    if (passed.length === 0) return { mutant, outcome: 'TEST DID NOT RUN', reason: testTitle };
+    return { mutant, outcome: 'SURVIVED', reason: `${testTitle} did not fail` };
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause);
     return { mutant, outcome: 'DOES NOT APPLY', reason };
@@ -121,8 +121,8 @@ function parse() {
 }
 
 function has({ name, file, test }: Mutant, filter: string): boolean {
-  const wanted = filter.toLowerCase();
-  return [name, file, test].some((text) => text.toLowerCase().includes(wanted));
+  const lowerCase = filter.toLowerCase();
+  return [name, file, test].some((text) => text.toLowerCase().includes(lowerCase));
 }
 
 function print(line: string): void {

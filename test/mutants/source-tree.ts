@@ -14,7 +14,7 @@ import { applyMutant, type Mutant, root } from './mutants.js';
 
 /** Results of the selected tests of one run. */
 export interface TestRun {
-  /** Names of tests that passed, without skipped tests and suites. */
+  /** Names of the tests that passed. Skipped tests and suites are left out. */
   readonly passed: readonly string[];
   readonly failed: readonly string[];
   /** Whether the process was killed at the time limit. */
@@ -52,7 +52,7 @@ export class SourceTree {
     }
   }
 
-  /** Runs the tests of one file whose name contains `testName`. Never rejects. */
+  /** Runs the tests of one file that have `testName` in their name. Never rejects. */
   runTest({ test, testName }: Pick<Mutant, 'test' | 'testName'>): Promise<TestRun> {
     const events = join(this.#folder, 'test-events');
     rmSync(events, { force: true });
@@ -61,7 +61,7 @@ export class SourceTree {
       ...['--test-reporter=./test/mutants/reporter.mjs', `--test-reporter-destination=${events}`],
       test,
     ];
-    // A new process group, to kill the processes that a test starts, too.
+    // In a new process group, so that `kill` also ends the processes that a test starts.
     const child = spawn(process.execPath, args, {
       cwd: this.#folder,
       env: getEnvironment(),
@@ -95,15 +95,15 @@ export class SourceTree {
 
 function readOutcome(events: string, testName: string): Pick<TestRun, 'passed' | 'failed'> {
   const text = existsSync(events) ? readFileSync(events, 'utf8') : '';
-  const ended = text
+  const results = text
     .split('\n')
     .filter((line) => line !== '')
     .map((line) => JSON.parse(line) as { name: string; hasPassed: boolean })
     // A file that fails before its tests start is reported under its own name.
     .filter(({ name }) => name.includes(testName));
   return {
-    passed: ended.filter(({ hasPassed }) => hasPassed).map(({ name }) => name),
-    failed: ended.filter(({ hasPassed }) => !hasPassed).map(({ name }) => name),
+    passed: results.filter(({ hasPassed }) => hasPassed).map(({ name }) => name),
+    failed: results.filter(({ hasPassed }) => !hasPassed).map(({ name }) => name),
   };
 }
 

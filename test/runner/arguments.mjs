@@ -4,37 +4,38 @@ import { existsSync, realpathSync } from 'node:fs';
 import { isAbsolute, relative } from 'node:path';
 import { formatHelp } from './help.mjs';
 
-/** Options of the runner itself, besides `--help`; each takes a value and may be repeated. */
+/** Options of the runner itself, except `--help`; each takes a value and may be repeated. */
 const ownOptions = ['--without', '--in', '--minutes', '--file-minutes'];
 
 /**
  * Separates path filters from options. The value of an option may follow after a space or an equals
- * sign. Ends the process when a value is missing or wrong, and after printing the help.
+ * sign. Exits with code 1 when a value is missing or
+ * invalid, and with code 0 after it has printed the help.
  *
  * @param {readonly string[]} args
  * @param {string} root The folder of the project: paths of test files are relative to it.
  */
 export function parseArguments(args, root) {
-  const own = Object.fromEntries(ownOptions.map((name) => [name, []]));
+  const ownValues = Object.fromEntries(ownOptions.map((name) => [name, []]));
   const filters = [];
   const options = []; // For `node --test`.
   const namePatterns = [];
-  const rest = [...args];
+  const remaining = [...args];
   let valueOptions;
-  while (rest.length > 0) {
-    const arg = rest.shift();
+  while (remaining.length > 0) {
+    const arg = remaining.shift();
     const [name, value] = split(arg);
     if (arg === '--help' || arg === '-h') {
       console.log(formatHelp());
       process.exit(0);
     } else if (ownOptions.includes(name)) {
-      own[name].push(value ?? takeValue(name, rest));
+      ownValues[name].push(value ?? takeValue(name, remaining));
     } else if (!arg.startsWith('-')) {
       filters.push(arg);
     } else {
       options.push(arg);
       valueOptions ??= readValueOptions();
-      if (valueOptions.has(arg)) options.push(takeValue(arg, rest));
+      if (valueOptions.has(arg)) options.push(takeValue(arg, remaining));
       if (name === '--test-name-pattern') namePatterns.push(value ?? options.at(-1));
     }
   }
@@ -42,15 +43,15 @@ export function parseArguments(args, root) {
     filters: filters.map((filter) => toPathPart(filter, root)),
     options,
     namePatterns,
-    without: own['--without'].map((filter) => toPathPart(filter, root)),
-    folders: own['--in'],
-    minutes: readMinutes('--minutes', own),
-    fileMinutes: readMinutes('--file-minutes', own),
+    without: ownValues['--without'].map((filter) => toPathPart(filter, root)),
+    folders: ownValues['--in'],
+    minutes: readMinutes('--minutes', ownValues),
+    fileMinutes: readMinutes('--file-minutes', ownValues),
   };
 }
 
-function readMinutes(name, own) {
-  const value = own[name].at(-1);
+function readMinutes(name, ownValues) {
+  const value = ownValues[name].at(-1);
   if (value !== undefined && !(Number(value) > 0)) refuse(`${name} needs a positive number`);
   return value === undefined ? undefined : Number(value);
 }
@@ -66,12 +67,12 @@ function toPathPart(filter, root) {
 
 /** @param {string} arg */
 function split(arg) {
-  const at = arg.indexOf('=');
-  return at === -1 ? [arg, undefined] : [arg.slice(0, at), arg.slice(at + 1)];
+  const index = arg.indexOf('=');
+  return index === -1 ? [arg, undefined] : [arg.slice(0, index), arg.slice(index + 1)];
 }
 
-function takeValue(name, rest) {
-  return rest.length > 0 ? rest.shift() : refuse(`${name} needs a value`);
+function takeValue(name, remaining) {
+  return remaining.length > 0 ? remaining.shift() : refuse(`${name} needs a value`);
 }
 
 /**
@@ -94,7 +95,7 @@ export function hasPackages() {
   }
 }
 
-/** Returns the options of this Node that take a value, as its help lists them: `-r, --require=...`. */
+/** Returns the options of this Node that take a value; its help lists them as `-r, --require=...`. */
 function readValueOptions() {
   const { stdout } = spawnSync(process.execPath, ['--help'], { encoding: 'utf8' });
   const lines = stdout.matchAll(/^ +(?:(-\w), )?(--[\w-]+)=/gm);

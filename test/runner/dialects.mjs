@@ -1,7 +1,7 @@
-// Reports the databases that a run did not test, and what else was skipped and why, so that a green run
-// on a machine without database servers is not misread. The name of a suite that needs a database starts
-// with the dialect, "postgres keeps the database contract", as does the name of a test outside such a
-// suite, "postgres: a login is noted".
+// Reports the databases that a run did not test, and which other tests were skipped and why, so that a
+// run without database servers is not taken for a complete one. The name of a suite that needs a database
+// starts with the dialect ("postgres keeps the database contract"), and so does the name of a test outside
+// such a suite ("postgres: a login is noted").
 const dialects = ['sqlite', 'postgres', 'mariadb', 'mysql'];
 
 /**
@@ -23,7 +23,7 @@ export function describeSkips({ tests }) {
   const lines = [...skipped]
     .filter(([reason]) => !reason.startsWith('test name does not match'))
     .map(([reason, count]) => `skipped, ${count === 1 ? 'one test' : `${count} tests`}: ${reason}`);
-  if (tested.size === 0 && reasons.size === 0) return lines; // A filtered run that needs no database.
+  if (tested.size === 0 && reasons.size === 0) return lines; // The selected tests need no database.
   const untested = dialects
     .filter((dialect) => !tested.has(dialect))
     .map((dialect) => [dialect, reasons.get(dialect)])

@@ -1,14 +1,14 @@
-// Names for groups of test files: `npm test -- smoke`, `npm test -- --without once`.
+// Names of groups of test files: `npm test -- smoke`, `npm test -- --without once`.
 export const groups = {
-  /** Start, tour, login, stream, resume, publish and stop; these run under every supported Node. */
+  /** From start to stop, and the README; `.ci/run` runs these files under each version of Node. */
   smoke: ['test/smoke.test.ts', 'test/readme.test.ts'],
-  /** Seeded runs of random interleavings. A failure is reported with its seed and never retried. */
+  /** Tests of random interleavings. A failure is reported with its seed and never retried. */
   races: ['.race.test.ts'],
-  /** Independent of the version of Node, so `.ci/run` runs it under one version only. */
+  /** Tests that do not depend on the version of Node: `.ci/run` runs them under one version only. */
   once: ['test/browser.test.ts'],
 };
 
-/** Whether a file's tests depend on a random seed, so that a failure counts even if a retry passes. */
+/** Whether a file's tests depend on a random seed. Such a failure counts: a retry has another seed. */
 export const isSeeded = (file) => /\.(race|fuzz|mutant)\.test\.ts$/.test(file);
 
 /**

@@ -7,7 +7,7 @@ import { readResults } from './results.mjs';
 let runs = 0;
 
 /**
- * Runs test files; settles with the exit code, `null` when a signal ended the run, and the results.
+ * Runs test files. Settles with the results and the exit code, which is `null` when a signal ended the run.
  *
  * @param {{ root: string, record: string, temp: string, files: readonly string[], options: readonly string[],
  *   concurrency: number, fileMinutes: number, signal: AbortSignal }} parts
@@ -16,8 +16,8 @@ export async function runTests(parts) {
   const { root, record, temp, files, options, concurrency, fileMinutes, signal } = parts;
   runs += 1;
   const results = join(record, `results-${runs}`);
-  // Ends tests that hang. Up to Node 22 the limit applies to a whole file, on later versions to each
-  // test; there `heading.mjs` ends the file.
+  // Ends tests that hang. Up to Node 22 the limit applies to a whole file. On later versions it applies to
+  // each test, and `heading.mjs` ends the file.
   const fileMs = fileMinutes * 60_000;
   const limits = [`--test-timeout=${fileMs}`, `--test-concurrency=${concurrency}`];
   const preloads = ['--import', 'tsx', '--import', './test/runner/heading.mjs'];
@@ -37,13 +37,13 @@ export async function runTests(parts) {
     stdio: 'inherit',
     detached: true, // A new process group, which can be killed as a whole.
   });
-  const end = () => {
+  const endTests = () => {
     kill(child, signal.reason);
     setTimeout(() => kill(child, 'SIGKILL'), 10_000).unref();
   };
-  signal.addEventListener('abort', end);
+  signal.addEventListener('abort', endTests);
   const code = await new Promise((done) => child.once('close', done));
-  signal.removeEventListener('abort', end);
+  signal.removeEventListener('abort', endTests);
   if (signal.aborted) kill(child, 'SIGKILL'); // Ends what the tests started and left running.
   const noResults = { files: [], tests: [], failures: [] };
   return { code, ...(existsSync(results) ? readResults(results) : noResults) };
@@ -53,11 +53,11 @@ function kill(child, signal) {
   try {
     process.kill(-child.pid, signal);
   } catch {
-    // The group has ended already.
+    // All processes of the group have ended.
   }
 }
 
-/** Returns the options of the visible reporter: `spec`, unless the options name another. */
+/** Returns the options of the reporter that the user sees: `spec`, unless `options` has another. */
 function visibleReporter(options) {
   const has = (name) => options.some((one) => one === name || one.startsWith(`${name}=`));
   if (!has('--test-reporter')) return reporter('spec');

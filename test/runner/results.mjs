@@ -6,8 +6,8 @@ import { relative, resolve } from 'node:path';
 const messageLines = 12;
 
 /**
- * Reports events as JSON lines. `data.file` names the file that calls `test`, often a helper. The file
- * that was run is the one of the latest output: `heading.mjs` makes each file start with some.
+ * Reports events as JSON lines. `data.file` is the file that calls `test`, which is often a helper. The
+ * test file is that of the latest output, because `heading.mjs` lets each test file start with a line.
  *
  * @param {AsyncIterable<import('node:test/reporters').TestEvent>} events
  */
@@ -30,7 +30,7 @@ export default async function* report(events) {
     const { name, skip } = data;
     const result = { isFile, isSuite: isSuite(data), skip, isPass: !isFailure };
     yield line({ kind: 'test', file, name, ...result });
-    if (!isFailure || error?.failureType === 'subtestsFailed') continue; // Subtests are reported.
+    if (!isFailure || error?.failureType === 'subtestsFailed') continue; // The subtest was reported.
     const text = isFile ? describeExit(error) : describeError(error?.cause ?? error);
     const message = text.split('\n').slice(0, messageLines).join('\n');
     const failure = { file, name: isFile ? 'the whole file' : name, isFile, message };
@@ -38,7 +38,7 @@ export default async function* report(events) {
   }
 }
 
-/** Reads what the reporter has written; ignores a line that was cut off by a signal. */
+/** Reads the lines that the reporter has written. Ignores a line that a signal has cut off. */
 export function readResults(path) {
   const results = { files: [], tests: [], failures: [] };
   const lists = { file: results.files, test: results.tests, failure: results.failures };

@@ -1,13 +1,13 @@
-// Retries failures: a test that fails once and then passes twice, with its file run alone, is flaky.
+// Retries failures. A test is flaky when it fails once and then passes twice in a run of its file alone.
 import { isSeeded } from './groups.mjs';
 
-/** With more failed files nothing is retried: that many are not flaky, and it would take long. */
+/** If more files have failed, none is retried: so many are not flaky, and the retries would take long. */
 const retriedFilesMax = 10;
 const retries = 2;
 
 /**
- * Runs each file with a failure again, alone, unless its failure depends on a random seed. Settles
- * with the failures in two lists; each entry of `failed` has a reason, `why`.
+ * Runs each file with a failure again, alone, unless its failure depends on a random seed. Settles with two
+ * lists of failures. Those in `failed` have a member `why`: why they are not flaky.
  *
  * @param {{ failures: readonly object[], runAlone: (file: string) => Promise<object>,
  *   signal: AbortSignal }} parts
@@ -35,14 +35,14 @@ function reasonNotToRetry(file, failures, files) {
 }
 
 async function retry(file, failures, runAlone, signal) {
-  for (let time = 1; time <= retries; time += 1) {
+  for (let number = 1; number <= retries; number += 1) {
     if (signal.aborted) return 'not retried: the run was ended';
-    console.log(`\nretry ${time} of ${retries}, alone: ${file}`);
+    console.log(`\nretry ${number} of ${retries}, alone: ${file}`);
     const { code, tests } = await runAlone(file);
-    // A test that did not run has not passed: it may be skipped, or its file may have ended early.
+    // A test that did not run in the retry has not passed: it was skipped, or its file ended early.
     const hasPassed = ({ name, isFile }) =>
       tests.some((one) => one.isPass && !one.skip && (isFile || one.name === name));
-    if (code !== 0 || !failures.every(hasPassed)) return `failed again in retry ${time}, alone`;
+    if (code !== 0 || !failures.every(hasPassed)) return `failed again in retry ${number}, alone`;
   }
   return undefined;
 }

@@ -14,15 +14,16 @@ export function formatSlowestFiles(files) {
   return ['slowest files:', ...lines].join('\n');
 }
 
-/** Names up to ten files that have no result; `the end` when all have one. */
+/** Lists up to ten files that have no result; returns `the end` when all files have one. */
 export function formatUnfinished(files, results) {
-  const done = new Set(results.map(({ file }) => file));
-  const left = files.filter((file) => !done.has(file));
-  const more = left.length > unfinishedMax ? ` and ${left.length - unfinishedMax} more` : '';
-  return left.length === 0 ? 'the end' : left.slice(0, unfinishedMax).join(', ') + more;
+  const finished = new Set(results.map(({ file }) => file));
+  const unfinished = files.filter((file) => !finished.has(file));
+  const more =
+    unfinished.length > unfinishedMax ? ` and ${unfinished.length - unfinishedMax} more` : '';
+  return unfinished.length === 0 ? 'the end' : unfinished.slice(0, unfinishedMax).join(', ') + more;
 }
 
-/** Returns a heading and each failure with its message and seed; no lines without failures. */
+/** Returns the lines of a heading and of each failure, with its message and seed. No failures, no lines. */
 export function formatFailures(heading, failures) {
   if (failures.length === 0) return [];
   return [
