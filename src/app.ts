@@ -3,14 +3,13 @@ import { readFile } from 'node:fs/promises';
 import { setTimeout as wait } from 'node:timers/promises';
 import { createSecureContext } from 'node:tls';
 import { type Auth, openAuth } from './auth/open.js';
-import { RevocationFeed } from './auth/sessions/revocation-feed.js';
 import type { Clock } from './clock.js';
 import type { Config } from './config/config.js';
 import { HealthCheckedDatabase } from './db/health-checked-database.js';
 import { openDatabase } from './db/open.js';
 import { toDatabaseOptions } from './db/options.js';
 import type { EventLog } from './event-log/event-log.js';
-import { openEventLog, probeEventLog } from './event-log/open.js';
+import { controlEntryAppender, openEventLog, probeEventLog } from './event-log/open.js';
 import { publishRoutes } from './event-log/publish.js';
 import { toClient } from './http/client.js';
 import { healthRoutes } from './http/health.js';
@@ -49,6 +48,7 @@ export class App {
   readonly #monotonicClock: Clock;
   readonly #closeStack: CloseStack;
   #server: HttpServer | undefined;
+  #eventLog: EventLog | undefined;
   #streaming: Streaming | undefined;
   #isStopping = false;
   #fail: () => void = () => {};
@@ -126,6 +126,7 @@ export class App {
       warnings,
       wallClock,
       monotonicClock: this.#monotonicClock,
+      appendControlEntries: controlEntryAppender(db, wallClock),
       onEnded: ({ sessionIds }) => this.#endStreams(sessionIds),
     });
     this.#closeStack.add('auth', () => auth.close());
@@ -141,6 +142,7 @@ export class App {
       onReplaced: () => this.#endReplacedLog(),
     });
     const eventLog = await untilAborted(openingLog, signal);
+    this.#eventLog = eventLog;
     this.#closeStack.add('event log', () => eventLog.close());
 
     const openingStreaming = openStreaming({
@@ -170,7 +172,7 @@ export class App {
     this.#streaming = streaming;
     this.#closeStack.add('streaming', () => streaming.close());
 
-    this.#startBackgroundTasks(auth, eventLog, streaming, warnings, wallClock);
+    this.#startBackgroundTasks(auth, eventLog, streaming, warnings);
 
     const server = await HttpServer.listen({
       ...(await readCertificate(config)),
@@ -217,7 +219,6 @@ export class App {
     eventLog: EventLog,
     streaming: Streaming,
     warnings: WarningAggregator,
-    wallClock: Clock,
   ): void {
     const tick = () => {
       streaming.streams.tick();
@@ -225,12 +226,6 @@ export class App {
     };
     const ticking = setInterval(tick, tickMs).unref();
     this.#closeStack.add('tick', () => clearInterval(ticking));
-    const feed = RevocationFeed.start({
-      ...{ sessions: auth.sessions, users: auth.users, log: this.#log, wallClock },
-      listeners: () => streaming.streams.subscribers,
-      onEnded: (sessionIds) => this.#endStreams(sessionIds),
-    });
-    this.#closeStack.add('revocations', () => feed.close());
     const cleanUp = CleanUp.start({
       tasks: {
         ...auth.cleanUpTasks,
@@ -244,8 +239,10 @@ export class App {
     this.#closeStack.add('clean-up', () => cleanUp.close());
   }
 
-  #endStreams(sessionIds: readonly string[]): void {
-    void this.#streaming?.streams.endSessions(sessionIds);
+  /** Applies the control entries of sessions that have just ended: on return their streams here are closed. */
+  async #endStreams(sessionIds: readonly string[]): Promise<void> {
+    void this.#streaming?.streams.revokeTokens(sessionIds);
+    await this.#eventLog?.tryCatchUp();
   }
 
   /** Closes all streams; when clients reconnect, `stream.open` reports the new epoch. */

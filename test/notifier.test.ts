@@ -43,7 +43,12 @@ async function startProcess(t: TestContext, options: ServerOptions) {
   const store = await SqlLogStore.open(db, { wallClock: Date.now, newEpoch: 'e1' });
   const log = await EventLog.open({ store, log: silentLogger, wallClock: Date.now, limits });
   const received: string[] = [];
-  log.subscribe({ deliver: ({ data }) => received.push(data), deliverVolatile() {}, gap() {} });
+  log.subscribe({
+    deliver: ({ data }) => received.push(data),
+    deliverVolatile() {},
+    applyControl() {},
+    gap() {},
+  });
   let polls = 0;
   const eventLog = {
     get head() {

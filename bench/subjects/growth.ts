@@ -208,8 +208,10 @@ async function insertFillerRows(folder: string, rows: number): Promise<void> {
       expires_at, lease_until)
     select lower(hex(randomblob(32))), ${members} + n, lower(hex(randomblob(16))), ${now} - n,
       ${later}, ${later} + n from numbers`);
-  db.exec(`insert into log_head values (1, 'bench', ${rows}, 0, ${rows} * 200)
-    on conflict (id) do update set epoch = 'bench', seq = ${rows}, bytes = ${rows} * 200`);
+  db.exec(`insert into log_head (id, epoch, seq, trimmed_seq, events, bytes)
+      values (1, 'bench', ${rows}, 0, ${rows}, ${rows} * 200)
+    on conflict (id) do update
+      set epoch = 'bench', seq = ${rows}, events = ${rows}, bytes = ${rows} * 200`);
   const step = Math.floor(rows / (missedEventsPerMember + 1));
   db.exec(`${numbers} insert into events (seq, data, created_at)
     select n, '~' || printf('%010d', (n - 1) / ${step}) || '000000000000000;' || printf('%170s', ''),

@@ -15,7 +15,7 @@ import { Passwords } from './passwords/passwords.js';
 import { RateLimiter } from './rate-limiter.js';
 import { RefreshTokens } from './refresh-token.js';
 import { type Authenticator, authRoutes } from './routes.js';
-import { type EndedSessions, Sessions } from './sessions/sessions.js';
+import { Sessions, type SessionsOptions } from './sessions/sessions.js';
 import { openAuthThreads } from './threads.js';
 import { Throttle } from './throttle.js';
 import { Users } from './users.js';
@@ -29,8 +29,9 @@ export interface AuthOptions {
   readonly wallClock: Clock;
   /** For the rate limiter and the throttle. */
   readonly monotonicClock: Clock;
-  /** Called right after sessions were ended before they expired. Must not throw. */
-  readonly onEnded: (ended: EndedSessions) => void;
+  /** As `SessionsOptions` has them. */
+  readonly appendControlEntries: SessionsOptions['appendControlEntries'];
+  readonly onEnded: SessionsOptions['onEnded'];
 }
 
 export type AuthConfig = Pick<
@@ -58,7 +59,8 @@ export interface Auth {
  * unusable.
  */
 export async function openAuth(options: AuthOptions): Promise<Auth> {
-  const { db, config, log, warnings, wallClock, monotonicClock, onEnded } = options;
+  const { db, config, log, warnings, wallClock, monotonicClock } = options;
+  const { appendControlEntries, onEnded } = options;
   const { accessToken, session, password, throttle: limits } = config;
   const ring = buildKeyRing(config);
   const threads = await openAuthThreads({ ...config.authThreads, ring, log });
@@ -72,6 +74,7 @@ export async function openAuth(options: AuthOptions): Promise<Auth> {
       users,
       refreshTokens,
       audit,
+      appendControlEntries,
       onEnded,
       wallClock,
       ...session,

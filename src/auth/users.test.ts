@@ -101,16 +101,3 @@ test('disable and enable return whether they changed the account', async (t) => 
   assert.deepEqual([await users.delete(id), await users.delete(id)], [true, false]);
   assert.equal(await users.find(id), undefined);
 });
-
-test('missing returns the ids without a user', async (t) => {
-  const { users } = await sessionsFor(t);
-  const [one, two] = [await newUser(users), await newUser(users)];
-  const strangers = Array.from({ length: 2500 }, (_, index) => String(1_000_000 + index));
-
-  assert.deepEqual(await users.missing([]), []);
-  assert.deepEqual(await users.missing([one.id, two.id]), []);
-  assert.deepEqual(await users.missing([...strangers, one.id]), strangers);
-  await users.delete(two.id);
-
-  assert.deepEqual(await users.missing([one.id, two.id]), [two.id]);
-});

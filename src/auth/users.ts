@@ -1,5 +1,5 @@
 import type { Clock } from '../clock.js';
-import { type Database, list, type Sql, sql, UniqueViolation } from '../db/database.js';
+import { type Database, type Sql, sql, UniqueViolation } from '../db/database.js';
 import { Failure } from '../errors.js';
 import { parsePersonalName, parseUsername, toUsernameKey } from './username.js';
 
@@ -54,7 +54,6 @@ const columns = sql`id, username, password_hash, pepper_version, first_name, las
   disabled_at, tokens_valid_after, password_changed_at, last_login_at, created_at`;
 
 const pageMax = 500;
-const missingBatch = 1000;
 
 /**
  * Reads and writes the table `users`. A `db` parameter may be a transaction. The caller
@@ -79,22 +78,7 @@ export class Users {
     return this.#findOne(sql`where id = ${toRowId(id)}`);
   }
 
-  /** Returns the ids without a user. Cheap when all exist: the database only counts. */
-  async missing(ids: readonly string[]): Promise<string[]> {
-    const missing: string[] = [];
-    for (let start = 0; start < ids.length; start += missingBatch) {
-      const batch = ids.slice(start, start + missingBatch);
-      const among = sql`from users where id in (${list(batch.map(toRowId))})`;
-      const [row] = await this.#db.query<{ count: number }>(sql`select count(*) as count ${among}`);
-      if (row?.count === batch.length) continue;
-      const found = await this.#db.query<{ id: number }>(sql`select id ${among}`);
-      const known = new Set(found.map(({ id }) => String(id)));
-      missing.push(...batch.filter((id) => !known.has(id)));
-    }
-    return missing;
-  }
-
-  /** Lists users by ascending id, after `afterId`, at most 500. */
+  /** In the order they were made, after `afterId`, at most 500. */
   async list({
     afterId = '0',
     limit = pageMax,

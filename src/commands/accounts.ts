@@ -3,6 +3,7 @@ import type { Accounts } from '../auth/accounts.js';
 import { openAuth } from '../auth/open.js';
 import type { Users } from '../auth/users.js';
 import type { Config } from '../config/config.js';
+import { controlEntryAppender } from '../event-log/open.js';
 import { ApiKeys } from '../identity/api-keys.js';
 import { openLogger } from '../logging/logger.js';
 import { withDatabase } from './database.js';
@@ -17,7 +18,7 @@ export interface AccountParts {
  * Runs `work` with the services for accounts, opened before and closed after it. Logs to files
  * only, because standard output belongs to the command.
  *
- * The server polls for ended sessions and closes their streams.
+ * A server that runs meanwhile finds the sessions that end in the event log, and ends their streams.
  */
 export async function withAccounts<Result>(
   { accessToken, authThreads, ...rest }: Config,
@@ -33,7 +34,9 @@ export async function withAccounts<Result>(
   try {
     return await withDatabase(config, log, async (db) => {
       const clocks = { wallClock: Date.now, monotonicClock: () => performance.now() };
-      const auth = await openAuth({ db, config, log, ...clocks, onEnded() {} });
+      const appendControlEntries = controlEntryAppender(db, Date.now);
+      const parts = { db, config, log, ...clocks, appendControlEntries };
+      const auth = await openAuth({ ...parts, onEnded: async () => {} });
       try {
         return await work({ ...auth, apiKeys: new ApiKeys({ db, log }) });
       } finally {

@@ -9,10 +9,10 @@ import { Transaction } from '../db/transaction.js';
 /**
  * Embedded database for short commands, usable while a server runs.
  *
- * It does not take the server's exclusive lock: it must not change what the server keeps in memory
- * (the event log and its counter), but may change users, sessions and API keys, which the server
- * reads from the database each time. SQLite's lock allows one writer at a time; another writer
- * waits up to 5 s. Statements block the thread. The schema must be up to date.
+ * It takes no part in the server's rule of one process: it may change users, sessions and API keys,
+ * which the server reads anew each time, and append control entries to the event log, which the server
+ * polls. The engine's own lock lets one of them write at a time; the other waits, for
+ * 5 s at most. Statements block the thread. The schema must be up to date.
  */
 export class CliSqliteDatabase implements Database {
   readonly dialect = 'sqlite';

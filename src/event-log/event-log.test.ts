@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { MemoryLogStore } from '../../test/support/databases/memory-log-store.js';
+import { collectingLog } from '../../test/support/recording/collecting-log.js';
 import type { Failure } from '../errors.js';
 import { silentLogger } from '../logging/logger.js';
 import { EventLog } from './event-log.js';
@@ -132,4 +133,33 @@ test('a page whose events are trimmed during the read reports a gap', async () =
   store.release();
 
   assert.equal((await reading).gap, true);
+});
+
+test('a control entry of a newer version is ignored, and logged once', async () => {
+  const store = new MemoryLogStore('e');
+  store.release();
+  const lines: Record<string, unknown>[] = [];
+  const limits = { ageMaxMs: 1e9, eventsMax: 1e9, bytesMax: 1e9 };
+  const log = collectingLog(lines);
+  const eventLog = await EventLog.open({ store, log, wallClock: Date.now, limits });
+  const heard: unknown[] = [];
+  eventLog.subscribe({
+    deliver: ({ data }) => heard.push(data),
+    deliverVolatile() {},
+    applyControl: (entry) => heard.push(entry.kind),
+    gap: () => heard.push('gap'),
+  });
+  store.appendControlEntry({ kind: 'invented_later' });
+  store.appendExternally(['all'], 'x');
+  store.appendControlEntry({ kind: 'invented_later' });
+  store.appendControlEntry({ kind: 'sessions_ended', sessionIds: ['s'] });
+
+  await eventLog.catchUp();
+
+  assert.deepEqual(heard, ['x', 'sessions_ended']);
+  assert.equal(eventLog.head, 4);
+  assert.deepEqual(
+    lines.map(({ phrase }) => phrase),
+    ['control entry of a newer version is ignored'],
+  );
 });

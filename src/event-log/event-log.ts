@@ -1,5 +1,6 @@
 import { Failure } from '../errors.js';
 import type { Audience } from '../events/audience.js';
+import { type ControlEntry, parseControlEntry } from '../events/control-entry.js';
 import { formatPosition } from '../events/event-id.js';
 import { encodeFrame, type Frame } from '../events/frame.js';
 import type { NewEvent } from '../events/publish-request.js';
@@ -7,7 +8,15 @@ import type { Logger } from '../logging/logger.js';
 import { Semaphore } from '../util/semaphore.js';
 import { AppendQueue } from './append-queue.js';
 import { LogPoller } from './log-poller.js';
-import type { AppendRequest, LoggableEvent, LoggedEvent, LogState, LogStore } from './log-store.js';
+import type {
+  AppendRequest,
+  LogEntry,
+  LoggableEvent,
+  LoggedControlEntry,
+  LoggedEvent,
+  LogState,
+  LogStore,
+} from './log-store.js';
 import { type ReadRequest, RecentEvents } from './recent-events.js';
 import { ResumeResolver, type StreamStart } from './resume-resolver.js';
 import { type RetentionLimits, trimLog } from './retention.js';
@@ -34,7 +43,9 @@ export interface EventSubscriber {
   deliver(event: LoggableEvent, frame: Frame): void;
   /** Called for each volatile event published in this process. It is not in the log. */
   deliverVolatile(event: LoggableEvent, frame: Frame): void;
-  /** Called when events were trimmed before delivery, so that every stream has a gap. */
+  /** Called once per control entry, in its place among the events. */
+  applyControl(entry: ControlEntry, seq: number): void;
+  /** Called when entries were trimmed before they could be applied: every stream has a gap. */
   gap(): void;
 }
 
@@ -49,8 +60,17 @@ const nothingAppended: AppendResult = { ids: [], isRepeated: false };
 const pageEventsMax = 256;
 const catchUpEventsMax = 500;
 const pollMs = { busy: 25, idle: 250, notified: 1000 };
-/** Bounds reads from the store, because publishers and logins use the same database. */
+/** Where only commands append beside this process. */
+const unsharedPollMs = { busy: 1000, idle: 1000, notified: 1000 };
+/** Readers that are behind share the store with publishers and logins, and must not crowd it. */
 const concurrentReadsMax = 4;
+
+const noSubscriber: EventSubscriber = {
+  deliver() {},
+  deliverVolatile() {},
+  applyControl() {},
+  gap() {},
+};
 
 /**
  * The event log: all events in one total order. `append` resolves once the events are durable. The
@@ -67,11 +87,12 @@ export class EventLog {
   readonly #resumeResolver: ResumeResolver;
   readonly #readSemaphore = new Semaphore(concurrentReadsMax);
   #recent: RecentEvents;
-  #subscriber: EventSubscriber = { deliver() {}, deliverVolatile() {}, gap() {} };
+  #subscriber = noSubscriber;
   #poller: LogPoller | undefined;
-  /** The newest event that was delivered. */
+  #hasLoggedUnknownEntry = false;
+  /** The newest entry delivered or applied. */
   #head: number;
-  /** The newest event known to be committed, delivered or not. */
+  /** The newest entry known to be in the log, delivered or not. */
   #committedSeq: number;
   #activeCatchUp: Promise<void> | undefined;
   #nextCatchUp: Promise<void> | undefined;
@@ -88,11 +109,11 @@ export class EventLog {
     this.#head = seq;
     this.#committedSeq = seq;
     this.#recent = new RecentEvents(seq);
-    this.#resumeResolver = new ResumeResolver({ store, epoch, head: () => this.#head });
+    this.#resumeResolver = new ResumeResolver({ store, epoch });
     this.#queue = new AppendQueue({
       store,
       onAppended: (events, firstSeq) => this.#deliverAppended(events, firstSeq),
-      onUncertainCommit: () => this.#catchUpInBackground(),
+      onUncertainCommit: () => this.tryCatchUp(),
     });
   }
 
@@ -100,7 +121,7 @@ export class EventLog {
     return new EventLog(options, await options.store.state());
   }
 
-  /** The newest event that was delivered. */
+  /** The newest entry that was delivered or applied. */
   get head(): number {
     return this.#head;
   }
@@ -115,11 +136,13 @@ export class EventLog {
     this.#subscriber = subscriber;
   }
 
-  /** Starts polling for events of other processes. Does nothing when the store is not shared. */
+  /** Begins to deliver what other processes append. */
   startPolling(): void {
-    if (!this.#store.isShared) return;
     const listen = (onAppended: () => void) => this.#store.listen(onAppended);
-    this.#poller = LogPoller.start({ eventLog: this, log: this.#log, listen, pollMs });
+    this.#poller = LogPoller.start({
+      ...{ eventLog: this, log: this.#log, listen },
+      pollMs: this.#store.isShared ? pollMs : unsharedPollMs,
+    });
   }
 
   /**
@@ -227,6 +250,18 @@ export class EventLog {
     return this.#nextCatchUp;
   }
 
+  /**
+   * Catches up, so that everything committed before the call is delivered and applied. Never rejects:
+   * when the store does, the next append or poll tries again.
+   */
+  async tryCatchUp(): Promise<void> {
+    try {
+      await this.catchUp();
+    } catch (cause) {
+      this.#log.warn({ cause }, 'event log could not be read, retrying');
+    }
+  }
+
   /** Deletes a batch of expired idempotency keys and returns how many. For a timer. */
   sweepIdempotencyKeys(): Promise<number> {
     return this.#store.sweepIdempotencyKeys(this.#wallClock());
@@ -239,34 +274,26 @@ export class EventLog {
   }
 
   async #readStore({ audiences, after, bytesMax }: ReadRequest): Promise<FramePage> {
-    const head = this.#head; // Committed by now, so that the query below covers it.
+    // No further: what this process has not applied yet may end the stream before it.
+    const upTo = this.#head;
     const limits = { eventsMax: pageEventsMax, bytesMax };
-    const { events, more } = await this.#store.read(audiences, after, limits);
+    const { events, more } = await this.#store.read(audiences, { after, upTo }, limits);
     const now = this.#wallClock();
     const frames = events
       .filter((event) => !isExpired(event, now))
       .map((event) => this.#encode(event, event.seq));
     const { trimmedSeq } = await this.#store.state(); // After the page, to see a trim during the read.
     const last = lastSeq(events, after);
-    return { frames, end: more ? last : Math.max(last, head), more, gap: after < trimmedSeq };
+    return { frames, end: more ? last : Math.max(last, upTo), more, gap: after < trimmedSeq };
   }
 
   #deliverAppended(events: readonly LoggableEvent[], firstSeq: number): void {
     this.#committedSeq = Math.max(this.#committedSeq, firstSeq + events.length - 1);
     if (firstSeq !== this.#head + 1) {
-      void this.#catchUpInBackground(); // Delivers earlier events of other processes first.
+      void this.tryCatchUp(); // Others came first: theirs are read, and then ours.
       return;
     }
     for (const event of events) this.#deliver(event, this.#head + 1);
-  }
-
-  /** Never rejects: the next append or poll tries again. */
-  async #catchUpInBackground(): Promise<void> {
-    try {
-      await this.catchUp();
-    } catch (cause) {
-      this.#log.warn({ cause }, 'event log could not be read, retrying');
-    }
   }
 
   async #deliverPending(): Promise<void> {
@@ -274,8 +301,8 @@ export class EventLog {
     this.#committedSeq = Math.max(this.#committedSeq, seq);
     while (this.#head < this.#committedSeq) {
       const upTo = Math.min(this.#committedSeq, this.#head + catchUpEventsMax);
-      for (const event of await this.#store.readAll(this.#head, upTo)) {
-        if (event.seq === this.#head + 1) this.#deliver(event, event.seq);
+      for (const entry of await this.#store.readAll(this.#head, upTo)) {
+        if (entry.seq === this.#head + 1) this.#apply(entry);
       }
       if (this.#head < upTo) this.#skipTo(upTo);
     }
@@ -287,6 +314,25 @@ export class EventLog {
     this.#head = seq;
     this.#recent = new RecentEvents(seq);
     this.#subscriber.gap();
+  }
+
+  #apply(entry: LogEntry): void {
+    if ('control' in entry) this.#applyControl(entry);
+    else this.#deliver(entry, entry.seq);
+  }
+
+  #applyControl({ seq, control }: LoggedControlEntry): void {
+    this.#head = seq;
+    this.#recent.addControlEntry(seq);
+    const entry = parseControlEntry(control);
+    if (entry !== undefined) {
+      this.#subscriber.applyControl(entry, seq);
+      return;
+    }
+    if (!this.#hasLoggedUnknownEntry) {
+      this.#log.warn({ seq }, 'control entry of a newer version is ignored');
+    }
+    this.#hasLoggedUnknownEntry = true;
   }
 
   #deliver(event: LoggableEvent, seq: number): void {

@@ -8,7 +8,16 @@ export interface LoggedEvent extends LoggableEvent {
   readonly seq: number;
 }
 
-/** Events that are written atomically, with consecutive sequence numbers. */
+/** A control entry as it is stored, see `ControlEntry`. */
+export interface LoggedControlEntry {
+  readonly seq: number;
+  readonly control: string;
+}
+
+/** What has a number. */
+export type LogEntry = LoggedEvent | LoggedControlEntry;
+
+/** Events that are written together: all of them, with consecutive numbers, or none. */
 export interface AppendRequest {
   readonly events: readonly LoggableEvent[];
   readonly idempotency: { readonly keyHash: string; readonly bodyHash: string } | undefined;
@@ -28,7 +37,8 @@ export interface LogState {
   readonly seq: number;
   /** Every event up to this number has been trimmed. */
   readonly trimmedSeq: number;
-  /** Total size of the stored data. */
+  /** Events that are kept; control entries are not counted. */
+  readonly events: number;
   readonly bytes: number;
 }
 
@@ -38,7 +48,13 @@ export interface LogVisibility extends LogState {
   readonly isVisible: boolean;
 }
 
-/** Limits of one page. A page has at least one event, however large. */
+/** Numbers above `after`, up to and including `upTo`. */
+export interface SeqRange {
+  readonly after: number;
+  readonly upTo: number;
+}
+
+/** How much is read at once. One event is always read, however large. */
 export interface PageLimits {
   readonly eventsMax: number;
   /** Size of data: the event that reaches it is the last. */
@@ -59,16 +75,19 @@ export interface TrimBatchLimits {
 
 export interface TrimCandidate {
   readonly seq: number;
+  readonly isControlEntry: boolean;
   readonly createdAt: number;
   /** Size of the data. */
   readonly bytes: number;
 }
 
-/** A range of the oldest events to trim. `after` is where the last trim ended. */
+/** Of the oldest entries: from the first one after `after`, where the last trimming ended. */
 export interface TrimRange {
   readonly after: number;
   readonly upTo: number;
-  /** Total size of the data in the range. */
+  /** How many of them are events. */
+  readonly events: number;
+  /** How much data that is. */
   readonly bytes: number;
 }
 
@@ -77,7 +96,10 @@ export interface TrimRange {
  * outside of an engine's folder depends on which engine it is.
  */
 export interface LogStore {
-  /** Whether other processes can append, so that the log has to be polled. */
+  /**
+   * Whether other servers may append, so that the log has to be polled often. To a log that is not
+   * shared only commands append, and only control entries.
+   */
   readonly isShared: boolean;
   /** Reads the state. Rejects with `service_unavailable` when the stored log was replaced. */
   state(): Promise<LogState>;
@@ -85,20 +107,19 @@ export interface LogStore {
   stateWithVisibility(audiences: readonly Audience[], seq: number): Promise<LogVisibility>;
   /** Appends in one transaction, durable once it resolves. Commits are in sequence order. */
   append(requests: readonly AppendRequest[]): Promise<readonly AppendOutcome[]>;
-  /** Returns the next events for these audiences after a position, in order. */
-  read(audiences: readonly Audience[], after: number, limits: PageLimits): Promise<StoredPage>;
-  /** Returns every event with `after < seq <= upTo`, with its audiences. */
-  readAll(after: number, upTo: number): Promise<LoggedEvent[]>;
-  /** Returns the newest stored event up to `upTo` that is visible to these audiences. */
+  /** The next events for these audiences in a range, in order. */
+  read(audiences: readonly Audience[], range: SeqRange, limits: PageLimits): Promise<StoredPage>;
+  /** Every entry in a range, with its audiences. */
+  readAll(after: number, upTo: number): Promise<LogEntry[]>;
   lastVisible(audiences: readonly Audience[], upTo: number): Promise<number | undefined>;
   /**
    * Returns the newest trimmed event for any of these audiences; 0 if there is none. The result may
    * be too high, so that a client gets `too_old` although it lost nothing, but never too low.
    */
   lastTrimmed(audiences: readonly Audience[]): Promise<number>;
-  /** Returns the first events after a position, within the limits, but at least one. */
-  oldestEvents(after: number, limits: TrimBatchLimits): Promise<TrimCandidate[]>;
-  /** Returns the number of deleted rows: 0 when another process has trimmed meanwhile. */
+  /** The first entries after a position: one at least, more as long as they are within the limits. */
+  oldestEntries(after: number, limits: TrimBatchLimits): Promise<TrimCandidate[]>;
+  /** Returns how many rows were deleted: 0 when it was trimmed beyond `after` meanwhile. */
   trim(range: TrimRange): Promise<number>;
   /** Deletes a batch of expired idempotency keys and returns how many. For a timer. */
   sweepIdempotencyKeys(now: number): Promise<number>;

@@ -1,7 +1,9 @@
 import type { Config } from '../config/config.js';
 import type { Database } from '../db/database.js';
+import type { ControlEntry } from '../events/control-entry.js';
 import type { Logger } from '../logging/logger.js';
 import { EventLog } from './event-log.js';
+import { appendControlEntries } from './sql/control-entries.js';
 import { SqlLogStore } from './sql/sql-log-store.js';
 import { probeWrite } from './sql/write-probe.js';
 
@@ -28,8 +30,20 @@ export async function openEventLog(parts: EventLogParts): Promise<EventLog> {
 }
 
 /**
- * Writes `bytes`, the size of the largest event, to a row that is not visible to any reader. Rejects
- * when the store cannot be written. For a readiness check.
+ * Returns what appends control entries in a transaction on this database: as the last step that may
+ * wait for a lock. It needs no open event log; commands use it beside a running server.
+ */
+export function controlEntryAppender(
+  db: Database,
+  wallClock: () => number,
+): (tx: Database, entries: readonly ControlEntry[]) => Promise<void> {
+  const { notifier } = db;
+  return (tx, entries) => appendControlEntries(tx, entries, { wallClock, notifier });
+}
+
+/**
+ * Writes as many bytes as the largest event has, into the store and for nobody to read. Rejects when
+ * the store cannot take them. For a readiness check.
  */
 export function probeEventLog(db: Database, bytes: number, now: number): Promise<void> {
   return probeWrite(db, bytes, now);

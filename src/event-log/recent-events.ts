@@ -26,6 +26,7 @@ export interface ReadRequest {
   readonly now: number;
 }
 
+const noBytes = Buffer.alloc(0);
 const cachedBytesMax = 8 * 1024 * 1024;
 
 /** Estimated memory of an event besides its bytes, and of one long recipient. */
@@ -62,7 +63,12 @@ export class RecentEvents {
     }
   }
 
-  /** Returns the next frames for a reader, or undefined when some of them may be evicted. */
+  /** Takes the next entry of the log when it is for no reader: a control entry. */
+  addControlEntry(seq: number): void {
+    this.add({ seq, bytes: noBytes }, { audiences: [], expiresAt: undefined });
+  }
+
+  /** The next frames for a reader, or undefined when some of them may have fallen out. */
   read({ audiences, after, bytesMax, now }: ReadRequest): RecentPage | undefined {
     if (after < this.#startsAfter) return undefined;
     const frames: Frame[] = [];

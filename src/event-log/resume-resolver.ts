@@ -14,20 +14,16 @@ export interface StreamStart {
 export interface ResumeResolverOptions {
   readonly store: LogStore;
   readonly epoch: string;
-  /** The newest event that was delivered. */
-  readonly head: () => number;
 }
 
 /** Resolves the position from which a client resumes to the start of its stream. */
 export class ResumeResolver {
   readonly #store: LogStore;
   readonly #epoch: string;
-  readonly #head: () => number;
 
-  constructor({ store, epoch, head }: ResumeResolverOptions) {
+  constructor({ store, epoch }: ResumeResolverOptions) {
     this.#store = store;
     this.#epoch = epoch;
-    this.#head = head;
   }
 
   /**
@@ -65,11 +61,12 @@ export class ResumeResolver {
     return toResumedStart(seq, await this.#getResumeId(audiences, seq));
   }
 
+  /** At the head of the log, also where this process has not applied all of it yet. */
   async #startAtHead(
     audiences: readonly Audience[],
     reason: StreamStart['reason'],
   ): Promise<StreamStart> {
-    const seq = this.#head();
+    const { seq } = await this.#store.state();
     return { seq, resumed: false, reason, id: await this.#getResumeId(audiences, seq) };
   }
 

@@ -3,6 +3,7 @@ import type { LogState, LogStore, TrimCandidate, TrimRange } from './log-store.j
 /** Retention limits of the log. Events over any of them are trimmed, oldest first. */
 export interface RetentionLimits {
   readonly ageMaxMs: number;
+  /** Control entries are not counted. */
   readonly eventsMax: number;
   /** Total size of the events' data as UTF-8. */
   readonly bytesMax: number;
@@ -23,28 +24,31 @@ export async function trimLog(
   const state = await store.state();
   const range = findTrimRange(
     state,
-    await store.oldestEvents(state.trimmedSeq, batch),
+    await store.oldestEntries(state.trimmedSeq, batch),
     limits,
     now,
   );
   return range === undefined ? 0 : store.trim(range);
 }
 
-/** Returns the range of oldest events that are over a limit; undefined if there are none. */
+/** How far the oldest entries are over a limit, if they are. A control entry goes with the events around it. */
 function findTrimRange(
-  { seq, trimmedSeq, bytes }: LogState,
+  { trimmedSeq, events, bytes }: LogState,
   candidates: readonly TrimCandidate[],
   limits: RetentionLimits,
   now: number,
 ): TrimRange | undefined {
   let upTo = trimmedSeq;
-  let freed = 0;
-  for (const event of candidates) {
-    const isTooMany = seq - upTo > limits.eventsMax;
-    const isTooMuch = bytes - freed > limits.bytesMax;
-    if (!isTooMany && !isTooMuch && event.createdAt >= now - limits.ageMaxMs) break;
-    upTo = event.seq;
-    freed += event.bytes;
+  let freedEvents = 0;
+  let freedBytes = 0;
+  for (const entry of candidates) {
+    const isTooMany = events - freedEvents > limits.eventsMax;
+    const isTooMuch = bytes - freedBytes > limits.bytesMax;
+    if (!isTooMany && !isTooMuch && entry.createdAt >= now - limits.ageMaxMs) break;
+    upTo = entry.seq;
+    freedEvents += entry.isControlEntry ? 0 : 1;
+    freedBytes += entry.bytes;
   }
-  return upTo === trimmedSeq ? undefined : { after: trimmedSeq, upTo, bytes: freed };
+  if (upTo === trimmedSeq) return undefined;
+  return { after: trimmedSeq, upTo, events: freedEvents, bytes: freedBytes };
 }

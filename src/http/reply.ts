@@ -14,6 +14,8 @@ export interface StreamedReply {
   readonly headers: Headers;
   /** Called once the head has been sent. Not called for HEAD, nor when the client has disconnected. */
   open(sink: Sink): void;
+  /** Called when `open` is not, or has thrown: nothing is to be sent any more. */
+  cancel?(): void;
 }
 
 /** Writes the body of a streamed reply, over either protocol. */

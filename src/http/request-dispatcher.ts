@@ -148,11 +148,15 @@ export class RequestDispatcher {
   /** Sends a reply and returns the status for the log. A reply that cannot be sent is a defect. */
   #send(request: PendingRequest, reply: Reply): number {
     const { transport } = request;
-    if (transport.isClientGone) return clientClosedRequest;
+    if (transport.isClientGone) {
+      cancel(reply);
+      return clientClosedRequest;
+    }
     try {
       this.#write(request, reply);
       return reply.status;
     } catch (cause) {
+      cancel(reply);
       const internal = this.#toProblemReply(request, cause);
       if (transport.isAnswered) transport.destroy();
       else this.#write(request, internal);
@@ -169,13 +173,18 @@ export class RequestDispatcher {
     };
     if ('open' in reply) {
       const sink = transport.sendHead(status, headers);
-      if (sink !== undefined) reply.open(sink);
+      if (sink === undefined) cancel(reply);
+      else reply.open(sink);
       return;
     }
     const { body } = reply;
     const length = body === undefined ? {} : { 'content-length': String(body.length) };
     transport.send(status, { ...headers, ...length }, body);
   }
+}
+
+function cancel(reply: Reply): void {
+  if ('open' in reply) reply.cancel?.();
 }
 
 const authorityPattern = /^(\[[\da-f:.]{2,45}\]|[\w.~-]{1,255})(:\d{1,5})?$/i;

@@ -80,6 +80,15 @@ const isFinalReason: Readonly<Record<CloseReason, boolean>> = {
   expired: true,
 };
 
+/** What ends a stream that its client may still read. */
+export function encodeClosing(reason: CloseReason, retryMs: number): Buffer {
+  const closeFrame = controlFrame('stream.close', {
+    code: reason,
+    reconnect: !isFinalReason[reason],
+  });
+  return Buffer.concat([retryBytes(retryMs), closeFrame.bytes]);
+}
+
 /**
  * One open event stream, live or replaying. It has no queue of its own.
  *
@@ -211,13 +220,9 @@ export class EventStream {
       return;
     }
     this.flush();
-    const closeFrame = controlFrame('stream.close', {
-      code: reason,
-      reconnect: !isFinalReason[reason],
-    });
-    const retry = retryBytes(details.retryMs ?? this.#jitteredRetryMs());
+    const bytes = encodeClosing(reason, details.retryMs ?? this.#jitteredRetryMs());
     this.#end({ reason, ...('cause' in details ? { cause: details.cause } : {}) });
-    this.#sink.end(Buffer.concat([retry, closeFrame.bytes]));
+    this.#sink.end(bytes);
   }
 
   get #unsentBytes(): number {

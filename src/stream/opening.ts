@@ -38,7 +38,7 @@ export async function openStream(
   const refusal = streams.checkLimits(request);
   if (refusal !== undefined) throw toFailure(refusal, streams.refusalRetryMs());
   const prepared = await streams.prepare(request);
-  return { status: 200, headers: eventStreamHeaders, open: (sink) => prepared.open(sink) };
+  return { status: 200, headers: eventStreamHeaders, ...prepared };
 }
 
 /**

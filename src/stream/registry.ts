@@ -1,10 +1,12 @@
 import type { EventSubscriber } from '../event-log/event-log.js';
 import type { Audience } from '../events/audience.js';
 import { allAudience, sessionAudience } from '../events/audience.js';
+import type { ControlEntry } from '../events/control-entry.js';
 import type { Frame } from '../events/frame.js';
 import { Counts } from '../util/counts.js';
 import { TimerWheel } from '../util/timer-wheel.js';
 import type { CloseReason, EventStream, Subscriber } from './event-stream.js';
+import { PendingOpens } from './pending-opens.js';
 
 export interface RegistryLimits {
   readonly streamsMax: number;
@@ -29,6 +31,7 @@ export type RefusalReason = 'draining' | 'all' | 'user' | 'ip';
  * recipients only. Also drives heartbeats and stall detection with one timer wheel.
  */
 export class Registry implements EventSubscriber {
+  readonly pendingOpens = new PendingOpens();
   readonly #limits: RegistryLimits;
   readonly #streams = new Map<Audience, Set<EventStream>>();
   readonly #streamsByToken = new Map<string, EventStream>();
@@ -71,7 +74,8 @@ export class Registry implements EventSubscriber {
   /** Whether no index holds a stream any more. For tests that check for leaks. */
   get isEmpty(): boolean {
     const indexes = [this.#streams, this.#streamsByToken, this.#perUser, this.#perIp];
-    return this.#timerWheel.size === 0 && indexes.every((part) => part.size === 0);
+    const timers = this.#timerWheel.size;
+    return timers + this.pendingOpens.size === 0 && indexes.every((part) => part.size === 0);
   }
 
   /**
@@ -149,11 +153,15 @@ export class Registry implements EventSubscriber {
     }
   }
 
-  /**
-   * Closes every stream as `behind`, because events were trimmed before delivery. Clients that
-   * reconnect get `too_old` if they lost events.
-   */
+  /** Does to the streams, and to those that are being opened, what the entry says. */
+  applyControl(entry: ControlEntry): void {
+    this.pendingOpens.apply(entry);
+    if (entry.kind === 'sessions_ended') this.closeSessions(entry.sessionIds, 'revoked');
+  }
+
+  /** Ends every stream: events are gone before they were delivered; on return clients learn that. */
   gap(): void {
+    this.pendingOpens.gap();
     this.closeAll('behind');
   }
 

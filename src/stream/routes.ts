@@ -44,12 +44,13 @@ export function streamRoutes(parts: StreamRouteParts): Route[] {
       rejectInStream(parts, exchange, async () => {
         access.checkStreamRate(exchange);
         const token = await tokens.find(tokenText);
-        const session = await streams.snapshotSession(token.sessionId);
-        if (await streams.revokeIfLeaked(token, toIpKey(exchange.ip))) {
-          access.reportLeak(exchange, session);
-          throw invalidStreamToken();
-        }
-        return openStream(streams, exchange, { session, token });
+        return streams.withSession(token.sessionId, async (session) => {
+          if (await streams.revokeIfLeaked(token, toIpKey(exchange.ip))) {
+            access.reportLeak(exchange, session);
+            throw invalidStreamToken();
+          }
+          return openStream(streams, exchange, { session, token });
+        });
       }),
     ),
 
@@ -57,8 +58,9 @@ export function streamRoutes(parts: StreamRouteParts): Route[] {
       rejectInStream(parts, exchange, async () => {
         access.checkStreamRate(exchange);
         const { sessionId } = await access.user(exchange);
-        const session = await streams.snapshotSession(sessionId);
-        return openStream(streams, exchange, { session, token: undefined });
+        return streams.withSession(sessionId, (session) =>
+          openStream(streams, exchange, { session, token: undefined }),
+        );
       }),
     ),
   ];

@@ -8,7 +8,7 @@ import { SqlLogStore } from '../event-log/sql/sql-log-store.js';
 import { silentLogger } from '../logging/logger.js';
 import { Metrics } from '../metrics.js';
 import { Registry } from './registry.js';
-import { StreamTokens } from './stream-token.js';
+import { type StreamToken, StreamTokens } from './stream-token.js';
 import { type LiveSession, Streams } from './streams.js';
 import { UserCount } from './user-count.js';
 
@@ -50,10 +50,13 @@ async function prepareStream(
     ...{ ...parts, metrics: new Metrics(), log: silentLogger, random: () => 0 },
   });
   const client = new SimulatedClient('1');
-  const session = await streams.snapshotSession('s');
-  const request = { session, token: undefined, lastEventId: undefined, ip: 'ip', requestId: 'r' };
-  const prepared = await streams.prepare(request);
-  /** Sets the wall clock and ticks; the client accepts everything it is sent. */
+  eventLog.subscribe(registry);
+  const prepare = (token?: StreamToken) =>
+    streams.withSession('s', (session) =>
+      streams.prepare({ session, token, lastEventId: undefined, ip: 'ip', requestId: 'r' }),
+    );
+  const prepared = await prepare();
+  /** A second or an hour later; the client takes what it is sent. */
   const tickAt = async (now: number) => {
     client.sink?.acceptBytes(1e6);
     time.now = now;
@@ -61,7 +64,7 @@ async function prepareStream(
     client.sink?.acceptBytes(1e6);
     await nextTick();
   };
-  return { prepared, tickAt, registry, client, time, streams, eventLog, db, tokens, request };
+  return { prepared, prepare, tickAt, registry, client, time, streams, eventLog, db, tokens };
 }
 
 /** Prepares and opens a stream. */
@@ -81,7 +84,7 @@ test('an expired session is looked up once, however long the lookup takes', asyn
     return new Promise((resolve) => waiting.push(() => resolve(found)));
   });
   await nextTick();
-  assert.equal(lookups, 1); // By `snapshotSession`.
+  assert.equal(lookups, 1); // When the open began.
 
   for (let now = 1_060_000; now < 1_090_000; now += 1000) await tickAt(now);
   assert.equal(lookups, 2);
@@ -133,33 +136,70 @@ const returnLiveSession = async (): Promise<LiveSession> => ({
   expiresAt: 1e12,
 });
 
-// [what happens between the lookup of a session and the opening of its stream]
-const cases = {
-  'its session is ended in this process': { ends: 's', passMs: 0, lookups: 2 },
-  'another session is ended in this process': { ends: 'another', passMs: 0, lookups: 2 },
-  'more than a second passes': { ends: undefined, passMs: 1001, lookups: 2 },
-  'at most a second passes': { ends: undefined, passMs: 1000, lookups: 1 },
-};
+const ended = (sessionId: string) => ({ kind: 'sessions_ended', sessionIds: [sessionId] }) as const;
 
-for (const [what, { ends, passMs, lookups }] of Object.entries(cases)) {
-  test(`a new stream checks its session again only if it may have ended meanwhile: ${what}`, async (t) => {
-    let isLive = true;
-    let count = 0;
-    const { prepared, registry, client, time, streams } = await prepareStream(t, () => {
-      count += 1;
-      return isLive ? returnLiveSession() : Promise.resolve(undefined);
+// What is applied while a stream is being opened, and what its client then receives first.
+const applied = {
+  'its session ends': [(registry: Registry) => registry.applyControl(ended('s')), 'stream.close'],
+  'another session ends': [
+    (registry: Registry) => registry.applyControl(ended('other')),
+    'stream.open',
+  ],
+  'entries are missed': [(registry: Registry) => registry.gap(), 'stream.close'],
+} as const;
+
+for (const [what, [apply, first]] of Object.entries(applied)) {
+  test(`a stream that is being opened when ${what} begins with ${first}`, async (t) => {
+    let wire = '';
+    const { prepared, registry } = await prepareStream(t, returnLiveSession);
+    const client = new SimulatedClient('1', (bytes) => {
+      wire += bytes.toString();
     });
 
-    isLive = ends !== 's' && passMs < 1001;
-    if (ends !== undefined) await streams.endSessions([ends]);
-    time.up += passMs;
+    apply(registry);
     prepared.open(client.connect());
-    await nextTick();
+    for (let turn = 0; turn < 3; turn += 1) {
+      await nextTick();
+      client.sink?.acceptBytes(1e6);
+    }
 
-    assert.equal(count, lookups);
-    assert.equal(registry.size, isLive ? 1 : 0);
+    assert.deepEqual(/event: (.*)/.exec(wire)?.[1], first);
+    assert.equal(registry.size, first === 'stream.open' ? 1 : 0);
+    assert.equal(registry.pendingOpens.size, 0);
   });
 }
+
+test('an end that is applied while the session is looked up ends the stream', async (t) => {
+  const found: (() => void)[] = [];
+  let isFirst = true;
+  const { registry, client, prepare } = await prepareStream(t, async () => {
+    if (!isFirst) await new Promise<void>((resolve) => found.push(resolve));
+    isFirst = false;
+    return returnLiveSession(); // As it was when the database looked.
+  });
+
+  const opening = prepare();
+  registry.applyControl(ended('s'));
+  for (const answer of found) answer();
+  (await opening).open(client.connect());
+
+  assert.equal(registry.size, 0);
+});
+
+test('an open that fails or is cancelled is pending no more', async (t) => {
+  let isLive = true;
+  const { prepared, prepare, registry } = await prepareStream(t, () =>
+    isLive ? returnLiveSession() : Promise.resolve(undefined),
+  );
+  assert.equal(registry.pendingOpens.size, 1);
+
+  isLive = false;
+  await assert.rejects(prepare(), { name: 'invalid_token' });
+  prepared.cancel();
+  prepared.cancel();
+
+  assert.equal(registry.pendingOpens.size, 0);
+});
 
 test('a wall clock that steps back delays no heartbeat and no stall detection', async (t) => {
   const { registry, client, time, streams } = await openStream(t, returnLiveSession);
@@ -220,7 +260,7 @@ test('a stream that ends during its session check has no subscriber any more', a
 });
 
 test('closing waits until the tokens of ended streams are released', async (t) => {
-  const { db, tokens, streams, registry, client, request } = await prepareStream(
+  const { db, tokens, streams, registry, client, prepare } = await prepareStream(
     t,
     returnLiveSession,
   );
@@ -230,8 +270,7 @@ test('closing waits until the tokens of ended streams are released', async (t) =
       values (${'ada'}, ${'ada'}, 'none', 'A', 'B', 0, 0, 0)`,
   );
   const token = await tokens.find(await tokens.mint({ userId: '1', sessionId: 's' }));
-  const { open } = await streams.prepare({ ...request, token });
-  open(client.connect());
+  (await prepare(token)).open(client.connect());
 
   registry.closeAll('draining');
   await streams.close();

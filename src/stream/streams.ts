@@ -11,9 +11,11 @@ import {
   type CloseReason,
   EventStream,
   type EventStreamLimits,
+  encodeClosing,
   type StreamEnd,
   type Subscriber,
 } from './event-stream.js';
+import type { OpenAborted, PendingOpen } from './pending-opens.js';
 import type { RefusalReason, Registry } from './registry.js';
 import type { StreamToken, StreamTokens } from './stream-token.js';
 import { TokenLeakDetector } from './token-leak-detector.js';
@@ -27,12 +29,9 @@ export interface LiveSession {
   readonly expiresAt: number;
 }
 
-/** A session at the time of its lookup. It may have ended since. */
+/** A session as it was found for a stream that is being opened; it may have ended since. */
 export interface SessionSnapshot extends LiveSession {
-  /** Time of `monotonicClock` before the lookup. */
-  readonly readAt: number;
-  /** Number of calls of `endSessions` before the lookup. */
-  readonly endedCount: number;
+  readonly pendingOpen: PendingOpen;
 }
 
 /** Counters of stream events. */
@@ -69,12 +68,11 @@ export interface StreamRequest {
 /** A stream that is ready to open once there is a sink. */
 export interface PreparedStream {
   open(sink: Sink): void;
+  /** To be called when it is not opened after all. */
+  cancel(): void;
 }
 
-/** Maximum age of a session snapshot. An older one is checked again after the stream has opened. */
-const snapshotAgeMaxMs = 1000;
-
-/** Opens streams and manages their tokens, session checks, metrics and log lines. */
+/** Opens streams and looks after what belongs to them: their tokens, sessions and log lines. */
 export class Streams {
   readonly #parts: StreamsParts;
   readonly #scheduler = new WriteScheduler();
@@ -83,9 +81,7 @@ export class Streams {
   readonly #sessionExpiries = new Map<EventStream, number>();
   /** Token releases in progress: `close` waits for them. */
   readonly #pendingReleases = new Set<Promise<void>>();
-  /** Number of calls of `endSessions`. */
-  #endedCount = 0;
-  /** Time of `monotonicClock` at the last lease renewal. */
+  /** As `uptime` counts. */
   #renewedAt: number;
 
   constructor(parts: StreamsParts) {
@@ -93,13 +89,25 @@ export class Streams {
     this.#renewedAt = parts.monotonicClock();
   }
 
-  /** Looks up the session for a new stream. Throws `invalid_token` when it has ended. */
-  async snapshotSession(sessionId: string): Promise<SessionSnapshot> {
-    const { findLiveSession, monotonicClock } = this.#parts;
-    const lookup = { readAt: monotonicClock(), endedCount: this.#endedCount };
-    const session = await findLiveSession(sessionId);
-    if (session !== undefined) return { ...session, ...lookup };
-    throw new Failure('invalid_token', 'Cannot open stream: its session has ended');
+  /**
+   * Looks up the session of a stream that is being opened, then does `work` with it: which answers
+   * with what opens or cancels the stream. From before the look-up on, control entries are applied to
+   * it. Throws `invalid_token` when the session has ended, and as `work`.
+   */
+  async withSession<Result>(
+    sessionId: string,
+    work: (session: SessionSnapshot) => Promise<Result>,
+  ): Promise<Result> {
+    const { findLiveSession, registry } = this.#parts;
+    const pendingOpen = registry.pendingOpens.add(sessionId);
+    try {
+      const session = await findLiveSession(sessionId);
+      if (session !== undefined) return await work({ ...session, pendingOpen });
+      throw new Failure('invalid_token', 'Cannot open stream: its session has ended');
+    } catch (cause) {
+      registry.pendingOpens.remove(pendingOpen);
+      throw cause;
+    }
   }
 
   /** Returns why this client cannot open a stream now; undefined if it can. */
@@ -125,7 +133,7 @@ export class Streams {
    * throws.
    */
   async prepare(request: StreamRequest): Promise<PreparedStream> {
-    const { eventLog, tokens } = this.#parts;
+    const { eventLog, registry, tokens } = this.#parts;
     const { session, token, ip } = request;
     const streamId = randomBytes(16).toString('hex');
     const audiences = getAudiences(session.userId, session.id);
@@ -141,7 +149,10 @@ export class Streams {
       const position = formatPosition({ epoch: eventLog.epoch, seq: start.seq });
       await tokens.open(token, streamId, position);
     }
-    return { open: (sink) => this.#open({ streamId, subscriber, start, session }, sink) };
+    return {
+      open: (sink) => this.#open({ streamId, subscriber, start, session }, sink),
+      cancel: () => registry.pendingOpens.remove(session.pendingOpen),
+    };
   }
 
   /** Runs heartbeats, counts, session checks and lease renewal when due. Call it every `tickMs`. */
@@ -167,13 +178,11 @@ export class Streams {
   }
 
   /**
-   * Closes the streams of ended sessions synchronously, then deletes their tokens. Never rejects: a
-   * token that could not be deleted still opens nothing, because its session is checked.
+   * Deletes the tokens of sessions that have ended. Never rejects: a token that could not be deleted
+   * opens nothing, for its session is looked at.
    */
-  async endSessions(sessionIds: readonly string[]): Promise<void> {
-    const { registry, tokens, log } = this.#parts;
-    this.#endedCount += 1;
-    registry.closeSessions(sessionIds, 'revoked');
+  async revokeTokens(sessionIds: readonly string[]): Promise<void> {
+    const { tokens, log } = this.#parts;
     try {
       await tokens.revoke(sessionIds);
     } catch (cause) {
@@ -209,6 +218,12 @@ export class Streams {
     const { registry, userCount, eventLog, limits, metrics, monotonicClock, random, log } =
       this.#parts;
     const { streamId, subscriber, start, session } = opening;
+    const { aborted } = session.pendingOpen;
+    registry.pendingOpens.remove(session.pendingOpen); // From here on the registry has the stream.
+    if (aborted !== undefined) {
+      this.#abortOpen(sink, aborted);
+      return;
+    }
     const refusal = registry.checkLimits(subscriber);
     if (refusal !== undefined) {
       this.refuse(sink, refusal);
@@ -235,11 +250,12 @@ export class Streams {
     userCount.add(stream);
     this.#sessionExpiries.set(stream, session.expiresAt);
     stream.open();
-    // A session that ended between its lookup and `registry.add` has not closed this stream.
-    const mayHaveEnded =
-      session.endedCount !== this.#endedCount ||
-      monotonicClock() - session.readAt > snapshotAgeMaxMs;
-    if (mayHaveEnded) void this.#recheckSession(stream);
+  }
+
+  /** Ends a stream that a control entry ended before it was registered. */
+  #abortOpen(sink: Sink, reason: OpenAborted): void {
+    this.#parts.metrics.streamRefused(reason);
+    sink.end(encodeClosing(reason, this.refusalRetryMs()));
   }
 
   /**

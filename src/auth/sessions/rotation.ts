@@ -11,11 +11,13 @@ import {
   type RefreshTokens,
   sealSuccessor,
 } from '../refresh-token.js';
-import { revokeSessions, type StoredSession, swapToken } from './session-table.js';
+import { type StoredSession, swapToken } from './session-table.js';
 
 export interface RotationContext {
   readonly db: Database;
   readonly findBySelector: (selector: string) => Promise<StoredSession | undefined>;
+  /** Ends a session whose token was reused. False when another had ended it already. */
+  readonly endReused: (sessionId: string) => Promise<boolean>;
   readonly refreshTokens: RefreshTokens;
   readonly wallClock: Clock;
   readonly graceMs: number;
@@ -65,7 +67,7 @@ export async function rotate(
   client: Client,
   sign: SignAccessToken,
 ): Promise<Rotation> {
-  const { db, findBySelector, refreshTokens, wallClock } = parts;
+  const { findBySelector, refreshTokens, wallClock } = parts;
   const hash = hashVerifier(token.verifier);
   for (let attempt = 0; attempt < attemptsMax; attempt += 1) {
     const session = await findBySelector(token.selector);
@@ -78,8 +80,7 @@ export async function rotate(
     } else if (isWithinGrace(session, hash, wallClock())) {
       return replaySuccessor(session, session.sealedSuccessor, token, sign);
     } else if (refreshTokens.verifyMac(token)) {
-      const ended = (await revokeSessions(db, [session.id], 'reuse', wallClock())) === 1;
-      return { outcome: 'reuse', session, ended };
+      return { outcome: 'reuse', session, ended: await parts.endReused(session.id) };
     } else {
       return { outcome: 'forged', session };
     }

@@ -56,13 +56,6 @@ export interface SessionSummary {
   readonly userAgent: string | undefined;
 }
 
-export interface EndedSession {
-  readonly sessionId: string;
-  readonly userId: string;
-  readonly reason: EndReason;
-  readonly revokedAt: number;
-}
-
 interface Row {
   readonly id: string;
   readonly user_id: number;
@@ -193,37 +186,7 @@ export async function hasLiveSession(
   return rows.length > 0;
 }
 
-/** Lists revoked sessions by time and id: after `ms`, or after `sessionId` at exactly `ms`. */
-export async function revokedSince(
-  db: Database,
-  after: { readonly ms: number; readonly sessionId: string | undefined },
-  limit: number,
-): Promise<EndedSession[]> {
-  interface EndedRow {
-    readonly id: string;
-    readonly user_id: number;
-    readonly revoke_reason: EndReason;
-    readonly revoked_at: number;
-  }
-  const { ms, sessionId } = after;
-  // `>=` allows an index range scan, which the `or` alone would prevent.
-  const where =
-    sessionId === undefined
-      ? sql`revoked_at > ${ms}`
-      : sql`revoked_at >= ${ms} and (revoked_at > ${ms} or id > ${sessionId})`;
-  const rows = await db.query<EndedRow>(
-    sql`select id, user_id, revoke_reason, revoked_at from sessions
-      where ${where} order by revoked_at, id limit ${limit}`,
-  );
-  return rows.map((row) => ({
-    sessionId: row.id,
-    userId: String(row.user_id),
-    reason: row.revoke_reason,
-    revokedAt: row.revoked_at,
-  }));
-}
-
-/** Deletes the sealed successors of these sessions whose grace has ended. */
+/** Forgets successors that may no longer be asked for. */
 export async function clearSuccessors(
   db: Database,
   ids: readonly string[],

@@ -13,6 +13,8 @@ import {
   sign,
 } from '../../../test/support/servers/auth.js';
 import { sql } from '../../db/database.js';
+import { SqlLogStore } from '../../event-log/sql/sql-log-store.js';
+import { parseControlEntry } from '../../events/control-entry.js';
 
 const test = await testOnDialects('sessions');
 
@@ -161,8 +163,8 @@ test('no session is opened when signing the access token fails', async (t) => {
   assert.deepEqual(await sessions.list(account.id), []);
 });
 
-test('ending a session ends only that session, once', async (t) => {
-  const { sessions, users, endedSessions, time } = await sessionsFor(t);
+test('ending one session ends that one, once', async (t) => {
+  const { sessions, users, endedSessions } = await sessionsFor(t);
   const account = await newUser(users);
   const [one, two] = [await openSession(sessions, account), await openSession(sessions, account)];
 
@@ -172,11 +174,56 @@ test('ending a session ends only that session, once', async (t) => {
   assert.deepEqual(endedSessions, [{ sessionIds: [one.sessionId], reason: 'logout' }]);
   assert.equal(await sessions.findLive(one.sessionId), undefined);
   assert.ok(await sessions.findLive(two.sessionId));
-  const since = await sessions.endedSince(time.now - 1);
-  assert.deepEqual(since, [
-    { sessionId: one.sessionId, userId: account.id, reason: 'logout', revokedAt: time.now },
-  ]);
-  assert.deepEqual(await sessions.endedSince(time.now), []);
+});
+
+test('each end of sessions is one entry of the event log, in the same transaction', async (t) => {
+  const { db, time, sessions, users, wallClock } = await sessionsFor(t, { perUserMax: 2 });
+  await SqlLogStore.open(db, { wallClock, newEpoch: 'e' });
+  const readNewEntries = async () => {
+    const rows = await db.query<{ control: string }>(sql`select control from events order by seq`);
+    await db.execute(sql`delete from events where seq > 0`);
+    return rows.map(({ control }) => parseControlEntry(control));
+  };
+  const ended = (...sessionIds: string[]) => [{ kind: 'sessions_ended', sessionIds }];
+  const account = await newUser(users);
+  const first = await openSession(sessions, account);
+  time.now += 1;
+  const second = await openSession(sessions, account);
+  assert.deepEqual(await readNewEntries(), []);
+
+  time.now += 1;
+  const third = await openSession(sessions, account);
+  assert.deepEqual(await readNewEntries(), ended(first.sessionId), 'one too many');
+
+  assert.equal(await sessions.end(second.sessionId, 'logout'), true);
+  assert.equal(await sessions.end(second.sessionId, 'logout'), false);
+  assert.deepEqual(await readNewEntries(), ended(second.sessionId));
+
+  await sessions.rotate(third.refreshToken, client, sign);
+  assert.deepEqual(await readNewEntries(), []);
+  time.now += graceMs + 1;
+  await assert.rejects(sessions.rotate(third.refreshToken, client, sign));
+  await assert.rejects(sessions.rotate(third.refreshToken, client, sign));
+  assert.deepEqual(await readNewEntries(), ended(third.sessionId), 'a token was reused');
+
+  const fourth = await openSession(sessions, account);
+  const fail = async () => {
+    throw new Error('on purpose');
+  };
+  await assert.rejects(sessions.endAll(account.id, 'password', { first: fail }), /on purpose/);
+  assert.deepEqual(await readNewEntries(), []);
+  await sessions.endAll(account.id, 'password');
+  await sessions.endAll(account.id, 'password');
+  assert.deepEqual(await readNewEntries(), ended(fourth.sessionId));
+});
+
+test('without an event log sessions end all the same', async (t) => {
+  const { db, sessions, users } = await sessionsFor(t);
+  const { sessionId } = await openSession(sessions, await newUser(users));
+
+  assert.equal(await sessions.end(sessionId, 'logout'), true);
+
+  assert.deepEqual(await db.query(sql`select seq from events`), []);
 });
 
 test('endAll keeps the excepted session', async (t) => {

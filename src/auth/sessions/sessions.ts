@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import type { Clock } from '../../clock.js';
 import type { Database } from '../../db/database.js';
 import { Failure } from '../../errors.js';
+import { type ControlEntry, sessionsEnded } from '../../events/control-entry.js';
 import type { Client } from '../../http/client.js';
 import type { Audit } from '../../logging/audit.js';
 import { Batcher } from '../../util/batcher.js';
@@ -18,14 +19,12 @@ import { getEndState, type Rotation, rotate } from './rotation.js';
 import {
   clearSuccessors,
   deleteEnded,
-  type EndedSession,
   type EndReason,
   findLiveSessions,
   findSessions,
   findUnrevokedIds,
   hasLiveSession,
   insertSession,
-  revokedSince,
   revokeSessions,
   type SessionSummary,
   type StoredSession,
@@ -42,9 +41,14 @@ export interface SessionsOptions {
   readonly users: Users;
   readonly refreshTokens: RefreshTokens;
   readonly audit: Audit;
-  /** Called right after the rows are revoked. Must not throw. */
-  readonly onEnded: (ended: EndedSessions) => void;
-  /** A session that is not refreshed for this long expires. */
+  /**
+   * Appends to the event log in the transaction that ends sessions, so that every process ends their
+   * streams. The last step of the transaction that may wait for a lock.
+   */
+  readonly appendControlEntries: (tx: Database, entries: readonly ControlEntry[]) => Promise<void>;
+  /** Called after sessions have ended, and awaited before the caller is answered. Must not reject. */
+  readonly onEnded: (ended: EndedSessions) => Promise<void>;
+  /** A session that is not refreshed for so long expires, */
   readonly idleMs: number;
   /** Every session expires this long after the login. */
   readonly absoluteMs: number;
@@ -74,7 +78,6 @@ export interface LiveSession {
 }
 
 const day = 86_400_000;
-const endedMax = 1000;
 const spentMax = 10_000;
 const clearMax = 500;
 
@@ -132,8 +135,8 @@ export class Sessions {
       ]);
       if (!isUnchanged) return undefined;
       const surplusIds = others.slice(perUserMax - 1).map((other) => other.id);
-      const ending = revokeSessions(tx, surplusIds, 'limit', now);
-      await Promise.all([insertSession(tx, { ...session, ...ends, client }), ending]);
+      const inserting = insertSession(tx, { ...session, ...ends, client });
+      await Promise.all([inserting, this.#endInTransaction(tx, surplusIds, 'limit', now)]);
       return surplusIds;
     });
     if (surplus === undefined) return undefined;
@@ -141,7 +144,7 @@ export class Sessions {
     if (surplus.length > 0) {
       const fields = { client, userId: account.id, sessionIds: surplus };
       this.#options.audit.record('excess_sessions_exceeded', fields);
-      this.#options.onEnded({ sessionIds: surplus, reason: 'limit' });
+      await this.#options.onEnded({ sessionIds: surplus, reason: 'limit' });
     }
     const refreshToken = formatRefreshToken(token);
     return {
@@ -162,9 +165,10 @@ export class Sessions {
     const { refreshTokens, graceMs, idleMs } = this.#options;
     const findBySelector = (selector: string) => this.#bySelector.run(selector);
     const timing = { wallClock: this.#wallClock, graceMs, idleMs };
-    const parts = { db: this.#db, findBySelector, refreshTokens, ...timing };
+    const endReused = (id: string) => this.#endOne(id, 'reuse');
+    const parts = { db: this.#db, findBySelector, endReused, refreshTokens, ...timing };
     const rotation = await rotate(parts, token, client, sign);
-    this.#auditRotation(rotation, client);
+    await this.#handleRotation(rotation, client);
     if (rotation.outcome === 'rotated') this.#trackRotated(rotation.session.id);
     if (rotation.outcome !== 'rotated' && rotation.outcome !== 'replayed')
       throw toFailure(rotation);
@@ -201,9 +205,9 @@ export class Sessions {
 
   /** Ends a session. Returns false when it had already ended. */
   async end(sessionId: string, reason: EndReason): Promise<boolean> {
-    const count = await revokeSessions(this.#db, [sessionId], reason, this.#wallClock());
-    if (count > 0) this.#options.onEnded({ sessionIds: [sessionId], reason });
-    return count > 0;
+    const hasEnded = await this.#endOne(sessionId, reason);
+    if (hasEnded) await this.#options.onEnded({ sessionIds: [sessionId], reason });
+    return hasEnded;
   }
 
   /**
@@ -218,23 +222,14 @@ export class Sessions {
     const sessionIds = await this.#db.transaction(async (tx) => {
       await first?.(tx);
       const ids = (await findUnrevokedIds(tx, userId)).filter((id) => id !== except);
-      await revokeSessions(tx, ids, reason, this.#wallClock());
+      await this.#endInTransaction(tx, ids, reason, this.#wallClock());
       return ids;
     });
-    if (sessionIds.length > 0) this.#options.onEnded({ sessionIds, reason });
+    if (sessionIds.length > 0) await this.#options.onEnded({ sessionIds, reason });
     return sessionIds;
   }
 
-  /**
-   * Returns a page of sessions that any process ended after this time, oldest first, at most 1000;
-   * pass the time and id of the last one for the next page. Successive polls should overlap,
-   * because clocks of processes differ and a row may become visible slightly after its time.
-   */
-  async endedSince(afterMs: number, afterId?: string): Promise<readonly EndedSession[]> {
-    return revokedSince(this.#db, { ms: afterMs, sessionId: afterId }, endedMax);
-  }
-
-  /** Runs one clean-up batch and returns the number of deleted rows. Meant for a timer. */
+  /** One batch of housekeeping; answers how many rows went. Meant for a timer. */
   async deleteEnded(): Promise<number> {
     const now = this.#wallClock();
     const spent = [...this.#rotated].filter(([, until]) => until < now).map(([id]) => id);
@@ -246,13 +241,32 @@ export class Sessions {
     return deleteEnded(this.#db, now - day);
   }
 
+  async #endOne(sessionId: string, reason: EndReason): Promise<boolean> {
+    const count = await this.#db.transaction((tx) =>
+      this.#endInTransaction(tx, [sessionId], reason, this.#wallClock()),
+    );
+    return count > 0;
+  }
+
+  /** Answers how many it ended. Sessions that had ended need no second entry: theirs is in the log. */
+  async #endInTransaction(
+    tx: Database,
+    sessionIds: readonly string[],
+    reason: EndReason,
+    now: number,
+  ): Promise<number> {
+    const count = await revokeSessions(tx, sessionIds, reason, now);
+    if (count > 0) await this.#options.appendControlEntries(tx, sessionsEnded(sessionIds));
+    return count;
+  }
+
   #trackRotated(sessionId: string): void {
     // Over the limit a sealed successor stays until the next rotation. Only the holder of the spent
     // token could open it, and that token is rejected.
     this.#rotated.set(sessionId, this.#wallClock() + this.#options.graceMs);
   }
 
-  #auditRotation(rotation: Rotation, client: Client): void {
+  async #handleRotation(rotation: Rotation, client: Client): Promise<void> {
     const { audit, onEnded } = this.#options;
     const { outcome, session } = rotation;
     const fields = { client, ...(session && { userId: session.user.id, sessionId: session.id }) };
@@ -261,7 +275,7 @@ export class Sessions {
     if (outcome === 'expired') audit.record('session_expired', fields);
     if (outcome !== 'reuse') return;
     audit.record('authn_token_reuse', fields);
-    if (rotation.ended) onEnded({ sessionIds: [rotation.session.id], reason: 'reuse' });
+    if (rotation.ended) await onEnded({ sessionIds: [rotation.session.id], reason: 'reuse' });
   }
 }
 

@@ -49,6 +49,7 @@ export function mariadbError(text: string, error: unknown): Error {
 }
 
 export const unknownDatabaseErrno = 1049;
+export const duplicateColumnErrno = 1060;
 
 /** Creates the error for a database that could not be opened; it names the setting to check. */
 export function mariadbOpenError(options: ServerOptions, error: unknown): Error {

@@ -3,7 +3,12 @@ import { sql } from '../database.js';
 import type { MigrationTarget, Purpose } from '../migrations/target.js';
 import type { ServerOptions } from '../options.js';
 import type { SqlExecutor } from '../transaction.js';
-import { mariadbOpenError, toNativeError, unknownDatabaseErrno } from './errors.js';
+import {
+  duplicateColumnErrno,
+  mariadbOpenError,
+  toNativeError,
+  unknownDatabaseErrno,
+} from './errors.js';
 import { connectMariadb, executeOn, type MariadbConnection, queryOn } from './mariadb.js';
 
 const lockWaitSeconds = 30;
@@ -77,6 +82,15 @@ function getLockName({ database }: ServerOptions): string {
 function createExecutor(connection: MariadbConnection): SqlExecutor {
   return {
     query: (statement) => queryOn(connection, statement),
-    execute: (statement) => executeOn(connection, statement),
+    async execute(statement) {
+      try {
+        return await executeOn(connection, statement);
+      } catch (error) {
+        // MySQL has no `add column if not exists`. A column that exists was added before a crash.
+        const { cause } = error as Error;
+        if (toNativeError(cause).errno === duplicateColumnErrno) return 0;
+        throw error;
+      }
+    },
   };
 }

@@ -144,4 +144,13 @@ export const mariadbMigrations: readonly Migration[] = [
       `insert ignore into trimmed_audiences (bucket, seq) select -1, trimmed_seq from log_head`,
     ],
   },
+  {
+    version: 4,
+    name: 'control entries',
+    statements: [
+      'alter table events add column control text',
+      'alter table log_head add column events bigint not null default 0',
+      'update log_head set events = seq - trimmed_seq',
+    ],
+  },
 ];

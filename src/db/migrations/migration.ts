@@ -13,8 +13,9 @@ export interface Migration {
   readonly version: number;
   readonly name: string;
   /**
-   * Single statements. On MariaDB and MySQL each must be idempotent (`if not exists`): the server
-   * commits each one separately, so after a crash the last one started runs again.
+   * Single statements. On MariaDB and MySQL each must bear to run twice (`if not exists`; an
+   * `add column` of a column that exists is skipped): they commit every one by itself, so after a
+   * crash the last one started is run again.
    */
   readonly statements: readonly string[];
 }

@@ -142,7 +142,9 @@ function assignSeqs(events: readonly LoggableEvent[], first: number): NumberedEv
 
 function buildHeadUpdate(events: readonly LoggableEvent[]): Sql {
   const bytes = events.reduce((sum, event) => sum + Buffer.byteLength(event.data), 0);
-  return sql`update log_head set seq = seq + ${events.length}, bytes = bytes + ${bytes} where id = 1`;
+  const count = events.length;
+  return sql`update log_head
+    set seq = seq + ${count}, events = events + ${count}, bytes = bytes + ${bytes} where id = 1`;
 }
 
 /** Builds the inserts of events and their audiences, with many rows per statement. */

@@ -8,6 +8,7 @@ import { Failure } from '../../errors.js';
 import { silentLogger } from '../../logging/logger.js';
 import { EventLog } from '../event-log.js';
 import type { LoggableEvent } from '../log-store.js';
+import { controlEntryAppender } from '../open.js';
 import { SqlLogStore } from './sql-log-store.js';
 
 const test = await testOnDialects('the event log');
@@ -57,9 +58,9 @@ test('a reader receives only events for its audiences, in order, page by page', 
   const recipients = [['u:1'], ['all'], ['u:2'], ['s:x'], ['u:1', 'u:2'], ['s:y'], ['all']];
   await store.append([request(...recipients.map((to, index) => event(String(index + 1), to)))]);
   const seqs = async (after: number, limit: number) =>
-    (await store.read(audiences, after, { eventsMax: limit, bytesMax: 1000 })).events.map(
-      ({ seq }) => seq,
-    );
+    (
+      await store.read(words, { after, upTo: 1e6 }, { eventsMax: limit, bytesMax: 1000 })
+    ).events.map(({ seq }) => seq);
 
   assert.deepEqual(await seqs(0, 100), [1, 2, 4, 5, 7]);
   assert.deepEqual(await seqs(0, 2), [1, 2]);
@@ -76,7 +77,11 @@ test('large and small events are read in order and unchanged', async (t) => {
   const written = ['small', 'l'.repeat(21), '', 's'.repeat(20), 'L'.repeat(90), 'out'];
   await store.append([request(...written.map((data) => event(data)))]);
 
-  const { events, more } = await store.read(['u:1'], 0, { eventsMax: 10, bytesMax: 100 });
+  const { events, more } = await store.read(
+    ['u:1'],
+    { after: 0, upTo: 1e6 },
+    { eventsMax: 10, bytesMax: 100 },
+  );
 
   assert.deepEqual(
     events.map(({ seq, type, data }) => [seq, type, data]),
@@ -90,7 +95,11 @@ test('a page ends with the event that reaches the byte limit, and has at least o
   const sizes = [10, 10, 30, 10, 100, 10, 10];
   await store.append([request(...sizes.map((size) => event('é'.repeat(size / 2))))]);
   const read = async (after: number, bytesMax: number, eventsMax = 100) => {
-    const { events, more } = await store.read(['u:1'], after, { eventsMax, bytesMax });
+    const { events, more } = await store.read(
+      ['u:1'],
+      { after, upTo: 1e6 },
+      { eventsMax, bytesMax },
+    );
     return { seqs: events.map(({ seq }) => seq), more };
   };
 
@@ -137,10 +146,11 @@ test('events trimmed during a read are reported as a gap', async (t) => {
   eventLog.subscribe({
     deliver: ({ audiences }) => delivered.push(audiences),
     deliverVolatile() {},
+    applyControl() {},
     gap: () => delivered.push('gap'),
   });
   await store.append([request(event('a'), event('b'))]);
-  runBeforeNext = async () => void (await store.trim({ after: 0, upTo: 2, bytes: 2 }));
+  runBeforeNext = async () => void (await store.trim({ after: 0, upTo: 2, events: 2, bytes: 2 }));
 
   await eventLog.catchUp();
 
@@ -164,7 +174,7 @@ test('unusual data is stored and read unchanged', async (t) => {
   await store.append([request(...data.map((text) => event(text)))]);
 
   assert.deepEqual(
-    (await store.read(['u:1'], 0, page)).events.map((found) => found.data),
+    (await store.read(['u:1'], { after: 0, upTo: 1e6 }, page)).events.map((found) => found.data),
     data,
   );
 });
@@ -213,6 +223,7 @@ test('concurrent publishes are numbered in arrival order and delivered in order'
   eventLog.subscribe({
     deliver: (_, { seq }) => delivered.push(seq),
     deliverVolatile() {},
+    applyControl() {},
     gap() {},
   });
 
@@ -263,6 +274,7 @@ test('of requests that share a commit, only the one that cannot be written fails
   eventLog.subscribe({
     deliver: ({ data }) => delivered.push(data),
     deliverVolatile() {},
+    applyControl() {},
     gap() {},
   });
   const bad = { ...event('bad'), audiences: ['u:1', 'u:1'] }; // Breaks a primary key.
@@ -288,6 +300,7 @@ test('events of another process are delivered in order with local ones', async (
   eventLog.subscribe({
     deliver: ({ data }) => delivered.push(data),
     deliverVolatile() {},
+    applyControl() {},
     gap() {},
   });
 
@@ -298,6 +311,142 @@ test('events of another process are delivered in order with local ones', async (
 
   assert.deepEqual(delivered, ['remote 1', 'local', 'remote 2']);
 });
+
+const ended = (...sessionIds: string[]) => ({ kind: 'sessions_ended', sessionIds }) as const;
+
+test('control entries have a number each, in the order of events, and no audience', async (t) => {
+  const { db, store, wallClock } = await openStore(t);
+  const append = controlEntryAppender(db, wallClock);
+
+  await store.append([request(event('a'))]);
+  await db.transaction((tx) => append(tx, [ended('s1'), ended('s2')]));
+  await store.append([request(event('b'))]);
+
+  assert.deepEqual(await store.readAll(0, 10), [
+    { seq: 1, ...event('a'), expiresAt: undefined },
+    { seq: 2, control: '{"kind":"sessions_ended","sessionIds":["s1"]}' },
+    { seq: 3, control: '{"kind":"sessions_ended","sessionIds":["s2"]}' },
+    { seq: 4, ...event('b'), expiresAt: undefined },
+  ]);
+  const { seq, events, bytes } = await store.state();
+  assert.deepEqual({ seq, events, bytes }, { seq: 4, events: 2, bytes: 2 });
+  const all = { after: 0, upTo: 10 };
+  const read = await store.read(['all', 'u:1', 's:s1'], all, page);
+  assert.deepEqual(
+    read.events.map((found) => found.seq),
+    [1, 4],
+  );
+});
+
+test('a control entry whose change is rolled back takes no number', async (t) => {
+  const { db, store, wallClock } = await openStore(t);
+  const append = controlEntryAppender(db, wallClock);
+
+  const failing = db.transaction(async (tx) => {
+    await append(tx, [ended('s1')]);
+    throw new Error('on purpose');
+  });
+
+  await assert.rejects(failing, /on purpose/);
+  assert.deepEqual(await store.append([request(event('a'))]), [{ kind: 'appended', firstSeq: 1 }]);
+});
+
+test('control entries are applied in their place among the events of all writers', async (t) => {
+  const { db, store, wallClock, openLog } = await openStore(t);
+  const append = controlEntryAppender(db, wallClock);
+  const eventLog = await openLog();
+  const other = await SqlLogStore.open(db, { wallClock, newEpoch: 'x' });
+  const heard: unknown[] = [];
+  eventLog.subscribe({
+    deliver: ({ data }, { seq }) => heard.push([seq, data]),
+    deliverVolatile() {},
+    applyControl: (entry, seq) => heard.push([seq, entry]),
+    gap: () => heard.push('gap'),
+  });
+
+  await eventLog.append(request(event('ours')));
+  await db.transaction((tx) => append(tx, [ended('s1')]));
+  await eventLog.append(request(event('after s1')));
+  await other.append([request(event('theirs'))]);
+  await db.transaction((tx) => append(tx, [ended('s2')]));
+  await eventLog.catchUp();
+
+  assert.deepEqual(heard, [
+    [1, 'ours'],
+    [2, ended('s1')],
+    [3, 'after s1'],
+    [4, 'theirs'],
+    [5, ended('s2')],
+  ]);
+  const { frames, end } = await eventLog.read(['u:1'], 0, 1e6);
+  assert.deepEqual(
+    frames.map((frame) => frame.seq),
+    [1, 3, 4],
+  );
+  assert.equal(end, 5);
+  assert.equal((await store.state()).seq, 5);
+});
+
+test('a process that lags replays nothing that it has not applied', async (t) => {
+  const { db, wallClock, openLog } = await openStore(t);
+  const before = await openLog();
+  await before.append(request(event('1')));
+  const lagging = await openLog(); // Has nothing in memory, so it reads the store.
+  await db.transaction((tx) => controlEntryAppender(db, wallClock)(tx, [ended('s1')]));
+  await before.append(request(event('3')));
+
+  const page = await lagging.read(['u:1'], 0, 1e6);
+
+  assert.deepEqual(
+    page.frames.map(({ seq }) => seq),
+    [1],
+  );
+  assert.deepEqual([page.end, page.more], [1, false]);
+  await lagging.catchUp();
+  assert.deepEqual(
+    (await lagging.read(['u:1'], page.end, 1e6)).frames.map(({ seq }) => seq),
+    [3],
+  );
+});
+
+test('a stream that starts at the head starts at that of the database', async (t) => {
+  const { openLog } = await openStore(t);
+  const [lagging, other] = [await openLog(), await openLog()];
+  await other.append(request(event('before the open')));
+
+  const { seq } = await lagging.resolveLastEventId(['u:1'], undefined);
+
+  assert.equal(lagging.head, 0);
+  assert.equal(seq, 1);
+});
+
+test('control entries do not count as events, and leave with the events before them', async (t) => {
+  const { db, time, store, wallClock, openLog } = await openStore(t);
+  const append = controlEntryAppender(db, wallClock);
+  const eventLog = await openLog({ ageMaxMs: 10_000, eventsMax: 2, bytesMax: 1e12 });
+  const trim = async () => {
+    await eventLog.trim();
+    const { trimmedSeq, events } = await store.state();
+    const rows = await db.query<{ seq: number }>(sql`select seq from events order by seq`);
+    assert.deepEqual(rows[0]?.seq ?? 8, trimmedSeq + 1);
+    return { trimmedSeq, events };
+  };
+  const control = () => db.transaction((tx) => append(tx, [ended('s')]));
+  await control();
+  await store.append([request(event('2'))]);
+  for (let count = 0; count < 4; count += 1) await control();
+
+  assert.deepEqual(await trim(), { trimmedSeq: 0, events: 1 });
+  await store.append([request(event('7'))]);
+  assert.deepEqual(await trim(), { trimmedSeq: 0, events: 2 });
+  await store.append([request(event('8'))]);
+  assert.deepEqual(await trim(), { trimmedSeq: 2, events: 2 });
+  time.now += 10_001;
+  await control();
+  assert.deepEqual(await trim(), { trimmedSeq: 8, events: 0 });
+});
+
+const words = ['all', 'u:1', 's:x'];
 
 test('a client can resume only from events addressed to it', async (t) => {
   const { openLog } = await openStore(t);
@@ -352,10 +501,10 @@ for (const [limit, left] of trims) {
 
     await eventLog.trim();
 
-    const { trimmedSeq, seq, bytes } = await store.state();
+    const { trimmedSeq, seq, events, bytes } = await store.state();
     assert.deepEqual(
-      { trimmedSeq, seq, bytes },
-      { trimmedSeq: 10 - left, seq: 10, bytes: left * 100 },
+      { trimmedSeq, seq, events, bytes },
+      { trimmedSeq: 10 - left, seq: 10, events: left, bytes: left * 100 },
     );
     assert.equal((await db.query(sql`select seq from events`)).length, left);
     assert.equal((await db.query(sql`select seq from event_audiences`)).length, left);
@@ -370,7 +519,7 @@ test('a trim batch is smaller when events have many recipients', async (t) => {
   const wide = Array.from({ length: 1000 }, (_, index) => `u:${index}`);
   await eventLog.append(request(...Array.from({ length: 7 }, () => event('x', wide)), event('x')));
   const oldest = async (after: number, recipientsMax: number) =>
-    (await store.oldestEvents(after, { eventsMax: 3, recipientsMax })).map(({ seq }) => seq);
+    (await store.oldestEntries(after, { eventsMax: 3, recipientsMax })).map(({ seq }) => seq);
 
   assert.deepEqual(await oldest(0, 1), [1]); // At least one.
   assert.deepEqual(await oldest(0, 1999), [1]);
@@ -390,8 +539,8 @@ test('of two concurrent trims one applies, and the byte count stays correct', as
   await store.append([request(...Array.from({ length: 10 }, () => event('x'.repeat(100))))]);
 
   const rows = [
-    await store.trim({ after: 0, upTo: 5, bytes: 500 }),
-    await other.trim({ after: 0, upTo: 6, bytes: 600 }), // Computed before the first trim.
+    await store.trim({ after: 0, upTo: 5, events: 5, bytes: 500 }),
+    await other.trim({ after: 0, upTo: 6, events: 6, bytes: 600 }), // It had looked before, too.
   ];
 
   assert.deepEqual(rows, [10, 0]);

@@ -3,11 +3,13 @@ import type { Audience } from '../../events/audience.js';
 import type {
   AppendOutcome,
   AppendRequest,
+  LogEntry,
   LoggedEvent,
   LogState,
   LogStore,
   LogVisibility,
   PageLimits,
+  SeqRange,
   StoredPage,
   TrimBatchLimits,
   TrimCandidate,
@@ -33,8 +35,14 @@ interface EventRow {
   readonly expires_at: number | null;
 }
 
+interface EntryRow extends EventRow {
+  /** Null for an event. */
+  readonly control: string | null;
+}
+
 interface StateRow extends LogHead {
   readonly trimmed_seq: number;
+  readonly events: number;
   readonly bytes: number;
 }
 
@@ -50,7 +58,7 @@ interface PageRow extends Omit<EventRow, 'data'> {
  * `stateWithVisibility` and `append` throw `service_unavailable`, see `LogGeneration`.
  */
 export class SqlLogStore implements LogStore {
-  /** False for the embedded database, which has one process. */
+  /** The embedded database belongs to one server. */
   readonly isShared: boolean;
   readonly #db: Database;
   readonly #generation: LogGeneration;
@@ -77,13 +85,15 @@ export class SqlLogStore implements LogStore {
 
   async state(): Promise<LogState> {
     return toLogState(
-      await this.#readHead(sql`select epoch, seq, trimmed_seq, bytes from log_head where id = 1`),
+      await this.#readHead(
+        sql`select epoch, seq, trimmed_seq, events, bytes from log_head where id = 1`,
+      ),
     );
   }
 
   async stateWithVisibility(audiences: readonly Audience[], seq: number): Promise<LogVisibility> {
     const head = await this.#readHead<StateRow & { readonly found: number }>(
-      sql`select epoch, seq, trimmed_seq, bytes,
+      sql`select epoch, seq, trimmed_seq, events, bytes,
           (select count(*) from event_audiences
             where audience in (${list(audiences)}) and seq = ${seq}) as found
         from log_head where id = 1`,
@@ -102,10 +112,10 @@ export class SqlLogStore implements LogStore {
    */
   async read(
     audiences: readonly Audience[],
-    after: number,
+    range: SeqRange,
     limits: PageLimits,
   ): Promise<StoredPage> {
-    const rows = await this.#readRows(audiences, after, limits);
+    const rows = await this.#readRows(audiences, range, limits);
     const page = takePage(rows, limits.bytesMax);
     const more = rows.length === limits.eventsMax || page.length < rows.length;
     const large = await this.#readData(page.filter(({ data }) => data === null));
@@ -116,15 +126,15 @@ export class SqlLogStore implements LogStore {
     return { events, more };
   }
 
-  async readAll(after: number, upTo: number): Promise<LoggedEvent[]> {
-    // Audiences first: an event trimmed between the queries is then missing, which is detected as a
-    // gap. In the opposite order it would be an event without audiences.
+  async readAll(after: number, upTo: number): Promise<LogEntry[]> {
+    // Audiences first: what is trimmed in between is then missing as a whole, which can be seen. The
+    // other way round it would be an event for nobody.
     const audienceRows = await this.#db.query<{ audience: string; seq: number }>(
       sql`select audience, seq from event_audiences
         where seq > ${after} and seq <= ${upTo} order by seq`,
     );
-    const rows = await this.#db.query<EventRow>(
-      sql`select seq, type, data, expires_at from events
+    const rows = await this.#db.query<EntryRow>(
+      sql`select seq, type, data, expires_at, control from events
         where seq > ${after} and seq <= ${upTo} order by seq`,
     );
     const audiencesBySeq = new Map<number, string[]>();
@@ -133,7 +143,11 @@ export class SqlLogStore implements LogStore {
       if (audiences === undefined) audiencesBySeq.set(seq, [audience]);
       else audiences.push(audience);
     }
-    return rows.map((row) => toLoggedEvent(row, audiencesBySeq.get(row.seq) ?? []));
+    return rows.map(({ control, ...row }) =>
+      control === null
+        ? toLoggedEvent(row, audiencesBySeq.get(row.seq) ?? [])
+        : { seq: row.seq, control },
+    );
   }
 
   async lastVisible(audiences: readonly Audience[], upTo: number): Promise<number | undefined> {
@@ -151,7 +165,7 @@ export class SqlLogStore implements LogStore {
     return lastTrimmed(this.#db, audiences);
   }
 
-  async oldestEvents(
+  async oldestEntries(
     after: number,
     { eventsMax, recipientsMax }: TrimBatchLimits,
   ): Promise<TrimCandidate[]> {
@@ -165,18 +179,23 @@ export class SqlLogStore implements LogStore {
       readonly seq: number;
       readonly created_at: number;
       readonly bytes: number;
+      readonly is_control: number;
     }
     const rows = await this.#db.query<Row>(
-      sql`select seq, created_at, octet_length(data) as bytes from events
-        where seq > ${after} and seq <= ${upTo} order by seq`,
+      sql`select seq, created_at, octet_length(data) as bytes,
+          case when control is null then 0 else 1 end as is_control
+        from events where seq > ${after} and seq <= ${upTo} order by seq`,
     );
-    return rows.map(({ seq, created_at, bytes }) => ({ seq, createdAt: created_at, bytes }));
+    return rows.map(({ seq, created_at: createdAt, bytes, is_control }) => {
+      return { seq, createdAt, bytes, isControlEntry: is_control === 1 };
+    });
   }
 
-  trim({ after, upTo, bytes }: TrimRange): Promise<number> {
+  trim({ after, upTo, events, bytes }: TrimRange): Promise<number> {
     return this.#db.transaction(async (tx) => {
       const updatedHeads = await tx.execute(
-        sql`update log_head set trimmed_seq = ${upTo}, bytes = bytes - ${bytes}
+        sql`update log_head set trimmed_seq = ${upTo}, events = events - ${events},
+            bytes = bytes - ${bytes}
           where id = 1 and trimmed_seq = ${after}`,
       );
       if (updatedHeads === 0) return 0; // Another process has trimmed, so `bytes` is stale.
@@ -207,25 +226,27 @@ export class SqlLogStore implements LogStore {
   }
 
   /**
-   * Reads the rows of a page. The inner query has the limit and the outer one repeats `after`;
-   * otherwise PostgreSQL estimates a page per audience and scans `events` from its start.
+   * The limit stands inside and the range once more outside, or PostgreSQL expects a page per audience
+   * and would rather walk through `events` from its beginning.
    */
   #readRows(
     audiences: readonly Audience[],
-    after: number,
+    { after, upTo }: SeqRange,
     { eventsMax: limit, bytesMax }: PageLimits,
   ): Promise<PageRow[]> {
     const smallBytes = Math.floor((2 * bytesMax) / limit);
     const ranges = union(
       audiences,
       (audience) => sql`select seq from event_audiences
-        where audience = ${audience} and seq > ${after} order by seq limit ${limit}`,
+        where audience = ${audience} and seq > ${after} and seq <= ${upTo}
+        order by seq limit ${limit}`,
     );
     return this.#db.query<PageRow>(
       sql`select e.seq, e.type, e.expires_at, octet_length(e.data) as bytes,
           case when octet_length(e.data) <= ${smallBytes} then e.data end as data
         from (select seq from (${ranges}) found order by seq limit ${limit}) visible
-        join events e on e.seq = visible.seq where e.seq > ${after} order by e.seq`,
+        join events e on e.seq = visible.seq
+        where e.seq > ${after} and e.seq <= ${upTo} order by e.seq`,
     );
   }
 
@@ -241,7 +262,8 @@ export class SqlLogStore implements LogStore {
 async function createLog(db: Database, epoch: string): Promise<LogHead> {
   try {
     await db.execute(
-      sql`insert into log_head (id, epoch, seq, trimmed_seq, bytes) values (1, ${epoch}, 0, 0, 0)`,
+      sql`insert into log_head (id, epoch, seq, trimmed_seq, events, bytes)
+        values (1, ${epoch}, 0, 0, 0, 0)`,
     );
     return { epoch, seq: 0 };
   } catch (cause) {
@@ -252,8 +274,8 @@ async function createLog(db: Database, epoch: string): Promise<LogHead> {
   }
 }
 
-function toLogState({ epoch, seq, trimmed_seq: trimmedSeq, bytes }: StateRow): LogState {
-  return { epoch, seq, trimmedSeq, bytes };
+function toLogState({ epoch, seq, trimmed_seq: trimmedSeq, events, bytes }: StateRow): LogState {
+  return { epoch, seq, trimmedSeq, events, bytes };
 }
 
 function toLoggedEvent(row: EventRow, audiences: readonly Audience[]): LoggedEvent {

@@ -76,7 +76,8 @@ export async function fillTables(db: Database, now: number, count = 2000): Promi
     now - 30_000,
   ]);
   await db.execute(
-    sql`insert into log_head (id, epoch, seq, trimmed_seq, bytes) values (1, 'e1', ${seqs.length}, 0, 0)`,
+    sql`insert into log_head (id, epoch, seq, trimmed_seq, events, bytes)
+      values (1, 'e1', ${seqs.length}, 0, ${seqs.length}, 0)`,
   );
 }
 

@@ -1,15 +1,18 @@
 import type {
   AppendOutcome,
   AppendRequest,
+  LogEntry,
   LoggedEvent,
   LogState,
   LogStore,
   LogVisibility,
   PageLimits,
+  SeqRange,
   StoredPage,
   TrimCandidate,
   TrimRange,
 } from '../../../src/event-log/log-store.js';
+import { type ControlEntry, formatControlEntry } from '../../../src/events/control-entry.js';
 
 interface PendingStep {
   run(): void;
@@ -21,7 +24,7 @@ interface PendingStep {
  */
 export class MemoryLogStore implements LogStore {
   readonly isShared = false;
-  readonly events: LoggedEvent[] = [];
+  readonly entries: LogEntry[] = [];
   readonly epoch: string;
   trimmedSeq = 0;
   /** Number of events of each transaction. */
@@ -37,8 +40,14 @@ export class MemoryLogStore implements LogStore {
 
   /** Appends an event as another process does. */
   appendExternally(audiences: readonly string[], data: string): void {
-    const seq = this.events.length + 1;
-    this.events.push({ seq, audiences, type: undefined, data, expiresAt: undefined });
+    const seq = this.entries.length + 1;
+    this.entries.push({ seq, audiences, type: undefined, data, expiresAt: undefined });
+  }
+
+  /** A control entry, or what a newer version takes for one. */
+  appendControlEntry(entry: ControlEntry | { readonly kind: 'invented_later' }): void {
+    const control = formatControlEntry(entry as ControlEntry);
+    this.entries.push({ seq: this.entries.length + 1, control });
   }
 
   /** Runs one pending step, picked by `choice`; does nothing without one. */
@@ -68,8 +77,8 @@ export class MemoryLogStore implements LogStore {
 
   stateWithVisibility(audiences: readonly string[], seq: number): Promise<LogVisibility> {
     return this.#defer(() => {
-      const event = seq > this.trimmedSeq ? this.events[seq - 1] : undefined;
-      const isVisible = event?.audiences.some((word) => audiences.includes(word)) ?? false;
+      const entry = seq > this.trimmedSeq ? this.entries[seq - 1] : undefined;
+      const isVisible = entry !== undefined && isFor(entry, audiences);
       return { ...this.#state, isVisible };
     });
   }
@@ -78,9 +87,9 @@ export class MemoryLogStore implements LogStore {
     return this.#defer(() => {
       this.commits.push(requests.reduce((sum, { events }) => sum + events.length, 0));
       return requests.map((request) => {
-        const firstSeq = this.events.length + 1;
+        const firstSeq = this.entries.length + 1;
         for (const event of request.events) {
-          this.events.push({ ...event, seq: this.events.length + 1 });
+          this.entries.push({ ...event, seq: this.entries.length + 1 });
         }
         return { kind: 'appended', firstSeq };
       });
@@ -89,14 +98,14 @@ export class MemoryLogStore implements LogStore {
 
   read(
     audiences: readonly string[],
-    after: number,
+    { after, upTo }: SeqRange,
     { eventsMax, bytesMax }: PageLimits,
   ): Promise<StoredPage> {
     if (this.readError !== undefined) return Promise.reject(this.readError);
     return this.#defer(() => {
-      const visible = this.events
-        .filter((event) => event.seq > Math.max(after, this.trimmedSeq))
-        .filter((event) => event.audiences.some((word) => audiences.includes(word)));
+      const visible = this.entries
+        .filter(({ seq }) => seq > Math.max(after, this.trimmedSeq) && seq <= upTo)
+        .filter((entry) => isFor(entry, audiences));
       let bytesBefore = 0;
       const events = visible.slice(0, eventsMax).filter(({ data }) => {
         const fits = bytesBefore < bytesMax;
@@ -107,29 +116,26 @@ export class MemoryLogStore implements LogStore {
     });
   }
 
-  readAll(after: number, upTo: number): Promise<LoggedEvent[]> {
-    return this.#defer(() => this.events.slice(Math.max(after, this.trimmedSeq), upTo));
+  readAll(after: number, upTo: number): Promise<LogEntry[]> {
+    return this.#defer(() => this.entries.slice(Math.max(after, this.trimmedSeq), upTo));
   }
 
   lastVisible(audiences: readonly string[], upTo: number): Promise<number | undefined> {
     return this.#defer(
       () =>
-        this.events
-          .slice(this.trimmedSeq, upTo)
-          .findLast((event) => event.audiences.some((word) => audiences.includes(word)))?.seq,
+        this.entries.slice(this.trimmedSeq, upTo).findLast((entry) => isFor(entry, audiences))?.seq,
     );
   }
 
   lastTrimmed(audiences: readonly string[]): Promise<number> {
     return this.#defer(
       () =>
-        this.events
-          .slice(0, this.trimmedSeq)
-          .findLast((event) => event.audiences.some((word) => audiences.includes(word)))?.seq ?? 0,
+        this.entries.slice(0, this.trimmedSeq).findLast((entry) => isFor(entry, audiences))?.seq ??
+        0,
     );
   }
 
-  oldestEvents(): Promise<TrimCandidate[]> {
+  oldestEntries(): Promise<TrimCandidate[]> {
     return this.#defer(() => []);
   }
 
@@ -151,7 +157,8 @@ export class MemoryLogStore implements LogStore {
 
   get #state(): LogState {
     const { epoch, trimmedSeq } = this;
-    return { epoch, seq: this.events.length, trimmedSeq, bytes: 0 };
+    const events = this.entries.filter((entry) => !('control' in entry)).length;
+    return { epoch, seq: this.entries.length, trimmedSeq, events, bytes: 0 };
   }
 
   /** Splits an operation into two steps: it happens, and later its result arrives. */
@@ -165,4 +172,8 @@ export class MemoryLogStore implements LogStore {
       this.#pending.push({ run: perform });
     });
   }
+}
+
+function isFor(entry: LogEntry, audiences: readonly string[]): entry is LoggedEvent {
+  return !('control' in entry) && entry.audiences.some((word) => audiences.includes(word));
 }

@@ -4,6 +4,7 @@ import { RefreshTokens } from '../../../src/auth/refresh-token.js';
 import { type EndedSessions, Sessions } from '../../../src/auth/sessions/sessions.js';
 import { type Account, Users } from '../../../src/auth/users.js';
 import type { Database } from '../../../src/db/database.js';
+import { controlEntryAppender } from '../../../src/event-log/open.js';
 import type { Client } from '../../../src/http/client.js';
 import { Audit } from '../../../src/logging/audit.js';
 import { databaseFor } from '../databases/embedded.js';
@@ -51,7 +52,10 @@ export async function sessionsFor(t: TestContext, overrides: Overrides = {}) {
       users,
       refreshTokens: new RefreshTokens({ secrets }),
       audit,
-      onEnded: (sessions) => endedSessions.push(sessions),
+      appendControlEntries: controlEntryAppender(db, wallClock),
+      onEnded: async (sessions) => {
+        endedSessions.push(sessions);
+      },
       idleMs,
       absoluteMs,
       graceMs: grace,

@@ -1,0 +1,40 @@
+import { type Database, inserts, type Notifier, sql } from '../../db/database.js';
+import { type ControlEntry, formatControlEntry } from '../../events/control-entry.js';
+import { readHead } from './log-generation.js';
+
+export interface ControlEntryParts {
+  readonly wallClock: () => number;
+  /** Of the database that the transaction belongs to. */
+  readonly notifier: Notifier | undefined;
+}
+
+/**
+ * Appends control entries in the transaction that makes the change they stand for. To be called after
+ * everything that may wait for a lock: from here on the transaction holds the counter row, and all
+ * publishers wait for it. Does nothing when there is no log yet: then no server has run either.
+ */
+export async function appendControlEntries(
+  tx: Database,
+  entries: readonly ControlEntry[],
+  { wallClock, notifier }: ControlEntryParts,
+): Promise<void> {
+  if (entries.length === 0) return;
+  const [, head] = await Promise.all([
+    tx.execute(sql`update log_head set seq = seq + ${entries.length} where id = 1`),
+    readHead(tx),
+  ]);
+  if (head === undefined) return;
+  const firstSeq = head.seq - entries.length + 1;
+  const now = wallClock();
+  const rows = entries.map((entry, index) => [
+    firstSeq + index,
+    '',
+    now,
+    formatControlEntry(entry),
+  ]);
+  const inserting = inserts(
+    sql`insert into events (seq, data, created_at, control) values `,
+    rows,
+  ).map((insert) => tx.execute(insert));
+  await Promise.all([...inserting, notifier?.notify(tx)]);
+}
