@@ -15,7 +15,7 @@ import { toClient } from './http/client.js';
 import { healthRoutes } from './http/health.js';
 import { metricsRoute } from './http/metrics-route.js';
 import { HttpServer } from './http/server.js';
-import { ApiKeys } from './identity/api-keys.js';
+import { ApiKeys, publisherKeys } from './identity/api-keys.js';
 import { BearerAuth } from './identity/bearer.js';
 import type { Logger } from './logging/logger.js';
 import { WarningAggregator } from './logging/warning-aggregator.js';
@@ -119,6 +119,7 @@ export class App {
     );
     this.#closeStack.add('database', () => db.close());
 
+    const appendControlEntries = controlEntryAppender(db, wallClock);
     const auth = await openAuth({
       db,
       config,
@@ -126,12 +127,12 @@ export class App {
       warnings,
       wallClock,
       monotonicClock: this.#monotonicClock,
-      appendControlEntries: controlEntryAppender(db, wallClock),
+      appendControlEntries,
       onEnded: ({ sessionIds }) => this.#endStreams(sessionIds),
     });
     this.#closeStack.add('auth', () => auth.close());
     const { accessTokens, sessions } = auth;
-    const apiKeys = new ApiKeys({ db, log, wallClock });
+    const apiKeys = new ApiKeys({ db, log, wallClock, appendControlEntries });
     const { type: tokenType, issuer: realm } = config.accessToken;
     const bearer = new BearerAuth({ accessTokens, sessions, apiKeys, tokenType, realm });
     signal?.throwIfAborted(); // Not earlier: ending a thread while it hashes would end the whole process.
@@ -140,6 +141,7 @@ export class App {
       ...{ db, log, wallClock, limits: config.eventLog },
       newEpoch: BigInt(`0x${randomBytes(6).toString('hex')}`).toString(36),
       onReplaced: () => this.#endReplacedLog(),
+      publisherKeys,
     });
     const eventLog = await untilAborted(openingLog, signal);
     this.#eventLog = eventLog;

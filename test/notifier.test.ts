@@ -9,6 +9,7 @@ import { EventLog } from '../src/event-log/event-log.js';
 import { LogPoller } from '../src/event-log/log-poller.js';
 import { openEventLog } from '../src/event-log/open.js';
 import { SqlLogStore } from '../src/event-log/sql/sql-log-store.js';
+import { publisherKeys } from '../src/identity/api-keys.js';
 import { silentLogger } from '../src/logging/logger.js';
 import { WarningAggregator } from '../src/logging/warning-aggregator.js';
 import { Metrics } from '../src/metrics.js';
@@ -135,7 +136,14 @@ describe('postgres notifications', { skip }, () => {
 
     const watchedDb = { ...withStatementLog(db, []), notifier: { notify, subscribe } };
     const eventLog = await openEventLog({
-      ...{ db: watchedDb, log: silentLogger, wallClock: Date.now, newEpoch: 'e', onReplaced() {} },
+      ...{
+        db: watchedDb,
+        log: silentLogger,
+        wallClock: Date.now,
+        newEpoch: 'e',
+        onReplaced() {},
+        publisherKeys,
+      },
       limits,
     });
 

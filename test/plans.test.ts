@@ -3,8 +3,9 @@ import type { TestContext } from 'node:test';
 import { type Database, type Sql, sql } from '../src/db/database.js';
 import { tables } from '../src/db/migrations/list.js';
 import { EventLog } from '../src/event-log/event-log.js';
+import { controlEntryAppender } from '../src/event-log/open.js';
 import { SqlLogStore } from '../src/event-log/sql/sql-log-store.js';
-import { ApiKeys } from '../src/identity/api-keys.js';
+import { ApiKeys, publisherKeys } from '../src/identity/api-keys.js';
 import { silentLogger } from '../src/logging/logger.js';
 import { ClusterSync } from '../src/stream/cluster-sync.js';
 import { Registry } from '../src/stream/registry.js';
@@ -55,9 +56,15 @@ async function exerciseAuth(t: TestContext, db: Database): Promise<void> {
   time.now += 60_000;
   await sessions.deleteEnded();
   await users.delete(account.id);
-  const keys = new ApiKeys({ db, log: silentLogger, wallClock });
+  const keys = new ApiKeys({
+    db,
+    log: silentLogger,
+    wallClock,
+    appendControlEntries: controlEntryAppender(db, wallClock),
+  });
   const { key } = await keys.create({ name: 'plans', scopes: ['publish'] });
   await keys.verify(key);
+  await keys.revoke('plans');
 }
 
 /** Runs the statements of stream tokens and of the exchange between processes. */
@@ -97,12 +104,18 @@ async function exerciseStreams(db: Database): Promise<void> {
 
 /** Runs the statements of publishing, polling, replay, resuming and trimming. */
 async function exerciseLog(db: Database): Promise<void> {
-  const store = await SqlLogStore.open(db, { wallClock, newEpoch: 'e1' });
+  const store = await SqlLogStore.open(db, { wallClock, newEpoch: 'e1', keys: publisherKeys });
   const limits = { ageMaxMs: 1e12, eventsMax: 19_990, bytesMax: 1e12 };
   const log = await EventLog.open({ store, log: silentLogger, wallClock, limits });
   const event = { audiences: ['u:1', 'all'], type: 'note', data: '1', expiresAt: undefined };
+  const keyId = fakeHex('an API key', 16);
+  await db.execute(
+    sql`insert into api_keys (id, name, key_hash, scopes, created_at)
+      values (${keyId}, 'publisher', 'none', 'publish', 0)`,
+  );
   const idempotency = { keyHash: fakeHex('key', 64), bodyHash: fakeHex('body', 64) };
-  await log.append({ events: [event, event], idempotency });
+  await log.append({ events: [event, event], idempotency, keyId });
+  await store.stamp(keyId);
   await log.catchUp();
   const audiences = ['all', 'u:1', 's:1'];
   await store.readAll(19_990, 20_000);

@@ -8,6 +8,7 @@ import { createSelfSigned } from '../src/commands/self-signed.js';
 import { loadConfig } from '../src/config/config.js';
 import { openEventLog } from '../src/event-log/open.js';
 import { HttpServer } from '../src/http/server.js';
+import { publisherKeys } from '../src/identity/api-keys.js';
 import { silentLogger } from '../src/logging/logger.js';
 import { WarningAggregator } from '../src/logging/warning-aggregator.js';
 import { Metrics } from '../src/metrics.js';
@@ -39,6 +40,7 @@ async function openServer(t: TestContext) {
       newEpoch: 'e',
       limits: config.eventLog,
       onReplaced() {},
+      publisherKeys,
     },
   });
   const streaming = await openStreaming({

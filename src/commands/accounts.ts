@@ -38,7 +38,7 @@ export async function withAccounts<Result>(
       const parts = { db, config, log, ...clocks, appendControlEntries };
       const auth = await openAuth({ ...parts, onEnded: async () => {} });
       try {
-        return await work({ ...auth, apiKeys: new ApiKeys({ db, log }) });
+        return await work({ ...auth, apiKeys: new ApiKeys({ db, log, appendControlEntries }) });
       } finally {
         await auth.close();
       }

@@ -13,6 +13,7 @@ import { type TestContext, test } from 'node:test';
 import { tempFolder } from '../../test/support/servers/process.js';
 import { Users } from '../auth/users.js';
 import { type Config, ConfigError, loadConfig } from '../config/config.js';
+import { controlEntryAppender } from '../event-log/open.js';
 import { ApiKeys } from '../identity/api-keys.js';
 import { silentLogger } from '../logging/logger.js';
 import { withDatabase } from './database.js';
@@ -48,7 +49,13 @@ const noEnvFile = { hasEnvFile: false };
 const countUsersAndKeys = (config: Config) =>
   withDatabase(config, silentLogger, async (db) => ({
     users: (await new Users({ db }).list()).length,
-    keys: (await new ApiKeys({ db, log: silentLogger }).list()).length,
+    keys: (
+      await new ApiKeys({
+        db,
+        log: silentLogger,
+        appendControlEntries: controlEntryAppender(db, Date.now),
+      }).list()
+    ).length,
   }));
 
 test('a first start creates everything that Herald needs and lists it', async (t) => {
@@ -80,7 +87,11 @@ test('the key in the publish key file has the scope publish', async (t) => {
 
   const text = readFileSync(publishKeyFile ?? '', 'utf8').trim();
   const key = await withDatabase(config, silentLogger, (db) =>
-    new ApiKeys({ db, log: silentLogger }).verify(text),
+    new ApiKeys({
+      db,
+      log: silentLogger,
+      appendControlEntries: controlEntryAppender(db, Date.now),
+    }).verify(text),
   );
 
   assert.deepEqual(key?.scopes, ['publish']);

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { runSource, tempFolder } from '../../test/support/servers/process.js';
 import { SqliteDatabase } from '../db/sqlite/sqlite.js';
+import { controlEntryAppender } from '../event-log/open.js';
 import { ApiKeys } from '../identity/api-keys.js';
 import { silentLogger } from '../logging/logger.js';
 
@@ -14,7 +15,11 @@ test('while a server runs, key creates a key that is valid at once, lists it, an
   const file = join(cwd, 'data/herald.db');
   const db = await SqliteDatabase.open({ dialect: 'sqlite', file, log: silentLogger });
   t.after(() => db.close());
-  const keys = new ApiKeys({ db, log: silentLogger });
+  const keys = new ApiKeys({
+    db,
+    log: silentLogger,
+    appendControlEntries: controlEntryAppender(db, Date.now),
+  });
 
   const created = await run(cwd, ['create', '--name', 'billing', '--scope', 'publish']);
   assert.equal(created.code, 0, created.err);

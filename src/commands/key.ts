@@ -1,3 +1,4 @@
+import { controlEntryAppender } from '../event-log/open.js';
 import { ApiKeys, scopes } from '../identity/api-keys.js';
 import { openLogger } from '../logging/logger.js';
 import {
@@ -67,7 +68,10 @@ async function withKeys<Result>(work: (keys: ApiKeys) => Promise<Result>): Promi
   const config = readConfig();
   const log = await openLogger({ ...config.log, stdout: false });
   try {
-    return await withDatabase(config, log, (db) => work(new ApiKeys({ db, log })));
+    return await withDatabase(config, log, (db) => {
+      const appendControlEntries = controlEntryAppender(db, Date.now);
+      return work(new ApiKeys({ db, log, appendControlEntries }));
+    });
   } finally {
     await log.close();
   }

@@ -146,20 +146,23 @@ export class EventLog {
   }
 
   /**
-   * Publishes events: appends those that are not volatile, then delivers the volatile ones. Returns
-   * the id of each event once all appended events are durable, and null for each volatile event.
-   * Events published earlier under the same idempotency key are not published again. The key has no
-   * effect when all events are volatile.
+   * Publishes events: appends those that belong in the log, then delivers. Returns the id of each
+   * event once all of them are durable, and null for a volatile one, which has none. Events published
+   * before under the same idempotency key are not published again; a request whose events are all
+   * volatile leaves nothing to recognise it by. `keyId` is the API key that publishes.
    *
    * Throws the same errors as `append`; then nothing was published.
    */
   async publish(
     events: readonly NewEvent[],
     idempotency: AppendRequest['idempotency'],
+    keyId?: string,
   ): Promise<readonly (string | null)[]> {
     const logged = events.filter((event) => !event.volatile);
     const { ids, isRepeated } =
-      logged.length === 0 ? nothingAppended : await this.append({ events: logged, idempotency });
+      logged.length === 0
+        ? await this.#stamp(keyId)
+        : await this.append({ events: logged, idempotency, keyId });
     for (const event of events) {
       if (event.volatile && !isRepeated) this.#deliverVolatile(event);
     }
@@ -168,9 +171,8 @@ export class EventLog {
   }
 
   /**
-   * Appends events and returns their ids once they are durable. Throws `conflict` when the
-   * idempotency key was used for another body, and `service_unavailable` when too many events are
-   * waiting or the store is unavailable.
+   * Answers the ids once the events are durable. Throws `conflict` when the idempotency key was used
+   * for another body, `invalid_token` when the API key is revoked, `service_unavailable` when too many wait or the store does not answer.
    */
   async append(request: AppendRequest): Promise<AppendResult> {
     const { kind, firstSeq } = await this.#queue.append(request);
@@ -178,6 +180,7 @@ export class EventLog {
       const message = 'Cannot publish: this Idempotency-Key was used for another body';
       throw new Failure('conflict', message, { info: { header: 'idempotency-key' } });
     }
+    if (kind === 'revoked') throw keyRevoked();
     const ids = request.events.map((_, index) => this.format(firstSeq + index));
     return { ids, isRepeated: kind === 'repeated' };
   }
@@ -287,6 +290,18 @@ export class EventLog {
     return { frames, end: more ? last : Math.max(last, upTo), more, gap: after < trimmedSeq };
   }
 
+  /**
+   * Gives volatile events their place: everything up to the head is applied here before they are
+   * delivered, so that they reach nothing that ended before. Throws `invalid_token` when the API key is
+   * revoked, `service_unavailable` when the store does not answer.
+   */
+  async #stamp(keyId: string | undefined): Promise<AppendResult> {
+    const { seq, isRevoked } = await this.#store.stamp(keyId);
+    if (isRevoked) throw keyRevoked();
+    if (this.#head < seq) await this.catchUp();
+    return nothingAppended;
+  }
+
   #deliverAppended(events: readonly LoggableEvent[], firstSeq: number): void {
     this.#committedSeq = Math.max(this.#committedSeq, firstSeq + events.length - 1);
     if (firstSeq !== this.#head + 1) {
@@ -352,6 +367,10 @@ export class EventLog {
     const fields = { id: this.format(seq), data };
     return { seq, bytes: encodeFrame(type === undefined ? fields : { ...fields, event: type }) };
   }
+}
+
+function keyRevoked(): Failure {
+  return new Failure('invalid_token', 'Cannot publish: the API key is revoked');
 }
 
 function lastSeq(items: readonly { readonly seq: number }[], fallback: number): number {

@@ -21,14 +21,24 @@ export type LogEntry = LoggedEvent | LoggedControlEntry;
 export interface AppendRequest {
   readonly events: readonly LoggableEvent[];
   readonly idempotency: { readonly keyHash: string; readonly bodyHash: string } | undefined;
+  /** The API key that publishes: nothing is written once it is revoked. */
+  readonly keyId?: string | undefined;
 }
 
 /**
- * `repeated`: the key was used for the same body before. `conflict`: it was used for another body.
+ * `repeated`: the key was used for the same before. `conflict`: it was used for something else.
+ * `revoked`: the API key is, and `firstSeq` means nothing.
  */
 export interface AppendOutcome {
-  readonly kind: 'appended' | 'repeated' | 'conflict';
+  readonly kind: 'appended' | 'repeated' | 'conflict' | 'revoked';
   readonly firstSeq: number;
+}
+
+/** Where an event that the log does not keep stands among those that it does. */
+export interface PublishStamp {
+  /** The head: whoever delivers the event must have applied everything up to there. */
+  readonly seq: number;
+  readonly isRevoked: boolean;
 }
 
 export interface LogState {
@@ -107,6 +117,8 @@ export interface LogStore {
   stateWithVisibility(audiences: readonly Audience[], seq: number): Promise<LogVisibility>;
   /** Appends in one transaction, durable once it resolves. Commits are in sequence order. */
   append(requests: readonly AppendRequest[]): Promise<readonly AppendOutcome[]>;
+  /** Reads the head, and whether the API key is revoked, in one snapshot. */
+  stamp(keyId: string | undefined): Promise<PublishStamp>;
   /** The next events for these audiences in a range, in order. */
   read(audiences: readonly Audience[], range: SeqRange, limits: PageLimits): Promise<StoredPage>;
   /** Every entry in a range, with its audiences. */

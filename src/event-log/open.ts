@@ -4,6 +4,7 @@ import type { ControlEntry } from '../events/control-entry.js';
 import type { Logger } from '../logging/logger.js';
 import { EventLog } from './event-log.js';
 import { appendControlEntries } from './sql/control-entries.js';
+import type { PublisherKeys } from './sql/publisher-keys.js';
 import { SqlLogStore } from './sql/sql-log-store.js';
 import { probeWrite } from './sql/write-probe.js';
 
@@ -16,16 +17,17 @@ export interface EventLogParts {
   readonly newEpoch: string;
   /** Called once when the stored log was replaced. From then on every read and append fails. */
   readonly onReplaced: () => void;
+  readonly publisherKeys: PublisherKeys;
 }
 
 /** Opens the event log, and creates it if there is none. Close it after the server. */
 export async function openEventLog(parts: EventLogParts): Promise<EventLog> {
-  const { db, limits, log, wallClock, newEpoch } = parts;
+  const { db, limits, log, wallClock, newEpoch, publisherKeys: keys } = parts;
   const onReplaced = () => {
     log.error({}, 'event log was replaced, process must restart');
     parts.onReplaced();
   };
-  const store = await SqlLogStore.open(db, { wallClock, newEpoch, onReplaced });
+  const store = await SqlLogStore.open(db, { wallClock, newEpoch, onReplaced, keys });
   return EventLog.open({ store, log, wallClock, limits });
 }
 

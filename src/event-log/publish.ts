@@ -62,7 +62,7 @@ async function handlePublish(
   if (isNdjson(exchange)) {
     const batchKeyHash =
       key === undefined ? undefined : (batchIndex: number) => keyHash(`\n${batchIndex}`);
-    return handlePublishLines(exchange, parts, batchKeyHash);
+    return handlePublishLines(exchange, keyId, parts, batchKeyHash);
   }
   const body = await exchange.body({ bytesMax: limits.bodyBytesMax, budget: bodies });
   const events = parsePublishRequest(body, limits, wallClock());
@@ -70,12 +70,13 @@ async function handlePublish(
     key === undefined
       ? undefined
       : { keyHash: keyHash(''), bodyHash: sha256(JSON.stringify(body)) };
-  const ids = await eventLog.publish(events, idempotency);
+  const ids = await eventLog.publish(events, idempotency, keyId);
   return json(201, Array.isArray(body) ? { ids } : { id: ids[0] });
 }
 
 async function handlePublishLines(
   exchange: Exchange,
+  keyId: string,
   { eventLog, limits, bodies, wallClock }: PublishParts,
   keyHash: ((batchIndex: number) => string) | undefined,
 ): Promise<Reply> {
@@ -87,7 +88,7 @@ async function handlePublishLines(
     const published = await publishLines(lines, {
       limits,
       wallClock,
-      publish: (events, idempotency) => eventLog.publish(events, idempotency),
+      publish: (events, idempotency) => eventLog.publish(events, idempotency, keyId),
       keyHash,
     });
     return json(201, published);

@@ -4,6 +4,7 @@ import { databaseFor } from '../../test/support/databases/embedded.js';
 import { collectingLog } from '../../test/support/recording/collecting-log.js';
 import { until } from '../../test/support/until.js';
 import { sql } from '../db/database.js';
+import { controlEntryAppender } from '../event-log/open.js';
 import { ApiKeys } from './api-keys.js';
 
 const test = await testOnDialects('API keys');
@@ -12,7 +13,12 @@ async function keysFor(t: Parameters<typeof databaseFor>[0]) {
   const db = await databaseFor(t);
   const time = { now: 1_700_000_000_000 };
   const lines: Record<string, unknown>[] = [];
-  const keys = new ApiKeys({ db, log: collectingLog(lines), wallClock: () => time.now });
+  const keys = new ApiKeys({
+    db,
+    log: collectingLog(lines),
+    wallClock: () => time.now,
+    appendControlEntries: controlEntryAppender(db, () => time.now),
+  });
   return { db, time, lines, keys };
 }
 

@@ -1,7 +1,8 @@
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
 import type { Clock } from '../clock.js';
-import { type Database, sql, UniqueViolation } from '../db/database.js';
+import { type Database, list, type Sql, sql, UniqueViolation } from '../db/database.js';
 import { Failure } from '../errors.js';
+import type { ControlEntry } from '../events/control-entry.js';
 import { Audit } from '../logging/audit.js';
 import type { Logger } from '../logging/logger.js';
 
@@ -39,6 +40,31 @@ export function isScope(given: string): given is Scope {
   return scopes.some((scope) => scope === given);
 }
 
+/** What the event log asks about the keys of publishers. A key that does not exist counts as revoked. */
+export const publisherKeys = {
+  areActive: (ids: readonly string[]): Sql =>
+    sql`(select count(*) from api_keys where id in (${list(ids)}) and revoked_at is null)
+      = ${ids.length}`,
+
+  async findActive(db: Database, ids: readonly string[]): Promise<readonly string[]> {
+    const rows = await db.query<{ id: string }>(
+      sql`select id from api_keys where id in (${list(ids)}) and revoked_at is null`,
+    );
+    return rows.map(({ id }) => id);
+  },
+};
+
+export interface ApiKeysOptions {
+  readonly db: Database;
+  readonly log: Logger;
+  readonly wallClock?: Clock;
+  /**
+   * Appends to the event log in the transaction that revokes a key, so that what the key publishes is
+   * numbered before its revocation, or refused. The last step that may wait for a lock.
+   */
+  readonly appendControlEntries: (tx: Database, entries: readonly ControlEntry[]) => Promise<void>;
+}
+
 /**
  * Manages API keys, the credentials of backends, in the table `api_keys`. The text of a key is
  * `hk_<id, 16 hex>_<secret, base64url of 32 bytes>`; only its SHA-256 is stored.
@@ -48,8 +74,10 @@ export class ApiKeys {
   readonly #log: Logger;
   readonly #audit: Audit;
   readonly #wallClock: Clock;
+  readonly #appendControlEntries: ApiKeysOptions['appendControlEntries'];
 
-  constructor({ db, log, wallClock = Date.now }: { db: Database; log: Logger; wallClock?: Clock }) {
+  constructor({ db, log, wallClock = Date.now, appendControlEntries }: ApiKeysOptions) {
+    this.#appendControlEntries = appendControlEntries;
     this.#db = db;
     this.#log = log;
     this.#audit = new Audit({ log });
@@ -91,18 +119,24 @@ export class ApiKeys {
     return rows.map(toApiKey);
   }
 
-  /** Revokes a key by id or name. Returns false when no active key matches. */
+  /** By id or by name; publishes nothing from now on. False when there is none, or it was so already. */
   async revoke(idOrName: string): Promise<boolean> {
-    const isActiveMatch = sql`(id = ${idOrName} or name = ${idOrName}) and revoked_at is null`;
-    const rows = await this.#db.query<{ id: string }>(
-      sql`select id from api_keys where ${isActiveMatch}`,
-    );
-    const count = await this.#db.execute(
-      sql`update api_keys set revoked_at = ${this.#wallClock()} where ${isActiveMatch}`,
-    );
-    if (count === 0) return false;
-    for (const { id } of rows) this.#audit.record('authn_token_revoked', { keyId: id });
-    return true;
+    const which = sql`(id = ${idOrName} or name = ${idOrName}) and revoked_at is null`;
+    const ids = await this.#db.transaction(async (tx) => {
+      const rows = await tx.query<{ id: string }>(sql`select id from api_keys where ${which}`);
+      const count = await tx.execute(
+        sql`update api_keys set revoked_at = ${this.#wallClock()} where ${which}`,
+      );
+      if (count === 0) return [];
+      const revoked = rows.map(({ id }) => id);
+      await this.#appendControlEntries(
+        tx,
+        revoked.map((keyId) => ({ kind: 'key_revoked', keyId })),
+      );
+      return revoked;
+    });
+    for (const id of ids) this.#audit.record('authn_token_revoked', { keyId: id });
+    return ids.length > 0;
   }
 
   /** Returns the key with this text; undefined if unknown or revoked. Takes one query. */

@@ -7,6 +7,7 @@ import {
   type PriorAppends,
 } from './idempotency.js';
 import { type LogGeneration, type LogHead, readHead } from './log-generation.js';
+import { getKeyIds, type PublisherKeys } from './publisher-keys.js';
 
 interface NumberedEvent {
   readonly seq: number;
@@ -14,25 +15,36 @@ interface NumberedEvent {
 }
 
 const noPriorAppends: PriorAppends = new Map();
+const nothingRevoked: ReadonlySet<AppendRequest> = new Set();
 
 /**
  * Writes events to the tables of the log.
  *
- * Sequence numbers come from the counter in `log_head`, updated in the transaction that writes the
- * events: the row lock makes commit order equal to sequence order, unlike identity columns. A
- * process without concurrent writers knows the next number and appends with one batch.
+ * Numbers come from the counter row of `log_head` in the transaction that writes the events: its
+ * lock makes the order of commits the order of numbers, which identity columns do not. A process
+ * that has the database to itself knows the next number, and asks the database once.
+ *
+ * API keys are read after the numbers are taken, in the same transaction. Revoking one takes a number,
+ * too, so what a key published is either numbered before its revocation or refused.
  */
 export class SqlAppender {
   readonly #db: Database;
   readonly #wallClock: () => number;
   readonly #generation: LogGeneration;
-  /** The newest sequence number; undefined when it has to be read from the database. */
+  readonly #keys: PublisherKeys;
+  /** The number of the newest entry; undefined when only the database knows. */
   #lastSeq: number | undefined;
 
-  constructor(db: Database, wallClock: () => number, generation: LogGeneration) {
+  constructor(
+    db: Database,
+    wallClock: () => number,
+    generation: LogGeneration,
+    keys: PublisherKeys,
+  ) {
     this.#db = db;
     this.#wallClock = wallClock;
     this.#generation = generation;
+    this.#keys = keys;
   }
 
   /** See `LogStore`. */
@@ -51,10 +63,7 @@ export class SqlAppender {
     }
   }
 
-  /**
-   * Returns undefined and writes nothing when a key was used before or another process has
-   * appended.
-   */
+  /** Undefined, and nothing is written, when there is more to it: a key used before, one revoked, another writer. */
   async #appendInBatch(
     requests: readonly AppendRequest[],
     lastSeq: number,
@@ -62,10 +71,12 @@ export class SqlAppender {
     if (this.#db.batch === undefined) return undefined;
     const now = this.#wallClock();
     const events = requests.flatMap((request) => request.events);
-    const { outcomes, keys } = resolveOutcomes(requests, noPriorAppends, lastSeq + 1, now);
+    const { outcomes, keys } = resolveOutcomes(requests, noObstacles, lastSeq + 1, now);
+    const keyIds = getKeyIds(requests);
+    const areActive = keyIds.length === 0 ? sql`` : sql`and ${this.#keys.areActive(keyIds)}`;
     const isCommitted = await this.#db
       .batch([
-        sql`${buildHeadUpdate(events)} and seq = ${lastSeq} and epoch = ${this.#generation.epoch}`,
+        sql`${buildHeadUpdate(events)} and seq = ${lastSeq} and epoch = ${this.#generation.epoch} ${areActive}`,
         ...buildInserts(assignSeqs(events, lastSeq + 1), now),
         ...keys,
       ])
@@ -88,11 +99,14 @@ export class SqlAppender {
       const newRequests = requests.filter(
         (request) => findPriorOutcome(priorAppends, request) === undefined,
       );
-      const events = newRequests.flatMap((request) => request.events);
-      const head = await this.#reserveSeqs(tx, events);
+      const { head, revoked } = await this.#reserveSeqs(tx, requests, newRequests);
       const { seq } = this.#generation.verify(head, committedSeq);
+      const events = newRequests
+        .filter((request) => !revoked.has(request))
+        .flatMap((request) => request.events);
       if (events.length > 0) await this.#insert(tx, assignSeqs(events, seq + 1), now);
-      const { outcomes, keys } = resolveOutcomes(requests, priorAppends, seq + 1, now);
+      const obstacles = { priorAppends, revoked };
+      const { outcomes, keys } = resolveOutcomes(requests, obstacles, seq + 1, now);
       for (const key of keys) await tx.execute(key);
       return { outcomes, lastSeq: seq + events.length };
     });
@@ -101,12 +115,36 @@ export class SqlAppender {
     return outcomes;
   }
 
-  /** Reserves numbers for these events. Returns the committed head from before. */
-  async #reserveSeqs(tx: Database, events: readonly LoggableEvent[]): Promise<LogHead | undefined> {
-    if (events.length === 0) return readHead(tx);
-    // Pipelined, here and below, because a round trip takes longer than a statement.
-    const [, head] = await Promise.all([tx.execute(buildHeadUpdate(events)), readHead(tx)]);
-    return head && { ...head, seq: head.seq - events.length };
+  /**
+   * Takes numbers for the new requests, but for those whose API key is revoked by then. Answers where
+   * the head was before, which is committed.
+   */
+  async #reserveSeqs(
+    tx: Database,
+    requests: readonly AppendRequest[],
+    newRequests: readonly AppendRequest[],
+  ): Promise<{ head: LogHead | undefined; revoked: ReadonlySet<AppendRequest> }> {
+    const events = newRequests.flatMap((request) => request.events);
+    // Together, here and below: each wait for a database is longer than what it does meanwhile.
+    const [, head, revoked] = await Promise.all([
+      events.length > 0 && tx.execute(buildHeadUpdate(events)),
+      readHead(tx),
+      this.#findRevoked(tx, requests),
+    ]);
+    const refused = newRequests.filter((request) => revoked.has(request));
+    const refusedEvents = refused.flatMap((request) => request.events);
+    if (refusedEvents.length > 0) await tx.execute(buildHeadUpdate(refusedEvents, -1));
+    return { head: head && { ...head, seq: head.seq - events.length }, revoked };
+  }
+
+  async #findRevoked(
+    tx: Database,
+    requests: readonly AppendRequest[],
+  ): Promise<ReadonlySet<AppendRequest>> {
+    const keyIds = getKeyIds(requests);
+    if (keyIds.length === 0) return nothingRevoked;
+    const active = new Set(await this.#keys.findActive(tx, keyIds));
+    return new Set(requests.filter(({ keyId }) => keyId !== undefined && !active.has(keyId)));
   }
 
   async #insert(tx: Database, added: readonly NumberedEvent[], now: number): Promise<void> {
@@ -116,10 +154,18 @@ export class SqlAppender {
   }
 }
 
-/** Returns the outcome of each request if new ones are numbered from `first`, and the key inserts. */
+/** What keeps requests from being appended. */
+interface Obstacles {
+  readonly priorAppends: PriorAppends;
+  readonly revoked: ReadonlySet<AppendRequest>;
+}
+
+const noObstacles: Obstacles = { priorAppends: noPriorAppends, revoked: nothingRevoked };
+
+/** What each request comes to, when the new ones are numbered from `first`; and their keys, to insert. */
 function resolveOutcomes(
   requests: readonly AppendRequest[],
-  priorAppends: PriorAppends,
+  { priorAppends, revoked }: Obstacles,
   first: number,
   now: number,
 ): { outcomes: readonly AppendOutcome[]; keys: readonly Sql[] } {
@@ -127,6 +173,10 @@ function resolveOutcomes(
   const keys: Sql[] = [];
   let next = first;
   for (const request of requests) {
+    if (revoked.has(request)) {
+      outcomes.push({ kind: 'revoked', firstSeq: 0 });
+      continue;
+    }
     const prior = findPriorOutcome(priorAppends, request);
     outcomes.push(prior ?? { kind: 'appended', firstSeq: next });
     if (prior !== undefined) continue;
@@ -140,9 +190,9 @@ function assignSeqs(events: readonly LoggableEvent[], first: number): NumberedEv
   return events.map((event, index) => ({ seq: first + index, event }));
 }
 
-function buildHeadUpdate(events: readonly LoggableEvent[]): Sql {
-  const bytes = events.reduce((sum, event) => sum + Buffer.byteLength(event.data), 0);
-  const count = events.length;
+function buildHeadUpdate(events: readonly LoggableEvent[], sign: 1 | -1 = 1): Sql {
+  const bytes = sign * events.reduce((sum, event) => sum + Buffer.byteLength(event.data), 0);
+  const count = sign * events.length;
   return sql`update log_head
     set seq = seq + ${count}, events = events + ${count}, bytes = bytes + ${bytes} where id = 1`;
 }

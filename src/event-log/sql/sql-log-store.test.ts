@@ -5,6 +5,7 @@ import { databaseFor } from '../../../test/support/databases/embedded.js';
 import { until } from '../../../test/support/until.js';
 import { type Database, type Sql, sql } from '../../db/database.js';
 import { Failure } from '../../errors.js';
+import { ApiKeys, publisherKeys } from '../../identity/api-keys.js';
 import { silentLogger } from '../../logging/logger.js';
 import { EventLog } from '../event-log.js';
 import type { LoggableEvent } from '../log-store.js';
@@ -444,6 +445,75 @@ test('control entries do not count as events, and leave with the events before t
   time.now += 10_001;
   await control();
   assert.deepEqual(await trim(), { trimmedSeq: 8, events: 0 });
+});
+
+async function openWithKeys(t: TestContext) {
+  const db = await databaseFor(t);
+  const wallClock = Date.now;
+  const store = await SqlLogStore.open(db, { wallClock, newEpoch: 'e1', keys: publisherKeys });
+  const appendControlEntries = controlEntryAppender(db, wallClock);
+  const keys = new ApiKeys({ db, log: silentLogger, appendControlEntries });
+  const create = async (name: string) => (await keys.create({ name, scopes: ['publish'] })).id;
+  return { db, store, keys, one: await create('one'), two: await create('two') };
+}
+
+test('of requests that share a commit, those of a revoked API key are refused', async (t) => {
+  const { store, keys, one, two } = await openWithKeys(t);
+  const by = (keyId: string, ...events: LoggableEvent[]) => ({ ...request(...events), keyId });
+  await store.append([by(one, event('a')), by(two, event('b'))]);
+  await store.append([by(one, event('c'))]);
+
+  await keys.revoke('one'); // Number 4.
+  const outcomes = await store.append([
+    by(two, event('d'), event('e')),
+    by(one, event('refused'), event('too')),
+    request(event('f')),
+    by(two, event('g')),
+  ]);
+  const alone = await store.append([by(one, event('refused'))]);
+  const next = await store.append([by(two, event('h'))]);
+
+  assert.deepEqual(
+    [...outcomes, ...alone, ...next],
+    [
+      { kind: 'appended', firstSeq: 5 },
+      { kind: 'revoked', firstSeq: 0 },
+      { kind: 'appended', firstSeq: 7 },
+      { kind: 'appended', firstSeq: 8 },
+      { kind: 'revoked', firstSeq: 0 },
+      { kind: 'appended', firstSeq: 9 },
+    ],
+  );
+  const { events, bytes } = await store.state();
+  assert.deepEqual({ events, bytes }, { events: 8, bytes: 8 });
+  const { events: read } = await store.read(['u:1'], { after: 0, upTo: 10 }, page);
+  assert.equal(read.map(({ data }) => data).join(''), 'abcdefgh');
+});
+
+test('an idempotency key of a revoked API key answers nothing', async (t) => {
+  const { store, keys, one } = await openWithKeys(t);
+  const repeated = { ...keyed('k', 'b', event('x')), keyId: one };
+  await store.append([repeated]);
+
+  await keys.revoke(one);
+
+  assert.deepEqual(await store.append([repeated]), [{ kind: 'revoked', firstSeq: 0 }]);
+});
+
+test('the revocation of an API key is numbered, and a stamp shows both', async (t) => {
+  const { store, keys, one, two } = await openWithKeys(t);
+  await store.append([request(event('a'))]);
+  assert.deepEqual(await store.stamp(one), { seq: 1, isRevoked: false });
+
+  assert.equal(await keys.revoke(one), true);
+  assert.equal(await keys.revoke(one), false);
+
+  assert.deepEqual(await store.stamp(one), { seq: 2, isRevoked: true });
+  assert.deepEqual(await store.stamp(two), { seq: 2, isRevoked: false });
+  assert.deepEqual(await store.stamp(undefined), { seq: 2, isRevoked: false });
+  assert.deepEqual(await store.readAll(1, 2), [
+    { seq: 2, control: `{"kind":"key_revoked","keyId":"${one}"}` },
+  ]);
 });
 
 const words = ['all', 'u:1', 's:x'];

@@ -9,6 +9,7 @@ import type {
   LogStore,
   LogVisibility,
   PageLimits,
+  PublishStamp,
   SeqRange,
   StoredPage,
   TrimBatchLimits,
@@ -18,6 +19,7 @@ import type {
 import { SqlAppender } from './appender.js';
 import { sweepIdempotencyKeys } from './idempotency.js';
 import { LogGeneration, type LogHead, readHead, startNewEpoch } from './log-generation.js';
+import { noPublisherKeys, type PublisherKeys } from './publisher-keys.js';
 import { lastTrimmed, recordTrimmed, type TrimmedAudience } from './trimmed-audiences.js';
 
 export interface SqlLogStoreOptions {
@@ -26,6 +28,8 @@ export interface SqlLogStoreOptions {
   readonly newEpoch: string;
   /** Called once when the log in the tables was replaced. Must not throw. */
   readonly onReplaced?: () => void;
+  /** For requests that name an API key. */
+  readonly keys?: PublisherKeys;
 }
 
 interface EventRow {
@@ -62,30 +66,37 @@ export class SqlLogStore implements LogStore {
   readonly isShared: boolean;
   readonly #db: Database;
   readonly #generation: LogGeneration;
+  readonly #keys: PublisherKeys;
   readonly #appender: SqlAppender;
 
-  private constructor(db: Database, wallClock: () => number, generation: LogGeneration) {
+  private constructor(
+    db: Database,
+    wallClock: () => number,
+    generation: LogGeneration,
+    keys: PublisherKeys,
+  ) {
     this.isShared = db.dialect !== 'sqlite';
     this.#db = db;
     this.#generation = generation;
-    this.#appender = new SqlAppender(db, wallClock, generation);
+    this.#keys = keys;
+    this.#appender = new SqlAppender(db, wallClock, generation, keys);
   }
 
   /** Opens the log, and creates one with `newEpoch` if the database has none. */
   static async open(
     db: Database,
-    { wallClock, newEpoch, onReplaced = () => {} }: SqlLogStoreOptions,
+    { wallClock, newEpoch, onReplaced = () => {}, keys = noPublisherKeys }: SqlLogStoreOptions,
   ): Promise<SqlLogStore> {
     const head = (await readHead(db)) ?? (await createLog(db, newEpoch));
     const generation = new LogGeneration(head, (committedSeq) => {
       void startNewEpoch(db, { ...head, seq: committedSeq }, `${newEpoch}r`).finally(onReplaced);
     });
-    return new SqlLogStore(db, wallClock, generation);
+    return new SqlLogStore(db, wallClock, generation, keys);
   }
 
   async state(): Promise<LogState> {
     return toLogState(
-      await this.#readHead(
+      await this.#readHead<StateRow>(
         sql`select epoch, seq, trimmed_seq, events, bytes from log_head where id = 1`,
       ),
     );
@@ -103,6 +114,17 @@ export class SqlLogStore implements LogStore {
 
   append(requests: readonly AppendRequest[]): Promise<readonly AppendOutcome[]> {
     return this.#appender.append(requests);
+  }
+
+  async stamp(keyId: string | undefined): Promise<PublishStamp> {
+    const isRevoked =
+      keyId === undefined
+        ? sql`0`
+        : sql`case when ${this.#keys.areActive([keyId])} then 0 else 1 end`;
+    const head = await this.#readHead<LogHead & { readonly is_revoked: number }>(
+      sql`select epoch, seq, ${isRevoked} as is_revoked from log_head where id = 1`,
+    );
+    return { seq: head.seq, isRevoked: head.is_revoked === 1 };
   }
 
   /**
@@ -219,7 +241,7 @@ export class SqlLogStore implements LogStore {
     return this.#db.notifier?.subscribe(onAppended);
   }
 
-  async #readHead<Row extends StateRow>(statement: Sql): Promise<Row> {
+  async #readHead<Row extends LogHead>(statement: Sql): Promise<Row> {
     const committedSeq = this.#generation.seq;
     const [row] = await this.#db.query<Row>(statement);
     return this.#generation.verify(row, committedSeq);

@@ -7,6 +7,7 @@ import type {
   LogStore,
   LogVisibility,
   PageLimits,
+  PublishStamp,
   SeqRange,
   StoredPage,
   TrimCandidate,
@@ -81,6 +82,10 @@ export class MemoryLogStore implements LogStore {
       const isVisible = entry !== undefined && isFor(entry, audiences);
       return { ...this.#state, isVisible };
     });
+  }
+
+  stamp(): Promise<PublishStamp> {
+    return this.#defer(() => ({ seq: this.entries.length, isRevoked: false }));
   }
 
   append(requests: readonly AppendRequest[]): Promise<readonly AppendOutcome[]> {

@@ -9,6 +9,7 @@ import { Passwords } from '../../../src/auth/passwords/passwords.js';
 import { RateLimiter } from '../../../src/auth/rate-limiter.js';
 import { openAuthThreads } from '../../../src/auth/threads.js';
 import { Throttle } from '../../../src/auth/throttle.js';
+import { controlEntryAppender } from '../../../src/event-log/open.js';
 import { ApiKeys } from '../../../src/identity/api-keys.js';
 import { BearerAuth } from '../../../src/identity/bearer.js';
 import { databaseFor } from '../databases/embedded.js';
@@ -58,7 +59,12 @@ export async function startAuth(t: TestContext) {
   };
   const passwords = await Passwords.open({ threads: countingThreads, cost, lengthMin: 8 });
   const costlier = await Passwords.open({ threads, cost: { ...cost, passes: 2 }, lengthMin: 8 });
-  const apiKeys = new ApiKeys({ db, log, wallClock });
+  const apiKeys = new ApiKeys({
+    db,
+    log,
+    wallClock,
+    appendControlEntries: controlEntryAppender(db, wallClock),
+  });
   const realm = 'herald "test"';
   const bearer = new BearerAuth({ accessTokens, sessions, apiKeys, tokenType: 'Bearer', realm });
   const rate = { count: 30, perMs: 60_000 };
