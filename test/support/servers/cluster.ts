@@ -14,7 +14,7 @@ export interface Cluster {
   readonly userIds: Readonly<Record<Username, string>>;
   readonly apiKey: string;
   /** Starts another server inside this process, on the same database; closed after the test. */
-  start(extraEnv?: Env): Promise<App>;
+  start(extraEnv?: Env, times?: { readonly wallClock?: () => number }): Promise<App>;
   /** Starts another server as a child process; killed after the test. */
   launch(extraEnv?: Env, options?: Pick<LaunchOptions, 'root' | 'onLine'>): Promise<ServerHandle>;
   /** Runs an SQL text on the database server, on a new connection. */
@@ -54,8 +54,9 @@ export async function clusterOn(t: TestContext, server: TestServer): Promise<Clu
     userIds,
     apiKey,
     administer,
-    async start(extraEnv = {}) {
-      const app = await App.open({ config: loadConfig({ ...env, ...extraEnv }), log: recordedLog });
+    async start(extraEnv = {}, times = {}) {
+      const config = loadConfig({ ...env, ...extraEnv });
+      const app = await App.open({ config, log: recordedLog, ...times });
       apps.push(app);
       return app;
     },

@@ -1,0 +1,253 @@
+import assert from 'node:assert/strict';
+import { rmSync } from 'node:fs';
+import { PassThrough } from 'node:stream';
+import { type TestContext, test } from 'node:test';
+import { type AccountParts, withAccounts } from '../src/commands/accounts.js';
+import { loadConfig } from '../src/config/config.js';
+import { H2Client } from './support/clients/h2-client.js';
+import { skipFor } from './support/databases/new-database.js';
+import type { ServerDialect } from './support/databases/test-server.js';
+import { races } from './support/races.js';
+import { recordSecret } from './support/recording/record.js';
+import { clusterFor } from './support/servers/cluster.js';
+import { launch } from './support/servers/launch.js';
+import { type Env, prepare } from './support/servers/seed.js';
+
+/** Servers on one database; the command line runs beside them. */
+interface Deployment {
+  readonly env: Env;
+  readonly apiKey: string;
+  readonly urls: readonly string[];
+}
+
+async function startTwo(t: TestContext, dialect: ServerDialect): Promise<Deployment> {
+  const { env, apiKey, start } = await clusterFor(t, dialect);
+  const apps = [await start(), await start()];
+  return { env, apiKey, urls: apps.map(({ port }) => `https://127.0.0.1:${port}`) };
+}
+
+/** A process of its own: the command line blocks this thread while the server writes. */
+async function startEmbedded(t: TestContext): Promise<Deployment> {
+  const { folder, env, apiKey } = await prepare();
+  const server = await launch({ env, cwd: folder });
+  t.after(async () => {
+    await server.end('SIGKILL');
+    rmSync(folder, { recursive: true, force: true });
+  });
+  return { env, apiKey, urls: [server.url] };
+}
+
+/** Numbers from 0 to 1 that are the same for the same seed. */
+function randomFrom(seed: number): () => number {
+  let state = (seed * 2_654_435_761) % 4_294_967_296; // Neighbouring seeds begin far apart.
+  return () => {
+    state = (state * 1_664_525 + 1_013_904_223) % 4_294_967_296;
+    return state / 4_294_967_296;
+  };
+}
+
+/** A user of its own for the runs that follow one another in a lane. */
+interface Lane {
+  readonly username: string;
+  readonly userId: string;
+}
+
+const password = 'a long password of races';
+const lanesMax = 6;
+const turnsMax = 40;
+const eventsAfterEnd = 2;
+
+/** One run: an end and what meets it. */
+class Race {
+  readonly #name: string;
+  readonly #lane: Lane;
+  readonly #admin: AccountParts;
+  readonly #apiKey: string;
+  readonly #clients: readonly H2Client[];
+  readonly #random: () => number;
+  #isEnded = false;
+  #published = 0;
+  /** Data of what was published after the end was acknowledged. */
+  readonly #forbidden = new Set<string>();
+
+  constructor(
+    name: string,
+    lane: Lane,
+    admin: AccountParts,
+    apiKey: string,
+    clients: readonly H2Client[],
+    random: () => number,
+  ) {
+    this.#name = name;
+    this.#lane = lane;
+    this.#admin = admin;
+    this.#apiKey = apiKey;
+    this.#clients = clients;
+    this.#random = random;
+  }
+
+  /** Answers how many events reached a stream. */
+  run(): Promise<number> {
+    return this.#random() < 0.25 ? this.#revokeKey() : this.#endSessions();
+  }
+
+  async #endSessions(): Promise<number> {
+    const bearer = await this.#login();
+    const stream = await this.#pick().listenAs(bearer);
+
+    const [late] = await Promise.all([
+      this.#openLate(bearer),
+      this.#publishUntilEnded(),
+      this.#publishUntilEnded(),
+      this.#end(bearer),
+    ]);
+
+    await Promise.all([stream.ended(), late.ended()]); // They would never be, if they lived on.
+    for (const { events } of [stream, late]) {
+      const data = events.map((event) => event.data);
+      assert.deepEqual(
+        data.filter((item) => this.#forbidden.has(item)),
+        [],
+        this.#name,
+      );
+    }
+    assert.equal(this.#forbidden.size, 2 * eventsAfterEnd);
+    return stream.ids.length;
+  }
+
+  /** A body that is open while its key is revoked; its end comes before or after that. */
+  async #revokeKey(): Promise<number> {
+    const stream = await this.#pick().listenAs(await this.#login());
+    const { key, id } = await this.#admin.apiKeys.create({
+      name: `race.${this.#name}`,
+      scopes: ['publish'],
+    });
+    recordSecret(key);
+    const body = new PassThrough();
+    const headers = { 'content-type': 'application/x-ndjson' };
+    const answering = this.#pick().ask('POST', '/events', { bearer: key, headers, body });
+    body.write(`${JSON.stringify(this.#createEvent('line'))}\n`);
+    let wasRevokedBefore = false;
+
+    await Promise.all([
+      this.#waitTurns().then(async () => {
+        await this.#admin.apiKeys.revoke(id);
+        this.#isEnded = true;
+      }),
+      this.#waitTurns().then(() => {
+        wasRevokedBefore = this.#isEnded;
+        body.end();
+      }),
+    ]);
+
+    const { status } = await answering;
+    const marker = await this.#publish();
+    await stream.until(() => stream.dataByType('message').includes(marker) || undefined);
+    const hasArrived = stream.dataByType('message').includes('line');
+    assert.equal(hasArrived, status === 201, this.#name);
+    if (wasRevokedBefore) assert.equal(status, 401, this.#name);
+    stream.abort();
+    return stream.ids.length;
+  }
+
+  async #end(bearer: string): Promise<void> {
+    await this.#waitTurns();
+    const { accounts } = this.#admin;
+    const { username } = this.#lane;
+    const choice = Math.floor(this.#random() * 4);
+    if (choice === 0) await accounts.setPassword(username, password);
+    else if (choice === 1) await accounts.disable(username);
+    else {
+      const json = { scope: choice === 2 ? 'session' : 'all' };
+      const { status, text } = await this.#pick().ask('POST', '/logout', { bearer, json });
+      assert.equal(status, 204, text);
+    }
+    this.#isEnded = true;
+    if (choice === 1) await accounts.enable(username);
+  }
+
+  async #openLate(bearer: string) {
+    await this.#waitTurns();
+    return this.#pick().openStream('/stream/live', { authorization: `Bearer ${bearer}` });
+  }
+
+  async #publishUntilEnded(): Promise<void> {
+    for (let after = 0; after < eventsAfterEnd; ) {
+      const isForbidden = this.#isEnded;
+      const data = await this.#publish({ volatile: this.#random() < 0.2 });
+      if (!isForbidden) continue;
+      this.#forbidden.add(data);
+      after += 1;
+    }
+  }
+
+  /** Publishes to the user; answers the data. */
+  async #publish(more: object = {}): Promise<string> {
+    this.#published += 1;
+    const data = `${this.#name}:${this.#published}`;
+    const json = { ...this.#createEvent(data), ...more };
+    const options = { bearer: this.#apiKey, json };
+    const { status, text } = await this.#pick().ask('POST', '/events', options);
+    assert.equal(status, 201, text);
+    return data;
+  }
+
+  #createEvent(data: string) {
+    return { to: { users: [this.#lane.userId] }, data };
+  }
+
+  async #login(): Promise<string> {
+    const json = { username: this.#lane.username, password };
+    const { status, body, text } = await this.#pick().ask('POST', '/login', { json });
+    assert.equal(status, 200, text);
+    return String(body['accessToken']);
+  }
+
+  #pick(): H2Client {
+    const client = this.#clients[Math.floor(this.#random() * this.#clients.length)];
+    if (client === undefined) throw new Error('there is no process');
+    return client;
+  }
+
+  async #waitTurns(): Promise<void> {
+    const turns = Math.floor(this.#random() * turnsMax);
+    for (let turn = 0; turn < turns; turn += 1) await new Promise(setImmediate);
+  }
+}
+
+for (const dialect of ['sqlite', 'postgres', 'mariadb', 'mysql'] as const) {
+  const skip = await skipFor(dialect);
+
+  test(`${dialect}: nothing published after an acknowledged end reaches what it ended`, {
+    skip,
+  }, async (t) => {
+    const { env, apiKey, urls } = await (dialect === 'sqlite'
+      ? startEmbedded(t)
+      : startTwo(t, dialect));
+    const clients = await Promise.all(urls.map((url) => H2Client.connect(url)));
+    t.after(() => {
+      for (const client of clients) client.destroy();
+    });
+    let received = 0;
+    let next = 0;
+    await withAccounts(loadConfig(env), async (admin) => {
+      const runLane = async (index: number) => {
+        const username = `racer${index}`;
+        const names = { username, firstName: 'R', lastName: 'R' };
+        const { id: userId } = await admin.accounts.create({ ...names, password });
+        while (next < races.runs) {
+          const run = next;
+          next += 1;
+          const random = randomFrom(races.seed + run);
+          const race = new Race(`${run}`, { username, userId }, admin, apiKey, clients, random);
+          received += await race.run();
+        }
+      };
+      await Promise.all(
+        Array.from({ length: Math.min(lanesMax, races.runs) }, (_, i) => runLane(i)),
+      );
+    });
+
+    assert.ok(received > 0, 'the streams received nothing at all');
+  });
+}
