@@ -146,10 +146,10 @@ export class EventLog {
   }
 
   /**
-   * Publishes events: appends those that belong in the log, then delivers. Returns the id of each
-   * event once all of them are durable, and null for a volatile one, which has none. Events published
-   * before under the same idempotency key are not published again; a request whose events are all
-   * volatile leaves nothing to recognise it by. `keyId` is the API key that publishes.
+   * Publishes events: appends those that are not volatile, then delivers the volatile ones. Returns
+   * the id of each event once all appended events are durable, and null for each volatile event.
+   * Events published earlier under the same idempotency key are not published again. The idempotency
+   * key has no effect when all events are volatile. `keyId` is the API key of the publisher.
    *
    * Throws the same errors as `append`; then nothing was published.
    */
@@ -163,9 +163,8 @@ export class EventLog {
       logged.length === 0
         ? await this.#stamp(keyId)
         : await this.append({ events: logged, idempotency, keyId });
-    for (const event of events) {
-      if (event.volatile && !isRepeated) this.#deliverVolatile(event);
-    }
+    const volatileEvents = isRepeated ? [] : events.filter((event) => event.volatile);
+    if (volatileEvents.length > 0) await this.#deliverVolatile(volatileEvents);
     let next = 0;
     return events.map((event) => (event.volatile ? null : (ids[next++] ?? null)));
   }
@@ -357,10 +356,19 @@ export class EventLog {
     this.#subscriber.deliver(event, frame);
   }
 
-  #deliverVolatile(event: NewEvent): void {
-    const { type, data } = event;
-    const bytes = encodeFrame(type === undefined ? { data } : { event: type, data });
-    this.#subscriber.deliverVolatile(event, { seq: 0, bytes });
+  /**
+   * Delivers volatile events once everything known to be committed is applied here, so that they reach
+   * no stream that ended before. When the store does not answer they are dropped. Never rejects.
+   */
+  async #deliverVolatile(events: readonly NewEvent[]): Promise<void> {
+    const committedSeq = this.#committedSeq;
+    if (this.#head < committedSeq) await this.tryCatchUp();
+    if (this.#head < committedSeq) return;
+    for (const event of events) {
+      const { type, data } = event;
+      const bytes = encodeFrame(type === undefined ? { data } : { event: type, data });
+      this.#subscriber.deliverVolatile(event, { seq: 0, bytes });
+    }
   }
 
   #encode({ type, data }: LoggableEvent, seq: number): Frame {

@@ -388,6 +388,30 @@ test('control entries are applied in their place among the events of all writers
   assert.equal((await store.state()).seq, 5);
 });
 
+test('a volatile event is delivered after the entries that other processes appended before it', async (t) => {
+  const { db, wallClock, openLog } = await openStore(t);
+  const lagging = await openLog();
+  const delivered: unknown[] = [];
+  lagging.subscribe({
+    deliver: ({ data }) => delivered.push(data),
+    deliverVolatile: ({ data }) => delivered.push(data),
+    applyControl: (entry) => delivered.push(entry),
+    gap: () => delivered.push('gap'),
+  });
+  const append = controlEntryAppender(db, wallClock);
+  await db.transaction((tx) => append(tx, [ended('s1')]));
+
+  await lagging.publish([{ ...event('volatile 1'), volatile: true }], undefined);
+  await db.transaction((tx) => append(tx, [ended('s2')]));
+  const mixed = [
+    { ...event('logged'), volatile: false },
+    { ...event('volatile 2'), volatile: true },
+  ];
+  await lagging.publish(mixed, undefined);
+
+  assert.deepEqual(delivered, [ended('s1'), 'volatile 1', ended('s2'), 'logged', 'volatile 2']);
+});
+
 test('a process that lags replays nothing that it has not applied', async (t) => {
   const { db, wallClock, openLog } = await openStore(t);
   const before = await openLog();
