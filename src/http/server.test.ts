@@ -6,6 +6,7 @@ import { test } from 'node:test';
 import { connect as connectTls } from 'node:tls';
 import { ask } from '../../test/support/clients/ask.js';
 import { type Protocol, protocols } from '../../test/support/clients/exchange.js';
+import { H2Client } from '../../test/support/clients/h2-client.js';
 import * as h2 from '../../test/support/clients/raw-h2.js';
 import { code, fields, flag, RawH2, type } from '../../test/support/clients/raw-h2.js';
 import { RawTls } from '../../test/support/clients/raw-tls.js';
@@ -423,3 +424,50 @@ async function openConnection(protocol: Protocol, port: number) {
     get: (path: string) => tls.write(`GET ${path} HTTP/1.1\r\nhost: localhost\r\n\r\n`),
   };
 }
+
+test('a streamed reply that is not opened, or fails to, is cancelled once', async (t) => {
+  const calls: string[] = [];
+  const stream = (name: string, open = () => {}): Reply => ({
+    status: 200,
+    headers: {},
+    open(sink) {
+      calls.push(`${name} opened`);
+      open();
+      sink.end();
+    },
+    cancel: () => calls.push(`${name} cancelled`),
+  });
+  const { port } = await startHttp(t, [
+    route('GET', '/read', () => stream('read')),
+    route('GET', '/failing', () =>
+      stream('failing', () => {
+        throw new Error('on purpose');
+      }),
+    ),
+    route('GET', '/left', async ({ signal }) => {
+      calls.push('left asked');
+      await new Promise((resolve) => signal.addEventListener('abort', resolve));
+      return stream('left');
+    }),
+  ]);
+  const client = await H2Client.connect(`https://127.0.0.1:${port}`);
+  t.after(() => client.destroy());
+
+  await client.ask('GET', '/read');
+  await client.ask('HEAD', '/read');
+  await client.ask('GET', '/failing').catch(() => {});
+  const left = client.request('GET', '/left');
+  left.on('error', () => {});
+  await until(() => calls.includes('left asked'));
+  left.close();
+  await until(() => calls.includes('left cancelled'));
+
+  assert.deepEqual(calls, [
+    'read opened',
+    'read cancelled',
+    'failing opened',
+    'failing cancelled',
+    'left asked',
+    'left cancelled',
+  ]);
+});
