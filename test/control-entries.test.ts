@@ -151,14 +151,15 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
   });
 }
 
-/** Whether a statement waits for a lock on `sessions`. */
+/** Whether another connection is in a statement that waits for a lock on `sessions`. */
 async function isUpdateWaiting(db: Database): Promise<boolean> {
   const waiting =
     db.dialect === 'postgres'
       ? sql`select pid from pg_stat_activity
           where datname = current_database() and wait_event_type = 'Lock'`
-      : sql`select trx_id from information_schema.innodb_trx
-          where trx_state = 'LOCK WAIT' and trx_query like ${'%sessions%'}`;
+      : // Not `innodb_trx`: it is a cache, which is not refreshed while it is read more than ten times a second.
+        sql`select id from information_schema.processlist
+          where db = database() and id <> connection_id() and info like ${'update sessions%'}`;
   return (await db.query(waiting)).length > 0;
 }
 
