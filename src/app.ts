@@ -37,8 +37,8 @@ export interface AppOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** Time to close the components below the server. */
-const closePartsMs = 1000;
+/** Time reserved for closing the components that the server uses. */
+const closeComponentsMs = 1000;
 
 /** The running system. Components are opened bottom-up and closed in reverse order. */
 export class App {
@@ -53,7 +53,8 @@ export class App {
   #isStopping = false;
   #fail: () => void = () => {};
   /**
-   * Settles when the system cannot continue and a supervisor should restart it; otherwise never.
+   * Resolves when the system cannot continue and a supervisor should restart it. Never settles
+   * otherwise.
    */
   readonly failed = new Promise<void>((resolve) => {
     this.#fail = resolve;
@@ -71,8 +72,8 @@ export class App {
   }
 
   /**
-   * Settles when requests are accepted. If a component fails to open, closes the others and
-   * rejects.
+   * Resolves when requests are accepted. Rejects if a component fails to open, after closing the
+   * others.
    */
   static async open(options: AppOptions): Promise<App> {
     const app = new App(options);
@@ -86,21 +87,21 @@ export class App {
     }
   }
 
-  /** The listening port: the configured one, or the assigned one if that is 0. */
+  /** The listening port: the configured port, or the port that the system assigned if 0 is configured. */
   get port(): number {
     return this.#server?.port ?? 0;
   }
 
-  /** Reloads certificate and key for new connections. On failure rejects and keeps the old ones. */
+  /** Reloads certificate and key for new connections. Rejects and keeps the old ones on failure. */
   async reloadCertificate(): Promise<void> {
     const { key, cert } = await readCertificate(this.#config);
     this.#server?.setCertificate(key, cert);
   }
 
   /**
-   * Reports not ready, serves for another `drainDelayMs` so that load balancers notice, then
-   * rejects new work, finishes pending work and closes everything within `drainMs`, even when the
-   * database hangs; the last second is reserved for the components below the server. Idempotent.
+   * Reports not ready and keeps serving for `drainDelayMs`, so that load balancers notice. Then rejects
+   * new work, finishes pending work and closes everything within `drainMs`, even when the database does
+   * not respond. The last second is reserved for the components that the server uses. Idempotent.
    */
   close(): Promise<void> {
     this.#closing ??= this.#close();
@@ -135,7 +136,8 @@ export class App {
     const apiKeys = new ApiKeys({ db, log, wallClock, appendControlEntries });
     const { type: tokenType, issuer: realm } = config.accessToken;
     const bearer = new BearerAuth({ accessTokens, sessions, apiKeys, tokenType, realm });
-    signal?.throwIfAborted(); // Not earlier: ending a thread while it hashes would end the whole process.
+    // Not earlier, because ending a thread while `openAuth` hashes would abort the process.
+    signal?.throwIfAborted();
 
     const openingLog = openEventLog({
       ...{ db, log, wallClock, limits: config.eventLog },
@@ -226,8 +228,8 @@ export class App {
       streaming.streams.tick();
       warnings.report();
     };
-    const ticking = setInterval(tick, tickMs).unref();
-    this.#closeStack.add('tick', () => clearInterval(ticking));
+    const tickTimer = setInterval(tick, tickMs).unref();
+    this.#closeStack.add('tick', () => clearInterval(tickTimer));
     const cleanUp = CleanUp.start({
       tasks: {
         ...auth.cleanUpTasks,
@@ -241,13 +243,19 @@ export class App {
     this.#closeStack.add('clean-up', () => cleanUp.close());
   }
 
-  /** Applies the control entries of sessions that have just ended: on return their streams here are closed. */
+  /**
+   * Applies the control entries of sessions that have ended. Their streams in this process are closed
+   * when the promise resolves, unless the event log cannot be read.
+   */
   async #endStreams(sessionIds: readonly string[]): Promise<void> {
     void this.#streaming?.streams.revokeTokens(sessionIds);
     await this.#eventLog?.tryCatchUp();
   }
 
-  /** Closes all streams; when clients reconnect, `stream.open` reports the new epoch. */
+  /**
+   * Closes all streams and reports the failure, because the event log was replaced. When clients
+   * reconnect, `stream.open` reports `epoch_changed`.
+   */
   #endReplacedLog(): void {
     this.#streaming?.registry.startDraining();
     this.#streaming?.registry.closeAll('behind');
@@ -258,16 +266,17 @@ export class App {
     const { drainDelayMs, drainMs } = this.#config.http;
     this.#isStopping = true;
     if (drainDelayMs > 0) await wait(drainDelayMs);
-    this.#destroyAt = performance.now() + drainMs - Math.min(closePartsMs, drainMs / 4);
+    this.#destroyAt = performance.now() + drainMs - Math.min(closeComponentsMs, drainMs / 4);
     this.#server?.stopAccepting();
     const registry = this.#streaming?.registry;
     if (registry !== undefined) {
       registry.startDraining();
-      // Half of the time to close streams, the other half for clients to read the closing frames.
+      // Streams are closed in the first half of the time. In the second half clients read the closing
+      // frames.
       const windowMs = drainMs / 2;
       await drainStreams(registry, { windowMs, random: this.#random });
     }
-    await this.#closeStack.close(this.#destroyAt + closePartsMs);
+    await this.#closeStack.close(this.#destroyAt + closeComponentsMs);
   }
 }
 

@@ -13,7 +13,7 @@ import { clusterFor } from './support/servers/cluster.js';
 import { launch } from './support/servers/launch.js';
 import { type Env, prepare } from './support/servers/seed.js';
 
-/** Servers on one database; the command line runs beside them. */
+/** Servers on one database. Commands run beside them in this process. */
 interface Deployment {
   readonly env: Env;
   readonly apiKey: string;
@@ -26,7 +26,7 @@ async function startTwo(t: TestContext, dialect: ServerDialect): Promise<Deploym
   return { env, apiKey, urls: apps.map(({ port }) => `https://127.0.0.1:${port}`) };
 }
 
-/** A process of its own: the command line blocks this thread while the server writes. */
+/** Starts the server in another process, because commands block this thread while it writes. */
 async function startEmbedded(t: TestContext): Promise<Deployment> {
   const { folder, env, apiKey } = await prepare();
   const server = await launch({ env, cwd: folder });
@@ -37,28 +37,28 @@ async function startEmbedded(t: TestContext): Promise<Deployment> {
   return { env, apiKey, urls: [server.url] };
 }
 
-/** Numbers from 0 to 1 that are the same for the same seed. */
+/** Returns a generator of numbers from 0 to 1 that are the same for the same seed. */
 function randomFrom(seed: number): () => number {
-  let state = (seed * 2_654_435_761) % 4_294_967_296; // Neighbouring seeds begin far apart.
+  let state = (seed * 2_654_435_761) % 4_294_967_296; // Spreads neighbouring seeds.
   return () => {
     state = (state * 1_664_525 + 1_013_904_223) % 4_294_967_296;
     return state / 4_294_967_296;
   };
 }
 
-/** A user of its own for the runs that follow one another in a lane. */
+/** A sequence of runs, with its own user. */
 interface Lane {
   readonly username: string;
   readonly userId: string;
 }
 
 const password = 'a long password of races';
-/** Few: the events of other runs make every process catch up, and none is ever late. */
+/** Few, because events of other runs make every process catch up, so that no process lags. */
 const lanesMax = 2;
 const turnsMax = 40;
 const eventsAfterEnd = 2;
 
-/** One run: an end and what meets it. */
+/** One run: sessions or an API key end while events are published and a stream is opened. */
 class Race {
   readonly #name: string;
   readonly #lane: Lane;
@@ -68,7 +68,7 @@ class Race {
   readonly #random: () => number;
   #isEnded = false;
   #published = 0;
-  /** Data of what was published after the end was acknowledged. */
+  /** Data of the events that were published after the end was acknowledged. */
   readonly #forbidden = new Set<string>();
 
   constructor(
@@ -87,7 +87,7 @@ class Race {
     this.#random = random;
   }
 
-  /** Answers how many events reached a stream. */
+  /** Returns how many events reached a stream. */
   run(): Promise<number> {
     return this.#random() < 0.25 ? this.#revokeKey() : this.#endSessions();
   }
@@ -103,7 +103,7 @@ class Race {
       this.#end(bearer),
     ]);
 
-    await Promise.all([stream.ended(), late.ended()]); // They would never be, if they lived on.
+    await Promise.all([stream.ended(), late.ended()]); // Never resolves if a stream stays open.
     for (const { events } of [stream, late]) {
       const data = events.map((event) => event.data);
       assert.deepEqual(
@@ -116,7 +116,7 @@ class Race {
     return stream.ids.length;
   }
 
-  /** A body that is open while its key is revoked; its end comes before or after that. */
+  /** Revokes an API key during an NDJSON request whose body ends before or after the revocation. */
   async #revokeKey(): Promise<number> {
     const stream = await this.#pick().listenAs(await this.#login());
     const { key, id } = await this.#admin.apiKeys.create({
@@ -182,7 +182,7 @@ class Race {
     }
   }
 
-  /** Publishes to the user; answers the data. */
+  /** Publishes an event to the user and returns its data. */
   async #publish(more: object = {}): Promise<string> {
     this.#published += 1;
     const data = `${this.#name}:${this.#published}`;
@@ -219,7 +219,7 @@ class Race {
 for (const dialect of ['sqlite', 'postgres', 'mariadb', 'mysql'] as const) {
   const skip = await skipFor(dialect);
 
-  test(`${dialect}: nothing published after an acknowledged end reaches what it ended`, {
+  test(`${dialect}: no event published after an acknowledged end is delivered`, {
     skip,
   }, async (t) => {
     const { env, apiKey, urls } = await (dialect === 'sqlite'
@@ -230,15 +230,15 @@ for (const dialect of ['sqlite', 'postgres', 'mariadb', 'mysql'] as const) {
       for (const client of clients) client.destroy();
     });
     let received = 0;
-    let next = 0;
+    let nextRun = 0;
     await withAccounts(loadConfig(env), async (admin) => {
       const runLane = async (index: number) => {
         const username = `racer${index}`;
         const names = { username, firstName: 'R', lastName: 'R' };
         const { id: userId } = await admin.accounts.create({ ...names, password });
-        while (next < races.runs) {
-          const run = next;
-          next += 1;
+        while (nextRun < races.runs) {
+          const run = nextRun;
+          nextRun += 1;
           const random = randomFrom(races.seed + run);
           const race = new Race(`${run}`, { username, userId }, admin, apiKey, clients, random);
           received += await race.run();

@@ -15,20 +15,20 @@ import { startSystem } from './support/servers/system.js';
 import { until } from './support/until.js';
 
 interface Scenario {
-  /** Where things end: for the embedded database the same server as `two`. */
+  /** A client of the process that ends sessions. The embedded database has only one process. */
   readonly one: H2Client;
-  /** Where streams are. */
+  /** A client of the process that has the streams. */
   readonly two: H2Client;
   readonly apiKey: string;
   readonly userIds: Readonly<Record<Username, string>>;
-  /** What the command line does beside the servers. */
+  /** Runs `work` as a command does beside the servers. */
   runAdmin<Result>(work: (parts: AccountParts) => Promise<Result>): Promise<Result>;
   withDatabase<Result>(work: (db: Database) => Promise<Result>): Promise<Result>;
 }
 
 interface ScenarioOptions {
-  /** Of the first process, from that of the second, in ms. */
-  readonly clockOffset?: () => number;
+  /** How far the clock of the first process is ahead of the clock of the second. */
+  readonly clockOffsetMs?: () => number;
 }
 
 async function startEmbedded(t: TestContext): Promise<Scenario> {
@@ -44,11 +44,11 @@ async function startEmbedded(t: TestContext): Promise<Scenario> {
 async function startTwo(
   t: TestContext,
   dialect: ServerDialect,
-  { clockOffset = () => 0 }: ScenarioOptions = {},
+  { clockOffsetMs = () => 0 }: ScenarioOptions = {},
 ): Promise<Scenario> {
   const cluster = await clusterFor(t, dialect);
   const apps = [
-    await cluster.start({}, { wallClock: () => Date.now() + clockOffset() }),
+    await cluster.start({}, { wallClock: () => Date.now() + clockOffsetMs() }),
     await cluster.start(),
   ];
   const [one, two] = await Promise.all(
@@ -67,7 +67,10 @@ async function startTwo(
   };
 }
 
-/** Logs in at one process and opens a stream at the other, by a stream token: no process compares times. */
+/**
+ * Logs in at one process and opens a stream at the other. Uses a stream token, because an access token
+ * would make the second process compare its clock with that of the first.
+ */
 async function openStreamElsewhere(
   { one, two }: Scenario,
   username: Username = 'ada',
@@ -96,12 +99,12 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
   const server = await findServer(dialect);
   const skip = typeof server === 'string' ? server : false;
 
-  test(`${dialect}: a logout by another process`, { skip }, async (t) => {
-    let offset = 0;
-    const scenario = await startTwo(t, dialect, { clockOffset: () => offset });
+  test(`${dialect}: when another process handles the logout`, { skip }, async (t) => {
+    let offsetMs = 0;
+    const scenario = await startTwo(t, dialect, { clockOffsetMs: () => offsetMs });
     const { one, two } = scenario;
 
-    await t.test('that waits for a row stops no publisher, and ends its stream', async () => {
+    await t.test('the logout ends the stream, and stops no publisher while waiting', async () => {
       const { accessToken, stream } = await openStreamElsewhere(scenario);
       let release = () => {};
       const released = new Promise<void>((resolve) => {
@@ -121,7 +124,7 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
 
       await publish(scenario, two, 'before');
       await stream.until(() => stream.dataByType('message').includes('before') || undefined);
-      offset = 60_000; // As if it had waited for so long.
+      offsetMs = 60_000; // As if the logout had waited for a minute.
       release();
       const { status } = await logout;
       await publish(scenario, one, 'after');
@@ -132,12 +135,12 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
       await locking;
     });
 
-    for (const [what, ms] of [
+    for (const [what, aheadMs] of [
       ['a minute behind', -60_000],
       ['a minute ahead', 60_000],
     ] as const) {
-      await t.test(`whose clock is ${what} ends its stream`, async () => {
-        offset = ms;
+      await t.test(`the stream ends although the clock of that process is ${what}`, async () => {
+        offsetMs = aheadMs;
         const { accessToken, stream } = await openStreamElsewhere(scenario);
 
         const { status } = await one.ask('POST', '/logout', { bearer: accessToken });
@@ -151,7 +154,7 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
   });
 }
 
-/** Whether another connection is in a statement that waits for a lock on `sessions`. */
+/** Returns whether another connection is in a statement that waits for a lock on `sessions`. */
 async function isUpdateWaiting(db: Database): Promise<boolean> {
   const waiting =
     db.dialect === 'postgres'
@@ -163,7 +166,7 @@ async function isUpdateWaiting(db: Database): Promise<boolean> {
   return (await db.query(waiting)).length > 0;
 }
 
-// How a command ends sessions, each of another user.
+// Commands that end sessions; each case uses another user.
 const operations: readonly [string, Username, (parts: AccountParts) => Promise<unknown>][] = [
   ['a new password', 'ada', ({ accounts }) => accounts.setPassword('ada', 'a new long password')],
   ['disabling', 'bob', ({ accounts }) => accounts.disable('bob')],
@@ -173,11 +176,11 @@ const operations: readonly [string, Username, (parts: AccountParts) => Promise<u
 for (const dialect of ['sqlite', 'postgres', 'mariadb', 'mysql'] as const) {
   const skip = await skipFor(dialect);
 
-  test(`${dialect}: no event follows the end of what it would reach`, { skip }, async (t) => {
+  test(`${dialect}: no event follows the end of a session or API key`, { skip }, async (t) => {
     const scenario = await (dialect === 'sqlite' ? startEmbedded(t) : startTwo(t, dialect));
     const { one, two } = scenario;
 
-    await t.test('an API key revoked while its body is open publishes nothing more', async () => {
+    await t.test('an API key revoked during its request publishes no more events', async () => {
       const { stream } = await openStreamElsewhere(scenario);
       const { key } = await scenario.runAdmin(({ apiKeys }) =>
         apiKeys.create({ name: 'billing', scopes: ['publish'] }),
@@ -187,7 +190,7 @@ for (const dialect of ['sqlite', 'postgres', 'mariadb', 'mysql'] as const) {
       const headers = { 'content-type': 'application/x-ndjson' };
       const answering = one.ask('POST', '/events', { bearer: key, headers, body: lines });
       const write = (data: string) => {
-        // As many as are published together.
+        // 500 lines, because so many events are published together.
         const line = JSON.stringify({ to: { users: [scenario.userIds.ada] }, data });
         lines.write(`${line}\n`.repeat(500));
       };
@@ -209,7 +212,7 @@ for (const dialect of ['sqlite', 'postgres', 'mariadb', 'mysql'] as const) {
       assert.equal(stream.dataByType('message').includes('after'), false);
     });
 
-    await t.test('a volatile event does not reach a stream that has ended', async () => {
+    await t.test('a volatile event after a logout does not reach the stream', async () => {
       const { accessToken, stream } = await openStreamElsewhere(scenario);
 
       const { status } = await one.ask('POST', '/logout', { bearer: accessToken });

@@ -29,8 +29,9 @@ export interface AuthOptions {
   readonly wallClock: Clock;
   /** For the rate limiter and the throttle. */
   readonly monotonicClock: Clock;
-  /** As `SessionsOptions` has them. */
+  /** See `SessionsOptions`. */
   readonly appendControlEntries: SessionsOptions['appendControlEntries'];
+  /** See `SessionsOptions`. */
   readonly onEnded: SessionsOptions['onEnded'];
 }
 
@@ -39,7 +40,7 @@ export type AuthConfig = Pick<
   'accessToken' | 'session' | 'password' | 'rates' | 'throttle' | 'authThreads'
 >;
 
-/** The opened parts of authentication. Close them after the server and before the database. */
+/** The authentication feature. Close it after the server and before the database. */
 export interface Auth {
   /** Returns the routes of this feature; `bearer` authenticates their requests. */
   routes(bearer: Authenticator): Route[];
@@ -108,7 +109,7 @@ function buildKeyRing({ accessToken }: AuthConfig): KeyRing {
   return createKeyRing({ algorithm, secret, previousSecrets });
 }
 
-/** Lists the secrets of refresh token MACs, which asymmetric access tokens need as well. */
+/** Lists the secrets for MACs of refresh tokens, needed with asymmetric access tokens too. */
 function listSecrets({ accessToken: { secret, previousSecrets } }: AuthConfig): readonly Buffer[] {
   return [...(secret === undefined ? [] : [secret]), ...previousSecrets];
 }

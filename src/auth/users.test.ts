@@ -9,16 +9,16 @@ const password = { hash: 'one', pepperVersion: 2 };
 test('a user is found by any spelling of the name and by id', async (t) => {
   const { users, time } = await sessionsFor(t);
 
-  const made = await users.create({
+  const created = await users.create({
     username: ' José ',
     firstName: 'José',
     lastName: '',
     password,
   });
 
-  assert.match(made.id, /^[1-9]\d*$/);
-  assert.deepEqual(made, {
-    id: made.id,
+  assert.match(created.id, /^[1-9]\d*$/);
+  assert.deepEqual(created, {
+    id: created.id,
     username: 'José',
     firstName: 'José',
     lastName: '',
@@ -29,8 +29,8 @@ test('a user is found by any spelling of the name and by id', async (t) => {
     lastLoginAt: undefined,
     createdAt: time.now,
   });
-  assert.deepEqual(await users.findByName('JOSE\u0301'), made);
-  assert.deepEqual(await users.find(made.id), made);
+  assert.deepEqual(await users.findByName('JOSE\u0301'), created);
+  assert.deepEqual(await users.find(created.id), created);
 });
 
 test('a username that is taken in another spelling is rejected', async (t) => {
@@ -54,40 +54,40 @@ test('an invalid name or id finds no user', async (t) => {
   }
 });
 
-test('a list continues after the given id', async (t) => {
+test('list returns the users after the given id', async (t) => {
   const { users } = await sessionsFor(t);
-  const made = [await newUser(users), await newUser(users), await newUser(users)];
+  const created = [await newUser(users), await newUser(users), await newUser(users)];
 
-  const first = await users.list({ limit: 2 });
-  const rest = await users.list({ afterId: first.at(-1)?.id ?? '' });
+  const firstPage = await users.list({ limit: 2 });
+  const secondPage = await users.list({ afterId: firstPage.at(-1)?.id ?? '' });
 
-  assert.deepEqual([...first, ...rest], made);
+  assert.deepEqual([...firstPage, ...secondPage], created);
 });
 
 test('a new password voids access tokens issued up to the current second', async (t) => {
   const { users, time } = await sessionsFor(t);
   const { id, passwordChangedAt } = await newUser(users);
-  const next = { hash: 'two', pepperVersion: 0 };
+  const newDigest = { hash: 'two', pepperVersion: 0 };
 
-  assert.equal(await users.setPassword(id, next), true);
+  assert.equal(await users.setPassword(id, newDigest), true);
 
   const changed = await users.find(id);
-  assert.deepEqual(changed?.password, next);
+  assert.deepEqual(changed?.password, newDigest);
   assert.equal(changed?.tokensValidAfter, Math.floor(time.now / 1000) + 1);
   assert.equal(changed?.passwordChangedAt, passwordChangedAt + 1, 'also in the same millisecond');
-  assert.equal(await users.setPassword('999', next), false);
+  assert.equal(await users.setPassword('999', newDigest), false);
 });
 
-test('a digest is replaced only if it has not changed since it was read', async (t) => {
+test('replaceDigest changes nothing if the digest has changed since it was read', async (t) => {
   const { users } = await sessionsFor(t);
   const account = await newUser(users);
-  const next = { hash: 'renewed', pepperVersion: 3 };
+  const newDigest = { hash: 'renewed', pepperVersion: 3 };
 
-  assert.equal(await users.replaceDigest(account.id, account.password, next), true);
+  assert.equal(await users.replaceDigest(account.id, account.password, newDigest), true);
   assert.equal(await users.replaceDigest(account.id, account.password, password), false);
 
   const renewed = await users.find(account.id);
-  assert.deepEqual(renewed?.password, next);
+  assert.deepEqual(renewed?.password, newDigest);
   assert.equal(renewed?.passwordChangedAt, account.passwordChangedAt);
 });
 

@@ -18,12 +18,12 @@ export interface PasswordDigest {
   readonly pepperVersion: number;
 }
 
-/** A user with the state of the account. */
+/** A user and the state of the user's account. */
 export interface Account extends User {
   readonly password: PasswordDigest;
   readonly passwordChangedAt: number;
   readonly disabledAt: number | undefined;
-  /** Seconds; access tokens issued before are void. */
+  /** Seconds. Access tokens issued before this time are void. */
   readonly tokensValidAfter: number;
   readonly lastLoginAt: number | undefined;
   readonly createdAt: number;
@@ -68,7 +68,7 @@ export class Users {
     this.#wallClock = wallClock;
   }
 
-  /** Finds a user by any spelling with the same `toUsernameKey`. */
+  /** Finds a user by any spelling of the username (see `toUsernameKey`). */
   async findByName(username: string): Promise<Account | undefined> {
     const key = toUsernameKey(username);
     return key === undefined ? undefined : this.#findOne(sql`where username_key = ${key}`);
@@ -78,7 +78,7 @@ export class Users {
     return this.#findOne(sql`where id = ${toRowId(id)}`);
   }
 
-  /** In the order they were made, after `afterId`, at most 500. */
+  /** Lists users after `afterId`, in the order of creation, at most 500. */
   async list({
     afterId = '0',
     limit = pageMax,
@@ -94,7 +94,7 @@ export class Users {
   }
 
   /**
-   * Creates a user. Throws `invalid_request` for an invalid name, `conflict` for one that is taken.
+   * Creates a user. Throws `invalid_request` for an invalid name, `conflict` for a taken one.
    */
   async create({ password, ...given }: NewUser): Promise<Account> {
     const { username, key } = parseUsername(given.username);
@@ -134,8 +134,8 @@ export class Users {
    */
   async setPassword(id: string, password: PasswordDigest, db = this.#db): Promise<boolean> {
     const now = this.#wallClock();
-    // The time always changes, because concurrent logins compare it (`recordLogin`). MySQL assigns
-    // columns from left to right, so no column is read after it is set.
+    // `password_changed_at` always increases, because `recordLogin` compares it. No column is read
+    // after it is set, because MySQL assigns from left to right.
     const count = await db.execute(
       sql`update users set password_hash = ${password.hash},
           pepper_version = ${password.pepperVersion},
@@ -147,7 +147,7 @@ export class Users {
     return count === 1;
   }
 
-  /** Replaces the digest of an unchanged password. Returns false when it was changed meanwhile. */
+  /** Replaces the digest of an unchanged password. Returns false when the stored hash differs from `old`. */
   async replaceDigest(id: string, old: PasswordDigest, next: PasswordDigest): Promise<boolean> {
     const count = await this.#db.execute(
       sql`update users set password_hash = ${next.hash}, pepper_version = ${next.pepperVersion}
@@ -182,7 +182,8 @@ export class Users {
   }
 
   /**
-   * Deletes the user; cascades to sessions and stream tokens. Returns false for an unknown user.
+   * Deletes the user. The database also deletes the user's sessions and stream tokens. Returns false
+   * for an unknown user.
    */
   async delete(id: string): Promise<boolean> {
     return (await this.#db.execute(sql`delete from users where id = ${toRowId(id)}`)) === 1;
@@ -194,14 +195,14 @@ export class Users {
   }
 }
 
-/** Returns the row id of a user id, or 0, which no row has, for a malformed one. */
+/** Returns the row id of a user. Returns 0, which no row has, for a malformed user id. */
 export function toRowId(id: string): number {
   return /^[1-9]\d{0,14}$/.test(id) ? Number(id) : 0;
 }
 
 /**
- * Returns the next whole second, because `iat` counts whole seconds: old tokens may carry the
- * current one. New tokens are issued no earlier than it (`notBeforeSeconds`).
+ * Returns the next whole second. `iat` has whole seconds, so tokens that must become void may have the
+ * current second. New tokens get at least the returned time as `iat` (`notBeforeSeconds`).
  */
 function getTokensValidAfter(now: number): number {
   return Math.floor(now / 1000) + 1;

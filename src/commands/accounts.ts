@@ -15,10 +15,11 @@ export interface AccountParts {
 }
 
 /**
- * Runs `work` with the services for accounts, opened before and closed after it. Logs to files
- * only, because standard output belongs to the command.
+ * Runs `work` with the services for accounts. Opens the services before and closes them after. Logs
+ * only to files, because standard output belongs to the command.
  *
- * A server that runs meanwhile finds the sessions that end in the event log, and ends their streams.
+ * Sessions that `work` ends are appended to the event log, where a running server finds them and closes
+ * their streams.
  */
 export async function withAccounts<Result>(
   { accessToken, authThreads, ...rest }: Config,
@@ -26,7 +27,7 @@ export async function withAccounts<Result>(
 ): Promise<Result> {
   const config = {
     ...rest,
-    // No token is minted here, so a random secret suffices where none is set.
+    // Commands issue no tokens, so a random secret will do if none is set.
     accessToken: { ...accessToken, secret: accessToken.secret ?? randomBytes(64) },
     authThreads: { ...authThreads, count: 1 },
   };

@@ -9,10 +9,10 @@ import { Transaction } from '../db/transaction.js';
 /**
  * Embedded database for short commands, usable while a server runs.
  *
- * It takes no part in the server's rule of one process: it may change users, sessions and API keys,
- * which the server reads anew each time, and append control entries to the event log, which the server
- * polls. The engine's own lock lets one of them write at a time; the other waits, for
- * 5 s at most. Statements block the thread. The schema must be up to date.
+ * It does not take the exclusive lock of the server. Therefore callers may change only users, sessions
+ * and API keys, which the server reads from the database each time, and append control entries to the
+ * event log, which the server polls. SQLite lets one of the two write at a time; the other waits for
+ * at most 5 s. Statements block the thread. The schema must be up to date.
  */
 export class CliSqliteDatabase implements Database {
   readonly dialect = 'sqlite';
@@ -69,7 +69,7 @@ export class CliSqliteDatabase implements Database {
 
   #run<Result>(
     text: string,
-    work: (text: string) => Result = (only) => this.#connection.exec(only) as Result,
+    work: (text: string) => Result = (command) => this.#connection.exec(command) as Result,
   ): Result {
     if (!this.#isOpen) throw closedError();
     try {

@@ -8,7 +8,7 @@ import { EventLog } from './event-log.js';
 
 const mib = 1024 * 1024;
 
-/** Opens a log whose first commit is held, so that later appends wait in the queue. */
+/** Opens an event log and delays its first commit, so that later appends wait in the queue. */
 async function openBusyLog() {
   const store = new MemoryLogStore('e');
   store.release();
@@ -28,7 +28,7 @@ async function openBusyLog() {
   return { store, append, first: append(1, 1) };
 }
 
-function isRefused({ name, headers }: Failure): boolean {
+function isQueueFull({ name, headers }: Failure): boolean {
   return name === 'service_unavailable' && headers['retry-after'] === '1';
 }
 
@@ -42,6 +42,7 @@ test('waiting appends share commits of at most 1000 events, 10,000 recipients or
   store.release();
   await Promise.all([first, ...many, ...large, huge, ...wide]);
 
+  // 1; 30 x 100 events; 10 x 1 MiB; 3 events of one request; 25 x 1000 recipients.
   assert.deepEqual(store.commits, [1, 1000, 1000, 1000, 4, 4, 2, 3, 10, 10, 5]);
 });
 
@@ -49,9 +50,9 @@ test('at most 200,000 recipients may wait', async () => {
   const { store, append, first } = await openBusyLog();
   const waiting = Array.from({ length: 199 }, () => append(1, 1, 1000));
 
-  await assert.rejects(append(1, 1, 1001), isRefused);
+  await assert.rejects(append(1, 1, 1001), isQueueFull);
   const last = append(1, 1, 1000);
-  await assert.rejects(append(1, 1), isRefused);
+  await assert.rejects(append(1, 1), isQueueFull);
 
   store.release();
   await Promise.all([first, ...waiting, last]);
@@ -61,9 +62,9 @@ test('at most 64 MiB may wait', async () => {
   const { store, append, first } = await openBusyLog();
   const waiting = Array.from({ length: 63 }, () => append(1, mib));
 
-  await assert.rejects(append(2, mib), isRefused);
+  await assert.rejects(append(2, mib), isQueueFull);
   const last = append(1, mib);
-  await assert.rejects(append(1, 1), isRefused);
+  await assert.rejects(append(1, 1), isQueueFull);
 
   store.release();
   await Promise.all([first, ...waiting, last]);
@@ -74,15 +75,15 @@ test('at most 20,000 events may wait', async () => {
   const { store, append, first } = await openBusyLog();
   const waiting = Array.from({ length: 19 }, () => append(1000, 1));
 
-  await assert.rejects(append(1001, 1), isRefused);
+  await assert.rejects(append(1001, 1), isQueueFull);
   const last = append(1000, 1);
-  await assert.rejects(append(1, 1), isRefused);
+  await assert.rejects(append(1, 1), isQueueFull);
 
   store.release();
   await Promise.all([first, ...waiting, last]);
 });
 
-test('a queued read that is no longer needed runs no query', async () => {
+test('a read that waits for its turn runs no query if it is no longer needed then', async () => {
   const store = new MemoryLogStore('e');
   store.release();
   store.appendExternally(['all'], 'x');
@@ -101,7 +102,7 @@ test('a queued read that is no longer needed runs no query', async () => {
   await assert.rejects(waiting, store.readError);
 });
 
-test('a catch-up requested during another delivers events committed meanwhile', async () => {
+test('a catch-up that is requested during another one also delivers the events committed in between', async () => {
   const store = new MemoryLogStore('e');
   store.release();
   const limits = { ageMaxMs: 1e9, eventsMax: 1e9, bytesMax: 1e9 };
@@ -119,7 +120,7 @@ test('a catch-up requested during another delivers events committed meanwhile', 
   assert.equal(eventLog.head, 1);
 });
 
-test('a page whose events are trimmed during the read reports a gap', async () => {
+test('read reports a gap when events of the page are trimmed during the read', async () => {
   const store = new MemoryLogStore('e');
   store.release();
   store.appendExternally(['all'], 'x');
@@ -135,19 +136,19 @@ test('a page whose events are trimmed during the read reports a gap', async () =
   assert.equal((await reading).gap, true);
 });
 
-test('a control entry of a newer version is ignored, and logged once', async () => {
+test('control entries of an unknown kind are ignored, and a warning is logged once', async () => {
   const store = new MemoryLogStore('e');
   store.release();
   const lines: Record<string, unknown>[] = [];
   const limits = { ageMaxMs: 1e9, eventsMax: 1e9, bytesMax: 1e9 };
   const log = collectingLog(lines);
   const eventLog = await EventLog.open({ store, log, wallClock: Date.now, limits });
-  const heard: unknown[] = [];
+  const received: unknown[] = [];
   eventLog.subscribe({
-    deliver: ({ data }) => heard.push(data),
+    deliver: ({ data }) => received.push(data),
     deliverVolatile() {},
-    applyControl: (entry) => heard.push(entry.kind),
-    gap: () => heard.push('gap'),
+    applyControl: (entry) => received.push(entry.kind),
+    gap: () => received.push('gap'),
   });
   store.appendControlEntry({ kind: 'invented_later' });
   store.appendExternally(['all'], 'x');
@@ -156,7 +157,7 @@ test('a control entry of a newer version is ignored, and logged once', async () 
 
   await eventLog.catchUp();
 
-  assert.deepEqual(heard, ['x', 'sessions_ended']);
+  assert.deepEqual(received, ['x', 'sessions_ended']);
   assert.equal(eventLog.head, 4);
   assert.deepEqual(
     lines.map(({ phrase }) => phrase),

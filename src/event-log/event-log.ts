@@ -26,14 +26,14 @@ export interface FramePage {
   /** Every event visible to the reader up to this `seq` is in `frames` or in an earlier page. */
   readonly end: number;
   readonly more: boolean;
-  /** Some of the range was trimmed before it was read. */
+  /** Whether entries of the range were trimmed before they were read. */
   readonly gap: boolean;
 }
 
 export interface AppendResult {
-  /** One for each event, in order. */
+  /** The ids of the events, in the order of the request. */
   readonly ids: readonly string[];
-  /** The events were appended earlier, under the same idempotency key. */
+  /** Whether the events had been appended earlier under the same idempotency key. */
   readonly isRepeated: boolean;
 }
 
@@ -41,11 +41,11 @@ export interface AppendResult {
 export interface EventSubscriber {
   /** Called once per event, in sequence order and without gaps. */
   deliver(event: LoggableEvent, frame: Frame): void;
-  /** Called for each volatile event published in this process. It is not in the log. */
+  /** Called for each volatile event published in this process. It is not in the event log. */
   deliverVolatile(event: LoggableEvent, frame: Frame): void;
-  /** Called once per control entry, in its place among the events. */
+  /** Called once per control entry, in sequence order with the events. */
   applyControl(entry: ControlEntry, seq: number): void;
-  /** Called when entries were trimmed before they could be applied: every stream has a gap. */
+  /** Called when entries were trimmed before they could be applied, so every stream has a gap. */
   gap(): void;
 }
 
@@ -60,9 +60,9 @@ const nothingAppended: AppendResult = { ids: [], isRepeated: false };
 const pageEventsMax = 256;
 const catchUpEventsMax = 500;
 const pollMs = { busy: 25, idle: 250, notified: 1000 };
-/** Where only commands append beside this process. */
+/** Polling intervals while only this process and commands append. */
 const unsharedPollMs = { busy: 1000, idle: 1000, notified: 1000 };
-/** Readers that are behind share the store with publishers and logins, and must not crowd it. */
+/** Limits concurrent reads from the store, because publishes and logins use the same database. */
 const concurrentReadsMax = 4;
 
 const noSubscriber: EventSubscriber = {
@@ -90,9 +90,9 @@ export class EventLog {
   #subscriber = noSubscriber;
   #poller: LogPoller | undefined;
   #hasLoggedUnknownEntry = false;
-  /** The newest entry delivered or applied. */
+  /** Number of the newest entry that was delivered or applied. */
   #head: number;
-  /** The newest entry known to be in the log, delivered or not. */
+  /** Number of the newest entry known to be in the event log, whether delivered or not. */
   #committedSeq: number;
   #activeCatchUp: Promise<void> | undefined;
   #nextCatchUp: Promise<void> | undefined;
@@ -121,7 +121,7 @@ export class EventLog {
     return new EventLog(options, await options.store.state());
   }
 
-  /** The newest entry that was delivered or applied. */
+  /** Number of the newest entry that was delivered or applied. */
   get head(): number {
     return this.#head;
   }
@@ -136,7 +136,7 @@ export class EventLog {
     this.#subscriber = subscriber;
   }
 
-  /** Begins to deliver what other processes append. */
+  /** Starts to poll for entries that other processes append. */
   startPolling(): void {
     const listen = (onAppended: () => void) => this.#store.listen(onAppended);
     this.#poller = LogPoller.start({
@@ -170,8 +170,9 @@ export class EventLog {
   }
 
   /**
-   * Answers the ids once the events are durable. Throws `conflict` when the idempotency key was used
-   * for another body, `invalid_token` when the API key is revoked, `service_unavailable` when too many wait or the store does not answer.
+   * Appends events and returns their ids once they are durable. Throws `conflict` when the idempotency
+   * key was used for another body, `invalid_token` when the API key is revoked, and
+   * `service_unavailable` when too many events are waiting or the store does not respond.
    */
   async append(request: AppendRequest): Promise<AppendResult> {
     const { kind, firstSeq } = await this.#queue.append(request);
@@ -191,8 +192,9 @@ export class EventLog {
 
   /**
    * Returns the next page of frames for these audiences, from memory if they are still cached. The
-   * frame that reaches `bytesMax` is the last. At most 4 reads from the store run at a time; a read
-   * that is no longer needed when its turn comes returns an empty page. Rejects when the store does.
+   * page ends with the frame that reaches `bytesMax`. At most 4 reads from the store run at a time. A
+   * read that had to wait, and for which `isNeeded` then returns false, returns an empty page. Rejects
+   * when the store does.
    */
   async read(
     audiences: readonly Audience[],
@@ -213,7 +215,7 @@ export class EventLog {
     return { frames, end, more, gap: false };
   }
 
-  /** See `ResumeResolver`. */
+  /** See `ResumeResolver.resolveLastEventId`. */
   resolveLastEventId(
     audiences: readonly Audience[],
     lastEventId: string | undefined,
@@ -221,19 +223,22 @@ export class EventLog {
     return this.#resumeResolver.resolveLastEventId(audiences, lastEventId);
   }
 
-  /** See `ResumeResolver`. */
+  /** See `ResumeResolver.resolvePosition`. */
   resolvePosition(audiences: readonly Audience[], storedPosition: string): Promise<StreamStart> {
     return this.#resumeResolver.resolvePosition(audiences, storedPosition);
   }
 
-  /** Deletes a batch of events over a retention limit; returns the number of rows. For a timer. */
+  /**
+   * Deletes a batch of entries that exceed a retention limit, and returns the number of deleted rows.
+   * For a timer.
+   */
   trim(): Promise<number> {
     return trimLog(this.#store, this.#limits, this.#wallClock());
   }
 
   /**
-   * Delivers all events committed before the call, including those of other processes. For a poll or
-   * a notification. Rejects when the store does.
+   * Delivers or applies all entries committed before the call, including those of other processes.
+   * For a poll or a notification. Rejects when the store does.
    */
   catchUp(): Promise<void> {
     if (this.#activeCatchUp === undefined) {
@@ -242,7 +247,8 @@ export class EventLog {
       });
       return this.#activeCatchUp;
     }
-    // The active catch-up may have read the head too early: one more, shared by all its callers.
+    // The active catch-up may have read the head before the caller's entries were committed, so
+    // another one follows, which all waiting callers share.
     this.#nextCatchUp ??= this.#activeCatchUp
       .catch(() => {}) // Its own caller handles the error.
       .then(() => {
@@ -253,8 +259,8 @@ export class EventLog {
   }
 
   /**
-   * Catches up, so that everything committed before the call is delivered and applied. Never rejects:
-   * when the store does, the next append or poll tries again.
+   * Delivers or applies all entries committed before the call, like `catchUp`. Never rejects: if the
+   * store fails, the failure is logged, and the next append or poll tries again.
    */
   async tryCatchUp(): Promise<void> {
     try {
@@ -276,7 +282,7 @@ export class EventLog {
   }
 
   async #readStore({ audiences, after, bytesMax }: ReadRequest): Promise<FramePage> {
-    // No further: what this process has not applied yet may end the stream before it.
+    // A control entry after the head may end this stream, so later events must not be read yet.
     const upTo = this.#head;
     const limits = { eventsMax: pageEventsMax, bytesMax };
     const { events, more } = await this.#store.read(audiences, { after, upTo }, limits);
@@ -284,15 +290,15 @@ export class EventLog {
     const frames = events
       .filter((event) => !isExpired(event, now))
       .map((event) => this.#encode(event, event.seq));
-    const { trimmedSeq } = await this.#store.state(); // After the page, to see a trim during the read.
+    const { trimmedSeq } = await this.#store.state(); // Read after the page, to detect a trim.
     const last = lastSeq(events, after);
     return { frames, end: more ? last : Math.max(last, upTo), more, gap: after < trimmedSeq };
   }
 
   /**
-   * Gives volatile events their place: everything up to the head is applied here before they are
-   * delivered, so that they reach nothing that ended before. Throws `invalid_token` when the API key is
-   * revoked, `service_unavailable` when the store does not answer.
+   * Applies every entry up to the stored head, so that volatile events that are delivered next do not
+   * reach a stream that has ended. Throws `invalid_token` when the API key is revoked, and
+   * `service_unavailable` when the store does not respond.
    */
   async #stamp(keyId: string | undefined): Promise<AppendResult> {
     const { seq, isRevoked } = await this.#store.stamp(keyId);
@@ -304,7 +310,7 @@ export class EventLog {
   #deliverAppended(events: readonly LoggableEvent[], firstSeq: number): void {
     this.#committedSeq = Math.max(this.#committedSeq, firstSeq + events.length - 1);
     if (firstSeq !== this.#head + 1) {
-      void this.tryCatchUp(); // Others came first: theirs are read, and then ours.
+      void this.tryCatchUp(); // Delivers the entries of other processes first, then these.
       return;
     }
     for (const event of events) this.#deliver(event, this.#head + 1);
@@ -322,7 +328,7 @@ export class EventLog {
     }
   }
 
-  /** Skips events that were trimmed before delivery, and reports the gap to the subscriber. */
+  /** Skips entries that were trimmed before delivery, and reports the gap to the subscriber. */
   #skipTo(seq: number): void {
     this.#log.warn({ from: this.#head, to: seq }, 'events were trimmed before delivery');
     this.#head = seq;

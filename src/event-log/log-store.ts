@@ -8,53 +8,55 @@ export interface LoggedEvent extends LoggableEvent {
   readonly seq: number;
 }
 
-/** A control entry as it is stored, see `ControlEntry`. */
+/** A stored control entry; `control` is the text of a `ControlEntry`. */
 export interface LoggedControlEntry {
   readonly seq: number;
   readonly control: string;
 }
 
-/** What has a number. */
+/** An entry of the event log: an event or a control entry. Each has a sequence number. */
 export type LogEntry = LoggedEvent | LoggedControlEntry;
 
-/** Events that are written together: all of them, with consecutive numbers, or none. */
+/** Events that are written together, with consecutive numbers. Either all or none are written. */
 export interface AppendRequest {
   readonly events: readonly LoggableEvent[];
   readonly idempotency: { readonly keyHash: string; readonly bodyHash: string } | undefined;
-  /** The API key that publishes: nothing is written once it is revoked. */
+  /** The API key that publishes. If it is revoked, nothing is written. */
   readonly keyId?: string | undefined;
 }
 
 /**
- * `repeated`: the key was used for the same before. `conflict`: it was used for something else.
- * `revoked`: the API key is, and `firstSeq` means nothing.
+ * Outcome of an append. `repeated`: the idempotency key was used for the same body before.
+ * `conflict`: the idempotency key was used for another body. `revoked`: the API key is revoked, and
+ * `firstSeq` is meaningless.
  */
 export interface AppendOutcome {
   readonly kind: 'appended' | 'repeated' | 'conflict' | 'revoked';
   readonly firstSeq: number;
 }
 
-/** Where an event that the log does not keep stands among those that it does. */
+/** The position of a volatile event among the entries of the event log. */
 export interface PublishStamp {
-  /** The head: whoever delivers the event must have applied everything up to there. */
+  /** The head. All entries up to it must be applied before the event is delivered. */
   readonly seq: number;
   readonly isRevoked: boolean;
 }
 
 export interface LogState {
   readonly epoch: string;
-  /** The newest sequence number. There are no gaps. */
+  /** The newest sequence number. Sequence numbers have no gaps. */
   readonly seq: number;
-  /** Every event up to this number has been trimmed. */
+  /** Every entry up to this number has been trimmed. */
   readonly trimmedSeq: number;
-  /** Events that are kept; control entries are not counted. */
+  /** Number of stored events, without control entries. */
   readonly events: number;
+  /** Size of the stored data. */
   readonly bytes: number;
 }
 
-/** State of the log, and whether one event is visible to given audiences. */
+/** The state of the event log, and whether a certain event is visible to certain audiences. */
 export interface LogVisibility extends LogState {
-  /** The event is stored and addressed to one of the audiences. */
+  /** Whether the event is stored and addressed to one of the audiences. */
   readonly isVisible: boolean;
 }
 
@@ -64,16 +66,16 @@ export interface SeqRange {
   readonly upTo: number;
 }
 
-/** How much is read at once. One event is always read, however large. */
+/** Limits of one page. A page has at least one event, however large, if there is any. */
 export interface PageLimits {
   readonly eventsMax: number;
-  /** Size of data: the event that reaches it is the last. */
+  /** Size of the data. The page ends with the event that reaches it. */
   readonly bytesMax: number;
 }
 
 export interface StoredPage {
   readonly events: readonly LoggedEvent[];
-  /** There may be more events after the last one. */
+  /** Whether more events may follow the last one. */
   readonly more: boolean;
 }
 
@@ -83,6 +85,7 @@ export interface TrimBatchLimits {
   readonly recipientsMax: number;
 }
 
+/** One of the oldest stored entries. */
 export interface TrimCandidate {
   readonly seq: number;
   readonly isControlEntry: boolean;
@@ -91,47 +94,55 @@ export interface TrimCandidate {
   readonly bytes: number;
 }
 
-/** Of the oldest entries: from the first one after `after`, where the last trimming ended. */
+/** The oldest entries, which are trimmed: those above `after`, up to and including `upTo`. */
 export interface TrimRange {
+  /** Where the last trim ended. */
   readonly after: number;
   readonly upTo: number;
-  /** How many of them are events. */
+  /** Number of events in the range, without control entries. */
   readonly events: number;
-  /** How much data that is. */
+  /** Size of the data in the range. */
   readonly bytes: number;
 }
 
 /**
- * Storage engine of the event log. One test suite checks this contract for every engine; nothing
- * outside of an engine's folder depends on which engine it is.
+ * Stores the event log. One test suite checks every implementation of this interface, and only the
+ * folder of an implementation depends on how it stores.
  */
 export interface LogStore {
   /**
-   * Whether other servers may append, so that the log has to be polled often. To a log that is not
-   * shared only commands append, and only control entries.
+   * Whether other server processes may append, so that the event log has to be polled often. To an
+   * event log that is not shared only commands append, and only control entries.
    */
   readonly isShared: boolean;
-  /** Reads the state. Rejects with `service_unavailable` when the stored log was replaced. */
+  /** Reads the state. Rejects with `service_unavailable` after the stored event log was replaced. */
   state(): Promise<LogState>;
   /** Reads the state, and whether the event `seq` is stored and visible to these audiences. */
   stateWithVisibility(audiences: readonly Audience[], seq: number): Promise<LogVisibility>;
-  /** Appends in one transaction, durable once it resolves. Commits are in sequence order. */
+  /**
+   * Appends in one transaction. The events are durable when the promise resolves. Transactions commit
+   * in the order of sequence numbers.
+   */
   append(requests: readonly AppendRequest[]): Promise<readonly AppendOutcome[]>;
   /** Reads the head, and whether the API key is revoked, in one snapshot. */
   stamp(keyId: string | undefined): Promise<PublishStamp>;
-  /** The next events for these audiences in a range, in order. */
+  /** Reads the next events for these audiences in a range, in sequence order. */
   read(audiences: readonly Audience[], range: SeqRange, limits: PageLimits): Promise<StoredPage>;
-  /** Every entry in a range, with its audiences. */
+  /** Reads every entry in a range, in sequence order; events with their audiences. */
   readAll(after: number, upTo: number): Promise<LogEntry[]>;
+  /** Returns the newest event up to `upTo` for any of these audiences. */
   lastVisible(audiences: readonly Audience[], upTo: number): Promise<number | undefined>;
   /**
    * Returns the newest trimmed event for any of these audiences; 0 if there is none. The result may
    * be too high, so that a client gets `too_old` although it lost nothing, but never too low.
    */
   lastTrimmed(audiences: readonly Audience[]): Promise<number>;
-  /** The first entries after a position: one at least, more as long as they are within the limits. */
+  /** Reads the first entries after a sequence number: as many as the limits allow, at least one. */
   oldestEntries(after: number, limits: TrimBatchLimits): Promise<TrimCandidate[]>;
-  /** Returns how many rows were deleted: 0 when it was trimmed beyond `after` meanwhile. */
+  /**
+   * Deletes a range and returns the number of deleted rows. Deletes nothing when another process has
+   * trimmed beyond `after` meanwhile.
+   */
   trim(range: TrimRange): Promise<number>;
   /** Deletes a batch of expired idempotency keys and returns how many. For a timer. */
   sweepIdempotencyKeys(now: number): Promise<number>;

@@ -13,14 +13,14 @@ export interface EventLogParts {
   readonly limits: Config['eventLog'];
   readonly log: Logger;
   readonly wallClock: () => number;
-  /** Epoch of a new log, if one is created: 1 to 15 of `0-9 a-z`, never used before. */
+  /** Epoch of the event log if it is created: 1 to 15 characters of `0-9 a-z`, never used before. */
   readonly newEpoch: string;
-  /** Called once when the stored log was replaced. From then on every read and append fails. */
+  /** Called once when the stored event log was replaced. From then on reads and appends fail. */
   readonly onReplaced: () => void;
   readonly publisherKeys: PublisherKeys;
 }
 
-/** Opens the event log, and creates it if there is none. Close it after the server. */
+/** Opens the event log. Creates it if there is none. Close it after the server. */
 export async function openEventLog(parts: EventLogParts): Promise<EventLog> {
   const { db, limits, log, wallClock, newEpoch, publisherKeys: keys } = parts;
   const onReplaced = () => {
@@ -32,8 +32,9 @@ export async function openEventLog(parts: EventLogParts): Promise<EventLog> {
 }
 
 /**
- * Returns what appends control entries in a transaction on this database: as the last step that may
- * wait for a lock. It needs no open event log; commands use it beside a running server.
+ * Returns a function that appends control entries in a transaction `tx` of this database. Call it
+ * after everything else in the transaction that may wait for a lock. It needs no open `EventLog`, so
+ * commands can use it while a server runs.
  */
 export function controlEntryAppender(
   db: Database,
@@ -44,8 +45,8 @@ export function controlEntryAppender(
 }
 
 /**
- * Writes as many bytes as the largest event has, into the store and for nobody to read. Rejects when
- * the store cannot take them. For a readiness check.
+ * Writes `bytes` of data, the size of the largest event, to a row that no reader sees. Rejects when
+ * the database cannot be written. For a readiness check.
  */
 export function probeEventLog(db: Database, bytes: number, now: number): Promise<void> {
   return probeWrite(db, bytes, now);

@@ -10,7 +10,7 @@ interface CachedEvent extends EventMeta {
   readonly frame: Frame;
 }
 
-/** The events after a position that are visible to a reader, and whether there are more. */
+/** The events after a position that are visible to a reader, and whether more events follow. */
 export interface RecentPage {
   readonly frames: readonly Frame[];
   readonly more: boolean;
@@ -20,7 +20,7 @@ export interface RecentPage {
 export interface ReadRequest {
   readonly audiences: readonly Audience[];
   readonly after: number;
-  /** The frame that reaches it is the last. */
+  /** The page ends with the frame that reaches this size. */
   readonly bytesMax: number;
   /** Epoch ms: expired events are skipped. */
   readonly now: number;
@@ -29,29 +29,28 @@ export interface ReadRequest {
 const noBytes = Buffer.alloc(0);
 const cachedBytesMax = 8 * 1024 * 1024;
 
-/** Estimated memory of an event besides its bytes, and of one long recipient. */
+/** Estimated memory of an event in addition to its bytes, and of one recipient with a long id. */
 const eventOverheadBytes = 256;
 const recipientOverheadBytes = 96;
 
 /**
- * Caches the newest events of the log, encoded, so that most streams that resume or fall behind
- * cost no query. Holds about 8 MiB including recipients, which is 17,000 small events; evicted
- * events are read from the store. The limit also bounds a read, which scans 90,000 recipients at
- * most.
+ * Caches the newest events of the event log, encoded, so that most streams that resume or fall behind
+ * need no query. Keeps about 8 MiB including recipients, which is about 17,000 small events. The limit
+ * also bounds the cost of a read, which scans at most 90,000 recipients.
  */
 export class RecentEvents {
-  /** In log order and without gaps from `#firstIndex` on; entries before it are evicted. */
+  /** In sequence order, without gaps from `#firstIndex` on. Entries before it are evicted. */
   #cached: (CachedEvent | undefined)[] = [];
   #firstIndex = 0;
   #bytes = 0;
-  /** Every event after this sequence number is cached. */
+  /** Every entry after this sequence number is cached. */
   #startsAfter: number;
 
   constructor(after: number) {
     this.#startsAfter = after;
   }
 
-  /** Adds the next event of the log and evicts the oldest ones over the limit. */
+  /** Adds the next event of the event log and evicts the oldest entries over the limit. */
   add(frame: Frame, { audiences, expiresAt }: EventMeta): void {
     this.#cached.push({ frame, audiences, expiresAt });
     this.#bytes += getSize({ frame, audiences });
@@ -63,12 +62,12 @@ export class RecentEvents {
     }
   }
 
-  /** Takes the next entry of the log when it is for no reader: a control entry. */
+  /** Adds the next entry of the event log if it is a control entry, which no reader receives. */
   addControlEntry(seq: number): void {
     this.add({ seq, bytes: noBytes }, { audiences: [], expiresAt: undefined });
   }
 
-  /** The next frames for a reader, or undefined when some of them may have fallen out. */
+  /** Returns the next frames for a reader, or undefined when some may have been evicted. */
   read({ audiences, after, bytesMax, now }: ReadRequest): RecentPage | undefined {
     if (after < this.#startsAfter) return undefined;
     const frames: Frame[] = [];
@@ -95,7 +94,7 @@ export class RecentEvents {
 
   #indexAfter(seq: number): number {
     const oldest = this.#cached[this.#firstIndex];
-    // The log has no gaps, so the index follows from the sequence number.
+    // Sequence numbers have no gaps, so the index follows from the sequence number.
     return oldest === undefined
       ? this.#cached.length
       : this.#firstIndex + (seq - oldest.frame.seq) + 1;
@@ -110,6 +109,7 @@ function isExpired({ expiresAt }: EventMeta, now: number): boolean {
   return expiresAt !== undefined && expiresAt <= now;
 }
 
+/** Scans the longer list: a reader has three audiences, an event may have 1000. */
 function haveCommonAudience(a: readonly Audience[], b: readonly Audience[]): boolean {
   if (a.length > 32) return b.some((audience) => a.includes(audience));
   return a.some((audience) => b.includes(audience));

@@ -2,7 +2,7 @@ import type { Audience } from '../events/audience.js';
 import { formatPosition, type Position, parsePosition } from '../events/event-id.js';
 import type { LogState, LogStore } from './log-store.js';
 
-/** The position where a stream starts, and the fields of its `stream.open` event. */
+/** The position at which a stream starts, and the fields of its `stream.open` event. */
 export interface StreamStart {
   readonly seq: number;
   readonly resumed: boolean;
@@ -16,7 +16,7 @@ export interface ResumeResolverOptions {
   readonly epoch: string;
 }
 
-/** Resolves the position from which a client resumes to the start of its stream. */
+/** Determines where a stream starts, from the position that its client sent or that Herald stored. */
 export class ResumeResolver {
   readonly #store: LogStore;
   readonly #epoch: string;
@@ -27,9 +27,10 @@ export class ResumeResolver {
   }
 
   /**
-   * Returns the start of a stream whose client has seen everything up to `lastEventId`. A position
-   * of an event for others is treated like one that was never issued. Trimmed events keep no
-   * audience, so any trimmed position is accepted if no event for this reader was trimmed after it.
+   * Returns the start of a stream whose client has seen everything up to `lastEventId`. The id of
+   * an event that this client could not receive is treated like an id that was never issued. The
+   * audiences of trimmed events are not stored, so the id of any trimmed event is accepted, unless an
+   * event for this reader was trimmed after it.
    */
   async resolveLastEventId(
     audiences: readonly Audience[],
@@ -61,7 +62,7 @@ export class ResumeResolver {
     return toResumedStart(seq, await this.#getResumeId(audiences, seq));
   }
 
-  /** At the head of the log, also where this process has not applied all of it yet. */
+  /** Returns a start at the stored head, which this process may not have applied yet. */
   async #startAtHead(
     audiences: readonly Audience[],
     reason: StreamStart['reason'],
@@ -70,14 +71,17 @@ export class ResumeResolver {
     return { seq, resumed: false, reason, id: await this.#getResumeId(audiences, seq) };
   }
 
-  /** Returns the position from which a reader at `upTo` can resume: its newest event up to there. */
+  /** Returns the id of the reader's newest event up to `upTo`, from which the reader can resume. */
   async #getResumeId(audiences: readonly Audience[], upTo: number): Promise<string> {
     const visible = await this.#store.lastVisible(audiences, upTo);
     const seq = visible ?? (await this.#store.state()).trimmedSeq;
     return formatPosition({ epoch: this.#epoch, seq });
   }
 
-  /** Returns why a position cannot be resumed. Trimmed events count only if visible to the reader. */
+  /**
+   * Returns why a stream cannot resume from a position. Trimmed events matter only if they were visible
+   * to the reader.
+   */
   async #findLoss(
     { epoch, seq }: Position,
     { seq: newestSeq, trimmedSeq }: LogState,

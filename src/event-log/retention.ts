@@ -1,6 +1,6 @@
 import type { LogState, LogStore, TrimCandidate, TrimRange } from './log-store.js';
 
-/** Retention limits of the log. Events over any of them are trimmed, oldest first. */
+/** Retention limits of the event log. The oldest entries are trimmed until every limit is met. */
 export interface RetentionLimits {
   readonly ageMaxMs: number;
   /** Control entries are not counted. */
@@ -9,12 +9,12 @@ export interface RetentionLimits {
   readonly bytesMax: number;
 }
 
-const batch = { eventsMax: 500, recipientsMax: 5000 };
+const batchMax = { eventsMax: 500, recipientsMax: 5000 };
 
 /**
- * Trims a batch of events over a limit: at most 500 events and 5000 recipients, or one event with
- * more. Returns the number of deleted rows: one per event and one per recipient. For a timer; safe
- * in several processes at once.
+ * Trims a batch of entries that exceed a limit: at most 500 entries and 5000 recipients, or a single
+ * event that has more recipients. Returns the number of deleted rows: one per entry and one per
+ * recipient. For a timer; safe in several processes at once.
  */
 export async function trimLog(
   store: LogStore,
@@ -24,14 +24,17 @@ export async function trimLog(
   const state = await store.state();
   const range = findTrimRange(
     state,
-    await store.oldestEntries(state.trimmedSeq, batch),
+    await store.oldestEntries(state.trimmedSeq, batchMax),
     limits,
     now,
   );
   return range === undefined ? 0 : store.trim(range);
 }
 
-/** How far the oldest entries are over a limit, if they are. A control entry goes with the events around it. */
+/**
+ * Returns the range of the oldest entries that exceed a limit; undefined if none does. Control entries
+ * in the range are trimmed with the events.
+ */
 function findTrimRange(
   { trimmedSeq, events, bytes }: LogState,
   candidates: readonly TrimCandidate[],
@@ -42,9 +45,9 @@ function findTrimRange(
   let freedEvents = 0;
   let freedBytes = 0;
   for (const entry of candidates) {
-    const isTooMany = events - freedEvents > limits.eventsMax;
-    const isTooMuch = bytes - freedBytes > limits.bytesMax;
-    if (!isTooMany && !isTooMuch && entry.createdAt >= now - limits.ageMaxMs) break;
+    const isOverCount = events - freedEvents > limits.eventsMax;
+    const isOverSize = bytes - freedBytes > limits.bytesMax;
+    if (!isOverCount && !isOverSize && entry.createdAt >= now - limits.ageMaxMs) break;
     upTo = entry.seq;
     freedEvents += entry.isControlEntry ? 0 : 1;
     freedBytes += entry.bytes;

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { formatControlEntry, parseControlEntry, sessionsEnded } from './control-entry.js';
 
-test('an entry is read as it was written', () => {
+test('a formatted entry is parsed to the same entry', () => {
   const entries = [
     { kind: 'sessions_ended', sessionIds: ['a', 'b'] },
     { kind: 'key_revoked', keyId: 'k' },
@@ -12,7 +12,7 @@ test('an entry is read as it was written', () => {
     assert.deepEqual(parseControlEntry(formatControlEntry(entry)), entry);
 });
 
-test('an entry of another version is not understood, and not an error', () => {
+test('an entry of an unknown kind or with invalid fields is parsed as undefined', () => {
   const texts = [
     '{"kind":"invented_later","sessionIds":["a"]}',
     '{"kind":"sessions_ended","sessionIds":"a"}',
@@ -24,24 +24,24 @@ test('an entry of another version is not understood, and not an error', () => {
   for (const text of texts) assert.equal(parseControlEntry(text), undefined, text);
 });
 
-test('a field that was added later is ignored', () => {
+test('an unknown field of an entry is ignored', () => {
   assert.deepEqual(parseControlEntry('{"kind":"key_revoked","keyId":"k","by":"admin"}'), {
     kind: 'key_revoked',
     keyId: 'k',
   });
 });
 
-test('an entry names at most 500 sessions', () => {
+test('sessionsEnded puts at most 500 sessions into each entry', () => {
   const ids = Array.from({ length: 1001 }, (_, index) => String(index).padStart(32, '0'));
 
   const entries = sessionsEnded(ids);
 
-  const named = entries.map((entry) => ('sessionIds' in entry ? entry.sessionIds : []));
+  const sessionIds = entries.map((entry) => ('sessionIds' in entry ? entry.sessionIds : []));
   assert.deepEqual(
-    named.map(({ length }) => length),
+    sessionIds.map(({ length }) => length),
     [500, 500, 1],
   );
-  assert.deepEqual(named.flat(), ids);
+  assert.deepEqual(sessionIds.flat(), ids);
   assert.ok(entries.every((entry) => formatControlEntry(entry).length < 65_536));
   assert.deepEqual(sessionsEnded([]), []);
 });

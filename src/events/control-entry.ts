@@ -1,17 +1,20 @@
 /**
- * A change of who may receive or publish, as an entry of the event log: it has a number like an event,
- * every process applies it in its place, and no client sees it.
+ * An entry of the event log that revokes the right to receive or to publish. It has a sequence number
+ * like an event, every process applies it in sequence order, and no client receives it.
  */
 export type ControlEntry =
   /** The streams of these sessions end. */
   | { readonly kind: 'sessions_ended'; readonly sessionIds: readonly string[] }
-  /** Has no effect of its own: its number separates what the key published from what is refused. */
+  /**
+   * Marks the revocation of an API key. Processes need not apply it: events of the key have lower
+   * numbers, and later ones are rejected when they are appended.
+   */
   | { readonly kind: 'key_revoked'; readonly keyId: string };
 
 /** Keeps an entry well below 64 KiB, the size of the smallest column that stores it. */
 const sessionsPerEntryMax = 500;
 
-/** The entries that end the streams of these sessions: several when there are many. */
+/** Returns the entries that end the streams of these sessions: one per 500 sessions. */
 export function sessionsEnded(sessionIds: readonly string[]): ControlEntry[] {
   const entries: ControlEntry[] = [];
   for (let start = 0; start < sessionIds.length; start += sessionsPerEntryMax) {
@@ -21,11 +24,12 @@ export function sessionsEnded(sessionIds: readonly string[]): ControlEntry[] {
   return entries;
 }
 
+/** Returns the text of an entry, to be stored. */
 export function formatControlEntry(entry: ControlEntry): string {
   return JSON.stringify(entry);
 }
 
-/** Undefined for an entry of a kind that this version does not know: a newer process wrote it. */
+/** Parses a stored entry. Returns undefined for an unknown kind, which a newer version wrote. */
 export function parseControlEntry(text: string): ControlEntry | undefined {
   const { kind, ...fields } = JSON.parse(text) as Record<string, unknown>;
   if (kind === 'sessions_ended' && isTextArray(fields['sessionIds']))

@@ -12,18 +12,18 @@ export interface WholeReply {
 export interface StreamedReply {
   readonly status: number;
   readonly headers: Headers;
-  /** Called once the head has been sent. Not called for HEAD, nor when the client has disconnected. */
+  /** Called once the head has been sent. Not called for HEAD or after the client disconnected. */
   open(sink: Sink): void;
-  /** Called when `open` is not, or has thrown: nothing is to be sent any more. */
+  /** Called instead of `open`, or after `open` has thrown. Nothing can be sent any more. */
   cancel?(): void;
 }
 
 /** Writes the body of a streamed reply, over either protocol. */
 export interface Sink {
-  /** Bytes accepted and not yet taken by the transport. */
+  /** Bytes that were written but that the transport has not accepted yet. */
   readonly queuedBytes: number;
   readonly closed: boolean;
-  /** Queues bytes. Never throws, never waits; ignored once ended or closed. */
+  /** Queues bytes. Never throws, never waits. Ignored after the end or close. */
   write(bytes: Buffer): void;
   /** Settles when nothing is queued, or the sink has closed. Never rejects. */
   drained(): Promise<void>;

@@ -39,7 +39,7 @@ interface PendingRequest {
   readonly handle: () => Reply | Promise<Reply>;
 }
 
-/** Status logged when the client closed the request first, as nginx does. */
+/** Status logged when the client disconnected before the reply; nginx uses the same number. */
 const clientClosedRequest = 499;
 
 /** Routes a request to its handler and writes the reply or the problem document. */
@@ -145,7 +145,7 @@ export class RequestDispatcher {
     return toProblemReply(failure, { requestId, accept: headers['accept'], challenge });
   }
 
-  /** Sends a reply and returns the status for the log. A reply that cannot be sent is a defect. */
+  /** Sends a reply and returns the status for the log. An exception while sending is a defect. */
   #send(request: PendingRequest, reply: Reply): number {
     const { transport } = request;
     if (transport.isClientGone) {
@@ -200,8 +200,8 @@ function refuseMalformed({ url, authority }: Transport): void {
 }
 
 /**
- * Throws `headers_too_large`. Node checks these limits, too, but the lines only over HTTP/2, and there
- * the bytes only once the client has acknowledged the settings.
+ * Throws `headers_too_large`. Node checks these limits too, but it checks lines only over HTTP/2, and
+ * over HTTP/2 it checks bytes only after the client has acknowledged the settings.
  */
 function refuseLargeHeaders({ rawHeaders }: Transport, { headerListBytesMax }: HttpLimits): void {
   const bytes = rawHeaders.reduce((sum, text) => sum + text.length, 0);
@@ -211,7 +211,7 @@ function refuseLargeHeaders({ rawHeaders }: Transport, { headerListBytesMax }: H
   throw new Failure('headers_too_large', message, { info: { headerLinesMax, headerListBytesMax } });
 }
 
-/** Returns a method as it may be logged; `(invalid)` for one that is not 1 to 10 capital letters. */
+/** Returns a method for the log: `(invalid)` unless it is 1 to 10 capital letters. */
 function printableMethod(method: string): string {
   return /^[A-Z]{1,10}$/.test(method) ? method : '(invalid)';
 }

@@ -40,7 +40,7 @@ export function isScope(given: string): given is Scope {
   return scopes.some((scope) => scope === given);
 }
 
-/** What the event log asks about the keys of publishers. A key that does not exist counts as revoked. */
+/** Implements `PublisherKeys` of the event log. A key that does not exist counts as revoked. */
 export const publisherKeys = {
   areActive: (ids: readonly string[]): Sql =>
     sql`(select count(*) from api_keys where id in (${list(ids)}) and revoked_at is null)
@@ -59,8 +59,9 @@ export interface ApiKeysOptions {
   readonly log: Logger;
   readonly wallClock?: Clock;
   /**
-   * Appends to the event log in the transaction that revokes a key, so that what the key publishes is
-   * numbered before its revocation, or refused. The last step that may wait for a lock.
+   * Appends to the event log in the transaction that revokes a key, so that each event of the key is
+   * either numbered before the revocation or rejected. It is the last step of the transaction that may
+   * wait for a lock.
    */
   readonly appendControlEntries: (tx: Database, entries: readonly ControlEntry[]) => Promise<void>;
 }
@@ -119,7 +120,10 @@ export class ApiKeys {
     return rows.map(toApiKey);
   }
 
-  /** By id or by name; publishes nothing from now on. False when there is none, or it was so already. */
+  /**
+   * Revokes a key by id or name. Returns false for an unknown or already revoked key. No event that
+   * is published with the key afterwards is accepted.
+   */
   async revoke(idOrName: string): Promise<boolean> {
     const which = sql`(id = ${idOrName} or name = ${idOrName}) and revoked_at is null`;
     const ids = await this.#db.transaction(async (tx) => {
@@ -153,12 +157,12 @@ export class ApiKeys {
   /** Stores the time of use, at most once a minute across all processes. Never rejects. */
   async #recordUse({ id, last_used_at: lastUsedAt }: Row): Promise<void> {
     const now = this.#wallClock();
-    const before = now - lastUsedIntervalMs;
-    if (lastUsedAt !== null && lastUsedAt > before) return;
+    const updateBefore = now - lastUsedIntervalMs;
+    if (lastUsedAt !== null && lastUsedAt > updateBefore) return;
     try {
       await this.#db.execute(
         sql`update api_keys set last_used_at = ${now}
-          where id = ${id} and (last_used_at is null or last_used_at <= ${before})`,
+          where id = ${id} and (last_used_at is null or last_used_at <= ${updateBefore})`,
       );
     } catch (cause) {
       this.#log.warn({ keyId: id, cause }, 'last use of API key not recorded');

@@ -6,7 +6,7 @@ import { controlFrame, type Frame, heartbeat, retryBytes } from '../events/frame
 import type { Sink } from '../http/reply.js';
 import type { WriteScheduler } from './write-scheduler.js';
 
-/** Identity of the client of a stream. */
+/** The client of a stream. */
 export interface Subscriber {
   readonly userId: string;
   readonly sessionId: string;
@@ -80,7 +80,7 @@ const isFinalReason: Readonly<Record<CloseReason, boolean>> = {
   expired: true,
 };
 
-/** What ends a stream that its client may still read. */
+/** Encodes `retry:` and `stream.close`, the last bytes of a stream whose client can still read. */
 export function encodeClosing(reason: CloseReason, retryMs: number): Buffer {
   const closeFrame = controlFrame('stream.close', {
     code: reason,
@@ -90,11 +90,12 @@ export function encodeClosing(reason: CloseReason, retryMs: number): Buffer {
 }
 
 /**
- * One open event stream, live or replaying. It has no queue of its own.
+ * An open event stream, live or replaying (see docs/glossary.md). It keeps no queue of undelivered
+ * events.
  *
  * While live, pending frames are written once per flush cycle. When `unsentSoftBytes` are unsent,
- * the stream starts replaying: pushed frames are dropped, because replay reads them from the event
- * log, page by page as the client drains, until the cursor reaches the head. A slow client costs
+ * the stream starts replaying. It then drops pushed frames and reads the event log page by page, at
+ * the pace at which the client accepts bytes, until it has reached the head. A slow client costs
  * about two pages of memory and misses nothing. A client that accepts no byte for `stallMs` is
  * disconnected and resumes with its `Last-Event-ID`. When the event log is unavailable the stream
  * stays open, and replay is retried at the next heartbeat.
@@ -102,7 +103,7 @@ export function encodeClosing(reason: CloseReason, retryMs: number): Buffer {
 export class EventStream {
   readonly id: string;
   readonly subscriber: Subscriber;
-  /** Time of `monotonicClock`, like all times here. */
+  /** By `monotonicClock`, like all times of this class. */
   readonly openedAt: number;
   readonly #parts: EventStreamParts;
   readonly #sink: Sink;
@@ -117,7 +118,7 @@ export class EventStream {
   #writtenBytes = 0;
   #writtenAt: number;
   #drainedBytes = 0;
-  #progressAt: number;
+  #drainedAt: number;
 
   constructor(parts: EventStreamParts) {
     this.id = parts.id;
@@ -127,7 +128,7 @@ export class EventStream {
     this.#cursor = parts.start.seq;
     this.openedAt = parts.monotonicClock();
     this.#writtenAt = this.openedAt;
-    this.#progressAt = this.openedAt;
+    this.#drainedAt = this.openedAt;
   }
 
   get isOpen(): boolean {
@@ -150,15 +151,15 @@ export class EventStream {
     const { resumed, reason, id } = this.#parts.start;
     const openFrame = controlFrame('stream.open', { resumed, reason, id });
     const bytes = Buffer.concat([retryBytes(this.#jitteredRetryMs()), openFrame.bytes]);
-    this.#enqueue({ seq: 0, bytes }); // Shares a write with the first page if that is read in time.
+    this.#enqueue({ seq: 0, bytes }); // Written with the first page if the page is read before the next flush.
     void this.#replay();
   }
 
   /** Adds the next event for this reader, in sequence order. Never waits, never throws. */
   push(frame: Frame): void {
-    if (!this.#live || frame.seq <= this.#cursor) return; // Replay sends it, or has sent it.
+    if (!this.#live || frame.seq <= this.#cursor) return; // Replay sends this event, or has sent it already.
     if (this.#unsentBytes >= this.#parts.limits.unsentSoftBytes) {
-      this.#cursor = frame.seq - 1; // Live until now, so all events before this one were enqueued.
+      this.#cursor = frame.seq - 1; // The stream was live, so all earlier events were enqueued.
       this.#live = false;
       this.flush(); // Pending frames precede replayed ones.
       void this.#replay();
@@ -168,7 +169,10 @@ export class EventStream {
     this.#enqueue(frame);
   }
 
-  /** Adds an event that is not in the log. Drops it and returns false unless live and not behind. */
+  /**
+   * Adds a volatile event. Drops the event and returns false unless the stream is live and less than
+   * `unsentSoftBytes` are unsent.
+   */
   pushVolatile(frame: Frame): boolean {
     if (!this.#live || this.#unsentBytes >= this.#parts.limits.unsentSoftBytes) return false;
     this.#enqueue(frame);
@@ -185,8 +189,8 @@ export class EventStream {
   }
 
   /**
-   * Retries a paused replay, sends a heartbeat when idle and closes a stalled stream. Returns the
-   * time of the next call.
+   * Retries a paused replay, sends a heartbeat when idle and closes a stalled stream. Returns when
+   * it must be called next.
    */
   maintain(now: number): number {
     const { heartbeatMs, stallMs } = this.#parts.limits;
@@ -198,19 +202,20 @@ export class EventStream {
     const drainedBytes = this.#writtenBytes - queuedBytes;
     if (drainedBytes > this.#drainedBytes || queuedBytes === 0) {
       this.#drainedBytes = drainedBytes;
-      this.#progressAt = now;
+      this.#drainedAt = now;
     }
     if (queuedBytes === 0) {
       if (now - this.#writtenAt >= heartbeatMs) this.#write(heartbeat);
       return this.#writtenAt + heartbeatMs;
     }
-    if (now - this.#progressAt >= stallMs) this.close('stalled');
-    return Math.min(now + heartbeatMs, this.#progressAt + stallMs);
+    if (now - this.#drainedAt >= stallMs) this.close('stalled');
+    return Math.min(now + heartbeatMs, this.#drainedAt + stallMs);
   }
 
   /**
-   * Ends the stream; later calls do nothing. `stalled` and `overflow` reset it; other reasons send
-   * pending frames, `retry:` with `retryMs` (default: jittered) and `stream.close`.
+   * Ends the stream; later calls do nothing. For `stalled` and `overflow` the HTTP stream is
+   * reset. For other reasons pending frames, `retry:` with `retryMs` (by default jittered) and
+   * `stream.close` are sent first.
    */
   close(reason: CloseReason, details: { cause?: unknown; retryMs?: number } = {}): void {
     if (!this.isOpen) return;
@@ -239,14 +244,14 @@ export class EventStream {
     this.#parts.scheduler.add(this);
   }
 
-  /** Replays the log at the client's pace until the stream is live. Never rejects. */
+  /** Replays the event log at the client's pace until the stream is live. Never rejects. */
   async #replay(): Promise<void> {
     const { eventLog, scheduler, limits } = this.#parts;
     const { audiences } = this.subscriber;
     try {
       while (this.isOpen && !this.#live) {
         await this.#sink.drained(); // Also settles when the sink closes.
-        if (!this.isOpen || this.#sink.closed) return; // `onClose` may be called later than this.
+        if (!this.isOpen || this.#sink.closed) return; // The sink may call `onClose` later.
         const isNeeded = () => this.isOpen;
         const page = await eventLog.read(audiences, this.#cursor, limits.unsentSoftBytes, isNeeded);
         if (!this.isOpen) return;
@@ -255,11 +260,11 @@ export class EventStream {
         this.#clearPending();
         if (frames.length > 0) this.#write(scheduler.concat(frames));
         this.#cursor = page.end;
-        // Events delivered during the read were dropped by `push`: read another page.
+        // `push` dropped events that were delivered during the read, so another page may be needed.
         this.#live = !page.more && eventLog.head <= this.#cursor;
       }
     } catch (cause) {
-      // The log is unavailable: `maintain` retries.
+      // The event log is unavailable. `maintain` retries.
       if (cause instanceof Failure && cause.name === 'service_unavailable')
         this.#isReplayPaused = true;
       else this.close('failed', { cause });
@@ -287,7 +292,10 @@ export class EventStream {
     this.#pendingBytes = 0;
   }
 
-  /** Jittered per stream, so that streams that end together do not reconnect together. */
+  /**
+   * Returns 1 to 3 times `retryMs`, random for each stream, so that clients whose streams end together
+   * do not reconnect together.
+   */
   #jitteredRetryMs(): number {
     const { limits, random } = this.#parts;
     return Math.round(limits.retryMs * (1 + 2 * random()));

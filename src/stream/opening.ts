@@ -21,7 +21,7 @@ const eventStreamHeaders = {
 
 /**
  * Opens a stream for a session. Throws `service_unavailable` or `too_many_streams` when a limit is
- * reached, and what `Streams.prepare` throws.
+ * reached, or an error of `Streams.prepare`.
  */
 export async function openStream(
   streams: Streams,
@@ -43,9 +43,9 @@ export async function openStream(
 
 /**
  * Opens a stream, and reports temporary failures (stream limit, rate limit, shutdown, unavailable
- * database, defect) in a `stream.close` event that asks the client to reconnect later. Only for
- * clients whose `Accept` is exactly `text/event-stream`: a browser's EventSource never reconnects
- * after an error status. Other clients get the status.
+ * database, defect) in a `stream.close` event that asks the client to reconnect later. Does so
+ * only for clients whose `Accept` is exactly `text/event-stream`, because an EventSource of a browser
+ * never reconnects after an error status. Other clients get the error status.
  */
 export async function rejectInStream(
   { streams, log, warnings }: OpeningParts,
@@ -91,7 +91,7 @@ function toFailure(refusal: RefusalReason, retryAfterMs: number): Failure {
   });
 }
 
-/** Returns the header before the query: a client that reconnects sends its newer id in the header. */
+/** Prefers the header to the query, because a client that reconnects sends its newest id there. */
 function getLastEventId({ headers, query }: Exchange): string | undefined {
   const given = headers['last-event-id'] ?? query.get('lastEventId') ?? '';
   return given === '' ? undefined : given;

@@ -19,16 +19,19 @@ export const tickMs = 1000;
 
 const noStreams: ReadonlySet<EventStream> = new Set();
 
-interface Addressed {
+interface AddressedEvent {
   readonly audiences: readonly Audience[];
 }
 
-/** Why another stream cannot be opened now: shutdown, or the limit that is reached. */
+/**
+ * Why no other stream can be opened now: `draining` during shutdown, or else the limit that is reached,
+ * in total (`all`), per user or per IP key.
+ */
 export type RefusalReason = 'draining' | 'all' | 'user' | 'ip';
 
 /**
- * All open streams of this process, indexed by audience, so that the cost of an event depends on its
- * recipients only. Also drives heartbeats and stall detection with one timer wheel.
+ * Holds all open streams of this process, indexed by audience, so that the cost of an event depends
+ * only on its recipients. One timer wheel schedules heartbeats and stall detection.
  */
 export class Registry implements EventSubscriber {
   readonly pendingOpens = new PendingOpens();
@@ -56,7 +59,7 @@ export class Registry implements EventSubscriber {
     return this.streams.size;
   }
 
-  /** Every open stream. A live set: it changes whenever a stream opens or ends. */
+  /** Every open stream. The set is not a copy: it changes whenever a stream opens or ends. */
   get streams(): ReadonlySet<EventStream> {
     return this.#streams.get(allAudience) ?? noStreams;
   }
@@ -71,11 +74,11 @@ export class Registry implements EventSubscriber {
     return this.#deliveries;
   }
 
-  /** Whether no index holds a stream any more. For tests that check for leaks. */
+  /** Whether no index contains a stream. For tests that check for leaks. */
   get isEmpty(): boolean {
     const indexes = [this.#streams, this.#streamsByToken, this.#perUser, this.#perIp];
     const timers = this.#timerWheel.size;
-    return timers + this.pendingOpens.size === 0 && indexes.every((part) => part.size === 0);
+    return timers + this.pendingOpens.size === 0 && indexes.every((index) => index.size === 0);
   }
 
   /**
@@ -114,7 +117,7 @@ export class Registry implements EventSubscriber {
     this.#timerWheel.set(stream, this.#monotonicClock());
   }
 
-  /** Removes a stream that has ended. Does nothing for one that was never added. */
+  /** Removes a stream that has ended. Does nothing for a stream that was never added. */
   remove(stream: EventStream): void {
     const { subscriber } = stream;
     if (this.#streams.get(allAudience)?.has(stream) !== true) return;
@@ -135,7 +138,7 @@ export class Registry implements EventSubscriber {
   }
 
   /** Pushes a logged event to the streams of its audiences. Never waits, never throws. */
-  deliver({ audiences }: Addressed, frame: Frame): void {
+  deliver({ audiences }: AddressedEvent, frame: Frame): void {
     for (const audience of audiences) {
       const streams = this.#streams.get(audience);
       if (streams === undefined) continue;
@@ -144,8 +147,11 @@ export class Registry implements EventSubscriber {
     }
   }
 
-  /** Pushes a volatile event to the streams of its audiences that are live and not behind. */
-  deliverVolatile({ audiences }: Addressed, frame: Frame): void {
+  /**
+   * Pushes a volatile event to the streams of its audiences that are live and whose unsent bytes are
+   * under the soft limit.
+   */
+  deliverVolatile({ audiences }: AddressedEvent, frame: Frame): void {
     for (const audience of audiences) {
       for (const stream of this.#streams.get(audience) ?? []) {
         stream.pushVolatile(frame);
@@ -153,26 +159,29 @@ export class Registry implements EventSubscriber {
     }
   }
 
-  /** Does to the streams, and to those that are being opened, what the entry says. */
+  /** Applies a control entry to the open streams and to the streams that are being opened. */
   applyControl(entry: ControlEntry): void {
     this.pendingOpens.apply(entry);
     if (entry.kind === 'sessions_ended') this.closeSessions(entry.sessionIds, 'revoked');
   }
 
-  /** Ends every stream: events are gone before they were delivered; on return clients learn that. */
+  /**
+   * Closes every stream as `behind`, because entries were trimmed before they were delivered. When
+   * clients reconnect, `stream.open` reports the loss, if any.
+   */
   gap(): void {
     this.pendingOpens.gap();
     this.closeAll('behind');
   }
 
-  /** Closes every stream of these sessions, before it returns. */
+  /** Closes every stream of these sessions synchronously. */
   closeSessions(sessionIds: readonly string[], reason: CloseReason): void {
     for (const sessionId of sessionIds) {
       for (const stream of this.#getStreams(sessionAudience(sessionId))) stream.close(reason);
     }
   }
 
-  /** Closes every stream, before it returns. */
+  /** Closes every stream synchronously. */
   closeAll(reason: CloseReason): void {
     for (const stream of this.#getStreams(allAudience)) stream.close(reason);
   }
@@ -189,8 +198,8 @@ export class Registry implements EventSubscriber {
   tick(): void {
     const now = this.#monotonicClock() + tickMs / 2;
     for (const stream of this.#timerWheel.advance(now)) {
-      const next = stream.maintain(now);
-      if (stream.isOpen) this.#timerWheel.set(stream, next);
+      const nextCallAt = stream.maintain(now);
+      if (stream.isOpen) this.#timerWheel.set(stream, nextCallAt);
     }
   }
 
@@ -218,7 +227,7 @@ export class Registry implements EventSubscriber {
 }
 
 /**
- * Long, because clients that ignore `stream.close` would otherwise take over from each other in
- * turn.
+ * `retry:` of a replaced stream. Long, because two clients with one stream token that ignore
+ * `stream.close` would otherwise replace each other's stream again and again.
  */
 export const replacedRetryMs = 60_000;

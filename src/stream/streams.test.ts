@@ -56,7 +56,7 @@ async function prepareStream(
       streams.prepare({ session, token, lastEventId: undefined, ip: 'ip', requestId: 'r' }),
     );
   const prepared = await prepare();
-  /** A second or an hour later; the client takes what it is sent. */
+  /** Sets the wall clock and ticks. The client accepts all bytes. */
   const tickAt = async (now: number) => {
     client.sink?.acceptBytes(1e6);
     time.now = now;
@@ -74,7 +74,7 @@ async function openStream(t: TestContext, findLiveSession: () => Promise<LiveSes
   return rest;
 }
 
-test('an expired session is looked up once, however long the lookup takes', async (t) => {
+test('an expired session is looked up once, even while a lookup takes many ticks', async (t) => {
   let lookups = 0;
   const waiting: (() => void)[] = [];
   const { tickAt, registry } = await openStream(t, () => {
@@ -112,7 +112,7 @@ test('a stream is closed when its session expires without a refresh', async (t) 
   assert.ok(registry.isEmpty);
 });
 
-test('an unavailable database closes no stream, and the session is checked again later', async (t) => {
+test('a stream stays open while its session cannot be looked up, and the lookup is retried after 5 s', async (t) => {
   let lookups = 0;
   const { tickAt, registry } = await openStream(t, () => {
     lookups += 1;
@@ -138,18 +138,21 @@ const returnLiveSession = async (): Promise<LiveSession> => ({
 
 const ended = (sessionId: string) => ({ kind: 'sessions_ended', sessionIds: [sessionId] }) as const;
 
-// What is applied while a stream is being opened, and what its client then receives first.
-const applied = {
+// Changes while a stream is being opened, and the first event that its client then receives.
+const changesDuringOpen = {
   'its session ends': [(registry: Registry) => registry.applyControl(ended('s')), 'stream.close'],
   'another session ends': [
     (registry: Registry) => registry.applyControl(ended('other')),
     'stream.open',
   ],
-  'entries are missed': [(registry: Registry) => registry.gap(), 'stream.close'],
+  'entries are trimmed before they are applied': [
+    (registry: Registry) => registry.gap(),
+    'stream.close',
+  ],
 } as const;
 
-for (const [what, [apply, first]] of Object.entries(applied)) {
-  test(`a stream that is being opened when ${what} begins with ${first}`, async (t) => {
+for (const [what, [apply, first]] of Object.entries(changesDuringOpen)) {
+  test(`when ${what} while a stream is being opened, the stream starts with ${first}`, async (t) => {
     let wire = '';
     const { prepared, registry } = await prepareStream(t, returnLiveSession);
     const client = new SimulatedClient('1', (bytes) => {
@@ -169,24 +172,24 @@ for (const [what, [apply, first]] of Object.entries(applied)) {
   });
 }
 
-test('an end that is applied while the session is looked up ends the stream', async (t) => {
-  const found: (() => void)[] = [];
+test('a stream is not opened when its session ends during the lookup of the session', async (t) => {
+  const finishLookups: (() => void)[] = [];
   let isFirst = true;
   const { registry, client, prepare } = await prepareStream(t, async () => {
-    if (!isFirst) await new Promise<void>((resolve) => found.push(resolve));
+    if (!isFirst) await new Promise<void>((resolve) => finishLookups.push(resolve));
     isFirst = false;
-    return returnLiveSession(); // As it was when the database looked.
+    return returnLiveSession(); // The lookup read the session before it ended.
   });
 
   const opening = prepare();
   registry.applyControl(ended('s'));
-  for (const answer of found) answer();
+  for (const finish of finishLookups) finish();
   (await opening).open(client.connect());
 
   assert.equal(registry.size, 0);
 });
 
-test('an open that fails or is cancelled is pending no more', async (t) => {
+test('an open that fails or is cancelled is no longer pending', async (t) => {
   let isLive = true;
   const { prepared, prepare, registry } = await prepareStream(t, () =>
     isLive ? returnLiveSession() : Promise.resolve(undefined),
@@ -238,7 +241,7 @@ test('a wall clock that jumps forward closes no stream as stalled', async (t) =>
   assert.equal(registry.size, 1);
 });
 
-test('a stream that ends during its session check has no subscriber any more', async (t) => {
+test('a stream that ends while its session is looked up is not listed as a subscriber afterwards', async (t) => {
   let lookups = 0;
   let answer = () => {};
   const { tickAt, registry, streams } = await openStream(t, () => {

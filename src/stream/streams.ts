@@ -29,7 +29,7 @@ export interface LiveSession {
   readonly expiresAt: number;
 }
 
-/** A session as it was found for a stream that is being opened; it may have ended since. */
+/** A session as it was found for a stream that is being opened. It may have ended since. */
 export interface SessionSnapshot extends LiveSession {
   readonly pendingOpen: PendingOpen;
 }
@@ -68,20 +68,20 @@ export interface StreamRequest {
 /** A stream that is ready to open once there is a sink. */
 export interface PreparedStream {
   open(sink: Sink): void;
-  /** To be called when it is not opened after all. */
+  /** Must be called when the stream is not opened. Idempotent. */
   cancel(): void;
 }
 
-/** Opens streams and looks after what belongs to them: their tokens, sessions and log lines. */
+/** Opens streams, and manages their tokens, session checks and log lines. */
 export class Streams {
   readonly #parts: StreamsParts;
   readonly #scheduler = new WriteScheduler();
   readonly #leakDetector = new TokenLeakDetector();
   /** When the session of each stream has to be checked again, epoch ms. */
   readonly #sessionExpiries = new Map<EventStream, number>();
-  /** Token releases in progress: `close` waits for them. */
+  /** Token releases in progress, for which `close` waits. */
   readonly #pendingReleases = new Set<Promise<void>>();
-  /** As `uptime` counts. */
+  /** Time of the last renewal of token leases, by `monotonicClock`. */
   #renewedAt: number;
 
   constructor(parts: StreamsParts) {
@@ -90,9 +90,10 @@ export class Streams {
   }
 
   /**
-   * Looks up the session of a stream that is being opened, then does `work` with it: which answers
-   * with what opens or cancels the stream. From before the look-up on, control entries are applied to
-   * it. Throws `invalid_token` when the session has ended, and as `work`.
+   * Looks up the session of a stream that is being opened, and passes it to `work`. If `work` resolves,
+   * its result must open or cancel the prepared stream later. Control entries are applied to the
+   * stream from before the lookup on. Throws `invalid_token` when the session has ended, and the
+   * errors of `work`.
    */
   async withSession<Result>(
     sessionId: string,
@@ -116,8 +117,8 @@ export class Streams {
   }
 
   /**
-   * Records that a token is about to be opened from an address. Returns true when it is used from
-   * too many addresses; then the token is deleted and its stream is closed.
+   * Records that a token is about to be opened from an address. Returns true if too many
+   * addresses use the token; the token is then deleted, and its stream is closed.
    */
   async revokeIfLeaked(token: StreamToken, ipKey: string): Promise<boolean> {
     const { registry, tokens, monotonicClock } = this.#parts;
@@ -129,8 +130,8 @@ export class Streams {
   }
 
   /**
-   * Resolves the start position and marks the token as opened. Throws what `StreamTokens.open`
-   * throws.
+   * Resolves the start position and marks the token as opened. Throws the errors of
+   * `StreamTokens.open`.
    */
   async prepare(request: StreamRequest): Promise<PreparedStream> {
     const { eventLog, registry, tokens } = this.#parts;
@@ -155,7 +156,10 @@ export class Streams {
     };
   }
 
-  /** Runs heartbeats, counts, session checks and lease renewal when due. Call it every `tickMs`. */
+  /**
+   * Sends due heartbeats and counts, checks sessions that may have expired, and renews leases when due.
+   * Call it every `tickMs`.
+   */
   tick(): void {
     const { registry, userCount, wallClock, monotonicClock, tokens } = this.#parts;
     registry.tick();
@@ -178,8 +182,8 @@ export class Streams {
   }
 
   /**
-   * Deletes the tokens of sessions that have ended. Never rejects: a token that could not be deleted
-   * opens nothing, for its session is looked at.
+   * Deletes the tokens of sessions that have ended. Never rejects. A token that could not be
+   * deleted cannot be opened either, because opening it looks up its session.
    */
   async revokeTokens(sessionIds: readonly string[]): Promise<void> {
     const { tokens, log } = this.#parts;
@@ -200,7 +204,8 @@ export class Streams {
     audiences: readonly string[],
   ): Promise<StreamStart> {
     const { eventLog } = this.#parts;
-    // A token reopened without a Last-Event-ID has received no event: start where its first stream did.
+    // A client that opens its token again without a Last-Event-ID has received no event, so its stream
+    // starts where its first stream started.
     const storedPosition = lastEventId === undefined ? token?.startPosition : undefined;
     if (storedPosition !== undefined) return eventLog.resolvePosition(audiences, storedPosition);
     return eventLog.resolveLastEventId(audiences, lastEventId);
@@ -219,7 +224,7 @@ export class Streams {
       this.#parts;
     const { streamId, subscriber, start, session } = opening;
     const { aborted } = session.pendingOpen;
-    registry.pendingOpens.remove(session.pendingOpen); // From here on the registry has the stream.
+    registry.pendingOpens.remove(session.pendingOpen); // From here on the registry applies control entries.
     if (aborted !== undefined) {
       this.#abortOpen(sink, aborted);
       return;
@@ -246,21 +251,22 @@ export class Streams {
       'stream opened',
     );
     metrics.streamOpened(start.reason);
-    registry.add(stream); // Before replay starts, so that no event is missed between the two.
+    registry.add(stream); // Before replay starts, so that no event falls between them.
     userCount.add(stream);
     this.#sessionExpiries.set(stream, session.expiresAt);
     stream.open();
   }
 
-  /** Ends a stream that a control entry ended before it was registered. */
+  /** Sends only `stream.close`, for a stream whose open was aborted before it was registered. */
   #abortOpen(sink: Sink, reason: OpenAborted): void {
     this.#parts.metrics.streamRefused(reason);
     sink.end(encodeClosing(reason, this.refusalRetryMs()));
   }
 
   /**
-   * Returns after how many ms a refused client should retry, jittered so that clients do not return
-   * together: 10 to 30 s, or 1 to 3 times `retryMs` while draining, because a successor takes over.
+   * Returns after how many ms a refused client should retry, random, so that clients do not return
+   * together: 10 to 30 s, or 1 to 3 times `retryMs` while draining, because another process takes over
+   * soon.
    */
   refusalRetryMs(): number {
     const { registry, random, limits } = this.#parts;
@@ -269,8 +275,8 @@ export class Streams {
   }
 
   /**
-   * Refuses a stream with `retry:` and `stream.close` in its body. For an EventSource of a browser,
-   * which never reconnects after a status other than 200.
+   * Refuses a stream with `retry:` and `stream.close` in its body. This is for the EventSource of
+   * browsers, which never reconnects after a status other than 200.
    */
   refuse(sink: Sink, reason: string): void {
     this.#parts.metrics.streamRefused(reason);
@@ -287,7 +293,7 @@ export class Streams {
       if (session === undefined) return stream.close('expired');
       this.#sessionExpiries.set(stream, session.expiresAt);
     } catch (cause) {
-      // The database is unavailable: the stream stays open and is checked again.
+      // The database is unavailable. The stream stays open and is checked again.
       if (stream.isOpen) this.#sessionExpiries.set(stream, wallClock() + 5000);
       log.warn({ cause, streamId: stream.id }, 'session could not be looked up');
     }
@@ -306,9 +312,9 @@ export class Streams {
       sessionId: subscriber.sessionId,
       reason,
     };
-    const numbers = { ms: Math.round(monotonicClock() - openedAt), bytes: writtenBytes };
-    if (reason === 'failed') log.error({ ...fields, ...numbers, cause }, 'stream closed');
-    else log.info({ ...fields, ...numbers }, 'stream closed');
+    const totals = { ms: Math.round(monotonicClock() - openedAt), bytes: writtenBytes };
+    if (reason === 'failed') log.error({ ...fields, ...totals, cause }, 'stream closed');
+    else log.info({ ...fields, ...totals }, 'stream closed');
     if (subscriber.tokenHash === undefined) return;
     const releasing = tokens
       .release(subscriber.tokenHash, id)

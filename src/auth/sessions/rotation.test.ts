@@ -35,17 +35,17 @@ test('a refresh token is exchanged for its successor', async (t) => {
   assert.equal(third.accessToken, `access ${account.id} ${first.sessionId}`);
 });
 
-test('a client that lost the response gets the same successor within the grace', async (t) => {
+test('a client that did not receive the response gets the same successor within the grace', async (t) => {
   const { sessions, users, time, lines } = await sessionsFor(t);
   const first = await openSession(sessions, await newUser(users));
-  const lost = await renew(sessions, first.refreshToken);
+  const unreceived = await renew(sessions, first.refreshToken);
 
   time.now += graceMs - 1;
   await renew(sessions, first.refreshToken);
   time.now += 1;
   const again = await renew(sessions, first.refreshToken);
 
-  assert.equal(again.refreshToken, lost.refreshToken);
+  assert.equal(again.refreshToken, unreceived.refreshToken);
   assert.equal(again.refreshTokenExpiresInMs, idleMs - graceMs, 'the row is untouched');
   const replays = lines.filter(({ replayed }) => replayed === true);
   assert.equal(replays.length, 2);
@@ -70,7 +70,7 @@ test('a spent token presented after the grace ends only its session', async (t) 
   await renew(sessions, other.refreshToken);
 });
 
-test('the token before the last one is reuse even within the grace', async (t) => {
+test('presenting the token before the previous one is reuse, even within the grace', async (t) => {
   const { sessions, users, endedSessions } = await sessionsFor(t);
   const first = await openSession(sessions, await newUser(users));
   const second = await renew(sessions, first.refreshToken);
@@ -103,7 +103,7 @@ for (const [how, end] of [
   });
 }
 
-test('without a grace a token is valid once, even in the same millisecond', async (t) => {
+test('with a grace of 0 a token is valid once, even in the same millisecond', async (t) => {
   const { sessions, users, endedSessions } = await sessionsFor(t, { graceMs: 0 });
   const first = await openSession(sessions, await newUser(users));
   await renew(sessions, first.refreshToken);
@@ -121,8 +121,8 @@ test('unknown, revoked and reused tokens get the same failure', async (t) => {
     assert.ok(refusal instanceof Error);
     return { ...refusal, message: refusal.message };
   };
-  const stranger = await sessionsFor(t);
-  const unknown = await openSession(stranger.sessions, await newUser(stranger.users));
+  const otherDatabase = await sessionsFor(t);
+  const unknown = await openSession(otherDatabase.sessions, await newUser(otherDatabase.users));
   const revoked = await openSession(sessions, account);
   await sessions.end(revoked.sessionId, 'logout');
   const reused = await openSession(sessions, account);
@@ -152,13 +152,13 @@ test('a refresh token is not spent when signing the access token fails', async (
   assert.ok(await renew(sessions, first.refreshToken));
 });
 
-const meanwhile = [
+const endings = [
   ['a logout', 'invalid_token'],
   ['an expiry', 'expired_token'],
 ] as const;
 
-for (const [what, name] of meanwhile) {
-  test(`${what} while the access token is signed rejects the refresh`, async (t) => {
+for (const [what, name] of endings) {
+  test(`a refresh is rejected after ${what} during the signing of its access token`, async (t) => {
     const { sessions, users, time } = await sessionsFor(t);
     const { refreshToken } = await openSession(sessions, await newUser(users));
 
@@ -187,7 +187,7 @@ test('a token with a flipped bit is treated as forged and ends no session', asyn
   assert.ok(await renew(sessions, refreshToken));
 });
 
-test('a change of secrets ends no session; reuse of old tokens is detected while the secret is listed', async (t) => {
+test('a change of secrets ends no session, and reuse of a token is detected while its secret is listed', async (t) => {
   const { users, time, reopen, endedSessions } = await sessionsFor(t);
   const next = Buffer.alloc(32, 'another secret');
   const before = reopen({ secrets: [secret] });
@@ -209,7 +209,7 @@ test('a change of secrets ends no session; reuse of old tokens is detected while
 /** Wraps a database so that every round trip waits for the scheduler. */
 function withScheduler(db: Database, scheduler: fc.Scheduler): Database {
   // The scheduler stops at a task that rejects, so errors pass through it as values.
-  const trip = scheduler.scheduleFunction(async (run: () => Promise<unknown>) => {
+  const roundTrip = scheduler.scheduleFunction(async (run: () => Promise<unknown>) => {
     try {
       return { value: await run() };
     } catch (error) {
@@ -217,7 +217,7 @@ function withScheduler(db: Database, scheduler: fc.Scheduler): Database {
     }
   });
   const later = async <Result>(run: () => Promise<Result>): Promise<Result> => {
-    const outcome = await trip(run);
+    const outcome = await roundTrip(run);
     if ('error' in outcome) throw outcome.error;
     return outcome.value as Result; // The result of `run`.
   };
@@ -230,7 +230,7 @@ function withScheduler(db: Database, scheduler: fc.Scheduler): Database {
   };
 }
 
-/** Fewer runs on a server: each costs many commits, and the scheduler controls the interleaving. */
+/** Fewer runs on a database server, because each run takes many commits. */
 const runOptions = ({ dialect }: Database) => ({ numRuns: dialect === 'sqlite' ? 100 : 15 });
 
 test('in any interleaving of callers with one token, one rotates and all get its successor', async (t) => {
@@ -325,7 +325,7 @@ test('in any interleaving of a refresh and a logout, no token is valid after the
   );
 });
 
-/** Simulates a crash after some round trips; the last one may have reached the database. */
+/** Simulates a crash after some round trips; the database may have executed the last one. */
 function crashAfter(db: Database, trips: number, isLastDone: boolean): Database {
   let left = trips;
   const trip = async <Result>(run: () => Promise<Result>): Promise<Result> => {
@@ -351,7 +351,7 @@ const actionsArbitrary = fc.array(
   { minLength: 1, maxLength: 5 },
 );
 
-test('in any interleaving of refreshes, a logout, a reuse and a crash, completed responses hold', async (t) => {
+test('in any interleaving of refreshes, a logout, reuse and a crash, the database agrees with every response', async (t) => {
   const db = await databaseFor(t);
   const plain = await sessionsFor(t, { db });
   await fc.assert(
@@ -389,7 +389,7 @@ test('in any interleaving of refreshes, a logout, a reuse and a crash, completed
           assert.equal(await plain.sessions.findLive(first.sessionId), undefined);
           for (const token of successors) await assert.rejects(renew(plain.sessions, token));
         } else if (all.every(({ action }) => action === 'refresh')) {
-          // Whatever was lost, the same successor can be fetched again.
+          // Whichever response was lost, a retry gets the same successor.
           assert.ok(retried);
           for (const token of successors) assert.equal(retried.refreshToken, token);
         }

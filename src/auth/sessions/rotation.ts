@@ -16,7 +16,7 @@ import { type StoredSession, swapToken } from './session-table.js';
 export interface RotationContext {
   readonly db: Database;
   readonly findBySelector: (selector: string) => Promise<StoredSession | undefined>;
-  /** Ends a session whose token was reused. False when another had ended it already. */
+  /** Ends a session whose token was reused. Returns false when it had already ended. */
   readonly endReused: (sessionId: string) => Promise<boolean>;
   readonly refreshTokens: RefreshTokens;
   readonly wallClock: Clock;
@@ -24,7 +24,7 @@ export interface RotationContext {
   readonly idleMs: number;
 }
 
-/** Outcome of a rotation. Of the refusals only `reuse` changes state: it ends the session. */
+/** Outcome of a rotation. Of the rejections only `reuse` changes anything: it ends the session. */
 export type Rotation =
   | {
       readonly outcome: 'rotated' | 'replayed';
@@ -49,25 +49,25 @@ const attemptsMax = 3;
 /**
  * Exchanges a refresh token for its successor with one compare-and-swap UPDATE and no transaction.
  *
- * If several callers present the same token, one rotates it. The others, and a client that lost the
- * response, present the previous token; for `graceMs` they get the same successor, which is stored
- * encrypted under a key derived from that token. The window is never extended. After it, a genuine
- * old token is reuse: the owner or a thief holds a newer one, and they cannot be distinguished, so
- * the session ends.
+ * If several callers present the same token, one rotates it. The others, and a client that did not
+ * receive the response, present the token that was just replaced. For `graceMs` after the rotation they
+ * get the same successor, which is stored encrypted under a key derived from the replaced token. This
+ * period is never extended. After it, a genuine old token is reuse: either the owner or a thief has a
+ * newer token, and Herald cannot tell which, so the session ends.
  *
  * `sign` is called before the token is spent: if it fails, nothing has changed and the client may
- * retry at any time. Throws `service_unavailable` when concurrent requests win three times in a
- * row.
+ * retry at any time. Throws `service_unavailable` when concurrent requests rotate the token first
+ * three times in a row.
  *
  * Spec: RFC 9700 §4.14.2; FAPI 2.0 §5.3.2.1 (a retry with the previous token has to succeed).
  */
 export async function rotate(
-  parts: RotationContext,
+  context: RotationContext,
   token: RefreshToken,
   client: Client,
   sign: SignAccessToken,
 ): Promise<Rotation> {
-  const { findBySelector, refreshTokens, wallClock } = parts;
+  const { findBySelector, refreshTokens, wallClock } = context;
   const hash = hashVerifier(token.verifier);
   for (let attempt = 0; attempt < attemptsMax; attempt += 1) {
     const session = await findBySelector(token.selector);
@@ -75,12 +75,12 @@ export async function rotate(
     const endState = getEndState(session, wallClock());
     if (endState !== undefined) return { outcome: endState, session };
     if (hashesEqual(hash, session.currentHash)) {
-      const rotated = await rotateCurrent(parts, session, token, client, sign);
+      const rotated = await rotateCurrent(context, session, token, client, sign);
       if (rotated !== undefined) return rotated;
     } else if (isWithinGrace(session, hash, wallClock())) {
       return replaySuccessor(session, session.sealedSuccessor, token, sign);
     } else if (refreshTokens.verifyMac(token)) {
-      return { outcome: 'reuse', session, ended: await parts.endReused(session.id) };
+      return { outcome: 'reuse', session, ended: await context.endReused(session.id) };
     } else {
       return { outcome: 'forged', session };
     }
@@ -99,7 +99,7 @@ export function getEndState(
   return session.userDisabled ? 'disabled' : undefined;
 }
 
-/** Returns undefined when a concurrent request was first. */
+/** Rotates the current token. Returns undefined when a concurrent request has rotated it first. */
 async function rotateCurrent(
   { db, refreshTokens, wallClock, graceMs, idleMs }: RotationContext,
   session: StoredSession,
@@ -109,7 +109,7 @@ async function rotateCurrent(
 ): Promise<Rotation | undefined> {
   const accessToken = await sign(session);
   const successor = refreshTokens.mint(session.selector);
-  const now = wallClock(); // After the wait for the signature.
+  const now = wallClock(); // Read after the signature, which may have waited in a queue.
   const idleExpiresAt = Math.min(now + idleMs, session.absoluteExpiresAt);
   const isSwapped = await swapToken(db, {
     selector: session.selector,

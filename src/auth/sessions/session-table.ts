@@ -11,7 +11,7 @@ export interface StoredSession {
   readonly id: string;
   readonly user: User;
   readonly userDisabled: boolean;
-  /** Seconds; access tokens issued before are void. */
+  /** Seconds. Access tokens issued before this time are void. */
   readonly tokensValidAfter: number;
   readonly selector: string;
   readonly currentHash: string;
@@ -34,7 +34,7 @@ export interface NewSession {
   readonly client: Client;
 }
 
-/** One step of a rotation: the token with hash `from` is replaced by the one with hash `to`. */
+/** Replaces the token with hash `from` by the token with hash `to`. */
 export interface Swap {
   readonly selector: string;
   readonly from: string;
@@ -81,7 +81,7 @@ const withUser = sql`select s.id, s.user_id, s.selector, s.cur_hash, s.prev_hash
 
 const batchMax = 500;
 
-/** Finds sessions by id or selector: one result per key, in the order of the keys. One query. */
+/** Finds sessions by id or selector with one query. Returns one result per key, in order. */
 export async function findSessions(
   db: Database,
   by: 'id' | 'selector',
@@ -107,10 +107,13 @@ export async function insertSession(db: Database, session: NewSession): Promise<
   );
 }
 
-/** Compare and swap. Returns false when the token was spent or the session ended meanwhile. */
+/**
+ * Replaces the current token (compare and swap). Returns false when another request has replaced it or
+ * the session has ended.
+ */
 export async function swapToken(db: Database, swap: Swap): Promise<boolean> {
   const { now, client } = swap;
-  // `prev_hash` is bound, not copied from `cur_hash`: MySQL would copy the new value.
+  // `prev_hash` is a parameter, because MySQL can copy the new value of `cur_hash`.
   const count = await db.execute(
     sql`update sessions set prev_hash = ${swap.from}, cur_hash = ${swap.to},
         successor_enc = ${swap.sealedSuccessor}, prev_valid_until = ${swap.previousValidUntil},
@@ -123,7 +126,7 @@ export async function swapToken(db: Database, swap: Swap): Promise<boolean> {
   return count === 1;
 }
 
-/** Revokes sessions and returns how many. Sessions revoked earlier are unchanged. */
+/** Revokes sessions and returns how many were revoked. Skips sessions that were revoked earlier. */
 export async function revokeSessions(
   db: Database,
   ids: readonly string[],
@@ -186,7 +189,7 @@ export async function hasLiveSession(
   return rows.length > 0;
 }
 
-/** Forgets successors that may no longer be asked for. */
+/** Deletes the sealed successors of these sessions whose grace has ended. */
 export async function clearSuccessors(
   db: Database,
   ids: readonly string[],
@@ -198,7 +201,10 @@ export async function clearSuccessors(
   );
 }
 
-/** Deletes up to 500 sessions expired, and up to 500 revoked, before `endedBefore`. */
+/**
+ * Deletes up to 500 sessions that expired, and up to 500 that were revoked, before `endedBefore`.
+ * Returns how many were deleted.
+ */
 export async function deleteEnded(db: Database, endedBefore: number): Promise<number> {
   const expired = sql`idle_expires_at < ${endedBefore} order by idle_expires_at`;
   const revoked = sql`revoked_at < ${endedBefore} order by revoked_at`;

@@ -57,7 +57,7 @@ test('simultaneous lookups share a query, and each caller gets its session', asy
   assert.equal(statements.length, db.dialect === 'sqlite' ? 3 : 1); // SQLite starts two batches at once.
 });
 
-test('a login is recorded with the user', async (t) => {
+test('opening a session records the login time of the user and an audit line', async (t) => {
   const { sessions, users, time, lines } = await sessionsFor(t);
   const account = await newUser(users);
 
@@ -73,14 +73,14 @@ test('a login is recorded with the user', async (t) => {
 test('refreshing extends a session up to its absolute expiry', async (t) => {
   const { sessions, users, time } = await sessionsFor(t);
   let grant = await openSession(sessions, await newUser(users));
-  const begin = time.now;
+  const openedAt = time.now;
 
   time.now += idleMs - 1;
   grant = await sessions.rotate(grant.refreshToken, client, sign);
   time.now += idleMs - 1;
   grant = await sessions.rotate(grant.refreshToken, client, sign);
-  assert.equal(grant.refreshTokenExpiresInMs, begin + absoluteMs - time.now);
-  time.now = begin + absoluteMs - 1;
+  assert.equal(grant.refreshTokenExpiresInMs, openedAt + absoluteMs - time.now);
+  time.now = openedAt + absoluteMs - 1;
   grant = await sessions.rotate(grant.refreshToken, client, sign);
   time.now += 1;
 
@@ -90,7 +90,7 @@ test('refreshing extends a session up to its absolute expiry', async (t) => {
   assert.equal(await sessions.findLive(grant.sessionId), undefined);
 });
 
-test('over the limit per user, the least recently refreshed session ends', async (t) => {
+test('a login over the limit per user ends the least recently refreshed session', async (t) => {
   const { sessions, users, time, endedSessions } = await sessionsFor(t, { perUserMax: 3 });
   const account = await newUser(users);
   const other = await openSession(sessions, await newUser(users));
@@ -143,7 +143,7 @@ for (const [what, change] of changes) {
   });
 }
 
-test('a replaced digest does not fail a concurrent login', async (t) => {
+test('a login succeeds although the digest was replaced since the account was read', async (t) => {
   const { sessions, users } = await sessionsFor(t);
   const account = await newUser(users);
   await users.replaceDigest(account.id, account.password, { hash: 'new', pepperVersion: 1 });
@@ -163,7 +163,7 @@ test('no session is opened when signing the access token fails', async (t) => {
   assert.deepEqual(await sessions.list(account.id), []);
 });
 
-test('ending one session ends that one, once', async (t) => {
+test('ending a session ends only this session, and only once', async (t) => {
   const { sessions, users, endedSessions } = await sessionsFor(t);
   const account = await newUser(users);
   const [one, two] = [await openSession(sessions, account), await openSession(sessions, account)];
@@ -176,7 +176,7 @@ test('ending one session ends that one, once', async (t) => {
   assert.ok(await sessions.findLive(two.sessionId));
 });
 
-test('each end of sessions is one entry of the event log, in the same transaction', async (t) => {
+test('every way to end sessions appends one control entry in the same transaction', async (t) => {
   const { db, time, sessions, users, wallClock } = await sessionsFor(t, { perUserMax: 2 });
   await SqlLogStore.open(db, { wallClock, newEpoch: 'e' });
   const readNewEntries = async () => {
@@ -217,7 +217,7 @@ test('each end of sessions is one entry of the event log, in the same transactio
   assert.deepEqual(await readNewEntries(), ended(fourth.sessionId));
 });
 
-test('without an event log sessions end all the same', async (t) => {
+test('sessions can be ended while the event log does not exist', async (t) => {
   const { db, sessions, users } = await sessionsFor(t);
   const { sessionId } = await openSession(sessions, await newUser(users));
 
@@ -226,7 +226,7 @@ test('without an event log sessions end all the same', async (t) => {
   assert.deepEqual(await db.query(sql`select seq from events`), []);
 });
 
-test('endAll keeps the excepted session', async (t) => {
+test('endAll ends all sessions of the user except the excepted one', async (t) => {
   const { sessions, users, endedSessions } = await sessionsFor(t);
   const account = await newUser(users);
   const [one, two] = [await openSession(sessions, account), await openSession(sessions, account)];
@@ -242,7 +242,7 @@ test('endAll keeps the excepted session', async (t) => {
   assert.equal(endedSessions.length, 1);
 });
 
-test('the `first` step is rolled back when the sessions cannot be ended', async (t) => {
+test('endAll rolls back and ends no session when `first` throws', async (t) => {
   const { sessions, users, endedSessions } = await sessionsFor(t);
   const account = await newUser(users);
   const { sessionId } = await openSession(sessions, account);
@@ -270,7 +270,7 @@ test('a session of a disabled user is not live', async (t) => {
   await assert.rejects(sessions.rotate(refreshToken, client, sign), { name: 'invalid_token' });
 });
 
-test('hasSessionFrom matches the IP key that last used a session', async (t) => {
+test('hasSessionFrom is true only for the IP key from which a live session was last used', async (t) => {
   const { sessions, users } = await sessionsFor(t);
   const account = await newUser(users);
   const { sessionId, refreshToken } = await openSession(sessions, account);
@@ -291,8 +291,8 @@ test('the list contains live sessions, most recently used first', async (t) => {
   const one = await openSession(sessions, account);
   time.now += 1;
   const two = await openSession(sessions, account, { ...client, userAgent: undefined });
-  const gone = await openSession(sessions, account);
-  await sessions.end(gone.sessionId, 'logout');
+  const ended = await openSession(sessions, account);
+  await sessions.end(ended.sessionId, 'logout');
 
   const list = await sessions.list(account.id);
 
@@ -343,25 +343,25 @@ test('clean-up deletes only sessions that ended more than a day ago', async (t) 
 test('clean-up deletes sealed successors whose grace has ended', async (t) => {
   const { sessions, users, time, db } = await sessionsFor(t);
   const { refreshToken } = await openSession(sessions, await newUser(users));
-  const sealed = async () => {
+  const readSealedSuccessor = async () => {
     interface Row {
       readonly successor_enc: string | null;
     }
     return (await db.query<Row>(sql`select successor_enc from sessions`))[0]?.successor_enc;
   };
-  const next = await sessions.rotate(refreshToken, client, sign);
+  const rotated = await sessions.rotate(refreshToken, client, sign);
 
   time.now += graceMs;
   await sessions.deleteEnded();
-  assert.equal((await sealed())?.length, 188);
+  assert.equal((await readSealedSuccessor())?.length, 188);
   time.now += 1;
   await sessions.deleteEnded();
-  assert.equal(await sealed(), null);
+  assert.equal(await readSealedSuccessor(), null);
 
-  assert.ok(await sessions.rotate(next.refreshToken, client, sign));
+  assert.ok(await sessions.rotate(rotated.refreshToken, client, sign));
 });
 
-test('clean-up keeps the successor of a later rotation', async (t) => {
+test('clean-up keeps the sealed successor of a rotation whose grace has not ended', async (t) => {
   const { sessions, users, time } = await sessionsFor(t);
   const { refreshToken } = await openSession(sessions, await newUser(users));
   const second = await sessions.rotate(refreshToken, client, sign);

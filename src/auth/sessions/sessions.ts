@@ -30,7 +30,7 @@ import {
   type StoredSession,
 } from './session-table.js';
 
-/** Sessions that were just ended before they expired. Some may have ended earlier. */
+/** Sessions that were ended before they expired. Some may have been ended by an earlier call. */
 export interface EndedSessions {
   readonly sessionIds: readonly string[];
   readonly reason: EndReason;
@@ -42,17 +42,20 @@ export interface SessionsOptions {
   readonly refreshTokens: RefreshTokens;
   readonly audit: Audit;
   /**
-   * Appends to the event log in the transaction that ends sessions, so that every process ends their
-   * streams. The last step of the transaction that may wait for a lock.
+   * Appends to the event log in the transaction that ends sessions, so that every process closes their
+   * streams. It is the last step of the transaction that may wait for a lock.
    */
   readonly appendControlEntries: (tx: Database, entries: readonly ControlEntry[]) => Promise<void>;
-  /** Called after sessions have ended, and awaited before the caller is answered. Must not reject. */
+  /**
+   * Called when the sessions are revoked in the database, and awaited before the call that ends them
+   * returns. Must not reject.
+   */
   readonly onEnded: (ended: EndedSessions) => Promise<void>;
-  /** A session that is not refreshed for so long expires, */
+  /** A session that is not refreshed for this long expires. */
   readonly idleMs: number;
   /** Every session expires this long after the login. */
   readonly absoluteMs: number;
-  /** How long a spent refresh token still yields its successor; 0 to 60,000. */
+  /** How long an already exchanged refresh token still gets its successor. 0 to 60,000. */
   readonly graceMs: number;
   /** Over the limit, the user's least recently refreshed sessions end. */
   readonly perUserMax: number;
@@ -73,17 +76,17 @@ export interface LiveSession {
   /** The earlier of the idle and the absolute expiry. */
   readonly expiresAt: number;
   readonly user: User;
-  /** Seconds; access tokens issued before are void. */
+  /** Seconds. Access tokens issued before this time are void. */
   readonly tokensValidAfter: number;
 }
 
-const day = 86_400_000;
-const spentMax = 10_000;
-const clearMax = 500;
+const dayMs = 86_400_000;
+const rotatedMax = 10_000;
+const clearBatchMax = 500;
 
 /**
- * Login sessions, from `/login` to logout, expiry or revocation. One row each, deleted a day after
- * the session ends.
+ * Manages login sessions, from `/login` to logout, expiry or revocation. A session is a row, which is
+ * deleted a day after the session ended.
  */
 export class Sessions {
   readonly #options: SessionsOptions;
@@ -92,9 +95,9 @@ export class Sessions {
   readonly #byId: Batcher<string, StoredSession | undefined>;
   readonly #bySelector: Batcher<string, StoredSession | undefined>;
   /**
-   * Sessions rotated by this process, with the time when their sealed successor becomes useless.
+   * Sessions rotated by this process, with the time at which the grace of their successor ends.
    */
-  readonly #rotated = new LruMap<string, number>(spentMax);
+  readonly #rotated = new LruMap<string, number>(rotatedMax);
 
   constructor(options: SessionsOptions) {
     this.#options = options;
@@ -108,7 +111,7 @@ export class Sessions {
 
   /**
    * Opens a session for an account whose password was just verified. Returns undefined and opens
-   * none when the account has changed since it was read (new password, disabled, deleted).
+   * no session when the account has changed since it was read (new password, disabled, deleted).
    */
   async open(
     account: Account,
@@ -119,23 +122,24 @@ export class Sessions {
     const id = randomBytes(16).toString('hex');
     const token = refreshTokens.mint();
     const { tokensValidAfter } = account;
-    const accessToken = await sign({ id, user: account, tokensValidAfter }); // Before any row is written.
+    const accessToken = await sign({ id, user: account, tokensValidAfter }); // Signed before any row is written.
     const now = this.#wallClock();
     const absoluteExpiresAt = now + absoluteMs;
     const idleExpiresAt = Math.min(now + idleMs, absoluteExpiresAt);
-    const ends = { now, idleExpiresAt, absoluteExpiresAt };
+    const expiry = { now, idleExpiresAt, absoluteExpiresAt };
     const { selector } = token;
     const session = { id, userId: account.id, selector, currentHash: hashVerifier(token.verifier) };
     const surplus = await this.#db.transaction(async (tx) => {
-      // Locks the user's row: a change of password happens before, and is seen, or after, and ends
-      // this session like the others. In parallel, because the round trips cost more than the work.
+      // `recordLogin` locks the user's row. A password change therefore either committed before and is
+      // detected here, or runs later and ends this session too. The statements are sent together,
+      // because a round trip takes longer than a statement.
       const [isUnchanged, others] = await Promise.all([
         users.recordLogin(account, tx),
         findLiveSessions(tx, account.id, now),
       ]);
       if (!isUnchanged) return undefined;
       const surplusIds = others.slice(perUserMax - 1).map((other) => other.id);
-      const inserting = insertSession(tx, { ...session, ...ends, client });
+      const inserting = insertSession(tx, { ...session, ...expiry, client });
       await Promise.all([inserting, this.#endInTransaction(tx, surplusIds, 'limit', now)]);
       return surplusIds;
     });
@@ -157,8 +161,8 @@ export class Sessions {
 
   /**
    * Exchanges a refresh token for the next one (see `rotate` in rotation.ts). Throws
-   * `invalid_token` for an unknown, revoked or reused token without distinction, `expired_token`,
-   * or `service_unavailable`.
+   * the same `invalid_token` for an unknown, a revoked and a reused token, `expired_token`, or
+   * `service_unavailable`.
    */
   async rotate(text: unknown, client: Client, sign: SignAccessToken): Promise<IssuedTokens> {
     const token = parseRefreshToken(text);
@@ -181,8 +185,8 @@ export class Sessions {
   }
 
   /**
-   * Finds a session unless it is revoked or expired, or its user disabled or deleted. Batched
-   * query.
+   * Finds a session unless it is revoked or expired, or its user disabled or deleted. Concurrent
+   * calls share a query.
    */
   async findLive(sessionId: string): Promise<LiveSession | undefined> {
     const session = await this.#byId.run(sessionId);
@@ -211,8 +215,9 @@ export class Sessions {
   }
 
   /**
-   * Ends all sessions of a user, or all but `except`, and returns their ids. `first` runs earlier
-   * in the same transaction; it should update the user's row, whose lock delays new logins.
+   * Ends all sessions of a user, or all but `except`, and returns their ids. `first` runs first in
+   * the same transaction. It should update the user's row, because the lock on that row delays new
+   * logins.
    */
   async endAll(
     userId: string,
@@ -229,16 +234,19 @@ export class Sessions {
     return sessionIds;
   }
 
-  /** One batch of housekeeping; answers how many rows went. Meant for a timer. */
+  /**
+   * Deletes a batch of sessions that ended over a day ago, and returns how many were deleted. Also
+   * clears sealed successors whose grace has ended. For a timer.
+   */
   async deleteEnded(): Promise<number> {
     const now = this.#wallClock();
-    const spent = [...this.#rotated].filter(([, until]) => until < now).map(([id]) => id);
-    const ids = spent.slice(0, clearMax);
+    const expiredGraceIds = [...this.#rotated].filter(([, until]) => until < now).map(([id]) => id);
+    const ids = expiredGraceIds.slice(0, clearBatchMax);
     if (ids.length > 0) await clearSuccessors(this.#db, ids, now);
     for (const id of ids) {
-      if ((this.#rotated.get(id) ?? now) < now) this.#rotated.delete(id); // Not if rotated meanwhile.
+      if ((this.#rotated.get(id) ?? now) < now) this.#rotated.delete(id); // Kept if rotated meanwhile.
     }
-    return deleteEnded(this.#db, now - day);
+    return deleteEnded(this.#db, now - dayMs);
   }
 
   async #endOne(sessionId: string, reason: EndReason): Promise<boolean> {
@@ -248,7 +256,10 @@ export class Sessions {
     return count > 0;
   }
 
-  /** Answers how many it ended. Sessions that had ended need no second entry: theirs is in the log. */
+  /**
+   * Ends sessions and returns how many were ended. Appends control entries unless all of them had ended
+   * before, because then their entries are in the event log already.
+   */
   async #endInTransaction(
     tx: Database,
     sessionIds: readonly string[],
@@ -261,8 +272,8 @@ export class Sessions {
   }
 
   #trackRotated(sessionId: string): void {
-    // Over the limit a sealed successor stays until the next rotation. Only the holder of the spent
-    // token could open it, and that token is rejected.
+    // When the map is full, the oldest entry is evicted, and its sealed successor stays in the database
+    // until the next rotation. It can be opened only with the old token, which is rejected by then.
     this.#rotated.set(sessionId, this.#wallClock() + this.#options.graceMs);
   }
 
@@ -284,6 +295,6 @@ function toFailure({ outcome, session }: Rotation): Failure {
     return new Failure('invalid_token', 'Cannot refresh: the token is invalid');
   }
   const expiresAt = Math.min(session.idleExpiresAt, session.absoluteExpiresAt);
-  const info = { expiresAt: new Date(expiresAt).toISOString() }; // The format that clients expect.
+  const info = { expiresAt: new Date(expiresAt).toISOString() }; // Clients expect ISO 8601.
   return new Failure('expired_token', 'Cannot refresh: the token is expired', { info });
 }

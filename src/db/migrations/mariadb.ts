@@ -4,7 +4,7 @@ const ascii = 'character set ascii collate ascii_bin';
 const tableOptions = 'engine = InnoDB default character set utf8mb4 collate utf8mb4_bin';
 
 /**
- * The migrations of MariaDB. Collations are explicit, because the servers' defaults differ and
+ * The migrations of MariaDB. Collations are explicit, because the defaults of servers differ and
  * ignore case. Indexes and foreign keys are declared in their table, so that each statement is
  * idempotent.
  */

@@ -155,7 +155,7 @@ async function describeMigrations(dialect: Dialect): Promise<void> {
         assert.deepEqual(schemaStatus?.pending, [extraStep]);
       }));
 
-    test('a schema the program knows is opened without a warning', () =>
+    test('a schema that the program knows is opened without a warning', () =>
       withTarget(async (options) => {
         await migrate(options);
 
@@ -192,7 +192,7 @@ async function describeMigrations(dialect: Dialect): Promise<void> {
         );
       }));
 
-    test('a schema one step newer is refused when a version is missing below it', () =>
+    test('a schema one step newer is refused when an earlier version is missing', () =>
       withTarget(async (options) => {
         await migrate(options);
         await change(options, [addStep(latest + 2)]);
@@ -277,7 +277,7 @@ async function describeMigrations(dialect: Dialect): Promise<void> {
         await (await openDatabase(options)).close();
       }));
 
-    test('migrate gives up on a table that a transaction holds, and succeeds after it', () =>
+    test('migrate rejects while a transaction locks a table, and succeeds afterwards', () =>
       withTarget(async (options) => {
         if (dialect === 'sqlite') return; // Nobody else has the file.
         await migrate(options);
@@ -345,7 +345,7 @@ async function refusesSchema(options: DatabaseOptions, reason: string): Promise<
   await assert.rejects(status(options), isRefused);
 }
 
-/** A statement that notes a step as a newer program would. */
+/** Builds the statement with which a newer program would record a step. */
 function addStep(version: number, { dirty = 0 } = {}): string {
   return `insert into schema_migration values (${version}, 'more', 'x', 0, ${dirty}, 0)`;
 }

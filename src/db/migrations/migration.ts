@@ -1,11 +1,11 @@
 import { createHash } from 'node:crypto';
 
 /**
- * A forward-only step of the schema. Must not change once released: every database that it was
- * applied to holds its checksum.
+ * A forward-only step of the schema. A released step must not change, because every database to
+ * which it was applied contains its checksum.
  *
- * A program that knows only the steps before it must work on the schema after it, because both run
- * beside each other during an upgrade: add first, remove one step later
+ * A program that knows only the earlier steps must also work after this step, because programs of both
+ * versions run at the same time during an upgrade. So add first, and remove one step later
  * (`docs/decisions/022-migrations-expand-then-contract.md`).
  */
 export interface Migration {
@@ -13,14 +13,14 @@ export interface Migration {
   readonly version: number;
   readonly name: string;
   /**
-   * Single statements. On MariaDB and MySQL each must bear to run twice (`if not exists`; an
-   * `add column` of a column that exists is skipped): they commit every one by itself, so after a
-   * crash the last one started is run again.
+   * Single statements. On MariaDB and MySQL each must be idempotent (`if not exists`; an `add column` of
+   * an existing column is skipped): these commit each statement separately, so after a crash the
+   * statement that was started last is run again.
    */
   readonly statements: readonly string[];
 }
 
-/** Returns the newest version of a list; 0: the list is empty. */
+/** Returns the newest version of a list, or 0 if the list is empty. */
 export function getLatestVersion(migrations: readonly Migration[]): number {
   return migrations.at(-1)?.version ?? 0;
 }

@@ -1,6 +1,6 @@
 import type { Migration } from './migration.js';
 
-/** The migrations of PostgreSQL: `varchar` for `char`, whose values would be padded with blanks. */
+/** The migrations of PostgreSQL. Uses `varchar`, because `char` would pad values with blanks. */
 export const postgresMigrations: readonly Migration[] = [
   {
     version: 1,

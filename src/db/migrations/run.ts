@@ -31,7 +31,7 @@ export interface SchemaStatus {
   readonly unfinished: Step | undefined;
 }
 
-/** How far newer than the program a schema may be: two versions run beside each other during an upgrade. */
+/** How many steps a schema may be newer than the program, because upgrades mix two versions. */
 const stepsNewerMax = 1;
 
 export interface MigrationParts {
@@ -77,7 +77,7 @@ export async function applyPending(
   return { applied, version: Math.max(newest, getLatestVersion(migrations)) };
 }
 
-/** Returns applied and pending migrations; writes nothing. Throws as `applyPending` does. */
+/** Returns applied and pending migrations; writes nothing. Throws the same errors as `applyPending`. */
 export async function readStatus(
   executor: SqlExecutor,
   { dialect, migrations }: MigrationParts,
@@ -133,7 +133,7 @@ async function applyOne(
   );
 }
 
-/** Rejects with a message for an operator, also when the server gave up waiting for a table. */
+/** Rejects with a message for an operator when the database server gave up waiting for a table. */
 async function runStatement(executor: SqlExecutor, statement: string): Promise<void> {
   try {
     await executor.execute(rawSql(statement));
@@ -183,7 +183,10 @@ function checkHistory(rows: readonly MigrationRow[], migrations: readonly Migrat
   if (rows.length > migrations.length) checkNewer(rows, getLatestVersion(migrations));
 }
 
-/** A step that expands leaves in place all that the program before it uses; two may not. */
+/**
+ * Throws unless the schema is at most one finished step newer. One step keeps everything that the
+ * previous program uses; two steps may not.
+ */
 function checkNewer(rows: readonly MigrationRow[], latest: number): void {
   const newest = rows.at(-1)?.version ?? 0;
   if (newest > latest + stepsNewerMax) {

@@ -1,8 +1,8 @@
 import type { Migration } from './migration.js';
 
 /**
- * The migrations of SQLite. `strict` makes the engine check types as servers do; lengths are not
- * checked. User ids are never reused (`autoincrement`), because tokens contain them.
+ * The migrations of SQLite. `strict` makes SQLite check types as database servers do; lengths
+ * are not checked. User ids are never reused (`autoincrement`), because tokens contain them.
  */
 export const sqliteMigrations: readonly Migration[] = [
   {

@@ -18,21 +18,22 @@ const noPriorAppends: PriorAppends = new Map();
 const nothingRevoked: ReadonlySet<AppendRequest> = new Set();
 
 /**
- * Writes events to the tables of the log.
+ * Writes events to the tables of the event log.
  *
- * Numbers come from the counter row of `log_head` in the transaction that writes the events: its
- * lock makes the order of commits the order of numbers, which identity columns do not. A process
- * that has the database to itself knows the next number, and asks the database once.
+ * Sequence numbers come from the counter in `log_head`, which is updated in the transaction that
+ * writes the events. The row lock makes transactions commit in sequence order, which identity columns
+ * do not. While no other process writes, this process knows the next number and appends with a single
+ * batch of statements.
  *
- * API keys are read after the numbers are taken, in the same transaction. Revoking one takes a number,
- * too, so what a key published is either numbered before its revocation or refused.
+ * API keys are read after the numbers are taken, in the same transaction. Revoking an API key takes a
+ * number too, so each event of the key is either numbered before the revocation or rejected.
  */
 export class SqlAppender {
   readonly #db: Database;
   readonly #wallClock: () => number;
   readonly #generation: LogGeneration;
   readonly #keys: PublisherKeys;
-  /** The number of the newest entry; undefined when only the database knows. */
+  /** Number of the newest entry; undefined when it must be read from the database. */
   #lastSeq: number | undefined;
 
   constructor(
@@ -50,7 +51,7 @@ export class SqlAppender {
   /** See `LogStore`. */
   async append(requests: readonly AppendRequest[]): Promise<readonly AppendOutcome[]> {
     const lastSeq = this.#lastSeq;
-    this.#lastSeq = undefined; // Unknown until the outcome is.
+    this.#lastSeq = undefined; // Unknown until the outcome of this append is known.
     const outcomes =
       lastSeq === undefined ? undefined : await this.#appendInBatch(requests, lastSeq);
     if (outcomes !== undefined) return outcomes;
@@ -58,12 +59,16 @@ export class SqlAppender {
       return await this.#appendInTransaction(requests);
     } catch (error) {
       if (!(error instanceof UniqueViolation)) throw error;
-      // A concurrent request used the same key and has committed, so the retry finds it.
+      // A concurrent request with the same idempotency key has committed, so a retry finds the key.
       return this.#appendInTransaction(requests);
     }
   }
 
-  /** Undefined, and nothing is written, when there is more to it: a key used before, one revoked, another writer. */
+  /**
+   * Appends with one batch of statements. Writes nothing and returns undefined when that is impossible:
+   * an idempotency key was used before, an API key is revoked, another process has appended, or the
+   * database has no batches.
+   */
   async #appendInBatch(
     requests: readonly AppendRequest[],
     lastSeq: number,
@@ -71,14 +76,14 @@ export class SqlAppender {
     if (this.#db.batch === undefined) return undefined;
     const now = this.#wallClock();
     const events = requests.flatMap((request) => request.events);
-    const { outcomes, keys } = resolveOutcomes(requests, noObstacles, lastSeq + 1, now);
+    const { outcomes, keyInserts } = resolveOutcomes(requests, noObstacles, lastSeq + 1, now);
     const keyIds = getKeyIds(requests);
     const areActive = keyIds.length === 0 ? sql`` : sql`and ${this.#keys.areActive(keyIds)}`;
     const isCommitted = await this.#db
       .batch([
         sql`${buildHeadUpdate(events)} and seq = ${lastSeq} and epoch = ${this.#generation.epoch} ${areActive}`,
         ...buildInserts(assignSeqs(events, lastSeq + 1), now),
-        ...keys,
+        ...keyInserts,
       ])
       .catch((cause: unknown) => {
         if (cause instanceof UniqueViolation) return false;
@@ -106,8 +111,8 @@ export class SqlAppender {
         .flatMap((request) => request.events);
       if (events.length > 0) await this.#insert(tx, assignSeqs(events, seq + 1), now);
       const obstacles = { priorAppends, revoked };
-      const { outcomes, keys } = resolveOutcomes(requests, obstacles, seq + 1, now);
-      for (const key of keys) await tx.execute(key);
+      const { outcomes, keyInserts } = resolveOutcomes(requests, obstacles, seq + 1, now);
+      for (const insert of keyInserts) await tx.execute(insert);
       return { outcomes, lastSeq: seq + events.length };
     });
     this.#generation.observe(lastSeq);
@@ -116,8 +121,8 @@ export class SqlAppender {
   }
 
   /**
-   * Takes numbers for the new requests, but for those whose API key is revoked by then. Answers where
-   * the head was before, which is committed.
+   * Takes numbers for the new requests, except for those whose API key is revoked. Returns the head as
+   * it was committed before, and the revoked requests.
    */
   async #reserveSeqs(
     tx: Database,
@@ -125,15 +130,15 @@ export class SqlAppender {
     newRequests: readonly AppendRequest[],
   ): Promise<{ head: LogHead | undefined; revoked: ReadonlySet<AppendRequest> }> {
     const events = newRequests.flatMap((request) => request.events);
-    // Together, here and below: each wait for a database is longer than what it does meanwhile.
+    // Statements are sent together, here and below, because a round trip takes longer than a statement.
     const [, head, revoked] = await Promise.all([
       events.length > 0 && tx.execute(buildHeadUpdate(events)),
       readHead(tx),
       this.#findRevoked(tx, requests),
     ]);
-    const refused = newRequests.filter((request) => revoked.has(request));
-    const refusedEvents = refused.flatMap((request) => request.events);
-    if (refusedEvents.length > 0) await tx.execute(buildHeadUpdate(refusedEvents, -1));
+    const revokedRequests = newRequests.filter((request) => revoked.has(request));
+    const revokedEvents = revokedRequests.flatMap((request) => request.events);
+    if (revokedEvents.length > 0) await tx.execute(buildHeadUpdate(revokedEvents, -1));
     return { head: head && { ...head, seq: head.seq - events.length }, revoked };
   }
 
@@ -154,7 +159,7 @@ export class SqlAppender {
   }
 }
 
-/** What keeps requests from being appended. */
+/** Reasons not to append a request: its idempotency key was used, or its API key is revoked. */
 interface Obstacles {
   readonly priorAppends: PriorAppends;
   readonly revoked: ReadonlySet<AppendRequest>;
@@ -162,34 +167,38 @@ interface Obstacles {
 
 const noObstacles: Obstacles = { priorAppends: noPriorAppends, revoked: nothingRevoked };
 
-/** What each request comes to, when the new ones are numbered from `first`; and their keys, to insert. */
+/**
+ * Returns the outcome of each request, numbering new events from `firstSeq`, and the inserts of their
+ * idempotency keys.
+ */
 function resolveOutcomes(
   requests: readonly AppendRequest[],
   { priorAppends, revoked }: Obstacles,
-  first: number,
+  firstSeq: number,
   now: number,
-): { outcomes: readonly AppendOutcome[]; keys: readonly Sql[] } {
+): { outcomes: readonly AppendOutcome[]; keyInserts: readonly Sql[] } {
   const outcomes: AppendOutcome[] = [];
-  const keys: Sql[] = [];
-  let next = first;
+  const keyInserts: Sql[] = [];
+  let nextSeq = firstSeq;
   for (const request of requests) {
     if (revoked.has(request)) {
       outcomes.push({ kind: 'revoked', firstSeq: 0 });
       continue;
     }
     const prior = findPriorOutcome(priorAppends, request);
-    outcomes.push(prior ?? { kind: 'appended', firstSeq: next });
+    outcomes.push(prior ?? { kind: 'appended', firstSeq: nextSeq });
     if (prior !== undefined) continue;
-    keys.push(...buildKeyInserts(request, next, now));
-    next += request.events.length;
+    keyInserts.push(...buildKeyInserts(request, nextSeq, now));
+    nextSeq += request.events.length;
   }
-  return { outcomes, keys };
+  return { outcomes, keyInserts };
 }
 
-function assignSeqs(events: readonly LoggableEvent[], first: number): NumberedEvent[] {
-  return events.map((event, index) => ({ seq: first + index, event }));
+function assignSeqs(events: readonly LoggableEvent[], firstSeq: number): NumberedEvent[] {
+  return events.map((event, index) => ({ seq: firstSeq + index, event }));
 }
 
+/** Builds the update that takes numbers for events or, with the sign -1, gives them back. */
 function buildHeadUpdate(events: readonly LoggableEvent[], sign: 1 | -1 = 1): Sql {
   const bytes = sign * events.reduce((sum, event) => sum + Buffer.byteLength(event.data), 0);
   const count = sign * events.length;

@@ -4,14 +4,15 @@ import { readHead } from './log-generation.js';
 
 export interface ControlEntryParts {
   readonly wallClock: () => number;
-  /** Of the database that the transaction belongs to. */
+  /** The notifier of the database that the transaction belongs to. */
   readonly notifier: Notifier | undefined;
 }
 
 /**
- * Appends control entries in the transaction that makes the change they stand for. To be called after
- * everything that may wait for a lock: from here on the transaction holds the counter row, and all
- * publishers wait for it. Does nothing when there is no log yet: then no server has run either.
+ * Appends control entries in the transaction that makes the change they describe. Call it after
+ * everything that may wait for a lock, because from then on the transaction locks the counter row, and
+ * all publishers wait for it. Does nothing when the event log does not exist, because then no server
+ * has run yet.
  */
 export async function appendControlEntries(
   tx: Database,

@@ -14,8 +14,8 @@ export type PriorAppends = ReadonlyMap<string, Row>;
 const keyLifeMs = 24 * 60 * 60 * 1000;
 
 /**
- * Returns what was appended under the keys of these requests in the last 24 hours, and deletes
- * their expired keys. Call it in the transaction that appends.
+ * Returns the appends of the last 24 hours that used the idempotency keys of these requests, and
+ * deletes those of the keys that have expired. Call it in the transaction that appends.
  */
 export async function findPriorAppends(
   tx: Database,

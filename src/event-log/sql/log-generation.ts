@@ -1,7 +1,7 @@
 import { type Database, sql } from '../../db/database.js';
 import { Failure } from '../../errors.js';
 
-/** Epoch and newest event number of the event log, from the single row of `log_head`. */
+/** Epoch and newest sequence number of the event log, from the single row of `log_head`. */
 export interface LogHead {
   readonly epoch: string;
   readonly seq: number;
@@ -9,8 +9,8 @@ export interface LogHead {
 
 /**
  * Detects that the stored event log was replaced. Tables can be reset or restored from a backup
- * while a process runs. The sequence numbers that the process knows then belong to other events, so
- * every read and append is refused.
+ * while a process runs. The sequence numbers that the process knows then belong to other entries,
+ * so every read and append is rejected.
  */
 export class LogGeneration {
   readonly epoch: string;
@@ -59,7 +59,7 @@ export async function readHead(db: Database): Promise<LogHead | undefined> {
 }
 
 /**
- * Starts a new epoch if the number of the newest event went back, because numbers that clients have
+ * Starts a new epoch if the newest sequence number went back, because numbers that clients have
  * received would be used again. Never rejects; on failure the operator has to reset the epoch.
  */
 export async function startNewEpoch(

@@ -1,20 +1,24 @@
 import { type Database, type Sql, sql } from '../../db/database.js';
 import type { AppendRequest } from '../log-store.js';
 
-/** API keys, as the log checks them. Their table is not the log's, so their SQL is handed in. */
+/**
+ * Checks the API keys of publishers. The event log does not own the table of API keys, so the SQL is
+ * supplied by its owner.
+ */
 export interface PublisherKeys {
-  /** A condition that holds while none of these keys is revoked. One key at least. */
+  /** Returns an SQL condition: true if none of these keys is revoked. Needs at least one key. */
   areActive(keyIds: readonly string[]): Sql;
-  /** Which of these keys are not revoked. One key at least. */
+  /** Returns those of these keys that are not revoked. Needs at least one key. */
   findActive(db: Database, keyIds: readonly string[]): Promise<readonly string[]>;
 }
 
+/** Treats every key as active, for event logs without API keys. */
 export const noPublisherKeys: PublisherKeys = {
   areActive: () => sql`1 = 1`,
   findActive: async (_, keyIds) => keyIds,
 };
 
-/** The keys of these requests, each once. */
+/** Returns the ids of the API keys of these requests, each once. */
 export function getKeyIds(requests: readonly AppendRequest[]): string[] {
   return [...new Set(requests.flatMap(({ keyId }) => keyId ?? []))];
 }

@@ -21,7 +21,7 @@ const event = (data: string, audiences = ['u:1'], expiresAt?: number): LoggableE
   expiresAt,
 });
 const request = (...events: LoggableEvent[]) => ({ events, idempotency: undefined });
-const keyed = (key: string, body: string, ...events: LoggableEvent[]) => ({
+const keyedRequest = (key: string, body: string, ...events: LoggableEvent[]) => ({
   events,
   idempotency: { keyHash: key.padEnd(64, '0'), bodyHash: body.padEnd(64, '0') },
 });
@@ -125,7 +125,7 @@ test('a read of a range returns every event with its audiences', async (t) => {
   ]);
 });
 
-test('events trimmed during a read are reported as a gap', async (t) => {
+test('catchUp reports a gap when events are trimmed while it reads them', async (t) => {
   const { db, wallClock, store } = await openStore(t);
   let runBeforeNext = async () => {};
   const hookedDb: Database = {
@@ -180,10 +180,10 @@ test('unusual data is stored and read unchanged', async (t) => {
   );
 });
 
-test('an idempotency key returns the same numbers for a day, and only for the same body', async (t) => {
+test('a repeated idempotency key returns the same numbers for a day, but only with the same body', async (t) => {
   const { time, store } = await openStore(t);
-  const append = async (...parts: Parameters<typeof keyed>) =>
-    (await store.append([keyed(...parts)]))[0];
+  const append = async (...parts: Parameters<typeof keyedRequest>) =>
+    (await store.append([keyedRequest(...parts)]))[0];
 
   assert.deepEqual(await append('k', 'b', event('1')), { kind: 'appended', firstSeq: 1 });
   assert.deepEqual(await append('k', 'b', event('1')), { kind: 'repeated', firstSeq: 1 });
@@ -196,7 +196,7 @@ test('an idempotency key returns the same numbers for a day, and only for the sa
 test('of concurrent requests with one idempotency key, one appends and all return its ids', async (t) => {
   const { store } = await openStore(t);
   const allAtOnce = (key: string) =>
-    Promise.all([1, 2, 3].map(() => store.append([keyed(key, 'b', event('1'))])));
+    Promise.all([1, 2, 3].map(() => store.append([keyedRequest(key, 'b', event('1'))])));
 
   for (let round = 1; round <= 10; round += 1) {
     const outcomes = (await allAtOnce(`k${round}-`)).flat();
@@ -208,7 +208,7 @@ test('of concurrent requests with one idempotency key, one appends and all retur
 
 test('expired idempotency keys are deleted', async (t) => {
   const { db, time, store } = await openStore(t);
-  await store.append([keyed('k', 'b', event('1'))]);
+  await store.append([keyedRequest('k', 'b', event('1'))]);
   const rows = () => db.query(sql`select key_hash from idempotency`);
 
   assert.equal(await store.sweepIdempotencyKeys(time.now), 0);
@@ -245,8 +245,8 @@ test('two concurrent publishes with the same key are written once', async (t) =>
   const eventLog = await openLog();
 
   const both = await Promise.all([
-    eventLog.append(keyed('k', 'b', event('x'))),
-    eventLog.append(keyed('k', 'b', event('x'))),
+    eventLog.append(keyedRequest('k', 'b', event('x'))),
+    eventLog.append(keyedRequest('k', 'b', event('x'))),
   ]);
 
   assert.deepEqual(both, [
@@ -259,16 +259,16 @@ test('two concurrent publishes with the same key are written once', async (t) =>
 test('the same key with another body is a conflict, and nothing is written', async (t) => {
   const { openLog } = await openStore(t);
   const eventLog = await openLog();
-  await eventLog.append(keyed('k', 'b', event('x')));
+  await eventLog.append(keyedRequest('k', 'b', event('x')));
 
-  await assert.rejects(eventLog.append(keyed('k', 'other', event('y'))), (error) => {
+  await assert.rejects(eventLog.append(keyedRequest('k', 'other', event('y'))), (error) => {
     assert.ok(error instanceof Failure);
     return error.name === 'conflict';
   });
   assert.equal(eventLog.head, 1);
 });
 
-test('of requests that share a commit, only the one that cannot be written fails', async (t) => {
+test('when one of the requests of a commit cannot be written, only that request fails', async (t) => {
   const { openLog } = await openStore(t);
   const eventLog = await openLog();
   const delivered: string[] = [];
@@ -315,7 +315,7 @@ test('events of another process are delivered in order with local ones', async (
 
 const ended = (...sessionIds: string[]) => ({ kind: 'sessions_ended', sessionIds }) as const;
 
-test('control entries have a number each, in the order of events, and no audience', async (t) => {
+test('each control entry has a sequence number, in order with events, and no audience', async (t) => {
   const { db, store, wallClock } = await openStore(t);
   const append = controlEntryAppender(db, wallClock);
 
@@ -339,7 +339,7 @@ test('control entries have a number each, in the order of events, and no audienc
   );
 });
 
-test('a control entry whose change is rolled back takes no number', async (t) => {
+test('a control entry that is rolled back with its change takes no sequence number', async (t) => {
   const { db, store, wallClock } = await openStore(t);
   const append = controlEntryAppender(db, wallClock);
 
@@ -352,17 +352,17 @@ test('a control entry whose change is rolled back takes no number', async (t) =>
   assert.deepEqual(await store.append([request(event('a'))]), [{ kind: 'appended', firstSeq: 1 }]);
 });
 
-test('control entries are applied in their place among the events of all writers', async (t) => {
+test('control entries are applied in sequence order with the events of all processes', async (t) => {
   const { db, store, wallClock, openLog } = await openStore(t);
   const append = controlEntryAppender(db, wallClock);
   const eventLog = await openLog();
   const other = await SqlLogStore.open(db, { wallClock, newEpoch: 'x' });
-  const heard: unknown[] = [];
+  const received: unknown[] = [];
   eventLog.subscribe({
-    deliver: ({ data }, { seq }) => heard.push([seq, data]),
+    deliver: ({ data }, { seq }) => received.push([seq, data]),
     deliverVolatile() {},
-    applyControl: (entry, seq) => heard.push([seq, entry]),
-    gap: () => heard.push('gap'),
+    applyControl: (entry, seq) => received.push([seq, entry]),
+    gap: () => received.push('gap'),
   });
 
   await eventLog.append(request(event('ours')));
@@ -372,7 +372,7 @@ test('control entries are applied in their place among the events of all writers
   await db.transaction((tx) => append(tx, [ended('s2')]));
   await eventLog.catchUp();
 
-  assert.deepEqual(heard, [
+  assert.deepEqual(received, [
     [1, 'ours'],
     [2, ended('s1')],
     [3, 'after s1'],
@@ -412,7 +412,7 @@ test('a volatile event is delivered after the entries that other processes appen
   assert.deepEqual(delivered, [ended('s1'), 'volatile 1', ended('s2'), 'logged', 'volatile 2']);
 });
 
-test('a process that lags replays nothing that it has not applied', async (t) => {
+test('a lagging process replays only events up to the last entry that it has applied', async (t) => {
   const { db, wallClock, openLog } = await openStore(t);
   const before = await openLog();
   await before.append(request(event('1')));
@@ -434,7 +434,7 @@ test('a process that lags replays nothing that it has not applied', async (t) =>
   );
 });
 
-test('a stream that starts at the head starts at that of the database', async (t) => {
+test('a fresh stream of a lagging process starts at the head of the database', async (t) => {
   const { openLog } = await openStore(t);
   const [lagging, other] = [await openLog(), await openLog()];
   await other.append(request(event('before the open')));
@@ -445,7 +445,7 @@ test('a stream that starts at the head starts at that of the database', async (t
   assert.equal(seq, 1);
 });
 
-test('control entries do not count as events, and leave with the events before them', async (t) => {
+test('control entries do not count as events, and are trimmed with the events before them', async (t) => {
   const { db, time, store, wallClock, openLog } = await openStore(t);
   const append = controlEntryAppender(db, wallClock);
   const eventLog = await openLog({ ageMaxMs: 10_000, eventsMax: 2, bytesMax: 1e12 });
@@ -481,7 +481,7 @@ async function openWithKeys(t: TestContext) {
   return { db, store, keys, one: await create('one'), two: await create('two') };
 }
 
-test('of requests that share a commit, those of a revoked API key are refused', async (t) => {
+test('when requests share a commit, only those of a revoked API key are rejected', async (t) => {
   const { store, keys, one, two } = await openWithKeys(t);
   const by = (keyId: string, ...events: LoggableEvent[]) => ({ ...request(...events), keyId });
   await store.append([by(one, event('a')), by(two, event('b'))]);
@@ -514,9 +514,9 @@ test('of requests that share a commit, those of a revoked API key are refused', 
   assert.equal(read.map(({ data }) => data).join(''), 'abcdefgh');
 });
 
-test('an idempotency key of a revoked API key answers nothing', async (t) => {
+test('repeating a request with a revoked API key is rejected despite its idempotency key', async (t) => {
   const { store, keys, one } = await openWithKeys(t);
-  const repeated = { ...keyed('k', 'b', event('x')), keyId: one };
+  const repeated = { ...keyedRequest('k', 'b', event('x')), keyId: one };
   await store.append([repeated]);
 
   await keys.revoke(one);
@@ -524,7 +524,7 @@ test('an idempotency key of a revoked API key answers nothing', async (t) => {
   assert.deepEqual(await store.append([repeated]), [{ kind: 'revoked', firstSeq: 0 }]);
 });
 
-test('the revocation of an API key is numbered, and a stamp shows both', async (t) => {
+test('revoking an API key takes one sequence number, and stamp returns the number and the state', async (t) => {
   const { store, keys, one, two } = await openWithKeys(t);
   await store.append([request(event('a'))]);
   assert.deepEqual(await store.stamp(one), { seq: 1, isRevoked: false });
@@ -573,7 +573,7 @@ test('the start id of a stream is one that its client can resume from', async (t
   assert.equal((await eventLog.resolveLastEventId(['u:9'], start.id)).resumed, true);
 });
 
-// [the limit, how many of ten events of 100 bytes, one a second, are left]
+// [limit, number of events kept of ten events of 100 bytes, appended one per second]
 const trims = [
   [{ eventsMax: 4 }, 4],
   [{ eventsMax: 10 }, 10],
@@ -584,8 +584,8 @@ const trims = [
   [{ ageMaxMs: 9_999 }, 9],
 ] as const;
 
-for (const [limit, left] of trims) {
-  test(`with ${JSON.stringify(limit)}, ${left} of ten events are kept`, async (t) => {
+for (const [limit, keptCount] of trims) {
+  test(`with ${JSON.stringify(limit)}, ${keptCount} of ten events are kept`, async (t) => {
     const { db, time, store, openLog } = await openStore(t);
     const eventLog = await openLog({ ageMaxMs: 1e12, eventsMax: 1e9, bytesMax: 1e12, ...limit });
     for (let count = 0; count < 10; count += 1) {
@@ -598,10 +598,10 @@ for (const [limit, left] of trims) {
     const { trimmedSeq, seq, events, bytes } = await store.state();
     assert.deepEqual(
       { trimmedSeq, seq, events, bytes },
-      { trimmedSeq: 10 - left, seq: 10, events: left, bytes: left * 100 },
+      { trimmedSeq: 10 - keptCount, seq: 10, events: keptCount, bytes: keptCount * 100 },
     );
-    assert.equal((await db.query(sql`select seq from events`)).length, left);
-    assert.equal((await db.query(sql`select seq from event_audiences`)).length, left);
+    assert.equal((await db.query(sql`select seq from events`)).length, keptCount);
+    assert.equal((await db.query(sql`select seq from event_audiences`)).length, keptCount);
     const reason = trimmedSeq > 1 ? 'too_old' : 'resumed';
     assert.equal((await eventLog.resolveLastEventId(audiences, 'e1-1')).reason, reason);
   });
@@ -627,14 +627,14 @@ test('a trim batch is smaller when events have many recipients', async (t) => {
   );
 });
 
-test('of two concurrent trims one applies, and the byte count stays correct', async (t) => {
+test('when two processes trim at the same time, only one trims, and the byte count stays correct', async (t) => {
   const { db, wallClock, store } = await openStore(t);
   const other = await SqlLogStore.open(db, { wallClock, newEpoch: 'x' });
   await store.append([request(...Array.from({ length: 10 }, () => event('x'.repeat(100))))]);
 
   const rows = [
     await store.trim({ after: 0, upTo: 5, events: 5, bytes: 500 }),
-    await other.trim({ after: 0, upTo: 6, events: 6, bytes: 600 }), // It had looked before, too.
+    await other.trim({ after: 0, upTo: 6, events: 6, bytes: 600 }), // Computed before the first trim.
   ];
 
   assert.deepEqual(rows, [10, 0]);
@@ -655,7 +655,7 @@ test('expired events are not replayed', async (t) => {
   assert.deepEqual(await read(), [2]);
 });
 
-test('a trimmed position resumes when nothing for the client was lost, and is too_old otherwise', async (t) => {
+test('a client can resume from a trimmed position if it lost no event, and gets too_old otherwise', async (t) => {
   const { db, openLog } = await openStore(t);
   const eventLog = await openLog({ ageMaxMs: 1e12, eventsMax: 2, bytesMax: 1e12 });
   const resolveStart = async (user: string, seq: number) => {
@@ -692,40 +692,43 @@ test('a trimmed position resumes when nothing for the client was lost, and is to
   assert.deepEqual((await resolveStart('9', 6))[0], 'too_old', 'trimmed before the table existed');
 });
 
-/** Statements that replace the log, and the expected head: reused numbers get another epoch. */
+/**
+ * Statements that replace the event log, and the head expected afterwards. If the counter went back, the
+ * epoch changes, because numbers would be used again.
+ */
 const replacements = {
   'another epoch': { replace: sql`update log_head set epoch = 'e2'`, epoch: 'e2', seq: 3 },
   'another epoch, further on': {
     replace: sql`update log_head set epoch = 'e2', seq = 9`,
     ...{ epoch: 'e2', seq: 9 },
   },
-  'an older counter': { replace: sql`update log_head set seq = 1`, epoch: 'e1r', seq: 1 },
+  'a lower counter': { replace: sql`update log_head set seq = 1`, epoch: 'e1r', seq: 1 },
 };
 
 for (const [what, { replace, epoch, seq }] of Object.entries(replacements)) {
-  test(`a log that was replaced under a running process refuses reads and appends: ${what}`, async (t) => {
+  test(`after the event log was replaced with ${what}, a running process rejects reads and appends`, async (t) => {
     const db = await databaseFor(t);
-    let times = 0;
+    let replacedCalls = 0;
     const onReplaced = () => {
-      times += 1;
+      replacedCalls += 1;
     };
     const store = await SqlLogStore.open(db, { wallClock: Date.now, newEpoch: 'e1', onReplaced });
-    await store.append([request(event('a'), event('b')), keyed('k', 'b', event('c'))]);
+    await store.append([request(event('a'), event('b')), keyedRequest('k', 'b', event('c'))]);
     await db.execute(replace);
 
     await assert.rejects(store.append([request(event('d'))]), isUnavailable);
-    await assert.rejects(store.append([keyed('k', 'b', event('c'))]), isUnavailable);
+    await assert.rejects(store.append([keyedRequest('k', 'b', event('c'))]), isUnavailable);
     await assert.rejects(store.state(), isUnavailable);
 
-    await until(() => times > 0);
+    await until(() => replacedCalls > 0);
     const [head] = await db.query(sql`select epoch, seq from log_head`);
-    assert.equal(times, 1);
+    assert.equal(replacedCalls, 1);
     assert.deepEqual({ ...head }, { epoch, seq });
     assert.equal((await db.query(sql`select seq from events`)).length, 3);
   });
 }
 
-test('a missing head row is service_unavailable until it exists again', async (t) => {
+test('appends and reads fail with service_unavailable while the head row is missing', async (t) => {
   const { db, store } = await openStore(t);
   await store.append([request(event('a'))]);
   await db.execute(sql`delete from log_head`);

@@ -24,11 +24,11 @@ import { lastTrimmed, recordTrimmed, type TrimmedAudience } from './trimmed-audi
 
 export interface SqlLogStoreOptions {
   readonly wallClock: () => number;
-  /** Epoch of a new log. A log whose counter was reset gets it with the suffix `r`. */
+  /** Epoch of a new event log; with the suffix `r` for an event log whose counter went back. */
   readonly newEpoch: string;
-  /** Called once when the log in the tables was replaced. Must not throw. */
+  /** Called once when the stored event log was replaced. Must not throw. */
   readonly onReplaced?: () => void;
-  /** For requests that name an API key. */
+  /** Checks the API keys of requests. By default none is revoked. */
   readonly keys?: PublisherKeys;
 }
 
@@ -58,11 +58,12 @@ interface PageRow extends Omit<EventRow, 'data'> {
 
 /**
  * Stores the event log in tables of a `Database`: `log_head`, `events`, `event_audiences`,
- * `idempotency` and `trimmed_audiences`. Once the stored log was replaced, `state`,
- * `stateWithVisibility` and `append` throw `service_unavailable`, see `LogGeneration`.
+ * `idempotency` and `trimmed_audiences`. After the stored event log was
+ * replaced (see `LogGeneration`), `state`, `stateWithVisibility`, `stamp` and `append` throw
+ * `service_unavailable`.
  */
 export class SqlLogStore implements LogStore {
-  /** The embedded database belongs to one server. */
+  /** False for the embedded database, which only one server process uses. */
   readonly isShared: boolean;
   readonly #db: Database;
   readonly #generation: LogGeneration;
@@ -82,7 +83,7 @@ export class SqlLogStore implements LogStore {
     this.#appender = new SqlAppender(db, wallClock, generation, keys);
   }
 
-  /** Opens the log, and creates one with `newEpoch` if the database has none. */
+  /** Opens the event log. Creates it with the epoch `newEpoch` if the database has none. */
   static async open(
     db: Database,
     { wallClock, newEpoch, onReplaced = () => {}, keys = noPublisherKeys }: SqlLogStoreOptions,
@@ -128,7 +129,7 @@ export class SqlLogStore implements LogStore {
   }
 
   /**
-   * Merges one bounded index range per audience, so the cost depends on the events visible to the
+   * Merges one limited index range per audience, so the cost depends on the number of events for the
    * reader, not on all events. Small data is read together with the sizes. Large data is read only
    * for the events of the page, so that little more than the page is transferred.
    */
@@ -149,8 +150,8 @@ export class SqlLogStore implements LogStore {
   }
 
   async readAll(after: number, upTo: number): Promise<LogEntry[]> {
-    // Audiences first: what is trimmed in between is then missing as a whole, which can be seen. The
-    // other way round it would be an event for nobody.
+    // Audiences are read first. If an event is trimmed between the queries, it is then missing, which
+    // callers detect as a gap. In the opposite order the event would have no audiences.
     const audienceRows = await this.#db.query<{ audience: string; seq: number }>(
       sql`select audience, seq from event_audiences
         where seq > ${after} and seq <= ${upTo} order by seq`,
@@ -191,12 +192,15 @@ export class SqlLogStore implements LogStore {
     after: number,
     { eventsMax, recipientsMax }: TrimBatchLimits,
   ): Promise<TrimCandidate[]> {
-    const [beyond] = await this.#db.query<{ seq: number }>(
+    const [firstRowBeyond] = await this.#db.query<{ seq: number }>(
       sql`select seq from event_audiences
         where seq > ${after} order by seq limit 1 offset ${recipientsMax}`,
     );
-    const lastFittingSeq = Math.max((beyond?.seq ?? Number.POSITIVE_INFINITY) - 1, after + 1);
-    const upTo = Math.min(lastFittingSeq, after + eventsMax); // Exact: numbers have no gaps.
+    const lastFittingSeq = Math.max(
+      (firstRowBeyond?.seq ?? Number.POSITIVE_INFINITY) - 1,
+      after + 1,
+    );
+    const upTo = Math.min(lastFittingSeq, after + eventsMax); // Numbers have no gaps.
     interface Row {
       readonly seq: number;
       readonly created_at: number;
@@ -248,15 +252,16 @@ export class SqlLogStore implements LogStore {
   }
 
   /**
-   * The limit stands inside and the range once more outside, or PostgreSQL expects a page per audience
-   * and would rather walk through `events` from its beginning.
+   * Reads the rows of a page. The inner query has the limit, and the outer query repeats the range,
+   * because otherwise PostgreSQL expects a page per audience and scans `events` from its beginning.
    */
   #readRows(
     audiences: readonly Audience[],
     { after, upTo }: SeqRange,
     { eventsMax: limit, bytesMax }: PageLimits,
   ): Promise<PageRow[]> {
-    const smallBytes = Math.floor((2 * bytesMax) / limit);
+    // Twice the average size of the events of a full page.
+    const smallBytesMax = Math.floor((2 * bytesMax) / limit);
     const ranges = union(
       audiences,
       (audience) => sql`select seq from event_audiences
@@ -265,7 +270,7 @@ export class SqlLogStore implements LogStore {
     );
     return this.#db.query<PageRow>(
       sql`select e.seq, e.type, e.expires_at, octet_length(e.data) as bytes,
-          case when octet_length(e.data) <= ${smallBytes} then e.data end as data
+          case when octet_length(e.data) <= ${smallBytesMax} then e.data end as data
         from (select seq from (${ranges}) found order by seq limit ${limit}) visible
         join events e on e.seq = visible.seq
         where e.seq > ${after} and e.seq <= ${upTo} order by e.seq`,
@@ -289,7 +294,7 @@ async function createLog(db: Database, epoch: string): Promise<LogHead> {
     );
     return { epoch, seq: 0 };
   } catch (cause) {
-    // Another process may have created the log at the same time: use its row.
+    // Another process may have created the event log at the same time. Then its row is used.
     const head = await readHead(db);
     if (head === undefined) throw cause;
     return head;
@@ -329,7 +334,7 @@ function union(audiences: readonly Audience[], range: (audience: Audience) => Sq
     .reduce((all, part) => sql`${all} union ${part}`);
 }
 
-/** Returns a distinct alias: derived tables must be named. */
+/** Returns a distinct alias, because derived tables need one. */
 function alias(index: number): Sql {
   return { texts: [`range_${index}`], values: [] };
 }

@@ -8,7 +8,7 @@ import type { Audience } from '../../events/audience.js';
 const wildcardBucket = -1;
 /**
  * The number of audiences is unlimited, so they are hashed into buckets. A reader whose audience
- * shares a bucket may be told of a loss that it did not have (with 10,000 audiences about one
+ * shares a bucket may get `too_old` although it lost nothing (with 10,000 audiences about one
  * reader in fifty), but no loss is overlooked.
  */
 const bucketCount = 1_048_576;
