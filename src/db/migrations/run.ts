@@ -142,7 +142,7 @@ async function runStatement(executor: SqlExecutor, statement: string): Promise<v
     if (!(cause instanceof TransactionConflict) && !isUnavailable) throw cause;
     const subject = statement.replaceAll(/\s+/g, ' ').slice(0, 60);
     throw new Error(
-      `Cannot migrate: a table is in use or the server is unavailable, run npm run sync again: ${subject}`,
+      `Cannot migrate: a table is in use or the database server is unavailable, run npm run sync again: ${subject}`,
       {
         cause,
       },
