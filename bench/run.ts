@@ -6,7 +6,7 @@ import { buildTree } from './process/build.js';
 import { writeReport } from './profile/report.js';
 import { compare, comparedByDefault } from './report/compare.js';
 import { type Figure, readResults, writeResults } from './report/figure.js';
-import { drawAll } from './report/plots.js';
+import { drawPlots } from './report/plots.js';
 import { Progress } from './report/progress.js';
 import { findRegressions, findRepeatedRegressions, formatRegression } from './report/smoke.js';
 import { buildTable } from './report/table.js';
@@ -126,7 +126,7 @@ async function runFull(subjects: readonly Subject[], runs: number | undefined): 
   const outcome = await runAll(subjects, { smoke: false, runs });
   const stored = names.flatMap(readResults);
   writeTable(stored);
-  await drawAll(stored);
+  await drawPlots(stored);
   return outcome;
 }
 

@@ -68,8 +68,16 @@ export class Bench {
     this.certificate = { CERTIFICATE: certificateFile, PRIVATE_KEY: privateKeyFile };
   }
 
-  /** Returns the argument for the kind of run: smoke, full or comparison. */
-  size(smoke: number, full: number, compared = smoke): number {
+  /** Returns the size for the kind of run. A comparison uses the smoke size unless it has its own. */
+  size({
+    smoke,
+    full,
+    compared = smoke,
+  }: {
+    smoke: number;
+    full: number;
+    compared?: number;
+  }): number {
     if (!this.hasReferences) return compared;
     return this.isShort ? smoke : full;
   }

@@ -1,6 +1,6 @@
 /**
- * Returns milliseconds. Clocks are injected, so that tests need not wait. `wallClock` (default
- * `Date.now`) gives epoch milliseconds and may jump in either direction; `monotonicClock` (default
- * `performance.now`) never goes back and measures durations.
+ * Returns milliseconds. Clocks are injected, so that tests need not wait. A parameter named
+ * `wallClock` (default `Date.now`) takes epoch milliseconds and may jump in either direction; one
+ * named `monotonicClock` (default `performance.now`) never goes back and measures durations.
  */
 export type Clock = () => number;

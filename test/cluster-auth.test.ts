@@ -26,7 +26,7 @@ async function startTwoProcesses(t: TestContext, dialect: 'postgres' | 'mariadb'
   return { cluster, runAdmin, one, two };
 }
 
-const openStream = (client: H2Client, { accessToken }: Login) => client.listenAs(accessToken);
+const listen = (client: H2Client, { accessToken }: Login) => client.listenAs(accessToken);
 
 /** Waits until the server has ended a stream; returns the data of its `stream.close`. */
 async function waitForCloseFrame(stream: H2Stream): Promise<unknown> {
@@ -37,8 +37,8 @@ async function waitForCloseFrame(stream: H2Stream): Promise<unknown> {
 const revoked = { code: 'revoked', reconnect: false };
 
 for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
-  const server = await findServer(dialect);
-  const skip = typeof server === 'string' ? server : false;
+  const serverOrReason = await findServer(dialect);
+  const skip = typeof serverOrReason === 'string' ? serverOrReason : false;
 
   test(`${dialect}: auth in two processes on one database`, { skip }, async (t) => {
     const { cluster, runAdmin, one, two } = await startTwoProcesses(t, dialect);
@@ -72,7 +72,7 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
       'a logout in one process ends the streams and tokens of its session in the other',
       async () => {
         const [ada, bob] = [await one.login('ada'), await one.login('bob')];
-        const [adaStream, bobStream] = [await openStream(two, ada), await openStream(two, bob)];
+        const [adaStream, bobStream] = [await listen(two, ada), await listen(two, bob)];
 
         const answer = await one.ask('POST', '/logout', { bearer: ada.accessToken });
 
@@ -103,8 +103,9 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
 
     await t.test('refresh token reuse in one process ends the streams in the other', async () => {
       const ada = await one.login('ada');
-      const stream = await openStream(two, ada);
+      const stream = await listen(two, ada);
       const { body } = await refresh(two, ada.refreshToken);
+      // Its successor is spent, too, so presenting the first token again is reuse and not a retry.
       await refresh(one, body['refreshToken']);
 
       const reused = await refresh(one, ada.refreshToken);
@@ -114,9 +115,9 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
     });
 
     await t.test('deleting a user by command ends their streams in both processes', async () => {
-      const streamOnOne = await openStream(one, await one.login('ada'));
-      const streamOnTwo = await openStream(two, await two.login('ada'));
-      const bobStream = await openStream(two, await one.login('bob'));
+      const streamOnOne = await listen(one, await one.login('ada'));
+      const streamOnTwo = await listen(two, await two.login('ada'));
+      const bobStream = await listen(two, await one.login('bob'));
 
       await runAdmin(({ accounts }) => accounts.delete('ada'));
 

@@ -12,7 +12,7 @@ export const frameTypes = {
 export const flags = { endStream: 1, ack: 1, endHeaders: 4, padded: 8 } as const;
 
 /** Size of a frame's header. */
-export const headBytes = 9;
+export const frameHeaderBytes = 9;
 
 const windowMax = 2 ** 31 - 1;
 const windowDefault = 65_535;
@@ -28,12 +28,12 @@ export const connectionPreface = Buffer.concat([
 ]);
 
 export function frame(type: number, flag: number, streamId: number, payload: Buffer): Buffer {
-  const head = Buffer.alloc(headBytes);
-  head.writeUIntBE(payload.length, 0, 3);
-  head[3] = type;
-  head[4] = flag;
-  head.writeUInt32BE(streamId, 5);
-  return Buffer.concat([head, payload]);
+  const header = Buffer.alloc(frameHeaderBytes);
+  header.writeUIntBE(payload.length, 0, 3);
+  header[3] = type;
+  header[4] = flag;
+  header.writeUInt32BE(streamId, 5);
+  return Buffer.concat([header, payload]);
 }
 
 /** Encodes fields as literals without indexing: longer than necessary, but stateless. */

@@ -1,5 +1,12 @@
 import { type ConnectionOptions, connect, type TLSSocket } from 'node:tls';
-import { connectionPreface, flags, frame, frameTypes, headBytes, headerBlock } from './frames.js';
+import {
+  connectionPreface,
+  flags,
+  frame,
+  frameHeaderBytes,
+  frameTypes,
+  headerBlock,
+} from './frames.js';
 
 export interface ClientHandler {
   /**
@@ -31,8 +38,8 @@ export class H2Client {
   readonly #handler: ClientHandler;
   readonly #authority: string;
   #nextStreamId = 1;
-  readonly #head = Buffer.alloc(headBytes);
-  #headLength = 0;
+  readonly #frameHeader = Buffer.alloc(frameHeaderBytes);
+  #frameHeaderLength = 0;
   #payloadLeft = 0;
   #pingPayload: Buffer[] = [];
   #closeCause: Error | undefined;
@@ -103,36 +110,36 @@ export class H2Client {
   read(buffer: Buffer, length: number): void {
     let offset = 0;
     while (offset < length) {
-      if (this.#headLength < headBytes) {
-        const byteCount = Math.min(headBytes - this.#headLength, length - offset);
-        buffer.copy(this.#head, this.#headLength, offset, offset + byteCount);
-        this.#headLength += byteCount;
+      if (this.#frameHeaderLength < frameHeaderBytes) {
+        const byteCount = Math.min(frameHeaderBytes - this.#frameHeaderLength, length - offset);
+        buffer.copy(this.#frameHeader, this.#frameHeaderLength, offset, offset + byteCount);
+        this.#frameHeaderLength += byteCount;
         offset += byteCount;
-        if (this.#headLength < headBytes) return;
-        this.#payloadLeft = this.#head.readUIntBE(0, 3);
+        if (this.#frameHeaderLength < frameHeaderBytes) return;
+        this.#payloadLeft = this.#frameHeader.readUIntBE(0, 3);
       }
       const byteCount = Math.min(this.#payloadLeft, length - offset);
       if (byteCount > 0) this.#handlePayload(buffer, offset, offset + byteCount);
       offset += byteCount;
       this.#payloadLeft -= byteCount;
       if (this.#payloadLeft === 0) {
-        this.#headLength = 0;
+        this.#frameHeaderLength = 0;
         this.#handleFrameEnd();
       }
     }
   }
 
   #handlePayload(buffer: Buffer, start: number, end: number): void {
-    if (this.#head[3] === frameTypes.data) {
+    if (this.#frameHeader[3] === frameTypes.data) {
       this.#handler.onData(this.#streamId, buffer, start, end);
-    } else if (this.#head[3] === frameTypes.ping) {
+    } else if (this.#frameHeader[3] === frameTypes.ping) {
       this.#pingPayload.push(Buffer.from(buffer.subarray(start, end)));
     }
   }
 
   #handleFrameEnd(): void {
-    const type = this.#head[3];
-    const flag = this.#head[4] ?? 0;
+    const type = this.#frameHeader[3];
+    const flag = this.#frameHeader[4] ?? 0;
     if (type === frameTypes.settings && (flag & flags.ack) === 0) {
       this.#socket.write(frame(frameTypes.settings, flags.ack, 0, Buffer.alloc(0)));
     } else if (type === frameTypes.ping) {
@@ -141,13 +148,14 @@ export class H2Client {
     } else if (type === frameTypes.headers) {
       this.#handler.onHead?.(this.#streamId);
     }
-    const carriesBody = type === frameTypes.headers || type === frameTypes.data;
-    const isEnd = carriesBody && (flag & flags.endStream) !== 0;
+    // On other types this bit is ACK.
+    const canEndStream = type === frameTypes.headers || type === frameTypes.data;
+    const isEnd = canEndStream && (flag & flags.endStream) !== 0;
     if (isEnd || type === frameTypes.reset) this.#handler.onEnd(this.#streamId);
   }
 
   get #streamId(): number {
-    return this.#head.readUInt32BE(5);
+    return this.#frameHeader.readUInt32BE(5);
   }
 }
 

@@ -1,5 +1,5 @@
 import autocannon from 'autocannon';
-import { nextClientAddress } from './requests.js';
+import { unusedAddressHeader } from './requests.js';
 
 /** A load of JSON requests over HTTP/1.1, sent by autocannon, which cannot send HTTP/2. */
 export interface Http1LoadPlan {
@@ -43,7 +43,7 @@ export async function runHttp1Load(plan: Http1LoadPlan): Promise<Http1LoadResult
           const headers = {
             'content-type': 'application/json',
             ...clientHeaders,
-            ...nextClientAddress(),
+            ...unusedAddressHeader(),
           };
           sentCount += 1;
           return { ...request, headers, body: nextBody === 'same' ? firstBody : bodies.shift() };

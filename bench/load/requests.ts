@@ -13,7 +13,10 @@ export type Protocol = 'h2' | 'http/1.1';
 export interface LoopPlan {
   readonly port: number;
   readonly path: string;
-  /** Each connection sends the requests of the clients in turn; with `refresh`, of one client. */
+  /**
+   * The clients take turns across the connections: connection i sends for clients i, i +
+   * connections, … (modulo their number); with `refresh`, only for client i.
+   */
   readonly clients: readonly LoopClient[];
   /** Default: the number of clients. */
   readonly connections?: number;
@@ -33,13 +36,19 @@ export interface LoopClient {
 
 export interface LoopResult {
   readonly responseCount: number;
-  /** Number of error responses, whose body contains a status, and of empty responses. */
+  /**
+   * Number of responses that are empty (stream reset or connection closed) or whose body contains an
+   * error status. The load does not decode response headers.
+   */
   readonly refusedCount: number;
   readonly seconds: number;
   readonly latency: LatencySummary;
-  /** The next body of each client, with which another loop can continue `refresh`. */
+  /**
+   * For `refresh`: the body that each connection would have sent next. Another loop can start with
+   * these bodies.
+   */
   readonly nextBodies: readonly string[];
-  /** The body of one error response. */
+  /** The body of the last refused response; empty if no request was refused. */
   readonly errorExample: string;
 }
 
@@ -55,6 +64,7 @@ export interface PublishPlan {
   readonly bytes: number;
   /** Events per request. */
   readonly perRequest: number;
+  /** Number in the mark of the first event; the following events count up from it. */
   readonly firstNumber: number;
   /** Default: `all`. */
   readonly to?: 'all' | { readonly users: readonly string[] };
@@ -125,7 +135,7 @@ export async function runLoop(plan: LoopPlan): Promise<LoopResult> {
       const head = {
         method: 'POST',
         path,
-        headers: { ...jsonType, ...headers, ...nextClientAddress() },
+        headers: { ...jsonType, ...headers, ...unusedAddressHeader() },
       };
       const response = await requester.send(head, Buffer.from(refreshed ?? body));
       latencies.add(response.durationMicros);
@@ -147,10 +157,13 @@ export async function runLoop(plan: LoopPlan): Promise<LoopResult> {
   return { ...tally, seconds, latency: latencies.summary, nextBodies };
 }
 
+/** Connections that publish, per port. */
+const publisherCount = 8;
+
 /** Connections by port. They stay open between calls, so that opening them is not measured. */
 const publishers = new Map<number, Promise<Sender[]>>();
 
-/** Publishes on eight connections in turn. Resolves after all responses. */
+/** Publishes on `publisherCount` connections in turn. Resolves after all responses. */
 export async function publish(
   plan: PublishPlan,
 ): Promise<{ refusedCount: number; seconds: number }> {
@@ -173,7 +186,8 @@ export async function publish(
 
 function getPublishers({ port, protocol }: PublishPlan): Promise<Sender[]> {
   const open =
-    publishers.get(port) ?? Promise.all(publisherSlots.map(() => openSender(port, protocol)));
+    publishers.get(port) ??
+    Promise.all(Array.from({ length: publisherCount }, () => openSender(port, protocol)));
   publishers.set(port, open);
   return open;
 }
@@ -181,8 +195,6 @@ function getPublishers({ port, protocol }: PublishPlan): Promise<Sender[]> {
 function openSender(port: number, protocol: Protocol): Promise<Sender> | Sender {
   return protocol === 'h2' ? Requester.open(port) : new H1Requester(port);
 }
-
-const publisherSlots = Array.from({ length: 8 });
 
 function publishEvents(requester: Sender, plan: PublishPlan, sent: number): Promise<TimedResponse> {
   const { path, headers, bytes, perRequest, firstNumber, to = 'all' } = plan;
@@ -198,12 +210,15 @@ function isRefusal(text: string): boolean {
   return text === '' || /"status":\s?[45]\d\d/.test(text);
 }
 
-let clientCount = 0;
+let addressCount = 0;
 
-/** Returns a proxy's `x-forwarded-for` header with a client address that was not used before. */
-export function nextClientAddress(): { readonly 'x-forwarded-for': string } {
-  clientCount += 1;
-  const [high, middle, low] = [clientCount >> 16, (clientCount >> 8) & 255, clientCount & 255];
+/**
+ * Returns a proxy's `x-forwarded-for` header. Each request comes from a new address, so limits per
+ * address do not apply.
+ */
+export function unusedAddressHeader(): { readonly 'x-forwarded-for': string } {
+  addressCount += 1;
+  const [high, middle, low] = [addressCount >> 16, (addressCount >> 8) & 255, addressCount & 255];
   return { 'x-forwarded-for': `10.${high & 255}.${middle}.${low}` };
 }
 

@@ -14,7 +14,7 @@ export interface ChildOptions {
   readonly cwd?: string;
   /** Pins the process to a core. Default `all`. */
   readonly core?: Core;
-  /** Matches the output of a ready process; the first group becomes `ready`. */
+  /** Matches the output of a process that can be used. The first group, if any, is its port. */
   readonly readyPattern: RegExp;
 }
 
@@ -67,7 +67,7 @@ export class Child implements MeasurableServer {
   readonly #folder: string;
   readonly #pending = new Map<number, (reply: ChildReply) => void>();
   #lastId = 0;
-  #ready = '';
+  #port = 0;
 
   private constructor(child: ChildProcess, folder: string) {
     this.#process = child;
@@ -109,9 +109,9 @@ export class Child implements MeasurableServer {
     return this.#process.pid ?? 0;
   }
 
-  /** The first group of `readyPattern`. */
-  get ready(): string {
-    return this.#ready;
+  /** The port on which the process listens; 0 if `readyPattern` found none. */
+  get port(): number {
+    return this.#port;
   }
 
   output(): string {
@@ -190,7 +190,7 @@ export class Child implements MeasurableServer {
     while (Date.now() < deadline && this.#process.exitCode === null) {
       const match = pattern.exec(this.output());
       if (match !== null) {
-        this.#ready = match[1] ?? '';
+        this.#port = Number(match[1] ?? 0);
         return;
       }
       await pause(5);

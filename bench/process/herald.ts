@@ -49,7 +49,7 @@ export function settingsFor(folder: string, certificate: Settings): Settings {
     STREAM_TOKEN_USER_RATE: '1000000/1000',
     STREAM_OPEN_IP_RATE: '1000000/1000',
     ACCEPT_RATE: '1000000/1000',
-    // Refreshes are limited by address, so each request has a new one (`nextClientAddress`).
+    // Lets each request come from a new address (`unusedAddressHeader`): refreshes are limited by address.
     TRUST_PROXY_HOPS: '1',
     ...certificate,
   };

@@ -5,22 +5,21 @@ import { handleRequests } from '../process/request-handler.js';
 
 export interface VerificationRate {
   readonly count: number;
-  /** Per second. */
-  readonly rate: number;
+  readonly perSecond: number;
 }
 
-/** Plain JavaScript, like a worker of a built Herald. */
+/** JavaScript without `tsx`, like a worker of a built Herald. */
 const workerSource = `
 const { parentPort, workerData } = require('node:worker_threads');
 const argon2 = require(workerData.argon2);
-parentPort.on('message', async ({ hash, ms }) => {
+parentPort.on('message', async ({ hash, durationMs }) => {
   const startedAt = performance.now();
   let count = 0;
-  while (performance.now() - startedAt < ms) {
+  while (performance.now() - startedAt < durationMs) {
     if (!(await argon2.verify(hash, 'correct horse battery'))) throw new Error('wrong');
     count += 1;
   }
-  parentPort.postMessage({ count, rate: count / ((performance.now() - startedAt) / 1000) });
+  parentPort.postMessage({ count, perSecond: count / ((performance.now() - startedAt) / 1000) });
 });`;
 
 const hash = process.env['HASH'] ?? '';
@@ -31,18 +30,18 @@ const workers = Array.from(
 );
 
 handleRequests({
-  /** Verifies for `ms` milliseconds. Returns the count and rate per second of all threads. */
-  async verify(ms: number): Promise<VerificationRate> {
+  /** Verifies for `durationMs`. Returns the count and rate of all threads together. */
+  async verify(durationMs: number): Promise<VerificationRate> {
     const threadRates = workers.map(
       (worker) =>
         new Promise<VerificationRate>((resolve) => {
           worker.once('message', resolve);
-          worker.postMessage({ hash, ms });
+          worker.postMessage({ hash, durationMs });
         }),
     );
-    return (await Promise.all(threadRates)).reduce((all, { count, rate }) => ({
-      count: all.count + count,
-      rate: all.rate + rate,
+    return (await Promise.all(threadRates)).reduce((sum, { count, perSecond }) => ({
+      count: sum.count + count,
+      perSecond: sum.perSecond + perSecond,
     }));
   },
 });

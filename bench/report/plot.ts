@@ -29,7 +29,7 @@ const colours = ['#1f6f8b', '#c8553d', '#6a994e', '#7b5ea7'];
 const dotsMax = 60;
 
 /** Draws `plots/<name>.svg`: axes, ticks, and a line with dots for each series. */
-export async function plot(name: string, content: Plot): Promise<void> {
+export async function drawPlot(name: string, content: Plot): Promise<void> {
   const drawing = await import('../peers/drawing.js');
   const folder = fileURLToPath(new URL('../plots/', import.meta.url));
   mkdirSync(folder, { recursive: true });

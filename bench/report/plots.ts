@@ -1,16 +1,16 @@
 import { installPeers } from '../subjects/support/peers.js';
 import type { Figure } from './figure.js';
-import { type Line, plot } from './plot.js';
+import { drawPlot, type Line } from './plot.js';
 
 /** Draws the plots of the figures. The file of a plot without figures is left unchanged. */
-export async function drawAll(figures: readonly Figure[]): Promise<void> {
+export async function drawPlots(figures: readonly Figure[]): Promise<void> {
   const print = (text: string) => process.stderr.write(`  ${text}\n`);
   if (!installPeers({ print })) {
-    print('no plots: d3 is a package of bench/peers, which could not be installed');
+    print('no plots: d3 is installed together with bench/peers, and that installation failed');
     return;
   }
   for (const [name, { lines, ...axes }] of Object.entries(buildPlots(figures))) {
-    if (lines.some(({ points }) => points.length > 0)) await plot(name, { ...axes, lines });
+    if (lines.some(({ points }) => points.length > 0)) await drawPlot(name, { ...axes, lines });
   }
 }
 
@@ -44,31 +44,32 @@ function buildPlots(figures: readonly Figure[]) {
 }
 
 function buildBatchLines(figures: readonly Figure[]): Line[] {
-  const own = getSeries(figures, 'batch', 'events a request');
+  const series = getSeries(figures, 'batch', 'events a request');
   // The bare loop is only measured with one event per request, so its line is flat.
-  const bareLoopMedian = own[0]?.[1].reference?.median ?? 0;
+  const bareLoopMedian = series[0]?.[1].reference?.median ?? 0;
   return [
-    { name: 'Herald', points: own.map(([x, { median }]) => [x, median] as const) },
+    { name: 'Herald', points: series.map(([x, { median }]) => [x, median] as const) },
     {
       name: 'bare loop, one event per request',
-      points: own.map(([x]) => [x, bareLoopMedian] as const),
+      points: series.map(([x]) => [x, bareLoopMedian] as const),
     },
   ];
 }
 
 function buildGrowthLines(figures: readonly Figure[]): Line[] {
-  const own = getSeries(figures, 'growth', 'rows');
-  const requests = new Set(own.map(([, { parameters }]) => String(parameters['request'])));
+  const series = getSeries(figures, 'growth', 'rows');
+  const requests = new Set(series.map(([, { parameters }]) => String(parameters['request'])));
   return [...requests].map((name) => ({
     name,
-    points: own
+    points: series
       .filter(([, { parameters }]) => parameters['request'] === name)
       .map(([x, { median }]) => [x, median] as const),
   }));
 }
 
 /**
- * Returns the CPU figures of a subject that have a number as this parameter, sorted by the number.
+ * Returns the figures of a subject in microseconds (its CPU figures) in which `parameter` is a number,
+ * as pairs of this number and the figure, sorted by the number.
  */
 function getSeries(figures: readonly Figure[], subject: string, parameter: string) {
   return figures
@@ -83,7 +84,7 @@ function getSeries(figures: readonly Figure[], subject: string, parameter: strin
 }
 
 function buildCurves(figures: readonly Figure[], subject: string): Line[] {
-  return figures.flatMap(({ subject: own, what, curve }) =>
-    own === subject && curve !== undefined ? [{ name: what, points: curve }] : [],
-  );
+  return figures
+    .filter((one) => one.subject === subject)
+    .flatMap(({ what, curve }) => (curve === undefined ? [] : [{ name: what, points: curve }]));
 }

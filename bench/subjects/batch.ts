@@ -32,12 +32,13 @@ interface Run {
 
 export const subject: Subject = {
   name: 'batch',
-  about: 'server CPU per event and latency, at high rates, to 1000 streams',
+  about:
+    'server CPU per delivered event and latency with 1000 streams, by event rate and by events per request',
   seconds: 240,
   profile: { operation: 'delivered event', flameGraphRun: 'Herald, 1000/s' },
 
   async run(bench: Bench): Promise<Figure[]> {
-    const streams = bench.size(200, 1000);
+    const streams = bench.size({ smoke: 200, full: 1000 });
     const load = await bench.use(Load.start());
     const herald = await openHeraldTarget(bench, streams);
     const openAndWarmUp = async (target: NodeStreamTarget) => {
@@ -51,14 +52,14 @@ export const subject: Subject = {
     const figures: Figure[] = [];
     for (const perSecond of bench.isShort ? ([1000] as const) : rates) {
       bench.print(`${perSecond} events per second`);
-      const seconds = bench.size(1, perSecond === 1 ? 8 : 4);
+      const seconds = bench.size({ smoke: 1, full: perSecond === 1 ? 8 : 4 });
       await runAtRate({ bench, load, target: herald }, { perSecond, seconds }); // Warm-up.
       const runs = await bench.interleaved(
         { herald: () => runAtRate({ bench, load, target: herald }, { perSecond, seconds }) },
         {
-          // The loop cannot sustain high rates, but its CPU per event is the same at any rate.
+          // The bare server cannot sustain high rates, but its CPU per event is the same at any rate.
           bare: async () => {
-            const plan = { perSecond: 10, seconds: bench.size(1, 2) };
+            const plan = { perSecond: 10, seconds: bench.size({ smoke: 1, full: 2 }) };
             return runAtRate({ bench, load, target: await bare() }, plan);
           },
         },

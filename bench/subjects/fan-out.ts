@@ -18,9 +18,10 @@ export const subject: Subject = {
   profile: { operation: 'delivered event', flameGraphRun: 'Herald' },
 
   async run(bench: Bench): Promise<Figure[]> {
-    const streams = bench.size(200, 1000, 500);
+    const streams = bench.size({ smoke: 200, full: 1000, compared: 500 });
     const events = 50;
     const load = await bench.use(Load.start());
+    // Peers are other SSE servers, which are measured for comparison.
     const targets: StreamTarget[] = [
       await openHeraldTarget(bench, streams),
       ...(bench.hasReferences ? [await openBareTarget(bench, streams)] : []),
@@ -36,8 +37,8 @@ export const subject: Subject = {
         targets.map((target) => [target.name, () => measure(bench, load, { target, events })]),
       ),
     );
-    const [herald = [], bare = [], ...others] = Object.values(runs);
-    const names = targets.slice(2).map(({ name }) => name);
+    const [herald = [], bare = [], ...peerRuns] = Object.values(runs);
+    const peerNames = targets.slice(2).map(({ name }) => name);
     const parameters = { streams, 'events at a time': 1, bytes: eventBytes };
     const base = { subject: 'fan-out', parameters };
     const reference = {
@@ -54,10 +55,10 @@ export const subject: Subject = {
         goal: { on: 'ratio', is: '<=', bound: 1.15 },
         isStableUnderLoad: true,
       }),
-      ...others.map((other, index) =>
+      ...peerRuns.map((peer, index) =>
         figure({
-          ...{ ...base, what: `the same, ${names[index]}`, unit: 'us' },
-          runs: other.map(({ cpuMicrosPerOperation }) => cpuMicrosPerOperation),
+          ...{ ...base, what: `the same, ${peerNames[index]}`, unit: 'us' },
+          runs: peer.map(({ cpuMicrosPerOperation }) => cpuMicrosPerOperation),
           reference,
         }),
       ),
@@ -67,7 +68,7 @@ export const subject: Subject = {
   },
 };
 
-/** Publishes events one at a time. Waits after each until all streams have received it. */
+/** Publishes events one at a time. After each event, waits until all streams have received it. */
 async function measure(
   bench: Bench,
   load: Load,
@@ -90,7 +91,9 @@ async function measure(
     eventsPerStream: events,
   });
   if (wrongStreams + lostCount > 0) {
-    throw new Error(`Cannot measure: ${wrongStreams} streams with wrong events, ${lostCount} lost`);
+    throw new Error(
+      `Cannot measure: ${wrongStreams} streams with wrong events, ${lostCount} streams lost`,
+    );
   }
   return usage;
 }

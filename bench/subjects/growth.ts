@@ -100,7 +100,7 @@ async function measureCost(
   operation: Operation,
 ): Promise<Cost> {
   const { child, prepared, rows } = server;
-  const port = Number(child.ready);
+  const port = child.port;
   if (operation === 'resume') return measureResumeCost(bench, load, server);
   const isRefresh = operation === '/token';
   const clients = prepared.members.slice(0, 16).map(({ accessToken }, index) => ({
@@ -109,7 +109,13 @@ async function measureCost(
   }));
   return bench.measureServer(child, `${operation}, ${rows} rows`, async () => {
     const { refusedCount, responseCount, errorExample, nextBodies } = await load.runLoop({
-      ...{ port, path: operation, clients, durationMsMax: 60_000, count: bench.size(200, 3000) },
+      ...{
+        port,
+        path: operation,
+        clients,
+        durationMsMax: 60_000,
+        count: bench.size({ smoke: 200, full: 3000 }),
+      },
       nextBody: isRefresh ? 'refresh' : 'same',
     });
     if (refusedCount > 0) throw new Error(`Cannot measure ${operation}: ${errorExample}`);
@@ -124,13 +130,13 @@ async function measureResumeCost(
   load: Load,
   { child, prepared, rows }: BenchServer,
 ): Promise<Cost> {
-  const rounds = bench.size(1, 3);
+  const rounds = bench.size({ smoke: 1, full: 3 });
   const usages: Cost[] = [];
   for (let round = 0; round < rounds; round += 1) {
     usages.push(
       await bench.measureServer(child, `resume, ${rows} rows`, async () => {
         await load.openStreams('growth', {
-          ...{ port: Number(child.ready), protocol: 'h2', streamsPerConnection: 1, openingMax: 20 },
+          ...{ port: child.port, protocol: 'h2', streamsPerConnection: 1, openingMax: 20 },
           streams: prepared.members.map(({ accessToken, userId }) => ({
             path: '/stream/live',
             headers: {

@@ -44,7 +44,7 @@ export const subject: Subject = {
 
   async run(bench: Bench): Promise<Figure[]> {
     const parts = await open(bench);
-    const seconds = bench.size(2, 8);
+    const seconds = bench.size({ smoke: 2, full: 8 });
     await runPhase(parts, { seconds: 1, logins: 16 }); // Warm-up.
     const [calm, stormy]: [Phase[], Phase[]] = [[], []];
     for (let run = 0; run < bench.runs; run += 1) {
@@ -69,7 +69,7 @@ async function open(bench: Bench): Promise<LoginStorm> {
   const herald = await bench.use(startHerald(bench.build, settings, { core: 'all' }));
   const sampler = await bench.use(Load.start('all'));
   const storm = await bench.use(Load.start('all'));
-  const port = Number(herald.ready);
+  const port = herald.port;
   const streams = streamsOf(prepared.members);
   const plan = { port, protocol: 'h2', streamsPerConnection: 1, openingMax: 20 } as const;
   await sampler.openStreams('events', { ...plan, streams: streams.slice(0, listeners) });
@@ -121,18 +121,25 @@ async function load(
   { herald, prepared, sampler, storm }: LoginStorm,
   { seconds, logins, count }: { seconds: number; logins: number; count: number },
 ): Promise<LoopResult> {
-  const port = Number(herald.ready);
+  const port = herald.port;
   const { members, publishKey } = prepared;
-  const ms = seconds * 1000;
+  const durationMs = seconds * 1000;
   const headers = { authorization: `Bearer ${publishKey}` };
   const to = { users: members.slice(0, listeners).map(({ userId }) => String(userId)) };
   const storming =
     logins === 0
       ? Promise.resolve()
-      : storm.runLoop(loginPlan(port, members, { connections: logins, ms }));
+      : storm.runLoop(loginPlan(port, members, { connections: logins, durationMs }));
   const [refreshes] = await Promise.all([
     sampler.runLoop({
-      ...{ port, path: '/token', count: 1e9, nextBody: 'refresh', durationMsMax: ms, pauseMs: 20 },
+      ...{
+        port,
+        path: '/token',
+        count: 1e9,
+        nextBody: 'refresh',
+        durationMsMax: durationMs,
+        pauseMs: 20,
+      },
       clients: getRefreshingMembers(prepared).map(({ refreshToken }) => ({
         headers: {},
         body: JSON.stringify({ token: refreshToken }),

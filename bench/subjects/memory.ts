@@ -36,7 +36,7 @@ export const subject: Subject = {
   profile: { operation: 'connect', flameGraphRun: 'Herald, 10000 on 10000' },
 
   async run(bench: Bench): Promise<Figure[]> {
-    const streams = bench.size(400, 10_000, 1000);
+    const streams = bench.size({ smoke: 400, full: 10_000, compared: 1000 });
     const settings = settingsFor(bench.folder(), bench.certificate);
     const prepared = await prepareDatabase(bench.build, settings, { members: streams });
     const load = await bench.use(Load.start());
@@ -178,7 +178,7 @@ async function openMemoryHerald(
   { settings, members }: PreparedDatabase,
 ): Promise<NodeStreamTarget> {
   const child = await startHerald(bench.build, settings);
-  const port = Number(child.ready);
+  const port = child.port;
   return { name: 'Herald', child, port, protocol: 'h2', streams: streamsOf(members), headers: {} };
 }
 

@@ -24,7 +24,7 @@ export const subject: Subject = {
   profile: { operation: 'event', flameGraphRun: 'Herald, 1 a request' },
 
   async run(bench: Bench): Promise<Figure[]> {
-    const seconds = bench.size(1, 4);
+    const seconds = bench.size({ smoke: 1, full: 4 });
     // All cores for all processes, because the server writes in a separate thread.
     const load = await bench.use(Load.start('all'));
     const settings = settingsFor(bench.folder(), bench.certificate);
@@ -122,7 +122,7 @@ async function measurePublish(
       let events = 0;
       const { busyShare: loadBusyShare } = await load.busyDuring(async () => {
         const done = await load.runLoop({
-          port: Number(child.ready),
+          port: child.port,
           path: '/events',
           clients: Array.from({ length: publishers }, () => ({ headers, body })),
           count: Number.MAX_SAFE_INTEGER,

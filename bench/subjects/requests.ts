@@ -61,9 +61,9 @@ export const subject: Subject = {
       return [];
     }
     const { options } = server;
-    const seconds = bench.size(1, 4);
+    const seconds = bench.size({ smoke: 1, full: 4 });
     // Tokens of earlier logins, which the Express example never deletes.
-    const rows = bench.size(1000, 10_000);
+    const rows = bench.size({ smoke: 1000, full: 10_000 });
     const original = `${options.database}_original`;
     await server.administer(`create database ${options.database}`);
     await server.administer(`create database ${original}`);
@@ -147,7 +147,7 @@ async function measureOverH2(
     authorization: `Bearer ${accessTokens[0]}`,
     'content-type': 'application/json',
   };
-  const plan = { port: Number(child.ready), path, headers, connections };
+  const plan = { port: child.port, path, headers, connections };
   const { runs } = await bench.interleaved({
     runs: async () => {
       let perSecond = 0;
@@ -194,7 +194,7 @@ function createLoadRun(
       `${name}, ${path}`,
       async () => {
         const { refusedCount, responseCount, ...result } = await load.runHttp1Load({
-          ...{ port: Number(child.ready), path, seconds },
+          ...{ port: child.port, path, seconds },
           headers: isRefresh
             ? [{}]
             : accessTokens.map((token) => ({ authorization: `Bearer ${token}` })),
@@ -251,7 +251,7 @@ async function openOriginal(
 ): Promise<ServerUnderTest> {
   const env = { ...bench.certificate, DATABASE_URL: databaseUrl, ROWS: String(rows) };
   const child = await bench.use(startPeer('original.mjs', { ...env, NODE_ENV: 'production' }));
-  const requester = new H1Requester(Number(child.ready));
+  const requester = new H1Requester(child.port);
   const head = { method: 'POST', path: '/login', headers: { 'content-type': 'application/json' } };
   const body = Buffer.from(JSON.stringify({ username: 'member-1', password }));
   const { text } = await requester.send(head, body);

@@ -32,7 +32,7 @@ export const subject: Subject = {
   profile: { operation: 'stream', flameGraphRun: 'Herald, resume' },
 
   async run(bench: Bench): Promise<Figure[]> {
-    const clients = bench.size(200, 10_000, 500);
+    const clients = bench.size({ smoke: 200, full: 10_000, compared: 500 });
     const settings = settingsFor(bench.folder(), bench.certificate);
     const prepared = await prepareDatabase(bench.build, settings, { members: clients });
     const tokens = await withEmbeddedDatabase(settings, (db) =>
@@ -43,12 +43,12 @@ export const subject: Subject = {
     bench.print(`publishing ${clients * (missedEventsPerClient + 1)} events`);
     const lastSeen = await publishMissed(child, prepared);
     const herald: NodeStreamTarget = {
-      ...{ name: 'Herald, resume', child, port: Number(child.ready), protocol: 'h2', headers: {} },
+      ...{ name: 'Herald, resume', child, port: child.port, protocol: 'h2', headers: {} },
       streams: tokens.map((token, index) => toStreamRequest(token, lastSeen[index])),
     };
     // Fewer streams are enough, because the cost of one does not depend on their number.
     const newcomers = tokens
-      .slice(0, bench.size(50, 2000, 300))
+      .slice(0, bench.size({ smoke: 50, full: 2000, compared: 300 }))
       .map((token) => toStreamRequest(token));
     const fresh = { ...herald, name: 'Herald, fresh', streams: newcomers };
     const warmUp = async (target: NodeStreamTarget) => {
@@ -203,7 +203,7 @@ async function publishMissed(
   child: Child,
   { members, publishKey }: PreparedDatabase,
 ): Promise<string[]> {
-  const requester = await Requester.open(Number(child.ready));
+  const requester = await Requester.open(child.port);
   const headers = { 'content-type': 'application/json', authorization: `Bearer ${publishKey}` };
   const seen: string[] = [];
   for (let number = 0; number <= missedEventsPerClient; number += 1) {

@@ -11,17 +11,20 @@ import type { StreamTarget } from './stream-target.js';
 
 const folder = fileURLToPath(new URL('../../peers', import.meta.url));
 
-/** Installs the peers if necessary. Returns whether they are installed. */
+/**
+ * Installs the packages of `bench/peers` if necessary: the peers, which are other SSE servers that are
+ * measured for comparison, and d3. Returns whether the packages are installed.
+ */
 export function installPeers({ print }: Pick<Bench, 'print'>): boolean {
   const manifest = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')) as {
     dependencies: Record<string, string>;
   };
-  const isPeerInstalled = (name: string) => existsSync(join(folder, 'node_modules', name));
-  if (Object.keys(manifest.dependencies).every(isPeerInstalled)) return true;
+  const isPackageInstalled = (name: string) => existsSync(join(folder, 'node_modules', name));
+  if (Object.keys(manifest.dependencies).every(isPackageInstalled)) return true;
   print('installing bench/peers');
   const args = ['ci', '--prefix', folder, '--no-audit', '--no-fund'];
   const { status } = spawnSync('npm', args, { stdio: ['ignore', 'ignore', 'inherit'] });
-  if (status !== 0) print('no peers, because npm could not install them');
+  if (status !== 0) print('no peers: npm could not install bench/peers');
   return status === 0;
 }
 
@@ -30,7 +33,7 @@ export function startPeer(file: string, env: Readonly<Record<string, string>>): 
   return Child.start({ args: [join(folder, file)], env, core: serverCore, readyPattern });
 }
 
-/** Starts all peers that are available on this machine. */
+/** Starts all peers, including nchan, that are available on this machine. */
 export async function openPeerTargets(bench: Bench, streams: number): Promise<StreamTarget[]> {
   const targets: StreamTarget[] = [];
   const request = { path: '/stream', headers: { accept: 'text/event-stream' } };
@@ -43,7 +46,7 @@ export async function openPeerTargets(bench: Bench, streams: number): Promise<St
     ] as const;
     for (const { file, name, protocol } of peers) {
       const child = await bench.use(startPeer(file, bench.certificate));
-      targets.push({ ...common, name, child, port: Number(child.ready), protocol });
+      targets.push({ ...common, name, child, port: child.port, protocol });
     }
   }
   const nchan = '/usr/lib/nginx/modules/ngx_nchan_module.so';
@@ -54,7 +57,7 @@ export async function openPeerTargets(bench: Bench, streams: number): Promise<St
   return targets;
 }
 
-/** An nginx with nchan, in a single process, so that the CPU of one process is all of it. */
+/** An nginx with nchan, in a single process, so that its CPU is that of one process. */
 class Nginx implements MeasurableServer {
   readonly port: number;
   readonly #process: ChildProcess;

@@ -31,7 +31,7 @@ export async function openHeraldTarget(bench: Bench, members: number): Promise<N
   return {
     name: 'Herald',
     child,
-    port: Number(child.ready),
+    port: child.port,
     protocol: 'h2',
     streams: streamsOf(prepared.members),
     headers: { authorization: `Bearer ${prepared.publishKey}` },
@@ -49,7 +49,7 @@ export function createBareTarget(streams: number, child: Child): NodeStreamTarge
   return {
     name: 'bare',
     child,
-    port: Number(child.ready),
+    port: child.port,
     protocol: 'h2',
     streams: Array.from({ length: streams }, () => request),
     headers: {},
