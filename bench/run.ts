@@ -12,7 +12,7 @@ import { findRegressions, findRepeatedRegressions, formatRegression } from './re
 import { buildTable } from './report/table.js';
 import { Bench, type BenchOptions, type Subject } from './subject.js';
 
-const names = [
+const subjectNames = [
   'footprint',
   'fan-out',
   'batch',
@@ -25,8 +25,12 @@ const names = [
   'resume',
 ] as const;
 
-/** Runs of a repeated measurement; enough to rule out a deviation by chance. */
+/** Number of runs when a regression is measured again: enough to rule out a deviation by chance. */
 const repeatRuns = 7;
+
+/** Durations of a subject relative to its `seconds`, which are those of five full runs. */
+const profilePace = 0.5;
+const smokePace = 0.05;
 
 /** Name of the stored results of a smoke run, which later smoke runs are compared with. */
 const smokeName = 'smoke';
@@ -47,7 +51,7 @@ Usage: npm run bench [-- [--runs <n>] [--smoke [--keep]] [<subject> ...]]
             the ratio of each figure; measures no references and stores nothing. Subjects by
             default: ${comparedByDefault.join(', ')}
 
-Subjects: ${names.join(', ')}`;
+Subjects: ${subjectNames.join(', ')}`;
 
 type Arguments = ReturnType<typeof readArguments>;
 
@@ -72,7 +76,7 @@ async function main(): Promise<void> {
     process.stdout.write(`${usage}\n`);
     return;
   }
-  const byDefault = values.compare === undefined ? names : comparedByDefault;
+  const byDefault = values.compare === undefined ? subjectNames : comparedByDefault;
   const chosen = args.subjects.length === 0 ? byDefault : args.subjects;
   const subjects = await Promise.all(chosen.map(loadSubject));
   if (values.compare !== undefined) return compare(values.compare, subjects, runs);
@@ -108,7 +112,7 @@ function readArguments() {
   });
   const { smoke, keep, profile } = values;
   const isCompared = values.compare !== undefined;
-  const unknown = positionals.find((name) => !(names as readonly string[]).includes(name));
+  const unknown = positionals.find((name) => !(subjectNames as readonly string[]).includes(name));
   if (unknown !== undefined) throw new Error(`there is no subject '${unknown}'`);
   if (Number(smoke) + Number(profile) + Number(isCompared) > 1) {
     throw new Error('--smoke, --profile and --compare cannot be combined');
@@ -124,7 +128,7 @@ function readArguments() {
 
 async function runFull(subjects: readonly Subject[], runs: number | undefined): Promise<Outcome> {
   const outcome = await runAll(subjects, { smoke: false, runs });
-  const stored = names.flatMap(readResults);
+  const stored = subjectNames.flatMap(readResults);
   writeTable(stored);
   await drawPlots(stored);
   return outcome;
@@ -158,7 +162,7 @@ async function runSmoke(
  */
 async function profileAll(chosen: readonly Subject[]): Promise<void> {
   const subjects = chosen.filter(({ profile }) => profile !== undefined);
-  const progress = new Progress(subjects, 0.5);
+  const progress = new Progress(subjects, profilePace);
   for (const subject of subjects) {
     process.stderr.write(`${progress.startText}\n`);
     const startedAt = performance.now();
@@ -174,20 +178,21 @@ async function profileAll(chosen: readonly Subject[]): Promise<void> {
 }
 
 /**
- * Runs the subjects one by one. Stores the results of each at once, so a later failure loses none.
+ * Runs the subjects one by one. Except in a smoke run, stores the results of each subject as soon as it
+ * has finished, so that a later failure does not lose them.
  */
 async function runAll(subjects: readonly Subject[], options: BenchOptions): Promise<Outcome> {
   const bench = new Bench(options);
   const figures: Figure[] = [];
   const failed: string[] = [];
-  const progress = new Progress(subjects, bench.isShort ? 0.05 : bench.runs / 5);
+  const progress = new Progress(subjects, bench.isShort ? smokePace : bench.runs / 5);
   for (const subject of subjects) {
     process.stderr.write(`${progress.startText}\n`);
     const startedAt = performance.now();
     try {
-      const own = await subject.run(bench);
-      if (!options.smoke) writeResults(subject.name, own);
-      figures.push(...own);
+      const subjectFigures = await subject.run(bench);
+      if (!options.smoke) writeResults(subject.name, subjectFigures);
+      figures.push(...subjectFigures);
       await bench.closeAll();
     } catch (cause) {
       failed.push(subject.name);
@@ -209,7 +214,7 @@ async function loadSubject(name: string): Promise<Subject> {
   return subject;
 }
 
-/** Replaces the table of results in the README beside this file. */
+/** Replaces the table of results in `bench/README.md`. */
 function writeTable(figures: readonly Figure[]): void {
   const readme = fileURLToPath(new URL('./README.md', import.meta.url));
   const text = readFileSync(readme, 'utf8');

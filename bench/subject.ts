@@ -12,11 +12,13 @@ import { type Figure, runInterleaved } from './report/figure.js';
 /** A benchmark. Its file in `subjects/` has the name of the subject. */
 export interface Subject {
   readonly name: string;
+  /** What is measured, in a few words; printed before the subject runs. */
   readonly about: string;
   /** Duration of five runs on two idle cores. */
   readonly seconds: number;
   /**
-   * What one operation of `Bench.measureServer` is, and the measurement to draw a flame graph of.
+   * `operation` says what one operation of `Bench.measureServer` is. A flame graph is drawn of the
+   * measurement that `measureServer` gets as `flameGraphRun`.
    */
   readonly profile?: { readonly operation: string; readonly flameGraphRun: string };
   /**
@@ -41,7 +43,7 @@ export class Bench {
   readonly isShort: boolean;
   /** The Herald build to measure. */
   readonly build: Build;
-  /** Whether references are measured, too. */
+  /** Whether the references, which Herald is compared with, are measured, too. */
   readonly hasReferences: boolean;
   /** How often each measurement runs. */
   readonly runs: number;
@@ -53,14 +55,14 @@ export class Bench {
   readonly certificate: Settings;
   readonly #folder = mkdtempSync(join(tmpdir(), 'herald-bench-'));
   readonly #closers: (() => unknown)[] = [];
-  #folders = 0;
+  #folderCount = 0;
 
   constructor({ smoke = false, profile = false, compared, runs = smoke ? 3 : 5 }: BenchOptions) {
     this.isShort = smoke || compared !== undefined;
     this.hasReferences = compared === undefined;
     this.build = compared ?? treeBuild;
     this.isProfiling = profile;
-    this.runs = profile ? 2 : runs; // The first is a warm-up.
+    this.runs = profile ? 2 : runs; // The first of the two profiled runs is a warm-up.
     if (compared !== undefined) this.runs = 1;
     const certificateFile = join(this.#folder, 'server.cert');
     const privateKeyFile = join(this.#folder, 'server.key');
@@ -86,10 +88,10 @@ export class Bench {
     process.stderr.write(`  ${text}\n`);
   }
 
-  /** Creates an empty folder. */
+  /** Creates an empty folder and returns its path. */
   folder(): string {
-    this.#folders += 1;
-    const path = join(this.#folder, String(this.#folders));
+    this.#folderCount += 1;
+    const path = join(this.#folder, String(this.#folderCount));
     mkdirSync(path);
     return path;
   }
@@ -103,17 +105,20 @@ export class Bench {
     references = {} as Readonly<Record<Reference, () => Promise<Result>>>,
   ): Promise<Record<Name | Reference, Result[]>> {
     if (!this.hasReferences) {
-      const none = Object.fromEntries(Object.keys(references).map((name) => [name, []]));
+      const noResults = Object.fromEntries(Object.keys(references).map((name) => [name, []]));
       const results = await runInterleaved(this.runs, measurements, () => {});
-      // Safe: it has these names.
-      return { ...results, ...none } as Record<Name | Reference, Result[]>;
+      // Safe: the object has exactly these names.
+      return { ...results, ...noResults } as Record<Name | Reference, Result[]>;
     }
-    const all = { ...measurements, ...references };
-    return runInterleaved(this.runs, all, (round) => this.print(`run ${round} of ${this.runs}`));
+    const allMeasurements = { ...measurements, ...references };
+    return runInterleaved(this.runs, allMeasurements, (round) =>
+      this.print(`run ${round} of ${this.runs}`),
+    );
   }
 
   /**
-   * Returns a function that opens something on its first call; a comparison opens no references.
+   * Returns a function that calls `open` once and returns its result each time. For references, because
+   * a comparison does not need them.
    */
   lazy<Thing>(open: () => Promise<Thing>): () => Promise<Thing> {
     let opened: Promise<Thing> | undefined;
@@ -139,13 +144,14 @@ export class Bench {
     return run;
   }
 
-  /** Waits for something to open, and stops it when the subject ends. */
+  /** Returns what `opening` resolves to, and stops it when the subject ends. */
   async use<Thing extends { stop(): Promise<void> }>(opening: Promise<Thing>): Promise<Thing> {
     const thing = await opening;
     this.#closers.push(() => thing.stop());
     return thing;
   }
 
+  /** Calls `close` when the subject ends. */
   onClose(close: () => unknown): void {
     this.#closers.push(close);
   }
@@ -157,6 +163,7 @@ export class Bench {
     }
   }
 
+  /** Closes everything and deletes all folders. */
   async end(): Promise<void> {
     await this.closeAll();
     rmSync(this.#folder, { recursive: true, force: true });

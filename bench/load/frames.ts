@@ -9,6 +9,7 @@ export const frameTypes = {
   windowUpdate: 8,
 } as const;
 
+/** `endStream` and `ack` are the same bit; the type of the frame decides its meaning. */
 export const flags = { endStream: 1, ack: 1, endHeaders: 4, padded: 8 } as const;
 
 /** Size of a frame's header. */
@@ -16,14 +17,14 @@ export const frameHeaderBytes = 9;
 
 const windowMax = 2 ** 31 - 1;
 const windowDefault = 65_535;
-/** The settings `ENABLE_PUSH` = 0 and `INITIAL_WINDOW_SIZE` = 2^31 - 1. Spec: RFC 9113 §6.5.2. */
+/** Entries of a settings frame: `ENABLE_PUSH` = 0 and `INITIAL_WINDOW_SIZE` = 2^31 - 1. Spec: RFC 9113 §6.5.2. */
 const pushDisabled = [0, 2, 0, 0, 0, 0];
-const windowSizeMax = [0, 4, 0x7f, 0xff, 0xff, 0xff];
+const initialWindowMax = [0, 4, 0x7f, 0xff, 0xff, 0xff];
 
 /** The client preface, with maximum windows, so that flow control never slows down the server. */
 export const connectionPreface = Buffer.concat([
   Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'),
-  frame(frameTypes.settings, 0, 0, Buffer.from([...pushDisabled, ...windowSizeMax])),
+  frame(frameTypes.settings, 0, 0, Buffer.from([...pushDisabled, ...initialWindowMax])),
   frame(frameTypes.windowUpdate, 0, 0, encodeUint32(windowMax - windowDefault)),
 ]);
 

@@ -13,11 +13,12 @@ export interface ClientHandler {
    * Called with the bytes of a body from `start` to `end`; `buffer` is valid only during the call.
    */
   onData(streamId: number, buffer: Buffer, start: number, end: number): void;
-  onHead?(streamId: number): void;
+  /** Called when the server ends or resets a stream. */
   onEnd(streamId: number): void;
   onClose(cause: Error | undefined): void;
 }
 
+/** A request without its body. */
 export interface RequestHead {
   readonly method: string;
   readonly path: string;
@@ -145,8 +146,6 @@ export class H2Client {
     } else if (type === frameTypes.ping) {
       const payload = Buffer.concat(this.#pingPayload.splice(0));
       if ((flag & flags.ack) === 0) this.#socket.write(frame(type, flags.ack, 0, payload));
-    } else if (type === frameTypes.headers) {
-      this.#handler.onHead?.(this.#streamId);
     }
     // On other types this bit is ACK.
     const canEndStream = type === frameTypes.headers || type === frameTypes.data;

@@ -5,13 +5,14 @@ import { unusedAddressHeader } from './requests.js';
 export interface Http1LoadPlan {
   readonly port: number;
   readonly path: string;
-  /** Headers of the requests, used in turn. */
+  /** The requests use these headers in turn. */
   readonly headers: readonly Readonly<Record<string, string>>[];
   readonly seconds: number;
   readonly connections: number;
   /**
-   * The first bodies. With `refresh`, each later body contains the token of a response. There must
-   * be more bodies than connections, because autocannon prepares requests that it does not send.
+   * With `same`, every request has the first of these bodies. With `refresh`, the first requests use
+   * one each, and each later body contains the token of a response; there must then be more bodies
+   * than connections, because autocannon prepares requests that it does not send.
    */
   readonly firstBodies: readonly string[];
   readonly nextBody: 'same' | 'refresh';

@@ -1,5 +1,5 @@
 const stepMicros = 50;
-const stepsMax = 1_200_000; // One minute of steps.
+const stepsMax = 1_200_000; // The steps of one minute.
 /** Duration of one slot of `timelineMs`. */
 export const slotMs = 250;
 

@@ -5,9 +5,9 @@ import type { Http1LoadPlan, Http1LoadResult } from './http1-load.js';
 import type { LoopPlan, LoopResult, PublishPlan } from './requests.js';
 import type { StreamLoadCount, StreamLoadPlan } from './stream-load.js';
 
-const entry = fileURLToPath(new URL('./process.ts', import.meta.url));
+const processScript = fileURLToPath(new URL('./process.ts', import.meta.url));
 
-/** Above this share of a core, the load generator and not the server is the bottleneck. */
+/** Above this share of a core, the load generator is the bottleneck, not the server. */
 const busyShareMax = 0.9;
 
 /** Client of a load generator process, which runs on a separate core if possible. */
@@ -19,15 +19,16 @@ export class Load {
   }
 
   static async start(core: Core = loadCore): Promise<Load> {
-    const args = [entry];
+    const args = [processScript];
     return new Load(await Child.start({ args, core, readyPattern: /load ready/ }));
   }
 
+  /** Opens streams. The other methods refer to them by `name`; a name can be used several times. */
   async openStreams(name: string, plan: StreamLoadPlan): Promise<void> {
     await this.child.ask('openStreams', { name, plan });
   }
 
-  /** Resolves when the streams together have received `events` events since the last reset. */
+  /** Resolves when the streams of this name together have received `events` events since the last reset. */
   async waitForEvents(name: string, events: number): Promise<void> {
     await this.child.ask('waitForEvents', { name, events });
   }
@@ -40,6 +41,7 @@ export class Load {
     name: string,
     { firstNumber, eventsPerStream }: { firstNumber: number; eventsPerStream: number },
   ): Promise<StreamLoadCount> {
+    // The sum of the consecutive numbers that each stream should have received.
     const sum = (eventsPerStream * (2 * firstNumber + eventsPerStream - 1)) / 2;
     return this.child.ask('count', { name, eventsPerStream, sum }) as Promise<StreamLoadCount>;
   }

@@ -25,7 +25,7 @@ export class Tally {
    * Sum of the received numbers; together with `events` it reveals a missing or duplicate event.
    */
   sum = 0;
-  /** Events whose number was not greater than the previous one. */
+  /** Events whose number was not greater than that of the previous event. */
   outOfOrder = 0;
   /** The longest time between two reads, whatever they contained. */
   longestGapMicros = 0;
@@ -42,7 +42,7 @@ export class Tally {
     this.#readAt = readAt;
   }
 
-  /** Counts the events in a chunk of a body. Calls `onEvent` with the publish time of each. */
+  /** Counts the events in a chunk of a body. Calls `onEvent` with each publish time, in microseconds. */
   feed(buffer: Buffer, start: number, end: number, onEvent: (publishedAt: number) => void): void {
     let offset = start;
     while (offset < end) {

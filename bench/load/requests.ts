@@ -171,11 +171,11 @@ export async function publish(
   const requesters = await getPublishers(plan);
   const responses: Promise<TimedResponse>[] = [];
   const startedAt = nowMicros();
-  for (let sent = 0; sent < count; ) {
-    const due = Math.min(count, Math.floor(((nowMicros() - startedAt) / 1e6) * perSecond) + 1);
-    for (; sent < due; sent += perRequest) {
-      const requester = requesters[(sent / perRequest) % requesters.length];
-      if (requester !== undefined) responses.push(publishEvents(requester, plan, sent));
+  for (let sentCount = 0; sentCount < count; ) {
+    const dueCount = Math.min(count, Math.floor(((nowMicros() - startedAt) / 1e6) * perSecond) + 1);
+    for (; sentCount < dueCount; sentCount += perRequest) {
+      const requester = requesters[(sentCount / perRequest) % requesters.length];
+      if (requester !== undefined) responses.push(publishEvents(requester, plan, sentCount));
     }
     await pause(1);
   }
@@ -196,11 +196,15 @@ function openSender(port: number, protocol: Protocol): Promise<Sender> | Sender 
   return protocol === 'h2' ? Requester.open(port) : new H1Requester(port);
 }
 
-function publishEvents(requester: Sender, plan: PublishPlan, sent: number): Promise<TimedResponse> {
+function publishEvents(
+  requester: Sender,
+  plan: PublishPlan,
+  sentCount: number,
+): Promise<TimedResponse> {
   const { path, headers, bytes, perRequest, firstNumber, to = 'all' } = plan;
   const events = Array.from({ length: perRequest }, (_, index) => ({
     to,
-    data: createMarkedData(firstNumber + sent + index, bytes),
+    data: createMarkedData(firstNumber + sentCount + index, bytes),
   }));
   const body = Buffer.from(JSON.stringify(perRequest === 1 ? events[0] : events));
   return requester.send({ method: 'POST', path, headers: { ...jsonType, ...headers } }, body);

@@ -24,11 +24,11 @@ export interface StreamLoadCount {
   readonly events: number;
   /** Streams with an unexpected number of events, or with event numbers of an unexpected sum. */
   readonly wrongStreams: number;
-  /** Events whose number was not greater than the previous one of their stream. */
+  /** Events whose number was not greater than that of the previous event of their stream. */
   readonly outOfOrder: number;
   /** Connections that the server closed, and streams that it ended on open connections. */
   readonly lostCount: number;
-  /** From publish to receipt. */
+  /** Time from the publish to the receipt of an event. */
   readonly latency: LatencySummary;
   /** The longest time since the reset in which a stream received nothing. */
   readonly longestGapMs: number;
@@ -40,14 +40,14 @@ interface Connection {
 
 const waitMsMax = 120_000;
 
-/** Opens many event streams and counts what each has received. */
+/** Opens many event streams and counts the marked events that each has received. */
 export class StreamLoad {
   readonly #latencies = new Latencies();
   readonly #tallies: Tally[] = [];
   readonly #connections = new Set<Connection>();
   #events = 0;
   #lostCount = 0;
-  #closing = false;
+  #isClosing = false;
   #waiter: { events: number; resolve: () => void; timer: NodeJS.Timeout } | undefined;
 
   /** Opens all streams. Resolves when each has received its first bytes. */
@@ -78,7 +78,8 @@ export class StreamLoad {
   }
 
   /**
-   * Compares what each stream has received with the number of events and the sum of their numbers.
+   * Counts the received events, and the streams that have not received `eventsPerStream` events whose
+   * numbers add up to `sum`.
    */
   count({ eventsPerStream, sum }: { eventsPerStream: number; sum: number }): StreamLoadCount {
     const tallies = this.#tallies;
@@ -87,7 +88,7 @@ export class StreamLoad {
       events: this.#events,
       wrongStreams: tallies.filter((tally) => tally.events !== eventsPerStream || tally.sum !== sum)
         .length,
-      outOfOrder: tallies.reduce((all, tally) => all + tally.outOfOrder, 0),
+      outOfOrder: tallies.reduce((total, tally) => total + tally.outOfOrder, 0),
       lostCount: this.#lostCount,
       latency: this.#latencies.summary,
       longestGapMs: Math.max(0, ...tallies.map((tally) => tally.longestGapMicros)) / 1000,
@@ -101,13 +102,13 @@ export class StreamLoad {
   }
 
   close(): void {
-    this.#closing = true;
+    this.#isClosing = true;
     for (const connection of this.#connections) connection.close();
     this.#connections.clear();
     this.#tallies.length = 0;
     this.reset();
     this.#lostCount = 0;
-    this.#closing = false;
+    this.#isClosing = false;
   }
 
   #openConnection(plan: StreamLoadPlan, group: readonly StreamRequest[]): Promise<void> {
@@ -145,6 +146,7 @@ export class StreamLoad {
     await started;
   }
 
+  /** Opens the only stream of a connection: with HTTP/1.1, `streamsPerConnection` must be 1. */
   #openH1({ port }: StreamLoadPlan, [request]: readonly StreamRequest[]): Promise<void> {
     if (request === undefined) return Promise.resolve();
     const tally = this.#newTally();
@@ -173,10 +175,10 @@ export class StreamLoad {
 
   #feed(tally: Tally, buffer: Buffer, start: number, end: number): void {
     const now = nowMicros();
-    const before = tally.events;
+    const eventsBefore = tally.events;
     tally.noteRead(now);
     tally.feed(buffer, start, end, (publishedAt) => this.#latencies.add(now - publishedAt));
-    this.#events += tally.events - before;
+    this.#events += tally.events - eventsBefore;
     const waiter = this.#waiter;
     if (waiter === undefined || this.#events < waiter.events) return;
     this.#waiter = undefined;
@@ -189,6 +191,6 @@ export class StreamLoad {
   }
 
   #countLost(): void {
-    if (!this.#closing) this.#lostCount += 1;
+    if (!this.#isClosing) this.#lostCount += 1;
   }
 }

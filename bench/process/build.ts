@@ -18,7 +18,7 @@ export interface RefBuild extends Build {
   remove(): void;
 }
 
-/** Thrown when a build cannot be created; its message is complete without a stack. */
+/** Thrown when a build cannot be created. The message says enough, so no stack is printed. */
 export class BuildError extends Error {
   override readonly name = 'BuildError';
 }
@@ -43,8 +43,8 @@ export function resolveRef(ref: string): string {
 }
 
 /**
- * Returns the build of a commit, which `make` then builds. The build uses the packages of the working
- * tree if the lock files are equal, and installs its own packages otherwise.
+ * Returns the build of a commit; call `make` before it is measured. The build uses the packages of the
+ * working tree if the lock files are equal. Otherwise `make` installs the packages of the commit.
  */
 export function refBuild(name: string, commit: string): RefBuild {
   const parent = mkdtempSync(join(tmpdir(), 'herald-bench-ref-'));
@@ -72,7 +72,10 @@ export function refBuild(name: string, commit: string): RefBuild {
   return { name, folder, make, remove };
 }
 
-/** Runs a program with its output on standard error, because standard output is for the table. */
+/**
+ * Runs a program. Its output goes to standard error, because standard output is for the table. Throws
+ * `BuildError` with `problem` if the program fails.
+ */
 function run(cwd: string, problem: string, program: string, args: readonly string[]): void {
   const { status, signal } = spawnSync(program, args, { cwd, stdio: ['ignore', 2, 2] });
   if (status !== 0) {

@@ -58,6 +58,7 @@ interface ChildReply {
   readonly error?: string;
 }
 
+/** Loaded into every child. It answers the requests of `Child` other than those of `ask`. */
 const probe = fileURLToPath(new URL('./probe.mjs', import.meta.url));
 const startMsMax = 60_000;
 
@@ -83,7 +84,10 @@ export class Child implements MeasurableServer {
     });
   }
 
-  /** Starts a process and waits until it is ready. Rejects with its output after a minute. */
+  /**
+   * Starts a process and waits until its output matches `readyPattern`. Rejects with the output when
+   * the process ends first or a minute has passed.
+   */
   static async start(options: ChildOptions): Promise<Child> {
     const folder = mkdtempSync(join(tmpdir(), 'herald-bench-child-'));
     const out = openSync(join(folder, 'output'), 'a');
@@ -92,17 +96,17 @@ export class Child implements MeasurableServer {
     const loader = runsSource ? ['--import', import.meta.resolve('tsx')] : [];
     const command = [process.execPath, '--expose-gc', '--import', probe, ...loader, ...args];
     const pinned = core === 'all' ? command : ['taskset', '-c', String(core), ...command];
-    const [program = '', ...rest] = pinned;
+    const [program = '', ...programArgs] = pinned;
     const { PATH = '', HOME = '' } = process.env;
-    const child = spawn(program, rest, {
+    const child = spawn(program, programArgs, {
       cwd,
       env: { PATH, HOME, ...env },
       stdio: ['ignore', out, out, 'ipc'],
     });
     closeSync(out);
-    const started = new Child(child, folder);
-    await started.#waitUntilReady(options.readyPattern);
-    return started;
+    const startedChild = new Child(child, folder);
+    await startedChild.#waitUntilReady(options.readyPattern);
+    return startedChild;
   }
 
   get pid(): number {
@@ -146,6 +150,7 @@ export class Child implements MeasurableServer {
 
   /** Waits until the process uses less than 20 ms of CPU in 250 ms. */
   async waitUntilIdle(): Promise<void> {
+    // -1 before the first reading.
     for (let lastCpuMicros = -1; ; ) {
       const { cpuMicros } = await this.usage();
       if (lastCpuMicros >= 0 && cpuMicros - lastCpuMicros < 20_000) return;
@@ -154,9 +159,9 @@ export class Child implements MeasurableServer {
     }
   }
 
-  /** Sends a request to the handlers of the process (`handleRequests`). */
-  ask(ask: string, argument: unknown = null): Promise<unknown> {
-    return this.#send({ ask, argument });
+  /** Calls a handler of the process (`handleRequests`) and returns its result. */
+  ask(handlerName: string, argument: unknown = null): Promise<unknown> {
+    return this.#send({ ask: handlerName, argument });
   }
 
   /** Ends the process with `SIGTERM`, and with `SIGKILL` after ten seconds. */
@@ -164,9 +169,9 @@ export class Child implements MeasurableServer {
     if (this.#process.exitCode === null && this.#process.signalCode === null) {
       const exit = once(this.#process, 'exit');
       this.#process.kill('SIGTERM');
-      const kill = setTimeout(() => this.#process.kill('SIGKILL'), 10_000);
+      const killTimer = setTimeout(() => this.#process.kill('SIGKILL'), 10_000);
       await exit;
-      clearTimeout(kill);
+      clearTimeout(killTimer);
     }
     rmSync(this.#folder, { recursive: true, force: true });
   }
@@ -198,6 +203,6 @@ export class Child implements MeasurableServer {
     const output = this.output();
     await this.stop();
     const command = this.#process.spawnargs.join(' ');
-    throw new Error(`Cannot start '${command}': it did not become ready\n${output}`);
+    throw new Error(`Cannot start '${command}': its output did not match ${pattern}\n${output}`);
   }
 }

@@ -64,12 +64,12 @@ export async function prepareDatabase(
   settings: Settings,
   { members, passwordHash = 'none' }: { members: number; passwordHash?: string },
 ): Promise<PreparedDatabase> {
-  const create = ['create', '--name', 'bench', '--scope', 'publish'];
-  const publishKey = runCommand(build, ['key', ...create], settings);
-  const inserted = await withEmbeddedDatabase(settings, (db) =>
+  const createArgs = ['create', '--name', 'bench', '--scope', 'publish'];
+  const publishKey = runCommand(build, ['key', ...createArgs], settings);
+  const insertedMembers = await withEmbeddedDatabase(settings, (db) =>
     insertMembers(db, { members, passwordHash }),
   );
-  return { settings, members: inserted, publishKey };
+  return { settings, members: insertedMembers, publishKey };
 }
 
 /**
@@ -88,7 +88,7 @@ export async function withEmbeddedDatabase<Result>(
   }
 }
 
-/** Runs a command of a build and returns its output. Throws an error with its error output. */
+/** Runs a command of a build and returns its output. Throws its error output if it fails. */
 export function runCommand(
   { name, folder }: Build,
   [command = '', ...args]: readonly string[],
@@ -98,14 +98,14 @@ export function runCommand(
   const { status, stdout, stderr } = spawnSync(
     process.execPath,
     [join(folder, `dist/commands/${command}.js`), ...args],
-    // No `.env` file there changes the settings.
+    // This folder contains no `.env` file that could change the settings.
     { cwd: settings['DATA_DIR'], env: { PATH, HOME, ...settings }, encoding: 'utf8' },
   );
   if (status !== 0) throw new Error(`Cannot run '${command}' of ${name}: ${stderr}`);
   return stdout.trim();
 }
 
-/** Inserts members into a database with a schema; uses only columns that every build has. */
+/** Inserts members into a database with a schema. Uses only columns that exist in every build. */
 export async function insertMembers(
   db: Database,
   { members, passwordHash }: { members: number; passwordHash: string },
@@ -156,7 +156,7 @@ export function startHerald(
 }
 
 /** Returns one stream request per member, with an access token instead of a stream token. */
-export function streamsOf(members: readonly Member[]): StreamRequest[] {
+export function createStreamRequests(members: readonly Member[]): StreamRequest[] {
   return members.map(({ accessToken }) => ({
     path: '/stream/live',
     headers: { accept: 'text/event-stream', authorization: `Bearer ${accessToken}` },
@@ -166,8 +166,8 @@ export function streamsOf(members: readonly Member[]): StreamRequest[] {
 /** Signs an access token as Herald does. Spec: RFC 7515 §3. */
 function createAccessToken(userId: number, sessionId: string, now: number): string {
   const times = { iat: Math.floor(now / 1000), exp: Math.floor(now / 1000) + 3600 };
-  const names = { firstName: 'First', lastName: 'Last', sid: sessionId, sub: String(userId) };
-  const claims = { ...names, ...times, aud: 'bench', iss: 'bench' };
+  const userClaims = { firstName: 'First', lastName: 'Last', sid: sessionId, sub: String(userId) };
+  const claims = { ...userClaims, ...times, aud: 'bench', iss: 'bench' };
   const text = [{ alg: 'HS256', typ: 'JWT' }, claims]
     .map((part) => Buffer.from(JSON.stringify(part)).toString('base64url'))
     .join('.');

@@ -2,7 +2,7 @@ import { fileURLToPath } from 'node:url';
 import type { Core } from '../machine.js';
 import { Child } from './child.js';
 
-/** Starts one of the reference processes in `references/`. */
+/** Starts a script of `references/`, whose cost Herald's is compared with. */
 export function startScript(
   file: string,
   {

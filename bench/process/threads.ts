@@ -6,7 +6,7 @@ export interface ThreadTime {
   readonly cpuMicros: number;
   /** The part of `cpuMicros` that was spent in the kernel, in steps of 10 ms. */
   readonly kernelMicros: number;
-  /** How long the thread was ready to run, but waited for a core. */
+  /** How long the thread could have run, but waited for a core. */
   readonly waitedMicros: number;
 }
 
@@ -24,7 +24,10 @@ export function threadTimes(pid: number): Map<number, ThreadTime> {
   return times;
 }
 
-/** Returns the time that each thread has used in between. Omits threads that have ended. */
+/**
+ * Returns the times that each thread has run and waited between two results of `threadTimes`. Omits
+ * threads that have ended.
+ */
 export function threadsBetween(
   before: ReadonlyMap<number, ThreadTime>,
   after: ReadonlyMap<number, ThreadTime>,
@@ -51,14 +54,14 @@ export function threadsBetween(
  */
 function readThreadTime(task: string): ThreadTime {
   const read = (name: string) => readFileSync(`${task}/${name}`, 'utf8').trim();
-  const [cpuMicros = 0, waitedMicros = 0] = read('schedstat').split(' ').map(Number);
+  const [cpuNanos = 0, waitedNanos = 0] = read('schedstat').split(' ').map(Number);
   const [, afterName = ''] = read('stat').split(') ');
-  const kernelTicks = Number(afterName.split(' ')[12]);
+  const kernelTicks = Number(afterName.split(' ')[12]); // The field `stime`.
   const name = read('comm').replace(/^node-/, ''); // Node 26 adds this prefix.
   return {
     name,
-    cpuMicros: cpuMicros / 1000,
+    cpuMicros: cpuNanos / 1000,
     kernelMicros: kernelTicks * 10_000,
-    waitedMicros: waitedMicros / 1000,
+    waitedMicros: waitedNanos / 1000,
   };
 }

@@ -7,7 +7,7 @@ import type { ProfiledRun } from './profiled-run.js';
 const width = 1200;
 const rowHeight = 16;
 const topMargin = 30;
-/** Boxes with a smaller share of the width are omitted: there are many, and they are unreadable. */
+/** Boxes with a smaller share of the width are omitted, because they are many and unreadable. */
 const boxShareMin = 0.003;
 const charWidth = 6.1;
 
@@ -66,9 +66,9 @@ function buildTree(run: ProfiledRun): Frame {
     return sum;
   };
   const [rootCall] = run.calls;
-  const sampled = rootCall === undefined ? 0 : addSamples(rootCall, root);
+  const sampledMicros = rootCall === undefined ? 0 : addSamples(rootCall, root);
   const betweenCallsFrame = root.callees.get('(program)') ?? createFrame('(program)', betweenCalls);
-  betweenCallsFrame.micros += run.mainThread.cpuMicros - sampled;
+  betweenCallsFrame.micros += run.mainThread.cpuMicros - sampledMicros;
   root.callees.set('(program)', betweenCallsFrame);
   root.micros = run.mainThread.cpuMicros;
   return root;
@@ -87,7 +87,7 @@ function getLabel({ callFrame: { functionName, url, lineNumber } }: CallNode): s
   return functionName === '' ? `${file}:${lineNumber + 1}` : `${functionName} ${file}`;
 }
 
-/** Draws a frame and its callees. Returns the level of the lowest box. */
+/** Draws a frame and its callees. Returns the level of the deepest box. */
 function draw(
   frame: Frame,
   { x, level, pixelsPerMicro }: { x: number; level: number; pixelsPerMicro: number },
@@ -107,17 +107,17 @@ function draw(
   if (label.length > 2) {
     boxes.push(`<text x="${(x + 2).toFixed(1)}" y="${y + 11}">${escapeXml(label)}</text>`);
   }
-  let lowest = level;
+  let deepest = level;
   let calleeX = x;
   for (const callee of [...frame.callees.values()].sort((a, b) => b.micros - a.micros)) {
     if (callee.micros * pixelsPerMicro < boxShareMin * width) continue;
-    lowest = Math.max(
-      lowest,
+    deepest = Math.max(
+      deepest,
       draw(callee, { x: calleeX, level: level + 1, pixelsPerMicro }, boxes),
     );
     calleeX += callee.micros * pixelsPerMicro;
   }
-  return lowest;
+  return deepest;
 }
 
 function escapeXml(text: string): string {

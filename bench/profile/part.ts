@@ -19,11 +19,12 @@ export type OriginKind =
   | 'other threads: libuv, database writer, jobs'
   | 'the profiler itself';
 
-const native = 'native code called by JavaScript';
-const home = pathToFileURL(repositoryFolder).href;
+const nativeKind = 'native code called by JavaScript';
+const repositoryUrl = pathToFileURL(repositoryFolder).href;
 
 /**
- * The origin of CPU outside all calls: C++ that handles socket input before it reaches JavaScript.
+ * The origin of CPU outside all calls: C++ that handles socket input before JavaScript
+ * is called.
  */
 export const betweenCalls: CpuOrigin = {
   kind: "Node's C++ and the kernel: TLS, HTTP/2 frames, sockets",
@@ -32,7 +33,8 @@ export const betweenCalls: CpuOrigin = {
 
 /**
  * Returns the origin of the CPU of a call on top of the stack. A native function is attributed to its
- * caller, because its own name is often wrong: all functions of an addon are entered through one.
+ * caller, because the name that V8 reports for it is often wrong: all functions of an addon are entered
+ * through a single function.
  */
 export function getCallOrigin(
   { functionName, url }: CallNode['callFrame'],
@@ -43,16 +45,18 @@ export function getCallOrigin(
   }
   if (functionName === '(program)' || functionName === '(root)') return betweenCalls;
   if (url === '') {
-    return caller.kind === native ? caller : { kind: native, name: `native, by ${caller.name}` };
+    return caller.kind === nativeKind
+      ? caller
+      : { kind: nativeKind, name: `nativeKind, by ${caller.name}` };
   }
   if (url.startsWith('node:')) return { kind: 'JavaScript of Node', name: url };
-  const path = url.replace(home, '');
-  const within = path.split('node_modules/').at(-1);
-  if (within === undefined || within === path) {
+  const path = url.replace(repositoryUrl, '');
+  const pathInModules = path.split('node_modules/').at(-1);
+  if (pathInModules === undefined || pathInModules === path) {
     return { kind: "JavaScript of Herald's own, or its reference's", name: path };
   }
-  const [scope = '', rest = ''] = within.split('/');
-  const name = scope.startsWith('@') ? `${scope}/${rest}` : scope;
+  const [scope = '', scopedName = ''] = pathInModules.split('/');
+  const name = scope.startsWith('@') ? `${scope}/${scopedName}` : scope;
   return { kind: 'JavaScript of packages', name };
 }
 

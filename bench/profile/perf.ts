@@ -35,7 +35,8 @@ export class Perf {
   }
 
   /**
-   * Ends the recording. Omits V8's profiler thread; returns no counts if perf has no permission.
+   * Ends the recording and returns its counts, without V8's profiler thread. The counts are empty if
+   * `perf` has no permission.
    */
   async stop(): Promise<NativeCounts> {
     if (this.#process.exitCode === null) {

@@ -4,7 +4,7 @@ import { type ThreadTime, threadsBetween, threadTimes } from '../process/threads
 import { measureServer, type ServerUsage } from '../process/watch.js';
 import { type NativeCounts, Perf } from './perf.js';
 
-/** The usage of a server during a piece of work, with all data about where its CPU was spent. */
+/** The usage of a server during a piece of work, and where its CPU was spent. */
 export interface ProfiledRun extends ServerUsage {
   readonly calls: readonly CallNode[];
   readonly mainThread: ThreadTime;

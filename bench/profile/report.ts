@@ -10,7 +10,7 @@ import type { ProfiledRun } from './profiled-run.js';
 const folder = fileURLToPath(new URL('../profiles/', import.meta.url));
 
 /** Origins below this share of every column are merged into one row per kind. */
-const rowMin = 0.01;
+const rowShareMin = 0.01;
 
 interface Column {
   readonly name: string;
@@ -35,7 +35,7 @@ two runs. V8's profiler adds to the cost; see "Where the CPU goes" in [the READM
 
 ${buildTable(columns, ({ shares }) => sumBy(shares, ({ kind }) => kind), [buildKernelRow(columns)])}
 
-In detail; rows below ${rowMin * 100} % of every column are merged by kind:
+In detail; rows below ${rowShareMin * 100} % of every column are merged by kind:
 
 ${buildTable(columns, ({ shares }) => sumBy(shares, createRowNamer(columns)))}
 ${formatNativeCounts(columns)}${flameGraphRun === undefined ? '' : `\nThe main thread during *${profile.flameGraphRun}*, without sleep:\n\n![](${name}.svg)\n`}`;
@@ -61,8 +61,8 @@ ${buildTable(columns, getNativeCounts)}
 function getNativeCounts({ run, shares }: Column): Map<string, number> {
   const cpuMicros = sumOf(shares.filter(({ kind }) => kind !== 'the profiler itself'));
   const counts = Object.entries(run.nativeCounts);
-  const all = counts.reduce((sum, [, count]) => sum + count, 0);
-  return new Map(counts.map(([name, count]) => [name, (count / all) * cpuMicros]));
+  const sampleCount = counts.reduce((sum, [, count]) => sum + count, 0);
+  return new Map(counts.map(([name, count]) => [name, (count / sampleCount) * cpuMicros]));
 }
 
 function buildTable(
@@ -77,8 +77,8 @@ function buildTable(
   const rows = [...new Set(cells.flatMap((column) => [...column.keys()]))]
     .sort((a, b) => getLargestShare(b) - getLargestShare(a))
     .map((row) => [row, ...cells.map((column) => micros(column.get(row) ?? 0))]);
-  const all = ['**all**', ...sums.map(micros)];
-  return markdown(['', ...columns.map(({ name }) => name)], [...rows, all, ...extraRows]);
+  const totalRow = ['**all**', ...sums.map(micros)];
+  return markdown(['', ...columns.map(({ name }) => name)], [...rows, totalRow, ...extraRows]);
 }
 
 /** Returns a function that names the row of an origin; small origins of a kind share one row. */
@@ -86,7 +86,7 @@ function createRowNamer(columns: readonly Column[]): (share: Share) => string {
   const large = new Set(
     columns.flatMap(({ shares }) => {
       const sum = sumOf(shares);
-      return shares.filter((one) => one.micros >= rowMin * sum).map((one) => one.name);
+      return shares.filter((one) => one.micros >= rowShareMin * sum).map((one) => one.name);
     }),
   );
   return ({ kind, name }) => (large.has(name) ? name : `other: ${kind}`);

@@ -25,7 +25,7 @@ export const comparedByDefault = [
 ] as const;
 
 const runsByDefault = 5;
-/** Duration of a comparison relative to full runs. */
+/** Duration of a run in a comparison, relative to a full run. */
 const shortPace = 0.25;
 
 /**
@@ -81,7 +81,7 @@ class Comparison {
     this.#other.make();
     const figures: Figure[] = [];
     const failed: string[] = [];
-    // Building blocks this process: signals that arrived meanwhile are handled here.
+    // The builds block the event loop, so signals that arrived during them are handled only here.
     await new Promise(setImmediate);
     const progress = new Progress(subjects, (this.#runs / 5) * shortPace);
     for (const subject of subjects) {
@@ -89,9 +89,9 @@ class Comparison {
       process.stderr.write(`${progress.startText}\n`);
       const startedAt = performance.now();
       try {
-        const own = await this.#measure(subject);
-        if (own.length === 0) failed.push(subject.name);
-        figures.push(...own);
+        const subjectFigures = await this.#measure(subject);
+        if (subjectFigures.length === 0) failed.push(subject.name);
+        figures.push(...subjectFigures);
       } catch (cause) {
         if (this.#isInterrupted) return;
         failed.push(subject.name);
@@ -155,8 +155,8 @@ class Comparison {
 }
 
 /**
- * Returns a figure for each one that every run of both builds has measured. Its values are those of
- * this tree, its reference those of the other build. Omits the figures of references, because a
+ * Returns each figure that every run of both builds has measured, with the values of this tree as its
+ * runs and those of the other build as its reference. Omits the figures of references, because a
  * comparison does not measure references.
  */
 export function compareFigures(
@@ -171,16 +171,16 @@ export function compareFigures(
     );
   return (tree[0] ?? []).flatMap((one) => {
     const { subject, what, parameters, unit } = one;
-    const [own, others] = [getValues(tree, one), getValues(other, one)];
-    if (![...own, ...others].every(Number.isFinite)) return [];
-    const reference = { what: otherName, runs: others };
-    return [figure({ subject, what, parameters, unit, runs: own, reference })];
+    const [treeValues, otherValues] = [getValues(tree, one), getValues(other, one)];
+    if (![...treeValues, ...otherValues].every(Number.isFinite)) return [];
+    const reference = { what: otherName, runs: otherValues };
+    return [figure({ subject, what, parameters, unit, runs: treeValues, reference })];
   });
 }
 
 /** Formats a table: the median of each build, and the median, minimum and maximum of the ratios. */
 export function comparisonTable(otherName: string, figures: readonly Figure[]): string {
-  const head = ['subject', 'what', 'this tree', otherName, 'ratio, median (min to max)'];
+  const columns = ['subject', 'what', 'this tree', otherName, 'ratio, median (min to max)'];
   const rows = figures.map((one) => [
     one.subject,
     getDescription(one),
@@ -188,5 +188,5 @@ export function comparisonTable(otherName: string, figures: readonly Figure[]): 
     `${numberText(one.reference?.median ?? Number.NaN)} ${one.unit}`.trim(),
     one.ratio === undefined ? '' : spreadText(one.ratio),
   ]);
-  return markdown(head, rows);
+  return markdown(columns, rows);
 }

@@ -60,21 +60,22 @@ export interface FigureParts
 
 const folder = fileURLToPath(new URL('../results', import.meta.url));
 
+/** Creates a figure: computes its spread, its ratio to the reference, and whether the goal is reached. */
 export function figure({ reference, goal, ...parts }: FigureParts): Figure {
   const { runs } = parts;
-  const own = computeSpread(runs);
+  const spread = computeSpread(runs);
   const roundedReference = reference && { ...reference, runs: roundToFourDigits(reference.runs) };
   const ratio =
     reference &&
     computeSpread(runs.map((run, index) => run / (reference.runs[index] ?? Number.NaN)));
-  const goalValue = goal?.on === 'ratio' ? ratio?.median : own.median;
+  const goalValue = goal?.on === 'ratio' ? ratio?.median : spread.median;
   const { is, bound = 0 } = goal ?? {};
   const reached =
     goalValue !== undefined && (is === '<=' ? goalValue <= bound : goalValue >= bound);
   return {
     ...parts,
     runs: roundToFourDigits(runs),
-    ...own,
+    ...spread,
     ...(roundedReference && {
       reference: { ...roundedReference, ...computeSpread(reference.runs) },
     }),
@@ -83,6 +84,7 @@ export function figure({ reference, goal, ...parts }: FigureParts): Figure {
   };
 }
 
+/** Returns NaN for each value of the spread when there are no values. */
 export function computeSpread(values: readonly number[]): Spread {
   const sorted = [...values].sort((a, b) => a - b);
   const middle = (sorted.length - 1) / 2;
@@ -109,7 +111,10 @@ function roundToFourDigits(values: readonly number[]): number[] {
   return values.map((value) => Number(value.toPrecision(4)));
 }
 
-/** Runs the measurements in turn, `times` times each, so that drift affects all equally. */
+/**
+ * Runs the measurements in turn, `times` times each, with the order reversed in every second round, so
+ * that drift of the machine affects all measurements equally.
+ */
 export async function runInterleaved<Name extends string, Result>(
   times: number,
   measurements: Readonly<Record<Name, () => Promise<Result>>>,

@@ -19,7 +19,7 @@ export interface Line {
   readonly points: readonly (readonly [x: number, y: number])[];
 }
 
-/** The d3 functions for scales, ticks and paths, installed with the compared servers in `bench/peers`. */
+/** The d3 functions for scales, ticks and paths. d3 is installed with the packages of `bench/peers`. */
 type Drawing = typeof import('../peers/drawing.js');
 
 const [width, height] = [760, 400];
@@ -38,39 +38,41 @@ export async function drawPlot(name: string, content: Plot): Promise<void> {
 
 function renderSvg(drawing: Drawing, { title, x, y, lines }: Plot): string {
   const points = lines.flatMap((line) => line.points);
-  const across = buildScale(
+  const xScale = buildScale(
     drawing,
     x,
     points.map((point) => point[0]),
   ).range([margins.left, right]);
-  const up = buildScale(
+  const yScale = buildScale(
     drawing,
     y,
     points.map((point) => point[1]),
   ).range([bottom, margins.top]);
   const rotation = `transform="translate(16 ${(bottom + margins.top) / 2}) rotate(-90)"`;
-  const [acrossText, upText] = [across.tickFormat(6), up.tickFormat(6)];
+  const [formatX, formatY] = [xScale.tickFormat(6), yScale.tickFormat(6)];
   return [
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" font-family="sans-serif" font-size="12">`,
     `<rect width="${width}" height="${height}" fill="#fff"/>`,
     text([margins.left, 22], title, 'font-weight="bold" font-size="14"'),
     text([(margins.left + right) / 2, height - 12], x.name, 'text-anchor="middle"'),
     text([0, 0], y.name, `text-anchor="middle" ${rotation}`),
-    ...across
+    ...xScale
       .ticks(6)
       .flatMap((tick) => [
-        `<path d="M${rounded(across(tick))} ${bottom}V${margins.top}" stroke="#e4e4e4"/>`,
-        text([across(tick), bottom + 18], acrossText(tick), 'text-anchor="middle"'),
+        `<path d="M${rounded(xScale(tick))} ${bottom}V${margins.top}" stroke="#e4e4e4"/>`,
+        text([xScale(tick), bottom + 18], formatX(tick), 'text-anchor="middle"'),
       ]),
-    ...up
+    ...yScale
       .ticks(6)
       .flatMap((tick) => [
-        `<path d="M${margins.left} ${rounded(up(tick))}H${right}" stroke="#e4e4e4"/>`,
-        text([margins.left - 8, up(tick) + 4], upText(tick), 'text-anchor="end"'),
+        `<path d="M${margins.left} ${rounded(yScale(tick))}H${right}" stroke="#e4e4e4"/>`,
+        text([margins.left - 8, yScale(tick) + 4], formatY(tick), 'text-anchor="end"'),
       ]),
-    ...lines.map(({ name, points: own }, index) => {
+    ...lines.map(({ name, points: values }, index) => {
       const colour = colours[index % colours.length] ?? '#000';
-      const points = own.map(([a, b]) => [rounded(across(a)), rounded(up(b))] as const);
+      const points = values.map(
+        ([valueX, valueY]) => [rounded(xScale(valueX)), rounded(yScale(valueY))] as const,
+      );
       const dots = points.length > dotsMax ? [] : points;
       return [
         `<path d="${drawing.line()(points)}" fill="none" stroke="${colour}" stroke-width="2"/>`,

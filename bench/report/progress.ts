@@ -1,6 +1,6 @@
 import type { Subject } from '../subject.js';
 
-/** The initial estimate has the weight of a finished subject that was planned to take this long. */
+/** In the estimate of the pace, `pace` counts as much as a finished subject of this planned duration. */
 const guessWeightSeconds = 60;
 
 /** Reports the progress of a run and the time left, estimated from the finished subjects. */
@@ -33,7 +33,7 @@ export class Progress {
 
   get #secondsLeft(): number {
     const sum = (subjects: readonly Subject[]) =>
-      subjects.reduce((all, { seconds }) => all + seconds, 0);
+      subjects.reduce((total, { seconds }) => total + seconds, 0);
     const planned = sum(this.#subjects.slice(0, this.#finishedCount));
     const pace =
       (this.#spentSeconds + this.#pace * guessWeightSeconds) / (planned + guessWeightSeconds);

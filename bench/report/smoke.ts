@@ -3,18 +3,18 @@ import type { Figure } from './figure.js';
 const regressionFactor = 1.5;
 
 /**
- * Returns the figures whose ratio is worse than 1.5 times the goal and also than 1.5 times the stored
- * ratio; if only one of the two exists, it alone counts. A goal that the stored result already misses
+ * Returns the figures whose ratio is worse than 1.5 times the goal and worse than 1.5 times the stored
+ * ratio. If only one of these two bounds exists, it alone counts. A goal that the stored result already misses
  * is therefore reported only when the ratio becomes still worse. Checks only ratios that are stable on
  * a busy machine. `goal.is` defines which direction is worse; without a goal, higher is worse.
  */
 export function findRegressions(figures: readonly Figure[], stored: readonly Figure[]): Figure[] {
   return figures.filter(({ subject, what, ratio, goal, isStableUnderLoad }) => {
     if (ratio === undefined || isStableUnderLoad !== true) return false;
-    const before = stored.find((one) => one.subject === subject && one.what === what)?.ratio
+    const storedRatio = stored.find((one) => one.subject === subject && one.what === what)?.ratio
       ?.median;
     const bounds = goal?.on === 'ratio' ? [goal.bound] : [];
-    if (before !== undefined) bounds.push(before);
+    if (storedRatio !== undefined) bounds.push(storedRatio);
     if (bounds.length === 0) return false;
     return bounds.every((bound) =>
       goal?.is === '>='
@@ -30,9 +30,9 @@ export function findRepeatedRegressions(
   second: readonly Figure[],
   stored: readonly Figure[],
 ): Figure[] {
-  const before = findRegressions(first, stored);
+  const firstRegressions = findRegressions(first, stored);
   return findRegressions(second, stored).filter(({ subject, what }) =>
-    before.some((one) => one.subject === subject && one.what === what),
+    firstRegressions.some((one) => one.subject === subject && one.what === what),
   );
 }
 

@@ -2,7 +2,7 @@ import type { Figure, Goal, Spread } from './figure.js';
 
 /** Formats figures as a Markdown table, aligned for a terminal. */
 export function buildTable(figures: readonly Figure[]): string {
-  const head = ['subject', 'what', 'median (min to max)', 'reference', 'ratio', 'goal', ''];
+  const columns = ['subject', 'what', 'median (min to max)', 'reference', 'ratio', 'goal', ''];
   const rows = figures.map((one) => [
     one.subject,
     getDescription(one),
@@ -14,18 +14,18 @@ export function buildTable(figures: readonly Figure[]): string {
     one.goal === undefined ? '' : formatGoal(one.goal),
     one.reached === undefined ? '' : one.reached ? 'reached' : 'missed',
   ]);
-  return markdown(head, rows);
+  return markdown(columns, rows);
 }
 
 /** Formats a Markdown table with padded columns. */
-export function markdown(head: readonly string[], rows: readonly (readonly string[])[]): string {
-  const widths = head.map((name, column) =>
+export function markdown(columns: readonly string[], rows: readonly (readonly string[])[]): string {
+  const widths = columns.map((name, column) =>
     Math.max(3, name.length, ...rows.map((row) => (row[column] ?? '').length)),
   );
   const line = (cells: readonly string[]) =>
     `| ${cells.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join(' | ')} |`;
-  const rule = `|${widths.map((width) => '-'.repeat(width + 2)).join('|')}|`;
-  return [line(head), rule, ...rows.map(line)].join('\n');
+  const separator = `|${widths.map((width) => '-'.repeat(width + 2)).join('|')}|`;
+  return [line(columns), separator, ...rows.map(line)].join('\n');
 }
 
 export function getDescription({ what, parameters }: Figure): string {

@@ -56,7 +56,7 @@ function getInstalledBytes({ folder }: Build): number {
 /** Returns the size of a folder without nested packages, which have their own entries. */
 function getDirectoryBytes(path: string): number {
   const stats = statSync(path, { throwIfNoEntry: false });
-  if (stats === undefined) return 0; // An optional package of another platform.
+  if (stats === undefined) return 0; // An optional package for another platform is not installed.
   if (!stats.isDirectory()) return stats.size;
   return readdirSync(path)
     .filter((name) => name !== 'node_modules')

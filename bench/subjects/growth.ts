@@ -18,7 +18,7 @@ const operations = ['/token', '/stream/token', 'resume'] as const;
 type Operation = (typeof operations)[number];
 
 const missedEventsPerMember = 10;
-const members = 80;
+const memberCount = 80;
 
 type Cost = Pick<ServerUsage, 'cpuMicrosPerOperation' | 'loopDelayP99Ms'>;
 
@@ -33,15 +33,15 @@ interface BenchServer {
 
 export const subject: Subject = {
   name: 'growth',
-  about: 'the cost of a request with a thousand and with a million rows in each table',
+  about: 'server CPU per request with a thousand to a million rows in each table',
   seconds: 300,
   profile: { operation: 'request', flameGraphRun: '/token, 1000000 rows' },
 
   async run(bench: Bench): Promise<Figure[]> {
-    const sizes = bench.isShort ? [1000, 20_000] : [1000, 10_000, 100_000, 1_000_000];
+    const rowCounts = bench.isShort ? [1000, 20_000] : [1000, 10_000, 100_000, 1_000_000];
     const load = await bench.use(Load.start());
     const servers: BenchServer[] = [];
-    for (const rows of sizes) {
+    for (const rows of rowCounts) {
       bench.print(`${rows} rows`);
       servers.push(await startBenchServer(bench, rows));
     }
@@ -57,24 +57,24 @@ export const subject: Subject = {
       costs.set(operation, await bench.interleaved(Object.fromEntries(measurements)));
     }
     return operations.flatMap((operation) =>
-      buildFigures(operation, sizes, costs.get(operation) ?? {}),
+      buildFigures(operation, rowCounts, costs.get(operation) ?? {}),
     );
   },
 };
 
 /**
- * Builds the figures of each number of rows, relative to the smallest number. The goal is for the
- * largest number.
+ * Builds the figures of each number of rows, relative to the smallest number. Only
+ * the figures of the largest number have a goal.
  */
 function buildFigures(
   operation: Operation,
-  sizes: readonly number[],
+  rowCounts: readonly number[],
   costs: Readonly<Record<string, readonly Cost[]>>,
 ): Figure[] {
-  const [fewestRows = 0] = sizes;
+  const [fewestRows = 0] = rowCounts;
   const getCpu = (rows: number) =>
     (costs[rows] ?? []).map(({ cpuMicrosPerOperation }) => cpuMicrosPerOperation);
-  return sizes.flatMap((rows, index) => {
+  return rowCounts.flatMap((rows, index) => {
     const base = { subject: 'growth', parameters: { request: operation, rows, dialect: 'sqlite' } };
     const delays = (costs[rows] ?? []).map(({ loopDelayP99Ms }) => loopDelayP99Ms);
     return [
@@ -82,7 +82,7 @@ function buildFigures(
         ...{ ...base, what: `server CPU a ${operation}, ${rows} rows`, unit: 'us' },
         runs: getCpu(rows),
         reference: { what: `${fewestRows} rows`, runs: getCpu(fewestRows) },
-        ...(index === sizes.length - 1 && {
+        ...(index === rowCounts.length - 1 && {
           goal: { on: 'ratio', is: '<=', bound: 1.2 },
           isStableUnderLoad: true,
         }),
@@ -124,7 +124,7 @@ async function measureCost(
   });
 }
 
-/** Resumes the streams of all members. Throws unless each gets its missed events once, in order. */
+/** Resumes the streams of all members. Throws unless each stream gets its missed events once, in order. */
 async function measureResumeCost(
   bench: Bench,
   load: Load,
@@ -174,7 +174,7 @@ async function startBenchServer(bench: Bench, rows: number): Promise<BenchServer
     EVENT_LOG_MAX_EVENTS: '100000000',
     EVENT_LOG_MAX_BYTES: '100000000000',
   };
-  const prepared = await prepareDatabase(bench.build, settings, { members });
+  const prepared = await prepareDatabase(bench.build, settings, { members: memberCount });
   await insertFillerRows(settings['DATA_DIR'] ?? '', rows);
   const child = await bench.use(startHerald(bench.build, settings));
   const refreshBodies = prepared.members.map(({ refreshToken: token }) =>
@@ -190,9 +190,9 @@ function getLastSeenSeq(rows: number, userId: number): number {
 }
 
 /**
- * Inserts realistic rows of other users into each table that grows with use. The engine generates
- * them in one transaction. The event log has `missedEventsPerMember + 1` stretches of `step` events. In
- * each, the first events belong to one member each, and the rest to other users.
+ * Inserts realistic rows of other users into each table that grows with use. SQLite generates the rows
+ * in one transaction. The event log has `missedEventsPerMember + 1` stretches of `step` events. In
+ * each stretch, every member is the audience of one of the first events, and other users of the rest.
  */
 async function insertFillerRows(folder: string, rows: number): Promise<void> {
   const Driver = await loadSqlite();
@@ -200,7 +200,7 @@ async function insertFillerRows(folder: string, rows: number): Promise<void> {
   const numbers = `with recursive numbers (n) as
     (select 1 union all select n + 1 from numbers where n < ${rows})`;
   const now = Date.now();
-  const later = now + 36_000_000;
+  const expiresAt = now + 36_000_000;
   db.exec('pragma synchronous = off');
   db.exec('begin');
   db.exec(`${numbers} insert into users (username, username_key, password_hash, first_name, last_name,
@@ -208,12 +208,12 @@ async function insertFillerRows(folder: string, rows: number): Promise<void> {
     select 'other-' || n, 'other-' || n, 'none', 'First', 'Last', ${now}, ${now}, ${now} from numbers`);
   db.exec(`${numbers} insert into sessions (id, user_id, selector, cur_hash, created_at, refreshed_at,
       idle_expires_at, absolute_expires_at)
-    select lower(hex(randomblob(16))), ${members} + n, lower(hex(randomblob(16))),
-      lower(hex(randomblob(32))), ${now} - n, ${now} - n, ${later} + n, ${later} + n from numbers`);
+    select lower(hex(randomblob(16))), ${memberCount} + n, lower(hex(randomblob(16))),
+      lower(hex(randomblob(32))), ${now} - n, ${now} - n, ${expiresAt} + n, ${expiresAt} + n from numbers`);
   db.exec(`${numbers} insert into stream_tokens (token_hash, user_id, session_id, created_at,
       expires_at, lease_until)
-    select lower(hex(randomblob(32))), ${members} + n, lower(hex(randomblob(16))), ${now} - n,
-      ${later}, ${later} + n from numbers`);
+    select lower(hex(randomblob(32))), ${memberCount} + n, lower(hex(randomblob(16))), ${now} - n,
+      ${expiresAt}, ${expiresAt} + n from numbers`);
   db.exec(`insert into log_head (id, epoch, seq, trimmed_seq, events, bytes)
       values (1, 'bench', ${rows}, 0, ${rows}, ${rows} * 200)
     on conflict (id) do update
@@ -223,7 +223,7 @@ async function insertFillerRows(folder: string, rows: number): Promise<void> {
     select n, '~' || printf('%010d', (n - 1) / ${step}) || '000000000000000;' || printf('%170s', ''),
       ${now} from numbers`);
   db.exec(`${numbers} insert into event_audiences (audience, seq)
-    select case when (n - 1) % ${step} < ${members} and n <= ${step * (missedEventsPerMember + 1)}
+    select case when (n - 1) % ${step} < ${memberCount} and n <= ${step * (missedEventsPerMember + 1)}
       then 'u:' || ((n - 1) % ${step} + 1) else 'u:' || (1000000 + n % 100000) end, n from numbers`);
   db.exec('commit');
   db.exec('pragma wal_checkpoint(truncate)');

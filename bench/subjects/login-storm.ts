@@ -4,12 +4,12 @@ import type { LoopResult } from '../load/requests.js';
 import type { StreamLoadCount } from '../load/stream-load.js';
 import type { Child } from '../process/child.js';
 import {
+  createStreamRequests,
   type Member,
   type PreparedDatabase,
   prepareDatabase,
   settingsFor,
   startHerald,
-  streamsOf,
 } from '../process/herald.js';
 import { computeSpread, type Figure, figure } from '../report/figure.js';
 import type { Bench, Subject } from '../subject.js';
@@ -17,11 +17,15 @@ import { hashPassword, loginPlan } from './logins.js';
 import { eventBytes } from './support/stream-target.js';
 
 const heartbeatMs = 2000;
-const perSecond = 20;
+const eventsPerSecond = 20;
+/** Number of streams that receive the events. As many others are quiet: they get only heartbeats. */
 const listeners = 200;
+const refreshingMemberCount = 4;
 
+/** Results of a few seconds with or without logins. */
 interface Phase {
   readonly events: StreamLoadCount;
+  /** The streams that get only heartbeats. */
   readonly quiet: StreamLoadCount;
   readonly refreshes: LoopResult;
   readonly loopDelayP99Ms: number;
@@ -31,8 +35,10 @@ interface LoginStorm {
   readonly bench: Bench;
   readonly herald: Child;
   readonly prepared: PreparedDatabase;
+  /** Opens the streams, and sends the events and refreshes. */
   readonly sampler: Load;
-  readonly storm: Load;
+  /** Sends the logins. */
+  readonly loginLoad: Load;
 }
 
 export const subject: Subject = {
@@ -43,38 +49,38 @@ export const subject: Subject = {
   isTooNoisyForSmoke: true,
 
   async run(bench: Bench): Promise<Figure[]> {
-    const parts = await open(bench);
+    const storm = await openStorm(bench);
     const seconds = bench.size({ smoke: 2, full: 8 });
-    await runPhase(parts, { seconds: 1, logins: 16 }); // Warm-up.
+    await runPhase(storm, { seconds: 1, logins: 16 }); // Warm-up.
     const [calm, stormy]: [Phase[], Phase[]] = [[], []];
     for (let run = 0; run < bench.runs; run += 1) {
       bench.print(`run ${run + 1} of ${bench.runs}`);
-      calm.push(await runPhase(parts, { seconds, logins: 0 }));
-      stormy.push(await runPhase(parts, { seconds, logins: 64 }));
+      calm.push(await runPhase(storm, { seconds, logins: 0 }));
+      stormy.push(await runPhase(storm, { seconds, logins: 64 }));
     }
     return buildFigures(calm, stormy);
   },
 };
 
-async function open(bench: Bench): Promise<LoginStorm> {
+async function openStorm(bench: Bench): Promise<LoginStorm> {
   const settings = {
     ...settingsFor(bench.folder(), bench.certificate),
     STREAM_HEARTBEAT: String(heartbeatMs),
   };
   const passwordHash = await hashPassword();
   const prepared = await prepareDatabase(bench.build, settings, {
-    members: 2 * listeners + 4,
+    members: 2 * listeners + refreshingMemberCount,
     passwordHash,
   });
   const herald = await bench.use(startHerald(bench.build, settings, { core: 'all' }));
   const sampler = await bench.use(Load.start('all'));
-  const storm = await bench.use(Load.start('all'));
+  const loginLoad = await bench.use(Load.start('all'));
   const port = herald.port;
-  const streams = streamsOf(prepared.members);
+  const streams = createStreamRequests(prepared.members);
   const plan = { port, protocol: 'h2', streamsPerConnection: 1, openingMax: 20 } as const;
   await sampler.openStreams('events', { ...plan, streams: streams.slice(0, listeners) });
   await sampler.openStreams('quiet', { ...plan, streams: streams.slice(listeners, 2 * listeners) });
-  return { bench, herald, prepared, sampler, storm };
+  return { bench, herald, prepared, sampler, loginLoad };
 }
 
 /**
@@ -83,15 +89,15 @@ async function open(bench: Bench): Promise<LoginStorm> {
  */
 async function runPhase(
   parts: LoginStorm,
-  size: { seconds: number; logins: number },
+  plan: { seconds: number; logins: number },
 ): Promise<Phase> {
   const { bench, herald, prepared, sampler } = parts;
-  const count = perSecond * size.seconds;
+  const count = eventsPerSecond * plan.seconds;
   for (const streams of ['events', 'quiet']) await sampler.reset(streams);
   const results: LoopResult[] = [];
-  const name = size.logins === 0 ? 'Herald, calm' : `Herald, ${size.logins} logins at once`;
+  const name = plan.logins === 0 ? 'Herald, calm' : `Herald, ${plan.logins} logins at once`;
   const { loopDelayP99Ms } = await bench.measureServer(herald, name, async () => {
-    results.push(await load(parts, { ...size, count }));
+    results.push(await runLoad(parts, { ...plan, count }));
     return count * listeners;
   });
   const [refreshes] = results;
@@ -110,15 +116,15 @@ async function runPhase(
 }
 
 function getRefreshingMembers({ members }: PreparedDatabase): readonly Member[] {
-  return members.slice(-4);
+  return members.slice(-refreshingMemberCount);
 }
 
 /**
  * Runs the load. Returns the result of the refreshes once every stream of `events` has received every
  * event and the logins have ended.
  */
-async function load(
-  { herald, prepared, sampler, storm }: LoginStorm,
+async function runLoad(
+  { herald, prepared, sampler, loginLoad }: LoginStorm,
   { seconds, logins, count }: { seconds: number; logins: number; count: number },
 ): Promise<LoopResult> {
   const port = herald.port;
@@ -126,10 +132,10 @@ async function load(
   const durationMs = seconds * 1000;
   const headers = { authorization: `Bearer ${publishKey}` };
   const to = { users: members.slice(0, listeners).map(({ userId }) => String(userId)) };
-  const storming =
+  const loginsDone =
     logins === 0
       ? Promise.resolve()
-      : storm.runLoop(loginPlan(port, members, { connections: logins, durationMs }));
+      : loginLoad.runLoop(loginPlan(port, members, { connections: logins, durationMs }));
   const [refreshes] = await Promise.all([
     sampler.runLoop({
       ...{
@@ -147,22 +153,22 @@ async function load(
     }),
     sampler.publish({
       ...{ port, protocol: 'h2', path: '/events', headers, to, bytes: eventBytes },
-      ...{ perSecond, count, perRequest: 1, firstNumber: 0 },
+      ...{ perSecond: eventsPerSecond, count, perRequest: 1, firstNumber: 0 },
     }),
   ]);
   await sampler.waitForEvents('events', count * listeners);
-  await storming;
+  await loginsDone;
   return refreshes;
 }
 
 function buildFigures(calm: readonly Phase[], stormy: readonly Phase[]): Figure[] {
-  const parameters = { streams: 2 * listeners, 'events a second': perSecond, logins: 64 };
+  const parameters = { streams: 2 * listeners, 'events a second': eventsPerSecond, logins: 64 };
   const base = { subject: 'login-storm', parameters, unit: 'ms' } as const;
-  const compare = (name: string, of: (phase: Phase) => LatencySummary): Figure => {
+  const compare = (name: string, getLatency: (phase: Phase) => LatencySummary): Figure => {
     const parts = {
-      ...{ ...base, what: `${name}, p99`, runs: stormy.map((phase) => of(phase).p99Ms) },
-      reference: { what: 'calm', runs: calm.map((phase) => of(phase).p99Ms) },
-      curve: buildTimeline(calm, stormy, of),
+      ...{ ...base, what: `${name}, p99`, runs: stormy.map((phase) => getLatency(phase).p99Ms) },
+      reference: { what: 'calm', runs: calm.map((phase) => getLatency(phase).p99Ms) },
+      curve: buildTimeline(calm, stormy, getLatency),
     };
     const calmMedian = computeSpread(parts.reference.runs).median;
     const bound = Math.round(Math.max(50, 2 * calmMedian));
@@ -171,6 +177,7 @@ function buildFigures(calm: readonly Phase[], stormy: readonly Phase[]): Figure[
   return [
     compare('publish to received', (one) => one.events.latency),
     compare('/token', (one) => one.refreshes.latency),
+    // The references have a minimum above 0, so that the ratios are finite.
     figure({
       ...{ ...base, what: 'heartbeat late by, longest' },
       runs: stormy.map(({ quiet }) => Math.max(0, quiet.longestGapMs - heartbeatMs)),
@@ -192,13 +199,13 @@ function buildFigures(calm: readonly Phase[], stormy: readonly Phase[]): Figure[
   ];
 }
 
-/** Concatenates the timelines of the last calm phase and the last storm; x in seconds. */
+/** Concatenates the timelines of the last calm phase and the last storm: x in seconds, y in ms. */
 function buildTimeline(
   calm: readonly Phase[],
   stormy: readonly Phase[],
-  of: (phase: Phase) => LatencySummary,
+  getLatency: (phase: Phase) => LatencySummary,
 ): (readonly [number, number])[] {
   return [calm.at(-1), stormy.at(-1)]
-    .flatMap((phase) => (phase === undefined ? [] : of(phase).timelineMs))
+    .flatMap((phase) => (phase === undefined ? [] : getLatency(phase).timelineMs))
     .map((longest, index) => [(index * slotMs) / 1000, longest] as const);
 }

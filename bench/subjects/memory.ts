@@ -3,11 +3,11 @@ import { Load } from '../load/load.js';
 import { serverCore } from '../machine.js';
 import type { Child } from '../process/child.js';
 import {
+  createStreamRequests,
   type PreparedDatabase,
   prepareDatabase,
   settingsFor,
   startHerald,
-  streamsOf,
 } from '../process/herald.js';
 import { startScript } from '../process/scripts.js';
 import { computeSpread, delayFigure, type Figure, figure } from '../report/figure.js';
@@ -20,13 +20,23 @@ import {
 
 const warmUpStreams = 100;
 
-/** Measurement with `streams` streams open. */
+/** A measurement while `streams` streams are open. */
 interface Point {
   readonly streams: number;
   /** Resident memory minus that of the idle server. */
   readonly kib: number;
   /** Event loop delay while the streams of the last step opened. */
   readonly loopDelayP99Ms: number;
+}
+
+interface StreamCounts {
+  readonly streams: number;
+  readonly streamsPerConnection: number;
+}
+
+/** `steps` is the number of equal groups in which the streams are opened. */
+interface GrowthPlan extends StreamCounts {
+  readonly steps: number;
 }
 
 export const subject: Subject = {
@@ -40,37 +50,47 @@ export const subject: Subject = {
     const settings = settingsFor(bench.folder(), bench.certificate);
     const prepared = await prepareDatabase(bench.build, settings, { members: streams });
     const load = await bench.use(Load.start());
-    const open = {
+    const startTarget = {
       herald: () => openMemoryHerald(bench, prepared),
       bare: () => startBareServer(bench, streams),
     };
-    const measureGrowth = (streamsPerConnection: number, steps: number) => {
+    const measureGrowth = ({ streamsPerConnection, steps }: Omit<GrowthPlan, 'streams'>) => {
       bench.print(`${streams} streams on ${streams / streamsPerConnection} connections`);
       const plan = { streams, streamsPerConnection, steps };
       return bench.interleaved(
-        { herald: async () => grow({ bench, load, target: await open.herald() }, plan) },
-        { bare: async () => grow({ bench, load, target: await open.bare() }, plan) },
+        {
+          herald: async () =>
+            openInSteps({ bench, load, target: await startTarget.herald() }, plan),
+        },
+        { bare: async () => openInSteps({ bench, load, target: await startTarget.bare() }, plan) },
       );
     };
-    if (bench.isShort) return [buildMemoryFigure(streams, 1, await measureGrowth(1, 1))];
-    const alone = await measureGrowth(1, 10);
-    const shared = await measureGrowth(100, 1);
+    const perConnection = {
+      one: { streams, streamsPerConnection: 1 },
+      hundred: { streams, streamsPerConnection: 100 },
+    };
+    if (bench.isShort) {
+      const runs = await measureGrowth({ streamsPerConnection: 1, steps: 1 });
+      return [buildMemoryFigure(perConnection.one, runs)];
+    }
+    const oneRuns = await measureGrowth({ streamsPerConnection: 1, steps: 10 });
+    const hundredRuns = await measureGrowth({ streamsPerConnection: 100, steps: 1 });
     return [
-      buildMemoryFigure(2000, 1, alone),
-      buildMemoryFigure(streams, 1, alone),
-      buildMemoryFigure(streams, 100, shared),
-      buildConnectFigure(streams, 1, alone.herald),
-      buildConnectFigure(streams, 100, shared.herald),
-      buildCurveFigure('all idle streams, Herald', streams, alone.herald),
-      buildCurveFigure('all idle streams, bare loop', streams, alone.bare),
+      buildMemoryFigure({ streams: 2000, streamsPerConnection: 1 }, oneRuns),
+      buildMemoryFigure(perConnection.one, oneRuns),
+      buildMemoryFigure(perConnection.hundred, hundredRuns),
+      buildConnectFigure(perConnection.one, oneRuns.herald),
+      buildConnectFigure(perConnection.hundred, hundredRuns.herald),
+      buildCurveFigure('all idle streams, Herald', streams, oneRuns.herald),
+      buildCurveFigure('all idle streams, bare loop', streams, oneRuns.bare),
     ];
   },
 };
 
-/** Opens streams to a new server in steps, measures its memory, and stops it. */
-async function grow(
+/** Opens streams to a new server in steps, measures its memory after each step, and stops the server. */
+async function openInSteps(
   { bench, load, target }: { bench: Bench; load: Load; target: NodeStreamTarget },
-  plan: { streams: number; streamsPerConnection: number; steps: number },
+  plan: GrowthPlan,
 ): Promise<readonly Point[]> {
   const { child, name } = target;
   const { streams, streamsPerConnection, steps } = plan;
@@ -81,7 +101,7 @@ async function grow(
     await load.closeStreams(name);
     await pause(500);
     await child.waitUntilIdle();
-    const idle = await measureResidentBytes(child);
+    const idleBytes = await measureResidentBytes(child);
     const points: Point[] = [];
     for (let step = 0; step < steps; step += 1) {
       const stepStreams = target.streams.slice(
@@ -96,7 +116,7 @@ async function grow(
         );
         return stepStreams.length;
       });
-      const bytes = (await measureResidentBytes(child)) - idle;
+      const bytes = (await measureResidentBytes(child)) - idleBytes;
       points.push({ streams: ((step + 1) * streams) / steps, kib: bytes / 1024, loopDelayP99Ms });
     }
     const { lostCount } = await load.count(name, { firstNumber: 0, eventsPerStream: 0 });
@@ -119,10 +139,9 @@ interface Runs {
   readonly bare: readonly (readonly Point[])[];
 }
 
-/** Builds a figure. Only one stream per connection, as in browsers, has a goal. */
+/** Builds the figure of memory per stream. Only that of one stream per connection, as in browsers, has a goal. */
 function buildMemoryFigure(
-  streams: number,
-  streamsPerConnection: number,
+  { streams, streamsPerConnection }: StreamCounts,
   { herald, bare }: Runs,
 ): Figure {
   const perStream = (points: readonly Point[]) =>
@@ -139,10 +158,9 @@ function buildMemoryFigure(
   });
 }
 
-/** Builds the figure of the longest event loop delay of all steps. */
+/** Builds the figure of the event loop delay while streams open: the longest of all steps. */
 function buildConnectFigure(
-  streams: number,
-  streamsPerConnection: number,
+  { streams, streamsPerConnection }: StreamCounts,
   runs: readonly (readonly Point[])[],
 ): Figure {
   const connections = streams / streamsPerConnection;
@@ -179,7 +197,14 @@ async function openMemoryHerald(
 ): Promise<NodeStreamTarget> {
   const child = await startHerald(bench.build, settings);
   const port = child.port;
-  return { name: 'Herald', child, port, protocol: 'h2', streams: streamsOf(members), headers: {} };
+  return {
+    name: 'Herald',
+    child,
+    port,
+    protocol: 'h2',
+    streams: createStreamRequests(members),
+    headers: {},
+  };
 }
 
 async function startBareServer(bench: Bench, streams: number): Promise<NodeStreamTarget> {

@@ -10,7 +10,8 @@ const publishers = 64;
 const eventBytes = 200;
 
 interface Run {
-  readonly rate: number;
+  /** Events per second. */
+  readonly perSecond: number;
   readonly cpuMicrosPerOperation: number;
   readonly p99Ms: number;
   readonly loopDelayP99Ms: number;
@@ -25,77 +26,83 @@ export const subject: Subject = {
 
   async run(bench: Bench): Promise<Figure[]> {
     const seconds = bench.size({ smoke: 1, full: 4 });
-    // All cores for all processes, because the server writes in a separate thread.
+    // Every process may use all cores, because the server writes in a separate thread.
     const load = await bench.use(Load.start('all'));
     const settings = settingsFor(bench.folder(), bench.certificate);
     const prepared = await prepareDatabase(bench.build, settings, { members: 1 });
     const herald = await bench.use(startHerald(bench.build, settings, { core: 'all' }));
     const headers = { authorization: `Bearer ${prepared.publishKey}` };
-    const own = { name: 'Herald', bench, load, child: herald, headers };
+    const heraldTarget = { name: 'Herald', bench, load, child: herald, headers };
     const warmUp = async (target: Target) => {
       await measurePublish(target, { batch: 1, seconds: 1 });
       return target;
     };
-    await warmUp(own);
-    const bare = bench.lazy(async () => {
+    await warmUp(heraldTarget);
+    const getBareTarget = bench.lazy(async () => {
       const options = { folder: bench.folder(), env: bench.certificate };
       const child = await bench.use(startScript('bare.ts', options));
       return warmUp({ name: 'bare POST', bench, load, child, headers: {} });
     });
-    const alone = bench.lazy(() =>
+    const getOneByOneProcess = bench.lazy(() =>
       bench.use(startScript('one-by-one.ts', { folder: bench.folder() })),
     );
-    const { one, many, floor, fsync } = await bench.interleaved(
+    const { single, batched, bare, oneByOne } = await bench.interleaved(
       {
-        one: () => measurePublish(own, { batch: 1, seconds }),
-        many: () => measurePublish(own, { batch: 100, seconds }),
+        single: () => measurePublish(heraldTarget, { batch: 1, seconds }),
+        batched: () => measurePublish(heraldTarget, { batch: 100, seconds }),
       },
       {
-        floor: async () => measurePublish(await bare(), { batch: 1, seconds }),
-        fsync: async () => measureOneByOne(await alone(), seconds),
+        bare: async () => measurePublish(await getBareTarget(), { batch: 1, seconds }),
+        oneByOne: async () => measureOneByOne(await getOneByOneProcess(), seconds),
       },
     );
-    const references = { floor, fsync };
-    return [...buildFigures(1, one, references), ...buildFigures(100, many, references)];
+    const references = { bare, oneByOne };
+    return [...buildFigures(1, single, references), ...buildFigures(100, batched, references)];
   },
 };
 
 interface References {
-  readonly floor: readonly Run[];
-  readonly fsync: readonly Run[];
+  /** The bare server, which only answers. */
+  readonly bare: readonly Run[];
+  /** One transaction per event (`references/one-by-one.ts`). */
+  readonly oneByOne: readonly Run[];
 }
 
-/** Builds the figures for `batch` events per request; 100 represents backends that send batches. */
-function buildFigures(batch: number, own: readonly Run[], { floor, fsync }: References): Figure[] {
+/** Builds the figures for `batch` events per request. A backend that sends batches sends about 100. */
+function buildFigures(
+  batch: number,
+  herald: readonly Run[],
+  { bare, oneByOne }: References,
+): Figure[] {
   const parameters = { publishers, 'events a request': batch, bytes: eventBytes };
   const base = { subject: 'publish', parameters };
-  const loadBusyShare = Math.max(...own.map((run) => run.loadBusyShare));
+  const loadBusyShare = Math.max(...herald.map((run) => run.loadBusyShare));
   const note = `the load uses ${Math.round(loadBusyShare * 100)} % of a core, which the server then lacks`;
   return [
     figure({
       ...{ ...base, what: `durable events a second, ${batch} a request`, unit: '/s', note },
-      runs: own.map((run) => run.rate),
+      runs: herald.map((run) => run.perSecond),
       reference: {
         what: 'one transaction and fsync an event, no HTTP',
-        runs: fsync.map((run) => run.rate),
+        runs: oneByOne.map((run) => run.perSecond),
       },
       goal: { on: 'ratio', is: '>=', bound: 20 },
     }),
     figure({
       ...{ ...base, what: `server CPU an event, ${batch} a request`, unit: 'us' },
-      runs: own.map((run) => run.cpuMicrosPerOperation),
-      // Not `fsync`, because its CPU cost depends on the other load of the disk.
+      runs: herald.map((run) => run.cpuMicrosPerOperation),
+      // Not `oneByOne`, because its CPU cost depends on the other load of the disk.
       reference: {
         what: 'bare node:http2 POST, nothing kept',
-        runs: floor.map((run) => run.cpuMicrosPerOperation),
+        runs: bare.map((run) => run.cpuMicrosPerOperation),
       },
       isStableUnderLoad: true,
     }),
     figure({
       ...{ ...base, what: `publish to answer, p99, ${batch} a request`, unit: 'ms' },
-      runs: own.map((run) => run.p99Ms),
+      runs: herald.map((run) => run.p99Ms),
     }),
-    delayFigure({ ...base, runs: own.map((run) => run.loopDelayP99Ms) }, `${batch} a request`),
+    delayFigure({ ...base, runs: herald.map((run) => run.loopDelayP99Ms) }, `${batch} a request`),
   ];
 }
 
@@ -114,14 +121,14 @@ async function measurePublish(
 ): Promise<Run> {
   const event = { to: { users: ['1'] }, data: createMarkedData(0, eventBytes) };
   const body = JSON.stringify(batch === 1 ? event : Array.from({ length: batch }, () => event));
-  let result = { rate: 0, p99Ms: 0, loadBusyShare: 0 };
+  let result = { perSecond: 0, p99Ms: 0, loadBusyShare: 0 };
   const { cpuMicrosPerOperation, loopDelayP99Ms } = await bench.measureServer(
     child,
     `${name}, ${batch} a request`,
     async () => {
       let events = 0;
       const { busyShare: loadBusyShare } = await load.busyDuring(async () => {
-        const done = await load.runLoop({
+        const loopResult = await load.runLoop({
           port: child.port,
           path: '/events',
           clients: Array.from({ length: publishers }, () => ({ headers, body })),
@@ -129,9 +136,14 @@ async function measurePublish(
           nextBody: 'same',
           durationMsMax: seconds * 1000,
         });
-        if (done.refusedCount > 0) throw new Error(`Cannot publish: ${done.errorExample}`);
-        events = done.responseCount * batch;
-        result = { ...result, rate: events / done.seconds, p99Ms: done.latency.p99Ms };
+        if (loopResult.refusedCount > 0)
+          throw new Error(`Cannot publish: ${loopResult.errorExample}`);
+        events = loopResult.responseCount * batch;
+        result = {
+          ...result,
+          perSecond: events / loopResult.seconds,
+          p99Ms: loopResult.latency.p99Ms,
+        };
       });
       result = { ...result, loadBusyShare };
       return events;
@@ -140,8 +152,8 @@ async function measurePublish(
   return { ...result, cpuMicrosPerOperation, loopDelayP99Ms };
 }
 
-/** Measures single transactions. Returns only a rate; the other values are not compared. */
-async function measureOneByOne(alone: Child, seconds: number): Promise<Run> {
-  const rate = Number(await alone.ask('insert', seconds * 1000));
-  return { rate, cpuMicrosPerOperation: 0, p99Ms: 0, loopDelayP99Ms: 0, loadBusyShare: 0 };
+/** Measures the rate of single transactions. The other values are 0, because they are not compared. */
+async function measureOneByOne(oneByOneProcess: Child, seconds: number): Promise<Run> {
+  const perSecond = Number(await oneByOneProcess.ask('insert', seconds * 1000));
+  return { perSecond, cpuMicrosPerOperation: 0, p99Ms: 0, loopDelayP99Ms: 0, loadBusyShare: 0 };
 }

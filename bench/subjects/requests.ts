@@ -19,14 +19,15 @@ import { password } from './logins.js';
 import { installPeers, startPeer } from './support/peers.js';
 
 const connections = 16;
-const tokensAtOnce = 2 * connections + 1;
+/** Refresh tokens per run; see `Http1LoadPlan.firstBodies`. */
+const tokensPerRun = 2 * connections + 1;
 
 interface ServerUnderTest {
   readonly name: string;
   readonly child: Child;
   /**
-   * One per user: they are used in turn, because a real user requests stream tokens only
-   * occasionally.
+   * One token per user. The requests use the tokens in turn, because a real user requests stream
+   * tokens only occasionally. The Express example has a single token.
    */
   readonly accessTokens: readonly string[];
   /**
@@ -55,31 +56,34 @@ export const subject: Subject = {
   isTooNoisyForSmoke: true,
 
   async run(bench: Bench): Promise<Figure[]> {
-    const server = await findServer('postgres');
-    if (typeof server === 'string' || (bench.hasReferences && !installPeers(bench))) {
-      bench.print(`skipped: ${typeof server === 'string' ? server : 'no peers'}`);
+    const serverOrReason = await findServer('postgres');
+    if (typeof serverOrReason === 'string' || (bench.hasReferences && !installPeers(bench))) {
+      const reason =
+        typeof serverOrReason === 'string' ? serverOrReason : 'bench/peers is not installed';
+      bench.print(`skipped: ${reason}`);
       return [];
     }
-    const { options } = server;
+    const databaseServer = serverOrReason;
+    const { options } = databaseServer;
     const seconds = bench.size({ smoke: 1, full: 4 });
-    // Tokens of earlier logins, which the Express example never deletes.
+    // Refresh tokens of earlier logins, which the Express example never deletes.
     const rows = bench.size({ smoke: 1000, full: 10_000 });
-    const original = `${options.database}_original`;
-    await server.administer(`create database ${options.database}`);
-    await server.administer(`create database ${original}`);
+    const expressDatabase = `${options.database}_original`;
+    await databaseServer.administer(`create database ${options.database}`);
+    await databaseServer.administer(`create database ${expressDatabase}`);
     bench.onClose(async () => {
-      await server.administer(`drop database if exists ${original} with (force)`);
-      await server.drop();
+      await databaseServer.administer(`drop database if exists ${expressDatabase} with (force)`);
+      await databaseServer.drop();
     });
     const load = await bench.use(Load.start());
-    const own = await openHerald(bench, options, rows);
+    const heraldServer = await openHerald(bench, options, rows);
     const url = `postgres://${options.username}:${options.password}@${options.host}:${options.port}`;
-    const runOriginal = bench.lazy(async () => {
-      const side = await openOriginal(bench, `${url}/${original}`, rows);
-      return createLoadRun({ bench, load }, side, seconds);
+    const getExpressRun = bench.lazy(async () => {
+      const server = await openExpressExample(bench, `${url}/${expressDatabase}`, rows);
+      return createLoadRun({ bench, load }, server, seconds);
     });
-    const herald = createLoadRun({ bench, load }, own, seconds);
-    const express = async (path: Path) => (await runOriginal())(path);
+    const herald = createLoadRun({ bench, load }, heraldServer, seconds);
+    const express = async (path: Path) => (await getExpressRun())(path);
     const figures: Figure[] = [];
     for (const path of paths) {
       bench.print(path);
@@ -92,7 +96,7 @@ export const subject: Subject = {
       figures.push(...buildFigures(path, rows, runs));
     }
     if (bench.isShort) return figures;
-    if (isInstalled('h2load')) figures.push(...(await measureOverH2(bench, own, rows)));
+    if (isInstalled('h2load')) figures.push(...(await measureOverH2(bench, heraldServer, rows)));
     else bench.print('h2load is not installed; bench/tools.sh installs it');
     return figures;
   },
@@ -133,7 +137,8 @@ function buildFigures(
 }
 
 /**
- * Measures `/stream/token` over HTTP/2, which Express lacks, with an independent load generator.
+ * Measures `/stream/token` over HTTP/2, which Express lacks, with h2load, an independent load
+ * generator.
  */
 async function measureOverH2(
   bench: Bench,
@@ -181,13 +186,13 @@ async function measureOverH2(
 
 function createLoadRun(
   { bench, load }: { bench: Bench; load: Load },
-  side: ServerUnderTest,
+  server: ServerUnderTest,
   seconds: number,
 ) {
   return async (path: Path): Promise<Run> => {
-    const { name, child, accessTokens } = side;
+    const { name, child, accessTokens } = server;
     const isRefresh = path === '/token';
-    const tokens = isRefresh ? await side.freshTokens() : [''];
+    const tokens = isRefresh ? await server.freshTokens() : [''];
     let perSecond = 0;
     const { cpuMicrosPerOperation, loopDelayP99Ms } = await bench.measureServer(
       child,
@@ -227,24 +232,26 @@ async function openHerald(
     DB_PASSWORD: options.password,
   };
   runCommand(bench.build, ['sync'], settings);
-  // Without a schema check, because the build created the schema.
+  // Without a schema check, because the measured build created the schema.
   const db = await PostgresDatabase.open(options);
   const members = await insertMembers(db, { members: rows, passwordHash: 'none' });
   await db.close();
   const child = await bench.use(startHerald(bench.build, settings));
-  let used = 0;
+  let usedCount = 0;
   return {
     name: 'Herald',
     child,
     accessTokens: members.map(({ accessToken }) => accessToken),
     async freshTokens() {
-      used += tokensAtOnce;
-      return members.slice(used - tokensAtOnce, used).map(({ refreshToken }) => refreshToken);
+      usedCount += tokensPerRun;
+      return members
+        .slice(usedCount - tokensPerRun, usedCount)
+        .map(({ refreshToken }) => refreshToken);
     },
   };
 }
 
-async function openOriginal(
+async function openExpressExample(
   bench: Bench,
   databaseUrl: string,
   rows: number,
@@ -252,19 +259,23 @@ async function openOriginal(
   const env = { ...bench.certificate, DATABASE_URL: databaseUrl, ROWS: String(rows) };
   const child = await bench.use(startPeer('original.mjs', { ...env, NODE_ENV: 'production' }));
   const requester = new H1Requester(child.port);
-  const head = { method: 'POST', path: '/login', headers: { 'content-type': 'application/json' } };
+  const request = {
+    method: 'POST',
+    path: '/login',
+    headers: { 'content-type': 'application/json' },
+  };
   const body = Buffer.from(JSON.stringify({ username: 'member-1', password }));
-  const { text } = await requester.send(head, body);
+  const { text } = await requester.send(request, body);
   const { accessToken } = JSON.parse(text) as { accessToken: string };
-  let used = 0;
+  let usedCount = 0;
   return {
     name: 'Express example',
     child,
     accessTokens: [accessToken],
     async freshTokens() {
-      used += tokensAtOnce;
-      // Row n of the example's table contains the hash of the text of n.
-      return Array.from({ length: tokensAtOnce }, (_, index) => String(used - index));
+      usedCount += tokensPerRun;
+      // Row n of the example's table contains the hash of n, written in decimal digits.
+      return Array.from({ length: tokensPerRun }, (_, index) => String(usedCount - index));
     },
   };
 }

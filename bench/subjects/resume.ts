@@ -22,7 +22,7 @@ import {
   openTargetStreams,
 } from './support/stream-target.js';
 
-/** Events that each client has missed. Each of them is addressed to that client alone. */
+/** Number of events that each client has missed. Each event is addressed to one client alone. */
 const missedEventsPerClient = 10;
 
 export const subject: Subject = {
@@ -35,24 +35,24 @@ export const subject: Subject = {
     const clients = bench.size({ smoke: 200, full: 10_000, compared: 500 });
     const settings = settingsFor(bench.folder(), bench.certificate);
     const prepared = await prepareDatabase(bench.build, settings, { members: clients });
-    const tokens = await withEmbeddedDatabase(settings, (db) =>
+    const streamTokens = await withEmbeddedDatabase(settings, (db) =>
       insertStreamTokens(db, prepared.members),
     );
     const child = await bench.use(startHerald(bench.build, settings));
     const load = await bench.use(Load.start());
     bench.print(`publishing ${clients * (missedEventsPerClient + 1)} events`);
-    const lastSeen = await publishMissed(child, prepared);
+    const lastSeenIds = await publishMissed(child, prepared);
     const herald: NodeStreamTarget = {
       ...{ name: 'Herald, resume', child, port: child.port, protocol: 'h2', headers: {} },
-      streams: tokens.map((token, index) => toStreamRequest(token, lastSeen[index])),
+      streams: streamTokens.map((token, index) => toStreamRequest(token, lastSeenIds[index])),
     };
-    // Fewer streams are enough, because the cost of one does not depend on their number.
-    const newcomers = tokens
+    // Fewer streams are enough, because the cost of one stream does not depend on their number.
+    const freshStreams = streamTokens
       .slice(0, bench.size({ smoke: 50, full: 2000, compared: 300 }))
       .map((token) => toStreamRequest(token));
-    const fresh = { ...herald, name: 'Herald, fresh', streams: newcomers };
+    const fresh = { ...herald, name: 'Herald, fresh', streams: freshStreams };
     const warmUp = async (target: NodeStreamTarget) => {
-      await measureResume({ bench, load, target: takeSome(target, 300) });
+      await measureResume({ bench, load, target: limitStreams(target, 300) });
       return target;
     };
     await warmUp(herald);
@@ -87,8 +87,9 @@ interface ResumeParts {
 }
 
 /**
- * Opens all streams, waits until each has received its missed events, and returns the server's CPU
- * per stream. Throws when an event is missing, duplicated or out of order.
+ * Opens all streams, waits until each has received its missed events, and measures the server
+ * meanwhile. Throws when an event is missing, duplicated or out of order, unless `eventsPerStream` is
+ * undefined.
  */
 async function measureResume({ bench, load, target, eventsPerStream }: ResumeParts): Promise<Run> {
   const { name, child, streams } = target;
@@ -138,7 +139,7 @@ function buildFigures(
       ...{ ...base, what: 'server CPU a resume', unit: 'us', runs: getCpu(resume), reference },
       goal: { on: 'ratio', is: '<=', bound: 1.3 },
       isStableUnderLoad: true,
-      note: `each event was checked; load ${Math.round(loadBusyShare * 100)} % of a core`,
+      note: `each event was checked; the load used ${Math.round(loadBusyShare * 100)} % of a core`,
     }),
     figure({
       ...base,
@@ -170,11 +171,11 @@ function toStreamRequest(token: string, lastEventId?: string): StreamRequest {
   return { path: `/stream/live/${token}`, headers: { accept: 'text/event-stream', ...resume } };
 }
 
-function takeSome(target: NodeStreamTarget, count: number): NodeStreamTarget {
+function limitStreams(target: NodeStreamTarget, count: number): NodeStreamTarget {
   return { ...target, streams: target.streams.slice(0, count) };
 }
 
-/** Inserts stream tokens that were first used an hour ago. */
+/** Inserts a stream token of each member, created an hour ago, with a valid lease. Returns the tokens. */
 export async function insertStreamTokens(
   db: Database,
   members: readonly Member[],
@@ -197,7 +198,8 @@ export async function insertStreamTokens(
 }
 
 /**
- * Publishes to each member one event that it has seen, then the missed ones. Returns the seen ids.
+ * Publishes to each member one event, which counts as seen, and then the missed events. Returns the ids
+ * of the seen events.
  */
 async function publishMissed(
   child: Child,
@@ -205,7 +207,7 @@ async function publishMissed(
 ): Promise<string[]> {
   const requester = await Requester.open(child.port);
   const headers = { 'content-type': 'application/json', authorization: `Bearer ${publishKey}` };
-  const seen: string[] = [];
+  const seenIds: string[] = [];
   for (let number = 0; number <= missedEventsPerClient; number += 1) {
     for (let start = 0; start < members.length; start += 500) {
       const events = members.slice(start, start + 500).map(({ userId }) => ({
@@ -216,9 +218,9 @@ async function publishMissed(
       const { text } = await requester.send({ method: 'POST', path: '/events', headers }, body);
       const { ids } = JSON.parse(text) as { ids?: string[] };
       if (ids === undefined) throw new Error(`Cannot publish: ${text}`);
-      if (number === 0) seen.push(...ids);
+      if (number === 0) seenIds.push(...ids);
     }
   }
   requester.close();
-  return seen;
+  return seenIds;
 }

@@ -2,7 +2,12 @@ import type { Load } from '../../load/load.js';
 import type { StreamRequest } from '../../load/stream-load.js';
 import { serverCore } from '../../machine.js';
 import type { Child, MeasurableServer } from '../../process/child.js';
-import { prepareDatabase, settingsFor, startHerald, streamsOf } from '../../process/herald.js';
+import {
+  createStreamRequests,
+  prepareDatabase,
+  settingsFor,
+  startHerald,
+} from '../../process/herald.js';
 import { startScript } from '../../process/scripts.js';
 import type { Bench } from '../../subject.js';
 
@@ -33,17 +38,18 @@ export async function openHeraldTarget(bench: Bench, members: number): Promise<N
     child,
     port: child.port,
     protocol: 'h2',
-    streams: streamsOf(prepared.members),
+    streams: createStreamRequests(prepared.members),
     headers: { authorization: `Bearer ${prepared.publishKey}` },
   };
 }
 
-/** Starts the bare loop, which the bench stops. */
+/** Starts the bare server (`references/bare.ts`). The bench stops it. */
 export async function openBareTarget(bench: Bench, streams: number): Promise<NodeStreamTarget> {
   const options = { folder: bench.folder(), core: serverCore, env: bench.certificate };
   return createBareTarget(streams, await bench.use(startScript('bare.ts', options)));
 }
 
+/** Creates the target of a bare server that was already started. */
 export function createBareTarget(streams: number, child: Child): NodeStreamTarget {
   const request = { path: '/', headers: { accept: 'text/event-stream' } };
   return {
