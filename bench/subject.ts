@@ -17,8 +17,8 @@ export interface Subject {
   /** Duration of five runs on two idle cores. */
   readonly seconds: number;
   /**
-   * `operation` says what one operation of `Bench.measureServer` is. A flame graph is drawn of the
-   * measurement that `measureServer` gets as `flameGraphRun`.
+   * `operation` says what one operation of `Bench.measureServer` is. `flameGraphRun` is the `name` of
+   * the measurement that a flame graph is drawn of.
    */
   readonly profile?: { readonly operation: string; readonly flameGraphRun: string };
   /**
@@ -70,7 +70,7 @@ export class Bench {
     this.certificate = { CERTIFICATE: certificateFile, PRIVATE_KEY: privateKeyFile };
   }
 
-  /** Returns the size for the kind of run. A comparison uses the smoke size unless it has its own. */
+  /** Returns the size for the kind of run. Default of `compared`: the size of a smoke run. */
   size({
     smoke,
     full,

@@ -17,7 +17,10 @@ export const frameHeaderBytes = 9;
 
 const windowMax = 2 ** 31 - 1;
 const windowDefault = 65_535;
-/** Entries of a settings frame: `ENABLE_PUSH` = 0 and `INITIAL_WINDOW_SIZE` = 2^31 - 1. Spec: RFC 9113 §6.5.2. */
+/**
+ * Entries of a settings frame: `ENABLE_PUSH` = 0 and `INITIAL_WINDOW_SIZE` = 2^31 - 1. Spec: RFC 9113
+ * §6.5.2.
+ */
 const pushDisabled = [0, 2, 0, 0, 0, 0];
 const initialWindowMax = [0, 4, 0x7f, 0xff, 0xff, 0xff];
 

@@ -23,12 +23,18 @@ export class Load {
     return new Load(await Child.start({ args, core, readyPattern: /load ready/ }));
   }
 
-  /** Opens streams. The other methods refer to them by `name`; a name can be used several times. */
+  /**
+   * Opens streams under a name, which the other methods take. A further call with the same name adds
+   * its streams.
+   */
   async openStreams(name: string, plan: StreamLoadPlan): Promise<void> {
     await this.child.ask('openStreams', { name, plan });
   }
 
-  /** Resolves when the streams of this name together have received `events` events since the last reset. */
+  /**
+   * Resolves when the streams of this name together have received `events` events since the last
+   * reset.
+   */
   async waitForEvents(name: string, events: number): Promise<void> {
     await this.child.ask('waitForEvents', { name, events });
   }

@@ -42,7 +42,9 @@ export class Tally {
     this.#readAt = readAt;
   }
 
-  /** Counts the events in a chunk of a body. Calls `onEvent` with each publish time, in microseconds. */
+  /**
+   * Counts the events in a chunk of a body. Calls `onEvent` with each publish time, in microseconds.
+   */
   feed(buffer: Buffer, start: number, end: number, onEvent: (publishedAt: number) => void): void {
     let offset = start;
     while (offset < end) {

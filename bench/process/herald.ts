@@ -49,7 +49,8 @@ export function settingsFor(folder: string, certificate: Settings): Settings {
     STREAM_TOKEN_USER_RATE: '1000000/1000',
     STREAM_OPEN_IP_RATE: '1000000/1000',
     ACCEPT_RATE: '1000000/1000',
-    // Lets each request come from a new address (`unusedAddressHeader`): refreshes are limited by address.
+    // Refreshes are limited by address, so each request comes from a new address
+    // (`unusedAddressHeader`).
     TRUST_PROXY_HOPS: '1',
     ...certificate,
   };

@@ -22,10 +22,7 @@ export type OriginKind =
 const nativeKind = 'native code called by JavaScript';
 const repositoryUrl = pathToFileURL(repositoryFolder).href;
 
-/**
- * The origin of CPU outside all calls: C++ that handles socket input before JavaScript
- * is called.
- */
+/** The origin of CPU outside all calls: C++ that handles socket input before JavaScript is called. */
 export const betweenCalls: CpuOrigin = {
   kind: "Node's C++ and the kernel: TLS, HTTP/2 frames, sockets",
   name: 'C++ between calls',
@@ -47,7 +44,7 @@ export function getCallOrigin(
   if (url === '') {
     return caller.kind === nativeKind
       ? caller
-      : { kind: nativeKind, name: `nativeKind, by ${caller.name}` };
+      : { kind: nativeKind, name: `native, by ${caller.name}` };
   }
   if (url.startsWith('node:')) return { kind: 'JavaScript of Node', name: url };
   const path = url.replace(repositoryUrl, '');

@@ -60,7 +60,9 @@ export interface FigureParts
 
 const folder = fileURLToPath(new URL('../results', import.meta.url));
 
-/** Creates a figure: computes its spread, its ratio to the reference, and whether the goal is reached. */
+/**
+ * Creates a figure: computes its spread, its ratio to the reference, and whether the goal is reached.
+ */
 export function figure({ reference, goal, ...parts }: FigureParts): Figure {
   const { runs } = parts;
   const spread = computeSpread(runs);

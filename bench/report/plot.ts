@@ -19,7 +19,7 @@ export interface Line {
   readonly points: readonly (readonly [x: number, y: number])[];
 }
 
-/** The d3 functions for scales, ticks and paths. d3 is installed with the packages of `bench/peers`. */
+/** The d3 functions for scales, ticks and paths. d3 is one of the packages of `bench/peers`. */
 type Drawing = typeof import('../peers/drawing.js');
 
 const [width, height] = [760, 400];

@@ -1,6 +1,6 @@
 import type { Subject } from '../subject.js';
 
-/** In the estimate of the pace, `pace` counts as much as a finished subject of this planned duration. */
+/** In the estimate, the initial pace counts as much as a finished subject of this planned duration. */
 const guessWeightSeconds = 60;
 
 /** Reports the progress of a run and the time left, estimated from the finished subjects. */

@@ -4,9 +4,9 @@ const regressionFactor = 1.5;
 
 /**
  * Returns the figures whose ratio is worse than 1.5 times the goal and worse than 1.5 times the stored
- * ratio. If only one of these two bounds exists, it alone counts. A goal that the stored result already misses
- * is therefore reported only when the ratio becomes still worse. Checks only ratios that are stable on
- * a busy machine. `goal.is` defines which direction is worse; without a goal, higher is worse.
+ * ratio. If only one of these two bounds exists, it alone counts. A goal that the stored result
+ * already misses is therefore reported only when the ratio becomes still worse. Checks only ratios that
+ * are stable on a busy machine. `goal.is` defines which direction is worse; without a goal, higher is worse.
  */
 export function findRegressions(figures: readonly Figure[], stored: readonly Figure[]): Figure[] {
   return figures.filter(({ subject, what, ratio, goal, isStableUnderLoad }) => {

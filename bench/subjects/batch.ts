@@ -105,7 +105,10 @@ function runAtRate(
   });
 }
 
-/** Publishes `size` events per request. After each, waits until all streams have received its events. */
+/**
+ * Publishes `size` events per request. After each request, waits until all streams have received its
+ * events.
+ */
 function runBatches(
   parts: Parts,
   { size, requests }: { size: number; requests: number },

@@ -63,8 +63,8 @@ export const subject: Subject = {
 };
 
 /**
- * Builds the figures of each number of rows, relative to the smallest number. Only
- * the figures of the largest number have a goal.
+ * Builds the figures of each number of rows, relative to the smallest number. Only the
+ * figures of the largest number have a goal.
  */
 function buildFigures(
   operation: Operation,
@@ -124,7 +124,9 @@ async function measureCost(
   });
 }
 
-/** Resumes the streams of all members. Throws unless each stream gets its missed events once, in order. */
+/**
+ * Resumes the streams of all members. Throws unless each stream gets its missed events once, in order.
+ */
 async function measureResumeCost(
   bench: Bench,
   load: Load,

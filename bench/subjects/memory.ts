@@ -87,7 +87,9 @@ export const subject: Subject = {
   },
 };
 
-/** Opens streams to a new server in steps, measures its memory after each step, and stops the server. */
+/**
+ * Opens streams to a new server in steps, measures its memory after each step, and stops the server.
+ */
 async function openInSteps(
   { bench, load, target }: { bench: Bench; load: Load; target: NodeStreamTarget },
   plan: GrowthPlan,
@@ -139,7 +141,10 @@ interface Runs {
   readonly bare: readonly (readonly Point[])[];
 }
 
-/** Builds the figure of memory per stream. Only that of one stream per connection, as in browsers, has a goal. */
+/**
+ * Builds the figure of memory per stream. Only the figure of one stream per connection, as in browsers,
+ * has a goal.
+ */
 function buildMemoryFigure(
   { streams, streamsPerConnection }: StreamCounts,
   { herald, bare }: Runs,

@@ -68,7 +68,7 @@ interface References {
   readonly oneByOne: readonly Run[];
 }
 
-/** Builds the figures for `batch` events per request. A backend that sends batches sends about 100. */
+/** Builds the figures for `batch` events per request. 100 stands for a backend that sends batches. */
 function buildFigures(
   batch: number,
   herald: readonly Run[],
@@ -152,7 +152,9 @@ async function measurePublish(
   return { ...result, cpuMicrosPerOperation, loopDelayP99Ms };
 }
 
-/** Measures the rate of single transactions. The other values are 0, because they are not compared. */
+/**
+ * Measures the rate of single transactions. The other values are 0, because they are not compared.
+ */
 async function measureOneByOne(oneByOneProcess: Child, seconds: number): Promise<Run> {
   const perSecond = Number(await oneByOneProcess.ask('insert', seconds * 1000));
   return { perSecond, cpuMicrosPerOperation: 0, p99Ms: 0, loopDelayP99Ms: 0, loadBusyShare: 0 };

@@ -274,7 +274,7 @@ async function openExpressExample(
     accessTokens: [accessToken],
     async freshTokens() {
       usedCount += tokensPerRun;
-      // Row n of the example's table contains the hash of n, written in decimal digits.
+      // Row n of the example's table contains the hash of n written in decimal digits.
       return Array.from({ length: tokensPerRun }, (_, index) => String(usedCount - index));
     },
   };

@@ -175,7 +175,9 @@ function limitStreams(target: NodeStreamTarget, count: number): NodeStreamTarget
   return { ...target, streams: target.streams.slice(0, count) };
 }
 
-/** Inserts a stream token of each member, created an hour ago, with a valid lease. Returns the tokens. */
+/**
+ * Inserts a stream token of each member, created an hour ago, with a valid lease. Returns the tokens.
+ */
 export async function insertStreamTokens(
   db: Database,
   members: readonly Member[],
