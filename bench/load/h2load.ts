@@ -25,7 +25,7 @@ export async function h2load(plan: H2LoadPlan): Promise<number> {
   const bodyFile = join(folder, 'body.json');
   writeFileSync(bodyFile, '{}');
   const [program = '', ...args] = [
-    ...(loadCore === undefined ? [] : ['taskset', '-c', String(loadCore)]),
+    ...(loadCore === 'all' ? [] : ['taskset', '-c', String(loadCore)]),
     ...['h2load', '-n', String(requests), '-c', String(connections), '-m', '1', '-d', bodyFile],
     ...Object.entries(headers).flatMap(([name, value]) => ['-H', `${name}: ${value}`]),
     `https://127.0.0.1:${port}${path}`,

@@ -81,7 +81,7 @@ class Nginx implements MeasurableServer {
       join(directory, 'error.log'),
     ];
     const pinned =
-      serverCore === undefined ? command : ['taskset', '-c', `${serverCore}`, ...command];
+      serverCore === 'all' ? command : ['taskset', '-c', `${serverCore}`, ...command];
     const [program = '', ...args] = pinned;
     const child = spawn(program, args, { stdio: 'ignore' });
     await pause(500);
