@@ -80,8 +80,7 @@ class Nginx implements MeasurableServer {
       '-e',
       join(directory, 'error.log'),
     ];
-    const pinned =
-      serverCore === 'all' ? command : ['taskset', '-c', `${serverCore}`, ...command];
+    const pinned = serverCore === 'all' ? command : ['taskset', '-c', `${serverCore}`, ...command];
     const [program = '', ...args] = pinned;
     const child = spawn(program, args, { stdio: 'ignore' });
     await pause(500);
