@@ -11,13 +11,16 @@ export interface MonitoredPeer {
   readonly exchanges: number;
   /** Bytes received up to the last ping. */
   bytesReadAtPing: number | undefined;
-  /** Upper bound of the bytes acknowledged at the last check; undefined without retransmissions. */
+  /**
+   * At most this many bytes were acknowledged at the last check: data may be written while the kernel's
+   * table is read, so the exact number is unknown. Undefined if the kernel was not retransmitting.
+   */
   ackedBytesMax: number | undefined;
 }
 
 /**
  * Destroys connections with open exchanges whose peer stopped responding, within two check intervals.
- * Over HTTP/1.1 this takes longer by the time until something is sent.
+ * A peer over HTTP/1.1 is noticed only after Herald has sent it something, at the latest a heartbeat.
  */
 export class DeadPeerDetector {
   readonly #intervalMs: number;
@@ -58,11 +61,12 @@ export class DeadPeerDetector {
     const unacked = await readUnackedBytes(port);
     this.#isReadingKernel = false;
     for (const [index, peer] of peers.entries()) {
-      const { socket, ackedBytesMax = -1 } = peer; // -1: no retransmissions at the last check.
+      const { socket, ackedBytesMax: previousMax } = peer;
       const bytes = unacked.get(toConnectionKey(socket));
       peer.ackedBytesMax = bytes === undefined ? undefined : socket.bytesWritten - bytes;
       const ackedBytesMin = (bytesWrittenBefore[index] ?? 0) - (bytes ?? 0);
-      if (bytes !== undefined && ackedBytesMin <= ackedBytesMax) socket.destroy();
+      if (bytes === undefined || previousMax === undefined) continue;
+      if (ackedBytesMin <= previousMax) socket.destroy();
     }
   }
 }
