@@ -24,7 +24,10 @@ async function getHeldBytes(): Promise<number> {
 }
 
 const mib = 1024 * 1024;
-/** One byte of data and a frame of an unknown type, which together fill a TLS record. */
+/**
+ * One byte of data and a frame of an unknown type, which together fill a TLS record. A body that kept a
+ * view of the byte would keep the whole Buffer of the record alive.
+ */
 const byteInFullRecord = (byte: string) => [
   data(1, byte),
   frame(0xfa, flag.none, 0, Buffer.alloc(16_000)),

@@ -44,8 +44,8 @@ export class Accounts {
   }
 
   /**
-   * Sets a new password and ends all sessions except `exceptSession`; access tokens issued until
-   * now become void. Throws `not_found`, and `invalid_request` for an invalid password.
+   * Sets a new password and ends all sessions except `exceptSession`. Access tokens issued until now
+   * become void, those of `exceptSession` too. Throws `not_found`, and `invalid_request` for an invalid password.
    */
   async setPassword(username: string, newPassword: string, exceptSession?: string): Promise<void> {
     const { users, passwords, audit } = this.#options;
@@ -75,13 +75,16 @@ export class Accounts {
     this.#options.audit.record('user_updated', { userId: id, reason: 'enabled' });
   }
 
-  /** Ends all sessions, then deletes the account and all its data. Throws `not_found`. */
+  /**
+   * Disables the account, so that no login comes in between, and ends all sessions. Then deletes the
+   * account and all its data. Throws `not_found`.
+   */
   async delete(username: string): Promise<void> {
     const { users, audit } = this.#options;
     const { id } = await this.#findByName(username);
     await this.#endSessions(id, 'admin', (tx) => users.disable(id, tx));
     await users.delete(id);
-    audit.record('user_archived', { userId: id });
+    audit.record('user_archived', { userId: id }); // The vocabulary's name for a deletion.
   }
 
   async #findByName(username: string): Promise<Account> {
@@ -93,11 +96,11 @@ export class Accounts {
   async #endSessions(
     userId: string,
     reason: EndReason,
-    first: (tx: Database) => Promise<unknown>,
+    changeAccount: (tx: Database) => Promise<unknown>,
     except?: string,
   ): Promise<void> {
     await this.#options.sessions.endAll(userId, reason, {
-      first,
+      first: changeAccount,
       ...(except !== undefined && { except }),
     });
   }

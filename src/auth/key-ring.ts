@@ -37,7 +37,7 @@ export interface VerifyingKey {
 
 export interface KeyRing {
   readonly signingKey: SigningKey;
-  /** Returns the key with this `kid`, or the current key for undefined; undefined if unknown. */
+  /** Returns the key with this `kid`. A token without a `kid` gets the current key. Undefined for an unknown `kid`. */
   find(id: unknown): VerifyingKey | undefined;
   /** Public keys for verifying tokens; undefined for HS algorithms. Spec: RFC 7517 §5. */
   readonly jwks: { readonly keys: readonly JsonWebKey[] } | undefined;
@@ -52,7 +52,8 @@ const curveByAlgorithm: Readonly<Record<string, string>> = {
 
 /**
  * Creates a key ring: the signing key, and up to 3 previous keys that still verify. All keys are of
- * one type and each is used with one algorithm, so no token can select another use of a key.
+ * one type and each is used with one algorithm, so the `alg` of a
+ * token cannot make a key be used with another algorithm.
  *
  * Throws an Error with a message for the operator when a key is missing, weak, of the wrong type or
  * listed twice. Spec: RFC 8725 §3.1, RFC 7518 §3.

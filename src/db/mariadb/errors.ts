@@ -4,7 +4,8 @@ import { statementError, unavailable } from '../failures.js';
 import type { ServerOptions } from '../options.js';
 import { TransactionConflict } from '../transaction.js';
 
-// Numbers, because the package takes names from MariaDB's list, which are wrong for MySQL's codes.
+// Errors are compared by number: the npm package names every code as MariaDB does, and some of these
+// codes mean something else on MySQL.
 const duplicateKeyErrno = 1062;
 const conflictErrnos = new Set([1213, 1205, 1020]); // Deadlock, lock wait, snapshot (MariaDB 11.6).
 
@@ -29,7 +30,7 @@ interface NativeError {
 }
 
 /** Maps a native error to the error for callers. Spec: MariaDB and MySQL error reference. */
-export function mariadbError(text: string, error: unknown): Error {
+export function mariadbError(statementText: string, error: unknown): Error {
   if (error instanceof Failure || error instanceof TransactionConflict) return error;
   const native = toNativeError(error);
   const { errno } = native;
@@ -45,13 +46,13 @@ export function mariadbError(text: string, error: unknown): Error {
   if (unavailableErrnos.has(errno)) {
     return unavailable('the database cannot do it now', cause);
   }
-  return statementError(text, cause);
+  return statementError(statementText, cause);
 }
 
 export const unknownDatabaseErrno = 1049;
 export const duplicateColumnErrno = 1060;
 
-/** Creates the error for a database that could not be opened; it names the setting to check. */
+/** Creates the error for a database that could not be opened; its message says what to check. */
 export function mariadbOpenError(options: ServerOptions, error: unknown): Error {
   const { host, port, database, username } = options;
   const native = toNativeError(error);
@@ -80,7 +81,7 @@ export function toNativeError(error: unknown): NativeError {
   };
 }
 
-/** Copies an error without the statement and, for a duplicate key, the value, for the log. */
+/** Copies an error for the log. Leaves out the statement and, for a duplicate key, also the value. */
 function redactValues(error: unknown, { errno, sqlState }: NativeError): Error {
   const isServerError = error instanceof Error && 'sqlMessage' in error;
   const text = isServerError ? error.sqlMessage : error instanceof Error ? error.message : error;

@@ -163,7 +163,7 @@ describe('a transaction of the embedded database', () => {
       assert.deepEqual(await db.query(sql`select id from notes`), [{ id: 2 }]);
     }));
 
-  test('a transaction never executes statements of another one', () =>
+  test('a transaction that fails does not affect the one that waits behind it', () =>
     withNotes(async (db) => {
       const failing = db.transaction(async (tx) => {
         await tx.execute(add(1));
@@ -180,7 +180,7 @@ describe('a transaction of the embedded database', () => {
     withNotes(async (db, file) => {
       const Driver = await loadSqlite();
       const other = new Driver(file);
-      other.exec('begin immediate'); // The writer waits 5 seconds for it.
+      other.exec('begin immediate'); // The writer waits 5 s for SQLite's write lock.
 
       const failing = db.transaction((tx) => Promise.all([tx.execute(add(1)), count(tx)]));
       const following = db.transaction((tx) => tx.execute(add(2)));
@@ -240,7 +240,7 @@ describe('a transaction of the embedded database', () => {
       await assert.rejects(rejected, { name: 'service_unavailable' });
       const newId = await writeOne(db, 3);
       release();
-      await new Promise(setImmediate); // `work` continues now, and its statement is refused.
+      await new Promise(setImmediate); // The callback of the transaction continues now, and its statement is refused.
       await assert.rejects(late[0] ?? Promise.resolve(), { name: 'service_unavailable' });
       assert.deepEqual(await db.query(sql`select id from notes where id < 3 or id = ${newId}`), [
         { id: newId },
@@ -338,7 +338,7 @@ describe('the file of the embedded database', () => {
       await assert.rejects(open(`${file}-link`), /process \d+ on .* has it open.*DB_DIALECT/);
     }));
 
-  test('a second process is refused with the owner of the file and the alternatives', () =>
+  test('the error in a second process names the process that has the file open, and the alternatives', () =>
     withNotes(async (_db, file) => {
       const child = startChild(file, 'await openDatabase(options).catch((e) => print(e.message))');
 
@@ -395,7 +395,7 @@ describe('the file of the embedded database', () => {
   });
 });
 
-test('when the embedded database cannot be opened for reading, no thread and no lock remains', async (t) => {
+test('when the reader cannot be opened after the writer thread has started, neither thread nor lock remains', async (t) => {
   const file = newFile();
   await (await open(file)).close();
   const start = WriterThread.start.bind(WriterThread);
