@@ -270,7 +270,8 @@ for (const [args, message] of refusals) {
       const { code, err, out } = await runTests(t, mixedFiles, args);
 
       assert.deepEqual([code, err], [1, message]);
-      assert.doesNotMatch(out, /✔|secrets/);
+      // Node 26 reports a file in which no test ran as passed.
+      assert.doesNotMatch(out, /✔ (?!\S+\.test\.ts )|secrets/);
     },
   );
 }
