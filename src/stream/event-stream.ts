@@ -157,7 +157,7 @@ export class EventStream {
 
   /** Adds the next event for this reader, in sequence order. Never waits, never throws. */
   push(frame: Frame): void {
-    if (!this.#live || frame.seq <= this.#cursor) return; // Replay sends this event, or has sent it already.
+    if (!this.#live || frame.seq <= this.#cursor) return; // Replay sends it, or the client has it already.
     if (this.#unsentBytes >= this.#parts.limits.unsentSoftBytes) {
       this.#cursor = frame.seq - 1; // The stream was live, so all earlier events were enqueued.
       this.#live = false;
