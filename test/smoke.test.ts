@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { migrate } from '../src/db/migrations/migrate.js';
-import { findServer, type TestServer } from './support/databases/test-server.js';
+import { databaseEnv, findServer, type TestServer } from './support/databases/test-server.js';
 import { type Env, getPassword } from './support/servers/seed.js';
 import { ServerProcess } from './support/servers/server-process.js';
 
@@ -11,14 +11,7 @@ const postgres = await findServer('postgres');
 async function settingsFor(t: TestContext, { options, drop }: TestServer): Promise<Env> {
   t.after(drop);
   await migrate(options);
-  return {
-    DB_DIALECT: options.dialect,
-    DB_HOST: options.host,
-    DB_PORT: String(options.port),
-    DB_NAME: options.database,
-    DB_USERNAME: options.username,
-    DB_PASSWORD: options.password,
-  };
+  return databaseEnv(options);
 }
 
 test('sqlite: a server starts, logs a user in, publishes, resumes streams and stops', (t) =>
