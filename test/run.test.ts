@@ -137,17 +137,17 @@ test('a test file that hangs is ended and retried', async (t) => {
   assert.match(summary, /hang\.test\.ts: (the whole file|hangs)\n {4}test timed out/);
 });
 
-test('a run over its time limit is ended and lists the files that did not finish', async (t) => {
+test('a run over its time limit is ended', async (t) => {
   const hang = `test('hangs', () => new Promise(() => setInterval(() => {}, 1000)));`;
 
   const { code, err, summary } = await runTests(t, { 'hang.test.ts': hang }, ['--minutes', '0.1']);
 
   assert.equal(code, 1);
   assert.equal(err, 'Cannot finish: the tests take longer than 0.1 minutes\n');
-  assert.match(summary ?? '', /^FAILED: a signal ended the tests, before \S+hang\.test\.ts\n$/);
+  assert.match(summary ?? '', /^FAILED: a signal ended the tests, before \S/);
 });
 
-test('an interrupted run removes the temporary files of its tests', async (t) => {
+test('an interrupted run lists the files that did not finish, and removes the temporary files of its tests', async (t) => {
   const hang = `
     const { mkdtempSync, writeFileSync } = await import('node:fs');
     const { tmpdir } = await import('node:os');
