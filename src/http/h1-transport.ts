@@ -1,5 +1,6 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Headers, Sink } from './reply.js';
+import { waitForPeer } from './round-trip.js';
 import { StreamSink } from './stream-sink.js';
 import { parseRawHeaders, type Transport } from './transport.js';
 
@@ -73,7 +74,8 @@ export class H1Transport implements Transport {
     response.writeHead(status, this.#addConnectionHeader(headers));
     response.flushHeaders();
     this.input.resume();
-    return new StreamSink({ output: response, destroy, endMs: this.#endMs });
+    const roundTrip = waitForPeer;
+    return new StreamSink({ output: response, destroy, roundTrip, endMs: this.#endMs });
   }
 
   destroy(): void {

@@ -5,6 +5,7 @@ import {
   sensitiveHeaders,
 } from 'node:http2';
 import type { Headers, Sink } from './reply.js';
+import { pingPeer } from './round-trip.js';
 import { StreamSink } from './stream-sink.js';
 import { parseRawHeaders, type Transport } from './transport.js';
 
@@ -87,7 +88,9 @@ export class H2Transport implements Transport {
     const stream = this.#stream;
     stream.respond({ ':status': status, ...headers, [sensitiveHeaders]: getHeaderNames(headers) });
     stream.resume(); // The request body is discarded, so that the readable side can end.
-    return new StreamSink({ output: stream, destroy: cancel, endMs: this.#endMs });
+    const { session } = stream;
+    const roundTrip = async () => (session === undefined ? undefined : pingPeer(session));
+    return new StreamSink({ output: stream, destroy: cancel, roundTrip, endMs: this.#endMs });
   }
 
   destroy(): void {

@@ -28,6 +28,12 @@ export interface Sink {
   /** Settles when nothing is queued, or the sink has closed. Never rejects. */
   drained(): Promise<void>;
   /**
+   * Settles once what the client had sent before the call has been handled, so that `closed` is true if
+   * the client had left: over HTTP/2 a PING is answered, over HTTP/1.1 half a second has passed. Also
+   * settles when the sink has closed. Never rejects.
+   */
+  roundTrip(): Promise<void>;
+  /**
    * Flushes queued bytes, then closes; destroys the stream if the client does not read them within
    * `endMs`.
    */

@@ -243,7 +243,12 @@ test('a write error closes the sink, even when the output does not destroy itsel
     write: (_bytes, _encoding, done) => setImmediate(done, new Error('gone')),
   });
   output.on('error', () => {});
-  const sink = new StreamSink({ output, destroy: () => output.destroy(), endMs: 1000 });
+  const sink = new StreamSink({
+    output,
+    destroy: () => output.destroy(),
+    roundTrip: async () => {},
+    endMs: 1000,
+  });
 
   sink.write(Buffer.alloc(100_000));
   await sink.drained();

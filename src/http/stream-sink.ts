@@ -5,6 +5,8 @@ export interface StreamSinkOptions<Output extends Writable> {
   readonly output: Output;
   /** Closes the output at once and drops its queued bytes. */
   readonly destroy: (output: Output) => void;
+  /** Settles once what the client had sent before the call has been handled. Never rejects. */
+  readonly roundTrip: () => Promise<void>;
   /** After `end`, how long the client may take to read queued bytes. */
   readonly endMs: number;
 }
@@ -24,9 +26,11 @@ const sliceBytes = 32 * 1024;
 export class StreamSink<Output extends Writable> implements Sink {
   readonly #output: Output;
   readonly #destroyOutput: (output: Output) => void;
+  readonly #roundTrip: () => Promise<void>;
   readonly #endMs: number;
   readonly #onWritten: (failure?: Error | null) => void;
   #drainWaiters: (() => void)[] = [];
+  #closeWaiters: (() => void)[] = [];
   /** Buffers not yet given to the output, in order. */
   #pending: Buffer[] = [];
   #pendingBytes = 0;
@@ -34,9 +38,10 @@ export class StreamSink<Output extends Writable> implements Sink {
   #isClosed = false;
   #deadline: NodeJS.Timeout | undefined;
 
-  constructor({ output, destroy, endMs }: StreamSinkOptions<Output>) {
+  constructor({ output, destroy, roundTrip, endMs }: StreamSinkOptions<Output>) {
     this.#output = output;
     this.#destroyOutput = destroy;
+    this.#roundTrip = roundTrip;
     this.#endMs = endMs;
     // One closure for all writes. `drain` does not fit: it is emitted only after the buffer was full.
     this.#onWritten = (failure) => {
@@ -72,6 +77,12 @@ export class StreamSink<Output extends Writable> implements Sink {
   drained(): Promise<void> {
     if (this.closed || this.queuedBytes === 0) return Promise.resolve();
     return new Promise((resolve) => this.#drainWaiters.push(resolve));
+  }
+
+  async roundTrip(): Promise<void> {
+    if (this.closed) return;
+    const closed = new Promise<void>((resolve) => this.#closeWaiters.push(resolve));
+    await Promise.race([this.#roundTrip(), closed]);
   }
 
   end(bytes?: Buffer): void {
@@ -116,6 +127,7 @@ export class StreamSink<Output extends Writable> implements Sink {
     this.#dropPending();
     clearTimeout(this.#deadline);
     this.#resolveDrained();
+    for (const resolve of this.#closeWaiters.splice(0)) resolve();
   }
 
   #dropPending(): void {

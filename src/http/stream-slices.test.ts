@@ -20,7 +20,12 @@ function openSink(endMs = 60_000) {
     write: (chunk: Buffer, _, done) => take(chunk, done),
     writev: (chunks, done) => take(Buffer.concat(chunks.map(({ chunk }) => chunk)), done),
   });
-  const sink = new StreamSink({ output, destroy: () => output.destroy(), endMs });
+  const sink = new StreamSink({
+    output,
+    destroy: () => output.destroy(),
+    roundTrip: async () => {},
+    endMs,
+  });
   /** Completes one write, if there is one. */
   const takeOne = async () => {
     waiting.shift()?.();

@@ -30,6 +30,8 @@ export class SimulatedSink implements Sink {
     return new Promise((resolve) => this.#onDrained.push(resolve));
   }
 
+  async roundTrip(): Promise<void> {}
+
   end(bytes?: Buffer): void {
     if (bytes !== undefined) this.write(bytes);
     this.#ended = true;

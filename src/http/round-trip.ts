@@ -1,0 +1,32 @@
+import type { Http2Session } from 'node:http2';
+import { setImmediate as nextTurn, setTimeout as wait } from 'node:timers/promises';
+import { SharedCall } from '../util/shared-call.js';
+
+const pings = new WeakMap<Http2Session, SharedCall<void>>();
+const withoutPingMs = 500;
+
+/**
+ * Settles once what the peer had sent before the call has been handled: a PING sent after the call is
+ * answered, and one turn of the event loop has passed. Streams of one connection share PINGs. Settles
+ * as `waitForPeer` does when a PING cannot be sent. Never rejects.
+ */
+export function pingPeer(h2Session: Http2Session): Promise<void> {
+  const ping = pings.get(h2Session) ?? new SharedCall(() => sendPing(h2Session));
+  pings.set(h2Session, ping);
+  return ping.run();
+}
+
+/** Settles after half a second, for connections without PING. Never rejects. */
+export async function waitForPeer(): Promise<void> {
+  await wait(withoutPingMs, undefined, { ref: false });
+}
+
+async function sendPing(h2Session: Http2Session): Promise<void> {
+  if (h2Session.destroyed) return;
+  const isAnswered = await new Promise<boolean>((resolve) => {
+    h2Session.ping((failure) => resolve(failure === null));
+  });
+  if (isAnswered)
+    await nextTurn(); // A stream that the peer has reset is closed in this turn.
+  else await waitForPeer();
+}
