@@ -20,7 +20,7 @@ import { BearerAuth } from './identity/bearer.js';
 import type { Logger } from './logging/logger.js';
 import { WarningAggregator } from './logging/warning-aggregator.js';
 import { type MetricReaders, Metrics } from './metrics.js';
-import { drainStreams } from './stream/drain.js';
+import { closeGradually } from './stream/gradual-close.js';
 import { openStreaming, type Streaming } from './stream/open.js';
 import { tickMs } from './stream/registry.js';
 import { CleanUp } from './util/clean-up.js';
@@ -151,6 +151,7 @@ export class App {
 
     const openingStreaming = openStreaming({
       db,
+      appendControlEntries,
       eventLog,
       metrics,
       log,
@@ -274,7 +275,8 @@ export class App {
       // Streams are closed in the first half of the time. In the second half clients read the closing
       // frames.
       const windowMs = drainMs / 2;
-      await drainStreams(registry, { windowMs, random: this.#random });
+      const streams = [...registry.streams];
+      await closeGradually(streams, { reason: 'draining', windowMs, random: this.#random });
     }
     await this.#closeStack.close(this.#destroyAt + closeComponentsMs);
   }

@@ -7,7 +7,7 @@ import { loadConfig } from '../src/config/config.js';
 import { H2Client } from './support/clients/h2-client.js';
 import { skipFor } from './support/databases/new-database.js';
 import type { ServerDialect } from './support/databases/test-server.js';
-import { races } from './support/races.js';
+import { races, randomFrom } from './support/races.js';
 import { recordSecret } from './support/recording/record.js';
 import { clusterFor } from './support/servers/cluster.js';
 import { launch } from './support/servers/launch.js';
@@ -35,15 +35,6 @@ async function startEmbedded(t: TestContext): Promise<Deployment> {
     rmSync(folder, { recursive: true, force: true });
   });
   return { env, apiKey, urls: [server.url] };
-}
-
-/** Returns a generator of numbers from 0 to 1 that are the same for the same seed. */
-function randomFrom(seed: number): () => number {
-  let state = (seed * 2_654_435_761) % 4_294_967_296; // Spreads neighbouring seeds.
-  return () => {
-    state = (state * 1_664_525 + 1_013_904_223) % 4_294_967_296;
-    return state / 4_294_967_296;
-  };
 }
 
 /** A sequence of runs, with its own user. */

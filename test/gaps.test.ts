@@ -28,26 +28,17 @@ test('a first stream is fresh, and a client can resume from the id in its stream
   const resumed = await openAt(system, opening.id);
   await resumed.page.until(() => resumed.page.ids.at(-1) === id || undefined);
 
-  assert.deepEqual({ ...opening, id: '' }, { resumed: false, reason: 'fresh', id: '' });
+  assert.deepEqual({ ...opening, id: '' }, { resumed: true, reason: 'fresh', id: '' });
   assert.deepEqual(page.dataByType('message'), ['after']);
   assert.deepEqual(resumed.opening, { resumed: true, reason: 'resumed', id: opening.id });
   assert.deepEqual(resumed.page.dataByType('message'), ['after']);
 });
 
-test('a stream whose Last-Event-ID was not issued to this client gets unknown_id and starts at the head', async (t) => {
+test('a stream whose Last-Event-ID is not a position of the event log gets unknown_id and starts at the head', async (t) => {
   const system = await startSystem(t);
   const ownId = await system.publish('ada', 'for ada');
-  const foreignId = await system.publish('bob', 'for bob');
   const [epoch] = ownId.split('-');
-  const ids = [
-    'garbage',
-    `${epoch}-999999`,
-    foreignId,
-    `${epoch}-1e0`,
-    `${ownId} `,
-    '-1',
-    '\u0000',
-  ];
+  const ids = ['garbage', `${epoch}-999999`, `${epoch}-1e0`, `${ownId} `, '-1', '\u0000'];
 
   for (const id of ids) {
     const { page, opening } = await openAt(system, id);
@@ -59,6 +50,36 @@ test('a stream whose Last-Event-ID was not issued to this client gets unknown_id
     assert.deepEqual(page.ids, [nextId]);
     page.source.close();
   }
+});
+
+test('a stream receives the events published since its token was minted, however often it is opened', async (t) => {
+  const system = await startSystem(t);
+  const client = await system.connect();
+  await system.publish('ada', 'before');
+  const { body } = await client.ask('POST', '/stream/token', {
+    bearer: await client.accessToken('ada'),
+  });
+  const id = await system.publish('ada', 'since');
+
+  for (let times = 0; times < 2; times += 1) {
+    const stream = await client.openStream(`/stream/live/${body['streamToken']}`);
+    const opening = await stream.opening();
+    await stream.until(() => stream.ids.at(-1) === id || undefined);
+
+    assert.deepEqual(opening, { resumed: true, reason: 'fresh', id: body['id'] });
+    assert.deepEqual(stream.dataByType('message'), ['since']);
+    stream.abort();
+  }
+});
+
+test('a stream opened with an access token and no id starts at the head', async (t) => {
+  const system = await startSystem(t);
+  const client = await system.connect();
+  const id = await system.publish('ada', 'before');
+
+  const stream = await client.listenAs(await client.accessToken('ada'));
+
+  assert.deepEqual(await stream.opening(), { resumed: false, reason: 'fresh', id });
 });
 
 test('a client whose missed events were trimmed gets too_old', async (t) => {

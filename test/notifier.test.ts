@@ -157,7 +157,7 @@ describe('postgres notifications', { skip }, () => {
         random: Math.random,
         monotonicClock: Date.now,
       },
-      ...{ metrics: new Metrics(), access },
+      ...{ metrics: new Metrics(), access, appendControlEntries: async () => {} },
     });
 
     await assert.rejects(starting, /processes/);

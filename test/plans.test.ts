@@ -16,6 +16,7 @@ import { databaseFor } from './support/databases/embedded.js';
 import { fakeHex, fillTables } from './support/databases/many-rows.js';
 import { analyze, findFullScans, normalizeText } from './support/databases/plans.js';
 import { withStatementHook } from './support/recording/noted-database.js';
+import { resolveStart } from './support/resolve-start.js';
 import { client, newUser, openSession, sessionsFor, sign } from './support/servers/auth.js';
 
 const test = await testOnDialects('plans of statements');
@@ -70,35 +71,41 @@ async function exerciseAuth(t: TestContext, db: Database): Promise<void> {
 /** Runs the statements of stream tokens and of the exchange between processes. */
 async function exerciseStreams(db: Database): Promise<void> {
   const lives = { lifeMs: 60_000, resumeWindowMs: 60_000, mode: 'resume' as const };
-  const tokens = new StreamTokens({ db, wallClock, ...lives });
+  const appendControlEntries = controlEntryAppender(db, wallClock);
+  const tokens = new StreamTokens({ db, wallClock, appendControlEntries, ...lives });
   const [user] = await db.query<{ id: number }>(
     sql`select id from users where username_key = 'filler1'`,
   );
   const userId = String(user?.id);
   const sessionId = fakeHex('a session', 32);
-  for (let count = 0; count < 11; count += 1) await tokens.mint({ userId, sessionId });
-  const token = await tokens.mint({ userId, sessionId });
-  await tokens.open(await tokens.find(token), 'c1', 'e1-1');
-  await tokens.open(await tokens.find(token), 'c2', 'e1-1');
+  const mint = () => tokens.mint({ userId, sessionId, beginning: 'e1-1' });
+  for (let count = 0; count < 11; count += 1) await mint();
+  const token = await mint();
+  for (const streamId of ['c1', 'c2']) {
+    const state = await tokens.find(token);
+    await tokens.claim({ tokenHash: state.hash, state, streamId });
+    await tokens.claim({ tokenHash: state.hash, state, streamId: 'late' });
+  }
   const { hash } = await tokens.find(token);
-  await tokens.isHolder(hash, 'c1');
+  await tokens.readState(hash);
   await tokens.renew([hash, fakeHex('another', 64)]);
-  await tokens.release(hash, 'c2');
+  await tokens.release([{ tokenHash: hash, streamId: 'c2' }]);
+  await tokens.revokeLeaked(hash);
   const registry = new Registry({
     limits: { streamsMax: 10, perUserMax: 10, perIpMax: 10 },
     monotonicClock: wallClock,
+    random: Math.random,
   });
   const clusterSync = await ClusterSync.start({
     db,
     registry,
     userCount: new UserCount(registry),
-    tokens,
     log: silentLogger,
     wallClock,
   });
   await clusterSync.heartbeat();
   await clusterSync.close();
-  await tokens.revoke([sessionId]);
+  await tokens.deleteOfSessions([sessionId]);
   await tokens.sweep();
 }
 
@@ -120,8 +127,7 @@ async function exerciseLog(db: Database): Promise<void> {
   const audiences = ['all', 'u:1', 's:1'];
   await store.readAll(19_990, 20_000);
   await store.read(audiences, { after: 100, upTo: 20_000 }, { eventsMax: 128, bytesMax: 65_536 });
-  await log.resolveLastEventId(audiences, 'e1-1');
-  await log.resolveLastEventId(audiences, undefined);
+  await resolveStart(log, audiences, 'e1-1');
   await log.trim();
   await store.sweepIdempotencyKeys(wallClock());
 }

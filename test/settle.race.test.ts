@@ -6,7 +6,7 @@ import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { createSelfSigned } from '../src/commands/self-signed.js';
 import { loadConfig } from '../src/config/config.js';
-import { openEventLog } from '../src/event-log/open.js';
+import { controlEntryAppender, openEventLog } from '../src/event-log/open.js';
 import { HttpServer } from '../src/http/server.js';
 import { publisherKeys } from '../src/identity/api-keys.js';
 import { silentLogger } from '../src/logging/logger.js';
@@ -51,6 +51,7 @@ async function openServer(t: TestContext) {
       wallClock,
       monotonicClock: wallClock,
       random: Math.random,
+      appendControlEntries: controlEntryAppender(db, wallClock),
     },
     config: config.stream,
     metrics: new Metrics(),

@@ -12,6 +12,7 @@ import { WriteScheduler } from '../src/stream/write-scheduler.js';
 import { SimulatedClient } from './support/clients/simulated-client.js';
 import { MemoryLogStore } from './support/databases/memory-log-store.js';
 import { races } from './support/races.js';
+import { resolveStart } from './support/resolve-start.js';
 
 /** Small enough that a few events fill a stream. */
 const limits = {
@@ -78,7 +79,11 @@ class Simulation {
       limits: { ageMaxMs: 1e9, eventsMax: 1e9, bytesMax: 1e9 },
     });
     const streamLimits = { streamsMax: 100, perUserMax: 100, perIpMax: 100 };
-    const registry = new Registry({ limits: streamLimits, monotonicClock: wallClock });
+    const registry = new Registry({
+      limits: streamLimits,
+      monotonicClock: wallClock,
+      random: () => 0,
+    });
     eventLog.subscribe(registry);
     const userCount = new UserCount(registry);
     this.#process = { eventLog, registry, userCount, scheduler: new WriteScheduler(wallClock) };
@@ -151,8 +156,8 @@ class Simulation {
     const firstSeq = this.firstSeqs.get(client);
     const start =
       lastEventId === undefined && firstSeq !== undefined
-        ? await eventLog.resolvePosition(audiences, eventLog.format(firstSeq)) // The token stores its start position.
-        : await eventLog.resolveLastEventId(audiences, lastEventId);
+        ? await resolveStart(eventLog, audiences, undefined, eventLog.format(firstSeq)) // Where the token begins.
+        : await resolveStart(eventLog, audiences, lastEventId);
     if (this.#process !== running || sink.closed) return;
     if (!this.firstSeqs.has(client)) this.firstSeqs.set(client, start.seq);
     else if (!start.resumed) {
@@ -169,6 +174,8 @@ class Simulation {
         tokenHash: undefined,
       },
       start,
+      asOf: eventLog.head,
+      claim: undefined,
       sink,
       eventLog,
       scheduler,
@@ -180,7 +187,7 @@ class Simulation {
         userCount.remove(ended);
       },
     });
-    registry.add(stream);
+    registry.add(stream, registry.pendingOpens.add());
     userCount.add(stream);
     stream.open();
   }

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { EventSourceClient } from './support/clients/event-source.js';
 import type { H2Stream } from './support/clients/h2-client.js';
 import { startSystem } from './support/servers/system.js';
 import { until } from './support/until.js';
@@ -45,6 +46,46 @@ test('opening a stream token again replaces its older stream', async (t) => {
     (first.retries.at(-1) ?? 0) >= 60_000,
     'otherwise the two would replace each other forever',
   );
+});
+
+test('over HTTP/1.1, opening a stream token again replaces its older stream', async (t) => {
+  const system = await startSystem(t);
+  const client = await system.connect();
+  const path = await client.streamPath('ada');
+  const [first, second] = [
+    new EventSourceClient(`${system.url}${path}`, { protocol: 'http/1.1' }),
+    new EventSourceClient(`${system.url}${path}`, { protocol: 'http/1.1' }),
+  ];
+  system.onClose(() => {
+    first.source.close();
+    second.source.close();
+  });
+
+  const closing = await Promise.race([first.event('stream.close'), second.event('stream.close')]);
+  const id = await system.publish('ada', 'to the one that is left');
+  await Promise.race(
+    [first, second].map((page) => page.until(() => page.ids.at(-1) === id || undefined)),
+  );
+
+  assert.deepEqual(JSON.parse(closing.data), { code: 'replaced', reconnect: false });
+  assert.equal([first, second].filter(({ ids }) => ids.includes(id)).length, 1);
+});
+
+test('at the limit of a user, a client can open its own stream again', async (t) => {
+  const system = await startSystem(t, { env: { MAX_STREAMS_PER_USER: '2' } });
+  const client = await system.connect();
+  const path = await client.streamPath('ada');
+  const own = await client.openStream(path);
+  await own.opening();
+  await client.listen('ada');
+  const other = await client.openStream(await client.streamPath('ada'));
+
+  const reopened = await client.openStream(path);
+  const id = await system.publish('ada', 'to the reopened stream');
+  await waitForEvent(reopened, id);
+
+  assert.equal(await other.outcome(), 'refused');
+  assert.deepEqual(await own.closing(), { code: 'replaced', reconnect: false });
 });
 
 test('a fetch-based client opens a stream with its access token', async (t) => {

@@ -6,6 +6,7 @@ import { encodeFrame, type Frame } from '../events/frame.js';
 import type { NewEvent } from '../events/publish-request.js';
 import type { Logger } from '../logging/logger.js';
 import { Semaphore } from '../util/semaphore.js';
+import { SharedCall } from '../util/shared-call.js';
 import { AppendQueue } from './append-queue.js';
 import { LogPoller } from './log-poller.js';
 import type {
@@ -18,7 +19,7 @@ import type {
   LogStore,
 } from './log-store.js';
 import { type ReadRequest, RecentEvents } from './recent-events.js';
-import { ResumeResolver, type StreamStart } from './resume-resolver.js';
+import { ResumeResolver, type StartRequest, type StreamStart } from './resume-resolver.js';
 import { type RetentionLimits, trimLog } from './retention.js';
 
 export interface FramePage {
@@ -86,6 +87,8 @@ export class EventLog {
   readonly #queue: AppendQueue;
   readonly #resumeResolver: ResumeResolver;
   readonly #readSemaphore = new Semaphore(concurrentReadsMax);
+  readonly #stateRead: SharedCall<LogState>;
+  readonly #catchUp = new SharedCall(() => this.#deliverPending());
   #recent: RecentEvents;
   #subscriber = noSubscriber;
   #poller: LogPoller | undefined;
@@ -94,8 +97,6 @@ export class EventLog {
   #head: number;
   /** Number of the newest entry known to be in the event log, whether delivered or not. */
   #committedSeq: number;
-  #activeCatchUp: Promise<void> | undefined;
-  #nextCatchUp: Promise<void> | undefined;
 
   private constructor(
     { store, log, wallClock, limits }: EventLogOptions,
@@ -109,7 +110,8 @@ export class EventLog {
     this.#head = seq;
     this.#committedSeq = seq;
     this.#recent = new RecentEvents(seq);
-    this.#resumeResolver = new ResumeResolver({ store, epoch });
+    this.#resumeResolver = new ResumeResolver(store);
+    this.#stateRead = new SharedCall(() => store.state());
     this.#queue = new AppendQueue({
       store,
       onAppended: (events, firstSeq) => this.#deliverAppended(events, firstSeq),
@@ -215,17 +217,21 @@ export class EventLog {
     return { frames, end, more, gap: false };
   }
 
-  /** See `ResumeResolver.resolveLastEventId`. */
-  resolveLastEventId(
-    audiences: readonly Audience[],
-    lastEventId: string | undefined,
-  ): Promise<StreamStart> {
-    return this.#resumeResolver.resolveLastEventId(audiences, lastEventId);
+  /**
+   * Reads the stored state. Its head may be ahead of what this process has applied. Concurrent calls
+   * share a read. Rejects when the store does.
+   */
+  readState(): Promise<LogState> {
+    return this.#stateRead.run();
   }
 
-  /** See `ResumeResolver.resolvePosition`. */
-  resolvePosition(audiences: readonly Audience[], storedPosition: string): Promise<StreamStart> {
-    return this.#resumeResolver.resolvePosition(audiences, storedPosition);
+  /** See `ResumeResolver.resolve`. */
+  resolveStart(
+    state: LogState,
+    audiences: readonly Audience[],
+    request: StartRequest,
+  ): Promise<StreamStart> {
+    return this.#resumeResolver.resolve(state, audiences, request);
   }
 
   /**
@@ -241,21 +247,7 @@ export class EventLog {
    * For a poll or a notification. Rejects when the store does.
    */
   catchUp(): Promise<void> {
-    if (this.#activeCatchUp === undefined) {
-      this.#activeCatchUp = this.#deliverPending().finally(() => {
-        this.#activeCatchUp = undefined;
-      });
-      return this.#activeCatchUp;
-    }
-    // The active catch-up may have read the head before the caller's entries were committed, so
-    // another one follows, which all waiting callers share.
-    this.#nextCatchUp ??= this.#activeCatchUp
-      .catch(() => {}) // Its own caller handles the error.
-      .then(() => {
-        this.#nextCatchUp = undefined;
-        return this.catchUp();
-      });
-    return this.#nextCatchUp;
+    return this.#catchUp.run();
   }
 
   /**

@@ -54,12 +54,6 @@ export interface LogState {
   readonly bytes: number;
 }
 
-/** The state of the event log, and whether a certain event is visible to certain audiences. */
-export interface LogVisibility extends LogState {
-  /** Whether the event is stored and addressed to one of the audiences. */
-  readonly isVisible: boolean;
-}
-
 /** Numbers above `after`, up to and including `upTo`. */
 export interface SeqRange {
   readonly after: number;
@@ -117,8 +111,6 @@ export interface LogStore {
   readonly isShared: boolean;
   /** Reads the state. Rejects with `service_unavailable` after the stored event log was replaced. */
   state(): Promise<LogState>;
-  /** Reads the state, and whether the event `seq` is stored and visible to these audiences. */
-  stateWithVisibility(audiences: readonly Audience[], seq: number): Promise<LogVisibility>;
   /**
    * Appends in one transaction. The events are durable when the promise resolves. Transactions commit
    * in the order of sequence numbers.
@@ -130,8 +122,6 @@ export interface LogStore {
   read(audiences: readonly Audience[], range: SeqRange, limits: PageLimits): Promise<StoredPage>;
   /** Reads every entry in a range, in sequence order; events with their audiences. */
   readAll(after: number, upTo: number): Promise<LogEntry[]>;
-  /** Returns the newest event up to `upTo` for any of these audiences. */
-  lastVisible(audiences: readonly Audience[], upTo: number): Promise<number | undefined>;
   /**
    * Returns the newest trimmed event for any of these audiences; 0 if there is none. The result may
    * be too high, so that a client gets `too_old` although it lost nothing, but never too low.

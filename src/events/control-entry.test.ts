@@ -1,10 +1,18 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { formatControlEntry, parseControlEntry, sessionsEnded } from './control-entry.js';
+import {
+  formatControlEntry,
+  parseControlEntry,
+  sessionsEnded,
+  type Takeover,
+  tokensTaken,
+} from './control-entry.js';
 
 test('a formatted entry is parsed to the same entry', () => {
   const entries = [
     { kind: 'sessions_ended', sessionIds: ['a', 'b'] },
+    { kind: 'tokens_taken', takeovers: [{ tokenHash: 't', version: 2, streamId: 's' }] },
+    { kind: 'token_revoked', tokenHash: 't' },
     { kind: 'key_revoked', keyId: 'k' },
   ] as const;
 
@@ -17,6 +25,9 @@ test('an entry of an unknown kind or with invalid fields is parsed as undefined'
     '{"kind":"invented_later","sessionIds":["a"]}',
     '{"kind":"sessions_ended","sessionIds":"a"}',
     '{"kind":"sessions_ended","sessionIds":[1]}',
+    '{"kind":"tokens_taken","takeovers":[null]}',
+    '{"kind":"tokens_taken","takeovers":[{"tokenHash":"t","version":"2","streamId":"s"}]}',
+    '{"kind":"token_revoked"}',
     '{"kind":"key_revoked"}',
     '{}',
   ];
@@ -31,17 +42,33 @@ test('an unknown field of an entry is ignored', () => {
   });
 });
 
-test('sessionsEnded puts at most 500 sessions into each entry', () => {
-  const ids = Array.from({ length: 1001 }, (_, index) => String(index).padStart(32, '0'));
+test('sessionsEnded puts at most 200 sessions into each entry', () => {
+  const ids = Array.from({ length: 401 }, (_, index) => String(index).padStart(32, '0'));
 
   const entries = sessionsEnded(ids);
 
   const sessionIds = entries.map((entry) => ('sessionIds' in entry ? entry.sessionIds : []));
   assert.deepEqual(
     sessionIds.map(({ length }) => length),
-    [500, 500, 1],
+    [200, 200, 1],
   );
   assert.deepEqual(sessionIds.flat(), ids);
   assert.ok(entries.every((entry) => formatControlEntry(entry).length < 65_536));
   assert.deepEqual(sessionsEnded([]), []);
+});
+
+test('tokensTaken puts at most 200 takeovers into each entry', () => {
+  const takeovers: Takeover[] = Array.from({ length: 201 }, (_, version) => {
+    return { tokenHash: 'f'.repeat(64), version, streamId: 'f'.repeat(32) };
+  });
+
+  const entries = tokensTaken(takeovers);
+
+  const parts = entries.map((entry) => ('takeovers' in entry ? entry.takeovers : []));
+  assert.deepEqual(
+    parts.map(({ length }) => length),
+    [200, 1],
+  );
+  assert.deepEqual(parts.flat(), takeovers);
+  assert.ok(entries.every((entry) => formatControlEntry(entry).length < 65_536));
 });

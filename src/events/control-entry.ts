@@ -1,10 +1,22 @@
+/** A stream that has taken a stream token from an older one. */
+export interface Takeover {
+  readonly tokenHash: string;
+  /** Version of the token's row since the takeover. */
+  readonly version: number;
+  readonly streamId: string;
+}
+
 /**
- * An entry of the event log that revokes the right to receive or to publish. It has a sequence number
- * like an event, every process applies it in sequence order, and no client receives it.
+ * An entry of the event log that changes who may receive or publish. It has a sequence number like an
+ * event, every process applies it in sequence order, and no client receives it.
  */
 export type ControlEntry =
   /** The streams of these sessions end. */
   | { readonly kind: 'sessions_ended'; readonly sessionIds: readonly string[] }
+  /** The older streams of these tokens end. */
+  | { readonly kind: 'tokens_taken'; readonly takeovers: readonly Takeover[] }
+  /** Every stream of this token ends, because its URL has leaked. */
+  | { readonly kind: 'token_revoked'; readonly tokenHash: string }
   /**
    * Marks the revocation of an API key. Processes need not apply it: events of the key have lower
    * numbers, and later ones are rejected when they are appended.
@@ -12,16 +24,16 @@ export type ControlEntry =
   | { readonly kind: 'key_revoked'; readonly keyId: string };
 
 /** Keeps an entry well below 64 KiB, the size of the smallest column that stores it. */
-const sessionsPerEntryMax = 500;
+const itemsPerEntryMax = 200;
 
-/** Returns the entries that end the streams of these sessions: one per 500 sessions. */
+/** Returns the entries that end the streams of these sessions: one per 200 sessions. */
 export function sessionsEnded(sessionIds: readonly string[]): ControlEntry[] {
-  const entries: ControlEntry[] = [];
-  for (let start = 0; start < sessionIds.length; start += sessionsPerEntryMax) {
-    const batch = sessionIds.slice(start, start + sessionsPerEntryMax);
-    entries.push({ kind: 'sessions_ended', sessionIds: batch });
-  }
-  return entries;
+  return inBatches(sessionIds).map((batch) => ({ kind: 'sessions_ended', sessionIds: batch }));
+}
+
+/** Returns the entries that end the replaced streams: one per 200 takeovers. */
+export function tokensTaken(takeovers: readonly Takeover[]): ControlEntry[] {
+  return inBatches(takeovers).map((batch) => ({ kind: 'tokens_taken', takeovers: batch }));
 }
 
 /** Returns the text of an entry, to be stored. */
@@ -34,9 +46,31 @@ export function parseControlEntry(text: string): ControlEntry | undefined {
   const { kind, ...fields } = JSON.parse(text) as Record<string, unknown>;
   if (kind === 'sessions_ended' && isTextArray(fields['sessionIds']))
     return { kind, sessionIds: fields['sessionIds'] };
+  if (kind === 'tokens_taken' && isTakeovers(fields['takeovers']))
+    return { kind, takeovers: fields['takeovers'] };
+  if (kind === 'token_revoked' && typeof fields['tokenHash'] === 'string')
+    return { kind, tokenHash: fields['tokenHash'] };
   if (kind === 'key_revoked' && typeof fields['keyId'] === 'string')
     return { kind, keyId: fields['keyId'] };
   return undefined;
+}
+
+function inBatches<Item>(items: readonly Item[]): (readonly Item[])[] {
+  const batches: (readonly Item[])[] = [];
+  for (let start = 0; start < items.length; start += itemsPerEntryMax)
+    batches.push(items.slice(start, start + itemsPerEntryMax));
+  return batches;
+}
+
+function isTakeovers(value: unknown): value is readonly Takeover[] {
+  return Array.isArray(value) && value.every(isTakeover);
+}
+
+function isTakeover(value: unknown): value is Takeover {
+  const { tokenHash, version, streamId } = (value ?? {}) as Record<string, unknown>;
+  return (
+    typeof tokenHash === 'string' && Number.isSafeInteger(version) && typeof streamId === 'string'
+  );
 }
 
 function isTextArray(value: unknown): value is readonly string[] {

@@ -5,7 +5,6 @@ import { sql } from '../db/database.js';
 import { type Logger, silentLogger } from '../logging/logger.js';
 import { ClusterSync } from './cluster-sync.js';
 import { Registry } from './registry.js';
-import { StreamTokens } from './stream-token.js';
 import { UserCount } from './user-count.js';
 
 const test = await testOnDialects('cluster sync');
@@ -16,9 +15,8 @@ test('a process deregisters on close, and logs a warning when the database refus
   const registry = new Registry({
     limits: { streamsMax: 10, perUserMax: 10, perIpMax: 10 },
     monotonicClock: wallClock,
+    random: Math.random,
   });
-  const times = { lifeMs: 1000, resumeWindowMs: 1000, mode: 'resume' } as const;
-  const tokens = new StreamTokens({ db, wallClock, ...times });
   const warnings: unknown[] = [];
   const log: Logger = {
     ...silentLogger,
@@ -31,7 +29,6 @@ test('a process deregisters on close, and logs a warning when the database refus
     db,
     registry,
     userCount: new UserCount(registry),
-    tokens,
     log,
     wallClock,
   });
@@ -39,7 +36,6 @@ test('a process deregisters on close, and logs a warning when the database refus
     db,
     registry,
     userCount: new UserCount(registry),
-    tokens,
     log,
     wallClock,
   });

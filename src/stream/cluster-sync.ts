@@ -1,15 +1,13 @@
 import { randomBytes } from 'node:crypto';
 import { type Database, sql, UniqueViolation } from '../db/database.js';
 import type { Logger } from '../logging/logger.js';
-import { type Registry, replacedRetryMs } from './registry.js';
-import type { StreamTokens } from './stream-token.js';
+import type { Registry } from './registry.js';
 import type { UserCount } from './user-count.js';
 
 export interface ClusterSyncParts {
   readonly db: Database;
   readonly registry: Registry;
   readonly userCount: UserCount;
-  readonly tokens: StreamTokens;
   readonly log: Logger;
   readonly wallClock: () => number;
 }
@@ -18,27 +16,22 @@ export interface ClusterSyncParts {
 const silentMs = 10_000;
 /** A process without a heartbeat for this long is deleted from `processes`. */
 const deletedAfterMs = 60_000;
-/** Takeovers are read again for this long: clocks differ, and rows appear after their timestamp. */
-const overlapMs = 5000;
 const heartbeatMs = 1000;
 
 /**
- * Exchanges state between the processes on one database: the number of users of each process (the
- * `count` event has their sum), and takeovers of stream tokens, so that the older stream ends. Each
- * process has a row with its heartbeat in `processes`.
+ * Exchanges the number of connected users between the processes on one database: the `count` event has
+ * their sum. Each process has a row with its heartbeat in `processes`.
  */
 export class ClusterSync {
   readonly #parts: ClusterSyncParts;
   readonly #id = randomBytes(8).toString('hex');
   #timer: NodeJS.Timeout | undefined;
-  #readUntil: number;
   #activeHeartbeat: Promise<void> = Promise.resolve();
   #isOpen = true;
   #isUnavailable = false;
 
   private constructor(parts: ClusterSyncParts) {
     this.#parts = parts;
-    this.#readUntil = parts.wallClock();
   }
 
   /**
@@ -59,7 +52,6 @@ export class ClusterSync {
     const now = wallClock();
     await this.#announce(now);
     userCount.remoteUsers = await this.#countRemoteUsers(now);
-    await this.#applyTakeovers(now);
   }
 
   /** Deregisters this process. Idempotent; never rejects, because the row expires anyway. */
@@ -117,16 +109,5 @@ export class ClusterSync {
       sql`select id, users from processes where seen_at >= ${now - silentMs}`,
     );
     return others.filter(({ id }) => id !== this.#id).reduce((sum, { users }) => sum + users, 0);
-  }
-
-  async #applyTakeovers(now: number): Promise<void> {
-    const { registry, tokens } = this.#parts;
-    for (const tokenHash of await tokens.takenSince(this.#readUntil - overlapMs)) {
-      const stream = registry.findByToken(tokenHash);
-      // After several takeovers, only the row of the token has its current stream.
-      if (stream === undefined || (await tokens.isHolder(tokenHash, stream.id))) continue;
-      stream.close('replaced', { retryMs: replacedRetryMs });
-    }
-    this.#readUntil = now;
   }
 }

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { SimulatedClient } from '../../test/support/clients/simulated-client.js';
 import { MemoryLogStore } from '../../test/support/databases/memory-log-store.js';
+import { resolveStart } from '../../test/support/resolve-start.js';
 import { until } from '../../test/support/until.js';
 import { Failure } from '../errors.js';
 import { EventLog } from '../event-log/event-log.js';
@@ -33,6 +34,7 @@ async function openHarness(history: readonly string[] = []) {
   const registry = new Registry({
     limits: { streamsMax: 10, perUserMax: 10, perIpMax: 10 },
     monotonicClock: wallClock,
+    random: () => 0.5,
   });
   eventLog.subscribe(registry);
   const userCount = new UserCount(registry);
@@ -49,11 +51,13 @@ async function openHarness(history: readonly string[] = []) {
   });
   const scheduler = new WriteScheduler(wallClock);
   const open = async (lastEventId?: string) => {
-    const start = await eventLog.resolveLastEventId(audiences, lastEventId);
+    const start = await resolveStart(eventLog, audiences, lastEventId);
     const stream = new EventStream({
       id: 'c1',
       subscriber: { userId: '1', sessionId: 's1', audiences, ip: 'ip', tokenHash: undefined },
       start,
+      asOf: eventLog.head,
+      claim: undefined,
       sink: client.connect(),
       eventLog,
       scheduler,
@@ -66,7 +70,7 @@ async function openHarness(history: readonly string[] = []) {
         userCount.remove(ended);
       },
     });
-    registry.add(stream);
+    registry.add(stream, registry.pendingOpens.add());
     userCount.add(stream);
     stream.open();
     return stream;
@@ -357,7 +361,7 @@ test('pending frames are sent before the closing frame', async () => {
   const stream = await open();
   await acceptBytes();
   await publish('last words');
-  stream.close('replaced');
+  stream.close('draining');
 
   await acceptBytes();
 
@@ -392,10 +396,7 @@ test('all streams are closed as behind when events were trimmed before their del
 
   assert.deepEqual(ends, [{ reason: 'behind' }]);
   assert.match(wire(), /"code":"behind","reconnect":true/);
-  assert.equal(
-    (await eventLog.resolveLastEventId(getAudiences('1', 's1'), 'e-0')).reason,
-    'too_old',
-  );
+  assert.equal((await resolveStart(eventLog, getAudiences('1', 's1'), 'e-0')).reason, 'too_old');
 });
 
 test('a stream whose replay fails is closed as failed and told to reconnect', async () => {

@@ -2,8 +2,10 @@ import { Failure } from '../errors.js';
 import type { FramePage } from '../event-log/event-log.js';
 import type { StreamStart } from '../event-log/resume-resolver.js';
 import type { Audience } from '../events/audience.js';
+import type { Takeover } from '../events/control-entry.js';
 import { controlFrame, type Frame, heartbeat, retryBytes } from '../events/frame.js';
 import type { Sink } from '../http/reply.js';
+import type { TokenClaim } from './token-claim.js';
 import type { WriteScheduler } from './write-scheduler.js';
 
 /** The client of a stream. */
@@ -56,6 +58,10 @@ export interface EventStreamParts {
   readonly id: string;
   readonly subscriber: Subscriber;
   readonly start: StreamStart;
+  /** The stored head before anything was read for the stream. */
+  readonly asOf: number;
+  /** Undefined for a stream opened with an access token. */
+  readonly claim: TokenClaim | undefined;
   readonly sink: Sink;
   readonly eventLog: ReplaySource;
   readonly scheduler: WriteScheduler;
@@ -80,6 +86,12 @@ const isFinalReason: Readonly<Record<CloseReason, boolean>> = {
   expired: true,
 };
 
+/**
+ * `retry:` of a replaced stream. Long, because two clients with one stream token that ignore
+ * `stream.close` would otherwise replace each other's stream again and again.
+ */
+const replacedRetryMs = 60_000;
+
 /** Encodes `retry:` and `stream.close`, the last bytes of a stream whose client can still read. */
 export function encodeClosing(reason: CloseReason, retryMs: number): Buffer {
   const closeFrame = controlFrame('stream.close', {
@@ -103,6 +115,8 @@ export function encodeClosing(reason: CloseReason, retryMs: number): Buffer {
 export class EventStream {
   readonly id: string;
   readonly subscriber: Subscriber;
+  /** Control entries up to this number are included in what was read for the stream. */
+  readonly asOf: number;
   /** By `monotonicClock`, like all times of this class. */
   readonly openedAt: number;
   readonly #parts: EventStreamParts;
@@ -110,6 +124,7 @@ export class EventStream {
   #ending: StreamEnd | undefined;
   #live = false;
   #isReplayPaused = false;
+  #isFrozen = false;
   /** Every visible event up to this `seq` has been written or is in `#pending`. */
   #cursor: number;
   /** Frames for the next flush cycle. */
@@ -123,6 +138,7 @@ export class EventStream {
   constructor(parts: EventStreamParts) {
     this.id = parts.id;
     this.subscriber = parts.subscriber;
+    this.asOf = parts.asOf;
     this.#parts = parts;
     this.#sink = parts.sink;
     this.#cursor = parts.start.seq;
@@ -145,7 +161,10 @@ export class EventStream {
     return this.#writtenBytes;
   }
 
-  /** Sends `retry:` and `stream.open`, then starts to replay missed events. Call it once. */
+  /**
+   * Sends `retry:` and `stream.open`, claims the stream token and starts to replay missed events. Call
+   * it once.
+   */
   open(): void {
     this.#sink.onClose(() => this.#end({ reason: 'client' }));
     const { resumed, reason, id } = this.#parts.start;
@@ -153,6 +172,7 @@ export class EventStream {
     const bytes = Buffer.concat([retryBytes(this.#jitteredRetryMs()), openFrame.bytes]);
     this.#enqueue({ seq: 0, bytes }); // Written with the first page if the page is read before the next flush.
     void this.#replay();
+    void this.#parts.claim?.run(this);
   }
 
   /** Adds the next event for this reader, in sequence order. Never waits, never throws. */
@@ -179,6 +199,23 @@ export class EventStream {
     return true;
   }
 
+  /** Applies a takeover of the stream token, which ends this stream if it had claimed the token before. */
+  applyTakeover(takeover: Takeover): void {
+    if (takeover.streamId === this.id) return;
+    if (this.#parts.claim?.observe(takeover) === true) this.close('replaced');
+  }
+
+  /** See `Sink.roundTrip`. */
+  roundTrip(): Promise<void> {
+    return this.#sink.roundTrip();
+  }
+
+  /** Stops writing anything but the closing frames, for a stream that will be closed soon. */
+  freeze(): void {
+    this.#isFrozen = true;
+    this.#live = false;
+  }
+
   /** Writes the pending frames as one chunk and returns their number. */
   flush(): number {
     const pending = this.#pending;
@@ -195,6 +232,7 @@ export class EventStream {
   maintain(now: number): number {
     const { heartbeatMs, stallMs } = this.#parts.limits;
     const { queuedBytes } = this.#sink;
+    if (this.#isFrozen) return now + heartbeatMs;
     if (this.#isReplayPaused) {
       this.#isReplayPaused = false;
       void this.#replay();
@@ -225,7 +263,8 @@ export class EventStream {
       return;
     }
     this.flush();
-    const bytes = encodeClosing(reason, details.retryMs ?? this.#jitteredRetryMs());
+    const retryMs = reason === 'replaced' ? replacedRetryMs : this.#jitteredRetryMs();
+    const bytes = encodeClosing(reason, details.retryMs ?? retryMs);
     this.#end({ reason, ...('cause' in details ? { cause: details.cause } : {}) });
     this.#sink.end(bytes);
   }
@@ -254,7 +293,7 @@ export class EventStream {
         if (!this.isOpen || this.#sink.closed) return; // The sink may call `onClose` later.
         const isNeeded = () => this.isOpen;
         const page = await eventLog.read(audiences, this.#cursor, limits.unsentSoftBytes, isNeeded);
-        if (!this.isOpen) return;
+        if (!this.isOpen || this.#isFrozen) return;
         if (page.gap) return this.close('behind'); // The next `stream.open` reports the loss, if any.
         const frames = [...(this.#pending ?? []), ...page.frames];
         this.#clearPending();
@@ -284,6 +323,7 @@ export class EventStream {
     this.#ending = ending;
     this.#live = false;
     this.#clearPending();
+    this.#parts.claim?.end(this.id);
     this.#parts.onEnd(this, ending);
   }
 

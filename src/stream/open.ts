@@ -1,6 +1,7 @@
 import type { Config } from '../config/config.js';
 import type { Database } from '../db/database.js';
 import type { EventLog } from '../event-log/event-log.js';
+import type { ControlEntry } from '../events/control-entry.js';
 import type { Route } from '../http/router.js';
 import type { Logger } from '../logging/logger.js';
 import type { WarningAggregator } from '../logging/warning-aggregator.js';
@@ -16,6 +17,8 @@ export interface StreamingOptions {
   readonly eventLog: EventLog;
   readonly config: Config['stream'];
   readonly access: StreamAccess;
+  /** Appends to the event log in a transaction. It is its last step that may wait for a lock. */
+  readonly appendControlEntries: (tx: Database, entries: readonly ControlEntry[]) => Promise<void>;
   readonly metrics: StreamMetrics;
   readonly log: Logger;
   readonly warnings: WarningAggregator;
@@ -44,6 +47,7 @@ export async function openStreaming(options: StreamingOptions): Promise<Streamin
     eventLog,
     config,
     access,
+    appendControlEntries,
     metrics,
     log,
     warnings,
@@ -51,10 +55,12 @@ export async function openStreaming(options: StreamingOptions): Promise<Streamin
     monotonicClock,
     random,
   } = options;
-  const registry = new Registry({ limits: config, monotonicClock });
+  const registry = new Registry({ limits: config, monotonicClock, random });
   const userCount = new UserCount(registry);
   const { tokenLifeMs: lifeMs, resumeWindowMs, tokenMode: mode } = config;
-  const tokens = new StreamTokens({ db, wallClock, lifeMs, resumeWindowMs, mode });
+  const tokens = new StreamTokens({
+    ...{ db, wallClock, appendControlEntries, lifeMs, resumeWindowMs, mode },
+  });
   const { findLiveSession } = access;
   const streams = new Streams({
     ...{
@@ -73,11 +79,11 @@ export async function openStreaming(options: StreamingOptions): Promise<Streamin
   });
   eventLog.subscribe(registry);
   // The embedded database has one process; other databases can be shared.
-  const parts = { db, registry, userCount, tokens, log, wallClock };
+  const parts = { db, registry, userCount, log, wallClock };
   const clusterSync = db.dialect === 'sqlite' ? undefined : await ClusterSync.start(parts);
   eventLog.startPolling(); // Last, so that no poller runs after a rejection above.
   return {
-    routes: streamRoutes({ access, streams, tokens, log, warnings }),
+    routes: streamRoutes({ access, eventLog, streams, tokens, log, warnings }),
     ...{ streams, registry },
     cleanUpTasks: { streamTokens: () => tokens.sweep() },
     async close() {

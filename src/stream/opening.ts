@@ -5,7 +5,7 @@ import type { Reply } from '../http/reply.js';
 import type { Logger } from '../logging/logger.js';
 import type { WarningAggregator } from '../logging/warning-aggregator.js';
 import type { RefusalReason } from './registry.js';
-import type { StreamRequest, Streams } from './streams.js';
+import type { OpenSnapshot, Streams } from './streams.js';
 
 export interface OpeningParts {
   readonly streams: Streams;
@@ -20,20 +20,18 @@ const eventStreamHeaders = {
 };
 
 /**
- * Opens a stream for a session. Throws `service_unavailable` or `too_many_streams` when a limit is
+ * Opens a stream. Throws `service_unavailable` or `too_many_streams` when a limit is
  * reached, or an error of `Streams.prepare`.
  */
 export async function openStream(
   streams: Streams,
   exchange: Exchange,
-  { session, token }: Pick<StreamRequest, 'session' | 'token'>,
+  snapshot: OpenSnapshot,
 ): Promise<Reply> {
   const request = {
-    session,
-    token,
+    snapshot,
     lastEventId: getLastEventId(exchange),
     ip: toIpKey(exchange.ip),
-    requestId: exchange.id,
   };
   const refusal = streams.checkLimits(request);
   if (refusal !== undefined) throw toFailure(refusal, streams.refusalRetryMs());

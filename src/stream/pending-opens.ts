@@ -1,58 +1,68 @@
 import type { ControlEntry } from '../events/control-entry.js';
 
-/** Why a stream that is being opened must be closed: its session ended, or entries were missed. */
-export type OpenAborted = 'revoked' | 'behind';
-
-/** A stream that is being opened, from before its session lookup until its registration. */
-export interface PendingOpen {
-  readonly sessionId: string;
-  /** Set when a control entry or a gap affects the stream before it is registered. */
-  readonly aborted: OpenAborted | undefined;
+/** A control entry with its number. */
+export interface NumberedEntry {
+  readonly seq: number;
+  readonly entry: ControlEntry;
 }
 
-interface TrackedOpen extends PendingOpen {
-  aborted: OpenAborted | undefined;
+const entriesMax = 1000;
+
+/** A stream that is being opened, from before anything is read for it until its registration. */
+export class PendingOpen {
+  readonly #entries: NumberedEntry[] = [];
+  #isBehind = false;
+
+  /** The control entries that this process has applied meanwhile. */
+  get entries(): readonly NumberedEntry[] {
+    return this.#entries;
+  }
+
+  /** Whether control entries are missing, because they were trimmed or are more than 1000. */
+  get isBehind(): boolean {
+    return this.#isBehind;
+  }
+
+  keep(entry: NumberedEntry): void {
+    if (this.#entries.length < entriesMax) this.#entries.push(entry);
+    else this.#isBehind = true;
+  }
+
+  gap(): void {
+    this.#isBehind = true;
+  }
 }
 
 /**
- * Tracks the streams that are being opened. A session that is looked up for a stream may end before
- * the stream is registered, so control entries are applied to the stream from before the lookup on.
+ * Keeps control entries for streams that are being opened. What was read for a stream may have changed
+ * before the stream is registered, so the entries are applied to it then.
  */
 export class PendingOpens {
-  readonly #opens = new Map<string, Set<TrackedOpen>>();
+  readonly #opens = new Set<PendingOpen>();
 
   get size(): number {
     return this.#opens.size;
   }
 
   /** Adds a stream. Call it before anything is read for the stream, and `remove` at the end. */
-  add(sessionId: string): PendingOpen {
-    const open: TrackedOpen = { sessionId, aborted: undefined };
-    const opens = this.#opens.get(sessionId);
-    if (opens === undefined) this.#opens.set(sessionId, new Set([open]));
-    else opens.add(open);
+  add(): PendingOpen {
+    const open = new PendingOpen();
+    this.#opens.add(open);
     return open;
   }
 
-  /** Removes a stream that was registered or was not opened. Idempotent. */
+  /** Removes a stream that is registered now or was not opened. Idempotent. */
   remove(open: PendingOpen): void {
-    const opens = this.#opens.get(open.sessionId);
-    opens?.delete(open);
-    if (opens?.size === 0) this.#opens.delete(open.sessionId);
+    this.#opens.delete(open);
   }
 
-  /** Applies a control entry to the streams that are being opened. */
-  apply(entry: ControlEntry): void {
-    if (entry.kind !== 'sessions_ended') return;
-    for (const sessionId of entry.sessionIds) {
-      for (const open of this.#opens.get(sessionId) ?? []) open.aborted = 'revoked';
-    }
+  /** Keeps a control entry for the streams that are being opened. */
+  keep(entry: NumberedEntry): void {
+    for (const open of this.#opens) open.keep(entry);
   }
 
-  /** Aborts every open with `behind`, because control entries may have been missed. */
+  /** Marks every stream as behind, because control entries were trimmed before they were applied. */
   gap(): void {
-    for (const opens of this.#opens.values()) {
-      for (const open of opens) open.aborted ??= 'behind';
-    }
+    for (const open of this.#opens) open.gap();
   }
 }

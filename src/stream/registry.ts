@@ -4,9 +4,11 @@ import { allAudience, sessionAudience } from '../events/audience.js';
 import type { ControlEntry } from '../events/control-entry.js';
 import type { Frame } from '../events/frame.js';
 import { Counts } from '../util/counts.js';
+import { MultiMap } from '../util/multi-map.js';
 import { TimerWheel } from '../util/timer-wheel.js';
 import type { CloseReason, EventStream, Subscriber } from './event-stream.js';
-import { PendingOpens } from './pending-opens.js';
+import { closeGradually } from './gradual-close.js';
+import { type NumberedEntry, type PendingOpen, PendingOpens } from './pending-opens.js';
 
 export interface RegistryLimits {
   readonly streamsMax: number;
@@ -17,7 +19,8 @@ export interface RegistryLimits {
 /** Interval between two calls of `Registry.tick`. */
 export const tickMs = 1000;
 
-const noStreams: ReadonlySet<EventStream> = new Set();
+/** Streams of one token that are exempt from the limits together: all but the first may be replaced. */
+const exemptPerTokenMax = 4;
 
 interface AddressedEvent {
   readonly audiences: readonly Audience[];
@@ -36,8 +39,9 @@ export type RefusalReason = 'draining' | 'all' | 'user' | 'ip';
 export class Registry implements EventSubscriber {
   readonly pendingOpens = new PendingOpens();
   readonly #limits: RegistryLimits;
-  readonly #streams = new Map<Audience, Set<EventStream>>();
-  readonly #streamsByToken = new Map<string, EventStream>();
+  readonly #random: () => number;
+  readonly #streams = new MultiMap<Audience, EventStream>();
+  readonly #streamsByToken = new MultiMap<string, EventStream>();
   readonly #perUser = new Counts<string>();
   readonly #perIp = new Counts<string>();
   readonly #timerWheel: TimerWheel<EventStream>;
@@ -48,8 +52,10 @@ export class Registry implements EventSubscriber {
   constructor({
     limits,
     monotonicClock,
-  }: { limits: RegistryLimits; monotonicClock: () => number }) {
+    random,
+  }: { limits: RegistryLimits; monotonicClock: () => number; random: () => number }) {
     this.#limits = limits;
+    this.#random = random;
     this.#monotonicClock = monotonicClock;
     this.#timerWheel = new TimerWheel(monotonicClock());
   }
@@ -61,7 +67,7 @@ export class Registry implements EventSubscriber {
 
   /** Every open stream. The set is not a copy: it changes whenever a stream opens or ends. */
   get streams(): ReadonlySet<EventStream> {
-    return this.#streams.get(allAudience) ?? noStreams;
+    return this.#streams.get(allAudience);
   }
 
   /** Number of users with an open stream in this process. */
@@ -82,15 +88,16 @@ export class Registry implements EventSubscriber {
   }
 
   /**
-   * Returns why a stream for this subscriber cannot be opened now. A stream that replaces an older
-   * one of the same token is exempt from the limits.
+   * Returns why a stream for this subscriber cannot be opened now. While a stream of the same token is
+   * open, up to three others are exempt from the limits, because at rest only one of them is left.
    */
   checkLimits(
     subscriber: Pick<Subscriber, 'userId' | 'ip' | 'tokenHash'>,
   ): RefusalReason | undefined {
     if (this.#draining) return 'draining';
-    if (subscriber.tokenHash !== undefined && this.#streamsByToken.has(subscriber.tokenHash))
-      return undefined;
+    const { tokenHash } = subscriber;
+    const sameToken = tokenHash === undefined ? 0 : this.#streamsByToken.get(tokenHash).size;
+    if (sameToken > 0 && sameToken < exemptPerTokenMax) return undefined;
     const { streamsMax, perUserMax, perIpMax } = this.#limits;
     if (this.size >= streamsMax) return 'all';
     if (this.#perUser.get(subscriber.userId) >= perUserMax) return 'user';
@@ -98,40 +105,29 @@ export class Registry implements EventSubscriber {
     return undefined;
   }
 
-  /** Adds a stream. An older one with the same stream token is closed as `replaced`. */
-  add(stream: EventStream): void {
+  /**
+   * Adds a stream whose open ends, and applies to it the control entries that were kept for it. They may
+   * close it.
+   */
+  add(stream: EventStream, pendingOpen: PendingOpen): void {
     const { subscriber } = stream;
-    if (subscriber.tokenHash !== undefined) {
-      this.#streamsByToken
-        .get(subscriber.tokenHash)
-        ?.close('replaced', { retryMs: replacedRetryMs });
-      this.#streamsByToken.set(subscriber.tokenHash, stream);
-    }
-    for (const audience of subscriber.audiences) {
-      const streams = this.#streams.get(audience);
-      if (streams === undefined) this.#streams.set(audience, new Set([stream]));
-      else streams.add(stream);
-    }
+    if (subscriber.tokenHash !== undefined) this.#streamsByToken.add(subscriber.tokenHash, stream);
+    for (const audience of subscriber.audiences) this.#streams.add(audience, stream);
     this.#perUser.add(subscriber.userId);
     this.#perIp.add(subscriber.ip);
     this.#timerWheel.set(stream, this.#monotonicClock());
+    this.pendingOpens.remove(pendingOpen);
+    for (const entry of pendingOpen.entries) this.#apply(entry, stream);
+    if (pendingOpen.isBehind) stream.close('behind');
   }
 
   /** Removes a stream that has ended. Does nothing for a stream that was never added. */
   remove(stream: EventStream): void {
     const { subscriber } = stream;
-    if (this.#streams.get(allAudience)?.has(stream) !== true) return;
-    if (
-      subscriber.tokenHash !== undefined &&
-      this.#streamsByToken.get(subscriber.tokenHash) === stream
-    ) {
-      this.#streamsByToken.delete(subscriber.tokenHash);
-    }
-    for (const audience of subscriber.audiences) {
-      const streams = this.#streams.get(audience);
-      streams?.delete(stream);
-      if (streams?.size === 0) this.#streams.delete(audience);
-    }
+    if (!this.streams.has(stream)) return;
+    if (subscriber.tokenHash !== undefined)
+      this.#streamsByToken.delete(subscriber.tokenHash, stream);
+    for (const audience of subscriber.audiences) this.#streams.delete(audience, stream);
     this.#perUser.remove(subscriber.userId);
     this.#perIp.remove(subscriber.ip);
     this.#timerWheel.delete(stream);
@@ -141,7 +137,6 @@ export class Registry implements EventSubscriber {
   deliver({ audiences }: AddressedEvent, frame: Frame): void {
     for (const audience of audiences) {
       const streams = this.#streams.get(audience);
-      if (streams === undefined) continue;
       this.#deliveries += streams.size;
       for (const stream of streams) stream.push(frame);
     }
@@ -153,42 +148,31 @@ export class Registry implements EventSubscriber {
    */
   deliverVolatile({ audiences }: AddressedEvent, frame: Frame): void {
     for (const audience of audiences) {
-      for (const stream of this.#streams.get(audience) ?? []) {
-        stream.pushVolatile(frame);
-      }
+      for (const stream of this.#streams.get(audience)) stream.pushVolatile(frame);
     }
   }
 
-  /** Applies a control entry to the open streams and to the streams that are being opened. */
-  applyControl(entry: ControlEntry): void {
-    this.pendingOpens.apply(entry);
-    if (entry.kind === 'sessions_ended') this.closeSessions(entry.sessionIds, 'revoked');
+  /** Applies a control entry to open streams, and keeps it for the streams that are being opened. */
+  applyControl(entry: ControlEntry, seq: number): void {
+    this.pendingOpens.keep({ entry, seq });
+    this.#apply({ entry, seq });
   }
 
   /**
-   * Closes every stream as `behind`, because entries were trimmed before they were delivered. When
-   * clients reconnect, `stream.open` reports the loss, if any.
+   * Closes every stream as `behind`, gradually, because entries were trimmed before they were applied.
+   * From now on nothing else is written to them. When clients reconnect, `stream.open` reports the
+   * loss, if any.
    */
   gap(): void {
     this.pendingOpens.gap();
-    this.closeAll('behind');
-  }
-
-  /** Closes every stream of these sessions synchronously. */
-  closeSessions(sessionIds: readonly string[], reason: CloseReason): void {
-    for (const sessionId of sessionIds) {
-      for (const stream of this.#getStreams(sessionAudience(sessionId))) stream.close(reason);
-    }
+    const streams = [...this.streams];
+    for (const stream of streams) stream.freeze();
+    void closeGradually(streams, { reason: 'behind', random: this.#random });
   }
 
   /** Closes every stream synchronously. */
   closeAll(reason: CloseReason): void {
-    for (const stream of this.#getStreams(allAudience)) stream.close(reason);
-  }
-
-  /** Returns the stream that is open with this token in this process. */
-  findByToken(tokenHash: string): EventStream | undefined {
-    return this.#streamsByToken.get(tokenHash);
+    for (const stream of [...this.streams]) stream.close(reason);
   }
 
   /**
@@ -212,22 +196,22 @@ export class Registry implements EventSubscriber {
     this.#draining = true;
   }
 
-  /** Closes up to `max` streams as `draining`. Returns the number of streams that are left. */
-  drainSome(max: number, retryMs: () => number): number {
-    for (const stream of this.#getStreams(allAudience).slice(0, max)) {
-      stream.close('draining', { retryMs: retryMs() });
+  /** Applies a control entry to all open streams that it affects, or only to `stream`. */
+  #apply({ entry, seq }: NumberedEntry, stream?: EventStream): void {
+    const apply = (found: ReadonlySet<EventStream>, change: (affected: EventStream) => void) => {
+      const affected = stream === undefined ? [...found] : found.has(stream) ? [stream] : [];
+      // What was read for a stream includes the entries up to `asOf`.
+      for (const each of affected) if (each.asOf < seq) change(each);
+    };
+    if (entry.kind === 'sessions_ended') {
+      for (const sessionId of entry.sessionIds)
+        apply(this.#streams.get(sessionAudience(sessionId)), (each) => each.close('revoked'));
     }
-    return this.size;
-  }
-
-  /** Returns a copy, because closing a stream removes it from the set. */
-  #getStreams(audience: Audience): EventStream[] {
-    return [...(this.#streams.get(audience) ?? [])];
+    if (entry.kind === 'token_revoked')
+      apply(this.#streamsByToken.get(entry.tokenHash), (each) => each.close('revoked'));
+    if (entry.kind === 'tokens_taken') {
+      for (const takeover of entry.takeovers)
+        apply(this.#streamsByToken.get(takeover.tokenHash), (each) => each.applyTakeover(takeover));
+    }
   }
 }
-
-/**
- * `retry:` of a replaced stream. Long, because two clients with one stream token that ignore
- * `stream.close` would otherwise replace each other's stream again and again.
- */
-export const replacedRetryMs = 60_000;

@@ -1,3 +1,4 @@
+import type { EventLog } from '../event-log/event-log.js';
 import type { Exchange } from '../http/exchange.js';
 import { toIpKey } from '../http/ip-key.js';
 import { json } from '../http/reply.js';
@@ -22,20 +23,23 @@ export interface StreamAccess {
 
 export interface StreamRouteParts extends OpeningParts {
   readonly access: StreamAccess;
+  readonly eventLog: EventLog;
   readonly tokens: StreamTokens;
 }
 
 /** Creates the routes `/stream/token`, `/stream/live/:token` and `/stream/live`. */
 export function streamRoutes(parts: StreamRouteParts): Route[] {
-  const { access, streams, tokens } = parts;
+  const { access, eventLog, streams, tokens } = parts;
   return [
     route('POST', '/stream/token', async (exchange) => {
       const { userId, sessionId } = await access.user(exchange);
       access.checkTokenRate(exchange, userId);
-      const streamToken = await tokens.mint({ userId, sessionId });
+      const { seq } = await eventLog.readState();
+      const id = eventLog.format(seq);
+      const streamToken = await tokens.mint({ userId, sessionId, beginning: id });
       return json(
         200,
-        { streamToken, expiresIn: tokens.lifeMs },
+        { streamToken, expiresIn: tokens.lifeMs, id },
         { 'cache-control': 'no-store', pragma: 'no-cache' },
       );
     }),
@@ -43,13 +47,13 @@ export function streamRoutes(parts: StreamRouteParts): Route[] {
     streamRoute('/stream/live/:token', (exchange, { token: tokenText }) =>
       rejectInStream(parts, exchange, async () => {
         access.checkStreamRate(exchange);
-        const token = await tokens.find(tokenText);
-        return streams.withSession(token.sessionId, async (session) => {
-          if (await streams.revokeIfLeaked(token, toIpKey(exchange.ip))) {
+        return streams.withSnapshot({ tokenText }, async (snapshot) => {
+          const { token, session } = snapshot;
+          if (token && (await streams.revokeIfLeaked(token, toIpKey(exchange.ip)))) {
             access.reportLeak(exchange, session);
             throw invalidStreamToken();
           }
-          return openStream(streams, exchange, { session, token });
+          return openStream(streams, exchange, snapshot);
         });
       }),
     ),
@@ -58,8 +62,8 @@ export function streamRoutes(parts: StreamRouteParts): Route[] {
       rejectInStream(parts, exchange, async () => {
         access.checkStreamRate(exchange);
         const { sessionId } = await access.user(exchange);
-        return streams.withSession(sessionId, (session) =>
-          openStream(streams, exchange, { session, token: undefined }),
+        return streams.withSnapshot({ sessionId }, (snapshot) =>
+          openStream(streams, exchange, snapshot),
         );
       }),
     ),

@@ -4,9 +4,12 @@ import type { TestContext } from 'node:test';
 import { testOnDialects } from '../../test/support/databases/dialects.js';
 import { databaseFor } from '../../test/support/databases/embedded.js';
 import { withStatementLog } from '../../test/support/recording/noted-database.js';
-import { sql, tuples } from '../db/database.js';
+import { sql } from '../db/database.js';
 import { Failure } from '../errors.js';
-import { StreamTokens } from './stream-token.js';
+import { controlEntryAppender } from '../event-log/open.js';
+import { SqlLogStore } from '../event-log/sql/sql-log-store.js';
+import { parseControlEntry } from '../events/control-entry.js';
+import { type StreamToken, StreamTokens } from './stream-token.js';
 
 const test = await testOnDialects('stream tokens');
 
@@ -18,7 +21,12 @@ async function openTokens(t: TestContext, mode: 'resume' | 'single' = 'resume') 
   const statements: string[] = [];
   const db = withStatementLog(await databaseFor(t), statements);
   const time = { now: 1_800_000_000_000 };
-  const tokens = new StreamTokens({ db, wallClock: () => time.now, lifeMs, resumeWindowMs, mode });
+  const wallClock = () => time.now;
+  await SqlLogStore.open(db, { wallClock, newEpoch: 'e' });
+  const appendControlEntries = controlEntryAppender(db, wallClock);
+  const tokens = new StreamTokens({
+    ...{ db, wallClock, appendControlEntries, lifeMs, resumeWindowMs, mode },
+  });
   for (const name of ['ada', 'bob']) {
     await db.execute(
       sql`insert into users (username, username_key, password_hash, first_name, last_name,
@@ -28,9 +36,16 @@ async function openTokens(t: TestContext, mode: 'resume' | 'single' = 'resume') 
   }
   const [ada] = await db.query<{ id: number }>(sql`select id from users order by id`);
   const userId = String(ada?.id);
-  const mint = (sessionId = 's'.repeat(32)) => tokens.mint({ userId, sessionId });
+  const mint = (sessionId = 's'.repeat(32)) => tokens.mint({ userId, sessionId, beginning: 'e-7' });
+  const claim = (state: StreamToken, streamId: string) =>
+    tokens.claim({ tokenHash: state.hash, state, streamId });
+  /** Returns the control entries in the event log. */
+  const entries = async () => {
+    const rows = await db.query<{ control: string }>(sql`select control from events order by seq`);
+    return rows.map(({ control }) => parseControlEntry(control));
+  };
   const rows = async () => (await db.query(sql`select token_hash from stream_tokens`)).length;
-  return { db, time, tokens, userId, mint, rows, statements };
+  return { db, time, tokens, userId, mint, claim, entries, rows, statements };
 }
 
 const isFailure = (name: string) => (error: unknown) => {
@@ -67,7 +82,8 @@ test('tokens requested concurrently are inserted together, and all of them open'
 
 test('a token for a deleted user is refused, and the other requests of the batch succeed', async (t) => {
   const { tokens, mint, rows } = await openTokens(t);
-  const unknownToken = () => tokens.mint({ userId: '999999', sessionId: 's'.repeat(32) });
+  const unknownToken = () =>
+    tokens.mint({ userId: '999999', sessionId: 's'.repeat(32), beginning: 'e-7' });
 
   const results = await Promise.allSettled([mint(), unknownToken(), mint()]);
 
@@ -88,18 +104,25 @@ test('a malformed token is rejected without a query', async (t) => {
   assert.deepEqual(statements, []);
 });
 
-test('an invalidated token cannot be opened, and is listed as taken over so that its stream ends', async (t) => {
-  const { tokens, mint, time } = await openTokens(t);
+test('a token begins where it was minted', async (t) => {
+  const { tokens, mint } = await openTokens(t);
+
+  const { beginning, version, holder } = await tokens.find(await mint());
+
+  assert.deepEqual([beginning, version, holder], ['e-7', 0, undefined]);
+});
+
+test('a revoked token cannot be opened or claimed, and a control entry ends its streams', async (t) => {
+  const { tokens, mint, claim, entries } = await openTokens(t);
   const token = await mint();
   const found = await tokens.find(token);
-  await tokens.open(found, 'one', 'e-1');
 
-  await tokens.invalidate(found.hash);
+  await tokens.revokeLeaked(found.hash);
 
   await assert.rejects(tokens.find(token), isFailure('invalid_token'));
-  await assert.rejects(tokens.open(found, 'two', 'e-1'), isFailure('invalid_token'));
-  assert.deepEqual(await tokens.takenSince(time.now), [found.hash]);
-  assert.equal(await tokens.isHolder(found.hash, 'one'), false);
+  assert.equal(await claim(found, 'late'), false);
+  assert.equal(await tokens.readState(found.hash), undefined);
+  assert.deepEqual(await entries(), [{ kind: 'token_revoked', tokenHash: found.hash }]);
 });
 
 test('a new token can be opened until the last millisecond of its lifetime', async (t) => {
@@ -112,126 +135,137 @@ test('a new token can be opened until the last millisecond of its lifetime', asy
   await assert.rejects(tokens.find(token), isFailure('expired_token'));
 });
 
-test('an opened token can be opened again until twelve hours after its last stream ended', async (t) => {
-  const { time, tokens, mint } = await openTokens(t);
+test('a claimed token can be opened again until twelve hours after its last stream ended', async (t) => {
+  const { time, tokens, mint, claim } = await openTokens(t);
   const token = await mint();
-  const { hash } = await tokens.find(token);
-  await tokens.open({ hash, isInUse: false }, 'c1', 'e-5');
+  const found = await tokens.find(token);
+  const { hash: tokenHash } = found;
+  await claim(found, 'c1');
   time.now += 20 * 3_600_000;
-  await tokens.renew([hash]);
-  await tokens.release(hash, 'c1');
+  await tokens.renew([tokenHash]);
+  await tokens.release([{ tokenHash, streamId: 'c1' }]);
 
   time.now += resumeWindowMs - 1;
-  await tokens.open(await tokens.find(token), 'c2', 'e-9');
-  await tokens.release(hash, 'c2');
+  await claim(await tokens.find(token), 'c2');
+  await tokens.release([{ tokenHash, streamId: 'c2' }]);
   time.now += resumeWindowMs;
 
   await assert.rejects(tokens.find(token), isFailure('expired_token'));
 });
 
-test('a token stores the position at which its first stream started', async (t) => {
-  const { tokens, mint } = await openTokens(t);
-  const token = await mint();
-  assert.equal((await tokens.find(token)).startPosition, undefined);
+test('a claim of an unused token makes the stream its holder, in one statement and without an entry', async (t) => {
+  const { tokens, mint, claim, entries, statements } = await openTokens(t);
+  const found = await tokens.find(await mint());
+  statements.length = 0;
 
-  await tokens.open(await tokens.find(token), 'c1', 'e-5');
-  await tokens.open(await tokens.find(token), 'c2', 'e-9');
+  assert.equal(await claim(found, 'c1'), true);
 
-  assert.equal((await tokens.find(token)).startPosition, 'e-5');
+  assert.equal(statements.length, 1);
+  assert.deepEqual(await tokens.readState(found.hash), { version: 1, holder: 'c1' });
+  assert.deepEqual(await entries(), []);
 });
 
-test('releasing a replaced stream does not shorten the lease of its successor', async (t) => {
-  const { db, time, tokens, mint } = await openTokens(t);
+test('a claim that replaces a holder appends an entry with the new version', async (t) => {
+  const { tokens, mint, claim, entries } = await openTokens(t);
   const token = await mint();
-  const hash = hashToken(token);
-  await tokens.open(await tokens.find(token), 'old', 'e-0');
-  await tokens.open(await tokens.find(token), 'new', 'e-0');
+  const { hash: tokenHash } = await tokens.find(token);
+  await claim(await tokens.find(token), 'c1');
+
+  assert.equal(await claim(await tokens.find(token), 'c2'), true);
+
+  assert.deepEqual(await tokens.readState(tokenHash), { version: 2, holder: 'c2' });
+  const takeovers = [{ tokenHash, version: 2, streamId: 'c2' }];
+  assert.deepEqual(await entries(), [{ kind: 'tokens_taken', takeovers }]);
+});
+
+test('a claim fails when the token has changed since it was read', async (t) => {
+  const { tokens, mint, claim, entries } = await openTokens(t);
+  const token = await mint();
+  const unused = await tokens.find(token);
+  await claim(unused, 'c1');
+  const held = await tokens.find(token);
+  await claim(held, 'c2');
+
+  assert.equal(await claim(unused, 'late'), false);
+  assert.equal(await claim(held, 'late'), false);
+
+  assert.equal((await tokens.readState(unused.hash))?.holder, 'c2');
+  assert.equal((await entries()).length, 1);
+});
+
+test('of several claims of one state at the same moment, exactly one succeeds', async (t) => {
+  const { tokens, mint, claim } = await openTokens(t);
+  const found = await tokens.find(await mint());
+  const streamIds = Array.from({ length: 9 }, (_, index) => `c${index}`);
+
+  const areClaimed = await Promise.all(streamIds.map((streamId) => claim(found, streamId)));
+
+  const { version, holder } = (await tokens.readState(found.hash)) ?? {};
+  assert.equal(version, 1);
+  assert.deepEqual(
+    areClaimed,
+    streamIds.map((streamId) => streamId === holder),
+  );
+});
+
+test('of claims of one token that are sent together, only that of its current state succeeds', async (t) => {
+  const { tokens, mint, claim } = await openTokens(t);
+  const unused = await tokens.find(await mint());
+  await claim(unused, 'c1');
+  const held = { ...unused, version: 1, holder: 'c1' };
+
+  const areClaimed = await Promise.all([
+    claim(unused, 'late'),
+    claim(held, 'c2'),
+    claim(unused, 'later'),
+  ]);
+
+  assert.deepEqual(areClaimed, [false, true, false]);
+  assert.deepEqual(await tokens.readState(unused.hash), { version: 2, holder: 'c2' });
+});
+
+test('claims that are sent together each succeed or fail alone, with entries for those that replaced', async (t) => {
+  const { tokens, mint, claim, entries } = await openTokens(t);
+  const found = await Promise.all(Array.from({ length: 4 }, async () => tokens.find(await mint())));
+  const [changed, replaced] = found as [StreamToken, StreamToken]; // Safe: there are four.
+  await Promise.all([claim(changed, 'c0'), claim(replaced, 'c1')]);
+  const held = { ...replaced, version: 1, holder: 'c1' };
+
+  const areClaimed = await Promise.all(
+    [changed, held, ...found.slice(2)].map((state, index) => claim(state, `new${index}`)),
+  );
+
+  assert.deepEqual(areClaimed, [false, true, true, true]);
+  const takeovers = [{ tokenHash: replaced.hash, version: 2, streamId: 'new1' }];
+  assert.deepEqual(await entries(), [{ kind: 'tokens_taken', takeovers }]);
+});
+
+test('a release ends only the holding of streams that still hold their token', async (t) => {
+  const { db, time, tokens, mint, claim } = await openTokens(t);
+  const token = await mint();
+  const { hash: tokenHash } = await tokens.find(token);
+  await claim(await tokens.find(token), 'old');
+  await claim(await tokens.find(token), 'new');
   time.now -= 1000;
 
-  await tokens.release(hash, 'old');
+  await tokens.release([{ tokenHash, streamId: 'old' }]);
 
-  const [row] = await db.query(
-    sql`select connection_id, takeovers, lease_until from stream_tokens`,
-  );
+  const [row] = await db.query(sql`select connection_id, version, lease_until from stream_tokens`);
   assert.deepEqual(
     { ...row },
-    { connection_id: 'new', takeovers: 1, lease_until: time.now + 1000 + resumeWindowMs },
+    { connection_id: 'new', version: 2, lease_until: time.now + 1000 + resumeWindowMs },
   );
 });
 
-test('in mode single a token can be opened once', async (t) => {
-  const { tokens, mint } = await openTokens(t, 'single');
+test('in mode single a token can be claimed once', async (t) => {
+  const { tokens, mint, claim } = await openTokens(t, 'single');
   const token = await mint();
   const found = await tokens.find(token);
 
-  await tokens.open(found, 'c1', 'e-0');
+  assert.equal(await claim(found, 'c1'), true);
 
   await assert.rejects(tokens.find(token), isFailure('invalid_token'));
-  await assert.rejects(tokens.open(found, 'c2', 'e-0'), isFailure('invalid_token'));
-});
-
-test('of two concurrent opens in mode single, exactly one succeeds', async (t) => {
-  const { tokens, mint } = await openTokens(t, 'single');
-  const token = await tokens.find(await mint());
-
-  const both = await Promise.allSettled([
-    tokens.open(token, 'c1', 'e-0'),
-    tokens.open(token, 'c2', 'e-0'),
-  ]);
-
-  assert.deepEqual(both.map(({ status }) => status).sort(), ['fulfilled', 'rejected']);
-});
-
-test('a takeover is listed from its time on, for ten minutes', async (t) => {
-  const { time, tokens, mint } = await openTokens(t);
-  const token = await mint();
-  const hash = hashToken(token);
-  await tokens.open(await tokens.find(token), 'old', 'e-0');
-  assert.deepEqual(await tokens.takenSince(0), []);
-  await tokens.open(await tokens.find(token), 'new', 'e-0');
-
-  assert.deepEqual(await tokens.takenSince(time.now), [hash]);
-  assert.deepEqual(await tokens.takenSince(time.now + 1), []);
-  assert.equal(await tokens.isHolder(hash, 'new'), true);
-  assert.equal(await tokens.isHolder(hash, 'old'), false);
-  time.now += 600_001;
-  await tokens.sweep();
-  assert.deepEqual(await tokens.takenSince(0), []);
-});
-
-test('of two concurrent opens of a token, the older one is listed as taken over', async (t) => {
-  const { time, tokens, mint, statements } = await openTokens(t);
-  const found = await tokens.find(await mint()); // Both opens find it unused.
-  statements.length = 0;
-
-  await tokens.open(found, 'old', 'e-0');
-  const statementsForUnusedToken = statements.length;
-  await tokens.open(found, 'new', 'e-0');
-
-  assert.equal(statementsForUnusedToken, 1);
-  assert.deepEqual(await tokens.takenSince(time.now), [found.hash]);
-  assert.equal(await tokens.isHolder(found.hash, 'new'), true);
-});
-
-test('all takeovers with the same timestamp are listed, across pages', async (t) => {
-  const { db, time, tokens } = await openTokens(t);
-  const takeovers = Array.from({ length: 2100 }, (_, index) => {
-    const id = index.toString(16).padStart(32, '0');
-    return [id, hashToken(id), time.now];
-  });
-  for (let start = 0; start < takeovers.length; start += 700) {
-    const part = tuples(takeovers.slice(start, start + 700));
-    await db.execute(
-      sql`insert into stream_takeovers (connection_id, token_hash, taken_at) values ${part}`,
-    );
-  }
-
-  const taken = await tokens.takenSince(time.now);
-
-  assert.deepEqual(
-    taken,
-    takeovers.map(([, hash]) => hash),
-  );
+  assert.equal(await claim(found, 'c2'), false);
 });
 
 const malformedTokens = [
@@ -262,7 +296,7 @@ test('ending a session deletes its stream tokens and no others', async (t) => {
   const { userId, tokens, mint, rows } = await openTokens(t);
   const [mine, other] = [await mint('a'.repeat(32)), await mint('b'.repeat(32))];
 
-  await tokens.revoke(['a'.repeat(32)]);
+  await tokens.deleteOfSessions(['a'.repeat(32)]);
 
   await assert.rejects(tokens.find(mine), isFailure('invalid_token'));
   assert.equal((await tokens.find(other)).userId, userId);
@@ -270,9 +304,9 @@ test('ending a session deletes its stream tokens and no others', async (t) => {
 });
 
 test('a user keeps the ten newest tokens that were never opened', async (t) => {
-  const { userId, time, tokens, mint, rows } = await openTokens(t);
+  const { userId, time, tokens, mint, claim, rows } = await openTokens(t);
   const opened = await mint();
-  await tokens.open(await tokens.find(opened), 'c', 'e-0');
+  await claim(await tokens.find(opened), 'c');
   const minted: string[] = [];
   for (let count = 0; count < 11; count += 1) {
     time.now += 1;
@@ -287,10 +321,12 @@ test('a user keeps the ten newest tokens that were never opened', async (t) => {
 
 test('a process deletes surplus tokens of other processes too, once it has issued more than ten itself', async (t) => {
   const { db, time, userId, mint, rows } = await openTokens(t);
+  const wallClock = () => time.now;
   for (let count = 0; count < 10; count += 1) await mint();
   const otherOptions = {
     db,
-    wallClock: () => time.now,
+    wallClock,
+    appendControlEntries: controlEntryAppender(db, wallClock),
     lifeMs,
     resumeWindowMs,
     mode: 'resume',
@@ -298,9 +334,10 @@ test('a process deletes surplus tokens of other processes too, once it has issue
   const other = new StreamTokens(otherOptions);
   const sessionId = 's'.repeat(32);
 
-  for (let count = 0; count < 10; count += 1) await other.mint({ userId, sessionId });
+  for (let count = 0; count < 10; count += 1)
+    await other.mint({ userId, sessionId, beginning: 'e-0' });
   assert.equal(await rows(), 20);
-  await other.mint({ userId, sessionId });
+  await other.mint({ userId, sessionId, beginning: 'e-0' });
 
   assert.equal(await rows(), 10);
 });
@@ -316,13 +353,17 @@ test('after the last token of a user has expired, the count of issued tokens res
   assert.equal(await rows(), 12); // All but the last have expired; the next sweep deletes them.
 });
 
-test('expired tokens are deleted by the sweep', async (t) => {
-  const { time, tokens, mint, rows } = await openTokens(t);
+test('the sweep deletes tokens that expired more than a minute ago', async (t) => {
+  const { time, tokens, mint, claim, rows } = await openTokens(t);
   const [unopened, opened] = [await mint(), await mint()];
-  await tokens.open(await tokens.find(opened), 'c', 'e-0');
-  await tokens.release(hashToken(opened), 'c');
+  const found = await tokens.find(opened);
+  await claim(found, 'c');
+  await tokens.release([{ tokenHash: found.hash, streamId: 'c' }]);
 
-  time.now += lifeMs;
+  time.now += lifeMs + 59_999;
+  await tokens.sweep();
+  assert.equal(await rows(), 2); // A stream that was opened in time may be about to claim its token.
+  time.now += 1;
   await tokens.sweep();
   assert.equal(await rows(), 1);
   await assert.rejects(tokens.find(unopened));

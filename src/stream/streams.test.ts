@@ -4,11 +4,13 @@ import { SimulatedClient } from '../../test/support/clients/simulated-client.js'
 import { databaseFor } from '../../test/support/databases/embedded.js';
 import { sql } from '../db/database.js';
 import { EventLog } from '../event-log/event-log.js';
+import type { LogStore } from '../event-log/log-store.js';
+import { controlEntryAppender } from '../event-log/open.js';
 import { SqlLogStore } from '../event-log/sql/sql-log-store.js';
 import { silentLogger } from '../logging/logger.js';
 import { Metrics } from '../metrics.js';
 import { Registry } from './registry.js';
-import { type StreamToken, StreamTokens } from './stream-token.js';
+import { StreamTokens } from './stream-token.js';
 import { type LiveSession, Streams } from './streams.js';
 import { UserCount } from './user-count.js';
 
@@ -19,6 +21,21 @@ const limits = {
 };
 
 const nextTick = () => new Promise((resolve) => setImmediate(resolve));
+
+/** Wraps a store so that `afterState` runs after the state was read and before it is returned. */
+function withHooks(store: LogStore, hooks: { afterState: () => Promise<void> }): LogStore {
+  const state = async () => {
+    const read = await store.state();
+    await hooks.afterState();
+    return read;
+  };
+  return new Proxy(store, {
+    get(target, name) {
+      const value: unknown = name === 'state' ? state : Reflect.get(target, name);
+      return typeof value === 'function' ? value.bind(target) : value;
+    },
+  });
+}
 
 /** Prepares a stream of one session, which `findLiveSession` looks up. */
 async function prepareStream(
@@ -31,10 +48,14 @@ async function prepareStream(
   const monotonicClock = () => time.up;
   const store = await SqlLogStore.open(db, { wallClock, newEpoch: 'e' });
   const logLimits = { ageMaxMs: 1e9, eventsMax: 1e9, bytesMax: 1e9 };
-  const eventLog = await EventLog.open({ store, log: silentLogger, wallClock, limits: logLimits });
-  const registry = new Registry({ limits, monotonicClock });
+  const hooks = { afterState: async () => {} };
+  const eventLog = await EventLog.open({
+    ...{ store: withHooks(store, hooks), log: silentLogger, wallClock, limits: logLimits },
+  });
+  const registry = new Registry({ limits, monotonicClock, random: () => 0 });
   const times = { lifeMs: 1000, resumeWindowMs: 1e6, mode: 'resume' } as const;
-  const tokens = new StreamTokens({ db, wallClock, ...times });
+  const appendControlEntries = controlEntryAppender(db, wallClock);
+  const tokens = new StreamTokens({ db, wallClock, appendControlEntries, ...times });
   const userCount = new UserCount(registry);
   const parts = {
     registry,
@@ -51,9 +72,9 @@ async function prepareStream(
   });
   const client = new SimulatedClient('1');
   eventLog.subscribe(registry);
-  const prepare = (token?: StreamToken) =>
-    streams.withSession('s', (session) =>
-      streams.prepare({ session, token, lastEventId: undefined, ip: 'ip', requestId: 'r' }),
+  const prepare = (tokenText?: string) =>
+    streams.withSnapshot(tokenText === undefined ? { sessionId: 's' } : { tokenText }, (snapshot) =>
+      streams.prepare({ snapshot, lastEventId: undefined, ip: 'ip' }),
     );
   const prepared = await prepare();
   /** Sets the wall clock and ticks. The client accepts all bytes. */
@@ -64,7 +85,8 @@ async function prepareStream(
     client.sink?.acceptBytes(1e6);
     await nextTick();
   };
-  return { prepared, prepare, tickAt, registry, client, time, streams, eventLog, db, tokens };
+  const log = { eventLog, hooks };
+  return { prepared, prepare, tickAt, registry, client, time, streams, ...log, db, tokens };
 }
 
 /** Prepares and opens a stream. */
@@ -140,9 +162,12 @@ const ended = (sessionId: string) => ({ kind: 'sessions_ended', sessionIds: [ses
 
 // Changes while a stream is being opened, and the first event that its client then receives.
 const changesDuringOpen = {
-  'its session ends': [(registry: Registry) => registry.applyControl(ended('s')), 'stream.close'],
+  'its session ends': [
+    (registry: Registry) => registry.applyControl(ended('s'), 1),
+    'stream.close',
+  ],
   'another session ends': [
-    (registry: Registry) => registry.applyControl(ended('other')),
+    (registry: Registry) => registry.applyControl(ended('other'), 1),
     'stream.open',
   ],
   'entries are trimmed before they are applied': [
@@ -172,6 +197,28 @@ for (const [what, [apply, first]] of Object.entries(changesDuringOpen)) {
   });
 }
 
+test('entries that are applied while the head is read are kept for a stream that is being opened', async (t) => {
+  const { prepare, registry, client, eventLog, hooks } = await prepareStream(t, returnLiveSession);
+  hooks.afterState = async () => registry.applyControl(ended('s'), eventLog.head + 1);
+
+  (await prepare()).open(client.connect());
+
+  assert.equal(registry.size, 0);
+});
+
+test('an entry that was in the database before the stream was opened does not end it', async (t) => {
+  const { prepare, registry, client, eventLog, db } = await prepareStream(t, returnLiveSession);
+  const appendControlEntries = controlEntryAppender(db, () => 0);
+  await db.transaction((tx) => appendControlEntries(tx, [ended('s')]));
+  assert.equal(eventLog.head, 0); // The process is late.
+
+  (await prepare()).open(client.connect());
+  await eventLog.catchUp();
+
+  assert.equal(eventLog.head, 1);
+  assert.equal(registry.size, 1);
+});
+
 test('a stream is not opened when its session ends during the lookup of the session', async (t) => {
   const finishLookups: (() => void)[] = [];
   let isFirst = true;
@@ -182,7 +229,8 @@ test('a stream is not opened when its session ends during the lookup of the sess
   });
 
   const opening = prepare();
-  registry.applyControl(ended('s'));
+  while (finishLookups.length === 0) await nextTick();
+  registry.applyControl(ended('s'), 1);
   for (const finish of finishLookups) finish();
   (await opening).open(client.connect());
 
@@ -272,12 +320,13 @@ test('closing waits until the tokens of ended streams are released', async (t) =
         password_changed_at, created_at, updated_at)
       values (${'ada'}, ${'ada'}, 'none', 'A', 'B', 0, 0, 0)`,
   );
-  const token = await tokens.find(await tokens.mint({ userId: '1', sessionId: 's' }));
+  const token = await tokens.mint({ userId: '1', sessionId: 's', beginning: 'e-0' });
   (await prepare(token)).open(client.connect());
+  await nextTick(); // The claim is on its way.
 
   registry.closeAll('draining');
   await streams.close();
 
-  const rows = await db.query(sql`select connection_id from stream_tokens`);
-  assert.deepEqual(rows, [{ connection_id: null }]);
+  const rows = await db.query(sql`select connection_id, version from stream_tokens`);
+  assert.deepEqual(rows, [{ connection_id: null, version: 1 }]);
 });

@@ -1,9 +1,9 @@
 import { randomBytes } from 'node:crypto';
 import { Failure } from '../errors.js';
 import type { EventLog } from '../event-log/event-log.js';
+import type { LogState } from '../event-log/log-store.js';
 import type { StreamStart } from '../event-log/resume-resolver.js';
 import { getAudiences } from '../events/audience.js';
-import { formatPosition } from '../events/event-id.js';
 import { controlFrame, retryBytes } from '../events/frame.js';
 import type { Sink } from '../http/reply.js';
 import type { Logger } from '../logging/logger.js';
@@ -11,14 +11,15 @@ import {
   type CloseReason,
   EventStream,
   type EventStreamLimits,
-  encodeClosing,
   type StreamEnd,
   type Subscriber,
 } from './event-stream.js';
-import type { OpenAborted, PendingOpen } from './pending-opens.js';
+import type { PendingOpen } from './pending-opens.js';
 import type { RefusalReason, Registry } from './registry.js';
-import type { StreamToken, StreamTokens } from './stream-token.js';
+import { invalidStreamToken, type StreamToken, type StreamTokens } from './stream-token.js';
+import { TokenClaim, type TokenClaimParts } from './token-claim.js';
 import { TokenLeakDetector } from './token-leak-detector.js';
+import { TokenReleases } from './token-releases.js';
 import type { UserCount } from './user-count.js';
 import { WriteScheduler } from './write-scheduler.js';
 
@@ -29,9 +30,14 @@ export interface LiveSession {
   readonly expiresAt: number;
 }
 
-/** A session as it was found for a stream that is being opened. It may have ended since. */
-export interface SessionSnapshot extends LiveSession {
+/** What was read for a stream that is being opened. It may have changed since. */
+export interface OpenSnapshot {
   readonly pendingOpen: PendingOpen;
+  /** The state of the event log, read before the rest. */
+  readonly logState: LogState;
+  /** Undefined for a stream opened with an access token. */
+  readonly token: StreamToken | undefined;
+  readonly session: LiveSession;
 }
 
 /** Counters of stream events. */
@@ -58,11 +64,17 @@ export interface StreamsParts {
 
 /** Parameters of a request for a stream. */
 export interface StreamRequest {
-  readonly session: SessionSnapshot;
-  readonly token: StreamToken | undefined;
+  readonly snapshot: OpenSnapshot;
   readonly lastEventId: string | undefined;
   readonly ip: string;
-  readonly requestId: string;
+}
+
+/** A stream whose response has begun. */
+interface OpeningStream {
+  readonly id: string;
+  readonly snapshot: OpenSnapshot;
+  readonly start: StreamStart;
+  readonly sink: Sink;
 }
 
 /** A stream that is ready to open once there is a sink. */
@@ -79,31 +91,40 @@ export class Streams {
   readonly #leakDetector = new TokenLeakDetector();
   /** When the session of each stream has to be checked again, epoch ms. */
   readonly #sessionExpiries = new Map<EventStream, number>();
-  /** Token releases in progress, for which `close` waits. */
-  readonly #pendingReleases = new Set<Promise<void>>();
+  readonly #releases: TokenReleases;
+  readonly #claimParts: TokenClaimParts;
   /** Time of the last renewal of token leases, by `monotonicClock`. */
   #renewedAt: number;
 
   constructor(parts: StreamsParts) {
     this.#parts = parts;
+    const { tokens, eventLog, random, log } = parts;
+    this.#releases = new TokenReleases(tokens, log);
+    const onTaken = () => void eventLog.tryCatchUp();
+    this.#claimParts = { tokens, releases: this.#releases, onTaken, random };
     this.#renewedAt = parts.monotonicClock();
   }
 
   /**
-   * Looks up the session of a stream that is being opened, and passes it to `work`. If `work` resolves,
-   * its result must open or cancel the prepared stream later. Control entries are applied to the
-   * stream from before the lookup on. Throws `invalid_token` when the session has ended, and the
-   * errors of `work`.
+   * Reads what is needed to open a stream, and passes it to `work`. If `work` resolves, its result must
+   * open or cancel the prepared stream later. Control entries are kept for the stream from before the
+   * first read on, and the head is read first: a stream ignores entries up to it, and starts no later.
+   *
+   * Throws the errors of `StreamTokens.find`, `invalid_token` when the session has ended, and the errors
+   * of `work`.
    */
-  async withSession<Result>(
-    sessionId: string,
-    work: (session: SessionSnapshot) => Promise<Result>,
+  async withSnapshot<Result>(
+    credential: { readonly tokenText: string } | { readonly sessionId: string },
+    work: (snapshot: OpenSnapshot) => Promise<Result>,
   ): Promise<Result> {
-    const { findLiveSession, registry } = this.#parts;
-    const pendingOpen = registry.pendingOpens.add(sessionId);
+    const { findLiveSession, registry, eventLog, tokens } = this.#parts;
+    const pendingOpen = registry.pendingOpens.add();
     try {
-      const session = await findLiveSession(sessionId);
-      if (session !== undefined) return await work({ ...session, pendingOpen });
+      const logState = await eventLog.readState();
+      const token = 'tokenText' in credential ? await tokens.find(credential.tokenText) : undefined;
+      const sessionId = 'sessionId' in credential ? credential.sessionId : token?.sessionId;
+      const session = sessionId === undefined ? undefined : await findLiveSession(sessionId);
+      if (session !== undefined) return await work({ pendingOpen, logState, token, session });
       throw new Failure('invalid_token', 'Cannot open stream: its session has ended');
     } catch (cause) {
       registry.pendingOpens.remove(pendingOpen);
@@ -112,47 +133,42 @@ export class Streams {
   }
 
   /** Returns why this client cannot open a stream now; undefined if it can. */
-  checkLimits({ session, token, ip }: StreamRequest): RefusalReason | undefined {
-    return this.#parts.registry.checkLimits({ userId: session.userId, ip, tokenHash: token?.hash });
+  checkLimits({ snapshot, ip }: StreamRequest): RefusalReason | undefined {
+    const { userId } = snapshot.session;
+    return this.#parts.registry.checkLimits({ userId, ip, tokenHash: snapshot.token?.hash });
   }
 
   /**
    * Records that a token is about to be opened from an address. Returns true if too many
-   * addresses use the token; the token is then deleted, and its stream is closed.
+   * addresses use the token; the token is then void, and its streams are closed in every process.
    */
   async revokeIfLeaked(token: StreamToken, ipKey: string): Promise<boolean> {
-    const { registry, tokens, monotonicClock } = this.#parts;
-    if (!token.isInUse || !this.#leakDetector.recordTakeover(token.hash, ipKey, monotonicClock()))
+    const { eventLog, tokens, monotonicClock } = this.#parts;
+    const isInUse = token.holder !== undefined;
+    if (!isInUse || !this.#leakDetector.recordTakeover(token.hash, ipKey, monotonicClock()))
       return false;
-    await tokens.invalidate(token.hash);
-    registry.findByToken(token.hash)?.close('revoked');
+    await tokens.revokeLeaked(token.hash);
+    await eventLog.tryCatchUp();
     return true;
   }
 
   /**
-   * Resolves the start position and marks the token as opened. Throws the errors of
-   * `StreamTokens.open`.
+   * Resolves the start position. In mode `single` it also claims the token, and throws
+   * `invalid_token` if another stream has claimed it.
    */
-  async prepare(request: StreamRequest): Promise<PreparedStream> {
+  async prepare({ snapshot, lastEventId, ip }: StreamRequest): Promise<PreparedStream> {
     const { eventLog, registry, tokens } = this.#parts;
-    const { session, token, ip } = request;
-    const streamId = randomBytes(16).toString('hex');
+    const { session, token, logState, pendingOpen } = snapshot;
+    const id = randomBytes(16).toString('hex');
     const audiences = getAudiences(session.userId, session.id);
-    const subscriber: Subscriber = {
-      userId: session.userId,
-      sessionId: session.id,
-      audiences,
-      ip,
-      tokenHash: token?.hash,
-    };
-    const start = await this.#resolveStart(request, audiences);
-    if (token !== undefined) {
-      const position = formatPosition({ epoch: eventLog.epoch, seq: start.seq });
-      await tokens.open(token, streamId, position);
-    }
+    const beginning = token?.beginning;
+    const start = await eventLog.resolveStart(logState, audiences, { lastEventId, beginning });
+    if (token !== undefined && tokens.mode === 'single') await this.#claimSingle(token, id);
+    const subscriber = { userId: session.userId, sessionId: session.id, audiences, ip };
     return {
-      open: (sink) => this.#open({ streamId, subscriber, start, session }, sink),
-      cancel: () => registry.pendingOpens.remove(session.pendingOpen),
+      open: (sink) =>
+        this.#open({ id, snapshot, start, sink }, { ...subscriber, tokenHash: token?.hash }),
+      cancel: () => registry.pendingOpens.remove(pendingOpen),
     };
   }
 
@@ -188,7 +204,7 @@ export class Streams {
   async revokeTokens(sessionIds: readonly string[]): Promise<void> {
     const { tokens, log } = this.#parts;
     try {
-      await tokens.revoke(sessionIds);
+      await tokens.deleteOfSessions(sessionIds);
     } catch (cause) {
       log.warn({ cause }, 'stream tokens of ended sessions could not be deleted');
     }
@@ -196,71 +212,41 @@ export class Streams {
 
   /** Waits until the tokens of ended streams are released. */
   async close(): Promise<void> {
-    await Promise.all(this.#pendingReleases);
+    await this.#releases.idle();
   }
 
-  #resolveStart(
-    { token, lastEventId }: StreamRequest,
-    audiences: readonly string[],
-  ): Promise<StreamStart> {
-    const { eventLog } = this.#parts;
-    // A client that opens its token again without a Last-Event-ID has received no event, so its stream
-    // starts where its first stream started.
-    const storedPosition = lastEventId === undefined ? token?.startPosition : undefined;
-    if (storedPosition !== undefined) return eventLog.resolvePosition(audiences, storedPosition);
-    return eventLog.resolveLastEventId(audiences, lastEventId);
+  async #claimSingle(token: StreamToken, streamId: string): Promise<void> {
+    const claim = { tokenHash: token.hash, state: token, streamId };
+    if (!(await this.#parts.tokens.claim(claim))) throw invalidStreamToken();
   }
 
-  #open(
-    opening: {
-      streamId: string;
-      subscriber: Subscriber;
-      start: StreamStart;
-      session: SessionSnapshot;
-    },
-    sink: Sink,
-  ): void {
-    const { registry, userCount, eventLog, limits, metrics, monotonicClock, random, log } =
+  #open({ id, snapshot, start, sink }: OpeningStream, subscriber: Subscriber): void {
+    const { registry, userCount, eventLog, limits, metrics, monotonicClock, random, log, tokens } =
       this.#parts;
-    const { streamId, subscriber, start, session } = opening;
-    const { aborted } = session.pendingOpen;
-    registry.pendingOpens.remove(session.pendingOpen); // From here on the registry applies control entries.
-    if (aborted !== undefined) {
-      this.#abortOpen(sink, aborted);
-      return;
-    }
+    const { token, session, pendingOpen, logState } = snapshot;
     const refusal = registry.checkLimits(subscriber);
     if (refusal !== undefined) {
+      registry.pendingOpens.remove(pendingOpen);
       this.refuse(sink, refusal);
       return;
     }
+    const isClaimed = token === undefined || tokens.mode === 'single';
     const stream = new EventStream({
-      id: streamId,
-      subscriber,
-      start,
-      sink,
-      eventLog,
+      ...{ id, subscriber, start, sink, eventLog, limits, monotonicClock, random },
+      asOf: logState.seq,
+      claim: isClaimed ? undefined : new TokenClaim(token, this.#claimParts),
       scheduler: this.#scheduler,
-      limits,
-      monotonicClock,
-      random,
       onEnd: (ended, ending) => this.#handleEnd(ended, ending),
     });
     log.info(
-      { streamId, userId: subscriber.userId, sessionId: subscriber.sessionId, ...start },
+      { streamId: id, userId: subscriber.userId, sessionId: subscriber.sessionId, ...start },
       'stream opened',
     );
     metrics.streamOpened(start.reason);
-    registry.add(stream); // Before replay starts, so that no event falls between them.
     userCount.add(stream);
     this.#sessionExpiries.set(stream, session.expiresAt);
-    stream.open();
-  }
-
-  /** Sends only `stream.close`, for a stream whose open was aborted before it was registered. */
-  #abortOpen(sink: Sink, reason: OpenAborted): void {
-    this.#parts.metrics.streamRefused(reason);
-    sink.end(encodeClosing(reason, this.refusalRetryMs()));
+    registry.add(stream, pendingOpen); // Before replay starts, so that no event falls between them.
+    if (stream.isOpen) stream.open();
   }
 
   /**
@@ -300,7 +286,7 @@ export class Streams {
   }
 
   #handleEnd(stream: EventStream, { reason, cause }: StreamEnd): void {
-    const { registry, userCount, tokens, monotonicClock, log } = this.#parts;
+    const { registry, userCount, monotonicClock, log } = this.#parts;
     const { id, subscriber, openedAt, writtenBytes } = stream;
     registry.remove(stream);
     userCount.remove(stream);
@@ -315,14 +301,6 @@ export class Streams {
     const totals = { ms: Math.round(monotonicClock() - openedAt), bytes: writtenBytes };
     if (reason === 'failed') log.error({ ...fields, ...totals, cause }, 'stream closed');
     else log.info({ ...fields, ...totals }, 'stream closed');
-    if (subscriber.tokenHash === undefined) return;
-    const releasing = tokens
-      .release(subscriber.tokenHash, id)
-      .catch((error: unknown) =>
-        log.warn({ cause: error, streamId: id }, 'stream token could not be released'),
-      )
-      .finally(() => this.#pendingReleases.delete(releasing));
-    this.#pendingReleases.add(releasing);
   }
 
   async #renew(): Promise<void> {

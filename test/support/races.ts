@@ -14,3 +14,12 @@ assert.ok(races.runs >= 1, 'RACES must be a positive number');
 assert.ok(races.seed >= 0, 'SEED must be a number');
 // Printed before the tests, not by `t.diagnostic`: the seed matters most when the process crashes.
 console.log(`SEED=${races.seed} RACES=${races.runs}`);
+
+/** Returns a generator of numbers from 0 to 1 that are the same for the same seed. */
+export function randomFrom(seed: number): () => number {
+  let state = (seed * 2_654_435_761) % 4_294_967_296; // Spreads neighbouring seeds.
+  return () => {
+    state = (state * 1_664_525 + 1_013_904_223) % 4_294_967_296;
+    return state / 4_294_967_296;
+  };
+}

@@ -24,5 +24,7 @@ export const tables = [
   'log_head',
   'idempotency',
   'processes',
-  'stream_takeovers',
 ] as const;
+
+/** Tables of earlier migrations, which `sync --reset` drops, too. */
+export const formerTables = ['stream_takeovers'] as const;

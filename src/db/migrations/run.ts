@@ -2,7 +2,7 @@ import type { Clock } from '../../clock.js';
 import { Failure } from '../../errors.js';
 import { type Dialect, type Sql, sql } from '../database.js';
 import { type SqlExecutor, TransactionConflict } from '../transaction.js';
-import { tables } from './list.js';
+import { formerTables, tables } from './list.js';
 import { computeChecksum, getLatestVersion, type Migration } from './migration.js';
 
 export interface Step {
@@ -97,7 +97,7 @@ export async function readStatus(
 
 /** Drops all tables of Herald, with their data. */
 export async function dropTables(executor: SqlExecutor): Promise<void> {
-  for (const table of [...tables, 'schema_migration']) {
+  for (const table of [...tables, ...formerTables, 'schema_migration']) {
     await executor.execute(rawSql(`drop table if exists ${table}`));
   }
 }

@@ -143,4 +143,13 @@ export const sqliteMigrations: readonly Migration[] = [
       'update log_head set events = seq - trimmed_seq',
     ],
   },
+  {
+    version: 5,
+    name: 'token versions',
+    statements: [
+      'alter table stream_tokens add column version integer not null default 0',
+      'alter table stream_tokens drop column takeovers',
+      'drop table stream_takeovers',
+    ],
+  },
 ];

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import type { TestContext } from 'node:test';
 import { testOnDialects } from '../../../test/support/databases/dialects.js';
 import { databaseFor } from '../../../test/support/databases/embedded.js';
+import { resolveStart } from '../../../test/support/resolve-start.js';
 import { until } from '../../../test/support/until.js';
 import { type Database, type Sql, sql } from '../../db/database.js';
 import { Failure } from '../../errors.js';
@@ -67,10 +68,6 @@ test('a reader receives only events for its audiences, in order, page by page', 
   assert.deepEqual(await seqs(0, 2), [1, 2]);
   assert.deepEqual(await seqs(2, 2), [4, 5]);
   assert.deepEqual(await seqs(7, 2), []);
-  assert.equal((await store.stateWithVisibility(audiences, 4)).isVisible, true);
-  assert.equal((await store.stateWithVisibility(audiences, 6)).isVisible, false);
-  assert.equal(await store.lastVisible(audiences, 6), 5);
-  assert.equal(await store.lastVisible(['u:9'], 6), undefined);
 });
 
 test('large and small events are read in order and unchanged', async (t) => {
@@ -439,7 +436,7 @@ test('a fresh stream of a lagging process starts at the head of the database', a
   const [lagging, other] = [await openLog(), await openLog()];
   await other.append(request(event('before the open')));
 
-  const { seq } = await lagging.resolveLastEventId(['u:1'], undefined);
+  const { seq } = await resolveStart(lagging, ['u:1']);
 
   assert.equal(lagging.head, 0);
   assert.equal(seq, 1);
@@ -542,35 +539,49 @@ test('revoking an API key takes one sequence number, and stamp returns the numbe
 
 const words = ['all', 'u:1', 's:x'];
 
-test('a client can resume only from events addressed to it', async (t) => {
+test('a client can resume from any position up to the head, whoever may receive its event', async (t) => {
   const { openLog } = await openStore(t);
   const eventLog = await openLog();
   await eventLog.append(request(event('1'), event('2', ['u:2']), event('3', ['all'])));
   const start = async (id: string | undefined) => {
-    const { seq, resumed, reason } = await eventLog.resolveLastEventId(audiences, id);
+    const { seq, resumed, reason } = await resolveStart(eventLog, audiences, id);
     return [seq, resumed, reason];
   };
 
   assert.deepEqual(await start(undefined), [3, false, 'fresh']);
   assert.deepEqual(await start('e1-1'), [1, true, 'resumed']);
   assert.deepEqual(await start('e1-0'), [0, true, 'resumed']);
-  assert.deepEqual(await start('e1-2'), [3, false, 'unknown_id']);
+  assert.deepEqual(await start('e1-2'), [2, true, 'resumed']);
   assert.deepEqual(await start('e1-4'), [3, false, 'unknown_id']);
   assert.deepEqual(await start('e9-1'), [3, false, 'epoch_changed']);
   assert.deepEqual(await start('nonsense'), [3, false, 'unknown_id']);
 });
 
-test('the start id of a stream is one that its client can resume from', async (t) => {
+test('the id of a start is the position at which the stream starts', async (t) => {
   const { openLog } = await openStore(t);
   const eventLog = await openLog();
   await eventLog.append(request(event('1'), event('2', ['u:2']), event('3', ['u:2'])));
 
-  const { id } = await eventLog.resolveLastEventId(audiences, undefined);
+  assert.equal((await resolveStart(eventLog, audiences)).id, 'e1-3');
+  assert.equal((await resolveStart(eventLog, audiences, 'e1-2')).id, 'e1-2');
+  assert.equal((await resolveStart(eventLog, audiences, 'e9-2')).id, 'e1-3');
+});
 
-  assert.equal(id, 'e1-1');
-  assert.equal((await eventLog.resolveLastEventId(audiences, id)).resumed, true);
-  const start = await eventLog.resolveLastEventId(['u:9'], undefined);
-  assert.equal((await eventLog.resolveLastEventId(['u:9'], start.id)).resumed, true);
+test('without a Last-Event-ID, a stream starts where its token begins', async (t) => {
+  const { openLog } = await openStore(t);
+  const eventLog = await openLog({ ageMaxMs: 1e12, eventsMax: 1, bytesMax: 1e12 });
+  await eventLog.append(request(event('1'), event('2'), event('3')));
+
+  const start = await resolveStart(eventLog, audiences, undefined, 'e1-1');
+  const resumed = await resolveStart(eventLog, audiences, 'e1-2', 'e1-1');
+  const replaced = await resolveStart(eventLog, audiences, undefined, 'e0-1');
+  await eventLog.trim();
+  const trimmed = await resolveStart(eventLog, audiences, undefined, 'e1-1');
+
+  assert.deepEqual(start, { seq: 1, resumed: true, reason: 'fresh', id: 'e1-1' });
+  assert.deepEqual(resumed, { seq: 2, resumed: true, reason: 'resumed', id: 'e1-2' });
+  assert.deepEqual([replaced.seq, replaced.reason], [3, 'epoch_changed']);
+  assert.deepEqual([trimmed.seq, trimmed.reason], [3, 'too_old']);
 });
 
 // [limit, number of events kept of ten events of 100 bytes, appended one per second]
@@ -603,7 +614,7 @@ for (const [limit, keptCount] of trims) {
     assert.equal((await db.query(sql`select seq from events`)).length, keptCount);
     assert.equal((await db.query(sql`select seq from event_audiences`)).length, keptCount);
     const reason = trimmedSeq > 1 ? 'too_old' : 'resumed';
-    assert.equal((await eventLog.resolveLastEventId(audiences, 'e1-1')).reason, reason);
+    assert.equal((await resolveStart(eventLog, audiences, 'e1-1')).reason, reason);
   });
 }
 
@@ -658,13 +669,9 @@ test('expired events are not replayed', async (t) => {
 test('a client can resume from a trimmed position if it lost no event, and gets too_old otherwise', async (t) => {
   const { db, openLog } = await openStore(t);
   const eventLog = await openLog({ ageMaxMs: 1e12, eventsMax: 2, bytesMax: 1e12 });
-  const resolveStart = async (user: string, seq: number) => {
-    const {
-      reason,
-      seq: from,
-      id,
-    } = await eventLog.resolveLastEventId([`u:${user}`, 'all'], `e1-${seq}`);
-    return [reason, from, id];
+  const resolve = async (user: string, seq: number) => {
+    const start = await resolveStart(eventLog, [`u:${user}`, 'all'], `e1-${seq}`);
+    return [start.reason, start.seq, start.id];
   };
   for (const user of ['1', '2', '1', '2', '2', '2']) {
     await eventLog.append(request({ ...event('x'), audiences: [`u:${user}`] }));
@@ -672,24 +679,22 @@ test('a client can resume from a trimmed position if it lost no event, and gets 
 
   await eventLog.trim(); // Up to 4.
 
-  assert.deepEqual(await resolveStart('1', 3), ['resumed', 4, 'e1-3']);
-  assert.deepEqual((await resolveStart('1', 1))[0], 'too_old');
-  assert.deepEqual((await resolveStart('2', 3))[0], 'too_old');
-  assert.deepEqual(await resolveStart('2', 4), ['resumed', 4, 'e1-4']);
-  assert.deepEqual(await resolveStart('9', 0), ['resumed', 4, 'e1-0']);
-  assert.deepEqual((await eventLog.resolvePosition(['u:1', 'all'], 'e1-3')).resumed, true);
-  assert.deepEqual((await eventLog.resolvePosition(['u:1', 'all'], 'e1-2')).reason, 'too_old');
+  assert.deepEqual(await resolve('1', 3), ['resumed', 4, 'e1-4']);
+  assert.deepEqual((await resolve('1', 1))[0], 'too_old');
+  assert.deepEqual((await resolve('2', 3))[0], 'too_old');
+  assert.deepEqual(await resolve('2', 4), ['resumed', 4, 'e1-4']);
+  assert.deepEqual(await resolve('9', 0), ['resumed', 4, 'e1-4']);
 
   for (const audience of ['all', 'u:3', 'u:3']) {
     await eventLog.append(request({ ...event('x'), audiences: [audience] }));
   }
   await eventLog.trim(); // Up to 7, including one for all.
 
-  assert.deepEqual((await resolveStart('1', 3))[0], 'too_old');
-  assert.deepEqual((await resolveStart('9', 6))[0], 'too_old');
-  assert.deepEqual((await resolveStart('9', 7))[0], 'resumed');
+  assert.deepEqual((await resolve('1', 3))[0], 'too_old');
+  assert.deepEqual((await resolve('9', 6))[0], 'too_old');
+  assert.deepEqual((await resolve('9', 7))[0], 'resumed');
   await db.execute(sql`insert into trimmed_audiences (bucket, seq) values (-1, 7)`);
-  assert.deepEqual((await resolveStart('9', 6))[0], 'too_old', 'trimmed before the table existed');
+  assert.deepEqual((await resolve('9', 6))[0], 'too_old', 'trimmed before the table existed');
 });
 
 /**

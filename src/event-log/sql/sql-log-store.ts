@@ -7,7 +7,6 @@ import type {
   LoggedEvent,
   LogState,
   LogStore,
-  LogVisibility,
   PageLimits,
   PublishStamp,
   SeqRange,
@@ -59,7 +58,7 @@ interface PageRow extends Omit<EventRow, 'data'> {
 /**
  * Stores the event log in tables of a `Database`: `log_head`, `events`, `event_audiences`,
  * `idempotency` and `trimmed_audiences`. After the stored event log was
- * replaced (see `LogGeneration`), `state`, `stateWithVisibility`, `stamp` and `append` throw
+ * replaced (see `LogGeneration`), `state`, `stamp` and `append` throw
  * `service_unavailable`.
  */
 export class SqlLogStore implements LogStore {
@@ -101,16 +100,6 @@ export class SqlLogStore implements LogStore {
         sql`select epoch, seq, trimmed_seq, events, bytes from log_head where id = 1`,
       ),
     );
-  }
-
-  async stateWithVisibility(audiences: readonly Audience[], seq: number): Promise<LogVisibility> {
-    const head = await this.#readHead<StateRow & { readonly found: number }>(
-      sql`select epoch, seq, trimmed_seq, events, bytes,
-          (select count(*) from event_audiences
-            where audience in (${list(audiences)}) and seq = ${seq}) as found
-        from log_head where id = 1`,
-    );
-    return { ...toLogState(head), isVisible: head.found > 0 };
   }
 
   append(requests: readonly AppendRequest[]): Promise<readonly AppendOutcome[]> {
@@ -171,17 +160,6 @@ export class SqlLogStore implements LogStore {
         ? toLoggedEvent(row, audiencesBySeq.get(row.seq) ?? [])
         : { seq: row.seq, control },
     );
-  }
-
-  async lastVisible(audiences: readonly Audience[], upTo: number): Promise<number | undefined> {
-    const [row] = await this.#db.query<{ seq: number | null }>(
-      sql`select max(seq) as seq from (${union(
-        audiences,
-        (audience) => sql`select seq from event_audiences
-          where audience = ${audience} and seq <= ${upTo} order by seq desc limit 1`,
-      )}) found`,
-    );
-    return row?.seq ?? undefined;
   }
 
   lastTrimmed(audiences: readonly Audience[]): Promise<number> {

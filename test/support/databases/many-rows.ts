@@ -51,10 +51,6 @@ export async function fillTables(db: Database, now: number, count = 2000): Promi
       return [...keys, now - n, now + day + n, ...lease];
     },
   );
-  await fill('stream_takeovers', 'connection_id, token_hash, taken_at', (n) => [
-    ...[fakeHex(`connection ${n}`, 32), fakeHex(`token ${n}`, 64)],
-    now - 10_000 - n * 100,
-  ]);
   await fill('api_keys', 'id, name, key_hash, scopes, created_at', (n) => [
     ...[fakeHex(`key ${n}`, 16), `filler${n}`, fakeHex(`key hash ${n}`, 64)],
     ...['publish', now],

@@ -5,7 +5,6 @@ import type {
   LoggedEvent,
   LogState,
   LogStore,
-  LogVisibility,
   PageLimits,
   PublishStamp,
   SeqRange,
@@ -76,14 +75,6 @@ export class MemoryLogStore implements LogStore {
     return this.#defer(() => this.#state);
   }
 
-  stateWithVisibility(audiences: readonly string[], seq: number): Promise<LogVisibility> {
-    return this.#defer(() => {
-      const entry = seq > this.trimmedSeq ? this.entries[seq - 1] : undefined;
-      const isVisible = entry !== undefined && isFor(entry, audiences);
-      return { ...this.#state, isVisible };
-    });
-  }
-
   stamp(): Promise<PublishStamp> {
     return this.#defer(() => ({ seq: this.entries.length, isRevoked: false }));
   }
@@ -123,13 +114,6 @@ export class MemoryLogStore implements LogStore {
 
   readAll(after: number, upTo: number): Promise<LogEntry[]> {
     return this.#defer(() => this.entries.slice(Math.max(after, this.trimmedSeq), upTo));
-  }
-
-  lastVisible(audiences: readonly string[], upTo: number): Promise<number | undefined> {
-    return this.#defer(
-      () =>
-        this.entries.slice(this.trimmedSeq, upTo).findLast((entry) => isFor(entry, audiences))?.seq,
-    );
   }
 
   lastTrimmed(audiences: readonly string[]): Promise<number> {

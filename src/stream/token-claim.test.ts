@@ -1,0 +1,264 @@
+import assert from 'node:assert/strict';
+import type { TestContext } from 'node:test';
+import { testOnDialects } from '../../test/support/databases/dialects.js';
+import { databaseFor } from '../../test/support/databases/embedded.js';
+import { withStatementHook } from '../../test/support/recording/noted-database.js';
+import { sql } from '../db/database.js';
+import { controlEntryAppender } from '../event-log/open.js';
+import { SqlLogStore } from '../event-log/sql/sql-log-store.js';
+import type { Takeover } from '../events/control-entry.js';
+import { silentLogger } from '../logging/logger.js';
+import { type Claim, StreamTokens } from './stream-token.js';
+import { type ClaimingStream, TokenClaim } from './token-claim.js';
+import { TokenReleases } from './token-releases.js';
+
+const test = await testOnDialects('token claims');
+
+/** A stream whose client answers a PING when the test says so. */
+class TestStream implements ClaimingStream {
+  readonly id: string;
+  readonly claim: TokenClaim;
+  isOpen = true;
+  closedAs: string | undefined;
+  roundTrips = 0;
+  /** What happens during a round trip. */
+  onRoundTrip: () => Promise<unknown> = async () => {};
+
+  constructor(id: string, claim: TokenClaim) {
+    this.id = id;
+    this.claim = claim;
+  }
+
+  close(reason: string): void {
+    if (!this.isOpen) return;
+    this.closedAs = reason;
+    this.isOpen = false;
+    this.claim.end(this.id);
+  }
+
+  async roundTrip(): Promise<void> {
+    this.roundTrips += 1;
+    await this.onRoundTrip();
+  }
+
+  run(): Promise<void> {
+    return this.claim.run(this);
+  }
+
+  /** Applies a takeover by another stream, as `EventStream` does. */
+  apply(takeover: Takeover): void {
+    if (this.claim.observe(takeover)) this.close('replaced');
+  }
+}
+
+async function openClaims(t: TestContext) {
+  let failNext = 0;
+  const db = withStatementHook(await databaseFor(t), () => {
+    if (failNext === 0) return;
+    failNext -= 1;
+    throw new Error('connection lost');
+  });
+  const wallClock = () => 1_800_000_000_000;
+  await SqlLogStore.open(db, { wallClock, newEpoch: 'e' });
+  await db.execute(
+    sql`insert into users (username, username_key, password_hash, first_name, last_name,
+        password_changed_at, created_at, updated_at)
+      values ('ada', 'ada', 'none', 'A', 'B', 0, 0, 0)`,
+  );
+  const [user] = await db.query<{ id: number }>(sql`select id from users`);
+  const tokens = new StreamTokens({
+    ...{ db, wallClock, appendControlEntries: controlEntryAppender(db, wallClock) },
+    ...{ lifeMs: 300_000, resumeWindowMs: 43_200_000, mode: 'resume' },
+  });
+  const sessionId = 's'.repeat(32);
+  const token = await tokens.mint({ userId: String(user?.id), sessionId, beginning: 'e-0' });
+  const releases = new TokenReleases(tokens, silentLogger);
+  const { hash: tokenHash } = await tokens.find(token);
+  let lostAnswers = 0;
+  /** Claims, and loses the answer when the test says so. */
+  const claim = async (claiming: Claim) => {
+    const isClaimed = await tokens.claim(claiming);
+    if (lostAnswers === 0) return isClaimed;
+    lostAnswers -= 1;
+    throw new Error('connection lost');
+  };
+  const readState = (hash: string) => tokens.readState(hash);
+  let takeovers = 0;
+  const onTaken = () => {
+    takeovers += 1;
+  };
+  /** Opens a stream, which reads the token now. */
+  const open = async (id: string) => {
+    const parts = { tokens: { claim, readState }, releases, onTaken, random: () => 0 };
+    return new TestStream(id, new TokenClaim(await tokens.find(token), parts));
+  };
+  return {
+    ...{ open, tokens, releases, tokenHash },
+    state: () => tokens.readState(tokenHash),
+    takeovers: () => takeovers,
+    failStatements: (count: number) => {
+      failNext = count;
+    },
+    loseAnswers: (count: number) => {
+      lostAnswers = count;
+    },
+  };
+}
+
+test('a stream claims a token that no stream has, without a round trip', async (t) => {
+  const { open, state, takeovers } = await openClaims(t);
+  const stream = await open('one');
+
+  await stream.run();
+
+  assert.deepEqual(await state(), { version: 1, holder: 'one' });
+  assert.deepEqual([stream.roundTrips, stream.closedAs, takeovers()], [0, undefined, 0]);
+});
+
+test('a stream claims the token of another stream after a round trip to its client', async (t) => {
+  const { open, state, takeovers } = await openClaims(t);
+  await (await open('one')).run();
+  const two = await open('two');
+  two.onRoundTrip = async () => assert.equal((await state())?.holder, 'one');
+
+  await two.run();
+
+  assert.deepEqual(await state(), { version: 2, holder: 'two' });
+  assert.deepEqual([two.roundTrips, takeovers()], [1, 1]);
+});
+
+test('a stream whose client leaves during the round trip takes no token', async (t) => {
+  const { open, state } = await openClaims(t);
+  await (await open('one')).run();
+  const two = await open('two');
+  two.onRoundTrip = async () => two.close('client');
+
+  await two.run();
+
+  assert.deepEqual(await state(), { version: 1, holder: 'one' });
+});
+
+test('a claim that another stream precedes reads the token again and waits for another round trip', async (t) => {
+  const { open, state } = await openClaims(t);
+  const [late, early] = [await open('late'), await open('early')];
+  await early.run();
+
+  await late.run();
+
+  assert.deepEqual(await state(), { version: 2, holder: 'late' });
+  assert.equal(late.roundTrips, 1);
+});
+
+test('a stream that has claimed a lower version is replaced', async (t) => {
+  const { open, tokenHash } = await openClaims(t);
+  const one = await open('one');
+  await one.run();
+
+  one.apply({ tokenHash, version: 1, streamId: 'an earlier one' });
+  const before = one.isOpen;
+  one.apply({ tokenHash, version: 2, streamId: 'two' });
+
+  assert.equal(before, true);
+  assert.equal(one.closedAs, 'replaced');
+});
+
+test('a takeover during a claim ends the stream only if its claim then has a lower version', async (t) => {
+  const { open, tokens, tokenHash } = await openClaims(t);
+  await (await open('one')).run();
+  const outcomes: (string | undefined)[] = [];
+  for (const takenVersion of [2, 99]) {
+    const stream = await open(`stream ${takenVersion}`);
+    stream.onRoundTrip = async () =>
+      stream.apply({ tokenHash, version: takenVersion, streamId: 'other' });
+    await stream.run();
+    outcomes.push(stream.closedAs);
+  }
+
+  assert.deepEqual(outcomes, [undefined, 'replaced']);
+  assert.equal((await tokens.readState(tokenHash))?.version, 3);
+});
+
+test('a stream whose token was revoked closes as revoked', async (t) => {
+  const { open, tokens, tokenHash } = await openClaims(t);
+  const stream = await open('one');
+  await tokens.revokeLeaked(tokenHash);
+
+  await stream.run();
+
+  assert.equal(stream.closedAs, 'revoked');
+});
+
+test('a stream stays open while the database fails, and then claims its token', async (t) => {
+  const { open, state, failStatements } = await openClaims(t);
+  const stream = await open('one');
+  failStatements(2);
+
+  await stream.run();
+
+  assert.equal(stream.isOpen, true);
+  assert.deepEqual(await state(), { version: 1, holder: 'one' });
+});
+
+test('a claim whose answer was lost is recognised by the holder', async (t) => {
+  const { open, state, loseAnswers } = await openClaims(t);
+  const stream = await open('one');
+  loseAnswers(1);
+
+  await stream.run();
+
+  assert.deepEqual(await state(), { version: 1, holder: 'one' });
+  assert.deepEqual([stream.isOpen, stream.roundTrips], [true, 0]);
+});
+
+test('a stream closes as failed after ten claims that other streams preceded', async (t) => {
+  const { open, tokens, tokenHash, state } = await openClaims(t);
+  await (await open('zero')).run();
+  const stream = await open('one');
+  stream.onRoundTrip = async () => {
+    const current = await state();
+    assert.ok(current);
+    await tokens.claim({ tokenHash, state: current, streamId: `n${stream.roundTrips}` });
+  };
+
+  await stream.run();
+
+  assert.equal(stream.closedAs, 'failed');
+  assert.equal(stream.roundTrips, 10);
+  assert.equal((await state())?.holder, 'n10');
+});
+
+test('the token of a stream that has ended is released, also if the stream ends during its claim', async (t) => {
+  const { open, releases, state } = await openClaims(t);
+  const stream = await open('one');
+  const claiming = stream.run();
+  stream.close('client');
+
+  await claiming;
+  await releases.idle();
+
+  assert.deepEqual(await state(), { version: 1, holder: undefined });
+});
+
+test('streams that end during a release share the next statement', async (t) => {
+  const db = await databaseFor(t);
+  const batches: number[] = [];
+  const tokens = new StreamTokens({
+    ...{ db, wallClock: () => 0, appendControlEntries: async () => {} },
+    ...{ lifeMs: 1, resumeWindowMs: 1, mode: 'resume' },
+  });
+  const releases = new TokenReleases(
+    {
+      release: (batch) => {
+        batches.push(batch.length);
+        return tokens.release(batch);
+      },
+    },
+    silentLogger,
+  );
+
+  for (let count = 0; count < 1200; count += 1)
+    releases.add({ tokenHash: `t${count}`, streamId: `s${count}` }, Promise.resolve());
+  await releases.idle();
+
+  assert.deepEqual(batches, [1, 500, 500, 199]);
+});

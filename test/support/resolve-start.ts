@@ -1,0 +1,13 @@
+import type { EventLog } from '../../src/event-log/event-log.js';
+import type { StreamStart } from '../../src/event-log/resume-resolver.js';
+
+/** Returns where a stream for these audiences starts, as for a stream that is being opened now. */
+export async function resolveStart(
+  eventLog: EventLog,
+  audiences: readonly string[],
+  lastEventId?: string,
+  beginning?: string,
+): Promise<StreamStart> {
+  const state = await eventLog.readState();
+  return eventLog.resolveStart(state, audiences, { lastEventId, beginning });
+}
