@@ -20,9 +20,9 @@ interface Deployment {
   readonly urls: readonly string[];
 }
 
-async function startTwo(t: TestContext, dialect: ServerDialect): Promise<Deployment> {
+async function startThree(t: TestContext, dialect: ServerDialect): Promise<Deployment> {
   const { env, apiKey, start } = await clusterFor(t, dialect);
-  const apps = [await start(), await start()];
+  const apps = [await start(), await start(), await start()];
   return { env, apiKey, urls: apps.map(({ port }) => `https://127.0.0.1:${port}`) };
 }
 
@@ -215,7 +215,7 @@ for (const dialect of ['sqlite', 'postgres', 'mariadb', 'mysql'] as const) {
   }, async (t) => {
     const { env, apiKey, urls } = await (dialect === 'sqlite'
       ? startEmbedded(t)
-      : startTwo(t, dialect));
+      : startThree(t, dialect));
     const clients = await Promise.all(urls.map((url) => H2Client.connect(url)));
     t.after(() => {
       for (const client of clients) client.destroy();

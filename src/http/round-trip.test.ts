@@ -1,0 +1,73 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import {
+  type ClientHttp2Session,
+  connect,
+  constants,
+  createServer,
+  type Http2Session,
+  type ServerHttp2Stream,
+} from 'node:http2';
+import type { AddressInfo } from 'node:net';
+import { type TestContext, test } from 'node:test';
+import { pingPeer } from './round-trip.js';
+
+/** Opens a stream between Node's HTTP/2 client and server; returns both ends. */
+async function openStream(t: TestContext) {
+  const server = createServer();
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  const client: ClientHttp2Session = connect(`http://127.0.0.1:${port}`);
+  const request = client.request({ ':path': '/' });
+  request.on('error', () => {});
+  const [[stream], [session]] = (await Promise.all([
+    once(server, 'stream'),
+    once(server, 'session'),
+  ])) as [[ServerHttp2Stream], [Http2Session]];
+  stream.on('error', () => {});
+  stream.respond();
+  await once(request, 'response');
+  t.after(() => {
+    client.destroy();
+    server.close();
+  });
+  return { client, request, stream, session };
+}
+
+test('when a PING is answered, a stream that the peer had reset before is closed', async (t) => {
+  const { request, stream, session } = await openStream(t);
+  let pings = 0;
+  request.session?.on('ping', () => {
+    pings += 1;
+  });
+
+  request.close(constants.NGHTTP2_CANCEL);
+  await pingPeer(session);
+
+  assert.equal(stream.destroyed, true);
+  assert.equal(pings, 1);
+});
+
+test('concurrent calls share PINGs that are sent after the calls', async (t) => {
+  const { client, session } = await openStream(t);
+  let pings = 0;
+  client.on('ping', () => {
+    pings += 1;
+  });
+
+  await Promise.all(Array.from({ length: 50 }, () => pingPeer(session)));
+
+  assert.equal(pings, 2); // The first call's, and one for all calls that came during it.
+});
+
+test('a PING of a connection that closes settles', async (t) => {
+  const { client, session } = await openStream(t);
+
+  const pinging = pingPeer(session);
+  client.destroy();
+  await pinging;
+  await pingPeer(session);
+
+  assert.equal(session.destroyed, true);
+});
