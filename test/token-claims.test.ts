@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
-import { H2Client } from './support/clients/h2-client.js';
+import { H2Client, type H2Stream } from './support/clients/h2-client.js';
 import { skipFor } from './support/databases/new-database.js';
 import type { ServerDialect } from './support/databases/test-server.js';
 import { openHoldingProxy } from './support/holding-proxy.js';
 import { clusterFor } from './support/servers/cluster.js';
+import { openTcpProxy } from './support/tcp-proxy.js';
 import { until } from './support/until.js';
 
 /** Starts two processes, and returns how an event is published through one and received from a stream. */
@@ -83,6 +84,43 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
     await newer.until(() => newer.dataByType('message').includes('afterwards') || undefined);
 
     assert.equal(newer.isEnded, false);
+  });
+
+  test(`${dialect}: when the answers to claims are lost, exactly one stream of a token is left`, {
+    skip,
+  }, async (t) => {
+    const { apiKey, userIds, env, start } = await clusterFor(t, dialect);
+    const target = { host: env['DB_HOST'] ?? '', port: Number(env['DB_PORT']) };
+    const proxy = await openTcpProxy(target);
+    const apps = [
+      await start({ DB_HOST: '127.0.0.1', DB_PORT: String(proxy.port) }),
+      await start(),
+    ];
+    t.after(() => proxy.close()); // After the processes have closed.
+    const clients: H2Client[] = [];
+    for (const { port } of apps) {
+      const client = await H2Client.connect(`https://127.0.0.1:${port}`);
+      t.after(() => client.destroy());
+      clients.push(client);
+    }
+    const [cut, whole] = clients as [H2Client, H2Client]; // Safe: there are two.
+
+    for (let round = 0; round < 10; round += 1) {
+      const path = await whole.streamPath('ada');
+      await until(async () => (await cut.ask('GET', '/health/ready')).status === 200);
+      const streams = await Promise.all([cut, whole, cut].map((client) => client.openStream(path)));
+      for (let turn = 0; turn < round; turn += 1) await new Promise(setImmediate);
+      proxy.cut(); // The claims of the first process are on their way, sent or answered.
+
+      await until(() => streams.filter(({ isEnded }) => isEnded).length >= 2);
+      const json = { to: { users: [userIds.ada] }, data: `round ${round}` };
+      await whole.ask('POST', '/events', { bearer: apiKey, json });
+      const remaining = streams.filter(({ isEnded }) => !isEnded);
+      assert.equal(remaining.length, 1, `round ${round}`);
+      const [last] = remaining as [H2Stream]; // Safe: there is one.
+      await last.until(() => last.dataByType('message').includes(`round ${round}`) || undefined);
+      last.abort();
+    }
   });
 
   test(`${dialect}: a leaked token is revoked in every process`, { skip }, async (t) => {
