@@ -162,6 +162,7 @@ export class App {
       config: config.stream,
       access: {
         user: (exchange) => bearer.authenticateUser(exchange),
+        credential: (exchange) => bearer.parseCredential(exchange),
         findLiveSession: (sessionId) => auth.sessions.findLive(sessionId),
         checkTokenRate: (exchange, userId) =>
           auth.rateLimiter.admit('streamToken', toClient(exchange), userId),

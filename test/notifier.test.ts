@@ -27,7 +27,8 @@ if (typeof server !== 'string') {
 }
 
 const access: StreamAccess = {
-  user: async () => ({ userId: '1', sessionId: 's' }),
+  user: async () => ({ userId: '1', sessionId: 's', sessionExpiresAt: 0 }),
+  credential: () => '',
   findLiveSession: async () => undefined,
   checkTokenRate() {},
   reportLeak() {},

@@ -10,6 +10,7 @@ import { silentLogger } from '../src/logging/logger.js';
 import { ClusterSync } from '../src/stream/cluster-sync.js';
 import { Registry } from '../src/stream/registry.js';
 import { StreamTokens } from '../src/stream/stream-token.js';
+import { TokenHolders } from '../src/stream/token-holders.js';
 import { UserCount } from '../src/stream/user-count.js';
 import { testOnDialects } from './support/databases/dialects.js';
 import { databaseFor } from './support/databases/embedded.js';
@@ -70,9 +71,12 @@ async function exerciseAuth(t: TestContext, db: Database): Promise<void> {
 
 /** Runs the statements of stream tokens and of the exchange between processes. */
 async function exerciseStreams(db: Database): Promise<void> {
-  const lives = { lifeMs: 60_000, resumeWindowMs: 60_000, mode: 'resume' as const };
+  const lives = { lifeMs: 60_000, mode: 'resume' as const, streamsPerUserMax: 10 };
   const appendControlEntries = controlEntryAppender(db, wallClock);
   const tokens = new StreamTokens({ db, wallClock, appendControlEntries, ...lives });
+  const holders = new TokenHolders({
+    ...{ db, wallClock, appendControlEntries, resumeWindowMs: 60_000 },
+  });
   const [user] = await db.query<{ id: number }>(
     sql`select id from users where username_key = 'filler1'`,
   );
@@ -83,13 +87,13 @@ async function exerciseStreams(db: Database): Promise<void> {
   const token = await mint();
   for (const streamId of ['c1', 'c2']) {
     const state = await tokens.find(token);
-    await tokens.claim({ tokenHash: state.hash, state, streamId });
-    await tokens.claim({ tokenHash: state.hash, state, streamId: 'late' });
+    await holders.claim({ tokenHash: state.hash, state, streamId });
+    await holders.claim({ tokenHash: state.hash, state, streamId: 'late' });
   }
   const { hash } = await tokens.find(token);
-  await tokens.readState(hash);
-  await tokens.renew([hash, fakeHex('another', 64)]);
-  await tokens.release([{ tokenHash: hash, streamId: 'c2' }]);
+  await holders.readState(hash);
+  await holders.renew([hash, fakeHex('another', 64)]);
+  await holders.release([{ tokenHash: hash, streamId: 'c2' }]);
   await tokens.revokeLeaked(hash);
   const registry = new Registry({
     limits: { streamsMax: 10, perUserMax: 10, perIpMax: 10 },

@@ -59,8 +59,10 @@ async function openServer(t: TestContext) {
     access: {
       user: async ({ headers }) => {
         const session = await sessions.findLive(headers['x-session'] ?? '');
-        return { userId: session?.userId ?? '', sessionId: session?.id ?? '' };
+        const { userId = '', id: sessionId = '', expiresAt: sessionExpiresAt = 0 } = session ?? {};
+        return { userId, sessionId, sessionExpiresAt };
       },
+      credential: () => '',
       findLiveSession: (id) => sessions.findLive(id),
       checkTokenRate() {},
       reportLeak() {},

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { parseClosing } from './support/clients/event-collector.js';
 import { EventSourceClient } from './support/clients/event-source.js';
 import type { H2Stream } from './support/clients/h2-client.js';
 import { startSystem } from './support/servers/system.js';
@@ -43,7 +44,7 @@ test('opening a stream token again replaces its older stream', async (t) => {
   assert.deepEqual(closing, { code: 'replaced', reconnect: false });
   assert.deepEqual(first.dataByType('message'), []);
   assert.ok(
-    (first.retries.at(-1) ?? 0) >= 60_000,
+    (first.retries.at(-1) ?? 0) >= 300_000,
     'otherwise the two would replace each other forever',
   );
 });
@@ -67,7 +68,7 @@ test('over HTTP/1.1, opening a stream token again replaces its older stream', as
     [first, second].map((page) => page.until(() => page.ids.at(-1) === id || undefined)),
   );
 
-  assert.deepEqual(JSON.parse(closing.data), { code: 'replaced', reconnect: false });
+  assert.deepEqual(parseClosing(closing.data), { code: 'replaced', reconnect: false });
   assert.equal([first, second].filter(({ ids }) => ids.includes(id)).length, 1);
 });
 
@@ -119,6 +120,80 @@ test('the response head of a stream disables proxy buffering and caching', async
   assert.equal(headers['x-accel-buffering'], 'no');
   assert.equal(headers['content-encoding'], undefined);
   assert.equal(headers['connection'], undefined);
+});
+
+test('stream.open and stream.close say what a client has to know', async (t) => {
+  const system = await startSystem(t, { env: { STREAM_HEARTBEAT: '2000' } });
+  const client = await system.connect();
+  const bearer = await client.accessToken('ada');
+  const { body } = await client.ask('POST', '/stream/token', { bearer });
+  const stream = await client.openStream(`/stream/live/${body['streamToken']}`);
+  const opening = await stream.event('stream.open');
+  const byAccessToken = await client.listenAs(bearer);
+  const other = JSON.parse((await byAccessToken.event('stream.open')).data);
+  await client.ask('POST', '/logout', { bearer });
+  const closing = await stream.event('stream.close');
+
+  assert.deepEqual(JSON.parse(opening.data), {
+    ...{ v: 1, resumed: true, reason: 'fresh', id: body['id'], stream: body['stream'] },
+    ...{ user: system.userIds.ada, endsAt: body['endsAt'], heartbeat: 2000 },
+  });
+  assert.equal(opening.id, body['id']);
+  assert.match(String(body['stream']), /^[0-9a-f]{32}$/);
+  assert.ok(Number(body['endsAt']) > Date.now());
+  assert.match(other.stream, /^[0-9a-f]{32}$/);
+  assert.notEqual(other.stream, body['stream']);
+  assert.deepEqual(JSON.parse(closing.data), { code: 'revoked', reconnect: false, renew: false });
+  assert.equal(stream.retries.length, 2);
+});
+
+test('with ?heartbeat=event heartbeats are events, which have no id', async (t) => {
+  const system = await startSystem(t, { env: { STREAM_HEARTBEAT: '1000' } });
+  const client = await system.connect();
+  const path = await client.streamPath('ada');
+
+  const stream = await client.openStream(`${path}?heartbeat=event`);
+  const heartbeat = await stream.event('stream.heartbeat');
+  const silent = await client.listen('ada');
+  await silent.until(() => (silent.comments > 0 ? true : undefined));
+
+  assert.deepEqual(heartbeat, { type: 'stream.heartbeat', id: undefined, data: '{}' });
+  assert.equal(stream.comments, 0);
+  assert.deepEqual(silent.dataByType('stream.heartbeat'), []);
+});
+
+test('a stream token is accepted in the Authorization header, too', async (t) => {
+  const system = await startSystem(t);
+  const client = await system.connect();
+  const token = (await client.streamPath('ada')).split('/').at(-1);
+  const authorization = `Bearer ${token}`;
+
+  const first = await client.openStream('/stream/live', { authorization });
+  await first.opening();
+  const second = await client.openStream('/stream/live', { authorization });
+  const refused = await client.openStream('/stream/live', {
+    authorization: `Bearer ${'a'.repeat(128)}`,
+  });
+
+  assert.deepEqual(await first.closing(), { code: 'replaced', reconnect: false });
+  assert.equal((await second.opening()).reason, 'fresh');
+  assert.equal(refused.status, 401);
+});
+
+test('a client with an access token that has received nothing resumes from the id of its stream.open', async (t) => {
+  const system = await startSystem(t);
+  const client = await system.connect();
+  const bearer = await client.accessToken('ada');
+  const first = await client.listenAs(bearer);
+  const { id = '' } = await first.event('stream.open');
+  first.abort();
+  await system.publish('ada', 'meanwhile');
+
+  const second = await client.listenAs(bearer, { 'last-event-id': id });
+  await second.until(() => second.dataByType('message')[0]);
+
+  assert.deepEqual(await second.opening(), { resumed: true, reason: 'resumed', id });
+  assert.deepEqual(second.dataByType('message'), ['meanwhile']);
 });
 
 test('HEAD and DELETE of a stream get 405 with the allowed methods', async (t) => {

@@ -18,6 +18,9 @@ interface Settings {
   readonly authThreads: { readonly count: number };
 }
 
+/** A stream sends `data: ` before each line, so 7 bytes for a line end. */
+const bytesPerDataByteMax = 7;
+
 type Env = Readonly<Record<string, string | undefined>>;
 
 /** Returns problems of settings that are valid alone but conflict with each other. */
@@ -41,8 +44,11 @@ export function findConflicts(settings: Settings, env: Env): string[] {
   if (publish.bodiesBytesMax < publish.bodyBytesMax) {
     problems.push('PUBLISH_BODIES_LIMIT must not be below PUBLISH_BODY_LIMIT');
   }
-  if (stream.unsentHardBytes < stream.unsentSoftBytes + publish.eventBytesMax) {
-    problems.push('STREAM_UNSENT_HARD must be at least STREAM_UNSENT_SOFT plus EVENT_BYTES_MAX');
+  const unsentHardMin = stream.unsentSoftBytes + bytesPerDataByteMax * publish.eventBytesMax;
+  if (stream.unsentHardBytes < unsentHardMin) {
+    problems.push(
+      `STREAM_UNSENT_HARD must be at least STREAM_UNSENT_SOFT plus 7 times EVENT_BYTES_MAX, the size of an event of line ends: ${unsentHardMin}`,
+    );
   }
   return problems;
 }

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { createParser, type EventSourceMessage } from 'eventsource-parser';
 import fc from 'fast-check';
-import { controlFrame, encodeFrame, isPublishableName, retryBytes } from './frame.js';
+import { controlFrame, encodeFrame, isPublishableName } from './frame.js';
 
 /** Parses the bytes with the package `eventsource-parser`. */
 function parseEvents(bytes: Buffer): EventSourceMessage[] {
@@ -11,10 +11,10 @@ function parseEvents(bytes: Buffer): EventSourceMessage[] {
   return events;
 }
 
-test('an event is encoded as its id, name and data, and one blank line', () => {
+test('an event is encoded as its name, data and id, and one blank line', () => {
   const bytes = encodeFrame({ id: 'e1-7', event: 'job', data: 'done' });
 
-  assert.equal(bytes.toString(), 'id: e1-7\nevent: job\ndata: done\n\n');
+  assert.equal(bytes.toString(), 'event: job\ndata: done\nid: e1-7\n\n');
 });
 
 test('every line of the data is prefixed, whatever its line ending', () => {
@@ -93,11 +93,14 @@ test('a frame parses to exactly the encoded fields, or encoding is refused', () 
   );
 });
 
-test('control events have no id', () => {
+test('a control event has an id only if one is given', () => {
   assert.equal(parseEvents(controlFrame('count', 3).bytes)[0]?.id, undefined);
+  assert.equal(parseEvents(controlFrame('stream.open', 3, { id: 'e-1' }).bytes)[0]?.id, 'e-1');
 });
 
-test('a retry is a whole number of milliseconds, 0 or more', () => {
-  assert.equal(retryBytes(1500.7).toString(), 'retry: 1500\n\n');
-  assert.equal(retryBytes(-1).toString(), 'retry: 0\n\n');
+test('a frame begins with its retry and ends with its id', () => {
+  const bytes = encodeFrame({ id: 'e-1', event: 'note', data: 'x', retryMs: 1500.7 });
+
+  assert.equal(bytes.toString(), 'retry: 1500\nevent: note\ndata: x\nid: e-1\n\n');
+  assert.equal(encodeFrame({ data: 'x', retryMs: -1 }).toString(), 'retry: 0\ndata: x\n\n');
 });

@@ -10,23 +10,27 @@ export interface FrameFields {
   readonly id?: string;
   readonly event?: string;
   readonly data: string;
+  /** The client's reconnection time from now on: whole ms, 0 or more. */
+  readonly retryMs?: number;
 }
 
 const eventNamePattern = /^[\w.:-]{1,64}$/;
 const lineEndPattern = /\r\n|\r|\n/;
 
-export const heartbeat = Buffer.from(':\n\n');
+/** A comment. Without a blank line, because some clients would take that for an empty event. */
+export const heartbeatComment = Buffer.from(':\n');
 
 /**
  * Encodes one Server-Sent Event: UTF-8, LF only, one blank line at its end. Every line of `data` is
- * prefixed, so data cannot end its event or begin another. An empty string is one empty line.
+ * prefixed, so data cannot end its event or begin another. An empty string is one empty line. `id` is
+ * the last line, because some clients store it as they read it, before the event is complete.
  *
  * Throws `TypeError` for an `id` or `event` that would break out of its line, and for data that
  * does not survive encoding unchanged (NUL, lone surrogates).
  *
  * Spec: WHATWG HTML §9.2.6.
  */
-export function encodeFrame({ id, event, data }: FrameFields): Buffer {
+export function encodeFrame({ id, event, data, retryMs }: FrameFields): Buffer {
   if (id !== undefined && !/^[\x21-\x7e]{1,64}$/.test(id)) {
     throw new TypeError('Cannot encode event: its id is not 1 to 64 visible ASCII characters');
   }
@@ -36,9 +40,10 @@ export function encodeFrame({ id, event, data }: FrameFields): Buffer {
   if (!isEncodable(data)) {
     throw new TypeError('Cannot encode event: its data holds NUL or a lone surrogate');
   }
-  let text = id === undefined ? '' : `id: ${id}\n`;
+  let text = retryMs === undefined ? '' : `retry: ${Math.max(0, Math.trunc(retryMs))}\n`;
   if (event !== undefined) text += `event: ${event}\n`;
   for (const line of splitLines(data)) text += `data: ${line}\n`;
+  if (id !== undefined) text += `id: ${id}\n`;
   return Buffer.from(`${text}\n`);
 }
 
@@ -62,12 +67,14 @@ export function isPublishableName(name: string): boolean {
   );
 }
 
-/** Encodes a control event. It has no `id:`, so it never changes a client's `Last-Event-ID`. */
-export function controlFrame(event: string, data: unknown): Frame {
-  return { seq: 0, bytes: encodeFrame({ event, data: JSON.stringify(data) }) };
-}
-
-/** Encodes a `retry:` field, which sets the client's reconnection time: whole ms, 0 or more. */
-export function retryBytes(retryMs: number): Buffer {
-  return Buffer.from(`retry: ${Math.max(0, Math.trunc(retryMs))}\n\n`);
+/**
+ * Encodes a control event. Without `id` it does not change a client's `Last-Event-ID`. `retryMs` is sent
+ * in the same event, because many clients ignore a `retry:` without data.
+ */
+export function controlFrame(
+  event: string,
+  data: unknown,
+  more: Pick<FrameFields, 'id' | 'retryMs'> = {},
+): Frame {
+  return { seq: 0, bytes: encodeFrame({ event, data: JSON.stringify(data), ...more }) };
 }

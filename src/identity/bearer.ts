@@ -7,6 +7,8 @@ export interface UserPrincipal {
   readonly kind: 'user';
   readonly userId: string;
   readonly sessionId: string;
+  /** When the session expires unless it is refreshed, epoch ms. */
+  readonly sessionExpiresAt: number;
   readonly user: LocalUser;
 }
 
@@ -22,6 +24,8 @@ export interface LocalUser {
 export interface LocalSession {
   readonly id: string;
   readonly userId: string;
+  /** When the session expires unless it is refreshed, epoch ms. */
+  readonly expiresAt: number;
   readonly user: LocalUser;
   /** Seconds. Access tokens issued before this time are void. */
   readonly tokensValidAfter: number;
@@ -79,14 +83,15 @@ export class BearerAuth {
    * `invalid_token`.
    */
   async authenticateUser(exchange: Authorized): Promise<UserPrincipal> {
-    const { userId, sessionId, issuedAt } = this.#verifyClaims(this.#parseToken(exchange));
+    const { userId, sessionId, issuedAt } = this.#verifyClaims(this.parseCredential(exchange));
     const { sessions } = this.#options;
     const session = sessionId === undefined ? undefined : await sessions.findLive(sessionId);
     const validAfter = session?.tokensValidAfter ?? 0;
     if (session?.userId !== userId || issuedAt < validAfter) {
       throw this.#invalidCredential('invalid_token', 'access token');
     }
-    return { kind: 'user', userId, sessionId: session.id, user: session.user };
+    const { id, expiresAt: sessionExpiresAt, user } = session;
+    return { kind: 'user', userId, sessionId: id, sessionExpiresAt, user };
   }
 
   /**
@@ -94,7 +99,7 @@ export class BearerAuth {
    * `invalid_token` for an unknown or revoked key, `insufficient_scope` for a key without `scope`.
    */
   async authenticateService(exchange: Authorized, scope: Scope): Promise<ServicePrincipal> {
-    const key = await this.#options.apiKeys.verify(this.#parseToken(exchange));
+    const key = await this.#options.apiKeys.verify(this.parseCredential(exchange));
     if (key === undefined) throw this.#invalidCredential('invalid_token', 'API key');
     if (!key.scopes.includes(scope)) {
       const headers = this.#challengeHeaders({ error: 'insufficient_scope', scope });
@@ -116,9 +121,10 @@ export class BearerAuth {
   }
 
   /**
-   * Expects exactly one space after the scheme. Existing clients rely on this and on the messages.
+   * Returns the credential of the Authorization header. Throws `bad_credentials` without a well-formed
+   * header. Expects exactly one space after the scheme: existing clients rely on this and on the messages.
    */
-  #parseToken(exchange: Authorized): string {
+  parseCredential(exchange: Authorized): string {
     const { tokenType } = this.#options;
     const values = exchange.headerValues('authorization');
     const [value = ''] = values;

@@ -3,7 +3,7 @@ import type { FramePage } from '../event-log/event-log.js';
 import type { StreamStart } from '../event-log/resume-resolver.js';
 import type { Audience } from '../events/audience.js';
 import type { Takeover } from '../events/control-entry.js';
-import { controlFrame, type Frame, heartbeat, retryBytes } from '../events/frame.js';
+import { controlFrame, type Frame, heartbeatComment } from '../events/frame.js';
 import type { Sink } from '../http/reply.js';
 import type { TokenClaim } from './token-claim.js';
 import type { WriteScheduler } from './write-scheduler.js';
@@ -58,6 +58,12 @@ export interface EventStreamParts {
   readonly id: string;
   readonly subscriber: Subscriber;
   readonly start: StreamStart;
+  /** Identifies the stream to its client, across reconnects if it has a token. */
+  readonly publicId: string;
+  /** When the stream ends unless its session is refreshed, epoch ms. Sent in `stream.open`. */
+  readonly endsAt: number;
+  /** Whether heartbeats are events, which pages can notice, instead of comments. */
+  readonly hasHeartbeatEvents: boolean;
   /** The stored head before anything was read for the stream. */
   readonly asOf: number;
   /** Undefined for a stream opened with an access token. */
@@ -87,19 +93,12 @@ const isFinalReason: Readonly<Record<CloseReason, boolean>> = {
 };
 
 /**
- * `retry:` of a replaced stream. Long, because two clients with one stream token that ignore
- * `stream.close` would otherwise replace each other's stream again and again.
+ * `retry:` after a final reason. Long, because clients that ignore `stream.close` reconnect all the same,
+ * and two of them with one stream token would replace each other's stream again and again.
  */
-const replacedRetryMs = 60_000;
+const finalRetryMs = 300_000;
 
-/** Encodes `retry:` and `stream.close`, the last bytes of a stream whose client can still read. */
-export function encodeClosing(reason: CloseReason, retryMs: number): Buffer {
-  const closeFrame = controlFrame('stream.close', {
-    code: reason,
-    reconnect: !isFinalReason[reason],
-  });
-  return Buffer.concat([retryBytes(retryMs), closeFrame.bytes]);
-}
+const heartbeatEvent = controlFrame('stream.heartbeat', {}).bytes;
 
 /**
  * An open event stream, live or replaying (see docs/glossary.md). It keeps no queue of undelivered
@@ -134,6 +133,8 @@ export class EventStream {
   #writtenAt: number;
   #drainedBytes = 0;
   #drainedAt: number;
+  /** Silence after which the next heartbeat is sent. Differs, so that streams do not fall into step. */
+  #silenceMs: number;
 
   constructor(parts: EventStreamParts) {
     this.id = parts.id;
@@ -145,6 +146,7 @@ export class EventStream {
     this.openedAt = parts.monotonicClock();
     this.#writtenAt = this.openedAt;
     this.#drainedAt = this.openedAt;
+    this.#silenceMs = this.#pickSilenceMs();
   }
 
   get isOpen(): boolean {
@@ -167,10 +169,7 @@ export class EventStream {
    */
   open(): void {
     this.#sink.onClose(() => this.#end({ reason: 'client' }));
-    const { resumed, reason, id } = this.#parts.start;
-    const openFrame = controlFrame('stream.open', { resumed, reason, id });
-    const bytes = Buffer.concat([retryBytes(this.#jitteredRetryMs()), openFrame.bytes]);
-    this.#enqueue({ seq: 0, bytes }); // Written with the first page if the page is read before the next flush.
+    this.#enqueue(this.#encodeOpening()); // Written with the first page if the page is read before the next flush.
     void this.#replay();
     void this.#parts.claim?.run(this);
   }
@@ -222,6 +221,9 @@ export class EventStream {
     if (pending === undefined) return 0;
     this.#clearPending();
     this.#write(this.#parts.scheduler.concat(pending));
+    // One frame alone never ends a stream, because its client could not get past it.
+    const isOver = this.#sink.queuedBytes > this.#parts.limits.unsentHardBytes;
+    if (isOver && pending.length > 1) this.close('overflow');
     return pending.length;
   }
 
@@ -243,8 +245,11 @@ export class EventStream {
       this.#drainedAt = now;
     }
     if (queuedBytes === 0) {
-      if (now - this.#writtenAt >= heartbeatMs) this.#write(heartbeat);
-      return this.#writtenAt + heartbeatMs;
+      if (now - this.#writtenAt >= this.#silenceMs) {
+        this.#write(this.#heartbeat);
+        this.#silenceMs = this.#pickSilenceMs();
+      }
+      return this.#writtenAt + this.#silenceMs;
     }
     if (now - this.#drainedAt >= stallMs) this.close('stalled');
     return Math.min(now + heartbeatMs, this.#drainedAt + stallMs);
@@ -252,8 +257,8 @@ export class EventStream {
 
   /**
    * Ends the stream; later calls do nothing. For `stalled` and `overflow` the HTTP stream is
-   * reset. For other reasons pending frames, `retry:` with `retryMs` (by default jittered) and
-   * `stream.close` are sent first.
+   * reset. For other reasons pending frames and `stream.close` are sent first. Its `retry:` is five
+   * minutes after a final reason, and otherwise `retryMs` (by default jittered).
    */
   close(reason: CloseReason, details: { cause?: unknown; retryMs?: number } = {}): void {
     if (!this.isOpen) return;
@@ -263,10 +268,27 @@ export class EventStream {
       return;
     }
     this.flush();
-    const retryMs = reason === 'replaced' ? replacedRetryMs : this.#jitteredRetryMs();
-    const bytes = encodeClosing(reason, details.retryMs ?? retryMs);
+    const isFinal = isFinalReason[reason];
+    const retryMs = isFinal ? finalRetryMs : (details.retryMs ?? this.#jitteredRetryMs());
+    const closing = { code: reason, reconnect: !isFinal, renew: false };
+    const { bytes } = controlFrame('stream.close', closing, { retryMs });
     this.#end({ reason, ...('cause' in details ? { cause: details.cause } : {}) });
     this.#sink.end(bytes);
+  }
+
+  /** Has an id, so that a client that receives nothing else resumes from the start, too. */
+  #encodeOpening(): Frame {
+    const { start, publicId, endsAt, limits } = this.#parts;
+    const { resumed, reason, id } = start;
+    const opening = {
+      ...{ v: 1, resumed, reason, id, stream: publicId, user: this.subscriber.userId },
+      ...{ endsAt, heartbeat: limits.heartbeatMs },
+    };
+    return controlFrame('stream.open', opening, { id, retryMs: this.#jitteredRetryMs() });
+  }
+
+  get #heartbeat(): Buffer {
+    return this.#parts.hasHeartbeatEvents ? heartbeatEvent : heartbeatComment;
   }
 
   get #unsentBytes(): number {
@@ -315,7 +337,6 @@ export class EventStream {
     this.#writtenBytes += bytes.length;
     this.#writtenAt = this.#parts.monotonicClock();
     this.#sink.write(bytes);
-    if (this.#sink.queuedBytes > this.#parts.limits.unsentHardBytes) this.close('overflow');
   }
 
   #end(ending: StreamEnd): void {
@@ -330,6 +351,12 @@ export class EventStream {
   #clearPending(): void {
     this.#pending = undefined;
     this.#pendingBytes = 0;
+  }
+
+  /** Returns 80 to 100 % of `heartbeatMs`, random. */
+  #pickSilenceMs(): number {
+    const { limits, random } = this.#parts;
+    return limits.heartbeatMs * (1 - 0.2 * random());
   }
 
   /**

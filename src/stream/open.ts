@@ -10,6 +10,7 @@ import { Registry } from './registry.js';
 import { type StreamAccess, streamRoutes } from './routes.js';
 import { StreamTokens } from './stream-token.js';
 import { type StreamMetrics, Streams } from './streams.js';
+import { TokenHolders } from './token-holders.js';
 import { UserCount } from './user-count.js';
 
 export interface StreamingOptions {
@@ -58,9 +59,11 @@ export async function openStreaming(options: StreamingOptions): Promise<Streamin
   const registry = new Registry({ limits: config, monotonicClock, random });
   const userCount = new UserCount(registry);
   const { tokenLifeMs: lifeMs, resumeWindowMs, tokenMode: mode } = config;
+  const { perUserMax: streamsPerUserMax } = config;
   const tokens = new StreamTokens({
-    ...{ db, wallClock, appendControlEntries, lifeMs, resumeWindowMs, mode },
+    ...{ db, wallClock, appendControlEntries, lifeMs, mode, streamsPerUserMax },
   });
+  const holders = new TokenHolders({ db, wallClock, appendControlEntries, resumeWindowMs });
   const { findLiveSession } = access;
   const streams = new Streams({
     ...{
@@ -68,6 +71,7 @@ export async function openStreaming(options: StreamingOptions): Promise<Streamin
       userCount,
       eventLog,
       tokens,
+      holders,
       findLiveSession,
       metrics,
       log,

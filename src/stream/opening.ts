@@ -5,10 +5,12 @@ import type { Reply } from '../http/reply.js';
 import type { Logger } from '../logging/logger.js';
 import type { WarningAggregator } from '../logging/warning-aggregator.js';
 import type { RefusalReason } from './registry.js';
+import type { StreamTokens } from './stream-token.js';
 import type { OpenSnapshot, Streams } from './streams.js';
 
 export interface OpeningParts {
   readonly streams: Streams;
+  readonly tokens: Pick<StreamTokens, 'keepAlive'>;
   readonly log: Logger;
   readonly warnings: WarningAggregator;
 }
@@ -32,6 +34,7 @@ export async function openStream(
     snapshot,
     lastEventId: getLastEventId(exchange),
     ip: toIpKey(exchange.ip),
+    hasHeartbeatEvents: exchange.query.get('heartbeat') === 'event',
   };
   const refusal = streams.checkLimits(request);
   if (refusal !== undefined) throw toFailure(refusal, streams.refusalRetryMs());
@@ -43,19 +46,22 @@ export async function openStream(
  * Opens a stream, and reports temporary failures (stream limit, rate limit, shutdown, unavailable
  * database, defect) in a `stream.close` event that asks the client to reconnect later. Does so
  * only for clients whose `Accept` is exactly `text/event-stream`, because an EventSource of a browser
- * never reconnects after an error status. Other clients get the error status.
+ * never reconnects after an error status. Other clients get the error status. A token in the path is
+ * kept alive meanwhile.
  */
 export async function rejectInStream(
-  { streams, log, warnings }: OpeningParts,
+  { streams, tokens, log, warnings }: OpeningParts,
   exchange: Exchange,
   open: () => Promise<Reply>,
+  tokenHash?: string,
 ): Promise<Reply> {
   try {
     return await open();
   } catch (cause) {
-    if (exchange.headers['accept']?.trim() !== 'text/event-stream') throw cause;
     const status = cause instanceof Failure ? cause.status : 500;
     if (status !== 429 && status < 500) throw cause;
+    if (tokenHash !== undefined) tokens.keepAlive(tokenHash);
+    if (exchange.headers['accept']?.trim() !== 'text/event-stream') throw cause;
     const fields = { requestId: exchange.id, cause };
     if (status === 500) log.error(fields, 'stream failed to open');
     else if (status > 500) warnRefused(warnings, cause as Failure, fields);

@@ -69,6 +69,9 @@ async function openStreams(size: number, { perUserMax = 1e9 } = {}) {
       start: await resolveStart(eventLog, audiences),
       asOf: eventLog.head,
       claim: undefined,
+      publicId: 'public',
+      endsAt: 1e12,
+      hasHeartbeatEvents: false,
       sink: client.connect(),
       onEnd: (ended) => {
         registry.remove(ended);

@@ -19,6 +19,9 @@ export interface RegistryLimits {
 /** Interval between two calls of `Registry.tick`. */
 export const tickMs = 1000;
 
+/** Number of streams that are maintained without a pause. */
+const sliceSize = 128;
+
 /** Streams of one token that are exempt from the limits together: all but the first may be replaced. */
 const exemptPerTokenMax = 4;
 
@@ -177,14 +180,20 @@ export class Registry implements EventSubscriber {
 
   /**
    * Sends heartbeats and closes stalled streams; call it every `tickMs`. Deadlines are handled at
-   * the nearest tick, so up to half a second early or late.
+   * the nearest tick, so up to half a second early or late, in slices of 128 streams, between which the
+   * event loop handles other work.
    */
   tick(): void {
     const now = this.#monotonicClock() + tickMs / 2;
-    for (const stream of this.#timerWheel.advance(now)) {
-      const nextCallAt = stream.maintain(now);
+    this.#maintain(this.#timerWheel.advance(now), now);
+  }
+
+  #maintain(due: readonly EventStream[], now: number): void {
+    for (const stream of due.slice(0, sliceSize)) {
+      const nextCallAt = stream.isOpen ? stream.maintain(now) : 0;
       if (stream.isOpen) this.#timerWheel.set(stream, nextCallAt);
     }
+    if (due.length > sliceSize) setImmediate(() => this.#maintain(due.slice(sliceSize), now));
   }
 
   get isDraining(): boolean {

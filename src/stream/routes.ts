@@ -1,16 +1,32 @@
 import type { EventLog } from '../event-log/event-log.js';
 import type { Exchange } from '../http/exchange.js';
 import { toIpKey } from '../http/ip-key.js';
-import { json } from '../http/reply.js';
+import { json, type Reply } from '../http/reply.js';
 import { type Route, route, streamRoute } from '../http/router.js';
 import { type OpeningParts, openStream, rejectInStream } from './opening.js';
-import { invalidStreamToken, type StreamTokens } from './stream-token.js';
+import {
+  getPublicId,
+  hashToken,
+  invalidStreamToken,
+  isStreamToken,
+  type StreamTokens,
+} from './stream-token.js';
 import type { LiveSession } from './streams.js';
+
+/** The user of an access token. */
+export interface StreamUser {
+  readonly userId: string;
+  readonly sessionId: string;
+  /** When the session expires unless it is refreshed, epoch ms. */
+  readonly sessionExpiresAt: number;
+}
 
 /** Authentication and rate limits, supplied by the composition root. */
 export interface StreamAccess {
   /** Returns the user and session of an access token. Throws failures with status 401. */
-  user(exchange: Exchange): Promise<{ readonly userId: string; readonly sessionId: string }>;
+  user(exchange: Exchange): Promise<StreamUser>;
+  /** Returns the credential of the Authorization header. Throws `bad_credentials` without one. */
+  credential(exchange: Exchange): string;
   /** Returns the session unless it has ended. */
   findLiveSession(sessionId: string): Promise<LiveSession | undefined>;
   /** Counts a new stream token for this user. Throws `too_many_requests`. */
@@ -32,35 +48,36 @@ export function streamRoutes(parts: StreamRouteParts): Route[] {
   const { access, eventLog, streams, tokens } = parts;
   return [
     route('POST', '/stream/token', async (exchange) => {
-      const { userId, sessionId } = await access.user(exchange);
+      const { userId, sessionId, sessionExpiresAt: endsAt } = await access.user(exchange);
       access.checkTokenRate(exchange, userId);
       const { seq } = await eventLog.readState();
       const id = eventLog.format(seq);
       const streamToken = await tokens.mint({ userId, sessionId, beginning: id });
+      const stream = getPublicId(streamToken);
       return json(
         200,
-        { streamToken, expiresIn: tokens.lifeMs, id },
+        { streamToken, expiresIn: tokens.lifeMs, stream, endsAt, id },
         { 'cache-control': 'no-store', pragma: 'no-cache' },
       );
     }),
 
     streamRoute('/stream/live/:token', (exchange, { token: tokenText }) =>
-      rejectInStream(parts, exchange, async () => {
-        access.checkStreamRate(exchange);
-        return streams.withSnapshot({ tokenText }, async (snapshot) => {
-          const { token, session } = snapshot;
-          if (token && (await streams.revokeIfLeaked(token, toIpKey(exchange.ip)))) {
-            access.reportLeak(exchange, session);
-            throw invalidStreamToken();
-          }
-          return openStream(streams, exchange, snapshot);
-        });
-      }),
+      rejectInStream(
+        parts,
+        exchange,
+        async () => {
+          access.checkStreamRate(exchange);
+          return openByToken(parts, exchange, tokenText);
+        },
+        isStreamToken(tokenText) ? hashToken(tokenText) : undefined,
+      ),
     ),
 
     streamRoute('/stream/live', (exchange) =>
       rejectInStream(parts, exchange, async () => {
         access.checkStreamRate(exchange);
+        const credential = access.credential(exchange);
+        if (isStreamToken(credential)) return openByToken(parts, exchange, credential);
         const { sessionId } = await access.user(exchange);
         return streams.withSnapshot({ sessionId }, (snapshot) =>
           openStream(streams, exchange, snapshot),
@@ -68,4 +85,21 @@ export function streamRoutes(parts: StreamRouteParts): Route[] {
       }),
     ),
   ];
+}
+
+/** Opens a stream by its token, unless the token has leaked. */
+function openByToken(
+  parts: StreamRouteParts,
+  exchange: Exchange,
+  tokenText: string,
+): Promise<Reply> {
+  const { access, streams } = parts;
+  return streams.withSnapshot({ tokenText }, async (snapshot) => {
+    const { token, session } = snapshot;
+    if (token && (await streams.revokeIfLeaked(token, toIpKey(exchange.ip)))) {
+      access.reportLeak(exchange, session);
+      throw invalidStreamToken();
+    }
+    return openStream(streams, exchange, snapshot);
+  });
 }

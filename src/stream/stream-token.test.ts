@@ -10,6 +10,7 @@ import { controlEntryAppender } from '../event-log/open.js';
 import { SqlLogStore } from '../event-log/sql/sql-log-store.js';
 import { parseControlEntry } from '../events/control-entry.js';
 import { type StreamToken, StreamTokens } from './stream-token.js';
+import { TokenHolders } from './token-holders.js';
 
 const test = await testOnDialects('stream tokens');
 
@@ -17,7 +18,13 @@ const lifeMs = 300_000;
 const resumeWindowMs = 43_200_000;
 const hashToken = (token: string) => createHash('sha256').update(token).digest('hex');
 
-async function openTokens(t: TestContext, mode: 'resume' | 'single' = 'resume') {
+async function openTokens(
+  t: TestContext,
+  {
+    mode = 'resume',
+    streamsPerUserMax = 10,
+  }: { mode?: 'resume' | 'single'; streamsPerUserMax?: number } = {},
+) {
   const statements: string[] = [];
   const db = withStatementLog(await databaseFor(t), statements);
   const time = { now: 1_800_000_000_000 };
@@ -25,8 +32,9 @@ async function openTokens(t: TestContext, mode: 'resume' | 'single' = 'resume') 
   await SqlLogStore.open(db, { wallClock, newEpoch: 'e' });
   const appendControlEntries = controlEntryAppender(db, wallClock);
   const tokens = new StreamTokens({
-    ...{ db, wallClock, appendControlEntries, lifeMs, resumeWindowMs, mode },
+    ...{ db, wallClock, appendControlEntries, lifeMs, mode, streamsPerUserMax },
   });
+  const holders = new TokenHolders({ db, wallClock, appendControlEntries, resumeWindowMs });
   for (const name of ['ada', 'bob']) {
     await db.execute(
       sql`insert into users (username, username_key, password_hash, first_name, last_name,
@@ -38,14 +46,14 @@ async function openTokens(t: TestContext, mode: 'resume' | 'single' = 'resume') 
   const userId = String(ada?.id);
   const mint = (sessionId = 's'.repeat(32)) => tokens.mint({ userId, sessionId, beginning: 'e-7' });
   const claim = (state: StreamToken, streamId: string) =>
-    tokens.claim({ tokenHash: state.hash, state, streamId });
+    holders.claim({ tokenHash: state.hash, state, streamId });
   /** Returns the control entries in the event log. */
   const entries = async () => {
     const rows = await db.query<{ control: string }>(sql`select control from events order by seq`);
     return rows.map(({ control }) => parseControlEntry(control));
   };
   const rows = async () => (await db.query(sql`select token_hash from stream_tokens`)).length;
-  return { db, time, tokens, userId, mint, claim, entries, rows, statements };
+  return { db, time, tokens, holders, userId, mint, claim, entries, rows, statements };
 }
 
 const isFailure = (name: string) => (error: unknown) => {
@@ -113,7 +121,7 @@ test('a token begins where it was minted', async (t) => {
 });
 
 test('a revoked token cannot be opened or claimed, and a control entry ends its streams', async (t) => {
-  const { tokens, mint, claim, entries } = await openTokens(t);
+  const { tokens, holders, mint, claim, entries } = await openTokens(t);
   const token = await mint();
   const found = await tokens.find(token);
 
@@ -121,7 +129,7 @@ test('a revoked token cannot be opened or claimed, and a control entry ends its 
 
   await assert.rejects(tokens.find(token), isFailure('invalid_token'));
   assert.equal(await claim(found, 'late'), false);
-  assert.equal(await tokens.readState(found.hash), undefined);
+  assert.equal(await holders.readState(found.hash), undefined);
   assert.deepEqual(await entries(), [{ kind: 'token_revoked', tokenHash: found.hash }]);
 });
 
@@ -136,50 +144,50 @@ test('a new token can be opened until the last millisecond of its lifetime', asy
 });
 
 test('a claimed token can be opened again until twelve hours after its last stream ended', async (t) => {
-  const { time, tokens, mint, claim } = await openTokens(t);
+  const { time, tokens, holders, mint, claim } = await openTokens(t);
   const token = await mint();
   const found = await tokens.find(token);
   const { hash: tokenHash } = found;
   await claim(found, 'c1');
   time.now += 20 * 3_600_000;
-  await tokens.renew([tokenHash]);
-  await tokens.release([{ tokenHash, streamId: 'c1' }]);
+  await holders.renew([tokenHash]);
+  await holders.release([{ tokenHash, streamId: 'c1' }]);
 
   time.now += resumeWindowMs - 1;
   await claim(await tokens.find(token), 'c2');
-  await tokens.release([{ tokenHash, streamId: 'c2' }]);
+  await holders.release([{ tokenHash, streamId: 'c2' }]);
   time.now += resumeWindowMs;
 
   await assert.rejects(tokens.find(token), isFailure('expired_token'));
 });
 
 test('a claim of an unused token makes the stream its holder, in one statement and without an entry', async (t) => {
-  const { tokens, mint, claim, entries, statements } = await openTokens(t);
+  const { tokens, holders, mint, claim, entries, statements } = await openTokens(t);
   const found = await tokens.find(await mint());
   statements.length = 0;
 
   assert.equal(await claim(found, 'c1'), true);
 
   assert.equal(statements.length, 1);
-  assert.deepEqual(await tokens.readState(found.hash), { version: 1, holder: 'c1' });
+  assert.deepEqual(await holders.readState(found.hash), { version: 1, holder: 'c1' });
   assert.deepEqual(await entries(), []);
 });
 
 test('a claim that replaces a holder appends an entry with the new version', async (t) => {
-  const { tokens, mint, claim, entries } = await openTokens(t);
+  const { tokens, holders, mint, claim, entries } = await openTokens(t);
   const token = await mint();
   const { hash: tokenHash } = await tokens.find(token);
   await claim(await tokens.find(token), 'c1');
 
   assert.equal(await claim(await tokens.find(token), 'c2'), true);
 
-  assert.deepEqual(await tokens.readState(tokenHash), { version: 2, holder: 'c2' });
+  assert.deepEqual(await holders.readState(tokenHash), { version: 2, holder: 'c2' });
   const takeovers = [{ tokenHash, version: 2, streamId: 'c2' }];
   assert.deepEqual(await entries(), [{ kind: 'tokens_taken', takeovers }]);
 });
 
 test('a claim fails when the token has changed since it was read', async (t) => {
-  const { tokens, mint, claim, entries } = await openTokens(t);
+  const { tokens, holders, mint, claim, entries } = await openTokens(t);
   const token = await mint();
   const unused = await tokens.find(token);
   await claim(unused, 'c1');
@@ -189,18 +197,18 @@ test('a claim fails when the token has changed since it was read', async (t) => 
   assert.equal(await claim(unused, 'late'), false);
   assert.equal(await claim(held, 'late'), false);
 
-  assert.equal((await tokens.readState(unused.hash))?.holder, 'c2');
+  assert.equal((await holders.readState(unused.hash))?.holder, 'c2');
   assert.equal((await entries()).length, 1);
 });
 
 test('of several claims of one state at the same moment, exactly one succeeds', async (t) => {
-  const { tokens, mint, claim } = await openTokens(t);
+  const { tokens, holders, mint, claim } = await openTokens(t);
   const found = await tokens.find(await mint());
   const streamIds = Array.from({ length: 9 }, (_, index) => `c${index}`);
 
   const areClaimed = await Promise.all(streamIds.map((streamId) => claim(found, streamId)));
 
-  const { version, holder } = (await tokens.readState(found.hash)) ?? {};
+  const { version, holder } = (await holders.readState(found.hash)) ?? {};
   assert.equal(version, 1);
   assert.deepEqual(
     areClaimed,
@@ -209,7 +217,7 @@ test('of several claims of one state at the same moment, exactly one succeeds', 
 });
 
 test('of claims of one token that are sent together, only that of its current state succeeds', async (t) => {
-  const { tokens, mint, claim } = await openTokens(t);
+  const { tokens, holders, mint, claim } = await openTokens(t);
   const unused = await tokens.find(await mint());
   await claim(unused, 'c1');
   const held = { ...unused, version: 1, holder: 'c1' };
@@ -221,7 +229,7 @@ test('of claims of one token that are sent together, only that of its current st
   ]);
 
   assert.deepEqual(areClaimed, [false, true, false]);
-  assert.deepEqual(await tokens.readState(unused.hash), { version: 2, holder: 'c2' });
+  assert.deepEqual(await holders.readState(unused.hash), { version: 2, holder: 'c2' });
 });
 
 test('claims that are sent together each succeed or fail alone, with entries for those that replaced', async (t) => {
@@ -241,14 +249,14 @@ test('claims that are sent together each succeed or fail alone, with entries for
 });
 
 test('a release ends only the holding of streams that still hold their token', async (t) => {
-  const { db, time, tokens, mint, claim } = await openTokens(t);
+  const { db, time, tokens, holders, mint, claim } = await openTokens(t);
   const token = await mint();
   const { hash: tokenHash } = await tokens.find(token);
   await claim(await tokens.find(token), 'old');
   await claim(await tokens.find(token), 'new');
   time.now -= 1000;
 
-  await tokens.release([{ tokenHash, streamId: 'old' }]);
+  await holders.release([{ tokenHash, streamId: 'old' }]);
 
   const [row] = await db.query(sql`select connection_id, version, lease_until from stream_tokens`);
   assert.deepEqual(
@@ -258,7 +266,7 @@ test('a release ends only the holding of streams that still hold their token', a
 });
 
 test('in mode single a token can be claimed once', async (t) => {
-  const { tokens, mint, claim } = await openTokens(t, 'single');
+  const { tokens, mint, claim } = await openTokens(t, { mode: 'single' });
   const token = await mint();
   const found = await tokens.find(token);
 
@@ -303,6 +311,31 @@ test('ending a session deletes its stream tokens and no others', async (t) => {
   assert.equal(await rows(), 1);
 });
 
+test('a user keeps as many unopened tokens as streams are allowed', async (t) => {
+  const { time, mint, rows } = await openTokens(t, { streamsPerUserMax: 25 });
+  for (let count = 0; count < 26; count += 1) {
+    time.now += 1;
+    await mint();
+  }
+
+  assert.equal(await rows(), 25);
+});
+
+test('the token of a refused client can be opened for another minute, even if it expires', async (t) => {
+  const { time, tokens, mint } = await openTokens(t);
+  const [token, other] = [await mint(), await mint()];
+  time.now += lifeMs - 1;
+
+  tokens.keepAlive(hashToken(token));
+  time.now += 59_999;
+  await tokens.sweep();
+
+  assert.equal((await tokens.find(token)).hash, hashToken(token));
+  await assert.rejects(tokens.find(other), isFailure('expired_token'));
+  time.now += 1;
+  await assert.rejects(tokens.find(token), isFailure('expired_token'));
+});
+
 test('a user keeps the ten newest tokens that were never opened', async (t) => {
   const { userId, time, tokens, mint, claim, rows } = await openTokens(t);
   const opened = await mint();
@@ -328,8 +361,8 @@ test('a process deletes surplus tokens of other processes too, once it has issue
     wallClock,
     appendControlEntries: controlEntryAppender(db, wallClock),
     lifeMs,
-    resumeWindowMs,
     mode: 'resume',
+    streamsPerUserMax: 10,
   } as const;
   const other = new StreamTokens(otherOptions);
   const sessionId = 's'.repeat(32);
@@ -353,14 +386,14 @@ test('after the last token of a user has expired, the count of issued tokens res
   assert.equal(await rows(), 12); // All but the last have expired; the next sweep deletes them.
 });
 
-test('the sweep deletes tokens that expired more than a minute ago', async (t) => {
-  const { time, tokens, mint, claim, rows } = await openTokens(t);
+test('the sweep deletes tokens that expired more than ten minutes ago', async (t) => {
+  const { time, tokens, holders, mint, claim, rows } = await openTokens(t);
   const [unopened, opened] = [await mint(), await mint()];
   const found = await tokens.find(opened);
   await claim(found, 'c');
-  await tokens.release([{ tokenHash: found.hash, streamId: 'c' }]);
+  await holders.release([{ tokenHash: found.hash, streamId: 'c' }]);
 
-  time.now += lifeMs + 59_999;
+  time.now += lifeMs + 599_999;
   await tokens.sweep();
   assert.equal(await rows(), 2); // A stream that was opened in time may be about to claim its token.
   time.now += 1;

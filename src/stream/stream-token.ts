@@ -1,9 +1,10 @@
 import { hash as digest, randomBytes } from 'node:crypto';
-import { type Database, list, type Sql, sql, tuples, type Value } from '../db/database.js';
+import { type Database, list, sql, tuples, type Value } from '../db/database.js';
 import { Failure } from '../errors.js';
-import { type ControlEntry, type Takeover, tokensTaken } from '../events/control-entry.js';
+import type { ControlEntry } from '../events/control-entry.js';
 import { Batcher } from '../util/batcher.js';
 import { LruMap } from '../util/lru-map.js';
+import { type TokenState, type TokenStateRow, toTokenState } from './token-holders.js';
 
 export interface StreamTokenOptions {
   readonly db: Database;
@@ -12,20 +13,15 @@ export interface StreamTokenOptions {
   readonly appendControlEntries: (tx: Database, entries: readonly ControlEntry[]) => Promise<void>;
   /** Time within which a new token must be opened. */
   readonly lifeMs: number;
-  /** Time after its last stream within which a token can be opened again. */
-  readonly resumeWindowMs: number;
   readonly mode: 'resume' | 'single';
-}
-
-/** Which stream has a token. Every claim increments `version`. */
-export interface TokenState {
-  readonly version: number;
-  /** Id of the stream that claimed the token last, unless it was released since. */
-  readonly holder: string | undefined;
+  /** Number of streams that a user may have open. As many unopened tokens are kept, at least ten. */
+  readonly streamsPerUserMax: number;
 }
 
 export interface StreamToken extends TokenState {
   readonly hash: string;
+  /** Identifies the token to its client and to operators. It cannot open a stream. */
+  readonly publicId: string;
   readonly userId: string;
   readonly sessionId: string;
   /** Where the token begins: the position of its minting. Undefined for some tokens of version 0.1.0. */
@@ -39,26 +35,7 @@ export interface NewStreamToken {
   readonly beginning: string;
 }
 
-/** A stream claims a token that is still in the state in which it was read. */
-export interface Claim {
-  readonly tokenHash: string;
-  readonly state: TokenState;
-  readonly streamId: string;
-}
-
-/** A stream that no longer uses its token. */
-export interface Release {
-  readonly tokenHash: string;
-  readonly streamId: string;
-}
-
-interface StateRow {
-  readonly token_hash: string;
-  readonly version: number;
-  readonly connection_id: string | null;
-}
-
-interface Row extends StateRow {
+interface Row extends TokenStateRow {
   readonly user_id: number;
   readonly session_id: string;
   readonly expires_at: number;
@@ -67,19 +44,25 @@ interface Row extends StateRow {
 }
 
 const tokenPattern = /^[0-9a-f]{128}$/;
-const unopenedPerUserMax = 10;
+const unopenedPerUserMin = 10;
 /** Maximum number of users with a token count. Over it, the least recently updated is evicted. */
 const countedUsersMax = 10_000;
 const batchMax = 500;
-/** A token that was opened in time is claimed a moment later, so it must not be deleted at once. */
-const sweepDelayMs = 60_000;
+/**
+ * A token that was opened in time is claimed a moment later, and a refused one may be kept alive, so an
+ * expired token is not deleted at once.
+ */
+const sweepDelayMs = 600_000;
+/** Longer than a refused client is told to wait. */
+const keptAliveMs = 60_000;
+const keptAliveMax = 10_000;
 
 /**
  * Stores stream tokens: 64 random bytes in hex, of which only the SHA-256 is stored.
  *
  * A token must be opened within `lifeMs`. In mode `resume` the same URL can be opened again, as an
- * EventSource does when it reconnects, until `resumeWindowMs` after its last stream. Opening a token
- * changes nothing; a stream that is open claims it (see `TokenClaim`). In mode `single` a token can
+ * EventSource does when it reconnects, until the resume window after its last stream has passed. Opening
+ * a token changes nothing; a stream that is open claims it (see `TokenHolders`). In mode `single` a token can
  * be claimed once, and is claimed before its stream opens. The caller has to check that the session
  * has not ended.
  */
@@ -87,12 +70,13 @@ export class StreamTokens {
   readonly #db: Database;
   readonly #wallClock: () => number;
   readonly #lifeMs: number;
-  readonly #resumeWindowMs: number;
   readonly #mode: 'resume' | 'single';
+  readonly #unopenedPerUserMax: number;
   readonly #appendControlEntries: StreamTokenOptions['appendControlEntries'];
   readonly #inserts: Batcher<readonly Value[], undefined>;
   readonly #rows: Batcher<string, Row | undefined>;
-  readonly #claims: Batcher<Claim, boolean>;
+  /** When tokens of refused clients expire, by hash. */
+  readonly #keptAlive = new LruMap<string, number>(keptAliveMax);
   readonly #mintCounts = new LruMap<string, { readonly count: number; readonly until: number }>(
     countedUsersMax,
   );
@@ -101,11 +85,10 @@ export class StreamTokens {
     this.#db = options.db;
     this.#wallClock = options.wallClock;
     this.#lifeMs = options.lifeMs;
-    this.#resumeWindowMs = options.resumeWindowMs;
     this.#mode = options.mode;
+    this.#unopenedPerUserMax = Math.max(unopenedPerUserMin, options.streamsPerUserMax);
     this.#appendControlEntries = options.appendControlEntries;
     this.#rows = Batcher.forDatabase(this.#db, (hashes) => this.#findRows(hashes));
-    this.#claims = Batcher.forDatabase(this.#db, (claims) => this.#claimAll(claims));
     this.#inserts = Batcher.forDatabase(this.#db, (rows) => this.#insert(rows));
   }
 
@@ -119,21 +102,15 @@ export class StreamTokens {
   }
 
   /**
-   * Interval of `renew` for open streams. Short, so that a crash costs little of the resume window.
-   */
-  get renewEveryMs(): number {
-    return this.#resumeWindowMs / 12;
-  }
-
-  /**
-   * Issues a token. Only the ten newest unopened tokens of a user are kept; the others are deleted
-   * once this process has issued more than ten tokens to the user without a pause of `lifeMs`.
+   * Issues a token. Of a user's unopened tokens the newest are kept: as many as the user may have
+   * streams, at least ten. The others are deleted once this process has issued more than that many to
+   * the user without a pause of `lifeMs`.
    * Rejects when the user does not exist.
    */
   async mint({ userId, sessionId, beginning }: NewStreamToken): Promise<string> {
     const token = randomBytes(64).toString('hex');
     const now = this.#wallClock();
-    if (this.#countMinted(userId, now) > unopenedPerUserMax) await this.#dropUnopened(userId);
+    if (this.#countMinted(userId, now) > this.#unopenedPerUserMax) await this.#dropUnopened(userId);
     const expiresAt = now + this.#lifeMs;
     await this.#inserts.run([
       hashToken(token),
@@ -157,42 +134,21 @@ export class StreamTokens {
     if (row === undefined) throw invalidStreamToken();
     const now = this.#wallClock();
     if (row.lease_until !== null && this.#mode === 'single') throw invalidStreamToken();
-    if ((row.lease_until ?? row.expires_at) <= now) {
+    const keptUntil = this.#keptAlive.get(hash) ?? 0;
+    if (Math.max(row.lease_until ?? row.expires_at, keptUntil) <= now) {
       throw new Failure('expired_token', 'Cannot open stream: the stream token has expired');
     }
     const beginning = row.start_position ?? undefined;
     const ids = { userId: String(row.user_id), sessionId: row.session_id };
-    return { hash, ...ids, beginning, ...toState(row) };
-  }
-
-  /** Reads which stream has a token. Returns undefined when the token is void. */
-  async readState(tokenHash: string): Promise<TokenState | undefined> {
-    const [row] = await this.#db.query<StateRow>(
-      sql`select token_hash, version, connection_id from stream_tokens
-        where token_hash = ${tokenHash}`,
-    );
-    return row === undefined ? undefined : toState(row);
+    return { hash, publicId: getPublicId(token), ...ids, beginning, ...toTokenState(row) };
   }
 
   /**
-   * Makes a stream the holder of a token, unless the token has changed since its state was read.
-   * Returns false if it has, or if the token is void. When an older holder is replaced, a control
-   * entry tells it. If this rejects, the claim may have been committed. Concurrent claims share a
-   * statement.
+   * Lets a token be opened for another minute in this process, even if it expires meanwhile, because its
+   * client was told to come back later. For the 10,000 tokens refused last.
    */
-  claim(claim: Claim): Promise<boolean> {
-    return this.#claims.run(claim);
-  }
-
-  /** Starts the resume windows of up to 500 tokens that these streams still hold. */
-  async release(releases: readonly Release[]): Promise<void> {
-    const hashes = list(releases.map(({ tokenHash }) => tokenHash));
-    const streamIds = list(releases.map(({ streamId }) => streamId));
-    const until = this.#wallClock() + this.#resumeWindowMs;
-    await this.#db.execute(
-      sql`update stream_tokens set connection_id = null, lease_until = ${until}
-        where token_hash in (${hashes}) and connection_id in (${streamIds})`,
-    );
+  keepAlive(hash: string): void {
+    this.#keptAlive.set(hash, this.#wallClock() + keptAliveMs);
   }
 
   /** Deletes a token whose URL has leaked, and closes its streams in every process as `revoked`. */
@@ -201,17 +157,6 @@ export class StreamTokens {
       await tx.execute(sql`delete from stream_tokens where token_hash = ${tokenHash}`);
       await this.#appendControlEntries(tx, [{ kind: 'token_revoked', tokenHash }]);
     });
-  }
-
-  /** Extends the leases of these tokens, whose streams are open, to `resumeWindowMs` from now. */
-  async renew(hashes: readonly string[]): Promise<void> {
-    const until = this.#wallClock() + this.#resumeWindowMs;
-    for (let start = 0; start < hashes.length; start += batchMax) {
-      const batch = list(hashes.slice(start, start + batchMax));
-      await this.#db.execute(
-        sql`update stream_tokens set lease_until = ${until} where token_hash in (${batch})`,
-      );
-    }
   }
 
   /** Deletes all tokens of these sessions. */
@@ -262,68 +207,30 @@ export class StreamTokens {
     return hashes.map((hash) => found.get(hash));
   }
 
-  /** Claims tokens in one statement, or in one transaction if holders are replaced. */
-  async #claimAll(claims: readonly Claim[]): Promise<boolean[]> {
-    const replacing = claims.filter(({ state }) => state.holder !== undefined);
-    if (replacing.length === 0) return this.#updateHolders(this.#db, claims);
-    return this.#db.transaction(async (tx) => {
-      const areClaimed = await this.#updateHolders(tx, claims);
-      const takeovers = claims.flatMap((claim, index) =>
-        areClaimed[index] === true && replacing.includes(claim) ? toTakeover(claim) : [],
-      );
-      await this.#appendControlEntries(tx, tokensTaken(takeovers));
-      return areClaimed;
-    });
-  }
-
-  async #updateHolders(db: Database, claims: readonly Claim[]): Promise<boolean[]> {
-    const hashes = list(claims.map(({ tokenHash }) => tokenHash));
-    const until = this.#wallClock() + this.#resumeWindowMs;
-    const isUnchanged = (c: Claim) =>
-      sql`(token_hash = ${c.tokenHash} and version = ${c.state.version})`;
-    const holder = join(claims, (c) => sql` when ${isUnchanged(c)} then ${c.streamId}`);
-    const unchanged = join(claims, (c) => sql` or ${isUnchanged(c)}`);
-    const count = await db.execute(
-      // `version` is set last, because MySQL assigns from left to right.
-      sql`update stream_tokens set connection_id = case${holder} end,
-          lease_until = ${until}, version = version + 1
-        where token_hash in (${hashes}) and (1 = 0${unchanged})`,
-    );
-    if (count === claims.length) return claims.map(() => true);
-    const rows = await db.query<StateRow>(
-      sql`select token_hash, version, connection_id from stream_tokens
-        where token_hash in (${hashes})`,
-    );
-    const holders = new Set(rows.map((row) => row.connection_id));
-    return claims.map(({ streamId }) => holders.has(streamId));
-  }
-
   async #dropUnopened(userId: string): Promise<void> {
     const rows = await this.#db.query<{ token_hash: string }>(
       sql`select token_hash from stream_tokens
         where user_id = ${Number(userId)} and lease_until is null
-        order by created_at desc limit 100`,
+        order by created_at desc limit ${this.#unopenedPerUserMax + 100}`,
     );
-    const surplus = rows.slice(unopenedPerUserMax - 1).map((row) => row.token_hash);
+    const surplus = rows.slice(this.#unopenedPerUserMax - 1).map((row) => row.token_hash);
     if (surplus.length === 0) return;
     await this.#db.execute(sql`delete from stream_tokens where token_hash in (${list(surplus)})`);
   }
 }
 
-function toState({ version, connection_id: holder }: StateRow): TokenState {
-  return { version, holder: holder ?? undefined };
+/** Returns the public id of a token: 32 hex digits. See `StreamToken`. */
+export function getPublicId(token: string): string {
+  return digest('sha256', `public id of ${hashToken(token)}`).slice(0, 32);
 }
 
-function toTakeover({ tokenHash, state, streamId }: Claim): Takeover {
-  return { tokenHash, version: state.version + 1, streamId };
+/** Whether a credential has the form of a stream token. */
+export function isStreamToken(text: string): boolean {
+  return tokenPattern.test(text);
 }
 
-/** Concatenates a part per claim. */
-function join(claims: readonly Claim[], toPart: (claim: Claim) => Sql): Sql {
-  return claims.map(toPart).reduce((all, part) => sql`${all}${part}`, sql``);
-}
-
-function hashToken(token: string): string {
+/** Returns the hash under which a token is stored. */
+export function hashToken(token: string): string {
   return digest('sha256', token);
 }
 

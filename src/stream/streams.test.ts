@@ -12,6 +12,7 @@ import { Metrics } from '../metrics.js';
 import { Registry } from './registry.js';
 import { StreamTokens } from './stream-token.js';
 import { type LiveSession, Streams } from './streams.js';
+import { TokenHolders } from './token-holders.js';
 import { UserCount } from './user-count.js';
 
 const limits = {
@@ -53,15 +54,19 @@ async function prepareStream(
     ...{ store: withHooks(store, hooks), log: silentLogger, wallClock, limits: logLimits },
   });
   const registry = new Registry({ limits, monotonicClock, random: () => 0 });
-  const times = { lifeMs: 1000, resumeWindowMs: 1e6, mode: 'resume' } as const;
+  const lives = { lifeMs: 1000, mode: 'resume', streamsPerUserMax: 10 } as const;
   const appendControlEntries = controlEntryAppender(db, wallClock);
-  const tokens = new StreamTokens({ db, wallClock, appendControlEntries, ...times });
+  const tokens = new StreamTokens({ db, wallClock, appendControlEntries, ...lives });
+  const holders = new TokenHolders({
+    ...{ db, wallClock, appendControlEntries, resumeWindowMs: 1e6 },
+  });
   const userCount = new UserCount(registry);
   const parts = {
     registry,
     userCount,
     eventLog,
     tokens,
+    holders,
     findLiveSession,
     limits,
     wallClock,
@@ -74,7 +79,7 @@ async function prepareStream(
   eventLog.subscribe(registry);
   const prepare = (tokenText?: string) =>
     streams.withSnapshot(tokenText === undefined ? { sessionId: 's' } : { tokenText }, (snapshot) =>
-      streams.prepare({ snapshot, lastEventId: undefined, ip: 'ip' }),
+      streams.prepare({ snapshot, lastEventId: undefined, ip: 'ip', hasHeartbeatEvents: false }),
     );
   const prepared = await prepare();
   /** Sets the wall clock and ticks. The client accepts all bytes. */
@@ -263,7 +268,7 @@ test('a wall clock that steps back delays no heartbeat and no stall detection', 
   time.now -= 3_600_000;
   time.up += limits.heartbeatMs;
   streams.tick();
-  assert.equal(client.sink?.queuedBytes, Buffer.byteLength(':\n\n'));
+  assert.equal(client.sink?.queuedBytes, Buffer.byteLength(':\n'));
   for (let second = 0; second < 30; second += 1) {
     assert.equal(registry.size, 1);
     time.up += 1000;

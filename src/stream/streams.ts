@@ -4,7 +4,7 @@ import type { EventLog } from '../event-log/event-log.js';
 import type { LogState } from '../event-log/log-store.js';
 import type { StreamStart } from '../event-log/resume-resolver.js';
 import { getAudiences } from '../events/audience.js';
-import { controlFrame, retryBytes } from '../events/frame.js';
+import { controlFrame } from '../events/frame.js';
 import type { Sink } from '../http/reply.js';
 import type { Logger } from '../logging/logger.js';
 import {
@@ -18,6 +18,7 @@ import type { PendingOpen } from './pending-opens.js';
 import type { RefusalReason, Registry } from './registry.js';
 import { invalidStreamToken, type StreamToken, type StreamTokens } from './stream-token.js';
 import { TokenClaim, type TokenClaimParts } from './token-claim.js';
+import type { TokenHolders } from './token-holders.js';
 import { TokenLeakDetector } from './token-leak-detector.js';
 import { TokenReleases } from './token-releases.js';
 import type { UserCount } from './user-count.js';
@@ -52,6 +53,7 @@ export interface StreamsParts {
   readonly userCount: UserCount;
   readonly eventLog: EventLog;
   readonly tokens: StreamTokens;
+  readonly holders: TokenHolders;
   /** Returns the session unless it has ended. */
   readonly findLiveSession: (sessionId: string) => Promise<LiveSession | undefined>;
   readonly limits: EventStreamLimits;
@@ -67,6 +69,8 @@ export interface StreamRequest {
   readonly snapshot: OpenSnapshot;
   readonly lastEventId: string | undefined;
   readonly ip: string;
+  /** See `EventStreamParts`. */
+  readonly hasHeartbeatEvents: boolean;
 }
 
 /** A stream whose response has begun. */
@@ -74,6 +78,7 @@ interface OpeningStream {
   readonly id: string;
   readonly snapshot: OpenSnapshot;
   readonly start: StreamStart;
+  readonly hasHeartbeatEvents: boolean;
   readonly sink: Sink;
 }
 
@@ -98,10 +103,10 @@ export class Streams {
 
   constructor(parts: StreamsParts) {
     this.#parts = parts;
-    const { tokens, eventLog, random, log } = parts;
-    this.#releases = new TokenReleases(tokens, log);
+    const { holders, eventLog, random, log } = parts;
+    this.#releases = new TokenReleases(holders, log);
     const onTaken = () => void eventLog.tryCatchUp();
-    this.#claimParts = { tokens, releases: this.#releases, onTaken, random };
+    this.#claimParts = { holders, releases: this.#releases, onTaken, random };
     this.#renewedAt = parts.monotonicClock();
   }
 
@@ -156,7 +161,8 @@ export class Streams {
    * Resolves the start position. In mode `single` it also claims the token, and throws
    * `invalid_token` if another stream has claimed it.
    */
-  async prepare({ snapshot, lastEventId, ip }: StreamRequest): Promise<PreparedStream> {
+  async prepare(request: StreamRequest): Promise<PreparedStream> {
+    const { snapshot, lastEventId, ip, hasHeartbeatEvents } = request;
     const { eventLog, registry, tokens } = this.#parts;
     const { session, token, logState, pendingOpen } = snapshot;
     const id = randomBytes(16).toString('hex');
@@ -167,7 +173,10 @@ export class Streams {
     const subscriber = { userId: session.userId, sessionId: session.id, audiences, ip };
     return {
       open: (sink) =>
-        this.#open({ id, snapshot, start, sink }, { ...subscriber, tokenHash: token?.hash }),
+        this.#open(
+          { id, snapshot, start, hasHeartbeatEvents, sink },
+          { ...subscriber, tokenHash: token?.hash },
+        ),
       cancel: () => registry.pendingOpens.remove(pendingOpen),
     };
   }
@@ -177,7 +186,7 @@ export class Streams {
    * Call it every `tickMs`.
    */
   tick(): void {
-    const { registry, userCount, wallClock, monotonicClock, tokens } = this.#parts;
+    const { registry, userCount, wallClock, monotonicClock, holders } = this.#parts;
     registry.tick();
     userCount.tick();
     const now = wallClock();
@@ -186,7 +195,7 @@ export class Streams {
       this.#sessionExpiries.set(stream, Number.POSITIVE_INFINITY); // Until the check returns.
       void this.#recheckSession(stream);
     }
-    if (monotonicClock() - this.#renewedAt >= tokens.renewEveryMs) {
+    if (monotonicClock() - this.#renewedAt >= holders.renewEveryMs) {
       this.#renewedAt = monotonicClock();
       void this.#renew();
     }
@@ -217,32 +226,39 @@ export class Streams {
 
   async #claimSingle(token: StreamToken, streamId: string): Promise<void> {
     const claim = { tokenHash: token.hash, state: token, streamId };
-    if (!(await this.#parts.tokens.claim(claim))) throw invalidStreamToken();
+    if (!(await this.#parts.holders.claim(claim))) throw invalidStreamToken();
   }
 
-  #open({ id, snapshot, start, sink }: OpeningStream, subscriber: Subscriber): void {
+  #open({ snapshot, ...opening }: OpeningStream, subscriber: Subscriber): void {
     const { registry, userCount, eventLog, limits, metrics, monotonicClock, random, log, tokens } =
       this.#parts;
     const { token, session, pendingOpen, logState } = snapshot;
     const refusal = registry.checkLimits(subscriber);
     if (refusal !== undefined) {
       registry.pendingOpens.remove(pendingOpen);
-      this.refuse(sink, refusal);
+      if (token !== undefined) tokens.keepAlive(token.hash);
+      this.refuse(opening.sink, refusal);
       return;
     }
     const isClaimed = token === undefined || tokens.mode === 'single';
     const stream = new EventStream({
-      ...{ id, subscriber, start, sink, eventLog, limits, monotonicClock, random },
+      ...{ ...opening, subscriber, eventLog, limits, monotonicClock, random },
+      publicId: token?.publicId ?? opening.id,
+      endsAt: session.expiresAt,
       asOf: logState.seq,
       claim: isClaimed ? undefined : new TokenClaim(token, this.#claimParts),
       scheduler: this.#scheduler,
       onEnd: (ended, ending) => this.#handleEnd(ended, ending),
     });
     log.info(
-      { streamId: id, userId: subscriber.userId, sessionId: subscriber.sessionId, ...start },
+      {
+        streamId: opening.id,
+        ...{ userId: subscriber.userId, sessionId: subscriber.sessionId },
+        ...opening.start,
+      },
       'stream opened',
     );
-    metrics.streamOpened(start.reason);
+    metrics.streamOpened(opening.start.reason);
     userCount.add(stream);
     this.#sessionExpiries.set(stream, session.expiresAt);
     registry.add(stream, pendingOpen); // Before replay starts, so that no event falls between them.
@@ -261,13 +277,13 @@ export class Streams {
   }
 
   /**
-   * Refuses a stream with `retry:` and `stream.close` in its body. This is for the EventSource of
+   * Refuses a stream with a `stream.close` in its body. This is for the EventSource of
    * browsers, which never reconnects after a status other than 200.
    */
   refuse(sink: Sink, reason: string): void {
     this.#parts.metrics.streamRefused(reason);
-    const { bytes } = controlFrame('stream.close', { code: 'refused', reconnect: true });
-    sink.end(Buffer.concat([retryBytes(this.refusalRetryMs()), bytes]));
+    const closing = { code: 'refused', reconnect: true, renew: false };
+    sink.end(controlFrame('stream.close', closing, { retryMs: this.refusalRetryMs() }).bytes);
   }
 
   /** Closes the stream as `expired` if its session has ended. Never rejects. */
@@ -304,12 +320,12 @@ export class Streams {
   }
 
   async #renew(): Promise<void> {
-    const { tokens, log } = this.#parts;
+    const { holders, log } = this.#parts;
     const hashes = [...this.#sessionExpiries.keys()].flatMap(
       ({ subscriber }) => subscriber.tokenHash ?? [],
     );
     try {
-      await tokens.renew(hashes);
+      await holders.renew(hashes);
     } catch (cause) {
       log.warn({ cause }, 'stream token leases could not be renewed, retrying');
     }

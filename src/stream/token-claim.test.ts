@@ -8,8 +8,9 @@ import { controlEntryAppender } from '../event-log/open.js';
 import { SqlLogStore } from '../event-log/sql/sql-log-store.js';
 import type { Takeover } from '../events/control-entry.js';
 import { silentLogger } from '../logging/logger.js';
-import { type Claim, StreamTokens } from './stream-token.js';
+import { StreamTokens } from './stream-token.js';
 import { type ClaimingStream, TokenClaim } from './token-claim.js';
+import { type Claim, TokenHolders } from './token-holders.js';
 import { TokenReleases } from './token-releases.js';
 
 const test = await testOnDialects('token claims');
@@ -68,33 +69,37 @@ async function openClaims(t: TestContext) {
   const [user] = await db.query<{ id: number }>(sql`select id from users`);
   const tokens = new StreamTokens({
     ...{ db, wallClock, appendControlEntries: controlEntryAppender(db, wallClock) },
-    ...{ lifeMs: 300_000, resumeWindowMs: 43_200_000, mode: 'resume' },
+    ...{ lifeMs: 300_000, mode: 'resume', streamsPerUserMax: 10 },
+  });
+  const holders = new TokenHolders({
+    ...{ db, wallClock, appendControlEntries: controlEntryAppender(db, wallClock) },
+    resumeWindowMs: 43_200_000,
   });
   const sessionId = 's'.repeat(32);
   const token = await tokens.mint({ userId: String(user?.id), sessionId, beginning: 'e-0' });
-  const releases = new TokenReleases(tokens, silentLogger);
+  const releases = new TokenReleases(holders, silentLogger);
   const { hash: tokenHash } = await tokens.find(token);
   let lostAnswers = 0;
   /** Claims, and loses the answer when the test says so. */
   const claim = async (claiming: Claim) => {
-    const isClaimed = await tokens.claim(claiming);
+    const isClaimed = await holders.claim(claiming);
     if (lostAnswers === 0) return isClaimed;
     lostAnswers -= 1;
     throw new Error('connection lost');
   };
-  const readState = (hash: string) => tokens.readState(hash);
+  const readState = (hash: string) => holders.readState(hash);
   let takeovers = 0;
   const onTaken = () => {
     takeovers += 1;
   };
   /** Opens a stream, which reads the token now. */
   const open = async (id: string) => {
-    const parts = { tokens: { claim, readState }, releases, onTaken, random: () => 0 };
+    const parts = { holders: { claim, readState }, releases, onTaken, random: () => 0 };
     return new TestStream(id, new TokenClaim(await tokens.find(token), parts));
   };
   return {
-    ...{ open, tokens, releases, tokenHash },
-    state: () => tokens.readState(tokenHash),
+    ...{ open, tokens, holders, releases, tokenHash },
+    state: () => holders.readState(tokenHash),
     takeovers: () => takeovers,
     failStatements: (count: number) => {
       failNext = count;
@@ -163,7 +168,7 @@ test('a stream that has claimed a lower version is replaced', async (t) => {
 });
 
 test('a takeover during a claim ends the stream only if its claim then has a lower version', async (t) => {
-  const { open, tokens, tokenHash } = await openClaims(t);
+  const { open, holders, tokenHash } = await openClaims(t);
   await (await open('one')).run();
   const outcomes: (string | undefined)[] = [];
   for (const takenVersion of [2, 99]) {
@@ -175,7 +180,7 @@ test('a takeover during a claim ends the stream only if its claim then has a low
   }
 
   assert.deepEqual(outcomes, [undefined, 'replaced']);
-  assert.equal((await tokens.readState(tokenHash))?.version, 3);
+  assert.equal((await holders.readState(tokenHash))?.version, 3);
 });
 
 test('a stream whose token was revoked closes as revoked', async (t) => {
@@ -211,13 +216,13 @@ test('a claim whose answer was lost is recognised by the holder', async (t) => {
 });
 
 test('a stream closes as failed after ten claims that other streams preceded', async (t) => {
-  const { open, tokens, tokenHash, state } = await openClaims(t);
+  const { open, holders, tokenHash, state } = await openClaims(t);
   await (await open('zero')).run();
   const stream = await open('one');
   stream.onRoundTrip = async () => {
     const current = await state();
     assert.ok(current);
-    await tokens.claim({ tokenHash, state: current, streamId: `n${stream.roundTrips}` });
+    await holders.claim({ tokenHash, state: current, streamId: `n${stream.roundTrips}` });
   };
 
   await stream.run();
@@ -242,15 +247,14 @@ test('the token of a stream that has ended is released, also if the stream ends 
 test('streams that end during a release share the next statement', async (t) => {
   const db = await databaseFor(t);
   const batches: number[] = [];
-  const tokens = new StreamTokens({
-    ...{ db, wallClock: () => 0, appendControlEntries: async () => {} },
-    ...{ lifeMs: 1, resumeWindowMs: 1, mode: 'resume' },
+  const holders = new TokenHolders({
+    ...{ db, wallClock: () => 0, appendControlEntries: async () => {}, resumeWindowMs: 1 },
   });
   const releases = new TokenReleases(
     {
       release: (batch) => {
         batches.push(batch.length);
-        return tokens.release(batch);
+        return holders.release(batch);
       },
     },
     silentLogger,

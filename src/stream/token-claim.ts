@@ -1,10 +1,11 @@
 import { setTimeout as wait } from 'node:timers/promises';
 import type { Takeover } from '../events/control-entry.js';
-import type { StreamToken, StreamTokens, TokenState } from './stream-token.js';
+import type { StreamToken } from './stream-token.js';
+import type { TokenHolders, TokenState } from './token-holders.js';
 import type { TokenReleases } from './token-releases.js';
 
 export interface TokenClaimParts {
-  readonly tokens: Pick<StreamTokens, 'claim' | 'readState'>;
+  readonly holders: Pick<TokenHolders, 'claim' | 'readState'>;
   readonly releases: Pick<TokenReleases, 'add'>;
   /** Called when an older stream was replaced, so that this process applies the control entry now. */
   readonly onTaken: () => void;
@@ -61,7 +62,7 @@ export class TokenClaim {
     let isKnown = true;
     for (let attempt = 1; stream.isOpen; attempt += 1) {
       try {
-        if (!isKnown) state = await this.#parts.tokens.readState(this.tokenHash);
+        if (!isKnown) state = await this.#parts.holders.readState(this.tokenHash);
         if (state === undefined) return stream.close('revoked');
         if (await this.#tryClaim(stream, state)) return this.#settle(stream);
         if (attempt >= attemptsMax) return stream.close('failed', { cause: precededTooOften() });
@@ -101,7 +102,7 @@ export class TokenClaim {
     if (state.holder !== undefined) await stream.roundTrip();
     if (!stream.isOpen) return false;
     const { tokenHash } = this;
-    this.#claiming = this.#parts.tokens.claim({ tokenHash, state, streamId: stream.id });
+    this.#claiming = this.#parts.holders.claim({ tokenHash, state, streamId: stream.id });
     if (!(await this.#claiming)) return false;
     this.#claimedVersion = state.version + 1;
     if (state.holder !== undefined) this.#parts.onTaken();

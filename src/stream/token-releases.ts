@@ -1,5 +1,5 @@
 import type { Logger } from '../logging/logger.js';
-import type { Release, StreamTokens } from './stream-token.js';
+import type { Release, TokenHolders } from './token-holders.js';
 
 const batchMax = 500;
 
@@ -9,14 +9,14 @@ const batchMax = 500;
  * openable again like that of a process that was killed; nothing is retried.
  */
 export class TokenReleases {
-  readonly #tokens: Pick<StreamTokens, 'release'>;
+  readonly #holders: Pick<TokenHolders, 'release'>;
   readonly #log: Logger;
   readonly #undecided = new Set<Promise<void>>();
   #waiting: Release[] = [];
   #writing: Promise<void> | undefined;
 
-  constructor(tokens: Pick<StreamTokens, 'release'>, log: Logger) {
-    this.#tokens = tokens;
+  constructor(holders: Pick<TokenHolders, 'release'>, log: Logger) {
+    this.#holders = holders;
     this.#log = log;
   }
 
@@ -42,7 +42,7 @@ export class TokenReleases {
     while (this.#waiting.length > 0) {
       const batch = this.#waiting.splice(0, batchMax);
       try {
-        await this.#tokens.release(batch);
+        await this.#holders.release(batch);
       } catch (cause) {
         const count = batch.length + this.#waiting.splice(0).length; // All would fail alike.
         this.#log.warn({ cause, tokens: count }, 'stream tokens could not be released');

@@ -6,6 +6,29 @@ export interface ReceivedEvent {
   readonly data: string;
 }
 
+/** The members of `stream.open` that say where a stream starts. */
+export interface Opening {
+  readonly resumed: boolean;
+  readonly reason: string;
+  readonly id: string;
+}
+
+/** The members of `stream.close` that differ between the reasons so far. */
+export interface Closing {
+  readonly code: string;
+  readonly reconnect: boolean;
+}
+
+export function parseOpening(data: string): Opening {
+  const { resumed, reason, id } = JSON.parse(data);
+  return { resumed, reason, id };
+}
+
+export function parseClosing(data: string): Closing {
+  const { code, reconnect } = JSON.parse(data);
+  return { code, reconnect };
+}
+
 interface Waiter {
   readonly check: () => boolean;
   readonly reject: (cause: Error) => void;
@@ -42,14 +65,14 @@ export class EventCollector {
     }
   }
 
-  /** Ids of the events of the log, in order of arrival. Control events have no id. */
+  /** Ids of the events of the log, in order of arrival. */
   get ids(): string[] {
-    return this.events.flatMap(({ id }) => id ?? []);
+    return this.events.flatMap(({ type, id }) => (type.startsWith('stream.') ? [] : (id ?? [])));
   }
 
   /** Id of the newest event of the log. */
   get lastId(): string | undefined {
-    return this.events.findLast(({ id }) => id !== undefined)?.id;
+    return this.ids.at(-1);
   }
 
   /** Returns the data of all events of a type. */
@@ -62,16 +85,16 @@ export class EventCollector {
     return this.until(() => this.events.find((event) => event.type === type));
   }
 
-  /** Settles with the data of `stream.open`. */
-  async opening(): Promise<{ resumed: boolean; reason: string; id: string }> {
-    return JSON.parse((await this.event('stream.open')).data);
+  /** Settles with where the stream starts, according to its `stream.open`. */
+  async opening(): Promise<Opening> {
+    return parseOpening((await this.event('stream.open')).data);
   }
 
   /** Settles with the data of `stream.close` once the stream has ended; undefined if it sent none. */
-  async closing(): Promise<{ code: string; reconnect: boolean } | undefined> {
+  async closing(): Promise<Closing | undefined> {
     await this.ended();
     const [data] = this.dataByType('stream.close');
-    return data === undefined ? undefined : JSON.parse(data);
+    return data === undefined ? undefined : parseClosing(data);
   }
 
   /** Settles with `open`, or with the code of the `stream.close` that rejects the stream. */

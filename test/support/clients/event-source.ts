@@ -1,7 +1,7 @@
 import { Agent, request } from 'node:https';
 import { EventSource, type FetchLike, type FetchLikeResponse } from 'eventsource';
 import { ca } from '../servers/certificate.js';
-import { EventCollector } from './event-collector.js';
+import { EventCollector, type Opening, parseOpening } from './event-collector.js';
 import type { Protocol } from './exchange.js';
 import { H2Client, readHead } from './h2-client.js';
 
@@ -145,8 +145,8 @@ export class EventSourceClient extends EventCollector {
   }
 
   /** Data of each `stream.open`, in order. */
-  get openings(): { resumed: boolean; reason: string; id: string }[] {
-    return this.dataByType('stream.open').map((data) => JSON.parse(data));
+  get openings(): Opening[] {
+    return this.dataByType('stream.open').map(parseOpening);
   }
 
   /** Settles with the data of the `count`th `stream.open`, counted from 1. */

@@ -97,10 +97,10 @@ export class SimulatedClient {
 
   connect(): SimulatedSink {
     const parser = createParser({
-      onEvent: ({ id, data }) => {
+      onEvent: ({ event, id, data }) => {
         if (id === undefined) return; // A control event.
         this.lastEventId = id;
-        this.received.push({ id, data });
+        if (event !== 'stream.open') this.received.push({ id, data });
       },
     });
     const decoder = new TextDecoder();

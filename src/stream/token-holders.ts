@@ -1,0 +1,158 @@
+import { type Database, list, type Sql, sql } from '../db/database.js';
+import { type ControlEntry, type Takeover, tokensTaken } from '../events/control-entry.js';
+import { Batcher } from '../util/batcher.js';
+
+export interface TokenHoldersOptions {
+  readonly db: Database;
+  readonly wallClock: () => number;
+  /** Appends to the event log in a transaction. It is its last step that may wait for a lock. */
+  readonly appendControlEntries: (tx: Database, entries: readonly ControlEntry[]) => Promise<void>;
+  /** Time after its last stream within which a token can be opened again. */
+  readonly resumeWindowMs: number;
+}
+
+/** Which stream has a token. Every claim increments `version`. */
+export interface TokenState {
+  readonly version: number;
+  /** Id of the stream that claimed the token last, unless it was released since. */
+  readonly holder: string | undefined;
+}
+
+/** A stream claims a token that is still in the state in which it was read. */
+export interface Claim {
+  readonly tokenHash: string;
+  readonly state: TokenState;
+  readonly streamId: string;
+}
+
+/** A stream that no longer uses its token. */
+export interface Release {
+  readonly tokenHash: string;
+  readonly streamId: string;
+}
+
+/** The columns of a token that change when it is claimed. */
+export interface TokenStateRow {
+  readonly token_hash: string;
+  readonly version: number;
+  readonly connection_id: string | null;
+}
+
+const renewedPerStatementMax = 500;
+
+/**
+ * Records which stream has a stream token: the one that claimed it last. The others of the token end (see
+ * `TokenClaim`). While a token has a holder that renews it, and for the resume window afterwards, it can
+ * be opened again.
+ */
+export class TokenHolders {
+  readonly #options: TokenHoldersOptions;
+  readonly #claims: Batcher<Claim, boolean>;
+
+  constructor(options: TokenHoldersOptions) {
+    this.#options = options;
+    this.#claims = Batcher.forDatabase(options.db, (claims) => this.#claimAll(claims));
+  }
+
+  /**
+   * Interval of `renew` for open streams. Short, so that a crash costs little of the resume window.
+   */
+  get renewEveryMs(): number {
+    return this.#options.resumeWindowMs / 12;
+  }
+
+  /** Reads which stream has a token. Returns undefined when the token is void. */
+  async readState(tokenHash: string): Promise<TokenState | undefined> {
+    const [row] = await this.#options.db.query<TokenStateRow>(
+      sql`select token_hash, version, connection_id from stream_tokens
+        where token_hash = ${tokenHash}`,
+    );
+    return row === undefined ? undefined : toTokenState(row);
+  }
+
+  /**
+   * Makes a stream the holder of a token, unless the token has changed since its state was read.
+   * Returns false if it has, or if the token is void. When an older holder is replaced, a control
+   * entry tells it. If this rejects, the claim may have been committed. Concurrent claims share a
+   * statement.
+   */
+  claim(claim: Claim): Promise<boolean> {
+    return this.#claims.run(claim);
+  }
+
+  /** Starts the resume windows of up to 500 tokens that these streams still hold. */
+  async release(releases: readonly Release[]): Promise<void> {
+    const hashes = list(releases.map(({ tokenHash }) => tokenHash));
+    const streamIds = list(releases.map(({ streamId }) => streamId));
+    const until = this.#leaseUntil;
+    await this.#options.db.execute(
+      sql`update stream_tokens set connection_id = null, lease_until = ${until}
+        where token_hash in (${hashes}) and connection_id in (${streamIds})`,
+    );
+  }
+
+  /** Extends the leases of these tokens, whose streams are open, to `resumeWindowMs` from now. */
+  async renew(hashes: readonly string[]): Promise<void> {
+    const until = this.#leaseUntil;
+    for (let start = 0; start < hashes.length; start += renewedPerStatementMax) {
+      const batch = list(hashes.slice(start, start + renewedPerStatementMax));
+      await this.#options.db.execute(
+        sql`update stream_tokens set lease_until = ${until} where token_hash in (${batch})`,
+      );
+    }
+  }
+
+  /** Claims tokens in one statement, or in one transaction if holders are replaced. */
+  async #claimAll(claims: readonly Claim[]): Promise<boolean[]> {
+    const replacing = claims.filter(({ state }) => state.holder !== undefined);
+    if (replacing.length === 0) return this.#updateHolders(this.#options.db, claims);
+    return this.#options.db.transaction(async (tx) => {
+      const areClaimed = await this.#updateHolders(tx, claims);
+      const takeovers = claims.flatMap((claim, index) =>
+        areClaimed[index] === true && replacing.includes(claim) ? toTakeover(claim) : [],
+      );
+      await this.#options.appendControlEntries(tx, tokensTaken(takeovers));
+      return areClaimed;
+    });
+  }
+
+  async #updateHolders(db: Database, claims: readonly Claim[]): Promise<boolean[]> {
+    const hashes = list(claims.map(({ tokenHash }) => tokenHash));
+    const until = this.#leaseUntil;
+    const isUnchanged = (c: Claim) =>
+      sql`(token_hash = ${c.tokenHash} and version = ${c.state.version})`;
+    const holder = join(claims, (c) => sql` when ${isUnchanged(c)} then ${c.streamId}`);
+    const unchanged = join(claims, (c) => sql` or ${isUnchanged(c)}`);
+    const count = await db.execute(
+      // `version` is set last, because MySQL assigns from left to right.
+      sql`update stream_tokens set connection_id = case${holder} end,
+          lease_until = ${until}, version = version + 1
+        where token_hash in (${hashes}) and (1 = 0${unchanged})`,
+    );
+    if (count === claims.length) return claims.map(() => true);
+    const rows = await db.query<TokenStateRow>(
+      sql`select token_hash, version, connection_id from stream_tokens
+        where token_hash in (${hashes})`,
+    );
+    const holders = new Set(rows.map((row) => row.connection_id));
+    return claims.map(({ streamId }) => holders.has(streamId));
+  }
+
+  get #leaseUntil(): number {
+    return this.#options.wallClock() + this.#options.resumeWindowMs;
+  }
+}
+
+/** Returns the state in a row of the table. */
+export function toTokenState({ version, connection_id: holder }: TokenStateRow): TokenState {
+  return { version, holder: holder ?? undefined };
+}
+
+function toTakeover({ tokenHash, state, streamId }: Claim): Takeover {
+  return { tokenHash, version: state.version + 1, streamId };
+}
+
+/** Concatenates a part per claim. */
+function join(claims: readonly Claim[], toPart: (claim: Claim) => Sql): Sql {
+  return claims.map(toPart).reduce((all, part) => sql`${all}${part}`, sql``);
+}
