@@ -49,6 +49,20 @@ test('a global logout and the login after it stay in effect when the clock steps
   assert.deepEqual(await getStatuses(client, laterLogin), [200, 200, 200]);
 });
 
+test('a login is valid at once after a global logout by a clock that was two hours ahead', async (t) => {
+  const { time, client } = await startScenario(t);
+  time.now += 2 * hour;
+  const earlierLogin = await client.login('ada');
+  const json = { scope: 'all' };
+  await client.ask('POST', '/logout', { bearer: earlierLogin.accessToken, json });
+
+  time.now -= 2 * hour;
+  const laterLogin = await client.login('ada');
+
+  assert.deepEqual(await getStatuses(client, earlierLogin), [401, 401, 401]);
+  assert.deepEqual(await getStatuses(client, laterLogin), [200, 200, 200]);
+});
+
 test('access tokens but no sessions expire when the clock jumps an hour ahead', async (t) => {
   const { time, client } = await startScenario(t);
   const earlierLogin = await client.login('ada');

@@ -51,7 +51,7 @@ async function exerciseAuth(t: TestContext, db: Database): Promise<void> {
   await sessions.endAll(account.id, 'password', {
     first: (tx) => users.setPassword(account.id, { hash: 'two', pepperVersion: 0 }, tx),
   });
-  await users.endAccessTokens(account.id);
+  await users.lock(account.id, db);
   await users.disable(account.id);
   await users.enable(account.id);
   await users.list({ afterId: account.id, limit: 10 });

@@ -24,8 +24,6 @@ export interface AccessSubject {
   readonly sessionId: string;
   readonly firstName: string;
   readonly lastName: string;
-  /** Earliest `iat` of the new token. Tokens issued before this second are void. */
-  readonly notBeforeSeconds?: number;
 }
 
 export interface AccessClaims {
@@ -70,8 +68,8 @@ export class AccessTokens {
   /** Signs a new token. Throws `service_unavailable` when the threads' queue is full or too slow. */
   async sign(subject: AccessSubject): Promise<string> {
     const { threads, audience, issuer } = this.#options;
-    const { userId, sessionId, firstName, lastName, notBeforeSeconds = 0 } = subject;
-    const issuedAt = Math.max(this.#nowSeconds(), notBeforeSeconds);
+    const { userId, sessionId, firstName, lastName } = subject;
+    const issuedAt = this.#nowSeconds();
     const expiresAt = issuedAt + Math.floor(this.lifeMs / 1000);
     const times = { iat: issuedAt, exp: expiresAt };
     const names = { firstName, lastName, sid: sessionId, sub: userId };
@@ -116,8 +114,7 @@ export class AccessTokens {
     if (!isId(sub) || !(sid === undefined || isId(sid))) throw new Error('Malformed sub or sid');
     if (!isIntegerBetween(iat) || !isIntegerBetween(exp)) throw new Error('Malformed iat or exp');
     const tolerance = this.#toleranceSeconds;
-    // A token signed in the second of a global logout is dated one second ahead.
-    if (iat > this.#nowSeconds() + Math.max(1, tolerance)) throw new Error('Not issued yet');
+    if (iat > this.#nowSeconds() + tolerance) throw new Error('Not issued yet');
     if (exp <= iat || exp - iat > this.lifeMs / 1000 + tolerance)
       throw new Error('Lifetime out of range');
     return { userId: sub, sessionId: sid, issuedAt: iat, expiresAt: exp };

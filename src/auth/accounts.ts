@@ -44,8 +44,8 @@ export class Accounts {
   }
 
   /**
-   * Sets a new password and ends all sessions except `exceptSession`. Access tokens issued until now
-   * become void, those of `exceptSession` too. Throws `not_found`, and `invalid_request` for an invalid password.
+   * Sets a new password and ends all sessions except `exceptSession`, whose access tokens stay valid.
+   * Throws `not_found`, and `invalid_request` for an invalid password.
    */
   async setPassword(username: string, newPassword: string, exceptSession?: string): Promise<void> {
     const { users, passwords, audit } = this.#options;

@@ -138,7 +138,7 @@ async function logout(
   } else if (scope === 'others') {
     await sessions.endAll(userId, 'logout', { except: sessionId });
   } else {
-    const first = (tx: Database) => users.endAccessTokens(userId, tx);
+    const first = (tx: Database) => users.lock(userId, tx);
     await sessions.endAll(userId, 'logout', { first });
   }
   audit.record('session_logout', { client, userId, sessionId, reason: scope });

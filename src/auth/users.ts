@@ -23,8 +23,6 @@ export interface Account extends User {
   readonly password: PasswordDigest;
   readonly passwordChangedAt: number;
   readonly disabledAt: number | undefined;
-  /** Seconds. Access tokens issued before this time are void. */
-  readonly tokensValidAfter: number;
   readonly lastLoginAt: number | undefined;
   readonly createdAt: number;
 }
@@ -44,14 +42,13 @@ interface Row {
   readonly first_name: string;
   readonly last_name: string;
   readonly disabled_at: number | null;
-  readonly tokens_valid_after: number;
   readonly password_changed_at: number;
   readonly last_login_at: number | null;
   readonly created_at: number;
 }
 
 const columns = sql`id, username, password_hash, pepper_version, first_name, last_name,
-  disabled_at, tokens_valid_after, password_changed_at, last_login_at, created_at`;
+  disabled_at, password_changed_at, last_login_at, created_at`;
 
 const pageMax = 500;
 
@@ -104,9 +101,9 @@ export class Users {
     try {
       await this.#db.execute(
         sql`insert into users (username, username_key, password_hash, pepper_version, first_name,
-            last_name, tokens_valid_after, password_changed_at, created_at, updated_at)
+            last_name, password_changed_at, created_at, updated_at)
           values (${username}, ${key}, ${password.hash}, ${password.pepperVersion}, ${firstName},
-            ${lastName}, 0, ${now}, ${now}, ${now})`,
+            ${lastName}, ${now}, ${now}, ${now})`,
       );
     } catch (cause) {
       if (!(cause instanceof UniqueViolation)) throw cause;
@@ -129,9 +126,7 @@ export class Users {
     return count === 1;
   }
 
-  /**
-   * Sets a password; access tokens issued until now become void. Returns false for an unknown user.
-   */
+  /** Sets a password. Returns false for an unknown user. */
   async setPassword(id: string, password: PasswordDigest, db = this.#db): Promise<boolean> {
     const now = this.#wallClock();
     // `password_changed_at` always increases, because `recordLogin` compares it. No column is read
@@ -141,7 +136,7 @@ export class Users {
           pepper_version = ${password.pepperVersion},
           password_changed_at = case when password_changed_at < ${now} then ${now}
             else password_changed_at + 1 end,
-          tokens_valid_after = ${getTokensValidAfter(now)}, updated_at = ${now}
+          updated_at = ${now}
         where id = ${toRowId(id)}`,
     );
     return count === 1;
@@ -156,18 +151,17 @@ export class Users {
     return count === 1;
   }
 
-  /** Voids the access tokens issued until now. */
-  async endAccessTokens(id: string, db = this.#db): Promise<void> {
-    const after = getTokensValidAfter(this.#wallClock());
-    await db.execute(sql`update users set tokens_valid_after = ${after} where id = ${toRowId(id)}`);
+  /** Locks the user's row until the end of the transaction, which delays logins of the user. */
+  async lock(id: string, tx: Database): Promise<void> {
+    await tx.execute(sql`update users set updated_at = updated_at where id = ${toRowId(id)}`);
   }
 
   /** Rejects logins of this user. Returns false for an unknown or already disabled user. */
   async disable(id: string, db = this.#db): Promise<boolean> {
     const now = this.#wallClock();
     const count = await db.execute(
-      sql`update users set disabled_at = ${now}, tokens_valid_after = ${getTokensValidAfter(now)},
-        updated_at = ${now} where id = ${toRowId(id)} and disabled_at is null`,
+      sql`update users set disabled_at = ${now}, updated_at = ${now}
+        where id = ${toRowId(id)} and disabled_at is null`,
     );
     return count === 1;
   }
@@ -200,14 +194,6 @@ export function toRowId(id: string): number {
   return /^[1-9]\d{0,14}$/.test(id) ? Number(id) : 0;
 }
 
-/**
- * Returns the next whole second. `iat` has whole seconds, so tokens that must become void may have the
- * current second. New tokens get at least the returned time as `iat` (`notBeforeSeconds`).
- */
-function getTokensValidAfter(now: number): number {
-  return Math.floor(now / 1000) + 1;
-}
-
 function toAccount(row: Row): Account {
   return {
     id: String(row.id),
@@ -217,7 +203,6 @@ function toAccount(row: Row): Account {
     password: { hash: row.password_hash, pepperVersion: row.pepper_version },
     passwordChangedAt: row.password_changed_at,
     disabledAt: row.disabled_at ?? undefined,
-    tokensValidAfter: row.tokens_valid_after,
     lastLoginAt: row.last_login_at ?? undefined,
     createdAt: row.created_at,
   };

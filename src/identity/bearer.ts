@@ -27,8 +27,6 @@ export interface LocalSession {
   /** When the session expires unless it is refreshed, epoch ms. */
   readonly expiresAt: number;
   readonly user: LocalUser;
-  /** Seconds. Access tokens issued before this time are void. */
-  readonly tokensValidAfter: number;
 }
 
 /** Verifies access tokens. Throws `expired_token` or `invalid_token`. */
@@ -36,8 +34,6 @@ export interface TokenVerifier {
   verify(token: string): {
     readonly userId: string;
     readonly sessionId: string | undefined;
-    /** Seconds. */
-    readonly issuedAt: number;
   };
 }
 
@@ -83,11 +79,10 @@ export class BearerAuth {
    * `invalid_token`.
    */
   async authenticateUser(exchange: Authorized): Promise<UserPrincipal> {
-    const { userId, sessionId, issuedAt } = this.#verifyClaims(this.parseCredential(exchange));
+    const { userId, sessionId } = this.#verifyClaims(this.parseCredential(exchange));
     const { sessions } = this.#options;
     const session = sessionId === undefined ? undefined : await sessions.findLive(sessionId);
-    const validAfter = session?.tokensValidAfter ?? 0;
-    if (session?.userId !== userId || issuedAt < validAfter) {
+    if (session?.userId !== userId) {
       throw this.#invalidCredential('invalid_token', 'access token');
     }
     const { id, expiresAt: sessionExpiresAt, user } = session;

@@ -11,8 +11,6 @@ export interface StoredSession {
   readonly id: string;
   readonly user: User;
   readonly userDisabled: boolean;
-  /** Seconds. Access tokens issued before this time are void. */
-  readonly tokensValidAfter: number;
   readonly selector: string;
   readonly currentHash: string;
   readonly previousHash: string | null;
@@ -71,12 +69,11 @@ interface Row {
   readonly first_name: string;
   readonly last_name: string;
   readonly disabled_at: number | null;
-  readonly tokens_valid_after: number;
 }
 
 const withUser = sql`select s.id, s.user_id, s.selector, s.cur_hash, s.prev_hash, s.successor_enc,
   s.prev_valid_until, s.idle_expires_at, s.absolute_expires_at, s.revoked_at,
-  u.username, u.first_name, u.last_name, u.disabled_at, u.tokens_valid_after
+  u.username, u.first_name, u.last_name, u.disabled_at
   from sessions s join users u on u.id = s.user_id`;
 
 const batchMax = 500;
@@ -232,7 +229,6 @@ function toSession(row: Row): StoredSession {
     id: row.id,
     user: { id: String(row.user_id), username, firstName, lastName },
     userDisabled: row.disabled_at !== null,
-    tokensValidAfter: row.tokens_valid_after,
     selector: row.selector,
     currentHash: row.cur_hash,
     previousHash: row.prev_hash,

@@ -76,8 +76,6 @@ export interface LiveSession {
   /** The earlier of the idle and the absolute expiry. */
   readonly expiresAt: number;
   readonly user: User;
-  /** Seconds. Access tokens issued before this time are void. */
-  readonly tokensValidAfter: number;
 }
 
 const dayMs = 86_400_000;
@@ -121,8 +119,7 @@ export class Sessions {
     const { refreshTokens, idleMs, absoluteMs, users, perUserMax } = this.#options;
     const id = randomBytes(16).toString('hex');
     const token = refreshTokens.mint();
-    const { tokensValidAfter } = account;
-    const accessToken = await sign({ id, user: account, tokensValidAfter }); // Signed before any row is written.
+    const accessToken = await sign({ id, user: account }); // Signed before any row is written.
     const now = this.#wallClock();
     const absoluteExpiresAt = now + absoluteMs;
     const idleExpiresAt = Math.min(now + idleMs, absoluteExpiresAt);
@@ -192,9 +189,9 @@ export class Sessions {
     const session = await this.#byId.run(sessionId);
     if (session === undefined || getEndState(session, this.#wallClock()) !== undefined)
       return undefined;
-    const { id, user, tokensValidAfter, idleExpiresAt, absoluteExpiresAt } = session;
+    const { id, user, idleExpiresAt, absoluteExpiresAt } = session;
     const expiresAt = Math.min(idleExpiresAt, absoluteExpiresAt);
-    return { id, userId: user.id, expiresAt, user, tokensValidAfter };
+    return { id, userId: user.id, expiresAt, user };
   }
 
   /** Lists the live sessions of a user, most recently used first. */
