@@ -167,6 +167,15 @@ test('a clock difference of up to 5 s is tolerated in both directions', () => {
   for (const inTime of [late, early]) assert.ok(tokens.verify(forge(header, inTime)));
 });
 
+test('a token that was issued in the future is valid, and its lifetime is limited', () => {
+  const tokens = createTokens();
+  const iat = nowSeconds + 7200;
+  const tokenUntil = (exp: number) => forge(header, { ...claims, iat, exp });
+
+  assert.equal(tokens.verify(tokenUntil(iat + 3600)).issuedAt, iat);
+  assert.throws(() => tokens.verify(tokenUntil(iat + 3606)), isFailure('invalid_token'));
+});
+
 test('a token expires exactly at its last second', async (t) => {
   let now = nowSeconds * 1000;
   const tokens = await signingTokens(t, ring, { wallClock: () => now, clockToleranceMs: 0 });

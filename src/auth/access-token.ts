@@ -13,7 +13,7 @@ export interface AccessTokensOptions {
   readonly issuer: string;
   /** 1,000 or more. */
   readonly lifeMs: number;
-  /** Largest tolerated difference between the clocks of processes. 0 to 300,000. */
+  /** How long after its `exp` a token is still valid, because clocks differ. 0 to 300,000. */
   readonly clockToleranceMs: number;
   readonly wallClock?: Clock;
 }
@@ -79,7 +79,8 @@ export class AccessTokens {
   /**
    * Returns the claims. Throws `expired_token` for a token that was valid once, and `invalid_token` in
    * every other case. A token whose lifetime exceeds `lifeMs` is invalid, so a lowered setting also
-   * applies to tokens issued earlier.
+   * applies to tokens issued earlier. A token issued in the future is valid: the signature proves that
+   * Herald issued it, by a clock that was ahead.
    */
   verify(token: string): AccessClaims {
     try {
@@ -114,7 +115,6 @@ export class AccessTokens {
     if (!isId(sub) || !(sid === undefined || isId(sid))) throw new Error('Malformed sub or sid');
     if (!isIntegerBetween(iat) || !isIntegerBetween(exp)) throw new Error('Malformed iat or exp');
     const tolerance = this.#toleranceSeconds;
-    if (iat > this.#nowSeconds() + tolerance) throw new Error('Not issued yet');
     if (exp <= iat || exp - iat > this.lifeMs / 1000 + tolerance)
       throw new Error('Lifetime out of range');
     return { userId: sub, sessionId: sid, issuedAt: iat, expiresAt: exp };

@@ -163,7 +163,6 @@ function malformedClaims({ secret, header, claims }: GoodToken): ForgedToken[] {
     ['a lifetime longer than allowed', forge({ ...claims, exp: exp + 6 })],
     ['a lifetime of zero', forge({ ...claims, iat: exp })],
     ...each('iat', [String(iat), null, -1, 0.5]),
-    ['iat 6 s ahead', forge({ ...claims, iat: iat + 6 })],
     ['nbf 6 s ahead', forge({ ...claims, nbf: iat + 6 })],
     ['nbf that is a string', forge({ ...claims, nbf: '0' })],
     ...each('aud', [...prefixes(aud), null, [aud], ['x', aud], { 0: aud }]),
