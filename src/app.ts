@@ -185,7 +185,7 @@ export class App {
       ...config.http,
       log,
       warnings,
-      wallClock,
+      monotonicClock: this.#monotonicClock,
       isHstsEnabled: config.production,
       challenge: bearer.challenge,
       onAnswered: (answered) => metrics.requestAnswered(answered),

@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import type { H2Client, Login } from './support/clients/h2-client.js';
+import { collectingLog } from './support/recording/collecting-log.js';
+import { waitForLogLine } from './support/recording/wait-for-log.js';
 import { startSystem } from './support/servers/system.js';
 
 const hour = 3_600_000;
@@ -78,4 +80,21 @@ test('access tokens but no sessions expire when the clock jumps an hour ahead', 
   stream.abort();
   const reopened = await client.openStream(path);
   await reopened.opening();
+});
+
+test('a clock that is set during a request does not change its logged duration', async (t) => {
+  let now = Date.now();
+  const wallClock = () => {
+    now += hour;
+    return now;
+  };
+  const lines: Record<string, unknown>[] = [];
+  const system = await startSystem(t, { wallClock, log: collectingLog(lines) });
+  const client = await system.connect();
+
+  await client.ask('GET', '/health/live');
+  await waitForLogLine(lines, { phrase: 'request', route: '/health/live' });
+
+  const ms = Number(lines.find(({ route }) => route === '/health/live')?.['ms']);
+  assert.ok(ms < hour, `${ms}`);
 });

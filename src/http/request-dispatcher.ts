@@ -26,7 +26,7 @@ export interface RequestDispatcherOptions {
   readonly warnings: WarningAggregator;
   /** Called for every response. Must not throw. */
   readonly onAnswered?: (answered: AnsweredRequest) => void;
-  readonly wallClock?: () => number;
+  readonly monotonicClock?: () => number;
 }
 
 /** A request that has not been answered yet. */
@@ -47,7 +47,7 @@ export class RequestDispatcher {
   readonly #options: RequestDispatcherOptions;
   readonly #router: Router;
   readonly #standardHeaders: StandardHeaders;
-  readonly #wallClock: () => number;
+  readonly #monotonicClock: () => number;
   readonly #exchangeOptions: ExchangeOptions;
 
   constructor(options: RequestDispatcherOptions) {
@@ -55,7 +55,7 @@ export class RequestDispatcher {
     this.#router = new Router(options.routes);
     const { corsOrigins: origins, isHstsEnabled } = options;
     this.#standardHeaders = new StandardHeaders({ origins, isHstsEnabled });
-    this.#wallClock = options.wallClock ?? Date.now;
+    this.#monotonicClock = options.monotonicClock ?? (() => performance.now());
     const { bodyBytesMax: bytesMax, jsonDepthMax: depthMax, bodyMs: deadlineMs } = options.limits;
     const { trustProxyHops } = options;
     const budget = new BodyBudget(bodiesBytesMax, { bytesPerIpMax: bodiesBytesMax / 8 });
@@ -64,13 +64,13 @@ export class RequestDispatcher {
 
   /** Answers a request and logs it. Never rejects. */
   async dispatch(transport: Transport): Promise<void> {
-    const startedAt = this.#wallClock();
+    const startedAt = this.#monotonicClock();
     try {
       const request = this.#prepare(transport);
       const status = this.#send(request, await this.#runHandler(request));
       const { exchange, route } = request;
       const { id: requestId, method, protocol, ip } = exchange;
-      const ms = this.#wallClock() - startedAt;
+      const ms = Math.round(this.#monotonicClock() - startedAt);
       const fields = {
         requestId,
         method: printableMethod(method),
