@@ -2,7 +2,9 @@ import { randomBytes } from 'node:crypto';
 import type { Accounts } from '../auth/accounts.js';
 import { openAuth } from '../auth/open.js';
 import type { Users } from '../auth/users.js';
+import type { Clock } from '../clock.js';
 import type { Config } from '../config/config.js';
+import type { Database } from '../db/database.js';
 import { controlEntryAppender } from '../event-log/open.js';
 import { ApiKeys } from '../identity/api-keys.js';
 import { openLogger } from '../logging/logger.js';
@@ -19,11 +21,12 @@ export interface AccountParts {
  * only to files, because standard output belongs to the command.
  *
  * Sessions that `work` ends are appended to the event log, where a running server finds them and closes
- * their streams.
+ * their streams. Times are those of the database, whatever `localClock` says.
  */
 export async function withAccounts<Result>(
   { accessToken, authThreads, ...rest }: Config,
   work: (parts: AccountParts) => Promise<Result>,
+  localClock: Clock = Date.now,
 ): Promise<Result> {
   const config = {
     ...rest,
@@ -33,17 +36,18 @@ export async function withAccounts<Result>(
   };
   const log = await openLogger({ ...config.log, stdout: false });
   try {
-    return await withDatabase(config, log, async (db) => {
-      const clocks = { wallClock: Date.now, monotonicClock: () => performance.now() };
-      const appendControlEntries = controlEntryAppender(db, Date.now);
-      const parts = { db, config, log, ...clocks, appendControlEntries };
-      const auth = await openAuth({ ...parts, onEnded: async () => {} });
+    const workOn = async (db: Database, wallClock: Clock): Promise<Result> => {
+      const appendControlEntries = controlEntryAppender(db, wallClock);
+      const parts = { db, log, wallClock, appendControlEntries };
+      const monotonicClock = () => performance.now();
+      const auth = await openAuth({ ...parts, config, monotonicClock, onEnded: async () => {} });
       try {
-        return await work({ ...auth, apiKeys: new ApiKeys({ db, log, appendControlEntries }) });
+        return await work({ ...auth, apiKeys: new ApiKeys(parts) });
       } finally {
         await auth.close();
       }
-    });
+    };
+    return await withDatabase(config, log, workOn, localClock);
   } finally {
     await log.close();
   }

@@ -68,9 +68,9 @@ async function withKeys<Result>(work: (keys: ApiKeys) => Promise<Result>): Promi
   const config = readConfig();
   const log = await openLogger({ ...config.log, stdout: false });
   try {
-    return await withDatabase(config, log, (db) => {
-      const appendControlEntries = controlEntryAppender(db, Date.now);
-      return work(new ApiKeys({ db, log, appendControlEntries }));
+    return await withDatabase(config, log, (db, wallClock) => {
+      const appendControlEntries = controlEntryAppender(db, wallClock);
+      return work(new ApiKeys({ db, log, wallClock, appendControlEntries }));
     });
   } finally {
     await log.close();
