@@ -94,6 +94,61 @@ test('a run that reaches 1000 batches ends and is logged as behind, and the next
   );
 });
 
+test('no task runs while clean-up is paused, which is logged once per pause', async () => {
+  const lines: Record<string, unknown>[] = [];
+  const { open, opened } = createLatch();
+  const steps: string[] = [];
+  const pauses = [true, true, false, true, false];
+  const isPaused = async () => {
+    const isPausedNow = pauses.shift() ?? false;
+    if (isPausedNow) steps.push('paused');
+    return isPausedNow;
+  };
+  const tasks = {
+    counted: async () => {
+      steps.push('run');
+      if (pauses.length === 0) open();
+      return 0;
+    },
+  };
+  const keepAlive = setInterval(() => {}, 1000);
+
+  const cleanUp = CleanUp.start({ tasks, intervalMs: 1, log: collectingLog(lines), isPaused });
+  await opened;
+  await cleanUp.close();
+  clearInterval(keepAlive);
+
+  assert.deepEqual(steps.slice(0, 5), ['paused', 'paused', 'run', 'paused', 'run']);
+  const paused = lines.filter(({ phrase }) => phrase === 'clean-up is paused');
+  assert.deepEqual(
+    paused.map(({ level }) => level),
+    ['warn', 'warn'],
+  );
+});
+
+test('clean-up that is paused during a run starts no further batch', async () => {
+  const { open, opened } = createLatch();
+  let batches = 0;
+  const tasks = {
+    endless: async () => {
+      batches += 1;
+      return 500;
+    },
+  };
+  const isPaused = async () => {
+    if (batches >= 3) open();
+    return batches >= 3;
+  };
+  const keepAlive = setInterval(() => {}, 1000);
+
+  const cleanUp = CleanUp.start({ tasks, intervalMs: 1, log: silentLogger, isPaused });
+  await opened;
+  await cleanUp.close();
+  clearInterval(keepAlive);
+
+  assert.equal(batches, 3);
+});
+
 test('close() waits for the running task and starts no other', async () => {
   const [started, finish] = [createLatch(), createLatch()];
   const done: string[] = [];

@@ -9,6 +9,8 @@ export interface CleanUpOptions {
   readonly tasks: Readonly<Record<string, () => Promise<number>>>;
   readonly intervalMs: number;
   readonly log: Logger;
+  /** Whether nothing may be deleted now. Must not reject. */
+  readonly isPaused?: () => Promise<boolean>;
 }
 
 type Task = readonly [name: string, run: () => Promise<number>];
@@ -25,11 +27,14 @@ const pauseMaxMs = 250;
  * after a pause as long as the last batches took but at most 250 ms, until no batch is full. After 1000
  * batches per task the run ends, logs `clean-up is behind`, and the next run, with all tasks, follows at
  * once. A task that fails is logged and retried in the next run.
+ *
+ * While `isPaused` returns true, no task runs; the first run that is skipped is logged.
  */
 export class CleanUp {
   readonly #options: CleanUpOptions;
   #timer: NodeJS.Timeout | undefined;
   #currentRun: Promise<void> = Promise.resolve();
+  #isLoggedAsPaused = false;
   #isOpen = true;
 
   private constructor(options: CleanUpOptions) {
@@ -61,6 +66,7 @@ export class CleanUp {
     const { tasks, intervalMs, log } = this.#options;
     let remaining: Task[] = Object.entries(tasks);
     for (let batch = 0; batch < batchesMax && remaining.length > 0; batch += 1) {
+      if (await this.#isPaused()) remaining = [];
       const startedAt = performance.now();
       remaining = await this.#runBatches(remaining);
       if (remaining.length > 0) await delay(Math.min(performance.now() - startedAt, pauseMaxMs));
@@ -68,6 +74,14 @@ export class CleanUp {
     const isBehind = remaining.length > 0 && this.#isOpen;
     if (isBehind) log.warn({ tasks: remaining.map(([task]) => task) }, 'clean-up is behind');
     if (this.#isOpen) this.#schedule(isBehind ? 0 : intervalMs);
+  }
+
+  async #isPaused(): Promise<boolean> {
+    const { isPaused = async () => false, log } = this.#options;
+    const isPausedNow = await isPaused();
+    if (isPausedNow && !this.#isLoggedAsPaused) log.warn({}, 'clean-up is paused');
+    this.#isLoggedAsPaused = isPausedNow;
+    return isPausedNow;
   }
 
   /** Runs one batch of each task. Returns the tasks whose batch was full. */
