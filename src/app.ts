@@ -5,6 +5,7 @@ import { createSecureContext } from 'node:tls';
 import { type Auth, openAuth } from './auth/open.js';
 import type { Clock } from './clock.js';
 import type { Config } from './config/config.js';
+import { DatabaseClock } from './db/database-clock.js';
 import { HealthCheckedDatabase } from './db/health-checked-database.js';
 import { openDatabase } from './db/open.js';
 import { toDatabaseOptions } from './db/options.js';
@@ -30,6 +31,7 @@ import { untilAborted } from './util/until-aborted.js';
 export interface AppOptions {
   readonly config: Config;
   readonly log: Logger;
+  /** The local clock. Components get the time of a `DatabaseClock`. */
   readonly wallClock?: Clock;
   readonly monotonicClock?: Clock;
   readonly random?: () => number;
@@ -108,7 +110,7 @@ export class App {
     return this.#closing;
   }
 
-  async #open(wallClock: Clock, signal: AbortSignal | undefined): Promise<void> {
+  async #open(localClock: Clock, signal: AbortSignal | undefined): Promise<void> {
     const config = this.#config;
     const log = this.#log;
     const metrics = new Metrics();
@@ -119,6 +121,11 @@ export class App {
       probeEventLog(below, config.publish.eventBytesMax, wallClock()),
     );
     this.#closeStack.add('database', () => db.close());
+    const clocks = { wallClock: localClock, monotonicClock: this.#monotonicClock };
+    const openingClock = DatabaseClock.open({ db, log, ...clocks });
+    const clock = await untilAborted(openingClock, signal);
+    const wallClock = () => clock.now();
+    this.#closeStack.add('database clock', () => clock.close());
 
     const appendControlEntries = controlEntryAppender(db, wallClock);
     const auth = await openAuth({
@@ -178,7 +185,7 @@ export class App {
     this.#streaming = streaming;
     this.#closeStack.add('streaming', () => streaming.close());
 
-    this.#startBackgroundTasks(auth, eventLog, streaming, warnings);
+    this.#startBackgroundTasks(clock, auth, eventLog, streaming, warnings);
 
     const server = await HttpServer.listen({
       ...(await readCertificate(config)),
@@ -203,7 +210,7 @@ export class App {
       ],
     });
     this.#server = server;
-    metrics.registerReaders(createReaders(server, auth, eventLog, streaming));
+    metrics.registerReaders(createReaders(clock, server, auth, eventLog, streaming));
     this.#closeStack.add('server', () =>
       server.close(Math.max(0, this.#destroyAt - performance.now())),
     );
@@ -221,6 +228,7 @@ export class App {
   }
 
   #startBackgroundTasks(
+    clock: DatabaseClock,
     auth: Auth,
     eventLog: EventLog,
     streaming: Streaming,
@@ -241,6 +249,10 @@ export class App {
       },
       intervalMs: this.#config.cleanupIntervalMs,
       log: this.#log,
+      isPaused: async () => {
+        if (clock.isOff) await clock.measure();
+        return clock.isOff;
+      },
     });
     this.#closeStack.add('clean-up', () => cleanUp.close());
   }
@@ -284,6 +296,7 @@ export class App {
 }
 
 function createReaders(
+  clock: DatabaseClock,
   server: HttpServer,
   { threads }: Auth,
   eventLog: EventLog,
@@ -301,6 +314,7 @@ function createReaders(
     jobsRunning: () => threads.state.running,
     jobWaitMs: () => threads.state.estimatedWaitMs,
     threadCrashes: () => threads.state.crashes,
+    clockOffsetMs: () => clock.offsetMs,
   };
 }
 

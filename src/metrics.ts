@@ -29,6 +29,8 @@ export interface MetricReaders {
   readonly jobWaitMs: () => number;
   /** A counter. */
   readonly threadCrashes: () => number;
+  /** How far the local clock is ahead of the database's. */
+  readonly clockOffsetMs: () => number;
 }
 
 const methods: readonly string[] = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'];
@@ -123,6 +125,11 @@ export class Metrics {
       'herald_thread_crashes_total',
       'Worker threads that exited unexpectedly',
       readers.threadCrashes,
+    );
+    this.#gauge(
+      'herald_clock_offset_seconds',
+      'Local time minus the time of the database',
+      () => readers.clockOffsetMs() / 1000,
     );
   }
 

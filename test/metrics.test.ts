@@ -53,6 +53,7 @@ test('metrics report streams, events, requests and the process', async (t) => {
   assert.equal(samplesWhileOpen.get(published), 2);
   assert.ok((samplesWhileOpen.get('herald_connections') ?? 0) >= 2);
   assert.equal(samplesWhileOpen.get('herald_connections_refused_total'), 0);
+  assert.equal(samplesWhileOpen.get('herald_clock_offset_seconds'), 0);
   assert.ok((samplesWhileOpen.get('process_resident_memory_bytes') ?? 0) > 1e6);
 
   const ended = new Promise<void>((resolve) => stream.stream.once('close', resolve));

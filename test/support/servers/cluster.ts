@@ -1,6 +1,6 @@
 import { rmSync } from 'node:fs';
 import type { TestContext } from 'node:test';
-import { App } from '../../../src/app.js';
+import { App, type AppOptions } from '../../../src/app.js';
 import { loadConfig } from '../../../src/config/config.js';
 import { migrate } from '../../../src/db/migrations/migrate.js';
 import { databaseEnv, findServer, type TestServer } from '../databases/test-server.js';
@@ -14,7 +14,10 @@ export interface Cluster {
   readonly userIds: Readonly<Record<Username, string>>;
   readonly apiKey: string;
   /** Starts another server inside this process, on the same database; closed after the test. */
-  start(extraEnv?: Env, times?: { readonly wallClock?: () => number }): Promise<App>;
+  start(
+    extraEnv?: Env,
+    options?: Partial<Pick<AppOptions, 'log' | 'wallClock' | 'monotonicClock'>>,
+  ): Promise<App>;
   /** Starts another server as a child process; killed after the test. */
   launch(extraEnv?: Env, options?: Pick<LaunchOptions, 'root' | 'onLine'>): Promise<ServerHandle>;
   /** Runs an SQL text on the database server, on a new connection. */
@@ -54,9 +57,9 @@ export async function clusterOn(t: TestContext, server: TestServer): Promise<Clu
     userIds,
     apiKey,
     administer,
-    async start(extraEnv = {}, times = {}) {
+    async start(extraEnv = {}, options = {}) {
       const config = loadConfig({ ...env, ...extraEnv });
-      const app = await App.open({ config, log: recordedLog, ...times });
+      const app = await App.open({ config, log: recordedLog, ...options });
       apps.push(app);
       return app;
     },
