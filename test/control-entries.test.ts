@@ -6,13 +6,13 @@ import { withDatabase } from '../src/commands/database.js';
 import { loadConfig } from '../src/config/config.js';
 import { type Database, sql } from '../src/db/database.js';
 import { H2Client, type H2Stream, type Login } from './support/clients/h2-client.js';
+import { waitForBlocked, whileLocked } from './support/databases/locks.js';
 import { skipFor } from './support/databases/new-database.js';
 import { findServer, type ServerDialect } from './support/databases/test-server.js';
 import { recordedLog, recordSecret } from './support/recording/record.js';
 import { clusterFor } from './support/servers/cluster.js';
 import type { Username } from './support/servers/seed.js';
 import { startSystem } from './support/servers/system.js';
-import { until } from './support/until.js';
 
 interface Scenario {
   /** A client of the process that ends sessions. The embedded database has only one process. */
@@ -112,33 +112,24 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
 
     await t.test('the logout ends the stream, and stops no publisher while waiting', async () => {
       const { accessToken, stream } = await openStreamElsewhere(scenario);
-      let release = () => {};
-      const released = new Promise<void>((resolve) => {
-        release = resolve;
-      });
-      let isLocked = false;
-      const locking = scenario.withDatabase((db) =>
-        db.transaction(async (tx) => {
-          await tx.execute(sql`update sessions set generation = generation`);
-          isLocked = true;
-          await released;
-        }),
-      );
-      await until(async () => isLocked);
-      const logout = one.ask('POST', '/logout', { bearer: accessToken });
-      await scenario.withDatabase((db) => until(() => isUpdateWaiting(db)));
+      const lock = sql`update sessions set generation = generation`;
+      const workWhileLocked = (db: Database) =>
+        whileLocked(db, lock, async (release) => {
+          const logout = one.ask('POST', '/logout', { bearer: accessToken });
+          await waitForBlocked(db, 'update sessions ');
 
-      await publish(scenario, two, 'before');
-      await stream.until(() => stream.dataByType('message').includes('before') || undefined);
-      offsets.oneMs = 60_000; // As if the logout had waited for a minute.
-      release();
-      const { status } = await logout;
-      await publish(scenario, one, 'after');
+          await publish(scenario, two, 'before');
+          await stream.until(() => stream.dataByType('message').includes('before') || undefined);
+          offsets.oneMs = 60_000; // As if the logout had waited for a minute.
+          await release();
+          const { status } = await logout;
+          await publish(scenario, one, 'after');
 
-      assert.equal(status, 204);
-      assert.deepEqual(await stream.closing(), revoked);
-      assert.deepEqual(stream.dataByType('message'), ['before']);
-      await locking;
+          assert.equal(status, 204);
+          assert.deepEqual(await stream.closing(), revoked);
+          assert.deepEqual(stream.dataByType('message'), ['before']);
+        });
+      await scenario.withDatabase(workWhileLocked);
     });
 
     // In this order, because a monotonic clock never goes back.
@@ -159,18 +150,6 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
       });
     }
   });
-}
-
-/** Returns whether another connection is in a statement that waits for a lock on `sessions`. */
-async function isUpdateWaiting(db: Database): Promise<boolean> {
-  const waiting =
-    db.dialect === 'postgres'
-      ? sql`select pid from pg_stat_activity
-          where datname = current_database() and wait_event_type = 'Lock'`
-      : // Not `innodb_trx`: it is a cache, which is not refreshed while it is read more than ten times a second.
-        sql`select id from information_schema.processlist
-          where db = database() and id <> connection_id() and info like ${'update sessions%'}`;
-  return (await db.query(waiting)).length > 0;
 }
 
 // Commands that end sessions; each case uses another user.
