@@ -19,7 +19,8 @@ import { SqlAppender } from './appender.js';
 import { sweepIdempotencyKeys } from './idempotency.js';
 import { LogGeneration, type LogHead, readHead, startNewEpoch } from './log-generation.js';
 import { noPublisherKeys, type PublisherKeys } from './publisher-keys.js';
-import { lastTrimmed, recordTrimmed, type TrimmedAudience } from './trimmed-audiences.js';
+import { trimRange } from './trim.js';
+import { lastTrimmed } from './trimmed-audiences.js';
 
 export interface SqlLogStoreOptions {
   readonly wallClock: () => number;
@@ -195,24 +196,8 @@ export class SqlLogStore implements LogStore {
     });
   }
 
-  trim({ after, upTo, events, bytes }: TrimRange): Promise<number> {
-    return this.#db.transaction(async (tx) => {
-      const updatedHeads = await tx.execute(
-        sql`update log_head set trimmed_seq = ${upTo}, events = events - ${events},
-            bytes = bytes - ${bytes}
-          where id = 1 and trimmed_seq = ${after}`,
-      );
-      if (updatedHeads === 0) return 0; // Another process has trimmed, so `bytes` is stale.
-      const trimmed = await tx.query<TrimmedAudience>(
-        sql`select audience, max(seq) as seq from event_audiences
-          where seq <= ${upTo} group by audience`,
-      );
-      await recordTrimmed(tx, trimmed);
-      const deletedRecipients = await tx.execute(
-        sql`delete from event_audiences where seq <= ${upTo}`,
-      );
-      return deletedRecipients + (await tx.execute(sql`delete from events where seq <= ${upTo}`));
-    });
+  trim(range: TrimRange): Promise<number> {
+    return trimRange(this.#db, range);
   }
 
   sweepIdempotencyKeys(now: number): Promise<number> {
