@@ -131,7 +131,7 @@ export interface LogStore {
   oldestEntries(after: number, limits: TrimBatchLimits): Promise<TrimCandidate[]>;
   /**
    * Deletes a range and returns the number of deleted rows. Deletes nothing when another process has
-   * trimmed beyond `after` meanwhile.
+   * trimmed beyond `after` meanwhile. No append waits for a trim that waits for locked rows.
    */
   trim(range: TrimRange): Promise<number>;
   /** Deletes a batch of expired idempotency keys and returns how many. For a timer. */

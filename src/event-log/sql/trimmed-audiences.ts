@@ -22,7 +22,7 @@ export interface TrimmedAudience {
 
 /**
  * Records the newest trimmed event of each audience. Call it in the transaction that trims; every
- * `seq` must be newer than those recorded before.
+ * `seq` must be newer than those recorded before, or the transaction must be rolled back.
  */
 export async function recordTrimmed(
   tx: Database,

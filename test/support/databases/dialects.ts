@@ -7,8 +7,15 @@ import { newDatabase, skipFor } from './new-database.js';
 import { rawSql } from './test-server.js';
 
 export const allDialects = ['sqlite', 'postgres', 'mariadb', 'mysql'] as const;
+/** The dialects with row locks. The embedded database has a single writer. */
+export const serverDialects = ['postgres', 'mariadb', 'mysql'] as const;
 
-export type TestOnDialects = (name: string, work: (t: TestContext) => Promise<void>) => void;
+/** By default on all dialects. */
+export type TestOnDialects = (
+  name: string,
+  work: (t: TestContext) => Promise<void>,
+  dialects?: readonly Dialect[],
+) => void;
 
 /** An open database of one test file, reused by its tests. */
 interface PooledDatabase {
@@ -29,7 +36,7 @@ const fixtures = new WeakMap<TestContext, DialectFixture>();
  * Returns a function like `test` that runs each test once per dialect and puts the dialect in front of its
  * name, as in `postgres: an event is stored`. In the test `databaseFor(t)` returns an empty database. The
  * tests of a file must not run concurrently. For a dialect without a database server, one skipped test,
- * named after `what`, gives the reason. To be awaited at the top of the file.
+ * named after `what`, gives the reason. To be awaited at the top of the file, once.
  */
 export async function testOnDialects(what: string): Promise<TestOnDialects> {
   const ready: DialectFixture[] = [];
@@ -41,8 +48,8 @@ export async function testOnDialects(what: string): Promise<TestOnDialects> {
   after(async () => {
     for (const database of ready.flatMap(({ databases }) => databases)) await database.remove();
   });
-  return (name, work) => {
-    for (const fixture of ready) {
+  return (name, work, dialects = allDialects) => {
+    for (const fixture of ready.filter(({ dialect }) => dialects.includes(dialect))) {
       test(`${fixture.dialect}: ${name}`, (t) => {
         fixture.usedCount = 0;
         fixtures.set(t, fixture);

@@ -1,0 +1,120 @@
+import assert from 'node:assert/strict';
+import type { TestContext } from 'node:test';
+import { serverDialects, testOnDialects } from '../../../test/support/databases/dialects.js';
+import { databaseFor } from '../../../test/support/databases/embedded.js';
+import { waitForBlocked, whileLocked } from '../../../test/support/databases/locks.js';
+import { type Database, sql } from '../../db/database.js';
+import { SqlLogStore } from './sql-log-store.js';
+
+const test = await testOnDialects('trims');
+
+/** Opens the event log of two processes. It has 12 events, in turn for the users 1, 2 and 3. */
+async function openStores(t: TestContext) {
+  const db = await databaseFor(t);
+  const options = { wallClock: () => 1_800_000_000_000, newEpoch: 'e1' };
+  const store = await SqlLogStore.open(db, options);
+  const other = await SqlLogStore.open(db, options);
+  for (let seq = 1; seq <= 12; seq += 1) await store.append([request(`u:${1 + (seq % 3)}`)]);
+  return { db, store, other };
+}
+
+const request = (audience: string) => ({
+  events: [{ audiences: [audience], type: 'note', data: '12345', expiresAt: undefined }],
+  idempotency: undefined,
+});
+
+/** A trim of the events above `after`, up to `upTo`, of 5 bytes each. */
+const range = (after: number, upTo: number) => ({
+  ...{ after, upTo, events: upTo - after, bytes: 5 * (upTo - after) },
+});
+
+/** Asserts that the events up to `trimmedSeq` are trimmed, and no others. */
+async function assertTrimmed(db: Database, store: SqlLogStore, trimmedSeq: number): Promise<void> {
+  const state = await store.state();
+  const keptCount = state.seq - trimmedSeq;
+  const expected = { trimmedSeq, events: keptCount, bytes: 5 * keptCount };
+  assert.deepEqual({ ...state, ...expected }, state);
+  for (const table of ['events', 'event_audiences']) {
+    const rows = await db.query<{ seq: number }>({
+      texts: [`select seq from ${table} order by seq`],
+      values: [],
+    });
+    const kept = Array.from({ length: keptCount }, (_, index) => trimmedSeq + 1 + index);
+    assert.deepEqual(
+      rows.map(({ seq }) => seq),
+      kept,
+    );
+  }
+  const newest = (user: number) => {
+    const seqs = Array.from({ length: trimmedSeq }, (_, index) => index + 1);
+    return seqs.findLast((seq) => 1 + (seq % 3) === user) ?? 0;
+  };
+  for (const user of [1, 2, 3]) {
+    assert.equal(await store.lastTrimmed([`u:${user}`]), newest(user), `of user ${user}`);
+  }
+}
+
+const heldRows = {
+  events: sql`update events set type = type where seq = 4`,
+  event_audiences: sql`update event_audiences set seq = seq where seq = 4`,
+  trimmed_audiences: sql`update trimmed_audiences set seq = seq`,
+};
+
+for (const [table, statement] of Object.entries(heldRows)) {
+  const name = `publishers do not wait for a trim that waits for a row of ${table}`;
+  const work = async (t: TestContext) => {
+    const { db, store, other } = await openStores(t);
+    await store.trim(range(0, 3));
+    await whileLocked(db, statement, async (release) => {
+      const trimming = store.trim(range(3, 6));
+      await waitForBlocked(db, `delete from ${table} `);
+
+      // Rejects at once if the trim has locked the counter row, where the append would wait.
+      const lockCounterRow = sql`select seq from log_head where id = 1 for update nowait`;
+      await db.transaction((tx) => tx.query(lockCounterRow));
+      const outcomes = await other.append([request('u:2')]);
+
+      assert.deepEqual(outcomes, [{ kind: 'appended', firstSeq: 13 }]);
+      await release();
+      assert.equal(await trimming, 6);
+    });
+    await assertTrimmed(db, store, 6);
+  };
+  test(name, work, serverDialects);
+}
+
+test(
+  'of two trims that wait for the same row, one trims and one deletes nothing',
+  async (t) => {
+    const { db, store, other } = await openStores(t);
+    const lock = sql`update events set type = type where seq = 2`;
+    await whileLocked(db, lock, async (release) => {
+      const trimming = Promise.all([store.trim(range(0, 5)), other.trim(range(0, 7))]);
+      await waitForBlocked(db, 'delete from events ', 2);
+
+      await release();
+      const deletedRows = await trimming;
+
+      assert.ok(['10,0', '0,14'].includes(String(deletedRows)), `${deletedRows}`);
+      await assertTrimmed(db, store, deletedRows[0] === 10 ? 5 : 7);
+    });
+  },
+  serverDialects,
+);
+
+test('of two trims at the same time, one trims and one deletes nothing', async (t) => {
+  const { db, store, other } = await openStores(t);
+  let trimmedSeq = 0;
+  for (let round = 1; round <= 5; round += 1) {
+    const [shorter, longer] = [
+      range(trimmedSeq, trimmedSeq + 1),
+      range(trimmedSeq, trimmedSeq + 2),
+    ];
+
+    const deletedRows = await Promise.all([store.trim(shorter), other.trim(longer)]);
+
+    assert.ok(['2,0', '0,4'].includes(String(deletedRows)), `${deletedRows}`);
+    trimmedSeq += deletedRows[0] === 2 ? 1 : 2;
+    await assertTrimmed(db, store, trimmedSeq);
+  }
+});
