@@ -37,8 +37,8 @@ const routes = [
   route('POST', '/whole', async (exchange) => json(200, await exchange.body())),
   route('POST', '/lines', async (exchange) => {
     const values: unknown[] = [];
-    const limits = { bytesMax: 8192, lineBytesMax: 8192 };
-    for await (const value of exchange.lines(limits)) values.push(value);
+    const limits = { bytesMax: 8192, lineBytesMax: 8192, deadlineMs: 60_000 };
+    for await (const { value } of exchange.lines(limits)) values.push(value);
     return json(200, values[0]);
   }),
 ];

@@ -1,8 +1,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { withDatabase } from '../src/commands/database.js';
+import { loadConfig } from '../src/config/config.js';
+import { sql } from '../src/db/database.js';
 import type { H2Stream } from './support/clients/h2-client.js';
 import { collectingLog } from './support/recording/collecting-log.js';
+import { recordedLog } from './support/recording/record.js';
 import { startSystem } from './support/servers/system.js';
+import { until } from './support/until.js';
 
 test('a stream token that more than five addresses take over in a minute is revoked', async (t) => {
   const lines: Record<string, unknown>[] = [];
@@ -15,10 +20,16 @@ test('a stream token that more than five addresses take over in a minute is revo
   const other = await client.listen('ada');
 
   const streams: H2Stream[] = [];
+  const hasHolder = () =>
+    withDatabase(loadConfig(system.env), recordedLog, async (db) => {
+      const held = sql`select version from stream_tokens where connection_id is not null`;
+      return (await db.query(held)).length > 0;
+    });
   for (const host of [1, 2, 3, 4, 5, 6]) {
     const stream = await openFrom(host);
     await stream.opening();
     await streams.at(-1)?.closing(); // The new stream has taken the token.
+    await until(hasHolder);
     streams.push(stream);
   }
   const seventh = await openFrom(7);

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { migrate } from '../src/db/migrations/migrate.js';
+import { parseClosing } from './support/clients/event-collector.js';
 import { EventSourceClient } from './support/clients/event-source.js';
 import { databaseEnv, findServer } from './support/databases/test-server.js';
 import { collectingLog } from './support/recording/collecting-log.js';
@@ -56,7 +57,7 @@ for (const dialect of ['postgres', 'mariadb'] as const) {
     });
     await page.until(() => page.ids.at(-1) === second.body['id'] || undefined);
 
-    assert.deepEqual(JSON.parse(closing.data), { code: 'refused', reconnect: true });
+    assert.deepEqual(parseClosing(closing.data), { code: 'refused', reconnect: true });
     assert.deepEqual([refusedStream.status, refusedPublish.status], [503, 503]);
     assert.match(refusedStream.headers['retry-after'] ?? '', /^\d+$/);
     assert.deepEqual(page.dataByType('message'), ['before', 'after']);

@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import { join } from 'node:path';
 import { PassThrough, Readable } from 'node:stream';
 import { test } from 'node:test';
+import { ask } from './support/clients/ask.js';
 import type { H2Client } from './support/clients/h2-client.js';
 import { waitForExit } from './support/servers/process.js';
 import { type System, startSystem } from './support/servers/system.js';
@@ -43,13 +45,13 @@ test('20,000 lines, far more than fit in a batch, are published in order', async
   );
 });
 
-test('events are delivered before the last line is received', async (t) => {
+test('with an Idempotency-Key, full batches are delivered before the last line is received', async (t) => {
   const system = await startSystem(t);
   const client = await system.connect();
   const stream = await client.listen('ada');
   const body = new PassThrough();
 
-  const answer = postLines(system, client, body);
+  const answer = postLines(system, client, body, { 'idempotency-key': 'full batches only' });
   for (const line of generateLines(600)) body.write(line);
   await stream.until(() => stream.dataByType('message')[499]);
   const earlyCount = stream.dataByType('message').length;
@@ -62,13 +64,79 @@ test('events are delivered before the last line is received', async (t) => {
   assert.equal(published['lastId'], stream.ids.at(-1));
 });
 
+for (const protocol of ['h2', 'http/1.1'] as const) {
+  test(`over ${protocol}, a line is delivered while its body pauses, and a pause ends neither the body nor its connection`, async (t) => {
+    const env = { BODY_TIMEOUT: '100', IDLE_TIMEOUT: '2000', STREAM_HEARTBEAT: '1000' };
+    const system = await startSystem(t, { env });
+    const client = await system.connect();
+    const stream = await client.listen('ada');
+    const idle = await system.connect();
+    const body = new PassThrough();
+    const headers = { 'content-type': 'application/x-ndjson' };
+    const parts = { bearer: system.apiKey, headers, body };
+
+    const answer =
+      protocol === 'h2'
+        ? client.ask('POST', '/events', parts)
+        : ask('http/1.1', Number(new URL(system.url).port), 'POST', '/events', parts);
+    body.write(toLine('first'));
+    await stream.until(() => stream.dataByType('message').includes('first') || undefined);
+    await once(idle.session, 'close'); // An idle connection is closed meanwhile.
+    body.write(toLine('second'));
+    await stream.until(() => stream.dataByType('message').includes('second') || undefined);
+    body.end(toLine('third'));
+
+    const { status, body: published } = await answer;
+    assert.deepEqual([status, published['published']], [201, 3]);
+  });
+}
+
+test('a pause longer than PUBLISH_IDLE_TIMEOUT gets 408 with the number of published events', async (t) => {
+  const system = await startSystem(t, { env: { PUBLISH_IDLE_TIMEOUT: '1000' } });
+  const client = await system.connect();
+  const body = new PassThrough();
+
+  const answer = postLines(system, client, body);
+  body.write(toLine('first'));
+  const { status, body: problem } = await answer;
+
+  assert.deepEqual([status, problem['name']], [408, 'request_timeout']);
+  assert.deepEqual(problem['info'], { published: 1 });
+});
+
+test('open bodies of lines count only with what is not yet written, and give it back after a failure', async (t) => {
+  const system = await startSystem(t, { env: { PUBLISH_BODIES_LIMIT: '8388608' } });
+  const client = await system.connect();
+  const stream = await client.listen('ada');
+  const bodies = Array.from({ length: 60 }, () => new PassThrough());
+
+  const answers = bodies.map((body) => postLines(system, client, body));
+  for (const [index, body] of bodies.entries()) body.write(toLine(`line ${index}`));
+  await stream.until(() => stream.dataByType('message').length === 60 || undefined);
+  for (const [index, body] of bodies.entries()) body.end(index % 2 === 0 ? '{' : undefined);
+  const statuses = (await Promise.all(answers)).map(({ status }) => status);
+  const large = toLine('x'.repeat(60_000)).repeat(17); // More than 1 MB.
+  const failures: number[] = [];
+  for (let count = 0; count < 10; count += 1)
+    failures.push((await postLines(system, client, `${large}{`)).status);
+
+  assert.deepEqual(
+    statuses,
+    bodies.map((_, index) => (index % 2 === 0 ? 400 : 201)),
+  );
+  assert.deepEqual(failures, Array(10).fill(400));
+  assert.equal((await postLines(system, client, large)).status, 201);
+});
+
 test('the response to an invalid line has its index and the number of published events', async (t) => {
   const system = await startSystem(t);
   const client = await system.connect();
   const stream = await client.listen('ada');
   const validLines = [...generateLines(700)].join('');
 
-  const noJson = await postLines(system, client, `${validLines}{"to"\n${toLine('never')}`);
+  const withKey = { 'idempotency-key': 'full batches only' };
+  const invalid = `${validLines}{"to"\n${toLine('never')}`;
+  const noJson = await postLines(system, client, invalid, withKey);
   const noData = await postLines(system, client, `${toLine(1)}{"to":"all"}\n`);
   const tooLong = await postLines(system, client, toLine('x'.repeat(65_537)));
   const noLines = await postLines(system, client, '\n\n');

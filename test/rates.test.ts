@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { parseClosing } from './support/clients/event-collector.js';
 import { EventSourceClient } from './support/clients/event-source.js';
 import type { Answer } from './support/clients/exchange.js';
 import type { H2Client } from './support/clients/h2-client.js';
@@ -104,7 +105,7 @@ for (const protocol of ['h2', 'http/1.1'] as const) {
     uptimeMs += 5000;
     const opening = await page.waitForOpenings(1);
 
-    assert.deepEqual(JSON.parse(closing.data), { code: 'refused', reconnect: true });
+    assert.deepEqual(parseClosing(closing.data), { code: 'refused', reconnect: true });
     assert.equal(opening.reason, 'fresh');
     assert.deepEqual(page.network.statuses, [200, 200]);
   });

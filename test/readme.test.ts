@@ -36,7 +36,7 @@ test('the commands and snippets of the README work as written', { skip: noCurl }
   await t.test('log in, listen, publish', async () => {
     const logIn = blocks.slice(0, listenIndex).join('\n');
     const stream = run(clone, `${logIn}\n${blocks[listenIndex]}`);
-    const text = await waitForOutput(stream, /event: stream\.open\n.*\n\n/);
+    const text = await waitForOutput(stream, /event: stream\.open\ndata: .*\nid: .*\n\n/);
     assert.match(text, /"accessToken":.*"refreshToken":/);
     assert.match(text, /"firstName":"John"/);
 
@@ -46,7 +46,7 @@ test('the commands and snippets of the README work as written', { skip: noCurl }
     assert.match(publishing.out, /\{"id":"[^"]+-\d+"\}/);
     assert.match(publishing.out, /\bada\b[\s\S]*Lovelace/);
     assert.match(publishing.out, /\bhk_[0-9a-f]{16}_[\w-]{43}\b/);
-    await waitForOutput(stream, /^id: .+-\d+\nevent: greeting\ndata: \{"hello":"world"\}\n\n/m);
+    await waitForOutput(stream, /^event: greeting\ndata: \{"hello":"world"\}\nid: .+-\d+\n\n/m);
   });
 
   for (const [index, name] of ['a browser', 'Node'].entries()) {

@@ -145,6 +145,7 @@ function readSettings(reader: EnvReader) {
       eventBytesMax: reader.integer('EVENT_BYTES_MAX', 64 * kib, { min: 1, max: 512 * kib }),
       bodyBytesMax: reader.integer('PUBLISH_BODY_LIMIT', 8 * mib, { min: 1 * kib, max: 64 * mib }),
       bodiesBytesMax: reader.integer('PUBLISH_BODIES_LIMIT', 64 * mib, { min: 8 * mib }),
+      linesIdleMs: reader.timer('PUBLISH_IDLE_TIMEOUT', 10 * minute, { min: 1000 }),
     },
     cleanupIntervalMs: reader.timer('CLEANUP_INTERVAL', minute, { min: 1000 }),
   };

@@ -1,12 +1,13 @@
 import { createHash } from 'node:crypto';
 import { Failure } from '../errors.js';
 import { parsePublishRequest } from '../events/publish-request.js';
-import { BodyBudget, budgetExhausted } from '../http/body/body-budget.js';
+import { minify } from '../events/raw-json.js';
+import { BodyBudget } from '../http/body/body-budget.js';
 import type { Exchange } from '../http/exchange.js';
 import { json, type Reply } from '../http/reply.js';
 import { type Route, route } from '../http/router.js';
 import type { EventLog } from './event-log.js';
-import { batchMax, publishLines } from './publish-lines.js';
+import { publishLines } from './publish-lines.js';
 
 export interface PublishBodyLimits {
   readonly bodyBytesMax: number;
@@ -18,6 +19,8 @@ export interface PublishBodyLimits {
    */
   readonly linesBytesMax: number;
   readonly eventBytesMax: number;
+  /** Maximum pause between two lines of an NDJSON body. */
+  readonly linesIdleMs: number;
 }
 
 export interface PublishRouteParts {
@@ -64,14 +67,14 @@ async function handlePublish(
       key === undefined ? undefined : (batchIndex: number) => keyHash(`\n${batchIndex}`);
     return handlePublishLines(exchange, keyId, parts, batchKeyHash);
   }
-  const body = await exchange.body({ bytesMax: limits.bodyBytesMax, budget: bodies });
+  const body = await exchange.jsonBody({ bytesMax: limits.bodyBytesMax, budget: bodies });
   const events = parsePublishRequest(body, limits, wallClock());
   const idempotency =
     key === undefined
       ? undefined
-      : { keyHash: keyHash(''), bodyHash: sha256(JSON.stringify(body)) };
+      : { keyHash: keyHash(''), bodyHash: sha256(minify(body?.text ?? '')) };
   const ids = await eventLog.publish(events, idempotency, keyId);
-  return json(201, Array.isArray(body) ? { ids } : { id: ids[0] });
+  return json(201, Array.isArray(body?.value) ? { ids } : { id: ids[0] });
 }
 
 async function handlePublishLines(
@@ -81,20 +84,12 @@ async function handlePublishLines(
   keyHash: ((batchIndex: number) => string) | undefined,
 ): Promise<Reply> {
   const lineBytesMax = limits.eventBytesMax * bytesPerEscapedChar + envelopeBytesMax;
-  const reservedBytes = batchMax.bytes + lineBytesMax; // The same for any size of the body.
-  if (!bodies.acquire(reservedBytes)) throw budgetExhausted();
-  try {
-    const lines = exchange.lines({ bytesMax: limits.linesBytesMax, lineBytesMax });
-    const published = await publishLines(lines, {
-      limits,
-      wallClock,
-      publish: (events, idempotency) => eventLog.publish(events, idempotency, keyId),
-      keyHash,
-    });
-    return json(201, published);
-  } finally {
-    bodies.release(reservedBytes);
-  }
+  const { linesBytesMax: bytesMax, linesIdleMs: deadlineMs } = limits;
+  const published = await publishLines(exchange.lines({ bytesMax, lineBytesMax, deadlineMs }), {
+    ...{ limits, wallClock, budget: bodies, keyHash },
+    publish: (events, idempotency) => eventLog.publish(events, idempotency, keyId),
+  });
+  return json(201, published);
 }
 
 function isNdjson({ headers }: Exchange): boolean {

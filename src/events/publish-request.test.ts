@@ -5,7 +5,11 @@ import { parsePublishRequest } from './publish-request.js';
 
 const limits = { eventBytesMax: 64 };
 const now = 1_800_000_000_000;
-const parse = (body: unknown) => parsePublishRequest(body, limits, now);
+/** Parses a body with this value; undefined for an empty one. */
+const parse = (value: unknown) => {
+  const body = value === undefined ? undefined : { value, text: JSON.stringify(value) };
+  return parsePublishRequest(body, limits, now);
+};
 
 function getFailure(body: unknown): Failure {
   try {
@@ -33,6 +37,16 @@ test('string data is sent unchanged, and anything else as JSON', () => {
 
   const texts = events.map((event) => event.data);
   assert.deepEqual(texts, ['text', '', '0', 'null', 'false', '[1]', '{"a":"ü"}']);
+});
+
+test('JSON data keeps the digits of its numbers and its duplicate members', () => {
+  for (const data of ['12345678901234567890', '1e400', '{"a":1.0,"a":-0}']) {
+    const texts = [`{"to":"all","data":${data}}`, `[{"to":"all","data": ${data} }]`];
+    for (const text of texts) {
+      const [event] = parsePublishRequest({ value: JSON.parse(text), text }, limits, now);
+      assert.equal(event?.data, data);
+    }
+  }
 });
 
 test('an event can have a lifetime and can be volatile', () => {

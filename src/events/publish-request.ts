@@ -7,6 +7,13 @@ import {
   userAudience,
 } from './audience.js';
 import { isEncodable, isPublishableName } from './frame.js';
+import { sliceMembers } from './raw-json.js';
+
+/** A JSON value of a publisher, and the text from which it was parsed. */
+export interface PublishedJson {
+  readonly value: unknown;
+  readonly text: string;
+}
 
 /** A validated event of a publisher. `data` is the text that is sent to clients. */
 export interface NewEvent {
@@ -39,11 +46,21 @@ const expiresInMaxMs = 366 * 24 * 60 * 60 * 1000;
  * `payload_too_large` for the whole request; `info` contains the field, and for an array the index.
  */
 export function parsePublishRequest(
-  body: unknown,
+  body: PublishedJson | undefined,
   limits: PublishLimits,
   now: number,
 ): readonly NewEvent[] {
-  if (!Array.isArray(body)) return [parseEvent(body, limits, now, undefined)];
+  const { value = undefined, text = '' } = body ?? {};
+  if (!Array.isArray(value)) return [parseEvent({ value, text }, limits, now, undefined)];
+  return parseArray(value, sliceMembers(text, 'data'), limits, now);
+}
+
+function parseArray(
+  body: readonly unknown[],
+  dataTexts: readonly (string | undefined)[],
+  limits: PublishLimits,
+  now: number,
+): readonly NewEvent[] {
   if (body.length === 0 || body.length > eventsPerRequestMax) {
     throw new Failure(
       'invalid_request',
@@ -51,7 +68,7 @@ export function parsePublishRequest(
       { info: { max: eventsPerRequestMax } },
     );
   }
-  const events = body.map((item, index) => parseEvent(item, limits, now, index));
+  const events = body.map((item, index) => parseFields(item, dataTexts[index], limits, now, index));
   const recipientCount = events.reduce((sum, event) => sum + event.audiences.length, 0);
   if (recipientCount > recipientsPerRequestMax) {
     const limit = `one request names ${recipientsPerRequestMax} users and sessions at most`;
@@ -68,7 +85,18 @@ const knownFields = ['to', 'type', 'data', 'volatile', 'expiresIn'];
  * Parses one event. Throws the same errors as `parsePublishRequest`, with `index` if there is one.
  */
 export function parseEvent(
+  { value, text }: PublishedJson,
+  limits: PublishLimits,
+  now: number,
+  index: number | undefined,
+): NewEvent {
+  const [dataText] = typeof value === 'object' ? sliceMembers(text, 'data') : [];
+  return parseFields(value, dataText, limits, now, index);
+}
+
+function parseFields(
   body: unknown,
+  dataText: string | undefined,
   limits: PublishLimits,
   now: number,
   index: number | undefined,
@@ -102,7 +130,7 @@ export function parseEvent(
   if (expiresIn !== undefined && !isLifetime(expiresIn)) {
     throw failWith('expiresIn', 'must be whole milliseconds, 1 to a year', 'invalid_request');
   }
-  const data = toDataText(fields['data']);
+  const data = toDataText(fields['data'], dataText);
   if (!isEncodable(data)) {
     throw failWith('data', 'must not hold NUL or a lone surrogate', 'invalid_request');
   }
@@ -122,9 +150,12 @@ export function parseEvent(
   return { audiences, type, data, volatile, expiresAt };
 }
 
-/** Returns a string unchanged and anything else as JSON. */
-function toDataText(data: unknown): string {
-  return typeof data === 'string' ? data : JSON.stringify(data);
+/**
+ * Returns a string unchanged, and anything else as the JSON that the publisher sent, because a parsed
+ * value has lost digits of its numbers and duplicate members.
+ */
+function toDataText(data: unknown, text: string | undefined): string {
+  return typeof data === 'string' ? data : (text ?? JSON.stringify(data));
 }
 
 function isLifetime(value: unknown): value is number {

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { Failure } from '../errors.js';
-import { type BodyLimits, parseBody, readBody } from './body/body.js';
+import { type BodyLimits, type JsonBody, parseBody, parseJsonBody, readBody } from './body/body.js';
 import type { BodyBudget } from './body/body-budget.js';
 import { type LineLimits, readLines } from './body/body-lines.js';
 import { clientIp } from './client-ip.js';
@@ -36,11 +36,14 @@ export interface Exchange {
    * budget is exhausted. Can be called once.
    */
   body(options?: BodyOptions): Promise<unknown>;
+  /** Reads and parses a JSON body like `body`, and also returns its text. */
+  jsonBody(options?: Omit<BodyOptions, 'form'>): Promise<JsonBody | undefined>;
   /**
-   * Returns the values of a body of JSON lines (`application/x-ndjson`), read at the pace of the
-   * consumer. Can be called once, instead of `body`. Throws as `readLines` does.
+   * Returns the values of a body of JSON lines (`application/x-ndjson`) with their texts, read at the
+   * pace of the consumer. A pause of up to `deadlineMs` ends neither the body nor its connection. Can be
+   * called once, instead of `body`. Throws as `readLines` does.
    */
-  lines(options: Pick<LineLimits, 'bytesMax' | 'lineBytesMax'>): AsyncIterable<unknown>;
+  lines(options: Omit<LineLimits, 'depthMax'>): AsyncIterable<JsonBody>;
 }
 
 export interface BodyOptions {
@@ -119,20 +122,32 @@ export class TransportExchange implements Exchange {
     return values;
   }
 
-  async body({ bytesMax, budget, form = false }: BodyOptions = {}): Promise<unknown> {
+  async body({ form = false, ...options }: BodyOptions = {}): Promise<unknown> {
+    const { depthMax } = this.#options.limits;
+    const bytes = await this.#readBody(options);
+    return parseBody(bytes, { type: this.headers['content-type'], form, depthMax });
+  }
+
+  async jsonBody(options: Omit<BodyOptions, 'form'> = {}): Promise<JsonBody | undefined> {
+    const { depthMax } = this.#options.limits;
+    const bytes = await this.#readBody(options);
+    return parseJsonBody(bytes, { type: this.headers['content-type'], depthMax });
+  }
+
+  #readBody({ bytesMax, budget }: Omit<BodyOptions, 'form'>): Promise<Buffer> {
     const { limits } = this.#options;
-    const bytes = await readBody(this.#startBody(), {
+    return readBody(this.#startBody(), {
       ...limits,
       bytesMax: bytesMax ?? limits.bytesMax,
       budget: budget ?? limits.budget,
       ipKey: toIpKey(this.ip),
     });
-    const type = this.headers['content-type'];
-    return parseBody(bytes, { type, form, depthMax: limits.depthMax });
   }
 
-  lines(options: Pick<LineLimits, 'bytesMax' | 'lineBytesMax'>): AsyncIterable<unknown> {
-    return readLines(this.#startBody(), { ...this.#options.limits, ...options });
+  lines(options: Omit<LineLimits, 'depthMax'>): AsyncIterable<JsonBody> {
+    const { depthMax } = this.#options.limits;
+    this.#transport.tolerateIdle();
+    return readLines(this.#startBody(), { depthMax, ...options });
   }
 
   /** Throws when the body was read before, because a second read would return an empty body. */

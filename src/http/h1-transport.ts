@@ -4,6 +4,13 @@ import { waitForPeer } from './round-trip.js';
 import { StreamSink } from './stream-sink.js';
 import { parseRawHeaders, type Transport } from './transport.js';
 
+export interface H1TransportOptions {
+  readonly endMs: number;
+  readonly isStopping: () => boolean;
+  /** See `Transport.tolerateIdle`. */
+  readonly tolerateIdle: () => void;
+}
+
 /** An HTTP/1.1 request and its response. */
 export class H1Transport implements Transport {
   readonly protocol = 'http/1.1';
@@ -17,15 +24,17 @@ export class H1Transport implements Transport {
   readonly #response: ServerResponse;
   readonly #endMs: number;
   readonly #isStopping: () => boolean;
+  readonly #tolerateIdle: () => void;
 
   constructor(
     request: IncomingMessage,
     response: ServerResponse,
-    { endMs, isStopping }: { endMs: number; isStopping: () => boolean },
+    { endMs, isStopping, tolerateIdle }: H1TransportOptions,
   ) {
     this.#response = response;
     this.#endMs = endMs;
     this.#isStopping = isStopping;
+    this.#tolerateIdle = tolerateIdle;
     this.input = request;
     this.method = request.method ?? '';
     this.rawHeaders = request.rawHeaders;
@@ -50,6 +59,10 @@ export class H1Transport implements Transport {
 
   /** Does nothing: Node sends 100-continue itself. */
   sendContinue(): void {}
+
+  tolerateIdle(): void {
+    this.#tolerateIdle();
+  }
 
   onClientGone(listener: () => void): void {
     if (this.isClientGone) queueMicrotask(listener);

@@ -64,6 +64,9 @@ export class H2Transport implements Transport {
     this.#stream.additionalHeaders({ ':status': 100 });
   }
 
+  /** Does nothing: the PINGs of a connection with an exchange are activity. */
+  tolerateIdle(): void {}
+
   onClientGone(listener: () => void): void {
     if (this.isClientGone) queueMicrotask(listener);
     else this.#stream.once('close', () => this.isAnswered || listener());

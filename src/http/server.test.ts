@@ -222,12 +222,15 @@ test('an HTTP/2 session gets GOAWAY, completes its open streams, and starts no n
   await until(() => answers.length === 1 && sinks.length === 1);
 
   server.stopAccepting();
+  client.send(h2.headers(5, fields('GET', '/hello')));
+  assert.deepEqual(await client.readJson(5), { hello: true }); // Still served.
+  const closed = server.close(60_000);
   const goaway = await client.frame((one) => one.type === type.goaway);
   assert.deepEqual(
     [goaway?.payload.readUInt32BE(0), goaway?.payload.readUInt32BE(4)],
-    [3, code.none],
+    [5, code.none],
   );
-  client.send(h2.headers(5, fields('GET', '/hello')));
+  client.send(h2.headers(7, fields('GET', '/hello')));
   answers[0]?.(json(200, { late: true }));
 
   assert.deepEqual(await client.readJson(1), { late: true });
@@ -235,13 +238,28 @@ test('an HTTP/2 session gets GOAWAY, completes its open streams, and starts no n
   await client.ended;
   assert.equal(client.readData(3).toString(), 'goodbye');
   assert.equal(
-    client.frames.filter((one) => one.streamId === 5 && one.type !== type.reset).length,
+    client.frames.filter((one) => one.streamId === 7 && one.type !== type.reset).length,
     0,
   );
-  assert.deepEqual(
-    lines.filter((line) => line['route'] === '/hello'),
-    [],
-  );
+  assert.equal(lines.filter((line) => line['route'] === '/hello').length, 1);
+  client.destroy();
+  await closed;
+});
+
+test('while a server stops, GOAWAY follows the end of the last stream of a session', async (t) => {
+  const { routes, sinks } = createDeferredRoutes();
+  const { port, server } = await startHttp(t, routes);
+  const client = await RawH2.open(port);
+  client.send(h2.headers(1, fields('GET', '/stream')));
+  await until(() => sinks.length === 1);
+
+  server.stopAccepting();
+  sinks[0]?.end(Buffer.from('goodbye'));
+  await client.frame((one) => one.type === type.goaway);
+
+  assert.equal(client.readData(1).toString(), 'goodbye');
+  const ends = client.frames.findIndex((one) => one.streamId === 1 && (one.flags & 1) === 1);
+  assert.ok(ends >= 0 && ends < client.frames.findIndex((one) => one.type === type.goaway));
   client.destroy();
   await server.close(60_000);
 });

@@ -115,20 +115,19 @@ export class HttpServer {
   }
 
   /**
-   * Accepts no new connections, asks clients to close the open ones (GOAWAY, `connection: close`), and
-   * still answers requests that arrive on them. Idempotent.
+   * Accepts no new connections, closes the open ones as soon as their exchanges are over, and still answers
+   * requests that arrive on them (over HTTP/1.1 with `connection: close`). Idempotent.
    */
   stopAccepting(): void {
     if (this.#isStopping) return;
     this.#isStopping = true;
     this.#server.close();
-    this.#connections.closeGracefully();
+    this.#connections.closeIdle();
   }
 
   /**
-   * Stops accepting, waits until all connections are closed, and destroys those that are still open after
-   * `deadlineMs`.
-   * Idempotent; never rejects.
+   * Stops accepting, asks clients to begin no further exchanges (GOAWAY), waits until all connections are
+   * closed, and destroys those that are still open after `deadlineMs`. Idempotent; never rejects.
    */
   close(deadlineMs: number): Promise<void> {
     this.#closing ??= this.#close(deadlineMs);
@@ -137,6 +136,7 @@ export class HttpServer {
 
   async #close(deadlineMs: number): Promise<void> {
     this.stopAccepting();
+    this.#connections.sendGoaway();
     const deadline = setTimeout(() => this.#connections.destroyAll(), deadlineMs);
     await this.#connections.allClosed();
     clearTimeout(deadline);
@@ -159,10 +159,11 @@ export class HttpServer {
     for (const emitter of [request, response]) {
       emitter.on('error', this.#logError);
     }
-    if (this.#connections.trackExchange(request.socket as TLSSocket, response) === undefined)
-      return;
+    const socket = request.socket as TLSSocket;
+    if (this.#connections.trackExchange(socket, response) === undefined) return;
     const isStopping = () => this.#isStopping;
-    const options = { endMs: this.#endMs, isStopping };
+    const tolerateIdle = () => this.#connections.tolerateIdle(socket);
+    const options = { endMs: this.#endMs, isStopping, tolerateIdle };
     const dispatch = () =>
       void this.#dispatcher.dispatch(new H1Transport(request, response, options));
     // Pipelined request: wait until Node assigns the socket to this response.
@@ -234,7 +235,7 @@ function createServer({ key, cert, limits }: HttpServerOptions): Http2SecureServ
   // For HTTP/1.1, an HTTP/2 server reads these only from properties, and only before `listen`.
   Object.assign(server, {
     headersTimeout: limits.headersMs,
-    requestTimeout: limits.headersMs + limits.bodyMs,
+    requestTimeout: 0, // Bodies have limits of their own.
     keepAliveTimeout: limits.idleMs,
     connectionsCheckingInterval: Math.min(limits.headersMs, 5000),
     maxRequestsPerSocket: 0,

@@ -20,6 +20,11 @@ export interface Transport {
   readonly isAnswered: boolean;
   /** Sends 100-continue to a client that expects it. Spec: RFC 9110 §10.1.1. */
   sendContinue(): void;
+  /**
+   * Keeps the connection open although no byte is exchanged, until the exchange ends: for a body with a
+   * limit of its own for pauses.
+   */
+  tolerateIdle(): void;
   /** Calls the listener once `isClientGone` is true; asynchronously if it is true already. */
   onClientGone(listener: () => void): void;
   /** Sends a complete response. Does nothing when `isClientGone`. Throws for an invalid header. */

@@ -158,8 +158,7 @@ export const mariadbMigrations: readonly Migration[] = [
     name: 'token versions',
     statements: [
       'alter table stream_tokens add column version int not null default 0',
-      'alter table stream_tokens drop column takeovers',
-      'drop table stream_takeovers',
+      'drop table if exists stream_takeovers', // The column `takeovers` is unused, too; it stays.
     ],
   },
 ];

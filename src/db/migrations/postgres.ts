@@ -145,8 +145,7 @@ export const postgresMigrations: readonly Migration[] = [
     name: 'token versions',
     statements: [
       'alter table stream_tokens add column version integer not null default 0',
-      'alter table stream_tokens drop column takeovers',
-      'drop table stream_takeovers',
+      'drop table if exists stream_takeovers', // The column `takeovers` is unused, too; it stays.
     ],
   },
 ];

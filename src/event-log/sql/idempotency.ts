@@ -71,5 +71,8 @@ export async function sweepIdempotencyKeys(db: Database, now: number): Promise<n
   );
   if (rows.length === 0) return 0;
   const keys = list(rows.map((row) => row.key_hash));
-  return db.execute(sql`delete from idempotency where key_hash in (${keys})`);
+  // A key may have been used again since it was read.
+  return db.execute(
+    sql`delete from idempotency where key_hash in (${keys}) and expires_at <= ${now}`,
+  );
 }

@@ -2,7 +2,7 @@ import type { Readable } from 'node:stream';
 import { Failure } from '../../errors.js';
 import { ByteAccumulator } from '../../util/byte-accumulator.js';
 import type { Transport } from '../transport.js';
-import { parseBody } from './body.js';
+import { type JsonBody, parseJsonBody } from './body.js';
 
 export interface LineLimits {
   /** Maximum size of the whole body. */
@@ -18,7 +18,7 @@ type BodyTransport = Pick<Transport, 'input' | 'isBodyTruncated' | 'headers'>;
 const newline = 10;
 
 /**
- * Yields the values of a body of JSON lines, one at a time. Reads at the pace of the consumer:
+ * Yields the values of a body of JSON lines with their texts, one at a time. Reads at the pace of the consumer:
  * backpressure reaches the client. Empty lines are skipped; the last line needs no line end.
  *
  * Throws `unsupported_media_type`, `payload_too_large`, `request_timeout`, and `invalid_request` for a
@@ -30,7 +30,7 @@ const newline = 10;
 export async function* readLines(
   transport: BodyTransport,
   limits: LineLimits,
-): AsyncGenerator<unknown> {
+): AsyncGenerator<JsonBody> {
   const [media = ''] = (transport.headers['content-type'] ?? '').toLowerCase().split(';');
   if (media.trim() !== 'application/x-ndjson') {
     const message = 'Cannot read body: its content-type is not application/x-ndjson';
@@ -43,7 +43,7 @@ export async function* readLines(
     const isTooLong = partialLine.length + part.length > limits.lineBytesMax;
     if (isTooLong) throw tooLarge('a line', limits.lineBytesMax, { index });
   };
-  const parse = (part: Buffer): unknown => {
+  const parse = (part: Buffer): JsonBody | undefined => {
     checkLineLength(part);
     if (partialLine.length === 0) return parseLine(part, limits.depthMax, index);
     partialLine.append(part);
@@ -117,10 +117,10 @@ function isBlank(line: Buffer): boolean {
 }
 
 /** Returns undefined for an empty line. */
-function parseLine(line: Buffer, depthMax: number, index: number): unknown {
+function parseLine(line: Buffer, depthMax: number, index: number): JsonBody | undefined {
   if (isBlank(line)) return undefined;
   try {
-    return parseBody(line, { type: 'application/json', form: false, depthMax });
+    return parseJsonBody(line, { type: 'application/json', depthMax });
   } catch (cause) {
     if (!(cause instanceof Failure)) throw cause;
     throw new Failure(cause.name, `${cause.message} (line ${index})`, { info: { index }, cause });

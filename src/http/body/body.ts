@@ -85,6 +85,32 @@ const strictUtf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: false });
  */
 export function parseBody(bytes: Buffer, { type, form, depthMax }: BodyFormat): unknown {
   if (bytes.length === 0) return undefined;
+  const isForm = checkType(type, form);
+  return isForm ? parseForm(decodeUtf8(bytes)) : parseJson(decodeUtf8(bytes), depthMax);
+}
+
+/** A JSON value and the text from which it was parsed, because a value has lost digits of its numbers. */
+export interface JsonBody {
+  readonly value: unknown;
+  readonly text: string;
+}
+
+/** Parses JSON. Returns undefined for an empty body. Throws the same failures as `parseBody`. */
+export function parseJsonBody(
+  bytes: Buffer,
+  { type, depthMax }: Omit<BodyFormat, 'form'>,
+): JsonBody | undefined {
+  if (bytes.length === 0) return undefined;
+  checkType(type, false);
+  const text = decodeUtf8(bytes);
+  return { value: parseJson(text, depthMax), text };
+}
+
+/**
+ * Returns whether the type is form fields. Throws `unsupported_media_type` unless it is that, if `form`, or
+ * JSON.
+ */
+function checkType(type: string | undefined, form: boolean): boolean {
   const [media = '', ...parameters] = (type ?? '').toLowerCase().split(';');
   const isUtf8 = parameters.every((parameter) => !/^\s*charset=(?!"?utf-?8"?\s*$)/.test(parameter));
   const isJson = isUtf8 && media.trim() === 'application/json';
@@ -96,8 +122,10 @@ export function parseBody(bytes: Buffer, { type, form, depthMax }: BodyFormat): 
     const message = `Cannot read body: its content-type is not ${accept.replace(',', ' or')}, UTF-8`;
     throw new Failure('unsupported_media_type', message, { headers: { 'accept-post': accept } });
   }
-  const text = decodeUtf8(bytes);
-  if (isForm) return parseForm(text);
+  return isForm;
+}
+
+function parseJson(text: string, depthMax: number): unknown {
   if (measureDepth(text) > depthMax) {
     throw new Failure('invalid_request', `Cannot read body: nested deeper than ${depthMax}`);
   }

@@ -99,18 +99,30 @@ export class Connections {
     exchange.on('close', () => {
       peer.exchanges -= 1;
       peer.idleChecks = 0;
+      peer.isIdleTolerated = false;
       if (peer.exchanges === 0 && this.#isClosing) this.#closePeer(peer);
     });
     return peer.socket.remoteAddress ?? '';
   }
 
-  /** Closes every connection: at once, or as soon as its exchanges are over. */
-  closeGracefully(): void {
+  /** Counts no pause of this connection as idle until its exchange closes. */
+  tolerateIdle(owner: TLSSocket): void {
+    const peer = this.#peersByOwner.get(owner);
+    if (peer !== undefined) peer.isIdleTolerated = true;
+  }
+
+  /**
+   * Closes every connection, at once or as soon as its exchanges are over. Over HTTP/2 GOAWAY follows the
+   * ends of the streams, because some clients drop their streams when they receive it.
+   */
+  closeIdle(): void {
     this.#isClosing = true;
-    for (const peer of this.#peers.values()) {
-      peer.h2Session?.close(); // GOAWAY, also on Node 20 and 22.
-      if (peer.exchanges === 0) this.#closePeer(peer);
-    }
+    for (const peer of this.#peers.values()) if (peer.exchanges === 0) this.#closePeer(peer);
+  }
+
+  /** Asks the clients of the remaining connections to begin no further exchanges. */
+  sendGoaway(): void {
+    for (const { h2Session } of this.#peers.values()) h2Session?.close();
   }
 
   /** Destroys every connection now. */
@@ -141,6 +153,7 @@ export class Connections {
       ackedBytesMax: undefined,
       lastTotalBytes: 0,
       idleChecks: 0,
+      isIdleTolerated: false,
       destroyTimer: undefined,
     };
     this.#peers.set(key, peer);

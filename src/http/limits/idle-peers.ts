@@ -10,6 +10,8 @@ export interface IdleTrackedPeer {
   lastTotalBytes: number;
   /** Consecutive checks without activity. */
   idleChecks: number;
+  /** Whether the open exchange may pause for longer. */
+  isIdleTolerated: boolean;
 }
 
 /** Number of consecutive checks without activity after which a connection is idle. */
@@ -32,7 +34,7 @@ export function* findIdlePeers<Peer extends IdleTrackedPeer>(
 ): Generator<Peer> {
   for (const peer of peers) {
     const totalBytes = peer.socket.bytesRead + peer.socket.bytesWritten;
-    if (peer.exchanges > 0 && totalBytes !== peer.lastTotalBytes) {
+    if (peer.exchanges > 0 && (peer.isIdleTolerated || totalBytes !== peer.lastTotalBytes)) {
       peer.lastTotalBytes = totalBytes;
       peer.idleChecks = 0;
     } else {

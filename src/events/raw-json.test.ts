@@ -1,0 +1,60 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { minify, sliceMembers } from './raw-json.js';
+
+test('the digits of numbers and duplicate members are kept', () => {
+  const texts = [
+    '12345678901234567890',
+    '-0',
+    '-0.0',
+    '1e400',
+    '1.10',
+    '{"a":1,"a":2}',
+    '{"2":0,"1":0}',
+    '"\\u0041\\/"',
+    '[0.1000,{"n":9007199254740993}]',
+  ];
+
+  for (const text of texts) {
+    assert.deepEqual(sliceMembers(`{"to":"all","data":${text}}`, 'data'), [text]);
+    assert.deepEqual(sliceMembers(` [ {"data" : ${text} } , { "data":${text}}\n] `, 'data'), [
+      text,
+      text,
+    ]);
+  }
+});
+
+test('blanks are removed outside of strings only', () => {
+  assert.equal(minify(' { "a b" : [ 1 , "x \\" y" ,\r\n\t2 ] } '), '{"a b":[1,"x \\" y",2]}');
+});
+
+test('of members with the same name the last one is returned', () => {
+  assert.deepEqual(sliceMembers('{"data":1,"d\\u0061ta":2,"other":{"data":3}}', 'data'), ['2']);
+});
+
+test('what is not an object has no members', () => {
+  for (const text of ['1', '"data"', 'null', '{}', '[1]', '[[{"data":1}]]'])
+    assert.deepEqual(sliceMembers(text, 'data'), [undefined], text);
+  assert.deepEqual(sliceMembers('[]', 'data'), []);
+});
+
+test('the member of any object is found, wherever it stands and however it is written', () => {
+  fc.assert(
+    fc.property(
+      fc.array(fc.dictionary(fc.string(), fc.jsonValue()), { maxLength: 5 }),
+      fc.jsonValue(),
+      fc.constantFrom('', ' ', '\n', '\t'),
+      (objects, data, indent) => {
+        const items = objects.map((object, index) => (index % 2 ? { ...object, data } : object));
+        const text = JSON.stringify(items, null, indent);
+        const expected = items.map((item) =>
+          'data' in item ? JSON.stringify(item['data']) : undefined,
+        );
+        assert.deepEqual(sliceMembers(text, 'data'), expected);
+        assert.equal(minify(text), JSON.stringify(items));
+      },
+    ),
+    { numRuns: 2000 },
+  );
+});

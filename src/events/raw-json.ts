@@ -1,0 +1,93 @@
+/**
+ * Returns the text of the member `name` of each object in `text`, which is valid JSON: one object, or an
+ * array of objects. The texts are minified and otherwise unchanged, with the digits of their numbers and
+ * with duplicate members. Of members with the same name the last one counts, as for `JSON.parse`.
+ * Undefined for an object without the member, and for anything but an object.
+ */
+export function sliceMembers(text: string, name: string): (string | undefined)[] {
+  const start = skipBlanks(text, 0);
+  if (text[start] !== '[') return [sliceMember(text, start, name)];
+  const members: (string | undefined)[] = [];
+  let index = skipBlanks(text, start + 1);
+  while (text[index] !== ']') {
+    members.push(sliceMember(text, index, name));
+    index = skipComma(text, skipValue(text, index));
+  }
+  return members;
+}
+
+/** Returns JSON text without the blanks outside of its strings. */
+export function minify(text: string): string {
+  let minified = '';
+  let start = 0;
+  for (let index = 0; index < text.length; ) {
+    if (text[index] === '"') index = skipString(text, index);
+    else if (isBlank(text[index])) {
+      minified += text.slice(start, index);
+      index = skipBlanks(text, index);
+      start = index;
+    } else index += 1;
+  }
+  return minified + text.slice(start);
+}
+
+function sliceMember(text: string, objectStart: number, name: string): string | undefined {
+  if (text[objectStart] !== '{') return undefined;
+  let member: string | undefined;
+  let index = skipBlanks(text, objectStart + 1);
+  while (text[index] !== '}') {
+    const nameEnd = skipString(text, index);
+    const isNamed = JSON.parse(text.slice(index, nameEnd)) === name; // It may contain escapes.
+    const valueStart = skipBlanks(text, skipBlanks(text, nameEnd) + 1); // After the colon.
+    const valueEnd = skipValue(text, valueStart);
+    if (isNamed) member = minify(text.slice(valueStart, valueEnd));
+    index = skipComma(text, valueEnd);
+  }
+  return member;
+}
+
+/** Returns the index after the value that starts at `start`. */
+function skipValue(text: string, start: number): number {
+  let depth = 0;
+  for (let index = start; index < text.length; ) {
+    const char = text[index];
+    if (char === '"') {
+      index = skipString(text, index);
+      if (depth === 0) return index;
+      continue;
+    }
+    if (char === '{' || char === '[') depth += 1;
+    else if (char === '}' || char === ']') {
+      if (depth === 0) return index; // The end of a number or a word.
+      depth -= 1;
+      if (depth === 0) return index + 1;
+    } else if (depth === 0 && (char === ',' || isBlank(char))) return index;
+    index += 1;
+  }
+  return text.length;
+}
+
+/** Returns the index after the string that starts at `start`. */
+function skipString(text: string, start: number): number {
+  for (let index = start + 1; index < text.length; index += 1) {
+    if (text[index] === '\\') index += 1;
+    else if (text[index] === '"') return index + 1;
+  }
+  return text.length;
+}
+
+/** Returns the index of the next value, or of the end of its object or array. */
+function skipComma(text: string, start: number): number {
+  const index = skipBlanks(text, start);
+  return text[index] === ',' ? skipBlanks(text, index + 1) : index;
+}
+
+function skipBlanks(text: string, start: number): number {
+  let index = start;
+  while (isBlank(text[index])) index += 1;
+  return index;
+}
+
+function isBlank(char: string | undefined): boolean {
+  return char === ' ' || char === '\n' || char === '\r' || char === '\t';
+}
