@@ -128,15 +128,19 @@ class Race {
       }),
       this.#waitTurns().then(() => {
         wasRevokedBefore = this.#isEnded;
-        body.end();
+        body.end(`${JSON.stringify(this.#createEvent('last line'))}\n`);
       }),
     ]);
 
-    const { status } = await answering;
+    const { status, body: answer } = await answering;
+    const info = (answer['info'] ?? {}) as Readonly<Record<string, unknown>>;
+    const published = status === 201 ? answer['published'] : (info['published'] ?? 0);
     const marker = await this.#publish();
     await stream.until(() => stream.dataByType('message').includes(marker) || undefined);
-    const hasArrived = stream.dataByType('message').includes('line');
-    assert.equal(hasArrived, status === 201, this.#name);
+    const lines = ['line', 'last line'];
+    const arrived = lines.filter((line) => stream.dataByType('message').includes(line));
+    assert.deepEqual(arrived, lines.slice(0, Number(published)), this.#name);
+    assert.equal(arrived.length === 2, status === 201, this.#name);
     if (wasRevokedBefore) assert.equal(status, 401, this.#name);
     stream.abort();
     return stream.ids.length;

@@ -7,6 +7,7 @@ const fiveDays = '432000000';
 const hundredYears = '3155760000000';
 const longestDurations = {
   ...{ HANDSHAKE_TIMEOUT: fiveDays, HEADERS_TIMEOUT: fiveDays, BODY_TIMEOUT: fiveDays },
+  ...{ PUBLISH_IDLE_TIMEOUT: fiveDays },
   ...{ IDLE_TIMEOUT: fiveDays, END_TIMEOUT: fiveDays, CLEANUP_INTERVAL: fiveDays },
   ...{ DB_CONNECT_TIMEOUT: fiveDays, DB_STATEMENT_TIMEOUT: fiveDays },
   ...{ ACCESS_TOKEN_EXPIRES_IN: hundredYears, REFRESH_TOKEN_EXPIRES_IN: hundredYears },

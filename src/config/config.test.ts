@@ -239,6 +239,7 @@ const day = 86_400_000;
 /** Maximum of each duration setting. */
 const durationMaxMs: Readonly<Record<string, number>> = {
   ...{ HANDSHAKE_TIMEOUT: 5 * day, HEADERS_TIMEOUT: 5 * day, BODY_TIMEOUT: 5 * day },
+  ...{ PUBLISH_IDLE_TIMEOUT: 5 * day },
   ...{ IDLE_TIMEOUT: 5 * day, END_TIMEOUT: 5 * day, CLEANUP_INTERVAL: 5 * day },
   ...{ DB_CONNECT_TIMEOUT: 5 * day, DB_STATEMENT_TIMEOUT: 5 * day },
   ...{ DRAIN_DELAY: 600_000, DRAIN_TIMEOUT: 600_000, AUTH_QUEUE_TIMEOUT: 60_000 },

@@ -21,7 +21,7 @@ async function readAllLines(
   limitChanges: Partial<LineLimits> = {},
 ) {
   const values: unknown[] = [];
-  for await (const value of readLines(body, { ...limits, ...limitChanges })) values.push(value);
+  for await (const { value } of readLines(body, { ...limits, ...limitChanges })) values.push(value);
   return values;
 }
 
@@ -90,7 +90,7 @@ test('the last line of a truncated body is not yielded', async () => {
   input.write('1\n2\n3');
 
   const reading = (async () => {
-    for await (const value of readLines(body, limits)) {
+    for await (const { value } of readLines(body, limits)) {
       values.push(value);
       if (values.length === 2) input.end(); // Node ends an aborted HTTP/2 stream like this.
       body.isBodyTruncated = true;
