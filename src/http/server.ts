@@ -6,7 +6,7 @@ import {
   type ServerHttp2Stream,
 } from 'node:http2';
 import type { AddressInfo } from 'node:net';
-import type { TLSSocket } from 'node:tls';
+import { type TLSSocket, Server as TlsServer } from 'node:tls';
 import type { Logger } from '../logging/logger.js';
 import { H1Transport } from './h1-transport.js';
 import { H2Transport } from './h2-transport.js';
@@ -121,7 +121,8 @@ export class HttpServer {
   stopAccepting(): void {
     if (this.#isStopping) return;
     this.#isStopping = true;
-    this.#server.close();
+    // Stops listening only: since Node 24, `close()` of an HTTP/2 server also sends GOAWAY to every session.
+    TlsServer.prototype.close.call(this.#server);
     this.#connections.closeIdle();
   }
 
@@ -136,6 +137,7 @@ export class HttpServer {
 
   async #close(deadlineMs: number): Promise<void> {
     this.stopAccepting();
+    this.#server.close();
     this.#connections.sendGoaway();
     const deadline = setTimeout(() => this.#connections.destroyAll(), deadlineMs);
     await this.#connections.allClosed();
