@@ -39,7 +39,9 @@ export class PoolThread<Job> {
     this.ready = new Promise((resolve, reject) => {
       const deadline = setTimeout(() => void worker.terminate(), loadMsMax);
       worker.on('message', (message: MessageFromThread) => {
-        if (message.kind === 'dying') return;
+        // When the thread exits, Node emits its last messages without running promise handlers in between,
+        // so the jobs of a lost thread may not be abandoned yet.
+        if (message.kind === 'dying' || this.#isLost) return;
         if (message.kind !== 'ready') return onResult(message);
         clearTimeout(deadline);
         resolve();
