@@ -121,7 +121,8 @@ export class HttpServer {
   stopAccepting(): void {
     if (this.#isStopping) return;
     this.#isStopping = true;
-    // Stops listening only: since Node 24, `close()` of an HTTP/2 server also sends GOAWAY to every session.
+    // Stops listening only. `close()` of an HTTP/2 server also sends GOAWAY to every session (since Node 24),
+    // and destroys HTTP/1.1 connections whose last response is not sent yet.
     TlsServer.prototype.close.call(this.#server);
     this.#connections.closeIdle();
   }
@@ -137,11 +138,11 @@ export class HttpServer {
 
   async #close(deadlineMs: number): Promise<void> {
     this.stopAccepting();
-    this.#server.close();
     this.#connections.sendGoaway();
     const deadline = setTimeout(() => this.#connections.destroyAll(), deadlineMs);
     await this.#connections.allClosed();
     clearTimeout(deadline);
+    this.#server.close(); // Ends Node's timer of request timeouts.
     this.#connections.close();
   }
 
