@@ -128,7 +128,12 @@ test("a browser's EventSource is told not to reconnect after a logout", { skip }
 test("a browser's EventSource reconnects after a refusal and is notified of a gap", {
   skip,
 }, async (t) => {
-  const env = { MAX_STREAMS_PER_USER: '1', EVENT_LOG_MAX_EVENTS: '3', CLEANUP_INTERVAL: '1000' };
+  const env = {
+    MAX_STREAMS_PER_USER: '1',
+    EVENT_LOG_MAX_EVENTS: '3',
+    EVENT_LOG_MIN_AGE: '0',
+    CLEANUP_INTERVAL: '1000',
+  };
   const { system, lines, proxy, page } = await openListeningPage(t, env);
   await waitForOpening(page, 1);
   const first = await system.publish('ada', 'first');

@@ -83,7 +83,7 @@ test('a stream opened with an access token and no id starts at the head', async 
 });
 
 test('a client whose missed events were trimmed gets too_old', async (t) => {
-  const env = { EVENT_LOG_MAX_EVENTS: '3', CLEANUP_INTERVAL: '1000' };
+  const env = { EVENT_LOG_MAX_EVENTS: '3', EVENT_LOG_MIN_AGE: '0', CLEANUP_INTERVAL: '1000' };
   const lines: Record<string, unknown>[] = [];
   const system = await startSystem(t, { env, log: collectingLog(lines) });
   const { page } = await openAt(system, '');

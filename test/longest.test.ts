@@ -12,7 +12,11 @@ const longestDurations = {
   ...{ DB_CONNECT_TIMEOUT: fiveDays, DB_STATEMENT_TIMEOUT: fiveDays },
   ...{ ACCESS_TOKEN_EXPIRES_IN: hundredYears, REFRESH_TOKEN_EXPIRES_IN: hundredYears },
   ...{ REFRESH_TOKEN_ABSOLUTE_EXPIRES_IN: hundredYears, STREAM_TOKEN_EXPIRES_IN: hundredYears },
-  ...{ STREAM_RESUME_WINDOW: hundredYears, EVENT_LOG_MAX_AGE: hundredYears },
+  ...{
+    STREAM_RESUME_WINDOW: hundredYears,
+    EVENT_LOG_MAX_AGE: hundredYears,
+    EVENT_LOG_MIN_AGE: hundredYears,
+  },
   ...{ LOGIN_MAX_DELAY: hundredYears },
 };
 

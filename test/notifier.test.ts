@@ -17,6 +17,7 @@ import { openStreaming } from '../src/stream/open.js';
 import type { StreamAccess } from '../src/stream/routes.js';
 import { findServer } from './support/databases/test-server.js';
 import { withStatementLog } from './support/recording/noted-database.js';
+import { unlimitedRetention } from './support/unlimited-retention.js';
 import { until } from './support/until.js';
 
 const server = await findServer('postgres');
@@ -37,13 +38,17 @@ const access: StreamAccess = {
 
 /** Polls so rare that no event in these tests is delivered by one. */
 const hourlyPolls = { busy: 3_600_000, idle: 3_600_000, notified: 3_600_000 };
-const limits = { ageMaxMs: 1e12, eventsMax: 1e9, bytesMax: 1e12 };
 
 /** Opens an event log and polls it as a process does; records received events and polls. */
 async function startProcess(t: TestContext, options: ServerOptions) {
   const db = await openDatabase(options);
   const store = await SqlLogStore.open(db, { wallClock: Date.now, newEpoch: 'e1' });
-  const log = await EventLog.open({ store, log: silentLogger, wallClock: Date.now, limits });
+  const log = await EventLog.open({
+    store,
+    log: silentLogger,
+    wallClock: Date.now,
+    limits: unlimitedRetention,
+  });
   const received: string[] = [];
   log.subscribe({
     deliver: ({ data }) => received.push(data),
@@ -145,7 +150,7 @@ describe('postgres notifications', { skip }, () => {
         onReplaced() {},
         publisherKeys,
       },
-      limits,
+      limits: unlimitedRetention,
     });
 
     const starting = openStreaming({

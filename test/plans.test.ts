@@ -19,6 +19,7 @@ import { analyze, findFullScans, normalizeText } from './support/databases/plans
 import { withStatementHook } from './support/recording/noted-database.js';
 import { resolveStart } from './support/resolve-start.js';
 import { client, newUser, openSession, sessionsFor, sign } from './support/servers/auth.js';
+import { unlimitedRetention } from './support/unlimited-retention.js';
 
 const test = await testOnDialects('plans of statements');
 
@@ -116,7 +117,7 @@ async function exerciseStreams(db: Database): Promise<void> {
 /** Runs the statements of publishing, polling, replay, resuming and trimming. */
 async function exerciseLog(db: Database): Promise<void> {
   const store = await SqlLogStore.open(db, { wallClock, newEpoch: 'e1', keys: publisherKeys });
-  const limits = { ageMaxMs: 1e12, eventsMax: 19_990, bytesMax: 1e12 };
+  const limits = { ...unlimitedRetention, eventsMax: 19_990 };
   const log = await EventLog.open({ store, log: silentLogger, wallClock, limits });
   const event = { audiences: ['u:1', 'all'], type: 'note', data: '1', expiresAt: undefined };
   const keyId = fakeHex('an API key', 16);
@@ -124,12 +125,12 @@ async function exerciseLog(db: Database): Promise<void> {
     sql`insert into api_keys (id, name, key_hash, scopes, created_at)
       values (${keyId}, 'publisher', 'none', 'publish', 0)`,
   );
-  const idempotency = { keyHash: fakeHex('key', 64), bodyHash: fakeHex('body', 64) };
+  const idempotency = { key: 'key', bodyHash: fakeHex('body', 64) };
   await log.append({ events: [event, event], idempotency, keyId });
   await store.stamp(keyId);
   await log.catchUp();
   const audiences = ['all', 'u:1', 's:1'];
-  await store.readAll(19_990, 20_000);
+  await store.readAll({ after: 19_990, upTo: 20_000 }, 1e6);
   await store.read(audiences, { after: 100, upTo: 20_000 }, { eventsMax: 128, bytesMax: 65_536 });
   await resolveStart(log, audiences, 'e1-1');
   await log.trim();

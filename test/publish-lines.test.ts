@@ -186,6 +186,44 @@ test('a retry with the same idempotency key completes an interrupted body', asyn
   );
 });
 
+test('lines with idempotency keys are published as they come, and a retry publishes only the missing ones', async (t) => {
+  const system = await startSystem(t);
+  const [first, second] = [await system.connect(), await system.connect()];
+  const stream = await second.listen('ada');
+  const keyedLine = (data: string, key: string) =>
+    `${JSON.stringify({ to: 'all', data, idempotencyKey: key })}\n`;
+  const lines = ['token 1', 'token 2', 'token 3'].map((data) => keyedLine(data, `job 7 ${data}`));
+  const body = new PassThrough();
+
+  const interrupted = postLines(system, first, body);
+  for (const [index, line] of lines.slice(0, 2).entries()) {
+    body.write(line);
+    await stream.until(() => stream.dataByType('message')[index]); // Before the next line.
+  }
+  first.destroy();
+  await assert.rejects(interrupted);
+  const retry = await postLines(system, second, lines.join(''));
+  const conflict = await postLines(
+    system,
+    second,
+    toLine('new') + keyedLine('another', 'job 7 token 1'),
+  );
+  const withHeader = await postLines(system, second, lines.join(''), { 'idempotency-key': 'all' });
+  const last = await system.publish('ada', 'last');
+  await stream.until(() => stream.ids.at(-1) === last || undefined);
+
+  assert.deepEqual([retry.status, retry.body['published']], [201, 3]);
+  assert.deepEqual(
+    [conflict.status, conflict.body['info']],
+    [409, { field: 'idempotencyKey', index: 1, published: 0 }],
+  );
+  assert.deepEqual(
+    [withHeader.status, withHeader.body['info']],
+    [400, { field: 'idempotencyKey', index: 0, published: 0 }],
+  );
+  assert.deepEqual(stream.dataByType('message'), ['token 1', 'token 2', 'token 3', 'last']);
+});
+
 test('a body over the size limit of the event log is rejected', async (t) => {
   const system = await startSystem(t, {
     // After the 413 the server waits for the rest of the body as long as END_TIMEOUT, 10 s by default.

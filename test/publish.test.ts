@@ -132,6 +132,35 @@ test('a retry with the same idempotency key publishes nothing, and another body 
   assert.equal(otherBody.body['name'], 'conflict');
 });
 
+test('events with idempotency keys of their own are published once, alone and beside others', async (t) => {
+  const system = await startSystem(t);
+  const stream = await (await system.connect()).listen('ada');
+  const keyed = (data: string) => ({ to: 'all', data, idempotencyKey: `key of ${data}` });
+
+  const alone = await system.post(keyed('a'));
+  const array = await system.post([keyed('b'), keyed('a'), { to: 'all', data: 'c' }]);
+  const retry = await system.post([keyed('b'), keyed('a')]);
+  const single = await system.post(keyed('b'));
+  const conflict = await system.post([
+    { to: 'all', data: 'never' },
+    { ...keyed('a'), data: 'another' },
+  ]);
+  const withHeader = await system.post([keyed('d')], { 'idempotency-key': 'all of them' });
+  const last = await system.publish('ada', 'last');
+  await waitForEvent(stream, last);
+
+  const [b, a, c] = array.body['ids'] as string[];
+  assert.deepEqual([alone.status, alone.body], [201, { id: a }]);
+  assert.deepEqual([retry.status, retry.body], [201, { ids: [b, a] }]);
+  assert.deepEqual([single.status, single.body], [201, { id: b }]);
+  assert.deepEqual([conflict.status, conflict.body['name']], [409, 'conflict']);
+  assert.deepEqual(conflict.body['info'], { field: 'idempotencyKey', index: 1 });
+  assert.equal(withHeader.status, 400);
+  assert.deepEqual(withHeader.body['info'], { field: 'idempotencyKey', index: 0 });
+  assert.deepEqual(stream.dataByType('message'), ['a', 'b', 'c', 'last']);
+  assert.deepEqual(stream.ids.slice(-4), [a, b, c, last]);
+});
+
 const validEvent = { to: 'all', data: 1 };
 const longData = 'x'.repeat(65_537);
 // [case, body, status, failure name, info]
@@ -145,6 +174,34 @@ const refusals: readonly [string, unknown, number, string, object | undefined][]
     400,
     'missing_required_parameter',
     { body: ['data'], index: 1 },
+  ],
+  [
+    'an empty idempotency key',
+    { ...validEvent, idempotencyKey: '' },
+    400,
+    'invalid_request',
+    { field: 'idempotencyKey' },
+  ],
+  [
+    'an idempotency key of 256 characters',
+    [validEvent, { ...validEvent, idempotencyKey: 'k'.repeat(256) }],
+    400,
+    'invalid_request',
+    { field: 'idempotencyKey', index: 1 },
+  ],
+  [
+    'a number as an idempotency key',
+    { ...validEvent, idempotencyKey: 7 },
+    400,
+    'invalid_request',
+    { field: 'idempotencyKey' },
+  ],
+  [
+    'an idempotency key of a volatile event',
+    { ...validEvent, idempotencyKey: 'k', volatile: true },
+    400,
+    'invalid_request',
+    { field: 'idempotencyKey' },
   ],
   [
     'an unknown field',

@@ -13,6 +13,7 @@ import { SimulatedClient } from './support/clients/simulated-client.js';
 import { MemoryLogStore } from './support/databases/memory-log-store.js';
 import { races } from './support/races.js';
 import { resolveStart } from './support/resolve-start.js';
+import { unlimitedRetention } from './support/unlimited-retention.js';
 
 /** Small enough that a few events fill a stream. */
 const limits = {
@@ -76,7 +77,7 @@ class Simulation {
       store: this.store,
       log: silentLogger,
       wallClock,
-      limits: { ageMaxMs: 1e9, eventsMax: 1e9, bytesMax: 1e9 },
+      limits: unlimitedRetention,
     });
     const streamLimits = { streamsMax: 100, perUserMax: 100, perIpMax: 100 };
     const registry = new Registry({

@@ -247,7 +247,11 @@ const durationMaxMs: Readonly<Record<string, number>> = {
   ...{ REFRESH_TOKEN_GRACE: 60_000, ACCESS_TOKEN_CLOCK_TOLERANCE: 300_000 },
   ...{ ACCESS_TOKEN_EXPIRES_IN: 36_525 * day, STREAM_TOKEN_EXPIRES_IN: 36_525 * day },
   ...{ REFRESH_TOKEN_EXPIRES_IN: 36_525 * day, REFRESH_TOKEN_ABSOLUTE_EXPIRES_IN: 36_525 * day },
-  ...{ STREAM_RESUME_WINDOW: 36_525 * day, EVENT_LOG_MAX_AGE: 36_525 * day },
+  ...{
+    STREAM_RESUME_WINDOW: 36_525 * day,
+    EVENT_LOG_MAX_AGE: 36_525 * day,
+    EVENT_LOG_MIN_AGE: 36_525 * day,
+  },
   ...{ LOGIN_MAX_DELAY: 36_525 * day },
 };
 const allMaxima = Object.fromEntries(

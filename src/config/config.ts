@@ -138,6 +138,7 @@ function readSettings(reader: EnvReader) {
     stream: readStream(reader),
     eventLog: {
       ageMaxMs: reader.span('EVENT_LOG_MAX_AGE', 7 * day, { min: 1000 }),
+      ageMinMs: reader.span('EVENT_LOG_MIN_AGE', hour, { min: 0 }),
       eventsMax: reader.integer('EVENT_LOG_MAX_EVENTS', 1_000_000, { min: 1 }),
       bytesMax: reader.integer('EVENT_LOG_MAX_BYTES', 1024 * mib, { min: 64 * kib }),
     },

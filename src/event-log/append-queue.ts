@@ -1,11 +1,11 @@
 import { Failure } from '../errors.js';
 import { recipientsPerRequestMax } from '../events/publish-request.js';
-import type { AppendOutcome, AppendRequest, LoggableEvent, LogStore } from './log-store.js';
+import type { AppendOutcome, AppendRequest, LogStore, NumberedEvent } from './log-store.js';
 
 export interface AppendQueueOptions {
   readonly store: Pick<LogStore, 'append'>;
   /** Called with committed events, in sequence order. Must not throw. */
-  readonly onAppended: (events: readonly LoggableEvent[], firstSeq: number) => void;
+  readonly onAppended: (added: readonly NumberedEvent[]) => void;
   /** Called when an append failed and may have been committed. Must not reject. */
   readonly onUncertainCommit: () => Promise<void>;
 }
@@ -95,21 +95,14 @@ export class AppendQueue {
     this.#writing = undefined;
   }
 
-  /**
-   * Returns how many requests are written next. Requests with equal idempotency keys never share a
-   * transaction.
-   */
+  /** Returns how many requests are written next. */
   #nextGroupLength(): number {
     if (this.#singleRetries > 0) return 1;
-    const keys = new Set<string>();
     let total: Size = emptySize;
     let count = 0;
-    for (const { request, size } of this.#queue) {
-      const key = request.idempotency?.keyHash;
+    for (const { size } of this.#queue) {
       total = addSizes(total, size);
       if (count > 0 && exceeds(total, groupMax)) break;
-      if (key !== undefined && keys.has(key)) break;
-      if (key !== undefined) keys.add(key);
       count += 1;
     }
     return count;
@@ -138,11 +131,11 @@ export class AppendQueue {
   }
 
   #settle(group: readonly QueuedAppend[], outcomes: readonly AppendOutcome[]): void {
-    for (const [index, { request, resolve }] of group.entries()) {
+    for (const [index, { resolve }] of group.entries()) {
       const outcome = outcomes[index];
       if (outcome === undefined) continue; // Cannot happen: the store returns one per request.
       resolve(outcome);
-      if (outcome.kind === 'appended') this.#options.onAppended(request.events, outcome.firstSeq);
+      if (outcome.kind === 'appended') this.#options.onAppended(outcome.added);
     }
   }
 }

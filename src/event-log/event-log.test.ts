@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { MemoryLogStore } from '../../test/support/databases/memory-log-store.js';
 import { collectingLog } from '../../test/support/recording/collecting-log.js';
+import { unlimitedRetention } from '../../test/support/unlimited-retention.js';
 import type { Failure } from '../errors.js';
 import { silentLogger } from '../logging/logger.js';
 import { EventLog } from './event-log.js';
@@ -12,8 +13,12 @@ const mib = 1024 * 1024;
 async function openBusyLog() {
   const store = new MemoryLogStore('e');
   store.release();
-  const limits = { ageMaxMs: 1e9, eventsMax: 1e9, bytesMax: 1e9 };
-  const eventLog = await EventLog.open({ store, log: silentLogger, wallClock: Date.now, limits });
+  const eventLog = await EventLog.open({
+    store,
+    log: silentLogger,
+    wallClock: Date.now,
+    limits: unlimitedRetention,
+  });
   store.hold();
   const append = (count: number, bytes: number, recipients = 1) =>
     eventLog.append({
@@ -87,8 +92,12 @@ test('a read that waits for its turn runs no query if it is no longer needed the
   const store = new MemoryLogStore('e');
   store.release();
   store.appendExternally(['all'], 'x');
-  const limits = { ageMaxMs: 1e9, eventsMax: 1e9, bytesMax: 1e9 };
-  const eventLog = await EventLog.open({ store, log: silentLogger, wallClock: Date.now, limits });
+  const eventLog = await EventLog.open({
+    store,
+    log: silentLogger,
+    wallClock: Date.now,
+    limits: unlimitedRetention,
+  });
   const read = (isNeeded: boolean) => eventLog.read(['all'], 0, 100, () => isNeeded);
   store.hold();
   const active = [1, 2, 3, 4].map(() => read(true));
@@ -105,8 +114,12 @@ test('a read that waits for its turn runs no query if it is no longer needed the
 test('a catch-up that is requested during another one also delivers the events committed in between', async () => {
   const store = new MemoryLogStore('e');
   store.release();
-  const limits = { ageMaxMs: 1e9, eventsMax: 1e9, bytesMax: 1e9 };
-  const eventLog = await EventLog.open({ store, log: silentLogger, wallClock: Date.now, limits });
+  const eventLog = await EventLog.open({
+    store,
+    log: silentLogger,
+    wallClock: Date.now,
+    limits: unlimitedRetention,
+  });
   store.hold();
   const first = eventLog.catchUp();
   store.step(0); // The head has been read, but the result has not arrived.
@@ -120,29 +133,44 @@ test('a catch-up that is requested during another one also delivers the events c
   assert.equal(eventLog.head, 1);
 });
 
-test('read reports a gap when events of the page are trimmed during the read', async () => {
+test('read reports a gap when events are trimmed before the page is read, and not when after', async () => {
   const store = new MemoryLogStore('e');
   store.release();
   store.appendExternally(['all'], 'x');
-  const limits = { ageMaxMs: 1e9, eventsMax: 1e9, bytesMax: 1e9 };
+  const limits = unlimitedRetention;
   const eventLog = await EventLog.open({ store, log: silentLogger, wallClock: Date.now, limits });
-  store.hold();
-  const reading = eventLog.read(['all'], 0, 100);
-  store.step(0);
+  const readAround = async (trim: () => void) => {
+    store.hold();
+    const reading = eventLog.read(['all'], 0, 100);
+    trim();
+    store.release();
+    return reading;
+  };
 
-  store.trimmedSeq = 1;
-  store.release();
+  const after = await readAround(() => {
+    store.step(0); // The page is read; its result has not arrived.
+    store.trimmedSeq = 1;
+  });
+  assert.deepEqual([after.frames.length, after.gap], [1, false]);
 
-  assert.equal((await reading).gap, true);
+  store.trimmedSeq = 0;
+  const before = await readAround(() => {
+    store.trimmedSeq = 1;
+  });
+  assert.deepEqual([before.frames.length, before.gap], [0, true]);
 });
 
 test('control entries of an unknown kind are ignored, and a warning is logged once', async () => {
   const store = new MemoryLogStore('e');
   store.release();
   const lines: Record<string, unknown>[] = [];
-  const limits = { ageMaxMs: 1e9, eventsMax: 1e9, bytesMax: 1e9 };
   const log = collectingLog(lines);
-  const eventLog = await EventLog.open({ store, log, wallClock: Date.now, limits });
+  const eventLog = await EventLog.open({
+    store,
+    log,
+    wallClock: Date.now,
+    limits: unlimitedRetention,
+  });
   const received: unknown[] = [];
   eventLog.subscribe({
     deliver: ({ data }) => received.push(data),

@@ -3,7 +3,7 @@ import type { Audience } from '../events/audience.js';
 import { type ControlEntry, parseControlEntry } from '../events/control-entry.js';
 import { formatPosition } from '../events/event-id.js';
 import { encodeFrame, type Frame } from '../events/frame.js';
-import type { NewEvent } from '../events/publish-request.js';
+import { createEventFailure, type NewEvent } from '../events/publish-request.js';
 import type { Logger } from '../logging/logger.js';
 import { Semaphore } from '../util/semaphore.js';
 import { SharedCall } from '../util/shared-call.js';
@@ -14,9 +14,9 @@ import type {
   LogEntry,
   LoggableEvent,
   LoggedControlEntry,
-  LoggedEvent,
   LogState,
   LogStore,
+  NumberedEvent,
 } from './log-store.js';
 import { type ReadRequest, RecentEvents } from './recent-events.js';
 import { ResumeResolver, type StartRequest, type StreamStart } from './resume-resolver.js';
@@ -59,7 +59,8 @@ export interface EventLogOptions {
 
 const nothingAppended: AppendResult = { ids: [], isRepeated: false };
 const pageEventsMax = 256;
-const catchUpEventsMax = 500;
+/** Limits of one read while catching up. A single event may be larger. */
+const catchUpMax = { entries: 500, bytes: 16 * 1024 * 1024 };
 const pollMs = { busy: 25, idle: 250, notified: 1000 };
 /** Polling intervals while only this process and commands append. */
 const unsharedPollMs = { busy: 1000, idle: 1000, notified: 1000 };
@@ -114,7 +115,7 @@ export class EventLog {
     this.#stateRead = new SharedCall(() => store.state());
     this.#queue = new AppendQueue({
       store,
-      onAppended: (events, firstSeq) => this.#deliverAppended(events, firstSeq),
+      onAppended: (added) => this.#deliverAppended(added),
       onUncertainCommit: () => this.tryCatchUp(),
     });
   }
@@ -150,8 +151,9 @@ export class EventLog {
   /**
    * Publishes events: appends those that are not volatile, then delivers the volatile ones. Returns
    * the id of each event once all appended events are durable, and null for each volatile event.
-   * Events published earlier under the same idempotency key are not published again. The idempotency
-   * key has no effect when all events are volatile. `keyId` is the API key of the publisher.
+   * Events published earlier under the same idempotency key, of the request or of their own, are not
+   * published again. The key of a request has no effect when all events are volatile. `keyId` is the
+   * API key of the publisher.
    *
    * Throws the same errors as `append`; then nothing was published.
    */
@@ -165,26 +167,24 @@ export class EventLog {
       logged.length === 0
         ? await this.#stamp(keyId)
         : await this.append({ events: logged, idempotency, keyId });
-    const volatileEvents = isRepeated ? [] : events.filter((event) => event.volatile);
+    const isRepeatedRequest = idempotency !== undefined && isRepeated;
+    const volatileEvents = isRepeatedRequest ? [] : events.filter((event) => event.volatile);
     if (volatileEvents.length > 0) await this.#deliverVolatile(volatileEvents);
     let next = 0;
     return events.map((event) => (event.volatile ? null : (ids[next++] ?? null)));
   }
 
   /**
-   * Appends events and returns their ids once they are durable. Throws `conflict` when the idempotency
+   * Appends events and returns their ids once they are durable. Throws `conflict` when an idempotency
    * key was used for another body, `invalid_token` when the API key is revoked, and
    * `service_unavailable` when too many events are waiting or the store does not respond.
    */
   async append(request: AppendRequest): Promise<AppendResult> {
-    const { kind, firstSeq } = await this.#queue.append(request);
-    if (kind === 'conflict') {
-      const message = 'Cannot publish: this Idempotency-Key was used for another body';
-      throw new Failure('conflict', message, { info: { header: 'idempotency-key' } });
-    }
-    if (kind === 'revoked') throw keyRevoked();
-    const ids = request.events.map((_, index) => this.format(firstSeq + index));
-    return { ids, isRepeated: kind === 'repeated' };
+    const outcome = await this.#queue.append(request);
+    if (outcome.kind === 'conflict') throw keyUsedBefore(outcome.event);
+    if (outcome.kind === 'revoked') throw keyRevoked();
+    const ids = outcome.seqs.map((seq) => this.format(seq));
+    return { ids, isRepeated: outcome.kind === 'repeated' };
   }
 
   /** Returns the id of the event `seq`. */
@@ -277,14 +277,15 @@ export class EventLog {
     // A control entry after the head may end this stream, so later events must not be read yet.
     const upTo = this.#head;
     const limits = { eventsMax: pageEventsMax, bytesMax };
-    const { events, more } = await this.#store.read(audiences, { after, upTo }, limits);
+    const page = await this.#store.read(audiences, { after, upTo }, limits);
+    const { events, more, trimmedSeq } = page;
     const now = this.#wallClock();
     const frames = events
       .filter((event) => !isExpired(event, now))
       .map((event) => this.#encode(event, event.seq));
-    const { trimmedSeq } = await this.#store.state(); // Read after the page, to detect a trim.
+    const gap = after < trimmedSeq && (await this.#store.lastTrimmed(audiences)) > after;
     const last = lastSeq(events, after);
-    return { frames, end: more ? last : Math.max(last, upTo), more, gap: after < trimmedSeq };
+    return { frames, end: more ? last : Math.max(last, upTo), more, gap };
   }
 
   /**
@@ -299,23 +300,25 @@ export class EventLog {
     return nothingAppended;
   }
 
-  #deliverAppended(events: readonly LoggableEvent[], firstSeq: number): void {
-    this.#committedSeq = Math.max(this.#committedSeq, firstSeq + events.length - 1);
-    if (firstSeq !== this.#head + 1) {
+  #deliverAppended(added: readonly NumberedEvent[]): void {
+    this.#committedSeq = Math.max(this.#committedSeq, lastSeq(added, 0));
+    if (added[0]?.seq !== this.#head + 1) {
       void this.tryCatchUp(); // Delivers the entries of other processes first, then these.
       return;
     }
-    for (const event of events) this.#deliver(event, this.#head + 1);
+    for (const { event, seq } of added) this.#deliver(event, seq);
   }
 
   async #deliverPending(): Promise<void> {
     const { seq } = await this.#store.state();
     this.#committedSeq = Math.max(this.#committedSeq, seq);
     while (this.#head < this.#committedSeq) {
-      const upTo = Math.min(this.#committedSeq, this.#head + catchUpEventsMax);
-      for (const entry of await this.#store.readAll(this.#head, upTo)) {
-        if (entry.seq === this.#head + 1) this.#apply(entry);
-      }
+      const range = {
+        after: this.#head,
+        upTo: Math.min(this.#committedSeq, this.#head + catchUpMax.entries),
+      };
+      const { entries, upTo } = await this.#store.readAll(range, catchUpMax.bytes);
+      for (const entry of entries) if (entry.seq === this.#head + 1) this.#apply(entry);
       if (this.#head < upTo) this.#skipTo(upTo);
     }
   }
@@ -335,7 +338,7 @@ export class EventLog {
 
   #applyControl({ seq, control }: LoggedControlEntry): void {
     this.#head = seq;
-    this.#recent.addControlEntry(seq);
+    this.#recent.addInvisible(seq);
     const entry = parseControlEntry(control);
     if (entry !== undefined) {
       this.#subscriber.applyControl(entry, seq);
@@ -347,7 +350,13 @@ export class EventLog {
     this.#hasLoggedUnknownEntry = true;
   }
 
+  /** Delivers an event to the subscriber, unless it expired while this process was behind. */
   #deliver(event: LoggableEvent, seq: number): void {
+    if (isExpired(event, this.#wallClock())) {
+      this.#head = seq;
+      this.#recent.addInvisible(seq);
+      return;
+    }
     const frame = this.#encode(event, seq);
     this.#head = seq;
     this.#recent.add(frame, event);
@@ -375,6 +384,17 @@ export class EventLog {
   }
 }
 
+function keyUsedBefore(event: LoggableEvent | undefined): Failure {
+  if (event === undefined) {
+    const message = 'Cannot publish: this Idempotency-Key was used for another body';
+    return new Failure('conflict', message, { info: { header: 'idempotency-key' } });
+  }
+  const index = event.idempotency?.index;
+  return createEventFailure('conflict', 'idempotencyKey was used for another event', {
+    ...{ field: 'idempotencyKey', index },
+  });
+}
+
 function keyRevoked(): Failure {
   return new Failure('invalid_token', 'Cannot publish: the API key is revoked');
 }
@@ -383,6 +403,6 @@ function lastSeq(items: readonly { readonly seq: number }[], fallback: number): 
   return items.at(-1)?.seq ?? fallback;
 }
 
-function isExpired({ expiresAt }: LoggedEvent, now: number): boolean {
+function isExpired({ expiresAt }: LoggableEvent, now: number): boolean {
   return expiresAt !== undefined && expiresAt <= now;
 }

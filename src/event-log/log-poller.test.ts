@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { MemoryLogStore } from '../../test/support/databases/memory-log-store.js';
+import { unlimitedRetention } from '../../test/support/unlimited-retention.js';
 import { silentLogger } from '../logging/logger.js';
 import { EventLog } from './event-log.js';
 import { LogPoller } from './log-poller.js';
 
-const limits = { ageMaxMs: 1e9, eventsMax: 1e9, bytesMax: 1e9 };
 const neverMs = 1e9;
 
 const nextTurn = () => new Promise((resolve) => setImmediate(resolve));
@@ -13,7 +13,12 @@ const nextTurn = () => new Promise((resolve) => setImmediate(resolve));
 test('a notification during a poll is followed by another poll', async (t) => {
   const store = new MemoryLogStore('e');
   store.release();
-  const eventLog = await EventLog.open({ store, log: silentLogger, wallClock: Date.now, limits });
+  const eventLog = await EventLog.open({
+    store,
+    log: silentLogger,
+    wallClock: Date.now,
+    limits: unlimitedRetention,
+  });
   const pollMs = { busy: neverMs, idle: neverMs, notified: neverMs };
   const poller = LogPoller.start({
     eventLog,

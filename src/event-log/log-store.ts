@@ -1,5 +1,6 @@
 import type { Subscription } from '../db/database.js';
 import type { Audience } from '../events/audience.js';
+import type { IdempotencyKey } from '../events/idempotency-key.js';
 import type { NewEvent } from '../events/publish-request.js';
 
 export type LoggableEvent = Omit<NewEvent, 'volatile'>;
@@ -17,22 +18,38 @@ export interface LoggedControlEntry {
 /** An entry of the event log: an event or a control entry. Each has a sequence number. */
 export type LogEntry = LoggedEvent | LoggedControlEntry;
 
-/** Events that are written together, with consecutive numbers. Either all or none are written. */
+/** Events that are written in one transaction. Either all or none of the new ones are written. */
 export interface AppendRequest {
+  /** Those with an idempotency key of their own are written unless they were written before. */
   readonly events: readonly LoggableEvent[];
-  readonly idempotency: { readonly keyHash: string; readonly bodyHash: string } | undefined;
-  /** The API key that publishes. If it is revoked, nothing is written. */
+  /** The idempotency key of all events together. Then none of them has a key of its own. */
+  readonly idempotency: IdempotencyKey | undefined;
+  /** The API key that publishes; idempotency keys belong to it. If it is revoked, nothing is written. */
   readonly keyId?: string | undefined;
 }
 
-/**
- * Outcome of an append. `repeated`: the idempotency key was used for the same body before.
- * `conflict`: the idempotency key was used for another body. `revoked`: the API key is revoked, and
- * `firstSeq` is meaningless.
- */
-export interface AppendOutcome {
-  readonly kind: 'appended' | 'repeated' | 'conflict' | 'revoked';
-  readonly firstSeq: number;
+/** The numbers of the events of a request, in its order. */
+export interface AppendedEvents {
+  /** `repeated`: every event was appended before, under an idempotency key with the same body. */
+  readonly kind: 'appended' | 'repeated';
+  readonly seqs: readonly number[];
+  /** The new events, with consecutive numbers. */
+  readonly added: readonly NumberedEvent[];
+}
+
+/** Nothing was appended, because an idempotency key was used for another body before. */
+export interface AppendConflict {
+  readonly kind: 'conflict';
+  /** The event whose own key it is; undefined for the key of the request. */
+  readonly event: LoggableEvent | undefined;
+}
+
+/** `revoked`: nothing was appended, because the API key is revoked. */
+export type AppendOutcome = AppendedEvents | AppendConflict | { readonly kind: 'revoked' };
+
+export interface NumberedEvent {
+  readonly seq: number;
+  readonly event: LoggableEvent;
 }
 
 /** The position of a volatile event among the entries of the event log. */
@@ -50,7 +67,7 @@ export interface LogState {
   readonly trimmedSeq: number;
   /** Number of stored events, without control entries. */
   readonly events: number;
-  /** Size of the stored data. */
+  /** Size of the stored events, see `getStoredBytes`. */
   readonly bytes: number;
 }
 
@@ -71,6 +88,14 @@ export interface StoredPage {
   readonly events: readonly LoggedEvent[];
   /** Whether more events may follow the last one. */
   readonly more: boolean;
+  /** Every entry up to this number had been trimmed when the page was read. */
+  readonly trimmedSeq: number;
+}
+
+/** All entries up to `upTo`, except those that have been trimmed. */
+export interface LoggedRange {
+  readonly entries: readonly LogEntry[];
+  readonly upTo: number;
 }
 
 /** Limits of one trim batch. */
@@ -84,7 +109,7 @@ export interface TrimCandidate {
   readonly seq: number;
   readonly isControlEntry: boolean;
   readonly createdAt: number;
-  /** Size of the data. */
+  /** See `getStoredBytes`. */
   readonly bytes: number;
 }
 
@@ -95,7 +120,7 @@ export interface TrimRange {
   readonly upTo: number;
   /** Number of events in the range, without control entries. */
   readonly events: number;
-  /** Size of the data in the range. */
+  /** Size of the events in the range, see `getStoredBytes`. */
   readonly bytes: number;
 }
 
@@ -120,8 +145,11 @@ export interface LogStore {
   stamp(keyId: string | undefined): Promise<PublishStamp>;
   /** Reads the next events for these audiences in a range, in sequence order. */
   read(audiences: readonly Audience[], range: SeqRange, limits: PageLimits): Promise<StoredPage>;
-  /** Reads every entry in a range, in sequence order; events with their audiences. */
-  readAll(after: number, upTo: number): Promise<LogEntry[]>;
+  /**
+   * Reads the first entries of a range, in sequence order; events with their audiences. The result ends
+   * with the event that reaches `bytesMax`, see `getStoredBytes`; `upTo` is the number where it ends.
+   */
+  readAll(range: SeqRange, bytesMax: number): Promise<LoggedRange>;
   /**
    * Returns the newest trimmed event for any of these audiences; 0 if there is none. The result may
    * be too high, so that a client gets `too_old` although it lost nothing, but never too low.

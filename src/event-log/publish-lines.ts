@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { Failure } from '../errors.js';
 import {
+  createEventFailure,
   type NewEvent,
   type PublishedJson,
   type PublishLimits,
@@ -25,8 +26,8 @@ export interface PublishLinesParts {
     events: readonly NewEvent[],
     idempotency: AppendRequest['idempotency'],
   ) => Promise<readonly (string | null)[]>;
-  /** Derives the idempotency key of a batch; undefined when the request has no key. */
-  readonly keyHash: ((batchIndex: number) => string) | undefined;
+  /** The idempotency key of the request. Then no line may have one of its own. */
+  readonly key: string | undefined;
 }
 
 export interface PublishedLines {
@@ -38,7 +39,8 @@ export interface PublishedLines {
 /**
  * Publishes events as they arrive, in batches. A batch is written atomically, and the next one is
  * read when it is durable. A batch is written when it is full, and at the latest 50 ms after its first
- * line arrived. Requests with a key wait until it is full, so that a retry has the same batches. Memory
+ * line arrived. A request with a key waits until it is full, so that a retry has the same batches; lines
+ * with keys of their own need no waiting. Memory
  * is therefore limited to about 1 MiB and one line for any length of input, and counts towards the
  * budget.
  *
@@ -48,14 +50,16 @@ export interface PublishedLines {
  */
 export async function publishLines(
   lines: AsyncIterable<PublishedJson>,
-  { limits, wallClock, budget, publish, keyHash }: PublishLinesParts,
+  { limits, wallClock, budget, publish, key }: PublishLinesParts,
 ): Promise<PublishedLines> {
   let published = 0;
   let batchCount = 0;
   let lastId: string | null = null;
   let batch = new LineBatch(budget);
   const publishBatch = async () => {
-    const idempotency = keyHash && { keyHash: keyHash(batchCount), bodyHash: batch.hash() };
+    // Each batch has a key of its own.
+    const idempotency =
+      key === undefined ? undefined : { key: `${key}\n${batchCount}`, bodyHash: batch.hash() };
     const ids = await publish(batch.events, idempotency);
     lastId = ids.findLast((id) => id !== null) ?? lastId;
     published += ids.length;
@@ -66,12 +70,15 @@ export async function publishLines(
   const iterator = lines[Symbol.asyncIterator]();
   try {
     for (let reading = iterator.next(); ; ) {
-      const isWaiting = keyHash === undefined && batch.events.length > 0;
+      const isWaiting = key === undefined && batch.events.length > 0;
       if (isWaiting && !(await settlesWithin(reading, batch.dueAt - performance.now())))
         await publishBatch();
       const { done, value } = await reading;
       if (done === true) break;
-      batch.add(parseEvent(value, limits, wallClock(), published + batch.events.length), value);
+      const index = published + batch.events.length;
+      const event = parseEvent(value, limits, wallClock(), index);
+      if (key !== undefined) assertNoOwnKey(event);
+      batch.add(event, value);
       if (batch.isFull) await publishBatch();
       reading = iterator.next();
     }
@@ -147,6 +154,14 @@ class LineBatch {
   hash(): string {
     return this.#hash.digest('hex');
   }
+}
+
+/** Throws `invalid_request` if an event of a request with an idempotency key has one of its own. */
+export function assertNoOwnKey({ idempotency }: NewEvent): void {
+  if (idempotency === undefined) return;
+  const reason = 'idempotencyKey and the header Idempotency-Key exclude each other';
+  const { index } = idempotency;
+  throw createEventFailure('invalid_request', reason, { field: 'idempotencyKey', index });
 }
 
 function addPublishedCount(

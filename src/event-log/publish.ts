@@ -1,13 +1,12 @@
-import { createHash } from 'node:crypto';
 import { Failure } from '../errors.js';
+import { hashBody, isIdempotencyKey } from '../events/idempotency-key.js';
 import { parsePublishRequest } from '../events/publish-request.js';
-import { minify } from '../events/raw-json.js';
 import { BodyBudget } from '../http/body/body-budget.js';
 import type { Exchange } from '../http/exchange.js';
 import { json, type Reply } from '../http/reply.js';
 import { type Route, route } from '../http/router.js';
 import type { EventLog } from './event-log.js';
-import { publishLines } from './publish-lines.js';
+import { assertNoOwnKey, publishLines } from './publish-lines.js';
 
 export interface PublishBodyLimits {
   readonly bodyBytesMax: number;
@@ -60,19 +59,11 @@ async function handlePublish(
 ): Promise<Reply> {
   const { eventLog, limits, bodies, wallClock } = parts;
   const key = parseIdempotencyKey(exchange);
-  // Scoped by API key: two publishers may use the same Idempotency-Key for different bodies.
-  const keyHash = (suffix: string) => sha256(`${keyId}\n${key}${suffix}`);
-  if (isNdjson(exchange)) {
-    const batchKeyHash =
-      key === undefined ? undefined : (batchIndex: number) => keyHash(`\n${batchIndex}`);
-    return handlePublishLines(exchange, keyId, parts, batchKeyHash);
-  }
+  if (isNdjson(exchange)) return handlePublishLines(exchange, keyId, parts, key);
   const body = await exchange.jsonBody({ bytesMax: limits.bodyBytesMax, budget: bodies });
   const events = parsePublishRequest(body, limits, wallClock());
-  const idempotency =
-    key === undefined
-      ? undefined
-      : { keyHash: keyHash(''), bodyHash: sha256(minify(body?.text ?? '')) };
+  if (key !== undefined) for (const event of events) assertNoOwnKey(event);
+  const idempotency = key === undefined ? undefined : { key, bodyHash: hashBody(body?.text ?? '') };
   const ids = await eventLog.publish(events, idempotency, keyId);
   return json(201, Array.isArray(body?.value) ? { ids } : { id: ids[0] });
 }
@@ -81,12 +72,12 @@ async function handlePublishLines(
   exchange: Exchange,
   keyId: string,
   { eventLog, limits, bodies, wallClock }: PublishParts,
-  keyHash: ((batchIndex: number) => string) | undefined,
+  key: string | undefined,
 ): Promise<Reply> {
   const lineBytesMax = limits.eventBytesMax * bytesPerEscapedChar + envelopeBytesMax;
   const { linesBytesMax: bytesMax, linesIdleMs: deadlineMs } = limits;
   const published = await publishLines(exchange.lines({ bytesMax, lineBytesMax, deadlineMs }), {
-    ...{ limits, wallClock, budget: bodies, keyHash },
+    ...{ limits, wallClock, budget: bodies, key },
     publish: (events, idempotency) => eventLog.publish(events, idempotency, keyId),
   });
   return json(201, published);
@@ -98,11 +89,7 @@ function isNdjson({ headers }: Exchange): boolean {
 
 function parseIdempotencyKey({ headers }: Exchange): string | undefined {
   const key = headers['idempotency-key'];
-  if (key === undefined || /^[\x20-\x7e]{1,255}$/.test(key)) return key;
+  if (key === undefined || isIdempotencyKey(key)) return key;
   const message = 'Cannot publish: Idempotency-Key has 1 to 255 characters';
   throw new Failure('invalid_request', message, { info: { header: 'idempotency-key' } });
-}
-
-function sha256(text: string): string {
-  return createHash('sha256').update(text).digest('hex');
 }

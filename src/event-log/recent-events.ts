@@ -62,8 +62,8 @@ export class RecentEvents {
     }
   }
 
-  /** Adds the next entry of the event log if it is a control entry, which no reader receives. */
-  addControlEntry(seq: number): void {
+  /** Adds the next entry of the event log if no reader receives it: a control entry or an expired event. */
+  addInvisible(seq: number): void {
     this.add({ seq, bytes: noBytes }, { audiences: [], expiresAt: undefined });
   }
 

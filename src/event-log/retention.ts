@@ -3,9 +3,11 @@ import type { LogState, LogStore, TrimCandidate, TrimRange } from './log-store.j
 /** Retention limits of the event log. The oldest entries are trimmed until every limit is met. */
 export interface RetentionLimits {
   readonly ageMaxMs: number;
+  /** Events that are younger are not trimmed because of `eventsMax`. */
+  readonly ageMinMs: number;
   /** Control entries are not counted. */
   readonly eventsMax: number;
-  /** Total size of the events' data as UTF-8. */
+  /** Total size of the events, see `getStoredBytes`. */
   readonly bytesMax: number;
 }
 
@@ -45,9 +47,10 @@ function findTrimRange(
   let freedEvents = 0;
   let freedBytes = 0;
   for (const entry of candidates) {
-    const isOverCount = events - freedEvents > limits.eventsMax;
+    const ageMs = now - entry.createdAt;
+    const isOverCount = events - freedEvents > limits.eventsMax && ageMs >= limits.ageMinMs;
     const isOverSize = bytes - freedBytes > limits.bytesMax;
-    if (!isOverCount && !isOverSize && entry.createdAt >= now - limits.ageMaxMs) break;
+    if (!isOverCount && !isOverSize && ageMs <= limits.ageMaxMs) break;
     upTo = entry.seq;
     freedEvents += entry.isControlEntry ? 0 : 1;
     freedBytes += entry.bytes;

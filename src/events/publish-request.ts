@@ -7,7 +7,8 @@ import {
   userAudience,
 } from './audience.js';
 import { isEncodable, isPublishableName } from './frame.js';
-import { sliceMembers } from './raw-json.js';
+import { hashBody, type IdempotencyKey, isIdempotencyKey } from './idempotency-key.js';
+import { sliceElements, sliceMember } from './raw-json.js';
 
 /** A JSON value of a publisher, and the text from which it was parsed. */
 export interface PublishedJson {
@@ -27,6 +28,13 @@ export interface NewEvent {
   readonly volatile: boolean;
   /** Epoch ms. From then on the event is not replayed. */
   readonly expiresAt: number | undefined;
+  /** The key of this event alone. */
+  readonly idempotency?: EventKey | undefined;
+}
+
+export interface EventKey extends IdempotencyKey {
+  /** The position of the event in an array or among JSON lines; undefined for a single event. */
+  readonly index: number | undefined;
 }
 
 export interface PublishLimits {
@@ -41,8 +49,8 @@ export const recipientsPerRequestMax = 10_000;
 const expiresInMaxMs = 366 * 24 * 60 * 60 * 1000;
 
 /**
- * Parses the body of `POST /events`: one event `{to, type?, data, volatile?, expiresIn?}` or an
- * array of 1 to 1000. `now` is epoch ms. Throws `missing_required_parameter`, `invalid_request` or
+ * Parses the body of `POST /events`: one event
+ * `{to, type?, data, volatile?, expiresIn?, idempotencyKey?}` or an array of 1 to 1000. `now` is epoch ms. Throws `missing_required_parameter`, `invalid_request` or
  * `payload_too_large` for the whole request; `info` contains the field, and for an array the index.
  */
 export function parsePublishRequest(
@@ -52,12 +60,12 @@ export function parsePublishRequest(
 ): readonly NewEvent[] {
   const { value = undefined, text = '' } = body ?? {};
   if (!Array.isArray(value)) return [parseEvent({ value, text }, limits, now, undefined)];
-  return parseArray(value, sliceMembers(text, 'data'), limits, now);
+  return parseArray(value, text, limits, now);
 }
 
 function parseArray(
   body: readonly unknown[],
-  dataTexts: readonly (string | undefined)[],
+  text: string,
   limits: PublishLimits,
   now: number,
 ): readonly NewEvent[] {
@@ -68,7 +76,10 @@ function parseArray(
       { info: { max: eventsPerRequestMax } },
     );
   }
-  const events = body.map((item, index) => parseFields(item, dataTexts[index], limits, now, index));
+  const texts = sliceElements(text);
+  const events = body.map((value, index) =>
+    parseEvent({ value, text: texts[index] ?? '' }, limits, now, index),
+  );
   const recipientCount = events.reduce((sum, event) => sum + event.audiences.length, 0);
   if (recipientCount > recipientsPerRequestMax) {
     const limit = `one request names ${recipientsPerRequestMax} users and sessions at most`;
@@ -79,24 +90,13 @@ function parseArray(
   return events;
 }
 
-const knownFields = ['to', 'type', 'data', 'volatile', 'expiresIn'];
+const knownFields = ['to', 'type', 'data', 'volatile', 'expiresIn', 'idempotencyKey'];
 
 /**
  * Parses one event. Throws the same errors as `parsePublishRequest`, with `index` if there is one.
  */
 export function parseEvent(
-  { value, text }: PublishedJson,
-  limits: PublishLimits,
-  now: number,
-  index: number | undefined,
-): NewEvent {
-  const [dataText] = typeof value === 'object' ? sliceMembers(text, 'data') : [];
-  return parseFields(value, dataText, limits, now, index);
-}
-
-function parseFields(
-  body: unknown,
-  dataText: string | undefined,
+  { value: body, text }: PublishedJson,
   limits: PublishLimits,
   now: number,
   index: number | undefined,
@@ -105,7 +105,7 @@ function parseFields(
     field: string,
     message: string,
     name: 'invalid_request' | 'payload_too_large',
-  ) => createFailure(name, `Cannot publish: ${field} ${message}`, { field, index });
+  ) => createEventFailure(name, `${field} ${message}`, { field, index });
   if (typeof body !== 'object' || body === null || Array.isArray(body)) {
     throw failWith('event', 'must be an object with "to" and "data"', 'invalid_request');
   }
@@ -117,10 +117,10 @@ function parseFields(
   }
   const missing = ['to', 'data'].filter((field) => fields[field] === undefined);
   if (missing.length > 0) {
-    const message = `Cannot publish: needs ${missing.join(' and ')}`;
-    throw createFailure('missing_required_parameter', message, { body: missing, index });
+    const message = `needs ${missing.join(' and ')}`;
+    throw createEventFailure('missing_required_parameter', message, { body: missing, index });
   }
-  const { type, volatile = false, expiresIn } = fields;
+  const { type, volatile = false, expiresIn, idempotencyKey: key } = fields;
   if (type !== undefined && !(typeof type === 'string' && isPublishableName(type))) {
     const rule = 'must be 1 to 64 of A-Z a-z 0-9 _ . : - and not error, open, count or stream.*';
     throw failWith('type', rule, 'invalid_request');
@@ -130,7 +130,13 @@ function parseFields(
   if (expiresIn !== undefined && !isLifetime(expiresIn)) {
     throw failWith('expiresIn', 'must be whole milliseconds, 1 to a year', 'invalid_request');
   }
-  const data = toDataText(fields['data'], dataText);
+  if (key !== undefined && !isIdempotencyKey(key)) {
+    throw failWith('idempotencyKey', 'must be 1 to 255 ASCII characters', 'invalid_request');
+  }
+  if (key !== undefined && volatile) {
+    throw failWith('idempotencyKey', 'has no effect on a volatile event', 'invalid_request');
+  }
+  const data = toDataText(fields['data'], text);
   if (!isEncodable(data)) {
     throw failWith('data', 'must not hold NUL or a lone surrogate', 'invalid_request');
   }
@@ -147,15 +153,16 @@ function parseFields(
     throw failWith('to', `must be ${rule}`, 'invalid_request');
   }
   const expiresAt = expiresIn === undefined ? undefined : now + expiresIn;
-  return { audiences, type, data, volatile, expiresAt };
+  const idempotency = key === undefined ? undefined : { key, bodyHash: hashBody(text), index };
+  return { audiences, type, data, volatile, expiresAt, idempotency };
 }
 
 /**
  * Returns a string unchanged, and anything else as the JSON that the publisher sent, because a parsed
  * value has lost digits of its numbers and duplicate members.
  */
-function toDataText(data: unknown, text: string | undefined): string {
-  return typeof data === 'string' ? data : (text ?? JSON.stringify(data));
+function toDataText(data: unknown, eventText: string): string {
+  return typeof data === 'string' ? data : (sliceMember(eventText, 'data') ?? JSON.stringify(data));
 }
 
 function isLifetime(value: unknown): value is number {
@@ -174,11 +181,13 @@ function parseAudiences(to: unknown): readonly Audience[] | undefined {
   return [...new Set(ids as string[])].map(kind === 'users' ? userAudience : sessionAudience);
 }
 
-function createFailure(
-  name: 'invalid_request' | 'payload_too_large' | 'missing_required_parameter',
-  message: string,
+/** Creates the failure of one event; with its `index` in an array or among JSON lines, if it has one. */
+export function createEventFailure(
+  name: 'invalid_request' | 'payload_too_large' | 'missing_required_parameter' | 'conflict',
+  reason: string,
   { index, ...info }: { index: number | undefined; [key: string]: unknown },
 ): Failure {
+  const message = `Cannot publish: ${reason}`;
   if (index === undefined) return new Failure(name, message, { info });
   return new Failure(name, `${message} (event ${index})`, { info: { ...info, index } });
 }

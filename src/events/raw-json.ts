@@ -1,19 +1,34 @@
-/**
- * Returns the text of the member `name` of each object in `text`, which is valid JSON: one object, or an
- * array of objects. The texts are minified and otherwise unchanged, with the digits of their numbers and
- * with duplicate members. Of members with the same name the last one counts, as for `JSON.parse`.
- * Undefined for an object without the member, and for anything but an object.
- */
-export function sliceMembers(text: string, name: string): (string | undefined)[] {
-  const start = skipBlanks(text, 0);
-  if (text[start] !== '[') return [sliceMember(text, start, name)];
-  const members: (string | undefined)[] = [];
-  let index = skipBlanks(text, start + 1);
+/** Returns the text of each element of an array. `text` is valid JSON. */
+export function sliceElements(text: string): string[] {
+  const elements: string[] = [];
+  let index = skipBlanks(text, skipBlanks(text, 0) + 1);
   while (text[index] !== ']') {
-    members.push(sliceMember(text, index, name));
-    index = skipComma(text, skipValue(text, index));
+    const end = skipValue(text, index);
+    elements.push(text.slice(index, end));
+    index = skipComma(text, end);
   }
-  return members;
+  return elements;
+}
+
+/**
+ * Returns the text of the member `name` of an object, minified and otherwise unchanged, with the digits of
+ * its numbers and with duplicate members. Of members with the same name the last one counts, as for
+ * `JSON.parse`. Undefined if there is none, and for anything but an object. `text` is valid JSON.
+ */
+export function sliceMember(text: string, name: string): string | undefined {
+  const objectStart = skipBlanks(text, 0);
+  if (text[objectStart] !== '{') return undefined;
+  let member: string | undefined;
+  let index = skipBlanks(text, objectStart + 1);
+  while (text[index] !== '}') {
+    const nameEnd = skipString(text, index);
+    const isNamed = JSON.parse(text.slice(index, nameEnd)) === name; // It may contain escapes.
+    const valueStart = skipBlanks(text, skipBlanks(text, nameEnd) + 1); // After the colon.
+    const valueEnd = skipValue(text, valueStart);
+    if (isNamed) member = minify(text.slice(valueStart, valueEnd));
+    index = skipComma(text, valueEnd);
+  }
+  return member;
 }
 
 /** Returns JSON text without the blanks outside of its strings. */
@@ -29,21 +44,6 @@ export function minify(text: string): string {
     } else index += 1;
   }
   return minified + text.slice(start);
-}
-
-function sliceMember(text: string, objectStart: number, name: string): string | undefined {
-  if (text[objectStart] !== '{') return undefined;
-  let member: string | undefined;
-  let index = skipBlanks(text, objectStart + 1);
-  while (text[index] !== '}') {
-    const nameEnd = skipString(text, index);
-    const isNamed = JSON.parse(text.slice(index, nameEnd)) === name; // It may contain escapes.
-    const valueStart = skipBlanks(text, skipBlanks(text, nameEnd) + 1); // After the colon.
-    const valueEnd = skipValue(text, valueStart);
-    if (isNamed) member = minify(text.slice(valueStart, valueEnd));
-    index = skipComma(text, valueEnd);
-  }
-  return member;
 }
 
 /** Returns the index after the value that starts at `start`. */

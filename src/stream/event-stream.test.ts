@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import { SimulatedClient } from '../../test/support/clients/simulated-client.js';
 import { MemoryLogStore } from '../../test/support/databases/memory-log-store.js';
 import { resolveStart } from '../../test/support/resolve-start.js';
+import { unlimitedRetention } from '../../test/support/unlimited-retention.js';
 import { until } from '../../test/support/until.js';
 import { Failure } from '../errors.js';
 import { EventLog } from '../event-log/event-log.js';
@@ -29,8 +30,12 @@ async function openHarness(history: readonly string[] = []) {
   store.release();
   const time = { now: 1_000_000 };
   const wallClock = () => time.now;
-  const logLimits = { ageMaxMs: 1e9, eventsMax: 1e9, bytesMax: 1e9 };
-  const eventLog = await EventLog.open({ store, log: silentLogger, wallClock, limits: logLimits });
+  const eventLog = await EventLog.open({
+    store,
+    log: silentLogger,
+    wallClock,
+    limits: unlimitedRetention,
+  });
   const registry = new Registry({
     limits: { streamsMax: 10, perUserMax: 10, perIpMax: 10 },
     monotonicClock: wallClock,

@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import { SimulatedClient } from '../../test/support/clients/simulated-client.js';
 import { MemoryLogStore } from '../../test/support/databases/memory-log-store.js';
 import { resolveStart } from '../../test/support/resolve-start.js';
+import { unlimitedRetention } from '../../test/support/unlimited-retention.js';
 import { until } from '../../test/support/until.js';
 import { EventLog } from '../event-log/event-log.js';
 import { getAudiences } from '../events/audience.js';
@@ -30,8 +31,12 @@ const nextTick = () => new Promise((resolve) => setImmediate(resolve));
 async function openStreams(size: number, { perUserMax = 1e9 } = {}) {
   const store = new MemoryLogStore('e');
   store.release();
-  const logLimits = { ageMaxMs: 1e9, eventsMax: 1e9, bytesMax: 1e9 };
-  const eventLog = await EventLog.open({ store, log: silentLogger, wallClock, limits: logLimits });
+  const eventLog = await EventLog.open({
+    store,
+    log: silentLogger,
+    wallClock,
+    limits: unlimitedRetention,
+  });
   const registry = new Registry({
     limits: { streamsMax: 1e9, perUserMax, perIpMax: 1e9 },
     monotonicClock: wallClock,

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { SimulatedClient } from '../../test/support/clients/simulated-client.js';
 import { databaseFor } from '../../test/support/databases/embedded.js';
+import { unlimitedRetention } from '../../test/support/unlimited-retention.js';
 import { sql } from '../db/database.js';
 import { EventLog } from '../event-log/event-log.js';
 import type { LogStore } from '../event-log/log-store.js';
@@ -48,10 +49,9 @@ async function prepareStream(
   const wallClock = () => time.now;
   const monotonicClock = () => time.up;
   const store = await SqlLogStore.open(db, { wallClock, newEpoch: 'e' });
-  const logLimits = { ageMaxMs: 1e9, eventsMax: 1e9, bytesMax: 1e9 };
   const hooks = { afterState: async () => {} };
   const eventLog = await EventLog.open({
-    ...{ store: withHooks(store, hooks), log: silentLogger, wallClock, limits: logLimits },
+    ...{ store: withHooks(store, hooks), log: silentLogger, wallClock, limits: unlimitedRetention },
   });
   const registry = new Registry({ limits, monotonicClock, random: () => 0 });
   const lives = { lifeMs: 1000, mode: 'resume', streamsPerUserMax: 10 } as const;

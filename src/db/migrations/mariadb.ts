@@ -161,4 +161,9 @@ export const mariadbMigrations: readonly Migration[] = [
       'drop table if exists stream_takeovers', // The column `takeovers` is unused, too; it stays.
     ],
   },
+  {
+    version: 6,
+    name: 'event sizes',
+    statements: ['alter table events add column bytes int'],
+  },
 ];

@@ -148,4 +148,9 @@ export const postgresMigrations: readonly Migration[] = [
       'drop table if exists stream_takeovers', // The column `takeovers` is unused, too; it stays.
     ],
   },
+  {
+    version: 6,
+    name: 'event sizes',
+    statements: ['alter table events add column bytes integer'],
+  },
 ];

@@ -151,4 +151,9 @@ export const sqliteMigrations: readonly Migration[] = [
       'drop table if exists stream_takeovers', // The column `takeovers` is unused, too; it stays.
     ],
   },
+  {
+    version: 6,
+    name: 'event sizes',
+    statements: ['alter table events add column bytes integer'],
+  },
 ];

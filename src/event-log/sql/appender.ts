@@ -1,20 +1,11 @@
 import { type Database, inserts, type Sql, sql, UniqueViolation } from '../../db/database.js';
-import type { AppendOutcome, AppendRequest, LoggableEvent } from '../log-store.js';
-import {
-  buildKeyInserts,
-  findPriorAppends,
-  findPriorOutcome,
-  type PriorAppends,
-} from './idempotency.js';
+import type { AppendOutcome, AppendRequest, NumberedEvent } from '../log-store.js';
+import { getStoredBytes } from '../stored-size.js';
+import { type Obstacles, planAppend } from './append-plan.js';
+import { buildKeyInserts, findPriorAppends, type PriorAppends } from './idempotency.js';
 import { type LogGeneration, type LogHead, readHead } from './log-generation.js';
 import { getKeyIds, type PublisherKeys } from './publisher-keys.js';
 
-interface NumberedEvent {
-  readonly seq: number;
-  readonly event: LoggableEvent;
-}
-
-const noPriorAppends: PriorAppends = new Map();
 const nothingRevoked: ReadonlySet<AppendRequest> = new Set();
 
 /**
@@ -75,22 +66,22 @@ export class SqlAppender {
   ): Promise<readonly AppendOutcome[] | undefined> {
     if (this.#db.batch === undefined) return undefined;
     const now = this.#wallClock();
-    const events = requests.flatMap((request) => request.events);
-    const { outcomes, keyInserts } = resolveOutcomes(requests, noObstacles, lastSeq + 1, now);
+    const { outcomes, added, keys } = planAppend(requests, noObstacles, lastSeq + 1);
+    if (added.length === 0) return undefined;
     const keyIds = getKeyIds(requests);
     const areActive = keyIds.length === 0 ? sql`` : sql`and ${this.#keys.areActive(keyIds)}`;
     const isCommitted = await this.#db
       .batch([
-        sql`${buildHeadUpdate(events)} and seq = ${lastSeq} and epoch = ${this.#generation.epoch} ${areActive}`,
-        ...buildInserts(assignSeqs(events, lastSeq + 1), now),
-        ...keyInserts,
+        sql`${buildHeadUpdate(added)} and seq = ${lastSeq} and epoch = ${this.#generation.epoch} ${areActive}`,
+        ...buildInserts(added, now),
+        ...buildKeyInserts(keys, now),
       ])
       .catch((cause: unknown) => {
         if (cause instanceof UniqueViolation) return false;
         throw cause;
       });
     if (!isCommitted) return undefined;
-    this.#lastSeq = lastSeq + events.length;
+    this.#lastSeq = lastSeq + added.length;
     return outcomes;
   }
 
@@ -101,19 +92,12 @@ export class SqlAppender {
     const { outcomes, lastSeq } = await this.#db.transaction(async (tx) => {
       const now = this.#wallClock();
       const priorAppends = await findPriorAppends(tx, requests, now);
-      const newRequests = requests.filter(
-        (request) => findPriorOutcome(priorAppends, request) === undefined,
-      );
-      const { head, revoked } = await this.#reserveSeqs(tx, requests, newRequests);
+      const { head, revoked } = await this.#reserveSeqs(tx, requests, priorAppends);
       const { seq } = this.#generation.verify(head, committedSeq);
-      const events = newRequests
-        .filter((request) => !revoked.has(request))
-        .flatMap((request) => request.events);
-      if (events.length > 0) await this.#insert(tx, assignSeqs(events, seq + 1), now);
-      const obstacles = { priorAppends, revoked };
-      const { outcomes, keyInserts } = resolveOutcomes(requests, obstacles, seq + 1, now);
-      for (const insert of keyInserts) await tx.execute(insert);
-      return { outcomes, lastSeq: seq + events.length };
+      const { outcomes, added, keys } = planAppend(requests, { priorAppends, revoked }, seq + 1);
+      if (added.length > 0) await this.#insert(tx, added, now);
+      for (const insert of buildKeyInserts(keys, now)) await tx.execute(insert);
+      return { outcomes, lastSeq: seq + added.length };
     });
     this.#generation.observe(lastSeq);
     this.#lastSeq = lastSeq;
@@ -121,25 +105,28 @@ export class SqlAppender {
   }
 
   /**
-   * Takes numbers for the new requests, except for those whose API key is revoked. Returns the head as
+   * Takes numbers for the new events, except for those whose API key is revoked. Returns the head as
    * it was committed before, and the revoked requests.
    */
   async #reserveSeqs(
     tx: Database,
     requests: readonly AppendRequest[],
-    newRequests: readonly AppendRequest[],
+    priorAppends: PriorAppends,
   ): Promise<{ head: LogHead | undefined; revoked: ReadonlySet<AppendRequest> }> {
-    const events = newRequests.flatMap((request) => request.events);
+    const { added } = planAppend(requests, { priorAppends, revoked: nothingRevoked }, 0);
     // Statements are sent together, here and below, because a round trip takes longer than a statement.
     const [, head, revoked] = await Promise.all([
-      events.length > 0 && tx.execute(buildHeadUpdate(events)),
+      added.length > 0 && tx.execute(buildHeadUpdate(added)),
       readHead(tx),
       this.#findRevoked(tx, requests),
     ]);
-    const revokedRequests = newRequests.filter((request) => revoked.has(request));
-    const revokedEvents = revokedRequests.flatMap((request) => request.events);
-    if (revokedEvents.length > 0) await tx.execute(buildHeadUpdate(revokedEvents, -1));
-    return { head: head && { ...head, seq: head.seq - events.length }, revoked };
+    if (revoked.size > 0) {
+      // Fewer events are new, or more: what repeats a revoked request of this group is new itself.
+      const { added: allowed } = planAppend(requests, { priorAppends, revoked }, 0);
+      await tx.execute(buildHeadUpdate(added, -1));
+      if (allowed.length > 0) await tx.execute(buildHeadUpdate(allowed));
+    }
+    return { head: head && { ...head, seq: head.seq - added.length }, revoked };
   }
 
   async #findRevoked(
@@ -159,63 +146,30 @@ export class SqlAppender {
   }
 }
 
-/** Reasons not to append a request: its idempotency key was used, or its API key is revoked. */
-interface Obstacles {
-  readonly priorAppends: PriorAppends;
-  readonly revoked: ReadonlySet<AppendRequest>;
-}
-
-const noObstacles: Obstacles = { priorAppends: noPriorAppends, revoked: nothingRevoked };
-
-/**
- * Returns the outcome of each request, numbering new events from `firstSeq`, and the inserts of their
- * idempotency keys.
- */
-function resolveOutcomes(
-  requests: readonly AppendRequest[],
-  { priorAppends, revoked }: Obstacles,
-  firstSeq: number,
-  now: number,
-): { outcomes: readonly AppendOutcome[]; keyInserts: readonly Sql[] } {
-  const outcomes: AppendOutcome[] = [];
-  const keyInserts: Sql[] = [];
-  let nextSeq = firstSeq;
-  for (const request of requests) {
-    if (revoked.has(request)) {
-      outcomes.push({ kind: 'revoked', firstSeq: 0 });
-      continue;
-    }
-    const prior = findPriorOutcome(priorAppends, request);
-    outcomes.push(prior ?? { kind: 'appended', firstSeq: nextSeq });
-    if (prior !== undefined) continue;
-    keyInserts.push(...buildKeyInserts(request, nextSeq, now));
-    nextSeq += request.events.length;
-  }
-  return { outcomes, keyInserts };
-}
-
-function assignSeqs(events: readonly LoggableEvent[], firstSeq: number): NumberedEvent[] {
-  return events.map((event, index) => ({ seq: firstSeq + index, event }));
-}
+const noObstacles: Obstacles = { priorAppends: new Map(), revoked: new Set() };
 
 /** Builds the update that takes numbers for events or, with the sign -1, gives them back. */
-function buildHeadUpdate(events: readonly LoggableEvent[], sign: 1 | -1 = 1): Sql {
-  const bytes = sign * events.reduce((sum, event) => sum + Buffer.byteLength(event.data), 0);
-  const count = sign * events.length;
+function buildHeadUpdate(added: readonly NumberedEvent[], sign: 1 | -1 = 1): Sql {
+  const bytes = sign * added.reduce((sum, { event }) => sum + getStoredBytes(event), 0);
+  const count = sign * added.length;
   return sql`update log_head
     set seq = seq + ${count}, events = events + ${count}, bytes = bytes + ${bytes} where id = 1`;
 }
 
 /** Builds the inserts of events and their audiences, with many rows per statement. */
 function buildInserts(added: readonly NumberedEvent[], now: number): Sql[] {
-  const rows = added.map(({ seq, event: { type, data, expiresAt } }) => {
-    return [seq, type ?? null, data, now, expiresAt ?? null];
+  const rows = added.map(({ seq, event }) => {
+    const { type = null, data, expiresAt = null } = event;
+    return [seq, type, data, getStoredBytes(event), now, expiresAt];
   });
   const recipients = added.flatMap(({ seq, event }) =>
     event.audiences.map((audience) => [audience, seq]),
   );
   return [
-    ...inserts(sql`insert into events (seq, type, data, created_at, expires_at) values `, rows),
+    ...inserts(
+      sql`insert into events (seq, type, data, bytes, created_at, expires_at) values `,
+      rows,
+    ),
     ...inserts(sql`insert into event_audiences (audience, seq) values `, recipients),
   ];
 }

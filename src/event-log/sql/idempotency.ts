@@ -1,5 +1,16 @@
-import { type Database, list, type Sql, sql } from '../../db/database.js';
-import type { AppendOutcome, AppendRequest } from '../log-store.js';
+import { createHash } from 'node:crypto';
+import { type Database, inserts, list, type Sql, sql } from '../../db/database.js';
+import type { AppendRequest } from '../log-store.js';
+
+/** What was appended under an idempotency key: consecutive numbers. */
+export interface PriorAppend {
+  readonly bodyHash: string;
+  readonly firstSeq: number;
+  readonly eventCount: number;
+}
+
+/** Appends by the hash of their idempotency key. */
+export type PriorAppends = ReadonlyMap<string, PriorAppend>;
 
 interface Row {
   readonly key_hash: string;
@@ -8,10 +19,12 @@ interface Row {
   readonly event_count: number;
 }
 
-/** Earlier appends by the hash of their idempotency key. */
-export type PriorAppends = ReadonlyMap<string, Row>;
-
 const keyLifeMs = 24 * 60 * 60 * 1000;
+
+/** Returns the SHA-256 under which a key is stored. Two API keys never share an idempotency key. */
+export function hashKey(keyId: string | undefined, key: string): string {
+  return createHash('sha256').update(`${keyId}\n${key}`).digest('hex');
+}
 
 /**
  * Returns the appends of the last 24 hours that used the idempotency keys of these requests, and
@@ -22,8 +35,10 @@ export async function findPriorAppends(
   requests: readonly AppendRequest[],
   now: number,
 ): Promise<PriorAppends> {
-  const hashes = requests.flatMap(({ idempotency: key }) =>
-    key === undefined ? [] : [key.keyHash],
+  const hashes = requests.flatMap(({ events, idempotency, keyId }) =>
+    [idempotency, ...events.map((event) => event.idempotency)].flatMap((own) =>
+      own === undefined ? [] : hashKey(keyId, own.key),
+    ),
   );
   if (hashes.length === 0) return new Map();
   const keys = list(hashes);
@@ -34,34 +49,25 @@ export async function findPriorAppends(
     sql`select key_hash, body_hash, first_seq, event_count from idempotency
       where key_hash in (${keys})`,
   );
-  return new Map(rows.map((row) => [row.key_hash, row]));
-}
-
-/** Returns the outcome of a request whose key was used before; undefined for a new request. */
-export function findPriorOutcome(
-  priorAppends: PriorAppends,
-  { idempotency: key, events }: AppendRequest,
-): AppendOutcome | undefined {
-  const prior = key && priorAppends.get(key.keyHash);
-  if (prior === undefined) return undefined;
-  const isSame = prior.body_hash === key?.bodyHash && prior.event_count === events.length;
-  return { kind: isSame ? 'repeated' : 'conflict', firstSeq: prior.first_seq };
+  return new Map(
+    rows.map(({ key_hash, body_hash: bodyHash, first_seq: firstSeq, event_count: eventCount }) => [
+      key_hash,
+      { bodyHash, firstSeq, eventCount },
+    ]),
+  );
 }
 
 /**
- * Builds the inserts that store the key of a request for 24 hours; none for a request without a
- * key. A `UniqueViolation` means that a concurrent request used the same key.
+ * Builds the inserts that store keys for 24 hours. A `UniqueViolation` means that a concurrent request
+ * used the same key.
  */
-export function buildKeyInserts(
-  { idempotency: key, events }: AppendRequest,
-  firstSeq: number,
-  now: number,
-): Sql[] {
-  if (key === undefined) return [];
-  return [
-    sql`insert into idempotency (key_hash, body_hash, first_seq, event_count, expires_at)
-      values (${key.keyHash}, ${key.bodyHash}, ${firstSeq}, ${events.length}, ${now + keyLifeMs})`,
-  ];
+export function buildKeyInserts(keys: ReadonlyMap<string, PriorAppend>, now: number): Sql[] {
+  return inserts(
+    sql`insert into idempotency (key_hash, body_hash, first_seq, event_count, expires_at) values `,
+    [...keys].map(([keyHash, { bodyHash, firstSeq, eventCount }]) => {
+      return [keyHash, bodyHash, firstSeq, eventCount, now + keyLifeMs];
+    }),
+  );
 }
 
 /** Deletes up to 500 expired keys and returns how many were deleted. */

@@ -2,7 +2,9 @@ import assert from 'node:assert/strict';
 import type { TestContext } from 'node:test';
 import { testOnDialects } from '../../../test/support/databases/dialects.js';
 import { databaseFor } from '../../../test/support/databases/embedded.js';
+import { outlineOutcome } from '../../../test/support/outline-outcome.js';
 import { resolveStart } from '../../../test/support/resolve-start.js';
+import { unlimitedRetention } from '../../../test/support/unlimited-retention.js';
 import { until } from '../../../test/support/until.js';
 import { type Database, type Sql, sql } from '../../db/database.js';
 import { Failure } from '../../errors.js';
@@ -24,8 +26,11 @@ const event = (data: string, audiences = ['u:1'], expiresAt?: number): LoggableE
 const request = (...events: LoggableEvent[]) => ({ events, idempotency: undefined });
 const keyedRequest = (key: string, body: string, ...events: LoggableEvent[]) => ({
   events,
-  idempotency: { keyHash: key.padEnd(64, '0'), bodyHash: body.padEnd(64, '0') },
+  idempotency: { key, bodyHash: body.padEnd(64, '0') },
 });
+
+/** Stored size of an event with one byte of data and one address. */
+const smallEventBytes = 1 + 128;
 
 const audiences = ['all', 'u:1', 's:x'];
 const page = { eventsMax: 100, bytesMax: 1000 };
@@ -35,7 +40,7 @@ async function openStore(t: TestContext) {
   const time = { now: 1_800_000_000_000 };
   const wallClock = () => time.now;
   const store = await SqlLogStore.open(db, { wallClock, newEpoch: 'e1' });
-  const openLog = (limits = { ageMaxMs: 1e12, eventsMax: 1e9, bytesMax: 1e12 }) =>
+  const openLog = (limits = unlimitedRetention) =>
     EventLog.open({ store, log: silentLogger, wallClock, limits });
   return { db, time, wallClock, store, openLog };
 }
@@ -47,12 +52,13 @@ test('sequence numbers start at 1 and have no gaps across requests and restarts'
   const again = await SqlLogStore.open(db, { wallClock, newEpoch: 'other' });
   const second = await again.append([request(event('d'))]);
 
-  assert.deepEqual(
-    [...first, ...second].map((outcome) => outcome.firstSeq),
-    [1, 3, 4],
-  );
+  assert.deepEqual([...first, ...second].map(outlineOutcome), [
+    'appended 1 2',
+    'appended 3',
+    'appended 4',
+  ]);
   const { epoch, seq, bytes } = await again.state();
-  assert.deepEqual({ epoch, seq, bytes }, { epoch: 'e1', seq: 4, bytes: 4 });
+  assert.deepEqual({ epoch, seq, bytes }, { epoch: 'e1', seq: 4, bytes: 4 * smallEventBytes });
 });
 
 test('a reader receives only events for its audiences, in order, page by page', async (t) => {
@@ -115,11 +121,86 @@ test('a read of a range returns every event with its audiences', async (t) => {
   const { store } = await openStore(t);
   await store.append([request(event('a'), event('b', ['u:1', 'u:2']), event('c'))]);
 
-  const events = await store.readAll(1, 2);
+  const { entries } = await store.readAll({ after: 1, upTo: 2 }, 1e6);
 
-  assert.deepEqual(events, [
+  assert.deepEqual(entries, [
     { seq: 2, audiences: ['u:1', 'u:2'], type: 'note', data: 'b', expiresAt: undefined },
   ]);
+});
+
+test('a read of a range ends with the event that reaches the limit of bytes, addresses included', async (t) => {
+  const { store } = await openStore(t);
+  const wide = Array.from({ length: 10 }, (_, index) => `u:${index}`);
+  await store.append([request(event('é'.repeat(50)), event('b', wide), event('c'), event('d'))]);
+  const sizes = [100 + 128, 1 + 1280, smallEventBytes, smallEventBytes];
+  const read = async (after: number, bytesMax: number) => {
+    const { entries, upTo } = await store.readAll({ after, upTo: 4 }, bytesMax);
+    return [entries.map(({ seq }) => seq), upTo];
+  };
+
+  assert.deepEqual(await read(0, 1), [[1], 1]);
+  assert.deepEqual(await read(0, 228), [[1], 1]);
+  assert.deepEqual(await read(0, 229), [[1, 2], 2]);
+  assert.deepEqual(await read(1, 1281 + 129), [[2, 3], 3]);
+  assert.deepEqual(await read(0, 1e6), [[1, 2, 3, 4], 4]);
+  assert.equal(
+    (await store.state()).bytes,
+    sizes.reduce((sum, size) => sum + size),
+  );
+});
+
+test('a page says how far the event log was trimmed when it was read', async (t) => {
+  const { store } = await openStore(t);
+  await store.append([request(event('a'), event('b', ['u:2']), event('c'))]);
+  const read = (reader: string) => store.read([reader], { after: 0, upTo: 3 }, page);
+
+  assert.equal((await read('u:1')).trimmedSeq, 0);
+  await store.trim({ after: 0, upTo: 2, events: 2, bytes: 2 * smallEventBytes });
+
+  const kept = await read('u:1');
+  assert.deepEqual([kept.events.map(({ seq }) => seq), kept.trimmedSeq], [[3], 2]);
+  assert.deepEqual(await read('u:2'), { events: [], more: false, trimmedSeq: 2 });
+});
+
+test('a reader of trimmed events is told of a gap only if one of them was for it', async (t) => {
+  const { store, openLog } = await openStore(t);
+  const eventLog = await openLog();
+  await eventLog.append(request(event('a'), event('b', ['u:2']), event('c', ['u:3'])));
+  const later = await openLog(); // Its cache is empty.
+
+  await store.trim({ after: 0, upTo: 2, events: 2, bytes: 2 * smallEventBytes });
+
+  const hasGap = async (reader: string, after: number) =>
+    (await later.read([reader], after, 1e6)).gap;
+  assert.equal(await hasGap('u:1', 0), true);
+  assert.equal(await hasGap('u:1', 1), false);
+  assert.equal(await hasGap('u:2', 1), true);
+  assert.equal(await hasGap('u:3', 0), false);
+});
+
+test('an event that expired before a process reads it is not delivered to its live streams', async (t) => {
+  const { time, openLog } = await openStore(t);
+  const [eventLog, behind] = [await openLog(), await openLog()];
+  const delivered: string[] = [];
+  behind.subscribe({
+    deliver: ({ data }) => delivered.push(data),
+    deliverVolatile() {},
+    applyControl() {},
+    gap: () => delivered.push('gap'),
+  });
+  const expiresAt = time.now + 1000;
+  await eventLog.append(request(event('1'), event('expires', ['u:1'], expiresAt), event('3')));
+
+  time.now = expiresAt;
+  await behind.catchUp();
+
+  assert.deepEqual(delivered, ['1', '3']);
+  assert.equal(behind.head, 3);
+  const { frames } = await behind.read(audiences, 0, 1e6);
+  assert.deepEqual(
+    frames.map(({ seq }) => seq),
+    [1, 3],
+  );
 });
 
 test('catchUp reports a gap when events are trimmed while it reads them', async (t) => {
@@ -138,7 +219,7 @@ test('catchUp reports a gap when events are trimmed while it reads them', async 
   };
   const eventLog = await EventLog.open({
     store: await SqlLogStore.open(hookedDb, { wallClock, newEpoch: 'x' }),
-    ...{ log: silentLogger, wallClock, limits: { ageMaxMs: 1e12, eventsMax: 1e9, bytesMax: 1e12 } },
+    ...{ log: silentLogger, wallClock, limits: unlimitedRetention },
   });
   const delivered: unknown[] = [];
   eventLog.subscribe({
@@ -180,14 +261,74 @@ test('unusual data is stored and read unchanged', async (t) => {
 test('a repeated idempotency key returns the same numbers for a day, but only with the same body', async (t) => {
   const { time, store } = await openStore(t);
   const append = async (...parts: Parameters<typeof keyedRequest>) =>
-    (await store.append([keyedRequest(...parts)]))[0];
+    (await store.append([keyedRequest(...parts)])).map(outlineOutcome).join();
 
-  assert.deepEqual(await append('k', 'b', event('1')), { kind: 'appended', firstSeq: 1 });
-  assert.deepEqual(await append('k', 'b', event('1')), { kind: 'repeated', firstSeq: 1 });
-  assert.deepEqual(await append('k', 'c', event('2')), { kind: 'conflict', firstSeq: 1 });
-  assert.deepEqual(await append('l', 'c', event('2')), { kind: 'appended', firstSeq: 2 });
-  time.now += 24 * 60 * 60 * 1000;
-  assert.deepEqual(await append('k', 'c', event('3')), { kind: 'appended', firstSeq: 3 });
+  assert.deepEqual(await append('k', 'b', event('1')), 'appended 1');
+  assert.deepEqual(await append('k', 'b', event('1')), 'repeated 1');
+  assert.deepEqual(await append('k', 'c', event('2')), 'conflict');
+  assert.deepEqual(await append('l', 'c', event('2')), 'appended 2');
+  time.now += 24 * 60 * 60 * 1000 - 1;
+  assert.deepEqual(await append('k', 'b', event('1')), 'repeated 1');
+  time.now += 1;
+  assert.deepEqual(await append('k', 'c', event('3')), 'appended 3');
+});
+
+const keyed = (key: string, data: string): LoggableEvent => ({
+  ...event(data),
+  idempotency: { key, bodyHash: data.padEnd(64, '0'), index: undefined },
+});
+
+test('events with idempotency keys of their own are appended once, whatever is appended beside them', async (t) => {
+  const { store } = await openStore(t);
+  const append = async (...requests: Parameters<typeof request>[]) => {
+    const outcomes = await store.append(requests.map((events) => request(...events)));
+    return outcomes.map(outlineOutcome);
+  };
+
+  assert.deepEqual(await append([keyed('a', '1'), event('2'), keyed('b', '3')]), [
+    'appended 1 2 3',
+  ]);
+  assert.deepEqual(await append([keyed('b', '3')]), ['repeated 3']);
+  assert.deepEqual(
+    await append([keyed('c', '4'), keyed('a', '1'), event('5'), keyed('c', '4')], [event('6')]),
+    ['appended 4 1 5 4', 'appended 6'],
+  );
+  assert.deepEqual(await append([keyed('d', '7')], [keyed('d', '7')], [keyed('d', 'other')]), [
+    'appended 7',
+    'repeated 7',
+    'conflict',
+  ]);
+  assert.deepEqual(await append([event('x'), keyed('e', '8'), keyed('a', 'other')]), ['conflict']);
+  assert.deepEqual(await append([keyed('e', '8')]), ['appended 8']);
+  const { events, bytes } = await store.state();
+  assert.deepEqual({ events, bytes }, { events: 8, bytes: 8 * smallEventBytes });
+  const { events: read } = await store.read(['u:1'], { after: 0, upTo: 100 }, page);
+  assert.equal(read.map(({ data }) => data).join(''), '12345678');
+});
+
+test('a conflict names the event whose key it is', async (t) => {
+  const { store } = await openStore(t);
+  await store.append([request(keyed('a', '1'))]);
+  const second = keyed('a', 'other');
+
+  const [outcome] = await store.append([request(event('2'), second)]);
+
+  assert.deepEqual(outcome, { kind: 'conflict', event: second });
+});
+
+test('a request that repeats one of a revoked API key in the same commit is appended', async (t) => {
+  const { store, keys, one, two } = await openWithKeys(t);
+  await keys.revoke('one'); // Number 1.
+  const by = (keyId: string, ...events: LoggableEvent[]) => ({ ...request(...events), keyId });
+
+  const outcomes = await store.append([
+    by(one, keyed('k', 'a')),
+    by(two, keyed('k', 'a')),
+    by(two, keyed('k', 'a'), event('b')),
+  ]);
+
+  assert.deepEqual(outcomes.map(outlineOutcome), ['revoked', 'appended 2', 'appended 2 3']);
+  assert.equal((await store.state()).bytes, 2 * smallEventBytes);
 });
 
 test('of concurrent requests with one idempotency key, one appends and all return its ids', async (t) => {
@@ -198,8 +339,11 @@ test('of concurrent requests with one idempotency key, one appends and all retur
   for (let round = 1; round <= 10; round += 1) {
     const outcomes = (await allAtOnce(`k${round}-`)).flat();
 
-    assert.deepEqual(outcomes.map(({ kind }) => kind).sort(), ['appended', 'repeated', 'repeated']);
-    assert.deepEqual([...new Set(outcomes.map(({ firstSeq }) => firstSeq))], [round]);
+    assert.deepEqual(outcomes.map(outlineOutcome).sort(), [
+      `appended ${round}`,
+      `repeated ${round}`,
+      `repeated ${round}`,
+    ]);
   }
 });
 
@@ -208,7 +352,7 @@ test('expired idempotency keys are deleted', async (t) => {
   await store.append([keyedRequest('k', 'b', event('1'))]);
   const rows = () => db.query(sql`select key_hash from idempotency`);
 
-  assert.equal(await store.sweepIdempotencyKeys(time.now), 0);
+  assert.equal(await store.sweepIdempotencyKeys(time.now + 24 * 60 * 60 * 1000 - 1), 0);
   assert.equal((await rows()).length, 1);
   assert.equal(await store.sweepIdempotencyKeys(time.now + 24 * 60 * 60 * 1000), 1);
   assert.equal((await rows()).length, 0);
@@ -320,14 +464,14 @@ test('each control entry has a sequence number, in order with events, and no aud
   await db.transaction((tx) => append(tx, [ended('s1'), ended('s2')]));
   await store.append([request(event('b'))]);
 
-  assert.deepEqual(await store.readAll(0, 10), [
+  assert.deepEqual((await store.readAll({ after: 0, upTo: 10 }, 1e6)).entries, [
     { seq: 1, ...event('a'), expiresAt: undefined },
     { seq: 2, control: '{"kind":"sessions_ended","sessionIds":["s1"]}' },
     { seq: 3, control: '{"kind":"sessions_ended","sessionIds":["s2"]}' },
     { seq: 4, ...event('b'), expiresAt: undefined },
   ]);
   const { seq, events, bytes } = await store.state();
-  assert.deepEqual({ seq, events, bytes }, { seq: 4, events: 2, bytes: 2 });
+  assert.deepEqual({ seq, events, bytes }, { seq: 4, events: 2, bytes: 2 * smallEventBytes });
   const all = { after: 0, upTo: 10 };
   const read = await store.read(['all', 'u:1', 's:s1'], all, page);
   assert.deepEqual(
@@ -346,7 +490,7 @@ test('a control entry that is rolled back with its change takes no sequence numb
   });
 
   await assert.rejects(failing, /on purpose/);
-  assert.deepEqual(await store.append([request(event('a'))]), [{ kind: 'appended', firstSeq: 1 }]);
+  assert.deepEqual((await store.append([request(event('a'))])).map(outlineOutcome), ['appended 1']);
 });
 
 test('control entries are applied in sequence order with the events of all processes', async (t) => {
@@ -445,7 +589,7 @@ test('a fresh stream of a lagging process starts at the head of the database', a
 test('control entries do not count as events, and are trimmed with the events before them', async (t) => {
   const { db, time, store, wallClock, openLog } = await openStore(t);
   const append = controlEntryAppender(db, wallClock);
-  const eventLog = await openLog({ ageMaxMs: 10_000, eventsMax: 2, bytesMax: 1e12 });
+  const eventLog = await openLog({ ...unlimitedRetention, ageMaxMs: 10_000, eventsMax: 2 });
   const trim = async () => {
     await eventLog.trim();
     const { trimmedSeq, events } = await store.state();
@@ -494,19 +638,16 @@ test('when requests share a commit, only those of a revoked API key are rejected
   const alone = await store.append([by(one, event('refused'))]);
   const next = await store.append([by(two, event('h'))]);
 
-  assert.deepEqual(
-    [...outcomes, ...alone, ...next],
-    [
-      { kind: 'appended', firstSeq: 5 },
-      { kind: 'revoked', firstSeq: 0 },
-      { kind: 'appended', firstSeq: 7 },
-      { kind: 'appended', firstSeq: 8 },
-      { kind: 'revoked', firstSeq: 0 },
-      { kind: 'appended', firstSeq: 9 },
-    ],
-  );
+  assert.deepEqual([...outcomes, ...alone, ...next].map(outlineOutcome), [
+    'appended 5 6',
+    'revoked',
+    'appended 7',
+    'appended 8',
+    'revoked',
+    'appended 9',
+  ]);
   const { events, bytes } = await store.state();
-  assert.deepEqual({ events, bytes }, { events: 8, bytes: 8 });
+  assert.deepEqual({ events, bytes }, { events: 8, bytes: 8 * smallEventBytes });
   const { events: read } = await store.read(['u:1'], { after: 0, upTo: 10 }, page);
   assert.equal(read.map(({ data }) => data).join(''), 'abcdefgh');
 });
@@ -518,7 +659,7 @@ test('repeating a request with a revoked API key is rejected despite its idempot
 
   await keys.revoke(one);
 
-  assert.deepEqual(await store.append([repeated]), [{ kind: 'revoked', firstSeq: 0 }]);
+  assert.deepEqual((await store.append([repeated])).map(outlineOutcome), ['revoked']);
 });
 
 test('revoking an API key takes one sequence number, and stamp returns the number and the state', async (t) => {
@@ -532,7 +673,7 @@ test('revoking an API key takes one sequence number, and stamp returns the numbe
   assert.deepEqual(await store.stamp(one), { seq: 2, isRevoked: true });
   assert.deepEqual(await store.stamp(two), { seq: 2, isRevoked: false });
   assert.deepEqual(await store.stamp(undefined), { seq: 2, isRevoked: false });
-  assert.deepEqual(await store.readAll(1, 2), [
+  assert.deepEqual((await store.readAll({ after: 1, upTo: 2 }, 1e6)).entries, [
     { seq: 2, control: `{"kind":"key_revoked","keyId":"${one}"}` },
   ]);
 });
@@ -569,7 +710,7 @@ test('the id of a start is the position at which the stream starts', async (t) =
 
 test('without a Last-Event-ID, a stream starts where its token begins', async (t) => {
   const { openLog } = await openStore(t);
-  const eventLog = await openLog({ ageMaxMs: 1e12, eventsMax: 1, bytesMax: 1e12 });
+  const eventLog = await openLog({ ...unlimitedRetention, eventsMax: 1 });
   await eventLog.append(request(event('1'), event('2'), event('3')));
 
   const start = await resolveStart(eventLog, audiences, undefined, 'e1-1');
@@ -584,13 +725,17 @@ test('without a Last-Event-ID, a stream starts where its token begins', async (t
   assert.deepEqual([trimmed.seq, trimmed.reason], [3, 'too_old']);
 });
 
-// [limit, number of events kept of ten events of 100 bytes, appended one per second]
+// [limits, number of events kept of ten events of 228 bytes, appended one per second]
 const trims = [
   [{ eventsMax: 4 }, 4],
   [{ eventsMax: 10 }, 10],
-  [{ bytesMax: 1000 }, 10],
-  [{ bytesMax: 999 }, 9],
-  [{ bytesMax: 350 }, 3],
+  [{ eventsMax: 4, ageMinMs: 7000 }, 6],
+  [{ eventsMax: 4, ageMinMs: 7001 }, 7],
+  [{ ageMaxMs: 8000, ageMinMs: 1e12 }, 8],
+  [{ bytesMax: 1000, ageMinMs: 1e12 }, 4],
+  [{ bytesMax: 2280 }, 10],
+  [{ bytesMax: 2279 }, 9],
+  [{ bytesMax: 700 }, 3],
   [{ ageMaxMs: 10_000 }, 10],
   [{ ageMaxMs: 9_999 }, 9],
 ] as const;
@@ -598,7 +743,7 @@ const trims = [
 for (const [limit, keptCount] of trims) {
   test(`with ${JSON.stringify(limit)}, ${keptCount} of ten events are kept`, async (t) => {
     const { db, time, store, openLog } = await openStore(t);
-    const eventLog = await openLog({ ageMaxMs: 1e12, eventsMax: 1e9, bytesMax: 1e12, ...limit });
+    const eventLog = await openLog({ ...unlimitedRetention, ...limit });
     for (let count = 0; count < 10; count += 1) {
       await eventLog.append(request(event('x'.repeat(100))));
       time.now += 1000;
@@ -609,7 +754,7 @@ for (const [limit, keptCount] of trims) {
     const { trimmedSeq, seq, events, bytes } = await store.state();
     assert.deepEqual(
       { trimmedSeq, seq, events, bytes },
-      { trimmedSeq: 10 - keptCount, seq: 10, events: keptCount, bytes: keptCount * 100 },
+      { trimmedSeq: 10 - keptCount, seq: 10, events: keptCount, bytes: keptCount * (100 + 128) },
     );
     assert.equal((await db.query(sql`select seq from events`)).length, keptCount);
     assert.equal((await db.query(sql`select seq from event_audiences`)).length, keptCount);
@@ -620,7 +765,7 @@ for (const [limit, keptCount] of trims) {
 
 test('a trim batch is smaller when events have many recipients', async (t) => {
   const { store, openLog } = await openStore(t);
-  const eventLog = await openLog({ ageMaxMs: 1e12, eventsMax: 0, bytesMax: 1e12 });
+  const eventLog = await openLog({ ...unlimitedRetention, eventsMax: 0 });
   const wide = Array.from({ length: 1000 }, (_, index) => `u:${index}`);
   await eventLog.append(request(...Array.from({ length: 7 }, () => event('x', wide)), event('x')));
   const oldest = async (after: number, recipientsMax: number) =>
@@ -644,13 +789,13 @@ test('when two processes trim at the same time, only one trims, and the byte cou
   await store.append([request(...Array.from({ length: 10 }, () => event('x'.repeat(100))))]);
 
   const rows = [
-    await store.trim({ after: 0, upTo: 5, events: 5, bytes: 500 }),
-    await other.trim({ after: 0, upTo: 6, events: 6, bytes: 600 }), // Computed before the first trim.
+    await store.trim({ after: 0, upTo: 5, events: 5, bytes: 5 * 228 }),
+    await other.trim({ after: 0, upTo: 6, events: 6, bytes: 6 * 228 }), // Computed before the first trim.
   ];
 
   assert.deepEqual(rows, [10, 0]);
   const { trimmedSeq, bytes } = await other.state();
-  assert.deepEqual({ trimmedSeq, bytes }, { trimmedSeq: 5, bytes: 500 });
+  assert.deepEqual({ trimmedSeq, bytes }, { trimmedSeq: 5, bytes: 5 * 228 });
   assert.equal((await db.query(sql`select seq from events`)).length, 5);
 });
 
@@ -668,7 +813,7 @@ test('expired events are not replayed', async (t) => {
 
 test('a client can resume from a trimmed position if it lost no event, and gets too_old otherwise', async (t) => {
   const { db, openLog } = await openStore(t);
-  const eventLog = await openLog({ ageMaxMs: 1e12, eventsMax: 2, bytesMax: 1e12 });
+  const eventLog = await openLog({ ...unlimitedRetention, eventsMax: 2 });
   const resolve = async (user: string, seq: number) => {
     const start = await resolveStart(eventLog, [`u:${user}`, 'all'], `e1-${seq}`);
     return [start.reason, start.seq, start.id];
@@ -744,7 +889,7 @@ test('appends and reads fail with service_unavailable while the head row is miss
     sql`insert into log_head (id, epoch, seq, trimmed_seq, bytes) values (1, 'e1', 1, 0, 1)`,
   );
 
-  assert.deepEqual(await store.append([request(event('b'))]), [{ kind: 'appended', firstSeq: 2 }]);
+  assert.deepEqual((await store.append([request(event('b'))])).map(outlineOutcome), ['appended 2']);
 });
 
 function isUnavailable(error: unknown): boolean {

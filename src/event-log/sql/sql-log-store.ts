@@ -3,8 +3,8 @@ import type { Audience } from '../../events/audience.js';
 import type {
   AppendOutcome,
   AppendRequest,
-  LogEntry,
   LoggedEvent,
+  LoggedRange,
   LogState,
   LogStore,
   PageLimits,
@@ -50,11 +50,20 @@ interface StateRow extends LogHead {
   readonly bytes: number;
 }
 
+interface HeadRow {
+  readonly epoch: string;
+  readonly head_seq: number;
+  readonly trimmed_seq: number;
+}
+
 interface PageRow extends Omit<EventRow, 'data'> {
   readonly bytes: number;
   /** Null for large data, which is read separately. */
   readonly data: string | null;
 }
+
+/** See `getStoredBytes`. The column is null for control entries, and for events of version 0.1. */
+const storedBytes = sql`coalesce(bytes, octet_length(data))`;
 
 /**
  * Stores the event log in tables of a `Database`: `log_head`, `events`, `event_audiences`,
@@ -128,18 +137,26 @@ export class SqlLogStore implements LogStore {
     range: SeqRange,
     limits: PageLimits,
   ): Promise<StoredPage> {
-    const rows = await this.#readRows(audiences, range, limits);
+    const { rows, trimmedSeq } = await this.#readRows(audiences, range, limits);
     const page = takePage(rows, limits.bytesMax);
     const more = rows.length === limits.eventsMax || page.length < rows.length;
     const large = await this.#readData(page.filter(({ data }) => data === null));
+    const trimmedMeanwhile = page.findLast(({ seq, data }) => data === null && !large.has(seq));
     const events = page.flatMap((row) => {
       const data = row.data ?? large.get(row.seq);
-      return data === undefined ? [] : toLoggedEvent({ ...row, data }, []); // Trimmed meanwhile.
+      return data === undefined ? [] : toLoggedEvent({ ...row, data }, []);
     });
-    return { events, more };
+    return { events, more, trimmedSeq: Math.max(trimmedSeq, trimmedMeanwhile?.seq ?? 0) };
   }
 
-  async readAll(after: number, upTo: number): Promise<LogEntry[]> {
+  async readAll({ after, upTo: rangeEnd }: SeqRange, bytesMax: number): Promise<LoggedRange> {
+    const [row] = await this.#db.query<{ seq: number | null }>(
+      sql`select min(seq) as seq from (
+          select seq, sum(${storedBytes}) over (order by seq) as total from events
+          where seq > ${after} and seq <= ${rangeEnd}
+        ) sized where total >= ${bytesMax}`,
+    );
+    const upTo = row?.seq ?? rangeEnd;
     // Audiences are read first. If an event is trimmed between the queries, it is then missing, which
     // callers detect as a gap. In the opposite order the event would have no audiences.
     const audienceRows = await this.#db.query<{ audience: string; seq: number }>(
@@ -156,11 +173,12 @@ export class SqlLogStore implements LogStore {
       if (audiences === undefined) audiencesBySeq.set(seq, [audience]);
       else audiences.push(audience);
     }
-    return rows.map(({ control, ...row }) =>
+    const entries = rows.map(({ control, ...row }) =>
       control === null
         ? toLoggedEvent(row, audiencesBySeq.get(row.seq) ?? [])
         : { seq: row.seq, control },
     );
+    return { entries, upTo };
   }
 
   lastTrimmed(audiences: readonly Audience[]): Promise<number> {
@@ -187,7 +205,7 @@ export class SqlLogStore implements LogStore {
       readonly is_control: number;
     }
     const rows = await this.#db.query<Row>(
-      sql`select seq, created_at, octet_length(data) as bytes,
+      sql`select seq, created_at, ${storedBytes} as bytes,
           case when control is null then 0 else 1 end as is_control
         from events where seq > ${after} and seq <= ${upTo} order by seq`,
     );
@@ -215,14 +233,15 @@ export class SqlLogStore implements LogStore {
   }
 
   /**
-   * Reads the rows of a page. The inner query has the limit, and the outer query repeats the range,
-   * because otherwise PostgreSQL expects a page per audience and scans `events` from its beginning.
+   * Reads the rows of a page, and in the same snapshot how far the event log is trimmed. The inner query
+   * has the limit, and the outer query repeats the range, because otherwise PostgreSQL expects a page per
+   * audience and scans `events` from its beginning.
    */
-  #readRows(
+  async #readRows(
     audiences: readonly Audience[],
     { after, upTo }: SeqRange,
     { eventsMax: limit, bytesMax }: PageLimits,
-  ): Promise<PageRow[]> {
+  ): Promise<{ rows: PageRow[]; trimmedSeq: number }> {
     // Twice the average size of the events of a full page.
     const smallBytesMax = Math.floor((2 * bytesMax) / limit);
     const ranges = union(
@@ -231,13 +250,24 @@ export class SqlLogStore implements LogStore {
         where audience = ${audience} and seq > ${after} and seq <= ${upTo}
         order by seq limit ${limit}`,
     );
-    return this.#db.query<PageRow>(
-      sql`select e.seq, e.type, e.expires_at, octet_length(e.data) as bytes,
-          case when octet_length(e.data) <= ${smallBytesMax} then e.data end as data
-        from (select seq from (${ranges}) found order by seq limit ${limit}) visible
-        join events e on e.seq = visible.seq
-        where e.seq > ${after} and e.seq <= ${upTo} order by e.seq`,
+    const committedSeq = this.#generation.seq;
+    const rows = await this.#db.query<HeadRow & (PageRow | { readonly seq: null })>(
+      sql`select log_head.epoch, log_head.seq as head_seq, log_head.trimmed_seq, page.*
+        from log_head left join (
+          select e.seq, e.type, e.expires_at, octet_length(e.data) as bytes,
+            case when octet_length(e.data) <= ${smallBytesMax} then e.data end as data
+          from (select seq from (${ranges}) found order by seq limit ${limit}) visible
+          join events e on e.seq = visible.seq
+          where e.seq > ${after} and e.seq <= ${upTo}
+        ) page on 1 = 1
+        where log_head.id = 1 order by page.seq`,
     );
+    const [head] = rows;
+    this.#generation.verify(head && { epoch: head.epoch, seq: head.head_seq }, committedSeq);
+    return {
+      rows: rows.flatMap((row) => (row.seq === null ? [] : row)),
+      trimmedSeq: head?.trimmed_seq ?? 0,
+    };
   }
 
   async #readData(rows: readonly PageRow[]): Promise<ReadonlyMap<number, string>> {

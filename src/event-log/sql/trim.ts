@@ -8,6 +8,9 @@ import { recordTrimmed, type TrimmedAudience } from './trimmed-audiences.js';
  * The counter row is the last lock, because publishers wait for it and every other statement may wait for
  * rows that another transaction has locked. The events are deleted first: when several processes trim at
  * the same time, all but one wait at the first event, and none of them at an audience.
+ *
+ * Each range has a lower bound: while a backup holds a snapshot, the database keeps deleted rows, and would
+ * read all that were trimmed before.
  */
 export async function trimRange(db: Database, range: TrimRange): Promise<number> {
   try {
@@ -27,13 +30,17 @@ async function deleteRange(
   tx: Database,
   { after, upTo, events, bytes }: TrimRange,
 ): Promise<number> {
-  const deletedEntries = await tx.execute(sql`delete from events where seq <= ${upTo}`);
+  const deletedEntries = await tx.execute(
+    sql`delete from events where seq > ${after} and seq <= ${upTo}`,
+  );
   const trimmed = await tx.query<TrimmedAudience>(
     sql`select audience, max(seq) as seq from event_audiences
-      where seq <= ${upTo} group by audience`,
+      where seq > ${after} and seq <= ${upTo} group by audience`,
   );
   await recordTrimmed(tx, trimmed);
-  const deletedRecipients = await tx.execute(sql`delete from event_audiences where seq <= ${upTo}`);
+  const deletedRecipients = await tx.execute(
+    sql`delete from event_audiences where seq > ${after} and seq <= ${upTo}`,
+  );
   const updatedHeads = await tx.execute(
     sql`update log_head set trimmed_seq = ${upTo}, events = events - ${events},
         bytes = bytes - ${bytes}

@@ -3,6 +3,7 @@ import type {
   AppendRequest,
   LogEntry,
   LoggedEvent,
+  LoggedRange,
   LogState,
   LogStore,
   PageLimits,
@@ -82,12 +83,11 @@ export class MemoryLogStore implements LogStore {
   append(requests: readonly AppendRequest[]): Promise<readonly AppendOutcome[]> {
     return this.#defer(() => {
       this.commits.push(requests.reduce((sum, { events }) => sum + events.length, 0));
-      return requests.map((request) => {
+      return requests.map(({ events }) => {
         const firstSeq = this.entries.length + 1;
-        for (const event of request.events) {
-          this.entries.push({ ...event, seq: this.entries.length + 1 });
-        }
-        return { kind: 'appended', firstSeq };
+        const added = events.map((event, index) => ({ seq: firstSeq + index, event }));
+        for (const { event, seq } of added) this.entries.push({ ...event, seq });
+        return { kind: 'appended', seqs: added.map(({ seq }) => seq), added };
       });
     });
   }
@@ -108,12 +108,14 @@ export class MemoryLogStore implements LogStore {
         bytesBefore += Buffer.byteLength(data);
         return fits;
       });
-      return { events, more: events.length < visible.length };
+      return { events, more: events.length < visible.length, trimmedSeq: this.trimmedSeq };
     });
   }
 
-  readAll(after: number, upTo: number): Promise<LogEntry[]> {
-    return this.#defer(() => this.entries.slice(Math.max(after, this.trimmedSeq), upTo));
+  readAll({ after, upTo }: SeqRange): Promise<LoggedRange> {
+    return this.#defer(() => {
+      return { entries: this.entries.slice(Math.max(after, this.trimmedSeq), upTo), upTo };
+    });
   }
 
   lastTrimmed(audiences: readonly string[]): Promise<number> {

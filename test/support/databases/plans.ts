@@ -44,8 +44,8 @@ export async function analyze(db: Database, tables: readonly string[]): Promise<
 /** Spec: sqlite.org/eqp.html. SQLite also says `SCAN` when it reads an index from end to end. */
 async function sqliteScans(db: Database, statement: Sql): Promise<string[]> {
   const rows = await db.query<{ detail: string }>(prependText('explain query plan ', statement));
-  // Names of subqueries and common table expressions, which are no tables.
-  const harmless = /^SCAN (found|visible|range_\d+|\(subquery-\d+\)|CONSTANT ROW)/;
+  // The table of one row, and names of subqueries, which are no tables.
+  const harmless = /^SCAN (log_head|found|visible|page|range_\d+|\(subquery-\d+\)|CONSTANT ROW)/;
   return rows
     .map(({ detail }) => detail)
     .filter((detail) => detail.startsWith('SCAN') && !harmless.test(detail));
