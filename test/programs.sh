@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs the proxies and the connection pooler that some tests run beside Herald, from Debian's
-# packages, if they are missing. Starts none of them. Needs root and apt-get; without them it reports which
+# Installs the proxies, the connection pooler and the clients that some tests run beside Herald, from
+# Debian's packages, if they are missing. Starts none of them. Needs root and apt-get; without them it reports which
 # are missing, and their tests are skipped. (test/browser.sh installs the browser.)
 set -euo pipefail
 
@@ -15,6 +15,8 @@ need nginx-light nginx # test/proxies.test.ts
 need haproxy haproxy
 need caddy caddy
 need pgbouncer pgbouncer # test/pgbouncer.test.ts
+# test/client-libraries.test.ts, with Debian's Python
+/usr/bin/python3 -c 'import httpx, h2' 2> /dev/null || missing+=(python3-httpx python3-h2)
 
 if [ "${#missing[@]}" -eq 0 ]; then
   exit 0

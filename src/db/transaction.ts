@@ -94,9 +94,12 @@ export class Transaction implements Database {
 
 /**
  * Runs `attempt`, and again after each `TransactionConflict`, at most 3 times in all. After the
- * last conflict, rejects with `service_unavailable`.
+ * last conflict, rejects with `service_unavailable`. `random` returns numbers from 0 to 1.
  */
-export async function withRetries<Result>(attempt: () => Promise<Result>): Promise<Result> {
+export async function withRetries<Result>(
+  attempt: () => Promise<Result>,
+  random = Math.random,
+): Promise<Result> {
   for (let attempts = 1; ; attempts++) {
     try {
       return await attempt();
@@ -104,7 +107,7 @@ export async function withRetries<Result>(attempt: () => Promise<Result>): Promi
       if (!(error instanceof TransactionConflict)) throw error;
       if (attempts === attemptsMax) throw unavailable('too many conflicting transactions', error);
       const delayMs = retryDelaysMs[attempts - 1] ?? 0;
-      await wait(delayMs * (0.5 + Math.random())); // Jitter against another conflict.
+      await wait(delayMs * (0.5 + random())); // Jitter against another conflict.
     }
   }
 }

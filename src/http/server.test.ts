@@ -246,23 +246,27 @@ test('an HTTP/2 session gets GOAWAY, completes its open streams, and starts no n
   await closed;
 });
 
-test('while a server stops, GOAWAY follows the end of the last stream of a session', async (t) => {
-  const { routes, sinks } = createDeferredRoutes();
-  const { port, server } = await startHttp(t, routes);
-  const client = await RawH2.open(port);
-  client.send(h2.headers(1, fields('GET', '/stream')));
-  await until(() => sinks.length === 1);
+for (const state of ['accepts nothing more', 'closes'] as const) {
+  test(`while a server ${state}, GOAWAY follows the end of a stream that has ended`, async (t) => {
+    const { routes, sinks } = createDeferredRoutes();
+    const { port, server } = await startHttp(t, routes);
+    const client = await RawH2.open(port);
+    client.send(h2.headers(1, fields('GET', '/stream')));
+    if (state === 'closes') client.send(h2.headers(3, fields('GET', '/held')));
+    await until(() => sinks.length === 1);
 
-  server.stopAccepting();
-  sinks[0]?.end(Buffer.from('goodbye'));
-  await client.frame((one) => one.type === type.goaway);
+    server.stopAccepting();
+    sinks[0]?.end(Buffer.from('goodbye'));
+    const closed = state === 'closes' ? server.close(60_000) : undefined;
+    await client.frame((one) => one.type === type.goaway);
 
-  assert.equal(client.readData(1).toString(), 'goodbye');
-  const ends = client.frames.findIndex((one) => one.streamId === 1 && (one.flags & 1) === 1);
-  assert.ok(ends >= 0 && ends < client.frames.findIndex((one) => one.type === type.goaway));
-  client.destroy();
-  await server.close(60_000);
-});
+    assert.equal(client.readData(1).toString(), 'goodbye');
+    const ends = client.frames.findIndex((one) => one.streamId === 1 && (one.flags & 1) === 1);
+    assert.ok(ends >= 0 && ends < client.frames.findIndex((one) => one.type === type.goaway));
+    client.destroy();
+    await (closed ?? server.close(60_000));
+  });
+}
 
 test('after the server stops, a keep-alive connection is closed once its open stream has ended', async (t) => {
   const { routes, sinks } = createDeferredRoutes();

@@ -3,7 +3,7 @@ import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { tempFolder } from '../../../test/support/servers/process.js';
-import { FileLock, prepareFile } from './file.js';
+import { FileLock, openWriter, prepareFile } from './file.js';
 import { loadSqlite } from './load.js';
 
 test('files created for a database are readable by their owner only', (t) => {
@@ -31,4 +31,14 @@ test('a lock file that another connection reads is locked once the read ends', a
   reader.exec('commit');
 
   (await acquiring).release();
+});
+
+test('the writer syncs each commit to the disk', async (t) => {
+  const Driver = await loadSqlite();
+  const writer = openWriter(Driver, prepareFile(join(tempFolder(t), 'herald.db')));
+  t.after(() => writer.close());
+
+  const [row] = writer.prepare('pragma synchronous').all();
+
+  assert.deepEqual(JSON.stringify(row), '{"synchronous":2}'); // FULL, see sqlite.org/pragma.html#pragma_synchronous.
 });

@@ -31,14 +31,16 @@ interface Peer extends MonitoredPeer, IdleTrackedPeer {
   /** Destroying the socket also ends the TLS socket and HTTP/2 session on it, in any state. */
   readonly socket: Socket;
   h2Session: Http2Session | undefined;
-  /** Number of open exchanges, including pipelined requests that wait. */
-  exchanges: number;
+  /** Open exchanges, including pipelined requests that wait. */
+  readonly openExchanges: Set<ExchangeEmitter>;
   /** Set once the client has been asked to close the connection. */
   destroyTimer: NodeJS.Timeout | undefined;
 }
 
 /** An HTTP/2 stream or an HTTP/1.1 response, which emits `close` when its exchange is over. */
-interface CloseEmitter {
+interface ExchangeEmitter {
+  /** Whether the response was ended. It is sent completely when `close` is emitted. */
+  readonly writableEnded: boolean;
   on(event: 'close', listener: () => void): unknown;
 }
 
@@ -55,6 +57,7 @@ export class Connections {
   #securedPeer: Peer | undefined;
   #emptyWaiters: (() => void)[] = [];
   #isClosing = false;
+  #isGoawayDue = false;
 
   constructor(server: Http2SecureServer, options: ConnectionsOptions) {
     this.#options = options;
@@ -87,20 +90,21 @@ export class Connections {
    */
   trackExchange(
     owner: TLSSocket | Http2Session | undefined,
-    exchange: CloseEmitter,
+    exchange: ExchangeEmitter,
   ): string | undefined {
     const peer = owner === undefined ? undefined : this.#peersByOwner.get(owner);
     if (peer === undefined || peer.socket.destroyed) return undefined;
-    peer.exchanges += 1;
+    peer.openExchanges.add(exchange);
     if (peer.exchanges > this.#options.exchangesMax) {
       peer.socket.destroy();
       return undefined;
     }
     exchange.on('close', () => {
-      peer.exchanges -= 1;
+      peer.openExchanges.delete(exchange);
       peer.idleChecks = 0;
       peer.isIdleTolerated = false;
       if (peer.exchanges === 0 && this.#isClosing) this.#closePeer(peer);
+      else if (this.#isGoawayDue) sendGoaway(peer);
     });
     return peer.socket.remoteAddress ?? '';
   }
@@ -120,9 +124,13 @@ export class Connections {
     for (const peer of this.#peers.values()) if (peer.exchanges === 0) this.#closePeer(peer);
   }
 
-  /** Asks the clients of the remaining connections to begin no further exchanges. */
+  /**
+   * Asks the clients of the remaining connections to begin no further exchanges, each as soon as the
+   * responses on its connection that have ended are sent.
+   */
   sendGoaway(): void {
-    for (const { h2Session } of this.#peers.values()) h2Session?.close();
+    this.#isGoawayDue = true;
+    for (const peer of this.#peers.values()) sendGoaway(peer);
   }
 
   /** Destroys every connection now. */
@@ -145,10 +153,14 @@ export class Connections {
 
   #add(socket: Socket): void {
     const key = toConnectionKey(socket);
+    const openExchanges = new Set<ExchangeEmitter>();
     const peer: Peer = {
       socket,
       h2Session: undefined,
-      exchanges: 0,
+      openExchanges,
+      get exchanges() {
+        return openExchanges.size;
+      },
       bytesReadAtPing: undefined,
       ackedBytesMax: undefined,
       lastTotalBytes: 0,
@@ -232,6 +244,15 @@ export class Connections {
     const destroy = () => peer.socket.destroy();
     peer.destroyTimer ??= setTimeout(destroy, this.#options.endMs).unref();
   }
+}
+
+/**
+ * Sends GOAWAY over HTTP/2, unless a response that has ended is not sent completely: Node would send GOAWAY
+ * before its last frames, and some clients drop their streams when they receive it.
+ */
+function sendGoaway({ h2Session, openExchanges }: Peer): void {
+  if ([...openExchanges].some(({ writableEnded }) => writableEnded)) return;
+  h2Session?.close();
 }
 
 /** Ignores `error`: `close` follows, and is handled. */

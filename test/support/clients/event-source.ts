@@ -25,7 +25,7 @@ export class TestNetwork {
 
   readonly fetch: FetchLike = async (url, { headers, signal }) => {
     if (this.isDown) throw new TypeError('the network is down');
-    this.lastEventIds.push(headers['Last-Event-ID']);
+    this.lastEventIds.push(new Headers(headers).get('last-event-id') ?? undefined);
     const ask = this.#protocol === 'h2' ? fetchOverH2 : fetchOverHttp1;
     const pending = ask(new URL(url), headers, () => this.#cutters.delete(pending.cut));
     this.#cutters.add(pending.cut);
