@@ -3,7 +3,7 @@ export const groups = {
   /** From start to stop, and the README; `.ci/run` runs these files under each version of Node. */
   smoke: ['test/smoke.test.ts', 'test/readme.test.ts'],
   /** Tests of random interleavings. A failure is reported with its seed and never retried. */
-  races: ['.race.test.ts'],
+  races: ['.race.test.ts', '.fuzz.test.ts'],
   /** Tests that do not depend on the version of Node: `.ci/run` runs them under one version only. */
   once: ['test/browser.test.ts'],
 };
