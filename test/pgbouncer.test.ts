@@ -93,7 +93,7 @@ describe('postgres behind a transaction pooler', { skip }, () => {
     if (typeof server !== 'string') await server.drop();
   });
 
-  describeDatabase('postgres', () => openDatabase(pooled.options), false);
+  describeDatabase('postgres', () => openDatabase(pooled.options));
 
   test('each of many concurrent statements gets its own result', async (t) => {
     const databases = await Promise.all(

@@ -9,14 +9,14 @@ import { TransactionConflict } from '../transaction.js';
 const duplicateKeyErrno = 1062;
 const conflictErrnos = new Set([1213, 1205, 1020]); // Deadlock, lock wait, snapshot (MariaDB 11.6).
 
-/**
- * Codes of temporary states: too many connections, out of memory or locks, disk full or failing,
- * table full, commit failed, killed, read-only, shutdown, statement timeout.
- */
+/** Codes of temporary states. */
 const unavailableErrnos = new Set([
-  ...[1037, 1038, 1041, 1047, 1206, 1637],
-  ...[1040, 1203, 1226, 3, 1021, 1026, 1030, 1114, 1180, 1317, 1927],
-  ...[1036, 1290, 1792, 1836, 1053, 1969, 3024, 4031, 2006, 2013],
+  ...[1040, 1203, 1226], // Too many connections.
+  ...[1037, 1038, 1041, 1206, 1637], // Out of memory, locks or transactions.
+  ...[3, 1021, 1026, 1030, 1114, 1180], // Disk full or failing, table full, commit failed.
+  ...[1036, 1290, 1792, 1836], // Read-only.
+  ...[1047, 1053, 2006, 2013, 4031], // Not ready, shutting down, connection lost or idle for too long.
+  ...[1317, 1927, 1969, 3024], // Statement or connection killed, statement timeout.
 ]);
 
 /** Codes of the package: connection lost or not opened, pool exhausted, timeout. */
@@ -83,8 +83,12 @@ export function toNativeError(error: unknown): NativeError {
 
 /** Copies an error for the log. Leaves out the statement and, for a duplicate key, also the value. */
 function redactValues(error: unknown, { errno, sqlState }: NativeError): Error {
-  const isServerError = error instanceof Error && 'sqlMessage' in error;
-  const text = isServerError ? error.sqlMessage : error instanceof Error ? error.message : error;
-  const message = errno === duplicateKeyErrno ? 'Duplicate entry' : String(text);
+  const message = errno === duplicateKeyErrno ? 'Duplicate entry' : getMessage(error);
   return Object.assign(new Error(message), { errno, sqlState });
+}
+
+/** Returns the server's own message if there is one, because the package adds the statement to it. */
+function getMessage(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  return 'sqlMessage' in error ? String(error.sqlMessage) : error.message;
 }

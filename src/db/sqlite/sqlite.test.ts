@@ -70,7 +70,7 @@ async function writeOne(db: Database, from: number): Promise<number> {
   return id;
 }
 
-describeDatabase('sqlite', () => open(), false);
+describeDatabase('sqlite', () => open());
 
 describe('group commit of the embedded database', () => {
   test('the embedded database groups concurrent writes into few commits', () =>

@@ -13,7 +13,7 @@ import {
 export type Opener = () => Promise<Database>;
 
 /** Tests the contract of `Database` on one dialect. `skip` is the reason when it cannot be tested here. */
-export function describeDatabase(name: string, open: Opener, skip: string | false): void {
+export function describeDatabase(name: string, open: Opener, skip: string | false = false): void {
   async function withNotes(work: (db: Database) => Promise<void>): Promise<void> {
     const db = await open();
     try {

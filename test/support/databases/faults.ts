@@ -20,12 +20,10 @@ import { findServer, type ServerDialect } from './test-server.js';
 const shortDeadlines = { DB_CONNECT_TIMEOUT: '2500', DB_STATEMENT_TIMEOUT: '2500' };
 
 /**
- * How long a process is cut off from its database. The default is longer than every reaction to the cut:
- * with the test's deadlines a statement is abandoned together with its connection after 5 s (3.5 s on
- * MariaDB and MySQL), and the replaced PostgreSQL client ends 10 s later; connection attempts are up to
- * 0.5 s apart, polls for events up to 1 s; the other processes notice after 10 s, the connection that
- * listens for notifications after 15 s. Only a longer cut, such as `CUT_OFF_MS=61000`, makes the other
- * processes forget this one, which takes 60 s.
+ * How long a process is cut off from its database, in ms. The default is longer than every reaction to the
+ * cut. The slowest are the connection that listens for notifications (15 s) and the end of a replaced
+ * PostgreSQL client (10 s after a statement is given up, which takes 5 s). Only `CUT_OFF_MS=61000` or more
+ * makes the other processes forget this one.
  */
 const cutOffMs = Number(process.env['CUT_OFF_MS'] ?? 17_000);
 
