@@ -25,31 +25,32 @@ const subjectNames = [
   'resume',
 ] as const;
 
-/** Number of runs when a regression is measured again: enough to rule out a deviation by chance. */
+/** Default number of runs when a suspected regression is measured again; enough to rule out chance. */
 const repeatRuns = 7;
 
-/** Durations of a subject relative to its `seconds`, which are those of five full runs. */
+/** Expected durations of a profile and of a smoke run, relative to `Subject.seconds`. */
 const profilePace = 0.5;
 const smokePace = 0.05;
 
-/** Name of the stored results of a smoke run, which later smoke runs are compared with. */
+/** Name of the stored results of the smoke run that later smoke runs are compared with. */
 const smokeName = 'smoke';
 
-const usage = `Measures a build of Herald against its references, on this machine.
+const usage = `Builds Herald and measures it and its reference programs on this machine.
 
 Usage: npm run bench [-- [--runs <n>] [--smoke [--keep]] [<subject> ...]]
        npm run bench -- --profile [<subject> ...]
        npm run bench -- --compare <git ref> [--runs <n>] [<subject> ...]
 
   --runs    number of runs of each measurement; default 5, or 3 in a smoke run
-  --smoke   short run, under two minutes; fails when a ratio is worse by more than 1.5 times
-            than both its goal and the smoke run in bench/results, and the same is true
-            when it is measured again, with 7 runs
-  --keep    stores this smoke run as the baseline of later smoke runs
-  --profile profiles the CPU with V8's profiler and writes bench/profiles. Linux only
-  --compare measures the working tree and the build of a git ref in turn, 5 times, and prints
-            the ratio of each figure; measures no references and stores nothing. Subjects by
-            default: ${comparedByDefault.join(', ')}
+  --smoke   short run, under two minutes on an idle machine. Checks the ratios of CPU and memory.
+            Exits with code 1 when a ratio is more than 1.5 times worse than its goal and more
+            than 1.5 times worse than in the stored smoke run (bench/results), both in this run
+            and when its subject is measured again (7 runs, or --runs)
+  --keep    stores this smoke run as the baseline of later smoke runs, if no subject failed
+  --profile profiles the server's CPU time with V8's profiler; writes bench/profiles. Linux only
+  --compare measures the working tree and the build of a git ref in turn, 5 times or --runs
+            times, and prints the ratio of each figure; measures no references and stores
+            nothing. Default subjects: ${comparedByDefault.join(', ')}
 
 Subjects: ${subjectNames.join(', ')}`;
 
@@ -85,7 +86,7 @@ async function main(): Promise<void> {
   const { keep } = values;
   const { figures, failed } = values.smoke
     ? await runSmoke(
-        subjects.filter((one) => !one.isTooNoisyForSmoke),
+        subjects.filter(({ isTooNoisyForSmoke }) => !isTooNoisyForSmoke),
         { keep, runs },
       )
     : await runFull(subjects, runs);
@@ -111,10 +112,10 @@ function readArguments() {
     allowPositionals: true,
   });
   const { smoke, keep, profile } = values;
-  const isCompared = values.compare !== undefined;
+  const isComparison = values.compare !== undefined;
   const unknown = positionals.find((name) => !(subjectNames as readonly string[]).includes(name));
   if (unknown !== undefined) throw new Error(`there is no subject '${unknown}'`);
-  if (Number(smoke) + Number(profile) + Number(isCompared) > 1) {
+  if (Number(smoke) + Number(profile) + Number(isComparison) > 1) {
     throw new Error('--smoke, --profile and --compare cannot be combined');
   }
   if (keep && !smoke) throw new Error('--keep requires --smoke');
@@ -139,20 +140,22 @@ async function runSmoke(
   { keep, runs }: { keep: boolean; runs: number | undefined },
 ): Promise<Outcome> {
   const first = await runAll(subjects, { smoke: true, runs });
+  const stored = readResults(smokeName); // Before `writeResults`, which replaces them.
   if (keep && first.failed.length === 0) writeResults(smokeName, first.figures);
-  const stored = readResults(smokeName);
-  const suspects = new Set(findRegressions(first.figures, stored).map(({ subject }) => subject));
-  if (suspects.size === 0) return first;
-  process.stderr.write(`Measuring regressed subjects again: ${[...suspects].join(', ')}\n`);
-  const repeated = subjects.filter(({ name }) => suspects.has(name));
+  const suspectNames = new Set(
+    findRegressions(first.figures, stored).map(({ subject }) => subject),
+  );
+  if (suspectNames.size === 0) return first;
+  process.stderr.write(`Measuring regressed subjects again: ${[...suspectNames].join(', ')}\n`);
+  const repeated = subjects.filter(({ name }) => suspectNames.has(name));
   const second = await runAll(repeated, { smoke: true, runs: runs ?? repeatRuns });
   for (const regression of findRepeatedRegressions(first.figures, second.figures, stored)) {
     process.exitCode = 1;
     process.stdout.write(`${formatRegression(regression)}\n`);
   }
-  const unsuspected = first.figures.filter(({ subject }) => !suspects.has(subject));
+  const otherFigures = first.figures.filter(({ subject }) => !suspectNames.has(subject));
   return {
-    figures: [...unsuspected, ...second.figures],
+    figures: [...otherFigures, ...second.figures],
     failed: [...first.failed, ...second.failed],
   };
 }

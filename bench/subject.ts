@@ -14,15 +14,15 @@ export interface Subject {
   readonly name: string;
   /** What is measured, in a few words; printed before the subject runs. */
   readonly about: string;
-  /** Duration of five runs on two idle cores. */
+  /** Estimated duration of five full runs on two idle cores. */
   readonly seconds: number;
   /**
-   * `operation` says what one operation of `Bench.measureServer` is. `flameGraphRun` is the `name` of
-   * the measurement that a flame graph is drawn of.
+   * `operation` says what one operation of `Bench.measureServer` is, such as `login`. The flame graph
+   * is drawn of the measurement whose `name` is `flameGraphRun`.
    */
   readonly profile?: { readonly operation: string; readonly flameGraphRun: string };
   /**
-   * Excludes the subject from smoke runs, because its short runs on a busy machine are not usable.
+   * Excludes the subject from smoke runs, because short runs on a busy machine give unusable figures.
    */
   readonly isTooNoisyForSmoke?: boolean;
   run(bench: Bench): Promise<Figure[]>;
@@ -31,25 +31,28 @@ export interface Subject {
 export interface BenchOptions {
   readonly smoke?: boolean;
   readonly profile?: boolean;
-  /** One of the two builds of a comparison. It is measured once, without references. */
+  /** One of the two builds of a comparison, to be measured once and without references. */
   readonly compared?: Build;
-  /** Default: 5, or 3 in a smoke run. */
+  /** Default: 5, or 3 in a smoke run. Ignored with `profile` (2 runs) and `compared` (1 run). */
   readonly runs?: number | undefined;
 }
 
-/** The environment of a subject. Stops everything that `use` opened after the subject ends. */
+/**
+ * The environment in which subjects run: the build to measure, sizes, folders and measurements. After a
+ * subject, `closeAll` stops everything that the subject passed to `use` and `onClose`.
+ */
 export class Bench {
   /** True in a smoke run or a comparison: fewer streams, events and figures. */
   readonly isShort: boolean;
   /** The Herald build to measure. */
   readonly build: Build;
-  /** Whether the references, which Herald is compared with, are measured, too. */
+  /** Whether references are measured, too. False in a comparison of two builds. */
   readonly hasReferences: boolean;
-  /** How often each measurement runs. */
+  /** Number of runs of each measurement. */
   readonly runs: number;
   /** Whether V8's profiler runs during each `measureServer`. */
   readonly isProfiling: boolean;
-  /** The last profiled run of each name that was given to `measureServer`. */
+  /** The last profiled run by the `name` that was passed to `measureServer`. */
   readonly profiledRuns = new Map<string, ProfiledRun>();
   /** `CERTIFICATE` and `PRIVATE_KEY`, shared by all servers. */
   readonly certificate: Settings;
@@ -70,7 +73,7 @@ export class Bench {
     this.certificate = { CERTIFICATE: certificateFile, PRIVATE_KEY: privateKeyFile };
   }
 
-  /** Returns the size for the kind of run. Default of `compared`: the size of a smoke run. */
+  /** Returns the size for this kind of run. In a comparison: `compared`, by default the smoke size. */
   size({
     smoke,
     full,
@@ -89,7 +92,7 @@ export class Bench {
   }
 
   /** Creates an empty folder and returns its path. */
-  folder(): string {
+  createFolder(): string {
     this.#folderCount += 1;
     const path = join(this.#folder, String(this.#folderCount));
     mkdirSync(path);
@@ -100,7 +103,7 @@ export class Bench {
    * Runs the measurements in turn, `runs` times each. In a comparison the references are not run
    * and have no results.
    */
-  async interleaved<Name extends string, Result, Reference extends string = never>(
+  async runInterleaved<Name extends string, Result, Reference extends string = never>(
     measurements: Readonly<Record<Name, () => Promise<Result>>>,
     references = {} as Readonly<Record<Reference, () => Promise<Result>>>,
   ): Promise<Record<Name | Reference, Result[]>> {
@@ -130,21 +133,21 @@ export class Bench {
 
   /**
    * Measures the resources that a server uses during `work`, which returns the number of operations.
-   * Every measurement must use this method, so that it can be profiled. `name` is a short label of
-   * server and operation.
+   * Every measurement must use this method, so that it can be profiled. `name` is a short label for
+   * the server and the operation.
    */
   async measureServer(
-    child: MeasurableServer,
+    server: MeasurableServer,
     name: string,
     work: () => Promise<number>,
   ): Promise<ServerUsage> {
-    if (!this.isProfiling || !(child instanceof Child)) return measureServer(child, work);
-    const run = await profileRun(child, work);
+    if (!this.isProfiling || !(server instanceof Child)) return measureServer(server, work);
+    const run = await profileRun(server, work);
     this.profiledRuns.set(name, run);
     return run;
   }
 
-  /** Returns what `opening` resolves to, and stops it when the subject ends. */
+  /** Returns the result of `opening`, which is stopped when the subject ends. */
   async use<Thing extends { stop(): Promise<void> }>(opening: Promise<Thing>): Promise<Thing> {
     const thing = await opening;
     this.#closers.push(() => thing.stop());
@@ -156,7 +159,7 @@ export class Bench {
     this.#closers.push(close);
   }
 
-  /** Runs the closers of `use` and `onClose`, in reverse order. */
+  /** Stops everything passed to `use` and calls the functions passed to `onClose`, last first. */
   async closeAll(): Promise<void> {
     for (let close = this.#closers.pop(); close !== undefined; close = this.#closers.pop()) {
       await close();

@@ -1,12 +1,12 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
 
-/** A request whose response head has been sent. */
+/** A request that was answered, or whose client disconnected before the response (status 499). */
 export interface AnsweredRequest {
   readonly method: string;
   /** The route pattern, never the path. */
   readonly route: string;
   readonly status: number;
-  /** From request head to response head; the body of a stream is not included. */
+  /** Milliseconds from request head to response head. The body of a stream is not included. */
   readonly ms: number;
 }
 
@@ -29,7 +29,7 @@ export interface MetricReaders {
   readonly jobWaitMs: () => number;
   /** A counter. */
   readonly threadCrashes: () => number;
-  /** How far the local clock is ahead of the database's. */
+  /** Milliseconds by which the local clock is ahead of the time of the database. */
   readonly clockOffsetMs: () => number;
 }
 
@@ -69,8 +69,8 @@ export class Metrics {
   }
 
   requestAnswered({ method, route, status, ms }: AnsweredRequest): void {
-    const known = methods.includes(method) ? method : 'other';
-    this.#requests.observe({ method: known, route, status }, ms / 1000);
+    const methodLabel = methods.includes(method) ? method : 'other';
+    this.#requests.observe({ method: methodLabel, route, status }, ms / 1000);
   }
 
   connectionUnreadable(layer: string): void {

@@ -118,8 +118,8 @@ function installShutdown(app: App, log: ProcessLogger, handlers: SignalHandlers)
   };
   for (const event of ['uncaughtException', 'unhandledRejection'] as const) {
     process.on(event, (cause: unknown) => {
-      // After a defect the state in memory is unreliable; a restarted process reads its state from
-      // disk.
+      // After a defect the state in memory is unreliable; a restarted process reads its state from the
+      // database.
       log.error({ cause }, 'defect, exiting');
       process.exit(1);
     });

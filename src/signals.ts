@@ -22,7 +22,7 @@ export function handleSignals(handlers: SignalHandlers): void {
       stoppingSince = performance.now();
       return handlers.stop(signal);
     }
-    // Under npm, one Ctrl-C sends two: the terminal sends one, and npm forwards the other.
+    // Under npm, one Ctrl-C sends two signals: the terminal sends one, and npm forwards another.
     if (signal === 'SIGINT' && performance.now() - stoppingSince < duplicateSignalMs) return;
     handlers.forceStop(signal);
   };

@@ -4,9 +4,9 @@ import { pathToFileURL } from 'node:url';
 import { repositoryFolder } from '../bench/machine.js';
 import { type CallNode, Child } from '../bench/process/child.js';
 import { buildBreakdown } from '../bench/profile/breakdown.js';
-import { flameGraph } from '../bench/profile/flame.js';
-import { getNativeComponent } from '../bench/profile/native-part.js';
-import { betweenCalls, getCallOrigin, getThreadOrigin } from '../bench/profile/part.js';
+import { betweenCalls, getCallOrigin, getThreadOrigin } from '../bench/profile/cpu-origin.js';
+import { renderFlameGraph } from '../bench/profile/flame.js';
+import { getNativeComponent } from '../bench/profile/native-component.js';
 import { parseCounts } from '../bench/profile/perf.js';
 import { type ProfiledRun, profileRun } from '../bench/profile/profiled-run.js';
 import { Progress } from '../bench/report/progress.js';
@@ -181,12 +181,12 @@ test('a flame graph has a box for each call above a minimum width, and none for 
   );
   const idle = createCallChain(['(idle)', '', 1000]);
 
-  const svg = flameGraph('some', createRun(calls));
+  const svg = renderFlameGraph('some', createRun(calls));
 
   assert.match(svg, /push &lt;a>.js/);
   assert.match(svg, /node:b:7/);
   assert.doesNotMatch(svg, /node:c/);
-  assert.doesNotMatch(flameGraph('some', createRun(idle)), /idle/);
+  assert.doesNotMatch(renderFlameGraph('some', createRun(idle)), /idle/);
 });
 
 test('the remaining time of a run is estimated from the finished subjects', () => {
@@ -196,7 +196,7 @@ test('the remaining time of a run is estimated from the finished subjects', () =
   });
   const progress = new Progress([subject(60), subject(540), subject(600)], 1);
 
-  assert.match(progress.startText, /^1 of 3, of 60: some; some 20 min left$/);
-  assert.match(progress.finish(180), /^of 60: 3 min, 3 min in all$/);
-  assert.match(progress.startText, /^2 of 3, of 540: some; some 38 min left$/);
+  assert.match(progress.startText, /^1 of 3, of 60: some; about 20 min left$/);
+  assert.match(progress.finish(180), /^of 60: 3 min, 3 min in total$/);
+  assert.match(progress.startText, /^2 of 3, of 540: some; about 38 min left$/);
 });

@@ -210,7 +210,7 @@ test('a comparison measures a build once and opens no references', async () => {
     const bench = new Bench(options);
     const opened = bench.lazy(measure('opened'));
     try {
-      const results = await bench.interleaved(
+      const results = await bench.runInterleaved(
         { herald: measure('herald') },
         {
           async bare() {

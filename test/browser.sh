@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs Debian's chromium for test/browser.test.ts, unless a browser is installed. Needs root and apt-get;
-# without them it reports that the browser is missing, and the test is skipped.
+# otherwise it reports that the browser is missing, and the test is skipped.
 set -euo pipefail
 
 for name in chromium chromium-browser google-chrome; do

@@ -112,7 +112,9 @@ test("a browser's EventSource reconnects and misses no event", { skip }, async (
   );
 });
 
-test("a browser's EventSource is told not to reconnect after a logout", { skip }, async (t) => {
+test("a browser's EventSource gets stream.close with reconnect false after a logout", {
+  skip,
+}, async (t) => {
   const { client, page } = await openListeningPage(t);
   await waitForOpening(page, 1);
 

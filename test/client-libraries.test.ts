@@ -22,11 +22,11 @@ interface LibraryEvent {
   readonly data: string;
 }
 
-type Library = (url: string, bearer: string) => LibraryClient;
+type StartClient = (url: string, bearer: string) => LibraryClient;
 
 const accept = { Accept: 'text/event-stream' } as const;
 
-/** `fetch` as both libraries call it, over a network that a test can break. */
+/** Returns a `fetch` for both libraries, over a network that a test can break. */
 function asFetch(network: TestNetwork): typeof fetch {
   return (async (url: string, { headers, signal }: RequestInit) =>
     network.fetch(url, {
@@ -41,19 +41,19 @@ function asFetch(network: TestNetwork): typeof fetch {
     })) as unknown as typeof fetch;
 }
 
-/** Takes an event as a library hands it on: an empty id or type means that there is none. */
+/** Records an event that a library has delivered. An empty id or type means that the event has none. */
 function collect(received: EventCollector, event: LibraryEvent) {
   const { event: type = '', id = '', data } = event;
   received.events.push({ type: type || 'message', id: id || undefined, data });
   received.feed(new Uint8Array());
 }
 
-/** With the two lines that `docs/clients.md` names. */
-const withFetchEventSource: Library = (url, bearer) => {
+/** Throws in `onclose` and returns a pause in `onerror`, as `docs/clients.md` says. */
+const startFetchEventSource: StartClient = (url, bearer) => {
   const network = new TestNetwork('h2');
   const received = new EventCollector();
   const closing = new AbortController();
-  // The library is written for pages.
+  // The library expects the globals of a browser.
   Object.assign(globalThis, { window: globalThis, document: { removeEventListener() {} } });
   void fetchEventSource(url, {
     headers: { authorization: `Bearer ${bearer}` },
@@ -62,14 +62,14 @@ const withFetchEventSource: Library = (url, bearer) => {
     signal: closing.signal,
     onmessage: (event) => collect(received, event),
     onclose: () => {
-      throw new Error('reconnect'); // Otherwise the library takes a regular end for the last word.
+      throw new Error('reconnect'); // Otherwise the library does not reconnect.
     },
-    onerror: () => 10,
+    onerror: () => 10, // Milliseconds until the next attempt.
   });
   return { network, received, close: () => closing.abort() };
 };
 
-const withEventSourceClient: Library = (url, bearer) => {
+const startEventSourceClient: StartClient = (url, bearer) => {
   const network = new TestNetwork('h2');
   const received = new EventCollector();
   const source = createEventSource({
@@ -81,29 +81,29 @@ const withEventSourceClient: Library = (url, bearer) => {
   return { network, received, close: () => source.close() };
 };
 
-async function openClient(system: System, library: Library, bearer: string) {
-  const client = library(`${system.url}/stream/live`, bearer);
+async function openClient(system: System, startClient: StartClient, bearer: string) {
+  const client = startClient(`${system.url}/stream/live`, bearer);
   system.onClose(() => client.close());
   await client.received.until(() => client.received.dataByType('stream.open')[0]);
   return client;
 }
 
-for (const [name, library] of [
-  ['@microsoft/fetch-event-source', withFetchEventSource],
-  ['eventsource-client', withEventSourceClient],
+for (const [name, startClient] of [
+  ['@microsoft/fetch-event-source', startFetchEventSource],
+  ['eventsource-client', startEventSourceClient],
 ] as const) {
   for (const kind of ['an access token', 'a stream token']) {
-    test(`${name} with ${kind} loses nothing, even if it has received no event before`, async (t) => {
+    test(`${name} with ${kind} misses no event, even when it is disconnected before its first event`, async (t) => {
       const system = await startSystem(t, { env: { STREAM_RETRY: '100' } });
       const login = await system.connect();
       const bearer =
         kind === 'an access token'
           ? await login.accessToken('ada')
           : ((await login.streamPath('ada')).split('/').at(-1) ?? '');
-      const { received, network } = await openClient(system, library, bearer);
+      const { received, network } = await openClient(system, startClient, bearer);
 
       network.disconnect();
-      const first = await system.publish('ada', 'while it was away', { type: 'note' });
+      const first = await system.publish('ada', 'while it was disconnected', { type: 'note' });
       await received.until(() => received.ids.at(-1) === first || undefined);
       network.disconnect();
       await system.publish('ada', { line: 'one\ntwo' });
@@ -113,7 +113,7 @@ for (const [name, library] of [
       await system.publish('ada', 'after a restart');
       await received.until(() => received.dataByType('message')[2]);
 
-      assert.deepEqual(received.dataByType('note'), ['while it was away']);
+      assert.deepEqual(received.dataByType('note'), ['while it was disconnected']);
       assert.deepEqual(received.dataByType('message'), [
         '{"line":"one\\ntwo"}',
         'two\nlines',
@@ -127,12 +127,12 @@ for (const [name, library] of [
   }
 }
 
-/** Debian's Python, because its packages belong to no other. */
+/** Debian's Python, because other installations do not find Debian's packages. */
 const python = '/usr/bin/python3';
 const noHttpx =
   spawnSync(python, ['-c', 'import httpx, h2']).status === 0 ? false : 'httpx is not installed';
 
-/** Reads a stream with httpx in a process of its own, and collects its lines. */
+/** Reads a stream with httpx in a child process; collects the lines that the process prints. */
 function openHttpx(t: TestContext, system: System, url: string) {
   const script = fileURLToPath(new URL('./support/clients/httpx_stream.py', import.meta.url));
   const child = spawn(python, [script, url, join(system.folder, 'server.cert')]);

@@ -69,7 +69,7 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
       };
       await right.streamPath('bob');
       assert.equal((await publish(right, 'early')).status, 201);
-      // A session that any process may delete whose clock is right.
+      // An ended session, old enough that a process with a correct clock deletes it.
       const ended = await right.login('cyd');
       await right.ask('POST', '/logout', { bearer: ended.accessToken });
       await useDatabase(cluster, (db) =>

@@ -17,7 +17,7 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
     ['behind', -15],
     ['ahead of', 15],
   ] as const) {
-    test(`${dialect}: a command on a machine that is 15 s ${direction} the database`, {
+    test(`${dialect}: a command whose clock is 15 s ${direction} the database ends sessions and prints a warning`, {
       skip,
     }, async (t) => {
       const cluster = await clusterFor(t, dialect);

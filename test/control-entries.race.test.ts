@@ -13,20 +13,20 @@ import { clusterFor } from './support/servers/cluster.js';
 import { launch } from './support/servers/launch.js';
 import { type Env, prepare } from './support/servers/seed.js';
 
-/** Servers on one database. Commands run beside them in this process. */
+/** Servers on one database. The test runs account commands in its own process. */
 interface Deployment {
   readonly env: Env;
   readonly apiKey: string;
   readonly urls: readonly string[];
 }
 
-async function startThree(t: TestContext, dialect: ServerDialect): Promise<Deployment> {
+async function startThreeProcesses(t: TestContext, dialect: ServerDialect): Promise<Deployment> {
   const { env, apiKey, start } = await clusterFor(t, dialect);
   const apps = [await start(), await start(), await start()];
   return { env, apiKey, urls: apps.map(({ port }) => `https://127.0.0.1:${port}`) };
 }
 
-/** Starts the server in another process, because commands block this thread while it writes. */
+/** Starts a child process, because the commands of the test block this thread while the server writes. */
 async function startEmbedded(t: TestContext): Promise<Deployment> {
   const { folder, env, apiKey } = await prepare();
   const server = await launch({ env, cwd: folder });
@@ -37,55 +37,60 @@ async function startEmbedded(t: TestContext): Promise<Deployment> {
   return { env, apiKey, urls: [server.url] };
 }
 
-/** A sequence of runs, with its own user. */
-interface Lane {
+/** The user of consecutive runs. Runs that take place at the same time have different users. */
+interface RaceUser {
   readonly username: string;
   readonly userId: string;
 }
 
 const password = 'a long password of races';
-/** Few, because events of other runs make every process catch up, so that no process lags. */
-const lanesMax = 2;
+/**
+ * How many runs take place at the same time. Few, because the events of one run make every process read
+ * the event log, and the races of the other runs need a process that lags behind.
+ */
+const concurrentRunsMax = 2;
+/** Limit of a random delay, in iterations of the event loop. */
 const turnsMax = 40;
+/** Number of events that each publisher publishes after the end is acknowledged. */
 const eventsAfterEnd = 2;
 
-/** One run: sessions or an API key end while events are published and a stream is opened. */
+/** One run: ends sessions while events are published and a stream is opened, or revokes an API key. */
 class Race {
   readonly #name: string;
-  readonly #lane: Lane;
+  readonly #user: RaceUser;
   readonly #admin: AccountParts;
   readonly #apiKey: string;
   readonly #clients: readonly H2Client[];
   readonly #random: () => number;
   #isEnded = false;
   #published = 0;
-  /** Data of the events that were published after the end was acknowledged. */
+  /** Data of the events that were published after the end was acknowledged; no stream may receive them. */
   readonly #forbidden = new Set<string>();
 
   constructor(
     name: string,
-    lane: Lane,
+    user: RaceUser,
     admin: AccountParts,
     apiKey: string,
     clients: readonly H2Client[],
     random: () => number,
   ) {
     this.#name = name;
-    this.#lane = lane;
+    this.#user = user;
     this.#admin = admin;
     this.#apiKey = apiKey;
     this.#clients = clients;
     this.#random = random;
   }
 
-  /** Returns how many events reached a stream. */
+  /** Returns the number of events that the stream received. */
   run(): Promise<number> {
     return this.#random() < 0.25 ? this.#revokeKey() : this.#endSessions();
   }
 
   async #endSessions(): Promise<number> {
     const bearer = await this.#login();
-    const stream = await this.#pick().listenAs(bearer);
+    const stream = await this.#pickClient().listenAs(bearer);
 
     const [late] = await Promise.all([
       this.#openLate(bearer),
@@ -109,7 +114,7 @@ class Race {
 
   /** Revokes an API key during an NDJSON request whose body ends before or after the revocation. */
   async #revokeKey(): Promise<number> {
-    const stream = await this.#pick().listenAs(await this.#login());
+    const stream = await this.#pickClient().listenAs(await this.#login());
     const { key, id } = await this.#admin.apiKeys.create({
       name: `race.${this.#name}`,
       scopes: ['publish'],
@@ -117,7 +122,7 @@ class Race {
     recordSecret(key);
     const body = new PassThrough();
     const headers = { 'content-type': 'application/x-ndjson' };
-    const answering = this.#pick().ask('POST', '/events', { bearer: key, headers, body });
+    const answering = this.#pickClient().ask('POST', '/events', { bearer: key, headers, body });
     body.write(`${JSON.stringify(this.#createEvent('line'))}\n`);
     let wasRevokedBefore = false;
 
@@ -146,16 +151,17 @@ class Race {
     return stream.ids.length;
   }
 
+  /** Ends the session by a new password, by disabling the user or by a logout, and sets `#isEnded`. */
   async #end(bearer: string): Promise<void> {
     await this.#waitTurns();
     const { accounts } = this.#admin;
-    const { username } = this.#lane;
+    const { username } = this.#user;
     const choice = Math.floor(this.#random() * 4);
     if (choice === 0) await accounts.setPassword(username, password);
     else if (choice === 1) await accounts.disable(username);
     else {
       const json = { scope: choice === 2 ? 'session' : 'all' };
-      const { status, text } = await this.#pick().ask('POST', '/logout', { bearer, json });
+      const { status, text } = await this.#pickClient().ask('POST', '/logout', { bearer, json });
       assert.equal(status, 204, text);
     }
     this.#isEnded = true;
@@ -164,7 +170,7 @@ class Race {
 
   async #openLate(bearer: string) {
     await this.#waitTurns();
-    return this.#pick().openStream('/stream/live', { authorization: `Bearer ${bearer}` });
+    return this.#pickClient().openStream('/stream/live', { authorization: `Bearer ${bearer}` });
   }
 
   async #publishUntilEnded(): Promise<void> {
@@ -178,28 +184,28 @@ class Race {
   }
 
   /** Publishes an event to the user and returns its data. */
-  async #publish(more: object = {}): Promise<string> {
+  async #publish(extraFields: object = {}): Promise<string> {
     this.#published += 1;
     const data = `${this.#name}:${this.#published}`;
-    const json = { ...this.#createEvent(data), ...more };
+    const json = { ...this.#createEvent(data), ...extraFields };
     const options = { bearer: this.#apiKey, json };
-    const { status, text } = await this.#pick().ask('POST', '/events', options);
+    const { status, text } = await this.#pickClient().ask('POST', '/events', options);
     assert.equal(status, 201, text);
     return data;
   }
 
   #createEvent(data: string) {
-    return { to: { users: [this.#lane.userId] }, data };
+    return { to: { users: [this.#user.userId] }, data };
   }
 
   async #login(): Promise<string> {
-    const json = { username: this.#lane.username, password };
-    const { status, body, text } = await this.#pick().ask('POST', '/login', { json });
+    const json = { username: this.#user.username, password };
+    const { status, body, text } = await this.#pickClient().ask('POST', '/login', { json });
     assert.equal(status, 200, text);
     return String(body['accessToken']);
   }
 
-  #pick(): H2Client {
+  #pickClient(): H2Client {
     const client = this.#clients[Math.floor(this.#random() * this.#clients.length)];
     if (client === undefined) throw new Error('there is no process');
     return client;
@@ -214,12 +220,12 @@ class Race {
 for (const dialect of ['sqlite', 'postgres', 'mariadb', 'mysql'] as const) {
   const skip = await skipFor(dialect);
 
-  test(`${dialect}: no event published after an acknowledged end is delivered`, {
+  test(`${dialect}: an event published after the acknowledged end of a session or API key is not delivered`, {
     skip,
   }, async (t) => {
     const { env, apiKey, urls } = await (dialect === 'sqlite'
       ? startEmbedded(t)
-      : startThree(t, dialect));
+      : startThreeProcesses(t, dialect));
     const clients = await Promise.all(urls.map((url) => H2Client.connect(url)));
     t.after(() => {
       for (const client of clients) client.destroy();
@@ -227,7 +233,7 @@ for (const dialect of ['sqlite', 'postgres', 'mariadb', 'mysql'] as const) {
     let received = 0;
     let nextRun = 0;
     await withAccounts(loadConfig(env), async (admin) => {
-      const runLane = async (index: number) => {
+      const runRaces = async (index: number) => {
         const username = `racer${index}`;
         const names = { username, firstName: 'R', lastName: 'R' };
         const { id: userId } = await admin.accounts.create({ ...names, password });
@@ -240,7 +246,9 @@ for (const dialect of ['sqlite', 'postgres', 'mariadb', 'mysql'] as const) {
         }
       };
       await Promise.all(
-        Array.from({ length: Math.min(lanesMax, races.runs) }, (_, i) => runLane(i)),
+        Array.from({ length: Math.min(concurrentRunsMax, races.runs) }, (_, index) =>
+          runRaces(index),
+        ),
       );
     });
 

@@ -15,18 +15,18 @@ import type { Username } from './support/servers/seed.js';
 import { startSystem } from './support/servers/system.js';
 
 interface Scenario {
-  /** A client of the process that ends sessions. The embedded database has only one process. */
+  /** A client of the process that ends sessions. With the embedded database there is only one process. */
   readonly one: H2Client;
   /** A client of the process that has the streams. */
   readonly two: H2Client;
   readonly apiKey: string;
   readonly userIds: Readonly<Record<Username, string>>;
-  /** Runs `work` as a command does beside the servers. */
+  /** Runs `work` as an account command does, outside the servers. */
   runAdmin<Result>(work: (parts: AccountParts) => Promise<Result>): Promise<Result>;
   withDatabase<Result>(work: (db: Database) => Promise<Result>): Promise<Result>;
 }
 
-/** How far the clocks of each process are ahead. */
+/** How far the clocks of each process are ahead of this machine's. */
 interface ClockOffsets {
   oneMs: number;
   twoMs: number;
@@ -42,13 +42,13 @@ async function startEmbedded(t: TestContext): Promise<Scenario> {
   };
 }
 
-async function startTwo(
+async function startTwoProcesses(
   t: TestContext,
   dialect: ServerDialect,
   offsets: ClockOffsets = { oneMs: 0, twoMs: 0 },
 ): Promise<Scenario> {
   const cluster = await clusterFor(t, dialect);
-  // Both clocks of a process go ahead, because a local clock alone would not be used.
+  // Shifts both clocks of a process, because a process ignores its wall clock when only that clock differs.
   const clocksOf = (which: keyof ClockOffsets) => ({
     wallClock: () => Date.now() + offsets[which],
     monotonicClock: () => performance.now() + offsets[which],
@@ -107,30 +107,33 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
 
   test(`${dialect}: when another process handles the logout`, { skip }, async (t) => {
     const offsets = { oneMs: 0, twoMs: 0 };
-    const scenario = await startTwo(t, dialect, offsets);
+    const scenario = await startTwoProcesses(t, dialect, offsets);
     const { one, two } = scenario;
 
-    await t.test('the logout ends the stream, and stops no publisher while waiting', async () => {
-      const { accessToken, stream } = await openStreamElsewhere(scenario);
-      const lock = sql`update sessions set generation = generation`;
-      const workWhileLocked = (db: Database) =>
-        whileLocked(db, lock, async (release) => {
-          const logout = one.ask('POST', '/logout', { bearer: accessToken });
-          await waitForBlocked(db, 'update sessions ');
+    await t.test(
+      'a logout that waits for a lock delays no publisher, and then ends the stream',
+      async () => {
+        const { accessToken, stream } = await openStreamElsewhere(scenario);
+        const lock = sql`update sessions set generation = generation`;
+        const workWhileLocked = (db: Database) =>
+          whileLocked(db, lock, async (release) => {
+            const logout = one.ask('POST', '/logout', { bearer: accessToken });
+            await waitForBlocked(db, 'update sessions ');
 
-          await publish(scenario, two, 'before');
-          await stream.until(() => stream.dataByType('message').includes('before') || undefined);
-          offsets.oneMs = 60_000; // As if the logout had waited for a minute.
-          await release();
-          const { status } = await logout;
-          await publish(scenario, one, 'after');
+            await publish(scenario, two, 'before');
+            await stream.until(() => stream.dataByType('message').includes('before') || undefined);
+            offsets.oneMs = 60_000; // As if the logout had waited for a minute.
+            await release();
+            const { status } = await logout;
+            await publish(scenario, one, 'after');
 
-          assert.equal(status, 204);
-          assert.deepEqual(await stream.closing(), revoked);
-          assert.deepEqual(stream.dataByType('message'), ['before']);
-        });
-      await scenario.withDatabase(workWhileLocked);
-    });
+            assert.equal(status, 204);
+            assert.deepEqual(await stream.closing(), revoked);
+            assert.deepEqual(stream.dataByType('message'), ['before']);
+          });
+        await scenario.withDatabase(workWhileLocked);
+      },
+    );
 
     // In this order, because a monotonic clock never goes back.
     for (const [what, oneMs, twoMs] of [
@@ -163,7 +166,9 @@ for (const dialect of ['sqlite', 'postgres', 'mariadb', 'mysql'] as const) {
   const skip = await skipFor(dialect);
 
   test(`${dialect}: no event follows the end of a session or API key`, { skip }, async (t) => {
-    const scenario = await (dialect === 'sqlite' ? startEmbedded(t) : startTwo(t, dialect));
+    const scenario = await (dialect === 'sqlite'
+      ? startEmbedded(t)
+      : startTwoProcesses(t, dialect));
     const { one, two } = scenario;
 
     await t.test('an API key revoked during its request publishes no more events', async () => {
@@ -176,7 +181,7 @@ for (const dialect of ['sqlite', 'postgres', 'mariadb', 'mysql'] as const) {
       const headers = { 'content-type': 'application/x-ndjson' };
       const answering = one.ask('POST', '/events', { bearer: key, headers, body: lines });
       const write = (data: string) => {
-        // 500 lines, because so many events are published together.
+        // 500 lines, the size of a batch.
         const line = JSON.stringify({ to: { users: [scenario.userIds.ada] }, data });
         lines.write(`${line}\n`.repeat(500));
       };

@@ -109,7 +109,7 @@ for (const dialect of allDialects) {
 
 const getSeq = (id: string): number => Number(id.split('-')[1]);
 
-/** Publishes until writes are refused; after `makeRoom` they must succeed. Returns the event ids. */
+/** Publishes until writes are refused; asserts that they succeed after `makeRoom`. Returns the event ids. */
 async function assertRecovers(t: TestContext, setup: ServerSetup, makeRoom: () => void) {
   const backend = await connectTo(setup, t);
   const stream = await backend.listenAs(await backend.accessToken('ada'));

@@ -15,14 +15,14 @@ const certificate = createSelfSigned(['127.0.0.1'], Date.now());
 const otherAuthority = createSelfSigned(['127.0.0.1'], Date.now());
 const otherHost = createSelfSigned(['db.example.com'], Date.now());
 
-/** Queries that return a row that tells whether their connection is encrypted. */
+/** Queries that return whether their connection is encrypted, as a value or as the existence of a row. */
 const encryptionQueries: Readonly<Record<ServerDialect, string>> = {
   postgres: 'select ssl as value from pg_stat_ssl where pid = pg_backend_pid()',
   mariadb: "show session status where variable_name = 'Ssl_cipher' and value <> ''",
   mysql: "show session status where variable_name = 'Ssl_cipher' and value <> ''",
 };
 
-/** Numbers of the client's messages that are sent before the connection is encrypted. */
+/** The client's messages before the connection is encrypted, by their numbers from 1. */
 const handshakeMessages: Readonly<Record<ServerDialect, readonly number[]>> = {
   postgres: [1, 2], // The TLS request; ClientHello.
   mariadb: [1], // The client sends both in one write.
@@ -91,14 +91,14 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
         assert.match(String(error), /^Error: Cannot open database/);
         return undefined;
       });
-      await opened?.close(); // Set when the package `postgres` has retried.
+      await opened?.close(); // `postgres` retries by itself, so that opening can succeed.
       await ended;
     }
     db = await openDatabase(behindProxy);
     for (const nth of handshakeMessages[dialect]) {
       const ended = proxy.endNextAt(nth);
       proxy.cut();
-      await until(() => answersWithOne(db)); // On a new connection.
+      await until(() => answersWithOne(db)); // Opens a new connection.
       await ended;
       await until(() => answersWithOne(db));
     }

@@ -19,7 +19,7 @@ for (const protocol of protocols) {
       headers: {},
       open: (sink: Sink) => sinks.set(name, sink),
     }));
-    // `pingMs` is longer than the live client, a separate process, can be blocked.
+    // `pingMs` is longer than the live client, a separate process, may stall.
     const { port, server } = await startHttp(t, [stream], { host: remote.address, pingMs: 3000 });
     const url = (name: string) => `https://${remote.address}:${port}/${name}`;
     const curl = ['-skN', protocol === 'h2' ? '--http2' : '--http1.1'];

@@ -189,6 +189,49 @@ test('on SIGTERM the server closes streams with a retry time, finishes a publish
   newClient.destroy();
 });
 
+for (const key of [undefined, 'a job']) {
+  const state = key === undefined ? 'publishes the lines that have arrived' : 'keeps full batches';
+  test(`a server that stops ${state}, and answers how many of an open body are published`, async (t) => {
+    const env = { DRAIN_TIMEOUT: '600000', END_TIMEOUT: '600000' };
+    const server = await ServerProcess.start(t, { env });
+    const backend = await server.connect();
+    const body = new PassThrough();
+    const publishing = backend.ask('POST', '/events', {
+      bearer: server.prepared.apiKey,
+      headers: {
+        'content-type': 'application/x-ndjson',
+        ...(key !== undefined && { 'idempotency-key': key }),
+      },
+      body,
+    });
+    const stream = await (await server.connect()).listen('ada');
+    body.write('{"to": "all", "data": "first"}\n');
+    if (key === undefined) await stream.until(() => stream.dataByType('message')[0]);
+    body.write('{"to": "all", "data": "second"}\n{"to": "all", ');
+    await backend.ask('GET', '/health/live'); // By the response, the bytes sent earlier have arrived.
+
+    const exited = server.end('SIGTERM');
+    const answer = await publishing;
+    const code = await exited;
+
+    await server.startOnSamePort();
+    const later = await server.connect();
+    const from = { 'last-event-id': (await stream.opening()).id };
+    const resumed = await later.openStream(await later.streamPath('ada'), from);
+    const json = { to: 'all', data: 'end' };
+    await later.ask('POST', '/events', { bearer: server.prepared.apiKey, json });
+    await resumed.until(() => resumed.dataByType('message').at(-1) === 'end' || undefined);
+    const published = key === undefined ? ['first', 'second'] : [];
+    assert.deepEqual([answer.status, answer.body['name']], [503, 'service_unavailable']);
+    assert.deepEqual(answer.body['info'], { published: published.length });
+    assert.match(answer.headers['retry-after'] ?? '', /^\d+$/);
+    assert.deepEqual(resumed.dataByType('message'), [...published, 'end']);
+    assert.equal(code, 0);
+    body.destroy();
+    later.destroy();
+  });
+}
+
 test('a client that reads nothing does not keep the server from stopping', async (t) => {
   const env = { DRAIN_TIMEOUT: '1000', END_TIMEOUT: '600000', STREAM_STALL_TIMEOUT: '600000' };
   const server = await ServerProcess.start(t, { env });

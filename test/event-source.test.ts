@@ -70,7 +70,7 @@ test('EventSource that has received no event resumes from the id of its stream.o
   assert.deepEqual(page.network.lastEventIds, [undefined, page.openings[0]?.id]);
 });
 
-test('EventSource is told not to reconnect after a logout', async (t) => {
+test('EventSource gets stream.close with reconnect false after a logout', async (t) => {
   const system = await startSystem(t);
   const { page, client } = await openPage(system);
 

@@ -8,12 +8,12 @@ import { startHttp } from './support/servers/http-server.js';
 
 // [case, body sent, value read]
 const bodies = [
-  ['nothing', '', null],
-  ['JSON', '{"scope":"all"}', { scope: 'all' }],
+  ['an empty body', '', null],
+  ['a JSON body', '{"scope":"all"}', { scope: 'all' }],
 ] as const;
 
 for (const [what, body, expected] of bodies) {
-  test(`a handler that waits before it reads the body still gets ${what}`, async (t) => {
+  test(`a handler can read ${what} that arrived while it waited`, async (t) => {
     let resume = () => {};
     const waiting = new Promise<void>((resolve) => {
       resume = resolve;

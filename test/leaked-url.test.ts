@@ -28,7 +28,7 @@ test('a stream token that more than five addresses take over in a minute is revo
   for (const host of [1, 2, 3, 4, 5, 6]) {
     const stream = await openFrom(host);
     await stream.opening();
-    await streams.at(-1)?.closing(); // The new stream has taken the token.
+    await streams.at(-1)?.closing(); // The new stream has claimed the token.
     await until(hasHolder);
     streams.push(stream);
   }

@@ -127,7 +127,7 @@ stop() {
   unmount
 }
 
-# Repeated, because /proc may be mounted there more than once. Lazy while a process still uses it.
+# Unmounts /proc as often as it is mounted there. Detaches it (`-l`) while a process still uses it.
 unmount() {
   while mountpoint -q "$root/proc"; do umount "$root/proc" || umount -l "$root/proc"; done
 }

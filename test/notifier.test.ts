@@ -4,7 +4,7 @@ import { loadConfig } from '../src/config/config.js';
 import { type Notifier, type Subscription, sql } from '../src/db/database.js';
 import { migrate } from '../src/db/migrations/migrate.js';
 import { openDatabase } from '../src/db/open.js';
-import type { ServerOptions } from '../src/db/options.js';
+import type { DatabaseServerOptions } from '../src/db/options.js';
 import { EventLog } from '../src/event-log/event-log.js';
 import { LogPoller } from '../src/event-log/log-poller.js';
 import { openEventLog } from '../src/event-log/open.js';
@@ -40,7 +40,7 @@ const access: StreamAccess = {
 const hourlyPolls = { busy: 3_600_000, idle: 3_600_000, notified: 3_600_000 };
 
 /** Opens an event log and polls it as a process does; records received events and polls. */
-async function startProcess(t: TestContext, options: ServerOptions) {
+async function startProcess(t: TestContext, options: DatabaseServerOptions) {
   const db = await openDatabase(options);
   const store = await SqlLogStore.open(db, { wallClock: Date.now, newEpoch: 'e1' });
   const log = await EventLog.open({

@@ -8,7 +8,7 @@ import { after, before, describe, test } from 'node:test';
 import { sql } from '../src/db/database.js';
 import { migrate } from '../src/db/migrations/migrate.js';
 import { openDatabase } from '../src/db/open.js';
-import type { ServerOptions } from '../src/db/options.js';
+import type { DatabaseServerOptions } from '../src/db/options.js';
 import { H2Client } from './support/clients/h2-client.js';
 import { describeDatabase } from './support/databases/database-contract.js';
 import { findServer, type TestServer } from './support/databases/test-server.js';
@@ -27,14 +27,21 @@ function getSkipReason(): string | false {
   return typeof server === 'string' ? server : false;
 }
 
-/** As many connections to PostgreSQL as a pool of the contract has; two processes with pools of 10 share them. */
+/**
+ * Connections of the pooler to PostgreSQL: as many as a pool of the database contract has. In the other tests
+ * two pools of 10 share them.
+ */
 const serverConnections = 4;
 
 /**
  * Returns Debian's settings except for access and pooling: nothing is adapted to Herald. When other tests
  * use all connections of PostgreSQL, the pooler retries after one second instead of 15.
  */
-function buildSettings({ host, port }: ServerOptions, folder: string, listenPort: number): string {
+function buildSettings(
+  { host, port }: DatabaseServerOptions,
+  folder: string,
+  listenPort: number,
+): string {
   return `[databases]
     * = host=${host} port=${port}
     [pgbouncer]

@@ -127,7 +127,7 @@ async function exerciseLog(db: Database): Promise<void> {
   );
   const idempotency = { key: 'key', bodyHash: fakeHex('body', 64) };
   await log.append({ events: [event, event], idempotency, keyId });
-  await store.stamp(keyId);
+  await store.readPublishSnapshot(keyId);
   await log.catchUp();
   const audiences = ['all', 'u:1', 's:1'];
   await store.readAll({ after: 19_990, upTo: 20_000 }, 1e6);
@@ -139,7 +139,7 @@ async function exerciseLog(db: Database): Promise<void> {
 
 test('every lookup of the hot paths uses an index', async (t) => {
   const db = await createFilledDatabase(t);
-  const statements = new Map<string, Sql>(); // The latest of each text.
+  const statements = new Map<string, Sql>(); // The latest statement of each text.
   const watched = withStatementHook(db, (statement) =>
     statements.set(normalizeText(statement), statement),
   );

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the proxies, the connection pooler and the clients that some tests run beside Herald, from
-# Debian's packages, if they are missing. Starts none of them. Needs root and apt-get; without them it reports which
-# are missing, and their tests are skipped. (test/browser.sh installs the browser.)
+# Debian's packages, if they are missing. Does not start them. Needs root and apt-get; otherwise it reports
+# the missing programs, and their tests are skipped. (test/browser.sh installs the browser.)
 set -euo pipefail
 
 missing=()

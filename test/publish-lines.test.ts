@@ -104,7 +104,7 @@ test('a pause longer than PUBLISH_IDLE_TIMEOUT gets 408 with the number of publi
   assert.deepEqual(problem['info'], { published: 1 });
 });
 
-test('open bodies of lines count only with what is not yet written, and give it back after a failure', async (t) => {
+test('only the unwritten lines of open bodies count towards PUBLISH_BODIES_LIMIT, and a failed body frees its share', async (t) => {
   const system = await startSystem(t, { env: { PUBLISH_BODIES_LIMIT: '8388608' } });
   const client = await system.connect();
   const stream = await client.listen('ada');
@@ -186,7 +186,7 @@ test('a retry with the same idempotency key completes an interrupted body', asyn
   );
 });
 
-test('lines with idempotency keys are published as they come, and a retry publishes only the missing ones', async (t) => {
+test('lines with idempotency keys are published as they arrive, and a retry publishes only the missing ones', async (t) => {
   const system = await startSystem(t);
   const [first, second] = [await system.connect(), await system.connect()];
   const stream = await second.listen('ada');

@@ -132,7 +132,7 @@ test('a retry with the same idempotency key publishes nothing, and another body 
   assert.equal(otherBody.body['name'], 'conflict');
 });
 
-test('events with idempotency keys of their own are published once, alone and beside others', async (t) => {
+test('an event with its own idempotency key is published once, whether it is sent alone or in an array', async (t) => {
   const system = await startSystem(t);
   const stream = await (await system.connect()).listen('ada');
   const keyed = (data: string) => ({ to: 'all', data, idempotencyKey: `key of ${data}` });

@@ -19,7 +19,7 @@ const given = parseArguments(process.argv.slice(2), root);
 const { filters, without, options } = given;
 const folders = given.folders.length > 0 ? given.folders : ['src', 'test'];
 const isWhole = [filters, options, given.folders].every(({ length }) => length === 0);
-// All tests take less than a third of it on an idle machine.
+// On an idle machine all tests take less than a third of this time.
 const minutes = given.minutes ?? 30;
 const fileMinutes = given.fileMinutes ?? 7;
 
@@ -94,7 +94,7 @@ function findTestFiles(folder) {
     .map((path) => relative(root, resolve(root, folder, path)));
 }
 
-/** Whether `--test-name-pattern` matches this test. Up to Node 20 the others are reported as skipped. */
+/** Whether `--test-name-pattern` matches this test. Up to Node 20 other tests are reported as skipped. */
 function isSelected({ isFile, isSuite, skip }) {
   return !isFile && !isSuite && !String(skip).startsWith('test name does not match');
 }

@@ -4,12 +4,12 @@
 import { searchRecord } from './support/recording/secret-search.js';
 
 const [folder = '', extent] = process.argv.slice(2);
-const { secrets, lines, hits } = searchRecord(folder);
+const { secretCount, lineCount, hits } = searchRecord(folder);
 
 for (const line of hits) console.error(`secret in a log line: ${line}`);
-if (secrets > 0 && lines > 0) {
-  console.log(`log lines searched: ${lines}, for ${secrets} secrets: ${hits.length} hits`);
+if (secretCount > 0 && lineCount > 0) {
+  console.log(`log lines searched: ${lineCount}, for ${secretCount} secrets: ${hits.length} hits`);
 }
-const isEmpty = extent === 'whole' && (secrets === 0 || lines === 0);
+const isEmpty = extent === 'whole' && (secretCount === 0 || lineCount === 0);
 if (isEmpty) console.error('Cannot search logs: the run has recorded no secrets or no log lines');
 process.exitCode = hits.length > 0 || isEmpty ? 1 : 0;

@@ -40,10 +40,14 @@ const anyAction = fc.oneof(
   { weight: 3, arbitrary: fc.record({ kind: fc.constant('tick' as const) }) },
   {
     weight: 4,
-    arbitrary: fc.record({ kind: fc.constant('take' as const), who: anyUser, most: fc.nat(300) }),
+    arbitrary: fc.record({
+      kind: fc.constant('accept' as const),
+      who: anyUser,
+      bytesMax: fc.nat(300),
+    }),
   },
   { weight: 4, arbitrary: fc.record({ kind: fc.constant('connect' as const), who: anyUser }) },
-  { weight: 1, arbitrary: fc.record({ kind: fc.constant('drop' as const), who: anyUser }) },
+  { weight: 1, arbitrary: fc.record({ kind: fc.constant('disconnect' as const), who: anyUser }) },
   { weight: 1, arbitrary: fc.record({ kind: fc.constant('wait' as const), ms: fc.nat(40_000) }) },
   { weight: 2, arbitrary: fc.record({ kind: fc.constant('trim' as const), keep: fc.nat(6) }) },
   { weight: 2, arbitrary: fc.record({ kind: fc.constant('restart' as const) }) },
@@ -99,9 +103,9 @@ class Simulation {
     if (action.kind === 'broadcast') this.#publish(allAudience);
     if (action.kind === 'step') this.store.step(action.choice);
     if (action.kind === 'tick') await new Promise((resolve) => setImmediate(resolve));
-    if (action.kind === 'take') this.#client(action.who).sink?.acceptBytes(action.most);
+    if (action.kind === 'accept') this.#client(action.who).sink?.acceptBytes(action.bytesMax);
     if (action.kind === 'connect') void this.#connect(this.#client(action.who));
-    if (action.kind === 'drop') this.#client(action.who).sink?.destroy();
+    if (action.kind === 'disconnect') this.#client(action.who).sink?.destroy();
     if (action.kind === 'trim') this.#trim(action.keep);
     if (action.kind === 'restart') await this.#restart();
     if (action.kind === 'wait') {
@@ -171,11 +175,11 @@ class Simulation {
         userId: client.userId,
         sessionId: 's',
         audiences,
-        ip: 'ip',
+        ipKey: 'ip',
         tokenHash: undefined,
       },
       start,
-      asOf: eventLog.head,
+      headAtOpen: eventLog.head,
       claim: undefined,
       publicId: 'public',
       endsAt: 1e12,
@@ -197,7 +201,7 @@ class Simulation {
   }
 
   #trim(keep: number): void {
-    // Never trims undelivered events: real age and size limits are far above that.
+    // Keeps undelivered events, because real age and size limits never trim events so soon.
     const head = this.#process?.eventLog.head ?? 0;
     this.store.trimmedSeq = Math.max(this.store.trimmedSeq, head - keep);
   }
@@ -229,9 +233,9 @@ function check(simulation: Simulation): void {
     const audiences = getAudiences(client.userId, 's');
     for (const event of simulation.store.entries) {
       if ('control' in event) continue;
-      const isForIt = event.audiences.some((word) => audiences.includes(word));
-      assert.ok(isForIt || !got.has(event.seq), `event ${event.seq} is for another user`);
-      if (!isForIt || event.seq <= firstSeq || got.has(event.seq)) continue;
+      const isForClient = event.audiences.some((word) => audiences.includes(word));
+      assert.ok(isForClient || !got.has(event.seq), `event ${event.seq} is for another user`);
+      if (!isForClient || event.seq <= firstSeq || got.has(event.seq)) continue;
       const isReported = simulation.reportedLosses.some(
         ({ client: notified, from, to }) =>
           notified === client && event.seq > from && event.seq <= to,

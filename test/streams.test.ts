@@ -122,7 +122,7 @@ test('the response head of a stream disables proxy buffering and caching', async
   assert.equal(headers['connection'], undefined);
 });
 
-test('stream.open and stream.close say what a client has to know', async (t) => {
+test('stream.open and stream.close have exactly the documented fields', async (t) => {
   const system = await startSystem(t, { env: { STREAM_HEARTBEAT: '2000' } });
   const client = await system.connect();
   const bearer = await client.accessToken('ada');
@@ -147,7 +147,7 @@ test('stream.open and stream.close say what a client has to know', async (t) => 
   assert.equal(stream.retries.length, 2);
 });
 
-test('with ?heartbeat=event heartbeats are events, which have no id', async (t) => {
+test('with ?heartbeat=event, heartbeats are events without an id', async (t) => {
   const system = await startSystem(t, { env: { STREAM_HEARTBEAT: '1000' } });
   const client = await system.connect();
   const path = await client.streamPath('ada');
@@ -162,7 +162,7 @@ test('with ?heartbeat=event heartbeats are events, which have no id', async (t) 
   assert.deepEqual(silent.dataByType('stream.heartbeat'), []);
 });
 
-test('a stream token is accepted in the Authorization header, too', async (t) => {
+test('a stream token is also accepted in the Authorization header', async (t) => {
   const system = await startSystem(t);
   const client = await system.connect();
   const token = (await client.streamPath('ada')).split('/').at(-1);
@@ -260,17 +260,17 @@ for (const [scope, env, status, name, info] of limits) {
     const path = await client.streamPath('ada');
 
     const refused = await client.ask('GET', path, { headers: { accept: '*/*' } });
-    const softRefusal = await client.openStream(path);
-    const closing = await softRefusal.closing();
+    const refusalInStream = await client.openStream(path);
+    const closing = await refusalInStream.closing();
 
     assert.equal(refused.status, status);
     assert.equal(refused.body['name'], name);
     assert.deepEqual(refused.body['info'], info);
     assert.match(refused.headers['retry-after'] ?? '', /^[1-3]\d$/);
-    assert.equal(softRefusal.status, 200);
+    assert.equal(refusalInStream.status, 200);
     assert.deepEqual(closing, { code: 'refused', reconnect: true });
-    assert.ok(softRefusal.retries.every((retryMs) => retryMs >= 10_000 && retryMs <= 30_000));
-    assert.equal(softRefusal.retries.length, 1);
+    assert.ok(refusalInStream.retries.every((retryMs) => retryMs >= 10_000 && retryMs <= 30_000));
+    assert.equal(refusalInStream.retries.length, 1);
 
     streams[0]?.abort();
     let retried = await client.openStream(path);

@@ -6,8 +6,8 @@ import { waitForLogLine } from './support/recording/wait-for-log.js';
 import { tempFolder } from './support/servers/process.js';
 import { ServerProcess } from './support/servers/server-process.js';
 
-/** Loaded into every thread of the process. Ends a hashing thread that hashes the password `throw` or `exit`. */
-const defect = `
+/** Loaded into every thread of the process. Ends the hashing thread that gets the password `throw` or `exit`. */
+const crashScript = `
   const { parentPort } = require('node:worker_threads');
   const crashes = { throw: () => { throw new Error('a defect') }, exit: () => process.exit(7) };
   if (process.argv.some((arg) => arg.includes('auth/jobs'))) {
@@ -18,13 +18,16 @@ const defect = `
   }
 `;
 
-/** Makes a hash take some tenths of a second, so that hashing is not done when its thread ends. */
+/** Makes a hash take some tenths of a second, so that it is not finished when its thread ends. */
 const slowHashEnv = { ARGON2_MEMORY_KIB: '65536', ARGON2_TIME: '3', AUTH_WORKERS: '1' };
 
-for (const password of ['throw', 'exit']) {
-  test(`the server keeps running when a hashing thread ends by ${password}`, async (t) => {
-    const file = join(tempFolder(t), 'defect.cjs');
-    writeFileSync(file, defect);
+for (const [password, what] of [
+  ['throw', 'throws an error'],
+  ['exit', 'exits'],
+] as const) {
+  test(`the server keeps running when a hashing thread ${what}`, async (t) => {
+    const file = join(tempFolder(t), 'crash.cjs');
+    writeFileSync(file, crashScript);
     const env = { ...slowHashEnv, NODE_OPTIONS: `--require ${file}` };
     const server = await ServerProcess.start(t, { env });
     const client = await server.connect();
@@ -45,11 +48,11 @@ for (const password of ['throw', 'exit']) {
   });
 }
 
-test('the server shuts down cleanly while a crashed thread still hashes', async (t) => {
-  const file = join(tempFolder(t), 'defect.cjs');
-  writeFileSync(file, defect);
+test('the server shuts down cleanly while a thread that threw an error waits for its hash to finish', async (t) => {
+  const file = join(tempFolder(t), 'crash.cjs');
+  writeFileSync(file, crashScript);
   const cost = { ARGON2_MEMORY_KIB: '131072', ARGON2_TIME: '5', AUTH_WORKERS: '1' };
-  // Long enough for the hash on any machine; after this time, unfinished work is cancelled.
+  // Longer than the hash takes on any machine, because the server cancels unfinished work after this time.
   const env = { ...cost, DRAIN_TIMEOUT: '60000', NODE_OPTIONS: `--require ${file}` };
   const server = await ServerProcess.start(t, { env });
   const client = await server.connect();

@@ -8,7 +8,7 @@ import { clusterFor } from './support/servers/cluster.js';
 import { startSystem } from './support/servers/system.js';
 import { until } from './support/until.js';
 
-/** Server processes on one database, and the connections of one client to each of them. */
+/** Server processes on one database, and a client's connections to them. */
 interface Deployment {
   readonly clients: readonly H2Client[];
   readonly apiKey: string;
@@ -19,9 +19,10 @@ const env = {
   ...{ TRUST_PROXY_HOPS: '1', MAX_STREAMS_PER_USER: '100' },
   ...{ STREAM_OPEN_IP_RATE: '100000/1000', STREAM_TOKEN_USER_RATE: '100000/1000' },
 };
+/** Limit of a random delay, in iterations of the event loop. */
 const turnsMax = 20;
 
-async function startThree(t: TestContext, dialect: ServerDialect): Promise<Deployment> {
+async function startThreeProcesses(t: TestContext, dialect: ServerDialect): Promise<Deployment> {
   const { apiKey, userIds, start } = await clusterFor(t, dialect);
   const apps = [await start(env), await start(env), await start(env)];
   const clients = await Promise.all(
@@ -39,7 +40,7 @@ async function startEmbedded(t: TestContext): Promise<Deployment> {
   return { clients, apiKey: system.apiKey, userId: system.userIds.ada };
 }
 
-/** One run: streams of one token open at the same moment, move, or are revoked. */
+/** One run with a new stream token: opens several streams at once, moves a stream, or leaks the token. */
 class Race {
   readonly #name: string;
   readonly #deployment: Deployment;
@@ -60,14 +61,14 @@ class Race {
     else await this.#leak();
   }
 
-  /** Opens 2 to 6 streams at once. All but one end as replaced. */
+  /** Opens 2 to 6 streams at once. Asserts that all but one end with `replaced`. */
   async #openTogether(): Promise<void> {
     const path = await this.#mint();
     const count = 2 + Math.floor(this.#random() * 5);
     const streams = await Promise.all(
       Array.from({ length: count }, async () => {
         await this.#waitTurns();
-        return this.#pick().openStream(path);
+        return this.#pickClient().openStream(path);
       }),
     );
 
@@ -84,13 +85,13 @@ class Race {
     last.abort();
   }
 
-  /** A client that opens its stream, leaves, and opens it in another process, several times. */
+  /** Opens the stream four times, each over a random connection, and asserts that the last one stays open. */
   async #move(): Promise<void> {
     const path = await this.#mint();
     let stream: H2Stream | undefined;
     for (let moves = 0; moves < 4; moves += 1) {
       stream?.abort();
-      stream = await this.#pick().openStream(path);
+      stream = await this.#pickClient().openStream(path);
       if (this.#random() < 0.5) await this.#waitTurns();
     }
     const last = stream as H2Stream; // Safe: it was opened four times.
@@ -102,11 +103,14 @@ class Race {
     last.abort();
   }
 
-  /** Opens a token from too many addresses. Nothing that is published after the refusal is received. */
+  /**
+   * Opens streams of the token from too many addresses. Asserts that no stream receives what is published
+   * after the refusal.
+   */
   async #leak(): Promise<void> {
     const path = await this.#mint();
-    const client = this.#pick();
-    const streams: H2Stream[] = [await this.#pick().openStream(path)];
+    const client = this.#pickClient();
+    const streams: H2Stream[] = [await this.#pickClient().openStream(path)];
     await streams[0]?.opening();
     let status = 200;
     for (let host = 1; status === 200; host += 1) {
@@ -116,7 +120,7 @@ class Race {
       assert.ok(host < 20, 'the leak was not detected');
       if (status !== 200) break;
       streams.push(stream);
-      // Either may claim the token last. Then the token has a holder.
+      // Either stream may claim the token last. Once the other has ended, the token has a holder.
       await until(() => streams.filter(({ isEnded }) => !isEnded).length === 1);
     }
     const data = await this.#publish();
@@ -129,7 +133,7 @@ class Race {
   }
 
   async #mint(): Promise<string> {
-    const { status, body, text } = await this.#pick().ask('POST', '/stream/token', {
+    const { status, body, text } = await this.#pickClient().ask('POST', '/stream/token', {
       bearer: this.#bearer,
     });
     assert.equal(status, 200, text);
@@ -140,12 +144,15 @@ class Race {
     const { apiKey, userId } = this.#deployment;
     const data = `event of ${this.#name}`;
     const json = { to: { users: [userId] }, data };
-    const { status, text } = await this.#pick().ask('POST', '/events', { bearer: apiKey, json });
+    const { status, text } = await this.#pickClient().ask('POST', '/events', {
+      bearer: apiKey,
+      json,
+    });
     assert.equal(status, 201, text);
     return data;
   }
 
-  #pick(): H2Client {
+  #pickClient(): H2Client {
     const { clients } = this.#deployment;
     const client = clients[Math.floor(this.#random() * clients.length)];
     if (client === undefined) throw new Error('there is no process');
@@ -161,10 +168,12 @@ class Race {
 for (const dialect of ['sqlite', 'postgres', 'mariadb', 'mysql'] as const) {
   const skip = await skipFor(dialect);
 
-  test(`${dialect}: of the streams of a token exactly one is left, and none after it is revoked`, {
+  test(`${dialect}: exactly one stream of a token stays open, and none after the token is revoked`, {
     skip,
   }, async (t) => {
-    const deployment = await (dialect === 'sqlite' ? startEmbedded(t) : startThree(t, dialect));
+    const deployment = await (dialect === 'sqlite'
+      ? startEmbedded(t)
+      : startThreeProcesses(t, dialect));
     const bearer = await deployment.clients[0]?.accessToken('ada');
     assert.ok(bearer);
 

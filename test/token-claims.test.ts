@@ -1,15 +1,17 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { H2Client, type H2Stream } from './support/clients/h2-client.js';
+import { fields, flag, frame, headers, RawH2, type } from './support/clients/raw-h2.js';
 import { skipFor } from './support/databases/new-database.js';
 import type { ServerDialect } from './support/databases/test-server.js';
 import { openHoldingProxy } from './support/holding-proxy.js';
 import { clusterFor } from './support/servers/cluster.js';
+import { startSystem } from './support/servers/system.js';
 import { openTcpProxy } from './support/tcp-proxy.js';
 import { until } from './support/until.js';
 
-/** Starts two processes, and returns how an event is published through one and received from a stream. */
-async function startTwo(t: TestContext, dialect: ServerDialect) {
+/** Starts two server processes; returns functions that connect to one of them and publish through it. */
+async function startTwoProcesses(t: TestContext, dialect: ServerDialect) {
   const { apiKey, userIds, launch } = await clusterFor(t, dialect);
   const [one, two] = [await launch(), await launch()];
   const connect = async (port: number) => {
@@ -25,68 +27,93 @@ async function startTwo(t: TestContext, dialect: ServerDialect) {
   return { one, two, connect, publishThrough };
 }
 
+test('a client that answers no PING receives no event of a token that another stream has', async (t) => {
+  const system = await startSystem(t);
+  const client = await system.connect();
+  const path = await client.streamPath('ada');
+  const owner = await client.openStream(path);
+  await owner.opening();
+  const thief = await RawH2.open(system.app.port, { pings: false });
+  t.after(() => thief.destroy());
+
+  thief.send(headers(1, fields('GET', path, [['accept', 'text/event-stream']])));
+  await thief.frame((one) => one.type === type.data);
+  const ping = await thief.frame((one) => one.type === type.ping);
+  const first = await system.publish('ada', 'first');
+  await owner.until(() => owner.ids.at(-1) === first || undefined);
+  assert.match(thief.readData(1).toString(), /stream\.open/);
+  assert.doesNotMatch(thief.readData(1).toString(), /first/);
+  assert.equal(owner.isEnded, false);
+
+  thief.send(frame(type.ping, flag.ack, 0, ping?.payload));
+  await owner.ended();
+  await system.publish('ada', 'second');
+  await until(() => thief.readData(1).includes('second'));
+  assert.equal((await owner.closing())?.code, 'replaced');
+  assert.match(thief.readData(1).toString(), /first[\s\S]*second/);
+});
+
 for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
   const skip = await skipFor(dialect);
 
-  test(`${dialect}: an open whose client has gone does not take the token of its newer stream`, {
+  test(`${dialect}: a late stream request of a client that has left does not replace the newer stream of its token`, {
     skip,
   }, async (t) => {
-    const { one, two, connect, publishThrough } = await startTwo(t, dialect);
+    const { one, two, connect, publishThrough } = await startTwoProcesses(t, dialect);
     const proxy = await openHoldingProxy(t, Number(new URL(one.url).port));
-    const [away, here] = [await connect(proxy.port), await connect(Number(new URL(two.url).port))];
-    const path = await away.streamPath('ada');
-    await away.ask('GET', '/health/live');
+    const delayed = await connect(proxy.port);
+    const direct = await connect(Number(new URL(two.url).port));
+    const path = await delayed.streamPath('ada');
+    await delayed.ask('GET', '/health/live');
 
     proxy.hold();
-    const opening = away.openStream(path); // Arrives late.
-    await until(() => proxy.held === 1);
-    const newer = await here.openStream(path);
+    const opening = delayed.openStream(path); // Arrives late.
+    await until(() => proxy.heldChunks === 1);
+    const newer = await direct.openStream(path);
     await newer.opening();
-    await publishThrough(here, 'to the newer stream');
+    await publishThrough(direct, 'to the newer stream');
     await newer.until(
       () => newer.dataByType('message').includes('to the newer stream') || undefined,
     );
     proxy.forward(1);
     const older = await opening;
-    await older.opening(); // The process does not know that its client has left.
-    older.abort();
-    await until(() => proxy.held >= 1); // The reset, and the answer to a PING.
-    await publishThrough(here, 'meanwhile');
+    await older.opening();
+    older.abort(); // The proxy holds the reset, so the process does not know that its client has left.
+    await until(() => proxy.heldChunks >= 1); // The reset, or the answer to the PING before the claim.
+    await publishThrough(direct, 'meanwhile');
     await newer.until(() => newer.dataByType('message').includes('meanwhile') || undefined);
     proxy.release();
-    await away.ask('GET', '/health/live'); // The process has handled the reset.
-    await publishThrough(away, 'afterwards');
+    await delayed.ask('GET', '/health/live'); // The process has handled the reset.
+    await publishThrough(delayed, 'afterwards');
     await newer.until(() => newer.dataByType('message').includes('afterwards') || undefined);
 
     assert.equal(newer.isEnded, false);
   });
 
-  test(`${dialect}: a process that was stopped does not take the token of a client that moved meanwhile`, {
+  test(`${dialect}: a process that was suspended does not claim the token of a client that has moved to another process`, {
     skip,
   }, async (t) => {
-    const { one, two, connect, publishThrough } = await startTwo(t, dialect);
-    const [away, here] = [
-      await connect(Number(new URL(one.url).port)),
-      await connect(Number(new URL(two.url).port)),
-    ];
-    const path = await here.streamPath('ada');
+    const { one, two, connect, publishThrough } = await startTwoProcesses(t, dialect);
+    const suspended = await connect(Number(new URL(one.url).port));
+    const running = await connect(Number(new URL(two.url).port));
+    const path = await running.streamPath('ada');
 
     process.kill(one.pid, 'SIGSTOP');
-    const abandoned = away.request('GET', path);
+    const abandoned = suspended.request('GET', path);
     abandoned.on('error', () => {});
     await new Promise(setImmediate); // The request is sent before it is reset.
-    abandoned.close(8);
-    const newer = await here.openStream(path);
+    abandoned.close(8); // CANCEL
+    const newer = await running.openStream(path);
     await newer.opening();
     process.kill(one.pid, 'SIGCONT');
-    await away.ask('GET', '/health/live');
-    await publishThrough(away, 'afterwards');
+    await suspended.ask('GET', '/health/live');
+    await publishThrough(suspended, 'afterwards');
     await newer.until(() => newer.dataByType('message').includes('afterwards') || undefined);
 
     assert.equal(newer.isEnded, false);
   });
 
-  test(`${dialect}: when the answers to claims are lost, exactly one stream of a token is left`, {
+  test(`${dialect}: when replies of the database to claims are lost, exactly one stream of a token stays open`, {
     skip,
   }, async (t) => {
     const { apiKey, userIds, env, start } = await clusterFor(t, dialect);
@@ -96,25 +123,27 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
       await start({ DB_HOST: '127.0.0.1', DB_PORT: String(proxy.port) }),
       await start(),
     ];
-    t.after(() => proxy.close()); // After the processes have closed.
+    t.after(() => proxy.close()); // Runs after the processes have closed.
     const clients: H2Client[] = [];
     for (const { port } of apps) {
       const client = await H2Client.connect(`https://127.0.0.1:${port}`);
       t.after(() => client.destroy());
       clients.push(client);
     }
-    const [cut, whole] = clients as [H2Client, H2Client]; // Safe: there are two.
+    const [interrupted, direct] = clients as [H2Client, H2Client]; // Safe: there are two.
 
     for (let round = 0; round < 10; round += 1) {
-      const path = await whole.streamPath('ada');
-      await until(async () => (await cut.ask('GET', '/health/ready')).status === 200);
-      const streams = await Promise.all([cut, whole, cut].map((client) => client.openStream(path)));
+      const path = await direct.streamPath('ada');
+      await until(async () => (await interrupted.ask('GET', '/health/ready')).status === 200);
+      const streams = await Promise.all(
+        [interrupted, direct, interrupted].map((client) => client.openStream(path)),
+      );
       for (let turn = 0; turn < round; turn += 1) await new Promise(setImmediate);
-      proxy.cut(); // The claims of the first process are on their way, sent or answered.
+      proxy.cut(); // Claims of the first process may be unsent, sent or answered.
 
       await until(() => streams.filter(({ isEnded }) => isEnded).length >= 2);
       const json = { to: { users: [userIds.ada] }, data: `round ${round}` };
-      await whole.ask('POST', '/events', { bearer: apiKey, json });
+      await direct.ask('POST', '/events', { bearer: apiKey, json });
       const remaining = streams.filter(({ isEnded }) => !isEnded);
       assert.equal(remaining.length, 1, `round ${round}`);
       const [last] = remaining as [H2Stream]; // Safe: there is one.
@@ -139,7 +168,7 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
       const opened = await here.openStream(path, { 'x-forwarded-for': `192.0.2.${host}` });
       await opened.opening();
       const other = await there.openStream(path, { 'x-forwarded-for': '192.0.2.99' });
-      await until(() => opened.isEnded || other.isEnded); // Either may claim the token last.
+      await until(() => opened.isEnded || other.isEnded); // Either stream may claim the token last.
       if (host < 6) continue;
 
       status = (await here.openStream(path, { 'x-forwarded-for': '192.0.2.7' })).status;

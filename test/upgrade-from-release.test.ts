@@ -17,7 +17,7 @@ import { recordedLog } from './support/recording/record.js';
 import { runSource } from './support/servers/process.js';
 import { prepare } from './support/servers/seed.js';
 
-/** Closes and removes what a test opened, the newest first. */
+/** Returns a list of functions that are called after the test, the last one first. */
 function closersFor(t: TestContext): (() => unknown)[] {
   const closers: (() => unknown)[] = [];
   t.after(async () => {
@@ -26,8 +26,8 @@ function closersFor(t: TestContext): (() => unknown)[] {
   return closers;
 }
 
-/** A database of 0.1.0 and the settings that open it. */
-async function stoppedRelease(closers: (() => unknown)[], dialect: Dialect) {
+/** Creates a database as 0.1.0 left it; returns a folder and the settings that open the database. */
+async function restoreStoppedRelease(closers: (() => unknown)[], dialect: Dialect) {
   const { folder, env } = await prepare({ PORT: '0' });
   closers.push(() => rmSync(folder, { recursive: true, force: true }));
   for (const file of ['herald.db', 'herald.db-wal']) rmSync(join(folder, file), { force: true });
@@ -45,15 +45,15 @@ async function databaseIn(
 ): Promise<{ options: DatabaseOptions; drop: () => Promise<void> }> {
   if (dialect !== 'sqlite') return newDatabase(dialect);
   const options = { dialect, file: join(folder, 'herald.db'), log: recordedLog };
-  return { options, drop: async () => {} }; // With its folder.
+  return { options, drop: async () => {} }; // The file is removed with its folder.
 }
 
 for (const dialect of allDialects) {
-  test(`${dialect}: after stop, sync and start, clients of 0.1.0 go on`, {
+  test(`${dialect}: clients of 0.1.0 keep working after a stop, a migration and a start`, {
     skip: await skipFor(dialect),
   }, async (t) => {
     const closers = closersFor(t);
-    const { folder, env } = await stoppedRelease(closers, dialect);
+    const { folder, env } = await restoreStoppedRelease(closers, dialect);
 
     const { code, out, err } = await runSource('commands/sync.ts', [], { cwd: folder, env });
     assert.equal(code, 0, err);

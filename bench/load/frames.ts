@@ -18,13 +18,13 @@ export const frameHeaderBytes = 9;
 const windowMax = 2 ** 31 - 1;
 const windowDefault = 65_535;
 /**
- * Entries of a settings frame: `ENABLE_PUSH` = 0 and `INITIAL_WINDOW_SIZE` = 2^31 - 1. Spec: RFC 9113
+ * Entries of a settings frame: `ENABLE_PUSH` = 0, and `INITIAL_WINDOW_SIZE` = 2^31 - 1. Spec: RFC 9113
  * §6.5.2.
  */
 const pushDisabled = [0, 2, 0, 0, 0, 0];
 const initialWindowMax = [0, 4, 0x7f, 0xff, 0xff, 0xff];
 
-/** The client preface, with maximum windows, so that flow control never slows down the server. */
+/** The client's preface, with the largest windows, so that flow control never slows down the server. */
 export const connectionPreface = Buffer.concat([
   Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'),
   frame(frameTypes.settings, 0, 0, Buffer.from([...pushDisabled, ...initialWindowMax])),
@@ -40,7 +40,7 @@ export function frame(type: number, flag: number, streamId: number, payload: Buf
   return Buffer.concat([header, payload]);
 }
 
-/** Encodes fields as literals without indexing: longer than necessary, but stateless. */
+/** Encodes header fields as literals without indexing: longer than necessary, but stateless. */
 export function headerBlock(fields: Readonly<Record<string, string>>): Buffer {
   const parts = Object.entries(fields).flatMap(([name, value]) => [
     Buffer.from([0]),

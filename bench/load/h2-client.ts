@@ -25,14 +25,14 @@ export interface RequestHead {
   readonly headers?: Readonly<Record<string, string>>;
 }
 
-/** Shared by all connections of a thread, because each read is consumed before the next one. */
+/** Shared by all connections, because each read is parsed before the next one starts. */
 const readBuffer = Buffer.alloc(256 * 1024);
 
 /**
  * A minimal HTTP/2 connection over TLS. It uses several times less CPU than Node's own client, so
- * that thousands of connections fit on one core and the server remains the bottleneck. It does not
- * compress headers, has no priorities and ignores the server's limits, so it is only for load on
- * benchmark servers.
+ * that one core can drive thousands of connections and the server remains the bottleneck. It does not
+ * compress headers, has no priorities and ignores the server's limits, so it is only fit for
+ * benchmarks.
  */
 export class H2Client {
   readonly #socket: TLSSocket;
@@ -42,7 +42,7 @@ export class H2Client {
   readonly #frameHeader = Buffer.alloc(frameHeaderBytes);
   #frameHeaderLength = 0;
   #payloadLeft = 0;
-  #pingPayload: Buffer[] = [];
+  #pingChunks: Buffer[] = [];
   #closeCause: Error | undefined;
 
   private constructor(socket: TLSSocket, port: number, handler: ClientHandler) {
@@ -107,7 +107,7 @@ export class H2Client {
     this.#socket.destroy();
   }
 
-  /** Parses received bytes; called by the socket. */
+  /** Parses `length` received bytes. Called for each read of the socket. */
   read(buffer: Buffer, length: number): void {
     let offset = 0;
     while (offset < length) {
@@ -134,7 +134,7 @@ export class H2Client {
     if (this.#frameHeader[3] === frameTypes.data) {
       this.#handler.onData(this.#streamId, buffer, start, end);
     } else if (this.#frameHeader[3] === frameTypes.ping) {
-      this.#pingPayload.push(Buffer.from(buffer.subarray(start, end)));
+      this.#pingChunks.push(Buffer.from(buffer.subarray(start, end)));
     }
   }
 
@@ -144,10 +144,10 @@ export class H2Client {
     if (type === frameTypes.settings && (flag & flags.ack) === 0) {
       this.#socket.write(frame(frameTypes.settings, flags.ack, 0, Buffer.alloc(0)));
     } else if (type === frameTypes.ping) {
-      const payload = Buffer.concat(this.#pingPayload.splice(0));
+      const payload = Buffer.concat(this.#pingChunks.splice(0));
       if ((flag & flags.ack) === 0) this.#socket.write(frame(type, flags.ack, 0, payload));
     }
-    // On other types this bit is ACK.
+    // On settings and ping frames, this bit means ACK.
     const canEndStream = type === frameTypes.headers || type === frameTypes.data;
     const isEnd = canEndStream && (flag & flags.endStream) !== 0;
     if (isEnd || type === frameTypes.reset) this.#handler.onEnd(this.#streamId);

@@ -8,8 +8,8 @@ export interface H2LoadPlan {
   readonly port: number;
   readonly path: string;
   readonly headers: Readonly<Record<string, string>>;
-  readonly connections: number;
-  readonly requests: number;
+  readonly connectionCount: number;
+  readonly requestCount: number;
   /** Folder for the file with the body. */
   readonly folder: string;
 }
@@ -17,23 +17,33 @@ export interface H2LoadPlan {
 const run = promisify(execFile);
 
 /**
- * Sends an empty object by `POST` with h2load (nghttp2), one request at a time on each connection.
- * Returns requests per second.
+ * Sends `POST` requests with the body `{}`, one at a time on each connection, with h2load (nghttp2).
+ * Returns the number of requests per second. Rejects unless all responses are 2xx.
  */
 export async function h2load(plan: H2LoadPlan): Promise<number> {
-  const { port, path, headers, connections, requests, folder } = plan;
+  const { port, path, headers, connectionCount, requestCount, folder } = plan;
   const bodyFile = join(folder, 'body.json');
   writeFileSync(bodyFile, '{}');
   const [program = '', ...args] = [
     ...(loadCore === 'all' ? [] : ['taskset', '-c', String(loadCore)]),
-    ...['h2load', '-n', String(requests), '-c', String(connections), '-m', '1', '-d', bodyFile],
+    ...[
+      'h2load',
+      '-n',
+      String(requestCount),
+      '-c',
+      String(connectionCount),
+      '-m',
+      '1',
+      '-d',
+      bodyFile,
+    ],
     ...Object.entries(headers).flatMap(([name, value]) => ['-H', `${name}: ${value}`]),
     `https://127.0.0.1:${port}${path}`,
   ];
   const { stdout } = await run(program, args);
   const rate = /finished in .*?, ([\d.]+) req\/s/.exec(stdout)?.[1];
   const okCount = /status codes: (\d+) 2xx/.exec(stdout)?.[1];
-  if (rate === undefined || Number(okCount) !== requests) {
+  if (rate === undefined || Number(okCount) !== requestCount) {
     throw new Error(`Cannot measure with h2load:\n${stdout}`);
   }
   return Number(rate);

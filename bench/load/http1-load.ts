@@ -5,14 +5,14 @@ import { unusedAddressHeader } from './requests.js';
 export interface Http1LoadPlan {
   readonly port: number;
   readonly path: string;
-  /** The requests use these headers in turn. */
+  /** The first request has the first of these header sets, the next one the second, and so on in turn. */
   readonly headers: readonly Readonly<Record<string, string>>[];
   readonly seconds: number;
   readonly connections: number;
   /**
-   * With `same`, every request has the first of these bodies. With `refresh`, the first requests use
-   * one each, and each later body contains the token of a response; there must then be more bodies
-   * than connections, because autocannon prepares requests that it does not send.
+   * With `same`, every request has the first body. With `refresh`, each body is sent once: first these
+   * bodies, then bodies with the refresh tokens of the responses. `refresh` needs more bodies than
+   * connections, because autocannon also prepares requests that it does not send.
    */
   readonly firstBodies: readonly string[];
   readonly nextBody: 'same' | 'refresh';
@@ -21,6 +21,7 @@ export interface Http1LoadPlan {
 export interface Http1LoadResult {
   readonly perSecond: number;
   readonly responseCount: number;
+  /** Number of responses other than 2xx, and of connection errors. */
   readonly refusedCount: number;
   readonly p99Ms: number;
 }
@@ -38,7 +39,7 @@ export async function runHttp1Load(plan: Http1LoadPlan): Promise<Http1LoadResult
       {
         method: 'POST',
         path,
-        // Called after the previous response was handled, so `bodies` is never empty.
+        // Each response is handled before the next request of its connection, so a body is always left.
         setupRequest(request) {
           const clientHeaders = plan.headers[sentCount % plan.headers.length];
           const headers = {

@@ -1,6 +1,6 @@
 const stepMicros = 50;
 const stepsMax = 1_200_000; // The steps of one minute.
-/** Duration of one slot of `timelineMs`. */
+/** Length of a slot of `timelineMs`. */
 export const slotMs = 250;
 
 export interface LatencySummary {
@@ -9,11 +9,11 @@ export interface LatencySummary {
   readonly p99Ms: number;
   readonly p999Ms: number;
   readonly maxMs: number;
-  /** The maximum of each slot of `slotMs` since the reset; 0 without a sample. */
+  /** The longest duration added in each slot of `slotMs` since the reset; 0 for an empty slot. */
   readonly timelineMs: readonly number[];
 }
 
-/** A histogram of durations, in steps of 50 microseconds up to one minute. */
+/** A histogram of durations in steps of 50 microseconds. Its last step includes all above a minute. */
 export class Latencies {
   readonly #counts = new Uint32Array(stepsMax);
   #count = 0;

@@ -8,9 +8,9 @@ import type { StreamLoadCount, StreamLoadPlan } from './stream-load.js';
 const processScript = fileURLToPath(new URL('./process.ts', import.meta.url));
 
 /** Above this share of a core, the load generator is the bottleneck, not the server. */
-const busyShareMax = 0.9;
+export const busyShareMax = 0.9;
 
-/** Client of a load generator process, which runs on a separate core if possible. */
+/** Controls a load generator process, which by default runs on a core without a server. */
 export class Load {
   readonly child: Child;
 
@@ -24,30 +24,30 @@ export class Load {
   }
 
   /**
-   * Opens streams under a name, which the other methods take. A further call with the same name adds
-   * its streams.
+   * Opens streams under a name, by which the other methods refer to them. Another call with the same
+   * name adds streams.
    */
   async openStreams(name: string, plan: StreamLoadPlan): Promise<void> {
     await this.child.ask('openStreams', { name, plan });
   }
 
   /**
-   * Resolves when the streams of this name together have received `events` events since the last
-   * reset.
+   * Resolves when the streams of this name together have received `eventCount` events since the last
+   * reset. Rejects after two minutes.
    */
-  async waitForEvents(name: string, events: number): Promise<void> {
-    await this.child.ask('waitForEvents', { name, events });
+  async waitForEvents(name: string, eventCount: number): Promise<void> {
+    await this.child.ask('waitForEvents', { name, eventCount });
   }
 
   /**
-   * Compares what the streams have received with `eventsPerStream` events each, which are numbered
-   * from `firstNumber`.
+   * Compares the received events with the expected ones: for each stream `eventsPerStream` events with
+   * consecutive numbers from `firstNumber`.
    */
   count(
     name: string,
     { firstNumber, eventsPerStream }: { firstNumber: number; eventsPerStream: number },
   ): Promise<StreamLoadCount> {
-    // The sum of the consecutive numbers that each stream should have received.
+    // The sum of the numbers that each stream should have received.
     const sum = (eventsPerStream * (2 * firstNumber + eventsPerStream - 1)) / 2;
     return this.child.ask('count', { name, eventsPerStream, sum }) as Promise<StreamLoadCount>;
   }
@@ -72,16 +72,13 @@ export class Load {
     return this.child.ask('publish', plan) as Promise<{ refusedCount: number; seconds: number }>;
   }
 
-  /** Runs `work` and returns the share of a core that the load generator used. */
-  async busyDuring(
-    work: () => Promise<unknown>,
-  ): Promise<{ busyShare: number; isBottleneck: boolean }> {
+  /** Runs `work` and returns the share of a core that the load generator used meanwhile. */
+  async measureBusyShare(work: () => Promise<unknown>): Promise<number> {
     const startedAt = performance.now();
     const before = await this.child.usage();
     await work();
     const { cpuMicros } = await this.child.usage();
-    const busyShare = (cpuMicros - before.cpuMicros) / 1000 / (performance.now() - startedAt);
-    return { busyShare, isBottleneck: busyShare > busyShareMax };
+    return (cpuMicros - before.cpuMicros) / 1000 / (performance.now() - startedAt);
   }
 
   stop(): Promise<void> {

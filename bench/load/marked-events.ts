@@ -1,7 +1,7 @@
 /**
  * Creates the payload of a marked event: `~`, the number (10 digits), the publish time in
  * microseconds (15 digits), `;`, then padding up to `bytes`. `~` occurs nowhere else in a response,
- * so a receiver counts events without parsing the format of the server.
+ * so a receiver can count events without parsing the server's response format.
  */
 export function createMarkedData(number: number, bytes: number): string {
   const time = String(nowMicros()).padStart(timeDigits, '0');
@@ -27,11 +27,11 @@ export class Tally {
   sum = 0;
   /** Events whose number was not greater than that of the previous event. */
   outOfOrder = 0;
-  /** The longest time between two reads, whatever they contained. */
+  /** The longest time between two reads, with or without events. */
   longestGapMicros = 0;
   #readAt = 0;
   #previousNumber = -1;
-  /** Number of digits read of the current event; -1 between events. */
+  /** How many digits of the current event were read; -1 between events. */
   #digit = -1;
   #number = 0;
   #time = 0;

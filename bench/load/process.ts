@@ -12,8 +12,8 @@ handleRequests({
     loads.set(name, load);
     await load.open(plan);
   },
-  waitForEvents: ({ name, events }: { name: string; events: number }) =>
-    getLoad(name).waitForEvents(events),
+  waitForEvents: ({ name, eventCount }: { name: string; eventCount: number }) =>
+    getLoad(name).waitForEvents(eventCount),
   count: ({ name, ...expected }: { name: string; eventsPerStream: number; sum: number }) =>
     getLoad(name).count(expected),
   reset: ({ name }: { name: string }) => getLoad(name).reset(),

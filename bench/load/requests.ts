@@ -14,16 +14,17 @@ export interface LoopPlan {
   readonly port: number;
   readonly path: string;
   /**
-   * The clients take turns across the connections: connection i sends for clients i, i +
-   * connections, … (modulo their number); with `refresh`, only for client i.
+   * Connection i sends for the clients i, i + n, i + 2n and so on, modulo the number of clients; n is
+   * the number of connections. With `refresh`, it sends only for client i.
    */
   readonly clients: readonly LoopClient[];
   /** Default: the number of clients. */
-  readonly connections?: number;
-  readonly count: number;
+  readonly connectionCount?: number;
+  /** Ends the loop after this number of responses; open requests may add a few. */
+  readonly responseCountMax: number;
   /** With `refresh`, the next body contains the `refreshToken` of the previous response. */
   readonly nextBody: 'same' | 'refresh';
-  /** Ends the loop after this time, even if requests are left. */
+  /** Ends the loop after this time, even with fewer responses than `responseCountMax`. */
   readonly durationMsMax: number;
   /** Pause between a response and the next request. */
   readonly pauseMs?: number;
@@ -44,8 +45,7 @@ export interface LoopResult {
   readonly seconds: number;
   readonly latency: LatencySummary;
   /**
-   * For `refresh`: the body that each connection would have sent next. Another loop can start with
-   * these bodies.
+   * With `refresh`: the body that each connection would have sent next, for the start of another loop.
    */
   readonly nextBodies: readonly string[];
   /** The body of the last refused response; empty if no request was refused. */
@@ -58,13 +58,15 @@ export interface PublishPlan {
   readonly protocol: Protocol;
   readonly path: string;
   readonly headers: Readonly<Record<string, string>>;
+  /** Events per second. */
   readonly perSecond: number;
+  /** Number of events. */
   readonly count: number;
   /** Size of each event's payload. */
   readonly bytes: number;
   /** Events per request. */
   readonly perRequest: number;
-  /** Number in the mark of the first event; the following events count up from it. */
+  /** Number of the first marked event; the next events have the next numbers. */
   readonly firstNumber: number;
   /** Default: `all`. */
   readonly to?: 'all' | { readonly users: readonly string[] };
@@ -116,17 +118,17 @@ const noClient: LoopClient = { headers: {}, body: '' };
 
 /** Runs a closed loop of requests. Error responses are included in `responseCount`. */
 export async function runLoop(plan: LoopPlan): Promise<LoopResult> {
-  const { port, path, clients, count, nextBody, durationMsMax, pauseMs = 0 } = plan;
+  const { port, path, clients, responseCountMax, nextBody, durationMsMax, pauseMs = 0 } = plan;
   const latencies = new Latencies();
   const connectionIndexes = Array.from(
-    { length: plan.connections ?? clients.length },
+    { length: plan.connectionCount ?? clients.length },
     (_, index) => index,
   );
   const requesters = await Promise.all(connectionIndexes.map(() => Requester.open(port)));
   const tally = { responseCount: 0, refusedCount: 0, errorExample: '' };
   const startedAt = nowMicros();
   const isDone = () =>
-    tally.responseCount >= count || nowMicros() - startedAt > durationMsMax * 1000;
+    tally.responseCount >= responseCountMax || nowMicros() - startedAt > durationMsMax * 1000;
   const sendInLoop = async (requester: Requester, index: number) => {
     let clientIndex = index;
     let refreshed: string | undefined;
@@ -157,13 +159,13 @@ export async function runLoop(plan: LoopPlan): Promise<LoopResult> {
   return { ...tally, seconds, latency: latencies.summary, nextBodies };
 }
 
-/** Connections that publish, per port. */
+/** Number of publishing connections per port. */
 const publisherCount = 8;
 
 /** Connections by port. They stay open between calls, so that opening them is not measured. */
 const publishers = new Map<number, Promise<Sender[]>>();
 
-/** Publishes on `publisherCount` connections in turn. Resolves after all responses. */
+/** Publishes on `publisherCount` connections in turn. Resolves after the last response. */
 export async function publish(
   plan: PublishPlan,
 ): Promise<{ refusedCount: number; seconds: number }> {
@@ -217,8 +219,8 @@ function isRefusal(text: string): boolean {
 let addressCount = 0;
 
 /**
- * Returns a proxy's `x-forwarded-for` header. Each request comes from a new address, so limits per
- * address do not apply.
+ * Returns an `x-forwarded-for` header with a new address for each request (2^24 in all), because Herald
+ * queues at most 8 password hashes per address and no setting changes this maximum.
  */
 export function unusedAddressHeader(): { readonly 'x-forwarded-for': string } {
   addressCount += 1;

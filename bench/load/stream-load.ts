@@ -9,7 +9,7 @@ export interface StreamLoadPlan {
   /** The request of each stream. */
   readonly streams: readonly StreamRequest[];
   readonly streamsPerConnection: number;
-  /** How many connections are opened at the same time. */
+  /** Maximum number of connections that are being opened at the same time. */
   readonly openingMax: number;
 }
 
@@ -19,18 +19,18 @@ export interface StreamRequest {
 }
 
 export interface StreamLoadCount {
-  readonly streams: number;
-  /** Marked events received by all streams. */
-  readonly events: number;
+  readonly streamCount: number;
+  /** Marked events that all streams together have received. */
+  readonly eventCount: number;
   /** Streams with an unexpected number of events, or with event numbers of an unexpected sum. */
-  readonly wrongStreams: number;
+  readonly wrongStreamCount: number;
   /** Events whose number was not greater than that of the previous event of their stream. */
-  readonly outOfOrder: number;
-  /** Connections that the server closed, and streams that it ended on open connections. */
+  readonly outOfOrderCount: number;
+  /** Connections that the server closed, plus streams that it ended on open connections. */
   readonly lostCount: number;
-  /** Time from the publish to the receipt of an event. */
+  /** Time from just before an event is published until the load generator reads it. */
   readonly latency: LatencySummary;
-  /** The longest time since the reset in which a stream received nothing. */
+  /** The longest time between two reads of a stream since the reset. */
   readonly longestGapMs: number;
 }
 
@@ -45,10 +45,10 @@ export class StreamLoad {
   readonly #latencies = new Latencies();
   readonly #tallies: Tally[] = [];
   readonly #connections = new Set<Connection>();
-  #events = 0;
+  #eventCount = 0;
   #lostCount = 0;
   #isClosing = false;
-  #waiter: { events: number; resolve: () => void; timer: NodeJS.Timeout } | undefined;
+  #waiter: { eventCount: number; resolve: () => void; timer: NodeJS.Timeout } | undefined;
 
   /** Opens all streams. Resolves when each has received its first bytes. */
   async open(plan: StreamLoadPlan): Promise<void> {
@@ -65,30 +65,33 @@ export class StreamLoad {
   }
 
   /**
-   * Resolves when all streams together have received `events` events since the last reset. Rejects
+   * Resolves when all streams together have received `eventCount` events since the last reset. Rejects
    * after two minutes.
    */
-  waitForEvents(events: number): Promise<void> {
-    if (this.#events >= events) return Promise.resolve();
+  waitForEvents(eventCount: number): Promise<void> {
+    if (this.#eventCount >= eventCount) return Promise.resolve();
     return new Promise((resolve, reject) => {
       const rejectLate = () =>
-        reject(new Error(`Cannot wait longer: ${this.#events} of ${events} events have arrived`));
-      this.#waiter = { events, resolve, timer: setTimeout(rejectLate, waitMsMax) };
+        reject(
+          new Error(`Cannot wait longer: ${this.#eventCount} of ${eventCount} events have arrived`),
+        );
+      this.#waiter = { eventCount, resolve, timer: setTimeout(rejectLate, waitMsMax) };
     });
   }
 
   /**
-   * Counts the received events, and the streams that have not received `eventsPerStream` events whose
-   * numbers add up to `sum`.
+   * Counts the received events, and the streams that did not receive exactly `eventsPerStream` events
+   * with numbers that add up to `sum`.
    */
   count({ eventsPerStream, sum }: { eventsPerStream: number; sum: number }): StreamLoadCount {
     const tallies = this.#tallies;
     return {
-      streams: tallies.length,
-      events: this.#events,
-      wrongStreams: tallies.filter((tally) => tally.events !== eventsPerStream || tally.sum !== sum)
-        .length,
-      outOfOrder: tallies.reduce((total, tally) => total + tally.outOfOrder, 0),
+      streamCount: tallies.length,
+      eventCount: this.#eventCount,
+      wrongStreamCount: tallies.filter(
+        (tally) => tally.events !== eventsPerStream || tally.sum !== sum,
+      ).length,
+      outOfOrderCount: tallies.reduce((total, tally) => total + tally.outOfOrder, 0),
       lostCount: this.#lostCount,
       latency: this.#latencies.summary,
       longestGapMs: Math.max(0, ...tallies.map((tally) => tally.longestGapMicros)) / 1000,
@@ -98,7 +101,7 @@ export class StreamLoad {
   reset(): void {
     for (const tally of this.#tallies) tally.reset();
     this.#latencies.reset();
-    this.#events = 0;
+    this.#eventCount = 0;
   }
 
   close(): void {
@@ -178,9 +181,9 @@ export class StreamLoad {
     const eventsBefore = tally.events;
     tally.noteRead(now);
     tally.feed(buffer, start, end, (publishedAt) => this.#latencies.add(now - publishedAt));
-    this.#events += tally.events - eventsBefore;
+    this.#eventCount += tally.events - eventsBefore;
     const waiter = this.#waiter;
-    if (waiter === undefined || this.#events < waiter.events) return;
+    if (waiter === undefined || this.#eventCount < waiter.eventCount) return;
     this.#waiter = undefined;
     clearTimeout(waiter.timer);
     waiter.resolve();

@@ -1,9 +1,9 @@
 // The Express example that Herald started from (arkerone/express-server-sent-event), rewritten with
-// its faults, on the packages of its time and over HTTP/1.1. It uses Sequelize 5, reads the user
-// again for each request, runs scrypt on the event loop, has a string as the secret of tokens,
-// token tables without an index and without clean-up, find-create-destroy on refresh, and three
-// writes per event and client. For requests of `/token` and `/stream/token` it does the same as the
-// example, statement by statement.
+// its faults, on packages of its time and over HTTP/1.1. It uses Sequelize 5, reads the user again for
+// each request, runs scrypt on the event loop, and signs tokens with a constant string. It never cleans
+// up its token tables, which have no index on tokens; refreshes by find, create and destroy; and writes
+// three times per event and client. For `/token` and `/stream/token` it runs the statements of the
+// example, one by one.
 import { createHash, createHmac, randomBytes, scryptSync } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { createServer } from 'node:https';

@@ -18,7 +18,7 @@ export interface RefBuild extends Build {
   remove(): void;
 }
 
-/** Thrown when a build cannot be created. The message says enough, so no stack is printed. */
+/** Thrown when a git ref does not exist or a build fails. `compare` prints the message, not the stack. */
 export class BuildError extends Error {
   override readonly name = 'BuildError';
 }
@@ -26,7 +26,7 @@ export class BuildError extends Error {
 /** The working tree, with uncommitted changes. */
 export const treeBuild: Build = { name: 'this tree', folder: repositoryFolder };
 
-/** Files that a measurement needs from a build. */
+/** Files that a build of a ref must contain, because measurements run them. */
 const requiredFiles = ['dist/server.js', 'dist/commands/sync.js', 'dist/commands/key.js'];
 
 /** Builds the working tree. Throws `BuildError`. */
@@ -43,10 +43,10 @@ export function resolveRef(ref: string): string {
 }
 
 /**
- * Returns the build of a commit; call `make` before it is measured. The build uses the packages of the
+ * Returns the build of a commit. Call `make` before measuring it. The build uses the packages of the
  * working tree if the lock files are equal. Otherwise `make` installs the packages of the commit.
  */
-export function refBuild(name: string, commit: string): RefBuild {
+export function createRefBuild(name: string, commit: string): RefBuild {
   const parent = mkdtempSync(join(tmpdir(), 'herald-bench-ref-'));
   const folder = join(parent, 'tree');
   const remove = () => {
@@ -73,7 +73,7 @@ export function refBuild(name: string, commit: string): RefBuild {
 }
 
 /**
- * Runs a program. Its output goes to standard error, because standard output is for the table. Throws
+ * Runs a program with its output on standard error, because standard output is for the table. Throws
  * `BuildError` with `problem` if the program fails.
  */
 function run(cwd: string, problem: string, program: string, args: readonly string[]): void {

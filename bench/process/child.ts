@@ -10,11 +10,13 @@ import type { Core } from '../machine.js';
 export interface ChildOptions {
   /** Arguments of `node`, including the script; a `.ts` file is run with `tsx`. */
   readonly args: readonly string[];
+  /** Environment, in addition to `PATH` and `HOME` of this process. */
   readonly env?: Readonly<Record<string, string>>;
+  /** Default: a new temporary folder. */
   readonly cwd?: string;
   /** Pins the process to a core. Default `all`. */
   readonly core?: Core;
-  /** Matches the output of a process that can be used. The first group, if any, is its port. */
+  /** Matches the output once the process is ready. The first group, if any, is its port. */
   readonly readyPattern: RegExp;
 }
 
@@ -58,8 +60,9 @@ interface ChildReply {
   readonly error?: string;
 }
 
-/** Loaded into every child. It answers the requests of `Child` other than those of `ask`. */
+/** Loaded into every child process. Answers all requests of `Child` except those of `ask`. */
 const probe = fileURLToPath(new URL('./probe.mjs', import.meta.url));
+/** Maximum time from the start of a process to the match of `readyPattern`. */
 const startMsMax = 60_000;
 
 /** A Node process: a measured server or a load generator. Its output is written to a file. */
@@ -92,8 +95,8 @@ export class Child implements MeasurableServer {
     const folder = mkdtempSync(join(tmpdir(), 'herald-bench-child-'));
     const out = openSync(join(folder, 'output'), 'a');
     const { args, env = {}, cwd = folder, core = 'all' } = options;
-    const runsSource = args.some((arg) => arg.endsWith('.ts'));
-    const loader = runsSource ? ['--import', import.meta.resolve('tsx')] : [];
+    const needsTsx = args.some((arg) => arg.endsWith('.ts'));
+    const loader = needsTsx ? ['--import', import.meta.resolve('tsx')] : [];
     const command = [process.execPath, '--expose-gc', '--import', probe, ...loader, ...args];
     const pinned = core === 'all' ? command : ['taskset', '-c', String(core), ...command];
     const [program = '', ...programArgs] = pinned;
@@ -150,7 +153,7 @@ export class Child implements MeasurableServer {
 
   /** Waits until the process uses less than 20 ms of CPU in 250 ms. */
   async waitUntilIdle(): Promise<void> {
-    // -1 before the first reading.
+    // -1 until the usage was read once.
     for (let lastCpuMicros = -1; ; ) {
       const { cpuMicros } = await this.usage();
       if (lastCpuMicros >= 0 && cpuMicros - lastCpuMicros < 20_000) return;
@@ -159,7 +162,7 @@ export class Child implements MeasurableServer {
     }
   }
 
-  /** Calls a handler of the process (`handleRequests`) and returns its result. */
+  /** Calls a handler that the process passed to `handleRequests`, and returns its result. */
   ask(handlerName: string, argument: unknown = null): Promise<unknown> {
     return this.#send({ ask: handlerName, argument });
   }

@@ -49,33 +49,33 @@ export function settingsFor(folder: string, certificate: Settings): Settings {
     STREAM_TOKEN_USER_RATE: '1000000/1000',
     STREAM_OPEN_IP_RATE: '1000000/1000',
     ACCEPT_RATE: '1000000/1000',
-    // Refreshes are limited by address, so each request comes from a new address
-    // (`unusedAddressHeader`).
+    // All connections come from 127.0.0.1. With a trusted proxy, the limits on connections per address
+    // do not apply, and each request can have its own address (`unusedAddressHeader`).
     TRUST_PROXY_HOPS: '1',
     ...certificate,
   };
 }
 
 /**
- * Creates an embedded database and inserts members, each with a session that is valid for an hour.
- * The measured build creates the database, so that the schema matches its server.
+ * Creates an embedded database and inserts `memberCount` members, each with a session that is valid for
+ * an hour. The measured build creates the database, so that its schema is that of the measured server.
  */
 export async function prepareDatabase(
   build: Build,
   settings: Settings,
-  { members, passwordHash = 'none' }: { members: number; passwordHash?: string },
+  { memberCount, passwordHash = 'none' }: { memberCount: number; passwordHash?: string },
 ): Promise<PreparedDatabase> {
   const createArgs = ['create', '--name', 'bench', '--scope', 'publish'];
   const publishKey = runCommand(build, ['key', ...createArgs], settings);
-  const insertedMembers = await withEmbeddedDatabase(settings, (db) =>
-    insertMembers(db, { members, passwordHash }),
+  const members = await withEmbeddedDatabase(settings, (db) =>
+    insertMembers(db, { memberCount, passwordHash }),
   );
-  return { settings, members: insertedMembers, publishKey };
+  return { settings, members, publishKey };
 }
 
 /**
- * Opens the database that `prepareDatabase` created, without a schema check, for the duration of
- * `work`.
+ * Opens the embedded database in `DATA_DIR` for the duration of `work`. Does not check its schema,
+ * because the measured build, perhaps an older one, created it.
  */
 export async function withEmbeddedDatabase<Result>(
   settings: Settings,
@@ -89,7 +89,7 @@ export async function withEmbeddedDatabase<Result>(
   }
 }
 
-/** Runs a command of a build and returns its output. Throws its error output if it fails. */
+/** Runs a command of a build and returns its output. Throws an Error with its error output if it fails. */
 export function runCommand(
   { name, folder }: Build,
   [command = '', ...args]: readonly string[],
@@ -106,18 +106,18 @@ export function runCommand(
   return stdout.trim();
 }
 
-/** Inserts members into a database with a schema. Uses only columns that exist in every build. */
+/** Inserts members. Throws if the database, which an older build may have created, lacks a column. */
 export async function insertMembers(
   db: Database,
-  { members, passwordHash }: { members: number; passwordHash: string },
+  { memberCount, passwordHash }: { memberCount: number; passwordHash: string },
 ): Promise<readonly Member[]> {
   const refreshTokens = new RefreshTokens({ secrets: [secret] });
   const now = Date.now();
-  const inserted: Member[] = [];
-  for (let start = 1; start <= members; start += 500) {
+  const members: Member[] = [];
+  for (let start = 1; start <= memberCount; start += 500) {
     const users: Value[][] = [];
     const sessions: Value[][] = [];
-    for (let userId = start; userId < Math.min(start + 500, members + 1); userId += 1) {
+    for (let userId = start; userId < Math.min(start + 500, memberCount + 1); userId += 1) {
       const username = `member-${userId}`;
       const refresh = refreshTokens.mint();
       const sessionId = randomBytes(16).toString('hex');
@@ -128,7 +128,7 @@ export async function insertMembers(
       ]);
       const accessToken = createAccessToken(userId, sessionId, now);
       const refreshToken = formatRefreshToken(refresh);
-      inserted.push({ userId, username, sessionId, accessToken, refreshToken });
+      members.push({ userId, username, sessionId, accessToken, refreshToken });
     }
     await db.execute(
       sql`insert into users (id, username, username_key, password_hash, first_name, last_name,
@@ -139,10 +139,10 @@ export async function insertMembers(
         idle_expires_at, absolute_expires_at) values ${tuples(sessions)}`,
     );
   }
-  return inserted;
+  return members;
 }
 
-/** Starts the server of a build, on one core by default. */
+/** Starts the server of a build, by default on `serverCore`. */
 export function startHerald(
   { folder }: Build,
   settings: Settings,
@@ -164,13 +164,13 @@ export function createStreamRequests(members: readonly Member[]): StreamRequest[
   }));
 }
 
-/** Signs an access token as Herald does. Spec: RFC 7515 §3. */
+/** Signs an access token that Herald accepts for an hour. It has no `kid`. Spec: RFC 7515 §3. */
 function createAccessToken(userId: number, sessionId: string, now: number): string {
   const times = { iat: Math.floor(now / 1000), exp: Math.floor(now / 1000) + 3600 };
   const userClaims = { firstName: 'First', lastName: 'Last', sid: sessionId, sub: String(userId) };
   const claims = { ...userClaims, ...times, aud: 'bench', iss: 'bench' };
-  const text = [{ alg: 'HS256', typ: 'JWT' }, claims]
+  const signedText = [{ alg: 'HS256', typ: 'JWT' }, claims]
     .map((part) => Buffer.from(JSON.stringify(part)).toString('base64url'))
     .join('.');
-  return `${text}.${createHmac('sha256', secret).update(text).digest('base64url')}`;
+  return `${signedText}.${createHmac('sha256', secret).update(signedText).digest('base64url')}`;
 }

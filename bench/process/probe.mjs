@@ -1,5 +1,6 @@
-// Is loaded by `--import` into every measured process and reports its resource usage. The same code
-// runs in Herald and in the servers that it is compared with; Herald itself does not depend on it.
+// Reports the resource usage of the process that loads it with `--import`: a measured server or a load
+// generator. Herald and the Node servers that it is compared with run the same probe. Herald's own code
+// does not depend on the probe.
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { basename } from 'node:path';
 import { monitorEventLoopDelay } from 'node:perf_hooks';

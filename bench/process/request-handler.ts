@@ -1,4 +1,4 @@
-/** Handlers of a benchmark process by the name that `Child.ask` sends. Each takes one argument. */
+/** Handlers by the name that is passed to `Child.ask`. Each takes one argument. */
 export type RequestHandlers = Readonly<Record<string, (argument: never) => unknown>>;
 
 interface ProcessRequest {
@@ -8,7 +8,7 @@ interface ProcessRequest {
   readonly argument: unknown;
 }
 
-/** Handles requests of the parent process until this process ends. */
+/** Answers the requests that the parent process sends with `Child.ask`, until this process ends. */
 export function handleRequests(handlers: RequestHandlers): void {
   process.on('message', (request: ProcessRequest) => {
     if (request.ask !== undefined) void handleRequest(handlers, request);
@@ -20,7 +20,7 @@ async function handleRequest(
   { id, ask = '', argument }: ProcessRequest,
 ): Promise<void> {
   try {
-    // Nothing checks that the caller of `Child.ask` passed the type that this handler declares.
+    // Unchecked: the caller of `Child.ask` must pass an argument of the type that the handler declares.
     const result = await handlers[ask]?.(argument as never);
     process.send?.({ id, answer: result ?? null });
   } catch (cause) {

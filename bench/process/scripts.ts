@@ -2,8 +2,8 @@ import { fileURLToPath } from 'node:url';
 import type { Core } from '../machine.js';
 import { Child } from './child.js';
 
-/** Starts a script of `references/`, whose cost Herald's is compared with. */
-export function startScript(
+/** Starts a reference: a script of `references/`, whose cost is compared with that of Herald. */
+export function startReference(
   file: string,
   {
     folder,

@@ -1,17 +1,17 @@
 import { readdirSync, readFileSync } from 'node:fs';
 
-/** How long a thread has run and waited. */
+/** The times that a thread has run, and has waited for a core. */
 export interface ThreadTime {
   readonly name: string;
   readonly cpuMicros: number;
   /** The part of `cpuMicros` that was spent in the kernel, in steps of 10 ms. */
   readonly kernelMicros: number;
-  /** How long the thread could have run, but waited for a core. */
+  /** Time in which the thread was ready to run, but had no core. */
   readonly waitedMicros: number;
 }
 
-/** Returns the times of threads by thread id. The main thread's id is the pid. Linux only. */
-export function threadTimes(pid: number): Map<number, ThreadTime> {
+/** Returns the times of a process's threads by thread id; that of the main thread is `pid`. Linux only. */
+export function readThreadTimes(pid: number): Map<number, ThreadTime> {
   const tasks = `/proc/${pid}/task`;
   const times = new Map<number, ThreadTime>();
   for (const id of readdirSync(tasks)) {
@@ -25,10 +25,10 @@ export function threadTimes(pid: number): Map<number, ThreadTime> {
 }
 
 /**
- * Returns the times that each thread has run and waited between two results of `threadTimes`. Omits
- * threads that have ended.
+ * Returns the times of each thread between two results of `readThreadTimes`. Omits threads that ended in
+ * between.
  */
-export function threadsBetween(
+export function subtractThreadTimes(
   before: ReadonlyMap<number, ThreadTime>,
   after: ReadonlyMap<number, ThreadTime>,
 ): Map<number, ThreadTime> {
@@ -50,7 +50,8 @@ export function threadsBetween(
 }
 
 /**
- * Reads the times of a task. Spec: `man 5 proc`; scheduler/sched-stats of the kernel, in nanoseconds.
+ * Reads the times of the thread with the folder `task`. Spec: `man 5 proc` (`stat`, in ticks of 10 ms);
+ * scheduler/sched-stats in the kernel's documentation (`schedstat`, in nanoseconds).
  */
 function readThreadTime(task: string): ThreadTime {
   const read = (name: string) => readFileSync(`${task}/${name}`, 'utf8').trim();

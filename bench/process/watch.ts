@@ -1,8 +1,8 @@
 import { Child, type MeasurableServer } from './child.js';
 
-/** Resources that a server used during a measured piece of work. */
+/** Resources that a server used while it did a piece of work. */
 export interface ServerUsage {
-  /** CPU of all threads. */
+  /** CPU time of all threads. */
   readonly cpuMicrosPerOperation: number;
   readonly operations: number;
   readonly seconds: number;

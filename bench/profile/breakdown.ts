@@ -1,20 +1,20 @@
 import type { CallNode } from '../process/child.js';
-import { betweenCalls, type CpuOrigin, getCallOrigin, getThreadOrigin } from './part.js';
+import { betweenCalls, type CpuOrigin, getCallOrigin, getThreadOrigin } from './cpu-origin.js';
 import type { ProfiledRun } from './profiled-run.js';
 
-/** CPU per operation of one origin. */
+/** The CPU time per operation that one origin used. */
 export interface Share extends CpuOrigin {
   readonly micros: number;
 }
 
 /**
- * Divides the CPU of an operation by origin. The shares add up to all of the CPU.
+ * Divides the CPU time of an operation by origin. The shares add up to the CPU time of all threads.
  *
  * V8's samples show which calls ran on the main thread, and the kernel reports how long the thread
- * ran. V8 counts Node's C++ that reads sockets as "idle", because that code runs in the phase of the
- * event loop in which the thread sleeps. Each sample therefore stands for an equal share of the time
- * in which the thread ran or slept, and the CPU that the samples of calls do not cover is that of the
- * C++ (`betweenCalls`).
+ * ran. V8 counts Node's C++ that reads sockets as "idle", because that C++ runs in the phase of the
+ * event loop in which the thread also sleeps. So the samples alone do not show its CPU time. Each
+ * sample stands for an equal share of the time in which the thread ran or slept. The CPU time of the
+ * thread minus that of the sampled calls is the CPU time of the C++ (`betweenCalls`).
  */
 export function buildBreakdown(run: ProfiledRun): Share[] {
   const { mainThread, otherThreads, operations } = run;
@@ -43,8 +43,8 @@ export function buildBreakdown(run: ProfiledRun): Share[] {
 }
 
 /**
- * Returns the time that a sample stands for, limited so that all calls together do not exceed the
- * thread's CPU.
+ * Returns the time that a sample stands for, limited so that all calls together do not exceed the CPU
+ * time of the thread.
  */
 export function microsPerSample({ calls, mainThread, seconds }: ProfiledRun): number {
   const count = (nodes: readonly CallNode[]) => nodes.reduce((sum, one) => sum + one.hitCount, 0);
@@ -60,7 +60,7 @@ export function isIdle({ callFrame }: CallNode): boolean {
   return callFrame.functionName === '(idle)';
 }
 
-/** Visits the calls from the root down. `visit` gets the origin that it returned for the caller. */
+/** Visits each call after its caller. Passes to `visit` the origin that it returned for the caller. */
 function walk(
   calls: readonly CallNode[],
   visit: (node: CallNode, caller: CpuOrigin) => CpuOrigin,

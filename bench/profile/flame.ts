@@ -1,19 +1,19 @@
 import type { CallNode } from '../process/child.js';
-import { numberText } from '../report/table.js';
+import { formatNumber } from '../report/table.js';
 import { isIdle, microsPerSample } from './breakdown.js';
-import { betweenCalls, type CpuOrigin, getCallOrigin, type OriginKind } from './part.js';
+import { betweenCalls, type CpuOrigin, getCallOrigin, type OriginKind } from './cpu-origin.js';
 import type { ProfiledRun } from './profiled-run.js';
 
 const width = 1200;
 const rowHeight = 16;
 const topMargin = 30;
-/** Boxes with a smaller share of the width are omitted, because they are many and unreadable. */
+/** Boxes narrower than this share of the width are omitted, because they would be unreadable. */
 const boxShareMin = 0.003;
 const charWidth = 6.1;
 
 const colours: Partial<Record<OriginKind, string>> = {
   "Node's C++ and the kernel: TLS, HTTP/2 frames, sockets": '#9aa5b1',
-  "JavaScript of Herald's own, or its reference's": '#f2a65a',
+  'JavaScript of Herald or of the reference': '#f2a65a',
   'JavaScript of Node': '#8ecae6',
   'JavaScript of packages': '#b7d7a8',
   'garbage collection, main thread': '#d98880',
@@ -29,14 +29,15 @@ interface Frame {
 }
 
 /**
- * Renders the call tree of the main thread as SVG: nested boxes with a width relative to their CPU.
+ * Renders the call tree of the main thread as SVG: nested boxes whose width is their share of the CPU
+ * time.
  */
-export function flameGraph(title: string, run: ProfiledRun): string {
+export function renderFlameGraph(title: string, run: ProfiledRun): string {
   const root = buildTree(run);
   const boxes: string[] = [];
   const depth = draw(root, { x: 0, level: 0, pixelsPerMicro: width / root.micros }, boxes);
   const height = topMargin + (depth + 1) * rowHeight + 4;
-  const perOperation = numberText(root.micros / run.operations);
+  const perOperation = formatNumber(root.micros / run.operations);
   return [
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" font-family="monospace" font-size="10">`,
     `<rect width="${width}" height="${height}" fill="#fff"/>`,

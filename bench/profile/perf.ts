@@ -5,9 +5,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { promisify } from 'node:util';
-import { getNativeComponent } from './native-part.js';
+import { getNativeComponent } from './native-component.js';
 
-/** Number of samples by component (`getNativeComponent`). */
+/** Number of samples of each component (`getNativeComponent`). */
 export type NativeCounts = Readonly<Record<string, number>>;
 
 const run = promisify(execFile);
@@ -23,7 +23,7 @@ export class Perf {
     this.#folder = folder;
   }
 
-  /** Starts to record a thousand samples per second of CPU. */
+  /** Starts to record: a thousand samples per second of CPU time. */
   static async start(pid: number): Promise<Perf> {
     const folder = mkdtempSync(join(tmpdir(), 'herald-bench-perf-'));
     const file = join(folder, 'data');

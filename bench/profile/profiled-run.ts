@@ -1,16 +1,17 @@
 import { isInstalled } from '../machine.js';
 import type { CallNode, Child } from '../process/child.js';
-import { type ThreadTime, threadsBetween, threadTimes } from '../process/threads.js';
+import { readThreadTimes, subtractThreadTimes, type ThreadTime } from '../process/threads.js';
 import { measureServer, type ServerUsage } from '../process/watch.js';
 import { type NativeCounts, Perf } from './perf.js';
 
-/** The usage of a server during a piece of work, and where its CPU was spent. */
+/** The resources that a server used during a piece of work, and which code used its CPU time. */
 export interface ProfiledRun extends ServerUsage {
+  /** The call tree of the main thread, root first. */
   readonly calls: readonly CallNode[];
   readonly mainThread: ThreadTime;
   /** All threads but the main one. */
   readonly otherThreads: readonly ThreadTime[];
-  /** Samples of `perf`; empty if `perf` is not installed. */
+  /** Samples of `perf`; empty if `perf` is not installed or has no permission. */
   readonly nativeCounts: NativeCounts;
 }
 
@@ -23,9 +24,9 @@ const hasPerf = isInstalled('perf');
 export async function profileRun(child: Child, work: () => Promise<number>): Promise<ProfiledRun> {
   await child.startProfile();
   const perf = hasPerf ? await Perf.start(child.pid) : undefined;
-  const before = threadTimes(child.pid);
+  const before = readThreadTimes(child.pid);
   const usage = await measureServer(child, work);
-  const threads = threadsBetween(before, threadTimes(child.pid));
+  const threads = subtractThreadTimes(before, readThreadTimes(child.pid));
   const nativeCounts = (await perf?.stop()) ?? {};
   const calls = await child.stopProfile();
   const mainThread = threads.get(child.pid);

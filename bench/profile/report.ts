@@ -1,10 +1,10 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { machine } from '../machine.js';
-import { markdown, numberText } from '../report/table.js';
+import { buildMarkdownTable, formatNumber } from '../report/table.js';
 import type { Subject } from '../subject.js';
 import { buildBreakdown, type Share } from './breakdown.js';
-import { flameGraph } from './flame.js';
+import { renderFlameGraph } from './flame.js';
 import type { ProfiledRun } from './profiled-run.js';
 
 const folder = fileURLToPath(new URL('../profiles/', import.meta.url));
@@ -30,7 +30,7 @@ export function writeReport(subject: Subject, runs: ReadonlyMap<string, Profiled
   const text = `# What \`${name}\` costs
 
 \`npm run bench -- ${name} --profile\`, ${new Date().toISOString().slice(0, 10)}, ${machine.cpu},
-Node ${machine.node}. Microseconds of CPU per ${profile.operation}, all threads, from the second of
+Node ${machine.node}. Microseconds of CPU time per ${profile.operation}, all threads, from the second of
 two runs. V8's profiler adds to the cost; see "Where the CPU goes" in [the README](../README.md).
 
 ${buildTable(columns, ({ shares }) => sumBy(shares, ({ kind }) => kind), [buildKernelRow(columns)])}
@@ -43,7 +43,7 @@ ${formatNativeCounts(columns)}${flameGraphRun === undefined ? '' : `\nThe main t
   writeFileSync(`${folder}${name}.md`, text);
   if (flameGraphRun !== undefined) {
     const title = `${name}: ${profile.flameGraphRun}, main thread`;
-    writeFileSync(`${folder}${name}.svg`, flameGraph(title, flameGraphRun));
+    writeFileSync(`${folder}${name}.svg`, renderFlameGraph(title, flameGraphRun));
   }
   return text;
 }
@@ -57,7 +57,7 @@ ${buildTable(columns, getNativeCounts)}
 `;
 }
 
-/** Converts the samples of `perf` to shares of the CPU without the profiler's thread. */
+/** Converts the samples of `perf` to CPU time per operation, without the profiler's thread. */
 function getNativeCounts({ run, shares }: Column): Map<string, number> {
   const cpuMicros = sumOf(shares.filter(({ kind }) => kind !== 'the profiler itself'));
   const counts = Object.entries(run.nativeCounts);
@@ -78,10 +78,13 @@ function buildTable(
     .sort((a, b) => getLargestShare(b) - getLargestShare(a))
     .map((row) => [row, ...cells.map((column) => micros(column.get(row) ?? 0))]);
   const totalRow = ['**all**', ...sums.map(micros)];
-  return markdown(['', ...columns.map(({ name }) => name)], [...rows, totalRow, ...extraRows]);
+  return buildMarkdownTable(
+    ['', ...columns.map(({ name }) => name)],
+    [...rows, totalRow, ...extraRows],
+  );
 }
 
-/** Returns a function that names the row of an origin; small origins of a kind share one row. */
+/** Returns a function that names the row of a share. Small shares of the same kind have one row. */
 function createRowNamer(columns: readonly Column[]): (share: Share) => string {
   const large = new Set(
     columns.flatMap(({ shares }) => {
@@ -116,5 +119,5 @@ function sumBy(shares: readonly Share[], getKey: (share: Share) => string): Map<
 }
 
 function micros(value: number): string {
-  return value === 0 ? '' : numberText(value);
+  return value === 0 ? '' : formatNumber(value);
 }

@@ -1,4 +1,5 @@
-// The cost of password verification alone: argon2 with the parameters and thread count of Herald.
+// A reference without a server: only verifies passwords, with argon2's parameters in `HASH` and one
+// worker thread per core (`THREADS`).
 import { Worker } from 'node:worker_threads';
 import argon2 from 'argon2';
 import { handleRequests } from '../process/request-handler.js';
@@ -8,7 +9,7 @@ export interface VerificationRate {
   readonly perSecond: number;
 }
 
-/** JavaScript without `tsx`, like a worker of a built Herald. */
+/** The code of each worker: JavaScript without `tsx`, like that of a worker of a built Herald. */
 const workerSource = `
 const { parentPort, workerData } = require('node:worker_threads');
 const argon2 = require(workerData.argon2);
@@ -16,7 +17,7 @@ parentPort.on('message', async ({ hash, durationMs }) => {
   const startedAt = performance.now();
   let count = 0;
   while (performance.now() - startedAt < durationMs) {
-    if (!(await argon2.verify(hash, 'correct horse battery'))) throw new Error('wrong');
+    if (!(await argon2.verify(hash, 'correct horse battery'))) throw new Error('Cannot verify');
     count += 1;
   }
   parentPort.postMessage({ count, perSecond: count / ((performance.now() - startedAt) / 1000) });
@@ -30,7 +31,7 @@ const workers = Array.from(
 );
 
 handleRequests({
-  /** Verifies for `durationMs`. Returns the count and rate of all threads together. */
+  /** Verifies the password for `durationMs`. Returns the count and rate of all threads together. */
   async verify(durationMs: number): Promise<VerificationRate> {
     const threadRates = workers.map(
       (worker) =>

@@ -1,6 +1,6 @@
-// The lower bound: the cost of `node:http2` itself. A `GET` opens a stream; a `POST` of `{data}` is
-// encoded once and written to each stream. There are no routes, users, event log, limits or error
-// handling.
+// A reference for the lower bound, the cost of `node:http2` itself. A `GET` opens a stream; the `data` of
+// a `POST` is encoded once as an event and written to each stream. There are no routes, users, event
+// log, limits or error handling.
 import { readFileSync } from 'node:fs';
 import { createSecureServer, type ServerHttp2Stream } from 'node:http2';
 import type { AddressInfo } from 'node:net';
@@ -34,7 +34,7 @@ function publishEvent(request: ServerHttp2Stream): void {
   request.once('end', () => {
     const event = JSON.parse(Buffer.concat(chunks).toString()) as { data: string };
     lastId += 1;
-    // As long as a frame of Herald, whose ids are `<epoch>-<seq>`.
+    // About as long as Herald's frame of the event: ids of Herald are `<epoch>-<seq>`.
     const bytes = Buffer.from(`id: 0123456789-${lastId}\ndata: ${event.data}\n\n`);
     for (const stream of streams) stream.write(bytes);
     request.respond({ ':status': 201, 'content-type': 'application/json' });

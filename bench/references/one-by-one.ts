@@ -1,5 +1,6 @@
-// The cost of durable writes alone: the rows of Herald in the same engine with the same settings, but
-// one transaction per event, sequentially, without HTTP and without a thread.
+// A reference for durable writes without a server: inserts rows like those of Herald into the same
+// engine, also with `synchronous = full`, but with one transaction per event, one after the other, on
+// the main thread.
 import { join } from 'node:path';
 import { loadSqlite } from '../../src/db/sqlite/load.js';
 import { handleRequests } from '../process/request-handler.js';
@@ -27,11 +28,11 @@ const data = 'x'.repeat(200);
 let seq = 0;
 
 handleRequests({
-  /** Inserts events for `ms` milliseconds. Returns events per second. */
-  insert(ms: number) {
+  /** Inserts events for `durationMs`. Returns the number of events per second. */
+  insert(durationMs: number) {
     const startedAt = performance.now();
     const seqBefore = seq;
-    while (performance.now() - startedAt < ms) {
+    while (performance.now() - startedAt < durationMs) {
       seq += 1;
       db.exec('begin immediate');
       countEvent.run();

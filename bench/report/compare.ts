@@ -4,17 +4,17 @@ import {
   type Build,
   BuildError,
   buildTree,
+  createRefBuild,
   type RefBuild,
-  refBuild,
   resolveRef,
   treeBuild,
 } from '../process/build.js';
 import { Bench, type Subject } from '../subject.js';
 import { type Figure, figure, runInterleaved } from './figure.js';
 import { Progress } from './progress.js';
-import { getDescription, markdown, numberText, spreadText } from './table.js';
+import { buildMarkdownTable, formatNumber, formatSpread, getDescription } from './table.js';
 
-/** The subjects of the hot paths, which a comparison measures by default. */
+/** The subjects that a comparison measures by default: those of the hot paths. */
 export const comparedByDefault = [
   'fan-out',
   'publish',
@@ -25,7 +25,7 @@ export const comparedByDefault = [
 ] as const;
 
 const runsByDefault = 5;
-/** Duration of a run in a comparison, relative to a full run. */
+/** Expected duration of a run in a comparison, relative to a full run. */
 const shortPace = 0.25;
 
 /**
@@ -45,7 +45,7 @@ export async function compare(
   }
   const shortCommit = commit.slice(0, 8);
   const name = commit.startsWith(ref) ? shortCommit : `${ref} (${shortCommit})`;
-  const comparison = new Comparison(refBuild(name, commit), runs);
+  const comparison = new Comparison(createRefBuild(name, commit), runs);
   const interrupt = (signal: NodeJS.Signals) => void comparison.interrupt(signal);
   process.on('SIGINT', interrupt).on('SIGTERM', interrupt);
   try {
@@ -138,7 +138,8 @@ class Comparison {
   }
 
   /**
-   * Measures once with new processes, so that the spread includes differences between processes.
+   * Measures a build once, with new processes, so that the spread includes differences between
+   * processes.
    */
   async #measureOnce(subject: Subject, build: Build): Promise<readonly Figure[]> {
     if (this.#isInterrupted) throw new Error('Cannot measure: interrupted');
@@ -155,9 +156,9 @@ class Comparison {
 }
 
 /**
- * Returns each figure that every run of both builds has measured, with the values of this tree as its
- * runs and those of the other build as its reference. Omits the figures of references, because a
- * comparison does not measure references.
+ * Returns a figure for each figure that every run of both builds has measured: the values of this tree
+ * are its `runs`, and those of the other build its `reference`. Figures of reference programs are
+ * missing, because a comparison does not run them.
  */
 export function compareFigures(
   otherName: string,
@@ -184,9 +185,9 @@ export function comparisonTable(otherName: string, figures: readonly Figure[]): 
   const rows = figures.map((one) => [
     one.subject,
     getDescription(one),
-    `${numberText(one.median)} ${one.unit}`.trim(),
-    `${numberText(one.reference?.median ?? Number.NaN)} ${one.unit}`.trim(),
-    one.ratio === undefined ? '' : spreadText(one.ratio),
+    `${formatNumber(one.median)} ${one.unit}`.trim(),
+    `${formatNumber(one.reference?.median ?? Number.NaN)} ${one.unit}`.trim(),
+    one.ratio === undefined ? '' : formatSpread(one.ratio),
   ]);
-  return markdown(columns, rows);
+  return buildMarkdownTable(columns, rows);
 }

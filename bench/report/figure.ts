@@ -27,15 +27,15 @@ export interface Figure extends Spread {
   readonly unit: Unit;
   readonly runs: readonly number[];
   readonly reference?: { readonly what: string; readonly runs: readonly number[] } & Spread;
-  /** Computed per run, so that a slowdown of the whole machine does not affect it. */
+  /** The spread of the ratios of each run, so that a slowdown of the whole machine does not affect it. */
   readonly ratio?: Spread;
   readonly goal?: Goal;
   readonly reached?: boolean;
   /** A caveat, such as a limit of the method or a load that was the bottleneck. */
   readonly note?: string;
   /**
-   * Whether the ratio hardly changes on a busy machine: true of CPU and memory, not of rates and
-   * latencies.
+   * Whether the ratio hardly changes on a busy machine. Ratios of CPU time and memory hardly change;
+   * those of rates and latencies do.
    */
   readonly isStableUnderLoad?: boolean;
   /** Points of a plot: pairs of x and y. */
@@ -86,7 +86,7 @@ export function figure({ reference, goal, ...parts }: FigureParts): Figure {
   };
 }
 
-/** Returns NaN for each value of the spread when there are no values. */
+/** Computes median and range, rounded to four significant digits. All are NaN if there are no values. */
 export function computeSpread(values: readonly number[]): Spread {
   const sorted = [...values].sort((a, b) => a - b);
   const middle = (sorted.length - 1) / 2;
@@ -100,7 +100,7 @@ export function computeSpread(values: readonly number[]): Spread {
   return { median, min, max };
 }
 
-/** Creates the figure of the server's event loop delay, measured in the given circumstance. */
+/** Creates the figure of the server's event loop delay. `circumstance` says when it was measured. */
 export function delayFigure(
   parts: Pick<FigureParts, 'subject' | 'parameters' | 'runs'>,
   circumstance: string,
@@ -132,7 +132,7 @@ export async function runInterleaved<Name extends string, Result>(
   return results as Record<Name, Result[]>; // Safe: `results` has these names.
 }
 
-/** Writes one line per figure and replaces the results that are stored under the name. */
+/** Stores figures under a name, one per line, and replaces those that were stored under it. */
 export function writeResults(name: string, figures: readonly Figure[]): void {
   mkdirSync(folder, { recursive: true });
   const date = new Date().toISOString().slice(0, 10);

@@ -28,7 +28,7 @@ const [right, bottom] = [width - margins.right, height - margins.bottom];
 const colours = ['#1f6f8b', '#c8553d', '#6a994e', '#7b5ea7'];
 const dotsMax = 60;
 
-/** Draws `plots/<name>.svg`: axes, ticks, and a line with dots for each series. */
+/** Draws `plots/<name>.svg`: axes, ticks and lines; a line with at most `dotsMax` points has dots. */
 export async function drawPlot(name: string, content: Plot): Promise<void> {
   const drawing = await import('../peers/drawing.js');
   const folder = fileURLToPath(new URL('../plots/', import.meta.url));
@@ -84,7 +84,7 @@ function renderSvg(drawing: Drawing, { title, x, y, lines }: Plot): string {
   ].join('\n');
 }
 
-/** Builds a scale for the values, with rounded ends. A linear scale starts at 0. */
+/** Builds a scale for the values that starts and ends at round numbers. A linear scale starts at 0. */
 function buildScale(
   { scaleLinear, scaleLog }: Drawing,
   { isLog }: Axis,

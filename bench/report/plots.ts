@@ -2,7 +2,7 @@ import { installPeers } from '../subjects/support/peers.js';
 import type { Figure } from './figure.js';
 import { drawPlot, type Line } from './plot.js';
 
-/** Draws the plots of the figures. The file of a plot without figures is left unchanged. */
+/** Draws the plots of the figures. Does not touch the file of a plot without figures. */
 export async function drawPlots(figures: readonly Figure[]): Promise<void> {
   const print = (text: string) => process.stderr.write(`  ${text}\n`);
   if (!installPeers({ print })) {
@@ -68,8 +68,8 @@ function buildGrowthLines(figures: readonly Figure[]): Line[] {
 }
 
 /**
- * Returns the figures of a subject in microseconds (its CPU figures) in which `parameter` is a number,
- * as pairs of this number and the figure, sorted by the number.
+ * Returns the CPU figures of a subject (those in microseconds) that have a number as `parameter`, as
+ * pairs of this number and the figure, sorted by the number.
  */
 function getSeries(figures: readonly Figure[], subject: string, parameter: string) {
   return figures

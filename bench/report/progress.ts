@@ -1,6 +1,6 @@
 import type { Subject } from '../subject.js';
 
-/** In the estimate, the initial pace counts as much as a finished subject of this planned duration. */
+/** Weight of the initial pace in the estimate: that of a finished subject with these `seconds`. */
 const guessWeightSeconds = 60;
 
 /** Reports the progress of a run and the time left, estimated from the finished subjects. */
@@ -20,7 +20,7 @@ export class Progress {
   get startText(): string {
     const { name, about } = this.#subjects[this.#finishedCount] ?? { name: '', about: '' };
     const position = `${this.#finishedCount + 1} of ${this.#subjects.length}`;
-    return `${position}, ${name}: ${about}; some ${formatTime(this.#secondsLeft)} left`;
+    return `${position}, ${name}: ${about}; about ${formatTime(this.#secondsLeft)} left`;
   }
 
   /** Returns the text to print after a subject that took `seconds`. */
@@ -28,7 +28,7 @@ export class Progress {
     const name = this.#subjects[this.#finishedCount]?.name;
     this.#finishedCount += 1;
     this.#spentSeconds += seconds;
-    return `${name}: ${formatTime(seconds)}, ${formatTime(this.#spentSeconds)} in all`;
+    return `${name}: ${formatTime(seconds)}, ${formatTime(this.#spentSeconds)} in total`;
   }
 
   get #secondsLeft(): number {

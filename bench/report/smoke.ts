@@ -3,10 +3,11 @@ import type { Figure } from './figure.js';
 const regressionFactor = 1.5;
 
 /**
- * Returns the figures whose ratio is worse than 1.5 times the goal and worse than 1.5 times the stored
- * ratio. If only one of these two bounds exists, it alone counts. A goal that the stored result
- * already misses is therefore reported only when the ratio becomes still worse. Checks only ratios that
- * are stable on a busy machine. `goal.is` defines which direction is worse; without a goal, higher is worse.
+ * Returns the figures whose ratio is more than 1.5 times worse than the goal and more than 1.5 times
+ * worse than the stored ratio; without a goal or without a stored ratio, only the other one counts. A
+ * goal that the stored result already misses is therefore not reported again at the same ratio. Checks
+ * only figures with `isStableUnderLoad`. `goal.is` defines which direction is worse; without a goal,
+ * higher is worse.
  */
 export function findRegressions(figures: readonly Figure[], stored: readonly Figure[]): Figure[] {
   return figures.filter(({ subject, what, ratio, goal, isStableUnderLoad }) => {
@@ -24,7 +25,7 @@ export function findRegressions(figures: readonly Figure[], stored: readonly Fig
   });
 }
 
-/** Returns the figures that regressed in both measurements, with the values of the second. */
+/** Returns the figures of the second measurement that regressed in both measurements. */
 export function findRepeatedRegressions(
   first: readonly Figure[],
   second: readonly Figure[],

@@ -6,19 +6,22 @@ export function buildTable(figures: readonly Figure[]): string {
   const rows = figures.map((one) => [
     one.subject,
     getDescription(one),
-    `${spreadText(one)} ${one.unit}`.trim(),
+    `${formatSpread(one)} ${one.unit}`.trim(),
     one.reference === undefined
       ? ''
-      : `${one.reference.what}: ${numberText(one.reference.median)} ${one.unit}`.trim(),
-    one.ratio === undefined ? '' : spreadText(one.ratio),
+      : `${one.reference.what}: ${formatNumber(one.reference.median)} ${one.unit}`.trim(),
+    one.ratio === undefined ? '' : formatSpread(one.ratio),
     one.goal === undefined ? '' : formatGoal(one.goal),
     one.reached === undefined ? '' : one.reached ? 'reached' : 'missed',
   ]);
-  return markdown(columns, rows);
+  return buildMarkdownTable(columns, rows);
 }
 
 /** Formats a Markdown table with padded columns. */
-export function markdown(columns: readonly string[], rows: readonly (readonly string[])[]): string {
+export function buildMarkdownTable(
+  columns: readonly string[],
+  rows: readonly (readonly string[])[],
+): string {
   const widths = columns.map((name, column) =>
     Math.max(3, name.length, ...rows.map((row) => (row[column] ?? '').length)),
   );
@@ -33,19 +36,19 @@ export function getDescription({ what, parameters }: Figure): string {
   return details.length === 0 ? what : `${what} (${details.join(', ')})`;
 }
 
-export function spreadText({ median, min, max }: Spread): string {
+export function formatSpread({ median, min, max }: Spread): string {
   const isSingleValue = min === max;
   return isSingleValue
-    ? numberText(median)
-    : `${numberText(median)} (${numberText(min)} to ${numberText(max)})`;
+    ? formatNumber(median)
+    : `${formatNumber(median)} (${formatNumber(min)} to ${formatNumber(max)})`;
 }
 
 function formatGoal({ on, is, bound }: Goal): string {
   return on === 'ratio' ? `${is} ${bound} x` : `${is} ${bound}`;
 }
 
-/** Formats a number with three significant digits and no exponent. */
-export function numberText(value: number): string {
+/** Formats a number with three significant digits, or from 1000 up as an integer. */
+export function formatNumber(value: number): string {
   if (Math.abs(value) >= 1000) return Math.round(value).toLocaleString('en-US');
   return String(Number(value.toPrecision(3)));
 }

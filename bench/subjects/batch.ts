@@ -1,4 +1,4 @@
-import { Load } from '../load/load.js';
+import { busyShareMax, Load } from '../load/load.js';
 import { delayFigure, type Figure, figure } from '../report/figure.js';
 import type { Bench, Subject } from '../subject.js';
 import {
@@ -9,7 +9,7 @@ import {
   openTargetStreams,
 } from './support/stream-target.js';
 
-/** Rates in events per second. At these rates each request publishes one event, to every stream. */
+/** Rates in events per second. Each request publishes one event, which every stream receives. */
 const rates = [1, 10, 100, 1000] as const;
 /**
  * Events per request and number of requests. Each request is sent after all streams have received the
@@ -39,61 +39,61 @@ export const subject: Subject = {
   profile: { operation: 'delivered event', flameGraphRun: 'Herald, 1000/s' },
 
   async run(bench: Bench): Promise<Figure[]> {
-    const streams = bench.size({ smoke: 200, full: 1000 });
+    const streamCount = bench.size({ smoke: 200, full: 1000 });
     const load = await bench.use(Load.start());
-    const herald = await openHeraldTarget(bench, streams);
+    const herald = await openHeraldTarget(bench, streamCount);
     const openAndWarmUp = async (target: NodeStreamTarget) => {
-      bench.print(`opening ${streams} streams to ${target.name}`);
+      bench.print(`opening ${streamCount} streams to ${target.name}`);
       await openTargetStreams(load, target);
       await runAtRate({ bench, load, target }, { perSecond: 10, seconds: 1 });
       return target;
     };
     await openAndWarmUp(herald);
-    const bare = bench.lazy(async () => openAndWarmUp(await openBareTarget(bench, streams)));
+    const bare = bench.lazy(async () => openAndWarmUp(await openBareTarget(bench, streamCount)));
     const figures: Figure[] = [];
     for (const perSecond of bench.isShort ? ([1000] as const) : rates) {
       bench.print(`${perSecond} events per second`);
       const seconds = bench.size({ smoke: 1, full: perSecond === 1 ? 8 : 4 });
       await runAtRate({ bench, load, target: herald }, { perSecond, seconds }); // Warm-up.
-      const runs = await bench.interleaved(
+      const runs = await bench.runInterleaved(
         { herald: () => runAtRate({ bench, load, target: herald }, { perSecond, seconds }) },
         {
-          // The bare server cannot sustain high rates, but its CPU per event is the same at any rate.
+          // The bare server cannot sustain high rates, but needs the same CPU per event at any rate.
           bare: async () => {
             const plan = { perSecond: 10, seconds: bench.size({ smoke: 1, full: 2 }) };
             return runAtRate({ bench, load, target: await bare() }, plan);
           },
         },
       );
-      figures.push(...buildRateFigures(runs, { streams, perSecond }));
+      figures.push(...buildRateFigures(runs, { streamCount, perSecond }));
     }
     for (const { size, requests } of bench.isShort ? [] : sizes) {
       bench.print(`${size} events per request`);
       const single = { size: 1, requests: 20 };
-      const runs = await bench.interleaved(
+      const runs = await bench.runInterleaved(
         { herald: () => runBatches({ bench, load, target: herald }, { size, requests }) },
         { bare: async () => runBatches({ bench, load, target: await bare() }, single) },
       );
-      figures.push(...buildSizeFigures(runs, { streams, size }));
+      figures.push(...buildSizeFigures(runs, { streamCount, size }));
     }
     return figures;
   },
 };
 
-interface Parts {
+interface MeasureContext {
   readonly bench: Bench;
   readonly load: Load;
   readonly target: NodeStreamTarget;
 }
 
-/** Publishes at a steady rate, independent of delivery. */
+/** Publishes at a steady rate, whether or not earlier events have been delivered. */
 function runAtRate(
-  parts: Parts,
+  context: MeasureContext,
   { perSecond, seconds }: { perSecond: number; seconds: number },
 ): Promise<Run> {
-  const { load, target } = parts;
+  const { load, target } = context;
   const count = perSecond * seconds;
-  return measure(parts, { name: `${perSecond}/s`, count }, async () => {
+  return measure(context, { name: `${perSecond}/s`, count }, async () => {
     await load.publish({
       ...toPublishPlan(target),
       perSecond,
@@ -110,11 +110,11 @@ function runAtRate(
  * events.
  */
 function runBatches(
-  parts: Parts,
+  context: MeasureContext,
   { size, requests }: { size: number; requests: number },
 ): Promise<Run> {
-  const { load, target } = parts;
-  return measure(parts, { name: `${size} a request`, count: size * requests }, async () => {
+  const { load, target } = context;
+  return measure(context, { name: `${size} a request`, count: size * requests }, async () => {
     for (let sentEvents = 0; sentEvents < size * requests; sentEvents += size) {
       const plan = { perSecond: 1e6, count: size, perRequest: size, firstNumber: sentEvents };
       await load.publish({ ...toPublishPlan(target), ...plan });
@@ -129,7 +129,7 @@ function toPublishPlan({ port, protocol, headers }: NodeStreamTarget) {
 
 /** Measures `publish`. Throws unless every stream has received each event once. */
 async function measure(
-  { bench, load, target }: Parts,
+  { bench, load, target }: MeasureContext,
   { name, count }: { name: string; count: number },
   publish: () => Promise<void>,
 ): Promise<Run> {
@@ -140,17 +140,17 @@ async function measure(
     child,
     `${target.name}, ${name}`,
     async () => {
-      loadBusyShare = (await load.busyDuring(publish)).busyShare;
+      loadBusyShare = await load.measureBusyShare(publish);
       return count * streams.length;
     },
   );
-  const { wrongStreams, lostCount, latency } = await load.count(target.name, {
+  const { wrongStreamCount, lostCount, latency } = await load.count(target.name, {
     firstNumber: 0,
     eventsPerStream: count,
   });
-  if (wrongStreams + lostCount > 0) {
+  if (wrongStreamCount + lostCount > 0) {
     throw new Error(
-      `Cannot measure: ${wrongStreams} streams with wrong events, ${lostCount} streams lost`,
+      `Cannot measure: ${wrongStreamCount} streams with wrong events, ${lostCount} streams lost`,
     );
   }
   const { p50Ms, p99Ms, p999Ms } = latency;
@@ -168,12 +168,12 @@ function toReference(bare: readonly Run[]) {
 
 function buildRateFigures(
   { herald, bare }: Runs,
-  { streams, perSecond }: { streams: number; perSecond: number },
+  { streamCount, perSecond }: { streamCount: number; perSecond: number },
 ): Figure[] {
-  const parameters = { streams, 'events a second': perSecond, bytes: eventBytes };
+  const parameters = { streams: streamCount, 'events a second': perSecond, bytes: eventBytes };
   const base = { subject: 'batch', parameters };
   const loadBusyShare = Math.max(...herald.map((run) => run.loadBusyShare));
-  const note = `the load used ${Math.round(loadBusyShare * 100)} % of a core${loadBusyShare > 0.9 ? ', so the load was the bottleneck' : ''}`;
+  const note = `the load used ${Math.round(loadBusyShare * 100)} % of a core${loadBusyShare > busyShareMax ? ', so the load was the bottleneck' : ''}`;
   const isHighestRate = perSecond === 1000;
   const latencyParts = (name: string, key: keyof Run) => ({
     ...{ ...base, what: `${name}, at ${perSecond}/s`, unit: 'ms' as const },
@@ -199,9 +199,9 @@ function buildRateFigures(
 
 function buildSizeFigures(
   { herald, bare }: Runs,
-  { streams, size }: { streams: number; size: number },
+  { streamCount, size }: { streamCount: number; size: number },
 ): Figure[] {
-  const parameters = { streams, 'events a request': size, bytes: eventBytes };
+  const parameters = { streams: streamCount, 'events a request': size, bytes: eventBytes };
   const base = { subject: 'batch', parameters };
   return [
     figure({

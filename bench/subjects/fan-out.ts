@@ -18,28 +18,28 @@ export const subject: Subject = {
   profile: { operation: 'delivered event', flameGraphRun: 'Herald' },
 
   async run(bench: Bench): Promise<Figure[]> {
-    const streams = bench.size({ smoke: 200, full: 1000, compared: 500 });
-    const events = 50;
+    const streamCount = bench.size({ smoke: 200, full: 1000, compared: 500 });
+    const eventCount = 50;
     const load = await bench.use(Load.start());
     // Peers are other SSE servers, which are measured for comparison.
     const targets: StreamTarget[] = [
-      await openHeraldTarget(bench, streams),
-      ...(bench.hasReferences ? [await openBareTarget(bench, streams)] : []),
-      ...(bench.isShort ? [] : await openPeerTargets(bench, streams)),
+      await openHeraldTarget(bench, streamCount),
+      ...(bench.hasReferences ? [await openBareTarget(bench, streamCount)] : []),
+      ...(bench.isShort ? [] : await openPeerTargets(bench, streamCount)),
     ];
     for (const target of targets) {
-      bench.print(`opening ${streams} streams to ${target.name}`);
+      bench.print(`opening ${streamCount} streams to ${target.name}`);
       await openTargetStreams(load, target);
-      await measure(bench, load, { target, events }); // Warm-up, not counted.
+      await measure(bench, load, { target, eventCount }); // Warm-up, not counted.
     }
-    const runs = await bench.interleaved(
+    const runs = await bench.runInterleaved(
       Object.fromEntries(
-        targets.map((target) => [target.name, () => measure(bench, load, { target, events })]),
+        targets.map((target) => [target.name, () => measure(bench, load, { target, eventCount })]),
       ),
     );
     const [herald = [], bare = [], ...peerRuns] = Object.values(runs);
     const peerNames = targets.slice(2).map(({ name }) => name);
-    const parameters = { streams, 'events at a time': 1, bytes: eventBytes };
+    const parameters = { streams: streamCount, 'events at a time': 1, bytes: eventBytes };
     const base = { subject: 'fan-out', parameters };
     const reference = {
       what: 'bare node:http2 loop',
@@ -72,27 +72,27 @@ export const subject: Subject = {
 async function measure(
   bench: Bench,
   load: Load,
-  { target, events }: { target: StreamTarget; events: number },
+  { target, eventCount }: { target: StreamTarget; eventCount: number },
 ): Promise<ServerUsage> {
   const { name, child, port, protocol, headers, streams } = target;
   await load.reset(name);
   const usage = await bench.measureServer(child, name, async () => {
-    for (let number = 0; number < events; number += 1) {
+    for (let number = 0; number < eventCount; number += 1) {
       await load.publish({
         ...{ port, protocol, path: '/events', headers, bytes: eventBytes },
         ...{ perSecond: 1000, count: 1, perRequest: 1, firstNumber: number },
       });
       await load.waitForEvents(name, (number + 1) * streams.length);
     }
-    return events * streams.length;
+    return eventCount * streams.length;
   });
-  const { wrongStreams, lostCount } = await load.count(name, {
+  const { wrongStreamCount, lostCount } = await load.count(name, {
     firstNumber: 0,
-    eventsPerStream: events,
+    eventsPerStream: eventCount,
   });
-  if (wrongStreams + lostCount > 0) {
+  if (wrongStreamCount + lostCount > 0) {
     throw new Error(
-      `Cannot measure: ${wrongStreams} streams with wrong events, ${lostCount} streams lost`,
+      `Cannot measure: ${wrongStreamCount} streams with wrong events, ${lostCount} streams lost`,
     );
   }
   return usage;

@@ -13,8 +13,8 @@ export const subject: Subject = {
   isTooNoisyForSmoke: true,
 
   async run(bench: Bench): Promise<Figure[]> {
-    const settings = settingsFor(bench.folder(), bench.certificate);
-    await prepareDatabase(bench.build, settings, { members: 1 });
+    const settings = settingsFor(bench.createFolder(), bench.certificate);
+    await prepareDatabase(bench.build, settings, { memberCount: 1 });
     const startMs: number[] = [];
     const rssMib: number[] = [];
     for (let run = 0; run < bench.runs; run += 1) {

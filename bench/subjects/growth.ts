@@ -22,12 +22,12 @@ const memberCount = 80;
 
 type Cost = Pick<ServerUsage, 'cpuMicrosPerOperation' | 'loopDelayP99Ms'>;
 
-/** A Herald server with `rows` rows in each table that grows with use. */
+/** A Herald server with `rows` rows of other users in each table that grows with use. */
 interface BenchServer {
   readonly rows: number;
   readonly child: Child;
   readonly prepared: PreparedDatabase;
-  /** The next `/token` body of each member. */
+  /** The body of the next `/token` request of each member. */
   refreshBodies: readonly string[];
 }
 
@@ -54,7 +54,7 @@ export const subject: Subject = {
         String(server.rows),
         () => measureCost(bench, load, server, operation),
       ]);
-      costs.set(operation, await bench.interleaved(Object.fromEntries(measurements)));
+      costs.set(operation, await bench.runInterleaved(Object.fromEntries(measurements)));
     }
     return operations.flatMap((operation) =>
       buildFigures(operation, rowCounts, costs.get(operation) ?? {}),
@@ -63,8 +63,8 @@ export const subject: Subject = {
 };
 
 /**
- * Builds the figures of each number of rows, relative to the smallest number. Only the
- * figures of the largest number have a goal.
+ * Builds the figures for each number of rows. The reference is the smallest number of rows; only the
+ * largest has a goal.
  */
 function buildFigures(
   operation: Operation,
@@ -114,7 +114,7 @@ async function measureCost(
         path: operation,
         clients,
         durationMsMax: 60_000,
-        count: bench.size({ smoke: 200, full: 3000 }),
+        responseCountMax: bench.size({ smoke: 200, full: 3000 }),
       },
       nextBody: isRefresh ? 'refresh' : 'same',
     });
@@ -152,14 +152,14 @@ async function measureResumeCost(
         return prepared.members.length;
       }),
     );
-    const { outOfOrder, lostCount, wrongStreams } = await load.count('growth', {
+    const { outOfOrderCount, lostCount, wrongStreamCount } = await load.count('growth', {
       firstNumber: 1,
       eventsPerStream: missedEventsPerMember,
     });
     await load.closeStreams('growth');
-    if (wrongStreams + outOfOrder + lostCount > 0) {
-      const counts = `${outOfOrder} events out of order, ${lostCount} streams lost`;
-      throw new Error(`Cannot resume: ${wrongStreams} streams with wrong events, ${counts}`);
+    if (wrongStreamCount + outOfOrderCount + lostCount > 0) {
+      const counts = `${outOfOrderCount} events out of order, ${lostCount} streams lost`;
+      throw new Error(`Cannot resume: ${wrongStreamCount} streams with wrong events, ${counts}`);
     }
   }
   const cpuMicrosPerOperation =
@@ -172,11 +172,11 @@ async function measureResumeCost(
 
 async function startBenchServer(bench: Bench, rows: number): Promise<BenchServer> {
   const settings: Settings = {
-    ...settingsFor(bench.folder(), bench.certificate),
+    ...settingsFor(bench.createFolder(), bench.certificate),
     EVENT_LOG_MAX_EVENTS: '100000000',
     EVENT_LOG_MAX_BYTES: '100000000000',
   };
-  const prepared = await prepareDatabase(bench.build, settings, { members: memberCount });
+  const prepared = await prepareDatabase(bench.build, settings, { memberCount });
   await insertFillerRows(settings['DATA_DIR'] ?? '', rows);
   const child = await bench.use(startHerald(bench.build, settings));
   const refreshBodies = prepared.members.map(({ refreshToken: token }) =>
@@ -185,16 +185,17 @@ async function startBenchServer(bench: Bench, rows: number): Promise<BenchServer
   return { rows, child, prepared, refreshBodies };
 }
 
-/** Returns the number of the last event that a member has seen (see `insertFillerRows`). */
+/** Returns the `seq` of the last event that a member has seen: its event in the first stretch. */
 function getLastSeenSeq(rows: number, userId: number): number {
   const step = Math.floor(rows / (missedEventsPerMember + 1));
   return ((userId - 1) % step) + 1;
 }
 
 /**
- * Inserts realistic rows of other users into each table that grows with use. SQLite generates the rows
- * in one transaction. The event log has `missedEventsPerMember + 1` stretches of `step` events. In
- * each stretch, every member is the audience of one of the first events, and other users of the rest.
+ * Inserts `rows` realistic rows of other users into each table that grows with use. SQLite generates the
+ * rows in one transaction. The event log consists of `missedEventsPerMember + 1` stretches of `step`
+ * events each. In each stretch, the first events are for the members, one event each, and the rest are
+ * for other users.
  */
 async function insertFillerRows(folder: string, rows: number): Promise<void> {
   const Driver = await loadSqlite();

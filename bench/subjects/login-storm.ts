@@ -13,16 +13,16 @@ import {
 } from '../process/herald.js';
 import { computeSpread, type Figure, figure } from '../report/figure.js';
 import type { Bench, Subject } from '../subject.js';
-import { hashPassword, loginPlan } from './logins.js';
+import { createLoginPlan, hashPassword } from './logins.js';
 import { eventBytes } from './support/stream-target.js';
 
 const heartbeatMs = 2000;
 const eventsPerSecond = 20;
-/** Number of streams that receive the events. As many others are quiet: they get only heartbeats. */
-const listeners = 200;
+/** Number of streams that receive the events. The same number of quiet streams gets only heartbeats. */
+const listenerCount = 200;
 const refreshingMemberCount = 4;
 
-/** Results of a few seconds with or without logins. */
+/** Results of a phase of a few seconds, with or without logins. */
 interface Phase {
   readonly events: StreamLoadCount;
   /** The streams that get only heartbeats. */
@@ -35,7 +35,7 @@ interface LoginStorm {
   readonly bench: Bench;
   readonly herald: Child;
   readonly prepared: PreparedDatabase;
-  /** Opens the streams, and sends the events and refreshes. */
+  /** Opens the streams, sends the events and refreshes, and measures them. */
   readonly sampler: Load;
   /** Sends the logins. */
   readonly loginLoad: Load;
@@ -64,12 +64,12 @@ export const subject: Subject = {
 
 async function openStorm(bench: Bench): Promise<LoginStorm> {
   const settings = {
-    ...settingsFor(bench.folder(), bench.certificate),
+    ...settingsFor(bench.createFolder(), bench.certificate),
     STREAM_HEARTBEAT: String(heartbeatMs),
   };
   const passwordHash = await hashPassword();
   const prepared = await prepareDatabase(bench.build, settings, {
-    members: 2 * listeners + refreshingMemberCount,
+    memberCount: 2 * listenerCount + refreshingMemberCount,
     passwordHash,
   });
   const herald = await bench.use(startHerald(bench.build, settings, { core: 'all' }));
@@ -78,13 +78,16 @@ async function openStorm(bench: Bench): Promise<LoginStorm> {
   const port = herald.port;
   const streams = createStreamRequests(prepared.members);
   const plan = { port, protocol: 'h2', streamsPerConnection: 1, openingMax: 20 } as const;
-  await sampler.openStreams('events', { ...plan, streams: streams.slice(0, listeners) });
-  await sampler.openStreams('quiet', { ...plan, streams: streams.slice(listeners, 2 * listeners) });
+  await sampler.openStreams('events', { ...plan, streams: streams.slice(0, listenerCount) });
+  await sampler.openStreams('quiet', {
+    ...plan,
+    streams: streams.slice(listenerCount, 2 * listenerCount),
+  });
   return { bench, herald, prepared, sampler, loginLoad };
 }
 
 /**
- * Measures events and refreshes at steady rates, and quiet streams (heartbeats only), with or without
+ * Measures events at a steady rate, refreshes, and quiet streams (heartbeats only), with or without
  * concurrent logins.
  */
 async function runPhase(
@@ -98,7 +101,7 @@ async function runPhase(
   const name = plan.logins === 0 ? 'Herald, calm' : `Herald, ${plan.logins} logins at once`;
   const { loopDelayP99Ms } = await bench.measureServer(herald, name, async () => {
     results.push(await runLoad(parts, { ...plan, count }));
-    return count * listeners;
+    return count * listenerCount;
   });
   const [refreshes] = results;
   if (refreshes === undefined) throw new Error('Cannot refresh: no result');
@@ -109,8 +112,8 @@ async function runPhase(
   }
   if (refreshes.refusedCount > 0) throw new Error(`Cannot refresh: ${refreshes.errorExample}`);
   const events = await sampler.count('events', { firstNumber: 0, eventsPerStream: count });
-  if (events.wrongStreams > 0)
-    throw new Error(`Cannot measure: ${events.wrongStreams} streams with wrong events`);
+  if (events.wrongStreamCount > 0)
+    throw new Error(`Cannot measure: ${events.wrongStreamCount} streams with wrong events`);
   const quiet = await sampler.count('quiet', { firstNumber: 0, eventsPerStream: 0 });
   return { events, quiet, refreshes, loopDelayP99Ms };
 }
@@ -131,17 +134,17 @@ async function runLoad(
   const { members, publishKey } = prepared;
   const durationMs = seconds * 1000;
   const headers = { authorization: `Bearer ${publishKey}` };
-  const to = { users: members.slice(0, listeners).map(({ userId }) => String(userId)) };
+  const to = { users: members.slice(0, listenerCount).map(({ userId }) => String(userId)) };
   const loginsDone =
     logins === 0
       ? Promise.resolve()
-      : loginLoad.runLoop(loginPlan(port, members, { connections: logins, durationMs }));
+      : loginLoad.runLoop(createLoginPlan(port, members, { connectionCount: logins, durationMs }));
   const [refreshes] = await Promise.all([
     sampler.runLoop({
       ...{
         port,
         path: '/token',
-        count: 1e9,
+        responseCountMax: 1e9,
         nextBody: 'refresh',
         durationMsMax: durationMs,
         pauseMs: 20,
@@ -156,15 +159,18 @@ async function runLoad(
       ...{ perSecond: eventsPerSecond, count, perRequest: 1, firstNumber: 0 },
     }),
   ]);
-  await sampler.waitForEvents('events', count * listeners);
+  await sampler.waitForEvents('events', count * listenerCount);
   await loginsDone;
   return refreshes;
 }
 
 function buildFigures(calm: readonly Phase[], stormy: readonly Phase[]): Figure[] {
-  const parameters = { streams: 2 * listeners, 'events a second': eventsPerSecond, logins: 64 };
+  const parameters = { streams: 2 * listenerCount, 'events a second': eventsPerSecond, logins: 64 };
   const base = { subject: 'login-storm', parameters, unit: 'ms' } as const;
-  const compare = (name: string, getLatency: (phase: Phase) => LatencySummary): Figure => {
+  const buildLatencyFigure = (
+    name: string,
+    getLatency: (phase: Phase) => LatencySummary,
+  ): Figure => {
     const parts = {
       ...{ ...base, what: `${name}, p99`, runs: stormy.map((phase) => getLatency(phase).p99Ms) },
       reference: { what: 'calm', runs: calm.map((phase) => getLatency(phase).p99Ms) },
@@ -175,9 +181,9 @@ function buildFigures(calm: readonly Phase[], stormy: readonly Phase[]): Figure[
     return figure({ ...parts, goal: { on: 'value', is: '<=', bound } });
   };
   return [
-    compare('publish to received', (one) => one.events.latency),
-    compare('/token', (one) => one.refreshes.latency),
-    // The references have a minimum above 0, so that the ratios are finite.
+    buildLatencyFigure('publish to received', (one) => one.events.latency),
+    buildLatencyFigure('/token', (one) => one.refreshes.latency),
+    // The values of the references are at least 1 and 0.1 ms, so that the ratios are finite.
     figure({
       ...{ ...base, what: 'heartbeat late by, longest' },
       runs: stormy.map(({ quiet }) => Math.max(0, quiet.longestGapMs - heartbeatMs)),

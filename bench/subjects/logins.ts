@@ -5,7 +5,7 @@ import { Load } from '../load/load.js';
 import type { LoopPlan } from '../load/requests.js';
 import type { Child } from '../process/child.js';
 import { type Member, prepareDatabase, settingsFor, startHerald } from '../process/herald.js';
-import { startScript } from '../process/scripts.js';
+import { startReference } from '../process/scripts.js';
 import type { VerificationRate } from '../references/argon2.js';
 import { delayFigure, type Figure, figure } from '../report/figure.js';
 import type { Bench, Subject } from '../subject.js';
@@ -25,25 +25,25 @@ export const subject: Subject = {
     const hash = await hashPassword();
     const threads = availableParallelism();
     const settings = {
-      ...settingsFor(bench.folder(), bench.certificate),
-      AUTH_QUEUE_TIMEOUT: '60000', // No refusals, even if the machine stalls for a moment.
+      ...settingsFor(bench.createFolder(), bench.certificate),
+      AUTH_QUEUE_TIMEOUT: '60000', // So that no login is refused if the machine stalls for a moment.
     };
     const { members } = await prepareDatabase(bench.build, settings, {
-      members: 200,
+      memberCount: 200,
       passwordHash: hash,
     });
     const load = await bench.use(Load.start('all'));
     const herald = await bench.use(startHerald(bench.build, settings, { core: 'all' }));
     const env = { HASH: hash, THREADS: String(threads), ARGON2: require.resolve('argon2') };
     const getArgon2Process = bench.lazy(() =>
-      bench.use(startScript('argon2.ts', { folder: bench.folder(), env })),
+      bench.use(startReference('argon2.ts', { folder: bench.createFolder(), env })),
     );
-    const plan = loginPlan(herald.port, members, {
-      connections: 8,
+    const plan = createLoginPlan(herald.port, members, {
+      connectionCount: 8,
       durationMs: seconds * 1000,
     });
     await load.runLoop({ ...plan, durationMsMax: 1000 }); // Warm-up.
-    const { logins, verifications } = await bench.interleaved(
+    const { logins, verifications } = await bench.runInterleaved(
       { logins: () => measureLogins({ bench, load, herald }, plan) },
       {
         verifications: async () => measureVerifications(bench, await getArgon2Process(), seconds),
@@ -121,10 +121,10 @@ async function measureVerifications(
  * Returns a plan in which the members take turns to log in, so that no member gets unusually many
  * sessions.
  */
-export function loginPlan(
+export function createLoginPlan(
   port: number,
   members: readonly Member[],
-  { connections, durationMs }: { connections: number; durationMs: number },
+  { connectionCount, durationMs }: { connectionCount: number; durationMs: number },
 ): LoopPlan {
   const clients = members.map(({ username }) => ({
     headers: {},
@@ -134,8 +134,8 @@ export function loginPlan(
     port,
     path: '/login',
     clients,
-    connections,
-    count: 1e9,
+    connectionCount,
+    responseCountMax: 1e9,
     nextBody: 'same',
     durationMsMax: durationMs,
   };

@@ -9,7 +9,7 @@ import {
   settingsFor,
   startHerald,
 } from '../process/herald.js';
-import { startScript } from '../process/scripts.js';
+import { startReference } from '../process/scripts.js';
 import { computeSpread, delayFigure, type Figure, figure } from '../report/figure.js';
 import type { Bench, Subject } from '../subject.js';
 import {
@@ -18,25 +18,25 @@ import {
   openTargetStreams,
 } from './support/stream-target.js';
 
-const warmUpStreams = 100;
+const warmUpStreamCount = 100;
 
-/** A measurement while `streams` streams are open. */
+/** A measurement with `streamCount` open streams. */
 interface Point {
-  readonly streams: number;
+  readonly streamCount: number;
   /** Resident memory minus that of the idle server. */
-  readonly kib: number;
+  readonly memoryKib: number;
   /** Event loop delay while the streams of the last step opened. */
   readonly loopDelayP99Ms: number;
 }
 
-interface StreamCounts {
-  readonly streams: number;
+interface StreamLayout {
+  readonly streamCount: number;
   readonly streamsPerConnection: number;
 }
 
-/** `steps` is the number of equal groups in which the streams are opened. */
-interface GrowthPlan extends StreamCounts {
-  readonly steps: number;
+interface GrowthPlan extends StreamLayout {
+  /** Number of equal groups in which the streams are opened, one after the other. */
+  readonly stepCount: number;
 }
 
 export const subject: Subject = {
@@ -46,18 +46,21 @@ export const subject: Subject = {
   profile: { operation: 'connect', flameGraphRun: 'Herald, 10000 on 10000' },
 
   async run(bench: Bench): Promise<Figure[]> {
-    const streams = bench.size({ smoke: 400, full: 10_000, compared: 1000 });
-    const settings = settingsFor(bench.folder(), bench.certificate);
-    const prepared = await prepareDatabase(bench.build, settings, { members: streams });
+    const streamCount = bench.size({ smoke: 400, full: 10_000, compared: 1000 });
+    const settings = settingsFor(bench.createFolder(), bench.certificate);
+    const prepared = await prepareDatabase(bench.build, settings, { memberCount: streamCount });
     const load = await bench.use(Load.start());
     const startTarget = {
       herald: () => openMemoryHerald(bench, prepared),
-      bare: () => startBareServer(bench, streams),
+      bare: () => startBareServer(bench, streamCount),
     };
-    const measureGrowth = ({ streamsPerConnection, steps }: Omit<GrowthPlan, 'streams'>) => {
-      bench.print(`${streams} streams on ${streams / streamsPerConnection} connections`);
-      const plan = { streams, streamsPerConnection, steps };
-      return bench.interleaved(
+    const measureGrowth = ({
+      streamsPerConnection,
+      stepCount,
+    }: Omit<GrowthPlan, 'streamCount'>) => {
+      bench.print(`${streamCount} streams on ${streamCount / streamsPerConnection} connections`);
+      const plan = { streamCount, streamsPerConnection, stepCount };
+      return bench.runInterleaved(
         {
           herald: async () =>
             openInSteps({ bench, load, target: await startTarget.herald() }, plan),
@@ -65,24 +68,24 @@ export const subject: Subject = {
         { bare: async () => openInSteps({ bench, load, target: await startTarget.bare() }, plan) },
       );
     };
-    const perConnection = {
-      one: { streams, streamsPerConnection: 1 },
-      hundred: { streams, streamsPerConnection: 100 },
+    const layouts = {
+      onePerConnection: { streamCount, streamsPerConnection: 1 },
+      hundredPerConnection: { streamCount, streamsPerConnection: 100 },
     };
     if (bench.isShort) {
-      const runs = await measureGrowth({ streamsPerConnection: 1, steps: 1 });
-      return [buildMemoryFigure(perConnection.one, runs)];
+      const runs = await measureGrowth({ streamsPerConnection: 1, stepCount: 1 });
+      return [buildMemoryFigure(layouts.onePerConnection, runs)];
     }
-    const oneRuns = await measureGrowth({ streamsPerConnection: 1, steps: 10 });
-    const hundredRuns = await measureGrowth({ streamsPerConnection: 100, steps: 1 });
+    const oneRuns = await measureGrowth({ streamsPerConnection: 1, stepCount: 10 });
+    const hundredRuns = await measureGrowth({ streamsPerConnection: 100, stepCount: 1 });
     return [
-      buildMemoryFigure({ streams: 2000, streamsPerConnection: 1 }, oneRuns),
-      buildMemoryFigure(perConnection.one, oneRuns),
-      buildMemoryFigure(perConnection.hundred, hundredRuns),
-      buildConnectFigure(perConnection.one, oneRuns.herald),
-      buildConnectFigure(perConnection.hundred, hundredRuns.herald),
-      buildCurveFigure('all idle streams, Herald', streams, oneRuns.herald),
-      buildCurveFigure('all idle streams, bare loop', streams, oneRuns.bare),
+      buildMemoryFigure({ streamCount: 2000, streamsPerConnection: 1 }, oneRuns),
+      buildMemoryFigure(layouts.onePerConnection, oneRuns),
+      buildMemoryFigure(layouts.hundredPerConnection, hundredRuns),
+      buildConnectFigure(layouts.onePerConnection, oneRuns.herald),
+      buildConnectFigure(layouts.hundredPerConnection, hundredRuns.herald),
+      buildCurveFigure('all idle streams, Herald', streamCount, oneRuns.herald),
+      buildCurveFigure('all idle streams, bare loop', streamCount, oneRuns.bare),
     ];
   },
 };
@@ -95,20 +98,23 @@ async function openInSteps(
   plan: GrowthPlan,
 ): Promise<readonly Point[]> {
   const { child, name } = target;
-  const { streams, streamsPerConnection, steps } = plan;
-  const label = `${streams} on ${streams / streamsPerConnection}`;
+  const { streamCount, streamsPerConnection, stepCount } = plan;
+  const label = `${streamCount} on ${streamCount / streamsPerConnection}`;
   try {
-    // Warm-up, because code and buffers that are allocated once do not belong to a stream.
-    await openTargetStreams(load, { ...target, streams: target.streams.slice(0, warmUpStreams) });
+    // Warm-up, so that code and buffers that are allocated only once do not count as memory of streams.
+    await openTargetStreams(load, {
+      ...target,
+      streams: target.streams.slice(0, warmUpStreamCount),
+    });
     await load.closeStreams(name);
     await pause(500);
     await child.waitUntilIdle();
     const idleBytes = await measureResidentBytes(child);
     const points: Point[] = [];
-    for (let step = 0; step < steps; step += 1) {
+    for (let step = 0; step < stepCount; step += 1) {
       const stepStreams = target.streams.slice(
-        (step * streams) / steps,
-        ((step + 1) * streams) / steps,
+        (step * streamCount) / stepCount,
+        ((step + 1) * streamCount) / stepCount,
       );
       const { loopDelayP99Ms } = await bench.measureServer(child, `${name}, ${label}`, async () => {
         await openTargetStreams(
@@ -119,11 +125,15 @@ async function openInSteps(
         return stepStreams.length;
       });
       const bytes = (await measureResidentBytes(child)) - idleBytes;
-      points.push({ streams: ((step + 1) * streams) / steps, kib: bytes / 1024, loopDelayP99Ms });
+      points.push({
+        streamCount: ((step + 1) * streamCount) / stepCount,
+        memoryKib: bytes / 1024,
+        loopDelayP99Ms,
+      });
     }
     const { lostCount } = await load.count(name, { firstNumber: 0, eventsPerStream: 0 });
     if (lostCount > 0)
-      throw new Error(`Cannot measure: ${lostCount} of ${streams} streams have ended`);
+      throw new Error(`Cannot measure: ${lostCount} of ${streamCount} streams have ended`);
     return points;
   } finally {
     await load.closeStreams(name);
@@ -146,15 +156,16 @@ interface Runs {
  * has a goal.
  */
 function buildMemoryFigure(
-  { streams, streamsPerConnection }: StreamCounts,
+  { streamCount, streamsPerConnection }: StreamLayout,
   { herald, bare }: Runs,
 ): Figure {
   const perStream = (points: readonly Point[]) =>
-    (points.find((point) => point.streams === streams)?.kib ?? Number.NaN) / streams;
+    (points.find((point) => point.streamCount === streamCount)?.memoryKib ?? Number.NaN) /
+    streamCount;
   return figure({
     subject: 'memory',
-    what: `memory per idle stream, ${streams} on ${streams / streamsPerConnection} connections`,
-    parameters: { streams, connections: streams / streamsPerConnection },
+    what: `memory per idle stream, ${streamCount} on ${streamCount / streamsPerConnection} connections`,
+    parameters: { streams: streamCount, connections: streamCount / streamsPerConnection },
     unit: 'KiB',
     runs: herald.map(perStream),
     reference: { what: 'bare node:http2 loop', runs: bare.map(perStream) },
@@ -163,34 +174,34 @@ function buildMemoryFigure(
   });
 }
 
-/** Builds the figure of the event loop delay while streams open: the longest of all steps. */
+/** Builds the figure of the event loop delay while streams open: per run, the longest of its steps. */
 function buildConnectFigure(
-  { streams, streamsPerConnection }: StreamCounts,
+  { streamCount, streamsPerConnection }: StreamLayout,
   runs: readonly (readonly Point[])[],
 ): Figure {
-  const connections = streams / streamsPerConnection;
+  const connections = streamCount / streamsPerConnection;
   return delayFigure(
     {
-      ...{ subject: 'memory', parameters: { streams, connections } },
+      ...{ subject: 'memory', parameters: { streams: streamCount, connections } },
       runs: runs.map((points) => Math.max(...points.map(({ loopDelayP99Ms }) => loopDelayP99Ms))),
     },
-    `while ${streams} streams open on ${connections} connections`,
+    `while ${streamCount} streams open on ${connections} connections`,
   );
 }
 
-/** Builds a figure with the median of all runs at each step as its curve. */
+/** Builds a figure whose curve has, for each step, the median of all runs. */
 function buildCurveFigure(
   what: string,
-  streams: number,
+  streamCount: number,
   runs: readonly (readonly Point[])[],
 ): Figure {
-  const mib = (run: readonly Point[], step: number) => (run[step]?.kib ?? Number.NaN) / 1024;
+  const mib = (run: readonly Point[], step: number) => (run[step]?.memoryKib ?? Number.NaN) / 1024;
   const steps = runs[0] ?? [];
   return figure({
-    ...{ subject: 'memory', what, parameters: { streams }, unit: 'MiB' },
+    ...{ subject: 'memory', what, parameters: { streams: streamCount }, unit: 'MiB' },
     runs: runs.map((run) => mib(run, run.length - 1)),
     curve: steps.map((point, step) => [
-      point.streams,
+      point.streamCount,
       computeSpread(runs.map((run) => mib(run, step))).median,
     ]),
   });
@@ -212,7 +223,7 @@ async function openMemoryHerald(
   };
 }
 
-async function startBareServer(bench: Bench, streams: number): Promise<NodeStreamTarget> {
-  const options = { folder: bench.folder(), core: serverCore, env: bench.certificate };
-  return createBareTarget(streams, await startScript('bare.ts', options));
+async function startBareServer(bench: Bench, streamCount: number): Promise<NodeStreamTarget> {
+  const options = { folder: bench.createFolder(), core: serverCore, env: bench.certificate };
+  return createBareTarget(streamCount, await startReference('bare.ts', options));
 }

@@ -2,11 +2,11 @@ import { Load } from '../load/load.js';
 import { createMarkedData } from '../load/marked-events.js';
 import type { Child } from '../process/child.js';
 import { prepareDatabase, settingsFor, startHerald } from '../process/herald.js';
-import { startScript } from '../process/scripts.js';
+import { startReference } from '../process/scripts.js';
 import { delayFigure, type Figure, figure } from '../report/figure.js';
 import type { Bench, Subject } from '../subject.js';
 
-const publishers = 64;
+const publisherCount = 64;
 const eventBytes = 200;
 
 interface Run {
@@ -28,8 +28,8 @@ export const subject: Subject = {
     const seconds = bench.size({ smoke: 1, full: 4 });
     // Every process may use all cores, because the server writes in a separate thread.
     const load = await bench.use(Load.start('all'));
-    const settings = settingsFor(bench.folder(), bench.certificate);
-    const prepared = await prepareDatabase(bench.build, settings, { members: 1 });
+    const settings = settingsFor(bench.createFolder(), bench.certificate);
+    const prepared = await prepareDatabase(bench.build, settings, { memberCount: 1 });
     const herald = await bench.use(startHerald(bench.build, settings, { core: 'all' }));
     const headers = { authorization: `Bearer ${prepared.publishKey}` };
     const heraldTarget = { name: 'Herald', bench, load, child: herald, headers };
@@ -39,14 +39,14 @@ export const subject: Subject = {
     };
     await warmUp(heraldTarget);
     const getBareTarget = bench.lazy(async () => {
-      const options = { folder: bench.folder(), env: bench.certificate };
-      const child = await bench.use(startScript('bare.ts', options));
+      const options = { folder: bench.createFolder(), env: bench.certificate };
+      const child = await bench.use(startReference('bare.ts', options));
       return warmUp({ name: 'bare POST', bench, load, child, headers: {} });
     });
     const getOneByOneProcess = bench.lazy(() =>
-      bench.use(startScript('one-by-one.ts', { folder: bench.folder() })),
+      bench.use(startReference('one-by-one.ts', { folder: bench.createFolder() })),
     );
-    const { single, batched, bare, oneByOne } = await bench.interleaved(
+    const { single, batched, bare, oneByOne } = await bench.runInterleaved(
       {
         single: () => measurePublish(heraldTarget, { batch: 1, seconds }),
         batched: () => measurePublish(heraldTarget, { batch: 100, seconds }),
@@ -62,19 +62,19 @@ export const subject: Subject = {
 };
 
 interface References {
-  /** The bare server, which only answers. */
+  /** The bare server (`references/bare.ts`) without open streams, which only responds. */
   readonly bare: readonly Run[];
   /** One transaction per event (`references/one-by-one.ts`). */
   readonly oneByOne: readonly Run[];
 }
 
-/** Builds the figures for `batch` events per request. 100 stands for a backend that sends batches. */
+/** Builds the figures for `batch` events per request; 100 represents a backend that sends batches. */
 function buildFigures(
   batch: number,
   herald: readonly Run[],
   { bare, oneByOne }: References,
 ): Figure[] {
-  const parameters = { publishers, 'events a request': batch, bytes: eventBytes };
+  const parameters = { publishers: publisherCount, 'events a request': batch, bytes: eventBytes };
   const base = { subject: 'publish', parameters };
   const loadBusyShare = Math.max(...herald.map((run) => run.loadBusyShare));
   const note = `the load uses ${Math.round(loadBusyShare * 100)} % of a core, which the server then lacks`;
@@ -91,7 +91,7 @@ function buildFigures(
     figure({
       ...{ ...base, what: `server CPU an event, ${batch} a request`, unit: 'us' },
       runs: herald.map((run) => run.cpuMicrosPerOperation),
-      // Not `oneByOne`, because its CPU cost depends on the other load of the disk.
+      // Not `oneByOne`, because its CPU time depends on other load of the disk.
       reference: {
         what: 'bare node:http2 POST, nothing kept',
         runs: bare.map((run) => run.cpuMicrosPerOperation),
@@ -127,12 +127,12 @@ async function measurePublish(
     `${name}, ${batch} a request`,
     async () => {
       let events = 0;
-      const { busyShare: loadBusyShare } = await load.busyDuring(async () => {
+      const loadBusyShare = await load.measureBusyShare(async () => {
         const loopResult = await load.runLoop({
           port: child.port,
           path: '/events',
-          clients: Array.from({ length: publishers }, () => ({ headers, body })),
-          count: Number.MAX_SAFE_INTEGER,
+          clients: Array.from({ length: publisherCount }, () => ({ headers, body })),
+          responseCountMax: Number.MAX_SAFE_INTEGER,
           nextBody: 'same',
           durationMsMax: seconds * 1000,
         });
@@ -153,7 +153,8 @@ async function measurePublish(
 }
 
 /**
- * Measures the rate of single transactions. The other values are 0, because they are not compared.
+ * Measures the rate of single transactions. The other values of the run are 0, because no figure uses
+ * them.
  */
 async function measureOneByOne(oneByOneProcess: Child, seconds: number): Promise<Run> {
   const perSecond = Number(await oneByOneProcess.ask('insert', seconds * 1000));

@@ -1,4 +1,4 @@
-import type { ServerOptions } from '../../src/db/options.js';
+import type { DatabaseServerOptions } from '../../src/db/options.js';
 import { PostgresDatabase } from '../../src/db/postgres/postgres.js';
 import { findServer } from '../../test/support/databases/test-server.js';
 import { H1Requester } from '../load/h1-requester.js';
@@ -18,9 +18,9 @@ import type { Bench, Subject } from '../subject.js';
 import { password } from './logins.js';
 import { installPeers, startPeer } from './support/peers.js';
 
-const connections = 16;
-/** Refresh tokens per run; see `Http1LoadPlan.firstBodies`. */
-const tokensPerRun = 2 * connections + 1;
+const connectionCount = 16;
+/** Refresh tokens per run: more than connections; see `Http1LoadPlan.firstBodies`. */
+const tokensPerRun = 2 * connectionCount + 1;
 
 interface ServerUnderTest {
   readonly name: string;
@@ -31,10 +31,10 @@ interface ServerUnderTest {
    */
   readonly accessTokens: readonly string[];
   /**
-   * Returns unused refresh tokens, because a run that is cut off may lose the tokens of its last
-   * responses.
+   * Returns unused refresh tokens. Each run starts with new ones, because the tokens of the last
+   * responses of the previous run may be lost.
    */
-  freshTokens(): Promise<readonly string[]>;
+  takeUnusedTokens(): Promise<readonly string[]>;
 }
 
 interface Run {
@@ -89,7 +89,7 @@ export const subject: Subject = {
       bench.print(path);
       await herald(path);
       if (bench.hasReferences) await express(path);
-      const runs = await bench.interleaved(
+      const runs = await bench.runInterleaved(
         { herald: () => herald(path) },
         { express: () => express(path) },
       );
@@ -107,7 +107,10 @@ function buildFigures(
   rows: number,
   { herald, express }: { herald: readonly Run[]; express: readonly Run[] },
 ): Figure[] {
-  const base = { subject: 'requests', parameters: { connections, rows, protocol: 'http/1.1' } };
+  const base = {
+    subject: 'requests',
+    parameters: { connections: connectionCount, rows, protocol: 'http/1.1' },
+  };
   const what = 'as the Express example';
   return [
     figure({
@@ -137,8 +140,8 @@ function buildFigures(
 }
 
 /**
- * Measures `/stream/token` over HTTP/2, which Express lacks, with h2load, an independent load
- * generator.
+ * Measures `/stream/token` over HTTP/2 with h2load, an independent load generator. Has no reference,
+ * because Express lacks HTTP/2.
  */
 async function measureOverH2(
   bench: Bench,
@@ -146,28 +149,31 @@ async function measureOverH2(
   rows: number,
 ): Promise<Figure[]> {
   bench.print('/stream/token over h2, by h2load');
-  const requests = 5000;
+  const requestCount = 5000;
   const path = '/stream/token';
   const headers = {
     authorization: `Bearer ${accessTokens[0]}`,
     'content-type': 'application/json',
   };
-  const plan = { port: child.port, path, headers, connections };
-  const { runs } = await bench.interleaved({
+  const plan = { port: child.port, path, headers, connectionCount };
+  const { runs } = await bench.runInterleaved({
     runs: async () => {
       let perSecond = 0;
       const { cpuMicrosPerOperation, loopDelayP99Ms } = await bench.measureServer(
         child,
         `${name}, ${path} over h2`,
         async () => {
-          perSecond = await h2load({ ...plan, requests, folder: bench.folder() });
-          return requests;
+          perSecond = await h2load({ ...plan, requestCount, folder: bench.createFolder() });
+          return requestCount;
         },
       );
       return { perSecond, cpuMicrosPerOperation, loopDelayP99Ms };
     },
   });
-  const base = { subject: 'requests', parameters: { connections, rows, protocol: 'h2' } };
+  const base = {
+    subject: 'requests',
+    parameters: { connections: connectionCount, rows, protocol: 'h2' },
+  };
   return [
     figure({
       ...{ ...base, what: `${path} a second over h2, by h2load`, unit: '/s' },
@@ -192,7 +198,7 @@ function createLoadRun(
   return async (path: Path): Promise<Run> => {
     const { name, child, accessTokens } = server;
     const isRefresh = path === '/token';
-    const tokens = isRefresh ? await server.freshTokens() : [''];
+    const tokens = isRefresh ? await server.takeUnusedTokens() : [''];
     let perSecond = 0;
     const { cpuMicrosPerOperation, loopDelayP99Ms } = await bench.measureServer(
       child,
@@ -203,7 +209,7 @@ function createLoadRun(
           headers: isRefresh
             ? [{}]
             : accessTokens.map((token) => ({ authorization: `Bearer ${token}` })),
-          connections,
+          connections: connectionCount,
           firstBodies: tokens.map((token) => JSON.stringify({ token })),
           nextBody: isRefresh ? 'refresh' : 'same',
         });
@@ -219,11 +225,11 @@ function createLoadRun(
 
 async function openHerald(
   bench: Bench,
-  options: ServerOptions,
+  options: DatabaseServerOptions,
   rows: number,
 ): Promise<ServerUnderTest> {
   const settings: Settings = {
-    ...settingsFor(bench.folder(), bench.certificate),
+    ...settingsFor(bench.createFolder(), bench.certificate),
     DB_DIALECT: 'postgres',
     DB_HOST: options.host,
     DB_PORT: String(options.port),
@@ -234,7 +240,7 @@ async function openHerald(
   runCommand(bench.build, ['sync'], settings);
   // Without a schema check, because the measured build created the schema.
   const db = await PostgresDatabase.open(options);
-  const members = await insertMembers(db, { members: rows, passwordHash: 'none' });
+  const members = await insertMembers(db, { memberCount: rows, passwordHash: 'none' });
   await db.close();
   const child = await bench.use(startHerald(bench.build, settings));
   let usedCount = 0;
@@ -242,7 +248,7 @@ async function openHerald(
     name: 'Herald',
     child,
     accessTokens: members.map(({ accessToken }) => accessToken),
-    async freshTokens() {
+    async takeUnusedTokens() {
       usedCount += tokensPerRun;
       return members
         .slice(usedCount - tokensPerRun, usedCount)
@@ -272,9 +278,9 @@ async function openExpressExample(
     name: 'Express example',
     child,
     accessTokens: [accessToken],
-    async freshTokens() {
+    async takeUnusedTokens() {
       usedCount += tokensPerRun;
-      // Row n of the example's table contains the hash of n written in decimal digits.
+      // In the example's table, the token of row n is the SHA-256 hash of n in decimal digits.
       return Array.from({ length: tokensPerRun }, (_, index) => String(usedCount - index));
     },
   };

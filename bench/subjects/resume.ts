@@ -22,7 +22,7 @@ import {
   openTargetStreams,
 } from './support/stream-target.js';
 
-/** Number of events that each client has missed. Each event is addressed to one client alone. */
+/** Number of events that each client has missed. Each event is for one client only. */
 const missedEventsPerClient = 10;
 
 export const subject: Subject = {
@@ -32,21 +32,21 @@ export const subject: Subject = {
   profile: { operation: 'stream', flameGraphRun: 'Herald, resume' },
 
   async run(bench: Bench): Promise<Figure[]> {
-    const clients = bench.size({ smoke: 200, full: 10_000, compared: 500 });
-    const settings = settingsFor(bench.folder(), bench.certificate);
-    const prepared = await prepareDatabase(bench.build, settings, { members: clients });
+    const clientCount = bench.size({ smoke: 200, full: 10_000, compared: 500 });
+    const settings = settingsFor(bench.createFolder(), bench.certificate);
+    const prepared = await prepareDatabase(bench.build, settings, { memberCount: clientCount });
     const streamTokens = await withEmbeddedDatabase(settings, (db) =>
       insertStreamTokens(db, prepared.members),
     );
     const child = await bench.use(startHerald(bench.build, settings));
     const load = await bench.use(Load.start());
-    bench.print(`publishing ${clients * (missedEventsPerClient + 1)} events`);
+    bench.print(`publishing ${clientCount * (missedEventsPerClient + 1)} events`);
     const lastSeenIds = await publishMissed(child, prepared);
     const herald: NodeStreamTarget = {
       ...{ name: 'Herald, resume', child, port: child.port, protocol: 'h2', headers: {} },
       streams: streamTokens.map((token, index) => toStreamRequest(token, lastSeenIds[index])),
     };
-    // Fewer streams are enough, because the cost of one stream does not depend on their number.
+    // Fewer fresh streams are enough, because the cost per stream does not depend on their number.
     const freshStreams = streamTokens
       .slice(0, bench.size({ smoke: 50, full: 2000, compared: 300 }))
       .map((token) => toStreamRequest(token));
@@ -56,8 +56,8 @@ export const subject: Subject = {
       return target;
     };
     await warmUp(herald);
-    const bare = bench.lazy(async () => warmUp(await openBareTarget(bench, clients)));
-    const runs = await bench.interleaved(
+    const bare = bench.lazy(async () => warmUp(await openBareTarget(bench, clientCount)));
+    const runs = await bench.runInterleaved(
       {
         resume: () =>
           measureResume({ bench, load, target: herald, eventsPerStream: missedEventsPerClient }),
@@ -67,7 +67,7 @@ export const subject: Subject = {
         bare: async () => measureResume({ bench, load, target: await bare(), eventsPerStream: 0 }),
       },
     );
-    return buildFigures(runs, clients);
+    return buildFigures(runs, clientCount);
   },
 };
 
@@ -87,9 +87,8 @@ interface ResumeParts {
 }
 
 /**
- * Opens all streams, waits until each has received its missed events, and measures the server
- * meanwhile. Throws when an event is missing, duplicated or out of order, unless `eventsPerStream` is
- * undefined.
+ * Measures the server while all streams open and receive their missed events. Throws when an event is
+ * missing, duplicate or out of order, unless `eventsPerStream` is undefined.
  */
 async function measureResume({ bench, load, target, eventsPerStream }: ResumeParts): Promise<Run> {
   const { name, child, streams } = target;
@@ -98,22 +97,21 @@ async function measureResume({ bench, load, target, eventsPerStream }: ResumePar
     child,
     name,
     async () => {
-      const { busyShare } = await load.busyDuring(async () => {
+      loadBusyShare = await load.measureBusyShare(async () => {
         await openTargetStreams(load, target);
         await load.waitForEvents(name, (eventsPerStream ?? 0) * streams.length);
       });
-      loadBusyShare = busyShare;
       return streams.length;
     },
   );
   if (eventsPerStream !== undefined) {
-    const { wrongStreams, outOfOrder, lostCount } = await load.count(name, {
+    const { wrongStreamCount, outOfOrderCount, lostCount } = await load.count(name, {
       firstNumber: 1,
       eventsPerStream,
     });
-    if (wrongStreams + outOfOrder + lostCount > 0) {
+    if (wrongStreamCount + outOfOrderCount + lostCount > 0) {
       throw new Error(
-        `Cannot resume: ${wrongStreams} streams with wrong events, ${outOfOrder} events out of order, ${lostCount} streams lost`,
+        `Cannot resume: ${wrongStreamCount} streams with wrong events, ${outOfOrderCount} events out of order, ${lostCount} streams lost`,
       );
     }
   }
@@ -124,11 +122,11 @@ async function measureResume({ bench, load, target, eventsPerStream }: ResumePar
 
 function buildFigures(
   { resume, fresh, bare }: Record<'resume' | 'fresh' | 'bare', readonly Run[]>,
-  clients: number,
+  clientCount: number,
 ): Figure[] {
   const base = {
     subject: 'resume',
-    parameters: { clients, 'events missed': missedEventsPerClient },
+    parameters: { clients: clientCount, 'events missed': missedEventsPerClient },
   };
   const getCpu = (runs: readonly Run[]) => runs.map((run) => run.cpuMicrosPerOperation);
   const reference = { what: 'bare TLS and h2 connect', runs: getCpu(bare) };
@@ -176,7 +174,8 @@ function limitStreams(target: NodeStreamTarget, count: number): NodeStreamTarget
 }
 
 /**
- * Inserts a stream token of each member, created an hour ago, with a valid lease. Returns the tokens.
+ * Inserts a stream token for each member, created an hour ago and with a valid lease. Returns the
+ * tokens.
  */
 export async function insertStreamTokens(
   db: Database,
@@ -200,8 +199,8 @@ export async function insertStreamTokens(
 }
 
 /**
- * Publishes to each member one event, which counts as seen, and then the missed events. Returns the ids
- * of the seen events.
+ * Publishes to each member one event, which counts as seen, and then the events that the member misses.
+ * Returns the ids of the seen events.
  */
 async function publishMissed(
   child: Child,

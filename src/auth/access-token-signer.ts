@@ -4,7 +4,7 @@ import type { StoredSession } from './sessions/session-table.js';
 /** Signs the access token of a session. */
 export type SignAccessToken = (session: Pick<StoredSession, 'id' | 'user'>) => Promise<string>;
 
-/** Signs with `AccessTokens`. */
+/** Creates a signer that uses `AccessTokens`. */
 export function createSigner(accessTokens: Pick<AccessTokens, 'sign'>): SignAccessToken {
   return ({ id, user }) =>
     accessTokens.sign({

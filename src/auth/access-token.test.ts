@@ -176,7 +176,7 @@ test('a token that was issued in the future is valid, and its lifetime is limite
   assert.throws(() => tokens.verify(tokenUntil(iat + 3606)), isFailure('invalid_token'));
 });
 
-test('a token expires exactly at its last second', async (t) => {
+test('a token expires exactly at its `exp`', async (t) => {
   let now = nowSeconds * 1000;
   const tokens = await signingTokens(t, ring, { wallClock: () => now, clockToleranceMs: 0 });
   const token = await tokens.sign(subject);

@@ -7,11 +7,11 @@ import type { KeyRing, VerifyingKey } from './key-ring.js';
 
 export interface AccessTokensOptions {
   readonly ring: KeyRing;
-  /** Worker threads that sign, with the signing key of the same ring. */
+  /** The worker threads that sign, with the signing key of `ring`. */
   readonly threads: Pick<Pool<AuthJobs>, 'run'>;
   readonly audience: string;
   readonly issuer: string;
-  /** 1,000 or more. */
+  /** How long a new token is valid. 1,000 or more. */
   readonly lifeMs: number;
   /** How long after its `exp` a token is still valid, because clocks differ. 0 to 300,000. */
   readonly clockToleranceMs: number;
@@ -30,9 +30,9 @@ export interface AccessClaims {
   readonly userId: string;
   /** Undefined in tokens issued by servers without sessions. */
   readonly sessionId: string | undefined;
-  /** Seconds. */
+  /** Epoch seconds. */
   readonly issuedAt: number;
-  /** Seconds. */
+  /** Epoch seconds. */
   readonly expiresAt: number;
 }
 
@@ -54,11 +54,12 @@ export class AccessTokens {
   /** Throws an Error for options that would disable a check. */
   constructor(options: AccessTokensOptions) {
     const { audience, issuer, lifeMs, clockToleranceMs, wallClock = Date.now } = options;
-    const isNamed = audience !== '' && issuer !== '';
-    const isBounded =
+    const hasNames = audience !== '' && issuer !== '';
+    const areTimesInRange =
       isIntegerBetween(lifeMs, 1000) && isIntegerBetween(clockToleranceMs, 0, 300_000);
     // `jsonwebtoken` treats '' as "any", and concatenates a tolerance that is a string to `exp`.
-    if (!isNamed || !isBounded) throw new Error('Cannot make access tokens: options out of range');
+    if (!hasNames || !areTimesInRange)
+      throw new Error('Cannot make access tokens: options out of range');
     this.lifeMs = lifeMs;
     this.#options = options;
     this.#wallClock = wallClock;
@@ -72,13 +73,15 @@ export class AccessTokens {
     const issuedAt = this.#nowSeconds();
     const expiresAt = issuedAt + Math.floor(this.lifeMs / 1000);
     const times = { iat: issuedAt, exp: expiresAt };
-    const names = { firstName, lastName, sid: sessionId, sub: userId };
-    return threads.run('signAccessToken', { ...names, ...times, aud: audience, iss: issuer });
+    const identity = { firstName, lastName, sid: sessionId, sub: userId };
+    return threads.run('signAccessToken', { ...identity, ...times, aud: audience, iss: issuer });
   }
 
   /**
-   * Returns the claims. Throws `expired_token` for a token that was valid once, and `invalid_token` in
-   * every other case. A token whose lifetime exceeds `lifeMs` is invalid, so a lowered setting also
+   * Returns the claims. Throws `expired_token` for a token with a valid signature whose `exp` has passed,
+   * whatever its audience and issuer, and `invalid_token` in every other case.
+   *
+   * A token whose lifetime exceeds `lifeMs` and the tolerance is invalid, so a lowered setting also
    * applies to tokens issued earlier. A token issued in the future is valid: the signature proves that
    * Herald issued it, by a clock that was ahead.
    */

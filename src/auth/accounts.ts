@@ -44,10 +44,14 @@ export class Accounts {
   }
 
   /**
-   * Sets a new password and ends all sessions except `exceptSession`, whose access tokens stay valid.
+   * Sets a new password and ends all sessions except `exceptSessionId`, whose access tokens stay valid.
    * Throws `not_found`, and `invalid_request` for an invalid password.
    */
-  async setPassword(username: string, newPassword: string, exceptSession?: string): Promise<void> {
+  async setPassword(
+    username: string,
+    newPassword: string,
+    exceptSessionId?: string,
+  ): Promise<void> {
     const { users, passwords, audit } = this.#options;
     const { id, username: name } = await this.#findByName(username);
     const password = await passwords.hash(passwords.validate(newPassword, name));
@@ -55,7 +59,7 @@ export class Accounts {
       id,
       'password',
       (tx) => users.setPassword(id, password, tx),
-      exceptSession,
+      exceptSessionId,
     );
     audit.record('authn_password_change', { userId: id });
   }
@@ -76,15 +80,15 @@ export class Accounts {
   }
 
   /**
-   * Disables the account, so that no login comes in between, and ends all sessions. Then deletes the
-   * account and all its data. Throws `not_found`.
+   * Deletes an account and all its data. First disables it and ends all sessions, so that no login opens
+   * a session before the deletion. Throws `not_found`.
    */
   async delete(username: string): Promise<void> {
     const { users, audit } = this.#options;
     const { id } = await this.#findByName(username);
     await this.#endSessions(id, 'admin', (tx) => users.disable(id, tx));
     await users.delete(id);
-    audit.record('user_archived', { userId: id }); // The vocabulary's name for a deletion.
+    audit.record('user_archived', { userId: id }); // The audit event of a deletion.
   }
 
   async #findByName(username: string): Promise<Account> {
@@ -97,11 +101,11 @@ export class Accounts {
     userId: string,
     reason: EndReason,
     changeAccount: (tx: Database) => Promise<unknown>,
-    except?: string,
+    exceptSessionId?: string,
   ): Promise<void> {
     await this.#options.sessions.endAll(userId, reason, {
       first: changeAccount,
-      ...(except !== undefined && { except }),
+      ...(exceptSessionId !== undefined && { except: exceptSessionId }),
     });
   }
 }

@@ -1,13 +1,16 @@
 import { Failure } from '../errors.js';
 import type { Exchange } from '../http/exchange.js';
 
-type Echoed = Pick<Exchange, 'method' | 'url' | 'query' | 'headers' | 'ip' | 'hostname' | 'body'>;
+type EchoedExchange = Pick<
+  Exchange,
+  'method' | 'url' | 'query' | 'headers' | 'ip' | 'hostname' | 'body'
+>;
 
 /**
  * Echoes a request in the shape of an Express request. Credentials are removed from the headers and
- * masked in the URL and the query, so that the response can be shown to others.
+ * masked in the URL and the query. The body is echoed unchanged, including any credentials.
  */
-export async function toEcho(exchange: Echoed) {
+export async function toEcho(exchange: EchoedExchange) {
   const { method, url, query, headers, ip, hostname } = exchange;
   return {
     method,
@@ -25,12 +28,12 @@ export async function toEcho(exchange: Echoed) {
 const credentialHeaders = ['authorization', 'cookie', 'proxy-authorization'];
 
 function withoutCredentials(headers: Readonly<Record<string, string>>): Record<string, string> {
-  const shown = Object.entries(headers).filter(([name]) => !credentialHeaders.includes(name));
-  return Object.fromEntries(shown);
+  const kept = Object.entries(headers).filter(([name]) => !credentialHeaders.includes(name));
+  return Object.fromEntries(kept);
 }
 
 /** Returns `{}` for a missing body or an unsupported media type, as Express does. */
-async function readBodyOrEmpty(exchange: Echoed): Promise<unknown> {
+async function readBodyOrEmpty(exchange: EchoedExchange): Promise<unknown> {
   try {
     return (await exchange.body({ form: true })) ?? {};
   } catch (cause) {
@@ -53,14 +56,14 @@ function toMaskedQuery(query: URLSearchParams): Record<string, string | string[]
 
 /** Returns the URL as sent, with the values of secret parameters masked. */
 function maskUrl(url: string): string {
-  const start = url.indexOf('?') + 1;
-  if (start === 0) return url;
-  const parts = url.slice(start).split('&');
-  const masked = parts.map((part) => {
-    const [[name, value] = ['', '']] = new URLSearchParams(part);
-    return isSecret(name, value) ? `${part.split('=', 1)[0]}=${mask}` : part;
+  const queryStart = url.indexOf('?') + 1;
+  if (queryStart === 0) return url;
+  const parameters = url.slice(queryStart).split('&');
+  const masked = parameters.map((parameter) => {
+    const [[name, value] = ['', '']] = new URLSearchParams(parameter);
+    return isSecret(name, value) ? `${parameter.split('=', 1)[0]}=${mask}` : parameter;
   });
-  return url.slice(0, start) + masked.join('&');
+  return url.slice(0, queryStart) + masked.join('&');
 }
 
 const mask = '***';

@@ -7,7 +7,10 @@ export type AttemptOutcome = 'right' | 'wrong' | 'unknown';
 export interface Attempt {
   /** Consecutive wrong passwords before this attempt. */
   readonly failures: number;
-  /** Releases the permit. Returns whether it blocked the key. Later calls return false. */
+  /**
+   * Records the outcome and releases the permit. Returns whether the outcome blocks the key. Later
+   * calls change nothing and return false.
+   */
   settle(outcome: AttemptOutcome): boolean;
 }
 
@@ -22,14 +25,17 @@ export class Throttled extends Error {
 }
 
 export interface AttemptLimiterOptions {
-  /** Failure count that blocks a key, for 1 s. Each further failure doubles the delay. */
+  /**
+   * From this many consecutive failures on, each one blocks the key: the first for 1 s, each further
+   * one for twice as long, up to `delayMaxMs`.
+   */
   readonly freeFailures: number;
   readonly delayMaxMs: number;
-  /** From this many consecutive failures on, each one blocks the key for `delayMs`. */
+  /** From this many consecutive failures on, each one blocks the key for `delayMs` instead. */
   readonly hardStop?: { readonly failures: number; readonly delayMs: number };
-  /** A key without a failure for this long has its failures reset. */
+  /** The failures of a key are reset when this time has passed since the last one. */
   readonly forgetAfterMs: number;
-  /** Number of keys kept. Over the limit the least recently used one is evicted. */
+  /** Number of keys kept. Over the limit the least recently used idle one is evicted. */
   readonly keysMax: number;
   readonly monotonicClock: Clock;
 }
@@ -54,8 +60,8 @@ const waitersMax = 32;
  * Limits password attempts per key. An attempt is counted before it is verified, so that parallel
  * attempts count like sequential ones: the number of pending attempts is limited to the free
  * failures left, or to one when none are left. Further attempts wait for the outcome of a pending
- * one, so parallel attempts with the right password all succeed. At most 32 attempts wait per key;
- * more are rejected.
+ * attempt, so parallel attempts with the right password all succeed. At most 32 attempts wait per key;
+ * any others are rejected with a `waitMs` of 1 s.
  *
  * Idea: GHSA-7h8m-vrxx-vr4m and CVE-2026-110861, where counting after the check was the flaw.
  */
@@ -76,11 +82,14 @@ export class AttemptLimiter {
   isAvailable(key: string): boolean {
     const entry = this.#entries.get(key);
     if (entry === undefined) return true;
-    this.#expire(entry);
+    this.#resetIfExpired(entry);
     return this.#blockedMs(entry) === 0 && entry.pending < this.#concurrencyMax(entry);
   }
 
-  /** Rejects with `Throttled`, or with the reason of `signal` when it aborts during the wait. */
+  /**
+   * Acquires a permit. Rejects with `Throttled`, or with the reason of `signal` when it aborts before
+   * the permit is free.
+   */
   async begin(key: string, signal?: AbortSignal): Promise<Attempt> {
     signal?.throwIfAborted();
     const entry = this.#getEntry(key);
@@ -109,17 +118,17 @@ export class AttemptLimiter {
 
   /** Returns undefined when all permits are taken. Throws `Throttled`. */
   #tryBegin(key: string, entry: Entry): Attempt | undefined {
-    this.#expire(entry);
+    this.#resetIfExpired(entry);
     const blockedMs = this.#blockedMs(entry);
     if (blockedMs > 0) throw new Throttled(blockedMs);
     if (entry.pending >= this.#concurrencyMax(entry)) return undefined;
     entry.pending += 1;
-    let isDone = false;
+    let isSettled = false;
     return {
       failures: entry.failures,
       settle: (outcome) => {
-        if (isDone) return false;
-        isDone = true;
+        if (isSettled) return false;
+        isSettled = true;
         return this.#settle(key, entry, outcome);
       },
     };
@@ -132,8 +141,8 @@ export class AttemptLimiter {
       entry.failures = 0;
       entry.blockedUntil = 0;
     }
-    const isBlocking = outcome === 'wrong' && this.#fail(entry);
-    this.#grantWaiting(key, entry);
+    const isBlocking = outcome === 'wrong' && this.#countFailure(entry);
+    this.#grantWaiters(key, entry);
     const isIdle = entry.pending === 0 && entry.waiters.size === 0;
     if (isIdle && entry.failures === 0 && this.#entries.get(key) === entry) {
       this.#entries.delete(key);
@@ -142,19 +151,19 @@ export class AttemptLimiter {
   }
 
   /** Counts a failure. Returns whether it blocks the key. */
-  #fail(entry: Entry): boolean {
+  #countFailure(entry: Entry): boolean {
     const { freeFailures, delayMaxMs, hardStop, monotonicClock } = this.#options;
     entry.failures += 1;
     entry.failedAt = monotonicClock();
     if (entry.failures < freeFailures) return false;
     const doubled = firstDelayMs * 2 ** (entry.failures - freeFailures);
-    const isHard = hardStop !== undefined && entry.failures >= hardStop.failures;
+    const isHardStop = hardStop !== undefined && entry.failures >= hardStop.failures;
     entry.blockedUntil =
-      entry.failedAt + (isHard ? hardStop.delayMs : Math.min(delayMaxMs, doubled));
+      entry.failedAt + (isHardStop ? hardStop.delayMs : Math.min(delayMaxMs, doubled));
     return true;
   }
 
-  #grantWaiting(key: string, entry: Entry): void {
+  #grantWaiters(key: string, entry: Entry): void {
     for (const waiter of entry.waiters) {
       try {
         const attempt = this.#tryBegin(key, entry);
@@ -180,7 +189,7 @@ export class AttemptLimiter {
     return Math.min(Math.max(0, blockedUntil - monotonicClock()), longestMs);
   }
 
-  #expire(entry: Entry): void {
+  #resetIfExpired(entry: Entry): void {
     if (this.#options.monotonicClock() - entry.failedAt < this.#options.forgetAfterMs) return;
     entry.failures = 0;
     entry.blockedUntil = 0;

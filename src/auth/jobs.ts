@@ -12,14 +12,14 @@ export interface AuthThreadData {
 }
 
 interface HashInput {
-  /** Normalised. */
+  /** Normalised to NFKC. */
   readonly password: string;
   readonly cost: Argon2Cost;
   readonly pepper?: Uint8Array | undefined;
 }
 
 interface VerifyInput {
-  /** Normalised. */
+  /** Normalised to NFKC. */
   readonly password: string;
   readonly hash: string;
   readonly pepper?: Uint8Array | undefined;
@@ -28,8 +28,8 @@ interface VerifyInput {
 const { signingKey } = workerData as AuthThreadData; // Set by `openAuthThreads`.
 
 /**
- * Jobs of the auth threads. Error classes are lost between threads, so expected results are
- * returned (`false`), and only defects throw.
+ * The jobs of the auth threads. Error classes are lost between threads, so a job returns expected
+ * results (`false`) and throws only for defects.
  */
 const jobs = {
   /** Returns the PHC string `$argon2id$v=19$m=…,t=…,p=…$salt$tag`. Spec: RFC 9106. */
@@ -45,7 +45,7 @@ const jobs = {
     ),
 
   /**
-   * Returns false for a wrong password, and at once for a hash of another kind or excessive cost.
+   * Returns false for a wrong password, and at once for a hash of another kind or with a cost out of bounds.
    */
   verifyPassword: async ({ password, hash, pepper }: VerifyInput): Promise<boolean> =>
     parseDigest(hash) !== undefined &&
@@ -53,7 +53,7 @@ const jobs = {
 
   /** Signs the claims unchanged, including `iat` and `exp`; the header is `{ alg, typ, kid }`. */
   signAccessToken: (claims: object): string =>
-    // The callback form uses streams on this same thread and takes twice as long.
+    // The callback form of `sign` uses streams on the same thread and takes twice as long.
     jwt.sign(claims, signingKey.key, {
       algorithm: signingKey.algorithm,
       keyid: signingKey.id,

@@ -14,10 +14,11 @@ export interface KeyRingOptions {
   readonly algorithm: Algorithm;
   /** Required for HS algorithms; ignored for others. */
   readonly secret?: Uint8Array | undefined;
+  /** At most 3; ignored for other than HS algorithms. */
   readonly previousSecrets?: readonly Uint8Array[] | undefined;
   /** Required for RS, PS and ES algorithms; rejected with HS. */
   readonly privateKeyPem?: string | undefined;
-  /** Concatenated PEM blocks. */
+  /** Concatenated PEM blocks, at most 3; rejected with HS. */
   readonly previousPublicKeysPem?: string | undefined;
 }
 
@@ -37,7 +38,10 @@ export interface VerifyingKey {
 
 export interface KeyRing {
   readonly signingKey: SigningKey;
-  /** Returns the key with this `kid`. A token without a `kid` gets the current key. Undefined for an unknown `kid`. */
+  /**
+   * Returns the key with this `kid`, or undefined for an unknown `kid`. For a token without a `kid`
+   * (undefined), returns the current key.
+   */
   find(id: unknown): VerifyingKey | undefined;
   /** Public keys for verifying tokens; undefined for HS algorithms. Spec: RFC 7517 §5. */
   readonly jwks: { readonly keys: readonly JsonWebKey[] } | undefined;
@@ -51,16 +55,17 @@ const curveByAlgorithm: Readonly<Record<string, string>> = {
 };
 
 /**
- * Creates a key ring: the signing key, and up to 3 previous keys that still verify. All keys are of
- * one type and each is used with one algorithm, so the `alg` of a
- * token cannot make a key be used with another algorithm.
+ * Creates a key ring: the signing key, and up to 3 previous keys that still verify. All keys are used
+ * with `algorithm` only, so the `alg` of a token cannot select another algorithm for a key.
  *
  * Throws an Error with a message for the operator when a key is missing, weak, of the wrong type or
  * listed twice. Spec: RFC 8725 §3.1, RFC 7518 §3.
  */
 export function createKeyRing(options: KeyRingOptions): KeyRing {
-  const isSecret = options.algorithm.startsWith('HS');
-  const { signingKey, verifyingKeys } = isSecret ? loadSecretKeys(options) : loadKeyPairs(options);
+  const isSymmetric = options.algorithm.startsWith('HS');
+  const { signingKey, verifyingKeys } = isSymmetric
+    ? loadSecretKeys(options)
+    : loadKeyPairs(options);
   const byId = new Map<unknown, VerifyingKey>(verifyingKeys.map((key) => [key.id, key]));
   if (verifyingKeys.length > previousMax + 1) {
     throw new Error(`Cannot make key ring: ${previousMax} previous keys at most`);
@@ -71,11 +76,11 @@ export function createKeyRing(options: KeyRingOptions): KeyRing {
   return {
     signingKey,
     find: (id) => byId.get(id === undefined ? signingKey.id : id),
-    jwks: isSecret ? undefined : { keys: verifyingKeys.map(toJwk) },
+    jwks: isSymmetric ? undefined : { keys: verifyingKeys.map(toJwk) },
   };
 }
 
-interface Keys {
+interface LoadedKeys {
   readonly signingKey: SigningKey;
   /** The current key is first. */
   readonly verifyingKeys: readonly VerifyingKey[];
@@ -86,13 +91,15 @@ function loadSecretKeys({
   secret,
   previousSecrets = [],
   ...pems
-}: KeyRingOptions): Keys {
+}: KeyRingOptions): LoadedKeys {
   if (pems.privateKeyPem !== undefined || pems.previousPublicKeysPem !== undefined) {
     throw new Error(`Cannot make key ring: ${algorithm} takes no private or public keys`);
   }
   if (secret === undefined) throw new Error(`Cannot make key ring: ${algorithm} needs a secret`);
   const signingKey = loadSecretKey(algorithm, secret, 'the secret');
-  const previous = previousSecrets.map((one) => loadSecretKey(algorithm, one, 'a previous secret'));
+  const previous = previousSecrets.map((older) =>
+    loadSecretKey(algorithm, older, 'a previous secret'),
+  );
   return { signingKey, verifyingKeys: [signingKey, ...previous] };
 }
 
@@ -103,7 +110,11 @@ function loadSecretKey(algorithm: Algorithm, secret: Uint8Array, what: string): 
   return { id, algorithm, key: createSecretKey(secret) };
 }
 
-function loadKeyPairs({ algorithm, privateKeyPem, previousPublicKeysPem }: KeyRingOptions): Keys {
+function loadKeyPairs({
+  algorithm,
+  privateKeyPem,
+  previousPublicKeysPem,
+}: KeyRingOptions): LoadedKeys {
   if (privateKeyPem === undefined) {
     throw new Error(`Cannot make key ring: ${algorithm} needs a private key`);
   }

@@ -58,7 +58,7 @@ const failingLogins = [
 ] as const;
 
 for (const [what, password, username] of failingLogins) {
-  test(`a login with ${what} gets the common failure after one verification`, async (t) => {
+  test(`a login with ${what} is rejected with bad_credentials after one verification`, async (t) => {
     const { attempt, events, hashing } = await startLogin(t);
     hashing.length = 0;
 
@@ -175,7 +175,7 @@ test('the thirty-first login of a minute from one IP is rejected, from another I
   assert.ok(await attempt(rightPassword, 'ada', '198.51.100.7'));
 });
 
-test('a successful login after failures is audited as such', async (t) => {
+test('a login that succeeds after failures has its own audit event', async (t) => {
   const { attempt, count } = await startLogin(t);
   await assert.rejects(attempt('wrong'));
 

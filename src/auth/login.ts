@@ -40,8 +40,9 @@ export class Login {
   }
 
   /**
-   * Throws `bad_credentials`, `too_many_requests`, or `service_unavailable` when too many logins
-   * are queued. Rejects with the reason of `signal` when it aborts before the verification starts.
+   * Returns the tokens of a new session. Throws `bad_credentials`, `too_many_requests`, or
+   * `service_unavailable` when the queue of the auth threads is full or too slow. Rejects with the reason
+   * of `signal` when it aborts before the verification starts.
    */
   async open(request: LoginRequest, sign: SignAccessToken): Promise<IssuedTokens> {
     const { client } = request;
@@ -86,9 +87,9 @@ export class Login {
   }
 
   /**
-   * Verifies the password and settles the attempt. The right password of a disabled account counts
-   * as a failure too; otherwise the response after the last free failure would disclose that the
-   * password is right. An attempt that finds the queue full does not count.
+   * Verifies the password and settles the attempt. The right password of a disabled account counts as a
+   * failure too; otherwise the response after the last free failure would disclose that the password is
+   * right. An attempt without a verification, for example because the queue is full, does not count.
    */
   async #verify(
     { username, password, client, signal }: LoginRequest,

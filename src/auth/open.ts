@@ -40,7 +40,7 @@ export type AuthConfig = Pick<
   'accessToken' | 'session' | 'password' | 'rates' | 'throttle' | 'authThreads'
 >;
 
-/** The authentication feature. Close it after the server and before the database. */
+/** The authentication feature. The caller closes it after the server and before the database. */
 export interface Auth {
   /** Returns the routes of this feature; `bearer` authenticates their requests. */
   routes(bearer: Authenticator): Route[];
@@ -51,13 +51,14 @@ export interface Auth {
   readonly rateLimiter: RateLimiter;
   readonly audit: Audit;
   readonly threads: Pool<AuthJobs>;
+  /** Tasks for a timer. Each returns how many rows it deleted. */
   readonly cleanUpTasks: Readonly<Record<string, () => Promise<number>>>;
   close(): Promise<void>;
 }
 
 /**
- * Opens authentication on an open database. Rejects when a thread fails to load or a key is
- * unusable.
+ * Opens authentication on an open database. Rejects when a thread fails to load, or when a key or an
+ * option for passwords is invalid.
  */
 export async function openAuth(options: AuthOptions): Promise<Auth> {
   const { db, config, log, warnings, wallClock, monotonicClock } = options;

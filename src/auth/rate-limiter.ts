@@ -5,7 +5,7 @@ import type { Client } from '../http/client.js';
 import type { Audit } from '../logging/audit.js';
 import { type Rate, TokenBucket } from '../util/token-bucket.js';
 
-/** The message of the failure when a rate is exceeded, by rate. */
+/** The message of the failure when a rate is exceeded, by the name of the rate. */
 const messages = {
   login: 'Cannot log in: too many logins from this address',
   token: 'Cannot refresh: too many refreshes from this address',
@@ -20,7 +20,7 @@ export interface RateLimiterOptions {
   readonly audit: Audit;
   /** Keys kept per rate. Default 100,000. */
   readonly keysMax?: number;
-  /** Only differences matter. The default is monotonic. */
+  /** Returns milliseconds, of which only differences matter. Default: `performance.now`. */
   readonly monotonicClock?: Clock;
 }
 
@@ -49,7 +49,7 @@ export class RateLimiter {
     };
   }
 
-  /** Counts one request, by `userId` or else by IP key. Throws `too_many_requests`. */
+  /** Counts a request of `userId`, or else of the IP key. Throws `too_many_requests` over the rate. */
   admit(name: RateName, client: Client, userId?: string): void {
     const waitMs = this.#buckets[name].take(userId ?? client.ipKey);
     if (waitMs === 0) return;

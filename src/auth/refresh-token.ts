@@ -37,7 +37,7 @@ const tagBytes = 16;
 export class RefreshTokens {
   readonly #macKeys: readonly Buffer[];
 
-  /** The first secret signs new tokens, all secrets verify. Throws an Error for an empty list. */
+  /** The first secret is used for new tokens; all secrets verify. Throws an Error for an empty list. */
   constructor({ secrets }: { secrets: readonly (Buffer | KeyObject)[] }) {
     if (secrets.length === 0) throw new Error('Cannot make refresh tokens: no secret given');
     this.#macKeys = secrets.map((secret) =>
@@ -52,7 +52,7 @@ export class RefreshTokens {
     return { selector, verifier: Buffer.concat([random, computeMac(key, selector, random)]) };
   }
 
-  /** Whether the token was minted with one of the secrets, at any time. */
+  /** Whether the token was minted with one of the secrets, whether or not it is still valid. */
   verifyMac({ selector, verifier }: RefreshToken): boolean {
     const random = verifier.subarray(0, randomPartBytes);
     const mac = verifier.subarray(randomPartBytes);
@@ -84,12 +84,15 @@ export function formatRefreshToken({ selector, verifier }: RefreshToken): string
   return Buffer.concat([Buffer.from(selector, 'hex'), verifier]).toString('base64');
 }
 
-/** Returns the stored hash of a verifier: SHA-256, 64 hex digits. Enough for 640 random bits. */
+/**
+ * Returns the stored hash of a verifier: SHA-256, 64 hex digits. A slow hash is not needed, because the
+ * verifier has 640 random bits.
+ */
 export function hashVerifier(verifier: Buffer): string {
   return createHash('sha256').update(verifier).digest('hex');
 }
 
-/** Compares hashes of equal length in constant time. Null is equal to no hash. */
+/** Whether two hashes are equal. Compares hashes of equal length in constant time. False for null. */
 export function hashesEqual(one: string, other: string | null): boolean {
   return (
     other !== null &&
@@ -99,29 +102,29 @@ export function hashesEqual(one: string, other: string | null): boolean {
 }
 
 /**
- * Encrypts the successor of a token so that only the holder of the parent can read it: AES-256-GCM
- * under a key derived from the parent. Base64 of `nonce 12 | ciphertext 112 | tag 16`, 188
- * characters.
+ * Encrypts the successor of `parent`, so that only the holder of `parent` can read it: AES-256-GCM under
+ * a key derived from `parent`. Returns base64 of `nonce 12 | ciphertext 112 | tag 16`, 188 characters.
  */
 export function sealSuccessor(successor: RefreshToken, parent: RefreshToken): string {
   const nonce = randomBytes(nonceBytes);
   const cipher = createCipheriv('aes-256-gcm', deriveSealKey(parent), nonce);
-  const text = Buffer.concat([cipher.update(successor.verifier), cipher.final()]);
-  return Buffer.concat([nonce, text, cipher.getAuthTag()]).toString('base64');
+  const ciphertext = Buffer.concat([cipher.update(successor.verifier), cipher.final()]);
+  return Buffer.concat([nonce, ciphertext, cipher.getAuthTag()]).toString('base64');
 }
 
 /**
- * Decrypts the result of `sealSuccessor` with the parent. Throws for a wrong parent or damaged text.
+ * Decrypts the result of `sealSuccessor` with the same `parent`. Throws an Error for another parent or a
+ * damaged text.
  */
 export function openSuccessor(sealed: string, parent: RefreshToken): RefreshToken {
   const bytes = Buffer.from(sealed, 'base64');
   const nonce = bytes.subarray(0, nonceBytes);
-  const text = bytes.subarray(nonceBytes, -tagBytes);
+  const ciphertext = bytes.subarray(nonceBytes, -tagBytes);
   const decipher = createDecipheriv('aes-256-gcm', deriveSealKey(parent), nonce, {
     authTagLength: tagBytes, // Otherwise a truncated tag is accepted.
   });
   decipher.setAuthTag(bytes.subarray(-tagBytes));
-  const verifier = Buffer.concat([decipher.update(text), decipher.final()]);
+  const verifier = Buffer.concat([decipher.update(ciphertext), decipher.final()]);
   return { selector: parent.selector, verifier };
 }
 

@@ -44,7 +44,7 @@ export interface AuthRoutesOptions {
 
 const noStore = { 'cache-control': 'no-store', pragma: 'no-cache' };
 
-/** Returns the routes `/login`, `/token`, `/logout`, `/me`, `/anything` and the public keys. */
+/** Returns the routes `/login`, `/token`, `/logout`, `/me`, `/anything` and, with `jwks`, its route. */
 export function authRoutes(parts: AuthRoutesOptions): Route[] {
   const { login, sessions, accessTokens, bearer, rateLimiter, jwks } = parts;
   const sign = createSigner(accessTokens);
@@ -98,14 +98,14 @@ function keysRoute(jwks: object): Route {
 
 function toTokenReply(
   { accessTokens, tokenType }: AuthRoutesOptions,
-  grant: IssuedTokens,
+  tokens: IssuedTokens,
 ): WholeReply {
   const body = {
-    accessToken: grant.accessToken,
+    accessToken: tokens.accessToken,
     tokenType,
     accessTokenExpiresIn: accessTokens.lifeMs,
-    refreshToken: grant.refreshToken,
-    refreshTokenExpiresIn: grant.refreshTokenExpiresInMs,
+    refreshToken: tokens.refreshToken,
+    refreshTokenExpiresIn: tokens.refreshTokenExpiresInMs,
   };
   return json(200, body, noStore);
 }
@@ -138,8 +138,8 @@ async function logout(
   } else if (scope === 'others') {
     await sessions.endAll(userId, 'logout', { except: sessionId });
   } else {
-    const first = (tx: Database) => users.lock(userId, tx);
-    await sessions.endAll(userId, 'logout', { first });
+    const lockUser = (tx: Database) => users.lock(userId, tx);
+    await sessions.endAll(userId, 'logout', { first: lockUser });
   }
   audit.record('session_logout', { client, userId, sessionId, reason: scope });
 }

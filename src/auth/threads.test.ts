@@ -37,8 +37,8 @@ async function openPool(t: TestContext): Promise<Pool<AuthJobs>> {
     log: silentLogger,
     backOffMs: 1,
     lanes: {
-      passwords: { jobs: ['verifyPassword', 'hashPassword'], perThread: 1, ...waits },
-      tokens: { jobs: ['signAccessToken'], perThread: 32, ...waits },
+      passwords: { jobs: ['verifyPassword', 'hashPassword'], perThreadMax: 1, ...waits },
+      tokens: { jobs: ['signAccessToken'], perThreadMax: 32, ...waits },
     },
   });
   t.after(() => pool.close());

@@ -5,8 +5,9 @@ import type { KeyRing } from './key-ring.js';
 
 export interface AuthThreadsOptions {
   readonly count: number;
-  /** Queued logins per thread. */
+  /** Maximum of queued password jobs per thread. */
   readonly queuePerThreadMax: number;
+  /** A job whose estimated wait is longer is refused. */
   readonly queueWaitMaxMs: number;
   readonly ring: Pick<KeyRing, 'signingKey'>;
   readonly log: Logger;
@@ -23,16 +24,16 @@ export function openAuthThreads(options: AuthThreadsOptions): Promise<Pool<AuthJ
     workerData,
     log,
     lanes: {
-      // argon2 runs outside the thread's JavaScript, so the two lanes overlap: refreshes do not
-      // wait for logins.
+      // argon2 runs on a native thread. Meanwhile the auth thread can sign, so refreshes do not wait
+      // for logins.
       passwords: {
         jobs: ['verifyPassword', 'hashPassword'],
-        perThread: 1,
+        perThreadMax: 1,
         queueMax: queuePerThreadMax * count,
         perOwnerMax: 8,
         waitMaxMs,
       },
-      tokens: { jobs: ['signAccessToken'], perThread: 32, queueMax: 4096, waitMaxMs },
+      tokens: { jobs: ['signAccessToken'], perThreadMax: 32, queueMax: 4096, waitMaxMs },
     },
   });
 }

@@ -51,7 +51,7 @@ test('an IP with a session of the user is allowed while others are blocked', asy
   guess.settle('right');
 });
 
-test('a refusal by the second limiter releases the permit of the first', async () => {
+test('a refusal by the limiter per user releases the permit of the limiter per user and IP', async () => {
   const { throttle, time } = createThrottle();
   await spray(throttle, 20);
   const here = { userKey: 'ada', ipKey: '198.51.100.7', hasSession: withoutSession };

@@ -10,14 +10,17 @@ export interface ThrottleOptions {
   readonly delayMaxMs: number;
   /** Keys kept per limiter. Default 100,000. */
   readonly keysMax?: number;
-  /** Only differences matter. The default is monotonic. */
+  /** Returns milliseconds, of which only differences matter. Default: `performance.now`. */
   readonly monotonicClock?: Clock;
 }
 
 export interface PasswordAttemptOptions {
   readonly userKey: string;
   readonly ipKey: string;
-  /** Whether the user has a session from this IP key; called only when it matters. */
+  /**
+   * Whether the user has a session from this IP key. Called only when the limiter per user has no free
+   * permit.
+   */
   readonly hasSession: () => Promise<boolean>;
   readonly signal?: AbortSignal;
 }
@@ -26,21 +29,24 @@ export interface PasswordAttemptOptions {
 export interface PasswordAttempt {
   /** Consecutive wrong passwords before this attempt, from the same IP key. */
   readonly failures: number;
-  /** Releases the permit. Returns whether it blocked a key. Later calls return false. */
+  /**
+   * Records the outcome and releases the permit. Returns whether the outcome blocks a key. Later calls
+   * change nothing and return false.
+   */
   settle(outcome: AttemptOutcome): boolean;
 }
 
-const second = 1000;
-const minute = 60 * second;
-const hour = 60 * minute;
+const secondMs = 1000;
+const minuteMs = 60 * secondMs;
+const hourMs = 60 * minuteMs;
 const userFreeFailures = 20;
 /** NIST SP 800-63B: at most 100 consecutive wrong passwords per account. */
-const hardStop = { failures: 100, delayMs: 15 * minute };
+const hardStop = { failures: 100, delayMs: 15 * minuteMs };
 
 /**
- * Limits password attempts per user and IP key, and per user. State is in memory and per process,
- * so the effective limit is the configured limit times the number of processes. Keys are HMACs under a random key, so no user
- * input is stored.
+ * Limits password attempts per user and IP key, and per user. State is in memory and per process, so
+ * the effective limit is the configured limit times the number of processes. The limiters get HMACs
+ * under a random key instead of names and addresses, so no user input is stored.
  */
 export class Throttle {
   readonly #byUserAndIp: AttemptLimiter;
@@ -50,29 +56,29 @@ export class Throttle {
   constructor(options: ThrottleOptions) {
     const { freeFailures, delayMaxMs } = options;
     const monotonicClock = options.monotonicClock ?? (() => performance.now());
-    const shared = { keysMax: options.keysMax ?? 100_000, monotonicClock };
+    const commonOptions = { keysMax: options.keysMax ?? 100_000, monotonicClock };
     this.#byUserAndIp = new AttemptLimiter({
       freeFailures,
       delayMaxMs,
-      forgetAfterMs: hour,
-      ...shared,
+      forgetAfterMs: hourMs,
+      ...commonOptions,
     });
     // Failures are kept longer than any delay, so that waiting for a reset gains no attempts.
     this.#byUser = new AttemptLimiter({
       freeFailures: userFreeFailures,
-      delayMaxMs: Math.min(delayMaxMs, minute),
+      delayMaxMs: Math.min(delayMaxMs, minuteMs),
       hardStop,
-      forgetAfterMs: 24 * hour,
-      ...shared,
+      forgetAfterMs: 24 * hourMs,
+      ...commonOptions,
     });
   }
 
   /**
-   * Acquires a permit to try one password; `settle` releases it. Waits only for pending attempts.
-   * Throws `too_many_requests`, or the reason of `signal`.
+   * Acquires a permit to try one password; `settle` releases it. Waits only for the outcome of
+   * pending attempts. Throws `too_many_requests`, or the reason of `signal`.
    *
    * Two limiters apply: one per user and IP key, and one per user, against attempts spread over
-   * many addresses. When the second one would wait or block, it is skipped for an IP key with a
+   * many addresses. When the limiter per user has no free permit, it is skipped for an IP key with a
    * session of the user, so that an attacker cannot lock the owner out.
    */
   async begin({

@@ -18,7 +18,7 @@ export interface PasswordDigest {
   readonly pepperVersion: number;
 }
 
-/** A user and the state of the user's account. */
+/** A user and the state of the user's account. Times are in epoch milliseconds. */
 export interface Account extends User {
   readonly password: PasswordDigest;
   readonly passwordChangedAt: number;
@@ -83,9 +83,9 @@ export class Users {
     afterId?: string;
     limit?: number;
   } = {}): Promise<Account[]> {
-    const count = Math.min(limit, pageMax);
+    const rowsMax = Math.min(limit, pageMax);
     const rows = await this.#db.query<Row>(
-      sql`select ${columns} from users where id > ${toRowId(afterId)} order by id limit ${count}`,
+      sql`select ${columns} from users where id > ${toRowId(afterId)} order by id limit ${rowsMax}`,
     );
     return rows.map(toAccount);
   }
@@ -166,7 +166,7 @@ export class Users {
     return count === 1;
   }
 
-  /** Allows logins again. Returns false for an unknown or enabled user. */
+  /** Allows logins again. Returns false for an unknown or already enabled user. */
   async enable(id: string): Promise<boolean> {
     const count = await this.#db.execute(
       sql`update users set disabled_at = null, updated_at = ${this.#wallClock()}

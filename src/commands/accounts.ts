@@ -17,11 +17,11 @@ export interface AccountParts {
 }
 
 /**
- * Runs `work` with the services for accounts. Opens the services before and closes them after. Logs
- * only to files, because standard output belongs to the command.
+ * Runs `work` with the services for accounts, which are opened before and closed after it. Logs only to
+ * files, because standard output belongs to the command.
  *
  * Sessions that `work` ends are appended to the event log, where a running server finds them and closes
- * their streams. Times are those of the database, whatever `localClock` says.
+ * their streams. The services use the time of the database (see `DatabaseClock`).
  */
 export async function withAccounts<Result>(
   { accessToken, authThreads, ...rest }: Config,
@@ -30,7 +30,7 @@ export async function withAccounts<Result>(
 ): Promise<Result> {
   const config = {
     ...rest,
-    // Commands issue no tokens, so a random secret will do if none is set.
+    // Commands issue no tokens, so a random secret is sufficient if none is set.
     accessToken: { ...accessToken, secret: accessToken.secret ?? randomBytes(64) },
     authThreads: { ...authThreads, count: 1 },
   };

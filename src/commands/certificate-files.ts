@@ -37,7 +37,7 @@ export function replaceFile(path: string, content: string, mode: number): void {
     mkdirSync(dirname(path), { recursive: true });
     rmSync(temporary, { force: true });
     writeFileSync(temporary, content, { mode, flag: 'wx' });
-    chmodSync(temporary, mode); // The umask applies to the mode above.
+    chmodSync(temporary, mode); // Because `writeFileSync` clears the bits of the umask.
     renameSync(temporary, path);
   } catch (cause) {
     throw new Error(`Cannot write ${path}`, { cause });

@@ -29,7 +29,10 @@ await runCommand(usage, async (args) => {
   print(`\nTo trust it:\n${trustInstructions(certificateFile)}`);
 });
 
-/** Trust in the whole machine is listed last, because it is seldom needed. */
+/**
+ * Returns instructions to trust the certificate. The one for the whole machine is last, because it is
+ * seldom needed.
+ */
 function trustInstructions(file: string): string {
   return [
     `  curl          curl --cacert ${file} …`,

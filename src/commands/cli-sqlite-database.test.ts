@@ -33,7 +33,8 @@ test("a command and the server write at the same time and see each other's rows"
   );
   for (const n of ids) {
     await cli.execute(sql`insert into notes values (${2 * n + 1}, 'command')`);
-    if (n % 10 === 0) await new Promise(setImmediate); // Lets the server's replies arrive.
+    // `cli` blocks this thread; lets the replies of the server's writer thread arrive.
+    if (n % 10 === 0) await new Promise(setImmediate);
   }
   await writing;
 

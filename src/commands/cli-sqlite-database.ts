@@ -7,12 +7,12 @@ import { toErrorParts } from '../db/sqlite/messages.js';
 import { Transaction } from '../db/transaction.js';
 
 /**
- * Embedded database for short commands, usable while a server runs.
+ * The embedded database for short commands. Usable while a server runs.
  *
  * It does not take the exclusive lock of the server. Therefore callers may change only users, sessions
  * and API keys, which the server reads from the database each time, and append control entries to the
- * event log, which the server polls. SQLite lets one of the two write at a time; the other waits for
- * at most 5 s. Statements block the thread. The schema must be up to date.
+ * event log, which the server polls. SQLite lets either the command or the server write; the other
+ * waits for at most 5 s. Statements block the thread. The schema must be up to date.
  */
 export class CliSqliteDatabase implements Database {
   readonly dialect = 'sqlite';

@@ -51,8 +51,9 @@ export function runSubcommand(usage: string, commands: Subcommands): Promise<voi
 }
 
 /**
- * Parses arguments by a list of options and the names of the positional arguments, all required.
- * Throws a `UsageError` that names the unknown or missing argument.
+ * Parses arguments by a list of options and the names of the positional arguments, which are all
+ * required. Returns the options in `values` and the positional arguments by name in `named`. Throws a
+ * `UsageError` that names the unknown or missing argument.
  */
 export function parseArguments<
   Options extends NonNullable<ParseArgsConfig['options']>,
@@ -76,21 +77,21 @@ function parseStrictly<Options extends NonNullable<ParseArgsConfig['options']>>(
   try {
     return parseArgs({ args: [...args], options, strict: true, allowPositionals: true });
   } catch (cause) {
-    // The first sentence contains the option; the others are about quoting.
+    // The first sentence of Node's message names the option; the others are about quoting.
     const reason = cause instanceof Error ? cause.message.split('. ')[0] : String(cause);
     throw new UsageError(`Cannot read arguments: ${reason}`, { cause });
   }
 }
 
 /**
- * Loads the settings from the environment and `.env`. Where both set a name, the environment
- * counts. Throws `ConfigError`.
+ * Loads the settings from the environment and `.env`. If both set a name, the value of the
+ * environment is used. Throws `ConfigError`.
  */
 export function readConfig(): Config {
   return loadConfig(readEnvironment().env);
 }
 
-/** The environment with the lines of `.env` added, and which names `.env` sets. */
+/** The environment with the lines of `.env` added, and the names that `.env` sets. */
 export interface Environment {
   readonly env: NodeJS.ProcessEnv;
   readonly hasEnvFile: boolean;
@@ -108,7 +109,7 @@ export function readEnvironment(): Environment {
   return { env: process.env, hasEnvFile, namesInFile: Object.keys(lines) };
 }
 
-/** Replaces `process.loadEnvFile`, which does not report a folder of that name. */
+/** Reads `.env`. `process.loadEnvFile` is not used, because it does not report a folder named `.env`. */
 function readEnvFile(): NodeJS.Dict<string> {
   try {
     return parseEnv(readFileSync('.env', 'utf8'));

@@ -10,12 +10,12 @@ import { CliSqliteDatabase } from './cli-sqlite-database.js';
 import { printError } from './command.js';
 
 /**
- * Runs `work` on users, sessions or API keys, and closes the database. A Herald server may use the
- * database at the same time, in every dialect. The embedded database is created and migrated if
- * necessary.
+ * Opens the database, runs `work`, and closes the database. Because a Herald server may use it at the
+ * same time, `work` may change only users, sessions and API keys, and append control entries. The
+ * embedded database is created and migrated if necessary.
  *
- * The second argument of `work` is the time of the database (see `DatabaseClock`). If the local clock
- * is off, a warning is printed to standard error.
+ * The second argument of `work` returns the time of the database (see `DatabaseClock`). Prints a warning
+ * to standard error if the local clock differs by more than 5 s from the database's.
  */
 export async function withDatabase<Result>(
   config: Pick<Config, 'database'>,
@@ -29,7 +29,7 @@ export async function withDatabase<Result>(
   try {
     const clock = await DatabaseClock.open({ db, log, wallClock: localClock });
     clock.close(); // One measurement is enough for a command.
-    if (clock.isOff) printError(describeOffset(clock.offsetMs));
+    if (clock.isLocalClockWrong) printError(describeOffset(clock.offsetMs));
     return await work(db, () => clock.now());
   } finally {
     await db.close();
@@ -43,8 +43,9 @@ function describeOffset(offsetMs: number): string {
 }
 
 /**
- * Migrates only an outdated schema, because a migration needs the lock that a running server holds.
- * While a server runs, the schema is current.
+ * Opens the embedded database. Migrates only if the schema is outdated, because a migration needs the
+ * lock that a running server holds. A running server of this version has migrated already; while an
+ * older one runs, the command fails.
  */
 async function openCliDatabase(
   options: DatabaseOptions & { dialect: 'sqlite' },

@@ -10,7 +10,7 @@ export interface DemoUser {
   readonly lastName: string;
 }
 
-/** Reads the demo user from `fixtures/`; the path is the same from `src` and from `dist`. */
+/** Reads the demo user from `fixtures/`. The relative path is the same from `src` and from `dist`. */
 export function readDemoUser(): DemoUser {
   const file = new URL('../../fixtures/demo-user.json', import.meta.url);
   return JSON.parse(readFileSync(file, 'utf8')) as DemoUser; // A file of this package, which tests read.

@@ -188,7 +188,7 @@ test('the welcome text is empty in production', async (t) => {
   assert.equal(welcomeText(preparation, 'https://localhost:1'), '');
 });
 
-test('a start is refused when only the certificate or only its key exists', async (t) => {
+test('a start is refused when only the certificate or only its private key exists', async (t) => {
   const halves = [
     [
       'server.cert',

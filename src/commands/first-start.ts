@@ -8,13 +8,13 @@ import { listExisting, localHosts, replaceFile, writeCertificate } from './certi
 import { CommandError } from './command.js';
 import { createDemoUser, readDemoUser } from './demo-user.js';
 
-/** Result of `prepareStart`. */
+/** The result of `prepareStart`. */
 export interface Preparation {
   /** The given settings; `accessToken.secret` is always set. */
   readonly config: Config;
   /** Descriptions of what was just created, one line each. */
   readonly created: readonly string[];
-  /** File with a publish key; undefined unless this is a demonstration. */
+  /** The file with a publish key; undefined if there is none or this start is not for a demonstration. */
   readonly publishKeyFile: string | undefined;
 }
 
@@ -23,9 +23,11 @@ export interface Preparation {
  * and a random token secret. Key and secret are readable by their owner only.
  *
  * On a first start it also creates the demo user and a publish key. A first start has no `.env`, no
- * setting that exposes Herald beyond this machine, and an embedded database without users and keys.
+ * setting that may expose Herald beyond this machine, and an embedded database without users and keys.
  *
- * Throws, with what is missing, in production and when only the certificate or only the key exists.
+ * In production it creates nothing, and throws if a certificate, its key or the secret is missing. Outside
+ * production it throws when only the certificate or only its key exists, and when the generated secret is
+ * weak or unreadable.
  */
 export async function prepareStart(
   given: Config,
@@ -39,11 +41,11 @@ export async function prepareStart(
   const isDemo = !hasEnvFile && isLocal(given) && config.database.dialect === 'sqlite';
   if (isDemo && !existsSync(publishKeyFile))
     created.push(...(await createDemo(config, publishKeyFile)));
-  const hasKey = isDemo && existsSync(publishKeyFile);
+  const hasPublishKey = isDemo && existsSync(publishKeyFile);
   return {
     config: Object.freeze(config),
     created,
-    publishKeyFile: hasKey ? publishKeyFile : undefined,
+    publishKeyFile: hasPublishKey ? publishKeyFile : undefined,
   };
 }
 
@@ -134,7 +136,10 @@ function readSecretFile(file: string): string {
   }
 }
 
-/** Creates the demo user before the key, so that after an interruption login works at least. */
+/**
+ * Creates the demo user and then a publish key, unless the database has users or keys. In this order, a
+ * login works even if the start is interrupted between the two. Returns a line for each thing created.
+ */
 function createDemo(config: Config, publishKeyFile: string): Promise<string[]> {
   return withAccounts(config, async (parts) => {
     const [someUser] = await parts.users.list({ limit: 1 });

@@ -7,11 +7,11 @@ const pipedBytesMax = 4096;
 
 /**
  * Reads a new password: at a terminal prompts twice without echo, otherwise reads the first line of
- * standard input. Passwords are never arguments, because process lists and shell histories show
- * arguments.
+ * standard input. A password is never a command-line argument, because process lists and shell
+ * histories show arguments.
  *
- * Throws a `CommandError` when the two entries differ, when the input is empty or too long, or on
- * Ctrl-C.
+ * Throws a `CommandError` at a terminal when the two entries differ, on Ctrl-C and at the end of the
+ * input; otherwise when the line is empty or more than 4,096 bytes were read.
  */
 export async function readNewPassword(): Promise<string> {
   if (!stdin.isTTY) return readFirstLine();

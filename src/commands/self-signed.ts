@@ -9,14 +9,14 @@ import {
 import { isIP, SocketAddress } from 'node:net';
 
 export interface SelfSignedCertificate {
-  /** PEM, `CERTIFICATE`. */
+  /** PEM with the label `CERTIFICATE`. */
   readonly certificate: string;
-  /** PEM, PKCS #8. */
+  /** PKCS #8 in PEM. */
   readonly privateKey: string;
 }
 
 const dayMs = 24 * 60 * 60 * 1000;
-const lifeDays = 397; // The maximum that browsers accept.
+const lifeDays = 397; // 398 with the day before: the limit of browsers for public certificates.
 
 /**
  * Creates a key (EC P-256) and a self-signed certificate for these host names and IP addresses; the
@@ -32,9 +32,9 @@ export function createSelfSigned(hosts: readonly string[], nowMs: number): SelfS
   const [commonName] = hosts;
   if (commonName === undefined) throw new Error('Cannot make certificate: no host is named');
   const { publicKey, privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
-  const name = sequence(set(sequence(objectId('2.5.4.3'), utf8(commonName))));
+  const name = sequence(set(sequence(objectIdentifier('2.5.4.3'), utf8(commonName))));
   const toBeSigned = sequence(
-    tagged(0xa0, integer(Buffer.of(2))), // Version 3 counts from 0.
+    tagged(0xa0, integer(Buffer.of(2))), // Version 3 is encoded as 2.
     integer(serialNumber()),
     ecdsaWithSha256,
     name,
@@ -56,7 +56,7 @@ function extensions(hosts: readonly string[], publicKey: KeyObject): Buffer {
     extension('2.5.29.19', sequence(boolean(true), integer(Buffer.of(0))), 'critical'), // CA, pathLen 0
     // Bits 0 and 5 are digitalSignature and keyCertSign; the last two bits of the byte are unused.
     extension('2.5.29.15', bitString(2, Buffer.of(0x84)), 'critical'),
-    extension('2.5.29.37', sequence(objectId('1.3.6.1.5.5.7.3.1'))), // serverAuth
+    extension('2.5.29.37', sequence(objectIdentifier('1.3.6.1.5.5.7.3.1'))), // serverAuth
     extension('2.5.29.17', sequence(...hosts.map(alternativeName))),
     extension('2.5.29.14', octets(keyId(publicKey))),
   );
@@ -64,7 +64,7 @@ function extensions(hosts: readonly string[], publicKey: KeyObject): Buffer {
 
 function extension(id: string, value: Buffer, critical?: 'critical'): Buffer {
   const flag = critical === undefined ? [] : [boolean(true)];
-  return sequence(objectId(id), ...flag, octets(value));
+  return sequence(objectIdentifier(id), ...flag, octets(value));
 }
 
 function alternativeName(host: string): Buffer {
@@ -111,8 +111,8 @@ function exportSpki(publicKey: KeyObject): Buffer {
 }
 
 /**
- * Returns the SHA-1 of the curve point. Spec: RFC 5280 §4.2.1.2. It identifies; it protects
- * nothing.
+ * Returns the SHA-1 of the curve point. It only identifies the key, so a weak hash is sufficient.
+ * Spec: RFC 5280 §4.2.1.2.
  */
 function keyId(publicKey: KeyObject): Buffer {
   return createHash('sha1').update(exportSpki(publicKey).subarray(-65)).digest();
@@ -156,7 +156,7 @@ function utf8(text: string): Buffer {
   return tagged(0x0c, Buffer.from(text, 'utf8'));
 }
 
-function objectId(dotted: string): Buffer {
+function objectIdentifier(dotted: string): Buffer {
   const [first = 0, second = 0, ...rest] = dotted.split('.').map(Number);
   return tagged(0x06, Buffer.from([first * 40 + second, ...rest.flatMap(base128)]));
 }
@@ -178,4 +178,4 @@ function time(atMs: number): Buffer {
   );
 }
 
-const ecdsaWithSha256 = sequence(objectId('1.2.840.10045.4.3.2'));
+const ecdsaWithSha256 = sequence(objectIdentifier('1.2.840.10045.4.3.2'));

@@ -7,8 +7,8 @@ import { silentLogger } from '../logging/logger.js';
 import { parseArguments, print, readConfig, runCommand, UsageError } from './command.js';
 import { formatTime } from './table.js';
 
-const usage = `Brings the tables of the database up to date. Without --reset it never drops
-one. It may be run again.
+const usage = `Brings the tables of the database up to date. Drops no table without --reset.
+May be run again at any time.
 
 Usage: npm run sync -- [options]
 
@@ -30,12 +30,12 @@ await runCommand(usage, async (args) => {
     yes: { type: 'string' },
   });
   const {
-    'dry-run': isDry = false,
-    status: isStatus = false,
+    'dry-run': isDryRun = false,
+    status: isStatusOnly = false,
     reset: isReset = false,
     yes,
   } = values;
-  if ([isDry, isStatus, isReset].filter(Boolean).length > 1) {
+  if ([isDryRun, isStatusOnly, isReset].filter(Boolean).length > 1) {
     throw new UsageError(
       'Cannot read arguments: --dry-run, --status and --reset exclude each other',
     );
@@ -45,8 +45,8 @@ await runCommand(usage, async (args) => {
   }
   const config = readConfig();
   const options = toDatabaseOptions(config, silentLogger);
-  if (isStatus) return printStatus(options);
-  if (isDry) return printPlan(options);
+  if (isStatusOnly) return printStatus(options);
+  if (isDryRun) return printPlan(options);
   const { production } = config;
   const { applied, version } = await (isReset
     ? reset(options, { production, yes })
@@ -61,25 +61,25 @@ await runCommand(usage, async (args) => {
 });
 
 async function printStatus(options: DatabaseOptions): Promise<void> {
-  const found = await status(options);
-  if (found === undefined) return print('There is no database yet: npm run sync creates it');
-  for (const step of found.applied)
+  const schema = await status(options);
+  if (schema === undefined) return print('There is no database yet: npm run sync creates it');
+  for (const step of schema.applied)
     print(`Applied  ${formatStep(step)}, ${formatTime(step.appliedAt)}`);
-  if (found.unfinished !== undefined) print(`Partial  ${formatStep(found.unfinished)}`);
-  for (const step of found.pending) print(`Pending  ${formatStep(step)}`);
-  print(`The schema is at version ${found.version}; this program needs ${found.latest}`);
-  if (found.version > found.latest) printNewer(found.latest);
+  if (schema.unfinished !== undefined) print(`Partial  ${formatStep(schema.unfinished)}`);
+  for (const step of schema.pending) print(`Pending  ${formatStep(step)}`);
+  print(`The schema is at version ${schema.version}; this program needs ${schema.latest}`);
+  if (schema.version > schema.latest) printNewer(schema.latest);
 }
 
 async function printPlan(options: DatabaseOptions): Promise<void> {
-  const found = await status(options);
-  if (found === undefined) return print('Would create the database and all tables');
-  for (const step of found.pending) print(`Would apply  ${formatStep(step)}`);
-  if (found.pending.length === 0) print('Nothing is pending');
+  const schema = await status(options);
+  if (schema === undefined) return print('Would create the database and all tables');
+  for (const step of schema.pending) print(`Would apply  ${formatStep(step)}`);
+  if (schema.pending.length === 0) print('Nothing is pending');
 }
 
 function printNewer(latest: number): void {
-  print(`A newer Herald migrated it; this program knows up to ${latest} and runs on it`);
+  print(`A newer Herald migrated the schema; this program knows up to ${latest} and can use it`);
 }
 
 function formatStep({ version, name }: MigrationStep): string {

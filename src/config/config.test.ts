@@ -89,8 +89,8 @@ test('in production a missing secret, issuer or audience is reported', () => {
 
 test('in production a missing secret is reported with its minimum length, also for asymmetric algorithms', () => {
   const secretProblems = (algorithm: string) =>
-    getProblems({ NODE_ENV: 'production', ACCESS_TOKEN_ALGORITHM: algorithm }).filter((it) =>
-      it.startsWith('ACCESS_TOKEN_SECRET '),
+    getProblems({ NODE_ENV: 'production', ACCESS_TOKEN_ALGORITHM: algorithm }).filter((problem) =>
+      problem.startsWith('ACCESS_TOKEN_SECRET '),
     );
 
   assert.deepEqual(secretProblems('HS512'), [

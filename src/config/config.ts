@@ -59,7 +59,7 @@ export class ConfigError extends Error {
 export interface LoadOptions {
   /** Reads the file that a setting names. Default: `readFileSync` as UTF-8. */
   readonly readFile?: (path: string) => string;
-  /** Returns further problems. It is called with the settings, where invalid ones have defaults. */
+  /** Returns further problems. Gets the settings; an invalid one has its default. */
   readonly alsoCheck?: (config: Config) => readonly string[];
 }
 
@@ -85,7 +85,7 @@ export function loadConfig(
   return deepFreeze(config);
 }
 
-/** Returns the names that `loadConfig` reads, in the order of `.env.example`. */
+/** Returns the names of all settings, in the order in which `loadConfig` reads them. */
 export function settingNames(): readonly string[] {
   const reader = new EnvReader({}, () => '');
   readSettings(reader);
@@ -116,8 +116,8 @@ function readSettings(reader: EnvReader) {
     password: readPassword(reader),
     rates: {
       login: parseRate(reader, 'LOGIN_IP_RATE', '30/60000'),
-      // Counts are twice MAX_STREAMS_PER_IP, so that all clients of an address can reconnect twice
-      // at once.
+      // The counts of `token` and `streamOpen` are twice MAX_STREAMS_PER_IP, so that all streams of an
+      // address can reconnect twice in one burst.
       token: parseRate(reader, 'TOKEN_IP_RATE', '1000/60000'),
       streamToken: parseRate(reader, 'STREAM_TOKEN_USER_RATE', '60/60000'),
       streamOpen: parseRate(reader, 'STREAM_OPEN_IP_RATE', '1000/60000'),
@@ -221,7 +221,7 @@ function readKeys(reader: EnvReader, algorithm: Algorithm, production: boolean) 
   const secret = given === undefined ? undefined : parseBytes(reader, 'ACCESS_TOKEN_SECRET', given);
   const previousSecrets = reader
     .list('ACCESS_TOKEN_PREVIOUS_SECRETS')
-    .map((one) => parseBytes(reader, 'ACCESS_TOKEN_PREVIOUS_SECRETS', one));
+    .map((text) => parseBytes(reader, 'ACCESS_TOKEN_PREVIOUS_SECRETS', text));
   const privateKeyPem = reader.file('ACCESS_TOKEN_PRIVATE_KEY_FILE');
   const previousPublicKeysPem = reader.file('ACCESS_TOKEN_PREVIOUS_PUBLIC_KEYS_FILE');
   const symmetric = algorithm.startsWith('HS');

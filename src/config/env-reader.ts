@@ -1,5 +1,6 @@
 /**
- * Node treats a timer delay above 2^31 - 1 ms as 1 ms. 5 days leave room to add or double settings.
+ * Node treats a timer delay above 2^31 - 1 ms (24 days) as 1 ms. A limit of 5 days leaves room for code
+ * that adds or doubles settings.
  */
 const timerMsMax = 5 * 86_400_000;
 /** A hundred years, so that a date plus a span is still a valid date and a safe integer. */
@@ -30,57 +31,63 @@ export class EnvReader {
     this.#readFile = readFile;
   }
 
+  /** Returns the trimmed value; undefined when it is absent or empty. */
   optional(name: string): string | undefined {
     this.names.push(name);
     const value = this.#env[name]?.trim();
     return value === '' ? undefined : value;
   }
 
-  text(name: string, byDefault: string): string {
-    return this.optional(name) ?? byDefault;
+  text(name: string, defaultValue: string): string {
+    return this.optional(name) ?? defaultValue;
   }
 
-  /** Reads an integer. The caller's field name has the unit. */
-  integer(name: string, byDefault: number, { min = 0, max = Number.MAX_SAFE_INTEGER }: Range = {}) {
+  /** Reads an integer from 0 or `min` to `max`. */
+  integer(
+    name: string,
+    defaultValue: number,
+    { min = 0, max = Number.MAX_SAFE_INTEGER }: Range = {},
+  ) {
     const given = this.optional(name);
-    if (given === undefined) return byDefault;
+    if (given === undefined) return defaultValue;
     const value = Number(given);
     if (/^\d+$/.test(given) && value >= min && value <= max) return value;
     const allowed = max === Number.MAX_SAFE_INTEGER ? `${min} or more` : `${min} to ${max}`;
     this.problems.push(`${name} must be a whole number, ${allowed}`);
-    return byDefault;
+    return defaultValue;
   }
 
   /** Reads a delay for a timer, in ms. At most 5 days. */
-  timer(name: string, byDefault: number, { min }: { min: number }): number {
-    return this.integer(name, byDefault, { min, max: timerMsMax });
+  timer(name: string, defaultValue: number, { min }: { min: number }): number {
+    return this.integer(name, defaultValue, { min, max: timerMsMax });
   }
 
   /** Reads a lifetime in ms, which is added to or subtracted from a date. At most 100 years. */
-  span(name: string, byDefault: number, { min }: { min: number }): number {
-    return this.integer(name, byDefault, { min, max: spanMsMax });
+  span(name: string, defaultValue: number, { min }: { min: number }): number {
+    return this.integer(name, defaultValue, { min, max: spanMsMax });
   }
 
   choice<Choice extends string>(
     name: string,
     choices: readonly Choice[],
-    byDefault: Choice,
+    defaultValue: Choice,
   ): Choice {
     const given = this.optional(name);
-    if (given === undefined) return byDefault;
+    if (given === undefined) return defaultValue;
     const found = choices.find((choice) => choice === given);
     if (found === undefined) this.problems.push(`${name} must be one of ${choices.join(', ')}`);
-    return found ?? byDefault;
+    return found ?? defaultValue;
   }
 
-  flag(name: string, byDefault: boolean): boolean {
-    return this.choice(name, ['true', 'false'], byDefault ? 'true' : 'false') === 'true';
+  flag(name: string, defaultValue: boolean): boolean {
+    return this.choice(name, ['true', 'false'], defaultValue ? 'true' : 'false') === 'true';
   }
 
+  /** Reads a comma-separated list without its empty entries. */
   list(name: string): readonly string[] {
     const given = this.optional(name);
-    const parts = given === undefined ? [] : given.split(',');
-    return parts.map((part) => part.trim()).filter((part) => part !== '');
+    const entries = given === undefined ? [] : given.split(',');
+    return entries.map((entry) => entry.trim()).filter((entry) => entry !== '');
   }
 
   /** Returns the content of the file that a setting names. */

@@ -3,7 +3,7 @@ import type { EnvReader } from './env-reader.js';
 
 // Parsers of settings that `EnvReader` has no method for.
 
-/** Returns the minimum memory for a number of passes. Spec: OWASP Password Storage Cheat Sheet. */
+/** Returns the minimum argon2 memory by number of passes. Spec: OWASP Password Storage Cheat Sheet. */
 export function memoryKibMin(passes: number): number {
   return [47_104, 19_456, 12_288, 9216][passes - 1] ?? 7168;
 }
@@ -14,11 +14,11 @@ export function parseName(reader: EnvReader, name: string, production: boolean):
   return given ?? 'herald';
 }
 
-export function parseRate(reader: EnvReader, name: string, byDefault: string): Rate {
-  const given = /^([1-9]\d{0,8})\/([1-9]\d{0,8})$/.exec(reader.text(name, byDefault));
+export function parseRate(reader: EnvReader, name: string, defaultValue: string): Rate {
+  const given = /^([1-9]\d{0,8})\/([1-9]\d{0,8})$/.exec(reader.text(name, defaultValue));
   const [count = 0, perMs = 0] = given?.slice(1).map(Number) ?? [];
   if (given === null) {
-    reader.problems.push(`${name} must be <count>/<milliseconds>, such as ${byDefault}`);
+    reader.problems.push(`${name} must be <count>/<milliseconds>, such as ${defaultValue}`);
   }
   return { count, perMs };
 }
@@ -35,7 +35,7 @@ function isOrigin(text: string): boolean {
   return URL.canParse(text) && new URL(text).origin === text;
 }
 
-/** Parses `<version>:<base64>`, version 1 to 32,767, 16 bytes or more. */
+/** Parses `<version>:<base64>`: a version from 1 to 32,767, and 16 bytes or more. */
 export function parsePepper(
   reader: EnvReader,
   name: string,
@@ -43,9 +43,9 @@ export function parsePepper(
   const given = reader.optional(name);
   if (given === undefined) return undefined;
   const [version = '', base64 = '', ...rest] = given.split(':');
-  const { bytes: key, isWhole } = decodeStrict(base64, 'base64');
+  const { bytes: key, isValid } = decodeStrict(base64, 'base64');
   const isVersion = /^[1-9]\d{0,4}$/.test(version) && Number(version) <= 32_767;
-  if (!isVersion || !isWhole || key.length < 16 || rest.length > 0)
+  if (!isVersion || !isValid || key.length < 16 || rest.length > 0)
     reader.problems.push(`${name} must be <version>:<base64 of 16 bytes or more>`);
   return { version: Number(version), key };
 }
@@ -58,25 +58,25 @@ export function parseFolder(path: string): string | undefined {
 export function parseBytes(reader: EnvReader, name: string, given: string): Buffer {
   const [, encoding = '', text = ''] = /^(base64|hex):(.*)$/s.exec(given) ?? [];
   if (encoding !== 'base64' && encoding !== 'hex') return Buffer.from(given, 'utf8');
-  const { bytes, isWhole } = decodeStrict(text, encoding);
-  if (!isWhole) reader.problems.push(`${name} must be valid ${encoding} on one line`);
+  const { bytes, isValid } = decodeStrict(text, encoding);
+  if (!isValid) reader.problems.push(`${name} must be valid ${encoding} on one line`);
   return bytes;
 }
 
 /**
- * Decodes; `isWhole` is false if `text` has invalid characters. Node skips them or stops there,
- * which would weaken a secret.
+ * Decodes a text; `isValid` is false if it has invalid characters. Node skips such characters or stops
+ * at the first one, which would weaken a secret.
  */
 function decodeStrict(
   text: string,
   encoding: 'base64' | 'hex',
-): { bytes: Buffer; isWhole: boolean } {
+): { bytes: Buffer; isValid: boolean } {
   const bytes = Buffer.from(text, encoding);
-  const spellings = encoding === 'hex' ? [bytes.toString('hex')] : base64Spellings(bytes);
+  const encodings = encoding === 'hex' ? [bytes.toString('hex')] : base64Encodings(bytes);
   const given = encoding === 'hex' ? text.toLowerCase() : text.replace(/=+$/, '');
-  return { bytes, isWhole: spellings.includes(given) };
+  return { bytes, isValid: encodings.includes(given) };
 }
 
-function base64Spellings(bytes: Buffer): string[] {
+function base64Encodings(bytes: Buffer): string[] {
   return [bytes.toString('base64').replace(/=+$/, ''), bytes.toString('base64url')];
 }

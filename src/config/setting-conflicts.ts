@@ -18,12 +18,12 @@ interface Settings {
   readonly authThreads: { readonly count: number };
 }
 
-/** A stream sends `data: ` before each line, so 7 bytes for a line end. */
+/** Maximum bytes sent per byte of event data: a line end is sent with the `data: ` of the next line. */
 const bytesPerDataByteMax = 7;
 
 type Env = Readonly<Record<string, string | undefined>>;
 
-/** Returns problems of settings that are valid alone but conflict with each other. */
+/** Returns the problems of settings that are valid alone but conflict with each other. */
 export function findConflicts(settings: Settings, env: Env): string[] {
   const { session, stream, publish, database, http, authThreads } = settings;
   const problems: string[] = [];
@@ -47,7 +47,7 @@ export function findConflicts(settings: Settings, env: Env): string[] {
   const unsentHardMin = stream.unsentSoftBytes + bytesPerDataByteMax * publish.eventBytesMax;
   if (stream.unsentHardBytes < unsentHardMin) {
     problems.push(
-      `STREAM_UNSENT_HARD must be at least STREAM_UNSENT_SOFT plus 7 times EVENT_BYTES_MAX, the size of an event of line ends: ${unsentHardMin}`,
+      `STREAM_UNSENT_HARD must be at least ${unsentHardMin}: STREAM_UNSENT_SOFT plus 7 times EVENT_BYTES_MAX, because a line break in an event is sent as 7 bytes`,
     );
   }
   return problems;

@@ -22,7 +22,7 @@ export function findTypos(names: readonly string[], settings: readonly string[])
 
 /** Returns the edit distance of two texts (optimal string alignment). */
 function editDistance(some: string, other: string): number {
-  // Three rows of the table are kept; its first row is 0, 1, … for the prefixes of `other`.
+  // Three rows of the distance table are kept. Its first row, 0, 1, …, is for the prefixes of `other`.
   let [before, last]: [number[], number[]] = [[], Array.from(`${other} `, (_, index) => index)];
   for (let row = 1; row <= some.length; row += 1) {
     const next = [row];

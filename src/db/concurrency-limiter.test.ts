@@ -26,7 +26,7 @@ test('work over the in-flight limit is refused until other work has ended', asyn
   await running[1];
 });
 
-test('transactions run in arrival order, also after one fails', async () => {
+test('transactions run in arrival order, even after one fails', async () => {
   const limiter = new ConcurrencyLimiter({ inFlightMax: 10, transactionsMax: 1, waitMs: 1000 });
   const order: string[] = [];
   const first = createHeldWork();

@@ -20,7 +20,7 @@ export class ConcurrencyLimiter {
   readonly #options: ConcurrencyLimiterOptions;
   readonly #running = new Set<Promise<unknown>>();
   readonly #waiters = new Set<() => void>();
-  #transactions = 0;
+  #transactionCount = 0;
   #isClosed = false;
 
   constructor(options: ConcurrencyLimiterOptions) {
@@ -48,13 +48,13 @@ export class ConcurrencyLimiter {
    */
   runTransaction<Result>(work: () => Promise<Result>): Promise<Result> {
     return this.run(async () => {
-      if (this.#transactions >= this.#options.transactionsMax) await this.#waitForSlot();
-      else this.#transactions += 1;
+      if (this.#transactionCount >= this.#options.transactionsMax) await this.#waitForSlot();
+      else this.#transactionCount += 1;
       try {
         return await work();
       } finally {
         const [nextWaiter] = this.#waiters;
-        if (nextWaiter === undefined) this.#transactions -= 1;
+        if (nextWaiter === undefined) this.#transactionCount -= 1;
         else nextWaiter(); // Takes over the slot, so the count does not change.
       }
     });

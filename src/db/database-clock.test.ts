@@ -69,10 +69,10 @@ for (const sign of [1, -1]) {
     clocks.localMs += sign * 5000;
     const clock = await clocks.open(t);
 
-    assert.deepEqual([clock.now(), clock.isOff], [clocks.localMs, false]);
+    assert.deepEqual([clock.now(), clock.isLocalClockWrong], [clocks.localMs, false]);
     assert.equal(clock.offsetMs, sign * 5000);
     clocks.localMs += sign;
-    assert.deepEqual([clock.now(), clock.isOff], [clocks.databaseMs, true]);
+    assert.deepEqual([clock.now(), clock.isLocalClockWrong], [clocks.databaseMs, true]);
     clocks.elapse(20_000);
     assert.equal(clock.now(), clocks.databaseMs);
   });
@@ -107,7 +107,7 @@ test('a clock that is wrong at the start is logged once, and so is its correctio
     [differs, hour],
     [agrees, 0],
   ]);
-  assert.equal(clock.isOff, false);
+  assert.equal(clock.isLocalClockWrong, false);
 });
 
 test('a call of now() that finds a difference starts a measurement', async (t) => {
@@ -126,7 +126,7 @@ test('a call of now() that finds a difference starts a measurement', async (t) =
   assert.equal(clocks.queries, before + 2);
 });
 
-test('a clock of the database that jumps is followed from the next measurement on', async (t) => {
+test('after the clock of the database jumps, its time is used from the next measurement on', async (t) => {
   const clocks = new Clocks();
   const clock = await clocks.open(t);
 
@@ -253,32 +253,35 @@ const setTimeZone = {
 testOnEach('the time of the database server does not depend on a time zone', async (t) => {
   const db = await databaseFor(t);
   const { dialect } = db;
-  if (dialect === 'sqlite') return; // It has no clock.
+  if (dialect === 'sqlite') return; // The embedded database has no clock.
   await db.transaction(async (tx) => {
     await tx.execute(setTimeZone[dialect]);
 
     const clock = await DatabaseClock.open({ db: tx, log: silentLogger });
     clock.close();
 
-    assert.equal(clock.isOff, false, `${clock.offsetMs}`);
+    assert.equal(clock.isLocalClockWrong, false, `${clock.offsetMs}`);
   });
 });
 
-testOnEach('only the embedded database uses the local clock, whatever it says', async (t) => {
-  const db = await databaseFor(t);
-  const wallClock = () => Date.now() + 40 * 24 * hour;
-  const lines: Record<string, unknown>[] = [];
+testOnEach(
+  'only with the embedded database is the local clock used even if it is weeks ahead',
+  async (t) => {
+    const db = await databaseFor(t);
+    const wallClock = () => Date.now() + 40 * 24 * hour;
+    const lines: Record<string, unknown>[] = [];
 
-  const clock = await DatabaseClock.open({ db, log: collectingLog(lines), wallClock });
-  t.after(() => clock.close());
-  await clock.measure();
+    const clock = await DatabaseClock.open({ db, log: collectingLog(lines), wallClock });
+    t.after(() => clock.close());
+    await clock.measure();
 
-  const isEmbedded = db.dialect === 'sqlite';
-  assert.equal(clock.isOff, !isEmbedded);
-  assert.equal(clock.offsetMs > 39 * 24 * hour, !isEmbedded);
-  assert.equal(clock.now() > Date.now() + hour, isEmbedded);
-  assert.deepEqual(
-    lines.map(({ phrase }) => phrase),
-    isEmbedded ? [] : [differs],
-  );
-});
+    const isEmbedded = db.dialect === 'sqlite';
+    assert.equal(clock.isLocalClockWrong, !isEmbedded);
+    assert.equal(clock.offsetMs > 39 * 24 * hour, !isEmbedded);
+    assert.equal(clock.now() > Date.now() + hour, isEmbedded);
+    assert.deepEqual(
+      lines.map(({ phrase }) => phrase),
+      isEmbedded ? [] : [differs],
+    );
+  },
+);

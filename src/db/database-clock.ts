@@ -10,7 +10,7 @@ export interface DatabaseClockOptions {
   readonly monotonicClock?: Clock;
 }
 
-/** The database's time at a local time. */
+/** The time of the database at a value of the local monotonic clock. */
 interface Anchor {
   readonly databaseMs: number;
   readonly monotonicMs: number;
@@ -19,7 +19,7 @@ interface Anchor {
 const offsetMaxMs = 5000;
 const roundTripMaxMs = 2000;
 const measureEveryMs = 30_000;
-/** Between the measurements that calls of `now` start. */
+/** Minimum time between two measurements that calls of `now` start. */
 const pauseMs = 1000;
 
 /** Queries for the current time. They do not depend on the time zone of the connection. */
@@ -47,7 +47,7 @@ export class DatabaseClock {
   #measuredAt = Number.NEGATIVE_INFINITY;
   #activeMeasurement: Promise<void> | undefined;
   #timer: NodeJS.Timeout | undefined;
-  #isLoggedAsOff = false;
+  #isLoggedAsWrong = false;
   #isUnavailable = false;
   #isOpen = true;
 
@@ -73,9 +73,9 @@ export class DatabaseClock {
   now(): number {
     const localMs = this.#wallClock();
     const offsetMs = this.#getOffset(localMs);
-    const isOff = Math.abs(offsetMs) > offsetMaxMs;
-    if (isOff !== this.#isLoggedAsOff) this.#measureSoon();
-    return isOff ? Math.round(localMs - offsetMs) : localMs;
+    const isLocalClockWrong = Math.abs(offsetMs) > offsetMaxMs;
+    if (isLocalClockWrong !== this.#isLoggedAsWrong) this.#measureSoon();
+    return isLocalClockWrong ? Math.round(localMs - offsetMs) : localMs;
   }
 
   /** How far the local clock is ahead of the database's. Negative when it is behind. */
@@ -84,7 +84,7 @@ export class DatabaseClock {
   }
 
   /** Whether the local clock differs by more than 5 s from the database's. */
-  get isOff(): boolean {
+  get isLocalClockWrong(): boolean {
     return Math.abs(this.offsetMs) > offsetMaxMs;
   }
 
@@ -131,7 +131,7 @@ export class DatabaseClock {
   async #measure(): Promise<void> {
     if (!(await this.#updateAnchor())) return;
     // The machine may have been suspended between the query and its result.
-    const isNew = this.isOff && !this.#isLoggedAsOff;
+    const isNew = this.isLocalClockWrong && !this.#isLoggedAsWrong;
     if (isNew && !(await this.#updateAnchor())) return;
     this.#logChange();
   }
@@ -152,11 +152,12 @@ export class DatabaseClock {
 
   #logChange(): void {
     const offsetMs = Math.round(this.offsetMs);
-    const isOff = Math.abs(offsetMs) > offsetMaxMs;
-    if (isOff === this.#isLoggedAsOff || !this.#isOpen) return;
-    this.#isLoggedAsOff = isOff;
+    const isLocalClockWrong = Math.abs(offsetMs) > offsetMaxMs;
+    if (isLocalClockWrong === this.#isLoggedAsWrong || !this.#isOpen) return;
+    this.#isLoggedAsWrong = isLocalClockWrong;
     const { log } = this.#options;
-    if (isOff) log.warn({ offsetMs }, 'clock differs from the database, using the database time');
+    if (isLocalClockWrong)
+      log.warn({ offsetMs }, 'clock differs from the database, using the database time');
     else log.info({ offsetMs }, 'clock agrees with the database again');
   }
 }

@@ -1,6 +1,6 @@
 export type Dialect = 'sqlite' | 'postgres' | 'mariadb' | 'mysql';
 
-/** A value to bind or read. Integers are exact up to 2^53; a byte array is not empty. */
+/** A value to bind or read. Integers are exact up to 2^53; a byte array must not be empty. */
 export type Value = string | number | null | Uint8Array;
 
 /**
@@ -10,7 +10,7 @@ export type Value = string | number | null | Uint8Array;
 export interface Sql {
   readonly texts: readonly string[];
   readonly values: readonly Value[];
-  /** The text depends on the number of values, so fewer such statements are kept prepared. */
+  /** Whether the text depends on the number of values. Fewer such statements are kept prepared. */
   readonly hasVariableArity?: true;
 }
 
@@ -39,9 +39,10 @@ export interface Database {
    * Commits the statements of `work`, or rolls back and rejects with the error of `work`.
    * Isolation: read committed.
    *
-   * A failed statement aborts the transaction in every dialect: it can only be rolled back. After a
-   * deadlock `work` runs again, at most 3 times in all, so it must be repeatable. `work` must be
-   * fast, because it blocks the only writer of SQLite. Rejects when nested.
+   * In every dialect a failed statement aborts the transaction, which is then rolled back. After a
+   * conflict with another transaction, such as a deadlock, `work` runs again, at most 3 times in all, so
+   * it must be repeatable. `work` must be fast, because it blocks the only writer of SQLite. Rejects
+   * when nested.
    */
   transaction<Result>(work: (tx: Database) => Promise<Result>): Promise<Result>;
 
@@ -171,7 +172,7 @@ export const dollar: Placeholder = (position) => `$${position}`;
 const renderCache = new WeakMap<Placeholder, WeakMap<readonly string[], string>>();
 
 /**
- * Returns the text for a driver. A template without parts is rendered once per placeholder style.
+ * Returns the text for a driver. The text of a template without parts is built once per placeholder style.
  */
 export function render(statement: Sql, placeholder: Placeholder): string {
   const { texts } = statement;

@@ -2,24 +2,27 @@ import type { Clock } from '../clock.js';
 import type { Config } from '../config/config.js';
 import type { Logger } from '../logging/logger.js';
 
-export type DatabaseOptions = SqliteOptions | ServerOptions;
+export type DatabaseOptions = SqliteOptions | DatabaseServerOptions;
 
 export interface SqliteOptions {
   readonly dialect: 'sqlite';
   /** Path of the database file. A missing folder is created. */
   readonly file: string;
-  /** Deadline of a write or a whole transaction, which occupies the only writer. Default 15,000. */
+  /**
+   * Deadline of a write, of the work of a transaction, and of its commit, because each occupies the only
+   * writer. Default 15,000.
+   */
   readonly transactionMs?: number;
   /**
    * How long to wait until another process, which may be shutting down, releases the file. Default
-   * 2,000; for a migration 5,000.
+   * 2,000 when the database is opened, 5,000 when a command migrates or resets it.
    */
   readonly lockMs?: number;
   readonly log: Logger;
   readonly wallClock?: Clock;
 }
 
-export interface ServerOptions {
+export interface DatabaseServerOptions {
   readonly dialect: 'postgres' | 'mariadb' | 'mysql';
   /** A host name, an IP address, or (PostgreSQL) the folder of a Unix socket. */
   readonly host: string;
@@ -30,10 +33,16 @@ export interface ServerOptions {
   /** True: TLS with a checked certificate. With `ca` (PEM), only that authority is trusted. */
   readonly ssl: boolean | { readonly ca: string };
   readonly connectionsMax: number;
-  /** Deadline for opening a connection, and for waiting for a free one. */
+  /**
+   * Deadline for opening a connection. On MariaDB and MySQL also for waiting for a free connection of the
+   * pool; on PostgreSQL a statement waits at most `connectMs + statementMs`.
+   */
   readonly connectMs: number;
   /**
-   * Deadline of one statement: enforced by the database server, and by Herald if that is silent.
+   * Limit of one statement in the database server. MySQL applies it only to `select`. PostgreSQL behind a
+   * pooler (`prepare: false`) does not apply it. If the server does not respond, Herald itself rejects the
+   * statement: on PostgreSQL after `connectMs + statementMs`, on MariaDB and MySQL `statementMs` plus a
+   * second after the last byte arrived.
    */
   readonly statementMs: number;
   /** PostgreSQL: whether statements stay prepared. False behind a transaction pooler. */
@@ -42,7 +51,10 @@ export interface ServerOptions {
   readonly wallClock?: Clock;
 }
 
-/** Returns the name that `sync -- --reset --yes=…` expects; for SQLite, the file name. */
+/**
+ * Returns the name of the database, which `npm run sync -- --reset --yes=<database>` must repeat; for SQLite,
+ * the file name.
+ */
 export function getDatabaseName(options: DatabaseOptions): string {
   if (options.dialect !== 'sqlite') return options.database;
   return options.file.split(/[\\/]/).at(-1) ?? options.file;

@@ -1,5 +1,5 @@
 import { checkServerIdentity, type PeerCertificate } from 'node:tls';
-import type { ServerOptions } from './options.js';
+import type { DatabaseServerOptions } from './options.js';
 
 export interface TlsOptions {
   readonly ca?: string;
@@ -11,7 +11,7 @@ export interface TlsOptions {
  * configured host, because by default the packages check no name, or `localhost` when the host is
  * an IP address.
  */
-export function buildTlsOptions({ ssl, host }: ServerOptions): false | TlsOptions {
+export function buildTlsOptions({ ssl, host }: DatabaseServerOptions): false | TlsOptions {
   if (ssl === false) return false;
   const checked: TlsOptions = {
     checkServerIdentity: (_name, certificate) => checkServerIdentity(host, certificate),

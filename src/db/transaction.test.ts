@@ -28,7 +28,7 @@ test('a transaction is tried three times, after pauses that differ between proce
   assert.deepEqual(randoms, [1, 2]); // Each pause is random.
 });
 
-test('after the third conflict a transaction is given up as service_unavailable', async () => {
+test('after the third conflict a transaction rejects with service_unavailable', async () => {
   const { attempt, calls } = createAttempt(3);
 
   await assert.rejects(withRetries(attempt), (error) => {
@@ -41,7 +41,7 @@ test('after the third conflict a transaction is given up as service_unavailable'
   assert.equal(calls.count, 3);
 });
 
-test('what is no conflict is not tried again', async () => {
+test('an error that is no conflict is not retried', async () => {
   let calls = 0;
 
   const failing = withRetries(async () => {

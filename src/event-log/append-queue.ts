@@ -6,7 +6,7 @@ export interface AppendQueueOptions {
   readonly store: Pick<LogStore, 'append'>;
   /** Called with committed events, in sequence order. Must not throw. */
   readonly onAppended: (added: readonly NumberedEvent[]) => void;
-  /** Called when an append failed and may have been committed. Must not reject. */
+  /** Called when an append failed but may have been committed. Must not reject. */
   readonly onUncertainCommit: () => Promise<void>;
 }
 
@@ -32,8 +32,9 @@ const waitingMax: Size = { events: 20_000, recipients: 200_000, bytes: 64 * mib 
 
 /**
  * Appends with group commit: requests that arrive during a transaction share the next one, up to
- * 1000 events, 10,000 recipients or 4 MiB of data. At most 20,000 events, 200,000 recipients or 64
- * MiB can wait; beyond that `append` throws `service_unavailable`. When the store is unavailable,
+ * 1000 events, 10,000 recipients or 4 MiB of data; a larger request is written alone. At most 20,000
+ * events, 200,000 recipients or 64 MiB of data can wait; beyond that `append` rejects with
+ * `service_unavailable`, unless no other request waits. When the store is unavailable,
  * every waiting request is rejected.
  */
 export class AppendQueue {
@@ -133,7 +134,7 @@ export class AppendQueue {
   #settle(group: readonly QueuedAppend[], outcomes: readonly AppendOutcome[]): void {
     for (const [index, { resolve }] of group.entries()) {
       const outcome = outcomes[index];
-      if (outcome === undefined) continue; // Cannot happen: the store returns one per request.
+      if (outcome === undefined) continue; // Cannot happen: the store returns one outcome per request.
       resolve(outcome);
       if (outcome.kind === 'appended') this.#options.onAppended(outcome.added);
     }

@@ -88,7 +88,7 @@ test('at most 20,000 events may wait', async () => {
   await Promise.all([first, ...waiting, last]);
 });
 
-test('a read that waits for its turn runs no query if it is no longer needed then', async () => {
+test('a read that waits for other reads runs no query if it is no longer needed when they end', async () => {
   const store = new MemoryLogStore('e');
   store.release();
   store.appendExternally(['all'], 'x');
@@ -111,7 +111,7 @@ test('a read that waits for its turn runs no query if it is no longer needed the
   await assert.rejects(waiting, store.readError);
 });
 
-test('a catch-up that is requested during another one also delivers the events committed in between', async () => {
+test('a catch-up that is requested during another catch-up delivers the events committed in between', async () => {
   const store = new MemoryLogStore('e');
   store.release();
   const eventLog = await EventLog.open({
@@ -133,7 +133,7 @@ test('a catch-up that is requested during another one also delivers the events c
   assert.equal(eventLog.head, 1);
 });
 
-test('read reports a gap when events are trimmed before the page is read, and not when after', async () => {
+test('a read reports a gap when events are trimmed before the page is read, but not when they are trimmed after', async () => {
   const store = new MemoryLogStore('e');
   store.release();
   store.appendExternally(['all'], 'x');

@@ -27,14 +27,17 @@ export interface FramePage {
   /** Every event visible to the reader up to this `seq` is in `frames` or in an earlier page. */
   readonly end: number;
   readonly more: boolean;
-  /** Whether entries of the range were trimmed before they were read. */
+  /**
+   * Whether events for the reader were trimmed before they were read. In rare cases true although none was,
+   * for example when the events of this page are trimmed right after they were read.
+   */
   readonly gap: boolean;
 }
 
 export interface AppendResult {
   /** The ids of the events, in the order of the request. */
   readonly ids: readonly string[];
-  /** Whether the events had been appended earlier under the same idempotency key. */
+  /** Whether every event had been appended earlier, under the key of the request or its own. */
   readonly isRepeated: boolean;
 }
 
@@ -152,10 +155,12 @@ export class EventLog {
    * Publishes events: appends those that are not volatile, then delivers the volatile ones. Returns
    * the id of each event once all appended events are durable, and null for each volatile event.
    * Events published earlier under the same idempotency key, of the request or of their own, are not
-   * published again. The key of a request has no effect when all events are volatile. `keyId` is the
-   * API key of the publisher.
+   * published again. The key of a request has no effect when all events are volatile. Volatile events
+   * are dropped if the store fails after the other events were appended. `keyId` is the id of the
+   * publisher's API key.
    *
-   * Throws the same errors as `append`; then nothing was published.
+   * Throws the same errors as `append`. After `service_unavailable` the appended events may still be
+   * stored and delivered; after the other errors nothing is published.
    */
   async publish(
     events: readonly NewEvent[],
@@ -165,7 +170,7 @@ export class EventLog {
     const logged = events.filter((event) => !event.volatile);
     const { ids, isRepeated } =
       logged.length === 0
-        ? await this.#stamp(keyId)
+        ? await this.#prepareVolatile(keyId)
         : await this.append({ events: logged, idempotency, keyId });
     const isRepeatedRequest = idempotency !== undefined && isRepeated;
     const volatileEvents = isRepeatedRequest ? [] : events.filter((event) => event.volatile);
@@ -181,8 +186,8 @@ export class EventLog {
    */
   async append(request: AppendRequest): Promise<AppendResult> {
     const outcome = await this.#queue.append(request);
-    if (outcome.kind === 'conflict') throw keyUsedBefore(outcome.event);
-    if (outcome.kind === 'revoked') throw keyRevoked();
+    if (outcome.kind === 'conflict') throw createKeyConflict(outcome.event);
+    if (outcome.kind === 'revoked') throw createRevokedKeyFailure();
     const ids = outcome.seqs.map((seq) => this.format(seq));
     return { ids, isRepeated: outcome.kind === 'repeated' };
   }
@@ -194,9 +199,9 @@ export class EventLog {
 
   /**
    * Returns the next page of frames for these audiences, from memory if they are still cached. The
-   * page ends with the frame that reaches `bytesMax`. At most 4 reads from the store run at a time. A
-   * read that had to wait, and for which `isNeeded` then returns false, returns an empty page. Rejects
-   * when the store does.
+   * page ends with the frame that reaches `bytesMax`. At most 4 reads from the store run at a time;
+   * others wait. If `isNeeded` returns false when a read from the store could start, the page is empty.
+   * Rejects when the store does.
    */
   async read(
     audiences: readonly Audience[],
@@ -244,7 +249,7 @@ export class EventLog {
 
   /**
    * Delivers or applies all entries committed before the call, including those of other processes.
-   * For a poll or a notification. Rejects when the store does.
+   * Called by the poller. Rejects when the store does.
    */
   catchUp(): Promise<void> {
     return this.#catchUp.run();
@@ -274,7 +279,7 @@ export class EventLog {
   }
 
   async #readStore({ audiences, after, bytesMax }: ReadRequest): Promise<FramePage> {
-    // A control entry after the head may end this stream, so later events must not be read yet.
+    // A control entry after the head may end the stream of the reader, so nothing after the head is read yet.
     const upTo = this.#head;
     const limits = { eventsMax: pageEventsMax, bytesMax };
     const page = await this.#store.read(audiences, { after, upTo }, limits);
@@ -289,13 +294,13 @@ export class EventLog {
   }
 
   /**
-   * Applies every entry up to the stored head, so that volatile events that are delivered next do not
-   * reach a stream that has ended. Throws `invalid_token` when the API key is revoked, and
+   * Applies every entry up to the stored head, so that the volatile events delivered afterwards do not
+   * reach a stream that should have ended. Throws `invalid_token` when the API key is revoked, and
    * `service_unavailable` when the store does not respond.
    */
-  async #stamp(keyId: string | undefined): Promise<AppendResult> {
-    const { seq, isRevoked } = await this.#store.stamp(keyId);
-    if (isRevoked) throw keyRevoked();
+  async #prepareVolatile(keyId: string | undefined): Promise<AppendResult> {
+    const { seq, isRevoked } = await this.#store.readPublishSnapshot(keyId);
+    if (isRevoked) throw createRevokedKeyFailure();
     if (this.#head < seq) await this.catchUp();
     return nothingAppended;
   }
@@ -364,8 +369,8 @@ export class EventLog {
   }
 
   /**
-   * Delivers volatile events once everything known to be committed is applied here, so that they reach
-   * no stream that ended before. When the store does not answer they are dropped. Never rejects.
+   * Delivers volatile events once this process has applied every entry known to be committed, so that
+   * they reach no stream that should have ended. Drops them if the store fails. Never rejects.
    */
   async #deliverVolatile(events: readonly NewEvent[]): Promise<void> {
     const committedSeq = this.#committedSeq;
@@ -384,7 +389,8 @@ export class EventLog {
   }
 }
 
-function keyUsedBefore(event: LoggableEvent | undefined): Failure {
+/** Creates the failure for an idempotency key, of an event or of the request, that was used before. */
+function createKeyConflict(event: LoggableEvent | undefined): Failure {
   if (event === undefined) {
     const message = 'Cannot publish: this Idempotency-Key was used for another body';
     return new Failure('conflict', message, { info: { header: 'idempotency-key' } });
@@ -395,7 +401,7 @@ function keyUsedBefore(event: LoggableEvent | undefined): Failure {
   });
 }
 
-function keyRevoked(): Failure {
+function createRevokedKeyFailure(): Failure {
   return new Failure('invalid_token', 'Cannot publish: the API key is revoked');
 }
 

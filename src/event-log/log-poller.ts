@@ -3,25 +3,25 @@ import type { Logger } from '../logging/logger.js';
 
 /** The part of `EventLog` that the poller uses. */
 export interface PolledLog {
-  /** Number of the newest event that was delivered. */
+  /** Number of the newest entry that was delivered or applied. */
   readonly head: number;
-  /** Delivers events that other processes appended. Rejects when the store does. */
+  /** Delivers or applies entries that other processes appended. Rejects when the store does. */
   catchUp(): Promise<void>;
 }
 
 export interface LogPollerOptions {
   readonly eventLog: PolledLog;
   readonly log: Logger;
-  /** See `LogStore.listen`. While it is active, polling only covers missed notifications. */
+  /** See `LogStore.listen`. While the subscription is active, polls only cover missed notifications. */
   readonly listen: (onAppended: () => void) => Subscription | undefined;
-  /** Poll intervals: while events arrive, while none do, and while the database notifies. */
+  /** Poll intervals: while entries arrive, the longest while none do, and while the database notifies. */
   readonly pollMs: { readonly busy: number; readonly idle: number; readonly notified: number };
 }
 
 /**
- * Polls for events that other processes have appended: often while events arrive, less often when
- * none do, and at once when notified. Polling continues while the database is unavailable;
- * missed events are delivered in order afterwards.
+ * Polls for entries that other processes have appended: often while entries arrive, less often when
+ * none do, and at once when notified. Polling continues while the database is unavailable, and missed
+ * events are delivered in order afterwards.
  */
 export class LogPoller {
   readonly #options: LogPollerOptions;

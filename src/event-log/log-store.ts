@@ -20,27 +20,31 @@ export type LogEntry = LoggedEvent | LoggedControlEntry;
 
 /** Events that are written in one transaction. Either all or none of the new ones are written. */
 export interface AppendRequest {
-  /** Those with an idempotency key of their own are written unless they were written before. */
+  /** An event with its own idempotency key is written only if no earlier event had that key. */
   readonly events: readonly LoggableEvent[];
-  /** The idempotency key of all events together. Then none of them has a key of its own. */
+  /** The idempotency key of the request. If it is set, no event has its own key. */
   readonly idempotency: IdempotencyKey | undefined;
-  /** The API key that publishes; idempotency keys belong to it. If it is revoked, nothing is written. */
+  /**
+   * Id of the publishing API key. Idempotency keys are separate for each API key. If the API key is
+   * revoked, nothing is written.
+   */
   readonly keyId?: string | undefined;
 }
 
-/** The numbers of the events of a request, in its order. */
+/** The outcome of a request whose events are all in the event log. */
 export interface AppendedEvents {
   /** `repeated`: every event was appended before, under an idempotency key with the same body. */
   readonly kind: 'appended' | 'repeated';
+  /** The sequence numbers of all events, in the order of the request. */
   readonly seqs: readonly number[];
-  /** The new events, with consecutive numbers. */
+  /** The new events, with consecutive sequence numbers. */
   readonly added: readonly NumberedEvent[];
 }
 
 /** Nothing was appended, because an idempotency key was used for another body before. */
 export interface AppendConflict {
   readonly kind: 'conflict';
-  /** The event whose own key it is; undefined for the key of the request. */
+  /** The event whose own key was used before; undefined if it was the key of the request. */
   readonly event: LoggableEvent | undefined;
 }
 
@@ -52,9 +56,9 @@ export interface NumberedEvent {
   readonly event: LoggableEvent;
 }
 
-/** The position of a volatile event among the entries of the event log. */
-export interface PublishStamp {
-  /** The head. All entries up to it must be applied before the event is delivered. */
+/** What must be known before volatile events are delivered. */
+export interface PublishSnapshot {
+  /** The head. All entries up to it must be applied before the volatile events are delivered. */
   readonly seq: number;
   readonly isRevoked: boolean;
 }
@@ -65,13 +69,13 @@ export interface LogState {
   readonly seq: number;
   /** Every entry up to this number has been trimmed. */
   readonly trimmedSeq: number;
-  /** Number of stored events, without control entries. */
-  readonly events: number;
+  /** Without control entries. */
+  readonly eventCount: number;
   /** Size of the stored events, see `getStoredBytes`. */
   readonly bytes: number;
 }
 
-/** Numbers above `after`, up to and including `upTo`. */
+/** The sequence numbers above `after`, up to and including `upTo`. */
 export interface SeqRange {
   readonly after: number;
   readonly upTo: number;
@@ -80,7 +84,7 @@ export interface SeqRange {
 /** Limits of one page. A page has at least one event, however large, if there is any. */
 export interface PageLimits {
   readonly eventsMax: number;
-  /** Size of the data. The page ends with the event that reaches it. */
+  /** Limits the size of the data. The page ends with the event that reaches the limit. */
   readonly bytesMax: number;
 }
 
@@ -88,11 +92,11 @@ export interface StoredPage {
   readonly events: readonly LoggedEvent[];
   /** Whether more events may follow the last one. */
   readonly more: boolean;
-  /** Every entry up to this number had been trimmed when the page was read. */
+  /** Every entry up to this sequence number had been trimmed when the page was read. */
   readonly trimmedSeq: number;
 }
 
-/** All entries up to `upTo`, except those that have been trimmed. */
+/** The entries of a range up to `upTo`, without those that have been trimmed. */
 export interface LoggedRange {
   readonly entries: readonly LogEntry[];
   readonly upTo: number;
@@ -100,7 +104,7 @@ export interface LoggedRange {
 
 /** Limits of one trim batch. */
 export interface TrimBatchLimits {
-  readonly eventsMax: number;
+  readonly entriesMax: number;
   readonly recipientsMax: number;
 }
 
@@ -113,28 +117,29 @@ export interface TrimCandidate {
   readonly bytes: number;
 }
 
-/** The oldest entries, which are trimmed: those above `after`, up to and including `upTo`. */
+/** The entries that a trim deletes: the oldest ones, above `after`, up to and including `upTo`. */
 export interface TrimRange {
   /** Where the last trim ended. */
   readonly after: number;
   readonly upTo: number;
-  /** Number of events in the range, without control entries. */
-  readonly events: number;
+  /** Without control entries. */
+  readonly eventCount: number;
   /** Size of the events in the range, see `getStoredBytes`. */
   readonly bytes: number;
+  /** Epoch ms. Events that have expired by then are no loss to anybody. */
+  readonly now: number;
 }
 
 /**
- * Stores the event log. One test suite checks every implementation of this interface, and only the
- * folder of an implementation depends on how it stores.
+ * Stores the event log. Callers do not depend on how it is stored: only the folder `sql` does.
  */
 export interface LogStore {
   /**
-   * Whether other server processes may append, so that the event log has to be polled often. To an
-   * event log that is not shared only commands append, and only control entries.
+   * Whether other server processes may append, so that the event log has to be polled often. If not,
+   * the only other writers are commands, which append only control entries.
    */
   readonly isShared: boolean;
-  /** Reads the state. Rejects with `service_unavailable` after the stored event log was replaced. */
+  /** Reads the state. Rejects with `service_unavailable` once the stored event log has been replaced. */
   state(): Promise<LogState>;
   /**
    * Appends in one transaction. The events are durable when the promise resolves. Transactions commit
@@ -142,24 +147,26 @@ export interface LogStore {
    */
   append(requests: readonly AppendRequest[]): Promise<readonly AppendOutcome[]>;
   /** Reads the head, and whether the API key is revoked, in one snapshot. */
-  stamp(keyId: string | undefined): Promise<PublishStamp>;
+  readPublishSnapshot(keyId: string | undefined): Promise<PublishSnapshot>;
   /** Reads the next events for these audiences in a range, in sequence order. */
   read(audiences: readonly Audience[], range: SeqRange, limits: PageLimits): Promise<StoredPage>;
   /**
-   * Reads the first entries of a range, in sequence order; events with their audiences. The result ends
-   * with the event that reaches `bytesMax`, see `getStoredBytes`; `upTo` is the number where it ends.
+   * Reads the first entries of a range in sequence order, the events with their audiences. Ends with the
+   * event with which the total size reaches `bytesMax` (see `getStoredBytes`), or at the end of the range.
+   * `upTo` of the result is the sequence number at which it ends.
    */
   readAll(range: SeqRange, bytesMax: number): Promise<LoggedRange>;
   /**
-   * Returns the newest trimmed event for any of these audiences; 0 if there is none. The result may
-   * be too high, so that a client gets `too_old` although it lost nothing, but never too low.
+   * Returns the sequence number of the newest trimmed event for any of these audiences; 0 if there is
+   * none. The result may be too high, so that a client gets `too_old` although it lost no event, but
+   * never too low.
    */
   lastTrimmed(audiences: readonly Audience[]): Promise<number>;
   /** Reads the first entries after a sequence number: as many as the limits allow, at least one. */
   oldestEntries(after: number, limits: TrimBatchLimits): Promise<TrimCandidate[]>;
   /**
    * Deletes a range and returns the number of deleted rows. Deletes nothing when another process has
-   * trimmed beyond `after` meanwhile. No append waits for a trim that waits for locked rows.
+   * trimmed beyond `after` meanwhile. While a trim waits for locked rows, no append waits for the trim.
    */
   trim(range: TrimRange): Promise<number>;
   /** Deletes a batch of expired idempotency keys and returns how many. For a timer. */

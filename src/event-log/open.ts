@@ -13,7 +13,10 @@ export interface EventLogParts {
   readonly limits: Config['eventLog'];
   readonly log: Logger;
   readonly wallClock: () => number;
-  /** Epoch of the event log if it is created: 1 to 15 characters of `0-9 a-z`, never used before. */
+  /**
+   * Epoch for a new event log, or with the suffix `r` for one whose counter went back: 1 to 15
+   * characters of `0-9 a-z`, never used before.
+   */
   readonly newEpoch: string;
   /** Called once when the stored event log was replaced. From then on reads and appends fail. */
   readonly onReplaced: () => void;
@@ -32,9 +35,9 @@ export async function openEventLog(parts: EventLogParts): Promise<EventLog> {
 }
 
 /**
- * Returns a function that appends control entries in a transaction `tx` of this database. Call it
- * after everything else in the transaction that may wait for a lock. It needs no open `EventLog`, so
- * commands can use it while a server runs.
+ * Returns a function that appends control entries in a transaction `tx` of this database. Call the
+ * function after everything else in the transaction that may wait for a lock. It needs no open
+ * `EventLog`, so commands can use it while a server runs.
  */
 export function controlEntryAppender(
   db: Database,
@@ -45,8 +48,8 @@ export function controlEntryAppender(
 }
 
 /**
- * Writes `bytes` of data, the size of the largest event, to a row that no reader sees. Rejects when
- * the database cannot be written. For a readiness check.
+ * Writes `bytes` of data to a row that no reader sees. Rejects when the database cannot be written.
+ * The readiness check calls it with the size of the largest event.
  */
 export function probeEventLog(db: Database, bytes: number, now: number): Promise<void> {
   return probeWrite(db, bytes, now);

@@ -12,7 +12,7 @@ import { minify } from '../events/raw-json.js';
 import { type BodyBudget, budgetExhausted } from '../http/body/body-budget.js';
 import type { AppendRequest } from './log-store.js';
 
-/** After the first line of a batch. */
+/** A batch is written at the latest this long after its first line arrived. */
 const flushMs = 50;
 /** Limits of one batch. They depend only on the lines, so that a retry has the same batches. */
 const batchMax = { events: 500, bytes: 1024 * 1024, recipients: recipientsPerRequestMax };
@@ -20,14 +20,16 @@ const batchMax = { events: 500, bytes: 1024 * 1024, recipients: recipientsPerReq
 export interface PublishLinesParts {
   readonly limits: PublishLimits;
   readonly wallClock: () => number;
-  /** The memory that bodies may hold together. */
+  /** Limits the memory that all bodies hold together. */
   readonly budget: BodyBudget;
   readonly publish: (
     events: readonly NewEvent[],
     idempotency: AppendRequest['idempotency'],
   ) => Promise<readonly (string | null)[]>;
-  /** The idempotency key of the request. Then no line may have one of its own. */
+  /** The idempotency key of the request. If it is set, no line may have its own key. */
   readonly key: string | undefined;
+  /** When it aborts, `lines` throws its reason. */
+  readonly signal: AbortSignal;
 }
 
 export interface PublishedLines {
@@ -37,27 +39,28 @@ export interface PublishedLines {
 }
 
 /**
- * Publishes events as they arrive, in batches. A batch is written atomically, and the next one is
- * read when it is durable. A batch is written when it is full, and at the latest 50 ms after its first
- * line arrived. A request with a key waits until it is full, so that a retry has the same batches; lines
- * with keys of their own need no waiting. Memory
- * is therefore limited to about 1 MiB and one line for any length of input, and counts towards the
- * budget.
+ * Publishes events as they arrive, in batches. A batch is written atomically when it is full, and at the
+ * latest 50 ms after its first line arrived. If the request has a key, a batch is written only when it is
+ * full or the input ends, so that a retry has the same batches. The lines of the next batch are read once
+ * the previous one is durable. So a request of any length holds about 1 MiB and one line in memory, which
+ * count towards the budget.
  *
- * Throws what `parseEvent`, `lines` and `publish` throw, and `service_unavailable` when the budget is
- * exhausted, with `published` in `info`: the number of events that were published before. With keys, a
- * retry of all lines publishes only the missing ones.
+ * Throws what `parseEvent`, `lines` and `publish` throw, `invalid_request` when there are no lines or a
+ * line has its own key in a request with a key, and `service_unavailable` when the budget is exhausted.
+ * Each failure has `published` in its `info`: the number of events published before it. With idempotency
+ * keys, a retry of all lines publishes only the missing events. When the signal aborts, the batch that has
+ * been read is published first, unless the request has a key.
  */
 export async function publishLines(
   lines: AsyncIterable<PublishedJson>,
-  { limits, wallClock, budget, publish, key }: PublishLinesParts,
+  { limits, wallClock, budget, publish, key, signal }: PublishLinesParts,
 ): Promise<PublishedLines> {
   let published = 0;
   let batchCount = 0;
   let lastId: string | null = null;
   let batch = new LineBatch(budget);
   const publishBatch = async () => {
-    // Each batch has a key of its own.
+    // The key of a batch is the key of the request and the number of the batch.
     const idempotency =
       key === undefined ? undefined : { key: `${key}\n${batchCount}`, bodyHash: batch.hash() };
     const ids = await publish(batch.events, idempotency);
@@ -70,8 +73,8 @@ export async function publishLines(
   const iterator = lines[Symbol.asyncIterator]();
   try {
     for (let reading = iterator.next(); ; ) {
-      const isWaiting = key === undefined && batch.events.length > 0;
-      if (isWaiting && !(await settlesWithin(reading, batch.dueAt - performance.now())))
+      const hasDeadline = key === undefined && batch.events.length > 0;
+      if (hasDeadline && !(await settlesWithin(reading, batch.dueAt - performance.now())))
         await publishBatch();
       const { done, value } = await reading;
       if (done === true) break;
@@ -86,6 +89,8 @@ export async function publishLines(
     if (published === 0) throw new Failure('invalid_request', 'Cannot publish: no events');
   } catch (cause) {
     void iterator.return?.(); // Not awaited, because it waits for the next line.
+    const isStopping = signal.aborted && cause === signal.reason;
+    if (isStopping && key === undefined && batch.events.length > 0) await publishBatch();
     throw cause instanceof Failure ? addPublishedCount(cause, published) : cause;
   } finally {
     batch.release();
@@ -123,7 +128,7 @@ class LineBatch {
     this.#budget = budget;
   }
 
-  /** When the batch is written even if it is not full, by `performance.now()`. */
+  /** When the batch is written even if it is not full, on the clock of `performance.now()`. */
   get dueAt(): number {
     return this.#dueAt;
   }
@@ -144,7 +149,7 @@ class LineBatch {
     this.#hash.update(`${minify(line.text)}\n`);
   }
 
-  /** Gives the bytes back to the budget. Idempotent. */
+  /** Releases the bytes of the batch to the budget. Idempotent. */
   release(): void {
     this.#budget.release(this.#acquiredBytes);
     this.#acquiredBytes = 0;
@@ -156,7 +161,7 @@ class LineBatch {
   }
 }
 
-/** Throws `invalid_request` if an event of a request with an idempotency key has one of its own. */
+/** Throws `invalid_request` if the event has its own idempotency key. For a request that has one. */
 export function assertNoOwnKey({ idempotency }: NewEvent): void {
   if (idempotency === undefined) return;
   const reason = 'idempotencyKey and the header Idempotency-Key exclude each other';

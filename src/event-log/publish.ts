@@ -13,8 +13,8 @@ export interface PublishBodyLimits {
   /** Maximum memory for all bodies that are being published at the same time. */
   readonly bodiesBytesMax: number;
   /**
-   * Maximum size of an NDJSON body. In a larger one than the event log keeps, the end would trim
-   * the start.
+   * Maximum size of an NDJSON body: the size that the event log keeps. The end of a larger body would
+   * cause its start to be trimmed.
    */
   readonly linesBytesMax: number;
   readonly eventBytesMax: number;
@@ -25,28 +25,30 @@ export interface PublishBodyLimits {
 export interface PublishRouteParts {
   readonly eventLog: Pick<EventLog, 'publish'>;
   /** Authenticates an API key with the scope `publish`. Throws failures with status 401 or 403. */
-  readonly publisher: (exchange: Exchange) => Promise<{ readonly keyId: string }>;
+  readonly authenticate: (exchange: Exchange) => Promise<{ readonly keyId: string }>;
   readonly limits: PublishBodyLimits;
   readonly wallClock: () => number;
+  /** Ends bodies of JSON lines, which could otherwise go on for ever, when the server stops. */
+  readonly stopSignal: AbortSignal;
 }
 
-interface PublishParts extends Omit<PublishRouteParts, 'publisher'> {
+interface PublishParts extends Omit<PublishRouteParts, 'authenticate'> {
   readonly bodies: BodyBudget;
 }
 
 /** Maximum size of an event without its data: up to 1000 quoted recipients. */
 const envelopeBytesMax = 128 * 1024;
-/** Worst case: JSON can encode a byte of data as `\u00..`. */
-const bytesPerEscapedChar = 6;
+/** JSON can encode one byte of data as `\u00..`. */
+const jsonBytesPerDataByteMax = 6;
 
 /**
  * Creates the route `POST /events`: one event, an array or NDJSON, from a backend with an API key.
  */
-export function publishRoutes({ publisher, ...parts }: PublishRouteParts): Route[] {
+export function publishRoutes({ authenticate, ...parts }: PublishRouteParts): Route[] {
   const bodies = new BodyBudget(parts.limits.bodiesBytesMax);
   return [
     route('POST', '/events', async (exchange) => {
-      const { keyId } = await publisher(exchange);
+      const { keyId } = await authenticate(exchange);
       return handlePublish(exchange, keyId, { ...parts, bodies });
     }),
   ];
@@ -71,13 +73,14 @@ async function handlePublish(
 async function handlePublishLines(
   exchange: Exchange,
   keyId: string,
-  { eventLog, limits, bodies, wallClock }: PublishParts,
+  { eventLog, limits, bodies, wallClock, stopSignal: signal }: PublishParts,
   key: string | undefined,
 ): Promise<Reply> {
-  const lineBytesMax = limits.eventBytesMax * bytesPerEscapedChar + envelopeBytesMax;
+  const lineBytesMax = limits.eventBytesMax * jsonBytesPerDataByteMax + envelopeBytesMax;
   const { linesBytesMax: bytesMax, linesIdleMs: deadlineMs } = limits;
-  const published = await publishLines(exchange.lines({ bytesMax, lineBytesMax, deadlineMs }), {
-    ...{ limits, wallClock, budget: bodies, key },
+  const lines = exchange.lines({ bytesMax, lineBytesMax, deadlineMs, signal });
+  const published = await publishLines(lines, {
+    ...{ limits, wallClock, budget: bodies, key, signal },
     publish: (events, idempotency) => eventLog.publish(events, idempotency, keyId),
   });
   return json(201, published);
@@ -90,6 +93,6 @@ function isNdjson({ headers }: Exchange): boolean {
 function parseIdempotencyKey({ headers }: Exchange): string | undefined {
   const key = headers['idempotency-key'];
   if (key === undefined || isIdempotencyKey(key)) return key;
-  const message = 'Cannot publish: Idempotency-Key has 1 to 255 characters';
+  const message = 'Cannot publish: Idempotency-Key must have 1 to 255 printable ASCII characters';
   throw new Failure('invalid_request', message, { info: { header: 'idempotency-key' } });
 }

@@ -10,7 +10,7 @@ interface CachedEvent extends EventMeta {
   readonly frame: Frame;
 }
 
-/** The events after a position that are visible to a reader, and whether more events follow. */
+/** The next frames that are visible to a reader, and whether more follow. */
 export interface RecentPage {
   readonly frames: readonly Frame[];
   readonly more: boolean;
@@ -22,14 +22,14 @@ export interface ReadRequest {
   readonly after: number;
   /** The page ends with the frame that reaches this size. */
   readonly bytesMax: number;
-  /** Epoch ms: expired events are skipped. */
+  /** The time in epoch ms. Events that have expired by then are skipped. */
   readonly now: number;
 }
 
 const noBytes = Buffer.alloc(0);
 const cachedBytesMax = 8 * 1024 * 1024;
 
-/** Estimated memory of an event in addition to its bytes, and of one recipient with a long id. */
+/** Estimated memory of an event in addition to its frame, and of one recipient with a long id. */
 const eventOverheadBytes = 256;
 const recipientOverheadBytes = 96;
 
@@ -109,7 +109,7 @@ function isExpired({ expiresAt }: EventMeta, now: number): boolean {
   return expiresAt !== undefined && expiresAt <= now;
 }
 
-/** Scans the longer list: a reader has three audiences, an event may have 1000. */
+/** Searches the longer list with the fast `includes`: a reader has 3 audiences, an event up to 1000. */
 function haveCommonAudience(a: readonly Audience[], b: readonly Audience[]): boolean {
   if (a.length > 32) return b.some((audience) => a.includes(audience));
   return a.some((audience) => b.includes(audience));

@@ -13,9 +13,9 @@ export interface StreamStart {
 
 /** Where a client asks its stream to start. */
 export interface StartRequest {
-  /** The last event that the client has received. Wins over `beginning`. */
+  /** The id of the last event that the client has received. Takes precedence over `beginning`. */
   readonly lastEventId: string | undefined;
-  /** The position at which the stream token begins, if there is one. */
+  /** The beginning of the stream token, if it has one. */
   readonly beginning: string | undefined;
 }
 
@@ -29,8 +29,9 @@ export class ResumeResolver {
 
   /**
    * Returns the start of a stream for these audiences. `state` must have been read before anything
-   * else was read for the stream. Any id up to the head is a position, whoever may receive the event of
-   * that number. Without a position, and when the client has lost an event, the stream starts at the head.
+   * else was read for the stream. A client can resume from any position up to the head, even one whose
+   * event it may not receive. The stream starts at the head if there is no valid position, or if an event
+   * for the client may have been trimmed after that position.
    */
   async resolve(
     state: LogState,
@@ -43,14 +44,18 @@ export class ResumeResolver {
     if (position === undefined) return toStart(state, state.seq, false, 'unknown_id');
     if (position.epoch !== state.epoch) return toStart(state, state.seq, false, 'epoch_changed');
     if (position.seq > state.seq) return toStart(state, state.seq, false, 'unknown_id');
-    if (await this.#isLost(state, audiences, position.seq))
+    if (await this.#hasLostEvents(state, audiences, position.seq))
       return toStart(state, state.seq, false, 'too_old');
     const reason = lastEventId === undefined ? 'fresh' : 'resumed';
     return toStart(state, Math.max(position.seq, state.trimmedSeq), true, reason);
   }
 
-  /** Whether an event for these audiences was trimmed after `seq`. */
-  async #isLost(state: LogState, audiences: readonly Audience[], seq: number): Promise<boolean> {
+  /** Returns whether an event for these audiences with a higher number than `seq` may have been trimmed. */
+  async #hasLostEvents(
+    state: LogState,
+    audiences: readonly Audience[],
+    seq: number,
+  ): Promise<boolean> {
     return seq < state.trimmedSeq && (await this.#store.lastTrimmed(audiences)) > seq;
   }
 }

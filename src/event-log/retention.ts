@@ -3,7 +3,7 @@ import type { LogState, LogStore, TrimCandidate, TrimRange } from './log-store.j
 /** Retention limits of the event log. The oldest entries are trimmed until every limit is met. */
 export interface RetentionLimits {
   readonly ageMaxMs: number;
-  /** Events that are younger are not trimmed because of `eventsMax`. */
+  /** Minimum age of entries that are trimmed because of `eventsMax`. */
   readonly ageMinMs: number;
   /** Control entries are not counted. */
   readonly eventsMax: number;
@@ -11,12 +11,12 @@ export interface RetentionLimits {
   readonly bytesMax: number;
 }
 
-const batchMax = { eventsMax: 500, recipientsMax: 5000 };
+const batchMax = { entriesMax: 500, recipientsMax: 5000 };
 
 /**
- * Trims a batch of entries that exceed a limit: at most 500 entries and 5000 recipients, or a single
- * event that has more recipients. Returns the number of deleted rows: one per entry and one per
- * recipient. For a timer; safe in several processes at once.
+ * Trims a batch of the oldest entries if a limit is exceeded: at most 500 entries with 5000 recipients
+ * in total, or a single event that has more recipients. Returns the number of deleted rows: one per
+ * entry and one per recipient. For a timer; safe in several processes at once.
  */
 export async function trimLog(
   store: LogStore,
@@ -34,11 +34,11 @@ export async function trimLog(
 }
 
 /**
- * Returns the range of the oldest entries that exceed a limit; undefined if none does. Control entries
- * in the range are trimmed with the events.
+ * Returns the range of the oldest entries to trim until every limit is met, or until the candidates
+ * end; undefined if no limit is exceeded.
  */
 function findTrimRange(
-  { trimmedSeq, events, bytes }: LogState,
+  { trimmedSeq, eventCount, bytes }: LogState,
   candidates: readonly TrimCandidate[],
   limits: RetentionLimits,
   now: number,
@@ -48,7 +48,7 @@ function findTrimRange(
   let freedBytes = 0;
   for (const entry of candidates) {
     const ageMs = now - entry.createdAt;
-    const isOverCount = events - freedEvents > limits.eventsMax && ageMs >= limits.ageMinMs;
+    const isOverCount = eventCount - freedEvents > limits.eventsMax && ageMs >= limits.ageMinMs;
     const isOverSize = bytes - freedBytes > limits.bytesMax;
     if (!isOverCount && !isOverSize && ageMs <= limits.ageMaxMs) break;
     upTo = entry.seq;
@@ -56,5 +56,5 @@ function findTrimRange(
     freedBytes += entry.bytes;
   }
   if (upTo === trimmedSeq) return undefined;
-  return { after: trimmedSeq, upTo, events: freedEvents, bytes: freedBytes };
+  return { after: trimmedSeq, upTo, eventCount: freedEvents, bytes: freedBytes, now };
 }

@@ -8,7 +8,7 @@ import {
   tokensTaken,
 } from './control-entry.js';
 
-test('a formatted entry is parsed to the same entry', () => {
+test('a control entry is unchanged after it is formatted and parsed', () => {
   const entries = [
     { kind: 'sessions_ended', sessionIds: ['a', 'b'] },
     { kind: 'tokens_taken', takeovers: [{ tokenHash: 't', version: 2, streamId: 's' }] },
@@ -20,7 +20,7 @@ test('a formatted entry is parsed to the same entry', () => {
     assert.deepEqual(parseControlEntry(formatControlEntry(entry)), entry);
 });
 
-test('an entry of an unknown kind or with invalid fields is parsed as undefined', () => {
+test('a control entry of an unknown kind or with invalid fields is parsed as undefined', () => {
   const texts = [
     '{"kind":"invented_later","sessionIds":["a"]}',
     '{"kind":"sessions_ended","sessionIds":"a"}',
@@ -35,7 +35,7 @@ test('an entry of an unknown kind or with invalid fields is parsed as undefined'
   for (const text of texts) assert.equal(parseControlEntry(text), undefined, text);
 });
 
-test('an unknown field of an entry is ignored', () => {
+test('an unknown field of a control entry is ignored', () => {
   assert.deepEqual(parseControlEntry('{"kind":"key_revoked","keyId":"k","by":"admin"}'), {
     kind: 'key_revoked',
     keyId: 'k',
@@ -47,12 +47,12 @@ test('sessionsEnded puts at most 200 sessions into each entry', () => {
 
   const entries = sessionsEnded(ids);
 
-  const sessionIds = entries.map((entry) => ('sessionIds' in entry ? entry.sessionIds : []));
+  const sessionIdsByEntry = entries.map((entry) => ('sessionIds' in entry ? entry.sessionIds : []));
   assert.deepEqual(
-    sessionIds.map(({ length }) => length),
+    sessionIdsByEntry.map(({ length }) => length),
     [200, 200, 1],
   );
-  assert.deepEqual(sessionIds.flat(), ids);
+  assert.deepEqual(sessionIdsByEntry.flat(), ids);
   assert.ok(entries.every((entry) => formatControlEntry(entry).length < 65_536));
   assert.deepEqual(sessionsEnded([]), []);
 });
@@ -64,11 +64,11 @@ test('tokensTaken puts at most 200 takeovers into each entry', () => {
 
   const entries = tokensTaken(takeovers);
 
-  const parts = entries.map((entry) => ('takeovers' in entry ? entry.takeovers : []));
+  const takeoversByEntry = entries.map((entry) => ('takeovers' in entry ? entry.takeovers : []));
   assert.deepEqual(
-    parts.map(({ length }) => length),
+    takeoversByEntry.map(({ length }) => length),
     [200, 1],
   );
-  assert.deepEqual(parts.flat(), takeovers);
+  assert.deepEqual(takeoversByEntry.flat(), takeovers);
   assert.ok(entries.every((entry) => formatControlEntry(entry).length < 65_536));
 });

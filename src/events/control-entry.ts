@@ -1,13 +1,13 @@
-/** A stream that has taken a stream token from an older one. */
+/** A stream that has claimed a stream token from an older stream. */
 export interface Takeover {
   readonly tokenHash: string;
-  /** Version of the token's row since the takeover. */
+  /** Version of the token's row after the takeover. */
   readonly version: number;
   readonly streamId: string;
 }
 
 /**
- * An entry of the event log that changes who may receive or publish. It has a sequence number like an
+ * An entry of the event log that closes streams or revokes an API key. It has a sequence number like an
  * event, every process applies it in sequence order, and no client receives it.
  */
 export type ControlEntry =
@@ -18,12 +18,12 @@ export type ControlEntry =
   /** Every stream of this token ends, because its URL has leaked. */
   | { readonly kind: 'token_revoked'; readonly tokenHash: string }
   /**
-   * Marks the revocation of an API key. Processes need not apply it: events of the key have lower
-   * numbers, and later ones are rejected when they are appended.
+   * Marks the revocation of an API key. Processes need not apply it: events that the key published have
+   * lower numbers, and later events of the key are rejected when they are appended.
    */
   | { readonly kind: 'key_revoked'; readonly keyId: string };
 
-/** Keeps an entry well below 64 KiB, the size of the smallest column that stores it. */
+/** Keeps entries well below 64 KiB, the limit of the smallest column type that stores them. */
 const itemsPerEntryMax = 200;
 
 /** Returns the entries that end the streams of these sessions: one per 200 sessions. */
@@ -41,7 +41,10 @@ export function formatControlEntry(entry: ControlEntry): string {
   return JSON.stringify(entry);
 }
 
-/** Parses a stored entry. Returns undefined for an unknown kind, which a newer version wrote. */
+/**
+ * Parses a stored entry. Returns undefined for an unknown kind and for invalid fields, which a newer version
+ * may have written. Throws for text that is not JSON.
+ */
 export function parseControlEntry(text: string): ControlEntry | undefined {
   const { kind, ...fields } = JSON.parse(text) as Record<string, unknown>;
   if (kind === 'sessions_ended' && isTextArray(fields['sessionIds']))

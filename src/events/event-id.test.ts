@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { formatPosition, parsePosition } from './event-id.js';
 
-test('a formatted position parses to the same position', () => {
+test('a position is unchanged after it is formatted and parsed', () => {
   const position = { epoch: 'k3x9', seq: 42 };
 
   assert.deepEqual(parsePosition(formatPosition(position)), position);

@@ -11,7 +11,7 @@ function parseEvents(bytes: Buffer): EventSourceMessage[] {
   return events;
 }
 
-test('an event is encoded as its name, data and id, and one blank line', () => {
+test('an event is encoded as its name, its data, its id and one blank line', () => {
   const bytes = encodeFrame({ id: 'e1-7', event: 'job', data: 'done' });
 
   assert.equal(bytes.toString(), 'event: job\ndata: done\nid: e1-7\n\n');
@@ -23,7 +23,7 @@ test('every line of the data is prefixed, whatever its line ending', () => {
   assert.equal(bytes.toString(), 'data: a\ndata: b\ndata: c\ndata: id: 9\ndata: \n\n');
 });
 
-test('an event with empty data is encoded as an event', () => {
+test('an event with empty data is still received as an event', () => {
   assert.deepEqual(
     parseEvents(encodeFrame({ data: '' })).map((event) => event.data),
     [''],
@@ -73,7 +73,7 @@ const unusualText = fc
   )
   .map((parts) => parts.join(''));
 
-test('a frame parses to exactly the encoded fields, or encoding is refused', () => {
+test('any data and name are received as they were encoded, or encoding is refused', () => {
   fc.assert(
     fc.property(unusualText, fc.option(unusualText, { nil: undefined }), (data, event) => {
       let bytes: Buffer;
@@ -98,7 +98,7 @@ test('a control event has an id only if one is given', () => {
   assert.equal(parseEvents(controlFrame('stream.open', 3, { id: 'e-1' }).bytes)[0]?.id, 'e-1');
 });
 
-test('a frame begins with its retry and ends with its id', () => {
+test('the retry line of a frame comes first and its id line last', () => {
   const bytes = encodeFrame({ id: 'e-1', event: 'note', data: 'x', retryMs: 1500.7 });
 
   assert.equal(bytes.toString(), 'retry: 1500\nevent: note\ndata: x\nid: e-1\n\n');

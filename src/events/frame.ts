@@ -1,5 +1,5 @@
 /**
- * The encoded bytes of an event, equal for all clients. `seq` is 0 if it is not in the event log.
+ * The encoded bytes of an event, the same for all clients. `seq` is 0 if the event is not in the event log.
  */
 export interface Frame {
   readonly seq: number;
@@ -10,23 +10,24 @@ export interface FrameFields {
   readonly id?: string;
   readonly event?: string;
   readonly data: string;
-  /** The client's reconnection time from now on: whole ms, 0 or more. */
+  /** The client's reconnection time from then on. Truncated to whole ms; at least 0. */
   readonly retryMs?: number;
 }
 
 const eventNamePattern = /^[\w.:-]{1,64}$/;
 const lineEndPattern = /\r\n|\r|\n/;
 
-/** A comment. Without a blank line, because some clients would take that for an empty event. */
+/** A comment line. No blank line follows, because some clients would take a blank line for an empty event. */
 export const heartbeatComment = Buffer.from(':\n');
 
 /**
  * Encodes one Server-Sent Event: UTF-8, LF only, one blank line at its end. Every line of `data` is
- * prefixed, so data cannot end its event or begin another. An empty string is one empty line. `id` is
- * the last line, because some clients store it as they read it, before the event is complete.
+ * prefixed, so data cannot end its event or begin another. An empty string is one empty line. The `id:`
+ * line is the last, because some clients store the id when they read it, before the event is complete.
  *
- * Throws `TypeError` for an `id` or `event` that would break out of its line, and for data that
- * does not survive encoding unchanged (NUL, lone surrogates).
+ * Throws `TypeError` for an `id` that is not 1 to 64 visible ASCII characters, for an `event` that is not
+ * 1 to 64 of `A-Z a-z 0-9 _ . : -`, and for `data` with NUL or a lone surrogate, which clients would not
+ * receive unchanged.
  *
  * Spec: WHATWG HTML §9.2.6.
  */
@@ -52,12 +53,12 @@ function splitLines(text: string): readonly string[] {
   return text.includes('\n') || text.includes('\r') ? text.split(lineEndPattern) : [text];
 }
 
-/** Whether `text` survives UTF-8 and every database unchanged: no NUL, no lone surrogate. */
+/** Whether UTF-8 and every database keep `text` unchanged: it has no NUL and no lone surrogate. */
 export function isEncodable(text: string): boolean {
   return !text.includes('\0') && !/\p{Surrogate}/u.test(text);
 }
 
-/** Event names that the browser (`error`, `open`) or Herald (`count`) uses. */
+/** Event names that the EventSource of browsers (`error`, `open`) or Herald (`count`) uses itself. */
 const reservedNames = ['error', 'open', 'count'];
 
 /** Whether a publisher may use `name` as an event's type. */
@@ -68,13 +69,13 @@ export function isPublishableName(name: string): boolean {
 }
 
 /**
- * Encodes a control event. Without `id` it does not change a client's `Last-Event-ID`. `retryMs` is sent
- * in the same event, because many clients ignore a `retry:` without data.
+ * Encodes a control event with `data` as JSON. Without `id` the event does not change a client's
+ * `Last-Event-ID`. `retryMs` is sent in the same event, because many clients ignore a `retry:` without data.
  */
 export function controlFrame(
   event: string,
   data: unknown,
-  more: Pick<FrameFields, 'id' | 'retryMs'> = {},
+  fields: Pick<FrameFields, 'id' | 'retryMs'> = {},
 ): Frame {
-  return { seq: 0, bytes: encodeFrame({ event, data: JSON.stringify(data), ...more }) };
+  return { seq: 0, bytes: encodeFrame({ event, data: JSON.stringify(data), ...fields }) };
 }

@@ -5,7 +5,7 @@ import { parsePublishRequest } from './publish-request.js';
 
 const limits = { eventBytesMax: 64 };
 const now = 1_800_000_000_000;
-/** Parses a body with this value; undefined for an empty one. */
+/** Parses a body with this value. Undefined means an empty body. */
 const parse = (value: unknown) => {
   const body = value === undefined ? undefined : { value, text: JSON.stringify(value) };
   return parsePublishRequest(body, limits, now);
@@ -21,7 +21,7 @@ function getFailure(body: unknown): Failure {
   assert.fail('The request was not refused');
 }
 
-test('an event is addressed to users, to sessions, or to all', () => {
+test('an event can be addressed to users, to sessions or to everybody, and duplicate ids are removed', () => {
   assert.deepEqual(parse({ to: { users: ['1', '2', '1'] }, data: 1 })[0]?.audiences, [
     'u:1',
     'u:2',
@@ -30,7 +30,7 @@ test('an event is addressed to users, to sessions, or to all', () => {
   assert.deepEqual(parse({ to: 'all', data: 1 })[0]?.audiences, ['all']);
 });
 
-test('string data is sent unchanged, and anything else as JSON', () => {
+test('string data is sent unchanged, and other data as JSON', () => {
   const data = ['text', '', 0, null, false, [1], { a: 'ü' }];
 
   const events = parse(data.map((item) => ({ to: 'all', data: item })));
@@ -84,7 +84,8 @@ const refusals: readonly [string, unknown, string][] = [
   ['no body', undefined, 'event'],
   ['null', null, 'event'],
   ['a string', 'x', 'event'],
-  ['an unknown field', { to: 'all', data: 1, colour: 'red' }, 'event'],
+  ['an unknown field', { to: 'all', data: 1, colour: 'red' }, 'colour'],
+  ['an unknown field that is no word', { to: 'all', data: 1, 'a\n': 1 }, 'event'],
   ['a user id alone', { to: '1', data: 1 }, 'to'],
   ['no users', { to: { users: [] }, data: 1 }, 'to'],
   ['users that is not a list', { to: { users: '1' }, data: 1 }, 'to'],
@@ -110,7 +111,7 @@ for (const [what, body, field] of refusals) {
   });
 }
 
-test('a request without required fields is refused with a list of all of them', () => {
+test('a request without required fields is refused with a list of all missing fields', () => {
   const failure = getFailure({ type: 'x' });
 
   assert.equal(failure.name, 'missing_required_parameter');

@@ -10,7 +10,7 @@ import { isEncodable, isPublishableName } from './frame.js';
 import { hashBody, type IdempotencyKey, isIdempotencyKey } from './idempotency-key.js';
 import { sliceElements, sliceMember } from './raw-json.js';
 
-/** A JSON value of a publisher, and the text from which it was parsed. */
+/** A JSON value that a publisher sent, and the text from which it was parsed. */
 export interface PublishedJson {
   readonly value: unknown;
   readonly text: string;
@@ -26,12 +26,13 @@ export interface NewEvent {
    * receive it.
    */
   readonly volatile: boolean;
-  /** Epoch ms. From then on the event is not replayed. */
+  /** Epoch ms. From then on the event is not delivered. */
   readonly expiresAt: number | undefined;
-  /** The key of this event alone. */
+  /** The key in the event itself, as opposed to the key of the request. */
   readonly idempotency?: EventKey | undefined;
 }
 
+/** The idempotency key of one event. */
 export interface EventKey extends IdempotencyKey {
   /** The position of the event in an array or among JSON lines; undefined for a single event. */
   readonly index: number | undefined;
@@ -44,14 +45,16 @@ export interface PublishLimits {
 
 export const eventsPerRequestMax = 1000;
 export const recipientsPerEventMax = 1000;
-/** Maximum over all events of a request, so that a request is one bounded transaction. */
+/** Maximum total over all events of a request. Bounds the transaction that stores the request. */
 export const recipientsPerRequestMax = 10_000;
 const expiresInMaxMs = 366 * 24 * 60 * 60 * 1000;
 
 /**
  * Parses the body of `POST /events`: one event
- * `{to, type?, data, volatile?, expiresIn?, idempotencyKey?}` or an array of 1 to 1000. `now` is epoch ms. Throws `missing_required_parameter`, `invalid_request` or
- * `payload_too_large` for the whole request; `info` contains the field, and for an array the index.
+ * `{to, type?, data, volatile?, expiresIn?, idempotencyKey?}` or an array of 1 to 1000 events. `now` is
+ * epoch ms. The first invalid event fails the whole request with `missing_required_parameter`,
+ * `invalid_request` or `payload_too_large`. `info` contains the field, and for an array the index of the
+ * event.
  */
 export function parsePublishRequest(
   body: PublishedJson | undefined,
@@ -82,7 +85,7 @@ function parseArray(
   );
   const recipientCount = events.reduce((sum, event) => sum + event.audiences.length, 0);
   if (recipientCount > recipientsPerRequestMax) {
-    const limit = `one request names ${recipientsPerRequestMax} users and sessions at most`;
+    const limit = `a request has at most ${recipientsPerRequestMax} recipients over all its events`;
     throw new Failure('invalid_request', `Cannot publish: ${limit}`, {
       info: { max: recipientsPerRequestMax },
     });
@@ -93,7 +96,7 @@ function parseArray(
 const knownFields = ['to', 'type', 'data', 'volatile', 'expiresIn', 'idempotencyKey'];
 
 /**
- * Parses one event. Throws the same errors as `parsePublishRequest`, with `index` if there is one.
+ * Parses one event. Throws the errors of `parsePublishRequest`, which contain `index` unless it is undefined.
  */
 export function parseEvent(
   { value: body, text }: PublishedJson,
@@ -112,8 +115,9 @@ export function parseEvent(
   const fields = body as Readonly<Record<string, unknown>>;
   const unknownField = Object.keys(fields).find((field) => !knownFields.includes(field));
   if (unknownField !== undefined) {
-    // The message does not contain the name, because input is never echoed.
-    throw failWith('event', `has a field other than ${knownFields.join(', ')}`, 'invalid_request');
+    // Only a name that could be a mistyped field is echoed.
+    const name = /^\w{1,32}$/.test(unknownField) ? unknownField : 'event';
+    throw failWith(name, `is not one of the fields ${knownFields.join(', ')}`, 'invalid_request');
   }
   const missing = ['to', 'data'].filter((field) => fields[field] === undefined);
   if (missing.length > 0) {
@@ -128,10 +132,18 @@ export function parseEvent(
   if (typeof volatile !== 'boolean')
     throw failWith('volatile', 'must be true or false', 'invalid_request');
   if (expiresIn !== undefined && !isLifetime(expiresIn)) {
-    throw failWith('expiresIn', 'must be whole milliseconds, 1 to a year', 'invalid_request');
+    throw failWith(
+      'expiresIn',
+      'must be whole milliseconds, from 1 ms to 366 days',
+      'invalid_request',
+    );
   }
   if (key !== undefined && !isIdempotencyKey(key)) {
-    throw failWith('idempotencyKey', 'must be 1 to 255 ASCII characters', 'invalid_request');
+    throw failWith(
+      'idempotencyKey',
+      'must be 1 to 255 printable ASCII characters',
+      'invalid_request',
+    );
   }
   if (key !== undefined && volatile) {
     throw failWith('idempotencyKey', 'has no effect on a volatile event', 'invalid_request');
@@ -158,8 +170,8 @@ export function parseEvent(
 }
 
 /**
- * Returns a string unchanged, and anything else as the JSON that the publisher sent, because a parsed
- * value has lost digits of its numbers and duplicate members.
+ * Returns string data unchanged, and other data as the JSON text that the publisher sent, because parsing
+ * loses digits of numbers and duplicate members.
  */
 function toDataText(data: unknown, eventText: string): string {
   return typeof data === 'string' ? data : (sliceMember(eventText, 'data') ?? JSON.stringify(data));
@@ -169,7 +181,7 @@ function isLifetime(value: unknown): value is number {
   return Number.isInteger(value) && Number(value) >= 1 && Number(value) <= expiresInMaxMs;
 }
 
-/** Returns undefined for anything but the three forms of `to`. Duplicate ids are removed. */
+/** Returns undefined for anything but the three forms of `to`. Removes duplicate ids. */
 function parseAudiences(to: unknown): readonly Audience[] | undefined {
   if (to === 'all') return [allAudience];
   if (typeof to !== 'object' || to === null) return undefined;
@@ -181,7 +193,7 @@ function parseAudiences(to: unknown): readonly Audience[] | undefined {
   return [...new Set(ids as string[])].map(kind === 'users' ? userAudience : sessionAudience);
 }
 
-/** Creates the failure of one event; with its `index` in an array or among JSON lines, if it has one. */
+/** Creates the failure of one event. Message and `info` contain `index` unless it is undefined. */
 export function createEventFailure(
   name: 'invalid_request' | 'payload_too_large' | 'missing_required_parameter' | 'conflict',
   reason: string,

@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { minify, sliceElements, sliceMember } from './raw-json.js';
 
-test('the digits of numbers and duplicate members are kept', () => {
+test('members and elements keep the digits of their numbers and their duplicate members', () => {
   const texts = [
     '12345678901234567890',
     '-0',
@@ -25,21 +25,21 @@ test('the digits of numbers and duplicate members are kept', () => {
   }
 });
 
-test('blanks are removed outside of strings only', () => {
+test('minify removes whitespace outside of strings only', () => {
   assert.equal(minify(' { "a b" : [ 1 , "x \\" y" ,\r\n\t2 ] } '), '{"a b":[1,"x \\" y",2]}');
 });
 
-test('of members with the same name the last one is returned', () => {
+test('of several members with the same name, the last is returned', () => {
   assert.equal(sliceMember('{"data":1,"d\\u0061ta":2,"other":{"data":3}}', 'data'), '2');
 });
 
-test('what is not an object has no members', () => {
+test('a JSON text that is not an object or lacks the member has no such member', () => {
   for (const text of ['1', '"data"', 'null', '{}', '[1]', '[{"data":1}]'])
     assert.equal(sliceMember(text, 'data'), undefined, text);
   assert.deepEqual(sliceElements('[]'), []);
 });
 
-test('the member of any object is found, wherever it stands and however it is written', () => {
+test('a member is found at any place in any object, whatever the whitespace', () => {
   fc.assert(
     fc.property(
       fc.array(fc.dictionary(fc.string(), fc.jsonValue()), { maxLength: 5 }),

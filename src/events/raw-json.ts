@@ -1,7 +1,7 @@
-/** Returns the text of each element of an array. `text` is valid JSON. */
+/** Returns the text of each element of an array, unchanged. `text` must be a valid JSON array. */
 export function sliceElements(text: string): string[] {
   const elements: string[] = [];
-  let index = skipBlanks(text, skipBlanks(text, 0) + 1);
+  let index = skipWhitespace(text, skipWhitespace(text, 0) + 1);
   while (text[index] !== ']') {
     const end = skipValue(text, index);
     elements.push(text.slice(index, end));
@@ -12,34 +12,35 @@ export function sliceElements(text: string): string[] {
 
 /**
  * Returns the text of the member `name` of an object, minified and otherwise unchanged, with the digits of
- * its numbers and with duplicate members. Of members with the same name the last one counts, as for
- * `JSON.parse`. Undefined if there is none, and for anything but an object. `text` is valid JSON.
+ * its numbers and with duplicate members. Of several members with the same name the last counts, as for
+ * `JSON.parse`. Returns undefined if there is no such member or the JSON is not an object. `text` must be
+ * valid JSON.
  */
 export function sliceMember(text: string, name: string): string | undefined {
-  const objectStart = skipBlanks(text, 0);
+  const objectStart = skipWhitespace(text, 0);
   if (text[objectStart] !== '{') return undefined;
   let member: string | undefined;
-  let index = skipBlanks(text, objectStart + 1);
+  let index = skipWhitespace(text, objectStart + 1);
   while (text[index] !== '}') {
     const nameEnd = skipString(text, index);
-    const isNamed = JSON.parse(text.slice(index, nameEnd)) === name; // It may contain escapes.
-    const valueStart = skipBlanks(text, skipBlanks(text, nameEnd) + 1); // After the colon.
+    const isMatch = JSON.parse(text.slice(index, nameEnd)) === name; // Parsed, because it may contain escapes.
+    const valueStart = skipWhitespace(text, skipWhitespace(text, nameEnd) + 1); // After the colon.
     const valueEnd = skipValue(text, valueStart);
-    if (isNamed) member = minify(text.slice(valueStart, valueEnd));
+    if (isMatch) member = minify(text.slice(valueStart, valueEnd));
     index = skipComma(text, valueEnd);
   }
   return member;
 }
 
-/** Returns JSON text without the blanks outside of its strings. */
+/** Returns JSON text without the whitespace outside of its strings. */
 export function minify(text: string): string {
   let minified = '';
   let start = 0;
   for (let index = 0; index < text.length; ) {
     if (text[index] === '"') index = skipString(text, index);
-    else if (isBlank(text[index])) {
+    else if (isWhitespace(text[index])) {
       minified += text.slice(start, index);
-      index = skipBlanks(text, index);
+      index = skipWhitespace(text, index);
       start = index;
     } else index += 1;
   }
@@ -58,10 +59,10 @@ function skipValue(text: string, start: number): number {
     }
     if (char === '{' || char === '[') depth += 1;
     else if (char === '}' || char === ']') {
-      if (depth === 0) return index; // The end of a number or a word.
+      if (depth === 0) return index; // The end of a number, `true`, `false` or `null`.
       depth -= 1;
       if (depth === 0) return index + 1;
-    } else if (depth === 0 && (char === ',' || isBlank(char))) return index;
+    } else if (depth === 0 && (char === ',' || isWhitespace(char))) return index;
     index += 1;
   }
   return text.length;
@@ -76,18 +77,18 @@ function skipString(text: string, start: number): number {
   return text.length;
 }
 
-/** Returns the index of the next value, or of the end of its object or array. */
+/** Returns the index of the next member or element, or of the end of the object or array. */
 function skipComma(text: string, start: number): number {
-  const index = skipBlanks(text, start);
-  return text[index] === ',' ? skipBlanks(text, index + 1) : index;
+  const index = skipWhitespace(text, start);
+  return text[index] === ',' ? skipWhitespace(text, index + 1) : index;
 }
 
-function skipBlanks(text: string, start: number): number {
+function skipWhitespace(text: string, start: number): number {
   let index = start;
-  while (isBlank(text[index])) index += 1;
+  while (isWhitespace(text[index])) index += 1;
   return index;
 }
 
-function isBlank(char: string | undefined): boolean {
+function isWhitespace(char: string | undefined): boolean {
   return char === ' ' || char === '\n' || char === '\r' || char === '\t';
 }

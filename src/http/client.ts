@@ -6,7 +6,7 @@ export interface Client {
   readonly requestId: string;
   /** The IP key (`toIpKey`) of the client's address. */
   readonly ipKey: string;
-  /** At most 255 printable characters. */
+  /** At most 255 printable ASCII characters. */
   readonly userAgent: string | undefined;
 }
 

@@ -51,11 +51,11 @@ for (const protocol of protocols) {
     });
   });
 
-  test(`a handler sees both of two Authorization lines over ${protocol}`, async (t) => {
+  test(`a handler sees both Authorization headers of a request over ${protocol}`, async (t) => {
     const { port } = await startHttp(t, [echoRoute]);
 
     const headers = { authorization: ['Bearer a', 'Bearer b'] };
-    // Node's client for HTTP/2 would send only one line.
+    // Node's HTTP/2 client would send only one of them.
     const authorizations =
       protocol === 'h2'
         ? await sendTwoAuthorizations(port)
@@ -105,7 +105,7 @@ for (const protocol of protocols) {
     }
   });
 
-  test(`the signal aborts when the client disconnects before the response, and not after it, over ${protocol}`, async (t) => {
+  test(`the signal aborts when the client disconnects before the response, but not afterwards, over ${protocol}`, async (t) => {
     const exchanges: Exchange[] = [];
     const aborted: string[] = [];
     const track = (exchange: Exchange) => {
@@ -208,7 +208,7 @@ async function startWaitingRequest(protocol: string, port: number): Promise<() =
   return () => client.destroy();
 }
 
-test('a client that expects 100-continue gets 100, or at once the final status when the body is not read', async (t) => {
+test('a client that expects 100-continue gets 100, or at once the final status if the body is not read', async (t) => {
   const read = route('POST', '/read', async (exchange) => json(200, await exchange.body()));
   const { port } = await startHttp(t, [read]);
   const session = connect(`https://127.0.0.1:${port}`, { ca: testCertificate.cert });
@@ -219,7 +219,7 @@ test('a client that expects 100-continue gets 100, or at once the final status w
       { endStream: false },
     );
     const continued = new Promise<string>((resolve) =>
-      stream.once('continue', () => resolve('asked')),
+      stream.once('continue', () => resolve('100')),
     );
     const answered = new Promise<string>((resolve) =>
       stream.once('response', ({ ':status': status }) => resolve(String(status))),
@@ -228,7 +228,7 @@ test('a client that expects 100-continue gets 100, or at once the final status w
   };
 
   const accepted = send('/read', 'application/json');
-  assert.equal(await accepted.first, 'asked');
+  assert.equal(await accepted.first, '100');
   accepted.stream.end('{"a":1}');
 
   assert.equal(await accepted.answered, '200');

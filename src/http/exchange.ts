@@ -19,13 +19,16 @@ export interface Exchange {
   readonly query: URLSearchParams;
   /** Header values by lower-case name, without pseudo-headers. See `parseRawHeaders`. */
   readonly headers: Readonly<Record<string, string>>;
-  /** Returns the value of each line of a header; `headers` joins them. `name` is in lower case. */
+  /** Returns the value of each line of a header, which `headers` joins. `name` is in lower case. */
   headerValues(name: string): readonly string[];
   /** The requested host, without port. */
   readonly hostname: string;
   /** The client's address, from X-Forwarded-For as far as `trustProxyHops` allows. See `clientIp`. */
   readonly ip: string;
-  /** Aborts when the client disconnects before the response. */
+  /**
+   * Aborts when the client disconnects or cancels the request before the response head is sent; never
+   * afterwards.
+   */
   readonly signal: AbortSignal;
   /**
    * Reads and parses the whole body: JSON or, with `form`, also form fields. Resolves with undefined
@@ -33,15 +36,15 @@ export interface Exchange {
    *
    * Throws `invalid_request` for a body that is not UTF-8, malformed, nested too deeply or truncated;
    * `unsupported_media_type`; `payload_too_large`; `request_timeout`; `service_unavailable` when the
-   * budget is exhausted. Can be called once.
+   * budget is exhausted. Only one of `body`, `jsonBody` and `lines` can be called, and only once.
    */
   body(options?: BodyOptions): Promise<unknown>;
   /** Reads and parses a JSON body like `body`, and also returns its text. */
   jsonBody(options?: Omit<BodyOptions, 'form'>): Promise<JsonBody | undefined>;
   /**
    * Returns the values of a body of JSON lines (`application/x-ndjson`) with their texts, read at the
-   * pace of the consumer. A pause of up to `deadlineMs` ends neither the body nor its connection. Can be
-   * called once, instead of `body`. Throws as `readLines` does.
+   * pace of the consumer. A pause of up to `deadlineMs` ends neither the body nor its connection. Throws
+   * the same failures as `readLines`.
    */
   lines(options: Omit<LineLimits, 'depthMax'>): AsyncIterable<JsonBody>;
 }
@@ -62,7 +65,10 @@ export interface ExchangeOptions {
 
 const requestIdPattern = /^[\w-]{8,64}$/;
 
-/** An exchange over a transport. Most properties are computed on first use. */
+/**
+ * An exchange over a transport. `query` and `signal` are created on first use; `hostname` and `ip` are
+ * computed on each use.
+ */
 export class TransportExchange implements Exchange {
   readonly id: string;
   readonly protocol: 'h2' | 'http/1.1';
@@ -152,7 +158,7 @@ export class TransportExchange implements Exchange {
 
   /** Throws when the body was read before, because a second read would return an empty body. */
   #startBody(): Transport {
-    if (this.#isBodyRead) throw new Error('Cannot read body: it has been read');
+    if (this.#isBodyRead) throw new Error('Cannot read body: it has already been read');
     this.#isBodyRead = true;
     refuseEncodedBody(this.headers['content-encoding']);
     this.#transport.sendContinue();

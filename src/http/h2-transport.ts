@@ -105,13 +105,14 @@ let cachedNames: readonly string[] = [];
 
 /**
  * Returns the header names of a streamed response, which marks all of them as never-indexed: indexing
- * would cost an HPACK table of 2 KiB per connection, to save a few bytes of a head that is sent once an
- * hour. Streams share one array, because Node retains it with each stream and the names rarely differ.
+ * would cost an HPACK table of 2 KiB per connection, and save only a few bytes per stream, because a
+ * stream sends one head. Streams share one array, because Node retains it with each stream and the names
+ * rarely differ.
  */
 function getHeaderNames(headers: Headers): string[] {
-  const isKnown =
+  const areNamesCached =
     cachedNames.length > 0 && Object.keys(headers).every((name) => cachedNames.includes(name));
-  if (!isKnown) cachedNames = Object.keys(headers);
+  if (!areNamesCached) cachedNames = Object.keys(headers);
   return cachedNames as string[]; // Safe: Node does not modify it.
 }
 

@@ -8,7 +8,7 @@ const deadlineMs = 1000;
 
 /**
  * Returns the health routes. `GET /health/live`: 200 while the process runs. `GET /health/ready`: 200
- * when every check passes, otherwise 503. Its body has the state of each check by name.
+ * when every check passes, otherwise 503; the body has the state of each check by name.
  */
 export function healthRoutes(checks: Readonly<Record<string, Check>>): Route[] {
   return [
@@ -30,7 +30,7 @@ const noStore = { 'cache-control': 'no-store' };
 async function passes(check: Check): Promise<boolean> {
   let deadline: NodeJS.Timeout | undefined;
   const timedOut = new Promise<boolean>((resolve) => {
-    // Deferred: after a pause of this process the result may have arrived without being read yet.
+    // Deferred by a turn, because after a pause of this process a result may have arrived unread.
     deadline = setTimeout(() => setImmediate(resolve, false), deadlineMs);
   });
   try {

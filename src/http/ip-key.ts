@@ -1,9 +1,9 @@
 import { isIPv4, isIPv6 } from 'node:net';
 
 /**
- * Returns the key by which clients are limited: an IPv4 address, or the /64 of an IPv6 address as
- * `2001:db8:0:1::/64`, because one household has all of its 2^64 addresses. Every string that is not an
- * address has the key `unknown`.
+ * Returns the key by which clients are limited: an IPv4 address, also for an IPv4-mapped IPv6 address,
+ * or the /64 of an IPv6 address as `2001:db8:0:1::/64`, because one household can usually use all 2^64
+ * addresses of its /64. Every string that is not an address has the key `unknown`.
  */
 export function toIpKey(ip: string): string {
   const address = ip.split('%', 1)[0] ?? ''; // `fe80::1%eth0`
@@ -28,9 +28,9 @@ function parseIpv6(address: string): number[] {
   return [...before, ...Array<number>(8 - before.length - after.length).fill(0), ...after];
 }
 
-function parseGroups(part: string): number[] {
-  if (part === '') return [];
-  return part.split(':').flatMap((group) => {
+function parseGroups(groups: string): number[] {
+  if (groups === '') return [];
+  return groups.split(':').flatMap((group) => {
     if (!group.includes('.')) return Number.parseInt(group, 16);
     const [a = 0, b = 0, c = 0, d = 0] = group.split('.').map(Number);
     return [a * 256 + b, c * 256 + d];

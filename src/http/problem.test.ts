@@ -32,7 +32,7 @@ test('a failure is rendered with name, message, status and info, and as a proble
   });
 });
 
-test('a failure without info is rendered without that member', () => {
+test('a failure without info is rendered without the member info', () => {
   assert.ok(!('info' in parseReply(new Failure('not_found', 'Cannot find this')).body));
 });
 
@@ -61,7 +61,7 @@ for (const [accept, isProblem] of accepts) {
   });
 }
 
-test('every 401 has a challenge: that of the failure, or the default', () => {
+test('every 401 has a WWW-Authenticate header: that of the failure, or the default', () => {
   const challenge = { headers: { 'www-authenticate': 'Bearer error="invalid_token"' } };
 
   const answers = [

@@ -20,7 +20,7 @@ export interface StreamedReply {
 
 /** Writes the body of a streamed reply, over either protocol. */
 export interface Sink {
-  /** Bytes that were written but that the transport has not accepted yet. */
+  /** Number of bytes that were written but that the transport has not accepted yet. */
   readonly queuedBytes: number;
   readonly closed: boolean;
   /** Queues bytes. Never throws, never waits. Ignored after the end or close. */
@@ -28,9 +28,9 @@ export interface Sink {
   /** Settles when nothing is queued, or the sink has closed. Never rejects. */
   drained(): Promise<void>;
   /**
-   * Settles once what the client had sent before the call has been handled, so that `closed` is true if
-   * the client had left: over HTTP/2 a PING is answered, over HTTP/1.1 half a second has passed. Also
-   * settles when the sink has closed. Never rejects.
+   * Settles after everything that the client sent before the call has been processed; `closed` is then
+   * true if the client had left. Over HTTP/2 it waits for the answer to a PING, over HTTP/1.1, which has
+   * none, for half a second. Also settles when the sink closes. Never rejects.
    */
   roundTrip(): Promise<void>;
   /**

@@ -24,7 +24,7 @@ export interface RequestDispatcherOptions {
   readonly log: Logger;
   /** Aggregates warnings about 5xx refusals (overload, database unavailable). */
   readonly warnings: WarningAggregator;
-  /** Called for every response. Must not throw. */
+  /** Called once per request: after its response, or with status 499. Must not throw. */
   readonly onAnswered?: (answered: AnsweredRequest) => void;
   readonly monotonicClock?: () => number;
 }
@@ -39,7 +39,7 @@ interface PendingRequest {
   readonly handle: () => Reply | Promise<Reply>;
 }
 
-/** Status logged when the client disconnected before the reply; nginx uses the same number. */
+/** Status in logs and metrics when the client disconnected before the response, as in nginx. */
 const clientClosedRequest = 499;
 
 /** Routes a request to its handler and writes the reply or the problem document. */

@@ -35,7 +35,7 @@ async function openStream(t: TestContext) {
   return { client, request, stream, session };
 }
 
-test('when a PING is answered, a stream that the peer had reset before is closed', async (t) => {
+test('when pingPeer() settles, a stream that the peer reset before the call is closed', async (t) => {
   const { request, stream, session } = await openStream(t);
   let pings = 0;
   request.session?.on('ping', () => {
@@ -49,7 +49,7 @@ test('when a PING is answered, a stream that the peer had reset before is closed
   assert.equal(pings, 1);
 });
 
-test('concurrent calls share PINGs that are sent after the calls', async (t) => {
+test('calls of pingPeer() that arrive during a PING share the next PING', async (t) => {
   const { client, session } = await openStream(t);
   let pings = 0;
   client.on('ping', () => {
@@ -58,10 +58,10 @@ test('concurrent calls share PINGs that are sent after the calls', async (t) => 
 
   await Promise.all(Array.from({ length: 50 }, () => pingPeer(session)));
 
-  assert.equal(pings, 2); // The first call's, and one for all calls that came during it.
+  assert.equal(pings, 2); // One for the first call, and one for all calls that arrived during it.
 });
 
-test('a PING of a connection that closes settles', async (t) => {
+test('pingPeer() settles when the connection closes', async (t) => {
   const { client, session } = await openStream(t);
 
   const pinging = pingPeer(session);

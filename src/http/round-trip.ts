@@ -3,12 +3,12 @@ import { setImmediate as nextTurn, setTimeout as wait } from 'node:timers/promis
 import { SharedCall } from '../util/shared-call.js';
 
 const pings = new WeakMap<Http2Session, SharedCall<void>>();
-const withoutPingMs = 500;
+const waitWithoutPingMs = 500;
 
 /**
- * Settles once what the peer had sent before the call has been handled: a PING sent after the call is
- * answered, and one turn of the event loop has passed. Streams of one connection share PINGs. Settles
- * as `waitForPeer` does when a PING cannot be sent. Never rejects.
+ * Settles after everything that the peer sent before the call has been processed: waits for the answer
+ * to a PING sent after the call, and for one event-loop turn. Concurrent calls for a connection share
+ * PINGs. When the PING fails, waits as `waitForPeer` does. Never rejects.
  */
 export function pingPeer(h2Session: Http2Session): Promise<void> {
   const ping = pings.get(h2Session) ?? new SharedCall(() => sendPing(h2Session));
@@ -18,7 +18,7 @@ export function pingPeer(h2Session: Http2Session): Promise<void> {
 
 /** Settles after half a second, for connections without PING. Never rejects. */
 export async function waitForPeer(): Promise<void> {
-  await wait(withoutPingMs, undefined, { ref: false });
+  await wait(waitWithoutPingMs, undefined, { ref: false });
 }
 
 async function sendPing(h2Session: Http2Session): Promise<void> {

@@ -133,10 +133,10 @@ function match(
 ): Record<string, string> | undefined {
   if (pattern.length !== segments.length) return undefined;
   const params: Record<string, string> = {};
-  for (const [index, part] of pattern.entries()) {
+  for (const [index, patternSegment] of pattern.entries()) {
     const segment = segments[index] ?? '';
-    if (part.startsWith(':') && segment !== '') params[part.slice(1)] = segment;
-    else if (part !== segment) return undefined;
+    if (patternSegment.startsWith(':') && segment !== '') params[patternSegment.slice(1)] = segment;
+    else if (patternSegment !== segment) return undefined;
   }
   // Decoded last: a percent-encoded slash stays in its segment.
   for (const [name, text] of Object.entries(params)) params[name] = decodeParam(text);

@@ -158,14 +158,14 @@ for (const protocol of protocols) {
       await connectIdle(protocol, port),
       await connectIdle(protocol, port, '/hello'),
     ];
-    const halfway = connectTcp({ port, host: '127.0.0.1', allowHalfOpen: true });
-    t.after(() => halfway.destroy());
+    const inHandshake = connectTcp({ port, host: '127.0.0.1', allowHalfOpen: true });
+    t.after(() => inHandshake.destroy());
     await until(() => server.connections === 3);
 
     server.stopAccepting();
     server.stopAccepting();
 
-    await Promise.all([fresh.ended, used.ended, once(halfway.resume(), 'end')]);
+    await Promise.all([fresh.ended, used.ended, once(inHandshake.resume(), 'end')]);
     for (const client of [fresh, used]) client.destroy(); // Their own side is still open.
     await until(() => server.connections === 0);
     await assert.rejects(ask(protocol, port, 'GET', '/hello'), /ECONNREFUSED/);
@@ -199,7 +199,7 @@ for (const protocol of protocols) {
     const stream = ask(protocol, port, 'GET', '/stream');
     const refusals = Promise.allSettled([answer, stream]);
     await until(() => answers.length === 1 && sinks.length === 1);
-    const silent = await connectIdle(protocol, port); // It never closes its side.
+    const neverClosing = await connectIdle(protocol, port); // It never closes its side.
 
     await server.close(100);
 
@@ -210,11 +210,11 @@ for (const protocol of protocols) {
     );
     await until(() => sinks[0]?.closed === true);
     assert.deepEqual(getErrorPhrases(lines), []);
-    silent.destroy();
+    neverClosing.destroy();
   });
 }
 
-test('an HTTP/2 session gets GOAWAY, completes its open streams, and starts no new ones', async (t) => {
+test('after GOAWAY, an HTTP/2 session completes its open streams and starts no new ones', async (t) => {
   const { routes, answers, sinks } = createDeferredRoutes();
   const { port, server, lines } = await startHttp(t, routes);
   const client = await RawH2.open(port);
@@ -268,6 +268,36 @@ for (const state of ['accepts nothing more', 'closes'] as const) {
   });
 }
 
+test('a busy connection gets GOAWAY when the server closes, and only later requests are refused', async (t) => {
+  const large = 'x'.repeat(20_000);
+  const routes = [route('GET', '/large', async () => json(200, { large }))];
+  const { port, server } = await startHttp(t, routes);
+  const client = await H2Client.connect(`https://127.0.0.1:${port}`);
+  const goaways: unknown[] = [];
+  client.session.on('goaway', (errorCode) => goaways.push(errorCode));
+  let answered = 0;
+  const askUntilRefused = async () => {
+    for (;;) {
+      const answer = await client.ask('GET', '/large');
+      assert.equal(answer.status, 200);
+      answered += 1;
+    }
+  };
+  const asking = Array.from({ length: 50 }, askUntilRefused);
+  const outcomes = Promise.allSettled(asking);
+  await until(() => answered > 100);
+
+  await server.close(20_000);
+
+  assert.equal(goaways[0], code.none);
+  // Requests that were sent after GOAWAY are refused, or not sent at all; the others are answered.
+  for (const outcome of await outcomes) {
+    assert.equal(outcome.status, 'rejected');
+    assert.match(String(outcome.reason), /REFUSED_STREAM|GOAWAY|session/i);
+  }
+  client.destroy();
+});
+
 test('after the server stops, a keep-alive connection is closed once its open stream has ended', async (t) => {
   const { routes, sinks } = createDeferredRoutes();
   const { port, server } = await startHttp(t, routes);
@@ -312,7 +342,7 @@ test('a stream that its client resets with an error does not affect the server o
   client.destroy();
 });
 
-test('a response without a body arrives even when it is sent before the request ends', async (t) => {
+test('a response without a body arrives even when it is sent before the end of the request', async (t) => {
   const { port } = await startHttp(t, createDeferredRoutes().routes);
   const client = await RawH2.open(port);
   t.after(() => client.destroy());
@@ -388,7 +418,7 @@ test('ALPN prefers HTTP/2, accepts HTTP/1.1 or no ALPN, and refuses other protoc
   });
 });
 
-test('listen() refuses a port in use, an address of another machine, and a key that does not match', async (t) => {
+test('listen() rejects for a port in use, an address of another machine, and a key that does not match the certificate', async (t) => {
   const { routes } = createDeferredRoutes();
   const { port } = await startHttp(t, routes);
   const { privateKey: key } = createSelfSigned(['localhost'], Date.now());
@@ -447,7 +477,7 @@ async function openConnection(protocol: Protocol, port: number) {
   };
 }
 
-test('a streamed reply that is not opened, or fails to, is cancelled once', async (t) => {
+test('a streamed reply is cancelled once when its open() is not called or throws', async (t) => {
   const calls: string[] = [];
   const stream = (name: string, open = () => {}): Reply => ({
     status: 200,
@@ -466,10 +496,10 @@ test('a streamed reply that is not opened, or fails to, is cancelled once', asyn
         throw new Error('on purpose');
       }),
     ),
-    route('GET', '/left', async ({ signal }) => {
-      calls.push('left asked');
+    route('GET', '/abandoned', async ({ signal }) => {
+      calls.push('abandoned requested');
       await new Promise((resolve) => signal.addEventListener('abort', resolve));
-      return stream('left');
+      return stream('abandoned');
     }),
   ]);
   const client = await H2Client.connect(`https://127.0.0.1:${port}`);
@@ -478,18 +508,18 @@ test('a streamed reply that is not opened, or fails to, is cancelled once', asyn
   await client.ask('GET', '/read');
   await client.ask('HEAD', '/read');
   await client.ask('GET', '/failing').catch(() => {});
-  const left = client.request('GET', '/left');
-  left.on('error', () => {});
-  await until(() => calls.includes('left asked'));
-  left.close();
-  await until(() => calls.includes('left cancelled'));
+  const abandoned = client.request('GET', '/abandoned');
+  abandoned.on('error', () => {});
+  await until(() => calls.includes('abandoned requested'));
+  abandoned.close();
+  await until(() => calls.includes('abandoned cancelled'));
 
   assert.deepEqual(calls, [
     'read opened',
     'read cancelled',
     'failing opened',
     'failing cancelled',
-    'left asked',
-    'left cancelled',
+    'abandoned requested',
+    'abandoned cancelled',
   ]);
 });

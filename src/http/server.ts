@@ -24,11 +24,10 @@ export interface HttpServerOptions extends RequestDispatcherOptions {
   readonly limits: HttpLimits;
   readonly log: Logger;
   /**
-   * Interval of liveness checks (HTTP/2 PING) and of the log line about refused connections. Default
-   * 20,000.
+   * Interval of liveness checks and of the log line about refused connections. Default: 20,000.
    */
   readonly pingMs?: number;
-  /** Called when a client violated the protocol before there was a request; its connection ends. */
+  /** Called when a TLS handshake or the parsing of HTTP/1.1 fails; the connection ends. */
   readonly onUnreadable?: (layer: Layer) => void;
 }
 
@@ -71,8 +70,8 @@ export class HttpServer {
   }
 
   /**
-   * Resolves when the server listens. Rejects for a port in use or forbidden, an unknown host, or an
-   * invalid certificate.
+   * Resolves when the server listens. Rejects when the port is in use or not permitted, the host is not an
+   * address of this machine, or the certificate is invalid.
    */
   static async listen(options: HttpServerOptions): Promise<HttpServer> {
     const { host, port } = options;
@@ -124,7 +123,7 @@ export class HttpServer {
     // Stops listening only. `close()` of an HTTP/2 server also sends GOAWAY to every session (since Node 24),
     // and destroys HTTP/1.1 connections whose last response is not sent yet.
     TlsServer.prototype.close.call(this.#server);
-    this.#connections.closeIdle();
+    this.#connections.closeGracefully();
   }
 
   /**
@@ -142,7 +141,7 @@ export class HttpServer {
     const deadline = setTimeout(() => this.#connections.destroyAll(), deadlineMs);
     await this.#connections.allClosed();
     clearTimeout(deadline);
-    this.#server.close(); // Ends Node's timer of request timeouts.
+    this.#server.close(); // Stops Node's timer for request timeouts.
     this.#connections.close();
   }
 

@@ -84,7 +84,7 @@ function dechunk(received: Buffer): Buffer {
 const large = Buffer.alloc(16 * 1024 * 1024, 'x');
 const small = Buffer.from('small');
 
-/** Whether a promise has settled by now. */
+/** Returns whether a promise has settled by now. */
 async function isSettled(promise: Promise<unknown>): Promise<boolean> {
   const notSettled = new Promise((resolve) => setImmediate(resolve, 'not settled'));
   return (await Promise.race([promise, notSettled])) !== 'not settled';
@@ -187,12 +187,12 @@ for (const protocol of protocols) {
   });
 }
 
-for (const [what, errorCode] of [
-  ['cancelled', code.cancel],
-  ['broken', code.internal],
-  ['complete', code.none],
+for (const [errorName, errorCode] of [
+  ['CANCEL', code.cancel],
+  ['INTERNAL_ERROR', code.internal],
+  ['NO_ERROR', code.none],
 ] as const) {
-  test(`a stream that its client resets as ${what} is closed once, and the server continues`, async (t) => {
+  test(`a stream that its client resets with ${errorName} is closed once, and the connection stays usable`, async (t) => {
     const closes: string[] = [];
     const open = (sink: Sink) => sink.onClose(() => closes.push('closed'));
     const { port } = await startHttp(t, [

@@ -5,7 +5,7 @@ export interface StreamSinkOptions<Output extends Writable> {
   readonly output: Output;
   /** Closes the output at once and drops its queued bytes. */
   readonly destroy: (output: Output) => void;
-  /** Settles once what the client had sent before the call has been handled. Never rejects. */
+  /** Implements `Sink.roundTrip`. Never rejects. */
   readonly roundTrip: () => Promise<void>;
   /** After `end`, how long the client may take to read queued bytes. */
   readonly endMs: number;
@@ -13,7 +13,7 @@ export interface StreamSinkOptions<Output extends Writable> {
 
 /**
  * Maximum number of bytes queued in the output. The output encrypts all bytes of a write at once, into
- * buffers that the connection retains at that size, and it reports only when all of them have been
+ * buffers that the connection retains at that size, and it calls back only when all of them have been
  * written.
  */
 const sliceBytes = 32 * 1024;

@@ -5,7 +5,7 @@ import { test } from 'node:test';
 import { until } from '../../test/support/until.js';
 import { StreamSink } from './stream-sink.js';
 
-/** Opens a sink on an output that completes a write when `takeOne` is called. */
+/** Opens a sink on an output that completes one write for each call of `takeOne`. */
 function openSink(endMs = 60_000) {
   const taken: Buffer[] = [];
   const waiting: (() => void)[] = [];

@@ -21,11 +21,11 @@ export interface Transport {
   /** Sends 100-continue to a client that expects it. Spec: RFC 9110 §10.1.1. */
   sendContinue(): void;
   /**
-   * Keeps the connection open although no byte is exchanged, until the exchange ends: for a body with a
-   * limit of its own for pauses.
+   * Exempts the connection from the idle timeout until the exchange ends. For a body whose pauses have a
+   * limit of their own.
    */
   tolerateIdle(): void;
-  /** Calls the listener once `isClientGone` is true; asynchronously if it is true already. */
+  /** Calls the listener once `isClientGone` is true; asynchronously if `isClientGone` is already true. */
   onClientGone(listener: () => void): void;
   /** Sends a complete response. Does nothing when `isClientGone`. Throws for an invalid header. */
   send(status: number, headers: Headers, body: Buffer | undefined): void;

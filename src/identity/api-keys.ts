@@ -11,6 +11,7 @@ export const scopes = ['publish', 'metrics'] as const;
 
 export type Scope = (typeof scopes)[number];
 
+/** An API key without its secret. Times are in epoch milliseconds. */
 export interface ApiKey {
   /** 16 hex digits. Not secret. */
   readonly id: string;
@@ -60,8 +61,8 @@ export interface ApiKeysOptions {
   readonly wallClock?: Clock;
   /**
    * Appends to the event log in the transaction that revokes a key, so that each event of the key is
-   * either numbered before the revocation or rejected. It is the last step of the transaction that may
-   * wait for a lock.
+   * either numbered before the revocation or rejected. After this step the transaction waits for no
+   * other lock.
    */
   readonly appendControlEntries: (tx: Database, entries: readonly ControlEntry[]) => Promise<void>;
 }
@@ -87,29 +88,29 @@ export class ApiKeys {
 
   /**
    * Creates a key; its text is returned only here. Throws `invalid_request` for a name that is not
-   * 1 to 64 of `A-Z a-z 0-9 . _ -` and for an unknown scope, `conflict` for a name in use.
+   * 1 to 64 characters of `A-Z a-z 0-9 . _ -` and for no or an unknown scope, `conflict` for a name in use.
    */
   async create(given: {
     name: string;
     scopes: readonly string[];
   }): Promise<ApiKey & { key: string }> {
     const name = parseName(given.name);
-    const allowed = parseScopes(given.scopes);
+    const keyScopes = parseScopes(given.scopes);
     const id = randomBytes(8).toString('hex');
     const key = `hk_${id}_${randomBytes(32).toString('base64url')}`;
     const createdAt = this.#wallClock();
     try {
       await this.#db.execute(
         sql`insert into api_keys (id, name, key_hash, scopes, created_at)
-          values (${id}, ${name}, ${hashKey(key)}, ${allowed.join(',')}, ${createdAt})`,
+          values (${id}, ${name}, ${hashKey(key)}, ${keyScopes.join(',')}, ${createdAt})`,
       );
     } catch (cause) {
       if (!(cause instanceof UniqueViolation)) throw cause;
       throw new Failure('conflict', 'Cannot create key: the name is taken', { cause });
     }
-    this.#audit.record('authn_token_created', { keyId: id, reason: allowed.join(',') });
+    this.#audit.record('authn_token_created', { keyId: id, reason: keyScopes.join(',') });
     const times = { createdAt, lastUsedAt: undefined, revokedAt: undefined };
-    return { id, name, scopes: allowed, ...times, key };
+    return { id, name, scopes: keyScopes, ...times, key };
   }
 
   /** Lists keys, including revoked ones, oldest first, at most 1000. */
@@ -121,15 +122,17 @@ export class ApiKeys {
   }
 
   /**
-   * Revokes a key by id or name. Returns false for an unknown or already revoked key. No event that
-   * is published with the key afterwards is accepted.
+   * Revokes a key by id or name. Returns false for an unknown or already revoked key. Once this
+   * resolves, no event that is published with the key is accepted.
    */
   async revoke(idOrName: string): Promise<boolean> {
-    const which = sql`(id = ${idOrName} or name = ${idOrName}) and revoked_at is null`;
+    const matchingKeys = sql`(id = ${idOrName} or name = ${idOrName}) and revoked_at is null`;
     const ids = await this.#db.transaction(async (tx) => {
-      const rows = await tx.query<{ id: string }>(sql`select id from api_keys where ${which}`);
+      const rows = await tx.query<{ id: string }>(
+        sql`select id from api_keys where ${matchingKeys}`,
+      );
       const count = await tx.execute(
-        sql`update api_keys set revoked_at = ${this.#wallClock()} where ${which}`,
+        sql`update api_keys set revoked_at = ${this.#wallClock()} where ${matchingKeys}`,
       );
       if (count === 0) return [];
       const revoked = rows.map(({ id }) => id);
@@ -143,7 +146,7 @@ export class ApiKeys {
     return ids.length > 0;
   }
 
-  /** Returns the key with this text; undefined if unknown or revoked. Takes one query. */
+  /** Returns the key with this text; undefined if it is unknown or revoked. Waits for one query at most. */
   async verify(key: string): Promise<ApiKey | undefined> {
     const id = /^hk_([0-9a-f]{16})_[\w-]{43}$/.exec(key)?.[1];
     if (id === undefined) return undefined;

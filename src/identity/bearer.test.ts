@@ -147,7 +147,7 @@ test('access tokens of a disabled or deleted user are rejected', async (t) => {
   }
 });
 
-test('a token with the session of another user is rejected', async (t) => {
+test('a token with an unknown session or the session of another user is rejected', async (t) => {
   const { bearer, sessions, users, accessTokens } = await startAuth(t);
   const [one, two] = [await newUser(users), await newUser(users)];
   const { sessionId } = await openSession(sessions, one);

@@ -50,13 +50,13 @@ export interface BearerAuthOptions {
   /** Finds a session that has not ended. */
   readonly sessions: { findLive(sessionId: string): Promise<LocalSession | undefined> };
   readonly apiKeys: ApiKeys;
-  /** The scheme of the Authorization header, matched in any case: `Bearer`. */
+  /** The scheme of the Authorization header, usually `Bearer`. Case-insensitive. */
   readonly tokenType: string;
   /** The realm of challenges: the issuer. */
   readonly realm: string;
 }
 
-type Authorized = Pick<Exchange, 'headerValues'>;
+type AuthorizationSource = Pick<Exchange, 'headerValues'>;
 
 /**
  * Authenticates a request by its Authorization header. Every Failure carries a matching challenge.
@@ -74,11 +74,11 @@ export class BearerAuth {
   }
 
   /**
-   * Returns the user of the access token while the session is live, so a logout takes effect at
+   * Returns the user of the access token. Looks the session up each time, so a logout takes effect at
    * once. Throws `bad_credentials` without a well-formed header, `expired_token`, or
    * `invalid_token`.
    */
-  async authenticateUser(exchange: Authorized): Promise<UserPrincipal> {
+  async authenticateUser(exchange: AuthorizationSource): Promise<UserPrincipal> {
     const { userId, sessionId } = this.#verifyClaims(this.parseCredential(exchange));
     const { sessions } = this.#options;
     const session = sessionId === undefined ? undefined : await sessions.findLive(sessionId);
@@ -93,7 +93,10 @@ export class BearerAuth {
    * Returns the service of the API key. Throws `bad_credentials` without a well-formed header,
    * `invalid_token` for an unknown or revoked key, `insufficient_scope` for a key without `scope`.
    */
-  async authenticateService(exchange: Authorized, scope: Scope): Promise<ServicePrincipal> {
+  async authenticateService(
+    exchange: AuthorizationSource,
+    scope: Scope,
+  ): Promise<ServicePrincipal> {
     const key = await this.#options.apiKeys.verify(this.parseCredential(exchange));
     if (key === undefined) throw this.#invalidCredential('invalid_token', 'API key');
     if (!key.scopes.includes(scope)) {
@@ -117,9 +120,10 @@ export class BearerAuth {
 
   /**
    * Returns the credential of the Authorization header. Throws `bad_credentials` without a well-formed
-   * header. Expects exactly one space after the scheme: existing clients rely on this and on the messages.
+   * header. Expects exactly one space after the scheme. Existing clients rely on this format and on the
+   * messages.
    */
-  parseCredential(exchange: Authorized): string {
+  parseCredential(exchange: AuthorizationSource): string {
     const { tokenType } = this.#options;
     const values = exchange.headerValues('authorization');
     const [value = ''] = values;
@@ -140,16 +144,16 @@ export class BearerAuth {
 
   #invalidCredential(
     name: 'invalid_token' | 'expired_token',
-    what: string,
+    credential: 'access token' | 'API key',
     cause?: Failure,
   ): Failure {
     const state = name === 'expired_token' ? 'expired' : 'invalid';
     const headers = this.#challengeHeaders({
       error: 'invalid_token', // RFC 6750 has one code for expired and invalid tokens.
-      error_description: `The ${what} is ${state}`,
+      error_description: `The ${credential} is ${state}`,
     });
     const details = { headers, cause, ...(cause?.info && { info: cause.info }) };
-    return new Failure(name, `Cannot authenticate: the ${what} is ${state}`, details);
+    return new Failure(name, `Cannot authenticate: the ${credential} is ${state}`, details);
   }
 
   #challengeHeaders(parameters: Readonly<Record<string, string>> = {}) {

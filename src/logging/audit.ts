@@ -2,7 +2,10 @@ import { createHmac, randomBytes } from 'node:crypto';
 import type { Logger } from './logger.js';
 import type { WarningAggregator } from './warning-aggregator.js';
 
-/** Events of the OWASP Logging Vocabulary and their levels; `warn` is for events to look into. */
+/**
+ * Events of the OWASP Logging Vocabulary and their levels. `warn` is for events that an operator should
+ * investigate.
+ */
 const levelByEvent = {
   authn_login_success: 'info',
   authn_login_successafterfail: 'info',
@@ -41,6 +44,7 @@ export interface AuditFields {
   readonly sessionIds?: readonly string[];
   readonly keyId?: string;
   readonly reason?: string;
+  /** Whether a rotated refresh token was presented again and got the same successor. */
   readonly replayed?: boolean;
   readonly failures?: number;
   /** `pseudonym` of an unknown username, which may be a password in the wrong field. */

@@ -61,7 +61,7 @@ test('a full disk is reported once, not once per lost line', { skip: noFullDisk(
   assert.equal((failures[0] as NodeJS.ErrnoException).code, 'ENOSPC');
 });
 
-test('flush to a full disk returns without an error', { skip: noFullDisk() }, async () => {
+test('flush() to a full disk returns without an error', { skip: noFullDisk() }, async () => {
   const file = new LineFile({ path: '/dev/full' }, { formatLostNote, onFailing() {} });
 
   file.write('line\n');
@@ -70,7 +70,7 @@ test('flush to a full disk returns without an error', { skip: noFullDisk() }, as
   await file.close();
 });
 
-test('close is idempotent, and write and flush have no effect after it', async (t) => {
+test('close() is idempotent, and write() and flush() have no effect after it', async (t) => {
   const file = new LineFile({ path: tempFile(t) }, { formatLostNote, onFailing });
 
   await file.close();

@@ -6,7 +6,7 @@ import { closeSync, openSync, write, writeSync } from 'node:fs';
  */
 const backlogBytesMax = 1024 * 1024;
 const retryMs = 20;
-/** Interval between writes. A write of any number of lines costs a tenth of a request. */
+/** Interval between writes. A write of any number of lines costs about a tenth of a request. */
 const flushIntervalMs = 20;
 /** A backlog of more than this is written without waiting for the interval. */
 const flushBytesMin = 64 * 1024;
@@ -14,7 +14,7 @@ const flushBytesMin = 64 * 1024;
 const closeMsMax = 5000;
 
 export interface LineFileOptions {
-  /** Formats the line, with its line end, that reports how many lines were lost around it. */
+  /** Returns a line, with its line end, that reports the number of lines lost before it. */
   readonly formatLostNote: (lost: number) => string;
   /** Called on the first failed write, and again on the first failure after a success. */
   readonly onFailing: (cause: unknown) => void;
@@ -24,7 +24,7 @@ export interface LineFileOptions {
  * Appends lines to a file or to standard output, in order, without ever blocking the caller.
  *
  * A failed write (disk full, pipe closed) loses only its lines: they are counted, later lines are
- * still written if possible, and the first successful write includes a note of how many were lost.
+ * still written if possible, and the first successful write begins with a note of how many were lost.
  * At most 2 MiB are held in memory; lines over the limit are also lost and counted.
  */
 export class LineFile {
@@ -34,11 +34,11 @@ export class LineFile {
   #backlog: string[] = [];
   #backlogBytes = 0;
   #writing: Promise<void> | undefined;
-  #reopening = false;
-  #failing = false;
+  #isReopenDue = false;
+  #isFailing = false;
   #endsMidLine = false; // The last write ended inside a line.
   #lostLines = 0;
-  #closed = false;
+  #isClosed = false;
   #endPause: () => void = () => {};
 
   /** Throws the file system's error when the file cannot be opened for appending. */
@@ -50,7 +50,7 @@ export class LineFile {
 
   /** Appends a line with its line end. Never waits, never throws. Does nothing after `close`. */
   write(line: string): void {
-    if (this.#closed) return;
+    if (this.#isClosed) return;
     const bytes = Buffer.byteLength(line);
     if (this.#backlogBytes + bytes > backlogBytesMax) {
       this.#lostLines += 1;
@@ -64,16 +64,16 @@ export class LineFile {
 
   /** Opens a new file of the same name, after the old one was moved. Never throws. */
   reopen(): void {
-    if (this.#closed || this.#path === undefined) return;
-    this.#reopening = true;
+    if (this.#isClosed || this.#path === undefined) return;
+    this.#isReopenDue = true;
     this.#writing ??= this.#writeAll();
     this.#endPause();
   }
 
   /** Resolves when everything is written, or after 5 s. Idempotent; never rejects. */
   async close(): Promise<void> {
-    if (this.#closed) return this.#writing;
-    this.#closed = true;
+    if (this.#isClosed) return this.#writing;
+    this.#isClosed = true;
     this.#endPause();
     let timer: NodeJS.Timeout | undefined;
     const timeout = new Promise((resolve) => {
@@ -85,10 +85,10 @@ export class LineFile {
   }
 
   /**
-   * Writes the backlog synchronously, for the exit of the process. Tries once and ignores errors.
+   * Writes the backlog synchronously, when the process exits. Tries once and ignores errors.
    */
   flush(): void {
-    if (this.#closed && this.#writing === undefined) return; // The descriptor may be reused by now.
+    if (this.#isClosed && this.#writing === undefined) return; // The descriptor may be reused by now.
     try {
       writeSync(this.#fd, this.#takeBacklog());
     } catch {
@@ -98,19 +98,19 @@ export class LineFile {
 
   async #writeAll(): Promise<void> {
     await undefined; // Lines of one event-loop turn share a write.
-    while (this.#backlog.length > 0 || this.#reopening) {
-      if (this.#reopening) this.#reopenFile();
+    while (this.#backlog.length > 0 || this.#isReopenDue) {
+      if (this.#isReopenDue) this.#reopenFile();
       const count = this.#backlog.length;
       const lostBefore = this.#lostLines;
       const batch = this.#takeBacklog();
       try {
         await this.#writeWhole(batch);
         this.#lostLines -= lostBefore;
-        this.#failing = false;
+        this.#isFailing = false;
       } catch (cause) {
         this.#lostLines += count;
-        if (!this.#failing) this.#options.onFailing(cause);
-        this.#failing = true;
+        if (!this.#isFailing) this.#options.onFailing(cause);
+        this.#isFailing = true;
       }
       await this.#pause();
     }
@@ -122,7 +122,7 @@ export class LineFile {
    * once.
    */
   async #pause(): Promise<void> {
-    if (this.#closed || this.#reopening || this.#backlogBytes > flushBytesMin) return;
+    if (this.#isClosed || this.#isReopenDue || this.#backlogBytes > flushBytesMin) return;
     await new Promise<void>((resolve) => {
       const timer = setTimeout(resolve, flushIntervalMs);
       this.#endPause = () => {
@@ -152,7 +152,7 @@ export class LineFile {
   }
 
   #reopenFile(): void {
-    this.#reopening = false;
+    this.#isReopenDue = false;
     try {
       const fd = openForAppend(this.#path as string); // Only a file with a path is reopened.
       closeSync(this.#fd);

@@ -33,7 +33,7 @@ test('every line is written to combined.log, errors also to error.log', async (t
   const log = await openLogger({ level: 'info', folder, stdout: false });
 
   log.info({ port: 9001 }, 'server listens');
-  log.debug({}, 'too fine for this level');
+  log.debug({}, 'below the level');
   log.child({ part: 'db' }).error({ cause: new Error('no answer') }, 'database lost');
   await log.close();
 
@@ -79,7 +79,7 @@ test('secrets logged by mistake are redacted, also when nested', async (t) => {
   assert.equal(text.split('\n').length - 1, 2 * all.length + 3);
 });
 
-test('after a rename and reopen, lines go to a new file and none is lost', async (t) => {
+test('after a file is renamed, reopen() starts a new one and no line is lost', async (t) => {
   const folder = tempFolder(t);
   const log = await openLogger({ level: 'info', folder, stdout: false });
   const [current, moved] = [join(folder, 'combined.log'), join(folder, 'combined.log.1')];
@@ -98,7 +98,7 @@ test('after a rename and reopen, lines go to a new file and none is lost', async
   assert.ok(existsSync(join(folder, 'error.log')));
 });
 
-test('reopen recreates a deleted file', async (t) => {
+test('reopen() creates a deleted file again', async (t) => {
   const folder = tempFolder(t);
   const log = await openLogger({ level: 'info', folder, stdout: false });
 
@@ -110,7 +110,7 @@ test('reopen recreates a deleted file', async (t) => {
   assert.equal(readLines(join(folder, 'combined.log'))[0]?.['msg'], 'here again');
 });
 
-test('after reopen with a missing folder, lines go to the old file', async (t) => {
+test('when reopen() fails because the folder is missing, lines go to the old file', async (t) => {
   const root = tempFolder(t);
   const log = await openLogger({ level: 'info', folder: join(root, 'logs'), stdout: false });
 
@@ -144,7 +144,7 @@ test('openLogger rejects when the folder is not writable', { skip: isRoot() }, a
   await assert.rejects(opening, /Cannot open log in .*: EACCES; set LOG_PATH/);
 });
 
-test('close, log and reopen have no effect after close', async (t) => {
+test('close(), reopen() and logging have no effect after close()', async (t) => {
   const folder = tempFolder(t);
   const log = await openLogger({ level: 'info', folder, stdout: false });
 
@@ -281,7 +281,7 @@ test('lines are human-readable on a terminal and JSON in files', {
   const child = runProgram(
     `const log = await openLogger({ level: 'info', folder: process.env.FOLDER });
      log.info({ port: 9001, agent: 'x \\u001b[2J \\u009b2J' }, 'server listens');
-     log.debug({}, 'too fine for this level');
+     log.debug({}, 'below the level');
      log.error({ cause: new Error('no answer \\u001b[2J') }, 'database lost');
      await log.close();`,
     folder,
@@ -293,7 +293,7 @@ test('lines are human-readable on a terminal and JSON in files', {
   assert.equal(code, 0, out);
   assert.match(out, /^\[\d\d:\d\d:\d\d\.\d{3}\] INFO: server listens \{"port":9001,/);
   assert.match(out, /\] ERROR: database lost[\s\S]+ Error: no answer .*\r\n +at /);
-  assert.equal(out.includes('too fine'), false);
+  assert.equal(out.includes('below the level'), false);
   assert.equal(out.includes('\u001b') || out.includes('\u009b'), false);
   const phrases = readLines(join(folder, 'combined.log')).map((line) => line['msg']);
   assert.deepEqual(phrases, ['server listens', 'database lost']);

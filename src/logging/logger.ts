@@ -47,8 +47,8 @@ export interface LoggerOptions {
  * Opens the log: one JSON object per line, `time` in ISO 8601 (UTC, milliseconds). A terminal on
  * standard output gets human-readable lines instead. Creates the folder.
  *
- * Rejects with a clear message when the folder or a file in it cannot be written. If the disk fills
- * up later, lines are lost and counted; nothing else fails.
+ * Rejects, with the folder and the setting in the message, when the folder or a file in it cannot be
+ * written. If the disk fills up later, lines are lost and counted; nothing else fails.
  */
 export async function openLogger({
   level,

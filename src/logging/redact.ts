@@ -15,10 +15,10 @@ type Fields = Record<string, unknown>;
 
 /**
  * Returns the fields with `[Redacted]` in place of secrets, four levels deep. Returns the same
- * object when it has no secret. A safety net for secrets that are logged by mistake.
+ * object when it has no secret. This is a safety net for secrets that are logged by mistake.
  *
- * pino's own redaction is not used, because this runs for every line: pino copies the fields, which
- * took ten times as long as all other work for the line.
+ * pino's own redaction is not used, because it copies the fields of every line, which took ten times as
+ * long as all other work for the line.
  */
 export function redact(fields: Fields, depthLeft = depthMax): Fields {
   let safe: Record<string, unknown> | undefined;

@@ -20,11 +20,11 @@ function createAggregator() {
   /** Returns the lines logged since the last call, without level and phrase. */
   const takeLoggedFields = () =>
     lines.splice(0).map(({ level: _, phrase: __, ...fields }) => fields);
-  return { aggregator, time, lines, warn, takeLogged: takeLoggedFields };
+  return { aggregator, time, lines, warn, takeLoggedFields };
 }
 
 test('the first warning is logged at once and in full, its repeats once a minute in one line', () => {
-  const { aggregator, time, lines, warn, takeLogged: takeLoggedFields } = createAggregator();
+  const { aggregator, time, lines, warn, takeLoggedFields } = createAggregator();
 
   for (let id = 1; id <= 1000; id += 1) {
     warn('a', { id });
@@ -48,7 +48,7 @@ test('the first warning is logged at once and in full, its repeats once a minute
 });
 
 test('after a minute without repeats the next warning is logged at once', () => {
-  const { aggregator, time, warn, takeLogged: takeLoggedFields } = createAggregator();
+  const { aggregator, time, warn, takeLoggedFields } = createAggregator();
   warn('a', { id: 1 });
   time.now += 60_000;
   aggregator.report();
@@ -62,7 +62,7 @@ test('after a minute without repeats the next warning is logged at once', () => 
 });
 
 test('warnings are aggregated by kind and subject', () => {
-  const { aggregator, time, warn, takeLogged: takeLoggedFields } = createAggregator();
+  const { aggregator, time, warn, takeLoggedFields } = createAggregator();
 
   for (const subject of ['a', 'b']) for (const kind of ['login', 'token']) warn(subject, {}, kind);
   assert.equal(takeLoggedFields().length, 4);
@@ -77,7 +77,7 @@ test('warnings are aggregated by kind and subject', () => {
 });
 
 test('once there are a hundred pairs of kind and subject, warnings of new subjects are aggregated by kind alone', () => {
-  const { aggregator, time, warn, takeLogged: takeLoggedFields } = createAggregator();
+  const { aggregator, time, warn, takeLoggedFields } = createAggregator();
   const flood = () => {
     for (let subject = 0; subject < 1000; subject += 1) {
       for (const kind of ['login', 'token']) warn(String(subject), {}, kind);
@@ -107,7 +107,7 @@ test('once there are a hundred pairs of kind and subject, warnings of new subjec
 });
 
 test('flush logs the summaries of repeats that report has not logged yet', () => {
-  const { aggregator, warn, takeLogged: takeLoggedFields } = createAggregator();
+  const { aggregator, warn, takeLoggedFields } = createAggregator();
   for (let id = 1; id <= 3; id += 1) warn('a', { id });
   warn('b');
   takeLoggedFields();

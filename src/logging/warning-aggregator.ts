@@ -3,7 +3,7 @@ import type { Logger } from './logger.js';
 
 export interface WarningAggregatorOptions {
   readonly log: Logger;
-  /** Only differences matter. */
+  /** Returns milliseconds, of which only differences matter. */
   readonly monotonicClock: Clock;
 }
 
@@ -27,7 +27,7 @@ interface Aggregate {
   readonly phrase: string;
 }
 
-/** At this number of aggregates, warnings of new subjects are aggregated by kind alone. */
+/** From this number of aggregates on, warnings of new subjects are aggregated by kind alone. */
 const aggregatesMax = 100;
 const intervalMs = 60_000;
 

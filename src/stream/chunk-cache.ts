@@ -8,12 +8,12 @@ interface Chunk {
 const chunksMax = 16;
 
 /**
- * Concatenates frames for one write. All streams that write the same frames share one Buffer.
- * Caches the newest 16 chunks.
+ * Concatenates frames for one write. Streams that write the same frames share one Buffer, as long as it is
+ * among the newest 16 chunks, which are cached.
  */
 export class ChunkCache {
   readonly #cached: Chunk[] = [];
-  #oldest = 0;
+  #oldestIndex = 0;
 
   /** Returns the bytes of one or more frames. The Buffer is shared: never modify it. */
   concat(frames: readonly Frame[]): Buffer {
@@ -22,8 +22,8 @@ export class ChunkCache {
     const found = this.#cached.find((chunk) => areSameFrames(chunk.frames, frames));
     if (found !== undefined) return found.bytes;
     const chunk = { frames, bytes: Buffer.concat(frames.map(({ bytes }) => bytes)) };
-    this.#cached[this.#oldest] = chunk;
-    this.#oldest = (this.#oldest + 1) % chunksMax;
+    this.#cached[this.#oldestIndex] = chunk;
+    this.#oldestIndex = (this.#oldestIndex + 1) % chunksMax;
     return chunk.bytes;
   }
 }

@@ -9,7 +9,7 @@ import { UserCount } from './user-count.js';
 
 const test = await testOnDialects('cluster sync');
 
-test('a process deregisters on close, and logs a warning when the database refuses', async (t) => {
+test('a process deregisters on close, and logs a warning if its row cannot be deleted', async (t) => {
   const db = await databaseFor(t);
   const wallClock = Date.now;
   const registry = new Registry({

@@ -19,8 +19,8 @@ const deletedAfterMs = 60_000;
 const heartbeatMs = 1000;
 
 /**
- * Exchanges the number of connected users between the processes on one database: the `count` event has
- * their sum. Each process has a row with its heartbeat in `processes`.
+ * Exchanges the numbers of connected users between the processes that share a database. The `count` event
+ * contains their sum. Each process writes its number and the time of its heartbeat to a row of `processes`.
  */
 export class ClusterSync {
   readonly #parts: ClusterSyncParts;
@@ -35,7 +35,8 @@ export class ClusterSync {
   }
 
   /**
-   * Registers this process, then sends a heartbeat every second. Rejects when the first one fails.
+   * Registers this process with a heartbeat, then sends a heartbeat every second. Rejects if the first
+   * heartbeat fails.
    */
   static async start(parts: ClusterSyncParts): Promise<ClusterSync> {
     const clusterSync = new ClusterSync(parts);
@@ -45,16 +46,16 @@ export class ClusterSync {
   }
 
   /**
-   * Writes the local user count and reads those of other processes. Rejects when the database does.
+   * Writes the user count of this process and reads those of the others. Rejects if the database fails.
    */
   async heartbeat(): Promise<void> {
     const { userCount, wallClock } = this.#parts;
     const now = wallClock();
     await this.#announce(now);
-    userCount.remoteUsers = await this.#countRemoteUsers(now);
+    userCount.remoteUserCount = await this.#countRemoteUsers(now);
   }
 
-  /** Deregisters this process. Idempotent; never rejects, because the row expires anyway. */
+  /** Deregisters this process. Idempotent. Never rejects, because the row expires anyway. */
   async close(): Promise<void> {
     if (!this.#isOpen) return;
     this.#isOpen = false;
@@ -74,7 +75,7 @@ export class ClusterSync {
     }, heartbeatMs).unref();
   }
 
-  /** Never rejects: while the database is unavailable, the last known state is kept. */
+  /** Never rejects. While the database is unavailable, the last known count is kept. */
   async #heartbeatSafely(): Promise<void> {
     try {
       await this.heartbeat();
@@ -88,7 +89,7 @@ export class ClusterSync {
 
   async #announce(now: number): Promise<void> {
     const { db, registry } = this.#parts;
-    const { users } = registry;
+    const users = registry.userCount;
     const updatedRows = await db.execute(
       sql`update processes set users = ${users}, seen_at = ${now} where id = ${this.#id}`,
     );
@@ -98,7 +99,7 @@ export class ClusterSync {
         sql`insert into processes (id, users, seen_at) values (${this.#id}, ${users}, ${now})`,
       );
     } catch (cause) {
-      if (!(cause instanceof UniqueViolation)) throw cause; // An earlier insert has committed late.
+      if (!(cause instanceof UniqueViolation)) throw cause; // An earlier insert that seemed to fail was committed.
     }
   }
 

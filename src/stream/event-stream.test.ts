@@ -23,7 +23,7 @@ const limits = {
 };
 const nextTick = () => new Promise((resolve) => setImmediate(resolve));
 
-/** Creates a log, a registry and a client of user 1 that accepts bytes only in `acceptBytes`. */
+/** Creates an event log, a registry and a client of user 1 that accepts bytes only in `acceptBytes`. */
 async function openHarness(history: readonly string[] = []) {
   const store = new MemoryLogStore('e');
   for (const data of history) store.appendExternally(['u:1'], data);
@@ -59,9 +59,9 @@ async function openHarness(history: readonly string[] = []) {
     const start = await resolveStart(eventLog, audiences, lastEventId);
     const stream = new EventStream({
       id: 'c1',
-      subscriber: { userId: '1', sessionId: 's1', audiences, ip: 'ip', tokenHash: undefined },
+      subscriber: { userId: '1', sessionId: 's1', audiences, ipKey: 'ip', tokenHash: undefined },
       start,
-      asOf: eventLog.head,
+      headAtOpen: eventLog.head,
       claim: undefined,
       publicId: 'public',
       endsAt: 1e12,
@@ -88,9 +88,9 @@ async function openHarness(history: readonly string[] = []) {
       events: [{ audiences: [`u:${userId}`], type: undefined, data, expiresAt: undefined }],
       idempotency: undefined,
     });
-  /** Lets the client accept up to `bytesMax` of the queued bytes, and of what is then written. */
+  /** Lets the client accept up to `bytesMax` queued bytes three times, so also bytes written in between. */
   const acceptBytes = async (bytesMax = 1_000_000) => {
-    for (let round = 0; round < 3; round += 1) {
+    for (let turn = 0; turn < 3; turn += 1) {
       await nextTick();
       client.sink?.acceptBytes(bytesMax);
     }
@@ -148,12 +148,12 @@ test('events of one event-loop iteration are sent in one write', async () => {
   const { open, publish, acceptBytes, client } = await openHarness();
   await open();
   await acceptBytes();
-  const before = client.writes;
+  const writesBefore = client.writes;
   await Promise.all(['a', 'b', 'c'].map((data) => publish(data)));
 
   await acceptBytes();
 
-  assert.equal(client.writes - before, 1);
+  assert.equal(client.writes - writesBefore, 1);
 });
 
 test('the stream of a slow client reads the event log, misses nothing, and becomes live again', async () => {
@@ -177,7 +177,7 @@ test('the stream of a slow client reads the event log, misses nothing, and becom
   assert.equal(stream.isLive, true);
 });
 
-test('a client that is behind receives no volatile events', async () => {
+test('a client receives no volatile events while its stream is replaying', async () => {
   const { open, publish, acceptBytes, registry, wire } = await openHarness();
   await open();
   await acceptBytes();
@@ -199,7 +199,7 @@ test('a client that is behind receives no volatile events', async () => {
   assert.match(wire(), /data: later/);
 });
 
-test('an event that another process sent before this process applied it is not sent again', async () => {
+test('an event that a client received from another process is not sent again when this process applies it', async () => {
   const { open, acceptBytes, received, store, eventLog } = await openHarness(['seen']);
   store.appendExternally(['u:1'], 'of another process');
   store.appendExternally(['u:1'], 'after it');
@@ -246,7 +246,7 @@ test('an event that is appended while a stream reads a page is not skipped', asy
   assert.deepEqual(received(), ['missed', 'just now']);
 });
 
-test('replay stops when the sink is closed, even before it emits close', async () => {
+test('replay stops when the sink is closed, even before the sink calls onClose', async () => {
   const history = Array.from({ length: 20 }, (_, index) => `${index} ${'x'.repeat(400)}`);
   const { open, store, acceptBytes, client } = await openHarness(history);
   let reads = 0;
@@ -257,12 +257,12 @@ test('replay stops when the sink is closed, even before it emits close', async (
   };
   await open('e-1');
   await until(() => (client.sink?.queuedBytes ?? 0) > 400);
-  const before = reads;
+  const readsBefore = reads;
 
   Object.assign(client.sink ?? {}, { closed: true });
   await acceptBytes();
 
-  assert.equal(reads, before);
+  assert.equal(reads, readsBefore);
 });
 
 test('an idle stream receives a heartbeat after 12 to 15 seconds', async () => {
@@ -280,7 +280,7 @@ test('an idle stream receives a heartbeat after 12 to 15 seconds', async () => {
 
   await advance(12_000);
   assert.equal(comments(), 0);
-  await advance(1000); // The random part is half, so it is due after 13.5 s.
+  await advance(1000); // With `random` at 0.5, a heartbeat is due after 13.5 s.
   assert.equal(comments(), 1);
   await advance(10_000);
   await publish('not silent');
@@ -320,7 +320,7 @@ test('a heartbeat is at most half a second early or late', async () => {
   assert.ok(Math.max(...lateMs) <= 610 && Math.min(...lateMs) >= -510, `late by ${lateMs}`);
 });
 
-test('a stream is closed as stalled when its client accepts no byte for 30 seconds, but not when it is slow', async () => {
+test('a stream is closed as stalled when its client accepts no byte for 30 seconds, but not when the client is slow', async () => {
   const { time, open, acceptBytes, tick, client, ends, publish } = await openHarness();
   await open();
   await acceptBytes();
@@ -352,7 +352,7 @@ test('a stream over the hard limit of unsent bytes is closed as overflow', async
   assert.deepEqual(ends, [{ reason: 'overflow' }]);
 });
 
-test('one event alone ends no stream, live or replaying, however large it is', async () => {
+test('a single event of any size closes no stream, live or replaying', async () => {
   const { open, publish, acceptBytes, ends, received } = await openHarness(['seen']);
   const line = '\n'.repeat(3000);
   await open('e-1');
@@ -429,7 +429,7 @@ test('all streams are closed as behind when events were trimmed before their del
   assert.equal((await resolveStart(eventLog, getAudiences('1', 's1'), 'e-0')).reason, 'too_old');
 });
 
-test('a stream whose replay fails is closed as failed and told to reconnect', async () => {
+test('a stream whose replay fails is closed as failed, and its client is asked to reconnect', async () => {
   const { open, store, acceptBytes, ends, wire } = await openHarness(['seen', 'missed']);
   store.readError = new Error('read failed');
   await open('e-1');
@@ -464,7 +464,7 @@ test('a replaying stream stays open while the event log is unavailable and then 
   assert.deepEqual(ends, []);
 });
 
-test('a client that was behind receives the count once it has caught up', async () => {
+test('a client receives a count that changed during replay once its stream is live again', async () => {
   const { userCount, tick, open, publish, acceptBytes, wire } = await openHarness();
   await open();
   await acceptBytes();
@@ -474,17 +474,17 @@ test('a client that was behind receives the count once it has caught up', async 
   await publish('y'.repeat(600));
   await nextTick(); // More than the soft limit is unsent.
 
-  userCount.remoteUsers = 4;
+  userCount.remoteUserCount = 4;
   tick();
   await nextTick();
-  const whileBehind = wire();
+  const wireWhileReplaying = wire();
   await acceptBytes();
   tick();
   await acceptBytes();
   tick();
   await acceptBytes();
 
-  assert.doesNotMatch(whileBehind, /data: 5\n/);
+  assert.doesNotMatch(wireWhileReplaying, /data: 5\n/);
   assert.deepEqual(wire().match(/event: count\ndata: \d+\n/g), [
     'event: count\ndata: 1\n',
     'event: count\ndata: 5\n',

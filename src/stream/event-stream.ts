@@ -8,13 +8,13 @@ import type { Sink } from '../http/reply.js';
 import type { TokenClaim } from './token-claim.js';
 import type { WriteScheduler } from './write-scheduler.js';
 
-/** The client of a stream. */
+/** The client of a stream, and the events that it receives. */
 export interface Subscriber {
   readonly userId: string;
   readonly sessionId: string;
   readonly audiences: readonly Audience[];
-  /** Address as returned by `toIpKey`, for limits. */
-  readonly ip: string;
+  /** The client's address as returned by `toIpKey`, for limits. */
+  readonly ipKey: string;
   /** Hash of the stream token; undefined for a stream opened with an access token. */
   readonly tokenHash: string | undefined;
 }
@@ -35,7 +35,7 @@ export interface StreamEnd {
   readonly cause?: unknown;
 }
 
-/** The part of `EventLog` that a stream reads. */
+/** The members of `EventLog` that a stream uses to replay events. */
 export interface ReplaySource {
   readonly head: number;
   read(
@@ -62,10 +62,10 @@ export interface EventStreamParts {
   readonly publicId: string;
   /** When the stream ends unless its session is refreshed, epoch ms. Sent in `stream.open`. */
   readonly endsAt: number;
-  /** Whether heartbeats are events, which pages can notice, instead of comments. */
+  /** Whether heartbeats are events, which JavaScript can observe, instead of comments. */
   readonly hasHeartbeatEvents: boolean;
-  /** The stored head before anything was read for the stream. */
-  readonly asOf: number;
+  /** The stored head of the event log before anything else was read for the stream. */
+  readonly headAtOpen: number;
   /** Undefined for a stream opened with an access token. */
   readonly claim: TokenClaim | undefined;
   readonly sink: Sink;
@@ -79,7 +79,7 @@ export interface EventStreamParts {
   readonly onEnd: (stream: EventStream, ending: StreamEnd) => void;
 }
 
-/** Whether the client should not reconnect after this reason; sent in `stream.close`. */
+/** Whether `stream.close` with this reason asks the client not to reconnect. */
 const isFinalReason: Readonly<Record<CloseReason, boolean>> = {
   client: false,
   stalled: false,
@@ -93,29 +93,29 @@ const isFinalReason: Readonly<Record<CloseReason, boolean>> = {
 };
 
 /**
- * `retry:` after a final reason. Long, because clients that ignore `stream.close` reconnect all the same,
- * and two of them with one stream token would replace each other's stream again and again.
+ * `retry:` after a final reason. It is long, because clients that ignore `stream.close` reconnect all the
+ * same, and two such clients with one stream token would replace each other's stream again and again.
  */
 const finalRetryMs = 300_000;
 
 const heartbeatEvent = controlFrame('stream.heartbeat', {}).bytes;
 
 /**
- * An open event stream, live or replaying (see docs/glossary.md). It keeps no queue of undelivered
- * events.
+ * An open event stream, live or replaying (see docs/glossary.md). Events that it cannot write yet are not
+ * queued, but read from the event log later.
  *
  * While live, pending frames are written once per flush cycle. When `unsentSoftBytes` are unsent,
- * the stream starts replaying. It then drops pushed frames and reads the event log page by page, at
- * the pace at which the client accepts bytes, until it has reached the head. A slow client costs
- * about two pages of memory and misses nothing. A client that accepts no byte for `stallMs` is
+ * the stream starts replaying: it drops pushed frames and reads the event log page by page, at the
+ * pace at which the client accepts bytes, until it has reached the head. A slow client costs about
+ * two pages of memory and misses nothing. A client that accepts no byte for `stallMs` is
  * disconnected and resumes with its `Last-Event-ID`. When the event log is unavailable the stream
  * stays open, and replay is retried at the next heartbeat.
  */
 export class EventStream {
   readonly id: string;
   readonly subscriber: Subscriber;
-  /** Control entries up to this number are included in what was read for the stream. */
-  readonly asOf: number;
+  /** See `EventStreamParts`. Control entries up to this number do not affect the stream. */
+  readonly headAtOpen: number;
   /** By `monotonicClock`, like all times of this class. */
   readonly openedAt: number;
   readonly #parts: EventStreamParts;
@@ -124,6 +124,9 @@ export class EventStream {
   #live = false;
   #isReplayPaused = false;
   #isFrozen = false;
+  /** Whether events wait until the stream has claimed its token. */
+  #isHeld = false;
+  #isReplaying = false;
   /** Every visible event up to this `seq` has been written or is in `#pending`. */
   #cursor: number;
   /** Frames for the next flush cycle. */
@@ -133,13 +136,16 @@ export class EventStream {
   #writtenAt: number;
   #drainedBytes = 0;
   #drainedAt: number;
-  /** Silence after which the next heartbeat is sent. Differs, so that streams do not fall into step. */
+  /**
+   * Time without a write after which the next heartbeat is sent. Random, so that heartbeats of different
+   * streams spread out.
+   */
   #silenceMs: number;
 
   constructor(parts: EventStreamParts) {
     this.id = parts.id;
     this.subscriber = parts.subscriber;
-    this.asOf = parts.asOf;
+    this.headAtOpen = parts.headAtOpen;
     this.#parts = parts;
     this.#sink = parts.sink;
     this.#cursor = parts.start.seq;
@@ -153,7 +159,7 @@ export class EventStream {
     return this.#ending === undefined;
   }
 
-  /** False while replaying and after the end. */
+  /** Whether new events are written at once. False while replaying and after the end. */
   get isLive(): boolean {
     return this.#live;
   }
@@ -164,21 +170,21 @@ export class EventStream {
   }
 
   /**
-   * Sends `retry:` and `stream.open`, claims the stream token and starts to replay missed events. Call
-   * it once.
+   * Sends `retry:` and `stream.open`, and starts to replay missed events and to claim the stream token.
+   * Call it once.
    */
   open(): void {
     this.#sink.onClose(() => this.#end({ reason: 'client' }));
-    this.#enqueue(this.#encodeOpening()); // Written with the first page if the page is read before the next flush.
+    this.#enqueue(this.#encodeOpening()); // Written with the first page if that is read before the next flush.
     void this.#replay();
-    void this.#parts.claim?.run(this);
+    void this.#parts.claim?.run(this); // May hold the stream before the first page is read.
   }
 
-  /** Adds the next event for this reader, in sequence order. Never waits, never throws. */
+  /** Adds the next event for this subscriber, in sequence order. Never waits, never throws. */
   push(frame: Frame): void {
-    if (!this.#live || frame.seq <= this.#cursor) return; // Replay sends it, or the client has it already.
+    if (!this.#live || frame.seq <= this.#cursor) return; // Replay will send the event, or has sent it.
     if (this.#unsentBytes >= this.#parts.limits.unsentSoftBytes) {
-      this.#cursor = frame.seq - 1; // The stream was live, so all earlier events were enqueued.
+      this.#cursor = frame.seq - 1; // The stream was live, so all earlier events have been written or are pending.
       this.#live = false;
       this.flush(); // Pending frames precede replayed ones.
       void this.#replay();
@@ -198,7 +204,7 @@ export class EventStream {
     return true;
   }
 
-  /** Applies a takeover of the stream token, which ends this stream if it had claimed the token before. */
+  /** Applies a takeover of the stream token. Closes this stream if it claimed the token before that. */
   applyTakeover(takeover: Takeover): void {
     if (takeover.streamId === this.id) return;
     if (this.#parts.claim?.observe(takeover) === true) this.close('replaced');
@@ -209,7 +215,23 @@ export class EventStream {
     return this.#sink.roundTrip();
   }
 
-  /** Stops writing anything but the closing frames, for a stream that will be closed soon. */
+  /**
+   * Sends no events until `release`, because another stream has the token: whoever opens a stolen URL and
+   * prevents the claim, by acknowledging nothing, must not read along.
+   */
+  hold(): void {
+    this.#isHeld = true;
+    this.#live = false;
+    this.flush(); // `stream.open` precedes the PING of the claim.
+  }
+
+  /** Ends `hold`. */
+  release(): void {
+    this.#isHeld = false;
+    void this.#replay();
+  }
+
+  /** Stops all writes except that of the closing frames, for a stream that will be closed soon. */
   freeze(): void {
     this.#isFrozen = true;
     this.#live = false;
@@ -221,15 +243,15 @@ export class EventStream {
     if (pending === undefined) return 0;
     this.#clearPending();
     this.#write(this.#parts.scheduler.concat(pending));
-    // One frame alone never ends a stream, because its client could not get past it.
-    const isOver = this.#sink.queuedBytes > this.#parts.limits.unsentHardBytes;
-    if (isOver && pending.length > 1) this.close('overflow');
+    // One frame alone never ends a stream, because after each reconnect it would be sent again.
+    const isOverLimit = this.#sink.queuedBytes > this.#parts.limits.unsentHardBytes;
+    if (isOverLimit && pending.length > 1) this.close('overflow');
     return pending.length;
   }
 
   /**
-   * Retries a paused replay, sends a heartbeat when idle and closes a stalled stream. Returns when
-   * it must be called next.
+   * Resumes a paused replay, sends a heartbeat when due, and closes the stream if it has stalled. Returns
+   * the time at which the next call is due.
    */
   maintain(now: number): number {
     const { heartbeatMs, stallMs } = this.#parts.limits;
@@ -257,8 +279,9 @@ export class EventStream {
 
   /**
    * Ends the stream; later calls do nothing. For `stalled` and `overflow` the HTTP stream is
-   * reset. For other reasons pending frames and `stream.close` are sent first. Its `retry:` is five
-   * minutes after a final reason, and otherwise `retryMs` (by default jittered).
+   * reset. For other reasons pending frames and `stream.close` are sent first. The `retry:` of
+   * `stream.close` is five minutes for a final reason, and otherwise `details.retryMs`, by default 1 to 3
+   * times the configured `retryMs`.
    */
   close(reason: CloseReason, details: { cause?: unknown; retryMs?: number } = {}): void {
     if (!this.isOpen) return;
@@ -276,7 +299,10 @@ export class EventStream {
     this.#sink.end(bytes);
   }
 
-  /** Has an id, so that a client that receives nothing else resumes from the start, too. */
+  /**
+   * Encodes `stream.open`. It has an id, so that a client that reconnects before its first event resumes
+   * from the start position of this stream.
+   */
   #encodeOpening(): Frame {
     const { start, publicId, endsAt, limits } = this.#parts;
     const { resumed, reason, id } = start;
@@ -305,27 +331,42 @@ export class EventStream {
     this.#parts.scheduler.add(this);
   }
 
-  /** Replays the event log at the client's pace until the stream is live. Never rejects. */
+  /** Replays the event log at the client's pace until the stream is live or held. Never rejects. */
   async #replay(): Promise<void> {
+    if (this.#isReplaying) return;
+    this.#isReplaying = true;
+    await this.#readPages();
+    this.#isReplaying = false;
+    // The stream may have been released, or have stopped being live, since the last page was read.
+    if (this.#needsReplay && !this.#isReplayPaused) void this.#replay();
+  }
+
+  /** Whether events are to be read from the event log now. */
+  get #needsReplay(): boolean {
+    const canWrite = this.isOpen && !this.#sink.closed; // `onClose` may not have been called yet.
+    return canWrite && !this.#live && !this.#isHeld && !this.#isFrozen;
+  }
+
+  async #readPages(): Promise<void> {
     const { eventLog, scheduler, limits } = this.#parts;
     const { audiences } = this.subscriber;
     try {
-      while (this.isOpen && !this.#live) {
+      while (this.#needsReplay) {
         await this.#sink.drained(); // Also settles when the sink closes.
-        if (!this.isOpen || this.#sink.closed) return; // The sink may call `onClose` later.
+        if (!this.#needsReplay) return;
         const isNeeded = () => this.isOpen;
         const page = await eventLog.read(audiences, this.#cursor, limits.unsentSoftBytes, isNeeded);
-        if (!this.isOpen || this.#isFrozen) return;
+        if (!this.#needsReplay) return;
         if (page.gap) return this.close('behind'); // The next `stream.open` reports the loss, if any.
         const frames = [...(this.#pending ?? []), ...page.frames];
         this.#clearPending();
         if (frames.length > 0) this.#write(scheduler.concat(frames));
         this.#cursor = page.end;
-        // `push` dropped events that were delivered during the read, so another page may be needed.
+        // `push` has dropped the events delivered during the read. If the page lacks them, another is read.
         this.#live = !page.more && eventLog.head <= this.#cursor;
       }
     } catch (cause) {
-      // The event log is unavailable. `maintain` retries.
+      // `maintain` resumes the replay.
       if (cause instanceof Failure && cause.name === 'service_unavailable')
         this.#isReplayPaused = true;
       else this.close('failed', { cause });
@@ -353,15 +394,15 @@ export class EventStream {
     this.#pendingBytes = 0;
   }
 
-  /** Returns 80 to 100 % of `heartbeatMs`, random. */
+  /** Returns a random time of 80 to 100 % of `heartbeatMs`. */
   #pickSilenceMs(): number {
     const { limits, random } = this.#parts;
     return limits.heartbeatMs * (1 - 0.2 * random());
   }
 
   /**
-   * Returns 1 to 3 times `retryMs`, random for each stream, so that clients whose streams end together
-   * do not reconnect together.
+   * Returns a random time of 1 to 3 times `retryMs`, so that clients whose streams end together do not
+   * reconnect together.
    */
   #jitteredRetryMs(): number {
     const { limits, random } = this.#parts;

@@ -18,7 +18,10 @@ export interface StreamingOptions {
   readonly eventLog: EventLog;
   readonly config: Config['stream'];
   readonly access: StreamAccess;
-  /** Appends to the event log in a transaction. It is its last step that may wait for a lock. */
+  /**
+   * Appends to the event log in a transaction. Called after everything else in the transaction that may
+   * wait for a lock.
+   */
   readonly appendControlEntries: (tx: Database, entries: readonly ControlEntry[]) => Promise<void>;
   readonly metrics: StreamMetrics;
   readonly log: Logger;
@@ -40,7 +43,7 @@ export interface Streaming {
 }
 
 /**
- * Creates the streaming feature and subscribes it to the event log. Rejects when the database does.
+ * Creates the streaming feature and subscribes it to the event log. Rejects if the database fails.
  */
 export async function openStreaming(options: StreamingOptions): Promise<Streaming> {
   const {
@@ -82,10 +85,10 @@ export async function openStreaming(options: StreamingOptions): Promise<Streamin
     limits: config,
   });
   eventLog.subscribe(registry);
-  // The embedded database has one process; other databases can be shared.
+  // The embedded database serves a single server process. Several can share any other database.
   const parts = { db, registry, userCount, log, wallClock };
   const clusterSync = db.dialect === 'sqlite' ? undefined : await ClusterSync.start(parts);
-  eventLog.startPolling(); // Last, so that no poller runs after a rejection above.
+  eventLog.startPolling(); // Last, so that no poller runs if a step above has rejected.
   return {
     routes: streamRoutes({ access, eventLog, streams, tokens, log, warnings }),
     ...{ streams, registry },

@@ -22,8 +22,9 @@ const eventStreamHeaders = {
 };
 
 /**
- * Opens a stream. Throws `service_unavailable` or `too_many_streams` when a limit is
- * reached, or an error of `Streams.prepare`.
+ * Prepares a stream and returns the reply that opens it. Throws `service_unavailable` or
+ * `too_many_streams` when a limit is reached, `service_unavailable` during shutdown, and the errors of
+ * `Streams.prepare`.
  */
 export async function openStream(
   streams: Streams,
@@ -33,7 +34,7 @@ export async function openStream(
   const request = {
     snapshot,
     lastEventId: getLastEventId(exchange),
-    ip: toIpKey(exchange.ip),
+    ipKey: toIpKey(exchange.ip),
     hasHeartbeatEvents: exchange.query.get('heartbeat') === 'event',
   };
   const refusal = streams.checkLimits(request);
@@ -43,11 +44,12 @@ export async function openStream(
 }
 
 /**
- * Opens a stream, and reports temporary failures (stream limit, rate limit, shutdown, unavailable
- * database, defect) in a `stream.close` event that asks the client to reconnect later. Does so
- * only for clients whose `Accept` is exactly `text/event-stream`, because an EventSource of a browser
- * never reconnects after an error status. Other clients get the error status. A token in the path is
- * kept alive meanwhile.
+ * Returns the reply of `open`. If `open` fails temporarily (stream limit, rate limit, shutdown,
+ * unavailable database, defect) and `Accept` is exactly `text/event-stream`, returns status 200 and a
+ * `stream.close` event that asks the client to reconnect later, because the EventSource of a browser never
+ * reconnects after an error status. Throws all other failures, and temporary ones for other clients.
+ *
+ * After a temporary failure the token of `tokenHash` is kept alive (see `StreamTokens.keepAlive`).
  */
 export async function rejectInStream(
   { streams, tokens, log, warnings }: OpeningParts,
@@ -95,7 +97,7 @@ function toFailure(refusal: RefusalReason, retryAfterMs: number): Failure {
   });
 }
 
-/** Prefers the header to the query, because a client that reconnects sends its newest id there. */
+/** Prefers the header to the query, because a client that reconnects sends its newest id in the header. */
 function getLastEventId({ headers, query }: Exchange): string | undefined {
   const given = headers['last-event-id'] ?? query.get('lastEventId') ?? '';
   return given === '' ? undefined : given;

@@ -8,17 +8,20 @@ export interface NumberedEntry {
 
 const entriesMax = 1000;
 
-/** A stream that is being opened, from before anything is read for it until its registration. */
+/**
+ * The control entries for a stream that is being opened: from before anything is read for the stream until
+ * the stream is added to the registry.
+ */
 export class PendingOpen {
   readonly #entries: NumberedEntry[] = [];
   #isBehind = false;
 
-  /** The control entries that this process has applied meanwhile. */
+  /** The control entries that this process has applied since the open began. */
   get entries(): readonly NumberedEntry[] {
     return this.#entries;
   }
 
-  /** Whether control entries are missing, because they were trimmed or are more than 1000. */
+  /** Whether `entries` is incomplete: entries were trimmed, or this process applied more than 1000. */
   get isBehind(): boolean {
     return this.#isBehind;
   }
@@ -28,14 +31,15 @@ export class PendingOpen {
     else this.#isBehind = true;
   }
 
-  gap(): void {
+  markBehind(): void {
     this.#isBehind = true;
   }
 }
 
 /**
- * Keeps control entries for streams that are being opened. What was read for a stream may have changed
- * before the stream is registered, so the entries are applied to it then.
+ * Keeps control entries for streams that are being opened. A session or token that was read for a stream
+ * may be revoked before the stream is in the registry, so the kept entries are applied to the stream when
+ * the registry adds it.
  */
 export class PendingOpens {
   readonly #opens = new Set<PendingOpen>();
@@ -44,25 +48,25 @@ export class PendingOpens {
     return this.#opens.size;
   }
 
-  /** Adds a stream. Call it before anything is read for the stream, and `remove` at the end. */
+  /** Begins an open. Call it before anything is read for the stream, and `remove` when the open ends. */
   add(): PendingOpen {
     const open = new PendingOpen();
     this.#opens.add(open);
     return open;
   }
 
-  /** Removes a stream that is registered now or was not opened. Idempotent. */
+  /** Ends an open, whether the stream was added to the registry or not. Idempotent. */
   remove(open: PendingOpen): void {
     this.#opens.delete(open);
   }
 
-  /** Keeps a control entry for the streams that are being opened. */
+  /** Keeps a control entry for every stream that is being opened. */
   keep(entry: NumberedEntry): void {
     for (const open of this.#opens) open.keep(entry);
   }
 
-  /** Marks every stream as behind, because control entries were trimmed before they were applied. */
-  gap(): void {
-    for (const open of this.#opens) open.gap();
+  /** Marks every open as behind, because control entries were trimmed before they were applied. */
+  markAllBehind(): void {
+    for (const open of this.#opens) open.markBehind();
   }
 }

@@ -25,8 +25,8 @@ const wallClock = () => 1_000_000;
 const nextTick = () => new Promise((resolve) => setImmediate(resolve));
 
 /**
- * Opens `size` live streams of different users, and records the counts, `retry:` and codes that they
- * receive.
+ * Opens `size` live streams of different users, and records what they receive: counts, and by user the
+ * latest `retry:` and the code of `stream.close`.
  */
 async function openStreams(size: number, { perUserMax = 1e9 } = {}) {
   const store = new MemoryLogStore('e');
@@ -45,8 +45,8 @@ async function openStreams(size: number, { perUserMax = 1e9 } = {}) {
   const userCount = new UserCount(registry);
   const scheduler = new WriteScheduler(wallClock);
   const counts: number[] = [];
-  const retries = new Map<string, number>();
-  const closings = new Map<string, string>();
+  const retryMsByUser = new Map<string, number>();
+  const closeCodes = new Map<string, string>();
   const clients: SimulatedClient[] = [];
   const open = async (userId: string, tokenHash?: string) => {
     const audiences = getAudiences(userId, `s${userId}`);
@@ -55,10 +55,10 @@ async function openStreams(size: number, { perUserMax = 1e9 } = {}) {
         counts.push(Number(count));
       }
       for (const [, retryMs] of bytes.toString().matchAll(/retry: (\d+)/g)) {
-        retries.set(userId, Number(retryMs));
+        retryMsByUser.set(userId, Number(retryMs));
       }
       for (const [, code = ''] of bytes.toString().matchAll(/"code":"(\w+)"/g)) {
-        closings.set(userId, code);
+        closeCodes.set(userId, code);
       }
     });
     const stream = new EventStream({
@@ -70,9 +70,9 @@ async function openStreams(size: number, { perUserMax = 1e9 } = {}) {
         monotonicClock: wallClock,
         random: () => 0.5,
       },
-      subscriber: { userId, sessionId: 's', audiences, ip: 'ip', tokenHash },
+      subscriber: { userId, sessionId: 's', audiences, ipKey: 'ip', tokenHash },
       start: await resolveStart(eventLog, audiences),
-      asOf: eventLog.head,
+      headAtOpen: eventLog.head,
       claim: undefined,
       publicId: 'public',
       endsAt: 1e12,
@@ -89,11 +89,11 @@ async function openStreams(size: number, { perUserMax = 1e9 } = {}) {
     clients.push(client);
   };
   for (let number = 1; number <= size; number += 1) await open(String(number));
-  /** The scheduler flushes 128 streams per event-loop iteration. */
+  /** Waits until all streams are flushed: 128 per event-loop iteration. */
   const waitForWrites = async () => {
     for (let slice = 0; slice < 2 + size / 128; slice += 1) await nextTick();
   };
-  /** Returns the counts that all streams receive in one tick. */
+  /** Runs one tick, and returns the counts that the streams received since the previous call. */
   const tick = async () => {
     registry.tick();
     userCount.tick();
@@ -102,10 +102,10 @@ async function openStreams(size: number, { perUserMax = 1e9 } = {}) {
     return counts.splice(0);
   };
   await nextTick();
-  return { clients, tick, registry, retries, closings, open };
+  return { clients, tick, registry, retryMsByUser, closeCodes, open };
 }
 
-test('a tick sends the count if it has changed since the last tick', async () => {
+test('a tick sends the user count if it has changed since the last tick', async () => {
   const { clients, tick } = await openStreams(3);
   assert.deepEqual(await tick(), [3, 3, 3]);
   assert.deepEqual(await tick(), []);
@@ -116,7 +116,7 @@ test('a tick sends the count if it has changed since the last tick', async () =>
   assert.deepEqual(await tick(), [2, 2]);
 });
 
-test('with thousands of streams the count is sent less often, but to all streams', async () => {
+test('with thousands of streams the user count is sent less often, but to all streams', async () => {
   const { clients, tick } = await openStreams(2000);
   assert.equal((await tick()).length, 2000);
 
@@ -128,8 +128,8 @@ test('with thousands of streams the count is sent less often, but to all streams
   assert.deepEqual(await tick(), Array(1999).fill(1999));
 });
 
-test('when entries were trimmed, streams close in slices, and receive nothing meanwhile', async () => {
-  const { clients, tick, registry, closings } = await openStreams(250);
+test('when unapplied entries were trimmed, streams are closed in slices and receive nothing else meanwhile', async () => {
+  const { clients, tick, registry, closeCodes } = await openStreams(250);
   await tick();
   const frame = { seq: 1, bytes: Buffer.from('data: too late\n\n') };
   for (const { sink } of clients) assert.equal(sink?.queuedBytes, 0);
@@ -143,13 +143,13 @@ test('when entries were trimmed, streams close in slices, and receive nothing me
   await until(() => registry.size === 0);
   for (const { sink } of clients) sink?.acceptBytes(1e9);
 
-  assert.deepEqual([...closings.values()], Array(250).fill('behind'));
+  assert.deepEqual([...closeCodes.values()], Array(250).fill('behind'));
 });
 
-test('a stream of a token whose stream is open is exempt from the limits, up to three at once', async () => {
+test('while a stream of a token is open, up to three others of the token are exempt from the limits', async () => {
   const { registry, open } = await openStreams(0, { perUserMax: 1 });
-  const other = { userId: '1', ip: 'ip', tokenHash: 'other' };
-  const own = { userId: '1', ip: 'ip', tokenHash: 'own' };
+  const other = { userId: '1', ipKey: 'ip', tokenHash: 'other' };
+  const own = { userId: '1', ipKey: 'ip', tokenHash: 'own' };
   await open('1', 'own');
 
   const refusals = [registry.checkLimits(other), registry.checkLimits(own)];
@@ -162,8 +162,8 @@ test('a stream of a token whose stream is open is exempt from the limits, up to 
   assert.deepEqual(refusals, ['user', undefined, undefined, 'user']);
 });
 
-test('a drain spreads reconnects over 4 ms per stream', async () => {
-  const { clients, registry, retries } = await openStreams(200);
+test('the random retry of gradually closed streams has a range of 4 ms per stream', async () => {
+  const { clients, registry, retryMsByUser } = await openStreams(200);
   let calls = 0;
   const random = () => {
     calls += 1;
@@ -175,5 +175,5 @@ test('a drain spreads reconnects over 4 ms per stream', async () => {
 
   assert.equal(registry.size, 0);
   const expected = Array.from({ length: 200 }, (_, index) => 1000 + 4 * index);
-  assert.deepEqual([...retries.values()], expected);
+  assert.deepEqual([...retryMsByUser.values()], expected);
 });

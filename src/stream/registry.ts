@@ -19,11 +19,11 @@ export interface RegistryLimits {
 /** Interval between two calls of `Registry.tick`. */
 export const tickMs = 1000;
 
-/** Number of streams that are maintained without a pause. */
-const sliceSize = 128;
+/** Number of streams that are maintained per event-loop iteration. */
+const streamsPerSlice = 128;
 
-/** Streams of one token that are exempt from the limits together: all but the first may be replaced. */
-const exemptPerTokenMax = 4;
+/** Number of streams of one token, in addition to the first, that may open although a limit is reached. */
+const exemptPerTokenMax = 3;
 
 interface AddressedEvent {
   readonly audiences: readonly Audience[];
@@ -49,7 +49,7 @@ export class Registry implements EventSubscriber {
   readonly #perIp = new Counts<string>();
   readonly #timerWheel: TimerWheel<EventStream>;
   readonly #monotonicClock: () => number;
-  #deliveries = 0;
+  #deliveryCount = 0;
   #draining = false;
 
   constructor({
@@ -74,13 +74,13 @@ export class Registry implements EventSubscriber {
   }
 
   /** Number of users with an open stream in this process. */
-  get users(): number {
+  get userCount(): number {
     return this.#perUser.size;
   }
 
-  /** Total number of logged events pushed to streams. */
-  get deliveries(): number {
-    return this.#deliveries;
+  /** Number of pushes of logged events to streams since the start. */
+  get deliveryCount(): number {
+    return this.#deliveryCount;
   }
 
   /** Whether no index contains a stream. For tests that check for leaks. */
@@ -91,33 +91,34 @@ export class Registry implements EventSubscriber {
   }
 
   /**
-   * Returns why a stream for this subscriber cannot be opened now. While a stream of the same token is
-   * open, up to three others are exempt from the limits, because at rest only one of them is left.
+   * Returns why a stream for this subscriber cannot be opened now; undefined if it can. While a stream of
+   * the same token is open, up to three others are exempt from the limits, because only one stream of
+   * the token remains when no claim or takeover is in progress.
    */
   checkLimits(
-    subscriber: Pick<Subscriber, 'userId' | 'ip' | 'tokenHash'>,
+    subscriber: Pick<Subscriber, 'userId' | 'ipKey' | 'tokenHash'>,
   ): RefusalReason | undefined {
     if (this.#draining) return 'draining';
     const { tokenHash } = subscriber;
-    const sameToken = tokenHash === undefined ? 0 : this.#streamsByToken.get(tokenHash).size;
-    if (sameToken > 0 && sameToken < exemptPerTokenMax) return undefined;
+    const sameTokenCount = tokenHash === undefined ? 0 : this.#streamsByToken.get(tokenHash).size;
+    if (sameTokenCount > 0 && sameTokenCount <= exemptPerTokenMax) return undefined;
     const { streamsMax, perUserMax, perIpMax } = this.#limits;
     if (this.size >= streamsMax) return 'all';
     if (this.#perUser.get(subscriber.userId) >= perUserMax) return 'user';
-    if (this.#perIp.get(subscriber.ip) >= perIpMax) return 'ip';
+    if (this.#perIp.get(subscriber.ipKey) >= perIpMax) return 'ip';
     return undefined;
   }
 
   /**
-   * Adds a stream whose open ends, and applies to it the control entries that were kept for it. They may
-   * close it.
+   * Adds a stream, ends its pending open, and applies the control entries that were kept meanwhile. These
+   * may close the stream.
    */
   add(stream: EventStream, pendingOpen: PendingOpen): void {
     const { subscriber } = stream;
     if (subscriber.tokenHash !== undefined) this.#streamsByToken.add(subscriber.tokenHash, stream);
     for (const audience of subscriber.audiences) this.#streams.add(audience, stream);
     this.#perUser.add(subscriber.userId);
-    this.#perIp.add(subscriber.ip);
+    this.#perIp.add(subscriber.ipKey);
     this.#timerWheel.set(stream, this.#monotonicClock());
     this.pendingOpens.remove(pendingOpen);
     for (const entry of pendingOpen.entries) this.#apply(entry, stream);
@@ -132,7 +133,7 @@ export class Registry implements EventSubscriber {
       this.#streamsByToken.delete(subscriber.tokenHash, stream);
     for (const audience of subscriber.audiences) this.#streams.delete(audience, stream);
     this.#perUser.remove(subscriber.userId);
-    this.#perIp.remove(subscriber.ip);
+    this.#perIp.remove(subscriber.ipKey);
     this.#timerWheel.delete(stream);
   }
 
@@ -140,7 +141,7 @@ export class Registry implements EventSubscriber {
   deliver({ audiences }: AddressedEvent, frame: Frame): void {
     for (const audience of audiences) {
       const streams = this.#streams.get(audience);
-      this.#deliveries += streams.size;
+      this.#deliveryCount += streams.size;
       for (const stream of streams) stream.push(frame);
     }
   }
@@ -163,11 +164,11 @@ export class Registry implements EventSubscriber {
 
   /**
    * Closes every stream as `behind`, gradually, because entries were trimmed before they were applied.
-   * From now on nothing else is written to them. When clients reconnect, `stream.open` reports the
+   * From now on only their closing frames are written. When clients reconnect, `stream.open` reports the
    * loss, if any.
    */
   gap(): void {
-    this.pendingOpens.gap();
+    this.pendingOpens.markAllBehind();
     const streams = [...this.streams];
     for (const stream of streams) stream.freeze();
     void closeGradually(streams, { reason: 'behind', random: this.#random });
@@ -179,9 +180,9 @@ export class Registry implements EventSubscriber {
   }
 
   /**
-   * Sends heartbeats and closes stalled streams; call it every `tickMs`. Deadlines are handled at
-   * the nearest tick, so up to half a second early or late, in slices of 128 streams, between which the
-   * event loop handles other work.
+   * Sends heartbeats and closes stalled streams. Call it every `tickMs`. Each deadline is handled at the
+   * nearest tick, so up to half a second early or late. Streams are handled in slices of 128, between
+   * which the event loop does other work.
    */
   tick(): void {
     const now = this.#monotonicClock() + tickMs / 2;
@@ -189,11 +190,12 @@ export class Registry implements EventSubscriber {
   }
 
   #maintain(due: readonly EventStream[], now: number): void {
-    for (const stream of due.slice(0, sliceSize)) {
+    for (const stream of due.slice(0, streamsPerSlice)) {
       const nextCallAt = stream.isOpen ? stream.maintain(now) : 0;
       if (stream.isOpen) this.#timerWheel.set(stream, nextCallAt);
     }
-    if (due.length > sliceSize) setImmediate(() => this.#maintain(due.slice(sliceSize), now));
+    if (due.length > streamsPerSlice)
+      setImmediate(() => this.#maintain(due.slice(streamsPerSlice), now));
   }
 
   get isDraining(): boolean {
@@ -207,10 +209,10 @@ export class Registry implements EventSubscriber {
 
   /** Applies a control entry to all open streams that it affects, or only to `stream`. */
   #apply({ entry, seq }: NumberedEntry, stream?: EventStream): void {
-    const apply = (found: ReadonlySet<EventStream>, change: (affected: EventStream) => void) => {
+    const apply = (found: ReadonlySet<EventStream>, change: (each: EventStream) => void) => {
       const affected = stream === undefined ? [...found] : found.has(stream) ? [stream] : [];
-      // What was read for a stream includes the entries up to `asOf`.
-      for (const each of affected) if (each.asOf < seq) change(each);
+      // What was read for a stream was read after `headAtOpen`, so it reflects the entries up to there.
+      for (const each of affected) if (each.headAtOpen < seq) change(each);
     };
     if (entry.kind === 'sessions_ended') {
       for (const sessionId of entry.sessionIds)

@@ -21,13 +21,13 @@ export interface StreamUser {
   readonly sessionExpiresAt: number;
 }
 
-/** Authentication and rate limits, supplied by the composition root. */
+/** Authentication and rate limits, supplied by `app.ts`. */
 export interface StreamAccess {
   /** Returns the user and session of an access token. Throws failures with status 401. */
   user(exchange: Exchange): Promise<StreamUser>;
   /** Returns the credential of the Authorization header. Throws `bad_credentials` without one. */
   credential(exchange: Exchange): string;
-  /** Returns the session unless it has ended. */
+  /** Returns the session, or undefined if it has ended. */
   findLiveSession(sessionId: string): Promise<LiveSession | undefined>;
   /** Counts a new stream token for this user. Throws `too_many_requests`. */
   checkTokenRate(exchange: Exchange, userId: string): void;

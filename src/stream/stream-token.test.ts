@@ -52,8 +52,9 @@ async function openTokens(
     const rows = await db.query<{ control: string }>(sql`select control from events order by seq`);
     return rows.map(({ control }) => parseControlEntry(control));
   };
-  const rows = async () => (await db.query(sql`select token_hash from stream_tokens`)).length;
-  return { db, time, tokens, holders, userId, mint, claim, entries, rows, statements };
+  const countTokens = async () =>
+    (await db.query(sql`select token_hash from stream_tokens`)).length;
+  return { db, time, tokens, holders, userId, mint, claim, entries, countTokens, statements };
 }
 
 const isFailure = (name: string) => (error: unknown) => {
@@ -74,13 +75,13 @@ test('a token is 128 hex digits and only its hash is stored', async (t) => {
 });
 
 test('tokens requested concurrently are inserted together, and all of them open', async (t) => {
-  const { db, tokens, mint, rows, statements } = await openTokens(t);
+  const { db, tokens, mint, countTokens, statements } = await openTokens(t);
   statements.length = 0;
 
   const texts = await Promise.all(Array.from({ length: 5 }, () => mint()));
 
-  assert.equal(statements.length, db.dialect === 'sqlite' ? 3 : 1); // On SQLite two inserts of one row start before the batch.
-  assert.equal(await rows(), 5);
+  assert.equal(statements.length, db.dialect === 'sqlite' ? 3 : 1); // On SQLite the first two inserts start at once, with one row each.
+  assert.equal(await countTokens(), 5);
   const found = await Promise.all(texts.map((text) => tokens.find(text)));
   assert.deepEqual(
     found.map(({ hash }) => hash),
@@ -89,15 +90,15 @@ test('tokens requested concurrently are inserted together, and all of them open'
 });
 
 test('a token for a deleted user is refused, and the other requests of the batch succeed', async (t) => {
-  const { tokens, mint, rows } = await openTokens(t);
-  const unknownToken = () =>
+  const { tokens, mint, countTokens } = await openTokens(t);
+  const mintForUnknownUser = () =>
     tokens.mint({ userId: '999999', sessionId: 's'.repeat(32), beginning: 'e-7' });
 
-  const results = await Promise.allSettled([mint(), unknownToken(), mint()]);
+  const results = await Promise.allSettled([mint(), mintForUnknownUser(), mint()]);
 
   const statuses = results.map(({ status }) => status);
   assert.deepEqual(statuses, ['fulfilled', 'rejected', 'fulfilled']);
-  assert.equal(await rows(), 2);
+  assert.equal(await countTokens(), 2);
 });
 
 test('a malformed token is rejected without a query', async (t) => {
@@ -112,7 +113,7 @@ test('a malformed token is rejected without a query', async (t) => {
   assert.deepEqual(statements, []);
 });
 
-test('a token begins where it was minted', async (t) => {
+test('a new token has the position of its minting, version 0 and no holder', async (t) => {
   const { tokens, mint } = await openTokens(t);
 
   const { beginning, version, holder } = await tokens.find(await mint());
@@ -161,7 +162,7 @@ test('a claimed token can be opened again until twelve hours after its last stre
   await assert.rejects(tokens.find(token), isFailure('expired_token'));
 });
 
-test('a claim of an unused token makes the stream its holder, in one statement and without an entry', async (t) => {
+test('a claim of an unused token makes the stream its holder, in one statement and without a control entry', async (t) => {
   const { tokens, holders, mint, claim, entries, statements } = await openTokens(t);
   const found = await tokens.find(await mint());
   statements.length = 0;
@@ -173,7 +174,7 @@ test('a claim of an unused token makes the stream its holder, in one statement a
   assert.deepEqual(await entries(), []);
 });
 
-test('a claim that replaces a holder appends an entry with the new version', async (t) => {
+test('a claim that replaces a holder appends a control entry with the new version', async (t) => {
   const { tokens, holders, mint, claim, entries } = await openTokens(t);
   const token = await mint();
   const { hash: tokenHash } = await tokens.find(token);
@@ -201,7 +202,7 @@ test('a claim fails when the token has changed since it was read', async (t) => 
   assert.equal((await entries()).length, 1);
 });
 
-test('of several claims of one state at the same moment, exactly one succeeds', async (t) => {
+test('of concurrent claims that read the same state of a token, exactly one succeeds', async (t) => {
   const { tokens, holders, mint, claim } = await openTokens(t);
   const found = await tokens.find(await mint());
   const streamIds = Array.from({ length: 9 }, (_, index) => `c${index}`);
@@ -216,7 +217,7 @@ test('of several claims of one state at the same moment, exactly one succeeds', 
   );
 });
 
-test('of claims of one token that are sent together, only that of its current state succeeds', async (t) => {
+test('of claims of one token in one batch, only the claim that read the current state succeeds', async (t) => {
   const { tokens, holders, mint, claim } = await openTokens(t);
   const unused = await tokens.find(await mint());
   await claim(unused, 'c1');
@@ -232,7 +233,7 @@ test('of claims of one token that are sent together, only that of its current st
   assert.deepEqual(await holders.readState(unused.hash), { version: 2, holder: 'c2' });
 });
 
-test('claims that are sent together each succeed or fail alone, with entries for those that replaced', async (t) => {
+test('each claim of a batch succeeds or fails alone, and only claims that replace a holder append takeovers', async (t) => {
   const { tokens, mint, claim, entries } = await openTokens(t);
   const found = await Promise.all(Array.from({ length: 4 }, async () => tokens.find(await mint())));
   const [changed, replaced] = found as [StreamToken, StreamToken]; // Safe: there are four.
@@ -248,7 +249,7 @@ test('claims that are sent together each succeed or fail alone, with entries for
   assert.deepEqual(await entries(), [{ kind: 'tokens_taken', takeovers }]);
 });
 
-test('a release ends only the holding of streams that still hold their token', async (t) => {
+test('a release changes nothing for a token that another stream has claimed since', async (t) => {
   const { db, time, tokens, holders, mint, claim } = await openTokens(t);
   const token = await mint();
   const { hash: tokenHash } = await tokens.find(token);
@@ -301,24 +302,24 @@ test('an unknown stream token is refused', async (t) => {
 });
 
 test('ending a session deletes its stream tokens and no others', async (t) => {
-  const { userId, tokens, mint, rows } = await openTokens(t);
+  const { userId, tokens, mint, countTokens } = await openTokens(t);
   const [mine, other] = [await mint('a'.repeat(32)), await mint('b'.repeat(32))];
 
   await tokens.deleteOfSessions(['a'.repeat(32)]);
 
   await assert.rejects(tokens.find(mine), isFailure('invalid_token'));
   assert.equal((await tokens.find(other)).userId, userId);
-  assert.equal(await rows(), 1);
+  assert.equal(await countTokens(), 1);
 });
 
-test('a user keeps as many unopened tokens as streams are allowed', async (t) => {
-  const { time, mint, rows } = await openTokens(t, { streamsPerUserMax: 25 });
+test('a user keeps as many unopened tokens as the user may have open streams', async (t) => {
+  const { time, mint, countTokens } = await openTokens(t, { streamsPerUserMax: 25 });
   for (let count = 0; count < 26; count += 1) {
     time.now += 1;
     await mint();
   }
 
-  assert.equal(await rows(), 25);
+  assert.equal(await countTokens(), 25);
 });
 
 test('the token of a refused client can be opened for another minute, even if it expires', async (t) => {
@@ -336,8 +337,8 @@ test('the token of a refused client can be opened for another minute, even if it
   await assert.rejects(tokens.find(token), isFailure('expired_token'));
 });
 
-test('a user keeps the ten newest tokens that were never opened', async (t) => {
-  const { userId, time, tokens, mint, claim, rows } = await openTokens(t);
+test('a user keeps the ten newest unopened tokens, and opened tokens do not count', async (t) => {
+  const { userId, time, tokens, mint, claim, countTokens } = await openTokens(t);
   const opened = await mint();
   await claim(await tokens.find(opened), 'c');
   const minted: string[] = [];
@@ -346,14 +347,14 @@ test('a user keeps the ten newest tokens that were never opened', async (t) => {
     minted.push(await mint());
   }
 
-  assert.equal(await rows(), 11);
+  assert.equal(await countTokens(), 11);
   await assert.rejects(tokens.find(minted[0] ?? ''), isFailure('invalid_token'));
   assert.equal((await tokens.find(minted[1] ?? '')).userId, userId);
   assert.equal((await tokens.find(opened)).userId, userId);
 });
 
 test('a process deletes surplus tokens of other processes too, once it has issued more than ten itself', async (t) => {
-  const { db, time, userId, mint, rows } = await openTokens(t);
+  const { db, time, userId, mint, countTokens } = await openTokens(t);
   const wallClock = () => time.now;
   for (let count = 0; count < 10; count += 1) await mint();
   const otherOptions = {
@@ -369,25 +370,25 @@ test('a process deletes surplus tokens of other processes too, once it has issue
 
   for (let count = 0; count < 10; count += 1)
     await other.mint({ userId, sessionId, beginning: 'e-0' });
-  assert.equal(await rows(), 20);
+  assert.equal(await countTokens(), 20);
   await other.mint({ userId, sessionId, beginning: 'e-0' });
 
-  assert.equal(await rows(), 10);
+  assert.equal(await countTokens(), 10);
 });
 
 test('after the last token of a user has expired, the count of issued tokens restarts', async (t) => {
-  const { time, mint, rows } = await openTokens(t);
+  const { time, mint, countTokens } = await openTokens(t);
 
   for (let count = 0; count < 12; count += 1) {
     await mint();
     time.now += lifeMs;
   }
 
-  assert.equal(await rows(), 12); // All but the last have expired; the next sweep deletes them.
+  assert.equal(await countTokens(), 12); // All but the last have expired; the next sweep deletes them.
 });
 
-test('the sweep deletes tokens that expired more than ten minutes ago', async (t) => {
-  const { time, tokens, holders, mint, claim, rows } = await openTokens(t);
+test('the sweep deletes tokens that expired at least ten minutes ago', async (t) => {
+  const { time, tokens, holders, mint, claim, countTokens } = await openTokens(t);
   const [unopened, opened] = [await mint(), await mint()];
   const found = await tokens.find(opened);
   await claim(found, 'c');
@@ -395,12 +396,12 @@ test('the sweep deletes tokens that expired more than ten minutes ago', async (t
 
   time.now += lifeMs + 599_999;
   await tokens.sweep();
-  assert.equal(await rows(), 2); // A stream that was opened in time may be about to claim its token.
+  assert.equal(await countTokens(), 2); // A stream that was opened in time may be about to claim its token.
   time.now += 1;
   await tokens.sweep();
-  assert.equal(await rows(), 1);
+  assert.equal(await countTokens(), 1);
   await assert.rejects(tokens.find(unopened));
   time.now += resumeWindowMs;
   await tokens.sweep();
-  assert.equal(await rows(), 0);
+  assert.equal(await countTokens(), 0);
 });

@@ -9,12 +9,15 @@ import { type TokenState, type TokenStateRow, toTokenState } from './token-holde
 export interface StreamTokenOptions {
   readonly db: Database;
   readonly wallClock: () => number;
-  /** Appends to the event log in a transaction. It is its last step that may wait for a lock. */
+  /**
+   * Appends to the event log in a transaction. Called after everything else in the transaction that may
+   * wait for a lock.
+   */
   readonly appendControlEntries: (tx: Database, entries: readonly ControlEntry[]) => Promise<void>;
   /** Time within which a new token must be opened. */
   readonly lifeMs: number;
   readonly mode: 'resume' | 'single';
-  /** Number of streams that a user may have open. As many unopened tokens are kept, at least ten. */
+  /** Maximum number of open streams per user. As many unopened tokens of a user are kept, at least ten. */
   readonly streamsPerUserMax: number;
 }
 
@@ -24,7 +27,10 @@ export interface StreamToken extends TokenState {
   readonly publicId: string;
   readonly userId: string;
   readonly sessionId: string;
-  /** Where the token begins: the position of its minting. Undefined for some tokens of version 0.1.0. */
+  /**
+   * The position of the event log at which the token was minted. Its streams start there unless the client
+   * sends an id. Undefined for some tokens that version 0.1.0 minted.
+   */
   readonly beginning: string | undefined;
 }
 
@@ -45,15 +51,18 @@ interface Row extends TokenStateRow {
 
 const tokenPattern = /^[0-9a-f]{128}$/;
 const unopenedPerUserMin = 10;
-/** Maximum number of users with a token count. Over it, the least recently updated is evicted. */
+/**
+ * Maximum number of users whose minted tokens are counted. Above it, the count that was updated least
+ * recently is evicted.
+ */
 const countedUsersMax = 10_000;
 const batchMax = 500;
 /**
- * A token that was opened in time is claimed a moment later, and a refused one may be kept alive, so an
- * expired token is not deleted at once.
+ * Time after its expiry for which a token is not deleted, because a stream that opened it in time may be
+ * about to claim it, or because it is kept alive for a refused client.
  */
 const sweepDelayMs = 600_000;
-/** Longer than a refused client is told to wait. */
+/** Longer than the 10 to 30 s after which a client that was refused because of a stream limit retries. */
 const keptAliveMs = 60_000;
 const keptAliveMax = 10_000;
 
@@ -61,10 +70,10 @@ const keptAliveMax = 10_000;
  * Stores stream tokens: 64 random bytes in hex, of which only the SHA-256 is stored.
  *
  * A token must be opened within `lifeMs`. In mode `resume` the same URL can be opened again, as an
- * EventSource does when it reconnects, until the resume window after its last stream has passed. Opening
- * a token changes nothing; a stream that is open claims it (see `TokenHolders`). In mode `single` a token can
- * be claimed once, and is claimed before its stream opens. The caller has to check that the session
- * has not ended.
+ * EventSource does when it reconnects, until the resume window after the end of its last stream has
+ * passed. In this mode `find` changes nothing, and a stream claims its token after it has opened (see
+ * `TokenHolders`). In mode `single` a token can be claimed once, and is claimed before its stream
+ * opens. The caller of `find` has to check that the session has not ended.
  */
 export class StreamTokens {
   readonly #db: Database;
@@ -74,9 +83,10 @@ export class StreamTokens {
   readonly #unopenedPerUserMax: number;
   readonly #appendControlEntries: StreamTokenOptions['appendControlEntries'];
   readonly #inserts: Batcher<readonly Value[], undefined>;
-  readonly #rows: Batcher<string, Row | undefined>;
-  /** When tokens of refused clients expire, by hash. */
+  readonly #lookups: Batcher<string, Row | undefined>;
+  /** When `keepAlive` stops to have an effect, epoch ms, by token hash. */
   readonly #keptAlive = new LruMap<string, number>(keptAliveMax);
+  /** Number of tokens minted per user. The count restarts at `until`, epoch ms. */
   readonly #mintCounts = new LruMap<string, { readonly count: number; readonly until: number }>(
     countedUsersMax,
   );
@@ -88,7 +98,7 @@ export class StreamTokens {
     this.#mode = options.mode;
     this.#unopenedPerUserMax = Math.max(unopenedPerUserMin, options.streamsPerUserMax);
     this.#appendControlEntries = options.appendControlEntries;
-    this.#rows = Batcher.forDatabase(this.#db, (hashes) => this.#findRows(hashes));
+    this.#lookups = Batcher.forDatabase(this.#db, (hashes) => this.#findRows(hashes));
     this.#inserts = Batcher.forDatabase(this.#db, (rows) => this.#insert(rows));
   }
 
@@ -102,15 +112,17 @@ export class StreamTokens {
   }
 
   /**
-   * Issues a token. Of a user's unopened tokens the newest are kept: as many as the user may have
-   * streams, at least ten. The others are deleted once this process has issued more than that many to
-   * the user without a pause of `lifeMs`.
-   * Rejects when the user does not exist.
+   * Issues a token. Rejects when the user does not exist.
+   *
+   * The number of unopened tokens of a user is limited to `streamsPerUserMax`, or ten if that is more. Once
+   * this process has issued more than that many to the user without a pause of `lifeMs`, each call
+   * deletes unopened tokens above the limit and keeps the newest.
    */
   async mint({ userId, sessionId, beginning }: NewStreamToken): Promise<string> {
     const token = randomBytes(64).toString('hex');
     const now = this.#wallClock();
-    if (this.#countMinted(userId, now) > this.#unopenedPerUserMax) await this.#dropUnopened(userId);
+    if (this.#countMinted(userId, now) > this.#unopenedPerUserMax)
+      await this.#deleteSurplus(userId);
     const expiresAt = now + this.#lifeMs;
     await this.#inserts.run([
       hashToken(token),
@@ -128,14 +140,14 @@ export class StreamTokens {
    * opened again, and `expired_token` when it has expired.
    */
   async find(token: string): Promise<StreamToken> {
-    if (!tokenPattern.test(token)) throw invalidStreamToken(); // Saves a query.
+    if (!tokenPattern.test(token)) throw invalidStreamToken(); // Without a query.
     const hash = hashToken(token);
-    const row = await this.#rows.run(hash);
+    const row = await this.#lookups.run(hash);
     if (row === undefined) throw invalidStreamToken();
     const now = this.#wallClock();
     if (row.lease_until !== null && this.#mode === 'single') throw invalidStreamToken();
-    const keptUntil = this.#keptAlive.get(hash) ?? 0;
-    if (Math.max(row.lease_until ?? row.expires_at, keptUntil) <= now) {
+    const keptAliveUntil = this.#keptAlive.get(hash) ?? 0;
+    if (Math.max(row.lease_until ?? row.expires_at, keptAliveUntil) <= now) {
       throw new Failure('expired_token', 'Cannot open stream: the stream token has expired');
     }
     const beginning = row.start_position ?? undefined;
@@ -145,7 +157,7 @@ export class StreamTokens {
 
   /**
    * Lets a token be opened for another minute in this process, even if it expires meanwhile, because its
-   * client was told to come back later. For the 10,000 tokens refused last.
+   * client was told to retry later. Kept in memory for the last 10,000 such tokens.
    */
   keepAlive(hash: string): void {
     this.#keptAlive.set(hash, this.#wallClock() + keptAliveMs);
@@ -167,7 +179,9 @@ export class StreamTokens {
     }
   }
 
-  /** Deletes up to 500 expired tokens and returns how many were deleted. For a timer. */
+  /**
+   * Deletes up to 500 tokens that expired at least ten minutes ago, and returns how many. For a timer.
+   */
   async sweep(): Promise<number> {
     const expiredBefore = this.#wallClock() - sweepDelayMs;
     const rows = await this.#db.query<{ token_hash: string }>(
@@ -189,7 +203,10 @@ export class StreamTokens {
     return rows.map(() => undefined);
   }
 
-  /** Counts a token that is about to be issued. The count restarts after a pause of `lifeMs`. */
+  /**
+   * Counts a token that is about to be issued, and returns the number of tokens issued to the user without
+   * a pause of `lifeMs`.
+   */
   #countMinted(userId: string, now: number): number {
     const { count, until } = this.#mintCounts.get(userId) ?? { count: 0, until: now };
     const minted = { count: until > now ? count + 1 : 1, until: now + this.#lifeMs };
@@ -207,7 +224,11 @@ export class StreamTokens {
     return hashes.map((hash) => found.get(hash));
   }
 
-  async #dropUnopened(userId: string): Promise<void> {
+  /**
+   * Deletes unopened tokens of a user so that one more can be issued. The newest are kept. At most 101 are
+   * deleted per call.
+   */
+  async #deleteSurplus(userId: string): Promise<void> {
     const rows = await this.#db.query<{ token_hash: string }>(
       sql`select token_hash from stream_tokens
         where user_id = ${Number(userId)} and lease_until is null
@@ -234,7 +255,7 @@ export function hashToken(token: string): string {
   return digest('sha256', token);
 }
 
-/** Returns the failure for any unusable token; the reason is not disclosed. */
+/** Returns the failure for any unusable token. Its message does not disclose the reason. */
 export function invalidStreamToken(): Failure {
   return new Failure('invalid_token', 'Cannot open stream: the stream token is not valid');
 }

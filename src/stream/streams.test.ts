@@ -39,7 +39,7 @@ function withHooks(store: LogStore, hooks: { afterState: () => Promise<void> }):
   });
 }
 
-/** Prepares a stream of one session, which `findLiveSession` looks up. */
+/** Prepares a stream of the session that `findLiveSession` returns. */
 async function prepareStream(
   t: TestContext,
   findLiveSession: () => Promise<LiveSession | undefined>,
@@ -54,9 +54,9 @@ async function prepareStream(
     ...{ store: withHooks(store, hooks), log: silentLogger, wallClock, limits: unlimitedRetention },
   });
   const registry = new Registry({ limits, monotonicClock, random: () => 0 });
-  const lives = { lifeMs: 1000, mode: 'resume', streamsPerUserMax: 10 } as const;
+  const tokenOptions = { lifeMs: 1000, mode: 'resume', streamsPerUserMax: 10 } as const;
   const appendControlEntries = controlEntryAppender(db, wallClock);
-  const tokens = new StreamTokens({ db, wallClock, appendControlEntries, ...lives });
+  const tokens = new StreamTokens({ db, wallClock, appendControlEntries, ...tokenOptions });
   const holders = new TokenHolders({
     ...{ db, wallClock, appendControlEntries, resumeWindowMs: 1e6 },
   });
@@ -79,7 +79,7 @@ async function prepareStream(
   eventLog.subscribe(registry);
   const prepare = (tokenText?: string) =>
     streams.withSnapshot(tokenText === undefined ? { sessionId: 's' } : { tokenText }, (snapshot) =>
-      streams.prepare({ snapshot, lastEventId: undefined, ip: 'ip', hasHeartbeatEvents: false }),
+      streams.prepare({ snapshot, lastEventId: undefined, ipKey: 'ip', hasHeartbeatEvents: false }),
     );
   const prepared = await prepare();
   /** Sets the wall clock and ticks. The client accepts all bytes. */
@@ -101,7 +101,7 @@ async function openStream(t: TestContext, findLiveSession: () => Promise<LiveSes
   return rest;
 }
 
-test('an expired session is looked up once, even while a lookup takes many ticks', async (t) => {
+test('an expired session is looked up only once while the lookup takes many ticks', async (t) => {
   let lookups = 0;
   const waiting: (() => void)[] = [];
   const { tickAt, registry } = await openStream(t, () => {
@@ -111,7 +111,7 @@ test('an expired session is looked up once, even while a lookup takes many ticks
     return new Promise((resolve) => waiting.push(() => resolve(found)));
   });
   await nextTick();
-  assert.equal(lookups, 1); // When the open began.
+  assert.equal(lookups, 1); // That of the open.
 
   for (let now = 1_060_000; now < 1_090_000; now += 1000) await tickAt(now);
   assert.equal(lookups, 2);
@@ -132,10 +132,10 @@ test('a stream is closed when its session expires without a refresh', async (t) 
 
   session = undefined;
   await tickAt(1_059_999);
-  const before = registry.size;
+  const sizeBefore = registry.size;
   await tickAt(1_060_000);
 
-  assert.equal(before, 1);
+  assert.equal(sizeBefore, 1);
   assert.ok(registry.isEmpty);
 });
 
@@ -165,7 +165,7 @@ const returnLiveSession = async (): Promise<LiveSession> => ({
 
 const ended = (sessionId: string) => ({ kind: 'sessions_ended', sessionIds: [sessionId] }) as const;
 
-// Changes while a stream is being opened, and the first event that its client then receives.
+// What happens while a stream is being opened, and the first event that its client then receives.
 const changesDuringOpen = {
   'its session ends': [
     (registry: Registry) => registry.applyControl(ended('s'), 1),
@@ -175,14 +175,14 @@ const changesDuringOpen = {
     (registry: Registry) => registry.applyControl(ended('other'), 1),
     'stream.open',
   ],
-  'entries are trimmed before they are applied': [
+  'control entries are trimmed before they are applied': [
     (registry: Registry) => registry.gap(),
     'stream.close',
   ],
 } as const;
 
-for (const [what, [apply, first]] of Object.entries(changesDuringOpen)) {
-  test(`when ${what} while a stream is being opened, the stream starts with ${first}`, async (t) => {
+for (const [change, [apply, firstEvent]] of Object.entries(changesDuringOpen)) {
+  test(`when ${change} while a stream is being opened, the stream starts with ${firstEvent}`, async (t) => {
     let wire = '';
     const { prepared, registry } = await prepareStream(t, returnLiveSession);
     const client = new SimulatedClient('1', (bytes) => {
@@ -196,13 +196,13 @@ for (const [what, [apply, first]] of Object.entries(changesDuringOpen)) {
       client.sink?.acceptBytes(1e6);
     }
 
-    assert.deepEqual(/event: (.*)/.exec(wire)?.[1], first);
-    assert.equal(registry.size, first === 'stream.open' ? 1 : 0);
+    assert.deepEqual(/event: (.*)/.exec(wire)?.[1], firstEvent);
+    assert.equal(registry.size, firstEvent === 'stream.open' ? 1 : 0);
     assert.equal(registry.pendingOpens.size, 0);
   });
 }
 
-test('entries that are applied while the head is read are kept for a stream that is being opened', async (t) => {
+test('control entries that are applied while an open reads the head are applied to its stream', async (t) => {
   const { prepare, registry, client, eventLog, hooks } = await prepareStream(t, returnLiveSession);
   hooks.afterState = async () => registry.applyControl(ended('s'), eventLog.head + 1);
 
@@ -211,11 +211,11 @@ test('entries that are applied while the head is read are kept for a stream that
   assert.equal(registry.size, 0);
 });
 
-test('an entry that was in the database before the stream was opened does not end it', async (t) => {
+test('a control entry that was stored before a stream was opened does not close the stream', async (t) => {
   const { prepare, registry, client, eventLog, db } = await prepareStream(t, returnLiveSession);
   const appendControlEntries = controlEntryAppender(db, () => 0);
   await db.transaction((tx) => appendControlEntries(tx, [ended('s')]));
-  assert.equal(eventLog.head, 0); // The process is late.
+  assert.equal(eventLog.head, 0); // This process has not applied the entry yet.
 
   (await prepare()).open(client.connect());
   await eventLog.catchUp();
@@ -224,7 +224,7 @@ test('an entry that was in the database before the stream was opened does not en
   assert.equal(registry.size, 1);
 });
 
-test('a stream is not opened when its session ends during the lookup of the session', async (t) => {
+test('a stream is not opened when its session ends during the session lookup of the open', async (t) => {
   const finishLookups: (() => void)[] = [];
   let isFirst = true;
   const { registry, client, prepare } = await prepareStream(t, async () => {
@@ -242,7 +242,7 @@ test('a stream is not opened when its session ends during the lookup of the sess
   assert.equal(registry.size, 0);
 });
 
-test('an open that fails or is cancelled is no longer pending', async (t) => {
+test('an open that has failed or was cancelled is no longer pending', async (t) => {
   let isLive = true;
   const { prepared, prepare, registry } = await prepareStream(t, () =>
     isLive ? returnLiveSession() : Promise.resolve(undefined),
@@ -257,7 +257,7 @@ test('an open that fails or is cancelled is no longer pending', async (t) => {
   assert.equal(registry.pendingOpens.size, 0);
 });
 
-test('a wall clock that steps back delays no heartbeat and no stall detection', async (t) => {
+test('a wall clock that is set back delays neither heartbeats nor stall detection', async (t) => {
   const { registry, client, time, streams } = await openStream(t, returnLiveSession);
   await nextTick();
   client.sink?.acceptBytes(1e6);
@@ -315,7 +315,7 @@ test('a stream that ends while its session is looked up is not listed as a subsc
   assert.deepEqual(streams.subscribers, []);
 });
 
-test('closing waits until the tokens of ended streams are released', async (t) => {
+test('close resolves only when the tokens of ended streams are released', async (t) => {
   const { db, tokens, streams, registry, client, prepare } = await prepareStream(
     t,
     returnLiveSession,
@@ -327,7 +327,7 @@ test('closing waits until the tokens of ended streams are released', async (t) =
   );
   const token = await tokens.mint({ userId: '1', sessionId: 's', beginning: 'e-0' });
   (await prepare(token)).open(client.connect());
-  await nextTick(); // The claim is on its way.
+  await nextTick(); // The claim is in progress.
 
   registry.closeAll('draining');
   await streams.close();

@@ -31,17 +31,17 @@ export interface LiveSession {
   readonly expiresAt: number;
 }
 
-/** What was read for a stream that is being opened. It may have changed since. */
+/** The data that was read for a stream that is being opened. The stored data may have changed since. */
 export interface OpenSnapshot {
   readonly pendingOpen: PendingOpen;
-  /** The state of the event log, read before the rest. */
+  /** The state of the event log, read before the token and the session. */
   readonly logState: LogState;
   /** Undefined for a stream opened with an access token. */
   readonly token: StreamToken | undefined;
   readonly session: LiveSession;
 }
 
-/** Counters of stream events. */
+/** Counts streams that were opened, closed and refused. */
 export interface StreamMetrics {
   streamOpened(start: StreamStart['reason']): void;
   streamClosed(reason: CloseReason): void;
@@ -54,7 +54,7 @@ export interface StreamsParts {
   readonly eventLog: EventLog;
   readonly tokens: StreamTokens;
   readonly holders: TokenHolders;
-  /** Returns the session unless it has ended. */
+  /** Returns the session, or undefined if it has ended. */
   readonly findLiveSession: (sessionId: string) => Promise<LiveSession | undefined>;
   readonly limits: EventStreamLimits;
   readonly metrics: StreamMetrics;
@@ -64,16 +64,17 @@ export interface StreamsParts {
   readonly random: () => number;
 }
 
-/** Parameters of a request for a stream. */
+/** Parameters of a stream request. */
 export interface StreamRequest {
   readonly snapshot: OpenSnapshot;
   readonly lastEventId: string | undefined;
-  readonly ip: string;
+  /** See `Subscriber`. */
+  readonly ipKey: string;
   /** See `EventStreamParts`. */
   readonly hasHeartbeatEvents: boolean;
 }
 
-/** A stream whose response has begun. */
+/** The parameters of a stream whose response has begun. */
 interface OpeningStream {
   readonly id: string;
   readonly snapshot: OpenSnapshot;
@@ -82,10 +83,10 @@ interface OpeningStream {
   readonly sink: Sink;
 }
 
-/** A stream that is ready to open once there is a sink. */
+/** A stream that is ready to be opened on a sink. */
 export interface PreparedStream {
   open(sink: Sink): void;
-  /** Must be called when the stream is not opened. Idempotent. */
+  /** Must be called if the stream is not opened. Idempotent. */
   cancel(): void;
 }
 
@@ -94,7 +95,7 @@ export class Streams {
   readonly #parts: StreamsParts;
   readonly #scheduler = new WriteScheduler();
   readonly #leakDetector = new TokenLeakDetector();
-  /** When the session of each stream has to be checked again, epoch ms. */
+  /** When the session of each open stream has to be looked up again, epoch ms. */
   readonly #sessionExpiries = new Map<EventStream, number>();
   readonly #releases: TokenReleases;
   readonly #claimParts: TokenClaimParts;
@@ -105,15 +106,18 @@ export class Streams {
     this.#parts = parts;
     const { holders, eventLog, random, log } = parts;
     this.#releases = new TokenReleases(holders, log);
-    const onTaken = () => void eventLog.tryCatchUp();
-    this.#claimParts = { holders, releases: this.#releases, onTaken, random };
+    const onTakeover = () => void eventLog.tryCatchUp();
+    this.#claimParts = { holders, releases: this.#releases, onTakeover, random };
     this.#renewedAt = parts.monotonicClock();
   }
 
   /**
-   * Reads what is needed to open a stream, and passes it to `work`. If `work` resolves, its result must
-   * open or cancel the prepared stream later. Control entries are kept for the stream from before the
-   * first read on, and the head is read first: a stream ignores entries up to it, and starts no later.
+   * Reads the data that is needed to open a stream, and passes it to `work`. If `work` resolves, the stream
+   * that it prepared must be opened or cancelled later.
+   *
+   * The head of the event log is read before the token and the session, so these reflect all control
+   * entries up to that head, and the stream ignores those entries. Later entries are kept for the stream
+   * from before the first read on. The stream starts at that head or earlier.
    *
    * Throws the errors of `StreamTokens.find`, `invalid_token` when the session has ended, and the errors
    * of `work`.
@@ -138,19 +142,19 @@ export class Streams {
   }
 
   /** Returns why this client cannot open a stream now; undefined if it can. */
-  checkLimits({ snapshot, ip }: StreamRequest): RefusalReason | undefined {
+  checkLimits({ snapshot, ipKey }: StreamRequest): RefusalReason | undefined {
     const { userId } = snapshot.session;
-    return this.#parts.registry.checkLimits({ userId, ip, tokenHash: snapshot.token?.hash });
+    return this.#parts.registry.checkLimits({ userId, ipKey, tokenHash: snapshot.token?.hash });
   }
 
   /**
-   * Records that a token is about to be opened from an address. Returns true if too many
-   * addresses use the token; the token is then void, and its streams are closed in every process.
+   * Records that a token is about to be opened from an address. Returns true if the token has leaked (see
+   * `TokenLeakDetector`); it is then deleted, and its streams are closed in every process.
    */
   async revokeIfLeaked(token: StreamToken, ipKey: string): Promise<boolean> {
     const { eventLog, tokens, monotonicClock } = this.#parts;
-    const isInUse = token.holder !== undefined;
-    if (!isInUse || !this.#leakDetector.recordTakeover(token.hash, ipKey, monotonicClock()))
+    const isTakeover = token.holder !== undefined;
+    if (!isTakeover || !this.#leakDetector.recordTakeover(token.hash, ipKey, monotonicClock()))
       return false;
     await tokens.revokeLeaked(token.hash);
     await eventLog.tryCatchUp();
@@ -158,11 +162,11 @@ export class Streams {
   }
 
   /**
-   * Resolves the start position. In mode `single` it also claims the token, and throws
-   * `invalid_token` if another stream has claimed it.
+   * Prepares a stream: resolves its start position, and in mode `single` claims its token. Throws
+   * `invalid_token` if that token has already been claimed.
    */
   async prepare(request: StreamRequest): Promise<PreparedStream> {
-    const { snapshot, lastEventId, ip, hasHeartbeatEvents } = request;
+    const { snapshot, lastEventId, ipKey, hasHeartbeatEvents } = request;
     const { eventLog, registry, tokens } = this.#parts;
     const { session, token, logState, pendingOpen } = snapshot;
     const id = randomBytes(16).toString('hex');
@@ -170,7 +174,7 @@ export class Streams {
     const beginning = token?.beginning;
     const start = await eventLog.resolveStart(logState, audiences, { lastEventId, beginning });
     if (token !== undefined && tokens.mode === 'single') await this.#claimSingle(token, id);
-    const subscriber = { userId: session.userId, sessionId: session.id, audiences, ip };
+    const subscriber = { userId: session.userId, sessionId: session.id, audiences, ipKey };
     return {
       open: (sink) =>
         this.#open(
@@ -182,7 +186,8 @@ export class Streams {
   }
 
   /**
-   * Sends due heartbeats and counts, checks sessions that may have expired, and renews leases when due.
+   * Sends heartbeats and the user count, looks up sessions that may have expired, and renews leases, each
+   * when due.
    * Call it every `tickMs`.
    */
   tick(): void {
@@ -192,7 +197,7 @@ export class Streams {
     const now = wallClock();
     for (const [stream, expiresAt] of this.#sessionExpiries) {
       if (expiresAt > now) continue;
-      this.#sessionExpiries.set(stream, Number.POSITIVE_INFINITY); // Until the check returns.
+      this.#sessionExpiries.set(stream, Number.POSITIVE_INFINITY); // No second lookup until this one has returned.
       void this.#recheckSession(stream);
     }
     if (monotonicClock() - this.#renewedAt >= holders.renewEveryMs) {
@@ -240,13 +245,13 @@ export class Streams {
       this.refuse(opening.sink, refusal);
       return;
     }
-    const isClaimed = token === undefined || tokens.mode === 'single';
+    const needsClaim = token !== undefined && tokens.mode !== 'single';
     const stream = new EventStream({
       ...{ ...opening, subscriber, eventLog, limits, monotonicClock, random },
       publicId: token?.publicId ?? opening.id,
       endsAt: session.expiresAt,
-      asOf: logState.seq,
-      claim: isClaimed ? undefined : new TokenClaim(token, this.#claimParts),
+      headAtOpen: logState.seq,
+      claim: needsClaim ? new TokenClaim(token, this.#claimParts) : undefined,
       scheduler: this.#scheduler,
       onEnd: (ended, ending) => this.#handleEnd(ended, ending),
     });
@@ -261,14 +266,13 @@ export class Streams {
     metrics.streamOpened(opening.start.reason);
     userCount.add(stream);
     this.#sessionExpiries.set(stream, session.expiresAt);
-    registry.add(stream, pendingOpen); // Before replay starts, so that no event falls between them.
+    registry.add(stream, pendingOpen); // Before replay starts, so that no event is missed.
     if (stream.isOpen) stream.open();
   }
 
   /**
-   * Returns after how many ms a refused client should retry, random, so that clients do not return
-   * together: 10 to 30 s, or 1 to 3 times `retryMs` while draining, because another process takes over
-   * soon.
+   * Returns after how many ms a refused client should retry: 10 to 30 s, or 1 to 3 times `retryMs` while
+   * draining, because another process takes over soon. Random, so that clients do not retry together.
    */
   refusalRetryMs(): number {
     const { registry, random, limits } = this.#parts;
@@ -277,8 +281,8 @@ export class Streams {
   }
 
   /**
-   * Refuses a stream with a `stream.close` in its body. This is for the EventSource of
-   * browsers, which never reconnects after a status other than 200.
+   * Refuses a stream with a `stream.close` in the body. For the EventSource of browsers, which never
+   * reconnects after a status other than 200.
    */
   refuse(sink: Sink, reason: string): void {
     this.#parts.metrics.streamRefused(reason);
@@ -295,7 +299,7 @@ export class Streams {
       if (session === undefined) return stream.close('expired');
       this.#sessionExpiries.set(stream, session.expiresAt);
     } catch (cause) {
-      // The database is unavailable. The stream stays open and is checked again.
+      // The database is unavailable. The stream stays open, and its session is looked up again.
       if (stream.isOpen) this.#sessionExpiries.set(stream, wallClock() + 5000);
       log.warn({ cause, streamId: stream.id }, 'session could not be looked up');
     }

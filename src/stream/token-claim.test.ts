@@ -15,14 +15,15 @@ import { TokenReleases } from './token-releases.js';
 
 const test = await testOnDialects('token claims');
 
-/** A stream whose client answers a PING when the test says so. */
+/** A stream whose round trips take as long as `onRoundTrip`. */
 class TestStream implements ClaimingStream {
   readonly id: string;
   readonly claim: TokenClaim;
   isOpen = true;
   closedAs: string | undefined;
+  isHeld = false;
   roundTrips = 0;
-  /** What happens during a round trip. */
+  /** Called during each round trip. */
   onRoundTrip: () => Promise<unknown> = async () => {};
 
   constructor(id: string, claim: TokenClaim) {
@@ -42,21 +43,29 @@ class TestStream implements ClaimingStream {
     await this.onRoundTrip();
   }
 
+  hold(): void {
+    this.isHeld = true;
+  }
+
+  release(): void {
+    this.isHeld = false;
+  }
+
   run(): Promise<void> {
     return this.claim.run(this);
   }
 
-  /** Applies a takeover by another stream, as `EventStream` does. */
+  /** Applies a takeover by another stream, as `EventStream.applyTakeover` does. */
   apply(takeover: Takeover): void {
     if (this.claim.observe(takeover)) this.close('replaced');
   }
 }
 
 async function openClaims(t: TestContext) {
-  let failNext = 0;
+  let failuresLeft = 0;
   const db = withStatementHook(await databaseFor(t), () => {
-    if (failNext === 0) return;
-    failNext -= 1;
+    if (failuresLeft === 0) return;
+    failuresLeft -= 1;
     throw new Error('connection lost');
   });
   const wallClock = () => 1_800_000_000_000;
@@ -80,7 +89,7 @@ async function openClaims(t: TestContext) {
   const releases = new TokenReleases(holders, silentLogger);
   const { hash: tokenHash } = await tokens.find(token);
   let lostAnswers = 0;
-  /** Claims, and loses the answer when the test says so. */
+  /** Claims the token, and rejects after the claim while `loseAnswers` has answers left to lose. */
   const claim = async (claiming: Claim) => {
     const isClaimed = await holders.claim(claiming);
     if (lostAnswers === 0) return isClaimed;
@@ -88,21 +97,21 @@ async function openClaims(t: TestContext) {
     throw new Error('connection lost');
   };
   const readState = (hash: string) => holders.readState(hash);
-  let takeovers = 0;
-  const onTaken = () => {
-    takeovers += 1;
+  let takeoverCount = 0;
+  const onTakeover = () => {
+    takeoverCount += 1;
   };
-  /** Opens a stream, which reads the token now. */
+  /** Creates a stream with the state in which the token is now. */
   const open = async (id: string) => {
-    const parts = { holders: { claim, readState }, releases, onTaken, random: () => 0 };
+    const parts = { holders: { claim, readState }, releases, onTakeover, random: () => 0 };
     return new TestStream(id, new TokenClaim(await tokens.find(token), parts));
   };
   return {
     ...{ open, tokens, holders, releases, tokenHash },
     state: () => holders.readState(tokenHash),
-    takeovers: () => takeovers,
+    takeoverCount: () => takeoverCount,
     failStatements: (count: number) => {
-      failNext = count;
+      failuresLeft = count;
     },
     loseAnswers: (count: number) => {
       lostAnswers = count;
@@ -110,18 +119,18 @@ async function openClaims(t: TestContext) {
   };
 }
 
-test('a stream claims a token that no stream has, without a round trip', async (t) => {
-  const { open, state, takeovers } = await openClaims(t);
+test('a stream claims a token without a holder without a round trip', async (t) => {
+  const { open, state, takeoverCount } = await openClaims(t);
   const stream = await open('one');
 
   await stream.run();
 
   assert.deepEqual(await state(), { version: 1, holder: 'one' });
-  assert.deepEqual([stream.roundTrips, stream.closedAs, takeovers()], [0, undefined, 0]);
+  assert.deepEqual([stream.roundTrips, stream.closedAs, takeoverCount()], [0, undefined, 0]);
 });
 
 test('a stream claims the token of another stream after a round trip to its client', async (t) => {
-  const { open, state, takeovers } = await openClaims(t);
+  const { open, state, takeoverCount } = await openClaims(t);
   await (await open('one')).run();
   const two = await open('two');
   two.onRoundTrip = async () => assert.equal((await state())?.holder, 'one');
@@ -129,10 +138,10 @@ test('a stream claims the token of another stream after a round trip to its clie
   await two.run();
 
   assert.deepEqual(await state(), { version: 2, holder: 'two' });
-  assert.deepEqual([two.roundTrips, takeovers()], [1, 1]);
+  assert.deepEqual([two.roundTrips, takeoverCount()], [1, 1]);
 });
 
-test('a stream whose client leaves during the round trip takes no token', async (t) => {
+test('a stream whose client leaves during the round trip does not claim its token', async (t) => {
   const { open, state } = await openClaims(t);
   await (await open('one')).run();
   const two = await open('two');
@@ -143,7 +152,7 @@ test('a stream whose client leaves during the round trip takes no token', async 
   assert.deepEqual(await state(), { version: 1, holder: 'one' });
 });
 
-test('a claim that another stream precedes reads the token again and waits for another round trip', async (t) => {
+test('a stream whose claim another stream preceded reads the token again and waits for a round trip', async (t) => {
   const { open, state } = await openClaims(t);
   const [late, early] = [await open('late'), await open('early')];
   await early.run();
@@ -159,11 +168,11 @@ test('a stream that has claimed a lower version is replaced', async (t) => {
   const one = await open('one');
   await one.run();
 
-  one.apply({ tokenHash, version: 1, streamId: 'an earlier one' });
-  const before = one.isOpen;
+  one.apply({ tokenHash, version: 1, streamId: 'earlier' });
+  const wasOpen = one.isOpen;
   one.apply({ tokenHash, version: 2, streamId: 'two' });
 
-  assert.equal(before, true);
+  assert.equal(wasOpen, true);
   assert.equal(one.closedAs, 'replaced');
 });
 
@@ -204,7 +213,7 @@ test('a stream stays open while the database fails, and then claims its token', 
   assert.deepEqual(await state(), { version: 1, holder: 'one' });
 });
 
-test('a claim whose answer was lost is recognised by the holder', async (t) => {
+test('a stream whose claim succeeded although its answer was lost finds itself as the holder', async (t) => {
   const { open, state, loseAnswers } = await openClaims(t);
   const stream = await open('one');
   loseAnswers(1);
@@ -232,7 +241,7 @@ test('a stream closes as failed after ten claims that other streams preceded', a
   assert.equal((await state())?.holder, 'n10');
 });
 
-test('the token of a stream that has ended is released, also if the stream ends during its claim', async (t) => {
+test('a stream that ends during its claim releases its token afterwards', async (t) => {
   const { open, releases, state } = await openClaims(t);
   const stream = await open('one');
   const claiming = stream.run();
@@ -244,7 +253,7 @@ test('the token of a stream that has ended is released, also if the stream ends 
   assert.deepEqual(await state(), { version: 1, holder: undefined });
 });
 
-test('streams that end during a release share the next statement', async (t) => {
+test('the tokens of streams that end during a release are released together in the next statements', async (t) => {
   const db = await databaseFor(t);
   const batches: number[] = [];
   const holders = new TokenHolders({

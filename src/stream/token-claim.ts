@@ -7,44 +7,53 @@ import type { TokenReleases } from './token-releases.js';
 export interface TokenClaimParts {
   readonly holders: Pick<TokenHolders, 'claim' | 'readState'>;
   readonly releases: Pick<TokenReleases, 'add'>;
-  /** Called when an older stream was replaced, so that this process applies the control entry now. */
-  readonly onTaken: () => void;
+  /**
+   * Called when a claim has replaced an older stream, so that this process applies the control entry
+   * without waiting for its next poll of the event log.
+   */
+  readonly onTakeover: () => void;
   readonly random: () => number;
 }
 
-/** The part of a stream that its claim uses. */
+/** The members of `EventStream` that its claim uses. */
 export interface ClaimingStream {
   readonly id: string;
   readonly isOpen: boolean;
   close(reason: 'replaced' | 'revoked' | 'failed', details?: { cause?: unknown }): void;
+  /** Sends no events until `release`. */
+  hold(): void;
+  release(): void;
   /** See `Sink.roundTrip`. */
   roundTrip(): Promise<void>;
 }
 
 const attemptsMax = 10;
-const retryMs = { first: 100, max: 30_000 };
+const firstRetryMs = 100;
 
 /**
- * The claim of an open stream on its token. At rest a token has at most one stream: the last one that
- * claimed it.
+ * The claim of an open stream on its token. When no claim or takeover is in progress, a token has at most
+ * one stream: the last one that claimed it.
  *
- * A stream claims its token by compare-and-set on the version of its row. If another stream has the token,
- * this one first waits for a round trip to its client after it has read that: a client that has moved to
- * the other stream is then known to have left this one. Each claim that replaces a holder appends a
- * control entry with the new version, and a stream that claimed a lower version ends as `replaced`.
- * While a claim is undecided, the newest version that another stream has taken is remembered.
+ * A stream claims its token by compare-and-set on the version of the token's row. If another stream holds
+ * the token, the new stream first waits for a round trip to its own client. If that client has already
+ * left for the other stream, the round trip shows it: the new stream is closed by then and does not
+ * claim. Meanwhile it sends no events. Each claim that replaces a holder appends a control entry with the new version, and a stream
+ * that claimed a lower version ends as `replaced`. A takeover by another stream that is applied while
+ * this stream's claim is in progress is remembered, and takes effect when the claim has succeeded.
  *
- * After ten attempts that failed, the stream closes as `failed`: at once if other streams have preceded it
- * each time, and after 30 to 80 s if the database is unavailable.
+ * After ten failed attempts the stream closes as `failed`. An attempt that another stream preceded is
+ * repeated immediately. After a database error the next attempt waits: 100 ms at first, twice as long
+ * each time, and randomly 0.5 to 1.5 times that. The nine waits of ten database errors take 26 to 77 s in
+ * total.
  */
 export class TokenClaim {
   readonly #token: StreamToken;
   readonly #parts: TokenClaimParts;
-  /** Set once this stream has the token. */
+  /** The version with which this stream claimed the token. Undefined until the claim has succeeded. */
   #claimedVersion: number | undefined;
-  /** The newest version that another stream is known to have taken. */
+  /** The newest version with which another stream is known to have claimed the token. */
   #takenVersion = 0;
-  /** The last claim, which may be in progress. */
+  /** The newest attempt to claim the token, in progress or settled. */
   #claiming: Promise<boolean> | undefined;
 
   constructor(token: StreamToken, parts: TokenClaimParts) {
@@ -59,24 +68,26 @@ export class TokenClaim {
   /** Claims the token for an open stream. Never rejects. Call it once. */
   async run(stream: ClaimingStream): Promise<void> {
     let state: TokenState | undefined = this.#token;
-    let isKnown = true;
     for (let attempt = 1; stream.isOpen; attempt += 1) {
       try {
-        if (!isKnown) state = await this.#parts.holders.readState(this.tokenHash);
+        if (attempt > 1) state = await this.#parts.holders.readState(this.tokenHash);
         if (state === undefined) return stream.close('revoked');
-        if (await this.#tryClaim(stream, state)) return this.#settle(stream);
-        if (attempt >= attemptsMax) return stream.close('failed', { cause: precededTooOften() });
+        if (await this.#tryClaim(stream, state)) {
+          this.#closeIfReplaced(stream);
+          stream.release();
+          return;
+        }
+        if (attempt >= attemptsMax) return stream.close('failed', { cause: createClaimError() });
       } catch (cause) {
         if (attempt >= attemptsMax) return stream.close('failed', { cause });
         await this.#waitToRetry(attempt);
       }
-      isKnown = false;
     }
   }
 
   /**
-   * Applies a takeover of the token by another stream. Returns whether this stream is replaced. Call it
-   * in the order of the control entries.
+   * Records a takeover of the token by another stream. Returns whether that stream has replaced this one.
+   * Call it in the order of the control entries.
    */
   observe({ version }: Takeover): boolean {
     this.#takenVersion = Math.max(this.#takenVersion, version);
@@ -93,32 +104,37 @@ export class TokenClaim {
     return this.#claimedVersion !== undefined && this.#claimedVersion < this.#takenVersion;
   }
 
-  /** Returns whether the stream has the token. Rejects when the database does. */
+  /** Returns whether the stream holds the token now. Rejects if the database fails. */
   async #tryClaim(stream: ClaimingStream, state: TokenState): Promise<boolean> {
     if (state.holder === stream.id) {
-      this.#claimedVersion = state.version; // An earlier claim whose outcome was unknown.
+      this.#claimedVersion = state.version; // An earlier attempt had succeeded, but its answer was lost.
       return true;
     }
-    if (state.holder !== undefined) await stream.roundTrip();
+    if (state.holder !== undefined) {
+      stream.hold();
+      await stream.roundTrip();
+    }
     if (!stream.isOpen) return false;
     const { tokenHash } = this;
     this.#claiming = this.#parts.holders.claim({ tokenHash, state, streamId: stream.id });
     if (!(await this.#claiming)) return false;
     this.#claimedVersion = state.version + 1;
-    if (state.holder !== undefined) this.#parts.onTaken();
+    if (state.holder !== undefined) this.#parts.onTakeover();
     return true;
   }
 
-  #settle(stream: ClaimingStream): void {
+  /** Closes the stream if another stream claimed a newer version while this claim was in progress. */
+  #closeIfReplaced(stream: ClaimingStream): void {
     if (this.#isReplaced) stream.close('replaced');
   }
 
   async #waitToRetry(attempt: number): Promise<void> {
-    const delayMs = Math.min(retryMs.first * 2 ** (attempt - 1), retryMs.max);
+    const delayMs = firstRetryMs * 2 ** (attempt - 1);
     await wait(delayMs * (0.5 + this.#parts.random()), undefined, { ref: false });
   }
 }
 
-function precededTooOften(): Error {
-  return new Error('Cannot claim stream token: other streams have claimed it ten times');
+function createClaimError(): Error {
+  const state = `${attemptsMax} attempts failed, the last because the token had changed`;
+  return new Error(`Cannot claim stream token: ${state}`);
 }

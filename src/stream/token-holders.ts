@@ -5,20 +5,26 @@ import { Batcher } from '../util/batcher.js';
 export interface TokenHoldersOptions {
   readonly db: Database;
   readonly wallClock: () => number;
-  /** Appends to the event log in a transaction. It is its last step that may wait for a lock. */
+  /**
+   * Appends to the event log in a transaction. Called after everything else in the transaction that may
+   * wait for a lock.
+   */
   readonly appendControlEntries: (tx: Database, entries: readonly ControlEntry[]) => Promise<void>;
-  /** Time after its last stream within which a token can be opened again. */
+  /** Time after the end of its last stream within which a token can be opened again. */
   readonly resumeWindowMs: number;
 }
 
-/** Which stream has a token. Every claim increments `version`. */
+/** The stream that holds a token. Every successful claim increments `version`. */
 export interface TokenState {
   readonly version: number;
-  /** Id of the stream that claimed the token last, unless it was released since. */
+  /**
+   * Id of the stream that claimed the token last. Undefined if that stream has released the token, or if
+   * no stream has claimed it.
+   */
   readonly holder: string | undefined;
 }
 
-/** A stream claims a token that is still in the state in which it was read. */
+/** A request to make a stream the holder of a token. Succeeds only if `state` is still its state. */
 export interface Claim {
   readonly tokenHash: string;
   readonly state: TokenState;
@@ -41,9 +47,9 @@ export interface TokenStateRow {
 const renewedPerStatementMax = 500;
 
 /**
- * Records which stream has a stream token: the one that claimed it last. The others of the token end (see
- * `TokenClaim`). While a token has a holder that renews it, and for the resume window afterwards, it can
- * be opened again.
+ * Records which stream holds a stream token: the stream that claimed it last. Older streams of the token
+ * are closed (see `TokenClaim`). A token can be opened again while its holder is open, because its lease
+ * is renewed, and for the resume window afterwards.
  */
 export class TokenHolders {
   readonly #options: TokenHoldersOptions;
@@ -55,13 +61,14 @@ export class TokenHolders {
   }
 
   /**
-   * Interval of `renew` for open streams. Short, so that a crash costs little of the resume window.
+   * Interval at which the leases of open streams must be renewed: a twelfth of the resume window, so that
+   * after a crash at most a twelfth of the window is missing.
    */
   get renewEveryMs(): number {
     return this.#options.resumeWindowMs / 12;
   }
 
-  /** Reads which stream has a token. Returns undefined when the token is void. */
+  /** Reads which stream holds a token. Returns undefined if the token has been deleted. */
   async readState(tokenHash: string): Promise<TokenState | undefined> {
     const [row] = await this.#options.db.query<TokenStateRow>(
       sql`select token_hash, version, connection_id from stream_tokens
@@ -71,16 +78,19 @@ export class TokenHolders {
   }
 
   /**
-   * Makes a stream the holder of a token, unless the token has changed since its state was read.
-   * Returns false if it has, or if the token is void. When an older holder is replaced, a control
-   * entry tells it. If this rejects, the claim may have been committed. Concurrent claims share a
-   * statement.
+   * Makes a stream the holder of a token. Returns false if the token has been claimed since its state was
+   * read, or has been deleted. A claim that replaces a holder appends a control entry, which closes the
+   * stream of that holder. If this rejects, the claim may have been committed all the same. Concurrent
+   * claims share a statement.
    */
   claim(claim: Claim): Promise<boolean> {
     return this.#claims.run(claim);
   }
 
-  /** Starts the resume windows of up to 500 tokens that these streams still hold. */
+  /**
+   * Releases those of the tokens that their streams still hold, which starts their resume windows. For at
+   * most 500 tokens.
+   */
   async release(releases: readonly Release[]): Promise<void> {
     const hashes = list(releases.map(({ tokenHash }) => tokenHash));
     const streamIds = list(releases.map(({ streamId }) => streamId));
@@ -102,7 +112,7 @@ export class TokenHolders {
     }
   }
 
-  /** Claims tokens in one statement, or in one transaction if holders are replaced. */
+  /** Claims tokens: without a transaction, or in one transaction if holders are replaced. */
   async #claimAll(claims: readonly Claim[]): Promise<boolean[]> {
     const replacing = claims.filter(({ state }) => state.holder !== undefined);
     if (replacing.length === 0) return this.#updateHolders(this.#options.db, claims);
@@ -143,7 +153,7 @@ export class TokenHolders {
   }
 }
 
-/** Returns the state in a row of the table. */
+/** Returns the state that a row of the table contains. */
 export function toTokenState({ version, connection_id: holder }: TokenStateRow): TokenState {
   return { version, holder: holder ?? undefined };
 }
@@ -152,7 +162,7 @@ function toTakeover({ tokenHash, state, streamId }: Claim): Takeover {
   return { tokenHash, version: state.version + 1, streamId };
 }
 
-/** Concatenates a part per claim. */
+/** Concatenates one part of SQL per claim. */
 function join(claims: readonly Claim[], toPart: (claim: Claim) => Sql): Sql {
   return claims.map(toPart).reduce((all, part) => sql`${all}${part}`, sql``);
 }

@@ -22,7 +22,7 @@ test('one address may take over its own stream any number of times', () => {
     assert.equal(detector.recordTakeover('token', 'home', time), false);
 });
 
-test('takeovers count for a minute and per token', () => {
+test('takeovers are counted per token and for one minute', () => {
   const detector = new TokenLeakDetector();
   for (const address of [1, 2, 3, 4, 5]) detector.recordTakeover('token', `address ${address}`, 0);
 
@@ -31,7 +31,7 @@ test('takeovers count for a minute and per token', () => {
   assert.equal(detector.recordTakeover('token', 'address 7', minute), false);
 });
 
-test('over 10,000 tokens, the one whose last takeover is the oldest is evicted', () => {
+test('of more than 10,000 tokens, the token whose last takeover is the oldest is evicted', () => {
   const detector = new TokenLeakDetector();
   for (const address of [1, 2, 3, 4, 5]) detector.recordTakeover('first', `address ${address}`, 0);
   for (let token = 0; token < 10_000; token += 1)

@@ -4,15 +4,16 @@ import type { Release, TokenHolders } from './token-holders.js';
 const batchMax = 500;
 
 /**
- * Releases the tokens of streams that have ended, in batches: streams that end during a statement share
- * the next one, because thousands can end together. A token that could not be released becomes
- * openable again like that of a process that was killed; nothing is retried.
+ * Releases the tokens of streams that have ended. Thousands of streams can end together, so tokens that
+ * are added while a statement runs are released together, up to 500 per statement. A release that fails
+ * is not retried: as after a crash of the process, the token can be opened again until its lease ends.
  */
 export class TokenReleases {
   readonly #holders: Pick<TokenHolders, 'release'>;
   readonly #log: Logger;
-  readonly #undecided = new Set<Promise<void>>();
-  #waiting: Release[] = [];
+  /** One promise per release that waits for its claim to settle. */
+  readonly #waitingForClaim = new Set<Promise<void>>();
+  #queue: Release[] = [];
   #writing: Promise<void> | undefined;
 
   constructor(holders: Pick<TokenHolders, 'release'>, log: Logger) {
@@ -20,31 +21,31 @@ export class TokenReleases {
     this.#log = log;
   }
 
-  /** Releases a token once `claim`, the last claim of the stream, has settled. */
+  /** Releases a token once `claim`, the newest claim of its stream, has settled. */
   add(release: Release, claim: Promise<unknown>): void {
-    const deciding = claim
-      .catch(() => {}) // The caller handles the error. The claim may have been committed.
+    const added = claim
+      .catch(() => {}) // `TokenClaim` handles the error. The claim may have been committed.
       .then(() => {
-        this.#undecided.delete(deciding);
-        this.#waiting.push(release);
+        this.#waitingForClaim.delete(added);
+        this.#queue.push(release);
         this.#writing ??= this.#write();
       });
-    this.#undecided.add(deciding);
+    this.#waitingForClaim.add(added);
   }
 
-  /** Resolves when no release is waiting. Never rejects. */
+  /** Resolves when no release is waiting or being written. Never rejects. */
   async idle(): Promise<void> {
-    while (this.#undecided.size > 0 || this.#writing !== undefined)
-      await Promise.all([...this.#undecided, this.#writing]);
+    while (this.#waitingForClaim.size > 0 || this.#writing !== undefined)
+      await Promise.all([...this.#waitingForClaim, this.#writing]);
   }
 
   async #write(): Promise<void> {
-    while (this.#waiting.length > 0) {
-      const batch = this.#waiting.splice(0, batchMax);
+    while (this.#queue.length > 0) {
+      const batch = this.#queue.splice(0, batchMax);
       try {
         await this.#holders.release(batch);
       } catch (cause) {
-        const count = batch.length + this.#waiting.splice(0).length; // All would fail alike.
+        const count = batch.length + this.#queue.splice(0).length; // The others would fail as well.
         this.#log.warn({ cause, tokens: count }, 'stream tokens could not be released');
       }
     }

@@ -2,38 +2,33 @@ import { controlFrame } from '../events/frame.js';
 import type { EventStream } from './event-stream.js';
 import type { Registry } from './registry.js';
 
-/** Average number of streams to which the count is sent per tick. */
-const sentPerTick = 1000;
+/** Maximum number of streams to which the count is sent per tick, on average. */
+const streamsPerTickMax = 1000;
 
 /**
- * Sends the number of connected users to every stream in a `count` event: when it changes, at most
- * once per tick, and to 1000 streams per tick on average. A stream that is not live gets the
- * count once it is live again.
+ * Sends the number of connected users to every stream in a `count` event: when the number has changed, at
+ * most once per tick, and on average to at most 1000 streams per tick. A stream that is not live, or whose
+ * unsent bytes are over the soft limit, gets the count at a later tick.
  */
 export class UserCount {
-  readonly #registry: Pick<Registry, 'users' | 'streams'>;
+  readonly #registry: Pick<Registry, 'userCount' | 'streams'>;
   /** Streams that have not been sent the current count. */
   readonly #outdated = new Set<EventStream>();
   #count = 0;
-  #remoteUsers = 0;
+  #remoteUserCount = 0;
   /** Ticks to skip before the count is sent again. */
   #ticksToSkip = 0;
 
-  constructor(registry: Pick<Registry, 'users' | 'streams'>) {
+  constructor(registry: Pick<Registry, 'userCount' | 'streams'>) {
     this.#registry = registry;
   }
 
   /** Sets the number of users who are connected to other processes. */
-  set remoteUsers(users: number) {
-    this.#remoteUsers = users;
+  set remoteUserCount(count: number) {
+    this.#remoteUserCount = count;
   }
 
-  /** Number of streams that have not been sent the current count. */
-  get waiting(): number {
-    return this.#outdated.size;
-  }
-
-  /** Adds an opened stream. It receives the count the next time that the count is sent. */
+  /** Adds an opened stream. It receives the count even if the count does not change. */
   add(stream: EventStream): void {
     this.#outdated.add(stream);
   }
@@ -50,17 +45,17 @@ export class UserCount {
   }
 
   #send(): void {
-    const count = this.#registry.users + this.#remoteUsers;
+    const count = this.#registry.userCount + this.#remoteUserCount;
     if (count !== this.#count) {
       this.#count = count;
       for (const stream of this.#registry.streams) this.#outdated.add(stream);
     }
     if (this.#outdated.size === 0) return;
-    // While thousands connect or disconnect, sending every change would be most of the work.
-    this.#ticksToSkip = Math.floor(this.#outdated.size / sentPerTick);
+    // While thousands of clients connect or disconnect, sending each change would be most of the work.
+    this.#ticksToSkip = Math.floor(this.#outdated.size / streamsPerTickMax);
     const frame = controlFrame('count', count);
     for (const stream of this.#outdated) {
-      if (stream.pushVolatile(frame)) this.#outdated.delete(stream); // Otherwise sent again later.
+      if (stream.pushVolatile(frame)) this.#outdated.delete(stream); // Otherwise tried again at a later tick.
     }
   }
 }

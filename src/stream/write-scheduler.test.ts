@@ -4,7 +4,7 @@ import { WriteScheduler } from './write-scheduler.js';
 
 const nextTick = () => new Promise((resolve) => setImmediate(resolve));
 
-/** Creates a scheduler whose clock advances only by the `tookMs` of a flush. */
+/** Creates a scheduler whose clock advances only by the `tookMs` of each flush. */
 function createScheduler() {
   const state = { now: 0, written: [] as string[] };
   const scheduler = new WriteScheduler(() => state.now);
@@ -51,7 +51,7 @@ test('a flush cycle yields to the event loop after every 128 streams', async () 
   }
 });
 
-/** Adds 129 streams, more than a slice, which take `tookMs` together and write `frames` each. */
+/** Adds 129 streams, one more than a slice. Their flushes take `tookMs` in total and write `frames` each. */
 function addLargeCycle(
   scheduler: WriteScheduler,
   { createStream }: ReturnType<typeof createScheduler>,
@@ -61,7 +61,7 @@ function addLargeCycle(
   for (let count = 1; count < 129; count += 1) scheduler.add(createStream('load', { frames }));
 }
 
-test('a large flush cycle is followed by a cool-down of the same length', async (t) => {
+test('the cool-down is as long as a large flush cycle, at most 20 ms, and shorter above 8 frames per write', async (t) => {
   t.mock.timers.enable({ apis: ['setTimeout'] });
   const coolDowns = [
     { tookMs: 3, coolDownMs: 3 },
@@ -103,7 +103,7 @@ test('a stream added after the cool-down is flushed at once', async () => {
   assert.deepEqual(state.written.slice(129), ['b']);
 });
 
-test('a cycle of 128 streams is flushed at once without cool-down', async () => {
+test('a flush cycle of 128 streams runs at once and without a cool-down', async () => {
   const { state, scheduler, createStream } = createScheduler();
   for (let count = 0; count < 128; count += 1) scheduler.add(createStream('a', { tookMs: 1 }));
   await nextTick();

@@ -1,27 +1,27 @@
 import type { Frame } from '../events/frame.js';
 import { ChunkCache } from './chunk-cache.js';
 
-/** A stream with pending frames. */
+/** A stream whose pending frames can be written. */
 export interface Flushable {
   /** Writes all pending frames and returns their number. Must not throw. */
   flush(): number;
 }
 
-/** Streams flushed per event-loop iteration. Flushing so many takes about 3 ms. */
+/** Number of streams flushed per event-loop iteration. A slice of 128 takes about 3 ms. */
 const flushesPerSlice = 128;
 const coolDownMaxMs = 20;
-/** Above this many frames per write, the fixed cost of a write hardly counts. */
+/** Above this many frames per write, the fixed cost of a write is negligible. */
 const framesPerWriteTarget = 8;
 
 /**
- * Schedules writes: each stream with pending frames is flushed once per cycle.
+ * Schedules writes: each stream with pending frames is flushed once per flush cycle.
  *
- * A cycle starts at the end of the event-loop iteration. Up to 128 streams are flushed at once,
+ * A cycle starts at the end of the event-loop iteration. A cycle of up to 128 streams is flushed at once,
  * without a cool-down. A larger cycle runs in slices of 128, so that thousands of streams do not
- * block requests, and is followed by a cool-down of the same length, at most 20 ms. Frames added
+ * block requests, and is followed by a cool-down as long as the cycle, at most 20 ms. Frames added
  * during a cycle or its cool-down are sent together in the next cycle, so each write carries more
- * frames under load. Above 8 frames per write a cool-down saves little and adds delay, so it gets
- * proportionally shorter.
+ * frames under load. If the cycle wrote more than 8 frames per write on average, another cool-down
+ * saves little and adds delay, so it is shortened in proportion.
  */
 export class WriteScheduler {
   readonly #monotonicClock: () => number;
@@ -38,7 +38,7 @@ export class WriteScheduler {
     this.#monotonicClock = monotonicClock;
   }
 
-  /** Schedules a flush of this stream in the next cycle. Idempotent until then. */
+  /** Schedules a flush of this stream in the next cycle. Idempotent until that cycle starts. */
   add(flushable: Flushable): void {
     this.#pending.add(flushable);
     if (this.#pending.size === 1 && this.#cycle === undefined) this.#schedule();
@@ -86,8 +86,8 @@ export class WriteScheduler {
     const now = this.#monotonicClock();
     this.#cycle = undefined;
     const framesPerWrite = this.#frameCount / this.#flushCount;
-    const share = Math.min(1, framesPerWriteTarget / framesPerWrite);
-    this.#coolDownUntil = now + share * Math.min(now - this.#cycleStartedAt, coolDownMaxMs);
+    const coolDownShare = Math.min(1, framesPerWriteTarget / framesPerWrite);
+    this.#coolDownUntil = now + coolDownShare * Math.min(now - this.#cycleStartedAt, coolDownMaxMs);
     if (this.#pending.size > 0) this.#schedule();
   }
 }

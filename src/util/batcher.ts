@@ -13,8 +13,8 @@ const inFlightMax = 2;
 export interface BatcherOptions {
   /**
    * Whether a batch starts synchronously while fewer than two are in flight. Set it for work without a
-   * round trip to another process: waiting for more items would save nothing, and a response that is one
-   * event-loop turn late costs a new connection 10 KiB, which Node retains for writes in parts.
+   * round trip to another process: there, waiting for more items would save nothing, and would cost
+   * memory: on a new connection, Node retains 10 KiB if the response is sent one event-loop turn later.
    */
   readonly isImmediate: boolean;
 }
@@ -22,7 +22,8 @@ export interface BatcherOptions {
 /**
  * Coalesces single requests into batches of up to 32 items. A batch contains the items requested in one
  * event-loop turn, or those that arrived while two batches were in flight. It starts after its last item
- * was requested, so it sees everything committed before that. At most 2,000 items wait.
+ * was requested, so it sees everything that was committed before any of its requests. At most 2,000
+ * items wait.
  */
 export class Batcher<Item, Result> {
   readonly #work: (items: readonly Item[]) => Promise<readonly Result[]>;
@@ -55,9 +56,10 @@ export class Batcher<Item, Result> {
    * Adds an item to a batch and resolves with its result. Rejects with `service_unavailable` when 2,000
    * items wait.
    *
-   * If `work` rejects with a `Failure`, so do all items of the batch and all waiting items, because the
-   * waiting ones would otherwise wait for one deadline after the other. If it rejects with another error,
-   * each item of the batch is processed again alone, so that only the failing items reject.
+   * If `work` rejects with a `Failure`, all items of the batch and all waiting items reject with it:
+   * otherwise the waiting items would wait for the deadline of one batch after the other. If `work`
+   * rejects with another error, each item of the batch is processed again alone, so that only the failing
+   * items reject.
    */
   run(item: Item): Promise<Result> {
     return new Promise((resolve, reject) => {
@@ -82,7 +84,7 @@ export class Batcher<Item, Result> {
     setImmediate(() => {
       this.#isScheduled = false;
       const batch = this.#waiting.splice(0, batchSizeMax);
-      if (batch.length > 0) void this.#runBatch(batch); // Empty if a `Failure` rejected them.
+      if (batch.length > 0) void this.#runBatch(batch); // Empty if a `Failure` rejected all waiting items.
       this.#startBatches();
     });
   }

@@ -1,6 +1,7 @@
 /**
  * Collects chunks of bytes into one Buffer. Copies them, because a chunk is a slice of a TLS record, so
- * that one retained byte could retain 16 KiB. Allocates at most twice the received length.
+ * a retained chunk of one byte could retain 16 KiB. The buffer has at most twice the size of the longest
+ * content.
  */
 export class ByteAccumulator {
   #bytes = Buffer.alloc(0);

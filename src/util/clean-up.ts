@@ -9,7 +9,7 @@ export interface CleanUpOptions {
   readonly tasks: Readonly<Record<string, () => Promise<number>>>;
   readonly intervalMs: number;
   readonly log: Logger;
-  /** Whether nothing may be deleted now. Must not reject. */
+  /** Resolves with true while nothing may be deleted. Must not reject. Default: never paused. */
   readonly isPaused?: () => Promise<boolean>;
 }
 
@@ -17,18 +17,18 @@ type Task = readonly [name: string, run: () => Promise<number>];
 
 const fullBatchRows = 500;
 const batchesMax = 1000;
-/** Bounded because `close` waits for a pause, too. */
-const pauseMaxMs = 250;
+/** Maximum delay between batches. Bounded because `close` waits for a running delay, too. */
+const delayMaxMs = 250;
 
 /**
  * Runs clean-up tasks periodically, with 10% jitter so that processes do not coincide.
  *
  * In a run, each task deletes one batch. Tasks whose batch was full (500 rows) then delete another one,
- * after a pause as long as the last batches took but at most 250 ms, until no batch is full. After 1000
+ * after a delay as long as the last batches took but at most 250 ms, until no batch is full. After 1000
  * batches per task the run ends, logs `clean-up is behind`, and the next run, with all tasks, follows at
  * once. A task that fails is logged and retried in the next run.
  *
- * While `isPaused` returns true, no task runs; the first run that is skipped is logged.
+ * While `isPaused` returns true, no batch starts. Each such pause is logged once.
  */
 export class CleanUp {
   readonly #options: CleanUpOptions;
@@ -69,7 +69,7 @@ export class CleanUp {
       if (await this.#isPaused()) remaining = [];
       const startedAt = performance.now();
       remaining = await this.#runBatches(remaining);
-      if (remaining.length > 0) await delay(Math.min(performance.now() - startedAt, pauseMaxMs));
+      if (remaining.length > 0) await delay(Math.min(performance.now() - startedAt, delayMaxMs));
     }
     const isBehind = remaining.length > 0 && this.#isOpen;
     if (isBehind) log.warn({ tasks: remaining.map(([task]) => task) }, 'clean-up is behind');

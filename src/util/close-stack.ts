@@ -1,7 +1,7 @@
 import type { Logger } from '../logging/logger.js';
 
 interface Closer {
-  readonly part: string;
+  readonly component: string;
   readonly close: () => void | Promise<void>;
 }
 
@@ -14,9 +14,9 @@ export class CloseStack {
     this.#log = log;
   }
 
-  /** Adds a component. `part` is its name in the log. */
-  add(part: string, close: Closer['close']): void {
-    this.#closers.push({ part, close });
+  /** Adds a component. `component` is its name in the log. */
+  add(component: string, close: Closer['close']): void {
+    this.#closers.push({ component, close });
   }
 
   /**
@@ -29,15 +29,17 @@ export class CloseStack {
     }
   }
 
-  #closeOne({ part, close }: Closer, timeoutMs: number): Promise<void> {
+  #closeOne({ component, close }: Closer, timeoutMs: number): Promise<void> {
     return new Promise((resolve) => {
       const timer = setTimeout(() => {
-        this.#log.warn({ part }, 'component did not close in time');
+        this.#log.warn({ part: component }, 'component did not close in time');
         resolve();
       }, timeoutMs);
       const closing = async () => close();
       closing()
-        .catch((cause: unknown) => this.#log.error({ part, cause }, 'component failed to close'))
+        .catch((cause: unknown) =>
+          this.#log.error({ part: component, cause }, 'component failed to close'),
+        )
         .finally(() => {
           clearTimeout(timer);
           resolve();

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Counts } from './counts.js';
 
-test('a key keeps a count until as much has been removed as was added', () => {
+test('a key is dropped when its count reaches 0, and a count never falls below 0', () => {
   const counts = new Counts<string>();
   counts.add('a');
   counts.add('a');

@@ -56,7 +56,7 @@ test('work that fails releases its permit and rejects its caller', async () => {
 
 test('a permit is available again when all work is done', async () => {
   const semaphore = new Semaphore(1);
-  for (let time = 0; time < 3; time += 1) {
-    assert.equal(await semaphore.run(() => Promise.resolve(time)), time);
+  for (let result = 0; result < 3; result += 1) {
+    assert.equal(await semaphore.run(() => Promise.resolve(result)), result);
   }
 });

@@ -4,8 +4,8 @@ import { SharedCall } from './shared-call.js';
 
 const nextTurn = () => new Promise((resolve) => setImmediate(resolve));
 
-/** A function whose calls wait until the test settles them. */
-function heldCall() {
+/** Creates a function whose calls wait until the test settles them. */
+function createHeldCall() {
   const calls: PromiseWithResolvers<number>[] = [];
   const call = () => {
     const { promise, resolve, reject } = createDeferred();
@@ -32,7 +32,7 @@ function createDeferred(): PromiseWithResolvers<number> {
 }
 
 test('requests that arrive during a call share the next call', async () => {
-  const { calls, call } = heldCall();
+  const { calls, call } = createHeldCall();
   const shared = new SharedCall(call);
 
   const first = shared.run();
@@ -48,7 +48,7 @@ test('requests that arrive during a call share the next call', async () => {
 });
 
 test('a call that fails rejects only its own requests', async () => {
-  const { calls, call } = heldCall();
+  const { calls, call } = createHeldCall();
   const shared = new SharedCall(call);
 
   const first = shared.run();
@@ -62,7 +62,7 @@ test('a call that fails rejects only its own requests', async () => {
 });
 
 test('a request after the last call has settled starts a call at once', async () => {
-  const { calls, call } = heldCall();
+  const { calls, call } = createHeldCall();
   const shared = new SharedCall(call);
   const first = shared.run();
   calls[0]?.resolve(1);

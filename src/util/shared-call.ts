@@ -1,7 +1,7 @@
 /**
- * Shares calls of an asynchronous function. A caller gets the outcome of a call that starts no
- * earlier than its own request, so it sees everything that happened before. At most one call is active,
- * and all requests that arrive meanwhile share the next one.
+ * Shares calls of an asynchronous function between requests. A call starts no earlier than the requests
+ * that it answers, so its outcome reflects everything that happened before them. At most one call is
+ * active, and all requests that arrive meanwhile share the next one.
  */
 export class SharedCall<Result> {
   readonly #call: () => Promise<Result>;
@@ -12,7 +12,7 @@ export class SharedCall<Result> {
     this.#call = call;
   }
 
-  /** Rejects when the call does. */
+  /** Requests a call and settles as the call does. */
   run(): Promise<Result> {
     if (this.#active === undefined) {
       this.#active = this.#call().finally(() => {
@@ -21,7 +21,7 @@ export class SharedCall<Result> {
       return this.#active;
     }
     this.#next ??= this.#active
-      .catch(() => {}) // Its own callers handle the error.
+      .catch(() => {}) // The requests of that call get the error.
       .then(() => {
         this.#next = undefined;
         return this.run();

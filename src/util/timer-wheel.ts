@@ -1,7 +1,8 @@
 const slotMs = 100;
 
 /**
- * Keeps many deadlines (in ms) for one timer, in slots of 100 ms. The owner of the timer calls `advance`.
+ * Keeps the deadlines (in ms) of many items, in slots of 100 ms, so that one timer serves all of them. The
+ * owner of the timer calls `advance`.
  */
 export class TimerWheel<Item> {
   readonly #slots = new Map<number, Set<Item>>();

@@ -38,7 +38,7 @@ export class TokenBucket {
   /** Takes a token and returns 0, or takes none and returns the ms until one is available. */
   take(key: string): number {
     const now = this.#clock();
-    // At most the time to fill an empty bucket: a clock set back must not extend a wait.
+    // Limited to the time in which an empty bucket fills, so that a clock set back extends no wait further.
     const fullAt = Math.min(Math.max(this.#fullAt.get(key) ?? now, now), now + this.#burstMs);
     const waitMs = fullAt + this.#intervalMs - this.#burstMs - now;
     const isEmpty = waitMs > roundingMs;

@@ -6,6 +6,7 @@ export interface Job {
   readonly name: string;
   readonly input: unknown;
   readonly lane: LaneQueue<Job>;
+  /** See `RunOptions.owner`. */
   readonly owner: string | undefined;
   readonly resolve: (value: unknown) => void;
   readonly reject: (cause: unknown) => void;

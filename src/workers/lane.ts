@@ -5,7 +5,7 @@
 export interface Lane<Name> {
   readonly jobs: readonly Name[];
   /** Maximum number of concurrent jobs per thread. */
-  readonly perThread: number;
+  readonly perThreadMax: number;
   /** Maximum number of queued jobs. */
   readonly queueMax: number;
   /** A job whose estimated wait is longer than this is refused. */
@@ -52,7 +52,7 @@ export class LaneQueue<Job extends OwnedJob> {
    * completed.
    */
   estimatedWaitMs(threads: number): number {
-    const slots = Math.max(1, threads) * this.#limits.perThread;
+    const slots = Math.max(1, threads) * this.#limits.perThreadMax;
     return (this.#waiting.size / slots) * (this.#serviceMs ?? 0);
   }
 
@@ -86,7 +86,7 @@ export class LaneQueue<Job extends OwnedJob> {
   }
 
   hasRoomOn(thread: object): boolean {
-    return (this.#runningByThread.get(thread) ?? 0) < this.#limits.perThread;
+    return (this.#runningByThread.get(thread) ?? 0) < this.#limits.perThreadMax;
   }
 
   markStarted(thread: object): void {
@@ -95,7 +95,7 @@ export class LaneQueue<Job extends OwnedJob> {
   }
 
   /**
-   * Counts a job as ended. `serviceMs`: time from start to result; undefined when there was no
+   * Counts a job as ended. `serviceMs` is the time from start to result; undefined when there was no
    * result.
    */
   markEnded(thread: object, serviceMs?: number): void {

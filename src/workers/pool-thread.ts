@@ -13,10 +13,10 @@ const loadMsMax = 60_000;
 /** A worker thread as the pool sees it, from start to exit. It is replaced, never restarted. */
 export class PoolThread<Job> {
   readonly #running = new Map<number, Job>();
-  /** Resolves when the thread takes jobs. Rejects with the cause when it is lost before (see `lost`). */
+  /** Resolves when the thread takes jobs. Rejects with the cause of `lost` if the thread is lost first. */
   readonly ready: Promise<void>;
   /**
-   * Resolves with the cause when the thread is lost: it will send no more results, for any reason. Never
+   * Resolves with the cause when the thread is lost, that is, when it will send no more results. Never
    * rejects.
    */
   readonly lost: Promise<unknown>;
@@ -34,7 +34,7 @@ export class PoolThread<Job> {
     this.lost = whenLost(worker, () => {
       this.#isLost = true;
     });
-    // A result that cannot be deserialized ends the thread, because its caller would wait forever.
+    // Ends the thread: the caller of a job whose result cannot be deserialized would wait forever.
     worker.on('messageerror', () => this.#send('end'));
     this.ready = new Promise((resolve, reject) => {
       const deadline = setTimeout(() => void worker.terminate(), loadMsMax);
@@ -87,7 +87,7 @@ export class PoolThread<Job> {
   /**
    * Terminates the thread once no job runs on it. Settles when it has exited. Idempotent.
    *
-   * Running jobs are awaited because argon2 aborts the whole process when its thread ends during a
+   * Waits for running jobs, because argon2 aborts the whole process when its thread ends during a
    * computation.
    */
   async stop(): Promise<void> {

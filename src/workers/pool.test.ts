@@ -12,13 +12,13 @@ import type { TestJobs } from './thread.test.js';
 const entry = new URL('./thread.test', import.meta.url);
 const slow: Lane<keyof TestJobs> = {
   jobs: ['hold', 'die', 'exit'],
-  perThread: 1,
+  perThreadMax: 1,
   queueMax: 3,
   waitMaxMs: 60_000,
 };
 const quick: Lane<keyof TestJobs> = {
   jobs: ['echo', 'whoAmI', 'startedHolds', 'fail', 'failWithUncloneable', 'returnFunction'],
-  perThread: 4,
+  perThreadMax: 4,
   queueMax: 100,
   waitMaxMs: 60_000,
 };
@@ -366,11 +366,11 @@ test('a pool is unhealthy while a job runs for more than 30 s', async (t) => {
 });
 
 test('a pool whose threads cannot load does not open', async () => {
-  const loadsBefore = new Int32Array(new SharedArrayBuffer(4));
-  loadsBefore[0] = 1; // The second thread fails to load.
+  const loadsLeft = new Int32Array(new SharedArrayBuffer(4));
+  loadsLeft[0] = 1; // The second thread fails to load.
   const lanes = { slow, quick };
 
-  for (const data of [{ loadsBefore }, () => 'cannot be cloned']) {
+  for (const data of [{ loadsLeft }, () => 'cannot be cloned']) {
     await assert.rejects(
       Pool.open<TestJobs>({ entry, threads: 2, lanes, log: silentLogger, workerData: data }),
       (cause) => {
@@ -380,7 +380,7 @@ test('a pool whose threads cannot load does not open', async () => {
       },
     );
   }
-  assert.equal(loadsBefore[0], -1); // Exactly two threads were started.
+  assert.equal(loadsLeft[0], -1); // Exactly two threads were started.
 });
 
 test('a pool does not open when its entry module never calls serveJobs', async () => {
@@ -396,9 +396,9 @@ test('a pool does not open when its entry module never calls serveJobs', async (
 });
 
 test('queued jobs are rejected when replacement threads cannot load', async (t) => {
-  const loadsBefore = new Int32Array(new SharedArrayBuffer(4));
-  loadsBefore[0] = 1;
-  const pool = await openPool(t, { workerData: { loadsBefore }, monotonicClock: () => 0 }); // All crashes are within a minute.
+  const loadsLeft = new Int32Array(new SharedArrayBuffer(4));
+  loadsLeft[0] = 1;
+  const pool = await openPool(t, { workerData: { loadsLeft }, monotonicClock: () => 0 }); // All crashes are within a minute.
 
   const lost = pool.run('die', 'the only one that loads');
   const waiting = pool.run('hold', 'never');
@@ -409,7 +409,7 @@ test('queued jobs are rejected when replacement threads cannot load', async (t) 
   assert.equal(pool.state.healthy, false);
   assert.equal(pool.state.crashes, 6);
 
-  loadsBefore[0] = 1; // The next thread loads.
+  loadsLeft[0] = 1; // The next thread loads.
   await waitUntilReady(pool);
   assert.equal(await pool.run('echo', 'back'), 'back');
 });

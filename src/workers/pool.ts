@@ -28,7 +28,7 @@ export interface PoolOptions<Jobs extends JobTable> {
 export interface RunOptions {
   /** Removes the job from the queue when it aborts. A started job runs to completion. */
   readonly signal?: AbortSignal | undefined;
-  /** The IP key of the client to whose `perOwnerMax` the job counts. */
+  /** The IP key of the client; `perOwnerMax` limits its queued jobs. */
   readonly owner?: string | undefined;
 }
 
@@ -72,7 +72,7 @@ export class Pool<Jobs extends JobTable> {
       ...{ entry, threads, workerData, log, backOffMs, monotonicClock: pool.#monotonicClock },
       onReady: (thread) => pool.#startAllWaiting(thread),
       onResult: (thread, result) => pool.#handleResult(thread, result),
-      onExit: (thread, cause) => pool.#handleLoss(thread, cause),
+      onLost: (thread, cause) => pool.#handleLoss(thread, cause),
       onExhausted: () => pool.#refuseWaiting('no thread is running'),
     });
     return pool;

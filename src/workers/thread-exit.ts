@@ -1,10 +1,10 @@
-/** Longer than the most expensive accepted work takes on a busy machine. */
+/** Longer than the most expensive permitted computation takes on a busy machine. */
 const nativeWorkMsMax = 30_000;
 
 const pendingWork = new Set<Promise<unknown>>();
 
 /**
- * Delays the exit of this thread until this native work settles. Returns the same promise. Needed for
+ * Delays the exit of this thread until `work` settles. Returns the same promise. Needed for
  * argon2, whose addon aborts the whole process when a thread exits during a computation.
  */
 export function trackNativeWork<Result>(work: Promise<Result>): Promise<Result> {

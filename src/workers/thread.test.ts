@@ -6,8 +6,8 @@ import { serveJobs } from './thread.js';
 // Also the entry module of the threads in `pool.test.ts`, so that test jobs are not part of the build.
 
 interface TestData {
-  /** Number of threads that load; later ones throw before they are ready. */
-  readonly loadsBefore?: Int32Array;
+  /** Number of threads that may still load; later threads throw before they are ready. */
+  readonly loadsLeft?: Int32Array;
 }
 
 const heldNames: unknown[] = [];
@@ -62,8 +62,8 @@ if (isMainThread) {
     assert.throws(() => serveJobs({}), /not a worker thread/);
   });
 } else {
-  const { loadsBefore } = (workerData ?? {}) as TestData;
-  if (loadsBefore !== undefined && Atomics.sub(loadsBefore, 0, 1) <= 0) {
+  const { loadsLeft } = (workerData ?? {}) as TestData;
+  if (loadsLeft !== undefined && Atomics.sub(loadsLeft, 0, 1) <= 0) {
     throw new Error('This thread does not load');
   }
   serveJobs(jobs);

@@ -54,7 +54,7 @@ async function runJob(
 ): Promise<void> {
   try {
     const job = Object.hasOwn(jobs, name) ? jobs[name] : undefined;
-    if (job === undefined) throw new Error(`Cannot do job ${name}: this thread has no such job`);
+    if (job === undefined) throw new Error(`Cannot run job ${name}: this thread has no such job`);
     // Safe: the pool is typed by the same table.
     send({ kind: 'returned', id, value: await job(input as never) });
   } catch (thrown) {

@@ -14,8 +14,8 @@ export interface WorkerSupervisorOptions<Job> {
   readonly onReady: (thread: PoolThread<Job>) => void;
   readonly onResult: (thread: PoolThread<Job>, result: JobResult) => void;
   /** Called when a ready thread is lost: its running jobs will have no result. */
-  readonly onExit: (thread: PoolThread<Job>, cause: unknown) => void;
-  /** Called when no thread is ready and the crash limit is reached; queued jobs must be rejected. */
+  readonly onLost: (thread: PoolThread<Job>, cause: unknown) => void;
+  /** Called after a crash while `isExhausted` is true: queued jobs must be rejected. */
   readonly onExhausted: () => void;
 }
 
@@ -61,12 +61,12 @@ export class WorkerSupervisor<Job> {
     return this.#crashes.total;
   }
 
-  /** Whether more than 5 threads crashed within a minute. */
+  /** Whether more than 5 threads crashed within the last minute. */
   get isFailing(): boolean {
     return this.#crashes.isCrashLooping;
   }
 
-  /** Whether no thread is ready and the crash limit is reached. */
+  /** Whether no thread is ready and more than 5 threads crashed within the last minute. */
   get isExhausted(): boolean {
     return this.#ready.size === 0 && this.isFailing;
   }
@@ -96,15 +96,15 @@ export class WorkerSupervisor<Job> {
       this.#loading.delete(thread);
     }
     this.#ready.add(thread);
-    void thread.lost.then((cause) => this.#handleExit(thread, cause));
+    void thread.lost.then((cause) => this.#handleLoss(thread, cause));
     onReady(thread);
   }
 
-  #handleExit(thread: PoolThread<Job>, cause: unknown): void {
+  #handleLoss(thread: PoolThread<Job>, cause: unknown): void {
     this.#ready.delete(thread);
     this.#exiting.add(thread);
     void thread.exited.then(() => this.#exiting.delete(thread));
-    this.#options.onExit(thread, cause);
+    this.#options.onLost(thread, cause);
     this.#scheduleRestart(cause);
   }
 

@@ -8,9 +8,8 @@ import { formatHelp } from './help.mjs';
 const ownOptions = ['--without', '--in', '--minutes', '--file-minutes'];
 
 /**
- * Separates path filters from options. The value of an option may follow after a space or an equals
- * sign. Exits with code 1 when a value is missing or
- * invalid, and with code 0 after it has printed the help.
+ * Separates path filters from options. The value of an option may follow a space or an equals sign. Exits
+ * with code 1 when a value is missing or invalid, and with code 0 after it has printed the help.
  *
  * @param {readonly string[]} args
  * @param {string} root The folder of the project: paths of test files are relative to it.

@@ -8,7 +8,7 @@ export const groups = {
   once: ['test/browser.test.ts'],
 };
 
-/** Whether a file's tests depend on a random seed. Such a failure counts: a retry has another seed. */
+/** Whether a file's tests depend on a random seed. They are not retried, because a retry has another seed. */
 export const isSeeded = (file) => /\.(race|fuzz|mutant)\.test\.ts$/.test(file);
 
 /**

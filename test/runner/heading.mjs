@@ -4,7 +4,7 @@
 import { relative } from 'node:path';
 import { isMainThread } from 'node:worker_threads';
 
-const graceMs = 5000; // `node --test` has the same limit and a better message, so it is first.
+const graceMs = 5000; // Lets `node --test` end the file first: it has the same limit and a better message.
 const file = process.argv[1] ?? '';
 if (isMainThread && process.env['NODE_TEST_CONTEXT'] !== undefined && file.endsWith('.test.ts')) {
   process.stdout.write(`--- ${relative(process.cwd(), file)}\n`);

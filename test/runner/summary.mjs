@@ -23,7 +23,7 @@ export function formatUnfinished(files, results) {
   return unfinished.length === 0 ? 'the end' : unfinished.slice(0, unfinishedMax).join(', ') + more;
 }
 
-/** Returns the lines of a heading and of each failure, with its message and seed. No failures, no lines. */
+/** Returns the heading and the lines of each failure, with its message and seed; nothing without failures. */
 export function formatFailures(heading, failures) {
   if (failures.length === 0) return [];
   return [

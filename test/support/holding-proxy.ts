@@ -4,9 +4,9 @@ import type { TestContext } from 'node:test';
 /** A TCP proxy that can hold back what clients send. What the server sends is always forwarded. */
 export interface HoldingProxy {
   readonly port: number;
-  /** Number of chunks that are held. */
-  readonly held: number;
-  /** Holds chunks from now on. */
+  /** Number of chunks that the proxy holds back. */
+  readonly heldChunks: number;
+  /** Holds back the client's chunks from now on. */
   hold(): void;
   /** Forwards the next `count` held chunks. */
   forward(count: number): void;
@@ -43,7 +43,7 @@ export async function openHoldingProxy(t: TestContext, targetPort: number): Prom
   };
   return {
     port: address.port,
-    get held() {
+    get heldChunks() {
       return queue.length;
     },
     hold() {

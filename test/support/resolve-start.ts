@@ -1,7 +1,7 @@
 import type { EventLog } from '../../src/event-log/event-log.js';
 import type { StreamStart } from '../../src/event-log/resume-resolver.js';
 
-/** Returns where a stream for these audiences starts, as for a stream that is being opened now. */
+/** Returns the position at which a stream for these audiences starts when it is opened now. */
 export async function resolveStart(
   eventLog: EventLog,
   audiences: readonly string[],

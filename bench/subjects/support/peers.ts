@@ -33,11 +33,11 @@ export function startPeer(file: string, env: Readonly<Record<string, string>>): 
   return Child.start({ args: [join(folder, file)], env, core: serverCore, readyPattern });
 }
 
-/** Starts all peers, including nchan, that are available on this machine. */
-export async function openPeerTargets(bench: Bench, streams: number): Promise<StreamTarget[]> {
+/** Starts the peers of `bench/peers` and nchan, as far as they are installed on this machine. */
+export async function openPeerTargets(bench: Bench, streamCount: number): Promise<StreamTarget[]> {
   const targets: StreamTarget[] = [];
   const request = { path: '/stream', headers: { accept: 'text/event-stream' } };
-  const common = { streams: Array.from({ length: streams }, () => request), headers: {} };
+  const common = { streams: Array.from({ length: streamCount }, () => request), headers: {} };
   if (installPeers(bench)) {
     const peers = [
       { file: 'better-sse.mjs', name: 'better-sse on node:http2', protocol: 'h2' },
@@ -57,7 +57,7 @@ export async function openPeerTargets(bench: Bench, streams: number): Promise<St
   return targets;
 }
 
-/** An nginx with nchan, in a single process, so that its CPU is that of one process. */
+/** An nginx with nchan. It runs as a single process, so that `usage` covers all of it. */
 class Nginx implements MeasurableServer {
   readonly port: number;
   readonly #process: ChildProcess;
@@ -68,7 +68,7 @@ class Nginx implements MeasurableServer {
   }
 
   static async start(bench: Bench): Promise<Nginx> {
-    const directory = bench.folder();
+    const directory = bench.createFolder();
     const port = await findFreePort();
     writeFileSync(join(directory, 'nginx.conf'), buildConfiguration(bench, directory, port));
     const command = [

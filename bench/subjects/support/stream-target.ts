@@ -8,10 +8,10 @@ import {
   settingsFor,
   startHerald,
 } from '../../process/herald.js';
-import { startScript } from '../../process/scripts.js';
+import { startReference } from '../../process/scripts.js';
 import type { Bench } from '../../subject.js';
 
-/** A server, the streams to open to it, and the headers to publish with. */
+/** A server, the streams to open on it, and the headers with which to publish to it. */
 export interface StreamTarget {
   readonly name: string;
   readonly child: MeasurableServer;
@@ -29,9 +29,13 @@ export interface NodeStreamTarget extends StreamTarget {
 /** Size of each event's payload. */
 export const eventBytes = 200;
 
-export async function openHeraldTarget(bench: Bench, members: number): Promise<NodeStreamTarget> {
-  const settings = settingsFor(bench.folder(), bench.certificate);
-  const prepared = await prepareDatabase(bench.build, settings, { members });
+/** Starts Herald on a new database with one member per stream. The bench stops it. */
+export async function openHeraldTarget(
+  bench: Bench,
+  streamCount: number,
+): Promise<NodeStreamTarget> {
+  const settings = settingsFor(bench.createFolder(), bench.certificate);
+  const prepared = await prepareDatabase(bench.build, settings, { memberCount: streamCount });
   const child = await bench.use(startHerald(bench.build, settings));
   return {
     name: 'Herald',
@@ -44,20 +48,20 @@ export async function openHeraldTarget(bench: Bench, members: number): Promise<N
 }
 
 /** Starts the bare server (`references/bare.ts`). The bench stops it. */
-export async function openBareTarget(bench: Bench, streams: number): Promise<NodeStreamTarget> {
-  const options = { folder: bench.folder(), core: serverCore, env: bench.certificate };
-  return createBareTarget(streams, await bench.use(startScript('bare.ts', options)));
+export async function openBareTarget(bench: Bench, streamCount: number): Promise<NodeStreamTarget> {
+  const options = { folder: bench.createFolder(), core: serverCore, env: bench.certificate };
+  return createBareTarget(streamCount, await bench.use(startReference('bare.ts', options)));
 }
 
-/** Creates the target of a bare server that was already started. */
-export function createBareTarget(streams: number, child: Child): NodeStreamTarget {
+/** Creates the target of a bare server that is already running. */
+export function createBareTarget(streamCount: number, child: Child): NodeStreamTarget {
   const request = { path: '/', headers: { accept: 'text/event-stream' } };
   return {
     name: 'bare',
     child,
     port: child.port,
     protocol: 'h2',
-    streams: Array.from({ length: streams }, () => request),
+    streams: Array.from({ length: streamCount }, () => request),
     headers: {},
   };
 }

@@ -1,4 +1,4 @@
-/** Cost parameters of one hash. */
+/** The cost parameters of a hash. */
 export interface Argon2Cost {
   /** 7,168 to 262,144. */
   readonly memoryKib: number;
@@ -34,7 +34,7 @@ export function parseDigest(text: string): Argon2Digest | undefined {
   return isWithinBounds(cost) ? { cost, saltBytes, tagBytes } : undefined;
 }
 
-/** Whether digests of this cost are accepted for verification. */
+/** Whether each value is within the bounds documented in `Argon2Cost`. */
 export function isWithinBounds({ memoryKib, passes, lanes }: Argon2Cost): boolean {
   return (
     isIntegerBetween(memoryKib, 7168, 262_144) &&

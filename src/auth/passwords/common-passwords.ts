@@ -63,7 +63,7 @@ const others = `
   zxcv1234 zxcvzxcv zzzzzzzz
 `;
 
-/** About 8,000 passwords that are guessed most often, in lower case. Collected for Herald. */
+/** About 8,200 passwords that attackers guess first, in lower case. Collected for Herald. */
 export const commonPasswords: ReadonlySet<string> = new Set([
   ...splitWords(words).flatMap((word) => [
     word,

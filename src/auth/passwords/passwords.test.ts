@@ -180,9 +180,9 @@ const tag = 'A'.repeat(43);
 
 for (const [what, hash, isNeeded] of [
   ['of the current cost', `$argon2id$v=19$m=7168,t=1,p=1$${salt}$${tag}`, false],
-  ['of other memory', `$argon2id$v=19$m=8192,t=1,p=1$${salt}$${tag}`, true],
-  ['of other passes', `$argon2id$v=19$m=7168,t=2,p=1$${salt}$${tag}`, true],
-  ['of other lanes', `$argon2id$v=19$m=7168,t=1,p=2$${salt}$${tag}`, true],
+  ['with other memory', `$argon2id$v=19$m=8192,t=1,p=1$${salt}$${tag}`, true],
+  ['with other passes', `$argon2id$v=19$m=7168,t=2,p=1$${salt}$${tag}`, true],
+  ['with other lanes', `$argon2id$v=19$m=7168,t=1,p=2$${salt}$${tag}`, true],
   ['with a short salt', `$argon2id$v=19$m=7168,t=1,p=1$${'A'.repeat(11)}$${tag}`, true],
   ['with a short tag', `$argon2id$v=19$m=7168,t=1,p=1$${salt}$${'A'.repeat(22)}`, true],
   ['of argon2d', `$argon2d$v=19$m=7168,t=1,p=1$${salt}$${tag}`, true],
@@ -251,8 +251,12 @@ const invalidOptions: readonly (readonly [string, Partial<PasswordsOptions>, Reg
   ['a cost below the limits', { cost: { ...cost, memoryKib: 7167 } }, /out of bounds/],
   ['a cost above the limits', { cost: { ...cost, lanes: 9 } }, /out of bounds/],
   ['a cost of NaN', { cost: { ...cost, passes: Number.NaN } }, /out of bounds/],
-  ['a pepper of version 0', { pepper: pepper(0) }, /versions of their own/],
-  ['two peppers of one version', { pepper: pepper(1), previousPepper: pepper(1) }, /of their own/],
+  ['a pepper of version 0', { pepper: pepper(0) }, /different versions/],
+  [
+    'two peppers of one version',
+    { pepper: pepper(1), previousPepper: pepper(1) },
+    /different versions/,
+  ],
 ];
 
 for (const [what, changes, message] of invalidOptions) {

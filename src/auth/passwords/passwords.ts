@@ -42,18 +42,21 @@ const bytesMax = 512;
 export class Passwords {
   readonly #options: PasswordsOptions;
   readonly #peppers = new Map<number, Uint8Array | undefined>([[0, undefined]]);
-  readonly #current: { readonly pepper: Uint8Array | undefined; readonly pepperVersion: number };
+  readonly #currentPepper: {
+    readonly pepper: Uint8Array | undefined;
+    readonly pepperVersion: number;
+  };
   #dummyHash = '';
 
   private constructor(options: PasswordsOptions) {
     const { pepper, previousPepper } = options;
-    for (const one of [previousPepper, pepper]) {
-      // Copied: a small Buffer is a view of a shared pool, which would be sent to the thread too.
-      if (one !== undefined) this.#peppers.set(one.version, new Uint8Array(one.key));
+    for (const given of [previousPepper, pepper]) {
+      // Copied, because a small Buffer is a view of a shared pool, which would be sent to the thread too.
+      if (given !== undefined) this.#peppers.set(given.version, new Uint8Array(given.key));
     }
     const pepperVersion = pepper?.version ?? 0;
     this.#options = options;
-    this.#current = { pepper: this.#peppers.get(pepperVersion), pepperVersion };
+    this.#currentPepper = { pepper: this.#peppers.get(pepperVersion), pepperVersion };
   }
 
   /** Creates the dummy hash at the current cost. Throws an Error for an invalid cost or peppers. */
@@ -62,7 +65,7 @@ export class Passwords {
     if (!isWithinBounds(cost)) throw new Error('Cannot open passwords: cost is out of bounds');
     const isSameVersion = pepper !== undefined && pepper.version === previousPepper?.version;
     if (isSameVersion || pepper?.version === 0 || previousPepper?.version === 0) {
-      throw new Error('Cannot open passwords: peppers need versions of their own, from 1');
+      throw new Error('Cannot open passwords: peppers must have different versions, 1 or more');
     }
     const passwords = new Passwords(options);
     passwords.#dummyHash = (await passwords.hash(randomBytes(32).toString('base64'))).hash;
@@ -70,7 +73,7 @@ export class Passwords {
   }
 
   /**
-   * Whether this is the password of `stored`. Always performs one argon2 verification: without a
+   * Whether `password` is the password of `stored`. Always performs one argon2 verification: without a
    * usable hash or password it verifies against the dummy hash and returns false.
    *
    * Throws `service_unavailable` when the queue of the threads is full or too slow; rejects with
@@ -85,7 +88,7 @@ export class Passwords {
     const isUsable = text !== undefined && stored !== undefined && this.#canVerify(stored);
     const attempt = isUsable
       ? { password: text, hash: stored.hash, pepper: this.#peppers.get(stored.pepperVersion) }
-      : { password: text ?? 'unusable', hash: this.#dummyHash, pepper: this.#current.pepper };
+      : { password: text ?? 'unusable', hash: this.#dummyHash, pepper: this.#currentPepper.pepper };
     const matches = await this.#options.threads.run('verifyPassword', attempt, options);
     return matches && isUsable;
   }
@@ -93,7 +96,7 @@ export class Passwords {
   /** Hashes at the current cost and pepper. Throws `invalid_request` for an invalid password. */
   async hash(password: string, options: RunOptions = {}): Promise<StoredPassword> {
     const { threads, cost } = this.#options;
-    const { pepper, pepperVersion } = this.#current;
+    const { pepper, pepperVersion } = this.#currentPepper;
     const text = normalizePassword(password) ?? refusePassword(lengthRule);
     const hash = await threads.run('hashPassword', { password: text, cost, pepper }, options);
     return { hash, pepperVersion };
@@ -102,7 +105,7 @@ export class Passwords {
   /** Whether the hash differs in cost, pepper, salt length or tag length from a new one. */
   needsRehash({ hash, pepperVersion }: StoredPassword): boolean {
     const digest = parseDigest(hash);
-    if (digest === undefined || pepperVersion !== this.#current.pepperVersion) return true;
+    if (digest === undefined || pepperVersion !== this.#currentPepper.pepperVersion) return true;
     const { memoryKib, passes, lanes } = this.#options.cost;
     const hasCurrentCost =
       digest.cost.memoryKib === memoryKib &&
@@ -135,7 +138,7 @@ const lengthRule = `must be well-formed text of 1 to ${bytesMax} bytes`;
 
 /** Returns the password in form NFKC, or undefined for an invalid one. */
 function normalizePassword(password: unknown): string | undefined {
-  // Normalised text has at least one byte per 4 units of the original, so longer text cannot fit.
+  // Normalised text has at least one byte per 4 UTF-16 units of the original, so longer text cannot fit.
   if (typeof password !== 'string' || password.length > 4 * bytesMax) return undefined;
   // Lone surrogates all encode to the same bytes, so different passwords would match.
   if (/\p{Surrogate}/u.test(password)) return undefined;
@@ -144,8 +147,8 @@ function normalizePassword(password: unknown): string | undefined {
   return bytes >= 1 && bytes <= bytesMax ? text : undefined;
 }
 
-function refusePassword(what: string): never {
-  throw new Failure('invalid_request', `Cannot use password: it ${what}`, {
+function refusePassword(reason: string): never {
+  throw new Failure('invalid_request', `Cannot use password: it ${reason}`, {
     info: { body: ['password'] },
   });
 }

@@ -17,17 +17,17 @@ import type { Sessions } from './sessions.js';
 
 const test = await testOnDialects('rotation of refresh tokens');
 
-type EndAction = (of: { sessions: Sessions; id: string; token: string }) => Promise<unknown>;
+type EndAction = (target: { sessions: Sessions; id: string; token: string }) => Promise<unknown>;
 
-const renew = (sessions: Sessions, token: string) => sessions.rotate(token, client, sign);
+const refresh = (sessions: Sessions, token: string) => sessions.rotate(token, client, sign);
 
 test('a refresh token is exchanged for its successor', async (t) => {
   const { sessions, users } = await sessionsFor(t);
   const account = await newUser(users);
   const first = await openSession(sessions, account);
 
-  const second = await renew(sessions, first.refreshToken);
-  const third = await renew(sessions, second.refreshToken);
+  const second = await refresh(sessions, first.refreshToken);
+  const third = await refresh(sessions, second.refreshToken);
 
   const seen = new Set([first, second, third].map((grant) => grant.refreshToken));
   assert.equal(seen.size, 3);
@@ -38,18 +38,18 @@ test('a refresh token is exchanged for its successor', async (t) => {
 test('a client that did not receive the response gets the same successor within the grace', async (t) => {
   const { sessions, users, time, lines } = await sessionsFor(t);
   const first = await openSession(sessions, await newUser(users));
-  const unreceived = await renew(sessions, first.refreshToken);
+  const unreceived = await refresh(sessions, first.refreshToken);
 
   time.now += graceMs - 1;
-  await renew(sessions, first.refreshToken);
+  await refresh(sessions, first.refreshToken);
   time.now += 1;
-  const again = await renew(sessions, first.refreshToken);
+  const again = await refresh(sessions, first.refreshToken);
 
   assert.equal(again.refreshToken, unreceived.refreshToken);
   assert.equal(again.refreshTokenExpiresInMs, idleMs - graceMs, 'the row is untouched');
   const replays = lines.filter(({ replayed }) => replayed === true);
   assert.equal(replays.length, 2);
-  await renew(sessions, again.refreshToken);
+  await refresh(sessions, again.refreshToken);
 });
 
 test('a spent token presented after the grace ends only its session', async (t) => {
@@ -57,33 +57,33 @@ test('a spent token presented after the grace ends only its session', async (t) 
   const account = await newUser(users);
   const other = await openSession(sessions, account);
   const first = await openSession(sessions, account);
-  const second = await renew(sessions, first.refreshToken);
+  const second = await refresh(sessions, first.refreshToken);
 
   time.now += graceMs + 1;
-  await assert.rejects(renew(sessions, first.refreshToken), { name: 'invalid_token' });
+  await assert.rejects(refresh(sessions, first.refreshToken), { name: 'invalid_token' });
 
-  await assert.rejects(renew(sessions, second.refreshToken), { name: 'invalid_token' });
-  await assert.rejects(renew(sessions, first.refreshToken), { name: 'invalid_token' });
+  await assert.rejects(refresh(sessions, second.refreshToken), { name: 'invalid_token' });
+  await assert.rejects(refresh(sessions, first.refreshToken), { name: 'invalid_token' });
   assert.deepEqual(endedSessions, [{ sessionIds: [first.sessionId], reason: 'reuse' }]);
   assert.equal(lines.filter(({ event }) => event === 'authn_token_reuse').length, 1);
   assert.ok(await sessions.findLive(other.sessionId));
-  await renew(sessions, other.refreshToken);
+  await refresh(sessions, other.refreshToken);
 });
 
 test('presenting the token before the previous one is reuse, even within the grace', async (t) => {
   const { sessions, users, endedSessions } = await sessionsFor(t);
   const first = await openSession(sessions, await newUser(users));
-  const second = await renew(sessions, first.refreshToken);
-  await renew(sessions, second.refreshToken);
+  const second = await refresh(sessions, first.refreshToken);
+  await refresh(sessions, second.refreshToken);
 
-  await assert.rejects(renew(sessions, first.refreshToken), { name: 'invalid_token' });
+  await assert.rejects(refresh(sessions, first.refreshToken), { name: 'invalid_token' });
 
   assert.equal(endedSessions.length, 1);
 });
 
 for (const [how, end] of [
   ['a logout', ({ sessions, id }) => sessions.end(id, 'logout')],
-  ['reuse', ({ sessions, token }) => renew(sessions, token).catch(() => {})],
+  ['reuse', ({ sessions, token }) => refresh(sessions, token).catch(() => {})],
 ] as const satisfies readonly (readonly [string, EndAction])[]) {
   test(`after ${how} no sealed successor is left in the database`, async (t) => {
     const { db, sessions, users, time } = await sessionsFor(t);
@@ -91,7 +91,7 @@ for (const [how, end] of [
       sessions,
       await newUser(users),
     );
-    await renew(sessions, token);
+    await refresh(sessions, token);
     const sealed = () =>
       db.query<{ sealed: string | null }>(sql`select successor_enc as sealed from sessions`);
     assert.equal((await sealed())[0]?.sealed?.length, 188);
@@ -106,9 +106,9 @@ for (const [how, end] of [
 test('with a grace of 0 a token is valid once, even in the same millisecond', async (t) => {
   const { sessions, users, endedSessions } = await sessionsFor(t, { graceMs: 0 });
   const first = await openSession(sessions, await newUser(users));
-  await renew(sessions, first.refreshToken);
+  await refresh(sessions, first.refreshToken);
 
-  await assert.rejects(renew(sessions, first.refreshToken), { name: 'invalid_token' });
+  await assert.rejects(refresh(sessions, first.refreshToken), { name: 'invalid_token' });
 
   assert.equal(endedSessions[0]?.reason, 'reuse');
 });
@@ -117,7 +117,7 @@ test('unknown, revoked and reused tokens get the same failure', async (t) => {
   const { sessions, users, time } = await sessionsFor(t);
   const account = await newUser(users);
   const refusalOf = async (token: string) => {
-    const refusal: unknown = await renew(sessions, token).catch((cause: unknown) => cause);
+    const refusal: unknown = await refresh(sessions, token).catch((cause: unknown) => cause);
     assert.ok(refusal instanceof Error);
     return { ...refusal, message: refusal.message };
   };
@@ -126,7 +126,7 @@ test('unknown, revoked and reused tokens get the same failure', async (t) => {
   const revoked = await openSession(sessions, account);
   await sessions.end(revoked.sessionId, 'logout');
   const reused = await openSession(sessions, account);
-  await renew(sessions, reused.refreshToken);
+  await refresh(sessions, reused.refreshToken);
   time.now += graceMs + 1;
 
   const refusals = [
@@ -149,7 +149,7 @@ test('a refresh token is not spent when signing the access token fails', async (
 
   time.now += graceMs + 1;
 
-  assert.ok(await renew(sessions, first.refreshToken));
+  assert.ok(await refresh(sessions, first.refreshToken));
 });
 
 const endings = [
@@ -162,13 +162,13 @@ for (const [what, name] of endings) {
     const { sessions, users, time } = await sessionsFor(t);
     const { refreshToken } = await openSession(sessions, await newUser(users));
 
-    const renewing = sessions.rotate(refreshToken, client, async (session) => {
+    const refreshing = sessions.rotate(refreshToken, client, async (session) => {
       if (name === 'invalid_token') await sessions.end(session.id, 'logout');
       else time.now += idleMs;
       return 'access';
     });
 
-    await assert.rejects(renewing, { name });
+    await assert.rejects(refreshing, { name });
   });
 }
 
@@ -179,12 +179,12 @@ test('a token with a flipped bit is treated as forged and ends no session', asyn
     const bytes = Buffer.from(refreshToken, 'base64');
     bytes[byte] = (bytes[byte] ?? 0) ^ (1 << (byte & 7));
 
-    const forged = renew(sessions, bytes.toString('base64'));
+    const forged = refresh(sessions, bytes.toString('base64'));
 
     await assert.rejects(forged, { name: 'invalid_token' });
   }
   assert.deepEqual(endedSessions, []);
-  assert.ok(await renew(sessions, refreshToken));
+  assert.ok(await refresh(sessions, refreshToken));
 });
 
 test('a change of secrets ends no session, and reuse of a token is detected while its secret is listed', async (t) => {
@@ -194,16 +194,16 @@ test('a change of secrets ends no session, and reuse of a token is detected whil
   const first = await openSession(before, await newUser(users));
   const after = reopen({ secrets: [next] });
 
-  const second = await renew(after, first.refreshToken);
+  const second = await refresh(after, first.refreshToken);
   time.now += graceMs + 1;
-  await assert.rejects(renew(after, first.refreshToken), { name: 'invalid_token' });
+  await assert.rejects(refresh(after, first.refreshToken), { name: 'invalid_token' });
   assert.equal(endedSessions.length, 0, 'the MAC is not verifiable');
-  const third = await renew(after, second.refreshToken);
+  const third = await refresh(after, second.refreshToken);
   const both = reopen({ secrets: [next, secret] });
-  await assert.rejects(renew(both, first.refreshToken), { name: 'invalid_token' });
+  await assert.rejects(refresh(both, first.refreshToken), { name: 'invalid_token' });
 
   assert.equal(endedSessions[0]?.reason, 'reuse');
-  await assert.rejects(renew(both, third.refreshToken), { name: 'invalid_token' });
+  await assert.rejects(refresh(both, third.refreshToken), { name: 'invalid_token' });
 });
 
 /** Wraps a database so that every round trip waits for the scheduler. */
@@ -250,10 +250,10 @@ test('in any interleaving of callers with one token, one rotates and all get its
           db: withScheduler(db, scheduler),
         });
 
-        const renewing = Array.from({ length: callers }, () => renew(sessions, refreshToken));
-        const grants = await scheduler.waitFor(Promise.all(renewing));
+        const refreshing = Array.from({ length: callers }, () => refresh(sessions, refreshToken));
+        const grants = await scheduler.waitFor(Promise.all(refreshing));
         time.now += laterMs;
-        const late = await scheduler.waitFor(renew(sessions, refreshToken));
+        const late = await scheduler.waitFor(refresh(sessions, refreshToken));
 
         const successors = new Set([...grants, late].map((grant) => grant.refreshToken));
         assert.equal(successors.size, 1);
@@ -276,21 +276,21 @@ test('in any interleaving of a spent token and the current one, the session ends
       fc.array(fc.boolean(), { minLength: 0, maxLength: 5 }),
       async (scheduler, others) => {
         const first = await openSession(plain.sessions, await newUser(plain.users));
-        const second = await renew(plain.sessions, first.refreshToken);
+        const second = await refresh(plain.sessions, first.refreshToken);
         const { sessions, time, endedSessions } = await sessionsFor(t, {
           db: withScheduler(db, scheduler),
         });
         time.now += graceMs + 1;
 
         const tokens = others.map((isOld) => (isOld ? first.refreshToken : second.refreshToken));
-        const all = [first.refreshToken, ...tokens].map((token) => renew(sessions, token));
+        const all = [first.refreshToken, ...tokens].map((token) => refresh(sessions, token));
         const results = await scheduler.waitFor(Promise.allSettled(all));
 
         assert.equal(results[0]?.status, 'rejected');
         const grants = results.flatMap((one) => (one.status === 'fulfilled' ? [one.value] : []));
         const family = [first, second, ...grants].map((grant) => grant.refreshToken);
         for (const token of new Set(family)) {
-          await assert.rejects(renew(plain.sessions, token), { name: 'invalid_token' });
+          await assert.rejects(refresh(plain.sessions, token), { name: 'invalid_token' });
         }
         assert.deepEqual(endedSessions, [{ sessionIds: [first.sessionId], reason: 'reuse' }]);
       },
@@ -311,13 +311,13 @@ test('in any interleaving of a refresh and a logout, no token is valid after the
       const { sessions } = await sessionsFor(t, { db: withScheduler(db, scheduler) });
 
       const logout = sessions.end(sessionId, 'logout');
-      const renewing = Array.from({ length: callers }, () => renew(sessions, refreshToken));
-      const results = await scheduler.waitFor(Promise.allSettled(renewing));
+      const refreshing = Array.from({ length: callers }, () => refresh(sessions, refreshToken));
+      const results = await scheduler.waitFor(Promise.allSettled(refreshing));
       assert.equal(await scheduler.waitFor(logout), true);
 
       const grants = results.flatMap((one) => (one.status === 'fulfilled' ? [one.value] : []));
       for (const token of [refreshToken, ...grants.map((grant) => grant.refreshToken)]) {
-        await assert.rejects(renew(plain.sessions, token), { name: 'invalid_token' });
+        await assert.rejects(refresh(plain.sessions, token), { name: 'invalid_token' });
       }
       assert.equal(await plain.sessions.findLive(sessionId), undefined);
     }),
@@ -362,7 +362,7 @@ test('in any interleaving of refreshes, a logout, reuse and a crash, the databas
       fc.boolean(),
       async (scheduler, all, trips, isLastDone) => {
         const first = await openSession(plain.sessions, await newUser(plain.users));
-        const second = await renew(plain.sessions, first.refreshToken);
+        const second = await refresh(plain.sessions, first.refreshToken);
         const healthy = await sessionsFor(t, { db: withScheduler(db, scheduler) });
         const crashing = crashAfter(db, trips, isLastDone);
         const crashed = await sessionsFor(t, { db: withScheduler(crashing, scheduler) });
@@ -372,7 +372,7 @@ test('in any interleaving of refreshes, a logout, reuse and a crash, the databas
         const act = async ({ action, doesCrash }: { action: string; doesCrash: boolean }) => {
           const { sessions } = doesCrash ? crashed : healthy;
           if (action === 'logout') return void (await sessions.end(first.sessionId, 'logout'));
-          return renew(sessions, (action === 'reuse' ? first : second).refreshToken);
+          return refresh(sessions, (action === 'reuse' ? first : second).refreshToken);
         };
         const results = await scheduler.waitFor(Promise.allSettled(all.map(act)));
 
@@ -383,11 +383,11 @@ test('in any interleaving of refreshes, a logout, reuse and a crash, the databas
           results.some((one, index) => all[index]?.action === action && !isLost(one));
         const successors = new Set(grants.map((grant) => grant.refreshToken));
         assert.ok(successors.size <= 1);
-        const retried = await renew(plain.sessions, second.refreshToken).catch(() => undefined);
+        const retried = await refresh(plain.sessions, second.refreshToken).catch(() => undefined);
         if (isAnswered('logout') || isAnswered('reuse')) {
           assert.equal(retried, undefined);
           assert.equal(await plain.sessions.findLive(first.sessionId), undefined);
-          for (const token of successors) await assert.rejects(renew(plain.sessions, token));
+          for (const token of successors) await assert.rejects(refresh(plain.sessions, token));
         } else if (all.every(({ action }) => action === 'refresh')) {
           // Whichever response was lost, a retry gets the same successor.
           assert.ok(retried);
@@ -408,7 +408,9 @@ test('twenty simultaneous refreshes on one database get one successor', async (t
   const { sessions, users } = await sessionsFor(t);
   const { refreshToken } = await openSession(sessions, await newUser(users));
 
-  const grants = await Promise.all(Array.from({ length: 20 }, () => renew(sessions, refreshToken)));
+  const grants = await Promise.all(
+    Array.from({ length: 20 }, () => refresh(sessions, refreshToken)),
+  );
 
   assert.equal(new Set(grants.map((grant) => grant.refreshToken)).size, 1);
 });

@@ -24,7 +24,7 @@ export interface RotationContext {
   readonly idleMs: number;
 }
 
-/** Outcome of a rotation. Of the rejections only `reuse` changes anything: it ends the session. */
+/** The outcome of a rotation. Of the rejections, only `reuse` has an effect: it ends the session. */
 export type Rotation =
   | {
       readonly outcome: 'rotated' | 'replayed';
@@ -40,8 +40,8 @@ export type Rotation =
   | {
       readonly outcome: 'reuse';
       readonly session: StoredSession;
-      /** False when the session had already ended. */
-      readonly ended: boolean;
+      /** Whether this rotation ended the session; false when it had already ended. */
+      readonly hasEndedSession: boolean;
     };
 
 const attemptsMax = 3;
@@ -52,12 +52,13 @@ const attemptsMax = 3;
  * If several callers present the same token, one rotates it. The others, and a client that did not
  * receive the response, present the token that was just replaced. For `graceMs` after the rotation they
  * get the same successor, which is stored encrypted under a key derived from the replaced token. This
- * period is never extended. After it, a genuine old token is reuse: either the owner or a thief has a
- * newer token, and Herald cannot tell which, so the session ends.
+ * grace period is never extended. After it, presenting the replaced token is reuse, and so is presenting
+ * an even older token at any time: either the owner or a thief has a newer token, and Herald cannot tell
+ * which, so the session ends.
  *
  * `sign` is called before the token is spent: if it fails, nothing has changed and the client may
- * retry at any time. Throws `service_unavailable` when concurrent requests rotate the token first
- * three times in a row.
+ * retry at any time. Throws `service_unavailable` when the UPDATE matches no row three times in a row
+ * although the session was live and the token current.
  *
  * Spec: RFC 9700 §4.14.2; FAPI 2.0 §5.3.2.1 (a retry with the previous token has to succeed).
  */
@@ -80,7 +81,8 @@ export async function rotate(
     } else if (isWithinGrace(session, hash, wallClock())) {
       return replaySuccessor(session, session.sealedSuccessor, token, sign);
     } else if (refreshTokens.verifyMac(token)) {
-      return { outcome: 'reuse', session, ended: await context.endReused(session.id) };
+      const hasEndedSession = await context.endReused(session.id);
+      return { outcome: 'reuse', session, hasEndedSession };
     } else {
       return { outcome: 'forged', session };
     }
@@ -96,7 +98,7 @@ export function getEndState(
 ): 'revoked' | 'expired' | 'disabled' | undefined {
   if (session.revokedAt !== null) return 'revoked';
   if (session.idleExpiresAt <= now || session.absoluteExpiresAt <= now) return 'expired';
-  return session.userDisabled ? 'disabled' : undefined;
+  return session.isUserDisabled ? 'disabled' : undefined;
 }
 
 /** Rotates the current token. Returns undefined when a concurrent request has rotated it first. */
@@ -113,8 +115,8 @@ async function rotateCurrent(
   const idleExpiresAt = Math.min(now + idleMs, session.absoluteExpiresAt);
   const isSwapped = await swapToken(db, {
     selector: session.selector,
-    from: session.currentHash,
-    to: hashVerifier(successor.verifier),
+    fromHash: session.currentHash,
+    toHash: hashVerifier(successor.verifier),
     // A grace of 0 allows no replay, not even in the same millisecond.
     sealedSuccessor: graceMs === 0 ? null : sealSuccessor(successor, token),
     previousValidUntil: now + graceMs,

@@ -6,15 +6,18 @@ import { toRowId } from '../users.js';
 /** Why a session ended before it expired. */
 export type EndReason = 'logout' | 'reuse' | 'password' | 'disabled' | 'limit' | 'admin';
 
-/** A session with its user. */
+/** A session with its user. Times are in epoch milliseconds. */
 export interface StoredSession {
   readonly id: string;
   readonly user: User;
-  readonly userDisabled: boolean;
+  readonly isUserDisabled: boolean;
   readonly selector: string;
   readonly currentHash: string;
+  /** The hash of the token that was replaced last. */
   readonly previousHash: string | null;
+  /** The current token, encrypted for the holder of the previous one. */
   readonly sealedSuccessor: string | null;
+  /** The end of the grace period in which the previous token still gets its successor. */
   readonly previousValidUntil: number;
   readonly idleExpiresAt: number;
   readonly absoluteExpiresAt: number;
@@ -32,11 +35,11 @@ export interface NewSession {
   readonly client: Client;
 }
 
-/** Replaces the token with hash `from` by the token with hash `to`. */
-export interface Swap {
+/** The replacement of a session's token by its successor. */
+export interface TokenSwap {
   readonly selector: string;
-  readonly from: string;
-  readonly to: string;
+  readonly fromHash: string;
+  readonly toHash: string;
   readonly sealedSuccessor: string | null;
   readonly previousValidUntil: number;
   readonly now: number;
@@ -71,7 +74,7 @@ interface Row {
   readonly disabled_at: number | null;
 }
 
-const withUser = sql`select s.id, s.user_id, s.selector, s.cur_hash, s.prev_hash, s.successor_enc,
+const selectWithUser = sql`select s.id, s.user_id, s.selector, s.cur_hash, s.prev_hash, s.successor_enc,
   s.prev_valid_until, s.idle_expires_at, s.absolute_expires_at, s.revoked_at,
   u.username, u.first_name, u.last_name, u.disabled_at
   from sessions s join users u on u.id = s.user_id`;
@@ -85,7 +88,7 @@ export async function findSessions(
   keys: readonly string[],
 ): Promise<(StoredSession | undefined)[]> {
   const column = by === 'id' ? sql`s.id` : sql`s.selector`;
-  const rows = await db.query<Row>(sql`${withUser} where ${column} in (${list(keys)})`);
+  const rows = await db.query<Row>(sql`${selectWithUser} where ${column} in (${list(keys)})`);
   const found = new Map(rows.map((row) => [row[by], row]));
   return keys.map((key) => {
     const row = found.get(key);
@@ -108,16 +111,16 @@ export async function insertSession(db: Database, session: NewSession): Promise<
  * Replaces the current token (compare and swap). Returns false when another request has replaced it or
  * the session has ended.
  */
-export async function swapToken(db: Database, swap: Swap): Promise<boolean> {
+export async function swapToken(db: Database, swap: TokenSwap): Promise<boolean> {
   const { now, client } = swap;
-  // `prev_hash` is a parameter, because MySQL can copy the new value of `cur_hash`.
+  // `prev_hash` is set from a parameter, because `prev_hash = cur_hash` could copy the new hash in MySQL.
   const count = await db.execute(
-    sql`update sessions set prev_hash = ${swap.from}, cur_hash = ${swap.to},
+    sql`update sessions set prev_hash = ${swap.fromHash}, cur_hash = ${swap.toHash},
         successor_enc = ${swap.sealedSuccessor}, prev_valid_until = ${swap.previousValidUntil},
         generation = generation + 1, refreshed_at = ${now},
         idle_expires_at = ${swap.idleExpiresAt},
         ip_key = ${client.ipKey}, user_agent = ${client.userAgent ?? null}
-      where selector = ${swap.selector} and cur_hash = ${swap.from} and revoked_at is null
+      where selector = ${swap.selector} and cur_hash = ${swap.fromHash} and revoked_at is null
         and idle_expires_at > ${now} and absolute_expires_at > ${now}`,
   );
   return count === 1;
@@ -149,7 +152,7 @@ export async function findUnrevokedIds(db: Database, userId: string): Promise<st
   return rows.map((row) => row.id);
 }
 
-/** Lists a user's live sessions, most recently used first. */
+/** Lists a user's live sessions, most recently refreshed first. */
 export async function findLiveSessions(
   db: Database,
   userId: string,
@@ -206,9 +209,9 @@ export async function deleteEnded(db: Database, endedBefore: number): Promise<nu
   const expired = sql`idle_expires_at < ${endedBefore} order by idle_expires_at`;
   const revoked = sql`revoked_at < ${endedBefore} order by revoked_at`;
   let count = 0;
-  for (const which of [expired, revoked]) {
+  for (const selection of [expired, revoked]) {
     const rows = await db.query<{ id: string }>(
-      sql`select id from sessions where ${which} limit ${batchMax}`,
+      sql`select id from sessions where ${selection} limit ${batchMax}`,
     );
     if (rows.length === 0) continue;
     count += await db.execute(
@@ -228,7 +231,7 @@ function toSession(row: Row): StoredSession {
   return {
     id: row.id,
     user: { id: String(row.user_id), username, firstName, lastName },
-    userDisabled: row.disabled_at !== null,
+    isUserDisabled: row.disabled_at !== null,
     selector: row.selector,
     currentHash: row.cur_hash,
     previousHash: row.prev_hash,

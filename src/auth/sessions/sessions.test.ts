@@ -122,13 +122,13 @@ test('simultaneous logins do not exceed the limit per user', async (t) => {
 });
 
 const changes = [
-  ['a new password', 'setPassword'],
-  ['a disabled account', 'disable'],
-  ['a deleted account', 'delete'],
+  ['the password was changed', 'setPassword'],
+  ['the account was disabled', 'disable'],
+  ['the account was deleted', 'delete'],
 ] as const;
 
 for (const [what, change] of changes) {
-  test(`${what} between verification and login opens no session`, async (t) => {
+  test(`a login opens no session if ${what} after the password was verified`, async (t) => {
     const { sessions, users } = await sessionsFor(t);
     const account = await newUser(users);
     if (change === 'setPassword') {
@@ -143,7 +143,7 @@ for (const [what, change] of changes) {
   });
 }
 
-test('a login succeeds although the digest was replaced since the account was read', async (t) => {
+test('a login succeeds although the password was rehashed since the account was read', async (t) => {
   const { sessions, users } = await sessionsFor(t);
   const account = await newUser(users);
   await users.replaceDigest(account.id, account.password, { hash: 'new', pepperVersion: 1 });
@@ -270,7 +270,7 @@ test('a session of a disabled user is not live', async (t) => {
   await assert.rejects(sessions.rotate(refreshToken, client, sign), { name: 'invalid_token' });
 });
 
-test('hasSessionFrom is true only for the IP key from which a live session was last used', async (t) => {
+test('hasSessionFrom is true only for the IP key that opened or last refreshed a live session', async (t) => {
   const { sessions, users } = await sessionsFor(t);
   const account = await newUser(users);
   const { sessionId, refreshToken } = await openSession(sessions, account);
@@ -285,7 +285,7 @@ test('hasSessionFrom is true only for the IP key from which a live session was l
   assert.equal(await sessions.hasSessionFrom(account.id, '198.51.100.7'), false);
 });
 
-test('the list contains live sessions, most recently used first', async (t) => {
+test('the list contains live sessions, most recently refreshed first', async (t) => {
   const { sessions, users, time } = await sessionsFor(t);
   const account = await newUser(users);
   const one = await openSession(sessions, account);

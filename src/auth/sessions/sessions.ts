@@ -43,12 +43,12 @@ export interface SessionsOptions {
   readonly audit: Audit;
   /**
    * Appends to the event log in the transaction that ends sessions, so that every process closes their
-   * streams. It is the last step of the transaction that may wait for a lock.
+   * streams. After this step the transaction waits for no other lock.
    */
   readonly appendControlEntries: (tx: Database, entries: readonly ControlEntry[]) => Promise<void>;
   /**
-   * Called when the sessions are revoked in the database, and awaited before the call that ends them
-   * returns. Must not reject.
+   * Called after the sessions were revoked in the database. The call that ended them waits for it. Must
+   * not reject.
    */
   readonly onEnded: (ended: EndedSessions) => Promise<void>;
   /** A session that is not refreshed for this long expires. */
@@ -57,7 +57,7 @@ export interface SessionsOptions {
   readonly absoluteMs: number;
   /** How long an already exchanged refresh token still gets its successor. 0 to 60,000. */
   readonly graceMs: number;
-  /** Over the limit, the user's least recently refreshed sessions end. */
+  /** Live sessions per user. Over the limit, the least recently refreshed ones end. */
   readonly perUserMax: number;
   readonly wallClock?: Clock;
 }
@@ -73,7 +73,7 @@ export interface IssuedTokens {
 export interface LiveSession {
   readonly id: string;
   readonly userId: string;
-  /** The earlier of the idle and the absolute expiry. */
+  /** The earlier of the idle and the absolute expiry, in epoch milliseconds. */
   readonly expiresAt: number;
   readonly user: User;
 }
@@ -93,7 +93,8 @@ export class Sessions {
   readonly #byId: Batcher<string, StoredSession | undefined>;
   readonly #bySelector: Batcher<string, StoredSession | undefined>;
   /**
-   * Sessions rotated by this process, with the time at which the grace of their successor ends.
+   * The ids of sessions whose token this process rotated, with the end of the grace period of the
+   * replaced token.
    */
   readonly #rotated = new LruMap<string, number>(rotatedMax);
 
@@ -129,7 +130,7 @@ export class Sessions {
     const surplus = await this.#db.transaction(async (tx) => {
       // `recordLogin` locks the user's row. A password change therefore either committed before and is
       // detected here, or runs later and ends this session too. The statements are sent together,
-      // because a round trip takes longer than a statement.
+      // because a round trip takes longer than the statement itself.
       const [isUnchanged, others] = await Promise.all([
         users.recordLogin(account, tx),
         findLiveSessions(tx, account.id, now),
@@ -157,9 +158,9 @@ export class Sessions {
   }
 
   /**
-   * Exchanges a refresh token for the next one (see `rotate` in rotation.ts). Throws
-   * the same `invalid_token` for an unknown, a revoked and a reused token, `expired_token`, or
-   * `service_unavailable`.
+   * Exchanges a refresh token for the next one (see `rotate` in rotation.ts). Throws `expired_token` for
+   * an expired session, `service_unavailable`, and otherwise `invalid_token`, which does not disclose
+   * whether the token is unknown, forged, revoked or reused.
    */
   async rotate(text: unknown, client: Client, sign: SignAccessToken): Promise<IssuedTokens> {
     const token = parseRefreshToken(text);
@@ -194,12 +195,12 @@ export class Sessions {
     return { id, userId: user.id, expiresAt, user };
   }
 
-  /** Lists the live sessions of a user, most recently used first. */
+  /** Lists the live sessions of a user, most recently refreshed first. */
   async list(userId: string): Promise<SessionSummary[]> {
     return findLiveSessions(this.#db, userId, this.#wallClock());
   }
 
-  /** Whether the user has a live session that was last used from this IP key. */
+  /** Whether the user has a live session that was opened or last refreshed from this IP key. */
   async hasSessionFrom(userId: string, ipKey: string): Promise<boolean> {
     return hasLiveSession(this.#db, { userId, ipKey, now: this.#wallClock() });
   }
@@ -283,7 +284,8 @@ export class Sessions {
     if (outcome === 'expired') audit.record('session_expired', fields);
     if (outcome !== 'reuse') return;
     audit.record('authn_token_reuse', fields);
-    if (rotation.ended) await onEnded({ sessionIds: [rotation.session.id], reason: 'reuse' });
+    if (rotation.hasEndedSession)
+      await onEnded({ sessionIds: [rotation.session.id], reason: 'reuse' });
   }
 }
 

@@ -1,7 +1,7 @@
 import { Failure } from '../../errors.js';
 import { UniqueViolation } from '../database.js';
 import { statementError, unavailable } from '../failures.js';
-import type { ServerOptions } from '../options.js';
+import type { DatabaseServerOptions } from '../options.js';
 import { TransactionConflict } from '../transaction.js';
 
 // Errors are compared by number: the npm package names every code as MariaDB does, and some of these
@@ -53,7 +53,7 @@ export const unknownDatabaseErrno = 1049;
 export const duplicateColumnErrno = 1060;
 
 /** Creates the error for a database that could not be opened; its message says what to check. */
-export function mariadbOpenError(options: ServerOptions, error: unknown): Error {
+export function mariadbOpenError(options: DatabaseServerOptions, error: unknown): Error {
   const { host, port, database, username } = options;
   const native = toNativeError(error);
   const cause = redactValues(error, native);

@@ -7,7 +7,7 @@ import { until } from '../../../test/support/until.js';
 import { sql } from '../database.js';
 import { migrate } from '../migrations/migrate.js';
 import { openDatabase } from '../open.js';
-import type { ServerOptions } from '../options.js';
+import type { DatabaseServerOptions } from '../options.js';
 import { MariadbDatabase } from './mariadb.js';
 
 const unavailable = { name: 'service_unavailable', status: 503 };
@@ -23,13 +23,13 @@ async function describeDialect(dialect: 'mariadb' | 'mysql'): Promise<void> {
     after(() => server.drop());
   }
 
-  function options(changes: Partial<ServerOptions> = {}): ServerOptions {
+  function options(changes: Partial<DatabaseServerOptions> = {}): DatabaseServerOptions {
     if (typeof server === 'string') throw new Error(server);
     return { ...server.options, ...changes };
   }
 
   async function withDatabase(
-    changes: Partial<ServerOptions>,
+    changes: Partial<DatabaseServerOptions>,
     work: (db: MariadbDatabase) => Promise<void>,
   ): Promise<void> {
     const db = await MariadbDatabase.open(options(changes));
@@ -155,7 +155,7 @@ async function describeDialect(dialect: 'mariadb' | 'mysql'): Promise<void> {
   });
 
   describe(`opening ${dialect}`, { skip }, () => {
-    const cases: [string, Partial<ServerOptions>, RegExp][] = [
+    const cases: [string, Partial<DatabaseServerOptions>, RegExp][] = [
       ['a closed port', { port: 1 }, /no answer from the server at .*:1/],
       ['a missing database', { database: 'herald_test_none' }, /npm run sync/],
       ['an unknown user', { username: 'nobody_here', password: 'x' }, /refuses|may not use/],

@@ -9,7 +9,7 @@ import { ConcurrencyLimiter } from '../concurrency-limiter.js';
 import { type Database, questionMark, render, type Sql } from '../database.js';
 import { withDeadline } from '../deadline.js';
 import { unavailable } from '../failures.js';
-import type { ServerOptions } from '../options.js';
+import type { DatabaseServerOptions } from '../options.js';
 import { buildTlsOptions } from '../tls.js';
 import { type SqlExecutor, Transaction, withRetries } from '../transaction.js';
 import { mariadbError, mariadbOpenError } from './errors.js';
@@ -40,7 +40,7 @@ export class MariadbDatabase implements Database {
   readonly #limiter: ConcurrencyLimiter;
   #closing: Promise<void> | undefined;
 
-  private constructor(options: ServerOptions, dialect: 'mariadb' | 'mysql') {
+  private constructor(options: DatabaseServerOptions, dialect: 'mariadb' | 'mysql') {
     const { connectMs, statementMs, connectionsMax } = options;
     this.dialect = dialect;
     this.#transactionMs = connectMs + statementMs;
@@ -64,7 +64,7 @@ export class MariadbDatabase implements Database {
   }
 
   /** Rejects when the database server cannot be reached. */
-  static async open(options: ServerOptions): Promise<MariadbDatabase> {
+  static async open(options: DatabaseServerOptions): Promise<MariadbDatabase> {
     await checkReachable(options); // The pool would only report that it has no connection.
     const db = new MariadbDatabase(options, options.dialect === 'mysql' ? 'mysql' : 'mariadb');
     try {
@@ -138,7 +138,7 @@ async function releaseConnection(connection: PoolConnection): Promise<void> {
 
 /** Opens a separate connection without statement limits. The caller ends it. */
 export async function connectMariadb(
-  options: ServerOptions,
+  options: DatabaseServerOptions,
   { withDatabase = true }: { withDatabase?: boolean } = {},
 ) {
   await patchMariadbHandshake(); // Covers the pool, which is created after a first connection.
@@ -181,7 +181,7 @@ function toDriverValue(value: Sql['values'][number]): unknown {
   return Buffer.from(value.buffer, value.byteOffset, value.byteLength);
 }
 
-async function checkReachable(options: ServerOptions): Promise<void> {
+async function checkReachable(options: DatabaseServerOptions): Promise<void> {
   try {
     await (await connectMariadb(options)).end();
   } catch (error) {
@@ -189,7 +189,7 @@ async function checkReachable(options: ServerOptions): Promise<void> {
   }
 }
 
-function buildConnectionConfig(options: ServerOptions): ConnectionConfig {
+function buildConnectionConfig(options: DatabaseServerOptions): ConnectionConfig {
   const { host, port, username, password, ssl, connectMs } = options;
   return {
     host,
@@ -220,7 +220,7 @@ const sessionSql = [
   "set session sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'",
 ];
 
-function buildInitSql({ dialect, statementMs, connectMs }: ServerOptions): string[] {
+function buildInitSql({ dialect, statementMs, connectMs }: DatabaseServerOptions): string[] {
   const seconds = Math.ceil(statementMs / 1000);
   const limits = {
     mariadb: [

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { sql } from '../database.js';
 import type { MigrationTarget, Purpose } from '../migrations/target.js';
-import type { ServerOptions } from '../options.js';
+import type { DatabaseServerOptions } from '../options.js';
 import type { SqlExecutor } from '../transaction.js';
 import {
   duplicateColumnErrno,
@@ -12,15 +12,15 @@ import {
 import { connectMariadb, executeOn, type MariadbConnection, queryOn } from './mariadb.js';
 
 const lockWaitSeconds = 30;
-/** A statement that waits for a table holds up all that come after it, those of running processes too. */
+/** How long DDL waits for a table. Later statements of running processes on that table wait behind it. */
 const tableWaitSeconds = 5;
 
 /**
- * Opens one connection without limits, because those of the pool would end slow DDL and the wait
- * for the lock. Undefined when the database is missing and `purpose` is `read`.
+ * Opens one connection without statement limits, because those of the pool would end slow DDL and the
+ * wait for the lock. Returns undefined when the database is missing and `purpose` is `read`.
  */
 export async function openMariadbTarget(
-  options: ServerOptions,
+  options: DatabaseServerOptions,
   purpose: Purpose,
 ): Promise<MigrationTarget | undefined> {
   const connection = await connect(options, purpose);
@@ -45,7 +45,7 @@ export async function openMariadbTarget(
   };
 }
 
-async function connect(options: ServerOptions, purpose: Purpose) {
+async function connect(options: DatabaseServerOptions, purpose: Purpose) {
   try {
     return await connectMariadb(options);
   } catch (error) {
@@ -60,7 +60,7 @@ async function connect(options: ServerOptions, purpose: Purpose) {
   }
 }
 
-async function createDatabase(options: ServerOptions): Promise<void> {
+async function createDatabase(options: DatabaseServerOptions): Promise<void> {
   const connection = await connectMariadb(options, { withDatabase: false });
   try {
     const name = options.database.replaceAll('`', '``');
@@ -73,7 +73,7 @@ async function createDatabase(options: ServerOptions): Promise<void> {
 }
 
 /** Returns a lock name of at most 64 characters, the maximum of MySQL. */
-function getLockName({ database }: ServerOptions): string {
+function getLockName({ database }: DatabaseServerOptions): string {
   const name = `herald:migrate:${database}`;
   if (name.length <= 64) return name;
   return `herald:migrate:${createHash('sha256').update(database).digest('hex').slice(0, 40)}`;

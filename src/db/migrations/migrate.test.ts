@@ -279,7 +279,7 @@ async function describeMigrations(dialect: Dialect): Promise<void> {
 
     test('migrate rejects while a transaction locks a table, and succeeds afterwards', () =>
       withTarget(async (options) => {
-        if (dialect === 'sqlite') return; // Nobody else has the file.
+        if (dialect === 'sqlite') return; // No other process can have the file open.
         await migrate(options);
         const alter = 'alter table sessions add column more int';
         const migrations = [...known, { ...extraMigration, statements: [alter] }];
@@ -330,7 +330,7 @@ async function describeMigrations(dialect: Dialect): Promise<void> {
   });
 }
 
-/** Opens and closes the database. Returns the lines it logged at info and above. */
+/** Opens and closes the database. Returns the lines that were logged at `info` and above. */
 async function openAndLog(options: DatabaseOptions): Promise<Record<string, unknown>[]> {
   const lines: Record<string, unknown>[] = [];
   await (await openDatabase({ ...options, log: collectingLog(lines) })).close();

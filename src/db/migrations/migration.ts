@@ -14,8 +14,8 @@ export interface Migration {
   readonly name: string;
   /**
    * Single statements. On MariaDB and MySQL each must be idempotent (`if not exists`; an `add column` of
-   * an existing column is skipped): these commit each statement separately, so after a crash the
-   * statement that was started last is run again.
+   * an existing column is skipped), because these dialects commit each statement separately: after a crash
+   * the statement that was started last is run again.
    */
   readonly statements: readonly string[];
 }

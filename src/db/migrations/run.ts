@@ -14,14 +14,13 @@ export interface MigrationOutcome {
   /** In order; empty when the schema was up to date. */
   readonly applied: readonly Step[];
   /**
-   * The schema version afterwards; 0 means no tables. May be one more than the newest version this
-   * program knows.
+   * The schema version afterwards. May be one higher than the newest version this program knows.
    */
   readonly version: number;
 }
 
 export interface SchemaStatus {
-  /** Greater than `latest` by one when a newer Herald has migrated. */
+  /** 0 without tables; one higher than `latest` when a newer Herald has migrated. */
   readonly version: number;
   /** The newest version this program knows. */
   readonly latest: number;
@@ -31,7 +30,7 @@ export interface SchemaStatus {
   readonly unfinished: Step | undefined;
 }
 
-/** How many steps a schema may be newer than the program, because upgrades mix two versions. */
+/** How many steps a schema may be newer than the program: during an upgrade, programs of two versions run. */
 const stepsNewerMax = 1;
 
 export interface MigrationParts {
@@ -133,7 +132,7 @@ async function applyOne(
   );
 }
 
-/** Rejects with a message for an operator when the database server gave up waiting for a table. */
+/** Rejects with a message for an operator when the database server stopped waiting for a table. */
 async function runStatement(executor: SqlExecutor, statement: string): Promise<void> {
   try {
     await executor.execute(rawSql(statement));
@@ -184,8 +183,8 @@ function checkHistory(rows: readonly MigrationRow[], migrations: readonly Migrat
 }
 
 /**
- * Throws unless the schema is at most one finished step newer. One step keeps everything that the
- * previous program uses; two steps may not.
+ * Throws unless the schema is at most one finished step newer. A step keeps everything that a program
+ * one step older uses; two steps together may not.
  */
 function checkNewer(rows: readonly MigrationRow[], latest: number): void {
   const newest = rows.at(-1)?.version ?? 0;

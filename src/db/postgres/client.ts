@@ -1,5 +1,5 @@
 import postgres from 'postgres';
-import type { ServerOptions } from '../options.js';
+import type { DatabaseServerOptions } from '../options.js';
 import { buildTlsOptions } from '../tls.js';
 
 export type PostgresClient = postgres.Sql<{ bigint: number; numeric: number }>;
@@ -37,12 +37,12 @@ const clientLifeMs = 1_800_000;
  * A client is also replaced every half hour, to follow DNS changes of the host name.
  */
 export class PostgresClients {
-  readonly #options: ServerOptions;
+  readonly #options: DatabaseServerOptions;
   #current: ClientGeneration;
   #isClosed = false;
   readonly #retired = new Set<ClientGeneration>();
 
-  constructor(options: ServerOptions) {
+  constructor(options: DatabaseServerOptions) {
     this.#options = options;
     this.#current = this.#open();
   }
@@ -104,7 +104,7 @@ export function isServerError(error: unknown): boolean {
 
 /** Creates a pool whose connections are opened on demand. */
 export function connectPostgres(
-  options: ServerOptions,
+  options: DatabaseServerOptions,
   {
     database = options.database,
     max = options.connectionsMax,

@@ -1,7 +1,7 @@
 import { Failure } from '../../errors.js';
 import { UniqueViolation } from '../database.js';
 import { statementError, unavailable } from '../failures.js';
-import type { ServerOptions } from '../options.js';
+import type { DatabaseServerOptions } from '../options.js';
 import { TransactionConflict } from '../transaction.js';
 import { isServerError } from './client.js';
 
@@ -48,7 +48,7 @@ export function postgresError(text: string, error: unknown): Error {
 }
 
 /** Creates the error for a database that could not be opened. It says what to check. */
-export function postgresOpenError(options: ServerOptions, error: unknown): Error {
+export function postgresOpenError(options: DatabaseServerOptions, error: unknown): Error {
   const { host, port, database, username } = options;
   const code = getErrorCode(error);
   const cause = redactValues(error, code);

@@ -1,6 +1,6 @@
 import { dollar, render, type Sql } from '../database.js';
 import type { MigrationTarget, Purpose } from '../migrations/target.js';
-import type { ServerOptions } from '../options.js';
+import type { DatabaseServerOptions } from '../options.js';
 import type { SqlExecutor } from '../transaction.js';
 import { connectPostgres, type PostgresClient } from './client.js';
 import { getErrorCode, postgresError, postgresOpenError } from './errors.js';
@@ -14,7 +14,7 @@ const lockKey = 4_711_000_017; // Arbitrary, but the same in every version of He
  * when the database is missing and `purpose` is `read`.
  */
 export async function openPostgresTarget(
-  options: ServerOptions,
+  options: DatabaseServerOptions,
   purpose: Purpose,
 ): Promise<MigrationTarget | undefined> {
   const client = connectPostgres(options, { max: 1, hasTimeouts: false });
@@ -44,7 +44,7 @@ export async function openPostgresTarget(
   };
 }
 
-async function createDatabase(options: ServerOptions): Promise<void> {
+async function createDatabase(options: DatabaseServerOptions): Promise<void> {
   const client = connectPostgres(options, { database: 'postgres', max: 1, hasTimeouts: false });
   try {
     await client.unsafe(`create database "${options.database.replaceAll('"', '""')}"`);

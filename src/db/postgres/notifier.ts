@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { type Database, type Notifier, type Subscription, sql } from '../database.js';
 import { withDeadline } from '../deadline.js';
 import { unavailable } from '../failures.js';
-import type { ServerOptions } from '../options.js';
+import type { DatabaseServerOptions } from '../options.js';
 import { connectPostgres, type PostgresClient } from './client.js';
 
 /** Channel of all notifications; PostgreSQL scopes channels to a database. */
@@ -16,10 +16,10 @@ const checkMs = 15_000;
  * in addition to the pool.
  */
 export class PostgresNotifier implements Notifier {
-  readonly #options: ServerOptions;
+  readonly #options: DatabaseServerOptions;
   readonly #id = randomBytes(8).toString('hex');
 
-  constructor(options: ServerOptions) {
+  constructor(options: DatabaseServerOptions) {
     this.#options = options;
   }
 
@@ -39,14 +39,14 @@ interface SubscriptionParts {
 
 /** A listening connection that reconnects until it is closed. */
 class PostgresSubscription implements Subscription {
-  readonly #options: ServerOptions;
+  readonly #options: DatabaseServerOptions;
   readonly #parts: SubscriptionParts;
   #client: PostgresClient | undefined;
   #timer: NodeJS.Timeout | undefined;
   #isActive = false;
   #isOpen = true;
 
-  constructor(options: ServerOptions, parts: SubscriptionParts) {
+  constructor(options: DatabaseServerOptions, parts: SubscriptionParts) {
     this.#options = options;
     this.#parts = parts;
     void this.#connect();

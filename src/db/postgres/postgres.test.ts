@@ -7,7 +7,7 @@ import { until } from '../../../test/support/until.js';
 import { list, sql } from '../database.js';
 import { migrate } from '../migrations/migrate.js';
 import { openDatabase } from '../open.js';
-import type { ServerOptions } from '../options.js';
+import type { DatabaseServerOptions } from '../options.js';
 import { PostgresDatabase } from './postgres.js';
 
 const server = await findServer('postgres');
@@ -18,13 +18,13 @@ if (typeof server !== 'string') {
   after(() => server.drop());
 }
 
-function options(changes: Partial<ServerOptions> = {}): ServerOptions {
+function options(changes: Partial<DatabaseServerOptions> = {}): DatabaseServerOptions {
   if (typeof server === 'string') throw new Error(server);
   return { ...server.options, ...changes };
 }
 
 async function withDatabase(
-  changes: Partial<ServerOptions>,
+  changes: Partial<DatabaseServerOptions>,
   work: (db: PostgresDatabase) => Promise<void>,
 ): Promise<void> {
   const db = await PostgresDatabase.open(options(changes));
@@ -194,7 +194,7 @@ describe('postgres failure handling', { skip }, () => {
 });
 
 describe('opening postgres', { skip }, () => {
-  const cases: [string, Partial<ServerOptions>, RegExp][] = [
+  const cases: [string, Partial<DatabaseServerOptions>, RegExp][] = [
     ['a closed port', { port: 1 }, /no answer from PostgreSQL at .*:1 \(ECONNREFUSED\)/],
     ['a missing database', { database: 'herald_test_none' }, /npm run sync/],
     [

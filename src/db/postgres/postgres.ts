@@ -2,7 +2,7 @@ import { ConcurrencyLimiter } from '../concurrency-limiter.js';
 import { type Database, dollar, type Notifier, render, type Sql } from '../database.js';
 import { withDeadline } from '../deadline.js';
 import { unavailable } from '../failures.js';
-import type { ServerOptions } from '../options.js';
+import type { DatabaseServerOptions } from '../options.js';
 import { type SqlExecutor, Transaction, withRetries } from '../transaction.js';
 import {
   isServerError,
@@ -36,7 +36,7 @@ export class PostgresDatabase implements Database {
   readonly dialect = 'postgres';
   /** Undefined behind a transaction pooler, which does not forward notifications. */
   readonly notifier: Notifier | undefined;
-  readonly #options: ServerOptions;
+  readonly #options: DatabaseServerOptions;
   readonly #deadlineMs: number;
   readonly #limiter: ConcurrencyLimiter;
   readonly #prepared = new Set<string>();
@@ -51,7 +51,7 @@ export class PostgresDatabase implements Database {
   #lastResponseAt = 0;
   #closing: Promise<void> | undefined;
 
-  private constructor(options: ServerOptions) {
+  private constructor(options: DatabaseServerOptions) {
     const { connectMs, statementMs, connectionsMax } = options;
     this.#options = options;
     this.#deadlineMs = connectMs + statementMs;
@@ -67,7 +67,7 @@ export class PostgresDatabase implements Database {
   }
 
   /** Rejects when the database server cannot be reached. */
-  static async open(options: ServerOptions): Promise<PostgresDatabase> {
+  static async open(options: DatabaseServerOptions): Promise<PostgresDatabase> {
     const db = new PostgresDatabase(options);
     try {
       const first = db.#clients.use((client) => client.unsafe('select 1'));

@@ -18,7 +18,7 @@ test('files created for a database are readable by their owner only', (t) => {
   }
 });
 
-test('a lock file that another connection reads is locked once the read ends', async (t) => {
+test('a process that waits for a lock file gets the lock once another connection has read the file', async (t) => {
   const Driver = await loadSqlite();
   const path = prepareFile(join(tempFolder(t), 'herald.db'));
   (await FileLock.acquire(Driver, path, { waitMs: 0 })).release();

@@ -22,7 +22,7 @@ export function prepareFile(file: string): string {
     const requestedPath = join(realpathSync(dirname(file)), basename(file));
     const path = existsSync(requestedPath) ? realpathSync(requestedPath) : requestedPath;
     for (const required of [path, getLockPath(path)]) {
-      // Closing an existing file would release a lock that this process may hold on it.
+      // Not if the file exists: closing it would release a lock that this process may hold on it.
       if (!existsSync(required)) closeSync(openSync(required, 'a', 0o600));
     }
     return path;
@@ -114,8 +114,9 @@ export class StatementCache {
 /**
  * Restricts a database file to one process, because counters and group commit depend on one writer.
  *
- * Holds a write lock on a small database beside the file, `<file>.lock`. The kernel releases it
- * however the process ends, so no stale lock remains; a refused process can read the owner's id.
+ * Holds a write lock on a small database beside the file, `<file>.lock`. The kernel releases the lock
+ * however the process ends, so no stale lock remains. A refused process can read there which process
+ * holds the lock.
  */
 export class FileLock {
   readonly #connection: SqliteConnection;
@@ -157,7 +158,7 @@ export class FileLock {
 function tryLock(connection: SqliteConnection, wallClock: Clock): boolean {
   try {
     connection.exec('pragma synchronous = off');
-    // Commits the owner, for other processes to read. Then an open transaction is the lock.
+    // Commits the owner, so that other processes can read it. The transaction left open is the lock.
     connection.exec('begin immediate');
     connection.exec('create table if not exists owner (pid integer, host text, since text)');
     connection.exec('delete from owner');

@@ -1,6 +1,6 @@
 import type { Value } from '../database.js';
 
-/** A command to the writer thread. One message holds several. */
+/** A command to the writer thread. A message is an array of commands. */
 export type WriterCommand =
   /** A single write, committed together with other waiting writes. */
   | {
@@ -9,7 +9,7 @@ export type WriterCommand =
       readonly text: string;
       readonly values: Values;
     }
-  /** A whole transaction. The result is the number of matched rows, or 0 if it was rolled back. */
+  /** Statements to commit together. The result is the number of matched rows, or 0 after a rollback. */
   | { readonly kind: 'batch'; readonly id: number; readonly statements: readonly BatchStatement[] }
   /**
    * Begins the transaction `id`. The reply is sent once the transaction has the writer to itself.
@@ -19,7 +19,7 @@ export type WriterCommand =
   | {
       readonly kind: 'run';
       readonly id: number;
-      readonly transaction: number;
+      readonly transactionId: number;
       readonly isQuery: boolean;
       readonly text: string;
       readonly values: Values;
@@ -27,7 +27,7 @@ export type WriterCommand =
   | {
       readonly kind: 'commit' | 'rollback';
       readonly id: number;
-      readonly transaction: number;
+      readonly transactionId: number;
     }
   /** Closes the connection after all earlier commands. */
   | { readonly kind: 'close'; readonly id: number };
@@ -46,12 +46,13 @@ export interface CommandResult {
   readonly error?: SqliteErrorParts;
 }
 
-/** A reply. The first one reports that the thread is ready, or why not; later ones hold results. */
+/** A reply. The first one only reports that the thread is ready, or why not. */
 export interface WriterReply {
   readonly results: readonly CommandResult[];
   /** Commits since the previous reply: 0 or 1. */
   readonly commits: number;
-  readonly failed?: SqliteErrorParts;
+  /** Why the thread could not start; only in the first reply. */
+  readonly startError?: SqliteErrorParts;
 }
 
 /** An engine error in the form that is sent between threads. */

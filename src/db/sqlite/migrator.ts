@@ -26,8 +26,8 @@ export function migrateConnection(
 
 /**
  * Opens the file to read or migrate its schema. The purpose `read` needs no lock, and returns
- * undefined if there is no file. The purpose `migrate` rejects while another process has the file
- * open, because that process has migrated it already.
+ * undefined if there is no file. The purpose `migrate` rejects if another process still has the file open
+ * after `lockMs`; that process migrated the file when it opened it.
  */
 export async function openSqliteTarget(
   { file, wallClock, lockMs = 5000 }: SqliteOptions,

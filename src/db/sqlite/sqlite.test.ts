@@ -124,7 +124,7 @@ describe('group commit of the embedded database', () => {
         assert.equal(outcome.reason.name, 'service_unavailable');
         assert.match(outcome.reason.message, /the disk is full/);
       }
-      assert.equal(await db.execute(add(2)), 1); // Succeeds as soon as there is space.
+      assert.equal(await db.execute(add(2)), 1); // A small write still fits.
       assert.equal(await count(db), 1);
     }));
 });
@@ -330,7 +330,7 @@ describe('the file of the embedded database', () => {
       await again.close();
     }));
 
-  test('a database file cannot be opened twice in one process, also through a link', () =>
+  test('a database file cannot be opened twice in one process, not even through a link', () =>
     withNotes(async (_db, file) => {
       symlinkSync(file, `${file}-link`);
 
@@ -365,7 +365,7 @@ describe('the file of the embedded database', () => {
            }
          })();`,
       );
-      const acknowledged = await child.lines(500 + round * 333); // Another moment in each round.
+      const acknowledged = await child.lines(500 + round * 333); // So each round kills it later.
 
       child.kill();
       acknowledged.push(...(await child.ended()));
@@ -395,7 +395,7 @@ describe('the file of the embedded database', () => {
   });
 });
 
-test('when the reader cannot be opened after the writer thread has started, neither thread nor lock remains', async (t) => {
+test('when the reader cannot be opened after the writer thread has started, thread and lock are released', async (t) => {
   const file = newFile();
   await (await open(file)).close();
   const start = WriterThread.start.bind(WriterThread);

@@ -27,9 +27,10 @@ const timeoutError = (): Error => unavailable('the database does not answer in t
  *
  * Reads run synchronously on a read-only connection in the calling thread and see every write that
  * was acknowledged before. Writes run in a writer thread, which commits them in groups, durably,
- * before it acknowledges them. A transaction has that thread to itself. Each write settles within
- * `transactionMs`, even if the disk hangs: then it rejects with `service_unavailable`, and may
- * still be committed. An unsafe integer rejects the read.
+ * before it acknowledges them. A transaction has that thread to itself. A write, the work of a
+ * transaction and its commit settle within `transactionMs` each, even if the disk hangs: then they reject
+ * with `service_unavailable`, and a write or commit may still succeed. A read of an integer beyond 2^53
+ * rejects.
  */
 export class SqliteDatabase implements Database {
   readonly dialect = 'sqlite';
@@ -168,7 +169,7 @@ export class SqliteDatabase implements Database {
 
   async #close(): Promise<void> {
     await Promise.allSettled(this.#transactions);
-    // Closed before the writer, so that the last connection checkpoints the write-ahead log.
+    // Closed first, so that the writer is the last connection, which checkpoints the write-ahead log.
     this.#reader.close();
     await this.#writer.close();
     this.#lock.release();

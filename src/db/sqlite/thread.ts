@@ -30,8 +30,8 @@ const pendingMax = 10_000;
 const pendingBytesMax = 64 * 1024 * 1024;
 
 /**
- * Client of the writer thread. Commands of one event loop iteration are sent in one message. At
- * 10,000 pending commands or 64 MiB of them, writes are refused.
+ * Client of the writer thread. Commands of one event loop iteration are sent in one message. While
+ * 10,000 commands or 64 MiB of them are pending, writes are refused.
  *
  * If the thread ends, all pending and later commands reject with `service_unavailable`.
  */
@@ -68,12 +68,12 @@ export class WriterThread {
       workerData: { path, port: port2 },
       transferList: [port2],
     });
-    const { failed } = await receiveFirstReply(worker, port1);
-    if (failed !== undefined) throw new Error(failed.message);
+    const { startError } = await receiveFirstReply(worker, port1);
+    if (startError !== undefined) throw new Error(startError.message);
     return new WriterThread(worker, port1, log);
   }
 
-  /** Number of commits so far. Fewer than statements, because of group commit. */
+  /** Number of commits so far. Lower than the number of statements, because of group commit. */
   get commits(): number {
     return this.#commits;
   }
@@ -90,25 +90,25 @@ export class WriterThread {
   }
 
   /**
-   * Begins a transaction, which has the thread to itself after all earlier commands. Its first
-   * commands are sent together with `begin` and fail if `begin` fails. Throws `service_unavailable`
-   * when the queue is full.
+   * Begins a transaction, which has the thread to itself once all earlier commands have run. The first
+   * commands of the transaction are sent together with `begin` and fail if `begin` fails. Throws
+   * `service_unavailable` when the queue is full.
    */
   begin(): WriterTransaction {
     if (this.#endError !== undefined) throw this.#endError;
     if (this.#isFull(0)) throw queueFullError();
-    const transaction = this.#lastId + 1;
+    const transactionId = this.#lastId + 1; // The id that `begin` gets.
     this.#send({ kind: 'begin' }).catch(() => undefined); // Later commands reject as well.
     const run = (isQuery: boolean, text: string, values: readonly Value[]) =>
-      this.#send({ kind: 'run', transaction, isQuery, text, values });
+      this.#send({ kind: 'run', transactionId, isQuery, text, values });
     return {
       run: (text, values) => run(false, text, values) as Promise<number>,
       query: (text, values) => run(true, text, values) as Promise<object[]>,
-      end: (kind) => this.#send({ kind, transaction }) as Promise<undefined>,
+      end: (kind) => this.#send({ kind, transactionId }) as Promise<undefined>,
     };
   }
 
-  /** Closes after all earlier commands. Never calls `terminate()`, which may abort the process. */
+  /** Ends the thread after all earlier commands. Never calls `terminate()`, which may abort the process. */
   async close(): Promise<void> {
     await this.#send({ kind: 'close' }).catch(() => undefined); // The thread has ended already.
     await this.#exited;

@@ -13,7 +13,7 @@ import {
 
 type ExecuteCommand = Extract<WriterCommand, { kind: 'execute' }>;
 type BatchCommand = Extract<WriterCommand, { kind: 'batch' }>;
-type TransactionCommand = Extract<WriterCommand, { transaction: number }>;
+type TransactionCommand = Extract<WriterCommand, { transactionId: number }>;
 
 const groupSizeMax = 256;
 
@@ -23,7 +23,7 @@ const groupSizeMax = 256;
  * Statements that arrive together share one commit, so a durable write is cheap: the disk is synced
  * once for all of them, and one message holds their results. There is no timer: a group contains
  * the writes that arrived during the previous commit. Each statement fails or succeeds on its own,
- * because a failed statement leaves no trace.
+ * because a failed statement leaves no trace. Only an error such as a full disk fails the whole group.
  */
 class Writer {
   readonly #port: MessagePort;
@@ -53,13 +53,13 @@ class Writer {
 
   #enqueue(commands: readonly WriterCommand[]): void {
     for (const command of commands) {
-      if (!('transaction' in command)) {
+      if (!('transactionId' in command)) {
         this.#queue.push(command);
         continue;
       }
-      const earlierCommands = this.#transactionCommands.get(command.transaction);
+      const earlierCommands = this.#transactionCommands.get(command.transactionId);
       if (earlierCommands === undefined)
-        this.#transactionCommands.set(command.transaction, [command]);
+        this.#transactionCommands.set(command.transactionId, [command]);
       else earlierCommands.push(command);
     }
   }
@@ -99,7 +99,7 @@ class Writer {
   }
 
   /**
-   * Begins a transaction and processes its commands that have arrived. Returns one reply for all.
+   * Begins a transaction and processes those of its commands that have arrived. Returns one reply for all.
    */
   #begin(id: number): WriterReply {
     const begin = this.#attempt(id, () => this.#exec('begin immediate'));
@@ -195,12 +195,13 @@ class Writer {
 
   /**
    * Rolls back and rejects all later commands of the transaction, because the engine may already
-   * have rolled back (disk full), so that they would commit on their own.
+   * have rolled back (disk full), and later commands would then commit on their own.
    */
   #abortTransaction(command: TransactionCommand, error: SqliteErrorParts): void {
-    const id = command.transaction;
+    const id = command.transactionId;
     this.#rollback();
-    if (command.kind === 'run') this.#openTransaction = { id, error }; // Rejects until its end.
+    // Later commands are rejected until `commit` or `rollback`.
+    if (command.kind === 'run') this.#openTransaction = { id, error };
   }
 
   #run(text: string, values: readonly unknown[]): number {
@@ -247,6 +248,6 @@ try {
   new Writer(port, connection);
   port.postMessage(toReply([]));
 } catch (error) {
-  port.postMessage({ ...toReply([]), failed: toErrorParts(error) });
+  port.postMessage({ ...toReply([]), startError: toErrorParts(error) });
   port.close();
 }

@@ -14,13 +14,13 @@ export interface Obstacles {
   readonly revoked: ReadonlySet<AppendRequest>;
 }
 
-/** What a transaction writes, and its answers. */
+/** What a transaction writes, and the outcome of each request. */
 export interface AppendPlan {
-  /** The outcome of each request. */
+  /** One per request, in the same order. */
   readonly outcomes: readonly AppendOutcome[];
-  /** New events with consecutive numbers. */
+  /** The new events of all requests, with consecutive sequence numbers. */
   readonly added: readonly NumberedEvent[];
-  /** New idempotency keys. */
+  /** The new idempotency keys of all requests, by their hash. */
   readonly keys: PriorAppends;
 }
 
@@ -29,14 +29,14 @@ interface RequestPlan {
   readonly keys: PriorAppends;
 }
 
-/** Events that are new or repeated together. */
-interface Part {
+/** All events under one idempotency key, or one event without a key. All are new, or none is. */
+interface EventGroup {
   readonly events: readonly LoggableEvent[];
   readonly keyHash: string | undefined;
   readonly bodyHash: string;
 }
 
-/** Returns the outcome of each request when new events are numbered from `firstSeq`, and what to write. */
+/** Plans an append that numbers new events from `firstSeq` on. */
 export function planAppend(
   requests: readonly AppendRequest[],
   { priorAppends, revoked }: Obstacles,
@@ -64,7 +64,7 @@ function planRequest(
   const added: NumberedEvent[] = [];
   const seqs: number[] = [];
   const keys = new Map<string, PriorAppend>();
-  for (const { events, keyHash, bodyHash } of getParts(request)) {
+  for (const { events, keyHash, bodyHash } of toEventGroups(request)) {
     const prior = keyHash === undefined ? undefined : (findPrior(keyHash) ?? keys.get(keyHash));
     if (prior === undefined) {
       const nextSeq = firstSeq + added.length;
@@ -75,14 +75,14 @@ function planRequest(
       const event = request.idempotency === undefined ? events[0] : undefined;
       return { outcome: { kind: 'conflict', event }, keys };
     }
-    const partSeq = prior?.firstSeq ?? firstSeq + added.length - events.length;
-    seqs.push(...events.map((_, index) => partSeq + index));
+    const groupSeq = prior?.firstSeq ?? firstSeq + added.length - events.length;
+    seqs.push(...events.map((_, index) => groupSeq + index));
   }
   const kind = added.length === 0 ? 'repeated' : 'appended';
   return { outcome: { kind, seqs, added }, keys };
 }
 
-function getParts({ events, idempotency, keyId }: AppendRequest): readonly Part[] {
+function toEventGroups({ events, idempotency, keyId }: AppendRequest): readonly EventGroup[] {
   if (idempotency !== undefined) {
     const { key, bodyHash } = idempotency;
     return [{ events, keyHash: hashKey(keyId, key), bodyHash }];

@@ -13,8 +13,8 @@ const nothingRevoked: ReadonlySet<AppendRequest> = new Set();
  *
  * Sequence numbers come from the counter in `log_head`, which is updated in the transaction that
  * writes the events. The row lock makes transactions commit in sequence order, which identity columns
- * do not. While no other process writes, this process knows the next number and appends with a single
- * batch of statements.
+ * do not. As long as no other process has appended, this process knows the next number, and on SQLite it
+ * appends with a single batch of statements.
  *
  * API keys are read after the numbers are taken, in the same transaction. Revoking an API key takes a
  * number too, so each event of the key is either numbered before the revocation or rejected.
@@ -50,15 +50,16 @@ export class SqlAppender {
       return await this.#appendInTransaction(requests);
     } catch (error) {
       if (!(error instanceof UniqueViolation)) throw error;
-      // A concurrent request with the same idempotency key has committed, so a retry finds the key.
-      return this.#appendInTransaction(requests);
+      // Another process has committed one of the idempotency keys. The retry locks the row of `log_head`
+      // before it reads the keys, so that no other process can commit a key afterwards.
+      return this.#appendInTransaction(requests, { locksHeadFirst: true });
     }
   }
 
   /**
    * Appends with one batch of statements. Writes nothing and returns undefined when that is impossible:
-   * an idempotency key was used before, an API key is revoked, another process has appended, or the
-   * database has no batches.
+   * an idempotency key was used before, an API key is revoked, another process has appended, no event is
+   * new, or the database has no batches.
    */
   async #appendInBatch(
     requests: readonly AppendRequest[],
@@ -87,11 +88,12 @@ export class SqlAppender {
 
   async #appendInTransaction(
     requests: readonly AppendRequest[],
+    { locksHeadFirst = false } = {},
   ): Promise<readonly AppendOutcome[]> {
     const committedSeq = this.#generation.seq;
     const { outcomes, lastSeq } = await this.#db.transaction(async (tx) => {
       const now = this.#wallClock();
-      const priorAppends = await findPriorAppends(tx, requests, now);
+      const priorAppends = await findPriorAppends(tx, requests, { now, locksHeadFirst });
       const { head, revoked } = await this.#reserveSeqs(tx, requests, priorAppends);
       const { seq } = this.#generation.verify(head, committedSeq);
       const { outcomes, added, keys } = planAppend(requests, { priorAppends, revoked }, seq + 1);
@@ -113,19 +115,20 @@ export class SqlAppender {
     requests: readonly AppendRequest[],
     priorAppends: PriorAppends,
   ): Promise<{ head: LogHead | undefined; revoked: ReadonlySet<AppendRequest> }> {
-    const { added } = planAppend(requests, { priorAppends, revoked: nothingRevoked }, 0);
+    const { added, outcomes } = planAppend(requests, { priorAppends, revoked: nothingRevoked }, 0);
     // Statements are sent together, here and below, because a round trip takes longer than a statement.
     const [, head, revoked] = await Promise.all([
       added.length > 0 && tx.execute(buildHeadUpdate(added)),
       readHead(tx),
       this.#findRevoked(tx, requests),
     ]);
-    if (revoked.size > 0) {
-      // Fewer events are new, or more: what repeats a revoked request of this group is new itself.
-      const { added: allowed } = planAppend(requests, { priorAppends, revoked }, 0);
-      await tx.execute(buildHeadUpdate(added, -1));
-      if (allowed.length > 0) await tx.execute(buildHeadUpdate(allowed));
-    }
+    const refused = outcomes.flatMap((outcome, index) => {
+      const request = requests[index];
+      const isRefused =
+        request !== undefined && revoked.has(request) && outcome.kind === 'appended';
+      return isRefused ? outcome.added : [];
+    });
+    if (refused.length > 0) await tx.execute(buildHeadUpdate(refused, -1)); // Their API key is revoked.
     return { head: head && { ...head, seq: head.seq - added.length }, revoked };
   }
 
@@ -140,7 +143,7 @@ export class SqlAppender {
   }
 
   async #insert(tx: Database, added: readonly NumberedEvent[], now: number): Promise<void> {
-    // Pipelined with the notification, which then costs no round trip.
+    // Pipelined with the notification, which then costs no extra round trip.
     const inserting = buildInserts(added, now).map((insert) => tx.execute(insert));
     await Promise.all([...inserting, this.#db.notifier?.notify(tx)]);
   }

@@ -10,8 +10,8 @@ export interface ControlEntryParts {
 
 /**
  * Appends control entries in the transaction that makes the change they describe. Call it after
- * everything that may wait for a lock, because from then on the transaction locks the counter row, and
- * all publishers wait for it. Does nothing when the event log does not exist, because then no server
+ * everything that may wait for a lock, because the transaction then holds the lock on the counter row, for
+ * which all publishers wait. Does nothing when the event log does not exist, because then no server
  * has run yet.
  */
 export async function appendControlEntries(

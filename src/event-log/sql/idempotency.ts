@@ -2,14 +2,14 @@ import { createHash } from 'node:crypto';
 import { type Database, inserts, list, type Sql, sql } from '../../db/database.js';
 import type { AppendRequest } from '../log-store.js';
 
-/** What was appended under an idempotency key: consecutive numbers. */
+/** The events that were appended under one idempotency key. Their sequence numbers are consecutive. */
 export interface PriorAppend {
   readonly bodyHash: string;
   readonly firstSeq: number;
   readonly eventCount: number;
 }
 
-/** Appends by the hash of their idempotency key. */
+/** Earlier appends by the hash of their idempotency key. */
 export type PriorAppends = ReadonlyMap<string, PriorAppend>;
 
 interface Row {
@@ -21,23 +21,27 @@ interface Row {
 
 const keyLifeMs = 24 * 60 * 60 * 1000;
 
-/** Returns the SHA-256 under which a key is stored. Two API keys never share an idempotency key. */
+/**
+ * Returns the SHA-256 under which an idempotency key is stored. It includes the id of the API key, so that
+ * two API keys never share an idempotency key.
+ */
 export function hashKey(keyId: string | undefined, key: string): string {
   return createHash('sha256').update(`${keyId}\n${key}`).digest('hex');
 }
 
 /**
  * Returns the appends of the last 24 hours that used the idempotency keys of these requests, and
- * deletes those of the keys that have expired. Call it in the transaction that appends.
+ * deletes those of the keys that have expired. Call it in the transaction that appends. With
+ * `locksHeadFirst`, no other transaction can commit a key between the read of the keys and the commit.
  */
 export async function findPriorAppends(
   tx: Database,
   requests: readonly AppendRequest[],
-  now: number,
+  { now, locksHeadFirst }: { now: number; locksHeadFirst: boolean },
 ): Promise<PriorAppends> {
   const hashes = requests.flatMap(({ events, idempotency, keyId }) =>
-    [idempotency, ...events.map((event) => event.idempotency)].flatMap((own) =>
-      own === undefined ? [] : hashKey(keyId, own.key),
+    [idempotency, ...events.map((event) => event.idempotency)].flatMap((used) =>
+      used === undefined ? [] : hashKey(keyId, used.key),
     ),
   );
   if (hashes.length === 0) return new Map();
@@ -45,6 +49,7 @@ export async function findPriorAppends(
   await tx.execute(
     sql`delete from idempotency where key_hash in (${keys}) and expires_at <= ${now}`,
   );
+  if (locksHeadFirst) await tx.execute(sql`update log_head set seq = seq where id = 1`);
   const rows = await tx.query<Row>(
     sql`select key_hash, body_hash, first_seq, event_count from idempotency
       where key_hash in (${keys})`,

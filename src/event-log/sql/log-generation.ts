@@ -25,7 +25,7 @@ export class LogGeneration {
     this.#onReplaced = onReplaced;
   }
 
-  /** The newest number known to be committed. A query sent from now on returns no lower head. */
+  /** The newest number known to be committed. Unless the event log is replaced, later queries return no lower head. */
   get seq(): number {
     return this.#seq;
   }
@@ -36,8 +36,8 @@ export class LogGeneration {
   }
 
   /**
-   * Returns a head that was read after `seq` was `committedSeq`. Throws `service_unavailable` when
-   * the head belongs to another event log or is missing. A missing head can reappear, for example
+   * Returns `head`. `committedSeq` is the value of `seq` before the query for the head was sent. Throws
+   * `service_unavailable` when the head belongs to another event log or is missing. A missing head can reappear, for example
    * after a restore.
    */
   verify<Head extends LogHead>(head: Head | undefined, committedSeq: number): Head {
@@ -60,7 +60,7 @@ export async function readHead(db: Database): Promise<LogHead | undefined> {
 
 /**
  * Starts a new epoch if the newest sequence number went back, because numbers that clients have
- * received would be used again. Never rejects; on failure the operator has to reset the epoch.
+ * received would be used again. Never rejects; if it fails, the operator has to reset the epoch.
  */
 export async function startNewEpoch(
   db: Database,
@@ -74,5 +74,7 @@ export async function startNewEpoch(
 }
 
 function unavailable(state: string): Failure {
-  return new Failure('service_unavailable', `Cannot use the log: ${state}`, { retryAfterMs: 1000 });
+  return new Failure('service_unavailable', `Cannot use the event log: ${state}`, {
+    retryAfterMs: 1000,
+  });
 }

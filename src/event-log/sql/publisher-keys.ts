@@ -2,8 +2,8 @@ import { type Database, type Sql, sql } from '../../db/database.js';
 import type { AppendRequest } from '../log-store.js';
 
 /**
- * Checks the API keys of publishers. The event log does not own the table of API keys, so the SQL is
- * supplied by its owner.
+ * Checks the API keys of publishers. The owner of the table of API keys supplies the SQL, because the
+ * event log does not know that table.
  */
 export interface PublisherKeys {
   /** Returns an SQL condition: true if none of these keys is revoked. Needs at least one key. */

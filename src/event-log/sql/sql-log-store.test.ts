@@ -29,7 +29,7 @@ const keyedRequest = (key: string, body: string, ...events: LoggableEvent[]) => 
   idempotency: { key, bodyHash: body.padEnd(64, '0') },
 });
 
-/** Stored size of an event with one byte of data and one address. */
+/** Stored size of an event with one byte of data and one recipient. */
 const smallEventBytes = 1 + 128;
 
 const audiences = ['all', 'u:1', 's:x'];
@@ -67,7 +67,7 @@ test('a reader receives only events for its audiences, in order, page by page', 
   await store.append([request(...recipients.map((to, index) => event(String(index + 1), to)))]);
   const seqs = async (after: number, limit: number) =>
     (
-      await store.read(words, { after, upTo: 1e6 }, { eventsMax: limit, bytesMax: 1000 })
+      await store.read(audiences, { after, upTo: 1e6 }, { eventsMax: limit, bytesMax: 1000 })
     ).events.map(({ seq }) => seq);
 
   assert.deepEqual(await seqs(0, 100), [1, 2, 4, 5, 7]);
@@ -128,7 +128,7 @@ test('a read of a range returns every event with its audiences', async (t) => {
   ]);
 });
 
-test('a read of a range ends with the event that reaches the limit of bytes, addresses included', async (t) => {
+test('a read of a range ends with the event that reaches the byte limit, recipients included', async (t) => {
   const { store } = await openStore(t);
   const wide = Array.from({ length: 10 }, (_, index) => `u:${index}`);
   await store.append([request(event('é'.repeat(50)), event('b', wide), event('c'), event('d'))]);
@@ -155,20 +155,20 @@ test('a page says how far the event log was trimmed when it was read', async (t)
   const read = (reader: string) => store.read([reader], { after: 0, upTo: 3 }, page);
 
   assert.equal((await read('u:1')).trimmedSeq, 0);
-  await store.trim({ after: 0, upTo: 2, events: 2, bytes: 2 * smallEventBytes });
+  await store.trim({ after: 0, upTo: 2, eventCount: 2, bytes: 2 * smallEventBytes, now: 0 });
 
   const kept = await read('u:1');
   assert.deepEqual([kept.events.map(({ seq }) => seq), kept.trimmedSeq], [[3], 2]);
   assert.deepEqual(await read('u:2'), { events: [], more: false, trimmedSeq: 2 });
 });
 
-test('a reader of trimmed events is told of a gap only if one of them was for it', async (t) => {
+test('a read reports a gap only if a trimmed event was for the reader', async (t) => {
   const { store, openLog } = await openStore(t);
   const eventLog = await openLog();
   await eventLog.append(request(event('a'), event('b', ['u:2']), event('c', ['u:3'])));
-  const later = await openLog(); // Its cache is empty.
+  const later = await openLog(); // Opened after the events, so nothing is cached.
 
-  await store.trim({ after: 0, upTo: 2, events: 2, bytes: 2 * smallEventBytes });
+  await store.trim({ after: 0, upTo: 2, eventCount: 2, bytes: 2 * smallEventBytes, now: 0 });
 
   const hasGap = async (reader: string, after: number) =>
     (await later.read([reader], after, 1e6)).gap;
@@ -229,7 +229,8 @@ test('catchUp reports a gap when events are trimmed while it reads them', async 
     gap: () => delivered.push('gap'),
   });
   await store.append([request(event('a'), event('b'))]);
-  runBeforeNext = async () => void (await store.trim({ after: 0, upTo: 2, events: 2, bytes: 2 }));
+  runBeforeNext = async () =>
+    void (await store.trim({ after: 0, upTo: 2, eventCount: 2, bytes: 2, now: 0 }));
 
   await eventLog.catchUp();
 
@@ -278,7 +279,7 @@ const keyed = (key: string, data: string): LoggableEvent => ({
   idempotency: { key, bodyHash: data.padEnd(64, '0'), index: undefined },
 });
 
-test('events with idempotency keys of their own are appended once, whatever is appended beside them', async (t) => {
+test('events with their own idempotency keys are appended once, whichever events are appended with them', async (t) => {
   const { store } = await openStore(t);
   const append = async (...requests: Parameters<typeof request>[]) => {
     const outcomes = await store.append(requests.map((events) => request(...events)));
@@ -300,13 +301,13 @@ test('events with idempotency keys of their own are appended once, whatever is a
   ]);
   assert.deepEqual(await append([event('x'), keyed('e', '8'), keyed('a', 'other')]), ['conflict']);
   assert.deepEqual(await append([keyed('e', '8')]), ['appended 8']);
-  const { events, bytes } = await store.state();
-  assert.deepEqual({ events, bytes }, { events: 8, bytes: 8 * smallEventBytes });
+  const { eventCount, bytes } = await store.state();
+  assert.deepEqual({ eventCount, bytes }, { eventCount: 8, bytes: 8 * smallEventBytes });
   const { events: read } = await store.read(['u:1'], { after: 0, upTo: 100 }, page);
   assert.equal(read.map(({ data }) => data).join(''), '12345678');
 });
 
-test('a conflict names the event whose key it is', async (t) => {
+test('a conflict names the event whose idempotency key was used before', async (t) => {
   const { store } = await openStore(t);
   await store.append([request(keyed('a', '1'))]);
   const second = keyed('a', 'other');
@@ -316,7 +317,7 @@ test('a conflict names the event whose key it is', async (t) => {
   assert.deepEqual(outcome, { kind: 'conflict', event: second });
 });
 
-test('a request that repeats one of a revoked API key in the same commit is appended', async (t) => {
+test('a revoked API key does not affect the same idempotency key of another API key', async (t) => {
   const { store, keys, one, two } = await openWithKeys(t);
   await keys.revoke('one'); // Number 1.
   const by = (keyId: string, ...events: LoggableEvent[]) => ({ ...request(...events), keyId });
@@ -329,6 +330,30 @@ test('a request that repeats one of a revoked API key in the same commit is appe
 
   assert.deepEqual(outcomes.map(outlineOutcome), ['revoked', 'appended 2', 'appended 2 3']);
   assert.equal((await store.state()).bytes, 2 * smallEventBytes);
+});
+
+test('requests with several idempotency keys succeed while other processes publish the same keys', async (t) => {
+  const { db, wallClock, store } = await openStore(t);
+  const options = { wallClock, newEpoch: 'x' };
+  const [second, third] = [
+    await SqlLogStore.open(db, options),
+    await SqlLogStore.open(db, options),
+  ];
+
+  for (let round = 0; round < 10; round += 1) {
+    const events = Array.from({ length: 20 }, (_, index) => keyed(`${round}-${index}`, 'x'));
+    const one = async () => {
+      for (const single of events) await store.append([request(single)]);
+    };
+    const outcomes = await Promise.all([
+      one(),
+      second.append([request(...events)]),
+      third.append([request(...[...events].reverse())]),
+    ]);
+    assert.equal(outcomes.length, 3);
+  }
+
+  assert.equal((await store.state()).eventCount, 200);
 });
 
 test('of concurrent requests with one idempotency key, one appends and all return its ids', async (t) => {
@@ -470,8 +495,11 @@ test('each control entry has a sequence number, in order with events, and no aud
     { seq: 3, control: '{"kind":"sessions_ended","sessionIds":["s2"]}' },
     { seq: 4, ...event('b'), expiresAt: undefined },
   ]);
-  const { seq, events, bytes } = await store.state();
-  assert.deepEqual({ seq, events, bytes }, { seq: 4, events: 2, bytes: 2 * smallEventBytes });
+  const { seq, eventCount, bytes } = await store.state();
+  assert.deepEqual(
+    { seq, eventCount, bytes },
+    { seq: 4, eventCount: 2, bytes: 2 * smallEventBytes },
+  );
   const all = { after: 0, upTo: 10 };
   const read = await store.read(['all', 'u:1', 's:s1'], all, page);
   assert.deepEqual(
@@ -592,24 +620,24 @@ test('control entries do not count as events, and are trimmed with the events be
   const eventLog = await openLog({ ...unlimitedRetention, ageMaxMs: 10_000, eventsMax: 2 });
   const trim = async () => {
     await eventLog.trim();
-    const { trimmedSeq, events } = await store.state();
+    const { trimmedSeq, eventCount } = await store.state();
     const rows = await db.query<{ seq: number }>(sql`select seq from events order by seq`);
     assert.deepEqual(rows[0]?.seq ?? 8, trimmedSeq + 1);
-    return { trimmedSeq, events };
+    return { trimmedSeq, eventCount };
   };
   const control = () => db.transaction((tx) => append(tx, [ended('s')]));
   await control();
   await store.append([request(event('2'))]);
   for (let count = 0; count < 4; count += 1) await control();
 
-  assert.deepEqual(await trim(), { trimmedSeq: 0, events: 1 });
+  assert.deepEqual(await trim(), { trimmedSeq: 0, eventCount: 1 });
   await store.append([request(event('7'))]);
-  assert.deepEqual(await trim(), { trimmedSeq: 0, events: 2 });
+  assert.deepEqual(await trim(), { trimmedSeq: 0, eventCount: 2 });
   await store.append([request(event('8'))]);
-  assert.deepEqual(await trim(), { trimmedSeq: 2, events: 2 });
+  assert.deepEqual(await trim(), { trimmedSeq: 2, eventCount: 2 });
   time.now += 10_001;
   await control();
-  assert.deepEqual(await trim(), { trimmedSeq: 8, events: 0 });
+  assert.deepEqual(await trim(), { trimmedSeq: 8, eventCount: 0 });
 });
 
 async function openWithKeys(t: TestContext) {
@@ -646,8 +674,8 @@ test('when requests share a commit, only those of a revoked API key are rejected
     'revoked',
     'appended 9',
   ]);
-  const { events, bytes } = await store.state();
-  assert.deepEqual({ events, bytes }, { events: 8, bytes: 8 * smallEventBytes });
+  const { eventCount, bytes } = await store.state();
+  assert.deepEqual({ eventCount, bytes }, { eventCount: 8, bytes: 8 * smallEventBytes });
   const { events: read } = await store.read(['u:1'], { after: 0, upTo: 10 }, page);
   assert.equal(read.map(({ data }) => data).join(''), 'abcdefgh');
 });
@@ -662,25 +690,23 @@ test('repeating a request with a revoked API key is rejected despite its idempot
   assert.deepEqual((await store.append([repeated])).map(outlineOutcome), ['revoked']);
 });
 
-test('revoking an API key takes one sequence number, and stamp returns the number and the state', async (t) => {
+test('revoking an API key takes one sequence number, and a publish snapshot shows the number and the revocation', async (t) => {
   const { store, keys, one, two } = await openWithKeys(t);
   await store.append([request(event('a'))]);
-  assert.deepEqual(await store.stamp(one), { seq: 1, isRevoked: false });
+  assert.deepEqual(await store.readPublishSnapshot(one), { seq: 1, isRevoked: false });
 
   assert.equal(await keys.revoke(one), true);
   assert.equal(await keys.revoke(one), false);
 
-  assert.deepEqual(await store.stamp(one), { seq: 2, isRevoked: true });
-  assert.deepEqual(await store.stamp(two), { seq: 2, isRevoked: false });
-  assert.deepEqual(await store.stamp(undefined), { seq: 2, isRevoked: false });
+  assert.deepEqual(await store.readPublishSnapshot(one), { seq: 2, isRevoked: true });
+  assert.deepEqual(await store.readPublishSnapshot(two), { seq: 2, isRevoked: false });
+  assert.deepEqual(await store.readPublishSnapshot(undefined), { seq: 2, isRevoked: false });
   assert.deepEqual((await store.readAll({ after: 1, upTo: 2 }, 1e6)).entries, [
     { seq: 2, control: `{"kind":"key_revoked","keyId":"${one}"}` },
   ]);
 });
 
-const words = ['all', 'u:1', 's:x'];
-
-test('a client can resume from any position up to the head, whoever may receive its event', async (t) => {
+test('a client can resume from any position up to the head, even if the event there is for others', async (t) => {
   const { openLog } = await openStore(t);
   const eventLog = await openLog();
   await eventLog.append(request(event('1'), event('2', ['u:2']), event('3', ['all'])));
@@ -698,7 +724,7 @@ test('a client can resume from any position up to the head, whoever may receive 
   assert.deepEqual(await start('nonsense'), [3, false, 'unknown_id']);
 });
 
-test('the id of a start is the position at which the stream starts', async (t) => {
+test('the id of a stream start is the position at which the stream starts', async (t) => {
   const { openLog } = await openStore(t);
   const eventLog = await openLog();
   await eventLog.append(request(event('1'), event('2', ['u:2']), event('3', ['u:2'])));
@@ -751,10 +777,15 @@ for (const [limit, keptCount] of trims) {
 
     await eventLog.trim();
 
-    const { trimmedSeq, seq, events, bytes } = await store.state();
+    const { trimmedSeq, seq, eventCount, bytes } = await store.state();
     assert.deepEqual(
-      { trimmedSeq, seq, events, bytes },
-      { trimmedSeq: 10 - keptCount, seq: 10, events: keptCount, bytes: keptCount * (100 + 128) },
+      { trimmedSeq, seq, eventCount, bytes },
+      {
+        trimmedSeq: 10 - keptCount,
+        seq: 10,
+        eventCount: keptCount,
+        bytes: keptCount * (100 + 128),
+      },
     );
     assert.equal((await db.query(sql`select seq from events`)).length, keptCount);
     assert.equal((await db.query(sql`select seq from event_audiences`)).length, keptCount);
@@ -769,7 +800,7 @@ test('a trim batch is smaller when events have many recipients', async (t) => {
   const wide = Array.from({ length: 1000 }, (_, index) => `u:${index}`);
   await eventLog.append(request(...Array.from({ length: 7 }, () => event('x', wide)), event('x')));
   const oldest = async (after: number, recipientsMax: number) =>
-    (await store.oldestEntries(after, { eventsMax: 3, recipientsMax })).map(({ seq }) => seq);
+    (await store.oldestEntries(after, { entriesMax: 3, recipientsMax })).map(({ seq }) => seq);
 
   assert.deepEqual(await oldest(0, 1), [1]); // At least one.
   assert.deepEqual(await oldest(0, 1999), [1]);
@@ -789,8 +820,8 @@ test('when two processes trim at the same time, only one trims, and the byte cou
   await store.append([request(...Array.from({ length: 10 }, () => event('x'.repeat(100))))]);
 
   const rows = [
-    await store.trim({ after: 0, upTo: 5, events: 5, bytes: 5 * 228 }),
-    await other.trim({ after: 0, upTo: 6, events: 6, bytes: 6 * 228 }), // Computed before the first trim.
+    await store.trim({ after: 0, upTo: 5, eventCount: 5, bytes: 5 * 228, now: 0 }),
+    await other.trim({ after: 0, upTo: 6, eventCount: 6, bytes: 6 * 228, now: 0 }), // A range computed before the first trim.
   ];
 
   assert.deepEqual(rows, [10, 0]);
@@ -803,12 +834,28 @@ test('expired events are not replayed', async (t) => {
   const { time, openLog } = await openStore(t);
   const eventLog = await openLog();
   await eventLog.append(request(event('expiring', ['u:1'], time.now + 1000), event('stays')));
-  const later = await openLog(); // Its cache is empty.
+  const later = await openLog(); // Opened after the events, so nothing is cached.
   const read = async () => (await later.read(audiences, 0, 1e6)).frames.map(({ seq }) => seq);
 
   assert.deepEqual(await read(), [1, 2]);
   time.now += 1000;
   assert.deepEqual(await read(), [2]);
+});
+
+test('a trimmed event that had expired is no loss', async (t) => {
+  const { time, openLog } = await openStore(t);
+  const eventLog = await openLog({ ...unlimitedRetention, eventsMax: 1 });
+  const expiresAt = time.now + 1000;
+  await eventLog.append(
+    request(event('1', ['u:1'], expiresAt), event('2', ['u:2'], expiresAt + 1)),
+  );
+  await eventLog.append(request(event('3', ['u:3'])));
+
+  time.now = expiresAt;
+  await eventLog.trim(); // Up to 2.
+
+  assert.equal((await resolveStart(eventLog, ['u:1'], 'e1-0')).reason, 'resumed');
+  assert.equal((await resolveStart(eventLog, ['u:2'], 'e1-0')).reason, 'too_old');
 });
 
 test('a client can resume from a trimmed position if it lost no event, and gets too_old otherwise', async (t) => {
@@ -843,12 +890,12 @@ test('a client can resume from a trimmed position if it lost no event, and gets 
 });
 
 /**
- * Statements that replace the event log, and the head expected afterwards. If the counter went back, the
- * epoch changes, because numbers would be used again.
+ * Statements that replace the event log, and the head expected afterwards. If the counter went back, a new
+ * epoch is started, because sequence numbers would be used again.
  */
 const replacements = {
   'another epoch': { replace: sql`update log_head set epoch = 'e2'`, epoch: 'e2', seq: 3 },
-  'another epoch, further on': {
+  'another epoch and a higher counter': {
     replace: sql`update log_head set epoch = 'e2', seq = 9`,
     ...{ epoch: 'e2', seq: 9 },
   },

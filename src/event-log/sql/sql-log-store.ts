@@ -8,13 +8,14 @@ import type {
   LogState,
   LogStore,
   PageLimits,
-  PublishStamp,
+  PublishSnapshot,
   SeqRange,
   StoredPage,
   TrimBatchLimits,
   TrimCandidate,
   TrimRange,
 } from '../log-store.js';
+import { storedBytesMax } from '../stored-size.js';
 import { SqlAppender } from './appender.js';
 import { sweepIdempotencyKeys } from './idempotency.js';
 import { LogGeneration, type LogHead, readHead, startNewEpoch } from './log-generation.js';
@@ -67,9 +68,8 @@ const storedBytes = sql`coalesce(bytes, octet_length(data))`;
 
 /**
  * Stores the event log in tables of a `Database`: `log_head`, `events`, `event_audiences`,
- * `idempotency` and `trimmed_audiences`. After the stored event log was
- * replaced (see `LogGeneration`), `state`, `stamp` and `append` throw
- * `service_unavailable`.
+ * `idempotency` and `trimmed_audiences`. Once the stored event log has been replaced (see
+ * `LogGeneration`), `state`, `readPublishSnapshot`, `read` and `append` throw `service_unavailable`.
  */
 export class SqlLogStore implements LogStore {
   /** False for the embedded database, which only one server process uses. */
@@ -116,7 +116,7 @@ export class SqlLogStore implements LogStore {
     return this.#appender.append(requests);
   }
 
-  async stamp(keyId: string | undefined): Promise<PublishStamp> {
+  async readPublishSnapshot(keyId: string | undefined): Promise<PublishSnapshot> {
     const isRevoked =
       keyId === undefined
         ? sql`0`
@@ -129,7 +129,7 @@ export class SqlLogStore implements LogStore {
 
   /**
    * Merges one limited index range per audience, so the cost depends on the number of events for the
-   * reader, not on all events. Small data is read together with the sizes. Large data is read only
+   * reader, not on the number of all events. Small data is read together with the sizes. Large data is read only
    * for the events of the page, so that little more than the page is transferred.
    */
   async read(
@@ -150,13 +150,8 @@ export class SqlLogStore implements LogStore {
   }
 
   async readAll({ after, upTo: rangeEnd }: SeqRange, bytesMax: number): Promise<LoggedRange> {
-    const [row] = await this.#db.query<{ seq: number | null }>(
-      sql`select min(seq) as seq from (
-          select seq, sum(${storedBytes}) over (order by seq) as total from events
-          where seq > ${after} and seq <= ${rangeEnd}
-        ) sized where total >= ${bytesMax}`,
-    );
-    const upTo = row?.seq ?? rangeEnd;
+    const isSmall = (rangeEnd - after) * storedBytesMax <= bytesMax; // Then no query for the end is needed.
+    const upTo = isSmall ? rangeEnd : await this.#findRangeEnd(after, rangeEnd, bytesMax);
     // Audiences are read first. If an event is trimmed between the queries, it is then missing, which
     // callers detect as a gap. In the opposite order the event would have no audiences.
     const audienceRows = await this.#db.query<{ audience: string; seq: number }>(
@@ -187,7 +182,7 @@ export class SqlLogStore implements LogStore {
 
   async oldestEntries(
     after: number,
-    { eventsMax, recipientsMax }: TrimBatchLimits,
+    { entriesMax, recipientsMax }: TrimBatchLimits,
   ): Promise<TrimCandidate[]> {
     const [firstRowBeyond] = await this.#db.query<{ seq: number }>(
       sql`select seq from event_audiences
@@ -197,7 +192,7 @@ export class SqlLogStore implements LogStore {
       (firstRowBeyond?.seq ?? Number.POSITIVE_INFINITY) - 1,
       after + 1,
     );
-    const upTo = Math.min(lastFittingSeq, after + eventsMax); // Numbers have no gaps.
+    const upTo = Math.min(lastFittingSeq, after + entriesMax); // Sequence numbers have no gaps.
     interface Row {
       readonly seq: number;
       readonly created_at: number;
@@ -226,6 +221,17 @@ export class SqlLogStore implements LogStore {
     return this.#db.notifier?.subscribe(onAppended);
   }
 
+  /** Returns the number of the event that reaches `bytesMax`, or `rangeEnd` if none does. */
+  async #findRangeEnd(after: number, rangeEnd: number, bytesMax: number): Promise<number> {
+    const [row] = await this.#db.query<{ seq: number | null }>(
+      sql`select min(seq) as seq from (
+          select seq, sum(${storedBytes}) over (order by seq) as total from events
+          where seq > ${after} and seq <= ${rangeEnd}
+        ) sized where total >= ${bytesMax}`,
+    );
+    return row?.seq ?? rangeEnd;
+  }
+
   async #readHead<Row extends LogHead>(statement: Sql): Promise<Row> {
     const committedSeq = this.#generation.seq;
     const [row] = await this.#db.query<Row>(statement);
@@ -234,15 +240,15 @@ export class SqlLogStore implements LogStore {
 
   /**
    * Reads the rows of a page, and in the same snapshot how far the event log is trimmed. The inner query
-   * has the limit, and the outer query repeats the range, because otherwise PostgreSQL expects a page per
-   * audience and scans `events` from its beginning.
+   * has the limit, and the outer query repeats the range, because otherwise PostgreSQL plans for a full
+   * page per audience and scans `events` from its beginning.
    */
   async #readRows(
     audiences: readonly Audience[],
     { after, upTo }: SeqRange,
     { eventsMax: limit, bytesMax }: PageLimits,
   ): Promise<{ rows: PageRow[]; trimmedSeq: number }> {
-    // Twice the average size of the events of a full page.
+    // Twice the average size of an event in a page that reaches both limits.
     const smallBytesMax = Math.floor((2 * bytesMax) / limit);
     const ranges = union(
       audiences,
@@ -294,8 +300,8 @@ async function createLog(db: Database, epoch: string): Promise<LogHead> {
   }
 }
 
-function toLogState({ epoch, seq, trimmed_seq: trimmedSeq, events, bytes }: StateRow): LogState {
-  return { epoch, seq, trimmedSeq, events, bytes };
+function toLogState({ epoch, seq, trimmed_seq, events, bytes }: StateRow): LogState {
+  return { epoch, seq, trimmedSeq: trimmed_seq, eventCount: events, bytes };
 }
 
 function toLoggedEvent(row: EventRow, audiences: readonly Audience[]): LoggedEvent {

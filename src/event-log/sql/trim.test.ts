@@ -24,16 +24,16 @@ const request = (audience: string) => ({
   idempotency: undefined,
 });
 
-/** A trim of the events above `after`, up to `upTo`, of 5 bytes and one address each. */
+/** A trim of the events above `after`, up to `upTo`, with 5 bytes and one recipient each. */
 const range = (after: number, upTo: number) => ({
-  ...{ after, upTo, events: upTo - after, bytes: 133 * (upTo - after) },
+  ...{ after, upTo, eventCount: upTo - after, bytes: 133 * (upTo - after), now: 0 },
 });
 
 /** Asserts that the events up to `trimmedSeq` are trimmed, and no others. */
 async function assertTrimmed(db: Database, store: SqlLogStore, trimmedSeq: number): Promise<void> {
   const state = await store.state();
   const keptCount = state.seq - trimmedSeq;
-  const expected = { trimmedSeq, events: keptCount, bytes: 133 * keptCount };
+  const expected = { trimmedSeq, eventCount: keptCount, bytes: 133 * keptCount };
   assert.deepEqual({ ...state, ...expected }, state);
   for (const table of ['events', 'event_audiences']) {
     const rows = await db.query<{ seq: number }>({
@@ -129,7 +129,7 @@ test('of two trims at the same time, one trims and one deletes nothing', async (
 test('a trim reads nothing below the range that it deletes', async (t) => {
   const { db, store } = await openStores(t);
   await store.trim(range(0, 6));
-  // Rows that can be left below the range only here; a backup's snapshot keeps the deleted ones likewise.
+  // Rows below the range, which exist only in this test. They stand for deleted rows that a backup's snapshot keeps.
   await db.execute(sql`insert into events (seq, data, created_at) values (2, '', 0)`);
   await db.execute(sql`insert into event_audiences (audience, seq) values ('u:9', 2)`);
 

@@ -5,12 +5,12 @@ import { recordTrimmed, type TrimmedAudience } from './trimmed-audiences.js';
 /**
  * Deletes a range of entries in one transaction, see `LogStore.trim`.
  *
- * The counter row is the last lock, because publishers wait for it and every other statement may wait for
- * rows that another transaction has locked. The events are deleted first: when several processes trim at
+ * The counter row is locked last, because publishers wait for it, and the other statements may have to wait
+ * for rows that another transaction has locked. The events are deleted first: when several processes trim at
  * the same time, all but one wait at the first event, and none of them at an audience.
  *
- * Each range has a lower bound: while a backup holds a snapshot, the database keeps deleted rows, and would
- * read all that were trimmed before.
+ * Each statement repeats the lower bound of the range. While a backup holds a snapshot, the database keeps
+ * deleted rows, and without the bound a statement would read all rows that were trimmed before.
  */
 export async function trimRange(db: Database, range: TrimRange): Promise<number> {
   try {
@@ -28,21 +28,25 @@ class AlreadyTrimmed extends Error {
 
 async function deleteRange(
   tx: Database,
-  { after, upTo, events, bytes }: TrimRange,
+  { after, upTo, eventCount, bytes, now }: TrimRange,
 ): Promise<number> {
+  // Locks nothing. If another process trims meanwhile, this trim is rolled back.
+  const trimmed = await tx.query<TrimmedAudience>(
+    sql`select audience, max(recipient.seq) as seq
+      from event_audiences recipient join events event on event.seq = recipient.seq
+      where recipient.seq > ${after} and recipient.seq <= ${upTo}
+        and (event.expires_at is null or event.expires_at > ${now})
+      group by audience`,
+  );
   const deletedEntries = await tx.execute(
     sql`delete from events where seq > ${after} and seq <= ${upTo}`,
-  );
-  const trimmed = await tx.query<TrimmedAudience>(
-    sql`select audience, max(seq) as seq from event_audiences
-      where seq > ${after} and seq <= ${upTo} group by audience`,
   );
   await recordTrimmed(tx, trimmed);
   const deletedRecipients = await tx.execute(
     sql`delete from event_audiences where seq > ${after} and seq <= ${upTo}`,
   );
   const updatedHeads = await tx.execute(
-    sql`update log_head set trimmed_seq = ${upTo}, events = events - ${events},
+    sql`update log_head set trimmed_seq = ${upTo}, events = events - ${eventCount},
         bytes = bytes - ${bytes}
       where id = 1 and trimmed_seq = ${after}`,
   );

@@ -2,14 +2,12 @@ import { createHash } from 'node:crypto';
 import { type Database, list, sql, tuples } from '../../db/database.js';
 import type { Audience } from '../../events/audience.js';
 
-/**
- * Bucket for events that were trimmed before this table existed. They may be for any audience.
- */
+/** Bucket of the events that were trimmed before this table existed. They may be for any audience. */
 const wildcardBucket = -1;
 /**
  * The number of audiences is unlimited, so they are hashed into buckets. A reader whose audience
  * shares a bucket may get `too_old` although it lost nothing (with 10,000 audiences about one
- * reader in fifty), but no loss is overlooked.
+ * reader in fifty), but a reader that lost an event always gets `too_old`.
  */
 const bucketCount = 1_048_576;
 const rowsPerStatement = 1000;

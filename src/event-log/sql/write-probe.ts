@@ -1,11 +1,11 @@
 import { type Database, sql, UniqueViolation } from '../../db/database.js';
 
 /**
- * Writes `bytes` of data to the row with `seq` 0. No reader sees this row, because events start at
- * 1, and the next trim deletes it. Rejects when the database cannot be written.
+ * Writes `bytes` of data to the row with `seq` 0, which stays in the table. No reader sees this row,
+ * because sequence numbers start at 1. Rejects when the database cannot be written.
  */
 export async function probeWrite(db: Database, bytes: number, now: number): Promise<void> {
-  const data = `${now}`.padEnd(bytes, 'x'); // Differs each time, because a database server may skip an unchanged row.
+  const data = `${now}`.padEnd(bytes, 'x'); // Differs each time, because a database server may skip the update of an unchanged row.
   const updatedRows = await db.execute(sql`update events set data = ${data} where seq = 0`);
   if (updatedRows > 0) return;
   try {

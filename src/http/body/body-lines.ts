@@ -9,8 +9,10 @@ export interface LineLimits {
   readonly bytesMax: number;
   readonly lineBytesMax: number;
   readonly depthMax: number;
-  /** How long a read waits for the next bytes. */
+  /** How long a read waits for the next byte. */
   readonly deadlineMs: number;
+  /** When it aborts, reading throws its reason instead of waiting for more. */
+  readonly signal?: AbortSignal;
 }
 
 type BodyTransport = Pick<Transport, 'input' | 'isBodyTruncated' | 'headers'>;
@@ -18,11 +20,11 @@ type BodyTransport = Pick<Transport, 'input' | 'isBodyTruncated' | 'headers'>;
 const newline = 10;
 
 /**
- * Yields the values of a body of JSON lines with their texts, one at a time. Reads at the pace of the consumer:
- * backpressure reaches the client. Empty lines are skipped; the last line needs no line end.
+ * Yields the values of a body of JSON lines with their texts, one at a time. Reads at the pace of the
+ * consumer, so backpressure reaches the client. Empty lines are skipped; the last line needs no line end.
  *
- * Throws `unsupported_media_type`, `payload_too_large`, `request_timeout`, and `invalid_request` for a
- * line that is not UTF-8, not JSON or nested too deeply, and for a truncated body, whose last line is
+ * Throws `unsupported_media_type`, `payload_too_large`, `request_timeout`, the reason of an aborted
+ * `signal`, and `invalid_request` for a line that is not UTF-8, not JSON or nested too deeply, and for a truncated body, whose last line is
  * not yielded. An error in a line has the index of its value in `info.index`.
  *
  * Spec: NDJSON 1.0.
@@ -72,14 +74,15 @@ export async function* readLines(
  */
 async function* readChunks(transport: BodyTransport, limits: LineLimits): AsyncGenerator<Buffer> {
   const { input, headers } = transport;
-  const { bytesMax, deadlineMs } = limits;
+  const { bytesMax, deadlineMs, signal } = limits;
   const declared = Number(headers['content-length'] ?? Number.NaN);
   if (declared > bytesMax) throw tooLarge('it', bytesMax);
   let length = 0;
   while (!input.readableEnded && !input.destroyed) {
+    signal?.throwIfAborted();
     const chunk: Buffer | null = input.read();
     if (chunk === null) {
-      await waitForInput(input, deadlineMs);
+      await waitForInput(input, deadlineMs, signal);
       continue;
     }
     length += chunk.length;
@@ -93,12 +96,17 @@ async function* readChunks(transport: BodyTransport, limits: LineLimits): AsyncG
 }
 
 /** Settles when there may be more to read, or the input has ended. */
-function waitForInput(input: Readable, deadlineMs: number): Promise<void> {
+function waitForInput(
+  input: Readable,
+  deadlineMs: number,
+  signal: AbortSignal | undefined,
+): Promise<void> {
   const names = ['readable', 'end', 'close', 'error'];
   return new Promise((resolve, reject) => {
     const settle = (failure?: Failure) => {
       clearTimeout(deadline);
       for (const name of names) input.off(name, wake);
+      signal?.removeEventListener('abort', wake);
       if (failure === undefined) resolve();
       else reject(failure);
     };
@@ -108,6 +116,7 @@ function waitForInput(input: Readable, deadlineMs: number): Promise<void> {
       settle(new Failure('request_timeout', message));
     }, deadlineMs);
     for (const name of names) input.on(name, wake);
+    signal?.addEventListener('abort', wake);
     if (input.readableEnded || input.destroyed) wake();
   });
 }

@@ -89,7 +89,7 @@ const refusedCases: readonly (readonly [string, Post, number, string])[] = [
     'unsupported_media_type',
   ],
   [
-    'an encoded body',
+    'a body with a content-encoding',
     {
       ...post('/json', jsonType, '1'),
       headers: { 'content-type': jsonType, 'content-encoding': 'gzip' },
@@ -148,26 +148,26 @@ const refusedCases: readonly (readonly [string, Post, number, string])[] = [
 ];
 
 for (const protocol of protocols) {
-  for (const [what, { path, ...asked }, body] of acceptedCases) {
+  for (const [what, { path, ...parts }, body] of acceptedCases) {
     test(`${what} is read over ${protocol}`, async (t) => {
       const { port } = await startHttp(t, routes);
 
-      const answer = await ask(protocol, port, 'POST', path, asked);
+      const answer = await ask(protocol, port, 'POST', path, parts);
 
       assert.equal(answer.status, 200);
       assert.deepEqual(answer.body['body'], body);
     });
   }
 
-  for (const [what, { path, ...asked }, status, name] of refusedCases) {
+  for (const [what, { path, ...parts }, status, name] of refusedCases) {
     test(`${what} is refused with ${status} ${name} over ${protocol}`, async (t) => {
       const { port } = await startHttp(t, routes);
 
-      const answer = await ask(protocol, port, 'POST', path, asked);
+      const answer = await ask(protocol, port, 'POST', path, parts);
 
       assert.deepEqual([answer.status, answer.body['name']], [status, name]);
       const accepted = { '/json': jsonType, '/form': `${jsonType}, ${formType}` }[path];
-      const isTypeRefused = status === 415 && asked.headers?.['content-encoding'] === undefined;
+      const isTypeRefused = status === 415 && parts.headers?.['content-encoding'] === undefined;
       assert.equal(answer.headers['accept-post'], isTypeRefused ? accepted : undefined);
     });
   }

@@ -72,6 +72,7 @@ export function readBody(
 
 export interface BodyFormat {
   readonly type: string | undefined;
+  /** Whether form fields are accepted, too. */
   readonly form: boolean;
   readonly depthMax: number;
 }
@@ -89,7 +90,7 @@ export function parseBody(bytes: Buffer, { type, form, depthMax }: BodyFormat): 
   return isForm ? parseForm(decodeUtf8(bytes)) : parseJson(decodeUtf8(bytes), depthMax);
 }
 
-/** A JSON value and the text from which it was parsed, because a value has lost digits of its numbers. */
+/** A JSON value and its text. The text keeps the digits of large numbers, which parsing rounds. */
 export interface JsonBody {
   readonly value: unknown;
   readonly text: string;
@@ -107,8 +108,8 @@ export function parseJsonBody(
 }
 
 /**
- * Returns whether the type is form fields. Throws `unsupported_media_type` unless it is that, if `form`, or
- * JSON.
+ * Returns true for form fields and false for JSON. Throws `unsupported_media_type` for any other type, for
+ * a charset other than UTF-8, and for form fields unless `form` is true.
  */
 function checkType(type: string | undefined, form: boolean): boolean {
   const [media = '', ...parameters] = (type ?? '').toLowerCase().split(';');
@@ -137,8 +138,9 @@ function parseJson(text: string, depthMax: number): unknown {
 }
 
 /**
- * Parses form fields, strictly. Invalid UTF-8 is refused because as U+FFFD it would make two passwords
- * equal. A duplicate field is refused because a proxy and Herald might each use a different one.
+ * Parses form fields, strictly. Invalid UTF-8 is refused because replacing it by U+FFFD could make
+ * different passwords equal. A duplicate field is refused because a proxy and Herald might each use a
+ * different one.
  */
 function parseForm(text: string): Record<string, string> {
   const fields = new Map<string, string>();

@@ -37,7 +37,7 @@ test('an address may open a burst of connections, then one per interval of the r
   assert.deepEqual(tryAccept(['192.0.2.1', '192.0.2.1']), [true, false]);
 });
 
-test('an IPv4 address, in either notation, and an IPv6 /64 have one rate each', () => {
+test('an IPv4 address, also in IPv6 notation, and an IPv6 /64 have one rate each', () => {
   const { tryAccept } = createLimiter({});
 
   const sameNetwork = ['2001:db8::1', '2001:db8::2', '2001:db8:0:0:1::', '2001:db8::3'];
@@ -45,7 +45,7 @@ test('an IPv4 address, in either notation, and an IPv6 /64 have one rate each', 
   assert.deepEqual(tryAccept(['2001:db8:0:1::1', '::ffff:192.0.2.1']), [true, true]);
 });
 
-test('the total rate applies to all addresses, and a refusal by the per-IP rate does not use it up', () => {
+test('the total rate applies to all addresses, and refusals by the per-IP rate do not count towards it', () => {
   const { time, tryAccept } = createLimiter({});
   tryAccept(Array(100).fill('192.0.2.1'));
 
@@ -120,7 +120,7 @@ test('an address over its maximum of open connections is refused until one of th
   assert.deepEqual(line?.['refused'], { MAX_CONNECTIONS_PER_IP: 1 });
 });
 
-test('behind a proxy only the total rate applies, and connections over the maximum are reported, too', async (t) => {
+test('behind a proxy only the total limits apply, and their refusals are reported', async (t) => {
   const acceptIpRate = { count: 1, perMs: 3_600_000 };
   const limits = { acceptIpRate, acceptRate: { count: 3, perMs: 3_600_000 }, connectionsMax: 2 };
   const { server, port, lines } = await startLimited(t, { limits, trustProxyHops: 1 });

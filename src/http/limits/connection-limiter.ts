@@ -24,7 +24,7 @@ const ipKeysMax = 10_000;
 /**
  * Limits the rate of new connections and the number of open connections per IP key. A TLS handshake
  * costs about 2 ms of the main thread, so without a limit a burst of connections would block all other
- * work, and would itself end in timeouts.
+ * work, and its own handshakes would time out.
  *
  * A connection over a limit is reset before TLS starts, which costs a fiftieth of a handshake. The client
  * sees a network error, after which even a native EventSource reconnects.
@@ -55,15 +55,18 @@ export class ConnectionLimiter {
     this.#log = log;
   }
 
-  /** Filters connections before Node's own `connection` listener, which would start TLS. */
+  /**
+   * Passes only accepted connections to the existing `connection` listeners, one of which is Node's and
+   * starts TLS.
+   */
   attachTo(server: Http2SecureServer): void {
-    const nodeListeners = server.listeners('connection');
+    const listeners = server.listeners('connection');
     server.removeAllListeners('connection');
     server.on('connection', (socket: Socket) => {
       const ipKey = toIpKey(socket.remoteAddress ?? '');
       if (this.tryAccept(ipKey)) {
         this.#trackOpen(ipKey, socket);
-        for (const listener of nodeListeners) listener.call(server, socket);
+        for (const listener of listeners) listener.call(server, socket);
         return;
       }
       socket.on('error', () => {}); // Without a listener an error would end the process.
@@ -94,7 +97,7 @@ export class ConnectionLimiter {
     return this.#refusedTotal;
   }
 
-  /** Logs one line about all connections refused since the last call, if any. Called from a timer. */
+  /** Logs one line about all connections refused since the last call, if there are any. For a timer. */
   report(): void {
     if (Object.keys(this.#refusedBySetting).length === 0) return;
     const fields = { refused: this.#refusedBySetting, lastFrom: this.#lastRefusedIp };

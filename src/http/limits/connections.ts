@@ -19,7 +19,7 @@ export interface ConnectionsOptions {
   /** Interval of liveness checks of connections with open exchanges. */
   readonly pingMs: number;
   readonly connectionLimiter: ConnectionLimiter;
-  /** Called when a client violates the protocol at `layer`; its connection ends. Must not throw. */
+  /** Called when a connection fails at `layer`; the connection ends. Must not throw. */
   readonly onUnreadable: (layer: Layer, cause: Error) => void;
 }
 
@@ -53,17 +53,22 @@ export class Connections {
   readonly #deadPeerDetector: DeadPeerDetector;
   readonly #checkTimer: NodeJS.Timeout;
   readonly #idleTimer: NodeJS.Timeout;
-  /** Set during `secureConnection`: Node creates the HTTP/2 session in the same event-loop turn. */
+  /**
+   * The peer whose HTTP/2 session Node is about to create. Set on `secureConnection`: Node creates the
+   * session in the same event-loop turn.
+   */
   #securedPeer: Peer | undefined;
   #emptyWaiters: (() => void)[] = [];
   #isClosing = false;
-  #isGoawayDue = false;
 
   constructor(server: Http2SecureServer, options: ConnectionsOptions) {
     this.#options = options;
     this.#deadPeerDetector = new DeadPeerDetector(options.pingMs);
     this.#checkTimer = setInterval(() => this.#checkPeers(), options.pingMs).unref();
-    this.#idleTimer = setInterval(() => this.#closeIdle(), options.idleMs / idleChecksMax).unref();
+    this.#idleTimer = setInterval(
+      () => this.#enforceIdleTimeout(),
+      options.idleMs / idleChecksMax,
+    ).unref();
     server.on('connection', (socket: Socket) => this.#add(socket));
     options.connectionLimiter.attachTo(server);
     // Before Node's own listener, which may already emit a request.
@@ -85,8 +90,8 @@ export class Connections {
   }
 
   /**
-   * Tracks an exchange until it closes. Returns the remote address; undefined when the connection is
-   * unknown or destroyed. Destroys the connection if this exchange exceeds `exchangesMax`.
+   * Tracks an exchange until it closes. Returns the remote address, or undefined when the
+   * connection is unknown or destroyed. Destroys the connection if this exchange exceeds `exchangesMax`.
    */
   trackExchange(
     owner: TLSSocket | Http2Session | undefined,
@@ -95,7 +100,7 @@ export class Connections {
     const peer = owner === undefined ? undefined : this.#peersByOwner.get(owner);
     if (peer === undefined || peer.socket.destroyed) return undefined;
     peer.openExchanges.add(exchange);
-    if (peer.exchanges > this.#options.exchangesMax) {
+    if (peer.exchangeCount > this.#options.exchangesMax) {
       peer.socket.destroy();
       return undefined;
     }
@@ -103,34 +108,49 @@ export class Connections {
       peer.openExchanges.delete(exchange);
       peer.idleChecks = 0;
       peer.isIdleTolerated = false;
-      if (peer.exchanges === 0 && this.#isClosing) this.#closePeer(peer);
-      else if (this.#isGoawayDue) sendGoaway(peer);
+      if (peer.exchangeCount === 0 && this.#isClosing) this.#closePeer(peer);
     });
     return peer.socket.remoteAddress ?? '';
   }
 
-  /** Counts no pause of this connection as idle until its exchange closes. */
+  /** Exempts a connection from the idle timeout until an exchange on it ends. */
   tolerateIdle(owner: TLSSocket): void {
     const peer = this.#peersByOwner.get(owner);
     if (peer !== undefined) peer.isIdleTolerated = true;
   }
 
   /**
-   * Closes every connection, at once or as soon as its exchanges are over. Over HTTP/2 GOAWAY follows the
-   * ends of the streams, because some clients drop their streams when they receive it.
+   * Closes every connection, at once or as soon as its exchanges are over. Over HTTP/2, GOAWAY is
+   * sent only after the streams have ended, because some clients drop open streams when they receive it.
    */
-  closeIdle(): void {
+  closeGracefully(): void {
     this.#isClosing = true;
-    for (const peer of this.#peers.values()) if (peer.exchanges === 0) this.#closePeer(peer);
+    for (const peer of this.#peers.values()) if (peer.exchangeCount === 0) this.#closePeer(peer);
   }
 
   /**
-   * Asks the clients of the remaining connections to begin no further exchanges, each as soon as the
-   * responses on its connection that have ended are sent.
+   * Asks the clients of the remaining HTTP/2 connections to start no further exchanges. While ended
+   * responses are still being sent on a connection, GOAWAY waits for them, at most `endMs`: Node would send
+   * it before their last frames, and some clients drop open streams when they receive it.
    */
   sendGoaway(): void {
-    this.#isGoawayDue = true;
-    for (const peer of this.#peers.values()) sendGoaway(peer);
+    for (const { h2Session, openExchanges } of this.#peers.values()) {
+      const send = () => h2Session?.close();
+      const unsent = new Set([...openExchanges].filter(({ writableEnded }) => writableEnded));
+      if (unsent.size === 0) {
+        send();
+        continue;
+      }
+      const timer = setTimeout(send, this.#options.endMs).unref();
+      for (const exchange of unsent) {
+        exchange.on('close', () => {
+          unsent.delete(exchange);
+          if (unsent.size > 0) return;
+          clearTimeout(timer);
+          send();
+        });
+      }
+    }
   }
 
   /** Destroys every connection now. */
@@ -158,7 +178,7 @@ export class Connections {
       socket,
       h2Session: undefined,
       openExchanges,
-      get exchanges() {
+      get exchangeCount() {
         return openExchanges.size;
       },
       bytesReadAtPing: undefined,
@@ -172,7 +192,7 @@ export class Connections {
     socket.on('error', ignore);
     socket.on('close', () => {
       clearTimeout(peer.destroyTimer);
-      if (this.#peers.get(key) === peer) this.#peers.delete(key); // Not a newer one at the same address.
+      if (this.#peers.get(key) === peer) this.#peers.delete(key); // It may be a newer one.
       if (this.#peers.size > 0) return;
       for (const resolve of this.#emptyWaiters.splice(0)) resolve();
     });
@@ -182,7 +202,7 @@ export class Connections {
     socket.on('error', ignore);
     const peer = this.#peers.get(toConnectionKey(socket));
     if (peer === undefined) {
-      socket.destroy(); // Closed in the meantime.
+      socket.destroy(); // The TCP connection has closed in the meantime.
       return;
     }
     peer.idleChecks = 0;
@@ -207,9 +227,9 @@ export class Connections {
     this.#options.connectionLimiter.report();
   }
 
-  #closeIdle(): void {
+  #enforceIdleTimeout(): void {
     for (const peer of findIdlePeers(this.#peers.values())) {
-      if (peer.exchanges === 0) this.#closePeer(peer);
+      if (peer.exchangeCount === 0) this.#closePeer(peer);
       else peer.socket.destroy();
     }
   }
@@ -232,7 +252,7 @@ export class Connections {
     // Reported once, because a client that was answered already may still be sending.
     if (peer?.destroyTimer === undefined) this.#options.onUnreadable(peer ? 'http1' : 'tls', error);
     // The error response must not be written into the middle of another response.
-    if (peer === undefined || peer.exchanges > 0 || !socket.writable) {
+    if (peer === undefined || peer.exchangeCount > 0 || !socket.writable) {
       socket.destroy();
       return;
     }
@@ -246,16 +266,7 @@ export class Connections {
   }
 }
 
-/**
- * Sends GOAWAY over HTTP/2, unless a response that has ended is not sent completely: Node would send GOAWAY
- * before its last frames, and some clients drop their streams when they receive it.
- */
-function sendGoaway({ h2Session, openExchanges }: Peer): void {
-  if ([...openExchanges].some(({ writableEnded }) => writableEnded)) return;
-  h2Session?.close();
-}
-
-/** Ignores `error`: `close` follows, and is handled. */
+/** Ignores `error`, because `close` follows and is handled. */
 function ignore(): void {}
 
 function statusLine(code: string | undefined): string {

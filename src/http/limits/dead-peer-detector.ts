@@ -8,19 +8,22 @@ export interface MonitoredPeer {
   readonly socket: Socket;
   /** Undefined before the handshake, and over HTTP/1.1. */
   readonly h2Session: Http2Session | undefined;
-  readonly exchanges: number;
-  /** Bytes received up to the last ping. */
+  /** Number of open exchanges. */
+  readonly exchangeCount: number;
+  /** Number of bytes received up to the last ping; undefined before the first ping. */
   bytesReadAtPing: number | undefined;
   /**
-   * At most this many bytes were acknowledged at the last check: data may be written while the kernel's
-   * table is read, so the exact number is unknown. Undefined if the kernel was not retransmitting.
+   * Upper bound of the bytes that the peer had acknowledged at the last check. The exact number is
+   * unknown, because data may be written while the kernel's TCP table is read. Undefined if the kernel
+   * was not retransmitting.
    */
   ackedBytesMax: number | undefined;
 }
 
 /**
- * Destroys connections with open exchanges whose peer stopped responding, within two check intervals.
- * A peer over HTTP/1.1 is noticed only after Herald has sent it something, at the latest a heartbeat.
+ * Destroys connections with open exchanges whose peer stopped responding. Over HTTP/2 this takes at most
+ * two check intervals. Over HTTP/1.1 it works only on Linux, and only after Herald has sent the peer data:
+ * on an event stream, at the latest the next heartbeat.
  */
 export class DeadPeerDetector {
   readonly #intervalMs: number;
@@ -31,7 +34,7 @@ export class DeadPeerDetector {
     this.#intervalMs = intervalMs;
   }
 
-  /** Called from a timer, every `intervalMs`. A peer that is silent between two calls is dead. */
+  /** Called from a timer, every `intervalMs`. An HTTP/2 peer that sent nothing between two calls is dead. */
   check(peers: Iterable<MonitoredPeer>): void {
     const now = performance.now();
     const isLate = now - this.#checkedAt > 1.25 * this.#intervalMs;
@@ -39,8 +42,8 @@ export class DeadPeerDetector {
     if (isLate) return; // This process was paused: data received meanwhile has not been read yet.
     const http1Peers: MonitoredPeer[] = [];
     for (const peer of peers) {
-      if (peer.exchanges === 0) {
-        peer.bytesReadAtPing = undefined; // Such a connection is left to the idle timeout.
+      if (peer.exchangeCount === 0) {
+        peer.bytesReadAtPing = undefined; // The idle timeout closes such a connection.
         peer.ackedBytesMax = undefined;
       } else if (peer.h2Session === undefined) http1Peers.push(peer);
       else if (!peer.h2Session.destroyed) ping(peer, peer.h2Session);
@@ -49,8 +52,8 @@ export class DeadPeerDetector {
   }
 
   /**
-   * Checks HTTP/1.1 peers, which cannot be pinged. A live peer acknowledges the data it is sent, at
-   * least heartbeats. A peer is dead when it has acknowledged nothing since the last check although the
+   * Checks HTTP/1.1 peers, which cannot be pinged. A live peer acknowledges the data that it receives. A
+   * peer is dead when it has acknowledged nothing since the last check although the
    * kernel was retransmitting to it at both checks.
    */
   async #checkUnacked(peers: readonly MonitoredPeer[]): Promise<void> {
@@ -58,15 +61,16 @@ export class DeadPeerDetector {
     if (this.#isReadingKernel || port === undefined) return;
     this.#isReadingKernel = true;
     const bytesWrittenBefore = peers.map(({ socket }) => socket.bytesWritten);
-    const unacked = await readUnackedBytes(port);
+    const unackedByConnection = await readUnackedBytes(port);
     this.#isReadingKernel = false;
     for (const [index, peer] of peers.entries()) {
-      const { socket, ackedBytesMax: previousMax } = peer;
-      const bytes = unacked.get(toConnectionKey(socket));
-      peer.ackedBytesMax = bytes === undefined ? undefined : socket.bytesWritten - bytes;
-      const ackedBytesMin = (bytesWrittenBefore[index] ?? 0) - (bytes ?? 0);
-      if (bytes === undefined || previousMax === undefined) continue;
-      if (ackedBytesMin <= previousMax) socket.destroy();
+      const { socket, ackedBytesMax: previousAckedBytesMax } = peer;
+      const unackedBytes = unackedByConnection.get(toConnectionKey(socket));
+      peer.ackedBytesMax =
+        unackedBytes === undefined ? undefined : socket.bytesWritten - unackedBytes;
+      const ackedBytesMin = (bytesWrittenBefore[index] ?? 0) - (unackedBytes ?? 0);
+      if (unackedBytes === undefined || previousAckedBytesMax === undefined) continue;
+      if (ackedBytesMin <= previousAckedBytesMax) socket.destroy();
     }
   }
 }

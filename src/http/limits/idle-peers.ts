@@ -4,13 +4,13 @@ import type { Socket } from 'node:net';
 export interface IdleTrackedPeer {
   /** The TCP socket below TLS. */
   readonly socket: Socket;
-  /** Open exchanges. */
-  readonly exchanges: number;
+  /** Number of open exchanges. */
+  readonly exchangeCount: number;
   /** Bytes received and sent up to the last check. */
   lastTotalBytes: number;
   /** Consecutive checks without activity. */
   idleChecks: number;
-  /** Whether the open exchange may pause for longer. */
+  /** Whether the connection is exempt from the idle timeout while an exchange is open. */
   isIdleTolerated: boolean;
 }
 
@@ -20,7 +20,7 @@ export const idleChecksMax = 8;
 /**
  * Yields the connections that had no activity for `idleChecksMax` calls, again at each call until there
  * is activity. Called from a timer. Counts calls instead of time, because after a pause of this process
- * data received meanwhile has not been read yet; a pause is only one late call.
+ * data received meanwhile has not been read yet; such a pause is only one late call.
  *
  * While an exchange is open, any byte is activity. Otherwise only the end of the last exchange, or of the
  * handshake, is activity. If other bytes counted, a client could keep a connection forever with HTTP/2
@@ -34,7 +34,7 @@ export function* findIdlePeers<Peer extends IdleTrackedPeer>(
 ): Generator<Peer> {
   for (const peer of peers) {
     const totalBytes = peer.socket.bytesRead + peer.socket.bytesWritten;
-    if (peer.exchanges > 0 && (peer.isIdleTolerated || totalBytes !== peer.lastTotalBytes)) {
+    if (peer.exchangeCount > 0 && (peer.isIdleTolerated || totalBytes !== peer.lastTotalBytes)) {
       peer.lastTotalBytes = totalBytes;
       peer.idleChecks = 0;
     } else {

@@ -20,7 +20,7 @@ export interface HttpLimits {
   readonly acceptIpRate: Rate;
   /**
    * Concurrent requests and streams per connection. Over the limit: HTTP/2 clients wait or get the
-   * stream refused; an HTTP/1.1 connection, where requests are pipelined, is destroyed.
+   * stream refused; an HTTP/1.1 connection with more pipelined requests is destroyed.
    */
   readonly streamsPerH2SessionMax: number;
   /** All header lines of a request together. Over the limit: stream reset, or 431. */

@@ -13,7 +13,7 @@ export interface Opening {
   readonly id: string;
 }
 
-/** The members of `stream.close` that differ between the reasons so far. */
+/** The members of `stream.close` that most tests compare. */
 export interface Closing {
   readonly code: string;
   readonly reconnect: boolean;
@@ -55,7 +55,7 @@ export class EventCollector {
     this.#checkWaiters();
   }
 
-  /** Rejects all waits. To be called when the stream has ended, for any reason. Idempotent. */
+  /** Rejects all pending waits. Call it when the stream has ended, for any reason. Idempotent. */
   end(): void {
     if (this.isEnded) return;
     this.isEnded = true;
@@ -65,12 +65,12 @@ export class EventCollector {
     }
   }
 
-  /** Ids of the events of the log, in order of arrival. */
+  /** Ids of the received events that the event log stores, in order of arrival. */
   get ids(): string[] {
     return this.events.flatMap(({ type, id }) => (type.startsWith('stream.') ? [] : (id ?? [])));
   }
 
-  /** Id of the newest event of the log. */
+  /** The last of `ids`. */
   get lastId(): string | undefined {
     return this.ids.at(-1);
   }
@@ -85,7 +85,7 @@ export class EventCollector {
     return this.until(() => this.events.find((event) => event.type === type));
   }
 
-  /** Settles with where the stream starts, according to its `stream.open`. */
+  /** Settles with the start of the stream, as its `stream.open` describes it. */
   async opening(): Promise<Opening> {
     return parseOpening((await this.event('stream.open')).data);
   }

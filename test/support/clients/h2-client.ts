@@ -39,7 +39,7 @@ export class H2Stream extends EventCollector {
     stream.once('close', () => this.end());
   }
 
-  /** Settles after the response head. Collects from the start, for the reason in `H2Client.ask`. */
+  /** Settles after the response head. Collects events from the start, for the reason in `H2Client.ask`. */
   static async open(stream: ClientHttp2Stream): Promise<H2Stream> {
     const opened = new H2Stream(stream);
     const { status, headers } = await readHead(stream);

@@ -1,6 +1,6 @@
-"""Prints each line of a stream that httpx reads over HTTP/2, and `connection closed` at its regular end.
+"""Reads an event stream with httpx over HTTP/2 and prints each line, then `connection closed` after a regular end.
 
-Arguments: the URL, the file of the certificate, and the id of the last event, if there is one.
+Arguments: the URL, the certificate file, and optionally the id of the last event.
 """
 
 import sys

@@ -7,7 +7,7 @@ interface PublishTarget {
   readonly backend: H2Client;
 }
 
-/** Publishes events and retries each with the same idempotency key. Keeps their ids and counts refusals. */
+/** Publishes events, and retries each with its idempotency key. Collects their ids and counts refusals. */
 export class Publisher {
   readonly ids: string[] = [];
   refused = 0;
@@ -47,7 +47,7 @@ export class Publisher {
   }
 }
 
-/** Several publishers that run. The first failure of one stops all and rejects pending waits. */
+/** Publishers that run at the same time. The first failure stops all of them and rejects pending waits. */
 export class PublishLoad {
   readonly publishers: readonly Publisher[];
   readonly #all: Promise<unknown>;
@@ -64,25 +64,25 @@ export class PublishLoad {
 
   static start(
     targets: readonly PublishTarget[],
-    { each, key }: { each: number; key: string },
+    { perTarget, key }: { perTarget: number; key: string },
   ): PublishLoad {
     return new PublishLoad(
       targets.flatMap((target, index) =>
         Array.from(
-          { length: each },
+          { length: perTarget },
           (_, number) => new Publisher(`${index}-${number}`, target, key),
         ),
       ),
     );
   }
 
-  /** Settles when each publisher has `more` acknowledged events than any of them has at the call. */
+  /** Settles when every publisher has `more` acknowledged events more than the most advanced one has now. */
   async waitForAcknowledged(more: number): Promise<void> {
     const count = Math.max(...this.publishers.map(({ ids }) => ids.length)) + more;
     await this.#until(() => this.publishers.every(({ ids }) => ids.length >= count));
   }
 
-  /** Settles when each publisher has been refused once more. */
+  /** Settles when each publisher has had a further refusal. */
   async waitForRefusals(): Promise<void> {
     const before = this.publishers.map(({ refused }) => refused);
     await this.#until(() =>

@@ -21,12 +21,12 @@ export class StalledClient extends EventCollector {
     };
   }
 
-  /** Opens a stream over HTTP/2 with an initial flow-control windowBytes of zero. */
+  /** Opens a stream over HTTP/2 with a flow-control window of zero bytes. */
   static overClosedWindow(url: string, bearer: string): Promise<StalledClient> {
     return StalledClient.#overH2(url, bearer, 0);
   }
 
-  /** Opens a stream over HTTP/2 with a flow-control windowBytes of 65,535 bytes, which fills up. */
+  /** Opens a stream over HTTP/2 with a flow-control window of 65,535 bytes, which fills up. */
   static overH2(url: string, bearer: string): Promise<StalledClient> {
     return StalledClient.#overH2(url, bearer, 65_535);
   }

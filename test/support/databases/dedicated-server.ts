@@ -38,7 +38,7 @@ export async function createDedicatedServer(
   const server = serverAt(dialect, new URL(url));
   let child: ChildProcess | undefined;
   process.once('exit', () => child?.kill(crashSignal));
-  // The runner ends a file that takes too long by a signal. Without a handler that would emit no `exit`.
+  // A signal of the test runner ends a file that takes too long. Without a handler, `exit` is not emitted then.
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => process.exit(1));
   const stopWith = async (signal: NodeJS.Signals) => {
     if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;

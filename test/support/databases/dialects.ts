@@ -10,7 +10,7 @@ export const allDialects = ['sqlite', 'postgres', 'mariadb', 'mysql'] as const;
 /** The dialects with row locks. The embedded database has a single writer. */
 export const serverDialects = ['postgres', 'mariadb', 'mysql'] as const;
 
-/** By default on all dialects. */
+/** Registers a test on each of `dialects`, by default on all. */
 export type TestOnDialects = (
   name: string,
   work: (t: TestContext) => Promise<void>,
@@ -36,7 +36,7 @@ const fixtures = new WeakMap<TestContext, DialectFixture>();
  * Returns a function like `test` that runs each test once per dialect and puts the dialect in front of its
  * name, as in `postgres: an event is stored`. In the test `databaseFor(t)` returns an empty database. The
  * tests of a file must not run concurrently. For a dialect without a database server, one skipped test,
- * named after `what`, gives the reason. To be awaited at the top of the file, once.
+ * named after `what`, gives the reason. Await it once, at the top of the file.
  */
 export async function testOnDialects(what: string): Promise<TestOnDialects> {
   const ready: DialectFixture[] = [];

@@ -96,7 +96,7 @@ export async function testFaults(dialect: ServerDialect): Promise<void> {
     test('a database crash under load yields 503 and loses no acknowledged event', async (t) => {
       const { key, startNode } = await createScenario(t, server);
       const nodes = [await startNode(), await startNode()];
-      const load = PublishLoad.start(nodes, { each: 8, key });
+      const load = PublishLoad.start(nodes, { perTarget: 8, key });
       await load.waitForAcknowledged(3);
 
       await server.crash();
@@ -114,7 +114,7 @@ export async function testFaults(dialect: ServerDialect): Promise<void> {
     test('a hanging database yields 503 within the deadline, then service resumes', async (t) => {
       const { key, startNode } = await createScenario(t, server);
       const nodes = [await startNode(), await startNode()];
-      const load = PublishLoad.start(nodes, { each: 1, key });
+      const load = PublishLoad.start(nodes, { perTarget: 1, key });
       await load.waitForAcknowledged(3);
 
       server.freeze();
@@ -158,7 +158,7 @@ export async function testFaults(dialect: ServerDialect): Promise<void> {
     test('a read-only database makes Herald not ready and closes no stream', async (t) => {
       const { cluster, key, startNode } = await createScenario(t, server);
       const node = await startNode(await createUnprivilegedAccount(cluster, dialect));
-      const load = PublishLoad.start([node], { each: 2, key });
+      const load = PublishLoad.start([node], { perTarget: 2, key });
       await load.waitForAcknowledged(3);
 
       await setReadOnly(cluster, dialect, true);
@@ -177,7 +177,7 @@ export async function testFaults(dialect: ServerDialect): Promise<void> {
     test('repeatedly killed database connections cause at most a 503', async (t) => {
       const { cluster, key, startNode } = await createScenario(t, server);
       const nodes = [await startNode(), await startNode()];
-      const load = PublishLoad.start(nodes, { each: 4, key });
+      const load = PublishLoad.start(nodes, { perTarget: 4, key });
 
       for (let round = 1; round <= 5; round += 1) {
         await load.waitForAcknowledged(1);

@@ -55,7 +55,7 @@ export async function fillTables(db: Database, now: number, count = 2000): Promi
     ...[fakeHex(`key ${n}`, 16), `filler${n}`, fakeHex(`key hash ${n}`, 64)],
     ...['publish', now],
   ]);
-  // Ten times as many, because a page of up to 128 makes a full scan the better plan of a small table.
+  // Ten times as many rows, because in a small table a full scan is the better plan for a page of up to 128.
   const seqs = Array.from({ length: 10 * count }, (_, index) => index + 1);
   const data = JSON.stringify('x'.repeat(200));
   await fill('events', 'seq, type, data, created_at', (n) => [n, 'note', data, now], seqs);

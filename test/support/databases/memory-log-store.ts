@@ -7,7 +7,7 @@ import type {
   LogState,
   LogStore,
   PageLimits,
-  PublishStamp,
+  PublishSnapshot,
   SeqRange,
   StoredPage,
   TrimCandidate,
@@ -30,7 +30,7 @@ export class MemoryLogStore implements LogStore {
   trimmedSeq = 0;
   /** Number of events of each transaction. */
   readonly commits: number[] = [];
-  /** While set, `read` rejects with it. */
+  /** While set, `read` rejects with this error. */
   readError: Error | undefined;
   #pending: PendingStep[] = [];
   #isHeld = true;
@@ -45,7 +45,7 @@ export class MemoryLogStore implements LogStore {
     this.entries.push({ seq, audiences, type: undefined, data, expiresAt: undefined });
   }
 
-  /** A control entry, or what a newer version takes for one. */
+  /** Appends a control entry, also one of a kind that only a newer version knows. */
   appendControlEntry(entry: ControlEntry | { readonly kind: 'invented_later' }): void {
     const control = formatControlEntry(entry as ControlEntry);
     this.entries.push({ seq: this.entries.length + 1, control });
@@ -76,7 +76,7 @@ export class MemoryLogStore implements LogStore {
     return this.#defer(() => this.#state);
   }
 
-  stamp(): Promise<PublishStamp> {
+  readPublishSnapshot(): Promise<PublishSnapshot> {
     return this.#defer(() => ({ seq: this.entries.length, isRevoked: false }));
   }
 
@@ -148,8 +148,8 @@ export class MemoryLogStore implements LogStore {
 
   get #state(): LogState {
     const { epoch, trimmedSeq } = this;
-    const events = this.entries.filter((entry) => !('control' in entry)).length;
-    return { epoch, seq: this.entries.length, trimmedSeq, events, bytes: 0 };
+    const eventCount = this.entries.filter((entry) => !('control' in entry)).length;
+    return { epoch, seq: this.entries.length, trimmedSeq, eventCount, bytes: 0 };
   }
 
   /** Splits an operation into two steps: it happens, and later its result arrives. */
@@ -166,5 +166,5 @@ export class MemoryLogStore implements LogStore {
 }
 
 function isFor(entry: LogEntry, audiences: readonly string[]): entry is LoggedEvent {
-  return !('control' in entry) && entry.audiences.some((word) => audiences.includes(word));
+  return !('control' in entry) && entry.audiences.some((audience) => audiences.includes(audience));
 }

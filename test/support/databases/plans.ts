@@ -6,8 +6,8 @@ import {
   type Sql,
 } from '../../../src/db/database.js';
 
-/** A table that a check constraint limits to one row, so a full scan of it is no fault. */
-const singleRow = 'log_head';
+/** A table that a check constraint limits to one row, so that a full scan of it is cheap. */
+const singleRowTable = 'log_head';
 
 const scanFinders: Readonly<Record<Dialect, (db: Database, statement: Sql) => Promise<string[]>>> =
   {
@@ -36,7 +36,7 @@ export async function analyze(db: Database, tables: readonly string[]): Promise<
   for (const table of tables) {
     const isMysqlFamily = db.dialect === 'mariadb' || db.dialect === 'mysql';
     const statement = { texts: [`analyze ${isMysqlFamily ? 'table ' : ''}${table}`], values: [] };
-    // There the statement returns rows.
+    // On MariaDB and MySQL the statement returns rows.
     await (isMysqlFamily ? db.query(statement) : db.execute(statement));
   }
 }
@@ -44,7 +44,7 @@ export async function analyze(db: Database, tables: readonly string[]): Promise<
 /** Spec: sqlite.org/eqp.html. SQLite also says `SCAN` when it reads an index from end to end. */
 async function sqliteScans(db: Database, statement: Sql): Promise<string[]> {
   const rows = await db.query<{ detail: string }>(prependText('explain query plan ', statement));
-  // The table of one row, and names of subqueries, which are no tables.
+  // The table with one row, and the names of subqueries, which are not tables.
   const harmless = /^SCAN (log_head|found|visible|page|range_\d+|\(subquery-\d+\)|CONSTANT ROW)/;
   return rows
     .map(({ detail }) => detail)
@@ -64,7 +64,7 @@ async function postgresScans(db: Database, statement: Sql): Promise<string[]> {
   );
   if (row === undefined) throw new Error('Cannot explain statement: no plan was returned');
   return flattenNodes(row['QUERY PLAN'][0].Plan)
-    .filter((node) => node['Relation Name'] !== singleRow)
+    .filter((node) => node['Relation Name'] !== singleRowTable)
     .filter((node) => {
       if (node['Node Type'] === 'Seq Scan') return true;
       return /^Index (Only )?Scan/.test(node['Node Type']) && node['Index Cond'] === undefined;
@@ -83,12 +83,12 @@ async function mariadbScans(db: Database, statement: Sql): Promise<string[]> {
     readonly type: string | null;
     readonly key: string | null;
   }
-  // The default of newer MySQL versions is a tree.
+  // The default format of newer MySQL versions is a tree.
   const explain = db.dialect === 'mysql' ? 'explain format = traditional ' : 'explain ';
   const rows = await db.query<Row>(prependText(explain, statement));
   return rows
     .filter(({ table, type }) => {
-      const isTable = table !== null && !table.startsWith('<') && table !== singleRow;
+      const isTable = table !== null && !table.startsWith('<') && table !== singleRowTable;
       return isTable && (type === 'ALL' || type === 'index');
     })
     .map(({ table, type, key }) => `${type} on ${table}${key === null ? '' : ` by ${key}`}`);

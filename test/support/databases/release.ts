@@ -9,33 +9,34 @@ import { PostgresDatabase } from '../../../src/db/postgres/postgres.js';
 
 type Row = Readonly<Record<string, string | number | null>>;
 
-/** A database as a release left it when it was stopped, and what its clients hold. */
+/** The database of a release after it was stopped, and the credentials and ids of its clients. */
 export interface Release {
-  /** Of its schema. */
+  /** Version of the database schema. */
   readonly schemaVersion: number;
-  /** Epoch ms; shortly after every time in the rows. */
+  /** Epoch ms of the recording, shortly after all times in the rows. */
   readonly recordedAt: number;
   readonly accessTokenSecret: string;
   readonly apiKey: string;
-  /** Of a session of ada. */
+  /** Refresh token of a session of ada. */
   readonly refreshToken: string;
-  /** Of another session of ada; its stream received `seen`. */
+  /** Path of a stream of another session of ada; the stream has received `seen`. */
   readonly streamPath: string;
-  /** Of a session of bob; never opened. */
+  /** Path of a stream of bob that was never opened. */
   readonly unopenedPath: string;
-  /** Ids of events for ada: the last her stream received, and those after it. */
+  /** Id of the last event that the stream of ada received. */
   readonly seen: string;
+  /** Ids of the events for ada after `seen`. */
   readonly missed: readonly string[];
-  /** By table, those first that others refer to. */
+  /** The rows by table. A table comes before the tables that refer to it. */
   readonly rows: Readonly<Record<string, readonly Row[]>>;
 }
 
-/** What 0.1.0 wrote, recorded on the embedded database; the rows are the same in every dialect. */
+/** The state that 0.1.0 left, recorded on the embedded database. The rows are the same in every dialect. */
 export const release010 = JSON.parse(
   readFileSync(new URL('release-0.1.0.json', import.meta.url), 'utf8'),
 ) as Release;
 
-/** Creates the database with the schema and the rows of a release that was stopped just now. */
+/** Creates the database with the schema and rows of a release. Shifts all times, as if it had just stopped. */
 export async function restoreRelease(release: Release, options: DatabaseOptions): Promise<void> {
   const migrations = migrationsByDialect[options.dialect].slice(0, release.schemaVersion);
   await migrate(options, { migrations });
@@ -50,14 +51,14 @@ export async function restoreRelease(release: Release, options: DatabaseOptions)
   }
 }
 
-/** Without the check of the schema, which may be older than the program. */
+/** Opens a database without checking its schema, which may be older than this program requires. */
 function openUnchecked(options: DatabaseOptions): Promise<Database> {
   if (options.dialect === 'sqlite') return CliSqliteDatabase.open(options.file);
   if (options.dialect === 'postgres') return PostgresDatabase.open(options);
   return MariadbDatabase.open(options);
 }
 
-/** Numbers of the size of epoch ms are times, and move by `ageMs`. */
+/** Adds `ageMs` to every number above 1e12, because such numbers are times in epoch ms. */
 function toInsert(table: string, row: Row, ageMs: number): Sql {
   const columns = Object.keys(row);
   const values = Object.values(row).map((value) =>

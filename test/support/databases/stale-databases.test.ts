@@ -11,12 +11,12 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
   const server = await findServer(dialect);
   const skip = typeof server === 'string' ? server : false;
 
-  test(`${dialect}: a database of a process that has ended is dropped unless it has a connection`, {
+  test(`${dialect}: a test database is dropped when its process has ended and no client is connected to it`, {
     skip,
   }, async (t) => {
     if (typeof server === 'string') return;
     const { options, administer } = server;
-    // Until it ends, no other run on this machine drops the databases.
+    // While this child process runs, no other test run on this machine drops the databases named after it.
     const child = spawn(process.execPath, ['-e', 'setInterval(() => {}, 1000)']);
     const exit = once(child, 'exit');
     const [stale, connected] = [`herald_test_${child.pid}_1`, `herald_test_${child.pid}_2`];

@@ -1,8 +1,8 @@
 import { readFileSync } from 'node:fs';
 import { findServer, type ServerDialect } from './test-server.js';
 
-/** Lists test databases that no client is connected to. */
-const listings: Readonly<Record<'postgres' | 'mariadb', string>> = {
+/** Statements that list the test databases to which no client is connected. */
+const listStatements: Readonly<Record<'postgres' | 'mariadb', string>> = {
   postgres: `select datname as name from pg_database
     where datname like 'herald_test_%'
       and not exists (select 1 from pg_stat_activity where pg_stat_activity.datname = pg_database.datname)`,
@@ -12,14 +12,15 @@ const listings: Readonly<Record<'postgres' | 'mariadb', string>> = {
 };
 
 /**
- * Drops the databases that `findServer` has named after a process which has ended, and returns their
- * names. Keeps a database with a connection, because its process may run in another container.
+ * Drops the test databases of processes that have ended, and returns their names. `findServer` puts the
+ * process id into the name. Keeps a database to which a client is connected, because its process may run in
+ * another container.
  */
 export async function dropStaleDatabases(dialect: ServerDialect): Promise<string[]> {
   const server = await findServer(dialect);
   if (typeof server === 'string') return [];
-  const listing = listings[dialect === 'postgres' ? 'postgres' : 'mariadb'];
-  const rows = (await server.administer(listing)) as readonly { readonly name: string }[];
+  const listStatement = listStatements[dialect === 'postgres' ? 'postgres' : 'mariadb'];
+  const rows = (await server.administer(listStatement)) as readonly { readonly name: string }[];
   const names = rows
     .map(({ name }) => name)
     .filter((name) => {

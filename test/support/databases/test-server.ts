@@ -1,6 +1,6 @@
 import type { Dialect, Sql } from '../../../src/db/database.js';
 import { connectMariadb } from '../../../src/db/mariadb/mariadb.js';
-import type { ServerOptions } from '../../../src/db/options.js';
+import type { DatabaseServerOptions } from '../../../src/db/options.js';
 import { connectPostgres } from '../../../src/db/postgres/client.js';
 import { recordedLog } from '../recording/record.js';
 
@@ -9,7 +9,7 @@ export type ServerDialect = Exclude<Dialect, 'sqlite'>;
 /** A database server to test against, with the options of a database that only the caller uses. */
 export interface TestServer {
   /** Options for `migrate` and `openDatabase`. The database does not exist yet. */
-  readonly options: ServerOptions;
+  readonly options: DatabaseServerOptions;
   /** Runs the text unchanged on a new connection, which uses neither the database nor its pool. */
   administer(text: string): Promise<unknown>;
   /** Drops the database if it exists. */
@@ -58,7 +58,7 @@ export function serverAt(dialect: ServerDialect, url: URL): TestServer {
 }
 
 /** Returns the settings that make Herald use the database of these options. */
-export function databaseEnv(options: ServerOptions): Record<string, string> {
+export function databaseEnv(options: DatabaseServerOptions): Record<string, string> {
   return {
     DB_DIALECT: options.dialect,
     DB_HOST: options.host,
@@ -70,7 +70,7 @@ export function databaseEnv(options: ServerOptions): Record<string, string> {
   };
 }
 
-function buildOptions(dialect: ServerDialect, url: URL): ServerOptions {
+function buildOptions(dialect: ServerDialect, url: URL): DatabaseServerOptions {
   databaseCount += 1;
   return {
     dialect,
@@ -89,7 +89,7 @@ function buildOptions(dialect: ServerDialect, url: URL): ServerOptions {
   };
 }
 
-async function runAdminStatement(options: ServerOptions, text: string): Promise<unknown> {
+async function runAdminStatement(options: DatabaseServerOptions, text: string): Promise<unknown> {
   if (options.dialect === 'postgres') {
     const client = connectPostgres(options, { database: 'postgres', max: 1, hasTimeouts: false });
     try {

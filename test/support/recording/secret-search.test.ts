@@ -37,5 +37,5 @@ test('a secret of one process is found in the lines of another', (t) => {
 
   const result = searchRecord(folder);
 
-  assert.deepEqual(result, { secrets: 2, lines: 3, hits: [`with ${token}`] });
+  assert.deepEqual(result, { secretCount: 2, lineCount: 3, hits: [`with ${token}`] });
 });

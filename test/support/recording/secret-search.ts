@@ -6,9 +6,9 @@ const secretLengthMin = 12;
 
 export interface SearchResult {
   /** Number of distinct secrets. */
-  readonly secrets: number;
+  readonly secretCount: number;
   /** Number of log lines. */
-  readonly lines: number;
+  readonly lineCount: number;
   /** The log lines that contain a secret. */
   readonly hits: readonly string[];
 }
@@ -23,7 +23,11 @@ export function searchRecord(folder: string): SearchResult {
       .filter((line) => line !== '');
   const secrets = new Set(read('.secrets').map((line): string => JSON.parse(line)));
   const lines = read('.log');
-  return { secrets: secrets.size, lines: lines.length, hits: findLinesWith(secrets, lines) };
+  return {
+    secretCount: secrets.size,
+    lineCount: lines.length,
+    hits: findLinesWith(secrets, lines),
+  };
 }
 
 /** Returns the lines with a secret or the first half of one: plain, URL-encoded or JSON-escaped. */
@@ -43,8 +47,8 @@ export function findLinesWith(secrets: Iterable<string>, lines: readonly string[
 }
 
 /**
- * Returns the texts to search for. Of a JWT that is only the signature, because all headers are equal and
- * an unsigned JWT is worthless.
+ * Returns the texts to search for: the first half of the secret in each encoding. For a JWT it uses only the
+ * signature, because all JWTs start with the same header and an unsigned JWT is worthless.
  */
 function getEncodings(secret: string): string[] {
   const text = /^[\w-]+\.[\w-]+\.([\w-]+)$/.exec(secret)?.[1] ?? secret;

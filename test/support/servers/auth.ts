@@ -33,7 +33,7 @@ interface Overrides {
   readonly secrets?: readonly Buffer[];
 }
 
-/** Opens users and sessions on a new database; collects their log lines and ended sessions. */
+/** Creates `Users` and `Sessions` on a new database; collects their log lines and the ended sessions. */
 export async function sessionsFor(t: TestContext, overrides: Overrides = {}) {
   const db = overrides.db ?? (await databaseFor(t));
   const time: ManualClock = { now: 1_700_000_000_000 };

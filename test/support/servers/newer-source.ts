@@ -7,7 +7,7 @@ import type { Migration } from '../../../src/db/migrations/migration.js';
 
 const root = fileURLToPath(new URL('../../..', import.meta.url));
 
-/** What a release may add to tables in use: columns that the program before it does not know. */
+/** Additions that a release may make to a database in use, although the release before does not know them. */
 const expandingStep: Omit<Migration, 'version'> = {
   name: 'expand',
   statements: [
@@ -27,7 +27,7 @@ export function copyOneMigrationAhead(t: TestContext): string {
     cpSync(join(root, entry), join(folder, entry), { recursive: true });
   }
   symlinkSync(join(root, 'node_modules'), join(folder, 'node_modules'));
-  // A list may be another's copy, so each gets the step for itself.
+  // Dialects may share a list. Each list gets the step once.
   const more = `
 for (const list of new Set(Object.values(migrationsByDialect)) as Set<unknown[]>) {
   list.push({ version: list.length + 1, ...${JSON.stringify(expandingStep)} });

@@ -4,7 +4,7 @@ import type { ServerProcess } from './server-process.js';
 /** Options of Node that the server process needs for `measureResidentBytes`. */
 export const residentOptions: readonly string[] = [
   ...['--expose-gc', '--import', import.meta.resolve('./memory-probe.mjs')],
-  '--max-semi-space-size=2', // The young generation would grow, and its empty pages stay resident.
+  '--max-semi-space-size=2', // Otherwise the young generation grows, and its empty pages stay resident.
 ];
 
 /** Makes the server collect its garbage, and returns its resident memory. */

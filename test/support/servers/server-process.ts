@@ -16,7 +16,7 @@ export class ServerProcess {
     this.#nodeOptions = nodeOptions;
   }
 
-  /** Settles when the server listens. It is killed after the test. */
+  /** Starts a server and settles when it listens. The server is killed after the test. */
   static async start(
     t: TestContext,
     { env = {}, nodeOptions = [] }: { env?: Env; nodeOptions?: readonly string[] } = {},

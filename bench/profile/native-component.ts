@@ -1,8 +1,8 @@
 /**
- * Maps patterns of symbols to components of the Node binary, which includes OpenSSL, nghttp2, libuv and
- * V8. The first matching pattern counts.
+ * Maps symbols to components of the Node binary, which includes OpenSSL, nghttp2, libuv and V8. The
+ * first pattern that matches a symbol decides.
  */
-const symbols: readonly (readonly [RegExp, string])[] = [
+const componentPatterns: readonly (readonly [RegExp, string])[] = [
   [/TickSample|sampler|SafeStackFrame|CpuProfil|ProfilerListener/, "V8's profiler"],
   [/^Builtins_/, 'V8: built-in functions'],
   [
@@ -20,7 +20,7 @@ const symbols: readonly (readonly [RegExp, string])[] = [
   [/^(std::|operator |icu_|simdutf|llhttp_)/, "Node's C++"],
 ];
 
-/** Returns the component that machine code belongs to, by its symbol and file. */
+/** Returns the component to which machine code belongs. `file` is the binary that contains `symbol`. */
 export function getNativeComponent(symbol: string, file: string): string {
   if (file.startsWith('[kernel')) return 'the kernel';
   if (file.endsWith('.node')) return `addon ${file.split('/node_modules/').at(-1)?.split('/')[0]}`;
@@ -29,7 +29,7 @@ export function getNativeComponent(symbol: string, file: string): string {
   if (/\.so/.test(file)) return 'other system libraries';
   // perf has no symbols for code that V8 generates at run time.
   if (symbol === '[unknown]') return 'JavaScript, compiled';
-  const known = symbols.find(([pattern]) => pattern.test(symbol))?.[1];
+  const known = componentPatterns.find(([pattern]) => pattern.test(symbol))?.[1];
   // OpenSSL is almost the only other C code without a namespace in Node.
   return known ?? 'OpenSSL: TLS and other cryptography';
 }

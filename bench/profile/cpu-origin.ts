@@ -2,7 +2,7 @@ import { pathToFileURL } from 'node:url';
 import { repositoryFolder } from '../machine.js';
 import type { CallNode } from '../process/child.js';
 
-/** The origin of some CPU time: a coarse kind and a specific name. */
+/** What used some CPU time: a kind, such as JavaScript of packages, and a name, such as one package. */
 export interface CpuOrigin {
   readonly kind: OriginKind;
   readonly name: string;
@@ -10,7 +10,7 @@ export interface CpuOrigin {
 
 export type OriginKind =
   | "Node's C++ and the kernel: TLS, HTTP/2 frames, sockets"
-  | "JavaScript of Herald's own, or its reference's"
+  | 'JavaScript of Herald or of the reference'
   | 'JavaScript of Node'
   | 'JavaScript of packages'
   | 'garbage collection, main thread'
@@ -22,16 +22,17 @@ export type OriginKind =
 const nativeKind = 'native code called by JavaScript';
 const repositoryUrl = pathToFileURL(repositoryFolder).href;
 
-/** The origin of CPU outside all calls: C++ that handles socket input before JavaScript is called. */
+/** Origin of the CPU time in which no call was sampled: Node's C++ that handles sockets around calls. */
 export const betweenCalls: CpuOrigin = {
   kind: "Node's C++ and the kernel: TLS, HTTP/2 frames, sockets",
   name: 'C++ between calls',
 };
 
 /**
- * Returns the origin of the CPU of a call on top of the stack. A native function is attributed to its
- * caller, because the name that V8 reports for it is often wrong: all functions of an addon are entered
- * through a single function.
+ * Returns the origin of a function's self time: the CPU time without the functions that it called.
+ * `caller` is the origin of the function that called it. Native code is attributed to the JavaScript
+ * that called it, because V8 often reports a wrong name for native code: all functions of an addon are
+ * entered through a single function.
  */
 export function getCallOrigin(
   { functionName, url }: CallNode['callFrame'],
@@ -50,14 +51,18 @@ export function getCallOrigin(
   const path = url.replace(repositoryUrl, '');
   const pathInModules = path.split('node_modules/').at(-1);
   if (pathInModules === undefined || pathInModules === path) {
-    return { kind: "JavaScript of Herald's own, or its reference's", name: path };
+    return { kind: 'JavaScript of Herald or of the reference', name: path };
   }
   const [scope = '', scopedName = ''] = pathInModules.split('/');
   const name = scope.startsWith('@') ? `${scope}/${scopedName}` : scope;
   return { kind: 'JavaScript of packages', name };
 }
 
-/** Returns the origin of the CPU of a thread other than the main one, by its name in the kernel. */
+/**
+ * Returns the origin of the CPU time of a thread by the kernel's name of the thread; not for the main
+ * thread. `node` is the name of all threads that neither Node nor the probe names: in Node 20 those of
+ * libuv's pool and V8's thread for delayed tasks.
+ */
 export function getThreadOrigin(name: string): CpuOrigin {
   if (name === 'V8Worker' || name === 'DelayedTaskSche') {
     return { kind: "V8's helper threads: garbage collection, compiling", name: 'V8Worker' };
