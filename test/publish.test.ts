@@ -208,7 +208,7 @@ const refusals: readonly [string, unknown, number, string, object | undefined][]
     [validEvent, validEvent, { ...validEvent, id: 7 }],
     400,
     'invalid_request',
-    { field: 'event', index: 2 },
+    { field: 'id', index: 2 },
   ],
   [
     'a reserved type',
