@@ -1,3 +1,4 @@
+import { isIPv6 } from 'node:net';
 import { App } from './app.js';
 import {
   type Environment,
@@ -57,7 +58,8 @@ async function main(): Promise<void> {
   warnAboutOldNode(log);
   warnAboutTypos(log, environment.namesInFile);
   const app = await openApp(preparation, log, start.signal);
-  const url = `https://${config.http.host}:${app.port}`;
+  const { host } = config.http;
+  const url = `https://${isIPv6(host) ? `[${host}]` : host}:${app.port}`;
   installShutdown(app, log, handlers);
   const { dialect } = config.database;
   log.info({ url, version, node: process.version, dialect }, 'listening');

@@ -31,7 +31,8 @@ export interface Database {
   query<Row extends object>(statement: Sql): Promise<Row[]>;
 
   /**
-   * Returns the number of matched rows, unchanged ones included. Rejects with `UniqueViolation`.
+   * Returns the number of matched rows, unchanged ones included. Rejects with `UniqueViolation` and
+   * `ReferenceViolation`.
    */
   execute(statement: Sql): Promise<number>;
 
@@ -79,6 +80,11 @@ export interface Subscription {
 /** Thrown when a row with the same unique key exists. */
 export class UniqueViolation extends Error {
   override readonly name = 'UniqueViolation';
+}
+
+/** Thrown when a row refers to a row that does not exist, for example because it was deleted meanwhile. */
+export class ReferenceViolation extends Error {
+  override readonly name = 'ReferenceViolation';
 }
 
 /** Creates a statement or a part of one; parts nest. A value never becomes part of the text. */

@@ -42,6 +42,7 @@ test('a key is rejected as soon as it is revoked, by name or by id', async (t) =
   assert.equal(await keys.revoke(two.id), true);
   assert.equal(await keys.revoke('one'), false);
   assert.equal(await keys.revoke('three'), false);
+  assert.equal(await keys.revoke('ключ'), false); // The ids are stored in ASCII.
 
   assert.equal(await keys.verify(one.key), undefined);
   assert.equal(await keys.verify(two.key), undefined);

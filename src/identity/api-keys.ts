@@ -126,7 +126,9 @@ export class ApiKeys {
    * resolves, no event that is published with the key is accepted.
    */
   async revoke(idOrName: string): Promise<boolean> {
-    const matchingKeys = sql`(id = ${idOrName} or name = ${idOrName}) and revoked_at is null`;
+    // Ids are stored in ASCII, and MySQL does not compare them with other texts.
+    const isId = /^[0-9a-f]{16}$/.test(idOrName) ? sql`id = ${idOrName} or` : sql``;
+    const matchingKeys = sql`(${isId} name = ${idOrName}) and revoked_at is null`;
     const ids = await this.#db.transaction(async (tx) => {
       const rows = await tx.query<{ id: string }>(
         sql`select id from api_keys where ${matchingKeys}`,

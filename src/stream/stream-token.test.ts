@@ -98,6 +98,7 @@ test('a token for a deleted user is refused, and the other requests of the batch
 
   const statuses = results.map(({ status }) => status);
   assert.deepEqual(statuses, ['fulfilled', 'rejected', 'fulfilled']);
+  await assert.rejects(mintForUnknownUser(), isFailure('invalid_token'));
   assert.equal(await countTokens(), 2);
 });
 

@@ -1,5 +1,12 @@
 import { hash as digest, randomBytes } from 'node:crypto';
-import { type Database, list, sql, tuples, type Value } from '../db/database.js';
+import {
+  type Database,
+  list,
+  ReferenceViolation,
+  sql,
+  tuples,
+  type Value,
+} from '../db/database.js';
 import { Failure } from '../errors.js';
 import type { ControlEntry } from '../events/control-entry.js';
 import { Batcher } from '../util/batcher.js';
@@ -112,7 +119,7 @@ export class StreamTokens {
   }
 
   /**
-   * Issues a token. Rejects when the user does not exist.
+   * Issues a token. Throws `invalid_token` when the user was deleted meanwhile.
    *
    * The number of unopened tokens of a user is limited to `streamsPerUserMax`, or ten if that is more. Once
    * this process has issued more than that many to the user without a pause of `lifeMs`, each call
@@ -124,14 +131,12 @@ export class StreamTokens {
     if (this.#countMinted(userId, now) > this.#unopenedPerUserMax)
       await this.#deleteSurplus(userId);
     const expiresAt = now + this.#lifeMs;
-    await this.#inserts.run([
-      hashToken(token),
-      Number(userId),
-      sessionId,
-      now,
-      expiresAt,
-      beginning,
-    ]);
+    const row = [hashToken(token), Number(userId), sessionId, now, expiresAt, beginning];
+    await this.#inserts.run(row).catch((cause: unknown) => {
+      if (!(cause instanceof ReferenceViolation)) throw cause;
+      const message = 'Cannot issue stream token: its user is deleted';
+      throw new Failure('invalid_token', message, { cause });
+    });
     return token;
   }
 

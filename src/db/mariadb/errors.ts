@@ -1,5 +1,5 @@
 import { Failure } from '../../errors.js';
-import { UniqueViolation } from '../database.js';
+import { ReferenceViolation, UniqueViolation } from '../database.js';
 import { statementError, unavailable } from '../failures.js';
 import type { DatabaseServerOptions } from '../options.js';
 import { TransactionConflict } from '../transaction.js';
@@ -7,16 +7,20 @@ import { TransactionConflict } from '../transaction.js';
 // Errors are compared by number: the npm package names every code as MariaDB does, and some of these
 // codes mean something else on MySQL.
 const duplicateKeyErrno = 1062;
-const conflictErrnos = new Set([1213, 1205, 1020]); // Deadlock, lock wait, snapshot (MariaDB 11.6).
+const missingReferenceErrno = 1452;
+const conflictErrnos = new Set([1213, 1020]); // Deadlock, snapshot (MariaDB 11.6).
+
+/** Codes of a standby, or of the old primary after a failover. */
+const readOnlyErrnos = [1036, 1290, 1792, 1836];
 
 /** Codes of temporary states. */
 const unavailableErrnos = new Set([
   ...[1040, 1203, 1226], // Too many connections.
   ...[1037, 1038, 1041, 1206, 1637], // Out of memory, locks or transactions.
   ...[3, 1021, 1026, 1030, 1114, 1180], // Disk full or failing, table full, commit failed.
-  ...[1036, 1290, 1792, 1836], // Read-only.
+  ...readOnlyErrnos,
   ...[1047, 1053, 2006, 2013, 4031], // Not ready, shutting down, connection lost or idle for too long.
-  ...[1317, 1927, 1969, 3024], // Statement or connection killed, statement timeout.
+  ...[1205, 1317, 1927, 1969, 3024], // Lock timeout, statement or connection killed, statement timeout.
 ]);
 
 /** Codes of the package: connection lost or not opened, pool exhausted, timeout. */
@@ -38,6 +42,10 @@ export function mariadbError(statementText: string, error: unknown): Error {
   if (errno === duplicateKeyErrno) {
     return new UniqueViolation('Cannot write row: its key is taken', { cause });
   }
+  if (errno === missingReferenceErrno)
+    return new ReferenceViolation('Cannot write row: it refers to a row that does not exist', {
+      cause,
+    });
   if (conflictErrnos.has(errno)) return new TransactionConflict('Transactions conflict', { cause });
   const isDriverError = errno >= driverErrnos.from && errno <= driverErrnos.to;
   if (errno !== parsingPrecisionErrno && (native.isFatal || isDriverError || errno < 0)) {
@@ -51,6 +59,11 @@ export function mariadbError(statementText: string, error: unknown): Error {
 
 export const unknownDatabaseErrno = 1049;
 export const duplicateColumnErrno = 1060;
+
+/** Returns whether an error of `mariadbError` says that the server is read-only. */
+export function isReadOnly(error: unknown): boolean {
+  return error instanceof Error && readOnlyErrnos.includes(toNativeError(error.cause).errno);
+}
 
 /** Creates the error for a database that could not be opened; its message says what to check. */
 export function mariadbOpenError(options: DatabaseServerOptions, error: unknown): Error {

@@ -8,7 +8,8 @@ import { sql } from '../database.js';
 import { migrate } from '../migrations/migrate.js';
 import { openDatabase } from '../open.js';
 import type { DatabaseServerOptions } from '../options.js';
-import { MariadbDatabase } from './mariadb.js';
+import { connectMariadb, executeOn, MariadbDatabase } from './mariadb.js';
+import { buildSessionSql, buildTransactionSql } from './session.js';
 
 const unavailable = { name: 'service_unavailable', status: 503 };
 
@@ -90,6 +91,41 @@ async function describeDialect(dialect: 'mariadb' | 'mysql'): Promise<void> {
         );
 
         assert.deepEqual(await db.query(sql`select 1 as one`), [{ one: 1 }]);
+      }));
+
+    test('the transaction of a process whose host vanishes is rolled back within its deadline', () =>
+      withDatabase({}, async (db) => {
+        const limits = options({ connectMs: 1500, statementMs: 1500 });
+        await db.execute(sql`insert into trimmed_audiences (bucket, seq) values (1, 1)`);
+        const row = sql`update trimmed_audiences set seq = seq where bucket = 1`;
+        // The database server sees the same of a vanished host as of a connection that says nothing more.
+        const silent = await connectMariadb(limits);
+        silent.on('error', () => {}); // The database server ends it.
+        for (const text of [...buildSessionSql(limits), buildTransactionSql(limits).begin]) {
+          await silent.query(text);
+        }
+        await executeOn(silent, row);
+
+        assert.equal(await db.execute(row), 1); // Waits for the lock.
+
+        silent.destroy();
+      }));
+
+    test('waiting for a locked row ends after the time of one statement, and is not repeated', () =>
+      withDatabase({}, async (db) => {
+        await db.execute(sql`insert into trimmed_audiences (bucket, seq) values (2, 1)`);
+        const row = sql`update trimmed_audiences set seq = seq where bucket = 2`;
+        await withDatabase({ statementMs: 1000 }, async (waiting) => {
+          await db.transaction(async (tx) => {
+            await tx.execute(row);
+
+            await assert.rejects(waiting.execute(row), (error: Error) => {
+              assert.equal(error.name, 'service_unavailable');
+              assert.doesNotMatch(error.message, /too many conflicting transactions/);
+              return true;
+            });
+          });
+        });
       }));
 
     test('when the database server hangs, statements are rejected and new connections are opened', async () => {

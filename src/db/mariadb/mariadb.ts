@@ -3,6 +3,7 @@ import {
   createConnection,
   createPool,
   type Pool,
+  type PoolConfig,
   type PoolConnection,
 } from 'mariadb';
 import { ConcurrencyLimiter } from '../concurrency-limiter.js';
@@ -12,8 +13,18 @@ import { unavailable } from '../failures.js';
 import type { DatabaseServerOptions } from '../options.js';
 import { buildTlsOptions } from '../tls.js';
 import { type SqlExecutor, Transaction, withRetries } from '../transaction.js';
-import { mariadbError, mariadbOpenError } from './errors.js';
+import { isReadOnly, mariadbError, mariadbOpenError } from './errors.js';
 import { patchMariadbHandshake } from './handshake.js';
+import { assertFitsPacket } from './packet-size.js';
+import { MariadbPools } from './pools.js';
+import {
+  assertSessionState,
+  buildSessionQuery,
+  buildSessionSql,
+  buildTransactionSql,
+  isMariadb,
+  sessionSql,
+} from './session.js';
 
 /** The part of a connection or a pool that is used here. */
 export interface MariadbConnection {
@@ -26,113 +37,152 @@ const timeoutError = (): Error => unavailable('the database does not answer in t
 
 /**
  * A MariaDB (10.6 or later) or MySQL (8.4 or later) database, over a bounded pool. The two differ
- * in their statement limits (`buildInitSql`), but not for callers.
+ * in their statement limits (`buildSessionSql`), but not for callers.
  *
- * `bigint`, `count(*)` and `sum` are read as `number`; an unsafe integer rejects the query. The
- * isolation level is read committed, the SQL mode is strict. At most 2,000 statements and
+ * `bigint`, `count(*)` and `sum` are read as `number`; an unsafe integer rejects the query. The state of
+ * the session does not depend on the server's defaults (`session.ts`). At most 2,000 statements and
  * transactions are in flight, and each statement settles within `connectMs + statementMs` plus a
  * second.
  */
 export class MariadbDatabase implements Database {
   readonly dialect: 'mariadb' | 'mysql';
   readonly #transactionMs: number;
-  readonly #pool: Pool;
+  readonly #packetBytesMax: number;
+  readonly #pools: MariadbPools<Pool>;
+  readonly #transactionSql: ReturnType<typeof buildTransactionSql>;
   readonly #limiter: ConcurrencyLimiter;
   #closing: Promise<void> | undefined;
 
-  private constructor(options: DatabaseServerOptions, dialect: 'mariadb' | 'mysql') {
+  private constructor(options: DatabaseServerOptions, { dialect, packetBytesMax }: ServerFacts) {
     const { connectMs, statementMs, connectionsMax } = options;
     this.dialect = dialect;
     this.#transactionMs = connectMs + statementMs;
+    this.#packetBytesMax = packetBytesMax;
+    this.#transactionSql = buildTransactionSql(options);
     const transactionsMax = Math.max(1, connectionsMax - 1);
     this.#limiter = new ConcurrencyLimiter({
       inFlightMax,
       transactionsMax,
       waitMs: this.#transactionMs,
     });
-    this.#pool = createPool({
+    const poolConfig: PoolConfig = {
       ...buildConnectionConfig(options),
       database: options.database,
       connectionLimit: connectionsMax,
       acquireTimeout: connectMs,
       idleTimeout: 600,
       minDelayValidation: 500,
-      initSql: buildInitSql(options),
+      initSql: buildSessionSql(options),
       // Longer than the limit in the database server, because this timeout closes the connection.
       socketTimeout: statementMs + 1000,
-    });
+    };
+    this.#pools = new MariadbPools(() => createPool(poolConfig));
   }
 
-  /** Rejects when the database server cannot be reached. */
+  /**
+   * Rejects when the database server cannot be reached, is of the other dialect, or does not keep the
+   * session state.
+   */
   static async open(options: DatabaseServerOptions): Promise<MariadbDatabase> {
-    await checkReachable(options); // The pool would only report that it has no connection.
-    const db = new MariadbDatabase(options, options.dialect === 'mysql' ? 'mysql' : 'mariadb');
+    const server = await checkServer(options); // The pool would only report that it has no connection.
+    const db = new MariadbDatabase(options, server);
     try {
-      await db.query({ texts: ['select 1'], values: [] });
+      const query = toSql(buildSessionQuery(options.dialect));
+      const [state] = await db.query(query).catch((cause: unknown) => {
+        throw mariadbOpenError(options, cause);
+      });
+      assertSessionState(state);
       return db;
     } catch (error) {
       await db.close();
-      throw mariadbOpenError(options, error);
+      throw error;
     }
   }
 
-  query<Row extends object>(statement: Sql): Promise<Row[]> {
-    return this.#limiter.run(() => withRetries(() => queryOn<Row>(this.#pool, statement)));
+  async query<Row extends object>(statement: Sql): Promise<Row[]> {
+    assertFitsPacket(statement, this.#packetBytesMax);
+    return this.#run((pool) => queryOn<Row>(pool, statement));
   }
 
-  execute(statement: Sql): Promise<number> {
-    return this.#limiter.run(() => withRetries(() => executeOn(this.#pool, statement)));
+  async execute(statement: Sql): Promise<number> {
+    assertFitsPacket(statement, this.#packetBytesMax);
+    return this.#run((pool) => executeOn(pool, statement));
   }
 
   transaction<Result>(work: (tx: Database) => Promise<Result>): Promise<Result> {
-    return this.#limiter.runTransaction(() => withRetries(() => this.#runTransaction(work)));
+    return this.#limiter.runTransaction(() =>
+      withRetries(() => this.#use((pool) => this.#runTransaction(pool, work))),
+    );
   }
 
   close(): Promise<void> {
-    this.#closing ??= this.#limiter.close().then(() => this.#pool.end());
+    this.#closing ??= this.#limiter.close().then(() => this.#pools.close());
     return this.#closing;
   }
 
-  async #runTransaction<Result>(work: (tx: Database) => Promise<Result>): Promise<Result> {
-    const connection = await this.#pool.getConnection().catch((error: unknown) => {
+  #run<Result>(work: (pool: Pool) => Promise<Result>): Promise<Result> {
+    return this.#limiter.run(() => withRetries(() => this.#use(work)));
+  }
+
+  async #use<Result>(work: (pool: Pool) => Promise<Result>): Promise<Result> {
+    try {
+      return await this.#pools.use(work);
+    } catch (error) {
+      if (isReadOnly(error)) this.#pools.replaceReadOnly();
+      throw error;
+    }
+  }
+
+  async #runTransaction<Result>(
+    pool: Pool,
+    work: (tx: Database) => Promise<Result>,
+  ): Promise<Result> {
+    const connection = await pool.getConnection().catch((error: unknown) => {
       throw mariadbError('begin', error);
     });
     let isFinished = false;
+    const assertCanRun = (statement: Sql) => {
+      if (isFinished) throw timeoutError();
+      assertFitsPacket(statement, this.#packetBytesMax);
+    };
     const executor: SqlExecutor = {
-      query: (statement) =>
-        isFinished ? Promise.reject(timeoutError()) : queryOn(connection, statement),
-      execute: (statement) =>
-        isFinished ? Promise.reject(timeoutError()) : executeOn(connection, statement),
+      query: async <Row extends object>(statement: Sql) => {
+        assertCanRun(statement);
+        return queryOn<Row>(connection, statement);
+      },
+      execute: async (statement) => {
+        assertCanRun(statement);
+        return executeOn(connection, statement);
+      },
     };
     try {
-      // After a deadlock has rolled back, pipelined statements would commit under autocommit.
-      await runCommand(connection, 'set autocommit = 0');
+      await runCommand(connection, this.#transactionSql.begin);
       const working = Transaction.run(this.dialect, executor, work);
       const result = await withDeadline(working, this.#transactionMs, timeoutError);
       isFinished = true;
       await runCommand(connection, 'commit');
-      await releaseConnection(connection); // Never rejects, because the work is committed.
+      await this.#release(connection); // Never rejects, because the work is committed.
       return result;
     } catch (error) {
       isFinished = true; // `work` may still be running.
       try {
         await runCommand(connection, 'rollback');
-        await releaseConnection(connection);
+        await this.#release(connection);
       } catch {
         connection.destroy(); // The database server then rolls back.
       }
       throw error;
     }
   }
-}
 
-/** Returns the connection to the pool in its initial state, or destroys it. Never rejects. */
-async function releaseConnection(connection: PoolConnection): Promise<void> {
-  try {
-    await runCommand(connection, 'set autocommit = 1');
-    await connection.release();
-  } catch {
-    connection.destroy();
+  /** Returns the connection to the pool in its initial state, or destroys it. Never rejects. */
+  async #release(connection: PoolConnection): Promise<void> {
+    try {
+      await runCommand(connection, this.#transactionSql.end);
+      await connection.release();
+    } catch {
+      connection.destroy();
+    }
   }
 }
 
@@ -144,7 +194,7 @@ export async function connectMariadb(
   await patchMariadbHandshake(); // Covers the pool, which is created after a first connection.
   const target: { database?: string } = withDatabase ? { database: options.database } : {};
   const config = { ...buildConnectionConfig(options), ...target };
-  return createConnection({ ...config, socketTimeout: 0, initSql: sessionSql });
+  return createConnection({ ...config, socketTimeout: 0, initSql: [...sessionSql] });
 }
 
 /** Returns rows as plain objects. */
@@ -172,7 +222,11 @@ async function runStatement(connection: MariadbConnection, statement: Sql): Prom
 }
 
 function runCommand(connection: MariadbConnection, text: string): Promise<unknown> {
-  return runStatement(connection, { texts: [text], values: [] });
+  return runStatement(connection, toSql(text));
+}
+
+function toSql(text: string): Sql {
+  return { texts: [text], values: [] };
 }
 
 /** Converts bytes to a `Buffer`, because the package would send any other array as JSON. */
@@ -181,19 +235,36 @@ function toDriverValue(value: Sql['values'][number]): unknown {
   return Buffer.from(value.buffer, value.byteOffset, value.byteLength);
 }
 
-async function checkReachable(options: DatabaseServerOptions): Promise<void> {
+interface ServerFacts {
+  readonly dialect: 'mariadb' | 'mysql';
+  /** Maximum size of a statement with its values. */
+  readonly packetBytesMax: number;
+}
+
+/** Throws when the database server cannot be reached, or is not of the dialect of the settings. */
+async function checkServer(options: DatabaseServerOptions): Promise<ServerFacts> {
+  let version: string;
+  let packetBytesMax: number;
   try {
-    await (await connectMariadb(options)).end();
+    const connection = await connectMariadb(options);
+    version = connection.serverVersion();
+    const [row] = await connection.query('select @@max_allowed_packet as bytes');
+    packetBytesMax = Number(row.bytes);
+    await connection.end();
   } catch (error) {
     throw mariadbOpenError(options, error);
   }
+  const actual = isMariadb(version) ? 'mariadb' : 'mysql';
+  if (actual === options.dialect) return { dialect: actual, packetBytesMax };
+  throw new Error(
+    `Cannot open database: the server is ${version}; set DB_DIALECT=${actual}, not ${options.dialect}`,
+  );
 }
 
 function buildConnectionConfig(options: DatabaseServerOptions): ConnectionConfig {
   const { host, port, username, password, ssl, connectMs } = options;
   return {
-    host,
-    port,
+    ...(host.startsWith('/') ? { socketPath: host } : { host, port }),
     user: username,
     password,
     ssl: buildTlsOptions(options),
@@ -209,27 +280,4 @@ function buildConnectionConfig(options: DatabaseServerOptions): ConnectionConfig
     // Without TLS an attacker in the middle could substitute the key, but not on the loopback.
     allowPublicKeyRetrieval: ssl === false && /^(localhost|127\.[\d.]+|::1)$/.test(host),
   };
-}
-
-/**
- * Overrides configurations of the database server that truncate values or do not treat a backslash
- * as an escape.
- */
-const sessionSql = [
-  'set session transaction isolation level read committed',
-  "set session sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'",
-];
-
-function buildInitSql({ dialect, statementMs, connectMs }: DatabaseServerOptions): string[] {
-  const seconds = Math.ceil(statementMs / 1000);
-  const limits = {
-    mariadb: [
-      `set session max_statement_time = ${statementMs / 1000}`,
-      `set session idle_transaction_timeout = ${Math.ceil((connectMs + statementMs) / 1000)}`,
-    ],
-    // Applies to `select` only; `socketTimeout` limits other statements.
-    mysql: [`set session max_execution_time = ${statementMs}`],
-  };
-  const statementLimits = dialect === 'mysql' ? limits.mysql : limits.mariadb;
-  return [...sessionSql, `set session innodb_lock_wait_timeout = ${seconds}`, ...statementLimits];
 }

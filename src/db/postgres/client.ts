@@ -1,6 +1,7 @@
 import postgres from 'postgres';
 import type { DatabaseServerOptions } from '../options.js';
 import { buildTlsOptions } from '../tls.js';
+import { buildStartupParameters } from './session.js';
 
 export type PostgresClient = postgres.Sql<{ bigint: number; numeric: number }>;
 export type PostgresParameter = postgres.SerializableParameter;
@@ -25,6 +26,7 @@ interface ClientGeneration {
 }
 
 const clientLifeMs = 1_800_000;
+const readOnlyRetryMs = 1000;
 
 /**
  * Manages the current client, which owns the pool. A client is replaced as soon as it loses any of
@@ -64,6 +66,16 @@ export class PostgresClients {
     const previous = this.#current;
     this.#replace(previous);
     this.#end(previous);
+  }
+
+  /**
+   * Replaces the client after a server has answered that it is read-only, as the old primary does after a
+   * failover. Statements running on the old one finish. At most once a second, because a server can be
+   * read-only on purpose.
+   */
+  replaceReadOnly(): void {
+    const now = performance.now();
+    if (now - this.#current.openedAt > readOnlyRetryMs) this.#replace(this.#current);
   }
 
   /** Closes all clients; running statements have `seconds` to finish. */
@@ -113,15 +125,9 @@ export function connectPostgres(
     onNotify,
   }: ConnectOptions = {},
 ): PostgresClient {
-  const { host, port, username, password, connectMs, statementMs, prepare } = options;
-  const limits = {
-    statement_timeout: statementMs,
-    lock_timeout: statementMs,
-    idle_in_transaction_session_timeout: connectMs + statementMs,
-  };
+  const { host, port, username, password, connectMs, prepare } = options;
   return postgres({
-    host,
-    port,
+    ...toAddress(host, port),
     database,
     username,
     password,
@@ -140,8 +146,7 @@ export function connectPostgres(
     fetch_types: false,
     // The package's default grows to 20 s, which delays recovery once the server is back.
     backoff: () => 0.25 + Math.random() * 0.25,
-    // A transaction pooler refuses clients that set these timeouts.
-    connection: { application_name: 'herald', ...(hasTimeouts && prepare ? limits : {}) },
+    connection: buildStartupParameters(options, { hasTimeouts }),
     types: {
       bigint: {
         to: 20,
@@ -158,6 +163,12 @@ export function connectPostgres(
     },
     onnotice() {},
   });
+}
+
+/** Returns the options of an address. A list, because the package takes a colon in a text for a port. */
+function toAddress(host: string, port: number): object {
+  if (host.startsWith('/')) return { path: `${host}/.s.PGSQL.${port}` };
+  return { host: [host], port: [port] };
 }
 
 function parseSafeNumber(text: string): number {

@@ -1,5 +1,5 @@
 import { Failure } from '../../errors.js';
-import { UniqueViolation } from '../database.js';
+import { ReferenceViolation, UniqueViolation } from '../database.js';
 import { statementError, unavailable } from '../failures.js';
 import type { DatabaseServerOptions } from '../options.js';
 import { TransactionConflict } from '../transaction.js';
@@ -40,11 +40,20 @@ export function postgresError(text: string, error: unknown): Error {
   const code = getErrorCode(error);
   const cause = redactValues(error, code);
   if (code === '23505') return new UniqueViolation('Cannot write row: its key is taken', { cause });
+  if (code === '23503')
+    return new ReferenceViolation('Cannot write row: it refers to a row that does not exist', {
+      cause,
+    });
   if (code === '40001' || code === '40P01')
     return new TransactionConflict('Transactions conflict', { cause });
   if (isConnectionError(error)) return unavailable('no connection to the database', cause);
   if (unavailableStates.test(code)) return unavailable('the database cannot do it now', cause);
   return statementError(text, cause);
+}
+
+/** Returns whether the server refused a write because it is a standby, or the old primary after a failover. */
+export function isReadOnly(error: unknown): boolean {
+  return getErrorCode(error) === '25006';
 }
 
 /** Creates the error for a database that could not be opened. It says what to check. */

@@ -47,7 +47,10 @@ export async function openPostgresTarget(
 async function createDatabase(options: DatabaseServerOptions): Promise<void> {
   const client = connectPostgres(options, { database: 'postgres', max: 1, hasTimeouts: false });
   try {
-    await client.unsafe(`create database "${options.database.replaceAll('"', '""')}"`);
+    const name = options.database.replaceAll('"', '""');
+    await client.unsafe(
+      `create database "${name}" template template0 encoding 'UTF8' lc_collate 'C' lc_ctype 'C'`,
+    );
   } catch (error) {
     // Another migrator created it first. Concurrent creation may also fail in the catalog (23505).
     if (![duplicateDatabaseCode, '23505'].includes(getErrorCode(error)))

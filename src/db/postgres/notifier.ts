@@ -80,22 +80,30 @@ class PostgresSubscription implements Subscription {
   }
 
   /**
-   * Probes the connection, because one that only listens does not detect a dead database server.
+   * Probes the connection, because one that only listens does not detect a dead database server, or one that
+   * is read-only since a failover: what others publish is then announced by another server.
    */
   #check(client: PostgresClient): void {
     this.#timer = setTimeout(async () => {
-      await this.#sendWithDeadline(client, 'select 1');
+      const rows = await this.#sendWithDeadline(client, 'show transaction_read_only');
+      const isReadOnly = rows.some((row) => Object.values(row).includes('on'));
+      if (isReadOnly) this.#reconnect(client);
       if (client === this.#client && this.#isOpen) this.#check(client);
     }, checkMs).unref();
   }
 
-  /** Sends a statement and reconnects if it fails or times out. Never rejects. */
-  async #sendWithDeadline(client: PostgresClient, text: string): Promise<void> {
+  /** Sends a statement. Reconnects and returns no rows if it fails or times out. Never rejects. */
+  async #sendWithDeadline(client: PostgresClient, text: string): Promise<readonly object[]> {
     const timeoutError = () => unavailable('the database does not answer in time');
     try {
-      await withDeadline(client.unsafe(text), this.#options.connectMs, timeoutError);
+      return await withDeadline(
+        client.unsafe<object[]>(text),
+        this.#options.connectMs,
+        timeoutError,
+      );
     } catch {
       this.#reconnect(client);
+      return [];
     }
   }
 

@@ -11,8 +11,9 @@ import {
   PostgresClients,
   type PostgresParameter,
 } from './client.js';
-import { isConnectionLost, postgresError, postgresOpenError } from './errors.js';
+import { isConnectionLost, isReadOnly, postgresError, postgresOpenError } from './errors.js';
 import { PostgresNotifier } from './notifier.js';
+import { assertSessionState, sessionQuery } from './session.js';
 
 interface QueryResult {
   readonly rows: object[];
@@ -22,6 +23,9 @@ interface QueryResult {
 const inFlightMax = 2000;
 const preparedMax = 500;
 const variableArityPreparedMax = 200;
+
+/** Named in each `begin`, because behind a pooler the default cannot be set. */
+const isolation = 'isolation level read committed';
 
 const timeoutError = (): Error => unavailable('the database does not answer in time');
 
@@ -66,16 +70,21 @@ export class PostgresDatabase implements Database {
     this.notifier = options.prepare ? new PostgresNotifier(options) : undefined;
   }
 
-  /** Rejects when the database server cannot be reached. */
+  /** Rejects when the database server cannot be reached, or its sessions do not have the state we need. */
   static async open(options: DatabaseServerOptions): Promise<PostgresDatabase> {
     const db = new PostgresDatabase(options);
     try {
-      const first = db.#clients.use((client) => client.unsafe('select 1'));
-      await withDeadline(first, options.connectMs, timeoutError);
+      const first = db.#clients.use((client) => client.unsafe<object[]>(sessionQuery));
+      const [state] = await withDeadline(first, options.connectMs, timeoutError).catch(
+        (cause: unknown) => {
+          throw postgresOpenError(options, cause);
+        },
+      );
+      assertSessionState(state, options);
       return db;
     } catch (error) {
       await db.#clients.close(0);
-      throw postgresOpenError(options, error);
+      throw error;
     }
   }
 
@@ -124,6 +133,7 @@ export class PostgresDatabase implements Database {
     } catch (error) {
       if (isServerError(error)) this.#lastResponseAt = performance.now();
       if (isConnectionLost(error)) onLost();
+      if (isReadOnly(error)) this.#clients.replaceReadOnly();
       throw postgresError(text, error);
     }
   }
@@ -191,7 +201,7 @@ export class PostgresDatabase implements Database {
         throw error;
       }
     };
-    const done = this.#clients.use((client) => client.begin(runWork));
+    const done = this.#clients.use((client) => client.begin(isolation, runWork));
     try {
       await withDeadline(done, this.#deadlineMs, () => this.#handleTimeout(sentAt));
     } catch (error) {

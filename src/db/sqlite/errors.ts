@@ -1,7 +1,8 @@
-import { UniqueViolation } from '../database.js';
+import { ReferenceViolation, UniqueViolation } from '../database.js';
 import { statementError, unavailable } from '../failures.js';
 import type { SqliteErrorParts } from './messages.js';
 
+const missingReferenceCode = 787;
 const duplicateKeyCodes = new Set([2067, 1555, 2579]); // UNIQUE, PRIMARY KEY, ROWID.
 
 /**
@@ -26,6 +27,10 @@ export function sqliteError(text: string, { message, errcode }: SqliteErrorParts
   if (duplicateKeyCodes.has(errcode)) {
     return new UniqueViolation('Cannot write row: its key is taken', { cause });
   }
+  if (errcode === missingReferenceCode)
+    return new ReferenceViolation('Cannot write row: it refers to a row that does not exist', {
+      cause,
+    });
   const state = states[errcode & 0xff];
   return state === undefined ? statementError(text, cause) : unavailable(state, cause, 5000);
 }

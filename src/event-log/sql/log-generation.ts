@@ -1,3 +1,4 @@
+import { setTimeout as wait } from 'node:timers/promises';
 import { type Database, sql } from '../../db/database.js';
 import { Failure } from '../../errors.js';
 
@@ -7,22 +8,31 @@ export interface LogHead {
   readonly seq: number;
 }
 
+export interface LogGenerationParts {
+  readonly readHead: () => Promise<LogHead | undefined>;
+  /** Called once, with the newest number known to be committed. Must not throw. */
+  readonly onReplaced: (committedSeq: number) => void;
+}
+
+/** Readings that confirm a wrong head, and the pause before each. */
+const confirmation = { readings: 3, pauseMs: 100 };
+
 /**
  * Detects that the stored event log was replaced. Tables can be reset or restored from a backup
  * while a process runs. The sequence numbers that the process knows then belong to other entries,
- * so every read and append is rejected.
+ * so every read and append is rejected. A single wrong head is only rejected: nothing is concluded from it
+ * before further readings have confirmed it, because a proxy can mix up the answers of statements.
  */
 export class LogGeneration {
   readonly epoch: string;
-  readonly #onReplaced: (committedSeq: number) => void;
+  readonly #parts: LogGenerationParts;
   #seq: number;
-  #isReplaced = false;
+  #confirming: Promise<void> | undefined;
 
-  /** `onReplaced` is called once, with the newest number known to be committed. Must not throw. */
-  constructor({ epoch, seq }: LogHead, onReplaced: (committedSeq: number) => void) {
+  constructor({ epoch, seq }: LogHead, parts: LogGenerationParts) {
     this.epoch = epoch;
     this.#seq = seq;
-    this.#onReplaced = onReplaced;
+    this.#parts = parts;
   }
 
   /** The newest number known to be committed. Unless the event log is replaced, later queries return no lower head. */
@@ -42,13 +52,28 @@ export class LogGeneration {
    */
   verify<Head extends LogHead>(head: Head | undefined, committedSeq: number): Head {
     if (head === undefined) throw unavailable('its head row is missing');
-    if (head.epoch !== this.epoch || head.seq < committedSeq) {
-      if (!this.#isReplaced) this.#onReplaced(committedSeq);
-      this.#isReplaced = true;
+    if (!this.#isExpected(head, committedSeq)) {
+      this.#confirming ??= this.#confirm(committedSeq);
       throw unavailable('it was reset or restored');
     }
     this.observe(head.seq);
     return head;
+  }
+
+  #isExpected(head: LogHead, committedSeq: number): boolean {
+    return head.epoch === this.epoch && head.seq >= committedSeq;
+  }
+
+  /** Reports that the event log was replaced, unless a reading is as expected or fails. Never rejects. */
+  async #confirm(committedSeq: number): Promise<void> {
+    for (let left = confirmation.readings; left > 0; left -= 1) {
+      await wait(confirmation.pauseMs);
+      const head = await this.#parts.readHead().catch(() => undefined);
+      if (head !== undefined && !this.#isExpected(head, committedSeq)) continue;
+      this.#confirming = undefined;
+      return;
+    }
+    this.#parts.onReplaced(committedSeq);
   }
 }
 

@@ -925,6 +925,42 @@ for (const [what, { replace, epoch, seq }] of Object.entries(replacements)) {
   });
 }
 
+test('one wrong reading of the head is rejected, and the event log goes on unchanged', async (t) => {
+  const db = await databaseFor(t);
+  let wrongReadings = 0;
+  let headReadings = 0;
+  const unreliableDb: Database = {
+    dialect: db.dialect,
+    async query<Row extends object>(statement: Sql) {
+      const rows = await db.query<Row>(statement);
+      if (!statement.texts.join('').includes('from log_head')) return rows;
+      headReadings += 1;
+      if (wrongReadings === 0) return rows;
+      wrongReadings -= 1;
+      return rows.map((row) => ({ ...row, epoch: 'of another statement' }));
+    },
+    execute: (statement) => db.execute(statement),
+    transaction: (work) => db.transaction(work),
+    close: () => db.close(),
+  };
+  let isReplaced = false;
+  const onReplaced = () => {
+    isReplaced = true;
+  };
+  const options = { wallClock: Date.now, newEpoch: 'e1', onReplaced };
+  const store = await SqlLogStore.open(unreliableDb, options);
+  await store.append([request(event('a'))]);
+
+  wrongReadings = 3; // The statement itself, and two of the readings that would confirm it.
+  headReadings = 0;
+  await assert.rejects(store.state(), isUnavailable);
+  await until(() => headReadings === 4);
+
+  assert.equal((await store.state()).epoch, 'e1');
+  assert.deepEqual((await store.append([request(event('b'))])).map(outlineOutcome), ['appended 2']);
+  assert.equal(isReplaced, false);
+});
+
 test('appends and reads fail with service_unavailable while the head row is missing', async (t) => {
   const { db, store } = await openStore(t);
   await store.append([request(event('a'))]);

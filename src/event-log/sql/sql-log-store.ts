@@ -98,8 +98,11 @@ export class SqlLogStore implements LogStore {
     { wallClock, newEpoch, onReplaced = () => {}, keys = noPublisherKeys }: SqlLogStoreOptions,
   ): Promise<SqlLogStore> {
     const head = (await readHead(db)) ?? (await createLog(db, newEpoch));
-    const generation = new LogGeneration(head, (committedSeq) => {
-      void startNewEpoch(db, { ...head, seq: committedSeq }, `${newEpoch}r`).finally(onReplaced);
+    const generation = new LogGeneration(head, {
+      readHead: () => readHead(db),
+      onReplaced: (committedSeq) => {
+        void startNewEpoch(db, { ...head, seq: committedSeq }, `${newEpoch}r`).finally(onReplaced);
+      },
     });
     return new SqlLogStore(db, wallClock, generation, keys);
   }

@@ -25,16 +25,25 @@ export interface ServerTls {
   readonly privateKey: string;
 }
 
+interface DedicatedServerOptions {
+  readonly tls?: ServerTls;
+  /** Additional arguments of the server. */
+  readonly args?: readonly string[];
+  /** PostgreSQL: creates a streaming replica of the running server on this port. */
+  readonly primaryPort?: number;
+}
+
 /** Creates a server without starting it. When that is impossible, returns the reason, as text for `skip`. */
 export async function createDedicatedServer(
   dialect: ServerDialect,
-  { tls }: { tls?: ServerTls } = {},
+  { tls, args = [], primaryPort }: DedicatedServerOptions = {},
 ): Promise<DedicatedServer | string> {
-  const programs = findPrograms(dialect, await freePort());
+  const programs = findPrograms(dialect, await freePort(), primaryPort);
   if (typeof programs === 'string') return programs;
   const { user, crashSignal, url, folder } = programs;
   programs.prepare();
-  const command = [...programs.command, ...(tls === undefined ? [] : tlsSettings(programs, tls))];
+  const tlsArgs = tls === undefined ? [] : tlsSettings(programs, tls);
+  const command = [...programs.command, ...args, ...tlsArgs];
   const server = serverAt(dialect, new URL(url));
   let child: ChildProcess | undefined;
   process.once('exit', () => child?.kill(crashSignal));

@@ -22,13 +22,17 @@ export interface Programs {
 }
 
 /** Finds the programs of a dialect. When they are not installed, returns the reason, as text for `skip`. */
-export function findPrograms(dialect: ServerDialect, port: number): Programs | string {
-  if (dialect === 'postgres') return postgresPrograms(port);
+export function findPrograms(
+  dialect: ServerDialect,
+  port: number,
+  primaryPort?: number,
+): Programs | string {
+  if (dialect === 'postgres') return postgresPrograms(port, primaryPort);
   return dialect === 'mariadb' ? mariadbPrograms(port) : mysqlPrograms(port);
 }
 
 /** Without fsync a commit reaches the operating system, which is enough to survive a crash of the server. */
-function postgresPrograms(port: number): Programs | string {
+function postgresPrograms(port: number, primaryPort: number | undefined): Programs | string {
   const found = existsSync('/usr/lib/postgresql') ? readdirSync('/usr/lib/postgresql') : [];
   const version = found.sort((a, b) => Number(b) - Number(a))[0];
   if (version === undefined) return 'no programs of PostgreSQL in /usr/lib/postgresql';
@@ -45,6 +49,12 @@ function postgresPrograms(port: number): Programs | string {
     url: `postgres://postgres@127.0.0.1:${port}`,
     crashSignal: 'SIGQUIT',
     prepare() {
+      if (primaryPort !== undefined) {
+        const primary = ['-h', '127.0.0.1', '-p', String(primaryPort), '-U', user];
+        const copying = ['-D', data, '-R', '--checkpoint=fast', '--no-sync', ...primary];
+        execFileSync(join(bin, 'pg_basebackup'), copying, { ...identityOf(user), stdio: 'pipe' });
+        return;
+      }
       const args = ['-D', data, '-U', user, '-A', 'trust', '-E', 'UTF8', '--locale=C', '--no-sync'];
       execFileSync(join(bin, 'initdb'), args, { ...identityOf(user), stdio: 'pipe' });
     },

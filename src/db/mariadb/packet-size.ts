@@ -1,0 +1,32 @@
+import { Failure } from '../../errors.js';
+import type { Sql } from '../database.js';
+
+const escapedCharacters = /['"\\\p{Cc}]/gu;
+
+/**
+ * Throws `payload_too_large` for a statement that the database server would never accept: with its values,
+ * which the package writes into the text, it is larger than `max_allowed_packet`. The server would close the
+ * connection, which looks like a failure that passes.
+ */
+export function assertFitsPacket({ texts, values }: Sql, packetBytesMax: number): void {
+  const sum = (getSize: (value: Sql['values'][number]) => number) =>
+    values.reduce<number>((total, value) => total + getSize(value), 0);
+  const textBytes = texts.reduce((total, text) => total + text.length, 0);
+  // Escaping at most doubles a value. Few statements are near the limit, so the rest is not counted exactly.
+  if (textBytes + 2 * sum(getValueBytes) < packetBytesMax) return;
+  if (textBytes + sum(getEscapedBytes) < packetBytesMax) return;
+  const message =
+    'Cannot write rows: they are larger than max_allowed_packet of the database server';
+  throw new Failure('payload_too_large', message);
+}
+
+function getValueBytes(value: Sql['values'][number]): number {
+  if (typeof value === 'string') return Buffer.byteLength(value) + 4;
+  return value instanceof Uint8Array ? value.byteLength + 10 : 24;
+}
+
+function getEscapedBytes(value: Sql['values'][number]): number {
+  if (typeof value !== 'string')
+    return getValueBytes(value) * (value instanceof Uint8Array ? 2 : 1);
+  return getValueBytes(value) + (value.match(escapedCharacters)?.length ?? 0);
+}

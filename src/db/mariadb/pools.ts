@@ -1,0 +1,73 @@
+interface EndablePool {
+  end(): Promise<unknown>;
+}
+
+interface PoolGeneration<Pool> {
+  readonly pool: Pool;
+  readonly openedAt: number;
+  running: number;
+}
+
+/** After this time the host name is resolved again. */
+const poolLifeMs = 1_800_000;
+const readOnlyRetryMs = 1000;
+
+/**
+ * Manages the current pool. A replaced pool is ended once the work on it has finished, because ending it
+ * rejects what waits for one of its connections.
+ */
+export class MariadbPools<Pool extends EndablePool> {
+  readonly #createPool: () => Pool;
+  #current: PoolGeneration<Pool>;
+  readonly #retired = new Set<PoolGeneration<Pool>>();
+  #isClosed = false;
+
+  constructor(createPool: () => Pool) {
+    this.#createPool = createPool;
+    this.#current = this.#open();
+  }
+
+  /** Runs `work` on the current pool. */
+  async use<Result>(work: (pool: Pool) => Promise<Result>): Promise<Result> {
+    if (performance.now() - this.#current.openedAt > poolLifeMs) this.#replace();
+    const generation = this.#current;
+    generation.running += 1;
+    try {
+      return await work(generation.pool);
+    } finally {
+      generation.running -= 1;
+      if (generation !== this.#current && generation.running === 0) this.#end(generation);
+    }
+  }
+
+  /**
+   * Replaces the pool after a server has answered that it is read-only, as the old primary does after a
+   * failover. At most once a second, because a server can be read-only on purpose.
+   */
+  replaceReadOnly(): void {
+    if (performance.now() - this.#current.openedAt > readOnlyRetryMs) this.#replace();
+  }
+
+  /** Ends all pools. */
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    await Promise.allSettled([...this.#retired, this.#current].map(({ pool }) => pool.end()));
+  }
+
+  #open(): PoolGeneration<Pool> {
+    return { pool: this.#createPool(), openedAt: performance.now(), running: 0 };
+  }
+
+  #replace(): void {
+    if (this.#isClosed) return;
+    const previous = this.#current;
+    this.#current = this.#open();
+    this.#retired.add(previous);
+    if (previous.running === 0) this.#end(previous);
+  }
+
+  #end(generation: PoolGeneration<Pool>): void {
+    if (!this.#retired.delete(generation)) return; // Already ended.
+    generation.pool.end().catch(() => undefined); // The pool is discarded, whether or not it ends well.
+  }
+}

@@ -1,0 +1,104 @@
+import type { DatabaseServerOptions } from '../options.js';
+
+/** A variable that every session sets: its name, its value, and that value as the server returns it. */
+type SessionVariable = readonly [name: string, value: string, read: string];
+
+/**
+ * The session state that Herald's statements depend on. A server can have other defaults: by its options,
+ * by `set global`, or by `init_connect`, which runs before these.
+ */
+const variables: readonly SessionVariable[] = [
+  ['autocommit', '1', '1'],
+  ['completion_type', "'NO_CHAIN'", 'NO_CHAIN'],
+  ['foreign_key_checks', '1', '1'],
+  ['sql_auto_is_null', '0', '0'],
+  [
+    'sql_mode',
+    "'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'",
+    'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION',
+  ],
+  ['sql_safe_updates', '0', '0'],
+  ['time_zone', "'+00:00'", '+00:00'],
+];
+
+/** Set by `set names`, and verified with the variables. */
+const charsetVariables = [
+  'character_set_client',
+  'character_set_connection',
+  'character_set_results',
+];
+
+/** Statements that a connection runs before all others. */
+export const sessionSql: readonly string[] = [
+  'set names utf8mb4 collate utf8mb4_bin', // A server may ignore what the client says when it connects.
+  'set session transaction isolation level read committed',
+  `set ${variables.map(([name, value]) => `session ${name} = ${value}`).join(', ')}`,
+];
+
+/** Like `sessionSql`, with time limits for statements and for transactions that are left open. */
+export function buildSessionSql({
+  dialect,
+  statementMs,
+  connectMs,
+}: DatabaseServerOptions): string[] {
+  const limits = {
+    mariadb: [
+      `set session max_statement_time = ${statementMs / 1000}`,
+      `set session idle_transaction_timeout = ${toSeconds(connectMs + statementMs)}`,
+    ],
+    // Applies to `select` only; `socketTimeout` limits other statements.
+    mysql: [`set session max_execution_time = ${statementMs}`],
+  };
+  const statementLimits = dialect === 'mysql' ? limits.mysql : limits.mariadb;
+  const lockLimit = `set session innodb_lock_wait_timeout = ${toSeconds(statementMs)}`;
+  return [...sessionSql, lockLimit, ...statementLimits];
+}
+
+/**
+ * Statements around a transaction. After a deadlock has rolled back, pipelined statements would commit
+ * under autocommit. MySQL has no limit for idle transactions, only for idle connections: without it, the
+ * transaction of a process whose host has vanished would keep its locks for eight hours.
+ */
+export function buildTransactionSql({ dialect, connectMs, statementMs }: DatabaseServerOptions) {
+  if (dialect !== 'mysql') return { begin: 'set autocommit = 0', end: 'set autocommit = 1' };
+  const idleSeconds = toSeconds(connectMs + statementMs);
+  return {
+    begin: `set autocommit = 0, session wait_timeout = ${idleSeconds}`,
+    end: 'set autocommit = 1, session wait_timeout = default',
+  };
+}
+
+/** Builds the query whose row `assertSessionState` checks. */
+export function buildSessionQuery(dialect: DatabaseServerOptions['dialect']): string {
+  const isolation = dialect === 'mysql' ? 'transaction_isolation' : 'tx_isolation';
+  const names = [...variables.map(([name]) => name), ...charsetVariables];
+  const columns = names.map((name) => `@@session.${name} as ${name}`);
+  return `select ${[...columns, `@@session.${isolation} as isolation`].join(', ')}`;
+}
+
+/**
+ * Throws when a session has another state than the one that Herald has set, as behind a proxy that hands
+ * statements to several connections. The message names the variables.
+ */
+export function assertSessionState(state: object | undefined): void {
+  const row = state as Readonly<Record<string, unknown>> | undefined;
+  const expected: Readonly<Record<string, string>> = {
+    ...Object.fromEntries(variables.map(([name, , read]) => [name, read])),
+    ...Object.fromEntries(charsetVariables.map((name) => [name, 'utf8mb4'])),
+    isolation: 'READ-COMMITTED',
+  };
+  const wrong = Object.entries(expected).filter(([name, value]) => String(row?.[name]) !== value);
+  if (wrong.length === 0) return;
+  const states = wrong.map(([name, value]) => `${name} is ${row?.[name]}, not ${value}`);
+  const reason = `a connection does not keep its session state (is there a proxy?)`;
+  throw new Error(`Cannot open database: ${reason}: ${states.join('; ')}`);
+}
+
+/** Whether a server is MariaDB, by the version that it reports. */
+export function isMariadb(serverVersion: string): boolean {
+  return /mariadb/i.test(serverVersion);
+}
+
+function toSeconds(ms: number): number {
+  return Math.ceil(ms / 1000);
+}

@@ -1,0 +1,70 @@
+import type { DatabaseServerOptions } from '../options.js';
+
+/**
+ * Session settings that Herald's statements depend on, as startup parameters, which take precedence over
+ * those of a role or a database. The package sets `client_encoding` itself.
+ */
+const sessionSettings = {
+  default_transaction_isolation: 'read committed',
+  standard_conforming_strings: 'on',
+  TimeZone: 'UTC',
+} as const;
+
+export interface SessionOptions {
+  /** Whether to set time limits of statements, locks and idle transactions. */
+  readonly hasTimeouts: boolean;
+}
+
+/** Returns the startup parameters of a connection. A transaction pooler refuses all but the name. */
+export function buildStartupParameters(
+  { connectMs, statementMs, prepare }: DatabaseServerOptions,
+  { hasTimeouts }: SessionOptions,
+): Record<string, string | number> {
+  const limits = {
+    statement_timeout: statementMs,
+    lock_timeout: statementMs,
+    idle_in_transaction_session_timeout: connectMs + statementMs,
+  };
+  return {
+    application_name: 'herald',
+    ...(prepare && sessionSettings),
+    ...(prepare && hasTimeouts && limits),
+  };
+}
+
+/** The query whose row `assertSessionState` checks. */
+export const sessionQuery = `select
+  current_setting('server_encoding') as server_encoding,
+  current_setting('client_encoding') as client_encoding,
+  current_setting('default_transaction_isolation') as default_transaction_isolation,
+  current_setting('standard_conforming_strings') as standard_conforming_strings,
+  (select setting from pg_settings where name = 'statement_timeout') as statement_timeout`;
+
+/**
+ * Throws when the database cannot store all texts, or when a session has another state than the one that
+ * Herald needs. The message names the setting, and says what to do.
+ */
+export function assertSessionState(
+  state: object | undefined,
+  { database, prepare, statementMs }: DatabaseServerOptions,
+): void {
+  const row = state as Readonly<Record<string, unknown>> | undefined;
+  const fail = (reason: string) => new Error(`Cannot open database: ${reason}`);
+  if (row?.['server_encoding'] !== 'UTF8') {
+    const cure = `create it again with "encoding 'UTF8' template template0"`;
+    throw fail(`${database} has the encoding ${row?.['server_encoding']}, not UTF8: ${cure}`);
+  }
+  if (prepare && row['statement_timeout'] !== String(statementMs)) {
+    throw fail('a pooler between ignores session settings: set DB_PREPARE=false');
+  }
+  const expected: Readonly<Record<string, string>> = {
+    client_encoding: 'UTF8',
+    default_transaction_isolation: 'read committed',
+    standard_conforming_strings: 'on',
+  };
+  for (const [name, value] of Object.entries(expected)) {
+    if (row[name] === value) continue;
+    const cure = `alter role … set ${name} = '${value}'`;
+    throw fail(`${name} is "${row[name]}", not "${value}": ${cure}`);
+  }
+}

@@ -1,0 +1,186 @@
+import assert from 'node:assert/strict';
+import { type AddressInfo, connect, createServer } from 'node:net';
+import { type TestContext, test } from 'node:test';
+import { withAccounts } from '../src/commands/accounts.js';
+import { loadConfig } from '../src/config/config.js';
+import { migrate } from '../src/db/migrations/migrate.js';
+import { openDatabase } from '../src/db/open.js';
+import { H2Client } from './support/clients/h2-client.js';
+import { createDedicatedServer } from './support/databases/dedicated-server.js';
+import { findServer } from './support/databases/test-server.js';
+import { type Cluster, clusterOn } from './support/servers/cluster.js';
+import type { Env } from './support/servers/seed.js';
+
+const text = 'Zoë 🐝 ключ \\ \' " %';
+
+/** Asserts that two processes store and read all text, publish side by side, and obey the command line. */
+async function assertWorks(t: TestContext, cluster: Cluster, env: Env): Promise<void> {
+  const { apiKey, userIds } = cluster;
+  const startProcess = async () => {
+    const { port } = await cluster.start(env);
+    const client = await H2Client.connect(`https://127.0.0.1:${port}`);
+    t.after(() => client.destroy());
+    return client;
+  };
+  const [one, two] = [await startProcess(), await startProcess()];
+  const stream = await two.listen('ada');
+  const { id: beginning } = await stream.opening();
+  const publish = async (client: H2Client, data: string) => {
+    const json = { to: { users: [userIds.ada] }, data };
+    return client.ask('POST', '/events', { bearer: apiKey, json });
+  };
+
+  const answers = await Promise.all(
+    Array.from({ length: 40 }, (_, index) => publish(index % 2 ? one : two, `${text} ${index}`)),
+  );
+  assert.deepEqual(new Set(answers.map(({ status }) => status)), new Set([201]));
+  await stream.until(() => stream.dataByType('message')[39]);
+  // A new process reads the events from the database.
+  const later = await startProcess();
+  const resumed = await later.listen('ada', { 'last-event-id': beginning });
+  await resumed.until(() => resumed.dataByType('message')[39]);
+  const expected = answers.map((_, index) => `${text} ${index}`).sort();
+  assert.deepEqual(stream.dataByType('message').sort(), expected);
+  assert.deepEqual(resumed.dataByType('message').sort(), expected);
+
+  await withAccounts(loadConfig({ ...cluster.env, ...env }), ({ apiKeys }) =>
+    apiKeys.revoke('tests'),
+  );
+  assert.equal((await publish(one, 'never')).status, 401);
+}
+
+for (const dialect of ['mariadb', 'mysql'] as const) {
+  const server = await createDedicatedServer(dialect);
+
+  test(`${dialect}: Herald works on a server whose sessions have other defaults`, {
+    skip: typeof server === 'string' ? server : false,
+  }, async (t) => {
+    if (typeof server === 'string') return;
+    await server.start();
+    const isolation = dialect === 'mysql' ? 'transaction_isolation' : 'tx_isolation';
+    for (const setting of [
+      'autocommit = 0',
+      "completion_type = 'CHAIN'",
+      "sql_mode = 'ANSI_QUOTES,NO_BACKSLASH_ESCAPES'",
+      `${isolation} = 'SERIALIZABLE'`,
+      "time_zone = '+09:00'",
+      'max_allowed_packet = 1048576',
+      "init_connect = 'set names latin1, autocommit = 0, sql_safe_updates = 1'",
+    ]) {
+      await server.administer(`set global ${setting}`);
+    }
+    const cluster = await clusterOn(t, server);
+    t.after(() => server.remove());
+    // `init_connect` does not apply to root.
+    await server.administer("create user 'plain'@'%' identified by 'plain'");
+    await server.administer(`grant all on ${cluster.env['DB_NAME']}.* to 'plain'@'%'`);
+
+    const account = { DB_USERNAME: 'plain', DB_PASSWORD: 'plain' };
+    const { port } = await cluster.start(account);
+    const client = await H2Client.connect(`https://127.0.0.1:${port}`);
+    t.after(() => client.destroy());
+    const large = Array(30).fill({ to: 'all', data: 'x'.repeat(60_000) });
+    const { status } = await client.ask('POST', '/events', { bearer: cluster.apiKey, json: large });
+    assert.equal(status, 413); // It could never be written, so it is not 503.
+    await assertWorks(t, cluster, account);
+  });
+
+  const shared = await findServer(dialect);
+  const other = dialect === 'mariadb' ? 'mysql' : 'mariadb';
+
+  test(`${dialect}: a start with DB_DIALECT=${other} fails and names the dialect to set`, {
+    skip: typeof shared === 'string' ? shared : false,
+  }, async (t) => {
+    if (typeof shared === 'string') return;
+    t.after(() => shared.drop());
+    await migrate(shared.options);
+
+    await assert.rejects(
+      openDatabase({ ...shared.options, dialect: other }),
+      new RegExp(`Cannot open database: the server is .*; set DB_DIALECT=${dialect}, not ${other}`),
+    );
+  });
+}
+
+const postgres = await findServer('postgres');
+const skip = typeof postgres === 'string' ? postgres : false;
+
+test('postgres: Herald works on a database whose sessions have other defaults', {
+  skip,
+}, async (t) => {
+  if (typeof postgres === 'string') return;
+  const cluster = await clusterOn(t, postgres);
+  for (const setting of [
+    "default_transaction_isolation = 'serializable'",
+    "client_encoding = 'LATIN1'",
+    'standard_conforming_strings = off',
+    "timezone = 'Asia/Tokyo'",
+    "statement_timeout = '1ms'",
+  ]) {
+    await cluster.administer(`alter database ${cluster.env['DB_NAME']} set ${setting}`);
+  }
+
+  await assertWorks(t, cluster, {});
+});
+
+test('postgres: behind a pooler, a default that Herald cannot set is named at start', {
+  skip,
+}, async (t) => {
+  const server = await findServer('postgres');
+  if (typeof server === 'string') return;
+  t.after(() => server.drop());
+  await migrate(server.options);
+  const { database } = server.options;
+  await server.administer(
+    `alter database ${database} set default_transaction_isolation = 'repeatable read'`,
+  );
+
+  await assert.rejects(
+    openDatabase({ ...server.options, prepare: false }),
+    /default_transaction_isolation is "repeatable read", not "read committed": alter role/,
+  );
+});
+
+test('postgres: a database that is not UTF-8 is refused at start, and `sync` creates one that is', {
+  skip,
+}, async (t) => {
+  const server = await findServer('postgres');
+  if (typeof server === 'string') return;
+  t.after(() => server.drop());
+  const { database } = server.options;
+  const encoding = "encoding 'LATIN1' lc_collate 'C' lc_ctype 'C'";
+  await server.administer(`create database ${database} template template0 ${encoding}`);
+
+  await assert.rejects(
+    openDatabase(server.options),
+    /has the encoding LATIN1, not UTF8: create it/,
+  );
+
+  await server.drop();
+  await migrate(server.options);
+  await (await openDatabase(server.options)).close();
+});
+
+for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
+  const server = await findServer(dialect);
+
+  test(`${dialect}: DB_HOST can be an IPv6 address`, {
+    skip: typeof server === 'string' ? server : false,
+  }, async (t) => {
+    if (typeof server === 'string') return;
+    const { host, port } = server.options;
+    const relay = createServer((client) => {
+      const target = connect(port, host);
+      for (const socket of [client, target]) socket.on('error', () => {}); // The other end notices.
+      client.pipe(target).pipe(client);
+    });
+    await new Promise<void>((resolve) => relay.listen(0, '::1', resolve));
+    t.after(() => relay.close());
+    t.after(() => server.drop());
+    const address = relay.address() as AddressInfo; // Safe: it listens on TCP.
+    const options = { ...server.options, host: '::1', port: address.port };
+
+    await migrate(options);
+    await (await openDatabase(options)).close();
+  });
+}
