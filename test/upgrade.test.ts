@@ -91,7 +91,7 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
       const user = await command('user', ['disable', 'cyd']);
 
       for (const { code, err } of [status, again, user]) assert.equal(code, 0, err);
-      const notice = `A newer Herald migrated it; this program knows up to ${known} and runs on it\n`;
+      const notice = `A newer Herald migrated the schema; this program knows up to ${known} and can use it\n`;
       assert.ok(status.out.endsWith(notice), status.out);
       assert.match(again.out, new RegExp(`at version ${known + 1}; nothing was pending\n`));
       assert.ok(again.out.endsWith(notice), again.out);
