@@ -35,11 +35,12 @@ const firstRetryMs = 100;
  * one stream: the last one that claimed it.
  *
  * A stream claims its token by compare-and-set on the version of the token's row. If another stream holds
- * the token, the new stream first waits for a round trip to its own client. If that client has already
- * left for the other stream, the round trip shows it: the new stream is closed by then and does not
- * claim. Meanwhile it sends no events. Each claim that replaces a holder appends a control entry with the new version, and a stream
- * that claimed a lower version ends as `replaced`. A takeover by another stream that is applied while
- * this stream's claim is in progress is remembered, and takes effect when the claim has succeeded.
+ * the token, the new stream first waits for a round trip to its own client. If that client has already left
+ * for the other stream, the round trip shows it: the new stream is closed by then and does not claim.
+ * Meanwhile it sends no events. Each claim that replaces a holder appends a control entry with the new
+ * version, and a stream that claimed a lower version ends as `replaced`. A takeover by another stream that
+ * is applied while this stream's claim is in progress is remembered, and takes effect when the claim has
+ * succeeded.
  *
  * After ten failed attempts the stream closes as `failed`. An attempt that another stream preceded is
  * repeated immediately. After a database error the next attempt waits: 100 ms at first, twice as long

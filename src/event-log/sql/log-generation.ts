@@ -47,8 +47,8 @@ export class LogGeneration {
 
   /**
    * Returns `head`. `committedSeq` is the value of `seq` before the query for the head was sent. Throws
-   * `service_unavailable` when the head belongs to another event log or is missing. A missing head can reappear, for example
-   * after a restore.
+   * `service_unavailable` when the head belongs to another event log or is missing. A missing head can
+   * reappear, for example after a restore.
    */
   verify<Head extends LogHead>(head: Head | undefined, committedSeq: number): Head {
     if (head === undefined) throw unavailable('its head row is missing');

@@ -129,7 +129,8 @@ test('of two trims at the same time, one trims and one deletes nothing', async (
 test('a trim reads nothing below the range that it deletes', async (t) => {
   const { db, store } = await openStores(t);
   await store.trim(range(0, 6));
-  // Rows below the range, which exist only in this test. They stand for deleted rows that a backup's snapshot keeps.
+  // Rows below the range, which exist only in this test. They stand for deleted rows that the snapshot of a
+  // backup keeps.
   await db.execute(sql`insert into events (seq, data, created_at) values (2, '', 0)`);
   await db.execute(sql`insert into event_audiences (audience, seq) values ('u:9', 2)`);
 

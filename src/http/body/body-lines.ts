@@ -24,8 +24,9 @@ const newline = 10;
  * consumer, so backpressure reaches the client. Empty lines are skipped; the last line needs no line end.
  *
  * Throws `unsupported_media_type`, `payload_too_large`, `request_timeout`, the reason of an aborted
- * `signal`, and `invalid_request` for a line that is not UTF-8, not JSON or nested too deeply, and for a truncated body, whose last line is
- * not yielded. An error in a line has the index of its value in `info.index`.
+ * `signal`, and `invalid_request` for a line that is not UTF-8, not JSON or nested too deeply, and for a
+ * truncated body, whose last line is not yielded. An error in a line has the index of its value in
+ * `info.index`.
  *
  * Spec: NDJSON 1.0.
  */
