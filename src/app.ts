@@ -346,6 +346,6 @@ async function readPem(file: string): Promise<Buffer> {
     return await readFile(file);
   } catch (cause) {
     const { code } = cause as NodeJS.ErrnoException;
-    throw new Error(`Cannot read ${file} (${code}): set CERTIFICATE and PRIVATE_KEY`, { cause });
+    throw new Error(`Cannot read ${file} (${code}): check CERTIFICATE and PRIVATE_KEY`, { cause });
   }
 }

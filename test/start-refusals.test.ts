@@ -11,7 +11,7 @@ import { until } from './support/until.js';
 
 const secret = 'hex:8f1d4c7be2a9036577d0c1b2a3948576e5f60718293a4b5c6d7e8f9001122334';
 
-/** The settings that production requires. */
+/** Valid settings for production. The certificate comes from `certificateEnv`. */
 const validEnv = {
   NODE_ENV: 'production',
   HOST: '127.0.0.1',
@@ -56,7 +56,7 @@ const refusals: readonly [string, Record<string, string>, readonly RegExp[]][] =
   [
     'a key that cannot be read',
     { PRIVATE_KEY: 'folder' },
-    [/^Cannot read folder \(EISDIR\): set CERTIFICATE and PRIVATE_KEY$/m, /because: EISDIR/],
+    [/^Cannot read folder \(EISDIR\): check CERTIFICATE and PRIVATE_KEY$/m, /because: EISDIR/],
   ],
   [
     'an invalid database file',
@@ -83,14 +83,18 @@ const refusals: readonly [string, Record<string, string>, readonly RegExp[]][] =
     { ACCESS_TOKEN_ALGORITHM: 'HS512' },
     [/64 bytes or more for HS512/],
   ],
-  ['a weak previous secret', { ACCESS_TOKEN_PREVIOUS_SECRETS: 'old' }, [/PREVIOUS_SECRETS: one/]],
-  ['a public key as secret', { ACCESS_TOKEN_SECRET: files['ec.key'] ?? '' }, [/not a PEM file/]],
+  [
+    'a weak previous secret',
+    { ACCESS_TOKEN_PREVIOUS_SECRETS: 'old' },
+    [/PREVIOUS_SECRETS: secret 1/],
+  ],
+  ['a PEM file as secret', { ACCESS_TOKEN_SECRET: files['ec.key'] ?? '' }, [/not a PEM file/]],
   ['a short RSA key', asymmetric('RS256', 'rsa-1024.key'), [/an RSA key of 2048 bits or more/]],
   ['a key of another type', asymmetric('RS256', 'ec.key'), [/RS256 needs an RSA key/]],
   ['a key on another curve', asymmetric('ES384', 'ec.key'), [/ES384 needs an EC key/]],
   ['an invalid key', asymmetric('ES256', 'rubbish.key'), [/not an unencrypted PEM key/]],
   [
-    'a secret and a private key',
+    'a private key for a symmetric algorithm',
     { ACCESS_TOKEN_PRIVATE_KEY_FILE: 'ec.key' },
     [/cannot be combined with HS256/],
   ],
@@ -191,7 +195,7 @@ for (const [what, code, create] of [
   ['a folder', 'EISDIR', (path: string) => mkdirSync(path)],
   ['a dangling link', 'ENOENT', (path: string) => symlinkSync('nothing', path)],
 ] as const) {
-  test(`the server and commands report a .env that is ${what} in one line and create nothing`, async (t) => {
+  test(`the server and commands report a .env that is ${what} without a stack trace and create nothing`, async (t) => {
     const cwd = tempFolder(t);
     create(join(cwd, '.env'));
 

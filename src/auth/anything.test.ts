@@ -31,7 +31,7 @@ test('a request is echoed in the shape of an Express request', async () => {
   });
 });
 
-test('credentials are not echoed', async () => {
+test('credentials in the headers, the URL and the query are not echoed', async () => {
   const jwt = 'eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln';
   const url = `/anything?access_token=abc&x=${jwt}&%61ccess%54oken=abc&x=1&page_token_count=3`;
   const secrets = { authorization: `Bearer ${jwt}`, cookie: 'a=b', 'proxy-authorization': 'x' };

@@ -24,20 +24,20 @@ await runCommand(usage, async (args) => {
   const certificate = writeCertificate(files, hosts);
   const { certificateFile, privateKeyFile } = files;
   print(`Certificate  ${certificateFile}, for ${hosts.join(', ')}, until ${certificate.validTo}`);
-  print(`Private key  ${privateKeyFile}, readable by its owner only`);
+  print(`Private key  ${privateKeyFile}`);
   print(`SHA-256      ${certificate.fingerprint256}`);
   print(`\nTo trust it:\n${trustInstructions(certificateFile)}`);
 });
 
 /**
- * Returns instructions to trust the certificate. The one for the whole machine is last, because it is
- * seldom needed.
+ * Returns instructions to trust the certificate. The one for the system's certificate store is last, because
+ * it is seldom needed. Browsers have stores of their own: see `certificate/README.md`.
  */
 function trustInstructions(file: string): string {
   return [
     `  curl          curl --cacert ${file} …`,
     `  Node          NODE_EXTRA_CA_CERTS=${file} node …`,
-    `  this machine  ${systemCommand(file)}`,
+    `  system store  ${systemCommand(file)}`,
   ].join('\n');
 }
 

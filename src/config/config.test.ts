@@ -122,7 +122,7 @@ const refusals: readonly [string, Record<string, string>, RegExp][] = [
   [
     'a weak previous secret',
     { ACCESS_TOKEN_PREVIOUS_SECRETS: 'short' },
-    /^ACCESS_TOKEN_PREVIOUS_SECRETS: one must have/,
+    /^ACCESS_TOKEN_PREVIOUS_SECRETS: secret \d must have/,
   ],
   [
     'RS256 without a private key',

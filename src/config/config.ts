@@ -40,10 +40,10 @@ const day = 24 * hour;
 const kib = 1024;
 const mib = 1024 * kib;
 
-/** All settings, validated, in base units: milliseconds, bytes, integers. Frozen. */
+/** All settings, validated. Times are in milliseconds and sizes in bytes, unless a name says otherwise. */
 export type Config = ReturnType<typeof readSettings>;
 
-/** Thrown by `loadConfig` with all problems, not only the first. */
+/** Thrown for invalid settings, with all problems, not only the first. */
 export class ConfigError extends Error {
   override readonly name = 'ConfigError';
   readonly problems: readonly string[];
@@ -59,15 +59,15 @@ export class ConfigError extends Error {
 export interface LoadOptions {
   /** Reads the file that a setting names. Default: `readFileSync` as UTF-8. */
   readonly readFile?: (path: string) => string;
-  /** Returns further problems. Gets the settings; an invalid one has its default. */
+  /** Returns further problems. Gets all settings, of which some can be invalid or replaced by their default. */
   readonly alsoCheck?: (config: Config) => readonly string[];
 }
 
 /**
  * Reads and validates the settings of an environment.
  *
- * Throws `ConfigError` with all problems at once. With `NODE_ENV=production` nothing is generated:
- * a missing secret, issuer or audience is a problem.
+ * The result is deeply frozen. Throws `ConfigError` with all problems at once. In production a missing
+ * secret, issuer or audience is a problem; elsewhere the secret can be absent, and the other two are `herald`.
  */
 export function loadConfig(
   env: Readonly<Record<string, string | undefined>>,
@@ -116,8 +116,8 @@ function readSettings(reader: EnvReader) {
     password: readPassword(reader),
     rates: {
       login: parseRate(reader, 'LOGIN_IP_RATE', '30/60000'),
-      // The counts of `token` and `streamOpen` are twice MAX_STREAMS_PER_IP, so that all streams of an
-      // address can reconnect twice in one burst.
+      // The defaults of `token` and `streamOpen` are twice that of MAX_STREAMS_PER_IP, so that all streams
+      // of an address can reconnect twice in one burst.
       token: parseRate(reader, 'TOKEN_IP_RATE', '1000/60000'),
       streamToken: parseRate(reader, 'STREAM_TOKEN_USER_RATE', '60/60000'),
       streamOpen: parseRate(reader, 'STREAM_OPEN_IP_RATE', '1000/60000'),
@@ -127,7 +127,7 @@ function readSettings(reader: EnvReader) {
       delayMaxMs: reader.span('LOGIN_MAX_DELAY', 15 * minute, { min: 1000 }),
     },
     authThreads: {
-      // Leaves one thread of libuv's pool of four for files and DNS.
+      // Argon2 occupies a thread of libuv's pool per worker; one of its four remains for files and DNS.
       count: reader.integer('AUTH_WORKERS', Math.min(3, availableParallelism()), {
         min: 1,
         max: 64,
@@ -227,11 +227,11 @@ function readKeys(reader: EnvReader, algorithm: Algorithm, production: boolean) 
   const symmetric = algorithm.startsWith('HS');
   const weakness = secret === undefined ? undefined : findWeakness(algorithm, secret);
   if (weakness !== undefined) reader.problems.push(`ACCESS_TOKEN_SECRET ${weakness}`);
-  for (const previous of previousSecrets) {
+  for (const [index, previous] of previousSecrets.entries()) {
     // A weak previous secret allows forged tokens, as a weak current one does.
     const problem = findWeakness(algorithm, previous);
     if (problem !== undefined)
-      reader.problems.push(`ACCESS_TOKEN_PREVIOUS_SECRETS: one ${problem}`);
+      reader.problems.push(`ACCESS_TOKEN_PREVIOUS_SECRETS: secret ${index + 1} ${problem}`);
   }
   if (secret === undefined && production) {
     const why = symmetric ? '' : `, also with ${algorithm}, for the refresh tokens`;
@@ -241,8 +241,13 @@ function readKeys(reader: EnvReader, algorithm: Algorithm, production: boolean) 
   if (previousSecrets.length > 3) {
     reader.problems.push('ACCESS_TOKEN_PREVIOUS_SECRETS may list 3 secrets at most');
   }
-  if (symmetric && (privateKeyPem !== undefined || previousPublicKeysPem !== undefined)) {
-    reader.problems.push(`ACCESS_TOKEN_PRIVATE_KEY_FILE cannot be combined with ${algorithm}`);
+  const keyFiles = {
+    ACCESS_TOKEN_PRIVATE_KEY_FILE: privateKeyPem,
+    ACCESS_TOKEN_PREVIOUS_PUBLIC_KEYS_FILE: previousPublicKeysPem,
+  };
+  for (const [name, content] of Object.entries(keyFiles)) {
+    if (symmetric && content !== undefined)
+      reader.problems.push(`${name} cannot be combined with ${algorithm}`);
   }
   if (!symmetric && privateKeyPem === undefined) {
     reader.problems.push(`ACCESS_TOKEN_PRIVATE_KEY_FILE is required for ${algorithm}`);

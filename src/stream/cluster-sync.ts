@@ -9,6 +9,7 @@ export interface ClusterSyncParts {
   readonly registry: Registry;
   readonly userCount: UserCount;
   readonly log: Logger;
+  /** The time of the database, the same for all processes (ms). */
   readonly wallClock: () => number;
 }
 
@@ -20,7 +21,7 @@ const heartbeatMs = 1000;
 
 /**
  * Exchanges the numbers of connected users between the processes that share a database. The `count` event
- * contains their sum. Each process writes its number and the time of its heartbeat to a row of `processes`.
+ * contains their sum. Each process writes its count and the time of its heartbeat to its row of `processes`.
  */
 export class ClusterSync {
   readonly #parts: ClusterSyncParts;
@@ -46,12 +47,14 @@ export class ClusterSync {
   }
 
   /**
-   * Writes the user count of this process and reads those of the others. Rejects if the database fails.
+   * Writes the user count of this process, deletes the rows of dead processes, and reads the counts of the
+   * others. Rejects if the database fails.
    */
   async heartbeat(): Promise<void> {
     const { userCount, wallClock } = this.#parts;
     const now = wallClock();
     await this.#announce(now);
+    await this.#deleteDeadProcesses(now);
     userCount.remoteUserCount = await this.#countRemoteUsers(now);
   }
 
@@ -81,7 +84,8 @@ export class ClusterSync {
       await this.heartbeat();
       this.#isUnavailable = false;
     } catch (cause) {
-      if (!this.#isUnavailable) this.#parts.log.warn({ cause }, 'cluster state could not be read');
+      if (!this.#isUnavailable)
+        this.#parts.log.warn({ cause }, 'user counts could not be exchanged');
       this.#isUnavailable = true; // Logged once per outage.
     }
     if (this.#isOpen) this.#scheduleHeartbeat();
@@ -99,16 +103,20 @@ export class ClusterSync {
         sql`insert into processes (id, users, seen_at) values (${this.#id}, ${users}, ${now})`,
       );
     } catch (cause) {
-      if (!(cause instanceof UniqueViolation)) throw cause; // An earlier insert that seemed to fail was committed.
+      if (!(cause instanceof UniqueViolation)) throw cause; // An earlier insert, of which no answer arrived, was committed after the update.
     }
   }
 
+  async #deleteDeadProcesses(now: number): Promise<void> {
+    await this.#parts.db.execute(
+      sql`delete from processes where seen_at < ${now - deletedAfterMs}`,
+    );
+  }
+
   async #countRemoteUsers(now: number): Promise<number> {
-    const { db } = this.#parts;
-    await db.execute(sql`delete from processes where seen_at < ${now - deletedAfterMs}`);
-    const others = await db.query<{ id: string; users: number }>(
+    const rows = await this.#parts.db.query<{ id: string; users: number }>(
       sql`select id, users from processes where seen_at >= ${now - silentMs}`,
     );
-    return others.filter(({ id }) => id !== this.#id).reduce((sum, { users }) => sum + users, 0);
+    return rows.filter(({ id }) => id !== this.#id).reduce((sum, { users }) => sum + users, 0);
   }
 }

@@ -21,7 +21,7 @@ const limits = {
   unsentHardBytes: 2000,
   retryMs: 2000,
 };
-const nextTick = () => new Promise((resolve) => setImmediate(resolve));
+const nextTurn = () => new Promise((resolve) => setImmediate(resolve));
 
 /** Creates an event log, a registry and a client of user 1 that accepts bytes only in `acceptBytes`. */
 async function openHarness(history: readonly string[] = []) {
@@ -91,10 +91,10 @@ async function openHarness(history: readonly string[] = []) {
   /** Lets the client accept up to `bytesMax` queued bytes three times, so also bytes written in between. */
   const acceptBytes = async (bytesMax = 1_000_000) => {
     for (let turn = 0; turn < 3; turn += 1) {
-      await nextTick();
+      await nextTurn();
       client.sink?.acceptBytes(bytesMax);
     }
-    await nextTick();
+    await nextTurn();
   };
   const received = () => client.received.map(({ data }) => data);
   return {
@@ -163,7 +163,7 @@ test('the stream of a slow client reads the event log, misses nothing, and becom
   const data = Array.from({ length: 40 }, (_, index) => `event ${index} ${'x'.repeat(50)}`);
   for (const item of data) {
     await publish(item);
-    await nextTick();
+    await nextTurn();
   }
 
   assert.equal(stream.isLive, false);
@@ -182,7 +182,7 @@ test('a client receives no volatile events while its stream is replaying', async
   await open();
   await acceptBytes();
   await publish('x'.repeat(600));
-  await nextTick();
+  await nextTurn();
   registry.deliverVolatile(
     { audiences: ['all'] },
     { seq: 0, bytes: Buffer.from('data: volatile\n\n') },
@@ -325,7 +325,7 @@ test('a stream is closed as stalled when its client accepts no byte for 30 secon
   await open();
   await acceptBytes();
   await publish('x'.repeat(400));
-  await nextTick();
+  await nextTurn();
   const advance = (ms: number) => {
     time.now += ms;
     tick();
@@ -347,7 +347,7 @@ test('a stream over the hard limit of unsent bytes is closed as overflow', async
   await open();
   await acceptBytes();
   await Promise.all([publish('small'), publish('x'.repeat(3000))]);
-  await nextTick();
+  await nextTurn();
 
   assert.deepEqual(ends, [{ reason: 'overflow' }]);
 });
@@ -358,10 +358,10 @@ test('a single event of any size closes no stream, live or replaying', async () 
   await open('e-1');
   await acceptBytes();
   await publish(line);
-  await nextTick();
+  await nextTurn();
   await acceptBytes();
   await Promise.all([publish('small'), publish(line)]);
-  await nextTick();
+  await nextTurn();
   assert.deepEqual(ends, [{ reason: 'overflow' }]);
 
   await open('e-2');
@@ -472,11 +472,11 @@ test('a client receives a count that changed during replay once its stream is li
   await acceptBytes();
   await publish('x'.repeat(600));
   await publish('y'.repeat(600));
-  await nextTick(); // More than the soft limit is unsent.
+  await nextTurn(); // More than the soft limit is unsent.
 
   userCount.remoteUserCount = 4;
   tick();
-  await nextTick();
+  await nextTurn();
   const wireWhileReplaying = wire();
   await acceptBytes();
   tick();

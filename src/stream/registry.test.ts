@@ -22,7 +22,7 @@ const limits = {
   retryMs: 2000,
 };
 const wallClock = () => 1_000_000;
-const nextTick = () => new Promise((resolve) => setImmediate(resolve));
+const nextTurn = () => new Promise((resolve) => setImmediate(resolve));
 
 /**
  * Opens `size` live streams of different users, and records what they receive: counts, and by user the
@@ -91,7 +91,7 @@ async function openStreams(size: number, { perUserMax = 1e9 } = {}) {
   for (let number = 1; number <= size; number += 1) await open(String(number));
   /** Waits until all streams are flushed: 128 per event-loop iteration. */
   const waitForWrites = async () => {
-    for (let slice = 0; slice < 2 + size / 128; slice += 1) await nextTick();
+    for (let slice = 0; slice < 2 + size / 128; slice += 1) await nextTurn();
   };
   /** Runs one tick, and returns the counts that the streams received since the previous call. */
   const tick = async () => {
@@ -101,7 +101,7 @@ async function openStreams(size: number, { perUserMax = 1e9 } = {}) {
     for (const { sink } of clients) sink?.acceptBytes(1e9);
     return counts.splice(0);
   };
-  await nextTick();
+  await nextTurn();
   return { clients, tick, registry, retryMsByUser, closeCodes, open };
 }
 
@@ -111,7 +111,7 @@ test('a tick sends the user count if it has changed since the last tick', async 
   assert.deepEqual(await tick(), []);
 
   clients[0]?.sink?.destroy();
-  await nextTick();
+  await nextTurn();
 
   assert.deepEqual(await tick(), [2, 2]);
 });
@@ -121,7 +121,7 @@ test('with thousands of streams the user count is sent less often, but to all st
   assert.equal((await tick()).length, 2000);
 
   clients[0]?.sink?.destroy();
-  await nextTick();
+  await nextTurn();
 
   assert.deepEqual(await tick(), []);
   assert.deepEqual(await tick(), []);

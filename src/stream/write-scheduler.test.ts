@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { WriteScheduler } from './write-scheduler.js';
 
-const nextTick = () => new Promise((resolve) => setImmediate(resolve));
+const nextTurn = () => new Promise((resolve) => setImmediate(resolve));
 
 /** Creates a scheduler whose clock advances only by the `tookMs` of each flush. */
 function createScheduler() {
@@ -25,7 +25,7 @@ test('each stream is flushed once at the end of the event-loop iteration', async
   for (const stream of [a, b, a]) scheduler.add(stream);
   assert.deepEqual(state.written, []);
 
-  await nextTick();
+  await nextTurn();
 
   assert.deepEqual(state.written, ['a', 'b']);
 });
@@ -35,9 +35,9 @@ test('frames added during a flush cycle are written in the next cycle', async ()
   scheduler.add(createStream('a', { onFlush: () => scheduler.add(createStream('late')) }));
   scheduler.add(createStream('b'));
 
-  await nextTick();
+  await nextTurn();
   assert.deepEqual(state.written, ['a', 'b']);
-  await nextTick();
+  await nextTurn();
   assert.deepEqual(state.written, ['a', 'b', 'late']);
 });
 
@@ -46,7 +46,7 @@ test('a flush cycle yields to the event loop after every 128 streams', async () 
   for (let index = 0; index < 300; index += 1) scheduler.add(createStream(`${index}`));
 
   for (const written of [128, 256, 300]) {
-    await nextTick();
+    await nextTurn();
     assert.equal(state.written.length, written);
   }
 });
@@ -61,7 +61,7 @@ function addLargeCycle(
   for (let count = 1; count < 129; count += 1) scheduler.add(createStream('load', { frames }));
 }
 
-test('the cool-down is as long as a large flush cycle, at most 20 ms, and shorter above 8 frames per write', async (t) => {
+test('a flush cycle of more than 128 streams is followed by a cool-down of the same length, at most 20 ms, shorter above 8 frames per stream', async (t) => {
   t.mock.timers.enable({ apis: ['setTimeout'] });
   const coolDowns = [
     { tookMs: 3, coolDownMs: 3 },
@@ -76,10 +76,10 @@ test('the cool-down is as long as a large flush cycle, at most 20 ms, and shorte
     const harness = createScheduler();
     const { state, scheduler, createStream } = harness;
     addLargeCycle(scheduler, harness, load);
-    while (state.written.length < 129) await nextTick();
+    while (state.written.length < 129) await nextTurn();
 
     scheduler.add(createStream('b'));
-    await nextTick();
+    await nextTurn();
     scheduler.add(createStream('c'));
     t.mock.timers.tick(coolDownMs - 1);
     assert.equal(state.written.length, 129);
@@ -93,12 +93,12 @@ test('a stream added after the cool-down is flushed at once', async () => {
   const harness = createScheduler();
   const { state, scheduler, createStream } = harness;
   addLargeCycle(scheduler, harness, { tookMs: 3 });
-  while (state.written.length < 129) await nextTick();
-  await nextTick();
+  while (state.written.length < 129) await nextTurn();
+  await nextTurn();
   state.now += 3;
 
   scheduler.add(createStream('b'));
-  await nextTick();
+  await nextTurn();
 
   assert.deepEqual(state.written.slice(129), ['b']);
 });
@@ -106,11 +106,11 @@ test('a stream added after the cool-down is flushed at once', async () => {
 test('a flush cycle of 128 streams runs at once and without a cool-down', async () => {
   const { state, scheduler, createStream } = createScheduler();
   for (let count = 0; count < 128; count += 1) scheduler.add(createStream('a', { tookMs: 1 }));
-  await nextTick();
+  await nextTurn();
   assert.equal(state.written.length, 128);
 
   scheduler.add(createStream('b'));
-  await nextTick();
+  await nextTurn();
 
   assert.equal(state.written.length, 129);
 });

@@ -23,7 +23,7 @@ test('a deadline can be moved and cancelled', () => {
   assert.equal(timerWheel.size, 0);
 });
 
-test('an item whose deadline has passed is due in the next slot', () => {
+test('a deadline that is set in the past is due in the next slot', () => {
   const timerWheel = new TimerWheel<string>(10_000);
   timerWheel.set('late', 3000);
 

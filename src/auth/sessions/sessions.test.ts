@@ -54,7 +54,7 @@ test('simultaneous lookups share a query, and each caller gets its session', asy
     found.map((session) => session?.userId),
     [bob.id, undefined, ada.id, bob.id],
   );
-  assert.equal(statements.length, db.dialect === 'sqlite' ? 3 : 1); // SQLite starts two batches at once.
+  assert.equal(statements.length, db.dialect === 'sqlite' ? 3 : 1); // On SQLite two batches of one lookup start at once, and the others share the third.
 });
 
 test('opening a session records the login time of the user and an audit line', async (t) => {
@@ -176,7 +176,7 @@ test('ending a session ends only this session, and only once', async (t) => {
   assert.ok(await sessions.findLive(two.sessionId));
 });
 
-test('every way to end sessions appends one control entry in the same transaction', async (t) => {
+test('every way to end sessions appends one control entry, and ending them again appends none', async (t) => {
   const { db, time, sessions, users, wallClock } = await sessionsFor(t, { perUserMax: 2 });
   await SqlLogStore.open(db, { wallClock, newEpoch: 'e' });
   const readNewEntries = async () => {
@@ -193,7 +193,7 @@ test('every way to end sessions appends one control entry in the same transactio
 
   time.now += 1;
   const third = await openSession(sessions, account);
-  assert.deepEqual(await readNewEntries(), ended(first.sessionId), 'one too many');
+  assert.deepEqual(await readNewEntries(), ended(first.sessionId), 'session limit');
 
   assert.equal(await sessions.end(second.sessionId, 'logout'), true);
   assert.equal(await sessions.end(second.sessionId, 'logout'), false);
@@ -204,7 +204,7 @@ test('every way to end sessions appends one control entry in the same transactio
   time.now += graceMs + 1;
   await assert.rejects(sessions.rotate(third.refreshToken, client, sign));
   await assert.rejects(sessions.rotate(third.refreshToken, client, sign));
-  assert.deepEqual(await readNewEntries(), ended(third.sessionId), 'a token was reused');
+  assert.deepEqual(await readNewEntries(), ended(third.sessionId), 'reused token');
 
   const fourth = await openSession(sessions, account);
   const fail = async () => {
@@ -217,7 +217,7 @@ test('every way to end sessions appends one control entry in the same transactio
   assert.deepEqual(await readNewEntries(), ended(fourth.sessionId));
 });
 
-test('sessions can be ended while the event log does not exist', async (t) => {
+test('sessions can be ended before the event log has been created', async (t) => {
   const { db, sessions, users } = await sessionsFor(t);
   const { sessionId } = await openSession(sessions, await newUser(users));
 
@@ -270,7 +270,7 @@ test('a session of a disabled user is not live', async (t) => {
   await assert.rejects(sessions.rotate(refreshToken, client, sign), { name: 'invalid_token' });
 });
 
-test('hasSessionFrom is true only for the IP key that opened or last refreshed a live session', async (t) => {
+test('hasSessionFrom is true only for the address of the last login or refresh of a live session', async (t) => {
   const { sessions, users } = await sessionsFor(t);
   const account = await newUser(users);
   const { sessionId, refreshToken } = await openSession(sessions, account);
@@ -340,7 +340,7 @@ test('clean-up deletes only sessions that ended more than a day ago', async (t) 
   assert.ok(await sessions.findLive(kept.sessionId));
 });
 
-test('clean-up deletes sealed successors whose grace has ended', async (t) => {
+test('clean-up deletes the encrypted successor of a refresh token when the grace has ended', async (t) => {
   const { sessions, users, time, db } = await sessionsFor(t);
   const { refreshToken } = await openSession(sessions, await newUser(users));
   const readSealedSuccessor = async () => {
@@ -361,7 +361,7 @@ test('clean-up deletes sealed successors whose grace has ended', async (t) => {
   assert.ok(await sessions.rotate(rotated.refreshToken, client, sign));
 });
 
-test('clean-up keeps the sealed successor of a rotation whose grace has not ended', async (t) => {
+test('clean-up keeps the encrypted successor of a refresh token during the grace', async (t) => {
   const { sessions, users, time } = await sessionsFor(t);
   const { refreshToken } = await openSession(sessions, await newUser(users));
   const second = await sessions.rotate(refreshToken, client, sign);
