@@ -44,6 +44,7 @@ export class Failure extends Error {
   readonly status: number;
   readonly info: Readonly<Record<string, unknown>> | undefined;
   readonly headers: Readonly<Record<string, string>>;
+  readonly retryAfterMs: number | undefined;
 
   constructor(name: FailureName, message: string, details: FailureDetails = {}) {
     super(message, details.cause === undefined ? undefined : { cause: details.cause });
@@ -51,6 +52,7 @@ export class Failure extends Error {
     this.status = statusByName[name];
     this.info = details.info;
     const { headers, retryAfterMs } = details;
+    this.retryAfterMs = retryAfterMs;
     this.headers =
       retryAfterMs === undefined ? { ...headers } : { ...headers, ...retryAfter(retryAfterMs) };
   }

@@ -93,6 +93,8 @@ async function exerciseStreams(db: Database): Promise<void> {
   }
   const { hash } = await tokens.find(token);
   await holders.readState(hash);
+  tokens.keepAlive(hash, 1000);
+  await tokens.storeKeptAlive();
   await holders.renew([hash, fakeHex('another', 64)]);
   await holders.release([{ tokenHash: hash, streamId: 'c2' }]);
   await tokens.revokeLeaked(hash);

@@ -97,6 +97,8 @@ const isFinalReason: Readonly<Record<CloseReason, boolean>> = {
  * same, and two such clients with one stream token would replace each other's stream again and again.
  */
 const finalRetryMs = 300_000;
+/** The longest `retry:` of a stream, relative to the configured `retryMs`. */
+const retryFactorMax = 3;
 
 const heartbeatEvent = controlFrame('stream.heartbeat', {}).bytes;
 
@@ -295,7 +297,7 @@ export class EventStream {
     const retryMs = isFinal ? finalRetryMs : (details.retryMs ?? this.#jitteredRetryMs());
     const closing = { code: reason, reconnect: !isFinal, renew: false };
     const { bytes } = controlFrame('stream.close', closing, { retryMs });
-    this.#end({ reason, ...('cause' in details ? { cause: details.cause } : {}) });
+    this.#end({ reason, ...('cause' in details ? { cause: details.cause } : {}) }, retryMs);
     this.#sink.end(bytes);
   }
 
@@ -380,12 +382,13 @@ export class EventStream {
     this.#sink.write(bytes);
   }
 
-  #end(ending: StreamEnd): void {
+  /** `retryMs` is the newest `retry:` that was sent; by default the longest that `stream.open` can have. */
+  #end(ending: StreamEnd, retryMs = this.#parts.limits.retryMs * retryFactorMax): void {
     if (!this.isOpen) return;
     this.#ending = ending;
     this.#live = false;
     this.#clearPending();
-    this.#parts.claim?.end(this.id);
+    this.#parts.claim?.end(this.id, retryMs);
     this.#parts.onEnd(this, ending);
   }
 
@@ -406,6 +409,6 @@ export class EventStream {
    */
   #jitteredRetryMs(): number {
     const { limits, random } = this.#parts;
-    return Math.round(limits.retryMs * (1 + 2 * random()));
+    return Math.round(limits.retryMs * (1 + (retryFactorMax - 1) * random()));
   }
 }

@@ -78,6 +78,7 @@ export async function openStreaming(options: StreamingOptions): Promise<Streamin
       findLiveSession,
       metrics,
       log,
+      warnings,
       wallClock,
       monotonicClock,
       random,

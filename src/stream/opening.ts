@@ -49,7 +49,8 @@ export async function openStream(
  * `stream.close` event that asks the client to reconnect later, because the EventSource of a browser never
  * reconnects after an error status. Throws all other failures, and temporary ones for other clients.
  *
- * After a temporary failure the token of `tokenHash` is kept alive (see `StreamTokens.keepAlive`).
+ * After a temporary failure the token of `tokenHash` is kept alive for as long as its client is told to wait
+ * (see `StreamTokens.keepAlive`).
  */
 export async function rejectInStream(
   { streams, tokens, log, warnings }: OpeningParts,
@@ -62,8 +63,12 @@ export async function rejectInStream(
   } catch (cause) {
     const status = cause instanceof Failure ? cause.status : 500;
     if (status !== 429 && status < 500) throw cause;
-    if (tokenHash !== undefined) tokens.keepAlive(tokenHash);
-    if (exchange.headers['accept']?.trim() !== 'text/event-stream') throw cause;
+    const isEventSource = exchange.headers['accept']?.trim() === 'text/event-stream';
+    const retryMs = streams.refusalRetryMs();
+    const { retryAfterMs = retryMs } = cause instanceof Failure ? cause : {};
+    if (tokenHash !== undefined)
+      tokens.keepAlive(tokenHash, isEventSource ? retryMs : retryAfterMs);
+    if (!isEventSource) throw cause;
     const fields = { requestId: exchange.id, cause };
     if (status === 500) log.error(fields, 'stream failed to open');
     else if (status > 500) warnRefused(warnings, cause as Failure, fields);
@@ -71,7 +76,7 @@ export async function rejectInStream(
     return {
       status: 200,
       headers: eventStreamHeaders,
-      open: (sink) => streams.refuse(sink, reason),
+      open: (sink) => streams.refuse(sink, reason, retryMs),
     };
   }
 }

@@ -69,22 +69,28 @@ export function streamRoutes(parts: StreamRouteParts): Route[] {
           access.checkStreamRate(exchange);
           return openByToken(parts, exchange, tokenText);
         },
-        isStreamToken(tokenText) ? hashToken(tokenText) : undefined,
+        toTokenHash(tokenText),
       ),
     ),
 
-    streamRoute('/stream/live', (exchange) =>
-      rejectInStream(parts, exchange, async () => {
+    streamRoute('/stream/live', async (exchange) => {
+      const credential = access.credential(exchange);
+      const open = async () => {
         access.checkStreamRate(exchange);
-        const credential = access.credential(exchange);
         if (isStreamToken(credential)) return openByToken(parts, exchange, credential);
         const { sessionId } = await access.user(exchange);
         return streams.withSnapshot({ sessionId }, (snapshot) =>
           openStream(streams, exchange, snapshot),
         );
-      }),
-    ),
+      };
+      return rejectInStream(parts, exchange, open, toTokenHash(credential));
+    }),
   ];
+}
+
+/** Returns the hash of a stream token; undefined for another credential. */
+function toTokenHash(credential: string): string | undefined {
+  return isStreamToken(credential) ? hashToken(credential) : undefined;
 }
 
 /** Opens a stream by its token, unless the token has leaked. */

@@ -31,9 +31,12 @@ async function openTokens(
   const wallClock = () => time.now;
   await SqlLogStore.open(db, { wallClock, newEpoch: 'e' });
   const appendControlEntries = controlEntryAppender(db, wallClock);
-  const tokens = new StreamTokens({
-    ...{ db, wallClock, appendControlEntries, lifeMs, mode, streamsPerUserMax },
-  });
+  /** Creates the tokens of another process on the same database. */
+  const startProcess = () =>
+    new StreamTokens({
+      ...{ db, wallClock, appendControlEntries, lifeMs, mode, streamsPerUserMax },
+    });
+  const tokens = startProcess();
   const holders = new TokenHolders({ db, wallClock, appendControlEntries, resumeWindowMs });
   for (const name of ['ada', 'bob']) {
     await db.execute(
@@ -54,7 +57,8 @@ async function openTokens(
   };
   const countTokens = async () =>
     (await db.query(sql`select token_hash from stream_tokens`)).length;
-  return { db, time, tokens, holders, userId, mint, claim, entries, countTokens, statements };
+  const basics = { db, time, tokens, holders, userId, mint, claim };
+  return { ...basics, entries, countTokens, statements, startProcess };
 }
 
 const isFailure = (name: string) => (error: unknown) => {
@@ -323,19 +327,59 @@ test('a user keeps as many unopened tokens as the user may have open streams', a
   assert.equal(await countTokens(), 25);
 });
 
-test('the token of a refused client can be opened for another minute, even if it expires', async (t) => {
+test('the token of a refused client can be opened for as long as it was told to wait and another 30 s, even if it expires', async (t) => {
   const { time, tokens, mint } = await openTokens(t);
   const [token, other] = [await mint(), await mint()];
   time.now += lifeMs - 1;
 
-  tokens.keepAlive(hashToken(token));
-  time.now += 59_999;
+  tokens.keepAlive(hashToken(token), 180_000);
+  time.now += 209_999;
   await tokens.sweep();
 
   assert.equal((await tokens.find(token)).hash, hashToken(token));
   await assert.rejects(tokens.find(other), isFailure('expired_token'));
   time.now += 1;
   await assert.rejects(tokens.find(token), isFailure('expired_token'));
+});
+
+test('other processes keep the token of a refused client alive, too', async (t) => {
+  const { time, tokens, mint, claim, startProcess } = await openTokens(t);
+  const [unopened, opened, other] = [await mint(), await mint(), await mint()];
+  await claim(await tokens.find(opened), 'c');
+  const otherProcess = startProcess();
+  for (const [token, expiresInMs] of [
+    [unopened, lifeMs],
+    [opened, resumeWindowMs - lifeMs],
+  ] as const) {
+    time.now += expiresInMs - 1;
+    tokens.keepAlive(hashToken(token), 180_000);
+    await tokens.storeKeptAlive();
+
+    time.now += 209_999;
+    assert.equal((await otherProcess.find(token)).hash, hashToken(token));
+    time.now += 1;
+    await assert.rejects(otherProcess.find(token), isFailure('expired_token'));
+    time.now -= 209_999;
+  }
+  await assert.rejects(otherProcess.find(other), isFailure('expired_token'));
+});
+
+test('a refusal neither revives an expired token nor shortens a lease', async (t) => {
+  const { db, time, tokens, mint, claim } = await openTokens(t);
+  const [expired, opened] = [await mint(), await mint()];
+  await claim(await tokens.find(opened), 'c');
+  const readExpiries = () =>
+    db.query(
+      sql`select token_hash, expires_at, lease_until from stream_tokens order by token_hash`,
+    );
+  const before = await readExpiries();
+  time.now += lifeMs;
+
+  for (const token of [expired, opened, 'f'.repeat(128)]) tokens.keepAlive(hashToken(token), 1000);
+  await tokens.storeKeptAlive();
+
+  await assert.rejects(tokens.find(expired), isFailure('expired_token'));
+  assert.deepEqual(await readExpiries(), before);
 });
 
 test('a user keeps the ten newest unopened tokens, and opened tokens do not count', async (t) => {
@@ -355,18 +399,9 @@ test('a user keeps the ten newest unopened tokens, and opened tokens do not coun
 });
 
 test('a process deletes surplus tokens of other processes too, once it has issued more than ten itself', async (t) => {
-  const { db, time, userId, mint, countTokens } = await openTokens(t);
-  const wallClock = () => time.now;
+  const { userId, mint, countTokens, startProcess } = await openTokens(t);
   for (let count = 0; count < 10; count += 1) await mint();
-  const otherOptions = {
-    db,
-    wallClock,
-    appendControlEntries: controlEntryAppender(db, wallClock),
-    lifeMs,
-    mode: 'resume',
-    streamsPerUserMax: 10,
-  } as const;
-  const other = new StreamTokens(otherOptions);
+  const other = startProcess();
   const sessionId = 's'.repeat(32);
 
   for (let count = 0; count < 10; count += 1)

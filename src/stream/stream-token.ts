@@ -11,6 +11,7 @@ import { Failure } from '../errors.js';
 import type { ControlEntry } from '../events/control-entry.js';
 import { Batcher } from '../util/batcher.js';
 import { LruMap } from '../util/lru-map.js';
+import { RefusedTokens, type TokenExtension } from './refused-tokens.js';
 import { type TokenState, type TokenStateRow, toTokenState } from './token-holders.js';
 
 export interface StreamTokenOptions {
@@ -66,12 +67,9 @@ const countedUsersMax = 10_000;
 const batchMax = 500;
 /**
  * Time after its expiry for which a token is not deleted, because a stream that opened it in time may be
- * about to claim it, or because it is kept alive for a refused client.
+ * about to claim it, or because a process that refused its client cannot store its new expiry now.
  */
 const sweepDelayMs = 600_000;
-/** Longer than the 10 to 30 s after which a client that was refused because of a stream limit retries. */
-const keptAliveMs = 60_000;
-const keptAliveMax = 10_000;
 
 /**
  * Stores stream tokens: 64 random bytes in hex, of which only the SHA-256 is stored.
@@ -91,8 +89,7 @@ export class StreamTokens {
   readonly #appendControlEntries: StreamTokenOptions['appendControlEntries'];
   readonly #inserts: Batcher<readonly Value[], undefined>;
   readonly #lookups: Batcher<string, Row | undefined>;
-  /** When `keepAlive` stops to have an effect, epoch ms, by token hash. */
-  readonly #keptAlive = new LruMap<string, number>(keptAliveMax);
+  readonly #refused: RefusedTokens;
   /** Number of tokens minted per user. The count restarts at `until`, epoch ms. */
   readonly #mintCounts = new LruMap<string, { readonly count: number; readonly until: number }>(
     countedUsersMax,
@@ -107,6 +104,8 @@ export class StreamTokens {
     this.#appendControlEntries = options.appendControlEntries;
     this.#lookups = Batcher.forDatabase(this.#db, (hashes) => this.#findRows(hashes));
     this.#inserts = Batcher.forDatabase(this.#db, (rows) => this.#insert(rows));
+    const extend = (extension: TokenExtension) => this.#extend(extension);
+    this.#refused = new RefusedTokens({ wallClock: this.#wallClock, extend });
   }
 
   get mode(): StreamTokenOptions['mode'] {
@@ -149,10 +148,9 @@ export class StreamTokens {
     const hash = hashToken(token);
     const row = await this.#lookups.run(hash);
     if (row === undefined) throw invalidStreamToken();
-    const now = this.#wallClock();
     if (row.lease_until !== null && this.#mode === 'single') throw invalidStreamToken();
-    const keptAliveUntil = this.#keptAlive.get(hash) ?? 0;
-    if (Math.max(row.lease_until ?? row.expires_at, keptAliveUntil) <= now) {
+    const expiresAt = row.lease_until ?? row.expires_at;
+    if (expiresAt <= this.#wallClock() && !this.#refused.isKeptAlive(hash, expiresAt)) {
       throw new Failure('expired_token', 'Cannot open stream: the stream token has expired');
     }
     const beginning = row.start_position ?? undefined;
@@ -161,11 +159,19 @@ export class StreamTokens {
   }
 
   /**
-   * Lets a token be opened for another minute in this process, even if it expires meanwhile, because its
-   * client was told to retry later. Kept in memory for the last 10,000 such tokens.
+   * Keeps a token alive whose client was told to retry after `waitMs`: for that time and another 30 s. Takes
+   * effect in this process at once, and in the others after `storeKeptAlive`. See `RefusedTokens`.
    */
-  keepAlive(hash: string): void {
-    this.#keptAlive.set(hash, this.#wallClock() + keptAliveMs);
+  keepAlive(hash: string, waitMs: number): void {
+    this.#refused.add(hash, waitMs);
+  }
+
+  /**
+   * Stores the new expiry of the tokens that are kept alive, unless it is stored. For a timer. Rejects when
+   * the database fails; the next call then tries again.
+   */
+  storeKeptAlive(): Promise<void> {
+    return this.#refused.store();
   }
 
   /** Deletes a token whose URL has leaked, and closes its streams in every process as `revoked`. */
@@ -206,6 +212,16 @@ export class StreamTokens {
         values ${tuples(rows)}`,
     );
     return rows.map(() => undefined);
+  }
+
+  async #extend({ tokenHashes, validAt, until }: TokenExtension): Promise<void> {
+    const expiry = sql`coalesce(lease_until, expires_at)`;
+    await this.#db.execute(
+      sql`update stream_tokens
+        set expires_at = case when expires_at < ${until} then ${until} else expires_at end,
+          lease_until = case when lease_until < ${until} then ${until} else lease_until end
+        where token_hash in (${list(tokenHashes)}) and ${expiry} > ${validAt} and ${expiry} < ${until}`,
+    );
   }
 
   /**

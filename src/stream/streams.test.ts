@@ -9,6 +9,7 @@ import type { LogStore } from '../event-log/log-store.js';
 import { controlEntryAppender } from '../event-log/open.js';
 import { SqlLogStore } from '../event-log/sql/sql-log-store.js';
 import { silentLogger } from '../logging/logger.js';
+import { WarningAggregator } from '../logging/warning-aggregator.js';
 import { Metrics } from '../metrics.js';
 import { Registry } from './registry.js';
 import { StreamTokens } from './stream-token.js';
@@ -74,6 +75,7 @@ async function prepareStream(
   };
   const streams = new Streams({
     ...{ ...parts, metrics: new Metrics(), log: silentLogger, random: () => 0 },
+    warnings: new WarningAggregator({ log: silentLogger, monotonicClock }),
   });
   const client = new SimulatedClient('1');
   eventLog.subscribe(registry);
@@ -90,8 +92,17 @@ async function prepareStream(
     client.sink?.acceptBytes(1e6);
     await nextTick();
   };
+  /** Mints a token of a new user. */
+  const mint = async () => {
+    await db.execute(
+      sql`insert into users (username, username_key, password_hash, first_name, last_name,
+          password_changed_at, created_at, updated_at)
+        values (${'ada'}, ${'ada'}, 'none', 'A', 'B', 0, 0, 0)`,
+    );
+    return tokens.mint({ userId: '1', sessionId: 's', beginning: 'e-0' });
+  };
   const log = { eventLog, hooks };
-  return { prepared, prepare, tickAt, registry, client, time, streams, ...log, db, tokens };
+  return { prepared, prepare, tickAt, registry, client, time, streams, ...log, db, mint };
 }
 
 /** Prepares and opens a stream. */
@@ -315,17 +326,35 @@ test('a stream that ends while its session is looked up is not listed as a subsc
   assert.deepEqual(streams.subscribers, []);
 });
 
+test('a client that is refused during shutdown can open its token again when its `retry:` is over, in another process, too', async (t) => {
+  const opened = await prepareStream(t, returnLiveSession);
+  const { db, mint, streams, registry, prepare, time } = opened;
+  const token = await mint();
+  const prepared = await prepare(token);
+  let wire = '';
+  const client = new SimulatedClient('1', (bytes) => {
+    wire += bytes.toString();
+  });
+
+  registry.startDraining();
+  prepared.open(client.connect());
+  client.sink?.acceptBytes(1e6);
+  await streams.close();
+
+  const retryMs = Number(/retry: (\d+)/.exec(wire)?.[1]);
+  assert.equal(retryMs, limits.retryMs);
+  time.now += retryMs + 29_999;
+  (await prepare(token)).cancel();
+  const [row] = await db.query<{ expires_at: number }>(sql`select expires_at from stream_tokens`);
+  assert.equal(row?.expires_at, time.now + 1);
+});
+
 test('close resolves only when the tokens of ended streams are released', async (t) => {
-  const { db, tokens, streams, registry, client, prepare } = await prepareStream(
+  const { db, mint, streams, registry, client, prepare } = await prepareStream(
     t,
     returnLiveSession,
   );
-  await db.execute(
-    sql`insert into users (username, username_key, password_hash, first_name, last_name,
-        password_changed_at, created_at, updated_at)
-      values (${'ada'}, ${'ada'}, 'none', 'A', 'B', 0, 0, 0)`,
-  );
-  const token = await tokens.mint({ userId: '1', sessionId: 's', beginning: 'e-0' });
+  const token = await mint();
   (await prepare(token)).open(client.connect());
   await nextTick(); // The claim is in progress.
 

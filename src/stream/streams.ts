@@ -7,6 +7,7 @@ import { getAudiences } from '../events/audience.js';
 import { controlFrame } from '../events/frame.js';
 import type { Sink } from '../http/reply.js';
 import type { Logger } from '../logging/logger.js';
+import type { WarningAggregator } from '../logging/warning-aggregator.js';
 import {
   type CloseReason,
   EventStream,
@@ -59,6 +60,7 @@ export interface StreamsParts {
   readonly limits: EventStreamLimits;
   readonly metrics: StreamMetrics;
   readonly log: Logger;
+  readonly warnings: Pick<WarningAggregator, 'warn'>;
   readonly wallClock: () => number;
   readonly monotonicClock: () => number;
   readonly random: () => number;
@@ -104,10 +106,11 @@ export class Streams {
 
   constructor(parts: StreamsParts) {
     this.#parts = parts;
-    const { holders, eventLog, random, log } = parts;
+    const { holders, eventLog, tokens, random, log } = parts;
     this.#releases = new TokenReleases(holders, log);
     const onTakeover = () => void eventLog.tryCatchUp();
-    this.#claimParts = { holders, releases: this.#releases, onTakeover, random };
+    const keepAlive = (hash: string, waitMs: number) => tokens.keepAlive(hash, waitMs);
+    this.#claimParts = { holders, releases: this.#releases, onTakeover, keepAlive, random };
     this.#renewedAt = parts.monotonicClock();
   }
 
@@ -186,14 +189,14 @@ export class Streams {
   }
 
   /**
-   * Sends heartbeats and the user count, looks up sessions that may have expired, and renews leases, each
-   * when due.
-   * Call it every `tickMs`.
+   * Sends heartbeats and the user count, looks up sessions that may have expired, stores the expiry of
+   * tokens that are kept alive, and renews leases, each when due. Call it every `tickMs`.
    */
   tick(): void {
     const { registry, userCount, wallClock, monotonicClock, holders } = this.#parts;
     registry.tick();
     userCount.tick();
+    void this.#storeKeptAlive();
     const now = wallClock();
     for (const [stream, expiresAt] of this.#sessionExpiries) {
       if (expiresAt > now) continue;
@@ -224,9 +227,10 @@ export class Streams {
     }
   }
 
-  /** Waits until the tokens of ended streams are released. */
+  /** Waits until the tokens of ended streams are released and those of refused clients are stored. */
   async close(): Promise<void> {
     await this.#releases.idle();
+    await this.#storeKeptAlive();
   }
 
   async #claimSingle(token: StreamToken, streamId: string): Promise<void> {
@@ -241,8 +245,9 @@ export class Streams {
     const refusal = registry.checkLimits(subscriber);
     if (refusal !== undefined) {
       registry.pendingOpens.remove(pendingOpen);
-      if (token !== undefined) tokens.keepAlive(token.hash);
-      this.refuse(opening.sink, refusal);
+      const retryMs = this.refusalRetryMs();
+      if (token !== undefined) tokens.keepAlive(token.hash, retryMs);
+      this.refuse(opening.sink, refusal, retryMs);
       return;
     }
     const needsClaim = token !== undefined && tokens.mode !== 'single';
@@ -281,13 +286,13 @@ export class Streams {
   }
 
   /**
-   * Refuses a stream with a `stream.close` in the body. For the EventSource of browsers, which never
-   * reconnects after a status other than 200.
+   * Refuses a stream with a `stream.close` in the body, which asks the client to retry after `retryMs`. For
+   * the EventSource of browsers, which never reconnects after a status other than 200.
    */
-  refuse(sink: Sink, reason: string): void {
+  refuse(sink: Sink, reason: string, retryMs: number): void {
     this.#parts.metrics.streamRefused(reason);
     const closing = { code: 'refused', reconnect: true, renew: false };
-    sink.end(controlFrame('stream.close', closing, { retryMs: this.refusalRetryMs() }).bytes);
+    sink.end(controlFrame('stream.close', closing, { retryMs }).bytes);
   }
 
   /** Closes the stream as `expired` if its session has ended. Never rejects. */
@@ -321,6 +326,17 @@ export class Streams {
     const totals = { ms: Math.round(monotonicClock() - openedAt), bytes: writtenBytes };
     if (reason === 'failed') log.error({ ...fields, ...totals, cause }, 'stream closed');
     else log.info({ ...fields, ...totals }, 'stream closed');
+  }
+
+  /** Never rejects. */
+  async #storeKeptAlive(): Promise<void> {
+    const { tokens, warnings } = this.#parts;
+    try {
+      await tokens.storeKeptAlive();
+    } catch (cause) {
+      const phrase = 'stream tokens of refused clients could not be kept alive, retrying';
+      warnings.warn({ kind: phrase, subject: '', fields: { cause }, phrase });
+    }
   }
 
   async #renew(): Promise<void> {

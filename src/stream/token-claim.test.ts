@@ -15,6 +15,9 @@ import { TokenReleases } from './token-releases.js';
 
 const test = await testOnDialects('token claims');
 
+/** The time after which the client of a stream that has ended reconnects. */
+const retryMs = 6000;
+
 /** A stream whose round trips take as long as `onRoundTrip`. */
 class TestStream implements ClaimingStream {
   readonly id: string;
@@ -35,7 +38,7 @@ class TestStream implements ClaimingStream {
     if (!this.isOpen) return;
     this.closedAs = reason;
     this.isOpen = false;
-    this.claim.end(this.id);
+    this.claim.end(this.id, retryMs);
   }
 
   async roundTrip(): Promise<void> {
@@ -101,13 +104,17 @@ async function openClaims(t: TestContext) {
   const onTakeover = () => {
     takeoverCount += 1;
   };
+  /** The tokens that were kept alive, and the wait for which they were. */
+  const keptAlive: (readonly [hash: string, waitMs: number])[] = [];
+  const keepAlive = (hash: string, waitMs: number) => keptAlive.push([hash, waitMs]);
   /** Creates a stream with the state in which the token is now. */
   const open = async (id: string) => {
-    const parts = { holders: { claim, readState }, releases, onTakeover, random: () => 0 };
+    const callbacks = { onTakeover, keepAlive, random: () => 0 };
+    const parts = { holders: { claim, readState }, releases, ...callbacks };
     return new TestStream(id, new TokenClaim(await tokens.find(token), parts));
   };
   return {
-    ...{ open, tokens, holders, releases, tokenHash },
+    ...{ open, tokens, holders, releases, tokenHash, keptAlive },
     state: () => holders.readState(tokenHash),
     takeoverCount: () => takeoverCount,
     failStatements: (count: number) => {
@@ -127,6 +134,20 @@ test('a stream claims a token without a holder without a round trip', async (t) 
 
   assert.deepEqual(await state(), { version: 1, holder: 'one' });
   assert.deepEqual([stream.roundTrips, stream.closedAs, takeoverCount()], [0, undefined, 0]);
+});
+
+test('a stream that ends before it has claimed its token keeps the token alive until its client reconnects', async (t) => {
+  const { open, failStatements, keptAlive, tokenHash } = await openClaims(t);
+  const [failing, claiming] = [await open('one'), await open('two')];
+  await claiming.run();
+
+  failStatements(1);
+  const running = failing.run();
+  failing.close('draining');
+  await running;
+  claiming.close('draining');
+
+  assert.deepEqual(keptAlive, [[tokenHash, retryMs]]);
 });
 
 test('a stream claims the token of another stream after a round trip to its client', async (t) => {

@@ -12,6 +12,8 @@ export interface TokenClaimParts {
    * without waiting for its next poll of the event log.
    */
   readonly onTakeover: () => void;
+  /** See `StreamTokens.keepAlive`. */
+  readonly keepAlive: (tokenHash: string, waitMs: number) => void;
   readonly random: () => number;
 }
 
@@ -95,8 +97,12 @@ export class TokenClaim {
     return this.#isReplaced;
   }
 
-  /** Releases the token, because the stream has ended. */
-  end(streamId: string): void {
+  /**
+   * Releases the token, because the stream has ended. A token that is not claimed yet is kept alive for
+   * `waitMs`, after which the client was told to reconnect, because it may expire meanwhile.
+   */
+  end(streamId: string, waitMs: number): void {
+    if (this.#claimedVersion === undefined) this.#parts.keepAlive(this.tokenHash, waitMs);
     if (this.#claiming === undefined) return; // The token was never claimed.
     this.#parts.releases.add({ tokenHash: this.tokenHash, streamId }, this.#claiming);
   }

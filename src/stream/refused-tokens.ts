@@ -1,0 +1,98 @@
+import { LruMap } from '../util/lru-map.js';
+import { SharedCall } from '../util/shared-call.js';
+
+/** A new expiry for the tokens of clients that were refused. */
+export interface TokenExtension {
+  readonly tokenHashes: readonly string[];
+  /** The extension is for tokens that had not expired at this time, epoch ms. */
+  readonly validAt: number;
+  /** Epoch ms. Tokens that expire later do not change. */
+  readonly until: number;
+}
+
+export interface RefusedTokensOptions {
+  readonly wallClock: () => number;
+  /** Stores the new expiry of at most 500 tokens. */
+  readonly extend: (extension: TokenExtension) => Promise<void>;
+}
+
+interface RefusedToken {
+  /** Time of the first of consecutive refusals, epoch ms. A token that had expired by then stays expired. */
+  readonly since: number;
+  /** Epoch ms. */
+  readonly until: number;
+}
+
+/** Time after the wait in which the client has to reconnect. Covers the time until `store`, too. */
+const marginMs = 30_000;
+const tokensMax = 10_000;
+const batchMax = 500;
+
+/**
+ * Keeps the tokens of clients alive that were told to retry later. If a token expired while its client
+ * waits, a browser would get 401 and never reconnect.
+ *
+ * A token is kept alive in this process at once, and in every process from the next `store` on. So
+ * refusals, of which anybody can cause many, write nothing by themselves. Above 10,000 tokens the token that
+ * was refused least recently is dropped.
+ */
+export class RefusedTokens {
+  readonly #wallClock: () => number;
+  readonly #extend: RefusedTokensOptions['extend'];
+  readonly #tokens = new LruMap<string, RefusedToken>(tokensMax);
+  /** The tokens to be stored, each with the time of its first refusal since it was stored last. */
+  readonly #unstored = new LruMap<string, number>(tokensMax);
+  readonly #storing = new SharedCall(() => this.#storeAll());
+
+  constructor({ wallClock, extend }: RefusedTokensOptions) {
+    this.#wallClock = wallClock;
+    this.#extend = extend;
+  }
+
+  /** Keeps a token alive whose client was told to retry after `waitMs`. */
+  add(hash: string, waitMs: number): void {
+    const now = this.#wallClock();
+    const earlier = this.#tokens.get(hash);
+    const until = now + waitMs + marginMs;
+    const isKept = earlier !== undefined && now < earlier.until;
+    this.#tokens.set(
+      hash,
+      isKept
+        ? { since: earlier.since, until: Math.max(until, earlier.until) }
+        : { since: now, until },
+    );
+    this.#unstored.set(hash, this.#unstored.get(hash) ?? now);
+  }
+
+  /** Whether this process keeps a token alive whose stored expiry is `expiresAt`. */
+  isKeptAlive(hash: string, expiresAt: number): boolean {
+    const token = this.#tokens.get(hash);
+    return token !== undefined && token.since < expiresAt && this.#wallClock() < token.until;
+  }
+
+  /**
+   * Stores the new expiry of all tokens that were added before the call, 500 at a time. Does nothing
+   * without such tokens. Rejects when `extend` does; the next call then tries again.
+   */
+  store(): Promise<void> {
+    return this.#unstored.size === 0 ? Promise.resolve() : this.#storing.run();
+  }
+
+  async #storeAll(): Promise<void> {
+    const unstored = [...this.#unstored];
+    for (let start = 0; start < unstored.length; start += batchMax) {
+      const batch = unstored.slice(start, start + batchMax).map(([hash, refusedAt]) => {
+        return { hash, refusedAt, token: this.#tokens.get(hash) };
+      });
+      await this.#extend({
+        tokenHashes: batch.map(({ hash }) => hash),
+        validAt: Math.min(...batch.map(({ refusedAt }) => refusedAt)),
+        until: Math.max(...batch.map(({ token }) => token?.until ?? 0)),
+      });
+      for (const { hash, token } of batch) {
+        // A token that was refused again meanwhile needs a later expiry.
+        if (this.#tokens.get(hash) === token) this.#unstored.delete(hash);
+      }
+    }
+  }
+}
