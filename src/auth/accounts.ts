@@ -88,7 +88,7 @@ export class Accounts {
     const { id } = await this.#findByName(username);
     await this.#endSessions(id, 'admin', (tx) => users.disable(id, tx));
     await users.delete(id);
-    audit.record('user_archived', { userId: id }); // The audit event of a deletion.
+    audit.record('user_deleted', { userId: id });
   }
 
   async #findByName(username: string): Promise<Account> {

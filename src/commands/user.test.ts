@@ -49,7 +49,7 @@ test('user creates, lists, disables, enables and deletes a user and sets the pas
   const logged = readFileSync(join(cwd, 'logs/combined.log'), 'utf8');
   const events = [...logged.matchAll(/"audit":true,"event":"(\w+)"/g)].map(([, event]) => event);
   const changed = ['user_updated', 'user_updated', 'authn_password_change'];
-  assert.deepEqual(events, ['user_created', ...changed, 'user_archived']);
+  assert.deepEqual(events, ['user_created', ...changed, 'user_deleted']);
 });
 
 test('user list --json omits password hashes', async (t) => {

@@ -24,7 +24,7 @@ const levelByEvent = {
   excess_sessions_exceeded: 'info',
   user_created: 'info',
   user_updated: 'info',
-  user_archived: 'info',
+  user_deleted: 'info',
 } as const;
 
 export type AuditEvent = keyof typeof levelByEvent;
