@@ -103,12 +103,12 @@ export class Metrics {
     this.#gauge('herald_stream_users', 'Users with a stream open', streamUsers);
     this.#externalCounter(
       'herald_deliveries_total',
-      'Events written to streams',
+      'Events passed to open streams, without those that a stream replays',
       readers.deliveries,
     );
     this.#gauge(
       'herald_event_log_position',
-      'Position of the newest event delivered',
+      'Sequence number of the newest entry of the event log that was delivered or applied',
       readers.eventLogPosition,
     );
     this.#gauge(

@@ -62,6 +62,7 @@ test('metrics report streams, events, requests and the process', async (t) => {
   const samplesAfterClose = await readSamples(client, key);
 
   assert.equal(samplesAfterClose.get('herald_streams'), 0);
+  assert.equal(samplesAfterClose.get('herald_event_log_position'), 3); // The logout is an entry, too.
   assert.equal(samplesAfterClose.get('herald_streams_closed_total{reason="revoked"}'), 1);
 });
 
