@@ -140,11 +140,12 @@ class LineBatch {
 
   /** Throws `service_unavailable` when the budget is exhausted. */
   add(event: NewEvent, line: PublishedJson): void {
-    if (!this.#budget.acquire(line.text.length)) throw budgetExhausted();
-    this.#acquiredBytes += line.text.length;
+    const lineBytes = Buffer.byteLength(line.text);
+    if (!this.#budget.acquire(lineBytes)) throw budgetExhausted();
+    this.#acquiredBytes += lineBytes;
     if (this.events.length === 0) this.#dueAt = performance.now() + flushMs;
     this.events.push(event);
-    this.#bytes += event.data.length;
+    this.#bytes += Buffer.byteLength(event.data);
     this.#recipients += event.audiences.length;
     this.#hash.update(`${minify(line.text)}\n`);
   }

@@ -125,5 +125,5 @@ test('an invalid event of an array is reported with its index', () => {
   ]);
 
   assert.equal(failure.info?.['index'], 1);
-  assert.match(failure.message, /\(event 1\)$/);
+  assert.match(failure.message, /\(event at index 1\)$/);
 });

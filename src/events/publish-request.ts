@@ -201,5 +201,5 @@ export function createEventFailure(
 ): Failure {
   const message = `Cannot publish: ${reason}`;
   if (index === undefined) return new Failure(name, message, { info });
-  return new Failure(name, `${message} (event ${index})`, { info: { ...info, index } });
+  return new Failure(name, `${message} (event at index ${index})`, { info: { ...info, index } });
 }

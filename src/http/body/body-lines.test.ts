@@ -65,6 +65,13 @@ test('an error in a line is reported with the index of its value', async () => {
   await assert.rejects(readAllLines(createBody(`${long} `)), isFailure('payload_too_large', line));
 });
 
+test('the message of an error in a line counts lines from 1, and empty ones, too', async () => {
+  await assert.rejects(readAllLines(createBody('{')), /\(line 1\)$/);
+  await assert.rejects(readAllLines(createBody('1\n\n\r\n{\n5\n')), /\(line 4\)$/);
+  const long = `1\n\n"${'x'.repeat(20)}"`;
+  await assert.rejects(readAllLines(createBody(long)), /: line 3 is over the limit of 20 bytes$/);
+});
+
 test('the size limit applies to the declared and to the received length', async () => {
   const bytes = { bytesMax: 5 };
   const declared = { ...createBody('1'), headers: { ...headers, 'content-length': '6' } };

@@ -25,8 +25,8 @@ const newline = 10;
  *
  * Throws `unsupported_media_type`, `payload_too_large`, `request_timeout`, the reason of an aborted
  * `signal`, and `invalid_request` for a line that is not UTF-8, not JSON or nested too deeply, and for a
- * truncated body, whose last line is not yielded. An error in a line has the index of its value in
- * `info.index`.
+ * truncated body, whose last line is not yielded. The message of an error in a line has the number of the
+ * line, from 1 and including empty lines; `info.index` is the index of its value, from 0.
  *
  * Spec: NDJSON 1.0.
  */
@@ -40,23 +40,26 @@ export async function* readLines(
     throw new Failure('unsupported_media_type', message);
   }
   let index = 0;
+  let lineNumber = 1;
   /** The start of a line whose end has not arrived. */
   const partialLine = new ByteAccumulator();
   const checkLineLength = (part: Buffer) => {
     const isTooLong = partialLine.length + part.length > limits.lineBytesMax;
-    if (isTooLong) throw tooLarge('a line', limits.lineBytesMax, { index });
+    if (isTooLong) throw tooLarge(`line ${lineNumber}`, limits.lineBytesMax, { index });
   };
   const parse = (part: Buffer): JsonBody | undefined => {
     checkLineLength(part);
-    if (partialLine.length === 0) return parseLine(part, limits.depthMax, index);
+    const position = { index, lineNumber };
+    if (partialLine.length === 0) return parseLine(part, limits.depthMax, position);
     partialLine.append(part);
-    return parseLine(partialLine.take(), limits.depthMax, index);
+    return parseLine(partialLine.take(), limits.depthMax, position);
   };
   for await (const chunk of readChunks(transport, limits)) {
     let start = 0;
     for (let end = chunk.indexOf(newline); end !== -1; end = chunk.indexOf(newline, start)) {
       const value = parse(chunk.subarray(start, end));
       start = end + 1;
+      lineNumber += 1;
       if (value === undefined) continue;
       yield value;
       index += 1;
@@ -127,13 +130,18 @@ function isBlank(line: Buffer): boolean {
 }
 
 /** Returns undefined for an empty line. */
-function parseLine(line: Buffer, depthMax: number, index: number): JsonBody | undefined {
+function parseLine(
+  line: Buffer,
+  depthMax: number,
+  { index, lineNumber }: { readonly index: number; readonly lineNumber: number },
+): JsonBody | undefined {
   if (isBlank(line)) return undefined;
   try {
     return parseJsonBody(line, { type: 'application/json', depthMax });
   } catch (cause) {
     if (!(cause instanceof Failure)) throw cause;
-    throw new Failure(cause.name, `${cause.message} (line ${index})`, { info: { index }, cause });
+    const message = `${cause.message} (line ${lineNumber})`;
+    throw new Failure(cause.name, message, { info: { index }, cause });
   }
 }
 
