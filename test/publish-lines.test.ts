@@ -70,18 +70,22 @@ for (const protocol of ['h2', 'http/1.1'] as const) {
     const system = await startSystem(t, { env });
     const client = await system.connect();
     const stream = await client.listen('ada');
-    const idle = await system.connect();
+    const publisher = await system.connect();
     const body = new PassThrough();
     const headers = { 'content-type': 'application/x-ndjson' };
     const parts = { bearer: system.apiKey, headers, body };
 
     const answer =
       protocol === 'h2'
-        ? client.ask('POST', '/events', parts)
+        ? publisher.ask('POST', '/events', parts)
         : ask('http/1.1', Number(new URL(system.url).port), 'POST', '/events', parts);
     body.write(toLine('first'));
     await stream.until(() => stream.dataByType('message').includes('first') || undefined);
-    await once(idle.session, 'close'); // An idle connection is closed meanwhile.
+    await publisher.ask('GET', '/health/live'); // An exchange on the same connection ends, over HTTP/2.
+    for (let count = 0; count < 2; count += 1) {
+      const idle = await system.connect();
+      await once(idle.session, 'close'); // Idle connections are closed meanwhile, one after the other.
+    }
     body.write(toLine('second'));
     await stream.until(() => stream.dataByType('message').includes('second') || undefined);
     body.end(toLine('third'));

@@ -11,6 +11,13 @@ import { parseRawHeaders, type Transport } from './transport.js';
 
 const { NGHTTP2_CANCEL, NGHTTP2_INTERNAL_ERROR } = constants;
 
+/** Shared by all requests of a server. */
+export interface H2TransportOptions {
+  readonly endMs: number;
+  /** See `Transport.tolerateIdle`. */
+  readonly tolerateIdle: (stream: ServerHttp2Stream) => void;
+}
+
 export interface H2Request {
   readonly headers: IncomingHttpHeaders;
   readonly rawHeaders: readonly string[];
@@ -28,15 +35,15 @@ export class H2Transport implements Transport {
   readonly remoteAddress: string;
   readonly input: ServerHttp2Stream;
   readonly #stream: ServerHttp2Stream;
-  readonly #endMs: number;
+  readonly #options: H2TransportOptions;
 
   constructor(
     stream: ServerHttp2Stream,
     { headers, rawHeaders, remoteAddress }: H2Request,
-    endMs: number,
+    options: H2TransportOptions,
   ) {
     this.#stream = stream;
-    this.#endMs = endMs;
+    this.#options = options;
     this.input = stream;
     this.rawHeaders = rawHeaders;
     this.headers = parseRawHeaders(rawHeaders);
@@ -64,8 +71,9 @@ export class H2Transport implements Transport {
     this.#stream.additionalHeaders({ ':status': 100 });
   }
 
-  /** Does nothing: the PINGs of a connection with an exchange are activity. */
-  tolerateIdle(): void {}
+  tolerateIdle(): void {
+    this.#options.tolerateIdle(this.#stream);
+  }
 
   onClientGone(listener: () => void): void {
     if (this.isClientGone) queueMicrotask(listener);
@@ -81,7 +89,7 @@ export class H2Transport implements Transport {
     // Stops the client from sending the rest of a request that was answered early: RFC 9113 §8.1.
     // Deferred, because Node 26 would reset the stream before it sends a response without a body.
     if (!stream.endAfterHeaders && !stream.readableEnded) setImmediate(() => stream.close());
-    const deadline = setTimeout(() => cancel(stream), this.#endMs).unref();
+    const deadline = setTimeout(() => cancel(stream), this.#options.endMs).unref();
     stream.once('close', () => clearTimeout(deadline));
   }
 
@@ -93,7 +101,8 @@ export class H2Transport implements Transport {
     stream.resume(); // The request body is discarded, so that the readable side can end.
     const { session } = stream;
     const roundTrip = async () => (session === undefined ? undefined : pingPeer(session));
-    return new StreamSink({ output: stream, destroy: cancel, roundTrip, endMs: this.#endMs });
+    const { endMs } = this.#options;
+    return new StreamSink({ output: stream, destroy: cancel, roundTrip, endMs });
   }
 
   destroy(): void {

@@ -9,7 +9,7 @@ import type { AddressInfo } from 'node:net';
 import { type TLSSocket, Server as TlsServer } from 'node:tls';
 import type { Logger } from '../logging/logger.js';
 import { H1Transport } from './h1-transport.js';
-import { H2Transport } from './h2-transport.js';
+import { H2Transport, type H2TransportOptions } from './h2-transport.js';
 import { ConnectionLimiter } from './limits/connection-limiter.js';
 import { Connections, type Layer } from './limits/connections.js';
 import { type HttpLimits, headerLinesMax } from './limits/limits.js';
@@ -45,6 +45,7 @@ export class HttpServer {
   readonly #connections: Connections;
   readonly #log: Logger;
   readonly #endMs: number;
+  readonly #h2Options: H2TransportOptions;
   /** One shared listener instead of a closure per request. */
   readonly #logError = (cause: Error) => this.#log.debug({ cause }, 'connection error');
   #isStopping = false;
@@ -53,6 +54,10 @@ export class HttpServer {
   private constructor(options: HttpServerOptions) {
     this.#log = options.log;
     this.#endMs = options.limits.endMs;
+    this.#h2Options = {
+      endMs: this.#endMs,
+      tolerateIdle: (stream) => this.#connections.tolerateIdle(stream.session, stream),
+    };
     this.#dispatcher = new RequestDispatcher(options);
     this.#server = createServer(options);
     this.#connections = new Connections(this.#server, {
@@ -164,7 +169,7 @@ export class HttpServer {
     const socket = request.socket as TLSSocket;
     if (this.#connections.trackExchange(socket, response) === undefined) return;
     const isStopping = () => this.#isStopping;
-    const tolerateIdle = () => this.#connections.tolerateIdle(socket);
+    const tolerateIdle = () => this.#connections.tolerateIdle(socket, response);
     const options = { endMs: this.#endMs, isStopping, tolerateIdle };
     const dispatch = () =>
       void this.#dispatcher.dispatch(new H1Transport(request, response, options));
@@ -179,7 +184,7 @@ export class HttpServer {
     const remoteAddress = this.#connections.trackExchange(stream.session, stream);
     if (remoteAddress === undefined) return;
     const request = { headers, rawHeaders, remoteAddress };
-    void this.#dispatcher.dispatch(new H2Transport(stream, request, this.#endMs));
+    void this.#dispatcher.dispatch(new H2Transport(stream, request, this.#h2Options));
   }
 }
 

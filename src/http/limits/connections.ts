@@ -107,16 +107,19 @@ export class Connections {
     exchange.on('close', () => {
       peer.openExchanges.delete(exchange);
       peer.idleChecks = 0;
-      peer.isIdleTolerated = false;
       if (peer.exchangeCount === 0 && this.#isClosing) this.#closePeer(peer);
     });
     return peer.socket.remoteAddress ?? '';
   }
 
-  /** Exempts a connection from the idle timeout until an exchange on it ends. */
-  tolerateIdle(owner: TLSSocket): void {
-    const peer = this.#peersByOwner.get(owner);
-    if (peer !== undefined) peer.isIdleTolerated = true;
+  /** Exempts a connection from the idle timeout until this exchange on it ends. */
+  tolerateIdle(owner: TLSSocket | Http2Session | undefined, exchange: ExchangeEmitter): void {
+    const peer = owner === undefined ? undefined : this.#peersByOwner.get(owner);
+    if (peer === undefined || !peer.openExchanges.has(exchange)) return;
+    peer.idleToleratingCount += 1;
+    exchange.on('close', () => {
+      peer.idleToleratingCount -= 1;
+    });
   }
 
   /**
@@ -185,7 +188,7 @@ export class Connections {
       ackedBytesMax: undefined,
       lastTotalBytes: 0,
       idleChecks: 0,
-      isIdleTolerated: false,
+      idleToleratingCount: 0,
       destroyTimer: undefined,
     };
     this.#peers.set(key, peer);

@@ -10,8 +10,8 @@ export interface IdleTrackedPeer {
   lastTotalBytes: number;
   /** Consecutive checks without activity. */
   idleChecks: number;
-  /** Whether the connection is exempt from the idle timeout while an exchange is open. */
-  isIdleTolerated: boolean;
+  /** Number of open exchanges that exempt the connection from the idle timeout. */
+  idleToleratingCount: number;
 }
 
 /** Number of consecutive checks without activity after which a connection is idle. */
@@ -22,7 +22,8 @@ export const idleChecksMax = 8;
  * is activity. Called from a timer. Counts calls instead of time, because after a pause of this process
  * data received meanwhile has not been read yet; such a pause is only one late call.
  *
- * While an exchange is open, any byte is activity. Otherwise only the end of the last exchange, or of the
+ * While an exchange is open, any byte is activity, and an exchange that tolerates idle time is activity by
+ * itself. Otherwise only the end of the last exchange, or of the
  * handshake, is activity. If other bytes counted, a client could keep a connection forever with HTTP/2
  * pings, or with empty lines over HTTP/1.1.
  *
@@ -34,7 +35,8 @@ export function* findIdlePeers<Peer extends IdleTrackedPeer>(
 ): Generator<Peer> {
   for (const peer of peers) {
     const totalBytes = peer.socket.bytesRead + peer.socket.bytesWritten;
-    if (peer.exchangeCount > 0 && (peer.isIdleTolerated || totalBytes !== peer.lastTotalBytes)) {
+    const hasActivity = peer.idleToleratingCount > 0 || totalBytes !== peer.lastTotalBytes;
+    if (peer.exchangeCount > 0 && hasActivity) {
       peer.lastTotalBytes = totalBytes;
       peer.idleChecks = 0;
     } else {
