@@ -2,7 +2,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { machine } from './machine.js';
-import { buildTree } from './process/build.js';
+import { BuildError, buildTree } from './process/build.js';
 import { writeReport } from './profile/report.js';
 import { compare, comparedByDefault } from './report/compare.js';
 import { type Figure, readResults, writeResults } from './report/figure.js';
@@ -226,4 +226,10 @@ function writeTable(figures: readonly Figure[]): void {
   writeFileSync(readme, updated);
 }
 
-await main();
+try {
+  await main();
+} catch (cause) {
+  if (!(cause instanceof BuildError)) throw cause;
+  process.stderr.write(`${cause.message}\n`);
+  process.exitCode = 1;
+}

@@ -1,9 +1,12 @@
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { test } from 'node:test';
+import { fileURLToPath } from 'node:url';
 import { frame, frameTypes, headerBlock } from '../bench/load/frames.js';
 import { Latencies } from '../bench/load/latencies.js';
 import { createMarkedData, nowMicros, Tally } from '../bench/load/marked-events.js';
 import { BuildError, resolveRef, treeBuild } from '../bench/process/build.js';
+import { Child } from '../bench/process/child.js';
 import { compareFigures, comparisonTable } from '../bench/report/compare.js';
 import { type Figure, figure, runInterleaved } from '../bench/report/figure.js';
 import { findRegressions, findRepeatedRegressions } from '../bench/report/smoke.js';
@@ -234,5 +237,41 @@ test('a comparison measures a build once and opens no references', async () => {
 test('a comparison rejects a git ref that does not refer to a commit', () => {
   for (const ref of ['no-such-ref', '', '--all', 'HEAD:package.json']) {
     assert.throws(() => resolveRef(ref), BuildError, ref);
+  }
+});
+
+test('a build that fails is reported in one line without a stack', () => {
+  const run = fileURLToPath(new URL('../bench/run.ts', import.meta.url));
+  const tsx = import.meta.resolve('tsx');
+
+  // Without a PATH there is no npm.
+  const { status, stderr } = spawnSync(process.execPath, ['--import', tsx, run, 'publish'], {
+    env: { PATH: '/nowhere' },
+    encoding: 'utf8',
+  });
+
+  assert.equal(status, 1);
+  assert.match(stderr, /^Cannot measure: the working tree does not build \(npm run: .*\)\n$/);
+});
+
+test('a request for which a process has no handler is rejected', async () => {
+  const requestHandler = new URL('../bench/process/request-handler.ts', import.meta.url);
+  const script = `
+    import { handleRequests } from '${requestHandler}';
+    handleRequests({ double: (number) => 2 * number, nothing: () => {} });
+    console.log('ready');`;
+  const child = await Child.start({
+    args: ['--import', import.meta.resolve('tsx'), '--input-type=module', '--eval', script],
+    readyPattern: /ready/,
+  });
+  try {
+    assert.equal(await child.ask('double', 4), 8);
+    assert.equal(await child.ask('nothing'), undefined);
+    await assert.rejects(
+      child.ask('triple', 4),
+      /Cannot answer 'triple': there is no such handler/,
+    );
+  } finally {
+    await child.stop();
   }
 });

@@ -18,7 +18,7 @@ export interface RefBuild extends Build {
   remove(): void;
 }
 
-/** Thrown when a git ref does not exist or a build fails. `compare` prints the message, not the stack. */
+/** Thrown when a git ref does not exist or a build fails. The benchmark prints its message, not its stack. */
 export class BuildError extends Error {
   override readonly name = 'BuildError';
 }
@@ -77,9 +77,9 @@ export function createRefBuild(name: string, commit: string): RefBuild {
  * `BuildError` with `problem` if the program fails.
  */
 function run(cwd: string, problem: string, program: string, args: readonly string[]): void {
-  const { status, signal } = spawnSync(program, args, { cwd, stdio: ['ignore', 2, 2] });
+  const { status, signal, error } = spawnSync(program, args, { cwd, stdio: ['ignore', 2, 2] });
   if (status !== 0) {
-    const ending = signal ?? `exit code ${status}`;
+    const ending = error?.message ?? signal ?? `exit code ${status}`;
     throw new BuildError(`Cannot measure: ${problem} (${program} ${args[0]}: ${ending})`);
   }
 }

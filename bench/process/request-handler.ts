@@ -8,7 +8,10 @@ interface ProcessRequest {
   readonly argument: unknown;
 }
 
-/** Answers the requests that the parent process sends with `Child.ask`, until this process ends. */
+/**
+ * Answers the requests that the parent process sends with `Child.ask`, until this process ends. A request
+ * without a handler is answered with an error.
+ */
 export function handleRequests(handlers: RequestHandlers): void {
   process.on('message', (request: ProcessRequest) => {
     if (request.ask !== undefined) void handleRequest(handlers, request);
@@ -20,9 +23,10 @@ async function handleRequest(
   { id, ask = '', argument }: ProcessRequest,
 ): Promise<void> {
   try {
+    const handler = handlers[ask];
+    if (handler === undefined) throw new Error(`Cannot answer '${ask}': there is no such handler`);
     // Unchecked: the caller of `Child.ask` must pass an argument of the type that the handler declares.
-    const result = await handlers[ask]?.(argument as never);
-    process.send?.({ id, answer: result ?? null });
+    process.send?.({ id, answer: await handler(argument as never) });
   } catch (cause) {
     process.send?.({ id, error: cause instanceof Error ? (cause.stack ?? '') : String(cause) });
   }

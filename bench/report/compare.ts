@@ -30,7 +30,7 @@ const shortPace = 0.25;
 
 /**
  * Measures the working tree and a git ref in turn and prints a ratio for each figure. Sets the exit
- * code: 1 when a subject could not be measured or a build failed, 2 when the ref does not exist.
+ * code: 1 when a subject could not be measured, 2 when the ref does not exist. Throws `BuildError`.
  */
 export async function compare(
   ref: string,
@@ -41,7 +41,10 @@ export async function compare(
   try {
     commit = resolveRef(ref);
   } catch (cause) {
-    return reportFailure(cause, 2);
+    if (!(cause instanceof BuildError)) throw cause;
+    process.stderr.write(`${cause.message}\n`);
+    process.exitCode = 2;
+    return;
   }
   const shortCommit = commit.slice(0, 8);
   const name = commit.startsWith(ref) ? shortCommit : `${ref} (${shortCommit})`;
@@ -50,18 +53,10 @@ export async function compare(
   process.on('SIGINT', interrupt).on('SIGTERM', interrupt);
   try {
     await comparison.run(subjects);
-  } catch (cause) {
-    reportFailure(cause, 1);
   } finally {
     await comparison.end();
     process.off('SIGINT', interrupt).off('SIGTERM', interrupt);
   }
-}
-
-function reportFailure(cause: unknown, exitCode: number): void {
-  if (!(cause instanceof BuildError)) throw cause;
-  process.stderr.write(`${cause.message}\n`);
-  process.exitCode = exitCode;
 }
 
 class Comparison {
