@@ -1,0 +1,156 @@
+import assert from 'node:assert/strict';
+import { testOnDialects } from '../../../test/support/databases/dialects.js';
+import {
+  event,
+  keyedRequest,
+  openStore,
+  openStoreWithKeys,
+  page,
+  request,
+  smallEventBytes,
+} from '../../../test/support/databases/event-store.js';
+import { outlineOutcome } from '../../../test/support/outline-outcome.js';
+import type { LoggableEvent } from '../log-store.js';
+import { SqlLogStore } from './sql-log-store.js';
+
+const test = await testOnDialects('appends');
+
+test('sequence numbers start at 1 and have no gaps across requests and restarts', async (t) => {
+  const { db, wallClock, store } = await openStore(t);
+
+  const first = await store.append([request(event('a'), event('b')), request(event('c'))]);
+  const again = await SqlLogStore.open(db, { wallClock, newEpoch: 'other' });
+  const second = await again.append([request(event('d'))]);
+
+  assert.deepEqual([...first, ...second].map(outlineOutcome), [
+    'appended 1 2',
+    'appended 3',
+    'appended 4',
+  ]);
+  const { epoch, seq, bytes } = await again.state();
+  assert.deepEqual({ epoch, seq, bytes }, { epoch: 'e1', seq: 4, bytes: 4 * smallEventBytes });
+});
+
+test('concurrent publishes are numbered in arrival order and delivered in order', async (t) => {
+  const { openLog } = await openStore(t);
+  const eventLog = await openLog();
+  const delivered: number[] = [];
+  eventLog.subscribe({
+    deliver: (_, { seq }) => delivered.push(seq),
+    deliverVolatile() {},
+    applyControl() {},
+    gap() {},
+  });
+
+  const appended = await Promise.all(
+    Array.from({ length: 300 }, (_, index) => eventLog.append(request(event(String(index))))),
+  );
+
+  const numbers = Array.from({ length: 300 }, (_, index) => index + 1);
+  assert.deepEqual(
+    appended.flatMap(({ ids }) => ids),
+    numbers.map((seq) => `e1-${seq}`),
+  );
+  assert.deepEqual(delivered, numbers);
+});
+
+test('when one of the requests of a commit cannot be written, only that request fails', async (t) => {
+  const { openLog } = await openStore(t);
+  const eventLog = await openLog();
+  const delivered: string[] = [];
+  eventLog.subscribe({
+    deliver: ({ data }) => delivered.push(data),
+    deliverVolatile() {},
+    applyControl() {},
+    gap() {},
+  });
+  const bad = { ...event('bad'), audiences: ['u:1', 'u:1'] }; // Breaks a primary key.
+
+  const outcomes = await Promise.allSettled(
+    [event('a'), event('b'), bad, event('c')].map((item) => eventLog.append(request(item))),
+  );
+
+  const statuses = outcomes.map(({ status }) => status);
+  assert.deepEqual(statuses, ['fulfilled', 'fulfilled', 'rejected', 'fulfilled']);
+  assert.deepEqual(delivered, ['a', 'b', 'c']);
+  assert.deepEqual(outcomes.at(-1), {
+    status: 'fulfilled',
+    value: { ids: ['e1-3'], isRepeated: false },
+  });
+});
+
+test('events of another process are delivered in order with local ones', async (t) => {
+  const { db, wallClock, openLog } = await openStore(t);
+  const eventLog = await openLog();
+  const other = await SqlLogStore.open(db, { wallClock, newEpoch: 'x' });
+  const delivered: string[] = [];
+  eventLog.subscribe({
+    deliver: ({ data }) => delivered.push(data),
+    deliverVolatile() {},
+    applyControl() {},
+    gap() {},
+  });
+
+  await other.append([request(event('remote 1'))]);
+  await eventLog.append(request(event('local')));
+  await other.append([request(event('remote 2'))]);
+  await eventLog.catchUp();
+
+  assert.deepEqual(delivered, ['remote 1', 'local', 'remote 2']);
+});
+
+test('when requests share a commit, only those of a revoked API key are rejected', async (t) => {
+  const { store, keys, one, two } = await openStoreWithKeys(t);
+  const by = (keyId: string, ...events: LoggableEvent[]) => ({ ...request(...events), keyId });
+  await store.append([by(one, event('a')), by(two, event('b'))]);
+  await store.append([by(one, event('c'))]);
+
+  await keys.revoke('one'); // Number 4.
+  const outcomes = await store.append([
+    by(two, event('d'), event('e')),
+    by(one, event('refused'), event('too')),
+    request(event('f')),
+    by(two, event('g')),
+  ]);
+  const alone = await store.append([by(one, event('refused'))]);
+  const next = await store.append([by(two, event('h'))]);
+
+  assert.deepEqual([...outcomes, ...alone, ...next].map(outlineOutcome), [
+    'appended 5 6',
+    'revoked',
+    'appended 7',
+    'appended 8',
+    'revoked',
+    'appended 9',
+  ]);
+  const { eventCount, bytes } = await store.state();
+  assert.deepEqual({ eventCount, bytes }, { eventCount: 8, bytes: 8 * smallEventBytes });
+  const { events: read } = await store.read(['u:1'], { after: 0, upTo: 10 }, page);
+  assert.equal(read.map(({ data }) => data).join(''), 'abcdefgh');
+});
+
+test('repeating a request with a revoked API key is rejected despite its idempotency key', async (t) => {
+  const { store, keys, one } = await openStoreWithKeys(t);
+  const repeated = { ...keyedRequest('k', 'b', event('x')), keyId: one };
+  await store.append([repeated]);
+
+  await keys.revoke(one);
+
+  assert.deepEqual((await store.append([repeated])).map(outlineOutcome), ['revoked']);
+});
+
+test('revoking an API key takes one sequence number, and a publish snapshot shows the number and the revocation', async (t) => {
+  const { store, keys, one, two } = await openStoreWithKeys(t);
+  await store.append([request(event('a'))]);
+  assert.deepEqual(await store.readPublishSnapshot(one), { seq: 1, isRevoked: false });
+
+  assert.equal(await keys.revoke(one), true);
+  assert.equal(await keys.revoke(one), false);
+
+  assert.deepEqual(await store.readPublishSnapshot(one), { seq: 2, isRevoked: true });
+  assert.deepEqual(await store.readPublishSnapshot(two), { seq: 2, isRevoked: false });
+  assert.deepEqual(await store.readPublishSnapshot(undefined), { seq: 2, isRevoked: false });
+  assert.deepEqual((await store.readAll({ after: 1, upTo: 2 }, 1e6)).entries, [
+    { seq: 2, control: `{"kind":"key_revoked","keyId":"${one}"}` },
+  ]);
+});
