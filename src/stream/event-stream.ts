@@ -3,8 +3,16 @@ import type { FramePage } from '../event-log/event-log.js';
 import type { StreamStart } from '../event-log/resume-resolver.js';
 import type { Audience } from '../events/audience.js';
 import type { Takeover } from '../events/control-entry.js';
-import { controlFrame, type Frame, heartbeatComment } from '../events/frame.js';
+import { type Frame, heartbeatComment } from '../events/frame.js';
 import type { Sink } from '../http/reply.js';
+import {
+  type CloseReason,
+  encodeClosing,
+  encodeOpening,
+  heartbeatEvent,
+  pickRetryMs,
+  retryFactorMax,
+} from './control-events.js';
 import type { TokenClaim } from './token-claim.js';
 import type { WriteScheduler } from './write-scheduler.js';
 
@@ -18,17 +26,6 @@ export interface Subscriber {
   /** Hash of the stream token; undefined for a stream opened with an access token. */
   readonly tokenHash: string | undefined;
 }
-
-export type CloseReason =
-  | 'client'
-  | 'stalled'
-  | 'overflow'
-  | 'behind'
-  | 'failed'
-  | 'draining'
-  | 'replaced'
-  | 'revoked'
-  | 'expired';
 
 export interface StreamEnd {
   readonly reason: CloseReason;
@@ -78,29 +75,6 @@ export interface EventStreamParts {
   /** Called once when the stream has ended, for any reason. Must not throw. */
   readonly onEnd: (stream: EventStream, ending: StreamEnd) => void;
 }
-
-/** Whether `stream.close` with this reason asks the client not to reconnect. */
-const isFinalReason: Readonly<Record<CloseReason, boolean>> = {
-  client: false,
-  stalled: false,
-  overflow: false,
-  behind: false,
-  failed: false,
-  draining: false,
-  replaced: true,
-  revoked: true,
-  expired: true,
-};
-
-/**
- * `retry:` after a final reason. It is long, because clients that ignore `stream.close` reconnect all the
- * same, and two such clients with one stream token would replace each other's stream again and again.
- */
-const finalRetryMs = 300_000;
-/** The longest `retry:` of a stream, relative to the configured `retryMs`. */
-const retryFactorMax = 3;
-
-const heartbeatEvent = controlFrame('stream.heartbeat', {}).bytes;
 
 /**
  * An open event stream, live or replaying (see docs/glossary.md). Events that it cannot write yet are not
@@ -177,7 +151,12 @@ export class EventStream {
    */
   open(): void {
     this.#sink.onClose(() => this.#end({ reason: 'client' }));
-    this.#enqueue(this.#encodeOpening()); // Written with the first page if that is read before the next flush.
+    const { start, publicId, endsAt, limits } = this.#parts;
+    const { heartbeatMs } = limits;
+    const retryMs = this.#pickRetryMs();
+    const { userId } = this.subscriber;
+    const opening = encodeOpening({ start, publicId, userId, endsAt, heartbeatMs, retryMs });
+    this.#enqueue(opening); // Written with the first page if that is read before the next flush.
     void this.#replay();
     void this.#parts.claim?.run(this); // May hold the stream before the first page is read.
   }
@@ -293,26 +272,9 @@ export class EventStream {
       return;
     }
     this.flush();
-    const isFinal = isFinalReason[reason];
-    const retryMs = isFinal ? finalRetryMs : (details.retryMs ?? this.#jitteredRetryMs());
-    const closing = { code: reason, reconnect: !isFinal, renew: false };
-    const { bytes } = controlFrame('stream.close', closing, { retryMs });
+    const { retryMs = this.#pickRetryMs() } = details;
     this.#end({ reason, ...('cause' in details ? { cause: details.cause } : {}) }, retryMs);
-    this.#sink.end(bytes);
-  }
-
-  /**
-   * Encodes `stream.open`. It has an id, so that a client that reconnects before its first event resumes
-   * from the start position of this stream.
-   */
-  #encodeOpening(): Frame {
-    const { start, publicId, endsAt, limits } = this.#parts;
-    const { resumed, reason, id } = start;
-    const opening = {
-      ...{ v: 1, resumed, reason, id, stream: publicId, user: this.subscriber.userId },
-      ...{ endsAt, heartbeat: limits.heartbeatMs },
-    };
-    return controlFrame('stream.open', opening, { id, retryMs: this.#jitteredRetryMs() });
+    this.#sink.end(encodeClosing(reason, retryMs));
   }
 
   get #heartbeat(): Buffer {
@@ -397,18 +359,13 @@ export class EventStream {
     this.#pendingBytes = 0;
   }
 
+  #pickRetryMs(): number {
+    return pickRetryMs(this.#parts.limits.retryMs, this.#parts.random);
+  }
+
   /** Returns a random time of 80 to 100 % of `heartbeatMs`. */
   #pickSilenceMs(): number {
     const { limits, random } = this.#parts;
     return limits.heartbeatMs * (1 - 0.2 * random());
-  }
-
-  /**
-   * Returns a random time of 1 to 3 times `retryMs`, so that clients whose streams end together do not
-   * reconnect together.
-   */
-  #jitteredRetryMs(): number {
-    const { limits, random } = this.#parts;
-    return Math.round(limits.retryMs * (1 + (retryFactorMax - 1) * random()));
   }
 }

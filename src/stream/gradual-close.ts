@@ -1,5 +1,6 @@
 import { setTimeout as wait } from 'node:timers/promises';
-import type { CloseReason, EventStream } from './event-stream.js';
+import type { CloseReason } from './control-events.js';
+import type { EventStream } from './event-stream.js';
 
 export interface GradualCloseOptions {
   readonly reason: CloseReason;

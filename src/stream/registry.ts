@@ -6,7 +6,8 @@ import type { Frame } from '../events/frame.js';
 import { Counts } from '../util/counts.js';
 import { MultiMap } from '../util/multi-map.js';
 import { TimerWheel } from '../util/timer-wheel.js';
-import type { CloseReason, EventStream, Subscriber } from './event-stream.js';
+import type { CloseReason } from './control-events.js';
+import type { EventStream, Subscriber } from './event-stream.js';
 import { closeGradually } from './gradual-close.js';
 import { type NumberedEntry, type PendingOpen, PendingOpens } from './pending-opens.js';
 

@@ -4,6 +4,7 @@ import { toIpKey } from '../http/ip-key.js';
 import { json, type Reply } from '../http/reply.js';
 import { type Route, route, streamRoute } from '../http/router.js';
 import { type OpeningParts, openStream, rejectInStream } from './opening.js';
+import type { LiveSession } from './session-checks.js';
 import {
   getPublicId,
   hashToken,
@@ -11,7 +12,6 @@ import {
   isStreamToken,
   type StreamTokens,
 } from './stream-token.js';
-import type { LiveSession } from './streams.js';
 
 /** The user of an access token. */
 export interface StreamUser {

@@ -12,8 +12,9 @@ import { silentLogger } from '../logging/logger.js';
 import { WarningAggregator } from '../logging/warning-aggregator.js';
 import { Metrics } from '../metrics.js';
 import { Registry } from './registry.js';
+import type { LiveSession } from './session-checks.js';
 import { StreamTokens } from './stream-token.js';
-import { type LiveSession, Streams } from './streams.js';
+import { Streams } from './streams.js';
 import { TokenHolders } from './token-holders.js';
 import { UserCount } from './user-count.js';
 

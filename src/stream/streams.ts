@@ -4,12 +4,11 @@ import type { EventLog } from '../event-log/event-log.js';
 import type { LogState } from '../event-log/log-store.js';
 import type { StreamStart } from '../event-log/resume-resolver.js';
 import { getAudiences } from '../events/audience.js';
-import { controlFrame } from '../events/frame.js';
 import type { Sink } from '../http/reply.js';
 import type { Logger } from '../logging/logger.js';
 import type { WarningAggregator } from '../logging/warning-aggregator.js';
+import { type CloseReason, encodeClosing, pickRetryMs } from './control-events.js';
 import {
-  type CloseReason,
   EventStream,
   type EventStreamLimits,
   type StreamEnd,
@@ -17,6 +16,7 @@ import {
 } from './event-stream.js';
 import type { PendingOpen } from './pending-opens.js';
 import type { RefusalReason, Registry } from './registry.js';
+import { type LiveSession, SessionChecks } from './session-checks.js';
 import { invalidStreamToken, type StreamToken, type StreamTokens } from './stream-token.js';
 import { TokenClaim, type TokenClaimParts } from './token-claim.js';
 import type { TokenHolders } from './token-holders.js';
@@ -24,13 +24,6 @@ import { TokenLeakDetector } from './token-leak-detector.js';
 import { TokenReleases } from './token-releases.js';
 import type { UserCount } from './user-count.js';
 import { WriteScheduler } from './write-scheduler.js';
-
-/** A session that has not ended. It expires at `expiresAt` (epoch ms) unless it is refreshed. */
-export interface LiveSession {
-  readonly id: string;
-  readonly userId: string;
-  readonly expiresAt: number;
-}
 
 /** The data that was read for a stream that is being opened. The stored data may have changed since. */
 export interface OpenSnapshot {
@@ -92,13 +85,12 @@ export interface PreparedStream {
   cancel(): void;
 }
 
-/** Opens streams, and manages their tokens, session checks and log lines. */
+/** Opens streams, and manages their tokens, their sessions and log lines. */
 export class Streams {
   readonly #parts: StreamsParts;
   readonly #scheduler = new WriteScheduler();
   readonly #leakDetector = new TokenLeakDetector();
-  /** When the session of each open stream has to be looked up again, epoch ms. */
-  readonly #sessionExpiries = new Map<EventStream, number>();
+  readonly #sessionChecks: SessionChecks;
   readonly #releases: TokenReleases;
   readonly #claimParts: TokenClaimParts;
   /** Time of the last renewal of token leases, by `monotonicClock`. */
@@ -106,7 +98,8 @@ export class Streams {
 
   constructor(parts: StreamsParts) {
     this.#parts = parts;
-    const { holders, eventLog, tokens, random, log } = parts;
+    const { holders, eventLog, tokens, findLiveSession, wallClock, random, log } = parts;
+    this.#sessionChecks = new SessionChecks({ findLiveSession, log, wallClock });
     this.#releases = new TokenReleases(holders, log);
     const onTakeover = () => void eventLog.tryCatchUp();
     const keepAlive = (hash: string, waitMs: number) => tokens.keepAlive(hash, waitMs);
@@ -193,16 +186,11 @@ export class Streams {
    * tokens that are kept alive, and renews leases, each when due. Call it every `tickMs`.
    */
   tick(): void {
-    const { registry, userCount, wallClock, monotonicClock, holders } = this.#parts;
+    const { registry, userCount, monotonicClock, holders } = this.#parts;
     registry.tick();
     userCount.tick();
     void this.#storeKeptAlive();
-    const now = wallClock();
-    for (const [stream, expiresAt] of this.#sessionExpiries) {
-      if (expiresAt > now) continue;
-      this.#sessionExpiries.set(stream, Number.POSITIVE_INFINITY); // No second lookup until this one has returned.
-      void this.#recheckSession(stream);
-    }
+    this.#sessionChecks.tick();
     if (monotonicClock() - this.#renewedAt >= holders.renewEveryMs) {
       this.#renewedAt = monotonicClock();
       void this.#renew();
@@ -211,7 +199,7 @@ export class Streams {
 
   /** The subscriber of each open stream. */
   get subscribers(): readonly Subscriber[] {
-    return [...this.#sessionExpiries.keys()].map(({ subscriber }) => subscriber);
+    return this.#sessionChecks.streams.map(({ subscriber }) => subscriber);
   }
 
   /**
@@ -270,7 +258,7 @@ export class Streams {
     );
     metrics.streamOpened(opening.start.reason);
     userCount.add(stream);
-    this.#sessionExpiries.set(stream, session.expiresAt);
+    this.#sessionChecks.add(stream, session.expiresAt);
     registry.add(stream, pendingOpen); // Before replay starts, so that no event is missed.
     if (stream.isOpen) stream.open();
   }
@@ -282,7 +270,7 @@ export class Streams {
   refusalRetryMs(): number {
     const { registry, random, limits } = this.#parts;
     const minMs = registry.isDraining ? limits.retryMs : 10_000;
-    return Math.round(minMs * (1 + 2 * random()));
+    return pickRetryMs(minMs, random);
   }
 
   /**
@@ -291,23 +279,7 @@ export class Streams {
    */
   refuse(sink: Sink, reason: string, retryMs: number): void {
     this.#parts.metrics.streamRefused(reason);
-    const closing = { code: 'refused', reconnect: true, renew: false };
-    sink.end(controlFrame('stream.close', closing, { retryMs }).bytes);
-  }
-
-  /** Closes the stream as `expired` if its session has ended. Never rejects. */
-  async #recheckSession(stream: EventStream): Promise<void> {
-    const { findLiveSession, wallClock, log } = this.#parts;
-    try {
-      const session = await findLiveSession(stream.subscriber.sessionId);
-      if (!stream.isOpen) return;
-      if (session === undefined) return stream.close('expired');
-      this.#sessionExpiries.set(stream, session.expiresAt);
-    } catch (cause) {
-      // The database is unavailable. The stream stays open, and its session is looked up again.
-      if (stream.isOpen) this.#sessionExpiries.set(stream, wallClock() + 5000);
-      log.warn({ cause, streamId: stream.id }, 'session could not be looked up');
-    }
+    sink.end(encodeClosing('refused', retryMs));
   }
 
   #handleEnd(stream: EventStream, { reason, cause }: StreamEnd): void {
@@ -316,7 +288,7 @@ export class Streams {
     registry.remove(stream);
     userCount.remove(stream);
     this.#parts.metrics.streamClosed(reason);
-    this.#sessionExpiries.delete(stream);
+    this.#sessionChecks.remove(stream);
     const fields = {
       streamId: id,
       userId: subscriber.userId,
@@ -341,9 +313,7 @@ export class Streams {
 
   async #renew(): Promise<void> {
     const { holders, log } = this.#parts;
-    const hashes = [...this.#sessionExpiries.keys()].flatMap(
-      ({ subscriber }) => subscriber.tokenHash ?? [],
-    );
+    const hashes = this.subscribers.flatMap(({ tokenHash }) => tokenHash ?? []);
     try {
       await holders.renew(hashes);
     } catch (cause) {

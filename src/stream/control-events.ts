@@ -1,0 +1,80 @@
+import type { StreamStart } from '../event-log/resume-resolver.js';
+import { controlFrame, type Frame } from '../events/frame.js';
+
+export type CloseReason =
+  | 'client'
+  | 'stalled'
+  | 'overflow'
+  | 'behind'
+  | 'failed'
+  | 'draining'
+  | 'replaced'
+  | 'revoked'
+  | 'expired';
+
+/** The `code` of `stream.close`: why a stream ends, or that it is not opened. */
+export type ClosingCode = CloseReason | 'refused';
+
+/** What `stream.open` says about a stream. */
+export interface StreamOpening {
+  readonly start: StreamStart;
+  /** See `EventStreamParts`. */
+  readonly publicId: string;
+  readonly userId: string;
+  /** See `EventStreamParts`. */
+  readonly endsAt: number;
+  readonly heartbeatMs: number;
+  readonly retryMs: number;
+}
+
+/** Whether `stream.close` with this code asks the client not to reconnect. */
+const isFinalCode: Readonly<Record<ClosingCode, boolean>> = {
+  client: false,
+  stalled: false,
+  overflow: false,
+  behind: false,
+  failed: false,
+  draining: false,
+  refused: false,
+  replaced: true,
+  revoked: true,
+  expired: true,
+};
+
+/**
+ * `retry:` with a final code. It is long, because clients that ignore `stream.close` reconnect all the
+ * same, and two such clients with one stream token would replace each other's stream again and again.
+ */
+const finalRetryMs = 300_000;
+
+/** The longest result of `pickRetryMs`, relative to `retryMs`. */
+export const retryFactorMax = 3;
+
+/** The bytes of `stream.heartbeat`. */
+export const heartbeatEvent = controlFrame('stream.heartbeat', {}).bytes;
+
+/**
+ * Encodes `stream.open`. It has an id, so that a client that reconnects before its first event resumes
+ * from the start position of this stream.
+ */
+export function encodeOpening(opening: StreamOpening): Frame {
+  const { start, publicId: stream, userId: user, endsAt, heartbeatMs: heartbeat } = opening;
+  const { resumed, reason, id } = start;
+  const data = { v: 1, resumed, reason, id, stream, user, endsAt, heartbeat };
+  return controlFrame('stream.open', data, { id, retryMs: opening.retryMs });
+}
+
+/** Encodes `stream.close`. Its `retry:` is five minutes for a final code, and otherwise `retryMs`. */
+export function encodeClosing(code: ClosingCode, retryMs: number): Buffer {
+  const isFinal = isFinalCode[code];
+  const data = { code, reconnect: !isFinal, renew: false };
+  return controlFrame('stream.close', data, { retryMs: isFinal ? finalRetryMs : retryMs }).bytes;
+}
+
+/**
+ * Returns a random time of 1 to 3 times `retryMs`, so that clients whose streams end together do not
+ * reconnect together.
+ */
+export function pickRetryMs(retryMs: number, random: () => number): number {
+  return Math.round(retryMs * (1 + (retryFactorMax - 1) * random()));
+}
