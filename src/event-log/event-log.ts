@@ -1,24 +1,17 @@
 import { Failure } from '../errors.js';
 import type { Audience } from '../events/audience.js';
-import { type ControlEntry, parseControlEntry } from '../events/control-entry.js';
 import { formatPosition } from '../events/event-id.js';
-import { encodeFrame, type Frame } from '../events/frame.js';
+import type { Frame } from '../events/frame.js';
 import { createEventFailure, type NewEvent } from '../events/publish-request.js';
 import type { Logger } from '../logging/logger.js';
 import { Semaphore } from '../util/semaphore.js';
 import { SharedCall } from '../util/shared-call.js';
 import { AppendQueue } from './append-queue.js';
+import { type EventSubscriber, LogDelivery } from './log-delivery.js';
 import { LogPoller } from './log-poller.js';
-import type {
-  AppendRequest,
-  LogEntry,
-  LoggableEvent,
-  LoggedControlEntry,
-  LogState,
-  LogStore,
-  NumberedEvent,
-} from './log-store.js';
-import { type ReadRequest, RecentEvents } from './recent-events.js';
+import type { AppendRequest, LoggableEvent, LogState, LogStore } from './log-store.js';
+import { encodeEvent, isExpired } from './logged-event.js';
+import type { ReadRequest } from './recent-events.js';
 import { ResumeResolver, type StartRequest, type StreamStart } from './resume-resolver.js';
 import { type RetentionLimits, trimLog } from './retention.js';
 
@@ -41,18 +34,6 @@ export interface AppendResult {
   readonly isRepeated: boolean;
 }
 
-/** Receives events for delivery to open streams; implemented by `Registry`. No method may throw. */
-export interface EventSubscriber {
-  /** Called once per event, in sequence order and without gaps. */
-  deliver(event: LoggableEvent, frame: Frame): void;
-  /** Called for each volatile event published in this process. It is not in the event log. */
-  deliverVolatile(event: LoggableEvent, frame: Frame): void;
-  /** Called once per control entry, in sequence order with the events. */
-  applyControl(entry: ControlEntry, seq: number): void;
-  /** Called when entries were trimmed before they could be applied, so every stream has a gap. */
-  gap(): void;
-}
-
 export interface EventLogOptions {
   readonly store: LogStore;
   readonly log: Logger;
@@ -62,20 +43,11 @@ export interface EventLogOptions {
 
 const nothingAppended: AppendResult = { ids: [], isRepeated: false };
 const pageEventsMax = 256;
-/** Limits of one read while catching up. A single event may be larger. */
-const catchUpMax = { entries: 500, bytes: 16 * 1024 * 1024 };
 const pollMs = { busy: 25, idle: 250, notified: 1000 };
 /** Polling intervals while only this process and commands append. */
 const unsharedPollMs = { busy: 1000, idle: 1000, notified: 1000 };
 /** Limits concurrent reads from the store, because publishes and logins use the same database. */
 const concurrentReadsMax = 4;
-
-const noSubscriber: EventSubscriber = {
-  deliver() {},
-  deliverVolatile() {},
-  applyControl() {},
-  gap() {},
-};
 
 /**
  * The event log: all events in one total order. `append` resolves once the events are durable. The
@@ -92,33 +64,21 @@ export class EventLog {
   readonly #resumeResolver: ResumeResolver;
   readonly #readSemaphore = new Semaphore(concurrentReadsMax);
   readonly #stateRead: SharedCall<LogState>;
-  readonly #catchUp = new SharedCall(() => this.#deliverPending());
-  #recent: RecentEvents;
-  #subscriber = noSubscriber;
+  readonly #delivery: LogDelivery;
   #poller: LogPoller | undefined;
-  #hasLoggedUnknownEntry = false;
-  /** Number of the newest entry that was delivered or applied. */
-  #head: number;
-  /** Number of the newest entry known to be in the event log, whether delivered or not. */
-  #committedSeq: number;
 
-  private constructor(
-    { store, log, wallClock, limits }: EventLogOptions,
-    { epoch, seq }: LogState,
-  ) {
+  private constructor({ store, log, wallClock, limits }: EventLogOptions, state: LogState) {
     this.#store = store;
     this.#log = log;
     this.#wallClock = wallClock;
     this.#limits = limits;
-    this.epoch = epoch;
-    this.#head = seq;
-    this.#committedSeq = seq;
-    this.#recent = new RecentEvents(seq);
+    this.epoch = state.epoch;
+    this.#delivery = new LogDelivery({ store, log, wallClock }, state);
     this.#resumeResolver = new ResumeResolver(store);
     this.#stateRead = new SharedCall(() => store.state());
     this.#queue = new AppendQueue({
       store,
-      onAppended: (added) => this.#deliverAppended(added),
+      onAppended: (added) => this.#delivery.deliverAppended(added),
       onUncertainCommit: () => this.tryCatchUp(),
     });
   }
@@ -129,7 +89,7 @@ export class EventLog {
 
   /** Number of the newest entry that was delivered or applied. */
   get head(): number {
-    return this.#head;
+    return this.#delivery.head;
   }
 
   /** Number of events that are waiting to be written. */
@@ -139,7 +99,7 @@ export class EventLog {
 
   /** Sets the only subscriber. Call it before the first publish. */
   subscribe(subscriber: EventSubscriber): void {
-    this.#subscriber = subscriber;
+    this.#delivery.subscribe(subscriber);
   }
 
   /** Starts to poll for entries that other processes append. */
@@ -174,7 +134,7 @@ export class EventLog {
         : await this.append({ events: logged, idempotency, keyId });
     const isRepeatedRequest = idempotency !== undefined && isRepeated;
     const volatileEvents = isRepeatedRequest ? [] : events.filter((event) => event.volatile);
-    if (volatileEvents.length > 0) await this.#deliverVolatile(volatileEvents);
+    if (volatileEvents.length > 0) await this.#delivery.deliverVolatile(volatileEvents);
     let next = 0;
     return events.map((event) => (event.volatile ? null : (ids[next++] ?? null)));
   }
@@ -210,7 +170,7 @@ export class EventLog {
     isNeeded = () => true,
   ): Promise<FramePage> {
     const request = { audiences, after, bytesMax, now: this.#wallClock() };
-    const recent = this.#recent.read(request);
+    const recent = this.#delivery.readRecent(request);
     if (recent === undefined) {
       const emptyPage = { frames: [], end: after, more: true, gap: false };
       return this.#readSemaphore.run(async () =>
@@ -218,7 +178,7 @@ export class EventLog {
       );
     }
     const { frames, more } = recent;
-    const end = more ? lastSeq(frames, after) : Math.max(after, this.#head);
+    const end = more ? lastSeq(frames, after) : Math.max(after, this.head);
     return { frames, end, more, gap: false };
   }
 
@@ -252,19 +212,12 @@ export class EventLog {
    * Called by the poller. Rejects when the store does.
    */
   catchUp(): Promise<void> {
-    return this.#catchUp.run();
+    return this.#delivery.catchUp();
   }
 
-  /**
-   * Delivers or applies all entries committed before the call, like `catchUp`. Never rejects: if the
-   * store fails, the failure is logged, and the next append or poll tries again.
-   */
-  async tryCatchUp(): Promise<void> {
-    try {
-      await this.catchUp();
-    } catch (cause) {
-      this.#log.warn({ cause }, 'event log could not be read, retrying');
-    }
+  /** Does the same as `catchUp`, but never rejects: a failure is logged, and the next poll tries again. */
+  tryCatchUp(): Promise<void> {
+    return this.#delivery.tryCatchUp();
   }
 
   /** Deletes a batch of expired idempotency keys and returns how many. For a timer. */
@@ -280,14 +233,14 @@ export class EventLog {
 
   async #readStore({ audiences, after, bytesMax }: ReadRequest): Promise<FramePage> {
     // A control entry after the head may end the stream of the reader, so nothing after the head is read yet.
-    const upTo = this.#head;
+    const upTo = this.head;
     const limits = { eventsMax: pageEventsMax, bytesMax };
     const page = await this.#store.read(audiences, { after, upTo }, limits);
     const { events, more, trimmedSeq } = page;
     const now = this.#wallClock();
     const frames = events
       .filter((event) => !isExpired(event, now))
-      .map((event) => this.#encode(event, event.seq));
+      .map((event) => encodeEvent(this.epoch, { seq: event.seq, event }));
     const gap = after < trimmedSeq && (await this.#store.lastTrimmed(audiences)) > after;
     const last = lastSeq(events, after);
     return { frames, end: more ? last : Math.max(last, upTo), more, gap };
@@ -301,91 +254,8 @@ export class EventLog {
   async #prepareVolatile(keyId: string | undefined): Promise<AppendResult> {
     const { seq, isRevoked } = await this.#store.readPublishSnapshot(keyId);
     if (isRevoked) throw createRevokedKeyFailure();
-    if (this.#head < seq) await this.catchUp();
+    if (this.head < seq) await this.catchUp();
     return nothingAppended;
-  }
-
-  #deliverAppended(added: readonly NumberedEvent[]): void {
-    this.#committedSeq = Math.max(this.#committedSeq, lastSeq(added, 0));
-    if (added[0]?.seq !== this.#head + 1) {
-      void this.tryCatchUp(); // Delivers the entries of other processes first, then these.
-      return;
-    }
-    for (const { event, seq } of added) this.#deliver(event, seq);
-  }
-
-  async #deliverPending(): Promise<void> {
-    const { seq } = await this.#store.state();
-    this.#committedSeq = Math.max(this.#committedSeq, seq);
-    while (this.#head < this.#committedSeq) {
-      const range = {
-        after: this.#head,
-        upTo: Math.min(this.#committedSeq, this.#head + catchUpMax.entries),
-      };
-      const { entries, upTo } = await this.#store.readAll(range, catchUpMax.bytes);
-      for (const entry of entries) if (entry.seq === this.#head + 1) this.#apply(entry);
-      if (this.#head < upTo) this.#skipTo(upTo);
-    }
-  }
-
-  /** Skips entries that were trimmed before delivery, and reports the gap to the subscriber. */
-  #skipTo(seq: number): void {
-    this.#log.warn({ from: this.#head, to: seq }, 'events were trimmed before delivery');
-    this.#head = seq;
-    this.#recent = new RecentEvents(seq);
-    this.#subscriber.gap();
-  }
-
-  #apply(entry: LogEntry): void {
-    if ('control' in entry) this.#applyControl(entry);
-    else this.#deliver(entry, entry.seq);
-  }
-
-  #applyControl({ seq, control }: LoggedControlEntry): void {
-    this.#head = seq;
-    this.#recent.addInvisible(seq);
-    const entry = parseControlEntry(control);
-    if (entry !== undefined) {
-      this.#subscriber.applyControl(entry, seq);
-      return;
-    }
-    if (!this.#hasLoggedUnknownEntry) {
-      this.#log.warn({ seq }, 'control entry of a newer version is ignored');
-    }
-    this.#hasLoggedUnknownEntry = true;
-  }
-
-  /** Delivers an event to the subscriber, unless it expired while this process was behind. */
-  #deliver(event: LoggableEvent, seq: number): void {
-    if (isExpired(event, this.#wallClock())) {
-      this.#head = seq;
-      this.#recent.addInvisible(seq);
-      return;
-    }
-    const frame = this.#encode(event, seq);
-    this.#head = seq;
-    this.#recent.add(frame, event);
-    this.#subscriber.deliver(event, frame);
-  }
-
-  /**
-   * Delivers volatile events once this process has applied every entry known to be committed, so that
-   * they reach no stream that should have ended. Drops them if the store fails. Never rejects.
-   */
-  async #deliverVolatile(events: readonly NewEvent[]): Promise<void> {
-    const committedSeq = this.#committedSeq;
-    if (this.#head < committedSeq) await this.tryCatchUp();
-    if (this.#head < committedSeq) return;
-    for (const event of events) {
-      const { type, data } = event;
-      const bytes = encodeFrame(type === undefined ? { data } : { event: type, data });
-      this.#subscriber.deliverVolatile(event, { seq: 0, bytes });
-    }
-  }
-
-  #encode({ type, data }: LoggableEvent, seq: number): Frame {
-    const fields = { id: this.format(seq), data };
-    return { seq, bytes: encodeFrame(type === undefined ? fields : { ...fields, event: type }) };
   }
 }
 
@@ -407,8 +277,4 @@ function createRevokedKeyFailure(): Failure {
 
 function lastSeq(items: readonly { readonly seq: number }[], fallback: number): number {
   return items.at(-1)?.seq ?? fallback;
-}
-
-function isExpired({ expiresAt }: LoggableEvent, now: number): boolean {
-  return expiresAt !== undefined && expiresAt <= now;
 }

@@ -1,5 +1,6 @@
 import type { Audience } from '../events/audience.js';
 import type { Frame } from '../events/frame.js';
+import { isExpired } from './logged-event.js';
 
 interface EventMeta {
   readonly audiences: readonly Audience[];
@@ -103,10 +104,6 @@ export class RecentEvents {
 
 function getSize({ frame, audiences }: Pick<CachedEvent, 'frame' | 'audiences'>): number {
   return frame.bytes.length + eventOverheadBytes + audiences.length * recipientOverheadBytes;
-}
-
-function isExpired({ expiresAt }: EventMeta, now: number): boolean {
-  return expiresAt !== undefined && expiresAt <= now;
 }
 
 /** Searches the longer list with the fast `includes`: a reader has 3 audiences, an event up to 1000. */

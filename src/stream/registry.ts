@@ -1,4 +1,4 @@
-import type { EventSubscriber } from '../event-log/event-log.js';
+import type { EventSubscriber } from '../event-log/log-delivery.js';
 import type { Audience } from '../events/audience.js';
 import { allAudience, sessionAudience } from '../events/audience.js';
 import type { ControlEntry } from '../events/control-entry.js';
