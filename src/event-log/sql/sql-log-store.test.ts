@@ -8,10 +8,12 @@ import {
   request,
   smallEventBytes,
 } from '../../../test/support/databases/event-store.js';
+import { withStatementLog } from '../../../test/support/recording/noted-database.js';
 import { unlimitedRetention } from '../../../test/support/unlimited-retention.js';
 import type { Database, Sql } from '../../db/database.js';
 import { silentLogger } from '../../logging/logger.js';
 import { EventLog } from '../event-log.js';
+import { storedBytesMax } from '../stored-size.js';
 import { SqlLogStore } from './sql-log-store.js';
 
 const test = await testOnDialects('reads of the event log');
@@ -102,6 +104,26 @@ test('a read of a range ends with the event that reaches the byte limit, recipie
     (await store.state()).bytes,
     sizes.reduce((sum, size) => sum + size),
   );
+});
+
+test('a range that fits whatever the size of its entries is read without a query for its end', async (t) => {
+  const { db, wallClock, store } = await openStore(t);
+  const statements: string[] = [];
+  const counted = await SqlLogStore.open(withStatementLog(db, statements), {
+    ...{ wallClock, newEpoch: 'x' },
+  });
+  await store.append([request(...Array.from({ length: 27 }, (_, index) => event(`${index}`)))]);
+  const read = async (upTo: number, bytesMax: number) => {
+    statements.length = 0;
+    const { entries } = await counted.readAll({ after: 1, upTo }, bytesMax);
+    return [entries.length, statements.length];
+  };
+
+  assert.deepEqual(await read(26, 25 * storedBytesMax), [25, 2]);
+  assert.deepEqual(await read(26, 25 * storedBytesMax - 1), [25, 3]);
+  assert.deepEqual(await read(27, 25 * storedBytesMax), [26, 3]);
+  assert.deepEqual(await read(26, 16 * 1024 * 1024), [25, 2]); // The limit of `EventLog`.
+  assert.deepEqual(await read(27, 16 * 1024 * 1024), [26, 3]);
 });
 
 test('a page says how far the event log was trimmed when it was read', async (t) => {
