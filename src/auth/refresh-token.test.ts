@@ -9,6 +9,7 @@ import {
   openSuccessor,
   parseRefreshToken,
   RefreshTokens,
+  readGeneration,
   sealSuccessor,
 } from './refresh-token.js';
 
@@ -32,6 +33,15 @@ test('a successor has the selector of its parent and a new verifier', () => {
 
   assert.equal(successor.selector, token.selector);
   assert.notDeepEqual(successor.verifier, token.verifier);
+});
+
+test('a token contains its generation, which is 0 for the first one of a session', () => {
+  const first = tokens.mint();
+  const later = tokens.mint(first.selector, 70_000);
+
+  assert.equal(readGeneration(first), 0);
+  assert.equal(readGeneration(parseRefreshToken(formatRefreshToken(later))), 70_000);
+  assert.equal(tokens.verifyMac(later), true);
 });
 
 const validText = formatRefreshToken(tokens.mint());

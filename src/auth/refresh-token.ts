@@ -14,12 +14,14 @@ import { Failure } from '../errors.js';
 export interface RefreshToken {
   /** 32 hex digits. Identifies the session; does not authenticate. */
   readonly selector: string;
-  /** 112 bytes, `random 80 | mac 32`. Authenticates the client. Only its hash is stored. */
+  /** 112 bytes, `generation 4 | random 76 | mac 32`. Authenticates the client. Only its hash is stored. */
   readonly verifier: Buffer;
 }
 
 const selectorBytes = 16;
-const randomPartBytes = 80;
+const generationBytes = 4;
+const randomPartBytes = 76;
+const payloadBytes = generationBytes + randomPartBytes;
 const macBytes = 32;
 const nonceBytes = 12;
 const tagBytes = 16;
@@ -27,10 +29,10 @@ const tagBytes = 16;
 /**
  * Mints refresh tokens and verifies their MAC.
  *
- * The text is base64 of 128 bytes, `selector 16 | random 80 | mac 32`, where `mac` is HMAC-SHA-256
- * of the 96 bytes before it. The MAC is verified only when no stored hash matches, to distinguish
- * an old token (reuse: the session ends) from a forged or damaged one (nothing changes). Therefore
- * a change of secrets does not end sessions.
+ * The text is base64 of 128 bytes, `selector 16 | generation 4 | random 76 | mac 32`, where `mac` is
+ * HMAC-SHA-256 of the 96 bytes before it. The MAC is verified only when no stored hash matches, to
+ * distinguish an old token (reuse: the session ends) from a forged or damaged one (nothing changes).
+ * Therefore a change of secrets does not end sessions.
  *
  * Spec: RFC 9700 §4.14.2 (rotation, reuse, integrity of what a token encodes).
  */
@@ -45,23 +47,35 @@ export class RefreshTokens {
     );
   }
 
-  /** Returns a new random token, for a new session or for the session of `selector`. */
-  mint(selector: string = randomBytes(selectorBytes).toString('hex')): RefreshToken {
-    const random = randomBytes(randomPartBytes);
+  /** Returns a new random token, for a new session or for a generation of the session of `selector`. */
+  mint(
+    selector: string = randomBytes(selectorBytes).toString('hex'),
+    generation = 0,
+  ): RefreshToken {
+    const payload = randomBytes(payloadBytes);
+    payload.writeUInt32BE(generation);
     const [key = Buffer.alloc(0)] = this.#macKeys; // Never empty: the constructor checks.
-    return { selector, verifier: Buffer.concat([random, computeMac(key, selector, random)]) };
+    return { selector, verifier: Buffer.concat([payload, computeMac(key, selector, payload)]) };
   }
 
   /** Whether the token was minted with one of the secrets, whether or not it is still valid. */
   verifyMac({ selector, verifier }: RefreshToken): boolean {
-    const random = verifier.subarray(0, randomPartBytes);
-    const mac = verifier.subarray(randomPartBytes);
-    return this.#macKeys.some((key) => timingSafeEqual(computeMac(key, selector, random), mac));
+    const payload = verifier.subarray(0, payloadBytes);
+    const mac = verifier.subarray(payloadBytes);
+    return this.#macKeys.some((key) => timingSafeEqual(computeMac(key, selector, payload), mac));
   }
 }
 
-function computeMac(key: Buffer, selector: string, random: Buffer): Buffer {
-  return createHmac('sha256', key).update(selector, 'hex').update(random).digest();
+function computeMac(key: Buffer, selector: string, payload: Buffer): Buffer {
+  return createHmac('sha256', key).update(selector, 'hex').update(payload).digest();
+}
+
+/**
+ * Returns how many tokens its session had before this one. Trust it only if the MAC is valid. Tokens of
+ * Herald 0.1.0 have a random number here.
+ */
+export function readGeneration({ verifier }: RefreshToken): number {
+  return verifier.readUInt32BE(0);
 }
 
 /**
@@ -86,7 +100,7 @@ export function formatRefreshToken({ selector, verifier }: RefreshToken): string
 
 /**
  * Returns the stored hash of a verifier: SHA-256, 64 hex digits. A slow hash is not needed, because the
- * verifier has 640 random bits.
+ * verifier has 608 random bits.
  */
 export function hashVerifier(verifier: Buffer): string {
   return createHash('sha256').update(verifier).digest('hex');

@@ -66,7 +66,8 @@ export function authRoutes(parts: AuthRoutesOptions): Route[] {
       const { token } = parseFields(await exchange.body({ form: true }), ['token']);
       const client = toClient(exchange);
       rateLimiter.admit('token', client);
-      return toTokenReply(parts, await withChallenge(bearer, sessions.rotate(token, client, sign)));
+      const rotating = sessions.rotate(token, client, sign, exchange.signal);
+      return toTokenReply(parts, await withChallenge(bearer, rotating));
     }),
 
     route('POST', '/logout', async (exchange) => {

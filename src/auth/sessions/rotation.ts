@@ -9,9 +9,10 @@ import {
   openSuccessor,
   type RefreshToken,
   type RefreshTokens,
+  readGeneration,
   sealSuccessor,
 } from '../refresh-token.js';
-import { type StoredSession, swapToken } from './session-table.js';
+import { graceNotStarted, type StoredSession, startGrace, swapToken } from './session-table.js';
 
 export interface RotationContext {
   readonly db: Database;
@@ -24,7 +25,19 @@ export interface RotationContext {
   readonly idleMs: number;
 }
 
-/** The outcome of a rotation. Of the rejections, only `reuse` has an effect: it ends the session. */
+/** A refresh token that a client has presented. */
+export interface RotationRequest {
+  readonly token: RefreshToken;
+  readonly client: Client;
+  readonly sign: SignAccessToken;
+  /** Aborts when the client disconnects. */
+  readonly signal: AbortSignal;
+}
+
+/**
+ * The outcome of a rotation. Of the rejections, only `reuse` has an effect: it ends the session.
+ * `superseded` is a spent token during the grace period of a newer one.
+ */
 export type Rotation =
   | {
       readonly outcome: 'rotated' | 'replayed';
@@ -34,7 +47,7 @@ export type Rotation =
       readonly idleExpiresAt: number;
     }
   | {
-      readonly outcome: 'unknown' | 'revoked' | 'disabled' | 'expired' | 'forged';
+      readonly outcome: 'unknown' | 'revoked' | 'disabled' | 'expired' | 'forged' | 'superseded';
       readonly session?: StoredSession;
     }
   | {
@@ -45,49 +58,54 @@ export type Rotation =
     };
 
 const attemptsMax = 3;
+/** How many generations behind the current one a token is `superseded`. An older one is always reuse. */
+const supersededGenerationsMax = 8;
+/** How long after its UPDATE a rotation whose grace period has not started protects the session. */
+const supersededUnstartedMs = 60_000;
 
 /**
  * Exchanges a refresh token for its successor with one compare-and-swap UPDATE and no transaction.
  *
  * If several callers present the same token, one rotates it. The others, and a client that did not
- * receive the response, present the token that was just replaced. For `graceMs` after the rotation they
- * get the same successor, which is stored encrypted under a key derived from the replaced token. This
- * grace period is never extended. After it, presenting the replaced token is reuse, and so is presenting
- * an even older token at any time: either the owner or a thief has a newer token, and Herald cannot tell
- * which, so the session ends.
+ * receive the response, present the token that was just replaced. They get the same successor, which is
+ * stored encrypted under a key derived from the replaced token, until the grace period ends.
+ *
+ * The grace period lasts `graceMs` and is never extended. It starts when a process that knows that the
+ * rotation is committed, and whose client is still connected, says so in a second UPDATE: not with the
+ * time of the first UPDATE, because a commit may take longer than `graceMs`, and not when its outcome is
+ * unknown. A request counts as presented when it arrives, however long it then waits.
+ *
+ * After the grace period, presenting a replaced token is reuse: either the owner or a thief has a newer
+ * token, and Herald cannot tell which, so the session ends. During it, an older token is only refused,
+ * because it may come from a third tab. A request whose client has disconnected decides nothing.
  *
  * `sign` is called before the token is spent: if it fails, nothing has changed and the client may
  * retry at any time. Throws `service_unavailable` when the UPDATE matches no row three times in a row
- * although the session was live and the token current.
+ * although the session was live and the token current: the clock went back across the expiry. Rejects
+ * with the reason of `signal`.
  *
  * Spec: RFC 9700 §4.14.2; FAPI 2.0 §5.3.2.1 (a retry with the previous token has to succeed).
  */
 export async function rotate(
   context: RotationContext,
-  token: RefreshToken,
-  client: Client,
-  sign: SignAccessToken,
+  request: RotationRequest,
 ): Promise<Rotation> {
-  const { findBySelector, refreshTokens, wallClock } = context;
+  const { findBySelector, wallClock } = context;
+  const { token, signal } = request;
+  const presentedAt = wallClock();
   const hash = hashVerifier(token.verifier);
   for (let attempt = 0; attempt < attemptsMax; attempt += 1) {
     const session = await findBySelector(token.selector);
+    signal.throwIfAborted();
     if (session === undefined) return { outcome: 'unknown' };
     const endState = getEndState(session, wallClock());
     if (endState !== undefined) return { outcome: endState, session };
-    if (hashesEqual(hash, session.currentHash)) {
-      const rotated = await rotateCurrent(context, session, token, client, sign);
-      if (rotated !== undefined) return rotated;
-    } else if (isWithinGrace(session, hash, wallClock())) {
-      return replaySuccessor(session, session.sealedSuccessor, token, sign);
-    } else if (refreshTokens.verifyMac(token)) {
-      const hasEndedSession = await context.endReused(session.id);
-      return { outcome: 'reuse', session, hasEndedSession };
-    } else {
-      return { outcome: 'forged', session };
-    }
+    if (!hashesEqual(hash, session.currentHash))
+      return handleSpentToken(context, session, request, presentedAt);
+    const rotated = await rotateCurrent(context, session, request);
+    if (rotated !== undefined) return rotated;
   }
-  const message = 'Cannot refresh: the session is being refreshed by others';
+  const message = 'Cannot refresh: the token could not be replaced';
   throw new Failure('service_unavailable', message, { retryAfterMs: 1000 });
 }
 
@@ -103,51 +121,88 @@ export function getEndState(
 
 /** Rotates the current token. Returns undefined when a concurrent request has rotated it first. */
 async function rotateCurrent(
-  { db, refreshTokens, wallClock, graceMs, idleMs }: RotationContext,
+  context: RotationContext,
   session: StoredSession,
-  token: RefreshToken,
-  client: Client,
-  sign: SignAccessToken,
+  { token, client, sign, signal }: RotationRequest,
 ): Promise<Rotation | undefined> {
+  const { db, refreshTokens, wallClock, graceMs, idleMs } = context;
   const accessToken = await sign(session);
-  const successor = refreshTokens.mint(session.selector);
+  const successor = refreshTokens.mint(session.selector, session.generation + 1);
   const now = wallClock(); // Read after the signature, which may have waited in a queue.
   const idleExpiresAt = Math.min(now + idleMs, session.absoluteExpiresAt);
+  const toHash = hashVerifier(successor.verifier);
+  signal.throwIfAborted();
   const isSwapped = await swapToken(db, {
     selector: session.selector,
     fromHash: session.currentHash,
-    toHash: hashVerifier(successor.verifier),
+    toHash,
     // A grace of 0 allows no replay, not even in the same millisecond.
     sealedSuccessor: graceMs === 0 ? null : sealSuccessor(successor, token),
-    previousValidUntil: now + graceMs,
+    previousValidUntil: graceMs === 0 ? 0 : graceNotStarted,
     now,
     idleExpiresAt,
     client,
   });
   if (!isSwapped) return undefined;
+  if (graceMs > 0) await tryStartGrace(context, { ...session, currentHash: toHash }, signal);
   return { outcome: 'rotated', session, successor, accessToken, idleExpiresAt };
 }
 
-function isWithinGrace(
+/** Handles a token that is not the current one, and may never have been. */
+async function handleSpentToken(
+  context: RotationContext,
   session: StoredSession,
-  hash: string,
-  now: number,
-): session is StoredSession & { readonly sealedSuccessor: string } {
+  { token, sign, signal }: RotationRequest,
+  presentedAt: number,
+): Promise<Rotation> {
+  const { sealedSuccessor, previousHash, previousValidUntil, idleExpiresAt } = session;
+  const isWithinGrace = presentedAt <= previousValidUntil;
+  const isPrevious = hashesEqual(hashVerifier(token.verifier), previousHash);
+  if (isPrevious && isWithinGrace && sealedSuccessor !== null) {
+    const successor = openSuccessor(sealedSuccessor, token);
+    const accessToken = await sign(session);
+    if (previousValidUntil === graceNotStarted) await tryStartGrace(context, session, signal);
+    return { outcome: 'replayed', session, successor, accessToken, idleExpiresAt };
+  }
+  if (!context.refreshTokens.verifyMac(token)) return { outcome: 'forged', session };
+  if (isWithinGrace && isSuperseded(session, token, presentedAt))
+    return { outcome: 'superseded', session };
+  const hasEndedSession = await context.endReused(session.id);
+  return { outcome: 'reuse', session, hasEndedSession };
+}
+
+/**
+ * Whether a token is so young that a tab may present it during the grace period of the current one.
+ * Limited, because otherwise a thief would never be detected who refreshes within every grace period, or
+ * who disconnects before the grace period starts.
+ */
+function isSuperseded(
+  { generation, previousValidUntil, refreshedAt }: StoredSession,
+  token: RefreshToken,
+  presentedAt: number,
+): boolean {
+  const generationsBehind = generation - readGeneration(token);
+  const isUnstarted = previousValidUntil === graceNotStarted;
   return (
-    hashesEqual(hash, session.previousHash) &&
-    now <= session.previousValidUntil &&
-    session.sealedSuccessor !== null
+    generationsBehind >= 1 &&
+    generationsBehind <= supersededGenerationsMax &&
+    !(isUnstarted && presentedAt > refreshedAt + supersededUnstartedMs)
   );
 }
 
-async function replaySuccessor(
-  session: StoredSession,
-  sealedSuccessor: string,
-  token: RefreshToken,
-  sign: SignAccessToken,
-): Promise<Rotation> {
-  const successor = openSuccessor(sealedSuccessor, token);
-  const accessToken = await sign(session);
-  const { idleExpiresAt } = session;
-  return { outcome: 'replayed', session, successor, accessToken, idleExpiresAt };
+/**
+ * Starts the grace period of a committed rotation, unless the client has disconnected: then it does not
+ * get the successor, and presents the spent token again. Never rejects.
+ */
+async function tryStartGrace(
+  { db, wallClock, graceMs }: RotationContext,
+  { selector, currentHash }: Pick<StoredSession, 'selector' | 'currentHash'>,
+  signal: AbortSignal,
+): Promise<void> {
+  if (signal.aborted) return;
+  try {
+    await startGrace(db, { selector, currentHash, until: wallClock() + graceMs });
+  } catch {
+    // The next request that presents the spent token starts it.
+  }
 }

@@ -17,8 +17,15 @@ export interface StoredSession {
   readonly previousHash: string | null;
   /** The current token, encrypted for the holder of the previous one. */
   readonly sealedSuccessor: string | null;
-  /** The end of the grace period in which the previous token still gets its successor. */
+  /**
+   * The end of the grace period in which the previous token still gets its successor, or
+   * `graceNotStarted`.
+   */
   readonly previousValidUntil: number;
+  /** How often the token was replaced. */
+  readonly generation: number;
+  /** When the UPDATE that replaced it last was sent, or when the session was opened. */
+  readonly refreshedAt: number;
   readonly idleExpiresAt: number;
   readonly absoluteExpiresAt: number;
   readonly revokedAt: number | null;
@@ -57,6 +64,9 @@ export interface SessionSummary {
   readonly userAgent: string | undefined;
 }
 
+/** The end of a grace period that has not started yet. Later than any time. */
+export const graceNotStarted = Number.MAX_SAFE_INTEGER;
+
 interface Row {
   readonly id: string;
   readonly user_id: number;
@@ -65,6 +75,8 @@ interface Row {
   readonly prev_hash: string | null;
   readonly successor_enc: string | null;
   readonly prev_valid_until: number;
+  readonly generation: number;
+  readonly refreshed_at: number;
   readonly idle_expires_at: number;
   readonly absolute_expires_at: number;
   readonly revoked_at: number | null;
@@ -75,8 +87,8 @@ interface Row {
 }
 
 const selectWithUser = sql`select s.id, s.user_id, s.selector, s.cur_hash, s.prev_hash, s.successor_enc,
-  s.prev_valid_until, s.idle_expires_at, s.absolute_expires_at, s.revoked_at,
-  u.username, u.first_name, u.last_name, u.disabled_at
+  s.prev_valid_until, s.generation, s.refreshed_at, s.idle_expires_at, s.absolute_expires_at,
+  s.revoked_at, u.username, u.first_name, u.last_name, u.disabled_at
   from sessions s join users u on u.id = s.user_id`;
 
 const batchMax = 500;
@@ -126,6 +138,21 @@ export async function swapToken(db: Database, swap: TokenSwap): Promise<boolean>
   return count === 1;
 }
 
+/**
+ * Starts the grace period of the replacement by which `currentHash` became current. Does nothing when
+ * it has started already, or the token was replaced again.
+ */
+export async function startGrace(
+  db: Database,
+  { selector, currentHash, until }: { selector: string; currentHash: string; until: number },
+): Promise<void> {
+  await db.execute(
+    sql`update sessions set prev_valid_until = ${until}
+      where selector = ${selector} and cur_hash = ${currentHash}
+        and prev_valid_until = ${graceNotStarted}`,
+  );
+}
+
 /** Revokes sessions and returns how many were revoked. Skips sessions that were revoked earlier. */
 export async function revokeSessions(
   db: Database,
@@ -158,9 +185,9 @@ export async function findLiveSessions(
   userId: string,
   now: number,
 ): Promise<SessionSummary[]> {
-  interface SummaryRow extends Pick<Row, 'id' | 'idle_expires_at' | 'absolute_expires_at'> {
+  interface SummaryRow
+    extends Pick<Row, 'id' | 'refreshed_at' | 'idle_expires_at' | 'absolute_expires_at'> {
     readonly created_at: number;
-    readonly refreshed_at: number;
     readonly ip_key: string | null;
     readonly user_agent: string | null;
   }
@@ -237,6 +264,8 @@ function toSession(row: Row): StoredSession {
     previousHash: row.prev_hash,
     sealedSuccessor: row.successor_enc,
     previousValidUntil: row.prev_valid_until,
+    generation: row.generation,
+    refreshedAt: row.refreshed_at,
     idleExpiresAt: row.idle_expires_at,
     absoluteExpiresAt: row.absolute_expires_at,
     revokedAt: row.revoked_at,

@@ -79,7 +79,7 @@ export interface LiveSession {
 }
 
 const dayMs = 86_400_000;
-const rotatedMax = 10_000;
+const trackedMax = 10_000;
 const clearBatchMax = 500;
 
 /**
@@ -92,11 +92,8 @@ export class Sessions {
   readonly #wallClock: Clock;
   readonly #byId: Batcher<string, StoredSession | undefined>;
   readonly #bySelector: Batcher<string, StoredSession | undefined>;
-  /**
-   * The ids of sessions whose token this process rotated, with the end of the grace period of the
-   * replaced token.
-   */
-  readonly #rotated = new LruMap<string, number>(rotatedMax);
+  /** When the grace period ends that this process started or allowed a retry in, by session id. */
+  readonly #graceEnds = new LruMap<string, number>(trackedMax);
 
   constructor(options: SessionsOptions) {
     this.#options = options;
@@ -160,20 +157,26 @@ export class Sessions {
   /**
    * Exchanges a refresh token for the next one (see `rotate` in rotation.ts). Throws `expired_token` for
    * an expired session, `service_unavailable`, and otherwise `invalid_token`, which does not disclose
-   * whether the token is unknown, forged, revoked or reused.
+   * whether the token is unknown, forged, revoked, superseded or reused. Rejects with the reason of
+   * `signal` when the client disconnects before anything is decided.
    */
-  async rotate(text: unknown, client: Client, sign: SignAccessToken): Promise<IssuedTokens> {
+  async rotate(
+    text: unknown,
+    client: Client,
+    sign: SignAccessToken,
+    signal = new AbortController().signal,
+  ): Promise<IssuedTokens> {
     const token = parseRefreshToken(text);
     const { refreshTokens, graceMs, idleMs } = this.#options;
     const findBySelector = (selector: string) => this.#bySelector.run(selector);
     const timing = { wallClock: this.#wallClock, graceMs, idleMs };
-    const endReused = (id: string) => this.#endOne(id, 'reuse');
+    const endReused = (id: string) => this.#endOne(id, 'reuse', signal);
     const parts = { db: this.#db, findBySelector, endReused, refreshTokens, ...timing };
-    const rotation = await rotate(parts, token, client, sign);
+    const rotation = await rotate(parts, { token, client, sign, signal });
     await this.#handleRotation(rotation, client);
-    if (rotation.outcome === 'rotated') this.#trackRotated(rotation.session.id);
     if (rotation.outcome !== 'rotated' && rotation.outcome !== 'replayed')
       throw toFailure(rotation);
+    this.#trackGrace(rotation.session.id);
     return {
       accessToken: rotation.accessToken,
       refreshToken: formatRefreshToken(rotation.successor),
@@ -238,19 +241,24 @@ export class Sessions {
    */
   async deleteEnded(): Promise<number> {
     const now = this.#wallClock();
-    const expiredGraceIds = [...this.#rotated].filter(([, until]) => until < now).map(([id]) => id);
+    const expiredGraceIds = [...this.#graceEnds]
+      .filter(([, until]) => until < now)
+      .map(([id]) => id);
     const ids = expiredGraceIds.slice(0, clearBatchMax);
     if (ids.length > 0) await clearSuccessors(this.#db, ids, now);
     for (const id of ids) {
-      if ((this.#rotated.get(id) ?? now) < now) this.#rotated.delete(id); // Kept if rotated meanwhile.
+      if ((this.#graceEnds.get(id) ?? now) < now) this.#graceEnds.delete(id); // Kept if rotated meanwhile.
     }
     return deleteEnded(this.#db, now - dayMs);
   }
 
-  async #endOne(sessionId: string, reason: EndReason): Promise<boolean> {
-    const count = await this.#db.transaction((tx) =>
-      this.#endInTransaction(tx, [sessionId], reason, this.#wallClock()),
-    );
+  /** Returns false when the session had already ended. Ends nothing when `signal` aborts. */
+  async #endOne(sessionId: string, reason: EndReason, signal?: AbortSignal): Promise<boolean> {
+    const count = await this.#db.transaction(async (tx) => {
+      const ended = await this.#endInTransaction(tx, [sessionId], reason, this.#wallClock());
+      signal?.throwIfAborted(); // The transaction may have waited for a lock.
+      return ended;
+    });
     return count > 0;
   }
 
@@ -269,10 +277,10 @@ export class Sessions {
     return count;
   }
 
-  #trackRotated(sessionId: string): void {
+  #trackGrace(sessionId: string): void {
     // When the map is full, the oldest entry is evicted, and its sealed successor stays in the database
     // until the next rotation. It can be opened only with the old token, which is rejected by then.
-    this.#rotated.set(sessionId, this.#wallClock() + this.#options.graceMs);
+    this.#graceEnds.set(sessionId, this.#wallClock() + this.#options.graceMs);
   }
 
   async #handleRotation(rotation: Rotation, client: Client): Promise<void> {
