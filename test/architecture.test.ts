@@ -24,6 +24,7 @@ const layers: readonly (readonly string[])[] = [
 
 /** The files that may import each package and hide it from other files. A new package needs a decision. */
 const packageOwners: Readonly<Record<string, readonly string[]>> = {
+  '@zxcvbn-ts/language-common': ['auth/passwords/common-passwords.ts'],
   argon2: ['auth/jobs.ts'],
   jsonwebtoken: ['auth/access-token.ts', 'auth/jobs.ts'],
   mariadb: ['db/mariadb/mariadb.ts'],

@@ -215,7 +215,7 @@ test('environment variables take precedence over .env', async (t) => {
   const cwd = tempFolder(t);
   writeFileSync(join(cwd, '.env'), 'PORT=many\nLOG_LEVEL=loud\nDB_DIALECT=oracle\n');
 
-  const { err } = await runSource('server.ts', [], { cwd, env: { PORT: '0', LOG_LEVEL: '' } });
+  const { err } = await runSource('server.ts', [], { cwd, env: { PORT: '0', LOG_LEVEL: 'info' } });
 
   assert.match(err, /1 problem.*\n- DB_DIALECT must be/);
 });

@@ -2,6 +2,7 @@ import { lstatSync, readFileSync } from 'node:fs';
 import { type ParseArgsConfig, parseArgs, parseEnv } from 'node:util';
 import { type Config, loadConfig } from '../config/config.js';
 import { Failure } from '../errors.js';
+import { decodeUtf8 } from '../util/utf8.js';
 
 /** Wrong arguments: `runCommand` prints the message and the usage, and sets exit code 2. */
 export class UsageError extends Error {
@@ -83,10 +84,7 @@ function parseStrictly<Options extends NonNullable<ParseArgsConfig['options']>>(
   }
 }
 
-/**
- * Loads the settings from the environment and `.env`. If both set a name, the value of the
- * environment is used. Throws `ConfigError`.
- */
+/** Loads the settings from the environment and `.env` (see `readEnvironment`). Throws `ConfigError`. */
 export function readConfig(): Config {
   return loadConfig(readEnvironment().env);
 }
@@ -99,24 +97,32 @@ export interface Environment {
 }
 
 /**
- * Adds the lines of `.env`, if it exists, to the environment and returns it. Throws when the file
- * exists but cannot be read, because without its settings this could be taken for a first start.
+ * Adds the lines of `.env`, if it exists, to the environment and returns it. A variable of the
+ * environment takes precedence unless it is empty, because for a setting an empty value counts as
+ * absent. Throws when the file exists but cannot be read, because without its settings this could be
+ * taken for a first start.
  */
 export function readEnvironment(): Environment {
   const hasEnvFile = lstatSync('.env', { throwIfNoEntry: false }) !== undefined;
   const lines = hasEnvFile ? readEnvFile() : {};
-  for (const [name, value] of Object.entries(lines)) process.env[name] ??= value;
+  for (const [name, value] of Object.entries(lines)) {
+    if ((process.env[name] ?? '').trim() === '') process.env[name] = value;
+  }
   return { env: process.env, hasEnvFile, namesInFile: Object.keys(lines) };
 }
 
 /** Reads `.env`. `process.loadEnvFile` is not used, because it does not report a folder named `.env`. */
 function readEnvFile(): NodeJS.Dict<string> {
+  let bytes: Buffer;
   try {
-    return parseEnv(readFileSync('.env', 'utf8'));
+    bytes = readFileSync('.env');
   } catch (cause) {
     const code = cause instanceof Error && 'code' in cause ? String(cause.code) : 'unknown error';
     throw new CommandError(`Cannot read .env: ${code}`, { cause });
   }
+  const text = decodeUtf8(bytes);
+  if (text === undefined) throw new CommandError('Cannot read .env: it is not UTF-8 text');
+  return parseEnv(text);
 }
 
 export function print(text: string): void {

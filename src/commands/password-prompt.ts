@@ -1,9 +1,10 @@
 import { stderr, stdin } from 'node:process';
 import { createInterface } from 'node:readline';
 import { Writable } from 'node:stream';
+import { decodeUtf8 } from '../util/utf8.js';
 import { CommandError } from './command.js';
 
-const pipedBytesMax = 4096;
+const lineBytesMax = 4096;
 
 /**
  * Reads a new password: at a terminal prompts twice without echo, otherwise reads the first line of
@@ -11,28 +12,38 @@ const pipedBytesMax = 4096;
  * histories show arguments.
  *
  * Throws a `CommandError` at a terminal when the two entries differ, on Ctrl-C and at the end of the
- * input; otherwise when the line is empty or more than 4,096 bytes were read.
+ * input; otherwise when the line is empty or longer than 4,096 bytes; and when it is not UTF-8. A byte
+ * order mark on standard input is omitted.
  */
 export async function readNewPassword(): Promise<string> {
   if (!stdin.isTTY) return readFirstLine();
   const [first, second] = await promptHidden(['Password: ', 'Again: ']);
   if (first !== second) throw new CommandError('Cannot set password: the two entries differ');
+  if (first?.includes('\ufffd')) throw notUtf8(); // `readline` has replaced bytes.
   return first ?? '';
 }
 
 async function readFirstLine(): Promise<string> {
-  stdin.setEncoding('utf8');
-  let text = '';
-  for await (const chunk of stdin) {
-    text += chunk;
-    if (text.includes('\n') || Buffer.byteLength(text) > pipedBytesMax) break;
+  const parts: Buffer[] = [];
+  let lineBytes = 0;
+  for await (const chunk of stdin as AsyncIterable<Buffer>) {
+    const end = chunk.indexOf('\n');
+    const part = end === -1 ? chunk : chunk.subarray(0, end);
+    parts.push(part);
+    lineBytes += part.length;
+    if (end !== -1 || lineBytes > lineBytesMax) break;
   }
-  if (Buffer.byteLength(text) > pipedBytesMax) {
-    throw new CommandError(`Cannot read password: longer than ${pipedBytesMax} bytes`);
+  if (lineBytes > lineBytesMax) {
+    throw new CommandError(`Cannot read password: longer than ${lineBytesMax} bytes`);
   }
-  const [line = ''] = text.split(/\r?\n/);
+  const line = decodeUtf8(Buffer.concat(parts))?.replace(/\r$/, '');
+  if (line === undefined) throw notUtf8();
   if (line === '') throw new CommandError('Cannot read password: standard input is empty');
   return line;
+}
+
+function notUtf8(): CommandError {
+  return new CommandError('Cannot read password: it is not UTF-8 text');
 }
 
 /** Reads a line from the terminal for each question, without echo. */

@@ -3,6 +3,7 @@ import { spawn } from 'node:child_process';
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import argon2 from 'argon2';
 import {
   runSource,
   sourceCommand,
@@ -11,6 +12,7 @@ import {
   waitForExit,
 } from '../../test/support/servers/process.js';
 import { hasTerminals, onTerminal } from '../../test/support/servers/terminal.js';
+import { sql } from '../db/database.js';
 import { SqliteDatabase } from '../db/sqlite/sqlite.js';
 import { silentLogger } from '../logging/logger.js';
 
@@ -123,7 +125,9 @@ const refusals = [
     1,
     'Cannot use password',
   ],
-  ['an overlong password', ['create', 'ada'], 'x'.repeat(5000), 1, 'longer than 4096 bytes'],
+  ['a line of 4,097 bytes', ['create', 'ada'], 'x'.repeat(4097), 1, 'longer than 4096 bytes'],
+  ['a line of 4,096 bytes', ['create', 'ada'], 'x'.repeat(4096), 1, 'must be well-formed text'],
+  ['blanks as the password', ['create', 'ada'], `${' '.repeat(8)}\n`, 1, 'must not be blank'],
   ['an invalid username', ['create', '\u0007'], password, 1, 'Cannot use username'],
   ['an unknown user', ['disable', 'nobody'], '', 1, 'Cannot find user: no such username'],
   ['deletion without --yes', ['delete', 'ada'], '', 1, '--yes confirms it'],
@@ -138,6 +142,38 @@ for (const [what, args, input, expected, message] of refusals) {
     assert.equal(/^\s+at /m.test(err), false);
     assert.equal(err.includes('Usage: npm run user'), expected === 2);
     assert.equal(out, '');
+  });
+}
+
+test('user reads only the first line of standard input, however much follows', async (t) => {
+  const cwd = tempFolder(t);
+
+  const { code, err } = await run(cwd, ['create', 'ada'], `${password}\r\n${'x'.repeat(100_000)}`);
+
+  assert.equal(code, 0, err);
+  assert.equal(await isStoredPassword(cwd, password), true);
+});
+
+const byteOrderMark = Buffer.from([0xef, 0xbb, 0xbf]);
+
+test('user omits a byte order mark before the password', async (t) => {
+  const cwd = tempFolder(t);
+
+  const { code, err } = await runWithBytes(cwd, [byteOrderMark, Buffer.from(password)]);
+
+  assert.equal(code, 0, err);
+  assert.equal(await isStoredPassword(cwd, password), true);
+});
+
+for (const [encoding, bytes] of [
+  ['Latin-1', Buffer.from('caf\u00e9 au lait noir', 'latin1')],
+  ['UTF-16', Buffer.from(`\ufeff${password}`, 'utf16le')],
+] as const) {
+  test(`user refuses a password in ${encoding}`, async (t) => {
+    const { code, err } = await runWithBytes(tempFolder(t), [bytes]);
+
+    assert.equal(code, 1);
+    assert.equal(err, 'Cannot read password: it is not UTF-8 text\n');
   });
 }
 
@@ -160,6 +196,12 @@ const typed = [
   ['the same entry twice', [`${password}\r`, `${password}\r`], 0, /User ada created/],
   ['a corrected typo', [`x\u007f${password}\r`, `${password}\r`], 0, /User ada created/],
   ['two different entries', [`${password}\r`, 'something else\r'], 1, /the two entries differ/],
+  [
+    'a letter in Latin-1',
+    [Buffer.from('caf\u00e9 au lait\r', 'latin1'), Buffer.from('caf\u00e9 au lait\r', 'latin1')],
+    1,
+    /Cannot read password: it is not UTF-8 text/,
+  ],
   ['Ctrl-C', ['half\u0003'], 1, /Cannot read password: interrupted/],
   ['the end of input', ['\u0004'], 1, /Cannot read password: interrupted/],
 ] as const;
@@ -190,6 +232,24 @@ for (const [what, inputs, expected, message] of typed) {
       assert.equal(out.includes('river') || out.includes('half'), false);
     },
   );
+}
+
+/** Runs `user create ada` with these bytes as its standard input. */
+function runWithBytes(cwd: string, input: readonly Buffer[]) {
+  const child = startSource('commands/user.ts', ['create', 'ada'], { cwd, env });
+  child.stdin.end(Buffer.concat(input));
+  return waitForExit(child);
+}
+
+async function isStoredPassword(cwd: string, text: string): Promise<boolean> {
+  const file = join(cwd, 'data/herald.db');
+  const db = await SqliteDatabase.open({ dialect: 'sqlite', file, log: silentLogger });
+  try {
+    const [row] = await db.query<{ hash: string }>(sql`select password_hash as hash from users`);
+    return await argon2.verify(row?.hash ?? '', text);
+  } finally {
+    await db.close();
+  }
 }
 
 function filesIn(cwd: string, folder: string): string[] {

@@ -310,6 +310,15 @@ test('a secret may come from a file, as text, base64 or hex', () => {
   }
 });
 
+test('a byte order mark at the start of a file is ignored', (t) => {
+  const file = join(tempFolder(t), 'ca.pem');
+  writeFileSync(file, '\ufeff-----BEGIN CERTIFICATE-----\n');
+
+  const { database } = loadConfig({ DB_SSL: 'verify', DB_SSL_CA_FILE: file });
+
+  assert.equal(database.server.ca, '-----BEGIN CERTIFICATE-----\n');
+});
+
 test('a secret file with raw bytes instead of UTF-8 text is rejected', (t) => {
   const file = join(tempFolder(t), 'secret');
   writeFileSync(file, createHash('sha512').update('any').digest());

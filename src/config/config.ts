@@ -57,7 +57,7 @@ export class ConfigError extends Error {
 }
 
 export interface LoadOptions {
-  /** Reads the file that a setting names. Default: `readFileSync` as UTF-8. */
+  /** Reads the file that a setting names. Default: as UTF-8, without a byte order mark. */
   readonly readFile?: (path: string) => string;
   /** Returns further problems. Gets all settings, of which some can be invalid or replaced by their default. */
   readonly alsoCheck?: (config: Config) => readonly string[];
@@ -71,7 +71,7 @@ export interface LoadOptions {
  */
 export function loadConfig(
   env: Readonly<Record<string, string | undefined>>,
-  { readFile = (path) => readFileSync(path, 'utf8'), alsoCheck = () => [] }: LoadOptions = {},
+  { readFile = readTextFile, alsoCheck = () => [] }: LoadOptions = {},
 ): Config {
   const reader = new EnvReader(env, readFile);
   const config = readSettings(reader);
@@ -83,6 +83,10 @@ export function loadConfig(
   ];
   if (problems.length > 0) throw new ConfigError(problems);
   return deepFreeze(config);
+}
+
+function readTextFile(path: string): string {
+  return readFileSync(path, 'utf8').replace(/^\ufeff/, '');
 }
 
 /** Returns the names of all settings, in the order in which `loadConfig` reads them. */

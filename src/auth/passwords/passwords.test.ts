@@ -205,6 +205,8 @@ const refusals = [
   ['a lone surrogate', 'long enough \udc00', /well-formed text/],
   ['a text of 7 characters', 'ghj!4kz', /8 characters or more/],
   ['a text of 7 characters outside the basic plane', '\u{1F41D}'.repeat(7), /8 characters or more/],
+  ['eight blanks', '        ', /must not be blank/],
+  ['white space of other kinds', '\t\u00a0\u2003\u3000'.repeat(2), /must not be blank/],
   ['the username', 'Grace.Hopper', /must not be the username/],
   ['the username in another case', ' gRACE.hOPPER', /must not be the username/],
   ['a common password', 'password', /too common/],
@@ -227,8 +229,8 @@ for (const [what, given, message] of refusals) {
 
 for (const given of [
   'ghj!4kzq',
-  '\u{1F41D}'.repeat(8),
-  'é'.repeat(256),
+  '\u{1F400}\u{1F401}\u{1F402}\u{1F403}\u{1F404}\u{1F405}\u{1F406}\u{1F407}',
+  `ü${'é'.repeat(255)}`,
   password,
   'pass\0word zz',
 ]) {

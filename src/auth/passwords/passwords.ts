@@ -4,7 +4,7 @@ import type { Pool, RunOptions } from '../../workers/pool.js';
 import type { AuthJobs } from '../jobs.js';
 import { toUsernameKey } from '../username.js';
 import { type Argon2Cost, isWithinBounds, parseDigest } from './argon2-digest.js';
-import { commonPasswords } from './common-passwords.js';
+import { isCommonPassword } from './common-passwords.js';
 
 /** A key that is mixed into every hash and kept outside the database. */
 export interface Pepper {
@@ -116,16 +116,17 @@ export class Passwords {
 
   /**
    * Returns the normalised password when it may be set. Throws `invalid_request` with the reason:
-   * not text of 1 to 512 bytes, too short, equal to the username, or too common.
+   * not text of 1 to 512 bytes, only white space, too short, equal to the username, or too common.
    */
   validate(password: unknown, username: string): string {
     const { lengthMin } = this.#options;
     const text = normalizePassword(password) ?? refusePassword(lengthRule);
+    if (text.trim() === '') refusePassword('must not be blank');
     if ([...text].length < lengthMin) refusePassword(`must have ${lengthMin} characters or more`);
     const key = toUsernameKey(text);
     if (key !== undefined && key === toUsernameKey(username))
       refusePassword('must not be the username');
-    if (commonPasswords.has(text.toLowerCase())) refusePassword('is too common');
+    if (isCommonPassword(text)) refusePassword('is too common');
     return text;
   }
 
