@@ -175,6 +175,27 @@ test('hashes with the previous pepper or without one are still verified and need
   }
 });
 
+test('a hash with a newer pepper is verified and not rehashed, so a process with the old one does not undo a change', async () => {
+  const old = await open({ pepper: pepper(1), previousPepper: pepper(2) });
+  const swapped = await open({ pepper: pepper(2), previousPepper: pepper(1) });
+
+  const stored = await swapped.hash(password);
+
+  assert.equal(await old.verify(password, stored), true);
+  assert.equal(old.needsRehash(stored), false);
+  assert.equal(swapped.needsRehash(await old.hash(password)), true);
+});
+
+test('a hash with a pepper is rehashed without it when no pepper is set', async () => {
+  const peppered = await open({ pepper: pepper(1) });
+  const removing = await open({ previousPepper: pepper(1) });
+
+  const stored = await peppered.hash(password);
+
+  assert.equal(await removing.verify(password, stored), true);
+  assert.equal(removing.needsRehash(stored), true);
+});
+
 const salt = 'A'.repeat(22);
 const tag = 'A'.repeat(43);
 

@@ -21,7 +21,7 @@ export interface PasswordsOptions {
   readonly lengthMin: number;
   /** Pepper of new hashes. Default: none. */
   readonly pepper?: Pepper | undefined;
-  /** Pepper of older hashes, which are still verified. */
+  /** Pepper of hashes that are verified, too: older ones, or those of a process with a newer pepper. */
   readonly previousPepper?: Pepper | undefined;
 }
 
@@ -102,10 +102,16 @@ export class Passwords {
     return { hash, pepperVersion };
   }
 
-  /** Whether the hash differs in cost, pepper, salt length or tag length from a new one. */
+  /**
+   * Whether the hash differs in cost, pepper, salt length or tag length from a new one. False for a newer
+   * pepper than the current one: during a rolling change other processes use it already.
+   */
   needsRehash({ hash, pepperVersion }: StoredPassword): boolean {
     const digest = parseDigest(hash);
-    if (digest === undefined || pepperVersion !== this.#currentPepper.pepperVersion) return true;
+    const { pepperVersion: currentVersion } = this.#currentPepper;
+    // Without a current pepper the other one is being removed, or is not in use yet.
+    if (currentVersion > 0 && pepperVersion > currentVersion) return false;
+    if (digest === undefined || pepperVersion !== currentVersion) return true;
     const { memoryKib, passes, lanes } = this.#options.cost;
     const hasCurrentCost =
       digest.cost.memoryKib === memoryKib &&
