@@ -342,6 +342,31 @@ test('a stream is closed as stalled when its client accepts no byte for 30 secon
   assert.equal(client.sink?.closed, true);
 });
 
+test('the time of a stall begins with the first byte that the client does not accept', async () => {
+  const { time, open, acceptBytes, tick, ends, publish } = await openHarness();
+  await open();
+  await acceptBytes();
+  tick(); // Sends the count.
+  await acceptBytes();
+  const advance = async (ms: number) => {
+    time.now += ms;
+    tick();
+    await nextTick();
+  };
+
+  await advance(12_000); // No heartbeat is due yet.
+  await publish('not accepted');
+  await nextTick();
+  await advance(2000);
+  await advance(27_900);
+  assert.deepEqual(ends, []); // Half a second before its end, which a tick reaches.
+  await advance(99);
+  assert.deepEqual(ends, []);
+  await advance(1);
+
+  assert.deepEqual(ends, [{ reason: 'stalled' }]);
+});
+
 test('a stream over the hard limit of unsent bytes is closed as overflow', async () => {
   const { open, publish, acceptBytes, ends } = await openHarness();
   await open();

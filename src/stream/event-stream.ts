@@ -110,8 +110,10 @@ export class EventStream {
   #pendingBytes = 0;
   #writtenBytes = 0;
   #writtenAt: number;
+  /** Number of bytes that the client had accepted when it last made progress. */
   #drainedBytes = 0;
-  #drainedAt: number;
+  /** When the client last made progress, or when the oldest unsent byte was written, whichever is later. */
+  #progressAt: number;
   /**
    * Time without a write after which the next heartbeat is sent. Random, so that heartbeats of different
    * streams spread out.
@@ -127,7 +129,7 @@ export class EventStream {
     this.#cursor = parts.start.seq;
     this.openedAt = parts.monotonicClock();
     this.#writtenAt = this.openedAt;
-    this.#drainedAt = this.openedAt;
+    this.#progressAt = this.openedAt;
     this.#silenceMs = this.#pickSilenceMs();
   }
 
@@ -235,17 +237,13 @@ export class EventStream {
    * the time at which the next call is due.
    */
   maintain(now: number): number {
-    const { heartbeatMs, stallMs } = this.#parts.limits;
+    const { limits, monotonicClock } = this.#parts;
+    const { heartbeatMs, stallMs } = limits;
     const { queuedBytes } = this.#sink;
     if (this.#isFrozen) return now + heartbeatMs;
     if (this.#isReplayPaused) {
       this.#isReplayPaused = false;
       void this.#replay();
-    }
-    const drainedBytes = this.#writtenBytes - queuedBytes;
-    if (drainedBytes > this.#drainedBytes || queuedBytes === 0) {
-      this.#drainedBytes = drainedBytes;
-      this.#drainedAt = now;
     }
     if (queuedBytes === 0) {
       if (now - this.#writtenAt >= this.#silenceMs) {
@@ -254,8 +252,14 @@ export class EventStream {
       }
       return this.#writtenAt + this.#silenceMs;
     }
-    if (now - this.#drainedAt >= stallMs) this.close('stalled');
-    return Math.min(now + heartbeatMs, this.#drainedAt + stallMs);
+    const drainedBytes = this.#writtenBytes - queuedBytes;
+    if (drainedBytes > this.#drainedBytes) {
+      this.#drainedBytes = drainedBytes;
+      this.#progressAt = monotonicClock();
+    }
+    // Not compared with `now`, which may be ahead: a client never has less time than `stallMs`.
+    if (monotonicClock() - this.#progressAt >= stallMs) this.close('stalled');
+    return Math.min(now + heartbeatMs, this.#progressAt + stallMs);
   }
 
   /**
@@ -339,8 +343,12 @@ export class EventStream {
 
   #write(bytes: Buffer): void {
     if (!this.isOpen) return;
-    this.#writtenBytes += bytes.length;
     this.#writtenAt = this.#parts.monotonicClock();
+    if (this.#sink.queuedBytes === 0) {
+      this.#drainedBytes = this.#writtenBytes;
+      this.#progressAt = this.#writtenAt;
+    }
+    this.#writtenBytes += bytes.length;
     this.#sink.write(bytes);
   }
 

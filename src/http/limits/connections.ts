@@ -3,7 +3,7 @@ import type { Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import type { ConnectionLimiter } from './connection-limiter.js';
 import { DeadPeerDetector, type MonitoredPeer } from './dead-peer-detector.js';
-import { findIdlePeers, type IdleTrackedPeer, idleChecksMax } from './idle-peers.js';
+import { checksPerTimeout, findIdlePeers, type IdleTrackedPeer } from './idle-peers.js';
 import { toConnectionKey } from './unacked-bytes.js';
 
 export interface ConnectionsOptions {
@@ -12,8 +12,9 @@ export interface ConnectionsOptions {
   /** How long a client may take to close its side after GOAWAY or the last response. */
   readonly endMs: number;
   /**
-   * Idle timeout. An idle connection without exchanges is closed, over HTTP/2 with GOAWAY; an idle
-   * connection with exchanges is destroyed. See `findIdlePeers`.
+   * Idle timeout: a connection is idle after this time, or up to an eighth later. An idle connection without
+   * exchanges is closed, over HTTP/2 with GOAWAY; an idle connection with exchanges is destroyed. See
+   * `findIdlePeers`.
    */
   readonly idleMs: number;
   /** Interval of liveness checks of connections with open exchanges. */
@@ -67,7 +68,7 @@ export class Connections {
     this.#checkTimer = setInterval(() => this.#checkPeers(), options.pingMs).unref();
     this.#idleTimer = setInterval(
       () => this.#enforceIdleTimeout(),
-      options.idleMs / idleChecksMax,
+      options.idleMs / checksPerTimeout,
     ).unref();
     server.on('connection', (socket: Socket) => this.#add(socket));
     options.connectionLimiter.attachTo(server);

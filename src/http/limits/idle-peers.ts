@@ -14,13 +14,15 @@ export interface IdleTrackedPeer {
   idleToleratingCount: number;
 }
 
-/** Number of consecutive checks without activity after which a connection is idle. */
-export const idleChecksMax = 8;
+/** Number of intervals between checks in the idle timeout. */
+export const checksPerTimeout = 8;
 
 /**
- * Yields the connections that had no activity for `idleChecksMax` calls, again at each call until there
- * is activity. Called from a timer. Counts calls instead of time, because after a pause of this process
- * data received meanwhile has not been read yet; such a pause is only one late call.
+ * Yields the connections that had no activity for `checksPerTimeout` complete intervals between calls, again
+ * at each call until there is activity. That takes one call more than there are intervals, because the
+ * activity before the first call was at any time within an interval. Called from a timer. Counts calls
+ * instead of time, because after a pause of this process data received meanwhile has not been read yet; such
+ * a pause is only one late call.
  *
  * While an exchange is open, any byte is activity, and an exchange that tolerates idle time is activity by
  * itself. Otherwise only the end of the last exchange, or of the
@@ -41,7 +43,7 @@ export function* findIdlePeers<Peer extends IdleTrackedPeer>(
       peer.idleChecks = 0;
     } else {
       peer.idleChecks += 1;
-      if (peer.idleChecks >= idleChecksMax) yield peer;
+      if (peer.idleChecks > checksPerTimeout) yield peer;
     }
   }
 }

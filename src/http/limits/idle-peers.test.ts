@@ -1,0 +1,44 @@
+import assert from 'node:assert/strict';
+import type { Socket } from 'node:net';
+import { test } from 'node:test';
+import { checksPerTimeout, findIdlePeers } from './idle-peers.js';
+
+const idleMs = 64_000;
+const intervalMs = idleMs / checksPerTimeout;
+
+/** Returns the time without activity after which a peer is idle, when its last check was `phaseMs` before. */
+function measureIdleTime(phaseMs: number): number {
+  const peer = {
+    socket: { bytesRead: 1, bytesWritten: 1 } as Socket,
+    exchangeCount: 0,
+    lastTotalBytes: 0,
+    idleChecks: 0, // Set by the end of an exchange.
+    isIdleTolerated: false,
+  };
+  let nextCheckMs = intervalMs - phaseMs;
+  while ([...findIdlePeers([peer])].length === 0) nextCheckMs += intervalMs;
+  return nextCheckMs;
+}
+
+test('a connection is idle after the timeout, at most an eighth later, and never earlier', () => {
+  for (let phaseMs = 0; phaseMs < intervalMs; phaseMs += 100) {
+    const ms = measureIdleTime(phaseMs);
+
+    assert.ok(ms >= idleMs && ms <= idleMs + intervalMs, `idle after ${ms} ms`);
+  }
+});
+
+test('a byte on a connection with an exchange is activity, one on a connection without is not', () => {
+  const socket = { bytesRead: 0, bytesWritten: 0 };
+  const state = { socket: socket as Socket, lastTotalBytes: 0, idleChecks: 0 };
+  const busy = { ...state, exchangeCount: 1, isIdleTolerated: false };
+  const pinging = { ...state, exchangeCount: 0, isIdleTolerated: false };
+  const tolerated = { ...state, socket: { ...socket } as Socket, exchangeCount: 1 };
+  const peers = [busy, pinging, { ...tolerated, isIdleTolerated: true }];
+
+  for (let check = 0; check <= checksPerTimeout; check += 1) {
+    socket.bytesRead += 1;
+    const idle = [...findIdlePeers(peers)];
+    assert.deepEqual(idle, check < checksPerTimeout ? [] : [pinging]);
+  }
+});
