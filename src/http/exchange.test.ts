@@ -105,6 +105,26 @@ for (const protocol of protocols) {
     }
   });
 
+  test(`a warning says once that X-Forwarded-For is unusable, if the handler uses the address, over ${protocol}`, async (t) => {
+    const unaware = route('GET', '/unaware', () => json(200, {}));
+    const { port, lines } = await startHttp(t, [echoRoute, unaware], { trustProxyHops: 2 });
+    const unusable = ['', '192.0.2.1', 'unknown, 192.0.2.2'];
+
+    for (const forwardedFor of [...unusable, ...unusable, '192.0.2.1:80, 192.0.2.2:80']) {
+      const headers = forwardedFor === '' ? {} : { 'x-forwarded-for': forwardedFor };
+      await ask(protocol, port, 'GET', '/unaware', { headers });
+      await ask(protocol, port, 'GET', '/seen', { headers });
+    }
+
+    const warnings = lines.filter(({ level }) => level === 'warn');
+    const reasons = ['missing', 'fewer addresses than TRUST_PROXY_HOPS', 'not an address'];
+    const phrase = 'X-Forwarded-For is unusable';
+    assert.deepEqual(
+      warnings,
+      reasons.map((reason) => ({ level: 'warn', reason, ip: '127.0.0.1', phrase })),
+    );
+  });
+
   test(`the signal aborts when the client disconnects before the response, but not afterwards, over ${protocol}`, async (t) => {
     const exchanges: Exchange[] = [];
     const aborted: string[] = [];

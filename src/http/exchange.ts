@@ -3,7 +3,7 @@ import { Failure } from '../errors.js';
 import { type BodyLimits, type JsonBody, parseBody, parseJsonBody, readBody } from './body/body.js';
 import type { BodyBudget } from './body/body-budget.js';
 import { type LineLimits, readLines } from './body/body-lines.js';
-import { clientIp } from './client-ip.js';
+import { type ClientAddress, findClientAddress } from './client-ip.js';
 import { toIpKey } from './ip-key.js';
 import type { Transport } from './transport.js';
 
@@ -23,7 +23,7 @@ export interface Exchange {
   headerValues(name: string): readonly string[];
   /** The requested host, without port. */
   readonly hostname: string;
-  /** The client's address, from X-Forwarded-For as far as `trustProxyHops` allows. See `clientIp`. */
+  /** The client's address, from X-Forwarded-For as far as `trustProxyHops` allows. See `findClientAddress`. */
   readonly ip: string;
   /**
    * Aborts when the client disconnects or cancels the request before the response head is sent; never
@@ -66,7 +66,7 @@ export interface ExchangeOptions {
 const requestIdPattern = /^[\w-]{8,64}$/;
 
 /**
- * An exchange over a transport. `query` and `signal` are created on first use; `hostname` and `ip` are
+ * An exchange over a transport. `query`, `signal` and `clientAddress` are created on first use; `hostname` is
  * computed on each use.
  */
 export class TransportExchange implements Exchange {
@@ -80,6 +80,8 @@ export class TransportExchange implements Exchange {
   readonly #options: ExchangeOptions;
   #query: URLSearchParams | undefined;
   #controller: AbortController | undefined;
+  #clientAddress: ClientAddress | undefined;
+  #isIpUsed = false;
   #isBodyRead = false;
 
   constructor(transport: Transport, options: ExchangeOptions) {
@@ -106,8 +108,22 @@ export class TransportExchange implements Exchange {
   }
 
   get ip(): string {
-    const forwarded = this.headerValues('x-forwarded-for').join(',');
-    return clientIp(this.#transport.remoteAddress, forwarded, this.#options.trustProxyHops);
+    this.#isIpUsed = true;
+    return this.clientAddress.ip;
+  }
+
+  /** Whether the handler has used `ip`. */
+  get isIpUsed(): boolean {
+    return this.#isIpUsed;
+  }
+
+  get clientAddress(): ClientAddress {
+    this.#clientAddress ??= findClientAddress(
+      this.#transport.remoteAddress,
+      () => this.headerValues('x-forwarded-for').join(','),
+      this.#options.trustProxyHops,
+    );
+    return this.#clientAddress;
   }
 
   get signal(): AbortSignal {
@@ -146,7 +162,7 @@ export class TransportExchange implements Exchange {
       ...limits,
       bytesMax: bytesMax ?? limits.bytesMax,
       budget: budget ?? limits.budget,
-      ipKey: toIpKey(this.ip),
+      ipKey: toIpKey(this.clientAddress.ip),
     });
   }
 

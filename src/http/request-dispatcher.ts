@@ -22,7 +22,7 @@ export interface RequestDispatcherOptions {
   /** The default `WWW-Authenticate` of a 401. */
   readonly challenge: string;
   readonly log: Logger;
-  /** Aggregates warnings about 5xx refusals (overload, database unavailable). */
+  /** Aggregates warnings about 5xx refusals (overload, database unavailable) and X-Forwarded-For. */
   readonly warnings: WarningAggregator;
   /** Called once per request: after its response, or with status 499. Must not throw. */
   readonly onAnswered?: (answered: AnsweredRequest) => void;
@@ -69,7 +69,8 @@ export class RequestDispatcher {
       const request = this.#prepare(transport);
       const status = this.#send(request, await this.#runHandler(request));
       const { exchange, route } = request;
-      const { id: requestId, method, protocol, ip } = exchange;
+      const { id: requestId, method, protocol } = exchange;
+      const { ip } = exchange.clientAddress;
       const ms = Math.round(this.#monotonicClock() - startedAt);
       const fields = {
         requestId,
@@ -82,10 +83,27 @@ export class RequestDispatcher {
       };
       this.#options.log.info(fields, 'request');
       this.#options.onAnswered?.(fields);
+      this.#warnAboutForwardedFor(exchange);
     } catch (cause) {
       this.#options.log.error({ cause }, 'request handling failed');
       transport.destroy();
     }
+  }
+
+  /**
+   * Warns when a handler has used the address of a proxy as that of a client. Requests whose address does not
+   * matter are ignored, because monitoring and backends may connect directly.
+   */
+  #warnAboutForwardedFor({ isIpUsed, clientAddress }: TransportExchange): void {
+    const { ip, problem: reason } = clientAddress;
+    if (!isIpUsed || reason === undefined) return;
+    const phrase = 'X-Forwarded-For is unusable';
+    this.#options.warnings.warn({
+      kind: phrase,
+      subject: `${reason} ${ip}`,
+      fields: { reason, ip },
+      phrase,
+    });
   }
 
   #prepare(transport: Transport): PendingRequest {
