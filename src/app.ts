@@ -17,6 +17,7 @@ import { toClient } from './http/client.js';
 import { healthRoutes } from './http/health.js';
 import { metricsRoute } from './http/metrics-route.js';
 import { HttpServer } from './http/server.js';
+import type { Certificate } from './http/servers/tls-server.js';
 import { ApiKeys, publisherKeys } from './identity/api-keys.js';
 import { BearerAuth } from './identity/bearer.js';
 import type { Logger } from './logging/logger.js';
@@ -96,10 +97,13 @@ export class App {
     return this.#server?.port ?? 0;
   }
 
-  /** Reloads certificate and key for new connections. Rejects and keeps the old ones on failure. */
+  /**
+   * Reloads certificate and key for new connections. Rejects and keeps the old ones on failure. Does nothing
+   * without TLS.
+   */
   async reloadCertificate(): Promise<void> {
-    const { key, cert } = await readCertificate(this.#config);
-    this.#server?.setCertificate(key, cert);
+    const certificate = await readCertificate(this.#config);
+    if (certificate !== undefined) this.#server?.setCertificate(certificate);
   }
 
   /**
@@ -191,12 +195,12 @@ export class App {
     this.#startBackgroundTasks(clock, auth, eventLog, streaming, warnings);
 
     const server = await HttpServer.listen({
-      ...(await readCertificate(config)),
+      certificate: await readCertificate(config),
       ...config.http,
       log,
       warnings,
       monotonicClock: this.#monotonicClock,
-      isHstsEnabled: config.production,
+      isHstsEnabled: config.production && isReachedByHttps(config),
       challenge: bearer.challenge,
       onAnswered: (answered) => metrics.requestAnswered(answered),
       onUnreadable: (layer) => metrics.connectionUnreadable(layer),
@@ -327,8 +331,15 @@ function createReaders(
   };
 }
 
-async function readCertificate({ http }: Config): Promise<{ key: Buffer; cert: Buffer }> {
+/** Whether clients use HTTPS: Herald or, behind a proxy, the proxy ends TLS. */
+function isReachedByHttps({ http }: Config): boolean {
+  return http.tls || http.trustProxyHops > 0;
+}
+
+/** Returns undefined without TLS. */
+async function readCertificate({ http }: Config): Promise<Certificate | undefined> {
   const { privateKeyFile, certificateFile } = http;
+  if (!http.tls) return undefined;
   const [key, cert] = await Promise.all([readPem(privateKeyFile), readPem(certificateFile)]);
   try {
     createSecureContext({ key, cert });

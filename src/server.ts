@@ -58,9 +58,11 @@ async function main(): Promise<void> {
   warnAboutOldNode(log);
   warnAboutTypos(log, environment.namesInFile);
   const app = await openApp(preparation, log, start.signal);
-  const { host } = config.http;
-  const url = `https://${isIPv6(host) ? `[${host}]` : host}:${app.port}`;
-  installShutdown(app, log, handlers);
+  const { host, tls } = config.http;
+  const scheme = tls ? 'https' : 'http';
+  const url = `${scheme}://${isIPv6(host) ? `[${host}]` : host}:${app.port}`;
+  const reloaded = tls ? 'log files reopened and certificate reloaded' : 'log files reopened';
+  installShutdown(app, log, handlers, reloaded);
   const { dialect } = config.database;
   log.info({ url, version, node: process.version, dialect }, 'listening');
   const welcome = welcomeText(preparation, url);
@@ -93,7 +95,13 @@ async function openApp(
   }
 }
 
-function installShutdown(app: App, log: ProcessLogger, handlers: SignalHandlers): void {
+/** `reloaded` is logged after SIGHUP. */
+function installShutdown(
+  app: App,
+  log: ProcessLogger,
+  handlers: SignalHandlers,
+  reloaded: string,
+): void {
   let isStopping = false;
   const stop = async (code: number, why: { signal?: string }) => {
     if (isStopping) return;
@@ -113,7 +121,7 @@ function installShutdown(app: App, log: ProcessLogger, handlers: SignalHandlers)
   handlers.reload = () => {
     log.reopen();
     app.reloadCertificate().then(
-      () => log.info({}, 'log files reopened and certificate reloaded'),
+      () => log.info({}, reloaded),
       (cause: unknown) =>
         log.error({ cause }, 'certificate reload failed, keeping the previous one'),
     );

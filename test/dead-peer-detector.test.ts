@@ -6,6 +6,7 @@ import { route } from '../src/http/router.js';
 import { protocols } from './support/clients/exchange.js';
 import { startHttp } from './support/servers/http-server.js';
 import { getSkipReason, openRemoteHost } from './support/servers/network.js';
+import { scheme, usesTls } from './support/servers/scheme.js';
 import { until } from './support/until.js';
 
 for (const protocol of protocols) {
@@ -21,8 +22,9 @@ for (const protocol of protocols) {
     }));
     // `pingMs` is longer than the live client, a separate process, may stall.
     const { port, server } = await startHttp(t, [stream], { host: remote.address, pingMs: 3000 });
-    const url = (name: string) => `https://${remote.address}:${port}/${name}`;
-    const curl = ['-skN', protocol === 'h2' ? '--http2' : '--http1.1'];
+    const url = (name: string) => `${scheme}://${remote.address}:${port}/${name}`;
+    const h2Option = usesTls ? '--http2' : '--http2-prior-knowledge';
+    const curl = ['-skN', protocol === 'h2' ? h2Option : '--http1.1'];
     remote.run('curl', ...curl, url('lost'));
     const live = spawn('curl', [...curl, url('live')], { stdio: 'ignore' });
     t.after(() => live.kill());

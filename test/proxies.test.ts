@@ -15,9 +15,13 @@ import { until } from './support/until.js';
 /** A proxy and how to start it with its recipe in docs/proxies.md. */
 interface Proxy {
   readonly name: string;
-  /** Language of the code block that contains its recipe. */
+  /** Language of the code blocks that contain its recipe and, if any, the part for `TLS=off`. */
   readonly language: string;
   readonly versionFlag: string;
+  /** Returns the recipe for `TLS=off`. */
+  readonly withoutTls: (recipe: string, part: string) => string;
+  /** Changes a recipe for `TLS=off` so that the proxy speaks HTTP/2 to Herald. */
+  readonly overH2?: (recipe: string) => string;
   /** Completes the recipe to a configuration that writes only to `folder`. */
   readonly wrapConfig: (recipe: string, folder: string) => string;
   readonly args: (config: string, folder: string) => string[];
@@ -26,6 +30,8 @@ interface Proxy {
 const proxies: readonly Proxy[] = [
   {
     ...{ name: 'nginx', language: 'nginx', versionFlag: '-v' },
+    withoutTls: (recipe) =>
+      recipe.replaceAll('https://herald', 'http://herald').replaceAll(/^ *proxy_ssl_.*$/gm, ''),
     wrapConfig(recipe, folder) {
       mkdirSync(join(folder, 'temp'));
       const temp = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map(
@@ -40,15 +46,37 @@ const proxies: readonly Proxy[] = [
   },
   {
     ...{ name: 'haproxy', language: 'haproxy', versionFlag: '-v' },
+    withoutTls: (recipe, part) => recipe.replace(/^backend herald\n[\s\S]*/m, part),
+    overH2: (recipe) => recipe.replace(/^ *server one .*/m, '$& proto h2 check-proto h1'),
     wrapConfig: (recipe) => recipe,
     args: (config) => ['-db', '-f', config],
   },
   {
     ...{ name: 'caddy', language: 'caddy', versionFlag: 'version' },
+    withoutTls: (recipe, part) => recipe.replace(/^ {2}reverse_proxy [\s\S]*?^ {2}\}\n/m, part),
+    overH2: (recipe) => recipe.replace('reverse_proxy ', 'reverse_proxy h2c://'),
     wrapConfig: (recipe) => `{\n admin off\n auto_https disable_redirects\n}\n${recipe}`,
     args: (config) => ['run', '--adapter', 'caddyfile', '--config', config],
   },
 ];
+
+/** A proxy in front of Herald, and how the two are connected. */
+interface Setup {
+  readonly proxy: Proxy;
+  readonly name: string;
+  readonly env: Readonly<Record<string, string>>;
+  readonly toRecipe: (recipe: string, part: string) => string;
+}
+
+const setups: readonly Setup[] = proxies.flatMap((proxy) => {
+  const { name, withoutTls, overH2 } = proxy;
+  const plain = { proxy, env: { TRUST_PROXY_HOPS: '1', TLS: 'off' } };
+  const setup = { proxy, name, env: { TRUST_PROXY_HOPS: '1' }, toRecipe: (text: string) => text };
+  const plainSetup = { ...plain, name: `${name} without TLS`, toRecipe: withoutTls };
+  if (overH2 === undefined) return [setup, plainSetup];
+  const toRecipe = (recipe: string, part: string) => overH2(withoutTls(recipe, part));
+  return [setup, plainSetup, { ...plain, name: `${name} over HTTP/2 without TLS`, toRecipe }];
+});
 
 /** Returns the path of the installed program, if any. */
 function findProgram({ name, versionFlag }: Proxy): string | undefined {
@@ -57,13 +85,14 @@ function findProgram({ name, versionFlag }: Proxy): string | undefined {
 }
 
 /** Starts a proxy in front of a system; returns its URL. */
-async function openProxy(t: TestContext, proxy: Proxy, system: System): Promise<string> {
+async function openProxy(t: TestContext, setup: Setup, system: System): Promise<string> {
+  const { proxy } = setup;
   let end = async () => {};
   t.after(() => end()); // Runs before the folder of the proxy is removed.
   const folder = tempFolder(t);
   const port = await freePort();
   const config = join(folder, 'config');
-  writeFileSync(config, proxy.wrapConfig(readRecipe(proxy, system, port), folder));
+  writeFileSync(config, proxy.wrapConfig(readRecipe(setup, system, port), folder));
   const env = { ...process.env, HOME: folder, XDG_DATA_HOME: folder, XDG_CONFIG_HOME: folder };
   const child = spawn(findProgram(proxy) ?? '', proxy.args(config, folder), { env });
   let printed = '';
@@ -84,14 +113,15 @@ async function openProxy(t: TestContext, proxy: Proxy, system: System): Promise<
   return `https://127.0.0.1:${port}`;
 }
 
-function readRecipe({ language }: Proxy, system: System, port: number): string {
+function readRecipe({ proxy, toRecipe }: Setup, system: System, port: number): string {
   const docs = readFileSync(new URL('../docs/proxies.md', import.meta.url), 'utf8');
-  const [, text = ''] = new RegExp(`\`\`\`${language}\n([\\s\\S]*?)\`\`\``).exec(docs) ?? [];
+  const blocks = docs.matchAll(new RegExp(`\`\`\`${proxy.language}\n([\\s\\S]*?)\`\`\``, 'g'));
+  const [recipe = '', part = ''] = [...blocks].map(([, text = '']) => text);
   const cert = join(system.folder, 'server.cert');
   const key = join(system.folder, 'server.key');
   const certAndKey = join(system.folder, 'both.pem');
   writeFileSync(certAndKey, readFileSync(cert, 'utf8') + readFileSync(key, 'utf8'));
-  return text
+  return toRecipe(recipe, part)
     .replaceAll('127.0.0.1:9001', new URL(system.url).host)
     .replace('listen 443', `listen 127.0.0.1:${port}`)
     .replace('bind :443', `bind 127.0.0.1:${port}`)
@@ -111,17 +141,16 @@ function isListening(port: number): Promise<boolean> {
   });
 }
 
-for (const proxy of proxies) {
-  const isInstalled = findProgram(proxy) !== undefined;
-  const skip = isInstalled ? false : `NO ${proxy.name}: run test/programs.sh as root`;
+for (const setup of setups) {
+  const { name, env } = setup;
+  const isInstalled = findProgram(setup.proxy) !== undefined;
+  const skip = isInstalled ? false : `NO ${setup.proxy.name}: run test/programs.sh as root`;
 
-  test(`through ${proxy.name}, EventSource resumes after a restart of Herald`, {
+  test(`through ${name}, EventSource resumes after a restart of Herald`, {
     skip,
   }, async (t) => {
-    const system = await startSystem(t, {
-      env: { TRUST_PROXY_HOPS: '1', STREAM_HEARTBEAT: '1000' },
-    });
-    const url = await openProxy(t, proxy, system);
+    const system = await startSystem(t, { env: { ...env, STREAM_HEARTBEAT: '1000' } });
+    const url = await openProxy(t, setup, system);
     const client = await H2Client.connect(url);
     system.onClose(() => client.destroy());
     const page = new EventSourceClient(url + (await client.streamPath('ada')));
@@ -148,11 +177,11 @@ for (const proxy of proxies) {
     assert.equal(unavailable.headers['retry-after'], '5');
   });
 
-  test(`through ${proxy.name}, Herald gets the client's address and accepts 5000 lines`, {
+  test(`through ${name}, Herald gets the client's address and accepts 5000 lines`, {
     skip,
   }, async (t) => {
-    const system = await startSystem(t, { env: { TRUST_PROXY_HOPS: '1' } });
-    const url = await openProxy(t, proxy, system);
+    const system = await startSystem(t, { env });
+    const url = await openProxy(t, setup, system);
     const client = await H2Client.connect(url);
     system.onClose(() => client.destroy());
 

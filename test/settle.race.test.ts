@@ -70,7 +70,8 @@ async function openServer(t: TestContext) {
     },
   });
   const server = await HttpServer.listen({
-    ...{ key: privateKey, cert: certificate, host: '127.0.0.1', port: 0, log: silentLogger },
+    certificate: { key: privateKey, cert: certificate },
+    ...{ host: '127.0.0.1', port: 0, log: silentLogger },
     ...{
       routes: streaming.routes,
       challenge: 'none',

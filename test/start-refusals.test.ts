@@ -54,6 +54,11 @@ const refusals: readonly [string, Record<string, string>, readonly RegExp[]][] =
     [/none\.key does not exist, although server\.cert exists/],
   ],
   [
+    'TLS=off on all addresses and no proxy',
+    { TLS: 'off', HOST: '0.0.0.0' },
+    [/- TLS=off needs TRUST_PROXY_HOPS of 1 or more, .*, or HOST=localhost: /],
+  ],
+  [
     'a key that cannot be read',
     { PRIVATE_KEY: 'folder' },
     [/^Cannot read folder \(EISDIR\): check CERTIFICATE and PRIVATE_KEY$/m, /because: EISDIR/],

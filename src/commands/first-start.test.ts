@@ -135,6 +135,30 @@ for (const [when, env, hasEnvFile] of withoutDemo) {
   });
 }
 
+test('a first start without TLS creates no certificate, no demo user and no key', async (t) => {
+  const { configWith } = createTestFolder(t);
+
+  const preparation = await prepareStart(configWith({ TLS: 'off' }), noEnvFile);
+
+  const { config, created, publishKeyFile } = preparation;
+  assert.deepEqual([created.length, publishKeyFile], [1, undefined]);
+  assert.match(created[0] ?? '', /^Secret /);
+  assert.equal(existsSync(config.http.certificateFile), false);
+  assert.match(
+    welcomeText(preparation, 'http://localhost:9001'),
+    /^Created:\n {2}Secret .*\n\nHerald serves http:\/\/localhost:9001, for development\.$/,
+  );
+});
+
+test('a start in production without TLS needs no certificate', async (t) => {
+  const { folder, configWith } = createTestFolder(t);
+
+  const { created } = await prepareStart(configWith({ ...production, TLS: 'off' }), noEnvFile);
+
+  assert.deepEqual(created, []);
+  assert.deepEqual(readdirSync(folder), []);
+});
+
 test('a start creates no second demo user and key when the key file was deleted', async (t) => {
   const { folder, configWith } = createTestFolder(t);
   await prepareStart(configWith(), noEnvFile);

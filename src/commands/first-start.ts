@@ -19,8 +19,8 @@ export interface Preparation {
 }
 
 /**
- * Creates what a start outside production needs, unless it exists: a certificate, its private key
- * and a random token secret. Key and secret are readable by their owner only.
+ * Creates what a start outside production needs, unless it exists: a certificate and its private key, except
+ * without TLS, and a random token secret. Key and secret are readable by their owner only.
  *
  * On a first start it also creates the demo user and a publish key. A first start has no `.env`, no
  * setting that may expose Herald beyond this machine, and an embedded database without users and keys.
@@ -85,7 +85,8 @@ export function certificateProblems({
   http,
   production,
 }: Pick<Config, 'http' | 'production'>): string[] {
-  const { certificateFile, privateKeyFile } = http;
+  const { tls, certificateFile, privateKeyFile } = http;
+  if (!tls) return [];
   const [existing, ...others] = listExisting(http);
   if (others.length > 0 || (existing === undefined && !production)) return [];
   const files = { CERTIFICATE: certificateFile, PRIVATE_KEY: privateKeyFile };
@@ -100,7 +101,7 @@ function prepareCertificate(config: Config): string[] {
   const { certificateFile, privateKeyFile } = http;
   const problems = certificateProblems(config);
   if (problems.length > 0) throw new ConfigError(problems);
-  if (listExisting(http).length > 0) return [];
+  if (!http.tls || listExisting(http).length > 0) return [];
   writeCertificate(http, localHosts);
   return [
     `Certificate  ${certificateFile}, for ${localHosts.join(', ')}`,
@@ -159,11 +160,12 @@ function createDemo(config: Config, publishKeyFile: string): Promise<string[]> {
 
 /**
  * Whether Herald serves only this machine. A local proxy would also connect from this machine, on
- * behalf of remote clients, so with a configured proxy, CORS origin or secret this returns false.
+ * behalf of remote clients, so with a configured proxy, CORS origin or secret, and without TLS, this returns
+ * false.
  */
 function isLocal({ http, production, accessToken }: Config): boolean {
-  const { host, trustProxyHops, corsOrigins } = http;
-  const isExposed =
-    trustProxyHops > 0 || corsOrigins.length > 0 || accessToken.secret !== undefined;
+  const { host, tls, trustProxyHops, corsOrigins } = http;
+  const hasProxy = !tls || trustProxyHops > 0;
+  const isExposed = hasProxy || corsOrigins.length > 0 || accessToken.secret !== undefined;
   return !production && !isExposed && localHosts.includes(host);
 }

@@ -158,6 +158,14 @@ const refusals: readonly [string, Record<string, string>, RegExp][] = [
   ['too many proxy hops', { TRUST_PROXY_HOPS: '11' }, /^TRUST_PROXY_HOPS must be/],
   ['proxy hops given as a flag', { TRUST_PROXY_HOPS: 'true' }, /^TRUST_PROXY_HOPS must be a whole/],
   ['a negative number of proxy hops', { TRUST_PROXY_HOPS: '-1' }, /^TRUST_PROXY_HOPS must be/],
+  ['an unknown value of TLS', { TLS: 'false' }, /^TLS must be one of on, off$/],
+  [
+    'TLS=off on all addresses without a proxy',
+    { TLS: 'off', HOST: '0.0.0.0' },
+    /^TLS=off needs TRUST_PROXY_HOPS of 1 or more, .* or HOST=localhost: /,
+  ],
+  ['TLS=off on a host name without a proxy', { TLS: 'off', HOST: '127.example' }, /^TLS=off needs/],
+  ['TLS=off on IPv6 without a proxy', { TLS: 'off', HOST: '::' }, /^TLS=off needs/],
   ['a rate of zero', { TOKEN_IP_RATE: '0/60000' }, /^TOKEN_IP_RATE must be <count>/],
   ['a rate with a unit', { STREAM_TOKEN_USER_RATE: '60/1m' }, /^STREAM_TOKEN_USER_RATE must be/],
   [
@@ -234,6 +242,18 @@ for (const [what, env, problem] of refusals) {
     );
   });
 }
+
+test('TLS=off is accepted behind a proxy and on a loopback address', () => {
+  const allowed = [
+    { HOST: '0.0.0.0', TRUST_PROXY_HOPS: '1' },
+    ...['', 'localhost', '127.0.0.1', '127.1.2.3', '::1'].map((HOST) => ({ HOST })),
+  ];
+
+  for (const env of allowed) {
+    assert.equal(loadConfig({ ...env, TLS: 'off' }).http.tls, false);
+  }
+  assert.equal(loadConfig({}).http.tls, true);
+});
 
 const day = 86_400_000;
 /** Maximum of each duration setting. */

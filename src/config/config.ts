@@ -160,6 +160,7 @@ function readHttp(reader: EnvReader) {
   return {
     host: reader.text('HOST', 'localhost'),
     port: reader.integer('PORT', 9001, { max: 65_535 }),
+    tls: reader.choice('TLS', ['on', 'off'], 'on') === 'on',
     certificateFile: reader.text('CERTIFICATE', join('certificate', 'server.cert')),
     privateKeyFile: reader.text('PRIVATE_KEY', join('certificate', 'server.key')),
     corsOrigins: parseOrigins(reader, 'CORS_ORIGINS'),

@@ -1,3 +1,5 @@
+import { isIPv4 } from 'node:net';
+
 /** The settings of a `Config` that are validated together. */
 interface Settings {
   readonly session: { readonly absoluteMs: number; readonly idleMs: number };
@@ -14,7 +16,12 @@ interface Settings {
   readonly database: {
     readonly server: { readonly ca: string | undefined; readonly ssl: boolean };
   };
-  readonly http: { readonly limits: { readonly idleMs: number } };
+  readonly http: {
+    readonly host: string;
+    readonly tls: boolean;
+    readonly trustProxyHops: number;
+    readonly limits: { readonly idleMs: number };
+  };
   readonly authThreads: { readonly count: number };
 }
 
@@ -41,6 +48,11 @@ export function findConflicts(settings: Settings, env: Env): string[] {
   if (http.limits.idleMs < 2 * stream.heartbeatMs) {
     problems.push('IDLE_TIMEOUT must be at least twice STREAM_HEARTBEAT');
   }
+  if (!http.tls && http.trustProxyHops === 0 && !isLoopback(http.host)) {
+    problems.push(
+      'TLS=off needs TRUST_PROXY_HOPS of 1 or more, for a proxy that ends TLS, or HOST=localhost: otherwise passwords and tokens would be sent unencrypted',
+    );
+  }
   if (publish.bodiesBytesMax < publish.bodyBytesMax) {
     problems.push('PUBLISH_BODIES_LIMIT must not be below PUBLISH_BODY_LIMIT');
   }
@@ -51,6 +63,11 @@ export function findConflicts(settings: Settings, env: Env): string[] {
     );
   }
   return problems;
+}
+
+/** Whether a host is this machine, and not reachable from others. */
+function isLoopback(host: string): boolean {
+  return host === 'localhost' || host === '::1' || (isIPv4(host) && host.startsWith('127.'));
 }
 
 /** Returns a problem for each name that is not a setting but starts like one: probably a typo. */

@@ -21,7 +21,7 @@ export interface Exchange {
   readonly headers: Readonly<Record<string, string>>;
   /** Returns the value of each line of a header, which `headers` joins. `name` is in lower case. */
   headerValues(name: string): readonly string[];
-  /** The requested host, without port. */
+  /** The requested host, without port; empty for a request of HTTP/1.0 without one. */
   readonly hostname: string;
   /** The client's address, from X-Forwarded-For as far as `trustProxyHops` allows. See `findClientAddress`. */
   readonly ip: string;
@@ -103,7 +103,7 @@ export class TransportExchange implements Exchange {
   }
 
   get hostname(): string {
-    const host = this.#transport.authority;
+    const host = this.#transport.authority ?? '';
     return host.startsWith('[') ? host.slice(0, host.indexOf(']') + 1) : (host.split(':')[0] ?? '');
   }
 

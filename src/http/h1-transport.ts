@@ -11,12 +11,12 @@ export interface H1TransportOptions {
   readonly tolerateIdle: () => void;
 }
 
-/** An HTTP/1.1 request and its response. */
+/** An HTTP/1.1 or HTTP/1.0 request and its response. */
 export class H1Transport implements Transport {
   readonly protocol = 'http/1.1';
   readonly method: string;
   readonly url: string;
-  readonly authority: string;
+  readonly authority: string | undefined;
   readonly headers: Readonly<Record<string, string>>;
   readonly rawHeaders: readonly string[];
   readonly remoteAddress: string;
@@ -41,7 +41,9 @@ export class H1Transport implements Transport {
     this.headers = parseRawHeaders(request.rawHeaders);
     const target = parseTarget(request.url ?? '');
     this.url = target.url;
-    this.authority = target.authority ?? this.headers['host'] ?? '';
+    const isHostOptional = request.httpVersion === '1.0'; // Used by health checks of load balancers.
+    const missing = isHostOptional ? undefined : '';
+    this.authority = target.authority ?? this.headers['host'] ?? missing;
     this.remoteAddress = request.socket.remoteAddress ?? '';
   }
 

@@ -212,7 +212,8 @@ const authorityPattern = /^(\[[\da-f:.]{2,45}\]|[\w.~-]{1,255})(:\d{1,5})?$/i;
  * controls.
  */
 function refuseMalformed({ url, authority }: Transport): void {
-  if (!/^\/[\x21-\x7e]*$/.test(url) || !authorityPattern.test(authority)) {
+  const isHostValid = authority === undefined || authorityPattern.test(authority);
+  if (!/^\/[\x21-\x7e]*$/.test(url) || !isHostValid) {
     throw new Failure('invalid_request', 'Cannot read request: malformed path or host');
   }
 }

@@ -12,6 +12,7 @@ import { code, fields, flag, RawH2, type } from '../../test/support/clients/raw-
 import { RawTls } from '../../test/support/clients/raw-tls.js';
 import { testCertificate } from '../../test/support/servers/certificate.js';
 import { startHttp } from '../../test/support/servers/http-server.js';
+import { scheme, usesTls } from '../../test/support/servers/scheme.js';
 import { until } from '../../test/support/until.js';
 import { createSelfSigned } from '../commands/self-signed.js';
 import { Failure } from '../errors.js';
@@ -272,7 +273,7 @@ test('a busy connection gets GOAWAY when the server closes, and only later reque
   const large = 'x'.repeat(20_000);
   const routes = [route('GET', '/large', async () => json(200, { large }))];
   const { port, server } = await startHttp(t, routes);
-  const client = await H2Client.connect(`https://127.0.0.1:${port}`);
+  const client = await H2Client.connect(`${scheme}://127.0.0.1:${port}`);
   const goaways: unknown[] = [];
   client.session.on('goaway', (errorCode) => goaways.push(errorCode));
   let answered = 0;
@@ -385,22 +386,28 @@ test('a request with trailers is accepted', async (t) => {
   client.destroy();
 });
 
-test('a new certificate applies to new connections, and a certificate that does not match its key is refused', async (t) => {
+test('a new certificate applies to new connections, and a certificate that does not match its key is refused', {
+  skip: !usesTls,
+}, async (t) => {
   const { routes } = createDeferredRoutes();
   const { port, server } = await startHttp(t, routes);
   const replacement = createSelfSigned(['localhost'], Date.now());
   const oldConnection = await connectIdle('h2', port);
 
-  assert.throws(() => server.setCertificate(replacement.privateKey, testCertificate.cert));
+  assert.throws(() =>
+    server.setCertificate({ key: replacement.privateKey, cert: testCertificate.cert }),
+  );
   assert.equal(await fetchFingerprint(port), getFingerprint(testCertificate.cert));
-  server.setCertificate(replacement.privateKey, replacement.certificate);
+  server.setCertificate({ key: replacement.privateKey, cert: replacement.certificate });
 
   assert.equal(await fetchFingerprint(port), getFingerprint(replacement.certificate));
   assert.equal(oldConnection.socket.destroyed, false);
   oldConnection.destroy();
 });
 
-test('ALPN prefers HTTP/2, accepts HTTP/1.1 or no ALPN, and refuses other protocols', async (t) => {
+test('ALPN prefers HTTP/2, accepts HTTP/1.1 or no ALPN, and refuses other protocols', {
+  skip: !usesTls,
+}, async (t) => {
   const { port } = await startHttp(t, createDeferredRoutes().routes);
   const negotiate = async (...protocols: string[]) => {
     const options = { port, host: '127.0.0.1', ALPNProtocols: protocols };
@@ -431,7 +438,7 @@ test('listen() rejects for a port in use, an address of another machine, and a k
     startHttp(t, routes, { host: '192.0.2.1' }),
     /HOST is not an address of this/,
   );
-  await assert.rejects(startHttp(t, routes, { key }));
+  await assert.rejects(startHttp(t, routes, { certificate: { ...testCertificate, key } }));
 });
 
 const getFingerprint = (pem: string) => new X509Certificate(pem).fingerprint256;
@@ -502,7 +509,7 @@ test('a streamed reply is cancelled once when its open() is not called or throws
       return stream('abandoned');
     }),
   ]);
-  const client = await H2Client.connect(`https://127.0.0.1:${port}`);
+  const client = await H2Client.connect(`${scheme}://127.0.0.1:${port}`);
   t.after(() => client.destroy());
 
   await client.ask('GET', '/read');

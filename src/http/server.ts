@@ -1,23 +1,20 @@
 import { IncomingMessage, ServerResponse } from 'node:http';
-import {
-  createSecureServer,
-  type Http2SecureServer,
-  type IncomingHttpHeaders,
-  type ServerHttp2Stream,
-} from 'node:http2';
-import type { AddressInfo } from 'node:net';
-import { type TLSSocket, Server as TlsServer } from 'node:tls';
+import type { IncomingHttpHeaders, ServerHttp2Stream } from 'node:http2';
+import { type AddressInfo, Server as TcpServer } from 'node:net';
 import type { Logger } from '../logging/logger.js';
 import { H1Transport } from './h1-transport.js';
 import { H2Transport, type H2TransportOptions } from './h2-transport.js';
 import { ConnectionLimiter } from './limits/connection-limiter.js';
 import { Connections, type Layer } from './limits/connections.js';
-import { type HttpLimits, headerLinesMax } from './limits/limits.js';
+import type { HttpLimits } from './limits/limits.js';
 import { RequestDispatcher, type RequestDispatcherOptions } from './request-dispatcher.js';
+import type { NodeServer } from './servers/node-server.js';
+import { createPlainServer } from './servers/plain-server.js';
+import { type Certificate, createTlsServer, type TlsServer } from './servers/tls-server.js';
 
 export interface HttpServerOptions extends RequestDispatcherOptions {
-  readonly key: string | Buffer;
-  readonly cert: string | Buffer;
+  /** Undefined: the server does not use TLS. */
+  readonly certificate: Certificate | undefined;
   readonly host: string;
   /** 0: any free port. */
   readonly port: number;
@@ -31,16 +28,15 @@ export interface HttpServerOptions extends RequestDispatcherOptions {
   readonly onUnreadable?: (layer: Layer) => void;
 }
 
-const tlsOptions = { minVersion: 'TLSv1.2' } as const;
-
 /**
- * A TLS server for HTTP/2 and, for clients that do not offer it, HTTP/1.1.
+ * A server for HTTP/2 and HTTP/1.1, with or without TLS.
  *
  * HTTP/2 runs on Node's core stream API, HTTP/1.1 on `request`. Code above `Transport` is independent
  * of the protocol.
  */
 export class HttpServer {
-  readonly #server: Http2SecureServer;
+  readonly #server: NodeServer;
+  readonly #tlsServer: TlsServer | undefined;
   readonly #dispatcher: RequestDispatcher;
   readonly #connections: Connections;
   readonly #log: Logger;
@@ -59,7 +55,9 @@ export class HttpServer {
       tolerateIdle: (stream) => this.#connections.tolerateIdle(stream.session, stream),
     };
     this.#dispatcher = new RequestDispatcher(options);
-    this.#server = createServer(options);
+    const { certificate, limits } = options;
+    this.#tlsServer = certificate && createTlsServer(certificate, limits);
+    this.#server = this.#tlsServer ?? createPlainServer(limits);
     this.#connections = new Connections(this.#server, {
       connectionLimiter: createConnectionLimiter(options),
       exchangesMax: options.limits.streamsPerH2SessionMax,
@@ -81,11 +79,12 @@ export class HttpServer {
   static async listen(options: HttpServerOptions): Promise<HttpServer> {
     const { host, port } = options;
     const server = new HttpServer(options);
+    const { tcp } = server.#server;
     try {
       await new Promise<void>((resolve, reject) => {
-        server.#server.once('error', reject);
-        server.#server.listen(port, host, () => {
-          server.#server.off('error', reject);
+        tcp.once('error', reject);
+        tcp.listen(port, host, () => {
+          tcp.off('error', reject);
           resolve();
         });
       });
@@ -93,15 +92,15 @@ export class HttpServer {
       server.#connections.close();
       throw new Error(`Cannot listen on ${host}:${port}: ${explainListenError(cause)}`, { cause });
     }
-    server.#server.on('error', (error) => server.#log.error({ cause: error }, 'server error'));
+    tcp.on('error', (error) => server.#log.error({ cause: error }, 'server error'));
     return server;
   }
 
   get port(): number {
-    return (this.#server.address() as AddressInfo | null)?.port ?? 0; // Safe: it listens on TCP.
+    return (this.#server.tcp.address() as AddressInfo | null)?.port ?? 0; // Safe: it listens on TCP.
   }
 
-  /** Number of open connections, including those in their TLS handshake. */
+  /** Number of open connections, including those that have not sent a request or are in their TLS handshake. */
   get connections(): number {
     return this.#connections.size;
   }
@@ -112,10 +111,11 @@ export class HttpServer {
   }
 
   /**
-   * Sets the certificate of new connections. Throws, and keeps the old one, if the key does not match.
+   * Sets the certificate of new connections. Throws, and keeps the old one, if the key does not match. Does
+   * nothing without TLS.
    */
-  setCertificate(key: string | Buffer, cert: string | Buffer): void {
-    this.#server.setSecureContext({ ...tlsOptions, key, cert });
+  setCertificate(certificate: Certificate): void {
+    this.#tlsServer?.setCertificate(certificate);
   }
 
   /**
@@ -126,8 +126,8 @@ export class HttpServer {
     if (this.#isStopping) return;
     this.#isStopping = true;
     // Stops listening only. `close()` of an HTTP/2 server also sends GOAWAY to every session (since Node 24),
-    // and destroys HTTP/1.1 connections whose last response is not sent yet.
-    TlsServer.prototype.close.call(this.#server);
+    // and destroys HTTP/1.1 connections whose last response is not sent yet, as that of an HTTP/1.1 server does.
+    TcpServer.prototype.close.call(this.#server.tcp);
     this.#connections.closeGracefully();
   }
 
@@ -146,27 +146,27 @@ export class HttpServer {
     const deadline = setTimeout(() => this.#connections.destroyAll(), deadlineMs);
     await this.#connections.allClosed();
     clearTimeout(deadline);
-    this.#server.close(); // Stops Node's timer for request timeouts.
+    this.#server.tcp.close(); // Stops Node's timer for request timeouts.
     this.#connections.close();
   }
 
   #addListeners(): void {
-    const server = this.#server;
-    server.on('request', (request, response) => {
+    const { http1, http2 } = this.#server;
+    http1.on('request', (request: unknown, response: unknown) => {
       // Checked by class: the HTTP version in the request line is client input.
       if (!(request instanceof IncomingMessage && response instanceof ServerResponse)) return;
       this.#handleHttp1(request, response);
     });
     // A `request` listener enables Node's compatibility layer, which would also handle HTTP/2 streams.
-    server.removeAllListeners('stream');
-    server.on('stream', (...stream: StreamEvent) => this.#handleHttp2(...stream));
+    http2.removeAllListeners('stream');
+    http2.on('stream', (...stream: StreamEvent) => this.#handleHttp2(...stream));
   }
 
   #handleHttp1(request: IncomingMessage, response: ServerResponse): void {
     for (const emitter of [request, response]) {
       emitter.on('error', this.#logError);
     }
-    const socket = request.socket as TLSSocket;
+    const { socket } = request;
     if (this.#connections.trackExchange(socket, response) === undefined) return;
     const isStopping = () => this.#isStopping;
     const tolerateIdle = () => this.#connections.tolerateIdle(socket, response);
@@ -204,61 +204,6 @@ function createConnectionLimiter({
   const { acceptRate: rate, acceptIpRate, connectionsPerIpMax: openMax } = limits;
   const perIp = trustProxyHops === 0 ? { rate: acceptIpRate, openMax } : undefined;
   return new ConnectionLimiter({ rate, perIp, log });
-}
-
-/**
- * Creates the server with all limits that Node enforces, set explicitly because defaults differ by
- * version.
- */
-function createServer({ key, cert, limits }: HttpServerOptions): Http2SecureServer {
-  const server = createSecureServer({
-    ...tlsOptions,
-    key,
-    cert,
-    ALPNCallback: chooseProtocol,
-    allowHTTP1: true,
-    handshakeTimeout: limits.handshakeMs,
-    noDelay: true,
-    keepAlive: true,
-    keepAliveInitialDelay: 15_000,
-    maxHeaderSize: limits.headerListBytesMax,
-    settings: {
-      maxConcurrentStreams: limits.streamsPerH2SessionMax,
-      maxHeaderListSize: limits.headerListBytesMax,
-      initialWindowSize: 65_535,
-      enablePush: false,
-    },
-    maxSessionMemory: 10,
-    maxSessionInvalidFrames: 100,
-    maxSessionRejectedStreams: 50,
-    streamResetBurst: 200, // Against rapid reset. Both settings are needed; Node 20 has neither.
-    streamResetRate: 20,
-    maxSettings: 32,
-    maxHeaderListPairs: headerLinesMax,
-    maxOutstandingPings: 10,
-    unknownProtocolTimeout: 5000,
-  } as Parameters<typeof createSecureServer>[0]); // The types lag behind the options.
-  server.maxConnections = limits.connectionsMax;
-  // For HTTP/1.1, an HTTP/2 server reads these only from properties, and only before `listen`.
-  Object.assign(server, {
-    headersTimeout: limits.headersMs,
-    requestTimeout: 0, // Bodies have limits of their own.
-    keepAliveTimeout: limits.idleMs,
-    connectionsCheckingInterval: Math.min(limits.headersMs, 5000),
-    maxRequestsPerSocket: 0,
-  });
-  return server;
-}
-
-/**
- * Selects HTTP/2 if the client offers it, else HTTP/1.1. A client that offers neither is refused by
- * TLS. Must not throw.
- *
- * This is a function because Node copies an `ALPNProtocols` list per connection, and each copy retains an
- * 8 KiB slab of the Buffer pool.
- */
-function chooseProtocol({ protocols }: { protocols: readonly string[] }): string | undefined {
-  return ['h2', 'http/1.1'].find((protocol) => protocols.includes(protocol));
 }
 
 function explainListenError(cause: unknown): string {

@@ -6,7 +6,8 @@ export interface Transport {
   readonly protocol: 'h2' | 'http/1.1';
   readonly method: string;
   readonly url: string;
-  readonly authority: string;
+  /** The host, possibly with a port. Empty if it is missing; undefined if it may be missing: in HTTP/1.0. */
+  readonly authority: string | undefined;
   readonly headers: Readonly<Record<string, string>>;
   /** Name, value, name, value, …, as received. */
   readonly rawHeaders: readonly string[];

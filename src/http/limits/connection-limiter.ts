@@ -1,5 +1,4 @@
-import type { Http2SecureServer } from 'node:http2';
-import type { Socket } from 'node:net';
+import type { Server, Socket } from 'node:net';
 import type { Clock } from '../../clock.js';
 import type { Logger } from '../../logging/logger.js';
 import { Counts } from '../../util/counts.js';
@@ -56,10 +55,10 @@ export class ConnectionLimiter {
   }
 
   /**
-   * Passes only accepted connections to the existing `connection` listeners, one of which is Node's and
-   * starts TLS.
+   * Passes only accepted connections to the existing `connection` listeners, one of which starts TLS or,
+   * without TLS, reads the first bytes.
    */
-  attachTo(server: Http2SecureServer): void {
+  attachTo(server: Server): void {
     const listeners = server.listeners('connection');
     server.removeAllListeners('connection');
     server.on('connection', (socket: Socket) => {

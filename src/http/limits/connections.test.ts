@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { EventEmitter } from 'node:events';
-import type { Http2SecureServer } from 'node:http2';
+import type { Server } from 'node:net';
 import { type TestContext, test } from 'node:test';
 import { silentLogger } from '../../logging/logger.js';
 import { ConnectionLimiter } from './connection-limiter.js';
@@ -38,7 +38,8 @@ function createConnections(t: TestContext, { count = 1000 } = {}) {
     perIp: undefined,
     log: silentLogger,
   });
-  const connections = new Connections(server as unknown as Http2SecureServer, {
+  const nodeServer = { tcp: server as Server, http1: server, http2: server, onProtocol() {} };
+  const connections = new Connections(nodeServer, {
     ...{ exchangesMax: 1, endMs: 1000, idleMs: 3_600_000, pingMs: 3_600_000 },
     ...{ connectionLimiter, onUnreadable() {} },
   });

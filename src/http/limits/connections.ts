@@ -1,6 +1,6 @@
-import type { Http2SecureServer, Http2Session } from 'node:http2';
+import type { Http2Session } from 'node:http2';
 import type { Socket } from 'node:net';
-import type { TLSSocket } from 'node:tls';
+import type { NodeServer, Protocol } from '../servers/node-server.js';
 import type { ConnectionLimiter } from './connection-limiter.js';
 import { DeadPeerDetector, type MonitoredPeer } from './dead-peer-detector.js';
 import { checksPerTimeout, findIdlePeers, type IdleTrackedPeer } from './idle-peers.js';
@@ -27,7 +27,7 @@ export interface ConnectionsOptions {
 /** A protocol layer at which a connection can fail before there is a request to answer. */
 export type Layer = 'tls' | 'http1';
 
-/** A TCP connection, from before its TLS handshake until it is closed. */
+/** A TCP connection, from before its TLS handshake or its first byte until it is closed. */
 interface Peer extends MonitoredPeer, IdleTrackedPeer {
   /** Destroying the socket also ends the TLS socket and HTTP/2 session on it, in any state. */
   readonly socket: Socket;
@@ -49,20 +49,17 @@ interface ExchangeEmitter {
 export class Connections {
   readonly #options: ConnectionsOptions;
   readonly #peers = new Map<string, Peer>();
-  /** The peers by the object that requests arrive on: an HTTP/2 session, or a TLS socket. */
+  /** The peers by the object that requests arrive on: an HTTP/2 session, or a socket (with TLS, its TLS socket). */
   readonly #peersByOwner = new WeakMap<object, Peer>();
   readonly #deadPeerDetector: DeadPeerDetector;
   readonly #checkTimer: NodeJS.Timeout;
   readonly #idleTimer: NodeJS.Timeout;
-  /**
-   * The peer whose HTTP/2 session Node is about to create. Set on `secureConnection`: Node creates the
-   * session in the same event-loop turn.
-   */
-  #securedPeer: Peer | undefined;
+  /** The peer whose HTTP/2 session Node is about to create. See `NodeServer.onProtocol`. */
+  #h2Peer: Peer | undefined;
   #emptyWaiters: (() => void)[] = [];
   #isClosing = false;
 
-  constructor(server: Http2SecureServer, options: ConnectionsOptions) {
+  constructor(server: NodeServer, options: ConnectionsOptions) {
     this.#options = options;
     this.#deadPeerDetector = new DeadPeerDetector(options.pingMs);
     this.#checkTimer = setInterval(() => this.#checkPeers(), options.pingMs).unref();
@@ -70,12 +67,11 @@ export class Connections {
       () => this.#enforceIdleTimeout(),
       options.idleMs / checksPerTimeout,
     ).unref();
-    server.on('connection', (socket: Socket) => this.#add(socket));
-    options.connectionLimiter.attachTo(server);
-    // Before Node's own listener, which may already emit a request.
-    server.prependListener('secureConnection', (socket: TLSSocket) => this.#addTlsSocket(socket));
-    server.on('session', (session) => this.#addH2Session(session));
-    server.on('clientError', (error: Error, socket: TLSSocket) =>
+    server.tcp.on('connection', (socket) => this.#add(socket));
+    options.connectionLimiter.attachTo(server.tcp);
+    server.onProtocol((socket, protocol) => this.#setProtocol(socket, protocol));
+    server.http2.on('session', (session: Http2Session) => this.#addH2Session(session));
+    server.http1.on('clientError', (error: Error, socket: Socket) =>
       this.#handleClientError(error, socket),
     );
   }
@@ -95,7 +91,7 @@ export class Connections {
    * connection is unknown or destroyed. Destroys the connection if this exchange exceeds `exchangesMax`.
    */
   trackExchange(
-    owner: TLSSocket | Http2Session | undefined,
+    owner: Socket | Http2Session | undefined,
     exchange: ExchangeEmitter,
   ): string | undefined {
     const peer = owner === undefined ? undefined : this.#peersByOwner.get(owner);
@@ -114,7 +110,7 @@ export class Connections {
   }
 
   /** Exempts a connection from the idle timeout until this exchange on it ends. */
-  tolerateIdle(owner: TLSSocket | Http2Session | undefined, exchange: ExchangeEmitter): void {
+  tolerateIdle(owner: Socket | Http2Session | undefined, exchange: ExchangeEmitter): void {
     const peer = owner === undefined ? undefined : this.#peersByOwner.get(owner);
     if (peer === undefined || !peer.openExchanges.has(exchange)) return;
     peer.idleToleratingCount += 1;
@@ -202,7 +198,8 @@ export class Connections {
     });
   }
 
-  #addTlsSocket(socket: TLSSocket): void {
+  /** `socket` is the TLS socket of a peer or, without TLS, its TCP socket. */
+  #setProtocol(socket: Socket, protocol: Protocol): void {
     socket.on('error', ignore);
     const peer = this.#peers.get(toConnectionKey(socket));
     if (peer === undefined) {
@@ -210,14 +207,14 @@ export class Connections {
       return;
     }
     peer.idleChecks = 0;
-    if (socket.alpnProtocol === 'h2') this.#securedPeer = peer;
+    if (protocol === 'h2') this.#h2Peer = peer;
     else this.#peersByOwner.set(socket, peer);
   }
 
   #addH2Session(h2Session: Http2Session): void {
     h2Session.on('error', ignore);
-    const peer = this.#securedPeer;
-    this.#securedPeer = undefined;
+    const peer = this.#h2Peer;
+    this.#h2Peer = undefined;
     if (peer === undefined) {
       h2Session.destroy();
       return;
@@ -251,7 +248,7 @@ export class Connections {
    * Handles `clientError`: a parse error, a header timeout, oversized headers, or a TLS error.
    * Ends the connection, because Node does not, and a client that keeps sending would stay forever.
    */
-  #handleClientError(error: Error & { code?: string }, socket: TLSSocket): void {
+  #handleClientError(error: Error & { code?: string }, socket: Socket): void {
     const peer = this.#peersByOwner.get(socket);
     // Reported once, because a client that was answered already may still be sending.
     if (peer?.destroyTimer === undefined) this.#options.onUnreadable(peer ? 'http1' : 'tls', error);

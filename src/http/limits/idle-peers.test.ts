@@ -13,7 +13,7 @@ function measureIdleTime(phaseMs: number): number {
     exchangeCount: 0,
     lastTotalBytes: 0,
     idleChecks: 0, // Set by the end of an exchange.
-    isIdleTolerated: false,
+    idleToleratingCount: 0,
   };
   let nextCheckMs = intervalMs - phaseMs;
   while ([...findIdlePeers([peer])].length === 0) nextCheckMs += intervalMs;
@@ -31,10 +31,10 @@ test('a connection is idle after the timeout, at most an eighth later, and never
 test('a byte on a connection with an exchange is activity, one on a connection without is not', () => {
   const socket = { bytesRead: 0, bytesWritten: 0 };
   const state = { socket: socket as Socket, lastTotalBytes: 0, idleChecks: 0 };
-  const busy = { ...state, exchangeCount: 1, isIdleTolerated: false };
-  const pinging = { ...state, exchangeCount: 0, isIdleTolerated: false };
+  const busy = { ...state, exchangeCount: 1, idleToleratingCount: 0 };
+  const pinging = { ...state, exchangeCount: 0, idleToleratingCount: 0 };
   const tolerated = { ...state, socket: { ...socket } as Socket, exchangeCount: 1 };
-  const peers = [busy, pinging, { ...tolerated, isIdleTolerated: true }];
+  const peers = [busy, pinging, { ...tolerated, idleToleratingCount: 1 }];
 
   for (let check = 0; check <= checksPerTimeout; check += 1) {
     socket.bytesRead += 1;

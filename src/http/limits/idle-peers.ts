@@ -25,9 +25,8 @@ export const checksPerTimeout = 8;
  * a pause is only one late call.
  *
  * While an exchange is open, any byte is activity, and an exchange that tolerates idle time is activity by
- * itself. Otherwise only the end of the last exchange, or of the
- * handshake, is activity. If other bytes counted, a client could keep a connection forever with HTTP/2
- * pings, or with empty lines over HTTP/1.1.
+ * itself. Otherwise only the end of the last exchange, or of the handshake, is activity. If other bytes
+ * counted, a client could keep a connection forever with HTTP/2 pings, or with empty lines over HTTP/1.1.
  *
  * Node's own session timeout does not fit: every frame restarts it, and it retains a closed session
  * until it fires, because `setTimeout(0)` has no effect on a destroyed session.

@@ -1,5 +1,7 @@
-import { request } from 'node:https';
+import { request as requestPlain } from 'node:http';
+import { request as requestSecure } from 'node:https';
 import { ca } from '../servers/certificate.js';
+import { scheme, usesTls } from '../servers/scheme.js';
 import {
   type Answer,
   type Protocol,
@@ -28,7 +30,7 @@ async function askH2(
   path: string,
   parts: RequestParts,
 ): Promise<Answer> {
-  const client = H2Client.open(`https://127.0.0.1:${port}`);
+  const client = H2Client.open(`${scheme}://127.0.0.1:${port}`);
   try {
     return await client.ask(method, path, parts);
   } finally {
@@ -43,6 +45,7 @@ function askHttp1(
   parts: RequestParts,
 ): Promise<Answer> {
   const target = { host: '127.0.0.1', port, ca, agent: false };
+  const request = usesTls ? requestSecure : requestPlain;
   return new Promise((resolve, reject) => {
     const outgoing = request({ ...target, method, path, headers: toHeaders(parts) }, (response) => {
       const { statusCode: status = 0, headers } = response;

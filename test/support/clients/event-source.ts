@@ -1,4 +1,5 @@
-import { Agent, request } from 'node:https';
+import { request as requestPlain } from 'node:http';
+import { request as requestSecure } from 'node:https';
 import { EventSource, type FetchLike, type FetchLikeResponse } from 'eventsource';
 import { ca } from '../servers/certificate.js';
 import { EventCollector, type Opening, parseOpening } from './event-collector.js';
@@ -64,7 +65,8 @@ function fetchOverHttp1(
   headers: Record<string, string>,
   onEnd: () => void,
 ): PendingFetch {
-  const outgoing = request(url, { headers, ca, agent: new Agent() });
+  const request = url.protocol === 'https:' ? requestSecure : requestPlain;
+  const outgoing = request(url, { headers, ca, agent: false });
   const answer = new Promise<ResponseHead>((resolve, reject) => {
     outgoing.once('response', (response) => {
       const { statusCode: status = 0, headers: responseHeaders } = response;

@@ -1,3 +1,4 @@
+import { scheme } from '../servers/scheme.js';
 import { RawTls } from './raw-tls.js';
 
 /** Spec: RFC 9113 §6. */
@@ -33,7 +34,7 @@ interface Acks {
   readonly pings: boolean;
 }
 
-const preface = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n', 'latin1');
+export const preface = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n', 'latin1');
 
 /**
  * An HTTP/2 client that sends arbitrary frames, valid or not. By default it acknowledges settings and
@@ -183,7 +184,7 @@ export function ping(): Buffer {
 export function fields(method: string, path: string, extraFields: Fields = []): Fields {
   return [
     [':method', method],
-    [':scheme', 'https'],
+    [':scheme', scheme],
     [':authority', 'localhost'],
     [':path', path],
     ...extraFields,

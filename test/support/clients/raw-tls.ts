@@ -1,17 +1,22 @@
 import { once } from 'node:events';
-import { connect, type TLSSocket } from 'node:tls';
+import { connect as connectTcp, type Socket } from 'node:net';
+import { connect as connectTls } from 'node:tls';
 import { ca } from '../servers/certificate.js';
+import { usesTls } from '../servers/scheme.js';
 
-/** A raw TLS client that follows no HTTP rules. It closes its side of the connection only in `destroy`. */
+/**
+ * A raw client over TLS or, in tests without TLS, over TCP, that follows no HTTP rules. It closes its side of
+ * the connection only in `destroy`.
+ */
 export class RawTls {
-  readonly socket: TLSSocket;
+  readonly socket: Socket;
   /** Settles when the server has ended the connection, gracefully or not. */
   readonly ended: Promise<void>;
   #isEnded = false;
   #buffer = Buffer.alloc(65_536);
   #length = 0;
 
-  private constructor(socket: TLSSocket) {
+  private constructor(socket: Socket) {
     this.socket = socket;
     this.ended = new Promise((resolve) => {
       const end = () => {
@@ -25,9 +30,10 @@ export class RawTls {
   }
 
   static async open(port: number, protocol: 'h2' | 'http/1.1'): Promise<RawTls> {
-    const options = { ca, ALPNProtocols: [protocol], allowHalfOpen: true };
-    const socket = connect({ port, host: '127.0.0.1', ...options });
-    await once(socket, 'secureConnect');
+    const target = { port, host: '127.0.0.1', allowHalfOpen: true };
+    const tlsOptions = { ca, ALPNProtocols: [protocol] };
+    const socket = usesTls ? connectTls({ ...target, ...tlsOptions }) : connectTcp(target);
+    await once(socket, usesTls ? 'secureConnect' : 'connect');
     return new RawTls(socket);
   }
 
@@ -50,7 +56,7 @@ export class RawTls {
     }
   }
 
-  /** Closes the socket abruptly, without close_notify. */
+  /** Closes the socket abruptly, with TLS without close_notify. */
   destroy(): void {
     this.socket.destroy();
   }

@@ -5,6 +5,7 @@ import { HttpServer, type HttpServerOptions } from '../../../src/http/server.js'
 import { WarningAggregator } from '../../../src/logging/warning-aggregator.js';
 import { collectingLog } from '../recording/collecting-log.js';
 import { testCertificate } from './certificate.js';
+import { usesTls } from './scheme.js';
 
 type Overrides = Partial<Omit<HttpServerOptions, 'limits'>> & {
   readonly limits?: Partial<HttpLimits>;
@@ -19,7 +20,7 @@ export async function startHttp(
   const lines: Record<string, unknown>[] = [];
   const log = collectingLog(lines);
   const server = await HttpServer.listen({
-    ...testCertificate,
+    certificate: usesTls ? testCertificate : undefined,
     host: '127.0.0.1',
     port: 0,
     routes,

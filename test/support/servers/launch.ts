@@ -40,11 +40,11 @@ export async function launch(options: LaunchOptions): Promise<ServerHandle> {
   const { PATH = '', HOME = '' } = process.env;
   const child = spawn(program, rest, { cwd, env: { PATH, HOME, ...env } });
   const exited = once(child, 'close').then(([code]) => code as number | null);
-  const port = await listeningPort(child, onLine);
+  const { protocol, port } = await listeningUrl(child, onLine);
   return {
     pid: child.pid ?? 0,
-    port,
-    url: `https://127.0.0.1:${port}`,
+    port: Number(port),
+    url: `${protocol}//127.0.0.1:${port}`,
     exited,
     signal: (signal) => void child.kill(signal),
     end(signal) {
@@ -54,10 +54,10 @@ export async function launch(options: LaunchOptions): Promise<ServerHandle> {
   };
 }
 
-function listeningPort(
+function listeningUrl(
   child: ChildProcessWithoutNullStreams,
   onLine: (line: LogLine) => void = () => {},
-): Promise<number> {
+): Promise<URL> {
   let errorOutput = '';
   child.stderr.on('data', (text) => {
     errorOutput += text;
@@ -72,7 +72,7 @@ function listeningPort(
         recordLines(text);
         const line = JSON.parse(text);
         onLine(line);
-        if (line.msg === 'listening') resolve(Number(new URL(line.url).port));
+        if (line.msg === 'listening') resolve(new URL(line.url));
       }
     });
     child.once('close', () => reject(new Error(`Herald did not start: ${errorOutput}`)));

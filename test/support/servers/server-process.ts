@@ -31,7 +31,7 @@ export class ServerProcess {
   }
 
   get url(): string {
-    return `https://127.0.0.1:${this.#launched?.port ?? 0}`;
+    return this.#launched?.url ?? 'https://127.0.0.1:0';
   }
 
   get apiKey(): string {

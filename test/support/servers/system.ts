@@ -46,7 +46,8 @@ export class System {
   }
 
   get url(): string {
-    return `https://127.0.0.1:${this.#port}`;
+    const scheme = this.env['TLS'] === 'off' ? 'http' : 'https';
+    return `${scheme}://127.0.0.1:${this.#port}`;
   }
 
   /** Settings of the system. */

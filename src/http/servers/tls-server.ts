@@ -1,0 +1,61 @@
+import { createSecureServer, type Http2SecureServer } from 'node:http2';
+import type { TLSSocket } from 'node:tls';
+import type { HttpLimits } from '../limits/limits.js';
+import { tcpOptions, toH2Options, toHttp1Timeouts } from './node-options.js';
+import type { NodeServer, ProtocolListener } from './node-server.js';
+
+/** A private key and a certificate chain, in PEM. */
+export interface Certificate {
+  readonly key: string | Buffer;
+  readonly cert: string | Buffer;
+}
+
+export interface TlsServer extends NodeServer {
+  /**
+   * Sets the certificate of new connections. Throws, and keeps the old one, if the key does not match.
+   */
+  setCertificate(certificate: Certificate): void;
+}
+
+const tlsOptions = { minVersion: 'TLSv1.2' } as const;
+
+/** Creates a server that negotiates HTTP/2 or HTTP/1.1 by ALPN. */
+export function createTlsServer({ key, cert }: Certificate, limits: HttpLimits): TlsServer {
+  const server = createSecureServer({
+    ...tlsOptions,
+    ...tcpOptions,
+    ...toH2Options(limits),
+    key,
+    cert,
+    ALPNCallback: chooseProtocol,
+    allowHTTP1: true,
+    handshakeTimeout: limits.handshakeMs,
+    maxHeaderSize: limits.headerListBytesMax,
+  } as Parameters<typeof createSecureServer>[0]); // The types lag behind the options.
+  server.maxConnections = limits.connectionsMax;
+  // For HTTP/1.1, an HTTP/2 server reads these only from properties, and only before `listen`.
+  Object.assign(server, { ...toHttp1Timeouts(limits), maxRequestsPerSocket: 0 });
+  return {
+    ...{ tcp: server, http1: server, http2: server },
+    onProtocol: (listener) => onSecureConnection(server, listener),
+    setCertificate: (certificate) => server.setSecureContext({ ...tlsOptions, ...certificate }),
+  };
+}
+
+function onSecureConnection(server: Http2SecureServer, listener: ProtocolListener): void {
+  // Before Node's own listener, which may already emit a request.
+  server.prependListener('secureConnection', (socket: TLSSocket) =>
+    listener(socket, socket.alpnProtocol === 'h2' ? 'h2' : 'http/1.1'),
+  );
+}
+
+/**
+ * Selects HTTP/2 if the client offers it, else HTTP/1.1. A client that offers neither is refused by
+ * TLS. Must not throw.
+ *
+ * This is a function because Node copies an `ALPNProtocols` list per connection, and each copy retains an
+ * 8 KiB slab of the Buffer pool.
+ */
+function chooseProtocol({ protocols }: { protocols: readonly string[] }): string | undefined {
+  return ['h2', 'http/1.1'].find((protocol) => protocols.includes(protocol));
+}
