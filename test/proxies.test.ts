@@ -2,12 +2,15 @@ import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { connect } from 'node:net';
+import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
+import { connect as connectTls } from 'node:tls';
 import { EventSourceClient } from './support/clients/event-source.js';
 import { H2Client } from './support/clients/h2-client.js';
 import { freePort } from './support/free-port.js';
+import { collectingLog } from './support/recording/collecting-log.js';
+import { ca } from './support/servers/certificate.js';
 import { tempFolder } from './support/servers/process.js';
 import { type System, startSystem } from './support/servers/system.js';
 import { until } from './support/until.js';
@@ -133,6 +136,13 @@ function readRecipe({ proxy, toRecipe }: Setup, system: System, port: number): s
     .replace('retry: 5000', 'retry: 100');
 }
 
+/** Connects to a port of this machine from another of its addresses. */
+function connectFrom(localAddress: string, port: number): Socket {
+  const host = '127.0.0.1';
+  const socket = connect({ host, port, localAddress });
+  return connectTls({ host, socket, ca, ALPNProtocols: ['h2'] });
+}
+
 function isListening(port: number): Promise<boolean> {
   return new Promise((resolve) => {
     const socket = connect(port, '127.0.0.1');
@@ -200,5 +210,31 @@ for (const setup of setups) {
     assert.equal(echo['ip'], '127.0.0.1');
     assert.equal(status, 201);
     assert.equal(body['published'], 5000);
+  });
+
+  test(`through ${name}, many short visits do not end the streams of other clients`, {
+    skip,
+  }, async (t) => {
+    const lines: Record<string, unknown>[] = [];
+    const log = collectingLog(lines);
+    const manyStreams = { MAX_STREAMS_PER_USER: '10000', MAX_STREAMS_PER_IP: '10000' };
+    const system = await startSystem(t, { env: { ...env, ...manyStreams }, log });
+    const url = await openProxy(t, setup, system);
+    const client = await H2Client.connect(url);
+    const createConnection = () => connectFrom('127.0.0.2', Number(new URL(url).port));
+    const otherClient = await H2Client.connect(url, { createConnection });
+    for (const { session } of [client, otherClient]) system.onClose(() => session.destroy());
+    const reader = await client.listen('ada');
+    const bearer = await otherClient.accessToken('bob');
+
+    const visit = async () => (await otherClient.listenAs(bearer)).abort();
+    for (let visits = 0; visits < 500; visits += 10) {
+      await Promise.all(Array.from({ length: 10 }, visit));
+    }
+    await until(() => lines.filter(({ phrase }) => phrase === 'stream closed').length === 500);
+    const id = await system.publish('ada', 'still here');
+    await reader.until(() => reader.lastId === id || undefined);
+
+    assert.equal(reader.isEnded, false);
   });
 }

@@ -5,6 +5,7 @@ import type { AnsweredRequest } from '../metrics.js';
 import { BodyBudget } from './body/body-budget.js';
 import { type ExchangeOptions, TransportExchange } from './exchange.js';
 import { StandardHeaders } from './headers.js';
+import { AbortLimiter } from './limits/abort-limiter.js';
 import { bodiesBytesMax, type HttpLimits, headerLinesMax } from './limits/limits.js';
 import { internalFailure, toProblemReply } from './problem.js';
 import { empty, type Headers, type Reply, type WholeReply } from './reply.js';
@@ -49,6 +50,8 @@ export class RequestDispatcher {
   readonly #standardHeaders: StandardHeaders;
   readonly #monotonicClock: () => number;
   readonly #exchangeOptions: ExchangeOptions;
+  /** Undefined without proxies. */
+  readonly #abortLimiter: AbortLimiter | undefined;
 
   constructor(options: RequestDispatcherOptions) {
     this.#options = options;
@@ -60,6 +63,7 @@ export class RequestDispatcher {
     const { trustProxyHops } = options;
     const budget = new BodyBudget(bodiesBytesMax, { bytesPerIpMax: bodiesBytesMax / 8 });
     this.#exchangeOptions = { limits: { bytesMax, depthMax, deadlineMs, budget }, trustProxyHops };
+    if (trustProxyHops > 0) this.#abortLimiter = new AbortLimiter(this.#monotonicClock);
   }
 
   /** Answers a request and logs it. Never rejects. */
@@ -70,7 +74,8 @@ export class RequestDispatcher {
       const status = this.#send(request, await this.#runHandler(request));
       const { exchange, route } = request;
       const { id: requestId, method, protocol } = exchange;
-      const { ip } = exchange.clientAddress;
+      const { clientAddress } = exchange;
+      if (status === clientClosedRequest) this.#abortLimiter?.countAborted(clientAddress);
       const ms = Math.round(this.#monotonicClock() - startedAt);
       const fields = {
         requestId,
@@ -79,7 +84,7 @@ export class RequestDispatcher {
         status,
         ms,
         protocol,
-        ip,
+        ip: clientAddress.ip,
       };
       this.#options.log.info(fields, 'request');
       this.#options.onAnswered?.(fields);
@@ -117,7 +122,11 @@ export class RequestDispatcher {
         return { transport, exchange, route: '(options)', handle: () => reply };
       }
       const { route, params } = this.#router.find(method, path);
-      const handle = () => route.handle(exchange, params);
+      const handle = () => {
+        // The opening of streams has a rate of its own, and is refused in the stream.
+        if (!route.isStream) this.#abortLimiter?.check(exchange.clientAddress);
+        return route.handle(exchange, params);
+      };
       return { transport, exchange, route: route.path, handle };
     } catch (cause) {
       const handle = () => {

@@ -55,9 +55,9 @@ export class HttpServer {
       tolerateIdle: (stream) => this.#connections.tolerateIdle(stream.session, stream),
     };
     this.#dispatcher = new RequestDispatcher(options);
-    const { certificate, limits } = options;
-    this.#tlsServer = certificate && createTlsServer(certificate, limits);
-    this.#server = this.#tlsServer ?? createPlainServer(limits);
+    const { certificate } = options;
+    this.#tlsServer = certificate && createTlsServer(certificate, options);
+    this.#server = this.#tlsServer ?? createPlainServer(options);
     this.#connections = new Connections(this.#server, {
       connectionLimiter: createConnectionLimiter(options),
       exchangesMax: options.limits.streamsPerH2SessionMax,

@@ -16,7 +16,7 @@ export interface StreamSinkOptions<Output extends Writable> {
  * buffers that the connection retains at that size, and it calls back only when all of them have been
  * written.
  */
-const sliceBytes = 32 * 1024;
+export const sliceBytes = 32 * 1024;
 
 /**
  * Writes the body of a streamed reply to a Node stream: an HTTP/2 stream, or an HTTP/1.1 response.

@@ -351,12 +351,12 @@ test('the time of a stall begins with the first byte that the client does not ac
   const advance = async (ms: number) => {
     time.now += ms;
     tick();
-    await nextTick();
+    await nextTurn();
   };
 
   await advance(12_000); // No heartbeat is due yet.
   await publish('not accepted');
-  await nextTick();
+  await nextTurn();
   await advance(2000);
   await advance(27_900);
   assert.deepEqual(ends, []); // Half a second before its end, which a tick reaches.

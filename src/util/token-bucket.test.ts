@@ -37,6 +37,17 @@ for (const count of [1, 3, 7, 30, 1000]) {
   });
 }
 
+test('a peek returns the wait of the next take, and takes nothing', () => {
+  const { bucket, time } = createBucket();
+
+  for (let count = 0; count < 31; count += 1) assert.equal(bucket.peek('a'), 0);
+  for (let count = 0; count < 30; count += 1) bucket.take('a');
+
+  assert.deepEqual([bucket.peek('a'), bucket.peek('a'), bucket.take('a')], [2000, 2000, 2000]);
+  time.now += 2000;
+  assert.deepEqual([bucket.peek('a'), bucket.take('a'), bucket.peek('a')], [0, 0, 2000]);
+});
+
 test('each key has its own bucket', () => {
   const { bucket } = createBucket();
   for (let count = 0; count < 40; count += 1) bucket.take('a');

@@ -38,11 +38,25 @@ export class TokenBucket {
   /** Takes a token and returns 0, or takes none and returns the ms until one is available. */
   take(key: string): number {
     const now = this.#clock();
+    const fullAt = this.#getFullAt(key, now);
+    const waitMs = this.#getWait(fullAt, now);
+    this.#fullAt.set(key, waitMs > 0 ? fullAt : fullAt + this.#intervalMs);
+    return waitMs;
+  }
+
+  /** Returns the ms until a token is available; 0 if one is. Takes none. */
+  peek(key: string): number {
+    const now = this.#clock();
+    return this.#getWait(this.#getFullAt(key, now), now);
+  }
+
+  #getFullAt(key: string, now: number): number {
     // Limited to the time in which an empty bucket fills, so that a clock set back extends no wait further.
-    const fullAt = Math.min(Math.max(this.#fullAt.get(key) ?? now, now), now + this.#burstMs);
+    return Math.min(Math.max(this.#fullAt.get(key) ?? now, now), now + this.#burstMs);
+  }
+
+  #getWait(fullAt: number, now: number): number {
     const waitMs = fullAt + this.#intervalMs - this.#burstMs - now;
-    const isEmpty = waitMs > roundingMs;
-    this.#fullAt.set(key, isEmpty ? fullAt : fullAt + this.#intervalMs);
-    return isEmpty ? waitMs : 0;
+    return waitMs > roundingMs ? waitMs : 0;
   }
 }

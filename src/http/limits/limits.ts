@@ -9,6 +9,12 @@ export const headerLinesMax = 128;
  */
 export const bodiesBytesMax = 64 * 1024 * 1024;
 
+/**
+ * Requests that a client may abort before their response. Over the limit: a client that is connected directly
+ * over HTTP/2 is disconnected; one behind a proxy gets 429.
+ */
+export const abortRate: Rate = { count: 200, perMs: 10_000 };
+
 /** All limits of the server, in milliseconds and bytes. */
 export interface HttpLimits {
   /** Open TCP connections. Over the limit: reset, which a client sees as a network error. */

@@ -1,4 +1,5 @@
-import { type HttpLimits, headerLinesMax } from '../limits/limits.js';
+import { abortRate, type HttpLimits, headerLinesMax } from '../limits/limits.js';
+import { sliceBytes } from '../stream-sink.js';
 
 /** Options of an accepted TCP connection. */
 export const tcpOptions = {
@@ -7,23 +8,49 @@ export const tcpOptions = {
   keepAliveInitialDelay: 15_000,
 } as const;
 
+export interface NodeServerOptions {
+  readonly limits: HttpLimits;
+  /** Number of trusted proxies in front. Above 0, a connection carries the requests of many clients. */
+  readonly trustProxyHops: number;
+}
+
+/** Effectively no limit. Node stores these limits in 32 bits. */
+const unlimited = 1_000_000_000;
+
+/**
+ * Limits of what a client does wrong on a connection. The numbers of invalid frames and of rejected streams
+ * are counted over the whole life of a connection, or until a stream is accepted. On the connection of a
+ * proxy they would end the streams of all clients because of one; `AbortLimiter` limits its clients instead.
+ */
+const clientLimits = {
+  maxSessionInvalidFrames: 100,
+  maxSessionRejectedStreams: 50,
+  // Against rapid reset. Both settings are needed; Node 20 has neither.
+  streamResetBurst: abortRate.count,
+  streamResetRate: (abortRate.count / abortRate.perMs) * 1000,
+};
+
+const proxyLimits: typeof clientLimits = {
+  maxSessionInvalidFrames: unlimited,
+  maxSessionRejectedStreams: unlimited,
+  streamResetBurst: unlimited,
+  streamResetRate: unlimited,
+};
+
 /**
  * Returns the options of HTTP/2 with all limits that Node enforces, set explicitly because defaults differ
  * by version.
  */
-export function toH2Options(limits: HttpLimits) {
+export function toH2Options({ limits, trustProxyHops }: NodeServerOptions) {
   return {
+    ...(trustProxyHops > 0 ? proxyLimits : clientLimits),
     settings: {
       maxConcurrentStreams: limits.streamsPerH2SessionMax,
       maxHeaderListSize: limits.headerListBytesMax,
       initialWindowSize: 65_535,
       enablePush: false,
     },
-    maxSessionMemory: 10,
-    maxSessionInvalidFrames: 100,
-    maxSessionRejectedStreams: 50,
-    streamResetBurst: 200, // Against rapid reset. Both settings are needed; Node 20 has neither.
-    streamResetRate: 20,
+    maxSessionMemory: getSessionMegabytes(limits),
     maxSettings: 32,
     maxHeaderListPairs: headerLinesMax,
     maxOutstandingPings: 10,
@@ -39,4 +66,13 @@ export function toHttp1Timeouts(limits: HttpLimits) {
     keepAliveTimeout: limits.idleMs,
     connectionsCheckingInterval: Math.min(limits.headersMs, 5000),
   };
+}
+
+/**
+ * Returns the memory that Node grants to an HTTP/2 session, in megabytes: enough for all its streams when
+ * their clients read nothing. Above it Node refuses further streams.
+ */
+function getSessionMegabytes({ streamsPerH2SessionMax, headerListBytesMax }: HttpLimits): number {
+  const bytesPerStream = sliceBytes + headerListBytesMax;
+  return Math.max(10, Math.ceil((streamsPerH2SessionMax * bytesPerStream) / 1_000_000));
 }

@@ -1,8 +1,12 @@
 import { createServer as createHttp1Server } from 'node:http';
 import { createServer as createHttp2Server } from 'node:http2';
 import type { Socket } from 'node:net';
-import type { HttpLimits } from '../limits/limits.js';
-import { tcpOptions, toH2Options, toHttp1Timeouts } from './node-options.js';
+import {
+  type NodeServerOptions,
+  tcpOptions,
+  toH2Options,
+  toHttp1Timeouts,
+} from './node-options.js';
 import type { NodeServer, Protocol, ProtocolListener } from './node-server.js';
 
 /** The first bytes of an HTTP/2 connection. Spec: RFC 9113 §3.4. */
@@ -14,7 +18,8 @@ const preface = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n', 'latin1');
  *
  * The HTTP/1.1 server listens, because Node checks `headersTimeout` only on a server that does.
  */
-export function createPlainServer(limits: HttpLimits): NodeServer {
+export function createPlainServer(options: NodeServerOptions): NodeServer {
+  const { limits } = options;
   const http1 = createHttp1Server({
     ...tcpOptions,
     ...toHttp1Timeouts(limits),
@@ -22,7 +27,7 @@ export function createPlainServer(limits: HttpLimits): NodeServer {
     requireHostHeader: false, // Herald itself answers a request without Host.
   });
   http1.maxConnections = limits.connectionsMax;
-  const http2 = createHttp2Server(toH2Options(limits));
+  const http2 = createHttp2Server(toH2Options(options));
   const http1Listeners = http1.listeners('connection');
   http1.removeAllListeners('connection');
   let onProtocol: ProtocolListener = () => {};

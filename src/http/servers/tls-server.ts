@@ -1,7 +1,11 @@
 import { createSecureServer, type Http2SecureServer } from 'node:http2';
 import type { TLSSocket } from 'node:tls';
-import type { HttpLimits } from '../limits/limits.js';
-import { tcpOptions, toH2Options, toHttp1Timeouts } from './node-options.js';
+import {
+  type NodeServerOptions,
+  tcpOptions,
+  toH2Options,
+  toHttp1Timeouts,
+} from './node-options.js';
 import type { NodeServer, ProtocolListener } from './node-server.js';
 
 /** A private key and a certificate chain, in PEM. */
@@ -20,11 +24,12 @@ export interface TlsServer extends NodeServer {
 const tlsOptions = { minVersion: 'TLSv1.2' } as const;
 
 /** Creates a server that negotiates HTTP/2 or HTTP/1.1 by ALPN. */
-export function createTlsServer({ key, cert }: Certificate, limits: HttpLimits): TlsServer {
+export function createTlsServer({ key, cert }: Certificate, options: NodeServerOptions): TlsServer {
+  const { limits } = options;
   const server = createSecureServer({
     ...tlsOptions,
     ...tcpOptions,
-    ...toH2Options(limits),
+    ...toH2Options(options),
     key,
     cert,
     ALPNCallback: chooseProtocol,
