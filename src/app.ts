@@ -124,9 +124,12 @@ export class App {
     const warnings = new WarningAggregator({ log, monotonicClock: this.#monotonicClock });
     this.#closeStack.add('warnings', () => warnings.flush());
     const database = openDatabase(toDatabaseOptions(config, log));
-    const db = new HealthCheckedDatabase(await untilAborted(database, signal), (uncheckedDb) =>
-      probeEventLog(uncheckedDb, config.publish.eventBytesMax, wallClock()),
-    );
+    const db = new HealthCheckedDatabase(await untilAborted(database, signal), {
+      probe: (uncheckedDb) => probeEventLog(uncheckedDb, config.publish.eventBytesMax, wallClock()),
+      log,
+      onUnavailable: (reason) => metrics.databaseFailed(reason),
+      monotonicClock: this.#monotonicClock,
+    });
     this.#closeStack.add('database', () => db.close());
     const clocks = { wallClock: localClock, monotonicClock: this.#monotonicClock };
     const openingClock = DatabaseClock.open({ db, log, ...clocks });
@@ -218,7 +221,7 @@ export class App {
       ],
     });
     this.#server = server;
-    metrics.registerReaders(createReaders(clock, server, auth, eventLog, streaming));
+    metrics.registerReaders(createReaders(db, clock, server, auth, eventLog, streaming));
     this.#closeStack.add('server', () =>
       server.close(Math.max(0, this.#destroyAt - performance.now())),
     );
@@ -228,8 +231,8 @@ export class App {
     return healthRoutes({
       serving: () => !this.#isStopping,
       database: async () => {
-        await db.check();
-        return true;
+        const degraded = await db.check();
+        return degraded === undefined || { degraded };
       },
       logins: () => auth.threads.state.healthy,
     });
@@ -309,6 +312,7 @@ export class App {
 }
 
 function createReaders(
+  db: HealthCheckedDatabase,
   clock: DatabaseClock,
   server: HttpServer,
   { threads }: Auth,
@@ -328,6 +332,7 @@ function createReaders(
     jobWaitMs: () => threads.state.estimatedWaitMs,
     threadCrashes: () => threads.state.crashes,
     clockOffsetMs: () => clock.offsetMs,
+    walBytes: () => db.walBytes,
   };
 }
 

@@ -28,6 +28,8 @@ export interface FailureDetails {
   readonly headers?: Readonly<Record<string, string>>;
   /** Sent as `Retry-After`, rounded up to whole seconds, at least 1. */
   readonly retryAfterMs?: number;
+  /** Names the state behind the failure, for readiness and metrics. Never sent. */
+  readonly reason?: string;
   /** Only logged, never sent. */
   readonly cause?: unknown;
 }
@@ -45,12 +47,14 @@ export class Failure extends Error {
   readonly info: Readonly<Record<string, unknown>> | undefined;
   readonly headers: Readonly<Record<string, string>>;
   readonly retryAfterMs: number | undefined;
+  readonly reason: string | undefined;
 
   constructor(name: FailureName, message: string, details: FailureDetails = {}) {
     super(message, details.cause === undefined ? undefined : { cause: details.cause });
     this.name = name;
     this.status = statusByName[name];
     this.info = details.info;
+    this.reason = details.reason;
     const { headers, retryAfterMs } = details;
     this.retryAfterMs = retryAfterMs;
     this.headers =

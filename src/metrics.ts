@@ -31,6 +31,8 @@ export interface MetricReaders {
   readonly threadCrashes: () => number;
   /** Milliseconds by which the local clock is ahead of the time of the database. */
   readonly clockOffsetMs: () => number;
+  /** Size of the write-ahead log; 0 without the embedded database. */
+  readonly walBytes: () => number;
 }
 
 const methods: readonly string[] = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'];
@@ -64,6 +66,12 @@ export class Metrics {
     'layer',
   );
 
+  readonly #databaseFailures = this.#counter(
+    'herald_database_failures_total',
+    'Statements and transactions that failed because the database was unavailable',
+    'reason',
+  );
+
   constructor() {
     this.contentType = this.#registry.contentType;
   }
@@ -75,6 +83,10 @@ export class Metrics {
 
   connectionUnreadable(layer: string): void {
     this.#unreadable.inc({ layer });
+  }
+
+  databaseFailed(reason: string): void {
+    this.#databaseFailures.inc({ reason });
   }
 
   /** Counts an opened stream by the start that `stream.open` reports. */
@@ -130,6 +142,11 @@ export class Metrics {
       'herald_clock_offset_seconds',
       'Local time minus the time of the database',
       () => readers.clockOffsetMs() / 1000,
+    );
+    this.#gauge(
+      'herald_database_wal_bytes',
+      'Size of the write-ahead log of the embedded database',
+      readers.walBytes,
     );
   }
 

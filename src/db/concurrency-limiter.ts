@@ -31,7 +31,7 @@ export class ConcurrencyLimiter {
   async run<Result>(work: () => Promise<Result>): Promise<Result> {
     if (this.#isClosed) throw closedError();
     if (this.#running.size >= this.#options.inFlightMax) {
-      throw unavailable('too many statements are waiting');
+      throw unavailable('overloaded');
     }
     const running = work();
     this.#running.add(running);
@@ -75,7 +75,7 @@ export class ConcurrencyLimiter {
       };
       const timer = setTimeout(() => {
         this.#waiters.delete(proceed);
-        reject(unavailable('all connections are busy'));
+        reject(unavailable('overloaded', { state: 'all connections are busy' }));
       }, this.#options.waitMs);
       this.#waiters.add(proceed);
     });

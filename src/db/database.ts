@@ -54,6 +54,9 @@ export interface Database {
    */
   batch?(statements: readonly Sql[]): Promise<boolean>;
 
+  /** Size of the write-ahead log after the last commit. Exists only for SQLite. */
+  readonly walBytes?: number;
+
   /** Waits for running statements and refuses new ones. Idempotent. */
   close(): Promise<void>;
 }

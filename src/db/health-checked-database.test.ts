@@ -2,34 +2,51 @@ import assert from 'node:assert/strict';
 import type { TestContext } from 'node:test';
 import { testOnDialects } from '../../test/support/databases/dialects.js';
 import { databaseFor } from '../../test/support/databases/embedded.js';
+import { collectingLog } from '../../test/support/recording/collecting-log.js';
+import { waitForLogLine } from '../../test/support/recording/wait-for-log.js';
 import { Failure } from '../errors.js';
 import { probeWrite } from '../event-log/sql/write-probe.js';
 import { sql } from './database.js';
-import { unavailable } from './failures.js';
+import { type UnavailableReason, unavailable } from './failures.js';
 import { HealthCheckedDatabase } from './health-checked-database.js';
 
 const test = await testOnDialects('health-checked database');
 
 /** Opens a database whose probe fails unless `state.isWritable`, and counts the probes. */
-async function openHealthChecked(t: TestContext) {
-  const state = { isWritable: true, probes: 0 };
-  const db = new HealthCheckedDatabase(await databaseFor(t), async (wrapped) => {
-    state.probes += 1;
-    if (!state.isWritable) throw unavailable('no room');
-    await probeWrite(wrapped, 100_000, state.probes);
+async function openHealthChecked(t: TestContext, wal?: { bytes: number }) {
+  const state = { isWritable: true, probes: 0, ms: 0 };
+  const lines: Record<string, unknown>[] = [];
+  const failures: UnavailableReason[] = [];
+  const opened = await databaseFor(t);
+  const measured = new Proxy(opened, {
+    get(_, name) {
+      if (name === 'walBytes') return wal?.bytes;
+      const member = Reflect.get(opened, name);
+      return typeof member === 'function' ? member.bind(opened) : member;
+    },
   });
-  const refuseWrite = () =>
+  const db = new HealthCheckedDatabase(wal === undefined ? opened : measured, {
+    async probe(uncheckedDb) {
+      state.probes += 1;
+      if (!state.isWritable) throw unavailable('disk_full');
+      await probeWrite(uncheckedDb, 100_000, state.probes);
+    },
+    log: collectingLog(lines),
+    onUnavailable: (reason) => failures.push(reason),
+    monotonicClock: () => state.ms,
+  });
+  const failWrite = (reason: UnavailableReason = 'disk_full') =>
     assert.rejects(
       db.transaction(async () => {
-        throw unavailable('no room');
+        throw unavailable(reason);
       }),
       Failure,
     );
-  return { db, state, refuseWrite };
+  return { db, state, lines, failures, failWrite };
 }
 
 test('the check writes nothing while no write was refused', async (t) => {
-  const { db, state } = await openHealthChecked(t);
+  const { db, state, lines } = await openHealthChecked(t);
 
   await db.check();
   await db.transaction(async (tx) => tx.execute(sql`delete from processes`));
@@ -37,14 +54,15 @@ test('the check writes nothing while no write was refused', async (t) => {
   await db.check();
 
   assert.equal(state.probes, 0);
+  assert.deepEqual(lines, []);
 });
 
 test('after a refused write the check fails until the probe has written', async (t) => {
-  const { db, state, refuseWrite } = await openHealthChecked(t);
+  const { db, state, failWrite } = await openHealthChecked(t);
   state.isWritable = false;
 
-  await refuseWrite();
-  await assert.rejects(db.check(), { name: 'service_unavailable' });
+  await failWrite();
+  await assert.rejects(db.check(), { name: 'service_unavailable', reason: 'disk_full' });
   await db.execute(sql`delete from processes`); // Small writes may still succeed.
   await Promise.all([1, 2, 3].map(() => assert.rejects(db.check())));
   assert.equal(state.probes, 2);
@@ -55,30 +73,85 @@ test('after a refused write the check fails until the probe has written', async 
   assert.equal(state.probes, 3);
 });
 
-test('a refused batch is tracked, and only SQLite has batches', async (t) => {
-  const wrapped = await databaseFor(t);
-  const failing = Object.assign(Object.create(wrapped), {
-    batch: wrapped.batch && (() => Promise.reject(unavailable('no room'))),
-  });
-  let probes = 0;
-  const db = new HealthCheckedDatabase(failing, async () => {
-    probes += 1;
-  });
+test('an outage is logged once per reason when it begins, and once when it ends', async (t) => {
+  const { db, state, lines, failures, failWrite } = await openHealthChecked(t);
+  state.isWritable = false;
 
-  assert.equal(db.batch === undefined, wrapped.dialect !== 'sqlite');
-  if (db.batch === undefined) return;
-  await assert.rejects(db.batch([sql`delete from processes`]), Failure);
+  for (const reason of ['disk_full', 'disk_full', 'timeout', 'overloaded'] as const) {
+    await failWrite(reason);
+  }
+  await assert.rejects(db.check());
+  state.isWritable = true;
+  state.ms = 5000;
+  await waitForLogLine(lines, { phrase: 'database available again' }); // Without a check.
   await db.check();
 
-  assert.equal(probes, 1);
+  assert.deepEqual(
+    lines.map(({ level, phrase, reason, reasons, ms }) => [level, phrase, reason ?? reasons, ms]),
+    [
+      ['warn', 'database unavailable', 'disk_full', undefined],
+      ['warn', 'database unavailable', 'timeout', undefined],
+      ['info', 'database available again', ['disk_full', 'timeout'], 5000],
+    ],
+  );
+  const expected = ['disk_full', 'disk_full', 'timeout', 'overloaded', 'disk_full'];
+  assert.deepEqual(failures.slice(0, 5), expected);
+});
+
+test('overload is counted but not logged', async (t) => {
+  const { lines, failures, failWrite } = await openHealthChecked(t);
+
+  await failWrite('overloaded');
+
+  assert.deepEqual(failures, ['overloaded']);
+  assert.deepEqual(lines, []);
+});
+
+test(
+  'a write-ahead log is reported as large from above 128 MiB until it is back at 64 MiB',
+  async (t) => {
+    const mib = 1024 * 1024;
+    const wal = { bytes: 0 };
+    const { db, lines } = await openHealthChecked(t, wal);
+    const sizes = [128 * mib, 128 * mib + 1, 64 * mib + 1, 64 * mib, 128 * mib];
+    const results = [];
+
+    for (const bytes of sizes) {
+      wal.bytes = bytes;
+      await db.execute(sql`delete from processes`);
+      results.push(await db.check());
+    }
+
+    assert.deepEqual(results, [undefined, 'wal_large', 'wal_large', undefined, undefined]);
+    assert.deepEqual(
+      lines.map(({ level, phrase, bytes }) => [level, phrase, bytes]),
+      [
+        ['warn', 'write-ahead log cannot be reset', sizes[1]],
+        ['info', 'write-ahead log was reset', sizes[3]],
+      ],
+    );
+  },
+  ['sqlite'],
+);
+
+test('a refused batch is tracked, and only SQLite has batches', async (t) => {
+  const { db, state } = await openHealthChecked(t);
+
+  assert.equal(db.batch === undefined, db.dialect !== 'sqlite');
+  if (db.batch === undefined) return;
+  const tooLarge = sql`insert into processes (id) values (${'x'.repeat(40 * 1024 * 1024)})`;
+  await assert.rejects(db.batch([tooLarge]), { reason: 'overloaded' });
+  await db.check();
+
+  assert.equal(state.probes, 1);
 });
 
 test('the probe rewrites one row that readers of the event log do not see', async (t) => {
-  const { db, refuseWrite } = await openHealthChecked(t);
+  const { db, failWrite } = await openHealthChecked(t);
   const rows = () => db.query(sql`select seq, octet_length(data) as bytes from events`);
 
   for (let round = 0; round < 2; round += 1) {
-    await refuseWrite();
+    await failWrite();
     await db.check();
 
     assert.deepEqual(await rows(), [{ seq: 0, bytes: 100_000 }]);

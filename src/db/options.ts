@@ -9,8 +9,8 @@ export interface SqliteOptions {
   /** Path of the database file. A missing folder is created. */
   readonly file: string;
   /**
-   * Deadline of a write, of the work of a transaction, and of its commit, because each occupies the only
-   * writer. Default 15,000.
+   * Deadline of a read, of a write, of the work of a transaction, and of its commit, because each occupies
+   * the only reader or the only writer. Default 15,000.
    */
   readonly transactionMs?: number;
   /**

@@ -6,6 +6,11 @@ export interface TlsOptions {
   readonly checkServerIdentity: (name: string, certificate: PeerCertificate) => Error | undefined;
 }
 
+/** Returns whether an error with this code means that TLS failed, for example because of the certificate. */
+export function isTlsError(code: string): boolean {
+  return /CERT|TLS|SSL|SELF_SIGNED|^UNABLE_TO_/.test(code);
+}
+
 /**
  * Returns the TLS options for the driver packages. The certificate is checked against the
  * configured host, because by default the packages check no name, or `localhost` when the host is

@@ -105,7 +105,10 @@ export async function withRetries<Result>(
       return await attempt();
     } catch (error) {
       if (!(error instanceof TransactionConflict)) throw error;
-      if (attempts === attemptsMax) throw unavailable('too many conflicting transactions', error);
+      if (attempts === attemptsMax) {
+        const state = 'too many conflicting transactions';
+        throw unavailable('overloaded', { state, cause: error });
+      }
       const delayMs = retryDelaysMs[attempts - 1] ?? 0;
       await wait(delayMs * (0.5 + random())); // Jitter against another conflict.
     }

@@ -5,36 +5,56 @@ import { test } from 'node:test';
 import { blockThread } from '../../test/support/block-thread.js';
 import { ask } from '../../test/support/clients/ask.js';
 import { startHttp } from '../../test/support/servers/http-server.js';
+import { Failure } from '../errors.js';
 import { type Check, healthRoutes } from './health.js';
 
 const passing = () => true;
 
-// [description, checks, status, reported states]
-const cases: readonly (readonly [string, Record<string, Check>, number, Record<string, string>])[] =
-  [
-    ['there are no checks', {}, 200, {}],
-    ['all checks pass', { a: passing, b: async () => true }, 200, { a: 'ok', b: 'ok' }],
-    ['a check fails', { a: passing, b: () => false }, 503, { a: 'ok', b: 'failing' }],
-    ['a check rejects', { a: () => Promise.reject(new Error('secret')) }, 503, { a: 'failing' }],
-    [
-      'a check throws',
-      {
-        a: () => {
-          throw new Error('secret');
-        },
-      },
-      503,
-      { a: 'failing' },
-    ],
-    [
-      'a check never settles',
-      { a: passing, b: () => new Promise(() => {}) },
-      503,
-      { a: 'ok', b: 'failing' },
-    ],
-  ];
+type Reported = Record<string, string>;
 
-for (const [what, checks, status, states] of cases) {
+// [description, checks, status, reported states, reported reasons]
+const cases: readonly (readonly [string, Record<string, Check>, number, Reported, Reported?])[] = [
+  ['there are no checks', {}, 200, {}],
+  ['all checks pass', { a: passing, b: async () => true }, 200, { a: 'ok', b: 'ok' }],
+  ['a check fails', { a: passing, b: () => false }, 503, { a: 'ok', b: 'failing' }],
+  ['a check rejects', { a: () => Promise.reject(new Error('secret')) }, 503, { a: 'failing' }],
+  [
+    'a check throws',
+    {
+      a: () => {
+        throw new Error('secret');
+      },
+    },
+    503,
+    { a: 'failing' },
+  ],
+  [
+    'a check never settles',
+    { a: passing, b: () => new Promise(() => {}) },
+    503,
+    { a: 'ok', b: 'failing' },
+    { b: 'timeout' },
+  ],
+  [
+    'a check rejects with a reason',
+    {
+      a: passing,
+      b: () => Promise.reject(new Failure('service_unavailable', 'secret', { reason: 'full' })),
+    },
+    503,
+    { a: 'ok', b: 'failing' },
+    { b: 'full' },
+  ],
+  [
+    'a check is degraded',
+    { a: passing, b: () => ({ degraded: 'large' }) },
+    200,
+    { a: 'ok', b: 'degraded' },
+    { b: 'large' },
+  ],
+];
+
+for (const [what, checks, status, states, reasons] of cases) {
   test(`readiness is ${status} when ${what}`, async (t) => {
     const { port } = await startHttp(t, healthRoutes(checks));
 
@@ -44,6 +64,7 @@ for (const [what, checks, status, states] of cases) {
     assert.deepEqual(answer.body, {
       status: status === 200 ? 'ok' : 'unavailable',
       checks: states,
+      ...(reasons && { reasons }),
     });
     assert.equal(answer.headers['retry-after'], status === 200 ? undefined : '1');
     assert.equal(answer.headers['cache-control'], 'no-store');

@@ -1,7 +1,8 @@
 import { Failure } from '../../errors.js';
 import { ReferenceViolation, UniqueViolation } from '../database.js';
-import { statementError, unavailable } from '../failures.js';
+import { statementError, type UnavailableReason, unavailable } from '../failures.js';
 import type { DatabaseServerOptions } from '../options.js';
+import { isTlsError } from '../tls.js';
 import { TransactionConflict } from '../transaction.js';
 
 // Errors are compared by number: the npm package names every code as MariaDB does, and some of these
@@ -14,21 +15,25 @@ const conflictErrnos = new Set([1213, 1020]); // Deadlock, snapshot (MariaDB 11.
 const readOnlyErrnos = [1036, 1290, 1792, 1836];
 
 /** Codes of temporary states. */
-const unavailableErrnos = new Set([
-  ...[1040, 1203, 1226], // Too many connections.
-  ...[1037, 1038, 1041, 1206, 1637], // Out of memory, locks or transactions.
-  ...[3, 1021, 1026, 1030, 1114, 1180], // Disk full or failing, table full, commit failed.
-  ...readOnlyErrnos,
-  ...[1047, 1053, 2006, 2013, 4031], // Not ready, shutting down, connection lost or idle for too long.
-  ...[1205, 1317, 1927, 1969, 3024], // Lock timeout, statement or connection killed, statement timeout.
-]);
+const unavailableErrnos: readonly (readonly [UnavailableReason, readonly number[]])[] = [
+  ['disk_failing', [3, 1026, 1030, 1180]], // Writing or committing failed.
+  ['disk_full', [1021, 1114]],
+  // Not allowed, password wrong or expired, account locked.
+  ['login_refused', [1044, 1045, 1129, 1130, 1698, 1820, 1862, 3118, 4151]],
+  ['overloaded', [1037, 1038, 1040, 1041, 1203, 1206, 1226, 1637]], // Out of connections, memory, locks.
+  ['read_only', readOnlyErrnos],
+  // Waiting for a lock, statement killed, statement timeout; connecting, reading and pool of the package.
+  ['timeout', [1205, 1317, 1969, 3024, 45012, 45026, 45028, 45042]],
+  ['unreachable', [1047, 1053, 1927, 2006, 2013, 4031]], // Not ready, shutting down, connection lost.
+];
 
 /** Codes of the package: connection lost or not opened, pool exhausted, timeout. */
-const driverErrnos = { from: 45000, to: 45060 };
+const driverErrnos = { from: 45000, to: 45065 };
 const parsingPrecisionErrno = 45050; // A number above 2^53: a defect, not a state of the server.
 
 interface NativeError {
   readonly errno: number;
+  readonly code: string;
   readonly sqlState: string | undefined;
   readonly isFatal: boolean;
 }
@@ -37,7 +42,7 @@ interface NativeError {
 export function mariadbError(statementText: string, error: unknown): Error {
   if (error instanceof Failure || error instanceof TransactionConflict) return error;
   const native = toNativeError(error);
-  const { errno } = native;
+  const { errno, code } = native;
   const cause = redactValues(error, native);
   if (errno === duplicateKeyErrno) {
     return new UniqueViolation('Cannot write row: its key is taken', { cause });
@@ -48,13 +53,13 @@ export function mariadbError(statementText: string, error: unknown): Error {
     });
   if (conflictErrnos.has(errno)) return new TransactionConflict('Transactions conflict', { cause });
   const isDriverError = errno >= driverErrnos.from && errno <= driverErrnos.to;
-  if (errno !== parsingPrecisionErrno && (native.isFatal || isDriverError || errno < 0)) {
-    return unavailable('no connection to the database', cause);
-  }
-  if (unavailableErrnos.has(errno)) {
-    return unavailable('the database cannot do it now', cause);
-  }
-  return statementError(statementText, cause);
+  const isLost = errno !== parsingPrecisionErrno && (native.isFatal || isDriverError || errno < 0);
+  const lostReason = isTlsError(code) ? 'tls_failed' : 'unreachable';
+  const known = unavailableErrnos.find(([, errnos]) => errnos.includes(errno))?.[0];
+  const reason = known ?? (isLost ? lostReason : undefined);
+  return reason === undefined
+    ? statementError(statementText, cause)
+    : unavailable(reason, { cause });
 }
 
 export const unknownDatabaseErrno = 1049;
@@ -75,9 +80,11 @@ export function mariadbOpenError(options: DatabaseServerOptions, error: unknown)
     1044: `${username} may not use ${database}`,
     1045: `the server refuses the password of ${username}`,
     1698: `the server refuses ${username}`,
+    1820: `the password of ${username} has expired`,
+    1862: `the password of ${username} has expired`,
     45044: 'the password must not be sent without TLS: set DB_SSL',
   };
-  const unknown = `no answer from the server at ${host}:${port} (${native.errno})`;
+  const unknown = `no answer from the server at ${host}:${port} (${native.errno || native.code})`;
   return new Error(`Cannot open database: ${states[native.errno] ?? unknown}`, { cause });
 }
 
@@ -86,9 +93,10 @@ export function toNativeError(error: unknown): NativeError {
   const found = error instanceof Error ? error : new Error(String(error));
   const inner = found.cause;
   const isPoolTimeout = 'errno' in found && found.errno === 45028;
-  if (isPoolTimeout && inner instanceof Error && 'errno' in inner) return toNativeError(inner);
+  if (isPoolTimeout && inner instanceof Error) return { ...toNativeError(inner), isFatal: true };
   return {
     errno: 'errno' in found ? Number(found.errno) : 0,
+    code: 'code' in found ? String(found.code) : '',
     sqlState: 'sqlState' in found ? String(found.sqlState) : undefined,
     isFatal: 'fatal' in found && found.fatal === true,
   };

@@ -33,7 +33,7 @@ export interface MariadbConnection {
 
 const inFlightMax = 2000;
 
-const timeoutError = (): Error => unavailable('the database does not answer in time');
+const timeoutError = (): Error => unavailable('timeout');
 
 /**
  * A MariaDB (10.6 or later) or MySQL (8.4 or later) database, over a bounded pool. The two differ

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { getUnavailableReason } from '../failures.js';
 import { isConnectionLost, postgresError } from './errors.js';
 
 const createError = (code: string): Error => Object.assign(new Error('said so'), { code });
@@ -16,7 +17,7 @@ for (const code of lostConnectionErrors) {
     const error = postgresError('select 1', createError(code));
 
     assert.equal(error.name, 'service_unavailable');
-    assert.match(error.message, /no connection/);
+    assert.match(error.message, /no connection|does not answer in time/);
     assert.ok(isConnectionLost(createError(code)));
   });
 }
@@ -30,5 +31,15 @@ for (const defect of [...defects, new RangeError('past 2^53')]) {
   test(`postgres: ${'code' in defect ? defect.code : defect.name} is a defect`, () => {
     assert.match(postgresError('select 1', defect).message, /^Cannot run statement: select 1$/);
     assert.ok(!isConnectionLost(defect));
+  });
+}
+
+for (const [code, reason] of [
+  ['CONNECT_TIMEOUT', 'timeout'],
+  ['ECONNREFUSED', 'unreachable'],
+  ['DEPTH_ZERO_SELF_SIGNED_CERT', 'tls_failed'],
+] as const) {
+  test(`postgres: the reason for ${code} is ${reason}`, () => {
+    assert.equal(getUnavailableReason(postgresError('select 1', createError(code))), reason);
   });
 }

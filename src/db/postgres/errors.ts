@@ -1,16 +1,22 @@
 import { Failure } from '../../errors.js';
 import { ReferenceViolation, UniqueViolation } from '../database.js';
-import { statementError, unavailable } from '../failures.js';
+import { statementError, type UnavailableReason, unavailable } from '../failures.js';
 import type { DatabaseServerOptions } from '../options.js';
+import { isTlsError } from '../tls.js';
 import { TransactionConflict } from '../transaction.js';
 import { isServerError } from './client.js';
 
-/**
- * SQLSTATEs, or their classes, of temporary states: connection lost, login refused, out of
- * resources, statement timeout and shutdown, disk error, lock timeout, idle in transaction, a
- * read-only standby, a dropped database.
- */
-const unavailableStates = /^(08|28|53|57|58)|^(55P03|25P03|25006|3D000)$/;
+/** SQLSTATEs, or their classes, of temporary states. The first match counts. */
+const unavailableStates: readonly (readonly [RegExp, UnavailableReason])[] = [
+  [/^53100$/, 'disk_full'],
+  [/^58/, 'disk_failing'],
+  [/^25006$/, 'read_only'], // A standby, or the old primary after a failover.
+  [/^28/, 'login_refused'],
+  [/^(57014|55P03|25P03)$/, 'timeout'], // Statement, lock, idle transaction.
+  [/^53/, 'overloaded'], // Out of memory or connections.
+  [/^(08|57P)/, 'unreachable'], // Connection lost, shutdown.
+  [/^(57|3D000)/, 'refused'], // Such as a dropped database.
+];
 
 /**
  * Codes of invalid calls to Node or the package. Any other code that is not an SQLSTATE means that
@@ -46,9 +52,14 @@ export function postgresError(text: string, error: unknown): Error {
     });
   if (code === '40001' || code === '40P01')
     return new TransactionConflict('Transactions conflict', { cause });
-  if (isConnectionError(error)) return unavailable('no connection to the database', cause);
-  if (unavailableStates.test(code)) return unavailable('the database cannot do it now', cause);
-  return statementError(text, cause);
+  if (isConnectionError(error)) return unavailable(toConnectionReason(code), { cause });
+  const reason = unavailableStates.find(([states]) => states.test(code))?.[1];
+  return reason === undefined ? statementError(text, cause) : unavailable(reason, { cause });
+}
+
+function toConnectionReason(code: string): UnavailableReason {
+  if (isTlsError(code)) return 'tls_failed';
+  return /TIME(D)?OUT$/.test(code) ? 'timeout' : 'unreachable';
 }
 
 /** Returns whether the server refused a write because it is a standby, or the old primary after a failover. */

@@ -94,7 +94,7 @@ class PostgresSubscription implements Subscription {
 
   /** Sends a statement. Reconnects and returns no rows if it fails or times out. Never rejects. */
   async #sendWithDeadline(client: PostgresClient, text: string): Promise<readonly object[]> {
-    const timeoutError = () => unavailable('the database does not answer in time');
+    const timeoutError = () => unavailable('timeout');
     try {
       return await withDeadline(
         client.unsafe<object[]>(text),

@@ -27,7 +27,7 @@ const variableArityPreparedMax = 200;
 /** Named in each `begin`, because behind a pooler the default cannot be set. */
 const isolation = 'isolation level read committed';
 
-const timeoutError = (): Error => unavailable('the database does not answer in time');
+const timeoutError = (): Error => unavailable('timeout');
 
 /**
  * A PostgreSQL database (14 or later), over a bounded pool.
@@ -175,7 +175,7 @@ export class PostgresDatabase implements Database {
     };
     const assertActive = (): void => {
       // The package might run the statement on the next connection, outside any transaction.
-      if (isFinished) throw unavailable('the transaction is over');
+      if (isFinished) throw unavailable('timeout', { state: 'the transaction is over' });
     };
     let outcome: { readonly result: Result } | { readonly error: unknown } | undefined;
     const runWork = async (client: Pick<PostgresClient, 'unsafe'>): Promise<void> => {

@@ -1,4 +1,4 @@
-import { closeSync, existsSync, mkdirSync, openSync, realpathSync } from 'node:fs';
+import { closeSync, existsSync, mkdirSync, openSync, realpathSync, statSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
@@ -89,6 +89,21 @@ export function openReader(Driver: SqliteDriver, path: string): SqliteConnection
     connection.exec(`pragma busy_timeout = ${busyMs}`);
     connection.exec('pragma schema_version'); // Reads the file, so that an invalid one is detected.
   });
+}
+
+/** Returns the size of the write-ahead log of a database file. */
+export function getWalBytes(path: string): number {
+  return statSync(`${path}-wal`, { throwIfNoEntry: false })?.size ?? 0;
+}
+
+/** Returns whether the write-ahead log cannot be opened for writing. Releases no lock, because it has none. */
+export function isWalReadOnly(path: string): boolean {
+  try {
+    closeSync(openSync(`${path}-wal`, 'r+'));
+    return false;
+  } catch (error) {
+    return ['EROFS', 'EPERM', 'EACCES'].includes((error as NodeJS.ErrnoException).code ?? '');
+  }
 }
 
 /** Caches the most recently used prepared statements of one connection. */

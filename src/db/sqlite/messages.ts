@@ -1,6 +1,16 @@
 import type { Value } from '../database.js';
 
-/** A command to the writer thread. A message is an array of commands. */
+/** A command to the reader thread. */
+export type ReaderCommand =
+  | {
+      readonly kind: 'query';
+      readonly id: number;
+      readonly text: string;
+      readonly values: Values;
+    }
+  | CloseCommand;
+
+/** A command to the writer thread. */
 export type WriterCommand =
   /** A single write, committed together with other waiting writes. */
   | {
@@ -29,8 +39,16 @@ export type WriterCommand =
       readonly id: number;
       readonly transactionId: number;
     }
-  /** Closes the connection after all earlier commands. */
-  | { readonly kind: 'close'; readonly id: number };
+  | CloseCommand;
+
+/** A command to either thread. A message is an array of commands. */
+export type ThreadCommand = ReaderCommand | WriterCommand;
+
+/** Closes the connection after all earlier commands. */
+interface CloseCommand {
+  readonly kind: 'close';
+  readonly id: number;
+}
 
 type Values = readonly Value[];
 
@@ -47,10 +65,12 @@ export interface CommandResult {
 }
 
 /** A reply. The first one only reports that the thread is ready, or why not. */
-export interface WriterReply {
+export interface ThreadReply {
   readonly results: readonly CommandResult[];
   /** Commits since the previous reply: 0 or 1. */
   readonly commits: number;
+  /** Size of the write-ahead log after the commit. */
+  readonly walBytes?: number;
   /** Why the thread could not start; only in the first reply. */
   readonly startError?: SqliteErrorParts;
 }

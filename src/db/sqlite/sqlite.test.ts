@@ -22,7 +22,7 @@ import { type Database, sql, tuples, UniqueViolation } from '../database.js';
 import { openDatabase } from '../open.js';
 import { loadSqlite } from './load.js';
 import { SqliteDatabase } from './sqlite.js';
-import { WriterThread } from './thread.js';
+import { DatabaseThread } from './thread.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'herald-'));
 after(() => rmSync(folder, { recursive: true, force: true }));
@@ -398,10 +398,10 @@ describe('the file of the embedded database', () => {
 test('when the reader cannot be opened after the writer thread has started, thread and lock are released', async (t) => {
   const file = newFile();
   await (await open(file)).close();
-  const start = WriterThread.start.bind(WriterThread);
-  const started: WriterThread[] = [];
+  const start = DatabaseThread.start.bind(DatabaseThread);
+  const started: DatabaseThread[] = [];
   const { mock } = t.mock.method(
-    WriterThread,
+    DatabaseThread,
     'start',
     async (...parts: Parameters<typeof start>) => {
       const writer = await start(...parts);

@@ -1,42 +1,38 @@
 import { type Database, questionMark, render, type Sql } from '../database.js';
 import { withDeadline } from '../deadline.js';
-import { closedError, statementError, unavailable } from '../failures.js';
+import { closedError, unavailable } from '../failures.js';
 import { migrationsByDialect } from '../migrations/list.js';
 import { warnIfNewer } from '../migrations/migrate.js';
 import { getLatestVersion } from '../migrations/migration.js';
 import type { SqliteOptions } from '../options.js';
 import { Transaction } from '../transaction.js';
-import { sqliteError } from './errors.js';
-import { FileLock, openReader, openWriter, prepareFile, StatementCache } from './file.js';
-import { loadSqlite, type SqliteConnection } from './load.js';
-import { toErrorParts } from './messages.js';
+import { FileLock, openWriter, prepareFile } from './file.js';
+import { loadSqlite } from './load.js';
 import { migrateConnection } from './migrator.js';
-import { WriterThread } from './thread.js';
+import { DatabaseThread } from './thread.js';
 
 interface SqliteParts {
-  readonly reader: SqliteConnection;
-  readonly writer: WriterThread;
+  readonly reader: DatabaseThread;
+  readonly writer: DatabaseThread;
   readonly lock: FileLock;
   readonly transactionMs: number;
 }
 
-const timeoutError = (): Error => unavailable('the database does not answer in time');
+const timeoutError = (): Error => unavailable('timeout');
 
 /**
  * The embedded SQLite database: one file, one process.
  *
- * Reads run synchronously on a read-only connection in the calling thread and see every write that
- * was acknowledged before. Writes run in a writer thread, which commits them in groups, durably,
- * before it acknowledges them. A transaction has that thread to itself. A write, the work of a
- * transaction and its commit settle within `transactionMs` each, even if the disk hangs: then they reject
- * with `service_unavailable`, and a write or commit may still succeed. A read of an integer beyond 2^53
- * rejects.
+ * Reads run in a reader thread, on a read-only connection, and see every write that was acknowledged
+ * before. Writes run in a writer thread, which commits them in groups, durably, before it acknowledges
+ * them. A transaction has that thread to itself. A read, a write, the work of a transaction and its commit
+ * settle within `transactionMs` each, even if the disk hangs: then they reject with `service_unavailable`,
+ * and a write or commit may still succeed. A read of an integer beyond 2^53 rejects.
  */
 export class SqliteDatabase implements Database {
   readonly dialect = 'sqlite';
-  readonly #reader: SqliteConnection;
-  readonly #statements: StatementCache;
-  readonly #writer: WriterThread;
+  readonly #reader: DatabaseThread;
+  readonly #writer: DatabaseThread;
   readonly #lock: FileLock;
   readonly #transactionMs: number;
   readonly #transactions = new Set<Promise<unknown>>();
@@ -44,7 +40,6 @@ export class SqliteDatabase implements Database {
 
   private constructor({ reader, writer, lock, transactionMs }: SqliteParts) {
     this.#reader = reader;
-    this.#statements = new StatementCache(reader);
     this.#writer = writer;
     this.#lock = lock;
     this.#transactionMs = transactionMs;
@@ -74,9 +69,9 @@ export class SqliteDatabase implements Database {
       } finally {
         migrationConnection.close();
       }
-      const writer = await WriterThread.start(path, log);
+      const writer = await DatabaseThread.start('writer', { path, log });
       try {
-        const reader = openReader(Driver, path);
+        const reader = await DatabaseThread.start('reader', { path, log });
         return new SqliteDatabase({ reader, writer, lock, transactionMs });
       } catch (error) {
         await writer.close(); // Before the lock is released to another process.
@@ -93,17 +88,14 @@ export class SqliteDatabase implements Database {
     return this.#writer.commits;
   }
 
+  get walBytes(): number {
+    return this.#writer.walBytes;
+  }
+
   async query<Row extends object>(statement: Sql): Promise<Row[]> {
     if (this.#closing !== undefined) throw closedError();
-    const text = render(statement, questionMark);
-    try {
-      const rows = this.#statements.prepare(text).all(...statement.values) as Row[];
-      return rows.map((row) => ({ ...row })); // The engine's rows have no prototype.
-    } catch (error) {
-      const parts = toErrorParts(error);
-      // On this connection "read-only" means a statement that writes, not a read-only disk.
-      throw parts.errcode === 8 ? statementError(text, error) : sqliteError(text, parts);
-    }
+    const reading = this.#reader.query(render(statement, questionMark), statement.values);
+    return this.#withDeadline(reading as Promise<Row[]>);
   }
 
   async execute(statement: Sql): Promise<number> {
@@ -163,14 +155,14 @@ export class SqliteDatabase implements Database {
     return result;
   }
 
-  #withDeadline<Result>(writing: Promise<Result>): Promise<Result> {
-    return withDeadline(writing, this.#transactionMs, timeoutError);
+  #withDeadline<Result>(running: Promise<Result>): Promise<Result> {
+    return withDeadline(running, this.#transactionMs, timeoutError);
   }
 
   async #close(): Promise<void> {
     await Promise.allSettled(this.#transactions);
     // Closed first, so that the writer is the last connection, which checkpoints the write-ahead log.
-    this.#reader.close();
+    await this.#reader.close();
     await this.#writer.close();
     this.#lock.release();
   }

@@ -4,7 +4,7 @@ import { startThread } from '../../util/start-thread.js';
 import type { Value } from '../database.js';
 import { unavailable } from '../failures.js';
 import { sqliteError } from './errors.js';
-import type { BatchStatement, WriterCommand, WriterReply } from './messages.js';
+import type { BatchStatement, ThreadCommand, ThreadReply } from './messages.js';
 
 interface PendingCommand {
   readonly text: string;
@@ -20,34 +20,39 @@ export interface WriterTransaction {
   end(kind: 'commit' | 'rollback'): Promise<void>;
 }
 
-type CommandWithoutId = WriterCommand extends infer Command
-  ? Command extends WriterCommand
+type CommandWithoutId = ThreadCommand extends infer Command
+  ? Command extends ThreadCommand
     ? Omit<Command, 'id'>
     : never
   : never;
 
+const entries = {
+  reader: new URL('./reader', import.meta.url),
+  writer: new URL('./writer', import.meta.url),
+};
 const pendingMax = 10_000;
 const pendingBytesMax = 64 * 1024 * 1024;
 
 /**
- * Client of the writer thread. Commands of one event loop iteration are sent in one message. While
- * 10,000 commands or 64 MiB of them are pending, writes are refused.
+ * Client of the reader thread or the writer thread. Commands of one event loop iteration are sent in one
+ * message. While 10,000 commands or 64 MiB of them are pending, statements are refused.
  *
  * If the thread ends, all pending and later commands reject with `service_unavailable`.
  */
-export class WriterThread {
+export class DatabaseThread {
   readonly #port: MessagePort;
   readonly #exited: Promise<void>;
   readonly #pending = new Map<number, PendingCommand>();
-  #unsent: WriterCommand[] = [];
+  #unsent: ThreadCommand[] = [];
   #lastId = 0;
   #pendingBytes = 0;
   #commits = 0;
+  #walBytes = 0;
   #endError: Error | undefined;
 
   private constructor(worker: Worker, port: MessagePort, log: Logger) {
     this.#port = port;
-    port.on('message', (reply: WriterReply) => this.#receive(reply));
+    port.on('message', (reply: ThreadReply) => this.#receive(reply));
     this.#exited = new Promise((resolve) => {
       worker.once('error', (cause) => {
         log.error({ cause }, 'database thread failed');
@@ -61,21 +66,34 @@ export class WriterThread {
     });
   }
 
-  /** Rejects when the file cannot be opened for writing. */
-  static async start(path: string, log: Logger): Promise<WriterThread> {
+  /** Starts a thread of `reader.ts` or `writer.ts`. Rejects when it cannot open the file. */
+  static async start(
+    name: 'reader' | 'writer',
+    { path, log }: { path: string; log: Logger },
+  ): Promise<DatabaseThread> {
     const { port1, port2 } = new MessageChannel();
-    const worker = startThread(new URL('./writer', import.meta.url), {
+    const worker = startThread(entries[name], {
       workerData: { path, port: port2 },
       transferList: [port2],
     });
     const { startError } = await receiveFirstReply(worker, port1);
     if (startError !== undefined) throw new Error(startError.message);
-    return new WriterThread(worker, port1, log);
+    return new DatabaseThread(worker, port1, log);
   }
 
   /** Number of commits so far. Lower than the number of statements, because of group commit. */
   get commits(): number {
     return this.#commits;
+  }
+
+  /** Size of the write-ahead log after the last commit. */
+  get walBytes(): number {
+    return this.#walBytes;
+  }
+
+  /** Runs a query on the reader thread. */
+  query(text: string, values: readonly Value[]): Promise<object[]> {
+    return this.#send({ kind: 'query', text, values }) as Promise<object[]>;
   }
 
   execute(text: string, values: readonly Value[]): Promise<number> {
@@ -96,7 +114,7 @@ export class WriterThread {
    */
   begin(): WriterTransaction {
     if (this.#endError !== undefined) throw this.#endError;
-    if (this.#isFull(0)) throw queueFullError();
+    if (this.#isFull(0)) throw unavailable('overloaded');
     const transactionId = this.#lastId + 1; // The id that `begin` gets.
     this.#send({ kind: 'begin' }).catch(() => undefined); // Later commands reject as well.
     const run = (isQuery: boolean, text: string, values: readonly Value[]) =>
@@ -118,12 +136,12 @@ export class WriterThread {
     if (this.#endError !== undefined) return Promise.reject(this.#endError);
     const { text, bytes } = measureCommand(command);
     // Ending a transaction and closing are never refused, because they free the queue.
-    if (bytes > 0 && this.#isFull(bytes)) return Promise.reject(queueFullError());
+    if (bytes > 0 && this.#isFull(bytes)) return Promise.reject(unavailable('overloaded'));
     return new Promise((resolve, reject) => {
       const id = ++this.#lastId;
       this.#pendingBytes += bytes;
       this.#pending.set(id, { text, bytes, resolve, reject });
-      if (this.#unsent.push({ ...command, id } as WriterCommand) === 1)
+      if (this.#unsent.push({ ...command, id } as ThreadCommand) === 1)
         setImmediate(() => this.#flush());
     });
   }
@@ -141,8 +159,9 @@ export class WriterThread {
     this.#port.postMessage(commands);
   }
 
-  #receive({ results, commits }: WriterReply): void {
+  #receive({ results, commits, walBytes = this.#walBytes }: ThreadReply): void {
     this.#commits += commits;
+    this.#walBytes = walBytes;
     for (const { id, value, error } of results) {
       const pending = this.#pending.get(id);
       if (pending === undefined) continue;
@@ -154,17 +173,17 @@ export class WriterThread {
   }
 
   #failPending(cause: unknown): void {
-    this.#endError ??= unavailable('the database thread has ended', cause, 5000);
+    this.#endError ??= unavailable('refused', {
+      state: 'the database thread has ended',
+      cause,
+      retryAfterMs: 5000,
+    });
     for (const { reject } of this.#pending.values()) reject(this.#endError);
     this.#pending.clear();
   }
 }
 
-function queueFullError(): Error {
-  return unavailable('too many writes are waiting');
-}
-
-function receiveFirstReply(worker: Worker, port: MessagePort): Promise<WriterReply> {
+function receiveFirstReply(worker: Worker, port: MessagePort): Promise<ThreadReply> {
   return new Promise((resolve, reject) => {
     port.once('message', resolve);
     worker.once('error', reject);

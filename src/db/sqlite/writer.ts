@@ -1,14 +1,14 @@
 import { type MessagePort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { endsTransaction } from './errors.js';
-import { openWriter, StatementCache } from './file.js';
+import { getWalBytes, isWalReadOnly, openWriter, StatementCache } from './file.js';
 import { loadSqlite, type SqliteConnection } from './load.js';
 import {
   type BatchStatement,
   type CommandResult,
   type SqliteErrorParts,
+  type ThreadReply,
   toErrorParts,
   type WriterCommand,
-  type WriterReply,
 } from './messages.js';
 
 type ExecuteCommand = Extract<WriterCommand, { kind: 'execute' }>;
@@ -16,6 +16,8 @@ type BatchCommand = Extract<WriterCommand, { kind: 'batch' }>;
 type TransactionCommand = Extract<WriterCommand, { transactionId: number }>;
 
 const groupSizeMax = 256;
+/** Primary result codes. */
+const codes = { readOnly: 8, ioError: 10 };
 
 /**
  * Owns the only writing connection, in a separate thread (this file is its entry).
@@ -27,6 +29,7 @@ const groupSizeMax = 256;
  */
 class Writer {
   readonly #port: MessagePort;
+  readonly #path: string;
   readonly #connection: SqliteConnection;
   readonly #statements: StatementCache;
   readonly #queue: WriterCommand[] = []; // In order of arrival, without `#transactionCommands`.
@@ -41,8 +44,9 @@ class Writer {
     | undefined;
   #isClosed = false;
 
-  constructor(port: MessagePort, connection: SqliteConnection) {
+  constructor(port: MessagePort, path: string, connection: SqliteConnection) {
     this.#port = port;
+    this.#path = path;
     this.#connection = connection;
     this.#statements = new StatementCache(connection);
     port.on('message', (commands: readonly WriterCommand[]) => {
@@ -73,7 +77,8 @@ class Writer {
           ? this.#processNext()
           : this.#continueTransaction(this.#openTransaction.id);
       if (reply === undefined) return;
-      this.#port.postMessage(reply);
+      const isCommitted = reply.commits > 0;
+      this.#port.postMessage(isCommitted ? { ...reply, walBytes: getWalBytes(this.#path) } : reply);
     }
     this.#port.close();
   }
@@ -87,7 +92,7 @@ class Writer {
     }
   }
 
-  #processNext(): WriterReply | undefined {
+  #processNext(): ThreadReply | undefined {
     const [first] = this.#queue;
     if (first?.kind === 'execute') return this.#commitGroup(this.#takeGroup());
     if (first === undefined) return undefined;
@@ -101,7 +106,7 @@ class Writer {
   /**
    * Begins a transaction and processes those of its commands that have arrived. Returns one reply for all.
    */
-  #begin(id: number): WriterReply {
+  #begin(id: number): ThreadReply {
     const begin = this.#attempt(id, () => this.#exec('begin immediate'));
     this.#openTransaction = { id, error: begin.error };
     const reply = this.#continueTransaction(id);
@@ -116,7 +121,7 @@ class Writer {
     return this.#queue.splice(0, count) as ExecuteCommand[]; // Safe: ends before any other kind.
   }
 
-  #commitGroup(group: readonly ExecuteCommand[]): WriterReply {
+  #commitGroup(group: readonly ExecuteCommand[]): ThreadReply {
     const results: CommandResult[] = [];
     try {
       this.#statements.prepare('begin immediate').run();
@@ -130,12 +135,12 @@ class Writer {
     } catch (cause) {
       this.#rollback();
       const error =
-        cause instanceof Error ? toErrorParts(cause) : (cause as CommandResult['error'] & object);
+        cause instanceof Error ? this.#toParts(cause) : (cause as CommandResult['error'] & object);
       return toReply(group.map(({ id }) => ({ id, error })));
     }
   }
 
-  #runBatch({ id, statements }: BatchCommand): WriterReply {
+  #runBatch({ id, statements }: BatchCommand): ThreadReply {
     try {
       this.#statements.prepare('begin immediate').run();
       const value = this.#runStatements(statements);
@@ -147,7 +152,7 @@ class Writer {
       return { results: [{ id, value }], commits: 1 };
     } catch (error) {
       this.#rollback();
-      return toReply([{ id, error: toErrorParts(error) }]);
+      return toReply([{ id, error: this.#toParts(error) }]);
     }
   }
 
@@ -163,7 +168,7 @@ class Writer {
   }
 
   /** Processes the commands that have arrived for the open transaction, up to its end. */
-  #continueTransaction(id: number): WriterReply | undefined {
+  #continueTransaction(id: number): ThreadReply | undefined {
     const results: CommandResult[] = [];
     const commands = this.#transactionCommands.get(id);
     let commits = 0;
@@ -233,19 +238,26 @@ class Writer {
       const value = work();
       return value === undefined ? { id } : { id, value };
     } catch (error) {
-      return { id, error: toErrorParts(error) };
+      return { id, error: this.#toParts(error) };
     }
+  }
+
+  /** Tells a file system that became read-only from other I/O errors, which SQLite does not. */
+  #toParts(error: unknown): SqliteErrorParts {
+    const parts = toErrorParts(error);
+    const isIoError = ((parts.errcode ?? 0) & 0xff) === codes.ioError;
+    return isIoError && isWalReadOnly(this.#path) ? { ...parts, errcode: codes.readOnly } : parts;
   }
 }
 
-function toReply(results: readonly CommandResult[]): WriterReply {
+function toReply(results: readonly CommandResult[]): ThreadReply {
   return { results, commits: 0 };
 }
 
 const { path, port } = workerData as { path: string; port: MessagePort };
 try {
   const connection = openWriter(await loadSqlite(), path);
-  new Writer(port, connection);
+  new Writer(port, path, connection);
   port.postMessage(toReply([]));
 } catch (error) {
   port.postMessage({ ...toReply([]), startError: toErrorParts(error) });

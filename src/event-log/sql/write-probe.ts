@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import { type Database, sql, UniqueViolation } from '../../db/database.js';
 
 /**
@@ -5,7 +6,8 @@ import { type Database, sql, UniqueViolation } from '../../db/database.js';
  * because sequence numbers start at 1. Rejects when the database cannot be written.
  */
 export async function probeWrite(db: Database, bytes: number, now: number): Promise<void> {
-  const data = `${now}`.padEnd(bytes, 'x'); // Differs each time, because a database server may skip the update of an unchanged row.
+  // Random, because a database server may compress text, and skip the update of an unchanged row.
+  const data = randomBytes(bytes).toString('base64').slice(0, bytes);
   const updatedRows = await db.execute(sql`update events set data = ${data} where seq = 0`);
   if (updatedRows > 0) return;
   try {

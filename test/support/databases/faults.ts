@@ -66,6 +66,14 @@ function waitForReadiness(node: ClusterNode, status: number): Promise<void> {
   return until(async () => (await getStatus(node, '/health/ready')) === status);
 }
 
+/** Settles once `/health/ready` of the node names this reason. */
+function waitForReason({ backend }: ClusterNode, reason: string): Promise<void> {
+  return until(async () => {
+    const { body } = await backend.ask('GET', '/health/ready');
+    return JSON.stringify(body['reasons']) === JSON.stringify({ database: reason });
+  });
+}
+
 /** Asserts that each stream is open and received every published event once, in order and without a gap. */
 async function assertNoLoss(nodes: readonly ClusterNode[], publishers: readonly Publisher[]) {
   const ids = publishers.flatMap((publisher) => publisher.ids);
@@ -101,6 +109,7 @@ export async function testFaults(dialect: ServerDialect): Promise<void> {
 
       await server.crash();
       await Promise.all(nodes.map((node) => waitForReadiness(node, 503)));
+      await waitForReason(nodes[0] as ClusterNode, 'unreachable');
       assert.equal(await getStatus(nodes[0] as ClusterNode, '/health/live'), 200);
       await load.waitForRefusals();
       await server.start();
@@ -121,8 +130,9 @@ export async function testFaults(dialect: ServerDialect): Promise<void> {
       await Promise.all(nodes.map((node) => waitForReadiness(node, 503)));
       await load.waitForRefusals();
       const login = { json: { username: 'ada', password: getPassword('ada') } };
-      const answer = await (nodes[0] as ClusterNode).backend.ask('POST', '/login', login);
-      assert.equal(answer.status, 503);
+      const { backend } = nodes[0] as ClusterNode;
+      assert.equal((await backend.ask('POST', '/login', login)).status, 503);
+      await waitForReason(nodes[0] as ClusterNode, 'timeout');
       server.thaw();
       await Promise.all(nodes.map((node) => waitForReadiness(node, 200)));
       await load.waitForAcknowledged(3);
@@ -164,6 +174,7 @@ export async function testFaults(dialect: ServerDialect): Promise<void> {
       await setReadOnly(cluster, dialect, true);
       await load.waitForRefusals();
       await waitForReadiness(node, 503);
+      await waitForReason(node, 'read_only');
       const { body } = await node.backend.ask('GET', '/health/ready');
       await setReadOnly(cluster, dialect, false);
       await waitForReadiness(node, 200);
