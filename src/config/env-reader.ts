@@ -20,6 +20,8 @@ export class EnvReader {
   readonly problems: string[] = [];
   /** Names that were read, in order. */
   readonly names: string[] = [];
+  /** Paths of the files that `file` and `secret` have read, by the names of their settings. */
+  readonly paths = new Map<string, string>();
   readonly #env: Readonly<Record<string, string | undefined>>;
   readonly #readFile: (path: string) => string;
 
@@ -94,6 +96,7 @@ export class EnvReader {
   file(name: string): string | undefined {
     const path = this.optional(name);
     if (path === undefined) return undefined;
+    this.paths.set(name, path);
     try {
       return this.#readFile(path);
     } catch (cause) {

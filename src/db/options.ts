@@ -1,6 +1,7 @@
 import type { Clock } from '../clock.js';
 import type { Config } from '../config/config.js';
 import type { Logger } from '../logging/logger.js';
+import { createRotatedFile, type Rotated } from './rotated-file.js';
 
 export type DatabaseOptions = SqliteOptions | DatabaseServerOptions;
 
@@ -29,9 +30,9 @@ export interface DatabaseServerOptions {
   readonly port: number;
   readonly database: string;
   readonly username: string;
-  readonly password: string;
+  readonly password: Rotated;
   /** True: TLS with a checked certificate. With `ca` (PEM), only that authority is trusted. */
-  readonly ssl: boolean | { readonly ca: string };
+  readonly ssl: boolean | { readonly ca: Rotated };
   readonly connectionsMax: number;
   /**
    * Deadline for opening a connection. On MariaDB and MySQL also for waiting for a free connection of the
@@ -60,13 +61,24 @@ export function getDatabaseName(options: DatabaseOptions): string {
   return options.file.split(/[\\/]/).at(-1) ?? options.file;
 }
 
-/** Converts the configuration to options for `openDatabase`. */
+/**
+ * Converts the configuration to options for `openDatabase`. The files with the password and the CA are read
+ * again for each connection.
+ */
 export function toDatabaseOptions(
   { database }: Pick<Config, 'database'>,
   log: Logger,
 ): DatabaseOptions {
   const { dialect, file, server } = database;
   if (dialect === 'sqlite') return { dialect, file, log };
-  const { ca, ssl, ...serverOptions } = server;
-  return { ...serverOptions, dialect, ssl: ssl && ca !== undefined ? { ca } : ssl, log };
+  const { passwordFile, caFile, ca, ssl, ...serverOptions } = server;
+  const rotated = (setting: string, content: string, path: string | undefined): Rotated =>
+    path === undefined ? content : createRotatedFile(path, { content, setting, log });
+  return {
+    ...serverOptions,
+    dialect,
+    password: rotated('DB_PASSWORD_FILE', server.password, passwordFile),
+    ssl: ssl && ca !== undefined ? { ca: rotated('DB_SSL_CA_FILE', ca, caFile) } : ssl,
+    log,
+  };
 }

@@ -1,5 +1,6 @@
 import { checkServerIdentity, type PeerCertificate } from 'node:tls';
 import type { DatabaseServerOptions } from './options.js';
+import { getCurrent } from './rotated-file.js';
 
 export interface TlsOptions {
   readonly ca?: string;
@@ -12,7 +13,7 @@ export function isTlsError(code: string): boolean {
 }
 
 /**
- * Returns the TLS options for the driver packages. The certificate is checked against the
+ * Returns the TLS options for the driver packages, which read them again for each connection. The certificate is checked against the
  * configured host, because by default the packages check no name, or `localhost` when the host is
  * an IP address.
  */
@@ -21,5 +22,11 @@ export function buildTlsOptions({ ssl, host }: DatabaseServerOptions): false | T
   const checked: TlsOptions = {
     checkServerIdentity: (_name, certificate) => checkServerIdentity(host, certificate),
   };
-  return ssl === true ? checked : { ...checked, ca: ssl.ca };
+  if (ssl === true) return checked;
+  return {
+    ...checked,
+    get ca() {
+      return getCurrent(ssl.ca);
+    },
+  };
 }

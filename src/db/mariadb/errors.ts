@@ -14,12 +14,15 @@ const conflictErrnos = new Set([1213, 1020]); // Deadlock, snapshot (MariaDB 11.
 /** Codes of a standby, or of the old primary after a failover. */
 const readOnlyErrnos = [1036, 1290, 1792, 1836];
 
+/** MariaDB lets an account whose password has expired log in. */
+const mustSetPasswordErrno = 1820;
+
 /** Codes of temporary states. */
 const unavailableErrnos: readonly (readonly [UnavailableReason, readonly number[]])[] = [
   ['disk_failing', [3, 1026, 1030, 1180]], // Writing or committing failed.
   ['disk_full', [1021, 1114]],
   // Not allowed, password wrong or expired, account locked.
-  ['login_refused', [1044, 1045, 1129, 1130, 1698, 1820, 1862, 3118, 4151]],
+  ['login_refused', [1044, 1045, 1129, 1130, 1698, mustSetPasswordErrno, 1862, 3118, 4151]],
   ['overloaded', [1037, 1038, 1040, 1041, 1203, 1206, 1226, 1637]], // Out of connections, memory, locks.
   ['read_only', readOnlyErrnos],
   // Waiting for a lock, statement killed, statement timeout; connecting, reading and pool of the package.
@@ -65,9 +68,13 @@ export function mariadbError(statementText: string, error: unknown): Error {
 export const unknownDatabaseErrno = 1049;
 export const duplicateColumnErrno = 1060;
 
-/** Returns whether an error of `mariadbError` says that the server is read-only. */
-export function isReadOnly(error: unknown): boolean {
-  return error instanceof Error && readOnlyErrnos.includes(toNativeError(error.cause).errno);
+/**
+ * Returns whether an error of `mariadbError` says that the open connections are useless: the server is
+ * read-only, or accepts only a new password, because the old one had expired when the connection was opened.
+ */
+export function needsNewConnections(error: unknown): boolean {
+  const errno = error instanceof Error ? toNativeError(error.cause).errno : 0;
+  return errno === mustSetPasswordErrno || readOnlyErrnos.includes(errno);
 }
 
 /** Creates the error for a database that could not be opened; its message says what to check. */
@@ -80,7 +87,7 @@ export function mariadbOpenError(options: DatabaseServerOptions, error: unknown)
     1044: `${username} may not use ${database}`,
     1045: `the server refuses the password of ${username}`,
     1698: `the server refuses ${username}`,
-    1820: `the password of ${username} has expired`,
+    [mustSetPasswordErrno]: `the password of ${username} has expired`,
     1862: `the password of ${username} has expired`,
     45044: 'the password must not be sent without TLS: set DB_SSL',
   };

@@ -13,9 +13,9 @@ import { unavailable } from '../failures.js';
 import type { DatabaseServerOptions } from '../options.js';
 import { buildTlsOptions } from '../tls.js';
 import { type SqlExecutor, Transaction, withRetries } from '../transaction.js';
-import { isReadOnly, mariadbError, mariadbOpenError } from './errors.js';
-import { patchMariadbHandshake } from './handshake.js';
+import { mariadbError, mariadbOpenError, needsNewConnections } from './errors.js';
 import { assertFitsPacket } from './packet-size.js';
+import { patchMariadb } from './patches.js';
 import { MariadbPools } from './pools.js';
 import {
   assertSessionState,
@@ -128,7 +128,7 @@ export class MariadbDatabase implements Database {
     try {
       return await this.#pools.use(work);
     } catch (error) {
-      if (isReadOnly(error)) this.#pools.replaceReadOnly();
+      if (needsNewConnections(error)) this.#pools.replaceUseless();
       throw error;
     }
   }
@@ -191,7 +191,7 @@ export async function connectMariadb(
   options: DatabaseServerOptions,
   { withDatabase = true }: { withDatabase?: boolean } = {},
 ) {
-  await patchMariadbHandshake(); // Covers the pool, which is created after a first connection.
+  await patchMariadb(); // Covers the pool, which is created after a first connection.
   const target: { database?: string } = withDatabase ? { database: options.database } : {};
   const config = { ...buildConnectionConfig(options), ...target };
   return createConnection({ ...config, socketTimeout: 0, initSql: [...sessionSql] });
@@ -266,7 +266,8 @@ function buildConnectionConfig(options: DatabaseServerOptions): ConnectionConfig
   return {
     ...(host.startsWith('/') ? { socketPath: host } : { host, port }),
     user: username,
-    password,
+    // Missing in the package's types: see `patchMariadb`.
+    password: password as string,
     ssl: buildTlsOptions(options),
     connectTimeout: connectMs,
     timezone: 'Z',

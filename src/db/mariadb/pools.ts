@@ -10,7 +10,7 @@ interface PoolGeneration<Pool> {
 
 /** After this time the host name is resolved again. */
 const poolLifeMs = 1_800_000;
-const readOnlyRetryMs = 1000;
+const replaceMsMin = 1000;
 
 /**
  * Manages the current pool. A replaced pool is ended once the work on it has finished, because ending it
@@ -41,11 +41,11 @@ export class MariadbPools<Pool extends EndablePool> {
   }
 
   /**
-   * Replaces the pool after a server has answered that it is read-only, as the old primary does after a
-   * failover. At most once a second, because a server can be read-only on purpose.
+   * Replaces the pool after an error that its connections will return again, such as that of a read-only
+   * server, the old primary after a failover. At most once a second, because the state can be permanent.
    */
-  replaceReadOnly(): void {
-    if (performance.now() - this.#current.openedAt > readOnlyRetryMs) this.#replace();
+  replaceUseless(): void {
+    if (performance.now() - this.#current.openedAt > replaceMsMin) this.#replace();
   }
 
   /** Ends all pools. */

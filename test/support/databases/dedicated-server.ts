@@ -15,6 +15,8 @@ export interface DedicatedServer extends TestServer {
   /** Suspends the server's processes until `thaw`. */
   freeze(): void;
   thaw(): void;
+  /** Replaces certificate and key for new connections. */
+  replaceTls(tls: ServerTls): Promise<void>;
   /** Stops the server and deletes its data. */
   remove(): Promise<void>;
 }
@@ -25,8 +27,16 @@ export interface ServerTls {
   readonly privateKey: string;
 }
 
+const reloadTlsStatements: Readonly<Record<ServerDialect, string>> = {
+  postgres: 'select pg_reload_conf()',
+  mariadb: 'flush ssl',
+  mysql: 'alter instance reload tls',
+};
+
 interface DedicatedServerOptions {
   readonly tls?: ServerTls;
+  /** PostgreSQL: the content of `pg_hba.conf`. By default every login is accepted. */
+  readonly hbaRules?: string;
   /** Additional arguments of the server. */
   readonly args?: readonly string[];
   /** PostgreSQL: creates a streaming replica of the running server on this port. */
@@ -36,12 +46,13 @@ interface DedicatedServerOptions {
 /** Creates a server without starting it. When that is impossible, returns the reason, as text for `skip`. */
 export async function createDedicatedServer(
   dialect: ServerDialect,
-  { tls, args = [], primaryPort }: DedicatedServerOptions = {},
+  { tls, hbaRules, args = [], primaryPort }: DedicatedServerOptions = {},
 ): Promise<DedicatedServer | string> {
   const programs = findPrograms(dialect, await freePort(), primaryPort);
   if (typeof programs === 'string') return programs;
   const { user, crashSignal, url, folder } = programs;
   programs.prepare();
+  if (hbaRules !== undefined) writeFileSync(join(folder, 'data', 'pg_hba.conf'), hbaRules);
   const tlsArgs = tls === undefined ? [] : tlsSettings(programs, tls);
   const command = [...programs.command, ...args, ...tlsArgs];
   const server = serverAt(dialect, new URL(url));
@@ -74,6 +85,10 @@ export async function createDedicatedServer(
     crash: () => stopWith(crashSignal),
     freeze: () => signalProcessTree(child, 'SIGSTOP'),
     thaw: () => signalProcessTree(child, 'SIGCONT'),
+    async replaceTls(newTls) {
+      tlsSettings(programs, newTls);
+      await server.administer(reloadTlsStatements[dialect]);
+    },
     async remove() {
       signalProcessTree(child, 'SIGCONT');
       await stopWith(crashSignal);

@@ -247,7 +247,10 @@ async function setReadOnly({ administer }: Cluster, dialect: ServerDialect, isOn
  * Creates an account with exactly the privileges that docs/databases.md requires, because `read_only`
  * does not apply to root on MariaDB and MySQL. Returns the settings that make Herald use it.
  */
-async function createUnprivilegedAccount({ administer, env }: Cluster, dialect: ServerDialect) {
+export async function createUnprivilegedAccount(
+  { administer, env }: Cluster,
+  dialect: ServerDialect,
+) {
   if (dialect === 'postgres') {
     await administer("create role plain login password 'plain'");
     await withDatabase(loadConfig(env), recordedLog, async (db) => {
@@ -265,7 +268,7 @@ async function createUnprivilegedAccount({ administer, env }: Cluster, dialect: 
   return { DB_USERNAME: 'plain', DB_PASSWORD: 'plain' };
 }
 
-async function killConnections(cluster: Cluster, dialect: ServerDialect) {
+export async function killConnections(cluster: Cluster, dialect: ServerDialect) {
   const { DB_NAME: name } = cluster.env;
   if (dialect === 'postgres') {
     await cluster.administer(
