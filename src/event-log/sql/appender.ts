@@ -3,7 +3,12 @@ import type { AppendOutcome, AppendRequest, NumberedEvent } from '../log-store.j
 import { getStoredBytes } from '../stored-size.js';
 import { type Obstacles, planAppend } from './append-plan.js';
 import { buildKeyInserts, findPriorAppends, type PriorAppends } from './idempotency.js';
-import { type LogGeneration, type LogHead, readHead } from './log-generation.js';
+import {
+  headColumns,
+  type KnownLog,
+  type LogGeneration,
+  type VerifiableHead,
+} from './log-generation.js';
 import { getKeyIds, type PublisherKeys } from './publisher-keys.js';
 
 const nothingRevoked: ReadonlySet<AppendRequest> = new Set();
@@ -73,7 +78,7 @@ export class SqlAppender {
     const areActive = keyIds.length === 0 ? sql`` : sql`and ${this.#keys.areActive(keyIds)}`;
     const isCommitted = await this.#db
       .batch([
-        sql`${buildHeadUpdate(added)} and seq = ${lastSeq} and epoch = ${this.#generation.epoch} ${areActive}`,
+        sql`${buildHeadUpdate(added)} and seq = ${lastSeq} and epoch = ${this.#generation.known.epoch} ${areActive}`,
         ...buildInserts(added, now),
         ...buildKeyInserts(keys, now),
       ])
@@ -83,6 +88,7 @@ export class SqlAppender {
       });
     if (!isCommitted) return undefined;
     this.#lastSeq = lastSeq + added.length;
+    this.#generation.recordCommit(this.#lastSeq, now);
     return outcomes;
   }
 
@@ -90,18 +96,19 @@ export class SqlAppender {
     requests: readonly AppendRequest[],
     { locksHeadFirst = false } = {},
   ): Promise<readonly AppendOutcome[]> {
-    const committedSeq = this.#generation.seq;
-    const { outcomes, lastSeq } = await this.#db.transaction(async (tx) => {
+    const { known } = this.#generation;
+    const { outcomes, lastSeq, createdAt } = await this.#db.transaction(async (tx) => {
       const now = this.#wallClock();
       const priorAppends = await findPriorAppends(tx, requests, { now, locksHeadFirst });
-      const { head, revoked } = await this.#reserveSeqs(tx, requests, priorAppends);
-      const { seq } = this.#generation.verify(head, committedSeq);
+      const { head, revoked } = await this.#reserveSeqs(tx, requests, priorAppends, known);
+      const { seq } = this.#generation.verify(head, known);
       const { outcomes, added, keys } = planAppend(requests, { priorAppends, revoked }, seq + 1);
       if (added.length > 0) await this.#insert(tx, added, now);
       for (const insert of buildKeyInserts(keys, now)) await tx.execute(insert);
-      return { outcomes, lastSeq: seq + added.length };
+      const createdAt = added.length > 0 ? now : undefined;
+      return { outcomes, lastSeq: seq + added.length, createdAt };
     });
-    this.#generation.observe(lastSeq);
+    if (createdAt !== undefined) this.#generation.recordCommit(lastSeq, createdAt);
     this.#lastSeq = lastSeq;
     return outcomes;
   }
@@ -114,12 +121,13 @@ export class SqlAppender {
     tx: Database,
     requests: readonly AppendRequest[],
     priorAppends: PriorAppends,
-  ): Promise<{ head: LogHead | undefined; revoked: ReadonlySet<AppendRequest> }> {
+    known: KnownLog,
+  ): Promise<{ head: VerifiableHead | undefined; revoked: ReadonlySet<AppendRequest> }> {
     const { added, outcomes } = planAppend(requests, { priorAppends, revoked: nothingRevoked }, 0);
     // Statements are sent together, here and below, because a round trip takes longer than a statement.
-    const [, head, revoked] = await Promise.all([
+    const [, [head], revoked] = await Promise.all([
       added.length > 0 && tx.execute(buildHeadUpdate(added)),
-      readHead(tx),
+      tx.query<VerifiableHead>(sql`select ${headColumns(known)} from log_head where id = 1`),
       this.#findRevoked(tx, requests),
     ]);
     const refused = outcomes.flatMap((outcome, index) => {

@@ -1,5 +1,4 @@
-import { setTimeout as wait } from 'node:timers/promises';
-import { type Database, sql } from '../../db/database.js';
+import { type Database, type Sql, sql } from '../../db/database.js';
 import { Failure } from '../../errors.js';
 
 /** Epoch and newest sequence number of the event log, from the single row of `log_head`. */
@@ -8,73 +7,114 @@ export interface LogHead {
   readonly seq: number;
 }
 
-export interface LogGenerationParts {
-  readonly readHead: () => Promise<LogHead | undefined>;
-  /** Called once, with the newest number known to be committed. Must not throw. */
-  readonly onReplaced: (committedSeq: number) => void;
+/** Result of `headColumns`. */
+export interface VerifiableHead extends LogHead {
+  /** Creation time that is stored for `KnownLog.own`; null if the entry is trimmed, absent if not read. */
+  readonly own_created_at?: number | null;
 }
 
-/** Readings that confirm a wrong head, and the pause before each. */
-const confirmation = { readings: 3, pauseMs: 100 };
+/** What a process knows about the event log for certain. */
+export interface KnownLog {
+  readonly epoch: string;
+  /** The newest number known to be committed. */
+  readonly seq: number;
+  /** The newest event that this process has appended. */
+  readonly own: { readonly seq: number; readonly createdAt: number };
+}
+
+export interface LogGenerationParts {
+  /** See `confirmReplacement`. */
+  readonly confirmReplacement: (known: KnownLog) => Promise<boolean>;
+  /** Called once. Must not throw. */
+  readonly onReplaced: () => void;
+}
+
+/** Matches no row. */
+const noEntry = { seq: -1, createdAt: 0 };
 
 /**
- * Detects that the stored event log was replaced. Tables can be reset or restored from a backup
- * while a process runs. The sequence numbers that the process knows then belong to other entries,
- * so every read and append is rejected. A single wrong head is only rejected: nothing is concluded from it
- * before further readings have confirmed it, because a proxy can mix up the answers of statements.
+ * Detects that the stored event log was replaced: tables can be reset or restored from a backup while a
+ * process runs, and a new primary can lack the newest transactions. The sequence numbers that the process
+ * knows then belong to other entries, so reads and appends are rejected.
+ *
+ * A head is unexpected if the epoch differs, if the counter is lower than a known number, or if the newest
+ * event of this process was created at another time: then other processes have used its number again.
+ * Nothing is concluded from an unexpected head before `confirmReplacement` has confirmed it, because a
+ * proxy can mix up answers, and a standby may lag.
+ *
+ * Not detected: lost entries whose numbers were used again if the process that appended them has ended, or
+ * the entries are trimmed, or were created in the same millisecond.
  */
 export class LogGeneration {
-  readonly epoch: string;
   readonly #parts: LogGenerationParts;
-  #seq: number;
+  #known: KnownLog;
+  #lastReading: number;
   #confirming: Promise<void> | undefined;
 
   constructor({ epoch, seq }: LogHead, parts: LogGenerationParts) {
-    this.epoch = epoch;
-    this.#seq = seq;
     this.#parts = parts;
+    this.#known = { epoch, seq: 0, own: noEntry };
+    this.#lastReading = seq;
   }
 
-  /** The newest number known to be committed. Unless the event log is replaced, later queries return no lower head. */
-  get seq(): number {
-    return this.#seq;
+  get known(): KnownLog {
+    return this.#known;
   }
 
-  /** Records that `seq` is committed. */
-  observe(seq: number): void {
-    this.#seq = Math.max(this.#seq, seq);
+  /** Records that this process has appended events; the newest one is `seq`. */
+  recordCommit(seq: number, createdAt: number): void {
+    this.recordEntry(seq);
+    this.#known = { ...this.#known, own: { seq, createdAt } };
+  }
+
+  /** Records that an entry is stored. */
+  recordEntry(seq: number): void {
+    if (seq > this.#known.seq) this.#known = { ...this.#known, seq };
   }
 
   /**
-   * Returns `head`. `committedSeq` is the value of `seq` before the query for the head was sent. Throws
-   * `service_unavailable` when the head belongs to another event log or is missing. A missing head can
-   * reappear, for example after a restore.
+   * Verifies a head that was read outside a transaction, and returns it. Records a number as committed
+   * only when a second reading is at least as high, because every right head would look older than a
+   * single one that was too high.
    */
-  verify<Head extends LogHead>(head: Head | undefined, committedSeq: number): Head {
+  observe<Head extends VerifiableHead>(head: Head | undefined, known: KnownLog): Head {
+    const verified = this.verify(head, known);
+    this.recordEntry(Math.min(verified.seq, this.#lastReading));
+    this.#lastReading = verified.seq;
+    return verified;
+  }
+
+  /**
+   * Returns `head`. `known` is what was known before the query for the head was sent. Throws
+   * `service_unavailable` when the head is unexpected or missing. A missing head can reappear, for example
+   * after a restore.
+   */
+  verify<Head extends VerifiableHead>(head: Head | undefined, known: KnownLog): Head {
     if (head === undefined) throw unavailable('its head row is missing');
-    if (!this.#isExpected(head, committedSeq)) {
-      this.#confirming ??= this.#confirm(committedSeq);
-      throw unavailable('it was reset or restored');
+    if (!isExpected(head, known)) {
+      this.#confirming ??= this.#confirm(known);
+      throw unavailable('it is older than expected, or was reset or restored');
     }
-    this.observe(head.seq);
     return head;
   }
 
-  #isExpected(head: LogHead, committedSeq: number): boolean {
-    return head.epoch === this.epoch && head.seq >= committedSeq;
+  /** Reports that the event log was replaced, if the database confirms it. Never rejects. */
+  async #confirm(known: KnownLog): Promise<void> {
+    const isReplaced = await this.#parts.confirmReplacement(known).catch(() => false);
+    if (isReplaced) this.#parts.onReplaced();
+    else this.#confirming = undefined; // The next unexpected head tries again.
   }
+}
 
-  /** Reports that the event log was replaced, unless a reading is as expected or fails. Never rejects. */
-  async #confirm(committedSeq: number): Promise<void> {
-    for (let left = confirmation.readings; left > 0; left -= 1) {
-      await wait(confirmation.pauseMs);
-      const head = await this.#parts.readHead().catch(() => undefined);
-      if (head !== undefined && !this.#isExpected(head, committedSeq)) continue;
-      this.#confirming = undefined;
-      return;
-    }
-    this.#parts.onReplaced(committedSeq);
-  }
+function isExpected(head: VerifiableHead, { epoch, seq, own }: KnownLog): boolean {
+  const ownCreatedAt = head.own_created_at ?? own.createdAt;
+  return head.epoch === epoch && head.seq >= seq && ownCreatedAt === own.createdAt;
+}
+
+/** Builds the columns of `log_head` from which a replacement is detected. */
+export function headColumns({ own }: KnownLog): Sql {
+  return sql`epoch, seq,
+    (select entry.created_at from events entry where entry.seq = ${own.seq}) as own_created_at`;
 }
 
 /** Reads the head row; undefined when there is none. */
@@ -84,18 +124,23 @@ export async function readHead(db: Database): Promise<LogHead | undefined> {
 }
 
 /**
- * Starts a new epoch if the newest sequence number went back, because numbers that clients have
- * received would be used again. Never rejects; if it fails, the operator has to reset the epoch.
+ * Returns whether the event log was replaced. If it still has the known epoch, a new one is started,
+ * because numbers that clients have received would be used again. A single update does both, so the
+ * primary decides by what it has stored: a read-only standby rejects the update, which confirms nothing.
  */
-export async function startNewEpoch(
+export async function confirmReplacement(
   db: Database,
-  { epoch, seq }: LogHead,
+  { epoch, seq, own }: KnownLog,
   newEpoch: string,
-): Promise<void> {
-  const updating = db.execute(
-    sql`update log_head set epoch = ${newEpoch} where id = 1 and epoch = ${epoch} and seq < ${seq}`,
+): Promise<boolean> {
+  const updatedRows = await db.execute(
+    sql`update log_head set epoch = case when epoch = ${epoch} then ${newEpoch} else epoch end
+      where id = 1 and (epoch <> ${epoch} or seq < ${seq} or exists (
+        select 1 from events entry
+        where entry.seq = ${own.seq} and entry.created_at <> ${own.createdAt}
+      ))`,
   );
-  await updating.catch(() => undefined);
+  return updatedRows > 0;
 }
 
 function unavailable(state: string): Failure {

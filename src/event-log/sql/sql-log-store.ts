@@ -18,7 +18,15 @@ import type {
 import { storedBytesMax } from '../stored-size.js';
 import { SqlAppender } from './appender.js';
 import { sweepIdempotencyKeys } from './idempotency.js';
-import { LogGeneration, type LogHead, readHead, startNewEpoch } from './log-generation.js';
+import {
+  confirmReplacement,
+  headColumns,
+  type KnownLog,
+  LogGeneration,
+  type LogHead,
+  readHead,
+  type VerifiableHead,
+} from './log-generation.js';
 import { noPublisherKeys, type PublisherKeys } from './publisher-keys.js';
 import { trimRange } from './trim.js';
 import { lastTrimmed } from './trimmed-audiences.js';
@@ -45,7 +53,7 @@ interface EntryRow extends EventRow {
   readonly control: string | null;
 }
 
-interface StateRow extends LogHead {
+interface StateRow extends VerifiableHead {
   readonly trimmed_seq: number;
   readonly events: number;
   readonly bytes: number;
@@ -99,18 +107,17 @@ export class SqlLogStore implements LogStore {
   ): Promise<SqlLogStore> {
     const head = (await readHead(db)) ?? (await createLog(db, newEpoch));
     const generation = new LogGeneration(head, {
-      readHead: () => readHead(db),
-      onReplaced: (committedSeq) => {
-        void startNewEpoch(db, { ...head, seq: committedSeq }, `${newEpoch}r`).finally(onReplaced);
-      },
+      confirmReplacement: (known) => confirmReplacement(db, known, `${newEpoch}r`),
+      onReplaced,
     });
     return new SqlLogStore(db, wallClock, generation, keys);
   }
 
   async state(): Promise<LogState> {
     return toLogState(
-      await this.#readHead<StateRow>(
-        sql`select epoch, seq, trimmed_seq, events, bytes from log_head where id = 1`,
+      await this.#observe<StateRow>(
+        (known) =>
+          sql`select ${headColumns(known)}, trimmed_seq, events, bytes from log_head where id = 1`,
       ),
     );
   }
@@ -124,8 +131,8 @@ export class SqlLogStore implements LogStore {
       keyId === undefined
         ? sql`0`
         : sql`case when ${this.#keys.areActive([keyId])} then 0 else 1 end`;
-    const head = await this.#readHead<LogHead & { readonly is_revoked: number }>(
-      sql`select epoch, seq, ${isRevoked} as is_revoked from log_head where id = 1`,
+    const head = await this.#observe<LogHead & { readonly is_revoked: number }>(
+      () => sql`select epoch, seq, ${isRevoked} as is_revoked from log_head where id = 1`,
     );
     return { seq: head.seq, isRevoked: head.is_revoked === 1 };
   }
@@ -176,6 +183,7 @@ export class SqlLogStore implements LogStore {
         ? toLoggedEvent(row, audiencesBySeq.get(row.seq) ?? [])
         : { seq: row.seq, control },
     );
+    this.#generation.recordEntry(rows.at(-1)?.seq ?? 0);
     return { entries, upTo };
   }
 
@@ -235,10 +243,10 @@ export class SqlLogStore implements LogStore {
     return row?.seq ?? rangeEnd;
   }
 
-  async #readHead<Row extends LogHead>(statement: Sql): Promise<Row> {
-    const committedSeq = this.#generation.seq;
-    const [row] = await this.#db.query<Row>(statement);
-    return this.#generation.verify(row, committedSeq);
+  async #observe<Row extends VerifiableHead>(toQuery: (known: KnownLog) => Sql): Promise<Row> {
+    const { known } = this.#generation;
+    const [row] = await this.#db.query<Row>(toQuery(known));
+    return this.#generation.observe(row, known);
   }
 
   /**
@@ -259,7 +267,7 @@ export class SqlLogStore implements LogStore {
         where audience = ${audience} and seq > ${after} and seq <= ${upTo}
         order by seq limit ${limit}`,
     );
-    const committedSeq = this.#generation.seq;
+    const { known } = this.#generation;
     const rows = await this.#db.query<HeadRow & (PageRow | { readonly seq: null })>(
       sql`select log_head.epoch, log_head.seq as head_seq, log_head.trimmed_seq, page.*
         from log_head left join (
@@ -272,7 +280,7 @@ export class SqlLogStore implements LogStore {
         where log_head.id = 1 order by page.seq`,
     );
     const [head] = rows;
-    this.#generation.verify(head && { epoch: head.epoch, seq: head.head_seq }, committedSeq);
+    this.#generation.observe(head && { epoch: head.epoch, seq: head.head_seq }, known);
     return {
       rows: rows.flatMap((row) => (row.seq === null ? [] : row)),
       trimmedSeq: head?.trimmed_seq ?? 0,
