@@ -75,7 +75,7 @@ export class EventLog {
     this.epoch = state.epoch;
     this.#delivery = new LogDelivery({ store, log, wallClock }, state);
     this.#resumeResolver = new ResumeResolver(store);
-    this.#stateRead = new SharedCall(() => store.state());
+    this.#stateRead = new SharedCall(() => this.#readConfirmedState());
     this.#queue = new AppendQueue({
       store,
       onAppended: (added) => this.#delivery.deliverAppended(added),
@@ -84,7 +84,7 @@ export class EventLog {
   }
 
   static async open(options: EventLogOptions): Promise<EventLog> {
-    return new EventLog(options, await options.store.state());
+    return new EventLog(options, await confirmState(options.store, await options.store.state()));
   }
 
   /** Number of the newest entry that was delivered or applied. */
@@ -255,8 +255,27 @@ export class EventLog {
     const { seq, isRevoked } = await this.#store.readPublishSnapshot(keyId);
     if (isRevoked) throw createRevokedKeyFailure();
     if (this.head < seq) await this.catchUp();
+    if (this.head < seq) {
+      const message = 'Cannot publish: the head of the event log is uncertain';
+      throw new Failure('service_unavailable', message, { retryAfterMs: 1000 });
+    }
     return nothingAppended;
   }
+
+  /** Reads the state, and confirms a head that this process has not applied. */
+  async #readConfirmedState(): Promise<LogState> {
+    const state = await this.#store.state();
+    return state.seq <= this.head ? state : confirmState(this.#store, state);
+  }
+}
+
+/**
+ * Reads the state again, and returns the one with the lower head. From a head that was too high, a stream or
+ * this process would ignore the entries up to it.
+ */
+async function confirmState(store: LogStore, first: LogState): Promise<LogState> {
+  const second = await store.state();
+  return second.seq < first.seq ? second : first;
 }
 
 /** Creates the failure for an idempotency key, of an event or of the request, that was used before. */

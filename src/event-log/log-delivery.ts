@@ -55,7 +55,7 @@ export class LogDelivery {
   #subscriber = noSubscriber;
   #hasLoggedUnknownEntry = false;
   #head: number;
-  /** Number of the newest entry known to be in the event log, whether delivered or not. */
+  /** Number of the newest event that this process has appended, whether delivered or not. */
   #committedSeq: number;
 
   /** Entries up to that of `state` are not delivered. */
@@ -127,15 +127,16 @@ export class LogDelivery {
   async #deliverPending(): Promise<void> {
     const { store } = this.#parts;
     const { seq } = await store.state();
-    this.#committedSeq = Math.max(this.#committedSeq, seq);
-    while (this.#head < this.#committedSeq) {
-      const range = {
-        after: this.#head,
-        upTo: Math.min(this.#committedSeq, this.#head + catchUpMax.entries),
-      };
+    for (;;) {
+      const end = Math.max(seq, this.#committedSeq);
+      if (this.#head >= end) return;
+      const range = { after: this.#head, upTo: Math.min(end, this.#head + catchUpMax.entries) };
       const { entries, upTo } = await store.readAll(range, catchUpMax.bytes);
       for (const entry of entries) if (entry.seq === this.#head + 1) this.#apply(entry);
-      if (this.#head < upTo) this.#skipTo(upTo);
+      if (this.#head >= upTo) continue;
+      // Entries are missing because they were trimmed, or because the head that was read was too high.
+      if ((await store.state()).seq < upTo) return;
+      this.#skipTo(upTo);
     }
   }
 
