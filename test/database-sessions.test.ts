@@ -64,7 +64,6 @@ for (const dialect of ['mariadb', 'mysql'] as const) {
       "sql_mode = 'ANSI_QUOTES,NO_BACKSLASH_ESCAPES'",
       `${isolation} = 'SERIALIZABLE'`,
       "time_zone = '+09:00'",
-      'max_allowed_packet = 1048576',
       "init_connect = 'set names latin1, autocommit = 0, sql_safe_updates = 1'",
     ]) {
       await server.administer(`set global ${setting}`);
@@ -76,12 +75,6 @@ for (const dialect of ['mariadb', 'mysql'] as const) {
     await server.administer(`grant all on ${cluster.env['DB_NAME']}.* to 'plain'@'%'`);
 
     const account = { DB_USERNAME: 'plain', DB_PASSWORD: 'plain' };
-    const { port } = await cluster.start(account);
-    const client = await H2Client.connect(`https://127.0.0.1:${port}`);
-    t.after(() => client.destroy());
-    const large = Array(30).fill({ to: 'all', data: 'x'.repeat(60_000) });
-    const { status } = await client.ask('POST', '/events', { bearer: cluster.apiKey, json: large });
-    assert.equal(status, 413); // It could never be written, so it is not 503.
     await assertWorks(t, cluster, account);
   });
 

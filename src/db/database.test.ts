@@ -139,6 +139,19 @@ describe('inserts', () => {
     assert.match(texts[2] ?? '', /^insert into t \(x, y\) values (\(\?, \?\), ){49}\(\?, \?\)$/);
   });
 
+  test('inserts splits rows into statements of at most 256 KiB, with one row at least', () => {
+    const kib = 1024;
+    const createRows = (sizes: readonly number[]) =>
+      sizes.map((size) => [new Uint8Array(size * kib - 2), 'é']);
+    const countRows = (sizes: readonly number[]) =>
+      createInserts(createRows(sizes)).map(({ values }) => values.length / 2);
+
+    assert.deepEqual(countRows([128, 128]), [2]);
+    assert.deepEqual(countRows([128, 127, 2, 255, 1]), [2, 1, 2]);
+    assert.deepEqual(countRows([300, 1, 300, 300]), [1, 1, 1, 1]);
+    assert.deepEqual(countRows([1, 300]), [1, 1]);
+  });
+
   test('inserts refuses invalid values and rows of different lengths', () => {
     assert.throws(() => createInserts([[1, Number.NaN]]), /Cannot bind NaN/);
     for (const unevenRows of [

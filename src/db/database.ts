@@ -149,24 +149,48 @@ function flattenRows(rows: readonly (readonly Value[])[]): Value[] {
 }
 
 const insertRowsMax = 100;
+/** Escaped, at most doubled, this fits a `max_allowed_packet` of 1 MiB of MariaDB and MySQL. */
+const insertBytesMax = 256 * 1024;
 const insertTextCache = new WeakMap<readonly string[], Map<number, readonly string[]>>();
 
 /**
- * Creates `insert into t (x, y) values (a, b), (c, d)` statements of at most 100 rows, none for no
- * rows: ``inserts(sql`insert into t (x, y) values `, rows)``. Large inserts therefore share few
- * texts, which are built once and stay prepared. `prefix` must be a template without parts.
+ * Creates `insert into t (x, y) values (a, b), (c, d)` statements of at most 100 rows and 256 KiB, or of
+ * one larger row; none for no rows: ``inserts(sql`insert into t (x, y) values `, rows)``. Large inserts
+ * therefore share few texts, which are built once and stay prepared. `prefix` must be a template without
+ * parts.
  */
 export function inserts(prefix: Sql, rows: readonly (readonly Value[])[]): Sql[] {
   const textsByCount = insertTextCache.get(prefix.texts) ?? new Map<number, readonly string[]>();
   insertTextCache.set(prefix.texts, textsByCount);
   const statements: Sql[] = [];
-  for (let start = 0; start < rows.length; start += insertRowsMax) {
-    const batch = rows.slice(start, start + insertRowsMax);
+  for (let start = 0; start < rows.length; ) {
+    const batch = takeBatch(rows, start);
+    start += batch.length;
     const texts = textsByCount.get(batch.length) ?? sql`${prefix}${tuples(batch)}`.texts;
     textsByCount.set(batch.length, texts);
     statements.push({ texts, values: flattenRows(batch), hasVariableArity: true });
   }
   return statements;
+}
+
+function takeBatch(
+  rows: readonly (readonly Value[])[],
+  start: number,
+): readonly (readonly Value[])[] {
+  const batch = rows.slice(start, start + insertRowsMax);
+  let bytes = 0;
+  const count = batch.findIndex((row, index) => {
+    bytes += getBytes(row);
+    return index > 0 && bytes > insertBytesMax;
+  });
+  return count < 0 ? batch : batch.slice(0, count);
+}
+
+function getBytes(row: readonly Value[]): number {
+  return row.reduce<number>((sum, value) => {
+    if (typeof value === 'string') return sum + Buffer.byteLength(value);
+    return value instanceof Uint8Array ? sum + value.byteLength : sum;
+  }, 0);
 }
 
 /** Returns the placeholder for the value at a position, counted from 1. */

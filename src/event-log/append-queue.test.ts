@@ -66,6 +66,19 @@ test('when the store becomes unavailable while a group is retried one by one, th
   assert.deepEqual(getSeqs(await append('f')), [3]);
 });
 
+test('an append that is too large alone does not fail the appends of its group or behind it', async () => {
+  const { append, failures, groups } = openQueue();
+  const tooLarge = new Failure('payload_too_large', 'Cannot write rows: too large');
+  failures.push(undefined, tooLarge, undefined, tooLarge);
+
+  const first = ['a', 'b', 'c', 'd'].map(append);
+  await first[1];
+  const outcomes = await getOutcomes([...first, append('e')]);
+
+  assert.deepEqual(outcomes, [true, true, false, true, true]);
+  assert.deepEqual(groups, ['a', 'b c d', 'b', 'c', 'd', 'e']);
+});
+
 test('after a failed group was retried one by one, appends share transactions again', async () => {
   const { append, failures, groups } = openQueue();
   failures.push(undefined, new Error('one is bad'));

@@ -35,7 +35,8 @@ const waitingMax: Size = { events: 20_000, recipients: 200_000, bytes: 64 * mib 
  * 1000 events, 10,000 recipients or 4 MiB of data; a larger request is written alone. At most 20,000
  * events, 200,000 recipients or 64 MiB of data can wait; beyond that `append` rejects with
  * `service_unavailable`, unless no other request waits. When the store is unavailable,
- * every waiting request is rejected.
+ * every waiting request is rejected. After any other error the requests of the group are written one by
+ * one, so that only those that fail alone are rejected.
  */
 export class AppendQueue {
   readonly #options: AppendQueueOptions;
@@ -117,7 +118,7 @@ export class AppendQueue {
   }
 
   async #fail(group: readonly QueuedAppend[], cause: unknown): Promise<undefined> {
-    const isStoreUnavailable = cause instanceof Failure;
+    const isStoreUnavailable = cause instanceof Failure && cause.name === 'service_unavailable';
     if (group.length > 1 && !isStoreUnavailable) {
       // A request that fails must not fail the whole group, so each one is retried on its own.
       this.#queue.unshift(...group);
