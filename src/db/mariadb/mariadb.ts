@@ -47,7 +47,7 @@ const timeoutError = (): Error => unavailable('timeout');
 export class MariadbDatabase implements Database {
   readonly dialect: 'mariadb' | 'mysql';
   readonly #transactionMs: number;
-  readonly #packetBytesMax: number;
+  #packetBytesMax: number;
   readonly #pools: MariadbPools<Pool>;
   readonly #transactionSql: ReturnType<typeof buildTransactionSql>;
   readonly #limiter: ConcurrencyLimiter;
@@ -76,7 +76,7 @@ export class MariadbDatabase implements Database {
       // Longer than the limit in the database server, because this timeout closes the connection.
       socketTimeout: statementMs + 1000,
     };
-    this.#pools = new MariadbPools(() => createPool(poolConfig));
+    this.#pools = new MariadbPools(() => this.#openPool(poolConfig));
   }
 
   /**
@@ -118,6 +118,18 @@ export class MariadbDatabase implements Database {
   close(): Promise<void> {
     this.#closing ??= this.#limiter.close().then(() => this.#pools.close());
     return this.#closing;
+  }
+
+  #openPool(config: PoolConfig): Pool {
+    const pool = createPool(config);
+    // A connection keeps the value that the server had when it was opened.
+    void readPacketBytesMax(pool).then(
+      (bytes) => {
+        this.#packetBytesMax = bytes;
+      },
+      () => undefined, // Keeps the value of the pool before. Statements report that the server is unavailable.
+    );
+    return pool;
   }
 
   #run<Result>(work: (pool: Pool) => Promise<Result>): Promise<Result> {
@@ -241,6 +253,11 @@ interface ServerFacts {
   readonly packetBytesMax: number;
 }
 
+async function readPacketBytesMax(connection: MariadbConnection): Promise<number> {
+  const rows = await connection.query('select @@max_allowed_packet as bytes');
+  return Number((rows as { bytes: number }[])[0]?.bytes);
+}
+
 /** Throws when the database server cannot be reached, or is not of the dialect of the settings. */
 async function checkServer(options: DatabaseServerOptions): Promise<ServerFacts> {
   let version: string;
@@ -248,8 +265,7 @@ async function checkServer(options: DatabaseServerOptions): Promise<ServerFacts>
   try {
     const connection = await connectMariadb(options);
     version = connection.serverVersion();
-    const [row] = await connection.query('select @@max_allowed_packet as bytes');
-    packetBytesMax = Number(row.bytes);
+    packetBytesMax = await readPacketBytesMax(connection);
     await connection.end();
   } catch (error) {
     throw mariadbOpenError(options, error);
