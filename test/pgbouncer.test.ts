@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -34,15 +34,20 @@ function getSkipReason(): string | false {
 const serverConnections = 4;
 
 /**
- * Returns Debian's settings except for access and pooling: nothing is adapted to Herald. When other tests
- * use all connections of PostgreSQL, the pooler retries after one second instead of 15.
+ * Starts PgBouncer with Debian's settings except for access and pooling: nothing is adapted to Herald. When
+ * other tests use all connections of PostgreSQL, the pooler retries after one second instead of 15.
  */
-function buildSettings(
-  { host, port }: DatabaseServerOptions,
-  folder: string,
-  listenPort: number,
-): string {
-  return `[databases]
+async function startPooler(
+  { host, port, username, password }: DatabaseServerOptions,
+  settings: string,
+): Promise<Pooler> {
+  const listenPort = await freePort();
+  const folder = mkdtempSync(join(tmpdir(), 'herald-pgbouncer-'));
+  chmodSync(folder, 0o755); // The pooler reads it as `nobody`, not as root.
+  writeFileSync(join(folder, 'users'), `"${username}" "${password}"\n`);
+  writeFileSync(
+    join(folder, 'settings'),
+    `[databases]
     * = host=${host} port=${port}
     [pgbouncer]
     listen_addr = 127.0.0.1
@@ -50,16 +55,45 @@ function buildSettings(
     unix_socket_dir =
     auth_type = trust
     auth_file = ${join(folder, 'users')}
-    pool_mode = transaction
     default_pool_size = ${serverConnections}
     server_login_retry = 1
-    max_client_conn = 100`;
+    max_client_conn = 100
+    ${settings}`,
+  );
+  const user = process.getuid?.() === 0 ? ['-u', 'nobody'] : [];
+  const pooler = spawn(command ?? '', [...user, join(folder, 'settings')]);
+  process.once('exit', () => pooler.kill());
+  let output = '';
+  pooler.stderr.on('data', (text) => {
+    output += text;
+  });
+  await until(() => {
+    if (pooler.exitCode !== null) throw new Error(`pgbouncer did not start: ${output}`);
+    return output.includes('process up');
+  });
+  return {
+    port: listenPort,
+    async stop() {
+      const closed = once(pooler, 'close');
+      pooler.kill();
+      await closed;
+      rmSync(folder, { recursive: true, force: true });
+    },
+  };
+}
+
+interface Pooler {
+  readonly port: number;
+  stop(): Promise<void>;
+}
+
+/** Returns the options of a test server behind a pooler. */
+function routeThrough(pooler: Pooler, options: DatabaseServerOptions): DatabaseServerOptions {
+  return { ...options, host: '127.0.0.1', port: pooler.port };
 }
 
 describe('postgres behind a transaction pooler', { skip }, () => {
-  const folder = mkdtempSync(join(tmpdir(), 'herald-pgbouncer-'));
-  let pooler: ChildProcess | undefined;
-  let port = 0;
+  let pooler: Pooler;
   let pooled: TestServer;
 
   /** Routes a test server through the pooler. Creates the database, because the pooler hides a missing one. */
@@ -67,36 +101,18 @@ describe('postgres behind a transaction pooler', { skip }, () => {
     if (typeof testServer === 'string') throw new Error(testServer);
     const { options, ...rest } = testServer;
     await testServer.administer(`create database ${options.database}`);
-    return { ...rest, options: { ...options, host: '127.0.0.1', port, prepare: false } };
+    return { ...rest, options: { ...routeThrough(pooler, options), prepare: false } };
   }
 
   before(async () => {
     if (typeof server === 'string') throw new Error(server);
-    port = await freePort();
-    const { username, password } = server.options;
-    chmodSync(folder, 0o755); // The pooler reads it as `nobody`, not as root.
-    writeFileSync(join(folder, 'users'), `"${username}" "${password}"\n`);
-    writeFileSync(join(folder, 'settings'), buildSettings(server.options, folder, port));
-    const user = process.getuid?.() === 0 ? ['-u', 'nobody'] : [];
-    pooler = spawn(command ?? '', [...user, join(folder, 'settings')]);
-    process.once('exit', () => pooler?.kill());
-    let output = '';
-    pooler.stderr?.on('data', (text) => {
-      output += text;
-    });
-    await until(() => {
-      if (pooler?.exitCode !== null) throw new Error(`pgbouncer did not start: ${output}`);
-      return output.includes('process up');
-    });
+    pooler = await startPooler(server.options, 'pool_mode = transaction');
     pooled = await routeThroughPooler(server);
     await migrate(pooled.options);
   });
 
   after(async () => {
-    const closed = pooler && once(pooler, 'close');
-    pooler?.kill();
-    await closed;
-    rmSync(folder, { recursive: true, force: true });
+    await pooler.stop();
     if (typeof server !== 'string') await server.drop();
   });
 
@@ -166,4 +182,31 @@ describe('postgres behind a transaction pooler', { skip }, () => {
       );
     }
   });
+});
+
+test('a pooler that ignores session settings is named at start, even if the role sets the same time limits', {
+  skip,
+}, async (t) => {
+  const testServer = await findServer('postgres');
+  if (typeof testServer === 'string') return;
+  const { options, administer, drop } = testServer;
+  t.after(drop);
+  await migrate(options);
+  // As docs/databases.md recommends.
+  await administer(`alter database ${options.database} set statement_timeout = '15s'`);
+  const ignored = [
+    ...['statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout'],
+    ...['idle_session_timeout', 'default_transaction_isolation', 'herald.process'],
+  ];
+  const pooler = await startPooler(
+    options,
+    `pool_mode = transaction
+    ignore_startup_parameters = ${ignored.join(',')}`,
+  );
+  t.after(() => pooler.stop());
+
+  await assert.rejects(
+    openDatabase({ ...routeThrough(pooler, options), statementMs: 15_000 }),
+    /Cannot open database: a pooler between ignores session settings: set DB_PREPARE=false/,
+  );
 });

@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import type { DatabaseServerOptions } from '../options.js';
 
 /**
@@ -6,6 +7,8 @@ import type { DatabaseServerOptions } from '../options.js';
  */
 const sessionSettings = {
   default_transaction_isolation: 'read committed',
+  // Only this process can set it, so a session that has it received the other settings, too.
+  'herald.process': randomBytes(8).toString('hex'),
   standard_conforming_strings: 'on',
   TimeZone: 'UTC',
 } as const;
@@ -38,7 +41,7 @@ export const sessionQuery = `select
   current_setting('client_encoding') as client_encoding,
   current_setting('default_transaction_isolation') as default_transaction_isolation,
   current_setting('standard_conforming_strings') as standard_conforming_strings,
-  (select setting from pg_settings where name = 'statement_timeout') as statement_timeout`;
+  current_setting('herald.process', true) as process`;
 
 /**
  * Throws when the database cannot store all texts, or when a session has another state than the one that
@@ -46,7 +49,7 @@ export const sessionQuery = `select
  */
 export function assertSessionState(
   state: object | undefined,
-  { database, prepare, statementMs }: DatabaseServerOptions,
+  { database, prepare }: DatabaseServerOptions,
 ): void {
   const row = state as Readonly<Record<string, unknown>> | undefined;
   const fail = (reason: string) => new Error(`Cannot open database: ${reason}`);
@@ -54,7 +57,7 @@ export function assertSessionState(
     const cure = `create it again with "encoding 'UTF8' template template0"`;
     throw fail(`${database} has the encoding ${row?.['server_encoding']}, not UTF8: ${cure}`);
   }
-  if (prepare && row['statement_timeout'] !== String(statementMs)) {
+  if (prepare && row['process'] !== sessionSettings['herald.process']) {
     throw fail('a pooler between ignores session settings: set DB_PREPARE=false');
   }
   const expected: Readonly<Record<string, string>> = {
