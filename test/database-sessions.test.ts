@@ -1,12 +1,15 @@
 import assert from 'node:assert/strict';
 import { type AddressInfo, connect, createServer } from 'node:net';
-import { type TestContext, test } from 'node:test';
+import { after, before, describe, type TestContext, test } from 'node:test';
 import { withAccounts } from '../src/commands/accounts.js';
 import { loadConfig } from '../src/config/config.js';
 import { migrate } from '../src/db/migrations/migrate.js';
 import { openDatabase } from '../src/db/open.js';
 import { H2Client } from './support/clients/h2-client.js';
-import { createDedicatedServer } from './support/databases/dedicated-server.js';
+import {
+  createDedicatedServer,
+  type DedicatedServer,
+} from './support/databases/dedicated-server.js';
 import { findServer } from './support/databases/test-server.js';
 import { type Cluster, clusterOn } from './support/servers/cluster.js';
 import type { Env } from './support/servers/seed.js';
@@ -50,32 +53,50 @@ async function assertWorks(t: TestContext, cluster: Cluster, env: Env): Promise<
 }
 
 for (const dialect of ['mariadb', 'mysql'] as const) {
-  const server = await createDedicatedServer(dialect);
+  const dedicated = await createDedicatedServer(dialect);
+  const prefix = dialect === 'mysql' ? 'transaction' : 'tx';
 
-  test(`${dialect}: Herald works on a server whose sessions have other defaults`, {
-    skip: typeof server === 'string' ? server : false,
-  }, async (t) => {
-    if (typeof server === 'string') return;
-    await server.start();
-    const isolation = dialect === 'mysql' ? 'transaction_isolation' : 'tx_isolation';
-    for (const setting of [
-      'autocommit = 0',
-      "completion_type = 'CHAIN'",
-      "sql_mode = 'ANSI_QUOTES,NO_BACKSLASH_ESCAPES'",
-      `${isolation} = 'SERIALIZABLE'`,
-      "time_zone = '+09:00'",
-      "init_connect = 'set names latin1, autocommit = 0, sql_safe_updates = 1'",
-    ]) {
-      await server.administer(`set global ${setting}`);
-    }
-    const cluster = await clusterOn(t, server);
-    t.after(() => server.remove());
-    // `init_connect` does not apply to root.
-    await server.administer("create user 'plain'@'%' identified by 'plain'");
-    await server.administer(`grant all on ${cluster.env['DB_NAME']}.* to 'plain'@'%'`);
+  describe(`${dialect} with other defaults`, {
+    skip: typeof dedicated === 'string' ? dedicated : false,
+  }, () => {
+    const server = dedicated as DedicatedServer; // Otherwise the tests are skipped.
+    before(() => server.start());
+    after(() => server.remove());
 
-    const account = { DB_USERNAME: 'plain', DB_PASSWORD: 'plain' };
-    await assertWorks(t, cluster, account);
+    test('Herald works on a server whose sessions have other defaults', async (t) => {
+      for (const setting of [
+        'autocommit = 0',
+        "completion_type = 'CHAIN'",
+        "sql_mode = 'ANSI_QUOTES,NO_BACKSLASH_ESCAPES'",
+        `${prefix}_isolation = 'SERIALIZABLE'`,
+        "time_zone = '+09:00'",
+        'max_join_size = 1',
+        'sql_select_limit = 10',
+        'unique_checks = 0',
+        "init_connect = 'set names latin1, autocommit = 0, sql_safe_updates = 1'",
+      ]) {
+        await server.administer(`set global ${setting}`);
+      }
+      const cluster = await clusterOn(t, server);
+      // `init_connect` does not apply to root.
+      await server.administer("create user 'plain'@'%' identified by 'plain'");
+      await server.administer(`grant all on ${cluster.env['DB_NAME']}.* to 'plain'@'%'`);
+
+      const account = { DB_USERNAME: 'plain', DB_PASSWORD: 'plain' };
+      await assertWorks(t, cluster, account);
+    });
+
+    test('transactions that are read-only by default are named at start', async () => {
+      await migrate(server.options);
+      await server.administer(`set global ${prefix}_read_only = 1`);
+
+      await assert.rejects(
+        openDatabase(server.options),
+        /Cannot open database: its transactions are read-only by default: set global/,
+      );
+
+      await server.administer(`set global ${prefix}_read_only = 0`);
+    });
   });
 
   const shared = await findServer(dialect);

@@ -12,13 +12,16 @@ const variables: readonly SessionVariable[] = [
   ['completion_type', "'NO_CHAIN'", 'NO_CHAIN'],
   ['foreign_key_checks', '1', '1'],
   ['sql_auto_is_null', '0', '0'],
+  ['sql_big_selects', '1', '1'], // Otherwise `max_join_size` refuses statements.
   [
     'sql_mode',
     "'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'",
     'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION',
   ],
   ['sql_safe_updates', '0', '0'],
+  ['sql_select_limit', '9007199254740991', '9007199254740991'], // 2^53 - 1, because larger numbers cannot be read.
   ['time_zone', "'+00:00'", '+00:00'],
+  ['unique_checks', '1', '1'],
 ];
 
 /** Set by `set names`, and verified with the variables. */
@@ -70,18 +73,25 @@ export function buildTransactionSql({ dialect, connectMs, statementMs }: Databas
 
 /** Builds the query whose row `assertSessionState` checks. */
 export function buildSessionQuery(dialect: DatabaseServerOptions['dialect']): string {
-  const isolation = dialect === 'mysql' ? 'transaction_isolation' : 'tx_isolation';
+  const prefix = dialect === 'mysql' ? 'transaction' : 'tx';
   const names = [...variables.map(([name]) => name), ...charsetVariables];
   const columns = names.map((name) => `@@session.${name} as ${name}`);
-  return `select ${[...columns, `@@session.${isolation} as isolation`].join(', ')}`;
+  columns.push(`@@session.${prefix}_isolation as isolation`);
+  columns.push(`@@session.${prefix}_read_only as is_read_only`);
+  return `select ${columns.join(', ')}`;
 }
 
 /**
  * Throws when a session has another state than the one that Herald has set, as behind a proxy that hands
- * statements to several connections. The message names the variables.
+ * statements to several connections. The message names the variables. Also throws when transactions are
+ * read-only by default, which Herald does not override, because it can protect an old primary after a failover.
  */
 export function assertSessionState(state: object | undefined): void {
   const row = state as Readonly<Record<string, unknown>> | undefined;
+  if (Number(row?.['is_read_only']) === 1) {
+    const cure = 'set global transaction_read_only = 0 (MariaDB before 11.1: tx_read_only)';
+    throw new Error(`Cannot open database: its transactions are read-only by default: ${cure}`);
+  }
   const expected: Readonly<Record<string, string>> = {
     ...Object.fromEntries(variables.map(([name, , read]) => [name, read])),
     ...Object.fromEntries(charsetVariables.map((name) => [name, 'utf8mb4'])),
