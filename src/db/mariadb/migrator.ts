@@ -1,6 +1,12 @@
 import { createHash } from 'node:crypto';
 import { sql } from '../database.js';
-import type { MigrationTarget, Purpose } from '../migrations/target.js';
+import {
+  defaultLockMs,
+  idleSecondsMax,
+  lockedError,
+  type MigrationTarget,
+  type Purpose,
+} from '../migrations/target.js';
 import type { DatabaseServerOptions } from '../options.js';
 import type { SqlExecutor } from '../transaction.js';
 import {
@@ -11,7 +17,6 @@ import {
 } from './errors.js';
 import { connectMariadb, executeOn, type MariadbConnection, queryOn } from './mariadb.js';
 
-const lockWaitSeconds = 30;
 /** How long DDL waits for a table. Later statements of running processes on that table wait behind it. */
 const tableWaitSeconds = 5;
 
@@ -27,18 +32,18 @@ export async function openMariadbTarget(
   if (connection === undefined) return undefined;
   const executor = createExecutor(connection);
   const name = getLockName(options);
+  const { lockMs = defaultLockMs } = options;
   return {
     read: (work) => work(executor),
     async runExclusively(work) {
-      const [row] = await executor.query<{ taken: number | null }>(
-        sql`select get_lock(${name}, ${lockWaitSeconds}) as taken`,
+      // Before the lock is taken: if the host of this process vanishes, its connection keeps the lock.
+      await connection.query(
+        `set session wait_timeout = ${idleSecondsMax}, session lock_wait_timeout = ${tableWaitSeconds}`,
       );
-      if (row?.taken !== 1) {
-        throw new Error(
-          `Cannot migrate: another migrator has held the lock for ${lockWaitSeconds} s`,
-        );
-      }
-      await connection.query(`set session lock_wait_timeout = ${tableWaitSeconds}`);
+      const [row] = await executor.query<{ taken: number | null }>(
+        sql`select get_lock(${name}, ${lockMs / 1000}) as taken`,
+      );
+      if (row?.taken !== 1) throw lockedError(lockMs);
       return work(executor); // The lock is released when the connection ends.
     },
     close: () => connection.end(),

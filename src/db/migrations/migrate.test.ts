@@ -1,7 +1,11 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { newDatabase, skipFor } from '../../../test/support/databases/new-database.js';
-import { findServer, rawSql } from '../../../test/support/databases/test-server.js';
+import {
+  findServer,
+  rawSql,
+  type ServerDialect,
+} from '../../../test/support/databases/test-server.js';
 import { collectingLog } from '../../../test/support/recording/collecting-log.js';
 import { type Dialect, sql, tuples } from '../database.js';
 import { MariadbDatabase } from '../mariadb/mariadb.js';
@@ -300,6 +304,43 @@ async function describeMigrations(dialect: Dialect): Promise<void> {
         }
       }));
 
+    test('while another migrator holds the lock, migrate rejects and says so', () =>
+      withTarget(async (options) => {
+        if (dialect === 'sqlite') return; // The file is locked: see `file.test.ts`.
+        await migrate(options);
+        const db = await openDatabase(options);
+        try {
+          await db.transaction(async (tx) => {
+            await tx.query(rawSql(lockStatements[dialect](getDatabaseName(options))));
+            await assert.rejects(
+              migrate({ ...options, lockMs: 1000 }),
+              /^Error: Cannot migrate: another npm run sync has held the lock for 1 s/,
+            );
+          });
+        } finally {
+          await db.close();
+        }
+      }));
+
+    test('the database server ends a migrator that is idle for a minute, as when its host vanishes', () =>
+      withTarget(async (options) => {
+        if (dialect === 'sqlite') return; // The operating system releases the lock.
+        const idleLimit =
+          dialect === 'postgres'
+            ? "current_setting('idle_in_transaction_session_timeout')"
+            : "concat(@@session.wait_timeout / 60, 'min')";
+        const record = `create table more as select ${idleLimit} as idle_limit`;
+
+        await migrate(options, {
+          migrations: [...known, { ...extraMigration, statements: [record] }],
+        });
+
+        const db = await openDatabase(options);
+        const [row] = await db.query<{ idle_limit: string }>(sql`select idle_limit from more`);
+        await db.close();
+        assert.match(row?.idle_limit ?? '', /^1(\.0+)?min$/);
+      }));
+
     test('reset drops and recreates all tables, if confirmed', () =>
       withTarget(async (options) => {
         await migrate(options);
@@ -329,6 +370,13 @@ async function describeMigrations(dialect: Dialect): Promise<void> {
       }));
   });
 }
+
+/** What another migrator does first. */
+const lockStatements: Readonly<Record<ServerDialect, (database: string) => string>> = {
+  postgres: () => 'select pg_advisory_xact_lock(4711000017)',
+  mariadb: (database) => `select get_lock('herald:migrate:${database}', 0)`,
+  mysql: (database) => `select get_lock('herald:migrate:${database}', 0)`,
+};
 
 /** Opens and closes the database. Returns the lines that were logged at `info` and above. */
 async function openAndLog(options: DatabaseOptions): Promise<Record<string, unknown>[]> {

@@ -1,5 +1,11 @@
 import { dollar, render, type Sql } from '../database.js';
-import type { MigrationTarget, Purpose } from '../migrations/target.js';
+import {
+  defaultLockMs,
+  idleSecondsMax,
+  lockedError,
+  type MigrationTarget,
+  type Purpose,
+} from '../migrations/target.js';
 import type { DatabaseServerOptions } from '../options.js';
 import type { SqlExecutor } from '../transaction.js';
 import { connectPostgres, type PostgresClient } from './client.js';
@@ -7,6 +13,7 @@ import { getErrorCode, postgresError, postgresOpenError } from './errors.js';
 
 const unknownDatabaseCode = '3D000';
 const duplicateDatabaseCode = '42P04';
+const lockTimeoutCode = '55P03';
 const lockKey = 4_711_000_017; // Arbitrary, but the same in every version of Herald.
 
 /**
@@ -34,7 +41,7 @@ export async function openPostgresTarget(
     ): Promise<Result> {
       let result: { readonly value: Result } | undefined;
       await client.begin(async (transaction) => {
-        await acquireLock(transaction);
+        await acquireLock(transaction, options);
         result = { value: await work(createExecutor(transaction)) };
       });
       if (result === undefined) throw new Error('Cannot migrate: the transaction did not run');
@@ -60,11 +67,23 @@ async function createDatabase(options: DatabaseServerOptions): Promise<void> {
   }
 }
 
-/** Acquires the migration lock. The end of the transaction or of the connection releases it. */
-async function acquireLock(client: Pick<PostgresClient, 'unsafe'>): Promise<void> {
+/**
+ * Acquires the migration lock. The end of the transaction or of the connection releases it. If the host of
+ * this process vanishes, the database server ends the transaction, because publishers may wait for its locks.
+ */
+async function acquireLock(
+  client: Pick<PostgresClient, 'unsafe'>,
+  { lockMs = defaultLockMs }: DatabaseServerOptions,
+): Promise<void> {
   await client.unsafe(`set local statement_timeout = 0`);
-  await client.unsafe(`set local lock_timeout = '30s'`);
-  await client.unsafe(`select pg_advisory_xact_lock(${lockKey})`);
+  await client.unsafe(`set local idle_in_transaction_session_timeout = '${idleSecondsMax}s'`);
+  await client.unsafe(`set local lock_timeout = ${lockMs}`);
+  try {
+    await client.unsafe(`select pg_advisory_xact_lock(${lockKey})`);
+  } catch (error) {
+    if (getErrorCode(error) !== lockTimeoutCode) throw error;
+    throw lockedError(lockMs);
+  }
   await client.unsafe(`set local lock_timeout = '5s'`);
 }
 
