@@ -9,7 +9,7 @@ import {
 import type { DatabaseServerOptions } from '../options.js';
 import type { SqlExecutor } from '../transaction.js';
 import { connectPostgres, type PostgresClient } from './client.js';
-import { getErrorCode, postgresError, postgresOpenError } from './errors.js';
+import { getErrorCode, isConnectionLost, postgresError, postgresOpenError } from './errors.js';
 
 const unknownDatabaseCode = '3D000';
 const duplicateDatabaseCode = '42P04';
@@ -36,19 +36,41 @@ export async function openPostgresTarget(
   }
   return {
     read: (work) => work(createExecutor(client)),
-    async runExclusively<Result>(
-      work: (executor: SqlExecutor) => Promise<Result>,
-    ): Promise<Result> {
-      let result: { readonly value: Result } | undefined;
-      await client.begin(async (transaction) => {
-        await acquireLock(transaction, options);
-        result = { value: await work(createExecutor(transaction)) };
-      });
-      if (result === undefined) throw new Error('Cannot migrate: the transaction did not run');
-      return result.value;
-    },
+    runExclusively: (work) =>
+      runTransaction(client, async (executor) => {
+        await acquireLock(executor, options);
+        return work(executor);
+      }),
     close: () => client.end({ timeout: 1 }),
   };
+}
+
+async function runTransaction<Result>(
+  client: PostgresClient,
+  work: (executor: SqlExecutor) => Promise<Result>,
+): Promise<Result> {
+  let hasLostConnection = false;
+  const onLost = (): void => {
+    hasLostConnection = true;
+  };
+  let result: { readonly value: Result } | undefined;
+  try {
+    await client.begin(async (transaction) => {
+      try {
+        result = { value: await work(createExecutor(transaction, onLost)) };
+      } catch (error) {
+        // The package would send a rollback on the closed connection, which ends the process. While
+        // this promise is pending, `begin` rejects as soon as it detects the closed connection.
+        if (hasLostConnection) await new Promise<never>(() => {});
+        throw error;
+      }
+    });
+  } catch (cause) {
+    if (!hasLostConnection && !isConnectionLost(cause)) throw cause;
+    throw new Error('Cannot migrate: the connection was lost: run npm run sync again', { cause });
+  }
+  if (result === undefined) throw new Error('Cannot migrate: the transaction did not run');
+  return result.value;
 }
 
 async function createDatabase(options: DatabaseServerOptions): Promise<void> {
@@ -72,27 +94,32 @@ async function createDatabase(options: DatabaseServerOptions): Promise<void> {
  * this process vanishes, the database server ends the transaction, because publishers may wait for its locks.
  */
 async function acquireLock(
-  client: Pick<PostgresClient, 'unsafe'>,
+  executor: SqlExecutor,
   { lockMs = defaultLockMs }: DatabaseServerOptions,
 ): Promise<void> {
-  await client.unsafe(`set local statement_timeout = 0`);
-  await client.unsafe(`set local idle_in_transaction_session_timeout = '${idleSecondsMax}s'`);
-  await client.unsafe(`set local lock_timeout = ${lockMs}`);
+  const run = (text: string) => executor.execute({ texts: [text], values: [] });
+  await run(`set local statement_timeout = 0`);
+  await run(`set local idle_in_transaction_session_timeout = '${idleSecondsMax}s'`);
+  await run(`set local lock_timeout = ${lockMs}`);
   try {
-    await client.unsafe(`select pg_advisory_xact_lock(${lockKey})`);
+    await run(`select pg_advisory_xact_lock(${lockKey})`);
   } catch (error) {
-    if (getErrorCode(error) !== lockTimeoutCode) throw error;
+    if (getErrorCode((error as Error).cause) !== lockTimeoutCode) throw error;
     throw lockedError(lockMs);
   }
-  await client.unsafe(`set local lock_timeout = '5s'`);
+  await run(`set local lock_timeout = '5s'`);
 }
 
-function createExecutor(client: Pick<PostgresClient, 'unsafe'>): SqlExecutor {
+function createExecutor(
+  client: Pick<PostgresClient, 'unsafe'>,
+  onLost: () => void = () => {},
+): SqlExecutor {
   const run = async (statement: Sql) => {
     const text = render(statement, dollar);
     try {
       return await client.unsafe<object[]>(text, statement.values as (string | number)[]);
     } catch (error) {
+      if (isConnectionLost(error)) onLost();
       throw postgresError(text, error);
     }
   };

@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict';
 import { after, describe, test } from 'node:test';
 import { describeDatabase } from '../../../test/support/databases/database-contract.js';
+import { waitForBlocked } from '../../../test/support/databases/locks.js';
 import { findServer, rawSql } from '../../../test/support/databases/test-server.js';
 import { openTcpProxy } from '../../../test/support/tcp-proxy.js';
 import { until } from '../../../test/support/until.js';
 import { list, sql } from '../database.js';
+import { migrationsByDialect } from '../migrations/list.js';
 import { migrate } from '../migrations/migrate.js';
 import { openDatabase } from '../open.js';
 import type { DatabaseServerOptions } from '../options.js';
@@ -137,6 +139,33 @@ describe('postgres failure handling', { skip }, () => {
       await proxy.close();
     }
   });
+
+  test('a migrator that loses its connection says so, and the next one succeeds', () =>
+    withDatabase({}, async (db) => {
+      const more = {
+        version: migrationsByDialect.postgres.length + 1,
+        name: 'more',
+        statements: ['alter table sessions add column more int'],
+      };
+      const migrations = [...migrationsByDialect.postgres, more];
+      await db.transaction(async (tx) => {
+        await tx.query(sql`select id from sessions`);
+        const migrating = assert.rejects(
+          migrate(options(), { migrations }),
+          /^Error: Cannot migrate: the connection was lost: run npm run sync again$/,
+        );
+        await waitForBlocked(db, 'alter table');
+
+        await db.query(
+          sql`select pg_terminate_backend(pid) from pg_stat_activity
+            where datname = current_database() and query like 'alter table%'`,
+        );
+
+        await migrating; // An unhandled error would end the process, and with it this test.
+      });
+
+      assert.equal((await migrate(options(), { migrations })).applied.length, 1);
+    }));
 
   test('while its role may not log in, statements reject with service_unavailable', async () => {
     if (typeof server === 'string') return;
