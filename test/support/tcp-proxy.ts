@@ -5,6 +5,8 @@ export interface TcpProxy {
   readonly port: number;
   /** Stops forwarding on the open connections, as if the server hung. New connections still work. */
   freeze(): void;
+  /** Forwards no response to a client that has sent this text, without closing its connection. */
+  silenceAfter(text: string): void;
   /** Closes all open connections; new connections are still accepted. */
   cut(): void;
   /** Stops forwarding on open and new connections, without closing any. */
@@ -27,6 +29,7 @@ export async function openTcpProxy(target: { host: string; port: number }): Prom
   const pairs = new Set<readonly [Socket, Socket]>();
   let isBlocked = false;
   let isSilent = false;
+  let silencingText: string | undefined;
   let chunksMax = Number.POSITIVE_INFINITY;
   let nextEnd: { readonly nth: number; readonly ended: () => void } | undefined;
   const cut = (): void => {
@@ -47,8 +50,9 @@ export async function openTcpProxy(target: { host: string; port: number }): Prom
     const end = nextEnd;
     nextEnd = undefined;
     let chunks = 0;
-    client.on('data', () => {
+    client.on('data', (chunk: Buffer) => {
       chunks += 1;
+      if (silencingText !== undefined && chunk.includes(silencingText)) upstream.unpipe(client);
       if (end !== undefined && chunks === end.nth) {
         upstream.unpipe(client);
         client.end(end.ended);
@@ -82,6 +86,9 @@ export async function openTcpProxy(target: { host: string; port: number }): Prom
       isBlocked = false;
       isSilent = false;
       cut();
+    },
+    silenceAfter(text) {
+      silencingText = text;
     },
     cutAt(nth) {
       chunksMax = nth;

@@ -202,5 +202,19 @@ async function describeDialect(dialect: 'mariadb' | 'mysql'): Promise<void> {
         await assert.rejects(openDatabase(options(changes)), message);
       });
     }
+
+    test('open rejects when the database server stops answering after the login', async () => {
+      const proxy = await openTcpProxy(options());
+      try {
+        proxy.silenceAfter('max_allowed_packet');
+        const changes = { host: '127.0.0.1', port: proxy.port, connectMs: 1000 };
+        await assert.rejects(
+          openDatabase(options(changes)),
+          /Cannot open database: no answer from the server/,
+        );
+      } finally {
+        await proxy.close();
+      }
+    });
   });
 }

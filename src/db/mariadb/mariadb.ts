@@ -264,9 +264,14 @@ async function checkServer(options: DatabaseServerOptions): Promise<ServerFacts>
   let packetBytesMax: number;
   try {
     const connection = await connectMariadb(options);
-    version = connection.serverVersion();
-    packetBytesMax = await readPacketBytesMax(connection);
-    await connection.end();
+    try {
+      version = connection.serverVersion();
+      const reading = readPacketBytesMax(connection);
+      packetBytesMax = await withDeadline(reading, options.connectMs, timeoutError);
+      await connection.end();
+    } finally {
+      connection.destroy(); // Does nothing after `end`, which would wait for a pending answer.
+    }
   } catch (error) {
     throw mariadbOpenError(options, error);
   }
