@@ -3,7 +3,7 @@ import { type AddressInfo, connect, createServer } from 'node:net';
 import { after, before, describe, type TestContext, test } from 'node:test';
 import { withAccounts } from '../src/commands/accounts.js';
 import { loadConfig } from '../src/config/config.js';
-import { migrate } from '../src/db/migrations/migrate.js';
+import { migrate, status } from '../src/db/migrations/migrate.js';
 import { openDatabase } from '../src/db/open.js';
 import { H2Client } from './support/clients/h2-client.js';
 import {
@@ -130,12 +130,40 @@ test('postgres: Herald works on a database whose sessions have other defaults', 
     'standard_conforming_strings = off',
     "timezone = 'Asia/Tokyo'",
     "statement_timeout = '1ms'",
+    "idle_session_timeout = '1ms'",
   ]) {
     await cluster.administer(`alter database ${cluster.env['DB_NAME']} set ${setting}`);
   }
 
   await assertWorks(t, cluster, {});
 });
+
+for (const [setting, message] of [
+  ["search_path = ''", /search_path names no schema of .*: alter role … set search_path = public/],
+  [
+    'synchronous_commit = off',
+    /synchronous_commit is off, .*: alter role … set synchronous_commit = on/,
+  ],
+  [
+    'default_transaction_read_only = on',
+    /its transactions are read-only: set DB_HOST to the primary/,
+  ],
+] as const) {
+  test(`postgres: start and \`sync\` refuse ${setting}, and say what to set`, {
+    skip,
+  }, async (t) => {
+    const server = await findServer('postgres');
+    if (typeof server === 'string') return;
+    t.after(() => server.drop());
+    await migrate(server.options);
+    await server.administer(`alter database ${server.options.database} set ${setting}`);
+
+    await assert.rejects(openDatabase(server.options), message);
+    await assert.rejects(migrate(server.options), message);
+    // `sync -- --status` writes nothing.
+    assert.ok(await status(server.options));
+  });
+}
 
 test('postgres: behind a pooler, a default that Herald cannot set is named at start', {
   skip,
@@ -169,6 +197,7 @@ test('postgres: a database that is not UTF-8 is refused at start, and `sync` cre
     openDatabase(server.options),
     /has the encoding LATIN1, not UTF8: create it/,
   );
+  await assert.rejects(migrate(server.options), /has the encoding LATIN1, not UTF8: create it/);
 
   await server.drop();
   await migrate(server.options);

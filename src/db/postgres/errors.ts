@@ -12,7 +12,7 @@ const unavailableStates: readonly (readonly [RegExp, UnavailableReason])[] = [
   [/^58/, 'disk_failing'],
   [/^25006$/, 'read_only'], // A standby, or the old primary after a failover.
   [/^28/, 'login_refused'],
-  [/^(57014|55P03|25P03)$/, 'timeout'], // Statement, lock, idle transaction.
+  [/^(57014|55P03|25P0[34])$/, 'timeout'], // Statement, lock, idle or long transaction.
   [/^53/, 'overloaded'], // Out of memory or connections.
   [/^(08|57P)/, 'unreachable'], // Connection lost, shutdown.
   [/^(57|3D000)/, 'refused'], // Such as a dropped database.

@@ -10,6 +10,7 @@ import type { DatabaseServerOptions } from '../options.js';
 import type { SqlExecutor } from '../transaction.js';
 import { connectPostgres, type PostgresClient } from './client.js';
 import { getErrorCode, isConnectionLost, postgresError, postgresOpenError } from './errors.js';
+import { assertSessionState, sessionQuery } from './session.js';
 
 const unknownDatabaseCode = '3D000';
 const duplicateDatabaseCode = '42P04';
@@ -25,8 +26,9 @@ export async function openPostgresTarget(
   purpose: Purpose,
 ): Promise<MigrationTarget | undefined> {
   const client = connectPostgres(options, { max: 1, hasTimeouts: false });
+  let state: object | undefined;
   try {
-    await client.unsafe('select 1');
+    [state] = await client.unsafe<object[]>(sessionQuery);
   } catch (error) {
     await client.end({ timeout: 0 });
     if (getErrorCode(error) !== unknownDatabaseCode) throw postgresOpenError(options, error);
@@ -34,6 +36,7 @@ export async function openPostgresTarget(
     await createDatabase(options);
     return openPostgresTarget(options, purpose);
   }
+  if (purpose === 'migrate') await checkState(client, state, options);
   return {
     read: (work) => work(createExecutor(client)),
     runExclusively: (work) =>
@@ -43,6 +46,20 @@ export async function openPostgresTarget(
       }),
     close: () => client.end({ timeout: 1 }),
   };
+}
+
+/** Ends the client and throws if Herald could not start on this database. */
+async function checkState(
+  client: PostgresClient,
+  state: object | undefined,
+  options: DatabaseServerOptions,
+): Promise<void> {
+  try {
+    assertSessionState(state, options);
+  } catch (error) {
+    await client.end({ timeout: 0 });
+    throw error;
+  }
 }
 
 async function runTransaction<Result>(
@@ -99,6 +116,10 @@ async function acquireLock(
 ): Promise<void> {
   const run = (text: string) => executor.execute({ texts: [text], values: [] });
   await run(`set local statement_timeout = 0`);
+  // PostgreSQL 17 and later.
+  await run(
+    `select set_config(name, '0', true) from pg_settings where name = 'transaction_timeout'`,
+  );
   await run(`set local idle_in_transaction_session_timeout = '${idleSecondsMax}s'`);
   await run(`set local lock_timeout = ${lockMs}`);
   try {

@@ -7,6 +7,7 @@ import type { DatabaseServerOptions } from '../options.js';
  */
 const sessionSettings = {
   default_transaction_isolation: 'read committed',
+  idle_session_timeout: '0', // A text, because the package leaves out a number 0.
   // Only this process can set it, so a session that has it received the other settings, too.
   'herald.process': randomBytes(8).toString('hex'),
   standard_conforming_strings: 'on',
@@ -41,15 +42,20 @@ export const sessionQuery = `select
   current_setting('client_encoding') as client_encoding,
   current_setting('default_transaction_isolation') as default_transaction_isolation,
   current_setting('standard_conforming_strings') as standard_conforming_strings,
-  current_setting('herald.process', true) as process`;
+  current_setting('herald.process', true) as process,
+  current_schema() as schema,
+  current_setting('synchronous_commit') as synchronous_commit,
+  current_setting('transaction_read_only') as transaction_read_only,
+  (select setting from pg_settings where name = 'transaction_timeout') as transaction_timeout_ms`;
 
 /**
  * Throws when the database cannot store all texts, or when a session has another state than the one that
- * Herald needs. The message names the setting, and says what to do.
+ * Herald needs. The message names the setting, and says what to do. Herald does not override
+ * `default_transaction_read_only`, because it can protect an old primary after a failover.
  */
 export function assertSessionState(
   state: object | undefined,
-  { database, prepare }: DatabaseServerOptions,
+  { database, prepare, connectMs, statementMs }: DatabaseServerOptions,
 ): void {
   const row = state as Readonly<Record<string, unknown>> | undefined;
   const fail = (reason: string) => new Error(`Cannot open database: ${reason}`);
@@ -59,6 +65,24 @@ export function assertSessionState(
   }
   if (prepare && row['process'] !== sessionSettings['herald.process']) {
     throw fail('a pooler between ignores session settings: set DB_PREPARE=false');
+  }
+  if (row['schema'] === null) {
+    throw fail(`search_path names no schema of ${database}: alter role … set search_path = public`);
+  }
+  if (row['transaction_read_only'] === 'on') {
+    const cure =
+      'set DB_HOST to the primary, or alter role … set default_transaction_read_only = off';
+    throw fail(`its transactions are read-only: ${cure}`);
+  }
+  if (row['synchronous_commit'] === 'off') {
+    const loss = 'a crash of the database server would lose acknowledged events';
+    throw fail(`synchronous_commit is off, so ${loss}: alter role … set synchronous_commit = on`);
+  }
+  const deadlineMs = connectMs + statementMs;
+  const transactionMs = Number(row['transaction_timeout_ms'] ?? 0); // PostgreSQL 17 and later.
+  if (transactionMs !== 0 && transactionMs < deadlineMs) {
+    const cure = `alter role … set transaction_timeout = ${deadlineMs}`;
+    throw fail(`transaction_timeout is below DB_CONNECT_TIMEOUT + DB_STATEMENT_TIMEOUT: ${cure}`);
   }
   const expected: Readonly<Record<string, string>> = {
     client_encoding: 'UTF8',
