@@ -1,4 +1,5 @@
 import {
+  type Connection,
   type ConnectionConfig,
   createConnection,
   createPool,
@@ -17,12 +18,12 @@ import { mariadbError, mariadbOpenError, needsNewConnections } from './errors.js
 import { assertFitsPacket } from './packet-size.js';
 import { patchMariadb } from './patches.js';
 import { MariadbPools } from './pools.js';
+import { assertDialect, readDialect, type ServerDialect } from './server-dialect.js';
 import {
   assertSessionState,
   buildSessionQuery,
   buildSessionSql,
   buildTransactionSql,
-  isMariadb,
   sessionSql,
 } from './session.js';
 
@@ -237,7 +238,7 @@ function runCommand(connection: MariadbConnection, text: string): Promise<unknow
   return runStatement(connection, toSql(text));
 }
 
-function toSql(text: string): Sql {
+export function toSql(text: string): Sql {
   return { texts: [text], values: [] };
 }
 
@@ -248,7 +249,7 @@ function toDriverValue(value: Sql['values'][number]): unknown {
 }
 
 interface ServerFacts {
-  readonly dialect: 'mariadb' | 'mysql';
+  readonly dialect: ServerDialect;
   /** Maximum size of a statement with its values. */
   readonly packetBytesMax: number;
 }
@@ -260,14 +261,11 @@ async function readPacketBytesMax(connection: MariadbConnection): Promise<number
 
 /** Throws when the database server cannot be reached, or is not of the dialect of the settings. */
 async function checkServer(options: DatabaseServerOptions): Promise<ServerFacts> {
-  let version: string;
-  let packetBytesMax: number;
+  let facts: ServerFacts;
   try {
     const connection = await connectMariadb(options);
     try {
-      version = connection.serverVersion();
-      const reading = readPacketBytesMax(connection);
-      packetBytesMax = await withDeadline(reading, options.connectMs, timeoutError);
+      facts = await withDeadline(readFacts(connection), options.connectMs, timeoutError);
       await connection.end();
     } finally {
       connection.destroy(); // Does nothing after `end`, which would wait for a pending answer.
@@ -275,11 +273,13 @@ async function checkServer(options: DatabaseServerOptions): Promise<ServerFacts>
   } catch (error) {
     throw mariadbOpenError(options, error);
   }
-  const actual = isMariadb(version) ? 'mariadb' : 'mysql';
-  if (actual === options.dialect) return { dialect: actual, packetBytesMax };
-  throw new Error(
-    `Cannot open database: the server is ${version}; set DB_DIALECT=${actual}, not ${options.dialect}`,
-  );
+  assertDialect(facts.dialect, options);
+  return facts;
+}
+
+async function readFacts(connection: Connection): Promise<ServerFacts> {
+  const dialect = await readDialect(connection);
+  return { dialect, packetBytesMax: await readPacketBytesMax(connection) };
 }
 
 function buildConnectionConfig(options: DatabaseServerOptions): ConnectionConfig {

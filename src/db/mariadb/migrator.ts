@@ -15,7 +15,9 @@ import {
   toNativeError,
   unknownDatabaseErrno,
 } from './errors.js';
-import { connectMariadb, executeOn, type MariadbConnection, queryOn } from './mariadb.js';
+import { connectMariadb, executeOn, type MariadbConnection, queryOn, toSql } from './mariadb.js';
+import { assertDialect, readDialect } from './server-dialect.js';
+import { assertSessionState, buildSessionQuery } from './session.js';
 
 /** How long DDL waits for a table. Later statements of running processes on that table wait behind it. */
 const tableWaitSeconds = 5;
@@ -30,6 +32,7 @@ export async function openMariadbTarget(
 ): Promise<MigrationTarget | undefined> {
   const connection = await connect(options, purpose);
   if (connection === undefined) return undefined;
+  if (purpose === 'migrate') await checkServer(connection, options);
   const executor = createExecutor(connection);
   const name = getLockName(options);
   const { lockMs = defaultLockMs } = options;
@@ -48,6 +51,21 @@ export async function openMariadbTarget(
     },
     close: () => connection.end(),
   };
+}
+
+/** Ends the connection and throws if Herald could not start on this server. */
+async function checkServer(
+  connection: MariadbConnection & { destroy(): void },
+  options: DatabaseServerOptions,
+): Promise<void> {
+  try {
+    assertDialect(await readDialect(connection), options);
+    const [state] = await queryOn(connection, toSql(buildSessionQuery(options.dialect)));
+    assertSessionState(state);
+  } catch (error) {
+    connection.destroy();
+    throw error;
+  }
 }
 
 async function connect(options: DatabaseServerOptions, purpose: Purpose) {

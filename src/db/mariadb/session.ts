@@ -104,11 +104,6 @@ export function assertSessionState(state: object | undefined): void {
   throw new Error(`Cannot open database: ${reason}: ${states.join('; ')}`);
 }
 
-/** Whether a server is MariaDB, by the version that it reports. */
-export function isMariadb(serverVersion: string): boolean {
-  return /mariadb/i.test(serverVersion);
-}
-
 function toSeconds(ms: number): number {
   return Math.ceil(ms / 1000);
 }

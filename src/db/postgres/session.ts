@@ -7,7 +7,8 @@ import type { DatabaseServerOptions } from '../options.js';
  */
 const sessionSettings = {
   default_transaction_isolation: 'read committed',
-  idle_session_timeout: '0', // A text, because the package leaves out a number 0.
+  // A text, because the package leaves out a number 0.
+  idle_session_timeout: '0',
   // Only this process can set it, so a session that has it received the other settings, too.
   'herald.process': randomBytes(8).toString('hex'),
   standard_conforming_strings: 'on',
