@@ -5,6 +5,7 @@ import { findServer } from '../../../test/support/databases/test-server.js';
 import { openTcpProxy } from '../../../test/support/tcp-proxy.js';
 import { until } from '../../../test/support/until.js';
 import { sql } from '../database.js';
+import { withDeadline } from '../deadline.js';
 import { migrate } from '../migrations/migrate.js';
 import { openDatabase } from '../open.js';
 import type { DatabaseServerOptions } from '../options.js';
@@ -208,8 +209,9 @@ async function describeDialect(dialect: 'mariadb' | 'mysql'): Promise<void> {
       try {
         proxy.silenceAfter('max_allowed_packet');
         const changes = { host: '127.0.0.1', port: proxy.port, connectMs: 1000 };
+        const opening = openDatabase(options(changes));
         await assert.rejects(
-          openDatabase(options(changes)),
+          withDeadline(opening, 15_000, () => new Error('open still waits')),
           /Cannot open database: no answer from the server/,
         );
       } finally {
