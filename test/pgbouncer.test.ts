@@ -184,6 +184,25 @@ describe('postgres behind a transaction pooler', { skip }, () => {
   });
 });
 
+test('a pooler in session mode that refuses session settings is named at start and by `sync`', {
+  skip,
+}, async (t) => {
+  const testServer = await findServer('postgres');
+  if (typeof testServer === 'string') return;
+  const { options, drop } = testServer;
+  t.after(drop);
+  await migrate(options);
+  const pooler = await startPooler(options, 'pool_mode = session');
+  t.after(() => pooler.stop());
+  const pooled = routeThrough(pooler, options);
+  const message =
+    /Cannot open database: a pooler between refuses session settings: set DB_PREPARE=/;
+
+  await assert.rejects(openDatabase(pooled), message);
+  await assert.rejects(migrate(pooled), message);
+  await (await openDatabase({ ...pooled, prepare: false })).close();
+});
+
 test('a pooler that ignores session settings is named at start, even if the role sets the same time limits', {
   skip,
 }, async (t) => {

@@ -144,6 +144,11 @@ const refusals: readonly [string, Record<string, string>, RegExp][] = [
     { DB_SSL_CA_FILE: 'ca' },
     /^DB_SSL_CA_FILE cannot be combined with DB_SSL/,
   ],
+  [
+    'TLS over a socket',
+    { DB_SSL: 'verify', DB_HOST: '/run/mysqld/mysqld.sock' },
+    /^DB_SSL=verify cannot be combined with a socket in DB_HOST/,
+  ],
   ['a rate without a time', { LOGIN_IP_RATE: '30' }, /^LOGIN_IP_RATE must be <count>\/<millisec/],
   [
     'auth threads that fill the libuv pool',

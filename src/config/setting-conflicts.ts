@@ -14,7 +14,11 @@ interface Settings {
     readonly bodiesBytesMax: number;
   };
   readonly database: {
-    readonly server: { readonly ca: string | undefined; readonly ssl: boolean };
+    readonly server: {
+      readonly host: string;
+      readonly ca: string | undefined;
+      readonly ssl: boolean;
+    };
   };
   readonly http: {
     readonly host: string;
@@ -41,6 +45,9 @@ export function findConflicts(settings: Settings, env: Env): string[] {
   }
   if (database.server.ca !== undefined && !database.server.ssl) {
     problems.push('DB_SSL_CA_FILE cannot be combined with DB_SSL=off');
+  }
+  if (database.server.ssl && database.server.host.startsWith('/')) {
+    problems.push('DB_SSL=verify cannot be combined with a socket in DB_HOST');
   }
   if (session.absoluteMs < session.idleMs) {
     problems.push('REFRESH_TOKEN_ABSOLUTE_EXPIRES_IN must not be below REFRESH_TOKEN_EXPIRES_IN');

@@ -14,6 +14,8 @@ const conflictErrnos = new Set([1213, 1020]); // Deadlock, snapshot (MariaDB 11.
 /** Codes of a standby, or of the old primary after a failover. */
 const readOnlyErrnos = [1036, 1290, 1792, 1836];
 
+const connectionLimitErrnos = [1040, 1203, 1226];
+
 /** MariaDB lets an account whose password has expired log in. */
 const mustSetPasswordErrno = 1820;
 
@@ -23,7 +25,7 @@ const unavailableErrnos: readonly (readonly [UnavailableReason, readonly number[
   ['disk_full', [1021, 1114]],
   // Not allowed, password wrong or expired, account locked.
   ['login_refused', [1044, 1045, 1129, 1130, 1698, mustSetPasswordErrno, 1862, 3118, 4151]],
-  ['overloaded', [1037, 1038, 1040, 1041, 1203, 1206, 1226, 1637]], // Out of connections, memory, locks.
+  ['overloaded', [...connectionLimitErrnos, 1037, 1038, 1041, 1206, 1637]], // Also out of memory, locks.
   ['read_only', readOnlyErrnos],
   // Waiting for a lock, statement killed, statement timeout; connecting, reading and pool of the package.
   ['timeout', [1205, 1317, 1969, 3024, 45012, 45026, 45028, 45042]],
@@ -80,9 +82,10 @@ export function needsNewConnections(error: unknown): boolean {
 /** Creates the error for a database that could not be opened; its message says what to check. */
 export function mariadbOpenError(options: DatabaseServerOptions, error: unknown): Error {
   const { host, port, database, username } = options;
-  const native = toNativeError(error);
-  const cause = redactValues(error, native);
-  const states: Readonly<Record<number, string>> = {
+  const found = error instanceof Failure ? error.cause : error; // A statement, or its deadline, failed.
+  const native = toNativeError(found);
+  const cause = redactValues(found ?? error, native);
+  const states: Record<number, string> = {
     [unknownDatabaseErrno]: `${database} does not exist: npm run sync`,
     1044: `${username} may not use ${database}`,
     1045: `the server refuses the password of ${username}`,
@@ -91,7 +94,15 @@ export function mariadbOpenError(options: DatabaseServerOptions, error: unknown)
     1862: `the password of ${username} has expired`,
     45044: 'the password must not be sent without TLS: set DB_SSL',
   };
-  const unknown = `no answer from the server at ${host}:${port} (${native.errno || native.code})`;
+  for (const errno of connectionLimitErrnos) {
+    states[errno] = 'the server has no free connections: see DB_CONNECTIONS';
+  }
+  const address = host.startsWith('/') ? host : `${host}:${port}`;
+  const { errno, code } = native;
+  const unknown =
+    errno > 0 && errno < driverErrnos.from
+      ? `the server at ${address} answers with error ${errno}`
+      : `no answer from the server at ${address} (${code || 'timeout'})`;
   return new Error(`Cannot open database: ${states[native.errno] ?? unknown}`, { cause });
 }
 
@@ -110,9 +121,9 @@ export function toNativeError(error: unknown): NativeError {
 }
 
 /** Copies an error for the log. Leaves out the statement and, for a duplicate key, also the value. */
-function redactValues(error: unknown, { errno, sqlState }: NativeError): Error {
+function redactValues(error: unknown, { errno, code, sqlState }: NativeError): Error {
   const message = errno === duplicateKeyErrno ? 'Duplicate entry' : getMessage(error);
-  return Object.assign(new Error(message), { errno, sqlState });
+  return Object.assign(new Error(message), { errno, code, sqlState });
 }
 
 /** Returns the server's own message if there is one, because the package adds the statement to it. */

@@ -193,7 +193,12 @@ async function describeDialect(dialect: 'mariadb' | 'mysql'): Promise<void> {
 
   describe(`opening ${dialect}`, { skip }, () => {
     const cases: [string, Partial<DatabaseServerOptions>, RegExp][] = [
-      ['a closed port', { port: 1 }, /no answer from the server at .*:1/],
+      ['a closed port', { port: 1 }, /no answer from the server at .*:1 \(ECONNREFUSED\)$/],
+      [
+        'a missing socket',
+        { host: '/run/nowhere' },
+        /no answer from the server at \/run\/nowhere \(ENOENT\)$/,
+      ],
       ['a missing database', { database: 'herald_test_none' }, /npm run sync/],
       ['an unknown user', { username: 'nobody_here', password: 'x' }, /refuses|may not use/],
       ['a missing schema', { database: 'mysql' }, /schema 0, need \d+: npm run sync/],
@@ -203,6 +208,34 @@ async function describeDialect(dialect: 'mariadb' | 'mysql'): Promise<void> {
         await assert.rejects(openDatabase(options(changes)), message);
       });
     }
+
+    test('open rejects with a message about connections when the account has no free one', async () => {
+      if (typeof server === 'string') return;
+      const account = `'herald_one'@'%'`;
+      await server.administer(`create user ${account} with max_user_connections 1`);
+      try {
+        const username = { username: 'herald_one' };
+        const only = await connectMariadb(options(username), { withDatabase: false });
+
+        await assert.rejects(openDatabase(options(username)), /has no free connections/);
+
+        await only.end();
+      } finally {
+        await server.administer(`drop user ${account}`);
+      }
+    });
+
+    test('open rejects with the reason when the server refuses a session setting', async () => {
+      if (dialect === 'mysql') return; // It takes the nearest valid value.
+      await assert.rejects(openDatabase(options({ statementMs: 1e12 })), (error: Error) => {
+        assert.match(
+          error.message,
+          /Cannot open database: the server at .* answers with error \d+$/,
+        );
+        assert.match(String(error.cause), /timeout|max_execution_time/);
+        return true;
+      });
+    });
 
     test('open rejects when the database server stops answering after the login', async () => {
       const proxy = await openTcpProxy(options());

@@ -265,7 +265,7 @@ async function checkServer(options: DatabaseServerOptions): Promise<ServerFacts>
   try {
     const connection = await connectMariadb(options);
     try {
-      facts = await withDeadline(readFacts(connection), options.connectMs, timeoutError);
+      facts = await withDeadline(readFacts(connection, options), options.connectMs, timeoutError);
       await connection.end();
     } finally {
       connection.destroy(); // Does nothing after `end`, which would wait for a pending answer.
@@ -277,8 +277,15 @@ async function checkServer(options: DatabaseServerOptions): Promise<ServerFacts>
   return facts;
 }
 
-async function readFacts(connection: Connection): Promise<ServerFacts> {
+async function readFacts(
+  connection: Connection,
+  options: DatabaseServerOptions,
+): Promise<ServerFacts> {
   const dialect = await readDialect(connection);
+  if (dialect === options.dialect) {
+    // If one fails, the pool would not say why.
+    for (const text of buildSessionSql(options)) await connection.query(text);
+  }
   return { dialect, packetBytesMax: await readPacketBytesMax(connection) };
 }
 

@@ -70,16 +70,22 @@ export function isReadOnly(error: unknown): boolean {
 /** Creates the error for a database that could not be opened. It says what to check. */
 export function postgresOpenError(options: DatabaseServerOptions, error: unknown): Error {
   const { host, port, database, username } = options;
-  const code = getErrorCode(error);
+  const code = error instanceof Failure ? 'timeout' : getErrorCode(error);
   const cause = redactValues(error, code);
+  if (code === '08P01' && error instanceof Error && /startup parameter/.test(error.message)) {
+    const state = 'a pooler between refuses session settings: set DB_PREPARE=false';
+    return new Error(`Cannot open database: ${state}`, { cause });
+  }
   const refusal = `PostgreSQL refuses the login of ${username}: check DB_USERNAME, DB_PASSWORD and pg_hba.conf`;
   const states: Readonly<Record<string, string>> = {
     '3D000': `${database} does not exist: npm run sync`,
     '28P01': refusal,
     '28000': refusal,
     '42501': `${username} may not do that`,
+    '53300': 'PostgreSQL has no free connections: see DB_CONNECTIONS',
   };
-  const state = states[code] ?? `no answer from PostgreSQL at ${host}:${port} (${code})`;
+  const address = host.startsWith('/') ? `${host}/.s.PGSQL.${port}` : `${host}:${port}`;
+  const state = states[code] ?? `no answer from PostgreSQL at ${address} (${code})`;
   return new Error(`Cannot open database: ${state}`, { cause });
 }
 

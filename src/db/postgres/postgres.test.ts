@@ -225,6 +225,11 @@ describe('postgres failure handling', { skip }, () => {
 describe('opening postgres', { skip }, () => {
   const cases: [string, Partial<DatabaseServerOptions>, RegExp][] = [
     ['a closed port', { port: 1 }, /no answer from PostgreSQL at .*:1 \(ECONNREFUSED\)/],
+    [
+      'a missing socket',
+      { host: '/run/nowhere', port: 5432 },
+      /no answer from PostgreSQL at \/run\/nowhere\/\.s\.PGSQL\.5432 \(ENOENT\)$/,
+    ],
     ['a missing database', { database: 'herald_test_none' }, /npm run sync/],
     [
       'an unknown user',
@@ -238,6 +243,17 @@ describe('opening postgres', { skip }, () => {
       await assert.rejects(openDatabase(options(changes)), message);
     });
   }
+
+  test('open rejects with a message about connections when the role has no free one', async () => {
+    if (typeof server === 'string') return;
+    const username = `herald_test_none_${process.pid}`;
+    await server.administer(`create role ${username} login connection limit 0`);
+    try {
+      await assert.rejects(openDatabase(options({ username })), /has no free connections/);
+    } finally {
+      await server.administer(`drop role ${username}`);
+    }
+  });
 
   test('open rejects when the database server accepts the connection but does not answer', async () => {
     const proxy = await openTcpProxy({ host: '192.0.2.1', port: 9 }); // Reserved by RFC 5737.
