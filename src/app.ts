@@ -132,7 +132,7 @@ export class App {
     });
     this.#closeStack.add('database', () => db.close());
     const clocks = { wallClock: localClock, monotonicClock: this.#monotonicClock };
-    const openingClock = DatabaseClock.open({ db, log, ...clocks });
+    const openingClock = DatabaseClock.open({ db: db.background ?? db, log, ...clocks });
     const clock = await untilAborted(openingClock, signal);
     const wallClock = () => clock.now();
     this.#closeStack.add('database clock', () => clock.close());

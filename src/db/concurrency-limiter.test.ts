@@ -2,6 +2,11 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ConcurrencyLimiter } from './concurrency-limiter.js';
 
+function createLimiter({ requests = 10, background = 10, waitMs = 1000 } = {}) {
+  const inFlightMax = { requests, background };
+  return new ConcurrencyLimiter({ inFlightMax, transactionsMax: 1, waitMs });
+}
+
 /** Creates work that ends when `end` is called. */
 function createHeldWork() {
   let end = (): void => undefined;
@@ -12,7 +17,7 @@ function createHeldWork() {
 }
 
 test('work over the in-flight limit is refused until other work has ended', async () => {
-  const limiter = new ConcurrencyLimiter({ inFlightMax: 2, transactionsMax: 1, waitMs: 1000 });
+  const limiter = createLimiter({ requests: 2 });
   const first = createHeldWork();
   const second = createHeldWork();
   const running = [limiter.run(first.work), limiter.run(second.work)];
@@ -27,7 +32,7 @@ test('work over the in-flight limit is refused until other work has ended', asyn
 });
 
 test('transactions run in arrival order, even after one fails', async () => {
-  const limiter = new ConcurrencyLimiter({ inFlightMax: 10, transactionsMax: 1, waitMs: 1000 });
+  const limiter = createLimiter();
   const order: string[] = [];
   const first = createHeldWork();
   const failing = limiter.runTransaction(async () => {
@@ -46,8 +51,39 @@ test('transactions run in arrival order, even after one fails', async () => {
   assert.deepEqual(order, ['beside', 'second', 'third']);
 });
 
+test('background work is admitted while requests are at their limit, up to its own limit', async () => {
+  const limiter = createLimiter({ requests: 2, background: 1 });
+  const held = createHeldWork();
+  const running = [limiter.run(held.work), limiter.runTransaction(held.work)];
+  await assert.rejects(limiter.run(held.work), { name: 'service_unavailable' });
+
+  assert.equal(await limiter.run(async () => 'taken', 'background'), 'taken');
+  running.push(limiter.run(held.work, 'background'));
+  await assert.rejects(limiter.run(held.work, 'background'), { name: 'service_unavailable' });
+
+  held.end();
+  await Promise.all(running);
+});
+
+test('a background transaction takes the next free slot before waiting requests', async () => {
+  const limiter = createLimiter();
+  const order: string[] = [];
+  const first = createHeldWork();
+  const running = [
+    limiter.runTransaction(first.work),
+    limiter.runTransaction(async () => order.push('request')),
+    limiter.runTransaction(async () => order.push('background'), 'background'),
+    limiter.runTransaction(async () => order.push('second background'), 'background'),
+  ];
+
+  first.end();
+  await Promise.all(running);
+
+  assert.deepEqual(order, ['background', 'second background', 'request']);
+});
+
 test('a transaction that waits too long is refused and never starts', async () => {
-  const limiter = new ConcurrencyLimiter({ inFlightMax: 10, transactionsMax: 1, waitMs: 20 });
+  const limiter = createLimiter({ waitMs: 20 });
   const first = createHeldWork();
   const running = limiter.runTransaction(first.work);
   let hasBegun = false;
@@ -64,7 +100,7 @@ test('a transaction that waits too long is refused and never starts', async () =
 });
 
 test('close waits for running and queued work and refuses new work', async () => {
-  const limiter = new ConcurrencyLimiter({ inFlightMax: 10, transactionsMax: 1, waitMs: 1000 });
+  const limiter = createLimiter();
   const first = createHeldWork();
   const running = limiter.runTransaction(first.work);
   const waiting = limiter.runTransaction(async () => 'after');

@@ -1,11 +1,22 @@
 import { closedError, unavailable } from './failures.js';
 
+/**
+ * `requests`: work for single requests, of which clients can send any number. `background`: work whose
+ * number does not depend on requests, and that has to go on while requests are refused.
+ */
+export type Share = 'requests' | 'background';
+
+/**
+ * The limits of a database server. 200 is many times what all background work of a process runs at a time.
+ */
+export const inFlightMax = { requests: 2000, background: 200 };
+
 interface ConcurrencyLimiterOptions {
-  /** Maximum number of concurrent statements and transactions, including waiting ones. */
-  readonly inFlightMax: number;
+  /** Maximum number of concurrent statements and transactions per share, including waiting ones. */
+  readonly inFlightMax: Readonly<Record<Share, number>>;
   /**
-   * Maximum number of concurrent transactions. Must be lower than the number of connections, so
-   * that single statements can always run.
+   * Maximum number of concurrent transactions of both shares. Must be lower than the number of
+   * connections, so that single statements can always run.
    */
   readonly transactionsMax: number;
   /** How long a transaction waits for a free slot. */
@@ -18,8 +29,11 @@ interface ConcurrencyLimiterOptions {
  */
 export class ConcurrencyLimiter {
   readonly #options: ConcurrencyLimiterOptions;
-  readonly #running = new Set<Promise<unknown>>();
-  readonly #waiters = new Set<() => void>();
+  readonly #running = {
+    requests: new Set<Promise<unknown>>(),
+    background: new Set<Promise<unknown>>(),
+  };
+  readonly #waiters = { requests: new Set<() => void>(), background: new Set<() => void>() };
   #transactionCount = 0;
   #isClosed = false;
 
@@ -28,56 +42,59 @@ export class ConcurrencyLimiter {
   }
 
   /** Runs `work`. Rejects with `service_unavailable` at `inFlightMax`. */
-  async run<Result>(work: () => Promise<Result>): Promise<Result> {
+  async run<Result>(work: () => Promise<Result>, share: Share = 'requests'): Promise<Result> {
     if (this.#isClosed) throw closedError();
-    if (this.#running.size >= this.#options.inFlightMax) {
+    const inFlight = this.#running[share];
+    if (inFlight.size >= this.#options.inFlightMax[share]) {
       throw unavailable('overloaded');
     }
     const running = work();
-    this.#running.add(running);
+    inFlight.add(running);
     try {
       return await running;
     } finally {
-      this.#running.delete(running);
+      inFlight.delete(running);
     }
   }
 
   /**
-   * Runs `work` once one of `transactionsMax` slots is free, first come, first served. Rejects with
-   * `service_unavailable` at `inFlightMax`, or after `waitMs`.
+   * Runs `work` once one of `transactionsMax` slots is free: background work first, otherwise first come,
+   * first served. Rejects with `service_unavailable` at `inFlightMax`, or after `waitMs`.
    */
-  runTransaction<Result>(work: () => Promise<Result>): Promise<Result> {
+  runTransaction<Result>(work: () => Promise<Result>, share: Share = 'requests'): Promise<Result> {
     return this.run(async () => {
-      if (this.#transactionCount >= this.#options.transactionsMax) await this.#waitForSlot();
+      if (this.#transactionCount >= this.#options.transactionsMax) await this.#waitForSlot(share);
       else this.#transactionCount += 1;
       try {
         return await work();
       } finally {
-        const [nextWaiter] = this.#waiters;
+        const { background, requests } = this.#waiters;
+        const [nextWaiter] = background.size > 0 ? background : requests;
         if (nextWaiter === undefined) this.#transactionCount -= 1;
         else nextWaiter(); // Takes over the slot, so the count does not change.
       }
-    });
+    }, share);
   }
 
   /** Refuses new work and waits for running and queued work. Idempotent. */
   async close(): Promise<void> {
     this.#isClosed = true;
-    await Promise.allSettled(this.#running);
+    await Promise.allSettled([...this.#running.requests, ...this.#running.background]);
   }
 
-  #waitForSlot(): Promise<void> {
+  #waitForSlot(share: Share): Promise<void> {
+    const waiters = this.#waiters[share];
     return new Promise((resolve, reject) => {
       const proceed = (): void => {
         clearTimeout(timer);
-        this.#waiters.delete(proceed);
+        waiters.delete(proceed);
         resolve();
       };
       const timer = setTimeout(() => {
-        this.#waiters.delete(proceed);
+        waiters.delete(proceed);
         reject(unavailable('overloaded', { state: 'all connections are busy' }));
       }, this.#options.waitMs);
-      this.#waiters.add(proceed);
+      waiters.add(proceed);
     });
   }
 }

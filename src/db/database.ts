@@ -27,6 +27,13 @@ export interface Database {
   /** Set only for PostgreSQL without a transaction pooler. */
   readonly notifier?: Notifier | undefined;
 
+  /**
+   * The same database for work that has to go on while requests are refused because too many statements
+   * are waiting: following the event log, heartbeats, the end of sessions, deleting what has expired. Such
+   * work must run a bounded number of statements at a time. Undefined for SQLite, which refuses none.
+   */
+  readonly background?: Database | undefined;
+
   /** Returns rows as plain objects. Outside a transaction the statement must not write. */
   query<Row extends object>(statement: Sql): Promise<Row[]>;
 

@@ -39,6 +39,7 @@ const walBytesLimits = { large: 128 * 1024 * 1024, small: 64 * 1024 * 1024 };
 export class HealthCheckedDatabase implements Database {
   /** Set if the wrapped database has `batch`. */
   readonly batch?: (statements: readonly Sql[]) => Promise<boolean>;
+  readonly background: Database | undefined;
   readonly #db: Database;
   readonly #options: HealthCheckOptions;
   readonly #monotonicClock: Clock;
@@ -57,6 +58,15 @@ export class HealthCheckedDatabase implements Database {
       const batch = db.batch.bind(db);
       this.batch = (statements) => this.#track(batch(statements));
     }
+    const { background } = db;
+    this.background = background && {
+      dialect: background.dialect,
+      notifier: background.notifier,
+      query: (statement) => this.#track(background.query(statement)),
+      execute: (statement) => this.#track(background.execute(statement)),
+      transaction: (work) => this.#track(background.transaction(work)),
+      close: () => background.close(),
+    };
   }
 
   get dialect() {
@@ -97,7 +107,10 @@ export class HealthCheckedDatabase implements Database {
     const latestReason = this.#outage?.latestReason ?? 'timeout';
     const createError = () => unavailable(latestReason);
     if (this.#needsProbe) await withDeadline(this.#runProbe(), probeWaitMs, createError);
-    else await Promise.all([this.query(sql`select 1 as one`), this.#checkWriter()]);
+    else {
+      const reading = (this.background ?? this).query(sql`select 1 as one`);
+      await Promise.all([reading, this.#checkWriter()]);
+    }
     return this.#isWalLarge ? 'wal_large' : undefined;
   }
 
@@ -149,8 +162,9 @@ export class HealthCheckedDatabase implements Database {
   }
 
   async #probe(): Promise<void> {
-    const reading = this.#db.query(sql`select 1 as one`); // The embedded database reads in another thread.
-    await this.#track(Promise.all([this.#options.probe(this.#db), reading]));
+    const db = this.#db.background ?? this.#db;
+    const reading = db.query(sql`select 1 as one`); // The embedded database reads in another thread.
+    await this.#track(Promise.all([this.#options.probe(db), reading]));
     this.#needsProbe = false;
     clearTimeout(this.#probeTimer);
     if (this.#outage === undefined) return;

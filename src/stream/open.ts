@@ -61,12 +61,15 @@ export async function openStreaming(options: StreamingOptions): Promise<Streamin
   } = options;
   const registry = new Registry({ limits: config, monotonicClock, random });
   const userCount = new UserCount(registry);
+  const background = db.background ?? db;
   const { tokenLifeMs: lifeMs, resumeWindowMs, tokenMode: mode } = config;
   const { perUserMax: streamsPerUserMax } = config;
   const tokens = new StreamTokens({
     ...{ db, wallClock, appendControlEntries, lifeMs, mode, streamsPerUserMax },
   });
-  const holders = new TokenHolders({ db, wallClock, appendControlEntries, resumeWindowMs });
+  const holders = new TokenHolders({
+    ...{ db: background, wallClock, appendControlEntries, resumeWindowMs },
+  });
   const { findLiveSession } = access;
   const streams = new Streams({
     ...{
@@ -87,7 +90,7 @@ export async function openStreaming(options: StreamingOptions): Promise<Streamin
   });
   eventLog.subscribe(registry);
   // The embedded database serves a single server process. Several can share any other database.
-  const parts = { db, registry, userCount, log, wallClock };
+  const parts = { db: background, registry, userCount, log, wallClock };
   const clusterSync = db.dialect === 'sqlite' ? undefined : await ClusterSync.start(parts);
   eventLog.startPolling(); // Last, so that no poller runs if a step above has rejected.
   return {

@@ -82,6 +82,8 @@ const sweepDelayMs = 600_000;
  */
 export class StreamTokens {
   readonly #db: Database;
+  /** For deleting tokens. */
+  readonly #background: Database;
   readonly #wallClock: () => number;
   readonly #lifeMs: number;
   readonly #mode: 'resume' | 'single';
@@ -97,6 +99,7 @@ export class StreamTokens {
 
   constructor(options: StreamTokenOptions) {
     this.#db = options.db;
+    this.#background = options.db.background ?? options.db;
     this.#wallClock = options.wallClock;
     this.#lifeMs = options.lifeMs;
     this.#mode = options.mode;
@@ -176,7 +179,7 @@ export class StreamTokens {
 
   /** Deletes a token whose URL has leaked, and closes its streams in every process as `revoked`. */
   async revokeLeaked(tokenHash: string): Promise<void> {
-    await this.#db.transaction(async (tx) => {
+    await this.#background.transaction(async (tx) => {
       await tx.execute(sql`delete from stream_tokens where token_hash = ${tokenHash}`);
       await this.#appendControlEntries(tx, [{ kind: 'token_revoked', tokenHash }]);
     });
@@ -186,7 +189,7 @@ export class StreamTokens {
   async deleteOfSessions(sessionIds: readonly string[]): Promise<void> {
     for (let start = 0; start < sessionIds.length; start += batchMax) {
       const batch = list(sessionIds.slice(start, start + batchMax));
-      await this.#db.execute(sql`delete from stream_tokens where session_id in (${batch})`);
+      await this.#background.execute(sql`delete from stream_tokens where session_id in (${batch})`);
     }
   }
 
@@ -195,14 +198,14 @@ export class StreamTokens {
    */
   async sweep(): Promise<number> {
     const expiredBefore = this.#wallClock() - sweepDelayMs;
-    const rows = await this.#db.query<{ token_hash: string }>(
+    const rows = await this.#background.query<{ token_hash: string }>(
       sql`select token_hash from stream_tokens where lease_until <= ${expiredBefore}
         union all select token_hash from stream_tokens
         where lease_until is null and expires_at <= ${expiredBefore} limit ${batchMax}`,
     );
     if (rows.length === 0) return 0;
     const hashes = list(rows.map((row) => row.token_hash));
-    return this.#db.execute(sql`delete from stream_tokens where token_hash in (${hashes})`);
+    return this.#background.execute(sql`delete from stream_tokens where token_hash in (${hashes})`);
   }
 
   async #insert(rows: readonly (readonly Value[])[]): Promise<undefined[]> {

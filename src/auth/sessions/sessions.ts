@@ -89,6 +89,8 @@ const clearBatchMax = 500;
 export class Sessions {
   readonly #options: SessionsOptions;
   readonly #db: Database;
+  /** For ending and deleting sessions. */
+  readonly #background: Database;
   readonly #wallClock: Clock;
   readonly #byId: Batcher<string, StoredSession | undefined>;
   readonly #bySelector: Batcher<string, StoredSession | undefined>;
@@ -98,6 +100,7 @@ export class Sessions {
   constructor(options: SessionsOptions) {
     this.#options = options;
     this.#db = options.db;
+    this.#background = options.db.background ?? options.db;
     this.#wallClock = options.wallClock ?? Date.now;
     this.#byId = Batcher.forDatabase(this.#db, (ids) => findSessions(this.#db, 'id', ids));
     this.#bySelector = Batcher.forDatabase(this.#db, (selectors) =>
@@ -225,7 +228,7 @@ export class Sessions {
     reason: EndReason,
     { except, first }: { except?: string; first?: (tx: Database) => Promise<unknown> } = {},
   ): Promise<readonly string[]> {
-    const sessionIds = await this.#db.transaction(async (tx) => {
+    const sessionIds = await this.#background.transaction(async (tx) => {
       await first?.(tx);
       const ids = (await findUnrevokedIds(tx, userId)).filter((id) => id !== except);
       await this.#endInTransaction(tx, ids, reason, this.#wallClock());
@@ -245,16 +248,16 @@ export class Sessions {
       .filter(([, until]) => until < now)
       .map(([id]) => id);
     const ids = expiredGraceIds.slice(0, clearBatchMax);
-    if (ids.length > 0) await clearSuccessors(this.#db, ids, now);
+    if (ids.length > 0) await clearSuccessors(this.#background, ids, now);
     for (const id of ids) {
       if ((this.#graceEnds.get(id) ?? now) < now) this.#graceEnds.delete(id); // Kept if rotated meanwhile.
     }
-    return deleteEnded(this.#db, now - dayMs);
+    return deleteEnded(this.#background, now - dayMs);
   }
 
   /** Returns false when the session had already ended. Ends nothing when `signal` aborts. */
   async #endOne(sessionId: string, reason: EndReason, signal?: AbortSignal): Promise<boolean> {
-    const count = await this.#db.transaction(async (tx) => {
+    const count = await this.#background.transaction(async (tx) => {
       const ended = await this.#endInTransaction(tx, [sessionId], reason, this.#wallClock());
       signal?.throwIfAborted(); // The transaction may have waited for a lock.
       return ended;

@@ -7,7 +7,8 @@ import {
   type PoolConfig,
   type PoolConnection,
 } from 'mariadb';
-import { ConcurrencyLimiter } from '../concurrency-limiter.js';
+import { createBackgroundView, type DatabaseWithShares } from '../background.js';
+import { ConcurrencyLimiter, inFlightMax, type Share } from '../concurrency-limiter.js';
 import { type Database, questionMark, render, type Sql } from '../database.js';
 import { withDeadline } from '../deadline.js';
 import { unavailable } from '../failures.js';
@@ -32,8 +33,6 @@ export interface MariadbConnection {
   query(text: string, values?: unknown): Promise<unknown>;
 }
 
-const inFlightMax = 2000;
-
 const timeoutError = (): Error => unavailable('timeout');
 
 /**
@@ -41,12 +40,13 @@ const timeoutError = (): Error => unavailable('timeout');
  * in their statement limits (`buildSessionSql`), but not for callers.
  *
  * `bigint`, `count(*)` and `sum` are read as `number`; an unsafe integer rejects the query. The state of
- * the session does not depend on the server's defaults (`session.ts`). At most 2,000 statements and
- * transactions are in flight, and each statement settles within `connectMs + statementMs` plus a
- * second.
+ * the session does not depend on the server's defaults (`session.ts`). The number of statements and
+ * transactions in flight is limited (`inFlightMax`), and each statement settles within `connectMs +
+ * statementMs` plus a second.
  */
-export class MariadbDatabase implements Database {
+export class MariadbDatabase implements DatabaseWithShares {
   readonly dialect: 'mariadb' | 'mysql';
+  readonly background: Database;
   readonly #transactionMs: number;
   #packetBytesMax: number;
   readonly #pools: MariadbPools<Pool>;
@@ -78,6 +78,7 @@ export class MariadbDatabase implements Database {
       socketTimeout: statementMs + 1000,
     };
     this.#pools = new MariadbPools(() => this.#openPool(poolConfig));
+    this.background = createBackgroundView(this);
   }
 
   /**
@@ -100,19 +101,20 @@ export class MariadbDatabase implements Database {
     }
   }
 
-  async query<Row extends object>(statement: Sql): Promise<Row[]> {
+  async query<Row extends object>(statement: Sql, share?: Share): Promise<Row[]> {
     assertFitsPacket(statement, this.#packetBytesMax);
-    return this.#run((pool) => queryOn<Row>(pool, statement));
+    return this.#run((pool) => queryOn<Row>(pool, statement), share);
   }
 
-  async execute(statement: Sql): Promise<number> {
+  async execute(statement: Sql, share?: Share): Promise<number> {
     assertFitsPacket(statement, this.#packetBytesMax);
-    return this.#run((pool) => executeOn(pool, statement));
+    return this.#run((pool) => executeOn(pool, statement), share);
   }
 
-  transaction<Result>(work: (tx: Database) => Promise<Result>): Promise<Result> {
-    return this.#limiter.runTransaction(() =>
-      withRetries(() => this.#use((pool) => this.#runTransaction(pool, work))),
+  transaction<Result>(work: (tx: Database) => Promise<Result>, share?: Share): Promise<Result> {
+    return this.#limiter.runTransaction(
+      () => withRetries(() => this.#use((pool) => this.#runTransaction(pool, work))),
+      share,
     );
   }
 
@@ -133,8 +135,8 @@ export class MariadbDatabase implements Database {
     return pool;
   }
 
-  #run<Result>(work: (pool: Pool) => Promise<Result>): Promise<Result> {
-    return this.#limiter.run(() => withRetries(() => this.#use(work)));
+  #run<Result>(work: (pool: Pool) => Promise<Result>, share?: Share): Promise<Result> {
+    return this.#limiter.run(() => withRetries(() => this.#use(work)), share);
   }
 
   async #use<Result>(work: (pool: Pool) => Promise<Result>): Promise<Result> {

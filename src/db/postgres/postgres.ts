@@ -1,4 +1,5 @@
-import { ConcurrencyLimiter } from '../concurrency-limiter.js';
+import { createBackgroundView, type DatabaseWithShares } from '../background.js';
+import { ConcurrencyLimiter, inFlightMax, type Share } from '../concurrency-limiter.js';
 import { type Database, dollar, type Notifier, render, type Sql } from '../database.js';
 import { withDeadline } from '../deadline.js';
 import { unavailable } from '../failures.js';
@@ -20,7 +21,6 @@ interface QueryResult {
   readonly count: number;
 }
 
-const inFlightMax = 2000;
 const preparedMax = 500;
 const variableArityPreparedMax = 200;
 
@@ -32,14 +32,15 @@ const timeoutError = (): Error => unavailable('timeout');
 /**
  * A PostgreSQL database (14 or later), over a bounded pool.
  *
- * `bigint`, `count(*)` and `sum` are read as `number`; an unsafe integer rejects the query. At most
- * 2,000 statements and transactions are in flight, each with a deadline of `connectMs +
- * statementMs`; the package has neither limit.
+ * `bigint`, `count(*)` and `sum` are read as `number`; an unsafe integer rejects the query. The number
+ * of statements and transactions in flight is limited (`inFlightMax`), and each has a deadline of
+ * `connectMs + statementMs`; the package has neither limit.
  */
-export class PostgresDatabase implements Database {
+export class PostgresDatabase implements DatabaseWithShares {
   readonly dialect = 'postgres';
   /** Undefined behind a transaction pooler, which does not forward notifications. */
   readonly notifier: Notifier | undefined;
+  readonly background: Database;
   readonly #options: DatabaseServerOptions;
   readonly #deadlineMs: number;
   readonly #limiter: ConcurrencyLimiter;
@@ -68,6 +69,7 @@ export class PostgresDatabase implements Database {
     });
     this.#clients = new PostgresClients(options);
     this.notifier = options.prepare ? new PostgresNotifier(options) : undefined;
+    this.background = createBackgroundView(this);
   }
 
   /** Rejects when the database server cannot be reached, or its sessions do not have the state we need. */
@@ -88,17 +90,17 @@ export class PostgresDatabase implements Database {
     }
   }
 
-  async query<Row extends object>(statement: Sql): Promise<Row[]> {
-    const { rows } = await this.#runStatement(statement);
+  async query<Row extends object>(statement: Sql, share?: Share): Promise<Row[]> {
+    const { rows } = await this.#runStatement(statement, share);
     return rows as Row[];
   }
 
-  async execute(statement: Sql): Promise<number> {
-    return (await this.#runStatement(statement)).count;
+  async execute(statement: Sql, share?: Share): Promise<number> {
+    return (await this.#runStatement(statement, share)).count;
   }
 
-  transaction<Result>(work: (tx: Database) => Promise<Result>): Promise<Result> {
-    return this.#limiter.runTransaction(() => withRetries(() => this.#runTransaction(work)));
+  transaction<Result>(work: (tx: Database) => Promise<Result>, share?: Share): Promise<Result> {
+    return this.#limiter.runTransaction(() => withRetries(() => this.#runTransaction(work)), share);
   }
 
   close(): Promise<void> {
@@ -106,9 +108,10 @@ export class PostgresDatabase implements Database {
     return this.#closing;
   }
 
-  #runStatement(statement: Sql): Promise<QueryResult> {
-    return this.#limiter.run(() =>
-      withRetries(() => this.#clients.use((client) => this.#run(client, statement))),
+  #runStatement(statement: Sql, share?: Share): Promise<QueryResult> {
+    return this.#limiter.run(
+      () => withRetries(() => this.#clients.use((client) => this.#run(client, statement))),
+      share,
     );
   }
 

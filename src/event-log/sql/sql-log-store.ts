@@ -83,6 +83,8 @@ export class SqlLogStore implements LogStore {
   /** False for the embedded database, which only one server process uses. */
   readonly isShared: boolean;
   readonly #db: Database;
+  /** For following and trimming the event log. */
+  readonly #background: Database;
   readonly #generation: LogGeneration;
   readonly #keys: PublisherKeys;
   readonly #appender: SqlAppender;
@@ -95,6 +97,7 @@ export class SqlLogStore implements LogStore {
   ) {
     this.isShared = db.dialect !== 'sqlite';
     this.#db = db;
+    this.#background = db.background ?? db;
     this.#generation = generation;
     this.#keys = keys;
     this.#appender = new SqlAppender(db, wallClock, generation, keys);
@@ -116,6 +119,7 @@ export class SqlLogStore implements LogStore {
   async state(): Promise<LogState> {
     return toLogState(
       await this.#observe<StateRow>(
+        this.#background,
         (known) =>
           sql`select ${headColumns(known)}, trimmed_seq, events, bytes from log_head where id = 1`,
       ),
@@ -132,6 +136,7 @@ export class SqlLogStore implements LogStore {
         ? sql`0`
         : sql`case when ${this.#keys.areActive([keyId])} then 0 else 1 end`;
     const head = await this.#observe<LogHead & { readonly is_revoked: number }>(
+      this.#db,
       () => sql`select epoch, seq, ${isRevoked} as is_revoked from log_head where id = 1`,
     );
     return { seq: head.seq, isRevoked: head.is_revoked === 1 };
@@ -164,11 +169,11 @@ export class SqlLogStore implements LogStore {
     const upTo = isSmall ? rangeEnd : await this.#findRangeEnd(after, rangeEnd, bytesMax);
     // Audiences are read first. If an event is trimmed between the queries, it is then missing, which
     // callers detect as a gap. In the opposite order the event would have no audiences.
-    const audienceRows = await this.#db.query<{ audience: string; seq: number }>(
+    const audienceRows = await this.#background.query<{ audience: string; seq: number }>(
       sql`select audience, seq from event_audiences
         where seq > ${after} and seq <= ${upTo} order by seq`,
     );
-    const rows = await this.#db.query<EntryRow>(
+    const rows = await this.#background.query<EntryRow>(
       sql`select seq, type, data, expires_at, control from events
         where seq > ${after} and seq <= ${upTo} order by seq`,
     );
@@ -195,7 +200,7 @@ export class SqlLogStore implements LogStore {
     after: number,
     { entriesMax, recipientsMax }: TrimBatchLimits,
   ): Promise<TrimCandidate[]> {
-    const [firstRowBeyond] = await this.#db.query<{ seq: number }>(
+    const [firstRowBeyond] = await this.#background.query<{ seq: number }>(
       sql`select seq from event_audiences
         where seq > ${after} order by seq limit 1 offset ${recipientsMax}`,
     );
@@ -210,7 +215,7 @@ export class SqlLogStore implements LogStore {
       readonly bytes: number;
       readonly is_control: number;
     }
-    const rows = await this.#db.query<Row>(
+    const rows = await this.#background.query<Row>(
       sql`select seq, created_at, ${storedBytes} as bytes,
           case when control is null then 0 else 1 end as is_control
         from events where seq > ${after} and seq <= ${upTo} order by seq`,
@@ -221,11 +226,11 @@ export class SqlLogStore implements LogStore {
   }
 
   trim(range: TrimRange): Promise<number> {
-    return trimRange(this.#db, range);
+    return trimRange(this.#background, range);
   }
 
   sweepIdempotencyKeys(now: number): Promise<number> {
-    return sweepIdempotencyKeys(this.#db, now);
+    return sweepIdempotencyKeys(this.#background, now);
   }
 
   listen(onAppended: () => void): Subscription | undefined {
@@ -234,7 +239,7 @@ export class SqlLogStore implements LogStore {
 
   /** Returns the number of the event that reaches `bytesMax`, or `rangeEnd` if none does. */
   async #findRangeEnd(after: number, rangeEnd: number, bytesMax: number): Promise<number> {
-    const [row] = await this.#db.query<{ seq: number | null }>(
+    const [row] = await this.#background.query<{ seq: number | null }>(
       sql`select min(seq) as seq from (
           select seq, sum(${storedBytes}) over (order by seq) as total from events
           where seq > ${after} and seq <= ${rangeEnd}
@@ -243,9 +248,12 @@ export class SqlLogStore implements LogStore {
     return row?.seq ?? rangeEnd;
   }
 
-  async #observe<Row extends VerifiableHead>(toQuery: (known: KnownLog) => Sql): Promise<Row> {
+  async #observe<Row extends VerifiableHead>(
+    db: Database,
+    toQuery: (known: KnownLog) => Sql,
+  ): Promise<Row> {
     const { known } = this.#generation;
-    const [row] = await this.#db.query<Row>(toQuery(known));
+    const [row] = await db.query<Row>(toQuery(known));
     return this.#generation.observe(row, known);
   }
 
