@@ -229,12 +229,13 @@ export class App {
 
   #healthRoutes(db: HealthCheckedDatabase, auth: Auth) {
     return healthRoutes({
-      serving: () => !this.#isStopping,
-      database: async () => {
-        const degraded = await db.check();
-        return degraded === undefined || { degraded };
+      checks: { serving: () => !this.#isStopping, logins: () => auth.threads.state.healthy },
+      sharedChecks: {
+        database: async () => {
+          const degraded = await db.check();
+          return degraded === undefined || { degraded };
+        },
       },
-      logins: () => auth.threads.state.healthy,
     });
   }
 

@@ -1,36 +1,53 @@
+import { setImmediate as nextTurn, setTimeout as wait } from 'node:timers/promises';
+import type { Clock } from '../clock.js';
 import { Failure } from '../errors.js';
+import { RecentCall } from '../util/recent-call.js';
 import { json } from './reply.js';
 import { type Route, route } from './router.js';
 
 /** Whether a component is healthy, or why it is degraded, which does not make the process unready. */
 export type CheckResult = boolean | { readonly degraded: string };
 
-/**
- * Returns the state of a component. A check that throws or takes over a second has failed; the reason is
- * that of the `Failure` that it throws, or `timeout`.
- */
-export type Check = () => CheckResult | Promise<CheckResult>;
+export interface HealthOptions {
+  /** Checks by name, each of which returns whether a component is healthy. They run for each request. */
+  readonly checks: Readonly<Record<string, () => boolean>>;
+  /**
+   * Checks that have to wait for something. Requests of one second share their outcome. A check that rejects
+   * or takes over a second has failed; the reason is that of the `Failure` it rejects with, or `timeout`.
+   */
+  readonly sharedChecks?: Readonly<Record<string, () => Promise<CheckResult>>>;
+  /** Returns milliseconds, of which only differences matter. Default: `performance.now`. */
+  readonly monotonicClock?: Clock;
+}
 
 interface CheckState {
   readonly state: 'ok' | 'degraded' | 'failing';
   readonly reason?: string | undefined;
 }
 
+const sharedMs = 1000;
 const deadlineMs = 1000;
+const deadlineSteps = 10;
 
 /**
  * Returns the health routes. `GET /health/live`: 200 while the process runs. `GET /health/ready`: 200
  * when no check fails, otherwise 503; the body has the state of each check by name, and the reasons of
  * those that are not ok.
  */
-export function healthRoutes(checks: Readonly<Record<string, Check>>): Route[] {
+export function healthRoutes(options: HealthOptions): Route[] {
+  const { checks, sharedChecks = {}, monotonicClock = () => performance.now() } = options;
+  const states: [string, () => CheckState | Promise<CheckState>][] = [];
+  for (const [name, check] of Object.entries(checks)) states.push([name, () => toState(check())]);
+  for (const [name, check] of Object.entries(sharedChecks)) {
+    const recent = new RecentCall(() => runCheck(check), { maxAgeMs: sharedMs, monotonicClock });
+    states.push([name, () => recent.run()]);
+  }
   return [
     route('GET', '/health/live', () => json(200, { status: 'ok' }, noStore)),
     route('GET', '/health/ready', async () => {
-      const names = Object.keys(checks);
-      const results = await Promise.all(Object.values(checks).map(run));
+      const results = await Promise.all(states.map(([, getState]) => getState()));
       const collect = (member: keyof CheckState) =>
-        Object.fromEntries(names.map((name, index) => [name, results[index]?.[member]]));
+        Object.fromEntries(states.map(([name], index) => [name, results[index]?.[member]]));
       const reasons = results.some(({ reason }) => reason !== undefined)
         ? { reasons: collect('reason') }
         : {};
@@ -44,21 +61,29 @@ export function healthRoutes(checks: Readonly<Record<string, Check>>): Route[] {
 
 const noStore = { 'cache-control': 'no-store' };
 
-async function run(check: Check): Promise<CheckState> {
-  let deadline: NodeJS.Timeout | undefined;
-  const timedOut = new Promise<CheckState>((resolve) => {
-    // Deferred by a turn, because after a pause of this process a result may have arrived unread.
-    const state = { state: 'failing', reason: 'timeout' } as const;
-    deadline = setTimeout(() => setImmediate(resolve, state), deadlineMs);
-  });
+/** Returns the state that a check reports, or that it has failed or exceeded its deadline. Never rejects. */
+async function runCheck(check: () => Promise<CheckResult>): Promise<CheckState> {
+  const settled = new AbortController();
   try {
-    return await Promise.race([Promise.resolve(check()).then(toState), timedOut]);
+    return await Promise.race([check().then(toState), waitForDeadline(settled.signal)]);
   } catch (error) {
     // The checked component logs the cause.
     return { state: 'failing', reason: error instanceof Failure ? error.reason : undefined };
   } finally {
-    clearTimeout(deadline);
+    settled.abort();
   }
+}
+
+/**
+ * Returns a failure after a second, or later while requests keep the event loop busy: each of ten steps takes
+ * a turn at least, because a result arrives in a few turns, however long they take.
+ */
+async function waitForDeadline(signal: AbortSignal): Promise<CheckState> {
+  for (let step = 0; step < deadlineSteps; step += 1) {
+    await wait(deadlineMs / deadlineSteps, undefined, { signal });
+    await nextTurn(undefined, { signal }); // After a pause of the process, reads what has arrived.
+  }
+  return { state: 'failing', reason: 'timeout' };
 }
 
 function toState(result: CheckResult): CheckState {
