@@ -151,8 +151,12 @@ export class App {
     this.#closeStack.add('auth', () => auth.close());
     const { accessTokens, sessions } = auth;
     const apiKeys = new ApiKeys({ db, log, wallClock, appendControlEntries });
+    await apiKeys.loadKnown();
     const { type: tokenType, issuer: realm } = config.accessToken;
-    const bearer = new BearerAuth({ accessTokens, sessions, apiKeys, tokenType, realm });
+    const bearer = new BearerAuth({
+      ...{ accessTokens, sessions, apiKeys, tokenType, realm },
+      admitUnverified: (exchange) => auth.rateLimiter.admit('invalidToken', toClient(exchange)),
+    });
     // Not earlier, because ending a thread while `openAuth` hashes would abort the process.
     signal?.throwIfAborted();
 

@@ -1,9 +1,13 @@
 import assert from 'node:assert/strict';
+import { generateKeyPairSync } from 'node:crypto';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import { parseClosing } from './support/clients/event-collector.js';
 import { EventSourceClient } from './support/clients/event-source.js';
 import type { Answer } from './support/clients/exchange.js';
 import type { H2Client } from './support/clients/h2-client.js';
+import { tempFolder } from './support/servers/process.js';
 import { getPassword } from './support/servers/seed.js';
 import { startSystem } from './support/servers/system.js';
 
@@ -43,6 +47,12 @@ const rates: readonly [string, string, (client: H2Client) => Promise<Answer>, nu
     (client) => client.ask('GET', '/stream/live', { bearer: 'unknown' }),
     401,
   ],
+  [
+    'unknown API keys of an address',
+    'INVALID_TOKEN_IP_RATE',
+    (client) => client.ask('POST', '/events', { bearer: `hk_${'0'.repeat(16)}_${'A'.repeat(43)}` }),
+    401,
+  ],
 ];
 
 for (const [what, setting, attempt, status] of rates) {
@@ -67,6 +77,24 @@ for (const [what, setting, attempt, status] of rates) {
     assert.equal(refused?.headers['retry-after'], String(info.retryAfter));
   });
 }
+
+test('forged ES512 access tokens over INVALID_TOKEN_IP_RATE get 429, and a valid token is accepted meanwhile', async (t) => {
+  const file = join(tempFolder(t), 'es512.pem');
+  const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-521' });
+  writeFileSync(file, privateKey.export({ type: 'pkcs8', format: 'pem' }));
+  const keys = { ACCESS_TOKEN_ALGORITHM: 'ES512', ACCESS_TOKEN_PRIVATE_KEY_FILE: file };
+  const system = await startSystem(t, { env: { ...keys, INVALID_TOKEN_IP_RATE: threePerHour } });
+  const client = await system.connect();
+  const valid = await client.accessToken('ada');
+  const forged = `${valid.slice(0, valid.lastIndexOf('.'))}.${'A'.repeat(176)}`;
+  const askWith = async (bearer: string) => (await client.ask('GET', '/me', { bearer })).status;
+
+  const statuses: number[] = [];
+  for (const bearer of [forged, forged, valid, forged, forged, valid])
+    statuses.push(await askWith(bearer));
+
+  assert.deepEqual(statuses, [401, 401, 200, 401, 429, 200]);
+});
 
 test('the rate of stream tokens applies per user, not per address', async (t) => {
   const system = await startSystem(t, { env: { STREAM_TOKEN_USER_RATE: threePerHour } });

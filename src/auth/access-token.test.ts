@@ -303,3 +303,83 @@ for (const [what, changes] of invalidOptions) {
     assert.throws(() => createTokens(changes), { message: /options out of range/ });
   });
 }
+
+/** Counts the tokens that were admitted, and those of them that are still counted as invalid. */
+function createAdmission() {
+  const counts = { admitted: 0, invalid: 0 };
+  const admit = () => {
+    counts.admitted += 1;
+    counts.invalid += 1;
+    return () => {
+      counts.invalid -= 1;
+    };
+  };
+  return { counts, admit };
+}
+
+/** Replaces the signature by another one of the same length. */
+function withForgedSignature(token: string): string {
+  const [head, payload, signature = ''] = token.split('.');
+  const bytes = Buffer.from(signature, 'base64url');
+  return `${head}.${payload}.${bytes.fill(1).toString('base64url')}`;
+}
+
+for (const algorithm of ['RS256', 'PS256', 'ES256', 'ES384', 'ES512'] as const) {
+  test(`forged ${algorithm} signatures are counted as invalid, valid and expired ones are not`, async (t) => {
+    const keys = createKeys(algorithm);
+    const time = { now: nowSeconds * 1000 };
+    const wallClock = () => time.now;
+    const issuer = await signingTokens(t, keys, { wallClock });
+    const verifier = createTokens({ ring: keys, wallClock });
+    const token = await issuer.sign(subject);
+    const { counts, admit } = createAdmission();
+
+    for (let count = 0; count < 2; count += 1)
+      assert.equal(verifier.verify(token, admit).userId, userId);
+    assert.deepEqual(counts, { admitted: 1, invalid: 0 });
+    const forged = withForgedSignature(token);
+    assert.throws(() => verifier.verify(forged, admit), isFailure('invalid_token'));
+    assert.deepEqual(counts, { admitted: 2, invalid: 1 });
+
+    time.now += 3_700_000;
+    const other = createTokens({ ring: keys, wallClock });
+    assert.throws(() => other.verify(token, admit), isFailure('expired_token'));
+    assert.deepEqual(counts, { admitted: 3, invalid: 1 });
+  });
+}
+
+test('a signature that is not admitted is not verified, and tokens of this process are accepted meanwhile', async (t) => {
+  const keys = createKeys('ES512');
+  const tokens = await signingTokens(t, keys);
+  const token = await tokens.sign(subject);
+  const refusal = new Failure('too_many_requests', 'too many');
+  const refuse = () => {
+    throw refusal;
+  };
+
+  assert.equal(tokens.verify(token, refuse).userId, userId);
+  assert.throws(
+    () => tokens.verify(withForgedSignature(token), refuse),
+    (cause) => cause === refusal,
+  );
+  assert.throws(
+    () => createTokens({ ring: keys }).verify(token, refuse), // Another process.
+    (cause) => cause === refusal,
+  );
+});
+
+test('malformed tokens, other algorithms and HMACs are cheap to refuse, so they are not counted', async (t) => {
+  const keys = createKeys('ES512');
+  const token = await (await signingTokens(t, keys)).sign(subject);
+  const { counts, admit } = createAdmission();
+  const head = { alg: 'HS256', typ: 'JWT', kid: keys.signingKey.id };
+
+  for (const text of ['none', token.slice(1), forge(head, claims)]) {
+    const verify = () => createTokens({ ring: keys }).verify(text, admit);
+    assert.throws(verify, isFailure('invalid_token'));
+  }
+  const forged = forge(header, claims, otherSecret);
+  assert.throws(() => createTokens().verify(forged, admit), isFailure('invalid_token'));
+
+  assert.deepEqual(counts, { admitted: 0, invalid: 0 });
+});

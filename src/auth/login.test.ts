@@ -30,7 +30,10 @@ test('the right password opens a session, with any spelling of the name', async 
 
   assert.deepEqual(hashing, ['verifyPassword']);
 
-  const shown = { headerValues: () => [`Bearer ${accessToken}`] };
+  const shown = {
+    ...{ id: 'request-1', ip: client.ipKey, headers: {} },
+    headerValues: () => [`Bearer ${accessToken}`],
+  };
   assert.equal((await bearer.authenticateUser(shown)).userId, account.id);
   assert.deepEqual(events().slice(-2), [
     { event: 'session_created', reason: undefined },

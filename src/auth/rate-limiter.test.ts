@@ -6,7 +6,7 @@ import type { Failure } from '../errors.js';
 import { Audit } from '../logging/audit.js';
 import { RateLimiter, type RateName } from './rate-limiter.js';
 
-const names: readonly RateName[] = ['login', 'token', 'streamToken', 'streamOpen'];
+const names: readonly RateName[] = ['login', 'token', 'streamToken', 'streamOpen', 'invalidToken'];
 const otherClient = { ...client, ipKey: '198.51.100.1' };
 
 function createRateLimiter(only: RateName) {
@@ -19,6 +19,7 @@ function createRateLimiter(only: RateName) {
       token: unlimited,
       streamToken: unlimited,
       streamOpen: unlimited,
+      invalidToken: unlimited,
       [only]: { count: 3, perMs: 6000 },
     },
     audit: new Audit({ log: collectingLog(lines) }),
@@ -62,3 +63,13 @@ for (const name of names) {
     for (const other of names) if (other !== name) rateLimiter.admit(other, client, '1');
   });
 }
+
+test('a request whose count was undone does not count', () => {
+  const { rateLimiter } = createRateLimiter('invalidToken');
+  const admit = () => rateLimiter.admit('invalidToken', client);
+
+  for (let count = 0; count < 100; count += 1) admit()();
+  for (let count = 0; count < 3; count += 1) admit();
+
+  assert.throws(admit, { name: 'too_many_requests' });
+});

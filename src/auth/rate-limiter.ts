@@ -11,6 +11,7 @@ const messages = {
   token: 'Cannot refresh: too many refreshes from this address',
   streamToken: 'Cannot make stream token: too many for this user',
   streamOpen: 'Cannot open stream: too many opened from this address',
+  invalidToken: 'Cannot authenticate: too many invalid tokens from this address',
 } as const;
 
 export type RateName = keyof typeof messages;
@@ -46,13 +47,19 @@ export class RateLimiter {
       token: createBucket(rates.token),
       streamToken: createBucket(rates.streamToken),
       streamOpen: createBucket(rates.streamOpen),
+      invalidToken: createBucket(rates.invalidToken),
     };
   }
 
-  /** Counts a request of `userId`, or else of the IP key. Throws `too_many_requests` over the rate. */
-  admit(name: RateName, client: Client, userId?: string): void {
-    const waitMs = this.#buckets[name].take(userId ?? client.ipKey);
-    if (waitMs === 0) return;
+  /**
+   * Counts a request of `userId`, or else of the IP key. Throws `too_many_requests` over the rate. Returns a
+   * function that undoes the count, for a rate of failures.
+   */
+  admit(name: RateName, client: Client, userId?: string): () => void {
+    const bucket = this.#buckets[name];
+    const key = userId ?? client.ipKey;
+    const waitMs = bucket.take(key);
+    if (waitMs === 0) return () => bucket.giveBack(key);
     const who = userId === undefined ? {} : { userId };
     this.#audit.record('excess_rate_limit_exceeded', { client, reason: name, ...who });
     throw tooManyRequests(messages[name], waitMs);

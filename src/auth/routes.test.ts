@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
 import { type TestContext, test } from 'node:test';
 import { ask as askServer } from '../../test/support/clients/ask.js';
 import type { RequestParts } from '../../test/support/clients/exchange.js';
@@ -24,6 +25,20 @@ async function startServer(t: TestContext, jwks?: object) {
     (await ask('POST', '/login', { json: { username, password } })).body as Record<string, string>;
   return { ...auth, account, ask, login };
 }
+
+test('refreshes over the rate of an address cost no query', async (t) => {
+  const { ask, statements } = await startServer(t);
+  const refresh = async () => {
+    const json = { token: randomBytes(128).toString('base64') };
+    return (await ask('POST', '/token', { json })).status;
+  };
+  for (let count = 0; count < 30; count += 1) assert.equal(await refresh(), 401);
+  statements.length = 0;
+
+  assert.equal(await refresh(), 429);
+
+  assert.deepEqual(statements, []);
+});
 
 test('a login response keeps the fields of the original service and is not cacheable', async (t) => {
   const { ask } = await startServer(t);

@@ -125,6 +125,8 @@ function readSettings(reader: EnvReader) {
       token: parseRate(reader, 'TOKEN_IP_RATE', '1000/60000'),
       streamToken: parseRate(reader, 'STREAM_TOKEN_USER_RATE', '60/60000'),
       streamOpen: parseRate(reader, 'STREAM_OPEN_IP_RATE', '1000/60000'),
+      // Verifying 500 signatures with ES512 takes half a second.
+      invalidToken: parseRate(reader, 'INVALID_TOKEN_IP_RATE', '500/60000'),
     },
     throttle: {
       freeFailures: reader.integer('LOGIN_FREE_FAILURES', 5, { min: 1, max: 100 }),

@@ -2,15 +2,21 @@ import assert from 'node:assert/strict';
 import { testOnDialects } from '../../test/support/databases/dialects.js';
 import { databaseFor } from '../../test/support/databases/embedded.js';
 import { collectingLog } from '../../test/support/recording/collecting-log.js';
+import { withStatementLog } from '../../test/support/recording/noted-database.js';
 import { until } from '../../test/support/until.js';
-import { sql } from '../db/database.js';
+import { type Database, sql } from '../db/database.js';
 import { controlEntryAppender } from '../event-log/open.js';
-import { ApiKeys } from './api-keys.js';
+import { type AdmitUnverified, ApiKeys } from './api-keys.js';
 
 const test = await testOnDialects('API keys');
 
 async function keysFor(t: Parameters<typeof databaseFor>[0]) {
-  const db = await databaseFor(t);
+  const statements: string[] = [];
+  const db = withStatementLog(await databaseFor(t), statements);
+  return { db, statements, ...createKeys(db) };
+}
+
+function createKeys(db: Database) {
   const time = { now: 1_700_000_000_000 };
   const lines: Record<string, unknown>[] = [];
   const keys = new ApiKeys({
@@ -19,8 +25,23 @@ async function keysFor(t: Parameters<typeof databaseFor>[0]) {
     wallClock: () => time.now,
     appendControlEntries: controlEntryAppender(db, () => time.now),
   });
-  return { db, time, lines, keys };
+  return { time, lines, keys };
 }
+
+/** Counts the keys that were admitted, and those of them that are still counted as invalid. */
+function createAdmission() {
+  const counts = { admitted: 0, invalid: 0 };
+  const admit: AdmitUnverified = () => {
+    counts.admitted += 1;
+    counts.invalid += 1;
+    return () => {
+      counts.invalid -= 1;
+    };
+  };
+  return { counts, admit };
+}
+
+const unknownKey = `hk_${'0'.repeat(16)}_${'A'.repeat(43)}`;
 
 test('create returns a key that verify accepts and that is not stored', async (t) => {
   const { keys, db } = await keysFor(t);
@@ -117,4 +138,104 @@ test('the last use of a key is stored once a minute', async (t) => {
   await until(async () => (await lastUse()) !== start);
 
   assert.equal(await lastUse(), start + 60_000);
+});
+
+test('a key is admitted when it is used for the first time, and only invalid ones stay counted', async (t) => {
+  const { keys } = await keysFor(t);
+  const { key } = await keys.create({ name: 'one', scopes: ['publish'] });
+  const { counts, admit } = createAdmission();
+
+  assert.ok(await keys.verify(key, admit));
+  assert.ok(await keys.verify(key, admit));
+  assert.deepEqual(counts, { admitted: 1, invalid: 0 });
+  await keys.verify(unknownKey, admit);
+  await keys.verify(unknownKey, admit);
+
+  assert.deepEqual(counts, { admitted: 3, invalid: 2 });
+});
+
+test('keys that were loaded need not be admitted', async (t) => {
+  const { keys, db } = await keysFor(t);
+  const { key } = await keys.create({ name: 'one', scopes: ['publish'] });
+  const { key: revokedKey } = await keys.create({ name: 'two', scopes: ['publish'] });
+  await keys.revoke('two');
+  const { keys: restarted } = createKeys(db);
+  await restarted.loadKnown();
+  const { counts, admit } = createAdmission();
+
+  assert.ok(await restarted.verify(key, admit));
+  assert.deepEqual(counts, { admitted: 0, invalid: 0 });
+  assert.equal(await restarted.verify(revokedKey, admit), undefined);
+
+  assert.deepEqual(counts, { admitted: 1, invalid: 1 });
+});
+
+test('a key that was valid and is revoked is counted from its second use on', async (t) => {
+  const { keys } = await keysFor(t);
+  const { key } = await keys.create({ name: 'one', scopes: ['publish'] });
+  const { counts, admit } = createAdmission();
+  await keys.verify(key, admit);
+  await keys.revoke('one');
+
+  for (let count = 0; count < 3; count += 1) {
+    assert.equal(await keys.verify(key, admit), undefined);
+  }
+
+  assert.deepEqual(counts, { admitted: 3, invalid: 2 });
+});
+
+test('a key that is not admitted costs no query, and known keys are accepted meanwhile', async (t) => {
+  const { keys, statements } = await keysFor(t);
+  const { key } = await keys.create({ name: 'one', scopes: ['publish'] });
+  await keys.verify(key);
+  statements.length = 0;
+  const refuse = () => {
+    throw new Error('too many');
+  };
+
+  await assert.rejects(keys.verify(unknownKey, refuse), /too many/);
+  assert.deepEqual(statements, []);
+  assert.ok(await keys.verify(key, refuse));
+});
+
+test('a malformed key, and a wrong secret for a known id, cost no query and are not counted', async (t) => {
+  const { keys, statements } = await keysFor(t);
+  const { key, id } = await keys.create({ name: 'one', scopes: ['publish'] });
+  await keys.verify(key);
+  statements.length = 0;
+  const { counts, admit } = createAdmission();
+
+  const unusedBits = `${unknownKey.slice(0, -1)}B`;
+  for (const text of [unusedBits, unknownKey.slice(1), `hk_${id}_${'A'.repeat(43)}`]) {
+    assert.equal(await keys.verify(text, admit), undefined);
+  }
+
+  assert.deepEqual(statements, []);
+  assert.deepEqual(counts, { admitted: 0, invalid: 0 });
+  assert.ok(await keys.verify(key, admit));
+});
+
+test('a key whose query failed is not counted as invalid', async (t) => {
+  const { db } = await keysFor(t);
+  const broken = { ...db, query: () => Promise.reject(new Error('unavailable')) };
+  const { keys } = createKeys(broken);
+  const { counts, admit } = createAdmission();
+
+  await assert.rejects(keys.verify(unknownKey, admit), /unavailable/);
+
+  assert.deepEqual(counts, { admitted: 1, invalid: 0 });
+});
+
+test('keys that are used at the same time share a query', async (t) => {
+  const { keys, statements, db } = await keysFor(t);
+  const texts = Array.from(
+    { length: 30 },
+    (_, index) => `hk_${index.toString(16).padStart(16, '0')}_${'A'.repeat(43)}`,
+  );
+  statements.length = 0;
+
+  const found = await Promise.all(texts.map((text) => keys.verify(text)));
+
+  assert.deepEqual([...new Set(found)], [undefined]);
+  assert.equal(statements.length, db.dialect === 'sqlite' ? 3 : 1); // SQLite starts two batches at once.
 });

@@ -5,6 +5,8 @@ import { Failure } from '../errors.js';
 import type { ControlEntry } from '../events/control-entry.js';
 import { Audit } from '../logging/audit.js';
 import type { Logger } from '../logging/logger.js';
+import { Batcher } from '../util/batcher.js';
+import { LruMap } from '../util/lru-map.js';
 
 /** Permissions that a key can have. */
 export const scopes = ['publish', 'metrics'] as const;
@@ -23,6 +25,13 @@ export interface ApiKey {
   readonly revokedAt: number | undefined;
 }
 
+/**
+ * Admits a credential whose verification is expensive, and counts it as invalid until the returned function
+ * is called: when it has turned out to be valid, or could not be verified. Throws `too_many_requests` for a
+ * client with too many invalid credentials.
+ */
+export type AdmitUnverified = () => () => void;
+
 interface Row {
   readonly id: string;
   readonly name: string;
@@ -36,6 +45,9 @@ interface Row {
 const columns = sql`id, name, key_hash, scopes, created_at, last_used_at, revoked_at`;
 const lastUsedIntervalMs = 60_000;
 const listMax = 1000;
+const knownMax = 1000;
+
+const admitAll: AdmitUnverified = () => () => {};
 
 export function isScope(given: string): given is Scope {
   return scopes.some((scope) => scope === given);
@@ -77,6 +89,12 @@ export class ApiKeys {
   readonly #audit: Audit;
   readonly #wallClock: Clock;
   readonly #appendControlEntries: ApiKeysOptions['appendControlEntries'];
+  readonly #lookups: Batcher<string, Row | undefined>;
+  /**
+   * The hashes of keys that were valid when they were loaded or last used, by id. A key keeps its hash, but
+   * can be revoked.
+   */
+  readonly #knownHashes = new LruMap<string, string>(knownMax);
 
   constructor({ db, log, wallClock = Date.now, appendControlEntries }: ApiKeysOptions) {
     this.#appendControlEntries = appendControlEntries;
@@ -84,6 +102,16 @@ export class ApiKeys {
     this.#log = log;
     this.#audit = new Audit({ log });
     this.#wallClock = wallClock;
+    this.#lookups = Batcher.forDatabase(db, (ids) => this.#findRows(ids));
+  }
+
+  /** Loads the newest 1000 keys, so that their first use needs not be admitted (see `verify`). */
+  async loadKnown(): Promise<void> {
+    const rows = await this.#db.query<Pick<Row, 'id' | 'key_hash'>>(
+      sql`select id, key_hash from api_keys where revoked_at is null
+        order by created_at desc limit ${knownMax}`,
+    );
+    for (const row of rows) this.#knownHashes.set(row.id, row.key_hash);
   }
 
   /**
@@ -148,15 +176,38 @@ export class ApiKeys {
     return ids.length > 0;
   }
 
-  /** Returns the key with this text; undefined if it is unknown or revoked. Waits for one query at most. */
-  async verify(key: string): Promise<ApiKey | undefined> {
-    const id = /^hk_([0-9a-f]{16})_[\w-]{43}$/.exec(key)?.[1];
+  /**
+   * Returns the key with this text; undefined if it is unknown or revoked. Waits for one query at most. For a
+   * key that was neither loaded nor valid when it was last used, `admit` must admit the query; it may throw. A
+   * malformed key, and a wrong secret for a known id, cost no query.
+   */
+  async verify(key: string, admit: AdmitUnverified = admitAll): Promise<ApiKey | undefined> {
+    const id = keyPattern.exec(key)?.[1];
     if (id === undefined) return undefined;
-    const [row] = await this.#db.query<Row>(sql`select ${columns} from api_keys where id = ${id}`);
-    if (row === undefined || row.revoked_at !== null) return undefined;
-    if (!timingSafeEqual(Buffer.from(hashKey(key)), Buffer.from(row.key_hash))) return undefined;
+    const knownHash = this.#knownHashes.use(id);
+    if (knownHash !== undefined && !hasHash(key, knownHash)) return undefined;
+    const markVerified = knownHash === undefined ? admit() : undefined;
+    const row = await this.#lookups.run(id).catch((cause: unknown) => {
+      markVerified?.(); // Not known to be invalid.
+      throw cause;
+    });
+    if (row === undefined || row.revoked_at !== null) {
+      this.#knownHashes.delete(id);
+      return undefined;
+    }
+    if (!hasHash(key, row.key_hash)) return undefined;
+    markVerified?.();
+    this.#knownHashes.set(id, row.key_hash);
     void this.#recordUse(row);
     return toApiKey(row);
+  }
+
+  async #findRows(ids: readonly string[]): Promise<(Row | undefined)[]> {
+    const rows = await this.#db.query<Row>(
+      sql`select ${columns} from api_keys where id in (${list(ids)})`,
+    );
+    const found = new Map(rows.map((row) => [row.id, row]));
+    return ids.map((id) => found.get(id));
   }
 
   /** Stores the time of use, at most once a minute across all processes. Never rejects. */
@@ -173,6 +224,13 @@ export class ApiKeys {
       this.#log.warn({ keyId: id, cause }, 'last use of API key not recorded');
     }
   }
+}
+
+/** The last character has two unused bits, which are zero in every key that was created. */
+const keyPattern = /^hk_([0-9a-f]{16})_[\w-]{42}[AEIMQUYcgkosw048]$/;
+
+function hasHash(key: string, hash: string): boolean {
+  return timingSafeEqual(Buffer.from(hashKey(key)), Buffer.from(hash));
 }
 
 function hashKey(key: string): string {

@@ -5,7 +5,10 @@ import { startAuth } from '../../test/support/servers/auth-system.js';
 import { sql } from '../db/database.js';
 import type { Failure } from '../errors.js';
 
-const withAuthorization = (...values: string[]) => ({ headerValues: () => values });
+const withAuthorization = (...values: string[]) => ({
+  ...{ id: 'request-1', ip: client.ipKey, headers: {} },
+  headerValues: () => values,
+});
 
 const plainChallenge = 'Bearer realm="herald \\"test\\""';
 const malformedChallenge = `${plainChallenge}, error="invalid_request"`;
@@ -193,6 +196,27 @@ test('an API key without the required scope is refused with insufficient_scope a
       return true;
     },
   );
+});
+
+test('an address with too many invalid API keys gets too_many_requests, without a query, except for known keys', async (t) => {
+  const { bearer, apiKeys, statements } = await startAuth(t);
+  const { key } = await apiKeys.create({ name: 'billing', scopes: ['publish'] });
+  const { key: unusedKey } = await apiKeys.create({ name: 'new', scopes: ['publish'] });
+  const authenticate = (text: string, ip = client.ipKey) =>
+    bearer.authenticateService({ ...withAuthorization(`Bearer ${text}`), ip }, 'publish');
+  await authenticate(key);
+  const unknownKey = `hk_${'0'.repeat(16)}_${'A'.repeat(43)}`;
+
+  for (let count = 0; count < 30; count += 1)
+    await assert.rejects(authenticate(unknownKey), isInvalid('API key'));
+  statements.length = 0;
+  await assert.rejects(authenticate(unknownKey), { name: 'too_many_requests' });
+  await assert.rejects(authenticate(unusedKey), { name: 'too_many_requests' });
+
+  assert.deepEqual(statements, []);
+  assert.ok(await authenticate(key));
+  assert.ok(await authenticate(unusedKey, '198.51.100.1'));
+  assert.ok(await authenticate(unusedKey)); // Known from now on.
 });
 
 test('an API key is rejected as an access token, and vice versa', async (t) => {

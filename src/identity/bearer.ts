@@ -1,6 +1,6 @@
 import { Failure } from '../errors.js';
 import type { Exchange } from '../http/exchange.js';
-import type { ApiKeys, Scope } from './api-keys.js';
+import type { AdmitUnverified, ApiKeys, Scope } from './api-keys.js';
 
 /** A logged-in user. */
 export interface UserPrincipal {
@@ -29,9 +29,15 @@ export interface LocalSession {
   readonly user: LocalUser;
 }
 
-/** Verifies access tokens. Throws `expired_token` or `invalid_token`. */
+/**
+ * Verifies access tokens. Throws `expired_token` or `invalid_token`, and the error of `admit`, which admits
+ * expensive verifications.
+ */
 export interface TokenVerifier {
-  verify(token: string): {
+  verify(
+    token: string,
+    admit: AdmitUnverified,
+  ): {
     readonly userId: string;
     readonly sessionId: string | undefined;
   };
@@ -54,9 +60,11 @@ export interface BearerAuthOptions {
   readonly tokenType: string;
   /** The realm of challenges: the issuer. */
   readonly realm: string;
+  /** `AdmitUnverified` for the client of an exchange. */
+  readonly admitUnverified: (exchange: AuthorizationSource) => () => void;
 }
 
-type AuthorizationSource = Pick<Exchange, 'headerValues'>;
+export type AuthorizationSource = Pick<Exchange, 'headerValues' | 'id' | 'ip' | 'headers'>;
 
 /**
  * Authenticates a request by its Authorization header. Every Failure carries a matching challenge.
@@ -75,11 +83,11 @@ export class BearerAuth {
 
   /**
    * Returns the user of the access token. Looks the session up each time, so a logout takes effect at
-   * once. Throws `bad_credentials` without a well-formed header, `expired_token`, or
-   * `invalid_token`.
+   * once. Throws `bad_credentials` without a well-formed header, `expired_token`, `invalid_token`, or
+   * `too_many_requests` for a client that has sent too many invalid tokens.
    */
   async authenticateUser(exchange: AuthorizationSource): Promise<UserPrincipal> {
-    const { userId, sessionId } = this.#verifyClaims(this.parseCredential(exchange));
+    const { userId, sessionId } = this.#verifyClaims(exchange);
     const { sessions } = this.#options;
     const session = sessionId === undefined ? undefined : await sessions.findLive(sessionId);
     if (session?.userId !== userId) {
@@ -91,13 +99,16 @@ export class BearerAuth {
 
   /**
    * Returns the service of the API key. Throws `bad_credentials` without a well-formed header,
-   * `invalid_token` for an unknown or revoked key, `insufficient_scope` for a key without `scope`.
+   * `invalid_token` for an unknown or revoked key, `insufficient_scope` for a key without `scope`,
+   * `too_many_requests` for a client that has sent too many invalid keys.
    */
   async authenticateService(
     exchange: AuthorizationSource,
     scope: Scope,
   ): Promise<ServicePrincipal> {
-    const key = await this.#options.apiKeys.verify(this.parseCredential(exchange));
+    const { apiKeys, admitUnverified } = this.#options;
+    const text = this.parseCredential(exchange);
+    const key = await apiKeys.verify(text, () => admitUnverified(exchange));
     if (key === undefined) throw this.#invalidCredential('invalid_token', 'API key');
     if (!key.scopes.includes(scope)) {
       const headers = this.#challengeHeaders({ error: 'insufficient_scope', scope });
@@ -108,11 +119,13 @@ export class BearerAuth {
     return { kind: 'service', keyId: key.id, name: key.name, scopes: key.scopes };
   }
 
-  #verifyClaims(token: string) {
+  #verifyClaims(exchange: AuthorizationSource) {
+    const { accessTokens, admitUnverified } = this.#options;
+    const token = this.parseCredential(exchange);
     try {
-      return this.#options.accessTokens.verify(token);
+      return accessTokens.verify(token, () => admitUnverified(exchange));
     } catch (cause) {
-      if (!(cause instanceof Failure)) throw cause;
+      if (!(cause instanceof Failure) || cause.status !== 401) throw cause;
       const name = cause.name === 'expired_token' ? 'expired_token' : 'invalid_token';
       throw this.#invalidCredential(name, 'access token', cause);
     }

@@ -93,13 +93,14 @@ function toTokenHash(credential: string): string | undefined {
   return isStreamToken(credential) ? hashToken(credential) : undefined;
 }
 
-/** Opens a stream by its token, unless the token has leaked. */
-function openByToken(
+/** Opens a stream by its token, unless the token has leaked. A malformed token costs no query. */
+async function openByToken(
   parts: StreamRouteParts,
   exchange: Exchange,
   tokenText: string,
 ): Promise<Reply> {
   const { access, streams } = parts;
+  if (!isStreamToken(tokenText)) throw invalidStreamToken();
   return streams.withSnapshot({ tokenText }, async (snapshot) => {
     const { token, session } = snapshot;
     if (token && (await streams.revokeIfLeaked(token, toIpKey(exchange.ip)))) {

@@ -142,6 +142,20 @@ test('at most 2,000 items wait, and one more item is refused', async () => {
   assert.ok(all.every(({ status }) => status === 'rejected'));
 });
 
+test('requests for an item that waits share it, and do not fill the queue', async () => {
+  const { batcher, batches, endOldest } = createManualBatcher();
+  const inFlight = await startTwo(batcher);
+
+  const waiting = Array.from({ length: 1999 }, (_, item) => batcher.run(item + 10));
+  const same = Array.from({ length: 5000 }, () => batcher.run(1)); // Not answered by the batch in flight.
+  await assert.rejects(batcher.run(2), { name: 'service_unavailable' });
+  for (let count = 0; count < 2 + Math.ceil(2000 / 32); count += 1) await endOldest();
+
+  assert.deepEqual(new Set(await Promise.all(same)), new Set([10]));
+  assert.equal(batches.flat().filter((item) => item === 1).length, 2);
+  await Promise.all([...inFlight, ...waiting]);
+});
+
 async function startTwo(batcher: Batcher<number, number>): Promise<Promise<number>[]> {
   const first = batcher.run(1);
   await nextTurn();

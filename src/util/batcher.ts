@@ -1,9 +1,13 @@
 import { Failure } from '../errors.js';
 
-interface PendingItem<Item, Result> {
-  readonly item: Item;
+interface Caller<Result> {
   readonly resolve: (result: Result) => void;
   readonly reject: (cause: unknown) => void;
+}
+
+interface PendingItem<Item, Result> {
+  readonly item: Item;
+  readonly callers: Caller<Result>[];
 }
 
 const batchSizeMax = 32;
@@ -23,12 +27,13 @@ export interface BatcherOptions {
  * Coalesces single requests into batches of up to 32 items. A batch contains the items requested in one
  * event-loop turn, or those that arrived while two batches were in flight. It starts after its last item
  * was requested, so it sees everything that was committed before any of its requests. At most 2,000
- * items wait.
+ * items wait. Requests for the same text or number that wait share an item, so one client that repeats
+ * itself cannot fill the queue.
  */
 export class Batcher<Item, Result> {
   readonly #work: (items: readonly Item[]) => Promise<readonly Result[]>;
   readonly #isImmediate: boolean;
-  #waiting: PendingItem<Item, Result>[] = [];
+  readonly #waiting = new Map<Item, PendingItem<Item, Result>>();
   #inFlight = 0;
   #isScheduled = false;
 
@@ -63,30 +68,46 @@ export class Batcher<Item, Result> {
    */
   run(item: Item): Promise<Result> {
     return new Promise((resolve, reject) => {
-      if (this.#waiting.length >= waitingMax) {
+      const waiting = this.#waiting.get(item);
+      if (waiting !== undefined) {
+        waiting.callers.push({ resolve, reject });
+        return;
+      }
+      if (this.#waiting.size >= waitingMax) {
         reject(new Failure('service_unavailable', 'Cannot process request now: the queue is full'));
         return;
       }
-      this.#waiting.push({ item, resolve, reject });
+      this.#waiting.set(item, { item, callers: [{ resolve, reject }] });
       this.#startBatches();
     });
   }
 
   #startBatches(): void {
     const isFull = this.#inFlight === inFlightMax;
-    if (this.#isScheduled || isFull || this.#waiting.length === 0) return;
+    if (this.#isScheduled || isFull || this.#waiting.size === 0) return;
     if (this.#isImmediate) {
-      void this.#runBatch(this.#waiting.splice(0, batchSizeMax));
+      void this.#runBatch(this.#takeWaiting(batchSizeMax));
       return;
     }
     // Starts a batch at the end of the turn, and then another one if items are left over.
     this.#isScheduled = true;
     setImmediate(() => {
       this.#isScheduled = false;
-      const batch = this.#waiting.splice(0, batchSizeMax);
+      const batch = this.#takeWaiting(batchSizeMax);
       if (batch.length > 0) void this.#runBatch(batch); // Empty if a `Failure` rejected all waiting items.
       this.#startBatches();
     });
+  }
+
+  /** Removes and returns the first waiting items. */
+  #takeWaiting(countMax: number): PendingItem<Item, Result>[] {
+    const taken: PendingItem<Item, Result>[] = [];
+    for (const [item, pendingItem] of this.#waiting) {
+      if (taken.length === countMax) break;
+      this.#waiting.delete(item);
+      taken.push(pendingItem);
+    }
+    return taken;
   }
 
   async #runBatch(batch: readonly PendingItem<Item, Result>[]): Promise<void> {
@@ -99,16 +120,25 @@ export class Batcher<Item, Result> {
   async #settle(batch: readonly PendingItem<Item, Result>[]): Promise<void> {
     try {
       const results = await this.#work(batch.map(({ item }) => item));
-      for (const [index, { resolve }] of batch.entries()) resolve(results[index] as Result);
+      for (const [index, { callers }] of batch.entries()) {
+        for (const { resolve } of callers) resolve(results[index] as Result);
+      }
     } catch (cause) {
       if (cause instanceof Failure) {
-        for (const { reject } of [...batch, ...this.#waiting.splice(0)]) reject(cause);
+        rejectAll([...batch, ...this.#takeWaiting(waitingMax)], cause);
       } else if (batch.length === 1) {
-        for (const { reject } of batch) reject(cause);
+        rejectAll(batch, cause);
       } else {
         // One bad item must not fail the others.
         for (const pendingItem of batch) await this.#settle([pendingItem]);
       }
     }
   }
+}
+
+function rejectAll<Item, Result>(
+  pendingItems: readonly PendingItem<Item, Result>[],
+  cause: unknown,
+): void {
+  for (const { callers } of pendingItems) for (const { reject } of callers) reject(cause);
 }

@@ -48,6 +48,27 @@ test('a peek returns the wait of the next take, and takes nothing', () => {
   assert.deepEqual([bucket.peek('a'), bucket.take('a'), bucket.peek('a')], [0, 0, 2000]);
 });
 
+test('a token that is given back can be taken again', () => {
+  const { bucket } = createBucket();
+  for (let count = 0; count < 30; count += 1) bucket.take('a');
+
+  bucket.giveBack('a');
+  bucket.giveBack('unknown');
+
+  assert.equal(bucket.take('a'), 0);
+  assert.equal(bucket.take('a'), 2000);
+});
+
+test('giving back more tokens than were taken does not enlarge the burst', () => {
+  const { bucket } = createBucket();
+  bucket.take('a');
+  for (let count = 0; count < 10; count += 1) bucket.giveBack('a');
+
+  const waits = Array.from({ length: 31 }, () => bucket.take('a'));
+
+  assert.deepEqual(waits, [...Array<number>(30).fill(0), 2000]);
+});
+
 test('each key has its own bucket', () => {
   const { bucket } = createBucket();
   for (let count = 0; count < 40; count += 1) bucket.take('a');

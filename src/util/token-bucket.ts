@@ -50,6 +50,12 @@ export class TokenBucket {
     return this.#getWait(this.#getFullAt(key, now), now);
   }
 
+  /** Returns a token that was taken but not used. */
+  giveBack(key: string): void {
+    const fullAt = this.#fullAt.get(key);
+    if (fullAt !== undefined) this.#fullAt.set(key, fullAt - this.#intervalMs);
+  }
+
   #getFullAt(key: string, now: number): number {
     // Limited to the time in which an empty bucket fills, so that a clock set back extends no wait further.
     return Math.min(Math.max(this.#fullAt.get(key) ?? now, now), now + this.#burstMs);

@@ -57,6 +57,33 @@ test('simultaneous lookups share a query, and each caller gets its session', asy
   assert.equal(statements.length, db.dialect === 'sqlite' ? 3 : 1); // On SQLite two batches of one lookup start at once, and the others share the third.
 });
 
+test('a session that has ended costs one query per ten seconds, however often it is looked up', async (t) => {
+  const statements: string[] = [];
+  const db = withStatementLog(await databaseFor(t), statements);
+  const { sessions, users, time } = await sessionsFor(t, { db });
+  const [ended, live] = [
+    await openSession(sessions, await newUser(users)),
+    await openSession(sessions, await newUser(users)),
+  ];
+  await sessions.end(ended.sessionId, 'logout');
+  const lookUp = async (sessionId: string) => {
+    statements.length = 0;
+    const found = await sessions.findLive(sessionId);
+    return { isLive: found !== undefined, queries: statements.length };
+  };
+
+  for (const id of [ended.sessionId, 'f'.repeat(32)]) {
+    assert.deepEqual(await lookUp(id), { isLive: false, queries: 1 });
+    assert.deepEqual(await lookUp(id), { isLive: false, queries: 0 });
+  }
+  time.now += 9999;
+  assert.deepEqual(await lookUp(ended.sessionId), { isLive: false, queries: 0 });
+  time.now += 1;
+  assert.deepEqual(await lookUp(ended.sessionId), { isLive: false, queries: 1 });
+  for (let count = 0; count < 2; count += 1)
+    assert.deepEqual(await lookUp(live.sessionId), { isLive: true, queries: 1 });
+});
+
 test('opening a session records the login time of the user and an audit line', async (t) => {
   const { sessions, users, time, lines } = await sessionsFor(t);
   const account = await newUser(users);

@@ -81,6 +81,8 @@ export interface LiveSession {
 const dayMs = 86_400_000;
 const trackedMax = 10_000;
 const clearBatchMax = 500;
+/** For this long a session that was found to be revoked or deleted is not looked up again. */
+const endedMs = 10_000;
 
 /**
  * Manages login sessions, from `/login` to logout, expiry or revocation. A session is a row, which is
@@ -96,6 +98,8 @@ export class Sessions {
   readonly #bySelector: Batcher<string, StoredSession | undefined>;
   /** When the grace period ends that this process started or allowed a retry in, by session id. */
   readonly #graceEnds = new LruMap<string, number>(trackedMax);
+  /** Until when revoked and deleted sessions are not looked up again, epoch ms, by id. */
+  readonly #ended = new LruMap<string, number>(trackedMax);
 
   constructor(options: SessionsOptions) {
     this.#options = options;
@@ -190,12 +194,16 @@ export class Sessions {
 
   /**
    * Finds a session unless it is revoked or expired, or its user disabled or deleted. Concurrent
-   * calls share a query.
+   * calls share a query. A revoked or deleted session costs one query per 10 s, however often its tokens
+   * are presented.
    */
   async findLive(sessionId: string): Promise<LiveSession | undefined> {
+    if ((this.#ended.get(sessionId) ?? 0) > this.#wallClock()) return undefined;
     const session = await this.#byId.run(sessionId);
-    if (session === undefined || getEndState(session, this.#wallClock()) !== undefined)
-      return undefined;
+    const now = this.#wallClock();
+    const endState = session === undefined ? 'revoked' : getEndState(session, now);
+    if (endState === 'revoked') this.#ended.set(sessionId, now + endedMs);
+    if (session === undefined || endState !== undefined) return undefined;
     const { id, user, idleExpiresAt, absoluteExpiresAt } = session;
     const expiresAt = Math.min(idleExpiresAt, absoluteExpiresAt);
     return { id, userId: user.id, expiresAt, user };

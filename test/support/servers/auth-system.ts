@@ -10,6 +10,7 @@ import { RateLimiter } from '../../../src/auth/rate-limiter.js';
 import { openAuthThreads } from '../../../src/auth/threads.js';
 import { Throttle } from '../../../src/auth/throttle.js';
 import { controlEntryAppender } from '../../../src/event-log/open.js';
+import { toClient } from '../../../src/http/client.js';
 import { ApiKeys } from '../../../src/identity/api-keys.js';
 import { BearerAuth } from '../../../src/identity/bearer.js';
 import { databaseFor } from '../databases/embedded.js';
@@ -66,10 +67,19 @@ export async function startAuth(t: TestContext) {
     appendControlEntries: controlEntryAppender(db, wallClock),
   });
   const realm = 'herald "test"';
-  const bearer = new BearerAuth({ accessTokens, sessions, apiKeys, tokenType: 'Bearer', realm });
   const rate = { count: 30, perMs: 60_000 };
-  const ratesPerKey = { login: rate, token: rate, streamToken: rate, streamOpen: rate };
-  const rateLimiter = new RateLimiter({ rates: ratesPerKey, audit, monotonicClock: wallClock });
+  const rates = {
+    login: rate,
+    token: rate,
+    streamToken: rate,
+    streamOpen: rate,
+    invalidToken: rate,
+  };
+  const rateLimiter = new RateLimiter({ rates, audit, monotonicClock: wallClock });
+  const bearer = new BearerAuth({
+    ...{ accessTokens, sessions, apiKeys, tokenType: 'Bearer', realm },
+    admitUnverified: (exchange) => rateLimiter.admit('invalidToken', toClient(exchange)),
+  });
   const throttle = new Throttle({
     freeFailures: 5,
     delayMaxMs: 900_000,
