@@ -46,6 +46,25 @@ test('thirty concurrent logins with the right password all succeed', async (t) =
   assert.deepEqual([...new Set(answers.map(({ status }) => status))], [200]);
 });
 
+test('thirty people of one office log in at the same time, with the default limits of an address', async (t) => {
+  const slowHashEnv = { ARGON2_MEMORY_KIB: '19456', ARGON2_TIME: '2', AUTH_WORKERS: '1' };
+  const env = { ...slowHashEnv, LOGIN_IP_RATE: '30/60000' };
+  const system = await startSystem(t, { env });
+  const client = await system.connect();
+  const password = 'a password of the office';
+  const usernames = Array.from({ length: 30 }, (_, index) => `person ${index}`);
+  await system.runAdmin(async ({ accounts }) => {
+    for (const username of usernames)
+      await accounts.create({ username, password, firstName: 'A', lastName: 'B' });
+  });
+
+  const answers = await Promise.all(
+    usernames.map((username) => client.ask('POST', '/login', { json: { username, password } })),
+  );
+
+  assert.deepEqual([...new Set(answers.map(({ status }) => status))], [200]);
+});
+
 test('a login rejected because the queue is full does not count as a failure', async (t) => {
   const slowHashEnv = { ARGON2_MEMORY_KIB: '65536', ARGON2_TIME: '2' }; // Slow logins fill the queue.
   const env = { AUTH_WORKERS: '1', AUTH_QUEUE_MAX: '1', ...slowHashEnv };

@@ -1,5 +1,6 @@
 import { Failure } from '../errors.js';
 import type { Client } from '../http/client.js';
+import { toNetworkKey } from '../http/ip-key.js';
 import type { Audit } from '../logging/audit.js';
 import type { Logger } from '../logging/logger.js';
 import type { SignAccessToken } from './access-token-signer.js';
@@ -98,7 +99,7 @@ export class Login {
   ): Promise<boolean> {
     let outcome: AttemptOutcome = 'unknown';
     try {
-      const options = { signal, owner: client.ipKey };
+      const options = { signal, owner: toNetworkKey(client.ipKey) ?? client.ipKey };
       const isCorrect = await this.#options.passwords.verify(password, account?.password, options);
       outcome = isCorrect && account?.disabledAt === undefined ? 'right' : 'wrong';
       return isCorrect;

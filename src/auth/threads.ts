@@ -30,7 +30,8 @@ export function openAuthThreads(options: AuthThreadsOptions): Promise<Pool<AuthJ
         jobs: ['verifyPassword', 'hashPassword'],
         perThreadMax: 1,
         queueMax: queuePerThreadMax * count,
-        perOwnerMax: 8,
+        // Half of the queue, so that one client cannot fill it.
+        perOwnerMax: Math.ceil((queuePerThreadMax * count) / 2),
         waitMaxMs,
       },
       tokens: { jobs: ['signAccessToken'], perThreadMax: 32, queueMax: 4096, waitMaxMs },

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { toIpKey } from './ip-key.js';
+import { toIpKey, toNetworkKey } from './ip-key.js';
 
 const cases = [
   ['192.0.2.1', '192.0.2.1'],
@@ -22,5 +22,19 @@ const cases = [
 for (const [ip, key] of cases) {
   test(`the IP key of ${JSON.stringify(ip)} is ${key}`, () => {
     assert.equal(toIpKey(ip), key);
+  });
+}
+
+const networks = [
+  ['192.0.2.1', undefined],
+  ['2001:db8:1:2::/64', '2001:db8:1::/48'],
+  ['2001:db8:1:ffff::/64', '2001:db8:1::/48'],
+  ['2001:db8:0:0::/64', '2001:db8:0::/48'],
+  ['unknown', undefined],
+] as const;
+
+for (const [ipKey, networkKey] of networks) {
+  test(`the network key of ${ipKey} is ${networkKey}`, () => {
+    assert.equal(toNetworkKey(ipKey), networkKey);
   });
 }

@@ -20,6 +20,15 @@ export function toIpKey(ip: string): string {
   return `${network.join(':')}::/64`;
 }
 
+/**
+ * Returns the /48 of an IP key as `2001:db8:0::/48`; undefined for an IPv4 address. Providers assign up to a
+ * /48 to a customer, who then has 65,536 IP keys.
+ */
+export function toNetworkKey(ipKey: string): string | undefined {
+  if (!ipKey.endsWith('/64')) return undefined;
+  return `${ipKey.split(':').slice(0, 3).join(':')}::/48`;
+}
+
 /** Returns the eight groups of a valid IPv6 address. */
 function parseIpv6(address: string): number[] {
   const [head = '', tail] = address.split('::', 2);

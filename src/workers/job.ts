@@ -10,8 +10,8 @@ export interface Job {
   readonly owner: string | undefined;
   readonly resolve: (value: unknown) => void;
   readonly reject: (cause: unknown) => void;
-  /** Removes the abort listener. Called when the job leaves the queue. */
-  removeAbortListener: () => void;
+  /** Removes the timer and the abort listener of the queue. Called when the job leaves the queue. */
+  stopWaiting: () => void;
   /** Start time by the pool's clock; 0 while the job is queued. */
   startedAt: number;
 }

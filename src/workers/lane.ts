@@ -8,7 +8,7 @@ export interface Lane<Name> {
   readonly perThreadMax: number;
   /** Maximum number of queued jobs. */
   readonly queueMax: number;
-  /** A job whose estimated wait is longer than this is refused. */
+  /** A job whose estimated wait is longer than this is refused, and so is one that has waited this long. */
   readonly waitMaxMs: number;
   /** Maximum number of queued jobs per owner. Default: `queueMax`. */
   readonly perOwnerMax?: number;
@@ -22,13 +22,15 @@ interface OwnedJob {
 const newestWeight = 0.2;
 
 /**
- * The queue and counters of one lane: FIFO order, admission, running jobs per thread. Threads are only
- * used as keys.
+ * The queue and counters of one lane: order, admission, running jobs per thread. Owners take turns, so an
+ * owner with many jobs delays the others by one job per turn; the jobs of an owner are FIFO. Jobs without an
+ * owner have one owner together. Threads are only used as keys.
  */
 export class LaneQueue<Job extends OwnedJob> {
   readonly #limits: Lane<unknown>;
-  readonly #waiting = new Set<Job>(); // A set: FIFO, and any job can be removed in O(1).
-  readonly #waitingByOwner = new Map<string, number>();
+  /** In the order of turns. Sets, because any job can be removed in O(1). No set is empty. */
+  readonly #waitingByOwner = new Map<string | undefined, Set<Job>>();
+  #waiting = 0;
   readonly #runningByThread = new Map<object, number>();
   #running = 0;
   /** Moving average of the time from start to result; undefined until the first job has completed. */
@@ -39,7 +41,7 @@ export class LaneQueue<Job extends OwnedJob> {
   }
 
   get queued(): number {
-    return this.#waiting.size;
+    return this.#waiting;
   }
 
   /** Number of running jobs on all threads. */
@@ -47,40 +49,52 @@ export class LaneQueue<Job extends OwnedJob> {
     return this.#running;
   }
 
+  get waitMaxMs(): number {
+    return this.#limits.waitMaxMs;
+  }
+
   /**
-   * Estimated wait in ms of one more job. 0 while the queue is empty, and until the first job has
-   * completed.
+   * Estimated wait in ms until all queued jobs have started. 0 while the queue is empty, and until the first
+   * job has completed.
    */
   estimatedWaitMs(threads: number): number {
-    const slots = Math.max(1, threads) * this.#limits.perThreadMax;
-    return (this.#waiting.size / slots) * (this.#serviceMs ?? 0);
+    return this.#estimateMs(this.#waiting, threads);
   }
 
   /** Returns why a job cannot be queued; undefined when it can. */
   getRefusal({ owner }: OwnedJob, threads: number): string | undefined {
     const { queueMax, waitMaxMs, perOwnerMax = queueMax } = this.#limits;
-    if (this.#waiting.size >= queueMax) return 'the queue is full';
-    if (this.estimatedWaitMs(threads) > waitMaxMs) return 'the wait would be too long';
-    if (owner !== undefined && (this.#waitingByOwner.get(owner) ?? 0) >= perOwnerMax) {
+    if (this.#waiting >= queueMax) return 'the queue is full';
+    if (this.#estimateMs(this.#countAhead(owner), threads) > waitMaxMs)
+      return 'the wait would be too long';
+    if (owner !== undefined && this.#countOf(owner) >= perOwnerMax)
       return 'too many jobs of this client are queued';
-    }
     return undefined;
   }
 
   enqueue(job: Job): void {
-    this.#waiting.add(job);
-    adjustCount(this.#waitingByOwner, job.owner, 1);
+    const jobs = this.#waitingByOwner.get(job.owner);
+    if (jobs === undefined) this.#waitingByOwner.set(job.owner, new Set([job]));
+    else jobs.add(job);
+    this.#waiting += 1;
   }
 
   remove(job: Job): void {
-    if (this.#waiting.delete(job)) adjustCount(this.#waitingByOwner, job.owner, -1);
+    const jobs = this.#waitingByOwner.get(job.owner);
+    if (jobs?.delete(job) !== true) return;
+    this.#waiting -= 1;
+    if (jobs.size === 0) this.#waitingByOwner.delete(job.owner);
   }
 
-  /** Removes and returns the oldest queued job. */
+  /** Removes and returns the oldest queued job of the owner whose turn it is. */
   dequeue(): Job | undefined {
-    for (const job of this.#waiting) {
-      this.remove(job);
-      return job;
+    for (const [owner, jobs] of this.#waitingByOwner) {
+      this.#waitingByOwner.delete(owner);
+      this.#waitingByOwner.set(owner, jobs); // The owner is now the last in turn.
+      for (const job of jobs) {
+        this.remove(job);
+        return job;
+      }
     }
     return undefined;
   }
@@ -91,7 +105,7 @@ export class LaneQueue<Job extends OwnedJob> {
 
   markStarted(thread: object): void {
     this.#running += 1;
-    adjustCount(this.#runningByThread, thread, 1);
+    this.#adjustRunning(thread, 1);
   }
 
   /**
@@ -100,17 +114,33 @@ export class LaneQueue<Job extends OwnedJob> {
    */
   markEnded(thread: object, serviceMs?: number): void {
     this.#running -= 1;
-    adjustCount(this.#runningByThread, thread, -1);
+    this.#adjustRunning(thread, -1);
     if (serviceMs === undefined) return;
     const averageMs = this.#serviceMs ?? serviceMs;
     this.#serviceMs = averageMs + (Math.max(0, serviceMs) - averageMs) * newestWeight;
   }
-}
 
-/** Adds to the count of a key and deletes counts of 0, so that the map cannot grow without bound. */
-function adjustCount<Key>(counts: Map<Key, number>, key: Key | undefined, by: number): void {
-  if (key === undefined) return;
-  const count = (counts.get(key) ?? 0) + by;
-  if (count === 0) counts.delete(key);
-  else counts.set(key, count);
+  #countOf(owner: string | undefined): number {
+    return this.#waitingByOwner.get(owner)?.size ?? 0;
+  }
+
+  /** Returns how many of the queued jobs start before one more job of an owner. */
+  #countAhead(owner: string | undefined): number {
+    const own = this.#countOf(owner);
+    let ahead = 0;
+    for (const jobs of this.#waitingByOwner.values()) ahead += Math.min(jobs.size, own + 1);
+    return ahead;
+  }
+
+  #estimateMs(jobs: number, threads: number): number {
+    const slots = Math.max(1, threads) * this.#limits.perThreadMax;
+    return (jobs / slots) * (this.#serviceMs ?? 0);
+  }
+
+  /** Deletes counts of 0, so that lost threads do not stay in the map. */
+  #adjustRunning(thread: object, by: number): void {
+    const count = (this.#runningByThread.get(thread) ?? 0) + by;
+    if (count === 0) this.#runningByThread.delete(thread);
+    else this.#runningByThread.set(thread, count);
+  }
 }

@@ -206,6 +206,68 @@ test('one owner cannot fill the queue', async (t) => {
   await Promise.all(held);
 });
 
+test('owners take turns, so many queued jobs of one do not delay the others', async (t) => {
+  const pool = await openPool(t, { slow: { queueMax: 10 } });
+  const { latch, result } = await holdThread(pool);
+  const order: string[] = [];
+  const results: Promise<void>[] = [];
+  const latches: ThreadLatch[] = [];
+  const enqueue = (owner: string | undefined) => {
+    const next = new ThreadLatch();
+    latches.push(next);
+    const options = owner === undefined ? {} : { owner };
+    const running = pool.run('hold', next.name, options).then(() => void order.push(`${owner}`));
+    results.push(running);
+    void next.started.then(() => next.open());
+  };
+
+  for (const owner of ['me', 'me', 'me', 'you', undefined, 'me', 'you']) enqueue(owner);
+  latch.open();
+  await Promise.all([result, ...results]);
+
+  assert.deepEqual(order, ['me', 'you', 'undefined', 'me', 'you', 'me', 'me']);
+});
+
+test('the estimated wait of an owner does not include the later turns of others', async (t) => {
+  let now = 0;
+  const slowChanges = { waitMaxMs: 2500, queueMax: 10 };
+  const pool = await openPool(t, { monotonicClock: () => now, slow: slowChanges });
+  const first = await holdThread(pool);
+  now += 1000; // The average service time is now 1 s.
+  first.latch.open();
+  await first.result;
+  const { latch, result } = await holdThread(pool);
+  const held: Promise<unknown>[] = [];
+  const enqueue = (owner: string) => {
+    const next = new ThreadLatch();
+    void next.started.then(() => next.open());
+    const running = pool.run('hold', next.name, { owner });
+    running.catch(() => next.close());
+    return running;
+  };
+
+  for (let count = 0; count < 3; count += 1) held.push(enqueue('me'));
+  await assert.rejects(enqueue('me'), isUnavailable(/the wait would be too long/));
+  held.push(enqueue('you')); // Starts after the first job of the other owner, so at 1 s.
+  await assert.rejects(enqueue('you'), isUnavailable(/the wait would be too long/));
+
+  latch.open();
+  await Promise.all([result, ...held]);
+});
+
+test('a queued job that has waited for too long is refused, and never starts', async (t) => {
+  const pool = await openPool(t, { slow: { waitMaxMs: 20 } });
+  const { latch, result } = await holdThread(pool);
+
+  const waiting = pool.run('hold', 'too late');
+
+  await assert.rejects(waiting, isUnavailable(/the wait was too long/));
+  assert.equal(pool.state.queued, 0);
+  latch.open();
+  await result;
+  assert.deepEqual(await pool.run('startedHolds', undefined), [latch.name]);
+});
+
 test('a queued job whose signal aborts never starts', async (t) => {
   const pool = await openPool(t, { slow: { perOwnerMax: 1 } });
   const { latch, result } = await holdThread(pool);

@@ -28,7 +28,7 @@ export interface PoolOptions<Jobs extends JobTable> {
 export interface RunOptions {
   /** Removes the job from the queue when it aborts. A started job runs to completion. */
   readonly signal?: AbortSignal | undefined;
-  /** The IP key of the client; `perOwnerMax` limits its queued jobs. */
+  /** The IP key or /48 of the client. Owners take turns, and `perOwnerMax` limits the queued jobs of each. */
   readonly owner?: string | undefined;
 }
 
@@ -41,7 +41,7 @@ type JobOutput<Job extends (input: never) => unknown> = Awaited<ReturnType<Job>>
  * A job starts at once when its lane has room on a thread. Otherwise it is queued in its lane, or
  * refused when the queue is full or the estimated wait is too long. The running jobs of a thread that
  * crashes are rejected, never retried, because they may have caused the crash. The thread is replaced
- * after a delay; queued jobs stay queued.
+ * after a delay; queued jobs stay queued until they have waited for `waitMaxMs`.
  */
 export class Pool<Jobs extends JobTable> {
   readonly #monotonicClock: () => number;
@@ -101,7 +101,7 @@ export class Pool<Jobs extends JobTable> {
       signal?.throwIfAborted();
       this.#lastId += 1;
       const job = { id: this.#lastId, name, input, lane, owner, resolve, reject };
-      this.#startOrQueue({ ...job, removeAbortListener() {}, startedAt: 0 }, signal);
+      this.#startOrQueue({ ...job, stopWaiting() {}, startedAt: 0 }, signal);
     });
     return result as Promise<JobOutput<Jobs[Name]>>; // Safe: the threads serve the table `Jobs`.
   }
@@ -135,14 +135,26 @@ export class Pool<Jobs extends JobTable> {
     if (supervisor.isExhausted) throw this.#unavailable(lane, 'no thread is running');
     const refusal = lane.getRefusal(job, supervisor.ready.size);
     if (refusal !== undefined) throw this.#unavailable(lane, refusal);
-    lane.enqueue(job);
-    if (signal === undefined) return;
-    const onAbort = () => {
+    this.#enqueue(job, signal);
+  }
+
+  /** Queues a job until it starts, `signal` aborts, or it has waited for too long. */
+  #enqueue(job: Job, signal: AbortSignal | undefined): void {
+    const { lane } = job;
+    const leave = (cause: unknown) => {
       lane.remove(job);
-      job.reject(signal.reason);
+      job.stopWaiting();
+      job.reject(cause);
     };
-    signal.addEventListener('abort', onAbort, { once: true });
-    job.removeAbortListener = () => signal.removeEventListener('abort', onAbort);
+    const onAbort = () => leave(signal?.reason);
+    const onTimeout = () => leave(this.#unavailable(lane, 'the wait was too long'));
+    const timer = setTimeout(onTimeout, lane.waitMaxMs);
+    signal?.addEventListener('abort', onAbort, { once: true });
+    job.stopWaiting = () => {
+      clearTimeout(timer);
+      signal?.removeEventListener('abort', onAbort);
+    };
+    lane.enqueue(job);
   }
 
   #start(thread: PoolThread<Job>, job: Job): void {
@@ -181,7 +193,7 @@ export class Pool<Jobs extends JobTable> {
     while (!thread.isEnding && lane.hasRoomOn(thread)) {
       const job = lane.dequeue();
       if (job === undefined) return;
-      job.removeAbortListener();
+      job.stopWaiting();
       this.#start(thread, job);
     }
   }
@@ -189,7 +201,7 @@ export class Pool<Jobs extends JobTable> {
   #refuseWaiting(reason: string): void {
     for (const lane of this.#lanes.values()) {
       for (let job = lane.dequeue(); job !== undefined; job = lane.dequeue()) {
-        job.removeAbortListener();
+        job.stopWaiting();
         job.reject(this.#unavailable(lane, reason));
       }
     }
