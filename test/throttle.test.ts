@@ -65,6 +65,22 @@ test('thirty people of one office log in at the same time, with the default limi
   assert.deepEqual([...new Set(answers.map(({ status }) => status))], [200]);
 });
 
+test('wrong passwords from many /64s of one IPv6 /48 do not keep the owner from logging in elsewhere', async (t) => {
+  const env = { TRUST_PROXY_HOPS: '1' };
+  const system = await startSystem(t, { env, monotonicClock: () => 1000 });
+  const client = await system.connect();
+
+  const statuses: number[] = [];
+  for (let index = 0; index < 30; index += 1) {
+    const from = `2001:db8:1:${index}::1`;
+    statuses.push((await tryLogin(client, 'not the password', from)).status);
+  }
+  const owner = await tryLogin(client, getPassword('ada'), '198.51.100.1');
+
+  assert.deepEqual(statuses, [...Array(10).fill(401), ...Array(20).fill(429)]);
+  assert.equal(owner.status, 200);
+});
+
 test('a login rejected because the queue is full does not count as a failure', async (t) => {
   const slowHashEnv = { ARGON2_MEMORY_KIB: '65536', ARGON2_TIME: '2' }; // Slow logins fill the queue.
   const env = { AUTH_WORKERS: '1', AUTH_QUEUE_MAX: '1', ...slowHashEnv };

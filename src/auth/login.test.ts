@@ -178,6 +178,20 @@ test('the thirty-first login of a minute from one IP is rejected, from another I
   assert.ok(await attempt(rightPassword, 'ada', '198.51.100.7'));
 });
 
+test('a login over the rate costs neither a query nor a hash', async (t) => {
+  const { attempt, hashing, statements } = await startLogin(t);
+  for (let tries = 0; tries < 30; tries += 1) await attempt(rightPassword);
+  hashing.length = 0;
+  statements.length = 0;
+
+  for (const username of ['ada', 'nobody']) {
+    await assert.rejects(attempt(rightPassword, username), { name: 'too_many_requests' });
+  }
+
+  assert.deepEqual(hashing, []);
+  assert.deepEqual(statements, []);
+});
+
 test('a login that succeeds after failures has its own audit event', async (t) => {
   const { attempt, count } = await startLogin(t);
   await assert.rejects(attempt('wrong'));

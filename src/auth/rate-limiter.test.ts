@@ -64,12 +64,49 @@ for (const name of names) {
   });
 }
 
-test('a request whose count was undone does not count', () => {
-  const { rateLimiter } = createRateLimiter('invalidToken');
-  const admit = () => rateLimiter.admit('invalidToken', client);
-
-  for (let count = 0; count < 100; count += 1) admit()();
-  for (let count = 0; count < 3; count += 1) admit();
-
-  assert.throws(admit, { name: 'too_many_requests' });
+/** Returns a client in the /48 2001:db8:<network>, in a /64 of its own. */
+const clientIn = (network: number, subnet: number) => ({
+  ...client,
+  ipKey: `2001:db8:${network}:${subnet}::/64`,
 });
+
+test('the /64s of an IPv6 /48 may together make ten times as many requests as each of them', () => {
+  const { rateLimiter, time } = createRateLimiter('login');
+  const admit = (network: number, subnet: number) =>
+    rateLimiter.admit('login', clientIn(network, subnet));
+
+  for (let subnet = 0; subnet < 30; subnet += 1) admit(1, subnet);
+
+  assert.throws(() => admit(1, 30), { name: 'too_many_requests' });
+  admit(2, 30);
+  time.now += 200; // A tenth of the time after which a /64 may make another request.
+  admit(1, 31);
+  assert.throws(() => admit(1, 32), { name: 'too_many_requests' });
+});
+
+test('requests that a /64 may not make do not count for its /48', () => {
+  const { rateLimiter } = createRateLimiter('login');
+  const admit = (subnet: number) => rateLimiter.admit('login', clientIn(1, subnet));
+  for (let count = 0; count < 3; count += 1) admit(0);
+  for (let count = 0; count < 50; count += 1)
+    assert.throws(() => admit(0), { name: 'too_many_requests' });
+
+  for (let subnet = 1; subnet <= 27; subnet += 1) admit(subnet);
+
+  assert.throws(() => admit(28), { name: 'too_many_requests' });
+});
+
+for (const { ipKey, limit } of [
+  { ipKey: client.ipKey, limit: 3 },
+  { ipKey: '2001:db8:1:1::/64', limit: 3 },
+]) {
+  test(`a request of ${ipKey} whose count was undone does not count`, () => {
+    const { rateLimiter } = createRateLimiter('invalidToken');
+    const admit = () => rateLimiter.admit('invalidToken', { ...client, ipKey });
+
+    for (let count = 0; count < 100; count += 1) admit()();
+    for (let count = 0; count < limit; count += 1) admit();
+
+    assert.throws(admit, { name: 'too_many_requests' });
+  });
+}

@@ -2,6 +2,7 @@ import { performance } from 'node:perf_hooks';
 import type { Clock } from '../clock.js';
 import { Failure } from '../errors.js';
 import type { Client } from '../http/client.js';
+import { toNetworkKey } from '../http/ip-key.js';
 import type { Audit } from '../logging/audit.js';
 import { type Rate, TokenBucket } from '../util/token-bucket.js';
 
@@ -16,6 +17,15 @@ const messages = {
 
 export type RateName = keyof typeof messages;
 
+/** The buckets of a rate: one per user or IP key, and one per IPv6 /48. */
+interface RateBuckets {
+  readonly byKey: TokenBucket;
+  readonly byNetwork: TokenBucket;
+}
+
+/** The rate of an IPv6 /48, as a multiple of the rate of each of its /64s. */
+const networkFactor = 10;
+
 export interface RateLimiterOptions {
   readonly rates: Readonly<Record<RateName, Rate>>;
   readonly audit: Audit;
@@ -26,12 +36,12 @@ export interface RateLimiterOptions {
 }
 
 /**
- * Limits expensive operations per IP key or user; failed requests count too. State is in memory and
- * per process, so the effective rate is the configured rate times the number of processes.
+ * Limits expensive operations per user, or per IP key and IPv6 /48; failed requests count too. State is in
+ * memory and per process, so the effective rate is the configured rate times the number of processes.
  */
 export class RateLimiter {
   readonly #audit: Audit;
-  readonly #buckets: Readonly<Record<RateName, TokenBucket>>;
+  readonly #buckets: Readonly<Record<RateName, RateBuckets>>;
 
   constructor({
     rates,
@@ -39,15 +49,19 @@ export class RateLimiter {
     keysMax = 100_000,
     monotonicClock = () => performance.now(),
   }: RateLimiterOptions) {
-    const createBucket = (rate: Rate) =>
-      new TokenBucket({ ...rate, keysMax, clock: monotonicClock });
+    const createBuckets = ({ count, perMs }: Rate): RateBuckets => ({
+      byKey: new TokenBucket({ count, perMs, keysMax, clock: monotonicClock }),
+      byNetwork: new TokenBucket({
+        ...{ count: count * networkFactor, perMs, keysMax, clock: monotonicClock },
+      }),
+    });
     this.#audit = audit;
     this.#buckets = {
-      login: createBucket(rates.login),
-      token: createBucket(rates.token),
-      streamToken: createBucket(rates.streamToken),
-      streamOpen: createBucket(rates.streamOpen),
-      invalidToken: createBucket(rates.invalidToken),
+      login: createBuckets(rates.login),
+      token: createBuckets(rates.token),
+      streamToken: createBuckets(rates.streamToken),
+      streamOpen: createBuckets(rates.streamOpen),
+      invalidToken: createBuckets(rates.invalidToken),
     };
   }
 
@@ -56,10 +70,19 @@ export class RateLimiter {
    * function that undoes the count, for a rate of failures.
    */
   admit(name: RateName, client: Client, userId?: string): () => void {
-    const bucket = this.#buckets[name];
+    const { byKey, byNetwork } = this.#buckets[name];
     const key = userId ?? client.ipKey;
-    const waitMs = bucket.take(key);
-    if (waitMs === 0) return () => bucket.giveBack(key);
+    const networkKey = userId === undefined ? toNetworkKey(client.ipKey) : undefined;
+    // The network comes first, so that over its rate it cannot evict other keys.
+    const networkWaitMs = networkKey === undefined ? 0 : byNetwork.take(networkKey);
+    const waitMs = networkWaitMs > 0 ? networkWaitMs : byKey.take(key);
+    if (waitMs === 0) {
+      return () => {
+        byKey.giveBack(key);
+        if (networkKey !== undefined) byNetwork.giveBack(networkKey);
+      };
+    }
+    if (networkKey !== undefined && networkWaitMs === 0) byNetwork.giveBack(networkKey);
     const who = userId === undefined ? {} : { userId };
     this.#audit.record('excess_rate_limit_exceeded', { client, reason: name, ...who });
     throw tooManyRequests(messages[name], waitMs);

@@ -51,6 +51,45 @@ test('an IP with a session of the user is allowed while others are blocked', asy
   guess.settle('right');
 });
 
+/** Tries wrong passwords from different /64s of a /48; returns how many were allowed before a refusal. */
+async function sprayNetwork(throttle: Throttle, network: string, count: number): Promise<number> {
+  for (let tried = 0; tried < count; tried += 1) {
+    try {
+      const ipKey = `${network}:${tried.toString(16)}::/64`;
+      const options = { userKey: 'ada', ipKey, hasSession: withoutSession };
+      (await throttle.begin(options)).settle('wrong');
+    } catch (cause) {
+      assert.ok(cause instanceof Failure && cause.name === 'too_many_requests');
+      return tried;
+    }
+  }
+  return count;
+}
+
+test('attempts spread over the /64s of one IPv6 /48 are blocked after ten failures, and do not block others', async () => {
+  const { throttle, time } = createThrottle();
+
+  assert.equal(await sprayNetwork(throttle, '2001:db8:1', 100), 10);
+  time.now += 1000;
+  assert.equal(await sprayNetwork(throttle, '2001:db8:1', 100), 1); // Then 2 s, 4 s and so on.
+
+  const elsewhere = { userKey: 'ada', ipKey: '198.51.100.7', hasSession: withoutSession };
+  (await throttle.begin(elsewhere)).settle('right');
+  assert.equal(await sprayNetwork(throttle, '2001:db8:2', 5), 5);
+});
+
+test('an IP key with a session of the user is allowed while its /48 is blocked', async () => {
+  const { throttle } = createThrottle();
+  await sprayNetwork(throttle, '2001:db8:1', 10);
+  const here = { userKey: 'ada', ipKey: '2001:db8:1:ffff::/64' };
+
+  await assert.rejects(throttle.begin({ ...here, hasSession: withoutSession }), {
+    name: 'too_many_requests',
+  });
+
+  (await throttle.begin({ ...here, hasSession: withSession })).settle('right');
+});
+
 test('a refusal by the limiter per user releases the permit of the limiter per user and IP', async () => {
   const { throttle, time } = createThrottle();
   await spray(throttle, 20);
