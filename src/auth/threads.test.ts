@@ -1,7 +1,10 @@
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
+import { text } from 'node:stream/consumers';
 import { type TestContext, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
 import { isMainThread, parentPort } from 'node:worker_threads';
 import argon2 from 'argon2';
 import { Failure } from '../errors.js';
@@ -24,31 +27,59 @@ const endings: Readonly<Record<string, () => unknown>> = {
   'process.exit(0)': () => process.exit(0),
 };
 
+/** A password that blocks the thread while it is being hashed. */
+const hang = 'a loop without an end';
+
+function blockThread(): never {
+  while (true);
+}
+
 /** Takes some tenths of a second, so that the hash is running when its thread ends. */
 const cost = { memoryCost: 65_536, timeCost: 6, parallelism: 1, type: argon2.argon2id };
 
-async function openPool(t: TestContext): Promise<Pool<AuthJobs>> {
+async function openPool(jobMsMax = 60_000): Promise<Pool<AuthJobs>> {
   const { signingKey } = createKeyRing({ algorithm: 'HS256', secret: randomBytes(32) });
   const waits = { queueMax: 8, waitMaxMs: 60_000 };
-  const pool = await Pool.open<AuthJobs>({
+  return Pool.open<AuthJobs>({
     entry: new URL('./threads.test', import.meta.url),
     threads: 1,
     workerData: { signingKey },
     log: silentLogger,
     backOffMs: 1,
+    jobMsMax,
     lanes: {
       passwords: { jobs: ['verifyPassword', 'hashPassword'], perThreadMax: 1, ...waits },
       tokens: { jobs: ['signAccessToken'], perThreadMax: 32, ...waits },
     },
   });
+}
+
+async function poolFor(t: TestContext): Promise<Pool<AuthJobs>> {
+  const pool = await openPool();
   t.after(() => pool.close());
   return pool;
 }
 
-if (isMainThread) {
+/**
+ * Lets the only thread of a pool hang while it hashes, verifies another password, closes the pool, and prints
+ * the outcomes. Then kills this process, because on exit the thread would abort it.
+ */
+async function hangWhileHashing(): Promise<void> {
+  const pool = await openPool(2000); // Much longer than a hash takes.
+  const hash = await argon2.hash('right', { memoryCost: 7168, timeCost: 1, parallelism: 1 });
+  const outcome = await pool.run('verifyPassword', { password: hang, hash }).catch(String);
+  const next = await pool.run('verifyPassword', { password: 'right', hash });
+  await pool.close();
+  const report = JSON.stringify({ outcome, next });
+  process.stdout.write(report, () => process.kill(process.pid, 'SIGKILL'));
+}
+
+if (isMainThread && process.argv.includes('hang')) {
+  await hangWhileHashing();
+} else if (isMainThread) {
   for (const ending of Object.keys(endings)) {
     test(`the pool replaces a thread that ends by ${ending} during a hash, and the process keeps running`, async (t) => {
-      const pool = await openPool(t);
+      const pool = await poolFor(t);
       const hash = await argon2.hash(ending, cost);
       const nextHash = await argon2.hash('right');
 
@@ -66,6 +97,19 @@ if (isMainThread) {
       await pool.close(); // Waits for the thread that is still hashing.
     });
   }
+
+  test('a thread that hangs while it hashes is replaced but not terminated, which would abort the process', async () => {
+    const file = fileURLToPath(import.meta.url);
+    const child = spawn(process.execPath, ['--import', 'tsx', file, 'hang']);
+
+    const [report, [code, signal]] = await Promise.all([text(child.stdout), once(child, 'close')]);
+
+    assert.deepEqual([code, signal], [null, 'SIGKILL'], await text(child.stderr));
+    assert.deepEqual(JSON.parse(report), {
+      outcome: 'service_unavailable: Cannot answer now: its worker thread failed',
+      next: true,
+    });
+  });
 
   test('a thread that receives `end` finishes its hash and starts no further job', async () => {
     const hash = await argon2.hash('right', cost);
@@ -89,7 +133,7 @@ if (isMainThread) {
   });
 
   test('closing a pool waits for a running hash', async (t) => {
-    const pool = await openPool(t);
+    const pool = await poolFor(t);
     const hash = await argon2.hash('right', cost);
 
     const verified = pool.run('verifyPassword', { password: 'right', hash });
@@ -100,8 +144,9 @@ if (isMainThread) {
 } else {
   await import('./jobs.js');
   parentPort?.on('message', (message: MessageToThread) => {
-    if (message === 'end' || message.name !== 'verifyPassword') return;
-    const end = endings[(message.input as { password: string }).password];
+    if (message === 'end' || !('name' in message) || message.name !== 'verifyPassword') return;
+    const { password } = message.input as { password: string };
+    const end = password === hang ? blockThread : endings[password];
     // By then the hash is running, because `serveJobs` received the message first.
     if (end !== undefined) setImmediate(end);
   });

@@ -22,18 +22,36 @@ export class PoolThread<Job> {
   readonly lost: Promise<unknown>;
   /** Settles when the thread has exited. A lost thread exits once its native work is done. */
   readonly exited: Promise<void>;
+  readonly #leftBehind: Promise<void>;
+  #leaveBehind: () => void = () => {};
+  #isLeftBehind = false;
+  readonly #nativeWork = new Int32Array(new SharedArrayBuffer(4));
   readonly #worker: Worker;
   #isStopping = false;
   #isLost = false;
+  #lose: (cause: unknown) => void = () => {};
+  /** Ids of the jobs that were running at the last call of `isHung`. */
+  #runningAtLastCheck: ReadonlySet<number> = new Set();
 
   /** Throws when the system cannot create a thread, or `workerData` cannot be cloned. */
   constructor({ entry, workerData, onResult }: PoolThreadOptions) {
     const worker = startThread(entry, { workerData });
     this.#worker = worker;
     this.exited = new Promise((resolve) => worker.once('exit', () => resolve()));
-    this.lost = whenLost(worker, () => {
-      this.#isLost = true;
+    this.#leftBehind = new Promise((resolve) => {
+      this.#leaveBehind = () => {
+        this.#isLeftBehind = true;
+        resolve();
+      };
     });
+    this.#send({ nativeWork: this.#nativeWork });
+    this.lost = new Promise((resolve) => {
+      this.#lose = (cause) => {
+        this.#isLost = true; // At once, before any handler of the promise.
+        resolve(cause);
+      };
+    });
+    watch(worker, this.#lose);
     // Ends the thread: the caller of a job whose result cannot be deserialized would wait forever.
     worker.on('messageerror', () => this.#send('end'));
     this.ready = new Promise((resolve, reject) => {
@@ -85,7 +103,36 @@ export class PoolThread<Job> {
   }
 
   /**
-   * Terminates the thread once no job runs on it. Settles when it has exited. Idempotent.
+   * Whether a job has been running since the last call. Call it periodically. A job is compared with the
+   * calls and not with a clock, because after a pause of the whole process its result may be unread.
+   */
+  isHung(): boolean {
+    const before = this.#runningAtLastCheck;
+    this.#runningAtLastCheck = new Set(this.#running.keys());
+    return [...before].some((id) => this.#running.has(id));
+  }
+
+  /** Declares the thread lost. */
+  giveUp(cause: Error): void {
+    this.#lose(cause);
+  }
+
+  /** Whether `terminateLost` has failed. */
+  get isLeftBehind(): boolean {
+    return this.#isLeftBehind;
+  }
+
+  /**
+   * Terminates a thread that was given up some time ago, so that it has started all jobs that it was sent.
+   * Leaves it behind if it has native work (see `trackNativeWork`); a later call may succeed.
+   */
+  terminateLost(): void {
+    if (Atomics.load(this.#nativeWork, 0) > 0) this.#leaveBehind();
+    else void this.#worker.terminate();
+  }
+
+  /**
+   * Terminates the thread once no job runs on it. Settles when it has exited or was left behind. Idempotent.
    *
    * Waits for running jobs, because argon2 aborts the whole process when its thread ends during a
    * computation.
@@ -93,7 +140,7 @@ export class PoolThread<Job> {
   async stop(): Promise<void> {
     this.#isStopping = true;
     this.#terminateWhenIdle();
-    await this.exited;
+    await Promise.race([this.exited, this.#leftBehind]);
   }
 
   /** Leaves a lost thread alone: it exits by itself, and its abandoned jobs may still be computing. */
@@ -107,23 +154,12 @@ export class PoolThread<Job> {
   }
 }
 
-/**
- * Resolves with the cause when the thread is lost. `onLost` is called synchronously, before any
- * handler of the promise.
- */
-function whenLost(worker: Worker, onLost: () => void): Promise<unknown> {
-  return new Promise((resolve) => {
-    const lose = (cause: unknown) => {
-      onLost();
-      resolve(cause);
-    };
-    worker.on('message', (message: MessageFromThread) => {
-      if (message.kind === 'dying') lose(message.cause);
-    });
-    worker.once('error', lose);
-    worker.once('messageerror', lose);
-    worker.once('exit', (code) =>
-      lose(new Error(`Thread ended by itself, with exit code ${code}`)),
-    );
+/** Calls `lose` with the cause when the thread will send no more results. */
+function watch(worker: Worker, lose: (cause: unknown) => void): void {
+  worker.on('message', (message: MessageFromThread) => {
+    if (message.kind === 'dying') lose(message.cause);
   });
+  worker.once('error', lose);
+  worker.once('messageerror', lose);
+  worker.once('exit', (code) => lose(new Error(`Thread ended by itself, with exit code ${code}`)));
 }

@@ -2,16 +2,18 @@ import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { type TestContext, test } from 'node:test';
 import { BroadcastChannel } from 'node:worker_threads';
+import { collectingLog } from '../../test/support/recording/collecting-log.js';
 import { until } from '../../test/support/until.js';
 import { Failure } from '../errors.js';
 import { silentLogger } from '../logging/logger.js';
 import type { Lane } from './lane.js';
 import { Pool, type PoolOptions } from './pool.js';
+import { PoolThread } from './pool-thread.js';
 import type { TestJobs } from './thread.test.js';
 
 const entry = new URL('./thread.test', import.meta.url);
 const slow: Lane<keyof TestJobs> = {
-  jobs: ['hold', 'die', 'exit'],
+  jobs: ['hold', 'die', 'exit', 'spin'],
   perThreadMax: 1,
   queueMax: 3,
   waitMaxMs: 60_000,
@@ -374,7 +376,7 @@ for (const [how, die] of [
     const lost = die(pool);
     const latch = new ThreadLatch();
     const waiting = pool.run('hold', latch.name);
-    await assert.rejects(lost, isUnavailable(/its worker thread exited/));
+    await assert.rejects(lost, isUnavailable(/its worker thread failed/));
 
     await latch.started;
     latch.open();
@@ -392,6 +394,59 @@ for (const [how, die] of [
   });
 }
 
+for (const [how, hang] of [
+  ['blocks its event loop', (pool: Pool<TestJobs>) => pool.run('spin', undefined)],
+  ['never returns', (pool: Pool<TestJobs>) => pool.run('hold', 'nobody opens this latch')],
+] as const) {
+  test(`a thread with a job that ${how} is replaced, and the job is refused`, async (t) => {
+    const lines: Record<string, unknown>[] = [];
+    const pool = await openPool(t, { jobMsMax: 100, log: collectingLog(lines) });
+    const before = await pool.run('whoAmI', undefined);
+
+    const hanging = hang(pool);
+    const waiting = pool.run('hold', 'also waits');
+    await assert.rejects(hanging, isUnavailable(/its worker thread failed/));
+
+    await assert.rejects(waiting, isUnavailable(/its worker thread failed/)); // It hung, too.
+    await waitUntilReady(pool);
+    assert.notEqual(await pool.run('whoAmI', undefined), before);
+    assert.equal(pool.state.running, 0);
+    assert.ok(pool.state.crashes >= 2);
+    const line = lines.find(({ phrase }) => phrase === 'worker thread exited');
+    assert.match(String(line?.['cause']), /Thread hangs: a job has run for more than 100 ms/);
+    await pool.close(); // Settles, because the thread is terminated.
+  });
+}
+
+test('a thread hangs when a job runs from one check to the next', async (t) => {
+  const thread = new PoolThread<string>({ entry, workerData: undefined, onResult: () => {} });
+  t.after(() => {
+    thread.abandon();
+    return thread.stop();
+  });
+  await thread.ready;
+  const start = (id: number) => thread.start('job', { id, name: 'echo', input: id });
+
+  start(1);
+  assert.equal(thread.isHung(), false);
+  thread.finish(1);
+  start(2);
+  assert.equal(thread.isHung(), false); // Another job than at the check before.
+  assert.equal(thread.isHung(), true);
+  thread.finish(2);
+
+  assert.equal(thread.isHung(), false);
+});
+
+test('close() settles although a job never returns', async (t) => {
+  const pool = await openPool(t, { jobMsMax: 100 });
+  const hanging = assert.rejects(pool.run('spin', undefined), isUnavailable(/thread failed/));
+
+  await pool.close();
+
+  await hanging;
+});
+
 test('a pool is unhealthy after more than 5 crashes within a minute, until the minute is over', async (t) => {
   let now = 0;
   const pool = await openPool(t, { monotonicClock: () => now });
@@ -399,13 +454,13 @@ test('a pool is unhealthy after more than 5 crashes within a minute, until the m
   for (const count of [1, 2, 3, 4, 5]) {
     await assert.rejects(
       pool.run('die', `number ${count}`),
-      isUnavailable(/its worker thread exited/),
+      isUnavailable(/its worker thread failed/),
     );
     await pool.run('echo', 'replaced');
   }
   assert.equal(pool.state.healthy, true);
   now += 59_999;
-  await assert.rejects(pool.run('die', 'number 6'), isUnavailable(/its worker thread exited/));
+  await assert.rejects(pool.run('die', 'number 6'), isUnavailable(/its worker thread failed/));
   await waitUntilReady(pool);
   assert.equal(pool.state.healthy, false);
   now += 1;
@@ -464,7 +519,7 @@ test('queued jobs are rejected when replacement threads cannot load', async (t) 
 
   const lost = pool.run('die', 'the only one that loads');
   const waiting = pool.run('hold', 'never');
-  await assert.rejects(lost, isUnavailable(/its worker thread exited/));
+  await assert.rejects(lost, isUnavailable(/its worker thread failed/));
 
   await assert.rejects(waiting, isUnavailable(/no thread is running/));
   await assert.rejects(pool.run('echo', 'later'), isUnavailable(/no thread is running/));
@@ -495,7 +550,7 @@ test('close() waits for running jobs and rejects queued ones', async (t) => {
 
 test('close() settles while a crashed thread waits for its replacement', async (t) => {
   const pool = await openPool(t, { backOffMs: 10_000 });
-  await assert.rejects(pool.run('die', 'now'), isUnavailable(/its worker thread exited/));
+  await assert.rejects(pool.run('die', 'now'), isUnavailable(/its worker thread failed/));
 
   const waiting = pool.run('echo', 'never');
   await Promise.all([assert.rejects(waiting, isUnavailable(/stopping/)), pool.close()]);

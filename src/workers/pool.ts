@@ -23,6 +23,11 @@ export interface PoolOptions<Jobs extends JobTable> {
    * Default: 100.
    */
   readonly backOffMs?: number;
+  /**
+   * A thread is given up and replaced when a job has run on it for this long, or up to twice as long. Must
+   * be longer than any job takes. Default: 30,000.
+   */
+  readonly jobMsMax?: number;
 }
 
 export interface RunOptions {
@@ -40,7 +45,7 @@ type JobOutput<Job extends (input: never) => unknown> = Awaited<ReturnType<Job>>
  *
  * A job starts at once when its lane has room on a thread. Otherwise it is queued in its lane, or
  * refused when the queue is full or the estimated wait is too long. The running jobs of a thread that
- * crashes are rejected, never retried, because they may have caused the crash. The thread is replaced
+ * crashes or hangs are rejected, never retried, because they may be the cause. The thread is replaced
  * after a delay; queued jobs stay queued until they have waited for `waitMaxMs`.
  */
 export class Pool<Jobs extends JobTable> {
@@ -67,9 +72,10 @@ export class Pool<Jobs extends JobTable> {
   /** Resolves when every thread is ready. Rejects when one cannot load, after all others have exited. */
   static async open<Jobs extends JobTable>(options: PoolOptions<Jobs>): Promise<Pool<Jobs>> {
     const pool = new Pool<Jobs>(options);
-    const { entry, threads, workerData, log, backOffMs = 100 } = options;
+    const { entry, threads, workerData, log, backOffMs = 100, jobMsMax = 30_000 } = options;
     pool.#supervisor = await WorkerSupervisor.open<Job>({
-      ...{ entry, threads, workerData, log, backOffMs, monotonicClock: pool.#monotonicClock },
+      ...{ entry, threads, workerData, log, backOffMs, jobMsMax },
+      monotonicClock: pool.#monotonicClock,
       onReady: (thread) => pool.#startAllWaiting(thread),
       onResult: (thread, result) => pool.#handleResult(thread, result),
       onLost: (thread, cause) => pool.#handleLoss(thread, cause),
@@ -180,7 +186,7 @@ export class Pool<Jobs extends JobTable> {
   #handleLoss(thread: PoolThread<Job>, cause: unknown): void {
     for (const job of thread.abandon()) {
       job.lane.markEnded(thread);
-      job.reject(this.#unavailable(job.lane, 'its worker thread exited', cause));
+      job.reject(this.#unavailable(job.lane, 'its worker thread failed', cause));
     }
   }
 

@@ -2,14 +2,25 @@
 const nativeWorkMsMax = 30_000;
 
 const pendingWork = new Set<Promise<unknown>>();
+let counter: Int32Array = new Int32Array(1);
+
+/** Keeps the number of pending native works in the first element of a shared array. */
+export function countNativeWorkIn(shared: Int32Array): void {
+  counter = shared;
+}
 
 /**
- * Delays the exit of this thread until `work` settles. Returns the same promise. Needed for
- * argon2, whose addon aborts the whole process when a thread exits during a computation.
+ * Delays the exit of this thread until `work` settles. Returns the same promise. Needed for argon2, whose
+ * addon aborts the whole process when a thread exits during a computation, or before it was told of the
+ * result.
  */
 export function trackNativeWork<Result>(work: Promise<Result>): Promise<Result> {
-  const untrack = () => pendingWork.delete(work);
+  const untrack = () => {
+    pendingWork.delete(work);
+    Atomics.store(counter, 0, pendingWork.size);
+  };
   pendingWork.add(work);
+  Atomics.store(counter, 0, pendingWork.size);
   work.then(untrack, untrack);
   return work;
 }

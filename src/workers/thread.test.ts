@@ -53,6 +53,11 @@ const jobs = {
     }),
 
   exit: (code: number): never => process.exit(code),
+
+  /** Blocks the thread, so that it handles no messages and no timers. */
+  spin: (_: undefined): never => {
+    while (true);
+  },
 };
 
 export type TestJobs = typeof jobs;

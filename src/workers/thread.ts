@@ -1,11 +1,18 @@
 import { parentPort } from 'node:worker_threads';
-import { installGracefulExit } from './thread-exit.js';
+import { countNativeWorkIn, installGracefulExit } from './thread-exit.js';
 
 /** The jobs of a thread by name. A result must survive structured cloning. */
 export type JobTable = Readonly<Record<string, (input: never) => unknown>>;
 
-/** A message to the thread: a job to run, or `end`: accept no more jobs and exit gracefully. */
-export type MessageToThread = JobRequest | 'end';
+/**
+ * A message to the thread: a job to run, a counter for `countNativeWorkIn`, or `end`: accept no more jobs
+ * and exit gracefully.
+ */
+export type MessageToThread = JobRequest | NativeWorkCounter | 'end';
+
+export interface NativeWorkCounter {
+  readonly nativeWork: Int32Array;
+}
 
 export interface JobRequest {
   readonly id: number;
@@ -41,6 +48,7 @@ export function serveJobs(jobs: JobTable): void {
   );
   port.on('message', (message: MessageToThread) => {
     if (message === 'end') gracefulExit.begin(new Error('Thread was asked to exit'));
+    else if ('nativeWork' in message) countNativeWorkIn(message.nativeWork);
     else if (!gracefulExit.hasBegun) void runJob(jobs, message, send);
   });
   send({ kind: 'ready' });

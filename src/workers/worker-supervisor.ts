@@ -10,6 +10,8 @@ export interface WorkerSupervisorOptions<Job> {
   readonly log: Logger;
   readonly monotonicClock: () => number;
   readonly backOffMs: number;
+  /** See `PoolOptions`. */
+  readonly jobMsMax: number;
   /** Called when a thread is ready for jobs. */
   readonly onReady: (thread: PoolThread<Job>) => void;
   readonly onResult: (thread: PoolThread<Job>, result: JobResult) => void;
@@ -19,7 +21,7 @@ export interface WorkerSupervisorOptions<Job> {
   readonly onExhausted: () => void;
 }
 
-/** Keeps a fixed number of threads running. Replaces crashed ones with exponential back-off. */
+/** Keeps a fixed number of threads running. Replaces crashed and hung ones with exponential back-off. */
 export class WorkerSupervisor<Job> {
   readonly #options: WorkerSupervisorOptions<Job>;
   readonly #crashes: CrashHistory;
@@ -27,12 +29,16 @@ export class WorkerSupervisor<Job> {
   readonly #loading = new Set<PoolThread<Job>>();
   /** Lost threads that have not exited yet. */
   readonly #exiting = new Set<PoolThread<Job>>();
+  /** Lost threads that hang and have not exited yet. */
+  readonly #hung = new Set<PoolThread<Job>>();
   readonly #restartTimers = new Set<NodeJS.Timeout>();
+  readonly #hangTimer: NodeJS.Timeout;
   #isOpen = false;
 
   private constructor(options: WorkerSupervisorOptions<Job>) {
     this.#options = options;
     this.#crashes = new CrashHistory(options.monotonicClock, options.backOffMs);
+    this.#hangTimer = setInterval(() => this.#checkThreads(), options.jobMsMax).unref();
   }
 
   /** Resolves when all threads are ready. Rejects when one cannot load, after all others have exited. */
@@ -80,6 +86,7 @@ export class WorkerSupervisor<Job> {
     for (const timer of this.#restartTimers) clearTimeout(timer);
     const all = [...this.#ready, ...this.#loading, ...this.#exiting];
     await Promise.all(all.map((thread) => thread.stop()));
+    clearInterval(this.#hangTimer); // Not earlier, because a hung thread stops only when it is given up.
   }
 
   async #start(): Promise<void> {
@@ -98,6 +105,23 @@ export class WorkerSupervisor<Job> {
     this.#ready.add(thread);
     void thread.lost.then((cause) => this.#handleLoss(thread, cause));
     onReady(thread);
+  }
+
+  /** Terminates the threads that were given up by an earlier call, and gives up those that hang now. */
+  #checkThreads(): void {
+    const { jobMsMax, log } = this.#options;
+    for (const thread of this.#hung) {
+      const wasLeftBehind = thread.isLeftBehind;
+      thread.terminateLost();
+      if (thread.isLeftBehind && !wasLeftBehind)
+        log.error({}, 'hanging worker thread left running');
+    }
+    for (const thread of this.#ready) {
+      if (!thread.isHung()) continue;
+      thread.giveUp(new Error(`Thread hangs: a job has run for more than ${jobMsMax} ms`));
+      this.#hung.add(thread);
+      void thread.exited.then(() => this.#hung.delete(thread));
+    }
   }
 
   #handleLoss(thread: PoolThread<Job>, cause: unknown): void {
