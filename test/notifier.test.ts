@@ -5,6 +5,7 @@ import { type Notifier, type Subscription, sql } from '../src/db/database.js';
 import { migrate } from '../src/db/migrations/migrate.js';
 import { openDatabase } from '../src/db/open.js';
 import type { DatabaseServerOptions } from '../src/db/options.js';
+import { PostgresNotifier } from '../src/db/postgres/notifier.js';
 import { EventLog } from '../src/event-log/event-log.js';
 import { LogPoller } from '../src/event-log/log-poller.js';
 import { openEventLog } from '../src/event-log/open.js';
@@ -99,6 +100,18 @@ describe('postgres notifications', { skip }, () => {
     assert.deepEqual(one.received, ['first', 'second', 'third']);
     assert.deepEqual(other.received, one.received);
     assert.equal(one.polls(), 2); // When it began to listen, and for the third event.
+  });
+
+  test('the LISTEN connection is replaced at the end of its life', async (t) => {
+    const notifier = new PostgresNotifier(options, { checkMs: 20, lifeMs: 100 });
+    let notifications = 0;
+
+    const subscription = notifier.subscribe(() => {
+      notifications += 1; // Once per connection, because nobody publishes.
+    });
+
+    t.after(() => subscription.close());
+    await until(() => notifications === 3 && subscription.isActive);
   });
 
   test('a lost LISTEN connection is reopened and missed events are read', async (t) => {

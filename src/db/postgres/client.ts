@@ -25,7 +25,8 @@ interface ClientGeneration {
   running: number;
 }
 
-const clientLifeMs = 1_800_000;
+/** After this time a connection is replaced, to follow DNS changes of the host name. */
+export const clientLifeMs = 1_800_000;
 const readOnlyRetryMs = 1000;
 
 /**
@@ -36,7 +37,7 @@ const readOnlyRetryMs = 1000;
  * precedes the startup message of the new one, which then never connects, or is written to the
  * closed socket from a timer, which ends the process (porsager/postgres#1154, #1208).
  *
- * A client is also replaced every half hour, to follow DNS changes of the host name.
+ * A client is also replaced after `clientLifeMs`.
  */
 export class PostgresClients {
   readonly #options: DatabaseServerOptions;

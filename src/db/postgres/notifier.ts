@@ -3,12 +3,19 @@ import { type Database, type Notifier, type Subscription, sql } from '../databas
 import { withDeadline } from '../deadline.js';
 import { unavailable } from '../failures.js';
 import type { DatabaseServerOptions } from '../options.js';
-import { connectPostgres, type PostgresClient } from './client.js';
+import { clientLifeMs, connectPostgres, type PostgresClient } from './client.js';
 
 /** Channel of all notifications; PostgreSQL scopes channels to a database. */
 const channel = 'herald';
 
-const checkMs = 15_000;
+interface Timing {
+  /** Time between two probes of the connection. */
+  readonly checkMs: number;
+  /** Time after which a probe replaces the connection. */
+  readonly lifeMs: number;
+}
+
+const defaultTiming: Timing = { checkMs: 15_000, lifeMs: clientLifeMs };
 
 /**
  * A `Notifier` over `NOTIFY` and `LISTEN`. The payload is only the sender's id, so that a process
@@ -17,10 +24,12 @@ const checkMs = 15_000;
  */
 export class PostgresNotifier implements Notifier {
   readonly #options: DatabaseServerOptions;
+  readonly #timing: Timing;
   readonly #id = randomBytes(8).toString('hex');
 
-  constructor(options: DatabaseServerOptions) {
+  constructor(options: DatabaseServerOptions, timing = defaultTiming) {
     this.#options = options;
+    this.#timing = timing;
   }
 
   async notify(tx: Database): Promise<void> {
@@ -28,11 +37,11 @@ export class PostgresNotifier implements Notifier {
   }
 
   subscribe(onNotify: () => void): Subscription {
-    return new PostgresSubscription(this.#options, { onNotify, ownId: this.#id });
+    return new PostgresSubscription(this.#options, { onNotify, ownId: this.#id, ...this.#timing });
   }
 }
 
-interface SubscriptionParts {
+interface SubscriptionParts extends Timing {
   readonly onNotify: () => void;
   readonly ownId: string;
 }
@@ -72,23 +81,26 @@ class PostgresSubscription implements Subscription {
       },
     });
     this.#client = client;
+    const openedAt = performance.now();
     await this.#sendWithDeadline(client, `listen ${channel}`);
     if (client !== this.#client || !this.#isOpen) return;
     this.#isActive = true;
     this.#parts.onNotify(); // Notifications may have been missed before `listen`.
-    this.#check(client);
+    this.#check(client, openedAt);
   }
 
   /**
    * Probes the connection, because one that only listens does not detect a dead database server, or one that
-   * is read-only since a failover: what others publish is then announced by another server.
+   * is read-only since a failover: what others publish is then announced by another server. Replaces
+   * the connection at the end of its life.
    */
-  #check(client: PostgresClient): void {
+  #check(client: PostgresClient, openedAt: number): void {
+    const { checkMs, lifeMs } = this.#parts;
     this.#timer = setTimeout(async () => {
       const rows = await this.#sendWithDeadline(client, 'show transaction_read_only');
       const isReadOnly = rows.some((row) => Object.values(row).includes('on'));
-      if (isReadOnly) this.#reconnect(client);
-      if (client === this.#client && this.#isOpen) this.#check(client);
+      if (isReadOnly || performance.now() - openedAt > lifeMs) this.#reconnect(client);
+      if (client === this.#client && this.#isOpen) this.#check(client, openedAt);
     }, checkMs).unref();
   }
 
