@@ -157,3 +157,24 @@ test('the probe rewrites one row that readers of the event log do not see', asyn
     assert.deepEqual(await rows(), [{ seq: 0, bytes: 100_000 }]);
   }
 });
+
+test(
+  'a check of the embedded database waits behind a write that hangs',
+  async (t) => {
+    const { db } = await openHealthChecked(t);
+    const order: string[] = [];
+    let release = () => {};
+    const hanging = new Promise<void>((resolve) => {
+      release = resolve;
+    });
+
+    const writing = db.transaction(() => hanging).then(() => order.push('write'));
+    const checking = db.check().then(() => order.push('check'));
+    await db.query(sql`select 1 as one`); // The reader has answered the check, too.
+    release();
+    await Promise.all([writing, checking]);
+
+    assert.deepEqual(order, ['write', 'check']);
+  },
+  ['sqlite'],
+);
