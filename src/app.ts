@@ -341,7 +341,7 @@ function createReaders(
   };
 }
 
-/** Whether clients use HTTPS: Herald or, behind a proxy, the proxy ends TLS. */
+/** Whether clients use HTTPS: Herald or, behind a proxy, the proxy terminates TLS. */
 function isReachedByHttps({ http }: Config): boolean {
   return http.tls || http.trustProxyHops > 0;
 }

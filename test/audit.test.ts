@@ -186,6 +186,6 @@ test('the reply to a failed login does not reveal whether the user is disabled o
   const reasons = lines.filter(({ event }) => event === 'authn_login_fail');
   assert.deepEqual(
     reasons.map(({ reason }) => reason),
-    ['disabled or changed', 'unknown user'],
+    ['account disabled, or changed during the login', 'unknown user'],
   );
 });

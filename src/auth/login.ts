@@ -89,8 +89,9 @@ export class Login {
 
   /**
    * Verifies the password and settles the attempt. The right password of a disabled account counts as a
-   * failure too; otherwise the response after the last free failure would disclose that the password is
-   * right. An attempt without a verification, for example because the queue is full, does not count.
+   * failure too; otherwise the next attempt would not get 429 where it does after a wrong password, which
+   * would disclose that the password is right. An attempt without a verification, for example because the
+   * queue is full, does not count.
    */
   async #verify(
     { username, password, client, signal }: LoginRequest,
@@ -120,7 +121,7 @@ export class Login {
     account: Account | undefined,
     isCorrect: boolean,
   ): Failure {
-    const knownUserReason = isCorrect ? 'disabled or changed' : 'wrong password';
+    const knownUserReason = isCorrect ? 'account disabled, or changed during the login' : 'wrong password';
     const reason = account === undefined ? 'unknown user' : knownUserReason;
     const fields = { client, reason, ...this.#auditIdentity(username, account) };
     this.#options.audit.record('authn_login_fail', fields);

@@ -27,7 +27,7 @@ export interface AuthOptions {
   /** See `AuditOptions`. */
   readonly warnings?: WarningAggregator | undefined;
   readonly wallClock: Clock;
-  /** For the rate limiter and the throttle. */
+  /** For the rate limiter and the login throttle. */
   readonly monotonicClock: Clock;
   /** See `SessionsOptions`. */
   readonly appendControlEntries: SessionsOptions['appendControlEntries'];
@@ -42,7 +42,7 @@ export type AuthConfig = Pick<
 
 /** The authentication feature. The caller closes it after the server and before the database. */
 export interface Auth {
-  /** Returns the routes of this feature; `bearer` authenticates their requests. */
+  /** Returns the routes of this feature; `bearer` authenticates those that need an access token. */
   routes(bearer: Authenticator): Route[];
   readonly accessTokens: AccessTokens;
   readonly sessions: Sessions;
@@ -105,8 +105,9 @@ export async function openAuth(options: AuthOptions): Promise<Auth> {
 }
 
 function buildKeyRing({ accessToken }: AuthConfig): KeyRing {
-  const { algorithm, secret, previousSecrets, ...pems } = accessToken;
-  if (!algorithm.startsWith('HS')) return createKeyRing({ algorithm, ...pems });
+  const { algorithm, secret, previousSecrets, privateKeyPem, previousPublicKeysPem } = accessToken;
+  if (!algorithm.startsWith('HS'))
+    return createKeyRing({ algorithm, privateKeyPem, previousPublicKeysPem });
   return createKeyRing({ algorithm, secret, previousSecrets });
 }
 

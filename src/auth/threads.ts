@@ -5,7 +5,7 @@ import type { KeyRing } from './key-ring.js';
 
 export interface AuthThreadsOptions {
   readonly count: number;
-  /** Maximum of queued password jobs per thread. */
+  /** Maximum number of queued password jobs per thread. The threads share one queue. */
   readonly queuePerThreadMax: number;
   /** A job whose estimated wait is longer is refused. */
   readonly queueWaitMaxMs: number;

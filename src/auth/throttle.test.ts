@@ -71,7 +71,7 @@ test('attempts spread over the /64s of one IPv6 /48 are blocked after ten failur
 
   assert.equal(await sprayNetwork(throttle, '2001:db8:1', 100), 10);
   time.now += 1000;
-  assert.equal(await sprayNetwork(throttle, '2001:db8:1', 100), 1); // Then 2 s, 4 s and so on.
+  assert.equal(await sprayNetwork(throttle, '2001:db8:1', 100), 1); // The next delays are 2 s, 4 s and so on.
 
   const elsewhere = { userKey: 'ada', ipKey: '198.51.100.7', hasSession: withoutSession };
   (await throttle.begin(elsewhere)).settle('right');
@@ -90,7 +90,7 @@ test('an IP key with a session of the user is allowed while its /48 is blocked',
   (await throttle.begin({ ...here, hasSession: withSession })).settle('right');
 });
 
-test('a refusal by the limiter per user releases the permit of the limiter per user and IP', async () => {
+test('when the per-user limiter refuses, the permit of the per-user-and-address limiter is released', async () => {
   const { throttle, time } = createThrottle();
   await spray(throttle, 20);
   const here = { userKey: 'ada', ipKey: '198.51.100.7', hasSession: withoutSession };

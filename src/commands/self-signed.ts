@@ -16,7 +16,7 @@ export interface SelfSignedCertificate {
 }
 
 const dayMs = 24 * 60 * 60 * 1000;
-const lifeDays = 397; // 398 with the day before: the limit of browsers for public certificates.
+const lifeDays = 397; // With the day before `nowMs` 398, the most that browsers accepted until March 2026.
 
 /**
  * Creates a key (EC P-256) and a self-signed certificate for these host names and IP addresses; the

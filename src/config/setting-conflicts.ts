@@ -29,7 +29,7 @@ interface Settings {
   readonly authThreads: { readonly count: number };
 }
 
-/** Maximum bytes sent per byte of event data: a line end is sent with the `data: ` of the next line. */
+/** Maximum bytes sent per byte of event data: a line break is sent as `\ndata: `. */
 const bytesPerDataByteMax = 7;
 
 type Env = Readonly<Record<string, string | undefined>>;
@@ -57,7 +57,7 @@ export function findConflicts(settings: Settings, env: Env): string[] {
   }
   if (!http.tls && http.trustProxyHops === 0 && !isLoopback(http.host)) {
     problems.push(
-      'TLS=off needs TRUST_PROXY_HOPS of 1 or more, for a proxy that ends TLS, or HOST=localhost: otherwise passwords and tokens would be sent unencrypted',
+      'TLS=off needs TRUST_PROXY_HOPS of 1 or more, for a proxy that terminates TLS, or HOST=localhost: otherwise passwords and tokens would be sent unencrypted',
     );
   }
   if (publish.bodiesBytesMax < publish.bodyBytesMax) {
@@ -77,19 +77,22 @@ function isLoopback(host: string): boolean {
   return host === 'localhost' || host === '::1' || (isIPv4(host) && host.startsWith('127.'));
 }
 
-/** Returns a problem for each name that is not a setting but starts like one: probably a typo. */
+/**
+ * Returns a problem for each unknown name with a prefix that hardly any other program uses: probably a typo.
+ * `findTypos` warns about other typos, in `.env` only.
+ */
 export function findMisspelled(env: Env, names: readonly string[]): string[] {
-  const settingPrefixes =
+  const distinctivePrefixes =
     /^(ACCESS_TOKEN|REFRESH_TOKEN|TOKEN_IP|STREAM|EVENT_LOG|ARGON2|DB|LOGIN|AUTH_QUEUE)_|^PASSWORD_PEP|^TRUST_PROX/;
   return Object.keys(env)
     .filter(
       (name) =>
-        settingPrefixes.test(name) && !names.includes(name) && !isServiceLink(name, env[name]),
+        distinctivePrefixes.test(name) && !names.includes(name) && !isServiceLink(name, env[name]),
     )
     .map((name) => `${name} is not a setting of Herald: see .env.example`);
 }
 
-/** Whether Kubernetes or Docker sets this variable for a linked service, such as `db`. */
+/** Whether this is a host or port variable that Kubernetes or Docker sets for a linked service, such as `db`. */
 function isServiceLink(name: string, value: string | undefined): boolean {
   const isPort = name.endsWith('_PORT') && /^(tcp|udp|sctp):\/\//.test(value ?? '');
   return isPort || /_SERVICE_(HOST|PORT)(_|$)|_PORT_\d+_(TCP|UDP|SCTP)(_|$)/.test(name);

@@ -6,11 +6,11 @@ const start = 1_800_000_000_000;
 const waitMs = 180_000;
 const marginMs = 30_000;
 
-/** Creates refused tokens whose extensions are collected instead of stored. */
+/** Creates a `RefusedTokens` whose extensions are collected instead of stored. */
 function createRefusedTokens() {
   const time = { now: start };
   const extensions: TokenExtension[] = [];
-  /** Called with each extension before it is collected. */
+  /** `beforeExtend` is called before each extension is collected. */
   const hooks = { beforeExtend: async () => {} };
   const refused = new RefusedTokens({
     wallClock: () => time.now,
@@ -22,7 +22,7 @@ function createRefusedTokens() {
   return { time, refused, extensions, hooks };
 }
 
-test('a refused token is kept alive for the wait of its client and another 30 s', () => {
+test('the token of a client that was told to retry later is kept alive for the retry delay and another 30 s', () => {
   const { time, refused } = createRefusedTokens();
   const expiresAt = start + 1;
 
@@ -44,7 +44,7 @@ test('a token that had expired before it was refused stays expired', () => {
   assert.equal(refused.isKeptAlive('token', start + 1), true);
 });
 
-test('a token that is refused again before its wait is over stays alive, and after that it does not', () => {
+test('each refusal while a token is kept alive prolongs that time, and a later refusal does not revive the token', () => {
   const { time, refused } = createRefusedTokens();
   const expiresAt = start + 1;
   refused.add('token', waitMs);
@@ -74,7 +74,7 @@ test('a shorter wait does not shorten an earlier longer one', async () => {
   assert.deepEqual(extensions, [{ tokenHashes: ['token'], validAt: start, until }]);
 });
 
-test('tokens are stored 500 at a time, with the first refusal and the longest wait of each batch', async () => {
+test('tokens are stored 500 at a time, with the earliest refusal and the latest end of each batch', async () => {
   const { time, refused, extensions } = createRefusedTokens();
   for (let index = 0; index < 501; index += 1) {
     refused.add(`${index}`, index === 100 ? waitMs : 0);

@@ -6,7 +6,7 @@ const backOffMaxMs = 10_000;
 export class CrashHistory {
   /** Number of crashes since the start. */
   total = 0;
-  #crashTimes: number[] = []; // Those within the last minute, at most 32.
+  #crashTimes: number[] = []; // At most 32. `record` drops those older than a minute.
   readonly #monotonicClock: () => number;
   readonly #backOffMs: number;
 
@@ -15,7 +15,7 @@ export class CrashHistory {
     this.#backOffMs = backOffMs;
   }
 
-  /** Whether more than 5 threads crashed within the last minute, so that restarts do not help. */
+  /** Whether more than 5 threads crashed within the last minute. Restarts continue, but do not seem to help. */
   get isCrashLooping(): boolean {
     return this.#recent().length > crashesPerMinuteMax;
   }

@@ -9,9 +9,9 @@ import { abortRate } from './limits.js';
 const ipKeysMax = 10_000;
 
 /**
- * Limits how many requests the clients of a proxy may abort before the response, per IP key. The proxy sends
- * the requests of all clients on the same connections, so the limit of stream resets per connection, which
- * Node enforces for a client that is connected directly, would end the streams of all of them.
+ * Limits how many requests a client behind a proxy may abort before the response, per IP key. For direct
+ * connections Node limits stream resets per connection. A proxy sends the requests of many clients on each
+ * connection, so that one client over this limit would end the streams of all; it is lifted there.
  */
 export class AbortLimiter {
   readonly #bucket: TokenBucket;
