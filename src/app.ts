@@ -43,6 +43,8 @@ export interface AppOptions {
 
 /** Time reserved for closing the components that the server uses. */
 const closeComponentsMs = 1000;
+/** Longer than a hash at the highest cost that the settings allow. */
+const finishHashesMs = 5000;
 
 /** The running system. Components are opened bottom-up and closed in reverse order. */
 export class App {
@@ -51,6 +53,7 @@ export class App {
   readonly #random: () => number;
   readonly #monotonicClock: Clock;
   readonly #closeStack: CloseStack;
+  #auth: Auth | undefined;
   #server: HttpServer | undefined;
   #eventLog: EventLog | undefined;
   #streaming: Streaming | undefined;
@@ -117,6 +120,14 @@ export class App {
     return this.#closing;
   }
 
+  /**
+   * Refuses new password hashes and waits for those that are running, at most five seconds. To be called
+   * before `process.exit`, because argon2 aborts the process when its thread is ended during a hash.
+   */
+  async finishHashes(): Promise<void> {
+    await Promise.race([this.#auth?.close(), wait(finishHashesMs)]);
+  }
+
   async #open(localClock: Clock, signal: AbortSignal | undefined): Promise<void> {
     const config = this.#config;
     const log = this.#log;
@@ -148,6 +159,7 @@ export class App {
       appendControlEntries,
       onEnded: ({ sessionIds }) => this.#endStreams(sessionIds),
     });
+    this.#auth = auth;
     this.#closeStack.add('auth', () => auth.close());
     const { accessTokens, sessions } = auth;
     const apiKeys = new ApiKeys({ db, log, wallClock, appendControlEntries });

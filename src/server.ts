@@ -113,9 +113,11 @@ function installShutdown(
     process.exit(code);
   };
   handlers.stop = (signal) => void stop(0, { signal });
+  /** The database rolls back interrupted transactions. */
+  const exitAtOnce = () => void app.finishHashes().then(() => process.exit(1));
   handlers.forceStop = (signal) => {
     log.warn({ signal }, 'forced stop');
-    process.exit(1); // The database rolls back interrupted transactions.
+    exitAtOnce();
   };
   void app.failed.then(() => stop(1, {}));
   handlers.reload = () => {
@@ -131,7 +133,7 @@ function installShutdown(
       // After a defect the state in memory is unreliable; a restarted process reads its state from the
       // database.
       log.error({ cause }, 'defect, exiting');
-      process.exit(1);
+      exitAtOnce();
     });
   }
 }

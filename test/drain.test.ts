@@ -1,8 +1,11 @@
 import assert from 'node:assert/strict';
 import { PassThrough } from 'node:stream';
 import { test } from 'node:test';
+import { withAccounts } from '../src/commands/accounts.js';
+import { loadConfig } from '../src/config/config.js';
 import { EventSourceClient } from './support/clients/event-source.js';
 import type { H2Client } from './support/clients/h2-client.js';
+import { recordSecret } from './support/recording/record.js';
 import { ServerProcess } from './support/servers/server-process.js';
 import { until } from './support/until.js';
 
@@ -151,6 +154,35 @@ test('the readiness check fails after a SIGTERM, and a second SIGTERM stops the 
   assert.equal(ready.headers['retry-after'], '1');
   assert.equal(live.status, 200);
   assert.ok(isOpen, 'streams stay open during the drain delay');
+  assert.equal(code, 1);
+});
+
+test('a second SIGTERM during a login ends the server with code 1, after the hash', async (t) => {
+  const env = {
+    DRAIN_DELAY: '600000',
+    ARGON2_TIME: '10',
+    ARGON2_MEMORY_KIB: '65536',
+    AUTH_WORKERS: '1',
+  };
+  const server = await ServerProcess.start(t, { env });
+  const config = loadConfig(server.prepared.env);
+  const { key: bearer } = await withAccounts(config, ({ apiKeys }) =>
+    apiKeys.create({ name: 'monitor', scopes: ['metrics'] }),
+  );
+  recordSecret(bearer);
+  const [client, monitor] = [await server.connect(), await server.connect()];
+  const countRunningHashes = async () => {
+    const { text } = await monitor.ask('GET', '/metrics', { bearer });
+    return Number(/^herald_auth_jobs_running (\d+)$/m.exec(text)?.[1]);
+  };
+  const json = { username: 'nobody', password: 'costs a dummy hash' };
+  void client.ask('POST', '/login', { json }).catch(() => 'cut off');
+  await until(async () => (await countRunningHashes()) === 1);
+
+  server.signal('SIGTERM');
+  await until(() => server.lines.some(({ msg }) => msg === 'stopping')); // Signals do not queue.
+  const code = await server.end('SIGTERM');
+
   assert.equal(code, 1);
 });
 
