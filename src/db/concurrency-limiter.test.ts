@@ -65,13 +65,14 @@ test('background work is admitted while requests are at their limit, up to its o
   await Promise.all(running);
 });
 
-test('a background transaction takes the next free slot before waiting requests', async () => {
+test('waiting background transactions and requests take turns, background first', async () => {
   const limiter = createLimiter();
   const order: string[] = [];
   const first = createHeldWork();
   const running = [
     limiter.runTransaction(first.work),
     limiter.runTransaction(async () => order.push('request')),
+    limiter.runTransaction(async () => order.push('second request')),
     limiter.runTransaction(async () => order.push('background'), 'background'),
     limiter.runTransaction(async () => order.push('second background'), 'background'),
   ];
@@ -79,7 +80,7 @@ test('a background transaction takes the next free slot before waiting requests'
   first.end();
   await Promise.all(running);
 
-  assert.deepEqual(order, ['background', 'second background', 'request']);
+  assert.deepEqual(order, ['background', 'request', 'second background', 'second request']);
 });
 
 test('a transaction that waits too long is refused and never starts', async () => {

@@ -35,6 +35,8 @@ export class ConcurrencyLimiter {
   };
   readonly #waiters = { requests: new Set<() => void>(), background: new Set<() => void>() };
   #transactionCount = 0;
+  /** The share whose waiting work got the latest free slot. */
+  #latestTurn: Share = 'requests';
   #isClosed = false;
 
   constructor(options: ConcurrencyLimiterOptions) {
@@ -58,8 +60,8 @@ export class ConcurrencyLimiter {
   }
 
   /**
-   * Runs `work` once one of `transactionsMax` slots is free: background work first, otherwise first come,
-   * first served. Rejects with `service_unavailable` at `inFlightMax`, or after `waitMs`.
+   * Runs `work` once one of `transactionsMax` slots is free. The shares take turns while work of both waits;
+   * within a share it is first come, first served. Rejects with `service_unavailable` at `inFlightMax`, or after `waitMs`.
    */
   runTransaction<Result>(work: () => Promise<Result>, share: Share = 'requests'): Promise<Result> {
     return this.run(async () => {
@@ -68,8 +70,7 @@ export class ConcurrencyLimiter {
       try {
         return await work();
       } finally {
-        const { background, requests } = this.#waiters;
-        const [nextWaiter] = background.size > 0 ? background : requests;
+        const nextWaiter = this.#getNextWaiter();
         if (nextWaiter === undefined) this.#transactionCount -= 1;
         else nextWaiter(); // Takes over the slot, so the count does not change.
       }
@@ -80,6 +81,15 @@ export class ConcurrencyLimiter {
   async close(): Promise<void> {
     this.#isClosed = true;
     await Promise.allSettled([...this.#running.requests, ...this.#running.background]);
+  }
+
+  #getNextWaiter(): (() => void) | undefined {
+    const { background, requests } = this.#waiters;
+    const isBackground =
+      requests.size === 0 || (background.size > 0 && this.#latestTurn === 'requests');
+    this.#latestTurn = isBackground ? 'background' : 'requests';
+    const [nextWaiter] = isBackground ? background : requests;
+    return nextWaiter;
   }
 
   #waitForSlot(share: Share): Promise<void> {

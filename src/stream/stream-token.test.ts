@@ -179,6 +179,19 @@ test('a claim of an unused token makes the stream its holder, in one statement a
   assert.deepEqual(await entries(), []);
 });
 
+test('concurrent reads of token states share queries', async (t) => {
+  const { tokens, holders, mint, claim, statements } = await openTokens(t);
+  const found = await tokens.find(await mint());
+  await claim(found, 'c1');
+  statements.length = 0;
+  const hashes = [found.hash, ...Array.from({ length: 20 }, (_, index) => `${index}`)];
+
+  const states = await Promise.all(hashes.map((hash) => holders.readState(hash)));
+
+  assert.deepEqual([states[0], states[1]], [{ version: 1, holder: 'c1' }, undefined]);
+  assert.ok(statements.length <= 3, `${statements.length} queries`); // SQLite starts two at once.
+});
+
 test('a claim that replaces a holder appends a control entry with the new version', async (t) => {
   const { tokens, holders, mint, claim, entries } = await openTokens(t);
   const token = await mint();

@@ -54,10 +54,12 @@ const renewedPerStatementMax = 500;
 export class TokenHolders {
   readonly #options: TokenHoldersOptions;
   readonly #claims: Batcher<Claim, boolean>;
+  readonly #states: Batcher<string, TokenState | undefined>;
 
   constructor(options: TokenHoldersOptions) {
     this.#options = options;
     this.#claims = Batcher.forDatabase(options.db, (claims) => this.#claimAll(claims));
+    this.#states = Batcher.forDatabase(options.db, (hashes) => this.#findStates(hashes));
   }
 
   /**
@@ -68,13 +70,12 @@ export class TokenHolders {
     return this.#options.resumeWindowMs / 12;
   }
 
-  /** Reads which stream holds a token. Returns undefined if the token has been deleted. */
-  async readState(tokenHash: string): Promise<TokenState | undefined> {
-    const [row] = await this.#options.db.query<TokenStateRow>(
-      sql`select token_hash, version, connection_id from stream_tokens
-        where token_hash = ${tokenHash}`,
-    );
-    return row === undefined ? undefined : toTokenState(row);
+  /**
+   * Reads which stream holds a token. Returns undefined if the token has been deleted. Concurrent reads share
+   * a query, because after a failure of the database thousands of streams can read at once.
+   */
+  readState(tokenHash: string): Promise<TokenState | undefined> {
+    return this.#states.run(tokenHash);
   }
 
   /**
@@ -112,6 +113,19 @@ export class TokenHolders {
     }
   }
 
+  async #findStates(hashes: readonly string[]): Promise<(TokenState | undefined)[]> {
+    const rows = await this.#findRows(this.#options.db, hashes);
+    const states = new Map(rows.map((row) => [row.token_hash, toTokenState(row)]));
+    return hashes.map((hash) => states.get(hash));
+  }
+
+  #findRows(db: Database, hashes: readonly string[]): Promise<TokenStateRow[]> {
+    return db.query<TokenStateRow>(
+      sql`select token_hash, version, connection_id from stream_tokens
+        where token_hash in (${list(hashes)})`,
+    );
+  }
+
   /** Claims tokens: without a transaction, or in one transaction if holders are replaced. */
   async #claimAll(claims: readonly Claim[]): Promise<boolean[]> {
     const replacing = claims.filter(({ state }) => state.holder !== undefined);
@@ -127,7 +141,7 @@ export class TokenHolders {
   }
 
   async #updateHolders(db: Database, claims: readonly Claim[]): Promise<boolean[]> {
-    const hashes = list(claims.map(({ tokenHash }) => tokenHash));
+    const hashes = claims.map(({ tokenHash }) => tokenHash);
     const until = this.#leaseUntil;
     const isUnchanged = (c: Claim) =>
       sql`(token_hash = ${c.tokenHash} and version = ${c.state.version})`;
@@ -137,13 +151,10 @@ export class TokenHolders {
       // `version` is set last, because MySQL assigns from left to right.
       sql`update stream_tokens set connection_id = case${holder} end,
           lease_until = ${until}, version = version + 1
-        where token_hash in (${hashes}) and (1 = 0${unchanged})`,
+        where token_hash in (${list(hashes)}) and (1 = 0${unchanged})`,
     );
     if (count === claims.length) return claims.map(() => true);
-    const rows = await db.query<TokenStateRow>(
-      sql`select token_hash, version, connection_id from stream_tokens
-        where token_hash in (${hashes})`,
-    );
+    const rows = await this.#findRows(db, hashes);
     const holders = new Set(rows.map((row) => row.connection_id));
     return claims.map(({ streamId }) => holders.has(streamId));
   }

@@ -8,6 +8,11 @@ export class Semaphore {
     this.#available = permits;
   }
 
+  /** Number of operations that wait for a permit. */
+  get waiting(): number {
+    return this.#waiters.size;
+  }
+
   /** Runs `work` once a permit is available. Settles as `work` does. */
   async run<Result>(work: () => Promise<Result>): Promise<Result> {
     if (this.#available > 0) this.#available -= 1;

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { SharedCall } from './shared-call.js';
+import { KeyedSharedCalls, SharedCall } from './shared-call.js';
 
 const nextTurn = () => new Promise((resolve) => setImmediate(resolve));
 
@@ -73,4 +73,35 @@ test('a request after the last call has settled starts a call at once', async ()
   assert.equal(calls.length, 2);
   calls[1]?.resolve(2);
   assert.equal(await second, 2);
+});
+
+test('requests share calls only with requests of the same key', async () => {
+  const [one, other] = [createHeldCall(), createHeldCall()];
+  const shared = new KeyedSharedCalls<number>();
+
+  const results = [
+    shared.run('one', one.call),
+    shared.run('other', other.call),
+    shared.run('one', one.call),
+    shared.run('one', one.call),
+  ];
+  assert.deepEqual([one.calls.length, other.calls.length], [1, 1]);
+  one.calls[0]?.resolve(1);
+  other.calls[0]?.resolve(2);
+  await results[0];
+  await nextTurn();
+  assert.equal(one.calls.length, 2);
+  one.calls[1]?.resolve(3);
+
+  assert.deepEqual(await Promise.all(results), [1, 2, 3, 3]);
+});
+
+test('a key is forgotten when its calls are over', async () => {
+  const shared = new KeyedSharedCalls<string>();
+  await assert.rejects(
+    shared.run('key', () => Promise.reject(new Error('failed'))),
+    /failed/,
+  );
+
+  assert.equal(await shared.run('key', async () => 'another call'), 'another call');
 });

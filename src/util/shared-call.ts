@@ -29,3 +29,21 @@ export class SharedCall<Result> {
     return this.#next;
   }
 }
+
+/** Shares calls per key: see `SharedCall`. Keeps nothing for a key without an active call. */
+export class KeyedSharedCalls<Result> {
+  readonly #callsByKey = new Map<string, { readonly call: SharedCall<Result>; requests: number }>();
+
+  /** Requests a call for a key and settles as the call does. Equal keys must stand for equal calls. */
+  async run(key: string, call: () => Promise<Result>): Promise<Result> {
+    const entry = this.#callsByKey.get(key) ?? { call: new SharedCall(call), requests: 0 };
+    this.#callsByKey.set(key, entry);
+    entry.requests += 1;
+    try {
+      return await entry.call.run();
+    } finally {
+      entry.requests -= 1;
+      if (entry.requests === 0) this.#callsByKey.delete(key);
+    }
+  }
+}

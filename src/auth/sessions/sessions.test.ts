@@ -244,6 +244,69 @@ test('every way to end sessions appends one control entry, and ending them again
   assert.deepEqual(await readNewEntries(), ended(fourth.sessionId));
 });
 
+test('concurrent requests to end the same sessions share transactions', async (t) => {
+  const db = await databaseFor(t);
+  let count = 0;
+  const { sessions, users } = await sessionsFor(t, {
+    db: {
+      dialect: db.dialect,
+      query: (statement) => db.query(statement),
+      execute: (statement) => db.execute(statement),
+      transaction: (work) => {
+        count += 1;
+        return db.transaction(work);
+      },
+      close: () => db.close(),
+    },
+  });
+  const account = await newUser(users);
+  const kept = await openSession(sessions, account);
+  const ended = await openSession(sessions, account);
+  const repeat = <Result>(run: () => Promise<Result>) =>
+    Promise.all(Array.from({ length: 50 }, run));
+
+  count = 0;
+  const others = await repeat(() =>
+    sessions.endAll(account.id, 'logout', { except: kept.sessionId }),
+  );
+  assert.equal(count, 2); // Requests that arrive during a transaction share the next one.
+  assert.deepEqual([others[0], others[1], others[49]], [[ended.sessionId], [], []]);
+
+  count = 0;
+  const own = await repeat(() => sessions.end(kept.sessionId, 'logout'));
+  assert.equal(count, 2);
+  assert.deepEqual([own[0], own[1], own[49]], [true, false, false]);
+});
+
+test('at most 16 transactions end sessions at the same time, and at most 1000 wait', async (t) => {
+  const db = await databaseFor(t);
+  let running = 0;
+  let release = () => {};
+  const released = new Promise<void>((resolve) => {
+    release = resolve;
+  });
+  const { sessions } = await sessionsFor(t, {
+    db: {
+      dialect: db.dialect,
+      query: (statement) => db.query(statement),
+      execute: (statement) => db.execute(statement),
+      transaction: async (work) => {
+        running += 1;
+        await released;
+        return db.transaction(work);
+      },
+      close: () => db.close(),
+    },
+  });
+
+  const endings = Array.from({ length: 1016 }, (_, index) => sessions.end(`${index}`, 'logout'));
+  await assert.rejects(sessions.end('one too many', 'logout'), { name: 'service_unavailable' });
+
+  assert.equal(running, 16);
+  release();
+  await Promise.all(endings);
+});
+
 test('sessions can be ended before the event log has been created', async (t) => {
   const { db, sessions, users } = await sessionsFor(t);
   const { sessionId } = await openSession(sessions, await newUser(users));

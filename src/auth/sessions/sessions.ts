@@ -1,12 +1,15 @@
 import { randomBytes } from 'node:crypto';
 import type { Clock } from '../../clock.js';
 import type { Database } from '../../db/database.js';
+import { unavailable } from '../../db/failures.js';
 import { Failure } from '../../errors.js';
 import { type ControlEntry, sessionsEnded } from '../../events/control-entry.js';
 import type { Client } from '../../http/client.js';
 import type { Audit } from '../../logging/audit.js';
 import { Batcher } from '../../util/batcher.js';
 import { LruMap } from '../../util/lru-map.js';
+import { Semaphore } from '../../util/semaphore.js';
+import { KeyedSharedCalls } from '../../util/shared-call.js';
 import type { SignAccessToken } from '../access-token-signer.js';
 import {
   formatRefreshToken,
@@ -83,6 +86,11 @@ const trackedMax = 10_000;
 const clearBatchMax = 500;
 /** For this long a session that was found to be revoked or deleted is not looked up again. */
 const endedMs = 10_000;
+/**
+ * Maximum numbers of transactions that end sessions, at a time and waiting. Requests cause them, and they
+ * run with the background work, which must go on.
+ */
+const endings = { runningMax: 16, waitingMax: 1000 };
 
 /**
  * Manages login sessions, from `/login` to logout, expiry or revocation. A session is a row, which is
@@ -100,6 +108,8 @@ export class Sessions {
   readonly #graceEnds = new LruMap<string, number>(trackedMax);
   /** Until when revoked and deleted sessions are not looked up again, epoch ms, by id. */
   readonly #ended = new LruMap<string, number>(trackedMax);
+  readonly #endings = new Semaphore(endings.runningMax);
+  readonly #sharedEndings = new KeyedSharedCalls<readonly string[]>();
 
   constructor(options: SessionsOptions) {
     this.#options = options;
@@ -219,31 +229,35 @@ export class Sessions {
     return hasLiveSession(this.#db, { userId, ipKey, now: this.#wallClock() });
   }
 
-  /** Ends a session. Returns false when it had already ended. */
+  /** Ends a session. Returns false when it had already ended. Concurrent calls share a transaction. */
   async end(sessionId: string, reason: EndReason): Promise<boolean> {
-    const hasEnded = await this.#endOne(sessionId, reason);
-    if (hasEnded) await this.#options.onEnded({ sessionIds: [sessionId], reason });
-    return hasEnded;
+    const endedIds = await this.#sharedEndings.run(`session ${sessionId} ${reason}`, async () =>
+      this.#report((await this.#endOne(sessionId, reason)) ? [sessionId] : [], reason),
+    );
+    return endedIds.length > 0;
   }
 
   /**
    * Ends all sessions of a user, or all but `except`, and returns their ids. `first` runs first in
    * the same transaction. It should update the user's row, because the lock on that row delays new
-   * logins.
+   * logins. Concurrent calls without `first` share a transaction.
    */
   async endAll(
     userId: string,
     reason: EndReason,
     { except, first }: { except?: string; first?: (tx: Database) => Promise<unknown> } = {},
   ): Promise<readonly string[]> {
-    const sessionIds = await this.#background.transaction(async (tx) => {
-      await first?.(tx);
-      const ids = (await findUnrevokedIds(tx, userId)).filter((id) => id !== except);
-      await this.#endInTransaction(tx, ids, reason, this.#wallClock());
-      return ids;
-    });
-    if (sessionIds.length > 0) await this.#options.onEnded({ sessionIds, reason });
-    return sessionIds;
+    const end = async () => {
+      const sessionIds = await this.#runEnding(async (tx) => {
+        await first?.(tx);
+        const ids = (await findUnrevokedIds(tx, userId)).filter((id) => id !== except);
+        await this.#endInTransaction(tx, ids, reason, this.#wallClock());
+        return ids;
+      });
+      return this.#report(sessionIds, reason);
+    };
+    if (first !== undefined) return end();
+    return this.#sharedEndings.run(`user ${userId} ${reason} ${except}`, end);
   }
 
   /**
@@ -265,12 +279,24 @@ export class Sessions {
 
   /** Returns false when the session had already ended. Ends nothing when `signal` aborts. */
   async #endOne(sessionId: string, reason: EndReason, signal?: AbortSignal): Promise<boolean> {
-    const count = await this.#background.transaction(async (tx) => {
+    const count = await this.#runEnding(async (tx) => {
       const ended = await this.#endInTransaction(tx, [sessionId], reason, this.#wallClock());
       signal?.throwIfAborted(); // The transaction may have waited for a lock.
       return ended;
     });
     return count > 0;
+  }
+
+  /** Throws `service_unavailable` when too many transactions wait to end sessions. */
+  #runEnding<Result>(work: (tx: Database) => Promise<Result>): Promise<Result> {
+    if (this.#endings.waiting >= endings.waitingMax) throw unavailable('overloaded');
+    return this.#endings.run(() => this.#background.transaction(work));
+  }
+
+  /** Reports the sessions that were ended, if there are any, and returns their ids. */
+  async #report(sessionIds: readonly string[], reason: EndReason): Promise<readonly string[]> {
+    if (sessionIds.length > 0) await this.#options.onEnded({ sessionIds, reason });
+    return sessionIds;
   }
 
   /**
