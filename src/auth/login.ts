@@ -121,7 +121,9 @@ export class Login {
     account: Account | undefined,
     isCorrect: boolean,
   ): Failure {
-    const knownUserReason = isCorrect ? 'account disabled, or changed during the login' : 'wrong password';
+    const knownUserReason = isCorrect
+      ? 'account disabled, or changed during the login'
+      : 'wrong password';
     const reason = account === undefined ? 'unknown user' : knownUserReason;
     const fields = { client, reason, ...this.#auditIdentity(username, account) };
     this.#options.audit.record('authn_login_fail', fields);

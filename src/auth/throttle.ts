@@ -47,9 +47,9 @@ const userFreeFailures = 20;
 const hardStop = { failures: 100, delayMs: 15 * minuteMs };
 
 /**
- * Limits password attempts per user and IP key, per user and IPv6 /48, and per user. State is in memory and per process, so
- * the effective limit is the configured limit times the number of processes. The limiters get HMACs
- * under a random key instead of names and addresses, so no user input is stored.
+ * Limits password attempts per user and IP key, per user and IPv6 /48, and per user. State is in memory and
+ * per process, so the effective limit is the configured limit times the number of processes. The limiters
+ * get HMACs under a random key instead of names and addresses, so no user input is stored.
  */
 export class Throttle {
   readonly #byUserAndIp: AttemptLimiter;

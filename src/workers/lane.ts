@@ -61,15 +61,26 @@ export class LaneQueue<Job extends OwnedJob> {
     return this.#estimateMs(this.#waiting, threads);
   }
 
-  /** Returns why a job cannot be queued; undefined when it can. */
+  /**
+   * Returns why a job cannot be queued; undefined when it can. In a full queue it can if `makeRoom` removes a
+   * job of an owner that has more jobs than this one then has.
+   */
   getRefusal({ owner }: OwnedJob, threads: number): string | undefined {
     const { queueMax, waitMaxMs, perOwnerMax = queueMax } = this.#limits;
-    if (this.#waiting >= queueMax) return 'the queue is full';
+    if (this.#waiting >= queueMax && !this.#hasLargerOwner(owner)) return 'the queue is full';
     if (this.#estimateMs(this.#countAhead(owner), threads) > waitMaxMs)
       return 'the wait would be too long';
     if (owner !== undefined && this.#countOf(owner) >= perOwnerMax)
       return 'too many jobs of this client are queued';
     return undefined;
+  }
+
+  /** Removes and returns the newest job of the owner with the most jobs, if the queue is full. */
+  makeRoom(): Job | undefined {
+    if (this.#waiting < this.#limits.queueMax) return undefined;
+    const newest = [...this.#getLargestQueue()].at(-1);
+    if (newest !== undefined) this.remove(newest);
+    return newest;
   }
 
   enqueue(job: Job): void {
@@ -122,6 +133,16 @@ export class LaneQueue<Job extends OwnedJob> {
 
   #countOf(owner: string | undefined): number {
     return this.#waitingByOwner.get(owner)?.size ?? 0;
+  }
+
+  #hasLargerOwner(owner: string | undefined): boolean {
+    return this.#getLargestQueue().size > this.#countOf(owner) + 1;
+  }
+
+  #getLargestQueue(): ReadonlySet<Job> {
+    let largest: ReadonlySet<Job> = new Set();
+    for (const jobs of this.#waitingByOwner.values()) if (jobs.size > largest.size) largest = jobs;
+    return largest;
   }
 
   /** Returns how many of the queued jobs start before one more job of an owner. */

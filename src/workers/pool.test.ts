@@ -230,6 +230,36 @@ test('owners take turns, so many queued jobs of one do not delay the others', as
   assert.deepEqual(order, ['me', 'you', 'undefined', 'me', 'you', 'me', 'me']);
 });
 
+test('in a full queue the newest job of the owner with the most jobs makes room for another owner', async (t) => {
+  const pool = await openPool(t, { slow: { queueMax: 3, perOwnerMax: 3 } });
+  const { latch, result } = await holdThread(pool);
+  const [first, second, other] = [new ThreadLatch(), new ThreadLatch(), new ThreadLatch()];
+  const held = [
+    pool.run('hold', first.name, { owner: 'me' }),
+    pool.run('hold', second.name, { owner: 'me' }),
+  ];
+  const removed = assert.rejects(
+    pool.run('hold', 'my third', { owner: 'me' }),
+    isUnavailable(/the queue is full/),
+  );
+
+  held.push(pool.run('hold', other.name, { owner: 'you' }));
+
+  await removed;
+  assert.equal(pool.state.queued, 3);
+  // Neither owner would now have fewer jobs than the other.
+  for (const owner of ['me', 'you']) {
+    const job = pool.run('hold', 'one too many', { owner });
+    await assert.rejects(job, isUnavailable(/the queue is full/));
+  }
+  latch.open();
+  for (const next of [first, other, second]) {
+    await next.started;
+    next.open();
+  }
+  await Promise.all([result, ...held]);
+});
+
 test('the estimated wait of an owner does not include the later turns of others', async (t) => {
   let now = 0;
   const slowChanges = { waitMaxMs: 2500, queueMax: 10 };

@@ -141,6 +141,9 @@ export class Pool<Jobs extends JobTable> {
     if (supervisor.isExhausted) throw this.#unavailable(lane, 'no thread is running');
     const refusal = lane.getRefusal(job, supervisor.ready.size);
     if (refusal !== undefined) throw this.#unavailable(lane, refusal);
+    const removed = lane.makeRoom();
+    removed?.stopWaiting();
+    removed?.reject(this.#unavailable(lane, 'the queue is full'));
     this.#enqueue(job, signal);
   }
 
