@@ -64,11 +64,8 @@ async function startProcess(t: TestContext, cluster: Cluster, env: Env) {
         const reasons = body['reasons'] as Record<string, unknown> | undefined;
         return status === (reason === undefined ? 200 : 503) && reasons?.['database'] === reason;
       }),
-    /** Number of lines with this message, and this reason if it is given. */
-    countLines: (message: string, reason?: string) =>
-      lines.filter(
-        (line) => line['phrase'] === message && (reason === undefined || line['reason'] === reason),
-      ).length,
+    getLines: (phrase: string, reason: string) =>
+      lines.filter((line) => line['phrase'] === phrase && line['reason'] === reason),
     async assertNoLoss() {
       await stream.until(() => stream.ids.includes(acknowledged.at(-1) ?? '') || undefined);
       assert.deepEqual(
@@ -114,7 +111,7 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
     await killConnections(cluster, dialect);
     await until(async () => (await herald.publish()) === 201);
     await herald.waitForReason(undefined);
-    assert.equal(herald.countLines('database unavailable', 'login_refused'), 0);
+    assert.deepEqual(herald.getLines('database unavailable', 'login_refused'), []);
 
     for (const [password, refuse] of [
       ['third', () => setPassword('third')],
@@ -127,10 +124,12 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
       await setPassword(password);
       writeFileSync(file, password);
       await herald.waitForReason(undefined);
-      assert.equal(await herald.publish(), 201);
+      // For a second MariaDB may still have a session that must set a new password.
+      await until(async () => (await herald.publish()) === 201);
     }
 
-    assert.equal(herald.countLines('database unavailable', 'login_refused'), 2);
+    const { length: count } = herald.getLines('database unavailable', 'login_refused');
+    assert.ok(dialect === 'mariadb' ? count >= 2 : count === 2, String(count));
     await herald.assertNoLoss();
     // A command reads the file, too.
     const config = loadConfig({ ...cluster.env, ...env });
@@ -167,7 +166,7 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
     await herald.waitForReason(undefined);
     assert.equal(await herald.publish(), 201);
 
-    assert.equal(herald.countLines('database unavailable', 'tls_failed'), 1);
+    assert.equal(herald.getLines('database unavailable', 'tls_failed').length, 1);
     await herald.assertNoLoss();
   });
 }

@@ -6,9 +6,11 @@ import { openTcpProxy } from '../../../test/support/tcp-proxy.js';
 import { until } from '../../../test/support/until.js';
 import { sql } from '../database.js';
 import { withDeadline } from '../deadline.js';
+import { getUnavailableReason } from '../failures.js';
 import { migrate } from '../migrations/migrate.js';
 import { openDatabase } from '../open.js';
 import type { DatabaseServerOptions } from '../options.js';
+import { getCurrent } from '../rotated-file.js';
 import { connectMariadb, executeOn, MariadbDatabase } from './mariadb.js';
 import { buildSessionSql, buildTransactionSql } from './session.js';
 
@@ -56,6 +58,49 @@ async function describeDialect(dialect: 'mariadb' | 'mysql'): Promise<void> {
         assert.match(row?.mode ?? '', /STRICT_ALL_TABLES/);
         assert.equal(row?.isolation, 'READ-COMMITTED');
       }));
+
+    test('the password is asked for with each connection', async () => {
+      let count = 0;
+      const password = () => {
+        count += 1;
+        return getCurrent(options().password);
+      };
+      await withDatabase({ password, connectionsMax: 1 }, async (db) => {
+        await db.query(sql`select 1 as one`);
+        const countBefore = count;
+
+        const [row] = await db.query<{ id: number }>(sql`select connection_id() as id`);
+        await db.execute(sql`kill ${row?.id ?? 0}`).catch(() => 'its own connection');
+
+        await until(() => count > countBefore);
+      });
+    });
+
+    test('statements fail while the password has expired, and succeed after it was changed', async (t) => {
+      if (typeof server === 'string') return;
+      const username = `expiring_${process.pid}`;
+      const account = `'${username}'@'%'`;
+      await server.administer(`create user ${account} identified by 'first'`);
+      t.after(() => server.administer(`drop user ${account}`));
+      await server.administer(`grant select on ${server.options.database}.* to ${account}`);
+      let password = 'first';
+      const changes = { username, password: () => password, connectMs: 1000, connectionsMax: 2 };
+      await withDatabase(changes, async (db) => {
+        const getOutcome = () =>
+          db.query(sql`select 1 as one`).then(() => 'ok', getUnavailableReason);
+
+        await server.administer(`alter user ${account} password expire`);
+        const processes = sql`select id from information_schema.processlist where user = ${username}`;
+        for (const { id } of await db.query<{ id: number }>(processes)) {
+          await server.administer(`kill ${id}`).catch(() => 'it has ended meanwhile');
+        }
+        await until(async () => (await getOutcome()) === 'login_refused');
+        password = 'second';
+        await server.administer(`alter user ${account} identified by '${password}'`);
+
+        await until(async () => (await getOutcome()) === 'ok');
+      });
+    });
 
     test('a value that is too long is refused, not truncated', () =>
       withDatabase({}, async (db) => {
