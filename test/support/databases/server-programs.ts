@@ -76,20 +76,21 @@ function mariadbPrograms(port: number): Programs | string {
   if (!hasProgram('mariadbd') || !hasProgram('mariadb-install-db')) return 'no MariaDB programs';
   const user = 'mysql';
   const folder = folderOf(user);
-  const data = `--datadir=${join(folder, 'data')}`;
+  // A server that starts deletes the temporary tables in its folder, so servers must not share it.
+  const data = [`--datadir=${join(folder, 'data')}`, `--tmpdir=${folder}`];
   return {
     ...{ user, folder, inside: folder },
     tlsArgs: sslArgs,
     url: `mariadb://root@127.0.0.1:${port}`,
     crashSignal: 'SIGKILL',
     prepare() {
-      const args = ['--no-defaults', '--force', data, '--skip-test-db'];
+      const args = ['--no-defaults', '--force', ...data, '--skip-test-db'];
       args.push('--auth-root-authentication-method=normal');
       execFileSync('mariadb-install-db', args, { ...identityOf(user), stdio: 'pipe' });
     },
     command: [
       'mariadbd',
-      ...['--no-defaults', data, '--bind-address=127.0.0.1', `--port=${port}`, ...innodb],
+      ...['--no-defaults', ...data, '--bind-address=127.0.0.1', `--port=${port}`, ...innodb],
       ...[`--socket=${join(folder, 'socket')}`, `--pid-file=${join(folder, 'pid')}`],
     ],
   };
@@ -104,7 +105,8 @@ function mysqlPrograms(port: number): Programs | string {
   const folder = mkdtempSync(join(mysqlRoot, 'var/lib/herald-'));
   const dataFolder = `/var/lib/${basename(folder)}`;
   const data = ['--no-defaults', '--user=mysql', `--datadir=${dataFolder}/data`];
-  data.push('--secure-file-priv=NULL', '--tmpdir=/tmp'); // TMPDIR may not exist inside the chroot.
+  // TMPDIR may not exist inside the chroot.
+  data.push('--secure-file-priv=NULL', `--tmpdir=${dataFolder}`);
   const inside = (...args: string[]) =>
     execFileSync('chroot', [mysqlRoot, ...args], { stdio: 'pipe' });
   return {
