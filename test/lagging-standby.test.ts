@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
-import { setTimeout as wait } from 'node:timers/promises';
 import { sql } from '../src/db/database.js';
 import { migrate } from '../src/db/migrations/migrate.js';
 import { openDatabase } from '../src/db/open.js';
@@ -70,9 +69,7 @@ test('postgres: while the address leads to a standby that lags, the event log is
 
   moveAddress();
   const readings = [];
-  for (const startedAt = performance.now(); performance.now() < startedAt + 500; await wait(20)) {
-    readings.push(await readSeq());
-  }
+  for (let count = 0; count < 20; count += 1) readings.push(await readSeq());
   assert.deepEqual(new Set(readings), new Set([undefined]));
   await standby.administer('select pg_wal_replay_resume()');
   await standby.administer('select pg_promote()');

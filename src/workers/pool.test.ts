@@ -243,9 +243,10 @@ test('in a full queue the newest job of the owner with the most jobs makes room 
     isUnavailable(/the queue is full/),
   );
 
-  held.push(pool.run('hold', other.name, { owner: 'you' }));
+  const admitted = pool.run('hold', other.name, { owner: 'you' });
+  held.push(admitted);
 
-  await removed;
+  await Promise.race([removed, admitted]); // Rejects at once if the job is refused.
   assert.equal(pool.state.queued, 3);
   // Neither owner would now have fewer jobs than the other.
   for (const owner of ['me', 'you']) {
