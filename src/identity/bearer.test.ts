@@ -14,27 +14,25 @@ const plainChallenge = 'Bearer realm="herald \\"test\\""';
 const malformedChallenge = `${plainChallenge}, error="invalid_request"`;
 const formatMessage = 'Header format is Authorization: Bearer token';
 
+// [case, headers, message, failure name]
 const refusals = [
-  ['no header', [], 'Missing Authorization header', plainChallenge],
-  ['an empty header', [''], 'Missing Authorization header', plainChallenge],
-  ['two headers', ['Bearer a', 'Bearer b'], formatMessage, malformedChallenge],
-  ['two equal headers', ['Bearer a', 'Bearer a'], formatMessage, malformedChallenge],
-  ['no token', ['Bearer'], formatMessage, malformedChallenge],
-  ['a space as the token', ['Bearer '], formatMessage, malformedChallenge],
-  ['two spaces before the token', ['Bearer  a'], formatMessage, malformedChallenge],
-  ['a tab before the token', ['Bearer\ta'], formatMessage, malformedChallenge],
-  ['text after the token', ['Bearer a b'], formatMessage, malformedChallenge],
-  ['another scheme', ['Basic YTpi'], formatMessage, malformedChallenge],
-  [
-    'a token without a scheme',
-    ['eyJhbGciOiJIUzI1NiJ9.e30.c2ln'],
-    formatMessage,
-    malformedChallenge,
-  ],
+  ['no header', [], 'Missing Authorization header', 'bad_credentials'],
+  ['an empty header', [''], 'Missing Authorization header', 'bad_credentials'],
+  ['another scheme', ['Basic YTpi'], formatMessage, 'bad_credentials'],
+  ['another scheme without credentials', ['Negotiate'], formatMessage, 'bad_credentials'],
+  ['a token without a scheme', ['eyJhbGciOiJIUzI1NiJ9.e30.c2ln'], formatMessage, 'bad_credentials'],
+  ['two headers', ['Bearer a', 'Bearer b'], formatMessage, 'invalid_request'],
+  ['two equal headers', ['Bearer a', 'Bearer a'], formatMessage, 'invalid_request'],
+  ['two headers of other schemes', ['Basic a', 'Basic a'], formatMessage, 'invalid_request'],
+  ['no token', ['Bearer'], formatMessage, 'invalid_request'],
+  ['a space as the token', ['Bearer '], formatMessage, 'invalid_request'],
+  ['a tab before the token', ['Bearer\ta'], formatMessage, 'invalid_request'],
+  ['text after the token', ['Bearer a b'], formatMessage, 'invalid_request'],
+  ['a space before the scheme', [' Bearer a'], formatMessage, 'invalid_request'],
 ] as const;
 
-for (const [what, values, message, challenge] of refusals) {
-  test(`a request with ${what} is rejected with a matching challenge`, async (t) => {
+for (const [what, values, message, name] of refusals) {
+  test(`a request with ${what} is rejected as ${name} with a matching challenge`, async (t) => {
     const { bearer } = await startAuth(t);
 
     for (const request of [
@@ -42,8 +40,10 @@ for (const [what, values, message, challenge] of refusals) {
       bearer.authenticateService(withAuthorization(...values), 'publish'),
     ]) {
       await assert.rejects(request, (failure: Failure) => {
-        assert.equal(failure.name, 'bad_credentials');
+        assert.equal(failure.name, name);
         assert.equal(failure.message, message);
+        // RFC 6750 §3.1: without usable credentials the challenge has no error code.
+        const challenge = name === 'bad_credentials' ? plainChallenge : malformedChallenge;
         assert.equal(failure.headers['www-authenticate'], challenge);
         return true;
       });
@@ -98,7 +98,7 @@ test('an access token authenticates its user while the session is live', async (
   const account = await newUser(users);
   const { accessToken, sessionId } = await openSession(sessions, account, client, sign);
 
-  for (const scheme of ['Bearer', 'bearer', 'BEARER']) {
+  for (const scheme of ['Bearer', 'bearer', 'BEARER', 'Bearer   ']) {
     const principal = await bearer.authenticateUser(withAuthorization(`${scheme} ${accessToken}`));
     assert.equal(principal.kind, 'user');
     assert.equal(principal.userId, account.id);

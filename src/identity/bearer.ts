@@ -64,6 +64,8 @@ export interface BearerAuthOptions {
   readonly admitUnverified: (exchange: AuthorizationSource) => () => void;
 }
 
+const schemePattern = /^[\w!#$%&'*+.^`|~-]+$/;
+
 export type AuthorizationSource = Pick<Exchange, 'headerValues' | 'id' | 'ip' | 'headers'>;
 
 /**
@@ -83,8 +85,8 @@ export class BearerAuth {
 
   /**
    * Returns the user of the access token. Looks the session up each time, so a logout takes effect at
-   * once. Throws `bad_credentials` without a well-formed header, `expired_token`, `invalid_token`, or
-   * `too_many_requests` for a client that has sent too many invalid tokens.
+   * once. Throws the failures of `parseCredential`, `expired_token`, `invalid_token`, or `too_many_requests`
+   * for a client that has sent too many invalid tokens.
    */
   async authenticateUser(exchange: AuthorizationSource): Promise<UserPrincipal> {
     const { userId, sessionId } = this.#verifyClaims(exchange);
@@ -98,8 +100,8 @@ export class BearerAuth {
   }
 
   /**
-   * Returns the service of the API key. Throws `bad_credentials` without a well-formed header,
-   * `invalid_token` for an unknown or revoked key, `insufficient_scope` for a key without `scope`,
+   * Returns the service of the API key. Throws the failures of `parseCredential`, `invalid_token` for an
+   * unknown or revoked key, `insufficient_scope` for a key without `scope`,
    * `too_many_requests` for a client that has sent too many invalid keys.
    */
   async authenticateService(
@@ -132,9 +134,9 @@ export class BearerAuth {
   }
 
   /**
-   * Returns the credential of the Authorization header. Throws `bad_credentials` without a well-formed
-   * header. Expects exactly one space after the scheme. Existing clients rely on this format and on the
-   * messages.
+   * Returns the credential of the Authorization header. Throws `bad_credentials` without a header and for
+   * another scheme, and `invalid_request` for several headers and for a header that is not a scheme, spaces
+   * and a token. Existing clients rely on the messages. Spec: RFC 6750 §3.1, RFC 9110 §11.4.
    */
   parseCredential(exchange: AuthorizationSource): string {
     const { tokenType } = this.#options;
@@ -144,13 +146,17 @@ export class BearerAuth {
       const headers = this.#challengeHeaders();
       throw new Failure('bad_credentials', 'Missing Authorization header', { headers });
     }
-    const [scheme, token, ...rest] = value.split(' ');
-    const isExpectedScheme = scheme?.toLowerCase() === tokenType.toLowerCase();
+    const [scheme = '', token, ...rest] = value.split(/ +/);
+    const isExpectedScheme = scheme.toLowerCase() === tokenType.toLowerCase();
+    const isOtherScheme = !isExpectedScheme && schemePattern.test(scheme);
+    const message = `Header format is Authorization: ${tokenType} token`;
     // Two headers are refused, because a proxy and Herald could each use a different one.
+    if (values.length === 1 && isOtherScheme) {
+      throw new Failure('bad_credentials', message, { headers: this.#challengeHeaders() });
+    }
     if (values.length > 1 || !isExpectedScheme || !token || rest.length > 0) {
-      const message = `Header format is Authorization: ${tokenType} token`;
       const headers = this.#challengeHeaders({ error: 'invalid_request' });
-      throw new Failure('bad_credentials', message, { headers });
+      throw new Failure('invalid_request', message, { headers });
     }
     return token;
   }
