@@ -16,6 +16,7 @@ const statusByName = {
   too_many_streams: 429,
   headers_too_large: 431,
   internal_server: 500,
+  not_implemented: 501,
   service_unavailable: 503,
 } as const;
 

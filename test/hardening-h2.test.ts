@@ -13,6 +13,7 @@ import {
   RawH2,
   type,
 } from './support/clients/raw-h2.js';
+import { usesTls } from './support/servers/scheme.js';
 import { startTargetServer } from './support/servers/target-server.js';
 import { until } from './support/until.js';
 
@@ -98,6 +99,7 @@ const malformed: readonly (readonly [string, Buffer[]])[] = [
   ['no path', [headers(1, fields('GET', '/').slice(0, 3))]],
   ['an empty path', [get(1, '')]],
   ['a path without a slash', [get(1, 'hello')]],
+  ['the path * without OPTIONS', [get(1, '*')]],
   ['a path with a space', [get(1, '/a b')]],
   ['a path with NUL', [get(1, '/a\0b')]],
   ['two paths', [get(1, '/hello', [[':path', '/hello']])]],
@@ -171,14 +173,22 @@ const refused: readonly (readonly [string, Buffer[], number, string])[] = [
         [':authority', 'localhost:1'],
       ]),
     ],
-    400,
-    'invalid_request',
+    501,
+    'not_implemented',
   ],
-  ['the path *', [headers(1, fields('OPTIONS', '*'))], 400, 'invalid_request'],
+  ['TRACE', [headers(1, fields('TRACE', '/hello'))], 501, 'not_implemented'],
+  ['an unknown method', [headers(1, fields('BREW', '/hello'))], 501, 'not_implemented'],
+  ['a method in lower case', [headers(1, fields('get', '/hello'))], 501, 'not_implemented'],
   ['a path that is not ASCII', [get(1, '/caf\xe9')], 400, 'invalid_request'],
   [
     'a host other than the authority',
     [get(1, '/hello', [['host', 'elsewhere']])],
+    400,
+    'invalid_request',
+  ],
+  [
+    'a host with another port than the authority',
+    [get(1, '/hello', [['host', 'localhost:444']])],
     400,
     'invalid_request',
   ],
@@ -202,11 +212,36 @@ for (const [what, frames, status, name] of refused) {
 
     const body = await client.readJson(1);
     assert.deepEqual([body?.['status'], body?.['name']], [status, name]);
-    if (status !== 400) assert.equal(await client.waitForReset(1), code.none); // RFC 9113 §8.1
+    if (![400, 501].includes(status)) assert.equal(await client.waitForReset(1), code.none); // RFC 9113 §8.1
     assert.deepEqual(bodies, []);
     await assertHealthy(() => client.destroy());
   });
 }
+
+test('a host that differs from the authority only in case or the default port is accepted', async (t) => {
+  const { port, assertHealthy } = await startTargetServer(t);
+  const client = await RawH2.open(port);
+  const defaultPort = usesTls ? ':443' : ':80';
+  // [:authority, host]
+  const pairs = [
+    ['localhost', 'LOCALHOST'],
+    ['LocalHost', `localhost${defaultPort}`],
+    [`localhost${defaultPort}`, 'localhost'],
+  ] as const;
+
+  for (const [index, [authority, host]] of pairs.entries()) {
+    const id = getStreamId(index);
+    const list = fields('GET', '/hello', [['host', host]]);
+    client.send(
+      headers(
+        id,
+        list.map(([name, value]) => [name, name === ':authority' ? authority : value]),
+      ),
+    );
+    assert.deepEqual(await client.readJson(id), { hello: true });
+  }
+  await assertHealthy(() => client.destroy());
+});
 
 test('header lines and header bytes up to their limits are accepted', async (t) => {
   const { port } = await startTargetServer(t);

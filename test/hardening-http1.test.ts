@@ -1,7 +1,10 @@
 import assert from 'node:assert/strict';
 import { connect } from 'node:net';
 import { type TestContext, test } from 'node:test';
+import { json } from '../src/http/reply.js';
+import { route } from '../src/http/router.js';
 import { RawTls } from './support/clients/raw-tls.js';
+import { startHttp } from './support/servers/http-server.js';
 import { usesTls } from './support/servers/scheme.js';
 import { startTargetServer } from './support/servers/target-server.js';
 import { until } from './support/until.js';
@@ -38,7 +41,6 @@ const smuggledRequest = get('/hello', 'hidden: 1\r\n');
 const malformed: readonly (readonly [string, string])[] = [
   ['no HTTP at all', '\x16\x03\x01 what?\r\n\r\n'],
   ['the preface of HTTP/2', 'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'],
-  ['an unknown method', `BREW /hello HTTP/1.1\r\n${host}\r\n`],
   ['a folded header', get('/hello', 'a: b\r\n c\r\n')],
   [
     'a folded transfer-encoding',
@@ -112,7 +114,13 @@ const refused: readonly (readonly [string, string, number])[] = [
   ['two hosts', get('/hello', 'host: elsewhere\r\n'), 400],
   ['an invalid host', 'GET /hello HTTP/1.1\r\nhost: a@b\r\n\r\n', 400],
   ['a path without a slash', get('hello'), 400],
-  ['TRACE', `TRACE /hello HTTP/1.1\r\n${host}\r\n`, 405],
+  ['TRACE', `TRACE /hello HTTP/1.1\r\n${host}\r\n`, 501],
+  ['a method of WebDAV', `PROPFIND /hello HTTP/1.1\r\n${host}\r\n`, 501],
+  ['an unknown method', `BREW /hello HTTP/1.1\r\n${host}\r\n`, 501],
+  ['an unknown method that begins like GET', `GETX /hello HTTP/1.1\r\n${host}\r\n`, 501],
+  ['a method in lower case', `get /hello HTTP/1.1\r\n${host}\r\n`, 501],
+  ['a line that is not a request line', 'hello\r\n\r\n', 400],
+  ['the path * without OPTIONS', get('*'), 400],
   ['an unknown expectation', post('content-length: 1\r\nexpect: tea\r\n', '1'), 417],
   ['one header line too many', get('/hello', 'a:b\r\n'.repeat(128)), 431],
   ['a body over the limit', chunked('', `4000\r\n${'1'.repeat(0x4000)}\r\n0\r\n\r\n`), 413],
@@ -142,6 +150,7 @@ for (const [what, text, status] of refused) {
 const tolerated: readonly (readonly [string, string, number])[] = [
   ['an absolute URL as target', `GET https://localhost/hello HTTP/1.1\r\n${host}\r\n`, 200],
   ['an absolute URL without a path', `GET https://localhost HTTP/1.1\r\n${host}\r\n`, 404],
+  ['the path * of OPTIONS', `OPTIONS * HTTP/1.1\r\n${host}\r\n`, 204],
   ['HTTP/1.0', `GET /hello HTTP/1.0\r\n${host}\r\n`, 200],
   ['HTTP/1.0 without a host', 'GET /hello HTTP/1.0\r\n\r\n', 200],
   ['HTTP/2.0 in the first line', `GET /hello HTTP/2.0\r\n${host}\r\n`, 200],
@@ -191,6 +200,62 @@ test('pipelined requests are answered in order', async (t) => {
 
   assert.deepEqual(bodies, [1, 2, 3]);
   client.destroy();
+});
+
+const brokenRests = [
+  ['garbage', 'what?\r\n\r\n', 400],
+  ['a request with an unknown method', `BREW /hello HTTP/1.1\r\n${host}\r\n`, 501],
+  ['headers past their limit', get('/hello', `a: ${'x'.repeat(17_000)}\r\n`), 431],
+] as const;
+
+for (const [what, rest, status] of brokenRests) {
+  test(`${what} after pipelined requests gets ${status} after their responses`, async (t) => {
+    const { port, bodies, assertHealthy } = await startTargetServer(t);
+    const client = await RawTls.open(port, 'http/1.1');
+
+    client.write(get('/big') + post('content-length: 1\r\n', '1') + rest);
+    await until(() => client.socket.readableEnded || client.socket.destroyed);
+
+    assert.deepEqual(getStatuses(client), [200, 200, status]);
+    assert.match(client.received.toString(), /x{100000}"HTTP\/1\.1 200 [\s\S]*\{"body":1\}HTTP/);
+    assert.deepEqual(bodies, [1]);
+    await assertHealthy(() => client.destroy());
+  });
+}
+
+test('garbage after a request whose response is being streamed ends the connection without a second status line', async (t) => {
+  const { port, sinks, assertHealthy } = await startTargetServer(t);
+  const { client } = await sendAndReadStatuses(port, get('/stream'));
+  await until(() => sinks.length === 1);
+
+  client.write('what?\r\n\r\n');
+  await until(() => client.socket.readableEnded || client.socket.destroyed);
+
+  assert.deepEqual(getStatuses(client), [200]);
+  await assertHealthy(() => client.destroy());
+});
+
+test('garbage after a request whose response is still being sent gets its status line after that response', async (t) => {
+  const length = 30_000_000; // More than the socket buffers hold.
+  const routes = [route('GET', '/large', () => json(200, 'x'.repeat(length)))];
+  let unreadable = 0;
+  const onUnreadable = () => {
+    unreadable += 1;
+  };
+  const { port, server } = await startHttp(t, routes, { onUnreadable });
+  const client = await RawTls.open(port, 'http/1.1');
+  client.socket.pause();
+  client.write(`${get('/large')}what?\r\n\r\n`);
+  await until(() => unreadable === 1);
+
+  client.socket.resume();
+  await until(() => client.socket.readableEnded || client.socket.destroyed);
+
+  const text = client.received.toString('latin1');
+  const [, body = ''] = text.split('\r\n\r\n');
+  assert.equal(body.indexOf('HTTP/1.1 400'), length + 2);
+  assert.deepEqual(getStatuses(client), [200, 400]);
+  await until(() => server.connections === 0);
 });
 
 test('requests pipelined behind a stream wait and are dropped when the client disconnects', async (t) => {

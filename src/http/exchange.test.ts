@@ -227,30 +227,3 @@ async function startWaitingRequest(protocol: string, port: number): Promise<() =
   client.write('GET /waits HTTP/1.1\r\nhost: a\r\n\r\n');
   return () => client.destroy();
 }
-
-test('a client that expects 100-continue gets 100, or at once the final status if the body is not read', async (t) => {
-  const read = route('POST', '/read', async (exchange) => json(200, await exchange.body()));
-  const { port } = await startHttp(t, [read]);
-  const session = connect(`https://127.0.0.1:${port}`, { ca: testCertificate.cert });
-  t.after(() => session.destroy());
-  const send = (path: string, type: string) => {
-    const stream = session.request(
-      { ':method': 'POST', ':path': path, 'content-type': type, expect: '100-continue' },
-      { endStream: false },
-    );
-    const continued = new Promise<string>((resolve) =>
-      stream.once('continue', () => resolve('100')),
-    );
-    const answered = new Promise<string>((resolve) =>
-      stream.once('response', ({ ':status': status }) => resolve(String(status))),
-    );
-    return { stream, answered, first: Promise.race([continued, answered]) };
-  };
-
-  const accepted = send('/read', 'application/json');
-  assert.equal(await accepted.first, '100');
-  accepted.stream.end('{"a":1}');
-
-  assert.equal(await accepted.answered, '200');
-  assert.equal(await send('/nowhere', 'application/json').first, '404');
-});

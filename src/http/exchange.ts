@@ -177,7 +177,6 @@ export class TransportExchange implements Exchange {
     if (this.#isBodyRead) throw new Error('Cannot read body: it has already been read');
     this.#isBodyRead = true;
     refuseEncodedBody(this.headers['content-encoding']);
-    this.#transport.sendContinue();
     return this.#transport;
   }
 }

@@ -9,6 +9,8 @@ export interface H1TransportOptions {
   readonly isStopping: () => boolean;
   /** See `Transport.tolerateIdle`. */
   readonly tolerateIdle: () => void;
+  /** Whether the client waits for 100-continue. */
+  readonly expectsContinue: boolean;
 }
 
 /** An HTTP/1.1 or HTTP/1.0 request and its response. */
@@ -25,16 +27,18 @@ export class H1Transport implements Transport {
   readonly #endMs: number;
   readonly #isStopping: () => boolean;
   readonly #tolerateIdle: () => void;
+  readonly #expectsContinue: boolean;
 
   constructor(
     request: IncomingMessage,
     response: ServerResponse,
-    { endMs, isStopping, tolerateIdle }: H1TransportOptions,
+    { endMs, isStopping, tolerateIdle, expectsContinue }: H1TransportOptions,
   ) {
     this.#response = response;
     this.#endMs = endMs;
     this.#isStopping = isStopping;
     this.#tolerateIdle = tolerateIdle;
+    this.#expectsContinue = expectsContinue;
     this.input = request;
     this.method = request.method ?? '';
     this.rawHeaders = request.rawHeaders;
@@ -59,8 +63,10 @@ export class H1Transport implements Transport {
     return this.#response.headersSent;
   }
 
-  /** Does nothing: Node sends 100-continue itself. */
-  sendContinue(): void {}
+  sendContinue(): void {
+    if (!this.#expectsContinue || this.isAnswered || this.isClientGone) return;
+    this.#response.writeContinue();
+  }
 
   tolerateIdle(): void {
     this.#tolerateIdle();

@@ -4,6 +4,7 @@ import {
   type ServerHttp2Stream,
   sensitiveHeaders,
 } from 'node:http2';
+import { isSameAuthority } from './authority.js';
 import type { Headers, Sink } from './reply.js';
 import { pingPeer } from './round-trip.js';
 import { StreamSink } from './stream-sink.js';
@@ -49,7 +50,7 @@ export class H2Transport implements Transport {
     this.headers = parseRawHeaders(rawHeaders);
     this.method = String(headers[':method'] ?? '');
     this.url = String(headers[':path'] ?? '');
-    this.authority = resolveAuthority(headers[':authority'], this.headers['host']);
+    this.authority = resolveAuthority(headers, this.headers['host']);
     this.remoteAddress = remoteAddress;
   }
 
@@ -67,7 +68,8 @@ export class H2Transport implements Transport {
 
   /** Sends 100-continue, which Node does only in its compatibility layer. */
   sendContinue(): void {
-    if (this.headers['expect']?.toLowerCase() !== '100-continue' || this.isClientGone) return;
+    const expectsContinue = this.headers['expect']?.toLowerCase() === '100-continue';
+    if (!expectsContinue || this.isAnswered || this.isClientGone) return;
     this.#stream.additionalHeaders({ ':status': 100 });
   }
 
@@ -132,13 +134,11 @@ function cancel(stream: ServerHttp2Stream): void {
 }
 
 /**
- * Returns the authority; empty when it is missing, or when `:authority` and `Host` differ.
+ * Returns the authority; empty when it is missing, or when `:authority` and `Host` name different servers.
  * Spec: RFC 9113 §8.3.1.
  */
-function resolveAuthority(
-  authority: string | string[] | undefined,
-  host: string | undefined,
-): string {
-  const resolved = String(authority ?? host ?? '');
-  return host === undefined || host === resolved ? resolved : '';
+function resolveAuthority(headers: IncomingHttpHeaders, host: string | undefined): string {
+  const authority = String(headers[':authority'] ?? host ?? '');
+  const scheme = String(headers[':scheme'] ?? '').toLowerCase();
+  return host === undefined || isSameAuthority(host, authority, scheme) ? authority : '';
 }

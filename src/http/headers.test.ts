@@ -100,5 +100,6 @@ for (const protocol of protocols) {
     assert.deepEqual(await options('/hello'), [204, 'GET, POST, HEAD, OPTIONS']);
     assert.deepEqual(await options('/all'), [204, 'GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS']);
     assert.deepEqual(await options('/nowhere'), [404, undefined]);
+    assert.deepEqual(await options('*'), [204, 'GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS']);
   });
 }

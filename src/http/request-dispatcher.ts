@@ -6,10 +6,11 @@ import { BodyBudget } from './body/body-budget.js';
 import { type ExchangeOptions, TransportExchange } from './exchange.js';
 import { StandardHeaders } from './headers.js';
 import { AbortLimiter } from './limits/abort-limiter.js';
-import { bodiesBytesMax, type HttpLimits, headerLinesMax } from './limits/limits.js';
+import { bodiesBytesMax, type HttpLimits } from './limits/limits.js';
 import { internalFailure, toProblemReply } from './problem.js';
 import { empty, type Headers, type Reply, type WholeReply } from './reply.js';
-import { type Route, Router } from './router.js';
+import { refuseLargeHeaders, refuseMalformed, refuseUnknownMethod } from './request-checks.js';
+import { methods, type Route, Router } from './router.js';
 import type { Transport } from './transport.js';
 
 export interface RequestDispatcherOptions {
@@ -114,6 +115,7 @@ export class RequestDispatcher {
   #prepare(transport: Transport): PendingRequest {
     const exchange = new TransportExchange(transport, this.#exchangeOptions);
     try {
+      refuseUnknownMethod(transport);
       refuseMalformed(transport);
       refuseLargeHeaders(transport, this.#options.limits);
       const { method, path } = exchange;
@@ -145,9 +147,9 @@ export class RequestDispatcher {
   }
 
   #answerOptions({ path, headers }: TransportExchange): WholeReply {
-    const methods = this.#router.methodsAt(path);
-    const preflight = this.#standardHeaders.preflight(headers['origin'], methods);
-    return empty(204, { allow: methods.join(', '), ...preflight });
+    const allowed = path === '*' ? methods : this.#router.methodsAt(path);
+    const preflight = this.#standardHeaders.preflight(headers['origin'], allowed);
+    return empty(204, { allow: allowed.join(', '), ...preflight });
   }
 
   #toProblemReply({ transport, exchange, route }: PendingRequest, cause: unknown): WholeReply {
@@ -158,7 +160,7 @@ export class RequestDispatcher {
     if (!transport.isClientGone) {
       const fields = { requestId, route, cause };
       if (failure !== cause) log.error(fields, 'request failed');
-      else if (failure.status >= 500) {
+      else if (failure.status >= 500 && failure.name !== 'not_implemented') {
         const { message: reason } = failure;
         const phrase = 'request refused';
         warnings.warn({
@@ -212,31 +214,6 @@ export class RequestDispatcher {
 
 function cancel(reply: Reply): void {
   if ('open' in reply) reply.cancel?.();
-}
-
-const authorityPattern = /^(\[[\da-f:.]{2,45}\]|[\w.~-]{1,255})(:\d{1,5})?$/i;
-
-/**
- * Throws `invalid_request` for a malformed host, or a path that is not ASCII without spaces and
- * controls.
- */
-function refuseMalformed({ url, authority }: Transport): void {
-  const isHostValid = authority === undefined || authorityPattern.test(authority);
-  if (!/^\/[\x21-\x7e]*$/.test(url) || !isHostValid) {
-    throw new Failure('invalid_request', 'Cannot read request: malformed path or host');
-  }
-}
-
-/**
- * Throws `headers_too_large`. Node checks these limits too, but it checks lines only over HTTP/2, and
- * over HTTP/2 it checks bytes only after the client has acknowledged the settings.
- */
-function refuseLargeHeaders({ rawHeaders }: Transport, { headerListBytesMax }: HttpLimits): void {
-  const bytes = rawHeaders.reduce((sum, text) => sum + text.length, 0);
-  if (bytes <= headerListBytesMax && rawHeaders.length <= 2 * headerLinesMax) return;
-  const limits = `${headerLinesMax} lines and ${headerListBytesMax} bytes`;
-  const message = `Cannot read headers: over the limit of ${limits}`;
-  throw new Failure('headers_too_large', message, { info: { headerLinesMax, headerListBytesMax } });
 }
 
 /** Returns a method for the log: `(invalid)` unless it is 1 to 10 capital letters. */

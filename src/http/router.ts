@@ -4,6 +4,11 @@ import type { Reply } from './reply.js';
 
 export type Method = 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE' | 'ALL';
 
+/** The methods of requests that routes can answer. */
+export const methods: readonly string[] = [
+  ...['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'],
+];
+
 /** The params of a path, by the names after a colon, such as `token` in `/stream/live/:token`. */
 export type Params<Path extends string> = {
   readonly [Name in ParamNames<Path>]: string;
@@ -77,25 +82,20 @@ export class Router {
   }
 
   /**
-   * Finds the route and decodes its params. HEAD matches the route of GET, unless that is a stream.
-   * Throws `not_found`, `method_not_allowed` with `Allow`, or `invalid_request` for a param that is not
-   * percent-encoded UTF-8.
+   * Finds the route and decodes its params. `method` is one of `methods`; HEAD matches the route of GET,
+   * unless that is a stream. Throws `not_found`, `method_not_allowed` with `Allow`, or `invalid_request` for
+   * a param that is not percent-encoded UTF-8.
    */
   find(method: string, path: string): RouteMatch {
     const { pathRoutes, params } = this.#matchPath(path);
     const routeMethod = method === 'HEAD' ? 'GET' : method;
-    const methods = allowedMethods(pathRoutes);
+    const allowed = allowedMethods(pathRoutes);
     const handlerRoute = pathRoutes.byMethod.get(routeMethod) ?? pathRoutes.byMethod.get('ALL');
-    if (handlerRoute !== undefined && methods.includes(method))
+    if (handlerRoute !== undefined && allowed.includes(method))
       return { route: handlerRoute, params };
-    const allow = methods.join(', ');
-    throw new Failure(
-      'method_not_allowed',
-      `Cannot ${printableMethod(method)} here: allowed methods are ${allow}`,
-      {
-        headers: { allow },
-      },
-    );
+    const allow = allowed.join(', ');
+    const message = `Cannot ${method} here: allowed methods are ${allow}`;
+    throw new Failure('method_not_allowed', message, { headers: { allow } });
   }
 
   /** Returns the methods of a path, for `Allow`. Throws `not_found`. */
@@ -153,13 +153,8 @@ function decodeParam(text: string): string {
   }
 }
 
-function allowedMethods({ byMethod }: PathRoutes): string[] {
-  if (byMethod.has('ALL')) return ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'];
+function allowedMethods({ byMethod }: PathRoutes): readonly string[] {
+  if (byMethod.has('ALL')) return methods;
   const hasHead = byMethod.get('GET')?.isStream === false;
   return [...byMethod.keys(), ...(hasHead ? ['HEAD'] : []), 'OPTIONS'];
-}
-
-/** Returns the method for a message, which must not repeat an invalid method. */
-function printableMethod(method: string): string {
-  return /^[A-Z]{1,10}$/.test(method) ? method : 'use this method';
 }

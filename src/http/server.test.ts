@@ -405,7 +405,7 @@ test('a new certificate applies to new connections, and a certificate that does 
   oldConnection.destroy();
 });
 
-test('ALPN prefers HTTP/2, accepts HTTP/1.1 or no ALPN, and refuses other protocols', {
+test('ALPN prefers HTTP/2, then HTTP/1.1, accepts HTTP/1.0 or no ALPN, and refuses other protocols', {
   skip: !usesTls,
 }, async (t) => {
   const { port } = await startHttp(t, createDeferredRoutes().routes);
@@ -419,10 +419,34 @@ test('ALPN prefers HTTP/2, accepts HTTP/1.1 or no ALPN, and refuses other protoc
 
   assert.equal(await negotiate('http/1.1', 'h2'), 'h2');
   assert.equal(await negotiate('spdy/3', 'http/1.1'), 'http/1.1');
+  assert.equal(await negotiate('http/1.0', 'http/1.1'), 'http/1.1');
+  assert.equal(await negotiate('http/1.0'), 'http/1.0');
   assert.equal(await negotiate(), false);
   await assert.rejects(negotiate('spdy/3'), {
     code: 'ERR_SSL_TLSV1_ALERT_NO_APPLICATION_PROTOCOL',
   });
+});
+
+test('a client that offers only http/1.0 by ALPN gets its response', {
+  skip: !usesTls,
+}, async (t) => {
+  const { port, lines } = await startHttp(t, createDeferredRoutes().routes);
+  const options = { port, host: '127.0.0.1', ALPNProtocols: ['http/1.0'] };
+  const socket = connectTls({ ...options, ca: testCertificate.cert });
+  t.after(() => socket.destroy());
+  await once(socket, 'secureConnect');
+  let received = '';
+  socket.setEncoding('latin1').on('data', (text: string) => {
+    received += text;
+  });
+
+  socket.write('GET /hello HTTP/1.0\r\n\r\n');
+  await until(() => socket.readableEnded);
+
+  assert.equal(socket.alpnProtocol, 'http/1.0');
+  assert.match(received, /^HTTP\/1\.1 200 [\s\S]*\{"hello":true\}$/);
+  const request = lines.find(({ phrase }) => phrase === 'request');
+  assert.equal(request?.['protocol'], 'http/1.1');
 });
 
 test('listen() rejects for a port in use, an address of another machine, and a key that does not match the certificate', async (t) => {

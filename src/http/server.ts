@@ -152,17 +152,19 @@ export class HttpServer {
 
   #addListeners(): void {
     const { http1, http2 } = this.#server;
-    http1.on('request', (request: unknown, response: unknown) => {
-      // Checked by class: the HTTP version in the request line is client input.
-      if (!(request instanceof IncomingMessage && response instanceof ServerResponse)) return;
-      this.#handleHttp1(request, response);
-    });
+    for (const event of ['request', 'checkContinue']) {
+      http1.on(event, (request: unknown, response: unknown) => {
+        // Checked by class: the HTTP version in the request line is client input.
+        if (!(request instanceof IncomingMessage && response instanceof ServerResponse)) return;
+        this.#handleHttp1(request, response, event === 'checkContinue');
+      });
+    }
     // A `request` listener enables Node's compatibility layer, which would also handle HTTP/2 streams.
     http2.removeAllListeners('stream');
     http2.on('stream', (...stream: StreamEvent) => this.#handleHttp2(...stream));
   }
 
-  #handleHttp1(request: IncomingMessage, response: ServerResponse): void {
+  #handleHttp1(request: IncomingMessage, response: ServerResponse, expectsContinue: boolean): void {
     for (const emitter of [request, response]) {
       emitter.on('error', this.#logError);
     }
@@ -170,7 +172,7 @@ export class HttpServer {
     if (this.#connections.trackExchange(socket, response) === undefined) return;
     const isStopping = () => this.#isStopping;
     const tolerateIdle = () => this.#connections.tolerateIdle(socket, response);
-    const options = { endMs: this.#endMs, isStopping, tolerateIdle };
+    const options = { endMs: this.#endMs, isStopping, tolerateIdle, expectsContinue };
     const dispatch = () =>
       void this.#dispatcher.dispatch(new H1Transport(request, response, options));
     // Pipelined request: wait until Node assigns the socket to this response.

@@ -19,7 +19,10 @@ export interface Transport {
   readonly isClientGone: boolean;
   /** Whether a response head has been sent. */
   readonly isAnswered: boolean;
-  /** Sends 100-continue to a client that expects it. Spec: RFC 9110 §10.1.1. */
+  /**
+   * Sends 100-continue to a client that expects it. Called when the body is about to be read. Spec: RFC 9110
+   * §10.1.1.
+   */
   sendContinue(): void;
   /**
    * Exempts the connection from the idle timeout until the exchange ends. For a body whose pauses have a

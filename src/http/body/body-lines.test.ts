@@ -6,6 +6,7 @@ import { type LineLimits, readLines } from './body-lines.js';
 
 const limits = { bytesMax: 1000, lineBytesMax: 20, depthMax: 3, deadlineMs: 60_000 };
 const headers = { 'content-type': 'application/x-ndjson; charset=utf-8' };
+const sendContinue = () => {};
 
 /** Creates a body that arrives in these chunks. */
 function createBody(...chunks: (string | Buffer)[]) {
@@ -13,7 +14,7 @@ function createBody(...chunks: (string | Buffer)[]) {
     chunks.map((piece) => Buffer.from(piece)),
     { objectMode: false },
   );
-  return { input, headers, isBodyTruncated: false };
+  return { input, headers, sendContinue, isBodyTruncated: false };
 }
 
 async function readAllLines(
@@ -93,7 +94,7 @@ test('a body that is not application/x-ndjson is refused', async () => {
 test('the last line of a truncated body is not yielded', async () => {
   const values: unknown[] = [];
   const input = new PassThrough();
-  const body = { input, headers, isBodyTruncated: false };
+  const body = { input, headers, sendContinue, isBodyTruncated: false };
   input.write('1\n2\n3');
 
   const reading = (async () => {
@@ -117,7 +118,7 @@ test('a client that sends nothing until the deadline is refused', async () => {
   input.write('1\n');
 
   await assert.rejects(
-    readAllLines({ input, headers, isBodyTruncated: false }, { deadlineMs: 1 }),
+    readAllLines({ input, headers, sendContinue, isBodyTruncated: false }, { deadlineMs: 1 }),
     isFailure('request_timeout', undefined),
   );
   assert.equal(input.listenerCount('readable'), 0);
@@ -134,7 +135,7 @@ test('lines are not read before they are requested', async () => {
     },
   });
   const large = { ...limits, bytesMax: 1e6, lineBytesMax: 1000 };
-  const lines = readLines({ input, headers, isBodyTruncated: false }, large);
+  const lines = readLines({ input, headers, sendContinue, isBodyTruncated: false }, large);
 
   await lines.next();
   for (let turn = 0; turn < 10; turn += 1) await new Promise((resolve) => setImmediate(resolve));

@@ -15,7 +15,7 @@ export interface LineLimits {
   readonly signal?: AbortSignal;
 }
 
-type BodyTransport = Pick<Transport, 'input' | 'isBodyTruncated' | 'headers'>;
+type BodyTransport = Pick<Transport, 'input' | 'isBodyTruncated' | 'headers' | 'sendContinue'>;
 
 const newline = 10;
 
@@ -81,6 +81,7 @@ async function* readChunks(transport: BodyTransport, limits: LineLimits): AsyncG
   const { bytesMax, deadlineMs, signal } = limits;
   const declared = Number(headers['content-length'] ?? Number.NaN);
   if (declared > bytesMax) throw tooLarge('it', bytesMax);
+  transport.sendContinue();
   let length = 0;
   while (!input.readableEnded && !input.destroyed) {
     signal?.throwIfAborted();

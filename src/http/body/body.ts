@@ -21,7 +21,7 @@ export interface BodyLimits {
  * truncation half a document would be accepted.
  */
 export function readBody(
-  transport: Pick<Transport, 'input' | 'isBodyTruncated' | 'headers' | 'onClientGone'>,
+  transport: Pick<Transport, 'input' | 'isBodyTruncated' | 'headers' | 'sendContinue'>,
   { bytesMax, deadlineMs, budget, ipKey }: BodyLimits,
 ): Promise<Buffer> {
   const { input, headers } = transport;
@@ -66,6 +66,7 @@ export function readBody(
     if (transport.isBodyTruncated || input.destroyed) return rejectTruncated();
     // An empty HTTP/2 body can have ended before it is read.
     if (input.readableEnded) return onEnd();
+    transport.sendContinue();
     input.on('data', onData).on('end', onEnd).on('close', onEnd).on('error', rejectTruncated);
   });
 }

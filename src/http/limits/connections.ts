@@ -5,6 +5,7 @@ import type { ConnectionLimiter } from './connection-limiter.js';
 import { DeadPeerDetector, type MonitoredPeer } from './dead-peer-detector.js';
 import { checksPerTimeout, findIdlePeers, type IdleTrackedPeer } from './idle-peers.js';
 import { toConnectionKey } from './unacked-bytes.js';
+import { toStatusLine, type UnreadableError } from './unreadable.js';
 
 export interface ConnectionsOptions {
   /** Maximum number of concurrent exchanges per connection. Node enforces it for HTTP/2. */
@@ -34,14 +35,22 @@ interface Peer extends MonitoredPeer, IdleTrackedPeer {
   h2Session: Http2Session | undefined;
   /** Open exchanges, including pipelined requests that wait. */
   readonly openExchanges: Set<ExchangeEmitter>;
+  /**
+   * Set when something that follows the open exchanges cannot be read: answers it and ends the connection. No
+   * further exchange begins.
+   */
+  refuseRest: (() => void) | undefined;
   /** Set once the client has been asked to close the connection. */
   destroyTimer: NodeJS.Timeout | undefined;
 }
 
 /** An HTTP/2 stream or an HTTP/1.1 response, which emits `close` when its exchange is over. */
 interface ExchangeEmitter {
+  readonly headersSent: boolean;
   /** Whether the response was ended. It is sent completely when `close` is emitted. */
   readonly writableEnded: boolean;
+  /** The request of an HTTP/1.1 response. */
+  readonly req?: { readonly complete: boolean };
   on(event: 'close', listener: () => void): unknown;
 }
 
@@ -87,15 +96,15 @@ export class Connections {
   }
 
   /**
-   * Tracks an exchange until it closes. Returns the remote address, or undefined when the
-   * connection is unknown or destroyed. Destroys the connection if this exchange exceeds `exchangesMax`.
+   * Tracks an exchange until it closes. Returns the remote address, or undefined when the connection is
+   * unknown, destroyed or about to end. Destroys the connection if this exchange exceeds `exchangesMax`.
    */
   trackExchange(
     owner: Socket | Http2Session | undefined,
     exchange: ExchangeEmitter,
   ): string | undefined {
     const peer = owner === undefined ? undefined : this.#peersByOwner.get(owner);
-    if (peer === undefined || peer.socket.destroyed) return undefined;
+    if (peer === undefined || peer.socket.destroyed || peer.refuseRest) return undefined;
     peer.openExchanges.add(exchange);
     if (peer.exchangeCount > this.#options.exchangesMax) {
       peer.socket.destroy();
@@ -104,7 +113,9 @@ export class Connections {
     exchange.on('close', () => {
       peer.openExchanges.delete(exchange);
       peer.idleChecks = 0;
-      if (peer.exchangeCount === 0 && this.#isClosing) this.#closePeer(peer);
+      if (peer.exchangeCount > 0) return;
+      if (peer.refuseRest) peer.refuseRest();
+      else if (this.#isClosing) this.#closePeer(peer);
     });
     return peer.socket.remoteAddress ?? '';
   }
@@ -186,6 +197,7 @@ export class Connections {
       lastTotalBytes: 0,
       idleChecks: 0,
       idleToleratingCount: 0,
+      refuseRest: undefined,
       destroyTimer: undefined,
     };
     this.#peers.set(key, peer);
@@ -245,20 +257,27 @@ export class Connections {
   }
 
   /**
-   * Handles `clientError`: a parse error, a header timeout, oversized headers, or a TLS error.
-   * Ends the connection, because Node does not, and a client that keeps sending would stay forever.
+   * Handles `clientError`: a parse error, a header timeout, oversized headers, or a TLS error. Answers the
+   * complete requests before it, then sends the error response and ends the connection, because Node does not,
+   * and a client that keeps sending would stay forever.
    */
-  #handleClientError(error: Error & { code?: string }, socket: Socket): void {
+  #handleClientError(error: UnreadableError, socket: Socket): void {
     const peer = this.#peersByOwner.get(socket);
+    if (peer?.refuseRest && peer.exchangeCount > 0) return; // The client is still sending.
     // Reported once, because a client that was answered already may still be sending.
     if (peer?.destroyTimer === undefined) this.#options.onUnreadable(peer ? 'http1' : 'tls', error);
-    // The error response must not be written into the middle of another response.
-    if (peer === undefined || peer.exchangeCount > 0 || !socket.writable) {
+    const exchanges = [...(peer?.openExchanges ?? [])];
+    if (peer === undefined || !socket.writable || !exchanges.every(isEndInSight)) {
       socket.destroy();
       return;
     }
-    socket.end(`HTTP/1.1 ${statusLine(error.code)}\r\nconnection: close\r\n\r\n`);
-    this.#destroyLater(peer);
+    const statusLine = toStatusLine(error);
+    peer.refuseRest = () => {
+      if (!socket.writable) return; // Node ends the connection after the last response.
+      socket.end(`HTTP/1.1 ${statusLine}\r\nconnection: close\r\n\r\n`);
+      this.#destroyLater(peer);
+    };
+    if (exchanges.length === 0) peer.refuseRest();
   }
 
   #destroyLater(peer: Peer): void {
@@ -270,8 +289,10 @@ export class Connections {
 /** Ignores `error`, because `close` follows and is handled. */
 function ignore(): void {}
 
-function statusLine(code: string | undefined): string {
-  if (code === 'HPE_HEADER_OVERFLOW') return '431 Request Header Fields Too Large';
-  if (code === 'ERR_HTTP_REQUEST_TIMEOUT') return '408 Request Timeout';
-  return '400 Bad Request';
+/**
+ * Whether an exchange over HTTP/1.1 ends without further bytes of the request. A response that is being
+ * streamed has no foreseeable end, and nothing may be written into it.
+ */
+function isEndInSight({ req, headersSent, writableEnded }: ExchangeEmitter): boolean {
+  return req?.complete === true && (!headersSent || writableEnded);
 }

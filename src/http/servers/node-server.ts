@@ -13,7 +13,7 @@ export type ProtocolListener = (socket: Socket, protocol: Protocol) => void;
 export interface NodeServer {
   /** Accepts the connections: emits `connection`, `drop` and `error`. */
   readonly tcp: Server;
-  /** Emits `request` and `clientError`. */
+  /** Emits `request`, `checkContinue` (a `request` whose client waits for 100-continue) and `clientError`. */
   readonly http1: EventEmitter;
   /** Emits `session` and `stream`. */
   readonly http2: EventEmitter;

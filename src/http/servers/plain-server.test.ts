@@ -96,7 +96,7 @@ test('without TLS, a request that begins like the preface of HTTP/2 is one of HT
 
   await writeSlowly(socket, Buffer.from('PROPFIND /protocol HTTP/1.1\r\nhost: localhost\r\n\r\n'));
 
-  await until(() => /^HTTP\/1\.1 405 [\s\S]*"method_not_allowed"/.test(received()));
+  await until(() => /^HTTP\/1\.1 501 [\s\S]*"not_implemented"/.test(received()));
 });
 
 for (const [what, bytes] of [

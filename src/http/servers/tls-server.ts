@@ -49,18 +49,20 @@ export function createTlsServer({ key, cert }: Certificate, options: NodeServerO
 
 function onSecureConnection(server: Http2SecureServer, listener: ProtocolListener): void {
   // Before Node's own listener, which may already emit a request.
-  server.prependListener('secureConnection', (socket: TLSSocket) =>
-    listener(socket, socket.alpnProtocol === 'h2' ? 'h2' : 'http/1.1'),
-  );
+  server.prependListener('secureConnection', (socket: TLSSocket) => {
+    // Node would begin HTTP/2 for any other protocol.
+    if (socket.alpnProtocol === 'http/1.0') socket.alpnProtocol = 'http/1.1';
+    listener(socket, socket.alpnProtocol === 'h2' ? 'h2' : 'http/1.1');
+  });
 }
 
 /**
- * Selects HTTP/2 if the client offers it, else HTTP/1.1. A client that offers neither is refused by
- * TLS. Must not throw.
+ * Selects HTTP/2 if the client offers it, else HTTP/1.1 or HTTP/1.0. A client that offers none of them is
+ * refused by TLS. Must not throw.
  *
  * This is a function because Node copies an `ALPNProtocols` list per connection, and each copy retains an
  * 8 KiB slab of the Buffer pool.
  */
 function chooseProtocol({ protocols }: { protocols: readonly string[] }): string | undefined {
-  return ['h2', 'http/1.1'].find((protocol) => protocols.includes(protocol));
+  return ['h2', 'http/1.1', 'http/1.0'].find((protocol) => protocols.includes(protocol));
 }
