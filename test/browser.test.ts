@@ -7,6 +7,7 @@ import type { Page } from 'playwright-core';
 import { findChromium, openPage } from './support/clients/chromium.js';
 import { collectingLog } from './support/recording/collecting-log.js';
 import { waitForCleanUp } from './support/recording/wait-for-log.js';
+import { getPassword } from './support/servers/seed.js';
 import { type System, startSystem } from './support/servers/system.js';
 import { openTcpProxy } from './support/tcp-proxy.js';
 import { until } from './support/until.js';
@@ -25,24 +26,29 @@ const buildListenScript = (url: string) => `
     source.addEventListener(type, ({ type, data, lastEventId }) => received.push({ type, data, lastEventId }));
   }`;
 
-/** Opens a page of another origin in a real browser; a proxy can cut its connections to Herald. */
-async function openListeningPage(t: TestContext, env: Readonly<Record<string, string>> = {}) {
+/** Serves an empty page until the test ends; returns its origin. */
+async function serveSite(t: TestContext): Promise<string> {
   const site = createServer((_, response) => {
     response.setHeader('content-type', 'text/html').end('<!doctype html><title>test</title>');
   });
   site.listen(0, '127.0.0.1');
   await once(site, 'listening');
-  const origin = `http://127.0.0.1:${(site.address() as AddressInfo).port}`;
+  t.after(() => {
+    site.close();
+    site.closeAllConnections();
+  });
+  return `http://127.0.0.1:${(site.address() as AddressInfo).port}`;
+}
+
+/** Opens a page of another origin in a real browser; a proxy can cut its connections to Herald. */
+async function openListeningPage(t: TestContext, env: Readonly<Record<string, string>> = {}) {
+  const origin = await serveSite(t);
   const random = shortRetryRandom;
   const lines: Record<string, unknown>[] = [];
   const log = collectingLog(lines);
   const system = await startSystem(t, { env: { CORS_ORIGINS: origin, ...env }, random, log });
   const proxy = await openTcpProxy({ host: '127.0.0.1', port: Number(new URL(system.url).port) });
-  t.after(() => {
-    void proxy.close();
-    site.close();
-    site.closeAllConnections();
-  });
+  t.after(() => void proxy.close());
   const page = await openPage(t, executable ?? '', origin);
   const client = await system.connect();
   const path = await client.streamPath('ada');
@@ -156,6 +162,43 @@ test("a browser's EventSource reconnects after a refusal and is notified of a ga
   assert.equal(second?.reason, 'too_old');
   assert.equal(second?.resumed, false);
   assert.deepEqual(await page.dataOf('message'), ['first', 'next']);
+});
+
+/** Logs in, opens a stream and tries to publish, all with credentials and a header of a tracing library. */
+const buildCredentialsScript = (url: string, login: object) => `(async () => {
+  const post = (path, headers, body) => fetch(${JSON.stringify(url)} + path, {
+    method: 'POST',
+    credentials: 'include',
+    headers: { 'content-type': 'application/json', traceparent: '00-1-1-01', 'sentry-trace': '1-1', ...headers },
+    body: JSON.stringify(body),
+  }).then((answer) => answer.json());
+  const { accessToken } = await post('/login', {}, ${JSON.stringify(login)});
+  const authorization = 'Bearer ' + accessToken;
+  const { streamToken } = await post('/stream/token', { authorization });
+  const source = new EventSource(${JSON.stringify(url)} + '/stream/live/' + streamToken, { withCredentials: true });
+  const opened = await new Promise((resolve) => {
+    source.addEventListener('stream.open', () => resolve('open'));
+    source.addEventListener('error', () => resolve('error'));
+  });
+  const published = await post('/events', { authorization }, {}).catch((error) => error.name);
+  return { opened, published };
+})()`;
+
+test('a page of a listed origin can use credentials and headers of its own for a login and a stream, and cannot publish', {
+  skip,
+}, async (t) => {
+  const origin = await serveSite(t);
+  const lines: Record<string, unknown>[] = [];
+  const log = collectingLog(lines);
+  const system = await startSystem(t, { env: { CORS_ORIGINS: origin }, log });
+  const page = await openPage(t, executable ?? '', origin);
+  const login = { username: 'ada', password: getPassword('ada') };
+
+  const outcome = await page.evaluate(buildCredentialsScript(system.url, login));
+
+  assert.deepEqual(outcome, { opened: 'open', published: 'TypeError' });
+  const refused = lines.find(({ phrase }) => phrase === 'origin refused');
+  assert.deepEqual([refused?.['origin'], refused?.['reason']], [origin, 'the path is for servers']);
 });
 
 /** Opens another stream of ada, which takes her only slot. */

@@ -3,12 +3,12 @@ import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import type { LogLevel } from '../logging/logger.js';
 import { EnvReader } from './env-reader.js';
+import { parseOrigins } from './origins.js';
 import {
   memoryKibMin,
   parseBytes,
   parseFolder,
   parseName,
-  parseOrigins,
   parsePepper,
   parseRate,
 } from './parsers.js';

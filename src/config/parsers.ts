@@ -23,18 +23,6 @@ export function parseRate(reader: EnvReader, name: string, defaultValue: string)
   return { count, perMs };
 }
 
-export function parseOrigins(reader: EnvReader, name: string): readonly string[] {
-  const origins = reader.list(name);
-  const invalid = origins.filter((origin) => !isOrigin(origin));
-  if (invalid.length > 0)
-    reader.problems.push(`${name} must list origins such as https://example.com`);
-  return origins;
-}
-
-function isOrigin(text: string): boolean {
-  return URL.canParse(text) && new URL(text).origin === text;
-}
-
 /** Parses `<version>:<base64>`: a version from 1 to 32,767, and 16 bytes or more. */
 export function parsePepper(
   reader: EnvReader,

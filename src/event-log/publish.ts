@@ -4,7 +4,7 @@ import { parsePublishRequest } from '../events/publish-request.js';
 import { BodyBudget } from '../http/body/body-budget.js';
 import type { Exchange } from '../http/exchange.js';
 import { json, type Reply } from '../http/reply.js';
-import { type Route, route } from '../http/router.js';
+import { type Route, serverRoute } from '../http/router.js';
 import type { EventLog } from './event-log.js';
 import { assertNoOwnKey, publishLines } from './publish-lines.js';
 
@@ -47,7 +47,7 @@ const jsonBytesPerDataByteMax = 6;
 export function publishRoutes({ authenticate, ...parts }: PublishRouteParts): Route[] {
   const bodies = new BodyBudget(parts.limits.bodiesBytesMax);
   return [
-    route('POST', '/events', async (exchange) => {
+    serverRoute('POST', '/events', async (exchange) => {
       const { keyId } = await authenticate(exchange);
       return handlePublish(exchange, keyId, { ...parts, bodies });
     }),

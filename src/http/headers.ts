@@ -14,8 +14,13 @@ const securityHeaders: Headers = {
 /** Restricts browsers to HTTPS on this host for a year, without `includeSubDomains`. Spec: RFC 6797. */
 const hstsHeaders: Headers = { 'strict-transport-security': 'max-age=31536000' };
 
-const allowedHeaders =
-  'authorization, content-type, last-event-id, cache-control, idempotency-key, x-request-id';
+/** Allowed in requests of pages, in addition to those that a preflight asks for. */
+const allowedHeaders = [
+  ...['authorization', 'content-type', 'last-event-id', 'cache-control', 'idempotency-key'],
+  'x-request-id',
+];
+/** Longest `Access-Control-Request-Headers` that is read, in characters. */
+export const requestedHeadersMax = 1024;
 const exposedHeaders = 'x-request-id, retry-after, www-authenticate';
 
 /** Provides the response headers that do not depend on the reply. They are computed once. */
@@ -42,27 +47,47 @@ export class StandardHeaders {
         {
           ...this.#base,
           'access-control-allow-origin': origin,
+          'access-control-allow-credentials': 'true',
           'access-control-expose-headers': exposedHeaders,
         },
       ]),
     );
   }
 
-  /**
-   * Returns the headers of a response to a page of this origin; without CORS headers if the
-   * origin is not listed.
-   */
+  /** Whether pages of this origin may call Herald. */
+  isListed(origin: string): boolean {
+    return this.#byOrigin.has(origin);
+  }
+
+  /** Returns the headers of a response that pages of this origin may read, or no page if it is not listed. */
   forOrigin(origin: string | undefined): Headers {
     return (origin === undefined ? undefined : this.#byOrigin.get(origin)) ?? this.#base;
   }
+}
 
-  /** Returns the headers of a preflight response; empty for an origin that is not listed. */
-  preflight(origin: string | undefined, methods: readonly string[]): Headers {
-    if (origin === undefined || !this.#byOrigin.has(origin)) return {};
-    return {
-      'access-control-allow-methods': methods.join(', '),
-      'access-control-allow-headers': allowedHeaders,
-      'access-control-max-age': '600',
-    };
-  }
+/**
+ * Returns the headers of a preflight response to a page of a listed origin: it may send all headers that it
+ * asks for (`requested`, the value of `Access-Control-Request-Headers`).
+ */
+export function preflightHeaders(
+  methods: readonly string[],
+  requested: string | undefined,
+): Headers {
+  const names = [...allowedHeaders, ...parseHeaderNames(requested)];
+  return {
+    'access-control-allow-methods': methods.join(', '),
+    'access-control-allow-headers': [...new Set(names)].join(', '),
+    'access-control-max-age': '600',
+    vary: 'origin, access-control-request-headers',
+  };
+}
+
+/**
+ * Parses names of headers in lower case. Leaves out what is not a name, and `*`, which without credentials
+ * would allow every header. Returns none of a list that is longer than `requestedHeadersMax`.
+ */
+function parseHeaderNames(list = ''): readonly string[] {
+  if (list.length > requestedHeadersMax) return [];
+  const names = list.split(',').map((name) => name.trim().toLowerCase());
+  return names.filter((name) => /^[\w!#$%&'+.^`|~-]+$/.test(name));
 }

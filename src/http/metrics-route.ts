@@ -1,5 +1,5 @@
 import type { Exchange } from './exchange.js';
-import { type Route, route } from './router.js';
+import { type Route, serverRoute } from './router.js';
 
 export interface MetricsSource {
   readonly contentType: string;
@@ -11,7 +11,7 @@ export function metricsRoute(
   source: MetricsSource,
   authorize: (exchange: Exchange) => Promise<unknown>,
 ): Route {
-  return route('GET', '/metrics', async (exchange) => {
+  return serverRoute('GET', '/metrics', async (exchange) => {
     await authorize(exchange);
     const headers = { 'content-type': source.contentType, 'cache-control': 'no-store' };
     return { status: 200, headers, body: Buffer.from(await source.text()) };

@@ -4,10 +4,11 @@ import type { WarningAggregator } from '../logging/warning-aggregator.js';
 import type { AnsweredRequest } from '../metrics.js';
 import { BodyBudget } from './body/body-budget.js';
 import { type ExchangeOptions, TransportExchange } from './exchange.js';
-import { StandardHeaders } from './headers.js';
+import { preflightHeaders, StandardHeaders } from './headers.js';
 import { AbortLimiter } from './limits/abort-limiter.js';
 import { bodiesBytesMax, type HttpLimits } from './limits/limits.js';
 import { internalFailure, toProblemReply } from './problem.js';
+import { isCrossOrigin, warnAboutOrigin } from './refused-origins.js';
 import { empty, type Headers, type Reply, type WholeReply } from './reply.js';
 import { refuseLargeHeaders, refuseMalformed, refuseUnknownMethod } from './request-checks.js';
 import { methods, type Route, Router } from './router.js';
@@ -35,6 +36,8 @@ export interface RequestDispatcherOptions {
 interface PendingRequest {
   readonly transport: Transport;
   readonly exchange: TransportExchange;
+  /** The origin whose pages may read the response. */
+  readonly readerOrigin: string | undefined;
   /** The route pattern, for the log: a path may contain a token. */
   readonly route: string;
   /** May throw or reject: the reply is then a problem document. */
@@ -114,14 +117,16 @@ export class RequestDispatcher {
 
   #prepare(transport: Transport): PendingRequest {
     const exchange = new TransportExchange(transport, this.#exchangeOptions);
+    const readerOrigin = this.#findReaderOrigin(transport, exchange.path);
+    const request = { transport, exchange, readerOrigin };
     try {
       refuseUnknownMethod(transport);
       refuseMalformed(transport);
       refuseLargeHeaders(transport, this.#options.limits);
       const { method, path } = exchange;
       if (method === 'OPTIONS') {
-        const reply = this.#answerOptions(exchange);
-        return { transport, exchange, route: '(options)', handle: () => reply };
+        const reply = this.#answerOptions(exchange, readerOrigin);
+        return { ...request, route: '(options)', handle: () => reply };
       }
       const { route, params } = this.#router.find(method, path);
       const handle = () => {
@@ -129,13 +134,29 @@ export class RequestDispatcher {
         if (!route.isStream) this.#abortLimiter?.check(exchange.clientAddress);
         return route.handle(exchange, params);
       };
-      return { transport, exchange, route: route.path, handle };
+      return { ...request, route: route.path, handle };
     } catch (cause) {
       const handle = () => {
         throw cause;
       };
-      return { transport, exchange, route: '(none)', handle };
+      return { ...request, route: '(none)', handle };
     }
+  }
+
+  /**
+   * Returns the origin of the request if its pages may read the response. Warns about any other origin,
+   * except that of the request itself.
+   */
+  #findReaderOrigin(transport: Transport, path: string): string | undefined {
+    const { origin } = transport.headers;
+    if (origin === undefined) return undefined;
+    const isListed = this.#standardHeaders.isListed(origin);
+    if (isListed && !this.#router.isServerPath(path)) return origin;
+    if (isCrossOrigin(transport, origin)) {
+      const reason = isListed ? 'the path is for servers' : 'not in CORS_ORIGINS';
+      warnAboutOrigin(this.#options.warnings, origin, reason);
+    }
+    return undefined;
   }
 
   async #runHandler(request: PendingRequest): Promise<Reply> {
@@ -146,10 +167,16 @@ export class RequestDispatcher {
     }
   }
 
-  #answerOptions({ path, headers }: TransportExchange): WholeReply {
+  #answerOptions(
+    { path, headers }: TransportExchange,
+    readerOrigin: string | undefined,
+  ): WholeReply {
     const allowed = path === '*' ? methods : this.#router.methodsAt(path);
-    const preflight = this.#standardHeaders.preflight(headers['origin'], allowed);
-    return empty(204, { allow: allowed.join(', '), ...preflight });
+    const requestedHeaders = headers['access-control-request-headers'];
+    return empty(204, {
+      allow: allowed.join(', '),
+      ...(readerOrigin === undefined ? {} : preflightHeaders(allowed, requestedHeaders)),
+    });
   }
 
   #toProblemReply({ transport, exchange, route }: PendingRequest, cause: unknown): WholeReply {
@@ -193,10 +220,10 @@ export class RequestDispatcher {
     }
   }
 
-  #write({ transport, exchange }: PendingRequest, reply: Reply): void {
+  #write({ transport, exchange, readerOrigin }: PendingRequest, reply: Reply): void {
     const { status } = reply;
     const headers: Headers = {
-      ...this.#standardHeaders.forOrigin(exchange.headers['origin']),
+      ...this.#standardHeaders.forOrigin(readerOrigin),
       'x-request-id': exchange.id,
       ...reply.headers,
     };

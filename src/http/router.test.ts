@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Failure, type FailureName } from '../errors.js';
 import { empty } from './reply.js';
-import { Router, route, streamRoute } from './router.js';
+import { Router, route, serverRoute, streamRoute } from './router.js';
 
 const handle = () => empty(204);
 const router = new Router([
@@ -63,6 +63,21 @@ for (const [method, path, name, allow] of refusedCases) {
     );
   });
 }
+
+test('a path is for servers if all its routes are', () => {
+  const mixed = new Router([
+    serverRoute('POST', '/events', handle),
+    serverRoute('GET', '/users/:id', handle),
+    serverRoute('GET', '/mixed', handle),
+    route('POST', '/mixed', handle),
+  ]);
+
+  const paths = ['/events', '/users/1', '/users/%ff', '/mixed', '/nowhere'];
+  assert.deepEqual(
+    paths.filter((path) => mixed.isServerPath(path)),
+    ['/events', '/users/1', '/users/%ff'],
+  );
+});
 
 test('a route that is defined twice is refused', () => {
   const routes = [route('GET', '/a/:b', handle), route('GET', '/a/:b', handle)];

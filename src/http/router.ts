@@ -32,6 +32,8 @@ export interface Route {
   readonly handle: Handler<string>;
   /** Whether the response is a stream. HEAD does not match a stream. */
   readonly isStream: boolean;
+  /** Whether the route is for backends and operators, with API keys. No page may read its responses. */
+  readonly isForServers: boolean;
 }
 
 export interface RouteMatch {
@@ -46,12 +48,22 @@ export function route<Path extends string>(
   handle: Handler<Path>,
 ): Route {
   // Safe: `find` passes a handler exactly the params that its path contains.
-  return { method, path, handle: handle as Handler<string>, isStream: false };
+  const flags = { isStream: false, isForServers: false };
+  return { method, path, handle: handle as Handler<string>, ...flags };
 }
 
 /** Defines a GET route without HEAD: a stream has no length, and opening it may have side effects. */
 export function streamRoute<Path extends string>(path: Path, handle: Handler<Path>): Route {
   return { ...route('GET', path, handle), isStream: true };
+}
+
+/** Defines a route for backends and operators. */
+export function serverRoute<Path extends string>(
+  method: Method,
+  path: Path,
+  handle: Handler<Path>,
+): Route {
+  return { ...route(method, path, handle), isForServers: true };
 }
 
 /** The routes of one path. */
@@ -103,6 +115,12 @@ export class Router {
     return allowedMethods(this.#matchPath(path).pathRoutes);
   }
 
+  /** Whether a path has only routes for servers. */
+  isServerPath(path: string): boolean {
+    const routes = [...(this.#lookUp(path)?.pathRoutes.byMethod.values() ?? [])];
+    return routes.length > 0 && routes.every(({ isForServers }) => isForServers);
+  }
+
   #pathRoutesFor(path: string): PathRoutes {
     const isStatic = !path.includes(':');
     const existing = isStatic
@@ -116,6 +134,15 @@ export class Router {
   }
 
   #matchPath(path: string): { pathRoutes: PathRoutes; params: Record<string, string> } {
+    const found = this.#lookUp(path);
+    if (found === undefined) throw new Failure('not_found', 'Cannot find resource: no such path');
+    // Decoded last: a percent-encoded slash stays in its segment.
+    const decoded = Object.entries(found.params).map(([name, text]) => [name, decodeParam(text)]);
+    return { pathRoutes: found.pathRoutes, params: Object.fromEntries(decoded) };
+  }
+
+  /** Returns the routes of a path and its params, still percent-encoded; undefined without routes. */
+  #lookUp(path: string): { pathRoutes: PathRoutes; params: Record<string, string> } | undefined {
     const exact = this.#staticPaths.get(path);
     if (exact !== undefined) return { pathRoutes: exact, params: {} };
     const segments = path.split('/');
@@ -123,7 +150,7 @@ export class Router {
       const params = match(pathRoutes.segments, segments);
       if (params !== undefined) return { pathRoutes, params };
     }
-    throw new Failure('not_found', 'Cannot find resource: no such path');
+    return undefined;
   }
 }
 
@@ -138,8 +165,6 @@ function match(
     if (patternSegment.startsWith(':') && segment !== '') params[patternSegment.slice(1)] = segment;
     else if (patternSegment !== segment) return undefined;
   }
-  // Decoded last: a percent-encoded slash stays in its segment.
-  for (const [name, text] of Object.entries(params)) params[name] = decodeParam(text);
   return params;
 }
 
