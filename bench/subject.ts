@@ -1,7 +1,7 @@
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { localHosts, writeCertificate } from '../src/commands/certificate-files.js';
+import { localHosts, writeCertificate } from '../src/certificates/certificate-files.js';
 import { type Build, treeBuild } from './process/build.js';
 import { Child, type MeasurableServer } from './process/child.js';
 import type { Settings } from './process/herald.js';

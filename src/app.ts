@@ -1,8 +1,7 @@
 import { randomBytes } from 'node:crypto';
-import { readFile } from 'node:fs/promises';
 import { setTimeout as wait } from 'node:timers/promises';
-import { createSecureContext } from 'node:tls';
 import { type Auth, openAuth } from './auth/open.js';
+import { ServerCertificate } from './certificates/server-certificate.js';
 import type { Clock } from './clock.js';
 import type { Config } from './config/config.js';
 import { DatabaseClock } from './db/database-clock.js';
@@ -17,7 +16,6 @@ import { toClient } from './http/client.js';
 import { healthRoutes } from './http/health.js';
 import { metricsRoute } from './http/metrics-route.js';
 import { HttpServer } from './http/server.js';
-import type { Certificate } from './http/servers/tls-server.js';
 import { ApiKeys, publisherKeys } from './identity/api-keys.js';
 import { BearerAuth } from './identity/bearer.js';
 import type { Logger } from './logging/logger.js';
@@ -54,6 +52,7 @@ export class App {
   readonly #monotonicClock: Clock;
   readonly #closeStack: CloseStack;
   #auth: Auth | undefined;
+  #certificate: ServerCertificate | undefined;
   #server: HttpServer | undefined;
   #eventLog: EventLog | undefined;
   #streaming: Streaming | undefined;
@@ -101,12 +100,11 @@ export class App {
   }
 
   /**
-   * Reloads certificate and key for new connections. Rejects and keeps the old ones on failure. Does nothing
-   * without TLS.
+   * Reloads certificate and key for new connections, and warns if the certificate expires soon. Rejects and
+   * keeps the old ones on failure. Does nothing without TLS.
    */
   async reloadCertificate(): Promise<void> {
-    const certificate = await readCertificate(this.#config);
-    if (certificate !== undefined) this.#server?.setCertificate(certificate);
+    await this.#certificate?.reload();
   }
 
   /**
@@ -211,10 +209,11 @@ export class App {
     this.#streaming = streaming;
     this.#closeStack.add('streaming', () => streaming.close());
 
+    const certificate = await this.#openCertificate(wallClock);
     this.#startBackgroundTasks(clock, auth, eventLog, streaming, warnings);
 
     const server = await HttpServer.listen({
-      certificate: await readCertificate(config),
+      certificate: certificate?.current,
       ...config.http,
       log,
       warnings,
@@ -238,9 +237,22 @@ export class App {
     });
     this.#server = server;
     metrics.registerReaders(createReaders(db, clock, server, auth, eventLog, streaming));
+    if (certificate !== undefined) metrics.registerCertificate(() => certificate.expiresAtMs);
     this.#closeStack.add('server', () =>
       server.close(Math.max(0, this.#destroyAt - performance.now())),
     );
+  }
+
+  /** Returns undefined without TLS. */
+  async #openCertificate(wallClock: Clock): Promise<ServerCertificate | undefined> {
+    const { http, production } = this.#config;
+    if (!http.tls) return undefined;
+    this.#certificate = await ServerCertificate.open({
+      ...{ files: http, wallClock, log: this.#log },
+      isRenewalAllowed: !production,
+      onChange: (certificate) => this.#server?.setCertificate(certificate),
+    });
+    return this.#certificate;
   }
 
   #healthRoutes(db: HealthCheckedDatabase, auth: Auth) {
@@ -265,6 +277,7 @@ export class App {
     const tick = () => {
       streaming.streams.tick();
       warnings.report();
+      this.#certificate?.tick();
     };
     const tickTimer = setInterval(tick, tickMs).unref();
     this.#closeStack.add('tick', () => clearInterval(tickTimer));
@@ -356,29 +369,4 @@ function createReaders(
 /** Whether clients use HTTPS: Herald or, behind a proxy, the proxy terminates TLS. */
 function isReachedByHttps({ http }: Config): boolean {
   return http.tls || http.trustProxyHops > 0;
-}
-
-/** Returns undefined without TLS. */
-async function readCertificate({ http }: Config): Promise<Certificate | undefined> {
-  const { privateKeyFile, certificateFile } = http;
-  if (!http.tls) return undefined;
-  const [key, cert] = await Promise.all([readPem(privateKeyFile), readPem(certificateFile)]);
-  try {
-    createSecureContext({ key, cert });
-  } catch (cause) {
-    const names = `${certificateFile} and ${privateKeyFile}`;
-    throw new Error(`Cannot use certificate: ${names} are not a matching PEM certificate and key`, {
-      cause,
-    });
-  }
-  return { key, cert };
-}
-
-async function readPem(file: string): Promise<Buffer> {
-  try {
-    return await readFile(file);
-  } catch (cause) {
-    const { code } = cause as NodeJS.ErrnoException;
-    throw new Error(`Cannot read ${file} (${code}): check CERTIFICATE and PRIVATE_KEY`, { cause });
-  }
 }

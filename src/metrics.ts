@@ -150,6 +150,15 @@ export class Metrics {
     );
   }
 
+  /** Registers the expiry of the certificate, in epoch milliseconds. Not to be called without TLS. */
+  registerCertificate(expiresAtMs: () => number): void {
+    this.#gauge(
+      'herald_certificate_expiry_timestamp_seconds',
+      'Unix time at which the certificate expires',
+      () => expiresAtMs() / 1000,
+    );
+  }
+
   /** Returns all metrics in the Prometheus text format. */
   async text(): Promise<string> {
     return Registry.merge([this.#registry, getProcessRegistry()]).metrics();

@@ -15,7 +15,7 @@ const layers: readonly (readonly string[])[] = [
   ['logging'],
   ['util'],
   ['config'],
-  ['http', 'workers', 'db', 'events'],
+  ['certificates', 'http', 'workers', 'db', 'events'],
   ['event-log'],
   ['auth', 'identity', 'stream'],
   ['app', 'commands', 'signals'],

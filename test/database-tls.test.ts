@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { isDeepStrictEqual } from 'node:util';
-import { createSelfSigned } from '../src/commands/self-signed.js';
+import { createSelfSigned } from '../src/certificates/self-signed.js';
 import { type Database, sql } from '../src/db/database.js';
 import { migrate } from '../src/db/migrations/migrate.js';
 import { openDatabase } from '../src/db/open.js';

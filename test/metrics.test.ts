@@ -1,9 +1,13 @@
 import assert from 'node:assert/strict';
+import { X509Certificate } from 'node:crypto';
+import { writeFileSync } from 'node:fs';
 import { connect as connectTcp, type Socket } from 'node:net';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import { connect as connectTls } from 'node:tls';
-import type { H2Client } from './support/clients/h2-client.js';
+import { H2Client } from './support/clients/h2-client.js';
 import { recordSecret } from './support/recording/record.js';
+import { createByOpenssl, testCertificate } from './support/servers/certificate.js';
 import { type System, startSystem } from './support/servers/system.js';
 
 async function createMetricsKey(system: System): Promise<string> {
@@ -64,6 +68,27 @@ test('metrics report streams, events, requests and the process', async (t) => {
   assert.equal(samplesAfterClose.get('herald_streams'), 0);
   assert.equal(samplesAfterClose.get('herald_event_log_position'), 3); // The logout is an entry, too.
   assert.equal(samplesAfterClose.get('herald_streams_closed_total{reason="revoked"}'), 1);
+});
+
+test('the expiry of the certificate is a metric, also after a reload; without TLS there is none', async (t) => {
+  const name = 'herald_certificate_expiry_timestamp_seconds';
+  const system = await startSystem(t);
+  const key = await createMetricsKey(system);
+  const client = await system.connect();
+  const getExpirySeconds = (pem: string) => Date.parse(new X509Certificate(pem).validTo) / 1000;
+
+  assert.equal((await readSamples(client, key)).get(name), getExpirySeconds(testCertificate.cert));
+  const replacement = createByOpenssl({ days: 90 });
+  writeFileSync(join(system.folder, 'server.key'), replacement.key);
+  writeFileSync(join(system.folder, 'server.cert'), replacement.cert);
+  await system.app.reloadCertificate();
+  assert.equal((await readSamples(client, key)).get(name), getExpirySeconds(replacement.cert));
+
+  await system.stop();
+  await system.startOnSamePort({ TLS: 'off' });
+  const plainClient = await H2Client.connect(system.url.replace('https:', 'http:'));
+  t.after(() => plainClient.destroy());
+  assert.equal((await readSamples(plainClient, key)).has(name), false);
 });
 
 test('connections closed on protocol errors are counted by layer', async (t) => {

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the proxies, the connection pooler and the clients that some tests run beside Herald, from
-# Debian's packages, if they are missing. Does not start them. Needs root and apt-get; otherwise it reports
-# the missing programs, and their tests are skipped. (test/browser.sh installs the browser.)
+# Debian's packages and npm, if they are missing. Does not start them. Needs root and apt-get; otherwise it
+# reports the missing programs, and their tests are skipped. (test/browser.sh installs the browser.)
 set -euo pipefail
 
 missing=()
@@ -15,8 +15,15 @@ need nginx-light nginx # test/proxies.test.ts
 need haproxy haproxy
 need caddy caddy
 need pgbouncer pgbouncer # test/pgbouncer.test.ts
+need libnss3-tools certutil # test/certificate-clients.test.ts
+need golang-go go
 # test/client-libraries.test.ts, with Debian's Python
 /usr/bin/python3 -c 'import httpx, h2' 2> /dev/null || missing+=(python3-httpx python3-h2)
+
+# test/certificate-clients.test.ts. Debian has no Deno; the npm package needs no install script.
+if ! command -v deno > /dev/null && ! npm install --global --ignore-scripts --silent deno@2; then
+  echo 'No deno, and this script cannot install it: its test will be skipped' >&2
+fi
 
 if [ "${#missing[@]}" -eq 0 ]; then
   exit 0

@@ -4,7 +4,7 @@ import { Agent, request } from 'node:https';
 import { type TestContext, test } from 'node:test';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
-import { createSelfSigned } from '../src/commands/self-signed.js';
+import { createSelfSigned } from '../src/certificates/self-signed.js';
 import { loadConfig } from '../src/config/config.js';
 import { controlEntryAppender, openEventLog } from '../src/event-log/open.js';
 import { HttpServer } from '../src/http/server.js';

@@ -3,7 +3,7 @@ import { generateKeyPairSync } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { createSelfSigned } from '../src/commands/self-signed.js';
+import { createSelfSigned } from '../src/certificates/self-signed.js';
 import { type LogLine, launch } from './support/servers/launch.js';
 import { runSource, startSource, tempFolder, waitForExit } from './support/servers/process.js';
 import { prepare } from './support/servers/seed.js';

@@ -1,4 +1,4 @@
-import { listExisting, localHosts, writeCertificate } from './certificate-files.js';
+import { listExisting, localHosts, writeCertificate } from '../certificates/certificate-files.js';
 import { CommandError, parseArguments, print, readConfig, runCommand } from './command.js';
 
 const usage = `Creates a private key and a certificate for development, at the paths of PRIVATE_KEY and CERTIFICATE.

@@ -1,10 +1,15 @@
 import { randomBytes } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import {
+  listExisting,
+  localHosts,
+  replaceFile,
+  writeCertificate,
+} from '../certificates/certificate-files.js';
 import { type Config, ConfigError } from '../config/config.js';
 import { findWeakness } from '../config/secret-strength.js';
 import { withAccounts } from './accounts.js';
-import { listExisting, localHosts, replaceFile, writeCertificate } from './certificate-files.js';
 import { CommandError } from './command.js';
 import { createDemoUser, readDemoUser } from './demo-user.js';
 

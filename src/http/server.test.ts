@@ -14,7 +14,7 @@ import { testCertificate } from '../../test/support/servers/certificate.js';
 import { startHttp } from '../../test/support/servers/http-server.js';
 import { scheme, usesTls } from '../../test/support/servers/scheme.js';
 import { until } from '../../test/support/until.js';
-import { createSelfSigned } from '../commands/self-signed.js';
+import { createSelfSigned } from '../certificates/self-signed.js';
 import { Failure } from '../errors.js';
 import { json, type Reply, type Sink } from './reply.js';
 import { route } from './router.js';

@@ -9,7 +9,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import type { TLSSocket } from 'node:tls';
-import { createSelfSigned } from './self-signed.js';
+import { createByOpenssl } from '../../test/support/servers/certificate.js';
+import { createSelfSigned, isGenerated, listHosts } from './self-signed.js';
 
 const hosts = ['localhost', '127.0.0.1', '::1', '2001:db8::5:0:1', '::ffff:10.0.0.1', '*.a.test'];
 
@@ -25,15 +26,15 @@ test('a self-signed certificate is valid for exactly the given hosts', () => {
   assert.equal(certificate.checkIP('10.0.0.1'), undefined);
 });
 
-test('a self-signed certificate is signed by its own key and is a CA', () => {
+test('a self-signed certificate is signed by its own key and is no CA', () => {
   const { certificate: pem, privateKey } = createSelfSigned(hosts, Date.now());
 
   const certificate = new X509Certificate(pem);
 
   assert.ok(certificate.verify(certificate.publicKey));
   assert.ok(certificate.checkPrivateKey(createPrivateKey(privateKey)));
-  assert.ok(certificate.ca);
-  assert.ok(certificate.checkIssued(certificate));
+  assert.equal(certificate.ca, false);
+  assert.equal(certificate.issuer, certificate.subject);
   assert.match(certificate.serialNumber, /^[4-7][\dA-F]{31}$/);
 });
 
@@ -68,10 +69,10 @@ test('openssl accepts a self-signed certificate in strict mode', (t) => {
   });
 
   assert.match(String(verdict), /: OK/);
-  assert.match(text, /X509v3 Basic Constraints: critical\s+CA:TRUE, pathlen:0/);
-  assert.match(text, /X509v3 Key Usage: critical\s+Digital Signature, Certificate Sign/);
-  assert.match(text, /Extended Key Usage:\s+TLS Web Server Authentication/);
-  assert.match(text, /Subject: CN ?= ?localhost/);
+  assert.match(text, /X509v3 Basic Constraints: critical\s+CA:FALSE\n/);
+  assert.match(text, /X509v3 Key Usage: critical\s+Digital Signature\n/);
+  assert.match(text, /Extended Key Usage:\s+TLS Web Server Authentication\n/);
+  assert.match(text, /Subject: O ?= ?Herald development certificate, CN ?= ?localhost\n/);
 });
 
 test('a client that trusts a self-signed certificate connects with HTTP/2 over TLS 1.3', async (t) => {
@@ -91,6 +92,27 @@ test('a client that trusts a self-signed certificate connects with HTTP/2 over T
   assert.equal(socket.authorized, true);
   assert.equal(socket.getProtocol(), 'TLSv1.3');
   client.close();
+});
+
+test('a certificate can be renewed: with the given key, and for the hosts of the old certificate', () => {
+  const old = createSelfSigned(hosts, 0);
+  const key = createPrivateKey(old.privateKey);
+
+  const renewed = createSelfSigned(
+    listHosts(new X509Certificate(old.certificate)),
+    Date.now(),
+    key,
+  );
+
+  const certificate = new X509Certificate(renewed.certificate);
+  assert.equal(certificate.subjectAltName, new X509Certificate(old.certificate).subjectAltName);
+  assert.ok(certificate.checkPrivateKey(key));
+  assert.equal(renewed.privateKey, old.privateKey);
+});
+
+test('a generated certificate is told from one of another tool', () => {
+  assert.ok(isGenerated(new X509Certificate(createSelfSigned(hosts, 0).certificate)));
+  assert.equal(isGenerated(new X509Certificate(createByOpenssl().cert)), false);
 });
 
 test('an empty list of hosts and an invalid host are rejected', () => {

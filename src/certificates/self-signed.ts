@@ -1,5 +1,6 @@
 import {
   createHash,
+  createPublicKey,
   generateKeyPairSync,
   type KeyObject,
   randomBytes,
@@ -7,6 +8,18 @@ import {
   X509Certificate,
 } from 'node:crypto';
 import { isIP, SocketAddress } from 'node:net';
+import {
+  bitString,
+  boolean,
+  integer,
+  objectIdentifier,
+  octets,
+  sequence,
+  set,
+  tagged,
+  time,
+  utf8,
+} from './der.js';
 
 export interface SelfSignedCertificate {
   /** PEM with the label `CERTIFICATE`. */
@@ -17,22 +30,27 @@ export interface SelfSignedCertificate {
 
 const dayMs = 24 * 60 * 60 * 1000;
 const lifeDays = 397; // With the day before `nowMs` 398, the most that browsers accepted until March 2026.
+/** Marks the certificates that Herald has generated, and only these, as renewable. */
+const organization = 'Herald development certificate';
 
 /**
- * Creates a key (EC P-256) and a self-signed certificate for these host names and IP addresses; the
- * first is the common name. Valid from a day before `nowMs` until 397 days after it.
+ * Creates a self-signed certificate for these host names and IP addresses, and its key (EC P-256) unless one
+ * is given; the first host is the common name. Valid from a day before `nowMs` until 397 days after it.
  *
- * The certificate is a CA of path length 0, so that it can be added to a trust store. The holder of
- * its key can then impersonate any host to clients that trust it, so it is for development only.
- * Throws for an empty list, and for a host that is neither a name nor an address.
+ * It is an end-entity certificate, for TLS servers only: its key cannot sign certificates for other hosts
+ * that a client would accept. Throws for an empty list, and for a host that is neither a name nor an address.
  *
- * Spec: RFC 5280 §4.1 (fields), §4.2.1 (extensions); X.690 (DER).
+ * Spec: RFC 5280 §4.1 (fields), §4.2.1 (extensions).
  */
-export function createSelfSigned(hosts: readonly string[], nowMs: number): SelfSignedCertificate {
+export function createSelfSigned(
+  hosts: readonly string[],
+  nowMs: number,
+  privateKey: KeyObject = generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey,
+): SelfSignedCertificate {
   const [commonName] = hosts;
   if (commonName === undefined) throw new Error('Cannot make certificate: no host is named');
-  const { publicKey, privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
-  const name = sequence(set(sequence(objectIdentifier('2.5.4.3'), utf8(commonName))));
+  const publicKey = createPublicKey(privateKey);
+  const name = sequence(attribute('2.5.4.10', organization), attribute('2.5.4.3', commonName));
   const toBeSigned = sequence(
     tagged(0xa0, integer(Buffer.of(2))), // Version 3 is encoded as 2.
     integer(serialNumber()),
@@ -51,11 +69,26 @@ export function createSelfSigned(hosts: readonly string[], nowMs: number): SelfS
   };
 }
 
+/** Returns whether `createSelfSigned` has made this certificate. */
+export function isGenerated({ subject, issuer }: X509Certificate): boolean {
+  return subject === issuer && subject.split('\n').includes(`O=${organization}`);
+}
+
+/** Returns the hosts of a certificate that `createSelfSigned` has made. */
+export function listHosts({ subjectAltName = '' }: X509Certificate): string[] {
+  return subjectAltName.split(', ').map((name) => name.replace(/^(DNS|IP Address):/, ''));
+}
+
+/** Encodes an attribute of a name. */
+function attribute(id: string, value: string): Buffer {
+  return set(sequence(objectIdentifier(id), utf8(value)));
+}
+
 function extensions(hosts: readonly string[], publicKey: KeyObject): Buffer {
   return sequence(
-    extension('2.5.29.19', sequence(boolean(true), integer(Buffer.of(0))), 'critical'), // CA, pathLen 0
-    // Bits 0 and 5 are digitalSignature and keyCertSign; the last two bits of the byte are unused.
-    extension('2.5.29.15', bitString(2, Buffer.of(0x84)), 'critical'),
+    extension('2.5.29.19', sequence(), 'critical'), // Not a CA, which is the default and thus not encoded.
+    // Bit 0 is digitalSignature; the other seven bits of the byte are unused.
+    extension('2.5.29.15', bitString(7, Buffer.of(0x80)), 'critical'),
     extension('2.5.29.37', sequence(objectIdentifier('1.3.6.1.5.5.7.3.1'))), // serverAuth
     extension('2.5.29.17', sequence(...hosts.map(alternativeName))),
     extension('2.5.29.14', octets(keyId(publicKey))),
@@ -116,66 +149,6 @@ function exportSpki(publicKey: KeyObject): Buffer {
  */
 function keyId(publicKey: KeyObject): Buffer {
   return createHash('sha1').update(exportSpki(publicKey).subarray(-65)).digest();
-}
-
-/** Encodes tag, length (one, two or three bytes) and content. */
-function tagged(tag: number, ...parts: readonly Buffer[]): Buffer {
-  const content = Buffer.concat(parts);
-  const { length } = content;
-  if (length < 0x80) return Buffer.concat([Buffer.of(tag, length), content]);
-  if (length < 0x100) return Buffer.concat([Buffer.of(tag, 0x81, length), content]);
-  if (length >= 0x1_0000) throw new Error('Cannot make certificate: too many hosts');
-  return Buffer.concat([Buffer.of(tag, 0x82, length >> 8, length & 0xff), content]);
-}
-
-function sequence(...parts: readonly Buffer[]): Buffer {
-  return tagged(0x30, ...parts);
-}
-
-function set(part: Buffer): Buffer {
-  return tagged(0x31, part);
-}
-
-function boolean(value: boolean): Buffer {
-  return tagged(0x01, Buffer.of(value ? 0xff : 0));
-}
-
-function integer(bytes: Buffer): Buffer {
-  return tagged(0x02, bytes);
-}
-
-function bitString(unusedBits: number, bytes: Buffer): Buffer {
-  return tagged(0x03, Buffer.of(unusedBits), bytes);
-}
-
-function octets(bytes: Buffer): Buffer {
-  return tagged(0x04, bytes);
-}
-
-function utf8(text: string): Buffer {
-  return tagged(0x0c, Buffer.from(text, 'utf8'));
-}
-
-function objectIdentifier(dotted: string): Buffer {
-  const [first = 0, second = 0, ...rest] = dotted.split('.').map(Number);
-  return tagged(0x06, Buffer.from([first * 40 + second, ...rest.flatMap(base128)]));
-}
-
-/** Encodes seven bits per byte, the highest first; all but the last have the top bit set. */
-function base128(value: number): number[] {
-  const low = value & 0x7f;
-  const high = value >> 7;
-  return high === 0 ? [low] : [...base128(high).map((byte) => byte | 0x80), low];
-}
-
-/** Encodes whole seconds in UTC, with a two-digit year before 2050. Spec: RFC 5280 §4.1.2.5. */
-function time(atMs: number): Buffer {
-  const digits = `${new Date(atMs).toISOString().replaceAll(/[-:T]|\.\d+Z/g, '')}Z`;
-  const isTwoDigitYear = digits < '2050';
-  return tagged(
-    isTwoDigitYear ? 0x17 : 0x18,
-    Buffer.from(isTwoDigitYear ? digits.slice(2) : digits, 'latin1'),
-  );
 }
 
 const ecdsaWithSha256 = sequence(objectIdentifier('1.2.840.10045.4.3.2'));
