@@ -1,3 +1,4 @@
+import { constants } from 'node:crypto';
 import { createSecureServer, type Http2SecureServer } from 'node:http2';
 import type { TLSSocket } from 'node:tls';
 import {
@@ -21,7 +22,25 @@ export interface TlsServer extends NodeServer {
   setCertificate(certificate: Certificate): void;
 }
 
-const tlsOptions = { minVersion: 'TLSv1.2' } as const;
+/**
+ * TLS 1.3, and of TLS 1.2 what RFC 9113 §9.2 permits for HTTP/2: suites with forward secrecy and
+ * authenticated encryption, and no renegotiation.
+ */
+const tlsOptions = {
+  minVersion: 'TLSv1.2',
+  ciphers: [
+    'TLS_AES_256_GCM_SHA384',
+    'TLS_CHACHA20_POLY1305_SHA256',
+    'TLS_AES_128_GCM_SHA256',
+    'ECDHE-ECDSA-AES128-GCM-SHA256',
+    'ECDHE-RSA-AES128-GCM-SHA256',
+    'ECDHE-ECDSA-AES256-GCM-SHA384',
+    'ECDHE-RSA-AES256-GCM-SHA384',
+    'ECDHE-ECDSA-CHACHA20-POLY1305',
+    'ECDHE-RSA-CHACHA20-POLY1305',
+  ].join(':'),
+  secureOptions: constants.SSL_OP_NO_RENEGOTIATION,
+} as const;
 
 /** Creates a server that negotiates HTTP/2 or HTTP/1.1 by ALPN. */
 export function createTlsServer({ key, cert }: Certificate, options: NodeServerOptions): TlsServer {
