@@ -13,8 +13,7 @@ import {
   prepareStart,
   welcomeText,
 } from './commands/first-start.js';
-import { loadConfig, settingNames } from './config/config.js';
-import { findTypos } from './config/setting-typos.js';
+import { type Config, loadConfig } from './config/config.js';
 import { openLogger, type ProcessLogger } from './logging/logger.js';
 import { handleSignals, type SignalHandlers } from './signals.js';
 import { version } from './version.js';
@@ -50,13 +49,11 @@ async function main(): Promise<void> {
     reload() {},
   };
   handleSignals(handlers); // First, so that a signal during startup is handled too.
-  const environment = readEnvironment();
-  const preparation = await prepare(environment);
+  const preparation = await prepare(readEnvironment());
   const { config } = preparation;
   const log = await openLogger(config.log);
   handlers.reload = () => log.reopen();
   warnAboutOldNode(log);
-  warnAboutTypos(log, environment.namesInFile);
   const app = await openApp(preparation, log, start.signal);
   const { host, tls } = config.http;
   const scheme = tls ? 'https' : 'http';
@@ -69,8 +66,9 @@ async function main(): Promise<void> {
   if (welcome !== '') print(`\n${welcome}\n`);
 }
 
-async function prepare({ env, hasEnvFile }: Environment): Promise<Preparation> {
-  const config = loadConfig(env, { alsoCheck: certificateProblems });
+async function prepare({ env, hasEnvFile, problems }: Environment): Promise<Preparation> {
+  const alsoCheck = (config: Config) => [...problems, ...certificateProblems(config)];
+  const config = loadConfig(env, { alsoCheck });
   // Removes secrets from the environment, because crash reports and child processes would expose
   // them.
   for (const name of Object.keys(env)) {
@@ -145,13 +143,6 @@ function warnAboutOldNode(log: ProcessLogger): void {
       { node: process.version },
       'this Node.js version no longer gets security fixes: use 22 or later',
     );
-  }
-}
-
-/** Checks only the names in `.env`, because an environment has many unrelated names. */
-function warnAboutTypos(log: ProcessLogger, names: readonly string[]): void {
-  for (const typo of findTypos(names, settingNames())) {
-    log.warn(typo, 'unknown setting in .env');
   }
 }
 

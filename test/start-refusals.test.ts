@@ -1,12 +1,11 @@
 import assert from 'node:assert/strict';
 import { generateKeyPairSync } from 'node:crypto';
-import { existsSync, mkdirSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { createSelfSigned } from '../src/certificates/self-signed.js';
 import { type LogLine, launch } from './support/servers/launch.js';
 import { runSource, startSource, tempFolder, waitForExit } from './support/servers/process.js';
-import { prepare } from './support/servers/seed.js';
 import { until } from './support/until.js';
 
 const secret = 'hex:8f1d4c7be2a9036577d0c1b2a3948576e5f60718293a4b5c6d7e8f9001122334';
@@ -225,19 +224,30 @@ test('environment variables take precedence over .env', async (t) => {
   assert.match(err, /1 problem.*\n- DB_DIALECT must be/);
 });
 
-test('a misspelled setting in .env is logged with a suggestion', async (t) => {
-  const { folder, env } = await prepare();
-  t.after(() => rmSync(folder, { recursive: true, force: true }));
-  writeFileSync(join(folder, '.env'), 'DRAIN_TIMOUT=1\nWEB_PORT=80\n');
-  const lines: LogLine[] = [];
-  const onLine = (line: LogLine) => lines.push(line);
+test('a misspelled setting is reported with a suggestion, whether the environment or .env sets it', async (t) => {
+  const cwd = tempFolder(t);
+  writeFileSync(join(cwd, '.env'), 'DRAIN_TIMOUT=1\nWEB_PORT=80\n');
 
-  const server = await launch({ cwd: folder, env: { ...env, PROT: '1' }, onLine });
-  await server.end('SIGTERM');
+  const { code, err } = await runSource('server.ts', [], { cwd, env: { LOG_LEVLE: 'info' } });
 
-  const warnings = lines.filter(({ msg }) => msg === 'unknown setting in .env');
-  assert.deepEqual(
-    warnings.map(({ level, name, meant }) => [level, name, meant]),
-    [['warn', 'DRAIN_TIMOUT', 'DRAIN_TIMEOUT']],
-  );
+  assert.equal(code, 1);
+  assert.match(err, /2 problem/);
+  assert.match(err, /- DRAIN_TIMOUT is not a setting of Herald: did you mean DRAIN_TIMEOUT\?/);
+  assert.match(err, /- LOG_LEVLE is not a setting of Herald: did you mean LOG_LEVEL\?/);
+});
+
+test('a variable that Node reads before .env is refused there, and its value is not used', async (t) => {
+  const cwd = tempFolder(t);
+  writeFileSync(join(cwd, '.env'), 'UV_THREADPOOL_SIZE=9\nNODE_OPTIONS=--no-warnings\n');
+  const env = { AUTH_WORKERS: '8', NODE_OPTIONS: '--no-deprecation' };
+
+  const server = await runSource('server.ts', [], { cwd, env });
+  const command = await runSource('commands/user.ts', ['list'], { cwd, env });
+
+  for (const { code, err } of [server, command]) {
+    assert.equal(code, 1);
+    assert.match(err, /2 problem/); // NODE_OPTIONS is none, because the environment sets it, too.
+    assert.match(err, /- AUTH_WORKERS must be below UV_THREADPOOL_SIZE, which is 4$/m);
+    assert.match(err, /- UV_THREADPOOL_SIZE has no effect in \.env: set it in the environment/);
+  }
 });

@@ -1,12 +1,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { loadConfig } from '../config/config.js';
 import { Failure } from '../errors.js';
 import { Throttle } from './throttle.js';
 
-function createThrottle() {
+function createThrottle({ freeFailures = 5 } = {}) {
   const time = { now: 0 };
   const throttle = new Throttle({
-    freeFailures: 5,
+    freeFailures,
     delayMaxMs: 900_000,
     monotonicClock: () => time.now,
   });
@@ -35,6 +36,17 @@ test('attempts spread over many IPs are blocked after twenty failures', async ()
 
   assert.equal(await spray(throttle, 100), 20);
   assert.equal(await spray(throttle, 10, 'bob'), 10);
+});
+
+test('with as many free failures as the settings allow, one address uses all of them and does not block others', async () => {
+  const freeFailures = loadConfig({ LOGIN_FREE_FAILURES: '19' }).throttle.freeFailures;
+  const { throttle } = createThrottle({ freeFailures });
+  const here = { userKey: 'ada', ipKey: '192.0.2.1', hasSession: withoutSession };
+
+  for (let tried = 0; tried < 19; tried += 1) (await throttle.begin(here)).settle('wrong');
+
+  await assert.rejects(throttle.begin(here), { name: 'too_many_requests' });
+  (await throttle.begin({ ...here, ipKey: '198.51.100.7' })).settle('right');
 });
 
 test('an IP with a session of the user is allowed while others are blocked', async () => {

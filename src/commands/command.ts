@@ -86,29 +86,44 @@ function parseStrictly<Options extends NonNullable<ParseArgsConfig['options']>>(
 
 /** Loads the settings from the environment and `.env` (see `readEnvironment`). Throws `ConfigError`. */
 export function readConfig(): Config {
-  return loadConfig(readEnvironment().env);
+  const { env, problems } = readEnvironment();
+  return loadConfig(env, { alsoCheck: () => problems });
 }
 
-/** The environment with the lines of `.env` added, and the names that `.env` sets. */
+/** The environment with the lines of `.env` added, and the problems of these lines. */
 export interface Environment {
   readonly env: NodeJS.ProcessEnv;
   readonly hasEnvFile: boolean;
-  readonly namesInFile: readonly string[];
+  readonly problems: readonly string[];
 }
+
+/** Variables that the C library, libuv and Node read before Herald reads `.env`. */
+const readAtStart = [
+  'UV_THREADPOOL_SIZE',
+  'NODE_OPTIONS',
+  'NODE_EXTRA_CA_CERTS',
+  'MALLOC_ARENA_MAX',
+  'LD_PRELOAD',
+];
 
 /**
  * Adds the lines of `.env`, if it exists, to the environment and returns it. A variable of the
  * environment takes precedence unless it is empty, because for a setting an empty value counts as
- * absent. Throws when the file exists but cannot be read, because without its settings this could be
- * taken for a first start.
+ * absent. A variable that has no effect in `.env` is not added and is a problem, unless the environment sets it, too.
+ * Throws when the file exists but cannot be read, because without its settings this could be taken for a first start.
  */
 export function readEnvironment(): Environment {
   const hasEnvFile = lstatSync('.env', { throwIfNoEntry: false }) !== undefined;
   const lines = hasEnvFile ? readEnvFile() : {};
-  for (const [name, value] of Object.entries(lines)) {
-    if ((process.env[name] ?? '').trim() === '') process.env[name] = value;
+  const added = Object.entries(lines).filter(([name]) => (process.env[name] ?? '').trim() === '');
+  const ineffective = added.map(([name]) => name).filter((name) => readAtStart.includes(name));
+  for (const [name, value] of added) {
+    if (!readAtStart.includes(name)) process.env[name] = value;
   }
-  return { env: process.env, hasEnvFile, namesInFile: Object.keys(lines) };
+  const problems = ineffective.map(
+    (name) => `${name} has no effect in .env: set it in the environment of the process`,
+  );
+  return { env: process.env, hasEnvFile, problems };
 }
 
 /** Reads `.env`. `process.loadEnvFile` is not used, because it does not report a folder named `.env`. */

@@ -156,6 +156,52 @@ const refusals: readonly [string, Record<string, string>, RegExp][] = [
     /^AUTH_WORKERS must be below UV_/,
   ],
   [
+    'a libuv pool of invalid size',
+    { UV_THREADPOOL_SIZE: 'many' },
+    /UV_THREADPOOL_SIZE, which is 1$/,
+  ],
+  [
+    'a token type of two words',
+    { ACCESS_TOKEN_TYPE: 'Bearer token' },
+    /^ACCESS_TOKEN_TYPE must be/,
+  ],
+  ['a token type with a comma', { ACCESS_TOKEN_TYPE: 'Bearer,' }, /^ACCESS_TOKEN_TYPE must be/],
+  [
+    'a token type with a quote',
+    { ACCESS_TOKEN_TYPE: '"Bearer"' },
+    /must be one word, such as Bearer$/,
+  ],
+  [
+    'a token type of two lines',
+    { ACCESS_TOKEN_TYPE: 'Bearer\r\nx:' },
+    /^ACCESS_TOKEN_TYPE must be/,
+  ],
+  ['a token type with an accent', { ACCESS_TOKEN_TYPE: 'Béarer' }, /^ACCESS_TOKEN_TYPE must be/],
+  ['no free failure', { LOGIN_FREE_FAILURES: '0' }, /^LOGIN_FREE_FAILURES must be .* 1 to 19$/],
+  [
+    'twenty free failures',
+    { LOGIN_FREE_FAILURES: '20' },
+    /^LOGIN_FREE_FAILURES must be .* 1 to 19$/,
+  ],
+  [
+    'a previous secret with a comma',
+    { ACCESS_TOKEN_PREVIOUS_SECRETS: `${secret.slice(0, 20)},${secret.slice(20)}` },
+    /PREVIOUS_SECRETS: secret 2 must have 32 bytes .*; commas separate secrets, so give one .* base64:… or hex:…$/,
+  ],
+  ['a UUID as secret', { ACCESS_TOKEN_SECRET: 'c2d29867-3d0b-4497-9191-18a9d8ee7830' }, /128 bits/],
+  [
+    'a pepper of zeros',
+    { PASSWORD_PEPPER: `1:${'A'.repeat(22)}==` },
+    /^PASSWORD_PEPPER must be random/,
+  ],
+  [
+    'a previous pepper that is a sentence',
+    {
+      PASSWORD_PEPPER_PREVIOUS: `1:${Buffer.from('a pepper for our passwords').toString('base64')}`,
+    },
+    /^PASSWORD_PEPPER_PREVIOUS must be random/,
+  ],
+  [
     'auth threads that fill a larger libuv pool',
     { AUTH_WORKERS: '8', UV_THREADPOOL_SIZE: '8' },
     /^AUTH_WORKERS must be below UV_THREADPOOL_SIZE, which is 8$/,
@@ -209,7 +255,12 @@ const refusals: readonly [string, Record<string, string>, RegExp][] = [
     { PASSWORD_PEPPER: `1:${base64}:x` },
     /^PASSWORD_PEPPER must be <version>/,
   ],
-  ['a misspelled name', { ACCESS_TOKEN_EXPIRE_IN: '5000' }, /EXPIRE_IN is not a setting of Herald/],
+  [
+    'a misspelled name',
+    { DRAIN_TIMOUT: '5' },
+    /^DRAIN_TIMOUT is .*: did you mean DRAIN_TIMEOUT\?$/,
+  ],
+  ['an unknown name', { DB_POOL: '5' }, /^DB_POOL is not a setting of Herald: see \.env\.example$/],
   ['a misspelled pepper', { PASSWORD_PEPER: '1:x' }, /^PASSWORD_PEPER is not a setting of Herald/],
   ['a misspelled port', { DB_PORTS: '5432' }, /^DB_PORTS is not a setting of Herald/],
   ['a service URL as a port', { DB_PORT: 'tcp://10.0.0.7:5432' }, /^DB_PORT must be/],
@@ -318,6 +369,41 @@ test('an unreadable file is reported with the name of its setting', () => {
   assert.match(
     problems.join(),
     /^ACCESS_TOKEN_SECRET_FILE names a file that cannot be read \(ENOENT\)/,
+  );
+});
+
+test('a previous secret with a comma may be given as base64 or hex', () => {
+  const withComma = Buffer.from(`${secret},${secret.toLowerCase()}`);
+  const list = `base64:${withComma.toString('base64')},hex:${withComma.toString('hex')}`;
+
+  const { accessToken } = loadConfig({ ACCESS_TOKEN_PREVIOUS_SECRETS: list });
+
+  assert.deepEqual(accessToken.previousSecrets, [withComma, withComma]);
+});
+
+test('every token of RFC 9110 is accepted as the type of access tokens', () => {
+  for (const type of ['Bearer', 'token', 'X-Herald_1.0', "!#$%&'*+^`|~"]) {
+    assert.equal(loadConfig({ ACCESS_TOKEN_TYPE: type }).accessToken.type, type);
+  }
+});
+
+test('PUBLISH_BODIES_LIMIT is 64 MiB, or a quarter of the heap if that is less', () => {
+  const mib = 1024 * 1024;
+  const getDefault = (heapMib: number) =>
+    loadConfig({}, { heapBytesMax: heapMib * mib }).publish.bodiesBytesMax / mib;
+
+  assert.deepEqual([1000, 256, 255, 100, 32].map(getDefault), [64, 64, 63, 25, 8]);
+});
+
+test('PUBLISH_BODIES_LIMIT above a quarter of the heap is reported with the maximum', () => {
+  const load = (bytes: number) =>
+    loadConfig({ PUBLISH_BODIES_LIMIT: String(bytes) }, { heapBytesMax: 400 * 1024 * 1024 });
+  const maximum = 100 * 1024 * 1024;
+
+  assert.equal(load(maximum).publish.bodiesBytesMax, maximum);
+  assert.throws(
+    () => load(maximum + 1),
+    /PUBLISH_BODIES_LIMIT must be at most 104857600: a quarter of the heap, see --max-old-space/,
   );
 });
 

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
+import { getHeapStatistics } from 'node:v8';
 import type { LogLevel } from '../logging/logger.js';
 import { EnvReader } from './env-reader.js';
 import { parseOrigins } from './origins.js';
@@ -11,9 +12,11 @@ import {
   parseName,
   parsePepper,
   parseRate,
+  parseScheme,
 } from './parsers.js';
 import { findWeakness, secretBytesMin } from './secret-strength.js';
-import { findConflicts, findMisspelled } from './setting-conflicts.js';
+import { findConflicts } from './setting-conflicts.js';
+import { findUnknown } from './setting-typos.js';
 
 export const dialects = ['sqlite', 'postgres', 'mariadb', 'mysql'] as const;
 
@@ -59,6 +62,8 @@ export class ConfigError extends Error {
 export interface LoadOptions {
   /** Reads the file that a setting names. Default: as UTF-8, without a byte order mark. */
   readonly readFile?: (path: string) => string;
+  /** Maximum of the heap of this process in bytes. Default: as V8 says. */
+  readonly heapBytesMax?: number;
   /** Returns further problems. Gets all settings, of which some can be invalid or replaced by their default. */
   readonly alsoCheck?: (config: Config) => readonly string[];
 }
@@ -71,13 +76,17 @@ export interface LoadOptions {
  */
 export function loadConfig(
   env: Readonly<Record<string, string | undefined>>,
-  { readFile = readTextFile, alsoCheck = () => [] }: LoadOptions = {},
+  {
+    readFile = readTextFile,
+    heapBytesMax = getHeapLimit(),
+    alsoCheck = () => [],
+  }: LoadOptions = {},
 ): Config {
   const reader = new EnvReader(env, readFile);
-  const config = readSettings(reader);
+  const config = readSettings(reader, heapBytesMax);
   const problems = [
     ...reader.problems,
-    ...findMisspelled(env, reader.names),
+    ...findUnknown(env, reader.names),
     ...findConflicts(config, env),
     ...alsoCheck(config),
   ];
@@ -92,11 +101,15 @@ function readTextFile(path: string): string {
 /** Returns the names of all settings, in the order in which `loadConfig` reads them. */
 export function settingNames(): readonly string[] {
   const reader = new EnvReader({}, () => '');
-  readSettings(reader);
+  readSettings(reader, getHeapLimit());
   return reader.names;
 }
 
-function readSettings(reader: EnvReader) {
+function getHeapLimit(): number {
+  return getHeapStatistics().heap_size_limit;
+}
+
+function readSettings(reader: EnvReader, heapBytesMax: number) {
   const production =
     reader.choice('NODE_ENV', ['development', 'test', 'production'], 'development') ===
     'production';
@@ -129,7 +142,8 @@ function readSettings(reader: EnvReader) {
       invalidToken: parseRate(reader, 'INVALID_TOKEN_IP_RATE', '500/60000'),
     },
     throttle: {
-      freeFailures: reader.integer('LOGIN_FREE_FAILURES', 5, { min: 1, max: 100 }),
+      // Fewer than the free failures of a user from all addresses, which are 20, and so would apply first.
+      freeFailures: reader.integer('LOGIN_FREE_FAILURES', 5, { min: 1, max: 19 }),
       delayMaxMs: reader.span('LOGIN_MAX_DELAY', 15 * minute, { min: 1000 }),
     },
     authThreads: {
@@ -148,12 +162,7 @@ function readSettings(reader: EnvReader) {
       eventsMax: reader.integer('EVENT_LOG_MAX_EVENTS', 1_000_000, { min: 1 }),
       bytesMax: reader.integer('EVENT_LOG_MAX_BYTES', 1024 * mib, { min: 64 * kib }),
     },
-    publish: {
-      eventBytesMax: reader.integer('EVENT_BYTES_MAX', 64 * kib, { min: 1, max: 512 * kib }),
-      bodyBytesMax: reader.integer('PUBLISH_BODY_LIMIT', 8 * mib, { min: 1 * kib, max: 64 * mib }),
-      bodiesBytesMax: reader.integer('PUBLISH_BODIES_LIMIT', 64 * mib, { min: 8 * mib }),
-      linesIdleMs: reader.timer('PUBLISH_IDLE_TIMEOUT', 10 * minute, { min: 1000 }),
-    },
+    publish: readPublish(reader, heapBytesMax),
     cleanupIntervalMs: reader.timer('CLEANUP_INTERVAL', minute, { min: 1000 }),
   };
 }
@@ -214,7 +223,7 @@ function readDatabase(reader: EnvReader, dataFolder: string) {
 function readAccessToken(reader: EnvReader, production: boolean) {
   const algorithm = reader.choice('ACCESS_TOKEN_ALGORITHM', algorithms, 'HS256');
   return {
-    type: reader.text('ACCESS_TOKEN_TYPE', 'Bearer'),
+    type: parseScheme(reader, 'ACCESS_TOKEN_TYPE', 'Bearer'),
     algorithm,
     ...readKeys(reader, algorithm, production),
     lifeMs: reader.span('ACCESS_TOKEN_EXPIRES_IN', hour, { min: 1000 }),
@@ -239,8 +248,12 @@ function readKeys(reader: EnvReader, algorithm: Algorithm, production: boolean) 
   for (const [index, previous] of previousSecrets.entries()) {
     // A weak previous secret allows forged tokens, as a weak current one does.
     const problem = findWeakness(algorithm, previous);
-    if (problem !== undefined)
-      reader.problems.push(`ACCESS_TOKEN_PREVIOUS_SECRETS: secret ${index + 1} ${problem}`);
+    if (problem === undefined) continue;
+    const hint =
+      previousSecrets.length === 1
+        ? ''
+        : '; commas separate secrets, so give one that contains a comma as base64:… or hex:…';
+    reader.problems.push(`ACCESS_TOKEN_PREVIOUS_SECRETS: secret ${index + 1} ${problem}${hint}`);
   }
   if (secret === undefined && production) {
     const why = symmetric ? '' : `, also with ${algorithm}, for the refresh tokens`;
@@ -298,6 +311,23 @@ function readStream(reader: EnvReader) {
     unsentSoftBytes: reader.integer('STREAM_UNSENT_SOFT', 64 * kib, { min: kib, max: 16 * mib }),
     unsentHardBytes: reader.integer('STREAM_UNSENT_HARD', mib, { min: 64 * kib, max: 64 * mib }),
     retryMs: reader.integer('STREAM_RETRY', 2000, { min: 100, max: minute }),
+  };
+}
+
+function readPublish(reader: EnvReader, heapBytesMax: number) {
+  // A body takes up to twice its bytes as text, and its events take their own memory.
+  const heapShare = Math.floor(heapBytesMax / 4 / mib) * mib;
+  const name = 'PUBLISH_BODIES_LIMIT';
+  const bodiesBytesMax = reader.integer(name, Math.min(64 * mib, heapShare), { min: 8 * mib });
+  if (bodiesBytesMax > heapShare) {
+    const why = 'a quarter of the heap, see --max-old-space-size of Node';
+    reader.problems.push(`${name} must be at most ${heapShare}: ${why}`);
+  }
+  return {
+    eventBytesMax: reader.integer('EVENT_BYTES_MAX', 64 * kib, { min: 1, max: 512 * kib }),
+    bodyBytesMax: reader.integer('PUBLISH_BODY_LIMIT', 8 * mib, { min: 1 * kib, max: 64 * mib }),
+    bodiesBytesMax,
+    linesIdleMs: reader.timer('PUBLISH_IDLE_TIMEOUT', 10 * minute, { min: 1000 }),
   };
 }
 

@@ -1,5 +1,6 @@
 import type { Rate } from '../util/token-bucket.js';
 import type { EnvReader } from './env-reader.js';
+import { findPattern } from './secret-strength.js';
 
 // Parsers of settings that `EnvReader` has no method for.
 
@@ -23,7 +24,15 @@ export function parseRate(reader: EnvReader, name: string, defaultValue: string)
   return { count, perMs };
 }
 
-/** Parses `<version>:<base64>`: a version from 1 to 32,767, and 16 bytes or more. */
+/** Parses the scheme of an Authorization header. Spec: RFC 9110 §11.1 (a token). */
+export function parseScheme(reader: EnvReader, name: string, defaultValue: string): string {
+  const scheme = reader.text(name, defaultValue);
+  if (!/^[\w!#$%&'*+.^`|~-]+$/.test(scheme))
+    reader.problems.push(`${name} must be one word, such as ${defaultValue}`);
+  return scheme;
+}
+
+/** Parses `<version>:<base64>`: a version from 1 to 32,767, and 16 random bytes or more. */
 export function parsePepper(
   reader: EnvReader,
   name: string,
@@ -33,8 +42,12 @@ export function parsePepper(
   const [version = '', base64 = '', ...rest] = given.split(':');
   const { bytes: key, isValid } = decodeStrict(base64, 'base64');
   const isVersion = /^[1-9]\d{0,4}$/.test(version) && Number(version) <= 32_767;
-  if (!isVersion || !isValid || key.length < 16 || rest.length > 0)
+  if (!isVersion || !isValid || key.length < 16 || rest.length > 0) {
     reader.problems.push(`${name} must be <version>:<base64 of 16 bytes or more>`);
+  } else {
+    const problem = findPattern(key, 16);
+    if (problem !== undefined) reader.problems.push(`${name} ${problem}`);
+  }
   return { version: Number(version), key };
 }
 

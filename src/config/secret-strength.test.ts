@@ -44,11 +44,62 @@ const weakSecrets = [
   ['a placeholder', 'PLEASE-CHANGE-ME-BEFORE-YOU-GO-LIVE-0123', /a placeholder/],
   ['an instruction to the reader', 'your-256-bit-key-goes-here-and-nowhere-else', /a placeholder/],
   ['a sequence of digits', '12345678901234567890123456789012345', /a placeholder/],
+  ['a UUID', 'c2d29867-3d0b-4497-9191-18a9d8ee7830', /about 128 bits .* 160 are required/],
+  ['a UUID without dashes', 'c2d298673d0bd497a19118a9d8ee7830', /about 128 bits/],
+  ['a sentence', 'The quick brown fox jumps over the lazy dog and runs away', /about \d+ bits/],
+  [
+    'a sentence with digits',
+    'I have a cat and a dog at my house in the old town, 42 of us',
+    /bits/,
+  ],
+  ['a sentence without spaces', 'TheQuickBrownFoxJumpsOverTheLazyDog', /about 70 bits/],
+  ['a sentence in Cyrillic', 'съешь ещё этих мягких французских булок', /about \d+ bits/],
+  ['a repeated text', 'Zk3vT9wLq0Xh'.repeat(4), /about 10\d bits .*repetitions/],
+  ['a number', '47110815123450987612345098765432109871', /about 109 bits/],
 ] as const;
 
 for (const [what, text, weakness] of weakSecrets) {
   test(`${what} is rejected as a secret`, () => {
     assert.match(findWeakness('HS256', Buffer.from(text)) ?? 'no weakness', weakness);
+  });
+}
+
+test('the estimate of a weak secret is reported with the minimum and with a way to create a better one', () => {
+  assert.equal(
+    findWeakness('HS256', Buffer.from('c2d29867-3d0b-4497-9191-18a9d8ee7830')),
+    'must be random: it has about 128 bits (estimated from its length, kinds of characters, words and repetitions), ' +
+      'and 160 are required; openssl rand -base64 32 prints a better one',
+  );
+});
+
+test('a secret needs five bits for each required byte', () => {
+  const hex = createHash('sha512').update('any').digest('hex');
+
+  for (const [algorithm, digits] of [
+    ['HS256', 40],
+    ['HS384', 60],
+    ['HS512', 80],
+  ] as const) {
+    const accepted = Buffer.from(hex.slice(0, digits));
+    const refused = accepted.subarray(1);
+    assert.equal(findWeakness(algorithm, accepted), undefined);
+    assert.match(findWeakness(algorithm, refused) ?? '', /bits/);
+  }
+});
+
+const lettersAndDigits = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789';
+
+for (const [what, alphabet] of [
+  ['letters and digits', lettersAndDigits],
+  ['letters, digits and symbols', `${lettersAndDigits}!@#$%^&*()-_=+[]{};:,.?`],
+  ['lower-case letters and digits', lettersAndDigits.slice(26)],
+] as const) {
+  test(`32 random ${what} are accepted as a secret`, () => {
+    for (let count = 0; count < 1000; count += 1) {
+      const bytes = createHash('sha256').update(String(count)).digest();
+      const text = Array.from(bytes, (byte) => alphabet[byte % alphabet.length]).join('');
+      assert.equal(findWeakness('HS256', Buffer.from(text)), undefined, text);
+    }
   });
 }
 

@@ -39,9 +39,9 @@ export function findConflicts(settings: Settings, env: Env): string[] {
   const { session, stream, publish, database, http, authThreads } = settings;
   const problems: string[] = [];
   // Hashes run in libuv's pool. If they filled it, file access and DNS would wait for them.
-  const nodePool = Number(env['UV_THREADPOOL_SIZE']) || 4;
-  if (authThreads.count >= nodePool) {
-    problems.push(`AUTH_WORKERS must be below UV_THREADPOOL_SIZE, which is ${nodePool}`);
+  const poolThreads = getPoolThreads(env['UV_THREADPOOL_SIZE']);
+  if (authThreads.count >= poolThreads) {
+    problems.push(`AUTH_WORKERS must be below UV_THREADPOOL_SIZE, which is ${poolThreads}`);
   }
   if (database.server.ca !== undefined && !database.server.ssl) {
     problems.push('DB_SSL_CA_FILE cannot be combined with DB_SSL=off');
@@ -72,28 +72,13 @@ export function findConflicts(settings: Settings, env: Env): string[] {
   return problems;
 }
 
+/** Returns the threads that libuv starts, which reads an invalid or empty number as 1. */
+function getPoolThreads(given: string | undefined): number {
+  if (given === undefined) return 4;
+  return Math.min(1024, Math.max(1, Number.parseInt(given, 10) || 1));
+}
+
 /** Whether a host is this machine, and not reachable from others. */
 function isLoopback(host: string): boolean {
   return host === 'localhost' || host === '::1' || (isIPv4(host) && host.startsWith('127.'));
-}
-
-/**
- * Returns a problem for each unknown name with a prefix that hardly any other program uses: probably a typo.
- * `findTypos` warns about other typos, in `.env` only.
- */
-export function findMisspelled(env: Env, names: readonly string[]): string[] {
-  const distinctivePrefixes =
-    /^(ACCESS_TOKEN|REFRESH_TOKEN|TOKEN_IP|STREAM|EVENT_LOG|ARGON2|DB|LOGIN|AUTH_QUEUE)_|^PASSWORD_PEP|^TRUST_PROX/;
-  return Object.keys(env)
-    .filter(
-      (name) =>
-        distinctivePrefixes.test(name) && !names.includes(name) && !isServiceLink(name, env[name]),
-    )
-    .map((name) => `${name} is not a setting of Herald: see .env.example`);
-}
-
-/** Whether this is a host or port variable that Kubernetes or Docker sets for a linked service, such as `db`. */
-function isServiceLink(name: string, value: string | undefined): boolean {
-  const isPort = name.endsWith('_PORT') && /^(tcp|udp|sctp):\/\//.test(value ?? '');
-  return isPort || /_SERVICE_(HOST|PORT)(_|$)|_PORT_\d+_(TCP|UDP|SCTP)(_|$)/.test(name);
 }

@@ -1,23 +1,44 @@
-/** An unknown name and the setting it most likely stands for. */
-export interface SettingTypo {
-  readonly name: string;
-  readonly meant: string;
+type Env = Readonly<Record<string, string | undefined>>;
+
+/** Prefixes of settings that hardly any other program uses. */
+const distinctivePrefixes =
+  /^(ACCESS_TOKEN|REFRESH_TOKEN|TOKEN_IP|STREAM|EVENT_LOG|ARGON2|DB|LOGIN|AUTH_QUEUE)_|^PASSWORD_PEP|^TRUST_PROX/;
+
+/** Shorter settings (PORT, HOST, TLS) have no typos: other programs use names such as POST. */
+const settingLengthMin = 8;
+
+/**
+ * Returns a problem for each name of the environment that is probably meant as a setting, but is none: a typo of a
+ * setting (`findMeant`), or a name with a distinctive prefix. Other names belong to other programs.
+ */
+export function findUnknown(env: Env, settings: readonly string[]): string[] {
+  return Object.keys(env).flatMap((name) => {
+    if (settings.includes(name) || isServiceLink(name, env[name])) return [];
+    const meant = findMeant(name, settings);
+    if (meant !== undefined) return [`${name} is not a setting of Herald: did you mean ${meant}?`];
+    if (!distinctivePrefixes.test(name)) return [];
+    return [`${name} is not a setting of Herald: see .env.example`];
+  });
 }
 
 /**
- * Finds names that are a typo of a setting: one letter wrong, missing, extra or swapped with its
+ * Returns the setting of which a name is a typo: in lower case, or one letter wrong, missing, extra or swapped with its
  * neighbour, or two such errors in a name of ten letters or more.
  */
-export function findTypos(names: readonly string[], settings: readonly string[]): SettingTypo[] {
-  return names.flatMap((name) => {
-    if (settings.includes(name)) return [];
-    const distanceMax = name.length < 10 ? 1 : 2;
-    const candidates = settings
-      .map((setting) => ({ setting, distance: editDistance(name, setting) }))
-      .filter(({ distance }) => distance <= distanceMax)
-      .sort((a, b) => a.distance - b.distance);
-    return candidates[0] === undefined ? [] : [{ name, meant: candidates[0].setting }];
-  });
+function findMeant(name: string, settings: readonly string[]): string | undefined {
+  const distanceMax = name.length < 10 ? 1 : 2;
+  return settings
+    .filter((setting) => setting.length >= settingLengthMin)
+    .filter((setting) => Math.abs(setting.length - name.length) <= distanceMax)
+    .map((setting) => ({ setting, distance: editDistance(name.toUpperCase(), setting) }))
+    .filter(({ distance }) => distance <= distanceMax)
+    .sort((a, b) => a.distance - b.distance)[0]?.setting;
+}
+
+/** Whether this is a host or port variable that Kubernetes or Docker sets for a linked service, such as `db`. */
+function isServiceLink(name: string, value: string | undefined): boolean {
+  const isPort = name.endsWith('_PORT') && /^(tcp|udp|sctp):\/\//.test(value ?? '');
+  return isPort || /_SERVICE_(HOST|PORT)(_|$)|_PORT_\d+_(TCP|UDP|SCTP)(_|$)/.test(name);
 }
 
 /** Returns the edit distance of two texts (optimal string alignment). */
