@@ -14,6 +14,7 @@ import { controlEntryAppender, openEventLog, probeEventLog } from './event-log/o
 import { publishRoutes } from './event-log/publish.js';
 import { toClient } from './http/client.js';
 import { healthRoutes } from './http/health.js';
+import { fitConnections, OpenFilesMonitor, readOpenFiles } from './http/limits/open-files.js';
 import { metricsRoute } from './http/metrics-route.js';
 import { HttpServer } from './http/server.js';
 import { ApiKeys, publisherKeys } from './identity/api-keys.js';
@@ -212,9 +213,15 @@ export class App {
     const certificate = await this.#openCertificate(wallClock);
     this.#startBackgroundTasks(clock, auth, eventLog, streaming, warnings);
 
+    const connectionsMax = fitConnections(config.http.limits.connectionsMax, {
+      files: readOpenFiles(),
+      reserved: config.database.server.connectionsMax,
+      log,
+    });
     const server = await HttpServer.listen({
       certificate: certificate?.current,
       ...config.http,
+      limits: { ...config.http.limits, connectionsMax },
       log,
       warnings,
       monotonicClock: this.#monotonicClock,
@@ -281,6 +288,8 @@ export class App {
     };
     const tickTimer = setInterval(tick, tickMs).unref();
     this.#closeStack.add('tick', () => clearInterval(tickTimer));
+    const openFiles = new OpenFilesMonitor(this.#log);
+    this.#closeStack.add('open files', () => openFiles.close());
     const cleanUp = CleanUp.start({
       tasks: {
         ...auth.cleanUpTasks,

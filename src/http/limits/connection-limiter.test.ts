@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { type AddressInfo, connect, createServer } from 'node:net';
 import { type TestContext, test } from 'node:test';
 import { ask } from '../../../test/support/clients/ask.js';
 import { protocols } from '../../../test/support/clients/exchange.js';
@@ -73,6 +75,32 @@ test('report() logs all refusals since the last report in one line', () => {
   const refused = { ACCEPT_IP_RATE: 7, ACCEPT_RATE: 1 };
   const line = { phrase: 'connections refused', refused, lastFrom: '2001:db8:0:0::/64' };
   assert.deepEqual(lines, [{ level: 'warn', ...line }]);
+});
+
+test('an address whose connections are all closed uses no memory', {
+  skip: process.platform === 'linux' ? false : 'this system has one loopback address',
+}, async (t) => {
+  const { limiter } = createLimiter({ ipRate: { count: 100, perMs: 1000 } });
+  const server = createServer((socket) => socket.on('error', () => {}).resume());
+  t.after(() => server.close());
+  limiter.attachTo(server);
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo; // Safe: `server` listens on TCP.
+  const addresses = ['127.0.0.1', '127.0.0.1', '127.0.0.2', '127.0.0.3', '127.0.0.4'];
+
+  const clients = addresses.map((localAddress) =>
+    connect({ port, host: '127.0.0.1', localAddress }).on('error', () => {}),
+  );
+  t.after(() => {
+    for (const client of clients) client.destroy();
+  });
+  await until(() => limiter.openIpKeys === 4);
+  clients[0]?.destroy();
+  clients[2]?.destroy();
+  await until(() => limiter.openIpKeys === 3);
+  for (const client of clients) client.destroy();
+  await until(() => limiter.openIpKeys === 0);
 });
 
 /** Starts a server with one route, `/hello`, and these limits. */

@@ -96,6 +96,11 @@ export class ConnectionLimiter {
     return this.#refusedTotal;
   }
 
+  /** Number of IP keys with an open connection, which use memory. */
+  get openIpKeys(): number {
+    return this.#openByIp.size;
+  }
+
   /** Logs one line about all connections refused since the last call, if there are any. For a timer. */
   report(): void {
     if (Object.keys(this.#refusedBySetting).length === 0) return;
