@@ -36,6 +36,7 @@ Settings are environment variables, or lines of a file .env in the working direc
 
 Signals:     SIGTERM, SIGINT  stop gracefully; a second one stops at once
              SIGHUP           reopen the log files and reload the certificate
+             SIGUSR1          ignored
 Exit codes:  0 stopped as asked, 1 could not start or continue, 2 wrong arguments`;
 
 /**
@@ -47,12 +48,15 @@ async function main(): Promise<void> {
     stop: (signal) => start.abort(signal),
     forceStop: () => process.exit(1),
     reload() {},
+    ignore() {},
   };
   handleSignals(handlers); // First, so that a signal during startup is handled too.
   const preparation = await prepare(readEnvironment());
   const { config } = preparation;
   const log = await openLogger(config.log);
   handlers.reload = () => log.reopen();
+  handlers.ignore = (signal) =>
+    log.warn({ signal }, 'signal ignored, SIGHUP reopens the log files');
   warnAboutOldNode(log);
   const app = await openApp(preparation, log, start.signal);
   const { host, tls } = config.http;

@@ -9,6 +9,8 @@ export interface SignalHandlers {
   forceStop: (signal: NodeJS.Signals) => void;
   /** Called on SIGHUP. */
   reload: () => void;
+  /** Called on SIGUSR1, whose default action opens the port of Node's debugger. */
+  ignore: (signal: NodeJS.Signals) => void;
 }
 
 /**
@@ -29,4 +31,5 @@ export function handleSignals(handlers: SignalHandlers): void {
   process.on('SIGINT', onStop);
   process.on('SIGTERM', onStop);
   process.on('SIGHUP', () => handlers.reload());
+  process.on('SIGUSR1', (signal) => handlers.ignore(signal));
 }

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { existsSync, renameSync } from 'node:fs';
+import { existsSync, readFileSync, renameSync } from 'node:fs';
 import { type AddressInfo, createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
@@ -58,4 +58,17 @@ test('SIGHUP during startup reopens the log files and startup continues', async 
   assert.ok(existsSync(file));
   child.kill('SIGTERM');
   assert.equal((await ending).code, 0);
+});
+
+test('SIGUSR1 is ignored and logged, and does not open the port of the debugger', async (t) => {
+  const { child, ending, cwd } = await startStuckServer(t);
+  const file = join(cwd, 'logs', 'combined.log');
+
+  child.kill('SIGUSR1');
+  await until(() => /"signal":"SIGUSR1","msg":"signal ignored, /.test(readFileSync(file, 'utf8')));
+  child.kill('SIGTERM');
+  const { code, err } = await ending;
+
+  assert.equal(code, 0);
+  assert.equal(err, ''); // Node would print the address of the debugger.
 });
