@@ -11,7 +11,7 @@ const root = fileURLToPath(new URL('..', import.meta.url));
  * do not import each other. See ARCHITECTURE.md.
  */
 const layers: readonly (readonly string[])[] = [
-  ['clock', 'errors', 'metrics', 'version'],
+  ['clock', 'create-folder', 'errors', 'metrics', 'version'],
   ['logging'],
   ['util'],
   ['config'],

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { generateKeyPairSync } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -145,6 +146,59 @@ for (const [what, env, messages] of refusals) {
     for (const value of Object.values(env)) {
       if (value.length >= 16) assert.equal(`${out}${err}`.includes(value), false);
     }
+  });
+}
+
+// [what the setting names, setting, value, message]
+const unusableFolders: readonly [string, string, string, RegExp][] = [
+  [
+    'a folder in /proc',
+    'LOG_PATH',
+    '/proc/herald/logs',
+    /Cannot open log in \/proc\/herald\/logs: E/,
+  ],
+  ['a file', 'LOG_PATH', 'server.key', /Cannot open log in .*server\.key: EEXIST; set LOG_PATH/],
+  [
+    'a full device',
+    'LOG_PATH',
+    '/dev/full',
+    /Cannot open log in \/dev\/full: EEXIST; set LOG_PATH/,
+  ],
+  ['a folder with a folder combined.log', 'LOG_PATH', 'folder', /Cannot open log in .*: EISDIR/],
+  ['a folder with a pipe that nobody reads', 'LOG_PATH', 'pipes', /Cannot open log in .*: ENXIO/],
+  [
+    'a folder in /proc',
+    'DATA_DIR',
+    '/proc/herald',
+    /Cannot create \/proc\/herald: set DATA_DIR to/,
+  ],
+  [
+    'a file in /proc',
+    'DB_STORAGE',
+    '/proc/herald/db',
+    /Cannot open database \/proc\/herald\/db: ENOENT/,
+  ],
+];
+
+for (const [what, setting, value, message] of unusableFolders) {
+  test(`a server whose ${setting} is ${what} does not start and prints the reason`, {
+    skip: process.platform === 'linux' ? false : 'this system has no /proc',
+  }, async (t) => {
+    const cwd = tempFolder(t);
+    for (const [name, content] of Object.entries(files)) writeFileSync(join(cwd, name), content);
+    mkdirSync(join(cwd, 'folder', 'combined.log'), { recursive: true });
+    mkdirSync(join(cwd, 'pipes'));
+    execFileSync('mkfifo', [join(cwd, 'pipes', 'combined.log')]);
+    const env = { HOST: '127.0.0.1', PORT: '0', ...certificateEnv, [setting]: value };
+    const child = startSource('server.ts', [], { cwd, env });
+    const deadline = setTimeout(() => child.kill('SIGKILL'), 60_000);
+
+    const { code, err } = await waitForExit(child);
+    clearTimeout(deadline);
+
+    assert.equal(code, 1, code === null ? 'the server did not exit within a minute' : err);
+    assert.match(err, message);
+    assert.equal(/^\s+at /m.test(err), false, err);
   });
 }
 

@@ -1,8 +1,9 @@
 import { createPrivateKey, X509Certificate } from 'node:crypto';
-import { chmodSync, existsSync, mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { createSecureContext } from 'node:tls';
+import { createFolder } from '../create-folder.js';
 import { createSelfSigned, listHosts } from './self-signed.js';
 
 export interface CertificateFiles {
@@ -83,7 +84,7 @@ async function readPem(file: string): Promise<Buffer> {
 export function replaceFile(path: string, content: string, mode: number): void {
   const temporary = `${path}.new`;
   try {
-    mkdirSync(dirname(path), { recursive: true });
+    createFolder(dirname(path));
     rmSync(temporary, { force: true });
     writeFileSync(temporary, content, { mode, flag: 'wx' });
     chmodSync(temporary, mode); // Because `writeFileSync` clears the bits of the umask.

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import {
   listExisting,
@@ -9,6 +9,7 @@ import {
 } from '../certificates/certificate-files.js';
 import { type Config, ConfigError } from '../config/config.js';
 import { findWeakness } from '../config/secret-strength.js';
+import { createFolder } from '../create-folder.js';
 import { withAccounts } from './accounts.js';
 import { CommandError } from './command.js';
 import { createDemoUser, readDemoUser } from './demo-user.js';
@@ -127,9 +128,18 @@ function prepareSecret({ accessToken, dataFolder, production }: Config) {
     throw new CommandError(`Cannot start: ${file} ${weakness}; delete it to generate a new one`);
   }
   const secret = randomBytes(64);
-  mkdirSync(dataFolder, { recursive: true, mode: 0o700 });
+  createDataFolder(dataFolder);
   replaceFile(file, `${secret.toString('base64')}\n`, 0o600);
   return { secret, isNew: true, file };
+}
+
+function createDataFolder(folder: string): void {
+  try {
+    createFolder(folder, 0o700);
+  } catch (cause) {
+    const remedy = 'set DATA_DIR to a folder that can be written';
+    throw new CommandError(`Cannot create ${folder}: ${remedy}`, { cause });
+  }
 }
 
 function readSecretFile(file: string): string {

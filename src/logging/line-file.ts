@@ -1,4 +1,4 @@
-import { closeSync, openSync, write, writeSync } from 'node:fs';
+import { closeSync, constants, openSync, write, writeSync } from 'node:fs';
 
 /**
  * Maximum size of the backlog while the disk or the reader of a pipe is slow. Lines over it are
@@ -165,7 +165,9 @@ export class LineFile {
 }
 
 function openForAppend(path: string): number {
-  return openSync(path, 'a', 0o640);
+  const { O_APPEND, O_CREAT, O_WRONLY, O_NONBLOCK } = constants;
+  // Without O_NONBLOCK, a named pipe that nobody reads would block the process here.
+  return openSync(path, O_APPEND | O_CREAT | O_WRONLY | O_NONBLOCK, 0o640);
 }
 
 /** Returns the number of bytes written; 0 when the pipe is full. */

@@ -1,6 +1,6 @@
-import { mkdirSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import pino, { type Logger as PinoLogger } from 'pino';
+import { createFolder } from '../create-folder.js';
 import { LineFile, type LineFileOptions } from './line-file.js';
 import { redact } from './redact.js';
 
@@ -123,7 +123,7 @@ async function stdoutFormat(): Promise<Format> {
 function openFiles(folder: string | undefined, options: LineFileOptions): LineFile[] {
   if (folder === undefined) return [];
   try {
-    mkdirSync(folder, { recursive: true });
+    createFolder(folder);
     const names = ['combined.log', 'error.log'];
     return names.map((name) => new LineFile({ path: join(folder, name) }, options));
   } catch (cause) {

@@ -1,8 +1,9 @@
-import { closeSync, existsSync, mkdirSync, openSync, realpathSync, statSync } from 'node:fs';
+import { closeSync, existsSync, openSync, realpathSync, statSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
 import type { Clock } from '../../clock.js';
+import { createFolder } from '../../create-folder.js';
 import { LruMap } from '../../util/lru-map.js';
 import type { SqliteConnection, SqliteDriver, SqliteStatement } from './load.js';
 
@@ -18,7 +19,7 @@ export function prepareFile(file: string): string {
     throw new Error('Cannot open database: it needs a file, because two threads share it');
   }
   try {
-    mkdirSync(dirname(file), { recursive: true, mode: 0o700 });
+    createFolder(dirname(file), 0o700);
     const requestedPath = join(realpathSync(dirname(file)), basename(file));
     const path = existsSync(requestedPath) ? realpathSync(requestedPath) : requestedPath;
     for (const required of [path, getLockPath(path)]) {
