@@ -59,7 +59,7 @@ function estimateBits(secret: Uint8Array): number {
   const parts = text.split(/[\s\-_.,:;!?'"]+/u);
   const joined = parts.join('');
   // Two bits per character is what words drawn from a list of 2048 have.
-  if (parts.filter(isWord).join('').length > joined.length / 2) return 2 * countNew([...text]);
+  if (parts.filter(isWord).join('').length > 0.6 * joined.length) return 2 * countNew([...text]);
   // Hexadecimal, for example a UUID.
   if (/^([0-9a-f]*|[0-9A-F]*)$/.test(joined))
     return Math.min(4, getAlphabetBits(joined)) * countNew([...joined]);
@@ -77,7 +77,7 @@ function getAlphabetBits(text: string): number {
   return Math.log2(sizes.reduce((sum, size) => sum + size, 0));
 }
 
-/** Whether this is `word`, `Word`, `WORD` or `SeveralWords`. Between separators, random text has few such parts. */
+/** Whether this is `word`, `Word`, `WORD` or words in camel case. Between separators, random text has few such parts. */
 function isWord(part: string): boolean {
   return /^(\p{Lo}+|\p{Lu}{2,}|\p{Lu}?\p{Ll}{2,}(\p{Lu}\p{Ll}{2,})*)$/u.test(part);
 }
