@@ -5,7 +5,6 @@ import { existsSync, mkdirSync, readdirSync, symlinkSync, writeFileSync } from '
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { createSelfSigned } from '../src/certificates/self-signed.js';
-import { type LogLine, launch } from './support/servers/launch.js';
 import { runSource, startSource, tempFolder, waitForExit } from './support/servers/process.js';
 import { until } from './support/until.js';
 
