@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { setTimeout as wait } from 'node:timers/promises';
+import { adminRoutes } from './admin/routes.js';
 import { type Auth, openAuth } from './auth/open.js';
 import { ServerCertificate } from './certificates/server-certificate.js';
 import type { Clock } from './clock.js';
@@ -10,7 +11,7 @@ import { openDatabase } from './db/open.js';
 import { toDatabaseOptions } from './db/options.js';
 import { Failure } from './errors.js';
 import type { EventLog } from './event-log/event-log.js';
-import { controlEntryAppender, openEventLog, probeEventLog } from './event-log/open.js';
+import { controlEntryAppender, headSeq, openEventLog, probeEventLog } from './event-log/open.js';
 import { publishRoutes } from './event-log/publish.js';
 import { toClient } from './http/client.js';
 import { healthRoutes } from './http/health.js';
@@ -18,10 +19,12 @@ import { fitConnections, OpenFilesMonitor, readOpenFiles } from './http/limits/o
 import { metricsRoute } from './http/metrics-route.js';
 import { HttpServer } from './http/server.js';
 import { ApiKeys, publisherKeys } from './identity/api-keys.js';
-import { BearerAuth } from './identity/bearer.js';
+import { BearerAuth, type ForeignUsers } from './identity/bearer.js';
+import { TrustedIssuers } from './identity/issuers/trusted-issuers.js';
 import type { Logger } from './logging/logger.js';
 import { WarningAggregator } from './logging/warning-aggregator.js';
 import { type MetricReaders, Metrics } from './metrics.js';
+import { Disconnects } from './stream/disconnects.js';
 import { closeGradually } from './stream/gradual-close.js';
 import { openStreaming, type Streaming } from './stream/open.js';
 import { tickMs } from './stream/registry.js';
@@ -156,17 +159,32 @@ export class App {
       wallClock,
       monotonicClock: this.#monotonicClock,
       appendControlEntries,
+      headSeq,
       onEnded: ({ sessionIds }) => this.#endStreams(sessionIds),
     });
     this.#auth = auth;
     this.#closeStack.add('auth', () => auth.close());
     const { accessTokens, sessions } = auth;
-    const apiKeys = new ApiKeys({ db, log, wallClock, appendControlEntries });
+    const apiKeys = new ApiKeys({ db, log, wallClock, appendControlEntries, headSeq });
     await apiKeys.loadKnown();
     const { type: tokenType, issuer: realm } = config.accessToken;
+    const disconnects = new Disconnects({ db, wallClock, appendControlEntries, headSeq });
+    const issuers = await TrustedIssuers.open({
+      ...config.trustedIssuers,
+      clockToleranceMs: config.accessToken.clockToleranceMs,
+      onFetched: (issuer, outcome) => metrics.jwksFetched(issuer, outcome),
+      ...{ warnings, wallClock, monotonicClock: this.#monotonicClock },
+    });
+    this.#closeStack.add('trusted issuers', () => issuers.close());
+    const foreignUsers: ForeignUsers = {
+      issuers,
+      findDisconnects: (userId, sessionId) => disconnects.findState(userId, sessionId),
+    };
     const bearer = new BearerAuth({
-      ...{ accessTokens, sessions, apiKeys, tokenType, realm },
+      ...{ accessTokens, sessions, apiKeys, foreignUsers, tokenType, realm },
       admitUnverified: (exchange) => auth.rateLimiter.admit('invalidToken', toClient(exchange)),
+      audit: auth.audit,
+      monotonicClock: this.#monotonicClock,
     });
     // Not earlier, because ending a thread while `openAuth` hashes would abort the process.
     signal?.throwIfAborted();
@@ -193,7 +211,10 @@ export class App {
       random: this.#random,
       config: config.stream,
       access: {
-        user: (exchange) => bearer.authenticateUser(exchange),
+        verifyUser: async (exchange, token) => {
+          const verified = await bearer.verifyUser(exchange, token);
+          return () => bearer.findSession(verified);
+        },
         credential: (exchange) => bearer.parseCredential(exchange),
         findLiveSession: (sessionId) => auth.sessions.findLive(sessionId),
         checkTokenRate: (exchange, userId) =>
@@ -211,7 +232,20 @@ export class App {
     this.#closeStack.add('streaming', () => streaming.close());
 
     const certificate = await this.#openCertificate(wallClock);
-    this.#startBackgroundTasks(clock, auth, eventLog, streaming, warnings);
+    const cleanUpTasks = {
+      ...auth.cleanUpTasks,
+      ...streaming.cleanUpTasks,
+      disconnects: () => disconnects.sweep(),
+      idempotencyKeys: () => eventLog.sweepIdempotencyKeys(),
+      eventLog: () => eventLog.trim(),
+    };
+    const onTick = () => {
+      streaming.streams.tick();
+      issuers.refreshKeys();
+      warnings.report();
+      certificate?.tick();
+    };
+    this.#startBackgroundTasks(clock, cleanUpTasks, onTick);
 
     const connectionsMax = fitConnections(config.http.limits.connectionsMax, {
       files: readOpenFiles(),
@@ -237,6 +271,11 @@ export class App {
           stopSignal: this.#stopController.signal,
           authenticate: (exchange) => bearer.authenticateService(exchange, 'publish'),
           limits: { ...config.publish, linesBytesMax: config.eventLog.bytesMax },
+        }),
+        ...adminRoutes({
+          ...{ eventLog, tokens: streaming.tokens, disconnects, wallClock },
+          ...{ audit: auth.audit, toClient },
+          authenticate: (exchange, scope) => bearer.authenticateService(exchange, scope),
         }),
         ...this.#healthRoutes(db, auth),
         metricsRoute(metrics, (exchange) => bearer.authenticateService(exchange, 'metrics')),
@@ -276,27 +315,15 @@ export class App {
 
   #startBackgroundTasks(
     clock: DatabaseClock,
-    auth: Auth,
-    eventLog: EventLog,
-    streaming: Streaming,
-    warnings: WarningAggregator,
+    cleanUpTasks: Readonly<Record<string, () => Promise<number>>>,
+    onTick: () => void,
   ): void {
-    const tick = () => {
-      streaming.streams.tick();
-      warnings.report();
-      this.#certificate?.tick();
-    };
-    const tickTimer = setInterval(tick, tickMs).unref();
+    const tickTimer = setInterval(onTick, tickMs).unref();
     this.#closeStack.add('tick', () => clearInterval(tickTimer));
     const openFiles = new OpenFilesMonitor(this.#log);
     this.#closeStack.add('open files', () => openFiles.close());
     const cleanUp = CleanUp.start({
-      tasks: {
-        ...auth.cleanUpTasks,
-        ...streaming.cleanUpTasks,
-        idempotencyKeys: () => eventLog.sweepIdempotencyKeys(),
-        eventLog: () => eventLog.trim(),
-      },
+      tasks: cleanUpTasks,
       intervalMs: this.#config.cleanupIntervalMs,
       log: this.#log,
       isPaused: async () => {

@@ -6,6 +6,8 @@ const statusByName = {
   invalid_token: 401,
   expired_token: 401,
   insufficient_scope: 403,
+  user_not_allowed: 403,
+  key_in_browser: 403,
   not_found: 404,
   method_not_allowed: 405,
   request_timeout: 408,
@@ -66,4 +68,10 @@ export class Failure extends Error {
 /** Returns the `retry-after` header for a wait in ms. Spec: RFC 9110 §10.2.3 (whole seconds). */
 export function retryAfter(waitMs: number): { 'retry-after': string } {
   return { 'retry-after': String(Math.max(1, Math.ceil(waitMs / 1000))) };
+}
+
+/** Returns `too_many_requests` with the wait in `Retry-After` and `info.retryAfter`, in seconds. */
+export function tooManyRequests(message: string, waitMs: number): Failure {
+  const info = { retryAfter: Math.max(1, Math.ceil(waitMs / 1000)) };
+  return new Failure('too_many_requests', message, { info, retryAfterMs: waitMs });
 }

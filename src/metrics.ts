@@ -72,6 +72,12 @@ export class Metrics {
     'reason',
   );
 
+  readonly #jwksFetches = this.#counter(
+    'herald_jwks_fetches_total',
+    'Fetches of the keys (JWKS) of trusted issuers',
+    ...['issuer', 'outcome'],
+  );
+
   constructor() {
     this.contentType = this.#registry.contentType;
   }
@@ -87,6 +93,11 @@ export class Metrics {
 
   databaseFailed(reason: string): void {
     this.#databaseFailures.inc({ reason });
+  }
+
+  /** Counts a fetch by the number of the issuer in the settings, at most 20. */
+  jwksFetched(issuer: number, outcome: string): void {
+    this.#jwksFetches.inc({ issuer, outcome });
   }
 
   /** Counts an opened stream by the start that `stream.open` reports. */
@@ -164,8 +175,12 @@ export class Metrics {
     return Registry.merge([this.#registry, getProcessRegistry()]).metrics();
   }
 
-  #counter<Label extends string>(name: string, help: string, label: Label): Counter<Label> {
-    return new Counter({ name, help, labelNames: [label], registers: [this.#registry] });
+  #counter<Label extends string>(
+    name: string,
+    help: string,
+    ...labelNames: Label[]
+  ): Counter<Label> {
+    return new Counter({ name, help, labelNames, registers: [this.#registry] });
   }
 
   #gauge(name: string, help: string, read: () => number): void {

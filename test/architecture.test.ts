@@ -18,6 +18,7 @@ const layers: readonly (readonly string[])[] = [
   ['certificates', 'http', 'workers', 'db', 'events'],
   ['event-log'],
   ['auth', 'identity', 'stream'],
+  ['admin'],
   ['app', 'commands', 'signals'],
   ['server'],
 ];
@@ -26,6 +27,7 @@ const layers: readonly (readonly string[])[] = [
 const packageOwners: Readonly<Record<string, readonly string[]>> = {
   '@zxcvbn-ts/language-common': ['auth/passwords/common-passwords.ts'],
   argon2: ['auth/jobs.ts'],
+  jose: ['identity/issuers/jwt.ts'],
   jsonwebtoken: ['auth/access-token.ts', 'auth/jobs.ts'],
   mariadb: ['db/mariadb/mariadb.ts'],
   pino: ['logging/logger.ts'],

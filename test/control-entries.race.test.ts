@@ -4,7 +4,7 @@ import { PassThrough } from 'node:stream';
 import { type TestContext, test } from 'node:test';
 import { type AccountParts, withAccounts } from '../src/commands/accounts.js';
 import { loadConfig } from '../src/config/config.js';
-import { H2Client } from './support/clients/h2-client.js';
+import { H2Client, type H2Stream } from './support/clients/h2-client.js';
 import { skipFor } from './support/databases/new-database.js';
 import type { ServerDialect } from './support/databases/test-server.js';
 import { races, randomFrom } from './support/races.js';
@@ -54,7 +54,10 @@ const turnsMax = 40;
 /** Number of events that each publisher publishes after the end is acknowledged. */
 const eventsAfterEnd = 2;
 
-/** One run: ends sessions while events are published and a stream is opened, or revokes an API key. */
+/**
+ * One run: ends sessions, or disconnects a user, while events are published and a stream is opened, or revokes
+ * an API key or narrows its user prefix.
+ */
 class Race {
   readonly #name: string;
   readonly #user: RaceUser;
@@ -85,7 +88,9 @@ class Race {
 
   /** Returns the number of events that the stream received. */
   run(): Promise<number> {
-    return this.#random() < 0.25 ? this.#revokeKey() : this.#endSessions();
+    const choice = this.#random();
+    if (choice < 0.25) return this.#revokeKey();
+    return choice < 0.5 ? this.#disconnectUser() : this.#endSessions();
   }
 
   async #endSessions(): Promise<number> {
@@ -99,8 +104,38 @@ class Race {
       this.#end(bearer),
     ]);
 
-    await Promise.all([stream.ended(), late.ended()]); // Never resolves if a stream stays open.
-    for (const { events } of [stream, late]) {
+    await this.#assertNothingForbidden(stream, late);
+    return stream.ids.length;
+  }
+
+  /** Disconnects a user who has two tickets, one of which is being opened. A later ticket can be opened. */
+  async #disconnectUser(): Promise<number> {
+    const paths = await Promise.all([this.#mintTicket(), this.#mintTicket()]);
+    const stream = await this.#pickClient().openStream(paths[0]);
+    await stream.opening();
+
+    const [late] = await Promise.all([
+      this.#waitTurns().then(() => this.#pickClient().openStream(paths[1])),
+      this.#publishUntilEnded(),
+      this.#publishUntilEnded(),
+      this.#waitTurns().then(async () => {
+        await this.#ask('/v1/disconnect', { user: this.#user.userId }, 200);
+        this.#isEnded = true;
+      }),
+    ]);
+
+    await this.#assertNothingForbidden(stream, late);
+    for (const path of paths)
+      assert.equal((await this.#pickClient().openStream(path)).status, 401, this.#name);
+    const next = await this.#pickClient().openStream(await this.#mintTicket());
+    assert.equal(await next.outcome(), 'open', this.#name);
+    next.abort();
+    return stream.ids.length;
+  }
+
+  async #assertNothingForbidden(...streams: readonly H2Stream[]): Promise<void> {
+    await Promise.all(streams.map((stream) => stream.ended())); // Never resolves if a stream stays open.
+    for (const { events } of streams) {
       const data = events.map((event) => event.data);
       assert.deepEqual(
         data.filter((item) => this.#forbidden.has(item)),
@@ -109,10 +144,24 @@ class Race {
       );
     }
     assert.equal(this.#forbidden.size, 2 * eventsAfterEnd);
-    return stream.ids.length;
   }
 
-  /** Revokes an API key during an NDJSON request whose body ends before or after the revocation. */
+  /** Mints a ticket and returns the path of its stream. */
+  async #mintTicket(): Promise<string> {
+    const { streamToken } = await this.#ask('/v1/tickets', { user: this.#user.userId }, 200);
+    return `/stream/live/${streamToken}`;
+  }
+
+  async #ask(path: string, json: object, expectedStatus: number) {
+    const { status, body, text } = await this.#pickClient().ask('POST', path, {
+      bearer: this.#apiKey,
+      json,
+    });
+    assert.equal(status, expectedStatus, text);
+    return body;
+  }
+
+  /** Revokes or limits an API key during an NDJSON request whose body ends before or after that. */
   async #revokeKey(): Promise<number> {
     const stream = await this.#pickClient().listenAs(await this.#login());
     const { key, id } = await this.#admin.apiKeys.create({
@@ -124,11 +173,13 @@ class Race {
     const headers = { 'content-type': 'application/x-ndjson' };
     const answering = this.#pickClient().ask('POST', '/events', { bearer: key, headers, body });
     body.write(`${JSON.stringify(this.#createEvent('line'))}\n`);
+    const isRevocation = this.#random() < 0.5;
     let wasRevokedBefore = false;
 
     await Promise.all([
       this.#waitTurns().then(async () => {
-        await this.#admin.apiKeys.revoke(id);
+        const { apiKeys } = this.#admin;
+        await (isRevocation ? apiKeys.revoke(id) : apiKeys.change(id, { userPrefix: 'shop:' }));
         this.#isEnded = true;
       }),
       this.#waitTurns().then(() => {
@@ -146,7 +197,7 @@ class Race {
     const arrived = lines.filter((line) => stream.dataByType('message').includes(line));
     assert.deepEqual(arrived, lines.slice(0, Number(published)), this.#name);
     assert.equal(arrived.length === 2, status === 201, this.#name);
-    if (wasRevokedBefore) assert.equal(status, 401, this.#name);
+    if (wasRevokedBefore) assert.equal(status, isRevocation ? 401 : 503, this.#name);
     stream.abort();
     return stream.ids.length;
   }
@@ -188,9 +239,7 @@ class Race {
     this.#published += 1;
     const data = `${this.#name}:${this.#published}`;
     const json = { ...this.#createEvent(data), ...extraFields };
-    const options = { bearer: this.#apiKey, json };
-    const { status, text } = await this.#pickClient().ask('POST', '/events', options);
-    assert.equal(status, 201, text);
+    await this.#ask('/events', json, 201);
     return data;
   }
 
@@ -220,7 +269,7 @@ class Race {
 for (const dialect of ['sqlite', 'postgres', 'mariadb', 'mysql'] as const) {
   const skip = await skipFor(dialect);
 
-  test(`${dialect}: an event published after the acknowledged end of a session or API key is not delivered`, {
+  test(`${dialect}: an event published after the acknowledged end of a session, user or API key is not delivered`, {
     skip,
   }, async (t) => {
     const { env, apiKey, urls } = await (dialect === 'sqlite'

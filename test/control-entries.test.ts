@@ -203,6 +203,36 @@ for (const dialect of ['sqlite', 'postgres', 'mariadb', 'mysql'] as const) {
       assert.equal(stream.dataByType('message').includes('after'), false);
     });
 
+    await t.test('an API key whose user prefix was narrowed publishes to nobody else', async () => {
+      const { stream } = await openStreamElsewhere(scenario);
+      const { key } = await scenario.runAdmin(({ apiKeys }) =>
+        apiKeys.create({ name: 'shop', scopes: ['publish'] }),
+      );
+      recordSecret(key);
+      const lines = new PassThrough();
+      const headers = { 'content-type': 'application/x-ndjson' };
+      const answering = one.ask('POST', '/events', { bearer: key, headers, body: lines });
+      const toJson = (data: string) => ({ to: { users: [scenario.userIds.ada] }, data });
+      lines.write(`${JSON.stringify(toJson('before'))}\n`);
+      await stream.until(() => stream.dataByType('message').includes('before') || undefined);
+
+      await scenario.runAdmin(({ apiKeys }) => apiKeys.change('shop', { userPrefix: 'shop:' }));
+      lines.end(JSON.stringify(toJson('after')));
+      const { status, body, headers: answered } = await answering;
+      const retried = await two.ask('POST', '/events', { bearer: key, json: toJson('after') });
+      const json = { ...toJson('after'), volatile: true };
+      const volatile = await two.ask('POST', '/events', { bearer: key, json });
+      await publish(scenario, two, 'last');
+      await stream.until(() => stream.dataByType('message').at(-1) === 'last' || undefined);
+
+      assert.deepEqual([status, body['name']], [503, 'service_unavailable']);
+      assert.deepEqual(body['info'], { published: 1 });
+      assert.equal(answered['retry-after'], '1');
+      for (const answer of [retried, volatile])
+        assert.deepEqual([answer.status, answer.body['name']], [403, 'user_not_allowed']);
+      assert.deepEqual(stream.dataByType('message'), ['before', 'last']);
+    });
+
     await t.test('a volatile event after a logout does not reach the stream', async () => {
       const { accessToken, stream } = await openStreamElsewhere(scenario);
 

@@ -29,7 +29,7 @@ if (typeof server !== 'string') {
 }
 
 const access: StreamAccess = {
-  user: async () => ({ userId: '1', sessionId: 's', sessionExpiresAt: 0 }),
+  verifyUser: () => Promise.reject(new Error('not used in these tests')),
   credential: () => '',
   findLiveSession: async () => undefined,
   checkTokenRate() {},
@@ -176,7 +176,7 @@ describe('postgres notifications', { skip }, () => {
         random: Math.random,
         monotonicClock: Date.now,
       },
-      ...{ metrics: new Metrics(), access, appendControlEntries: async () => {} },
+      ...{ metrics: new Metrics(), access, appendControlEntries: async () => 0 },
     });
 
     await assert.rejects(starting, /processes/);

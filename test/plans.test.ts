@@ -9,8 +9,8 @@ import { ApiKeys, publisherKeys } from '../src/identity/api-keys.js';
 import { silentLogger } from '../src/logging/logger.js';
 import { ClusterSync } from '../src/stream/cluster-sync.js';
 import { Registry } from '../src/stream/registry.js';
-import { StreamTokens } from '../src/stream/stream-token.js';
-import { TokenHolders } from '../src/stream/token-holders.js';
+import { StreamTokens } from '../src/stream/tokens/stream-token.js';
+import { TokenHolders } from '../src/stream/tokens/token-holders.js';
 import { UserCount } from '../src/stream/user-count.js';
 import { testOnDialects } from './support/databases/dialects.js';
 import { databaseFor } from './support/databases/embedded.js';
@@ -67,6 +67,7 @@ async function exerciseAuth(t: TestContext, db: Database): Promise<void> {
   });
   const { key } = await keys.create({ name: 'plans', scopes: ['publish'] });
   await keys.verify(key);
+  await keys.change('plans', { userPrefix: 'shop:', expiresAt: null, rate: '100/1000' });
   await keys.revoke('plans');
 }
 
@@ -83,7 +84,7 @@ async function exerciseStreams(db: Database): Promise<void> {
   );
   const userId = String(user?.id);
   const sessionId = fakeHex('a session', 32);
-  const mint = () => tokens.mint({ userId, sessionId, beginning: 'e1-1' });
+  const mint = () => tokens.mint({ userId, sessionId, beginning: 'e1-1', mintedSeq: 0 });
   for (let count = 0; count < 11; count += 1) await mint();
   const token = await mint();
   for (const streamId of ['c1', 'c2']) {
@@ -128,8 +129,8 @@ async function exerciseLog(db: Database): Promise<void> {
       values (${keyId}, 'publisher', 'none', 'publish', 0)`,
   );
   const idempotency = { key: 'key', bodyHash: fakeHex('body', 64) };
-  await log.append({ events: [event, event], idempotency, keyId });
-  await store.readPublishSnapshot(keyId);
+  await log.append({ events: [event, event], idempotency, publisher: { keyId } });
+  await store.readPublishSnapshot({ keyId });
   await log.catchUp();
   const audiences = ['all', 'u:1', 's:1'];
   await store.readAll({ after: 19_990, upTo: 20_000 }, 1e6);

@@ -44,6 +44,7 @@ test('the commands and snippets of the README work as written', { skip: noCurl }
 
     assert.equal(publishing.code, 0, publishing.err);
     assert.match(publishing.out, /\{"id":"[^"]+-\d+"\}/);
+    assert.match(publishing.out, /event: order\.shipped\ndata: \{"order":17\}\nid: .+-\d+\n/);
     assert.match(publishing.out, /\bada\b[\s\S]*Lovelace/);
     assert.match(publishing.out, /\bhk_[0-9a-f]{16}_[\w-]{43}\b/);
     await waitForOutput(stream, /^event: greeting\ndata: \{"hello":"world"\}\nid: .+-\d+\n\n/m);

@@ -6,6 +6,7 @@ import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { createSelfSigned } from '../src/certificates/self-signed.js';
 import { loadConfig } from '../src/config/config.js';
+import { Failure } from '../src/errors.js';
 import { controlEntryAppender, openEventLog } from '../src/event-log/open.js';
 import { HttpServer } from '../src/http/server.js';
 import { publisherKeys } from '../src/identity/api-keys.js';
@@ -57,11 +58,13 @@ async function openServer(t: TestContext) {
     metrics: new Metrics(),
     warnings,
     access: {
-      user: async ({ headers }) => {
-        const session = await sessions.findLive(headers['x-session'] ?? '');
-        const { userId = '', id: sessionId = '', expiresAt: sessionExpiresAt = 0 } = session ?? {};
-        return { userId, sessionId, sessionExpiresAt };
-      },
+      verifyUser:
+        async ({ headers }) =>
+        async () => {
+          const session = await sessions.findLive(headers['x-session'] ?? '');
+          if (session !== undefined) return { ...session, isForeign: false };
+          throw new Failure('invalid_token', 'The session has ended');
+        },
       credential: () => '',
       findLiveSession: (id) => sessions.findLive(id),
       checkTokenRate() {},

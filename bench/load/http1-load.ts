@@ -10,12 +10,12 @@ export interface Http1LoadPlan {
   readonly seconds: number;
   readonly connections: number;
   /**
-   * With `same`, every request has the first body. With `refresh`, each body is sent once: first these
+   * With `turn`, the bodies are sent in turn, like the headers. With `refresh`, each body is sent once: first these
    * bodies, then bodies with the refresh tokens of the responses. `refresh` needs more bodies than
    * connections, because autocannon also prepares requests that it does not send.
    */
   readonly firstBodies: readonly string[];
-  readonly nextBody: 'same' | 'refresh';
+  readonly nextBody: 'turn' | 'refresh';
 }
 
 export interface Http1LoadResult {
@@ -29,7 +29,6 @@ export interface Http1LoadResult {
 export async function runHttp1Load(plan: Http1LoadPlan): Promise<Http1LoadResult> {
   const { port, path, seconds, nextBody, connections } = plan;
   const bodies = [...plan.firstBodies];
-  const [firstBody] = bodies;
   let sentCount = 0;
   const result = await autocannon({
     url: `https://127.0.0.1:${port}`,
@@ -47,11 +46,12 @@ export async function runHttp1Load(plan: Http1LoadPlan): Promise<Http1LoadResult
             ...clientHeaders,
             ...unusedAddressHeader(),
           };
+          const body = nextBody === 'turn' ? bodies[sentCount % bodies.length] : bodies.shift();
           sentCount += 1;
-          return { ...request, headers, body: nextBody === 'same' ? firstBody : bodies.shift() };
+          return { ...request, headers, body };
         },
         onResponse(status, body) {
-          if (nextBody === 'same' || status !== 200) return;
+          if (nextBody === 'turn' || status !== 200) return;
           const token = (JSON.parse(body) as { refreshToken: string }).refreshToken;
           bodies.push(JSON.stringify({ token }));
         },

@@ -36,6 +36,8 @@ interface ServerUnderTest {
    * responses of the previous run may be lost.
    */
   takeUnusedTokens(): Promise<readonly string[]>;
+  /** An API key with the scope `tickets`. Only Herald has one. */
+  readonly apiKey?: string;
 }
 
 interface Run {
@@ -46,12 +48,12 @@ interface Run {
 
 const paths = ['/stream/token', '/token'] as const;
 
-type Path = (typeof paths)[number];
+type Path = (typeof paths)[number] | '/v1/tickets';
 
 export const subject: Subject = {
   name: 'requests',
-  about: '/stream/token and /token per second on PostgreSQL, against the Express example',
-  seconds: 120,
+  about: '/stream/token and /token per second on PostgreSQL, against the Express example; tickets',
+  seconds: 150,
   profile: { operation: 'request', flameGraphRun: 'Herald, /stream/token' },
   // The CPU of Express depends on other load: within a day the ratio varied from 0.13 to 0.37.
   isTooNoisyForSmoke: true,
@@ -96,6 +98,13 @@ export const subject: Subject = {
       );
       figures.push(...buildFigures(path, rows, runs));
     }
+    bench.print('/v1/tickets');
+    await herald('/v1/tickets');
+    const { tickets, tokens } = await bench.runInterleaved(
+      { tickets: () => herald('/v1/tickets') },
+      { tokens: () => herald('/stream/token') },
+    );
+    figures.push(buildTicketFigure(rows, tickets, tokens));
     if (bench.isShort) return figures;
     if (isInstalled('h2load')) figures.push(...(await measureOverH2(bench, heraldServer, rows)));
     else bench.print('h2load is not installed; bench/tools.sh installs it');
@@ -138,6 +147,16 @@ function buildFigures(
       `while asked for ${path}`,
     ),
   ];
+}
+
+function buildTicketFigure(rows: number, tickets: readonly Run[], tokens: readonly Run[]): Figure {
+  return figure({
+    subject: 'requests',
+    parameters: { connections: connectionCount, rows, protocol: 'http/1.1' },
+    ...{ what: '/v1/tickets a second', unit: '/s', runs: tickets.map((run) => run.perSecond) },
+    reference: { what: 'as /stream/token', runs: tokens.map((run) => run.perSecond) },
+    goal: { on: 'ratio', is: '>=', bound: 0.9 },
+  });
 }
 
 /**
@@ -200,6 +219,8 @@ function createLoadRun(
     const { name, child, accessTokens } = server;
     const isRefresh = path === '/token';
     const tokens = isRefresh ? await server.takeUnusedTokens() : [''];
+    const isTicket = path === '/v1/tickets';
+    const bearers = isTicket ? [server.apiKey ?? ''] : accessTokens;
     let perSecond = 0;
     const { cpuMicrosPerOperation, loopDelayP99Ms } = await bench.measureServer(
       child,
@@ -209,10 +230,12 @@ function createLoadRun(
           ...{ port: child.port, path, seconds },
           headers: isRefresh
             ? [{}]
-            : accessTokens.map((token) => ({ authorization: `Bearer ${token}` })),
+            : bearers.map((token) => ({ authorization: `Bearer ${token}` })),
           connections: connectionCount,
-          firstBodies: tokens.map((token) => JSON.stringify({ token })),
-          nextBody: isRefresh ? 'refresh' : 'same',
+          firstBodies: isTicket
+            ? accessTokens.map((_, index) => JSON.stringify({ user: `shop:${index}` }))
+            : tokens.map((token) => JSON.stringify({ token })),
+          nextBody: isRefresh ? 'refresh' : 'turn',
         });
         if (refusedCount > 0)
           throw new Error(`Cannot measure ${path}: ${refusedCount} requests were refused`);
@@ -243,11 +266,15 @@ async function openHerald(
   const db = await PostgresDatabase.open(options);
   const members = await insertMembers(db, { memberCount: rows, passwordHash: 'none' });
   await db.close();
+  const keyArguments = ['--name', 'bench', '--scope', 'tickets', '--user-prefix', 'shop:'];
+  const [apiKey = ''] =
+    runCommand(bench.build, ['key', 'create', ...keyArguments], settings).match(/hk_[\w-]+/) ?? [];
   const child = await bench.use(startHerald(bench.build, settings));
   let usedCount = 0;
   return {
     name: 'Herald',
     child,
+    apiKey,
     accessTokens: members.map(({ accessToken }) => accessToken),
     async takeUnusedTokens() {
       usedCount += tokensPerRun;

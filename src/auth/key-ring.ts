@@ -8,6 +8,7 @@ import {
   type KeyObject,
 } from 'node:crypto';
 import type { Algorithm } from '../config/config.js';
+import { canVerify, keyRequirement, splitPublicPems } from '../config/public-keys.js';
 import { findWeakness } from '../config/secret-strength.js';
 
 export interface KeyRingOptions {
@@ -48,11 +49,6 @@ export interface KeyRing {
 }
 
 const previousMax = 3;
-const curveByAlgorithm: Readonly<Record<string, string>> = {
-  ES256: 'prime256v1',
-  ES384: 'secp384r1',
-  ES512: 'secp521r1',
-};
 
 /**
  * Creates a key ring: the signing key, and up to 3 previous keys that still verify. All keys are used
@@ -120,17 +116,16 @@ function loadKeyPairs({
   }
   const key = parseKey(createPrivateKey, privateKeyPem, 'the private key');
   const current = loadPublicKey(algorithm, createPublicKey(key));
-  const previous = splitPublicPems(previousPublicKeysPem).map((pem) =>
+  const previous = parsePreviousPems(previousPublicKeysPem).map((pem) =>
     loadPublicKey(algorithm, parseKey(createPublicKey, pem, 'a previous public key')),
   );
   return { signingKey: { ...current, key }, verifyingKeys: [current, ...previous] };
 }
 
-function splitPublicPems(text: string | undefined): readonly string[] {
+function parsePreviousPems(text: string | undefined): readonly string[] {
   if (text === undefined) return [];
-  const pems = text.match(/-----BEGIN PUBLIC KEY-----[^-]+-----END PUBLIC KEY-----/g) ?? [];
-  const otherText = pems.reduce((left, pem) => left.replace(pem, ''), text);
-  if (pems.length === 0 || otherText.includes('-----BEGIN')) {
+  const pems = splitPublicPems(text);
+  if (pems === undefined) {
     throw new Error('Cannot make key ring: previous public keys must be "BEGIN PUBLIC KEY" blocks');
   }
   return pems;
@@ -145,16 +140,8 @@ function parseKey(read: (pem: string) => KeyObject, pem: string, what: string): 
 }
 
 function loadPublicKey(algorithm: Algorithm, key: KeyObject): VerifyingKey {
-  const { asymmetricKeyType: type, asymmetricKeyDetails: details = {} } = key;
-  const curve = curveByAlgorithm[algorithm];
-  const isMatching =
-    curve === undefined
-      ? type === 'rsa' && (details.modulusLength ?? 0) >= 2048
-      : type === 'ec' && details.namedCurve === curve;
-  if (!isMatching) {
-    const wanted =
-      curve === undefined ? 'an RSA key of 2048 bits or more' : `an EC key on ${curve}`;
-    throw new Error(`Cannot make key ring: ${algorithm} needs ${wanted}`);
+  if (!canVerify(algorithm, key)) {
+    throw new Error(`Cannot make key ring: ${algorithm} needs ${keyRequirement(algorithm)}`);
   }
   return { id: thumbprint(key), algorithm, key };
 }

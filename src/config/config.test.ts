@@ -326,7 +326,7 @@ const durationMaxMs: Readonly<Record<string, number>> = {
     EVENT_LOG_MAX_AGE: 36_525 * day,
     EVENT_LOG_MIN_AGE: 36_525 * day,
   },
-  ...{ LOGIN_MAX_DELAY: 36_525 * day },
+  ...{ LOGIN_MAX_DELAY: 36_525 * day, TRUSTED_TOKEN_MAX_LIFE: 30 * day },
 };
 const allMaxima = Object.fromEntries(
   Object.entries(durationMaxMs).map(([name, ms]) => [name, String(ms)]),
@@ -346,7 +346,7 @@ for (const [name, ms] of Object.entries(durationMaxMs)) {
 
 test('every setting in milliseconds has a tested maximum', () => {
   const durations =
-    /(TIMEOUT|EXPIRES_IN|INTERVAL|DELAY|WINDOW|_AGE|GRACE|TOLERANCE|HEARTBEAT|RETRY)$/;
+    /(TIMEOUT|EXPIRES_IN|INTERVAL|DELAY|WINDOW|_AGE|GRACE|TOLERANCE|HEARTBEAT|RETRY|LIFE)$/;
 
   const names = settingNames().filter((name) => durations.test(name));
 

@@ -17,6 +17,7 @@ import {
 import { findWeakness, secretBytesMin } from './secret-strength.js';
 import { findConflicts } from './setting-conflicts.js';
 import { findUnknown } from './setting-typos.js';
+import { readTrustedIssuers } from './trusted-issuers.js';
 
 export const dialects = ['sqlite', 'postgres', 'mariadb', 'mysql'] as const;
 
@@ -124,6 +125,10 @@ function readSettings(reader: EnvReader, heapBytesMax: number) {
     },
     database: readDatabase(reader, dataFolder),
     accessToken: readAccessToken(reader, production),
+    trustedIssuers: {
+      issuers: readTrustedIssuers(reader, 'TRUSTED_ISSUERS_FILE'),
+      tokenLifeMaxMs: reader.integer('TRUSTED_TOKEN_MAX_LIFE', day, { min: 1000, max: 30 * day }),
+    },
     session: {
       idleMs: reader.span('REFRESH_TOKEN_EXPIRES_IN', 30 * day, { min: 1000 }),
       absoluteMs: reader.span('REFRESH_TOKEN_ABSOLUTE_EXPIRES_IN', 90 * day, { min: 1000 }),

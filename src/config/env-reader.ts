@@ -97,6 +97,11 @@ export class EnvReader {
     const path = this.optional(name);
     if (path === undefined) return undefined;
     this.paths.set(name, path);
+    return this.fileAt(path, name);
+  }
+
+  /** Returns the content of a file. `name` is the setting or field that names it. */
+  fileAt(path: string, name: string): string | undefined {
     try {
       return this.#readFile(path);
     } catch (cause) {

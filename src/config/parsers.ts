@@ -1,4 +1,4 @@
-import type { Rate } from '../util/token-bucket.js';
+import { parseRate as parseRateText, type Rate } from '../util/token-bucket.js';
 import type { EnvReader } from './env-reader.js';
 import { findPattern } from './secret-strength.js';
 
@@ -16,12 +16,10 @@ export function parseName(reader: EnvReader, name: string, production: boolean):
 }
 
 export function parseRate(reader: EnvReader, name: string, defaultValue: string): Rate {
-  const given = /^([1-9]\d{0,8})\/([1-9]\d{0,8})$/.exec(reader.text(name, defaultValue));
-  const [count = 0, perMs = 0] = given?.slice(1).map(Number) ?? [];
-  if (given === null) {
-    reader.problems.push(`${name} must be <count>/<milliseconds>, such as ${defaultValue}`);
-  }
-  return { count, perMs };
+  const rate = parseRateText(reader.text(name, defaultValue));
+  if (rate !== undefined) return rate;
+  reader.problems.push(`${name} must be <count>/<milliseconds>, such as ${defaultValue}`);
+  return { count: 0, perMs: 0 };
 }
 
 /** Parses the scheme of an Authorization header. Spec: RFC 9110 §11.1 (a token). */

@@ -2,6 +2,8 @@ import { isIPv4 } from 'node:net';
 
 /** The settings of a `Config` that are validated together. */
 interface Settings {
+  readonly accessToken: { readonly issuer: string };
+  readonly trustedIssuers: { readonly issuers: readonly { readonly issuer: string }[] };
   readonly session: { readonly absoluteMs: number; readonly idleMs: number };
   readonly stream: {
     readonly heartbeatMs: number;
@@ -36,7 +38,8 @@ type Env = Readonly<Record<string, string | undefined>>;
 
 /** Returns the problems of settings that are valid alone but conflict with each other. */
 export function findConflicts(settings: Settings, env: Env): string[] {
-  const { session, stream, publish, database, http, authThreads } = settings;
+  const { accessToken, trustedIssuers, session, stream, publish, database, http, authThreads } =
+    settings;
   const problems: string[] = [];
   // Hashes run in libuv's pool. If they filled it, file access and DNS would wait for them.
   const poolThreads = getPoolThreads(env['UV_THREADPOOL_SIZE']);
@@ -48,6 +51,11 @@ export function findConflicts(settings: Settings, env: Env): string[] {
   }
   if (database.server.ssl && database.server.host.startsWith('/')) {
     problems.push('DB_SSL=verify cannot be combined with a socket in DB_HOST');
+  }
+  if (trustedIssuers.issuers.some(({ issuer }) => issuer === accessToken.issuer)) {
+    problems.push(
+      'TRUSTED_ISSUERS_FILE must not list ACCESS_TOKEN_ISSUER, the issuer of the tokens of Herald itself',
+    );
   }
   if (session.absoluteMs < session.idleMs) {
     problems.push('REFRESH_TOKEN_ABSOLUTE_EXPIRES_IN must not be below REFRESH_TOKEN_EXPIRES_IN');

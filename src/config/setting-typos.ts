@@ -2,7 +2,7 @@ type Env = Readonly<Record<string, string | undefined>>;
 
 /** Prefixes of settings that hardly any other program uses. */
 const distinctivePrefixes =
-  /^(ACCESS_TOKEN|REFRESH_TOKEN|TOKEN_IP|STREAM|EVENT_LOG|ARGON2|DB|LOGIN|AUTH_QUEUE)_|^PASSWORD_PEP|^TRUST_PROX/;
+  /^(ACCESS_TOKEN|REFRESH_TOKEN|TOKEN_IP|STREAM|EVENT_LOG|ARGON2|DB|LOGIN|AUTH_QUEUE)_|^TRUSTED_(ISSUER|TOKEN)|^PASSWORD_PEP|^TRUST_PROX/;
 
 /** Shorter settings (PORT, HOST, TLS) have no typos: other programs use names such as POST. */
 const settingLengthMin = 8;
@@ -21,18 +21,22 @@ export function findUnknown(env: Env, settings: readonly string[]): string[] {
   });
 }
 
-/**
- * Returns the setting of which a name is a typo: in lower case, or one letter wrong, missing, extra or swapped with its
- * neighbour, or two such errors in a name of ten letters or more.
- */
 function findMeant(name: string, settings: readonly string[]): string | undefined {
+  const longSettings = settings.filter((setting) => setting.length >= settingLengthMin);
+  return findNearest(name.toUpperCase(), longSettings);
+}
+
+/**
+ * Returns the candidate of which a name is a typo: one letter wrong, missing, extra or swapped with its neighbour,
+ * or two such errors in a name of ten letters or more.
+ */
+export function findNearest(name: string, candidates: readonly string[]): string | undefined {
   const distanceMax = name.length < 10 ? 1 : 2;
-  return settings
-    .filter((setting) => setting.length >= settingLengthMin)
-    .filter((setting) => Math.abs(setting.length - name.length) <= distanceMax)
-    .map((setting) => ({ setting, distance: editDistance(name.toUpperCase(), setting) }))
+  return candidates
+    .filter((candidate) => Math.abs(candidate.length - name.length) <= distanceMax)
+    .map((candidate) => ({ candidate, distance: editDistance(name, candidate) }))
     .filter(({ distance }) => distance <= distanceMax)
-    .sort((a, b) => a.distance - b.distance)[0]?.setting;
+    .sort((a, b) => a.distance - b.distance)[0]?.candidate;
 }
 
 /** Whether this is a host or port variable that Kubernetes or Docker sets for a linked service, such as `db`. */

@@ -9,7 +9,14 @@ import { SharedCall } from '../util/shared-call.js';
 import { AppendQueue } from './append-queue.js';
 import { type EventSubscriber, LogDelivery } from './log-delivery.js';
 import { LogPoller } from './log-poller.js';
-import type { AppendRequest, LoggableEvent, LogState, LogStore } from './log-store.js';
+import type {
+  AppendRequest,
+  KeyRefusal,
+  LoggableEvent,
+  LogState,
+  LogStore,
+  Publisher,
+} from './log-store.js';
 import { encodeEvent, isExpired } from './logged-event.js';
 import type { ReadRequest } from './recent-events.js';
 import { ResumeResolver, type StartRequest, type StreamStart } from './resume-resolver.js';
@@ -116,8 +123,7 @@ export class EventLog {
    * the id of each event once all appended events are durable, and null for each volatile event.
    * Events published earlier under the same idempotency key, of the request or of their own, are not
    * published again. The key of a request has no effect when all events are volatile. Volatile events
-   * are dropped if the store fails after the other events were appended. `keyId` is the id of the
-   * publisher's API key.
+   * are dropped if the store fails after the other events were appended.
    *
    * Throws the same errors as `append`. After `service_unavailable` the appended events may still be
    * stored and delivered; after the other errors nothing is published.
@@ -125,13 +131,13 @@ export class EventLog {
   async publish(
     events: readonly NewEvent[],
     idempotency: AppendRequest['idempotency'],
-    keyId?: string,
+    publisher?: Publisher,
   ): Promise<readonly (string | null)[]> {
     const logged = events.filter((event) => !event.volatile);
     const { ids, isRepeated } =
       logged.length === 0
-        ? await this.#prepareVolatile(keyId)
-        : await this.append({ events: logged, idempotency, keyId });
+        ? await this.#prepareVolatile(publisher)
+        : await this.append({ events: logged, idempotency, publisher });
     const isRepeatedRequest = idempotency !== undefined && isRepeated;
     const volatileEvents = isRepeatedRequest ? [] : events.filter((event) => event.volatile);
     if (volatileEvents.length > 0) await this.#delivery.deliverVolatile(volatileEvents);
@@ -141,13 +147,14 @@ export class EventLog {
 
   /**
    * Appends events and returns their ids once they are durable. Throws `conflict` when an idempotency
-   * key was used for another body, `invalid_token` when the API key is revoked, and
-   * `service_unavailable` when too many events are waiting or the store does not respond.
+   * key was used for another body, `invalid_token` when the API key is revoked, `expired_token` when it has
+   * expired, and `service_unavailable` when its user prefix has changed, too many events are waiting or the
+   * store does not respond.
    */
   async append(request: AppendRequest): Promise<AppendResult> {
     const outcome = await this.#queue.append(request);
     if (outcome.kind === 'conflict') throw createKeyConflict(outcome.event);
-    if (outcome.kind === 'revoked') throw createRevokedKeyFailure();
+    if (!('seqs' in outcome)) throw createKeyRefusal(outcome.kind);
     const ids = outcome.seqs.map((seq) => this.format(seq));
     return { ids, isRepeated: outcome.kind === 'repeated' };
   }
@@ -248,12 +255,12 @@ export class EventLog {
 
   /**
    * Applies every entry up to the stored head, so that the volatile events delivered afterwards do not
-   * reach a stream that should have ended. Throws `invalid_token` when the API key is revoked, and
+   * reach a stream that should have ended. Throws the same errors as `append` for a refused API key, and
    * `service_unavailable` when the store does not respond.
    */
-  async #prepareVolatile(keyId: string | undefined): Promise<AppendResult> {
-    const { seq, isRevoked } = await this.#store.readPublishSnapshot(keyId);
-    if (isRevoked) throw createRevokedKeyFailure();
+  async #prepareVolatile(publisher: Publisher | undefined): Promise<AppendResult> {
+    const { seq, refusal } = await this.#store.readPublishSnapshot(publisher);
+    if (refusal !== undefined) throw createKeyRefusal(refusal);
     if (this.head < seq) await this.catchUp();
     if (this.head < seq) {
       const message = 'Cannot publish: the head of the event log is uncertain';
@@ -290,8 +297,13 @@ function createKeyConflict(event: LoggableEvent | undefined): Failure {
   });
 }
 
-function createRevokedKeyFailure(): Failure {
-  return new Failure('invalid_token', 'Cannot publish: the API key is revoked');
+function createKeyRefusal(refusal: KeyRefusal): Failure {
+  if (refusal === 'revoked')
+    return new Failure('invalid_token', 'Cannot publish: the API key is revoked');
+  if (refusal === 'expired')
+    return new Failure('expired_token', 'Cannot publish: the API key is expired');
+  const message = 'Cannot publish: the user prefix of the API key has changed meanwhile';
+  return new Failure('service_unavailable', message, { retryAfterMs: 1000 });
 }
 
 function lastSeq(items: readonly { readonly seq: number }[], fallback: number): number {

@@ -18,17 +18,27 @@ export interface LoggedControlEntry {
 /** An entry of the event log: an event or a control entry. Each has a sequence number. */
 export type LogEntry = LoggedEvent | LoggedControlEntry;
 
+/** The API key with which a request publishes, and the limit that its events were checked against. */
+export interface Publisher {
+  readonly keyId: string;
+  /** The ids of all recipients begin with this text; undefined, like `''`, stands for any recipient. */
+  readonly userPrefix?: string | undefined;
+}
+
+/**
+ * Why an API key may not publish: it is revoked, it has expired, or its user prefix is no longer the one that
+ * the events were checked against.
+ */
+export type KeyRefusal = 'revoked' | 'expired' | 'limits_changed';
+
 /** Events that are written in one transaction. Either all or none of the new ones are written. */
 export interface AppendRequest {
   /** An event with its own idempotency key is written only if no earlier event had that key. */
   readonly events: readonly LoggableEvent[];
   /** The idempotency key of the request. If it is set, no event has its own key. */
   readonly idempotency: IdempotencyKey | undefined;
-  /**
-   * Id of the publishing API key. Idempotency keys are separate for each API key. If the API key is
-   * revoked, nothing is written.
-   */
-  readonly keyId?: string | undefined;
+  /** Idempotency keys are separate for each API key. If the API key is refused, nothing is written. */
+  readonly publisher?: Publisher | undefined;
 }
 
 /** The outcome of a request whose events are all in the event log. */
@@ -48,8 +58,8 @@ export interface AppendConflict {
   readonly event: LoggableEvent | undefined;
 }
 
-/** `revoked`: nothing was appended, because the API key is revoked. */
-export type AppendOutcome = AppendedEvents | AppendConflict | { readonly kind: 'revoked' };
+/** With a `KeyRefusal`, nothing was appended. */
+export type AppendOutcome = AppendedEvents | AppendConflict | { readonly kind: KeyRefusal };
 
 export interface NumberedEvent {
   readonly seq: number;
@@ -60,7 +70,8 @@ export interface NumberedEvent {
 export interface PublishSnapshot {
   /** The head. All entries up to it must be applied before the volatile events are delivered. */
   readonly seq: number;
-  readonly isRevoked: boolean;
+  /** Why the API key may not publish. */
+  readonly refusal: KeyRefusal | undefined;
 }
 
 export interface LogState {
@@ -146,8 +157,8 @@ export interface LogStore {
    * in the order of sequence numbers.
    */
   append(requests: readonly AppendRequest[]): Promise<readonly AppendOutcome[]>;
-  /** Reads the head, and whether the API key is revoked, in one snapshot. */
-  readPublishSnapshot(keyId: string | undefined): Promise<PublishSnapshot>;
+  /** Reads the head, and whether the API key may publish, in one snapshot. */
+  readPublishSnapshot(publisher: Publisher | undefined): Promise<PublishSnapshot>;
   /** Reads the next events for these audiences in a range, in sequence order. */
   read(audiences: readonly Audience[], range: SeqRange, limits: PageLimits): Promise<StoredPage>;
   /**

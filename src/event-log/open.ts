@@ -1,5 +1,5 @@
 import type { Config } from '../config/config.js';
-import type { Database } from '../db/database.js';
+import { type Database, sql } from '../db/database.js';
 import type { ControlEntry } from '../events/control-entry.js';
 import type { Logger } from '../logging/logger.js';
 import { EventLog } from './event-log.js';
@@ -37,15 +37,18 @@ export async function openEventLog(parts: EventLogParts): Promise<EventLog> {
 /**
  * Returns a function that appends control entries in a transaction `tx` of this database. Call the
  * function after everything else in the transaction that may wait for a lock. It needs no open
- * `EventLog`, so commands can use it while a server runs.
+ * `EventLog`, so commands can use it while a server runs. It resolves to the number of the last entry.
  */
 export function controlEntryAppender(
   db: Database,
   wallClock: () => number,
-): (tx: Database, entries: readonly ControlEntry[]) => Promise<void> {
+): (tx: Database, entries: readonly ControlEntry[]) => Promise<number> {
   const { notifier } = db;
   return (tx, entries) => appendControlEntries(tx, entries, { wallClock, notifier });
 }
+
+/** Selects the number of the newest entry of the event log, as part of another query. */
+export const headSeq = sql`(select seq from log_head where id = 1)`;
 
 /**
  * Writes `bytes` of data to a row that no reader sees. Rejects when the database cannot be written.

@@ -1,11 +1,12 @@
 import { Failure } from '../errors.js';
 import { hashBody, isIdempotencyKey } from '../events/idempotency-key.js';
-import { parsePublishRequest } from '../events/publish-request.js';
+import { type PublishLimits, parsePublishRequest } from '../events/publish-request.js';
 import { BodyBudget } from '../http/body/body-budget.js';
 import type { Exchange } from '../http/exchange.js';
 import { json, type Reply } from '../http/reply.js';
 import { type Route, serverRoute } from '../http/router.js';
 import type { EventLog } from './event-log.js';
+import type { Publisher } from './log-store.js';
 import { assertNoOwnKey, publishLines } from './publish-lines.js';
 
 export interface PublishBodyLimits {
@@ -25,7 +26,7 @@ export interface PublishBodyLimits {
 export interface PublishRouteParts {
   readonly eventLog: Pick<EventLog, 'publish'>;
   /** Authenticates an API key with the scope `publish`. Throws failures with status 401 or 403. */
-  readonly authenticate: (exchange: Exchange) => Promise<{ readonly keyId: string }>;
+  readonly authenticate: (exchange: Exchange) => Promise<Publisher>;
   readonly limits: PublishBodyLimits;
   readonly wallClock: () => number;
   /** Ends bodies of JSON lines, which could otherwise go on for ever, when the server stops. */
@@ -33,46 +34,49 @@ export interface PublishRouteParts {
 }
 
 interface PublishParts extends Omit<PublishRouteParts, 'authenticate'> {
+  readonly limits: PublishBodyLimits & PublishLimits;
   readonly bodies: BodyBudget;
 }
 
-/** Maximum size of an event without its data: up to 1000 quoted recipients. */
-const envelopeBytesMax = 128 * 1024;
+/** Maximum size of an event without its data: up to 1000 quoted recipients of up to 255 characters. */
+const envelopeBytesMax = 320 * 1024;
 /** JSON can encode one byte of data as `\u00..`. */
 const jsonBytesPerDataByteMax = 6;
 
 /**
- * Creates the route `POST /events`: one event, an array or NDJSON, from a backend with an API key.
+ * Creates the route `POST /v1/events`, and its second name `POST /events`: one event, an array or NDJSON, from
+ * a backend with an API key.
  */
 export function publishRoutes({ authenticate, ...parts }: PublishRouteParts): Route[] {
   const bodies = new BodyBudget(parts.limits.bodiesBytesMax);
-  return [
-    serverRoute('POST', '/events', async (exchange) => {
-      const { keyId } = await authenticate(exchange);
-      return handlePublish(exchange, keyId, { ...parts, bodies });
-    }),
-  ];
+  const handle = async (exchange: Exchange) => {
+    const publisher = await authenticate(exchange);
+    return handlePublish(exchange, publisher, { ...parts, bodies });
+  };
+  return [serverRoute('POST', '/v1/events', handle), serverRoute('POST', '/events', handle)];
 }
 
 async function handlePublish(
   exchange: Exchange,
-  keyId: string,
+  publisher: Publisher,
   parts: PublishParts,
 ): Promise<Reply> {
-  const { eventLog, limits, bodies, wallClock } = parts;
+  const { eventLog, bodies, wallClock } = parts;
+  const { userPrefix } = publisher;
+  const limits = { ...parts.limits, userPrefix };
   const key = parseIdempotencyKey(exchange);
-  if (isNdjson(exchange)) return handlePublishLines(exchange, keyId, parts, key);
+  if (isNdjson(exchange)) return handlePublishLines(exchange, publisher, { ...parts, limits }, key);
   const body = await exchange.jsonBody({ bytesMax: limits.bodyBytesMax, budget: bodies });
   const events = parsePublishRequest(body, limits, wallClock());
   if (key !== undefined) for (const event of events) assertNoOwnKey(event);
   const idempotency = key === undefined ? undefined : { key, bodyHash: hashBody(body?.text ?? '') };
-  const ids = await eventLog.publish(events, idempotency, keyId);
+  const ids = await eventLog.publish(events, idempotency, publisher);
   return json(201, Array.isArray(body?.value) ? { ids } : { id: ids[0] });
 }
 
 async function handlePublishLines(
   exchange: Exchange,
-  keyId: string,
+  publisher: Publisher,
   { eventLog, limits, bodies, wallClock, stopSignal: signal }: PublishParts,
   key: string | undefined,
 ): Promise<Reply> {
@@ -81,7 +85,7 @@ async function handlePublishLines(
   const lines = exchange.lines({ bytesMax, lineBytesMax, deadlineMs, signal });
   const published = await publishLines(lines, {
     ...{ limits, wallClock, budget: bodies, key, signal },
-    publish: (events, idempotency) => eventLog.publish(events, idempotency, keyId),
+    publish: (events, idempotency) => eventLog.publish(events, idempotency, publisher),
   });
   return json(201, published);
 }

@@ -1,12 +1,22 @@
 import type { LoggableEvent } from './log-store.js';
 
-/** Approximate size of one recipient in a database: a row and its two index entries. */
+/** Approximate size of a recipient with a short id in a database: a row and its two index entries. */
 const recipientBytes = 128;
+/** Length of an audience that `recipientBytes` includes. */
+const shortAudienceLength = 40;
+/** The table of audiences is its own index, and contains each audience once. */
+const audienceLengthMax = 257;
 
 /** Maximum stored size of an event: `EVENT_BYTES_MAX` is at most 512 KiB, and an event has at most 1000 recipients. */
-export const storedBytesMax = 512 * 1024 + recipientBytes * 1000;
+export const storedBytesMax =
+  512 * 1024 + (recipientBytes + audienceLengthMax - shortAudienceLength) * 1000;
 
-/** Returns the size of an event for the limits of the event log: its data as UTF-8, and 128 bytes per recipient. */
+/**
+ * Returns the size of an event for the limits of the event log: its data as UTF-8, and for each recipient 128
+ * bytes plus the length of its audience over 40.
+ */
 export function getStoredBytes({ data, audiences }: LoggableEvent): number {
-  return Buffer.byteLength(data) + recipientBytes * audiences.length;
+  let bytes = Buffer.byteLength(data) + recipientBytes * audiences.length;
+  for (const { length } of audiences) bytes += Math.max(0, length - shortAudienceLength);
+  return bytes;
 }

@@ -7,8 +7,17 @@ export type Audience = string;
 
 export const allAudience: Audience = 'all';
 
-/** Matches the user ids and session ids that an event can be addressed to. */
-export const recipientPattern = /^[\w.:@-]{1,64}$/;
+/** Matches the session ids that an event can be addressed to. */
+export const sessionIdPattern = /^[\w.:@-]{1,64}$/;
+
+/**
+ * Matches user ids: 1 to 255 printable ASCII characters without space, `"`, `,`, `\`, `*`. The `sub` of
+ * OpenID Connect fits (OpenID Connect Core 1.0, section 2). Compared exactly.
+ */
+export const userIdPattern = /^(?:(?![",\\*])[\x21-\x7e]){1,255}$/;
+
+/** Matches the beginnings of user ids, and the empty text. */
+export const userPrefixPattern = /^(?:(?![",\\*])[\x21-\x7e]){0,255}$/;
 
 export function userAudience(userId: string): Audience {
   return `u:${userId}`;

@@ -14,6 +14,13 @@ test('a control entry is unchanged after it is formatted and parsed', () => {
     { kind: 'tokens_taken', takeovers: [{ tokenHash: 't', version: 2, streamId: 's' }] },
     { kind: 'token_revoked', tokenHash: 't' },
     { kind: 'key_revoked', keyId: 'k' },
+    { kind: 'key_changed', keyId: 'k' },
+    { kind: 'disconnected', disconnect: { userId: 'u', renew: true } },
+    {
+      kind: 'disconnected',
+      disconnect: { userId: 'u', sessionIds: ['a'], streams: ['b'], renew: false },
+    },
+    { kind: 'token_extended', extension: { tokenHash: 't', endsAt: 1 } },
   ] as const;
 
   for (const entry of entries)
@@ -29,6 +36,10 @@ test('a control entry of an unknown kind or with invalid fields is parsed as und
     '{"kind":"tokens_taken","takeovers":[{"tokenHash":"t","version":"2","streamId":"s"}]}',
     '{"kind":"token_revoked"}',
     '{"kind":"key_revoked"}',
+    '{"kind":"key_changed"}',
+    '{"kind":"disconnected","disconnect":{"userId":"u"}}',
+    '{"kind":"disconnected","disconnect":{"userId":"u","renew":true,"streams":"s"}}',
+    '{"kind":"token_extended","extension":{"tokenHash":"t","endsAt":"1"}}',
     '{}',
   ];
 

@@ -6,6 +6,24 @@ export interface Takeover {
   readonly streamId: string;
 }
 
+/** The streams that a disconnect closes: those of a user, or only some of them. */
+export interface Disconnect {
+  readonly userId: string;
+  /** Limits the disconnect to streams of these sessions. */
+  readonly sessionIds?: readonly string[] | undefined;
+  /** Limits the disconnect to the streams of the tokens with these public ids. */
+  readonly streams?: readonly string[] | undefined;
+  /** Whether the clients are asked to get a new stream token. */
+  readonly renew: boolean;
+}
+
+/** A stream token that was extended. */
+export interface Extension {
+  readonly tokenHash: string;
+  /** When its streams end now, epoch ms. */
+  readonly endsAt: number;
+}
+
 /**
  * An entry of the event log that closes streams or revokes an API key. It has a sequence number like an
  * event, every process applies it in sequence order, and no client receives it.
@@ -17,11 +35,17 @@ export type ControlEntry =
   | { readonly kind: 'tokens_taken'; readonly takeovers: readonly Takeover[] }
   /** Every stream of this token ends, because its URL has leaked. */
   | { readonly kind: 'token_revoked'; readonly tokenHash: string }
+  /** These streams of a user end. */
+  | { readonly kind: 'disconnected'; readonly disconnect: Disconnect }
+  /** The streams of this token end later, or earlier, than before. */
+  | { readonly kind: 'token_extended'; readonly extension: Extension }
   /**
    * Marks the revocation of an API key. Processes need not apply it: events that the key published have
    * lower numbers, and later events of the key are rejected when they are appended.
    */
-  | { readonly kind: 'key_revoked'; readonly keyId: string };
+  | { readonly kind: 'key_revoked'; readonly keyId: string }
+  /** Marks a change of the limits of an API key, like `key_revoked`. */
+  | { readonly kind: 'key_changed'; readonly keyId: string };
 
 /** Keeps entries well below 64 KiB, the limit of the smallest column type that stores them. */
 const itemsPerEntryMax = 200;
@@ -53,7 +77,11 @@ export function parseControlEntry(text: string): ControlEntry | undefined {
     return { kind, takeovers: fields['takeovers'] };
   if (kind === 'token_revoked' && typeof fields['tokenHash'] === 'string')
     return { kind, tokenHash: fields['tokenHash'] };
-  if (kind === 'key_revoked' && typeof fields['keyId'] === 'string')
+  if (kind === 'disconnected' && isDisconnect(fields['disconnect']))
+    return { kind, disconnect: fields['disconnect'] };
+  if (kind === 'token_extended' && isExtension(fields['extension']))
+    return { kind, extension: fields['extension'] };
+  if ((kind === 'key_revoked' || kind === 'key_changed') && typeof fields['keyId'] === 'string')
     return { kind, keyId: fields['keyId'] };
   return undefined;
 }
@@ -74,6 +102,17 @@ function isTakeover(value: unknown): value is Takeover {
   return (
     typeof tokenHash === 'string' && Number.isSafeInteger(version) && typeof streamId === 'string'
   );
+}
+
+function isDisconnect(value: unknown): value is Disconnect {
+  const { userId, sessionIds, streams, renew } = (value ?? {}) as Record<string, unknown>;
+  const areValid = [sessionIds, streams].every((ids) => ids === undefined || isTextArray(ids));
+  return typeof userId === 'string' && typeof renew === 'boolean' && areValid;
+}
+
+function isExtension(value: unknown): value is Extension {
+  const { tokenHash, endsAt } = (value ?? {}) as Record<string, unknown>;
+  return typeof tokenHash === 'string' && Number.isSafeInteger(endsAt);
 }
 
 function isTextArray(value: unknown): value is readonly string[] {

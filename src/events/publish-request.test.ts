@@ -30,6 +30,37 @@ test('an event can be addressed to users, to sessions or to everybody, and dupli
   assert.deepEqual(parse({ to: 'all', data: 1 })[0]?.audiences, ['all']);
 });
 
+test('a user id is 1 to 255 printable ASCII characters without space and "",\\*', () => {
+  const valid = [
+    '1',
+    'auth0|5f7c8ec7c33c6c004bbafe82',
+    'ada@example.com',
+    'https://issuer.example.com/users/1?a=b#c',
+    '0b5e6f3e-6f0b-4c7e-9d43-0f6a2f9d8a11',
+    'x'.repeat(255),
+  ];
+  const invalid = [
+    '',
+    'x'.repeat(256),
+    'a b',
+    'a"',
+    'a,b',
+    'a\\',
+    'a*',
+    'ü',
+    '\u0000',
+    '\u007f',
+    'a\n',
+  ];
+
+  assert.deepEqual(
+    parse({ to: { users: valid }, data: 1 })[0]?.audiences,
+    valid.map((id) => `u:${id}`),
+  );
+  for (const id of invalid)
+    assert.deepEqual(getFailure({ to: { users: [id] }, data: 1 }).info, { field: 'to' }, id);
+});
+
 test('string data is sent unchanged, and other data as JSON', () => {
   const data = ['text', '', 0, null, false, [1], { a: 'ü' }];
 
@@ -77,6 +108,38 @@ test('a request has at most 10,000 recipients', () => {
 
   assert.equal(parse(Array.from({ length: 10 }, () => event)).length, 10);
   assert.equal(getFailure(Array.from({ length: 11 }, () => event)).name, 'invalid_request');
+});
+
+test('with a user prefix, an event can be addressed only to users whose ids begin with it', () => {
+  const to = (recipients: unknown) => ({ to: recipients, data: 1 });
+  const parseLimited = (body: unknown, userPrefix: string | undefined) =>
+    parsePublishRequest(
+      { value: body, text: JSON.stringify(body) },
+      { ...limits, userPrefix },
+      now,
+    );
+  const allowed = to({ users: ['shop:1', 'shop:'] });
+  const refused = [
+    'all',
+    { sessions: ['shop:1'] },
+    { users: ['1'] },
+    { users: ['shop'] },
+    { users: ['Shop:1'] },
+    { users: ['u:shop:1'] },
+    { users: ['shop:1', 'shop:2', 'store:1'] },
+  ].map(to);
+
+  assert.deepEqual(parseLimited(allowed, 'shop:')[0]?.audiences, ['u:shop:1', 'u:shop:']);
+  for (const body of refused) {
+    const info = { field: 'to', userPrefix: 'shop:' };
+    const expected = { name: 'user_not_allowed', status: 403 };
+    assert.throws(() => parseLimited(body, 'shop:'), { ...expected, info });
+    assert.throws(() => parseLimited([allowed, body], 'shop:'), {
+      ...expected,
+      info: { ...info, index: 1 },
+    });
+    for (const userPrefix of ['', undefined]) assert.ok(parseLimited(body, userPrefix));
+  }
 });
 
 // [description, body, field in the failure]

@@ -2,9 +2,10 @@ import { Failure } from '../errors.js';
 import {
   type Audience,
   allAudience,
-  recipientPattern,
   sessionAudience,
+  sessionIdPattern,
   userAudience,
+  userIdPattern,
 } from './audience.js';
 import { isEncodable, isPublishableName } from './frame.js';
 import { hashBody, type IdempotencyKey, isIdempotencyKey } from './idempotency-key.js';
@@ -41,6 +42,11 @@ export interface EventKey extends IdempotencyKey {
 export interface PublishLimits {
   /** Maximum size of `data` as UTF-8. */
   readonly eventBytesMax: number;
+  /**
+   * With any text but `''`, events must be addressed to users, whose ids begin with it. The limit of an API
+   * key.
+   */
+  readonly userPrefix?: string | undefined;
 }
 
 export const eventsPerRequestMax = 1000;
@@ -50,11 +56,11 @@ export const recipientsPerRequestMax = 10_000;
 const expiresInMaxMs = 366 * 24 * 60 * 60 * 1000;
 
 /**
- * Parses the body of `POST /events`: one event
+ * Parses the body of `POST /v1/events`: one event
  * `{to, type?, data, volatile?, expiresIn?, idempotencyKey?}` or an array of 1 to 1000 events. `now` is
  * epoch ms. The first invalid event fails the whole request with `missing_required_parameter`,
- * `invalid_request` or `payload_too_large`. `info` contains the field, and for an array the index of the
- * event.
+ * `invalid_request`, `payload_too_large` or `user_not_allowed`. `info` contains the field, and for an array
+ * the index of the event.
  */
 export function parsePublishRequest(
   body: PublishedJson | undefined,
@@ -164,6 +170,11 @@ export function parseEvent(
     const rule = '{"users": [...]}, {"sessions": [...]} or "all", 1 to 1000 ids each';
     throw failWith('to', `must be ${rule}`, 'invalid_request');
   }
+  const { userPrefix = '' } = limits;
+  if (userPrefix !== '' && !areUsersWithPrefix(audiences, userPrefix)) {
+    const rule = `must name only users whose ids begin with ${userPrefix}, the limit of the API key`;
+    throw createEventFailure('user_not_allowed', `to ${rule}`, { field: 'to', userPrefix, index });
+  }
   const expiresAt = expiresIn === undefined ? undefined : now + expiresIn;
   const idempotency = key === undefined ? undefined : { key, bodyHash: hashBody(text), index };
   return { audiences, type, data, volatile, expiresAt, idempotency };
@@ -189,13 +200,24 @@ function parseAudiences(to: unknown): readonly Audience[] | undefined {
   if (otherMembers.length > 0 || (kind !== 'users' && kind !== 'sessions')) return undefined;
   if (!Array.isArray(ids) || ids.length === 0 || ids.length > recipientsPerEventMax)
     return undefined;
-  if (!ids.every((id) => typeof id === 'string' && recipientPattern.test(id))) return undefined;
+  const pattern = kind === 'users' ? userIdPattern : sessionIdPattern;
+  if (!ids.every((id) => typeof id === 'string' && pattern.test(id))) return undefined;
   return [...new Set(ids as string[])].map(kind === 'users' ? userAudience : sessionAudience);
+}
+
+function areUsersWithPrefix(audiences: readonly Audience[], userPrefix: string): boolean {
+  const beginning = userAudience(userPrefix);
+  return audiences.every((audience) => audience.startsWith(beginning));
 }
 
 /** Creates the failure of one event. Message and `info` contain `index` unless it is undefined. */
 export function createEventFailure(
-  name: 'invalid_request' | 'payload_too_large' | 'missing_required_parameter' | 'conflict',
+  name:
+    | 'invalid_request'
+    | 'payload_too_large'
+    | 'missing_required_parameter'
+    | 'conflict'
+    | 'user_not_allowed',
   reason: string,
   { index, ...info }: { index: number | undefined; [key: string]: unknown },
 ): Failure {

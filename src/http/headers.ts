@@ -2,13 +2,14 @@ import type { Headers } from './reply.js';
 
 /**
  * Security headers of every response: no MIME sniffing, no embedding, no scripts, and no `Referer`,
- * because the URL may contain a stream token.
+ * because the URL may contain a stream token. No response is stored, unless its handler says otherwise.
  */
 const securityHeaders: Headers = {
   'x-content-type-options': 'nosniff',
   'content-security-policy': "default-src 'none'; frame-ancestors 'none'",
   'referrer-policy': 'no-referrer',
   'x-frame-options': 'DENY',
+  'cache-control': 'no-store',
 };
 
 /** Restricts browsers to HTTPS on this host for a year, without `includeSubDomains`. Spec: RFC 6797. */

@@ -115,8 +115,9 @@ export class Router {
     return allowedMethods(this.#matchPath(path).pathRoutes);
   }
 
-  /** Whether a path has only routes for servers. */
+  /** Whether a path is below `/v1` or has only routes for servers. */
   isServerPath(path: string): boolean {
+    if (path.startsWith('/v1/')) return true;
     const routes = [...(this.#lookUp(path)?.pathRoutes.byMethod.values() ?? [])];
     return routes.length > 0 && routes.every(({ isForServers }) => isForServers);
   }

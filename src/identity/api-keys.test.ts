@@ -10,6 +10,9 @@ import { type AdmitUnverified, ApiKeys } from './api-keys.js';
 
 const test = await testOnDialects('API keys');
 
+/** Where the clock of `createKeys` begins. */
+const now = 1_700_000_000_000;
+
 async function keysFor(t: Parameters<typeof databaseFor>[0]) {
   const statements: string[] = [];
   const db = withStatementLog(await databaseFor(t), statements);
@@ -17,7 +20,7 @@ async function keysFor(t: Parameters<typeof databaseFor>[0]) {
 }
 
 function createKeys(db: Database) {
-  const time = { now: 1_700_000_000_000 };
+  const time = { now };
   const lines: Record<string, unknown>[] = [];
   const keys = new ApiKeys({
     db,
@@ -95,23 +98,144 @@ test('an unknown or malformed key is rejected', async (t) => {
   assert.ok(await keys.verify(key));
 });
 
-const invalidOptions = [
-  ['an empty name', { name: '', scopes: ['publish'] }],
-  ['an overlong name', { name: 'x'.repeat(65), scopes: ['publish'] }],
-  ['a name with a space', { name: 'a b', scopes: ['publish'] }],
-  ['no scope', { name: 'a', scopes: [] }],
-  ['an unknown scope', { name: 'a', scopes: ['publish', 'admin'] }],
+// [description, options that differ from a valid key, field in the failure]
+const invalidKeys = [
+  ['an empty name', { name: '' }, 'name'],
+  ['an overlong name', { name: 'x'.repeat(65) }, 'name'],
+  ['a name with a space', { name: 'a b' }, 'name'],
+  ['no scope', { scopes: [] }, 'scopes'],
+  ['an unknown scope', { scopes: ['publish', 'admin'] }, 'scopes'],
+  ['the scope tickets and no user prefix', { scopes: ['publish', 'tickets'] }, 'userPrefix'],
 ] as const;
 
-for (const [what, options] of invalidOptions) {
+for (const [what, options, field] of invalidKeys) {
   test(`a key with ${what} is not created`, async (t) => {
     const { keys } = await keysFor(t);
 
-    await assert.rejects(keys.create(options), { name: 'invalid_request' });
+    await assert.rejects(keys.create({ name: 'a', scopes: ['publish'], ...options }), {
+      name: 'invalid_request',
+      info: { field },
+    });
 
     assert.deepEqual(await keys.list(), []);
   });
 }
+
+// [description, limit, its name]
+const invalidLimits = [
+  ['a user prefix of 256 characters', { userPrefix: 'x'.repeat(256) }, 'userPrefix'],
+  ['a user prefix with a space', { userPrefix: 'shop :' }, 'userPrefix'],
+  ['a user prefix with a comma', { userPrefix: 'shop,' }, 'userPrefix'],
+  ['a user prefix with a quote', { userPrefix: 'shop"' }, 'userPrefix'],
+  ['a user prefix with a backslash', { userPrefix: 'shop\\' }, 'userPrefix'],
+  ['a user prefix with an asterisk', { userPrefix: 'shop:*' }, 'userPrefix'],
+  ['a user prefix that is not ASCII', { userPrefix: 'магазин:' }, 'userPrefix'],
+  ['a time of expiry that is now', { expiresAt: now }, 'expiresAt'],
+  ['a time of expiry that is not whole', { expiresAt: now + 1.5 }, 'expiresAt'],
+  ['a time of expiry beyond all dates', { expiresAt: 8.64e15 + 1 }, 'expiresAt'],
+  ['a rate of 0', { rate: '0/1000' }, 'rate'],
+  ['a rate without a period', { rate: '100' }, 'rate'],
+] as const;
+
+for (const [what, limit, field] of invalidLimits) {
+  test(`${what} is refused when a key is created or changed`, async (t) => {
+    const { keys } = await keysFor(t);
+    const refusal = { name: 'invalid_request', info: { field } };
+
+    const creating = keys.create({ name: 'a', scopes: ['publish'], ...limit });
+    await assert.rejects(creating, refusal);
+    assert.deepEqual(await keys.list(), []);
+    await keys.create({ name: 'a', scopes: ['publish'] });
+    const before = await keys.list();
+
+    await assert.rejects(keys.change('a', limit), refusal);
+    await assert.rejects(keys.change('a', { rate: '1/1', ...limit }), refusal);
+    await assert.rejects(keys.change('a', {}), { name: 'invalid_request' });
+    assert.deepEqual(await keys.list(), before);
+  });
+}
+
+const widestLimits = [
+  { userPrefix: '', expiresAt: now + 1, rate: '1/1' },
+  { userPrefix: 'x'.repeat(255), expiresAt: 8.64e15, rate: '999999999/999999999' },
+];
+
+for (const limits of widestLimits) {
+  test(`a key can have a user prefix of ${limits.userPrefix.length} characters, and the limits ${limits.rate}`, async (t) => {
+    const { keys } = await keysFor(t);
+    const options = { name: 'one', scopes: ['tickets', 'streams', 'disconnect'], ...limits };
+
+    const { key, ...made } = await keys.create(options);
+
+    const [count, perMs] = limits.rate.split('/').map(Number);
+    const { userPrefix, expiresAt, rate } = made;
+    assert.deepEqual({ userPrefix, expiresAt, rate }, { ...limits, rate: { count, perMs } });
+    assert.deepEqual(await keys.list(), [made]);
+    assert.deepEqual(await keys.verify(key), made);
+  });
+}
+
+test('a key is valid until the millisecond in which it expires, and again when that is changed', async (t) => {
+  const { keys, time } = await keysFor(t);
+  const expiresAt = time.now + 1000;
+  const { key } = await keys.create({ name: 'one', scopes: ['publish'], expiresAt });
+  const isValid = async () => typeof (await keys.verify(key)) === 'object';
+
+  time.now = expiresAt - 1;
+  assert.equal(await isValid(), true);
+  time.now = expiresAt;
+  assert.equal(await keys.verify(key), 'expired');
+  assert.equal(await keys.verify(`${key.slice(0, 20)}${'A'.repeat(43)}`), undefined);
+  assert.equal(await keys.change('one', { expiresAt: expiresAt + 1 }), true);
+  assert.equal(await isValid(), true);
+  time.now = expiresAt + 1;
+  assert.equal(await keys.verify(key), 'expired');
+  await keys.change('one', { expiresAt: null });
+
+  assert.equal(await isValid(), true);
+});
+
+test('a change sets the given limits and keeps the others', async (t) => {
+  const { keys, time } = await keysFor(t);
+  const expiresAt = time.now + 1000;
+  const { id } = await keys.create({ name: 'one', scopes: ['publish'] });
+  await keys.create({ name: 'two', scopes: ['publish'] });
+  const limits = async (name: string) => {
+    const found = (await keys.list()).find((key) => key.name === name);
+    return [found?.userPrefix, found?.expiresAt, found?.rate];
+  };
+  const rate = { count: 1, perMs: 5 };
+
+  await keys.change('one', { userPrefix: 'shop:', expiresAt, rate: '1/5' });
+  assert.deepEqual(await limits('one'), ['shop:', expiresAt, rate]);
+  await keys.change(id, { userPrefix: '' });
+  assert.deepEqual(await limits('one'), ['', expiresAt, rate]);
+  await keys.change('one', { rate: null });
+  assert.deepEqual(await limits('one'), ['', expiresAt, undefined]);
+  await keys.change('one', { expiresAt: null });
+  assert.deepEqual(await limits('one'), ['', undefined, undefined]);
+
+  assert.deepEqual(await limits('two'), [undefined, undefined, undefined]);
+});
+
+test('an unknown or revoked key cannot be changed, and an expired one can', async (t) => {
+  const { keys, time, lines } = await keysFor(t);
+  await keys.create({ name: 'revoked', scopes: ['publish'] });
+  await keys.revoke('revoked');
+  const expiresAt = time.now + 1;
+  const { id } = await keys.create({ name: 'expired', scopes: ['publish'], expiresAt });
+  time.now = expiresAt;
+
+  assert.equal(await keys.change('unknown', { rate: '1/1' }), false);
+  assert.equal(await keys.change('revoked', { rate: '1/1' }), false);
+  assert.equal(await keys.change('expired', { rate: '1/1', expiresAt: null }), true);
+
+  const changes = lines.filter((line) => line['event'] === 'authz_change');
+  assert.deepEqual(
+    changes.map(({ keyId, reason }) => [keyId, reason]),
+    [[id, 'expiresAt,rate']],
+  );
+});
 
 test('the name of a key is unique', async (t) => {
   const { keys } = await keysFor(t);
@@ -213,6 +337,24 @@ test('a malformed key, and a wrong secret for a known id, cost no query and are 
   assert.deepEqual(statements, []);
   assert.deepEqual(counts, { admitted: 0, invalid: 0 });
   assert.ok(await keys.verify(key, admit));
+});
+
+test('a key that has expired is counted from its second use on, and is not loaded', async (t) => {
+  const { keys, db, time } = await keysFor(t);
+  const expiresAt = time.now + 1;
+  const { key } = await keys.create({ name: 'one', scopes: ['publish'], expiresAt });
+  const { counts, admit } = createAdmission();
+  await keys.verify(key, admit);
+  time.now = expiresAt;
+  for (let count = 0; count < 3; count += 1) assert.equal(await keys.verify(key, admit), 'expired');
+  assert.deepEqual(counts, { admitted: 3, invalid: 2 });
+
+  const restarted = createKeys(db);
+  restarted.time.now = expiresAt;
+  await restarted.keys.loadKnown();
+  await restarted.keys.verify(key, admit);
+
+  assert.deepEqual(counts, { admitted: 4, invalid: 3 });
 });
 
 test('a key whose query failed is not counted as invalid', async (t) => {

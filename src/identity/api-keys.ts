@@ -1,29 +1,22 @@
-import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
 import type { Clock } from '../clock.js';
 import { type Database, list, type Sql, sql, UniqueViolation } from '../db/database.js';
 import { Failure } from '../errors.js';
+import type { KeyRefusal, Publisher } from '../event-log/log-store.js';
 import type { ControlEntry } from '../events/control-entry.js';
 import { Audit } from '../logging/audit.js';
 import type { Logger } from '../logging/logger.js';
 import { Batcher } from '../util/batcher.js';
 import { LruMap } from '../util/lru-map.js';
-
-/** Permissions that a key can have. */
-export const scopes = ['publish', 'metrics'] as const;
-
-export type Scope = (typeof scopes)[number];
-
-/** An API key without its secret. Times are in epoch milliseconds. */
-export interface ApiKey {
-  /** 16 hex digits. Not secret. */
-  readonly id: string;
-  readonly name: string;
-  readonly scopes: readonly Scope[];
-  readonly createdAt: number;
-  /** Updated at most once a minute. */
-  readonly lastUsedAt: number | undefined;
-  readonly revokedAt: number | undefined;
-}
+import type { Rate } from '../util/token-bucket.js';
+import { type ApiKey, isScope, type KeyLimits } from './api-key.js';
+import {
+  assertPrefixIsSet,
+  type GivenLimits,
+  parseKeyName,
+  parseLimits,
+  parseScopes,
+} from './key-limits.js';
+import { createKey, hasHash, hashKey, parseKeyId } from './key-text.js';
 
 /**
  * Admits a credential whose verification is expensive, and counts it as invalid until the returned function
@@ -37,46 +30,78 @@ interface Row {
   readonly name: string;
   readonly key_hash: string;
   readonly scopes: string;
+  readonly user_prefix: string | null;
+  readonly expires_at: number | null;
+  readonly rate_max: number | null;
+  readonly rate_ms: number | null;
   readonly created_at: number;
   readonly last_used_at: number | null;
   readonly revoked_at: number | null;
+  /** Absent in lists. */
+  readonly head_seq?: number | null;
 }
 
-const columns = sql`id, name, key_hash, scopes, created_at, last_used_at, revoked_at`;
+const columns = sql`id, name, key_hash, scopes, user_prefix, expires_at, rate_max, rate_ms,
+  created_at, last_used_at, revoked_at`;
 const lastUsedIntervalMs = 60_000;
 const listMax = 1000;
 const knownMax = 1000;
 
-const admitAll: AdmitUnverified = () => () => {};
+const noLimits: KeyLimits = { userPrefix: undefined, expiresAt: undefined, rate: undefined };
 
-export function isScope(given: string): given is Scope {
-  return scopes.some((scope) => scope === given);
-}
+const admitAll: AdmitUnverified = () => () => {};
 
 /** Implements `PublisherKeys` of the event log. A key that does not exist counts as revoked. */
 export const publisherKeys = {
-  areActive: (ids: readonly string[]): Sql =>
-    sql`(select count(*) from api_keys where id in (${list(ids)}) and revoked_at is null)
-      = ${ids.length}`,
+  mayPublish(publishers: readonly Publisher[], now: number): Sql {
+    const ids = [...new Set(publishers.map(({ keyId }) => keyId))];
+    // An id has 16 characters, so id and prefix together are unambiguous.
+    const keys = [...new Set(publishers.map(({ keyId, userPrefix = '' }) => keyId + userPrefix))];
+    return sql`(select count(*) from api_keys where id in (${list(ids)})
+        and revoked_at is null and (expires_at is null or expires_at > ${now})
+        and concat(id, coalesce(user_prefix, '')) in (${list(keys)})) = ${keys.length}`;
+  },
 
-  async findActive(db: Database, ids: readonly string[]): Promise<readonly string[]> {
-    const rows = await db.query<{ id: string }>(
-      sql`select id from api_keys where id in (${list(ids)}) and revoked_at is null`,
+  async findRefusals(
+    db: Database,
+    publishers: readonly Publisher[],
+    now: number,
+  ): Promise<readonly (KeyRefusal | undefined)[]> {
+    const rows = await db.query<Pick<Row, 'id' | 'user_prefix' | 'expires_at'>>(
+      sql`select id, user_prefix, expires_at from api_keys
+        where id in (${list(publishers.map(({ keyId }) => keyId))}) and revoked_at is null`,
     );
-    return rows.map(({ id }) => id);
+    const found = new Map(rows.map((row) => [row.id, row]));
+    return publishers.map(({ keyId, userPrefix = '' }) => {
+      const row = found.get(keyId);
+      if (row === undefined) return 'revoked';
+      if (isExpired(row, now)) return 'expired';
+      return (row.user_prefix ?? '') === userPrefix ? undefined : 'limits_changed';
+    });
   },
 };
+
+/** A key that was presented. */
+export interface VerifiedKey extends ApiKey {
+  /** The newest entry of the event log in the snapshot in which the key was read. */
+  readonly headSeq: number;
+}
 
 export interface ApiKeysOptions {
   readonly db: Database;
   readonly log: Logger;
   readonly wallClock?: Clock;
+  /** Selects `VerifiedKey.headSeq`. For commands, which verify no key, it can be omitted. */
+  readonly headSeq?: Sql;
   /**
    * Appends to the event log in the transaction that revokes a key, so that each event of the key is
    * either numbered before the revocation or rejected. After this step the transaction waits for no
    * other lock.
    */
-  readonly appendControlEntries: (tx: Database, entries: readonly ControlEntry[]) => Promise<void>;
+  readonly appendControlEntries: (
+    tx: Database,
+    entries: readonly ControlEntry[],
+  ) => Promise<unknown>;
 }
 
 /**
@@ -89,6 +114,7 @@ export class ApiKeys {
   readonly #audit: Audit;
   readonly #wallClock: Clock;
   readonly #appendControlEntries: ApiKeysOptions['appendControlEntries'];
+  readonly #headSeq: Sql;
   readonly #lookups: Batcher<string, Row | undefined>;
   /**
    * The hashes of keys that were valid when they were loaded or last used, by id. A key keeps its hash, but
@@ -96,49 +122,57 @@ export class ApiKeys {
    */
   readonly #knownHashes = new LruMap<string, string>(knownMax);
 
-  constructor({ db, log, wallClock = Date.now, appendControlEntries }: ApiKeysOptions) {
+  constructor({ db, log, wallClock = Date.now, appendControlEntries, headSeq }: ApiKeysOptions) {
     this.#appendControlEntries = appendControlEntries;
     this.#db = db;
     this.#log = log;
     this.#audit = new Audit({ log });
     this.#wallClock = wallClock;
+    this.#headSeq = headSeq ?? sql`0`;
     this.#lookups = Batcher.forDatabase(db, (ids) => this.#findRows(ids));
   }
 
   /** Loads the newest 1000 keys, so that their first use needs not be admitted (see `verify`). */
   async loadKnown(): Promise<void> {
     const rows = await this.#db.query<Pick<Row, 'id' | 'key_hash'>>(
-      sql`select id, key_hash from api_keys where revoked_at is null
+      sql`select id, key_hash from api_keys
+        where revoked_at is null and (expires_at is null or expires_at > ${this.#wallClock()})
         order by created_at desc limit ${knownMax}`,
     );
     for (const row of rows) this.#knownHashes.set(row.id, row.key_hash);
   }
 
   /**
-   * Creates a key; its text is returned only here. Throws `invalid_request` for a name that is not
-   * 1 to 64 characters of `A-Z a-z 0-9 . _ -` and for no or an unknown scope, `conflict` for a name in use.
+   * Creates a key; its text is returned only here. Throws `invalid_request` for an invalid name, scope or limit
+   * (see `parseKeyName`, `parseScopes`, `parseLimits`), and for the scope `tickets` without a user prefix, and
+   * `conflict` for a name in use.
    */
-  async create(given: {
-    name: string;
-    scopes: readonly string[];
-  }): Promise<ApiKey & { key: string }> {
-    const name = parseName(given.name);
-    const keyScopes = parseScopes(given.scopes);
-    const id = randomBytes(8).toString('hex');
-    const key = `hk_${id}_${randomBytes(32).toString('base64url')}`;
+  async create({
+    name: givenName,
+    scopes: givenScopes,
+    ...givenLimits
+  }: GivenLimits & { name: string; scopes: readonly string[] }): Promise<ApiKey & { key: string }> {
+    const name = parseKeyName(givenName);
+    const scopes = parseScopes(givenScopes);
+    assertPrefixIsSet(scopes, givenLimits);
     const createdAt = this.#wallClock();
+    const limits = { ...noLimits, ...parseLimits(givenLimits, createdAt) };
+    const { id, key } = createKey();
+    const { userPrefix = null, expiresAt = null, rate } = limits;
     try {
       await this.#db.execute(
-        sql`insert into api_keys (id, name, key_hash, scopes, created_at)
-          values (${id}, ${name}, ${hashKey(key)}, ${keyScopes.join(',')}, ${createdAt})`,
+        sql`insert into api_keys (id, name, key_hash, scopes,
+            user_prefix, expires_at, rate_max, rate_ms, created_at)
+          values (${id}, ${name}, ${hashKey(key)}, ${scopes.join(',')},
+            ${userPrefix}, ${expiresAt}, ${rate?.count ?? null}, ${rate?.perMs ?? null}, ${createdAt})`,
       );
     } catch (cause) {
       if (!(cause instanceof UniqueViolation)) throw cause;
       throw new Failure('conflict', 'Cannot create key: the name is taken', { cause });
     }
-    this.#audit.record('authn_token_created', { keyId: id, reason: keyScopes.join(',') });
+    this.#audit.record('authn_token_created', { keyId: id, reason: scopes.join(',') });
     const times = { createdAt, lastUsedAt: undefined, revokedAt: undefined };
-    return { id, name, scopes: keyScopes, ...times, key };
+    return { id, name, scopes, ...limits, ...times, key };
   }
 
   /** Lists keys, including revoked ones, oldest first, at most 1000. */
@@ -150,39 +184,50 @@ export class ApiKeys {
   }
 
   /**
-   * Revokes a key by id or name. Returns false for an unknown or already revoked key. Once this
-   * resolves, no event that is published with the key is accepted.
+   * Changes the given limits of a key, by id or name. Returns false for an unknown or revoked key. Once this
+   * resolves, no event outside of the new user prefix is accepted. Throws `invalid_request` like `create`.
    */
-  async revoke(idOrName: string): Promise<boolean> {
-    // Ids are stored in ASCII, and MySQL does not compare them with other texts.
-    const isId = /^[0-9a-f]{16}$/.test(idOrName) ? sql`id = ${idOrName} or` : sql``;
-    const matchingKeys = sql`(${isId} name = ${idOrName}) and revoked_at is null`;
-    const ids = await this.#db.transaction(async (tx) => {
-      const rows = await tx.query<{ id: string }>(
-        sql`select id from api_keys where ${matchingKeys}`,
-      );
-      const count = await tx.execute(
-        sql`update api_keys set revoked_at = ${this.#wallClock()} where ${matchingKeys}`,
-      );
-      if (count === 0) return [];
-      const revoked = rows.map(({ id }) => id);
-      await this.#appendControlEntries(
-        tx,
-        revoked.map((keyId) => ({ kind: 'key_revoked', keyId })),
-      );
-      return revoked;
-    });
-    for (const id of ids) this.#audit.record('authn_token_revoked', { keyId: id });
+  async change(idOrName: string, given: GivenLimits): Promise<boolean> {
+    const limits = parseLimits(given, this.#wallClock());
+    const assignments: Sql[] = [];
+    if ('userPrefix' in limits) assignments.push(sql`user_prefix = ${limits.userPrefix ?? null}`);
+    if ('expiresAt' in limits) assignments.push(sql`expires_at = ${limits.expiresAt ?? null}`);
+    if ('rate' in limits) {
+      const { count = null, perMs = null } = limits.rate ?? {};
+      assignments.push(sql`rate_max = ${count}, rate_ms = ${perMs}`);
+    }
+    if (assignments.length === 0) {
+      throw new Failure('invalid_request', 'Cannot change key: no limit is given');
+    }
+    const set = assignments.reduce((all, next) => sql`${all}, ${next}`);
+    const ids = await this.#updateActive(idOrName, set, 'key_changed');
+    const reason = Object.keys(limits).join(',');
+    for (const keyId of ids) this.#audit.record('authz_change', { keyId, reason });
     return ids.length > 0;
   }
 
   /**
-   * Returns the key with this text; undefined if it is unknown or revoked. Waits for one query at most. For a
+   * Revokes a key by id or name. Returns false for an unknown or already revoked key. Once this
+   * resolves, no event that is published with the key is accepted.
+   */
+  async revoke(idOrName: string): Promise<boolean> {
+    const set = sql`revoked_at = ${this.#wallClock()}`;
+    const ids = await this.#updateActive(idOrName, set, 'key_revoked');
+    for (const keyId of ids) this.#audit.record('authn_token_revoked', { keyId });
+    return ids.length > 0;
+  }
+
+  /**
+   * Returns the key with this text; undefined if it is unknown or revoked, `expired` if it is valid but for its
+   * time. Waits for one query at most. For a
    * key that was neither loaded nor valid when it was last used, `admit` must admit the query; it may throw. A
    * malformed key, and a wrong secret for a known id, cost no query.
    */
-  async verify(key: string, admit: AdmitUnverified = admitAll): Promise<ApiKey | undefined> {
-    const id = keyPattern.exec(key)?.[1];
+  async verify(
+    key: string,
+    admit: AdmitUnverified = admitAll,
+  ): Promise<VerifiedKey | 'expired' | undefined> {
+    const id = parseKeyId(key);
     if (id === undefined) return undefined;
     const knownHash = this.#knownHashes.use(id);
     if (knownHash !== undefined && !hasHash(key, knownHash)) return undefined;
@@ -196,15 +241,43 @@ export class ApiKeys {
       return undefined;
     }
     if (!hasHash(key, row.key_hash)) return undefined;
+    if (isExpired(row, this.#wallClock())) {
+      this.#knownHashes.delete(id);
+      return 'expired';
+    }
     markVerified?.();
     this.#knownHashes.set(id, row.key_hash);
     void this.#recordUse(row);
-    return toApiKey(row);
+    return { ...toApiKey(row), headSeq: row.head_seq ?? 0 };
+  }
+
+  /** Updates a key that is not revoked, and appends the control entry. Returns the ids of updated keys. */
+  async #updateActive(
+    idOrName: string,
+    set: Sql,
+    kind: 'key_revoked' | 'key_changed',
+  ): Promise<readonly string[]> {
+    // Ids are stored in ASCII, and MySQL does not compare them with other texts.
+    const isId = /^[0-9a-f]{16}$/.test(idOrName) ? sql`id = ${idOrName} or` : sql``;
+    const matchingKeys = sql`(${isId} name = ${idOrName}) and revoked_at is null`;
+    return this.#db.transaction(async (tx) => {
+      const rows = await tx.query<{ id: string }>(
+        sql`select id from api_keys where ${matchingKeys}`,
+      );
+      const count = await tx.execute(sql`update api_keys set ${set} where ${matchingKeys}`);
+      if (count === 0) return [];
+      const ids = rows.map(({ id }) => id);
+      await this.#appendControlEntries(
+        tx,
+        ids.map((keyId) => ({ kind, keyId })),
+      );
+      return ids;
+    });
   }
 
   async #findRows(ids: readonly string[]): Promise<(Row | undefined)[]> {
     const rows = await this.#db.query<Row>(
-      sql`select ${columns} from api_keys where id in (${list(ids)})`,
+      sql`select ${columns}, ${this.#headSeq} as head_seq from api_keys where id in (${list(ids)})`,
     );
     const found = new Map(rows.map((row) => [row.id, row]));
     return ids.map((id) => found.get(id));
@@ -226,28 +299,8 @@ export class ApiKeys {
   }
 }
 
-/** The last character has two unused bits, which are zero in every key that was created. */
-const keyPattern = /^hk_([0-9a-f]{16})_[\w-]{42}[AEIMQUYcgkosw048]$/;
-
-function hasHash(key: string, hash: string): boolean {
-  return timingSafeEqual(Buffer.from(hashKey(key)), Buffer.from(hash));
-}
-
-function hashKey(key: string): string {
-  return createHash('sha256').update(key).digest('hex');
-}
-
-function parseName(name: string): string {
-  if (/^[\w.-]{1,64}$/.test(name)) return name;
-  const message = 'Cannot create key: the name must be 1 to 64 letters, digits, dots, _ or -';
-  throw new Failure('invalid_request', message, { info: { body: ['name'] } });
-}
-
-function parseScopes(given: readonly string[]): Scope[] {
-  const known = scopes.filter((scope) => given.includes(scope));
-  if (known.length > 0 && given.every(isScope)) return known;
-  const message = `Cannot create key: each scope must be one of ${scopes.join(', ')}`;
-  throw new Failure('invalid_request', message, { info: { body: ['scopes'], allowed: scopes } });
+function isExpired({ expires_at: expiresAt }: Pick<Row, 'expires_at'>, now: number): boolean {
+  return expiresAt !== null && expiresAt <= now;
 }
 
 function toApiKey(row: Row): ApiKey {
@@ -255,8 +308,15 @@ function toApiKey(row: Row): ApiKey {
     id: row.id,
     name: row.name,
     scopes: row.scopes.split(',').filter(isScope),
+    userPrefix: row.user_prefix ?? undefined,
+    expiresAt: row.expires_at ?? undefined,
+    rate: toRate(row),
     createdAt: row.created_at,
     lastUsedAt: row.last_used_at ?? undefined,
     revokedAt: row.revoked_at ?? undefined,
   };
+}
+
+function toRate({ rate_max: count, rate_ms: perMs }: Row): Rate | undefined {
+  return count === null || perMs === null ? undefined : { count, perMs };
 }

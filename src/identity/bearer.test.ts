@@ -6,7 +6,7 @@ import { sql } from '../db/database.js';
 import type { Failure } from '../errors.js';
 
 const withAuthorization = (...values: string[]) => ({
-  ...{ id: 'request-1', ip: client.ipKey, headers: {} },
+  ...{ id: 'request-1', ip: client.ipKey, headers: {}, signal: new AbortController().signal },
   headerValues: () => values,
 });
 
@@ -173,12 +173,88 @@ test('an API key authenticates its service until it is revoked', async (t) => {
   const { key, id } = await apiKeys.create({ name: 'billing', scopes: ['publish'] });
 
   const principal = await bearer.authenticateService(withAuthorization(`Bearer ${key}`), 'publish');
-  assert.deepEqual(principal, { kind: 'service', keyId: id, name: 'billing', scopes: ['publish'] });
+  assert.deepEqual(principal, {
+    ...{ kind: 'service', keyId: id, name: 'billing', scopes: ['publish'] },
+    ...{ userPrefix: undefined, expiresAt: undefined, headSeq: 0 },
+  });
   await apiKeys.revoke(id);
 
   const request = bearer.authenticateService(withAuthorization(`Bearer ${key}`), 'publish');
   await assert.rejects(request, isInvalid('API key'));
 });
+
+test('an API key is accepted until the millisecond in which it expires', async (t) => {
+  const { bearer, apiKeys, time } = await startAuth(t);
+  const expiresAt = time.now + 1000;
+  const { key } = await apiKeys.create({ name: 'billing', scopes: ['publish'], expiresAt });
+  const authenticate = () =>
+    bearer.authenticateService(withAuthorization(`Bearer ${key}`), 'publish');
+
+  time.now = expiresAt - 1;
+  assert.equal((await authenticate()).expiresAt, expiresAt);
+  time.now = expiresAt;
+
+  await assert.rejects(authenticate(), isInvalid('API key', 'expired'));
+});
+
+test('each request of an API key counts for its rate, also one that is refused, and over it gets 429', async (t) => {
+  const { bearer, apiKeys, time, lines } = await startAuth(t);
+  const limits = { scopes: ['publish'], rate: '3/3000' };
+  const { key, id } = await apiKeys.create({ name: 'limited', ...limits });
+  const { key: otherKey } = await apiKeys.create({ name: 'other', ...limits });
+  const authenticate = (text: string, scope: 'publish' | 'metrics' = 'publish') =>
+    bearer.authenticateService(withAuthorization(`Bearer ${text}`), scope);
+
+  await authenticate(key);
+  await authenticate(key);
+  await assert.rejects(authenticate(key, 'metrics'), { name: 'insufficient_scope' });
+  await assert.rejects(authenticate(key), (failure: Failure) => {
+    assert.equal(failure.name, 'too_many_requests');
+    assert.equal(failure.headers['retry-after'], '1');
+    return true;
+  });
+  assert.ok(await authenticate(otherKey));
+  time.now += 1000;
+  assert.ok(await authenticate(key));
+  await assert.rejects(authenticate(key), { name: 'too_many_requests' });
+
+  const refused = lines.filter((line) => line['event'] === 'excess_rate_limit_exceeded');
+  assert.deepEqual(
+    refused.map(({ keyId, reason }) => [keyId, reason]),
+    [
+      [id, 'apiKey'],
+      [id, 'apiKey'],
+    ],
+  );
+});
+
+// [value of Sec-Fetch-Site, name of the failure; undefined: the key is accepted]
+const sites = [
+  ['cross-site', 'key_in_browser'],
+  ['same-site', 'key_in_browser'],
+  ['same-origin', undefined],
+  ['none', undefined],
+] as const;
+
+for (const [site, expected] of sites) {
+  test(`an API key with Sec-Fetch-Site: ${site} is ${expected ? 'refused' : 'accepted'}`, async (t) => {
+    const { bearer, apiKeys, sessions, users, sign } = await startAuth(t);
+    const { key } = await apiKeys.create({ name: 'billing', scopes: ['publish'] });
+    const { accessToken } = await openSession(sessions, await newUser(users), client, sign);
+    const headers = { 'sec-fetch-site': site };
+    const from = (text: string) => ({ ...withAuthorization(`Bearer ${text}`), headers });
+
+    const request = bearer.authenticateService(from(key), 'publish');
+    if (expected === undefined) assert.ok(await request);
+    else await assert.rejects(request, { name: expected, status: 403 });
+
+    // Not API keys.
+    await assert.rejects(bearer.authenticateService(from(accessToken), 'publish'), {
+      name: 'invalid_token',
+    });
+    assert.ok(await bearer.authenticateUser(from(accessToken)));
+  });
+}
 
 test('an API key without the required scope is refused with insufficient_scope and that scope', async (t) => {
   const { bearer, apiKeys, db } = await startAuth(t);

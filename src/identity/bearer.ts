@@ -1,32 +1,29 @@
-import { Failure } from '../errors.js';
+import type { Clock } from '../clock.js';
+import { Failure, tooManyRequests } from '../errors.js';
+import { toClient } from '../http/client.js';
 import type { Exchange } from '../http/exchange.js';
-import type { AdmitUnverified, ApiKeys, Scope } from './api-keys.js';
+import type { Audit } from '../logging/audit.js';
+import type { ApiKey, Scope } from './api-key.js';
+import type { AdmitUnverified, ApiKeys } from './api-keys.js';
+import { getForeignSessionId } from './foreign-session.js';
+import type { TrustedIssuers } from './issuers/trusted-issuers.js';
+import { KeyRates } from './key-rates.js';
+import { parseKeyId } from './key-text.js';
+import type { LocalSession, LocalUser, UserSession, VerifiedUser } from './user-session.js';
 
-/** A logged-in user. */
+/** A user with a local account who is logged in. */
 export interface UserPrincipal {
   readonly kind: 'user';
   readonly userId: string;
   readonly sessionId: string;
-  /** When the session expires unless it is refreshed, epoch ms. */
-  readonly sessionExpiresAt: number;
   readonly user: LocalUser;
 }
 
-/** A user with an account in Herald's database. */
-export interface LocalUser {
-  readonly id: string;
-  readonly username: string;
-  readonly firstName: string;
-  readonly lastName: string;
-}
-
-/** A session that has not ended. */
-export interface LocalSession {
-  readonly id: string;
+/** A user of a trusted issuer. */
+export interface ForeignPrincipal {
+  readonly kind: 'foreign';
   readonly userId: string;
-  /** When the session expires unless it is refreshed, epoch ms. */
-  readonly expiresAt: number;
-  readonly user: LocalUser;
+  readonly issuer: string;
 }
 
 /**
@@ -34,13 +31,12 @@ export interface LocalSession {
  * expensive verifications.
  */
 export interface TokenVerifier {
-  verify(
-    token: string,
-    admit: AdmitUnverified,
-  ): {
-    readonly userId: string;
-    readonly sessionId: string | undefined;
-  };
+  verify(token: string, admit: AdmitUnverified): LocalClaims;
+}
+
+interface LocalClaims {
+  readonly userId: string;
+  readonly sessionId: string | undefined;
 }
 
 /** A backend with an API key. */
@@ -49,6 +45,25 @@ export interface ServicePrincipal {
   readonly keyId: string;
   readonly name: string;
   readonly scopes: readonly string[];
+  /** Checked by `assertKeyAllowsUser`, see `KeyLimits`. */
+  readonly userPrefix: string | undefined;
+  /** When the key expires, epoch ms. */
+  readonly expiresAt: number | undefined;
+  /** The newest entry of the event log in the snapshot in which the key was read. */
+  readonly headSeq: number;
+}
+
+/** Users of trusted issuers. */
+export interface ForeignUsers {
+  readonly issuers: Pick<TrustedIssuers, 'isForeign' | 'verify'>;
+  /**
+   * Returns the time before which JWTs for this session must not have been issued (epoch ms, 0 for any time),
+   * and the newest entry of the event log in the same snapshot.
+   */
+  readonly findDisconnects: (
+    userId: string,
+    sessionId: string,
+  ) => Promise<{ readonly issuedBefore: number; readonly headSeq: number }>;
 }
 
 export interface BearerAuthOptions {
@@ -56,17 +71,23 @@ export interface BearerAuthOptions {
   /** Finds a session that has not ended. */
   readonly sessions: { findLive(sessionId: string): Promise<LocalSession | undefined> };
   readonly apiKeys: ApiKeys;
+  readonly foreignUsers?: ForeignUsers | undefined;
   /** The scheme of the Authorization header, usually `Bearer`. Case-insensitive. */
   readonly tokenType: string;
   /** The realm of challenges: the issuer. */
   readonly realm: string;
   /** `AdmitUnverified` for the client of an exchange. */
   readonly admitUnverified: (exchange: AuthorizationSource) => () => void;
+  readonly audit: Audit;
+  readonly monotonicClock?: Clock;
 }
 
 const schemePattern = /^[\w!#$%&'*+.^`|~-]+$/;
 
-export type AuthorizationSource = Pick<Exchange, 'headerValues' | 'id' | 'ip' | 'headers'>;
+export type AuthorizationSource = Pick<
+  Exchange,
+  'headerValues' | 'id' | 'ip' | 'headers' | 'signal'
+>;
 
 /**
  * Authenticates a request by its Authorization header. Every Failure carries a matching challenge.
@@ -74,35 +95,90 @@ export type AuthorizationSource = Pick<Exchange, 'headerValues' | 'id' | 'ip' | 
  */
 export class BearerAuth {
   readonly #options: BearerAuthOptions;
+  readonly #keyRates: KeyRates;
   /** The challenge for a request without credentials; it has no error code. */
   readonly challenge: string;
 
   constructor(options: BearerAuthOptions) {
     this.#options = options;
+    this.#keyRates = new KeyRates(options.monotonicClock ?? (() => performance.now()));
     const realm = options.realm.replace(/[^\x20-\x7e]/g, '').replace(/["\\]/g, '\\$&');
     this.challenge = `${options.tokenType} realm="${realm}"`;
   }
 
   /**
-   * Returns the user of the access token. Looks the session up each time, so a logout takes effect at
+   * Returns the local user of the access token. Looks the session up each time, so a logout takes effect at
    * once. Throws the failures of `parseCredential`, `expired_token`, `invalid_token`, or `too_many_requests`
    * for a client that has sent too many invalid tokens.
    */
   async authenticateUser(exchange: AuthorizationSource): Promise<UserPrincipal> {
-    const { userId, sessionId } = this.#verifyClaims(exchange);
-    const { sessions } = this.#options;
-    const session = sessionId === undefined ? undefined : await sessions.findLive(sessionId);
-    if (session?.userId !== userId) {
-      throw this.#invalidCredential('invalid_token', 'access token');
-    }
-    const { id, expiresAt: sessionExpiresAt, user } = session;
-    return { kind: 'user', userId, sessionId: id, sessionExpiresAt, user };
+    return this.#toPrincipal(await this.#findLocalSession(this.#verifyLocal(exchange)));
+  }
+
+  /** Returns the user of an access token, or of the JWT of a trusted issuer. Throws like `findSession`. */
+  async authenticateAnyUser(
+    exchange: AuthorizationSource,
+  ): Promise<UserPrincipal | ForeignPrincipal> {
+    const verified = await this.verifyUser(exchange);
+    if (verified.kind === 'local') return this.#toPrincipal(await this.#findLocalSession(verified));
+    await this.findSession(verified);
+    return { kind: 'foreign', userId: verified.userId, issuer: verified.issuer };
   }
 
   /**
-   * Returns the service of the API key. Throws the failures of `parseCredential`, `invalid_token` for an
-   * unknown or revoked key, `insufficient_scope` for a key without `scope`,
-   * `too_many_requests` for a client that has sent too many invalid keys.
+   * Verifies the token of a user: an access token, or a JWT of a trusted issuer. Costs no query. Throws the
+   * errors of `authenticateUser`, and `service_unavailable` when the keys of the issuer cannot be fetched.
+   */
+  async verifyUser(
+    exchange: AuthorizationSource,
+    token: string = this.parseCredential(exchange),
+  ): Promise<VerifiedUser> {
+    const { foreignUsers, admitUnverified } = this.#options;
+    if (foreignUsers?.issuers.isForeign(token) !== true) return this.#verifyLocal(exchange, token);
+    try {
+      return { kind: 'foreign', ...(await foreignUsers.issuers.verify(token, exchange.signal)) };
+    } catch (cause) {
+      if (!(cause instanceof Failure) || cause.status !== 401) throw cause;
+      admitUnverified(exchange); // Counts the token as invalid.
+      throw this.#invalidToken(cause);
+    }
+  }
+
+  /**
+   * Returns the session of a verified user. Throws `invalid_token` if it has ended, or if the user was
+   * disconnected after the JWT was issued. `iat` has whole seconds, so a JWT that was issued in the second
+   * of the disconnect is refused, and so is one without `iat`.
+   */
+  async findSession(verified: VerifiedUser): Promise<UserSession> {
+    if (verified.kind === 'local') {
+      const { id, userId, expiresAt, headSeq } = await this.#findLocalSession(verified);
+      return { id, userId, expiresAt, headSeq, isForeign: false };
+    }
+    const { userId, sessionLabel, issuedAt = 0, expiresAt } = verified;
+    const id = getForeignSessionId(userId, sessionLabel);
+    const state = await this.#options.foreignUsers?.findDisconnects(userId, id);
+    if (state === undefined || issuedAt < state.issuedBefore) {
+      throw this.#invalidCredential('invalid_token', 'access token');
+    }
+    return { id, userId, expiresAt, headSeq: state.headSeq, isForeign: true };
+  }
+
+  #toPrincipal({ id: sessionId, userId, user }: LocalSession): UserPrincipal {
+    return { kind: 'user', userId, sessionId, user };
+  }
+
+  async #findLocalSession({ userId, sessionId }: LocalClaims): Promise<LocalSession> {
+    const { sessions } = this.#options;
+    const session = sessionId === undefined ? undefined : await sessions.findLive(sessionId);
+    if (session?.userId === userId) return session;
+    throw this.#invalidCredential('invalid_token', 'access token');
+  }
+
+  /**
+   * Returns the service of the API key. Throws the failures of `parseCredential`, `key_in_browser` for a key
+   * that a page of another origin sent, `invalid_token` for an unknown or revoked key, `expired_token` for an
+   * expired one, `insufficient_scope` for a key without `scope`, and `too_many_requests` for a key over its
+   * rate, and for a client that has sent too many invalid keys.
    */
   async authenticateService(
     exchange: AuthorizationSource,
@@ -110,26 +186,41 @@ export class BearerAuth {
   ): Promise<ServicePrincipal> {
     const { apiKeys, admitUnverified } = this.#options;
     const text = this.parseCredential(exchange);
+    if (isFromPage(exchange) && parseKeyId(text) !== undefined) throw createBrowserFailure();
     const key = await apiKeys.verify(text, () => admitUnverified(exchange));
     if (key === undefined) throw this.#invalidCredential('invalid_token', 'API key');
+    if (key === 'expired') throw this.#invalidCredential('expired_token', 'API key');
+    this.#admitToRate(key, exchange);
     if (!key.scopes.includes(scope)) {
       const headers = this.#challengeHeaders({ error: 'insufficient_scope', scope });
       const info = { scope };
       const message = `Cannot do this: the API key lacks the scope ${scope}`;
       throw new Failure('insufficient_scope', message, { headers, info });
     }
-    return { kind: 'service', keyId: key.id, name: key.name, scopes: key.scopes };
+    const { id: keyId, name, scopes, userPrefix, expiresAt, headSeq } = key;
+    return { kind: 'service', keyId, name, scopes, userPrefix, expiresAt, headSeq };
   }
 
-  #verifyClaims(exchange: AuthorizationSource) {
+  /** Counts a request of the key. Throws `too_many_requests` over its rate. */
+  #admitToRate(key: ApiKey, exchange: AuthorizationSource): void {
+    const waitMs = this.#keyRates.take(key);
+    if (waitMs === 0) return;
+    const fields = { client: toClient(exchange), keyId: key.id, reason: 'apiKey' };
+    this.#options.audit.record('excess_rate_limit_exceeded', fields);
+    throw tooManyRequests('Cannot do this: too many requests with this API key', waitMs);
+  }
+
+  #verifyLocal(
+    exchange: AuthorizationSource,
+    token: string = this.parseCredential(exchange),
+  ): LocalClaims & { readonly kind: 'local' } {
     const { accessTokens, admitUnverified } = this.#options;
-    const token = this.parseCredential(exchange);
     try {
-      return accessTokens.verify(token, () => admitUnverified(exchange));
+      const { userId, sessionId } = accessTokens.verify(token, () => admitUnverified(exchange));
+      return { kind: 'local', userId, sessionId };
     } catch (cause) {
       if (!(cause instanceof Failure) || cause.status !== 401) throw cause;
-      const name = cause.name === 'expired_token' ? 'expired_token' : 'invalid_token';
-      throw this.#invalidCredential(name, 'access token', cause);
+      throw this.#invalidToken(cause);
     }
   }
 
@@ -161,6 +252,11 @@ export class BearerAuth {
     return token;
   }
 
+  #invalidToken(cause: Failure): Failure {
+    const name = cause.name === 'expired_token' ? 'expired_token' : 'invalid_token';
+    return this.#invalidCredential(name, 'access token', cause);
+  }
+
   #invalidCredential(
     name: 'invalid_token' | 'expired_token',
     credential: 'access token' | 'API key',
@@ -179,4 +275,19 @@ export class BearerAuth {
     const suffixes = Object.entries(parameters).map(([name, value]) => `, ${name}="${value}"`);
     return { 'www-authenticate': this.challenge + suffixes.join('') };
   }
+}
+
+/**
+ * Whether a page of another origin sent the request. Browsers always set this header, and pages cannot
+ * change it. Spec: Fetch Metadata Request Headers, section 2.3.
+ */
+function isFromPage({ headers }: AuthorizationSource): boolean {
+  const site = headers['sec-fetch-site'];
+  return site === 'cross-site' || site === 'same-site';
+}
+
+function createBrowserFailure(): Failure {
+  const message =
+    'Cannot accept API key: a page sent it, and everybody who opens the page can read it';
+  return new Failure('key_in_browser', message);
 }

@@ -16,6 +16,7 @@ const levelByEvent = {
   authn_token_created: 'info',
   authn_token_revoked: 'info',
   authn_token_reuse: 'warn',
+  authz_change: 'info',
   session_created: 'info',
   session_renewed: 'info',
   session_expired: 'info',
@@ -25,6 +26,7 @@ const levelByEvent = {
   user_created: 'info',
   user_updated: 'info',
   user_deleted: 'info',
+  user_disconnected: 'info',
 } as const;
 
 export type AuditEvent = keyof typeof levelByEvent;
@@ -81,10 +83,11 @@ export class Audit {
       this.#log[levelByEvent[event]](fields, 'audit');
       return;
     }
-    const kind = `${event} ${otherFields.reason}`;
+    const { userId, keyId, reason } = otherFields;
+    const kind = `${event} ${reason}`;
     this.#warnings.warn({
       kind,
-      subject: otherFields.userId ?? ipKey ?? '',
+      subject: userId ?? keyId ?? ipKey ?? '',
       fields,
       phrase: 'audit',
     });

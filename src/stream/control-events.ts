@@ -64,10 +64,13 @@ export function encodeOpening(opening: StreamOpening): Frame {
   return controlFrame('stream.open', data, { id, retryMs: opening.retryMs });
 }
 
-/** Encodes `stream.close`. Its `retry:` is five minutes for a final code, and otherwise `retryMs`. */
-export function encodeClosing(code: ClosingCode, retryMs: number): Buffer {
+/**
+ * Encodes `stream.close`. Its `retry:` is five minutes for a final code, and otherwise `retryMs`. `renew` asks
+ * the client to get a new stream token; only for final codes.
+ */
+export function encodeClosing(code: ClosingCode, retryMs: number, renew = false): Buffer {
   const isFinal = isFinalCode[code];
-  const data = { code, reconnect: !isFinal, renew: false };
+  const data = { code, reconnect: !isFinal, renew };
   return controlFrame('stream.close', data, { retryMs: isFinal ? finalRetryMs : retryMs }).bytes;
 }
 

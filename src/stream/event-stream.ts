@@ -13,7 +13,7 @@ import {
   pickRetryMs,
   retryFactorMax,
 } from './control-events.js';
-import type { TokenClaim } from './token-claim.js';
+import type { TokenClaim } from './tokens/token-claim.js';
 import type { WriteScheduler } from './write-scheduler.js';
 
 /** The client of a stream, and the events that it receives. */
@@ -30,6 +30,14 @@ export interface Subscriber {
 export interface StreamEnd {
   readonly reason: CloseReason;
   readonly cause?: unknown;
+}
+
+export interface CloseDetails {
+  readonly cause?: unknown;
+  /** The `retry:` of `stream.close`, unless the reason is final. */
+  readonly retryMs?: number;
+  /** Whether the client is asked to get a new stream token. Only for a final reason. */
+  readonly renew?: boolean;
 }
 
 /** The members of `EventLog` that a stream uses to replay events. */
@@ -57,7 +65,7 @@ export interface EventStreamParts {
   readonly start: StreamStart;
   /** Identifies the stream to its client, across reconnects if it has a token. */
   readonly publicId: string;
-  /** When the stream ends unless its session is refreshed, epoch ms. Sent in `stream.open`. */
+  /** When the stream ends unless its session is refreshed or its token is extended, epoch ms. */
   readonly endsAt: number;
   /** Whether heartbeats are events, which JavaScript can observe, instead of comments. */
   readonly hasHeartbeatEvents: boolean;
@@ -92,6 +100,8 @@ export class EventStream {
   readonly subscriber: Subscriber;
   /** See `EventStreamParts`. Control entries up to this number do not affect the stream. */
   readonly headAtOpen: number;
+  /** See `EventStreamParts`. Changes when the token is extended. */
+  endsAt: number;
   /** By `monotonicClock`, like all times of this class. */
   readonly openedAt: number;
   readonly #parts: EventStreamParts;
@@ -124,6 +134,7 @@ export class EventStream {
     this.id = parts.id;
     this.subscriber = parts.subscriber;
     this.headAtOpen = parts.headAtOpen;
+    this.endsAt = parts.endsAt;
     this.#parts = parts;
     this.#sink = parts.sink;
     this.#cursor = parts.start.seq;
@@ -131,6 +142,11 @@ export class EventStream {
     this.#writtenAt = this.openedAt;
     this.#progressAt = this.openedAt;
     this.#silenceMs = this.#pickSilenceMs();
+  }
+
+  /** See `EventStreamParts`. */
+  get publicId(): string {
+    return this.#parts.publicId;
   }
 
   get isOpen(): boolean {
@@ -153,7 +169,8 @@ export class EventStream {
    */
   open(): void {
     this.#sink.onClose(() => this.#end({ reason: 'client' }));
-    const { start, publicId, endsAt, limits } = this.#parts;
+    const { start, publicId, limits } = this.#parts;
+    const { endsAt } = this;
     const { heartbeatMs } = limits;
     const retryMs = this.#pickRetryMs();
     const { userId } = this.subscriber;
@@ -268,7 +285,7 @@ export class EventStream {
    * `stream.close` is five minutes for a final reason, and otherwise `details.retryMs`, by default 1 to 3
    * times the configured `retryMs`.
    */
-  close(reason: CloseReason, details: { cause?: unknown; retryMs?: number } = {}): void {
+  close(reason: CloseReason, details: CloseDetails = {}): void {
     if (!this.isOpen) return;
     if (reason === 'stalled' || reason === 'overflow') {
       this.#end({ reason });
@@ -278,7 +295,7 @@ export class EventStream {
     this.flush();
     const { retryMs = this.#pickRetryMs() } = details;
     this.#end({ reason, ...('cause' in details ? { cause: details.cause } : {}) }, retryMs);
-    this.#sink.end(encodeClosing(reason, retryMs));
+    this.#sink.end(encodeClosing(reason, retryMs, details.renew));
   }
 
   get #heartbeat(): Buffer {

@@ -8,9 +8,9 @@ import type { WarningAggregator } from '../logging/warning-aggregator.js';
 import { ClusterSync } from './cluster-sync.js';
 import { Registry } from './registry.js';
 import { type StreamAccess, streamRoutes } from './routes.js';
-import { StreamTokens } from './stream-token.js';
 import { type StreamMetrics, Streams } from './streams.js';
-import { TokenHolders } from './token-holders.js';
+import { StreamTokens } from './tokens/stream-token.js';
+import { TokenHolders } from './tokens/token-holders.js';
 import { UserCount } from './user-count.js';
 
 export interface StreamingOptions {
@@ -22,7 +22,10 @@ export interface StreamingOptions {
    * Appends to the event log in a transaction. Called after everything else in the transaction that may
    * wait for a lock.
    */
-  readonly appendControlEntries: (tx: Database, entries: readonly ControlEntry[]) => Promise<void>;
+  readonly appendControlEntries: (
+    tx: Database,
+    entries: readonly ControlEntry[],
+  ) => Promise<number>;
   readonly metrics: StreamMetrics;
   readonly log: Logger;
   readonly warnings: WarningAggregator;
@@ -38,6 +41,7 @@ export interface Streaming {
   readonly routes: readonly Route[];
   readonly streams: Streams;
   readonly registry: Registry;
+  readonly tokens: StreamTokens;
   readonly cleanUpTasks: Readonly<Record<string, () => Promise<number>>>;
   close(): Promise<void>;
 }
@@ -95,7 +99,7 @@ export async function openStreaming(options: StreamingOptions): Promise<Streamin
   eventLog.startPolling(); // Last, so that no poller runs if a step above has rejected.
   return {
     routes: streamRoutes({ access, eventLog, streams, tokens, log, warnings }),
-    ...{ streams, registry },
+    ...{ streams, registry, tokens },
     cleanUpTasks: { streamTokens: () => tokens.sweep() },
     async close() {
       await clusterSync?.close();

@@ -5,8 +5,8 @@ import type { Reply } from '../http/reply.js';
 import type { Logger } from '../logging/logger.js';
 import type { WarningAggregator } from '../logging/warning-aggregator.js';
 import type { RefusalReason } from './registry.js';
-import type { StreamTokens } from './stream-token.js';
 import type { OpenSnapshot, Streams } from './streams.js';
+import type { StreamTokens } from './tokens/stream-token.js';
 
 export interface OpeningParts {
   readonly streams: Streams;

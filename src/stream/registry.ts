@@ -1,6 +1,6 @@
 import type { EventSubscriber } from '../event-log/log-delivery.js';
 import type { Audience } from '../events/audience.js';
-import { allAudience, sessionAudience } from '../events/audience.js';
+import { allAudience, sessionAudience, userAudience } from '../events/audience.js';
 import type { ControlEntry } from '../events/control-entry.js';
 import type { Frame } from '../events/frame.js';
 import { Counts } from '../util/counts.js';
@@ -218,6 +218,23 @@ export class Registry implements EventSubscriber {
     if (entry.kind === 'sessions_ended') {
       for (const sessionId of entry.sessionIds)
         apply(this.#streams.get(sessionAudience(sessionId)), (each) => each.close('revoked'));
+    }
+    if (entry.kind === 'disconnected') {
+      const { userId, sessionIds, streams, renew } = entry.disconnect;
+      const isWholeUser = sessionIds === undefined && streams === undefined;
+      apply(this.#streams.get(userAudience(userId)), (each) => {
+        const isMeant =
+          isWholeUser ||
+          sessionIds?.includes(each.subscriber.sessionId) === true ||
+          streams?.includes(each.publicId) === true;
+        if (isMeant) each.close('revoked', { renew });
+      });
+    }
+    if (entry.kind === 'token_extended') {
+      const { tokenHash, endsAt } = entry.extension;
+      apply(this.#streamsByToken.get(tokenHash), (each) => {
+        each.endsAt = endsAt;
+      });
     }
     if (entry.kind === 'token_revoked')
       apply(this.#streamsByToken.get(entry.tokenHash), (each) => each.close('revoked'));

@@ -15,9 +15,9 @@ import { WarningAggregator } from '../logging/warning-aggregator.js';
 import { Metrics } from '../metrics.js';
 import { Registry } from './registry.js';
 import { type StreamAccess, streamRoutes } from './routes.js';
-import { StreamTokens } from './stream-token.js';
 import { Streams } from './streams.js';
-import { TokenHolders } from './token-holders.js';
+import { StreamTokens } from './tokens/stream-token.js';
+import { TokenHolders } from './tokens/token-holders.js';
 import { UserCount } from './user-count.js';
 
 const neverCalled = () => {
@@ -55,7 +55,7 @@ async function startServer(t: TestContext, access: Partial<StreamAccess> = {}) {
     access: {
       credential: ({ headers }) => headers['authorization']?.slice('Bearer '.length) ?? '',
       checkStreamRate: () => {},
-      ...{ user: neverCalled, findLiveSession: neverCalled },
+      ...{ verifyUser: neverCalled, findLiveSession: neverCalled },
       ...{ checkTokenRate: neverCalled, reportLeak: neverCalled },
       ...access,
     },

@@ -1,30 +1,27 @@
 import type { EventLog } from '../event-log/event-log.js';
 import type { Exchange } from '../http/exchange.js';
 import { toIpKey } from '../http/ip-key.js';
-import { json, type Reply } from '../http/reply.js';
+import type { Reply } from '../http/reply.js';
 import { type Route, route, streamRoute } from '../http/router.js';
+import { extendStream } from './extension.js';
+import { type MintingSession, mintToken } from './minting.js';
 import { type OpeningParts, openStream, rejectInStream } from './opening.js';
 import type { LiveSession } from './session-checks.js';
 import {
-  getPublicId,
   hashToken,
   invalidStreamToken,
   isStreamToken,
   type StreamTokens,
-} from './stream-token.js';
-
-/** The user of an access token. */
-export interface StreamUser {
-  readonly userId: string;
-  readonly sessionId: string;
-  /** When the session expires unless it is refreshed, epoch ms. */
-  readonly sessionExpiresAt: number;
-}
+} from './tokens/stream-token.js';
 
 /** Authentication and rate limits, supplied by `app.ts`. */
 export interface StreamAccess {
-  /** Returns the user and session of an access token. Throws failures with status 401. */
-  user(exchange: Exchange): Promise<StreamUser>;
+  /**
+   * Verifies an access token or the JWT of a trusted issuer, without a query, and returns a function that
+   * reads its session. Both throw failures with status 401, and 503 while the keys of an issuer or the
+   * database are unavailable. The token is that of the Authorization header unless it is given.
+   */
+  verifyUser(exchange: Exchange, token?: string): Promise<() => Promise<MintingSession>>;
   /** Returns the credential of the Authorization header. Throws `bad_credentials` without one. */
   credential(exchange: Exchange): string;
   /** Returns the session, or undefined if it has ended. */
@@ -43,22 +40,27 @@ export interface StreamRouteParts extends OpeningParts {
   readonly tokens: StreamTokens;
 }
 
-/** Creates the routes `/stream/token`, `/stream/live/:token` and `/stream/live`. */
+/** Creates the routes `/stream/token`, `/stream/extend`, `/stream/live/:token` and `/stream/live`. */
 export function streamRoutes(parts: StreamRouteParts): Route[] {
   const { access, eventLog, streams, tokens } = parts;
   return [
     route('POST', '/stream/token', async (exchange) => {
-      const { userId, sessionId, sessionExpiresAt: endsAt } = await access.user(exchange);
-      access.checkTokenRate(exchange, userId);
-      const { seq } = await eventLog.readState();
-      const id = eventLog.format(seq);
-      const streamToken = await tokens.mint({ userId, sessionId, beginning: id });
-      const stream = getPublicId(streamToken);
-      return json(
-        200,
-        { streamToken, expiresIn: tokens.lifeMs, stream, endsAt, id },
-        { 'cache-control': 'no-store', pragma: 'no-cache' },
-      );
+      const findSession = await access.verifyUser(exchange);
+      const session = await findSession();
+      access.checkTokenRate(exchange, session.userId);
+      return mintToken({ eventLog, tokens }, session);
+    }),
+
+    route('POST', '/stream/extend', (exchange) => {
+      const credential = access.credential(exchange);
+      access.checkStreamRate(exchange);
+      const extensionParts = {
+        tokens,
+        verifyUser: access.verifyUser,
+        findLiveSession: access.findLiveSession,
+        catchUp: () => eventLog.tryCatchUp(),
+      };
+      return extendStream(extensionParts, exchange, credential);
     }),
 
     streamRoute('/stream/live/:token', (exchange, { token: tokenText }) =>
@@ -78,8 +80,8 @@ export function streamRoutes(parts: StreamRouteParts): Route[] {
       const open = async () => {
         access.checkStreamRate(exchange);
         if (isStreamToken(credential)) return openByToken(parts, exchange, credential);
-        const { sessionId } = await access.user(exchange);
-        return streams.withSnapshot({ sessionId }, (snapshot) =>
+        const findSession = await access.verifyUser(exchange);
+        return streams.withSnapshot({ findSession }, (snapshot) =>
           openStream(streams, exchange, snapshot),
         );
       };

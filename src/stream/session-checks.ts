@@ -6,6 +6,11 @@ export interface LiveSession {
   readonly id: string;
   readonly userId: string;
   readonly expiresAt: number;
+  /**
+   * Whether the user has no account. The stream then ends at `expiresAt` unless its token is extended, and
+   * the client can get a new token from where it got the first.
+   */
+  readonly isForeign?: boolean | undefined;
 }
 
 export interface SessionChecksParts {
@@ -19,13 +24,15 @@ export interface SessionChecksParts {
 const retryMs = 5000;
 
 /**
- * Closes streams whose sessions expire, as `expired`. A session is looked up when it may have expired,
- * because it may have been refreshed. While that is not possible, its stream stays open.
+ * Closes streams whose sessions expire, as `expired`. The session of a local account is looked up when it may
+ * have expired, because it may have been refreshed. While that is not possible, its stream stays open.
  */
 export class SessionChecks {
   readonly #parts: SessionChecksParts;
   /** When the session of each open stream has to be looked up again, epoch ms. */
   readonly #expiries = new Map<EventStream, number>();
+  /** The open streams of users without an account. */
+  readonly #foreign = new Set<EventStream>();
 
   constructor(parts: SessionChecksParts) {
     this.#parts = parts;
@@ -33,22 +40,26 @@ export class SessionChecks {
 
   /** The open streams. */
   get streams(): readonly EventStream[] {
-    return [...this.#expiries.keys()];
+    return [...this.#expiries.keys(), ...this.#foreign];
   }
 
-  /** Adds an open stream whose session expires at `expiresAt` (epoch ms) unless it is refreshed. */
-  add(stream: EventStream, expiresAt: number): void {
-    this.#expiries.set(stream, expiresAt);
+  /** Adds an open stream with its session. */
+  add(stream: EventStream, { expiresAt, isForeign }: LiveSession): void {
+    if (isForeign === true) this.#foreign.add(stream);
+    else this.#expiries.set(stream, expiresAt);
   }
 
   /** Removes a stream that has ended. */
   remove(stream: EventStream): void {
     this.#expiries.delete(stream);
+    this.#foreign.delete(stream);
   }
 
-  /** Looks up the sessions that may have expired. Call it every `tickMs`. */
+  /** Looks up the sessions that may have expired, and closes expired streams. Call it every `tickMs`. */
   tick(): void {
     const now = this.#parts.wallClock();
+    for (const stream of this.#foreign)
+      if (stream.endsAt <= now) stream.close('expired', { renew: true });
     for (const [stream, expiresAt] of this.#expiries) {
       if (expiresAt > now) continue;
       this.#expiries.set(stream, Number.POSITIVE_INFINITY); // No second lookup until this one has returned.

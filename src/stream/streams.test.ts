@@ -4,6 +4,7 @@ import { SimulatedClient } from '../../test/support/clients/simulated-client.js'
 import { databaseFor } from '../../test/support/databases/embedded.js';
 import { unlimitedRetention } from '../../test/support/unlimited-retention.js';
 import { sql } from '../db/database.js';
+import { Failure } from '../errors.js';
 import { EventLog } from '../event-log/event-log.js';
 import type { LogStore } from '../event-log/log-store.js';
 import { controlEntryAppender } from '../event-log/open.js';
@@ -13,9 +14,9 @@ import { WarningAggregator } from '../logging/warning-aggregator.js';
 import { Metrics } from '../metrics.js';
 import { Registry } from './registry.js';
 import type { LiveSession } from './session-checks.js';
-import { StreamTokens } from './stream-token.js';
 import { Streams } from './streams.js';
-import { TokenHolders } from './token-holders.js';
+import { StreamTokens } from './tokens/stream-token.js';
+import { TokenHolders } from './tokens/token-holders.js';
 import { UserCount } from './user-count.js';
 
 const limits = {
@@ -80,8 +81,13 @@ async function prepareStream(
   });
   const client = new SimulatedClient('1');
   eventLog.subscribe(registry);
+  const findSession = async () => {
+    const session = await findLiveSession();
+    if (session !== undefined) return session;
+    throw new Failure('invalid_token', 'The session has ended');
+  };
   const prepare = (tokenText?: string) =>
-    streams.withSnapshot(tokenText === undefined ? { sessionId: 's' } : { tokenText }, (snapshot) =>
+    streams.withSnapshot(tokenText === undefined ? { findSession } : { tokenText }, (snapshot) =>
       streams.prepare({ snapshot, lastEventId: undefined, ipKey: 'ip', hasHeartbeatEvents: false }),
     );
   const prepared = await prepare();
@@ -100,7 +106,7 @@ async function prepareStream(
           password_changed_at, created_at, updated_at)
         values (${'ada'}, ${'ada'}, 'none', 'A', 'B', 0, 0, 0)`,
     );
-    return tokens.mint({ userId: '1', sessionId: 's', beginning: 'e-0' });
+    return tokens.mint({ userId: '1', sessionId: 's', beginning: 'e-0', mintedSeq: 0 });
   };
   const log = { eventLog, hooks };
   return { prepared, prepare, tickAt, registry, client, time, streams, ...log, db, mint };

@@ -17,11 +17,11 @@ import {
 import type { PendingOpen } from './pending-opens.js';
 import type { RefusalReason, Registry } from './registry.js';
 import { type LiveSession, SessionChecks } from './session-checks.js';
-import { invalidStreamToken, type StreamToken, type StreamTokens } from './stream-token.js';
-import { TokenClaim, type TokenClaimParts } from './token-claim.js';
-import type { TokenHolders } from './token-holders.js';
-import { TokenLeakDetector } from './token-leak-detector.js';
-import { TokenReleases } from './token-releases.js';
+import { invalidStreamToken, type StreamToken, type StreamTokens } from './tokens/stream-token.js';
+import { TokenClaim, type TokenClaimParts } from './tokens/token-claim.js';
+import type { TokenHolders } from './tokens/token-holders.js';
+import { TokenLeakDetector } from './tokens/token-leak-detector.js';
+import { TokenReleases } from './tokens/token-releases.js';
 import type { UserCount } from './user-count.js';
 import { WriteScheduler } from './write-scheduler.js';
 
@@ -34,6 +34,9 @@ export interface OpenSnapshot {
   readonly token: StreamToken | undefined;
   readonly session: LiveSession;
 }
+
+/** Returns a session that has not ended. Throws `invalid_token` otherwise. */
+export type FindSession = () => Promise<LiveSession>;
 
 /** Counts streams that were opened, closed and refused. */
 export interface StreamMetrics {
@@ -115,22 +118,24 @@ export class Streams {
    * entries up to that head, and the stream ignores those entries. Later entries are kept for the stream
    * from before the first read on. The stream starts at that head or earlier.
    *
-   * Throws the errors of `StreamTokens.find`, `invalid_token` when the session has ended, and the errors
-   * of `work`.
+   * Throws the errors of `StreamTokens.find` and `findSession`, `invalid_token` when the session has ended,
+   * and the errors of `work`.
    */
   async withSnapshot<Result>(
-    credential: { readonly tokenText: string } | { readonly sessionId: string },
+    credential: { readonly tokenText: string } | { readonly findSession: FindSession },
     work: (snapshot: OpenSnapshot) => Promise<Result>,
   ): Promise<Result> {
-    const { findLiveSession, registry, eventLog, tokens } = this.#parts;
+    const { registry, eventLog, tokens } = this.#parts;
     const pendingOpen = registry.pendingOpens.add();
     try {
       const logState = await eventLog.readState();
-      const token = 'tokenText' in credential ? await tokens.find(credential.tokenText) : undefined;
-      const sessionId = 'sessionId' in credential ? credential.sessionId : token?.sessionId;
-      const session = sessionId === undefined ? undefined : await findLiveSession(sessionId);
-      if (session !== undefined) return await work({ pendingOpen, logState, token, session });
-      throw new Failure('invalid_token', 'Cannot open stream: its session has ended');
+      if ('findSession' in credential) {
+        const session = await credential.findSession();
+        return await work({ pendingOpen, logState, token: undefined, session });
+      }
+      const token = await tokens.find(credential.tokenText);
+      const session = await this.#findSession(token);
+      return await work({ pendingOpen, logState, token, session });
     } catch (cause) {
       registry.pendingOpens.remove(pendingOpen);
       throw cause;
@@ -221,6 +226,15 @@ export class Streams {
     await this.#storeKeptAlive();
   }
 
+  /** Throws `invalid_token` if the session of the token has ended. */
+  async #findSession(token: StreamToken): Promise<LiveSession> {
+    const { sessionId: id, userId, endsAt: expiresAt } = token;
+    if (expiresAt !== undefined) return { id, userId, expiresAt, isForeign: true };
+    const session = await this.#parts.findLiveSession(id);
+    if (session !== undefined) return session;
+    throw new Failure('invalid_token', 'Cannot open stream: its session has ended');
+  }
+
   async #claimSingle(token: StreamToken, streamId: string): Promise<void> {
     const claim = { tokenHash: token.hash, state: token, streamId };
     if (!(await this.#parts.holders.claim(claim))) throw invalidStreamToken();
@@ -258,7 +272,7 @@ export class Streams {
     );
     metrics.streamOpened(opening.start.reason);
     userCount.add(stream);
-    this.#sessionChecks.add(stream, session.expiresAt);
+    this.#sessionChecks.add(stream, session);
     registry.add(stream, pendingOpen); // Before replay starts, so that no event is missed.
     if (stream.isOpen) stream.open();
   }

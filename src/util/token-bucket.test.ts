@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { TokenBucket } from './token-bucket.js';
+import { formatRate, parseRate, TokenBucket } from './token-bucket.js';
 
 function createBucket({ keysMax = 100 } = {}) {
   const time = { now: 1000 };
@@ -104,4 +104,15 @@ test('over the maximum number of keys, the least recently used key is dropped', 
   bucket.take('c');
 
   assert.ok(bucket.take('a') > 0, 'a was used recently');
+});
+
+test('a rate is a count and milliseconds, each from 1 to 999,999,999', () => {
+  for (const text of ['1/1', '100/1000', '999999999/999999999']) {
+    const rate = parseRate(text);
+    assert.ok(rate !== undefined);
+    assert.equal(formatRate(rate), text);
+  }
+  const invalid = ['', '100', '100/', '/1000', '0/1000', '100/0', '1/1/1', ' 1/1', '1 / 1'];
+  for (const text of [...invalid, '1.5/1', '-1/1', '01/1', '1e3/1', '1000000000/1', '1/1000000000'])
+    assert.equal(parseRate(text), undefined, text);
 });

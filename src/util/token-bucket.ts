@@ -7,6 +7,17 @@ export interface Rate {
   readonly perMs: number;
 }
 
+/** Parses `<count>/<milliseconds>`, each from 1 to 999,999,999. Returns undefined for any other text. */
+export function parseRate(text: string): Rate | undefined {
+  const given = /^([1-9]\d{0,8})\/([1-9]\d{0,8})$/.exec(text);
+  return given === null ? undefined : { count: Number(given[1]), perMs: Number(given[2]) };
+}
+
+/** Formats a rate as `parseRate` reads it. */
+export function formatRate({ count, perMs }: Rate): string {
+  return `${count}/${perMs}`;
+}
+
 export interface TokenBucketOptions extends Rate {
   /** Maximum number of tracked keys. Over it, the least recently used key is dropped. */
   readonly keysMax: number;

@@ -29,6 +29,8 @@ export interface StoredSession {
   readonly idleExpiresAt: number;
   readonly absoluteExpiresAt: number;
   readonly revokedAt: number | null;
+  /** See `SessionsOptions.headSeq`. */
+  readonly headSeq: number;
 }
 
 export interface NewSession {
@@ -84,23 +86,30 @@ interface Row {
   readonly first_name: string;
   readonly last_name: string;
   readonly disabled_at: number | null;
+  readonly head_seq: number | null;
 }
 
-const selectWithUser = sql`select s.id, s.user_id, s.selector, s.cur_hash, s.prev_hash, s.successor_enc,
+const userColumns = sql`s.id, s.user_id, s.selector, s.cur_hash, s.prev_hash, s.successor_enc,
   s.prev_valid_until, s.generation, s.refreshed_at, s.idle_expires_at, s.absolute_expires_at,
-  s.revoked_at, u.username, u.first_name, u.last_name, u.disabled_at
-  from sessions s join users u on u.id = s.user_id`;
+  s.revoked_at, u.username, u.first_name, u.last_name, u.disabled_at`;
 
 const batchMax = 500;
 
-/** Finds sessions by id or selector with one query. Returns one result per key, in order. */
+/**
+ * Finds sessions by id or selector with one query. Returns one result per key, in order. `headSeq` selects
+ * `StoredSession.headSeq`.
+ */
 export async function findSessions(
   db: Database,
   by: 'id' | 'selector',
   keys: readonly string[],
+  headSeq: Sql = sql`0`,
 ): Promise<(StoredSession | undefined)[]> {
   const column = by === 'id' ? sql`s.id` : sql`s.selector`;
-  const rows = await db.query<Row>(sql`${selectWithUser} where ${column} in (${list(keys)})`);
+  const rows = await db.query<Row>(
+    sql`select ${userColumns}, ${headSeq} as head_seq
+      from sessions s join users u on u.id = s.user_id where ${column} in (${list(keys)})`,
+  );
   const found = new Map(rows.map((row) => [row[by], row]));
   return keys.map((key) => {
     const row = found.get(key);
@@ -269,5 +278,6 @@ function toSession(row: Row): StoredSession {
     idleExpiresAt: row.idle_expires_at,
     absoluteExpiresAt: row.absolute_expires_at,
     revokedAt: row.revoked_at,
+    headSeq: row.head_seq ?? 0, // There is no event log before the first start of a server.
   };
 }

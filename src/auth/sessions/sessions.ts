@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import type { Clock } from '../../clock.js';
-import type { Database } from '../../db/database.js';
+import type { Database, Sql } from '../../db/database.js';
 import { unavailable } from '../../db/failures.js';
 import { Failure } from '../../errors.js';
 import { type ControlEntry, sessionsEnded } from '../../events/control-entry.js';
@@ -48,12 +48,17 @@ export interface SessionsOptions {
    * Appends to the event log in the transaction that ends sessions, so that every process closes their
    * streams. After this step the transaction waits for no other lock.
    */
-  readonly appendControlEntries: (tx: Database, entries: readonly ControlEntry[]) => Promise<void>;
+  readonly appendControlEntries: (
+    tx: Database,
+    entries: readonly ControlEntry[],
+  ) => Promise<unknown>;
   /**
    * Called after the sessions were revoked in the database. The call that ended them waits for it. Must
    * not reject.
    */
   readonly onEnded: (ended: EndedSessions) => Promise<void>;
+  /** Selects the number of the newest entry of the event log. */
+  readonly headSeq: Sql;
   /** A session that is not refreshed for this long expires. */
   readonly idleMs: number;
   /** Every session expires this long after the login. */
@@ -79,6 +84,11 @@ export interface LiveSession {
   /** The earlier of the idle and the absolute expiry, in epoch milliseconds. */
   readonly expiresAt: number;
   readonly user: User;
+  /**
+   * The newest entry of the event log in the snapshot in which the session was read: the session reflects
+   * all entries up to it.
+   */
+  readonly headSeq: number;
 }
 
 const dayMs = 86_400_000;
@@ -116,7 +126,9 @@ export class Sessions {
     this.#db = options.db;
     this.#background = options.db.background ?? options.db;
     this.#wallClock = options.wallClock ?? Date.now;
-    this.#byId = Batcher.forDatabase(this.#db, (ids) => findSessions(this.#db, 'id', ids));
+    this.#byId = Batcher.forDatabase(this.#db, (ids) =>
+      findSessions(this.#db, 'id', ids, options.headSeq),
+    );
     this.#bySelector = Batcher.forDatabase(this.#db, (selectors) =>
       findSessions(this.#db, 'selector', selectors),
     );
@@ -214,9 +226,9 @@ export class Sessions {
     const endState = session === undefined ? 'revoked' : getEndState(session, now);
     if (endState === 'revoked') this.#ended.set(sessionId, now + endedMs);
     if (session === undefined || endState !== undefined) return undefined;
-    const { id, user, idleExpiresAt, absoluteExpiresAt } = session;
+    const { id, user, idleExpiresAt, absoluteExpiresAt, headSeq } = session;
     const expiresAt = Math.min(idleExpiresAt, absoluteExpiresAt);
-    return { id, userId: user.id, expiresAt, user };
+    return { id, userId: user.id, expiresAt, user, headSeq };
   }
 
   /** Lists the live sessions of a user, most recently refreshed first. */

@@ -24,6 +24,8 @@ export const tables = [
   'log_head',
   'idempotency',
   'processes',
+  'disconnects',
+  'open_streams',
 ] as const;
 
 /** Tables of earlier migrations, which `sync --reset` drops, too. */

@@ -166,4 +166,49 @@ export const mariadbMigrations: readonly Migration[] = [
     name: 'event sizes',
     statements: ['alter table events add column bytes int'],
   },
+  {
+    version: 7,
+    name: 'foreign users',
+    statements: [
+      `alter table api_keys add column user_prefix varchar(255) ${ascii}`,
+      'alter table api_keys add column expires_at bigint',
+      'alter table api_keys add column rate_max int',
+      'alter table api_keys add column rate_ms bigint',
+
+      'alter table stream_tokens modify column user_id bigint',
+      // One statement, because an `add key` that was already applied cannot be skipped.
+      `alter table stream_tokens add column subject varchar(255) ${ascii},
+        add key stream_tokens_subject (subject, created_at)`,
+      'alter table stream_tokens add column ends_at bigint',
+      'alter table stream_tokens add column minted_seq bigint',
+      `alter table stream_tokens add column public_id char(32) ${ascii}`,
+
+      `alter table event_audiences modify column audience varchar(257) ${ascii} not null`,
+
+      `create table if not exists disconnects (
+        user_id varchar(255) ${ascii} not null,
+        target varchar(32) ${ascii} not null,
+        seq bigint not null,
+        issued_before bigint not null,
+        created_at bigint not null,
+        primary key (user_id, target, seq),
+        key disconnects_time (created_at)
+      ) ${tableOptions}`,
+
+      `create table if not exists open_streams (
+        stream_id char(32) ${ascii} not null primary key,
+        process_id char(16) ${ascii} not null,
+        user_id varchar(255) ${ascii} not null,
+        session_id char(32) ${ascii} not null,
+        public_id char(32) ${ascii} not null,
+        opened_at bigint not null,
+        address varchar(64) ${ascii} not null,
+        user_agent varchar(255),
+        events_behind bigint not null default 0,
+        unsent_bytes bigint not null default 0,
+        key open_streams_user (user_id, opened_at),
+        key open_streams_process (process_id)
+      ) ${tableOptions}`,
+    ],
+  },
 ];

@@ -153,4 +153,48 @@ export const postgresMigrations: readonly Migration[] = [
     name: 'event sizes',
     statements: ['alter table events add column bytes integer'],
   },
+  {
+    version: 7,
+    name: 'foreign users',
+    statements: [
+      'alter table api_keys add column user_prefix varchar(255) collate "C"',
+      'alter table api_keys add column expires_at bigint',
+      'alter table api_keys add column rate_max integer',
+      'alter table api_keys add column rate_ms bigint',
+
+      'alter table stream_tokens alter column user_id drop not null',
+      'alter table stream_tokens add column subject varchar(255) collate "C"',
+      'alter table stream_tokens add column ends_at bigint',
+      'alter table stream_tokens add column minted_seq bigint',
+      'alter table stream_tokens add column public_id varchar(32)',
+      'create index stream_tokens_subject on stream_tokens (subject, created_at)',
+
+      'alter table event_audiences alter column audience type varchar(257) collate "C"',
+
+      `create table disconnects (
+        user_id varchar(255) collate "C" not null,
+        target varchar(32) not null,
+        seq bigint not null,
+        issued_before bigint not null,
+        created_at bigint not null,
+        primary key (user_id, target, seq)
+      )`,
+      'create index disconnects_time on disconnects (created_at)',
+
+      `create table open_streams (
+        stream_id varchar(32) primary key,
+        process_id varchar(16) not null,
+        user_id varchar(255) collate "C" not null,
+        session_id varchar(32) not null,
+        public_id varchar(32) not null,
+        opened_at bigint not null,
+        address varchar(64) not null,
+        user_agent varchar(255),
+        events_behind bigint not null default 0,
+        unsent_bytes bigint not null default 0
+      )`,
+      'create index open_streams_user on open_streams (user_id, opened_at)',
+      'create index open_streams_process on open_streams (process_id)',
+    ],
+  },
 ];

@@ -156,4 +156,69 @@ export const sqliteMigrations: readonly Migration[] = [
     name: 'event sizes',
     statements: ['alter table events add column bytes integer'],
   },
+  {
+    version: 7,
+    name: 'foreign users',
+    statements: [
+      'alter table api_keys add column user_prefix text',
+      'alter table api_keys add column expires_at integer',
+      'alter table api_keys add column rate_max integer',
+      'alter table api_keys add column rate_ms integer',
+
+      // SQLite cannot drop the `not null` of `user_id`, so the table is copied.
+      `create table stream_tokens_new (
+        token_hash text primary key not null,
+        user_id integer references users (id) on delete cascade,
+        session_id text not null,
+        created_at integer not null,
+        expires_at integer not null,
+        lease_until integer,
+        connection_id text,
+        start_position text,
+        takeovers integer not null default 0,
+        version integer not null default 0,
+        subject text,
+        ends_at integer,
+        minted_seq integer,
+        public_id text
+      ) strict`,
+      `insert into stream_tokens_new (token_hash, user_id, session_id, created_at, expires_at,
+          lease_until, connection_id, start_position, takeovers, version)
+        select token_hash, user_id, session_id, created_at, expires_at,
+          lease_until, connection_id, start_position, takeovers, version
+        from stream_tokens`,
+      'drop table stream_tokens',
+      'alter table stream_tokens_new rename to stream_tokens',
+      'create index stream_tokens_user on stream_tokens (user_id, created_at)',
+      'create index stream_tokens_session on stream_tokens (session_id)',
+      'create index stream_tokens_expiry on stream_tokens (expires_at)',
+      'create index stream_tokens_lease on stream_tokens (lease_until)',
+      'create index stream_tokens_subject on stream_tokens (subject, created_at)',
+
+      `create table disconnects (
+        user_id text not null,
+        target text not null,
+        seq integer not null,
+        issued_before integer not null,
+        created_at integer not null,
+        primary key (user_id, target, seq)
+      ) strict, without rowid`,
+      'create index disconnects_time on disconnects (created_at)',
+
+      `create table open_streams (
+        stream_id text primary key not null,
+        process_id text not null,
+        user_id text not null,
+        session_id text not null,
+        public_id text not null,
+        opened_at integer not null,
+        address text not null,
+        user_agent text,
+        events_behind integer not null default 0,
+        unsent_bytes integer not null default 0
+      ) strict`,
+      'create index open_streams_user on open_streams (user_id, opened_at)',
+      'create index open_streams_process on open_streams (process_id)',
+    ],
+  },
 ];

@@ -3,15 +3,16 @@ import type {
   AppendedEvents,
   AppendOutcome,
   AppendRequest,
+  KeyRefusal,
   LoggableEvent,
   NumberedEvent,
 } from '../log-store.js';
 import { hashKey, type PriorAppend, type PriorAppends } from './idempotency.js';
 
-/** Reasons not to append an event: its idempotency key was used, or its API key is revoked. */
+/** Reasons not to append an event: its idempotency key was used, or its API key is refused. */
 export interface Obstacles {
   readonly priorAppends: PriorAppends;
-  readonly revoked: ReadonlySet<AppendRequest>;
+  readonly refusals: ReadonlyMap<AppendRequest, KeyRefusal>;
 }
 
 /** What a transaction writes, and the outcome of each request. */
@@ -39,14 +40,15 @@ interface EventGroup {
 /** Plans an append that numbers new events from `firstSeq` on. */
 export function planAppend(
   requests: readonly AppendRequest[],
-  { priorAppends, revoked }: Obstacles,
+  { priorAppends, refusals }: Obstacles,
   firstSeq: number,
 ): AppendPlan {
   const added: NumberedEvent[] = [];
   const keys = new Map<string, PriorAppend>();
   const findPrior = (keyHash: string) => priorAppends.get(keyHash) ?? keys.get(keyHash);
   const outcomes = requests.map((request): AppendOutcome => {
-    if (revoked.has(request)) return { kind: 'revoked' };
+    const refusal = refusals.get(request);
+    if (refusal !== undefined) return { kind: refusal };
     const { outcome, keys: ownKeys } = planRequest(request, findPrior, firstSeq + added.length);
     if (outcome.kind === 'conflict') return outcome;
     added.push(...outcome.added);
@@ -82,15 +84,15 @@ function planRequest(
   return { outcome: { kind, seqs, added }, keys };
 }
 
-function toEventGroups({ events, idempotency, keyId }: AppendRequest): readonly EventGroup[] {
+function toEventGroups({ events, idempotency, publisher }: AppendRequest): readonly EventGroup[] {
   if (idempotency !== undefined) {
     const { key, bodyHash } = idempotency;
-    return [{ events, keyHash: hashKey(keyId, key), bodyHash }];
+    return [{ events, keyHash: hashKey(publisher?.keyId, key), bodyHash }];
   }
   return events.map((event) => {
     if (event.idempotency === undefined)
       return { events: [event], keyHash: undefined, bodyHash: '' };
     const { key, bodyHash } = event.idempotency;
-    return { events: [event], keyHash: hashKey(keyId, key), bodyHash };
+    return { events: [event], keyHash: hashKey(publisher?.keyId, key), bodyHash };
   });
 }

@@ -101,7 +101,10 @@ test('events of another process are delivered in order with local ones', async (
 
 test('when requests share a commit, only those of a revoked API key are rejected', async (t) => {
   const { store, keys, one, two } = await openStoreWithKeys(t);
-  const by = (keyId: string, ...events: LoggableEvent[]) => ({ ...request(...events), keyId });
+  const by = (keyId: string, ...events: LoggableEvent[]) => ({
+    ...request(...events),
+    publisher: { keyId },
+  });
   await store.append([by(one, event('a')), by(two, event('b'))]);
   await store.append([by(one, event('c'))]);
 
@@ -131,7 +134,7 @@ test('when requests share a commit, only those of a revoked API key are rejected
 
 test('repeating a request with a revoked API key is rejected despite its idempotency key', async (t) => {
   const { store, keys, one } = await openStoreWithKeys(t);
-  const repeated = { ...keyedRequest('k', 'b', event('x')), keyId: one };
+  const repeated = { ...keyedRequest('k', 'b', event('x')), publisher: { keyId: one } };
   await store.append([repeated]);
 
   await keys.revoke(one);
@@ -142,15 +145,92 @@ test('repeating a request with a revoked API key is rejected despite its idempot
 test('revoking an API key takes one sequence number, and a publish snapshot shows the number and the revocation', async (t) => {
   const { store, keys, one, two } = await openStoreWithKeys(t);
   await store.append([request(event('a'))]);
-  assert.deepEqual(await store.readPublishSnapshot(one), { seq: 1, isRevoked: false });
+  assert.deepEqual(await store.readPublishSnapshot({ keyId: one }), { seq: 1, refusal: undefined });
 
   assert.equal(await keys.revoke(one), true);
   assert.equal(await keys.revoke(one), false);
 
-  assert.deepEqual(await store.readPublishSnapshot(one), { seq: 2, isRevoked: true });
-  assert.deepEqual(await store.readPublishSnapshot(two), { seq: 2, isRevoked: false });
-  assert.deepEqual(await store.readPublishSnapshot(undefined), { seq: 2, isRevoked: false });
+  assert.deepEqual(await store.readPublishSnapshot({ keyId: one }), { seq: 2, refusal: 'revoked' });
+  assert.deepEqual(await store.readPublishSnapshot({ keyId: two }), { seq: 2, refusal: undefined });
+  assert.deepEqual(await store.readPublishSnapshot(undefined), { seq: 2, refusal: undefined });
   assert.deepEqual((await store.readAll({ after: 1, upTo: 2 }, 1e6)).entries, [
     { seq: 2, control: `{"kind":"key_revoked","keyId":"${one}"}` },
+  ]);
+});
+
+test('when requests share a commit, only those that were checked against another user prefix are rejected', async (t) => {
+  const { store, keys, one, two } = await openStoreWithKeys(t);
+  const by = (keyId: string, userPrefix: string | undefined, data: string) => ({
+    ...request(event(data)),
+    publisher: { keyId, userPrefix },
+  });
+  await store.append([by(one, undefined, 'a'), by(two, '', 'b')]);
+  await store.append([by(one, '', 'c'), by(two, undefined, 'd')]);
+
+  await keys.change('one', { userPrefix: 'shop:' }); // Number 5.
+  const outcomes = await store.append([
+    by(one, undefined, 'refused'),
+    by(one, 'shop:', 'e'),
+    by(one, 'shop', 'refused'),
+    by(two, undefined, 'f'),
+    by(two, 'shop:', 'refused'),
+    by(one, 'shop:', 'g'),
+  ]);
+  const next = await store.append([by(one, 'shop:', 'h'), by(two, '', 'i')]);
+  const swapped = await store.append([by(one, '', 'refused'), by(two, 'shop:', 'refused')]);
+  const alone = await store.append([by(one, 'Shop:', 'refused')]);
+
+  assert.deepEqual([...outcomes, ...next, ...swapped, ...alone].map(outlineOutcome), [
+    ...['limits_changed', 'appended 6', 'limits_changed', 'appended 7', 'limits_changed'],
+    ...['appended 8', 'appended 9', 'appended 10'],
+    ...['limits_changed', 'limits_changed', 'limits_changed'],
+  ]);
+  const { events: read } = await store.read(['u:1'], { after: 0, upTo: 10 }, page);
+  assert.equal(read.map(({ data }) => data).join(''), 'abcdefghi');
+});
+
+test('an API key appends until the millisecond in which it expires', async (t) => {
+  const { store, keys, time, one, two } = await openStoreWithKeys(t);
+  const by = (keyId: string) => ({ ...request(event('x')), publisher: { keyId } });
+  const expiresAt = time.now + 1000;
+  await keys.change('one', { expiresAt }); // Number 1.
+  await store.append([by(two)]);
+
+  time.now = expiresAt - 1;
+  const before = await store.append([by(one)]);
+  const snapshotBefore = await store.readPublishSnapshot({ keyId: one });
+  time.now = expiresAt;
+  const after = await store.append([by(one), by(two)]);
+  const snapshotAfter = await store.readPublishSnapshot({ keyId: one });
+
+  assert.deepEqual([...before, ...after].map(outlineOutcome), [
+    ...['appended 3', 'expired', 'appended 4'],
+  ]);
+  assert.deepEqual(snapshotBefore, { seq: 3, refusal: undefined });
+  assert.deepEqual(snapshotAfter, { seq: 4, refusal: 'expired' });
+});
+
+test('changing an API key takes one sequence number, and a publish snapshot shows the number and the change', async (t) => {
+  const { store, keys, one, two } = await openStoreWithKeys(t);
+  await store.append([request(event('a'))]);
+
+  assert.equal(await keys.change('one', { userPrefix: 'shop:' }), true);
+  assert.equal(await keys.change('three', { userPrefix: 'shop:' }), false);
+
+  const refusals = [
+    [one, undefined, 'limits_changed'],
+    [one, '', 'limits_changed'],
+    [one, 'shop', 'limits_changed'],
+    [one, 'shop:', undefined],
+    [two, undefined, undefined],
+    [two, '', undefined],
+    [two, 'shop:', 'limits_changed'],
+  ] as const;
+  for (const [keyId, userPrefix, refusal] of refusals) {
+    const snapshot = await store.readPublishSnapshot({ keyId, userPrefix });
+    assert.deepEqual(snapshot, { seq: 2, refusal });
+  }
+  assert.deepEqual((await store.readAll({ after: 1, upTo: 2 }, 1e6)).entries, [
+    { seq: 2, control: `{"kind":"key_changed","keyId":"${one}"}` },
   ]);
 });

@@ -1,5 +1,5 @@
 import { type Database, inserts, type Sql, sql, UniqueViolation } from '../../db/database.js';
-import type { AppendOutcome, AppendRequest, NumberedEvent } from '../log-store.js';
+import type { AppendOutcome, AppendRequest, KeyRefusal, NumberedEvent } from '../log-store.js';
 import { getStoredBytes } from '../stored-size.js';
 import { type Obstacles, planAppend } from './append-plan.js';
 import { buildKeyInserts, findPriorAppends, type PriorAppends } from './idempotency.js';
@@ -9,9 +9,11 @@ import {
   type LogGeneration,
   type VerifiableHead,
 } from './log-generation.js';
-import { getKeyIds, type PublisherKeys } from './publisher-keys.js';
+import type { PublisherKeys } from './publisher-keys.js';
 
-const nothingRevoked: ReadonlySet<AppendRequest> = new Set();
+type Refusals = ReadonlyMap<AppendRequest, KeyRefusal>;
+
+const noRefusals: Refusals = new Map();
 
 /**
  * Writes events to the tables of the event log.
@@ -21,8 +23,9 @@ const nothingRevoked: ReadonlySet<AppendRequest> = new Set();
  * do not. As long as no other process has appended, this process knows the next number, and on SQLite it
  * appends with a single batch of statements.
  *
- * API keys are read after the numbers are taken, in the same transaction. Revoking an API key takes a
- * number too, so each event of the key is either numbered before the revocation or rejected.
+ * API keys are read after the numbers are taken, in the same transaction. Revoking or changing an API key
+ * takes a number too, so each event of the key is either numbered before the change or checked after it.
+ * The time at which a key expires is compared with the time of the event.
  */
 export class SqlAppender {
   readonly #db: Database;
@@ -63,7 +66,7 @@ export class SqlAppender {
 
   /**
    * Appends with one batch of statements. Writes nothing and returns undefined when that is impossible:
-   * an idempotency key was used before, an API key is revoked, another process has appended, no event is
+   * an idempotency key was used before, an API key is refused, another process has appended, no event is
    * new, or the database has no batches.
    */
   async #appendInBatch(
@@ -74,11 +77,12 @@ export class SqlAppender {
     const now = this.#wallClock();
     const { outcomes, added, keys } = planAppend(requests, noObstacles, lastSeq + 1);
     if (added.length === 0) return undefined;
-    const keyIds = getKeyIds(requests);
-    const areActive = keyIds.length === 0 ? sql`` : sql`and ${this.#keys.areActive(keyIds)}`;
+    const publishers = requests.flatMap(({ publisher }) => publisher ?? []);
+    const mayPublish =
+      publishers.length === 0 ? sql`` : sql`and ${this.#keys.mayPublish(publishers, now)}`;
     const isCommitted = await this.#db
       .batch([
-        sql`${buildHeadUpdate(added)} and seq = ${lastSeq} and epoch = ${this.#generation.known.epoch} ${areActive}`,
+        sql`${buildHeadUpdate(added)} and seq = ${lastSeq} and epoch = ${this.#generation.known.epoch} ${mayPublish}`,
         ...buildInserts(added, now),
         ...buildKeyInserts(keys, now),
       ])
@@ -100,9 +104,13 @@ export class SqlAppender {
     const { outcomes, lastSeq, createdAt } = await this.#db.transaction(async (tx) => {
       const now = this.#wallClock();
       const priorAppends = await findPriorAppends(tx, requests, { now, locksHeadFirst });
-      const { head, revoked } = await this.#reserveSeqs(tx, requests, priorAppends, known);
+      const { head, refusals } = await this.#reserveSeqs(tx, requests, {
+        priorAppends,
+        known,
+        now,
+      });
       const { seq } = this.#generation.verify(head, known);
-      const { outcomes, added, keys } = planAppend(requests, { priorAppends, revoked }, seq + 1);
+      const { outcomes, added, keys } = planAppend(requests, { priorAppends, refusals }, seq + 1);
       if (added.length > 0) await this.#insert(tx, added, now);
       for (const insert of buildKeyInserts(keys, now)) await tx.execute(insert);
       const createdAt = added.length > 0 ? now : undefined;
@@ -114,40 +122,46 @@ export class SqlAppender {
   }
 
   /**
-   * Takes numbers for the new events, except for those whose API key is revoked. Returns the head as
-   * it was committed before, and the revoked requests.
+   * Takes numbers for the new events, except for those whose API key is refused. Returns the head as
+   * it was committed before, and the refused requests.
    */
   async #reserveSeqs(
     tx: Database,
     requests: readonly AppendRequest[],
-    priorAppends: PriorAppends,
-    known: KnownLog,
-  ): Promise<{ head: VerifiableHead | undefined; revoked: ReadonlySet<AppendRequest> }> {
-    const { added, outcomes } = planAppend(requests, { priorAppends, revoked: nothingRevoked }, 0);
+    { priorAppends, known, now }: { priorAppends: PriorAppends; known: KnownLog; now: number },
+  ): Promise<{ head: VerifiableHead | undefined; refusals: Refusals }> {
+    const { added, outcomes } = planAppend(requests, { priorAppends, refusals: noRefusals }, 0);
     // Statements are sent together, here and below, because a round trip takes longer than a statement.
-    const [, [head], revoked] = await Promise.all([
+    const [, [head], refusals] = await Promise.all([
       added.length > 0 && tx.execute(buildHeadUpdate(added)),
       tx.query<VerifiableHead>(sql`select ${headColumns(known)} from log_head where id = 1`),
-      this.#findRevoked(tx, requests),
+      this.#findRefusals(tx, requests, now),
     ]);
     const refused = outcomes.flatMap((outcome, index) => {
       const request = requests[index];
       const isRefused =
-        request !== undefined && revoked.has(request) && outcome.kind === 'appended';
+        request !== undefined && refusals.has(request) && outcome.kind === 'appended';
       return isRefused ? outcome.added : [];
     });
-    if (refused.length > 0) await tx.execute(buildHeadUpdate(refused, -1)); // Their API key is revoked.
-    return { head: head && { ...head, seq: head.seq - added.length }, revoked };
+    if (refused.length > 0) await tx.execute(buildHeadUpdate(refused, -1)); // Their API key is refused.
+    return { head: head && { ...head, seq: head.seq - added.length }, refusals };
   }
 
-  async #findRevoked(
+  async #findRefusals(
     tx: Database,
     requests: readonly AppendRequest[],
-  ): Promise<ReadonlySet<AppendRequest>> {
-    const keyIds = getKeyIds(requests);
-    if (keyIds.length === 0) return nothingRevoked;
-    const active = new Set(await this.#keys.findActive(tx, keyIds));
-    return new Set(requests.filter(({ keyId }) => keyId !== undefined && !active.has(keyId)));
+    now: number,
+  ): Promise<Refusals> {
+    const withKey = requests.filter(({ publisher }) => publisher !== undefined);
+    if (withKey.length === 0) return noRefusals;
+    const publishers = withKey.flatMap(({ publisher }) => publisher ?? []);
+    const reasons = await this.#keys.findRefusals(tx, publishers, now);
+    const refusals = new Map<AppendRequest, KeyRefusal>();
+    for (const [index, request] of withKey.entries()) {
+      const reason = reasons[index];
+      if (reason !== undefined) refusals.set(request, reason);
+    }
+    return refusals;
   }
 
   async #insert(tx: Database, added: readonly NumberedEvent[], now: number): Promise<void> {
@@ -157,7 +171,7 @@ export class SqlAppender {
   }
 }
 
-const noObstacles: Obstacles = { priorAppends: new Map(), revoked: new Set() };
+const noObstacles: Obstacles = { priorAppends: new Map(), refusals: noRefusals };
 
 /** Builds the update that takes numbers for events or, with the sign -1, gives them back. */
 function buildHeadUpdate(added: readonly NumberedEvent[], sign: 1 | -1 = 1): Sql {

@@ -78,7 +78,10 @@ test('a conflict names the event whose idempotency key was used before', async (
 test('a revoked API key does not affect the same idempotency key of another API key', async (t) => {
   const { store, keys, one, two } = await openStoreWithKeys(t);
   await keys.revoke('one'); // Number 1.
-  const by = (keyId: string, ...events: LoggableEvent[]) => ({ ...request(...events), keyId });
+  const by = (keyId: string, ...events: LoggableEvent[]) => ({
+    ...request(...events),
+    publisher: { keyId },
+  });
 
   const outcomes = await store.append([
     by(one, keyedEvent('k', 'a')),

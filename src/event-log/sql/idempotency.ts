@@ -39,9 +39,9 @@ export async function findPriorAppends(
   requests: readonly AppendRequest[],
   { now, locksHeadFirst }: { now: number; locksHeadFirst: boolean },
 ): Promise<PriorAppends> {
-  const hashes = requests.flatMap(({ events, idempotency, keyId }) =>
+  const hashes = requests.flatMap(({ events, idempotency, publisher }) =>
     [idempotency, ...events.map((event) => event.idempotency)].flatMap((used) =>
-      used === undefined ? [] : hashKey(keyId, used.key),
+      used === undefined ? [] : hashKey(publisher?.keyId, used.key),
     ),
   );
   if (hashes.length === 0) return new Map();

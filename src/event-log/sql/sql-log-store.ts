@@ -8,6 +8,7 @@ import type {
   LogState,
   LogStore,
   PageLimits,
+  Publisher,
   PublishSnapshot,
   SeqRange,
   StoredPage,
@@ -37,7 +38,7 @@ export interface SqlLogStoreOptions {
   readonly newEpoch: string;
   /** Called once when the stored event log was replaced. Must not throw. */
   readonly onReplaced?: () => void;
-  /** Checks the API keys of requests. By default none is revoked. */
+  /** Checks the API keys of requests. By default none is refused. */
   readonly keys?: PublisherKeys;
 }
 
@@ -87,6 +88,7 @@ export class SqlLogStore implements LogStore {
   readonly #background: Database;
   readonly #generation: LogGeneration;
   readonly #keys: PublisherKeys;
+  readonly #wallClock: () => number;
   readonly #appender: SqlAppender;
 
   private constructor(
@@ -100,6 +102,7 @@ export class SqlLogStore implements LogStore {
     this.#background = db.background ?? db;
     this.#generation = generation;
     this.#keys = keys;
+    this.#wallClock = wallClock;
     this.#appender = new SqlAppender(db, wallClock, generation, keys);
   }
 
@@ -130,16 +133,19 @@ export class SqlLogStore implements LogStore {
     return this.#appender.append(requests);
   }
 
-  async readPublishSnapshot(keyId: string | undefined): Promise<PublishSnapshot> {
-    const isRevoked =
-      keyId === undefined
-        ? sql`0`
-        : sql`case when ${this.#keys.areActive([keyId])} then 0 else 1 end`;
-    const head = await this.#observe<LogHead & { readonly is_revoked: number }>(
+  async readPublishSnapshot(publisher: Publisher | undefined): Promise<PublishSnapshot> {
+    const now = this.#wallClock();
+    const mayPublish =
+      publisher === undefined ? sql`1 = 1` : this.#keys.mayPublish([publisher], now);
+    const { seq, may_publish } = await this.#observe<LogHead & { readonly may_publish: number }>(
       this.#db,
-      () => sql`select epoch, seq, ${isRevoked} as is_revoked from log_head where id = 1`,
+      () => sql`select epoch, seq, case when ${mayPublish} then 1 else 0 end as may_publish
+        from log_head where id = 1`,
     );
-    return { seq: head.seq, isRevoked: head.is_revoked === 1 };
+    if (publisher === undefined || may_publish === 1) return { seq, refusal: undefined };
+    const [refusal] = await this.#keys.findRefusals(this.#db, [publisher], now);
+    // The reason is read after the snapshot, so another change may have removed it meanwhile.
+    return { seq, refusal: refusal ?? 'limits_changed' };
   }
 
   /**

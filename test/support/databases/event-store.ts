@@ -53,15 +53,16 @@ export async function openStore(t: TestContext) {
   return { db, time, wallClock, store, openLog };
 }
 
-/** Opens an empty event log, with the API keys `one` and `two`. */
+/** Opens an empty event log on a clock that the test sets, with the API keys `one` and `two`. */
 export async function openStoreWithKeys(t: TestContext) {
   const db = await databaseFor(t);
-  const wallClock = Date.now;
+  const time = { now: 1_800_000_000_000 };
+  const wallClock = () => time.now;
   const store = await SqlLogStore.open(db, { wallClock, newEpoch: 'e1', keys: publisherKeys });
   const appendControlEntries = controlEntryAppender(db, wallClock);
-  const keys = new ApiKeys({ db, log: silentLogger, appendControlEntries });
+  const keys = new ApiKeys({ db, log: silentLogger, wallClock, appendControlEntries });
   const create = async (name: string) => (await keys.create({ name, scopes: ['publish'] })).id;
-  return { db, store, keys, one: await create('one'), two: await create('two') };
+  return { db, time, store, keys, one: await create('one'), two: await create('two') };
 }
 
 export function isUnavailable(error: unknown): boolean {

@@ -77,7 +77,7 @@ export class MemoryLogStore implements LogStore {
   }
 
   readPublishSnapshot(): Promise<PublishSnapshot> {
-    return this.#defer(() => ({ seq: this.entries.length, isRevoked: false }));
+    return this.#defer(() => ({ seq: this.entries.length, refusal: undefined }));
   }
 
   append(requests: readonly AppendRequest[]): Promise<readonly AppendOutcome[]> {

@@ -9,7 +9,7 @@ import { Passwords } from '../../../src/auth/passwords/passwords.js';
 import { RateLimiter } from '../../../src/auth/rate-limiter.js';
 import { openAuthThreads } from '../../../src/auth/threads.js';
 import { Throttle } from '../../../src/auth/throttle.js';
-import { controlEntryAppender } from '../../../src/event-log/open.js';
+import { controlEntryAppender, headSeq } from '../../../src/event-log/open.js';
 import { toClient } from '../../../src/http/client.js';
 import { ApiKeys } from '../../../src/identity/api-keys.js';
 import { BearerAuth } from '../../../src/identity/bearer.js';
@@ -64,6 +64,7 @@ export async function startAuth(t: TestContext) {
     db,
     log,
     wallClock,
+    headSeq,
     appendControlEntries: controlEntryAppender(db, wallClock),
   });
   const realm = 'herald "test"';
@@ -79,6 +80,7 @@ export async function startAuth(t: TestContext) {
   const bearer = new BearerAuth({
     ...{ accessTokens, sessions, apiKeys, tokenType: 'Bearer', realm },
     admitUnverified: (exchange) => rateLimiter.admit('invalidToken', toClient(exchange)),
+    ...{ audit, monotonicClock: wallClock },
   });
   const throttle = new Throttle({
     freeFailures: 5,

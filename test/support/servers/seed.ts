@@ -100,7 +100,11 @@ function createAccounts(env: Env): Promise<Omit<Seed, 'folder'>> {
       const { id } = await accounts.create({ ...names, password: getPassword(username) });
       ids[username] = id;
     }
-    const { key } = await apiKeys.create({ name: 'tests', scopes: ['publish'] });
+    const { key } = await apiKeys.create({
+      name: 'tests',
+      scopes: ['publish', 'tickets', 'streams', 'disconnect'],
+      userPrefix: '',
+    });
     recordSecret(key);
     for (const username of usernames) recordSecret(getPassword(username));
     return { userIds: ids as Record<Username, string>, apiKey: key }; // The loop has set all.

@@ -1,4 +1,4 @@
-import { LruMap } from '../util/lru-map.js';
+import { LruMap } from '../../util/lru-map.js';
 
 const addressesMax = 5;
 const windowMs = 60_000;

@@ -1,5 +1,5 @@
-import { LruMap } from '../util/lru-map.js';
-import { SharedCall } from '../util/shared-call.js';
+import { LruMap } from '../../util/lru-map.js';
+import { SharedCall } from '../../util/shared-call.js';
 
 /** A new expiry for the tokens of clients that were refused. */
 export interface TokenExtension {

@@ -1,15 +1,16 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import type { TestContext } from 'node:test';
-import { testOnDialects } from '../../test/support/databases/dialects.js';
-import { databaseFor } from '../../test/support/databases/embedded.js';
-import { withStatementLog } from '../../test/support/recording/noted-database.js';
-import { sql } from '../db/database.js';
-import { Failure } from '../errors.js';
-import { controlEntryAppender } from '../event-log/open.js';
-import { SqlLogStore } from '../event-log/sql/sql-log-store.js';
-import { parseControlEntry } from '../events/control-entry.js';
-import { type StreamToken, StreamTokens } from './stream-token.js';
+import { testOnDialects } from '../../../test/support/databases/dialects.js';
+import { databaseFor } from '../../../test/support/databases/embedded.js';
+import { withStatementLog } from '../../../test/support/recording/noted-database.js';
+import { sql } from '../../db/database.js';
+import { Failure } from '../../errors.js';
+import { controlEntryAppender, headSeq } from '../../event-log/open.js';
+import { SqlLogStore } from '../../event-log/sql/sql-log-store.js';
+import { parseControlEntry } from '../../events/control-entry.js';
+import { Disconnects } from '../disconnects.js';
+import { getPublicId, type StreamToken, StreamTokens } from './stream-token.js';
 import { TokenHolders } from './token-holders.js';
 
 const test = await testOnDialects('stream tokens');
@@ -47,7 +48,8 @@ async function openTokens(
   }
   const [ada] = await db.query<{ id: number }>(sql`select id from users order by id`);
   const userId = String(ada?.id);
-  const mint = (sessionId = 's'.repeat(32)) => tokens.mint({ userId, sessionId, beginning: 'e-7' });
+  const mint = (sessionId = 's'.repeat(32)) =>
+    tokens.mint({ userId, sessionId, beginning: 'e-7', mintedSeq: 0 });
   const claim = (state: StreamToken, streamId: string) =>
     holders.claim({ tokenHash: state.hash, state, streamId });
   /** Returns the control entries in the event log. */
@@ -96,7 +98,7 @@ test('tokens requested concurrently are inserted together, and all of them open'
 test('a token for a deleted user is refused, and the other requests of the batch succeed', async (t) => {
   const { tokens, mint, countTokens } = await openTokens(t);
   const mintForUnknownUser = () =>
-    tokens.mint({ userId: '999999', sessionId: 's'.repeat(32), beginning: 'e-7' });
+    tokens.mint({ userId: '999999', sessionId: 's'.repeat(32), beginning: 'e-7', mintedSeq: 0 });
 
   const results = await Promise.allSettled([mint(), mintForUnknownUser(), mint()]);
 
@@ -418,9 +420,9 @@ test('a process deletes surplus tokens of other processes too, once it has issue
   const sessionId = 's'.repeat(32);
 
   for (let count = 0; count < 10; count += 1)
-    await other.mint({ userId, sessionId, beginning: 'e-0' });
+    await other.mint({ userId, sessionId, beginning: 'e-0', mintedSeq: 0 });
   assert.equal(await countTokens(), 20);
-  await other.mint({ userId, sessionId, beginning: 'e-0' });
+  await other.mint({ userId, sessionId, beginning: 'e-0', mintedSeq: 0 });
 
   assert.equal(await countTokens(), 10);
 });
@@ -453,4 +455,91 @@ test('the sweep deletes tokens that expired at least ten minutes ago', async (t)
   time.now += resumeWindowMs;
   await tokens.sweep();
   assert.equal(await countTokens(), 0);
+});
+
+const foreign = { userId: 'auth0|5f7c', sessionId: 'f'.repeat(32), beginning: 'e-7' };
+
+test('a token of a user without an account opens until its end', async (t) => {
+  const { tokens, time } = await openTokens(t);
+  const endsAt = time.now + 600;
+  const token = await tokens.mint({ ...foreign, mintedSeq: 3, endsAt });
+
+  const { userId, sessionId, endsAt: foundEndsAt, mintedSeq } = await tokens.find(token);
+
+  assert.deepEqual(
+    { userId, sessionId, foundEndsAt, mintedSeq },
+    { userId: 'auth0|5f7c', sessionId: foreign.sessionId, foundEndsAt: endsAt, mintedSeq: 3 },
+  );
+  time.now = endsAt - 1;
+  await tokens.find(token);
+  time.now = endsAt;
+  await assert.rejects(tokens.find(token), isFailure('expired_token'));
+});
+
+test('a disconnect voids the tokens that were minted before it, of the user, session or stream', async (t) => {
+  const { db, tokens, time, userId } = await openTokens(t);
+  const appendControlEntries = controlEntryAppender(db, () => time.now);
+  const disconnects = new Disconnects({
+    ...{ db, appendControlEntries, headSeq, wallClock: () => time.now },
+  });
+  const endsAt = time.now + 600;
+  const mintAt = (mintedSeq: number, sessionId = 'a'.repeat(32)) =>
+    tokens.mint({ ...foreign, sessionId, mintedSeq, endsAt });
+  const isVoid = async (token: string) => {
+    const found = await tokens.find(token).catch(({ name }: Error) => name);
+    return found === 'invalid_token';
+  };
+  const request = { userId: foreign.userId, renew: false, issuedBefore: 0 };
+  const local = await tokens.mint({ userId, sessionId: 's', beginning: 'e-0', mintedSeq: 0 });
+
+  const first = await mintAt(0);
+  assert.equal(await disconnects.add({ ...request, sessionIds: ['b'.repeat(32)] }), 1);
+  assert.equal(await isVoid(first), false);
+  assert.equal(await isVoid(await mintAt(0, 'b'.repeat(32))), true);
+  assert.equal(await disconnects.add({ ...request, streams: [getPublicId(hashToken(first))] }), 2);
+  assert.equal(await isVoid(first), true);
+  const second = await mintAt(0);
+  assert.equal(await isVoid(second), false);
+  assert.equal(await disconnects.add(request), 3);
+  assert.equal(await isVoid(second), true);
+  assert.equal(await isVoid(await mintAt(2)), true);
+  assert.equal(await isVoid(await mintAt(3)), false);
+  assert.equal(await isVoid(local), false);
+  await disconnects.add({ ...request, userId });
+  assert.equal(await isVoid(local), true);
+});
+
+test('a disconnect voids a token that version 0.1.0 minted', async (t) => {
+  const { db, tokens, time, userId, mint } = await openTokens(t);
+  const appendControlEntries = controlEntryAppender(db, () => time.now);
+  const disconnects = new Disconnects({
+    ...{ db, appendControlEntries, headSeq, wallClock: () => time.now },
+  });
+  const token = await mint();
+  await db.execute(
+    sql`update stream_tokens set subject = null, public_id = null, minted_seq = null`,
+  );
+  assert.equal((await tokens.find(token)).userId, userId);
+
+  await disconnects.add({ userId, renew: false, issuedBefore: 0 });
+
+  await assert.rejects(tokens.find(token), isFailure('invalid_token'));
+});
+
+test('an extension replaces the end of a token and appends an entry', async (t) => {
+  const { tokens, time, entries, mint } = await openTokens(t);
+  const token = await tokens.mint({ ...foreign, mintedSeq: 0, endsAt: time.now + 100 });
+  const tokenHash = hashToken(token);
+
+  await tokens.extend(tokenHash, { endsAt: time.now + 500, mintedSeq: 4 });
+
+  const { endsAt, mintedSeq } = await tokens.find(token);
+  assert.deepEqual({ endsAt, mintedSeq }, { endsAt: time.now + 500, mintedSeq: 4 });
+  const extension = { tokenHash, endsAt: time.now + 500 };
+  assert.deepEqual(await entries(), [{ kind: 'token_extended', extension }]);
+  const unknown = [hashToken('unknown'), hashToken(await mint())]; // The second is of a local account.
+  for (const hash of unknown) {
+    const extending = tokens.extend(hash, { endsAt: 1, mintedSeq: 0 });
+    await assert.rejects(extending, isFailure('invalid_token'));
+  }
 });

@@ -1,5 +1,5 @@
 import { setTimeout as wait } from 'node:timers/promises';
-import type { Takeover } from '../events/control-entry.js';
+import type { Takeover } from '../../events/control-entry.js';
 import type { StreamToken } from './stream-token.js';
 import type { TokenHolders, TokenState } from './token-holders.js';
 import type { TokenReleases } from './token-releases.js';

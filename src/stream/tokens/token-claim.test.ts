@@ -1,13 +1,13 @@
 import assert from 'node:assert/strict';
 import type { TestContext } from 'node:test';
-import { testOnDialects } from '../../test/support/databases/dialects.js';
-import { databaseFor } from '../../test/support/databases/embedded.js';
-import { withStatementHook } from '../../test/support/recording/noted-database.js';
-import { sql } from '../db/database.js';
-import { controlEntryAppender } from '../event-log/open.js';
-import { SqlLogStore } from '../event-log/sql/sql-log-store.js';
-import type { Takeover } from '../events/control-entry.js';
-import { silentLogger } from '../logging/logger.js';
+import { testOnDialects } from '../../../test/support/databases/dialects.js';
+import { databaseFor } from '../../../test/support/databases/embedded.js';
+import { withStatementHook } from '../../../test/support/recording/noted-database.js';
+import { sql } from '../../db/database.js';
+import { controlEntryAppender } from '../../event-log/open.js';
+import { SqlLogStore } from '../../event-log/sql/sql-log-store.js';
+import type { Takeover } from '../../events/control-entry.js';
+import { silentLogger } from '../../logging/logger.js';
 import { StreamTokens } from './stream-token.js';
 import { type ClaimingStream, TokenClaim } from './token-claim.js';
 import { type Claim, TokenHolders } from './token-holders.js';
@@ -88,7 +88,12 @@ async function openClaims(t: TestContext) {
     resumeWindowMs: 43_200_000,
   });
   const sessionId = 's'.repeat(32);
-  const token = await tokens.mint({ userId: String(user?.id), sessionId, beginning: 'e-0' });
+  const token = await tokens.mint({
+    userId: String(user?.id),
+    sessionId,
+    beginning: 'e-0',
+    mintedSeq: 0,
+  });
   const releases = new TokenReleases(holders, silentLogger);
   const { hash: tokenHash } = await tokens.find(token);
   let lostAnswers = 0;

@@ -1,4 +1,4 @@
-import type { Logger } from '../logging/logger.js';
+import type { Logger } from '../../logging/logger.js';
 import type { Release, TokenHolders } from './token-holders.js';
 
 const batchMax = 500;

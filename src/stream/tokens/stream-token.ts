@@ -6,11 +6,12 @@ import {
   sql,
   tuples,
   type Value,
-} from '../db/database.js';
-import { Failure } from '../errors.js';
-import type { ControlEntry } from '../events/control-entry.js';
-import { Batcher } from '../util/batcher.js';
-import { LruMap } from '../util/lru-map.js';
+} from '../../db/database.js';
+import { Failure } from '../../errors.js';
+import type { ControlEntry } from '../../events/control-entry.js';
+import { Batcher } from '../../util/batcher.js';
+import { LruMap } from '../../util/lru-map.js';
+import { findNewestDisconnect, newestDisconnect } from '../disconnects.js';
 import { RefusedTokens, type TokenExtension } from './refused-tokens.js';
 import { type TokenState, type TokenStateRow, toTokenState } from './token-holders.js';
 
@@ -21,7 +22,10 @@ export interface StreamTokenOptions {
    * Appends to the event log in a transaction. Called after everything else in the transaction that may
    * wait for a lock.
    */
-  readonly appendControlEntries: (tx: Database, entries: readonly ControlEntry[]) => Promise<void>;
+  readonly appendControlEntries: (
+    tx: Database,
+    entries: readonly ControlEntry[],
+  ) => Promise<unknown>;
   /** Time within which a new token must be opened. */
   readonly lifeMs: number;
   readonly mode: 'resume' | 'single';
@@ -35,6 +39,10 @@ export interface StreamToken extends TokenState {
   readonly publicId: string;
   readonly userId: string;
   readonly sessionId: string;
+  /** When the streams of a user without an account end, epoch ms. Undefined with a local session. */
+  readonly endsAt: number | undefined;
+  /** See `NewStreamToken`. 0 for tokens that version 0.1.0 minted. */
+  readonly mintedSeq: number;
   /**
    * The position of the event log at which the token was minted. Its streams start there unless the client
    * sends an id. Undefined for some tokens that version 0.1.0 minted.
@@ -47,14 +55,28 @@ export interface NewStreamToken {
   readonly userId: string;
   readonly sessionId: string;
   readonly beginning: string;
+  /**
+   * The newest entry of the event log in a snapshot that was read before the credential of the user was
+   * verified, or together with it. A later disconnect of the user voids the token.
+   */
+  readonly mintedSeq: number;
+  /** When its streams end, epoch ms. For users without an account. */
+  readonly endsAt?: number | undefined;
 }
 
 interface Row extends TokenStateRow {
-  readonly user_id: number;
+  /** Null for users without an account. */
+  readonly user_id: number | null;
+  /** Null for tokens that version 0.1.0 minted. */
+  readonly subject: string | null;
   readonly session_id: string;
   readonly expires_at: number;
   readonly lease_until: number | null;
   readonly start_position: string | null;
+  readonly ends_at: number | null;
+  readonly minted_seq: number | null;
+  /** The newest disconnect of the user, the session or the token. */
+  readonly disconnected_seq: number | null;
 }
 
 const tokenPattern = /^[0-9a-f]{128}$/;
@@ -107,8 +129,8 @@ export class StreamTokens {
     this.#appendControlEntries = options.appendControlEntries;
     this.#lookups = Batcher.forDatabase(this.#db, (hashes) => this.#findRows(hashes));
     this.#inserts = Batcher.forDatabase(this.#db, (rows) => this.#insert(rows));
-    const extend = (extension: TokenExtension) => this.#extend(extension);
-    this.#refused = new RefusedTokens({ wallClock: this.#wallClock, extend });
+    const prolong = (extension: TokenExtension) => this.#prolong(extension);
+    this.#refused = new RefusedTokens({ wallClock: this.#wallClock, extend: prolong });
   }
 
   get mode(): StreamTokenOptions['mode'] {
@@ -121,19 +143,25 @@ export class StreamTokens {
   }
 
   /**
-   * Issues a token. Throws `invalid_token` when the user was deleted meanwhile.
+   * Issues a token. Throws `invalid_token` when the account of the user was deleted meanwhile.
    *
    * The number of unopened tokens of a user is limited to `streamsPerUserMax`, or ten if that is more. Once
    * this process has issued more than that many to the user without a pause of `lifeMs`, each call
    * deletes unopened tokens above the limit and keeps the newest.
    */
-  async mint({ userId, sessionId, beginning }: NewStreamToken): Promise<string> {
+  async mint(minted: NewStreamToken): Promise<string> {
+    const { userId, sessionId, beginning, mintedSeq, endsAt } = minted;
     const token = randomBytes(64).toString('hex');
+    const hash = hashToken(token);
     const now = this.#wallClock();
     if (this.#countMinted(userId, now) > this.#unopenedPerUserMax)
       await this.#deleteSurplus(userId);
-    const expiresAt = now + this.#lifeMs;
-    const row = [hashToken(token), Number(userId), sessionId, now, expiresAt, beginning];
+    const localId = endsAt === undefined ? Number(userId) : null;
+    const times = [now, now + this.#lifeMs, endsAt ?? null];
+    const row = [
+      ...[hash, getPublicId(hash), localId, userId, sessionId, ...times],
+      ...[beginning, mintedSeq],
+    ];
     await this.#inserts.run(row).catch((cause: unknown) => {
       if (!(cause instanceof ReferenceViolation)) throw cause;
       const message = 'Cannot issue stream token: its user is deleted';
@@ -143,8 +171,8 @@ export class StreamTokens {
   }
 
   /**
-   * Looks up the token in a URL. Throws `invalid_token` when it is malformed, unknown or cannot be
-   * opened again, and `expired_token` when it has expired.
+   * Looks up the token in a URL. Throws `invalid_token` when it is malformed, unknown, cannot be opened
+   * again or was disconnected after it was minted, and `expired_token` when it has expired.
    */
   async find(token: string): Promise<StreamToken> {
     if (!tokenPattern.test(token)) throw invalidStreamToken(); // Without a query.
@@ -152,13 +180,19 @@ export class StreamTokens {
     const row = await this.#lookups.run(hash);
     if (row === undefined) throw invalidStreamToken();
     if (row.lease_until !== null && this.#mode === 'single') throw invalidStreamToken();
+    const now = this.#wallClock();
     const expiresAt = row.lease_until ?? row.expires_at;
-    if (expiresAt <= this.#wallClock() && !this.#refused.isKeptAlive(hash, expiresAt)) {
+    const hasExpired = expiresAt <= now && !this.#refused.isKeptAlive(hash, expiresAt);
+    const endsAt = row.ends_at ?? undefined;
+    if (hasExpired || (endsAt !== undefined && endsAt <= now)) {
       throw new Failure('expired_token', 'Cannot open stream: the stream token has expired');
     }
+    const mintedSeq = row.minted_seq ?? 0;
+    if ((await this.#findDisconnect(row)) > mintedSeq) throw invalidStreamToken();
     const beginning = row.start_position ?? undefined;
-    const ids = { userId: String(row.user_id), sessionId: row.session_id };
-    return { hash, publicId: getPublicId(token), ...ids, beginning, ...toTokenState(row) };
+    const ids = { userId: row.subject ?? String(row.user_id), sessionId: row.session_id };
+    const publicId = getPublicId(hash);
+    return { hash, publicId, ...ids, beginning, endsAt, mintedSeq, ...toTokenState(row) };
   }
 
   /**
@@ -175,6 +209,26 @@ export class StreamTokens {
    */
   storeKeptAlive(): Promise<void> {
     return this.#refused.store();
+  }
+
+  /**
+   * Replaces the end of a token of a user without an account, and the entry before which a disconnect voids
+   * it, by those of a fresh credential. Streams of the token, in every process, end at the new time. Throws
+   * `invalid_token` if the token was deleted meanwhile.
+   */
+  async extend(
+    tokenHash: string,
+    { endsAt, mintedSeq }: { readonly endsAt: number; readonly mintedSeq: number },
+  ): Promise<void> {
+    await this.#db.transaction(async (tx) => {
+      const count = await tx.execute(
+        sql`update stream_tokens set ends_at = ${endsAt}, minted_seq = ${mintedSeq}
+          where token_hash = ${tokenHash} and ends_at is not null`,
+      );
+      if (count === 0) throw invalidStreamToken();
+      const extension = { tokenHash, endsAt };
+      await this.#appendControlEntries(tx, [{ kind: 'token_extended', extension }]);
+    });
   }
 
   /** Deletes a token whose URL has leaked, and closes its streams in every process as `revoked`. */
@@ -211,13 +265,21 @@ export class StreamTokens {
   async #insert(rows: readonly (readonly Value[])[]): Promise<undefined[]> {
     await this.#db.execute(
       sql`insert into stream_tokens
-          (token_hash, user_id, session_id, created_at, expires_at, start_position)
+          (token_hash, public_id, user_id, subject, session_id, created_at, expires_at, ends_at,
+            start_position, minted_seq)
         values ${tuples(rows)}`,
     );
     return rows.map(() => undefined);
   }
 
-  async #extend({ tokenHashes, validAt, until }: TokenExtension): Promise<void> {
+  /** Returns the newest disconnect that applies to a token, or 0. */
+  #findDisconnect(row: Row): number | Promise<number> {
+    if (row.subject !== null || row.user_id === null) return row.disconnected_seq ?? 0;
+    const targets = [row.session_id, getPublicId(row.token_hash)];
+    return findNewestDisconnect(this.#db, String(row.user_id), targets);
+  }
+
+  async #prolong({ tokenHashes, validAt, until }: TokenExtension): Promise<void> {
     const expiry = sql`coalesce(lease_until, expires_at)`;
     await this.#db.execute(
       sql`update stream_tokens
@@ -240,9 +302,9 @@ export class StreamTokens {
 
   async #findRows(hashes: readonly string[]): Promise<(Row | undefined)[]> {
     const rows = await this.#db.query<Row>(
-      sql`select token_hash, user_id, session_id, expires_at, lease_until, start_position, version,
-          connection_id
-        from stream_tokens where token_hash in (${list(hashes)})`,
+      sql`select token_hash, user_id, subject, session_id, expires_at, lease_until, ends_at,
+          start_position, minted_seq, version, connection_id, ${newestDisconnect} as disconnected_seq
+        from stream_tokens t where token_hash in (${list(hashes)})`,
     );
     const found = new Map(rows.map((row) => [row.token_hash, row]));
     return hashes.map((hash) => found.get(hash));
@@ -255,7 +317,7 @@ export class StreamTokens {
   async #deleteSurplus(userId: string): Promise<void> {
     const rows = await this.#db.query<{ token_hash: string }>(
       sql`select token_hash from stream_tokens
-        where user_id = ${Number(userId)} and lease_until is null
+        where subject = ${userId} and lease_until is null
         order by created_at desc limit ${this.#unopenedPerUserMax + 100}`,
     );
     const surplus = rows.slice(this.#unopenedPerUserMax - 1).map((row) => row.token_hash);
@@ -264,9 +326,9 @@ export class StreamTokens {
   }
 }
 
-/** Returns the public id of a token: 32 hex digits. See `StreamToken`. */
-export function getPublicId(token: string): string {
-  return digest('sha256', `public id of ${hashToken(token)}`).slice(0, 32);
+/** Returns the public id of the token with this hash: 32 hex digits. See `StreamToken`. */
+export function getPublicId(tokenHash: string): string {
+  return digest('sha256', `public id of ${tokenHash}`).slice(0, 32);
 }
 
 /** Whether a credential has the form of a stream token. */

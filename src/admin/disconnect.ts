@@ -1,0 +1,96 @@
+import type { EventLog } from '../event-log/event-log.js';
+import type { Exchange } from '../http/exchange.js';
+import { json } from '../http/reply.js';
+import { type Route, serverRoute } from '../http/router.js';
+import { invalidField, missingFields, parseStrictBody } from '../http/strict-fields.js';
+import type { ServicePrincipal } from '../identity/bearer.js';
+import { getForeignSessionId } from '../identity/foreign-session.js';
+import { assertKeyAllowsUser } from '../identity/user-prefix.js';
+import type { Audit, AuditClient } from '../logging/audit.js';
+import type { Disconnects } from '../stream/disconnects.js';
+import { parseUser } from './user-field.js';
+
+export interface DisconnectRouteParts {
+  /** Authenticates an API key with the scope `disconnect`. Throws failures with status 401 or 403. */
+  readonly authenticate: (exchange: Exchange) => Promise<ServicePrincipal>;
+  readonly disconnects: Pick<Disconnects, 'add'>;
+  readonly eventLog: Pick<EventLog, 'format' | 'tryCatchUp'>;
+  readonly audit: Pick<Audit, 'record'>;
+  readonly toClient: (exchange: Exchange) => AuditClient;
+  readonly wallClock: () => number;
+}
+
+const idsMax = 100;
+const idLengthMax = 255;
+/** How far `issuedBefore` may lie in the future, for the clock of a backend that is ahead. */
+const futureMaxMs = 60_000;
+const streamPattern = /^[0-9a-f]{32}$/;
+
+/**
+ * Creates the route `POST /v1/disconnect`: ends streams of a user in every process, and voids the stream tokens
+ * and JWTs with which they could be opened again. Nothing that is published after the answer reaches these
+ * streams. Sessions of local accounts go on, so their users can get new stream tokens.
+ */
+export function disconnectRoute(parts: DisconnectRouteParts): Route {
+  const { authenticate, disconnects, eventLog, audit, toClient, wallClock } = parts;
+  return serverRoute('POST', '/v1/disconnect', async (exchange) => {
+    const key = await authenticate(exchange);
+    const body = parseStrictBody(await exchange.body(), [
+      'user',
+      'sessions',
+      'streams',
+      'issuedBefore',
+      'renew',
+    ]);
+    if (body.user === undefined) throw missingFields(['user']);
+    const userId = parseUser(body.user);
+    assertKeyAllowsUser(key, userId, 'user');
+    const labels = parseIds('sessions', body.sessions, (id) => id.length <= idLengthMax);
+    const streams = parseIds('streams', body.streams, (id) => streamPattern.test(id));
+    const { renew = false } = body;
+    if (typeof renew !== 'boolean') throw invalidField('renew', 'must be true or false');
+    const seq = await disconnects.add({
+      ...{ userId, streams, renew },
+      sessionIds: labels?.flatMap((label) => toSessionIds(userId, label)),
+      issuedBefore: parseIssuedBefore(body.issuedBefore, wallClock()),
+    });
+    await eventLog.tryCatchUp();
+    const reason = labels === undefined && streams === undefined ? 'user' : 'streams';
+    audit.record('user_disconnected', {
+      ...{ client: toClient(exchange), keyId: key.keyId, userId, reason },
+    });
+    return json(200, { id: eventLog.format(seq) }, { 'cache-control': 'no-store' });
+  });
+}
+
+function parseIds(
+  field: string,
+  value: unknown,
+  isValid: (id: string) => boolean,
+): readonly string[] | undefined {
+  if (value === undefined) return undefined;
+  const isList = Array.isArray(value) && value.length > 0 && value.length <= idsMax;
+  if (isList && value.every((id) => typeof id === 'string' && isValid(id)))
+    return [...new Set(value)];
+  const what =
+    field === 'streams'
+      ? 'ids of streams (32 hex digits)'
+      : `ids or labels of sessions, each of at most ${idLengthMax} characters`;
+  throw invalidField(field, `must be a list of 1 to ${idsMax} ${what}`);
+}
+
+/** A label that a ticket or an issuer gave to a session, or the id of a session of a local account. */
+function toSessionIds(userId: string, label: string): readonly string[] {
+  const foreignId = getForeignSessionId(userId, label);
+  return /^[0-9a-f]{32}$/.test(label) ? [label, foreignId] : [foreignId];
+}
+
+function parseIssuedBefore(value: unknown, now: number): number {
+  if (value === undefined) return now;
+  if (Number.isSafeInteger(value) && Number(value) >= 0 && Number(value) <= now + futureMaxMs)
+    return Number(value);
+  throw invalidField(
+    'issuedBefore',
+    'must be a time in epoch milliseconds that is not in the future',
+  );
+}

@@ -1,0 +1,49 @@
+import type { Exchange } from '../http/exchange.js';
+import { type Route, serverRoute } from '../http/router.js';
+import { invalidField, missingFields, parseStrictBody } from '../http/strict-fields.js';
+import type { ServicePrincipal } from '../identity/bearer.js';
+import { getForeignSessionId } from '../identity/foreign-session.js';
+import { assertKeyAllowsUser } from '../identity/user-prefix.js';
+import { type MintingParts, mintToken } from '../stream/minting.js';
+import { parseUser } from './user-field.js';
+
+export interface TicketRouteParts extends MintingParts {
+  /** Authenticates an API key with the scope `tickets`. Throws failures with status 401 or 403. */
+  readonly authenticate: (exchange: Exchange) => Promise<ServicePrincipal>;
+  readonly wallClock: () => number;
+}
+
+const minuteMs = 60_000;
+const dayMs = 86_400_000;
+const endsIn = { min: minuteMs, max: 30 * dayMs, default: dayMs / 2 };
+const labelLengthMax = 255;
+
+/**
+ * Creates the route `POST /v1/tickets`: a backend gets a stream token for one of its own users, who needs no
+ * account. The answer is that of `POST /stream/token`. The stream ends after `endsIn`, unless the token is
+ * extended. Users of the same `session` share the audience of that session, which
+ * `getForeignSessionId` derives from the user.
+ */
+export function ticketsRoute({ authenticate, wallClock, ...parts }: TicketRouteParts): Route {
+  return serverRoute('POST', '/v1/tickets', async (exchange) => {
+    const key = await authenticate(exchange);
+    const body = parseStrictBody(await exchange.body(), ['user', 'session', 'endsIn']);
+    if (body.user === undefined) throw missingFields(['user']);
+    const userId = parseUser(body.user);
+    assertKeyAllowsUser(key, userId, 'user');
+    const id = getForeignSessionId(userId, parseLabel(body.session));
+    const expiresAt = wallClock() + parseEndsIn(body.endsIn);
+    return mintToken(parts, { id, userId, expiresAt, headSeq: key.headSeq, isForeign: true });
+  });
+}
+
+function parseLabel(value: unknown = ''): string {
+  if (typeof value === 'string' && value.length <= labelLengthMax) return value;
+  throw invalidField('session', `must be a text of at most ${labelLengthMax} characters`);
+}
+
+function parseEndsIn(value: unknown = endsIn.default): number {
+  const { min, max } = endsIn;
+  if (Number.isInteger(value) && Number(value) >= min && Number(value) <= max) return Number(value);
+  throw invalidField('endsIn', 'must be whole milliseconds, from 1 minute (60000) to 30 days');
+}

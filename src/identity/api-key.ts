@@ -1,0 +1,36 @@
+import type { Rate } from '../util/token-bucket.js';
+
+/** Permissions that a key can have. */
+export const scopes = ['publish', 'metrics', 'tickets', 'streams', 'disconnect'] as const;
+
+export type Scope = (typeof scopes)[number];
+
+/** The limits of an API key. */
+export interface KeyLimits {
+  /**
+   * The user ids that the key names must begin with this text. With any text but `''`, the key addresses
+   * neither everybody nor sessions. Undefined, like `''`, limits nothing, but then the key has no scope that
+   * needs a prefix.
+   */
+  readonly userPrefix: string | undefined;
+  /** The key is valid before this time, epoch ms; undefined: until it is revoked. */
+  readonly expiresAt: number | undefined;
+  /** Maximum rate of requests with the key, in each process. */
+  readonly rate: Rate | undefined;
+}
+
+/** An API key without its secret. Times are in epoch milliseconds. */
+export interface ApiKey extends KeyLimits {
+  /** 16 hex digits. Not secret. */
+  readonly id: string;
+  readonly name: string;
+  readonly scopes: readonly Scope[];
+  readonly createdAt: number;
+  /** Updated at most once a minute. */
+  readonly lastUsedAt: number | undefined;
+  readonly revokedAt: number | undefined;
+}
+
+export function isScope(given: string): given is Scope {
+  return scopes.some((scope) => scope === given);
+}

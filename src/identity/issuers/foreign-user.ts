@@ -1,0 +1,65 @@
+import type { TrustedIssuer } from '../../config/trusted-issuers.js';
+import { userIdPattern } from '../../events/audience.js';
+
+/** A user whom a trusted issuer has authenticated. Herald has no account or session for this user. */
+export interface ForeignUser {
+  /** `userPrefix` and the user claim: matches `userIdPattern`. */
+  readonly userId: string;
+  /** The `iss` of the token. */
+  readonly issuer: string;
+  /** The claim `sid` if it is a text of at most 255 characters, otherwise ''. */
+  readonly sessionLabel: string;
+  /** The `iat` of the token, epoch ms, rounded down. Undefined if the token has none. */
+  readonly issuedAt: number | undefined;
+  /** The `exp` of the token, epoch ms, rounded down. A token is accepted for the clock tolerance longer. */
+  readonly expiresAt: number;
+}
+
+export interface LifeLimits {
+  /** The longest life of a token. */
+  readonly tokenLifeMaxMs: number;
+  readonly clockToleranceMs: number;
+  /** Epoch ms. */
+  readonly now: number;
+}
+
+const sessionLabelMax = 255;
+
+/** Returns the user of verified claims. Throws an Error for an invalid user id and a life that is too long. */
+export function toForeignUser(
+  claims: Readonly<Record<string, unknown>>,
+  { issuer, userClaim, userPrefix }: TrustedIssuer,
+  limits: LifeLimits,
+): ForeignUser {
+  const { exp, iat, sid } = claims;
+  const user = claims[userClaim];
+  const userId = `${userPrefix}${user}`;
+  if (typeof user !== 'string' || user === '' || !userIdPattern.test(userId)) {
+    throw new Error('Invalid user claim');
+  }
+  const expiresAt = Number(exp) * 1000;
+  const issuedAt = iat === undefined ? undefined : Number(iat) * 1000;
+  if (!isLifeAllowed(issuedAt, expiresAt, limits)) throw new Error('Lifetime out of range');
+  return {
+    userId,
+    issuer,
+    sessionLabel: typeof sid === 'string' && sid.length <= sessionLabelMax ? sid : '',
+    issuedAt: issuedAt === undefined ? undefined : Math.floor(issuedAt),
+    expiresAt: Math.floor(expiresAt),
+  };
+}
+
+/**
+ * Returns whether a token lives for at most the allowed time, by its `iat` and also from now on: a token with
+ * an `iat` in the future must not be valid for longer than its issuer may allow.
+ */
+function isLifeAllowed(
+  issuedAt: number | undefined,
+  expiresAt: number,
+  { tokenLifeMaxMs, clockToleranceMs, now }: LifeLimits,
+): boolean {
+  if (issuedAt === undefined) return expiresAt - now <= tokenLifeMaxMs;
+  const lifeMs = expiresAt - issuedAt;
+  const isRemainderAllowed = expiresAt - now <= tokenLifeMaxMs + clockToleranceMs;
+  return lifeMs > 0 && lifeMs <= tokenLifeMaxMs && isRemainderAllowed;
+}

@@ -1,0 +1,79 @@
+import type { KeyObject } from 'node:crypto';
+import { decodeJwt, decodeProtectedHeader, errors, type JWTPayload, jwtVerify } from 'jose';
+import type { TrustedIssuer } from '../../config/trusted-issuers.js';
+import { Failure } from '../../errors.js';
+import type { TokenHeader } from './keys.js';
+
+export interface VerifyOptions {
+  readonly issuer: TrustedIssuer;
+  /** How long after `exp`, and before `nbf`, a token is valid, because clocks differ. */
+  readonly clockToleranceMs: number;
+  /** Epoch ms. */
+  readonly now: number;
+}
+
+const tokenLengthMax = 8192;
+
+/** Returns the unverified `iss` of a token; undefined for any other text, and for more than 8 KiB. */
+export function readIssuerName(token: string): string | undefined {
+  if (token.length > tokenLengthMax) return undefined;
+  try {
+    return decodeJwt(token).iss;
+  } catch {
+    return undefined; // The function throws only for a text that is not a JWT.
+  }
+}
+
+/**
+ * Returns the unverified members of a header that select the key. Throws an Error for an algorithm that the
+ * issuer may not use, `crit`, or a `kid` that is not a text. Other members, such as `jku` and `jwk`, are not used.
+ */
+export function readHeader(token: string, algorithms: readonly string[]): TokenHeader {
+  // The package ignores white space within base64url.
+  if (!/^[\w-]+\.[\w-]+\.[\w-]+$/.test(token)) throw new Error('Not three segments of base64url');
+  const { alg, kid, crit } = decodeProtectedHeader(token);
+  if (alg === undefined || !algorithms.includes(alg)) throw new Error('Wrong algorithm');
+  if (crit !== undefined) throw new Error('Unsupported crit');
+  if (kid !== undefined && typeof kid !== 'string') throw new Error('Malformed kid');
+  return { algorithm: alg, keyId: kid };
+}
+
+/**
+ * Returns the claims of a token that one of the keys has signed. Throws `expired_token`, and any other error
+ * for a token that is invalid. Spec: RFC 7519 §7.2, RFC 8725 §3.
+ */
+export async function verifyJwt(
+  token: string,
+  keys: readonly KeyObject[],
+  options: VerifyOptions,
+): Promise<JWTPayload> {
+  let wrongSignature: unknown;
+  for (const key of keys) {
+    try {
+      return await verifyWithKey(token, key, options);
+    } catch (cause) {
+      if (cause instanceof errors.JWTExpired) {
+        throw new Failure('expired_token', 'Cannot authenticate: the access token is expired');
+      }
+      if (!(cause instanceof errors.JWSSignatureVerificationFailed)) throw cause;
+      wrongSignature = cause;
+    }
+  }
+  throw wrongSignature;
+}
+
+async function verifyWithKey(
+  token: string,
+  key: KeyObject,
+  { issuer, clockToleranceMs, now }: VerifyOptions,
+): Promise<JWTPayload> {
+  const { payload } = await jwtVerify(token, key, {
+    algorithms: [...issuer.algorithms],
+    issuer: issuer.issuer,
+    audience: [...issuer.audiences],
+    requiredClaims: ['exp'],
+    clockTolerance: clockToleranceMs / 1000,
+    currentDate: new Date(now),
+  });
+  return payload;
+}

@@ -1,0 +1,123 @@
+import type { Clock } from '../../clock.js';
+import type { TrustedIssuer } from '../../config/trusted-issuers.js';
+import { Failure } from '../../errors.js';
+import type { WarningAggregator } from '../../logging/warning-aggregator.js';
+import type { FetchOutcome } from './fetch-jwks.js';
+import { type ForeignUser, toForeignUser } from './foreign-user.js';
+import { readHeader, readIssuerName, verifyJwt } from './jwt.js';
+import { createFileKeys, type KeySource } from './keys.js';
+import { RemoteKeys } from './remote-keys.js';
+
+export interface TrustedIssuersOptions {
+  readonly issuers: readonly TrustedIssuer[];
+  /** The longest life of a token. */
+  readonly tokenLifeMaxMs: number;
+  /** How long after `exp`, and before `nbf`, a token is valid, because clocks differ. */
+  readonly clockToleranceMs: number;
+  /** Time limit of a fetch of a JWKS. Default: 5 s. */
+  readonly fetchTimeoutMs?: number;
+  readonly warnings: WarningAggregator;
+  /** Called after each fetch of a JWKS. `issuer` is the number of the issuer in the settings, from 1. */
+  readonly onFetched: (issuer: number, outcome: FetchOutcome) => void;
+  readonly wallClock: Clock;
+  readonly monotonicClock: Clock;
+}
+
+interface Issuer {
+  readonly settings: TrustedIssuer;
+  readonly keys: KeySource;
+}
+
+/** Verifies the tokens (JWTs) of trusted issuers. Spec: RFC 7519, RFC 8725. */
+export class TrustedIssuers {
+  readonly #options: TrustedIssuersOptions;
+  readonly #byName: ReadonlyMap<string | undefined, Issuer>;
+
+  private constructor(options: TrustedIssuersOptions) {
+    this.#options = options;
+    this.#byName = new Map(
+      options.issuers.map((settings, index) => [
+        settings.issuer,
+        { settings, keys: this.#openKeys(settings, index + 1) },
+      ]),
+    );
+  }
+
+  /** Starts to fetch each JWKS. Does not wait for it, so that Herald starts while an issuer is unavailable. */
+  static async open(options: TrustedIssuersOptions): Promise<TrustedIssuers> {
+    const issuers = new TrustedIssuers(options);
+    issuers.refreshKeys();
+    return issuers;
+  }
+
+  /**
+   * Returns whether the unverified `iss` of a token is exactly that of a trusted issuer. False for any other
+   * text.
+   */
+  isForeign(token: string): boolean {
+    return this.#find(token) !== undefined;
+  }
+
+  /**
+   * Returns the user of a token. Throws `expired_token` for a token that is only too old, `invalid_token` in
+   * every other case, and `service_unavailable` if the keys of the issuer cannot be fetched. Rejects with the
+   * reason of `signal` if it aborts while keys are being fetched.
+   */
+  async verify(token: string, signal?: AbortSignal): Promise<ForeignUser> {
+    try {
+      const issuer = this.#find(token);
+      if (issuer === undefined) throw new Error('Unknown issuer');
+      return await this.#verify(token, issuer, signal);
+    } catch (cause) {
+      if (cause instanceof Failure || (signal?.aborted && cause === signal.reason)) throw cause;
+      throw new Failure('invalid_token', 'Cannot authenticate: the access token is invalid', {
+        cause,
+      });
+    }
+  }
+
+  /** Starts to fetch each JWKS that was fetched five minutes ago, or half a minute ago in vain. For a timer. */
+  refreshKeys(): void {
+    for (const { keys } of this.#byName.values()) keys.refresh();
+  }
+
+  /** Aborts running fetches. Idempotent. */
+  close(): void {
+    for (const { keys } of this.#byName.values()) keys.close();
+  }
+
+  #find(token: string): Issuer | undefined {
+    return this.#byName.size === 0 ? undefined : this.#byName.get(readIssuerName(token));
+  }
+
+  async #verify(
+    token: string,
+    { settings, keys }: Issuer,
+    signal: AbortSignal | undefined,
+  ): Promise<ForeignUser> {
+    const { wallClock, clockToleranceMs, tokenLifeMaxMs } = this.#options;
+    const header = readHeader(token, settings.algorithms);
+    const candidates = await keys.find(header, signal);
+    const times = { clockToleranceMs, now: wallClock() };
+    const claims = await verifyJwt(token, candidates, { issuer: settings, ...times });
+    return toForeignUser(claims, settings, { tokenLifeMaxMs, ...times });
+  }
+
+  #openKeys({ keys, algorithms, issuer }: TrustedIssuer, number: number): KeySource {
+    if (keys.kind !== 'jwks') return createFileKeys(keys);
+    const { warnings, onFetched, fetchTimeoutMs: timeoutMs, monotonicClock } = this.#options;
+    return new RemoteKeys({
+      ...{ url: keys.url, ca: keys.ca, algorithms, timeoutMs, monotonicClock },
+      onFetched: (outcome, detail) => {
+        onFetched(number, outcome);
+        if (outcome === 'ok') return;
+        warnings.warn({
+          kind: 'jwks',
+          subject: issuer,
+          fields: { issuer, outcome, detail },
+          phrase: 'keys of a trusted issuer cannot be fetched',
+        });
+      },
+    });
+  }
+}

@@ -1,0 +1,31 @@
+import type { ForeignUser } from './issuers/foreign-user.js';
+
+/** A user with an account in Herald's database. */
+export interface LocalUser {
+  readonly id: string;
+  readonly username: string;
+  readonly firstName: string;
+  readonly lastName: string;
+}
+
+/** A session of a local account that has not ended. */
+export interface LocalSession {
+  readonly id: string;
+  readonly userId: string;
+  /** When the session expires unless it is refreshed, epoch ms. */
+  readonly expiresAt: number;
+  readonly user: LocalUser;
+  /** The newest entry of the event log in the snapshot in which the session was read. */
+  readonly headSeq: number;
+}
+
+/** The user of a token whose signature and claims are valid. Nothing was looked up yet. */
+export type VerifiedUser =
+  | { readonly kind: 'local'; readonly userId: string; readonly sessionId: string | undefined }
+  | ({ readonly kind: 'foreign' } & ForeignUser);
+
+/** A session that has not ended: of a local account, or of a user whom a trusted issuer has authenticated. */
+export interface UserSession extends Pick<LocalSession, 'id' | 'userId' | 'expiresAt' | 'headSeq'> {
+  /** Whether the user has no account, so that nothing can extend the session. */
+  readonly isForeign: boolean;
+}

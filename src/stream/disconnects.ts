@@ -1,0 +1,121 @@
+import { type Database, list, type Sql, sql, tuples } from '../db/database.js';
+import type { ControlEntry, Disconnect } from '../events/control-entry.js';
+
+export interface DisconnectsOptions {
+  readonly db: Database;
+  readonly wallClock: () => number;
+  /** Appends to the event log in a transaction, and resolves to the number of the last entry. */
+  readonly appendControlEntries: (
+    tx: Database,
+    entries: readonly ControlEntry[],
+  ) => Promise<number>;
+  /** Selects the number of the newest entry of the event log. */
+  readonly headSeq: Sql;
+}
+
+export interface DisconnectRequest extends Disconnect {
+  /**
+   * JWTs of trusted issuers that were issued before this time (epoch ms) are no longer accepted for the user,
+   * or for these sessions. Has no effect on a disconnect of `streams`.
+   */
+  readonly issuedBefore: number;
+}
+
+/** What a user's disconnects require. */
+export interface DisconnectState {
+  /** JWTs that were issued before this time are not accepted, epoch ms. 0 if there is no such limit. */
+  readonly issuedBefore: number;
+  /** The newest entry of the event log in the same snapshot. */
+  readonly headSeq: number;
+}
+
+/** The target of a disconnect of a whole user. Other targets are ids of sessions and tokens. */
+const wholeUser = '';
+
+/**
+ * Selects the newest disconnect that applies to the row `t` of `stream_tokens`, as part of another query.
+ * Does not find those of a token without `subject`.
+ */
+export const newestDisconnect = sql`(select max(d.seq) from disconnects d
+  where d.user_id = t.subject and d.target in (${wholeUser}, t.session_id, t.public_id))`;
+
+/** Longer than the life of any stream token that is not open, and of any JWT: both are at most 30 days. */
+const storedMs = 31 * 86_400_000;
+const sweptMax = 500;
+
+/**
+ * Ends streams of a user in every process, and voids the user's stream tokens and JWTs. A disconnect is an
+ * entry of the event log, and rows that are inserted in its transaction. It does not void a token that is
+ * minted later, because the token stores the newest entry before it.
+ */
+export class Disconnects {
+  readonly #options: DisconnectsOptions;
+
+  constructor(options: DisconnectsOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * Stores a disconnect and returns the number of its entry. Every process closes the streams before it
+   * delivers any event with a higher number.
+   */
+  add({ issuedBefore, ...disconnect }: DisconnectRequest): Promise<number> {
+    const { db, wallClock, appendControlEntries } = this.#options;
+    const { userId, sessionIds = [], streams = [] } = disconnect;
+    const isLimited = disconnect.sessionIds !== undefined || disconnect.streams !== undefined;
+    return db.transaction(async (tx) => {
+      const seq = await appendControlEntries(tx, [{ kind: 'disconnected', disconnect }]);
+      const now = wallClock();
+      // A map, because an id can be given both as a stream and as a session.
+      const issuedBeforeByTarget = new Map([
+        ...streams.map((target) => [target, 0] as const),
+        ...(isLimited ? sessionIds : [wholeUser]).map((target) => [target, issuedBefore] as const),
+      ]);
+      const rows = [...issuedBeforeByTarget].map(([target, before]) => {
+        return [userId, target, seq, before, now];
+      });
+      if (rows.length > 0) {
+        await tx.execute(
+          sql`insert into disconnects (user_id, target, seq, issued_before, created_at)
+            values ${tuples(rows)}`,
+        );
+      }
+      return seq;
+    });
+  }
+
+  /** Reads the state of a user's session, in one snapshot. */
+  async findState(userId: string, sessionId: string): Promise<DisconnectState> {
+    const { db, headSeq } = this.#options;
+    const [row] = await db.query<{ issued_before: number | null; head_seq: number }>(
+      sql`select max(issued_before) as issued_before, ${headSeq} as head_seq from disconnects
+        where user_id = ${userId} and target in (${list([wholeUser, sessionId])})`,
+    );
+    return { issuedBefore: row?.issued_before ?? 0, headSeq: row?.head_seq ?? 0 };
+  }
+
+  /** Deletes up to about 500 disconnects that no longer have an effect, and returns how many. For a timer. */
+  async sweep(): Promise<number> {
+    const { db, wallClock } = this.#options;
+    const rows = await db.query<{ created_at: number }>(
+      sql`select created_at from disconnects where created_at < ${wallClock() - storedMs}
+        order by created_at limit ${sweptMax}`,
+    );
+    const newest = rows.at(-1)?.created_at;
+    if (newest === undefined) return 0;
+    return db.execute(sql`delete from disconnects where created_at <= ${newest}`);
+  }
+}
+
+/** Returns the newest disconnect of a user, session or token, or 0. */
+export async function findNewestDisconnect(
+  db: Database,
+  userId: string,
+  targets: readonly string[],
+): Promise<number> {
+  const [row] = await db.query<{ seq: number | null }>(
+    sql`select max(seq) as seq from disconnects
+      where user_id = ${userId} and target in (${list([wholeUser, ...targets])})`,
+  );
+  return row?.seq ?? 0;
+}

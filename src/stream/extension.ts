@@ -1,0 +1,99 @@
+import { Failure } from '../errors.js';
+import type { Exchange } from '../http/exchange.js';
+import { json, type Reply } from '../http/reply.js';
+import { invalidField, missingFields, parseStrictBody } from '../http/strict-fields.js';
+import type { MintingSession } from './minting.js';
+import type { LiveSession } from './session-checks.js';
+import type { StreamToken, StreamTokens } from './tokens/stream-token.js';
+
+export interface ExtensionParts {
+  readonly tokens: Pick<StreamTokens, 'find' | 'extend'>;
+  /** See `StreamAccess`. */
+  readonly verifyUser: (
+    exchange: Exchange,
+    token: string,
+  ) => Promise<() => Promise<MintingSession>>;
+  /** Returns a session of a local account, or undefined if it has ended. */
+  readonly findLiveSession: (sessionId: string) => Promise<LiveSession | undefined>;
+  /** Applies the entries of the event log up to now. */
+  readonly catchUp: () => Promise<void>;
+}
+
+/** What a fresh stream token or access token grants. */
+interface Grant {
+  readonly userId: string;
+  readonly isForeign: boolean;
+  readonly endsAt: number;
+  readonly mintedSeq: number;
+}
+
+/**
+ * Handles `POST /stream/extend`: the end of a fresh stream token, or of a fresh JWT, replaces that of the
+ * stream token in the Authorization header, so its open stream goes on. Both must be of the same user,
+ * otherwise throws `user_not_allowed`. The stream of a local session ends with its session all the same, which
+ * a refresh extends.
+ */
+export async function extendStream(
+  parts: ExtensionParts,
+  exchange: Exchange,
+  oldText: string,
+): Promise<Reply> {
+  const { streamToken, accessToken } = parseStrictBody(await exchange.body(), [
+    'streamToken',
+    'accessToken',
+  ]);
+  if ((streamToken === undefined) === (accessToken === undefined)) {
+    throw missingFields(['streamToken or accessToken, and not both']);
+  }
+  const field = streamToken === undefined ? 'accessToken' : 'streamToken';
+  const freshText = streamToken ?? accessToken;
+  if (typeof freshText !== 'string') throw invalidField(field, 'must be a text');
+  const old = await parts.tokens.find(oldText);
+  const grant =
+    field === 'streamToken'
+      ? await toGrant(parts, await parts.tokens.find(freshText))
+      : await readGrant(parts, exchange, freshText);
+  if (grant.userId !== old.userId || grant.isForeign !== (old.endsAt !== undefined)) {
+    throw new Failure(
+      'user_not_allowed',
+      'Cannot extend stream: the tokens are of different users',
+      {
+        info: { field },
+      },
+    );
+  }
+  if (!grant.isForeign) return toReply((await requireSession(parts, old)).expiresAt);
+  await parts.tokens.extend(old.hash, grant);
+  await parts.catchUp();
+  return toReply(grant.endsAt);
+}
+
+async function toGrant(parts: ExtensionParts, token: StreamToken): Promise<Grant> {
+  const { userId, mintedSeq, endsAt } = token;
+  if (endsAt !== undefined) return { userId, isForeign: true, endsAt, mintedSeq };
+  const session = await requireSession(parts, token);
+  return { userId, isForeign: false, endsAt: session.expiresAt, mintedSeq };
+}
+
+async function readGrant(
+  { verifyUser }: ExtensionParts,
+  exchange: Exchange,
+  accessToken: string,
+): Promise<Grant> {
+  const findSession = await verifyUser(exchange, accessToken);
+  const { userId, isForeign, expiresAt: endsAt, headSeq: mintedSeq } = await findSession();
+  return { userId, isForeign, endsAt, mintedSeq };
+}
+
+async function requireSession(
+  { findLiveSession }: ExtensionParts,
+  { sessionId }: StreamToken,
+): Promise<LiveSession> {
+  const session = await findLiveSession(sessionId);
+  if (session !== undefined) return session;
+  throw new Failure('invalid_token', 'Cannot extend stream: its session has ended');
+}
+
+function toReply(endsAt: number): Reply {
+  return json(200, { endsAt }, { 'cache-control': 'no-store' });
+}

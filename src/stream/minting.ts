@@ -1,0 +1,40 @@
+import type { EventLog } from '../event-log/event-log.js';
+import { json, type Reply } from '../http/reply.js';
+import type { LiveSession } from './session-checks.js';
+import { getPublicId, hashToken, type StreamTokens } from './tokens/stream-token.js';
+
+/** A session in which a stream token is minted. */
+export interface MintingSession extends LiveSession {
+  readonly isForeign: boolean;
+  /**
+   * The newest entry of the event log in a snapshot that was read before the session, or with it. See
+   * `NewStreamToken.mintedSeq`.
+   */
+  readonly headSeq: number;
+}
+
+export interface MintingParts {
+  readonly eventLog: Pick<EventLog, 'format'>;
+  readonly tokens: Pick<StreamTokens, 'mint' | 'lifeMs'>;
+}
+
+/**
+ * Mints a stream token and returns the reply that contains it. The token begins at the head of the session's
+ * snapshot. Throws the errors of `StreamTokens.mint`.
+ */
+export async function mintToken(
+  { eventLog, tokens }: MintingParts,
+  { id: sessionId, userId, expiresAt: endsAt, headSeq: mintedSeq, isForeign }: MintingSession,
+): Promise<Reply> {
+  const id = eventLog.format(mintedSeq);
+  const streamToken = await tokens.mint({
+    ...{ userId, sessionId, beginning: id, mintedSeq },
+    ...(isForeign && { endsAt }),
+  });
+  const stream = getPublicId(hashToken(streamToken));
+  return json(
+    200,
+    { streamToken, expiresIn: tokens.lifeMs, stream, endsAt, id },
+    { 'cache-control': 'no-store', pragma: 'no-cache' },
+  );
+}

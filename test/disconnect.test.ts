@@ -1,0 +1,182 @@
+import assert from 'node:assert/strict';
+import { type TestContext, test } from 'node:test';
+import { H2Client } from './support/clients/h2-client.js';
+import { skipFor } from './support/databases/new-database.js';
+import { clusterFor } from './support/servers/cluster.js';
+import { startSystem } from './support/servers/system.js';
+
+async function startDisconnects(t: TestContext) {
+  const time = { now: 1_800_000_000_000 };
+  const system = await startSystem(t, { wallClock: () => time.now });
+  const client = await system.connect();
+  const ask = async (path: string, json: unknown, status = 200) => {
+    const answer = await client.ask('POST', path, { bearer: system.apiKey, json });
+    assert.equal(answer.status, status, answer.text);
+    return answer.body;
+  };
+  const open = async (json: object) => {
+    const { streamToken, stream: publicId } = await ask('/v1/tickets', json);
+    const path = `/stream/live/${streamToken}`;
+    const stream = await client.openStream(path);
+    await stream.opening();
+    return { stream, path, publicId };
+  };
+  /** Returns the status of a second open. */
+  const reopen = async (path: string) => {
+    const stream = await client.openStream(path);
+    stream.abort();
+    return stream.status;
+  };
+  return { system, client, time, ask, open, reopen };
+}
+
+test('a disconnect ends the streams of the user and voids their tokens, and answers its position', async (t) => {
+  const { system, ask, open, reopen } = await startDisconnects(t);
+  const [first, second] = [await open({ user: 'a' }), await open({ user: 'a', session: 'phone' })];
+  const other = await open({ user: 'a2' });
+  const { streamToken: unopened } = await ask('/v1/tickets', { user: 'a' });
+
+  const { id } = await ask('/v1/disconnect', { user: 'a' });
+  const published = await ask('/events', { to: 'all', data: 'after' }, 201);
+
+  const position = (text: unknown) => Number(String(text).split('-')[1]);
+  assert.equal(position(published['id']), position(id) + 1);
+  for (const { stream } of [first, second]) {
+    assert.deepEqual(JSON.parse((await stream.event('stream.close')).data), {
+      code: 'revoked',
+      reconnect: false,
+      renew: false,
+    });
+    assert.deepEqual(stream.dataByType('message'), []);
+  }
+  for (const path of [first.path, second.path, `/stream/live/${unopened}`])
+    assert.equal(await reopen(path), 401);
+  await other.stream.until(() => other.stream.dataByType('message').at(-1));
+  const again = await open({ user: 'a' });
+  await system.post({ to: { users: ['a'] }, data: 'again' });
+  await again.stream.until(() => again.stream.dataByType('message').includes('again') || undefined);
+  for (const { stream } of [other, again]) stream.abort();
+});
+
+test('a disconnect of streams ends these alone, and renew asks for a new token', async (t) => {
+  const { ask, open, reopen } = await startDisconnects(t);
+  const [first, second] = [await open({ user: 'a' }), await open({ user: 'a' })];
+
+  await ask('/v1/disconnect', { user: 'a', streams: [first.publicId], renew: true });
+
+  const { code, reconnect, renew } = JSON.parse((await first.stream.event('stream.close')).data);
+  assert.deepEqual({ code, reconnect, renew }, { code: 'revoked', reconnect: false, renew: true });
+  assert.equal(await reopen(first.path), 401);
+  await ask('/events', { to: { users: ['a'] }, data: 'to the second' }, 201);
+  await second.stream.until(() => second.stream.dataByType('message').at(-1));
+  second.stream.abort();
+});
+
+test('a disconnect ends streams of a local account, but not its sessions', async (t) => {
+  const { system, client, ask, reopen } = await startDisconnects(t);
+  const login = await client.login('ada');
+  const bearerStream = await client.listenAs(login.accessToken);
+  const path = await client.streamPath('ada');
+  const tokenStream = await client.openStream(path);
+  await tokenStream.opening();
+
+  await ask('/v1/disconnect', { user: system.userIds.ada });
+
+  for (const stream of [bearerStream, tokenStream])
+    assert.equal((await stream.closing())?.code, 'revoked');
+  assert.equal(await reopen(path), 401);
+  const { status } = await client.ask('GET', '/me', { bearer: login.accessToken });
+  assert.equal(status, 200);
+  const next = await client.listen('ada');
+  next.abort();
+});
+
+test('a disconnect of the session of a local account ends the streams of that session', async (t) => {
+  const { system, client, ask } = await startDisconnects(t);
+  const logins = [await client.login('ada'), await client.login('ada')];
+  const [first, second] = await Promise.all(
+    logins.map(({ accessToken }) => client.listenAs(accessToken)),
+  );
+  assert.ok(first && second);
+  const me = await client.ask('GET', '/me', { bearer: logins[0]?.accessToken ?? '' });
+
+  await ask('/v1/disconnect', { user: system.userIds.ada, sessions: [me.body['sessionId']] });
+  await ask('/events', { to: 'all', data: 'after' }, 201);
+
+  assert.equal((await first.closing())?.code, 'revoked');
+  await second.until(() => second.dataByType('message').at(-1));
+  second.abort();
+});
+
+const now = 1_800_000_000_000;
+const invalidRequests = [
+  [{}, undefined],
+  [{ user: 7 }, 'user'],
+  [{ user: 'a', sessions: [] }, 'sessions'],
+  [{ user: 'a', sessions: 'web' }, 'sessions'],
+  [{ user: 'a', sessions: [1] }, 'sessions'],
+  [{ user: 'a', sessions: ['x'.repeat(256)] }, 'sessions'],
+  [{ user: 'a', sessions: Array.from({ length: 101 }, String) }, 'sessions'],
+  [{ user: 'a', streams: ['not an id'] }, 'streams'],
+  [{ user: 'a', streams: Array.from({ length: 101 }, () => 'a'.repeat(32)) }, 'streams'],
+  [{ user: 'a', issuedBefore: -1 }, 'issuedBefore'],
+  [{ user: 'a', issuedBefore: now + 60_001 }, 'issuedBefore'],
+  [{ user: 'a', issuedBefore: '1' }, 'issuedBefore'],
+  [{ user: 'a', renew: 1 }, 'renew'],
+  [{ user: 'a', reason: 'x' }, 'reason'],
+] as const;
+
+test('an invalid disconnect is refused, and the field is named', async (t) => {
+  const { ask } = await startDisconnects(t);
+
+  for (const [json, field] of invalidRequests) {
+    const { info } = await ask('/v1/disconnect', json, 400);
+    assert.equal((info as { field?: string }).field, field, JSON.stringify(json));
+  }
+  const ids = Array.from({ length: 100 }, (_, index) => index.toString(16).padStart(32, '0'));
+  await ask('/v1/disconnect', {
+    user: 'a',
+    sessions: ids,
+    streams: ids,
+    issuedBefore: now + 60_000,
+  });
+});
+
+for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
+  test(`${dialect}: tickets, extensions and disconnects take effect in every process`, {
+    skip: await skipFor(dialect),
+  }, async (t) => {
+    const { apiKey: bearer, start } = await clusterFor(t, dialect);
+    const time = { now: Date.now() };
+    const clients = await Promise.all(
+      [0, 1].map(async () => {
+        const { port } = await start({}, { wallClock: () => time.now });
+        const client = await H2Client.connect(`https://127.0.0.1:${port}`);
+        t.after(() => client.destroy());
+        return client;
+      }),
+    );
+    const [one, two] = clients as [H2Client, H2Client];
+    const ask = async (client: H2Client, path: string, json: unknown, status = 200) => {
+      const answer = await client.ask('POST', path, { bearer, json });
+      assert.equal(answer.status, status, answer.text);
+      return answer.body;
+    };
+    const { streamToken } = await ask(one, '/v1/tickets', { user: 'a', endsIn: 60_000 });
+    const stream = await two.openStream(`/stream/live/${streamToken}`);
+    await stream.opening();
+
+    const fresh = await ask(one, '/v1/tickets', { user: 'a' });
+    const json = { streamToken: fresh['streamToken'] };
+    const extended = await one.ask('POST', '/stream/extend', { bearer: String(streamToken), json });
+    assert.deepEqual(extended.body, { endsAt: fresh['endsAt'] }, extended.text);
+    await ask(one, '/events', { to: { users: ['a'] }, data: 'extended' }, 201);
+    await stream.until(() => stream.dataByType('message').includes('extended') || undefined);
+    await ask(one, '/v1/disconnect', { user: 'a' });
+    await ask(one, '/events', { to: { users: ['a'] }, data: 'disconnected' }, 201);
+
+    assert.equal((await stream.closing())?.code, 'revoked');
+    assert.deepEqual(stream.dataByType('message'), ['extended']);
+    assert.equal((await two.openStream(`/stream/live/${streamToken}`)).status, 401);
+  });
+}
