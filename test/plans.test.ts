@@ -8,6 +8,8 @@ import { SqlLogStore } from '../src/event-log/sql/sql-log-store.js';
 import { ApiKeys, publisherKeys } from '../src/identity/api-keys.js';
 import { silentLogger } from '../src/logging/logger.js';
 import { ClusterSync } from '../src/stream/cluster-sync.js';
+import { StreamTable } from '../src/stream/open-streams/stream-table.js';
+import { ProcessTable } from '../src/stream/process-table.js';
 import { Registry } from '../src/stream/registry.js';
 import { StreamTokens } from '../src/stream/tokens/stream-token.js';
 import { TokenHolders } from '../src/stream/tokens/token-holders.js';
@@ -108,14 +110,42 @@ async function exerciseStreams(db: Database): Promise<void> {
     db,
     registry,
     userCount: new UserCount(registry),
+    streamsPerUserMax: 10,
     log: silentLogger,
     wallClock,
+    monotonicClock: wallClock,
   });
   await clusterSync.heartbeat();
   await clusterSync.close();
+  await exerciseOpenStreams(db);
   await tokens.deleteOfSessions([sessionId]);
   await tokens.sweep();
 }
+
+/** Runs the statements of the list of open streams. */
+async function exerciseOpenStreams(db: Database): Promise<void> {
+  const table = new StreamTable(db);
+  const processes = new ProcessTable(db);
+  const [one, two] = [fakeHex('process 1', 16), fakeHex('process 2', 16)];
+  const page = { user: undefined, userPrefix: '', after: '', limit: 101 };
+  await table.list([one, two], page);
+  await table.list([one, two], { ...page, user: 'user 1', after: fakeHex('stream', 32) });
+  await table.list([one, two], { ...page, userPrefix: 'user 1' });
+  assert.ok((await table.findRemoteAtLimit(2, [one, two])).length > 0);
+  await table.findOfProcess(one);
+  const [id = ''] = await table.findOfProcess(two).then((rows) => [...rows.keys()]);
+  await table.storeProgress(new Map([[id, { eventsBehind: 1, unsentBytes: 1 }]]));
+  await table.deleteSomeOfProcesses([one]);
+  await table.deleteOfProcess(two);
+  await processes.markDead(now);
+  await processes.delete([one]);
+}
+
+/**
+ * Counts the streams of every user, so it reads a whole index. `ClusterStreams` bounds the share of the time
+ * that it may take.
+ */
+const countsAllStreams = /^select user_id from open_streams group by user_id having /;
 
 /** Runs the statements of publishing, polling, replay, resuming and trimming. */
 async function exerciseLog(db: Database): Promise<void> {
@@ -154,6 +184,7 @@ test('every lookup of the hot paths uses an index', async (t) => {
   const lookups = [...statements].filter(([text]) => !text.startsWith('insert '));
   const found: string[] = [];
   for (const [text, statement] of lookups) {
+    if (countsAllStreams.test(text)) continue;
     for (const scan of await findFullScans(db, statement)) found.push(`${scan}: ${text}`);
   }
   assert.deepEqual(found, []);

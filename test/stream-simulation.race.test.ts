@@ -178,6 +178,8 @@ class Simulation {
         ipKey: 'ip',
         tokenHash: undefined,
       },
+      client: { address: '192.0.2.1', userAgent: undefined },
+      openedAt: 0,
       start,
       headAtOpen: eventLog.head,
       claim: undefined,

@@ -1,6 +1,10 @@
 import { randomBytes } from 'node:crypto';
-import { type Database, sql, UniqueViolation } from '../db/database.js';
+import type { Database } from '../db/database.js';
 import type { Logger } from '../logging/logger.js';
+import { ClusterStreams, type OtherProcesses } from './open-streams/cluster-streams.js';
+import type { OpenStream, OpenStreamQuery } from './open-streams/open-stream.js';
+import { StreamTable } from './open-streams/stream-table.js';
+import { ProcessTable } from './process-table.js';
 import type { Registry } from './registry.js';
 import type { UserCount } from './user-count.js';
 
@@ -8,24 +12,33 @@ export interface ClusterSyncParts {
   readonly db: Database;
   readonly registry: Registry;
   readonly userCount: UserCount;
+  /** See `ClusterStreamsParts`. */
+  readonly streamsPerUserMax: number;
   readonly log: Logger;
   /** The time of the database, the same for all processes (ms). */
   readonly wallClock: () => number;
+  readonly monotonicClock: () => number;
 }
 
-/** A process without a heartbeat for this long is not counted. */
-const silentMs = 10_000;
-/** A process without a heartbeat for this long is deleted from `processes`. */
-const deletedAfterMs = 60_000;
 const heartbeatMs = 1000;
 
+/** Returns a new id of a process: 16 hex digits. */
+export function createProcessId(): string {
+  return randomBytes(8).toString('hex');
+}
+
 /**
- * Exchanges the numbers of connected users between the processes that share a database. The `count` event
- * contains their sum. Each process writes its count and the time of its heartbeat to its row of `processes`.
+ * Exchanges the numbers of connected users and the open streams between the processes that share a database.
+ * The `count` event contains the sum of the numbers. Each process writes its number and the time of its
+ * heartbeat to its row of `processes`, and its streams to `open_streams`.
  */
 export class ClusterSync {
   readonly #parts: ClusterSyncParts;
-  readonly #id = randomBytes(8).toString('hex');
+  readonly #processes: ProcessTable;
+  readonly #streamTable: StreamTable;
+  readonly #streams: ClusterStreams;
+  #id = createProcessId();
+  #isRegistered = false;
   #timer: NodeJS.Timeout | undefined;
   #activeHeartbeat: Promise<void> = Promise.resolve();
   #isOpen = true;
@@ -33,6 +46,10 @@ export class ClusterSync {
 
   private constructor(parts: ClusterSyncParts) {
     this.#parts = parts;
+    this.#processes = new ProcessTable(parts.db);
+    this.#streamTable = new StreamTable(parts.db);
+    const tables = { processes: this.#processes, table: this.#streamTable };
+    this.#streams = new ClusterStreams({ ...parts, ...tables }, this.#id);
   }
 
   /**
@@ -41,34 +58,35 @@ export class ClusterSync {
    */
   static async start(parts: ClusterSyncParts): Promise<ClusterSync> {
     const clusterSync = new ClusterSync(parts);
-    await clusterSync.heartbeat();
+    await clusterSync.#exchangeUsers();
     clusterSync.#scheduleHeartbeat();
     return clusterSync;
   }
 
-  /**
-   * Writes the user count of this process, deletes the rows of dead processes, and reads the counts of the
-   * others. Rejects if the database fails.
-   */
+  /** Exchanges numbers of users, then open streams. Rejects if the database fails. */
   async heartbeat(): Promise<void> {
-    const { userCount, wallClock } = this.#parts;
-    const now = wallClock();
-    await this.#announce(now);
-    await this.#deleteDeadProcesses(now);
-    userCount.remoteUserCount = await this.#countRemoteUsers(now);
+    await this.#streams.exchange(await this.#exchangeUsers());
   }
 
-  /** Deregisters this process. Idempotent. Never rejects, because the row expires anyway. */
+  /** Returns a page of the open streams of all live processes, as of their last heartbeats. */
+  async listStreams(query: OpenStreamQuery): Promise<readonly OpenStream[]> {
+    const live = await this.#processes.findLive(this.#parts.wallClock());
+    const ids = live.map(({ id }) => id);
+    return this.#streamTable.list(ids, query);
+  }
+
+  /** Deregisters this process. Idempotent. Never rejects, because the rows expire anyway. */
   async close(): Promise<void> {
     if (!this.#isOpen) return;
     this.#isOpen = false;
     clearTimeout(this.#timer);
     await this.#activeHeartbeat;
-    const { db, log } = this.#parts;
+    await this.#streams.idle();
     try {
-      await db.execute(sql`delete from processes where id = ${this.#id}`);
+      await this.#streams.deleteAll();
+      await this.#processes.delete([this.#id]); // Last: other processes delete what is left of it.
     } catch (cause) {
-      log.warn({ cause }, 'process could not be deregistered');
+      this.#parts.log.warn({ cause }, 'process could not be deregistered');
     }
   }
 
@@ -78,10 +96,13 @@ export class ClusterSync {
     }, heartbeatMs).unref();
   }
 
-  /** Never rejects. While the database is unavailable, the last known count is kept. */
+  /**
+   * Never rejects. While the database is unavailable, the last known count is kept. Does not wait for the
+   * exchange of streams, because a late heartbeat means that the process is dead.
+   */
   async #heartbeatSafely(): Promise<void> {
     try {
-      await this.heartbeat();
+      this.#streams.start(await this.#exchangeUsers());
       this.#isUnavailable = false;
     } catch (cause) {
       if (!this.#isUnavailable)
@@ -91,32 +112,29 @@ export class ClusterSync {
     if (this.#isOpen) this.#scheduleHeartbeat();
   }
 
+  /** Sends a heartbeat and reads those of the others. */
+  async #exchangeUsers(): Promise<OtherProcesses> {
+    const { userCount, wallClock } = this.#parts;
+    const now = wallClock();
+    await this.#announce(now);
+    const dead = await this.#processes.markDead(now);
+    const others = (await this.#processes.findLive(now)).filter(({ id }) => id !== this.#id);
+    userCount.remoteUserCount = others.reduce((sum, { users }) => sum + users, 0);
+    return { live: others.map(({ id }) => id), dead };
+  }
+
   async #announce(now: number): Promise<void> {
-    const { db, registry } = this.#parts;
-    const users = registry.userCount;
-    const updatedRows = await db.execute(
-      sql`update processes set users = ${users}, seen_at = ${now} where id = ${this.#id}`,
-    );
-    if (updatedRows > 0) return;
-    try {
-      await db.execute(
-        sql`insert into processes (id, users, seen_at) values (${this.#id}, ${users}, ${now})`,
-      );
-    } catch (cause) {
-      if (!(cause instanceof UniqueViolation)) throw cause; // An earlier insert, of which no answer arrived, was committed after the update.
-    }
+    const users = this.#parts.registry.userCount;
+    if (await this.#processes.update({ id: this.#id, users }, now)) return;
+    if (this.#isRegistered) this.#changeId(); // Others have taken this process for dead.
+    await this.#processes.insert({ id: this.#id, users }, now);
+    this.#isRegistered = true;
+    this.#parts.log.info({ processId: this.#id }, 'process registered');
   }
 
-  async #deleteDeadProcesses(now: number): Promise<void> {
-    await this.#parts.db.execute(
-      sql`delete from processes where seen_at < ${now - deletedAfterMs}`,
-    );
-  }
-
-  async #countRemoteUsers(now: number): Promise<number> {
-    const rows = await this.#parts.db.query<{ id: string; users: number }>(
-      sql`select id, users from processes where seen_at >= ${now - silentMs}`,
-    );
-    return rows.filter(({ id }) => id !== this.#id).reduce((sum, { users }) => sum + users, 0);
+  #changeId(): void {
+    this.#id = createProcessId();
+    this.#isRegistered = false;
+    this.#streams.changeProcessId(this.#id);
   }
 }

@@ -60,6 +60,8 @@ async function openHarness(history: readonly string[] = []) {
     const stream = new EventStream({
       id: 'c1',
       subscriber: { userId: '1', sessionId: 's1', audiences, ipKey: 'ip', tokenHash: undefined },
+      client: { address: '192.0.2.1', userAgent: undefined },
+      openedAt: 1e6,
       start,
       headAtOpen: eventLog.head,
       claim: undefined,

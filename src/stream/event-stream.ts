@@ -27,6 +27,14 @@ export interface Subscriber {
   readonly tokenHash: string | undefined;
 }
 
+/** What is known of the client that opened a stream. For operators. */
+export interface StreamClient {
+  /** IP address. */
+  readonly address: string;
+  /** At most 255 printable ASCII characters. */
+  readonly userAgent: string | undefined;
+}
+
 export interface StreamEnd {
   readonly reason: CloseReason;
   readonly cause?: unknown;
@@ -62,6 +70,9 @@ export interface EventStreamLimits {
 export interface EventStreamParts {
   readonly id: string;
   readonly subscriber: Subscriber;
+  readonly client: StreamClient;
+  /** Epoch ms. */
+  readonly openedAt: number;
   readonly start: StreamStart;
   /** Identifies the stream to its client, across reconnects if it has a token. */
   readonly publicId: string;
@@ -102,8 +113,8 @@ export class EventStream {
   readonly headAtOpen: number;
   /** See `EventStreamParts`. Changes when the token is extended. */
   endsAt: number;
-  /** By `monotonicClock`, like all times of this class. */
-  readonly openedAt: number;
+  /** When the stream was opened, by `monotonicClock`, like all times of this class but `openedAt` and `endsAt`. */
+  readonly startedAt: number;
   readonly #parts: EventStreamParts;
   readonly #sink: Sink;
   #ending: StreamEnd | undefined;
@@ -138,9 +149,9 @@ export class EventStream {
     this.#parts = parts;
     this.#sink = parts.sink;
     this.#cursor = parts.start.seq;
-    this.openedAt = parts.monotonicClock();
-    this.#writtenAt = this.openedAt;
-    this.#progressAt = this.openedAt;
+    this.startedAt = parts.monotonicClock();
+    this.#writtenAt = this.startedAt;
+    this.#progressAt = this.startedAt;
     this.#silenceMs = this.#pickSilenceMs();
   }
 
@@ -156,6 +167,25 @@ export class EventStream {
   /** Whether new events are written at once. False while replaying and after the end. */
   get isLive(): boolean {
     return this.#live;
+  }
+
+  get client(): StreamClient {
+    return this.#parts.client;
+  }
+
+  /** When the stream was opened, epoch ms. */
+  get openedAt(): number {
+    return this.#parts.openedAt;
+  }
+
+  /** Number of entries of the event log that the stream has yet to read; 0 while it is live. */
+  get eventsBehind(): number {
+    return this.#live ? 0 : Math.max(0, this.#parts.eventLog.head - this.#cursor);
+  }
+
+  /** Number of bytes that the client has not accepted yet. */
+  get unsentBytes(): number {
+    return this.#sink.queuedBytes + this.#pendingBytes;
   }
 
   /** Number of bytes written to the sink. */
@@ -183,7 +213,7 @@ export class EventStream {
   /** Adds the next event for this subscriber, in sequence order. Never waits, never throws. */
   push(frame: Frame): void {
     if (!this.#live || frame.seq <= this.#cursor) return; // Replay will send the event, or has sent it.
-    if (this.#unsentBytes >= this.#parts.limits.unsentSoftBytes) {
+    if (this.unsentBytes >= this.#parts.limits.unsentSoftBytes) {
       this.#cursor = frame.seq - 1; // The stream was live, so all earlier events have been written or are pending.
       this.#live = false;
       this.flush(); // Pending frames precede replayed ones.
@@ -199,7 +229,7 @@ export class EventStream {
    * `unsentSoftBytes` are unsent.
    */
   pushVolatile(frame: Frame): boolean {
-    if (!this.#live || this.#unsentBytes >= this.#parts.limits.unsentSoftBytes) return false;
+    if (!this.#live || this.unsentBytes >= this.#parts.limits.unsentSoftBytes) return false;
     this.#enqueue(frame);
     return true;
   }
@@ -300,10 +330,6 @@ export class EventStream {
 
   get #heartbeat(): Buffer {
     return this.#parts.hasHeartbeatEvents ? heartbeatEvent : heartbeatComment;
-  }
-
-  get #unsentBytes(): number {
-    return this.#sink.queuedBytes + this.#pendingBytes;
   }
 
   #enqueue(frame: Frame): void {

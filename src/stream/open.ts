@@ -5,7 +5,8 @@ import type { ControlEntry } from '../events/control-entry.js';
 import type { Route } from '../http/router.js';
 import type { Logger } from '../logging/logger.js';
 import type { WarningAggregator } from '../logging/warning-aggregator.js';
-import { ClusterSync } from './cluster-sync.js';
+import { ClusterSync, createProcessId } from './cluster-sync.js';
+import { type ListOpenStreams, selectOpenStreams } from './open-streams/open-stream.js';
 import { Registry } from './registry.js';
 import { type StreamAccess, streamRoutes } from './routes.js';
 import { type StreamMetrics, Streams } from './streams.js';
@@ -42,6 +43,7 @@ export interface Streaming {
   readonly streams: Streams;
   readonly registry: Registry;
   readonly tokens: StreamTokens;
+  readonly listOpenStreams: ListOpenStreams;
   readonly cleanUpTasks: Readonly<Record<string, () => Promise<number>>>;
   close(): Promise<void>;
 }
@@ -94,16 +96,31 @@ export async function openStreaming(options: StreamingOptions): Promise<Streamin
   });
   eventLog.subscribe(registry);
   // The embedded database serves a single server process. Several can share any other database.
-  const parts = { db: background, registry, userCount, log, wallClock };
+  const clocks = { wallClock, monotonicClock };
+  const parts = { db: background, registry, userCount, log, streamsPerUserMax, ...clocks };
   const clusterSync = db.dialect === 'sqlite' ? undefined : await ClusterSync.start(parts);
   eventLog.startPolling(); // Last, so that no poller runs if a step above has rejected.
   return {
     routes: streamRoutes({ access, eventLog, streams, tokens, log, warnings }),
     ...{ streams, registry, tokens },
+    listOpenStreams:
+      clusterSync === undefined
+        ? createLocalList(registry)
+        : (query) => clusterSync.listStreams(query),
     cleanUpTasks: { streamTokens: () => tokens.sweep() },
     async close() {
       await clusterSync?.close();
       await streams.close();
     },
+  };
+}
+
+/** Lists the streams of a process that shares its database with no other. */
+function createLocalList(registry: Registry): ListOpenStreams {
+  const processId = createProcessId();
+  return async (query) => {
+    const { user } = query;
+    const streams = user === undefined ? registry.streams : registry.streamsOf(user);
+    return selectOpenStreams(streams, processId, query);
   };
 }

@@ -1,9 +1,11 @@
 import { Failure } from '../errors.js';
+import { toClient } from '../http/client.js';
 import type { Exchange } from '../http/exchange.js';
 import { toIpKey } from '../http/ip-key.js';
 import type { Reply } from '../http/reply.js';
 import type { Logger } from '../logging/logger.js';
 import type { WarningAggregator } from '../logging/warning-aggregator.js';
+import type { StreamClient } from './event-stream.js';
 import type { RefusalReason } from './registry.js';
 import type { OpenSnapshot, Streams } from './streams.js';
 import type { StreamTokens } from './tokens/stream-token.js';
@@ -35,6 +37,7 @@ export async function openStream(
     snapshot,
     lastEventId: getLastEventId(exchange),
     ipKey: toIpKey(exchange.ip),
+    client: toStreamClient(exchange),
     hasHeartbeatEvents: exchange.query.get('heartbeat') === 'event',
   };
   const refusal = streams.checkLimits(request);
@@ -100,6 +103,11 @@ function toFailure(refusal: RefusalReason, retryAfterMs: number): Failure {
     retryAfterMs,
     info: { limit: refusal },
   });
+}
+
+/** Shortens an address with a very long IPv6 zone, which a proxy may pass on. */
+function toStreamClient(exchange: Exchange): StreamClient {
+  return { address: exchange.ip.slice(0, 64), userAgent: toClient(exchange).userAgent };
 }
 
 /** Prefers the header to the query, because a client that reconnects sends its newest id in the header. */

@@ -71,6 +71,8 @@ async function openStreams(size: number, { perUserMax = 1e9 } = {}) {
         random: () => 0.5,
       },
       subscriber: { userId, sessionId: 's', audiences, ipKey: 'ip', tokenHash },
+      client: { address: '192.0.2.1', userAgent: undefined },
+      openedAt: 1e6,
       start: await resolveStart(eventLog, audiences),
       headAtOpen: eventLog.head,
       claim: undefined,

@@ -9,6 +9,7 @@ import { TimerWheel } from '../util/timer-wheel.js';
 import type { CloseReason } from './control-events.js';
 import type { EventStream, Subscriber } from './event-stream.js';
 import { closeGradually } from './gradual-close.js';
+import { RemoteStreams } from './open-streams/remote-streams.js';
 import { type NumberedEntry, type PendingOpen, PendingOpens } from './pending-opens.js';
 
 export interface RegistryLimits {
@@ -42,6 +43,8 @@ export type RefusalReason = 'draining' | 'all' | 'user' | 'ip';
  */
 export class Registry implements EventSubscriber {
   readonly pendingOpens = new PendingOpens();
+  /** Streams in other processes, which count towards the limit per user. */
+  readonly remoteStreams = new RemoteStreams();
   readonly #limits: RegistryLimits;
   readonly #random: () => number;
   readonly #streams = new MultiMap<Audience, EventStream>();
@@ -74,6 +77,11 @@ export class Registry implements EventSubscriber {
     return this.#streams.get(allAudience);
   }
 
+  /** The open streams of a user in this process. The set is not a copy. */
+  streamsOf(userId: string): ReadonlySet<EventStream> {
+    return this.#streams.get(userAudience(userId));
+  }
+
   /** Number of users with an open stream in this process. */
   get userCount(): number {
     return this.#perUser.size;
@@ -94,18 +102,22 @@ export class Registry implements EventSubscriber {
   /**
    * Returns why a stream for this subscriber cannot be opened now; undefined if it can. While a stream of
    * the same token is open, up to three others are exempt from the limits, because only one stream of
-   * the token remains when no claim or takeover is in progress.
+   * the token remains when no claim or takeover is in progress. See `RemoteStreams` for those in other
+   * processes.
    */
   checkLimits(
-    subscriber: Pick<Subscriber, 'userId' | 'ipKey' | 'tokenHash'>,
+    subscriber: Pick<Subscriber, 'userId' | 'ipKey' | 'tokenHash'> & {
+      readonly publicId?: string | undefined;
+    },
   ): RefusalReason | undefined {
     if (this.#draining) return 'draining';
-    const { tokenHash } = subscriber;
+    const { userId, tokenHash, publicId } = subscriber;
     const sameTokenCount = tokenHash === undefined ? 0 : this.#streamsByToken.get(tokenHash).size;
     if (sameTokenCount > 0 && sameTokenCount <= exemptPerTokenMax) return undefined;
     const { streamsMax, perUserMax, perIpMax } = this.#limits;
     if (this.size >= streamsMax) return 'all';
-    if (this.#perUser.get(subscriber.userId) >= perUserMax) return 'user';
+    const remoteCount = this.remoteStreams.count(userId, this.streamsOf(userId), publicId);
+    if (this.#perUser.get(userId) + remoteCount >= perUserMax) return 'user';
     if (this.#perIp.get(subscriber.ipKey) >= perIpMax) return 'ip';
     return undefined;
   }

@@ -88,7 +88,10 @@ async function prepareStream(
   };
   const prepare = (tokenText?: string) =>
     streams.withSnapshot(tokenText === undefined ? { findSession } : { tokenText }, (snapshot) =>
-      streams.prepare({ snapshot, lastEventId: undefined, ipKey: 'ip', hasHeartbeatEvents: false }),
+      streams.prepare({
+        ...{ snapshot, lastEventId: undefined, ipKey: 'ip', hasHeartbeatEvents: false },
+        client: { address: '192.0.2.1', userAgent: undefined },
+      }),
     );
   const prepared = await prepare();
   /** Sets the wall clock and ticks. The client accepts all bytes. */

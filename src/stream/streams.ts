@@ -11,6 +11,7 @@ import { type CloseReason, encodeClosing, pickRetryMs } from './control-events.j
 import {
   EventStream,
   type EventStreamLimits,
+  type StreamClient,
   type StreamEnd,
   type Subscriber,
 } from './event-stream.js';
@@ -68,6 +69,7 @@ export interface StreamRequest {
   readonly lastEventId: string | undefined;
   /** See `Subscriber`. */
   readonly ipKey: string;
+  readonly client: StreamClient;
   /** See `EventStreamParts`. */
   readonly hasHeartbeatEvents: boolean;
 }
@@ -77,6 +79,7 @@ interface OpeningStream {
   readonly id: string;
   readonly snapshot: OpenSnapshot;
   readonly start: StreamStart;
+  readonly client: StreamClient;
   readonly hasHeartbeatEvents: boolean;
   readonly sink: Sink;
 }
@@ -145,7 +148,8 @@ export class Streams {
   /** Returns why this client cannot open a stream now; undefined if it can. */
   checkLimits({ snapshot, ipKey }: StreamRequest): RefusalReason | undefined {
     const { userId } = snapshot.session;
-    return this.#parts.registry.checkLimits({ userId, ipKey, tokenHash: snapshot.token?.hash });
+    const { hash: tokenHash, publicId } = snapshot.token ?? {};
+    return this.#parts.registry.checkLimits({ userId, ipKey, tokenHash, publicId });
   }
 
   /**
@@ -167,7 +171,7 @@ export class Streams {
    * `invalid_token` if that token has already been claimed.
    */
   async prepare(request: StreamRequest): Promise<PreparedStream> {
-    const { snapshot, lastEventId, ipKey, hasHeartbeatEvents } = request;
+    const { snapshot, lastEventId, ipKey, client, hasHeartbeatEvents } = request;
     const { eventLog, registry, tokens } = this.#parts;
     const { session, token, logState, pendingOpen } = snapshot;
     const id = randomBytes(16).toString('hex');
@@ -179,7 +183,7 @@ export class Streams {
     return {
       open: (sink) =>
         this.#open(
-          { id, snapshot, start, hasHeartbeatEvents, sink },
+          { id, snapshot, start, client, hasHeartbeatEvents, sink },
           { ...subscriber, tokenHash: token?.hash },
         ),
       cancel: () => registry.pendingOpens.remove(pendingOpen),
@@ -244,7 +248,7 @@ export class Streams {
     const { registry, userCount, eventLog, limits, metrics, monotonicClock, random, log, tokens } =
       this.#parts;
     const { token, session, pendingOpen, logState } = snapshot;
-    const refusal = registry.checkLimits(subscriber);
+    const refusal = registry.checkLimits({ ...subscriber, publicId: token?.publicId });
     if (refusal !== undefined) {
       registry.pendingOpens.remove(pendingOpen);
       const retryMs = this.refusalRetryMs();
@@ -256,6 +260,7 @@ export class Streams {
     const stream = new EventStream({
       ...{ ...opening, subscriber, eventLog, limits, monotonicClock, random },
       publicId: token?.publicId ?? opening.id,
+      openedAt: this.#parts.wallClock(),
       endsAt: session.expiresAt,
       headAtOpen: logState.seq,
       claim: needsClaim ? new TokenClaim(token, this.#claimParts) : undefined,
@@ -298,7 +303,7 @@ export class Streams {
 
   #handleEnd(stream: EventStream, { reason, cause }: StreamEnd): void {
     const { registry, userCount, monotonicClock, log } = this.#parts;
-    const { id, subscriber, openedAt, writtenBytes } = stream;
+    const { id, subscriber, startedAt, writtenBytes } = stream;
     registry.remove(stream);
     userCount.remove(stream);
     this.#parts.metrics.streamClosed(reason);
@@ -309,7 +314,7 @@ export class Streams {
       sessionId: subscriber.sessionId,
       reason,
     };
-    const totals = { ms: Math.round(monotonicClock() - openedAt), bytes: writtenBytes };
+    const totals = { ms: Math.round(monotonicClock() - startedAt), bytes: writtenBytes };
     if (reason === 'failed') log.error({ ...fields, ...totals, cause }, 'stream closed');
     else log.info({ ...fields, ...totals }, 'stream closed');
   }

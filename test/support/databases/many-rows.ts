@@ -71,6 +71,14 @@ export async function fillTables(db: Database, now: number, count = 2000): Promi
     1,
     now - 30_000,
   ]);
+  await fill(
+    'open_streams',
+    'stream_id, process_id, user_id, session_id, public_id, opened_at, address, user_agent',
+    (n) => [
+      ...[fakeHex(`stream ${n}`, 32), fakeHex(`process ${n % 1000}`, 16), `user ${n % 1000}`],
+      ...[fakeHex(`session ${n}`, 32), fakeHex(`public ${n}`, 32), now, '192.0.2.1', null],
+    ],
+  );
   await db.execute(
     sql`insert into log_head (id, epoch, seq, trimmed_seq, events, bytes)
       values (1, 'e1', ${seqs.length}, 0, ${seqs.length}, 0)`,

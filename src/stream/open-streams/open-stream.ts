@@ -1,0 +1,71 @@
+import type { EventStream } from '../event-stream.js';
+
+/** How far the client of a stream is behind. */
+export interface Progress {
+  /** Number of entries of the event log that the stream has yet to read; 0 for a live stream. */
+  readonly eventsBehind: number;
+  /** Number of bytes that the client has not accepted yet. */
+  readonly unsentBytes: number;
+}
+
+/** An open stream as operators see it. */
+export interface OpenStream extends Progress {
+  /** 32 hex digits, another one at each reconnect. Log lines have it as `streamId`. */
+  readonly id: string;
+  /** Identifies the stream to its client, as in `stream.open`. */
+  readonly stream: string;
+  readonly user: string;
+  readonly session: string;
+  /** Identifies the process that has the stream. */
+  readonly process: string;
+  /** Epoch ms. */
+  readonly openedAt: number;
+  /** IP address of the client. */
+  readonly address: string;
+  readonly userAgent: string | undefined;
+}
+
+/** Selects a page of open streams in the order of their ids. */
+export interface OpenStreamQuery {
+  /** Only the streams of this user; undefined for those of every user. */
+  readonly user: string | undefined;
+  /** Only the streams of users whose ids begin with this text. */
+  readonly userPrefix: string;
+  /** Only the streams whose ids follow this one; `''` for the first page. */
+  readonly after: string;
+  /** Maximum number of streams. */
+  readonly limit: number;
+}
+
+/** Returns a page of the open streams of every process. */
+export type ListOpenStreams = (query: OpenStreamQuery) => Promise<readonly OpenStream[]>;
+
+/** Returns how far a stream is behind now. */
+export function toProgress({ eventsBehind, unsentBytes }: EventStream): Progress {
+  return { eventsBehind, unsentBytes };
+}
+
+/** Describes a stream of this process. */
+export function toOpenStream(stream: EventStream, process: string): OpenStream {
+  const { id, publicId, subscriber, client, openedAt } = stream;
+  const { userId: user, sessionId: session } = subscriber;
+  const { address, userAgent } = client;
+  const ids = { id, stream: publicId, user, session, process };
+  return { ...ids, openedAt, address, userAgent, ...toProgress(stream) };
+}
+
+/** Returns a page of the streams of this process. */
+export function selectOpenStreams(
+  streams: Iterable<EventStream>,
+  process: string,
+  { user, userPrefix, after, limit }: OpenStreamQuery,
+): readonly OpenStream[] {
+  const matching: EventStream[] = [];
+  for (const stream of streams) {
+    const { userId } = stream.subscriber;
+    const isOfUser = user === undefined || userId === user;
+    if (isOfUser && userId.startsWith(userPrefix) && stream.id > after) matching.push(stream);
+  }
+  matching.sort((a, b) => (a.id < b.id ? -1 : 1));
+  return matching.slice(0, limit).map((stream) => toOpenStream(stream, process));
+}

@@ -1,0 +1,132 @@
+import type { EventStream } from '../event-stream.js';
+import { type Progress, toOpenStream, toProgress } from './open-stream.js';
+import { idsPerStatementMax, type StreamTable } from './stream-table.js';
+
+/** Maximum numbers of rows that one `sync` inserts, and deletes. */
+const rowsPerSyncMax = 5000;
+
+const noProgress: Progress = { eventsBehind: 0, unsentBytes: 0 };
+
+/**
+ * Keeps the rows of this process in `open_streams` equal to its open streams. Streams do not report that they
+ * open or end: each `sync` compares the rows with the streams. After a failure, which may have been committed
+ * all the same, the next `sync` first reads which rows there are.
+ */
+export class StreamRows {
+  readonly #table: StreamTable;
+  readonly #streams: () => ReadonlySet<EventStream>;
+  #processId: string;
+  /** Ids under which rows were written before other processes took this one for dead. */
+  readonly #formerProcessIds: string[] = [];
+  /** The process id of the rows below. Undefined if it is not known which rows there are. */
+  #knownFor: string | undefined;
+  /** The streams with a row, some of which have ended, and the progress in their rows. */
+  #written = new Map<EventStream, Progress>();
+  /** Ids of further rows, whose streams have ended. */
+  #leftoverIds: string[] = [];
+  /** The streams whose progress is to be stored if it still differs from that in their rows, the oldest first. */
+  readonly #changed = new Set<EventStream>();
+
+  constructor(table: StreamTable, streams: () => ReadonlySet<EventStream>, processId: string) {
+    this.#table = table;
+    this.#streams = streams;
+    this.#processId = processId;
+    this.#knownFor = processId;
+  }
+
+  /** Has all rows written again under another process id, because other processes may delete them. */
+  changeProcessId(processId: string): void {
+    this.#formerProcessIds.push(this.#processId);
+    this.#processId = processId;
+  }
+
+  /**
+   * Inserts rows of streams that have opened, deletes rows of streams that have ended, at most 5000 each, and
+   * stores the progress of at most 500 streams. That of a stream which is behind is stored if it also differed
+   * from that in its row at the last call, because any stream has unsent bytes for a moment. Rejects if the
+   * database fails; the next call continues. Calls must not overlap.
+   */
+  async sync(): Promise<void> {
+    const processId = this.#processId;
+    if (this.#knownFor !== processId) await this.#reload(processId);
+    this.#knownFor = undefined; // Until all statements have succeeded.
+    await this.#insert(processId);
+    await this.#delete();
+    await this.#storeProgress();
+    this.#knownFor = processId;
+  }
+
+  /** Deletes all rows of this process. Rejects if the database fails. */
+  async deleteAll(): Promise<void> {
+    for (const id of [...this.#formerProcessIds, this.#processId])
+      await this.#table.deleteOfProcess(id);
+  }
+
+  async #reload(processId: string): Promise<void> {
+    for (const id of this.#formerProcessIds) await this.#table.deleteOfProcess(id);
+    const rows = await this.#table.findOfProcess(processId);
+    this.#written = new Map();
+    this.#changed.clear();
+    for (const stream of this.#streams()) {
+      const progress = rows.get(stream.id);
+      if (progress !== undefined) this.#written.set(stream, progress);
+      rows.delete(stream.id);
+    }
+    this.#leftoverIds = [...rows.keys()];
+  }
+
+  async #insert(processId: string): Promise<void> {
+    const opened: EventStream[] = [];
+    for (const stream of this.#streams()) {
+      if (opened.length === rowsPerSyncMax) break;
+      if (!this.#written.has(stream)) opened.push(stream);
+    }
+    for (const batch of split(opened)) {
+      await this.#table.insert(batch.map((stream) => toOpenStream(stream, processId)));
+      for (const stream of batch) this.#written.set(stream, noProgress);
+    }
+  }
+
+  async #delete(): Promise<void> {
+    const ids = this.#leftoverIds.splice(0, rowsPerSyncMax);
+    for (const stream of this.#written.keys()) {
+      if (ids.length === rowsPerSyncMax) break;
+      if (stream.isOpen) continue;
+      ids.push(stream.id);
+      this.#written.delete(stream);
+      this.#changed.delete(stream);
+    }
+    for (const batch of split(ids)) await this.#table.delete(batch);
+  }
+
+  async #storeProgress(): Promise<void> {
+    const newlyChanged: EventStream[] = [];
+    for (const [stream, progress] of this.#written) {
+      if (!stream.isOpen || isSame(stream, progress)) this.#changed.delete(stream);
+      else if (isSame(stream, noProgress)) this.#changed.add(stream);
+      else if (!this.#changed.has(stream)) newlyChanged.push(stream);
+    }
+    const progressById = new Map<string, Progress>();
+    for (const stream of this.#changed) {
+      if (progressById.size === idsPerStatementMax) break;
+      const progress = toProgress(stream);
+      progressById.set(stream.id, progress);
+      this.#written.set(stream, progress);
+      this.#changed.delete(stream);
+    }
+    for (const stream of newlyChanged) this.#changed.add(stream);
+    if (progressById.size > 0) await this.#table.storeProgress(progressById);
+  }
+}
+
+function isSame(a: Progress, b: Progress | undefined): boolean {
+  return a.eventsBehind === b?.eventsBehind && a.unsentBytes === b.unsentBytes;
+}
+
+/** Splits a list into parts for one statement each. */
+function split<Item>(items: readonly Item[]): Item[][] {
+  const parts: Item[][] = [];
+  for (let start = 0; start < items.length; start += idsPerStatementMax)
+    parts.push(items.slice(start, start + idsPerStatementMax));
+  return parts;
+}

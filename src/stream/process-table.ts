@@ -1,0 +1,67 @@
+import { type Database, list, sql, UniqueViolation } from '../db/database.js';
+
+/** A process without a heartbeat for this long does not count, nor do its streams. */
+const silentMs = 10_000;
+/** A process without a heartbeat for this long is dead: its rows are deleted. */
+const deadAfterMs = 60_000;
+/** `seen_at` of a dead process. */
+const dead = 0;
+const deadPerHeartbeatMax = 100;
+
+export interface LiveProcess {
+  readonly id: string;
+  /** Number of users with a stream in the process. */
+  readonly users: number;
+}
+
+/** The table `processes`, which has a row for each process on this database. */
+export class ProcessTable {
+  readonly #db: Database;
+
+  constructor(db: Database) {
+    this.#db = db;
+  }
+
+  /** Stores a heartbeat. Returns false if the process has no row, or has been taken for dead. */
+  async update({ id, users }: LiveProcess, now: number): Promise<boolean> {
+    const updatedRows = await this.#db.execute(
+      sql`update processes set users = ${users}, seen_at = ${now}
+        where id = ${id} and seen_at > ${dead}`,
+    );
+    return updatedRows > 0;
+  }
+
+  async insert({ id, users }: LiveProcess, now: number): Promise<void> {
+    try {
+      await this.#db.execute(
+        sql`insert into processes (id, users, seen_at) values (${id}, ${users}, ${now})`,
+      );
+    } catch (cause) {
+      if (!(cause instanceof UniqueViolation)) throw cause; // An earlier insert, of which no answer arrived, was committed after the update.
+    }
+  }
+
+  /** Returns the processes that had a heartbeat within the last 10 s. */
+  findLive(now: number): Promise<LiveProcess[]> {
+    return this.#db.query(sql`select id, users from processes where seen_at >= ${now - silentMs}`);
+  }
+
+  /**
+   * Marks the processes without a heartbeat for 60 s as dead. Their next `update` returns false. Returns the
+   * ids of up to 100 dead processes.
+   */
+  async markDead(now: number): Promise<readonly string[]> {
+    await this.#db.execute(
+      sql`update processes set seen_at = ${dead}
+        where seen_at > ${dead} and seen_at < ${now - deadAfterMs}`,
+    );
+    const rows = await this.#db.query<{ id: string }>(
+      sql`select id from processes where seen_at = ${dead} order by id limit ${deadPerHeartbeatMax}`,
+    );
+    return rows.map(({ id }) => id);
+  }
+
+  async delete(ids: readonly string[]): Promise<void> {
+    await this.#db.execute(sql`delete from processes where id in (${list(ids)})`);
+  }
+}
