@@ -274,6 +274,7 @@ export class App {
         }),
         ...adminRoutes({
           ...{ eventLog, tokens: streaming.tokens, disconnects, wallClock },
+          listOpenStreams: streaming.listOpenStreams,
           ...{ audit: auth.audit, toClient },
           authenticate: (exchange, scope) => bearer.authenticateService(exchange, scope),
         }),

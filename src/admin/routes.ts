@@ -3,11 +3,13 @@ import type { Route } from '../http/router.js';
 import type { Scope } from '../identity/api-key.js';
 import type { ServicePrincipal } from '../identity/bearer.js';
 import { type DisconnectRouteParts, disconnectRoute } from './disconnect.js';
+import { type StreamsRouteParts, streamsRoute } from './streams-route.js';
 import { type TicketRouteParts, ticketsRoute } from './tickets.js';
 
 export interface AdminRouteParts
   extends Omit<TicketRouteParts, 'authenticate'>,
-    Omit<DisconnectRouteParts, 'authenticate' | 'eventLog'> {
+    Omit<DisconnectRouteParts, 'authenticate' | 'eventLog'>,
+    Omit<StreamsRouteParts, 'authenticate'> {
   readonly eventLog: DisconnectRouteParts['eventLog'];
   /** Authenticates an API key with this scope. Throws failures with status 401 or 403. */
   readonly authenticate: (exchange: Exchange, scope: Scope) => Promise<ServicePrincipal>;
@@ -19,5 +21,9 @@ export function adminRoutes({ authenticate, ...parts }: AdminRouteParts): Route[
     ...parts,
     authenticate: (exchange: Exchange) => authenticate(exchange, scope),
   });
-  return [ticketsRoute(withScope('tickets')), disconnectRoute(withScope('disconnect'))];
+  return [
+    ticketsRoute(withScope('tickets')),
+    disconnectRoute(withScope('disconnect')),
+    streamsRoute(withScope('streams')),
+  ];
 }

@@ -1,0 +1,51 @@
+import { userIdPattern } from '../events/audience.js';
+import type { Exchange } from '../http/exchange.js';
+import { json } from '../http/reply.js';
+import { type Route, serverRoute } from '../http/router.js';
+import { invalidField, parseStrictQuery } from '../http/strict-fields.js';
+import type { ListOpenStreams, OpenStreamQuery } from '../stream/open-streams/open-stream.js';
+
+export interface StreamsRouteParts {
+  readonly listOpenStreams: ListOpenStreams;
+  /** Returns the limits of the API key. Throws for a key without the scope `streams`. */
+  readonly authenticate: (
+    exchange: Exchange,
+  ) => Promise<{ readonly userPrefix: string | undefined }>;
+}
+
+const limitDefault = 100;
+const limitMax = 1000;
+
+/**
+ * Creates `GET /v1/streams`, which lists the open streams of every process in the order of their ids, so that
+ * a walk over the pages lists each stream that is open all the time once. A key with a user prefix gets the
+ * streams of users with that prefix.
+ */
+export function streamsRoute({ listOpenStreams, authenticate }: StreamsRouteParts): Route {
+  return serverRoute('GET', '/v1/streams', async (exchange) => {
+    const { userPrefix = '' } = await authenticate(exchange);
+    const { limit, ...query } = parseQuery(exchange.query);
+    const found = await listOpenStreams({ ...query, userPrefix, limit: limit + 1 });
+    const items = found.slice(0, limit);
+    const page = { items, next: items.at(-1)?.id, more: found.length > limit };
+    return json(200, page, { 'cache-control': 'no-store' });
+  });
+}
+
+function parseQuery(query: URLSearchParams): Omit<OpenStreamQuery, 'userPrefix'> {
+  const { user, after = '', limit } = parseStrictQuery(query, ['user', 'after', 'limit']);
+  if (user !== undefined && !userIdPattern.test(user)) {
+    const rule = 'must be 1 to 255 printable ASCII characters, without space and "",\\*';
+    throw invalidField('user', rule, 'query');
+  }
+  if (after !== '' && !/^[0-9a-f]{32}$/.test(after))
+    throw invalidField('after', 'must be the next of a page, 32 hex digits', 'query');
+  return { user, after, limit: parseLimit(limit) };
+}
+
+function parseLimit(text: string | undefined): number {
+  if (text === undefined) return limitDefault;
+  const limit = /^\d{1,4}$/.test(text) ? Number(text) : 0;
+  if (limit >= 1 && limit <= limitMax) return limit;
+  throw invalidField('limit', `must be a whole number from 1 to ${limitMax}`, 'query');
+}
