@@ -17,6 +17,7 @@ import { toClient } from './http/client.js';
 import { healthRoutes } from './http/health.js';
 import { fitConnections, OpenFilesMonitor, readOpenFiles } from './http/limits/open-files.js';
 import { metricsRoute } from './http/metrics-route.js';
+import { openApiRoute } from './http/openapi-route.js';
 import { HttpServer } from './http/server.js';
 import { ApiKeys, publisherKeys } from './identity/api-keys.js';
 import { BearerAuth, type ForeignUsers } from './identity/bearer.js';
@@ -280,6 +281,7 @@ export class App {
         }),
         ...this.#healthRoutes(db, auth),
         metricsRoute(metrics, (exchange) => bearer.authenticateService(exchange, 'metrics')),
+        openApiRoute(),
       ],
     });
     this.#server = server;

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { cpSync, readdirSync, readFileSync, symlinkSync } from 'node:fs';
+import { cpSync, existsSync, readdirSync, readFileSync, symlinkSync } from 'node:fs';
 import { delimiter, dirname, join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
@@ -51,6 +51,7 @@ test('after a build, scripts pass on arguments and exit codes', async (t) => {
   symlinkSync(join(root, 'node_modules'), join(folder, 'node_modules'), 'dir');
   const build = await npm(folder, ['run', 'build']);
   assert.equal(build.code, 0, build.err);
+  assert.ok(existsSync(join(folder, 'dist/openapi.json')));
 
   // [arguments of npm, exit code, standard output, standard error]
   const runs = [

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { ask } from '../../test/support/clients/ask.js';
 import { databaseFor } from '../../test/support/databases/embedded.js';
+import { observe } from '../../test/support/openapi/observer.js';
 import { withStatementLog } from '../../test/support/recording/noted-database.js';
 import { startHttp } from '../../test/support/servers/http-server.js';
 import { unlimitedRetention } from '../../test/support/unlimited-retention.js';
@@ -61,6 +62,7 @@ async function startServer(t: TestContext, access: Partial<StreamAccess> = {}) {
     },
   });
   const { port } = await startHttp(t, routes);
+  t.after(observe(port));
   /** Opens a stream; returns the status of the response and the statements that it cost. */
   const open = async (path: string, bearer?: string) => {
     statements.length = 0;

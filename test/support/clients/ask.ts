@@ -1,5 +1,6 @@
 import { request as requestPlain } from 'node:http';
 import { request as requestSecure } from 'node:https';
+import { observeH1 } from '../openapi/observer.js';
 import { ca } from '../servers/certificate.js';
 import { scheme, usesTls } from '../servers/scheme.js';
 import {
@@ -47,17 +48,20 @@ function askHttp1(
   const target = { host: '127.0.0.1', port, ca, agent: false };
   const request = usesTls ? requestSecure : requestPlain;
   return new Promise((resolve, reject) => {
-    const outgoing = request({ ...target, method, path, headers: toHeaders(parts) }, (response) => {
-      const { statusCode: status = 0, headers } = response;
+    const headers = toHeaders(parts);
+    const body = toBody(parts);
+    const outgoing = request({ ...target, method, path, headers }, (response) => {
+      const { statusCode: status = 0, headers: received } = response;
       const chunks: Buffer[] = [];
       response.on('data', (chunk: Buffer) => chunks.push(chunk));
       response.on('error', reject);
       response.on('end', () => {
         const text = Buffer.concat(chunks).toString();
-        resolve(toAnswer(status, headers as Record<string, string>, text));
+        resolve(toAnswer(status, received as Record<string, string>, text));
       });
     });
+    observeH1(port, { method, path, headers, body }, outgoing);
     outgoing.on('error', reject);
-    sendBody(outgoing, toBody(parts));
+    sendBody(outgoing, body);
   });
 }

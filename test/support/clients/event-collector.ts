@@ -1,4 +1,5 @@
 import { createParser } from 'eventsource-parser';
+import { observeEvent } from '../openapi/observer.js';
 
 export interface ReceivedEvent {
   readonly type: string;
@@ -43,7 +44,10 @@ export class EventCollector {
   #waiters: Waiter[] = [];
   readonly #decoder = new TextDecoder();
   readonly #parser = createParser({
-    onEvent: ({ event = 'message', id, data }) => this.events.push({ type: event, id, data }),
+    onEvent: ({ event = 'message', id, data }) => {
+      observeEvent(event, data);
+      this.events.push({ type: event, id, data });
+    },
     onRetry: (retryMs) => this.retries.push(retryMs),
     onComment: () => {
       this.comments += 1;

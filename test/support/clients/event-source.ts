@@ -1,6 +1,7 @@
 import { request as requestPlain } from 'node:http';
 import { request as requestSecure } from 'node:https';
 import { EventSource, type FetchLike, type FetchLikeResponse } from 'eventsource';
+import { observeH1 } from '../openapi/observer.js';
 import { ca } from '../servers/certificate.js';
 import { EventCollector, type Opening, parseOpening } from './event-collector.js';
 import type { Protocol } from './exchange.js';
@@ -67,6 +68,8 @@ function fetchOverHttp1(
 ): PendingFetch {
   const request = url.protocol === 'https:' ? requestSecure : requestPlain;
   const outgoing = request(url, { headers, ca, agent: false });
+  const path = url.pathname + url.search;
+  observeH1(Number(url.port), { method: 'GET', path, headers, body: undefined }, outgoing);
   const answer = new Promise<ResponseHead>((resolve, reject) => {
     outgoing.once('response', (response) => {
       const { statusCode: status = 0, headers: responseHeaders } = response;

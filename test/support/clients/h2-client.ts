@@ -7,6 +7,7 @@ import {
   type OutgoingHttpHeaders,
   type SecureClientSessionOptions,
 } from 'node:http2';
+import { observeH2 } from '../openapi/observer.js';
 import { ca } from '../servers/certificate.js';
 import { getPassword, type Username } from '../servers/seed.js';
 import { EventCollector } from './event-collector.js';
@@ -57,16 +58,18 @@ export class H2Stream extends EventCollector {
 /** An HTTP/2 connection of Node's client, independent of Herald's code. */
 export class H2Client {
   readonly session: ClientHttp2Session;
+  readonly #port: number;
   readonly #logins = new Map<Username, Promise<Login>>();
 
-  private constructor(session: ClientHttp2Session) {
+  private constructor(session: ClientHttp2Session, port: number) {
     this.session = session;
+    this.#port = port;
     session.on('error', () => {}); // 'close' follows.
   }
 
   /** Starts to connect. When the connection fails, its requests reject. */
   static open(url: string, options: SecureClientSessionOptions = {}): H2Client {
-    return new H2Client(connect(url, { ca, ...options }));
+    return new H2Client(connect(url, { ca, ...options }), Number(new URL(url).port));
   }
 
   static async connect(url: string, options: SecureClientSessionOptions = {}): Promise<H2Client> {
@@ -104,9 +107,11 @@ export class H2Client {
 
   /** Sends a request whose response the caller reads. */
   request(method: string, path: string, options: RequestParts = {}): ClientHttp2Stream {
-    const head = { ':method': method, ':path': path, ...toHeaders(options) };
+    const headers = toHeaders(options);
+    const head = { ':method': method, ':path': path, ...headers };
     const body = toBody(options);
     const stream = this.session.request(head, { endStream: body === undefined });
+    observeH2(this.#port, { method, path, headers, body }, stream);
     if (body !== undefined) sendBody(stream, body);
     return stream;
   }

@@ -1,6 +1,7 @@
 import { once } from 'node:events';
 import { Agent, request } from 'node:https';
 import type { Readable } from 'node:stream';
+import { observeH1 } from '../openapi/observer.js';
 import { ca } from '../servers/certificate.js';
 import { EventCollector } from './event-collector.js';
 import { H2Client } from './h2-client.js';
@@ -34,7 +35,10 @@ export class StalledClient extends EventCollector {
   /** Opens a stream over HTTP/1.1 on a TCP connection that is not read. */
   static async overH1(url: string, bearer: string): Promise<StalledClient> {
     const headers = { accept: 'text/event-stream', authorization: `Bearer ${bearer}` };
-    const outgoing = request(`${url}/stream/live`, { headers, ca, agent: new Agent() });
+    const path = '/stream/live';
+    const outgoing = request(url + path, { headers, ca, agent: new Agent() });
+    const started = { method: 'GET', path, headers, body: undefined };
+    observeH1(Number(new URL(url).port), started, outgoing);
     outgoing.end();
     const [response] = await once(outgoing, 'response');
     outgoing.on('error', () => {});

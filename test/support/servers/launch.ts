@@ -1,5 +1,6 @@
 import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { observe } from '../openapi/observer.js';
 import { recordLines } from '../recording/record.js';
 import { sourceCommand } from './process.js';
 import type { Env } from './seed.js';
@@ -41,6 +42,7 @@ export async function launch(options: LaunchOptions): Promise<ServerHandle> {
   const child = spawn(program, rest, { cwd, env: { PATH, HOME, ...env } });
   const exited = once(child, 'close').then(([code]) => code as number | null);
   const { protocol, port } = await listeningUrl(child, onLine);
+  child.once('close', observe(Number(port)));
   return {
     pid: child.pid ?? 0,
     port: Number(port),

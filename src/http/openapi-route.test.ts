@@ -1,0 +1,56 @@
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { test } from 'node:test';
+import { ask } from '../../test/support/clients/ask.js';
+import { protocols } from '../../test/support/clients/exchange.js';
+import { observe } from '../../test/support/openapi/observer.js';
+import { startHttp } from '../../test/support/servers/http-server.js';
+import { openApiRoute } from './openapi-route.js';
+
+const path = '/openapi.json';
+const served = readFileSync(new URL('../openapi.json', import.meta.url), 'utf8');
+
+for (const protocol of protocols) {
+  test(`the document is served over ${protocol} to everybody and revalidated at each use`, async (t) => {
+    const { port } = await startHttp(t, [openApiRoute()], { corsOrigins: ['https://a.example'] });
+    t.after(observe(port));
+
+    for (const headers of [{}, { origin: 'https://a.example' }, { origin: 'https://b.example' }]) {
+      const answer = await ask(protocol, port, 'GET', path, { headers });
+
+      assert.equal(answer.status, 200);
+      assert.equal(answer.text, served);
+      assert.equal(answer.headers['content-type'], 'application/json; charset=utf-8');
+      assert.equal(answer.headers['cache-control'], 'no-cache');
+      assert.equal(answer.headers['access-control-allow-origin'], '*');
+    }
+    const head = await ask(protocol, port, 'HEAD', path);
+    assert.deepEqual([head.status, head.text], [200, '']);
+    assert.match(head.headers['etag'] ?? '', /^"[\w-]{43}"$/);
+  });
+}
+
+test('a client that has the document gets 304 without it', async (t) => {
+  const { port } = await startHttp(t, [openApiRoute()]);
+  t.after(observe(port));
+  const { headers } = await ask('h2', port, 'HEAD', path);
+  const { etag = '' } = headers;
+
+  // [If-None-Match, status]
+  for (const [list, status] of [
+    [etag, 304],
+    [`W/${etag}`, 304],
+    [`"a", ${etag}`, 304],
+    ['*', 304],
+    ['"a"', 200],
+    [etag.slice(1, -1), 200],
+    ['', 200],
+  ] as const) {
+    const answer = await ask('h2', port, 'GET', path, { headers: { 'if-none-match': list } });
+
+    assert.equal(answer.status, status, list);
+    assert.equal(answer.text, status === 200 ? served : '');
+    assert.equal(answer.headers['etag'], etag);
+    assert.equal(answer.headers['cache-control'], 'no-cache');
+  }
+});

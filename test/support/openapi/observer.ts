@@ -1,0 +1,169 @@
+import type { ClientRequest, IncomingMessage, OutgoingHttpHeaders } from 'node:http';
+import type { ClientHttp2Stream } from 'node:http2';
+import { Readable } from 'node:stream';
+import { after, afterEach } from 'node:test';
+import { Contract, type ReceivedResponse } from './contract.js';
+import { readDocument } from './document.js';
+import type { SentRequest } from './request-check.js';
+
+/** Longer bodies are not checked. */
+const bodyBytesMax = 8 * 1024 * 1024;
+
+/** Ports of the servers that serve the routes of the document. */
+const ports = new Set<number>();
+const violations = new Set<string>();
+let contract: Contract | undefined;
+
+afterEach(failOnViolations);
+after(failOnViolations);
+
+/**
+ * Holds the requests to a server on this port, and their responses, against docs/openapi.yaml: a violation fails
+ * the test. Returns a function that ends this; call it when the server has closed.
+ */
+export function observe(port: number): () => void {
+  ports.add(port);
+  return () => ports.delete(port);
+}
+
+/** Throws an error that lists what the requests so far have used and docs/openapi.yaml does not have. */
+export function failOnViolations(): void {
+  if (violations.size === 0) return;
+  const list = [...violations].map((violation) => `  ${violation}\n`).join('');
+  violations.clear();
+  throw new Error(`Not as in docs/openapi.yaml (see "A new route" in CONTRIBUTING.md):\n${list}`);
+}
+
+/** A request before its body is sent. */
+export interface StartedRequest {
+  readonly method: string;
+  /** Path and query. */
+  readonly path: string;
+  readonly headers: OutgoingHttpHeaders;
+  readonly body: string | Buffer | Readable | undefined;
+}
+
+/** Observes the response to a request over HTTP/2. Call it in the tick in which the request is created. */
+export function observeH2(port: number, started: StartedRequest, stream: ClientHttp2Stream): void {
+  if (!ports.has(port)) return;
+  const exchange = new ObservedExchange(started);
+  exchange.tap(stream);
+  stream.once('response', ({ ':status': status = 0, ...headers }) =>
+    exchange.receiveHead(status, headers),
+  );
+}
+
+/** Observes the response to a request over HTTP/1.1. Call it in the tick in which the request is created. */
+export function observeH1(port: number, started: StartedRequest, request: ClientRequest): void {
+  if (!ports.has(port)) return;
+  const exchange = new ObservedExchange(started);
+  request.once('response', (response: IncomingMessage) => {
+    exchange.tap(response);
+    exchange.receiveHead(response.statusCode ?? 0, response.headers);
+  });
+}
+
+/** Checks the data of one of Herald's own events; does nothing for an event of a publisher. */
+export function observeEvent(type: string, data: string): void {
+  if (!type.startsWith('stream.') && type !== 'count') return;
+  report(getContract().checkEvent(type, data));
+}
+
+/** A request and its response, checked when both are known. */
+class ObservedExchange {
+  readonly #started: StartedRequest;
+  readonly #sent: Body;
+  readonly #received = new Body();
+  #head: Omit<ReceivedResponse, 'body'> | undefined;
+
+  constructor(started: StartedRequest) {
+    this.#started = started;
+    this.#sent = Body.of(started.body);
+  }
+
+  /** Copies what the stream receives, without reading from it: `push` is what Node calls for received data. */
+  tap(stream: Readable): void {
+    const push = stream.push.bind(stream);
+    stream.push = (chunk: Buffer | null, ...rest) => {
+      if (chunk === null) this.#received.end();
+      else this.#received.append(chunk);
+      if (chunk === null) this.#check();
+      return push(chunk, ...rest);
+    };
+  }
+
+  receiveHead(status: number, headers: ReceivedResponse['headers']): void {
+    this.#head = { status, headers };
+    const isStream = String(headers['content-type']).startsWith('text/event-stream');
+    if (isStream) this.#received.discard(); // It has no end, and `observeEvent` sees its events.
+    this.#check();
+  }
+
+  /** Checks the head when it arrives, and the body at its end, before the test can see it. */
+  #check(): void {
+    if (this.#head === undefined) return;
+    const { method, path: url, headers: sentHeaders } = this.#started;
+    const headers = Object.fromEntries(
+      Object.entries(sentHeaders).map(([name, value]) => [name.toLowerCase(), value]),
+    );
+    const request: SentRequest = { method, url, headers, body: this.#sent.text };
+    // Node ends a stream that was reset like one that is complete.
+    const { 'content-length': length = this.#received.length } = this.#head.headers;
+    const body = this.#received.length === Number(length) ? this.#received.text : undefined;
+    report(getContract().check(request, { ...this.#head, body }));
+  }
+}
+
+/** A body that is being sent or received. */
+class Body {
+  #chunks: Buffer[] = [];
+  #length = 0;
+  #isComplete = false;
+
+  /** Returns a body that is sent. */
+  static of(source: StartedRequest['body']): Body {
+    const body = new Body();
+    if (source instanceof Readable) {
+      source.on('data', (chunk) => body.append(Buffer.from(chunk)));
+      source.once('end', () => body.end());
+    } else {
+      if (source !== undefined) body.append(Buffer.from(source));
+      body.end();
+    }
+    return body;
+  }
+
+  /** Undefined until the body is complete, or if it is too long to be kept. */
+  get text(): string | undefined {
+    return this.#isComplete ? Buffer.concat(this.#chunks).toString() : undefined;
+  }
+
+  get length(): number {
+    return this.#length;
+  }
+
+  append(chunk: Buffer): void {
+    this.#length += chunk.length;
+    if (this.#length > bodyBytesMax) this.discard();
+    else this.#chunks.push(chunk);
+  }
+
+  end(): void {
+    this.#isComplete = this.#length <= bodyBytesMax;
+  }
+
+  discard(): void {
+    this.#length = Number.POSITIVE_INFINITY;
+    this.#chunks = [];
+    this.#isComplete = false;
+  }
+}
+
+function report(problems: readonly string[]): void {
+  for (const problem of problems) violations.add(problem);
+}
+
+function getContract(): Contract {
+  contract ??= new Contract(readDocument());
+  return contract;
+}
