@@ -24,7 +24,8 @@ const commonHeaders = [
     'connection',
   ],
   ...['content-length', 'content-type', 'cookie', 'expect', 'host', 'origin', 'pragma', 'referer'],
-  ...['transfer-encoding', 'user-agent', 'x-forwarded-for'],
+  ...['sec-fetch-dest', 'sec-fetch-mode', 'sec-fetch-site', 'transfer-encoding', 'user-agent'],
+  'x-forwarded-for',
 ];
 
 /** Returns which parts of an accepted request are not in the document. */
