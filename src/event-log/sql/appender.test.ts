@@ -179,11 +179,12 @@ test('when requests share a commit, only those that were checked against another
   const next = await store.append([by(one, 'shop:', 'h'), by(two, '', 'i')]);
   const swapped = await store.append([by(one, '', 'refused'), by(two, 'shop:', 'refused')]);
   const alone = await store.append([by(one, 'Shop:', 'refused')]);
+  const late = await store.append([by(one, '', 'refused')]);
 
-  assert.deepEqual([...outcomes, ...next, ...swapped, ...alone].map(outlineOutcome), [
+  assert.deepEqual([...outcomes, ...next, ...swapped, ...alone, ...late].map(outlineOutcome), [
     ...['limits_changed', 'appended 6', 'limits_changed', 'appended 7', 'limits_changed'],
     ...['appended 8', 'appended 9', 'appended 10'],
-    ...['limits_changed', 'limits_changed', 'limits_changed'],
+    ...['limits_changed', 'limits_changed', 'limits_changed', 'limits_changed'],
   ]);
   const { events: read } = await store.read(['u:1'], { after: 0, upTo: 10 }, page);
   assert.equal(read.map(({ data }) => data).join(''), 'abcdefghi');
