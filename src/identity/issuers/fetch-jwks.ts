@@ -64,12 +64,15 @@ function request(
   signal: AbortSignal,
 ): Promise<IncomingMessage> {
   const headers = { accept: 'application/json', 'user-agent': `herald/${version}` };
+  const options = {
+    ...(ca !== undefined && { ca }),
+    rejectUnauthorized: true, // Otherwise NODE_TLS_REJECT_UNAUTHORIZED=0 would let anyone send keys.
+    agent: false, // Closes the connection afterwards.
+    headers,
+    signal,
+  };
   return new Promise((resolve, reject) => {
-    // `agent: false` closes the connection afterwards.
-    get(url, { ...(ca !== undefined && { ca }), agent: false, headers, signal }, resolve).on(
-      'error',
-      reject,
-    );
+    get(url, options, resolve).on('error', reject);
   });
 }
 
