@@ -9,6 +9,7 @@ import type { H2Client, Login } from './support/clients/h2-client.js';
 import { collectingLog } from './support/recording/collecting-log.js';
 import { ca } from './support/servers/certificate.js';
 import { type System, startSystem } from './support/servers/system.js';
+import { withDeadline } from './support/with-deadline.js';
 
 const hex = '00112233445566778899aabbccddeeff0123456789abcdef0123456789abcdef';
 const otherHex = 'ffeeddccbbaa998877665544332211000123456789abcdef0123456789abcdef';
@@ -24,8 +25,8 @@ type SendHeaders = (authorizations: readonly string[]) => Promise<ObservedRespon
 
 function overH1(system: System): SendHeaders {
   const { hostname: host, port } = new URL(system.url);
-  return (authorizations) =>
-    new Promise((resolve, reject) => {
+  return (authorizations) => {
+    const response = new Promise<ObservedResponse>((resolve, reject) => {
       const pairs = authorizations.flatMap((value) => ['authorization', value]);
       const headers = ['host', host, 'content-length', '0', ...pairs]; // May contain a name twice.
       const options = { host, port, ca, method: 'POST', path: '/stream/token', headers };
@@ -38,6 +39,8 @@ function overH1(system: System): SendHeaders {
         .on('error', reject)
         .end();
     });
+    return withDeadline(response, 'a response over HTTP/1.1');
+  };
 }
 
 function overH2(client: H2Client): SendHeaders {

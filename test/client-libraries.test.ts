@@ -9,6 +9,7 @@ import { createEventSource } from 'eventsource-client';
 import { EventCollector } from './support/clients/event-collector.js';
 import { TestNetwork } from './support/clients/event-source.js';
 import { type System, startSystem } from './support/servers/system.js';
+import { withDeadline } from './support/with-deadline.js';
 
 interface LibraryClient {
   readonly network: TestNetwork;
@@ -153,7 +154,9 @@ function openHttpx(t: TestContext, system: System, url: string) {
       resolve(code);
     });
   });
-  return { lines, received, ended, getErrors: () => errors };
+  const exited = () =>
+    withDeadline(ended, () => `the exit of httpx: ${lines.join('; ')} ${errors}`);
+  return { lines, received, exited, getErrors: () => errors };
 }
 
 test('httpx over HTTP/2 receives stream.close and the regular end of its stream when the server stops', {
@@ -162,13 +165,13 @@ test('httpx over HTTP/2 receives stream.close and the regular end of its stream 
   const system = await startSystem(t);
   const client = await system.connect();
   const url = system.url + (await client.streamPath('ada'));
-  const { lines, received, ended, getErrors } = openHttpx(t, system, url);
+  const { lines, received, exited, getErrors } = openHttpx(t, system, url);
   await received.opening();
   const id = await system.publish('ada', 'x'.repeat(60_000));
   await received.until(() => received.ids.at(-1) === id || undefined);
 
   await system.stop();
-  const code = await ended;
+  const code = await exited();
 
   assert.deepEqual([code, getErrors()], [0, '']);
   assert.equal(lines[0], 'version HTTP/2 200');

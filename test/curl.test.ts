@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { EventCollector } from './support/clients/event-collector.js';
 import { type System, startSystem } from './support/servers/system.js';
+import { withDeadline } from './support/with-deadline.js';
 
 const noCurl =
   spawnSync('curl', ['--version']).error === undefined ? false : 'curl is not installed';
@@ -53,7 +54,7 @@ for (const protocol of ['--http2', '--http1.1']) {
     assert.deepEqual(first.dataByType('note'), ['one\ntwo\nthree']);
     assert.deepEqual(second.dataByType('message'), ['{"🐝":"\u2028"}']);
     assert.deepEqual(await second.closing(), { code: 'draining', reconnect: true });
-    assert.equal(await second.exitCode, 0);
+    assert.equal(await withDeadline(second.exitCode, 'the exit of curl'), 0);
   });
 }
 

@@ -8,6 +8,7 @@ import { startHttp } from './support/servers/http-server.js';
 import { usesTls } from './support/servers/scheme.js';
 import { startTargetServer } from './support/servers/target-server.js';
 import { until } from './support/until.js';
+import { withDeadline } from './support/with-deadline.js';
 
 const host = 'host: localhost\r\n';
 const get = (path: string, extraHeaders = '') =>
@@ -391,7 +392,7 @@ test('plain HTTP on the TLS port is rejected', { skip: !usesTls }, async (t) => 
   const ended = new Promise((resolve) => socket.once('end', resolve).once('close', resolve));
   socket.resume().write(get('/hello'));
 
-  await ended;
+  await withDeadline(ended, 'the end of the connection');
 
   await until(() => server.connections === 0);
   await assertHealthy(() => {});

@@ -9,6 +9,7 @@ import { H2Client } from './support/clients/h2-client.js';
 import { recordSecret } from './support/recording/record.js';
 import { createByOpenssl, testCertificate } from './support/servers/certificate.js';
 import { type System, startSystem } from './support/servers/system.js';
+import { withDeadline } from './support/with-deadline.js';
 
 async function createMetricsKey(system: System): Promise<string> {
   const { key } = await system.runAdmin(({ apiKeys }) =>
@@ -60,9 +61,8 @@ test('metrics report streams, events, requests and the process', async (t) => {
   assert.equal(samplesWhileOpen.get('herald_clock_offset_seconds'), 0);
   assert.ok((samplesWhileOpen.get('process_resident_memory_bytes') ?? 0) > 1e6);
 
-  const ended = new Promise<void>((resolve) => stream.stream.once('close', resolve));
   await client.ask('POST', '/logout', { bearer: await client.accessToken('ada') });
-  await ended;
+  await stream.ended();
   const samplesAfterClose = await readSamples(client, key);
 
   assert.equal(samplesAfterClose.get('herald_streams'), 0);
@@ -113,7 +113,11 @@ function waitForClose(socket: Socket, text: string): Promise<void> {
   socket.on('error', () => {}); // A reset closes the connection, too.
   socket.resume();
   socket.write(text);
-  return new Promise((resolve) => socket.once('close', () => resolve()));
+  const closed = new Promise<void>((resolve) => socket.once('close', () => resolve()));
+  return withDeadline(
+    closed,
+    `the end of the connection after ${JSON.stringify(text.slice(0, 80))}`,
+  );
 }
 
 test('clients cannot create metric labels', async (t) => {

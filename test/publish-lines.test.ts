@@ -8,6 +8,7 @@ import { ask } from './support/clients/ask.js';
 import type { H2Client } from './support/clients/h2-client.js';
 import { waitForExit } from './support/servers/process.js';
 import { type System, startSystem } from './support/servers/system.js';
+import { withDeadline } from './support/with-deadline.js';
 
 const noCurl =
   spawnSync('curl', ['--version']).error === undefined ? false : 'curl is not installed';
@@ -84,7 +85,8 @@ for (const protocol of ['h2', 'http/1.1'] as const) {
     await publisher.ask('GET', '/health/live'); // An exchange on the same connection ends, over HTTP/2.
     for (let count = 0; count < 2; count += 1) {
       const idle = await system.connect();
-      await once(idle.session, 'close'); // Idle connections are closed meanwhile, one after the other.
+      // Idle connections are closed meanwhile, one after the other.
+      await withDeadline(once(idle.session, 'close'), 'the end of an idle connection');
     }
     body.write(toLine('second'));
     await stream.until(() => stream.dataByType('message').includes('second') || undefined);

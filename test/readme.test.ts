@@ -8,6 +8,7 @@ import { fileURLToPath } from 'node:url';
 import { settingNames } from '../src/config/config.js';
 import { freePort } from './support/free-port.js';
 import { tempFolder, waitForExit } from './support/servers/process.js';
+import { withDeadline } from './support/with-deadline.js';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const readme = readFileSync(join(root, 'README.md'), 'utf8');
@@ -164,9 +165,9 @@ function captureOutput(child: ChildProcessWithoutNullStreams): void {
   }
 }
 
-/** Resolves with the output so far when it matches. Rejects when the process ends first. */
+/** Resolves with the output so far when it matches. Rejects when the process ends first, and after a minute. */
 function waitForOutput(child: ChildProcessWithoutNullStreams, pattern: RegExp): Promise<string> {
-  return new Promise((resolve, reject) => {
+  const output = new Promise<string>((resolve, reject) => {
     const check = (): void => {
       const text = outputs.get(child)?.() ?? '';
       if (pattern.test(text)) resolve(text);
@@ -178,6 +179,7 @@ function waitForOutput(child: ChildProcessWithoutNullStreams, pattern: RegExp): 
     );
     check();
   });
+  return withDeadline(output, () => `output that matches ${pattern}: ${outputs.get(child)?.()}`);
 }
 
 /** Adds to the browser's snippet the class and the token that a page provides. Node's snippet is complete. */

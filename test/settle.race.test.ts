@@ -18,6 +18,7 @@ import { H2Client } from './support/clients/h2-client.js';
 import { races } from './support/races.js';
 import { newUser, openSession, sessionsFor } from './support/servers/auth.js';
 import { until } from './support/until.js';
+import { withDeadline } from './support/with-deadline.js';
 
 const { certificate, privateKey } = createSelfSigned(['localhost', '127.0.0.1'], Date.now());
 
@@ -156,9 +157,9 @@ class RandomClients {
     outgoing.on('error', () => {}); // `close` follows.
     outgoing.end();
     if (this.#random() < 0.7) {
-      const [response] = await once(outgoing, 'response');
+      const [response] = await withDeadline(once(outgoing, 'response'), 'a response head');
       response.on('error', () => {});
-      await once(response, 'data');
+      await withDeadline(once(response, 'data'), 'the first bytes of a stream');
     }
     outgoing.destroy();
     await closed;

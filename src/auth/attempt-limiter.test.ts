@@ -59,7 +59,8 @@ test('thirty parallel right passwords all succeed', async () => {
 test('a hundred sequential wrong passwords take more than 21 hours', async () => {
   const { limiter, time } = createLimiter();
   let count = 0;
-  while (count < 100) {
+  for (let tries = 0; count < 100; tries += 1) {
+    assert.ok(tries < 1000, `only ${count} attempts were admitted`);
     try {
       (await limiter.begin('a')).settle('wrong');
       count += 1;
@@ -76,7 +77,8 @@ test('a hundred sequential wrong passwords take more than 21 hours', async () =>
 test('the delay doubles from one second up to the maximum', async () => {
   const { limiter, time } = createLimiter();
   const waits: number[] = [];
-  while (waits.length < 12) {
+  for (let tries = 0; waits.length < 12; tries += 1) {
+    assert.ok(tries < 1000, `only ${waits.length} attempts were delayed`);
     const attempt = await limiter.begin('a');
     if (!attempt.settle('wrong')) continue;
     await assert.rejects(limiter.begin('a'), (throttled: Throttled) => {

@@ -7,6 +7,7 @@ import { type TestContext, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { isMainThread, parentPort } from 'node:worker_threads';
 import argon2 from 'argon2';
+import { withDeadline } from '../../test/support/with-deadline.js';
 import { Failure } from '../errors.js';
 import { silentLogger } from '../logging/logger.js';
 import { startThread } from '../util/start-thread.js';
@@ -98,11 +99,14 @@ if (isMainThread && process.argv.includes('hang')) {
     });
   }
 
-  test('a thread that hangs while it hashes is replaced but not terminated, which would abort the process', async () => {
+  test('a thread that hangs while it hashes is replaced but not terminated, which would abort the process', async (t) => {
     const file = fileURLToPath(import.meta.url);
     const child = spawn(process.execPath, ['--import', 'tsx', file, 'hang']);
 
-    const [report, [code, signal]] = await Promise.all([text(child.stdout), once(child, 'close')]);
+    t.after(() => child.kill('SIGKILL'));
+
+    const outcome = Promise.all([text(child.stdout), once(child, 'close')]);
+    const [report, [code, signal]] = await withDeadline(outcome, 'the end of the process');
 
     assert.deepEqual([code, signal], [null, 'SIGKILL'], await text(child.stderr));
     assert.deepEqual(JSON.parse(report), {
@@ -116,7 +120,7 @@ if (isMainThread && process.argv.includes('hang')) {
     const { signingKey } = createKeyRing({ algorithm: 'HS256', secret: randomBytes(32) });
     const entry = new URL('./threads.test', import.meta.url);
     const thread = startThread(entry, { workerData: { signingKey } });
-    await once(thread, 'message'); // The thread is ready.
+    await withDeadline(once(thread, 'message'), 'the message that the thread is ready');
     const messages: unknown[] = [];
     thread.on('message', ({ kind, id }) => messages.push([kind, id]));
     const input = { password: 'right', hash };
@@ -124,7 +128,7 @@ if (isMainThread && process.argv.includes('hang')) {
     thread.postMessage({ id: 1, name: 'verifyPassword', input });
     thread.postMessage('end');
     thread.postMessage({ id: 2, name: 'verifyPassword', input });
-    await once(thread, 'exit');
+    await withDeadline(once(thread, 'exit'), 'the exit of the thread');
 
     assert.deepEqual(messages, [
       ['dying', undefined],

@@ -10,6 +10,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import type { TLSSocket } from 'node:tls';
 import { createByOpenssl } from '../../test/support/servers/certificate.js';
+import { withDeadline } from '../../test/support/with-deadline.js';
 import { createSelfSigned, isGenerated, listHosts } from './self-signed.js';
 
 const hosts = ['localhost', '127.0.0.1', '::1', '2001:db8::5:0:1', '::ffff:10.0.0.1', '*.a.test'];
@@ -86,7 +87,7 @@ test('a client that trusts a self-signed certificate connects with HTTP/2 over T
   const { port } = server.address() as AddressInfo;
 
   const client = connect(`https://127.0.0.1:${port}`, { ca: certificate });
-  await once(client, 'connect');
+  await withDeadline(once(client, 'connect'), 'a connection over HTTP/2');
 
   const socket = client.socket as TLSSocket;
   assert.equal(socket.authorized, true);

@@ -10,6 +10,7 @@ import {
 } from 'node:http2';
 import type { AddressInfo } from 'node:net';
 import { type TestContext, test } from 'node:test';
+import { withDeadline } from '../../test/support/with-deadline.js';
 import { pingPeer } from './round-trip.js';
 
 /** Opens a stream between Node's HTTP/2 client and server; returns both ends. */
@@ -43,7 +44,7 @@ test('when pingPeer() settles, a stream that the peer reset before the call is c
   });
 
   request.close(constants.NGHTTP2_CANCEL);
-  await pingPeer(session);
+  await withDeadline(pingPeer(session), 'the answer to a PING');
 
   assert.equal(stream.destroyed, true);
   assert.equal(pings, 1);
@@ -56,7 +57,8 @@ test('calls of pingPeer() that arrive during a PING share the next PING', async 
     pings += 1;
   });
 
-  await Promise.all(Array.from({ length: 50 }, () => pingPeer(session)));
+  const calls = Array.from({ length: 50 }, () => pingPeer(session));
+  await withDeadline(Promise.all(calls), 'the answers to PINGs');
 
   assert.equal(pings, 2); // One for the first call, and one for all calls that arrived during it.
 });
@@ -66,8 +68,8 @@ test('pingPeer() settles when the connection closes', async (t) => {
 
   const pinging = pingPeer(session);
   client.destroy();
-  await pinging;
-  await pingPeer(session);
+  await withDeadline(pinging, 'the end of a PING on a closed connection');
+  await withDeadline(pingPeer(session), 'the end of a PING on a closed connection');
 
   assert.equal(session.destroyed, true);
 });

@@ -14,6 +14,7 @@ import { testCertificate } from '../../test/support/servers/certificate.js';
 import { startHttp } from '../../test/support/servers/http-server.js';
 import { scheme, usesTls } from '../../test/support/servers/scheme.js';
 import { until } from '../../test/support/until.js';
+import { withDeadline } from '../../test/support/with-deadline.js';
 import { createSelfSigned } from '../certificates/self-signed.js';
 import { Failure } from '../errors.js';
 import { json, type Reply, type Sink } from './reply.js';
@@ -166,7 +167,11 @@ for (const protocol of protocols) {
     server.stopAccepting();
     server.stopAccepting();
 
-    await Promise.all([fresh.ended, used.ended, once(inHandshake.resume(), 'end')]);
+    const handshakeEnded = once(inHandshake.resume(), 'end');
+    await Promise.all([
+      ...[fresh.ended, used.ended],
+      withDeadline(handshakeEnded, 'the end of the connection in its handshake'),
+    ]);
     for (const client of [fresh, used]) client.destroy(); // Their own side is still open.
     await until(() => server.connections === 0);
     await assert.rejects(ask(protocol, port, 'GET', '/hello'), /ECONNREFUSED/);
@@ -413,7 +418,7 @@ test('ALPN prefers HTTP/2, then HTTP/1.1, accepts HTTP/1.0 or no ALPN, and refus
     const options = { port, host: '127.0.0.1', ALPNProtocols: protocols };
     const socket = connectTls({ ...options, rejectUnauthorized: false });
     t.after(() => socket.destroy());
-    await once(socket, 'secureConnect');
+    await withDeadline(once(socket, 'secureConnect'), `a handshake for ${protocols}`);
     return socket.alpnProtocol;
   };
 
@@ -469,7 +474,7 @@ const getFingerprint = (pem: string) => new X509Certificate(pem).fingerprint256;
 
 async function fetchFingerprint(port: number): Promise<string> {
   const socket = connectTls({ port, host: '127.0.0.1', rejectUnauthorized: false });
-  await once(socket, 'secureConnect');
+  await withDeadline(once(socket, 'secureConnect'), 'a TLS connection');
   const { fingerprint256 } = socket.getPeerCertificate();
   socket.destroy();
   return fingerprint256;

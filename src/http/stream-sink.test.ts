@@ -7,6 +7,7 @@ import { code, fields, RawH2, type } from '../../test/support/clients/raw-h2.js'
 import { RawTls } from '../../test/support/clients/raw-tls.js';
 import { startHttp } from '../../test/support/servers/http-server.js';
 import { until } from '../../test/support/until.js';
+import { withDeadline } from '../../test/support/with-deadline.js';
 import type { Sink } from './reply.js';
 import { route } from './router.js';
 import { StreamSink } from './stream-sink.js';
@@ -98,7 +99,7 @@ for (const protocol of protocols) {
     reader.read();
 
     for (const part of ['a', '', 'b', 'c']) sink.write(Buffer.from(part));
-    await sink.drained();
+    await withDeadline(sink.drained(), 'the end of drained()');
 
     assert.equal(sink.queuedBytes, 0);
     await until(() => reader.body().toString() === 'abc');
@@ -113,7 +114,7 @@ for (const protocol of protocols) {
     assert.ok(sink.queuedBytes >= large.length);
     assert.equal(await isSettled(Promise.race(waiting)), false);
     reader.read();
-    await Promise.all(waiting);
+    await withDeadline(Promise.all(waiting), 'the end of drained()');
 
     assert.equal(sink.queuedBytes, 0);
     assert.equal(sink.closed, false);
@@ -142,7 +143,7 @@ for (const protocol of protocols) {
     const drained = sink.drained();
     sink.end(small);
 
-    await drained;
+    await withDeadline(drained, 'the end of drained()');
     await until(() => closes.length > 0);
     assert.equal(sink.queuedBytes, 0);
     assert.equal(await reader.ended(), 'broken');
@@ -159,10 +160,10 @@ for (const protocol of protocols) {
     sink.write(small);
     sink.end(small);
 
-    await drained;
+    await withDeadline(drained, 'the end of drained()');
     await until(() => sink.closed && closes.length > 0);
     assert.equal(sink.queuedBytes, 0);
-    await sink.drained();
+    await withDeadline(sink.drained(), 'the end of drained()');
     assert.equal(await reader.ended(), 'broken');
     assert.deepEqual(closes, ['closed']);
     assert.ok(lines.every(({ level }) => level !== 'error'));
@@ -175,9 +176,10 @@ for (const protocol of protocols) {
 
     reader.disconnect();
 
-    await drained;
+    await withDeadline(drained, 'the end of drained()');
     await until(() => sink.closed && server.connections === 0);
-    await new Promise<void>((resolve) => sink.onClose(resolve));
+    const closed = new Promise<void>((resolve) => sink.onClose(resolve));
+    await withDeadline(closed, 'the call of an onClose listener');
     sink.write(small);
     sink.end(small);
     sink.destroy();

@@ -31,7 +31,14 @@ function openSink(endMs = 60_000) {
     waiting.shift()?.();
     await new Promise((resolve) => setImmediate(resolve));
   };
-  return { sink, output, taken, takeOne };
+  /** Completes writes until the condition holds. */
+  const takeUntil = async (condition: () => boolean) => {
+    for (let writes = 0; !condition(); writes += 1) {
+      assert.ok(writes < 1000, `not reached after 1000 writes: ${condition}`);
+      await takeOne();
+    }
+  };
+  return { sink, output, taken, takeOne, takeUntil };
 }
 
 test('small writes are passed to the output unchanged', async () => {
@@ -47,23 +54,23 @@ test('small writes are passed to the output unchanged', async () => {
 });
 
 test('the output gets 32 KiB at a time, and queuedBytes decreases in steps of 32 KiB', async () => {
-  const { sink, output, taken, takeOne } = openSink();
+  const { sink, output, taken, takeUntil } = openSink();
   const large = randomBytes(70_000);
   const queued: number[] = [];
 
   sink.write(large);
-  while (sink.queuedBytes > 0) {
-    queued.push(sink.queuedBytes);
+  await takeUntil(() => {
     assert.ok(output.writableLength <= 32_768);
-    await takeOne();
-  }
+    if (sink.queuedBytes > 0) queued.push(sink.queuedBytes);
+    return sink.queuedBytes === 0;
+  });
 
   assert.deepEqual(queued, [70_000, 37_232, 4_464]);
   assert.deepEqual(Buffer.concat(taken), large);
 });
 
 test('writes of all sizes reach the output in order, and drained() waits for all of them', async () => {
-  const { sink, taken, takeOne } = openSink();
+  const { sink, taken, takeOne, takeUntil } = openSink();
   const sizes = [10, 40_000, 1, 32_768, 32_767, 2, 100_000, 5];
   const parts = sizes.map((size) => randomBytes(size));
   let isDrained = false;
@@ -75,10 +82,10 @@ test('writes of all sizes reach the output in order, and drained() waits for all
   void sink.drained().then(() => {
     isDrained = true;
   });
-  while (sink.queuedBytes > 0) {
-    assert.equal(isDrained, false);
-    await takeOne();
-  }
+  await takeUntil(() => {
+    if (sink.queuedBytes > 0) assert.equal(isDrained, false);
+    return sink.queuedBytes === 0;
+  });
   await takeOne();
 
   assert.equal(isDrained, true);
@@ -86,13 +93,13 @@ test('writes of all sizes reach the output in order, and drained() waits for all
 });
 
 test('end() flushes queued bytes before the output ends', async () => {
-  const { sink, output, taken, takeOne } = openSink();
+  const { sink, output, taken, takeUntil } = openSink();
   const large = randomBytes(40_000);
 
   sink.write(large);
   sink.end(Buffer.from('goodbye'));
   sink.write(Buffer.from('too late'));
-  while (!output.destroyed) await takeOne();
+  await takeUntil(() => output.destroyed);
 
   assert.deepEqual(Buffer.concat(taken), Buffer.concat([large, Buffer.from('goodbye')]));
   assert.ok(sink.closed);

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import {
   chmodSync,
   existsSync,
@@ -15,6 +16,7 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { hasTerminals, onTerminal } from '../../test/support/servers/terminal.js';
+import { withDeadline } from '../../test/support/with-deadline.js';
 import { openLogger, silentLogger } from './logger.js';
 
 function tempFolder(t: TestContext): string {
@@ -195,7 +197,8 @@ async function waitForOutcome(child: ReturnType<typeof runProgram>) {
   child.stderr.on('data', (chunk) => {
     err += chunk;
   });
-  const code = await new Promise((resolve) => child.once('close', resolve));
+  const closed = new Promise((resolve) => child.once('close', resolve));
+  const code = await withDeadline(closed, () => `the exit of the program: ${out}${err}`);
   return { code, out, err };
 }
 
@@ -244,12 +247,14 @@ test('a closed standard output does not end the process', async (t) => {
      log.info({}, 'ready');`,
     folder,
   );
-  await new Promise((resolve) => child.stdout.once('data', resolve));
+  t.after(() => child.kill('SIGKILL'));
+  await withDeadline(once(child.stdout, 'data'), 'the first log line');
 
   child.stdout.destroy();
   child.stdin.write('go\n');
 
-  assert.equal(await new Promise((resolve) => child.once('close', resolve)), 0);
+  const [code] = await withDeadline(once(child, 'close'), 'the exit of the program');
+  assert.equal(code, 0);
   assert.equal(readLines(join(folder, 'combined.log')).length, 101);
 });
 
@@ -267,7 +272,11 @@ test('a stalled reader of standard output neither blocks the process nor keeps i
   );
   child.stdout.pause();
 
-  assert.equal(await new Promise((resolve) => child.once('exit', resolve)), 0);
+  t.after(() => child.kill('SIGKILL'));
+
+  const [code] = await withDeadline(once(child, 'exit'), 'the exit of the program');
+
+  assert.equal(code, 0);
   assert.equal(readLines(join(folder, 'combined.log')).length, 4000);
   child.stdout.destroy();
 });

@@ -3,6 +3,7 @@ import { type TestContext, test } from 'node:test';
 import { SimulatedClient } from '../../test/support/clients/simulated-client.js';
 import { databaseFor } from '../../test/support/databases/embedded.js';
 import { unlimitedRetention } from '../../test/support/unlimited-retention.js';
+import { until } from '../../test/support/until.js';
 import { sql } from '../db/database.js';
 import { Failure } from '../errors.js';
 import { EventLog } from '../event-log/event-log.js';
@@ -255,7 +256,7 @@ test('a stream is not opened when its session ends during the session lookup of 
   });
 
   const opening = prepare();
-  while (finishLookups.length === 0) await nextTick();
+  await until(() => finishLookups.length > 0);
   registry.applyControl(ended('s'), 1);
   for (const finish of finishLookups) finish();
   (await opening).open(client.connect());

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { createServer, type Server } from 'node:net';
 import { test } from 'node:test';
+import { until } from '../../test/support/until.js';
 import { untilAborted } from './until-aborted.js';
 
 async function openServer(): Promise<Server> {
@@ -31,8 +32,7 @@ for (const when of ['before', 'during'] as const) {
 
     await assert.rejects(waiting, (reason) => reason === 'aborted');
     const server = await opening;
-    if (server.listening) await once(server, 'close');
-    assert.equal(server.listening, false);
+    await until(() => !server.listening);
   });
 }
 

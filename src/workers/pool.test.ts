@@ -4,6 +4,7 @@ import { type TestContext, test } from 'node:test';
 import { BroadcastChannel } from 'node:worker_threads';
 import { collectingLog } from '../../test/support/recording/collecting-log.js';
 import { until } from '../../test/support/until.js';
+import { withDeadline } from '../../test/support/with-deadline.js';
 import { Failure } from '../errors.js';
 import { silentLogger } from '../logging/logger.js';
 import type { Lane } from './lane.js';
@@ -36,21 +37,33 @@ async function openPool(t: TestContext, { slow: slowChanges, ...changes }: Chang
     backOffMs: 1,
     ...changes,
   });
-  t.after(() => pool.close());
-  return pool;
+  t.after(() => withDeadline(pool.close(), 'the end of close()'));
+  const run = pool.run.bind(pool);
+  const runInTime: typeof run = (name, ...rest) =>
+    withDeadline(run(name, ...rest), `the end of the job ${name}`);
+  return Object.assign(pool, { run: runInTime });
 }
 
 /** The latch that a `hold` job waits for. */
 class ThreadLatch {
   readonly name = `latch ${randomUUID()}`;
-  /** Settles when the job has started on its thread. */
-  readonly started: Promise<void>;
+  readonly #started: Promise<void>;
   readonly #channel = new BroadcastChannel(this.name);
 
   constructor() {
-    this.started = new Promise((resolve) => {
+    this.#started = new Promise((resolve) => {
       this.#channel.onmessage = () => resolve();
     });
+  }
+
+  /** Settles when the job has started on its thread. */
+  get started(): Promise<void> {
+    return withDeadline(this.#started, 'the start of a job that waits for a latch');
+  }
+
+  /** Opens the latch as soon as the job has started, if ever. */
+  openOnStart(): void {
+    void this.#started.then(() => this.open());
   }
 
   /** Lets the job return. */
@@ -220,7 +233,7 @@ test('owners take turns, so many queued jobs of one do not delay the others', as
     const options = owner === undefined ? {} : { owner };
     const running = pool.run('hold', next.name, options).then(() => void order.push(`${owner}`));
     results.push(running);
-    void next.started.then(() => next.open());
+    next.openOnStart();
   };
 
   for (const owner of ['me', 'me', 'me', 'you', undefined, 'me', 'you']) enqueue(owner);
@@ -235,7 +248,7 @@ test('in a full queue the newest job of the owner with the most jobs makes room 
   const { latch, result } = await holdThread(pool);
   const enqueue = (owner: string) => {
     const next = new ThreadLatch();
-    void next.started.then(() => next.open());
+    next.openOnStart();
     return pool.run('hold', next.name, { owner }).then(
       () => 'done',
       ({ message }) => {
@@ -269,7 +282,7 @@ test('the estimated wait of an owner does not include the later turns of others'
   const held: Promise<unknown>[] = [];
   const enqueue = (owner: string) => {
     const next = new ThreadLatch();
-    void next.started.then(() => next.open());
+    next.openOnStart();
     const running = pool.run('hold', next.name, { owner });
     running.catch(() => next.close());
     return running;
@@ -576,11 +589,14 @@ test('close() waits for running jobs and rejects queued ones', async (t) => {
 });
 
 test('close() settles while a crashed thread waits for its replacement', async (t) => {
+  const timersBefore = countTimers();
   const pool = await openPool(t, { backOffMs: 10_000 });
   await assert.rejects(pool.run('die', 'now'), isUnavailable(/its worker thread failed/));
 
   const waiting = pool.run('echo', 'never');
   await Promise.all([assert.rejects(waiting, isUnavailable(/stopping/)), pool.close()]);
+
+  assert.equal(countTimers(), timersBefore); // The thread is not replaced any more.
 });
 
 test('a pool does not open when a job is in two lanes', async () => {
@@ -596,3 +612,8 @@ test('run() rejects a job that is in no lane', async (t) => {
 
   await assert.rejects(pool.run('echo', 1), { message: /it is in no lane/ });
 });
+
+/** Returns the number of timers that keep this process alive. */
+function countTimers(): number {
+  return process.getActiveResourcesInfo().filter((name) => name === 'Timeout').length;
+}

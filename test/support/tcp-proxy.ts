@@ -1,4 +1,5 @@
 import { connect, createServer, Socket } from 'node:net';
+import { withDeadline } from './with-deadline.js';
 
 /** A TCP proxy whose connections a test can break. */
 export interface TcpProxy {
@@ -94,9 +95,10 @@ export async function openTcpProxy(target: { host: string; port: number }): Prom
       chunksMax = nth;
     },
     endNextAt(nth) {
-      return new Promise((resolve) => {
+      const ended = new Promise<void>((resolve) => {
         nextEnd = { nth, ended: () => resolve() };
       });
+      return withDeadline(ended, `chunk ${nth} of a client`);
     },
     close() {
       cut();

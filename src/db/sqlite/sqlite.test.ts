@@ -17,6 +17,7 @@ import { createInterface } from 'node:readline';
 import { after, describe, test } from 'node:test';
 import { describeDatabase } from '../../../test/support/databases/database-contract.js';
 import { until } from '../../../test/support/until.js';
+import { withDeadline } from '../../../test/support/with-deadline.js';
 import { silentLogger } from '../../logging/logger.js';
 import { type Database, sql, tuples, UniqueViolation } from '../database.js';
 import { openDatabase } from '../open.js';
@@ -505,7 +506,7 @@ function startChild(file: string, script: string) {
     async lines(max: number): Promise<string[]> {
       const found: string[] = [];
       while (found.length < max) {
-        const { value, done } = await iterator.next();
+        const { value, done } = await withDeadline(iterator.next(), 'a line of the process');
         if (done === true) break;
         found.push(value);
       }
@@ -514,7 +515,7 @@ function startChild(file: string, script: string) {
     /** Resolves with the remaining lines once the process has exited. */
     async ended(): Promise<string[]> {
       const rest = await this.lines(Number.POSITIVE_INFINITY);
-      await exited;
+      await withDeadline(exited, 'the exit of the process');
       return rest;
     },
   };

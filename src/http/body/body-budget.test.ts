@@ -18,7 +18,10 @@ async function startWithSmallBudget(t: TestContext, { bodyMs = 60_000 } = {}) {
   const budget = new BodyBudget(10);
   const acquired = () => {
     let freeBytes = 0;
-    while (budget.acquire(1)) freeBytes += 1;
+    while (budget.acquire(1)) {
+      freeBytes += 1;
+      assert.ok(freeBytes <= 10, 'the budget is never exhausted');
+    }
     budget.release(freeBytes);
     return 10 - freeBytes;
   };

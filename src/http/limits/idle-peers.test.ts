@@ -16,7 +16,10 @@ function measureIdleTime(phaseMs: number): number {
     idleToleratingCount: 0,
   };
   let nextCheckMs = intervalMs - phaseMs;
-  while ([...findIdlePeers([peer])].length === 0) nextCheckMs += intervalMs;
+  while ([...findIdlePeers([peer])].length === 0) {
+    assert.ok(nextCheckMs < 2 * idleMs, 'the peer never counts as idle');
+    nextCheckMs += intervalMs;
+  }
   return nextCheckMs;
 }
 

@@ -3,6 +3,7 @@ import { request as requestSecure } from 'node:https';
 import { observeH1 } from '../openapi/observer.js';
 import { ca } from '../servers/certificate.js';
 import { scheme, usesTls } from '../servers/scheme.js';
+import { withDeadline } from '../with-deadline.js';
 import {
   type Answer,
   type Protocol,
@@ -47,7 +48,7 @@ function askHttp1(
 ): Promise<Answer> {
   const target = { host: '127.0.0.1', port, ca, agent: false };
   const request = usesTls ? requestSecure : requestPlain;
-  return new Promise((resolve, reject) => {
+  const answer = new Promise<Answer>((resolve, reject) => {
     const headers = toHeaders(parts);
     const body = toBody(parts);
     const outgoing = request({ ...target, method, path, headers }, (response) => {
@@ -64,4 +65,5 @@ function askHttp1(
     outgoing.on('error', reject);
     sendBody(outgoing, body);
   });
+  return withDeadline(answer, `a response to ${method} ${path} over HTTP/1.1`);
 }

@@ -1,5 +1,6 @@
 import { createParser } from 'eventsource-parser';
 import { observeEvent } from '../openapi/observer.js';
+import { withDeadline } from '../with-deadline.js';
 
 export interface ReceivedEvent {
   readonly type: string;
@@ -86,7 +87,7 @@ export class EventCollector {
 
   /** Settles with the first event of a type, past or future; rejects when the stream ends first. */
   event(type: string): Promise<ReceivedEvent> {
-    return this.until(() => this.events.find((event) => event.type === type));
+    return this.until(() => this.events.find((event) => event.type === type), type);
   }
 
   /** Settles with the start of the stream, as its `stream.open` describes it. */
@@ -103,22 +104,28 @@ export class EventCollector {
 
   /** Settles with `open`, or with the code of the `stream.close` that rejects the stream. */
   async outcome(): Promise<string> {
-    const first = await this.until(() =>
-      this.events.find(({ type }) => type === 'stream.open' || type === 'stream.close'),
+    const first = await this.until(
+      () => this.events.find(({ type }) => type === 'stream.open' || type === 'stream.close'),
+      'stream.open or stream.close',
     );
     return first.type === 'stream.open' ? 'open' : JSON.parse(first.data).code;
   }
 
   /** Settles when the stream has ended. */
   async ended(): Promise<void> {
-    await this.until(() => (this.isEnded ? true : undefined));
+    await this.until(() => (this.isEnded ? true : undefined), 'the end of the stream');
   }
 
   /**
    * Calls `find` after each event, and settles with its first defined result. Rejects when the stream ends
-   * first.
+   * first, and after a minute with `missing`, by default the source text of `find`.
    */
-  until<Found>(find: () => Found | undefined): Promise<Found> {
+  until<Found>(find: () => Found | undefined, missing = String(find)): Promise<Found> {
+    const found = this.#waitFor(find);
+    return withDeadline(found, () => `${missing}; last: ${JSON.stringify(this.events.slice(-3))}`);
+  }
+
+  #waitFor<Found>(find: () => Found | undefined): Promise<Found> {
     return new Promise((resolve, reject) => {
       const check = (): boolean => {
         const found = find();

@@ -10,6 +10,7 @@ import {
 import { observeH2 } from '../openapi/observer.js';
 import { ca } from '../servers/certificate.js';
 import { getPassword, type Username } from '../servers/seed.js';
+import { withDeadline } from '../with-deadline.js';
 import { EventCollector } from './event-collector.js';
 import {
   type Answer,
@@ -74,7 +75,7 @@ export class H2Client {
 
   static async connect(url: string, options: SecureClientSessionOptions = {}): Promise<H2Client> {
     const client = H2Client.open(url, options);
-    await once(client.session, 'connect');
+    await withDeadline(once(client.session, 'connect'), `a connection to ${url}`);
     return client;
   }
 
@@ -83,7 +84,7 @@ export class H2Client {
     if (this.session.destroyed) return;
     const closed = once(this.session, 'close');
     this.session.close();
-    await closed;
+    await withDeadline(closed, 'the end of an HTTP/2 connection');
   }
 
   /** Closes the connection and all its open streams at once. */
@@ -95,7 +96,9 @@ export class H2Client {
     const stream = this.request(method, path, options);
     // Read from the start: on Node 24 and 26 a stream whose body arrived together with the head looks
     // destroyed to a reader that is attached after the head.
-    const [{ status, headers }, text] = await Promise.all([readHead(stream), readText(stream)]);
+    const response = Promise.all([readHead(stream), readText(stream)]);
+    const missing = `the end of the response to ${method} ${path}`;
+    const [{ status, headers }, text] = await withDeadline(response, missing);
     return toAnswer(status, headers, text);
   }
 
@@ -160,10 +163,14 @@ export class H2Client {
   }
 }
 
-export function readHead(
-  stream: ClientHttp2Stream,
-): Promise<{ status: number; headers: Record<string, string> }> {
-  return new Promise((resolve, reject) => {
+interface ResponseHead {
+  readonly status: number;
+  readonly headers: Record<string, string>;
+}
+
+/** Settles with the response head. Rejects when the stream ends first, and after a minute. */
+export function readHead(stream: ClientHttp2Stream): Promise<ResponseHead> {
+  const head = new Promise<ResponseHead>((resolve, reject) => {
     stream.on('error', reject);
     stream.once('close', () => reject(new Error('the stream ended without a response')));
     stream.once('response', (responseHeaders) => {
@@ -171,6 +178,8 @@ export function readHead(
       resolve({ status, headers: rest as Record<string, string> });
     });
   });
+  const { ':method': method, ':path': path } = stream.sentHeaders ?? {};
+  return withDeadline(head, `a response head to ${method} ${path}`);
 }
 
 function readText(stream: ClientHttp2Stream): Promise<string> {

@@ -61,7 +61,7 @@ export class RawH2 {
     const tls = await RawTls.open(port, 'h2');
     const client = new RawH2(tls, { settings: acksSettings, pings });
     client.send(preface, settings([[4, windowBytes]]));
-    await client.frame((one) => one.type === type.settings);
+    await client.frame((one) => one.type === type.settings, 'SETTINGS of the server');
     return client;
   }
 
@@ -78,17 +78,21 @@ export class RawH2 {
   }
 
   /**
-   * Settles with the first matching frame, past or future; undefined when the connection ends
-   * first.
+   * Settles with the first matching frame, past or future; undefined when the connection ends first. Rejects
+   * after a minute with `missing`, by default the source text of `matches`.
    */
-  async frame(matches: (frame: Frame) => boolean): Promise<Frame | undefined> {
-    await this.#tls.until(() => this.frames.some(matches));
+  async frame(
+    matches: (frame: Frame) => boolean,
+    missing = `a frame for ${matches}`,
+  ): Promise<Frame | undefined> {
+    await this.#tls.until(() => this.frames.some(matches), missing);
     return this.frames.find(matches);
   }
 
   /** Settles with the error code of the server's reset; undefined when the connection ends first. */
   async waitForReset(streamId: number): Promise<number | undefined> {
-    const frame = await this.frame((one) => one.type === type.reset && one.streamId === streamId);
+    const isReset = (one: Frame) => one.type === type.reset && one.streamId === streamId;
+    const frame = await this.frame(isReset, `a reset of stream ${streamId}`);
     return frame?.payload.readUInt32BE(0);
   }
 
@@ -96,7 +100,8 @@ export class RawH2 {
   async readJson(streamId: number): Promise<Record<string, unknown> | undefined> {
     const isLast = (one: Frame) =>
       one.streamId === streamId && one.type <= type.headers && (one.flags & flag.endStream) !== 0;
-    if ((await this.frame(isLast)) === undefined) return undefined;
+    const missing = `the end of the response on stream ${streamId}`;
+    if ((await this.frame(isLast, missing)) === undefined) return undefined;
     return JSON.parse(this.readData(streamId).toString());
   }
 

@@ -3,6 +3,7 @@ import { connect as connectTcp, type Socket } from 'node:net';
 import { connect as connectTls } from 'node:tls';
 import { ca } from '../servers/certificate.js';
 import { usesTls } from '../servers/scheme.js';
+import { withDeadline } from '../with-deadline.js';
 
 /**
  * A raw client over TLS or, in tests without TLS, over TCP, that follows no HTTP rules. It closes its side of
@@ -10,15 +11,14 @@ import { usesTls } from '../servers/scheme.js';
  */
 export class RawTls {
   readonly socket: Socket;
-  /** Settles when the server has ended the connection, gracefully or not. */
-  readonly ended: Promise<void>;
+  readonly #ended: Promise<void>;
   #isEnded = false;
   #buffer = Buffer.alloc(65_536);
   #length = 0;
 
   private constructor(socket: Socket) {
     this.socket = socket;
-    this.ended = new Promise((resolve) => {
+    this.#ended = new Promise((resolve) => {
       const end = () => {
         this.#isEnded = true;
         resolve();
@@ -33,8 +33,14 @@ export class RawTls {
     const target = { port, host: '127.0.0.1', allowHalfOpen: true };
     const tlsOptions = { ca, ALPNProtocols: [protocol] };
     const socket = usesTls ? connectTls({ ...target, ...tlsOptions }) : connectTcp(target);
-    await once(socket, usesTls ? 'secureConnect' : 'connect');
+    const connected = once(socket, usesTls ? 'secureConnect' : 'connect');
+    await withDeadline(connected, `a connection for ${protocol}`);
     return new RawTls(socket);
+  }
+
+  /** Settles when the server has ended the connection, gracefully or not. Rejects after a minute. */
+  get ended(): Promise<void> {
+    return withDeadline(this.#ended, () => `the end of the connection; ${this.#describeEnd()}`);
   }
 
   /** All bytes received so far. */
@@ -47,13 +53,25 @@ export class RawTls {
   }
 
   /**
-   * Settles when the condition holds for the received bytes, or the server has ended the
-   * connection.
+   * Settles when the condition holds for the received bytes, or the server has ended the connection.
+   * Rejects after a minute with `missing`, by default the source text of the condition.
    */
-  async until(condition: (received: Buffer) => boolean): Promise<void> {
+  until(
+    condition: (received: Buffer) => boolean,
+    missing: string = String(condition),
+  ): Promise<void> {
+    const fulfilled = this.#waitFor(condition);
+    return withDeadline(fulfilled, () => `${missing}; ${this.#describeEnd()}`);
+  }
+
+  async #waitFor(condition: (received: Buffer) => boolean): Promise<void> {
     while (!this.#isEnded && !condition(this.received)) {
-      await Promise.race([once(this.socket, 'data').catch(() => {}), this.ended]);
+      await Promise.race([once(this.socket, 'data').catch(() => {}), this.#ended]);
     }
+  }
+
+  #describeEnd(): string {
+    return `the last bytes received: ${JSON.stringify(this.received.subarray(-200).toString('latin1'))}`;
   }
 
   /** Closes the socket abruptly, with TLS without close_notify. */

@@ -3,6 +3,7 @@ import { Agent, request } from 'node:https';
 import type { Readable } from 'node:stream';
 import { observeH1 } from '../openapi/observer.js';
 import { ca } from '../servers/certificate.js';
+import { withDeadline } from '../with-deadline.js';
 import { EventCollector } from './event-collector.js';
 import { H2Client } from './h2-client.js';
 
@@ -40,7 +41,7 @@ export class StalledClient extends EventCollector {
     const started = { method: 'GET', path, headers, body: undefined };
     observeH1(Number(new URL(url).port), started, outgoing);
     outgoing.end();
-    const [response] = await once(outgoing, 'response');
+    const [response] = await withDeadline(once(outgoing, 'response'), 'a response head');
     outgoing.on('error', () => {});
     return new StalledClient(
       response,

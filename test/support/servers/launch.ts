@@ -2,6 +2,7 @@ import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { observe } from '../openapi/observer.js';
 import { recordLines } from '../recording/record.js';
+import { withDeadline } from '../with-deadline.js';
 import { sourceCommand } from './process.js';
 import type { Env } from './seed.js';
 
@@ -29,11 +30,11 @@ export interface ServerHandle {
   /** Settles with the exit code when the process has ended; null when it was killed. */
   readonly exited: Promise<number | null>;
   signal(signal: NodeJS.Signals): void;
-  /** Sends a signal unless the process has ended, and settles like `exited`. */
+  /** Sends a signal unless the process has ended, and settles like `exited`; rejects after a minute. */
   end(signal: NodeJS.Signals): Promise<number | null>;
 }
 
-/** Starts `src/server.ts` and settles when it listens. The caller ends the process. */
+/** Starts `src/server.ts` and settles when it listens; rejects after a minute. The caller ends the process. */
 export async function launch(options: LaunchOptions): Promise<ServerHandle> {
   const { env, cwd, root, nodeOptions = [], wrapper = [], onLine } = options;
   const [node, ...args] = sourceCommand('server.ts', [], root);
@@ -41,7 +42,10 @@ export async function launch(options: LaunchOptions): Promise<ServerHandle> {
   const { PATH = '', HOME = '' } = process.env;
   const child = spawn(program, rest, { cwd, env: { PATH, HOME, ...env } });
   const exited = once(child, 'close').then(([code]) => code as number | null);
-  const { protocol, port } = await listeningUrl(child, onLine);
+  const { protocol, port } = await listeningUrl(child, onLine).catch((error) => {
+    child.kill('SIGKILL');
+    throw error;
+  });
   child.once('close', observe(Number(port)));
   return {
     pid: child.pid ?? 0,
@@ -51,7 +55,7 @@ export async function launch(options: LaunchOptions): Promise<ServerHandle> {
     signal: (signal) => void child.kill(signal),
     end(signal) {
       child.kill(signal);
-      return exited;
+      return withDeadline(exited, `the exit of Herald after ${signal}`);
     },
   };
 }
@@ -64,7 +68,7 @@ function listeningUrl(
   child.stderr.on('data', (text) => {
     errorOutput += text;
   });
-  return new Promise((resolve, reject) => {
+  const listening = new Promise<URL>((resolve, reject) => {
     let partialLine = ''; // A killed process may leave an incomplete line, which is ignored.
     child.stdout.setEncoding('utf8').on('data', (chunk: string) => {
       const texts = (partialLine + chunk).split('\n');
@@ -79,4 +83,5 @@ function listeningUrl(
     });
     child.once('close', () => reject(new Error(`Herald did not start: ${errorOutput}`)));
   });
+  return withDeadline(listening, () => `the log line of a start: ${errorOutput}`);
 }

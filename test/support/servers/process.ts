@@ -5,6 +5,10 @@ import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { recordLines, recordLogFilesIn, recordSecret } from '../recording/record.js';
+import { withDeadline } from '../with-deadline.js';
+
+/** Longer than a busy machine needs for the slowest of the processes that tests wait for. */
+const exitMsMax = 120_000;
 
 const repository = fileURLToPath(new URL('../../..', import.meta.url));
 
@@ -67,13 +71,18 @@ export function sourceCommand(
   return [process.execPath, '--import', import.meta.resolve('tsx'), path, ...args];
 }
 
-/** Settles when the process has ended and its output is complete. */
+/** Settles when the process has ended and its output is complete. Kills it after two minutes, and rejects. */
 export async function waitForExit(child: ChildProcessWithoutNullStreams): Promise<Outcome> {
   const [out, err]: [string[], string[]] = [[], []];
   child.stdout.setEncoding('utf8').on('data', (chunk) => out.push(chunk));
   child.stderr.setEncoding('utf8').on('data', (chunk) => err.push(chunk));
-  const code = await new Promise<number | null>((resolve, reject) => {
+  const exited = new Promise<number | null>((resolve, reject) => {
     child.once('error', reject).once('close', resolve);
+  });
+  const missing = () => `the exit of ${child.spawnargs.join(' ')}: ${[...out, ...err].join('')}`;
+  const code = await withDeadline(exited, missing, exitMsMax).catch((error: unknown) => {
+    child.kill('SIGKILL');
+    throw error;
   });
   // Only log lines are recorded, because other output may show a secret on purpose, such as a new key.
   const logged = out
