@@ -1,7 +1,7 @@
 import { availableParallelism } from 'node:os';
 import { parseArgs } from 'node:util';
 import { type Mutant, readMutantFiles } from './mutants.js';
-import { SourceTree, type TestRun } from './source-tree.js';
+import { SourceTree, selectTests, type TestRun } from './source-tree.js';
 
 const usage = `Applies one small fault (a mutant) at a time to the source and runs the test that must detect it.
 
@@ -49,9 +49,10 @@ async function main(): Promise<void> {
   const startedAt = performance.now();
   const waiting = [...mutants];
   const results: Result[] = [];
+  const baselines = new Baselines(mutants);
   const work = async (tree: SourceTree) => {
     for (let mutant = waiting.shift(); mutant !== undefined; mutant = waiting.shift()) {
-      const result = await tryMutant(tree, mutant);
+      const result = await tryMutant(tree, mutant, baselines);
       results.push(result);
       print(`${result.outcome.padEnd(9)} ${mutant.file}: ${mutant.name}; ${result.reason}`);
     }
@@ -66,17 +67,35 @@ async function main(): Promise<void> {
   process.exitCode = killed === mutants.length ? 0 : 1;
 }
 
+/** The results of tests without a mutant. Each test file runs once, with the tests that its mutants name. */
+class Baselines {
+  readonly #mutants: readonly Mutant[];
+  readonly #runs = new Map<string, Promise<TestRun>>();
+
+  constructor(mutants: readonly Mutant[]) {
+    this.#mutants = mutants;
+  }
+
+  /** Returns the results of the test of a mutant, which runs in `tree` unless its file has run. Never rejects. */
+  async get({ test, testName }: Mutant, tree: SourceTree): Promise<TestRun> {
+    const names = this.#mutants.filter((mutant) => mutant.test === test).map((one) => one.testName);
+    const run = this.#runs.get(test) ?? tree.runTests(test, [...new Set(names)]);
+    this.#runs.set(test, run);
+    return selectTests(await run, [testName]);
+  }
+}
+
 /** Tests one mutant. Never rejects: an error is an outcome. */
-async function tryMutant(tree: SourceTree, mutant: Mutant): Promise<Result> {
+async function tryMutant(tree: SourceTree, mutant: Mutant, baselines: Baselines): Promise<Result> {
   const testTitle = `"${mutant.testName}" in ${mutant.test}`;
   try {
-    const original = await tree.runTest(mutant);
+    const original = await baselines.get(mutant, tree);
     const unfit = getUnfitReason(original);
     if (unfit !== undefined) {
       return { mutant, outcome: 'TEST DOES NOT PASS', reason: `${testTitle} ${unfit} without it` };
     }
     const { passed, failed, isTimedOut } = await tree.withMutant(mutant, () =>
-      tree.runTest(mutant),
+      tree.runTests(mutant.test, [mutant.testName]),
     );
     const [first] = failed;
     if (first !== undefined) return { mutant, outcome: 'killed', reason: `by "${first}"` };

@@ -12,7 +12,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { applyMutant, type Mutant, root } from './mutants.js';
 
-/** Results of the selected tests of one run. */
+/** Results of the selected tests of one file. */
 export interface TestRun {
   /** Names of the tests that passed. Skipped tests and suites are left out. */
   readonly passed: readonly string[];
@@ -21,7 +21,7 @@ export interface TestRun {
   readonly isTimedOut: boolean;
 }
 
-const runMsMax = 90_000;
+const msMaxPerName = 90_000;
 
 /** A copy of the working tree in a temporary folder, to apply faults to. */
 export class SourceTree {
@@ -52,14 +52,18 @@ export class SourceTree {
     }
   }
 
-  /** Runs the tests of one file that have `testName` in their name. Never rejects. */
-  runTest({ test, testName }: Pick<Mutant, 'test' | 'testName'>): Promise<TestRun> {
+  /**
+   * Runs the tests of one file that have one of these texts in their name, for at most 90 s per text. Never
+   * rejects.
+   */
+  runTests(file: string, testNames: readonly string[]): Promise<TestRun> {
     const events = join(this.#folder, 'test-events');
     rmSync(events, { force: true });
     const args = [
-      ...['--import', 'tsx', '--test', `--test-name-pattern=${escapePattern(testName)}`],
+      ...['--import', 'tsx', '--test'],
+      ...testNames.map((name) => `--test-name-pattern=${escapePattern(name)}`),
       ...['--test-reporter=./test/mutants/reporter.mjs', `--test-reporter-destination=${events}`],
-      test,
+      file,
     ];
     // In a new process group, so that `kill` also ends the processes that a test starts.
     const child = spawn(process.execPath, args, {
@@ -76,12 +80,12 @@ export class SourceTree {
       const deadline = setTimeout(() => {
         isTimedOut = true;
         kill();
-      }, runMsMax);
+      }, msMaxPerName * testNames.length);
       this.#killers.add(kill);
       child.on('close', () => {
         clearTimeout(deadline);
         this.#killers.delete(kill);
-        resolve({ ...readOutcome(events, testName), isTimedOut });
+        resolve(selectTests({ ...readResults(events), isTimedOut }, testNames));
       });
     });
   }
@@ -93,14 +97,19 @@ export class SourceTree {
   }
 }
 
-function readOutcome(events: string, testName: string): Pick<TestRun, 'passed' | 'failed'> {
+/** Returns the results of the tests that have one of these texts in their name. */
+export function selectTests(run: TestRun, testNames: readonly string[]): TestRun {
+  // A file that fails before its tests start is reported under its own name.
+  const isSelected = (name: string) => testNames.some((text) => name.includes(text));
+  return { ...run, passed: run.passed.filter(isSelected), failed: run.failed.filter(isSelected) };
+}
+
+function readResults(events: string): Pick<TestRun, 'passed' | 'failed'> {
   const text = existsSync(events) ? readFileSync(events, 'utf8') : '';
   const results = text
     .split('\n')
     .filter((line) => line !== '')
-    .map((line) => JSON.parse(line) as { name: string; hasPassed: boolean })
-    // A file that fails before its tests start is reported under its own name.
-    .filter(({ name }) => name.includes(testName));
+    .map((line) => JSON.parse(line) as { name: string; hasPassed: boolean });
   return {
     passed: results.filter(({ hasPassed }) => hasPassed).map(({ name }) => name),
     failed: results.filter(({ hasPassed }) => !hasPassed).map(({ name }) => name),
