@@ -51,6 +51,15 @@ test('credentials in the headers, the URL and the query are not echoed', async (
   });
 });
 
+test('a credential with space around it is not echoed', async () => {
+  const key = `hk_${'0'.repeat(16)}_secret`;
+
+  const echo = await toEcho(createExchange(`/anything?x=%20${key}+&y=%20a`));
+
+  assert.equal(echo.url, '/anything?x=***&y=%20a');
+  assert.deepEqual(echo.query, { x: '***', y: ' a' });
+});
+
 test('a body of an unsupported media type is echoed as empty; a malformed body is rejected', async () => {
   const exchange = createExchange('/anything');
   const failWith = (name: 'unsupported_media_type' | 'invalid_request') => async () => {

@@ -9,6 +9,7 @@ const spellings = [
   ['ada', '\uff21\uff24\uff21'],
   ['a b', 'A\u00a0B'],
   ['strasse', 'STRASSE'],
+  ['hello', '\u210cello'], // Its normal form is an upper-case letter.
 ] as const;
 
 for (const [key, spelling] of spellings) {

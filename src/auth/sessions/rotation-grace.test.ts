@@ -13,6 +13,7 @@ import {
   sessionsFor,
   sign,
 } from '../../../test/support/servers/auth.js';
+import { until } from '../../../test/support/until.js';
 import { type Database, type Sql, sql } from '../../db/database.js';
 import { Failure } from '../../errors.js';
 import { formatRefreshToken, parseRefreshToken, RefreshTokens } from '../refresh-token.js';
@@ -136,6 +137,34 @@ test('the grace period starts when a connected client gets the successor', async
   await assert.rejects(refresh(sessions, refreshToken), { name: 'invalid_token' });
 });
 
+test('a slow retry does not prolong a grace period that another retry has started', async (t) => {
+  const leaving = new AbortController();
+  const base = await databaseFor(t);
+  const db = withSwapHook(base, () => leaving.abort());
+  const { users, sessions, time } = await sessionsFor(t, { db });
+  const { refreshToken } = await openSession(sessions, await newUser(users));
+  await refresh(sessions, refreshToken, leaving.signal);
+  let continueSigning = () => {};
+  const signing = new Promise<void>((resolve) => {
+    continueSigning = resolve;
+  });
+  let isSigning = false;
+
+  const slow = sessions.rotate(refreshToken, client, async (session) => {
+    isSigning = true;
+    await signing;
+    return sign(session);
+  });
+  await until(() => isSigning);
+  await refresh(sessions, refreshToken); // Starts the grace period.
+  time.now += graceMs / 2;
+  continueSigning();
+  await slow;
+  time.now += graceMs / 2 + 1;
+
+  await assert.rejects(refresh(sessions, refreshToken), { name: 'invalid_token' });
+});
+
 test('a request that waited for longer than the grace is judged by the time of its arrival', async (t) => {
   const base = await databaseFor(t);
   const { users, sessions, time, endedSessions } = await sessionsFor(t, { db: base });
@@ -250,12 +279,14 @@ test(
     const leaving = new AbortController();
 
     await whileLocked(db, lockSession(sessionId), async (release) => {
-      const reusing = refresh(sessions, refreshToken, leaving.signal);
+      const rejected = assert.rejects(refresh(sessions, refreshToken, leaving.signal), {
+        name: 'AbortError',
+      });
       await waitForBlocked(db, 'update sessions set revoked_at');
       leaving.abort();
       await release();
 
-      await assert.rejects(reusing, { name: 'AbortError' });
+      await rejected;
     });
 
     assert.equal(endedSessions.length, 0);

@@ -15,6 +15,7 @@ import {
 import { sql } from '../../db/database.js';
 import { SqlLogStore } from '../../event-log/sql/sql-log-store.js';
 import { parseControlEntry } from '../../events/control-entry.js';
+import { insertSession } from './session-table.js';
 
 const test = await testOnDialects('sessions');
 
@@ -276,6 +277,22 @@ test('concurrent requests to end the same sessions share transactions', async (t
   const own = await repeat(() => sessions.end(kept.sessionId, 'logout'));
   assert.equal(count, 2);
   assert.deepEqual([own[0], own[1], own[49]], [true, false, false]);
+});
+
+test('more than 500 sessions of a user end together', async (t) => {
+  const { db, sessions, users, wallClock } = await sessionsFor(t);
+  const { id: userId } = await newUser(users);
+  const times = { now: wallClock(), idleExpiresAt: 1e15, absoluteExpiresAt: 1e15 };
+  for (let number = 1; number <= 501; number += 1) {
+    const text = String(number).padStart(32, '0');
+    const ids = { id: text, selector: text, currentHash: text.repeat(2) };
+    await insertSession(db, { ...ids, ...times, userId, client });
+  }
+
+  const ended = await sessions.endAll(userId, 'admin');
+
+  assert.equal(ended.length, 501);
+  assert.deepEqual(await sessions.list(userId), []);
 });
 
 test('at most 16 transactions end sessions at the same time, and at most 1000 wait', async (t) => {
