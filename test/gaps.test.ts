@@ -52,6 +52,20 @@ test('a stream whose Last-Event-ID is not a position of the event log gets unkno
   }
 });
 
+test('the Last-Event-ID header takes precedence over the parameter, which is from an earlier page', async (t) => {
+  const system = await startSystem(t);
+  const client = await system.connect();
+  const [older, newer] = [await system.publish('ada', 'a'), await system.publish('ada', 'b')];
+  const path = `${await client.streamPath('ada')}?lastEventId=${older}`;
+
+  const stream = await client.openStream(path, { 'last-event-id': newer });
+  const id = await system.publish('ada', 'c');
+  await stream.until(() => stream.lastId === id || undefined);
+
+  assert.equal((await stream.opening()).id, newer);
+  assert.deepEqual(stream.ids, [id]);
+});
+
 test('a stream receives the events published since its token was minted, however often it is opened', async (t) => {
   const system = await startSystem(t);
   const client = await system.connect();

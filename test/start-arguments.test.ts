@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import { readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -7,6 +8,7 @@ import { runSource, sourceCommand, tempFolder, waitForExit } from './support/ser
 import { prepare } from './support/servers/seed.js';
 import { ServerProcess } from './support/servers/server-process.js';
 import { hasTerminals, onTerminal } from './support/servers/terminal.js';
+import { until } from './support/until.js';
 
 const { version } = JSON.parse(
   readFileSync(new URL('../package.json', import.meta.url), 'utf8'),
@@ -97,3 +99,38 @@ test('on a terminal the server logs readable lines, including the last ones afte
   const logged = readFileSync(join(folder, 'logs', 'combined.log'), 'utf8');
   assert.match(logged, /^\{"level":"info","time":"20[^"]+Z",.*"msg":"stopped"\}\n$/m);
 });
+
+test('the crash report of a server contains no secret of its environment', async (t) => {
+  const reports = tempFolder(t);
+  const secrets = {
+    ACCESS_TOKEN_SECRET: randomBytes(48).toString('hex'),
+    ACCESS_TOKEN_PREVIOUS_SECRETS: randomBytes(48).toString('hex'),
+    DB_PASSWORD: randomBytes(16).toString('hex'), // Not used by the embedded database.
+    PASSWORD_PEPPER: `2:${randomBytes(32).toString('base64')}`,
+    PASSWORD_PEPPER_PREVIOUS: `1:${randomBytes(32).toString('base64')}`,
+  };
+  const nodeOptions = ['--report-on-signal', `--report-directory=${reports}`];
+  const server = await ServerProcess.start(t, { env: secrets, nodeOptions });
+
+  server.signal('SIGUSR2');
+  await until(() => readReport(reports) !== undefined);
+
+  const { environmentVariables } = readReport(reports) ?? {};
+  const names = Object.keys(environmentVariables ?? {});
+  assert.ok(names.includes('ARGON2_TIME'));
+  assert.deepEqual(
+    Object.keys(secrets).filter((name) => names.includes(name)),
+    [],
+  );
+});
+
+/** Returns the report of Node in a folder; undefined while it is being written. */
+function readReport(folder: string): { environmentVariables: object } | undefined {
+  const [file] = readdirSync(folder);
+  if (file === undefined) return undefined;
+  try {
+    return JSON.parse(readFileSync(join(folder, file), 'utf8'));
+  } catch {
+    return undefined; // Not complete yet.
+  }
+}

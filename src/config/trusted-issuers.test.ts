@@ -356,10 +356,13 @@ test('a user prefix may have the characters of a user id, and at most 254', () =
   assert.deepEqual(getProblems([{ ...withJwks, userPrefix: 'x'.repeat(254) }]), []);
 });
 
-for (const name of ['TRUSTED_ISSUER_FILE', 'TRUSTED_TOKEN_LIFE']) {
+for (const [name, hint] of [
+  ['TRUSTED_ISSUER_FILE', 'did you mean TRUSTED_ISSUERS_FILE?'],
+  ['TRUSTED_TOKEN_LIFE', 'see .env.example'],
+] as const) {
   test(`the misspelled setting ${name} is reported`, () => {
     assert.deepEqual(getProblems([], { [name]: 'x' }), [
-      `${name} is not a setting of Herald: see .env.example`,
+      `${name} is not a setting of Herald: ${hint}`,
     ]);
   });
 }

@@ -3,7 +3,7 @@ import { connect } from 'node:http2';
 import { test } from 'node:test';
 import { ask } from '../../test/support/clients/ask.js';
 import { protocols } from '../../test/support/clients/exchange.js';
-import { readHead } from '../../test/support/clients/h2-client.js';
+
 import { fields, headers, RawH2 } from '../../test/support/clients/raw-h2.js';
 import { RawTls } from '../../test/support/clients/raw-tls.js';
 import { testCertificate } from '../../test/support/servers/certificate.js';

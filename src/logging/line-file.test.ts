@@ -1,8 +1,18 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import {
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  renameSync,
+  rmSync,
+  statSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
+import { until } from '../../test/support/until.js';
 import { LineFile } from './line-file.js';
 
 const onFailing = (cause: unknown) => assert.fail(String(cause));
@@ -28,6 +38,42 @@ test('lines over the backlog limit are lost, and a note reports how many', async
   assert.equal(lines.filter((each) => each === 'lost 2').length, 1);
   assert.equal(lines.filter((each) => each.length === 1023).length, 1024);
 });
+
+test('a new file cannot be read by others, nor written by its group', async (t) => {
+  const path = tempFile(t);
+
+  const file = new LineFile({ path }, { formatLostNote, onFailing });
+
+  assert.equal(statSync(path).mode & 0o027, 0);
+  await file.close();
+});
+
+test('a file that was moved is closed when the log is reopened', {
+  skip: existsSync('/proc/self/fd') ? false : 'needs /proc',
+}, async (t) => {
+  const path = tempFile(t);
+  const file = new LineFile({ path }, { formatLostNote, onFailing });
+
+  renameSync(path, `${path}.1`);
+  file.reopen();
+  await until(() => existsSync(path));
+
+  assert.deepEqual(openFilesNamed(path), [path]);
+  await file.close();
+  assert.deepEqual(openFilesNamed(path), []);
+});
+
+/** Returns the paths of the files that this process has open and whose path begins with `prefix`. */
+function openFilesNamed(prefix: string): string[] {
+  return readdirSync('/proc/self/fd').flatMap((fd) => {
+    try {
+      const path = readlinkSync(`/proc/self/fd/${fd}`);
+      return path.startsWith(prefix) ? [path] : [];
+    } catch {
+      return []; // Closed since the list was read.
+    }
+  });
+}
 
 test('lines arrive in order, whether written in one event-loop turn or in many', async (t) => {
   const path = tempFile(t);

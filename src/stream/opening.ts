@@ -11,7 +11,7 @@ import type { OpenSnapshot, Streams } from './streams.js';
 import type { StreamTokens } from './tokens/stream-token.js';
 
 export interface OpeningParts {
-  readonly streams: Streams;
+  readonly streams: Pick<Streams, 'refuse' | 'refusalRetryMs'>;
   readonly tokens: Pick<StreamTokens, 'keepAlive'>;
   readonly log: Logger;
   readonly warnings: WarningAggregator;

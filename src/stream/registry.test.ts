@@ -130,6 +130,19 @@ test('with thousands of streams the user count is sent less often, but to all st
   assert.deepEqual(await tick(), Array(1999).fill(1999));
 });
 
+test('a stream with too much unsent data gets the user count at a later tick', async () => {
+  const { clients, tick, registry } = await openStreams(3);
+  await tick();
+  clients[2]?.sink?.destroy();
+  const bytes = Buffer.from(`data: ${'x'.repeat(limits.unsentSoftBytes)}\n\n`);
+  registry.deliverVolatile({ audiences: ['u:1'] }, { seq: 0, bytes });
+  await nextTurn();
+
+  assert.deepEqual(await tick(), [2]);
+  assert.deepEqual(await tick(), [2]);
+  assert.deepEqual(await tick(), []);
+});
+
 test('when unapplied entries were trimmed, streams are closed in slices and receive nothing else meanwhile', async () => {
   const { clients, tick, registry, closeCodes } = await openStreams(250);
   await tick();
@@ -162,6 +175,18 @@ test('while a stream of a token is open, up to three others of the token are exe
   refusals.push(registry.checkLimits(own));
 
   assert.deepEqual(refusals, ['user', undefined, undefined, 'user']);
+});
+
+test('streams are closed in larger slices if there is little time', async () => {
+  const { registry } = await openStreams(1000);
+
+  const closing = closeGradually([...registry.streams], {
+    ...{ reason: 'draining', windowMs: 200, random: () => 0 },
+  });
+  assert.equal(registry.size, 500);
+  await closing;
+
+  assert.equal(registry.size, 0);
 });
 
 test('the random retry of gradually closed streams has a range of 4 ms per stream', async () => {

@@ -7,6 +7,7 @@ import { extendStream } from './extension.js';
 import { type MintingSession, mintToken } from './minting.js';
 import { type OpeningParts, openStream, rejectInStream } from './opening.js';
 import type { LiveSession } from './session-checks.js';
+import type { Streams } from './streams.js';
 import {
   hashToken,
   invalidStreamToken,
@@ -37,6 +38,7 @@ export interface StreamAccess {
 export interface StreamRouteParts extends OpeningParts {
   readonly access: StreamAccess;
   readonly eventLog: EventLog;
+  readonly streams: Streams;
   readonly tokens: StreamTokens;
 }
 

@@ -588,11 +588,12 @@ test('close() waits for running jobs and rejects queued ones', async (t) => {
   assert.equal(pool.state.healthy, false);
 });
 
-test('close() settles while a crashed thread waits for its replacement', async (t) => {
+test('a pool without threads is unhealthy, and close() settles while a crashed thread waits for its replacement', async (t) => {
   const timersBefore = countTimers();
   const pool = await openPool(t, { backOffMs: 10_000 });
   await assert.rejects(pool.run('die', 'now'), isUnavailable(/its worker thread failed/));
 
+  assert.equal(pool.state.healthy, false);
   const waiting = pool.run('echo', 'never');
   await Promise.all([assert.rejects(waiting, isUnavailable(/stopping/)), pool.close()]);
 

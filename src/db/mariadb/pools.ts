@@ -1,3 +1,5 @@
+import type { Clock } from '../../clock.js';
+
 interface EndablePool {
   end(): Promise<unknown>;
 }
@@ -18,18 +20,20 @@ const replaceMsMin = 1000;
  */
 export class MariadbPools<Pool extends EndablePool> {
   readonly #createPool: () => Pool;
+  readonly #monotonicClock: Clock;
   #current: PoolGeneration<Pool>;
   readonly #retired = new Set<PoolGeneration<Pool>>();
   #isClosed = false;
 
-  constructor(createPool: () => Pool) {
+  constructor(createPool: () => Pool, monotonicClock: Clock = () => performance.now()) {
     this.#createPool = createPool;
+    this.#monotonicClock = monotonicClock;
     this.#current = this.#open();
   }
 
   /** Runs `work` on the current pool. */
   async use<Result>(work: (pool: Pool) => Promise<Result>): Promise<Result> {
-    if (performance.now() - this.#current.openedAt > poolLifeMs) this.#replace();
+    if (this.#monotonicClock() - this.#current.openedAt > poolLifeMs) this.#replace();
     const generation = this.#current;
     generation.running += 1;
     try {
@@ -45,7 +49,7 @@ export class MariadbPools<Pool extends EndablePool> {
    * server, the old primary after a failover. At most once a second, because the state can be permanent.
    */
   replaceUseless(): void {
-    if (performance.now() - this.#current.openedAt > replaceMsMin) this.#replace();
+    if (this.#monotonicClock() - this.#current.openedAt > replaceMsMin) this.#replace();
   }
 
   /** Ends all pools. */
@@ -55,7 +59,7 @@ export class MariadbPools<Pool extends EndablePool> {
   }
 
   #open(): PoolGeneration<Pool> {
-    return { pool: this.#createPool(), openedAt: performance.now(), running: 0 };
+    return { pool: this.#createPool(), openedAt: this.#monotonicClock(), running: 0 };
   }
 
   #replace(): void {

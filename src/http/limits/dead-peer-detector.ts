@@ -1,5 +1,6 @@
 import type { Http2Session } from 'node:http2';
 import type { Socket } from 'node:net';
+import type { Clock } from '../../clock.js';
 import { readUnackedBytes, toConnectionKey } from './unacked-bytes.js';
 
 /** The state of a connection that dead peer detection needs. */
@@ -27,16 +28,19 @@ export interface MonitoredPeer {
  */
 export class DeadPeerDetector {
   readonly #intervalMs: number;
-  #checkedAt = performance.now();
+  readonly #monotonicClock: Clock;
+  #checkedAt: number;
   #isReadingKernel = false;
 
-  constructor(intervalMs: number) {
+  constructor(intervalMs: number, monotonicClock: Clock = () => performance.now()) {
     this.#intervalMs = intervalMs;
+    this.#monotonicClock = monotonicClock;
+    this.#checkedAt = monotonicClock();
   }
 
   /** Called from a timer, every `intervalMs`. An HTTP/2 peer that sent nothing between two calls is dead. */
   check(peers: Iterable<MonitoredPeer>): void {
-    const now = performance.now();
+    const now = this.#monotonicClock();
     const isLate = now - this.#checkedAt > 1.25 * this.#intervalMs;
     this.#checkedAt = now;
     if (isLate) return; // This process was paused: data received meanwhile has not been read yet.
