@@ -60,7 +60,7 @@ export class SourceTree {
     const events = join(this.#folder, 'test-events');
     rmSync(events, { force: true });
     const args = [
-      ...['--import', 'tsx', '--test'],
+      ...['--import', 'tsx'], // Without `--test`, which would only add a process.
       ...testNames.map((name) => `--test-name-pattern=${escapePattern(name)}`),
       ...['--test-reporter=./test/mutants/reporter.mjs', `--test-reporter-destination=${events}`],
       file,
