@@ -6,6 +6,7 @@ import { waitForBlocked, whileLocked } from '../../../test/support/databases/loc
 import { outlineOutcome } from '../../../test/support/outline-outcome.js';
 import { type Database, sql } from '../../db/database.js';
 import { SqlLogStore } from './sql-log-store.js';
+import { lastTrimmed, recordTrimmed } from './trimmed-audiences.js';
 
 const test = await testOnDialects('trims');
 
@@ -145,5 +146,20 @@ test('a trim reads nothing below the range that it deletes', async (t) => {
       rows.map(({ seq }) => seq),
       [2, 10, 11, 12],
     );
+  }
+});
+
+test('the newest trimmed event of each of thousands of audiences is recorded', async (t) => {
+  const { db } = await openStores(t);
+  const trimmed = Array.from({ length: 2500 }, (_, index) => ({
+    audience: `u:${index}`,
+    seq: index + 1,
+  }));
+
+  await db.transaction((tx) => recordTrimmed(tx, trimmed));
+
+  for (const index of [0, 999, 1000, 1999, 2000, 2499]) {
+    const seq = await lastTrimmed(db, [`u:${index}`]);
+    assert.ok(seq > index, `u:${index} has ${seq}`); // Higher if it shares its bucket.
   }
 });

@@ -106,6 +106,7 @@ test('a violation fails the test that caused it, even if the test ignores the re
         const live = () => json(200, { status: 'ok', ...more }, { 'cache-control': 'no-store' });
         const { port } = await startHttp(t, [route('GET', '/health/live', live)]);
         t.after(observe(port));
+        t.after(() => console.log('closed'));
         await ask('h2', port, 'GET', '/health/live');
       });
     }`;
@@ -120,4 +121,5 @@ test('a violation fails the test that caused it, even if the test ignores the re
   assert.match(out, undocumentedMember);
   const results = [...out.matchAll(/^(not ok|ok) \d - (.*)$/gm)].map(([, result]) => result);
   assert.deepEqual(results, ['ok', 'not ok', 'ok'], out);
+  assert.equal(out.match(/^closed$/gm)?.length, 3, out);
 });

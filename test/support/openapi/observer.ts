@@ -1,7 +1,7 @@
 import type { ClientRequest, IncomingMessage, OutgoingHttpHeaders } from 'node:http';
 import type { ClientHttp2Stream } from 'node:http2';
 import { Readable } from 'node:stream';
-import { after, afterEach, type TestContext } from 'node:test';
+import { after, afterEach } from 'node:test';
 import { Contract, type ReceivedResponse } from './contract.js';
 import { readDocument } from './document.js';
 import type { SentRequest } from './request-check.js';
@@ -14,16 +14,7 @@ const ports = new Set<number>();
 const violations = new Set<string>();
 let contract: Contract | undefined;
 
-// Thrown by a hook of the test, after those that close its servers: on Node 20 an `afterEach` that has thrown once
-// fails all later tests.
-afterEach((test) => {
-  const error = takeError();
-  if (error === undefined) return;
-  (test as TestContext).after(() => {
-    // Safe: the hook of a file runs after tests, not suites.
-    throw error;
-  });
-});
+afterEach(failOnViolations);
 after(failOnViolations);
 
 /**
@@ -37,15 +28,10 @@ export function observe(port: number): () => void {
 
 /** Throws an error that lists what the requests so far have used and docs/openapi.yaml does not have. */
 export function failOnViolations(): void {
-  const error = takeError();
-  if (error !== undefined) throw error;
-}
-
-function takeError(): Error | undefined {
-  if (violations.size === 0) return undefined;
+  if (violations.size === 0) return;
   const list = [...violations].map((violation) => `\n  ${violation}`).join('');
   violations.clear();
-  return new Error(`Not as in docs/openapi.yaml (see "A new route" in CONTRIBUTING.md):${list}`);
+  throw new Error(`Not as in docs/openapi.yaml (see "A new route" in CONTRIBUTING.md):${list}`);
 }
 
 /** A request before its body is sent. */
@@ -89,6 +75,8 @@ class ObservedExchange {
   readonly #sent: Body;
   readonly #received = new Body();
   #head: Omit<ReceivedResponse, 'body'> | undefined;
+  /** So that a violation is not reported again at the end of the body, perhaps in the next test. */
+  readonly #reported = new Set<string>();
 
   constructor(started: StartedRequest) {
     this.#started = started;
@@ -124,7 +112,9 @@ class ObservedExchange {
     // Node ends a stream that was reset like one that is complete.
     const { 'content-length': length = this.#received.length } = this.#head.headers;
     const body = this.#received.length === Number(length) ? this.#received.text : undefined;
-    report(getContract().check(request, { ...this.#head, body }));
+    const problems = getContract().check(request, { ...this.#head, body });
+    report(problems.filter((problem) => !this.#reported.has(problem)));
+    for (const problem of problems) this.#reported.add(problem);
   }
 }
 
