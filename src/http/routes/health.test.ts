@@ -2,11 +2,11 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { test } from 'node:test';
-import { blockThread } from '../../test/support/block-thread.js';
-import { ask } from '../../test/support/clients/ask.js';
-import type { Answer } from '../../test/support/clients/exchange.js';
-import { startHttp } from '../../test/support/servers/http-server.js';
-import { Failure } from '../errors.js';
+import { blockThread } from '../../../test/support/block-thread.js';
+import { ask } from '../../../test/support/clients/ask.js';
+import type { Answer } from '../../../test/support/clients/exchange.js';
+import { startHttp } from '../../../test/support/servers/http-server.js';
+import { Failure } from '../../errors.js';
 import { type CheckResult, healthRoutes } from './health.js';
 
 const passing = async () => true;

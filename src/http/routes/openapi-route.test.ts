@@ -1,14 +1,14 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
-import { ask } from '../../test/support/clients/ask.js';
-import { protocols } from '../../test/support/clients/exchange.js';
-import { observe } from '../../test/support/openapi/observer.js';
-import { startHttp } from '../../test/support/servers/http-server.js';
+import { ask } from '../../../test/support/clients/ask.js';
+import { protocols } from '../../../test/support/clients/exchange.js';
+import { observe } from '../../../test/support/openapi/observer.js';
+import { startHttp } from '../../../test/support/servers/http-server.js';
 import { openApiRoute } from './openapi-route.js';
 
 const path = '/openapi.json';
-const served = readFileSync(new URL('../openapi.json', import.meta.url), 'utf8');
+const served = readFileSync(new URL('../../openapi.json', import.meta.url), 'utf8');
 
 for (const protocol of protocols) {
   test(`the document is served over ${protocol} to everybody and revalidated at each use`, async (t) => {

@@ -1,5 +1,5 @@
-import type { Exchange } from './exchange.js';
-import { type Route, serverRoute } from './router.js';
+import type { Exchange } from '../exchange.js';
+import { type Route, serverRoute } from '../router.js';
 
 export interface MetricsSource {
   readonly contentType: string;

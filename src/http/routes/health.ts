@@ -1,9 +1,9 @@
 import { setImmediate as nextTurn, setTimeout as wait } from 'node:timers/promises';
-import type { Clock } from '../clock.js';
-import { Failure } from '../errors.js';
-import { RecentCall } from '../util/recent-call.js';
-import { json } from './reply.js';
-import { type Route, route } from './router.js';
+import type { Clock } from '../../clock.js';
+import { Failure } from '../../errors.js';
+import { RecentCall } from '../../util/recent-call.js';
+import { json } from '../reply.js';
+import { type Route, route } from '../router.js';
 
 /** Whether a component is healthy, or why it is degraded, which does not make the process unready. */
 export type CheckResult = boolean | { readonly degraded: string };
