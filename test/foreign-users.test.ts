@@ -37,7 +37,7 @@ async function startIssuers(t: TestContext) {
       ...claims,
     });
   const signOfBlog = () => sign({}, blogKey, 'https://blog.example');
-  const post = async (path: string, bearer: string, json: unknown = {}) =>
+  const post = async (path: string, bearer: string, json?: object) =>
     client.ask('POST', path, { bearer, json });
   const publish = (userId: string, data: string) => system.post({ to: { users: [userId] }, data });
   return { system, client, time, sign, signOfBlog, post, publish, shopKeys, shopKey };

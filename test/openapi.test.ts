@@ -74,7 +74,9 @@ test('every reference of docs/openapi.yaml has a target, and every component is 
     Object.keys(members).map((name) => `components/${kind}/${name}`),
   );
   const isUsedByName = (name: string) =>
-    /\/(securitySchemes\/|responses\/(Options|MethodNotAllowed|NotFound)$)/.test(name) ||
+    /\/(securitySchemes\/|responses\/(Options|MethodNotAllowed|NotFound|NotImplemented)$)/.test(
+      name,
+    ) ||
     Object.entries(document.components.headers).some(
       ([header, { 'x-every-response': isOfAll }]) => isOfAll && name.endsWith(`/headers/${header}`),
     );
@@ -96,9 +98,10 @@ test('the version in docs/openapi.yaml is that of the package', () => {
 });
 
 test('every route in the source is in docs/openapi.yaml, and no other', () => {
-  const routes = [...source.matchAll(/\broute\(\s*'([A-Z]+)',\s*'(\/[^']*)'/g)].flatMap(
-    ([, method = '', path = '']) =>
-      (method === 'ALL' ? methods : [method]).map((one) => `${one.toUpperCase()} ${path}`),
+  const routes = [
+    ...source.matchAll(/\b(?:route|serverRoute)\(\s*'([A-Z]+)',\s*'(\/[^']*)'/g),
+  ].flatMap(([, method = '', path = '']) =>
+    (method === 'ALL' ? methods : [method]).map((one) => `${one.toUpperCase()} ${path}`),
   );
   const streams = [...source.matchAll(/\bstreamRoute\(\s*'(\/[^']*)'/g)].map(
     ([, path]) => `GET ${path}`,
@@ -139,11 +142,15 @@ test('every operation has an id of its own and the responses that any route can 
 
 test('every header and query parameter that a handler reads is in docs/openapi.yaml', () => {
   const documented = JSON.stringify(document).toLowerCase();
+  const strict = [...source.matchAll(/\bparseStrictQuery\(\w+, \[([^\]]+)\]/g)].flatMap(
+    ([, list = '']) => [...list.matchAll(/'(\w+)'/g)].map(([, name = '']) => name),
+  );
   const names = [...source.matchAll(/\bheaders\['([\w-]+)'\]|\bquery\.get\('(\w+)'\)/g)]
     .map(([, header, parameter]) => header ?? parameter ?? '')
+    .concat(strict)
     .filter((name) => !ownedByHttp.includes(name));
 
-  assert.ok(names.includes('idempotency-key') && names.includes('lastEventId'));
+  assert.ok(['idempotency-key', 'lastEventId', 'limit'].every((name) => names.includes(name)));
   const missing = names.filter((name) => !documented.includes(`"name":"${name.toLowerCase()}"`));
   assert.deepEqual(missing, []);
 });
@@ -151,7 +158,8 @@ test('every header and query parameter that a handler reads is in docs/openapi.y
 /** Headers whose meaning is that of HTTP, or that `source` sets or reads as a client. */
 const ownedByHttp = [
   ...['accept', 'content-encoding', 'content-length', 'content-type', 'expect', 'host', 'origin'],
-  ...['transfer-encoding', 'user-agent', 'www-authenticate', 'retry-after'],
+  ...['access-control-request-headers', 'sec-fetch-site', 'transfer-encoding', 'user-agent'],
+  ...['www-authenticate', 'retry-after'],
 ];
 
 /** Returns the values of all members `schema`, `x-item-schema` and `x-event-schemas`, and all components. */

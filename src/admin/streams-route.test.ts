@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { ask } from '../../test/support/clients/ask.js';
+import { observe } from '../../test/support/openapi/observer.js';
 import { startHttp } from '../../test/support/servers/http-server.js';
 import { StreamProcess } from '../../test/support/stream-process.js';
 import { Failure } from '../errors.js';
@@ -19,6 +20,7 @@ async function serve(t: TestContext, userPrefix?: string, refusal?: Failure) {
       },
     }),
   ]);
+  t.after(observe(port));
   const list = (query = '') => ask('h2', port, 'GET', `/v1/streams${query}`);
   const listUsers = async (query: string) => {
     const { items } = (await list(query)).body as { items: { user: string }[] };

@@ -1,9 +1,9 @@
-import { userIdPattern } from '../events/audience.js';
 import type { Exchange } from '../http/exchange.js';
 import { json } from '../http/reply.js';
 import { type Route, serverRoute } from '../http/router.js';
 import { invalidField, parseStrictQuery } from '../http/strict-fields.js';
 import type { ListOpenStreams, OpenStreamQuery } from '../stream/open-streams/open-stream.js';
+import { parseUser } from './user-field.js';
 
 export interface StreamsRouteParts {
   readonly listOpenStreams: ListOpenStreams;
@@ -34,13 +34,12 @@ export function streamsRoute({ listOpenStreams, authenticate }: StreamsRoutePart
 
 function parseQuery(query: URLSearchParams): Omit<OpenStreamQuery, 'userPrefix'> {
   const { user, after = '', limit } = parseStrictQuery(query, ['user', 'after', 'limit']);
-  if (user !== undefined && !userIdPattern.test(user)) {
-    const rule = 'must be 1 to 255 printable ASCII characters, without space and "",\\*';
-    throw invalidField('user', rule, 'query');
-  }
   if (after !== '' && !/^[0-9a-f]{32}$/.test(after))
     throw invalidField('after', 'must be the next of a page, 32 hex digits', 'query');
-  return { user, after, limit: parseLimit(limit) };
+  return {
+    user: user === undefined ? undefined : parseUser(user, 'query'),
+    ...{ after, limit: parseLimit(limit) },
+  };
 }
 
 function parseLimit(text: string | undefined): number {

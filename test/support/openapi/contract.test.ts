@@ -12,14 +12,15 @@ const everyHeader = {
   'content-security-policy': "default-src 'none'; frame-ancestors 'none'",
   'referrer-policy': 'no-referrer',
   'x-frame-options': 'DENY',
+  'cache-control': 'no-store',
   'cross-origin-resource-policy': 'same-origin',
 };
 const json = { 'content-type': 'application/json; charset=utf-8' };
-const eventStream = {
+const streamHeaders = {
   'content-type': 'text/event-stream; charset=utf-8',
   'cache-control': 'no-cache, no-store, no-transform',
-  'x-accel-buffering': 'no',
 };
+const eventStream = { ...streamHeaders, 'x-accel-buffering': 'no' };
 
 function problem(status: number, more: object = {}): string {
   const fields = { name: 'invalid_request', message: 'm', status, ...more };
@@ -30,8 +31,8 @@ function problem(status: number, more: object = {}): string {
 }
 
 const live: SentRequest = { method: 'GET', url: '/health/live', headers: {}, body: '' };
-const noStore = { ...everyHeader, ...json, 'cache-control': 'no-store' };
-const alive: ReceivedResponse = { status: 200, headers: noStore, body: '{"status":"ok"}' };
+const ofJson = { ...everyHeader, ...json };
+const alive: ReceivedResponse = { status: 200, headers: ofJson, body: '{"status":"ok"}' };
 const publish: SentRequest = {
   method: 'POST',
   url: '/events',
@@ -48,16 +49,26 @@ const opened: ReceivedResponse = { status: 200, headers: { ...everyHeader, ...ev
 const ndjson = { ...publish.headers, 'content-type': 'application/x-ndjson' };
 const linesPublished = { ...published, body: '{"published":2,"lastId":null}' };
 const lines: SentRequest = { ...publish, headers: ndjson, body: '{"to":"all","data":1}\n\n' };
-const refused = { status: 400, headers: noStore, body: problem(400) };
+const refused = { status: 400, headers: ofJson, body: problem(400) };
 const options = { status: 204, headers: { ...everyHeader, allow: 'GET, HEAD, OPTIONS' }, body: '' };
 
 // [what, request, response]
 const documented: readonly (readonly [string, SentRequest, ReceivedResponse])[] = [
   ['a response', live, alive],
-  ['headers that Node adds', live, { ...alive, headers: { ...noStore, date: 'x' } }],
+  ['headers that Node adds', live, { ...alive, headers: { ...ofJson, date: 'x' } }],
   ['a HEAD request', { ...live, method: 'HEAD' }, { ...alive, body: '' }],
   ['an OPTIONS request', { ...live, method: 'OPTIONS' }, options],
   ['an unknown path', { ...live, url: '/no' }, { ...refused, status: 404, body: problem(404) }],
+  [
+    'an unknown method',
+    { ...live, method: 'BREW' },
+    { ...refused, status: 501, body: problem(501) },
+  ],
+  [
+    'a number as query parameter',
+    { ...live, url: '/v1/streams?limit=1000&after=' },
+    { ...alive, body: '{"items":[],"more":false}' },
+  ],
   ['an event', publish, published],
   ['JSON lines', lines, linesPublished],
   ['a response that is not complete', publish, { ...published, body: undefined }],
@@ -87,7 +98,7 @@ const undocumented: readonly (readonly [string, SentRequest, ReceivedResponse, s
   [
     'a path that is known to the server only',
     { ...live, url: '/v1/new' },
-    { ...refused, status: 405, headers: { ...noStore, allow: 'POST' }, body: problem(405) },
+    { ...refused, status: 405, headers: { ...ofJson, allow: 'POST' }, body: problem(405) },
     'GET /v1/new: the route, which returned 405, is not documented',
   ],
   [
@@ -130,7 +141,7 @@ const undocumented: readonly (readonly [string, SentRequest, ReceivedResponse, s
   [
     'a content-type',
     live,
-    { ...alive, headers: { ...noStore, 'content-type': 'text/html' } },
+    { ...alive, headers: { ...ofJson, 'content-type': 'text/html' } },
     'GET /health/live: status 200: content-type text/html is not documented',
   ],
   [
@@ -142,20 +153,20 @@ const undocumented: readonly (readonly [string, SentRequest, ReceivedResponse, s
   [
     'a header of a response',
     live,
-    { ...alive, headers: { ...noStore, 'x-more': '1' } },
+    { ...alive, headers: { ...ofJson, 'x-more': '1' } },
     'GET /health/live: status 200: header x-more is not documented',
   ],
   [
     'a value of a header',
     live,
-    { ...alive, headers: { ...noStore, 'cache-control': 'public' } },
+    { ...alive, headers: { ...ofJson, 'cache-control': 'public' } },
     'GET /health/live: status 200: header cache-control: the value must be equal to constant "no-store"',
   ],
   [
     'a missing header of the route',
-    live,
-    { ...alive, headers: { ...everyHeader, ...json } },
-    'GET /health/live: status 200: header cache-control is missing',
+    stream,
+    { ...opened, headers: { ...everyHeader, ...streamHeaders } },
+    'GET /stream/live/{token}: status 200: header x-accel-buffering is missing',
   ],
   [
     'a missing header of every response',
@@ -180,7 +191,7 @@ const undocumented: readonly (readonly [string, SentRequest, ReceivedResponse, s
     { ...publish, url: '/login', body: '{"username":"a","password":"b","more":1}', headers: json },
     {
       status: 200,
-      headers: { ...noStore, pragma: 'no-cache' },
+      headers: { ...ofJson, pragma: 'no-cache' },
       body: JSON.stringify({
         ...{ accessToken: 'a', tokenType: 'Bearer', accessTokenExpiresIn: 1 },
         ...{ refreshToken: 'r', refreshTokenExpiresIn: 1 },
@@ -223,6 +234,18 @@ const undocumented: readonly (readonly [string, SentRequest, ReceivedResponse, s
     { ...publish, headers: { ...publish.headers, 'X-Topic': 'a' } },
     published,
     'POST /events: request: header x-topic is not documented',
+  ],
+  [
+    'a number of a query parameter of an accepted request',
+    { ...live, url: '/v1/streams?limit=1001' },
+    { ...alive, body: '{"items":[],"more":false}' },
+    'GET /v1/streams: request: query parameter limit: the value must be <= 1000',
+  ],
+  [
+    'a text instead of a number of an accepted request',
+    { ...live, url: '/v1/streams?limit=1e2' },
+    { ...alive, body: '{"items":[],"more":false}' },
+    'GET /v1/streams: request: query parameter limit: the value must be integer',
   ],
   [
     'a value of a header of an accepted request',

@@ -25,6 +25,7 @@ const withoutOperation: Readonly<Record<number, string>> = {
   400: 'BadRequest',
   404: 'NotFound',
   431: 'HeadersTooLarge',
+  501: 'NotImplemented',
 };
 
 /** Headers of HTTP itself, which Node adds, and the type of a body, which `content` describes. */

@@ -24,7 +24,8 @@ const commonHeaders = [
     'connection',
   ],
   ...['content-length', 'content-type', 'cookie', 'expect', 'host', 'origin', 'pragma', 'referer'],
-  ...['sec-fetch-dest', 'sec-fetch-mode', 'sec-fetch-site', 'transfer-encoding', 'user-agent'],
+  ...['access-control-request-headers', 'access-control-request-method', 'sec-fetch-dest'],
+  ...['sec-fetch-mode', 'sec-fetch-site', 'transfer-encoding', 'user-agent'],
   'x-forwarded-for',
 ];
 
@@ -42,11 +43,16 @@ export function checkRequest(
       const value = place === 'query' ? query.get(name) : headers[name.toLowerCase()];
       if (value === null || value === undefined)
         return required === true ? [`${place} parameter ${name} is missing`] : [];
-      const problems = schemas.findProblems(schema, value);
+      const problems = schemas.findProblems(schema, toTyped(schema, value));
       return problems.map((problem) => `${place} parameter ${name}: ${problem}`);
     }),
     ...(body === undefined ? [] : checkBody(schemas, operation, headers['content-type'], body)),
   ];
+}
+
+/** Returns the number that the text of a parameter means if its schema is of integers; otherwise the text. */
+function toTyped({ type }: Parameter['schema'], value: unknown): unknown {
+  return type === 'integer' && /^-?\d+$/.test(String(value)) ? Number(value) : value;
 }
 
 /** A query parameter that is an object stands for all query parameters and headers. */
