@@ -3,11 +3,12 @@ import type { TestContext } from 'node:test';
 import { type Database, type Sql, sql } from '../src/db/database.js';
 import { tables } from '../src/db/migrations/list.js';
 import { EventLog } from '../src/event-log/event-log.js';
-import { controlEntryAppender } from '../src/event-log/open.js';
+import { controlEntryAppender, headSeq } from '../src/event-log/open.js';
 import { SqlLogStore } from '../src/event-log/sql/sql-log-store.js';
 import { ApiKeys, publisherKeys } from '../src/identity/api-keys.js';
 import { silentLogger } from '../src/logging/logger.js';
 import { ClusterSync } from '../src/stream/cluster-sync.js';
+import { Disconnects } from '../src/stream/disconnects.js';
 import { StreamTable } from '../src/stream/open-streams/stream-table.js';
 import { ProcessTable } from '../src/stream/process-table.js';
 import { Registry } from '../src/stream/registry.js';
@@ -65,6 +66,7 @@ async function exerciseAuth(t: TestContext, db: Database): Promise<void> {
     db,
     log: silentLogger,
     wallClock,
+    headSeq,
     appendControlEntries: controlEntryAppender(db, wallClock),
   });
   const { key } = await keys.create({ name: 'plans', scopes: ['publish'] });
@@ -118,6 +120,14 @@ async function exerciseStreams(db: Database): Promise<void> {
   await clusterSync.heartbeat();
   await clusterSync.close();
   await exerciseOpenStreams(db);
+  const disconnects = new Disconnects({ db, wallClock, appendControlEntries, headSeq });
+  const request = { userId, sessionIds: [sessionId], renew: false, issuedBefore: now };
+  await disconnects.add(request);
+  await disconnects.findState(userId, sessionId);
+  await disconnects.sweep();
+  await new Disconnects({
+    ...{ db, appendControlEntries, headSeq, wallClock: () => now - 1990 + 31 * 86_400_000 }, // Ten are old enough.
+  }).sweep();
   await tokens.deleteOfSessions([sessionId]);
   await tokens.sweep();
 }

@@ -101,7 +101,11 @@ test('GET /v1/streams requires a key with the scope streams', async (t) => {
 
   assert.equal(await statusFor(), 401);
   assert.equal(await statusFor(await client.accessToken('ada')), 401);
-  assert.equal(await statusFor(system.apiKey), 403);
+  const { key } = await system.runAdmin(({ apiKeys }) =>
+    apiKeys.create({ name: 'publisher', scopes: ['publish'] }),
+  );
+  recordSecret(key);
+  assert.equal(await statusFor(key), 403);
   assert.equal(await statusFor(await system.runAdmin(createKey)), 200);
 });
 

@@ -43,14 +43,18 @@ export async function fillTables(db: Database, now: number, count = 2000): Promi
   );
   await fill(
     'stream_tokens',
-    'token_hash, user_id, session_id, created_at, expires_at, lease_until, connection_id',
+    'token_hash, user_id, subject, session_id, created_at, expires_at, lease_until, connection_id',
     (n) => {
       const isOpen = n % 2 === 0;
       const lease = isOpen ? [now + day + n, fakeHex(`connection ${n}`, 32)] : [null, null];
-      const keys = [fakeHex(`token ${n}`, 64), getUserId(n), fakeHex(`session ${n}`, 32)];
+      const users = [getUserId(n), String(getUserId(n))];
+      const keys = [fakeHex(`token ${n}`, 64), ...users, fakeHex(`session ${n}`, 32)];
       return [...keys, now - n, now + day + n, ...lease];
     },
   );
+  await fill('disconnects', 'user_id, target, seq, issued_before, created_at', (n) => [
+    ...[`user ${n % 1000}`, '', n, now - n, now - n],
+  ]);
   await fill('api_keys', 'id, name, key_hash, scopes, created_at', (n) => [
     ...[fakeHex(`key ${n}`, 16), `filler${n}`, fakeHex(`key hash ${n}`, 64)],
     ...['publish', now],
