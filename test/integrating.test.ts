@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { loadConfig } from '../src/config/config.js';
 import { Failure, type FailureName } from '../src/errors.js';
+import { browserGlobals } from './support/clients/browser-globals.js';
 import { findChromium, openPage } from './support/clients/chromium.js';
 import { freePort } from './support/free-port.js';
 import { recordSecret } from './support/recording/record.js';
@@ -38,30 +39,6 @@ const printers = `
   async function loadOrders() { console.log('orders loaded'); }
   function showShipped({ order }) { console.log('shipped ' + order); }`;
 
-/** What a browser has and Node has not: cookies, relative URLs, CORS and EventSource. Runs each line of input. */
-const browser = `
-  import { createInterface } from 'node:readline';
-  import * as client from 'eventsource';
-  const origin = process.env.ORIGIN;
-  const request = globalThis.fetch;
-  let cookie = '';
-  globalThis.fetch = async (path, { headers, ...init } = {}) => {
-    const url = new URL(path, origin);
-    const isOwn = url.origin === origin;
-    const response = await request(url, { ...init, headers: { ...headers, ...(isOwn ? { cookie } : { origin }) } });
-    if (!isOwn && response.headers.get('access-control-allow-origin') !== origin) throw new TypeError('CORS');
-    cookie = response.headers.getSetCookie()[0]?.split(';')[0] ?? cookie;
-    return response;
-  };
-  globalThis.EventSource = class extends client.EventSource {
-    constructor(url) {
-      super(url);
-      globalThis.token = new URL(url).pathname.split('/').at(-1);
-      this.addEventListener('stream.open', ({ data }) => console.log('stream.open ' + data));
-    }
-  };
-  createInterface({ input: process.stdin }).on('line', (line) => eval(line));`;
-
 const post = (path: string, body: object = {}) => {
   const init = {
     method: 'POST',
@@ -93,7 +70,7 @@ async function startHerald(t: TestContext, folder: string, issuers = '[]') {
   const run = (name: string, source: string, moreEnv: Readonly<Record<string, string>> = {}) =>
     Script.start(t, { folder, name, source: replaceUrls(source) }, { ...scriptEnv, ...moreEnv });
   const openPageWith = (code: string) =>
-    run('page.mjs', `${browser}\n${printers}\n${code}\nconsole.log('page ready');`);
+    run('page.mjs', `${browserGlobals}\n${printers}\n${code}\nconsole.log('page ready');`);
   return { system, folder, origin, time, replaceUrls, run, openPageWith };
 }
 
