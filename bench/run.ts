@@ -25,7 +25,10 @@ const subjectNames = [
   'resume',
 ] as const;
 
-/** Default number of runs when a suspected regression is measured again; enough to rule out chance. */
+/**
+ * Default number of runs when a suspected regression is measured again. More than in the first measurement, so
+ * that the median varies less.
+ */
 const repeatRuns = 7;
 
 /** Expected durations of a profile and of a smoke run, relative to `Subject.seconds`. */
@@ -46,7 +49,8 @@ Usage: npm run bench [-- [--runs <n>] [--smoke [--keep]] [<subject> ...]]
             Exits with code 1 when a ratio is more than 1.5 times worse than its goal and more
             than 1.5 times worse than in the stored smoke run (bench/results), both in this run
             and when its subject is measured again (7 runs, or --runs)
-  --keep    stores this smoke run as the baseline of later smoke runs, if no subject failed
+  --keep    replaces the baseline of later smoke runs by this one, if no subject failed; also when
+            it has regressions or measured only some subjects
   --profile profiles the server's CPU time with V8's profiler; writes bench/profiles. Linux only
   --compare measures the working tree and the build of a git ref in turn, 5 times or --runs
             times, and prints the ratio of each figure; measures no references and stores

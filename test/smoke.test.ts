@@ -30,14 +30,14 @@ async function assertWorks(t: TestContext, env: Env): Promise<void> {
   assert.equal(client.session.alpnProtocol, 'h2');
   assert.equal((await client.ask('GET', '/health/ready')).status, 200);
 
-  // Log in and renew the tokens.
+  // Log in and refresh the tokens.
   const wrongLogin = { username: 'ada', password: getPassword('bob') };
   assert.equal((await client.ask('POST', '/login', { json: wrongLogin })).status, 401);
   const { accessToken, refreshToken } = await client.login('ada');
   const me = await client.ask('GET', '/me', { bearer: accessToken });
   assert.equal(me.body['firstName'], 'ada', me.text);
-  const renewed = await client.ask('POST', '/token', { json: { token: refreshToken } });
-  assert.equal(renewed.status, 200, renewed.text);
+  const refreshed = await client.ask('POST', '/token', { json: { token: refreshToken } });
+  assert.equal(refreshed.status, 200, refreshed.text);
 
   // Stream and publish.
   const path = await client.streamPath('ada');

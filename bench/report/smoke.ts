@@ -4,7 +4,7 @@ const regressionFactor = 1.5;
 
 /**
  * Returns the figures whose ratio is more than 1.5 times worse than the goal and more than 1.5 times
- * worse than the stored ratio; without a goal or without a stored ratio, only the other one counts. A
+ * worse than the stored ratio; if only one of the two exists, only that one counts. Goals on the value are ignored. A
  * goal that the stored result already misses is therefore not reported again at the same ratio. Checks
  * only figures with `isStableUnderLoad`. `goal.is` defines which direction is worse; without a goal,
  * higher is worse.

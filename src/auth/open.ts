@@ -59,8 +59,8 @@ export interface Auth {
 }
 
 /**
- * Opens authentication on an open database. Rejects when a thread fails to load, or when a key or an
- * option for passwords is invalid.
+ * Opens authentication on an open database. Rejects when a thread fails to load, or when a key, a
+ * secret, or an option for passwords or access tokens is invalid.
  */
 export async function openAuth(options: AuthOptions): Promise<Auth> {
   const { db, config, log, warnings, wallClock, monotonicClock } = options;

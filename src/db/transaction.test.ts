@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { Failure } from '../errors.js';
 import { TransactionConflict, withRetries } from './transaction.js';
 
-/** Returns an attempt that meets a conflict as often as given, then succeeds, and counts its calls. */
+/** Returns a function that throws `TransactionConflict` in its first `conflicts` calls and then succeeds, and the number of its calls. */
 function createAttempt(conflicts: number) {
   const calls = { count: 0 };
   const attempt = async () => {
@@ -14,18 +14,18 @@ function createAttempt(conflicts: number) {
   return { attempt, calls };
 }
 
-test('a transaction is tried three times, after pauses that differ between processes', async () => {
+test('a transaction is retried twice after conflicts, each time after a random pause', async () => {
   const { attempt, calls } = createAttempt(2);
-  const randoms: number[] = [];
+  const attemptsBeforePause: number[] = [];
   const random = () => {
-    randoms.push(calls.count);
+    attemptsBeforePause.push(calls.count);
     return 0;
   };
 
   assert.equal(await withRetries(attempt, random), 'committed');
 
   assert.equal(calls.count, 3);
-  assert.deepEqual(randoms, [1, 2]); // Each pause is random.
+  assert.deepEqual(attemptsBeforePause, [1, 2]); // Each pause uses a new random number.
 });
 
 test('after the third conflict a transaction rejects with service_unavailable', async () => {
@@ -41,7 +41,7 @@ test('after the third conflict a transaction rejects with service_unavailable', 
   assert.equal(calls.count, 3);
 });
 
-test('an error that is no conflict is not retried', async () => {
+test('a transaction that fails with another error than a conflict is not retried', async () => {
   let calls = 0;
 
   const failing = withRetries(async () => {

@@ -36,7 +36,7 @@ async function openStream(t: TestContext) {
   return { client, request, stream, session };
 }
 
-test('when pingPeer() settles, a stream that the peer reset before the call is closed', async (t) => {
+test('when pingPeer() settles, a stream that the peer had already reset is closed', async (t) => {
   const { request, stream, session } = await openStream(t);
   let pings = 0;
   request.session?.on('ping', () => {
@@ -44,7 +44,7 @@ test('when pingPeer() settles, a stream that the peer reset before the call is c
   });
 
   request.close(constants.NGHTTP2_CANCEL);
-  // Read at once, because each further step of a promise gives the stream time to close.
+  // Reads the state in the first callback, because the stream could still close before a later one.
   const isClosed = pingPeer(session).then(() => stream.destroyed);
 
   assert.equal(await withDeadline(isClosed, 'the answer to a PING'), true);

@@ -15,7 +15,8 @@ import type { HttpLimits } from '../limits/limits.js';
 import { json } from '../reply.js';
 import { route } from '../router.js';
 
-// These tests are about the first bytes; `test/without-tls.test.ts` repeats tests of the protocols.
+// These tests cover how the first bytes select the protocol. `test/without-tls.test.ts` runs the tests of
+// HTTP/1.1 and HTTP/2 again without TLS.
 
 const routes = [
   route('GET', '/protocol', ({ protocol }) => json(200, { protocol })),
@@ -56,12 +57,12 @@ const http1Post = Buffer.from(
 const h2Post = Buffer.concat([
   preface,
   settings([]),
-  ...Array.from({ length: 500 }, ping), // Fills the first chunk.
+  ...Array.from({ length: 500 }, ping), // About 8 KiB, which arrive in one chunk with the preface.
   headers(1, fields('POST', '/length', [['content-type', 'application/json']]), flag.endHeaders),
   data(1, '"x"', flag.endStream),
 ]);
 
-// [protocol, request, request with more bytes than Node reads at once, its length]
+// [protocol, small request, large request, length of the text in the large request's body]
 const requests = [
   ['http/1.1', http1Get, http1Post, 300_000],
   ['h2', h2Get, h2Post, 1],
@@ -80,7 +81,7 @@ for (const [protocol, get, post, length] of requests) {
     await until(() => oneByOne.received().includes(body));
   });
 
-  test(`without TLS, a large first write over ${protocol} is read completely`, async (t) => {
+  test(`without TLS, what follows the first bytes in one write over ${protocol} is read completely`, async (t) => {
     const { port } = await startPlain(t);
     const { socket, received } = openTcp(t, port);
 
@@ -90,7 +91,7 @@ for (const [protocol, get, post, length] of requests) {
   });
 }
 
-test('without TLS, a request that begins like the preface of HTTP/2 is one of HTTP/1.1', async (t) => {
+test('without TLS, a request that shares its first bytes with the HTTP/2 preface is handled as HTTP/1.1', async (t) => {
   const { port } = await startPlain(t);
   const { socket, received } = openTcp(t, port);
 
@@ -113,7 +114,7 @@ for (const [what, bytes] of [
   });
 }
 
-test('without TLS, a client that closes the connection before its first byte is forgotten at once', async (t) => {
+test('without TLS, a connection that the client closes before its protocol is known is closed at once', async (t) => {
   const { port, server } = await startPlain(t, { handshakeMs: 3_600_000, idleMs: 3_600_000 });
   const ends: ((socket: Socket) => unknown)[] = [
     (socket) => socket.end(),
@@ -129,7 +130,7 @@ test('without TLS, a client that closes the connection before its first byte is 
   }
 });
 
-test('without TLS, a server that stops closes a connection before its first byte', async (t) => {
+test('without TLS, a server that stops closes a connection on which nothing has arrived', async (t) => {
   const { port, server } = await startPlain(t, { handshakeMs: 3_600_000 });
   const { socket } = openTcp(t, port);
   await until(() => server.connections === 1);
