@@ -154,7 +154,7 @@ test('an extension by the token of another user, and a malformed one, is refused
     [{}, { status: 400, name: 'missing_required_parameter', field: undefined }],
     [
       { streamToken: bearer, accessToken: 'x' },
-      { status: 400, name: 'missing_required_parameter', field: undefined },
+      { status: 400, name: 'invalid_request', field: 'accessToken' },
     ],
   ] as const)
     assert.deepEqual(await extend(json), refusal, JSON.stringify(json));

@@ -222,8 +222,10 @@ export class RequestDispatcher {
 
   #write({ transport, exchange, readerOrigin }: PendingRequest, reply: Reply): void {
     const { status } = reply;
+    const isForAll = reply.headers['access-control-allow-origin'] === '*';
     const headers: Headers = {
-      ...this.#standardHeaders.forOrigin(readerOrigin),
+      // A response that every origin may read must not allow credentials.
+      ...this.#standardHeaders.forOrigin(isForAll ? undefined : readerOrigin),
       'x-request-id': exchange.id,
       ...reply.headers,
     };

@@ -1,7 +1,7 @@
 import { Failure } from '../errors.js';
 import type { Exchange } from '../http/exchange.js';
 import { json, type Reply } from '../http/reply.js';
-import { invalidField, missingFields, parseStrictBody } from '../http/strict-fields.js';
+import { invalidField, parseStrictBody } from '../http/strict-fields.js';
 import type { MintingSession } from './minting.js';
 import type { LiveSession } from './session-checks.js';
 import type { StreamToken, StreamTokens } from './tokens/stream-token.js';
@@ -42,11 +42,17 @@ export async function extendStream(
     'streamToken',
     'accessToken',
   ]);
-  if ((streamToken === undefined) === (accessToken === undefined)) {
-    throw missingFields(['streamToken or accessToken, and not both']);
-  }
-  const field = streamToken === undefined ? 'accessToken' : 'streamToken';
   const freshText = streamToken ?? accessToken;
+  if (freshText === undefined) {
+    throw new Failure(
+      'missing_required_parameter',
+      'Cannot read body: needs streamToken or accessToken',
+      { info: { body: ['streamToken'] } },
+    );
+  }
+  if (streamToken !== undefined && accessToken !== undefined)
+    throw invalidField('accessToken', 'cannot be combined with streamToken');
+  const field = streamToken === undefined ? 'accessToken' : 'streamToken';
   if (typeof freshText !== 'string') throw invalidField(field, 'must be a text');
   const old = await parts.tokens.find(oldText);
   const grant =

@@ -23,6 +23,7 @@ for (const protocol of protocols) {
       assert.equal(answer.headers['content-type'], 'application/json; charset=utf-8');
       assert.equal(answer.headers['cache-control'], 'no-cache');
       assert.equal(answer.headers['access-control-allow-origin'], '*');
+      assert.equal(answer.headers['access-control-allow-credentials'], undefined);
     }
     const head = await ask(protocol, port, 'HEAD', path);
     assert.deepEqual([head.status, head.text], [200, '']);
