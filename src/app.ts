@@ -169,7 +169,10 @@ export class App {
     const apiKeys = new ApiKeys({ db, log, wallClock, appendControlEntries, headSeq });
     await apiKeys.loadKnown();
     const { type: tokenType, issuer: realm } = config.accessToken;
-    const disconnects = new Disconnects({ db, wallClock, appendControlEntries, headSeq });
+    const disconnects = new Disconnects({
+      ...{ db, wallClock, appendControlEntries, headSeq },
+      tokenKeptMs: Math.max(config.stream.tokenLifeMs, config.stream.resumeWindowMs),
+    });
     const issuers = await TrustedIssuers.open({
       ...config.trustedIssuers,
       clockToleranceMs: config.accessToken.clockToleranceMs,

@@ -179,6 +179,16 @@ test('while the keys of an issuer cannot be fetched, a stream asks its client to
   }
 });
 
+test('a JWT within the clock tolerance after its exp mints no stream token', async (t) => {
+  const { sign, post, time } = await startIssuers(t);
+  const bearer = await sign();
+  time.now += hourSeconds * 1000;
+
+  const { status, body } = await post('/stream/token', bearer);
+
+  assert.deepEqual({ status, name: body['name'] }, { status: 401, name: 'expired_token' });
+});
+
 test('the JWT of a trusted issuer is no access token of a local account', async (t) => {
   const { client, sign, post } = await startIssuers(t);
   const bearer = await sign();

@@ -110,6 +110,7 @@ async function exerciseStreams(db: Database): Promise<void> {
   });
   const clusterSync = await ClusterSync.start({
     db,
+    requestDb: db,
     registry,
     userCount: new UserCount(registry),
     streamsPerUserMax: 10,
@@ -120,13 +121,21 @@ async function exerciseStreams(db: Database): Promise<void> {
   await clusterSync.heartbeat();
   await clusterSync.close();
   await exerciseOpenStreams(db);
-  const disconnects = new Disconnects({ db, wallClock, appendControlEntries, headSeq });
+  const disconnects = new Disconnects({
+    ...{ db, wallClock, appendControlEntries, headSeq, tokenKeptMs: 0 },
+  });
   const request = { userId, sessionIds: [sessionId], renew: false, issuedBefore: now };
   await disconnects.add(request);
   await disconnects.findState(userId, sessionId);
   await disconnects.sweep();
   await new Disconnects({
-    ...{ db, appendControlEntries, headSeq, wallClock: () => now - 1990 + 31 * 86_400_000 }, // Ten are old enough.
+    ...{
+      db,
+      appendControlEntries,
+      headSeq,
+      tokenKeptMs: 0,
+      wallClock: () => now - 1990 + 31 * 86_400_000,
+    }, // Ten are old enough.
   }).sweep();
   await tokens.deleteOfSessions([sessionId]);
   await tokens.sweep();

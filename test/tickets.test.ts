@@ -2,13 +2,15 @@ import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import type { H2Client } from './support/clients/h2-client.js';
 import { recordSecret } from './support/recording/record.js';
+import type { Env } from './support/servers/seed.js';
 import { startSystem } from './support/servers/system.js';
 
 const minuteMs = 60_000;
 const hourMs = 3_600_000;
 
-async function startTickets(t: TestContext, time = { now: 1_800_000_000_000 }) {
-  const system = await startSystem(t, { wallClock: () => time.now });
+async function startTickets(t: TestContext, env: Env = {}) {
+  const time = { now: 1_800_000_000_000 };
+  const system = await startSystem(t, { env, wallClock: () => time.now });
   const client = await system.connect();
   const createKey = async (scopes: readonly string[], userPrefix?: string) => {
     const limits = userPrefix === undefined ? {} : { userPrefix };
@@ -129,6 +131,39 @@ test('an extension keeps the stream of a ticket open until the end of the fresh 
   assert.equal((await stream.closing())?.code, 'replaced');
   time.now += hourMs;
   assert.equal((await again.closing())?.code, 'expired');
+});
+
+test('in mode single a stream that is open is extended, and its token cannot be opened again', async (t) => {
+  const { client, mint, open, time } = await startTickets(t, { STREAM_TOKEN_MODE: 'single' });
+  const { streamToken } = await mint({ user: 'a', endsIn: minuteMs });
+  const stream = await open(streamToken);
+  await stream.opening();
+  const { streamToken: fresh, endsAt } = await mint({ user: 'a', endsIn: hourMs });
+
+  const { status, body } = await client.ask('POST', '/stream/extend', {
+    bearer: streamToken,
+    json: { streamToken: fresh },
+  });
+
+  assert.deepEqual({ status, body }, { status: 200, body: { endsAt } });
+  assert.equal((await open(streamToken)).status, 401);
+  time.now += hourMs;
+  assert.equal((await stream.closing())?.code, 'expired');
+});
+
+test('an extension that changes nothing appends no entry', async (t) => {
+  const { client, system, mint } = await startTickets(t);
+  const { streamToken } = await mint({ user: 'a' });
+  const before = await system.publish('all', 1);
+
+  const { status } = await client.ask('POST', '/stream/extend', {
+    bearer: streamToken,
+    json: { streamToken },
+  });
+  const after = await system.publish('all', 2);
+
+  assert.equal(status, 200);
+  assert.equal(Number(after.split('-')[1]), Number(before.split('-')[1]) + 1);
 });
 
 test('an extension by the token of another user, and a malformed one, is refused', async (t) => {

@@ -85,13 +85,14 @@ test('pages have 100 streams unless the query has a limit', async (t) => {
 });
 
 test('a key with a user prefix gets the streams of users with that prefix only', async (t) => {
-  const { streams, listUsers } = await serve(t, 'shop:');
+  const { streams, list, listUsers } = await serve(t, 'shop:');
   for (const user of ['1', 'shop:1', 'shop:2', 'shop', 'Shop:1'])
     await streams.openStream({ user });
 
   assert.deepEqual(await listUsers(''), ['shop:1', 'shop:2']);
   assert.deepEqual(await listUsers('?user=shop:2'), ['shop:2']);
-  assert.deepEqual(await listUsers('?user=1'), []);
+  const { status, body } = await list('?user=1');
+  assert.deepEqual({ status, name: body['name'] }, { status: 403, name: 'user_not_allowed' });
 });
 
 test('a key with an empty user prefix gets the streams of every user', async (t) => {

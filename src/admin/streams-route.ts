@@ -2,6 +2,7 @@ import type { Exchange } from '../http/exchange.js';
 import { json } from '../http/reply.js';
 import { type Route, serverRoute } from '../http/router.js';
 import { invalidField, parseStrictQuery } from '../http/strict-fields.js';
+import { assertKeyAllowsUser } from '../identity/user-prefix.js';
 import type { ListOpenStreams, OpenStreamQuery } from '../stream/open-streams/open-stream.js';
 import { parseUser } from './user-field.js';
 
@@ -25,6 +26,7 @@ export function streamsRoute({ listOpenStreams, authenticate }: StreamsRoutePart
   return serverRoute('GET', '/v1/streams', async (exchange) => {
     const { userPrefix = '' } = await authenticate(exchange);
     const { limit, ...query } = parseQuery(exchange.query);
+    if (query.user !== undefined) assertKeyAllowsUser({ userPrefix }, query.user, 'user');
     const found = await listOpenStreams({ ...query, userPrefix, limit: limit + 1 });
     const items = found.slice(0, limit);
     const page = { items, next: items.at(-1)?.id, more: found.length > limit };

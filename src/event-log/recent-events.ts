@@ -30,9 +30,9 @@ export interface ReadRequest {
 const noBytes = Buffer.alloc(0);
 const cachedBytesMax = 8 * 1024 * 1024;
 
-/** Estimated memory of an event in addition to its frame, and of one recipient with a long id. */
+/** Estimated memory of an event in addition to its frame, and of one recipient in addition to its id. */
 const eventOverheadBytes = 256;
-const recipientOverheadBytes = 96;
+const recipientOverheadBytes = 56;
 
 /**
  * Caches the newest events of the event log, encoded, so that most streams that resume or fall behind
@@ -103,7 +103,9 @@ export class RecentEvents {
 }
 
 function getSize({ frame, audiences }: Pick<CachedEvent, 'frame' | 'audiences'>): number {
-  return frame.bytes.length + eventOverheadBytes + audiences.length * recipientOverheadBytes;
+  let bytes = frame.bytes.length + eventOverheadBytes;
+  for (const { length } of audiences) bytes += recipientOverheadBytes + Math.max(40, length);
+  return bytes;
 }
 
 /** Searches the longer list with the fast `includes`: a reader has 3 audiences, an event up to 1000. */

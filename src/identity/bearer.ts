@@ -136,10 +136,11 @@ export class BearerAuth {
     const { foreignUsers, admitUnverified } = this.#options;
     if (foreignUsers?.issuers.isForeign(token) !== true) return this.#verifyLocal(exchange, token);
     try {
-      return { kind: 'foreign', ...(await foreignUsers.issuers.verify(token, exchange.signal)) };
+      const admit = () => admitUnverified(exchange);
+      const { signal } = exchange;
+      return { kind: 'foreign', ...(await foreignUsers.issuers.verify(token, { signal, admit })) };
     } catch (cause) {
       if (!(cause instanceof Failure) || cause.status !== 401) throw cause;
-      admitUnverified(exchange); // Counts the token as invalid.
       throw this.#invalidToken(cause);
     }
   }

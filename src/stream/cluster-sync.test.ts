@@ -32,7 +32,13 @@ async function startProcess(
   const streams = await StreamProcess.open(name, { perUserMax });
   const { registry } = streams;
   const clusterSync = await ClusterSync.start({
-    ...{ db, registry, userCount: new UserCount(registry), streamsPerUserMax: perUserMax },
+    ...{
+      db,
+      requestDb: db,
+      registry,
+      userCount: new UserCount(registry),
+      streamsPerUserMax: perUserMax,
+    },
     ...{ log: silentLogger, wallClock: Date.now, monotonicClock: () => 0, ...parts },
   });
   t.after(() => clusterSync.close());

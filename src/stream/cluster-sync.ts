@@ -10,6 +10,8 @@ import type { UserCount } from './user-count.js';
 
 export interface ClusterSyncParts {
   readonly db: Database;
+  /** The same database for requests, which must not use up the share of background work. */
+  readonly requestDb: Database;
   readonly registry: Registry;
   readonly userCount: UserCount;
   /** See `ClusterStreamsParts`. */
@@ -70,9 +72,10 @@ export class ClusterSync {
 
   /** Returns a page of the open streams of all live processes, as of their last heartbeats. */
   async listStreams(query: OpenStreamQuery): Promise<readonly OpenStream[]> {
-    const live = await this.#processes.findLive(this.#parts.wallClock());
+    const { requestDb, wallClock } = this.#parts;
+    const live = await new ProcessTable(requestDb).findLive(wallClock());
     const ids = live.map(({ id }) => id);
-    return this.#streamTable.list(ids, query);
+    return new StreamTable(requestDb).list(ids, query);
   }
 
   /** Deregisters this process. Idempotent. Never rejects, because the rows expire anyway. */

@@ -11,13 +11,15 @@ const test = await testOnDialects('disconnects');
 
 const dayMs = 86_400_000;
 
-async function openDisconnects(t: Parameters<typeof databaseFor>[0]) {
+async function openDisconnects(t: Parameters<typeof databaseFor>[0], tokenKeptMs = 0) {
   const db = await databaseFor(t);
   const time = { now: 1_800_000_000_000 };
   const wallClock = () => time.now;
   await SqlLogStore.open(db, { wallClock, newEpoch: 'e' });
   const appendControlEntries = controlEntryAppender(db, wallClock);
-  const disconnects = new Disconnects({ db, wallClock, appendControlEntries, headSeq });
+  const disconnects = new Disconnects({
+    ...{ db, wallClock, appendControlEntries, headSeq, tokenKeptMs },
+  });
   const countRows = async () => (await db.query(sql`select user_id from disconnects`)).length;
   return { db, time, disconnects, countRows };
 }
@@ -71,4 +73,14 @@ test('a disconnect is deleted after 31 days', async (t) => {
   time.now += 1;
   assert.equal(await disconnects.sweep(), 1);
   assert.equal(await countRows(), 1);
+});
+
+test('a disconnect is kept a day longer than a stream token that is not open', async (t) => {
+  const { time, disconnects } = await openDisconnects(t, 60 * dayMs);
+  await disconnects.add({ userId: 'a', renew: false, issuedBefore: 1 });
+
+  time.now += 61 * dayMs;
+  assert.equal(await disconnects.sweep(), 0);
+  time.now += 1;
+  assert.equal(await disconnects.sweep(), 1);
 });

@@ -11,6 +11,8 @@ export interface DisconnectsOptions {
   ) => Promise<number>;
   /** Selects the number of the newest entry of the event log. */
   readonly headSeq: Sql;
+  /** How long a stream token can be opened, first or again, without a stream in between. */
+  readonly tokenKeptMs: number;
 }
 
 export interface DisconnectRequest extends Disconnect {
@@ -39,8 +41,9 @@ const wholeUser = '';
 export const newestDisconnect = sql`(select max(d.seq) from disconnects d
   where d.user_id = t.subject and d.target in (${wholeUser}, t.session_id, t.public_id))`;
 
-/** Longer than the life of any stream token that is not open, and of any JWT: both are at most 30 days. */
-const storedMs = 31 * 86_400_000;
+const dayMs = 86_400_000;
+/** Longer than the life of any JWT and of any ticket: both are at most 30 days. */
+const storedMinMs = 31 * dayMs;
 const sweptMax = 500;
 
 /**
@@ -96,7 +99,8 @@ export class Disconnects {
 
   /** Deletes up to about 500 disconnects that no longer have an effect, and returns how many. For a timer. */
   async sweep(): Promise<number> {
-    const { db, wallClock } = this.#options;
+    const { db, wallClock, tokenKeptMs } = this.#options;
+    const storedMs = Math.max(storedMinMs, tokenKeptMs + dayMs);
     const rows = await db.query<{ created_at: number }>(
       sql`select created_at from disconnects where created_at < ${wallClock() - storedMs}
         order by created_at limit ${sweptMax}`,

@@ -15,6 +15,8 @@ export interface ExtensionParts {
   ) => Promise<() => Promise<MintingSession>>;
   /** Returns a session of a local account, or undefined if it has ended. */
   readonly findLiveSession: (sessionId: string) => Promise<LiveSession | undefined>;
+  /** Counts an extension for this user. Throws `too_many_requests`. */
+  readonly checkRate: (exchange: Exchange, userId: string) => void;
   /** Applies the entries of the event log up to now. */
   readonly catchUp: () => Promise<void>;
 }
@@ -54,11 +56,12 @@ export async function extendStream(
     throw invalidField('accessToken', 'cannot be combined with streamToken');
   const field = streamToken === undefined ? 'accessToken' : 'streamToken';
   if (typeof freshText !== 'string') throw invalidField(field, 'must be a text');
-  const old = await parts.tokens.find(oldText);
+  // Before the old token, so that a disconnect in between is found there.
   const grant =
     field === 'streamToken'
-      ? await toGrant(parts, await parts.tokens.find(freshText))
+      ? await toGrant(parts, await parts.tokens.find(freshText, { isOpen: freshText === oldText }))
       : await readGrant(parts, exchange, freshText);
+  const old = await parts.tokens.find(oldText, { isOpen: true });
   if (grant.userId !== old.userId || grant.isForeign !== (old.endsAt !== undefined)) {
     throw new Failure(
       'user_not_allowed',
@@ -69,8 +72,11 @@ export async function extendStream(
     );
   }
   if (!grant.isForeign) return toReply((await requireSession(parts, old)).expiresAt);
-  await parts.tokens.extend(old.hash, grant);
-  await parts.catchUp();
+  if (grant.endsAt !== old.endsAt || grant.mintedSeq !== old.mintedSeq) {
+    parts.checkRate(exchange, old.userId);
+    await parts.tokens.extend(old.hash, grant);
+    await parts.catchUp();
+  }
   return toReply(grant.endsAt);
 }
 

@@ -97,7 +97,15 @@ export async function openStreaming(options: StreamingOptions): Promise<Streamin
   eventLog.subscribe(registry);
   // The embedded database serves a single server process. Several can share any other database.
   const clocks = { wallClock, monotonicClock };
-  const parts = { db: background, registry, userCount, log, streamsPerUserMax, ...clocks };
+  const parts = {
+    db: background,
+    requestDb: db,
+    registry,
+    userCount,
+    log,
+    streamsPerUserMax,
+    ...clocks,
+  };
   const clusterSync = db.dialect === 'sqlite' ? undefined : await ClusterSync.start(parts);
   eventLog.startPolling(); // Last, so that no poller runs if a step above has rejected.
   return {

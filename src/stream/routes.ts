@@ -60,6 +60,7 @@ export function streamRoutes(parts: StreamRouteParts): Route[] {
         tokens,
         verifyUser: access.verifyUser,
         findLiveSession: access.findLiveSession,
+        checkRate: access.checkTokenRate,
         catchUp: () => eventLog.tryCatchUp(),
       };
       return extendStream(extensionParts, exchange, credential);

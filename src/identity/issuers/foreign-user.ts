@@ -50,8 +50,8 @@ export function toForeignUser(
 }
 
 /**
- * Returns whether a token lives for at most the allowed time, by its `iat` and also from now on: a token with
- * an `iat` in the future must not be valid for longer than its issuer may allow.
+ * Returns whether a token lives for at most the allowed time, and was not issued in the future: a disconnect
+ * refuses tokens that were issued before it.
  */
 function isLifeAllowed(
   issuedAt: number | undefined,
@@ -60,6 +60,5 @@ function isLifeAllowed(
 ): boolean {
   if (issuedAt === undefined) return expiresAt - now <= tokenLifeMaxMs;
   const lifeMs = expiresAt - issuedAt;
-  const isRemainderAllowed = expiresAt - now <= tokenLifeMaxMs + clockToleranceMs;
-  return lifeMs > 0 && lifeMs <= tokenLifeMaxMs && isRemainderAllowed;
+  return lifeMs > 0 && lifeMs <= tokenLifeMaxMs && issuedAt <= now + clockToleranceMs;
 }

@@ -394,12 +394,38 @@ test('a token without iat that lives longer than allowed is refused, from now on
   await assert.rejects(trusted.verify(token), isInvalid);
 });
 
-test('a token with an iat in the future lives no longer than allowed from now on', async (t) => {
+test('a token that was issued in the future is refused, except for the clock tolerance', async (t) => {
   const { trusted } = await open(t, [withPublicKey], { tokenLifeMaxMs: hour });
-  const issueAt = (iat: number) => sign({ iat, exp: iat + 3600 });
+  const issueAt = (iat: number) => sign({ iat, exp: iat + 60 });
 
   await trusted.verify(issueAt(startSeconds + 5));
   await assert.rejects(trusted.verify(issueAt(startSeconds + 6)), isInvalid);
+});
+
+test('the signature of a token is verified only after admission, and counted unless it is valid', async (t) => {
+  const { trusted } = await open(t, [withPublicKey]);
+  const counts = { admitted: 0, invalid: 0 };
+  const admit = () => {
+    if (counts.invalid >= 2) throw new Failure('too_many_requests', 'too many');
+    counts.admitted += 1;
+    counts.invalid += 1;
+    return () => {
+      counts.invalid -= 1;
+    };
+  };
+  const valid = sign({});
+  const forge = (index: number) => `${sign({ jti: `${index}` }).slice(0, -20)}${'A'.repeat(20)}`;
+  const expired = sign({ iat: startSeconds - 7200, exp: startSeconds - 3600 });
+
+  await trusted.verify(valid, { admit });
+  await assert.rejects(trusted.verify(expired, { admit }), { name: 'expired_token' });
+  assert.deepEqual(counts, { admitted: 2, invalid: 0 });
+  for (const index of [1, 2])
+    await assert.rejects(trusted.verify(forge(index), { admit }), isInvalid);
+  await assert.rejects(trusted.verify(forge(3), { admit }), { name: 'too_many_requests' });
+
+  assert.deepEqual(counts, { admitted: 4, invalid: 2 });
+  await trusted.verify(valid, { admit }); // A token that was verified before needs no admission.
 });
 
 test('a file may hold the old and the new key, and each verifies', async (t) => {
@@ -631,7 +657,10 @@ test('a token that a client is no longer waiting for is not verified', async (t)
   const reason = new Error('client disconnected');
   server.respondWith(() => controller.abort(reason));
 
-  await assert.rejects(trusted.verify(await oldKey.sign(claims), controller.signal), reason);
+  await assert.rejects(
+    trusted.verify(await oldKey.sign(claims), { signal: controller.signal }),
+    reason,
+  );
 });
 
 test('after closing, tokens get 503 and none is a defect', async (t) => {

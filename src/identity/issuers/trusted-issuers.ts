@@ -1,7 +1,10 @@
+import { hash as digest } from 'node:crypto';
 import type { Clock } from '../../clock.js';
 import type { TrustedIssuer } from '../../config/trusted-issuers.js';
 import { Failure } from '../../errors.js';
 import type { WarningAggregator } from '../../logging/warning-aggregator.js';
+import { LruMap } from '../../util/lru-map.js';
+import type { AdmitUnverified } from '../api-keys.js';
 import type { FetchOutcome } from './fetch-jwks.js';
 import { type ForeignUser, toForeignUser } from './foreign-user.js';
 import { readHeader, readIssuerName, verifyJwt } from './jwt.js';
@@ -28,10 +31,15 @@ interface Issuer {
   readonly keys: KeySource;
 }
 
+const verifiedMax = 10_000;
+const admitAll: AdmitUnverified = () => () => {};
+
 /** Verifies the tokens (JWTs) of trusted issuers. Spec: RFC 7519, RFC 8725. */
 export class TrustedIssuers {
   readonly #options: TrustedIssuersOptions;
   readonly #byName: ReadonlyMap<string | undefined, Issuer>;
+  /** The hashes of tokens whose signatures were valid. */
+  readonly #verified = new LruMap<string, true>(verifiedMax);
 
   private constructor(options: TrustedIssuersOptions) {
     this.#options = options;
@@ -62,12 +70,18 @@ export class TrustedIssuers {
    * Returns the user of a token. Throws `expired_token` for a token that is only too old, `invalid_token` in
    * every other case, and `service_unavailable` if the keys of the issuer cannot be fetched. Rejects with the
    * reason of `signal` if it aborts while keys are being fetched.
+   *
+   * Verifying a signature takes up to 8 ms, so `admit` is called first, unless the token was verified before.
+   * Rethrows its error. The function that it returns is called when the signature is valid.
    */
-  async verify(token: string, signal?: AbortSignal): Promise<ForeignUser> {
+  async verify(
+    token: string,
+    { signal, admit = admitAll }: { signal?: AbortSignal; admit?: AdmitUnverified } = {},
+  ): Promise<ForeignUser> {
     try {
       const issuer = this.#find(token);
       if (issuer === undefined) throw new Error('Unknown issuer');
-      return await this.#verify(token, issuer, signal);
+      return await this.#verify(token, issuer, { signal, admit });
     } catch (cause) {
       if (cause instanceof Failure || (signal?.aborted && cause === signal.reason)) throw cause;
       throw new Failure('invalid_token', 'Cannot authenticate: the access token is invalid', {
@@ -93,14 +107,23 @@ export class TrustedIssuers {
   async #verify(
     token: string,
     { settings, keys }: Issuer,
-    signal: AbortSignal | undefined,
+    { signal, admit }: { signal: AbortSignal | undefined; admit: AdmitUnverified },
   ): Promise<ForeignUser> {
     const { wallClock, clockToleranceMs, tokenLifeMaxMs } = this.#options;
     const header = readHeader(token, settings.algorithms);
     const candidates = await keys.find(header, signal);
     const times = { clockToleranceMs, now: wallClock() };
-    const claims = await verifyJwt(token, candidates, { issuer: settings, ...times });
-    return toForeignUser(claims, settings, { tokenLifeMaxMs, ...times });
+    const tokenHash = digest('sha256', token);
+    const markVerified = this.#verified.use(tokenHash) === true ? undefined : admit();
+    try {
+      const claims = await verifyJwt(token, candidates, { issuer: settings, ...times });
+      markVerified?.();
+      this.#verified.set(tokenHash, true);
+      return toForeignUser(claims, settings, { tokenLifeMaxMs, ...times });
+    } catch (cause) {
+      if (cause instanceof Failure) markVerified?.(); // Expired, with a valid signature.
+      throw cause;
+    }
   }
 
   #openKeys({ keys, algorithms, issuer }: TrustedIssuer, number: number): KeySource {

@@ -41,7 +41,7 @@ export interface StreamToken extends TokenState {
   readonly sessionId: string;
   /** When the streams of a user without an account end, epoch ms. Undefined with a local session. */
   readonly endsAt: number | undefined;
-  /** See `NewStreamToken`. 0 for tokens that version 0.1.0 minted. */
+  /** See `NewStreamToken`. 0 for tokens that were minted before migration 7. */
   readonly mintedSeq: number;
   /**
    * The position of the event log at which the token was minted. Its streams start there unless the client
@@ -67,7 +67,7 @@ export interface NewStreamToken {
 interface Row extends TokenStateRow {
   /** Null for users without an account. */
   readonly user_id: number | null;
-  /** Null for tokens that version 0.1.0 minted. */
+  /** Null for tokens that were minted before migration 7. */
   readonly subject: string | null;
   readonly session_id: string;
   readonly expires_at: number;
@@ -143,7 +143,8 @@ export class StreamTokens {
   }
 
   /**
-   * Issues a token. Throws `invalid_token` when the account of the user was deleted meanwhile.
+   * Issues a token. Throws `invalid_token` when the account of the user was deleted meanwhile, and
+   * `expired_token` when `endsAt` is over.
    *
    * The number of unopened tokens of a user is limited to `streamsPerUserMax`, or ten if that is more. Once
    * this process has issued more than that many to the user without a pause of `lifeMs`, each call
@@ -156,6 +157,9 @@ export class StreamTokens {
     const now = this.#wallClock();
     if (this.#countMinted(userId, now) > this.#unopenedPerUserMax)
       await this.#deleteSurplus(userId);
+    if (endsAt !== undefined && endsAt <= now) {
+      throw new Failure('expired_token', 'Cannot issue stream token: the credential has expired');
+    }
     const localId = endsAt === undefined ? Number(userId) : null;
     const times = [now, now + this.#lifeMs, endsAt ?? null];
     const row = [
@@ -172,14 +176,15 @@ export class StreamTokens {
 
   /**
    * Looks up the token in a URL. Throws `invalid_token` when it is malformed, unknown, cannot be opened
-   * again or was disconnected after it was minted, and `expired_token` when it has expired.
+   * again or was disconnected after it was minted, and `expired_token` when it has expired. With `isOpen`, it
+   * may have a stream already, also in mode `single`.
    */
-  async find(token: string): Promise<StreamToken> {
+  async find(token: string, { isOpen = false } = {}): Promise<StreamToken> {
     if (!tokenPattern.test(token)) throw invalidStreamToken(); // Without a query.
     const hash = hashToken(token);
     const row = await this.#lookups.run(hash);
     if (row === undefined) throw invalidStreamToken();
-    if (row.lease_until !== null && this.#mode === 'single') throw invalidStreamToken();
+    if (row.lease_until !== null && this.#mode === 'single' && !isOpen) throw invalidStreamToken();
     const now = this.#wallClock();
     const expiresAt = row.lease_until ?? row.expires_at;
     const hasExpired = expiresAt <= now && !this.#refused.isKeptAlive(hash, expiresAt);
