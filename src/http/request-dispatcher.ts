@@ -222,7 +222,7 @@ export class RequestDispatcher {
 
   #write({ transport, exchange, readerOrigin }: PendingRequest, reply: Reply): void {
     const { status } = reply;
-    const isForAll = reply.headers['access-control-allow-origin'] === '*';
+    const isForAll = 'access-control-allow-origin' in reply.headers;
     const headers: Headers = {
       // A response that every origin may read must not allow credentials.
       ...this.#standardHeaders.forOrigin(isForAll ? undefined : readerOrigin),
