@@ -42,8 +42,9 @@ export function recordLines(text: string): void {
 /** Records all log files in a folder that is about to be removed, also those in its subfolders. */
 export function recordLogFilesIn(directory: string): void {
   if (folder === undefined) return;
-  const names = readdirSync(directory, { recursive: true, encoding: 'utf8' });
-  for (const name of names.filter((one) => one.endsWith('.log'))) {
-    recordLines(readFileSync(join(directory, name), 'utf8'));
+  const entries = readdirSync(directory, { recursive: true, withFileTypes: true });
+  // Only files: a test can have a folder or a pipe with this name.
+  for (const entry of entries.filter((one) => one.isFile() && one.name.endsWith('.log'))) {
+    recordLines(readFileSync(join(entry.parentPath, entry.name), 'utf8'));
   }
 }
