@@ -5,7 +5,12 @@ export const groups = {
   /** Tests of random interleavings. A failure is reported with its seed and never retried. */
   races: ['.race.test.ts', '.fuzz.test.ts'],
   /** Tests that do not depend on the version of Node: `.ci/run` runs them under one version only. */
-  once: ['test/browser.test.ts'],
+  once: [
+    'test/browser.test.ts',
+    'test/certificate-clients.test.ts',
+    'test/integrating.test.ts',
+    'test/open-files.test.ts',
+  ],
 };
 
 /** Whether a file's tests depend on a random seed. They are not retried, because a retry has another seed. */

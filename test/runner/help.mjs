@@ -16,7 +16,7 @@ ${groupLines.join('\n')}
 Options:
   --without <filter>    excludes files; may be repeated
   --in <folder>         searches there instead of in src and test; may be repeated
-  --minutes <n>         limits the whole run, by default to 30 minutes
+  --minutes <n>         limits the whole run, by default to 45 minutes
   --file-minutes <n>    limits each file, by default to 7 minutes
   --help                prints this text
   and any option of node --test, such as --test-name-pattern <pattern>
