@@ -56,7 +56,7 @@ export class ProcessTable {
         where seen_at > ${dead} and seen_at < ${now - deadAfterMs}`,
     );
     const rows = await this.#db.query<{ id: string }>(
-      sql`select id from processes where seen_at = ${dead} order by id limit ${deadPerHeartbeatMax}`,
+      sql`select id from processes where seen_at = ${dead} order by seen_at limit ${deadPerHeartbeatMax}`,
     );
     return rows.map(({ id }) => id);
   }
