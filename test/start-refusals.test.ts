@@ -190,12 +190,10 @@ for (const [what, setting, value, message] of unusableFolders) {
     execFileSync('mkfifo', [join(cwd, 'pipes', 'combined.log')]);
     const env = { HOST: '127.0.0.1', PORT: '0', ...certificateEnv, [setting]: value };
     const child = startSource('server.ts', [], { cwd, env });
-    const deadline = setTimeout(() => child.kill('SIGKILL'), 40_000);
 
     const { code, err } = await waitForExit(child);
-    clearTimeout(deadline);
 
-    assert.equal(code, 1, code === null ? 'the server did not exit within 40 seconds' : err);
+    assert.equal(code, 1, err);
     assert.match(err, message);
     assert.equal(/^\s+at /m.test(err), false, err);
   });

@@ -5,25 +5,13 @@ import { withAccounts } from '../src/commands/accounts.js';
 import { withDatabase } from '../src/commands/database.js';
 import { loadConfig } from '../src/config/config.js';
 import { sql } from '../src/db/database.js';
+import type { OpenStream } from '../src/stream/open-streams/open-stream.js';
 import { H2Client, type H2Stream } from './support/clients/h2-client.js';
 import { findServer, type ServerDialect } from './support/databases/test-server.js';
 import { recordedLog, recordSecret } from './support/recording/record.js';
 import { clusterFor } from './support/servers/cluster.js';
 import { startSystem } from './support/servers/system.js';
 import { until } from './support/until.js';
-
-interface ListedStream {
-  readonly id: string;
-  readonly stream: string;
-  readonly user: string;
-  readonly session: string;
-  readonly process: string;
-  readonly openedAt: number;
-  readonly address: string;
-  readonly userAgent?: string;
-  readonly eventsBehind: number;
-  readonly unsentBytes: number;
-}
 
 /** Creates a key that may list streams. */
 async function createKey(parts: AccountParts): Promise<string> {
@@ -32,15 +20,15 @@ async function createKey(parts: AccountParts): Promise<string> {
   return key;
 }
 
-async function list(client: H2Client, bearer: string): Promise<readonly ListedStream[]> {
+async function list(client: H2Client, bearer: string): Promise<readonly OpenStream[]> {
   const { status, body, text } = await client.ask('GET', '/v1/streams?limit=1000', { bearer });
   assert.equal(status, 200, text);
-  return body['items'] as readonly ListedStream[];
+  return body['items'] as readonly OpenStream[];
 }
 
 /** Waits until as many streams are listed. */
 async function waitForStreams(client: H2Client, bearer: string, count: number) {
-  let listed: readonly ListedStream[] = [];
+  let listed: readonly OpenStream[] = [];
   await until(async () => {
     listed = await list(client, bearer);
     return listed.length === count;

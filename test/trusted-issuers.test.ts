@@ -1,20 +1,18 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { writeFileSync } from 'node:fs';
-import { createServer, request } from 'node:https';
+import { request } from 'node:https';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { type TestContext, test } from 'node:test';
-import { exportJWK, generateKeyPair, type JWK } from 'jose';
-import { Provider } from 'oidc-provider';
 import { loadConfig } from '../src/config/config.js';
 import { TrustedIssuers } from '../src/identity/issuers/trusted-issuers.js';
 import { WarningAggregator } from '../src/logging/warning-aggregator.js';
-import { freePort } from './support/free-port.js';
 import { collectingLog } from './support/recording/collecting-log.js';
 import { recordedLog, recordSecret } from './support/recording/record.js';
 import { waitForLogLine } from './support/recording/wait-for-log.js';
-import { ca, testCertificate } from './support/servers/certificate.js';
+import { ca } from './support/servers/certificate.js';
+import { startProvider } from './support/servers/identity-provider.js';
 import { generateIssuerKey, JwksServer } from './support/servers/issuer.js';
 import { tempFolder } from './support/servers/process.js';
 import { startSystem } from './support/servers/system.js';
@@ -61,35 +59,9 @@ test('Herald starts while a JWKS is unavailable, and fetches it when it is avail
 });
 
 /** Starts an OpenID Connect provider that gives a client JWTs for the audience `herald`. */
-async function startProvider(t: TestContext) {
-  const port = await freePort();
-  const issuer = `https://localhost:${port}`;
-  const { privateKey } = await generateKeyPair('ES256', { extractable: true });
-  const jwk: JWK = { ...(await exportJWK(privateKey)), alg: 'ES256', use: 'sig' };
+async function startHeraldProvider(t: TestContext) {
   const secret = 'the-secret-of-this-test-client';
-  const resourceServer = {
-    ...{ audience: 'herald', scope: 'listen', accessTokenFormat: 'jwt' },
-    jwt: { sign: { alg: 'ES256' } },
-  };
-  const provider = new Provider(issuer, {
-    jwks: { keys: [jwk] },
-    clients: [
-      {
-        ...{ client_id: 'page|7', client_secret: secret, grant_types: ['client_credentials'] },
-        ...{ redirect_uris: [], response_types: [] },
-        token_endpoint_auth_method: 'client_secret_post',
-        id_token_signed_response_alg: 'ES256',
-      },
-    ],
-    features: {
-      clientCredentials: { enabled: true },
-      devInteractions: { enabled: false },
-      resourceIndicators: { enabled: true, getResourceServerInfo: () => resourceServer },
-    },
-  });
-  const server = createServer(testCertificate, provider.callback());
-  await once(server.listen(port), 'listening');
-  t.after(() => server.close());
+  const issuer = await startProvider(t, { audience: 'herald', secret, alg: 'ES256' });
   const grant = new URLSearchParams({
     ...{ grant_type: 'client_credentials', client_id: 'page|7', client_secret: secret },
     ...{ resource: 'https://herald.example.com', scope: 'listen' },
@@ -110,7 +82,7 @@ async function startProvider(t: TestContext) {
 }
 
 test('an access token of an OpenID Connect provider is verified', async (t) => {
-  const { issuer, requestToken } = await startProvider(t);
+  const { issuer, requestToken } = await startHeraldProvider(t);
   const file = writeIssuersFile(t, { issuer, jwksUrl: `${issuer}/jwks` });
   const { trustedIssuers, accessToken } = loadConfig({ TRUSTED_ISSUERS_FILE: file });
   const monotonicClock = () => performance.now();

@@ -35,14 +35,20 @@ export async function openEventLog(parts: EventLogParts): Promise<EventLog> {
 }
 
 /**
+ * Appends control entries in a transaction, and resolves to the number of the last one. Call it after everything
+ * else in the transaction that may wait for a lock.
+ */
+export type AppendControlEntries = (
+  tx: Database,
+  entries: readonly ControlEntry[],
+) => Promise<number>;
+
+/**
  * Returns a function that appends control entries in a transaction `tx` of this database. Call the
  * function after everything else in the transaction that may wait for a lock. It needs no open
  * `EventLog`, so commands can use it while a server runs. It resolves to the number of the last entry.
  */
-export function controlEntryAppender(
-  db: Database,
-  wallClock: () => number,
-): (tx: Database, entries: readonly ControlEntry[]) => Promise<number> {
+export function controlEntryAppender(db: Database, wallClock: () => number): AppendControlEntries {
   const { notifier } = db;
   return (tx, entries) => appendControlEntries(tx, entries, { wallClock, notifier });
 }

@@ -2,7 +2,7 @@ import type { Clock } from '../clock.js';
 import { type Database, list, type Sql, sql, UniqueViolation } from '../db/database.js';
 import { Failure } from '../errors.js';
 import type { KeyRefusal, Publisher } from '../event-log/log-store.js';
-import type { ControlEntry } from '../events/control-entry.js';
+import type { AppendControlEntries } from '../event-log/open.js';
 import { Audit } from '../logging/audit.js';
 import type { Logger } from '../logging/logger.js';
 import { Batcher } from '../util/batcher.js';
@@ -98,10 +98,7 @@ export interface ApiKeysOptions {
    * either numbered before the revocation or rejected. After this step the transaction waits for no
    * other lock.
    */
-  readonly appendControlEntries: (
-    tx: Database,
-    entries: readonly ControlEntry[],
-  ) => Promise<unknown>;
+  readonly appendControlEntries: AppendControlEntries;
 }
 
 /**

@@ -11,7 +11,7 @@ const keysMax = 10_000;
 
 /**
  * Limits the requests of each API key to its rate. State is in memory and per process. Over 10,000 keys with
- * a rate, the least recently used one begins anew.
+ * a rate, the least recently used one starts with a full bucket.
  */
 export class KeyRates {
   readonly #rates = new LruMap<string, KeyRate>(keysMax);
@@ -23,7 +23,7 @@ export class KeyRates {
 
   /**
    * Counts a request of the key and returns 0, or counts nothing and returns the ms until the next request is
-   * allowed. A key whose rate was changed begins anew.
+   * allowed. A key whose rate was changed starts with a full bucket.
    */
   take({ id, rate }: Pick<ApiKey, 'id' | 'rate'>): number {
     if (rate === undefined) return 0;

@@ -1,14 +1,11 @@
 import { type Database, list, type Sql, sql, tuples } from '../db/database.js';
-import type { ControlEntry, Disconnect } from '../events/control-entry.js';
+import type { AppendControlEntries } from '../event-log/open.js';
+import type { Disconnect } from '../events/control-entry.js';
 
 export interface DisconnectsOptions {
   readonly db: Database;
   readonly wallClock: () => number;
-  /** Appends to the event log in a transaction, and resolves to the number of the last entry. */
-  readonly appendControlEntries: (
-    tx: Database,
-    entries: readonly ControlEntry[],
-  ) => Promise<number>;
+  readonly appendControlEntries: AppendControlEntries;
   /** Selects the number of the newest entry of the event log. */
   readonly headSeq: Sql;
   /** How long a stream token can be opened, first or again, without a stream in between. */

@@ -1,7 +1,7 @@
 import type { Config } from '../config/config.js';
 import type { Database } from '../db/database.js';
 import type { EventLog } from '../event-log/event-log.js';
-import type { ControlEntry } from '../events/control-entry.js';
+import type { AppendControlEntries } from '../event-log/open.js';
 import type { Route } from '../http/router.js';
 import type { Logger } from '../logging/logger.js';
 import type { WarningAggregator } from '../logging/warning-aggregator.js';
@@ -19,14 +19,7 @@ export interface StreamingOptions {
   readonly eventLog: EventLog;
   readonly config: Config['stream'];
   readonly access: StreamAccess;
-  /**
-   * Appends to the event log in a transaction. Called after everything else in the transaction that may
-   * wait for a lock.
-   */
-  readonly appendControlEntries: (
-    tx: Database,
-    entries: readonly ControlEntry[],
-  ) => Promise<number>;
+  readonly appendControlEntries: AppendControlEntries;
   readonly metrics: StreamMetrics;
   readonly log: Logger;
   readonly warnings: WarningAggregator;

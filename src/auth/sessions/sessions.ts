@@ -3,7 +3,8 @@ import type { Clock } from '../../clock.js';
 import type { Database, Sql } from '../../db/database.js';
 import { unavailable } from '../../db/failures.js';
 import { Failure } from '../../errors.js';
-import { type ControlEntry, sessionsEnded } from '../../events/control-entry.js';
+import type { AppendControlEntries } from '../../event-log/open.js';
+import { sessionsEnded } from '../../events/control-entry.js';
 import type { Client } from '../../http/client.js';
 import type { Audit } from '../../logging/audit.js';
 import { Batcher } from '../../util/batcher.js';
@@ -48,10 +49,7 @@ export interface SessionsOptions {
    * Appends to the event log in the transaction that ends sessions, so that every process closes their
    * streams. After this step the transaction waits for no other lock.
    */
-  readonly appendControlEntries: (
-    tx: Database,
-    entries: readonly ControlEntry[],
-  ) => Promise<unknown>;
+  readonly appendControlEntries: AppendControlEntries;
   /**
    * Called after the sessions were revoked in the database. The call that ended them waits for it. Must
    * not reject.

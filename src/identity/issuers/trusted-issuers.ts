@@ -90,7 +90,7 @@ export class TrustedIssuers {
     }
   }
 
-  /** Starts to fetch each JWKS that was fetched five minutes ago, or half a minute ago in vain. For a timer. */
+  /** Starts to fetch each JWKS whose last fetch is five minutes ago, or 30 s if it failed. For a timer. */
   refreshKeys(): void {
     for (const { keys } of this.#byName.values()) keys.refresh();
   }

@@ -8,7 +8,7 @@ import {
   type Value,
 } from '../../db/database.js';
 import { Failure } from '../../errors.js';
-import type { ControlEntry } from '../../events/control-entry.js';
+import type { AppendControlEntries } from '../../event-log/open.js';
 import { Batcher } from '../../util/batcher.js';
 import { LruMap } from '../../util/lru-map.js';
 import { findNewestDisconnect, newestDisconnect } from '../disconnects.js';
@@ -18,14 +18,7 @@ import { type TokenState, type TokenStateRow, toTokenState } from './token-holde
 export interface StreamTokenOptions {
   readonly db: Database;
   readonly wallClock: () => number;
-  /**
-   * Appends to the event log in a transaction. Called after everything else in the transaction that may
-   * wait for a lock.
-   */
-  readonly appendControlEntries: (
-    tx: Database,
-    entries: readonly ControlEntry[],
-  ) => Promise<unknown>;
+  readonly appendControlEntries: AppendControlEntries;
   /** Time within which a new token must be opened. */
   readonly lifeMs: number;
   readonly mode: 'resume' | 'single';

@@ -283,7 +283,7 @@ test('the tokens of streams that end during a release are released together in t
   const db = await databaseFor(t);
   const batches: number[] = [];
   const holders = new TokenHolders({
-    ...{ db, wallClock: () => 0, appendControlEntries: async () => {}, resumeWindowMs: 1 },
+    ...{ db, wallClock: () => 0, appendControlEntries: async () => 0, resumeWindowMs: 1 },
   });
   const releases = new TokenReleases(
     {

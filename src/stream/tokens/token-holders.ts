@@ -1,18 +1,12 @@
 import { type Database, list, type Sql, sql } from '../../db/database.js';
-import { type ControlEntry, type Takeover, tokensTaken } from '../../events/control-entry.js';
+import type { AppendControlEntries } from '../../event-log/open.js';
+import { type Takeover, tokensTaken } from '../../events/control-entry.js';
 import { Batcher } from '../../util/batcher.js';
 
 export interface TokenHoldersOptions {
   readonly db: Database;
   readonly wallClock: () => number;
-  /**
-   * Appends to the event log in a transaction. Called after everything else in the transaction that may
-   * wait for a lock.
-   */
-  readonly appendControlEntries: (
-    tx: Database,
-    entries: readonly ControlEntry[],
-  ) => Promise<unknown>;
+  readonly appendControlEntries: AppendControlEntries;
   /** Time after the end of its last stream within which a token can be opened again. */
   readonly resumeWindowMs: number;
 }

@@ -6,15 +6,13 @@ import { Provider } from 'oidc-provider';
 import { freePort } from '../free-port.js';
 import { testCertificate } from './certificate.js';
 
-const alg = 'RS256';
-
 /**
- * Starts an OpenID Connect provider with an RSA key, closed after the test; returns its issuer. The client
+ * Starts an OpenID Connect provider with one key, closed after the test; returns its issuer. The client
  * `page|7` gets access tokens for the resource `audience` by its secret.
  */
 export async function startProvider(
   t: TestContext,
-  { audience, secret }: { audience: string; secret: string },
+  { audience, secret, alg = 'RS256' }: { audience: string; secret: string; alg?: string },
 ): Promise<string> {
   const port = await freePort();
   const issuer = `https://localhost:${port}`;
@@ -31,6 +29,7 @@ export async function startProvider(
         ...{ client_id: 'page|7', client_secret: secret, grant_types: ['client_credentials'] },
         ...{ redirect_uris: [], response_types: [] },
         token_endpoint_auth_method: 'client_secret_post',
+        id_token_signed_response_alg: alg,
       },
     ],
     features: {
