@@ -28,8 +28,9 @@ const streamPattern = /^[0-9a-f]{32}$/;
 
 /**
  * Creates the route `POST /v1/disconnect`: ends streams of a user in every process, and voids the stream tokens
- * and, unless it is limited to `streams`, the JWTs with which they could be opened again. Nothing that is published after the answer reaches these
- * streams. Sessions of local accounts go on, so their users can get new stream tokens.
+ * and, unless it is limited to `streams`, the JWTs with which they could be opened again. Nothing that is
+ * published after the answer reaches these streams. Sessions of local accounts go on, so their users can get new
+ * stream tokens. The lists are also limited by `BODY_LIMIT`.
  */
 export function disconnectRoute(parts: DisconnectRouteParts): Route {
   const { authenticate, disconnects, eventLog, audit, toClient, wallClock } = parts;
