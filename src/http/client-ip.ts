@@ -1,6 +1,6 @@
 import { isIP } from 'node:net';
 
-/** Why X-Forwarded-For does not contain the address of a client. */
+/** Reason why X-Forwarded-For does not contain the address of the client. */
 export type ForwardedForProblem =
   | 'missing'
   | 'fewer addresses than TRUST_PROXY_HOPS'
@@ -8,16 +8,16 @@ export type ForwardedForProblem =
 
 export interface ClientAddress {
   readonly ip: string;
-  /** If set, `ip` is the address of a proxy, because that of the client is unknown. */
+  /** If set, the address of the client is unknown, and `ip` is the address of a proxy. */
   readonly problem?: ForwardedForProblem;
 }
 
 /**
  * Returns the address of the client. Each of `hops` trusted proxies has appended the address of its
  * peer to X-Forwarded-For, so the client is the `hops`-th entry from the right; entries further left were
- * sent by the client and are ignored. An entry can have a port, as some gateways write it: `192.0.2.1:1234`
- * or `[2001:db8::1]:1234`. When that entry is missing or not an address, returns `socketAddress` and the
- * problem. An IPv4-mapped IPv6 address such as `::ffff:192.0.2.1` is returned as IPv4.
+ * sent by the client and are ignored. Some gateways add a port to an entry: `192.0.2.1:1234` or
+ * `[2001:db8::1]:1234`. When the entry of the client is missing or not an address, returns `socketAddress`
+ * and the problem. An IPv4-mapped IPv6 address such as `::ffff:192.0.2.1` is returned as IPv4.
  *
  * `readForwardedFor` returns the header, empty if there is none. It is called only if `hops` is above 0.
  */

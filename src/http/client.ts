@@ -1,7 +1,7 @@
 import type { Exchange } from './exchange.js';
 import { toIpKey } from './ip-key.js';
 
-/** A client, as throttling, the session list and audit lines identify it. */
+/** The identity of a client for throttling, the session list and audit lines. */
 export interface Client {
   readonly requestId: string;
   /** The IP key (`toIpKey`) of the client's address. */

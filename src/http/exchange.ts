@@ -19,9 +19,9 @@ export interface Exchange {
   readonly query: URLSearchParams;
   /** Header values by lower-case name, without pseudo-headers. See `parseRawHeaders`. */
   readonly headers: Readonly<Record<string, string>>;
-  /** Returns the value of each line of a header, which `headers` joins. `name` is in lower case. */
+  /** Returns the values of a header, one per header line; `headers` has them joined. `name` is in lower case. */
   headerValues(name: string): readonly string[];
-  /** The requested host, without port; empty for a request of HTTP/1.0 without one. */
+  /** The requested host, without port. Empty for an HTTP/1.0 request without a host. */
   readonly hostname: string;
   /** The client's address, from X-Forwarded-For as far as `trustProxyHops` allows. See `findClientAddress`. */
   readonly ip: string;
@@ -52,7 +52,7 @@ export interface Exchange {
 export interface BodyOptions {
   /** Limit of the declared and of the received length. Default: `bodyBytesMax` of the server. */
   readonly bytesMax?: number;
-  /** The budget that the body counts towards. Default: the one that all routes share. */
+  /** The budget that the body counts towards. Default: the shared budget of the server. */
   readonly budget?: BodyBudget;
   /** Whether form fields are accepted, too. Default: false. */
   readonly form?: boolean;

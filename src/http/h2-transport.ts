@@ -115,10 +115,9 @@ export class H2Transport implements Transport {
 let cachedNames: readonly string[] = [];
 
 /**
- * Returns the header names of a streamed response, which marks all of them as never-indexed: indexing
- * would cost an HPACK table of 2 KiB per connection, and save only a few bytes per stream, because a
- * stream sends one head. Streams share one array, because Node retains it with each stream and the names
- * rarely differ.
+ * Returns the header names of a streamed response, all of which are sent as never-indexed: indexing would
+ * cost an HPACK table of 2 KiB per connection, and save only a few bytes per stream, because a stream sends
+ * one head. Node retains the array with each stream, so streams share one array while the names are equal.
  */
 function getHeaderNames(headers: Headers): string[] {
   const areNamesCached =

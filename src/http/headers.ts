@@ -15,7 +15,7 @@ const securityHeaders: Headers = {
 /** Restricts browsers to HTTPS on this host for a year, without `includeSubDomains`. Spec: RFC 6797. */
 const hstsHeaders: Headers = { 'strict-transport-security': 'max-age=31536000' };
 
-/** Allowed in requests of pages, in addition to those that a preflight asks for. */
+/** Request headers that every preflight response allows, in addition to those that the preflight asks for. */
 const allowedHeaders = [
   ...['authorization', 'content-type', 'last-event-id', 'cache-control', 'idempotency-key'],
   'x-request-id',
@@ -60,7 +60,7 @@ export class StandardHeaders {
     return this.#byOrigin.has(origin);
   }
 
-  /** Returns the headers of a response that pages of this origin may read, or no page if it is not listed. */
+  /** Returns headers that let pages of this origin read the response, but only if the origin is listed. */
   forOrigin(origin: string | undefined): Headers {
     return (origin === undefined ? undefined : this.#byOrigin.get(origin)) ?? this.#base;
   }
@@ -84,8 +84,8 @@ export function preflightHeaders(
 }
 
 /**
- * Parses names of headers in lower case. Leaves out what is not a name, and `*`, which without credentials
- * would allow every header. Returns none of a list that is longer than `requestedHeadersMax`.
+ * Parses a list of header names; the result is in lower case. Omits entries that are not names, and `*`, which
+ * would allow every header in requests without credentials. A list longer than `requestedHeadersMax` gives none.
  */
 function parseHeaderNames(list = ''): readonly string[] {
   if (list.length > requestedHeadersMax) return [];

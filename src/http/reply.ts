@@ -20,7 +20,7 @@ export interface StreamedReply {
 
 /** Writes the body of a streamed reply, over either protocol. */
 export interface Sink {
-  /** Number of bytes that were written but that the transport has not accepted yet. */
+  /** Number of bytes that were passed to `write` and that the transport has not accepted yet. */
   readonly queuedBytes: number;
   readonly closed: boolean;
   /** Queues bytes. Never throws, never waits. Ignored after the end or close. */
@@ -28,9 +28,9 @@ export interface Sink {
   /** Settles when nothing is queued, or the sink has closed. Never rejects. */
   drained(): Promise<void>;
   /**
-   * Settles after everything that the client sent before the call has been processed; `closed` is then
-   * true if the client had left. Over HTTP/2 it waits for the answer to a PING, over HTTP/1.1, which has
-   * none, for half a second. Also settles when the sink closes. Never rejects.
+   * Settles after everything that the client sent before the call has been processed. If the client had
+   * disconnected by then, `closed` is true. Over HTTP/2 it waits for the answer to a PING; HTTP/1.1 has no
+   * PING, so it waits for half a second. Also settles when the sink closes. Never rejects.
    */
   roundTrip(): Promise<void>;
   /**

@@ -15,8 +15,8 @@ export function refuseUnknownMethod({ method }: Transport): void {
 }
 
 /**
- * Throws `invalid_request` for a malformed host, or a path that is not ASCII without spaces and
- * controls. `*` is a path of OPTIONS only.
+ * Throws `invalid_request` for a malformed host, and for a path with characters other than printable ASCII
+ * without space. The path `*` is valid only for OPTIONS.
  */
 export function refuseMalformed({ method, url, authority }: Transport): void {
   const isHostValid = authority === undefined || authorityPattern.test(authority);

@@ -83,7 +83,7 @@ export class RequestDispatcher {
       const ms = Math.round(this.#monotonicClock() - startedAt);
       const fields = {
         requestId,
-        method: printableMethod(method),
+        method: toPrintableMethod(method),
         route,
         status,
         ms,
@@ -100,8 +100,8 @@ export class RequestDispatcher {
   }
 
   /**
-   * Warns when a handler has used the address of a proxy as that of a client. Requests whose address does not
-   * matter are ignored, because monitoring and backends may connect directly.
+   * Warns when a handler has used the address of a proxy as the address of a client. Does not warn when no
+   * handler has used the address, because monitoring and backends may connect without the proxy.
    */
   #warnAboutForwardedFor({ isIpUsed, clientAddress }: TransportExchange): void {
     const { ip, problem: reason } = clientAddress;
@@ -130,7 +130,7 @@ export class RequestDispatcher {
       }
       const { route, params } = this.#router.find(method, path);
       const handle = () => {
-        // The opening of streams has a rate of its own, and is refused in the stream.
+        // Requests for streams have another rate limit, and are refused in the stream.
         if (!route.isStream) this.#abortLimiter?.check(exchange.clientAddress);
         return route.handle(exchange, params);
       };
@@ -183,7 +183,7 @@ export class RequestDispatcher {
     const { challenge, log, warnings } = this.#options;
     const failure = cause instanceof Failure ? cause : internalFailure();
     const { headers, id: requestId } = exchange;
-    // An error in work that was aborted because its client disconnected is not a defect.
+    // Work fails when it is aborted because its client disconnected. That is not a defect.
     if (!transport.isClientGone) {
       const fields = { requestId, route, cause };
       if (failure !== cause) log.error(fields, 'request failed');
@@ -222,10 +222,10 @@ export class RequestDispatcher {
 
   #write({ transport, exchange, readerOrigin }: PendingRequest, reply: Reply): void {
     const { status } = reply;
-    const isForAll = 'access-control-allow-origin' in reply.headers;
+    const isReadableByAll = 'access-control-allow-origin' in reply.headers;
     const headers: Headers = {
       // A response that every origin may read must not allow credentials.
-      ...this.#standardHeaders.forOrigin(isForAll ? undefined : readerOrigin),
+      ...this.#standardHeaders.forOrigin(isReadableByAll ? undefined : readerOrigin),
       'x-request-id': exchange.id,
       ...reply.headers,
     };
@@ -246,6 +246,6 @@ function cancel(reply: Reply): void {
 }
 
 /** Returns a method for the log: `(invalid)` unless it is 1 to 10 capital letters. */
-function printableMethod(method: string): string {
+function toPrintableMethod(method: string): string {
   return /^[A-Z]{1,10}$/.test(method) ? method : '(invalid)';
 }

@@ -8,7 +8,7 @@ const waitWithoutPingMs = 500;
 /**
  * Settles after everything that the peer sent before the call has been processed: waits for the answer
  * to a PING sent after the call, and for one event-loop turn. Concurrent calls for a connection share
- * PINGs. When the PING fails, waits as `waitForPeer` does. Never rejects.
+ * PINGs. When the PING fails, waits half a second instead. Never rejects.
  */
 export function pingPeer(h2Session: Http2Session): Promise<void> {
   const ping = pings.get(h2Session) ?? new SharedCall(() => sendPing(h2Session));

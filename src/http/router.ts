@@ -9,7 +9,7 @@ export const methods: readonly string[] = [
   ...['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'],
 ];
 
-/** The params of a path, by the names after a colon, such as `token` in `/stream/live/:token`. */
+/** The values of the params of a path. A param is named by a colon, such as `token` in `/stream/live/:token`. */
 export type Params<Path extends string> = {
   readonly [Name in ParamNames<Path>]: string;
 };
@@ -85,7 +85,7 @@ export class Router {
   constructor(routes: readonly Route[]) {
     for (const newRoute of routes) {
       const { method, path } = newRoute;
-      const { byMethod } = this.#pathRoutesFor(path);
+      const { byMethod } = this.#getOrCreateRoutes(path);
       if (byMethod.has(method)) {
         throw new Error(`Cannot build router: ${method} ${path} is defined twice`);
       }
@@ -122,7 +122,7 @@ export class Router {
     return routes.length > 0 && routes.every(({ isForServers }) => isForServers);
   }
 
-  #pathRoutesFor(path: string): PathRoutes {
+  #getOrCreateRoutes(path: string): PathRoutes {
     const isStatic = !path.includes(':');
     const existing = isStatic
       ? this.#staticPaths.get(path)

@@ -105,7 +105,7 @@ export class HttpServer {
     return this.#connections.size;
   }
 
-  /** Number of connections refused since the start, by the maxima and the rates. */
+  /** Number of connections refused since the start because of a maximum or a rate. */
   get connectionsRefused(): number {
     return this.#connections.refused;
   }
@@ -119,14 +119,14 @@ export class HttpServer {
   }
 
   /**
-   * Accepts no new connections, closes the open ones as soon as their exchanges are over, and still answers
-   * requests that arrive on them (over HTTP/1.1 with `connection: close`). Idempotent.
+   * Accepts no new connections, and closes each open connection as soon as its exchanges are over. Requests that
+   * arrive on open connections are still answered (over HTTP/1.1 with `connection: close`). Idempotent.
    */
   stopAccepting(): void {
     if (this.#isStopping) return;
     this.#isStopping = true;
-    // Stops listening only. `close()` of an HTTP/2 server also sends GOAWAY to every session (since Node 24),
-    // and destroys HTTP/1.1 connections whose last response is not sent yet, as that of an HTTP/1.1 server does.
+    // Only stops listening. `close()` of Node's HTTP servers also destroys HTTP/1.1 connections whose last
+    // response is not sent yet, and that of an HTTP/2 server sends GOAWAY to every session (since Node 24).
     TcpServer.prototype.close.call(this.#server.tcp);
     this.#connections.closeGracefully();
   }
@@ -181,7 +181,7 @@ export class HttpServer {
   }
 
   #handleHttp2(...[stream, headers, , rawHeaders]: StreamEvent): void {
-    // Before anything else: a stream that the client resets with an error would end the process.
+    // Added first: without a listener, a stream that its client resets with an error would end the process.
     stream.on('error', this.#logError);
     const remoteAddress = this.#connections.trackExchange(stream.session, stream);
     if (remoteAddress === undefined) return;

@@ -12,9 +12,8 @@ export interface StreamSinkOptions<Output extends Writable> {
 }
 
 /**
- * Maximum number of bytes queued in the output. The output encrypts all bytes of a write at once, into
- * buffers that the connection retains at that size, and it calls back only when all of them have been
- * written.
+ * Maximum number of bytes queued in the output. The output encrypts all bytes of a write at once and calls
+ * back only when all of them have been written. The connection retains the buffers of the largest write.
  */
 export const sliceBytes = 32 * 1024;
 

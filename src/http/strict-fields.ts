@@ -1,6 +1,6 @@
 import { Failure } from '../errors.js';
 
-/** The members of a JSON object, of which only known fields are set. */
+/** The members of a JSON object. It has no members other than the known fields. */
 export type Fields<Name extends string> = Readonly<Partial<Record<Name, unknown>>>;
 
 /**

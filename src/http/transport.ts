@@ -6,7 +6,7 @@ export interface Transport {
   readonly protocol: 'h2' | 'http/1.1';
   readonly method: string;
   readonly url: string;
-  /** The host, possibly with a port. Empty if it is missing; undefined if it may be missing: in HTTP/1.0. */
+  /** The host, possibly with a port. If the request has none: undefined in HTTP/1.0, otherwise empty. */
   readonly authority: string | undefined;
   readonly headers: Readonly<Record<string, string>>;
   /** Name, value, name, value, …, as received. */
@@ -25,8 +25,8 @@ export interface Transport {
    */
   sendContinue(): void;
   /**
-   * Exempts the connection from the idle timeout until the exchange ends. For a body whose pauses have a
-   * limit of their own.
+   * Exempts the connection from the idle timeout until the exchange ends. Used for a body with its own limit
+   * on pauses.
    */
   tolerateIdle(): void;
   /** Calls the listener once `isClientGone` is true; asynchronously if `isClientGone` is already true. */
@@ -43,8 +43,8 @@ export interface Transport {
 }
 
 /**
- * Returns header values by lower-case name; repeated ones are joined with a comma, cookies with a
- * semicolon.
+ * Returns header values by lower-case name. Joins the values of a repeated header with a comma, and those of
+ * `cookie` with a semicolon.
  */
 export function parseRawHeaders(rawHeaders: readonly string[]): Readonly<Record<string, string>> {
   const headers: Record<string, string> = Object.create(null);

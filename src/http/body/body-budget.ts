@@ -9,8 +9,8 @@ interface BudgetOptions {
 /**
  * Bounds the memory held by request bodies. Callers release what they acquire.
  *
- * A budget with a limit per IP key is for unauthenticated clients. A declared length reserves nothing of
- * it, because otherwise a few clients could declare large bodies, send nothing, and block all others.
+ * A budget with a limit per IP key is for unauthenticated clients. It does not reserve the declared length of
+ * a body: otherwise a few clients could declare large bodies, send nothing, and block all others.
  */
 export class BodyBudget {
   readonly #bytesMax: number;
@@ -24,8 +24,8 @@ export class BodyBudget {
   }
 
   /**
-   * Whether a declared length is acquired before it is received, so that an accepted body can be
-   * completed.
+   * Whether the declared length of a body is acquired before the body is received. An accepted body can then
+   * always be completed.
    */
   get reservesDeclaredLength(): boolean {
     return this.#bytesPerIpMax === undefined;

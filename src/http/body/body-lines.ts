@@ -11,7 +11,7 @@ export interface LineLimits {
   readonly depthMax: number;
   /** How long a read waits for the next byte. */
   readonly deadlineMs: number;
-  /** When it aborts, reading throws its reason instead of waiting for more. */
+  /** When it aborts, a read throws the reason of the signal instead of waiting. */
   readonly signal?: AbortSignal;
 }
 
@@ -25,8 +25,8 @@ const newline = 10;
  *
  * Throws `unsupported_media_type`, `payload_too_large`, `request_timeout`, the reason of an aborted
  * `signal`, and `invalid_request` for a line that is not UTF-8, not JSON or nested too deeply, and for a
- * truncated body, whose last line is not yielded. The message of an error in a line has the number of the
- * line, from 1 and including empty lines; `info.index` is the index of its value, from 0.
+ * truncated body, whose last line is not yielded. For an error in a line, the message has the line number,
+ * which counts from 1 and includes empty lines, and `info.index` is the index of the value, from 0.
  *
  * Spec: NDJSON 1.0.
  */
@@ -41,7 +41,7 @@ export async function* readLines(
   }
   let index = 0;
   let lineNumber = 1;
-  /** The start of a line whose end has not arrived. */
+  /** The received part of an incomplete line. */
   const partialLine = new ByteAccumulator();
   const checkLineLength = (part: Buffer) => {
     const isTooLong = partialLine.length + part.length > limits.lineBytesMax;

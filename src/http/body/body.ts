@@ -17,8 +17,8 @@ export interface BodyLimits {
 /**
  * Reads the whole body. Rejects with a Failure: `payload_too_large` as soon as the limit is exceeded,
  * `request_timeout`, `service_unavailable` when the budget is exhausted, `invalid_request` for a
- * truncated body. Node ends an aborted HTTP/2 stream as if it were complete, so without a check for
- * truncation half a document would be accepted.
+ * truncated body. Node ends an aborted HTTP/2 stream as if it were complete, so a body is also checked for
+ * truncation.
  */
 export function readBody(
   transport: Pick<Transport, 'input' | 'isBodyTruncated' | 'headers' | 'sendContinue'>,

@@ -11,9 +11,11 @@ const keysMax = 10_000;
 const networkFactor = 10;
 
 /**
- * Limits how many requests a client behind a proxy may abort before the response, per IP key and per IPv6 /48. For direct
- * connections Node limits stream resets per connection. A proxy sends the requests of many clients on each
- * connection, so that one client over this limit would end the streams of all; it is lifted there.
+ * Limits how many requests a client behind a proxy may abort before the response, per IP key and per IPv6 /48.
+ *
+ * Without a proxy, Node limits the stream resets of each connection. Behind a proxy, Node's limit is disabled:
+ * one connection of the proxy has the requests of many clients, so one client over the limit would end the
+ * streams of all.
  */
 export class AbortLimiter {
   readonly #byIpKey: TokenBucket;

@@ -13,7 +13,7 @@ export interface ConnectionLimiterOptions {
    */
   readonly perIp: { readonly rate: Rate; readonly openMax: number } | undefined;
   readonly log: Logger;
-  /** Milliseconds; only differences count. Default: `performance.now`. */
+  /** Returns milliseconds, of which only differences matter. Default: `performance.now`. */
   readonly monotonicClock?: Clock;
 }
 
@@ -96,7 +96,7 @@ export class ConnectionLimiter {
     return this.#refusedTotal;
   }
 
-  /** Number of IP keys with an open connection, which use memory. */
+  /** Number of IP keys with an open connection. Each of them uses memory. */
   get openIpKeys(): number {
     return this.#openByIp.size;
   }

@@ -36,8 +36,8 @@ interface Peer extends MonitoredPeer, IdleTrackedPeer {
   /** Open exchanges, including pipelined requests that wait. */
   readonly openExchanges: Set<ExchangeEmitter>;
   /**
-   * Set when something that follows the open exchanges cannot be read: answers it and ends the connection. No
-   * further exchange begins.
+   * Sends the error response for unreadable data after the open exchanges, and ends the connection. Undefined
+   * until such data arrives; afterwards no exchange begins.
    */
   refuseRest: (() => void) | undefined;
   /** Set once the client has been asked to close the connection. */
@@ -47,7 +47,7 @@ interface Peer extends MonitoredPeer, IdleTrackedPeer {
 /** An HTTP/2 stream or an HTTP/1.1 response, which emits `close` when its exchange is over. */
 interface ExchangeEmitter {
   readonly headersSent: boolean;
-  /** Whether the response was ended. It is sent completely when `close` is emitted. */
+  /** Whether the handler has ended the response. Node emits `close` when the response is sent completely. */
   readonly writableEnded: boolean;
   /** The request of an HTTP/1.1 response. */
   readonly req?: { readonly complete: boolean };
@@ -58,7 +58,7 @@ interface ExchangeEmitter {
 export class Connections {
   readonly #options: ConnectionsOptions;
   readonly #peers = new Map<string, Peer>();
-  /** The peers by the object that requests arrive on: an HTTP/2 session, or a socket (with TLS, its TLS socket). */
+  /** Peers by the object on which requests arrive: an HTTP/2 session, or a socket (with TLS, the TLS socket). */
   readonly #peersByOwner = new WeakMap<object, Peer>();
   readonly #deadPeerDetector: DeadPeerDetector;
   readonly #checkTimer: NodeJS.Timeout;
@@ -204,7 +204,7 @@ export class Connections {
     socket.on('error', ignore);
     socket.on('close', () => {
       clearTimeout(peer.destroyTimer);
-      if (this.#peers.get(key) === peer) this.#peers.delete(key); // It may be a newer one.
+      if (this.#peers.get(key) === peer) this.#peers.delete(key); // The key may belong to a newer connection.
       if (this.#peers.size > 0) return;
       for (const resolve of this.#emptyWaiters.splice(0)) resolve();
     });
@@ -215,7 +215,7 @@ export class Connections {
     socket.on('error', ignore);
     const peer = this.#peers.get(toConnectionKey(socket));
     if (peer === undefined) {
-      socket.destroy(); // The TCP connection has closed in the meantime.
+      socket.destroy(); // The TCP connection is already closed.
       return;
     }
     peer.idleChecks = 0;
@@ -257,17 +257,17 @@ export class Connections {
   }
 
   /**
-   * Handles `clientError`: a parse error, a header timeout, oversized headers, or a TLS error. Answers the
-   * complete requests before it, then sends the error response and ends the connection, because Node does not,
-   * and a client that keeps sending would stay forever.
+   * Handles `clientError`: a parse error, a header timeout, oversized headers, or a TLS error. The complete
+   * requests before the error are answered first. Then this sends the error response and ends the connection:
+   * Node does neither, and a client that keeps sending would stay connected forever.
    */
   #handleClientError(error: UnreadableError, socket: Socket): void {
     const peer = this.#peersByOwner.get(socket);
-    if (peer?.refuseRest && peer.exchangeCount > 0) return; // The client is still sending.
-    // Reported once, because a client that was answered already may still be sending.
+    if (peer?.refuseRest && peer.exchangeCount > 0) return; // A later error of a client that keeps sending.
+    // Reported once, although a client that has its error response may still be sending.
     if (peer?.destroyTimer === undefined) this.#options.onUnreadable(peer ? 'http1' : 'tls', error);
     const exchanges = [...(peer?.openExchanges ?? [])];
-    if (peer === undefined || !socket.writable || !exchanges.every(isEndInSight)) {
+    if (peer === undefined || !socket.writable || !exchanges.every(canEndWithoutInput)) {
       socket.destroy();
       return;
     }
@@ -290,9 +290,9 @@ export class Connections {
 function ignore(): void {}
 
 /**
- * Whether an exchange over HTTP/1.1 ends without further bytes of the request. A response that is being
- * streamed has no foreseeable end, and nothing may be written into it.
+ * Whether an exchange over HTTP/1.1 ends without more bytes of its request. False for a response that is being
+ * streamed: it has no foreseeable end, and an error response must not be written into it.
  */
-function isEndInSight({ req, headersSent, writableEnded }: ExchangeEmitter): boolean {
+function canEndWithoutInput({ req, headersSent, writableEnded }: ExchangeEmitter): boolean {
   return req?.complete === true && (!headersSent || writableEnded);
 }

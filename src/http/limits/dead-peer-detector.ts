@@ -22,15 +22,15 @@ export interface MonitoredPeer {
 }
 
 /**
- * Destroys connections with open exchanges whose peer stopped responding. Over HTTP/2 this takes at most
- * two check intervals. Over HTTP/1.1 it works only on Linux, and only after Herald has sent the peer data:
- * on an event stream, at the latest the next heartbeat.
+ * Destroys connections with open exchanges whose peer stopped responding. Over HTTP/2, detection takes at most
+ * two check intervals. Over HTTP/1.1, it works only on Linux, and only after Herald has sent data to the peer;
+ * on an event stream, the next heartbeat is such data.
  */
 export class DeadPeerDetector {
   readonly #intervalMs: number;
   readonly #monotonicClock: Clock;
   #checkedAt: number;
-  #isReadingKernel = false;
+  #isReadingTcpTable = false;
 
   constructor(intervalMs: number, monotonicClock: Clock = () => performance.now()) {
     this.#intervalMs = intervalMs;
@@ -43,7 +43,7 @@ export class DeadPeerDetector {
     const now = this.#monotonicClock();
     const isLate = now - this.#checkedAt > 1.25 * this.#intervalMs;
     this.#checkedAt = now;
-    if (isLate) return; // This process was paused: data received meanwhile has not been read yet.
+    if (isLate) return; // This process was paused and has not read the data that arrived during the pause.
     const http1Peers: MonitoredPeer[] = [];
     for (const peer of peers) {
       if (peer.exchangeCount === 0) {
@@ -56,17 +56,16 @@ export class DeadPeerDetector {
   }
 
   /**
-   * Checks HTTP/1.1 peers, which cannot be pinged. A live peer acknowledges the data that it receives. A
-   * peer is dead when it has acknowledged nothing since the last check although the
-   * kernel was retransmitting to it at both checks.
+   * Checks HTTP/1.1 peers, which cannot be pinged. A live peer acknowledges the data that it receives. A peer
+   * is dead when the kernel was retransmitting to it at two checks and it acknowledged nothing in between.
    */
   async #checkUnacked(peers: readonly MonitoredPeer[]): Promise<void> {
     const port = peers[0]?.socket.localPort;
-    if (this.#isReadingKernel || port === undefined) return;
-    this.#isReadingKernel = true;
+    if (this.#isReadingTcpTable || port === undefined) return;
+    this.#isReadingTcpTable = true;
     const bytesWrittenBefore = peers.map(({ socket }) => socket.bytesWritten);
     const unackedByConnection = await readUnackedBytes(port);
-    this.#isReadingKernel = false;
+    this.#isReadingTcpTable = false;
     for (const [index, peer] of peers.entries()) {
       const { socket, ackedBytesMax: previousAckedBytesMax } = peer;
       const unackedBytes = unackedByConnection.get(toConnectionKey(socket));

@@ -18,11 +18,12 @@ export interface IdleTrackedPeer {
 export const checksPerTimeout = 8;
 
 /**
- * Yields the connections that had no activity for `checksPerTimeout` complete intervals between calls, again
- * at each call until there is activity. That takes one call more than there are intervals, because the
- * activity before the first call was at any time within an interval. Called from a timer. Counts calls
- * instead of time, because after a pause of this process data received meanwhile has not been read yet; such
- * a pause is only one late call.
+ * Yields the connections without activity for `checksPerTimeout` complete intervals between calls. A connection
+ * is yielded again at each call until it has activity. Called from a timer.
+ *
+ * This takes `checksPerTimeout` + 1 calls after the last activity, because the first call ends an incomplete
+ * interval. The function counts calls instead of time, so that a pause of this process counts as one call: after
+ * a pause, this process has not yet read the data that arrived meanwhile.
  *
  * While an exchange is open, any byte is activity, and an exchange that tolerates idle time is activity by
  * itself. Otherwise only the end of the last exchange, or of the handshake, is activity. If other bytes

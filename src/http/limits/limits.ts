@@ -4,8 +4,8 @@ import type { Rate } from '../../util/token-bucket.js';
 export const headerLinesMax = 128;
 
 /**
- * Maximum total size of the bodies being read, except on routes with their own budget. Over the limit:
- * 503. With the default body limit that is 8192 bodies of maximum size. An IP key may use an eighth.
+ * Maximum total size of the bodies being read, except on routes with their own budget: 8192 bodies of
+ * maximum size by default. One IP key may use an eighth of it. Over the limit: 503.
  */
 export const bodiesBytesMax = 64 * 1024 * 1024;
 
@@ -21,8 +21,9 @@ export interface HttpLimits {
   readonly connectionsMax: number;
   /** Open TCP connections per IP key. Over the limit: reset. */
   readonly connectionsPerIpMax: number;
-  /** New TCP connections, in total and, for `acceptIpRate`, per IP key. Over the limit: reset. */
+  /** New TCP connections in total. Over the limit: reset. */
   readonly acceptRate: Rate;
+  /** New TCP connections per IP key. Over the limit: reset. */
   readonly acceptIpRate: Rate;
   /**
    * Concurrent requests and streams per connection. Over the limit: HTTP/2 clients wait or get the

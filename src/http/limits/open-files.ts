@@ -8,9 +8,9 @@ export interface OpenFiles {
   readonly max: number;
 }
 
-/** Descriptors for what opens after the start: DNS, certificates, log files, further connections of a database. */
+/** Descriptors kept free for files that open later: DNS, certificates, log files, more database connections. */
 const spareFiles = 64;
-/** Below this number of free descriptors, other files than connections use up what `fitConnections` leaves free. */
+/** Below this number of free descriptors, files other than connections have used half of the spare ones. */
 const freeMin = spareFiles / 2;
 const checkMs = 10_000;
 let maxAtStart: number | undefined;
@@ -32,7 +32,7 @@ function readMax(): number | undefined {
 
 function countOpen(max: number): number {
   try {
-    return readdirSync('/proc/self/fd').length - 1; // Not the one that reads the folder.
+    return readdirSync('/proc/self/fd').length - 1; // Without the descriptor that reads the folder.
   } catch (cause) {
     if ((cause as NodeJS.ErrnoException).code !== 'EMFILE') throw cause;
     return max;
@@ -40,12 +40,12 @@ function countOpen(max: number): number {
 }
 
 /**
- * Returns how many TCP connections to accept: `connectionsMax`, or fewer if the limit of open files has no room for them
- * beside the files that are open now and `reserved` more. Logs a warning if it returns fewer. Throws if there is
- * room for none.
+ * Returns the number of TCP connections to accept: `connectionsMax`, or fewer if the limit of open files is too
+ * low for the files that are open now, `reserved` more files and all connections. Logs a warning if it returns
+ * fewer. Throws if there is no room for a single connection.
  *
- * At the limit of open files, the kernel would accept further connections and libuv would close them, without any
- * event; and the database could not open its files.
+ * Without this check, at the limit of open files the kernel would accept more connections and libuv would close
+ * them without any event, and the database could not open its files.
  */
 export function fitConnections(
   connectionsMax: number,
@@ -64,7 +64,7 @@ export function fitConnections(
   return room;
 }
 
-/** Logs when fewer than 32 descriptors are free, and when that ends. Checks every 10 seconds. */
+/** Logs when fewer than 32 descriptors are free, and when 64 are free again. Checks every 10 seconds. */
 export class OpenFilesMonitor {
   readonly #log: Logger;
   readonly #read: () => OpenFiles | undefined;

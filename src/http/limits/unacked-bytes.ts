@@ -26,8 +26,8 @@ export function toConnectionKey({
  * on which the kernel is retransmitting. Never rejects.
  *
  * Reads the TCP tables of Linux, because Node exposes neither TCP_USER_TIMEOUT nor TCP_INFO. On other
- * systems the result is empty. A line has 150 bytes and costs about 4 us, most of it outside of the main
- * thread.
+ * systems the result is empty. A line of a table has 150 bytes and takes about 4 us, mostly outside of the
+ * main thread.
  *
  * Spec: proc_net_tcp.rst of the Linux kernel: state established (01), retransmit timer active (01), and
  * at least one retransmission.

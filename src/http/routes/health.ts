@@ -5,15 +5,15 @@ import { RecentCall } from '../../util/recent-call.js';
 import { json } from '../reply.js';
 import { type Route, route } from '../router.js';
 
-/** Whether a component is healthy, or why it is degraded, which does not make the process unready. */
+/** Whether a component is healthy, or the reason why it is degraded. A degraded component does not affect readiness. */
 export type CheckResult = boolean | { readonly degraded: string };
 
 export interface HealthOptions {
-  /** Checks by name, each of which returns whether a component is healthy. They run for each request. */
+  /** Checks by name. Each returns whether a component is healthy, and runs for each request. */
   readonly checks: Readonly<Record<string, () => boolean>>;
   /**
-   * Checks that have to wait for something. Requests of one second share their outcome. A check that rejects
-   * or takes over a second has failed; the reason is that of the `Failure` it rejects with, or `timeout`.
+   * Asynchronous checks by name. Requests within one second share the outcome of a check. A check fails if it
+   * rejects, with the reason of its `Failure`, or if it takes over a second, with the reason `timeout`.
    */
   readonly sharedChecks?: Readonly<Record<string, () => Promise<CheckResult>>>;
   /** Returns milliseconds, of which only differences matter. Default: `performance.now`. */
@@ -31,8 +31,8 @@ const deadlineSteps = 10;
 
 /**
  * Returns the health routes. `GET /health/live`: 200 while the process runs. `GET /health/ready`: 200
- * when no check fails, otherwise 503; the body has the state of each check by name, and the reasons of
- * those that are not ok.
+ * when no check fails, otherwise 503; the body has the state of each check by name, and the reasons of the
+ * states that are not `ok`.
  */
 export function healthRoutes(options: HealthOptions): Route[] {
   const { checks, sharedChecks = {}, monotonicClock = () => performance.now() } = options;
@@ -61,7 +61,7 @@ export function healthRoutes(options: HealthOptions): Route[] {
 
 const noStore = { 'cache-control': 'no-store' };
 
-/** Returns the state that a check reports, or that it has failed or exceeded its deadline. Never rejects. */
+/** Runs a check and returns its state: `failing` if the check rejects or exceeds its deadline. Never rejects. */
 async function runCheck(check: () => Promise<CheckResult>): Promise<CheckState> {
   const settled = new AbortController();
   try {
@@ -75,13 +75,13 @@ async function runCheck(check: () => Promise<CheckResult>): Promise<CheckState> 
 }
 
 /**
- * Returns a failure after a second, or later while requests keep the event loop busy: each of ten steps takes
- * a turn at least, because a result arrives in a few turns, however long they take.
+ * Resolves with the failed state after a second, or later while requests keep the event loop busy. It waits in
+ * ten steps of at least one event-loop turn each, so that a result that arrives within a few slow turns counts.
  */
 async function waitForDeadline(signal: AbortSignal): Promise<CheckState> {
   for (let step = 0; step < deadlineSteps; step += 1) {
     await wait(deadlineMs / deadlineSteps, undefined, { signal });
-    await nextTurn(undefined, { signal }); // After a pause of the process, reads what has arrived.
+    await nextTurn(undefined, { signal }); // Lets Node read the data that arrived during a pause of the process.
   }
   return { state: 'failing', reason: 'timeout' };
 }

@@ -18,9 +18,9 @@ export interface NodeServerOptions {
 const unlimited = 1_000_000_000;
 
 /**
- * Limits of what a client does wrong on a connection. The numbers of invalid frames and of rejected streams
- * are counted over the whole life of a connection, or until a stream is accepted. On the connection of a
- * proxy they would end the streams of all clients because of one; `AbortLimiter` limits its clients instead.
+ * Limits of protocol violations and stream resets on the connection of a client. Node counts invalid frames and
+ * rejected streams over the whole life of a connection, or until a stream is accepted. On the connection of a
+ * proxy, one client over these limits would end the streams of all clients, so `AbortLimiter` replaces them there.
  */
 const clientLimits = {
   maxSessionInvalidFrames: 100,
@@ -62,15 +62,15 @@ export function toH2Options({ limits, trustProxyHops }: NodeServerOptions) {
 export function toHttp1Timeouts(limits: HttpLimits) {
   return {
     headersTimeout: limits.headersMs,
-    requestTimeout: 0, // Bodies have limits of their own.
+    requestTimeout: 0, // Herald itself limits the time for a body.
     keepAliveTimeout: limits.idleMs,
     connectionsCheckingInterval: Math.min(limits.headersMs, 5000),
   };
 }
 
 /**
- * Returns the memory that Node grants to an HTTP/2 session, in megabytes: enough for all its streams when
- * their clients read nothing. Above it Node refuses further streams.
+ * Returns the memory limit of an HTTP/2 session, in megabytes: enough for all streams of a client that reads
+ * nothing. Over the limit, Node refuses further streams.
  */
 function getSessionMegabytes({ streamsPerH2SessionMax, headerListBytesMax }: HttpLimits): number {
   const bytesPerStream = sliceBytes + headerListBytesMax;

@@ -16,7 +16,7 @@ const preface = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n', 'latin1');
  * Creates a server without TLS, for HTTP/1.1 and for HTTP/2 with prior knowledge (RFC 9113 §3.3), which the
  * client begins with the preface. A client that does not send its first bytes within `handshakeMs` gets 408.
  *
- * The HTTP/1.1 server listens, because Node checks `headersTimeout` only on a server that does.
+ * The HTTP/1.1 server is the one that listens, because Node checks `headersTimeout` only on a listening server.
  */
 export function createPlainServer(options: NodeServerOptions): NodeServer {
   const { limits } = options;
@@ -36,8 +36,8 @@ export function createPlainServer(options: NodeServerOptions): NodeServer {
       onProtocol(socket, protocol ?? 'http/1.1');
       if (socket.destroyed) return;
       if (protocol === 'h2') {
-        socket.allowHalfOpen = false; // As on a server for HTTP/2 that listens.
-        http2.emit('connection', socket); // Also reads what was put back.
+        socket.allowHalfOpen = false; // As on an HTTP/2 server that listens itself.
+        http2.emit('connection', socket); // Also reads the bytes that were put back.
         return;
       }
       if (protocol === undefined) http1.emit('clientError', createTimeoutError(), socket);
@@ -55,7 +55,7 @@ export function createPlainServer(options: NodeServerOptions): NodeServer {
 
 /**
  * Reads the first bytes of a connection, puts them back, and calls `onDetected` with the protocol, or with
- * undefined at the deadline. Destroys a connection that the client ends before.
+ * undefined at the deadline. Destroys a connection that the client ends earlier.
  */
 function detectProtocol(
   socket: Socket,

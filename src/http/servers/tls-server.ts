@@ -23,8 +23,8 @@ export interface TlsServer extends NodeServer {
 }
 
 /**
- * TLS 1.3, and of TLS 1.2 what RFC 9113 §9.2 permits for HTTP/2: suites with forward secrecy and
- * authenticated encryption, and no renegotiation.
+ * Options for TLS 1.3, and for TLS 1.2 as far as RFC 9113 §9.2 permits it for HTTP/2: only suites with forward
+ * secrecy and authenticated encryption, and no renegotiation.
  */
 const tlsOptions = {
   minVersion: 'TLSv1.2',
