@@ -131,7 +131,7 @@ if (isMainThread && process.argv.includes('hang')) {
     await withDeadline(once(thread, 'exit'), 'the exit of the thread');
 
     assert.deepEqual(messages, [
-      ['dying', undefined],
+      ['exiting', undefined],
       ['returned', 1],
     ]);
   });

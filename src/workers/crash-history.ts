@@ -15,7 +15,7 @@ export class CrashHistory {
     this.#backOffMs = backOffMs;
   }
 
-  /** Whether more than 5 threads crashed within the last minute. Restarts continue, but do not seem to help. */
+  /** Whether more than 5 threads crashed within the last minute. Restarts continue nevertheless. */
   get isCrashLooping(): boolean {
     return this.#recent().length > crashesPerMinuteMax;
   }

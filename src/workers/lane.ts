@@ -8,7 +8,7 @@ export interface Lane<Name> {
   readonly perThreadMax: number;
   /** Maximum number of queued jobs. */
   readonly queueMax: number;
-  /** A job whose estimated wait is longer than this is refused, and so is one that has waited this long. */
+  /** A job is refused when its estimated wait is longer than this, or when it has waited this long. */
   readonly waitMaxMs: number;
   /** Maximum number of queued jobs per owner. Default: `queueMax`. */
   readonly perOwnerMax?: number;
@@ -23,14 +23,14 @@ const newestWeight = 0.2;
 
 /**
  * The queue and counters of one lane: order, admission, running jobs per thread. Owners take turns, so an
- * owner with many jobs delays the others by one job per turn; the jobs of an owner are FIFO. Jobs without an
- * owner have one owner together. Threads are only used as keys.
+ * owner with many jobs delays the others by one job per turn; the jobs of an owner are FIFO. All jobs without
+ * an owner count as jobs of one owner. Threads are only used as keys.
  */
 export class LaneQueue<Job extends OwnedJob> {
   readonly #limits: Lane<unknown>;
-  /** In the order of turns. Sets, because any job can be removed in O(1). No set is empty. */
-  readonly #waitingByOwner = new Map<string | undefined, Set<Job>>();
-  #waiting = 0;
+  /** In the order of turns. Jobs are in sets, so that any job can be removed in O(1). No set is empty. */
+  readonly #queuedByOwner = new Map<string | undefined, Set<Job>>();
+  #queued = 0;
   readonly #runningByThread = new Map<object, number>();
   #running = 0;
   /** Moving average of the time from start to result; undefined until the first job has completed. */
@@ -41,7 +41,7 @@ export class LaneQueue<Job extends OwnedJob> {
   }
 
   get queued(): number {
-    return this.#waiting;
+    return this.#queued;
   }
 
   /** Number of running jobs on all threads. */
@@ -54,20 +54,20 @@ export class LaneQueue<Job extends OwnedJob> {
   }
 
   /**
-   * Estimated wait in ms until all queued jobs have started. 0 while the queue is empty, and until the first
+   * Estimates the time in ms until all queued jobs have started. 0 while the queue is empty, and until the first
    * job has completed.
    */
   estimatedWaitMs(threads: number): number {
-    return this.#estimateMs(this.#waiting, threads);
+    return this.#estimateMs(this.#queued, threads);
   }
 
   /**
-   * Returns why a job cannot be queued; undefined when it can. In a full queue it can if `makeRoom` removes a
-   * job of an owner that has more jobs than this one then has.
+   * Returns the reason why a job cannot be queued; undefined when it can. A full queue accepts the job if another
+   * owner has more jobs than the owner of this job would have: `makeRoom` then removes a job of that owner.
    */
   getRefusal({ owner }: OwnedJob, threads: number): string | undefined {
     const { queueMax, waitMaxMs, perOwnerMax = queueMax } = this.#limits;
-    if (this.#waiting >= queueMax && !this.#hasLargerOwner(owner)) return 'the queue is full';
+    if (this.#queued >= queueMax && !this.#hasOwnerWithMoreJobs(owner)) return 'the queue is full';
     if (this.#estimateMs(this.#countAhead(owner), threads) > waitMaxMs)
       return 'the wait would be too long';
     if (owner !== undefined && this.#countOf(owner) >= perOwnerMax)
@@ -77,31 +77,31 @@ export class LaneQueue<Job extends OwnedJob> {
 
   /** Removes and returns the newest job of the owner with the most jobs, if the queue is full. */
   makeRoom(): Job | undefined {
-    if (this.#waiting < this.#limits.queueMax) return undefined;
-    const newest = [...this.#getLargestQueue()].at(-1);
+    if (this.#queued < this.#limits.queueMax) return undefined;
+    const newest = [...this.#getLongestQueue()].at(-1);
     if (newest !== undefined) this.remove(newest);
     return newest;
   }
 
   enqueue(job: Job): void {
-    const jobs = this.#waitingByOwner.get(job.owner);
-    if (jobs === undefined) this.#waitingByOwner.set(job.owner, new Set([job]));
+    const jobs = this.#queuedByOwner.get(job.owner);
+    if (jobs === undefined) this.#queuedByOwner.set(job.owner, new Set([job]));
     else jobs.add(job);
-    this.#waiting += 1;
+    this.#queued += 1;
   }
 
   remove(job: Job): void {
-    const jobs = this.#waitingByOwner.get(job.owner);
+    const jobs = this.#queuedByOwner.get(job.owner);
     if (jobs?.delete(job) !== true) return;
-    this.#waiting -= 1;
-    if (jobs.size === 0) this.#waitingByOwner.delete(job.owner);
+    this.#queued -= 1;
+    if (jobs.size === 0) this.#queuedByOwner.delete(job.owner);
   }
 
   /** Removes and returns the oldest queued job of the owner whose turn it is. */
   dequeue(): Job | undefined {
-    for (const [owner, jobs] of this.#waitingByOwner) {
-      this.#waitingByOwner.delete(owner);
-      this.#waitingByOwner.set(owner, jobs); // The owner is now the last in turn.
+    for (const [owner, jobs] of this.#queuedByOwner) {
+      this.#queuedByOwner.delete(owner);
+      this.#queuedByOwner.set(owner, jobs); // The owner is now the last in turn.
       for (const job of jobs) {
         this.remove(job);
         return job;
@@ -132,24 +132,24 @@ export class LaneQueue<Job extends OwnedJob> {
   }
 
   #countOf(owner: string | undefined): number {
-    return this.#waitingByOwner.get(owner)?.size ?? 0;
+    return this.#queuedByOwner.get(owner)?.size ?? 0;
   }
 
-  #hasLargerOwner(owner: string | undefined): boolean {
-    return this.#getLargestQueue().size > this.#countOf(owner) + 1;
+  #hasOwnerWithMoreJobs(owner: string | undefined): boolean {
+    return this.#getLongestQueue().size > this.#countOf(owner) + 1;
   }
 
-  #getLargestQueue(): ReadonlySet<Job> {
+  #getLongestQueue(): ReadonlySet<Job> {
     let largest: ReadonlySet<Job> = new Set();
-    for (const jobs of this.#waitingByOwner.values()) if (jobs.size > largest.size) largest = jobs;
+    for (const jobs of this.#queuedByOwner.values()) if (jobs.size > largest.size) largest = jobs;
     return largest;
   }
 
-  /** Returns how many of the queued jobs start before one more job of an owner. */
+  /** Returns how many queued jobs would start before the next job of this owner. */
   #countAhead(owner: string | undefined): number {
     const own = this.#countOf(owner);
     let ahead = 0;
-    for (const jobs of this.#waitingByOwner.values()) ahead += Math.min(jobs.size, own + 1);
+    for (const jobs of this.#queuedByOwner.values()) ahead += Math.min(jobs.size, own + 1);
     return ahead;
   }
 

@@ -22,7 +22,7 @@ export interface PoolState extends LaneState {
   readonly lanes: Readonly<Record<string, LaneState>>;
 }
 
-const stuckMs = 30_000;
+const longRunningMs = 30_000;
 
 /** Returns the state of a pool. `supervisor` is undefined when the pool is closed. */
 export function getPoolState(
@@ -40,7 +40,7 @@ export function getPoolState(
     threads,
     crashes: supervisor?.crashes ?? 0,
     healthy:
-      supervisor !== undefined && threads > 0 && !supervisor.isFailing && !isStuck(supervisor, now),
+      supervisor !== undefined && threads > 0 && !supervisor.isFailing && !hasLongRunningJob(supervisor, now),
     queued: states.reduce((sum, { queued }) => sum + queued, 0),
     running: states.reduce((sum, { running }) => sum + running, 0),
     estimatedWaitMs: Math.max(0, ...states.map(({ estimatedWaitMs }) => estimatedWaitMs)),
@@ -48,7 +48,7 @@ export function getPoolState(
   };
 }
 
-function isStuck(supervisor: WorkerSupervisor<Job>, now: number): boolean {
+function hasLongRunningJob(supervisor: WorkerSupervisor<Job>, now: number): boolean {
   const jobs = [...supervisor.ready].flatMap(({ running }) => [...running.values()]);
-  return jobs.some(({ startedAt }) => now - startedAt > stuckMs);
+  return jobs.some(({ startedAt }) => now - startedAt > longRunningMs);
 }

@@ -22,14 +22,14 @@ export class PoolThread<Job> {
   readonly lost: Promise<unknown>;
   /** Settles when the thread has exited. A lost thread exits once its native work is done. */
   readonly exited: Promise<void>;
-  readonly #leftBehind: Promise<void>;
-  #leaveBehind: () => void = () => {};
-  #isLeftBehind = false;
+  readonly #leftRunning: Promise<void>;
+  #leaveRunning: () => void = () => {};
+  #isLeftRunning = false;
   readonly #nativeWork = new Int32Array(new SharedArrayBuffer(4));
   readonly #worker: Worker;
   #isStopping = false;
   #isLost = false;
-  #lose: (cause: unknown) => void = () => {};
+  #resolveLost: (cause: unknown) => void = () => {};
   /** Ids of the jobs that were running at the last call of `isHung`. */
   #runningAtLastCheck: ReadonlySet<number> = new Set();
 
@@ -38,28 +38,28 @@ export class PoolThread<Job> {
     const worker = startThread(entry, { workerData });
     this.#worker = worker;
     this.exited = new Promise((resolve) => worker.once('exit', () => resolve()));
-    this.#leftBehind = new Promise((resolve) => {
-      this.#leaveBehind = () => {
-        this.#isLeftBehind = true;
+    this.#leftRunning = new Promise((resolve) => {
+      this.#leaveRunning = () => {
+        this.#isLeftRunning = true;
         resolve();
       };
     });
     this.#send({ nativeWork: this.#nativeWork });
     this.lost = new Promise((resolve) => {
-      this.#lose = (cause) => {
-        this.#isLost = true; // At once, before any handler of the promise.
+      this.#resolveLost = (cause) => {
+        this.#isLost = true; // Set before the handlers of the promise run.
         resolve(cause);
       };
     });
-    watch(worker, this.#lose);
-    // Ends the thread: the caller of a job whose result cannot be deserialized would wait forever.
+    watch(worker, this.#resolveLost);
+    // Ends the thread: otherwise a job whose result cannot be deserialized would never settle.
     worker.on('messageerror', () => this.#send('end'));
     this.ready = new Promise((resolve, reject) => {
       const deadline = setTimeout(() => void worker.terminate(), loadMsMax);
       worker.on('message', (message: MessageFromThread) => {
-        // When the thread exits, Node emits its last messages without running promise handlers in between,
-        // so the jobs of a lost thread may not be abandoned yet.
-        if (message.kind === 'dying' || this.#isLost) return;
+        // When the thread exits, Node emits its last messages without running promise handlers in between.
+        // A result can therefore arrive after the loss and before `abandon`.
+        if (message.kind === 'exiting' || this.#isLost) return;
         if (message.kind !== 'ready') return onResult(message);
         clearTimeout(deadline);
         resolve();
@@ -103,8 +103,8 @@ export class PoolThread<Job> {
   }
 
   /**
-   * Whether a job has been running since the last call. Call it periodically. A job is compared with the
-   * calls and not with a clock, because after a pause of the whole process its result may be unread.
+   * Whether a job has been running since the last call. Called periodically. This does not compare times,
+   * because after a pause of the process the result of an old job may have arrived without being read.
    */
   isHung(): boolean {
     const before = this.#runningAtLastCheck;
@@ -113,26 +113,26 @@ export class PoolThread<Job> {
   }
 
   /** Declares the thread lost. */
-  giveUp(cause: Error): void {
-    this.#lose(cause);
+  declareLost(cause: Error): void {
+    this.#resolveLost(cause);
   }
 
-  /** Whether `terminateLost` has failed. */
-  get isLeftBehind(): boolean {
-    return this.#isLeftBehind;
+  /** Whether `terminateLost` has left the thread running. */
+  get isLeftRunning(): boolean {
+    return this.#isLeftRunning;
   }
 
   /**
-   * Terminates a thread that was given up some time ago, so that it has started all jobs that it was sent.
-   * Leaves it behind if it has native work (see `trackNativeWork`); a later call may succeed.
+   * Terminates a lost thread. Leaves it running if it has native work (see `trackNativeWork`); a later call may
+   * succeed. Call it some time after the loss, when the thread has started all jobs that it received.
    */
   terminateLost(): void {
-    if (Atomics.load(this.#nativeWork, 0) > 0) this.#leaveBehind();
+    if (Atomics.load(this.#nativeWork, 0) > 0) this.#leaveRunning();
     else void this.#worker.terminate();
   }
 
   /**
-   * Terminates the thread once no job runs on it. Settles when it has exited or was left behind. Idempotent.
+   * Terminates the thread once no job runs on it. Settles when it has exited or was left running. Idempotent.
    *
    * Waits for running jobs, because argon2 aborts the whole process when its thread ends during a
    * computation.
@@ -140,10 +140,10 @@ export class PoolThread<Job> {
   async stop(): Promise<void> {
     this.#isStopping = true;
     this.#terminateWhenIdle();
-    await Promise.race([this.exited, this.#leftBehind]);
+    await Promise.race([this.exited, this.#leftRunning]);
   }
 
-  /** Leaves a lost thread alone: it exits by itself, and its abandoned jobs may still be computing. */
+  /** Does not terminate a lost thread: it exits by itself, and its abandoned jobs may still be computing. */
   #terminateWhenIdle(): void {
     if (!this.#isStopping || this.#isLost || this.#running.size > 0) return;
     void this.#worker.terminate();
@@ -154,12 +154,12 @@ export class PoolThread<Job> {
   }
 }
 
-/** Calls `lose` with the cause when the thread will send no more results. */
-function watch(worker: Worker, lose: (cause: unknown) => void): void {
+/** Calls `onLost` with the cause when the thread will send no more results. */
+function watch(worker: Worker, onLost: (cause: unknown) => void): void {
   worker.on('message', (message: MessageFromThread) => {
-    if (message.kind === 'dying') lose(message.cause);
+    if (message.kind === 'exiting') onLost(message.cause);
   });
-  worker.once('error', lose);
-  worker.once('messageerror', lose);
-  worker.once('exit', (code) => lose(new Error(`Thread ended by itself, with exit code ${code}`)));
+  worker.once('error', onLost);
+  worker.once('messageerror', onLost);
+  worker.once('exit', (code) => onLost(new Error(`Thread ended by itself, with exit code ${code}`)));
 }

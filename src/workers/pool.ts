@@ -24,8 +24,8 @@ export interface PoolOptions<Jobs extends JobTable> {
    */
   readonly backOffMs?: number;
   /**
-   * A thread is given up and replaced when a job has run on it for this long, or up to twice as long. Must
-   * be longer than any job takes. Default: 30,000.
+   * A thread counts as lost and is replaced when a job has run on it for this long, or up to twice as long.
+   * Must be longer than any job takes. Default: 30,000.
    */
   readonly jobMsMax?: number;
 }
@@ -76,10 +76,10 @@ export class Pool<Jobs extends JobTable> {
     pool.#supervisor = await WorkerSupervisor.open<Job>({
       ...{ entry, threads, workerData, log, backOffMs, jobMsMax },
       monotonicClock: pool.#monotonicClock,
-      onReady: (thread) => pool.#startAllWaiting(thread),
+      onReady: (thread) => pool.#startAllQueued(thread),
       onResult: (thread, result) => pool.#handleResult(thread, result),
       onLost: (thread, cause) => pool.#handleLoss(thread, cause),
-      onExhausted: () => pool.#refuseWaiting('no thread is running'),
+      onExhausted: () => pool.#refuseQueued('no thread is running'),
     });
     return pool;
   }
@@ -124,7 +124,7 @@ export class Pool<Jobs extends JobTable> {
   async #close(): Promise<void> {
     const supervisor = this.#supervisor;
     this.#supervisor = undefined;
-    this.#refuseWaiting('the server is stopping');
+    this.#refuseQueued('the server is stopping');
     await supervisor?.close();
   }
 
@@ -183,7 +183,7 @@ export class Pool<Jobs extends JobTable> {
     job.lane.markEnded(thread, this.#monotonicClock() - job.startedAt);
     if (result.kind === 'returned') job.resolve(result.value);
     else job.reject(new Error(`Cannot run job ${job.name}: it failed`, { cause: result.thrown }));
-    this.#startWaiting(thread, job.lane);
+    this.#startQueued(thread, job.lane);
   }
 
   #handleLoss(thread: PoolThread<Job>, cause: unknown): void {
@@ -193,12 +193,12 @@ export class Pool<Jobs extends JobTable> {
     }
   }
 
-  #startAllWaiting(thread: PoolThread<Job>): void {
-    for (const lane of this.#lanes.values()) this.#startWaiting(thread, lane);
+  #startAllQueued(thread: PoolThread<Job>): void {
+    for (const lane of this.#lanes.values()) this.#startQueued(thread, lane);
   }
 
   /** Starts queued jobs of a lane while the thread has room for them. */
-  #startWaiting(thread: PoolThread<Job>, lane: LaneQueue<Job>): void {
+  #startQueued(thread: PoolThread<Job>, lane: LaneQueue<Job>): void {
     while (!thread.isEnding && lane.hasRoomOn(thread)) {
       const job = lane.dequeue();
       if (job === undefined) return;
@@ -207,7 +207,7 @@ export class Pool<Jobs extends JobTable> {
     }
   }
 
-  #refuseWaiting(reason: string): void {
+  #refuseQueued(reason: string): void {
     for (const lane of this.#lanes.values()) {
       for (let job = lane.dequeue(); job !== undefined; job = lane.dequeue()) {
         job.stopWaiting();

@@ -4,15 +4,15 @@ const nativeWorkMsMax = 30_000;
 const pendingWork = new Set<Promise<unknown>>();
 let counter: Int32Array = new Int32Array(1);
 
-/** Keeps the number of pending native works in the first element of a shared array. */
-export function countNativeWorkIn(shared: Int32Array): void {
+/** Stores the number of pending native computations of this thread in the first element of `shared` from now on. */
+export function shareNativeWorkCount(shared: Int32Array): void {
   counter = shared;
 }
 
 /**
  * Delays the exit of this thread until `work` settles. Returns the same promise. Needed for argon2, whose
- * addon aborts the whole process when a thread exits during a computation, or before it was told of the
- * result.
+ * addon aborts the whole process when a thread exits during a computation, or before the thread has received
+ * the result.
  */
 export function trackNativeWork<Result>(work: Promise<Result>): Promise<Result> {
   const untrack = () => {
@@ -33,8 +33,8 @@ export interface GracefulExit {
 
 /**
  * Makes this thread exit gracefully on an uncaught exception, an unhandled rejection, or `process.exit`,
- * which then throws. Calls `announce` at once; the thread exits with code 1 when all work given to
- * `trackNativeWork` has settled, after 30 s at the latest.
+ * which then throws. Calls `announce` at once. The thread exits with code 1 when all work passed to
+ * `trackNativeWork` has settled, and after 30 s at the latest.
  *
  * Not covered: `terminate()` from outside, and an out-of-memory heap.
  */

@@ -1,12 +1,12 @@
 import { parentPort } from 'node:worker_threads';
-import { countNativeWorkIn, installGracefulExit } from './thread-exit.js';
+import { shareNativeWorkCount, installGracefulExit } from './thread-exit.js';
 
 /** The jobs of a thread by name. A result must survive structured cloning. */
 export type JobTable = Readonly<Record<string, (input: never) => unknown>>;
 
 /**
- * A message to the thread: a job to run, a counter for `countNativeWorkIn`, or `end`: accept no more jobs
- * and exit gracefully.
+ * A message to the thread: a job to run, the array for `shareNativeWorkCount`, or the command `end` to accept
+ * no more jobs and to exit gracefully.
  */
 export type MessageToThread = JobRequest | NativeWorkCounter | 'end';
 
@@ -20,7 +20,7 @@ export interface JobRequest {
   readonly input: unknown;
 }
 
-/** The result of a job. `thrown` is a defect, because expected errors are returned. */
+/** The result of a job. `thrown` is a defect, because a job returns expected errors. */
 export type JobResult =
   | { readonly kind: 'returned'; readonly id: number; readonly value: unknown }
   | { readonly kind: 'threw'; readonly id: number; readonly thrown: unknown };
@@ -29,7 +29,7 @@ export type MessageFromThread =
   | { readonly kind: 'ready' }
   | JobResult
   /** The thread ignores further jobs, sends no results, and exits once its native work is done. */
-  | { readonly kind: 'dying'; readonly cause: unknown };
+  | { readonly kind: 'exiting'; readonly cause: unknown };
 
 /**
  * Runs the jobs that a `Pool` sends to this thread. The entry module of the thread calls it once,
@@ -44,11 +44,11 @@ export function serveJobs(jobs: JobTable): void {
   const port = parentPort;
   const send = (message: MessageFromThread) => port.postMessage(message);
   const gracefulExit = installGracefulExit((cause) =>
-    sendThrown(send, cause, (value) => ({ kind: 'dying', cause: value })),
+    sendThrown(send, cause, (value) => ({ kind: 'exiting', cause: value })),
   );
   port.on('message', (message: MessageToThread) => {
     if (message === 'end') gracefulExit.begin(new Error('Thread was asked to exit'));
-    else if ('nativeWork' in message) countNativeWorkIn(message.nativeWork);
+    else if ('nativeWork' in message) shareNativeWorkCount(message.nativeWork);
     else if (!gracefulExit.hasBegun) void runJob(jobs, message, send);
   });
   send({ kind: 'ready' });

@@ -86,7 +86,7 @@ export class WorkerSupervisor<Job> {
     for (const timer of this.#restartTimers) clearTimeout(timer);
     const all = [...this.#ready, ...this.#loading, ...this.#exiting];
     await Promise.all(all.map((thread) => thread.stop()));
-    clearInterval(this.#hangTimer); // Not earlier, because a hung thread stops only when it is given up.
+    clearInterval(this.#hangTimer); // Not earlier, because a hung thread stops only when it is declared lost.
   }
 
   async #start(): Promise<void> {
@@ -107,18 +107,18 @@ export class WorkerSupervisor<Job> {
     onReady(thread);
   }
 
-  /** Terminates the threads that were given up by an earlier call, and gives up those that hang now. */
+  /** Terminates the hung threads that earlier calls declared lost, and declares lost the threads that hang now. */
   #checkThreads(): void {
     const { jobMsMax, log } = this.#options;
     for (const thread of this.#hung) {
-      const wasLeftBehind = thread.isLeftBehind;
+      const wasLeftBehind = thread.isLeftRunning;
       thread.terminateLost();
-      if (thread.isLeftBehind && !wasLeftBehind)
+      if (thread.isLeftRunning && !wasLeftBehind)
         log.error({}, 'hanging worker thread left running');
     }
     for (const thread of this.#ready) {
       if (!thread.isHung()) continue;
-      thread.giveUp(new Error(`Thread hangs: a job has run for more than ${jobMsMax} ms`));
+      thread.declareLost(new Error(`Thread hangs: a job has run for more than ${jobMsMax} ms`));
       this.#hung.add(thread);
       void thread.exited.then(() => this.#hung.delete(thread));
     }
