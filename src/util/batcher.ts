@@ -17,8 +17,8 @@ const inFlightMax = 2;
 export interface BatcherOptions {
   /**
    * Whether a batch starts synchronously while fewer than two are in flight. Set it for work without a
-   * round trip to another process: there, waiting for more items would save nothing, and would cost
-   * memory: on a new connection, Node retains 10 KiB if the response is sent one event-loop turn later.
+   * round trip to another process. For such work, waiting for more items saves nothing and costs memory: on a
+   * new connection, Node retains 10 KiB if the response is sent one event-loop turn later.
    */
   readonly isImmediate: boolean;
 }
@@ -27,8 +27,8 @@ export interface BatcherOptions {
  * Coalesces single requests into batches of up to 32 items. A batch contains the items requested in one
  * event-loop turn, or those that arrived while two batches were in flight. It starts after its last item
  * was requested, so it sees everything that was committed before any of its requests. At most 2,000
- * items wait. Requests for the same text or number that wait share an item, so one client that repeats
- * itself cannot fill the queue.
+ * items wait. While an item (a text or a number) waits, further requests for it are added to it, so that a
+ * client that repeats a request cannot fill the queue.
  */
 export class Batcher<Item, Result> {
   readonly #work: (items: readonly Item[]) => Promise<readonly Result[]>;
@@ -61,10 +61,10 @@ export class Batcher<Item, Result> {
    * Adds an item to a batch and resolves with its result. Rejects with `service_unavailable` when 2,000
    * items wait.
    *
-   * If `work` rejects with a `Failure`, all items of the batch and all waiting items reject with it:
-   * otherwise the waiting items would wait for the deadline of one batch after the other. If `work`
-   * rejects with another error, each item of the batch is processed again alone, so that only the failing
-   * items reject.
+   * If `work` rejects with a `Failure`, all items of the batch and all waiting items reject with it.
+   * Otherwise the waiting items would have to wait until each batch before them exceeds its deadline. If
+   * `work` rejects with another error, each item of the batch is processed again alone, so that only the
+   * failing items reject.
    */
   run(item: Item): Promise<Result> {
     return new Promise((resolve, reject) => {

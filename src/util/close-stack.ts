@@ -20,8 +20,8 @@ export class CloseStack {
   }
 
   /**
-   * Closes every component, one after the other, even if some fail. A component that has not closed by
-   * `deadlineAt` (a `performance.now()` time) is logged and no longer awaited. Never rejects.
+   * Closes every component, one after the other, even if some fail. Logs a component that has not closed by
+   * `deadlineAt` (a `performance.now()` time), and does not wait for it any longer. Never rejects.
    */
   async close(deadlineAt: number): Promise<void> {
     for (let closer = this.#closers.pop(); closer !== undefined; closer = this.#closers.pop()) {

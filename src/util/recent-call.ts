@@ -8,7 +8,7 @@ export interface RecentCallOptions {
 }
 
 /**
- * Shares calls of an asynchronous function between requests that accept an outcome of the recent past. At
+ * Shares calls of an asynchronous function between requests that accept a recent outcome. At
  * most one call starts per `maxAgeMs`, however many requests there are. A call that hangs does not keep
  * the next one from starting.
  */
@@ -22,7 +22,7 @@ export class RecentCall<Result> {
     this.#options = options;
   }
 
-  /** Settles as the latest call does, or as a new one if the latest started `maxAgeMs` ago or earlier. */
+  /** Settles as the latest call does. Starts a new call first if the latest started `maxAgeMs` ago or earlier. */
   run(): Promise<Result> {
     const { maxAgeMs, monotonicClock } = this.#options;
     const now = monotonicClock();

@@ -68,7 +68,7 @@ export class TokenBucket {
   }
 
   #getFullAt(key: string, now: number): number {
-    // Limited to the time in which an empty bucket fills, so that a clock set back extends no wait further.
+    // At most the time in which an empty bucket fills, because the clock may have been set back.
     return Math.min(Math.max(this.#fullAt.get(key) ?? now, now), now + this.#burstMs);
   }
 
