@@ -49,15 +49,15 @@ export interface AuditFields {
   /** Whether a rotated refresh token was presented again and got the same successor. */
   readonly replayed?: boolean;
   readonly failures?: number;
-  /** `pseudonym` of an unknown username, which may be a password in the wrong field. */
+  /** `pseudonym` of an unknown username, because a user may have typed a password there. */
   readonly unknownUser?: string;
 }
 
 export interface AuditOptions {
   readonly log: Logger;
   /**
-   * Aggregates refusals by rate limits, which clients can trigger at will. Without it, each refusal
-   * is logged.
+   * Aggregates the lines about exceeded rate limits, which clients can trigger at will. Without it, each
+   * refusal is logged.
    */
   readonly warnings?: WarningAggregator | undefined;
 }

@@ -1,16 +1,16 @@
 import { closeSync, constants, openSync, write, writeSync } from 'node:fs';
 
 /**
- * Maximum size of the backlog while the disk or the reader of a pipe is slow. Lines over it are
- * lost.
+ * Maximum size of the backlog while the disk or the reader of a pipe is slow. Further lines are lost
+ * and counted.
  */
 const backlogBytesMax = 1024 * 1024;
 const retryMs = 20;
 /** Interval between writes. A write of any number of lines costs about a tenth of a request. */
 const flushIntervalMs = 20;
-/** A backlog of more than this is written without waiting for the interval. */
+/** A backlog above this size is written without waiting for the interval. */
 const flushBytesMin = 64 * 1024;
-/** Limit of `close`, longer than a busy machine may stall. */
+/** Maximum duration of `close`. A busy machine stalls for less than this. */
 const closeMsMax = 5000;
 
 export interface LineFileOptions {
@@ -23,9 +23,9 @@ export interface LineFileOptions {
 /**
  * Appends lines to a file or to standard output, in order, without ever blocking the caller.
  *
- * A failed write (disk full, pipe closed) loses only its lines: they are counted, later lines are
- * still written if possible, and the first successful write begins with a note of how many were lost.
- * At most 2 MiB are held in memory; lines over the limit are also lost and counted.
+ * A failed write (disk full, pipe closed) loses only its own lines. Lost lines are counted, and the next
+ * successful write begins with a note of their number. At most 2 MiB are held in memory; lines over the
+ * limit are also lost and counted.
  */
 export class LineFile {
   readonly #options: LineFileOptions;
@@ -62,7 +62,7 @@ export class LineFile {
     if (this.#backlogBytes > flushBytesMin) this.#endPause();
   }
 
-  /** Opens a new file of the same name, after the old one was moved. Never throws. */
+  /** Opens a file at the same path again, because the old file was moved. Never throws. */
   reopen(): void {
     if (this.#isClosed || this.#path === undefined) return;
     this.#isReopenDue = true;

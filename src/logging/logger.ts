@@ -24,7 +24,7 @@ export interface Logger {
 
 /** The logger of the process; the code that opened it closes it. */
 export interface ProcessLogger extends Logger {
-  /** Opens new files, after logrotate or an operator moved the old ones (SIGHUP). */
+  /** Opens new files, because logrotate or an operator has moved the old ones (SIGHUP). */
   reopen(): void;
   /**
    * Resolves when every line is written, or after 5 s. Drops later lines. Idempotent; never
@@ -99,7 +99,7 @@ function pinoOptions(level: LogLevel): pino.LoggerOptions {
   return { level, base, timestamp, serializers, formatters, errorKey: 'cause' };
 }
 
-/** Converts a JSON line to what is written, both with their line end. */
+/** Converts a JSON line to the text that is written. Both include the line end. */
 type Format = (line: string) => string;
 
 const unchanged: Format = (line) => line;

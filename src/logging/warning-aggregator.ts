@@ -27,7 +27,7 @@ interface Aggregate {
   readonly phrase: string;
 }
 
-/** From this number of aggregates on, warnings of new subjects are aggregated by kind alone. */
+/** Once there are this many aggregates, warnings of new subjects are aggregated by kind alone. */
 const aggregatesMax = 100;
 const intervalMs = 60_000;
 
