@@ -19,7 +19,7 @@ export interface Certificate {
 
 export const localHosts: readonly string[] = ['localhost', '127.0.0.1', '::1'];
 
-/** Returns those of the two files that exist. */
+/** Returns the paths of the files that exist: none, one or both. */
 export function listExisting({ certificateFile, privateKeyFile }: CertificateFiles): string[] {
   return [certificateFile, privateKeyFile].filter((file) => existsSync(file));
 }
@@ -40,8 +40,8 @@ export function writeCertificate(
 }
 
 /**
- * Replaces a generated certificate by one for the same hosts and the same key, valid from `nowMs`. Only one
- * file is written, so processes that share the files cannot leave a certificate that does not match the key.
+ * Replaces a generated certificate by a new one for the same hosts and the same key, created at `nowMs`. Writes
+ * only one file, so processes that share the files cannot leave a certificate that does not match the key.
  */
 export function renewCertificate(
   { certificateFile }: CertificateFiles,
@@ -87,7 +87,7 @@ export function replaceFile(path: string, content: string, mode: number): void {
     createFolder(dirname(path));
     rmSync(temporary, { force: true });
     writeFileSync(temporary, content, { mode, flag: 'wx' });
-    chmodSync(temporary, mode); // Because `writeFileSync` clears the bits of the umask.
+    chmodSync(temporary, mode); // Needed because `writeFileSync` applies the umask.
     renameSync(temporary, path);
   } catch (cause) {
     throw new Error(`Cannot write ${path}`, { cause });

@@ -29,13 +29,13 @@ export interface SelfSignedCertificate {
 }
 
 const dayMs = 24 * 60 * 60 * 1000;
-const lifeDays = 397; // With the day before `nowMs` 398, the most that browsers accepted until March 2026.
-/** Marks the certificates that Herald has generated, and only these, as renewable. */
+const lifeDays = 397; // Plus the day before `nowMs`: 398, the maximum that browsers accepted until March 2026.
+/** The organization in certificates that Herald has generated. Herald renews only these. */
 const organization = 'Herald development certificate';
 
 /**
- * Creates a self-signed certificate for these host names and IP addresses, and its key (EC P-256) unless one
- * is given; the first host is the common name. Valid from a day before `nowMs` until 397 days after it.
+ * Creates a self-signed certificate for these host names and IP addresses. Generates its key (EC P-256) unless one
+ * is given. The first host is the common name. Valid from a day before `nowMs` until 397 days after it.
  *
  * It is an end-entity certificate, for TLS servers only: its key cannot sign certificates for other hosts
  * that a client would accept. Throws for an empty list, and for a host that is neither a name nor an address.

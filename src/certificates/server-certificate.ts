@@ -16,18 +16,18 @@ export interface ServerCertificateOptions {
   readonly log: Logger;
   /** Whether a certificate that Herald has generated may be replaced. */
   readonly isRenewalAllowed: boolean;
-  /** Called with each certificate after the first. May throw, which keeps the previous one. */
+  /** Called with each certificate after the first. If it throws, the previous certificate stays in use. */
   readonly onChange: (certificate: Certificate) => void;
 }
 
 const dayMs = 24 * 60 * 60 * 1000;
-/** Remaining validity from which on Herald warns, or renews. */
+/** Herald warns, or renews a certificate, when its remaining validity is this long or shorter. */
 const noticeMs = 30 * dayMs;
 
 /**
  * The certificate of the server. Logs a warning at the start, after each reload and once a day (UTC) if the
- * certificate expires within 30 days, and an error if it has expired. A certificate that Herald has generated
- * is renewed instead, if that is allowed. With a chain, the certificate of the server counts, the first one.
+ * certificate expires within 30 days, and an error if it has expired. If renewal is allowed, renews a certificate
+ * that Herald has generated instead. Of a certificate chain, only the first certificate is checked.
  */
 export class ServerCertificate {
   readonly #options: ServerCertificateOptions;
@@ -60,7 +60,7 @@ export class ServerCertificate {
     return Date.parse(this.#certificate.validTo);
   }
 
-  /** Reads the files again, and checks the certificate. Rejects, and keeps the previous one, on failure. */
+  /** Reads the files again and checks the certificate. On failure, rejects and keeps the previous certificate. */
   reload(): Promise<void> {
     return this.#semaphore.run(async () => {
       await this.#load();
@@ -68,7 +68,7 @@ export class ServerCertificate {
     });
   }
 
-  /** Checks the certificate if it has not been checked today. To be called often. */
+  /** Checks the certificate unless it was checked today. Called from a timer. */
   tick(): void {
     const today = this.#today();
     if (this.#checkedDay === today) return;
