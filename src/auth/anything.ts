@@ -35,7 +35,7 @@ function withoutCredentials(headers: Readonly<Record<string, string>>): Record<s
 /** Returns `{}` for a missing body or an unsupported media type, as Express does. */
 async function readBodyOrEmpty(exchange: EchoedExchange): Promise<unknown> {
   try {
-    return (await exchange.body({ form: true })) ?? {};
+    return (await exchange.body({ isFormAllowed: true })) ?? {};
   } catch (cause) {
     if (cause instanceof Failure && cause.name === 'unsupported_media_type') return {};
     throw cause;

@@ -59,7 +59,7 @@ export function authRoutes(parts: AuthRoutesOptions): Route[] {
 
   return [
     route('POST', '/login', async (exchange) => {
-      const body = await exchange.body({ form: true });
+      const body = await exchange.body({ isFormAllowed: true });
       const { username, password } = parseFields(body, ['username', 'password']);
       const loginRequest = {
         username,
@@ -71,7 +71,7 @@ export function authRoutes(parts: AuthRoutesOptions): Route[] {
     }),
 
     route('POST', '/token', async (exchange) => {
-      const { token } = parseFields(await exchange.body({ form: true }), ['token']);
+      const { token } = parseFields(await exchange.body({ isFormAllowed: true }), ['token']);
       const client = toClient(exchange);
       rateLimiter.admit('token', client);
       const rotating = sessions.rotate(token, client, sign, exchange.signal);

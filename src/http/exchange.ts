@@ -31,7 +31,7 @@ export interface Exchange {
    */
   readonly signal: AbortSignal;
   /**
-   * Reads and parses the whole body: JSON or, with `form`, also form fields. Resolves with undefined
+   * Reads and parses the whole body: JSON or, with `isFormAllowed`, also form fields. Resolves with undefined
    * when the body is empty.
    *
    * Throws `invalid_request` for a body that is not UTF-8, malformed, nested too deeply or truncated;
@@ -40,7 +40,7 @@ export interface Exchange {
    */
   body(options?: BodyOptions): Promise<unknown>;
   /** Reads and parses a JSON body like `body`, and also returns its text. */
-  jsonBody(options?: Omit<BodyOptions, 'form'>): Promise<JsonBody | undefined>;
+  jsonBody(options?: Omit<BodyOptions, 'isFormAllowed'>): Promise<JsonBody | undefined>;
   /**
    * Returns the values of a body of JSON lines (`application/x-ndjson`) with their texts, read at the
    * pace of the consumer. A pause of up to `deadlineMs` ends neither the body nor its connection. Throws
@@ -55,7 +55,7 @@ export interface BodyOptions {
   /** The budget that the body counts towards. Default: the shared budget of the server. */
   readonly budget?: BodyBudget;
   /** Whether form fields are accepted, too. Default: false. */
-  readonly form?: boolean;
+  readonly isFormAllowed?: boolean;
 }
 
 export interface ExchangeOptions {
@@ -144,19 +144,19 @@ export class TransportExchange implements Exchange {
     return values;
   }
 
-  async body({ form = false, ...options }: BodyOptions = {}): Promise<unknown> {
+  async body({ isFormAllowed = false, ...options }: BodyOptions = {}): Promise<unknown> {
     const { depthMax } = this.#options.limits;
     const bytes = await this.#readBody(options);
-    return parseBody(bytes, { type: this.headers['content-type'], form, depthMax });
+    return parseBody(bytes, { type: this.headers['content-type'], isFormAllowed, depthMax });
   }
 
-  async jsonBody(options: Omit<BodyOptions, 'form'> = {}): Promise<JsonBody | undefined> {
+  async jsonBody(options: Omit<BodyOptions, 'isFormAllowed'> = {}): Promise<JsonBody | undefined> {
     const { depthMax } = this.#options.limits;
     const bytes = await this.#readBody(options);
     return parseJsonBody(bytes, { type: this.headers['content-type'], depthMax });
   }
 
-  #readBody({ bytesMax, budget }: Omit<BodyOptions, 'form'>): Promise<Buffer> {
+  #readBody({ bytesMax, budget }: Omit<BodyOptions, 'isFormAllowed'>): Promise<Buffer> {
     const { limits } = this.#options;
     return readBody(this.#startBody(), {
       ...limits,

@@ -15,7 +15,7 @@ const echo =
   };
 const routes = [
   route('POST', '/json', echo()),
-  route('POST', '/form', echo({ form: true })),
+  route('POST', '/form', echo({ isFormAllowed: true })),
   route('POST', '/small', echo({ bytesMax: 4 })),
   route('POST', '/large', echo({ bytesMax: 100_000 })),
 ];
@@ -186,7 +186,7 @@ for (const protocol of protocols) {
 
 test('__proto__ is parsed as an ordinary field', () => {
   const parse = (text: string, type: string) =>
-    parseBody(Buffer.from(text), { type, form: true, depthMax: 32 }) as object;
+    parseBody(Buffer.from(text), { type, isFormAllowed: true, depthMax: 32 }) as object;
 
   const bodies = [parse('{"__proto__":{"a":1}}', jsonType), parse('__proto__=1', formType)];
 

@@ -74,20 +74,20 @@ export function readBody(
 export interface BodyFormat {
   readonly type: string | undefined;
   /** Whether form fields are accepted, too. */
-  readonly form: boolean;
+  readonly isFormAllowed: boolean;
   readonly depthMax: number;
 }
 
 const strictUtf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: false });
 
 /**
- * Parses JSON or, with `form`, also form fields. Returns undefined for an empty body. Throws
+ * Parses JSON or, with `isFormAllowed`, also form fields. Returns undefined for an empty body. Throws
  * `unsupported_media_type`, and `invalid_request` for a body that is not UTF-8, malformed or nested too
  * deeply.
  */
-export function parseBody(bytes: Buffer, { type, form, depthMax }: BodyFormat): unknown {
+export function parseBody(bytes: Buffer, { type, isFormAllowed, depthMax }: BodyFormat): unknown {
   if (bytes.length === 0) return undefined;
-  const isForm = checkType(type, form);
+  const isForm = checkType(type, isFormAllowed);
   return isForm ? parseForm(decodeUtf8(bytes)) : parseJson(decodeUtf8(bytes), depthMax);
 }
 
@@ -100,7 +100,7 @@ export interface JsonBody {
 /** Parses JSON. Returns undefined for an empty body. Throws the same failures as `parseBody`. */
 export function parseJsonBody(
   bytes: Buffer,
-  { type, depthMax }: Omit<BodyFormat, 'form'>,
+  { type, depthMax }: Omit<BodyFormat, 'isFormAllowed'>,
 ): JsonBody | undefined {
   if (bytes.length === 0) return undefined;
   checkType(type, false);
@@ -110,15 +110,15 @@ export function parseJsonBody(
 
 /**
  * Returns true for form fields and false for JSON. Throws `unsupported_media_type` for any other type, for
- * a charset other than UTF-8, and for form fields unless `form` is true.
+ * a charset other than UTF-8, and for form fields unless `isFormAllowed` is true.
  */
-function checkType(type: string | undefined, form: boolean): boolean {
+function checkType(type: string | undefined, isFormAllowed: boolean): boolean {
   const [media = '', ...parameters] = (type ?? '').toLowerCase().split(';');
   const isUtf8 = parameters.every((parameter) => !/^\s*charset=(?!"?utf-?8"?\s*$)/.test(parameter));
   const isJson = isUtf8 && media.trim() === 'application/json';
-  const isForm = isUtf8 && form && media.trim() === 'application/x-www-form-urlencoded';
+  const isForm = isUtf8 && isFormAllowed && media.trim() === 'application/x-www-form-urlencoded';
   if (!isJson && !isForm) {
-    const accept = form
+    const accept = isFormAllowed
       ? 'application/json, application/x-www-form-urlencoded'
       : 'application/json';
     const message = `Cannot read body: its content-type is not ${accept.replace(',', ' or')}, UTF-8`;
