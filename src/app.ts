@@ -263,7 +263,7 @@ export class App {
       log,
       warnings,
       monotonicClock: this.#monotonicClock,
-      isHstsEnabled: config.production && isReachedByHttps(config),
+      isHstsEnabled: config.isProduction && isReachedByHttps(config),
       challenge: bearer.challenge,
       onAnswered: (answered) => metrics.requestAnswered(answered),
       onUnreadable: (layer) => metrics.connectionUnreadable(layer),
@@ -297,11 +297,11 @@ export class App {
 
   /** Returns undefined without TLS. */
   async #openCertificate(wallClock: Clock): Promise<ServerCertificate | undefined> {
-    const { http, production } = this.#config;
+    const { http, isProduction } = this.#config;
     if (!http.tls) return undefined;
     this.#certificate = await ServerCertificate.open({
       ...{ files: http, wallClock, log: this.#log },
-      isRenewalAllowed: !production,
+      isRenewalAllowed: !isProduction,
       onChange: (certificate) => this.#server?.setCertificate(certificate),
     });
     return this.#certificate;

@@ -30,8 +30,8 @@ export async function createDemoUser({ accounts, users }: AccountParts): Promise
   return true;
 }
 
-function refuseInProduction({ production }: Config): void {
-  if (!production) return;
+function refuseInProduction({ isProduction }: Config): void {
+  if (!isProduction) return;
   const remedy = 'npm run user -- create makes a user with a password of its own';
   throw new CommandError(`Cannot seed: this is production; ${remedy}`);
 }

@@ -57,7 +57,7 @@ export async function prepareStart(
 
 /** Returns the text to print once the server listens at `url`. Empty in production. */
 export function welcomeText({ config, created, publishKeyFile }: Preparation, url: string): string {
-  if (config.production) return '';
+  if (config.isProduction) return '';
   const createdLines = created.length === 0 ? [] : ['Created:', ...indented(created), ''];
   const { username, password } = readDemoUser();
   const { certificateFile } = config.http;
@@ -89,12 +89,12 @@ function indented(lines: readonly string[]): string[] {
  */
 export function certificateProblems({
   http,
-  production,
+  isProduction,
 }: Pick<Config, 'http' | 'production'>): string[] {
   const { tls, certificateFile, privateKeyFile } = http;
   if (!tls) return [];
   const [existing, ...others] = listExisting(http);
-  if (others.length > 0 || (existing === undefined && !production)) return [];
+  if (others.length > 0 || (existing === undefined && !isProduction)) return [];
   const files = { CERTIFICATE: certificateFile, PRIVATE_KEY: privateKeyFile };
   const why = existing === undefined ? '' : `, although ${existing} exists`;
   return Object.entries(files)
@@ -116,11 +116,11 @@ function prepareCertificate(config: Config): string[] {
 }
 
 /** Returns the secret of the settings, else the one generated earlier, else a new one. */
-function prepareSecret({ accessToken, dataFolder, production }: Config) {
+function prepareSecret({ accessToken, dataFolder, isProduction }: Config) {
   const file = join(dataFolder, 'access-token.secret');
   const { secret: given, algorithm } = accessToken;
   if (given !== undefined) return { secret: given, isNew: false, file };
-  if (production) throw new CommandError('Cannot start: ACCESS_TOKEN_SECRET is required');
+  if (isProduction) throw new CommandError('Cannot start: ACCESS_TOKEN_SECRET is required');
   if (existsSync(file)) {
     const secret = Buffer.from(readSecretFile(file), 'base64');
     const weakness = findWeakness(algorithm, secret);
@@ -182,9 +182,9 @@ function createDemo(config: Config, publishKeyFile: string): Promise<string[]> {
  * behalf of remote clients, so with a configured proxy, CORS origin or secret, and without TLS, this returns
  * false.
  */
-function isLocal({ http, production, accessToken }: Config): boolean {
+function isLocal({ http, isProduction, accessToken }: Config): boolean {
   const { host, tls, trustProxyHops, corsOrigins } = http;
   const hasProxy = !tls || trustProxyHops > 0;
   const isExposed = hasProxy || corsOrigins.length > 0 || accessToken.secret !== undefined;
-  return !production && !isExposed && localHosts.includes(host);
+  return !isProduction && !isExposed && localHosts.includes(host);
 }

@@ -47,9 +47,9 @@ await runCommand(usage, async (args) => {
   const options = toDatabaseOptions(config, silentLogger);
   if (isStatusOnly) return printStatus(options);
   if (isDryRun) return printPlan(options);
-  const { production } = config;
+  const { isProduction } = config;
   const { applied, version } = await (isReset
-    ? reset(options, { production, yes })
+    ? reset(options, { isProduction, yes })
     : migrate(options));
   if (isReset) print('All tables dropped');
   for (const step of applied) print(`Applied  ${formatStep(step)}`);

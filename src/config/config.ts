@@ -63,9 +63,9 @@ export class ConfigError extends Error {
 export interface LoadOptions {
   /** Reads the file that a setting names. Default: as UTF-8, without a byte order mark. */
   readonly readFile?: (path: string) => string;
-  /** Maximum of the heap of this process in bytes. Default: as V8 says. */
+  /** Maximum heap size of this process. Default: the limit that V8 reports. */
   readonly heapBytesMax?: number;
-  /** Returns further problems. Gets all settings, of which some can be invalid or replaced by their default. */
+  /** Returns further problems. Called with all settings; invalid ones can have their default or an unusable value. */
   readonly alsoCheck?: (config: Config) => readonly string[];
 }
 
@@ -111,12 +111,12 @@ function getHeapLimit(): number {
 }
 
 function readSettings(reader: EnvReader, heapBytesMax: number) {
-  const production =
+  const isProduction =
     reader.choice('NODE_ENV', ['development', 'test', 'production'], 'development') ===
     'production';
   const dataFolder = reader.text('DATA_DIR', 'data');
   return {
-    production,
+    isProduction,
     dataFolder,
     http: readHttp(reader),
     log: {
@@ -124,7 +124,7 @@ function readSettings(reader: EnvReader, heapBytesMax: number) {
       level: reader.choice<LogLevel>('LOG_LEVEL', ['error', 'warn', 'info', 'debug'], 'info'),
     },
     database: readDatabase(reader, dataFolder),
-    accessToken: readAccessToken(reader, production),
+    accessToken: readAccessToken(reader, isProduction),
     trustedIssuers: {
       issuers: readTrustedIssuers(reader, 'TRUSTED_ISSUERS_FILE'),
       tokenLifeMaxMs: reader.integer('TRUSTED_TOKEN_MAX_LIFE', day, { min: 1000, max: 30 * day }),
@@ -147,12 +147,14 @@ function readSettings(reader: EnvReader, heapBytesMax: number) {
       invalidToken: parseRate(reader, 'INVALID_TOKEN_IP_RATE', '500/60000'),
     },
     throttle: {
-      // Fewer than the free failures of a user from all addresses, which are 20, and so would apply first.
+      // Below 20, the number of free failures of a user from all addresses together. With 20 or more, that limit
+      // would always apply first.
       freeFailures: reader.integer('LOGIN_FREE_FAILURES', 5, { min: 1, max: 19 }),
       delayMaxMs: reader.span('LOGIN_MAX_DELAY', 15 * minute, { min: 1000 }),
     },
     authThreads: {
-      // Argon2 occupies a thread of libuv's pool per worker; one of its four remains for files and DNS.
+      // For each worker, argon2 occupies a thread of libuv's pool. One of the pool's four threads remains for
+      // files and DNS.
       count: reader.integer('AUTH_WORKERS', Math.min(3, availableParallelism()), {
         min: 1,
         max: 64,
@@ -225,21 +227,21 @@ function readDatabase(reader: EnvReader, dataFolder: string) {
   return { dialect, file, server };
 }
 
-function readAccessToken(reader: EnvReader, production: boolean) {
+function readAccessToken(reader: EnvReader, isProduction: boolean) {
   const algorithm = reader.choice('ACCESS_TOKEN_ALGORITHM', algorithms, 'HS256');
   return {
     type: parseScheme(reader, 'ACCESS_TOKEN_TYPE', 'Bearer'),
     algorithm,
-    ...readKeys(reader, algorithm, production),
+    ...readKeys(reader, algorithm, isProduction),
     lifeMs: reader.span('ACCESS_TOKEN_EXPIRES_IN', hour, { min: 1000 }),
     clockToleranceMs: reader.integer('ACCESS_TOKEN_CLOCK_TOLERANCE', 5000, { max: 5 * minute }),
-    audience: parseName(reader, 'ACCESS_TOKEN_AUDIENCE', production),
-    issuer: parseName(reader, 'ACCESS_TOKEN_ISSUER', production),
+    audience: parseName(reader, 'ACCESS_TOKEN_AUDIENCE', isProduction),
+    issuer: parseName(reader, 'ACCESS_TOKEN_ISSUER', isProduction),
   };
 }
 
 /** Reads the keys. Outside production `secret` may be absent; `prepareStart` then generates one. */
-function readKeys(reader: EnvReader, algorithm: Algorithm, production: boolean) {
+function readKeys(reader: EnvReader, algorithm: Algorithm, isProduction: boolean) {
   const given = reader.secret('ACCESS_TOKEN_SECRET');
   const secret = given === undefined ? undefined : parseBytes(reader, 'ACCESS_TOKEN_SECRET', given);
   const previousSecrets = reader
@@ -247,11 +249,11 @@ function readKeys(reader: EnvReader, algorithm: Algorithm, production: boolean) 
     .map((text) => parseBytes(reader, 'ACCESS_TOKEN_PREVIOUS_SECRETS', text));
   const privateKeyPem = reader.file('ACCESS_TOKEN_PRIVATE_KEY_FILE');
   const previousPublicKeysPem = reader.file('ACCESS_TOKEN_PREVIOUS_PUBLIC_KEYS_FILE');
-  const symmetric = algorithm.startsWith('HS');
+  const isSymmetric = algorithm.startsWith('HS');
   const weakness = secret === undefined ? undefined : findWeakness(algorithm, secret);
   if (weakness !== undefined) reader.problems.push(`ACCESS_TOKEN_SECRET ${weakness}`);
   for (const [index, previous] of previousSecrets.entries()) {
-    // A weak previous secret allows forged tokens, as a weak current one does.
+    // A weak previous secret allows forged tokens, just like a weak current secret.
     const problem = findWeakness(algorithm, previous);
     if (problem === undefined) continue;
     const hint =
@@ -260,8 +262,8 @@ function readKeys(reader: EnvReader, algorithm: Algorithm, production: boolean) 
         : '; commas separate secrets, so give one that contains a comma as base64:… or hex:…';
     reader.problems.push(`ACCESS_TOKEN_PREVIOUS_SECRETS: secret ${index + 1} ${problem}${hint}`);
   }
-  if (secret === undefined && production) {
-    const why = symmetric ? '' : `, also with ${algorithm}, for the refresh tokens`;
+  if (secret === undefined && isProduction) {
+    const why = isSymmetric ? '' : `, also with ${algorithm}, for the refresh tokens`;
     const bytes = `${secretBytesMin(algorithm)} random bytes or more`;
     reader.problems.push(`ACCESS_TOKEN_SECRET is required${why}: ${bytes}`);
   }
@@ -273,23 +275,23 @@ function readKeys(reader: EnvReader, algorithm: Algorithm, production: boolean) 
     ACCESS_TOKEN_PREVIOUS_PUBLIC_KEYS_FILE: previousPublicKeysPem,
   };
   for (const [name, content] of Object.entries(keyFiles)) {
-    if (symmetric && content !== undefined)
+    if (isSymmetric && content !== undefined)
       reader.problems.push(`${name} cannot be combined with ${algorithm}`);
   }
-  if (!symmetric && privateKeyPem === undefined) {
+  if (!isSymmetric && privateKeyPem === undefined) {
     reader.problems.push(`ACCESS_TOKEN_PRIVATE_KEY_FILE is required for ${algorithm}`);
   }
   return { secret, previousSecrets, privateKeyPem, previousPublicKeysPem };
 }
 
 function readPassword(reader: EnvReader) {
-  const allowWeak = reader.flag('ARGON2_ALLOW_WEAK', false);
+  const isWeakAllowed = reader.flag('ARGON2_ALLOW_WEAK', false);
   const cost = {
     memoryKib: reader.integer('ARGON2_MEMORY_KIB', 19_456, { min: 7168, max: 262_144 }),
     passes: reader.integer('ARGON2_TIME', 2, { min: 1, max: 10 }),
     lanes: reader.integer('ARGON2_PARALLELISM', 1, { min: 1, max: 8 }),
   };
-  if (!allowWeak && cost.memoryKib < memoryKibMin(cost.passes)) {
+  if (!isWeakAllowed && cost.memoryKib < memoryKibMin(cost.passes)) {
     const minimum = memoryKibMin(cost.passes);
     reader.problems.push(
       `ARGON2_MEMORY_KIB must be ${minimum} or more with ARGON2_TIME=${cost.passes}`,

@@ -18,7 +18,7 @@ interface Range {
  */
 export class EnvReader {
   readonly problems: string[] = [];
-  /** Names that were read, in order. */
+  /** Names of the settings that were read, in order. */
   readonly names: string[] = [];
   /** Paths of the files that `file` and `secret` have read, by the names of their settings. */
   readonly paths = new Map<string, string>();
@@ -85,7 +85,7 @@ export class EnvReader {
     return this.choice(name, ['true', 'false'], defaultValue ? 'true' : 'false') === 'true';
   }
 
-  /** Reads a comma-separated list without its empty entries. */
+  /** Reads a comma-separated list. Omits empty entries. */
   list(name: string): readonly string[] {
     const given = this.optional(name);
     const entries = given === undefined ? [] : given.split(',');
@@ -100,7 +100,7 @@ export class EnvReader {
     return this.fileAt(path, name);
   }
 
-  /** Returns the content of a file. `name` is the setting or field that names it. */
+  /** Returns the content of a file. `name` is the setting or field that has the path, for a problem. */
   fileAt(path: string, name: string): string | undefined {
     try {
       return this.#readFile(path);

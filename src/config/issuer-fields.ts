@@ -3,10 +3,10 @@ import { findNearest } from './setting-typos.js';
 
 const textLengthMax = 2048;
 
-/** The fields of an entry of `TRUSTED_ISSUERS_FILE`. Adds their problems to those of the reader. */
+/** The fields of an entry of `TRUSTED_ISSUERS_FILE`. Adds their problems to the problems of the reader. */
 export class IssuerFields {
   readonly reader: EnvReader;
-  /** Names the entry in problems. */
+  /** Text that names the entry in problems. */
   readonly #label: string;
   readonly #fields: ReadonlyMap<string, unknown>;
 
@@ -16,7 +16,7 @@ export class IssuerFields {
     this.#fields = new Map(Object.entries(entry));
   }
 
-  /** Reports an entry that is not an object. */
+  /** Returns the fields of an entry. Reports a problem and returns undefined if it is not an object. */
   static of(entry: unknown, reader: EnvReader, label: string): IssuerFields | undefined {
     if (typeof entry === 'object' && entry !== null && !Array.isArray(entry)) {
       return new IssuerFields(entry, reader, label);
@@ -25,7 +25,7 @@ export class IssuerFields {
     return undefined;
   }
 
-  /** Reports the fields without a name in `names`. */
+  /** Reports each field whose name is not in `names`. */
   checkNames(names: readonly string[]): void {
     for (const name of this.#fields.keys()) {
       if (!names.includes(name)) this.addProblem('unknown', describeUnknown(name, names));
@@ -76,7 +76,7 @@ export class IssuerFields {
     return path === '' ? undefined : this.reader.fileAt(path, this.nameOf(name));
   }
 
-  /** Returns the name of a field in problems. */
+  /** Returns the label of the entry and the name of a field, for a problem. */
   nameOf(name: string): string {
     return `${this.#label}: ${name}`;
   }

@@ -4,7 +4,7 @@ import { parseBytes } from './parsers.js';
 import { canVerify, keyRequirement, splitPublicPems } from './public-keys.js';
 import { findWeakness } from './secret-strength.js';
 
-/** Where the keys of a trusted issuer come from. */
+/** The source of the keys of a trusted issuer. */
 export type IssuerKeys =
   | {
       readonly kind: 'jwks';
@@ -16,10 +16,10 @@ export type IssuerKeys =
   | { readonly kind: 'secrets'; readonly secrets: readonly Buffer[] };
 
 const kinds = ['jwksUrl', 'publicKeyFile', 'secretFile'];
-/** Enough to change a key: the old one and the new one, and some that are forgotten. */
+/** Enough for a key rotation: the old key, the new key, and keys that nobody has removed. */
 const keysPerFileMax = 4;
 
-/** Reads the keys of an issuer, and reports keys that are unfit for its algorithms. */
+/** Reads the keys of an issuer. Reports keys that do not fit its algorithms. */
 export function readIssuerKeys(fields: IssuerFields, algorithms: readonly string[]): IssuerKeys {
   const given = kinds.filter((kind) => fields.has(kind));
   if (given.length !== 1) {
@@ -71,11 +71,11 @@ function readPublicKeys(fields: IssuerFields, algorithms: readonly string[]): Is
     const blocks = `1 to ${keysPerFileMax} blocks BEGIN PUBLIC KEY (PEM)`;
     fields.addProblem('publicKeyFile', `must hold ${blocks} and nothing secret`);
   }
-  if (isReadable && algorithms.length > 0) checkFit(fields, keys, algorithms);
+  if (isReadable && algorithms.length > 0) checkKeysFit(fields, keys, algorithms);
   return { kind: 'publicKeys', pems };
 }
 
-function checkFit(
+function checkKeysFit(
   fields: IssuerFields,
   keys: readonly KeyObject[],
   algorithms: readonly string[],

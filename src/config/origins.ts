@@ -1,8 +1,8 @@
 import type { EnvReader } from './env-reader.js';
 
 /**
- * Parses origins as browsers send them: of a page (`https://example.com`), or of an app whose page is loaded
- * from the app itself (`capacitor://localhost`, `app://.`). Spec: Fetch §3.2 (`Origin`).
+ * Parses origins in the form that browsers send: of a page (`https://example.com`), or of an app that loads its
+ * pages from itself (`capacitor://localhost`, `app://.`). Spec: Fetch §3.2 (`Origin`).
  */
 export function parseOrigins(reader: EnvReader, name: string): readonly string[] {
   const origins = reader.list(name);
@@ -18,14 +18,17 @@ export function parseOrigins(reader: EnvReader, name: string): readonly string[]
 }
 
 function isPageOrigin(text: string): boolean {
-  const mayBe = /^https?:\/\/[^*]+$/.test(text) && URL.canParse(text);
-  return mayBe && new URL(text).origin === text;
+  const isHttpUrl = /^https?:\/\/[^*]+$/.test(text) && URL.canParse(text);
+  return isHttpUrl && new URL(text).origin === text;
 }
 
-/** Schemes without origins of apps: `file` and `data` pages have the origin `null`, and the others no pages. */
-const otherSchemes = ['http', 'https', 'ws', 'wss', 'ftp', 'file', 'data', 'blob', 'about'];
+/**
+ * Schemes that cannot be the scheme of an app origin: `isPageOrigin` accepts `http` and `https`, pages of `file`
+ * and `data` have the origin `null`, and no page has an origin with one of the others.
+ */
+const nonAppSchemes = ['http', 'https', 'ws', 'wss', 'ftp', 'file', 'data', 'blob', 'about'];
 
 function isAppOrigin(text: string): boolean {
   const [, scheme] = /^([a-z][a-z\d+.-]*):\/\/[\w.~-]+(?::\d{1,5})?$/.exec(text) ?? [];
-  return scheme !== undefined && !otherSchemes.includes(scheme);
+  return scheme !== undefined && !nonAppSchemes.includes(scheme);
 }

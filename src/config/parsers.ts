@@ -9,9 +9,9 @@ export function memoryKibMin(passes: number): number {
   return [47_104, 19_456, 12_288, 9216][passes - 1] ?? 7168;
 }
 
-export function parseName(reader: EnvReader, name: string, production: boolean): string {
+export function parseName(reader: EnvReader, name: string, isProduction: boolean): string {
   const given = reader.optional(name);
-  if (given === undefined && production) reader.problems.push(`${name} is required in production`);
+  if (given === undefined && isProduction) reader.problems.push(`${name} is required in production`);
   return given ?? 'herald';
 }
 
@@ -63,8 +63,8 @@ export function parseBytes(reader: EnvReader, name: string, given: string): Buff
 }
 
 /**
- * Decodes a text; `isValid` is false if it has invalid characters. Node skips such characters or stops
- * at the first one, which would weaken a secret.
+ * Decodes a text; `isValid` is false if the text has invalid characters. Node's decoder skips such characters or
+ * stops at the first one, which would weaken a secret.
  */
 function decodeStrict(
   text: string,

@@ -4,8 +4,8 @@ import { isUtf8 } from 'node:buffer';
 const bytesMin: Readonly<Record<string, number>> = { HS256: 32, HS384: 48, HS512: 64 };
 
 /**
- * Minimum of the estimated bits, per required byte. Random letters and digits have 5.9. Hexadecimal digits have 4, so
- * that neither a UUID nor 16 random bytes in hexadecimal count as 32 random bytes.
+ * Minimum number of estimated bits per required byte. Random letters and digits have 5.9 bits each, so they pass.
+ * Hexadecimal digits have 4 bits each, so neither a UUID nor 16 random bytes in hexadecimal pass as 32 bytes.
  */
 const bitsPerByteMin = 5;
 
@@ -25,20 +25,22 @@ export function secretBytesMin(algorithm: string): number {
 }
 
 /**
- * Returns why these bytes are unfit as a secret, or undefined. The text follows the name of the
- * setting (`must have 32 bytes or more …`) and never discloses any of the bytes.
+ * Returns the reason why these bytes are unfit as a secret; undefined if they are fit. The text follows
+ * the name of the setting (`must have 32 bytes or more …`) and never discloses any of the bytes.
  */
 export function findWeakness(algorithm: string, secret: Uint8Array): string | undefined {
   const minimum = secretBytesMin(algorithm);
   const text = Buffer.from(secret).toString('latin1');
-  // A PEM file may be a public key, which is not secret: an attacker could sign with it (HS/RS
-  // confusion).
+  // A PEM file may be a public key. It is not secret, so an attacker could sign with it (HS/RS confusion).
   if (text.trimStart().startsWith('-----BEGIN')) return 'must be random bytes, not a PEM file';
   if (secret.length < minimum) return `must have ${minimum} bytes or more for ${algorithm}`;
   return findPattern(secret, minimum);
 }
 
-/** Returns, like `findWeakness`, why these bytes do not look like `bytes` random bytes, raw or as text. */
+/**
+ * Returns the reason why a secret does not look like `bytes` random bytes, raw or encoded as text; undefined if it
+ * does. The text has the form of `findWeakness`.
+ */
 export function findPattern(secret: Uint8Array, bytes: number): string | undefined {
   if (new Set(secret).size < 10) return 'must be random: it has fewer than 10 different bytes';
   if (placeholderPattern.test(Buffer.from(secret).toString('latin1')))
@@ -50,20 +52,20 @@ export function findPattern(secret: Uint8Array, bytes: number): string | undefin
 }
 
 /**
- * Estimates the bits of entropy of a secret as if each character was drawn from an alphabet. Text that is not random but
- * looks random is overestimated.
+ * Estimates the bits of entropy of a secret, on the assumption that each character was drawn at random from an
+ * alphabet. Overestimates text that only looks random.
  */
 function estimateBits(secret: Uint8Array): number {
-  if (!isUtf8(secret)) return 8 * countNew([...secret].map(String)); // Random bytes are hardly ever UTF-8.
+  if (!isUtf8(secret)) return 8 * countUnrepeated([...secret].map(String)); // Random bytes are hardly ever valid UTF-8.
   const text = Buffer.from(secret).toString('utf8');
   const parts = text.split(/[\s\-_.,:;!?'"]+/u);
   const joined = parts.join('');
-  // Two bits per character is what words drawn from a list of 2048 have.
-  if (parts.filter(isWord).join('').length > 0.6 * joined.length) return 2 * countNew([...text]);
+  // Words drawn from a list of 2048 have about two bits per character.
+  if (parts.filter(isWord).join('').length > 0.6 * joined.length) return 2 * countUnrepeated([...text]);
   // Hexadecimal, for example a UUID.
   if (/^([0-9a-f]*|[0-9A-F]*)$/.test(joined))
-    return Math.min(4, getAlphabetBits(joined)) * countNew([...joined]);
-  return getAlphabetBits(text) * countNew([...text]);
+    return Math.min(4, getAlphabetBits(joined)) * countUnrepeated([...joined]);
+  return getAlphabetBits(text) * countUnrepeated([...text]);
 }
 
 function getAlphabetBits(text: string): number {
@@ -77,13 +79,16 @@ function getAlphabetBits(text: string): number {
   return Math.log2(sizes.reduce((sum, size) => sum + size, 0));
 }
 
-/** Whether this is `word`, `Word`, `WORD` or words in camel case. Between separators, random text has few such parts. */
+/**
+ * Whether a part is `word`, `Word`, `WORD` or words in camel case. Few parts of random text between separators
+ * are like this.
+ */
 function isWord(part: string): boolean {
   return /^(\p{Lo}+|\p{Lu}{2,}|\p{Lu}?\p{Ll}{2,}(\p{Lu}\p{Ll}{2,})*)$/u.test(part);
 }
 
-/** Returns the number of elements that are not the end of a sequence of six which occurred before. */
-function countNew(elements: readonly string[]): number {
+/** Counts elements, except those that end a repetition: a sequence of six elements that has occurred before. */
+function countUnrepeated(elements: readonly string[]): number {
   const seen = new Set<string>();
   return elements.filter((_, index) => {
     if (index < 5) return true;

@@ -31,7 +31,7 @@ interface Settings {
   readonly authThreads: { readonly count: number };
 }
 
-/** Maximum bytes sent per byte of event data: a line break is sent as `\ndata: `. */
+/** Maximum bytes sent per byte of event data. A line break has the most: it is sent as `\ndata: `. */
 const bytesPerDataByteMax = 7;
 
 type Env = Readonly<Record<string, string | undefined>>;
@@ -80,13 +80,13 @@ export function findConflicts(settings: Settings, env: Env): string[] {
   return problems;
 }
 
-/** Returns the threads that libuv starts, which reads an invalid or empty number as 1. */
+/** Returns the number of threads in libuv's pool. Like libuv, treats an invalid or empty number as 1. */
 function getPoolThreads(given: string | undefined): number {
   if (given === undefined) return 4;
   return Math.min(1024, Math.max(1, Number.parseInt(given, 10) || 1));
 }
 
-/** Whether a host is this machine, and not reachable from others. */
+/** Whether a server on this host is reachable only from this machine. */
 function isLoopback(host: string): boolean {
   return host === 'localhost' || host === '::1' || (isIPv4(host) && host.startsWith('127.'));
 }

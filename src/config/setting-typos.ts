@@ -4,12 +4,12 @@ type Env = Readonly<Record<string, string | undefined>>;
 const distinctivePrefixes =
   /^(ACCESS_TOKEN|REFRESH_TOKEN|TOKEN_IP|STREAM|EVENT_LOG|ARGON2|DB|LOGIN|AUTH_QUEUE)_|^TRUSTED_(ISSUER|TOKEN)|^PASSWORD_PEP|^TRUST_PROX/;
 
-/** Shorter settings (PORT, HOST, TLS) have no typos: other programs use names such as POST. */
+/** Names similar to shorter settings (PORT, HOST, TLS) are not typos: other programs use names such as POST. */
 const settingLengthMin = 8;
 
 /**
- * Returns a problem for each name of the environment that is probably meant as a setting, but is none: a typo of a
- * setting (`findMeant`), or a name with a distinctive prefix. Other names belong to other programs.
+ * Returns a problem for each name of the environment that is not a setting, but was probably meant as one: a typo
+ * of a setting (`findMeant`), or a name with a distinctive prefix. Other names belong to other programs.
  */
 export function findUnknown(env: Env, settings: readonly string[]): string[] {
   return Object.keys(env).flatMap((name) => {
@@ -27,8 +27,8 @@ function findMeant(name: string, settings: readonly string[]): string | undefine
 }
 
 /**
- * Returns the candidate of which a name is a typo: one letter wrong, missing, extra or swapped with its neighbour,
- * or two such errors in a name of ten letters or more.
+ * Returns the candidate that a name misspells; undefined if there is none. A misspelled name has one wrong, missing,
+ * extra or swapped letter, or two such errors if it has ten letters or more.
  */
 export function findNearest(name: string, candidates: readonly string[]): string | undefined {
   const distanceMax = name.length < 10 ? 1 : 2;
@@ -47,7 +47,8 @@ function isServiceLink(name: string, value: string | undefined): boolean {
 
 /** Returns the edit distance of two texts (optimal string alignment). */
 function editDistance(some: string, other: string): number {
-  // Three rows of the distance table are kept. Its first row, 0, 1, …, is for the prefixes of `other`.
+  // Keeps three rows of the distance table. The first row, 0, 1, …, has the distances of the empty text to the
+  // prefixes of `other`.
   let [before, last]: [number[], number[]] = [[], Array.from(`${other} `, (_, index) => index)];
   for (let row = 1; row <= some.length; row += 1) {
     const next = [row];

@@ -190,20 +190,20 @@ const refusals: readonly [string, unknown, readonly string[]][] = [
     `${algorithm} with a JWKS`,
     { ...withJwks, algorithms: ['RS256', algorithm] },
     [
-      ': algorithms must be of RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA, Ed25519 with jwksUrl and publicKeyFile',
+      ': algorithms may list only RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA, Ed25519 with jwksUrl and publicKeyFile',
     ],
   ]),
   [
     'HS256 with a public key',
     { ...withPublicKey, algorithms: ['HS256'] },
     [
-      ': algorithms must be of RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA, Ed25519 with jwksUrl and publicKeyFile',
+      ': algorithms may list only RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA, Ed25519 with jwksUrl and publicKeyFile',
     ],
   ],
   [
     'RS256 with a secret',
     { ...withSecret, algorithms: ['RS256', 'HS256'] },
-    [': algorithms must be of HS256, HS384, HS512 with secretFile'],
+    [': algorithms may list only HS256, HS384, HS512 with secretFile'],
   ],
   [
     'two sources of keys',

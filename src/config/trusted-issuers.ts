@@ -2,7 +2,7 @@ import type { EnvReader } from './env-reader.js';
 import { IssuerFields } from './issuer-fields.js';
 import { type IssuerKeys, readIssuerKeys } from './issuer-keys.js';
 
-/** Algorithms for which a JWKS or a public key verifies. Spec: RFC 7518 §3, RFC 8037, RFC 9864. */
+/** Algorithms whose signatures a public key verifies. Spec: RFC 7518 §3, RFC 8037, RFC 9864. */
 export const publicKeyAlgorithms = [
   ...['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512'],
   ...['EdDSA', 'Ed25519'],
@@ -15,12 +15,12 @@ export interface TrustedIssuer {
   readonly issuer: string;
   /** A token must have one of these in its `aud`. */
   readonly audiences: readonly string[];
-  /** Either only HS algorithms, with secrets, or none, with other keys. */
+  /** Only HS algorithms if the keys are secrets; otherwise none of them. */
   readonly algorithms: readonly string[];
   readonly keys: IssuerKeys;
   /** The claim that identifies the user. */
   readonly userClaim: string;
-  /** Put before the user claim. */
+  /** Prefix of the user id. The value of the user claim follows it. */
   readonly userPrefix: string;
 }
 
@@ -36,8 +36,8 @@ const fieldNames = [
 const userPrefixPattern = /^[!#-)+\-.-[\]-~]{0,254}$/;
 
 /**
- * Reads the file of trusted issuers that a setting names. All problems of the file are added to those of
- * the reader, with the number of the issuer, from 1, and the field. Returns no issuers without a file.
+ * Reads the file of trusted issuers that a setting names. Adds all problems of the file to the problems of the
+ * reader; each names the issuer by its number, from 1, and the field. Returns an empty list without a file.
  */
 export function readTrustedIssuers(reader: EnvReader, name: string): readonly TrustedIssuer[] {
   const text = reader.file(name);
@@ -96,7 +96,7 @@ function checkAlgorithms(fields: IssuerFields, algorithms: readonly string[]): r
   const allowed = isSecret ? secretAlgorithms : publicKeyAlgorithms;
   if (algorithms.every((algorithm) => allowed.includes(algorithm))) return algorithms;
   const keyField = isSecret ? 'secretFile' : 'jwksUrl and publicKeyFile';
-  fields.addProblem('algorithms', `must be of ${allowed.join(', ')} with ${keyField}`);
+  fields.addProblem('algorithms', `may list only ${allowed.join(', ')} with ${keyField}`);
   return algorithms.filter((algorithm) => allowed.includes(algorithm));
 }
 

@@ -352,21 +352,21 @@ async function describeMigrations(dialect: Dialect): Promise<void> {
         await db.close();
         const name = getDatabaseName(options);
 
-        await assert.rejects(reset(options, { production: true, yes: name }), /this is production/);
+        await assert.rejects(reset(options, { isProduction: true, yes: name }), /this is production/);
         for (const yes of [undefined, '', 'other']) {
           await assert.rejects(
-            reset(options, { production: false, yes }),
+            reset(options, { isProduction: false, yes }),
             new RegExp(`--yes=${name}`),
           );
         }
-        const outcome = await reset(options, { production: false, yes: name });
+        const outcome = await reset(options, { isProduction: false, yes: name });
 
         assert.deepEqual(outcome, { applied: steps, version: latest });
         const again = await openDatabase(options);
         assert.deepEqual(await again.query(sql`select id from users`), []);
         await again.close();
         // Without users no confirmation is needed.
-        await reset(options, { production: false, yes: undefined });
+        await reset(options, { isProduction: false, yes: undefined });
       }));
   });
 }

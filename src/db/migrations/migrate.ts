@@ -54,10 +54,10 @@ export async function status(
  */
 export async function reset(
   options: DatabaseOptions,
-  { production, yes }: { production: boolean; yes: string | undefined },
+  { isProduction, yes }: { isProduction: boolean; yes: string | undefined },
 ): Promise<MigrationOutcome> {
   const { dialect } = options;
-  if (production) throw new Error('Cannot reset database: this is production');
+  if (isProduction) throw new Error('Cannot reset database: this is production');
   const name = getDatabaseName(options);
   const parts = { ...getClockOption(options), dialect, migrations: migrationsByDialect[dialect] };
   return withExclusiveTarget(options, async (executor) => {
