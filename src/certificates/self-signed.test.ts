@@ -27,7 +27,7 @@ test('a self-signed certificate is valid for exactly the given hosts', () => {
   assert.equal(certificate.checkIP('10.0.0.1'), undefined);
 });
 
-test('a self-signed certificate is signed by its own key and is no CA', () => {
+test('a self-signed certificate is signed by its own key and is not a CA', () => {
   const { certificate: pem, privateKey } = createSelfSigned(hosts, Date.now());
 
   const certificate = new X509Certificate(pem);
@@ -95,7 +95,7 @@ test('a client that trusts a self-signed certificate connects with HTTP/2 over T
   client.close();
 });
 
-test('a certificate can be renewed: with the given key, and for the hosts of the old certificate', () => {
+test('a renewed certificate has the key and the hosts of the old certificate', () => {
   const old = createSelfSigned(hosts, 0);
   const key = createPrivateKey(old.privateKey);
 
@@ -111,7 +111,7 @@ test('a certificate can be renewed: with the given key, and for the hosts of the
   assert.equal(renewed.privateKey, old.privateKey);
 });
 
-test('a generated certificate is told from one of another tool', () => {
+test('isGenerated() is true for a certificate of Herald and false for one of another tool', () => {
   assert.ok(isGenerated(new X509Certificate(createSelfSigned(hosts, 0).certificate)));
   assert.equal(isGenerated(new X509Certificate(createByOpenssl().cert)), false);
 });

@@ -64,7 +64,7 @@ test('a larger libuv pool allows more auth threads', () => {
   assert.equal(loadConfig({ AUTH_WORKERS: '3' }).authThreads.count, 3);
 });
 
-test('an empty value means the default', () => {
+test('an empty setting has its default value', () => {
   assert.equal(loadConfig({ PORT: '', HOST: '  ' }).http.port, 9001);
 });
 

@@ -159,7 +159,7 @@ const refusals: readonly [string, unknown, readonly string[]][] = [
     [': unknown field "audiance": is it audience?'],
   ],
   [
-    'rights, which are not supported',
+    'the unsupported field rights',
     { ...withJwks, rights: {} },
     [
       ': unknown field "rights": the fields are issuer, audience, jwksUrl, caFile, publicKeyFile, secretFile, algorithms, userClaim, userPrefix',

@@ -23,7 +23,7 @@ const addresses: readonly (readonly [string, string, number, string])[] = [
 ];
 
 for (const [what, forwardedFor, hops, ip] of addresses) {
-  test(`the address of a client: ${what}`, () => {
+  test(`X-Forwarded-For gives the address of the client: ${what}`, () => {
     assert.deepEqual(
       findClientAddress(socket, () => forwardedFor, hops),
       { ip },
@@ -50,7 +50,7 @@ const problems: readonly (readonly [string, string, number, string])[] = [
 ];
 
 for (const [what, forwardedFor, hops, problem] of problems) {
-  test(`the address of the proxy is used, and the reason given: ${what}`, () => {
+  test(`without a usable X-Forwarded-For the address of the proxy is used: ${what}`, () => {
     assert.deepEqual(
       findClientAddress(socket, () => forwardedFor, hops),
       { ip: socket, problem },

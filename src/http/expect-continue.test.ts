@@ -114,7 +114,7 @@ for (const protocol of protocols) {
   });
 }
 
-test('a connection whose client keeps its body because of the status ends after the response', async (t) => {
+test('a connection ends after an error response to a client that has not sent its body', async (t) => {
   const { port } = await startHttp(t, routes);
   const client = await RawTls.open(port, 'http/1.1');
   client.write(formatHead('HTTP/1.1', '/private', { 'content-length': '3' }));

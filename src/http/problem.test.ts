@@ -32,7 +32,7 @@ test('a failure is rendered with name, message, status and info, and as a proble
   });
 });
 
-test('a failure without info is rendered without the member info', () => {
+test('the problem document of a failure without info has no member info', () => {
   assert.ok(!('info' in parseReply(new Failure('not_found', 'Cannot find this')).body));
 });
 

@@ -64,7 +64,7 @@ for (const [method, path, name, allow] of refusedCases) {
   });
 }
 
-test('a path is for servers if all its routes are', () => {
+test('a path is for servers if all its routes are for servers', () => {
   const mixed = new Router([
     serverRoute('POST', '/events', handle),
     serverRoute('GET', '/users/:id', handle),

@@ -252,8 +252,8 @@ test('after GOAWAY, an HTTP/2 session completes its open streams and starts no n
   await closed;
 });
 
-for (const state of ['accepts nothing more', 'closes'] as const) {
-  test(`while a server ${state}, GOAWAY follows the end of a stream that has ended`, async (t) => {
+for (const state of ['accepts no connections', 'closes'] as const) {
+  test(`while a server ${state}, it sends GOAWAY after the last frame of an ended stream`, async (t) => {
     const { routes, sinks } = createDeferredRoutes();
     const { port, server } = await startHttp(t, routes);
     const client = await RawH2.open(port);

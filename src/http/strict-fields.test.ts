@@ -2,17 +2,17 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { parseStrictBody, parseStrictQuery } from './strict-fields.js';
 
-test('a body is an object with known fields', () => {
+test('a body with known fields, or no body, is accepted', () => {
   assert.deepEqual({ ...parseStrictBody({ a: 1 }, ['a', 'b']) }, { a: 1 });
   assert.deepEqual(parseStrictBody(undefined, ['a']), {});
 });
 
-test('a body that is no object is refused', () => {
+test('a body that is not an object is refused', () => {
   for (const body of [null, 1, 'a', [], true])
     assert.throws(() => parseStrictBody(body, ['a']), { name: 'invalid_request' });
 });
 
-test('an unknown field of a body is named', () => {
+test('the failure for an unknown field of a body names the field', () => {
   for (const name of ['c', 'A', 'constructor', 'toString'])
     assert.throws(
       () => parseStrictBody(JSON.parse(`{"a":1,"${name}":2}`), ['a', 'b']),
@@ -21,11 +21,11 @@ test('an unknown field of a body is named', () => {
     );
 });
 
-test('an unknown field that cannot be a mistyped name is not echoed', () => {
+test('the failure for an unknown field does not contain a name that cannot be a typo', () => {
   assert.throws(() => parseStrictBody({ '<b>': 1 }, ['a']), { info: { field: 'body' } });
 });
 
-test('a query has known parameters, each at most once', () => {
+test('a query parameter that is unknown or repeated is refused', () => {
   assert.deepEqual(
     { ...parseStrictQuery(new URLSearchParams('a=1&b='), ['a', 'b']) },
     {

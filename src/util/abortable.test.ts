@@ -5,7 +5,7 @@ import { abortable } from './abortable.js';
 
 const pending = new Promise<never>(() => {});
 
-test('without an abort the outcome of the promise is returned and no listener is left', async () => {
+test('abortable() settles as its promise does and leaves no listener on the signal', async () => {
   const { signal } = new AbortController();
   const failure = new Error('failed');
 
@@ -15,7 +15,7 @@ test('without an abort the outcome of the promise is returned and no listener is
   assert.deepEqual(getEventListeners(signal, 'abort'), []);
 });
 
-test('an abort rejects with its reason while the promise is pending', async () => {
+test('abortable() rejects with the reason of an abort while its promise is pending', async () => {
   const controller = new AbortController();
   const reason = new Error('client disconnected');
 
@@ -25,7 +25,7 @@ test('an abort rejects with its reason while the promise is pending', async () =
   await assert.rejects(waiting, reason);
 });
 
-test('a signal that has aborted rejects at once', async () => {
+test('abortable() rejects at once when its signal has already aborted', async () => {
   const reason = new Error('client disconnected');
 
   await assert.rejects(abortable(pending, AbortSignal.abort(reason)), reason);

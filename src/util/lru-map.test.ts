@@ -35,7 +35,7 @@ test('get() does not count as a use, and setting an existing key evicts nothing'
   assert.equal(map.size, 2);
 });
 
-test('a deleted entry makes room for another', () => {
+test('deleting an entry of an LruMap makes room for another', () => {
   const map = new LruMap<string, number>(2);
   map.set('a', 1);
   map.set('b', 2);

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { MultiMap } from './multi-map.js';
 
-test('a key has the values that were added and not deleted', () => {
+test('a MultiMap returns the values of a key that were added and not deleted', () => {
   const map = new MultiMap<string, number>();
   map.add('a', 1);
   map.add('a', 2);
@@ -17,7 +17,7 @@ test('a key has the values that were added and not deleted', () => {
   assert.deepEqual([...map.get('c')], []);
 });
 
-test('a key without values is not kept', () => {
+test('a MultiMap keeps no key without values', () => {
   const map = new MultiMap<string, number>();
   map.add('a', 1);
   assert.equal(map.size, 1);

@@ -27,7 +27,7 @@ test('concurrent and repeated requests share a call until its maximum age', asyn
   assert.deepEqual(started, [0, 1000]);
 });
 
-test('a failure is shared as long as a result is', async () => {
+test('a failed call is shared for as long as a successful one', async () => {
   const { recent, time } = createRecentCall(async (count) => {
     if (count === 1) throw new Error('unavailable');
     return count;

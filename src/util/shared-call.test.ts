@@ -96,7 +96,7 @@ test('requests share calls only with requests of the same key', async () => {
   assert.deepEqual(await Promise.all(results), [1, 2, 3, 3]);
 });
 
-test('a key is forgotten when its calls are over', async () => {
+test('a key is dropped when its calls have settled', async () => {
   const shared = new KeyedSharedCalls<string>();
   await assert.rejects(
     shared.run('key', () => Promise.reject(new Error('failed'))),

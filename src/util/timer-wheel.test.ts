@@ -11,7 +11,7 @@ test('advance() returns an item within 100 ms after its deadline, not before', (
   assert.deepEqual(timerWheel.advance(9000), []);
 });
 
-test('a deadline can be moved and cancelled', () => {
+test('a deadline in the timer wheel can be moved and cancelled', () => {
   const timerWheel = new TimerWheel<string>(0);
   timerWheel.set('a', 1000);
   timerWheel.set('a', 5000);

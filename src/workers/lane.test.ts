@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { LaneQueue } from './lane.js';
 
-test('the estimated wait is shared by the slots of all threads', () => {
+test('the estimated wait is divided by the number of slots of all threads', () => {
   const lane = new LaneQueue({ jobs: [], perThreadMax: 2, queueMax: 10, waitMaxMs: 1000 });
   const thread = {};
   lane.markStarted(thread);

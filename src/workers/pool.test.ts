@@ -14,7 +14,7 @@ import type { TestJobs } from './thread.test.js';
 
 const entry = new URL('./thread.test', import.meta.url);
 const slow: Lane<keyof TestJobs> = {
-  jobs: ['hold', 'die', 'exit', 'spin'],
+  jobs: ['hold', 'crash', 'exit', 'spin'],
   perThreadMax: 1,
   queueMax: 3,
   waitMaxMs: 60_000,
@@ -259,7 +259,7 @@ test('in a full queue the newest job of the owner with the most jobs makes room 
   };
 
   const jobs = ['me', 'me', 'me', 'you'].map(enqueue);
-  const surplus = ['me', 'you'].map(enqueue); // Neither owner would then have fewer jobs.
+  const surplus = ['me', 'you'].map(enqueue); // No other owner would have more jobs than this one.
   const { queued } = pool.state;
   latch.open();
   await result;
@@ -405,15 +405,15 @@ test('an input or a result that cannot be cloned rejects the job and does not bl
   assert.equal(await pool.run('echo', 'alive'), 'alive');
 });
 
-for (const [how, die] of [
-  ['by an uncaught error', (pool: Pool<TestJobs>) => pool.run('die', 'uncaught')],
+for (const [how, crash] of [
+  ['by an uncaught error', (pool: Pool<TestJobs>) => pool.run('crash', 'uncaught')],
   ['by process.exit', (pool: Pool<TestJobs>) => pool.run('exit', 0)],
 ] as const) {
-  test(`a thread that exits ${how} fails its running jobs, and is replaced`, async (t) => {
+  test(`the running jobs of a thread that exits ${how} are rejected, and the thread is replaced`, async (t) => {
     const pool = await openPool(t);
     const before = await pool.run('whoAmI', undefined);
 
-    const lost = die(pool);
+    const lost = crash(pool);
     const latch = new ThreadLatch();
     const waiting = pool.run('hold', latch.name);
     await assert.rejects(lost, isUnavailable(/its worker thread failed/));
@@ -438,7 +438,7 @@ for (const [how, hang] of [
   ['blocks its event loop', (pool: Pool<TestJobs>) => pool.run('spin', undefined)],
   ['never returns', (pool: Pool<TestJobs>) => pool.run('hold', 'nobody opens this latch')],
 ] as const) {
-  test(`a thread with a job that ${how} is replaced, and the job is refused`, async (t) => {
+  test(`a thread with a job that ${how} is replaced, and the job is rejected`, async (t) => {
     const lines: Record<string, unknown>[] = [];
     const pool = await openPool(t, { jobMsMax: 100, log: collectingLog(lines) });
     const before = await pool.run('whoAmI', undefined);
@@ -458,7 +458,7 @@ for (const [how, hang] of [
   });
 }
 
-test('a thread hangs when a job runs from one check to the next', async (t) => {
+test('a thread counts as hung when a job runs from one check to the next', async (t) => {
   const thread = new PoolThread<string>({ entry, workerData: undefined, onResult: () => {} });
   t.after(() => {
     thread.abandon();
@@ -478,7 +478,7 @@ test('a thread hangs when a job runs from one check to the next', async (t) => {
   assert.equal(thread.isHung(), false);
 });
 
-test('close() settles although a job never returns', async (t) => {
+test('close() settles even if a job never returns', async (t) => {
   const pool = await openPool(t, { jobMsMax: 100 });
   const hanging = assert.rejects(pool.run('spin', undefined), isUnavailable(/thread failed/));
 
@@ -493,14 +493,14 @@ test('a pool is unhealthy after more than 5 crashes within a minute, until the m
 
   for (const count of [1, 2, 3, 4, 5]) {
     await assert.rejects(
-      pool.run('die', `number ${count}`),
+      pool.run('crash', `number ${count}`),
       isUnavailable(/its worker thread failed/),
     );
     await pool.run('echo', 'replaced');
   }
   assert.equal(pool.state.healthy, true);
   now += 59_999;
-  await assert.rejects(pool.run('die', 'number 6'), isUnavailable(/its worker thread failed/));
+  await assert.rejects(pool.run('crash', 'number 6'), isUnavailable(/its worker thread failed/));
   await waitUntilReady(pool);
   assert.equal(pool.state.healthy, false);
   now += 1;
@@ -555,9 +555,10 @@ test('a pool does not open when its entry module never calls serveJobs', async (
 test('queued jobs are rejected when replacement threads cannot load', async (t) => {
   const loadsLeft = new Int32Array(new SharedArrayBuffer(4));
   loadsLeft[0] = 1;
-  const pool = await openPool(t, { workerData: { loadsLeft }, monotonicClock: () => 0 }); // All crashes are within a minute.
+  const monotonicClock = () => 0; // All crashes are within a minute.
+  const pool = await openPool(t, { workerData: { loadsLeft }, monotonicClock });
 
-  const lost = pool.run('die', 'the only one that loads');
+  const lost = pool.run('crash', 'the only one that loads');
   const waiting = pool.run('hold', 'never');
   await assert.rejects(lost, isUnavailable(/its worker thread failed/));
 
@@ -591,7 +592,7 @@ test('close() waits for running jobs and rejects queued ones', async (t) => {
 test('a pool without threads is unhealthy, and close() settles while a crashed thread waits for its replacement', async (t) => {
   const timersBefore = countTimers();
   const pool = await openPool(t, { backOffMs: 10_000 });
-  await assert.rejects(pool.run('die', 'now'), isUnavailable(/its worker thread failed/));
+  await assert.rejects(pool.run('crash', 'now'), isUnavailable(/its worker thread failed/));
 
   assert.equal(pool.state.healthy, false);
   const waiting = pool.run('echo', 'never');

@@ -45,7 +45,7 @@ const jobs = {
     () => {},
 
   /** Crashes the thread with an uncaught exception. */
-  die: (message: string): Promise<never> =>
+  crash: (message: string): Promise<never> =>
     new Promise(() => {
       setImmediate(() => {
         throw new Error(message);

@@ -39,7 +39,7 @@ test('an address may open a burst of connections, then one per interval of the r
   assert.deepEqual(tryAccept(['192.0.2.1', '192.0.2.1']), [true, false]);
 });
 
-test('an IPv4 address, also in IPv6 notation, and an IPv6 /64 have one rate each', () => {
+test('each IPv6 /64 and each IPv4 address, also if IPv4-mapped, has its own connection rate', () => {
   const { tryAccept } = createLimiter({});
 
   const sameNetwork = ['2001:db8::1', '2001:db8::2', '2001:db8:0:0:1::', '2001:db8::3'];
@@ -57,7 +57,7 @@ test('the total rate applies to all addresses, and refusals by the per-IP rate d
   assert.deepEqual(tryAccept(addresses), [true, false, false]);
 });
 
-test('behind a trusted proxy there is no rate per address', () => {
+test('behind a trusted proxy there is no connection rate per address', () => {
   const { tryAccept } = createLimiter({ ipRate: null });
 
   assert.deepEqual(tryAccept(Array(6).fill('192.0.2.1')), [true, true, true, true, true, false]);
@@ -77,7 +77,7 @@ test('report() logs all refusals since the last report in one line', () => {
   assert.deepEqual(lines, [{ level: 'warn', ...line }]);
 });
 
-test('an address whose connections are all closed uses no memory', {
+test('an address whose connections are all closed is no longer tracked', {
   skip: process.platform === 'linux' ? false : 'this system has one loopback address',
 }, async (t) => {
   const { limiter } = createLimiter({ ipRate: { count: 100, perMs: 1000 } });

@@ -7,7 +7,7 @@ import { DeadPeerDetector } from './dead-peer-detector.js';
 
 const intervalMs = 1000;
 
-/** Opens an HTTP/2 connection and returns its server's end, with an open exchange. */
+/** Opens an HTTP/2 connection. Returns the server's end as a peer with an open exchange. */
 async function openPeer(t: TestContext) {
   const server = createServer().listen(0, '127.0.0.1');
   await once(server, 'listening');
@@ -45,7 +45,7 @@ test('an HTTP/2 peer that sent nothing between two checks is disconnected', asyn
   assert.equal(peer.socket.destroyed, true);
 });
 
-test('a check that is late, as after a pause of the process, disconnects no peer', async (t) => {
+test('a late check, as after a pause of the process, disconnects no peer', async (t) => {
   const time = { now: 0 };
   const peer = await openPeer(t);
   const detector = new DeadPeerDetector(intervalMs, () => time.now);

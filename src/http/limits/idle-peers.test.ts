@@ -6,7 +6,7 @@ import { checksPerTimeout, findIdlePeers } from './idle-peers.js';
 const idleMs = 64_000;
 const intervalMs = idleMs / checksPerTimeout;
 
-/** Returns the time without activity after which a peer is idle, when its last check was `phaseMs` before. */
+/** Returns the time from the last activity of a peer until it is idle, if the last check ran `phaseMs` before that. */
 function measureIdleTime(phaseMs: number): number {
   const peer = {
     socket: { bytesRead: 1, bytesWritten: 1 } as Socket,
@@ -31,7 +31,7 @@ test('a connection is idle after the timeout, at most an eighth later, and never
   }
 });
 
-test('a byte on a connection with an exchange is activity, one on a connection without is not', () => {
+test('a received byte is activity only on a connection with an open exchange', () => {
   const socket = { bytesRead: 0, bytesWritten: 0 };
   const state = { socket: socket as Socket, lastTotalBytes: 0, idleChecks: 0 };
   const busy = { ...state, exchangeCount: 1, idleToleratingCount: 0 };

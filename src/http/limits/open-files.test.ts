@@ -34,7 +34,7 @@ test('MAX_CONNECTIONS is lowered only if the limit of open files has no room for
   ]);
 });
 
-test('a limit of open files without room for one connection is refused, and without /proc there is no limit', () => {
+test('fitConnections throws if there is no room for one connection, and without /proc accepts all', () => {
   const options = { reserved: 10, log: silentLogger };
 
   assert.throws(() => fitConnections(1000, { files: { open: 26, max: 100 }, ...options }), {

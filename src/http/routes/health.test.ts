@@ -105,7 +105,7 @@ test('readiness is 200 when a check takes a few turns of an event loop that is b
   assert.equal(answer.status, 200);
 });
 
-test('all readiness requests of a second share a check, others run a check each', async (t) => {
+test('readiness requests within a second share one run of a shared check; other checks run for each request', async (t) => {
   const time = { now: 0 };
   const counts = { own: 0, shared: 0 };
   const routes = healthRoutes({

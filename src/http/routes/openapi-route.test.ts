@@ -11,7 +11,7 @@ const path = '/openapi.json';
 const served = readFileSync(new URL('../../openapi.json', import.meta.url), 'utf8');
 
 for (const protocol of protocols) {
-  test(`the document is served over ${protocol} to everybody and revalidated at each use`, async (t) => {
+  test(`the OpenAPI document is served over ${protocol} to pages of every origin, and revalidated at each use`, async (t) => {
     const { port } = await startHttp(t, [openApiRoute()], { corsOrigins: ['https://a.example'] });
     t.after(observe(port));
 
@@ -31,7 +31,7 @@ for (const protocol of protocols) {
   });
 }
 
-test('a client that has the document gets 304 without it', async (t) => {
+test('a client that has the OpenAPI document gets 304 without a body', async (t) => {
   const { port } = await startHttp(t, [openApiRoute()]);
   t.after(observe(port));
   const { headers } = await ask('h2', port, 'HEAD', path);

@@ -81,7 +81,7 @@ for (const [protocol, get, post, length] of requests) {
     await until(() => oneByOne.received().includes(body));
   });
 
-  test(`without TLS, what follows the first bytes in one write over ${protocol} is read completely`, async (t) => {
+  test(`without TLS, data in the same write as the first bytes is read completely over ${protocol}`, async (t) => {
     const { port } = await startPlain(t);
     const { socket, received } = openTcp(t, port);
 
