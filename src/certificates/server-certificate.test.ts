@@ -36,7 +36,7 @@ function prepare(t: TestContext, { isRenewalAllowed = true } = {}) {
     ...{ folder, files, lines, time, changes },
     open: () => ServerCertificate.open(options),
     phrases: () => lines.map(({ phrase }) => phrase),
-    /** Stores a certificate that Herald has not generated; returns its expiry. */
+    /** Stores a certificate that Herald has not generated. Returns its expiry in epoch milliseconds. */
     storeForeign(days = 365): number {
       const { key, cert } = createByOpenssl({ days });
       writeFileSync(files.privateKeyFile, key);
@@ -78,7 +78,7 @@ for (const [leftMs, expected] of remaining) {
   });
 }
 
-test('a running server warns once a day', async (t) => {
+test('a running server warns about an expiring certificate once a day', async (t) => {
   const { open, lines, time, storeForeign } = prepare(t);
   time.now = storeForeign() - 30 * dayMs;
   const certificate = await open();
@@ -94,7 +94,7 @@ test('a running server warns once a day', async (t) => {
   assert.ok(lines.every(({ phrase }) => phrase === expiringSoon));
 });
 
-test('a reload reports the new certificate, and one that does not match its key is refused', async (t) => {
+test('reload() passes the new certificate to onChange, and rejects one that does not match its key', async (t) => {
   const { open, phrases, changes, files, storeForeign } = prepare(t);
   storeForeign();
   const certificate = await open();
@@ -111,7 +111,7 @@ test('a reload reports the new certificate, and one that does not match its key 
   assert.equal(changes.length, 1);
 });
 
-test('a generated certificate that expires within 30 days is renewed at the start, for its hosts and with its key', async (t) => {
+test('a generated certificate that expires within 30 days is renewed at the start, with the same hosts and key', async (t) => {
   const { open, phrases, time, files, readFiles } = prepare(t);
   writeCertificate(files, ['herald.test', '10.1.2.3']);
   const before = readFiles();
@@ -171,7 +171,7 @@ test('a certificate of the user is never renewed, even when it has replaced a ge
   const expiresAtMs = storeForeign(370);
   const { fingerprint256 } = readFiles().cert;
 
-  time.now = expiresAtMs + dayMs; // Within 30 days of the end of the generated one, too.
+  time.now = expiresAtMs + dayMs; // The generated certificate would be due for renewal, too.
   certificate.tick();
   await until(() => phrases().length > 0);
 
@@ -217,7 +217,7 @@ test('a renewal that fails is logged, and the certificate stays in use', async (
   assert.equal(certificate.expiresAtMs, Date.parse(validTo));
 });
 
-test('the first of a chain is the certificate whose expiry counts', async (t) => {
+test('only the expiry of the first certificate of a chain counts', async (t) => {
   const { open, phrases, files, storeForeign } = prepare(t);
   const expiresAtMs = storeForeign();
   const old = createSelfSigned(['localhost'], 0).certificate;

@@ -24,7 +24,7 @@ for (const [name, meant] of typos) {
   });
 }
 
-test('of two similar settings the closer one is suggested', () => {
+test('of two settings similar to a misspelled name, the closer one is suggested', () => {
   const settings = ['MAX_STREAMS_A', 'MAX_STREAMS_AB'];
 
   const [problem] = findUnknown({ MAX_STREAMS_ABC: '1' }, settings);

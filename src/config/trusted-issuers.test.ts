@@ -76,7 +76,7 @@ function loadOne(entry: object): TrustedIssuer {
   return issuer;
 }
 
-test('without a file no issuer is trusted, and a token may live for a day', () => {
+test('without an issuers file no issuer is trusted, and the maximum token lifetime is a day', () => {
   assert.deepEqual(loadConfig({}).trustedIssuers, { issuers: [], tokenLifeMaxMs: 86_400_000 });
 });
 
@@ -91,7 +91,7 @@ test('an issuer with a JWKS is read with its defaults', () => {
   });
 });
 
-test('a CA file, several audiences, another claim and an empty prefix are read', () => {
+test('the CA file, several audiences, the user claim and an empty user prefix of an issuer are read', () => {
   const more = { caFile: 'ca.pem', audience: ['a', 'b'], userClaim: 'email', userPrefix: '' };
 
   const { keys, audiences, userClaim, userPrefix } = loadOne({ ...withJwks, ...more });
@@ -100,7 +100,7 @@ test('a CA file, several audiences, another claim and an empty prefix are read',
   assert.deepEqual([audiences, userClaim, userPrefix], [['a', 'b'], 'email', '']);
 });
 
-test('public keys are read from a file', () => {
+test('the public keys of an issuer are read from a file', () => {
   const algorithms = ['RS256', 'PS512', 'ES256'];
 
   const { keys } = loadOne({ ...withPublicKey, publicKeyFile: 'both.pem', algorithms });
@@ -111,7 +111,7 @@ test('public keys are read from a file', () => {
   loadOne({ ...withPublicKey, publicKeyFile: 'ed25519.pem', algorithms: ['EdDSA', 'Ed25519'] });
 });
 
-test('secrets are read from the lines of a file', () => {
+test('the secrets of an issuer are read from the lines of a file', () => {
   const { keys } = loadOne({ ...withSecret, secretFile: 'secrets' });
 
   const expected = [secret, secret64].map((text) => Buffer.from(text.slice(4), 'hex'));
@@ -123,14 +123,14 @@ test('secrets are read from the lines of a file', () => {
 const listProblem = ['TRUSTED_ISSUERS_FILE must be a JSON list of at most 20 issuers'];
 const many = Array.from({ length: 21 }, (_, index) => ({ ...withJwks, issuer: `issuer-${index}` }));
 
-test('a file that is not a list of at most 20 issuers is refused', () => {
+test('an issuers file that is not a list of at most 20 issuers is refused', () => {
   for (const content of ['', '{', 'null', '{"issuer":"x"}', '"x"', many])
     assert.deepEqual(getProblems(content), listProblem);
   assert.deepEqual(getProblems(many.slice(1)), []);
   assert.deepEqual(getProblems([]), []);
 });
 
-test('a file that cannot be read is reported', () => {
+test('an issuers file that cannot be read is reported', () => {
   assert.deepEqual(getProblems([], { TRUSTED_ISSUERS_FILE: 'missing' }), [
     'TRUSTED_ISSUERS_FILE names a file that cannot be read (ENOENT)',
   ]);
@@ -316,7 +316,7 @@ for (const [what, entry, problems] of refusals) {
   });
 }
 
-test('all problems of a file and of other settings are reported together', () => {
+test('all problems of an issuers file and of other settings are reported together', () => {
   const issuers = [
     { ...withJwks, audience: '' },
     { ...withSecret, issuer: 'b', userPrefix: undefined },

@@ -19,7 +19,7 @@ interface Reader {
   /** Returns the body received so far. */
   body(): Buffer;
   /** Settles when the body is over: complete, or aborted. */
-  ended(): Promise<'whole' | 'broken'>;
+  ended(): Promise<'complete' | 'aborted'>;
   disconnect(): void;
 }
 
@@ -46,7 +46,7 @@ async function readOverH2(port: number): Promise<Reader> {
   return {
     read: () => client.send(h2.windowUpdate(0, 2 ** 30), h2.windowUpdate(1, 2 ** 30)),
     body: () => client.readData(1),
-    ended: async () => ((await client.frame(isOver))?.type === type.data ? 'whole' : 'broken'),
+    ended: async () => ((await client.frame(isOver))?.type === type.data ? 'complete' : 'aborted'),
     disconnect: () => client.destroy(),
   };
 }
@@ -56,14 +56,14 @@ async function readOverHttp1(port: number): Promise<Reader> {
   client.write('GET /stream HTTP/1.1\r\nhost: localhost\r\n\r\n');
   await client.until((received) => received.includes('\r\n\r\n'));
   client.socket.pause();
-  const isWhole = () => client.received.subarray(-5).toString() === '0\r\n\r\n';
+  const isComplete = () => client.received.subarray(-5).toString() === '0\r\n\r\n';
   return {
     read: () => void client.socket.resume(),
     body: () => dechunk(client.received),
     async ended() {
       client.socket.resume();
-      await client.until(isWhole);
-      return isWhole() ? 'whole' : 'broken';
+      await client.until(isComplete);
+      return isComplete() ? 'complete' : 'aborted';
     },
     disconnect: () => client.destroy(),
   };
@@ -130,7 +130,7 @@ for (const protocol of protocols) {
     sink.write(small);
     reader.read();
 
-    assert.equal(await reader.ended(), 'whole');
+    assert.equal(await reader.ended(), 'complete');
     assert.equal(reader.body().length, large.length + small.length);
     await until(() => sink.closed);
     assert.deepEqual(closes, ['closed']);
@@ -146,7 +146,7 @@ for (const protocol of protocols) {
     await withDeadline(drained, 'the end of drained()');
     await until(() => closes.length > 0);
     assert.equal(sink.queuedBytes, 0);
-    assert.equal(await reader.ended(), 'broken');
+    assert.equal(await reader.ended(), 'aborted');
     assert.deepEqual(closes, ['closed']);
   });
 
@@ -164,7 +164,7 @@ for (const protocol of protocols) {
     await until(() => sink.closed && closes.length > 0);
     assert.equal(sink.queuedBytes, 0);
     await withDeadline(sink.drained(), 'the end of drained()');
-    assert.equal(await reader.ended(), 'broken');
+    assert.equal(await reader.ended(), 'aborted');
     assert.deepEqual(closes, ['closed']);
     assert.ok(lines.every(({ level }) => level !== 'error'));
   });

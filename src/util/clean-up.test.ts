@@ -13,7 +13,7 @@ function createLatch() {
   return { open, opened };
 }
 
-test('tasks run periodically, even after one of them failed', async () => {
+test('clean-up tasks run periodically, even after one of them failed', async () => {
   const lines: Record<string, unknown>[] = [];
   const { open, opened } = createLatch();
   let runs = 0;
