@@ -2,7 +2,7 @@ import type { Database } from '../db/database.js';
 import { Failure } from '../errors.js';
 import { type Client, toClient } from '../http/client.js';
 import type { Exchange } from '../http/exchange.js';
-import { empty, json, type WholeReply } from '../http/reply.js';
+import { type CompleteReply, empty, json } from '../http/reply.js';
 import { type Route, route } from '../http/router.js';
 import type { Audit } from '../logging/audit.js';
 import type { AccessTokens } from './access-token.js';
@@ -112,7 +112,7 @@ function keysRoute(jwks: object): Route {
 function toTokenReply(
   { accessTokens, tokenType }: AuthRoutesOptions,
   tokens: IssuedTokens,
-): WholeReply {
+): CompleteReply {
   const body = {
     accessToken: tokens.accessToken,
     tokenType,

@@ -1,6 +1,6 @@
 import { STATUS_CODES } from 'node:http';
 import { Failure } from '../errors.js';
-import { json, type WholeReply } from './reply.js';
+import { type CompleteReply, json } from './reply.js';
 
 export interface ProblemContext {
   readonly requestId: string;
@@ -16,7 +16,7 @@ export interface ProblemContext {
 export function toProblemReply(
   failure: Failure,
   { requestId, accept, challenge }: ProblemContext,
-): WholeReply {
+): CompleteReply {
   const { name, message, status, info } = failure;
   const headers: Record<string, string> = { 'cache-control': 'no-store', ...failure.headers };
   if (status === 401) headers['www-authenticate'] ??= challenge;

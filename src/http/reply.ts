@@ -1,9 +1,9 @@
 export type Headers = Readonly<Record<string, string>>;
 
 /** The response that a handler returns. Only the server writes it to the transport. */
-export type Reply = WholeReply | StreamedReply;
+export type Reply = CompleteReply | StreamedReply;
 
-export interface WholeReply {
+export interface CompleteReply {
   readonly status: number;
   readonly headers: Headers;
   readonly body?: Buffer;
@@ -47,7 +47,7 @@ export interface Sink {
 const jsonHeaders = { 'content-type': 'application/json; charset=utf-8' };
 
 /** Returns a reply with a JSON body. */
-export function json(status: number, body: unknown, headers: Headers = {}): WholeReply {
+export function json(status: number, body: unknown, headers: Headers = {}): CompleteReply {
   return {
     status,
     headers: { ...jsonHeaders, ...headers },
@@ -56,6 +56,6 @@ export function json(status: number, body: unknown, headers: Headers = {}): Whol
 }
 
 /** Returns a reply without a body: 204, or a redirect. */
-export function empty(status: number, headers: Headers = {}): WholeReply {
+export function empty(status: number, headers: Headers = {}): CompleteReply {
   return { status, headers };
 }

@@ -9,7 +9,7 @@ import { AbortLimiter } from './limits/abort-limiter.js';
 import { bodiesBytesMax, type HttpLimits } from './limits/limits.js';
 import { internalFailure, toProblemReply } from './problem.js';
 import { isCrossOrigin, warnAboutOrigin } from './refused-origins.js';
-import { empty, type Headers, type Reply, type WholeReply } from './reply.js';
+import { type CompleteReply, empty, type Headers, type Reply } from './reply.js';
 import { refuseLargeHeaders, refuseMalformed, refuseUnknownMethod } from './request-checks.js';
 import { methods, type Route, Router } from './router.js';
 import type { Transport } from './transport.js';
@@ -170,7 +170,7 @@ export class RequestDispatcher {
   #answerOptions(
     { path, headers }: TransportExchange,
     readerOrigin: string | undefined,
-  ): WholeReply {
+  ): CompleteReply {
     const allowed = path === '*' ? methods : this.#router.methodsAt(path);
     const requestedHeaders = headers['access-control-request-headers'];
     return empty(204, {
@@ -179,7 +179,7 @@ export class RequestDispatcher {
     });
   }
 
-  #toProblemReply({ transport, exchange, route }: PendingRequest, cause: unknown): WholeReply {
+  #toProblemReply({ transport, exchange, route }: PendingRequest, cause: unknown): CompleteReply {
     const { challenge, log, warnings } = this.#options;
     const failure = cause instanceof Failure ? cause : internalFailure();
     const { headers, id: requestId } = exchange;
