@@ -90,7 +90,7 @@ function indented(lines: readonly string[]): string[] {
 export function certificateProblems({
   http,
   isProduction,
-}: Pick<Config, 'http' | 'production'>): string[] {
+}: Pick<Config, 'http' | 'isProduction'>): string[] {
   const { tls, certificateFile, privateKeyFile } = http;
   if (!tls) return [];
   const [existing, ...others] = listExisting(http);

@@ -11,7 +11,8 @@ export function memoryKibMin(passes: number): number {
 
 export function parseName(reader: EnvReader, name: string, isProduction: boolean): string {
   const given = reader.optional(name);
-  if (given === undefined && isProduction) reader.problems.push(`${name} is required in production`);
+  if (given === undefined && isProduction)
+    reader.problems.push(`${name} is required in production`);
   return given ?? 'herald';
 }
 

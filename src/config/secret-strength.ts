@@ -61,7 +61,8 @@ function estimateBits(secret: Uint8Array): number {
   const parts = text.split(/[\s\-_.,:;!?'"]+/u);
   const joined = parts.join('');
   // Words drawn from a list of 2048 have about two bits per character.
-  if (parts.filter(isWord).join('').length > 0.6 * joined.length) return 2 * countUnrepeated([...text]);
+  if (parts.filter(isWord).join('').length > 0.6 * joined.length)
+    return 2 * countUnrepeated([...text]);
   // Hexadecimal, for example a UUID.
   if (/^([0-9a-f]*|[0-9A-F]*)$/.test(joined))
     return Math.min(4, getAlphabetBits(joined)) * countUnrepeated([...joined]);

@@ -40,7 +40,10 @@ export function getPoolState(
     threads,
     crashes: supervisor?.crashes ?? 0,
     healthy:
-      supervisor !== undefined && threads > 0 && !supervisor.isFailing && !hasLongRunningJob(supervisor, now),
+      supervisor !== undefined &&
+      threads > 0 &&
+      !supervisor.isFailing &&
+      !hasLongRunningJob(supervisor, now),
     queued: states.reduce((sum, { queued }) => sum + queued, 0),
     running: states.reduce((sum, { running }) => sum + running, 0),
     estimatedWaitMs: Math.max(0, ...states.map(({ estimatedWaitMs }) => estimatedWaitMs)),

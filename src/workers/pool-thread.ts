@@ -161,5 +161,7 @@ function watch(worker: Worker, onLost: (cause: unknown) => void): void {
   });
   worker.once('error', onLost);
   worker.once('messageerror', onLost);
-  worker.once('exit', (code) => onLost(new Error(`Thread ended by itself, with exit code ${code}`)));
+  worker.once('exit', (code) =>
+    onLost(new Error(`Thread ended by itself, with exit code ${code}`)),
+  );
 }

@@ -1,5 +1,5 @@
 import { parentPort } from 'node:worker_threads';
-import { shareNativeWorkCount, installGracefulExit } from './thread-exit.js';
+import { installGracefulExit, shareNativeWorkCount } from './thread-exit.js';
 
 /** The jobs of a thread by name. A result must survive structured cloning. */
 export type JobTable = Readonly<Record<string, (input: never) => unknown>>;

@@ -352,7 +352,10 @@ async function describeMigrations(dialect: Dialect): Promise<void> {
         await db.close();
         const name = getDatabaseName(options);
 
-        await assert.rejects(reset(options, { isProduction: true, yes: name }), /this is production/);
+        await assert.rejects(
+          reset(options, { isProduction: true, yes: name }),
+          /this is production/,
+        );
         for (const yes of [undefined, '', 'other']) {
           await assert.rejects(
             reset(options, { isProduction: false, yes }),

@@ -19,7 +19,10 @@ export function toStatusLine(error: UnreadableError): string {
  * Whether the parser stopped in a complete request line. For an unknown method, it stops at the first character
  * that differs from all methods that it knows.
  */
-function isInRequestLine({ rawPacket = Buffer.alloc(0), bytesParsed = 0 }: UnreadableError): boolean {
+function isInRequestLine({
+  rawPacket = Buffer.alloc(0),
+  bytesParsed = 0,
+}: UnreadableError): boolean {
   const start = bytesParsed === 0 ? 0 : rawPacket.lastIndexOf('\n', bytesParsed - 1) + 1;
   const end = rawPacket.indexOf('\r\n', bytesParsed);
   const line = rawPacket.toString('latin1', start, end === -1 ? start : end);
