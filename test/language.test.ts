@@ -19,7 +19,7 @@ const replacedNames: Readonly<Record<string, string>> = {
   Desk: 'RequestDispatcher',
   Follower: 'LogPoller',
   Gate: 'AttemptLimiter',
-  GateShut: 'Throttled',
+  GateShut: 'AttemptRefused',
   Gathered: 'ByteAccumulator',
   LogIdentity: 'LogGeneration',
   LogStarts: 'ResumeResolver',

@@ -146,9 +146,9 @@ function readSettings(reader: EnvReader, heapBytesMax: number) {
       // Verifying 500 signatures with ES512 takes half a second.
       invalidToken: parseRate(reader, 'INVALID_TOKEN_IP_RATE', '500/60000'),
     },
-    throttle: {
-      // Fewer than the free failures of a user from all addresses, which are 20, and so would apply first.
-      freeFailures: reader.integer('LOGIN_FREE_FAILURES', 5, { min: 1, max: 19 }),
+    passwordAttempts: {
+      // At most 19, because delays start after 20 wrong passwords of a user from all addresses.
+      failuresBeforeDelay: reader.integer('LOGIN_FREE_FAILURES', 5, { min: 1, max: 19 }),
       delayMaxMs: reader.span('LOGIN_MAX_DELAY', 15 * minute, { min: 1000 }),
     },
     authThreads: {
