@@ -89,9 +89,8 @@ export class Login {
 
   /**
    * Verifies the password and settles the attempt. The right password of a disabled account counts as a
-   * failure too; otherwise the next attempt would not get 429 where it does after a wrong password, which
-   * would disclose that the password is right. An attempt without a verification, for example because the
-   * queue is full, does not count.
+   * failure too; otherwise a missing 429 would disclose that the password is right. An attempt without a
+   * verification, for example because the queue is full, does not count.
    */
   async #verify(
     { username, password, client, signal }: LoginRequest,

@@ -84,7 +84,7 @@ test('the /64s of an IPv6 /48 may together make ten times as many requests as ea
   assert.throws(() => admit(1, 32), { name: 'too_many_requests' });
 });
 
-test('requests that a /64 may not make do not count for its /48', () => {
+test('refused requests of a /64 do not count for its /48', () => {
   const { rateLimiter } = createRateLimiter('login');
   const admit = (subnet: number) => rateLimiter.admit('login', clientIn(1, subnet));
   for (let count = 0; count < 3; count += 1) admit(0);
