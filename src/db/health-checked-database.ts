@@ -22,7 +22,7 @@ interface Outage {
   latestReason: UnavailableReason;
 }
 
-const probeMs = 1000;
+const probeIntervalMs = 1000;
 /** How long a check waits for a probe. Less than the deadline of a readiness check, which knows no reason. */
 const probeWaitMs = 500;
 /** When the write-ahead log of the embedded database is reset, it is truncated to `small`: see `openWriter`. */
@@ -150,7 +150,7 @@ export class HealthCheckedDatabase implements Database {
     if (!this.#isOpen) return;
     this.#probeTimer = setTimeout(() => {
       this.#runProbe().catch(() => this.#probeLater());
-    }, probeMs).unref();
+    }, probeIntervalMs).unref();
   }
 
   /** Concurrent calls share one probe. */

@@ -2,9 +2,9 @@ import { readFileSync } from 'node:fs';
 import type { Logger } from '../logging/logger.js';
 
 /** A setting for new connections: a fixed text, or a function that returns the text for each connection. */
-export type Rotated = string | (() => string);
+export type RotatableText = string | (() => string);
 
-export function getCurrent(value: Rotated): string {
+export function getCurrentText(value: RotatableText): string {
   return typeof value === 'string' ? value : value();
 }
 

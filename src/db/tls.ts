@@ -1,6 +1,6 @@
 import { checkServerIdentity, type PeerCertificate } from 'node:tls';
 import type { DatabaseServerOptions } from './options.js';
-import { getCurrent } from './rotated-file.js';
+import { getCurrentText } from './rotated-file.js';
 
 export interface TlsOptions {
   readonly ca?: string;
@@ -26,7 +26,7 @@ export function buildTlsOptions({ ssl, host }: DatabaseServerOptions): false | T
   return {
     ...checked,
     get ca() {
-      return getCurrent(ssl.ca);
+      return getCurrentText(ssl.ca);
     },
   };
 }

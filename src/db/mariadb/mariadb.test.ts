@@ -10,7 +10,7 @@ import { getUnavailableReason } from '../failures.js';
 import { migrate } from '../migrations/migrate.js';
 import { openDatabase } from '../open.js';
 import type { DatabaseServerOptions } from '../options.js';
-import { getCurrent } from '../rotated-file.js';
+import { getCurrentText } from '../rotated-file.js';
 import { connectMariadb, executeOn, MariadbDatabase } from './mariadb.js';
 import { buildSessionSql, buildTransactionSql } from './session.js';
 
@@ -63,7 +63,7 @@ async function describeDialect(dialect: 'mariadb' | 'mysql'): Promise<void> {
       let count = 0;
       const password = () => {
         count += 1;
-        return getCurrent(options().password);
+        return getCurrentText(options().password);
       };
       await withDatabase({ password, connectionsMax: 1 }, async (db) => {
         await db.query(sql`select 1 as one`);

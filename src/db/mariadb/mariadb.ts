@@ -143,7 +143,7 @@ export class MariadbDatabase implements DatabaseWithShares {
     try {
       return await this.#pools.use(work);
     } catch (error) {
-      if (needsNewConnections(error)) this.#pools.replaceUseless();
+      if (needsNewConnections(error)) this.#pools.replaceUnusable();
       throw error;
     }
   }

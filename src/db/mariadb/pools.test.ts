@@ -62,11 +62,11 @@ test('a useless pool is replaced at most once a second', async () => {
   const { pools, time, getNumber } = createPools();
 
   time.now = 1000;
-  pools.replaceUseless();
+  pools.replaceUnusable();
   assert.equal(await getNumber(), 0);
   time.now = 1001;
-  pools.replaceUseless();
-  pools.replaceUseless();
+  pools.replaceUnusable();
+  pools.replaceUnusable();
 
   assert.equal(await getNumber(), 1);
 });
@@ -75,11 +75,11 @@ test('close() ends all pools, and none is opened afterwards', async () => {
   const { pools, time, isEnded } = createPools();
   const { working, finish } = startWork(pools);
   time.now = 1001;
-  pools.replaceUseless();
+  pools.replaceUnusable();
 
   await pools.close();
   time.now += 1001;
-  pools.replaceUseless();
+  pools.replaceUnusable();
 
   assert.deepEqual(isEnded, [true, true]);
   finish();

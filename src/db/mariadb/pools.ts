@@ -12,7 +12,7 @@ interface PoolGeneration<Pool> {
 
 /** After this time the host name is resolved again. */
 const poolLifeMs = 1_800_000;
-const replaceMsMin = 1000;
+const replaceIntervalMinMs = 1000;
 
 /**
  * Manages the current pool. A replaced pool is ended once the work on it has finished, because ending it
@@ -48,8 +48,8 @@ export class MariadbPools<Pool extends EndablePool> {
    * Replaces the pool after an error that its connections will return again, such as that of a read-only
    * server, the old primary after a failover. At most once a second, because the state can be permanent.
    */
-  replaceUseless(): void {
-    if (this.#monotonicClock() - this.#current.openedAt > replaceMsMin) this.#replace();
+  replaceUnusable(): void {
+    if (this.#monotonicClock() - this.#current.openedAt > replaceIntervalMinMs) this.#replace();
   }
 
   /** Ends all pools. */

@@ -12,7 +12,7 @@ import { MariadbDatabase } from '../mariadb/mariadb.js';
 import { openDatabase } from '../open.js';
 import { type DatabaseOptions, getDatabaseName } from '../options.js';
 import { migrationsByDialect, tables } from './list.js';
-import { migrate, reset, schemaState, status } from './migrate.js';
+import { migrate, reset, readSchemaStatus, readSchemaVersions } from './migrate.js';
 import type { Migration } from './migration.js';
 
 for (const dialect of ['sqlite', 'postgres', 'mariadb', 'mysql'] as const) {
@@ -57,7 +57,7 @@ async function describeMigrations(dialect: Dialect): Promise<void> {
             const rows = await db.query(rawSql(`select count(*) as count from ${table}`));
             assert.deepEqual(rows, [{ count: 0 }], table);
           }
-          assert.deepEqual(await schemaState(db), { version: latest, latest });
+          assert.deepEqual(await readSchemaVersions(db), { version: latest, latest });
         } finally {
           await db.close();
         }
@@ -155,7 +155,7 @@ async function describeMigrations(dialect: Dialect): Promise<void> {
           migrate(options, { migrations: [...changed, extraMigration] }),
           /Cannot use schema: migration 1 \(init\) is not the one that was applied/,
         );
-        const schemaStatus = await status(options, { migrations: [...known, extraMigration] });
+        const schemaStatus = await readSchemaStatus(options, { migrations: [...known, extraMigration] });
         assert.deepEqual(schemaStatus?.pending, [extraStep]);
       }));
 
@@ -179,7 +179,7 @@ async function describeMigrations(dialect: Dialect): Promise<void> {
           },
         ]);
         assert.deepEqual(await migrate(options), { applied: [], version: extraMigration.version });
-        const schemaStatus = await status(options);
+        const schemaStatus = await readSchemaStatus(options);
         assert.equal(schemaStatus?.version, extraMigration.version);
         assert.equal(schemaStatus.latest, latest);
         assert.deepEqual(schemaStatus.pending, []);
@@ -224,10 +224,10 @@ async function describeMigrations(dialect: Dialect): Promise<void> {
     test('status lists applied and pending migrations and changes nothing', () =>
       withTarget(async (targetOptions) => {
         const options = { ...targetOptions, wallClock: () => 1_767_225_600_000 };
-        assert.equal(await status(options), undefined);
+        assert.equal(await readSchemaStatus(options), undefined);
         await migrate(options);
 
-        const schemaStatus = await status(options, { migrations: [...known, extraMigration] });
+        const schemaStatus = await readSchemaStatus(options, { migrations: [...known, extraMigration] });
 
         assert.deepEqual(schemaStatus, {
           version: latest,
@@ -245,7 +245,7 @@ async function describeMigrations(dialect: Dialect): Promise<void> {
         const migrations = [...known, broken];
         await migrate(options);
         await assert.rejects(migrate(options, { migrations }), /Cannot run statement: insert into/);
-        const schemaStatus = await status(options, { migrations });
+        const schemaStatus = await readSchemaStatus(options, { migrations });
 
         // MariaDB and MySQL keep finished statements and record progress; the others roll back.
         const keepsProgress = dialect === 'mariadb' || dialect === 'mysql';
@@ -390,7 +390,7 @@ async function refusesSchema(options: DatabaseOptions, reason: string): Promise<
   const isRefused = (error: Error) => error.message.startsWith(`Cannot use schema: ${reason}`);
   await assert.rejects(openDatabase(options), isRefused);
   await assert.rejects(migrate(options), isRefused);
-  await assert.rejects(status(options), isRefused);
+  await assert.rejects(readSchemaStatus(options), isRefused);
 }
 
 /** Builds the statement with which a newer program would record a step. */
