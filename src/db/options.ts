@@ -46,7 +46,7 @@ export interface DatabaseServerOptions {
    * second after the last byte arrived.
    */
   readonly statementMs: number;
-  /** How long a command that migrates or resets waits for another one. Default 30,000. */
+  /** How long a command that migrates or resets waits for another such command. Default 30,000. */
   readonly lockMs?: number;
   /** PostgreSQL: whether statements stay prepared. False behind a transaction pooler. */
   readonly prepare: boolean;

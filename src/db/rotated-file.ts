@@ -19,7 +19,7 @@ interface RotatedFileOptions {
 /**
  * Returns a function that reads a file again with each call, because its content may have been replaced.
  * While the file is missing, unreadable or empty, the function returns its last content, and logs that
- * once. It never throws, because the packages that call it would end the process.
+ * once. It never throws, because an error in the packages that call it would end the process.
  */
 export function createRotatedFile(
   path: string,

@@ -13,9 +13,9 @@ export function isTlsError(code: string): boolean {
 }
 
 /**
- * Returns the TLS options for the driver packages, which read them again for each connection. The certificate is checked against the
- * configured host, because by default the packages check no name, or `localhost` when the host is
- * an IP address.
+ * Returns the TLS options for the driver packages, which read them again for each connection. The certificate
+ * is checked against the configured host, because by default the packages check no name, or `localhost` when
+ * the host is an IP address.
  */
 export function buildTlsOptions({ ssl, host }: DatabaseServerOptions): false | TlsOptions {
   if (ssl === false) return false;
