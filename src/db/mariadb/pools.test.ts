@@ -20,7 +20,7 @@ function createPools() {
   return { pools, time, isEnded, getNumber };
 }
 
-/** Runs work on the current pool that ends when `finish` is called. */
+/** Runs work on the current pool. The work ends when `finish` is called. */
 function startWork(pools: ReturnType<typeof createPools>['pools']) {
   let finish = () => {};
   const working = pools.use(
@@ -58,7 +58,7 @@ test('a replaced pool is ended when the last work on it has finished', async () 
   assert.deepEqual(isEnded, [true, false]);
 });
 
-test('a useless pool is replaced at most once a second', async () => {
+test('a pool with unusable connections is replaced at most once a second', async () => {
   const { pools, time, getNumber } = createPools();
 
   time.now = 1000;

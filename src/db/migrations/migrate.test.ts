@@ -221,7 +221,7 @@ async function describeMigrations(dialect: Dialect): Promise<void> {
         await refusesSchema(options, `migration ${latest} (`);
       }));
 
-    test('status lists applied and pending migrations and changes nothing', () =>
+    test('readSchemaStatus lists applied and pending migrations and changes nothing', () =>
       withTarget(async (targetOptions) => {
         const options = { ...targetOptions, wallClock: () => 1_767_225_600_000 };
         assert.equal(await readSchemaStatus(options), undefined);
@@ -371,7 +371,7 @@ async function describeMigrations(dialect: Dialect): Promise<void> {
   });
 }
 
-/** What another migrator does first. */
+/** The statement with which a migrator acquires the lock. */
 const lockStatements: Readonly<Record<ServerDialect, (database: string) => string>> = {
   postgres: () => 'select pg_advisory_xact_lock(4711000017)',
   mariadb: (database) => `select get_lock('herald:migrate:${database}', 0)`,
