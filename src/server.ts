@@ -9,9 +9,9 @@ import {
 } from './commands/command.js';
 import {
   findCertificateProblems,
+  formatWelcome,
   type Preparation,
   prepareStart,
-  formatWelcome,
 } from './commands/first-start.js';
 import { type Config, loadConfig } from './config/config.js';
 import { openLogger, type ProcessLogger } from './logging/logger.js';

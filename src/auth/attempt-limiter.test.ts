@@ -34,7 +34,9 @@ test('of a hundred parallel wrong passwords only five are verified', async () =>
   const refused = results.filter((result) => result.status === 'rejected');
   assert.equal(tried, 5);
   assert.equal(refused.length, 95);
-  assert.ok(refused.every(({ reason }) => reason instanceof AttemptRefused && reason.waitMs === 1000));
+  assert.ok(
+    refused.every(({ reason }) => reason instanceof AttemptRefused && reason.waitMs === 1000),
+  );
 });
 
 test('thirty parallel right passwords all succeed', async () => {

@@ -5,10 +5,10 @@ import type { Audit } from '../logging/audit.js';
 import type { Logger } from '../logging/logger.js';
 import type { SignAccessToken } from './access-token-signer.js';
 import type { AttemptOutcome } from './attempt-limiter.js';
+import type { PasswordAttempt, PasswordAttemptLimiter } from './password-attempt-limiter.js';
 import type { Passwords } from './passwords/passwords.js';
 import type { RateLimiter } from './rate-limiter.js';
 import type { IssuedTokens, Sessions } from './sessions/sessions.js';
-import type { PasswordAttempt, PasswordAttemptLimiter } from './password-attempt-limiter.js';
 import { toUsernameKey } from './username.js';
 import type { Account, Users } from './users.js';
 

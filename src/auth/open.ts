@@ -11,13 +11,13 @@ import { Accounts } from './accounts.js';
 import type { AuthJobs } from './jobs.js';
 import { createKeyRing, type KeyRing } from './key-ring.js';
 import { Login } from './login.js';
+import { PasswordAttemptLimiter } from './password-attempt-limiter.js';
 import { Passwords } from './passwords/passwords.js';
 import { RateLimiter } from './rate-limiter.js';
 import { RefreshTokens } from './refresh-token.js';
 import { type Authenticator, authRoutes } from './routes.js';
 import { Sessions, type SessionsOptions } from './sessions/sessions.js';
 import { openAuthThreads } from './threads.js';
-import { PasswordAttemptLimiter } from './password-attempt-limiter.js';
 import { Users } from './users.js';
 
 export interface AuthOptions {
@@ -88,7 +88,15 @@ export async function openAuth(options: AuthOptions): Promise<Auth> {
     const rateLimiter = new RateLimiter({ rates: config.rates, audit, monotonicClock });
     const passwordAttempts = new PasswordAttemptLimiter({ ...limits, monotonicClock });
     const { type: tokenType } = accessToken;
-    const login = new Login({ users, sessions, passwords, rateLimiter, passwordAttempts, audit, log });
+    const login = new Login({
+      users,
+      sessions,
+      passwords,
+      rateLimiter,
+      passwordAttempts,
+      audit,
+      log,
+    });
     const accounts = new Accounts({ users, sessions, passwords, audit });
     const { jwks } = ring;
     return {

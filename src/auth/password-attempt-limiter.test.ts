@@ -18,7 +18,11 @@ const withoutSession = async () => false;
 const withSession = async () => true;
 
 /** Tries wrong passwords from different IPs; returns how many were allowed before a refusal. */
-async function spray(limiter: PasswordAttemptLimiter, count: number, userKey = 'ada'): Promise<number> {
+async function spray(
+  limiter: PasswordAttemptLimiter,
+  count: number,
+  userKey = 'ada',
+): Promise<number> {
   for (let tried = 0; tried < count; tried += 1) {
     try {
       const ipKey = `192.0.2.${tried}`;
@@ -64,7 +68,11 @@ test('an IP with a session of the user is allowed while others are blocked', asy
 });
 
 /** Tries wrong passwords from different /64s of a /48; returns how many were allowed before a refusal. */
-async function sprayNetwork(limiter: PasswordAttemptLimiter, network: string, count: number): Promise<number> {
+async function sprayNetwork(
+  limiter: PasswordAttemptLimiter,
+  network: string,
+  count: number,
+): Promise<number> {
   for (let tried = 0; tried < count; tried += 1) {
     try {
       const ipKey = `${network}:${tried.toString(16)}::/64`;

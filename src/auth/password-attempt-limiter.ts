@@ -3,7 +3,12 @@ import { performance } from 'node:perf_hooks';
 import type { Clock } from '../clock.js';
 import { tooManyRequests } from '../errors.js';
 import { toNetworkKey } from '../http/ip-key.js';
-import { type Attempt, AttemptLimiter, type AttemptOutcome, AttemptRefused } from './attempt-limiter.js';
+import {
+  type Attempt,
+  AttemptLimiter,
+  type AttemptOutcome,
+  AttemptRefused,
+} from './attempt-limiter.js';
 
 export interface PasswordAttemptLimiterOptions {
   /** Consecutive wrong passwords per user and IP key before delays start. */

@@ -17,7 +17,7 @@ import { controlEntryAppender } from '../event-log/open.js';
 import { ApiKeys } from '../identity/api-keys.js';
 import { silentLogger } from '../logging/logger.js';
 import { withDatabase } from './database.js';
-import { prepareStart, formatWelcome } from './first-start.js';
+import { formatWelcome, prepareStart } from './first-start.js';
 
 const production = {
   NODE_ENV: 'production',

@@ -56,7 +56,10 @@ export async function prepareStart(
 }
 
 /** Returns the text to print once the server listens at `url`. Empty in production. */
-export function formatWelcome({ config, created, publishKeyFile }: Preparation, url: string): string {
+export function formatWelcome(
+  { config, created, publishKeyFile }: Preparation,
+  url: string,
+): string {
   if (config.production) return '';
   const createdLines = created.length === 0 ? [] : ['Created:', ...indent(created), ''];
   const { username, password } = readDemoUser();

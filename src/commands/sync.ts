@@ -1,5 +1,5 @@
 import { migrationsByDialect } from '../db/migrations/list.js';
-import { migrate, reset, readSchemaStatus } from '../db/migrations/migrate.js';
+import { migrate, readSchemaStatus, reset } from '../db/migrations/migrate.js';
 import { getLatestVersion } from '../db/migrations/migration.js';
 import type { DatabaseOptions } from '../db/options.js';
 import { toDatabaseOptions } from '../db/options.js';

@@ -265,7 +265,7 @@ testOnEach('the time of the database server does not depend on a time zone', asy
 });
 
 testOnEach(
-  'only with the embedded database is the local clock used even if it is weeks ahead',
+  'the embedded database uses a local clock that is weeks ahead, and no other database does',
   async (t) => {
     const db = await databaseFor(t);
     const wallClock = () => Date.now() + 40 * 24 * hour;

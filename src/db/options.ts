@@ -74,7 +74,11 @@ export function toDatabaseOptions(
   const { dialect, file, server } = database;
   if (dialect === 'sqlite') return { dialect, file, log };
   const { passwordFile, caFile, ca, ssl, ...serverOptions } = server;
-  const toRotatable = (setting: string, content: string, path: string | undefined): RotatableText =>
+  const toRotatable = (
+    setting: string,
+    content: string,
+    path: string | undefined,
+  ): RotatableText =>
     path === undefined ? content : createRotatedFile(path, { content, setting, log });
   return {
     ...serverOptions,

@@ -12,7 +12,7 @@ import { MariadbDatabase } from '../mariadb/mariadb.js';
 import { openDatabase } from '../open.js';
 import { type DatabaseOptions, getDatabaseName } from '../options.js';
 import { migrationsByDialect, tables } from './list.js';
-import { migrate, reset, readSchemaStatus, readSchemaVersions } from './migrate.js';
+import { migrate, readSchemaStatus, readSchemaVersions, reset } from './migrate.js';
 import type { Migration } from './migration.js';
 
 for (const dialect of ['sqlite', 'postgres', 'mariadb', 'mysql'] as const) {
@@ -155,7 +155,9 @@ async function describeMigrations(dialect: Dialect): Promise<void> {
           migrate(options, { migrations: [...changed, extraMigration] }),
           /Cannot use schema: migration 1 \(init\) is not the one that was applied/,
         );
-        const schemaStatus = await readSchemaStatus(options, { migrations: [...known, extraMigration] });
+        const schemaStatus = await readSchemaStatus(options, {
+          migrations: [...known, extraMigration],
+        });
         assert.deepEqual(schemaStatus?.pending, [extraStep]);
       }));
 
@@ -190,7 +192,7 @@ async function describeMigrations(dialect: Dialect): Promise<void> {
         const further: Migration = { version: latest + 2, name: 'further', statements: [create] };
         await migrate(options, { migrations: [...known, extraMigration, further] });
 
-        await refusesSchema(
+        await assertSchemaRefused(
           options,
           `it is version ${latest + 2}, and this program knows up to ${latest} and accepts ${latest + 1}`,
         );
@@ -199,26 +201,29 @@ async function describeMigrations(dialect: Dialect): Promise<void> {
     test('a schema one step newer is refused when an earlier version is missing', () =>
       withTarget(async (options) => {
         await migrate(options);
-        await change(options, [addStep(latest + 2)]);
+        await runStatements(options, [addStep(latest + 2)]);
 
-        await refusesSchema(options, `it is version ${latest + 2}`);
+        await assertSchemaRefused(options, `it is version ${latest + 2}`);
       }));
 
     test('a schema one step newer is refused while that step is unfinished', () =>
       withTarget(async (options) => {
         await migrate(options);
-        await change(options, [addStep(extraMigration.version, { dirty: 1 })]);
+        await runStatements(options, [addStep(extraMigration.version, { dirty: 1 })]);
 
-        await refusesSchema(options, `migration ${extraMigration.version} (more) is unfinished`);
+        await assertSchemaRefused(
+          options,
+          `migration ${extraMigration.version} (more) is unfinished`,
+        );
       }));
 
     test('a schema one step newer is refused when an earlier migration differs', () =>
       withTarget(async (options) => {
         await migrate(options);
         const edit = `update schema_migration set checksum = 'x' where version = ${latest}`;
-        await change(options, [edit, addStep(extraMigration.version)]);
+        await runStatements(options, [edit, addStep(extraMigration.version)]);
 
-        await refusesSchema(options, `migration ${latest} (`);
+        await assertSchemaRefused(options, `migration ${latest} (`);
       }));
 
     test('readSchemaStatus lists applied and pending migrations and changes nothing', () =>
@@ -227,7 +232,9 @@ async function describeMigrations(dialect: Dialect): Promise<void> {
         assert.equal(await readSchemaStatus(options), undefined);
         await migrate(options);
 
-        const schemaStatus = await readSchemaStatus(options, { migrations: [...known, extraMigration] });
+        const schemaStatus = await readSchemaStatus(options, {
+          migrations: [...known, extraMigration],
+        });
 
         assert.deepEqual(schemaStatus, {
           version: latest,
@@ -386,7 +393,7 @@ async function openAndLog(options: DatabaseOptions): Promise<Record<string, unkn
 }
 
 /** Asserts that the program neither opens, nor migrates, nor reports on the schema. */
-async function refusesSchema(options: DatabaseOptions, reason: string): Promise<void> {
+async function assertSchemaRefused(options: DatabaseOptions, reason: string): Promise<void> {
   const isRefused = (error: Error) => error.message.startsWith(`Cannot use schema: ${reason}`);
   await assert.rejects(openDatabase(options), isRefused);
   await assert.rejects(migrate(options), isRefused);
@@ -399,7 +406,10 @@ function addStep(version: number, { dirty = 0 } = {}): string {
 }
 
 /** Runs statements on a database whose schema the program still knows. */
-async function change(options: DatabaseOptions, statements: readonly string[]): Promise<void> {
+async function runStatements(
+  options: DatabaseOptions,
+  statements: readonly string[],
+): Promise<void> {
   const db = await openDatabase(options);
   try {
     for (const statement of statements) await db.execute(rawSql(statement));

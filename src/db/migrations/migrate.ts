@@ -70,7 +70,9 @@ export async function reset(
 }
 
 /** Returns the schema version of an open database and the version this program needs. */
-export async function readSchemaVersions(db: Database): Promise<{ version: number; latest: number }> {
+export async function readSchemaVersions(
+  db: Database,
+): Promise<{ version: number; latest: number }> {
   const { dialect } = db;
   const { version, latest } = await readStatus(db, {
     dialect,
