@@ -4,8 +4,8 @@ import { dirname } from 'node:path';
 /**
  * Creates a folder and its missing parents, unless it exists. Throws the error of the file system.
  *
- * `mkdirSync` with `recursive` does not return for a folder in `/proc`, which refuses it with ENOENT: Node takes this for
- * a missing parent, again and again.
+ * Does not use `mkdirSync` with `recursive`, which never returns for a folder in `/proc`: the system refuses
+ * the folder with ENOENT, and each time Node takes that for a missing parent.
  */
 export function createFolder(path: string, mode = 0o777): void {
   try {

@@ -8,10 +8,10 @@ import {
   runCommand,
 } from './commands/command.js';
 import {
-  certificateProblems,
+  findCertificateProblems,
+  formatWelcome,
   type Preparation,
   prepareStart,
-  welcomeText,
 } from './commands/first-start.js';
 import { type Config, loadConfig } from './config/config.js';
 import { openLogger, type ProcessLogger } from './logging/logger.js';
@@ -63,15 +63,15 @@ async function main(): Promise<void> {
   const scheme = tls ? 'https' : 'http';
   const url = `${scheme}://${isIPv6(host) ? `[${host}]` : host}:${app.port}`;
   const reloaded = tls ? 'log files reopened and certificate reloaded' : 'log files reopened';
-  installShutdown(app, log, handlers, reloaded);
+  installHandlers(app, log, handlers, reloaded);
   const { dialect } = config.database;
   log.info({ url, version, node: process.version, dialect }, 'listening');
-  const welcome = welcomeText(preparation, url);
+  const welcome = formatWelcome(preparation, url);
   if (welcome !== '') print(`\n${welcome}\n`);
 }
 
 async function prepare({ env, hasEnvFile, problems }: Environment): Promise<Preparation> {
-  const alsoCheck = (config: Config) => [...problems, ...certificateProblems(config)];
+  const alsoCheck = (config: Config) => [...problems, ...findCertificateProblems(config)];
   const config = loadConfig(env, { alsoCheck });
   // Removes secrets from the environment, because crash reports and child processes would expose
   // them.
@@ -97,8 +97,8 @@ async function openApp(
   }
 }
 
-/** `reloaded` is logged after SIGHUP. */
-function installShutdown(
+/** Installs what the process does on signals and defects. Logs `reloaded` after a successful SIGHUP. */
+function installHandlers(
   app: App,
   log: ProcessLogger,
   handlers: SignalHandlers,
@@ -115,7 +115,7 @@ function installShutdown(
     process.exit(code);
   };
   handlers.stop = (signal) => void stop(0, { signal });
-  /** The database rolls back interrupted transactions. */
+  // Closes nothing else, because the database rolls back interrupted transactions.
   const exitAtOnce = () => void app.finishHashes().then(() => process.exit(1));
   handlers.forceStop = (signal) => {
     log.warn({ signal }, 'forced stop');

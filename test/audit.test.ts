@@ -163,7 +163,7 @@ async function startScenario(t: TestContext) {
     },
     log: collectingLog(lines),
     wallClock: () => now,
-    monotonicClock: () => 1000, // Fixed, because the throttle allows another attempt a second later.
+    monotonicClock: () => 1000, // Fixed, because another attempt is allowed a second later.
   });
   const client = await system.connect();
   const login = await client.login('ada');

@@ -3,7 +3,7 @@ import { type AddressInfo, connect, createServer } from 'node:net';
 import { after, before, describe, type TestContext, test } from 'node:test';
 import { withAccounts } from '../src/commands/accounts.js';
 import { loadConfig } from '../src/config/config.js';
-import { migrate, status } from '../src/db/migrations/migrate.js';
+import { migrate, readSchemaStatus } from '../src/db/migrations/migrate.js';
 import { openDatabase } from '../src/db/open.js';
 import { H2Client } from './support/clients/h2-client.js';
 import {
@@ -163,7 +163,7 @@ for (const [setting, message] of [
     await assert.rejects(openDatabase(server.options), message);
     await assert.rejects(migrate(server.options), message);
     // `sync -- --status` writes nothing.
-    assert.ok(await status(server.options));
+    assert.ok(await readSchemaStatus(server.options));
   });
 }
 

@@ -196,7 +196,7 @@ test('a pooler in session mode that refuses session settings is named at start a
   t.after(() => pooler.stop());
   const pooled = routeThrough(pooler, options);
   const message =
-    /Cannot open database: a pooler between refuses session settings: set DB_PREPARE=/;
+    /Cannot open database: a pooler in between refuses session settings: set DB_PREPARE=/;
 
   await assert.rejects(openDatabase(pooled), message);
   await assert.rejects(migrate(pooled), message);
@@ -226,6 +226,6 @@ test('a pooler that ignores session settings is named at start, even if the role
 
   await assert.rejects(
     openDatabase({ ...routeThrough(pooler, options), statementMs: 15_000 }),
-    /Cannot open database: a pooler between ignores session settings: set DB_PREPARE=false/,
+    /Cannot open database: a pooler in between ignores session settings: set DB_PREPARE=false/,
   );
 });

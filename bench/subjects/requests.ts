@@ -1,6 +1,6 @@
 import type { DatabaseServerOptions } from '../../src/db/options.js';
 import { PostgresDatabase } from '../../src/db/postgres/postgres.js';
-import { getCurrent } from '../../src/db/rotated-file.js';
+import { getCurrentText } from '../../src/db/rotated-file.js';
 import { findServer } from '../../test/support/databases/test-server.js';
 import { H1Requester } from '../load/h1-requester.js';
 import { h2load } from '../load/h2load.js';
@@ -259,7 +259,7 @@ async function openHerald(
     DB_PORT: String(options.port),
     DB_NAME: options.database,
     DB_USERNAME: options.username,
-    DB_PASSWORD: getCurrent(options.password),
+    DB_PASSWORD: getCurrentText(options.password),
   };
   runCommand(bench.build, ['sync'], settings);
   // Without a schema check, because the measured build created the schema.

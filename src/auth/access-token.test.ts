@@ -46,7 +46,11 @@ function createTokens(changes: Partial<AccessTokensOptions> = {}): AccessTokens 
 }
 
 /** Creates access tokens with a signing thread. */
-async function signingTokens(t: TestContext, keys: KeyRing, changes = {}): Promise<AccessTokens> {
+async function createSigningTokens(
+  t: TestContext,
+  keys: KeyRing,
+  changes = {},
+): Promise<AccessTokens> {
   const threads = await openAuthThreads({
     count: 1,
     queuePerThreadMax: 64,
@@ -99,7 +103,7 @@ function listSpellings(token: string): readonly string[] {
 for (const algorithm of algorithms) {
   test(`a token signed with ${algorithm} carries the subject and has one valid spelling`, async (t) => {
     const keys = createKeys(algorithm);
-    const tokens = await signingTokens(t, keys);
+    const tokens = await createSigningTokens(t, keys);
 
     const token = await tokens.sign(subject);
 
@@ -178,7 +182,7 @@ test('a token that was issued in the future is valid, and its lifetime is limite
 
 test('a token expires exactly at its `exp`', async (t) => {
   let now = nowSeconds * 1000;
-  const tokens = await signingTokens(t, ring, { wallClock: () => now, clockToleranceMs: 0 });
+  const tokens = await createSigningTokens(t, ring, { wallClock: () => now, clockToleranceMs: 0 });
   const token = await tokens.sign(subject);
 
   now += 3_599_999;
@@ -213,9 +217,9 @@ test('a token signed with the key of another server is invalid', async (t) => {
   const otherRing = createKeyRing({ algorithm: 'HS256', secret: otherSecret });
   const rsaRing = createKeys('RS256');
   const [mine, theirs, third] = [
-    await signingTokens(t, ring),
-    await signingTokens(t, otherRing),
-    await signingTokens(t, rsaRing),
+    await createSigningTokens(t, ring),
+    await createSigningTokens(t, otherRing),
+    await createSigningTokens(t, rsaRing),
   ];
 
   const all = [mine, theirs, third];
@@ -228,7 +232,7 @@ test('a token signed with the key of another server is invalid', async (t) => {
 });
 
 test('with a shared key, a token for another issuer or audience is invalid', async (t) => {
-  const mine = await signingTokens(t, ring);
+  const mine = await createSigningTokens(t, ring);
   const token = await mine.sign(subject);
 
   for (const changes of [{ issuer: 'other' }, { audience: 'other' }]) {
@@ -305,7 +309,7 @@ for (const [what, changes] of invalidOptions) {
 }
 
 /** Counts the tokens that were admitted, and those of them that are still counted as invalid. */
-function createAdmission() {
+function createAdmissionCounter() {
   const counts = { admitted: 0, invalid: 0 };
   const admit = () => {
     counts.admitted += 1;
@@ -329,10 +333,10 @@ for (const algorithm of ['RS256', 'PS256', 'ES256', 'ES384', 'ES512'] as const) 
     const keys = createKeys(algorithm);
     const time = { now: nowSeconds * 1000 };
     const wallClock = () => time.now;
-    const issuer = await signingTokens(t, keys, { wallClock });
+    const issuer = await createSigningTokens(t, keys, { wallClock });
     const verifier = createTokens({ ring: keys, wallClock });
     const token = await issuer.sign(subject);
-    const { counts, admit } = createAdmission();
+    const { counts, admit } = createAdmissionCounter();
 
     for (let count = 0; count < 2; count += 1)
       assert.equal(verifier.verify(token, admit).userId, userId);
@@ -350,7 +354,7 @@ for (const algorithm of ['RS256', 'PS256', 'ES256', 'ES384', 'ES512'] as const) 
 
 test('a signature that is not admitted is not verified, and tokens of this process are accepted meanwhile', async (t) => {
   const keys = createKeys('ES512');
-  const tokens = await signingTokens(t, keys);
+  const tokens = await createSigningTokens(t, keys);
   const token = await tokens.sign(subject);
   const refusal = new Failure('too_many_requests', 'too many');
   const refuse = () => {
@@ -370,8 +374,8 @@ test('a signature that is not admitted is not verified, and tokens of this proce
 
 test('malformed tokens, other algorithms and HMACs are cheap to refuse, so they are not counted', async (t) => {
   const keys = createKeys('ES512');
-  const token = await (await signingTokens(t, keys)).sign(subject);
-  const { counts, admit } = createAdmission();
+  const token = await (await createSigningTokens(t, keys)).sign(subject);
+  const { counts, admit } = createAdmissionCounter();
   const head = { alg: 'HS256', typ: 'JWT', kid: keys.signingKey.id };
 
   for (const text of ['none', token.slice(1), forge(head, claims)]) {

@@ -55,7 +55,7 @@ export class AccessTokens {
   readonly #options: AccessTokensOptions;
   readonly #wallClock: Clock;
   readonly #toleranceSeconds: number;
-  /** SHA-256 of the newest tokens that this process has signed or found to be valid, for public keys. */
+  /** SHA-256 hashes of the newest tokens that this process signed or verified; only for key pairs. */
   readonly #verified = new LruMap<string, true>(verifiedMax);
 
   /** Throws an Error for options that would disable a check. */
@@ -96,9 +96,9 @@ export class AccessTokens {
    * applies to tokens issued earlier. A token issued in the future is valid: the signature proves that
    * Herald issued it, by a clock that was ahead.
    *
-   * Verifying the signature of a public key takes up to a millisecond, so `admit` is called first, unless
-   * the token was signed or verified before. Rethrows its error. The function that it returns is called when
-   * the signature is valid.
+   * Verifying a signature with a public key takes up to a millisecond. Therefore `admit` is called first,
+   * unless this process has signed or verified the token before. `verify` rethrows an error of `admit`.
+   * `admit` returns a function, which is called when the signature is valid.
    */
   verify(token: string, admit: () => () => void = admitAll): AccessClaims {
     const key = this.#findKey(token);
@@ -154,14 +154,14 @@ export class AccessTokens {
   }
 }
 
-/** Returns the failure for any error: the package also throws SyntaxError and TypeError. */
+/** Creates the failure for any error of a verification, including SyntaxError and TypeError of the package. */
 function invalidToken(cause: unknown): Failure {
   return new Failure('invalid_token', 'Cannot authenticate: the access token is invalid', {
     cause,
   });
 }
 
-/** A secret verifies a token in 10 µs, less than the rest of a request takes. */
+/** Returns whether verifying with this key is slower than the rest of a request. A secret takes 10 µs. */
 function isExpensive({ key }: VerifyingKey): boolean {
   return key.type !== 'secret';
 }
@@ -184,7 +184,10 @@ function findKey(token: unknown, ring: KeyRing): VerifyingKey {
   return key;
 }
 
-/** Accepts one spelling per token: lenient decoders ignore stray characters and unused bits. */
+/**
+ * Returns whether the segment is canonical base64url, so that a token has one spelling: lenient decoders
+ * ignore stray characters and unused bits.
+ */
 function isCanonical(segment: string): boolean {
   const isPlain = segment !== '' && /^[\w-]+$/.test(segment);
   return isPlain && Buffer.from(segment, 'base64url').toString('base64url') === segment;

@@ -1,13 +1,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { type Attempt, AttemptLimiter, Throttled } from './attempt-limiter.js';
+import { type Attempt, AttemptLimiter, AttemptRefused } from './attempt-limiter.js';
 
 const minute = 60_000;
 
 function createLimiter({ keysMax = 1000 } = {}) {
   const time = { now: 0 };
   const limiter = new AttemptLimiter({
-    freeFailures: 5,
+    failuresBeforeDelay: 5,
     delayMaxMs: 15 * minute,
     hardStop: { failures: 1000, delayMs: 60 * minute },
     forgetAfterMs: 60 * minute,
@@ -34,7 +34,9 @@ test('of a hundred parallel wrong passwords only five are verified', async () =>
   const refused = results.filter((result) => result.status === 'rejected');
   assert.equal(tried, 5);
   assert.equal(refused.length, 95);
-  assert.ok(refused.every(({ reason }) => reason instanceof Throttled && reason.waitMs === 1000));
+  assert.ok(
+    refused.every(({ reason }) => reason instanceof AttemptRefused && reason.waitMs === 1000),
+  );
 });
 
 test('thirty parallel right passwords all succeed', async () => {
@@ -64,9 +66,9 @@ test('a hundred sequential wrong passwords take more than 21 hours', async () =>
     try {
       (await limiter.begin('a')).settle('wrong');
       count += 1;
-    } catch (throttled) {
-      assert.ok(throttled instanceof Throttled);
-      time.now += throttled.waitMs;
+    } catch (refusal) {
+      assert.ok(refusal instanceof AttemptRefused);
+      time.now += refusal.waitMs;
     }
   }
 
@@ -81,9 +83,9 @@ test('the delay doubles from one second up to the maximum', async () => {
     assert.ok(tries < 1000, `only ${waits.length} attempts were delayed`);
     const attempt = await limiter.begin('a');
     if (!attempt.settle('wrong')) continue;
-    await assert.rejects(limiter.begin('a'), (throttled: Throttled) => {
-      waits.push(throttled.waitMs / 1000);
-      time.now += throttled.waitMs;
+    await assert.rejects(limiter.begin('a'), (refusal: AttemptRefused) => {
+      waits.push(refusal.waitMs / 1000);
+      time.now += refusal.waitMs;
       return true;
     });
   }
@@ -103,7 +105,7 @@ test('a blocked key is unblocked exactly when its delay ends', async () => {
   assert.equal(limiter.size, 0);
 });
 
-test('after the free failures, attempts are verified one at a time', async () => {
+test('once delays have started, attempts are verified one at a time', async () => {
   const { limiter, time } = createLimiter();
   for (let count = 0; count < 5; count += 1) (await limiter.begin('a')).settle('wrong');
   time.now += 1000;
@@ -145,7 +147,7 @@ test('at most 32 attempts wait; further ones are rejected at once', async () => 
   for (let count = 0; count < 5; count += 1) attempts.push(await limiter.begin('a'));
   const waiting = Array.from({ length: 32 }, () => limiter.begin('a'));
 
-  await assert.rejects(limiter.begin('a'), Throttled);
+  await assert.rejects(limiter.begin('a'), AttemptRefused);
 
   for (const attempt of attempts) attempt.settle('right');
   for (const attempt of waiting) (await attempt).settle('right');
@@ -193,7 +195,7 @@ test('a clock set back blocks a key for at most the longest delay', async () => 
 
   await assert.rejects(
     limiter.begin('a'),
-    (throttled: Throttled) => throttled.waitMs <= 60 * minute,
+    (refusal: AttemptRefused) => refusal.waitMs <= 60 * minute,
   );
 });
 

@@ -14,28 +14,28 @@ export interface Attempt {
   settle(outcome: AttemptOutcome): boolean;
 }
 
-/** Thrown by `AttemptLimiter.begin`: no attempt is allowed for `waitMs`. */
-export class Throttled extends Error {
+/** Thrown by `AttemptLimiter.begin`. The caller may try again after `waitMs`. */
+export class AttemptRefused extends Error {
   readonly waitMs: number;
 
   constructor(waitMs: number) {
-    super('Cannot attempt: throttled');
+    super('Cannot begin attempt: too many failures, or too many attempts waiting');
     this.waitMs = waitMs;
   }
 }
 
 export interface AttemptLimiterOptions {
   /**
-   * From this many consecutive failures on, each one blocks the key: the first for 1 s, each further
-   * one for twice as long, up to `delayMaxMs`.
+   * From this many consecutive failures on, each failure blocks the key: the first one for 1 s, each later
+   * one for twice as long as the one before, up to `delayMaxMs`.
    */
-  readonly freeFailures: number;
+  readonly failuresBeforeDelay: number;
   readonly delayMaxMs: number;
-  /** From this many consecutive failures on, each one blocks the key for `delayMs` instead. */
+  /** From `failures` consecutive failures on, each failure blocks the key for `delayMs` instead. */
   readonly hardStop?: { readonly failures: number; readonly delayMs: number };
   /** The failures of a key are reset when this time has passed since the last one. */
   readonly forgetAfterMs: number;
-  /** Number of keys kept. Over the limit the least recently used idle one is evicted. */
+  /** Number of keys kept. Over the limit, the least recently used key without attempts is evicted. */
   readonly keysMax: number;
   readonly monotonicClock: Clock;
 }
@@ -50,7 +50,7 @@ interface Entry {
 
 interface Waiter {
   grant(attempt: Attempt): void;
-  refuse(refusal: Throttled): void;
+  refuse(refusal: AttemptRefused): void;
 }
 
 const firstDelayMs = 1000;
@@ -58,12 +58,13 @@ const waitersMax = 32;
 
 /**
  * Limits password attempts per key. An attempt is counted before it is verified, so that parallel
- * attempts count like sequential ones: the number of pending attempts is limited to the free
- * failures left, or to one when none are left. Further attempts wait for the outcome of a pending
- * attempt, so parallel attempts with the right password all succeed. At most 32 attempts wait per key;
- * any others are rejected with a `waitMs` of 1 s.
+ * attempts count like sequential ones: at most as many attempts are pending as failures are left before
+ * delays start, or one when none are left. Further attempts wait for the outcome of a pending attempt,
+ * so parallel attempts with the right password all succeed. At most 32 attempts wait per key; any others
+ * are rejected with a `waitMs` of 1 s.
  *
- * Idea: GHSA-7h8m-vrxx-vr4m and CVE-2026-110861, where counting after the check was the flaw.
+ * Servers that counted attempts only after the check had vulnerabilities: GHSA-7h8m-vrxx-vr4m and
+ * CVE-2026-110861.
  */
 export class AttemptLimiter {
   readonly #entries = new Map<string, Entry>();
@@ -87,7 +88,7 @@ export class AttemptLimiter {
   }
 
   /**
-   * Acquires a permit. Rejects with `Throttled`, or with the reason of `signal` when it aborts before
+   * Acquires a permit. Rejects with `AttemptRefused`, or with the reason of `signal` when it aborts before
    * the permit is free.
    */
   async begin(key: string, signal?: AbortSignal): Promise<Attempt> {
@@ -95,7 +96,7 @@ export class AttemptLimiter {
     const entry = this.#getEntry(key);
     const attempt = this.#tryBegin(key, entry);
     if (attempt !== undefined) return attempt;
-    if (entry.waiters.size >= waitersMax) throw new Throttled(firstDelayMs);
+    if (entry.waiters.size >= waitersMax) throw new AttemptRefused(firstDelayMs);
     return new Promise<Attempt>((resolve, reject) => {
       const onAbort = () => {
         entry.waiters.delete(waiter);
@@ -116,11 +117,11 @@ export class AttemptLimiter {
     });
   }
 
-  /** Returns undefined when all permits are taken. Throws `Throttled`. */
+  /** Returns undefined when all permits are taken. Throws `AttemptRefused`. */
   #tryBegin(key: string, entry: Entry): Attempt | undefined {
     this.#resetIfExpired(entry);
     const blockedMs = this.#blockedMs(entry);
-    if (blockedMs > 0) throw new Throttled(blockedMs);
+    if (blockedMs > 0) throw new AttemptRefused(blockedMs);
     if (entry.pending >= this.#concurrencyMax(entry)) return undefined;
     entry.pending += 1;
     let isSettled = false;
@@ -152,11 +153,11 @@ export class AttemptLimiter {
 
   /** Counts a failure. Returns whether it blocks the key. */
   #countFailure(entry: Entry): boolean {
-    const { freeFailures, delayMaxMs, hardStop, monotonicClock } = this.#options;
+    const { failuresBeforeDelay, delayMaxMs, hardStop, monotonicClock } = this.#options;
     entry.failures += 1;
     entry.failedAt = monotonicClock();
-    if (entry.failures < freeFailures) return false;
-    const doubled = firstDelayMs * 2 ** (entry.failures - freeFailures);
+    if (entry.failures < failuresBeforeDelay) return false;
+    const doubled = firstDelayMs * 2 ** (entry.failures - failuresBeforeDelay);
     const isHardStop = hardStop !== undefined && entry.failures >= hardStop.failures;
     entry.blockedUntil =
       entry.failedAt + (isHardStop ? hardStop.delayMs : Math.min(delayMaxMs, doubled));
@@ -171,7 +172,7 @@ export class AttemptLimiter {
         entry.waiters.delete(waiter);
         waiter.grant(attempt);
       } catch (refusal) {
-        if (!(refusal instanceof Throttled)) throw refusal;
+        if (!(refusal instanceof AttemptRefused)) throw refusal;
         entry.waiters.delete(waiter);
         waiter.refuse(refusal);
       }
@@ -179,12 +180,12 @@ export class AttemptLimiter {
   }
 
   #concurrencyMax({ failures }: Entry): number {
-    return Math.max(1, this.#options.freeFailures - failures);
+    return Math.max(1, this.#options.failuresBeforeDelay - failures);
   }
 
   #blockedMs({ blockedUntil }: Entry): number {
     const { monotonicClock, delayMaxMs, hardStop } = this.#options;
-    // Never longer than the longest delay, so that a clock set back does not lock a user out.
+    // At most the longest delay, so that a clock set back does not lock a user out.
     const longestMs = Math.max(delayMaxMs, hardStop?.delayMs ?? 0);
     return Math.min(Math.max(0, blockedUntil - monotonicClock()), longestMs);
   }

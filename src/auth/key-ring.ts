@@ -15,7 +15,7 @@ export interface KeyRingOptions {
   readonly algorithm: Algorithm;
   /** Required for HS algorithms; ignored for others. */
   readonly secret?: Uint8Array | undefined;
-  /** At most 3; ignored for other than HS algorithms. */
+  /** At most 3; ignored for algorithms other than HS. */
   readonly previousSecrets?: readonly Uint8Array[] | undefined;
   /** Required for RS, PS and ES algorithms; rejected with HS. */
   readonly privateKeyPem?: string | undefined;
@@ -143,11 +143,11 @@ function loadPublicKey(algorithm: Algorithm, key: KeyObject): VerifyingKey {
   if (!canVerify(algorithm, key)) {
     throw new Error(`Cannot make key ring: ${algorithm} needs ${keyRequirement(algorithm)}`);
   }
-  return { id: thumbprint(key), algorithm, key };
+  return { id: computeThumbprint(key), algorithm, key };
 }
 
 /** Computes the JWK thumbprint. Spec: RFC 7638 §3 (only required members, in alphabetical order). */
-function thumbprint(key: KeyObject): string {
+function computeThumbprint(key: KeyObject): string {
   const { crv, e, kty, n, x, y } = key.export({ format: 'jwk' });
   const members = JSON.stringify({ crv, e, kty, n, x, y }); // Undefined members are omitted.
   return createHash('sha256').update(members).digest('base64url');

@@ -132,7 +132,7 @@ test('a login is rejected while the account is disabled and succeeds once it is 
   assert.equal(count('authn_login_fail'), 1);
 });
 
-test('the throttle does not disclose that the password of a disabled account is right', async (t) => {
+test('delays do not disclose that the password of a disabled account is right', async (t) => {
   const { attempt, accounts, count } = await startLogin(t);
   await accounts.disable('ada');
 

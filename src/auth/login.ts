@@ -5,10 +5,10 @@ import type { Audit } from '../logging/audit.js';
 import type { Logger } from '../logging/logger.js';
 import type { SignAccessToken } from './access-token-signer.js';
 import type { AttemptOutcome } from './attempt-limiter.js';
+import type { PasswordAttempt, PasswordAttemptLimiter } from './password-attempt-limiter.js';
 import type { Passwords } from './passwords/passwords.js';
 import type { RateLimiter } from './rate-limiter.js';
 import type { IssuedTokens, Sessions } from './sessions/sessions.js';
-import type { PasswordAttempt, Throttle } from './throttle.js';
 import { toUsernameKey } from './username.js';
 import type { Account, Users } from './users.js';
 
@@ -17,7 +17,7 @@ export interface LoginOptions {
   readonly sessions: Sessions;
   readonly passwords: Passwords;
   readonly rateLimiter: RateLimiter;
-  readonly throttle: Throttle;
+  readonly passwordAttempts: PasswordAttemptLimiter;
   readonly audit: Audit;
   readonly log: Logger;
 }
@@ -68,11 +68,11 @@ export class Login {
     request: LoginRequest,
     account: Account | undefined,
   ): Promise<PasswordAttempt> {
-    const { throttle, sessions, audit } = this.#options;
+    const { passwordAttempts, sessions, audit } = this.#options;
     const { client, signal, username } = request;
     const userId = account?.id ?? '0'; // No user has id 0; the same query runs for an unknown user.
     try {
-      return await throttle.begin({
+      return await passwordAttempts.begin({
         // All invalid names share one key, which no user has.
         userKey: toUsernameKey(username) ?? '\0',
         ipKey: client.ipKey,
@@ -89,9 +89,8 @@ export class Login {
 
   /**
    * Verifies the password and settles the attempt. The right password of a disabled account counts as a
-   * failure too; otherwise the next attempt would not get 429 where it does after a wrong password, which
-   * would disclose that the password is right. An attempt without a verification, for example because the
-   * queue is full, does not count.
+   * failure too; otherwise a missing 429 would disclose that the password is right. An attempt without a
+   * verification, for example because the queue is full, does not count.
    */
   async #verify(
     { username, password, client, signal }: LoginRequest,

@@ -11,13 +11,13 @@ import { Accounts } from './accounts.js';
 import type { AuthJobs } from './jobs.js';
 import { createKeyRing, type KeyRing } from './key-ring.js';
 import { Login } from './login.js';
+import { PasswordAttemptLimiter } from './password-attempt-limiter.js';
 import { Passwords } from './passwords/passwords.js';
 import { RateLimiter } from './rate-limiter.js';
 import { RefreshTokens } from './refresh-token.js';
 import { type Authenticator, authRoutes } from './routes.js';
 import { Sessions, type SessionsOptions } from './sessions/sessions.js';
 import { openAuthThreads } from './threads.js';
-import { Throttle } from './throttle.js';
 import { Users } from './users.js';
 
 export interface AuthOptions {
@@ -27,7 +27,7 @@ export interface AuthOptions {
   /** See `AuditOptions`. */
   readonly warnings?: WarningAggregator | undefined;
   readonly wallClock: Clock;
-  /** For the rate limiter and the login throttle. */
+  /** For the limiters of rates and of wrong passwords. */
   readonly monotonicClock: Clock;
   /** See `SessionsOptions`. */
   readonly appendControlEntries: SessionsOptions['appendControlEntries'];
@@ -39,7 +39,7 @@ export interface AuthOptions {
 
 export type AuthConfig = Pick<
   Config,
-  'accessToken' | 'session' | 'password' | 'rates' | 'throttle' | 'authThreads'
+  'accessToken' | 'session' | 'password' | 'rates' | 'passwordAttempts' | 'authThreads'
 >;
 
 /** The authentication feature. The caller closes it after the server and before the database. */
@@ -65,7 +65,7 @@ export interface Auth {
 export async function openAuth(options: AuthOptions): Promise<Auth> {
   const { db, config, log, warnings, wallClock, monotonicClock } = options;
   const { appendControlEntries, onEnded, headSeq } = options;
-  const { accessToken, session, password, throttle: limits } = config;
+  const { accessToken, session, password, passwordAttempts: limits } = config;
   const ring = buildKeyRing(config);
   const threads = await openAuthThreads({ ...config.authThreads, ring, log });
   try {
@@ -86,9 +86,17 @@ export async function openAuth(options: AuthOptions): Promise<Auth> {
     });
     const accessTokens = new AccessTokens({ ring, threads, wallClock, ...accessToken });
     const rateLimiter = new RateLimiter({ rates: config.rates, audit, monotonicClock });
-    const throttle = new Throttle({ ...limits, monotonicClock });
+    const passwordAttempts = new PasswordAttemptLimiter({ ...limits, monotonicClock });
     const { type: tokenType } = accessToken;
-    const login = new Login({ users, sessions, passwords, rateLimiter, throttle, audit, log });
+    const login = new Login({
+      users,
+      sessions,
+      passwords,
+      rateLimiter,
+      passwordAttempts,
+      audit,
+      log,
+    });
     const accounts = new Accounts({ users, sessions, passwords, audit });
     const { jwks } = ring;
     return {

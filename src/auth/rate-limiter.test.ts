@@ -65,7 +65,7 @@ for (const name of names) {
 }
 
 /** Returns a client in the /48 2001:db8:<network>, in a /64 of its own. */
-const clientIn = (network: number, subnet: number) => ({
+const createClientIn = (network: number, subnet: number) => ({
   ...client,
   ipKey: `2001:db8:${network}:${subnet}::/64`,
 });
@@ -73,7 +73,7 @@ const clientIn = (network: number, subnet: number) => ({
 test('the /64s of an IPv6 /48 may together make ten times as many requests as each of them', () => {
   const { rateLimiter, time } = createRateLimiter('login');
   const admit = (network: number, subnet: number) =>
-    rateLimiter.admit('login', clientIn(network, subnet));
+    rateLimiter.admit('login', createClientIn(network, subnet));
 
   for (let subnet = 0; subnet < 30; subnet += 1) admit(1, subnet);
 
@@ -84,9 +84,9 @@ test('the /64s of an IPv6 /48 may together make ten times as many requests as ea
   assert.throws(() => admit(1, 32), { name: 'too_many_requests' });
 });
 
-test('requests that a /64 may not make do not count for its /48', () => {
+test('refused requests of a /64 do not count for its /48', () => {
   const { rateLimiter } = createRateLimiter('login');
-  const admit = (subnet: number) => rateLimiter.admit('login', clientIn(1, subnet));
+  const admit = (subnet: number) => rateLimiter.admit('login', createClientIn(1, subnet));
   for (let count = 0; count < 3; count += 1) admit(0);
   for (let count = 0; count < 50; count += 1)
     assert.throws(() => admit(0), { name: 'too_many_requests' });

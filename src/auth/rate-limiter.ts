@@ -66,14 +66,14 @@ export class RateLimiter {
   }
 
   /**
-   * Counts a request of `userId`, or else of the IP key. Throws `too_many_requests` over the rate. Returns a
-   * function that undoes the count, for a rate of failures.
+   * Counts a request of `userId` or, without it, of the IP key. Throws `too_many_requests` over the rate.
+   * Returns a function that undoes the count, for rates that count only failures.
    */
   admit(name: RateName, client: Client, userId?: string): () => void {
     const { byKey, byNetwork } = this.#buckets[name];
     const key = userId ?? client.ipKey;
     const networkKey = userId === undefined ? toNetworkKey(client.ipKey) : undefined;
-    // The network comes first, so that over its rate it cannot evict other keys.
+    // The network is counted first, so that a network over its rate adds no keys that evict others.
     const networkWaitMs = networkKey === undefined ? 0 : byNetwork.take(networkKey);
     const waitMs = networkWaitMs > 0 ? networkWaitMs : byKey.take(key);
     if (waitMs === 0) {

@@ -58,7 +58,7 @@ export class RefreshTokens {
     return { selector, verifier: Buffer.concat([payload, computeMac(key, selector, payload)]) };
   }
 
-  /** Whether the token was minted with one of the secrets, whether or not it is still valid. */
+  /** Whether the token was minted with one of the secrets. Also true for a spent token. */
   verifyMac({ selector, verifier }: RefreshToken): boolean {
     const payload = verifier.subarray(0, payloadBytes);
     const mac = verifier.subarray(payloadBytes);

@@ -20,7 +20,7 @@ export interface Authenticator {
   readonly challenge: string;
   /** Returns the user and session of the access token. Throws failures with status 401. */
   authenticateUser(exchange: Exchange): Promise<AuthenticatedUser>;
-  /** Returns the user of an access token, or of the JWT of a trusted issuer. Throws the same failures. */
+  /** Returns the user of an access token or of a trusted issuer's JWT. Throws failures with status 401. */
   authenticateAnyUser(exchange: Exchange): Promise<AuthenticatedUser | AuthenticatedForeignUser>;
 }
 
@@ -52,7 +52,7 @@ export interface AuthRoutesOptions {
 
 const noStore = { 'cache-control': 'no-store', pragma: 'no-cache' };
 
-/** Returns the routes `/login`, `/token`, `/logout`, `/me`, `/anything` and, with `jwks`, its route. */
+/** Returns the routes `/login`, `/token`, `/logout`, `/me`, `/anything` and, if `jwks` is set, its route. */
 export function authRoutes(parts: AuthRoutesOptions): Route[] {
   const { login, sessions, accessTokens, bearer, rateLimiter, jwks } = parts;
   const sign = createSigner(accessTokens);

@@ -26,22 +26,22 @@ await runCommand(usage, async (args) => {
   print(`Certificate  ${certificateFile}, for ${hosts.join(', ')}, until ${certificate.validTo}`);
   print(`Private key  ${privateKeyFile}`);
   print(`SHA-256      ${certificate.fingerprint256}`);
-  print(`\nTo trust it:\n${trustInstructions(certificateFile)}`);
+  print(`\nTo trust it:\n${formatTrustInstructions(certificateFile)}`);
 });
 
 /**
- * Returns instructions to trust the certificate. The one for the system's certificate store is last, because
- * it is seldom needed. Browsers have stores of their own: see `certificate/README.md`.
+ * Returns instructions for trusting the certificate. Those for the system's certificate store are last,
+ * because they are seldom needed. Browsers have stores of their own: see `certificate/README.md`.
  */
-function trustInstructions(file: string): string {
+function formatTrustInstructions(file: string): string {
   return [
     `  curl          curl --cacert ${file} …`,
     `  Node          NODE_EXTRA_CA_CERTS=${file} node …`,
-    `  system store  ${systemCommand(file)}`,
+    `  system store  ${getSystemCommand(file)}`,
   ].join('\n');
 }
 
-function systemCommand(file: string): string {
+function getSystemCommand(file: string): string {
   if (process.platform === 'darwin') {
     const keychain = '/Library/Keychains/System.keychain';
     return `sudo security add-trusted-cert -d -r trustRoot -k ${keychain} ${file}`;

@@ -4,12 +4,15 @@ import { type Config, loadConfig } from '../config/config.js';
 import { Failure } from '../errors.js';
 import { decodeUtf8 } from '../util/utf8.js';
 
-/** Wrong arguments: `runCommand` prints the message and the usage, and sets exit code 2. */
+/** Thrown for wrong arguments. `runCommand` prints the message and the usage, and sets exit code 2. */
 export class UsageError extends Error {
   override readonly name = 'UsageError';
 }
 
-/** The command is impossible in the current state: `runCommand` prints the message; exit code 1. */
+/**
+ * Thrown when a command is impossible in the current state. `runCommand` prints the message and sets exit
+ * code 1.
+ */
 export class CommandError extends Error {
   override readonly name = 'CommandError';
 }
@@ -39,7 +42,7 @@ export async function runCommand(
 /** Subcommands by name; each gets the arguments after its name. */
 export type Subcommands = Readonly<Record<string, (args: readonly string[]) => Promise<void>>>;
 
-/** Runs the subcommand with the name of the first argument; otherwise like `runCommand`. */
+/** Runs the subcommand that the first argument names, in the same way as `runCommand`. */
 export function runSubcommand(usage: string, commands: Subcommands): Promise<void> {
   return runCommand(usage, async ([name, ...args]) => {
     if (name === undefined) throw new UsageError('Cannot read arguments: no command is given');
@@ -109,8 +112,9 @@ const readAtStart = [
 /**
  * Adds the lines of `.env`, if it exists, to the environment and returns it. A variable of the
  * environment takes precedence unless it is empty, because for a setting an empty value counts as
- * absent. A variable that has no effect in `.env` is not added and is a problem, unless the environment sets it, too.
- * Throws when the file exists but cannot be read, because without its settings this could be taken for a first start.
+ * absent. A variable that has no effect in `.env` is not added; it is a problem unless the environment sets
+ * it, too. Throws when the file exists but cannot be read, because without its settings Herald could take
+ * this start for a first start.
  */
 export function readEnvironment(): Environment {
   const hasEnvFile = lstatSync('.env', { throwIfNoEntry: false }) !== undefined;

@@ -2,7 +2,7 @@ import type { Clock } from '../clock.js';
 import type { Config } from '../config/config.js';
 import type { Database } from '../db/database.js';
 import { DatabaseClock } from '../db/database-clock.js';
-import { migrate, status, warnIfNewer } from '../db/migrations/migrate.js';
+import { migrate, readSchemaStatus, warnIfNewer } from '../db/migrations/migrate.js';
 import { openDatabase } from '../db/open.js';
 import { type DatabaseOptions, toDatabaseOptions } from '../db/options.js';
 import type { Logger } from '../logging/logger.js';
@@ -50,7 +50,7 @@ function describeOffset(offsetMs: number): string {
 async function openCliDatabase(
   options: DatabaseOptions & { dialect: 'sqlite' },
 ): Promise<Database> {
-  const schema = await status(options);
+  const schema = await readSchemaStatus(options);
   if (schema === undefined || schema.version < schema.latest) await migrate(options);
   else warnIfNewer(schema, options.log);
   return CliSqliteDatabase.open(options.file);

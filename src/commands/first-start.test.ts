@@ -17,7 +17,7 @@ import { controlEntryAppender } from '../event-log/open.js';
 import { ApiKeys } from '../identity/api-keys.js';
 import { silentLogger } from '../logging/logger.js';
 import { withDatabase } from './database.js';
-import { prepareStart, welcomeText } from './first-start.js';
+import { formatWelcome, prepareStart } from './first-start.js';
 
 const production = {
   NODE_ENV: 'production',
@@ -63,7 +63,7 @@ test('a first start creates everything that Herald needs and lists it', async (t
 
   const preparation = await prepareStart(configWith(), noEnvFile);
 
-  const text = welcomeText(preparation, 'https://localhost:9001');
+  const text = formatWelcome(preparation, 'https://localhost:9001');
   for (const part of ['server.cert', 'server.key', 'access-token.secret', 'herald.db']) {
     assert.ok(text.includes(part), part);
   }
@@ -106,7 +106,7 @@ test('a second start creates nothing, keeps the secret, and still prints how to 
 
   assert.deepEqual(second.created, []);
   assert.deepEqual(second.config.accessToken.secret, first.config.accessToken.secret);
-  assert.match(welcomeText(second, 'https://localhost:1'), /^Herald serves[\s\S]*publish\.key/);
+  assert.match(formatWelcome(second, 'https://localhost:1'), /^Herald serves[\s\S]*publish\.key/);
   assert.deepEqual(await countUsersAndKeys(second.config), { users: 1, keys: 1 });
 });
 
@@ -146,7 +146,7 @@ test('a first start without TLS creates no certificate, no demo user and no key'
   assert.match(created[0] ?? '', /^Secret /);
   assert.equal(existsSync(config.http.certificateFile), false);
   assert.match(
-    welcomeText(preparation, 'http://localhost:9001'),
+    formatWelcome(preparation, 'http://localhost:9001'),
     /^Created:\n {2}Secret .*\n\nHerald serves http:\/\/localhost:9001, for development\.$/,
   );
 });
@@ -210,7 +210,7 @@ test('the welcome text is empty in production', async (t) => {
   const preparation = await prepareStart(configWith(production), noEnvFile);
 
   assert.equal(preparation.publishKeyFile, undefined);
-  assert.equal(welcomeText(preparation, 'https://localhost:1'), '');
+  assert.equal(formatWelcome(preparation, 'https://localhost:1'), '');
 });
 
 test('a start is refused when only the certificate or only its private key exists', async (t) => {

@@ -56,17 +56,20 @@ export async function prepareStart(
 }
 
 /** Returns the text to print once the server listens at `url`. Empty in production. */
-export function welcomeText({ config, created, publishKeyFile }: Preparation, url: string): string {
+export function formatWelcome(
+  { config, created, publishKeyFile }: Preparation,
+  url: string,
+): string {
   if (config.isProduction) return '';
-  const createdLines = created.length === 0 ? [] : ['Created:', ...indented(created), ''];
+  const createdLines = created.length === 0 ? [] : ['Created:', ...indent(created), ''];
   const { username, password } = readDemoUser();
   const { certificateFile } = config.http;
   const curl = `curl --cacert ${certificateFile} ${url}`;
   const demo = [
     'Log in:',
-    ...indented([`${curl}/login --json '{"username": "${username}", "password": "${password}"}'`]),
+    ...indent([`${curl}/login --json '{"username": "${username}", "password": "${password}"}'`]),
     'Publish:',
-    ...indented([
+    ...indent([
       `${curl}/events --header "Authorization: Bearer $(cat ${publishKeyFile})" \\`,
       `  --json '{"to": "all", "type": "greeting", "data": {"hello": "world"}}'`,
     ]),
@@ -78,7 +81,7 @@ export function welcomeText({ config, created, publishKeyFile }: Preparation, ur
   ].join('\n');
 }
 
-function indented(lines: readonly string[]): string[] {
+function indent(lines: readonly string[]): string[] {
   return lines.map((line) => `  ${line}`);
 }
 
@@ -87,7 +90,7 @@ function indented(lines: readonly string[]): string[] {
  * generate them: in production, and when one of the two exists, because the existing one may be
  * valuable.
  */
-export function certificateProblems({
+export function findCertificateProblems({
   http,
   isProduction,
 }: Pick<Config, 'http' | 'isProduction'>): string[] {
@@ -105,7 +108,7 @@ export function certificateProblems({
 function prepareCertificate(config: Config): string[] {
   const { http } = config;
   const { certificateFile, privateKeyFile } = http;
-  const problems = certificateProblems(config);
+  const problems = findCertificateProblems(config);
   if (problems.length > 0) throw new ConfigError(problems);
   if (!http.tls || listExisting(http).length > 0) return [];
   writeCertificate(http, localHosts);
@@ -115,7 +118,7 @@ function prepareCertificate(config: Config): string[] {
   ];
 }
 
-/** Returns the secret of the settings, else the one generated earlier, else a new one. */
+/** Returns the secret of the settings, or else the secret that was generated earlier, or else a new one. */
 function prepareSecret({ accessToken, dataFolder, isProduction }: Config) {
   const file = join(dataFolder, 'access-token.secret');
   const { secret: given, algorithm } = accessToken;
@@ -178,9 +181,8 @@ function createDemo(config: Config, publishKeyFile: string): Promise<string[]> {
 }
 
 /**
- * Whether Herald serves only this machine. A local proxy would also connect from this machine, on
- * behalf of remote clients, so with a configured proxy, CORS origin or secret, and without TLS, this returns
- * false.
+ * Whether Herald serves only this machine. False with a configured proxy, CORS origin or secret, and without
+ * TLS, because these suggest remote clients: a local proxy connects from this machine on their behalf.
  */
 function isLocal({ http, isProduction, accessToken }: Config): boolean {
   const { host, tls, trustProxyHops, corsOrigins } = http;

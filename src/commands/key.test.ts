@@ -78,7 +78,7 @@ test('key creates a key with limits, lists them, and changes them', async (t) =>
   assert.deepEqual(await list(), { userPrefix: '', expiresAt: undefined, rate: '1/1' });
 });
 
-test('key lists a key whose time has come as expired', async (t) => {
+test('key list shows a key past its expiry as expired', async (t) => {
   const cwd = tempFolder(t);
   await run(cwd, ['create', ...name, ...scope]);
   const file = join(cwd, 'data/herald.db');

@@ -31,8 +31,8 @@ Usage: npm run key -- <command>
 
 Limits:
 
-  --user-prefix <text> the key names only user ids that begin with this text, and then neither
-                       everybody nor sessions; '' limits nothing; required for the scope tickets
+  --user-prefix <text> the key may name only user ids that begin with this text, and neither
+                       everybody nor sessions; '' sets no limit; required for the scope tickets
   --expires-at <time>  such as 2027-01-31T12:00:00Z; none removes it
   --rate <rate>        such as 100/1000: 100 requests in 1000 ms, in each process; none removes it`;
 
@@ -129,14 +129,14 @@ function parseLimits(values: LimitValues): GivenLimits {
 }
 
 /**
- * Returns null for `none`. Otherwise parses a date and a time with its offset from UTC, to epoch ms.
+ * Parses a date and a time with an offset from UTC, and returns epoch ms. Returns null for `none`.
  * Spec: RFC 3339, section 5.6; seconds may be left out.
  */
 function parseTime(text: string): number | null {
   if (text === 'none') return null;
   const pattern = /^\d{4}-\d\d-(\d\d)T\d\d:\d\d(?::\d\d(?:\.\d{1,3})?)?(?:Z|[+-]\d\d:\d\d)$/;
   const day = pattern.exec(text)?.[1];
-  // `Date` takes the 30th of February for the 2nd of March.
+  // `Date` reads the 30th of February as the 2nd of March.
   const isDay = new Date(`${text.slice(0, 10)}T00:00:00Z`).getUTCDate() === Number(day);
   const time = Date.parse(text);
   if (isDay && !Number.isNaN(time)) return time;

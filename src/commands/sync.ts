@@ -1,5 +1,5 @@
 import { migrationsByDialect } from '../db/migrations/list.js';
-import { migrate, reset, status } from '../db/migrations/migrate.js';
+import { migrate, readSchemaStatus, reset } from '../db/migrations/migrate.js';
 import { getLatestVersion } from '../db/migrations/migration.js';
 import type { DatabaseOptions } from '../db/options.js';
 import { toDatabaseOptions } from '../db/options.js';
@@ -61,7 +61,7 @@ await runCommand(usage, async (args) => {
 });
 
 async function printStatus(options: DatabaseOptions): Promise<void> {
-  const schema = await status(options);
+  const schema = await readSchemaStatus(options);
   if (schema === undefined) return print('There is no database yet: npm run sync creates it');
   for (const step of schema.applied)
     print(`Applied  ${formatStep(step)}, ${formatTime(step.appliedAt)}`);
@@ -72,7 +72,7 @@ async function printStatus(options: DatabaseOptions): Promise<void> {
 }
 
 async function printPlan(options: DatabaseOptions): Promise<void> {
-  const schema = await status(options);
+  const schema = await readSchemaStatus(options);
   if (schema === undefined) return print('Would create the database and all tables');
   for (const step of schema.pending) print(`Would apply  ${formatStep(step)}`);
   if (schema.pending.length === 0) print('Nothing is pending');

@@ -71,7 +71,7 @@ test('user logs a created account, and neither logs nor database contain its pas
 
   const log = readFileSync(join(cwd, 'logs/combined.log'), 'utf8');
   assert.match(log, /"event":"user_created"/);
-  for (const file of [...filesIn(cwd, 'logs'), ...filesIn(cwd, 'data')]) {
+  for (const file of [...listFiles(cwd, 'logs'), ...listFiles(cwd, 'data')]) {
     assert.equal(readFileSync(file).includes(password), false, file);
   }
   assert.equal(statSync(join(cwd, 'data/herald.db')).mode & 0o077, 0);
@@ -252,6 +252,6 @@ async function isStoredPassword(cwd: string, text: string): Promise<boolean> {
   }
 }
 
-function filesIn(cwd: string, folder: string): string[] {
+function listFiles(cwd: string, folder: string): string[] {
   return readdirSync(join(cwd, folder)).map((name) => join(cwd, folder, name));
 }

@@ -177,9 +177,13 @@ const refusals: readonly [string, Record<string, string>, RegExp][] = [
     /^ACCESS_TOKEN_TYPE must be/,
   ],
   ['a token type with an accent', { ACCESS_TOKEN_TYPE: 'Béarer' }, /^ACCESS_TOKEN_TYPE must be/],
-  ['no free failure', { LOGIN_FREE_FAILURES: '0' }, /^LOGIN_FREE_FAILURES must be .* 1 to 19$/],
   [
-    'twenty free failures',
+    'zero wrong passwords before delays',
+    { LOGIN_FREE_FAILURES: '0' },
+    /^LOGIN_FREE_FAILURES must be .* 1 to 19$/,
+  ],
+  [
+    'twenty wrong passwords before delays',
     { LOGIN_FREE_FAILURES: '20' },
     /^LOGIN_FREE_FAILURES must be .* 1 to 19$/,
   ],

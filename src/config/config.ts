@@ -146,10 +146,9 @@ function readSettings(reader: EnvReader, heapBytesMax: number) {
       // Verifying 500 signatures with ES512 takes half a second.
       invalidToken: parseRate(reader, 'INVALID_TOKEN_IP_RATE', '500/60000'),
     },
-    throttle: {
-      // Below 20, the number of free failures of a user from all addresses together. With 20 or more, that limit
-      // would always apply first.
-      freeFailures: reader.integer('LOGIN_FREE_FAILURES', 5, { min: 1, max: 19 }),
+    passwordAttempts: {
+      // At most 19, because delays start after 20 wrong passwords of a user from all addresses.
+      failuresBeforeDelay: reader.integer('LOGIN_FREE_FAILURES', 5, { min: 1, max: 19 }),
       delayMaxMs: reader.span('LOGIN_MAX_DELAY', 15 * minute, { min: 1000 }),
     },
     authThreads: {

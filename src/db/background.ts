@@ -1,14 +1,14 @@
 import type { Share } from './concurrency-limiter.js';
 import type { Database, Sql } from './database.js';
 
-/** A database whose statements and transactions take the share of the `ConcurrencyLimiter` that they use. */
+/** A database whose methods accept the `Share` of the `ConcurrencyLimiter` in which they run. */
 export interface DatabaseWithShares extends Database {
   query<Row extends object>(statement: Sql, share?: Share): Promise<Row[]>;
   execute(statement: Sql, share?: Share): Promise<number>;
   transaction<Result>(work: (tx: Database) => Promise<Result>, share?: Share): Promise<Result>;
 }
 
-/** Returns `Database.background` of a database. */
+/** Creates `Database.background`: a view of a database that runs all work in the share `background`. */
 export function createBackgroundView(db: DatabaseWithShares): Database {
   return {
     dialect: db.dialect,

@@ -1,13 +1,14 @@
 import { closedError, unavailable } from './failures.js';
 
 /**
- * `requests`: work for single requests, of which clients can send any number. `background`: work whose
- * number does not depend on requests, and that has to go on while requests are refused.
+ * `requests`: work for single requests, of which clients can send any number. `background`: work that runs
+ * a bounded number of statements at a time, and that must continue while requests are refused.
  */
 export type Share = 'requests' | 'background';
 
 /**
- * The limits of a database server. 200 is many times what all background work of a process runs at a time.
+ * The limits of a process on a database server. All background work of a process together runs far fewer
+ * than 200 statements at a time.
  */
 export const inFlightMax = { requests: 2000, background: 200 };
 
@@ -61,7 +62,8 @@ export class ConcurrencyLimiter {
 
   /**
    * Runs `work` once one of `transactionsMax` slots is free. The shares take turns while work of both waits;
-   * within a share it is first come, first served. Rejects with `service_unavailable` at `inFlightMax`, or after `waitMs`.
+   * within a share it is first come, first served. Rejects with `service_unavailable` at `inFlightMax`, or
+   * after `waitMs`.
    */
   runTransaction<Result>(work: () => Promise<Result>, share: Share = 'requests'): Promise<Result> {
     return this.run(async () => {

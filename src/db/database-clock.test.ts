@@ -165,7 +165,7 @@ test('a machine that is suspended during a measurement measures again', async (t
   assert.deepEqual(clocks.logged, []);
 });
 
-test('a measurement counts as made in the middle of its round trip, and not at all beyond 2 s', async (t) => {
+test('a measurement is dated to the middle of its round trip, and discarded if that takes over 2 s', async (t) => {
   const clocks = new Clocks();
   const clock = await clocks.open(t);
   clocks.databaseMs += 3000;
@@ -265,7 +265,7 @@ testOnEach('the time of the database server does not depend on a time zone', asy
 });
 
 testOnEach(
-  'only with the embedded database is the local clock used even if it is weeks ahead',
+  'the embedded database uses a local clock that is weeks ahead, and no other database does',
   async (t) => {
     const db = await databaseFor(t);
     const wallClock = () => Date.now() + 40 * 24 * hour;

@@ -33,10 +33,10 @@ const queries: Readonly<Record<Exclude<Dialect, 'sqlite'>, Sql>> = {
  * The time that all processes on one database agree on, within a few seconds: the local time while it
  * differs by at most 5 s from the database's, otherwise the database's time.
  *
- * The database's time is measured at the start and every 30 s. In between it is counted on with the
- * monotonic clock, so a local clock that jumps is not used either. A difference is measured again
- * before it is logged, because the monotonic clock stops while a machine is suspended. The embedded
- * database has no clock of its own: its time is the local time, and nothing is measured.
+ * The database's time is measured at the start and every 30 s. In between it advances with the monotonic
+ * clock, so a jump of the local clock does not affect it. A difference is measured again before it is
+ * logged, because the monotonic clock stops while a machine is suspended. The embedded database has no
+ * clock of its own: its time is the local time, and nothing is measured.
  */
 export class DatabaseClock {
   readonly #options: DatabaseClockOptions;
@@ -57,7 +57,7 @@ export class DatabaseClock {
     this.#monotonicClock = options.monotonicClock ?? (() => performance.now());
   }
 
-  /** Measures the database's time for the first time. Rejects when the database does. */
+  /** Measures the database's time for the first time. Rejects when the query fails. */
   static async open(options: DatabaseClockOptions): Promise<DatabaseClock> {
     const clock = new DatabaseClock(options);
     if (options.db.dialect === 'sqlite') return clock;

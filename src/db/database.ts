@@ -29,8 +29,8 @@ export interface Database {
 
   /**
    * The same database for work that has to go on while requests are refused because too many statements
-   * are waiting: following the event log, heartbeats, the end of sessions, deleting what has expired. Such
-   * work must run a bounded number of statements at a time. Undefined for SQLite, which refuses none.
+   * are waiting: polling the event log, heartbeats, ending sessions, deleting expired rows. Such work must
+   * run a bounded number of statements at a time. Undefined for SQLite, which has no shares.
    */
   readonly background?: Database | undefined;
 
@@ -156,14 +156,14 @@ function flattenRows(rows: readonly (readonly Value[])[]): Value[] {
 }
 
 const insertRowsMax = 100;
-/** Escaped, at most doubled, this fits a `max_allowed_packet` of 1 MiB of MariaDB and MySQL. */
+/** Escaping at most doubles this, so a statement fits a `max_allowed_packet` of 1 MiB (MariaDB, MySQL). */
 const insertBytesMax = 256 * 1024;
 const insertTextCache = new WeakMap<readonly string[], Map<number, readonly string[]>>();
 
 /**
- * Creates `insert into t (x, y) values (a, b), (c, d)` statements of at most 100 rows and 256 KiB, or of
- * one larger row; none for no rows: ``inserts(sql`insert into t (x, y) values `, rows)``. Large inserts
- * therefore share few texts, which are built once and stay prepared. `prefix` must be a template without
+ * Creates statements that insert `rows`, as in ``inserts(sql`insert into t (x, y) values `, rows)``. Each
+ * has at most 100 rows and 256 KiB, or one larger row, so that large inserts share few texts, which are
+ * built once and stay prepared. Without rows there are no statements. `prefix` must be a template without
  * parts.
  */
 export function inserts(prefix: Sql, rows: readonly (readonly Value[])[]): Sql[] {
@@ -212,7 +212,8 @@ export const dollar: Placeholder = (position) => `$${position}`;
 const renderCache = new WeakMap<Placeholder, WeakMap<readonly string[], string>>();
 
 /**
- * Returns the text for a driver. The text of a template without parts is built once per placeholder style.
+ * Renders a statement as text for a driver. The text of a template without parts is built once per
+ * placeholder style.
  */
 export function render(statement: Sql, placeholder: Placeholder): string {
   const { texts } = statement;

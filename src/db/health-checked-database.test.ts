@@ -45,7 +45,7 @@ async function openHealthChecked(t: TestContext, wal?: { bytes: number }) {
   return { db, state, lines, failures, failWrite };
 }
 
-test('the check writes nothing while no write was refused', async (t) => {
+test('the check writes nothing until a write has been refused', async (t) => {
   const { db, state, lines } = await openHealthChecked(t);
 
   await db.check();

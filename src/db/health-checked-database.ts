@@ -7,7 +7,8 @@ import { getUnavailableReason, type UnavailableReason, unavailable } from './fai
 
 export interface HealthCheckOptions {
   /**
-   * Must write as much as the largest event, because a smaller write may succeed on an almost full disk.
+   * Tests writing. Must write as much as the largest event, because a smaller write may succeed on an almost
+   * full disk.
    */
   readonly probe: (db: Database) => Promise<void>;
   readonly log: Logger;
@@ -22,16 +23,16 @@ interface Outage {
   latestReason: UnavailableReason;
 }
 
-const probeMs = 1000;
-/** How long a check waits for a probe. Less than the deadline of a readiness check, which knows no reason. */
+const probeIntervalMs = 1000;
+/** How long a check waits for a probe. Less than the readiness deadline, so that the response has a reason. */
 const probeWaitMs = 500;
-/** When the write-ahead log of the embedded database is reset, it is truncated to `small`: see `openWriter`. */
+/** A reset truncates the write-ahead log of the embedded database to `small`: see `openWriter`. */
 const walBytesLimits = { large: 128 * 1024 * 1024, small: 64 * 1024 * 1024 };
 
 /**
- * A database that detects when it becomes unavailable and when it is available again. Both are logged, the
- * first once per reason. `check` also covers writes, because queries still succeed with a full disk or a
- * read-only database server.
+ * A database that detects when it becomes unavailable and when it is available again. It logs each reason of
+ * an outage once, and the end of the outage. `check` also covers writes, because queries still succeed with
+ * a full disk or a read-only database server.
  *
  * After a failure, `probe` runs every second, and with each `check`, until it succeeds. While nothing
  * fails, a check writes nothing. Overload is not logged, because it passes by itself.
@@ -100,8 +101,8 @@ export class HealthCheckedDatabase implements Database {
   }
 
   /**
-   * Resolves if the database answers and, as far as is known, is writable: with `wal_large` while its
-   * write-ahead log cannot be reset. Rejects otherwise.
+   * Resolves if the database responds and, as far as Herald knows, is writable. Returns `wal_large` while
+   * the write-ahead log of the embedded database cannot be reset. Rejects otherwise.
    */
   async check(): Promise<'wal_large' | undefined> {
     const latestReason = this.#outage?.latestReason ?? 'timeout';
@@ -114,7 +115,10 @@ export class HealthCheckedDatabase implements Database {
     return this.#isWalLarge ? 'wal_large' : undefined;
   }
 
-  /** An empty transaction waits behind a write that a hanging disk delays, and writes nothing. */
+  /**
+   * Detects that the disk of the embedded database hangs: an empty transaction writes nothing, but waits
+   * behind a delayed write.
+   */
   async #checkWriter(): Promise<void> {
     if (this.dialect === 'sqlite') await this.transaction(async () => {});
   }
@@ -150,10 +154,10 @@ export class HealthCheckedDatabase implements Database {
     if (!this.#isOpen) return;
     this.#probeTimer = setTimeout(() => {
       this.#runProbe().catch(() => this.#probeLater());
-    }, probeMs).unref();
+    }, probeIntervalMs).unref();
   }
 
-  /** Concurrent calls share one probe. */
+  /** Runs the probe. Concurrent calls share one run. */
   #runProbe(): Promise<void> {
     this.#activeProbe ??= this.#probe().finally(() => {
       this.#activeProbe = undefined;

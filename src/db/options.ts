@@ -1,7 +1,7 @@
 import type { Clock } from '../clock.js';
 import type { Config } from '../config/config.js';
 import type { Logger } from '../logging/logger.js';
-import { createRotatedFile, type Rotated } from './rotated-file.js';
+import { createRotatedFile, type RotatableText } from './rotated-file.js';
 
 export type DatabaseOptions = SqliteOptions | DatabaseServerOptions;
 
@@ -30,9 +30,9 @@ export interface DatabaseServerOptions {
   readonly port: number;
   readonly database: string;
   readonly username: string;
-  readonly password: Rotated;
+  readonly password: RotatableText;
   /** True: TLS with a checked certificate. With `ca` (PEM), only that authority is trusted. */
-  readonly ssl: boolean | { readonly ca: Rotated };
+  readonly ssl: boolean | { readonly ca: RotatableText };
   readonly connectionsMax: number;
   /**
    * Deadline for opening a connection. On MariaDB and MySQL also for waiting for a free connection of the
@@ -46,7 +46,7 @@ export interface DatabaseServerOptions {
    * second after the last byte arrived.
    */
   readonly statementMs: number;
-  /** How long a command that migrates or resets waits for another one. Default 30,000. */
+  /** How long a command that migrates or resets waits for another such command. Default 30,000. */
   readonly lockMs?: number;
   /** PostgreSQL: whether statements stay prepared. False behind a transaction pooler. */
   readonly prepare: boolean;
@@ -74,13 +74,17 @@ export function toDatabaseOptions(
   const { dialect, file, server } = database;
   if (dialect === 'sqlite') return { dialect, file, log };
   const { passwordFile, caFile, ca, ssl, ...serverOptions } = server;
-  const rotated = (setting: string, content: string, path: string | undefined): Rotated =>
+  const toRotatable = (
+    setting: string,
+    content: string,
+    path: string | undefined,
+  ): RotatableText =>
     path === undefined ? content : createRotatedFile(path, { content, setting, log });
   return {
     ...serverOptions,
     dialect,
-    password: rotated('DB_PASSWORD_FILE', server.password, passwordFile),
-    ssl: ssl && ca !== undefined ? { ca: rotated('DB_SSL_CA_FILE', ca, caFile) } : ssl,
+    password: toRotatable('DB_PASSWORD_FILE', server.password, passwordFile),
+    ssl: ssl && ca !== undefined ? { ca: toRotatable('DB_SSL_CA_FILE', ca, caFile) } : ssl,
     log,
   };
 }

@@ -2,9 +2,9 @@ import { readFileSync } from 'node:fs';
 import type { Logger } from '../logging/logger.js';
 
 /** A setting for new connections: a fixed text, or a function that returns the text for each connection. */
-export type Rotated = string | (() => string);
+export type RotatableText = string | (() => string);
 
-export function getCurrent(value: Rotated): string {
+export function getCurrentText(value: RotatableText): string {
   return typeof value === 'string' ? value : value();
 }
 
@@ -19,7 +19,7 @@ interface RotatedFileOptions {
 /**
  * Returns a function that reads a file again with each call, because its content may have been replaced.
  * While the file is missing, unreadable or empty, the function returns its last content, and logs that
- * once. It never throws, because the packages that call it would end the process.
+ * once. It never throws, because an error in the packages that call it would end the process.
  */
 export function createRotatedFile(
   path: string,

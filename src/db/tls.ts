@@ -1,6 +1,6 @@
 import { checkServerIdentity, type PeerCertificate } from 'node:tls';
 import type { DatabaseServerOptions } from './options.js';
-import { getCurrent } from './rotated-file.js';
+import { getCurrentText } from './rotated-file.js';
 
 export interface TlsOptions {
   readonly ca?: string;
@@ -13,9 +13,9 @@ export function isTlsError(code: string): boolean {
 }
 
 /**
- * Returns the TLS options for the driver packages, which read them again for each connection. The certificate is checked against the
- * configured host, because by default the packages check no name, or `localhost` when the host is
- * an IP address.
+ * Returns the TLS options for the driver packages, which read them again for each connection. The certificate
+ * is checked against the configured host, because by default the packages check no name, or `localhost` when
+ * the host is an IP address.
  */
 export function buildTlsOptions({ ssl, host }: DatabaseServerOptions): false | TlsOptions {
   if (ssl === false) return false;
@@ -26,7 +26,7 @@ export function buildTlsOptions({ ssl, host }: DatabaseServerOptions): false | T
   return {
     ...checked,
     get ca() {
-      return getCurrent(ssl.ca);
+      return getCurrentText(ssl.ca);
     },
   };
 }

@@ -3,7 +3,10 @@ import { test } from 'node:test';
 import { Failure } from '../errors.js';
 import { TransactionConflict, withRetries } from './transaction.js';
 
-/** Returns a function that throws `TransactionConflict` in its first `conflicts` calls and then succeeds, and the number of its calls. */
+/**
+ * Returns a function that throws `TransactionConflict` in its first `conflicts` calls and then succeeds, and
+ * the number of its calls.
+ */
 function createAttempt(conflicts: number) {
   const calls = { count: 0 };
   const attempt = async () => {

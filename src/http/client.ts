@@ -1,7 +1,7 @@
 import type { Exchange } from './exchange.js';
 import { toIpKey } from './ip-key.js';
 
-/** The identity of a client for throttling, the session list and audit lines. */
+/** A client, as rate limits, the session list and audit lines identify it. */
 export interface Client {
   readonly requestId: string;
   /** The IP key (`toIpKey`) of the client's address. */

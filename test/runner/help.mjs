@@ -27,7 +27,7 @@ Environment:
   TEST_SUMMARY=<file>   also writes the summary of failures there
 
 Examples:
-  npm test -- src/auth throttle
+  npm test -- src/auth login-limits
   npm test -- router --test-name-pattern 'odd method'
   RACES=300 npm test -- races`;
 }

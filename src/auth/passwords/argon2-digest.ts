@@ -28,8 +28,8 @@ const phc =
 export function parseDigest(text: string): Argon2Digest | undefined {
   const [, memoryKib, passes, lanes, salt, tag] = phc.exec(text) ?? [];
   const cost = { memoryKib: Number(memoryKib), passes: Number(passes), lanes: Number(lanes) };
-  const saltBytes = decodedLength(salt);
-  const tagBytes = decodedLength(tag);
+  const saltBytes = computeDecodedBytes(salt);
+  const tagBytes = computeDecodedBytes(tag);
   if (saltBytes === undefined || tagBytes === undefined) return undefined;
   return isWithinBounds(cost) ? { cost, saltBytes, tagBytes } : undefined;
 }
@@ -48,7 +48,7 @@ function isIntegerBetween(value: number, min: number, max: number): boolean {
 }
 
 /** Returns the decoded length in bytes; undefined for anything but canonical unpadded base64. */
-function decodedLength(base64: string | undefined): number | undefined {
+function computeDecodedBytes(base64: string | undefined): number | undefined {
   if (base64 === undefined) return undefined;
   const bytes = Buffer.from(base64, 'base64');
   return bytes.toString('base64').replace(/=+$/, '') === base64 ? bytes.length : undefined;

@@ -29,8 +29,8 @@ let loadedList: ReadonlySet<string> | undefined;
  * Whether attackers guess this password first: one of about 50,000 common passwords, a repeated text, a
  * row of the alphabet or the keyboard, or one of these with a usual ending. Case does not matter.
  *
- * The first call loads the list, which takes about 60 ms. A server never does, because only commands set
- * passwords.
+ * The first call loads the list, which takes about 60 ms. A server never calls this function, because only
+ * commands set passwords.
  */
 export function isCommonPassword(password: string): boolean {
   const text = password.toLowerCase();

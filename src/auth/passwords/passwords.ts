@@ -21,7 +21,7 @@ export interface PasswordsOptions {
   readonly lengthMin: number;
   /** Pepper of new hashes. Default: none. */
   readonly pepper?: Pepper | undefined;
-  /** Pepper of hashes that are verified, too: older ones, or those of a process with a newer pepper. */
+  /** Verifies hashes from before a change of the pepper or, during a change, hashes with the next pepper. */
   readonly previousPepper?: Pepper | undefined;
 }
 
@@ -103,13 +103,13 @@ export class Passwords {
   }
 
   /**
-   * Whether the hash differs in cost, pepper, salt length or tag length from a new one. False for a newer
-   * pepper than the current one: during a rolling change other processes use it already.
+   * Whether the hash differs in cost, pepper, salt length or tag length from a new hash. False for a hash
+   * with a newer pepper than the current one, because during a rolling change other processes already use it.
    */
   needsRehash({ hash, pepperVersion }: StoredPassword): boolean {
     const digest = parseDigest(hash);
     const { pepperVersion: currentVersion } = this.#currentPepper;
-    // Without a current pepper the other one is being removed, or is not in use yet.
+    // Version 0 is not compared: without a current pepper, a hash with any pepper is rehashed.
     if (currentVersion > 0 && pepperVersion > currentVersion) return false;
     if (digest === undefined || pepperVersion !== currentVersion) return true;
     const { memoryKib, passes, lanes } = this.#options.cost;

@@ -21,7 +21,7 @@ import type { Sessions } from './sessions.js';
 
 const test = await testOnDialects('grace period of refresh tokens');
 
-const longMs = 10 * graceMs;
+const beyondGraceMs = 10 * graceMs;
 
 const refresh = (sessions: Sessions, token: string, signal?: AbortSignal) =>
   sessions.rotate(token, client, sign, signal);
@@ -64,7 +64,7 @@ test(
     await whileLocked(db, lockSession(sessionId), async (release) => {
       const tabs = [refresh(sessions, refreshToken), refresh(otherProcess, refreshToken)];
       await waitForBlocked(db, 'update sessions set prev_hash', 2);
-      time.now += longMs;
+      time.now += beyondGraceMs;
       await release();
 
       const grants = await Promise.all(tabs);
@@ -91,7 +91,7 @@ test('a client that retries after a 503 of a rotation that was committed late ge
   const { refreshToken } = await openSession(sessions, await newUser(users));
   await assert.rejects(refresh(sessions, refreshToken), { name: 'service_unavailable' });
 
-  time.now += longMs;
+  time.now += beyondGraceMs;
   const retried = await refresh(otherProcess, refreshToken);
   time.now += graceMs;
   const again = await refresh(otherProcess, refreshToken);
@@ -114,7 +114,7 @@ test('a refresh succeeds although the start of its grace period cannot be stored
   const { refreshToken } = await openSession(sessions, await newUser(users));
   const rotated = await refresh(sessions, refreshToken);
 
-  time.now += longMs;
+  time.now += beyondGraceMs;
   const replayed = await refresh(sessions, refreshToken);
 
   assert.equal(replayed.refreshToken, rotated.refreshToken);
@@ -128,7 +128,7 @@ test('the grace period starts when a connected client gets the successor', async
   const { refreshToken } = await openSession(sessions, await newUser(users));
   const { refreshToken: unreceived } = await refresh(sessions, refreshToken, leaving.signal);
 
-  time.now += longMs;
+  time.now += beyondGraceMs;
   await sessions.deleteEnded();
   const retried = await refresh(sessions, refreshToken);
   time.now += graceMs + 1;
@@ -188,7 +188,7 @@ test('a request that waited for longer than the grace is judged by the time of i
 
   const waiting = refresh(slow.sessions, refreshToken);
   const rotated = await refresh(sessions, refreshToken);
-  for (const clock of [time, slow.time]) clock.now += longMs;
+  for (const clock of [time, slow.time]) clock.now += beyondGraceMs;
   startLookup();
 
   assert.equal((await waiting).refreshToken, rotated.refreshToken);

@@ -105,7 +105,7 @@ test('with a grace of 0 a token is valid once, even in the same millisecond', as
 test('unknown, revoked and reused tokens get the same failure', async (t) => {
   const { sessions, users, time } = await sessionsFor(t);
   const account = await newUser(users);
-  const refusalOf = async (token: string) => {
+  const getRefusal = async (token: string) => {
     const refusal: unknown = await refresh(sessions, token).catch((cause: unknown) => cause);
     assert.ok(refusal instanceof Error);
     return { ...refusal, message: refusal.message };
@@ -119,10 +119,10 @@ test('unknown, revoked and reused tokens get the same failure', async (t) => {
   time.now += graceMs + 1;
 
   const refusals = [
-    await refusalOf(unknown.refreshToken),
-    await refusalOf(revoked.refreshToken),
-    await refusalOf(reused.refreshToken),
-    await refusalOf('not a token'),
+    await getRefusal(unknown.refreshToken),
+    await getRefusal(revoked.refreshToken),
+    await getRefusal(reused.refreshToken),
+    await getRefusal('not a token'),
   ];
 
   for (const refusal of refusals) assert.deepEqual(refusal, refusals[0]);

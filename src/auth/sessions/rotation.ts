@@ -36,7 +36,8 @@ export interface RotationRequest {
 
 /**
  * The outcome of a rotation. Of the rejections, only `reuse` has an effect: it ends the session.
- * `superseded` is a spent token during the grace period of a newer one.
+ * `superseded` is a token that was replaced more than once, presented during the grace period of the last
+ * replacement.
  */
 export type Rotation =
   | {
@@ -58,10 +59,10 @@ export type Rotation =
     };
 
 const attemptsMax = 3;
-/** How many generations behind the current one a token is `superseded`. An older one is always reuse. */
+/** A `superseded` token is at most this many generations behind the current one. An older one is reuse. */
 const supersededGenerationsMax = 8;
-/** How long after its UPDATE a rotation whose grace period has not started protects the session. */
-const supersededUnstartedMs = 60_000;
+/** While the grace period has not started, older tokens are `superseded` for this long after the UPDATE. */
+const unstartedGraceMaxMs = 60_000;
 
 /**
  * Exchanges a refresh token for its successor with one compare-and-swap UPDATE and no transaction.
@@ -70,19 +71,20 @@ const supersededUnstartedMs = 60_000;
  * receive the response, present the token that was just replaced. They get the same successor, which is
  * stored encrypted under a key derived from the replaced token, until the grace period ends.
  *
- * The grace period lasts `graceMs` and is never extended. It starts when a process that knows that the
- * rotation is committed, and whose client is still connected, says so in a second UPDATE: not with the
- * time of the first UPDATE, because a commit may take longer than `graceMs`, and not when its outcome is
- * unknown. A request counts as presented when it arrives, however long it then waits.
+ * The grace period lasts `graceMs` and is never extended. It starts with a second UPDATE, which a process
+ * sends once it knows that the rotation is committed, if its client is still connected. It does not start
+ * with the first UPDATE, because that commit may take longer than `graceMs` and its outcome may be unknown.
+ * A token counts as presented when its request arrives, however long the request then waits.
  *
  * After the grace period, presenting a replaced token is reuse: either the owner or a thief has a newer
- * token, and Herald cannot tell which, so the session ends. During it, an older token is only refused,
- * because it may come from a third tab. A request whose client has disconnected decides nothing.
+ * token, and Herald cannot tell which, so the session ends. During the grace period, an older token is only
+ * refused, because it may come from a third tab. A request whose client has disconnected never ends the
+ * session.
  *
  * `sign` is called before the token is spent: if it fails, nothing has changed and the client may
  * retry at any time. Throws `service_unavailable` when the UPDATE matches no row three times in a row
- * although the session was live and the token current: the clock went back across the expiry. Rejects
- * with the reason of `signal`.
+ * although the session was live and the token current, because the clock went back across the expiry.
+ * Rejects with the reason of `signal`.
  *
  * Spec: RFC 9700 §4.14.2; FAPI 2.0 §5.3.2.1 (a retry with the previous token has to succeed).
  */
@@ -172,9 +174,9 @@ async function handleSpentToken(
 }
 
 /**
- * Whether a token is so young that a tab may present it during the grace period of the current one.
- * Limited, because otherwise a thief would never be detected who refreshes within every grace period, or
- * who disconnects before the grace period starts.
+ * Whether a spent token is recent enough that another tab may still present it during the grace period of the
+ * current one. Both limits exist because otherwise a thief who refreshes within every grace period, or who
+ * disconnects before it starts, would never be detected.
  */
 function isSuperseded(
   { generation, previousValidUntil, refreshedAt }: StoredSession,
@@ -182,17 +184,17 @@ function isSuperseded(
   presentedAt: number,
 ): boolean {
   const generationsBehind = generation - readGeneration(token);
-  const isUnstarted = previousValidUntil === graceNotStarted;
+  const hasGraceStarted = previousValidUntil !== graceNotStarted;
   return (
     generationsBehind >= 1 &&
     generationsBehind <= supersededGenerationsMax &&
-    !(isUnstarted && presentedAt > refreshedAt + supersededUnstartedMs)
+    (hasGraceStarted || presentedAt <= refreshedAt + unstartedGraceMaxMs)
   );
 }
 
 /**
- * Starts the grace period of a committed rotation, unless the client has disconnected: then it does not
- * get the successor, and presents the spent token again. Never rejects.
+ * Starts the grace period of a committed rotation, unless the client has disconnected: such a client did
+ * not get the successor, and will present the spent token again. Never rejects.
  */
 async function tryStartGrace(
   { db, wallClock, graceMs }: RotationContext,

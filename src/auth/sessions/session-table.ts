@@ -22,9 +22,9 @@ export interface StoredSession {
    * `graceNotStarted`.
    */
   readonly previousValidUntil: number;
-  /** How often the token was replaced. */
+  /** How many times the token was replaced. */
   readonly generation: number;
-  /** When the UPDATE that replaced it last was sent, or when the session was opened. */
+  /** When the last UPDATE that replaced the token was sent, or when the session was opened. */
   readonly refreshedAt: number;
   readonly idleExpiresAt: number;
   readonly absoluteExpiresAt: number;

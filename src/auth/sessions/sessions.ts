@@ -51,8 +51,8 @@ export interface SessionsOptions {
    */
   readonly appendControlEntries: AppendControlEntries;
   /**
-   * Called after the sessions were revoked in the database. The call that ended them waits for it. Must
-   * not reject.
+   * Called after the sessions were revoked in the database, and awaited before the call that ended them
+   * resolves. Must not reject.
    */
   readonly onEnded: (ended: EndedSessions) => Promise<void>;
   /** Selects the number of the newest entry of the event log. */
@@ -92,11 +92,11 @@ export interface LiveSession {
 const dayMs = 86_400_000;
 const trackedMax = 10_000;
 const clearBatchMax = 500;
-/** For this long a session that was found to be revoked or deleted is not looked up again. */
-const endedMs = 10_000;
+/** How long `findLive` remembers that a session is revoked or deleted. */
+const endedCacheMs = 10_000;
 /**
- * Maximum numbers of transactions that end sessions, at a time and waiting. Requests cause them, and they
- * run with the background work, which must go on.
+ * Limits for transactions that end sessions. Requests start them, but they use the share of the background
+ * work, so their number must be bounded.
  */
 const endings = { runningMax: 16, waitingMax: 1000 };
 
@@ -112,9 +112,9 @@ export class Sessions {
   readonly #wallClock: Clock;
   readonly #byId: Batcher<string, StoredSession | undefined>;
   readonly #bySelector: Batcher<string, StoredSession | undefined>;
-  /** When the grace period ends that this process started or allowed a retry in, by session id. */
+  /** The end of the grace period, by session id, after a refresh in this process. */
   readonly #graceEnds = new LruMap<string, number>(trackedMax);
-  /** Until when revoked and deleted sessions are not looked up again, epoch ms, by id. */
+  /** The time in epoch ms until which a revoked or deleted session is not looked up again, by id. */
   readonly #ended = new LruMap<string, number>(trackedMax);
   readonly #endings = new Semaphore(endings.runningMax);
   readonly #sharedEndings = new KeyedSharedCalls<readonly string[]>();
@@ -213,16 +213,16 @@ export class Sessions {
   }
 
   /**
-   * Finds a session unless it is revoked or expired, or its user disabled or deleted. Concurrent
-   * calls share a query. A revoked or deleted session costs one query per 10 s, however often its tokens
-   * are presented.
+   * Finds a session. Returns undefined if it is revoked, expired or deleted, or if its user is disabled.
+   * Concurrent calls share a query. A revoked or deleted session costs one query per 10 s, however often
+   * its tokens are presented.
    */
   async findLive(sessionId: string): Promise<LiveSession | undefined> {
     if ((this.#ended.get(sessionId) ?? 0) > this.#wallClock()) return undefined;
     const session = await this.#byId.run(sessionId);
     const now = this.#wallClock();
     const endState = session === undefined ? 'revoked' : getEndState(session, now);
-    if (endState === 'revoked') this.#ended.set(sessionId, now + endedMs);
+    if (endState === 'revoked') this.#ended.set(sessionId, now + endedCacheMs);
     if (session === undefined || endState !== undefined) return undefined;
     const { id, user, idleExpiresAt, absoluteExpiresAt, headSeq } = session;
     const expiresAt = Math.min(idleExpiresAt, absoluteExpiresAt);

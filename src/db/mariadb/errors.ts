@@ -16,7 +16,7 @@ const readOnlyErrnos = [1036, 1290, 1792, 1836];
 
 const connectionLimitErrnos = [1040, 1203, 1226];
 
-/** MariaDB lets an account whose password has expired log in. */
+/** An account with an expired password can log in to MariaDB, but each statement fails with this code. */
 const mustSetPasswordErrno = 1820;
 
 /** Codes of temporary states. */
@@ -71,8 +71,8 @@ export const unknownDatabaseErrno = 1049;
 export const duplicateColumnErrno = 1060;
 
 /**
- * Returns whether an error of `mariadbError` says that the open connections are useless: the server is
- * read-only, or accepts only a new password, because the old one had expired when the connection was opened.
+ * Returns whether an error of `mariadbError` shows that the open connections cannot be used any more: the
+ * server is read-only, or the password had expired when the connection was opened.
  */
 export function needsNewConnections(error: unknown): boolean {
   const errno = error instanceof Error ? toNativeError(error.cause).errno : 0;

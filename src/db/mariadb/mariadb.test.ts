@@ -10,7 +10,7 @@ import { getUnavailableReason } from '../failures.js';
 import { migrate } from '../migrations/migrate.js';
 import { openDatabase } from '../open.js';
 import type { DatabaseServerOptions } from '../options.js';
-import { getCurrent } from '../rotated-file.js';
+import { getCurrentText } from '../rotated-file.js';
 import { connectMariadb, executeOn, MariadbDatabase } from './mariadb.js';
 import { buildSessionSql, buildTransactionSql } from './session.js';
 
@@ -59,11 +59,11 @@ async function describeDialect(dialect: 'mariadb' | 'mysql'): Promise<void> {
         assert.equal(row?.isolation, 'READ-COMMITTED');
       }));
 
-    test('the password is asked for with each connection', async () => {
+    test('the password is read again for each connection', async () => {
       let count = 0;
       const password = () => {
         count += 1;
-        return getCurrent(options().password);
+        return getCurrentText(options().password);
       };
       await withDatabase({ password, connectionsMax: 1 }, async (db) => {
         await db.query(sql`select 1 as one`);
@@ -144,7 +144,7 @@ async function describeDialect(dialect: 'mariadb' | 'mysql'): Promise<void> {
         const limits = options({ connectMs: 1500, statementMs: 1500 });
         await db.execute(sql`insert into trimmed_audiences (bucket, seq) values (1, 1)`);
         const row = sql`update trimmed_audiences set seq = seq where bucket = 1`;
-        // The database server sees the same of a vanished host as of a connection that says nothing more.
+        // To the database server, a vanished host looks like a connection that sends nothing more.
         const silent = await connectMariadb(limits);
         silent.on('error', () => {}); // The database server ends it.
         for (const text of [...buildSessionSql(limits), buildTransactionSql(limits).begin]) {
@@ -157,7 +157,7 @@ async function describeDialect(dialect: 'mariadb' | 'mysql'): Promise<void> {
         silent.destroy();
       }));
 
-    test('waiting for a locked row ends after the time of one statement, and is not repeated', () =>
+    test('waiting for a locked row ends at the limit of one statement, and is not retried', () =>
       withDatabase({}, async (db) => {
         await db.execute(sql`insert into trimmed_audiences (bucket, seq) values (2, 1)`);
         const row = sql`update trimmed_audiences set seq = seq where bucket = 2`;
@@ -254,7 +254,7 @@ async function describeDialect(dialect: 'mariadb' | 'mysql'): Promise<void> {
       });
     }
 
-    test('open rejects with a message about connections when the account has no free one', async () => {
+    test('open rejects with a message about connections when the account has none left', async () => {
       if (typeof server === 'string') return;
       const account = `'herald_one'@'%'`;
       await server.administer(`create user ${account} with max_user_connections 1`);

@@ -36,8 +36,8 @@ export interface MariadbConnection {
 const timeoutError = (): Error => unavailable('timeout');
 
 /**
- * A MariaDB (10.6 or later) or MySQL (8.4 or later) database, over a bounded pool. The two differ
- * in their statement limits (`buildSessionSql`), but not for callers.
+ * A MariaDB (10.6 or later) or MySQL (8.4 or later) database, over a bounded pool. Both behave alike for
+ * callers, although their statement limits differ (`buildSessionSql`).
  *
  * `bigint`, `count(*)` and `sum` are read as `number`; an unsafe integer rejects the query. The state of
  * the session does not depend on the server's defaults (`session.ts`). The number of statements and
@@ -125,7 +125,7 @@ export class MariadbDatabase implements DatabaseWithShares {
 
   #openPool(config: PoolConfig): Pool {
     const pool = createPool(config);
-    // A connection keeps the value that the server had when it was opened.
+    // A connection keeps the `max_allowed_packet` that the server had when the connection was opened.
     void readPacketBytesMax(pool).then(
       (bytes) => {
         this.#packetBytesMax = bytes;
@@ -143,7 +143,7 @@ export class MariadbDatabase implements DatabaseWithShares {
     try {
       return await this.#pools.use(work);
     } catch (error) {
-      if (needsNewConnections(error)) this.#pools.replaceUseless();
+      if (needsNewConnections(error)) this.#pools.replaceUnusable();
       throw error;
     }
   }
@@ -285,7 +285,7 @@ async function readFacts(
 ): Promise<ServerFacts> {
   const dialect = await readDialect(connection);
   if (dialect === options.dialect) {
-    // If one fails, the pool would not say why.
+    // Run here first, because the pool would not say why one of them fails.
     for (const text of buildSessionSql(options)) await connection.query(text);
   }
   return { dialect, packetBytesMax: await readPacketBytesMax(connection) };

@@ -13,10 +13,10 @@ if (typeof server !== 'string') {
   after(() => server.drop());
 }
 
-/** The size of the statement of `readBytes` without its value, but with the quotes and the command byte. */
+/** The size of the statement of `readBytes` without its value, including the quotes and the command byte. */
 const overheadBytes = 1 + "select octet_length('') as bytes".length;
 
-/** Runs a statement of which `value` is almost everything, and returns what the server read of it. */
+/** Runs a statement that consists mainly of `value`, and returns the size of the value on the server. */
 async function readBytes(db: MariadbDatabase, value: string): Promise<number | undefined> {
   const rows = await db.query<{ bytes: number }>(sql`select octet_length(${value}) as bytes`);
   return rows[0]?.bytes;
@@ -47,7 +47,7 @@ const contents = [
 ] as const;
 
 describe('statements near max_allowed_packet', { skip }, () => {
-  test('the database server accepts a statement only if it is smaller', () =>
+  test('the database server accepts a statement only if it is smaller than max_allowed_packet', () =>
     withDatabase(async (_, packetBytesMax, options) => {
       const connection = await connectMariadb(options);
       connection.on('error', () => {}); // The database server closes it.

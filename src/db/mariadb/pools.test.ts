@@ -20,7 +20,7 @@ function createPools() {
   return { pools, time, isEnded, getNumber };
 }
 
-/** Runs work on the current pool that ends when `finish` is called. */
+/** Runs work on the current pool. The work ends when `finish` is called. */
 function startWork(pools: ReturnType<typeof createPools>['pools']) {
   let finish = () => {};
   const working = pools.use(
@@ -58,15 +58,15 @@ test('a replaced pool is ended when the last work on it has finished', async () 
   assert.deepEqual(isEnded, [true, false]);
 });
 
-test('a useless pool is replaced at most once a second', async () => {
+test('a pool with unusable connections is replaced at most once a second', async () => {
   const { pools, time, getNumber } = createPools();
 
   time.now = 1000;
-  pools.replaceUseless();
+  pools.replaceUnusable();
   assert.equal(await getNumber(), 0);
   time.now = 1001;
-  pools.replaceUseless();
-  pools.replaceUseless();
+  pools.replaceUnusable();
+  pools.replaceUnusable();
 
   assert.equal(await getNumber(), 1);
 });
@@ -75,11 +75,11 @@ test('close() ends all pools, and none is opened afterwards', async () => {
   const { pools, time, isEnded } = createPools();
   const { working, finish } = startWork(pools);
   time.now = 1001;
-  pools.replaceUseless();
+  pools.replaceUnusable();
 
   await pools.close();
   time.now += 1001;
-  pools.replaceUseless();
+  pools.replaceUnusable();
 
   assert.deepEqual(isEnded, [true, true]);
   finish();

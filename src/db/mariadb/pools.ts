@@ -12,11 +12,11 @@ interface PoolGeneration<Pool> {
 
 /** After this time the host name is resolved again. */
 const poolLifeMs = 1_800_000;
-const replaceMsMin = 1000;
+const replaceIntervalMinMs = 1000;
 
 /**
- * Manages the current pool. A replaced pool is ended once the work on it has finished, because ending it
- * rejects what waits for one of its connections.
+ * Manages the current pool. A replaced pool is ended once the work on it has finished, because ending a pool
+ * rejects statements that wait for one of its connections.
  */
 export class MariadbPools<Pool extends EndablePool> {
   readonly #createPool: () => Pool;
@@ -45,11 +45,12 @@ export class MariadbPools<Pool extends EndablePool> {
   }
 
   /**
-   * Replaces the pool after an error that its connections will return again, such as that of a read-only
-   * server, the old primary after a failover. At most once a second, because the state can be permanent.
+   * Replaces the pool because its connections would return the same error again, for example after a failover
+   * that made their server read-only. Does nothing within a second of the last replacement, because the state
+   * can be permanent.
    */
-  replaceUseless(): void {
-    if (this.#monotonicClock() - this.#current.openedAt > replaceMsMin) this.#replace();
+  replaceUnusable(): void {
+    if (this.#monotonicClock() - this.#current.openedAt > replaceIntervalMinMs) this.#replace();
   }
 
   /** Ends all pools. */

@@ -5,7 +5,10 @@ export type ServerDialect = 'mariadb' | 'mysql';
 
 const unknownVariableErrno = 1193;
 
-/** Reads the dialect by a variable that MySQL does not have: proxies and `--version` change the version. */
+/**
+ * Detects the dialect by a variable that only MariaDB has. The version is not reliable, because proxies and the
+ * server option `--version` change it.
+ */
 export async function readDialect(connection: {
   query(text: string): Promise<unknown>;
 }): Promise<ServerDialect> {

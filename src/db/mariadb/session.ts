@@ -58,9 +58,10 @@ export function buildSessionSql({
 }
 
 /**
- * Statements around a transaction. After a deadlock has rolled back, pipelined statements would commit
- * under autocommit. MySQL has no limit for idle transactions, only for idle connections: without it, the
- * transaction of a process whose host has vanished would keep its locks for eight hours.
+ * Builds the statements around a transaction. They turn autocommit off, because pipelined statements after
+ * the rollback of a deadlock would otherwise be committed. On MySQL, which limits only idle connections and
+ * not idle transactions, they also set `wait_timeout`: otherwise the transaction of a process whose host has
+ * vanished would keep its locks for eight hours.
  */
 export function buildTransactionSql({ dialect, connectMs, statementMs }: DatabaseServerOptions) {
   if (dialect !== 'mysql') return { begin: 'set autocommit = 0', end: 'set autocommit = 1' };
@@ -82,9 +83,10 @@ export function buildSessionQuery(dialect: DatabaseServerOptions['dialect']): st
 }
 
 /**
- * Throws when a session has another state than the one that Herald has set, as behind a proxy that hands
- * statements to several connections. The message names the variables. Also throws when transactions are
- * read-only by default, which Herald does not override, because it can protect an old primary after a failover.
+ * Throws when the state of a session differs from the state that Herald has set, for example behind a proxy
+ * that distributes statements over several connections. The message names the variables. Also throws when
+ * transactions are read-only by default. Herald does not override that default, because it can protect an old
+ * primary after a failover.
  */
 export function assertSessionState(state: object | undefined): void {
   const row = state as Readonly<Record<string, unknown>> | undefined;

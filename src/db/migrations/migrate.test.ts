@@ -12,7 +12,7 @@ import { MariadbDatabase } from '../mariadb/mariadb.js';
 import { openDatabase } from '../open.js';
 import { type DatabaseOptions, getDatabaseName } from '../options.js';
 import { migrationsByDialect, tables } from './list.js';
-import { migrate, reset, schemaState, status } from './migrate.js';
+import { migrate, readSchemaStatus, readSchemaVersions, reset } from './migrate.js';
 import type { Migration } from './migration.js';
 
 for (const dialect of ['sqlite', 'postgres', 'mariadb', 'mysql'] as const) {
@@ -57,7 +57,7 @@ async function describeMigrations(dialect: Dialect): Promise<void> {
             const rows = await db.query(rawSql(`select count(*) as count from ${table}`));
             assert.deepEqual(rows, [{ count: 0 }], table);
           }
-          assert.deepEqual(await schemaState(db), { version: latest, latest });
+          assert.deepEqual(await readSchemaVersions(db), { version: latest, latest });
         } finally {
           await db.close();
         }
@@ -155,7 +155,9 @@ async function describeMigrations(dialect: Dialect): Promise<void> {
           migrate(options, { migrations: [...changed, extraMigration] }),
           /Cannot use schema: migration 1 \(init\) is not the one that was applied/,
         );
-        const schemaStatus = await status(options, { migrations: [...known, extraMigration] });
+        const schemaStatus = await readSchemaStatus(options, {
+          migrations: [...known, extraMigration],
+        });
         assert.deepEqual(schemaStatus?.pending, [extraStep]);
       }));
 
@@ -179,7 +181,7 @@ async function describeMigrations(dialect: Dialect): Promise<void> {
           },
         ]);
         assert.deepEqual(await migrate(options), { applied: [], version: extraMigration.version });
-        const schemaStatus = await status(options);
+        const schemaStatus = await readSchemaStatus(options);
         assert.equal(schemaStatus?.version, extraMigration.version);
         assert.equal(schemaStatus.latest, latest);
         assert.deepEqual(schemaStatus.pending, []);
@@ -190,7 +192,7 @@ async function describeMigrations(dialect: Dialect): Promise<void> {
         const further: Migration = { version: latest + 2, name: 'further', statements: [create] };
         await migrate(options, { migrations: [...known, extraMigration, further] });
 
-        await refusesSchema(
+        await assertSchemaRefused(
           options,
           `it is version ${latest + 2}, and this program knows up to ${latest} and accepts ${latest + 1}`,
         );
@@ -199,35 +201,40 @@ async function describeMigrations(dialect: Dialect): Promise<void> {
     test('a schema one step newer is refused when an earlier version is missing', () =>
       withTarget(async (options) => {
         await migrate(options);
-        await change(options, [addStep(latest + 2)]);
+        await runStatements(options, [addStep(latest + 2)]);
 
-        await refusesSchema(options, `it is version ${latest + 2}`);
+        await assertSchemaRefused(options, `it is version ${latest + 2}`);
       }));
 
     test('a schema one step newer is refused while that step is unfinished', () =>
       withTarget(async (options) => {
         await migrate(options);
-        await change(options, [addStep(extraMigration.version, { dirty: 1 })]);
+        await runStatements(options, [addStep(extraMigration.version, { dirty: 1 })]);
 
-        await refusesSchema(options, `migration ${extraMigration.version} (more) is unfinished`);
+        await assertSchemaRefused(
+          options,
+          `migration ${extraMigration.version} (more) is unfinished`,
+        );
       }));
 
     test('a schema one step newer is refused when an earlier migration differs', () =>
       withTarget(async (options) => {
         await migrate(options);
         const edit = `update schema_migration set checksum = 'x' where version = ${latest}`;
-        await change(options, [edit, addStep(extraMigration.version)]);
+        await runStatements(options, [edit, addStep(extraMigration.version)]);
 
-        await refusesSchema(options, `migration ${latest} (`);
+        await assertSchemaRefused(options, `migration ${latest} (`);
       }));
 
-    test('status lists applied and pending migrations and changes nothing', () =>
+    test('readSchemaStatus lists applied and pending migrations and changes nothing', () =>
       withTarget(async (targetOptions) => {
         const options = { ...targetOptions, wallClock: () => 1_767_225_600_000 };
-        assert.equal(await status(options), undefined);
+        assert.equal(await readSchemaStatus(options), undefined);
         await migrate(options);
 
-        const schemaStatus = await status(options, { migrations: [...known, extraMigration] });
+        const schemaStatus = await readSchemaStatus(options, {
+          migrations: [...known, extraMigration],
+        });
 
         assert.deepEqual(schemaStatus, {
           version: latest,
@@ -245,7 +252,7 @@ async function describeMigrations(dialect: Dialect): Promise<void> {
         const migrations = [...known, broken];
         await migrate(options);
         await assert.rejects(migrate(options, { migrations }), /Cannot run statement: insert into/);
-        const schemaStatus = await status(options, { migrations });
+        const schemaStatus = await readSchemaStatus(options, { migrations });
 
         // MariaDB and MySQL keep finished statements and record progress; the others roll back.
         const keepsProgress = dialect === 'mariadb' || dialect === 'mysql';
@@ -374,7 +381,7 @@ async function describeMigrations(dialect: Dialect): Promise<void> {
   });
 }
 
-/** What another migrator does first. */
+/** The statement with which a migrator acquires the lock. */
 const lockStatements: Readonly<Record<ServerDialect, (database: string) => string>> = {
   postgres: () => 'select pg_advisory_xact_lock(4711000017)',
   mariadb: (database) => `select get_lock('herald:migrate:${database}', 0)`,
@@ -389,11 +396,11 @@ async function openAndLog(options: DatabaseOptions): Promise<Record<string, unkn
 }
 
 /** Asserts that the program neither opens, nor migrates, nor reports on the schema. */
-async function refusesSchema(options: DatabaseOptions, reason: string): Promise<void> {
+async function assertSchemaRefused(options: DatabaseOptions, reason: string): Promise<void> {
   const isRefused = (error: Error) => error.message.startsWith(`Cannot use schema: ${reason}`);
   await assert.rejects(openDatabase(options), isRefused);
   await assert.rejects(migrate(options), isRefused);
-  await assert.rejects(status(options), isRefused);
+  await assert.rejects(readSchemaStatus(options), isRefused);
 }
 
 /** Builds the statement with which a newer program would record a step. */
@@ -402,7 +409,10 @@ function addStep(version: number, { dirty = 0 } = {}): string {
 }
 
 /** Runs statements on a database whose schema the program still knows. */
-async function change(options: DatabaseOptions, statements: readonly string[]): Promise<void> {
+async function runStatements(
+  options: DatabaseOptions,
+  statements: readonly string[],
+): Promise<void> {
   const db = await openDatabase(options);
   try {
     for (const statement of statements) await db.execute(rawSql(statement));

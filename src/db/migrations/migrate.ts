@@ -32,7 +32,7 @@ export function migrate(
 }
 
 /** Returns applied and pending migrations; undefined without a database. Changes nothing. */
-export async function status(
+export async function readSchemaStatus(
   options: DatabaseOptions,
   { migrations = migrationsByDialect[options.dialect] }: MigrateOptions = {},
 ): Promise<SchemaStatus | undefined> {
@@ -70,7 +70,9 @@ export async function reset(
 }
 
 /** Returns the schema version of an open database and the version this program needs. */
-export async function schemaState(db: Database): Promise<{ version: number; latest: number }> {
+export async function readSchemaVersions(
+  db: Database,
+): Promise<{ version: number; latest: number }> {
   const { dialect } = db;
   const { version, latest } = await readStatus(db, {
     dialect,
@@ -84,7 +86,7 @@ export async function schemaState(db: Database): Promise<{ version: number; late
  * than this program. Warns when it is one step newer.
  */
 export async function requireSchema(db: Database, log: Logger): Promise<void> {
-  const { version, latest } = await schemaState(db);
+  const { version, latest } = await readSchemaVersions(db);
   if (version < latest) {
     throw new Error(`Cannot open database: it has schema ${version}, need ${latest}: npm run sync`);
   }

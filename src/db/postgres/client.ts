@@ -33,9 +33,9 @@ const readOnlyRetryMs = 1000;
  * Manages the current client, which owns the pool. A client is replaced as soon as it loses any of
  * its connections; it is closed once the statements on the other connections have finished.
  *
- * The package must not reconnect by itself: data left unsent when a connection closed either
- * precedes the startup message of the new one, which then never connects, or is written to the
- * closed socket from a timer, which ends the process (porsager/postgres#1154, #1208).
+ * The package must not reconnect by itself, because it would send data that was left unsent when the
+ * connection closed: either before the startup message of the new connection, which then never connects, or
+ * from a timer to the closed socket, which ends the process (porsager/postgres#1154, #1208).
  *
  * A client is also replaced after `clientLifeMs`.
  */
@@ -62,7 +62,7 @@ export class PostgresClients {
     }
   }
 
-  /** Replaces the client immediately; statements running on the old one fail. */
+  /** Replaces the client immediately; statements that run on the replaced client fail. */
   replaceNow(): void {
     const previous = this.#current;
     this.#replace(previous);
@@ -71,8 +71,8 @@ export class PostgresClients {
 
   /**
    * Replaces the client after a server has answered that it is read-only, as the old primary does after a
-   * failover. Statements running on the old one finish. At most once a second, because a server can be
-   * read-only on purpose.
+   * failover. Statements that run on the replaced client finish. Does nothing within a second of the last
+   * replacement, because a server can be read-only on purpose.
    */
   replaceReadOnly(): void {
     const now = performance.now();
@@ -166,7 +166,7 @@ export function connectPostgres(
   });
 }
 
-/** Returns the options of an address. A list, because the package takes a colon in a text for a port. */
+/** Returns the options of an address. Uses lists, because the package reads a port after a colon in a text. */
 function toAddress(host: string, port: number): object {
   if (host.startsWith('/')) return { path: `${host}/.s.PGSQL.${port}` };
   return { host: [host], port: [port] };

@@ -73,7 +73,7 @@ export function postgresOpenError(options: DatabaseServerOptions, error: unknown
   const code = error instanceof Failure ? 'timeout' : getErrorCode(error);
   const cause = redactValues(error, code);
   if (code === '08P01' && error instanceof Error && /startup parameter/.test(error.message)) {
-    const state = 'a pooler between refuses session settings: set DB_PREPARE=false';
+    const state = 'a pooler in between refuses session settings: set DB_PREPARE=false';
     return new Error(`Cannot open database: ${state}`, { cause });
   }
   const refusal = `PostgreSQL refuses the login of ${username}: check DB_USERNAME, DB_PASSWORD and pg_hba.conf`;

@@ -90,9 +90,9 @@ class PostgresSubscription implements Subscription {
   }
 
   /**
-   * Probes the connection, because one that only listens does not detect a dead database server, or one that
-   * is read-only since a failover: what others publish is then announced by another server. Replaces
-   * the connection at the end of its life.
+   * Probes the connection, because a connection that only listens detects neither a dead database server nor
+   * a server that is read-only since a failover, while another server sends the notifications. Replaces the
+   * connection at the end of its life.
    */
   #check(client: PostgresClient, openedAt: number): void {
     const { checkMs, lifeMs } = this.#parts;

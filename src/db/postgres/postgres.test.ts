@@ -246,7 +246,7 @@ describe('opening postgres', { skip }, () => {
     });
   }
 
-  test('open rejects with a message about connections when the role has no free one', async () => {
+  test('open rejects with a message about connections when the role has none left', async () => {
     if (typeof server === 'string') return;
     const username = `herald_test_none_${process.pid}`;
     await server.administer(`create role ${username} login connection limit 0`);

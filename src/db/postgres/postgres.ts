@@ -46,10 +46,10 @@ export class PostgresDatabase implements DatabaseWithShares {
   readonly #limiter: ConcurrencyLimiter;
   readonly #prepared = new Set<string>();
   /**
-   * Disables pipelining behind a pooler. The package sends the first half of the next statement
-   * before the previous result arrives; with that result the pooler reassigns its
-   * connection to the database server, and the first half would be sent on that of another client.
-   * Returning `false` reports the connection as full.
+   * Disables pipelining behind a pooler. The package sends the first half of the next statement before the
+   * previous result arrives. With that result the pooler gives its server connection to another client, so
+   * the first half would arrive in the session of that client. Returning `false` reports the connection as
+   * full.
    */
   readonly #noPipelining: { readonly onexecute?: () => false };
   readonly #clients: PostgresClients;
@@ -72,7 +72,7 @@ export class PostgresDatabase implements DatabaseWithShares {
     this.background = createBackgroundView(this);
   }
 
-  /** Rejects when the database server cannot be reached, or its sessions do not have the state we need. */
+  /** Rejects when the database server cannot be reached, or its sessions have the wrong state. */
   static async open(options: DatabaseServerOptions): Promise<PostgresDatabase> {
     const db = new PostgresDatabase(options);
     try {
@@ -155,15 +155,15 @@ export class PostgresDatabase implements DatabaseWithShares {
 
   /**
    * Handles an exceeded deadline. If no response at all has arrived since `sentAt`, the database
-   * server hangs or is unreachable, so all connections are replaced: statements on the old ones
-   * would never settle.
+   * server hangs or is unreachable, so all connections are replaced: statements on the old
+   * connections would never settle.
    */
   #handleTimeout(sentAt: number): Error {
     const { log } = this.#options;
     const isSilent = this.#lastResponseAt < sentAt;
     log.warn({ dialect: this.dialect, isSilent }, 'database deadline exceeded');
     if (isSilent && this.#closing === undefined) {
-      this.#lastResponseAt = performance.now(); // One replacement for all that expire together.
+      this.#lastResponseAt = performance.now(); // So that deadlines that end together cause one replacement.
       this.#clients.replaceNow();
     }
     return timeoutError();

@@ -65,7 +65,7 @@ export function assertSessionState(
     throw fail(`${database} has the encoding ${row?.['server_encoding']}, not UTF8: ${cure}`);
   }
   if (prepare && row['process'] !== sessionSettings['herald.process']) {
-    throw fail('a pooler between ignores session settings: set DB_PREPARE=false');
+    throw fail('a pooler in between ignores session settings: set DB_PREPARE=false');
   }
   if (row['schema'] === null) {
     throw fail(`search_path names no schema of ${database}: alter role … set search_path = public`);

@@ -23,7 +23,7 @@ export function prepareFile(file: string): string {
     const requestedPath = join(realpathSync(dirname(file)), basename(file));
     const path = existsSync(requestedPath) ? realpathSync(requestedPath) : requestedPath;
     for (const required of [path, getLockPath(path)]) {
-      // Not if the file exists: closing it would release a lock that this process may hold on it.
+      // An existing file is not opened, because closing it would release a lock that this process may hold on it.
       if (!existsSync(required)) closeSync(openSync(required, 'a', 0o600));
     }
     return path;
@@ -97,7 +97,10 @@ export function getWalBytes(path: string): number {
   return statSync(`${path}-wal`, { throwIfNoEntry: false })?.size ?? 0;
 }
 
-/** Returns whether the write-ahead log cannot be opened for writing. Releases no lock, because it has none. */
+/**
+ * Returns whether the write-ahead log cannot be opened for writing. Closing it releases no lock, because SQLite
+ * does not lock this file.
+ */
 export function isWalReadOnly(path: string): boolean {
   try {
     closeSync(openSync(`${path}-wal`, 'r+'));
@@ -197,13 +200,14 @@ function rollBack(connection: SqliteConnection): void {
   try {
     connection.exec('rollback');
   } catch {
-    // No transaction is open if it was `begin`, not `commit`, that found the lock held.
+    // No transaction is open if `begin` found the lock held, and not `commit`.
   }
 }
 
 function buildLockedMessage(path: string, connection: SqliteConnection): string {
-  const servers = 'a database server (DB_DIALECT=postgres, mariadb or mysql) serves many processes';
-  return `Cannot open database ${path}: ${describeOwner(connection)} has it open; stop that first, or ${servers}`;
+  const alternative =
+    'use a database server (DB_DIALECT=postgres, mariadb or mysql) for several processes';
+  return `Cannot open database ${path}: ${describeOwner(connection)} has it open; stop that process, or ${alternative}`;
 }
 
 function describeOwner(connection: SqliteConnection): string {

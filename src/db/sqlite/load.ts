@@ -24,7 +24,7 @@ interface SqliteModule {
 }
 
 /**
- * Loads the SQLite driver: Node's own from 22.13, before that the package with the same interface.
+ * Loads the SQLite driver: that of Node, from Node 22.13 on, or else the package with the same interface.
  *
  * Rejects when neither is available; the message lists the alternatives.
  */

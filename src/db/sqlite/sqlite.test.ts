@@ -47,7 +47,7 @@ async function withNotes(work: (db: SqliteDatabase, file: string) => Promise<voi
 /**
  * Creates a file with the table in advance, so that a short deadline does not affect its creation.
  */
-async function fileWithNotes(): Promise<string> {
+async function createFileWithNotes(): Promise<string> {
   const file = newFile();
   const db = await open(file);
   await db.execute(sql`create table notes (id integer primary key, text text) strict`);
@@ -194,7 +194,7 @@ describe('a transaction of the embedded database', () => {
     }));
 
   test('writes behind a stuck writer are refused at their deadline until it continues', async () => {
-    const db = await open(await fileWithNotes(), { transactionMs: 500 });
+    const db = await open(await createFileWithNotes(), { transactionMs: 500 });
     try {
       // Takes some seconds, like a hanging disk.
       const stuck = db.execute(
@@ -223,7 +223,7 @@ describe('a transaction of the embedded database', () => {
   });
 
   test('a transaction past its deadline is rolled back and the writer continues', async () => {
-    const db = await open(await fileWithNotes(), { transactionMs: 500 });
+    const db = await open(await createFileWithNotes(), { transactionMs: 500 });
     try {
       let release = (): void => undefined;
       const stuck = new Promise<void>((resolve) => {

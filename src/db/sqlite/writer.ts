@@ -242,7 +242,7 @@ class Writer {
     }
   }
 
-  /** Tells a file system that became read-only from other I/O errors, which SQLite does not. */
+  /** Distinguishes a file system that became read-only from other I/O errors; SQLite does not. */
   #toParts(error: unknown): SqliteErrorParts {
     const parts = toErrorParts(error);
     const isIoError = ((parts.errcode ?? 0) & 0xff) === codes.ioError;

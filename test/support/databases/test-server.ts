@@ -2,7 +2,7 @@ import type { Dialect, Sql } from '../../../src/db/database.js';
 import { connectMariadb } from '../../../src/db/mariadb/mariadb.js';
 import type { DatabaseServerOptions } from '../../../src/db/options.js';
 import { connectPostgres } from '../../../src/db/postgres/client.js';
-import { getCurrent } from '../../../src/db/rotated-file.js';
+import { getCurrentText } from '../../../src/db/rotated-file.js';
 import { recordedLog } from '../recording/record.js';
 
 export type ServerDialect = Exclude<Dialect, 'sqlite'>;
@@ -66,7 +66,7 @@ export function databaseEnv(options: DatabaseServerOptions): Record<string, stri
     DB_PORT: String(options.port),
     DB_NAME: options.database,
     DB_USERNAME: options.username,
-    DB_PASSWORD: getCurrent(options.password),
+    DB_PASSWORD: getCurrentText(options.password),
     DB_PREPARE: String(options.prepare),
   };
 }

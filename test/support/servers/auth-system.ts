@@ -5,10 +5,10 @@ import { createSigner } from '../../../src/auth/access-token-signer.js';
 import { Accounts } from '../../../src/auth/accounts.js';
 import { createKeyRing } from '../../../src/auth/key-ring.js';
 import { Login } from '../../../src/auth/login.js';
+import { PasswordAttemptLimiter } from '../../../src/auth/password-attempt-limiter.js';
 import { Passwords } from '../../../src/auth/passwords/passwords.js';
 import { RateLimiter } from '../../../src/auth/rate-limiter.js';
 import { openAuthThreads } from '../../../src/auth/threads.js';
-import { Throttle } from '../../../src/auth/throttle.js';
 import { controlEntryAppender, headSeq } from '../../../src/event-log/open.js';
 import { toClient } from '../../../src/http/client.js';
 import { ApiKeys } from '../../../src/identity/api-keys.js';
@@ -82,17 +82,35 @@ export async function startAuth(t: TestContext) {
     admitUnverified: (exchange) => rateLimiter.admit('invalidToken', toClient(exchange)),
     ...{ audit, monotonicClock: wallClock },
   });
-  const throttle = new Throttle({
-    freeFailures: 5,
+  const passwordAttempts = new PasswordAttemptLimiter({
+    failuresBeforeDelay: 5,
     delayMaxMs: 900_000,
     monotonicClock: wallClock,
   });
-  const login = new Login({ users, sessions, passwords, rateLimiter, throttle, audit, log });
+  const login = new Login({
+    users,
+    sessions,
+    passwords,
+    rateLimiter,
+    passwordAttempts,
+    audit,
+    log,
+  });
   const accounts = new Accounts({ users, sessions, passwords, audit });
   const sign = createSigner(accessTokens);
   return {
     ...base,
-    ...{ accessTokens, passwords, apiKeys, bearer, rateLimiter, throttle, login, accounts, sign },
+    ...{
+      accessTokens,
+      passwords,
+      apiKeys,
+      bearer,
+      rateLimiter,
+      passwordAttempts,
+      login,
+      accounts,
+      sign,
+    },
     /** Names of the password jobs that were sent to threads so far. */
     hashing,
     /** Texts of the SQL statements that were run so far. */

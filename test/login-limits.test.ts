@@ -12,7 +12,7 @@ function tryLogin(client: H2Client, password: string, from?: string): Promise<An
   return client.ask('POST', '/login', { json: { username: 'ada', password }, headers });
 }
 
-function assertThrottled({ status, body, headers }: Answer): void {
+function assertRefused({ status, body, headers }: Answer): void {
   assert.deepEqual([status, body['name']], [429, 'too_many_requests']);
   assert.match(headers['retry-after'] ?? '', /^[1-9]\d*$/);
   const info = body['info'] as { retryAfter: number };
@@ -31,10 +31,10 @@ test('the server verifies only five of 100 concurrent wrong passwords', async (t
 
   const refused = answers.filter(({ status }) => status !== 401);
   assert.equal(refused.length, 95);
-  for (const answer of refused) assertThrottled(answer);
+  for (const answer of refused) assertRefused(answer);
   assert.equal(lines.filter(({ event }) => event === 'authn_login_fail').length, 5);
   // From this address, the right password has to wait now, too.
-  assertThrottled(await tryLogin(client, getPassword('ada')));
+  assertRefused(await tryLogin(client, getPassword('ada')));
 });
 
 test('thirty concurrent logins with the right password all succeed', async (t) => {

@@ -3,11 +3,16 @@ import { performance } from 'node:perf_hooks';
 import type { Clock } from '../clock.js';
 import { tooManyRequests } from '../errors.js';
 import { toNetworkKey } from '../http/ip-key.js';
-import { type Attempt, AttemptLimiter, type AttemptOutcome, Throttled } from './attempt-limiter.js';
+import {
+  type Attempt,
+  AttemptLimiter,
+  type AttemptOutcome,
+  AttemptRefused,
+} from './attempt-limiter.js';
 
-export interface ThrottleOptions {
+export interface PasswordAttemptLimiterOptions {
   /** Consecutive wrong passwords per user and IP key before delays start. */
-  readonly freeFailures: number;
+  readonly failuresBeforeDelay: number;
   readonly delayMaxMs: number;
   /** Keys kept per limiter. Default 100,000. */
   readonly keysMax?: number;
@@ -19,8 +24,8 @@ export interface PasswordAttemptOptions {
   readonly userKey: string;
   readonly ipKey: string;
   /**
-   * Whether the user has a session from this IP key. Called, once at most, only when the limiter per user,
-   * or per user and IPv6 /48, has no free permit.
+   * Whether the user has a session from this IP key. Called at most once, and only when the limiter per user
+   * or the one per user and IPv6 /48 has no free permit.
    */
   readonly hasSession: () => Promise<boolean>;
   readonly signal?: AbortSignal;
@@ -40,36 +45,37 @@ export interface PasswordAttempt {
 const secondMs = 1000;
 const minuteMs = 60 * secondMs;
 const hourMs = 60 * minuteMs;
-/** Less than `userFreeFailures`, so that one network alone does not make the user wait elsewhere. */
-const networkFreeFailures = 10;
-const userFreeFailures = 20;
-/** NIST SP 800-63B: at most 100 consecutive wrong passwords per account. */
+/** Less than `userFailuresBeforeDelay`, so that failures in one network do not delay the user in others. */
+const networkFailuresBeforeDelay = 10;
+const userFailuresBeforeDelay = 20;
+/** NIST SP 800-63B limits consecutive wrong passwords to 100 per account. */
 const hardStop = { failures: 100, delayMs: 15 * minuteMs };
 
 /**
- * Limits password attempts per user and IP key, per user and IPv6 /48, and per user. State is in memory and
- * per process, so the effective limit is the configured limit times the number of processes. The limiters
- * get HMACs under a random key instead of names and addresses, so no user input is stored.
+ * Limits wrong passwords, against guessing, per user and IP key, per user and IPv6 /48, and per user.
+ * `RateLimiter` limits all requests, right passwords too. State is in memory and per process, so the
+ * effective limit is the configured limit times the number of processes. Names and addresses are stored as
+ * HMACs under a random key, never in plain text.
  */
-export class Throttle {
+export class PasswordAttemptLimiter {
   readonly #byUserAndIp: AttemptLimiter;
   readonly #byUserAndNetwork: AttemptLimiter;
   readonly #byUser: AttemptLimiter;
   readonly #hmacKey = randomBytes(32);
 
-  constructor(options: ThrottleOptions) {
-    const { freeFailures, delayMaxMs } = options;
+  constructor(options: PasswordAttemptLimiterOptions) {
+    const { failuresBeforeDelay, delayMaxMs } = options;
     const monotonicClock = options.monotonicClock ?? (() => performance.now());
     const commonOptions = { keysMax: options.keysMax ?? 100_000, monotonicClock };
     const addressOptions = { delayMaxMs, forgetAfterMs: hourMs, ...commonOptions };
-    this.#byUserAndIp = new AttemptLimiter({ freeFailures, ...addressOptions });
+    this.#byUserAndIp = new AttemptLimiter({ failuresBeforeDelay, ...addressOptions });
     this.#byUserAndNetwork = new AttemptLimiter({
-      freeFailures: Math.max(networkFreeFailures, freeFailures),
+      failuresBeforeDelay: Math.max(networkFailuresBeforeDelay, failuresBeforeDelay),
       ...addressOptions,
     });
-    // Failures are kept longer than any delay, so that waiting for a reset gains no attempts.
+    // Failures are kept for longer than any delay, so that an attacker who waits for a reset gains no attempts.
     this.#byUser = new AttemptLimiter({
-      freeFailures: userFreeFailures,
+      failuresBeforeDelay: userFailuresBeforeDelay,
       delayMaxMs: Math.min(delayMaxMs, minuteMs),
       hardStop,
       forgetAfterMs: 24 * hourMs,
@@ -81,9 +87,9 @@ export class Throttle {
    * Acquires a permit to try one password; `settle` releases it. Waits only for the outcome of
    * pending attempts. Throws `too_many_requests`, or the reason of `signal`.
    *
-   * Three limiters apply: one per user and IP key, one per user and IPv6 /48, and one per user, against
-   * attempts spread over many addresses. When one of the last two has no free permit, both are skipped for
-   * an IP key with a session of the user, so that an attacker cannot lock the owner out.
+   * The limiter per user and IP key always applies. The limiters per user and IPv6 /48 and per user stop
+   * attempts from many addresses. When one of these two has no free permit, both are skipped for an IP key
+   * from which the user has a session, so that an attacker cannot lock the owner out.
    */
   async begin(options: PasswordAttemptOptions): Promise<PasswordAttempt> {
     const { userKey, ipKey, hasSession, signal } = options;
@@ -100,13 +106,13 @@ export class Throttle {
       }
     } catch (cause) {
       settle('unknown');
-      if (!(cause instanceof Throttled)) throw cause;
+      if (!(cause instanceof AttemptRefused)) throw cause;
       throw tooManyRequests('Cannot log in: too many wrong passwords', cause.waitMs);
     }
     return { failures: attempts[0]?.failures ?? 0, settle };
   }
 
-  /** Returns the limiters that attempts from other IP keys count towards, too, and their keys. */
+  /** Returns the limiters, with their keys, that also count attempts from other IP keys. */
   #getSharedLimiters(userKey: string, ipKey: string) {
     const byUser = { limiter: this.#byUser, key: this.#hmac(userKey) };
     const networkKey = toNetworkKey(ipKey);
