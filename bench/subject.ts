@@ -5,7 +5,7 @@ import { localHosts, writeCertificate } from '../src/certificates/certificate-fi
 import { type Build, treeBuild } from './process/build.js';
 import { Child, type MeasurableServer } from './process/child.js';
 import type { Settings } from './process/herald.js';
-import { measureServer, type ServerUsage } from './process/watch.js';
+import { measureServer, type ServerUsage } from './process/server-usage.js';
 import { type ProfiledRun, profileRun } from './profile/profiled-run.js';
 import { type Figure, runInterleaved } from './report/figure.js';
 

@@ -26,7 +26,7 @@ export const comparedByDefault = [
 
 const runsByDefault = 5;
 /** Expected duration of a run in a comparison, relative to a full run. */
-const shortPace = 0.25;
+const comparisonDurationRatio = 0.25;
 
 /**
  * Measures the working tree and a git ref in turn and prints a ratio for each figure. Sets the exit
@@ -78,7 +78,7 @@ class Comparison {
     const failed: string[] = [];
     // The builds block the event loop, so signals that arrived during them are handled only here.
     await new Promise(setImmediate);
-    const progress = new Progress(subjects, (this.#runs / 5) * shortPace);
+    const progress = new Progress(subjects, (this.#runs / 5) * comparisonDurationRatio);
     for (const subject of subjects) {
       if (this.#isInterrupted) return;
       process.stderr.write(`${progress.startText}\n`);

@@ -1,4 +1,4 @@
-import { busyShareMax, Load } from '../load/load.js';
+import { busyShareMax, LoadGenerator } from '../load/load-generator.js';
 import { delayFigure, type Figure, figure } from '../report/figure.js';
 import type { Bench, Subject } from '../subject.js';
 import {
@@ -40,7 +40,7 @@ export const subject: Subject = {
 
   async run(bench: Bench): Promise<Figure[]> {
     const streamCount = bench.size({ smoke: 200, full: 1000 });
-    const load = await bench.use(Load.start());
+    const load = await bench.use(LoadGenerator.start());
     const herald = await openHeraldTarget(bench, streamCount);
     const openAndWarmUp = async (target: NodeStreamTarget) => {
       bench.print(`opening ${streamCount} streams to ${target.name}`);
@@ -82,7 +82,7 @@ export const subject: Subject = {
 
 interface MeasureContext {
   readonly bench: Bench;
-  readonly load: Load;
+  readonly load: LoadGenerator;
   readonly target: NodeStreamTarget;
 }
 

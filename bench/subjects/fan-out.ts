@@ -1,5 +1,5 @@
-import { Load } from '../load/load.js';
-import type { ServerUsage } from '../process/watch.js';
+import { LoadGenerator } from '../load/load-generator.js';
+import type { ServerUsage } from '../process/server-usage.js';
 import { delayFigure, type Figure, figure } from '../report/figure.js';
 import type { Bench, Subject } from '../subject.js';
 import { openPeerTargets } from './support/peers.js';
@@ -20,7 +20,7 @@ export const subject: Subject = {
   async run(bench: Bench): Promise<Figure[]> {
     const streamCount = bench.size({ smoke: 200, full: 1000, compared: 500 });
     const eventCount = 50;
-    const load = await bench.use(Load.start());
+    const load = await bench.use(LoadGenerator.start());
     // Peers are other SSE servers, which are measured for comparison.
     const targets: StreamTarget[] = [
       await openHeraldTarget(bench, streamCount),
@@ -71,7 +71,7 @@ export const subject: Subject = {
 /** Publishes events one at a time. After each event, waits until all streams have received it. */
 async function measure(
   bench: Bench,
-  load: Load,
+  load: LoadGenerator,
   { target, eventCount }: { target: StreamTarget; eventCount: number },
 ): Promise<ServerUsage> {
   const { name, child, port, protocol, headers, streams } = target;

@@ -2,7 +2,7 @@ import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import type { Build } from '../process/build.js';
-import { prepareDatabase, settingsFor, startHerald } from '../process/herald.js';
+import { prepareDatabase, createSettings, startHerald } from '../process/herald.js';
 import { type Figure, figure } from '../report/figure.js';
 import type { Bench, Subject } from '../subject.js';
 
@@ -13,7 +13,7 @@ export const subject: Subject = {
   isTooNoisyForSmoke: true,
 
   async run(bench: Bench): Promise<Figure[]> {
-    const settings = settingsFor(bench.createFolder(), bench.certificate);
+    const settings = createSettings(bench.createFolder(), bench.certificate);
     await prepareDatabase(bench.build, settings, { memberCount: 1 });
     const startMs: number[] = [];
     const rssMib: number[] = [];
@@ -50,15 +50,15 @@ function getInstalledBytes({ folder }: Build): number {
   };
   return Object.entries(lock.packages)
     .filter(([path, { dev, devOptional }]) => path !== '' && !dev && !devOptional)
-    .reduce((sum, [path]) => sum + getDirectoryBytes(join(folder, path)), 0);
+    .reduce((sum, [path]) => sum + readSizeBytes(join(folder, path)), 0);
 }
 
-/** Returns the size of a folder without nested packages, which have their own entries. */
-function getDirectoryBytes(path: string): number {
+/** Returns the size of a file, or of a folder without nested packages, which have their own entries. */
+function readSizeBytes(path: string): number {
   const stats = statSync(path, { throwIfNoEntry: false });
   if (stats === undefined) return 0; // An optional package for another platform is not installed.
   if (!stats.isDirectory()) return stats.size;
   return readdirSync(path)
     .filter((name) => name !== 'node_modules')
-    .reduce((sum, name) => sum + getDirectoryBytes(join(path, name)), 0);
+    .reduce((sum, name) => sum + readSizeBytes(join(path, name)), 0);
 }

@@ -1,5 +1,5 @@
 import { type LatencySummary, slotMs } from '../load/latencies.js';
-import { Load } from '../load/load.js';
+import { LoadGenerator } from '../load/load-generator.js';
 import type { LoopResult } from '../load/requests.js';
 import type { StreamLoadCount } from '../load/stream-load.js';
 import type { Child } from '../process/child.js';
@@ -8,7 +8,7 @@ import {
   type Member,
   type PreparedDatabase,
   prepareDatabase,
-  settingsFor,
+  createSettings,
   startHerald,
 } from '../process/herald.js';
 import { computeSpread, type Figure, figure } from '../report/figure.js';
@@ -36,9 +36,9 @@ interface LoginStorm {
   readonly herald: Child;
   readonly prepared: PreparedDatabase;
   /** Opens the streams, sends the events and refreshes, and measures them. */
-  readonly sampler: Load;
+  readonly sampler: LoadGenerator;
   /** Sends the logins. */
-  readonly loginLoad: Load;
+  readonly loginLoad: LoadGenerator;
 }
 
 export const subject: Subject = {
@@ -64,7 +64,7 @@ export const subject: Subject = {
 
 async function openStorm(bench: Bench): Promise<LoginStorm> {
   const settings = {
-    ...settingsFor(bench.createFolder(), bench.certificate),
+    ...createSettings(bench.createFolder(), bench.certificate),
     STREAM_HEARTBEAT: String(heartbeatMs),
   };
   const passwordHash = await hashPassword();
@@ -73,8 +73,8 @@ async function openStorm(bench: Bench): Promise<LoginStorm> {
     passwordHash,
   });
   const herald = await bench.use(startHerald(bench.build, settings, { core: 'all' }));
-  const sampler = await bench.use(Load.start('all'));
-  const loginLoad = await bench.use(Load.start('all'));
+  const sampler = await bench.use(LoadGenerator.start('all'));
+  const loginLoad = await bench.use(LoadGenerator.start('all'));
   const port = herald.port;
   const streams = createStreamRequests(prepared.members);
   const plan = { port, protocol: 'h2', streamsPerConnection: 1, openingMax: 20 } as const;

@@ -1,11 +1,11 @@
 import { createRequire } from 'node:module';
 import { availableParallelism } from 'node:os';
 import argon2 from 'argon2';
-import { Load } from '../load/load.js';
+import { LoadGenerator } from '../load/load-generator.js';
 import type { LoopPlan } from '../load/requests.js';
 import type { Child } from '../process/child.js';
-import { type Member, prepareDatabase, settingsFor, startHerald } from '../process/herald.js';
-import { startReference } from '../process/scripts.js';
+import { type Member, prepareDatabase, createSettings, startHerald } from '../process/herald.js';
+import { startReference } from '../process/reference.js';
 import type { VerificationRate } from '../references/argon2.js';
 import { delayFigure, type Figure, figure } from '../report/figure.js';
 import type { Bench, Subject } from '../subject.js';
@@ -25,14 +25,14 @@ export const subject: Subject = {
     const hash = await hashPassword();
     const threads = availableParallelism();
     const settings = {
-      ...settingsFor(bench.createFolder(), bench.certificate),
+      ...createSettings(bench.createFolder(), bench.certificate),
       AUTH_QUEUE_TIMEOUT: '60000', // So that no login is refused if the machine stalls for a moment.
     };
     const { members } = await prepareDatabase(bench.build, settings, {
       memberCount: 200,
       passwordHash: hash,
     });
-    const load = await bench.use(Load.start('all'));
+    const load = await bench.use(LoadGenerator.start('all'));
     const herald = await bench.use(startHerald(bench.build, settings, { core: 'all' }));
     const env = { HASH: hash, THREADS: String(threads), ARGON2: require.resolve('argon2') };
     const getArgon2Process = bench.lazy(() =>
@@ -82,7 +82,7 @@ interface Run {
 }
 
 async function measureLogins(
-  { bench, load, herald }: { bench: Bench; load: Load; herald: Child },
+  { bench, load, herald }: { bench: Bench; load: LoadGenerator; herald: Child },
   plan: LoopPlan,
 ): Promise<Run> {
   let perSecond = 0;

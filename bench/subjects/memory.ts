@@ -1,15 +1,15 @@
 import { setTimeout as pause } from 'node:timers/promises';
-import { Load } from '../load/load.js';
+import { LoadGenerator } from '../load/load-generator.js';
 import { serverCore } from '../machine.js';
 import type { Child } from '../process/child.js';
 import {
   createStreamRequests,
   type PreparedDatabase,
   prepareDatabase,
-  settingsFor,
+  createSettings,
   startHerald,
 } from '../process/herald.js';
-import { startReference } from '../process/scripts.js';
+import { startReference } from '../process/reference.js';
 import { computeSpread, delayFigure, type Figure, figure } from '../report/figure.js';
 import type { Bench, Subject } from '../subject.js';
 import {
@@ -47,9 +47,9 @@ export const subject: Subject = {
 
   async run(bench: Bench): Promise<Figure[]> {
     const streamCount = bench.size({ smoke: 400, full: 10_000, compared: 1000 });
-    const settings = settingsFor(bench.createFolder(), bench.certificate);
+    const settings = createSettings(bench.createFolder(), bench.certificate);
     const prepared = await prepareDatabase(bench.build, settings, { memberCount: streamCount });
-    const load = await bench.use(Load.start());
+    const load = await bench.use(LoadGenerator.start());
     const startTarget = {
       herald: () => openMemoryHerald(bench, prepared),
       bare: () => startBareServer(bench, streamCount),
@@ -94,7 +94,7 @@ export const subject: Subject = {
  * Opens streams to a new server in steps, measures its memory after each step, and stops the server.
  */
 async function openInSteps(
-  { bench, load, target }: { bench: Bench; load: Load; target: NodeStreamTarget },
+  { bench, load, target }: { bench: Bench; load: LoadGenerator; target: NodeStreamTarget },
   plan: GrowthPlan,
 ): Promise<readonly Point[]> {
   const { child, name } = target;

@@ -1,8 +1,8 @@
-import { Load } from '../load/load.js';
+import { LoadGenerator } from '../load/load-generator.js';
 import { createMarkedData } from '../load/marked-events.js';
 import type { Child } from '../process/child.js';
-import { prepareDatabase, settingsFor, startHerald } from '../process/herald.js';
-import { startReference } from '../process/scripts.js';
+import { prepareDatabase, createSettings, startHerald } from '../process/herald.js';
+import { startReference } from '../process/reference.js';
 import { delayFigure, type Figure, figure } from '../report/figure.js';
 import type { Bench, Subject } from '../subject.js';
 
@@ -27,8 +27,8 @@ export const subject: Subject = {
   async run(bench: Bench): Promise<Figure[]> {
     const seconds = bench.size({ smoke: 1, full: 4 });
     // Every process may use all cores, because the server writes in a separate thread.
-    const load = await bench.use(Load.start('all'));
-    const settings = settingsFor(bench.createFolder(), bench.certificate);
+    const load = await bench.use(LoadGenerator.start('all'));
+    const settings = createSettings(bench.createFolder(), bench.certificate);
     const prepared = await prepareDatabase(bench.build, settings, { memberCount: 1 });
     const herald = await bench.use(startHerald(bench.build, settings, { core: 'all' }));
     const headers = { authorization: `Bearer ${prepared.publishKey}` };
@@ -109,7 +109,7 @@ function buildFigures(
 interface Target {
   readonly name: string;
   readonly bench: Bench;
-  readonly load: Load;
+  readonly load: LoadGenerator;
   readonly child: Child;
   readonly headers: Readonly<Record<string, string>>;
 }

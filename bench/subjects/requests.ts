@@ -4,14 +4,14 @@ import { getCurrent } from '../../src/db/rotated-file.js';
 import { findServer } from '../../test/support/databases/test-server.js';
 import { H1Requester } from '../load/h1-requester.js';
 import { h2load } from '../load/h2load.js';
-import { Load } from '../load/load.js';
+import { LoadGenerator } from '../load/load-generator.js';
 import { isInstalled } from '../machine.js';
 import type { Child } from '../process/child.js';
 import {
   insertMembers,
   runCommand,
   type Settings,
-  settingsFor,
+  createSettings,
   startHerald,
 } from '../process/herald.js';
 import { delayFigure, type Figure, figure } from '../report/figure.js';
@@ -71,14 +71,14 @@ export const subject: Subject = {
     const seconds = bench.size({ smoke: 1, full: 4 });
     // Refresh tokens of earlier logins, which the Express example never deletes.
     const rows = bench.size({ smoke: 1000, full: 10_000 });
-    const expressDatabase = `${options.database}_original`;
+    const expressDatabase = `${options.database}_express`;
     await databaseServer.administer(`create database ${options.database}`);
     await databaseServer.administer(`create database ${expressDatabase}`);
     bench.onClose(async () => {
       await databaseServer.administer(`drop database if exists ${expressDatabase} with (force)`);
       await databaseServer.drop();
     });
-    const load = await bench.use(Load.start());
+    const load = await bench.use(LoadGenerator.start());
     const heraldServer = await openHerald(bench, options, rows);
     const url = `postgres://${options.username}:${options.password}@${options.host}:${options.port}`;
     const getExpressRun = bench.lazy(async () => {
@@ -211,7 +211,7 @@ async function measureOverH2(
 }
 
 function createLoadRun(
-  { bench, load }: { bench: Bench; load: Load },
+  { bench, load }: { bench: Bench; load: LoadGenerator },
   server: ServerUnderTest,
   seconds: number,
 ) {
@@ -253,7 +253,7 @@ async function openHerald(
   rows: number,
 ): Promise<ServerUnderTest> {
   const settings: Settings = {
-    ...settingsFor(bench.createFolder(), bench.certificate),
+    ...createSettings(bench.createFolder(), bench.certificate),
     DB_DIALECT: 'postgres',
     DB_HOST: options.host,
     DB_PORT: String(options.port),
@@ -291,7 +291,7 @@ async function openExpressExample(
   rows: number,
 ): Promise<ServerUnderTest> {
   const env = { ...bench.certificate, DATABASE_URL: databaseUrl, ROWS: String(rows) };
-  const child = await bench.use(startPeer('original.mjs', { ...env, NODE_ENV: 'production' }));
+  const child = await bench.use(startPeer('express-example.mjs', { ...env, NODE_ENV: 'production' }));
   const requester = new H1Requester(child.port);
   const request = {
     method: 'POST',

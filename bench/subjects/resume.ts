@@ -1,15 +1,15 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { type Database, sql, tuples } from '../../src/db/database.js';
-import { Load } from '../load/load.js';
+import { LoadGenerator } from '../load/load-generator.js';
 import { createMarkedData } from '../load/marked-events.js';
-import { Requester } from '../load/requests.js';
+import { H2Requester } from '../load/h2-requester.js';
 import type { StreamRequest } from '../load/stream-load.js';
 import type { Child } from '../process/child.js';
 import {
   type Member,
   type PreparedDatabase,
   prepareDatabase,
-  settingsFor,
+  createSettings,
   startHerald,
   withEmbeddedDatabase,
 } from '../process/herald.js';
@@ -33,13 +33,13 @@ export const subject: Subject = {
 
   async run(bench: Bench): Promise<Figure[]> {
     const clientCount = bench.size({ smoke: 200, full: 10_000, compared: 500 });
-    const settings = settingsFor(bench.createFolder(), bench.certificate);
+    const settings = createSettings(bench.createFolder(), bench.certificate);
     const prepared = await prepareDatabase(bench.build, settings, { memberCount: clientCount });
     const streamTokens = await withEmbeddedDatabase(settings, (db) =>
       insertStreamTokens(db, prepared.members),
     );
     const child = await bench.use(startHerald(bench.build, settings));
-    const load = await bench.use(Load.start());
+    const load = await bench.use(LoadGenerator.start());
     bench.print(`publishing ${clientCount * (missedEventsPerClient + 1)} events`);
     const lastSeenIds = await publishMissed(child, prepared);
     const herald: NodeStreamTarget = {
@@ -80,7 +80,7 @@ interface Run {
 
 interface ResumeParts {
   readonly bench: Bench;
-  readonly load: Load;
+  readonly load: LoadGenerator;
   readonly target: NodeStreamTarget;
   /** Events that each stream has missed; if undefined, received events are not checked. */
   readonly eventsPerStream?: number;
@@ -206,7 +206,7 @@ async function publishMissed(
   child: Child,
   { members, publishKey }: PreparedDatabase,
 ): Promise<string[]> {
-  const requester = await Requester.open(child.port);
+  const requester = await H2Requester.open(child.port);
   const headers = { 'content-type': 'application/json', authorization: `Bearer ${publishKey}` };
   const seenIds: string[] = [];
   for (let number = 0; number <= missedEventsPerClient; number += 1) {
