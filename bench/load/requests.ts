@@ -14,8 +14,8 @@ export interface LoopPlan {
   readonly port: number;
   readonly path: string;
   /**
-   * Connection i sends for the clients i, i + n, i + 2n and so on, modulo the number of clients; n is
-   * the number of connections. With `refresh`, it sends only for client i.
+   * With n connections, connection i sends for the clients i, i + n, i + 2n and so on, modulo the number
+   * of clients. With `refresh`, connection i sends only for client i.
    */
   readonly clients: readonly LoopClient[];
   /** Default: the number of clients. */

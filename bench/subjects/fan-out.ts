@@ -1,6 +1,6 @@
 import { LoadGenerator } from '../load/load-generator.js';
 import type { ServerUsage } from '../process/server-usage.js';
-import { delayFigure, type Figure, figure } from '../report/figure.js';
+import { createDelayFigure, type Figure, createFigure } from '../report/figure.js';
 import type { Bench, Subject } from '../subject.js';
 import { openPeerTargets } from './support/peers.js';
 import {
@@ -48,7 +48,7 @@ export const subject: Subject = {
     const delays = (usages: readonly ServerUsage[]) =>
       usages.map(({ loopDelayP99Ms }) => loopDelayP99Ms);
     return [
-      figure({
+      createFigure({
         ...{ ...base, what: 'server CPU per delivered event', unit: 'us' },
         runs: herald.map(({ cpuMicrosPerOperation }) => cpuMicrosPerOperation),
         reference,
@@ -56,14 +56,14 @@ export const subject: Subject = {
         isStableUnderLoad: true,
       }),
       ...peerRuns.map((peer, index) =>
-        figure({
-          ...{ ...base, what: `the same, ${peerNames[index]}`, unit: 'us' },
+        createFigure({
+          ...{ ...base, what: `server CPU per delivered event, ${peerNames[index]}`, unit: 'us' },
           runs: peer.map(({ cpuMicrosPerOperation }) => cpuMicrosPerOperation),
           reference,
         }),
       ),
-      delayFigure({ ...base, runs: delays(herald) }, 'each event alone'),
-      delayFigure({ ...base, runs: delays(bare) }, 'each event alone, bare node:http2 loop'),
+      createDelayFigure({ ...base, runs: delays(herald) }, 'each event alone'),
+      createDelayFigure({ ...base, runs: delays(bare) }, 'each event alone, bare node:http2 loop'),
     ];
   },
 };

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import type { Build } from '../process/build.js';
 import { prepareDatabase, createSettings, startHerald } from '../process/herald.js';
-import { type Figure, figure } from '../report/figure.js';
+import { type Figure, createFigure } from '../report/figure.js';
 import type { Bench, Subject } from '../subject.js';
 
 export const subject: Subject = {
@@ -28,15 +28,15 @@ export const subject: Subject = {
     }
     const base = { subject: 'footprint', parameters: {} };
     return [
-      figure({
+      createFigure({
         ...base,
         what: 'from `node dist/server.js` to listening',
         unit: 'ms',
         runs: startMs,
       }),
-      figure({ ...base, what: 'resident memory, idle', unit: 'MiB', runs: rssMib }),
-      figure({
-        ...{ ...base, what: 'node_modules without development', unit: 'MiB' },
+      createFigure({ ...base, what: 'resident memory, idle', unit: 'MiB', runs: rssMib }),
+      createFigure({
+        ...{ ...base, what: 'node_modules without development packages', unit: 'MiB' },
         runs: [getInstalledBytes(bench.build) / 2 ** 20],
       }),
     ];

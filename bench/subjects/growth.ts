@@ -10,7 +10,7 @@ import {
   startHerald,
 } from '../process/herald.js';
 import type { ServerUsage } from '../process/server-usage.js';
-import { delayFigure, type Figure, figure } from '../report/figure.js';
+import { createDelayFigure, type Figure, createFigure } from '../report/figure.js';
 import type { Bench, Subject } from '../subject.js';
 
 const operations = ['/token', '/stream/token', 'resume'] as const;
@@ -78,8 +78,8 @@ function buildFigures(
     const base = { subject: 'growth', parameters: { request: operation, rows, dialect: 'sqlite' } };
     const delays = (costs[rows] ?? []).map(({ loopDelayP99Ms }) => loopDelayP99Ms);
     return [
-      figure({
-        ...{ ...base, what: `server CPU a ${operation}, ${rows} rows`, unit: 'us' },
+      createFigure({
+        ...{ ...base, what: `server CPU per ${operation}, ${rows} rows`, unit: 'us' },
         runs: getCpu(rows),
         reference: { what: `${fewestRows} rows`, runs: getCpu(fewestRows) },
         ...(index === rowCounts.length - 1 && {
@@ -87,7 +87,7 @@ function buildFigures(
           isStableUnderLoad: true,
         }),
       }),
-      delayFigure({ ...base, runs: delays }, `while asked for ${operation}, ${rows} rows`),
+      createDelayFigure({ ...base, runs: delays }, `during ${operation}, ${rows} rows`),
     ];
   });
 }

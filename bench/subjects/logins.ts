@@ -7,7 +7,7 @@ import type { Child } from '../process/child.js';
 import { type Member, prepareDatabase, createSettings, startHerald } from '../process/herald.js';
 import { startReference } from '../process/reference.js';
 import type { VerificationRate } from '../references/argon2.js';
-import { delayFigure, type Figure, figure } from '../report/figure.js';
+import { createDelayFigure, type Figure, createFigure } from '../report/figure.js';
 import type { Bench, Subject } from '../subject.js';
 
 export const password = 'correct horse battery';
@@ -49,17 +49,17 @@ export const subject: Subject = {
         verifications: async () => measureVerifications(bench, await getArgon2Process(), seconds),
       },
     );
-    const parameters = { threads, connections: 8, 'KiB of argon2': 19_456 };
+    const parameters = { threads, connections: 8, 'argon2 KiB': 19_456 };
     return [
-      figure({
-        ...{ subject: 'logins', what: 'logins a second', parameters, unit: '/s' },
+      createFigure({
+        ...{ subject: 'logins', what: 'logins per second', parameters, unit: '/s' },
         runs: logins.map(({ perSecond }) => perSecond),
         reference: { what: 'argon2 alone', runs: verifications.map(({ perSecond }) => perSecond) },
         goal: { on: 'ratio', is: '>=', bound: 0.95 },
-        note: 'the load uses the same cores as the server, which lowers the measured rate; argon2 alone has no such load',
+        note: 'the load generator uses the same cores as the server, which lowers the measured rate; argon2 alone has no load generator',
       }),
-      figure({
-        ...{ subject: 'logins', what: 'server CPU a login', parameters, unit: 'ms' },
+      createFigure({
+        ...{ subject: 'logins', what: 'server CPU per login', parameters, unit: 'ms' },
         runs: logins.map(({ cpuMicrosPerOperation }) => cpuMicrosPerOperation / 1000),
         reference: {
           what: 'argon2 alone',
@@ -67,7 +67,7 @@ export const subject: Subject = {
         },
         isStableUnderLoad: true,
       }),
-      delayFigure(
+      createDelayFigure(
         { subject: 'logins', parameters, runs: logins.map(({ loopDelayP99Ms }) => loopDelayP99Ms) },
         'with every core busy',
       ),

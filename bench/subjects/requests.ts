@@ -14,7 +14,7 @@ import {
   createSettings,
   startHerald,
 } from '../process/herald.js';
-import { delayFigure, type Figure, figure } from '../report/figure.js';
+import { createDelayFigure, type Figure, createFigure } from '../report/figure.js';
 import type { Bench, Subject } from '../subject.js';
 import { password } from './logins.js';
 import { installPeers, startPeer } from './support/peers.js';
@@ -27,7 +27,7 @@ interface ServerUnderTest {
   readonly name: string;
   readonly child: Child;
   /**
-   * One token per user. The requests use the tokens in turn, because a real user requests stream
+   * One token per user. The requests use the tokens in rotation, because a real user requests stream
    * tokens only occasionally. The Express example has a single token.
    */
   readonly accessTokens: readonly string[];
@@ -121,40 +121,40 @@ function buildFigures(
     subject: 'requests',
     parameters: { connections: connectionCount, rows, protocol: 'http/1.1' },
   };
-  const what = 'as the Express example';
+  const what = 'Express example';
   return [
-    figure({
+    createFigure({
       ...{
         ...base,
-        what: `${path} a second`,
+        what: `${path} per second`,
         unit: '/s',
         runs: herald.map((run) => run.perSecond),
       },
       reference: { what, runs: express.map((run) => run.perSecond) },
       goal: { on: 'ratio', is: '>=', bound: 5 },
     }),
-    figure({
+    createFigure({
       ...{
         ...base,
-        what: `server CPU a ${path}`,
+        what: `server CPU per ${path}`,
         unit: 'us',
         runs: herald.map((run) => run.cpuMicrosPerOperation),
       },
       reference: { what, runs: express.map((run) => run.cpuMicrosPerOperation) },
     }),
-    delayFigure(
+    createDelayFigure(
       { ...base, runs: herald.map((run) => run.loopDelayP99Ms) },
-      `while asked for ${path}`,
+      `during ${path}`,
     ),
   ];
 }
 
 function buildTicketFigure(rows: number, tickets: readonly Run[], tokens: readonly Run[]): Figure {
-  return figure({
+  return createFigure({
     subject: 'requests',
     parameters: { connections: connectionCount, rows, protocol: 'http/1.1' },
-    ...{ what: '/v1/tickets a second', unit: '/s', runs: tickets.map((run) => run.perSecond) },
-    reference: { what: 'as /stream/token', runs: tokens.map((run) => run.perSecond) },
+    ...{ what: '/v1/tickets per second', unit: '/s', runs: tickets.map((run) => run.perSecond) },
+    reference: { what: '/stream/token', runs: tokens.map((run) => run.perSecond) },
     goal: { on: 'ratio', is: '>=', bound: 0.9 },
   });
 }
@@ -195,17 +195,17 @@ async function measureOverH2(
     parameters: { connections: connectionCount, rows, protocol: 'h2' },
   };
   return [
-    figure({
-      ...{ ...base, what: `${path} a second over h2, by h2load`, unit: '/s' },
+    createFigure({
+      ...{ ...base, what: `${path} per second over h2, by h2load`, unit: '/s' },
       runs: runs.map((run) => run.perSecond),
     }),
-    figure({
-      ...{ ...base, what: `server CPU a ${path} over h2`, unit: 'us' },
+    createFigure({
+      ...{ ...base, what: `server CPU per ${path} over h2`, unit: 'us' },
       runs: runs.map((run) => run.cpuMicrosPerOperation),
     }),
-    delayFigure(
+    createDelayFigure(
       { ...base, runs: runs.map((run) => run.loopDelayP99Ms) },
-      `while asked for ${path} over h2`,
+      `during ${path} over h2`,
     ),
   ];
 }
@@ -235,7 +235,7 @@ function createLoadRun(
           firstBodies: isTicket
             ? accessTokens.map((_, index) => JSON.stringify({ user: `shop:${index}` }))
             : tokens.map((token) => JSON.stringify({ token })),
-          nextBody: isRefresh ? 'refresh' : 'turn',
+          nextBody: isRefresh ? 'refresh' : 'rotate',
         });
         if (refusedCount > 0)
           throw new Error(`Cannot measure ${path}: ${refusedCount} requests were refused`);

@@ -13,7 +13,7 @@ import {
   startHerald,
   withEmbeddedDatabase,
 } from '../process/herald.js';
-import { delayFigure, type Figure, figure } from '../report/figure.js';
+import { createDelayFigure, type Figure, createFigure } from '../report/figure.js';
 import type { Bench, Subject } from '../subject.js';
 import {
   eventBytes,
@@ -46,7 +46,7 @@ export const subject: Subject = {
       ...{ name: 'Herald, resume', child, port: child.port, protocol: 'h2', headers: {} },
       streams: streamTokens.map((token, index) => toStreamRequest(token, lastSeenIds[index])),
     };
-    // Fewer fresh streams are enough, because the cost per stream does not depend on their number.
+    // Fewer fresh streams suffice, because the cost per stream does not depend on the number of streams.
     const freshStreams = streamTokens
       .slice(0, bench.size({ smoke: 50, full: 2000, compared: 300 }))
       .map((token) => toStreamRequest(token));
@@ -126,38 +126,38 @@ function buildFigures(
 ): Figure[] {
   const base = {
     subject: 'resume',
-    parameters: { clients: clientCount, 'events missed': missedEventsPerClient },
+    parameters: { clients: clientCount, 'missed events': missedEventsPerClient },
   };
   const getCpu = (runs: readonly Run[]) => runs.map((run) => run.cpuMicrosPerOperation);
   const reference = { what: 'bare TLS and h2 connect', runs: getCpu(bare) };
   const loadBusyShare = Math.max(...resume.map((run) => run.loadBusyShare));
   const perSecond = (runs: readonly Run[]) => runs.map((run) => 1e6 / run.cpuMicrosPerOperation);
   return [
-    figure({
-      ...{ ...base, what: 'server CPU a resume', unit: 'us', runs: getCpu(resume), reference },
+    createFigure({
+      ...{ ...base, what: 'server CPU per resume', unit: 'us', runs: getCpu(resume), reference },
       goal: { on: 'ratio', is: '<=', bound: 1.3 },
       isStableUnderLoad: true,
-      note: `each event was checked; the load used ${Math.round(loadBusyShare * 100)} % of a core`,
+      note: `each event was checked; the load generator used ${Math.round(loadBusyShare * 100)} % of a core`,
     }),
-    figure({
+    createFigure({
       ...base,
-      what: 'server CPU a fresh stream',
+      what: 'server CPU per fresh stream',
       unit: 'us',
       runs: getCpu(fresh),
       reference,
     }),
-    figure({
-      ...{ ...base, what: 'bare connects a CPU second', unit: '/s', runs: perSecond(bare) },
+    createFigure({
+      ...{ ...base, what: 'bare connects per CPU second', unit: '/s', runs: perSecond(bare) },
     }),
-    figure({ ...base, what: 'resumes a CPU second', unit: '/s', runs: perSecond(resume) }),
-    figure({ ...base, what: 'connects a CPU second', unit: '/s', runs: perSecond(fresh) }),
-    figure({
-      ...{ ...base, what: 'until the last is back', unit: 's' },
+    createFigure({ ...base, what: 'resumes per CPU second', unit: '/s', runs: perSecond(resume) }),
+    createFigure({ ...base, what: 'connects per CPU second', unit: '/s', runs: perSecond(fresh) }),
+    createFigure({
+      ...{ ...base, what: 'time until all clients have resumed', unit: 's' },
       runs: resume.map((run) => run.seconds),
       reference: { what: 'bare', runs: bare.map((run) => run.seconds) },
     }),
-    delayFigure({ ...base, runs: resume.map((run) => run.loopDelayP99Ms) }, 'while all come back'),
-    delayFigure(
+    createDelayFigure({ ...base, runs: resume.map((run) => run.loopDelayP99Ms) }, 'while all clients resume'),
+    createDelayFigure(
       { ...base, runs: fresh.map((run) => run.loopDelayP99Ms) },
       'while fresh streams open',
     ),
