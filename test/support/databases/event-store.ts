@@ -30,7 +30,7 @@ export const keyedRequest = (key: string, body: string, ...events: LoggableEvent
   idempotency: { key, bodyHash: body.padEnd(64, '0') },
 });
 
-/** The control entry for the end of these sessions. */
+/** Creates the control entry for the end of these sessions. */
 export const ended = (...sessionIds: string[]) => ({ kind: 'sessions_ended', sessionIds }) as const;
 
 /** Stored size of an event with one byte of data and one recipient. */

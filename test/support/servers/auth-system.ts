@@ -97,7 +97,7 @@ export async function startAuth(t: TestContext) {
     hashing,
     /** Texts of the SQL statements that were run so far. */
     statements,
-    /** Hashes a password at a higher cost, like a digest that was stored under earlier settings. */
+    /** Hashes a password at a higher cost, as earlier settings may have required. */
     oldDigest: (password: string) => costlier.hash(password),
   };
 }
