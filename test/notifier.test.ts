@@ -17,7 +17,7 @@ import { Metrics } from '../src/metrics.js';
 import { openStreaming } from '../src/stream/open.js';
 import type { StreamAccess } from '../src/stream/routes.js';
 import { findServer } from './support/databases/test-server.js';
-import { withStatementLog } from './support/recording/noted-database.js';
+import { withStatementLog } from './support/recording/statement-hooks.js';
 import { unlimitedRetention } from './support/unlimited-retention.js';
 import { until } from './support/until.js';
 

@@ -13,9 +13,9 @@ import { controlEntryAppender, headSeq } from '../../../src/event-log/open.js';
 import { toClient } from '../../../src/http/client.js';
 import { ApiKeys } from '../../../src/identity/api-keys.js';
 import { BearerAuth } from '../../../src/identity/bearer.js';
-import { databaseFor } from '../databases/embedded.js';
+import { databaseFor } from '../databases/test-database.js';
 import { collectingLog } from '../recording/collecting-log.js';
-import { withStatementLog } from '../recording/noted-database.js';
+import { withStatementLog } from '../recording/statement-hooks.js';
 import { recordedLog } from '../recording/record.js';
 import { sessionsFor } from './auth.js';
 
