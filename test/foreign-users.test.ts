@@ -43,7 +43,7 @@ async function startIssuers(t: TestContext) {
   return { system, client, time, sign, signOfBlog, post, publish, shopKeys, shopKey };
 }
 
-test('GET /me tells the id and the issuer of a user of a trusted issuer', async (t) => {
+test('GET /me returns the id and the issuer of a user of a trusted issuer', async (t) => {
   const { client, sign } = await startIssuers(t);
 
   const { status, body } = await client.ask('GET', '/me', { bearer: await sign() });
@@ -111,7 +111,7 @@ test('a fresh JWT of another user does not extend a stream', async (t) => {
   assert.deepEqual({ status, name: refusal['name'] }, { status: 403, name: 'user_not_allowed' });
 });
 
-test('after a disconnect JWTs that were issued before are refused, and so are those without iat', async (t) => {
+test('after a disconnect, JWTs that were issued before it and JWTs without iat are refused', async (t) => {
   const { system, client, sign, post, time } = await startIssuers(t);
   const [old, withoutIat, ofOtherUser, ofDevice] = await Promise.all([
     sign(),
@@ -146,7 +146,7 @@ test('after a disconnect JWTs that were issued before are refused, and so are th
   assert.equal(await status(fresh), 200);
 });
 
-test('issuedBefore in the past refuses only JWTs that are older', async (t) => {
+test('a disconnect with issuedBefore refuses only JWTs that were issued before this time', async (t) => {
   const { system, client, sign, post, time } = await startIssuers(t);
   const [old, newer] = [await sign({ iat: 1_799_999_990 }), await sign()];
 
@@ -156,7 +156,7 @@ test('issuedBefore in the past refuses only JWTs that are older', async (t) => {
   assert.equal((await client.ask('GET', '/me', { bearer: newer })).status, 200);
 });
 
-test('while the keys of an issuer cannot be fetched, a stream asks its client to come back, and nothing is 401', async (t) => {
+test('while the keys of an issuer cannot be fetched, streams are refused with reconnect true, and other requests get 503', async (t) => {
   const { client, sign, post, shopKeys, time } = await startIssuers(t);
   const token = await sign();
   await shopKeys.stop();
@@ -189,7 +189,7 @@ test('a JWT within the clock tolerance after its exp mints no stream token', asy
   assert.deepEqual({ status, name: body['name'] }, { status: 401, name: 'expired_token' });
 });
 
-test('the JWT of a trusted issuer is no access token of a local account', async (t) => {
+test('a JWT of a trusted issuer is not accepted as the access token of a local account', async (t) => {
   const { client, sign, post } = await startIssuers(t);
   const bearer = await sign();
 
