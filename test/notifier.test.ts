@@ -37,7 +37,7 @@ const access: StreamAccess = {
   checkStreamRate() {},
 };
 
-/** Polls so rare that no event in these tests is delivered by one. */
+/** Intervals so long that no poll delivers an event in these tests. */
 const hourlyPolls = { busy: 3_600_000, idle: 3_600_000, notified: 3_600_000 };
 
 /** Opens an event log and polls it as a process does; records received events and polls. */

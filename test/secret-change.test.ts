@@ -15,7 +15,7 @@ import { tempFolder } from './support/servers/process.js';
 import { type Env, type Username, usernames } from './support/servers/seed.js';
 import { until } from './support/until.js';
 
-/** The settings before the change, and those of each step that docs/security.md lists. */
+/** The settings before the change and after each step that docs/security.md lists. */
 interface Change {
   readonly before: Env;
   readonly acceptNew: Env;

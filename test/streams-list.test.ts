@@ -84,17 +84,17 @@ test('a stream behind a proxy is listed with the address of its client, cut to 6
 test('GET /v1/streams requires a key with the scope streams', async (t) => {
   const system = await startSystem(t);
   const client = await system.connect();
-  const statusFor = async (bearer?: string) =>
+  const getStatus = async (bearer?: string) =>
     (await client.ask('GET', '/v1/streams', bearer === undefined ? {} : { bearer })).status;
 
-  assert.equal(await statusFor(), 401);
-  assert.equal(await statusFor(await client.accessToken('ada')), 401);
+  assert.equal(await getStatus(), 401);
+  assert.equal(await getStatus(await client.accessToken('ada')), 401);
   const { key } = await system.runAdmin(({ apiKeys }) =>
     apiKeys.create({ name: 'publisher', scopes: ['publish'] }),
   );
   recordSecret(key);
-  assert.equal(await statusFor(key), 403);
-  assert.equal(await statusFor(await system.runAdmin(createKey)), 200);
+  assert.equal(await getStatus(key), 403);
+  assert.equal(await getStatus(await system.runAdmin(createKey)), 200);
 });
 
 async function startTwoProcesses(t: TestContext, dialect: ServerDialect) {
