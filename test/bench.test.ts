@@ -7,8 +7,8 @@ import { Latencies } from '../bench/load/latencies.js';
 import { createMarkedData, nowMicros, Tally } from '../bench/load/marked-events.js';
 import { BuildError, resolveRef, treeBuild } from '../bench/process/build.js';
 import { Child } from '../bench/process/child.js';
-import { compareFigures, buildComparisonTable } from '../bench/report/compare.js';
-import { type Figure, createFigure, runInterleaved } from '../bench/report/figure.js';
+import { buildComparisonTable, compareFigures } from '../bench/report/compare.js';
+import { createFigure, type Figure, runInterleaved } from '../bench/report/figure.js';
 import { findRegressions, findRepeatedRegressions } from '../bench/report/smoke.js';
 import { Bench } from '../bench/subject.js';
 
@@ -73,7 +73,10 @@ test('a ratio is computed per run, and its median is compared with the goal', ()
 
   assert.deepEqual(result.ratio, { median: 2, min: 1, max: 3 });
   assert.equal(result.isGoalReached, true);
-  assert.equal(createFigure({ ...result, goal: { on: 'value', is: '<=', bound: 19 } }).isGoalReached, false);
+  assert.equal(
+    createFigure({ ...result, goal: { on: 'value', is: '<=', bound: 19 } }).isGoalReached,
+    false,
+  );
 });
 
 test('measurements are interleaved, and every other round runs in reverse order', async () => {

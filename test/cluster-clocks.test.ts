@@ -58,7 +58,9 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
     ['ahead', 40 * day],
     ['behind', -40 * day],
   ] as const) {
-    test(`${dialect}: a process whose clock is 40 days ${direction} works with the time of the database`, { skip }, async (t) => {
+    test(`${dialect}: a process whose clock is 40 days ${direction} works with the time of the database`, {
+      skip,
+    }, async (t) => {
       const scenario = await startScenario(t, dialect, offsetMs);
       const { cluster, local, lines, right, startWrong } = scenario;
       const ada = await right.login('ada');
@@ -80,43 +82,55 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
       const before = await countRows(cluster);
       const wrong = await startWrong();
 
-      await t.test('a process with a wrong clock deletes no rows, not even expired rows', async () => {
-        await until(() => lines.some(({ phrase }) => cleanUpPhrases.includes(String(phrase))));
+      await t.test(
+        'a process with a wrong clock deletes no rows, not even expired rows',
+        async () => {
+          await until(() => lines.some(({ phrase }) => cleanUpPhrases.includes(String(phrase))));
 
-        assert.deepEqual(await countRows(cluster), before);
-        assert.equal(lines.filter(({ phrase }) => phrase === 'clean-up is paused').length, 1);
-        const warnings = lines.filter(({ phrase }) => phrase === differs);
-        assert.equal(warnings.length, 1);
-        assert.equal(Math.sign(Number(warnings[0]?.['offsetMs'])), Math.sign(offsetMs));
-      });
+          assert.deepEqual(await countRows(cluster), before);
+          assert.equal(lines.filter(({ phrase }) => phrase === 'clean-up is paused').length, 1);
+          const warnings = lines.filter(({ phrase }) => phrase === differs);
+          assert.equal(warnings.length, 1);
+          assert.equal(Math.sign(Number(warnings[0]?.['offsetMs'])), Math.sign(offsetMs));
+        },
+      );
 
-      await t.test('a process with a wrong clock is ready, and every process accepts the tokens of the others', async () => {
-        const login = await wrong.login('ada');
-        const renewed = await wrong.ask('POST', '/token', { json: { token: ada.refreshToken } });
-        const tokens = [ada.accessToken, login.accessToken, String(renewed.body['accessToken'])];
-        for (const client of [right, wrong]) {
-          for (const bearer of tokens) {
-            assert.equal((await client.ask('GET', '/me', { bearer })).status, 200);
+      await t.test(
+        'a process with a wrong clock is ready, and every process accepts the tokens of the others',
+        async () => {
+          const login = await wrong.login('ada');
+          const renewed = await wrong.ask('POST', '/token', { json: { token: ada.refreshToken } });
+          const tokens = [ada.accessToken, login.accessToken, String(renewed.body['accessToken'])];
+          for (const client of [right, wrong]) {
+            for (const bearer of tokens) {
+              assert.equal((await client.ask('GET', '/me', { bearer })).status, 200);
+            }
+            assert.equal((await client.ask('GET', '/health/ready')).status, 200);
           }
-          assert.equal((await client.ask('GET', '/health/ready')).status, 200);
-        }
-      });
+        },
+      );
 
-      await t.test('a global logout at a process with a wrong clock ends all sessions of the user', async () => {
-        const [first, second] = [await right.login('ada'), await wrong.login('ada')];
-        const json = { scope: 'all' };
+      await t.test(
+        'a global logout at a process with a wrong clock ends all sessions of the user',
+        async () => {
+          const [first, second] = [await right.login('ada'), await wrong.login('ada')];
+          const json = { scope: 'all' };
 
-        const { status } = await wrong.ask('POST', '/logout', { bearer: first.accessToken, json });
-        const { accessToken: later } = await wrong.login('ada');
+          const { status } = await wrong.ask('POST', '/logout', {
+            bearer: first.accessToken,
+            json,
+          });
+          const { accessToken: later } = await wrong.login('ada');
 
-        assert.equal(status, 204);
-        for (const client of [right, wrong]) {
-          for (const { accessToken: bearer } of [first, second]) {
-            assert.equal((await client.ask('GET', '/me', { bearer })).status, 401);
+          assert.equal(status, 204);
+          for (const client of [right, wrong]) {
+            for (const { accessToken: bearer } of [first, second]) {
+              assert.equal((await client.ask('GET', '/me', { bearer })).status, 401);
+            }
+            assert.equal((await client.ask('GET', '/me', { bearer: later })).status, 200);
           }
-          assert.equal((await client.ask('GET', '/me', { bearer: later })).status, 200);
-        }
-      });
+        },
+      );
 
       await t.test('a process with a wrong clock stores times of the database', async () => {
         await publish(wrong, 'late');

@@ -105,7 +105,9 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
   const server = await findServer(dialect);
   const skip = typeof server === 'string' ? server : false;
 
-  test(`${dialect}: a logout in one process ends streams in another process`, { skip }, async (t) => {
+  test(`${dialect}: a logout in one process ends streams in another process`, {
+    skip,
+  }, async (t) => {
     const offsets = { oneMs: 0, twoMs: 0 };
     const scenario = await startTwoProcesses(t, dialect, offsets);
     const { one, two } = scenario;
@@ -140,17 +142,20 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
       ['a minute ahead', 60_000, 0],
       ['a minute behind', 60_000, 120_000],
     ] as const) {
-      await t.test(`a logout ends a stream in another process although the clock of its own process is ${what}`, async () => {
-        Object.assign(offsets, { oneMs, twoMs });
-        const { accessToken, stream } = await openStreamElsewhere(scenario);
+      await t.test(
+        `a logout ends a stream in another process although the clock of its own process is ${what}`,
+        async () => {
+          Object.assign(offsets, { oneMs, twoMs });
+          const { accessToken, stream } = await openStreamElsewhere(scenario);
 
-        const { status } = await one.ask('POST', '/logout', { bearer: accessToken });
-        await publish(scenario, one, 'after');
+          const { status } = await one.ask('POST', '/logout', { bearer: accessToken });
+          await publish(scenario, one, 'after');
 
-        assert.equal(status, 204);
-        assert.deepEqual(await stream.closing(), revoked);
-        assert.deepEqual(stream.dataByType('message'), []);
-      });
+          assert.equal(status, 204);
+          assert.deepEqual(await stream.closing(), revoked);
+          assert.deepEqual(stream.dataByType('message'), []);
+        },
+      );
     }
   });
 }

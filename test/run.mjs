@@ -63,7 +63,9 @@ if (!isEnded && given.namePatterns.length > 0 && !hasSelection) {
 }
 // Log lines of the run must not contain passwords or tokens that the tests used.
 const hasStarted = isEnded || run.files.length > 0;
-const secretsStatus = hasStarted ? runScript('secrets-in-logs', record, ...(isWhole ? ['whole'] : [])) : 0;
+const secretsStatus = hasStarted
+  ? runScript('secrets-in-logs', record, ...(isWhole ? ['whole'] : []))
+  : 0;
 if (isWhole || isEnded || run.code !== 0) runScript('drop-stale-databases');
 
 for (const line of describeSkips(run)) console.log(line);

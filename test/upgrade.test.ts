@@ -123,7 +123,11 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
     for (const [name, from, to] of [
       ['a process of this version ends streams in a newer process', older, ahead],
       ['a newer process ends streams in a process of this version', ahead, older],
-      ['a newer process ends streams in a process that started before the migration', ahead, running],
+      [
+        'a newer process ends streams in a process that started before the migration',
+        ahead,
+        running,
+      ],
     ] as const) {
       await t.test(`a logout in ${name}`, async () => {
         const { accessToken: bearer } = await from.login('bob');

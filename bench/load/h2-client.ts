@@ -1,11 +1,11 @@
 import { type ConnectionOptions, connect, type TLSSocket } from 'node:tls';
 import {
   connectionPreface,
-  flags,
   encodeFrame,
+  encodeHeaderBlock,
+  flags,
   frameHeaderBytes,
   frameTypes,
-  encodeHeaderBlock,
 } from './frames.js';
 
 export interface ClientHandler {

@@ -1,6 +1,6 @@
 import type { CallNode } from '../process/child.js';
 import { formatNumber } from '../report/table.js';
-import { isIdle, getMicrosPerSample } from './breakdown.js';
+import { getMicrosPerSample, isIdle } from './breakdown.js';
 import { betweenCalls, type CpuOrigin, getCallOrigin, type OriginKind } from './cpu-origin.js';
 import type { ProfiledRun } from './profiled-run.js';
 

@@ -10,7 +10,7 @@ import {
   treeBuild,
 } from '../process/build.js';
 import { Bench, type Subject } from '../subject.js';
-import { type Figure, createFigure, runInterleaved } from './figure.js';
+import { createFigure, type Figure, runInterleaved } from './figure.js';
 import { Progress } from './progress.js';
 import { buildMarkdownTable, formatNumber, formatSpread, getDescription } from './table.js';
 

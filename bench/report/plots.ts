@@ -29,7 +29,8 @@ function buildPlots(figures: readonly Figure[]) {
       lines: buildCurves(figures, 'memory'),
     },
     'login-storm': {
-      title: 'Longest latency of each quarter of a second: without logins, then with 64 concurrent logins',
+      title:
+        'Longest latency of each quarter of a second: without logins, then with 64 concurrent logins',
       x: { name: 'seconds' },
       y: { name: 'milliseconds' },
       // The figures are p99; their curves are the longest latencies.

@@ -1,5 +1,5 @@
 import { busyShareMax, LoadGenerator } from '../load/load-generator.js';
-import { createDelayFigure, type Figure, createFigure } from '../report/figure.js';
+import { createDelayFigure, createFigure, type Figure } from '../report/figure.js';
 import type { Bench, Subject } from '../subject.js';
 import {
   eventBytes,
@@ -193,7 +193,10 @@ function buildRateFigures(
       ...(isHighestRate && { goal: { on: 'value', is: '<=', bound: 100 } }),
     }),
     createFigure(latencyParts('publish to received, p99.9', 'p999Ms')),
-    createDelayFigure({ ...base, runs: herald.map((run) => run.loopDelayP99Ms) }, `at ${perSecond}/s`),
+    createDelayFigure(
+      { ...base, runs: herald.map((run) => run.loopDelayP99Ms) },
+      `at ${perSecond}/s`,
+    ),
   ];
 }
 
@@ -209,6 +212,9 @@ function buildSizeFigures(
       runs: herald.map((run) => run.cpuMicrosPerOperation),
       reference: toReference(bare),
     }),
-    createDelayFigure({ ...base, runs: herald.map((run) => run.loopDelayP99Ms) }, `${size} per request`),
+    createDelayFigure(
+      { ...base, runs: herald.map((run) => run.loopDelayP99Ms) },
+      `${size} per request`,
+    ),
   ];
 }

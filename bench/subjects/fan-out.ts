@@ -1,6 +1,6 @@
 import { LoadGenerator } from '../load/load-generator.js';
 import type { ServerUsage } from '../process/server-usage.js';
-import { createDelayFigure, type Figure, createFigure } from '../report/figure.js';
+import { createDelayFigure, createFigure, type Figure } from '../report/figure.js';
 import type { Bench, Subject } from '../subject.js';
 import { openPeerTargets } from './support/peers.js';
 import {

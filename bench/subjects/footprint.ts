@@ -2,8 +2,8 @@ import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import type { Build } from '../process/build.js';
-import { prepareDatabase, createSettings, startHerald } from '../process/herald.js';
-import { type Figure, createFigure } from '../report/figure.js';
+import { createSettings, prepareDatabase, startHerald } from '../process/herald.js';
+import { createFigure, type Figure } from '../report/figure.js';
 import type { Bench, Subject } from '../subject.js';
 
 export const subject: Subject = {

@@ -3,14 +3,14 @@ import { loadSqlite } from '../../src/db/sqlite/load.js';
 import { LoadGenerator } from '../load/load-generator.js';
 import type { Child } from '../process/child.js';
 import {
+  createSettings,
   type PreparedDatabase,
   prepareDatabase,
   type Settings,
-  createSettings,
   startHerald,
 } from '../process/herald.js';
 import type { ServerUsage } from '../process/server-usage.js';
-import { createDelayFigure, type Figure, createFigure } from '../report/figure.js';
+import { createDelayFigure, createFigure, type Figure } from '../report/figure.js';
 import type { Bench, Subject } from '../subject.js';
 
 const operations = ['/token', '/stream/token', 'resume'] as const;

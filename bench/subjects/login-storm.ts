@@ -4,14 +4,14 @@ import type { LoopResult } from '../load/requests.js';
 import type { StreamLoadCount } from '../load/stream-load.js';
 import type { Child } from '../process/child.js';
 import {
+  createSettings,
   createStreamRequests,
   type Member,
   type PreparedDatabase,
   prepareDatabase,
-  createSettings,
   startHerald,
 } from '../process/herald.js';
-import { computeSpread, type Figure, createFigure } from '../report/figure.js';
+import { computeSpread, createFigure, type Figure } from '../report/figure.js';
 import type { Bench, Subject } from '../subject.js';
 import { createLoginPlan, hashPassword } from './logins.js';
 import { eventBytes } from './support/stream-target.js';
@@ -165,7 +165,11 @@ async function runLoad(
 }
 
 function buildFigures(baseline: readonly Phase[], loaded: readonly Phase[]): Figure[] {
-  const parameters = { streams: 2 * listenerCount, 'events per second': eventsPerSecond, logins: 64 };
+  const parameters = {
+    streams: 2 * listenerCount,
+    'events per second': eventsPerSecond,
+    logins: 64,
+  };
   const base = { subject: 'login-storm', parameters, unit: 'ms' } as const;
   const buildLatencyFigure = (
     name: string,

@@ -4,10 +4,10 @@ import argon2 from 'argon2';
 import { LoadGenerator } from '../load/load-generator.js';
 import type { LoopPlan } from '../load/requests.js';
 import type { Child } from '../process/child.js';
-import { type Member, prepareDatabase, createSettings, startHerald } from '../process/herald.js';
+import { createSettings, type Member, prepareDatabase, startHerald } from '../process/herald.js';
 import { startReference } from '../process/reference.js';
 import type { VerificationRate } from '../references/argon2.js';
-import { createDelayFigure, type Figure, createFigure } from '../report/figure.js';
+import { createDelayFigure, createFigure, type Figure } from '../report/figure.js';
 import type { Bench, Subject } from '../subject.js';
 
 export const password = 'correct horse battery';

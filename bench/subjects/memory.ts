@@ -3,14 +3,14 @@ import { LoadGenerator } from '../load/load-generator.js';
 import { serverCore } from '../machine.js';
 import type { Child } from '../process/child.js';
 import {
+  createSettings,
   createStreamRequests,
   type PreparedDatabase,
   prepareDatabase,
-  createSettings,
   startHerald,
 } from '../process/herald.js';
 import { startReference } from '../process/reference.js';
-import { computeSpread, createDelayFigure, type Figure, createFigure } from '../report/figure.js';
+import { computeSpread, createDelayFigure, createFigure, type Figure } from '../report/figure.js';
 import type { Bench, Subject } from '../subject.js';
 import {
   createBareTarget,

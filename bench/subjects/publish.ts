@@ -1,9 +1,9 @@
 import { LoadGenerator } from '../load/load-generator.js';
 import { createMarkedData } from '../load/marked-events.js';
 import type { Child } from '../process/child.js';
-import { prepareDatabase, createSettings, startHerald } from '../process/herald.js';
+import { createSettings, prepareDatabase, startHerald } from '../process/herald.js';
 import { startReference } from '../process/reference.js';
-import { createDelayFigure, type Figure, createFigure } from '../report/figure.js';
+import { createDelayFigure, createFigure, type Figure } from '../report/figure.js';
 import type { Bench, Subject } from '../subject.js';
 
 const publisherCount = 64;
@@ -102,7 +102,10 @@ function buildFigures(
       ...{ ...base, what: `publish to response, p99, ${batch} per request`, unit: 'ms' },
       runs: herald.map((run) => run.p99Ms),
     }),
-    createDelayFigure({ ...base, runs: herald.map((run) => run.loopDelayP99Ms) }, `${batch} per request`),
+    createDelayFigure(
+      { ...base, runs: herald.map((run) => run.loopDelayP99Ms) },
+      `${batch} per request`,
+    ),
   ];
 }
 

@@ -8,13 +8,13 @@ import { LoadGenerator } from '../load/load-generator.js';
 import { isInstalled } from '../machine.js';
 import type { Child } from '../process/child.js';
 import {
+  createSettings,
   insertMembers,
   runCommand,
   type Settings,
-  createSettings,
   startHerald,
 } from '../process/herald.js';
-import { createDelayFigure, type Figure, createFigure } from '../report/figure.js';
+import { createDelayFigure, createFigure, type Figure } from '../report/figure.js';
 import type { Bench, Subject } from '../subject.js';
 import { password } from './logins.js';
 import { installPeers, startPeer } from './support/peers.js';
@@ -142,10 +142,7 @@ function buildFigures(
       },
       reference: { what, runs: express.map((run) => run.cpuMicrosPerOperation) },
     }),
-    createDelayFigure(
-      { ...base, runs: herald.map((run) => run.loopDelayP99Ms) },
-      `during ${path}`,
-    ),
+    createDelayFigure({ ...base, runs: herald.map((run) => run.loopDelayP99Ms) }, `during ${path}`),
   ];
 }
 
@@ -291,7 +288,9 @@ async function openExpressExample(
   rows: number,
 ): Promise<ServerUnderTest> {
   const env = { ...bench.certificate, DATABASE_URL: databaseUrl, ROWS: String(rows) };
-  const child = await bench.use(startPeer('express-example.mjs', { ...env, NODE_ENV: 'production' }));
+  const child = await bench.use(
+    startPeer('express-example.mjs', { ...env, NODE_ENV: 'production' }),
+  );
   const requester = new H1Requester(child.port);
   const request = {
     method: 'POST',

@@ -1,19 +1,19 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { type Database, sql, tuples } from '../../src/db/database.js';
+import { H2Requester } from '../load/h2-requester.js';
 import { LoadGenerator } from '../load/load-generator.js';
 import { createMarkedData } from '../load/marked-events.js';
-import { H2Requester } from '../load/h2-requester.js';
 import type { StreamRequest } from '../load/stream-load.js';
 import type { Child } from '../process/child.js';
 import {
+  createSettings,
   type Member,
   type PreparedDatabase,
   prepareDatabase,
-  createSettings,
   startHerald,
   withEmbeddedDatabase,
 } from '../process/herald.js';
-import { createDelayFigure, type Figure, createFigure } from '../report/figure.js';
+import { createDelayFigure, createFigure, type Figure } from '../report/figure.js';
 import type { Bench, Subject } from '../subject.js';
 import {
   eventBytes,
@@ -156,7 +156,10 @@ function buildFigures(
       runs: resume.map((run) => run.seconds),
       reference: { what: 'bare', runs: bare.map((run) => run.seconds) },
     }),
-    createDelayFigure({ ...base, runs: resume.map((run) => run.loopDelayP99Ms) }, 'while all clients resume'),
+    createDelayFigure(
+      { ...base, runs: resume.map((run) => run.loopDelayP99Ms) },
+      'while all clients resume',
+    ),
     createDelayFigure(
       { ...base, runs: fresh.map((run) => run.loopDelayP99Ms) },
       'while fresh streams open',

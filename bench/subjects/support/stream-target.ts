@@ -3,9 +3,9 @@ import type { StreamRequest } from '../../load/stream-load.js';
 import { serverCore } from '../../machine.js';
 import type { Child, MeasurableServer } from '../../process/child.js';
 import {
+  createSettings,
   createStreamRequests,
   prepareDatabase,
-  createSettings,
   startHerald,
 } from '../../process/herald.js';
 import { startReference } from '../../process/reference.js';

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { serverDialects, testOnDialects } from '../../../test/support/databases/dialects.js';
-import { databaseFor } from '../../../test/support/databases/test-database.js';
 import { waitForBlocked, whileLocked } from '../../../test/support/databases/locks.js';
+import { databaseFor } from '../../../test/support/databases/test-database.js';
 import { withStatementHook } from '../../../test/support/recording/statement-hooks.js';
 import {
   client,

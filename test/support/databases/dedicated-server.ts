@@ -70,7 +70,10 @@ export async function createDedicatedServer(
     ...server,
     async start() {
       const [program = '', ...args] = command;
-      child = spawn(program, args, { ...getServerIdentity(user), stdio: ['ignore', 'pipe', 'pipe'] });
+      child = spawn(program, args, {
+        ...getServerIdentity(user),
+        stdio: ['ignore', 'pipe', 'pipe'],
+      });
       let output = '';
       for (const stream of [child.stdout, child.stderr]) {
         stream?.on('data', (chunk) => {

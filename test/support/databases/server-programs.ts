@@ -52,7 +52,10 @@ function findPostgresPrograms(port: number, primaryPort: number | undefined): Pr
       if (primaryPort !== undefined) {
         const primary = ['-h', '127.0.0.1', '-p', String(primaryPort), '-U', user];
         const copying = ['-D', data, '-R', '--checkpoint=fast', '--no-sync', ...primary];
-        execFileSync(join(bin, 'pg_basebackup'), copying, { ...getServerIdentity(user), stdio: 'pipe' });
+        execFileSync(join(bin, 'pg_basebackup'), copying, {
+          ...getServerIdentity(user),
+          stdio: 'pipe',
+        });
         return;
       }
       const args = ['-D', data, '-U', user, '-A', 'trust', '-E', 'UTF8', '--locale=C', '--no-sync'];

@@ -15,8 +15,8 @@ import { ApiKeys } from '../../../src/identity/api-keys.js';
 import { BearerAuth } from '../../../src/identity/bearer.js';
 import { databaseFor } from '../databases/test-database.js';
 import { collectingLog } from '../recording/collecting-log.js';
-import { withStatementLog } from '../recording/statement-hooks.js';
 import { recordedLog } from '../recording/record.js';
+import { withStatementLog } from '../recording/statement-hooks.js';
 import { sessionsFor } from './auth.js';
 
 const ring = createKeyRing({
