@@ -32,8 +32,8 @@ const subjectNames = [
 const repeatRuns = 7;
 
 /** Expected durations of a profile and of a smoke run, relative to `Subject.seconds`. */
-const profilePace = 0.5;
-const smokePace = 0.05;
+const profileDurationRatio = 0.5;
+const smokeDurationRatio = 0.05;
 
 /** Name of the stored results of the smoke run that later smoke runs are compared with. */
 const smokeName = 'smoke';
@@ -169,7 +169,7 @@ async function runSmoke(
  */
 async function profileAll(chosen: readonly Subject[]): Promise<void> {
   const subjects = chosen.filter(({ profile }) => profile !== undefined);
-  const progress = new Progress(subjects, profilePace);
+  const progress = new Progress(subjects, profileDurationRatio);
   for (const subject of subjects) {
     process.stderr.write(`${progress.startText}\n`);
     const startedAt = performance.now();
@@ -192,7 +192,7 @@ async function runAll(subjects: readonly Subject[], options: BenchOptions): Prom
   const bench = new Bench(options);
   const figures: Figure[] = [];
   const failed: string[] = [];
-  const progress = new Progress(subjects, bench.isShort ? smokePace : bench.runs / 5);
+  const progress = new Progress(subjects, bench.isShort ? smokeDurationRatio : bench.runs / 5);
   for (const subject of subjects) {
     process.stderr.write(`${progress.startText}\n`);
     const startedAt = performance.now();

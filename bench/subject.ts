@@ -5,7 +5,7 @@ import { localHosts, writeCertificate } from '../src/certificates/certificate-fi
 import { type Build, treeBuild } from './process/build.js';
 import { Child, type MeasurableServer } from './process/child.js';
 import type { Settings } from './process/herald.js';
-import { measureServer, type ServerUsage } from './process/watch.js';
+import { measureServer, type ServerUsage } from './process/server-usage.js';
 import { type ProfiledRun, profileRun } from './profile/profiled-run.js';
 import { type Figure, runInterleaved } from './report/figure.js';
 
@@ -17,8 +17,8 @@ export interface Subject {
   /** Estimated duration of five full runs on two idle cores. */
   readonly seconds: number;
   /**
-   * `operation` says what one operation of `Bench.measureServer` is, such as `login`. The flame graph
-   * is drawn of the measurement whose `name` is `flameGraphRun`.
+   * `operation` names what `Bench.measureServer` counts, such as `login`. `flameGraphRun` is the `name`
+   * of the measurement that the flame graph shows.
    */
   readonly profile?: { readonly operation: string; readonly flameGraphRun: string };
   /**
@@ -50,7 +50,7 @@ export class Bench {
   readonly hasReferences: boolean;
   /** Number of runs of each measurement. */
   readonly runs: number;
-  /** Whether V8's profiler runs during each `measureServer`. */
+  /** Whether V8's profiler runs during each call of `measureServer`. */
   readonly isProfiling: boolean;
   /** The last profiled run by the `name` that was passed to `measureServer`. */
   readonly profiledRuns = new Map<string, ProfiledRun>();
@@ -120,8 +120,8 @@ export class Bench {
   }
 
   /**
-   * Returns a function that calls `open` once and returns its result each time. For references, because
-   * a comparison does not need them.
+   * Returns a function that calls `open` at the first call and always returns that result. Used for
+   * references, because a comparison does not open them.
    */
   lazy<Thing>(open: () => Promise<Thing>): () => Promise<Thing> {
     let opened: Promise<Thing> | undefined;
@@ -147,7 +147,7 @@ export class Bench {
     return run;
   }
 
-  /** Returns the result of `opening`, which is stopped when the subject ends. */
+  /** Waits for `opening` and returns its result. Stops the result when the subject ends. */
   async use<Thing extends { stop(): Promise<void> }>(opening: Promise<Thing>): Promise<Thing> {
     const thing = await opening;
     this.#closers.push(() => thing.stop());

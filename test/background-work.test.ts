@@ -12,7 +12,7 @@ import { WarningAggregator } from '../src/logging/warning-aggregator.js';
 import { Metrics } from '../src/metrics.js';
 import { openStreaming, type StreamingOptions } from '../src/stream/open.js';
 import { serverDialects, testOnDialects } from './support/databases/dialects.js';
-import { databaseFor } from './support/databases/embedded.js';
+import { databaseFor } from './support/databases/test-database.js';
 import { newUser, openSession, sessionsFor } from './support/servers/auth.js';
 import { unlimitedRetention } from './support/unlimited-retention.js';
 

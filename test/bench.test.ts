@@ -2,13 +2,13 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { frame, frameTypes, headerBlock } from '../bench/load/frames.js';
+import { encodeFrame, encodeHeaderBlock, frameTypes } from '../bench/load/frames.js';
 import { Latencies } from '../bench/load/latencies.js';
 import { createMarkedData, nowMicros, Tally } from '../bench/load/marked-events.js';
 import { BuildError, resolveRef, treeBuild } from '../bench/process/build.js';
 import { Child } from '../bench/process/child.js';
-import { compareFigures, comparisonTable } from '../bench/report/compare.js';
-import { type Figure, figure, runInterleaved } from '../bench/report/figure.js';
+import { buildComparisonTable, compareFigures } from '../bench/report/compare.js';
+import { createFigure, type Figure, runInterleaved } from '../bench/report/figure.js';
 import { findRegressions, findRepeatedRegressions } from '../bench/report/smoke.js';
 import { Bench } from '../bench/subject.js';
 
@@ -65,23 +65,26 @@ test('latency percentiles are rounded up to the next step of 50 microseconds', (
 });
 
 test('a ratio is computed per run, and its median is compared with the goal', () => {
-  const result = figure({
+  const result = createFigure({
     ...{ subject: 'some', what: 'thing', parameters: {}, unit: 'us', runs: [10, 30, 20] },
     reference: { what: 'other', runs: [10, 10, 10] },
     goal: { on: 'ratio', is: '<=', bound: 2 },
   });
 
   assert.deepEqual(result.ratio, { median: 2, min: 1, max: 3 });
-  assert.equal(result.reached, true);
-  assert.equal(figure({ ...result, goal: { on: 'value', is: '<=', bound: 19 } }).reached, false);
+  assert.equal(result.isGoalReached, true);
+  assert.equal(
+    createFigure({ ...result, goal: { on: 'value', is: '<=', bound: 19 } }).isGoalReached,
+    false,
+  );
 });
 
 test('measurements are interleaved, and every other round runs in reverse order', async () => {
   const order: string[] = [];
-  const note = (name: string) => async () => order.push(name);
+  const record = (name: string) => async () => order.push(name);
 
   const rounds: number[] = [];
-  await runInterleaved(3, { a: note('a'), b: note('b') }, (round) => rounds.push(round));
+  await runInterleaved(3, { a: record('a'), b: record('b') }, (round) => rounds.push(round));
 
   assert.equal(order.join(''), 'abbaab');
   assert.deepEqual(rounds, [1, 2, 3]);
@@ -90,12 +93,12 @@ test('measurements are interleaved, and every other round runs in reverse order'
 test('frames and header blocks are encoded as specified', () => {
   // RFC 9113 §4.1 and RFC 7541 §6.2.2, with a length of 130 encoded as in §5.1.
   assert.equal(
-    frame(frameTypes.ping, 1, 0, bytes('12345678')).toString('hex').slice(0, 18),
+    encodeFrame(frameTypes.ping, 1, 0, bytes('12345678')).toString('hex').slice(0, 18),
     '000008060100000000',
   );
-  assert.equal(headerBlock({ a: 'b' }).toString('hex'), '0001610162');
+  assert.equal(encodeHeaderBlock({ a: 'b' }).toString('hex'), '0001610162');
   assert.equal(
-    headerBlock({ a: 'b'.repeat(130) })
+    encodeHeaderBlock({ a: 'b'.repeat(130) })
       .toString('hex')
       .slice(0, 10),
     '0001617f03',
@@ -105,7 +108,7 @@ test('frames and header blocks are encoded as specified', () => {
 test('a regression of a figure is reported only when both measurements show it', () => {
   const measured = (...ratios: readonly number[]): Figure[] =>
     ratios.map((ratio, index) =>
-      figure({
+      createFigure({
         ...{ subject: 'some', what: `thing ${index}`, parameters: {}, unit: 'us', runs: [ratio] },
         reference: { what: 'other', runs: [1] },
         ...{ goal: { on: 'ratio', is: '<=', bound: 1 }, isStableUnderLoad: true },
@@ -121,8 +124,8 @@ test('a regression of a figure is reported only when both measurements show it',
 });
 
 test('a regression is a ratio that is over 1.5 times worse than its goal and its stored ratio', () => {
-  const createFigure = (ratio: number, parts: Partial<Figure> = {}): Figure => ({
-    ...figure({
+  const buildSample = (ratio: number, parts: Partial<Figure> = {}): Figure => ({
+    ...createFigure({
       ...{ subject: 'some', what: 'thing', parameters: {}, unit: 'us', runs: [ratio] },
       reference: { what: 'other', runs: [1] },
       ...{ goal: { on: 'ratio', is: '<=', bound: 2 }, isStableUnderLoad: true },
@@ -144,9 +147,9 @@ test('a regression is a ratio that is over 1.5 times worse than its goal and its
   ] as const;
 
   for (const [ratio, parts, before, isRegression] of cases) {
-    const stored = before === undefined ? [] : [createFigure(before, parts)];
+    const stored = before === undefined ? [] : [buildSample(before, parts)];
 
-    const regressions = findRegressions([createFigure(ratio, parts)], stored);
+    const regressions = findRegressions([buildSample(ratio, parts)], stored);
 
     assert.equal(regressions.length, isRegression ? 1 : 0, `${ratio} after ${before}`);
   }
@@ -156,8 +159,8 @@ test('a comparison computes the ratio of two builds per run for each figure', ()
   const run = (cpu: number, rate: number): Figure[] => {
     const base = { subject: 'some', parameters: { streams: 5 } };
     return [
-      figure({ ...base, what: 'CPU', unit: 'us', runs: [cpu] }),
-      figure({ ...base, what: 'rate', unit: '/s', runs: [rate] }),
+      createFigure({ ...base, what: 'CPU', unit: 'us', runs: [cpu] }),
+      createFigure({ ...base, what: 'rate', unit: '/s', runs: [rate] }),
     ];
   };
 
@@ -175,7 +178,7 @@ test('a comparison computes the ratio of two builds per run for each figure', ()
     ],
   );
   assert.equal(
-    comparisonTable('v1', figures.slice(0, 1)),
+    buildComparisonTable('v1', figures.slice(0, 1)),
     [
       '| subject | what            | this tree | v1    | ratio, median (min to max) |',
       '|---------|-----------------|-----------|-------|----------------------------|',
@@ -185,16 +188,16 @@ test('a comparison computes the ratio of two builds per run for each figure', ()
 });
 
 test('a comparison omits figures that a run of either build did not measure', () => {
-  const createFigure = (what: string, ...runs: readonly number[]) =>
-    figure({ ...{ subject: 'some', what, parameters: {}, unit: 'us' }, runs });
-  const both = createFigure('both', 1);
+  const buildSample = (what: string, ...runs: readonly number[]) =>
+    createFigure({ ...{ subject: 'some', what, parameters: {}, unit: 'us' }, runs });
+  const both = buildSample('both', 1);
   const tree = [
-    [both, createFigure('new', 1), createFigure('reference'), createFigure('once', 1)],
-    [both, createFigure('new', 1), createFigure('reference'), createFigure('once')],
+    [both, buildSample('new', 1), buildSample('reference'), buildSample('once', 1)],
+    [both, buildSample('new', 1), buildSample('reference'), buildSample('once')],
   ];
   const other = [
-    [both, createFigure('once', 1), createFigure('reference', 1)],
-    [both, createFigure('once', 1), createFigure('reference', 1)],
+    [both, buildSample('once', 1), buildSample('reference', 1)],
+    [both, buildSample('once', 1), buildSample('reference', 1)],
   ];
 
   const figures = compareFigures('v1', tree, other);

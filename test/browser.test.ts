@@ -15,7 +15,7 @@ import { until } from './support/until.js';
 const executable = findChromium();
 const skip = executable === undefined ? 'NO BROWSER: run test/browser.sh as root' : false;
 
-/** Shortens the retry time of refused clients from 10 to 30 s to 100 ms. */
+/** Sets the retry time of refused clients to 100 ms instead of 10 to 30 s. */
 const shortRetryRandom = () => -0.495;
 
 /** Returns a script that opens a stream and records its events in `received`. */
@@ -74,13 +74,13 @@ class PageObserver {
       type === 'message' && lastEventId === ${JSON.stringify(id)})`);
   }
 
-  async dataOf(type: string): Promise<string[]> {
+  async dataByType(type: string): Promise<string[]> {
     const script = `received.filter((event) => event.type === '${type}').map(({ data }) => data)`;
     return this.#page.evaluate<string[]>(script);
   }
 
   async openings(): Promise<{ resumed: boolean; reason: string; id: string }[]> {
-    return (await this.dataOf('stream.open')).map((data) => JSON.parse(data));
+    return (await this.dataByType('stream.open')).map((data) => JSON.parse(data));
   }
 }
 
@@ -102,7 +102,7 @@ test("a browser's EventSource reconnects and misses no event", { skip }, async (
   const third = await system.publish('ada', 'after a restart');
   await page.waitForMessage(third);
 
-  assert.deepEqual(await page.dataOf('message'), [
+  assert.deepEqual(await page.dataByType('message'), [
     'before',
     'while the network was cut',
     'after a restart',
@@ -128,7 +128,7 @@ test("a browser's EventSource gets stream.close with reconnect false after a log
   await page.until(`received.some(({ type }) => type === 'stream.close')`);
 
   assert.deepEqual(
-    (await page.dataOf('stream.close')).map((data) => JSON.parse(data).reconnect),
+    (await page.dataByType('stream.close')).map((data) => JSON.parse(data).reconnect),
     [false],
   );
 });
@@ -161,7 +161,7 @@ test("a browser's EventSource reconnects after a refusal and is notified of a ga
   const [, second] = await page.openings();
   assert.equal(second?.reason, 'too_old');
   assert.equal(second?.resumed, false);
-  assert.deepEqual(await page.dataOf('message'), ['first', 'next']);
+  assert.deepEqual(await page.dataByType('message'), ['first', 'next']);
 });
 
 /** Logs in, opens a stream and tries to publish, all with credentials and a header of a tracing library. */

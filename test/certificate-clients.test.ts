@@ -41,7 +41,7 @@ async function run(command: readonly string[], env: Record<string, string>): Pro
 }
 
 /** Returns the reason to skip the test of a program, or false. */
-function isMissing(program: string): string | false {
+function getSkipReason(program: string): string | false {
   return spawnSync(program, ['-h']).error === undefined
     ? false
     : `NO ${program}: run test/programs.sh as root`;
@@ -49,7 +49,7 @@ function isMissing(program: string): string | false {
 
 for (const [name, variable, command] of clients) {
   test(`${name} accepts the generated certificate if it is trusted`, {
-    skip: isMissing(command[0]),
+    skip: getSkipReason(command[0]),
   }, async (t) => {
     const system = await startSystem(t);
     const certificate = join(system.folder, 'server.cert');
@@ -67,7 +67,7 @@ for (const [name, variable, command] of clients) {
 
 const chromium = findChromium();
 const noChromium =
-  chromium === undefined ? 'NO BROWSER: run test/browser.sh as root' : isMissing('certutil');
+  chromium === undefined ? 'NO BROWSER: run test/browser.sh as root' : getSkipReason('certutil');
 
 test('Chromium accepts the generated certificate if it is trusted', {
   skip: noChromium,

@@ -129,7 +129,7 @@ for (const [name, startClient] of [
   }
 }
 
-/** Debian's Python, because other installations do not find Debian's packages. */
+/** Debian's Python, because other Python installations do not find Debian's packages. */
 const python = '/usr/bin/python3';
 const noHttpx =
   spawnSync(python, ['-c', 'import httpx, h2']).status === 0 ? false : 'httpx is not installed';

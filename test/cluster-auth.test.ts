@@ -107,7 +107,7 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
       const ada = await one.login('ada');
       const stream = await listen(two, ada);
       let newest: unknown = ada.refreshToken;
-      // So often that presenting the first token again is reuse, also during the grace of the last one.
+      // After nine refreshes the first token counts as reused, even in the grace period of the last one.
       for (let count = 0; count < 9; count += 1) {
         newest = (await refresh(two, newest)).body['refreshToken'];
       }

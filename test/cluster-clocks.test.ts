@@ -30,7 +30,7 @@ async function countRows(cluster: Cluster): Promise<readonly number[]> {
   });
 }
 
-/** Starts a process that deletes nothing by itself, and one whose local clock is off. */
+/** Starts a process without clean-up tasks. `startWrong` starts a process whose local clock is wrong. */
 async function startScenario(t: TestContext, dialect: ServerDialect, offsetMs: number) {
   const cluster = await clusterFor(t, dialect);
   const local = { offsetMs };
@@ -41,7 +41,7 @@ async function startScenario(t: TestContext, dialect: ServerDialect, offsetMs: n
     return client;
   };
   const right = await cluster.start({ CLEANUP_INTERVAL: String(day) });
-  /** Starts the other process, after the rows exist that it must not delete. */
+  /** Starts the process with the wrong clock. Call it after the rows exist that it must not delete. */
   const startWrong = async () => {
     const wallClock = () => Date.now() + local.offsetMs;
     const options = { wallClock, log: collectingLog(lines) };
@@ -58,7 +58,9 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
     ['ahead', 40 * day],
     ['behind', -40 * day],
   ] as const) {
-    test(`${dialect}: a process whose clock is 40 days ${direction}`, { skip }, async (t) => {
+    test(`${dialect}: a process whose clock is 40 days ${direction} works with the time of the database`, {
+      skip,
+    }, async (t) => {
       const scenario = await startScenario(t, dialect, offsetMs);
       const { cluster, local, lines, right, startWrong } = scenario;
       const ada = await right.login('ada');
@@ -80,45 +82,57 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
       const before = await countRows(cluster);
       const wrong = await startWrong();
 
-      await t.test('deletes nothing, not even what is due', async () => {
-        await until(() => lines.some(({ phrase }) => cleanUpPhrases.includes(String(phrase))));
+      await t.test(
+        'a process with a wrong clock deletes no rows, not even expired rows',
+        async () => {
+          await until(() => lines.some(({ phrase }) => cleanUpPhrases.includes(String(phrase))));
 
-        assert.deepEqual(await countRows(cluster), before);
-        assert.equal(lines.filter(({ phrase }) => phrase === 'clean-up is paused').length, 1);
-        const warnings = lines.filter(({ phrase }) => phrase === differs);
-        assert.equal(warnings.length, 1);
-        assert.equal(Math.sign(Number(warnings[0]?.['offsetMs'])), Math.sign(offsetMs));
-      });
+          assert.deepEqual(await countRows(cluster), before);
+          assert.equal(lines.filter(({ phrase }) => phrase === 'clean-up is paused').length, 1);
+          const warnings = lines.filter(({ phrase }) => phrase === differs);
+          assert.equal(warnings.length, 1);
+          assert.equal(Math.sign(Number(warnings[0]?.['offsetMs'])), Math.sign(offsetMs));
+        },
+      );
 
-      await t.test('is ready, and accepts tokens of other processes, as they do its', async () => {
-        const login = await wrong.login('ada');
-        const renewed = await wrong.ask('POST', '/token', { json: { token: ada.refreshToken } });
-        const tokens = [ada.accessToken, login.accessToken, String(renewed.body['accessToken'])];
-        for (const client of [right, wrong]) {
-          for (const bearer of tokens) {
-            assert.equal((await client.ask('GET', '/me', { bearer })).status, 200);
+      await t.test(
+        'a process with a wrong clock is ready, and every process accepts the tokens of the others',
+        async () => {
+          const login = await wrong.login('ada');
+          const renewed = await wrong.ask('POST', '/token', { json: { token: ada.refreshToken } });
+          const tokens = [ada.accessToken, login.accessToken, String(renewed.body['accessToken'])];
+          for (const client of [right, wrong]) {
+            for (const bearer of tokens) {
+              assert.equal((await client.ask('GET', '/me', { bearer })).status, 200);
+            }
+            assert.equal((await client.ask('GET', '/health/ready')).status, 200);
           }
-          assert.equal((await client.ask('GET', '/health/ready')).status, 200);
-        }
-      });
+        },
+      );
 
-      await t.test('ends all sessions of a user at a global logout', async () => {
-        const [first, second] = [await right.login('ada'), await wrong.login('ada')];
-        const json = { scope: 'all' };
+      await t.test(
+        'a global logout at a process with a wrong clock ends all sessions of the user',
+        async () => {
+          const [first, second] = [await right.login('ada'), await wrong.login('ada')];
+          const json = { scope: 'all' };
 
-        const { status } = await wrong.ask('POST', '/logout', { bearer: first.accessToken, json });
-        const { accessToken: later } = await wrong.login('ada');
+          const { status } = await wrong.ask('POST', '/logout', {
+            bearer: first.accessToken,
+            json,
+          });
+          const { accessToken: later } = await wrong.login('ada');
 
-        assert.equal(status, 204);
-        for (const client of [right, wrong]) {
-          for (const { accessToken: bearer } of [first, second]) {
-            assert.equal((await client.ask('GET', '/me', { bearer })).status, 401);
+          assert.equal(status, 204);
+          for (const client of [right, wrong]) {
+            for (const { accessToken: bearer } of [first, second]) {
+              assert.equal((await client.ask('GET', '/me', { bearer })).status, 401);
+            }
+            assert.equal((await client.ask('GET', '/me', { bearer: later })).status, 200);
           }
-          assert.equal((await client.ask('GET', '/me', { bearer: later })).status, 200);
-        }
-      });
+        },
+      );
 
-      await t.test('stores times of the database', async () => {
+      await t.test('a process with a wrong clock stores times of the database', async () => {
         await publish(wrong, 'late');
         const stream = await wrong.listen('bob');
         await publish(right, 'last');
@@ -137,7 +151,7 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
         for (const { time } of times) assert.ok(Math.abs(time - Date.now()) < hour, `${time}`);
       });
 
-      await t.test('reports how far its clock is off', async () => {
+      await t.test('a process with a wrong clock reports the offset of its clock', async () => {
         const { key } = await withAccounts(loadConfig(cluster.env), ({ apiKeys }) =>
           apiKeys.create({ name: 'prometheus', scopes: ['metrics'] }),
         );
@@ -149,7 +163,7 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
         assert.ok(Math.abs(Number(seconds) * 1000 - offsetMs) < hour, seconds);
       });
 
-      await t.test('deletes what is due after its clock is corrected', async () => {
+      await t.test('a process deletes expired rows after its clock is corrected', async () => {
         local.offsetMs = 0;
 
         await waitForLogLine(lines, { phrase: 'clock agrees with the database again' });

@@ -37,7 +37,7 @@ async function startEmbedded(t: TestContext): Promise<Deployment> {
   return { env, apiKey, urls: [server.url] };
 }
 
-/** The user of consecutive runs. Runs that take place at the same time have different users. */
+/** The user of consecutive runs. Concurrent runs have different users. */
 interface RaceUser {
   readonly username: string;
   readonly userId: string;
@@ -45,8 +45,8 @@ interface RaceUser {
 
 const password = 'a long password of races';
 /**
- * How many runs take place at the same time. Few, because the events of one run make every process read
- * the event log, and the races of the other runs need a process that lags behind.
+ * Number of concurrent runs. It is small, because the events of one run make every process read the event
+ * log, while the races of the other runs need a process that lags behind.
  */
 const concurrentRunsMax = 2;
 /** Limit of a random delay, in iterations of the event loop. */
@@ -55,8 +55,8 @@ const turnsMax = 40;
 const eventsAfterEnd = 2;
 
 /**
- * One run: ends sessions, or disconnects a user, while events are published and a stream is opened, or revokes
- * an API key or narrows its user prefix.
+ * One run. It ends sessions or disconnects a user while events are published and a stream is opened. Or it
+ * revokes an API key, or narrows the user prefix of a key, while the key publishes.
  */
 class Race {
   readonly #name: string;

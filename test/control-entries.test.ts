@@ -26,7 +26,7 @@ interface Scenario {
   withDatabase<Result>(work: (db: Database) => Promise<Result>): Promise<Result>;
 }
 
-/** How far the clocks of each process are ahead of this machine's. */
+/** Offsets of the clocks of each process from the clock of this machine; positive when ahead. */
 interface ClockOffsets {
   oneMs: number;
   twoMs: number;
@@ -49,13 +49,13 @@ async function startTwoProcesses(
 ): Promise<Scenario> {
   const cluster = await clusterFor(t, dialect);
   // Shifts both clocks of a process, because a process ignores its wall clock when only that clock differs.
-  const clocksOf = (which: keyof ClockOffsets) => ({
+  const createClocks = (which: keyof ClockOffsets) => ({
     wallClock: () => Date.now() + offsets[which],
     monotonicClock: () => performance.now() + offsets[which],
   });
   const apps = [
-    await cluster.start({}, clocksOf('oneMs')),
-    await cluster.start({}, clocksOf('twoMs')),
+    await cluster.start({}, createClocks('oneMs')),
+    await cluster.start({}, createClocks('twoMs')),
   ];
   const [one, two] = await Promise.all(
     apps.map(({ port }) => H2Client.connect(`https://127.0.0.1:${port}`)),
@@ -105,7 +105,9 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
   const server = await findServer(dialect);
   const skip = typeof server === 'string' ? server : false;
 
-  test(`${dialect}: when another process handles the logout`, { skip }, async (t) => {
+  test(`${dialect}: a logout in one process ends streams in another process`, {
+    skip,
+  }, async (t) => {
     const offsets = { oneMs: 0, twoMs: 0 };
     const scenario = await startTwoProcesses(t, dialect, offsets);
     const { one, two } = scenario;
@@ -122,7 +124,7 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
 
             await publish(scenario, two, 'before');
             await stream.until(() => stream.dataByType('message').includes('before') || undefined);
-            offsets.oneMs = 60_000; // As if the logout had waited for a minute.
+            offsets.oneMs = 60_000; // Simulates that the logout has waited for a minute.
             await release();
             const { status } = await logout;
             await publish(scenario, one, 'after');
@@ -140,17 +142,20 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
       ['a minute ahead', 60_000, 0],
       ['a minute behind', 60_000, 120_000],
     ] as const) {
-      await t.test(`the stream ends although the clock of that process is ${what}`, async () => {
-        Object.assign(offsets, { oneMs, twoMs });
-        const { accessToken, stream } = await openStreamElsewhere(scenario);
+      await t.test(
+        `a logout ends a stream in another process although the clock of its own process is ${what}`,
+        async () => {
+          Object.assign(offsets, { oneMs, twoMs });
+          const { accessToken, stream } = await openStreamElsewhere(scenario);
 
-        const { status } = await one.ask('POST', '/logout', { bearer: accessToken });
-        await publish(scenario, one, 'after');
+          const { status } = await one.ask('POST', '/logout', { bearer: accessToken });
+          await publish(scenario, one, 'after');
 
-        assert.equal(status, 204);
-        assert.deepEqual(await stream.closing(), revoked);
-        assert.deepEqual(stream.dataByType('message'), []);
-      });
+          assert.equal(status, 204);
+          assert.deepEqual(await stream.closing(), revoked);
+          assert.deepEqual(stream.dataByType('message'), []);
+        },
+      );
     }
   });
 }

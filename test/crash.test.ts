@@ -13,7 +13,7 @@ import { launch, type ServerHandle } from './support/servers/launch.js';
 import { type Env, prepare } from './support/servers/seed.js';
 import { until } from './support/until.js';
 
-/** Settings of a process whose database has accounts, an API key for publishing, and the processes started. */
+/** Settings of a process on a database with accounts, an API key for publishing, and the started processes. */
 interface ServerSetup {
   readonly env: Env;
   readonly apiKey: string;

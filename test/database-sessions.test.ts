@@ -88,7 +88,7 @@ for (const dialect of ['mariadb', 'mysql'] as const) {
       await assertWorks(t, cluster, account);
     });
 
-    test('transactions that are read-only by default are named at start', async () => {
+    test('a server whose transactions are read-only by default is refused at start', async () => {
       await migrate(server.options);
       await server.administer(`set global ${prefix}_read_only = 1`);
       const message = /Cannot open database: its transactions are read-only by default: set global/;
@@ -167,7 +167,7 @@ for (const [setting, message] of [
   });
 }
 
-test('postgres: behind a pooler, a default that Herald cannot set is named at start', {
+test('postgres: behind a pooler, a default that Herald cannot set is refused at start', {
   skip,
 }, async (t) => {
   const server = await findServer('postgres');
@@ -185,7 +185,7 @@ test('postgres: behind a pooler, a default that Herald cannot set is named at st
   );
 });
 
-test('postgres: a database that is not UTF-8 is refused at start, and `sync` creates one that is', {
+test('postgres: a database that is not UTF-8 is refused at start, and `sync` creates a database in UTF-8', {
   skip,
 }, async (t) => {
   const server = await findServer('postgres');

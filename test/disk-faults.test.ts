@@ -100,7 +100,7 @@ async function assertEnded(herald: Herald, reason: string) {
   assert.ok(count > 0, String(count));
 }
 
-test('sqlite: a full disk is named until space is freed', async (t) => {
+test('sqlite: a full disk is reported until space is freed', async (t) => {
   const disk = mountDisk(t, 16);
   if (typeof disk === 'string') return t.skip(disk);
   const herald = await startHerald(t, disk.path);
@@ -115,7 +115,7 @@ test('sqlite: a full disk is named until space is freed', async (t) => {
   await assertEnded(herald, 'disk_full');
 });
 
-test('sqlite: a database that cannot be written is named until it can be written', async (t) => {
+test('sqlite: a read-only database file is reported until it is writable again', async (t) => {
   const disk = mountDisk(t, 64);
   if (typeof disk === 'string') return t.skip(disk);
   const herald = await startHerald(t, disk.path);
@@ -132,7 +132,7 @@ test('sqlite: a database that cannot be written is named until it can be written
   await assertEnded(herald, 'read_only');
 });
 
-test('sqlite: a frozen disk stops neither streams nor health checks, and is named until it is thawed', async (t) => {
+test('sqlite: a frozen disk stops neither streams nor health checks, and is reported until it is thawed', async (t) => {
   const disk = mountDisk(t, 64);
   if (typeof disk === 'string') return t.skip(disk);
   const herald = await startHerald(t, disk.path);
@@ -156,7 +156,7 @@ test('sqlite: a frozen disk stops neither streams nor health checks, and is name
   await assertEnded(herald, 'timeout');
 });
 
-test('sqlite: a write-ahead log that a long reader keeps large is named until the reader ends', async (t) => {
+test('sqlite: a write-ahead log that a long reader keeps large is reported until the reader ends', async (t) => {
   const herald = await startHerald(t);
   const Driver = await loadSqlite();
   const reader = new Driver(herald.file, { readOnly: true });
@@ -182,7 +182,7 @@ test('sqlite: a write-ahead log that a long reader keeps large is named until th
 
 const postgres = await createDedicatedServer('postgres');
 
-test('postgres: a full disk of the database server is named until space is freed', {
+test('postgres: a full disk of the database server is reported until space is freed', {
   skip: typeof postgres === 'string' ? postgres : false,
 }, async (t) => {
   if (typeof postgres === 'string') return;

@@ -222,8 +222,11 @@ test('on SIGTERM the server closes streams with a retry time, finishes a publish
 });
 
 for (const key of [undefined, 'a job']) {
-  const state = key === undefined ? 'publishes the lines that have arrived' : 'keeps full batches';
-  test(`a server that stops ${state}, and answers how many of an open body are published`, async (t) => {
+  const state =
+    key === undefined
+      ? 'publishes the received lines of an open body'
+      : 'publishes only full batches of an open body with a key';
+  test(`a server that stops ${state}, and its response has the number of published events`, async (t) => {
     const env = { DRAIN_TIMEOUT: '600000', END_TIMEOUT: '600000' };
     const server = await ServerProcess.start(t, { env });
     const backend = await server.connect();

@@ -96,7 +96,7 @@ async function startMariadb(): Promise<Replication | string> {
   };
 }
 
-/** `read_only` does not apply to root, and PostgreSQL's default applies to new transactions of all. */
+/** Creates an account on MariaDB, because `read_only` does not apply to root. Returns its settings. */
 async function createAccount(
   dialect: 'postgres' | 'mariadb',
   { primary }: Replication,

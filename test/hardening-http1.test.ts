@@ -131,7 +131,7 @@ const refused: readonly (readonly [string, string, number])[] = [
   ['a connection that sends nothing', '', 408],
 ];
 
-/** The others are longer because the well-behaved clients of `assertHealthy` send headers but no body. */
+/** Only `bodyMs` is very short: the clients of `assertHealthy` must complete a handshake and headers in time. */
 const shortTimeouts = { bodyMs: 400, headersMs: 3000, handshakeMs: 3000 };
 
 for (const [what, text, status] of refused) {

@@ -18,7 +18,7 @@ import { type System, startSystem } from './support/servers/system.js';
 const page = readFileSync(new URL('../docs/integrating.md', import.meta.url), 'utf8');
 const chromium = findChromium();
 
-/** Returns the only code block of the page that contains `text`. */
+/** Returns the only code block of docs/integrating.md that contains `text`. */
 function findBlock(text: string): string {
   const blocks = [...page.matchAll(/^```\w+\n([\s\S]*?)\n```$/gm)].map(([, code = '']) => code);
   const [block, ...others] = blocks.filter((code) => code.includes(text));
@@ -33,7 +33,7 @@ const jwtPage = [
   ...[findBlock('await getJwt()'), ...listenBlocks],
 ].join('\n');
 
-/** What the page leaves to its reader; it prints. */
+/** Functions that docs/integrating.md leaves to its readers. They print their calls. */
 const printers = `
   function showLogin() { console.log('login page'); }
   async function loadOrders() { console.log('orders loaded'); }
@@ -49,7 +49,7 @@ const post = (path: string, body: object = {}) => {
 };
 const logIn = `${post('/login', { name: 'ada', password: 'a quiet river' })}.then(listen)`;
 
-/** Starts a Herald that allows the origin of a page, and trusts these issuers. Its clock can be set forward. */
+/** Starts a Herald that allows the origin of a page and trusts these issuers. `time` sets its clock forward. */
 async function startHerald(t: TestContext, folder: string, issuers = '[]') {
   const port = await freePort();
   const origin = `http://localhost:${port}`;
@@ -74,7 +74,7 @@ async function startHerald(t: TestContext, folder: string, issuers = '[]') {
   return { system, folder, origin, time, replaceUrls, run, openPageWith };
 }
 
-/** Creates the key of the first recipe with its command. */
+/** Creates the API key of the first recipe with the command of the recipe. */
 async function createKey({ folder, env }: System): Promise<string> {
   const block = findBlock('npm run --silent key').replaceAll('\\\n', '');
   const [, args = ''] = /key -- (.*)\)/.exec(block) ?? [];
@@ -161,7 +161,7 @@ test('a page whose events may be missing loads its state again', async (t) => {
   assert.equal(ada.output.split('orders loaded').length, 2);
 });
 
-test('a page gets its ticket when Herald is available again', async (t) => {
+test('a page gets its ticket as soon as Herald is available again', async (t) => {
   const { system, openPageWith, shop } = await startShop(t);
   const ada = openPageWith(ticketPage);
   await system.stop();
@@ -247,7 +247,7 @@ test('a page receives events with a JWT of an OpenID Connect provider', async (t
   assert.equal(discovered.out, `${entry.issuer}\n${entry.jwksUrl}\n`, discovered.err);
 });
 
-test('mistakes of a backend get the errors that the page explains', async (t) => {
+test('mistakes of a backend get the errors that docs/integrating.md explains', async (t) => {
   const { system } = await startHerald(t, scriptFolder(t));
   const [bearer, client] = [await createKey(system), await system.connect()];
   const [user, tickets] = ['shop:1', '/v1/tickets'];
@@ -272,7 +272,7 @@ test('mistakes of a backend get the errors that the page explains', async (t) =>
   }
 });
 
-test('Herald accepts the entries for providers', (t) => {
+test('Herald accepts the entries for identity providers in docs/integrating.md', (t) => {
   const words = ['auth0.com/.well-known', 'sso.example.com', 'supabase.co', '/api/auth/jwks'];
   const entries = words.map(findBlock);
   const file = join(scriptFolder(t), 'issuers.json');
@@ -283,7 +283,7 @@ test('Herald accepts the entries for providers', (t) => {
   assert.equal(trustedIssuers.issuers.length, 4);
 });
 
-test('the errors that the page names exist and have these statuses', () => {
+test('the errors that docs/integrating.md names exist and have the statuses on that page', () => {
   const errors = [...page.matchAll(/\b(\d{3}) `([a-z_]+)`/g)];
   assert.ok(errors.length > 12);
 

@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 
-/** The field's own term for each exported name that it replaced. */
+/** Standard terms by the exported names that they replaced. */
 const replacedNames: Readonly<Record<string, string>> = {
   AcceptLimit: 'ConnectionLimiter',
   Admission: 'ConcurrencyLimiter',
@@ -47,7 +47,7 @@ const replacedNames: Readonly<Record<string, string>> = {
   unacknowledged: 'readUnackedBytes',
 };
 
-/** File names without extension that terms of the field replaced as well. */
+/** File names, without extension, that standard terms replaced, too. */
 const replacedFiles: readonly string[] = [
   'accept-limit',
   'admission',
@@ -87,7 +87,7 @@ const paths = ['src', 'test', 'bench'].flatMap((folder) =>
     .filter((path) => !path.includes('node_modules/')),
 );
 
-test('no export has a name that a term of the field replaced', () => {
+test('no export has a name that a standard term has replaced', () => {
   const violations = paths.flatMap((path) =>
     findExports(readFileSync(join(root, path), 'utf8'))
       .filter((name) => Object.hasOwn(replacedNames, name))
@@ -97,7 +97,7 @@ test('no export has a name that a term of the field replaced', () => {
   assert.deepEqual(violations, []);
 });
 
-test('no file has a name that a term of the field replaced', () => {
+test('no file has a name that a standard term has replaced', () => {
   const violations = paths.filter((path) =>
     replacedFiles.includes(basename(path).replace(/(\.test)?\.(ts|mjs)$/, '')),
   );
@@ -105,7 +105,7 @@ test('no file has a name that a term of the field replaced', () => {
   assert.deepEqual(violations, []);
 });
 
-/** Names in comments that belong to others: of jsonwebtoken, mariadb and HSTS. */
+/** Names in comments that are defined elsewhere: by jsonwebtoken, mariadb and HSTS. */
 const foreignNames = ['JsonWebTokenError', 'foundRows', 'includeSubDomains'];
 
 test('a name in a comment occurs in the code', () => {

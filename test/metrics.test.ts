@@ -70,7 +70,7 @@ test('metrics report streams, events, requests and the process', async (t) => {
   assert.equal(samplesAfterClose.get('herald_streams_closed_total{reason="revoked"}'), 1);
 });
 
-test('the expiry of the certificate is a metric, also after a reload; without TLS there is none', async (t) => {
+test('a metric reports the expiry of the certificate and changes with a reload; without TLS it is missing', async (t) => {
   const name = 'herald_certificate_expiry_timestamp_seconds';
   const system = await startSystem(t);
   const key = await createMetricsKey(system);
@@ -138,11 +138,11 @@ test('clients cannot create metric labels', async (t) => {
 test('GET /metrics requires a key with the scope metrics', async (t) => {
   const system = await startSystem(t);
   const client = await system.connect();
-  const statusFor = async (bearer?: string) =>
+  const getStatus = async (bearer?: string) =>
     (await client.ask('GET', '/metrics', bearer === undefined ? {} : { bearer })).status;
 
-  assert.equal(await statusFor(), 401);
-  assert.equal(await statusFor(await client.accessToken('ada')), 401);
-  assert.equal(await statusFor(system.apiKey), 403);
-  assert.equal(await statusFor(await createMetricsKey(system)), 200);
+  assert.equal(await getStatus(), 401);
+  assert.equal(await getStatus(await client.accessToken('ada')), 401);
+  assert.equal(await getStatus(system.apiKey), 403);
+  assert.equal(await getStatus(await createMetricsKey(system)), 200);
 });

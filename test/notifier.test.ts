@@ -17,7 +17,7 @@ import { Metrics } from '../src/metrics.js';
 import { openStreaming } from '../src/stream/open.js';
 import type { StreamAccess } from '../src/stream/routes.js';
 import { findServer } from './support/databases/test-server.js';
-import { withStatementLog } from './support/recording/noted-database.js';
+import { withStatementLog } from './support/recording/statement-hooks.js';
 import { unlimitedRetention } from './support/unlimited-retention.js';
 import { until } from './support/until.js';
 
@@ -37,7 +37,7 @@ const access: StreamAccess = {
   checkStreamRate() {},
 };
 
-/** Polls so rare that no event in these tests is delivered by one. */
+/** Intervals so long that no poll delivers an event in these tests. */
 const hourlyPolls = { busy: 3_600_000, idle: 3_600_000, notified: 3_600_000 };
 
 /** Opens an event log and polls it as a process does; records received events and polls. */

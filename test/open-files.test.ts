@@ -62,7 +62,7 @@ async function startLimited(t: TestContext, tls: 'on' | 'off') {
   };
 }
 
-/** Opens TCP connections one after the other; returns those that the server has not closed, and how many it has. */
+/** Opens TCP connections one after the other. Returns the open connections, and the number of closed ones. */
 async function openMany(t: TestContext, port: number, count: number) {
   const open = new Set<Socket>();
   t.after(() => {
@@ -73,7 +73,7 @@ async function openMany(t: TestContext, port: number, count: number) {
     const socket = connect(port, '127.0.0.1');
     open.add(socket);
     socket.on('error', () => {});
-    socket.on('data', () => {}); // Needed to notice the end.
+    socket.on('data', () => {}); // Without a reader, the end of the connection is not noticed.
     socket.on('close', () => {
       closed += 1;
       open.delete(socket);
@@ -92,7 +92,7 @@ for (const tls of ['on', 'off'] as const) {
     assert.ok(connectionsMax > 10 && connectionsMax < 250, String(connectionsMax));
 
     const { open, closed } = await openMany(t, server.port, connectionsMax + 9);
-    await until(() => closed() === 10); // The client has a connection, too.
+    await until(() => closed() === 10); // 9 connections over the limit, and the connection of `client`.
 
     assert.equal(await metric('herald_connections_refused_total'), 10);
     assert.equal(await metric('herald_connections'), connectionsMax);
@@ -111,7 +111,7 @@ for (const tls of ['on', 'off'] as const) {
   });
 }
 
-test('a process whose open files reach their limit for another reason logs it, and its end', {
+test('a process that reaches its limit of open files without connections logs when this begins and ends', {
   skip,
 }, async (t) => {
   const { server, find } = await startLimited(t, 'on');

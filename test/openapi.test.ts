@@ -97,7 +97,7 @@ test('the version in docs/openapi.yaml is that of the package', () => {
   assert.equal(document.info.version, version);
 });
 
-test('every route in the source is in docs/openapi.yaml, and no other', () => {
+test('docs/openapi.yaml has every route of the source, and no other route', () => {
   const routes = [
     ...source.matchAll(/\b(?:route|serverRoute)\(\s*'([A-Z]+)',\s*'(\/[^']*)'/g),
   ].flatMap(([, method = '', path = '']) =>
@@ -130,7 +130,7 @@ test('every documented path is served with exactly the documented methods', asyn
   }
 });
 
-test('every operation has an id of its own and the responses that any route can have', () => {
+test('every operation has a unique id and the responses that any route can have', () => {
   const ids = operations.map(({ operation }) => operation.operationId);
 
   assert.deepEqual([...new Set(ids)], ids);
@@ -155,7 +155,7 @@ test('every header and query parameter that a handler reads is in docs/openapi.y
   assert.deepEqual(missing, []);
 });
 
-/** Headers whose meaning is that of HTTP, or that `source` sets or reads as a client. */
+/** Headers with a meaning of HTTP itself, and headers that Herald sends or reads as a client. */
 const ownedByHttp = [
   ...['accept', 'content-encoding', 'content-length', 'content-type', 'expect', 'host', 'origin'],
   ...['access-control-request-headers', 'sec-fetch-site', 'transfer-encoding', 'user-agent'],

@@ -9,7 +9,7 @@ import { startSystem } from './support/servers/system.js';
 import { openTcpProxy } from './support/tcp-proxy.js';
 import { until } from './support/until.js';
 
-/** Shortens the retry time of refused clients from 10 to 30 s to 100 ms. */
+/** Sets the retry time of refused clients to 100 ms instead of 10 to 30 s. */
 const shortRetryRandom = () => -0.495;
 
 for (const dialect of ['postgres', 'mariadb'] as const) {

@@ -184,7 +184,7 @@ describe('postgres behind a transaction pooler', { skip }, () => {
   });
 });
 
-test('a pooler in session mode that refuses session settings is named at start and by `sync`', {
+test('a pooler in session mode that refuses session settings is reported at start and by `sync`', {
   skip,
 }, async (t) => {
   const testServer = await findServer('postgres');
@@ -203,7 +203,7 @@ test('a pooler in session mode that refuses session settings is named at start a
   await (await openDatabase({ ...pooled, prepare: false })).close();
 });
 
-test('a pooler that ignores session settings is named at start, even if the role sets the same time limits', {
+test('a pooler that ignores session settings is reported at start, even if the database sets the same time limits', {
   skip,
 }, async (t) => {
   const testServer = await findServer('postgres');

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the proxies, the connection pooler and the clients that some tests run beside Herald, from
 # Debian's packages and npm, if they are missing. Does not start them. Needs root and apt-get; otherwise it
-# reports the missing programs, and their tests are skipped. (test/browser.sh installs the browser.)
+# reports the missing programs, and the tests that need them are skipped. test/browser.sh installs the browser.
 set -euo pipefail
 
 missing=()
@@ -22,7 +22,7 @@ need golang-go go
 
 # test/certificate-clients.test.ts. Debian has no Deno; the npm package needs no install script.
 if ! command -v deno > /dev/null && ! npm install --global --ignore-scripts --silent deno@2; then
-  echo 'No deno, and this script cannot install it: its test will be skipped' >&2
+  echo 'No deno, and this script cannot install it: the test of Deno will be skipped' >&2
 fi
 
 if [ "${#missing[@]}" -eq 0 ]; then

@@ -63,7 +63,7 @@ async function openProxied(
     const before = countLines(499);
     for (let index = 1; index <= count; index += 1) {
       proxy.send(h2.reset(send(client, '/slow'), code.cancel));
-      if (index % 100 === 0) await ping(proxy); // From Node 22 on a reset stream counts as open for a turn.
+      if (index % 100 === 0) await ping(proxy); // From Node 22 on, a reset stream stays open for a turn.
     }
     await until(() => countLines(499) === before + count);
   };
@@ -78,7 +78,7 @@ async function ping(proxy: RawH2): Promise<void> {
   await proxy.frame(() => countAcks() > before);
 }
 
-// [what a client does, how often, the frames of the n-th time]; 100 and 200 were the limits of a connection.
+// [what a client does, how often, the frames of the n-th time]; a connection of one client has lower limits.
 const floods: readonly (readonly [string, number, (streamId: number) => Buffer[]])[] = [
   [
     'resets its requests',

@@ -82,7 +82,7 @@ for (const protocol of ['h2', 'http/1.1'] as const) {
         : ask('http/1.1', Number(new URL(system.url).port), 'POST', '/events', parts);
     body.write(toLine('first'));
     await stream.until(() => stream.dataByType('message').includes('first') || undefined);
-    await publisher.ask('GET', '/health/live'); // An exchange on the same connection ends, over HTTP/2.
+    await publisher.ask('GET', '/health/live'); // Over HTTP/2, this ends an exchange on the same connection.
     for (let count = 0; count < 2; count += 1) {
       const idle = await system.connect();
       // Idle connections are closed meanwhile, one after the other.

@@ -144,7 +144,7 @@ const env = {
 
 /** A client with one event stream. After each `cut` it resumes at the last event id that it has received. */
 class Reader {
-  /** One for each process. Closed after a run, because Herald limits the stream resets of a connection. */
+  /** One connection for each process, closed after a run because Herald limits the resets of a connection. */
   readonly #clients: readonly H2Client[];
   readonly #path: string;
   readonly #earlier: H2Stream[] = [];

@@ -319,7 +319,7 @@ test('publish bodies over PUBLISH_BODIES_LIMIT in total get 503, and logins stil
     if (published.status === 503) published = await publish();
     return published.status !== 503;
   });
-  const statuses = []; // More bodies in total than fit at once.
+  const statuses = []; // Together these bodies would exceed the limit.
   for (let count = 0; count < 10; count += 1) {
     statuses.push((await client.ask('POST', '/events', { bearer, headers, body: line })).status);
   }

@@ -120,8 +120,8 @@ test('a valid stream token over the rate is refused, and open streams stay open'
 for (const protocol of ['h2', 'http/1.1'] as const) {
   test(`EventSource over ${protocol} reconnects after it exceeded a rate`, async (t) => {
     const env = { STREAM_OPEN_IP_RATE: '1/5000' };
-    let uptimeMs = 0;
-    const options = { env, random: () => 0, monotonicClock: () => uptimeMs }; // 0 gives the shortest retry time, 10 s.
+    let nowMs = 0;
+    const options = { env, random: () => 0, monotonicClock: () => nowMs }; // 0 gives the shortest retry time, 10 s.
     const system = await startSystem(t, options);
     const client = await system.connect();
     const path = await client.streamPath('ada');
@@ -130,7 +130,7 @@ for (const protocol of ['h2', 'http/1.1'] as const) {
     const page = new EventSourceClient(`${system.url}${path}`, { protocol });
     system.onClose(() => page.source.close());
     const closing = await page.event('stream.close');
-    uptimeMs += 5000;
+    nowMs += 5000;
     const opening = await page.waitForOpenings(1);
 
     assert.deepEqual(parseClosing(closing.data), { code: 'refused', reconnect: true });

@@ -34,7 +34,7 @@ test('the commands and snippets of the README work as written', { skip: noCurl }
   const welcome = await waitForOutput(server, /data\/publish\.key[\s\S]*\n/);
   assert.match(welcome, new RegExp(`https://localhost:${clone.port}`));
 
-  await t.test('log in, listen, publish', async () => {
+  await t.test('the README commands to log in, listen and publish work', async () => {
     const logIn = blocks.slice(0, listenIndex).join('\n');
     const stream = run(clone, `${logIn}\n${blocks[listenIndex]}`);
     const text = await waitForOutput(stream, /event: stream\.open\ndata: .*\nid: .*\n\n/);
@@ -52,7 +52,7 @@ test('the commands and snippets of the README work as written', { skip: noCurl }
   });
 
   for (const [index, name] of ['a browser', 'Node'].entries()) {
-    await t.test(`listen in ${name}`, async () => {
+    await t.test(`the README snippet for ${name} receives an event`, async () => {
       writeFileSync(
         join(clone.folder, 'listen.mjs'),
         completeSnippet(replacePort(clone.port, parseCodeBlocks('js')[index] ?? '')),

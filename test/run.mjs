@@ -1,6 +1,6 @@
-// Runs the tests: `npm test`, or `npm test -- stream` for files whose path contains `stream`. The other
-// arguments are in `help.mjs`. A file that fails is run again alone, see `retries.mjs`. The summary of
-// failures is also written to the file named by TEST_SUMMARY.
+// Runs the tests: `npm test`, or `npm test -- stream` for files whose path contains `stream`. `help.mjs` lists
+// the other arguments. A file that fails is run again, alone (`retries.mjs`). If TEST_SUMMARY names a file, the
+// summary of failures is also written there.
 import { spawnSync } from 'node:child_process';
 import { readdirSync, writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
@@ -63,16 +63,18 @@ if (!isEnded && given.namePatterns.length > 0 && !hasSelection) {
 }
 // Log lines of the run must not contain passwords or tokens that the tests used.
 const hasStarted = isEnded || run.files.length > 0;
-const status = hasStarted ? runScript('secrets-in-logs', record, ...(isWhole ? ['whole'] : [])) : 0;
+const secretsStatus = hasStarted
+  ? runScript('secrets-in-logs', record, ...(isWhole ? ['whole'] : []))
+  : 0;
 if (isWhole || isEnded || run.code !== 0) runScript('drop-stale-databases');
 
 for (const line of describeSkips(run)) console.log(line);
 if (run.files.length > 1) console.log(formatSlowestFiles(run.files));
 const isFlakyOnly = run.code === 1 && flaky.length > 0 && failed.length === 0;
-const hasPassed = (run.code === 0 || isFlakyOnly) && !isEnded && status === 0;
+const hasPassed = (run.code === 0 || isFlakyOnly) && !isEnded && secretsStatus === 0;
 const summary = [
   ...formatFailures('FAILED', failed),
-  ...(status === 0 ? [] : ['FAILED: the search for secrets in log lines']),
+  ...(secretsStatus === 0 ? [] : ['FAILED: the search for secrets in log lines']),
   ...(isEnded
     ? [`FAILED: a signal ended the tests, before ${formatUnfinished(files, run.files)}`]
     : []),
@@ -94,7 +96,7 @@ function findTestFiles(folder) {
     .map((path) => relative(root, resolve(root, folder, path)));
 }
 
-/** Whether `--test-name-pattern` matches this test. Up to Node 20 other tests are reported as skipped. */
+/** Whether `--test-name-pattern` matches this test. Up to Node 20, all other tests are reported as skipped. */
 function isSelected({ isFile, isSuite, skip }) {
   return !isFile && !isSuite && !String(skip).startsWith('test name does not match');
 }

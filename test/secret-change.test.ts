@@ -15,7 +15,7 @@ import { tempFolder } from './support/servers/process.js';
 import { type Env, type Username, usernames } from './support/servers/seed.js';
 import { until } from './support/until.js';
 
-/** The settings before the change, and those of each step that docs/security.md lists. */
+/** The settings before the change and after each step that docs/security.md lists. */
 interface Change {
   readonly before: Env;
   readonly acceptNew: Env;
@@ -26,8 +26,8 @@ interface Change {
 const newSecret = () => `base64:${randomBytes(48).toString('base64')}`;
 const newPepper = (version: number) => `${version}:${randomBytes(32).toString('base64')}`;
 
-/** Returns the change of the access token secret, which also keys refresh tokens, and of the pepper. */
-function changeOfSecretAndPepper(): Change {
+/** Creates settings that change the access token secret, which also signs refresh tokens, and the pepper. */
+function createSecretAndPepperChange(): Change {
   const [oldSecret, secret] = [newSecret(), newSecret()];
   const [oldPepper, pepper] = [newPepper(1), newPepper(2)];
   const settings = (
@@ -49,8 +49,8 @@ function changeOfSecretAndPepper(): Change {
   };
 }
 
-/** Returns the change of the key pair that signs access tokens. */
-function changeOfKeyPair(t: TestContext): Change {
+/** Creates settings that change the key pair that signs access tokens. */
+function createKeyPairChange(t: TestContext): Change {
   const folder = tempFolder(t);
   const writeKeyPair = (name: string) => {
     const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'prime256v1' });
@@ -118,7 +118,7 @@ async function refresh(client: H2Client, { refreshToken }: Login): Promise<Login
   return body as unknown as Login;
 }
 
-/** Asserts that every process accepts the access token, also for a stream that another one opens. */
+/** Asserts that every process accepts the access token, and stream tokens that another process has minted with it. */
 async function assertAccepted(clients: readonly H2Client[], { accessToken }: Login): Promise<void> {
   for (const [index, client] of clients.entries()) {
     const me = await client.ask('GET', '/me', { bearer: accessToken });
@@ -131,7 +131,7 @@ async function assertAccepted(clients: readonly H2Client[], { accessToken }: Log
   }
 }
 
-/** Logs in at both processes, and uses the tokens of each, and those of `session`, at both. */
+/** Asserts that both processes accept the tokens of `session`, and of a new login at each process. */
 async function assertWorking(clients: readonly H2Client[], session: Login): Promise<Login> {
   await assertAccepted(clients, session);
   let newest = session;
@@ -152,7 +152,7 @@ function readPepperVersion(cluster: Cluster, username: Username): Promise<number
   });
 }
 
-const isPepperVersion = async (cluster: Cluster, username: Username, version: number) =>
+const hasPepperVersion = async (cluster: Cluster, username: Username, version: number) =>
   (await readPepperVersion(cluster, username)) === version;
 
 /** Asserts that the processes refused nothing and counted no wrong password. */
@@ -168,15 +168,15 @@ function assertNothingRefused(lines: readonly LogLine[]): void {
 const server = await findServer('postgres');
 const skip = typeof server === 'string' ? server : false;
 
-test('a rolling change of the secret and the pepper, new one accepted first, logs nobody out and counts no failed login', {
+test('a rolling change of the secret and the pepper, whose first step accepts the new values, logs nobody out and counts no failed login', {
   skip,
 }, async (t) => {
-  const change = changeOfSecretAndPepper();
+  const change = createSecretAndPepperChange();
   const cluster = await clusterFor(t, 'postgres');
   const pair = await Pair.start(t, cluster, change.before);
   for (const username of usernames) {
     await pair.clients[0]?.login(username);
-    await until(() => isPepperVersion(cluster, username, 1)); // Rehashed in the background.
+    await until(() => hasPepperVersion(cluster, username, 1)); // Rehashed in the background.
   }
   let session = await pair.clients[0]?.login('bob');
   assert.ok(session);
@@ -188,20 +188,20 @@ test('a rolling change of the secret and the pepper, new one accepted first, log
       if (env !== change.swap || index === 1) continue;
       const [swapped, unswapped] = pair.clients;
       await swapped?.login('cyd');
-      await until(() => isPepperVersion(cluster, 'cyd', 2));
+      await until(() => hasPepperVersion(cluster, 'cyd', 2));
       await unswapped?.login('cyd'); // Must not rehash with the old pepper.
     }
-    if (env === change.swap) await until(() => isPepperVersion(cluster, 'ada', 2));
+    if (env === change.swap) await until(() => hasPepperVersion(cluster, 'ada', 2));
   }
 
   assert.ok(await pair.clients[0]?.login('cyd'));
   assertNothingRefused(pair.lines);
 });
 
-test('a rolling change of the key pair, new public key accepted first, logs nobody out', {
+test('a rolling change of the key pair, whose first step accepts the new public key, logs nobody out', {
   skip,
 }, async (t) => {
-  const change = changeOfKeyPair(t);
+  const change = createKeyPairChange(t);
   const cluster = await clusterFor(t, 'postgres');
   const pair = await Pair.start(t, cluster, change.before);
   let session = await pair.clients[0]?.login('bob');

@@ -88,7 +88,7 @@ test('an unknown path under /v1 gets 404 as JSON', async (t) => {
   assert.deepEqual([wrongMethod.status, wrongMethod.headers['allow']], [405, 'POST, OPTIONS']);
 });
 
-test('no response under /v1 or /stream, and none to a token, may be stored', async (t) => {
+test('no cache may store a response under /v1 or /stream, or a response to a request with a token', async (t) => {
   const system = await startSystem(t, { env: { CORS_ORIGINS: origin } });
   const client = await system.connect();
   const key = system.apiKey;

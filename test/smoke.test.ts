@@ -8,7 +8,7 @@ import { ServerProcess } from './support/servers/server-process.js';
 const postgres = await findServer('postgres');
 
 /** Migrates a new database and returns its settings. The database is dropped after the test. */
-async function settingsFor(t: TestContext, { options, drop }: TestServer): Promise<Env> {
+async function migrateNewDatabase(t: TestContext, { options, drop }: TestServer): Promise<Env> {
   t.after(drop);
   await migrate(options);
   return databaseEnv(options);
@@ -20,7 +20,7 @@ test('sqlite: a server starts, logs a user in, publishes, resumes streams and st
 test('postgres: a server starts, logs a user in, publishes, resumes streams and stops', {
   skip: typeof postgres === 'string' ? postgres : false,
 }, async (t) => {
-  if (typeof postgres !== 'string') await assertWorks(t, await settingsFor(t, postgres));
+  if (typeof postgres !== 'string') await assertWorks(t, await migrateNewDatabase(t, postgres));
 });
 
 async function assertWorks(t: TestContext, env: Env): Promise<void> {

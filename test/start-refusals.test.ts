@@ -287,7 +287,7 @@ test('a misspelled setting is reported with a suggestion, whether the environmen
   assert.match(err, /- LOG_LEVLE is not a setting of Herald: did you mean LOG_LEVEL\?/);
 });
 
-test('a variable that Node reads before .env is refused there, and its value is not used', async (t) => {
+test('a variable that Node reads before .env is refused in .env, and the value in .env is not used', async (t) => {
   const cwd = tempFolder(t);
   writeFileSync(join(cwd, '.env'), 'UV_THREADPOOL_SIZE=9\nNODE_OPTIONS=--no-warnings\n');
   const env = { AUTH_WORKERS: '8', NODE_OPTIONS: '--no-deprecation' };

@@ -26,7 +26,7 @@ async function list(client: H2Client, bearer: string): Promise<readonly OpenStre
   return body['items'] as readonly OpenStream[];
 }
 
-/** Waits until as many streams are listed. */
+/** Waits until `count` streams are listed. */
 async function waitForStreams(client: H2Client, bearer: string, count: number) {
   let listed: readonly OpenStream[] = [];
   await until(async () => {
@@ -38,7 +38,7 @@ async function waitForStreams(client: H2Client, bearer: string, count: number) {
 
 const getOpening = (stream: H2Stream) => JSON.parse(stream.events[0]?.data ?? '{}');
 
-test('embedded: streams by token and by access token are listed from their opening to their end', async (t) => {
+test('sqlite: streams opened with a stream token or an access token are listed from their opening to their end', async (t) => {
   const system = await startSystem(t);
   const client = await system.connect();
   const key = await system.runAdmin(createKey);
@@ -68,7 +68,7 @@ test('embedded: streams by token and by access token are listed from their openi
   await waitForStreams(client, key, 0);
 });
 
-test('the address of a stream is that of the client behind a proxy, at most 64 characters of it', async (t) => {
+test('a stream behind a proxy is listed with the address of its client, cut to 64 characters', async (t) => {
   const system = await startSystem(t, { env: { TRUST_PROXY_HOPS: '1' } });
   const client = await system.connect();
   const key = await system.runAdmin(createKey);
@@ -84,17 +84,17 @@ test('the address of a stream is that of the client behind a proxy, at most 64 c
 test('GET /v1/streams requires a key with the scope streams', async (t) => {
   const system = await startSystem(t);
   const client = await system.connect();
-  const statusFor = async (bearer?: string) =>
+  const getStatus = async (bearer?: string) =>
     (await client.ask('GET', '/v1/streams', bearer === undefined ? {} : { bearer })).status;
 
-  assert.equal(await statusFor(), 401);
-  assert.equal(await statusFor(await client.accessToken('ada')), 401);
+  assert.equal(await getStatus(), 401);
+  assert.equal(await getStatus(await client.accessToken('ada')), 401);
   const { key } = await system.runAdmin(({ apiKeys }) =>
     apiKeys.create({ name: 'publisher', scopes: ['publish'] }),
   );
   recordSecret(key);
-  assert.equal(await statusFor(key), 403);
-  assert.equal(await statusFor(await system.runAdmin(createKey)), 200);
+  assert.equal(await getStatus(key), 403);
+  assert.equal(await getStatus(await system.runAdmin(createKey)), 200);
 });
 
 async function startTwoProcesses(t: TestContext, dialect: ServerDialect) {
@@ -149,8 +149,8 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
       };
 
       await until(async () => (await open()) === 429);
-      assert.equal(await open(), 429); // No stream of the loop is open any more.
-      const moved = await two.openStream(tokenPath); // As a client that moves from process to process.
+      assert.equal(await open(), 429); // All streams of the loop are closed.
+      const moved = await two.openStream(tokenPath); // Like a client that moves from process to process.
       await moved.opening();
       assert.equal((await first.closing())?.code, 'replaced');
 
@@ -161,7 +161,7 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
     });
 
     await t.test(
-      'the streams of a killed process leave the list, and those of the other stay',
+      'the streams of a killed process leave the list, and the streams of the other process stay',
       async () => {
         await one.listen('ada');
         await two.listen('bob');
@@ -181,7 +181,7 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
       },
     );
 
-    await t.test('a process that stops leaves no rows', async () => {
+    await t.test('a process that stops deletes the rows of its streams', async () => {
       await processes[1]?.end('SIGTERM');
 
       const rows = await withDatabase(loadConfig(cluster.env), recordedLog, (db) =>

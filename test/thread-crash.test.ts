@@ -6,7 +6,7 @@ import { waitForLogLine } from './support/recording/wait-for-log.js';
 import { tempFolder } from './support/servers/process.js';
 import { ServerProcess } from './support/servers/server-process.js';
 
-/** Loaded into every thread of the process. Ends the hashing thread that gets the password `throw` or `exit`. */
+/** A module that every thread loads. It ends the hashing thread that gets the password `throw` or `exit`. */
 const crashScript = `
   const { parentPort } = require('node:worker_threads');
   const crashes = { throw: () => { throw new Error('a defect') }, exit: () => process.exit(7) };

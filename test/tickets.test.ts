@@ -14,7 +14,7 @@ async function startTickets(t: TestContext, env: Env = {}) {
   const client = await system.connect();
   const createKey = async (scopes: readonly string[], userPrefix?: string) => {
     const limits = userPrefix === undefined ? {} : { userPrefix };
-    const name = `key.${scopes.join('.')}.${Math.abs(hashOf(userPrefix ?? 'none'))}`;
+    const name = `key.${scopes.join('.')}.${Math.abs(hashText(userPrefix ?? 'none'))}`;
     const { key } = await system.runAdmin(({ apiKeys }) =>
       apiKeys.create({ name, scopes, ...limits }),
     );
@@ -32,8 +32,8 @@ async function startTickets(t: TestContext, env: Env = {}) {
   return { system, client, createKey, ask, mint, open, time };
 }
 
-/** A short number for a text, for names of keys. */
-function hashOf(text: string): number {
+/** Hashes a text to a number that is short enough for the name of a key. */
+function hashText(text: string): number {
   return [...text].reduce((sum, character) => (sum * 31 + character.charCodeAt(0)) | 0, 7);
 }
 
@@ -83,7 +83,7 @@ const invalidTickets = [
   ['text', undefined],
 ] as const;
 
-test('an invalid ticket is refused, and the field is named', async (t) => {
+test('an invalid ticket request is refused, and the response names the field', async (t) => {
   const { client, system, mint } = await startTickets(t);
 
   for (const [json, field, name = 'invalid_request'] of invalidTickets) {
@@ -94,7 +94,7 @@ test('an invalid ticket is refused, and the field is named', async (t) => {
   await mint({ user: 'a', endsIn: 720 * hourMs });
 });
 
-test('the stream of a ticket ends at endsIn and asks for a new token, and its URL has expired', async (t) => {
+test('the stream of a ticket ends after endsIn and asks for a new token, and its URL has expired', async (t) => {
   const { mint, open, time } = await startTickets(t);
   const { streamToken } = await mint({ user: 'a', endsIn: minuteMs });
   const stream = await open(streamToken);
@@ -108,7 +108,7 @@ test('the stream of a ticket ends at endsIn and asks for a new token, and its UR
   assert.equal((await open(streamToken)).status, 401);
 });
 
-test('an extension keeps the stream of a ticket open until the end of the fresh ticket', async (t) => {
+test('an extension keeps the stream of a ticket open until the fresh ticket expires', async (t) => {
   const { client, mint, open, time } = await startTickets(t);
   const { streamToken } = await mint({ user: 'a', endsIn: minuteMs });
   const { streamToken: unused } = await mint({ user: 'a', endsIn: minuteMs });
@@ -133,7 +133,7 @@ test('an extension keeps the stream of a ticket open until the end of the fresh 
   assert.equal((await again.closing())?.code, 'expired');
 });
 
-test('in mode single a stream that is open is extended, and its token cannot be opened again', async (t) => {
+test('with STREAM_TOKEN_MODE=single an open stream is extended, and its token cannot be opened again', async (t) => {
   const { client, mint, open, time } = await startTickets(t, { STREAM_TOKEN_MODE: 'single' });
   const { streamToken } = await mint({ user: 'a', endsIn: minuteMs });
   const stream = await open(streamToken);
@@ -166,7 +166,7 @@ test('an extension that changes nothing appends no entry', async (t) => {
   assert.equal(Number(after.split('-')[1]), Number(before.split('-')[1]) + 1);
 });
 
-test('an extension by the token of another user, and a malformed one, is refused', async (t) => {
+test('an extension with the token of another user or with a malformed token is refused', async (t) => {
   const { client, system, mint } = await startTickets(t);
   const { streamToken: bearer } = await mint({ user: system.userIds.ada });
   const other = await mint({ user: 'b' });
@@ -219,7 +219,7 @@ test('the stream of a local session still ends with the session after an extensi
   assert.equal((await stream.closing())?.code, 'revoked');
 });
 
-test('a ticket for the number of a local account reaches its events only without a prefix', async (t) => {
+test('a ticket with the id of a local account receives the events of the account only without a user prefix', async (t) => {
   const { system, createKey, mint, open, ask } = await startTickets(t);
   const adasId = system.userIds.ada;
   const prefixed = await createKey(['tickets'], 'shop:');
@@ -237,7 +237,7 @@ test('a ticket for the number of a local account reaches its events only without
   for (const stream of [own, collision]) stream.abort();
 });
 
-test('a session label belongs to its user', async (t) => {
+test('a disconnect of a session ends no streams of another user with the same session label', async (t) => {
   const { mint, open, ask } = await startTickets(t);
   const [a, b] = [
     await open((await mint({ user: 'a', session: 'web' })).streamToken),
@@ -254,7 +254,7 @@ test('a session label belongs to its user', async (t) => {
   b.abort();
 });
 
-test('a key with a prefix names no other users', async (t) => {
+test('a key with a user prefix cannot publish to, disconnect or get tickets for other users', async (t) => {
   const { client, system, createKey, mint, open } = await startTickets(t);
   const key = await createKey(['publish', 'tickets', 'disconnect'], 'shop:');
   const stream = await open((await mint({ user: 'blog:1' })).streamToken);
@@ -297,7 +297,7 @@ test('a key without the scope mints no ticket and disconnects nobody', async (t)
   }
 });
 
-test('2000 tickets in a burst are served', async (t) => {
+test('2000 concurrent requests for tickets succeed', async (t) => {
   const { client, system } = await startTickets(t);
 
   const answers = await Promise.all(

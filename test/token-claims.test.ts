@@ -27,7 +27,7 @@ async function startTwoProcesses(t: TestContext, dialect: ServerDialect) {
   return { one, two, connect, publishThrough };
 }
 
-test('a client that answers no PING receives no event of a token that another stream has', async (t) => {
+test('a client that answers no PING receives no event with a token that another stream holds', async (t) => {
   const system = await startSystem(t);
   const client = await system.connect();
   const path = await client.streamPath('ada');

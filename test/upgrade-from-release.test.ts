@@ -17,8 +17,8 @@ import { recordedLog } from './support/recording/record.js';
 import { runSource } from './support/servers/process.js';
 import { prepare } from './support/servers/seed.js';
 
-/** Returns a list of functions that are called after the test, the last one first. */
-function closersFor(t: TestContext): (() => unknown)[] {
+/** Creates a list of functions that are called after the test, the last one first. */
+function createClosers(t: TestContext): (() => unknown)[] {
   const closers: (() => unknown)[] = [];
   t.after(async () => {
     for (const close of closers.reverse()) await close();
@@ -31,7 +31,7 @@ async function restoreStoppedRelease(closers: (() => unknown)[], dialect: Dialec
   const { folder, env } = await prepare({ PORT: '0' });
   closers.push(() => rmSync(folder, { recursive: true, force: true }));
   for (const file of ['herald.db', 'herald.db-wal']) rmSync(join(folder, file), { force: true });
-  const { options, drop } = await databaseIn(folder, dialect);
+  const { options, drop } = await createDatabase(folder, dialect);
   closers.push(drop);
   await restoreRelease(release010, options);
   const databaseSettings = options.dialect === 'sqlite' ? {} : databaseEnv(options);
@@ -39,7 +39,7 @@ async function restoreStoppedRelease(closers: (() => unknown)[], dialect: Dialec
   return { folder, env: { ...env, ...databaseSettings, ACCESS_TOKEN_SECRET } };
 }
 
-async function databaseIn(
+async function createDatabase(
   folder: string,
   dialect: Dialect,
 ): Promise<{ options: DatabaseOptions; drop: () => Promise<void> }> {
@@ -52,7 +52,7 @@ for (const dialect of allDialects) {
   test(`${dialect}: clients of 0.1.0 keep working after a stop, a migration and a start`, {
     skip: await skipFor(dialect),
   }, async (t) => {
-    const closers = closersFor(t);
+    const closers = createClosers(t);
     const { folder, env } = await restoreStoppedRelease(closers, dialect);
 
     const { code, out, err } = await runSource('commands/sync.ts', [], { cwd: folder, env });

@@ -9,8 +9,8 @@ import type { LogLine } from './support/servers/launch.js';
 import { copyOneMigrationAhead } from './support/servers/newer-source.js';
 import { runSource, tempFolder } from './support/servers/process.js';
 
-/** The warnings about the schema among the lines of a process. */
-const schemaWarnings = (lines: readonly LogLine[]) =>
+/** Returns the warnings about the schema in the log lines of a process. */
+const findSchemaWarnings = (lines: readonly LogLine[]) =>
   lines
     .filter(({ level, msg }) => level === 'warn' && String(msg).startsWith('database schema'))
     .map(({ schemaVersion, knownVersion }) => ({ schemaVersion, knownVersion }));
@@ -18,7 +18,7 @@ const schemaWarnings = (lines: readonly LogLine[]) =>
 for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
   const skip = await skipFor(dialect);
 
-  test(`${dialect}: this version and one that is a migration ahead share a database`, {
+  test(`${dialect}: this version and a version with one more migration share a database`, {
     skip,
   }, async (t) => {
     const cluster = await clusterFor(t, dialect);
@@ -79,10 +79,10 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
     );
 
     await t.test('a process of this version starts, with one warning', async () => {
-      assert.deepEqual(schemaWarnings(olderLines), [
+      assert.deepEqual(findSchemaWarnings(olderLines), [
         { schemaVersion: known + 1, knownVersion: known },
       ]);
-      assert.deepEqual(schemaWarnings(newerLines), []);
+      assert.deepEqual(findSchemaWarnings(newerLines), []);
     });
 
     await t.test('commands of this version work and report the newer schema', async () => {
@@ -100,7 +100,7 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
     const processes = [running, older, ahead];
 
     await t.test(
-      'events published through each reach the streams of all, in one order',
+      'events published in any process reach the streams of all processes, in the same order',
       async () => {
         const streams = await Promise.all(processes.map((client) => client.listen('ada')));
 
@@ -121,11 +121,15 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
     );
 
     for (const [name, from, to] of [
-      ['this version ends streams in the newer', older, ahead],
-      ['the newer version ends streams in this', ahead, older],
-      ['the newer version ends streams in a process that ran before', ahead, running],
+      ['a process of this version ends streams in a newer process', older, ahead],
+      ['a newer process ends streams in a process of this version', ahead, older],
+      [
+        'a newer process ends streams in a process that started before the migration',
+        ahead,
+        running,
+      ],
     ] as const) {
-      await t.test(`a logout through ${name}`, async () => {
+      await t.test(`a logout in ${name}`, async () => {
         const { accessToken: bearer } = await from.login('bob');
         const stream = await to.listenAs(bearer);
 
@@ -138,8 +142,8 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
     }
 
     for (const [name, from, to] of [
-      ['this version resumes in the newer', older, ahead],
-      ['the newer version resumes in this', ahead, older],
+      ['a process of this version resumes in a newer process', older, ahead],
+      ['a newer process resumes in a process of this version', ahead, older],
     ] as const) {
       await t.test(`a stream of ${name}`, async () => {
         const path = await from.streamPath('ada');
@@ -159,7 +163,7 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
       });
     }
 
-    await t.test('a refresh token issued by each is redeemed by the other', async () => {
+    await t.test('refresh tokens of each version are accepted by the other version', async () => {
       for (const [from, to] of [
         [older, ahead],
         [ahead, older],

@@ -1,6 +1,6 @@
 // node --import tsx test/wycheproof.ts <folder>: runs the JSON Web test vectors of C2SP/wycheproof, from its
-// folder `testvectors_v1`, through Herald's verifier, and lists the vectors with another verdict than
-// expected. Exits with code 1 when a difference has no explanation below (and in docs/security.md), or when
+// folder `testvectors_v1`, through Herald's verifier, and lists the vectors whose verdict is not the
+// expected one. Exits with code 1 when a difference has no explanation below (and in docs/security.md), or when
 // an explained vector does not differ.
 import { createPrivateKey, createSecretKey, type JsonWebKey } from 'node:crypto';
 import { readFileSync } from 'node:fs';

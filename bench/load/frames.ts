@@ -27,11 +27,11 @@ const initialWindowMax = [0, 4, 0x7f, 0xff, 0xff, 0xff];
 /** The client's preface, with the largest windows, so that flow control never slows down the server. */
 export const connectionPreface = Buffer.concat([
   Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'),
-  frame(frameTypes.settings, 0, 0, Buffer.from([...pushDisabled, ...initialWindowMax])),
-  frame(frameTypes.windowUpdate, 0, 0, encodeUint32(windowMax - windowDefault)),
+  encodeFrame(frameTypes.settings, 0, 0, Buffer.from([...pushDisabled, ...initialWindowMax])),
+  encodeFrame(frameTypes.windowUpdate, 0, 0, encodeUint32(windowMax - windowDefault)),
 ]);
 
-export function frame(type: number, flag: number, streamId: number, payload: Buffer): Buffer {
+export function encodeFrame(type: number, flag: number, streamId: number, payload: Buffer): Buffer {
   const header = Buffer.alloc(frameHeaderBytes);
   header.writeUIntBE(payload.length, 0, 3);
   header[3] = type;
@@ -41,7 +41,7 @@ export function frame(type: number, flag: number, streamId: number, payload: Buf
 }
 
 /** Encodes header fields as literals without indexing: longer than necessary, but stateless. */
-export function headerBlock(fields: Readonly<Record<string, string>>): Buffer {
+export function encodeHeaderBlock(fields: Readonly<Record<string, string>>): Buffer {
   const parts = Object.entries(fields).flatMap(([name, value]) => [
     Buffer.from([0]),
     ...encodeLiteral(name),

@@ -1,10 +1,10 @@
 import { Agent, request } from 'node:https';
 import type { RequestHead } from './h2-client.js';
 import { nowMicros } from './marked-events.js';
-import type { Sender, TimedResponse } from './sender.js';
+import type { Requester, TimedResponse } from './requester.js';
 
-/** A `Sender` over HTTP/1.1 with Node's own client, for servers without HTTP/2. */
-export class H1Requester implements Sender {
+/** A `Requester` over HTTP/1.1 with Node's own client, for servers without HTTP/2. */
+export class H1Requester implements Requester {
   readonly #port: number;
   readonly #agent = new Agent({ keepAlive: true, maxSockets: 1, rejectUnauthorized: false });
 

@@ -1,11 +1,11 @@
 import { type ConnectionOptions, connect, type TLSSocket } from 'node:tls';
 import {
   connectionPreface,
+  encodeFrame,
+  encodeHeaderBlock,
   flags,
-  frame,
   frameHeaderBytes,
   frameTypes,
-  headerBlock,
 } from './frames.js';
 
 export interface ClientHandler {
@@ -88,7 +88,7 @@ export class H2Client {
   request({ method, path, headers = {} }: RequestHead, body?: Buffer): number {
     const streamId = this.#nextStreamId;
     this.#nextStreamId += 2;
-    const block = headerBlock({
+    const block = encodeHeaderBlock({
       ':method': method,
       ':scheme': 'https',
       ':authority': this.#authority,
@@ -97,8 +97,8 @@ export class H2Client {
       ...(body === undefined ? {} : { 'content-length': String(body.length) }),
     });
     const endFlag = body === undefined ? flags.endStream : 0;
-    const parts = [frame(frameTypes.headers, flags.endHeaders + endFlag, streamId, block)];
-    if (body !== undefined) parts.push(...dataFrames(streamId, body));
+    const parts = [encodeFrame(frameTypes.headers, flags.endHeaders + endFlag, streamId, block)];
+    if (body !== undefined) parts.push(...encodeDataFrames(streamId, body));
     this.#socket.write(Buffer.concat(parts));
     return streamId;
   }
@@ -142,10 +142,10 @@ export class H2Client {
     const type = this.#frameHeader[3];
     const flag = this.#frameHeader[4] ?? 0;
     if (type === frameTypes.settings && (flag & flags.ack) === 0) {
-      this.#socket.write(frame(frameTypes.settings, flags.ack, 0, Buffer.alloc(0)));
+      this.#socket.write(encodeFrame(frameTypes.settings, flags.ack, 0, Buffer.alloc(0)));
     } else if (type === frameTypes.ping) {
       const payload = Buffer.concat(this.#pingChunks.splice(0));
-      if ((flag & flags.ack) === 0) this.#socket.write(frame(type, flags.ack, 0, payload));
+      if ((flag & flags.ack) === 0) this.#socket.write(encodeFrame(type, flags.ack, 0, payload));
     }
     // On settings and ping frames, this bit means ACK.
     const canEndStream = type === frameTypes.headers || type === frameTypes.data;
@@ -160,12 +160,12 @@ export class H2Client {
 
 const framePayloadMax = 16_384;
 
-function dataFrames(streamId: number, body: Buffer): Buffer[] {
+function encodeDataFrames(streamId: number, body: Buffer): Buffer[] {
   const frames: Buffer[] = [];
   for (let start = 0; start < body.length; start += framePayloadMax) {
     const part = body.subarray(start, start + framePayloadMax);
     const isLast = start + framePayloadMax >= body.length;
-    frames.push(frame(frameTypes.data, isLast ? flags.endStream : 0, streamId, part));
+    frames.push(encodeFrame(frameTypes.data, isLast ? flags.endStream : 0, streamId, part));
   }
   return frames;
 }

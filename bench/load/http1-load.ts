@@ -5,17 +5,17 @@ import { unusedAddressHeader } from './requests.js';
 export interface Http1LoadPlan {
   readonly port: number;
   readonly path: string;
-  /** The first request has the first of these header sets, the next one the second, and so on in turn. */
+  /** Sets of headers, used in rotation: one set per request. */
   readonly headers: readonly Readonly<Record<string, string>>[];
   readonly seconds: number;
   readonly connections: number;
   /**
-   * With `turn`, the bodies are sent in turn, like the headers. With `refresh`, each body is sent once: first these
-   * bodies, then bodies with the refresh tokens of the responses. `refresh` needs more bodies than
-   * connections, because autocannon also prepares requests that it does not send.
+   * With `rotate`, the bodies are used in rotation, like the headers. With `refresh`, each body is sent once:
+   * first these bodies, then bodies with the refresh tokens of the responses. `refresh` needs more bodies
+   * than connections, because autocannon also prepares requests that it does not send.
    */
   readonly firstBodies: readonly string[];
-  readonly nextBody: 'turn' | 'refresh';
+  readonly nextBody: 'rotate' | 'refresh';
 }
 
 export interface Http1LoadResult {
@@ -46,12 +46,12 @@ export async function runHttp1Load(plan: Http1LoadPlan): Promise<Http1LoadResult
             ...clientHeaders,
             ...unusedAddressHeader(),
           };
-          const body = nextBody === 'turn' ? bodies[sentCount % bodies.length] : bodies.shift();
+          const body = nextBody === 'rotate' ? bodies[sentCount % bodies.length] : bodies.shift();
           sentCount += 1;
           return { ...request, headers, body };
         },
         onResponse(status, body) {
-          if (nextBody === 'turn' || status !== 200) return;
+          if (nextBody === 'rotate' || status !== 200) return;
           const token = (JSON.parse(body) as { refreshToken: string }).refreshToken;
           bodies.push(JSON.stringify({ token }));
         },

@@ -1,5 +1,5 @@
 const stepMicros = 50;
-const stepsMax = 1_200_000; // The steps of one minute.
+const stepsMax = 1_200_000; // One minute.
 /** Length of a slot of `timelineMs`. */
 export const slotMs = 250;
 
@@ -13,7 +13,7 @@ export interface LatencySummary {
   readonly timelineMs: readonly number[];
 }
 
-/** A histogram of durations in steps of 50 microseconds. Its last step includes all above a minute. */
+/** A histogram of durations in steps of 50 microseconds. Durations over a minute count in the last step. */
 export class Latencies {
   readonly #counts = new Uint32Array(stepsMax);
   #count = 0;

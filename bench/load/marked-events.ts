@@ -36,7 +36,7 @@ export class Tally {
   #number = 0;
   #time = 0;
 
-  noteRead(readAt: number): void {
+  recordRead(readAt: number): void {
     const gap = this.#readAt === 0 ? 0 : readAt - this.#readAt;
     if (gap > this.longestGapMicros) this.longestGapMicros = gap;
     this.#readAt = readAt;

@@ -1,4 +1,4 @@
-// The entry point of the load generator process, which `Load` controls.
+// The entry point of the load generator process, which `LoadGenerator` controls.
 import { handleRequests } from '../process/request-handler.js';
 import { type Http1LoadPlan, runHttp1Load } from './http1-load.js';
 import { type LoopPlan, type PublishPlan, publish, runLoop } from './requests.js';

@@ -1,9 +1,9 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import { H1Requester } from './h1-requester.js';
-import { H2Client, type RequestHead } from './h2-client.js';
+import { H2Requester } from './h2-requester.js';
 import { Latencies, type LatencySummary } from './latencies.js';
 import { createMarkedData, nowMicros } from './marked-events.js';
-import type { Sender, TimedResponse } from './sender.js';
+import type { Requester, TimedResponse } from './requester.js';
 
 export type Protocol = 'h2' | 'http/1.1';
 
@@ -14,8 +14,8 @@ export interface LoopPlan {
   readonly port: number;
   readonly path: string;
   /**
-   * Connection i sends for the clients i, i + n, i + 2n and so on, modulo the number of clients; n is
-   * the number of connections. With `refresh`, it sends only for client i.
+   * With n connections, connection i sends for the clients i, i + n, i + 2n and so on, modulo the number
+   * of clients. With `refresh`, connection i sends only for client i.
    */
   readonly clients: readonly LoopClient[];
   /** Default: the number of clients. */
@@ -72,48 +72,6 @@ export interface PublishPlan {
   readonly to?: 'all' | { readonly users: readonly string[] };
 }
 
-/** A `Sender` over one HTTP/2 connection. */
-export class Requester implements Sender {
-  readonly #pending = new Map<
-    number,
-    { sentAt: number; parts: string[]; resolve: (response: TimedResponse) => void }
-  >();
-  #client: H2Client | undefined;
-
-  static async open(port: number): Promise<Requester> {
-    const requester = new Requester();
-    requester.#client = await H2Client.open(port, {
-      onData: (streamId, buffer, start, end) =>
-        requester.#pending.get(streamId)?.parts.push(buffer.toString('latin1', start, end)),
-      onEnd: (streamId) => requester.#end(streamId),
-      onClose: () => {
-        for (const streamId of [...requester.#pending.keys()]) requester.#end(streamId);
-      },
-    });
-    return requester;
-  }
-
-  send(head: RequestHead, body?: Buffer): Promise<TimedResponse> {
-    return new Promise((resolve) => {
-      const streamId = this.#client?.request(head, body) ?? 0;
-      this.#pending.set(streamId, { sentAt: nowMicros(), parts: [], resolve });
-    });
-  }
-
-  close(): void {
-    this.#client?.close();
-  }
-
-  #end(streamId: number): void {
-    const pending = this.#pending.get(streamId);
-    this.#pending.delete(streamId);
-    pending?.resolve({
-      text: pending.parts.join(''),
-      durationMicros: nowMicros() - pending.sentAt,
-    });
-  }
-}
-
 const noClient: LoopClient = { headers: {}, body: '' };
 
 /** Runs a closed loop of requests. Error responses are included in `responseCount`. */
@@ -124,12 +82,12 @@ export async function runLoop(plan: LoopPlan): Promise<LoopResult> {
     { length: plan.connectionCount ?? clients.length },
     (_, index) => index,
   );
-  const requesters = await Promise.all(connectionIndexes.map(() => Requester.open(port)));
+  const requesters = await Promise.all(connectionIndexes.map(() => H2Requester.open(port)));
   const tally = { responseCount: 0, refusedCount: 0, errorExample: '' };
   const startedAt = nowMicros();
   const isDone = () =>
     tally.responseCount >= responseCountMax || nowMicros() - startedAt > durationMsMax * 1000;
-  const sendInLoop = async (requester: Requester, index: number) => {
+  const sendInLoop = async (requester: H2Requester, index: number) => {
     let clientIndex = index;
     let refreshed: string | undefined;
     while (!isDone()) {
@@ -163,7 +121,7 @@ export async function runLoop(plan: LoopPlan): Promise<LoopResult> {
 const publisherCount = 8;
 
 /** Connections by port. They stay open between calls, so that opening them is not measured. */
-const publishers = new Map<number, Promise<Sender[]>>();
+const publishers = new Map<number, Promise<Requester[]>>();
 
 /** Publishes on `publisherCount` connections in turn. Resolves after the last response. */
 export async function publish(
@@ -186,20 +144,20 @@ export async function publish(
   return { refusedCount, seconds: (nowMicros() - startedAt) / 1e6 };
 }
 
-function getPublishers({ port, protocol }: PublishPlan): Promise<Sender[]> {
+function getPublishers({ port, protocol }: PublishPlan): Promise<Requester[]> {
   const open =
     publishers.get(port) ??
-    Promise.all(Array.from({ length: publisherCount }, () => openSender(port, protocol)));
+    Promise.all(Array.from({ length: publisherCount }, () => openRequester(port, protocol)));
   publishers.set(port, open);
   return open;
 }
 
-function openSender(port: number, protocol: Protocol): Promise<Sender> | Sender {
-  return protocol === 'h2' ? Requester.open(port) : new H1Requester(port);
+function openRequester(port: number, protocol: Protocol): Promise<Requester> | Requester {
+  return protocol === 'h2' ? H2Requester.open(port) : new H1Requester(port);
 }
 
 function publishEvents(
-  requester: Sender,
+  requester: Requester,
   plan: PublishPlan,
   sentCount: number,
 ): Promise<TimedResponse> {

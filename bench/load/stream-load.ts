@@ -26,7 +26,7 @@ export interface StreamLoadCount {
   readonly wrongStreamCount: number;
   /** Events whose number was not greater than that of the previous event of their stream. */
   readonly outOfOrderCount: number;
-  /** Connections that the server closed, plus streams that it ended on open connections. */
+  /** Connections that the server closed, plus streams that the server ended on open connections. */
   readonly lostCount: number;
   /** Time from just before an event is published until the load generator reads it. */
   readonly latency: LatencySummary;
@@ -179,7 +179,7 @@ export class StreamLoad {
   #feed(tally: Tally, buffer: Buffer, start: number, end: number): void {
     const now = nowMicros();
     const eventsBefore = tally.events;
-    tally.noteRead(now);
+    tally.recordRead(now);
     tally.feed(buffer, start, end, (publishedAt) => this.#latencies.add(now - publishedAt));
     this.#eventCount += tally.events - eventsBefore;
     const waiter = this.#waiter;

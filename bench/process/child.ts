@@ -60,7 +60,7 @@ interface ChildReply {
   readonly error?: string;
 }
 
-/** Loaded into every child process. Answers all requests of `Child` except those of `ask`. */
+/** Module that every child process loads. It answers all requests of `Child` except `ask`. */
 const probe = fileURLToPath(new URL('./probe.mjs', import.meta.url));
 /** Maximum time from the start of a process to the match of `readyPattern`. */
 const startMsMax = 60_000;

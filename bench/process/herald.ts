@@ -29,8 +29,8 @@ export interface PreparedDatabase {
 
 const secret = randomBytes(64);
 
-/** Returns production settings, with limits so high that no measurement reaches them. */
-export function settingsFor(folder: string, certificate: Settings): Settings {
+/** Creates production settings, with limits so high that no measurement reaches them. */
+export function createSettings(folder: string, certificate: Settings): Settings {
   return {
     NODE_ENV: 'production',
     DATA_DIR: folder,

@@ -10,7 +10,7 @@ export interface ThreadTime {
   readonly waitedMicros: number;
 }
 
-/** Returns the times of a process's threads by thread id; that of the main thread is `pid`. Linux only. */
+/** Returns the times of a process's threads by thread id. The id of the main thread is `pid`. Linux only. */
 export function readThreadTimes(pid: number): Map<number, ThreadTime> {
   const tasks = `/proc/${pid}/task`;
   const times = new Map<number, ThreadTime>();

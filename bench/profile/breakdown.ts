@@ -24,7 +24,7 @@ export function buildBreakdown(run: ProfiledRun): Share[] {
     const sum = sums.get(key) ?? { origin, micros: 0 };
     sums.set(key, { origin, micros: sum.micros + micros });
   };
-  const sampleMicros = microsPerSample(run);
+  const sampleMicros = getMicrosPerSample(run);
   let microsLeft = mainThread.cpuMicros;
   walk(run.calls, (node, caller) => {
     const origin = getCallOrigin(node.callFrame, caller);
@@ -46,7 +46,7 @@ export function buildBreakdown(run: ProfiledRun): Share[] {
  * Returns the time that a sample stands for, limited so that all calls together do not exceed the CPU
  * time of the thread.
  */
-export function microsPerSample({ calls, mainThread, seconds }: ProfiledRun): number {
+export function getMicrosPerSample({ calls, mainThread, seconds }: ProfiledRun): number {
   const count = (nodes: readonly CallNode[]) => nodes.reduce((sum, one) => sum + one.hitCount, 0);
   const sleepMicros = Math.max(0, seconds * 1e6 - mainThread.cpuMicros - mainThread.waitedMicros);
   const busySamples = count(calls.filter((node) => !isIdle(node)));

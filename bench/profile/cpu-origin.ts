@@ -59,8 +59,8 @@ export function getCallOrigin(
 }
 
 /**
- * Returns the origin of the CPU time of a thread by the kernel's name of the thread; not for the main
- * thread. `node` is the name of all threads that neither Node nor the probe names: in Node 20 those of
+ * Returns the origin of the CPU time of a thread, except the main thread. `name` is the kernel's name of
+ * the thread. Threads that neither Node nor the probe names are called `node`: in Node 20 the threads of
  * libuv's pool and V8's thread for delayed tasks.
  */
 export function getThreadOrigin(name: string): CpuOrigin {

@@ -1,6 +1,6 @@
 import type { CallNode } from '../process/child.js';
 import { formatNumber } from '../report/table.js';
-import { isIdle, microsPerSample } from './breakdown.js';
+import { getMicrosPerSample, isIdle } from './breakdown.js';
 import { betweenCalls, type CpuOrigin, getCallOrigin, type OriginKind } from './cpu-origin.js';
 import type { ProfiledRun } from './profiled-run.js';
 
@@ -48,7 +48,7 @@ export function renderFlameGraph(title: string, run: ProfiledRun): string {
 }
 
 function buildTree(run: ProfiledRun): Frame {
-  const sampleMicros = microsPerSample(run);
+  const sampleMicros = getMicrosPerSample(run);
   const byId = new Map(run.calls.map((node) => [node.id, node]));
   const root = createFrame('main thread', betweenCalls);
   const addSamples = (node: CallNode, into: Frame): number => {

@@ -1,7 +1,7 @@
 import { isInstalled } from '../machine.js';
 import type { CallNode, Child } from '../process/child.js';
+import { measureServer, type ServerUsage } from '../process/server-usage.js';
 import { readThreadTimes, subtractThreadTimes, type ThreadTime } from '../process/threads.js';
-import { measureServer, type ServerUsage } from '../process/watch.js';
 import { type NativeCounts, Perf } from './perf.js';
 
 /** The resources that a server used during a piece of work, and which code used its CPU time. */

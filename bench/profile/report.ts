@@ -59,7 +59,7 @@ ${buildTable(columns, getNativeCounts)}
 
 /** Converts the samples of `perf` to CPU time per operation, without the profiler's thread. */
 function getNativeCounts({ run, shares }: Column): Map<string, number> {
-  const cpuMicros = sumOf(shares.filter(({ kind }) => kind !== 'the profiler itself'));
+  const cpuMicros = sumMicros(shares.filter(({ kind }) => kind !== 'the profiler itself'));
   const counts = Object.entries(run.nativeCounts);
   const sampleCount = counts.reduce((sum, [, count]) => sum + count, 0);
   return new Map(counts.map(([name, count]) => [name, (count / sampleCount) * cpuMicros]));
@@ -88,7 +88,7 @@ function buildTable(
 function createRowNamer(columns: readonly Column[]): (share: Share) => string {
   const large = new Set(
     columns.flatMap(({ shares }) => {
-      const sum = sumOf(shares);
+      const sum = sumMicros(shares);
       return shares.filter((one) => one.micros >= rowShareMin * sum).map((one) => one.name);
     }),
   );
@@ -105,7 +105,7 @@ function buildKernelRow(columns: readonly Column[]): string[] {
   return ['of which in the kernel', ...cells];
 }
 
-function sumOf(shares: readonly Share[]): number {
+function sumMicros(shares: readonly Share[]): number {
   return shares.reduce((sum, share) => sum + share.micros, 0);
 }
 

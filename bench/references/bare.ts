@@ -34,7 +34,7 @@ function publishEvent(request: ServerHttp2Stream): void {
   request.once('end', () => {
     const event = JSON.parse(Buffer.concat(chunks).toString()) as { data: string };
     lastId += 1;
-    // About as long as Herald's frame of the event: ids of Herald are `<epoch>-<seq>`.
+    // About as long as Herald's frame of the event, whose id is `<epoch>-<seq>`.
     const bytes = Buffer.from(`id: 0123456789-${lastId}\ndata: ${event.data}\n\n`);
     for (const stream of streams) stream.write(bytes);
     request.respond({ ':status': 201, 'content-type': 'application/json' });

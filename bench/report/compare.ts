@@ -10,11 +10,11 @@ import {
   treeBuild,
 } from '../process/build.js';
 import { Bench, type Subject } from '../subject.js';
-import { type Figure, figure, runInterleaved } from './figure.js';
+import { createFigure, type Figure, runInterleaved } from './figure.js';
 import { Progress } from './progress.js';
 import { buildMarkdownTable, formatNumber, formatSpread, getDescription } from './table.js';
 
-/** The subjects that a comparison measures by default: those of the hot paths. */
+/** The subjects that a comparison measures by default: the hot paths. */
 export const comparedByDefault = [
   'fan-out',
   'publish',
@@ -26,7 +26,7 @@ export const comparedByDefault = [
 
 const runsByDefault = 5;
 /** Expected duration of a run in a comparison, relative to a full run. */
-const shortPace = 0.25;
+const comparisonDurationRatio = 0.25;
 
 /**
  * Measures the working tree and a git ref in turn and prints a ratio for each figure. Sets the exit
@@ -78,7 +78,7 @@ class Comparison {
     const failed: string[] = [];
     // The builds block the event loop, so signals that arrived during them are handled only here.
     await new Promise(setImmediate);
-    const progress = new Progress(subjects, (this.#runs / 5) * shortPace);
+    const progress = new Progress(subjects, (this.#runs / 5) * comparisonDurationRatio);
     for (const subject of subjects) {
       if (this.#isInterrupted) return;
       process.stderr.write(`${progress.startText}\n`);
@@ -95,7 +95,7 @@ class Comparison {
       process.stderr.write(`${progress.finish((performance.now() - startedAt) / 1000)}\n`);
     }
     process.stdout.write(`${machine.cpu}, Node ${machine.node}\n\n`);
-    process.stdout.write(`${comparisonTable(this.#other.name, figures)}\n`);
+    process.stdout.write(`${buildComparisonTable(this.#other.name, figures)}\n`);
     for (const name of failed) process.stdout.write(`Not measured, see the error above: ${name}\n`);
     if (failed.length > 0) process.exitCode = 1;
   }
@@ -133,7 +133,7 @@ class Comparison {
   }
 
   /**
-   * Measures a build once, with new processes, so that the spread includes differences between
+   * Measures a build once. Starts new processes, so that the spread includes differences between
    * processes.
    */
   async #measureOnce(subject: Subject, build: Build): Promise<readonly Figure[]> {
@@ -151,9 +151,9 @@ class Comparison {
 }
 
 /**
- * Returns a figure for each figure that every run of both builds has measured: the values of this tree
- * are its `runs`, and those of the other build its `reference`. Figures of reference programs are
- * missing, because a comparison does not run them.
+ * Returns one figure for each figure that all runs of both builds have measured. Its `runs` are the
+ * values of this tree, and its `reference` has the values of the other build. Figures of reference
+ * programs are missing, because a comparison does not run these programs.
  */
 export function compareFigures(
   otherName: string,
@@ -170,12 +170,12 @@ export function compareFigures(
     const [treeValues, otherValues] = [getValues(tree, one), getValues(other, one)];
     if (![...treeValues, ...otherValues].every(Number.isFinite)) return [];
     const reference = { what: otherName, runs: otherValues };
-    return [figure({ subject, what, parameters, unit, runs: treeValues, reference })];
+    return [createFigure({ subject, what, parameters, unit, runs: treeValues, reference })];
   });
 }
 
 /** Formats a table: the median of each build, and the median, minimum and maximum of the ratios. */
-export function comparisonTable(otherName: string, figures: readonly Figure[]): string {
+export function buildComparisonTable(otherName: string, figures: readonly Figure[]): string {
   const columns = ['subject', 'what', 'this tree', otherName, 'ratio, median (min to max)'];
   const rows = figures.map((one) => [
     one.subject,

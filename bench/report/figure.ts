@@ -30,12 +30,12 @@ export interface Figure extends Spread {
   /** The spread of the ratios of each run, so that a slowdown of the whole machine does not affect it. */
   readonly ratio?: Spread;
   readonly goal?: Goal;
-  readonly reached?: boolean;
+  readonly isGoalReached?: boolean;
   /** A caveat, such as a limit of the method or a load that was the bottleneck. */
   readonly note?: string;
   /**
-   * Whether the ratio hardly changes on a busy machine. Ratios of CPU time and memory hardly change;
-   * those of rates and latencies do.
+   * Whether the ratio hardly changes on a busy machine. True for ratios of CPU time and memory, false for
+   * ratios of rates and latencies.
    */
   readonly isStableUnderLoad?: boolean;
   /** Points of a plot: pairs of x and y. */
@@ -63,7 +63,7 @@ const folder = fileURLToPath(new URL('../results', import.meta.url));
 /**
  * Creates a figure: computes its spread, its ratio to the reference, and whether the goal is reached.
  */
-export function figure({ reference, goal, ...parts }: FigureParts): Figure {
+export function createFigure({ reference, goal, ...parts }: FigureParts): Figure {
   const { runs } = parts;
   const spread = computeSpread(runs);
   const roundedReference = reference && { ...reference, runs: roundToFourDigits(reference.runs) };
@@ -72,7 +72,7 @@ export function figure({ reference, goal, ...parts }: FigureParts): Figure {
     computeSpread(runs.map((run, index) => run / (reference.runs[index] ?? Number.NaN)));
   const goalValue = goal?.on === 'ratio' ? ratio?.median : spread.median;
   const { is, bound = 0 } = goal ?? {};
-  const reached =
+  const isGoalReached =
     goalValue !== undefined && (is === '<=' ? goalValue <= bound : goalValue >= bound);
   return {
     ...parts,
@@ -82,11 +82,11 @@ export function figure({ reference, goal, ...parts }: FigureParts): Figure {
       reference: { ...roundedReference, ...computeSpread(reference.runs) },
     }),
     ...(ratio && { ratio }),
-    ...(goal && { goal, reached }),
+    ...(goal && { goal, isGoalReached }),
   };
 }
 
-/** Computes median and range, rounded to four significant digits. All are NaN if there are no values. */
+/** Computes median and range, rounded to four significant digits. Without values, all three are NaN. */
 export function computeSpread(values: readonly number[]): Spread {
   const sorted = [...values].sort((a, b) => a - b);
   const middle = (sorted.length - 1) / 2;
@@ -101,11 +101,11 @@ export function computeSpread(values: readonly number[]): Spread {
 }
 
 /** Creates the figure of the server's event loop delay. `circumstance` says when it was measured. */
-export function delayFigure(
+export function createDelayFigure(
   parts: Pick<FigureParts, 'subject' | 'parameters' | 'runs'>,
   circumstance: string,
 ): Figure {
-  return figure({ ...parts, what: `event loop delay, p99, ${circumstance}`, unit: 'ms' });
+  return createFigure({ ...parts, what: `event loop delay, p99, ${circumstance}`, unit: 'ms' });
 }
 
 /** Rounds to four significant digits, because measurements are not more precise. */

@@ -29,7 +29,8 @@ function buildPlots(figures: readonly Figure[]) {
       lines: buildCurves(figures, 'memory'),
     },
     'login-storm': {
-      title: 'Longest latency of each quarter of a second: calm, then 64 logins at once',
+      title:
+        'Longest latency of each quarter of a second: without logins, then with 64 concurrent logins',
       x: { name: 'seconds' },
       y: { name: 'milliseconds' },
       // The figures are p99; their curves are the longest latencies.
@@ -48,7 +49,7 @@ function buildPlots(figures: readonly Figure[]) {
 }
 
 function buildBatchLines(figures: readonly Figure[]): Line[] {
-  const series = getSeries(figures, 'batch', 'events a request');
+  const series = getSeries(figures, 'batch', 'events per request');
   // The bare loop is measured beside each size, but always with one event per request.
   return [
     { name: 'Herald', points: series.map(([x, { median }]) => [x, median] as const) },

@@ -1,19 +1,19 @@
 import type { Subject } from '../subject.js';
 
-/** Weight of the initial pace in the estimate: that of a finished subject with these `seconds`. */
-const guessWeightSeconds = 60;
+/** Weight of the expected ratio in the estimate: as much as a finished subject of this duration. */
+const expectedRatioWeightSeconds = 60;
 
 /** Reports the progress of a run and the time left, estimated from the finished subjects. */
 export class Progress {
   readonly #subjects: readonly Subject[];
-  readonly #pace: number;
+  readonly #expectedRatio: number;
   #finishedCount = 0;
   #spentSeconds = 0;
 
-  /** `pace` is the expected duration relative to the `seconds` of the subjects. */
-  constructor(subjects: readonly Subject[], pace: number) {
+  /** `expectedRatio` is the expected duration of this run, relative to the `seconds` of the subjects. */
+  constructor(subjects: readonly Subject[], expectedRatio: number) {
     this.#subjects = subjects;
-    this.#pace = pace;
+    this.#expectedRatio = expectedRatio;
   }
 
   /** The text to print before a subject. */
@@ -34,10 +34,11 @@ export class Progress {
   get #secondsLeft(): number {
     const sum = (subjects: readonly Subject[]) =>
       subjects.reduce((total, { seconds }) => total + seconds, 0);
-    const planned = sum(this.#subjects.slice(0, this.#finishedCount));
-    const pace =
-      (this.#spentSeconds + this.#pace * guessWeightSeconds) / (planned + guessWeightSeconds);
-    return sum(this.#subjects.slice(this.#finishedCount)) * pace;
+    const plannedSeconds = sum(this.#subjects.slice(0, this.#finishedCount));
+    const durationRatio =
+      (this.#spentSeconds + this.#expectedRatio * expectedRatioWeightSeconds) /
+      (plannedSeconds + expectedRatioWeightSeconds);
+    return sum(this.#subjects.slice(this.#finishedCount)) * durationRatio;
   }
 }
 

@@ -4,10 +4,10 @@ const regressionFactor = 1.5;
 
 /**
  * Returns the figures whose ratio is more than 1.5 times worse than the goal and more than 1.5 times
- * worse than the stored ratio; if only one of the two exists, only that one counts. Goals on the value are ignored. A
- * goal that the stored result already misses is therefore not reported again at the same ratio. Checks
- * only figures with `isStableUnderLoad`. `goal.is` defines which direction is worse; without a goal,
- * higher is worse.
+ * worse than the stored ratio. If only one of the two exists, the ratio is compared with that one alone.
+ * So a goal that the stored result already misses is not reported again at the same ratio. Checks only
+ * figures with `isStableUnderLoad`, and ignores goals on the value. `goal.is` defines which direction is
+ * worse; without a goal, higher is worse.
  */
 export function findRegressions(figures: readonly Figure[], stored: readonly Figure[]): Figure[] {
   return figures.filter(({ subject, what, ratio, goal, isStableUnderLoad }) => {

@@ -12,7 +12,7 @@ export function buildTable(figures: readonly Figure[]): string {
       : `${one.reference.what}: ${formatNumber(one.reference.median)} ${one.unit}`.trim(),
     one.ratio === undefined ? '' : formatSpread(one.ratio),
     one.goal === undefined ? '' : formatGoal(one.goal),
-    one.reached === undefined ? '' : one.reached ? 'reached' : 'missed',
+    one.isGoalReached === undefined ? '' : one.isGoalReached ? 'reached' : 'missed',
   ]);
   return buildMarkdownTable(columns, rows);
 }

@@ -1,5 +1,5 @@
-import { busyShareMax, Load } from '../load/load.js';
-import { delayFigure, type Figure, figure } from '../report/figure.js';
+import { busyShareMax, LoadGenerator } from '../load/load-generator.js';
+import { createDelayFigure, createFigure, type Figure } from '../report/figure.js';
 import type { Bench, Subject } from '../subject.js';
 import {
   eventBytes,
@@ -40,7 +40,7 @@ export const subject: Subject = {
 
   async run(bench: Bench): Promise<Figure[]> {
     const streamCount = bench.size({ smoke: 200, full: 1000 });
-    const load = await bench.use(Load.start());
+    const load = await bench.use(LoadGenerator.start());
     const herald = await openHeraldTarget(bench, streamCount);
     const openAndWarmUp = async (target: NodeStreamTarget) => {
       bench.print(`opening ${streamCount} streams to ${target.name}`);
@@ -82,7 +82,7 @@ export const subject: Subject = {
 
 interface MeasureContext {
   readonly bench: Bench;
-  readonly load: Load;
+  readonly load: LoadGenerator;
   readonly target: NodeStreamTarget;
 }
 
@@ -114,7 +114,7 @@ function runBatches(
   { size, requests }: { size: number; requests: number },
 ): Promise<Run> {
   const { load, target } = context;
-  return measure(context, { name: `${size} a request`, count: size * requests }, async () => {
+  return measure(context, { name: `${size} per request`, count: size * requests }, async () => {
     for (let sentEvents = 0; sentEvents < size * requests; sentEvents += size) {
       const plan = { perSecond: 1e6, count: size, perRequest: size, firstNumber: sentEvents };
       await load.publish({ ...toPublishPlan(target), ...plan });
@@ -170,30 +170,33 @@ function buildRateFigures(
   { herald, bare }: Runs,
   { streamCount, perSecond }: { streamCount: number; perSecond: number },
 ): Figure[] {
-  const parameters = { streams: streamCount, 'events a second': perSecond, bytes: eventBytes };
+  const parameters = { streams: streamCount, 'events per second': perSecond, bytes: eventBytes };
   const base = { subject: 'batch', parameters };
   const loadBusyShare = Math.max(...herald.map((run) => run.loadBusyShare));
-  const note = `the load used ${Math.round(loadBusyShare * 100)} % of a core${loadBusyShare > busyShareMax ? ', so the load was the bottleneck' : ''}`;
+  const note = `the load generator used ${Math.round(loadBusyShare * 100)} % of a core${loadBusyShare > busyShareMax ? ', so the load generator was the bottleneck' : ''}`;
   const isHighestRate = perSecond === 1000;
   const latencyParts = (name: string, key: keyof Run) => ({
     ...{ ...base, what: `${name}, at ${perSecond}/s`, unit: 'ms' as const },
     runs: herald.map((run) => run[key]),
   });
   return [
-    figure({
+    createFigure({
       ...{ ...base, what: `server CPU per delivered event, at ${perSecond}/s`, unit: 'us', note },
       runs: herald.map((run) => run.cpuMicrosPerOperation),
       reference: toReference(bare),
       isStableUnderLoad: isHighestRate,
       ...(isHighestRate && { goal: { on: 'ratio', is: '<=', bound: 0.1 } }),
     }),
-    figure(latencyParts('publish to received, p50', 'p50Ms')),
-    figure({
+    createFigure(latencyParts('publish to received, p50', 'p50Ms')),
+    createFigure({
       ...latencyParts('publish to received, p99', 'p99Ms'),
       ...(isHighestRate && { goal: { on: 'value', is: '<=', bound: 100 } }),
     }),
-    figure(latencyParts('publish to received, p99.9', 'p999Ms')),
-    delayFigure({ ...base, runs: herald.map((run) => run.loopDelayP99Ms) }, `at ${perSecond}/s`),
+    createFigure(latencyParts('publish to received, p99.9', 'p999Ms')),
+    createDelayFigure(
+      { ...base, runs: herald.map((run) => run.loopDelayP99Ms) },
+      `at ${perSecond}/s`,
+    ),
   ];
 }
 
@@ -201,14 +204,17 @@ function buildSizeFigures(
   { herald, bare }: Runs,
   { streamCount, size }: { streamCount: number; size: number },
 ): Figure[] {
-  const parameters = { streams: streamCount, 'events a request': size, bytes: eventBytes };
+  const parameters = { streams: streamCount, 'events per request': size, bytes: eventBytes };
   const base = { subject: 'batch', parameters };
   return [
-    figure({
-      ...{ ...base, what: `server CPU per delivered event, ${size} a request`, unit: 'us' },
+    createFigure({
+      ...{ ...base, what: `server CPU per delivered event, ${size} per request`, unit: 'us' },
       runs: herald.map((run) => run.cpuMicrosPerOperation),
       reference: toReference(bare),
     }),
-    delayFigure({ ...base, runs: herald.map((run) => run.loopDelayP99Ms) }, `${size} a request`),
+    createDelayFigure(
+      { ...base, runs: herald.map((run) => run.loopDelayP99Ms) },
+      `${size} per request`,
+    ),
   ];
 }

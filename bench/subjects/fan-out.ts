@@ -1,6 +1,6 @@
-import { Load } from '../load/load.js';
-import type { ServerUsage } from '../process/watch.js';
-import { delayFigure, type Figure, figure } from '../report/figure.js';
+import { LoadGenerator } from '../load/load-generator.js';
+import type { ServerUsage } from '../process/server-usage.js';
+import { createDelayFigure, createFigure, type Figure } from '../report/figure.js';
 import type { Bench, Subject } from '../subject.js';
 import { openPeerTargets } from './support/peers.js';
 import {
@@ -20,7 +20,7 @@ export const subject: Subject = {
   async run(bench: Bench): Promise<Figure[]> {
     const streamCount = bench.size({ smoke: 200, full: 1000, compared: 500 });
     const eventCount = 50;
-    const load = await bench.use(Load.start());
+    const load = await bench.use(LoadGenerator.start());
     // Peers are other SSE servers, which are measured for comparison.
     const targets: StreamTarget[] = [
       await openHeraldTarget(bench, streamCount),
@@ -48,7 +48,7 @@ export const subject: Subject = {
     const delays = (usages: readonly ServerUsage[]) =>
       usages.map(({ loopDelayP99Ms }) => loopDelayP99Ms);
     return [
-      figure({
+      createFigure({
         ...{ ...base, what: 'server CPU per delivered event', unit: 'us' },
         runs: herald.map(({ cpuMicrosPerOperation }) => cpuMicrosPerOperation),
         reference,
@@ -56,14 +56,14 @@ export const subject: Subject = {
         isStableUnderLoad: true,
       }),
       ...peerRuns.map((peer, index) =>
-        figure({
-          ...{ ...base, what: `the same, ${peerNames[index]}`, unit: 'us' },
+        createFigure({
+          ...{ ...base, what: `server CPU per delivered event, ${peerNames[index]}`, unit: 'us' },
           runs: peer.map(({ cpuMicrosPerOperation }) => cpuMicrosPerOperation),
           reference,
         }),
       ),
-      delayFigure({ ...base, runs: delays(herald) }, 'each event alone'),
-      delayFigure({ ...base, runs: delays(bare) }, 'each event alone, bare node:http2 loop'),
+      createDelayFigure({ ...base, runs: delays(herald) }, 'each event alone'),
+      createDelayFigure({ ...base, runs: delays(bare) }, 'each event alone, bare node:http2 loop'),
     ];
   },
 };
@@ -71,7 +71,7 @@ export const subject: Subject = {
 /** Publishes events one at a time. After each event, waits until all streams have received it. */
 async function measure(
   bench: Bench,
-  load: Load,
+  load: LoadGenerator,
   { target, eventCount }: { target: StreamTarget; eventCount: number },
 ): Promise<ServerUsage> {
   const { name, child, port, protocol, headers, streams } = target;

@@ -2,8 +2,8 @@ import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import type { Build } from '../process/build.js';
-import { prepareDatabase, settingsFor, startHerald } from '../process/herald.js';
-import { type Figure, figure } from '../report/figure.js';
+import { createSettings, prepareDatabase, startHerald } from '../process/herald.js';
+import { createFigure, type Figure } from '../report/figure.js';
 import type { Bench, Subject } from '../subject.js';
 
 export const subject: Subject = {
@@ -13,7 +13,7 @@ export const subject: Subject = {
   isTooNoisyForSmoke: true,
 
   async run(bench: Bench): Promise<Figure[]> {
-    const settings = settingsFor(bench.createFolder(), bench.certificate);
+    const settings = createSettings(bench.createFolder(), bench.certificate);
     await prepareDatabase(bench.build, settings, { memberCount: 1 });
     const startMs: number[] = [];
     const rssMib: number[] = [];
@@ -28,15 +28,15 @@ export const subject: Subject = {
     }
     const base = { subject: 'footprint', parameters: {} };
     return [
-      figure({
+      createFigure({
         ...base,
         what: 'from `node dist/server.js` to listening',
         unit: 'ms',
         runs: startMs,
       }),
-      figure({ ...base, what: 'resident memory, idle', unit: 'MiB', runs: rssMib }),
-      figure({
-        ...{ ...base, what: 'node_modules without development', unit: 'MiB' },
+      createFigure({ ...base, what: 'resident memory, idle', unit: 'MiB', runs: rssMib }),
+      createFigure({
+        ...{ ...base, what: 'node_modules without development packages', unit: 'MiB' },
         runs: [getInstalledBytes(bench.build) / 2 ** 20],
       }),
     ];
@@ -50,15 +50,15 @@ function getInstalledBytes({ folder }: Build): number {
   };
   return Object.entries(lock.packages)
     .filter(([path, { dev, devOptional }]) => path !== '' && !dev && !devOptional)
-    .reduce((sum, [path]) => sum + getDirectoryBytes(join(folder, path)), 0);
+    .reduce((sum, [path]) => sum + readSizeBytes(join(folder, path)), 0);
 }
 
-/** Returns the size of a folder without nested packages, which have their own entries. */
-function getDirectoryBytes(path: string): number {
+/** Returns the size of a file, or of a folder without nested packages, which have their own entries. */
+function readSizeBytes(path: string): number {
   const stats = statSync(path, { throwIfNoEntry: false });
   if (stats === undefined) return 0; // An optional package for another platform is not installed.
   if (!stats.isDirectory()) return stats.size;
   return readdirSync(path)
     .filter((name) => name !== 'node_modules')
-    .reduce((sum, name) => sum + getDirectoryBytes(join(path, name)), 0);
+    .reduce((sum, name) => sum + readSizeBytes(join(path, name)), 0);
 }

@@ -1,16 +1,16 @@
 import { join } from 'node:path';
 import { loadSqlite } from '../../src/db/sqlite/load.js';
-import { Load } from '../load/load.js';
+import { LoadGenerator } from '../load/load-generator.js';
 import type { Child } from '../process/child.js';
 import {
+  createSettings,
   type PreparedDatabase,
   prepareDatabase,
   type Settings,
-  settingsFor,
   startHerald,
 } from '../process/herald.js';
-import type { ServerUsage } from '../process/watch.js';
-import { delayFigure, type Figure, figure } from '../report/figure.js';
+import type { ServerUsage } from '../process/server-usage.js';
+import { createDelayFigure, createFigure, type Figure } from '../report/figure.js';
 import type { Bench, Subject } from '../subject.js';
 
 const operations = ['/token', '/stream/token', 'resume'] as const;
@@ -39,7 +39,7 @@ export const subject: Subject = {
 
   async run(bench: Bench): Promise<Figure[]> {
     const rowCounts = bench.isShort ? [1000, 20_000] : [1000, 10_000, 100_000, 1_000_000];
-    const load = await bench.use(Load.start());
+    const load = await bench.use(LoadGenerator.start());
     const servers: BenchServer[] = [];
     for (const rows of rowCounts) {
       bench.print(`${rows} rows`);
@@ -78,8 +78,8 @@ function buildFigures(
     const base = { subject: 'growth', parameters: { request: operation, rows, dialect: 'sqlite' } };
     const delays = (costs[rows] ?? []).map(({ loopDelayP99Ms }) => loopDelayP99Ms);
     return [
-      figure({
-        ...{ ...base, what: `server CPU a ${operation}, ${rows} rows`, unit: 'us' },
+      createFigure({
+        ...{ ...base, what: `server CPU per ${operation}, ${rows} rows`, unit: 'us' },
         runs: getCpu(rows),
         reference: { what: `${fewestRows} rows`, runs: getCpu(fewestRows) },
         ...(index === rowCounts.length - 1 && {
@@ -87,7 +87,7 @@ function buildFigures(
           isStableUnderLoad: true,
         }),
       }),
-      delayFigure({ ...base, runs: delays }, `while asked for ${operation}, ${rows} rows`),
+      createDelayFigure({ ...base, runs: delays }, `during ${operation}, ${rows} rows`),
     ];
   });
 }
@@ -95,7 +95,7 @@ function buildFigures(
 /** Measures one operation on one server. */
 async function measureCost(
   bench: Bench,
-  load: Load,
+  load: LoadGenerator,
   server: BenchServer,
   operation: Operation,
 ): Promise<Cost> {
@@ -129,7 +129,7 @@ async function measureCost(
  */
 async function measureResumeCost(
   bench: Bench,
-  load: Load,
+  load: LoadGenerator,
   { child, prepared, rows }: BenchServer,
 ): Promise<Cost> {
   const rounds = bench.size({ smoke: 1, full: 3 });
@@ -172,7 +172,7 @@ async function measureResumeCost(
 
 async function startBenchServer(bench: Bench, rows: number): Promise<BenchServer> {
   const settings: Settings = {
-    ...settingsFor(bench.createFolder(), bench.certificate),
+    ...createSettings(bench.createFolder(), bench.certificate),
     EVENT_LOG_MAX_EVENTS: '100000000',
     EVENT_LOG_MAX_BYTES: '100000000000',
   };

@@ -1,24 +1,24 @@
 import { type LatencySummary, slotMs } from '../load/latencies.js';
-import { Load } from '../load/load.js';
+import { LoadGenerator } from '../load/load-generator.js';
 import type { LoopResult } from '../load/requests.js';
 import type { StreamLoadCount } from '../load/stream-load.js';
 import type { Child } from '../process/child.js';
 import {
+  createSettings,
   createStreamRequests,
   type Member,
   type PreparedDatabase,
   prepareDatabase,
-  settingsFor,
   startHerald,
 } from '../process/herald.js';
-import { computeSpread, type Figure, figure } from '../report/figure.js';
+import { computeSpread, createFigure, type Figure } from '../report/figure.js';
 import type { Bench, Subject } from '../subject.js';
 import { createLoginPlan, hashPassword } from './logins.js';
 import { eventBytes } from './support/stream-target.js';
 
 const heartbeatMs = 2000;
 const eventsPerSecond = 20;
-/** Number of streams that receive the events. The same number of quiet streams gets only heartbeats. */
+/** Number of streams that receive the events. As many quiet streams receive only heartbeats. */
 const listenerCount = 200;
 const refreshingMemberCount = 4;
 
@@ -36,35 +36,35 @@ interface LoginStorm {
   readonly herald: Child;
   readonly prepared: PreparedDatabase;
   /** Opens the streams, sends the events and refreshes, and measures them. */
-  readonly sampler: Load;
+  readonly sampler: LoadGenerator;
   /** Sends the logins. */
-  readonly loginLoad: Load;
+  readonly loginLoad: LoadGenerator;
 }
 
 export const subject: Subject = {
   name: 'login-storm',
   about: 'events, refreshes and heartbeats while logins use every core',
   seconds: 120,
-  profile: { operation: 'delivered event', flameGraphRun: 'Herald, 64 logins at once' },
+  profile: { operation: 'delivered event', flameGraphRun: 'Herald, 64 concurrent logins' },
   isTooNoisyForSmoke: true,
 
   async run(bench: Bench): Promise<Figure[]> {
     const storm = await openStorm(bench);
     const seconds = bench.size({ smoke: 2, full: 8 });
     await runPhase(storm, { seconds: 1, logins: 16 }); // Warm-up.
-    const [calm, stormy]: [Phase[], Phase[]] = [[], []];
+    const [baseline, loaded]: [Phase[], Phase[]] = [[], []];
     for (let run = 0; run < bench.runs; run += 1) {
       bench.print(`run ${run + 1} of ${bench.runs}`);
-      calm.push(await runPhase(storm, { seconds, logins: 0 }));
-      stormy.push(await runPhase(storm, { seconds, logins: 64 }));
+      baseline.push(await runPhase(storm, { seconds, logins: 0 }));
+      loaded.push(await runPhase(storm, { seconds, logins: 64 }));
     }
-    return buildFigures(calm, stormy);
+    return buildFigures(baseline, loaded);
   },
 };
 
 async function openStorm(bench: Bench): Promise<LoginStorm> {
   const settings = {
-    ...settingsFor(bench.createFolder(), bench.certificate),
+    ...createSettings(bench.createFolder(), bench.certificate),
     STREAM_HEARTBEAT: String(heartbeatMs),
   };
   const passwordHash = await hashPassword();
@@ -73,8 +73,8 @@ async function openStorm(bench: Bench): Promise<LoginStorm> {
     passwordHash,
   });
   const herald = await bench.use(startHerald(bench.build, settings, { core: 'all' }));
-  const sampler = await bench.use(Load.start('all'));
-  const loginLoad = await bench.use(Load.start('all'));
+  const sampler = await bench.use(LoadGenerator.start('all'));
+  const loginLoad = await bench.use(LoadGenerator.start('all'));
   const port = herald.port;
   const streams = createStreamRequests(prepared.members);
   const plan = { port, protocol: 'h2', streamsPerConnection: 1, openingMax: 20 } as const;
@@ -98,7 +98,7 @@ async function runPhase(
   const count = eventsPerSecond * plan.seconds;
   for (const streams of ['events', 'quiet']) await sampler.reset(streams);
   const results: LoopResult[] = [];
-  const name = plan.logins === 0 ? 'Herald, calm' : `Herald, ${plan.logins} logins at once`;
+  const name = plan.logins === 0 ? 'Herald, no logins' : `Herald, ${plan.logins} concurrent logins`;
   const { loopDelayP99Ms } = await bench.measureServer(herald, name, async () => {
     results.push(await runLoad(parts, { ...plan, count }));
     return count * listenerCount;
@@ -164,54 +164,58 @@ async function runLoad(
   return refreshes;
 }
 
-function buildFigures(calm: readonly Phase[], stormy: readonly Phase[]): Figure[] {
-  const parameters = { streams: 2 * listenerCount, 'events a second': eventsPerSecond, logins: 64 };
+function buildFigures(baseline: readonly Phase[], loaded: readonly Phase[]): Figure[] {
+  const parameters = {
+    streams: 2 * listenerCount,
+    'events per second': eventsPerSecond,
+    logins: 64,
+  };
   const base = { subject: 'login-storm', parameters, unit: 'ms' } as const;
   const buildLatencyFigure = (
     name: string,
     getLatency: (phase: Phase) => LatencySummary,
   ): Figure => {
     const parts = {
-      ...{ ...base, what: `${name}, p99`, runs: stormy.map((phase) => getLatency(phase).p99Ms) },
-      reference: { what: 'calm', runs: calm.map((phase) => getLatency(phase).p99Ms) },
-      curve: buildTimeline(calm, stormy, getLatency),
+      ...{ ...base, what: `${name}, p99`, runs: loaded.map((phase) => getLatency(phase).p99Ms) },
+      reference: { what: 'no logins', runs: baseline.map((phase) => getLatency(phase).p99Ms) },
+      curve: buildTimeline(baseline, loaded, getLatency),
     };
-    const calmMedian = computeSpread(parts.reference.runs).median;
-    const bound = Math.round(Math.max(50, 2 * calmMedian));
-    return figure({ ...parts, goal: { on: 'value', is: '<=', bound } });
+    const baselineMedian = computeSpread(parts.reference.runs).median;
+    const bound = Math.round(Math.max(50, 2 * baselineMedian));
+    return createFigure({ ...parts, goal: { on: 'value', is: '<=', bound } });
   };
   return [
     buildLatencyFigure('publish to received', (one) => one.events.latency),
     buildLatencyFigure('/token', (one) => one.refreshes.latency),
     // The values of the references are at least 1 and 0.1 ms, so that the ratios are finite.
-    figure({
-      ...{ ...base, what: 'heartbeat late by, longest' },
-      runs: stormy.map(({ quiet }) => Math.max(0, quiet.longestGapMs - heartbeatMs)),
+    createFigure({
+      ...{ ...base, what: 'longest delay of a heartbeat' },
+      runs: loaded.map(({ quiet }) => Math.max(0, quiet.longestGapMs - heartbeatMs)),
       reference: {
-        what: 'calm',
-        runs: calm.map(({ quiet }) => Math.max(1, quiet.longestGapMs - heartbeatMs)),
+        what: 'no logins',
+        runs: baseline.map(({ quiet }) => Math.max(1, quiet.longestGapMs - heartbeatMs)),
       },
       goal: { on: 'value', is: '<=', bound: 1000 },
       note: 'a heartbeat is sent at the nearest tick of a one-second timer, so up to 0.5 s late is by design',
     }),
-    figure({
+    createFigure({
       ...{ ...base, what: 'event loop delay, p99' },
-      runs: stormy.map(({ loopDelayP99Ms }) => loopDelayP99Ms),
+      runs: loaded.map(({ loopDelayP99Ms }) => loopDelayP99Ms),
       reference: {
-        what: 'calm',
-        runs: calm.map(({ loopDelayP99Ms }) => Math.max(0.1, loopDelayP99Ms)),
+        what: 'no logins',
+        runs: baseline.map(({ loopDelayP99Ms }) => Math.max(0.1, loopDelayP99Ms)),
       },
     }),
   ];
 }
 
-/** Concatenates the timelines of the last calm phase and the last storm: x in seconds, y in ms. */
+/** Concatenates the timelines of the last baseline phase and the last loaded phase: x in seconds, y in ms. */
 function buildTimeline(
-  calm: readonly Phase[],
-  stormy: readonly Phase[],
+  baseline: readonly Phase[],
+  loaded: readonly Phase[],
   getLatency: (phase: Phase) => LatencySummary,
 ): (readonly [number, number])[] {
-  return [calm.at(-1), stormy.at(-1)]
+  return [baseline.at(-1), loaded.at(-1)]
     .flatMap((phase) => (phase === undefined ? [] : getLatency(phase).timelineMs))
     .map((longest, index) => [(index * slotMs) / 1000, longest] as const);
 }

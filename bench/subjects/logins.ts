@@ -1,13 +1,13 @@
 import { createRequire } from 'node:module';
 import { availableParallelism } from 'node:os';
 import argon2 from 'argon2';
-import { Load } from '../load/load.js';
+import { LoadGenerator } from '../load/load-generator.js';
 import type { LoopPlan } from '../load/requests.js';
 import type { Child } from '../process/child.js';
-import { type Member, prepareDatabase, settingsFor, startHerald } from '../process/herald.js';
-import { startReference } from '../process/scripts.js';
+import { createSettings, type Member, prepareDatabase, startHerald } from '../process/herald.js';
+import { startReference } from '../process/reference.js';
 import type { VerificationRate } from '../references/argon2.js';
-import { delayFigure, type Figure, figure } from '../report/figure.js';
+import { createDelayFigure, createFigure, type Figure } from '../report/figure.js';
 import type { Bench, Subject } from '../subject.js';
 
 export const password = 'correct horse battery';
@@ -25,14 +25,14 @@ export const subject: Subject = {
     const hash = await hashPassword();
     const threads = availableParallelism();
     const settings = {
-      ...settingsFor(bench.createFolder(), bench.certificate),
+      ...createSettings(bench.createFolder(), bench.certificate),
       AUTH_QUEUE_TIMEOUT: '60000', // So that no login is refused if the machine stalls for a moment.
     };
     const { members } = await prepareDatabase(bench.build, settings, {
       memberCount: 200,
       passwordHash: hash,
     });
-    const load = await bench.use(Load.start('all'));
+    const load = await bench.use(LoadGenerator.start('all'));
     const herald = await bench.use(startHerald(bench.build, settings, { core: 'all' }));
     const env = { HASH: hash, THREADS: String(threads), ARGON2: require.resolve('argon2') };
     const getArgon2Process = bench.lazy(() =>
@@ -49,17 +49,17 @@ export const subject: Subject = {
         verifications: async () => measureVerifications(bench, await getArgon2Process(), seconds),
       },
     );
-    const parameters = { threads, connections: 8, 'KiB of argon2': 19_456 };
+    const parameters = { threads, connections: 8, 'argon2 KiB': 19_456 };
     return [
-      figure({
-        ...{ subject: 'logins', what: 'logins a second', parameters, unit: '/s' },
+      createFigure({
+        ...{ subject: 'logins', what: 'logins per second', parameters, unit: '/s' },
         runs: logins.map(({ perSecond }) => perSecond),
         reference: { what: 'argon2 alone', runs: verifications.map(({ perSecond }) => perSecond) },
         goal: { on: 'ratio', is: '>=', bound: 0.95 },
-        note: 'the load uses the same cores as the server, which lowers the measured rate; argon2 alone has no such load',
+        note: 'the load generator uses the same cores as the server, which lowers the measured rate; argon2 alone has no load generator',
       }),
-      figure({
-        ...{ subject: 'logins', what: 'server CPU a login', parameters, unit: 'ms' },
+      createFigure({
+        ...{ subject: 'logins', what: 'server CPU per login', parameters, unit: 'ms' },
         runs: logins.map(({ cpuMicrosPerOperation }) => cpuMicrosPerOperation / 1000),
         reference: {
           what: 'argon2 alone',
@@ -67,7 +67,7 @@ export const subject: Subject = {
         },
         isStableUnderLoad: true,
       }),
-      delayFigure(
+      createDelayFigure(
         { subject: 'logins', parameters, runs: logins.map(({ loopDelayP99Ms }) => loopDelayP99Ms) },
         'with every core busy',
       ),
@@ -82,7 +82,7 @@ interface Run {
 }
 
 async function measureLogins(
-  { bench, load, herald }: { bench: Bench; load: Load; herald: Child },
+  { bench, load, herald }: { bench: Bench; load: LoadGenerator; herald: Child },
   plan: LoopPlan,
 ): Promise<Run> {
   let perSecond = 0;

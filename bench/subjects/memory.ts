@@ -1,16 +1,16 @@
 import { setTimeout as pause } from 'node:timers/promises';
-import { Load } from '../load/load.js';
+import { LoadGenerator } from '../load/load-generator.js';
 import { serverCore } from '../machine.js';
 import type { Child } from '../process/child.js';
 import {
+  createSettings,
   createStreamRequests,
   type PreparedDatabase,
   prepareDatabase,
-  settingsFor,
   startHerald,
 } from '../process/herald.js';
-import { startReference } from '../process/scripts.js';
-import { computeSpread, delayFigure, type Figure, figure } from '../report/figure.js';
+import { startReference } from '../process/reference.js';
+import { computeSpread, createDelayFigure, createFigure, type Figure } from '../report/figure.js';
 import type { Bench, Subject } from '../subject.js';
 import {
   createBareTarget,
@@ -47,9 +47,9 @@ export const subject: Subject = {
 
   async run(bench: Bench): Promise<Figure[]> {
     const streamCount = bench.size({ smoke: 400, full: 10_000, compared: 1000 });
-    const settings = settingsFor(bench.createFolder(), bench.certificate);
+    const settings = createSettings(bench.createFolder(), bench.certificate);
     const prepared = await prepareDatabase(bench.build, settings, { memberCount: streamCount });
-    const load = await bench.use(Load.start());
+    const load = await bench.use(LoadGenerator.start());
     const startTarget = {
       herald: () => openMemoryHerald(bench, prepared),
       bare: () => startBareServer(bench, streamCount),
@@ -94,14 +94,14 @@ export const subject: Subject = {
  * Opens streams to a new server in steps, measures its memory after each step, and stops the server.
  */
 async function openInSteps(
-  { bench, load, target }: { bench: Bench; load: Load; target: NodeStreamTarget },
+  { bench, load, target }: { bench: Bench; load: LoadGenerator; target: NodeStreamTarget },
   plan: GrowthPlan,
 ): Promise<readonly Point[]> {
   const { child, name } = target;
   const { streamCount, streamsPerConnection, stepCount } = plan;
   const label = `${streamCount} on ${streamCount / streamsPerConnection}`;
   try {
-    // Warm-up, so that code and buffers that are allocated only once do not count as memory of streams.
+    // Warm-up: code and buffers that are allocated only once must not count as memory of streams.
     await openTargetStreams(load, {
       ...target,
       streams: target.streams.slice(0, warmUpStreamCount),
@@ -162,7 +162,7 @@ function buildMemoryFigure(
   const perStream = (points: readonly Point[]) =>
     (points.find((point) => point.streamCount === streamCount)?.memoryKib ?? Number.NaN) /
     streamCount;
-  return figure({
+  return createFigure({
     subject: 'memory',
     what: `memory per idle stream, ${streamCount} on ${streamCount / streamsPerConnection} connections`,
     parameters: { streams: streamCount, connections: streamCount / streamsPerConnection },
@@ -174,13 +174,13 @@ function buildMemoryFigure(
   });
 }
 
-/** Builds the figure of the event loop delay while streams open: per run, the longest of its steps. */
+/** Builds the figure of the event loop delay while streams open. The value of a run is its slowest step. */
 function buildConnectFigure(
   { streamCount, streamsPerConnection }: StreamLayout,
   runs: readonly (readonly Point[])[],
 ): Figure {
   const connections = streamCount / streamsPerConnection;
-  return delayFigure(
+  return createDelayFigure(
     {
       ...{ subject: 'memory', parameters: { streams: streamCount, connections } },
       runs: runs.map((points) => Math.max(...points.map(({ loopDelayP99Ms }) => loopDelayP99Ms))),
@@ -197,7 +197,7 @@ function buildCurveFigure(
 ): Figure {
   const mib = (run: readonly Point[], step: number) => (run[step]?.memoryKib ?? Number.NaN) / 1024;
   const steps = runs[0] ?? [];
-  return figure({
+  return createFigure({
     ...{ subject: 'memory', what, parameters: { streams: streamCount }, unit: 'MiB' },
     runs: runs.map((run) => mib(run, run.length - 1)),
     curve: steps.map((point, step) => [

@@ -1,9 +1,9 @@
-import { Load } from '../load/load.js';
+import { LoadGenerator } from '../load/load-generator.js';
 import { createMarkedData } from '../load/marked-events.js';
 import type { Child } from '../process/child.js';
-import { prepareDatabase, settingsFor, startHerald } from '../process/herald.js';
-import { startReference } from '../process/scripts.js';
-import { delayFigure, type Figure, figure } from '../report/figure.js';
+import { createSettings, prepareDatabase, startHerald } from '../process/herald.js';
+import { startReference } from '../process/reference.js';
+import { createDelayFigure, createFigure, type Figure } from '../report/figure.js';
 import type { Bench, Subject } from '../subject.js';
 
 const publisherCount = 64;
@@ -22,13 +22,13 @@ export const subject: Subject = {
   name: 'publish',
   about: 'durable publishes per second, embedded database',
   seconds: 60,
-  profile: { operation: 'event', flameGraphRun: 'Herald, 1 a request' },
+  profile: { operation: 'event', flameGraphRun: 'Herald, 1 per request' },
 
   async run(bench: Bench): Promise<Figure[]> {
     const seconds = bench.size({ smoke: 1, full: 4 });
     // Every process may use all cores, because the server writes in a separate thread.
-    const load = await bench.use(Load.start('all'));
-    const settings = settingsFor(bench.createFolder(), bench.certificate);
+    const load = await bench.use(LoadGenerator.start('all'));
+    const settings = createSettings(bench.createFolder(), bench.certificate);
     const prepared = await prepareDatabase(bench.build, settings, { memberCount: 1 });
     const herald = await bench.use(startHerald(bench.build, settings, { core: 'all' }));
     const headers = { authorization: `Bearer ${prepared.publishKey}` };
@@ -74,42 +74,45 @@ function buildFigures(
   herald: readonly Run[],
   { bare, oneByOne }: References,
 ): Figure[] {
-  const parameters = { publishers: publisherCount, 'events a request': batch, bytes: eventBytes };
+  const parameters = { publishers: publisherCount, 'events per request': batch, bytes: eventBytes };
   const base = { subject: 'publish', parameters };
   const loadBusyShare = Math.max(...herald.map((run) => run.loadBusyShare));
-  const note = `the load uses ${Math.round(loadBusyShare * 100)} % of a core, which the server then lacks`;
+  const note = `the load generator used ${Math.round(loadBusyShare * 100)} % of a core, which the server could not use`;
   return [
-    figure({
-      ...{ ...base, what: `durable events a second, ${batch} a request`, unit: '/s', note },
+    createFigure({
+      ...{ ...base, what: `durable events per second, ${batch} per request`, unit: '/s', note },
       runs: herald.map((run) => run.perSecond),
       reference: {
-        what: 'one transaction and fsync an event, no HTTP',
+        what: 'one transaction and fsync per event, no HTTP',
         runs: oneByOne.map((run) => run.perSecond),
       },
       goal: { on: 'ratio', is: '>=', bound: 20 },
     }),
-    figure({
-      ...{ ...base, what: `server CPU an event, ${batch} a request`, unit: 'us' },
+    createFigure({
+      ...{ ...base, what: `server CPU per event, ${batch} per request`, unit: 'us' },
       runs: herald.map((run) => run.cpuMicrosPerOperation),
       // Not `oneByOne`, because its CPU time depends on other load of the disk.
       reference: {
-        what: 'bare node:http2 POST, nothing kept',
+        what: 'bare node:http2 POST, nothing stored',
         runs: bare.map((run) => run.cpuMicrosPerOperation),
       },
       isStableUnderLoad: true,
     }),
-    figure({
-      ...{ ...base, what: `publish to answer, p99, ${batch} a request`, unit: 'ms' },
+    createFigure({
+      ...{ ...base, what: `publish to response, p99, ${batch} per request`, unit: 'ms' },
       runs: herald.map((run) => run.p99Ms),
     }),
-    delayFigure({ ...base, runs: herald.map((run) => run.loopDelayP99Ms) }, `${batch} a request`),
+    createDelayFigure(
+      { ...base, runs: herald.map((run) => run.loopDelayP99Ms) },
+      `${batch} per request`,
+    ),
   ];
 }
 
 interface Target {
   readonly name: string;
   readonly bench: Bench;
-  readonly load: Load;
+  readonly load: LoadGenerator;
   readonly child: Child;
   readonly headers: Readonly<Record<string, string>>;
 }
@@ -124,7 +127,7 @@ async function measurePublish(
   let result = { perSecond: 0, p99Ms: 0, loadBusyShare: 0 };
   const { cpuMicrosPerOperation, loopDelayP99Ms } = await bench.measureServer(
     child,
-    `${name}, ${batch} a request`,
+    `${name}, ${batch} per request`,
     async () => {
       let events = 0;
       const loadBusyShare = await load.measureBusyShare(async () => {

@@ -4,17 +4,17 @@ import { getCurrentText } from '../../src/db/rotated-file.js';
 import { findServer } from '../../test/support/databases/test-server.js';
 import { H1Requester } from '../load/h1-requester.js';
 import { h2load } from '../load/h2load.js';
-import { Load } from '../load/load.js';
+import { LoadGenerator } from '../load/load-generator.js';
 import { isInstalled } from '../machine.js';
 import type { Child } from '../process/child.js';
 import {
+  createSettings,
   insertMembers,
   runCommand,
   type Settings,
-  settingsFor,
   startHerald,
 } from '../process/herald.js';
-import { delayFigure, type Figure, figure } from '../report/figure.js';
+import { createDelayFigure, createFigure, type Figure } from '../report/figure.js';
 import type { Bench, Subject } from '../subject.js';
 import { password } from './logins.js';
 import { installPeers, startPeer } from './support/peers.js';
@@ -27,7 +27,7 @@ interface ServerUnderTest {
   readonly name: string;
   readonly child: Child;
   /**
-   * One token per user. The requests use the tokens in turn, because a real user requests stream
+   * One token per user. The requests use the tokens in rotation, because a real user requests stream
    * tokens only occasionally. The Express example has a single token.
    */
   readonly accessTokens: readonly string[];
@@ -71,14 +71,14 @@ export const subject: Subject = {
     const seconds = bench.size({ smoke: 1, full: 4 });
     // Refresh tokens of earlier logins, which the Express example never deletes.
     const rows = bench.size({ smoke: 1000, full: 10_000 });
-    const expressDatabase = `${options.database}_original`;
+    const expressDatabase = `${options.database}_express`;
     await databaseServer.administer(`create database ${options.database}`);
     await databaseServer.administer(`create database ${expressDatabase}`);
     bench.onClose(async () => {
       await databaseServer.administer(`drop database if exists ${expressDatabase} with (force)`);
       await databaseServer.drop();
     });
-    const load = await bench.use(Load.start());
+    const load = await bench.use(LoadGenerator.start());
     const heraldServer = await openHerald(bench, options, rows);
     const url = `postgres://${options.username}:${options.password}@${options.host}:${options.port}`;
     const getExpressRun = bench.lazy(async () => {
@@ -121,40 +121,37 @@ function buildFigures(
     subject: 'requests',
     parameters: { connections: connectionCount, rows, protocol: 'http/1.1' },
   };
-  const what = 'as the Express example';
+  const what = 'Express example';
   return [
-    figure({
+    createFigure({
       ...{
         ...base,
-        what: `${path} a second`,
+        what: `${path} per second`,
         unit: '/s',
         runs: herald.map((run) => run.perSecond),
       },
       reference: { what, runs: express.map((run) => run.perSecond) },
       goal: { on: 'ratio', is: '>=', bound: 5 },
     }),
-    figure({
+    createFigure({
       ...{
         ...base,
-        what: `server CPU a ${path}`,
+        what: `server CPU per ${path}`,
         unit: 'us',
         runs: herald.map((run) => run.cpuMicrosPerOperation),
       },
       reference: { what, runs: express.map((run) => run.cpuMicrosPerOperation) },
     }),
-    delayFigure(
-      { ...base, runs: herald.map((run) => run.loopDelayP99Ms) },
-      `while asked for ${path}`,
-    ),
+    createDelayFigure({ ...base, runs: herald.map((run) => run.loopDelayP99Ms) }, `during ${path}`),
   ];
 }
 
 function buildTicketFigure(rows: number, tickets: readonly Run[], tokens: readonly Run[]): Figure {
-  return figure({
+  return createFigure({
     subject: 'requests',
     parameters: { connections: connectionCount, rows, protocol: 'http/1.1' },
-    ...{ what: '/v1/tickets a second', unit: '/s', runs: tickets.map((run) => run.perSecond) },
-    reference: { what: 'as /stream/token', runs: tokens.map((run) => run.perSecond) },
+    ...{ what: '/v1/tickets per second', unit: '/s', runs: tickets.map((run) => run.perSecond) },
+    reference: { what: '/stream/token', runs: tokens.map((run) => run.perSecond) },
     goal: { on: 'ratio', is: '>=', bound: 0.9 },
   });
 }
@@ -195,23 +192,23 @@ async function measureOverH2(
     parameters: { connections: connectionCount, rows, protocol: 'h2' },
   };
   return [
-    figure({
-      ...{ ...base, what: `${path} a second over h2, by h2load`, unit: '/s' },
+    createFigure({
+      ...{ ...base, what: `${path} per second over h2, by h2load`, unit: '/s' },
       runs: runs.map((run) => run.perSecond),
     }),
-    figure({
-      ...{ ...base, what: `server CPU a ${path} over h2`, unit: 'us' },
+    createFigure({
+      ...{ ...base, what: `server CPU per ${path} over h2`, unit: 'us' },
       runs: runs.map((run) => run.cpuMicrosPerOperation),
     }),
-    delayFigure(
+    createDelayFigure(
       { ...base, runs: runs.map((run) => run.loopDelayP99Ms) },
-      `while asked for ${path} over h2`,
+      `during ${path} over h2`,
     ),
   ];
 }
 
 function createLoadRun(
-  { bench, load }: { bench: Bench; load: Load },
+  { bench, load }: { bench: Bench; load: LoadGenerator },
   server: ServerUnderTest,
   seconds: number,
 ) {
@@ -235,7 +232,7 @@ function createLoadRun(
           firstBodies: isTicket
             ? accessTokens.map((_, index) => JSON.stringify({ user: `shop:${index}` }))
             : tokens.map((token) => JSON.stringify({ token })),
-          nextBody: isRefresh ? 'refresh' : 'turn',
+          nextBody: isRefresh ? 'refresh' : 'rotate',
         });
         if (refusedCount > 0)
           throw new Error(`Cannot measure ${path}: ${refusedCount} requests were refused`);
@@ -253,7 +250,7 @@ async function openHerald(
   rows: number,
 ): Promise<ServerUnderTest> {
   const settings: Settings = {
-    ...settingsFor(bench.createFolder(), bench.certificate),
+    ...createSettings(bench.createFolder(), bench.certificate),
     DB_DIALECT: 'postgres',
     DB_HOST: options.host,
     DB_PORT: String(options.port),
@@ -291,7 +288,9 @@ async function openExpressExample(
   rows: number,
 ): Promise<ServerUnderTest> {
   const env = { ...bench.certificate, DATABASE_URL: databaseUrl, ROWS: String(rows) };
-  const child = await bench.use(startPeer('original.mjs', { ...env, NODE_ENV: 'production' }));
+  const child = await bench.use(
+    startPeer('express-example.mjs', { ...env, NODE_ENV: 'production' }),
+  );
   const requester = new H1Requester(child.port);
   const request = {
     method: 'POST',

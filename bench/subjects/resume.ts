@@ -1,19 +1,19 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { type Database, sql, tuples } from '../../src/db/database.js';
-import { Load } from '../load/load.js';
+import { H2Requester } from '../load/h2-requester.js';
+import { LoadGenerator } from '../load/load-generator.js';
 import { createMarkedData } from '../load/marked-events.js';
-import { Requester } from '../load/requests.js';
 import type { StreamRequest } from '../load/stream-load.js';
 import type { Child } from '../process/child.js';
 import {
+  createSettings,
   type Member,
   type PreparedDatabase,
   prepareDatabase,
-  settingsFor,
   startHerald,
   withEmbeddedDatabase,
 } from '../process/herald.js';
-import { delayFigure, type Figure, figure } from '../report/figure.js';
+import { createDelayFigure, createFigure, type Figure } from '../report/figure.js';
 import type { Bench, Subject } from '../subject.js';
 import {
   eventBytes,
@@ -33,20 +33,20 @@ export const subject: Subject = {
 
   async run(bench: Bench): Promise<Figure[]> {
     const clientCount = bench.size({ smoke: 200, full: 10_000, compared: 500 });
-    const settings = settingsFor(bench.createFolder(), bench.certificate);
+    const settings = createSettings(bench.createFolder(), bench.certificate);
     const prepared = await prepareDatabase(bench.build, settings, { memberCount: clientCount });
     const streamTokens = await withEmbeddedDatabase(settings, (db) =>
       insertStreamTokens(db, prepared.members),
     );
     const child = await bench.use(startHerald(bench.build, settings));
-    const load = await bench.use(Load.start());
+    const load = await bench.use(LoadGenerator.start());
     bench.print(`publishing ${clientCount * (missedEventsPerClient + 1)} events`);
     const lastSeenIds = await publishMissed(child, prepared);
     const herald: NodeStreamTarget = {
       ...{ name: 'Herald, resume', child, port: child.port, protocol: 'h2', headers: {} },
       streams: streamTokens.map((token, index) => toStreamRequest(token, lastSeenIds[index])),
     };
-    // Fewer fresh streams are enough, because the cost per stream does not depend on their number.
+    // Fewer fresh streams suffice, because the cost per stream does not depend on the number of streams.
     const freshStreams = streamTokens
       .slice(0, bench.size({ smoke: 50, full: 2000, compared: 300 }))
       .map((token) => toStreamRequest(token));
@@ -80,7 +80,7 @@ interface Run {
 
 interface ResumeParts {
   readonly bench: Bench;
-  readonly load: Load;
+  readonly load: LoadGenerator;
   readonly target: NodeStreamTarget;
   /** Events that each stream has missed; if undefined, received events are not checked. */
   readonly eventsPerStream?: number;
@@ -126,38 +126,41 @@ function buildFigures(
 ): Figure[] {
   const base = {
     subject: 'resume',
-    parameters: { clients: clientCount, 'events missed': missedEventsPerClient },
+    parameters: { clients: clientCount, 'missed events': missedEventsPerClient },
   };
   const getCpu = (runs: readonly Run[]) => runs.map((run) => run.cpuMicrosPerOperation);
   const reference = { what: 'bare TLS and h2 connect', runs: getCpu(bare) };
   const loadBusyShare = Math.max(...resume.map((run) => run.loadBusyShare));
   const perSecond = (runs: readonly Run[]) => runs.map((run) => 1e6 / run.cpuMicrosPerOperation);
   return [
-    figure({
-      ...{ ...base, what: 'server CPU a resume', unit: 'us', runs: getCpu(resume), reference },
+    createFigure({
+      ...{ ...base, what: 'server CPU per resume', unit: 'us', runs: getCpu(resume), reference },
       goal: { on: 'ratio', is: '<=', bound: 1.3 },
       isStableUnderLoad: true,
-      note: `each event was checked; the load used ${Math.round(loadBusyShare * 100)} % of a core`,
+      note: `each event was checked; the load generator used ${Math.round(loadBusyShare * 100)} % of a core`,
     }),
-    figure({
+    createFigure({
       ...base,
-      what: 'server CPU a fresh stream',
+      what: 'server CPU per fresh stream',
       unit: 'us',
       runs: getCpu(fresh),
       reference,
     }),
-    figure({
-      ...{ ...base, what: 'bare connects a CPU second', unit: '/s', runs: perSecond(bare) },
+    createFigure({
+      ...{ ...base, what: 'bare connects per CPU second', unit: '/s', runs: perSecond(bare) },
     }),
-    figure({ ...base, what: 'resumes a CPU second', unit: '/s', runs: perSecond(resume) }),
-    figure({ ...base, what: 'connects a CPU second', unit: '/s', runs: perSecond(fresh) }),
-    figure({
-      ...{ ...base, what: 'until the last is back', unit: 's' },
+    createFigure({ ...base, what: 'resumes per CPU second', unit: '/s', runs: perSecond(resume) }),
+    createFigure({ ...base, what: 'connects per CPU second', unit: '/s', runs: perSecond(fresh) }),
+    createFigure({
+      ...{ ...base, what: 'time until all clients have resumed', unit: 's' },
       runs: resume.map((run) => run.seconds),
       reference: { what: 'bare', runs: bare.map((run) => run.seconds) },
     }),
-    delayFigure({ ...base, runs: resume.map((run) => run.loopDelayP99Ms) }, 'while all come back'),
-    delayFigure(
+    createDelayFigure(
+      { ...base, runs: resume.map((run) => run.loopDelayP99Ms) },
+      'while all clients resume',
+    ),
+    createDelayFigure(
       { ...base, runs: fresh.map((run) => run.loopDelayP99Ms) },
       'while fresh streams open',
     ),
@@ -206,7 +209,7 @@ async function publishMissed(
   child: Child,
   { members, publishKey }: PreparedDatabase,
 ): Promise<string[]> {
-  const requester = await Requester.open(child.port);
+  const requester = await H2Requester.open(child.port);
   const headers = { 'content-type': 'application/json', authorization: `Bearer ${publishKey}` };
   const seenIds: string[] = [];
   for (let number = 0; number <= missedEventsPerClient; number += 1) {

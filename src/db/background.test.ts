@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { serverDialects, testOnDialects } from '../../test/support/databases/dialects.js';
-import { databaseFor } from '../../test/support/databases/embedded.js';
+import { databaseFor } from '../../test/support/databases/test-database.js';
 import { inFlightMax } from './concurrency-limiter.js';
 import { sql } from './database.js';
 

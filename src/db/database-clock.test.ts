@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { testOnDialects } from '../../test/support/databases/dialects.js';
-import { databaseFor } from '../../test/support/databases/embedded.js';
+import { databaseFor } from '../../test/support/databases/test-database.js';
 import { collectingLog } from '../../test/support/recording/collecting-log.js';
 import { silentLogger } from '../logging/logger.js';
 import { sql } from './database.js';

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import type { TestContext } from 'node:test';
 import { testOnDialects } from '../../test/support/databases/dialects.js';
-import { databaseFor } from '../../test/support/databases/embedded.js';
+import { databaseFor } from '../../test/support/databases/test-database.js';
 import { collectingLog } from '../../test/support/recording/collecting-log.js';
 import { waitForLogLine } from '../../test/support/recording/wait-for-log.js';
 import { Failure } from '../errors.js';

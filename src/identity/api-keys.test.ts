@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { testOnDialects } from '../../test/support/databases/dialects.js';
-import { databaseFor } from '../../test/support/databases/embedded.js';
+import { databaseFor } from '../../test/support/databases/test-database.js';
 import { collectingLog } from '../../test/support/recording/collecting-log.js';
-import { withStatementLog } from '../../test/support/recording/noted-database.js';
+import { withStatementLog } from '../../test/support/recording/statement-hooks.js';
 import { until } from '../../test/support/until.js';
 import { type Database, sql } from '../db/database.js';
 import { controlEntryAppender } from '../event-log/open.js';

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import type { TestContext } from 'node:test';
 import { serverDialects, testOnDialects } from '../../test/support/databases/dialects.js';
-import { databaseFor } from '../../test/support/databases/embedded.js';
 import { waitForBlocked, whileLocked } from '../../test/support/databases/locks.js';
+import { databaseFor } from '../../test/support/databases/test-database.js';
 import { StreamProcess } from '../../test/support/stream-process.js';
 import { until } from '../../test/support/until.js';
 import { type Database, sql } from '../db/database.js';

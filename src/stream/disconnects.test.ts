@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { testOnDialects } from '../../test/support/databases/dialects.js';
-import { databaseFor } from '../../test/support/databases/embedded.js';
+import { databaseFor } from '../../test/support/databases/test-database.js';
 import { sql } from '../db/database.js';
 import { controlEntryAppender, headSeq } from '../event-log/open.js';
 import { SqlLogStore } from '../event-log/sql/sql-log-store.js';

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { ask } from '../../test/support/clients/ask.js';
-import { databaseFor } from '../../test/support/databases/embedded.js';
+import { databaseFor } from '../../test/support/databases/test-database.js';
 import { observe } from '../../test/support/openapi/observer.js';
-import { withStatementLog } from '../../test/support/recording/noted-database.js';
+import { withStatementLog } from '../../test/support/recording/statement-hooks.js';
 import { startHttp } from '../../test/support/servers/http-server.js';
 import { unlimitedRetention } from '../../test/support/unlimited-retention.js';
 import { loadConfig } from '../config/config.js';

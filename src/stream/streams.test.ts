@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { SimulatedClient } from '../../test/support/clients/simulated-client.js';
-import { databaseFor } from '../../test/support/databases/embedded.js';
+import { databaseFor } from '../../test/support/databases/test-database.js';
 import { unlimitedRetention } from '../../test/support/unlimited-retention.js';
 import { until } from '../../test/support/until.js';
 import { sql } from '../db/database.js';

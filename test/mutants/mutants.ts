@@ -14,7 +14,7 @@ export interface Mutant {
   readonly after: string;
   /** The test file. */
   readonly test: string;
-  /** Part of the test's name, as written in the source, so without values of a template literal. */
+  /** Part of the name of the test, as in the source file: without the values of a template literal. */
   readonly testName: string;
 }
 

@@ -1,7 +1,7 @@
-// Reports the databases that a run did not test, and which other tests were skipped and why, so that a
-// run without database servers is not taken for a complete one. The name of a suite that needs a database
-// starts with the dialect ("postgres keeps the database contract"), and so does the name of a test outside
-// such a suite ("postgres: a login is noted").
+// Reports the databases that a run did not test, and the reasons of skipped tests, so that a run without
+// database servers is not mistaken for a complete run. A suite that needs a database has a name that starts
+// with the dialect ("postgres keeps the database contract"). So has a test outside such a suite
+// ("postgres: a login is recorded").
 const dialects = ['sqlite', 'postgres', 'mariadb', 'mysql'];
 
 /**

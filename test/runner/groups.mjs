@@ -1,6 +1,6 @@
 // Names of groups of test files: `npm test -- smoke`, `npm test -- --without once`.
 export const groups = {
-  /** From start to stop, and the README; `.ci/run` runs these files under each version of Node. */
+  /** A server from its start to its stop, and the README. `.ci/run` runs these files under each version of Node. */
   smoke: ['test/smoke.test.ts', 'test/readme.test.ts'],
   /** Tests of random interleavings. A failure is reported with its seed and never retried. */
   races: ['.race.test.ts', '.fuzz.test.ts'],
@@ -13,7 +13,7 @@ export const groups = {
   ],
 };
 
-/** Whether a file's tests depend on a random seed. They are not retried, because a retry has another seed. */
+/** Whether the tests of a file depend on a random seed. Such tests are not retried: a retry has another seed. */
 export const isSeeded = (file) => /\.(race|fuzz|mutant)\.test\.ts$/.test(file);
 
 /**

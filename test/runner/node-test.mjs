@@ -17,10 +17,10 @@ export async function runTests(parts) {
   runs += 1;
   const results = join(record, `results-${runs}`);
   // Ends tests that hang. Up to Node 22 the limit applies to a whole file. On later versions it applies to
-  // each test, and `heading.mjs` ends the file.
+  // each test, and `preload.mjs` ends the file.
   const fileMs = fileMinutes * 60_000;
   const limits = [`--test-timeout=${fileMs}`, `--test-concurrency=${concurrency}`];
-  const preloads = ['--import', 'tsx', '--import', './test/runner/heading.mjs'];
+  const preloads = ['--import', 'tsx', '--import', './test/runner/preload.mjs'];
   const reporters = [
     ...reporter('./test/runner/results.mjs', results),
     ...visibleReporter(options),

@@ -6,9 +6,8 @@ import { relative, resolve } from 'node:path';
 const messageLines = 12;
 
 /**
- * Reports events as JSON lines. `data.file` is the file that calls `test`, which is often a helper.
- * Therefore the file of the latest output is taken as the test file: `heading.mjs` makes each test file print
- * a line first.
+ * Reports events as JSON lines. `data.file` is the file that calls `test`, which is often a helper. The test file
+ * is therefore the file of the latest output: `preload.mjs` makes each test file print a line first.
  *
  * @param {AsyncIterable<import('node:test/reporters').TestEvent>} events
  */

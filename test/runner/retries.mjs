@@ -1,13 +1,13 @@
 // Retries failures. A test is flaky when it fails once and then passes twice in a run of its file alone.
 import { isSeeded } from './groups.mjs';
 
-/** If more files have failed, none is retried: so many are not flaky, and the retries would take long. */
+/** If more files have failed, none is retried: so many files are not flaky, and retries would take too long. */
 const retriedFilesMax = 10;
 const retries = 2;
 
 /**
  * Runs each file with a failure again, alone, unless its failure depends on a random seed. Settles with two
- * lists of failures. Those in `failed` have a member `why`: why they are not flaky.
+ * lists of failures. A failure in `failed` has the member `why`: the reason why it is not flaky.
  *
  * @param {{ failures: readonly object[], runAlone: (file: string) => Promise<object>,
  *   signal: AbortSignal }} parts

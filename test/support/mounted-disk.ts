@@ -13,7 +13,7 @@ export function mountDisk(t: TestContext, mebibytes: number): { readonly path: s
   const folder = mkdtempSync(join(tmpdir(), 'herald-disk-'));
   const [image, path] = [join(folder, 'image'), join(folder, 'disk')];
   const remove = () => {
-    spawnSync('fsfreeze', ['-u', path]); // If a test has failed.
+    spawnSync('fsfreeze', ['-u', path]); // A test that failed may have left the file system frozen.
     spawnSync('umount', ['-l', path]); // Lazily, because a process may still have files open.
     rmSync(folder, { recursive: true, force: true });
   };

@@ -9,7 +9,7 @@ import { MemoryLogStore } from './databases/memory-log-store.js';
 import { resolveStart } from './resolve-start.js';
 import { unlimitedRetention } from './unlimited-retention.js';
 
-/** The parts of a stream that matter to those who list streams. */
+/** The properties of a stream that a list of streams shows. */
 export interface StreamTraits {
   readonly user?: string;
   readonly session?: string;
@@ -19,7 +19,7 @@ export interface StreamTraits {
   readonly openedAt?: number;
 }
 
-/** A stream and its simulated client, which accepts nothing until it is told to. */
+/** A stream and its simulated client, which accepts no bytes until `acceptBytes` is called. */
 export interface OpenedStream {
   readonly stream: EventStream;
   readonly client: SimulatedClient;
@@ -44,7 +44,7 @@ export class StreamProcess {
     log.subscribe(this.registry);
   }
 
-  /** `name` is one hex digit. */
+  /** Opens a process without streams. `name` is one hex digit. */
   static async open(name = 'a', { perUserMax = 1e9 } = {}): Promise<StreamProcess> {
     const store = new MemoryLogStore('e');
     store.release();

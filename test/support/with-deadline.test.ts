@@ -10,7 +10,7 @@ test('withDeadline() settles as the promise does', async () => {
   await assert.rejects(withDeadline(Promise.reject(new Error('own')), 'a result'), /own/);
 });
 
-test('withDeadline() rejects with what is missing by then', async () => {
+test('withDeadline() rejects with a description that is evaluated at the deadline', async () => {
   let received = 0;
   const waiting = withDeadline(never, () => `an event after ${received}`, 5);
   received += 1;
@@ -18,7 +18,7 @@ test('withDeadline() rejects with what is missing by then', async () => {
   await assert.rejects(waiting, { message: 'missing after 0.005 s: an event after 1' });
 });
 
-test('a wait for an event names the event and the last events received', async (t) => {
+test('a failed wait for an event reports the event and the last events received', async (t) => {
   t.mock.timers.enable({ apis: ['setTimeout'] });
   const stream = new EventCollector();
   stream.feed(Buffer.from('id: 7\ndata: seven\n\n'));

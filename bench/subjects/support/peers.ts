@@ -42,7 +42,7 @@ export async function openPeerTargets(bench: Bench, streamCount: number): Promis
     const peers = [
       { file: 'better-sse.mjs', name: 'better-sse on node:http2', protocol: 'h2' },
       { file: 'fastify-sse.mjs', name: '@fastify/sse, http/1.1', protocol: 'http/1.1' },
-      { file: 'original.mjs', name: 'as the Express example, http/1.1', protocol: 'http/1.1' },
+      { file: 'express-example.mjs', name: 'Express example, http/1.1', protocol: 'http/1.1' },
     ] as const;
     for (const { file, name, protocol } of peers) {
       const child = await bench.use(startPeer(file, bench.certificate));

@@ -1,14 +1,14 @@
-import type { Load } from '../../load/load.js';
+import type { LoadGenerator } from '../../load/load-generator.js';
 import type { StreamRequest } from '../../load/stream-load.js';
 import { serverCore } from '../../machine.js';
 import type { Child, MeasurableServer } from '../../process/child.js';
 import {
+  createSettings,
   createStreamRequests,
   prepareDatabase,
-  settingsFor,
   startHerald,
 } from '../../process/herald.js';
-import { startReference } from '../../process/scripts.js';
+import { startReference } from '../../process/reference.js';
 import type { Bench } from '../../subject.js';
 
 /** A server, the streams to open on it, and the headers with which to publish to it. */
@@ -34,7 +34,7 @@ export async function openHeraldTarget(
   bench: Bench,
   streamCount: number,
 ): Promise<NodeStreamTarget> {
-  const settings = settingsFor(bench.createFolder(), bench.certificate);
+  const settings = createSettings(bench.createFolder(), bench.certificate);
   const prepared = await prepareDatabase(bench.build, settings, { memberCount: streamCount });
   const child = await bench.use(startHerald(bench.build, settings));
   return {
@@ -67,7 +67,7 @@ export function createBareTarget(streamCount: number, child: Child): NodeStreamT
 }
 
 export function openTargetStreams(
-  load: Load,
+  load: LoadGenerator,
   { name, port, protocol, streams }: StreamTarget,
   { streamsPerConnection = 1 } = {},
 ): Promise<void> {

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { serverDialects, testOnDialects } from '../../../test/support/databases/dialects.js';
-import { databaseFor } from '../../../test/support/databases/embedded.js';
 import { waitForBlocked, whileLocked } from '../../../test/support/databases/locks.js';
-import { withStatementHook } from '../../../test/support/recording/noted-database.js';
+import { databaseFor } from '../../../test/support/databases/test-database.js';
+import { withStatementHook } from '../../../test/support/recording/statement-hooks.js';
 import {
   client,
   graceMs,

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import { testOnDialects } from '../../../test/support/databases/dialects.js';
-import { databaseFor } from '../../../test/support/databases/embedded.js';
+import { databaseFor } from '../../../test/support/databases/test-database.js';
 import {
   client,
   graceMs,

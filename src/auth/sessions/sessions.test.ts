@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { testOnDialects } from '../../../test/support/databases/dialects.js';
-import { databaseFor } from '../../../test/support/databases/embedded.js';
-import { withStatementLog } from '../../../test/support/recording/noted-database.js';
+import { databaseFor } from '../../../test/support/databases/test-database.js';
+import { withStatementLog } from '../../../test/support/recording/statement-hooks.js';
 import {
   absoluteMs,
   client,

@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
 import { testOnDialects } from '../../../test/support/databases/dialects.js';
-import { databaseFor } from '../../../test/support/databases/embedded.js';
 import {
   event,
   isUnavailable,
@@ -8,6 +7,7 @@ import {
   openStore,
   request,
 } from '../../../test/support/databases/event-store.js';
+import { databaseFor } from '../../../test/support/databases/test-database.js';
 import { outlineOutcome } from '../../../test/support/outline-outcome.js';
 import { until } from '../../../test/support/until.js';
 import { type Database, type Sql, sql } from '../../db/database.js';

@@ -8,7 +8,7 @@ import {
   request,
   smallEventBytes,
 } from '../../../test/support/databases/event-store.js';
-import { withStatementLog } from '../../../test/support/recording/noted-database.js';
+import { withStatementLog } from '../../../test/support/recording/statement-hooks.js';
 import { unlimitedRetention } from '../../../test/support/unlimited-retention.js';
 import type { Database, Sql } from '../../db/database.js';
 import { silentLogger } from '../../logging/logger.js';

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import type { TestContext } from 'node:test';
 import { testOnDialects } from '../../../test/support/databases/dialects.js';
-import { databaseFor } from '../../../test/support/databases/embedded.js';
+import { databaseFor } from '../../../test/support/databases/test-database.js';
 import { StreamProcess } from '../../../test/support/stream-process.js';
 import { type Database, sql } from '../../db/database.js';
 import { Failure } from '../../errors.js';

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import type { TestContext } from 'node:test';
 import { testOnDialects } from '../../../test/support/databases/dialects.js';
-import { databaseFor } from '../../../test/support/databases/embedded.js';
-import { withStatementHook } from '../../../test/support/recording/noted-database.js';
+import { databaseFor } from '../../../test/support/databases/test-database.js';
+import { withStatementHook } from '../../../test/support/recording/statement-hooks.js';
 import { sql } from '../../db/database.js';
 import { controlEntryAppender } from '../../event-log/open.js';
 import { SqlLogStore } from '../../event-log/sql/sql-log-store.js';

@@ -1,7 +1,7 @@
 /**
- * The source of a Node module that has what the page of a browser has and Node has not: the cookies of its origin,
- * which is in the variable `ORIGIN`, relative URLs, the check of CORS, and `EventSource`. It evaluates each line of
- * its input, prints each `stream.open`, and keeps the newest stream token in `token`.
+ * The source of a Node module that adds what pages in a browser have and Node lacks: cookies, relative URLs, the
+ * check of CORS, and `EventSource`. The environment variable `ORIGIN` has the origin of the page. The module
+ * evaluates each line of its input, prints each `stream.open`, and keeps the newest stream token in `token`.
  */
 export const browserGlobals = `
   import { createInterface } from 'node:readline';

@@ -22,8 +22,8 @@ export function openPage(t: TestContext, executablePath: string, url: string): P
 }
 
 /**
- * Opens `url` in a headless browser that trusts, beyond the authorities that it knows, only the certificate in
- * this file. Needs `certutil`. The browser is closed after the test.
+ * Opens `url` in a headless browser that trusts its built-in authorities and, if given, the certificate in this
+ * file. Needs `certutil`. The browser is closed after the test.
  */
 export async function openTrustingPage(
   t: TestContext,
@@ -37,7 +37,7 @@ export async function openTrustingPage(
     createCertificateStore(home, certificate);
     return await open(t, url, { executablePath, env }, {});
   } finally {
-    // Registered last, so that it is called after the browser is closed.
+    // Registered last, so that the folder is removed after the browser is closed.
     t.after(() => rmSync(home, { recursive: true, force: true }));
   }
 }

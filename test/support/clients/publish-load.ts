@@ -76,7 +76,7 @@ export class PublishLoad {
     );
   }
 
-  /** Settles when every publisher has `more` acknowledged events more than the most advanced one has now. */
+  /** Settles when every publisher has `more` acknowledged events more than any publisher has now. */
   async waitForAcknowledged(more: number): Promise<void> {
     const count = Math.max(...this.publishers.map(({ ids }) => ids.length)) + more;
     await this.#until(() => this.publishers.every(({ ids }) => ids.length >= count));

@@ -1,7 +1,7 @@
 import { scheme } from '../servers/scheme.js';
 import { RawTls } from './raw-tls.js';
 
-/** Spec: RFC 9113 §6. */
+/** Types of frames. Spec: RFC 9113 §6. */
 export const type = {
   data: 0,
   headers: 1,
@@ -16,7 +16,7 @@ export const type = {
 
 export const flag = { none: 0, endStream: 1, ack: 1, endHeaders: 4 } as const;
 
-/** Spec: RFC 9113 §7. */
+/** Error codes. Spec: RFC 9113 §7. */
 export const code = { none: 0, protocol: 1, internal: 2, flow: 3, cancel: 8, calm: 11 } as const;
 
 export interface Frame {

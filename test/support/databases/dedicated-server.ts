@@ -3,7 +3,7 @@ import { chmodSync, chownSync, readdirSync, readFileSync, rmSync, writeFileSync 
 import { join } from 'node:path';
 import { freePort } from '../free-port.js';
 import { until } from '../until.js';
-import { findPrograms, identityOf, type Programs } from './server-programs.js';
+import { findPrograms, getServerIdentity, type Programs } from './server-programs.js';
 import { type ServerDialect, serverAt, type TestServer } from './test-server.js';
 
 /** A database server that only one test file uses, and may crash or freeze. */
@@ -53,7 +53,7 @@ export async function createDedicatedServer(
   const { user, crashSignal, url, folder } = programs;
   programs.prepare();
   if (hbaRules !== undefined) writeFileSync(join(folder, 'data', 'pg_hba.conf'), hbaRules);
-  const tlsArgs = tls === undefined ? [] : tlsSettings(programs, tls);
+  const tlsArgs = tls === undefined ? [] : writeTlsFiles(programs, tls);
   const command = [...programs.command, ...args, ...tlsArgs];
   const server = serverAt(dialect, new URL(url));
   let child: ChildProcess | undefined;
@@ -70,7 +70,10 @@ export async function createDedicatedServer(
     ...server,
     async start() {
       const [program = '', ...args] = command;
-      child = spawn(program, args, { ...identityOf(user), stdio: ['ignore', 'pipe', 'pipe'] });
+      child = spawn(program, args, {
+        ...getServerIdentity(user),
+        stdio: ['ignore', 'pipe', 'pipe'],
+      });
       let output = '';
       for (const stream of [child.stdout, child.stderr]) {
         stream?.on('data', (chunk) => {
@@ -86,7 +89,7 @@ export async function createDedicatedServer(
     freeze: () => signalProcessTree(child, 'SIGSTOP'),
     thaw: () => signalProcessTree(child, 'SIGCONT'),
     async replaceTls(newTls) {
-      tlsSettings(programs, newTls);
+      writeTlsFiles(programs, newTls);
       await server.administer(reloadTlsStatements[dialect]);
     },
     async remove() {
@@ -98,14 +101,14 @@ export async function createDedicatedServer(
 }
 
 /** Writes the certificate and key, and returns the server's arguments for them. */
-function tlsSettings(
+function writeTlsFiles(
   { folder, inside, user, tlsArgs }: Programs,
   { certificate, privateKey }: ServerTls,
 ): readonly string[] {
   const files = { 'server.cert': certificate, 'server.key': privateKey };
   for (const [name, content] of Object.entries(files)) {
     writeFileSync(join(folder, name), content, { mode: 0o600 });
-    const { uid, gid } = identityOf(user);
+    const { uid, gid } = getServerIdentity(user);
     if (uid !== undefined && gid !== undefined) chownSync(join(folder, name), uid, gid);
     else if (user === 'root') chmodSync(join(folder, name), 0o644); // The server runs as another user.
   }

@@ -25,7 +25,7 @@ interface PooledDatabase {
 
 interface DialectFixture {
   readonly dialect: Dialect;
-  /** The databases that the tests have requested so far. Each test reuses those of the one before. */
+  /** The databases that the tests have requested so far. Each test reuses the databases of the previous test. */
   readonly databases: PooledDatabase[];
   usedCount: number;
 }

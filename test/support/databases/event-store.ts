@@ -7,7 +7,7 @@ import { SqlLogStore } from '../../../src/event-log/sql/sql-log-store.js';
 import { ApiKeys, publisherKeys } from '../../../src/identity/api-keys.js';
 import { silentLogger } from '../../../src/logging/logger.js';
 import { unlimitedRetention } from '../unlimited-retention.js';
-import { databaseFor } from './embedded.js';
+import { databaseFor } from './test-database.js';
 
 /** Creates an event, by default for user 1. */
 export const event = (data: string, audiences = ['u:1'], expiresAt?: number): LoggableEvent => ({
@@ -30,7 +30,7 @@ export const keyedRequest = (key: string, body: string, ...events: LoggableEvent
   idempotency: { key, bodyHash: body.padEnd(64, '0') },
 });
 
-/** The control entry for the end of these sessions. */
+/** Creates the control entry for the end of these sessions. */
 export const ended = (...sessionIds: string[]) => ({ kind: 'sessions_ended', sessionIds }) as const;
 
 /** Stored size of an event with one byte of data and one recipient. */

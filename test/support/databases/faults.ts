@@ -20,8 +20,8 @@ import { findServer, type ServerDialect } from './test-server.js';
 const shortDeadlines = { DB_CONNECT_TIMEOUT: '2500', DB_STATEMENT_TIMEOUT: '2500' };
 
 /**
- * How long a process is cut off from its database, in ms. The default is longer than every reaction to the
- * cut. The slowest are the connection that listens for notifications (15 s) and the end of a replaced
+ * Time for which a process is cut off from its database. The default is longer than every reaction to the
+ * cut. The slowest reactions are the connection that listens for notifications (15 s) and the end of a replaced
  * PostgreSQL client (10 s after a statement is given up, which takes 5 s). Only `CUT_OFF_MS=61000` or more
  * makes the other processes forget this one.
  */
@@ -89,8 +89,8 @@ async function assertNoLoss(nodes: readonly ClusterNode[], publishers: readonly 
 }
 
 /**
- * Tests faults of one dialect's database server. Each dialect has a test file of its own, so that the tests
- * of several dialects run in parallel: mostly they wait.
+ * Tests faults of one dialect's database server. Each dialect has its own test file, so that the tests of several
+ * dialects run in parallel, because they mostly wait.
  */
 export async function testFaults(dialect: ServerDialect): Promise<void> {
   const dedicated = await createDedicatedServer(dialect);

@@ -2,8 +2,8 @@ import { type Database, type Sql, sql } from '../../../src/db/database.js';
 import { until } from '../until.js';
 
 /**
- * Runs `work` while another transaction holds the locks of the statement: until `work` calls `release`,
- * which commits that transaction, or ends.
+ * Runs `work` while another transaction holds the locks of the statement. That transaction commits when `work`
+ * calls `release`, at the latest when `work` ends.
  */
 export async function whileLocked(
   db: Database,
@@ -35,8 +35,8 @@ function holdLocks(db: Database, statement: Sql): Promise<{ release(): Promise<v
 }
 
 /**
- * Settles once `count` other connections are in a statement that starts with `text`. On PostgreSQL only
- * those count that wait for a lock.
+ * Settles once `count` other connections are in a statement that starts with `text`. On PostgreSQL, counts only
+ * connections that wait for a lock.
  */
 export function waitForBlocked(db: Database, text: string, count = 1): Promise<void> {
   const blocked =

@@ -9,8 +9,8 @@ export function fakeHex(text: string, length: number): string {
 }
 
 /**
- * Fills the tables as after some time in service, with a few thousand rows each: enough that a planner
- * does not prefer a full scan, and with few expired rows.
+ * Fills the tables with a few thousand rows each, few of them expired, as if Herald had been in use for some time.
+ * With so many rows, a planner does not prefer a full scan.
  */
 export async function fillTables(db: Database, now: number, count = 2000): Promise<void> {
   const day = 86_400_000;
@@ -59,7 +59,7 @@ export async function fillTables(db: Database, now: number, count = 2000): Promi
     ...[fakeHex(`key ${n}`, 16), `filler${n}`, fakeHex(`key hash ${n}`, 64)],
     ...['publish', now],
   ]);
-  // Ten times as many rows, because in a small table a full scan is the better plan for a page of up to 128.
+  // Ten times as many rows: in a small table, a full scan is the better plan for a page of up to 128 events.
   const seqs = Array.from({ length: 10 * count }, (_, index) => index + 1);
   const data = JSON.stringify('x'.repeat(200));
   await fill('events', 'seq, type, data, created_at', (n) => [n, 'note', data, now], seqs);
@@ -69,7 +69,7 @@ export async function fillTables(db: Database, now: number, count = 2000): Promi
     ...[fakeHex(`idempotency ${n}`, 64), fakeHex('body', 64)],
     ...[n, 1, now + day + n],
   ]);
-  // Seen too long ago to be counted, and too recently to be deleted.
+  // Processes whose last heartbeat is too old to count them, and too recent to delete them.
   await fill('processes', 'id, users, seen_at', (n) => [
     fakeHex(`process ${n}`, 16),
     1,

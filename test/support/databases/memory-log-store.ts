@@ -20,8 +20,8 @@ interface PendingStep {
 }
 
 /**
- * An event log in memory that a test steps through: the test decides in which order reads and appends
- * happen, and when their results arrive. It survives a simulated crash of the process that uses it.
+ * An event log in memory whose steps a test controls: the test decides in which order reads and appends happen,
+ * and when their results arrive. The event log survives a simulated crash of the process that uses it.
  */
 export class MemoryLogStore implements LogStore {
   readonly isShared = false;
@@ -51,7 +51,7 @@ export class MemoryLogStore implements LogStore {
     this.entries.push({ seq: this.entries.length + 1, control });
   }
 
-  /** Runs one pending step, picked by `choice`; does nothing without one. */
+  /** Runs one pending step, which `choice` selects. Does nothing when no step is pending. */
   step(choice: number): void {
     const [next] = this.#pending.splice(choice % Math.max(1, this.#pending.length), 1);
     next?.run();
@@ -152,7 +152,7 @@ export class MemoryLogStore implements LogStore {
     return { epoch, seq: this.entries.length, trimmedSeq, eventCount, bytes: 0 };
   }
 
-  /** Splits an operation into two steps: it happens, and later its result arrives. */
+  /** Splits an operation into two steps: the first runs it, and the second settles its promise. */
   #defer<Result>(operate: () => Result): Promise<Result> {
     if (!this.#isHeld) return Promise.resolve(operate());
     return new Promise((resolve) => {

@@ -29,7 +29,7 @@ export async function newDatabase(dialect: Dialect): Promise<NewDatabase> {
   return server;
 }
 
-/** Returns why this machine has no database of this dialect; false when it has one. */
+/** Returns the reason to skip tests of a dialect; false when this machine has a database of this dialect. */
 export async function skipFor(dialect: Dialect): Promise<string | false> {
   const server = dialect === 'sqlite' ? undefined : await findServer(dialect);
   return typeof server === 'string' ? server : false;

@@ -11,10 +11,10 @@ const singleRowTable = 'log_head';
 
 const scanFinders: Readonly<Record<Dialect, (db: Database, statement: Sql) => Promise<string[]>>> =
   {
-    sqlite: sqliteScans,
-    postgres: postgresScans,
-    mariadb: mariadbScans,
-    mysql: mariadbScans,
+    sqlite: findSqliteScans,
+    postgres: findPostgresScans,
+    mariadb: findMariadbScans,
+    mysql: findMariadbScans,
   };
 
 /**
@@ -41,8 +41,8 @@ export async function analyze(db: Database, tables: readonly string[]): Promise<
   }
 }
 
-/** Spec: sqlite.org/eqp.html. SQLite also says `SCAN` when it reads an index from end to end. */
-async function sqliteScans(db: Database, statement: Sql): Promise<string[]> {
+/** Finds steps with `SCAN`, which SQLite also prints for a whole index. Spec: sqlite.org/eqp.html. */
+async function findSqliteScans(db: Database, statement: Sql): Promise<string[]> {
   const rows = await db.query<{ detail: string }>(prependText('explain query plan ', statement));
   // The table with one row, and the names of subqueries, which are not tables.
   const harmless = /^SCAN (log_head|found|visible|page|range_\d+|\(subquery-\d+\)|CONSTANT ROW)/;
@@ -58,7 +58,7 @@ interface Node {
   readonly Plans?: readonly Node[];
 }
 
-async function postgresScans(db: Database, statement: Sql): Promise<string[]> {
+async function findPostgresScans(db: Database, statement: Sql): Promise<string[]> {
   const [row] = await db.query<{ 'QUERY PLAN': [{ Plan: Node }] }>(
     prependText('explain (format json) ', statement),
   );
@@ -76,8 +76,8 @@ function flattenNodes(node: Node): Node[] {
   return [node, ...(node.Plans ?? []).flatMap(flattenNodes)];
 }
 
-/** The type `ALL` reads the whole table, `index` the whole index. A name in `<>` is a derived table. */
-async function mariadbScans(db: Database, statement: Sql): Promise<string[]> {
+/** Finds steps of type `ALL` (whole table) or `index` (whole index). A table name in `<>` is a derived table. */
+async function findMariadbScans(db: Database, statement: Sql): Promise<string[]> {
   interface Row {
     readonly table: string | null;
     readonly type: string | null;

@@ -27,18 +27,18 @@ export function findPrograms(
   port: number,
   primaryPort?: number,
 ): Programs | string {
-  if (dialect === 'postgres') return postgresPrograms(port, primaryPort);
-  return dialect === 'mariadb' ? mariadbPrograms(port) : mysqlPrograms(port);
+  if (dialect === 'postgres') return findPostgresPrograms(port, primaryPort);
+  return dialect === 'mariadb' ? findMariadbPrograms(port) : findMysqlPrograms(port);
 }
 
-/** Without fsync a commit reaches the operating system, which is enough to survive a crash of the server. */
-function postgresPrograms(port: number, primaryPort: number | undefined): Programs | string {
+/** Turns fsync off: a commit then reaches only the operating system, which survives a crash of the server. */
+function findPostgresPrograms(port: number, primaryPort: number | undefined): Programs | string {
   const found = existsSync('/usr/lib/postgresql') ? readdirSync('/usr/lib/postgresql') : [];
   const version = found.sort((a, b) => Number(b) - Number(a))[0];
   if (version === undefined) return 'no programs of PostgreSQL in /usr/lib/postgresql';
   const bin = join('/usr/lib/postgresql', version, 'bin');
   const user = 'postgres';
-  const folder = folderOf(user);
+  const folder = createServerFolder(user);
   const data = join(folder, 'data');
   const settings = ['-c', 'fsync=off', '-c', 'max_connections=50'];
   return {
@@ -52,11 +52,14 @@ function postgresPrograms(port: number, primaryPort: number | undefined): Progra
       if (primaryPort !== undefined) {
         const primary = ['-h', '127.0.0.1', '-p', String(primaryPort), '-U', user];
         const copying = ['-D', data, '-R', '--checkpoint=fast', '--no-sync', ...primary];
-        execFileSync(join(bin, 'pg_basebackup'), copying, { ...identityOf(user), stdio: 'pipe' });
+        execFileSync(join(bin, 'pg_basebackup'), copying, {
+          ...getServerIdentity(user),
+          stdio: 'pipe',
+        });
         return;
       }
       const args = ['-D', data, '-U', user, '-A', 'trust', '-E', 'UTF8', '--locale=C', '--no-sync'];
-      execFileSync(join(bin, 'initdb'), args, { ...identityOf(user), stdio: 'pipe' });
+      execFileSync(join(bin, 'initdb'), args, { ...getServerIdentity(user), stdio: 'pipe' });
     },
     command: [
       join(bin, 'postgres'),
@@ -72,10 +75,10 @@ const sslArgs = (certificate: string, privateKey: string) => [
 
 const innodb = ['--innodb-flush-log-at-trx-commit=2', '--innodb-buffer-pool-size=32M'];
 
-function mariadbPrograms(port: number): Programs | string {
+function findMariadbPrograms(port: number): Programs | string {
   if (!hasProgram('mariadbd') || !hasProgram('mariadb-install-db')) return 'no MariaDB programs';
   const user = 'mysql';
-  const folder = folderOf(user);
+  const folder = createServerFolder(user);
   // A server that starts deletes the temporary tables in its folder, so servers must not share it.
   const data = [`--datadir=${join(folder, 'data')}`, `--tmpdir=${folder}`];
   return {
@@ -86,7 +89,7 @@ function mariadbPrograms(port: number): Programs | string {
     prepare() {
       const args = ['--no-defaults', '--force', ...data, '--skip-test-db'];
       args.push('--auth-root-authentication-method=normal');
-      execFileSync('mariadb-install-db', args, { ...identityOf(user), stdio: 'pipe' });
+      execFileSync('mariadb-install-db', args, { ...getServerIdentity(user), stdio: 'pipe' });
     },
     command: [
       'mariadbd',
@@ -99,7 +102,7 @@ function mariadbPrograms(port: number): Programs | string {
 const mysqlRoot = fileURLToPath(new URL('../../../.scratch/mysql-root', import.meta.url));
 
 /** Uses the chroot that `test/mysql.sh` creates. */
-function mysqlPrograms(port: number): Programs | string {
+function findMysqlPrograms(port: number): Programs | string {
   if (process.getuid?.() !== 0) return 'only root can start a server in a chroot';
   if (!existsSync(join(mysqlRoot, 'usr/sbin/mysqld'))) return 'no MySQL: test/mysql.sh start';
   const folder = mkdtempSync(join(mysqlRoot, 'var/lib/herald-'));
@@ -137,19 +140,19 @@ function mysqlPrograms(port: number): Programs | string {
  * Returns the user and group id to start a server with when this process runs as root, because database
  * servers refuse root. Otherwise returns none, and the server runs as the current user.
  */
-export function identityOf(user: string): { uid?: number; gid?: number } {
+export function getServerIdentity(user: string): { uid?: number; gid?: number } {
   if (process.getuid?.() !== 0 || user === 'root') return {};
-  return { uid: idOf('-u', user), gid: idOf('-g', user) };
+  return { uid: readId('-u', user), gid: readId('-g', user) };
 }
 
-function folderOf(user: string): string {
+function createServerFolder(user: string): string {
   const folder = mkdtempSync(join(tmpdir(), 'herald-server-'));
-  const { uid, gid } = identityOf(user);
+  const { uid, gid } = getServerIdentity(user);
   if (uid !== undefined && gid !== undefined) chownSync(folder, uid, gid);
   return folder;
 }
 
-function idOf(option: '-u' | '-g', user: string): number {
+function readId(option: '-u' | '-g', user: string): number {
   return Number(execFileSync('id', [option, user], { encoding: 'utf8' }));
 }
 

@@ -1,7 +1,7 @@
 import type { Content, Json, MediaType } from './document.js';
 import type { Schemas } from './schemas.js';
 
-/** Returns why a body does not match the media types of the document; nothing if it does. */
+/** Returns how a body differs from the media types of the document; an empty array if it matches. */
 export function checkContent(
   schemas: Schemas,
   content: Content,
@@ -26,7 +26,7 @@ function checkBody(schemas: Schemas, media: MediaType, essence: string, body: st
   return schemas.findProblems(schema, value);
 }
 
-/** Returns why a text is not JSON that matches the schema; nothing if it is. */
+/** Returns how a text differs from JSON that matches the schema; an empty array if it matches. */
 export function checkJson(schemas: Schemas, schema: Json, text: string): string[] {
   let value: unknown;
   try {

@@ -82,7 +82,7 @@ const documented: readonly (readonly [string, SentRequest, ReceivedResponse])[] 
 ];
 
 for (const [what, request, response] of documented) {
-  test(`${what} as in the document is accepted`, () => {
+  test(`${what} that matches the document is accepted`, () => {
     assert.deepEqual(contract.check(request, response), []);
   });
 }
@@ -256,7 +256,7 @@ const undocumented: readonly (readonly [string, SentRequest, ReceivedResponse, s
 ];
 
 for (const [what, request, response, expected] of undocumented) {
-  test(`${what} that is not in the document is named`, () => {
+  test(`${what} that is not in the document is reported`, () => {
     const problems = contract.check(request, response);
 
     assert.equal(problems.length, 1, problems.join('\n'));
@@ -264,7 +264,7 @@ for (const [what, request, response, expected] of undocumented) {
   });
 }
 
-test("data of Herald's events that is not in the document is named", () => {
+test("data of Herald's events that is not in the document is reported", () => {
   const closing = { code: 'draining', reconnect: true, renew: false };
 
   assert.deepEqual(contract.checkEvent('stream.close', JSON.stringify(closing)), []);

@@ -16,7 +16,7 @@ export interface ReceivedResponse {
   readonly status: number;
   /** By lower-case name. */
   readonly headers: Readonly<Record<string, unknown>>;
-  /** Undefined if it has not been received completely. */
+  /** Undefined if the body has not been received completely. */
   readonly body?: string | undefined;
 }
 
@@ -33,7 +33,7 @@ const transportHeaders = [
   ...['connection', 'content-length', 'content-type', 'date', 'keep-alive', 'transfer-encoding'],
 ];
 
-/** Compares requests and responses with an OpenAPI document. Each method returns what is not in it. */
+/** Compares requests and responses with an OpenAPI document. Each method returns the differences. */
 export class Contract {
   readonly #document: OpenApiDocument;
   readonly #schemas: Schemas;
@@ -49,8 +49,8 @@ export class Contract {
   }
 
   /**
-   * Checks a response, and the request if it was accepted: a request that gets 4xx or 5xx may be wrong on
-   * purpose.
+   * Checks a response, and also the request if it was accepted: a request that gets 4xx or 5xx may be wrong
+   * on purpose.
    */
   check(request: SentRequest, response: ReceivedResponse): string[] {
     const { status } = response;

@@ -35,7 +35,7 @@ async function startWrong(t: TestContext) {
 }
 
 for (const protocol of protocols) {
-  test(`a response over ${protocol} that is not as in the document is a violation, once`, async (t) => {
+  test(`a response over ${protocol} that does not match the document is reported once`, async (t) => {
     const { port } = await startWrong(t);
     t.after(observe(port));
 
@@ -72,7 +72,7 @@ test('the head of a response whose body has no end is checked when it arrives', 
   );
 });
 
-test('a server that is not observed, or no longer, can respond as it likes', async (t) => {
+test('responses of a server that is not observed, or is no longer observed, are not checked', async (t) => {
   const { port } = await startWrong(t);
 
   await ask('h2', port, 'GET', '/health/live');
@@ -82,7 +82,7 @@ test('a server that is not observed, or no longer, can respond as it likes', asy
   failOnViolations();
 });
 
-test("an event of Herald's own is checked, that of a publisher is not", () => {
+test("Herald's own events are checked, and events of publishers are not", () => {
   const collector = new EventCollector();
 
   collector.feed(Buffer.from('event: job.done\ndata: {"job":7}\n\n'));

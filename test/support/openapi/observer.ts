@@ -18,15 +18,15 @@ afterEach(failOnViolations);
 after(failOnViolations);
 
 /**
- * Holds the requests to a server on this port, and their responses, against docs/openapi.yaml: a violation fails
- * the test. Returns a function that ends this; call it when the server has closed.
+ * Compares the requests to a server on this port, and their responses, with docs/openapi.yaml. A violation fails
+ * the test. Returns a function that ends the comparison; call it when the server has closed.
  */
 export function observe(port: number): () => void {
   ports.add(port);
   return () => ports.delete(port);
 }
 
-/** Throws an error that lists what the requests so far have used and docs/openapi.yaml does not have. */
+/** Throws an error that lists the violations since the last call; returns if there are none. */
 export function failOnViolations(): void {
   if (violations.size === 0) return;
   const list = [...violations].map((violation) => `\n  ${violation}`).join('');
@@ -75,7 +75,7 @@ class ObservedExchange {
   readonly #sent: Body;
   readonly #received = new Body();
   #head: Omit<ReceivedResponse, 'body'> | undefined;
-  /** So that a violation is not reported again at the end of the body, perhaps in the next test. */
+  /** Violations that were reported with the head. They are not reported again at the end of the body. */
   readonly #reported = new Set<string>();
 
   constructor(started: StartedRequest) {
@@ -83,7 +83,7 @@ class ObservedExchange {
     this.#sent = Body.of(started.body);
   }
 
-  /** Copies what the stream receives, without reading from it: `push` is what Node calls for received data. */
+  /** Copies the data that the stream receives without reading from it: Node passes received data to `push`. */
   tap(stream: Readable): void {
     const push = stream.push.bind(stream);
     stream.push = (chunk: Buffer | null, ...rest) => {
@@ -97,7 +97,7 @@ class ObservedExchange {
   receiveHead(status: number, headers: ReceivedResponse['headers']): void {
     this.#head = { status, headers };
     const isStream = String(headers['content-type']).startsWith('text/event-stream');
-    if (isStream) this.#received.discard(); // It has no end, and `observeEvent` sees its events.
+    if (isStream) this.#received.discard(); // The body has no end, and `observeEvent` checks its events.
     this.#check();
   }
 
@@ -109,7 +109,7 @@ class ObservedExchange {
       Object.entries(sentHeaders).map(([name, value]) => [name.toLowerCase(), value]),
     );
     const request: SentRequest = { method, url, headers, body: this.#sent.text };
-    // Node ends a stream that was reset like one that is complete.
+    // Node ends a stream that was reset in the same way as a complete stream.
     const { 'content-length': length = this.#received.length } = this.#head.headers;
     const body = this.#received.length === Number(length) ? this.#received.text : undefined;
     const problems = getContract().check(request, { ...this.#head, body });
@@ -124,7 +124,7 @@ class Body {
   #length = 0;
   #isComplete = false;
 
-  /** Returns a body that is sent. */
+  /** Creates the body of a request. */
   static of(source: StartedRequest['body']): Body {
     const body = new Body();
     if (source instanceof Readable) {
@@ -137,7 +137,7 @@ class Body {
     return body;
   }
 
-  /** Undefined until the body is complete, or if it is too long to be kept. */
+  /** The text; undefined until the body is complete, and for a body that is too long to keep. */
   get text(): string | undefined {
     return this.#isComplete ? Buffer.concat(this.#chunks).toString() : undefined;
   }

@@ -9,7 +9,7 @@ export interface SentRequest {
   readonly url: string;
   /** By lower-case name. */
   readonly headers: Readonly<Record<string, unknown>>;
-  /** Empty if there was none; undefined if it is not known. */
+  /** Empty if the request had no body; undefined if the body is not known. */
   readonly body?: string | undefined;
 }
 
@@ -29,7 +29,7 @@ const commonHeaders = [
   'x-forwarded-for',
 ];
 
-/** Returns which parts of an accepted request are not in the document. */
+/** Returns how an accepted request differs from the document; an empty array if it matches. */
 export function checkRequest(
   schemas: Schemas,
   { operation, parameters }: FoundOperation,
@@ -50,12 +50,12 @@ export function checkRequest(
   ];
 }
 
-/** Returns the number that the text of a parameter means if its schema is of integers; otherwise the text. */
+/** Converts the text of a parameter to a number if the schema is of type integer; otherwise returns the text. */
 function toTyped({ type }: Parameter['schema'], value: unknown): unknown {
   return type === 'integer' && /^-?\d+$/.test(String(value)) ? Number(value) : value;
 }
 
-/** A query parameter that is an object stands for all query parameters and headers. */
+/** Returns the undocumented names. A query parameter of type object allows all query parameters and headers. */
 function findUnknownNames(
   parameters: readonly Parameter[],
   query: URLSearchParams,

@@ -2,8 +2,8 @@ import { Ajv2020, type ValidateFunction } from 'ajv/dist/2020.js';
 import type { Json, OpenApiDocument } from './document.js';
 
 /**
- * Validates values against the schemas of a document. Objects have no other members than those that their
- * schema lists, although clients must expect further members; so an undocumented member is found.
+ * Validates values against the schemas of a document. Rejects members that a schema does not list, although
+ * clients must accept them, so that undocumented members are reported.
  */
 export class Schemas {
   readonly #ajv: Ajv2020;
@@ -15,7 +15,7 @@ export class Schemas {
     this.#ajv.addSchema(prepare({ $id: documentId, $defs: document.components.schemas }));
   }
 
-  /** Returns what is wrong with the value; nothing if it matches. The schema may refer to components. */
+  /** Returns how a value differs from a schema; an empty array if it matches. The schema may refer to components. */
   findProblems(schema: Json, value: unknown): string[] {
     const validate = this.#compiled.get(schema) ?? this.#ajv.compile(prepare(schema));
     this.#compiled.set(schema, validate);
@@ -33,8 +33,8 @@ export class Schemas {
 const documentId = 'openapi';
 
 /**
- * Adds `additionalProperties: false` to each schema of an object that lists members and does not have it, takes
- * extensible lists for complete, and makes references independent of the document's structure.
+ * Prepares a schema: forbids additional members in each object schema that does not mention them, treats
+ * extensible lists as complete, and makes references independent of the document's structure.
  */
 function prepare(schema: Json): Json {
   return JSON.parse(JSON.stringify(schema), (key, node) => {

@@ -13,10 +13,10 @@ import { controlEntryAppender, headSeq } from '../../../src/event-log/open.js';
 import { toClient } from '../../../src/http/client.js';
 import { ApiKeys } from '../../../src/identity/api-keys.js';
 import { BearerAuth } from '../../../src/identity/bearer.js';
-import { databaseFor } from '../databases/embedded.js';
+import { databaseFor } from '../databases/test-database.js';
 import { collectingLog } from '../recording/collecting-log.js';
-import { withStatementLog } from '../recording/noted-database.js';
 import { recordedLog } from '../recording/record.js';
+import { withStatementLog } from '../recording/statement-hooks.js';
 import { sessionsFor } from './auth.js';
 
 const ring = createKeyRing({
@@ -115,7 +115,7 @@ export async function startAuth(t: TestContext) {
     hashing,
     /** Texts of the SQL statements that were run so far. */
     statements,
-    /** Hashes a password at a higher cost, like a digest that was stored under earlier settings. */
+    /** Hashes a password at a higher cost, as earlier settings may have required. */
     oldDigest: (password: string) => costlier.hash(password),
   };
 }

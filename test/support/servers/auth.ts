@@ -7,7 +7,7 @@ import type { Database } from '../../../src/db/database.js';
 import { controlEntryAppender, headSeq } from '../../../src/event-log/open.js';
 import type { Client } from '../../../src/http/client.js';
 import { Audit } from '../../../src/logging/audit.js';
-import { databaseFor } from '../databases/embedded.js';
+import { databaseFor } from '../databases/test-database.js';
 import { collectingLog } from '../recording/collecting-log.js';
 import { recordSecret } from '../recording/record.js';
 

@@ -18,7 +18,7 @@ export interface OpensslOptions {
   readonly days?: number;
 }
 
-/** Creates a certificate for localhost that Herald has not generated, as an operator brings it. PEM. */
+/** Creates a certificate for localhost with openssl, like one that an operator provides. PEM. */
 export function createByOpenssl({ key = 'EC', days = 365 }: OpensslOptions = {}) {
   const folder = mkdtempSync(join(tmpdir(), 'herald-openssl-'));
   const [keyFile, certFile] = [join(folder, 'key'), join(folder, 'cert')];

@@ -31,8 +31,8 @@ export async function generateIssuerKey(kid: string, alg = 'ES256'): Promise<Iss
 type Respond = (response: ServerResponse) => void;
 
 /**
- * An HTTPS server with a JWKS. Its certificate is that of the tests, `ca`. It responds 404 until it is told
- * what to respond. Closed after the test.
+ * An HTTPS server for a JWKS, with the certificate of the tests (`ca`). Responds with 404 until `respondWith` sets
+ * another response. Closed after the test.
  */
 export class JwksServer {
   /** The number of requests so far. */

@@ -7,7 +7,7 @@ import type { Migration } from '../../../src/db/migrations/migration.js';
 
 const root = fileURLToPath(new URL('../../..', import.meta.url));
 
-/** Additions that a release may make to a database in use, although the release before does not know them. */
+/** Changes of the schema that a release may make while processes of the previous release use the database. */
 const expandingStep: Omit<Migration, 'version'> = {
   name: 'expand',
   statements: [
@@ -19,7 +19,7 @@ const expandingStep: Omit<Migration, 'version'> = {
   ],
 };
 
-/** Copies the source, one migration ahead, to a folder that is removed after the test. */
+/** Copies the source with one more migration to a folder that is removed after the test. */
 export function copyOneMigrationAhead(t: TestContext): string {
   const folder = mkdtempSync(join(tmpdir(), 'herald-newer-'));
   t.after(() => rmSync(folder, { recursive: true, force: true }));

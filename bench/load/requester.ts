@@ -6,7 +6,7 @@ export interface TimedResponse {
 }
 
 /** Sends requests on one connection and returns their responses. */
-export interface Sender {
+export interface Requester {
   send(head: RequestHead, body?: Buffer): Promise<TimedResponse>;
   close(): void;
 }

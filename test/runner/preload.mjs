@@ -1,6 +1,6 @@
-// Loaded before each test file. Prints the file's path, for `results.mjs` and for readers of the output;
-// sets the folder of temporary files; and ends a file that does not end by itself, because it would block
-// the whole run.
+// Node loads this module before each test file. The module prints the path of the file, for `results.mjs` and
+// for readers of the output. It sets the folder of temporary files, and it ends a file that does not end by
+// itself, because such a file would block the whole run.
 import { relative } from 'node:path';
 import { isMainThread } from 'node:worker_threads';
 

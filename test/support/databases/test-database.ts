@@ -5,8 +5,8 @@ import { emptyDatabaseFor } from './dialects.js';
 import { newDatabase } from './new-database.js';
 
 /**
- * Opens a database with all tables and no rows for one test. In a test of `testOnDialects` it has that
- * test's dialect; otherwise it is embedded and deleted after the test.
+ * Opens a database with all tables and no rows for one test. In a test of `testOnDialects` the database has the
+ * dialect of the test. Otherwise it is an embedded database, which is deleted after the test.
  */
 export async function databaseFor(t: TestContext): Promise<Database> {
   const dialectDatabase = await emptyDatabaseFor(t);

@@ -172,7 +172,7 @@ class RandomClients {
 }
 
 /** Returns the used heap bytes after garbage collection. */
-function heapBytes(): number {
+function measureHeapBytes(): number {
   setFlagsFromString('--expose-gc');
   const collect = runInNewContext('gc');
   for (let round = 0; round < 3; round += 1) collect();
@@ -212,7 +212,7 @@ test('no state remains when all clients have disconnected', async (t) => {
     );
     await Promise.all(visitors.map((visitor) => visitor.leave()));
     await until(() => registry.isEmpty && server.connections === 0);
-    await streams.close(); // Completes the writes about tokens.
+    await streams.close(); // Completes the pending writes of stream tokens.
     assert.deepEqual(streams.subscribers, []);
   };
   // Warm-up: compiles code, and fills caches and the part of the event log that is kept in memory.
@@ -222,14 +222,14 @@ test('no state remains when all clients have disconnected', async (t) => {
   }
   for (let index = 0; index < warmUpRuns; index += 1) await run(races.seed - 1 - index);
   await until(() => countTimers() === 0); // Connections that have just ended may still have some.
-  const bytesBefore = heapBytes();
+  const bytesBefore = measureHeapBytes();
 
   for (let index = 0; index < races.runs; index += 1) await run(races.seed + index);
 
   await until(() => countTimers() === 0);
   let grownBytes = 0;
   await until(() => {
-    grownBytes = heapBytes() - bytesBefore;
+    grownBytes = measureHeapBytes() - bytesBefore;
     return grownBytes <= growthBytesMax;
   }).catch(() => {});
   t.diagnostic(`heap ${bytesBefore} bytes, ${grownBytes} more`);

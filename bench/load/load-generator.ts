@@ -7,20 +7,20 @@ import type { StreamLoadCount, StreamLoadPlan } from './stream-load.js';
 
 const processScript = fileURLToPath(new URL('./process.ts', import.meta.url));
 
-/** Above this share of a core, the load generator is the bottleneck, not the server. */
+/** Above this share of a core, the load generator is the bottleneck instead of the server. */
 export const busyShareMax = 0.9;
 
-/** Controls a load generator process, which by default runs on a core without a server. */
-export class Load {
+/** A load generator process. By default it runs on a core without a server. */
+export class LoadGenerator {
   readonly child: Child;
 
   private constructor(child: Child) {
     this.child = child;
   }
 
-  static async start(core: Core = loadCore): Promise<Load> {
+  static async start(core: Core = loadCore): Promise<LoadGenerator> {
     const args = [processScript];
-    return new Load(await Child.start({ args, core, readyPattern: /load ready/ }));
+    return new LoadGenerator(await Child.start({ args, core, readyPattern: /load ready/ }));
   }
 
   /**

@@ -20,7 +20,7 @@ const longestDurations = {
   ...{ LOGIN_MAX_DELAY: hundredYears, TRUSTED_TOKEN_MAX_LIFE: '2592000000' },
 };
 
-test('no timer overflows with the longest allowed durations', async (t) => {
+test('with the longest allowed durations no timer overflows, and logins, tokens and publishing work', async (t) => {
   const warnings: string[] = [];
   const recordWarning = ({ name }: Error) => warnings.push(name);
   process.on('warning', recordWarning);

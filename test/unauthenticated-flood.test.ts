@@ -7,32 +7,32 @@ import { clusterFor } from './support/servers/cluster.js';
 import { ServerProcess } from './support/servers/server-process.js';
 
 const connectionCount = 60;
-/** Together more than a database server admits. */
+/** All connections together send more requests at once than a database server admits. */
 const requestsPerConnection = 36;
 
 const env = {
   TRUST_PROXY_HOPS: '1',
   STREAM_OPEN_IP_RATE: '', // The default, which is higher in other tests.
 };
-const stranger = { 'x-forwarded-for': '192.0.2.66' };
-const honest = { 'x-forwarded-for': '198.51.100.1' };
+const attacker = { 'x-forwarded-for': '192.0.2.66' };
+const user = { 'x-forwarded-for': '198.51.100.1' };
 
 type Ask = (client: H2Client) => Promise<{ readonly status: number }>;
 
 const hex = (bytes: number) => randomBytes(bytes).toString('hex');
 
-/** Requests without a valid credential. `spent` is the access token of a session that has ended. */
+/** Requests without a valid credential. `endedToken` is the access token of a session that has ended. */
 const floods = {
   'unknown API keys': () => (client) => {
     const bearer = `hk_${hex(8)}_${'A'.repeat(43)}`;
-    return client.ask('POST', '/events', { bearer, headers: stranger });
+    return client.ask('POST', '/events', { bearer, headers: attacker });
   },
-  'readiness checks': () => (client) => client.ask('GET', '/health/ready', { headers: stranger }),
+  'readiness checks': () => (client) => client.ask('GET', '/health/ready', { headers: attacker }),
   'unknown stream tokens': () => (client) =>
-    client.ask('GET', `/stream/live/${hex(64)}`, { headers: stranger }),
-  'access tokens of an ended session': (spent) => (client) =>
-    client.ask('GET', '/me', { bearer: spent, headers: stranger }),
-} satisfies Record<string, (spent: string) => Ask>;
+    client.ask('GET', `/stream/live/${hex(64)}`, { headers: attacker }),
+  'access tokens of an ended session': (endedToken) => (client) =>
+    client.ask('GET', '/me', { bearer: endedToken, headers: attacker }),
+} satisfies Record<string, (endedToken: string) => Ask>;
 
 /** Keeps 60 connections busy with 36 requests each until `stop`. */
 async function startFlood(url: string, ask: Ask) {
@@ -60,20 +60,19 @@ async function startFlood(url: string, ask: Ask) {
   };
 }
 
-/** Sends ten requests of an honest client and of a load balancer. */
+/** Sends ten requests of a user and of a load balancer. */
 async function askDuringFlood(client: H2Client, bearer: string) {
-  const me = new Set<number>();
-  const ready = new Set<number>();
+  const statuses = { me: new Set<number>(), ready: new Set<number>() };
   const askOnce = async () => {
-    const [user, balancer] = await Promise.all([
-      client.ask('GET', '/me', { bearer, headers: honest }),
+    const [me, readiness] = await Promise.all([
+      client.ask('GET', '/me', { bearer, headers: user }),
       client.ask('GET', '/health/ready'),
     ]);
-    me.add(user.status);
-    ready.add(balancer.status);
+    statuses.me.add(me.status);
+    statuses.ready.add(readiness.status);
   };
   await Promise.all(Array.from({ length: 10 }, () => askOnce()));
-  return { me: [...me], ready: [...ready] };
+  return { me: [...statuses.me], ready: [...statuses.ready] };
 }
 
 async function login(client: H2Client, username: 'ada' | 'bob'): Promise<string> {
@@ -81,7 +80,7 @@ async function login(client: H2Client, username: 'ada' | 'bob'): Promise<string>
 }
 
 /** Logs in and out; returns the access token. */
-async function spend(client: H2Client): Promise<string> {
+async function createEndedToken(client: H2Client): Promise<string> {
   const bearer = await login(client, 'bob');
   assert.equal((await client.ask('POST', '/logout', { bearer })).status, 204);
   return bearer;
@@ -95,16 +94,16 @@ async function connect(t: TestContext, url: string): Promise<H2Client> {
 
 const served = { me: [200], ready: [200] };
 
-test('embedded: 60 connections of a stranger do not keep honest clients from being served', async (t) => {
+test('sqlite: 60 connections without valid credentials do not prevent the requests of other clients', async (t) => {
   const server = await ServerProcess.start(t, { env });
   const client = await connect(t, server.url);
   const bearer = await login(client, 'ada');
-  const spent = await spend(client);
+  const endedToken = await createEndedToken(client);
 
   for (const what of ['unknown API keys', 'access tokens of an ended session'] as const) {
     await t.test(what, async () => {
       const createAsk = floods[what];
-      const flood = await startFlood(server.url, createAsk(spent));
+      const flood = await startFlood(server.url, createAsk(endedToken));
       try {
         assert.deepEqual(await askDuringFlood(client, bearer), served);
       } finally {
@@ -118,14 +117,14 @@ test('embedded: 60 connections of a stranger do not keep honest clients from bei
 const postgres = await findServer('postgres');
 const skip = typeof postgres === 'string' ? postgres : false;
 
-test('postgres: 60 connections of a stranger do not keep honest clients from being served', {
+test('postgres: 60 connections without valid credentials do not prevent the requests of other clients', {
   skip,
 }, async (t) => {
   const cluster = await clusterFor(t, 'postgres');
   const [one, two] = await Promise.all([cluster.launch(env), cluster.launch(env)]);
   const [clientOfOne, clientOfTwo] = [await connect(t, one.url), await connect(t, two.url)];
   const bearer = await login(clientOfOne, 'ada');
-  const spent = await spend(clientOfOne);
+  const endedToken = await createEndedToken(clientOfOne);
 
   const publishFrom = async (headers: Readonly<Record<string, string>>) => {
     const parts = { bearer: cluster.apiKey, json: { to: 'all', data: 1 }, headers };
@@ -135,14 +134,14 @@ test('postgres: 60 connections of a stranger do not keep honest clients from bei
   for (const [what, createAsk] of Object.entries(floods)) {
     await t.test(what, async () => {
       const listener = await login(clientOfOne, 'bob');
-      const stream = await clientOfTwo.listenAs(listener, honest);
-      const flood = await startFlood(two.url, createAsk(spent));
+      const stream = await clientOfTwo.listenAs(listener, user);
+      const flood = await startFlood(two.url, createAsk(endedToken));
       try {
         assert.deepEqual(await askDuringFlood(clientOfTwo, bearer), served);
-        assert.equal(await publishFrom(stranger), 201); // The API key existed when the process started.
+        assert.equal(await publishFrom(attacker), 201); // The API key existed when the process started.
         const logout = await clientOfOne.ask('POST', '/logout', { bearer: listener });
         assert.equal(logout.status, 204);
-        await stream.ended(); // The logout is heard during the flood.
+        await stream.ended(); // The logout takes effect during the flood.
       } finally {
         await flood.stop();
       }
