@@ -54,7 +54,7 @@ export function controlEntryAppender(db: Database, wallClock: () => number): App
 }
 
 /** Selects the number of the newest entry of the event log, as part of another query. */
-export const headSeq = sql`(select seq from log_head where id = 1)`;
+export const headSeqSql = sql`(select seq from log_head where id = 1)`;
 
 /**
  * Writes `bytes` of data to a row that no reader sees. Rejects when the database cannot be written.

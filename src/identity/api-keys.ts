@@ -83,7 +83,7 @@ export const publisherKeys = {
 
 /** A key that was presented. */
 export interface VerifiedKey extends ApiKey {
-  /** The newest entry of the event log in the snapshot in which the key was read. */
+  /** Number of the newest entry of the event log in the snapshot in which the key was read. */
   readonly headSeq: number;
 }
 
@@ -92,7 +92,7 @@ export interface ApiKeysOptions {
   readonly log: Logger;
   readonly wallClock?: Clock;
   /** Selects `VerifiedKey.headSeq`. For commands, which verify no key, it can be omitted. */
-  readonly headSeq?: Sql;
+  readonly headSeqSql?: Sql;
   /**
    * Appends to the event log in the transaction that revokes a key, so that each event of the key is
    * either numbered before the revocation or rejected. After this step the transaction waits for no
@@ -111,7 +111,7 @@ export class ApiKeys {
   readonly #audit: Audit;
   readonly #wallClock: Clock;
   readonly #appendControlEntries: ApiKeysOptions['appendControlEntries'];
-  readonly #headSeq: Sql;
+  readonly #headSeqSql: Sql;
   readonly #lookups: Batcher<string, Row | undefined>;
   /**
    * The hashes of keys that were valid when they were loaded or last used, by id. A key keeps its hash, but
@@ -119,13 +119,13 @@ export class ApiKeys {
    */
   readonly #knownHashes = new LruMap<string, string>(knownMax);
 
-  constructor({ db, log, wallClock = Date.now, appendControlEntries, headSeq }: ApiKeysOptions) {
+  constructor({ db, log, wallClock = Date.now, appendControlEntries, headSeqSql }: ApiKeysOptions) {
     this.#appendControlEntries = appendControlEntries;
     this.#db = db;
     this.#log = log;
     this.#audit = new Audit({ log });
     this.#wallClock = wallClock;
-    this.#headSeq = headSeq ?? sql`0`;
+    this.#headSeqSql = headSeqSql ?? sql`0`;
     this.#lookups = Batcher.forDatabase(db, (ids) => this.#findRows(ids));
   }
 
@@ -274,7 +274,7 @@ export class ApiKeys {
 
   async #findRows(ids: readonly string[]): Promise<(Row | undefined)[]> {
     const rows = await this.#db.query<Row>(
-      sql`select ${columns}, ${this.#headSeq} as head_seq from api_keys where id in (${list(ids)})`,
+      sql`select ${columns}, ${this.#headSeqSql} as head_seq from api_keys where id in (${list(ids)})`,
     );
     const found = new Map(rows.map((row) => [row.id, row]));
     return ids.map((id) => found.get(id));

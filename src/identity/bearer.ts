@@ -49,7 +49,7 @@ export interface ServicePrincipal {
   readonly userPrefix: string | undefined;
   /** When the key expires, epoch ms. */
   readonly expiresAt: number | undefined;
-  /** The newest entry of the event log in the snapshot in which the key was read. */
+  /** Number of the newest entry of the event log in the snapshot in which the key was read. */
   readonly headSeq: number;
 }
 

@@ -15,7 +15,7 @@ export interface LocalSession {
   /** When the session expires unless it is refreshed, epoch ms. */
   readonly expiresAt: number;
   readonly user: LocalUser;
-  /** The newest entry of the event log in the snapshot in which the session was read. */
+  /** Number of the newest entry of the event log in the snapshot in which the session was read. */
   readonly headSeq: number;
 }
 

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { testOnDialects } from '../../test/support/databases/dialects.js';
 import { databaseFor } from '../../test/support/databases/embedded.js';
 import { sql } from '../db/database.js';
-import { controlEntryAppender, headSeq } from '../event-log/open.js';
+import { controlEntryAppender, headSeqSql } from '../event-log/open.js';
 import { SqlLogStore } from '../event-log/sql/sql-log-store.js';
 import { parseControlEntry } from '../events/control-entry.js';
 import { Disconnects } from './disconnects.js';
@@ -18,7 +18,7 @@ async function openDisconnects(t: Parameters<typeof databaseFor>[0], tokenKeptMs
   await SqlLogStore.open(db, { wallClock, newEpoch: 'e' });
   const appendControlEntries = controlEntryAppender(db, wallClock);
   const disconnects = new Disconnects({
-    ...{ db, wallClock, appendControlEntries, headSeq, tokenKeptMs },
+    ...{ db, wallClock, appendControlEntries, headSeqSql, tokenKeptMs },
   });
   const countRows = async () => (await db.query(sql`select user_id from disconnects`)).length;
   return { db, time, disconnects, countRows };

@@ -7,7 +7,7 @@ export interface DisconnectsOptions {
   readonly wallClock: () => number;
   readonly appendControlEntries: AppendControlEntries;
   /** Selects the number of the newest entry of the event log. */
-  readonly headSeq: Sql;
+  readonly headSeqSql: Sql;
   /** How long a stream token can be opened, first or again, without a stream in between. */
   readonly tokenKeptMs: number;
 }
@@ -35,7 +35,7 @@ const wholeUser = '';
  * Selects the newest disconnect that applies to the row `t` of `stream_tokens`, as part of another query.
  * Does not find those of a token without `subject`.
  */
-export const newestDisconnect = sql`(select max(d.seq) from disconnects d
+export const newestDisconnectSql = sql`(select max(d.seq) from disconnects d
   where d.user_id = t.subject and d.target in (${wholeUser}, t.session_id, t.public_id))`;
 
 const dayMs = 86_400_000;
@@ -86,9 +86,9 @@ export class Disconnects {
 
   /** Reads the state of a user's session, in one snapshot. */
   async findState(userId: string, sessionId: string): Promise<DisconnectState> {
-    const { db, headSeq } = this.#options;
+    const { db, headSeqSql } = this.#options;
     const [row] = await db.query<{ issued_before: number | null; head_seq: number }>(
-      sql`select max(issued_before) as issued_before, ${headSeq} as head_seq from disconnects
+      sql`select max(issued_before) as issued_before, ${headSeqSql} as head_seq from disconnects
         where user_id = ${userId} and target in (${list([wholeUser, sessionId])})`,
     );
     return { issuedBefore: row?.issued_before ?? 0, headSeq: row?.head_seq ?? 0 };
@@ -109,7 +109,7 @@ export class Disconnects {
 }
 
 /** Returns the newest disconnect of a user, session or token, or 0. */
-export async function findNewestDisconnect(
+export async function findNewestDisconnectSeq(
   db: Database,
   userId: string,
   targets: readonly string[],

@@ -6,7 +6,7 @@ import { databaseFor } from '../../../test/support/databases/embedded.js';
 import { withStatementLog } from '../../../test/support/recording/noted-database.js';
 import { sql } from '../../db/database.js';
 import { Failure } from '../../errors.js';
-import { controlEntryAppender, headSeq } from '../../event-log/open.js';
+import { controlEntryAppender, headSeqSql } from '../../event-log/open.js';
 import { SqlLogStore } from '../../event-log/sql/sql-log-store.js';
 import { parseControlEntry } from '../../events/control-entry.js';
 import { Disconnects } from '../disconnects.js';
@@ -480,7 +480,7 @@ test('a disconnect voids the tokens that were minted before it, of the user, ses
   const { db, tokens, time, userId } = await openTokens(t);
   const appendControlEntries = controlEntryAppender(db, () => time.now);
   const disconnects = new Disconnects({
-    ...{ db, appendControlEntries, headSeq, tokenKeptMs: 0, wallClock: () => time.now },
+    ...{ db, appendControlEntries, headSeqSql, tokenKeptMs: 0, wallClock: () => time.now },
   });
   const endsAt = time.now + 600;
   const mintAt = (mintedSeq: number, sessionId = 'a'.repeat(32)) =>
@@ -513,7 +513,7 @@ test('a disconnect voids a token that version 0.1.0 minted', async (t) => {
   const { db, tokens, time, userId, mint } = await openTokens(t);
   const appendControlEntries = controlEntryAppender(db, () => time.now);
   const disconnects = new Disconnects({
-    ...{ db, appendControlEntries, headSeq, tokenKeptMs: 0, wallClock: () => time.now },
+    ...{ db, appendControlEntries, headSeqSql, tokenKeptMs: 0, wallClock: () => time.now },
   });
   const token = await mint();
   await db.execute(

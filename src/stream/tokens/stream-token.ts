@@ -11,7 +11,7 @@ import { Failure } from '../../errors.js';
 import type { AppendControlEntries } from '../../event-log/open.js';
 import { Batcher } from '../../util/batcher.js';
 import { LruMap } from '../../util/lru-map.js';
-import { findNewestDisconnect, newestDisconnect } from '../disconnects.js';
+import { findNewestDisconnectSeq, newestDisconnectSql } from '../disconnects.js';
 import { RefusedTokens, type TokenExtension } from './refused-tokens.js';
 import { type TokenState, type TokenStateRow, toTokenState } from './token-holders.js';
 
@@ -274,7 +274,7 @@ export class StreamTokens {
   #findDisconnect(row: Row): number | Promise<number> {
     if (row.subject !== null || row.user_id === null) return row.disconnected_seq ?? 0;
     const targets = [row.session_id, getPublicId(row.token_hash)];
-    return findNewestDisconnect(this.#db, String(row.user_id), targets);
+    return findNewestDisconnectSeq(this.#db, String(row.user_id), targets);
   }
 
   async #prolong({ tokenHashes, validAt, until }: TokenExtension): Promise<void> {
@@ -301,7 +301,7 @@ export class StreamTokens {
   async #findRows(hashes: readonly string[]): Promise<(Row | undefined)[]> {
     const rows = await this.#db.query<Row>(
       sql`select token_hash, user_id, subject, session_id, expires_at, lease_until, ends_at,
-          start_position, minted_seq, version, connection_id, ${newestDisconnect} as disconnected_seq
+          start_position, minted_seq, version, connection_id, ${newestDisconnectSql} as disconnected_seq
         from stream_tokens t where token_hash in (${list(hashes)})`,
     );
     const found = new Map(rows.map((row) => [row.token_hash, row]));
