@@ -182,7 +182,7 @@ export class App {
     this.#closeStack.add('trusted issuers', () => issuers.close());
     const foreignUsers: ForeignUsers = {
       issuers,
-      findDisconnects: (userId, sessionId) => disconnects.findState(userId, sessionId),
+      findDisconnectState: (userId, sessionId) => disconnects.findState(userId, sessionId),
     };
     const bearer = new BearerAuth({
       ...{ accessTokens, sessions, apiKeys, foreignUsers, tokenType, realm },
@@ -219,7 +219,7 @@ export class App {
           const verified = await bearer.verifyUser(exchange, token);
           return () => bearer.findSession(verified);
         },
-        credential: (exchange) => bearer.parseCredential(exchange),
+        parseCredential: (exchange) => bearer.parseCredential(exchange),
         findLiveSession: (sessionId) => auth.sessions.findLive(sessionId),
         checkTokenRate: (exchange, userId) =>
           auth.rateLimiter.admit('streamToken', toClient(exchange), userId),

@@ -137,7 +137,7 @@ async function exerciseStreams(db: Database): Promise<void> {
       wallClock: () => now - 1990 + 31 * 86_400_000,
     }, // Ten are old enough.
   }).sweep();
-  await tokens.deleteOfSessions([sessionId]);
+  await tokens.deleteBySessions([sessionId]);
   await tokens.sweep();
 }
 
@@ -151,11 +151,11 @@ async function exerciseOpenStreams(db: Database): Promise<void> {
   await table.list([one, two], { ...page, user: 'user 1', after: fakeHex('stream', 32) });
   await table.list([one, two], { ...page, userPrefix: 'user 1' });
   assert.ok((await table.findRemoteAtLimit(2, [one, two])).length > 0);
-  await table.findOfProcess(one);
-  const [id = ''] = await table.findOfProcess(two).then((rows) => [...rows.keys()]);
+  await table.findByProcess(one);
+  const [id = ''] = await table.findByProcess(two).then((rows) => [...rows.keys()]);
   await table.storeProgress(new Map([[id, { eventsBehind: 1, unsentBytes: 1 }]]));
-  await table.deleteSomeOfProcesses([one]);
-  await table.deleteOfProcess(two);
+  await table.deleteBatchByProcesses([one]);
+  await table.deleteByProcess(two);
   await processes.markDead(now);
   await processes.delete([one]);
 }

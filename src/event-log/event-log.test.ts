@@ -107,7 +107,7 @@ test('a read that waits for other reads runs no query if it is no longer needed 
   store.release();
 
   await Promise.all(active);
-  assert.deepEqual(await cancelled, { frames: [], end: 0, more: true, gap: false });
+  assert.deepEqual(await cancelled, { frames: [], end: 0, hasMore: true, hasGap: false });
   await assert.rejects(waiting, store.readError);
 });
 
@@ -151,13 +151,13 @@ test('a read reports a gap when events are trimmed before the page is read, but 
     store.step(0); // The page is read; its result has not arrived.
     store.trimmedSeq = 1;
   });
-  assert.deepEqual([after.frames.length, after.gap], [1, false]);
+  assert.deepEqual([after.frames.length, after.hasGap], [1, false]);
 
   store.trimmedSeq = 0;
   const before = await readAround(() => {
     store.trimmedSeq = 1;
   });
-  assert.deepEqual([before.frames.length, before.gap], [0, true]);
+  assert.deepEqual([before.frames.length, before.hasGap], [0, true]);
 });
 
 test('control entries of an unknown kind are ignored, and a warning is logged once', async () => {
@@ -176,7 +176,7 @@ test('control entries of an unknown kind are ignored, and a warning is logged on
     deliver: ({ data }) => received.push(data),
     deliverVolatile() {},
     applyControl: (entry) => received.push(entry.kind),
-    gap: () => received.push('gap'),
+    handleGap: () => received.push('gap'),
   });
   store.appendControlEntry({ kind: 'invented_later' });
   store.appendExternally(['all'], 'x');

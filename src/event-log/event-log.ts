@@ -26,12 +26,12 @@ export interface FramePage {
   readonly frames: readonly Frame[];
   /** Every event visible to the reader up to this `seq` is in `frames` or in an earlier page. */
   readonly end: number;
-  readonly more: boolean;
+  readonly hasMore: boolean;
   /**
    * Whether events for the reader were trimmed before they were read. In rare cases true although none was,
    * for example when the events of this page are trimmed right after they were read.
    */
-  readonly gap: boolean;
+  readonly hasGap: boolean;
 }
 
 export interface AppendResult {
@@ -91,7 +91,7 @@ export class EventLog {
   }
 
   static async open(options: EventLogOptions): Promise<EventLog> {
-    return new EventLog(options, await confirmState(options.store, await options.store.state()));
+    return new EventLog(options, await confirmState(options.store, await options.store.readState()));
   }
 
   /** Number of the newest entry that was delivered or applied. */
@@ -179,14 +179,14 @@ export class EventLog {
     const request = { audiences, after, bytesMax, now: this.#wallClock() };
     const recent = this.#delivery.readRecent(request);
     if (recent === undefined) {
-      const emptyPage = { frames: [], end: after, more: true, gap: false };
+      const emptyPage = { frames: [], end: after, hasMore: true, hasGap: false };
       return this.#readSemaphore.run(async () =>
         isNeeded() ? this.#readStore(request) : emptyPage,
       );
     }
-    const { frames, more } = recent;
-    const end = more ? lastSeq(frames, after) : Math.max(after, this.head);
-    return { frames, end, more, gap: false };
+    const { frames, hasMore } = recent;
+    const end = hasMore ? lastSeq(frames, after) : Math.max(after, this.head);
+    return { frames, end, hasMore, hasGap: false };
   }
 
   /**
@@ -243,14 +243,14 @@ export class EventLog {
     const upTo = this.head;
     const limits = { eventsMax: pageEventsMax, bytesMax };
     const page = await this.#store.read(audiences, { after, upTo }, limits);
-    const { events, more, trimmedSeq } = page;
+    const { events, hasMore, trimmedSeq } = page;
     const now = this.#wallClock();
     const frames = events
       .filter((event) => !isExpired(event, now))
       .map((event) => encodeEvent(this.epoch, { seq: event.seq, event }));
-    const gap = after < trimmedSeq && (await this.#store.lastTrimmed(audiences)) > after;
+    const hasGap = after < trimmedSeq && (await this.#store.findLastTrimmedSeq(audiences)) > after;
     const last = lastSeq(events, after);
-    return { frames, end: more ? last : Math.max(last, upTo), more, gap };
+    return { frames, end: hasMore ? last : Math.max(last, upTo), hasMore, hasGap };
   }
 
   /**
@@ -271,7 +271,7 @@ export class EventLog {
 
   /** Reads the state, and confirms a head that this process has not applied. */
   async #readConfirmedState(): Promise<LogState> {
-    const state = await this.#store.state();
+    const state = await this.#store.readState();
     return state.seq <= this.head ? state : confirmState(this.#store, state);
   }
 }
@@ -281,7 +281,7 @@ export class EventLog {
  * this process would ignore the entries up to it.
  */
 async function confirmState(store: LogStore, first: LogState): Promise<LogState> {
-  const second = await store.state();
+  const second = await store.readState();
   return second.seq < first.seq ? second : first;
 }
 

@@ -9,8 +9,8 @@ import { EventLog } from './event-log.js';
 class UnreliableLogStore extends MemoryLogStore {
   excess = 0;
 
-  override async state() {
-    return this.#addExcess(await super.state());
+  override async readState() {
+    return this.#addExcess(await super.readState());
   }
 
   override async readPublishSnapshot() {
@@ -40,7 +40,7 @@ async function openLog(store: UnreliableLogStore) {
     deliver: ({ data }) => received.push(data),
     deliverVolatile: ({ data }) => received.push(data),
     applyControl() {},
-    gap: () => received.push('gap'),
+    handleGap: () => received.push('gap'),
   });
   return { eventLog, received };
 }

@@ -23,11 +23,11 @@ export interface EventSubscriber {
   /** Called once per control entry, in sequence order with the events. */
   applyControl(entry: ControlEntry, seq: number): void;
   /** Called when entries were trimmed before they could be applied, so every stream has a gap. */
-  gap(): void;
+  handleGap(): void;
 }
 
 export interface LogDeliveryParts {
-  readonly store: Pick<LogStore, 'state' | 'readAll'>;
+  readonly store: Pick<LogStore, 'readState' | 'readAll'>;
   readonly log: Logger;
   readonly wallClock: () => number;
 }
@@ -39,7 +39,7 @@ const noSubscriber: EventSubscriber = {
   deliver() {},
   deliverVolatile() {},
   applyControl() {},
-  gap() {},
+  handleGap() {},
 };
 
 /**
@@ -126,7 +126,7 @@ export class LogDelivery {
 
   async #deliverPending(): Promise<void> {
     const { store } = this.#parts;
-    const { seq } = await store.state();
+    const { seq } = await store.readState();
     for (;;) {
       const end = Math.max(seq, this.#committedSeq);
       if (this.#head >= end) return;
@@ -135,7 +135,7 @@ export class LogDelivery {
       for (const entry of entries) if (entry.seq === this.#head + 1) this.#apply(entry);
       if (this.#head >= upTo) continue;
       // Entries are missing because they were trimmed, or because the head that was read was too high.
-      if ((await store.state()).seq < upTo) return;
+      if ((await store.readState()).seq < upTo) return;
       this.#skipTo(upTo);
     }
   }
@@ -145,7 +145,7 @@ export class LogDelivery {
     this.#parts.log.warn({ from: this.#head, to: seq }, 'events were trimmed before delivery');
     this.#head = seq;
     this.#recent = new RecentEvents(seq);
-    this.#subscriber.gap();
+    this.#subscriber.handleGap();
   }
 
   #apply(entry: LogEntry): void {

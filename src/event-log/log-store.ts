@@ -102,7 +102,7 @@ export interface PageLimits {
 export interface StoredPage {
   readonly events: readonly LoggedEvent[];
   /** Whether more events may follow the last one. */
-  readonly more: boolean;
+  readonly hasMore: boolean;
   /** Every entry up to this sequence number had been trimmed when the page was read. */
   readonly trimmedSeq: number;
 }
@@ -151,7 +151,7 @@ export interface LogStore {
    */
   readonly isShared: boolean;
   /** Reads the state. Rejects with `service_unavailable` once the stored event log has been replaced. */
-  state(): Promise<LogState>;
+  readState(): Promise<LogState>;
   /**
    * Appends in one transaction. The events are durable when the promise resolves. Transactions commit
    * in the order of sequence numbers.
@@ -172,9 +172,9 @@ export interface LogStore {
    * none. The result may be too high, so that a client gets `too_old` although it lost no event, but
    * never too low.
    */
-  lastTrimmed(audiences: readonly Audience[]): Promise<number>;
+  findLastTrimmedSeq(audiences: readonly Audience[]): Promise<number>;
   /** Reads the first entries after a sequence number: as many as the limits allow, at least one. */
-  oldestEntries(after: number, limits: TrimBatchLimits): Promise<TrimCandidate[]>;
+  readOldestEntries(after: number, limits: TrimBatchLimits): Promise<TrimCandidate[]>;
   /**
    * Deletes a range and returns the number of deleted rows. Deletes nothing when another process has
    * trimmed beyond `after` meanwhile. While a trim waits for locked rows, no append waits for the trim.

@@ -56,7 +56,7 @@ test('a page ends with the frame that reaches the byte limit, and reports whethe
   for (let seq = 1; seq <= 6; seq += 1) recent.add(frame(seq, 10), forUser(String(seq % 2)));
   const page = (after: number, bytesMax: number) => {
     const found = recent.read({ audiences: ['u:1'], after, bytesMax, now: 0 });
-    return [found?.frames.map(({ seq }) => seq), found?.more];
+    return [found?.frames.map(({ seq }) => seq), found?.hasMore];
   };
 
   assert.deepEqual(page(0, 10), [[1], true]);

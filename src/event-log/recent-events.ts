@@ -14,7 +14,7 @@ interface CachedEvent extends EventMeta {
 /** The next frames that are visible to a reader, and whether more follow. */
 export interface RecentPage {
   readonly frames: readonly Frame[];
-  readonly more: boolean;
+  readonly hasMore: boolean;
 }
 
 /** Parameters of one read. */
@@ -77,11 +77,11 @@ export class RecentEvents {
       const cached = this.#cached[index];
       if (cached === undefined || isExpired(cached, now)) continue;
       if (!haveCommonAudience(cached.audiences, audiences)) continue;
-      if (bytes >= bytesMax) return { frames, more: true };
+      if (bytes >= bytesMax) return { frames, hasMore: true };
       frames.push(cached.frame);
       bytes += cached.frame.bytes.length;
     }
-    return { frames, more: false };
+    return { frames, hasMore: false };
   }
 
   #dropOldest(): void {

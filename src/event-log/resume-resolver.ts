@@ -21,9 +21,9 @@ export interface StartRequest {
 
 /** Determines where a stream starts. */
 export class ResumeResolver {
-  readonly #store: Pick<LogStore, 'lastTrimmed'>;
+  readonly #store: Pick<LogStore, 'findLastTrimmedSeq'>;
 
-  constructor(store: Pick<LogStore, 'lastTrimmed'>) {
+  constructor(store: Pick<LogStore, 'findLastTrimmedSeq'>) {
     this.#store = store;
   }
 
@@ -56,7 +56,7 @@ export class ResumeResolver {
     audiences: readonly Audience[],
     seq: number,
   ): Promise<boolean> {
-    return seq < state.trimmedSeq && (await this.#store.lastTrimmed(audiences)) > seq;
+    return seq < state.trimmedSeq && (await this.#store.findLastTrimmedSeq(audiences)) > seq;
   }
 }
 

@@ -34,7 +34,7 @@ for (const [limit, keptCount] of trims) {
 
     await eventLog.trim();
 
-    const { trimmedSeq, seq, eventCount, bytes } = await store.state();
+    const { trimmedSeq, seq, eventCount, bytes } = await store.readState();
     assert.deepEqual(
       { trimmedSeq, seq, eventCount, bytes },
       {
@@ -57,7 +57,7 @@ test('a trim batch is smaller when events have many recipients', async (t) => {
   const wide = Array.from({ length: 1000 }, (_, index) => `u:${index}`);
   await eventLog.append(request(...Array.from({ length: 7 }, () => event('x', wide)), event('x')));
   const oldest = async (after: number, recipientsMax: number) =>
-    (await store.oldestEntries(after, { entriesMax: 3, recipientsMax })).map(({ seq }) => seq);
+    (await store.readOldestEntries(after, { entriesMax: 3, recipientsMax })).map(({ seq }) => seq);
 
   assert.deepEqual(await oldest(0, 1), [1]); // At least one.
   assert.deepEqual(await oldest(0, 1999), [1]);
@@ -82,7 +82,7 @@ test('when two processes trim at the same time, only one trims, and the byte cou
   ];
 
   assert.deepEqual(rows, [10, 0]);
-  const { trimmedSeq, bytes } = await other.state();
+  const { trimmedSeq, bytes } = await other.readState();
   assert.deepEqual({ trimmedSeq, bytes }, { trimmedSeq: 5, bytes: 5 * 228 });
   assert.equal((await db.query(sql`select seq from events`)).length, 5);
 });

@@ -23,10 +23,10 @@ export async function trimLog(
   limits: RetentionLimits,
   now: number,
 ): Promise<number> {
-  const state = await store.state();
+  const state = await store.readState();
   const range = findTrimRange(
     state,
-    await store.oldestEntries(state.trimmedSeq, batchMax),
+    await store.readOldestEntries(state.trimmedSeq, batchMax),
     limits,
     now,
   );

@@ -60,7 +60,7 @@ export interface ForeignUsers {
    * Returns the time before which JWTs for this session must not have been issued (epoch ms, 0 for any time),
    * and the newest entry of the event log in the same snapshot.
    */
-  readonly findDisconnects: (
+  readonly findDisconnectState: (
     userId: string,
     sessionId: string,
   ) => Promise<{ readonly issuedBefore: number; readonly headSeq: number }>;
@@ -157,7 +157,7 @@ export class BearerAuth {
     }
     const { userId, sessionLabel, issuedAt = 0, expiresAt } = verified;
     const id = getForeignSessionId(userId, sessionLabel);
-    const state = await this.#options.foreignUsers?.findDisconnects(userId, id);
+    const state = await this.#options.foreignUsers?.findDisconnectState(userId, id);
     if (state === undefined || issuedAt < state.issuedBefore) {
       throw this.#invalidCredential('invalid_token', 'access token');
     }

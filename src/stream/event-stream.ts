@@ -368,13 +368,13 @@ export class EventStream {
         const isNeeded = () => this.isOpen;
         const page = await eventLog.read(audiences, this.#cursor, limits.unsentSoftBytes, isNeeded);
         if (!this.#needsReplay) return;
-        if (page.gap) return this.close('behind'); // The next `stream.open` reports the loss, if any.
+        if (page.hasGap) return this.close('behind'); // The next `stream.open` reports the loss, if any.
         const frames = [...(this.#pending ?? []), ...page.frames];
         this.#clearPending();
         if (frames.length > 0) this.#write(scheduler.concat(frames));
         this.#cursor = page.end;
         // `push` has dropped the events delivered during the read. If the page lacks them, another is read.
-        this.#live = !page.more && eventLog.head <= this.#cursor;
+        this.#live = !page.hasMore && eventLog.head <= this.#cursor;
       }
     } catch (cause) {
       // `maintain` resumes the replay.

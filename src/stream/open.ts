@@ -121,7 +121,7 @@ function createLocalList(registry: Registry): ListOpenStreams {
   const processId = createProcessId();
   return async (query) => {
     const { user } = query;
-    const streams = user === undefined ? registry.streams : registry.streamsOf(user);
+    const streams = user === undefined ? registry.streams : registry.getUserStreams(user);
     return selectOpenStreams(streams, processId, query);
   };
 }

@@ -18,7 +18,7 @@ async function openFailing(t: TestContext, name: FailureName, accept: string | u
   const refusals: string[] = [];
   const keptAlive: unknown[] = [];
   const streams = {
-    refusalRetryMs: () => retryMs,
+    pickRefusalRetryMs: () => retryMs,
     refuse(sink: Sink, reason: string) {
       refusals.push(reason);
       sink.end();

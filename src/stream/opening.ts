@@ -11,7 +11,7 @@ import type { OpenSnapshot, Streams } from './streams.js';
 import type { StreamTokens } from './tokens/stream-token.js';
 
 export interface OpeningParts {
-  readonly streams: Pick<Streams, 'refuse' | 'refusalRetryMs'>;
+  readonly streams: Pick<Streams, 'refuse' | 'pickRefusalRetryMs'>;
   readonly tokens: Pick<StreamTokens, 'keepAlive'>;
   readonly log: Logger;
   readonly warnings: WarningAggregator;
@@ -41,7 +41,7 @@ export async function openStream(
     hasHeartbeatEvents: exchange.query.get('heartbeat') === 'event',
   };
   const refusal = streams.checkLimits(request);
-  if (refusal !== undefined) throw toFailure(refusal, streams.refusalRetryMs());
+  if (refusal !== undefined) throw toFailure(refusal, streams.pickRefusalRetryMs());
   const prepared = await streams.prepare(request);
   return { status: 200, headers: eventStreamHeaders, ...prepared };
 }
@@ -67,7 +67,7 @@ export async function rejectInStream(
     const status = cause instanceof Failure ? cause.status : 500;
     if (status !== 429 && status < 500) throw cause;
     const isEventSource = exchange.headers['accept']?.trim() === 'text/event-stream';
-    const retryMs = streams.refusalRetryMs();
+    const retryMs = streams.pickRefusalRetryMs();
     const { retryAfterMs = retryMs } = cause instanceof Failure ? cause : {};
     if (tokenHash !== undefined)
       tokens.keepAlive(tokenHash, isEventSource ? retryMs : retryAfterMs);

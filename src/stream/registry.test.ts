@@ -149,7 +149,7 @@ test('when unapplied entries were trimmed, streams are closed in slices and rece
   const frame = { seq: 1, bytes: Buffer.from('data: too late\n\n') };
   for (const { sink } of clients) assert.equal(sink?.queuedBytes, 0);
 
-  registry.gap();
+  registry.handleGap();
   assert.equal(registry.size, 150);
   registry.deliver({ audiences: ['all'] }, frame);
   registry.deliverVolatile({ audiences: ['all'] }, { ...frame, seq: 0 });

@@ -78,7 +78,7 @@ export class Registry implements EventSubscriber {
   }
 
   /** The open streams of a user in this process. The set is not a copy. */
-  streamsOf(userId: string): ReadonlySet<EventStream> {
+  getUserStreams(userId: string): ReadonlySet<EventStream> {
     return this.#streams.get(userAudience(userId));
   }
 
@@ -116,7 +116,7 @@ export class Registry implements EventSubscriber {
     if (sameTokenCount > 0 && sameTokenCount <= exemptPerTokenMax) return undefined;
     const { streamsMax, perUserMax, perIpMax } = this.#limits;
     if (this.size >= streamsMax) return 'all';
-    const remoteCount = this.remoteStreams.count(userId, this.streamsOf(userId), publicId);
+    const remoteCount = this.remoteStreams.count(userId, this.getUserStreams(userId), publicId);
     if (this.#perUser.get(userId) + remoteCount >= perUserMax) return 'user';
     if (this.#perIp.get(subscriber.ipKey) >= perIpMax) return 'ip';
     return undefined;
@@ -180,7 +180,7 @@ export class Registry implements EventSubscriber {
    * From now on only their closing frames are written. When clients reconnect, `stream.open` reports the
    * loss, if any.
    */
-  gap(): void {
+  handleGap(): void {
     this.pendingOpens.markAllBehind();
     const streams = [...this.streams];
     for (const stream of streams) stream.freeze();

@@ -30,14 +30,14 @@ const nextTick = () => new Promise((resolve) => setImmediate(resolve));
 
 /** Wraps a store so that `afterState` runs after the state was read and before it is returned. */
 function withHooks(store: LogStore, hooks: { afterState: () => Promise<void> }): LogStore {
-  const state = async () => {
-    const read = await store.state();
+  const readState = async () => {
+    const state = await store.readState();
     await hooks.afterState();
-    return read;
+    return state;
   };
   return new Proxy(store, {
     get(target, name) {
-      const value: unknown = name === 'state' ? state : Reflect.get(target, name);
+      const value: unknown = name === 'readState' ? readState : Reflect.get(target, name);
       return typeof value === 'function' ? value.bind(target) : value;
     },
   });
@@ -198,7 +198,7 @@ const changesDuringOpen = {
     'stream.open',
   ],
   'control entries are trimmed before they are applied': [
-    (registry: Registry) => registry.gap(),
+    (registry: Registry) => registry.handleGap(),
     'stream.close',
   ],
 } as const;

@@ -218,7 +218,7 @@ export class Streams {
   async revokeTokens(sessionIds: readonly string[]): Promise<void> {
     const { tokens, log } = this.#parts;
     try {
-      await tokens.deleteOfSessions(sessionIds);
+      await tokens.deleteBySessions(sessionIds);
     } catch (cause) {
       log.warn({ cause }, 'stream tokens of ended sessions could not be deleted');
     }
@@ -251,7 +251,7 @@ export class Streams {
     const refusal = registry.checkLimits({ ...subscriber, publicId: token?.publicId });
     if (refusal !== undefined) {
       registry.pendingOpens.remove(pendingOpen);
-      const retryMs = this.refusalRetryMs();
+      const retryMs = this.pickRefusalRetryMs();
       if (token !== undefined) tokens.keepAlive(token.hash, retryMs);
       this.refuse(opening.sink, refusal, retryMs);
       return;
@@ -286,7 +286,7 @@ export class Streams {
    * Returns after how many ms a refused client should retry: 10 to 30 s, or 1 to 3 times `retryMs` while
    * draining, because another process takes over soon. Random, so that clients do not retry together.
    */
-  refusalRetryMs(): number {
+  pickRefusalRetryMs(): number {
     const { registry, random, limits } = this.#parts;
     const minMs = registry.isDraining ? limits.retryMs : 10_000;
     return pickRetryMs(minMs, random);

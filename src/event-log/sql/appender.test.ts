@@ -27,7 +27,7 @@ test('sequence numbers start at 1 and have no gaps across requests and restarts'
     'appended 3',
     'appended 4',
   ]);
-  const { epoch, seq, bytes } = await again.state();
+  const { epoch, seq, bytes } = await again.readState();
   assert.deepEqual({ epoch, seq, bytes }, { epoch: 'e1', seq: 4, bytes: 4 * smallEventBytes });
 });
 
@@ -39,7 +39,7 @@ test('concurrent publishes are numbered in arrival order and delivered in order'
     deliver: (_, { seq }) => delivered.push(seq),
     deliverVolatile() {},
     applyControl() {},
-    gap() {},
+    handleGap() {},
   });
 
   const appended = await Promise.all(
@@ -62,7 +62,7 @@ test('when one of the requests of a commit cannot be written, only that request 
     deliver: ({ data }) => delivered.push(data),
     deliverVolatile() {},
     applyControl() {},
-    gap() {},
+    handleGap() {},
   });
   const bad = { ...event('bad'), audiences: ['u:1', 'u:1'] }; // Breaks a primary key.
 
@@ -88,7 +88,7 @@ test('events of another process are delivered in order with local ones', async (
     deliver: ({ data }) => delivered.push(data),
     deliverVolatile() {},
     applyControl() {},
-    gap() {},
+    handleGap() {},
   });
 
   await other.append([request(event('remote 1'))]);
@@ -126,7 +126,7 @@ test('when requests share a commit, only those of a revoked API key are rejected
     'revoked',
     'appended 9',
   ]);
-  const { eventCount, bytes } = await store.state();
+  const { eventCount, bytes } = await store.readState();
   assert.deepEqual({ eventCount, bytes }, { eventCount: 8, bytes: 8 * smallEventBytes });
   const { events: read } = await store.read(['u:1'], { after: 0, upTo: 10 }, page);
   assert.equal(read.map(({ data }) => data).join(''), 'abcdefgh');

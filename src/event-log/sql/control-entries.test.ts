@@ -30,7 +30,7 @@ test('each control entry has a sequence number, in order with events, and no aud
     { seq: 3, control: '{"kind":"sessions_ended","sessionIds":["s2"]}' },
     { seq: 4, ...event('b'), expiresAt: undefined },
   ]);
-  const { seq, eventCount, bytes } = await store.state();
+  const { seq, eventCount, bytes } = await store.readState();
   assert.deepEqual(
     { seq, eventCount, bytes },
     { seq: 4, eventCount: 2, bytes: 2 * smallEventBytes },
@@ -66,7 +66,7 @@ test('control entries are applied in sequence order with the events of all proce
     deliver: ({ data }, { seq }) => received.push([seq, data]),
     deliverVolatile() {},
     applyControl: (entry, seq) => received.push([seq, entry]),
-    gap: () => received.push('gap'),
+    handleGap: () => received.push('gap'),
   });
 
   await eventLog.append(request(event('ours')));
@@ -89,7 +89,7 @@ test('control entries are applied in sequence order with the events of all proce
     [1, 3, 4],
   );
   assert.equal(end, 5);
-  assert.equal((await store.state()).seq, 5);
+  assert.equal((await store.readState()).seq, 5);
 });
 
 test('a volatile event is delivered after the entries that other processes appended before it', async (t) => {
@@ -100,7 +100,7 @@ test('a volatile event is delivered after the entries that other processes appen
     deliver: ({ data }) => delivered.push(data),
     deliverVolatile: ({ data }) => delivered.push(data),
     applyControl: (entry) => delivered.push(entry),
-    gap: () => delivered.push('gap'),
+    handleGap: () => delivered.push('gap'),
   });
   const append = controlEntryAppender(db, wallClock);
   await db.transaction((tx) => append(tx, [ended('s1')]));
@@ -130,7 +130,7 @@ test('a lagging process replays only events up to the last entry that it has app
     page.frames.map(({ seq }) => seq),
     [1],
   );
-  assert.deepEqual([page.end, page.more], [1, false]);
+  assert.deepEqual([page.end, page.hasMore], [1, false]);
   await lagging.catchUp();
   assert.deepEqual(
     (await lagging.read(['u:1'], page.end, 1e6)).frames.map(({ seq }) => seq),
@@ -144,7 +144,7 @@ test('control entries do not count as events, and are trimmed with the events be
   const eventLog = await openLog({ ...unlimitedRetention, ageMaxMs: 10_000, eventsMax: 2 });
   const trim = async () => {
     await eventLog.trim();
-    const { trimmedSeq, eventCount } = await store.state();
+    const { trimmedSeq, eventCount } = await store.readState();
     const rows = await db.query<{ seq: number }>(sql`select seq from events order by seq`);
     assert.deepEqual(rows[0]?.seq ?? 8, trimmedSeq + 1);
     return { trimmedSeq, eventCount };

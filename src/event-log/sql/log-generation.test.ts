@@ -41,7 +41,7 @@ for (const [what, { replace, epoch, seq }] of Object.entries(replacements)) {
 
     await assert.rejects(store.append([request(event('d'))]), isUnavailable);
     await assert.rejects(store.append([keyedRequest('k', 'b', event('c'))]), isUnavailable);
-    await assert.rejects(store.state(), isUnavailable);
+    await assert.rejects(store.readState(), isUnavailable);
 
     await until(() => replacedCalls > 0);
     const [head] = await db.query(sql`select epoch, seq from log_head`);
@@ -57,7 +57,7 @@ test('appends and reads fail with service_unavailable while the head row is miss
   await db.execute(sql`delete from log_head`);
 
   await assert.rejects(store.append([request(event('b'))]), isUnavailable);
-  await assert.rejects(store.state(), isUnavailable);
+  await assert.rejects(store.readState(), isUnavailable);
   await db.execute(
     sql`insert into log_head (id, epoch, seq, trimmed_seq, bytes) values (1, 'e1', 1, 0, 1)`,
   );
@@ -126,8 +126,8 @@ for (const [what, change] of Object.entries(wrongHeads)) {
     await store.append([requestOf('1', '2')]);
 
     wrongHeads.push(change, change);
-    await assert.rejects(store.state(), isUnavailable);
-    await assert.rejects(store.state(), isUnavailable);
+    await assert.rejects(store.readState(), isUnavailable);
+    await assert.rejects(store.readState(), isUnavailable);
 
     assert.deepEqual((await store.append([requestOf('3')])).map(outlineOutcome), ['appended 3']);
     assert.deepEqual(await readHead(wrapped), { epoch: 'a', seq: 3 });
@@ -142,9 +142,9 @@ test('after a reading of the head that was too high, right readings are accepted
   await store.append([requestOf('1', '2')]);
 
   wrongHeads.push((head) => ({ ...head, seq: 7 }));
-  assert.equal((await store.state()).seq, 7);
+  assert.equal((await store.readState()).seq, 7);
 
-  assert.equal((await store.state()).seq, 2);
+  assert.equal((await store.readState()).seq, 2);
   assert.deepEqual((await store.append([requestOf('3')])).map(outlineOutcome), ['appended 3']);
   assert.deepEqual(await readHead(db), { epoch: 'a', seq: 3 });
   assert.equal(replacedCount(), 0);
@@ -158,14 +158,14 @@ test('a process that opens with a reading that was too high accepts right readin
   wrongHeads.push((head) => ({ ...head, seq: 7 }));
   const { store } = await openProcess(wrapped, 'b');
 
-  assert.equal((await store.state()).seq, 2);
-  assert.equal((await store.state()).seq, 2);
+  assert.equal((await store.readState()).seq, 2);
+  assert.equal((await store.readState()).seq, 2);
 });
 
 for (const [how, learn] of Object.entries({
   'read as the head twice': async (store: SqlLogStore) => {
-    await store.state();
-    await store.state();
+    await store.readState();
+    await store.readState();
   },
   'read as an entry': (store: SqlLogStore) => store.readAll({ after: 0, upTo: 3 }, 1e6),
 })) {
@@ -178,7 +178,7 @@ for (const [how, learn] of Object.entries({
 
     await loseEntriesAbove(db, 2);
 
-    await assert.rejects(store.state(), isUnavailable);
+    await assert.rejects(store.readState(), isUnavailable);
     await until(() => replacedCount() === 1);
     assert.deepEqual(await readHead(db), { epoch: 'br', seq: 2 });
   });
@@ -191,21 +191,21 @@ test('a process that finds entries missing starts a new epoch, also if another p
   await store.append([requestOf('1', '2', '3')]);
   await loseEntriesAbove(db, 1);
 
-  await assert.rejects(store.state(), isUnavailable);
+  await assert.rejects(store.readState(), isUnavailable);
   await late.store.append([requestOf('again 2', 'again 3', '4')]).catch(() => undefined);
 
   // The first confirmation may have waited for the append, with a snapshot from before it.
   await until(async () => {
-    await store.state().catch(() => undefined);
+    await store.readState().catch(() => undefined);
     return replacedCount() === 1;
   });
   assert.equal((await readHead(db)).epoch, 'ar');
-  await assert.rejects(late.store.state(), isUnavailable);
+  await assert.rejects(late.store.readState(), isUnavailable);
   await until(() => late.replacedCount() === 1);
 });
 
 for (const [how, notice] of Object.entries({
-  'a read of the state': (store: SqlLogStore) => store.state(),
+  'a read of the state': (store: SqlLogStore) => store.readState(),
   'an append': (store: SqlLogStore) => store.append([requestOf('5')]),
 })) {
   test(`${how} notices that other processes have used the number of a lost event again`, async (t) => {
@@ -222,7 +222,7 @@ for (const [how, notice] of Object.entries({
     await until(() => replacedCount() === 1);
     assert.deepEqual(await readHead(db), { epoch: 'ar', seq: 4 });
     assert.equal((await db.query(sql`select seq from events where data = '5'`)).length, 0);
-    await assert.rejects(late.store.state(), isUnavailable);
+    await assert.rejects(late.store.readState(), isUnavailable);
   });
 }
 
@@ -232,7 +232,7 @@ test('the newest event of a process may be trimmed', async (t) => {
   await store.append([requestOf('1')]);
   await store.trim({ after: 0, upTo: 1, eventCount: 1, bytes: 129, now: 0 });
 
-  assert.equal((await store.state()).trimmedSeq, 1);
+  assert.equal((await store.readState()).trimmedSeq, 1);
   assert.deepEqual((await store.append([requestOf('2')])).map(outlineOutcome), ['appended 2']);
   assert.equal(replacedCount(), 0);
 });

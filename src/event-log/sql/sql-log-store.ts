@@ -30,7 +30,7 @@ import {
 } from './log-generation.js';
 import { noPublisherKeys, type PublisherKeys } from './publisher-keys.js';
 import { trimRange } from './trim.js';
-import { lastTrimmed } from './trimmed-audiences.js';
+import { findLastTrimmedSeq } from './trimmed-audiences.js';
 
 export interface SqlLogStoreOptions {
   readonly wallClock: () => number;
@@ -78,7 +78,7 @@ const storedBytes = sql`coalesce(bytes, octet_length(data))`;
 /**
  * Stores the event log in tables of a `Database`: `log_head`, `events`, `event_audiences`,
  * `idempotency` and `trimmed_audiences`. Once the stored event log has been replaced (see
- * `LogGeneration`), `state`, `readPublishSnapshot`, `read` and `append` throw `service_unavailable`.
+ * `LogGeneration`), `readState`, `readPublishSnapshot`, `read` and `append` throw `service_unavailable`.
  */
 export class SqlLogStore implements LogStore {
   /** False for the embedded database, which only one server process uses. */
@@ -119,7 +119,7 @@ export class SqlLogStore implements LogStore {
     return new SqlLogStore(db, wallClock, generation, keys);
   }
 
-  async state(): Promise<LogState> {
+  async readState(): Promise<LogState> {
     return toLogState(
       await this.#observe<StateRow>(
         this.#background,
@@ -160,14 +160,14 @@ export class SqlLogStore implements LogStore {
   ): Promise<StoredPage> {
     const { rows, trimmedSeq } = await this.#readRows(audiences, range, limits);
     const page = takePage(rows, limits.bytesMax);
-    const more = rows.length === limits.eventsMax || page.length < rows.length;
+    const hasMore = rows.length === limits.eventsMax || page.length < rows.length;
     const large = await this.#readData(page.filter(({ data }) => data === null));
     const trimmedMeanwhile = page.findLast(({ seq, data }) => data === null && !large.has(seq));
     const events = page.flatMap((row) => {
       const data = row.data ?? large.get(row.seq);
       return data === undefined ? [] : toLoggedEvent({ ...row, data }, []);
     });
-    return { events, more, trimmedSeq: Math.max(trimmedSeq, trimmedMeanwhile?.seq ?? 0) };
+    return { events, hasMore, trimmedSeq: Math.max(trimmedSeq, trimmedMeanwhile?.seq ?? 0) };
   }
 
   async readAll({ after, upTo: rangeEnd }: SeqRange, bytesMax: number): Promise<LoggedRange> {
@@ -198,11 +198,11 @@ export class SqlLogStore implements LogStore {
     return { entries, upTo };
   }
 
-  lastTrimmed(audiences: readonly Audience[]): Promise<number> {
-    return lastTrimmed(this.#db, audiences);
+  findLastTrimmedSeq(audiences: readonly Audience[]): Promise<number> {
+    return findLastTrimmedSeq(this.#db, audiences);
   }
 
-  async oldestEntries(
+  async readOldestEntries(
     after: number,
     { entriesMax, recipientsMax }: TrimBatchLimits,
   ): Promise<TrimCandidate[]> {

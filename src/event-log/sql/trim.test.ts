@@ -6,7 +6,7 @@ import { waitForBlocked, whileLocked } from '../../../test/support/databases/loc
 import { outlineOutcome } from '../../../test/support/outline-outcome.js';
 import { type Database, sql } from '../../db/database.js';
 import { SqlLogStore } from './sql-log-store.js';
-import { lastTrimmed, recordTrimmed } from './trimmed-audiences.js';
+import { findLastTrimmedSeq, recordTrimmed } from './trimmed-audiences.js';
 
 const test = await testOnDialects('trims');
 
@@ -32,7 +32,7 @@ const range = (after: number, upTo: number) => ({
 
 /** Asserts that the events up to `trimmedSeq` are trimmed, and no others. */
 async function assertTrimmed(db: Database, store: SqlLogStore, trimmedSeq: number): Promise<void> {
-  const state = await store.state();
+  const state = await store.readState();
   const keptCount = state.seq - trimmedSeq;
   const expected = { trimmedSeq, eventCount: keptCount, bytes: 133 * keptCount };
   assert.deepEqual({ ...state, ...expected }, state);
@@ -52,7 +52,7 @@ async function assertTrimmed(db: Database, store: SqlLogStore, trimmedSeq: numbe
     return seqs.findLast((seq) => 1 + (seq % 3) === user) ?? 0;
   };
   for (const user of [1, 2, 3]) {
-    assert.equal(await store.lastTrimmed([`u:${user}`]), newest(user), `of user ${user}`);
+    assert.equal(await store.findLastTrimmedSeq([`u:${user}`]), newest(user), `of user ${user}`);
   }
 }
 
@@ -159,7 +159,7 @@ test('the newest trimmed event of each of thousands of audiences is recorded', a
   await db.transaction((tx) => recordTrimmed(tx, trimmed));
 
   for (const index of [0, 999, 1000, 1999, 2000, 2499]) {
-    const seq = await lastTrimmed(db, [`u:${index}`]);
+    const seq = await findLastTrimmedSeq(db, [`u:${index}`]);
     assert.ok(seq > index, `u:${index} has ${seq}`); // Higher if it shares its bucket.
   }
 });

@@ -115,6 +115,6 @@ export class ClusterStreams {
     const { table, processes } = this.#parts;
     if (dead.length === 0) return;
     for (let batch = 1; batch <= deletedBatchesMax; batch += 1)
-      if (!(await table.deleteSomeOfProcesses(dead))) return processes.delete(dead);
+      if (!(await table.deleteBatchByProcesses(dead))) return processes.delete(dead);
   }
 }

@@ -59,12 +59,12 @@ export class StreamRows {
   /** Deletes all rows of this process. Rejects if the database fails. */
   async deleteAll(): Promise<void> {
     for (const id of [...this.#formerProcessIds, this.#processId])
-      await this.#table.deleteOfProcess(id);
+      await this.#table.deleteByProcess(id);
   }
 
   async #reload(processId: string): Promise<void> {
-    for (const id of this.#formerProcessIds) await this.#table.deleteOfProcess(id);
-    const rows = await this.#table.findOfProcess(processId);
+    for (const id of this.#formerProcessIds) await this.#table.deleteByProcess(id);
+    const rows = await this.#table.findByProcess(processId);
     this.#written = new Map();
     this.#changed.clear();
     for (const stream of this.#streams()) {

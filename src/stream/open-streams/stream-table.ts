@@ -66,7 +66,7 @@ export class StreamTable {
   }
 
   /** Returns the rows of a process as stream ids with their progress. */
-  async findOfProcess(processId: string): Promise<Map<string, Progress>> {
+  async findByProcess(processId: string): Promise<Map<string, Progress>> {
     const rows = await this.#db.query<Row>(
       sql`select stream_id, events_behind, unsent_bytes from open_streams
         where process_id = ${processId}`,
@@ -80,12 +80,12 @@ export class StreamTable {
   }
 
   /** Deletes all rows of a process. */
-  async deleteOfProcess(processId: string): Promise<void> {
+  async deleteByProcess(processId: string): Promise<void> {
     await this.#db.execute(sql`delete from open_streams where process_id = ${processId}`);
   }
 
   /** Deletes up to 500 rows of these processes. Returns whether there may be more. */
-  async deleteSomeOfProcesses(processIds: readonly string[]): Promise<boolean> {
+  async deleteBatchByProcesses(processIds: readonly string[]): Promise<boolean> {
     const rows = await this.#db.query<Row>(
       sql`select stream_id from open_streams where process_id in (${list(processIds)})
         order by stream_id limit ${idsPerStatementMax}`,

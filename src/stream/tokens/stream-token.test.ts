@@ -325,7 +325,7 @@ test('ending a session deletes its stream tokens and no others', async (t) => {
   const { userId, tokens, mint, countTokens } = await openTokens(t);
   const [mine, other] = [await mint('a'.repeat(32)), await mint('b'.repeat(32))];
 
-  await tokens.deleteOfSessions(['a'.repeat(32)]);
+  await tokens.deleteBySessions(['a'.repeat(32)]);
 
   await assert.rejects(tokens.find(mine), isFailure('invalid_token'));
   assert.equal((await tokens.find(other)).userId, userId);

@@ -238,7 +238,7 @@ export class StreamTokens {
   }
 
   /** Deletes all tokens of these sessions. */
-  async deleteOfSessions(sessionIds: readonly string[]): Promise<void> {
+  async deleteBySessions(sessionIds: readonly string[]): Promise<void> {
     for (let start = 0; start < sessionIds.length; start += batchMax) {
       const batch = list(sessionIds.slice(start, start + batchMax));
       await this.#background.execute(sql`delete from stream_tokens where session_id in (${batch})`);
