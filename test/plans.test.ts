@@ -153,7 +153,7 @@ async function exerciseOpenStreams(db: Database): Promise<void> {
   assert.ok((await table.findRemoteAtLimit(2, [one, two])).length > 0);
   await table.findByProcess(one);
   const [id = ''] = await table.findByProcess(two).then((rows) => [...rows.keys()]);
-  await table.storeProgress(new Map([[id, { eventsBehind: 1, unsentBytes: 1 }]]));
+  await table.storeBacklogs(new Map([[id, { eventsBehind: 1, unsentBytes: 1 }]]));
   await table.deleteBatchByProcesses([one]);
   await table.deleteByProcess(two);
   await processes.markDead(now);

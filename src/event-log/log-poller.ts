@@ -28,7 +28,7 @@ export class LogPoller {
   #delayMs: number;
   #timer: NodeJS.Timeout | undefined;
   #polling: Promise<void> | undefined;
-  #pollAgain = false;
+  #needsPoll = false;
   #isOpen = true;
   #isUnavailable = false;
   #subscription: Subscription | undefined;
@@ -48,7 +48,7 @@ export class LogPoller {
   /** Polls now, or once more after the active poll. Does nothing after `close`. */
   pollNow(): void {
     if (!this.#isOpen) return;
-    this.#pollAgain = true;
+    this.#needsPoll = true;
     if (this.#polling === undefined) this.#startPoll();
   }
 
@@ -73,7 +73,7 @@ export class LogPoller {
 
   async #poll(): Promise<void> {
     const { eventLog, pollMs, log } = this.#options;
-    this.#pollAgain = false;
+    this.#needsPoll = false;
     const before = eventLog.head;
     try {
       await eventLog.catchUp();
@@ -86,7 +86,7 @@ export class LogPoller {
     this.#delayMs = isBusy ? pollMs.busy : Math.min(this.#delayMs * 2, pollMs.idle);
     this.#polling = undefined;
     if (!this.#isOpen) return;
-    if (this.#pollAgain && !this.#isUnavailable) this.#startPoll();
+    if (this.#needsPoll && !this.#isUnavailable) this.#startPoll();
     else this.#schedule();
   }
 }

@@ -118,7 +118,7 @@ export class EventStream {
   readonly #parts: EventStreamParts;
   readonly #sink: Sink;
   #ending: StreamEnd | undefined;
-  #live = false;
+  #isLive = false;
   #isReplayPaused = false;
   #isFrozen = false;
   /** Whether events wait until the stream has claimed its token. */
@@ -166,7 +166,7 @@ export class EventStream {
 
   /** Whether new events are written at once. False while replaying and after the end. */
   get isLive(): boolean {
-    return this.#live;
+    return this.#isLive;
   }
 
   get client(): StreamClient {
@@ -180,7 +180,7 @@ export class EventStream {
 
   /** Number of entries of the event log that the stream has yet to read; 0 while it is live. */
   get eventsBehind(): number {
-    return this.#live ? 0 : Math.max(0, this.#parts.eventLog.head - this.#cursor);
+    return this.#isLive ? 0 : Math.max(0, this.#parts.eventLog.head - this.#cursor);
   }
 
   /** Number of bytes that the client has not accepted yet. */
@@ -212,10 +212,10 @@ export class EventStream {
 
   /** Adds the next event for this subscriber, in sequence order. Never waits, never throws. */
   push(frame: Frame): void {
-    if (!this.#live || frame.seq <= this.#cursor) return; // Replay will send the event, or has sent it.
+    if (!this.#isLive || frame.seq <= this.#cursor) return; // Replay will send the event, or has sent it.
     if (this.unsentBytes >= this.#parts.limits.unsentSoftBytes) {
       this.#cursor = frame.seq - 1; // The stream was live, so all earlier events have been written or are pending.
-      this.#live = false;
+      this.#isLive = false;
       this.flush(); // Pending frames precede replayed ones.
       void this.#replay();
       return;
@@ -229,7 +229,7 @@ export class EventStream {
    * `unsentSoftBytes` are unsent.
    */
   pushVolatile(frame: Frame): boolean {
-    if (!this.#live || this.unsentBytes >= this.#parts.limits.unsentSoftBytes) return false;
+    if (!this.#isLive || this.unsentBytes >= this.#parts.limits.unsentSoftBytes) return false;
     this.#enqueue(frame);
     return true;
   }
@@ -251,7 +251,7 @@ export class EventStream {
    */
   hold(): void {
     this.#isHeld = true;
-    this.#live = false;
+    this.#isLive = false;
     this.flush(); // `stream.open` precedes the PING of the claim.
   }
 
@@ -264,7 +264,7 @@ export class EventStream {
   /** Stops all writes except that of the closing frames, for a stream that will be closed soon. */
   freeze(): void {
     this.#isFrozen = true;
-    this.#live = false;
+    this.#isLive = false;
   }
 
   /** Writes the pending frames as one chunk and returns their number. */
@@ -355,7 +355,7 @@ export class EventStream {
   /** Whether events are to be read from the event log now. */
   get #needsReplay(): boolean {
     const canWrite = this.isOpen && !this.#sink.closed; // `onClose` may not have been called yet.
-    return canWrite && !this.#live && !this.#isHeld && !this.#isFrozen;
+    return canWrite && !this.#isLive && !this.#isHeld && !this.#isFrozen;
   }
 
   async #readPages(): Promise<void> {
@@ -374,7 +374,7 @@ export class EventStream {
         if (frames.length > 0) this.#write(scheduler.concat(frames));
         this.#cursor = page.end;
         // `push` has dropped the events delivered during the read. If the page lacks them, another is read.
-        this.#live = !page.hasMore && eventLog.head <= this.#cursor;
+        this.#isLive = !page.hasMore && eventLog.head <= this.#cursor;
       }
     } catch (cause) {
       // `maintain` resumes the replay.
@@ -399,7 +399,7 @@ export class EventStream {
   #end(ending: StreamEnd, retryMs = this.#parts.limits.retryMs * retryFactorMax): void {
     if (!this.isOpen) return;
     this.#ending = ending;
-    this.#live = false;
+    this.#isLive = false;
     this.#clearPending();
     this.#parts.claim?.end(this.id, retryMs);
     this.#parts.onEnd(this, ending);

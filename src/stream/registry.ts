@@ -54,7 +54,7 @@ export class Registry implements EventSubscriber {
   readonly #timerWheel: TimerWheel<EventStream>;
   readonly #monotonicClock: () => number;
   #deliveryCount = 0;
-  #draining = false;
+  #isDraining = false;
 
   constructor({
     limits,
@@ -110,7 +110,7 @@ export class Registry implements EventSubscriber {
       readonly publicId?: string | undefined;
     },
   ): RefusalReason | undefined {
-    if (this.#draining) return 'draining';
+    if (this.#isDraining) return 'draining';
     const { userId, tokenHash, publicId } = subscriber;
     const sameTokenCount = tokenHash === undefined ? 0 : this.#streamsByToken.get(tokenHash).size;
     if (sameTokenCount > 0 && sameTokenCount <= exemptPerTokenMax) return undefined;
@@ -212,12 +212,12 @@ export class Registry implements EventSubscriber {
   }
 
   get isDraining(): boolean {
-    return this.#draining;
+    return this.#isDraining;
   }
 
   /** Refuses new streams as `draining` from now on. */
   startDraining(): void {
-    this.#draining = true;
+    this.#isDraining = true;
   }
 
   /** Applies a control entry to all open streams that it affects, or only to `stream`. */
@@ -235,11 +235,11 @@ export class Registry implements EventSubscriber {
       const { userId, sessionIds, streams, renew } = entry.disconnect;
       const isWholeUser = sessionIds === undefined && streams === undefined;
       apply(this.#streams.get(userAudience(userId)), (each) => {
-        const isMeant =
+        const isSelected =
           isWholeUser ||
           sessionIds?.includes(each.subscriber.sessionId) === true ||
           streams?.includes(each.publicId) === true;
-        if (isMeant) each.close('revoked', { renew });
+        if (isSelected) each.close('revoked', { renew });
       });
     }
     if (entry.kind === 'token_extended') {

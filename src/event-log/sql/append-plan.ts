@@ -7,7 +7,7 @@ import type {
   LoggableEvent,
   NumberedEvent,
 } from '../log-store.js';
-import { hashKey, type PriorAppend, type PriorAppends } from './idempotency.js';
+import { hashIdempotencyKey, type PriorAppend, type PriorAppends } from './idempotency.js';
 
 /** Reasons not to append an event: its idempotency key was used, or its API key is refused. */
 export interface Obstacles {
@@ -87,12 +87,12 @@ function planRequest(
 function toEventGroups({ events, idempotency, publisher }: AppendRequest): readonly EventGroup[] {
   if (idempotency !== undefined) {
     const { key, bodyHash } = idempotency;
-    return [{ events, keyHash: hashKey(publisher?.keyId, key), bodyHash }];
+    return [{ events, keyHash: hashIdempotencyKey(publisher?.keyId, key), bodyHash }];
   }
   return events.map((event) => {
     if (event.idempotency === undefined)
       return { events: [event], keyHash: undefined, bodyHash: '' };
     const { key, bodyHash } = event.idempotency;
-    return { events: [event], keyHash: hashKey(publisher?.keyId, key), bodyHash };
+    return { events: [event], keyHash: hashIdempotencyKey(publisher?.keyId, key), bodyHash };
   });
 }

@@ -25,7 +25,7 @@ const keyLifeMs = 24 * 60 * 60 * 1000;
  * Returns the SHA-256 under which an idempotency key is stored. It includes the id of the API key, so that
  * two API keys never share an idempotency key.
  */
-export function hashKey(keyId: string | undefined, key: string): string {
+export function hashIdempotencyKey(keyId: string | undefined, key: string): string {
   return createHash('sha256').update(`${keyId}\n${key}`).digest('hex');
 }
 
@@ -41,7 +41,7 @@ export async function findPriorAppends(
 ): Promise<PriorAppends> {
   const hashes = requests.flatMap(({ events, idempotency, publisher }) =>
     [idempotency, ...events.map((event) => event.idempotency)].flatMap((used) =>
-      used === undefined ? [] : hashKey(publisher?.keyId, used.key),
+      used === undefined ? [] : hashIdempotencyKey(publisher?.keyId, used.key),
     ),
   );
   if (hashes.length === 0) return new Map();

@@ -21,14 +21,14 @@ export interface RemoteKeysOptions {
   readonly monotonicClock: Clock;
 }
 
-const minute = 60_000;
+const minuteMs = 60_000;
 const defaultTimeoutMs = 5000;
 /** Time after which keys are fetched again. */
-export const refreshMs = 5 * minute;
+export const refreshMs = 5 * minuteMs;
 /** Time after which a failed fetch is tried again, and between two fetches because of an unknown key. */
-export const coolDownMs = minute / 2;
+export const coolDownMs = minuteMs / 2;
 /** Time for which keys are used if they cannot be fetched again. */
-export const keysLifeMs = 60 * minute;
+export const keysLifeMs = 60 * minuteMs;
 
 /**
  * Fetches and caches the JWKS of an issuer. `refresh`, called by a timer, keeps the keys younger than

@@ -1,7 +1,7 @@
 import type { EventStream } from '../event-stream.js';
 
 /** How far the client of a stream is behind. */
-export interface Progress {
+export interface Backlog {
   /** Number of entries of the event log that the stream has yet to read; 0 for a live stream. */
   readonly eventsBehind: number;
   /** Number of bytes that the client has not accepted yet. */
@@ -9,7 +9,7 @@ export interface Progress {
 }
 
 /** An open stream as operators see it. */
-export interface OpenStream extends Progress {
+export interface OpenStream extends Backlog {
   /** 32 hex digits, another one at each reconnect. Log lines have it as `streamId`. */
   readonly id: string;
   /** Identifies the stream to its client, as in `stream.open`. */
@@ -41,7 +41,7 @@ export interface OpenStreamQuery {
 export type ListOpenStreams = (query: OpenStreamQuery) => Promise<readonly OpenStream[]>;
 
 /** Returns how far a stream is behind now. */
-export function toProgress({ eventsBehind, unsentBytes }: EventStream): Progress {
+export function toBacklog({ eventsBehind, unsentBytes }: EventStream): Backlog {
   return { eventsBehind, unsentBytes };
 }
 
@@ -51,7 +51,7 @@ export function toOpenStream(stream: EventStream, process: string): OpenStream {
   const { userId: user, sessionId: session } = subscriber;
   const { address, userAgent } = client;
   const ids = { id, stream: publicId, user, session, process };
-  return { ...ids, openedAt, address, userAgent, ...toProgress(stream) };
+  return { ...ids, openedAt, address, userAgent, ...toBacklog(stream) };
 }
 
 /** Returns a page of the streams of this process. */

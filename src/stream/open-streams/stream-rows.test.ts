@@ -77,7 +77,7 @@ test('the address and the user agent of a row have their longest values', async 
 });
 
 test(
-  'a sync writes 5000 rows, and the next one the others',
+  'a sync writes 5000 rows, and the next sync writes the others',
   async (t) => {
     const { streams, rows, listIds } = await openProcess(t);
     await streams.openStreams(5001);
@@ -153,7 +153,7 @@ test(
   ['sqlite'],
 );
 
-test('a sync stores the progress of 500 streams, and the next one that of the others', async (t) => {
+test('a sync stores the backlog of 500 streams, and the next sync stores that of the others', async (t) => {
   const { streams, rows, list } = await openProcess(t);
   await streams.openStreams(501);
   const countUnsent = async () => {
@@ -194,7 +194,7 @@ for (const when of ['before', 'after'] as const) {
   });
 }
 
-test('a progress that could not be stored is stored by a later sync', async (t) => {
+test('a backlog that could not be stored is stored by a later sync', async (t) => {
   const { streams, rows, faults, list } = await openProcess(t);
   await streams.openStream();
   await rows.sync();

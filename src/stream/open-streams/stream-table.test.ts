@@ -24,7 +24,7 @@ async function createLists(t: TestContext, users: readonly string[]) {
       (query: OpenStreamQuery) => table.list([one, two], query),
       async (query: OpenStreamQuery) => {
         const found = selectOpenStreams(streams.registry.streams, one, query);
-        return found.map((stream) => ({ ...stream, unsentBytes: 0 })); // No progress is in the table.
+        return found.map((stream) => ({ ...stream, unsentBytes: 0 })); // The table has no backlog.
       },
     ],
   };

@@ -1,5 +1,5 @@
 import { type Database, inserts, list, type Sql, sql } from '../../db/database.js';
-import type { OpenStream, OpenStreamQuery, Progress } from './open-stream.js';
+import type { OpenStream, OpenStreamQuery, Backlog } from './open-stream.js';
 import type { RemoteStream } from './remote-streams.js';
 
 interface Row {
@@ -40,7 +40,7 @@ export class StreamTable {
     this.#db = db;
   }
 
-  /** Inserts the rows of streams, without their progress. Rejects with `UniqueViolation` if there is a row of one of them. */
+  /** Inserts the rows of streams, without their backlogs. Rejects with `UniqueViolation` if there is a row of one of them. */
   async insert(streams: readonly OpenStream[]): Promise<void> {
     for (const statement of inserts(insertPrefix, streams.map(toRow)))
       await this.#db.execute(statement);
@@ -52,8 +52,8 @@ export class StreamTable {
   }
 
   /** Stores how far at most 500 streams are behind, by stream id. */
-  async storeProgress(progress: ReadonlyMap<string, Progress>): Promise<void> {
-    const entries = [...progress];
+  async storeBacklogs(backlogs: ReadonlyMap<string, Backlog>): Promise<void> {
+    const entries = [...backlogs];
     const behind = whens(entries.map(([id, { eventsBehind }]) => [id, eventsBehind]));
     const unsent = whens(entries.map(([id, { unsentBytes }]) => [id, unsentBytes]));
     // Without `else`, PostgreSQL would take the numbers for texts.
@@ -61,12 +61,12 @@ export class StreamTable {
       sql`update open_streams set
           events_behind = case stream_id${behind} else events_behind end,
           unsent_bytes = case stream_id${unsent} else unsent_bytes end
-        where stream_id in (${list([...progress.keys()])})`,
+        where stream_id in (${list([...backlogs.keys()])})`,
     );
   }
 
-  /** Returns the rows of a process as stream ids with their progress. */
-  async findByProcess(processId: string): Promise<Map<string, Progress>> {
+  /** Returns the rows of a process as stream ids with their backlogs. */
+  async findByProcess(processId: string): Promise<Map<string, Backlog>> {
     const rows = await this.#db.query<Row>(
       sql`select stream_id, events_behind, unsent_bytes from open_streams
         where process_id = ${processId}`,

@@ -2,7 +2,7 @@ import { LruMap } from '../../util/lru-map.js';
 import { SharedCall } from '../../util/shared-call.js';
 
 /** A new expiry for the tokens of clients that were refused. */
-export interface TokenExtension {
+export interface NewExpiry {
   readonly tokenHashes: readonly string[];
   /** The extension is for tokens that had not expired at this time, epoch ms. */
   readonly validAt: number;
@@ -13,7 +13,7 @@ export interface TokenExtension {
 export interface RefusedTokensOptions {
   readonly wallClock: () => number;
   /** Stores the new expiry of at most 500 tokens. */
-  readonly extend: (extension: TokenExtension) => Promise<void>;
+  readonly storeExpiry: (expiry: NewExpiry) => Promise<void>;
 }
 
 interface RefusedToken {
@@ -38,15 +38,15 @@ const batchMax = 500;
  */
 export class RefusedTokens {
   readonly #wallClock: () => number;
-  readonly #extend: RefusedTokensOptions['extend'];
+  readonly #storeExpiry: RefusedTokensOptions['storeExpiry'];
   readonly #tokens = new LruMap<string, RefusedToken>(tokensMax);
   /** The tokens to be stored, each with the time of its first refusal since it was stored last. */
   readonly #unstored = new LruMap<string, number>(tokensMax);
   readonly #storing = new SharedCall(() => this.#storeAll());
 
-  constructor({ wallClock, extend }: RefusedTokensOptions) {
+  constructor({ wallClock, storeExpiry }: RefusedTokensOptions) {
     this.#wallClock = wallClock;
-    this.#extend = extend;
+    this.#storeExpiry = storeExpiry;
   }
 
   /** Keeps a token alive whose client was told to retry after `waitMs`. */
@@ -72,7 +72,7 @@ export class RefusedTokens {
 
   /**
    * Stores the new expiry of all tokens that were added before the call, 500 at a time. Does nothing
-   * without such tokens. Rejects when `extend` does; the next call then tries again.
+   * without such tokens. Rejects when `storeExpiry` rejects; the next call then tries again.
    */
   store(): Promise<void> {
     return this.#unstored.size === 0 ? Promise.resolve() : this.#storing.run();
@@ -84,7 +84,7 @@ export class RefusedTokens {
       const batch = unstored.slice(start, start + batchMax).map(([hash, refusedAt]) => {
         return { hash, refusedAt, token: this.#tokens.get(hash) };
       });
-      await this.#extend({
+      await this.#storeExpiry({
         tokenHashes: batch.map(({ hash }) => hash),
         validAt: Math.min(...batch.map(({ refusedAt }) => refusedAt)),
         until: Math.max(...batch.map(({ token }) => token?.until ?? 0)),

@@ -413,7 +413,7 @@ test('a user keeps the ten newest unopened tokens, and opened tokens do not coun
   assert.equal((await tokens.find(opened)).userId, userId);
 });
 
-test('a process deletes surplus tokens of other processes too, once it has issued more than ten itself', async (t) => {
+test('a process deletes surplus tokens of other processes too, once it has minted more than ten itself', async (t) => {
   const { userId, mint, countTokens, startProcess } = await openTokens(t);
   for (let count = 0; count < 10; count += 1) await mint();
   const other = startProcess();
@@ -427,7 +427,7 @@ test('a process deletes surplus tokens of other processes too, once it has issue
   assert.equal(await countTokens(), 10);
 });
 
-test('after the last token of a user has expired, the count of issued tokens restarts', async (t) => {
+test('after the last token of a user has expired, the count of minted tokens restarts', async (t) => {
   const { time, mint, countTokens } = await openTokens(t);
 
   for (let count = 0; count < 12; count += 1) {

@@ -12,7 +12,7 @@ import type { AppendControlEntries } from '../../event-log/open.js';
 import { Batcher } from '../../util/batcher.js';
 import { LruMap } from '../../util/lru-map.js';
 import { findNewestDisconnectSeq, newestDisconnectSql } from '../disconnects.js';
-import { RefusedTokens, type TokenExtension } from './refused-tokens.js';
+import { RefusedTokens, type NewExpiry } from './refused-tokens.js';
 import { type TokenState, type TokenStateRow, toTokenState } from './token-holders.js';
 
 export interface StreamTokenOptions {
@@ -43,7 +43,7 @@ export interface StreamToken extends TokenState {
   readonly beginning: string | undefined;
 }
 
-/** A token to be issued. */
+/** A token to be minted. */
 export interface NewStreamToken {
   readonly userId: string;
   readonly sessionId: string;
@@ -122,8 +122,8 @@ export class StreamTokens {
     this.#appendControlEntries = options.appendControlEntries;
     this.#lookups = Batcher.forDatabase(this.#db, (hashes) => this.#findRows(hashes));
     this.#inserts = Batcher.forDatabase(this.#db, (rows) => this.#insert(rows));
-    const prolong = (extension: TokenExtension) => this.#prolong(extension);
-    this.#refused = new RefusedTokens({ wallClock: this.#wallClock, extend: prolong });
+    const storeExpiry = (expiry: NewExpiry) => this.#storeExpiry(expiry);
+    this.#refused = new RefusedTokens({ wallClock: this.#wallClock, storeExpiry });
   }
 
   get mode(): StreamTokenOptions['mode'] {
@@ -136,7 +136,7 @@ export class StreamTokens {
   }
 
   /**
-   * Issues a token. Throws `invalid_token` when the account of the user was deleted meanwhile, and
+   * Mints a token. Throws `invalid_token` when the account of the user was deleted meanwhile, and
    * `expired_token` when `endsAt` is over.
    *
    * The number of unopened tokens of a user is limited to `streamsPerUserMax`, or ten if that is more. Once
@@ -277,7 +277,7 @@ export class StreamTokens {
     return findNewestDisconnectSeq(this.#db, String(row.user_id), targets);
   }
 
-  async #prolong({ tokenHashes, validAt, until }: TokenExtension): Promise<void> {
+  async #storeExpiry({ tokenHashes, validAt, until }: NewExpiry): Promise<void> {
     const expiry = sql`coalesce(lease_until, expires_at)`;
     await this.#db.execute(
       sql`update stream_tokens
@@ -288,7 +288,7 @@ export class StreamTokens {
   }
 
   /**
-   * Counts a token that is about to be issued, and returns the number of tokens issued to the user without
+   * Counts a token that is about to be minted, and returns the number of tokens minted for the user without
    * a pause of `lifeMs`.
    */
   #countMinted(userId: string, now: number): number {
@@ -309,7 +309,7 @@ export class StreamTokens {
   }
 
   /**
-   * Deletes unopened tokens of a user so that one more can be issued. The newest are kept. At most 101 are
+   * Deletes unopened tokens of a user so that one more can be minted. Keeps the newest tokens. At most 101 are
    * deleted per call.
    */
   async #deleteSurplus(userId: string): Promise<void> {
