@@ -26,7 +26,7 @@ interface QueuedAppend {
 
 const emptySize: Size = { events: 0, recipients: 0, bytes: 0 };
 const mib = 1024 * 1024;
-/** Limits of one transaction. A request over them is written alone. */
+/** Limits of one transaction. A request that exceeds a limit is written alone. */
 const groupMax: Size = { events: 1000, recipients: recipientsPerRequestMax, bytes: 4 * mib };
 const waitingMax: Size = { events: 20_000, recipients: 200_000, bytes: 64 * mib };
 
@@ -58,7 +58,7 @@ export class AppendQueue {
     return this.#size.events;
   }
 
-  /** Appends a request. Rejects when the store does, or with `service_unavailable`. */
+  /** Appends a request. Rejects when the store rejects, and with `service_unavailable` when too much waits. */
   async append(request: AppendRequest): Promise<AppendOutcome> {
     const size = getSize(request);
     const total = addSizes(this.#size, size);

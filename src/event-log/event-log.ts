@@ -28,8 +28,8 @@ export interface FramePage {
   readonly end: number;
   readonly hasMore: boolean;
   /**
-   * Whether events for the reader were trimmed before they were read. In rare cases true although none was,
-   * for example when the events of this page are trimmed right after they were read.
+   * Whether events for the reader were trimmed before the page was read. In rare cases true although no event
+   * was lost, for example when the events of the page are trimmed right after the read.
    */
   readonly hasGap: boolean;
 }
@@ -37,7 +37,7 @@ export interface FramePage {
 export interface AppendResult {
   /** The ids of the events, in the order of the request. */
   readonly ids: readonly string[];
-  /** Whether every event had been appended earlier, under the key of the request or its own. */
+  /** Whether every event was appended earlier, under the idempotency key of the request or of the event. */
   readonly isRepeated: boolean;
 }
 
@@ -121,7 +121,7 @@ export class EventLog {
   /**
    * Publishes events: appends those that are not volatile, then delivers the volatile ones. Returns
    * the id of each event once all appended events are durable, and null for each volatile event.
-   * Events published earlier under the same idempotency key, of the request or of their own, are not
+   * Events that were published earlier under the same idempotency key, of the request or of the event, are not
    * published again. The key of a request has no effect when all events are volatile. Volatile events
    * are dropped if the store fails after the other events were appended.
    *
@@ -147,9 +147,9 @@ export class EventLog {
 
   /**
    * Appends events and returns their ids once they are durable. Throws `conflict` when an idempotency
-   * key was used for another body, `invalid_token` when the API key is revoked, `expired_token` when it has
-   * expired, and `service_unavailable` when its user prefix has changed, too many events are waiting or the
-   * store does not respond.
+   * key was used for another body, `invalid_token` when the API key is revoked, and `expired_token` when it
+   * has expired. Throws `service_unavailable` when the user prefix of the API key has changed, when too many
+   * events are waiting, and when the store does not respond.
    */
   async append(request: AppendRequest): Promise<AppendResult> {
     const outcome = await this.#queue.append(request);
@@ -168,7 +168,7 @@ export class EventLog {
    * Returns the next page of frames for these audiences, from memory if they are still cached. The
    * page ends with the frame that reaches `bytesMax`. At most 4 reads from the store run at a time;
    * others wait. If `isNeeded` returns false when a read from the store could start, the page is empty.
-   * Rejects when the store does.
+   * Rejects when the store rejects.
    */
   async read(
     audiences: readonly Audience[],
@@ -191,13 +191,13 @@ export class EventLog {
 
   /**
    * Reads the stored state. Its head may be ahead of what this process has applied. Concurrent calls
-   * share a read. Rejects when the store does.
+   * share a read. Rejects when the store rejects.
    */
   readState(): Promise<LogState> {
     return this.#stateRead.run();
   }
 
-  /** See `ResumeResolver.resolve`. */
+  /** Returns the start of a stream, see `ResumeResolver.resolve`. */
   resolveStart(
     state: LogState,
     audiences: readonly Audience[],
@@ -208,26 +208,26 @@ export class EventLog {
 
   /**
    * Deletes a batch of entries that exceed a retention limit, and returns the number of deleted rows.
-   * For a timer.
+   * Called by a timer.
    */
   trim(): Promise<number> {
     return trimLog(this.#store, this.#limits, this.#wallClock());
   }
 
   /**
-   * Delivers or applies all entries committed before the call, including those of other processes.
-   * Called by the poller. Rejects when the store does.
+   * Delivers or applies all entries committed before the call, including entries of other processes.
+   * Called by the poller. Rejects when the store rejects.
    */
   catchUp(): Promise<void> {
     return this.#delivery.catchUp();
   }
 
-  /** Does the same as `catchUp`, but never rejects: a failure is logged, and the next poll tries again. */
+  /** Delivers or applies entries like `catchUp`, but never rejects: logs a failure, and the next poll tries again. */
   tryCatchUp(): Promise<void> {
     return this.#delivery.tryCatchUp();
   }
 
-  /** Deletes a batch of expired idempotency keys and returns how many. For a timer. */
+  /** Deletes a batch of expired idempotency keys and returns their number. Called by a timer. */
   sweepIdempotencyKeys(): Promise<number> {
     return this.#store.sweepIdempotencyKeys(this.#wallClock());
   }
@@ -254,8 +254,8 @@ export class EventLog {
   }
 
   /**
-   * Applies every entry up to the stored head, so that the volatile events delivered afterwards do not
-   * reach a stream that should have ended. Throws the same errors as `append` for a refused API key, and
+   * Applies every entry up to the stored head, so that volatile events delivered afterwards do not
+   * reach a stream that should have ended. Throws the errors of `append` for a refused API key, and
    * `service_unavailable` when the store does not respond.
    */
   async #prepareVolatile(publisher: Publisher | undefined): Promise<AppendResult> {
@@ -269,7 +269,7 @@ export class EventLog {
     return nothingAppended;
   }
 
-  /** Reads the state, and confirms a head that this process has not applied. */
+  /** Reads the state. Reads it once more if its head is newer than what this process has applied. */
   async #readConfirmedState(): Promise<LogState> {
     const state = await this.#store.readState();
     return state.seq <= this.head ? state : confirmState(this.#store, state);
@@ -277,8 +277,8 @@ export class EventLog {
 }
 
 /**
- * Reads the state again, and returns the one with the lower head. From a head that was too high, a stream or
- * this process would ignore the entries up to it.
+ * Reads the state again, and returns the state with the lower head. With a head that is too high, a stream or
+ * this process would ignore the entries up to that head.
  */
 async function confirmState(store: LogStore, first: LogState): Promise<LogState> {
   const second = await store.readState();

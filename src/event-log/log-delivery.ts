@@ -20,9 +20,9 @@ export interface EventSubscriber {
   deliver(event: LoggableEvent, frame: Frame): void;
   /** Called for each volatile event published in this process. It is not in the event log. */
   deliverVolatile(event: LoggableEvent, frame: Frame): void;
-  /** Called once per control entry, in sequence order with the events. */
+  /** Called once per control entry. Events and control entries arrive in one sequence order. */
   applyControl(entry: ControlEntry, seq: number): void;
-  /** Called when entries were trimmed before they could be applied, so every stream has a gap. */
+  /** Called when entries were trimmed before they could be applied, so any stream may have lost events. */
   handleGap(): void;
 }
 
@@ -43,9 +43,9 @@ const noSubscriber: EventSubscriber = {
 };
 
 /**
- * Passes the entries of the event log to the subscriber, once each and in sequence order: those that this
- * process has appended, from memory, and those of other processes, which it reads from the store. Caches
- * the frames of the newest events.
+ * Passes each entry of the event log to the subscriber once, in sequence order. Entries that this process has
+ * appended come from memory. Entries of other processes are read from the store. Caches the frames of the
+ * newest events.
  */
 export class LogDelivery {
   readonly #parts: LogDeliveryParts;
@@ -55,10 +55,10 @@ export class LogDelivery {
   #subscriber = noSubscriber;
   #hasLoggedUnknownEntry = false;
   #head: number;
-  /** Number of the newest event that this process has appended, whether delivered or not. */
+  /** Number of the newest event that this process has appended. The event may not be delivered yet. */
   #committedSeq: number;
 
-  /** Entries up to that of `state` are not delivered. */
+  /** Delivery starts after the head in `state`. */
   constructor(parts: LogDeliveryParts, { epoch, seq }: LogState) {
     this.#parts = parts;
     this.#epoch = epoch;
@@ -92,7 +92,7 @@ export class LogDelivery {
     for (const numbered of added) this.#deliver(numbered);
   }
 
-  /** Delivers or applies all entries committed before the call. Rejects when the store does. */
+  /** Delivers or applies all entries committed before the call. Rejects when the store rejects. */
   catchUp(): Promise<void> {
     return this.#catchUp.run();
   }

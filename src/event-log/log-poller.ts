@@ -5,23 +5,23 @@ import type { Logger } from '../logging/logger.js';
 export interface PolledLog {
   /** Number of the newest entry that was delivered or applied. */
   readonly head: number;
-  /** Delivers or applies entries that other processes appended. Rejects when the store does. */
+  /** Delivers or applies entries that other processes appended. Rejects when the store rejects. */
   catchUp(): Promise<void>;
 }
 
 export interface LogPollerOptions {
   readonly eventLog: PolledLog;
   readonly log: Logger;
-  /** See `LogStore.listen`. While the subscription is active, polls only cover missed notifications. */
+  /** Subscribes to notifications, see `LogStore.listen`. Polls then only cover missed notifications. */
   readonly listen: (onAppended: () => void) => Subscription | undefined;
-  /** Poll intervals: while entries arrive, the longest while none do, and while the database notifies. */
+  /** Poll intervals: `busy` while entries arrive, up to `idle` while none arrive, `notified` while subscribed. */
   readonly pollMs: { readonly busy: number; readonly idle: number; readonly notified: number };
 }
 
 /**
  * Polls for entries that other processes have appended: often while entries arrive, less often when
- * none do, and at once when notified. Polling continues while the database is unavailable, and missed
- * events are delivered in order afterwards.
+ * none arrive, and immediately after a notification. Polling continues while the database is unavailable, and
+ * missed events are delivered in order afterwards.
  */
 export class LogPoller {
   readonly #options: LogPollerOptions;

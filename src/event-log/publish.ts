@@ -29,7 +29,7 @@ export interface PublishRouteParts {
   readonly authenticate: (exchange: Exchange) => Promise<Publisher>;
   readonly limits: PublishBodyLimits;
   readonly wallClock: () => number;
-  /** Ends bodies of JSON lines, which could otherwise go on for ever, when the server stops. */
+  /** Aborts when the server stops. Ends NDJSON bodies, which could otherwise continue forever. */
   readonly stopSignal: AbortSignal;
 }
 
@@ -44,8 +44,8 @@ const envelopeBytesMax = 320 * 1024;
 const jsonBytesPerDataByteMax = 6;
 
 /**
- * Creates the route `POST /v1/events`, and its second name `POST /events`: one event, an array or NDJSON, from
- * a backend with an API key.
+ * Creates the route `POST /v1/events` and its alias `POST /events`, by which a backend with an API key publishes
+ * one event, an array of events, or NDJSON.
  */
 export function publishRoutes({ authenticate, ...parts }: PublishRouteParts): Route[] {
   const budget = new BodyBudget(parts.limits.bodiesBytesMax);

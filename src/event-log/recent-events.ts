@@ -35,12 +35,12 @@ const eventOverheadBytes = 256;
 const recipientOverheadBytes = 56;
 
 /**
- * Caches the newest events of the event log, encoded, so that most streams that resume or fall behind
+ * Caches the newest events of the event log as encoded frames, so that most streams that resume or fall behind
  * need no query. Keeps about 8 MiB including recipients, which is about 17,000 small events. The limit
  * also bounds the cost of a read, which scans at most 90,000 recipients.
  */
 export class RecentEvents {
-  /** In sequence order, without gaps from `#firstIndex` on. Entries before it are evicted. */
+  /** Entries in sequence order, without gaps from `#firstIndex` on. Entries before that index are evicted. */
   #cached: (CachedEvent | undefined)[] = [];
   #firstIndex = 0;
   #bytes = 0;

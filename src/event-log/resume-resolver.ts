@@ -11,7 +11,7 @@ export interface StreamStart {
   readonly id: string;
 }
 
-/** Where a client asks its stream to start. */
+/** The positions from which a client asks its stream to start. */
 export interface StartRequest {
   /** The id of the last event that the client has received. Takes precedence over `beginning`. */
   readonly lastEventId: string | undefined;

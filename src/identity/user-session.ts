@@ -19,7 +19,7 @@ export interface LocalSession {
   readonly headSeq: number;
 }
 
-/** The user of a token whose signature and claims are valid. Nothing was looked up yet. */
+/** The user of a token whose signature and claims are valid. The session is not looked up yet. */
 export type VerifiedUser =
   | { readonly kind: 'local'; readonly userId: string; readonly sessionId: string | undefined }
   | ({ readonly kind: 'foreign' } & ForeignUser);

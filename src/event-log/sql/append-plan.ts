@@ -15,7 +15,7 @@ export interface Obstacles {
   readonly refusals: ReadonlyMap<AppendRequest, KeyRefusal>;
 }
 
-/** What a transaction writes, and the outcome of each request. */
+/** The rows that a transaction writes, and the outcome of each request. */
 export interface AppendPlan {
   /** One per request, in the same order. */
   readonly outcomes: readonly AppendOutcome[];

@@ -9,7 +9,7 @@ export interface PriorAppend {
   readonly eventCount: number;
 }
 
-/** Earlier appends by the hash of their idempotency key. */
+/** Earlier appends, by the hash of their idempotency key. */
 export type PriorAppends = ReadonlyMap<string, PriorAppend>;
 
 interface Row {
@@ -30,8 +30,8 @@ export function hashIdempotencyKey(keyId: string | undefined, key: string): stri
 }
 
 /**
- * Returns the appends of the last 24 hours that used the idempotency keys of these requests, and
- * deletes those of the keys that have expired. Call it in the transaction that appends. With
+ * Returns the appends of the last 24 hours that used the idempotency keys of these requests. Deletes
+ * the rows of these keys that have expired. Call it in the transaction that appends. With
  * `locksHeadFirst`, no other transaction can commit a key between the read of the keys and the commit.
  */
 export async function findPriorAppends(

@@ -34,7 +34,7 @@ import { findLastTrimmedSeq } from './trimmed-audiences.js';
 
 export interface SqlLogStoreOptions {
   readonly wallClock: () => number;
-  /** Epoch of a new event log; with the suffix `r` for an event log whose counter went back. */
+  /** Epoch of a new event log. An event log whose counter went back gets this epoch with the suffix `r`. */
   readonly newEpoch: string;
   /** Called once when the stored event log was replaced. Must not throw. */
   readonly onReplaced?: () => void;
@@ -72,7 +72,10 @@ interface PageRow extends Omit<EventRow, 'data'> {
   readonly data: string | null;
 }
 
-/** See `getStoredBytes`. The column is null for control entries, and for events of version 0.1. */
+/**
+ * Selects the size of an entry, see `getStoredBytes`. The column is null for control entries, and for events of
+ * version 0.1.
+ */
 const storedBytes = sql`coalesce(bytes, octet_length(data))`;
 
 /**
@@ -84,7 +87,7 @@ export class SqlLogStore implements LogStore {
   /** False for the embedded database, which only one server process uses. */
   readonly isShared: boolean;
   readonly #db: Database;
-  /** For following and trimming the event log. */
+  /** The same database with the share for background work: for polling and trimming the event log. */
   readonly #background: Database;
   readonly #generation: LogGeneration;
   readonly #keys: PublisherKeys;
@@ -161,10 +164,10 @@ export class SqlLogStore implements LogStore {
     const { rows, trimmedSeq } = await this.#readRows(audiences, range, limits);
     const page = takePage(rows, limits.bytesMax);
     const hasMore = rows.length === limits.eventsMax || page.length < rows.length;
-    const large = await this.#readData(page.filter(({ data }) => data === null));
-    const trimmedMeanwhile = page.findLast(({ seq, data }) => data === null && !large.has(seq));
+    const largeData = await this.#readData(page.filter(({ data }) => data === null));
+    const trimmedMeanwhile = page.findLast(({ seq, data }) => data === null && !largeData.has(seq));
     const events = page.flatMap((row) => {
-      const data = row.data ?? large.get(row.seq);
+      const data = row.data ?? largeData.get(row.seq);
       return data === undefined ? [] : toLoggedEvent({ ...row, data }, []);
     });
     return { events, hasMore, trimmedSeq: Math.max(trimmedSeq, trimmedMeanwhile?.seq ?? 0) };
@@ -264,9 +267,9 @@ export class SqlLogStore implements LogStore {
   }
 
   /**
-   * Reads the rows of a page, and in the same snapshot how far the event log is trimmed. The inner query
-   * has the limit, and the outer query repeats the range, because otherwise PostgreSQL plans for a full
-   * page per audience and scans `events` from its beginning.
+   * Reads the rows of a page, and in the same snapshot the number up to which the event log is trimmed. The
+   * inner query has the limit, and the outer query repeats the range, because otherwise PostgreSQL plans for a
+   * full page per audience and scans `events` from its beginning.
    */
   async #readRows(
     audiences: readonly Audience[],

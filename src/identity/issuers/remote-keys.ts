@@ -16,7 +16,7 @@ export interface RemoteKeysOptions {
   readonly algorithms: readonly string[];
   /** Default: 5 s. */
   readonly timeoutMs?: number | undefined;
-  /** Called after each fetch; `detail` says why it failed. */
+  /** Called after each fetch. `detail` is the reason of a failure, otherwise `''`. */
   readonly onFetched: (outcome: FetchOutcome, detail: string) => void;
   readonly monotonicClock: Clock;
 }
@@ -25,7 +25,7 @@ const minuteMs = 60_000;
 const defaultTimeoutMs = 5000;
 /** Time after which keys are fetched again. */
 export const refreshMs = 5 * minuteMs;
-/** Time after which a failed fetch is tried again, and between two fetches because of an unknown key. */
+/** Time after which a failed fetch is retried, and minimum time between two fetches that unknown keys cause. */
 export const coolDownMs = minuteMs / 2;
 /** Time for which keys are used if they cannot be fetched again. */
 export const keysLifeMs = 60 * minuteMs;
