@@ -32,8 +32,8 @@ interface AddressedEvent {
 }
 
 /**
- * Why no other stream can be opened now: `draining` during shutdown, or else the limit that is reached,
- * in total (`all`), per user or per IP key.
+ * The reason why no other stream can be opened now: `draining` during shutdown, or else the limit that is
+ * reached, in total (`all`), per user or per IP key.
  */
 export type RefusalReason = 'draining' | 'all' | 'user' | 'ip';
 
@@ -100,9 +100,9 @@ export class Registry implements EventSubscriber {
   }
 
   /**
-   * Returns why a stream for this subscriber cannot be opened now; undefined if it can. While a stream of
-   * the same token is open, up to three others are exempt from the limits, because only one stream of
-   * the token remains when no claim or takeover is in progress. See `RemoteStreams` for those in other
+   * Returns the reason why a stream for this subscriber cannot be opened now; undefined if it can. While a
+   * stream of the same token is open, up to three others are exempt from the limits, because only one stream of
+   * the token remains when no claim or takeover is in progress. See `RemoteStreams` for streams in other
    * processes.
    */
   checkLimits(
@@ -177,7 +177,7 @@ export class Registry implements EventSubscriber {
 
   /**
    * Closes every stream as `behind`, gradually, because entries were trimmed before they were applied.
-   * From now on only their closing frames are written. When clients reconnect, `stream.open` reports the
+   * From now on the streams write only their closing frames. When clients reconnect, `stream.open` reports the
    * loss, if any.
    */
   handleGap(): void {
@@ -224,7 +224,7 @@ export class Registry implements EventSubscriber {
   #apply({ entry, seq }: NumberedEntry, stream?: EventStream): void {
     const apply = (found: ReadonlySet<EventStream>, change: (each: EventStream) => void) => {
       const affected = stream === undefined ? [...found] : found.has(stream) ? [stream] : [];
-      // What was read for a stream was read after `headAtOpen`, so it reflects the entries up to there.
+      // All data of a stream was read after its `headAtOpen`, so the data reflects the entries up to that number.
       for (const each of affected) if (each.headAtOpen < seq) change(each);
     };
     if (entry.kind === 'sessions_ended') {

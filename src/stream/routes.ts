@@ -20,7 +20,7 @@ export interface StreamAccess {
   /**
    * Verifies an access token or the JWT of a trusted issuer, without a query, and returns a function that
    * reads its session. Both throw failures with status 401, and 503 while the keys of an issuer or the
-   * database are unavailable. The token is that of the Authorization header unless it is given.
+   * database are unavailable. Without `token`, uses the token of the Authorization header.
    */
   verifyUser(exchange: Exchange, token?: string): Promise<() => Promise<MintingSession>>;
   /** Returns the credential of the Authorization header. Throws `bad_credentials` without one. */

@@ -16,20 +16,23 @@ export interface ClusterStreamsParts {
 
 /** The other processes, as of a heartbeat. */
 export interface OtherProcesses {
-  /** Ids of the live ones. */
+  /** Ids of the live processes. */
   readonly live: readonly string[];
-  /** Ids of those whose rows are to be deleted. */
+  /** Ids of dead processes, whose rows are to be deleted. */
   readonly dead: readonly string[];
 }
 
-/** The streams of users over the limit are read so rarely that reading takes at most 5 % of the time. */
+/**
+ * Pause after a reading of the streams of users at the limit, as a multiple of the time that the reading took.
+ * So reading takes at most 5 % of the time.
+ */
 const pausePerReading = 19;
 const deletedBatchesMax = 10;
 
 /**
- * Exchanges the open streams between the processes that share a database: writes those of this process, reads
- * those of the users who have reached the limit, and deletes those of dead processes. The work of one
- * exchange is bounded; the next one continues it.
+ * Exchanges the open streams between the processes that share a database. Writes the streams of this process,
+ * reads the streams of users who have reached the limit, and deletes the streams of dead processes. The work of
+ * one exchange is bounded, and the next exchange continues it.
  */
 export class ClusterStreams {
   readonly #parts: ClusterStreamsParts;
@@ -38,7 +41,7 @@ export class ClusterStreams {
   #last: Promise<void> = Promise.resolve();
   #isExchanging = false;
   #isUnavailable = false;
-  /** When the streams of users at the limit are read again, by `monotonicClock`. */
+  /** Time at which the streams of users at the limit are read again, by `monotonicClock`. */
   #readAgainAt = Number.NEGATIVE_INFINITY;
 
   constructor(parts: ClusterStreamsParts, processId: string) {
@@ -47,12 +50,12 @@ export class ClusterStreams {
     this.#rows = new StreamRows(table, () => registry.streams, processId);
   }
 
-  /** See `StreamRows`. */
+  /** Makes the next exchange write all rows again under another process id, see `StreamRows`. */
   changeProcessId(processId: string): void {
     this.#rows.changeProcessId(processId);
   }
 
-  /** Starts an exchange, unless the one that was started before is still running. Never throws. */
+  /** Starts an exchange, unless an earlier one is still running. Never throws. */
   start(others: OtherProcesses): void {
     if (this.#isExchanging) return;
     this.#isExchanging = true;
@@ -88,12 +91,12 @@ export class ClusterStreams {
     this.#isExchanging = false;
   }
 
-  /** Runs every step, also after one has failed, and then rejects with the first failure. */
+  /** Runs every step, even after a step has failed. Then rejects with the first failure. */
   async #runSteps({ live, dead }: OtherProcesses): Promise<void> {
     const failures: unknown[] = [];
     const steps = [
       () => this.#rows.sync(),
-      () => this.#readRemoteStreams(live), // After `sync`, because it counts the rows of this process, too.
+      () => this.#readRemoteStreams(live), // After `sync`, because the read counts the rows of this process, too.
       () => this.#deleteDead(dead),
     ];
     for (const step of steps) await step().catch((cause: unknown) => failures.push(cause));

@@ -1,6 +1,6 @@
 import type { EventStream } from '../event-stream.js';
 
-/** How far the client of a stream is behind. */
+/** The entries and bytes that the client of a stream has yet to receive. */
 export interface Backlog {
   /** Number of entries of the event log that the stream has yet to read; 0 for a live stream. */
   readonly eventsBehind: number;
@@ -10,13 +10,13 @@ export interface Backlog {
 
 /** An open stream as operators see it. */
 export interface OpenStream extends Backlog {
-  /** 32 hex digits, another one at each reconnect. Log lines have it as `streamId`. */
+  /** 32 hex digits. Each reconnect has a new id. Log lines contain the id as `streamId`. */
   readonly id: string;
   /** Identifies the stream to its client, as in `stream.open`. */
   readonly stream: string;
   readonly user: string;
   readonly session: string;
-  /** Identifies the process that has the stream. */
+  /** Id of the process that serves the stream. */
   readonly process: string;
   /** Epoch ms. */
   readonly openedAt: number;
@@ -27,7 +27,7 @@ export interface OpenStream extends Backlog {
 
 /** Selects a page of open streams in the order of their ids. */
 export interface OpenStreamQuery {
-  /** Only the streams of this user; undefined for those of every user. */
+  /** Only the streams of this user; undefined for the streams of every user. */
   readonly user: string | undefined;
   /** Only the streams of users whose ids begin with this text. */
   readonly userPrefix: string;
@@ -40,7 +40,7 @@ export interface OpenStreamQuery {
 /** Returns a page of the open streams of every process. */
 export type ListOpenStreams = (query: OpenStreamQuery) => Promise<readonly OpenStream[]>;
 
-/** Returns how far a stream is behind now. */
+/** Returns the current backlog of a stream. */
 export function toBacklog({ eventsBehind, unsentBytes }: EventStream): Backlog {
   return { eventsBehind, unsentBytes };
 }

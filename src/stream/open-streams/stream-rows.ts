@@ -9,8 +9,8 @@ const noBacklog: Backlog = { eventsBehind: 0, unsentBytes: 0 };
 
 /**
  * Keeps the rows of this process in `open_streams` equal to its open streams. Streams do not report that they
- * open or end: each `sync` compares the rows with the streams. After a failure, which may have been committed
- * all the same, the next `sync` first reads which rows there are.
+ * open or end: each `sync` compares the rows with the streams. A statement that failed may have been committed,
+ * so after a failure the next `sync` first reads which rows exist.
  */
 export class StreamRows {
   readonly #table: StreamTable;
@@ -18,13 +18,13 @@ export class StreamRows {
   #processId: string;
   /** Ids under which rows were written before other processes took this one for dead. */
   readonly #formerProcessIds: string[] = [];
-  /** The process id of the rows below. Undefined if it is not known which rows there are. */
+  /** The process id of the rows below. Undefined if it is unknown which rows exist. */
   #knownFor: string | undefined;
   /** The streams with a row, some of which have ended, and the backlog in their rows. */
   #written = new Map<EventStream, Backlog>();
   /** Ids of further rows, whose streams have ended. */
   #leftoverIds: string[] = [];
-  /** The streams whose backlog is to be stored if it still differs from that in their rows, the oldest first. */
+  /** The streams whose backlog is stored next if it still differs from their rows, the longest waiting first. */
   readonly #changed = new Set<EventStream>();
 
   constructor(table: StreamTable, streams: () => ReadonlySet<EventStream>, processId: string) {
@@ -34,17 +34,17 @@ export class StreamRows {
     this.#knownFor = processId;
   }
 
-  /** Has all rows written again under another process id, because other processes may delete them. */
+  /** Makes the next `sync` write all rows again under another process id: other processes may delete the old rows. */
   changeProcessId(processId: string): void {
     this.#formerProcessIds.push(this.#processId);
     this.#processId = processId;
   }
 
   /**
-   * Inserts rows of streams that have opened, deletes rows of streams that have ended, at most 5000 each, and
-   * stores the backlog of at most 500 streams. That of a stream which is behind is stored if it also differed
-   * from that in its row at the last call, because any stream has unsent bytes for a moment. Rejects if the
-   * database fails; the next call continues. Calls must not overlap.
+   * Inserts rows of streams that have opened and deletes rows of streams that have ended, at most 5000 each, and
+   * stores the backlog of at most 500 streams. A backlog is stored only if it differed from the row at the
+   * previous call, too, because any stream has unsent bytes for a moment. An empty backlog is stored immediately.
+   * Rejects if the database fails; the next call continues. Calls must not overlap.
    */
   async sync(): Promise<void> {
     const processId = this.#processId;

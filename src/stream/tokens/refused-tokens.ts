@@ -4,7 +4,7 @@ import { SharedCall } from '../../util/shared-call.js';
 /** A new expiry for the tokens of clients that were refused. */
 export interface NewExpiry {
   readonly tokenHashes: readonly string[];
-  /** The extension is for tokens that had not expired at this time, epoch ms. */
+  /** Only tokens that had not expired at this time get the new expiry, epoch ms. */
   readonly validAt: number;
   /** Epoch ms. Tokens that expire later do not change. */
   readonly until: number;
@@ -23,18 +23,18 @@ interface RefusedToken {
   readonly until: number;
 }
 
-/** Time after the wait in which the client has to reconnect. Covers the time until `store`, too. */
+/** Time after the wait within which the client must reconnect. Includes the time until the next `store`. */
 const marginMs = 30_000;
 const tokensMax = 10_000;
 const batchMax = 500;
 
 /**
- * Keeps the tokens of clients alive that were told to retry later. If a token expired while its client
- * waits, a browser would get 401 and never reconnect.
+ * Keeps the tokens of refused clients alive while these clients wait to retry. If a token expired meanwhile, a
+ * browser would get 401 and never reconnect.
  *
- * A token is kept alive in this process at once, and in every process from the next `store` on. So
- * refusals, of which anybody can cause many, write nothing by themselves. Above 10,000 tokens the token that
- * was refused least recently is dropped.
+ * A token is kept alive in this process at once, and in every process from the next `store` on. So a refusal
+ * itself writes nothing: anybody can cause many refusals. Above 10,000 tokens, the token that was refused least
+ * recently is dropped.
  */
 export class RefusedTokens {
   readonly #wallClock: () => number;
@@ -49,7 +49,7 @@ export class RefusedTokens {
     this.#storeExpiry = storeExpiry;
   }
 
-  /** Keeps a token alive whose client was told to retry after `waitMs`. */
+  /** Keeps the token of a client alive that was told to retry after `waitMs`. */
   add(hash: string, waitMs: number): void {
     const now = this.#wallClock();
     const earlier = this.#tokens.get(hash);
@@ -64,7 +64,7 @@ export class RefusedTokens {
     this.#unstored.set(hash, this.#unstored.get(hash) ?? now);
   }
 
-  /** Whether this process keeps a token alive whose stored expiry is `expiresAt`. */
+  /** Returns whether this process keeps a token alive whose stored expiry is `expiresAt`. */
   isKeptAlive(hash: string, expiresAt: number): boolean {
     const token = this.#tokens.get(hash);
     return token !== undefined && token.since < expiresAt && this.#wallClock() < token.until;
@@ -72,7 +72,7 @@ export class RefusedTokens {
 
   /**
    * Stores the new expiry of all tokens that were added before the call, 500 at a time. Does nothing
-   * without such tokens. Rejects when `storeExpiry` rejects; the next call then tries again.
+   * if there are no such tokens. Rejects when `storeExpiry` rejects; the next call then tries again.
    */
   store(): Promise<void> {
     return this.#unstored.size === 0 ? Promise.resolve() : this.#storing.run();
