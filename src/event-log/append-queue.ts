@@ -36,7 +36,7 @@ const waitingMax: Size = { events: 20_000, recipients: 200_000, bytes: 64 * mib 
  * events, 200,000 recipients or 64 MiB of data can wait; beyond that `append` rejects with
  * `service_unavailable`, unless no other request waits. When the store is unavailable,
  * every waiting request is rejected. After any other error the requests of the group are written one by
- * one, so that only those that fail alone are rejected.
+ * one, so that only the requests that fail by themselves are rejected.
  */
 export class AppendQueue {
   readonly #options: AppendQueueOptions;

@@ -51,7 +51,7 @@ test('waiting appends share commits of at most 1000 events, 10,000 recipients or
   assert.deepEqual(store.commits, [1, 1000, 1000, 1000, 4, 4, 2, 3, 10, 10, 5]);
 });
 
-test('at most 200,000 recipients may wait', async () => {
+test('an append is refused if more than 200,000 recipients would wait', async () => {
   const { store, append, first } = await openBusyLog();
   const waiting = Array.from({ length: 199 }, () => append(1, 1, 1000));
 
@@ -63,7 +63,7 @@ test('at most 200,000 recipients may wait', async () => {
   await Promise.all([first, ...waiting, last]);
 });
 
-test('at most 64 MiB may wait', async () => {
+test('an append is refused if more than 64 MiB would wait', async () => {
   const { store, append, first } = await openBusyLog();
   const waiting = Array.from({ length: 63 }, () => append(1, mib));
 
@@ -76,7 +76,7 @@ test('at most 64 MiB may wait', async () => {
   assert.deepEqual((await append(1, 1)).ids, ['e-66']);
 });
 
-test('at most 20,000 events may wait', async () => {
+test('an append is refused if more than 20,000 events would wait', async () => {
   const { store, append, first } = await openBusyLog();
   const waiting = Array.from({ length: 19 }, () => append(1000, 1));
 

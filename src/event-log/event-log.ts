@@ -119,7 +119,7 @@ export class EventLog {
   }
 
   /**
-   * Publishes events: appends those that are not volatile, then delivers the volatile ones. Returns
+   * Publishes events: appends the events that are not volatile, then delivers the volatile events. Returns
    * the id of each event once all appended events are durable, and null for each volatile event.
    * Events that were published earlier under the same idempotency key, of the request or of the event, are not
    * published again. The key of a request has no effect when all events are volatile. Volatile events

@@ -78,7 +78,8 @@ test('when two processes trim at the same time, only one trims, and the byte cou
 
   const rows = [
     await store.trim({ after: 0, upTo: 5, eventCount: 5, bytes: 5 * 228, now: 0 }),
-    await other.trim({ after: 0, upTo: 6, eventCount: 6, bytes: 6 * 228, now: 0 }), // A range computed before the first trim.
+    // A range that was computed before the first trim.
+    await other.trim({ after: 0, upTo: 6, eventCount: 6, bytes: 6 * 228, now: 0 }),
   ];
 
   assert.deepEqual(rows, [10, 0]);

@@ -46,7 +46,7 @@ async function startProcess(
   return { clusterSync, streams, registry, list };
 }
 
-/** Stores a process with streams that had its last heartbeat at a time, and runs no more. */
+/** Stores the rows of a process that has streams, had its last heartbeat at `seenAt`, and no longer runs. */
 async function storeProcess(db: Database, id: string, seenAt: number, streamCount: number) {
   await new ProcessTable(db).insert({ id, users: 1 }, seenAt);
   const streams = await StreamProcess.open('d');
@@ -69,7 +69,7 @@ test('a process deregisters on close, and logs a warning if its row cannot be de
   const log: Logger = {
     ...silentLogger,
     warn(_, phrase) {
-      if (phrase?.endsWith('be deregistered')) warnings.push(phrase); // Not that of a heartbeat.
+      if (phrase?.endsWith('be deregistered')) warnings.push(phrase); // Without the warnings of heartbeats.
     },
   };
   const countProcesses = async () => (await db.query(sql`select id from processes`)).length;

@@ -52,7 +52,7 @@ test('a disconnect of a user limits the JWTs of all sessions of exactly this use
     assert.deepEqual(await disconnects.findState(other, 's1'), { issuedBefore: 0, headSeq: 2 });
 });
 
-test('a disconnect of a session limits its JWTs, and one of a stream limits none', async (t) => {
+test('a disconnect of a session limits its JWTs, and a disconnect of a stream limits no JWT', async (t) => {
   const { disconnects } = await openDisconnects(t);
   await disconnects.add({ userId: 'a', renew: false, issuedBefore: 7000, sessionIds: ['s1'] });
   await disconnects.add({ userId: 'a', renew: false, issuedBefore: 9000, streams: ['s2'] });

@@ -261,7 +261,7 @@ export class EventStream {
     void this.#replay();
   }
 
-  /** Stops all writes except that of the closing frames, for a stream that will be closed soon. */
+  /** Stops all writes except the closing frames. For a stream that will be closed soon. */
   freeze(): void {
     this.#isFrozen = true;
     this.#isLive = false;

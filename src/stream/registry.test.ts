@@ -177,7 +177,7 @@ test('while a stream of a token is open, up to three others of the token are exe
   assert.deepEqual(refusals, ['user', undefined, undefined, 'user']);
 });
 
-test('streams are closed in larger slices if there is little time', async () => {
+test('gradually closed streams are closed in larger slices if the time is short', async () => {
   const { registry } = await openStreams(1000);
 
   const closing = closeGradually([...registry.streams], {

@@ -122,8 +122,8 @@ export class SqlAppender {
   }
 
   /**
-   * Takes numbers for the new events, except for those whose API key is refused. Returns the head as
-   * it was committed before, and the refused requests.
+   * Takes numbers for the new events, except for events whose API key is refused. Returns the head that was
+   * committed before, and the refused requests.
    */
   async #reserveSeqs(
     tx: Database,

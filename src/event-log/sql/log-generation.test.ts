@@ -66,11 +66,11 @@ test('appends and reads fail with service_unavailable while the head row is miss
 });
 
 /** Creates a request for events with these data. */
-const requestOf = (...data: readonly string[]) => request(...data.map((text) => event(text)));
+const toRequest = (...data: readonly string[]) => request(...data.map((text) => event(text)));
 
 type Row = Readonly<Record<string, unknown>>;
 
-/** A database whose next readings of the head are changed, as by a proxy that mixes up answers. */
+/** Wraps a database and changes its next readings of the head, as a proxy does that mixes up responses. */
 function withWrongHeads(db: Database) {
   const wrongHeads: ((head: Row) => object)[] = [];
   const wrapped: Database = {
@@ -88,7 +88,7 @@ function withWrongHeads(db: Database) {
   return { wrapped, wrongHeads };
 }
 
-/** Opens the event log as a process with this name does, which is the epoch that it starts. */
+/** Opens the event log as a process does. `name` is the epoch that this process starts if it starts one. */
 async function openProcess(db: Database, name: string, createdAt = 1000) {
   let replacedCount = 0;
   const onReplaced = () => {
@@ -123,13 +123,13 @@ for (const [what, change] of Object.entries(wrongHeads)) {
   test(`a reading of the head with ${what} is rejected, and the event log goes on unchanged`, async (t) => {
     const { wrapped, wrongHeads } = withWrongHeads(await databaseFor(t));
     const { store, replacedCount } = await openProcess(wrapped, 'a');
-    await store.append([requestOf('1', '2')]);
+    await store.append([toRequest('1', '2')]);
 
     wrongHeads.push(change, change);
     await assert.rejects(store.readState(), isUnavailable);
     await assert.rejects(store.readState(), isUnavailable);
 
-    assert.deepEqual((await store.append([requestOf('3')])).map(outlineOutcome), ['appended 3']);
+    assert.deepEqual((await store.append([toRequest('3')])).map(outlineOutcome), ['appended 3']);
     assert.deepEqual(await readHead(wrapped), { epoch: 'a', seq: 3 });
     assert.equal(replacedCount(), 0);
   });
@@ -139,20 +139,20 @@ test('after a reading of the head that was too high, right readings are accepted
   const db = await databaseFor(t);
   const { wrapped, wrongHeads } = withWrongHeads(db);
   const { store, replacedCount } = await openProcess(wrapped, 'a');
-  await store.append([requestOf('1', '2')]);
+  await store.append([toRequest('1', '2')]);
 
   wrongHeads.push((head) => ({ ...head, seq: 7 }));
   assert.equal((await store.readState()).seq, 7);
 
   assert.equal((await store.readState()).seq, 2);
-  assert.deepEqual((await store.append([requestOf('3')])).map(outlineOutcome), ['appended 3']);
+  assert.deepEqual((await store.append([toRequest('3')])).map(outlineOutcome), ['appended 3']);
   assert.deepEqual(await readHead(db), { epoch: 'a', seq: 3 });
   assert.equal(replacedCount(), 0);
 });
 
 test('a process that opens with a reading that was too high accepts right readings', async (t) => {
   const db = await databaseFor(t);
-  await (await openProcess(db, 'a')).store.append([requestOf('1', '2')]);
+  await (await openProcess(db, 'a')).store.append([toRequest('1', '2')]);
   const { wrapped, wrongHeads } = withWrongHeads(db);
 
   wrongHeads.push((head) => ({ ...head, seq: 7 }));
@@ -173,7 +173,7 @@ for (const [how, learn] of Object.entries({
     const db = await databaseFor(t);
     const other = await openProcess(db, 'a');
     const { store, replacedCount } = await openProcess(db, 'b');
-    await other.store.append([requestOf('1', '2', '3')]);
+    await other.store.append([toRequest('1', '2', '3')]);
     await learn(store);
 
     await loseEntriesAbove(db, 2);
@@ -184,15 +184,15 @@ for (const [how, learn] of Object.entries({
   });
 }
 
-test('a process that finds entries missing starts a new epoch, also if another process appends meanwhile', async (t) => {
+test('a process that finds entries missing starts a new epoch, even if another process appends meanwhile', async (t) => {
   const db = await databaseFor(t);
   const late = await openProcess(db, 'b', 2000);
   const { store, replacedCount } = await openProcess(db, 'a');
-  await store.append([requestOf('1', '2', '3')]);
+  await store.append([toRequest('1', '2', '3')]);
   await loseEntriesAbove(db, 1);
 
   await assert.rejects(store.readState(), isUnavailable);
-  await late.store.append([requestOf('again 2', 'again 3', '4')]).catch(() => undefined);
+  await late.store.append([toRequest('again 2', 'again 3', '4')]).catch(() => undefined);
 
   // The first confirmation may have waited for the append, with a snapshot from before it.
   await until(async () => {
@@ -206,16 +206,16 @@ test('a process that finds entries missing starts a new epoch, also if another p
 
 for (const [how, notice] of Object.entries({
   'a read of the state': (store: SqlLogStore) => store.readState(),
-  'an append': (store: SqlLogStore) => store.append([requestOf('5')]),
+  'an append': (store: SqlLogStore) => store.append([toRequest('5')]),
 })) {
   test(`${how} notices that other processes have used the number of a lost event again`, async (t) => {
     const db = await databaseFor(t);
     const late = await openProcess(db, 'b', 2000);
     const { store, replacedCount } = await openProcess(db, 'a');
-    await store.append([requestOf('1')]);
-    await store.append([requestOf('2', '3')]);
+    await store.append([toRequest('1')]);
+    await store.append([toRequest('2', '3')]);
     await loseEntriesAbove(db, 1);
-    await late.store.append([requestOf('again 2', 'again 3', '4')]);
+    await late.store.append([toRequest('again 2', 'again 3', '4')]);
 
     await assert.rejects(Promise.resolve(notice(store)), isUnavailable);
 
@@ -226,13 +226,13 @@ for (const [how, notice] of Object.entries({
   });
 }
 
-test('the newest event of a process may be trimmed', async (t) => {
+test('a process accepts heads after its newest event was trimmed', async (t) => {
   const db = await databaseFor(t);
   const { store, replacedCount } = await openProcess(db, 'a');
-  await store.append([requestOf('1')]);
+  await store.append([toRequest('1')]);
   await store.trim({ after: 0, upTo: 1, eventCount: 1, bytes: 129, now: 0 });
 
   assert.equal((await store.readState()).trimmedSeq, 1);
-  assert.deepEqual((await store.append([requestOf('2')])).map(outlineOutcome), ['appended 2']);
+  assert.deepEqual((await store.append([toRequest('2')])).map(outlineOutcome), ['appended 2']);
   assert.equal(replacedCount(), 0);
 });

@@ -106,7 +106,7 @@ test('a read of a range ends with the event that reaches the byte limit, recipie
   );
 });
 
-test('a range that fits whatever the size of its entries is read without a query for its end', async (t) => {
+test('a range that fits even if its entries have the maximum size is read without a query for its end', async (t) => {
   const { db, wallClock, store } = await openStore(t);
   const statements: string[] = [];
   const counted = await SqlLogStore.open(withStatementLog(db, statements), {
@@ -126,7 +126,7 @@ test('a range that fits whatever the size of its entries is read without a query
   assert.deepEqual(await read(21, 16 * 1024 * 1024), [20, 3]);
 });
 
-test('a page says how far the event log was trimmed when it was read', async (t) => {
+test('a page contains the number up to which the event log was trimmed when the page was read', async (t) => {
   const { store } = await openStore(t);
   await store.append([request(event('a'), event('b', ['u:2']), event('c'))]);
   const read = (reader: string) => store.read([reader], { after: 0, upTo: 3 }, page);

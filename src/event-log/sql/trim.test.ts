@@ -10,7 +10,7 @@ import { findLastTrimmedSeq, recordTrimmed } from './trimmed-audiences.js';
 
 const test = await testOnDialects('trims');
 
-/** Opens the event log of two processes. It has 12 events, in turn for the users 1, 2 and 3. */
+/** Opens an event log in two processes. The event log has 12 events, in turn for the users 1, 2 and 3. */
 async function openStores(t: TestContext) {
   const db = await databaseFor(t);
   const options = { wallClock: () => 1_800_000_000_000, newEpoch: 'e1' };
@@ -90,7 +90,7 @@ for (const [first, second] of [
   [7, 5],
 ] as const) {
   test(
-    `of two trims that wait for the same row, the one up to ${first} trims, and that up to ${second} deletes nothing`,
+    `of two trims that wait for the same row, the trim up to ${first} deletes, and the trim up to ${second} deletes nothing`,
     async (t) => {
       const { db, store, other } = await openStores(t);
       const lock = sql`update events set type = type where seq = 2`;
@@ -127,7 +127,7 @@ test('of two trims at the same time, one trims and one deletes nothing', async (
   }
 });
 
-test('a trim reads nothing below the range that it deletes', async (t) => {
+test('a trim reads no rows below the range that it deletes', async (t) => {
   const { db, store } = await openStores(t);
   await store.trim(range(0, 6));
   // Rows below the range, which exist only in this test. They stand for deleted rows that the snapshot of a

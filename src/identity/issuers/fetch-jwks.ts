@@ -20,7 +20,7 @@ export class FetchError extends Error {
 }
 
 export interface FetchOptions {
-  /** PEM certificates that are trusted instead of those of Node. */
+  /** PEM certificates that are trusted instead of the certificates of Node. */
   readonly ca: string | undefined;
   readonly timeoutMs: number;
   /** Aborts the fetch. */

@@ -10,7 +10,7 @@ import { candidatesMax, type KeySource, type TokenHeader } from './keys.js';
 export interface RemoteKeysOptions {
   /** An `https:` URL. */
   readonly url: string;
-  /** PEM certificates that are trusted instead of those of Node. */
+  /** PEM certificates that are trusted instead of the certificates of Node. */
   readonly ca: string | undefined;
   /** The algorithms of the issuer. */
   readonly algorithms: readonly string[];

@@ -100,7 +100,7 @@ test(
   ['sqlite'],
 );
 
-test('how far a stream is behind is stored when it is behind at two syncs, and reset once', async (t) => {
+test('the backlog of a stream is stored when the stream is behind at two syncs, and is reset once', async (t) => {
   const { streams, rows, list } = await openProcess(t);
   const { client, stream } = await streams.openStream();
   const behind = async () => {
@@ -207,7 +207,7 @@ test('a backlog that could not be stored is stored by a later sync', async (t) =
   assert.ok(((await list())[0]?.unsentBytes ?? 0) > 0);
 });
 
-test('under another process id all rows are written again', async (t) => {
+test('after a change of the process id, all rows are written again', async (t) => {
   const { db, streams, rows, listIds } = await openProcess(t);
   await streams.openStreams(3);
   await rows.sync();

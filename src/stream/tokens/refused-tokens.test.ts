@@ -125,7 +125,7 @@ test('a token that is refused while it is being stored is stored again', async (
   );
 });
 
-test('a failed store rejects, and the next one stores the same tokens', async () => {
+test('if storing the tokens fails, the next call of store stores the same tokens', async () => {
   const { time, refused, stored, hooks } = createRefusedTokens();
   const failure = new Error('connection lost');
   hooks.beforeStore = () => Promise.reject(failure);

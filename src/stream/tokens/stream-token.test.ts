@@ -86,7 +86,8 @@ test('tokens requested concurrently are inserted together, and all of them open'
 
   const texts = await Promise.all(Array.from({ length: 5 }, () => mint()));
 
-  assert.equal(statements.length, db.dialect === 'sqlite' ? 3 : 1); // On SQLite the first two inserts start at once, with one row each.
+  // On SQLite the first two inserts start at once, with one row each.
+  assert.equal(statements.length, db.dialect === 'sqlite' ? 3 : 1);
   assert.equal(await countTokens(), 5);
   const found = await Promise.all(texts.map((text) => tokens.find(text)));
   assert.deepEqual(
@@ -357,7 +358,7 @@ test('the token of a refused client can be opened for as long as it was told to 
   await assert.rejects(tokens.find(token), isFailure('expired_token'));
 });
 
-test('other processes keep the token of a refused client alive, too', async (t) => {
+test('the token of a refused client is kept alive in other processes, too', async (t) => {
   const { time, tokens, mint, claim, startProcess } = await openTokens(t);
   const [unopened, opened, other] = [await mint(), await mint(), await mint()];
   await claim(await tokens.find(opened), 'c');
@@ -459,7 +460,7 @@ test('the sweep deletes tokens that expired at least ten minutes ago', async (t)
 
 const foreign = { userId: 'auth0|5f7c', sessionId: 'f'.repeat(32), beginning: 'e-7' };
 
-test('a token of a user without an account opens until its end', async (t) => {
+test('a token of a user without an account can be opened until its end', async (t) => {
   const { tokens, time } = await openTokens(t);
   const endsAt = time.now + 600;
   const token = await tokens.mint({ ...foreign, mintedSeq: 3, endsAt });
@@ -526,7 +527,7 @@ test('a disconnect voids a token that version 0.1.0 minted', async (t) => {
   await assert.rejects(tokens.find(token), isFailure('invalid_token'));
 });
 
-test('an extension replaces the end of a token and appends an entry', async (t) => {
+test('an extension replaces the end of a token and appends a control entry', async (t) => {
   const { tokens, time, entries, mint } = await openTokens(t);
   const token = await tokens.mint({ ...foreign, mintedSeq: 0, endsAt: time.now + 100 });
   const tokenHash = hashToken(token);

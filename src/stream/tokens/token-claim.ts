@@ -114,7 +114,7 @@ export class TokenClaim {
   /** Returns whether the stream holds the token now. Rejects if the database fails. */
   async #tryClaim(stream: ClaimingStream, state: TokenState): Promise<boolean> {
     if (state.holder === stream.id) {
-      this.#claimedVersion = state.version; // An earlier attempt had succeeded, but its answer was lost.
+      this.#claimedVersion = state.version; // An earlier attempt succeeded, but its response was lost.
       return true;
     }
     if (state.holder !== undefined) {
