@@ -107,7 +107,7 @@ test('a read that waits for other reads runs no query if it is no longer needed 
   store.release();
 
   await Promise.all(active);
-  assert.deepEqual(await cancelled, { frames: [], end: 0, hasMore: true, hasGap: false });
+  assert.deepEqual(await cancelled, { frames: [], endSeq: 0, hasMore: true, hasGap: false });
   await assert.rejects(waiting, store.readError);
 });
 

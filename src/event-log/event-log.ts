@@ -25,7 +25,7 @@ import { type RetentionLimits, trimLog } from './retention.js';
 export interface FramePage {
   readonly frames: readonly Frame[];
   /** Every event visible to the reader up to this `seq` is in `frames` or in an earlier page. */
-  readonly end: number;
+  readonly endSeq: number;
   readonly hasMore: boolean;
   /**
    * Whether events for the reader were trimmed before the page was read. In rare cases true although no event
@@ -179,14 +179,14 @@ export class EventLog {
     const request = { audiences, after, bytesMax, now: this.#wallClock() };
     const recent = this.#delivery.readRecent(request);
     if (recent === undefined) {
-      const emptyPage = { frames: [], end: after, hasMore: true, hasGap: false };
+      const emptyPage = { frames: [], endSeq: after, hasMore: true, hasGap: false };
       return this.#readSemaphore.run(async () =>
         isNeeded() ? this.#readStore(request) : emptyPage,
       );
     }
     const { frames, hasMore } = recent;
-    const end = hasMore ? lastSeq(frames, after) : Math.max(after, this.head);
-    return { frames, end, hasMore, hasGap: false };
+    const endSeq = hasMore ? lastSeq(frames, after) : Math.max(after, this.head);
+    return { frames, endSeq, hasMore, hasGap: false };
   }
 
   /**
@@ -250,7 +250,7 @@ export class EventLog {
       .map((event) => encodeEvent(this.epoch, { seq: event.seq, event }));
     const hasGap = after < trimmedSeq && (await this.#store.findLastTrimmedSeq(audiences)) > after;
     const last = lastSeq(events, after);
-    return { frames, end: hasMore ? last : Math.max(last, upTo), hasMore, hasGap };
+    return { frames, endSeq: hasMore ? last : Math.max(last, upTo), hasMore, hasGap };
   }
 
   /**

@@ -8,7 +8,7 @@ import { SqlLogStore } from './sql/sql-log-store.js';
 
 const test = await testOnDialects('retention');
 
-// [limits, number of events kept of ten events of 228 bytes, appended one per second]
+// [limits, number of events that are kept]. Ten events of 228 bytes are appended, one per second.
 const trims = [
   [{ eventsMax: 4 }, 4],
   [{ eventsMax: 10 }, 10],

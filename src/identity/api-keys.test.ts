@@ -175,7 +175,7 @@ for (const limits of widestLimits) {
   });
 }
 
-test('a key is valid until the millisecond in which it expires, and again when that is changed', async (t) => {
+test('a key is valid until the millisecond in which it expires, and again after its expiry is changed', async (t) => {
   const { keys, time } = await openKeys(t);
   const expiresAt = time.now + 1000;
   const { key } = await keys.create({ name: 'one', scopes: ['publish'], expiresAt });
@@ -218,7 +218,7 @@ test('a change sets the given limits and keeps the others', async (t) => {
   assert.deepEqual(await limits('two'), [undefined, undefined, undefined]);
 });
 
-test('an unknown or revoked key cannot be changed, and an expired one can', async (t) => {
+test('an unknown or revoked key cannot be changed, and an expired key can', async (t) => {
   const { keys, time, lines } = await openKeys(t);
   await keys.create({ name: 'revoked', scopes: ['publish'] });
   await keys.revoke('revoked');
@@ -266,7 +266,7 @@ test('the last use of a key is stored once a minute', async (t) => {
   assert.equal(await lastUse(), start + 60_000);
 });
 
-test('a key is admitted when it is used for the first time, and only invalid ones stay counted', async (t) => {
+test('a key is admitted when it is used for the first time, and only invalid keys stay counted', async (t) => {
   const { keys } = await openKeys(t);
   const { key } = await keys.create({ name: 'one', scopes: ['publish'] });
   const { counts, admit } = createAdmission();

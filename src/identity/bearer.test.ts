@@ -14,7 +14,7 @@ const plainChallenge = 'Bearer realm="herald \\"test\\""';
 const malformedChallenge = `${plainChallenge}, error="invalid_request"`;
 const formatMessage = 'Header format is Authorization: Bearer token';
 
-// [case, headers, message, failure name]
+// [description, headers, message, name of the failure]
 const refusals = [
   ['no header', [], 'Missing Authorization header', 'bad_credentials'],
   ['an empty header', [''], 'Missing Authorization header', 'bad_credentials'],
@@ -248,7 +248,7 @@ for (const [site, expected] of sites) {
     if (expected === undefined) assert.ok(await request);
     else await assert.rejects(request, { name: expected, status: 403 });
 
-    // Not API keys.
+    // The header has an effect only on API keys.
     await assert.rejects(bearer.authenticateService(from(accessToken), 'publish'), {
       name: 'invalid_token',
     });

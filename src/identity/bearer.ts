@@ -47,7 +47,7 @@ export interface ServicePrincipal {
   readonly scopes: readonly string[];
   /** Checked by `assertKeyAllowsUser`, see `KeyLimits`. */
   readonly userPrefix: string | undefined;
-  /** When the key expires, epoch ms. */
+  /** Time at which the key expires, epoch ms. */
   readonly expiresAt: number | undefined;
   /** Number of the newest entry of the event log in the snapshot in which the key was read. */
   readonly headSeq: number;

@@ -12,7 +12,7 @@ export interface LocalUser {
 export interface LocalSession {
   readonly id: string;
   readonly userId: string;
-  /** When the session expires unless it is refreshed, epoch ms. */
+  /** Time at which the session expires unless it is refreshed, epoch ms. */
   readonly expiresAt: number;
   readonly user: LocalUser;
   /** Number of the newest entry of the event log in the snapshot in which the session was read. */

@@ -177,7 +177,7 @@ test('streams in other processes count towards the limit per user, from the hear
   const db = await databaseFor(t);
   const one = await startProcess(t, db, { name: 'a', perUserMax: 3 });
   const two = await startProcess(t, db, { name: 'b', perUserMax: 3 });
-  const beat = async () => {
+  const exchangeHeartbeats = async () => {
     await one.clusterSync.heartbeat();
     await two.clusterSync.heartbeat();
   };
@@ -185,16 +185,16 @@ test('streams in other processes count towards the limit per user, from the hear
     two.registry.checkLimits({ userId, ipKey: 'ip', tokenHash: publicId && 'hash', publicId });
   await two.streams.openStream({ user: '1' });
   const { stream } = await one.streams.openStream({ user: '1', publicId: 'c'.repeat(32) });
-  await beat();
+  await exchangeHeartbeats();
   assert.equal(check(), undefined); // Two streams.
 
   await one.streams.openStream({ user: '1' });
   assert.equal(check(), undefined); // Not known yet.
-  await beat();
+  await exchangeHeartbeats();
   assert.equal(check(), 'user');
   assert.equal(check('2'), undefined);
   stream.close('draining');
-  await beat();
+  await exchangeHeartbeats();
 
   assert.equal(check(), undefined);
 });

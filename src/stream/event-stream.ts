@@ -372,7 +372,7 @@ export class EventStream {
         const frames = [...(this.#pending ?? []), ...page.frames];
         this.#clearPending();
         if (frames.length > 0) this.#write(scheduler.concat(frames));
-        this.#cursor = page.end;
+        this.#cursor = page.endSeq;
         // `push` has dropped the events delivered during the read. If the page lacks them, another page is read.
         this.#isLive = !page.hasMore && eventLog.head <= this.#cursor;
       }

@@ -137,7 +137,7 @@ test('an expired session is looked up only once while the lookup takes many tick
 
   for (let now = 1_060_000; now < 1_090_000; now += 1000) await tickAt(now);
   assert.equal(lookups, 2);
-  for (const answer of waiting.splice(0)) answer();
+  for (const finish of waiting.splice(0)) finish();
   await nextTurn();
   await tickAt(1_199_999);
   assert.equal(lookups, 2);
@@ -318,20 +318,20 @@ test('a wall clock that jumps forward closes no stream as stalled', async (t) =>
 
 test('a stream that ends while its session is looked up is not listed as a subscriber afterwards', async (t) => {
   let lookups = 0;
-  let answer = () => {};
+  let finishLookup = () => {};
   const { tickAt, registry, streams } = await openStream(t, () => {
     lookups += 1;
     const found = { id: 's', userId: '1', expiresAt: 1_060_000 };
     if (lookups === 1) return Promise.resolve(found);
     return new Promise((resolve) => {
-      answer = () => resolve(found);
+      finishLookup = () => resolve(found);
     });
   });
   await tickAt(1_060_000);
   assert.equal(lookups, 2);
 
   registry.closeAll('draining');
-  answer();
+  finishLookup();
   await nextTurn();
 
   assert.deepEqual(streams.subscribers, []);

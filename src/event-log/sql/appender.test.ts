@@ -108,7 +108,7 @@ test('when requests share a commit, only those of a revoked API key are rejected
   await store.append([by(one, event('a')), by(two, event('b'))]);
   await store.append([by(one, event('c'))]);
 
-  await keys.revoke('one'); // Number 4.
+  await keys.revoke('one'); // Takes number 4.
   const outcomes = await store.append([
     by(two, event('d'), event('e')),
     by(one, event('refused'), event('too')),
@@ -167,7 +167,7 @@ test('when requests share a commit, only those that were checked against another
   await store.append([by(one, undefined, 'a'), by(two, '', 'b')]);
   await store.append([by(one, '', 'c'), by(two, undefined, 'd')]);
 
-  await keys.change('one', { userPrefix: 'shop:' }); // Number 5.
+  await keys.change('one', { userPrefix: 'shop:' }); // Takes number 5.
   const outcomes = await store.append([
     by(one, undefined, 'refused'),
     by(one, 'shop:', 'e'),
@@ -194,7 +194,7 @@ test('an API key appends until the millisecond in which it expires', async (t) =
   const { store, keys, time, one, two } = await openStoreWithKeys(t);
   const by = (keyId: string) => ({ ...request(event('x')), publisher: { keyId } });
   const expiresAt = time.now + 1000;
-  await keys.change('one', { expiresAt }); // Number 1.
+  await keys.change('one', { expiresAt }); // Takes number 1.
   await store.append([by(two)]);
 
   time.now = expiresAt - 1;

@@ -83,12 +83,12 @@ test('control entries are applied in sequence order with the events of all proce
     [4, 'theirs'],
     [5, ended('s2')],
   ]);
-  const { frames, end } = await eventLog.read(['u:1'], 0, 1e6);
+  const { frames, endSeq } = await eventLog.read(['u:1'], 0, 1e6);
   assert.deepEqual(
     frames.map((frame) => frame.seq),
     [1, 3, 4],
   );
-  assert.equal(end, 5);
+  assert.equal(endSeq, 5);
   assert.equal((await store.readState()).seq, 5);
 });
 
@@ -130,10 +130,10 @@ test('a lagging process replays only events up to the last entry that it has app
     page.frames.map(({ seq }) => seq),
     [1],
   );
-  assert.deepEqual([page.end, page.hasMore], [1, false]);
+  assert.deepEqual([page.endSeq, page.hasMore], [1, false]);
   await lagging.catchUp();
   assert.deepEqual(
-    (await lagging.read(['u:1'], page.end, 1e6)).frames.map(({ seq }) => seq),
+    (await lagging.read(['u:1'], page.endSeq, 1e6)).frames.map(({ seq }) => seq),
     [3],
   );
 });
@@ -149,10 +149,10 @@ test('control entries do not count as events, and are trimmed with the events be
     assert.deepEqual(rows[0]?.seq ?? 8, trimmedSeq + 1);
     return { trimmedSeq, eventCount };
   };
-  const control = () => db.transaction((tx) => append(tx, [ended('s')]));
-  await control();
+  const appendControl = () => db.transaction((tx) => append(tx, [ended('s')]));
+  await appendControl();
   await store.append([request(event('2'))]);
-  for (let count = 0; count < 4; count += 1) await control();
+  for (let count = 0; count < 4; count += 1) await appendControl();
 
   assert.deepEqual(await trim(), { trimmedSeq: 0, eventCount: 1 });
   await store.append([request(event('7'))]);
@@ -160,6 +160,6 @@ test('control entries do not count as events, and are trimmed with the events be
   await store.append([request(event('8'))]);
   assert.deepEqual(await trim(), { trimmedSeq: 2, eventCount: 2 });
   time.now += 10_001;
-  await control();
+  await appendControl();
   assert.deepEqual(await trim(), { trimmedSeq: 8, eventCount: 0 });
 });

@@ -77,7 +77,7 @@ test('a conflict names the event whose idempotency key was used before', async (
 
 test('a revoked API key does not affect the same idempotency key of another API key', async (t) => {
   const { store, keys, one, two } = await openStoreWithKeys(t);
-  await keys.revoke('one'); // Number 1.
+  await keys.revoke('one'); // Takes number 1.
   const by = (keyId: string, ...events: LoggableEvent[]) => ({
     ...request(...events),
     publisher: { keyId },
@@ -119,11 +119,11 @@ test('requests with several idempotency keys succeed while other processes publi
 
 test('of concurrent requests with one idempotency key, one appends and all return its ids', async (t) => {
   const { store } = await openStore(t);
-  const allAtOnce = (key: string) =>
+  const appendConcurrently = (key: string) =>
     Promise.all([1, 2, 3].map(() => store.append([keyedRequest(key, 'b', event('1'))])));
 
   for (let round = 1; round <= 10; round += 1) {
-    const outcomes = (await allAtOnce(`k${round}-`)).flat();
+    const outcomes = (await appendConcurrently(`k${round}-`)).flat();
 
     assert.deepEqual(outcomes.map(outlineOutcome).sort(), [
       `appended ${round}`,

@@ -113,14 +113,14 @@ async function loseEntriesAbove(db: Database, seq: number): Promise<void> {
   await db.execute(sql`update log_head set seq = ${seq}`);
 }
 
-const wrongHeads = {
+const headChanges = {
   'another epoch': (head: Row) => ({ ...head, epoch: 'of another statement' }),
   'a lower counter': (head: Row) => ({ ...head, seq: 1 }),
   'another time of the newest event': (head: Row) => ({ ...head, own_created_at: 1 }),
 };
 
-for (const [what, change] of Object.entries(wrongHeads)) {
-  test(`a reading of the head with ${what} is rejected, and the event log goes on unchanged`, async (t) => {
+for (const [what, change] of Object.entries(headChanges)) {
+  test(`a reading of the head with ${what} is rejected, and the event log continues unchanged`, async (t) => {
     const { wrapped, wrongHeads } = withWrongHeads(await databaseFor(t));
     const { store, replacedCount } = await openProcess(wrapped, 'a');
     await store.append([toRequest('1', '2')]);
@@ -135,7 +135,7 @@ for (const [what, change] of Object.entries(wrongHeads)) {
   });
 }
 
-test('after a reading of the head that was too high, right readings are accepted', async (t) => {
+test('after a reading of the head that is too high, correct readings are accepted', async (t) => {
   const db = await databaseFor(t);
   const { wrapped, wrongHeads } = withWrongHeads(db);
   const { store, replacedCount } = await openProcess(wrapped, 'a');
@@ -150,7 +150,7 @@ test('after a reading of the head that was too high, right readings are accepted
   assert.equal(replacedCount(), 0);
 });
 
-test('a process that opens with a reading that was too high accepts right readings', async (t) => {
+test('a process that opens with a reading of the head that is too high accepts correct readings', async (t) => {
   const db = await databaseFor(t);
   await (await openProcess(db, 'a')).store.append([toRequest('1', '2')]);
   const { wrapped, wrongHeads } = withWrongHeads(db);

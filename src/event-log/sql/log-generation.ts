@@ -48,13 +48,13 @@ const noEntry = { seq: -1, createdAt: 0 };
 export class LogGeneration {
   readonly #parts: LogGenerationParts;
   #known: KnownLog;
-  #lastReading: number;
+  #lastReadSeq: number;
   #confirming: Promise<void> | undefined;
 
   constructor({ epoch, seq }: LogHead, parts: LogGenerationParts) {
     this.#parts = parts;
     this.#known = { epoch, seq: 0, own: noEntry };
-    this.#lastReading = seq;
+    this.#lastReadSeq = seq;
   }
 
   get known(): KnownLog {
@@ -79,8 +79,8 @@ export class LogGeneration {
    */
   observe<Head extends VerifiableHead>(head: Head | undefined, known: KnownLog): Head {
     const verified = this.verify(head, known);
-    this.recordEntry(Math.min(verified.seq, this.#lastReading));
-    this.#lastReading = verified.seq;
+    this.recordEntry(Math.min(verified.seq, this.#lastReadSeq));
+    this.#lastReadSeq = verified.seq;
     return verified;
   }
 

@@ -25,7 +25,7 @@ const request = (audience: string) => ({
   idempotency: undefined,
 });
 
-/** A trim of the events above `after`, up to `upTo`, with 5 bytes and one recipient each. */
+/** Creates the range of the events above `after`, up to `upTo`, with 5 bytes and one recipient each. */
 const range = (after: number, upTo: number) => ({
   ...{ after, upTo, eventCount: upTo - after, bytes: 133 * (upTo - after), now: 0 },
 });

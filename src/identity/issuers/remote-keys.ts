@@ -40,16 +40,16 @@ export const keysLifeMs = 60 * minuteMs;
 export class RemoteKeys implements KeySource {
   readonly #options: RemoteKeysOptions;
   readonly #closing = new AbortController();
-  readonly #call = new SharedCall(() => this.#fetch());
+  readonly #fetchCall = new SharedCall(() => this.#fetch());
   #keys: readonly JwksKey[] = [];
-  /** When the fetch that returned `#keys` began. */
+  /** Time at which the fetch of `#keys` began, by `monotonicClock`. */
   #keysAt = Number.NEGATIVE_INFINITY;
-  /** When the newest fetch began. */
+  /** Time at which the newest fetch began. */
   #fetchedAt = Number.NEGATIVE_INFINITY;
   #hasFailed = false;
   /** The newest fetch. Never rejects. */
-  #newest: Promise<void> = Promise.resolve();
-  /** When an unknown key last caused a fetch. */
+  #newestFetch: Promise<void> = Promise.resolve();
+  /** Time at which an unknown key last caused a fetch. */
   #refetchedAt = Number.NEGATIVE_INFINITY;
   /** The fetch that an unknown key caused last. Never rejects. */
   #refetch: Promise<void> = Promise.resolve();
@@ -60,20 +60,20 @@ export class RemoteKeys implements KeySource {
 
   refresh(): void {
     const waitMs = this.#hasFailed ? coolDownMs : refreshMs;
-    if (this.#now() - this.#fetchedAt >= waitMs) this.#newest = this.#call.run();
+    if (this.#now() - this.#fetchedAt >= waitMs) this.#newestFetch = this.#fetchCall.run();
   }
 
   async find(header: TokenHeader, signal: AbortSignal | undefined): Promise<readonly KeyObject[]> {
     if (!this.#areKeysUsable()) {
       this.refresh();
-      await abortable(this.#newest, signal);
+      await abortable(this.#newestFetch, signal);
       if (!this.#areKeysUsable()) throw this.#unavailable();
     }
     const known = this.#select(header);
     if (known.length > 0) return known;
     if (this.#now() - this.#refetchedAt >= coolDownMs) {
       this.#refetchedAt = this.#now();
-      this.#refetch = this.#call.run();
+      this.#refetch = this.#fetchCall.run();
     }
     await abortable(this.#refetch, signal);
     const fetched = this.#select(header);

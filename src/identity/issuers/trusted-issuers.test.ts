@@ -378,11 +378,11 @@ test('an expired token of another audience is invalid, not expired', async (t) =
 
 test('a token is refused if the time from its iat to its exp is longer than the allowed life', async (t) => {
   const { trusted } = await open(t, [withPublicKey], { tokenLifeMaxMs: 2 * hour });
-  const live = (seconds: number) => sign({ exp: claims.iat + seconds });
+  const signForSeconds = (seconds: number) => sign({ exp: claims.iat + seconds });
 
-  await trusted.verify(live(7199));
-  await trusted.verify(live(7200));
-  await assert.rejects(trusted.verify(live(7201)), isInvalid);
+  await trusted.verify(signForSeconds(7199));
+  await trusted.verify(signForSeconds(7200));
+  await assert.rejects(trusted.verify(signForSeconds(7201)), isInvalid);
 });
 
 test('a token without iat is refused if it expires later than the allowed life from now', async (t) => {

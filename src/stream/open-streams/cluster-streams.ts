@@ -38,7 +38,7 @@ export class ClusterStreams {
   readonly #parts: ClusterStreamsParts;
   readonly #rows: StreamRows;
   /** The last exchange, running or settled. Never rejects. */
-  #last: Promise<void> = Promise.resolve();
+  #lastExchange: Promise<void> = Promise.resolve();
   #isExchanging = false;
   #isUnavailable = false;
   /** Time at which the streams of users at the limit are read again, by `monotonicClock`. */
@@ -64,14 +64,14 @@ export class ClusterStreams {
 
   /** Exchanges once, after a running exchange. Rejects if the database fails. */
   exchange(others: OtherProcesses): Promise<void> {
-    const exchange = this.#last.then(() => this.#runSteps(others));
-    this.#last = exchange.catch(() => {});
+    const exchange = this.#lastExchange.then(() => this.#runSteps(others));
+    this.#lastExchange = exchange.catch(() => {});
     return exchange;
   }
 
   /** Resolves when no exchange is running. Never rejects. */
   async idle(): Promise<void> {
-    await this.#last;
+    await this.#lastExchange;
   }
 
   /** Deletes the rows of this process. Rejects if the database fails. */

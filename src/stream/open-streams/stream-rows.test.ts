@@ -12,18 +12,18 @@ const test = await testOnDialects('rows of open streams');
 
 const processId = 'aaaaaaaaaaaaaaaa';
 const everything = { user: undefined, userPrefix: '', after: '', limit: 100_000 };
-const lost = () => new Failure('service_unavailable', 'Cannot reach the database: lost');
+const createLostFailure = () => new Failure('service_unavailable', 'Cannot reach the database: lost');
 
-/** Wraps a database whose next statement that writes fails once `fail` is set: before or after its commit. */
-function unreliable(db: Database, faults: { next?: 'before' | 'after' | undefined }): Database {
+/** Wraps a database. If `faults.next` is set, the next statement that writes fails before or after its commit. */
+function withFaults(db: Database, faults: { next?: 'before' | 'after' | undefined }): Database {
   return {
     ...{ dialect: db.dialect, query: (statement) => db.query(statement) },
     async execute(statement) {
       const fault = faults.next;
       faults.next = undefined;
-      if (fault === 'before') throw lost();
+      if (fault === 'before') throw createLostFailure();
       const rows = await db.execute(statement);
-      if (fault === 'after') throw lost();
+      if (fault === 'after') throw createLostFailure();
       return rows;
     },
     transaction: (work) => db.transaction(work),
@@ -34,7 +34,7 @@ function unreliable(db: Database, faults: { next?: 'before' | 'after' | undefine
 async function openProcess(t: TestContext) {
   const db = await databaseFor(t);
   const faults: { next?: 'before' | 'after' | undefined } = {};
-  const table = new StreamTable(unreliable(db, faults));
+  const table = new StreamTable(withFaults(db, faults));
   const streams = await StreamProcess.open();
   const rows = new StreamRows(table, () => streams.registry.streams, processId);
   const list = (id = processId) => table.list([id], everything);
@@ -103,7 +103,7 @@ test(
 test('the backlog of a stream is stored when the stream is behind at two syncs, and is reset once', async (t) => {
   const { streams, rows, list } = await openProcess(t);
   const { client, stream } = await streams.openStream();
-  const behind = async () => {
+  const syncAndRead = async () => {
     await rows.sync();
     const [found] = await list();
     return { events: found?.eventsBehind, hasUnsent: (found?.unsentBytes ?? 0) > 0 };
@@ -111,15 +111,15 @@ test('the backlog of a stream is stored when the stream is behind at two syncs, 
   for (let number = 1; number <= 3; number += 1) await streams.publish('x'.repeat(1000));
   await streams.publish('last');
   assert.ok(stream.eventsBehind > 0);
-  assert.deepEqual(await behind(), { events: 0, hasUnsent: false });
-  assert.deepEqual(await behind(), { events: stream.eventsBehind, hasUnsent: true });
+  assert.deepEqual(await syncAndRead(), { events: 0, hasUnsent: false });
+  assert.deepEqual(await syncAndRead(), { events: stream.eventsBehind, hasUnsent: true });
 
   while ((client.sink?.queuedBytes ?? 0) > 0) {
     client.sink?.acceptBytes(1e6);
     await new Promise((resolve) => setImmediate(resolve));
   }
   assert.equal(client.received.at(-1)?.data, 'last');
-  assert.deepEqual(await behind(), { events: 0, hasUnsent: false });
+  assert.deepEqual(await syncAndRead(), { events: 0, hasUnsent: false });
 });
 
 test(

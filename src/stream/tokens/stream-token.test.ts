@@ -96,7 +96,7 @@ test('tokens requested concurrently are inserted together, and all of them open'
   );
 });
 
-test('a token for a deleted user is refused, and the other requests of the batch succeed', async (t) => {
+test('minting a token for a deleted user fails, and the other requests of the batch succeed', async (t) => {
   const { tokens, mint, countTokens } = await openTokens(t);
   const mintForUnknownUser = () =>
     tokens.mint({ userId: '999999', sessionId: 's'.repeat(32), beginning: 'e-7', mintedSeq: 0 });
@@ -287,7 +287,7 @@ test('a release changes nothing for a token that another stream has claimed sinc
   );
 });
 
-test('in mode single a token can be claimed once', async (t) => {
+test('in mode single, a token can be claimed only once', async (t) => {
   const { tokens, mint, claim } = await openTokens(t, { mode: 'single' });
   const token = await mint();
   const found = await tokens.find(token);
