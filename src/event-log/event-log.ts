@@ -185,7 +185,7 @@ export class EventLog {
       );
     }
     const { frames, hasMore } = recent;
-    const endSeq = hasMore ? lastSeq(frames, after) : Math.max(after, this.head);
+    const endSeq = hasMore ? getLastSeq(frames, after) : Math.max(after, this.head);
     return { frames, endSeq, hasMore, hasGap: false };
   }
 
@@ -249,7 +249,7 @@ export class EventLog {
       .filter((event) => !isExpired(event, now))
       .map((event) => encodeEvent(this.epoch, { seq: event.seq, event }));
     const hasGap = after < trimmedSeq && (await this.#store.findLastTrimmedSeq(audiences)) > after;
-    const last = lastSeq(events, after);
+    const last = getLastSeq(events, after);
     return { frames, endSeq: hasMore ? last : Math.max(last, upTo), hasMore, hasGap };
   }
 
@@ -306,6 +306,6 @@ function createKeyRefusal(refusal: KeyRefusal): Failure {
   return new Failure('service_unavailable', message, { retryAfterMs: 1000 });
 }
 
-function lastSeq(items: readonly { readonly seq: number }[], fallback: number): number {
+function getLastSeq(items: readonly { readonly seq: number }[], fallback: number): number {
   return items.at(-1)?.seq ?? fallback;
 }

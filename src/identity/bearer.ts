@@ -242,7 +242,7 @@ export class BearerAuth {
     const isExpectedScheme = scheme.toLowerCase() === tokenType.toLowerCase();
     const isOtherScheme = !isExpectedScheme && schemePattern.test(scheme);
     const message = `Header format is Authorization: ${tokenType} token`;
-    // Two headers are refused, because a proxy and Herald could each use a different one.
+    // Two headers are refused, because a proxy and Herald could each use a different header.
     if (values.length === 1 && isOtherScheme) {
       throw new Failure('bad_credentials', message, { headers: this.#challengeHeaders() });
     }

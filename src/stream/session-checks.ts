@@ -62,7 +62,7 @@ export class SessionChecks {
       if (stream.endsAt <= now) stream.close('expired', { renew: true });
     for (const [stream, expiresAt] of this.#expiries) {
       if (expiresAt > now) continue;
-      this.#expiries.set(stream, Number.POSITIVE_INFINITY); // No second lookup until this one has returned.
+      this.#expiries.set(stream, Number.POSITIVE_INFINITY); // No second lookup until the first has returned.
       void this.#check(stream);
     }
   }

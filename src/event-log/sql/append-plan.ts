@@ -30,7 +30,7 @@ interface RequestPlan {
   readonly keys: PriorAppends;
 }
 
-/** All events under one idempotency key, or one event without a key. All are new, or none is. */
+/** All events under one idempotency key, or one event without a key. Either all of them are new, or none is. */
 interface EventGroup {
   readonly events: readonly LoggableEvent[];
   readonly keyHash: string | undefined;

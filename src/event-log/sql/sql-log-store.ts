@@ -342,7 +342,7 @@ function toLoggedEvent(row: EventRow, audiences: readonly Audience[]): LoggedEve
   };
 }
 
-/** Returns the first rows, up to and including the one that reaches `bytesMax`; at least one. */
+/** Returns the first rows, up to and including the row that reaches `bytesMax`; at least one row. */
 function takePage(rows: readonly PageRow[], bytesMax: number): PageRow[] {
   const page: PageRow[] = [];
   let bytesBefore = 0;

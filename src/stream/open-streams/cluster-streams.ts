@@ -55,7 +55,7 @@ export class ClusterStreams {
     this.#rows.changeProcessId(processId);
   }
 
-  /** Starts an exchange, unless an earlier one is still running. Never throws. */
+  /** Starts an exchange, unless an earlier exchange is still running. Never throws. */
   start(others: OtherProcesses): void {
     if (this.#isExchanging) return;
     this.#isExchanging = true;

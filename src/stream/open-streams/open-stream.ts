@@ -31,7 +31,7 @@ export interface OpenStreamQuery {
   readonly user: string | undefined;
   /** Only the streams of users whose ids begin with this text. */
   readonly userPrefix: string;
-  /** Only the streams whose ids follow this one; `''` for the first page. */
+  /** Only the streams whose ids follow this id; `''` for the first page. */
   readonly after: string;
   /** Maximum number of streams. */
   readonly limit: number;

@@ -2,7 +2,7 @@ import type { EventStream } from '../event-stream.js';
 import { type Backlog, toOpenStream, toBacklog } from './open-stream.js';
 import { idsPerStatementMax, type StreamTable } from './stream-table.js';
 
-/** Maximum numbers of rows that one `sync` inserts, and deletes. */
+/** Maximum number of rows that one `sync` inserts, and maximum number that it deletes. */
 const rowsPerSyncMax = 5000;
 
 const noBacklog: Backlog = { eventsBehind: 0, unsentBytes: 0 };
@@ -16,7 +16,7 @@ export class StreamRows {
   readonly #table: StreamTable;
   readonly #streams: () => ReadonlySet<EventStream>;
   #processId: string;
-  /** Ids under which rows were written before other processes took this one for dead. */
+  /** Ids under which rows were written before other processes took this process for dead. */
   readonly #formerProcessIds: string[] = [];
   /** The process id of the rows below. Undefined if it is unknown which rows exist. */
   #knownFor: string | undefined;
