@@ -91,7 +91,10 @@ export class EventLog {
   }
 
   static async open(options: EventLogOptions): Promise<EventLog> {
-    return new EventLog(options, await confirmState(options.store, await options.store.readState()));
+    return new EventLog(
+      options,
+      await confirmState(options.store, await options.store.readState()),
+    );
   }
 
   /** Number of the newest entry that was delivered or applied. */

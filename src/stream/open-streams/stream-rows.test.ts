@@ -12,7 +12,8 @@ const test = await testOnDialects('rows of open streams');
 
 const processId = 'aaaaaaaaaaaaaaaa';
 const everything = { user: undefined, userPrefix: '', after: '', limit: 100_000 };
-const createLostFailure = () => new Failure('service_unavailable', 'Cannot reach the database: lost');
+const createLostFailure = () =>
+  new Failure('service_unavailable', 'Cannot reach the database: lost');
 
 /** Wraps a database. If `faults.next` is set, the next statement that writes fails before or after its commit. */
 function withFaults(db: Database, faults: { next?: 'before' | 'after' | undefined }): Database {

@@ -1,5 +1,5 @@
 import type { EventStream } from '../event-stream.js';
-import { type Backlog, toOpenStream, toBacklog } from './open-stream.js';
+import { type Backlog, toBacklog, toOpenStream } from './open-stream.js';
 import { idsPerStatementMax, type StreamTable } from './stream-table.js';
 
 /** Maximum number of rows that one `sync` inserts, and maximum number that it deletes. */

@@ -1,5 +1,5 @@
 import { type Database, inserts, list, type Sql, sql } from '../../db/database.js';
-import type { OpenStream, OpenStreamQuery, Backlog } from './open-stream.js';
+import type { Backlog, OpenStream, OpenStreamQuery } from './open-stream.js';
 import type { RemoteStream } from './remote-streams.js';
 
 interface Row {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { RefusedTokens, type NewExpiry } from './refused-tokens.js';
+import { type NewExpiry, RefusedTokens } from './refused-tokens.js';
 
 const start = 1_800_000_000_000;
 const waitMs = 180_000;

@@ -12,7 +12,7 @@ import type { AppendControlEntries } from '../../event-log/open.js';
 import { Batcher } from '../../util/batcher.js';
 import { LruMap } from '../../util/lru-map.js';
 import { findNewestDisconnectSeq, newestDisconnectSql } from '../disconnects.js';
-import { RefusedTokens, type NewExpiry } from './refused-tokens.js';
+import { type NewExpiry, RefusedTokens } from './refused-tokens.js';
 import { type TokenState, type TokenStateRow, toTokenState } from './token-holders.js';
 
 export interface StreamTokenOptions {
