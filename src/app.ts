@@ -11,7 +11,7 @@ import { openDatabase } from './db/open.js';
 import { toDatabaseOptions } from './db/options.js';
 import { Failure } from './errors.js';
 import type { EventLog } from './event-log/event-log.js';
-import { controlEntryAppender, headSeq, openEventLog, probeEventLog } from './event-log/open.js';
+import { controlEntryAppender, headSeqSql, openEventLog, probeEventLog } from './event-log/open.js';
 import { publishRoutes } from './event-log/publish.js';
 import { toClient } from './http/client.js';
 import { fitConnections, OpenFilesMonitor, readOpenFiles } from './http/limits/open-files.js';
@@ -160,17 +160,17 @@ export class App {
       wallClock,
       monotonicClock: this.#monotonicClock,
       appendControlEntries,
-      headSeq,
+      headSeqSql,
       onEnded: ({ sessionIds }) => this.#endStreams(sessionIds),
     });
     this.#auth = auth;
     this.#closeStack.add('auth', () => auth.close());
     const { accessTokens, sessions } = auth;
-    const apiKeys = new ApiKeys({ db, log, wallClock, appendControlEntries, headSeq });
+    const apiKeys = new ApiKeys({ db, log, wallClock, appendControlEntries, headSeqSql });
     await apiKeys.loadKnown();
     const { type: tokenType, issuer: realm } = config.accessToken;
     const disconnects = new Disconnects({
-      ...{ db, wallClock, appendControlEntries, headSeq },
+      ...{ db, wallClock, appendControlEntries, headSeqSql },
       tokenKeptMs: Math.max(config.stream.tokenLifeMs, config.stream.resumeWindowMs),
     });
     const issuers = await TrustedIssuers.open({
@@ -182,7 +182,7 @@ export class App {
     this.#closeStack.add('trusted issuers', () => issuers.close());
     const foreignUsers: ForeignUsers = {
       issuers,
-      findDisconnects: (userId, sessionId) => disconnects.findState(userId, sessionId),
+      findDisconnectState: (userId, sessionId) => disconnects.findState(userId, sessionId),
     };
     const bearer = new BearerAuth({
       ...{ accessTokens, sessions, apiKeys, foreignUsers, tokenType, realm },
@@ -219,7 +219,7 @@ export class App {
           const verified = await bearer.verifyUser(exchange, token);
           return () => bearer.findSession(verified);
         },
-        credential: (exchange) => bearer.parseCredential(exchange),
+        parseCredential: (exchange) => bearer.parseCredential(exchange),
         findLiveSession: (sessionId) => auth.sessions.findLive(sessionId),
         checkTokenRate: (exchange, userId) =>
           auth.rateLimiter.admit('streamToken', toClient(exchange), userId),

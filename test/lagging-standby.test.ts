@@ -44,7 +44,7 @@ async function openReplicated(t: TestContext) {
   const store = await SqlLogStore.open(db, { wallClock: Date.now, newEpoch: 'e', onReplaced });
   await store.append([request]);
   const readSeq = () =>
-    store.state().then(
+    store.readState().then(
       ({ seq }) => seq,
       () => undefined,
     );

@@ -66,7 +66,7 @@ async function openServer(t: TestContext) {
           if (session !== undefined) return { ...session, isForeign: false };
           throw new Failure('invalid_token', 'The session has ended');
         },
-      credential: () => '',
+      parseCredential: () => '',
       findLiveSession: (id) => sessions.findLive(id),
       checkTokenRate() {},
       reportLeak() {},

@@ -30,7 +30,7 @@ if (typeof server !== 'string') {
 
 const access: StreamAccess = {
   verifyUser: () => Promise.reject(new Error('not used in these tests')),
-  credential: () => '',
+  parseCredential: () => '',
   findLiveSession: async () => undefined,
   checkTokenRate() {},
   reportLeak() {},
@@ -55,7 +55,7 @@ async function startProcess(t: TestContext, options: DatabaseServerOptions) {
     deliver: ({ data }) => received.push(data),
     deliverVolatile() {},
     applyControl() {},
-    gap() {},
+    handleGap() {},
   });
   let polls = 0;
   const eventLog = {

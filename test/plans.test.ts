@@ -3,7 +3,7 @@ import type { TestContext } from 'node:test';
 import { type Database, type Sql, sql } from '../src/db/database.js';
 import { tables } from '../src/db/migrations/list.js';
 import { EventLog } from '../src/event-log/event-log.js';
-import { controlEntryAppender, headSeq } from '../src/event-log/open.js';
+import { controlEntryAppender, headSeqSql } from '../src/event-log/open.js';
 import { SqlLogStore } from '../src/event-log/sql/sql-log-store.js';
 import { ApiKeys, publisherKeys } from '../src/identity/api-keys.js';
 import { silentLogger } from '../src/logging/logger.js';
@@ -66,7 +66,7 @@ async function exerciseAuth(t: TestContext, db: Database): Promise<void> {
     db,
     log: silentLogger,
     wallClock,
-    headSeq,
+    headSeqSql,
     appendControlEntries: controlEntryAppender(db, wallClock),
   });
   const { key } = await keys.create({ name: 'plans', scopes: ['publish'] });
@@ -122,7 +122,7 @@ async function exerciseStreams(db: Database): Promise<void> {
   await clusterSync.close();
   await exerciseOpenStreams(db);
   const disconnects = new Disconnects({
-    ...{ db, wallClock, appendControlEntries, headSeq, tokenKeptMs: 0 },
+    ...{ db, wallClock, appendControlEntries, headSeqSql, tokenKeptMs: 0 },
   });
   const request = { userId, sessionIds: [sessionId], renew: false, issuedBefore: now };
   await disconnects.add(request);
@@ -132,12 +132,12 @@ async function exerciseStreams(db: Database): Promise<void> {
     ...{
       db,
       appendControlEntries,
-      headSeq,
+      headSeqSql,
       tokenKeptMs: 0,
       wallClock: () => now - 1990 + 31 * 86_400_000,
     }, // Ten are old enough.
   }).sweep();
-  await tokens.deleteOfSessions([sessionId]);
+  await tokens.deleteBySessions([sessionId]);
   await tokens.sweep();
 }
 
@@ -151,11 +151,11 @@ async function exerciseOpenStreams(db: Database): Promise<void> {
   await table.list([one, two], { ...page, user: 'user 1', after: fakeHex('stream', 32) });
   await table.list([one, two], { ...page, userPrefix: 'user 1' });
   assert.ok((await table.findRemoteAtLimit(2, [one, two])).length > 0);
-  await table.findOfProcess(one);
-  const [id = ''] = await table.findOfProcess(two).then((rows) => [...rows.keys()]);
-  await table.storeProgress(new Map([[id, { eventsBehind: 1, unsentBytes: 1 }]]));
-  await table.deleteSomeOfProcesses([one]);
-  await table.deleteOfProcess(two);
+  await table.findByProcess(one);
+  const [id = ''] = await table.findByProcess(two).then((rows) => [...rows.keys()]);
+  await table.storeBacklogs(new Map([[id, { eventsBehind: 1, unsentBytes: 1 }]]));
+  await table.deleteBatchByProcesses([one]);
+  await table.deleteByProcess(two);
   await processes.markDead(now);
   await processes.delete([one]);
 }

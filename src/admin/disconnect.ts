@@ -22,15 +22,15 @@ export interface DisconnectRouteParts {
 
 const idsMax = 100;
 const idLengthMax = 255;
-/** How far `issuedBefore` may lie in the future, for the clock of a backend that is ahead. */
+/** Maximum time by which `issuedBefore` may be in the future, because the clock of a backend may be ahead. */
 const futureMaxMs = 60_000;
 const streamPattern = /^[0-9a-f]{32}$/;
 
 /**
- * Creates the route `POST /v1/disconnect`: ends streams of a user in every process, and voids the stream tokens
- * and, unless it is limited to `streams`, the JWTs with which they could be opened again. Nothing that is
- * published after the answer reaches these streams. Sessions of local accounts go on, so their users can get new
- * stream tokens. The lists are also limited by `BODY_LIMIT`.
+ * Creates the route `POST /v1/disconnect`, which ends streams of a user in every process. The route also voids
+ * the stream tokens with which these streams could be opened again and, unless the request is limited to
+ * `streams`, the JWTs. Events that are published after the response do not reach these streams. Sessions of
+ * local accounts continue, so their users can get new stream tokens. `BODY_LIMIT` also limits the lists.
  */
 export function disconnectRoute(parts: DisconnectRouteParts): Route {
   const { authenticate, disconnects, eventLog, audit, toClient, wallClock } = parts;
@@ -73,14 +73,17 @@ function parseIds(
   const isList = Array.isArray(value) && value.length > 0 && value.length <= idsMax;
   if (isList && value.every((id) => typeof id === 'string' && isValid(id)))
     return [...new Set(value)];
-  const what =
+  const expectedItems =
     field === 'streams'
       ? 'ids of streams (32 hex digits)'
       : `ids or labels of sessions, each of at most ${idLengthMax} characters`;
-  throw invalidField(field, `must be a list of 1 to ${idsMax} ${what}`);
+  throw invalidField(field, `must be a list of 1 to ${idsMax} ${expectedItems}`);
 }
 
-/** A label that a ticket or an issuer gave to a session, or the id of a session of a local account. */
+/**
+ * Returns the ids of the sessions that a label can stand for. A ticket or an issuer gave the label to a session,
+ * or the label is the id of a session of a local account.
+ */
 function toSessionIds(userId: string, label: string): readonly string[] {
   const foreignId = getForeignSessionId(userId, label);
   return /^[0-9a-f]{32}$/.test(label) ? [label, foreignId] : [foreignId];

@@ -15,7 +15,7 @@ export interface AdminRouteParts
   readonly authenticate: (exchange: Exchange, scope: Scope) => Promise<ServicePrincipal>;
 }
 
-/** Creates the routes for backends and operators, below `/v1`, except that for publishing. */
+/** Creates the routes below `/v1` for backends and operators, without the route for publishing. */
 export function adminRoutes({ authenticate, ...parts }: AdminRouteParts): Route[] {
   const withScope = (scope: Scope) => ({
     ...parts,

@@ -138,7 +138,7 @@ test('an invalid or unknown parameter is refused and named', async (t) => {
     assert.equal((await list(`?${query}`)).status, 200, query);
 });
 
-test('a client that may not list streams learns nothing about its query', async (t) => {
+test('a client without the scope gets 403 before its query is checked', async (t) => {
   const { list } = await serve(
     t,
     '',

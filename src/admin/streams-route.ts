@@ -8,7 +8,10 @@ import { parseUser } from './user-field.js';
 
 export interface StreamsRouteParts {
   readonly listOpenStreams: ListOpenStreams;
-  /** Returns the limits of the API key. Throws for a key without the scope `streams`. */
+  /**
+   * Authenticates an API key with the scope `streams` and returns its user prefix. Throws failures with
+   * status 401 or 403.
+   */
   readonly authenticate: (
     exchange: Exchange,
   ) => Promise<{ readonly userPrefix: string | undefined }>;
@@ -18,9 +21,9 @@ const limitDefault = 100;
 const limitMax = 1000;
 
 /**
- * Creates `GET /v1/streams`, which lists the open streams of every process in the order of their ids, so that
- * a walk over the pages lists each stream that is open all the time once. A key with a user prefix gets the
- * streams of users with that prefix.
+ * Creates the route `GET /v1/streams`, which lists the open streams of every process in the order of their ids.
+ * A client that reads all pages gets each stream that stays open meanwhile exactly once. A key with a user
+ * prefix gets only the streams of users with that prefix.
  */
 export function streamsRoute({ listOpenStreams, authenticate }: StreamsRouteParts): Route {
   return serverRoute('GET', '/v1/streams', async (exchange) => {

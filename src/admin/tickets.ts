@@ -15,14 +15,14 @@ export interface TicketRouteParts extends MintingParts {
 
 const minuteMs = 60_000;
 const dayMs = 86_400_000;
-const endsIn = { min: minuteMs, max: 30 * dayMs, default: dayMs / 2 };
+const endsInMs = { min: minuteMs, max: 30 * dayMs, default: dayMs / 2 };
 const labelLengthMax = 255;
 
 /**
- * Creates the route `POST /v1/tickets`: a backend gets a stream token for one of its own users, who needs no
- * account. The answer is that of `POST /stream/token`. The stream ends after `endsIn`, unless the token is
- * extended. Users of the same `session` share the audience of that session, which
- * `getForeignSessionId` derives from the user.
+ * Creates the route `POST /v1/tickets`, by which a backend gets a stream token for one of its own users. The
+ * user needs no account. The reply is the same as that of `POST /stream/token`. The stream ends after `endsIn`
+ * milliseconds, unless the token is extended. Tickets with the same user and the same `session` belong to one
+ * session, whose id is derived by `getForeignSessionId`.
  */
 export function ticketsRoute({ authenticate, wallClock, ...parts }: TicketRouteParts): Route {
   return serverRoute('POST', '/v1/tickets', async (exchange) => {
@@ -42,8 +42,8 @@ function parseLabel(value: unknown = ''): string {
   throw invalidField('session', `must be a text of at most ${labelLengthMax} characters`);
 }
 
-function parseEndsIn(value: unknown = endsIn.default): number {
-  const { min, max } = endsIn;
+function parseEndsIn(value: unknown = endsInMs.default): number {
+  const { min, max } = endsInMs;
   if (Number.isInteger(value) && Number(value) >= min && Number(value) <= max) return Number(value);
   throw invalidField('endsIn', 'must be whole milliseconds, from 1 minute (60000) to 30 days');
 }

@@ -2,8 +2,8 @@ import { userIdPattern } from '../events/audience.js';
 import { invalidField } from '../http/strict-fields.js';
 
 /**
- * Returns a user id from the field `user` of a body, or from that parameter of a query. Throws `invalid_request`
- * for any other value.
+ * Returns the user id in the field `user` of a body or in the query parameter `user`. Throws `invalid_request`
+ * for a value that is not a user id.
  */
 export function parseUser(value: unknown, source: 'body' | 'query' = 'body'): string {
   if (typeof value === 'string' && userIdPattern.test(value)) return value;

@@ -34,7 +34,7 @@ export interface AuthOptions {
   /** See `SessionsOptions`. */
   readonly onEnded: SessionsOptions['onEnded'];
   /** See `SessionsOptions`. */
-  readonly headSeq: SessionsOptions['headSeq'];
+  readonly headSeqSql: SessionsOptions['headSeqSql'];
 }
 
 export type AuthConfig = Pick<
@@ -64,7 +64,7 @@ export interface Auth {
  */
 export async function openAuth(options: AuthOptions): Promise<Auth> {
   const { db, config, log, warnings, wallClock, monotonicClock } = options;
-  const { appendControlEntries, onEnded, headSeq } = options;
+  const { appendControlEntries, onEnded, headSeqSql } = options;
   const { accessToken, session, password, passwordAttempts: limits } = config;
   const ring = buildKeyRing(config);
   const threads = await openAuthThreads({ ...config.authThreads, ring, log });
@@ -80,7 +80,7 @@ export async function openAuth(options: AuthOptions): Promise<Auth> {
       audit,
       appendControlEntries,
       onEnded,
-      headSeq,
+      headSeqSql,
       wallClock,
       ...session,
     });

@@ -5,7 +5,7 @@ import type { Users } from '../auth/users.js';
 import type { Clock } from '../clock.js';
 import type { Config } from '../config/config.js';
 import type { Database } from '../db/database.js';
-import { controlEntryAppender, headSeq } from '../event-log/open.js';
+import { controlEntryAppender, headSeqSql } from '../event-log/open.js';
 import { ApiKeys } from '../identity/api-keys.js';
 import { openLogger } from '../logging/logger.js';
 import { withDatabase } from './database.js';
@@ -38,7 +38,7 @@ export async function withAccounts<Result>(
   try {
     const workOn = async (db: Database, wallClock: Clock): Promise<Result> => {
       const appendControlEntries = controlEntryAppender(db, wallClock);
-      const parts = { db, log, wallClock, appendControlEntries, headSeq };
+      const parts = { db, log, wallClock, appendControlEntries, headSeqSql };
       const monotonicClock = () => performance.now();
       const auth = await openAuth({ ...parts, config, monotonicClock, onEnded: async () => {} });
       try {

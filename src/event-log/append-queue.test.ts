@@ -66,7 +66,7 @@ test('when the store becomes unavailable while a group is retried one by one, th
   assert.deepEqual(getSeqs(await append('f')), [3]);
 });
 
-test('an append that is too large alone does not fail the appends of its group or behind it', async () => {
+test('an append that is too large by itself does not fail the appends of its group or the appends behind it', async () => {
   const { append, failures, groups } = openQueue();
   const tooLarge = new Failure('payload_too_large', 'Cannot write rows: too large');
   failures.push(undefined, tooLarge, undefined, tooLarge);
@@ -79,7 +79,7 @@ test('an append that is too large alone does not fail the appends of its group o
   assert.deepEqual(groups, ['a', 'b c d', 'b', 'c', 'd', 'e']);
 });
 
-test('after a failed group was retried one by one, appends share transactions again', async () => {
+test('after the appends of a failed group were retried one by one, later appends share transactions again', async () => {
   const { append, failures, groups } = openQueue();
   failures.push(undefined, new Error('one is bad'));
 
@@ -99,7 +99,8 @@ test('events are appended once even if `onAppended` throws', async () => {
   });
 
   const appended = append('a');
-  const idle = assert.rejects(queue.idle(), /a defect/); // Handled here, because an unhandled rejection ends the process.
+  // Handled here, because an unhandled rejection ends the process.
+  const idle = assert.rejects(queue.idle(), /a defect/);
 
   assert.deepEqual(getSeqs(await appended), [1]);
   await idle;

@@ -26,7 +26,7 @@ interface QueuedAppend {
 
 const emptySize: Size = { events: 0, recipients: 0, bytes: 0 };
 const mib = 1024 * 1024;
-/** Limits of one transaction. A request over them is written alone. */
+/** Limits of one transaction. A request that exceeds a limit is written alone. */
 const groupMax: Size = { events: 1000, recipients: recipientsPerRequestMax, bytes: 4 * mib };
 const waitingMax: Size = { events: 20_000, recipients: 200_000, bytes: 64 * mib };
 
@@ -36,7 +36,7 @@ const waitingMax: Size = { events: 20_000, recipients: 200_000, bytes: 64 * mib 
  * events, 200,000 recipients or 64 MiB of data can wait; beyond that `append` rejects with
  * `service_unavailable`, unless no other request waits. When the store is unavailable,
  * every waiting request is rejected. After any other error the requests of the group are written one by
- * one, so that only those that fail alone are rejected.
+ * one, so that only the requests that fail by themselves are rejected.
  */
 export class AppendQueue {
   readonly #options: AppendQueueOptions;
@@ -58,7 +58,7 @@ export class AppendQueue {
     return this.#size.events;
   }
 
-  /** Appends a request. Rejects when the store does, or with `service_unavailable`. */
+  /** Appends a request. Rejects when the store rejects, and with `service_unavailable` when too much waits. */
   async append(request: AppendRequest): Promise<AppendOutcome> {
     const size = getSize(request);
     const total = addSizes(this.#size, size);

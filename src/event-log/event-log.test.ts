@@ -51,7 +51,7 @@ test('waiting appends share commits of at most 1000 events, 10,000 recipients or
   assert.deepEqual(store.commits, [1, 1000, 1000, 1000, 4, 4, 2, 3, 10, 10, 5]);
 });
 
-test('at most 200,000 recipients may wait', async () => {
+test('an append is refused if more than 200,000 recipients would wait', async () => {
   const { store, append, first } = await openBusyLog();
   const waiting = Array.from({ length: 199 }, () => append(1, 1, 1000));
 
@@ -63,7 +63,7 @@ test('at most 200,000 recipients may wait', async () => {
   await Promise.all([first, ...waiting, last]);
 });
 
-test('at most 64 MiB may wait', async () => {
+test('an append is refused if more than 64 MiB would wait', async () => {
   const { store, append, first } = await openBusyLog();
   const waiting = Array.from({ length: 63 }, () => append(1, mib));
 
@@ -76,7 +76,7 @@ test('at most 64 MiB may wait', async () => {
   assert.deepEqual((await append(1, 1)).ids, ['e-66']);
 });
 
-test('at most 20,000 events may wait', async () => {
+test('an append is refused if more than 20,000 events would wait', async () => {
   const { store, append, first } = await openBusyLog();
   const waiting = Array.from({ length: 19 }, () => append(1000, 1));
 
@@ -107,7 +107,7 @@ test('a read that waits for other reads runs no query if it is no longer needed 
   store.release();
 
   await Promise.all(active);
-  assert.deepEqual(await cancelled, { frames: [], end: 0, more: true, gap: false });
+  assert.deepEqual(await cancelled, { frames: [], endSeq: 0, hasMore: true, hasGap: false });
   await assert.rejects(waiting, store.readError);
 });
 
@@ -151,13 +151,13 @@ test('a read reports a gap when events are trimmed before the page is read, but 
     store.step(0); // The page is read; its result has not arrived.
     store.trimmedSeq = 1;
   });
-  assert.deepEqual([after.frames.length, after.gap], [1, false]);
+  assert.deepEqual([after.frames.length, after.hasGap], [1, false]);
 
   store.trimmedSeq = 0;
   const before = await readAround(() => {
     store.trimmedSeq = 1;
   });
-  assert.deepEqual([before.frames.length, before.gap], [0, true]);
+  assert.deepEqual([before.frames.length, before.hasGap], [0, true]);
 });
 
 test('control entries of an unknown kind are ignored, and a warning is logged once', async () => {
@@ -176,7 +176,7 @@ test('control entries of an unknown kind are ignored, and a warning is logged on
     deliver: ({ data }) => received.push(data),
     deliverVolatile() {},
     applyControl: (entry) => received.push(entry.kind),
-    gap: () => received.push('gap'),
+    handleGap: () => received.push('gap'),
   });
   store.appendControlEntry({ kind: 'invented_later' });
   store.appendExternally(['all'], 'x');

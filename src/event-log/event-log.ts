@@ -25,19 +25,19 @@ import { type RetentionLimits, trimLog } from './retention.js';
 export interface FramePage {
   readonly frames: readonly Frame[];
   /** Every event visible to the reader up to this `seq` is in `frames` or in an earlier page. */
-  readonly end: number;
-  readonly more: boolean;
+  readonly endSeq: number;
+  readonly hasMore: boolean;
   /**
-   * Whether events for the reader were trimmed before they were read. In rare cases true although none was,
-   * for example when the events of this page are trimmed right after they were read.
+   * Whether events for the reader were trimmed before the page was read. In rare cases true although no event
+   * was lost, for example when the events of the page are trimmed right after the read.
    */
-  readonly gap: boolean;
+  readonly hasGap: boolean;
 }
 
 export interface AppendResult {
   /** The ids of the events, in the order of the request. */
   readonly ids: readonly string[];
-  /** Whether every event had been appended earlier, under the key of the request or its own. */
+  /** Whether every event was appended earlier, under the idempotency key of the request or of the event. */
   readonly isRepeated: boolean;
 }
 
@@ -91,7 +91,10 @@ export class EventLog {
   }
 
   static async open(options: EventLogOptions): Promise<EventLog> {
-    return new EventLog(options, await confirmState(options.store, await options.store.state()));
+    return new EventLog(
+      options,
+      await confirmState(options.store, await options.store.readState()),
+    );
   }
 
   /** Number of the newest entry that was delivered or applied. */
@@ -119,9 +122,9 @@ export class EventLog {
   }
 
   /**
-   * Publishes events: appends those that are not volatile, then delivers the volatile ones. Returns
+   * Publishes events: appends the events that are not volatile, then delivers the volatile events. Returns
    * the id of each event once all appended events are durable, and null for each volatile event.
-   * Events published earlier under the same idempotency key, of the request or of their own, are not
+   * Events that were published earlier under the same idempotency key, of the request or of the event, are not
    * published again. The key of a request has no effect when all events are volatile. Volatile events
    * are dropped if the store fails after the other events were appended.
    *
@@ -147,9 +150,9 @@ export class EventLog {
 
   /**
    * Appends events and returns their ids once they are durable. Throws `conflict` when an idempotency
-   * key was used for another body, `invalid_token` when the API key is revoked, `expired_token` when it has
-   * expired, and `service_unavailable` when its user prefix has changed, too many events are waiting or the
-   * store does not respond.
+   * key was used for another body, `invalid_token` when the API key is revoked, and `expired_token` when it
+   * has expired. Throws `service_unavailable` when the user prefix of the API key has changed, when too many
+   * events are waiting, and when the store does not respond.
    */
   async append(request: AppendRequest): Promise<AppendResult> {
     const outcome = await this.#queue.append(request);
@@ -168,7 +171,7 @@ export class EventLog {
    * Returns the next page of frames for these audiences, from memory if they are still cached. The
    * page ends with the frame that reaches `bytesMax`. At most 4 reads from the store run at a time;
    * others wait. If `isNeeded` returns false when a read from the store could start, the page is empty.
-   * Rejects when the store does.
+   * Rejects when the store rejects.
    */
   async read(
     audiences: readonly Audience[],
@@ -179,25 +182,25 @@ export class EventLog {
     const request = { audiences, after, bytesMax, now: this.#wallClock() };
     const recent = this.#delivery.readRecent(request);
     if (recent === undefined) {
-      const emptyPage = { frames: [], end: after, more: true, gap: false };
+      const emptyPage = { frames: [], endSeq: after, hasMore: true, hasGap: false };
       return this.#readSemaphore.run(async () =>
         isNeeded() ? this.#readStore(request) : emptyPage,
       );
     }
-    const { frames, more } = recent;
-    const end = more ? lastSeq(frames, after) : Math.max(after, this.head);
-    return { frames, end, more, gap: false };
+    const { frames, hasMore } = recent;
+    const endSeq = hasMore ? getLastSeq(frames, after) : Math.max(after, this.head);
+    return { frames, endSeq, hasMore, hasGap: false };
   }
 
   /**
    * Reads the stored state. Its head may be ahead of what this process has applied. Concurrent calls
-   * share a read. Rejects when the store does.
+   * share a read. Rejects when the store rejects.
    */
   readState(): Promise<LogState> {
     return this.#stateRead.run();
   }
 
-  /** See `ResumeResolver.resolve`. */
+  /** Returns the start of a stream, see `ResumeResolver.resolve`. */
   resolveStart(
     state: LogState,
     audiences: readonly Audience[],
@@ -208,26 +211,26 @@ export class EventLog {
 
   /**
    * Deletes a batch of entries that exceed a retention limit, and returns the number of deleted rows.
-   * For a timer.
+   * Called by a timer.
    */
   trim(): Promise<number> {
     return trimLog(this.#store, this.#limits, this.#wallClock());
   }
 
   /**
-   * Delivers or applies all entries committed before the call, including those of other processes.
-   * Called by the poller. Rejects when the store does.
+   * Delivers or applies all entries committed before the call, including entries of other processes.
+   * Called by the poller. Rejects when the store rejects.
    */
   catchUp(): Promise<void> {
     return this.#delivery.catchUp();
   }
 
-  /** Does the same as `catchUp`, but never rejects: a failure is logged, and the next poll tries again. */
+  /** Delivers or applies entries like `catchUp`, but never rejects: logs a failure, and the next poll tries again. */
   tryCatchUp(): Promise<void> {
     return this.#delivery.tryCatchUp();
   }
 
-  /** Deletes a batch of expired idempotency keys and returns how many. For a timer. */
+  /** Deletes a batch of expired idempotency keys and returns their number. Called by a timer. */
   sweepIdempotencyKeys(): Promise<number> {
     return this.#store.sweepIdempotencyKeys(this.#wallClock());
   }
@@ -243,19 +246,19 @@ export class EventLog {
     const upTo = this.head;
     const limits = { eventsMax: pageEventsMax, bytesMax };
     const page = await this.#store.read(audiences, { after, upTo }, limits);
-    const { events, more, trimmedSeq } = page;
+    const { events, hasMore, trimmedSeq } = page;
     const now = this.#wallClock();
     const frames = events
       .filter((event) => !isExpired(event, now))
       .map((event) => encodeEvent(this.epoch, { seq: event.seq, event }));
-    const gap = after < trimmedSeq && (await this.#store.lastTrimmed(audiences)) > after;
-    const last = lastSeq(events, after);
-    return { frames, end: more ? last : Math.max(last, upTo), more, gap };
+    const hasGap = after < trimmedSeq && (await this.#store.findLastTrimmedSeq(audiences)) > after;
+    const last = getLastSeq(events, after);
+    return { frames, endSeq: hasMore ? last : Math.max(last, upTo), hasMore, hasGap };
   }
 
   /**
-   * Applies every entry up to the stored head, so that the volatile events delivered afterwards do not
-   * reach a stream that should have ended. Throws the same errors as `append` for a refused API key, and
+   * Applies every entry up to the stored head, so that volatile events delivered afterwards do not
+   * reach a stream that should have ended. Throws the errors of `append` for a refused API key, and
    * `service_unavailable` when the store does not respond.
    */
   async #prepareVolatile(publisher: Publisher | undefined): Promise<AppendResult> {
@@ -269,19 +272,19 @@ export class EventLog {
     return nothingAppended;
   }
 
-  /** Reads the state, and confirms a head that this process has not applied. */
+  /** Reads the state. Reads it once more if its head is newer than what this process has applied. */
   async #readConfirmedState(): Promise<LogState> {
-    const state = await this.#store.state();
+    const state = await this.#store.readState();
     return state.seq <= this.head ? state : confirmState(this.#store, state);
   }
 }
 
 /**
- * Reads the state again, and returns the one with the lower head. From a head that was too high, a stream or
- * this process would ignore the entries up to it.
+ * Reads the state again, and returns the state with the lower head. With a head that is too high, a stream or
+ * this process would ignore the entries up to that head.
  */
 async function confirmState(store: LogStore, first: LogState): Promise<LogState> {
-  const second = await store.state();
+  const second = await store.readState();
   return second.seq < first.seq ? second : first;
 }
 
@@ -306,6 +309,6 @@ function createKeyRefusal(refusal: KeyRefusal): Failure {
   return new Failure('service_unavailable', message, { retryAfterMs: 1000 });
 }
 
-function lastSeq(items: readonly { readonly seq: number }[], fallback: number): number {
+function getLastSeq(items: readonly { readonly seq: number }[], fallback: number): number {
   return items.at(-1)?.seq ?? fallback;
 }

@@ -5,12 +5,12 @@ import { unlimitedRetention } from '../../test/support/unlimited-retention.js';
 import { silentLogger } from '../logging/logger.js';
 import { EventLog } from './event-log.js';
 
-/** Adds `excess` to the next head that is read, as a proxy that mixes up answers may do. */
+/** Adds `excess` to the next head that is read, as a proxy that mixes up responses may do. */
 class UnreliableLogStore extends MemoryLogStore {
   excess = 0;
 
-  override async state() {
-    return this.#addExcess(await super.state());
+  override async readState() {
+    return this.#addExcess(await super.readState());
   }
 
   override async readPublishSnapshot() {
@@ -40,12 +40,12 @@ async function openLog(store: UnreliableLogStore) {
     deliver: ({ data }) => received.push(data),
     deliverVolatile: ({ data }) => received.push(data),
     applyControl() {},
-    gap: () => received.push('gap'),
+    handleGap: () => received.push('gap'),
   });
   return { eventLog, received };
 }
 
-test('a head that was read too high while catching up causes no gap, and later events are delivered', async () => {
+test('a reading of the head that is too high during a catch-up causes no gap, and later events are delivered', async () => {
   const store = createStore();
   const { eventLog, received } = await openLog(store);
   store.appendExternally(['all'], '2');
@@ -58,7 +58,7 @@ test('a head that was read too high while catching up causes no gap, and later e
   assert.deepEqual(received, ['2', '3', '4']);
 });
 
-test('an event log that is opened with a head that was read too high delivers later events', async () => {
+test('an event log that is opened with a reading of the head that is too high delivers later events', async () => {
   const store = createStore();
 
   store.excess = 3;
@@ -69,7 +69,7 @@ test('an event log that is opened with a head that was read too high delivers la
   assert.deepEqual(received, ['2']);
 });
 
-test('a stream does not start at a head that was read too high', async () => {
+test('a stream does not start at a reading of the head that is too high', async () => {
   const store = createStore();
   const { eventLog } = await openLog(store);
 
@@ -78,7 +78,7 @@ test('a stream does not start at a head that was read too high', async () => {
   assert.equal((await eventLog.readState()).seq, 1);
 });
 
-test('a volatile event is refused when the head before which it must not be delivered is uncertain', async () => {
+test('a volatile event is refused when the head is uncertain', async () => {
   const store = createStore();
   const { eventLog, received } = await openLog(store);
   const event = { audiences: ['all'], type: undefined, data: 'v', expiresAt: undefined };

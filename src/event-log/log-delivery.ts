@@ -20,14 +20,14 @@ export interface EventSubscriber {
   deliver(event: LoggableEvent, frame: Frame): void;
   /** Called for each volatile event published in this process. It is not in the event log. */
   deliverVolatile(event: LoggableEvent, frame: Frame): void;
-  /** Called once per control entry, in sequence order with the events. */
+  /** Called once per control entry. Events and control entries arrive in one sequence order. */
   applyControl(entry: ControlEntry, seq: number): void;
-  /** Called when entries were trimmed before they could be applied, so every stream has a gap. */
-  gap(): void;
+  /** Called when entries were trimmed before they could be applied, so any stream may have lost events. */
+  handleGap(): void;
 }
 
 export interface LogDeliveryParts {
-  readonly store: Pick<LogStore, 'state' | 'readAll'>;
+  readonly store: Pick<LogStore, 'readState' | 'readAll'>;
   readonly log: Logger;
   readonly wallClock: () => number;
 }
@@ -39,13 +39,13 @@ const noSubscriber: EventSubscriber = {
   deliver() {},
   deliverVolatile() {},
   applyControl() {},
-  gap() {},
+  handleGap() {},
 };
 
 /**
- * Passes the entries of the event log to the subscriber, once each and in sequence order: those that this
- * process has appended, from memory, and those of other processes, which it reads from the store. Caches
- * the frames of the newest events.
+ * Passes each entry of the event log to the subscriber once, in sequence order. Entries that this process has
+ * appended come from memory. Entries of other processes are read from the store. Caches the frames of the
+ * newest events.
  */
 export class LogDelivery {
   readonly #parts: LogDeliveryParts;
@@ -55,10 +55,10 @@ export class LogDelivery {
   #subscriber = noSubscriber;
   #hasLoggedUnknownEntry = false;
   #head: number;
-  /** Number of the newest event that this process has appended, whether delivered or not. */
+  /** Number of the newest event that this process has appended. The event may not be delivered yet. */
   #committedSeq: number;
 
-  /** Entries up to that of `state` are not delivered. */
+  /** Delivery starts after the head in `state`. */
   constructor(parts: LogDeliveryParts, { epoch, seq }: LogState) {
     this.#parts = parts;
     this.#epoch = epoch;
@@ -92,7 +92,7 @@ export class LogDelivery {
     for (const numbered of added) this.#deliver(numbered);
   }
 
-  /** Delivers or applies all entries committed before the call. Rejects when the store does. */
+  /** Delivers or applies all entries committed before the call. Rejects when the store rejects. */
   catchUp(): Promise<void> {
     return this.#catchUp.run();
   }
@@ -126,7 +126,7 @@ export class LogDelivery {
 
   async #deliverPending(): Promise<void> {
     const { store } = this.#parts;
-    const { seq } = await store.state();
+    const { seq } = await store.readState();
     for (;;) {
       const end = Math.max(seq, this.#committedSeq);
       if (this.#head >= end) return;
@@ -135,7 +135,7 @@ export class LogDelivery {
       for (const entry of entries) if (entry.seq === this.#head + 1) this.#apply(entry);
       if (this.#head >= upTo) continue;
       // Entries are missing because they were trimmed, or because the head that was read was too high.
-      if ((await store.state()).seq < upTo) return;
+      if ((await store.readState()).seq < upTo) return;
       this.#skipTo(upTo);
     }
   }
@@ -145,7 +145,7 @@ export class LogDelivery {
     this.#parts.log.warn({ from: this.#head, to: seq }, 'events were trimmed before delivery');
     this.#head = seq;
     this.#recent = new RecentEvents(seq);
-    this.#subscriber.gap();
+    this.#subscriber.handleGap();
   }
 
   #apply(entry: LogEntry): void {

@@ -29,7 +29,7 @@ test('a notification during a poll is followed by another poll', async (t) => {
   t.after(() => poller.close());
   store.hold();
   poller.pollNow();
-  store.step(0); // The head has been read, but the result has not arrived.
+  store.step(0); // The head is read, but the result has not arrived.
   store.appendExternally(['all'], 'x');
 
   poller.pollNow();

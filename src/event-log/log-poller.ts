@@ -5,30 +5,30 @@ import type { Logger } from '../logging/logger.js';
 export interface PolledLog {
   /** Number of the newest entry that was delivered or applied. */
   readonly head: number;
-  /** Delivers or applies entries that other processes appended. Rejects when the store does. */
+  /** Delivers or applies entries that other processes appended. Rejects when the store rejects. */
   catchUp(): Promise<void>;
 }
 
 export interface LogPollerOptions {
   readonly eventLog: PolledLog;
   readonly log: Logger;
-  /** See `LogStore.listen`. While the subscription is active, polls only cover missed notifications. */
+  /** Subscribes to notifications, see `LogStore.listen`. Polls then only cover missed notifications. */
   readonly listen: (onAppended: () => void) => Subscription | undefined;
-  /** Poll intervals: while entries arrive, the longest while none do, and while the database notifies. */
+  /** Poll intervals: `busy` while entries arrive, up to `idle` while none arrive, `notified` while subscribed. */
   readonly pollMs: { readonly busy: number; readonly idle: number; readonly notified: number };
 }
 
 /**
  * Polls for entries that other processes have appended: often while entries arrive, less often when
- * none do, and at once when notified. Polling continues while the database is unavailable, and missed
- * events are delivered in order afterwards.
+ * none arrive, and immediately after a notification. Polling continues while the database is unavailable, and
+ * missed events are delivered in order afterwards.
  */
 export class LogPoller {
   readonly #options: LogPollerOptions;
   #delayMs: number;
   #timer: NodeJS.Timeout | undefined;
   #polling: Promise<void> | undefined;
-  #pollAgain = false;
+  #needsPoll = false;
   #isOpen = true;
   #isUnavailable = false;
   #subscription: Subscription | undefined;
@@ -48,7 +48,7 @@ export class LogPoller {
   /** Polls now, or once more after the active poll. Does nothing after `close`. */
   pollNow(): void {
     if (!this.#isOpen) return;
-    this.#pollAgain = true;
+    this.#needsPoll = true;
     if (this.#polling === undefined) this.#startPoll();
   }
 
@@ -73,7 +73,7 @@ export class LogPoller {
 
   async #poll(): Promise<void> {
     const { eventLog, pollMs, log } = this.#options;
-    this.#pollAgain = false;
+    this.#needsPoll = false;
     const before = eventLog.head;
     try {
       await eventLog.catchUp();
@@ -86,7 +86,7 @@ export class LogPoller {
     this.#delayMs = isBusy ? pollMs.busy : Math.min(this.#delayMs * 2, pollMs.idle);
     this.#polling = undefined;
     if (!this.#isOpen) return;
-    if (this.#pollAgain && !this.#isUnavailable) this.#startPoll();
+    if (this.#needsPoll && !this.#isUnavailable) this.#startPoll();
     else this.#schedule();
   }
 }

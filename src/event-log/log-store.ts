@@ -21,17 +21,17 @@ export type LogEntry = LoggedEvent | LoggedControlEntry;
 /** The API key with which a request publishes, and the limit that its events were checked against. */
 export interface Publisher {
   readonly keyId: string;
-  /** The ids of all recipients begin with this text; undefined, like `''`, stands for any recipient. */
+  /** The ids of all recipients begin with this text. Undefined and `''` allow any recipient. */
   readonly userPrefix?: string | undefined;
 }
 
 /**
- * Why an API key may not publish: it is revoked, it has expired, or its user prefix is no longer the one that
- * the events were checked against.
+ * The reason why an API key may not publish: the key is revoked or has expired, or its user prefix has changed
+ * since the events were checked.
  */
 export type KeyRefusal = 'revoked' | 'expired' | 'limits_changed';
 
-/** Events that are written in one transaction. Either all or none of the new ones are written. */
+/** Events that are written in one transaction. Either all or none of the new events are written. */
 export interface AppendRequest {
   /** An event with its own idempotency key is written only if no earlier event had that key. */
   readonly events: readonly LoggableEvent[];
@@ -51,14 +51,14 @@ export interface AppendedEvents {
   readonly added: readonly NumberedEvent[];
 }
 
-/** Nothing was appended, because an idempotency key was used for another body before. */
+/** The outcome of a request that appended nothing, because an idempotency key was used before for another body. */
 export interface AppendConflict {
   readonly kind: 'conflict';
   /** The event whose own key was used before; undefined if it was the key of the request. */
   readonly event: LoggableEvent | undefined;
 }
 
-/** With a `KeyRefusal`, nothing was appended. */
+/** The outcome of a request. With a `KeyRefusal` as `kind`, nothing was appended. */
 export type AppendOutcome = AppendedEvents | AppendConflict | { readonly kind: KeyRefusal };
 
 export interface NumberedEvent {
@@ -66,11 +66,11 @@ export interface NumberedEvent {
   readonly event: LoggableEvent;
 }
 
-/** What must be known before volatile events are delivered. */
+/** The head and the state of an API key, read together before volatile events are delivered. */
 export interface PublishSnapshot {
   /** The head. All entries up to it must be applied before the volatile events are delivered. */
   readonly seq: number;
-  /** Why the API key may not publish. */
+  /** The reason why the API key may not publish; undefined if it may. */
   readonly refusal: KeyRefusal | undefined;
 }
 
@@ -80,7 +80,7 @@ export interface LogState {
   readonly seq: number;
   /** Every entry up to this number has been trimmed. */
   readonly trimmedSeq: number;
-  /** Without control entries. */
+  /** Number of stored events, without control entries. */
   readonly eventCount: number;
   /** Size of the stored events, see `getStoredBytes`. */
   readonly bytes: number;
@@ -102,7 +102,7 @@ export interface PageLimits {
 export interface StoredPage {
   readonly events: readonly LoggedEvent[];
   /** Whether more events may follow the last one. */
-  readonly more: boolean;
+  readonly hasMore: boolean;
   /** Every entry up to this sequence number had been trimmed when the page was read. */
   readonly trimmedSeq: number;
 }
@@ -124,26 +124,24 @@ export interface TrimCandidate {
   readonly seq: number;
   readonly isControlEntry: boolean;
   readonly createdAt: number;
-  /** See `getStoredBytes`. */
+  /** Size of the event, see `getStoredBytes`. */
   readonly bytes: number;
 }
 
 /** The entries that a trim deletes: the oldest ones, above `after`, up to and including `upTo`. */
 export interface TrimRange {
-  /** Where the last trim ended. */
+  /** The sequence number at which the last trim ended. */
   readonly after: number;
   readonly upTo: number;
-  /** Without control entries. */
+  /** Number of events in the range, without control entries. */
   readonly eventCount: number;
   /** Size of the events in the range, see `getStoredBytes`. */
   readonly bytes: number;
-  /** Epoch ms. Events that have expired by then are no loss to anybody. */
+  /** The current time, epoch ms. Deleting an event that has expired does not count as a loss for its audiences. */
   readonly now: number;
 }
 
-/**
- * Stores the event log. Callers do not depend on how it is stored: only the folder `sql` does.
- */
+/** Stores the event log. Only the folder `sql` depends on how it is stored. */
 export interface LogStore {
   /**
    * Whether other server processes may append, so that the event log has to be polled often. If not,
@@ -151,7 +149,7 @@ export interface LogStore {
    */
   readonly isShared: boolean;
   /** Reads the state. Rejects with `service_unavailable` once the stored event log has been replaced. */
-  state(): Promise<LogState>;
+  readState(): Promise<LogState>;
   /**
    * Appends in one transaction. The events are durable when the promise resolves. Transactions commit
    * in the order of sequence numbers.
@@ -162,9 +160,9 @@ export interface LogStore {
   /** Reads the next events for these audiences in a range, in sequence order. */
   read(audiences: readonly Audience[], range: SeqRange, limits: PageLimits): Promise<StoredPage>;
   /**
-   * Reads the first entries of a range in sequence order, the events with their audiences. Ends with the
-   * event with which the total size reaches `bytesMax` (see `getStoredBytes`), or at the end of the range.
-   * `upTo` of the result is the sequence number at which it ends.
+   * Reads the first entries of a range in sequence order, and the audiences of each event. The result ends with
+   * the event at which the total size reaches `bytesMax` (see `getStoredBytes`), or at the end of the range.
+   * Its `upTo` is the sequence number at which it ends.
    */
   readAll(range: SeqRange, bytesMax: number): Promise<LoggedRange>;
   /**
@@ -172,15 +170,15 @@ export interface LogStore {
    * none. The result may be too high, so that a client gets `too_old` although it lost no event, but
    * never too low.
    */
-  lastTrimmed(audiences: readonly Audience[]): Promise<number>;
+  findLastTrimmedSeq(audiences: readonly Audience[]): Promise<number>;
   /** Reads the first entries after a sequence number: as many as the limits allow, at least one. */
-  oldestEntries(after: number, limits: TrimBatchLimits): Promise<TrimCandidate[]>;
+  readOldestEntries(after: number, limits: TrimBatchLimits): Promise<TrimCandidate[]>;
   /**
    * Deletes a range and returns the number of deleted rows. Deletes nothing when another process has
    * trimmed beyond `after` meanwhile. While a trim waits for locked rows, no append waits for the trim.
    */
   trim(range: TrimRange): Promise<number>;
-  /** Deletes a batch of expired idempotency keys and returns how many. For a timer. */
+  /** Deletes a batch of expired idempotency keys and returns their number. Called by a timer. */
   sweepIdempotencyKeys(now: number): Promise<number>;
   /**
    * Calls `onAppended` after other processes have appended, and whenever a notification may have

@@ -8,7 +8,7 @@ export function encodeEvent(epoch: string, { seq, event: { type, data } }: Numbe
   return { seq, bytes: encodeFrame(type === undefined ? fields : { ...fields, event: type }) };
 }
 
-/** Whether the event is not to be delivered at `now` (epoch ms) or later. */
+/** Returns whether an event has expired at `now` (epoch ms). An expired event is not delivered. */
 export function isExpired({ expiresAt }: Pick<LoggableEvent, 'expiresAt'>, now: number): boolean {
   return expiresAt !== undefined && expiresAt <= now;
 }

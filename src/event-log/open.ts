@@ -14,8 +14,8 @@ export interface EventLogParts {
   readonly log: Logger;
   readonly wallClock: () => number;
   /**
-   * Epoch for a new event log, or with the suffix `r` for one whose counter went back: 1 to 15
-   * characters of `0-9 a-z`, never used before.
+   * Epoch of a new event log: 1 to 15 characters of `0-9 a-z`, never used before. An event log whose counter
+   * went back gets this epoch with the suffix `r`.
    */
   readonly newEpoch: string;
   /** Called once when the stored event log was replaced. From then on reads and appends fail. */
@@ -35,8 +35,8 @@ export async function openEventLog(parts: EventLogParts): Promise<EventLog> {
 }
 
 /**
- * Appends control entries in a transaction, and resolves to the number of the last one. Call it after everything
- * else in the transaction that may wait for a lock.
+ * Appends control entries in a transaction, and resolves to the number of the last entry. Call it after every
+ * other step of the transaction that may wait for a lock.
  */
 export type AppendControlEntries = (
   tx: Database,
@@ -44,17 +44,16 @@ export type AppendControlEntries = (
 ) => Promise<number>;
 
 /**
- * Returns a function that appends control entries in a transaction `tx` of this database. Call the
- * function after everything else in the transaction that may wait for a lock. It needs no open
- * `EventLog`, so commands can use it while a server runs. It resolves to the number of the last entry.
+ * Returns a function that appends control entries in a transaction `tx` of this database. The function needs
+ * no open `EventLog`, so commands can use it while a server runs.
  */
 export function controlEntryAppender(db: Database, wallClock: () => number): AppendControlEntries {
   const { notifier } = db;
   return (tx, entries) => appendControlEntries(tx, entries, { wallClock, notifier });
 }
 
-/** Selects the number of the newest entry of the event log, as part of another query. */
-export const headSeq = sql`(select seq from log_head where id = 1)`;
+/** SQL that selects the number of the newest entry of the event log, as part of another query. */
+export const headSeqSql = sql`(select seq from log_head where id = 1)`;
 
 /**
  * Writes `bytes` of data to a row that no reader sees. Rejects when the database cannot be written.

@@ -12,7 +12,7 @@ import { minify } from '../events/raw-json.js';
 import { type BodyBudget, budgetExhausted } from '../http/body/body-budget.js';
 import type { AppendRequest } from './log-store.js';
 
-/** A batch is written at the latest this long after its first line arrived. */
+/** Maximum time from the arrival of the first line of a batch until the batch is written. */
 const flushMs = 50;
 /** Limits of one batch. They depend only on the lines, so that a retry has the same batches. */
 const batchMax = { events: 500, bytes: 1024 * 1024, recipients: recipientsPerRequestMax };
@@ -28,7 +28,7 @@ export interface PublishLinesParts {
   ) => Promise<readonly (string | null)[]>;
   /** The idempotency key of the request. If it is set, no line may have its own key. */
   readonly key: string | undefined;
-  /** When it aborts, `lines` throws its reason. */
+  /** Aborts when the server stops. `lines` then throws the reason of the signal. */
   readonly signal: AbortSignal;
 }
 
@@ -39,17 +39,17 @@ export interface PublishedLines {
 }
 
 /**
- * Publishes events as they arrive, in batches. A batch is written atomically when it is full, and at the
+ * Publishes events in batches as they arrive. A batch is written atomically when it is full, and at the
  * latest 50 ms after its first line arrived. If the request has a key, a batch is written only when it is
- * full or the input ends, so that a retry has the same batches. The lines of the next batch are read once
- * the previous one is durable. So a request of any length holds about 1 MiB and one line in memory, which
- * count towards the budget.
+ * full or the input ends, so that a retry has the same batches. The lines of the next batch are read after
+ * the previous batch is durable. So a request of any length holds about 1 MiB and one line in memory. This
+ * memory counts towards the budget.
  *
- * Throws what `parseEvent`, `lines` and `publish` throw, `invalid_request` when there are no lines or a
- * line has its own key in a request with a key, and `service_unavailable` when the budget is exhausted.
- * Each failure has `published` in its `info`: the number of events published before it. With idempotency
- * keys, a retry of all lines publishes only the missing events. When the signal aborts, the batch that has
- * been read is published first, unless the request has a key.
+ * Throws the errors of `parseEvent`, `lines` and `publish`. Throws `invalid_request` when there are no lines,
+ * or when the request and a line both have a key, and `service_unavailable` when the budget is exhausted.
+ * The `info` of each failure has `published`, the number of events published before the failure. With
+ * idempotency keys, a retry of all lines publishes only the missing events. When the signal aborts, the batch
+ * that has been read is published first, unless the request has a key.
  */
 export async function publishLines(
   lines: AsyncIterable<PublishedJson>,
@@ -101,7 +101,7 @@ export async function publishLines(
 /** Returns whether the promise settles within `ms`. */
 async function settlesWithin(promise: Promise<unknown>, ms: number): Promise<boolean> {
   let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<boolean>((resolve) => {
+  const timeout = new Promise<boolean>((resolve) => {
     timer = setTimeout(() => resolve(false), Math.max(0, ms));
   });
   const settled = promise.then(
@@ -109,7 +109,7 @@ async function settlesWithin(promise: Promise<unknown>, ms: number): Promise<boo
     () => true, // The caller handles the error.
   );
   try {
-    return await Promise.race([settled, late]);
+    return await Promise.race([settled, timeout]);
   } finally {
     clearTimeout(timer);
   }
@@ -128,7 +128,7 @@ class LineBatch {
     this.#budget = budget;
   }
 
-  /** When the batch is written even if it is not full, on the clock of `performance.now()`. */
+  /** Time at which the batch is written even if it is not full, by the clock of `performance.now()`. */
   get dueAt(): number {
     return this.#dueAt;
   }
@@ -162,7 +162,7 @@ class LineBatch {
   }
 }
 
-/** Throws `invalid_request` if the event has its own idempotency key. For a request that has one. */
+/** Throws `invalid_request` if an event of a request with an idempotency key has its own key, too. */
 export function assertNoOwnKey({ idempotency }: NewEvent): void {
   if (idempotency === undefined) return;
   const reason = 'idempotencyKey and the header Idempotency-Key exclude each other';

@@ -29,13 +29,13 @@ export interface PublishRouteParts {
   readonly authenticate: (exchange: Exchange) => Promise<Publisher>;
   readonly limits: PublishBodyLimits;
   readonly wallClock: () => number;
-  /** Ends bodies of JSON lines, which could otherwise go on for ever, when the server stops. */
+  /** Aborts when the server stops. Ends NDJSON bodies, which could otherwise continue forever. */
   readonly stopSignal: AbortSignal;
 }
 
 interface PublishParts extends Omit<PublishRouteParts, 'authenticate'> {
   readonly limits: PublishBodyLimits & PublishLimits;
-  readonly bodies: BodyBudget;
+  readonly budget: BodyBudget;
 }
 
 /** Maximum size of an event without its data: up to 1000 quoted recipients of up to 255 characters. */
@@ -44,14 +44,14 @@ const envelopeBytesMax = 320 * 1024;
 const jsonBytesPerDataByteMax = 6;
 
 /**
- * Creates the route `POST /v1/events`, and its second name `POST /events`: one event, an array or NDJSON, from
- * a backend with an API key.
+ * Creates the route `POST /v1/events` and its alias `POST /events`, by which a backend with an API key publishes
+ * one event, an array of events, or NDJSON.
  */
 export function publishRoutes({ authenticate, ...parts }: PublishRouteParts): Route[] {
-  const bodies = new BodyBudget(parts.limits.bodiesBytesMax);
+  const budget = new BodyBudget(parts.limits.bodiesBytesMax);
   const handle = async (exchange: Exchange) => {
     const publisher = await authenticate(exchange);
-    return handlePublish(exchange, publisher, { ...parts, bodies });
+    return handlePublish(exchange, publisher, { ...parts, budget });
   };
   return [serverRoute('POST', '/v1/events', handle), serverRoute('POST', '/events', handle)];
 }
@@ -61,12 +61,12 @@ async function handlePublish(
   publisher: Publisher,
   parts: PublishParts,
 ): Promise<Reply> {
-  const { eventLog, bodies, wallClock } = parts;
+  const { eventLog, budget, wallClock } = parts;
   const { userPrefix } = publisher;
   const limits = { ...parts.limits, userPrefix };
   const key = parseIdempotencyKey(exchange);
   if (isNdjson(exchange)) return handlePublishLines(exchange, publisher, { ...parts, limits }, key);
-  const body = await exchange.jsonBody({ bytesMax: limits.bodyBytesMax, budget: bodies });
+  const body = await exchange.jsonBody({ bytesMax: limits.bodyBytesMax, budget });
   const events = parsePublishRequest(body, limits, wallClock());
   if (key !== undefined) for (const event of events) assertNoOwnKey(event);
   const idempotency = key === undefined ? undefined : { key, bodyHash: hashBody(body?.text ?? '') };
@@ -77,14 +77,14 @@ async function handlePublish(
 async function handlePublishLines(
   exchange: Exchange,
   publisher: Publisher,
-  { eventLog, limits, bodies, wallClock, stopSignal: signal }: PublishParts,
+  { eventLog, limits, budget, wallClock, stopSignal: signal }: PublishParts,
   key: string | undefined,
 ): Promise<Reply> {
   const lineBytesMax = limits.eventBytesMax * jsonBytesPerDataByteMax + envelopeBytesMax;
   const { linesBytesMax: bytesMax, linesIdleMs: deadlineMs } = limits;
   const lines = exchange.lines({ bytesMax, lineBytesMax, deadlineMs, signal });
   const published = await publishLines(lines, {
-    ...{ limits, wallClock, budget: bodies, key, signal },
+    ...{ limits, wallClock, budget, key, signal },
     publish: (events, idempotency) => eventLog.publish(events, idempotency, publisher),
   });
   return json(201, published);

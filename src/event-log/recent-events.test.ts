@@ -26,7 +26,7 @@ test('read returns undefined for a position older than the cache', () => {
   assert.deepEqual(seqsAfter(recent, 10, 'u:1'), []);
 });
 
-test('8 MiB of events are cached, counting 256 bytes per event and 96 per recipient in addition to its frame', () => {
+test('the cache holds 8 MiB, counting 256 bytes per event and 96 per recipient in addition to the frames', () => {
   const recent = new RecentEvents(0);
   const fittingCount = (8 * 1024 * 1024) / 1024;
   for (let seq = 1; seq <= 3 * fittingCount; seq += 1) recent.add(frame(seq, 672), forUser('1'));
@@ -56,7 +56,7 @@ test('a page ends with the frame that reaches the byte limit, and reports whethe
   for (let seq = 1; seq <= 6; seq += 1) recent.add(frame(seq, 10), forUser(String(seq % 2)));
   const page = (after: number, bytesMax: number) => {
     const found = recent.read({ audiences: ['u:1'], after, bytesMax, now: 0 });
-    return [found?.frames.map(({ seq }) => seq), found?.more];
+    return [found?.frames.map(({ seq }) => seq), found?.hasMore];
   };
 
   assert.deepEqual(page(0, 10), [[1], true]);

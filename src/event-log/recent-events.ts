@@ -14,7 +14,7 @@ interface CachedEvent extends EventMeta {
 /** The next frames that are visible to a reader, and whether more follow. */
 export interface RecentPage {
   readonly frames: readonly Frame[];
-  readonly more: boolean;
+  readonly hasMore: boolean;
 }
 
 /** Parameters of one read. */
@@ -35,12 +35,12 @@ const eventOverheadBytes = 256;
 const recipientOverheadBytes = 56;
 
 /**
- * Caches the newest events of the event log, encoded, so that most streams that resume or fall behind
+ * Caches the newest events of the event log as encoded frames, so that most streams that resume or fall behind
  * need no query. Keeps about 8 MiB including recipients, which is about 17,000 small events. The limit
  * also bounds the cost of a read, which scans at most 90,000 recipients.
  */
 export class RecentEvents {
-  /** In sequence order, without gaps from `#firstIndex` on. Entries before it are evicted. */
+  /** Entries in sequence order, without gaps from `#firstIndex` on. Entries before that index are evicted. */
   #cached: (CachedEvent | undefined)[] = [];
   #firstIndex = 0;
   #bytes = 0;
@@ -77,11 +77,11 @@ export class RecentEvents {
       const cached = this.#cached[index];
       if (cached === undefined || isExpired(cached, now)) continue;
       if (!haveCommonAudience(cached.audiences, audiences)) continue;
-      if (bytes >= bytesMax) return { frames, more: true };
+      if (bytes >= bytesMax) return { frames, hasMore: true };
       frames.push(cached.frame);
       bytes += cached.frame.bytes.length;
     }
-    return { frames, more: false };
+    return { frames, hasMore: false };
   }
 
   #dropOldest(): void {

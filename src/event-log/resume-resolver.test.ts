@@ -46,7 +46,7 @@ test('the id of a stream start is the position at which the stream starts', asyn
   assert.equal((await resolveStart(eventLog, audiences, 'e9-2')).id, 'e1-3');
 });
 
-test('without a Last-Event-ID, a stream starts where its token begins', async (t) => {
+test('without a Last-Event-ID, a stream starts at the beginning of its token', async (t) => {
   const { openLog } = await openStore(t);
   const eventLog = await openLog({ ...unlimitedRetention, eventsMax: 1 });
   await eventLog.append(request(event('1'), event('2'), event('3')));
@@ -63,7 +63,7 @@ test('without a Last-Event-ID, a stream starts where its token begins', async (t
   assert.deepEqual([trimmed.seq, trimmed.reason], [3, 'too_old']);
 });
 
-test('a trimmed event that had expired is no loss', async (t) => {
+test('a stream can resume from before a trimmed event that had expired', async (t) => {
   const { time, openLog } = await openStore(t);
   const eventLog = await openLog({ ...unlimitedRetention, eventsMax: 1 });
   const expiresAt = time.now + 1000;

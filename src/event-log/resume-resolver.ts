@@ -11,7 +11,7 @@ export interface StreamStart {
   readonly id: string;
 }
 
-/** Where a client asks its stream to start. */
+/** The positions from which a client asks its stream to start. */
 export interface StartRequest {
   /** The id of the last event that the client has received. Takes precedence over `beginning`. */
   readonly lastEventId: string | undefined;
@@ -21,9 +21,9 @@ export interface StartRequest {
 
 /** Determines where a stream starts. */
 export class ResumeResolver {
-  readonly #store: Pick<LogStore, 'lastTrimmed'>;
+  readonly #store: Pick<LogStore, 'findLastTrimmedSeq'>;
 
-  constructor(store: Pick<LogStore, 'lastTrimmed'>) {
+  constructor(store: Pick<LogStore, 'findLastTrimmedSeq'>) {
     this.#store = store;
   }
 
@@ -56,7 +56,7 @@ export class ResumeResolver {
     audiences: readonly Audience[],
     seq: number,
   ): Promise<boolean> {
-    return seq < state.trimmedSeq && (await this.#store.lastTrimmed(audiences)) > seq;
+    return seq < state.trimmedSeq && (await this.#store.findLastTrimmedSeq(audiences)) > seq;
   }
 }
 

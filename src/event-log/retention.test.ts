@@ -8,7 +8,7 @@ import { SqlLogStore } from './sql/sql-log-store.js';
 
 const test = await testOnDialects('retention');
 
-// [limits, number of events kept of ten events of 228 bytes, appended one per second]
+// [limits, number of events that are kept]. Ten events of 228 bytes are appended, one per second.
 const trims = [
   [{ eventsMax: 4 }, 4],
   [{ eventsMax: 10 }, 10],
@@ -34,7 +34,7 @@ for (const [limit, keptCount] of trims) {
 
     await eventLog.trim();
 
-    const { trimmedSeq, seq, eventCount, bytes } = await store.state();
+    const { trimmedSeq, seq, eventCount, bytes } = await store.readState();
     assert.deepEqual(
       { trimmedSeq, seq, eventCount, bytes },
       {
@@ -57,7 +57,7 @@ test('a trim batch is smaller when events have many recipients', async (t) => {
   const wide = Array.from({ length: 1000 }, (_, index) => `u:${index}`);
   await eventLog.append(request(...Array.from({ length: 7 }, () => event('x', wide)), event('x')));
   const oldest = async (after: number, recipientsMax: number) =>
-    (await store.oldestEntries(after, { entriesMax: 3, recipientsMax })).map(({ seq }) => seq);
+    (await store.readOldestEntries(after, { entriesMax: 3, recipientsMax })).map(({ seq }) => seq);
 
   assert.deepEqual(await oldest(0, 1), [1]); // At least one.
   assert.deepEqual(await oldest(0, 1999), [1]);
@@ -78,11 +78,12 @@ test('when two processes trim at the same time, only one trims, and the byte cou
 
   const rows = [
     await store.trim({ after: 0, upTo: 5, eventCount: 5, bytes: 5 * 228, now: 0 }),
-    await other.trim({ after: 0, upTo: 6, eventCount: 6, bytes: 6 * 228, now: 0 }), // A range computed before the first trim.
+    // A range that was computed before the first trim.
+    await other.trim({ after: 0, upTo: 6, eventCount: 6, bytes: 6 * 228, now: 0 }),
   ];
 
   assert.deepEqual(rows, [10, 0]);
-  const { trimmedSeq, bytes } = await other.state();
+  const { trimmedSeq, bytes } = await other.readState();
   assert.deepEqual({ trimmedSeq, bytes }, { trimmedSeq: 5, bytes: 5 * 228 });
   assert.equal((await db.query(sql`select seq from events`)).length, 5);
 });

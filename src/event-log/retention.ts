@@ -16,17 +16,17 @@ const batchMax = { entriesMax: 500, recipientsMax: 5000 };
 /**
  * Trims a batch of the oldest entries if a limit is exceeded: at most 500 entries with 5000 recipients
  * in total, or a single event that has more recipients. Returns the number of deleted rows: one per
- * entry and one per recipient. For a timer; safe in several processes at once.
+ * entry and one per recipient. Called by a timer. Several processes can trim at the same time.
  */
 export async function trimLog(
   store: LogStore,
   limits: RetentionLimits,
   now: number,
 ): Promise<number> {
-  const state = await store.state();
+  const state = await store.readState();
   const range = findTrimRange(
     state,
-    await store.oldestEntries(state.trimmedSeq, batchMax),
+    await store.readOldestEntries(state.trimmedSeq, batchMax),
     limits,
     now,
   );

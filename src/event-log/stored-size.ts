@@ -7,13 +7,13 @@ const shortAudienceLength = 40;
 /** The table of audiences is its own index, and contains each audience once. */
 const audienceLengthMax = 257;
 
-/** Maximum stored size of an event: `EVENT_BYTES_MAX` is at most 512 KiB, and an event has at most 1000 recipients. */
+/** Maximum stored size of an event, with the largest `EVENT_BYTES_MAX` (512 KiB) and 1000 recipients. */
 export const storedBytesMax =
   512 * 1024 + (recipientBytes + audienceLengthMax - shortAudienceLength) * 1000;
 
 /**
- * Returns the size of an event for the limits of the event log: its data as UTF-8, and for each recipient 128
- * bytes plus the length of its audience over 40.
+ * Returns the size of an event for the limits of the event log: its data as UTF-8, plus 128 bytes per recipient,
+ * plus the characters of each audience beyond the first 40.
  */
 export function getStoredBytes({ data, audiences }: LoggableEvent): number {
   let bytes = Buffer.byteLength(data) + recipientBytes * audiences.length;

@@ -12,11 +12,11 @@ export const sessionIdPattern = /^[\w.:@-]{1,64}$/;
 
 /**
  * Matches user ids: 1 to 255 printable ASCII characters without space, `"`, `,`, `\`, `*`. The `sub` of
- * OpenID Connect fits (OpenID Connect Core 1.0, section 2). Compared exactly.
+ * OpenID Connect fits (OpenID Connect Core 1.0, section 2). User ids are compared exactly.
  */
 export const userIdPattern = /^(?:(?![",\\*])[\x21-\x7e]){1,255}$/;
 
-/** Matches the beginnings of user ids, and the empty text. */
+/** Matches prefixes of user ids, including the empty prefix. */
 export const userPrefixPattern = /^(?:(?![",\\*])[\x21-\x7e]){0,255}$/;
 
 export function userAudience(userId: string): Audience {

@@ -6,7 +6,7 @@ export interface Takeover {
   readonly streamId: string;
 }
 
-/** The streams that a disconnect closes: those of a user, or only some of them. */
+/** Selects the streams that a disconnect closes: all streams of a user, or some of them. */
 export interface Disconnect {
   readonly userId: string;
   /** Limits the disconnect to streams of these sessions. */
@@ -17,10 +17,10 @@ export interface Disconnect {
   readonly renew: boolean;
 }
 
-/** A stream token that was extended. */
+/** A new end for the streams of a stream token. */
 export interface Extension {
   readonly tokenHash: string;
-  /** When its streams end now, epoch ms. */
+  /** The new time at which streams of the token end, epoch ms. */
   readonly endsAt: number;
 }
 
@@ -40,11 +40,11 @@ export type ControlEntry =
   /** The streams of this token end later, or earlier, than before. */
   | { readonly kind: 'token_extended'; readonly extension: Extension }
   /**
-   * Marks the revocation of an API key. Processes need not apply it: events that the key published have
+   * Marks the revocation of an API key. Processes need not apply this entry: events that the key published have
    * lower numbers, and later events of the key are rejected when they are appended.
    */
   | { readonly kind: 'key_revoked'; readonly keyId: string }
-  /** Marks a change of the limits of an API key, like `key_revoked`. */
+  /** Marks a change of the limits of an API key. Processes need not apply this entry, as for `key_revoked`. */
   | { readonly kind: 'key_changed'; readonly keyId: string };
 
 /** Keeps entries well below 64 KiB, the limit of the smallest column type that stores them. */

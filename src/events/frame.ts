@@ -22,7 +22,7 @@ export const heartbeatComment = Buffer.from(':\n');
 
 /**
  * Encodes one Server-Sent Event: UTF-8, LF only, one blank line at its end. Every line of `data` is
- * prefixed, so data cannot end its event or begin another. An empty string is one empty line. The `id:`
+ * prefixed, so data cannot end its event or begin another. Empty data is sent as one empty line. The `id:`
  * line is the last, because some clients store the id when they read it, before the event is complete.
  *
  * Throws `TypeError` for an `id` that is not 1 to 64 visible ASCII characters, for an `event` that is not
@@ -53,15 +53,15 @@ function splitLines(text: string): readonly string[] {
   return text.includes('\n') || text.includes('\r') ? text.split(lineEndPattern) : [text];
 }
 
-/** Whether UTF-8 and every database keep `text` unchanged: it has no NUL and no lone surrogate. */
+/** Returns whether UTF-8 and every database keep `text` unchanged: it has no NUL and no lone surrogate. */
 export function isEncodable(text: string): boolean {
   return !text.includes('\0') && !/\p{Surrogate}/u.test(text);
 }
 
-/** Event names that the EventSource of browsers (`error`, `open`) or Herald (`count`) uses itself. */
+/** Event names that the EventSource of browsers (`error`, `open`) and Herald (`count`) reserve for themselves. */
 const reservedNames = ['error', 'open', 'count'];
 
-/** Whether a publisher may use `name` as an event's type. */
+/** Returns whether a publisher may use `name` as the type of an event. */
 export function isPublishableName(name: string): boolean {
   return (
     eventNamePattern.test(name) && !reservedNames.includes(name) && !name.startsWith('stream.')

@@ -80,7 +80,7 @@ test('JSON data keeps the digits of its numbers and its duplicate members', () =
   }
 });
 
-test('an event can have a lifetime and can be volatile', () => {
+test('an event can have a lifetime and be volatile at the same time', () => {
   const [event] = parse({ to: 'all', data: 1, expiresIn: 5000, volatile: true });
 
   assert.equal(event?.expiresAt, now + 5000);

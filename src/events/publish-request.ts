@@ -35,7 +35,7 @@ export interface NewEvent {
 
 /** The idempotency key of one event. */
 export interface EventKey extends IdempotencyKey {
-  /** The position of the event in an array or among JSON lines; undefined for a single event. */
+  /** The index of the event in an array or among the lines of NDJSON; undefined for a single event. */
   readonly index: number | undefined;
 }
 
@@ -43,8 +43,8 @@ export interface PublishLimits {
   /** Maximum size of `data` as UTF-8. */
   readonly eventBytesMax: number;
   /**
-   * With any text but `''`, events must be addressed to users, whose ids begin with it. The limit of an API
-   * key.
+   * The user prefix of the API key. Unless it is undefined or `''`, events must be addressed to users whose ids
+   * begin with it.
    */
   readonly userPrefix?: string | undefined;
 }
@@ -192,7 +192,7 @@ function isLifetime(value: unknown): value is number {
   return Number.isInteger(value) && Number(value) >= 1 && Number(value) <= expiresInMaxMs;
 }
 
-/** Returns undefined for anything but the three forms of `to`. Removes duplicate ids. */
+/** Parses `to` and removes duplicate ids. Returns undefined for anything but the three forms of `to`. */
 function parseAudiences(to: unknown): readonly Audience[] | undefined {
   if (to === 'all') return [allAudience];
   if (typeof to !== 'object' || to === null) return undefined;
@@ -206,8 +206,8 @@ function parseAudiences(to: unknown): readonly Audience[] | undefined {
 }
 
 function areUsersWithPrefix(audiences: readonly Audience[], userPrefix: string): boolean {
-  const beginning = userAudience(userPrefix);
-  return audiences.every((audience) => audience.startsWith(beginning));
+  const audiencePrefix = userAudience(userPrefix);
+  return audiences.every((audience) => audience.startsWith(audiencePrefix));
 }
 
 /** Creates the failure of one event. Message and `info` contain `index` unless it is undefined. */

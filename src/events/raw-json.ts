@@ -11,10 +11,9 @@ export function sliceElements(text: string): string[] {
 }
 
 /**
- * Returns the text of the member `name` of an object, minified and otherwise unchanged, with the digits of
- * its numbers and with duplicate members. Of several members with the same name the last counts, as for
- * `JSON.parse`. Returns undefined if there is no such member or the JSON is not an object. `text` must be
- * valid JSON.
+ * Returns the text of the member `name` of an object. The text is minified and otherwise unchanged: it keeps the
+ * digits of numbers and duplicate members. If several members have this name, returns the last, as `JSON.parse`
+ * does. Returns undefined if there is no such member or the JSON is not an object. `text` must be valid JSON.
  */
 export function sliceMember(text: string, name: string): string | undefined {
   const objectStart = skipWhitespace(text, 0);

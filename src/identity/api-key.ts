@@ -8,12 +8,12 @@ export type Scope = (typeof scopes)[number];
 /** The limits of an API key. */
 export interface KeyLimits {
   /**
-   * The user ids that the key names must begin with this text. With any text but `''`, the key addresses
-   * neither everybody nor sessions. Undefined, like `''`, limits nothing, but then the key has no scope that
-   * needs a prefix.
+   * Prefix of the user ids that requests with the key may name. With a prefix other than `''`, the key cannot
+   * address everybody or sessions. Undefined and `''` limit nothing. A key whose prefix is undefined has no
+   * scope that needs a prefix.
    */
   readonly userPrefix: string | undefined;
-  /** The key is valid before this time, epoch ms; undefined: until it is revoked. */
+  /** The key is valid before this time, epoch ms. Undefined if the key does not expire. */
   readonly expiresAt: number | undefined;
   /** Maximum rate of requests with the key, in each process. */
   readonly rate: Rate | undefined;

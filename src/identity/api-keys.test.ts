@@ -10,10 +10,10 @@ import { type AdmitUnverified, ApiKeys } from './api-keys.js';
 
 const test = await testOnDialects('API keys');
 
-/** Where the clock of `createKeys` begins. */
+/** Start time of the clock of `createKeys`, epoch ms. */
 const now = 1_700_000_000_000;
 
-async function keysFor(t: Parameters<typeof databaseFor>[0]) {
+async function openKeys(t: Parameters<typeof databaseFor>[0]) {
   const statements: string[] = [];
   const db = withStatementLog(await databaseFor(t), statements);
   return { db, statements, ...createKeys(db) };
@@ -31,7 +31,7 @@ function createKeys(db: Database) {
   return { time, lines, keys };
 }
 
-/** Counts the keys that were admitted, and those of them that are still counted as invalid. */
+/** Counts the keys that were admitted, and the admitted keys that still count as invalid. */
 function createAdmission() {
   const counts = { admitted: 0, invalid: 0 };
   const admit: AdmitUnverified = () => {
@@ -47,7 +47,7 @@ function createAdmission() {
 const unknownKey = `hk_${'0'.repeat(16)}_${'A'.repeat(43)}`;
 
 test('create returns a key that verify accepts and that is not stored', async (t) => {
-  const { keys, db } = await keysFor(t);
+  const { keys, db } = await openKeys(t);
 
   const { key, ...made } = await keys.create({ name: 'billing', scopes: ['publish'] });
 
@@ -58,7 +58,7 @@ test('create returns a key that verify accepts and that is not stored', async (t
 });
 
 test('a key is rejected as soon as it is revoked, by name or by id', async (t) => {
-  const { keys } = await keysFor(t);
+  const { keys } = await openKeys(t);
   const one = await keys.create({ name: 'one', scopes: ['publish'] });
   const two = await keys.create({ name: 'two', scopes: ['publish'] });
 
@@ -73,7 +73,7 @@ test('a key is rejected as soon as it is revoked, by name or by id', async (t) =
 });
 
 test('an unknown or malformed key is rejected', async (t) => {
-  const { keys } = await keysFor(t);
+  const { keys } = await openKeys(t);
   const { key, id } = await keys.create({ name: 'one', scopes: ['publish'] });
   const otherLastChar = key.endsWith('A') ? 'B' : 'A';
 
@@ -110,7 +110,7 @@ const invalidKeys = [
 
 for (const [what, options, field] of invalidKeys) {
   test(`a key with ${what} is not created`, async (t) => {
-    const { keys } = await keysFor(t);
+    const { keys } = await openKeys(t);
 
     await assert.rejects(keys.create({ name: 'a', scopes: ['publish'], ...options }), {
       name: 'invalid_request',
@@ -139,7 +139,7 @@ const invalidLimits = [
 
 for (const [what, limit, field] of invalidLimits) {
   test(`${what} is refused when a key is created or changed`, async (t) => {
-    const { keys } = await keysFor(t);
+    const { keys } = await openKeys(t);
     const refusal = { name: 'invalid_request', info: { field } };
 
     const creating = keys.create({ name: 'a', scopes: ['publish'], ...limit });
@@ -162,7 +162,7 @@ const widestLimits = [
 
 for (const limits of widestLimits) {
   test(`a key can have a user prefix of ${limits.userPrefix.length} characters, and the limits ${limits.rate}`, async (t) => {
-    const { keys } = await keysFor(t);
+    const { keys } = await openKeys(t);
     const options = { name: 'one', scopes: ['tickets', 'streams', 'disconnect'], ...limits };
 
     const { key, ...made } = await keys.create(options);
@@ -175,8 +175,8 @@ for (const limits of widestLimits) {
   });
 }
 
-test('a key is valid until the millisecond in which it expires, and again when that is changed', async (t) => {
-  const { keys, time } = await keysFor(t);
+test('a key is valid until the millisecond in which it expires, and again after its expiry is changed', async (t) => {
+  const { keys, time } = await openKeys(t);
   const expiresAt = time.now + 1000;
   const { key } = await keys.create({ name: 'one', scopes: ['publish'], expiresAt });
   const isValid = async () => typeof (await keys.verify(key)) === 'object';
@@ -196,7 +196,7 @@ test('a key is valid until the millisecond in which it expires, and again when t
 });
 
 test('a change sets the given limits and keeps the others', async (t) => {
-  const { keys, time } = await keysFor(t);
+  const { keys, time } = await openKeys(t);
   const expiresAt = time.now + 1000;
   const { id } = await keys.create({ name: 'one', scopes: ['publish'] });
   await keys.create({ name: 'two', scopes: ['publish'] });
@@ -218,8 +218,8 @@ test('a change sets the given limits and keeps the others', async (t) => {
   assert.deepEqual(await limits('two'), [undefined, undefined, undefined]);
 });
 
-test('an unknown or revoked key cannot be changed, and an expired one can', async (t) => {
-  const { keys, time, lines } = await keysFor(t);
+test('an unknown or revoked key cannot be changed, and an expired key can', async (t) => {
+  const { keys, time, lines } = await openKeys(t);
   await keys.create({ name: 'revoked', scopes: ['publish'] });
   await keys.revoke('revoked');
   const expiresAt = time.now + 1;
@@ -238,7 +238,7 @@ test('an unknown or revoked key cannot be changed, and an expired one can', asyn
 });
 
 test('the name of a key is unique', async (t) => {
-  const { keys } = await keysFor(t);
+  const { keys } = await openKeys(t);
   await keys.create({ name: 'one', scopes: ['publish', 'publish'] });
 
   await assert.rejects(keys.create({ name: 'one', scopes: ['publish'] }), { name: 'conflict' });
@@ -247,7 +247,7 @@ test('the name of a key is unique', async (t) => {
 });
 
 test('the last use of a key is stored once a minute', async (t) => {
-  const { keys, time, statements } = await keysFor(t);
+  const { keys, time, statements } = await openKeys(t);
   const { key } = await keys.create({ name: 'one', scopes: ['publish'] });
   const lastUse = async () => (await keys.list())[0]?.lastUsedAt;
   const start = time.now;
@@ -266,8 +266,8 @@ test('the last use of a key is stored once a minute', async (t) => {
   assert.equal(await lastUse(), start + 60_000);
 });
 
-test('a key is admitted when it is used for the first time, and only invalid ones stay counted', async (t) => {
-  const { keys } = await keysFor(t);
+test('a key is admitted when it is used for the first time, and only invalid keys stay counted', async (t) => {
+  const { keys } = await openKeys(t);
   const { key } = await keys.create({ name: 'one', scopes: ['publish'] });
   const { counts, admit } = createAdmission();
 
@@ -280,8 +280,8 @@ test('a key is admitted when it is used for the first time, and only invalid one
   assert.deepEqual(counts, { admitted: 3, invalid: 2 });
 });
 
-test('keys that were loaded need not be admitted', async (t) => {
-  const { keys, db } = await keysFor(t);
+test('a key that was loaded needs no admission', async (t) => {
+  const { keys, db } = await openKeys(t);
   const { key } = await keys.create({ name: 'one', scopes: ['publish'] });
   const { key: revokedKey } = await keys.create({ name: 'two', scopes: ['publish'] });
   await keys.revoke('two');
@@ -297,7 +297,7 @@ test('keys that were loaded need not be admitted', async (t) => {
 });
 
 test('a key that was valid and is revoked is counted from its second use on', async (t) => {
-  const { keys } = await keysFor(t);
+  const { keys } = await openKeys(t);
   const { key } = await keys.create({ name: 'one', scopes: ['publish'] });
   const { counts, admit } = createAdmission();
   await keys.verify(key, admit);
@@ -311,7 +311,7 @@ test('a key that was valid and is revoked is counted from its second use on', as
 });
 
 test('a key that is not admitted costs no query, and known keys are accepted meanwhile', async (t) => {
-  const { keys, statements } = await keysFor(t);
+  const { keys, statements } = await openKeys(t);
   const { key } = await keys.create({ name: 'one', scopes: ['publish'] });
   await keys.verify(key);
   statements.length = 0;
@@ -325,7 +325,7 @@ test('a key that is not admitted costs no query, and known keys are accepted mea
 });
 
 test('a malformed key, and a wrong secret for a known id, cost no query and are not counted', async (t) => {
-  const { keys, statements } = await keysFor(t);
+  const { keys, statements } = await openKeys(t);
   const { key, id } = await keys.create({ name: 'one', scopes: ['publish'] });
   await keys.verify(key);
   statements.length = 0;
@@ -342,7 +342,7 @@ test('a malformed key, and a wrong secret for a known id, cost no query and are 
 });
 
 test('a key that has expired is counted from its second use on, and is not loaded', async (t) => {
-  const { keys, db, time } = await keysFor(t);
+  const { keys, db, time } = await openKeys(t);
   const expiresAt = time.now + 1;
   const { key } = await keys.create({ name: 'one', scopes: ['publish'], expiresAt });
   const { counts, admit } = createAdmission();
@@ -360,7 +360,7 @@ test('a key that has expired is counted from its second use on, and is not loade
 });
 
 test('a key whose query failed is not counted as invalid', async (t) => {
-  const { db } = await keysFor(t);
+  const { db } = await openKeys(t);
   const broken = { ...db, query: () => Promise.reject(new Error('unavailable')) };
   const { keys } = createKeys(broken);
   const { counts, admit } = createAdmission();
@@ -371,7 +371,7 @@ test('a key whose query failed is not counted as invalid', async (t) => {
 });
 
 test('keys that are used at the same time share a query', async (t) => {
-  const { keys, statements, db } = await keysFor(t);
+  const { keys, statements, db } = await openKeys(t);
   const texts = Array.from(
     { length: 30 },
     (_, index) => `hk_${index.toString(16).padStart(16, '0')}_${'A'.repeat(43)}`,

@@ -20,8 +20,8 @@ import { createKey, hasHash, hashKey, parseKeyId } from './key-text.js';
 
 /**
  * Admits a credential whose verification is expensive, and counts it as invalid until the returned function
- * is called: when it has turned out to be valid, or could not be verified. Throws `too_many_requests` for a
- * client with too many invalid credentials.
+ * is called. Call that function if the credential is valid or could not be verified. Throws
+ * `too_many_requests` for a client with too many invalid credentials.
  */
 export type AdmitUnverified = () => () => void;
 
@@ -81,9 +81,9 @@ export const publisherKeys = {
   },
 };
 
-/** A key that was presented. */
+/** A valid key that a request has presented. */
 export interface VerifiedKey extends ApiKey {
-  /** The newest entry of the event log in the snapshot in which the key was read. */
+  /** Number of the newest entry of the event log in the snapshot in which the key was read. */
   readonly headSeq: number;
 }
 
@@ -91,8 +91,8 @@ export interface ApiKeysOptions {
   readonly db: Database;
   readonly log: Logger;
   readonly wallClock?: Clock;
-  /** Selects `VerifiedKey.headSeq`. For commands, which verify no key, it can be omitted. */
-  readonly headSeq?: Sql;
+  /** SQL that selects `VerifiedKey.headSeq`. Commands, which verify no key, can omit it. */
+  readonly headSeqSql?: Sql;
   /**
    * Appends to the event log in the transaction that revokes a key, so that each event of the key is
    * either numbered before the revocation or rejected. After this step the transaction waits for no
@@ -111,7 +111,7 @@ export class ApiKeys {
   readonly #audit: Audit;
   readonly #wallClock: Clock;
   readonly #appendControlEntries: ApiKeysOptions['appendControlEntries'];
-  readonly #headSeq: Sql;
+  readonly #headSeqSql: Sql;
   readonly #lookups: Batcher<string, Row | undefined>;
   /**
    * The hashes of keys that were valid when they were loaded or last used, by id. A key keeps its hash, but
@@ -119,17 +119,17 @@ export class ApiKeys {
    */
   readonly #knownHashes = new LruMap<string, string>(knownMax);
 
-  constructor({ db, log, wallClock = Date.now, appendControlEntries, headSeq }: ApiKeysOptions) {
+  constructor({ db, log, wallClock = Date.now, appendControlEntries, headSeqSql }: ApiKeysOptions) {
     this.#appendControlEntries = appendControlEntries;
     this.#db = db;
     this.#log = log;
     this.#audit = new Audit({ log });
     this.#wallClock = wallClock;
-    this.#headSeq = headSeq ?? sql`0`;
+    this.#headSeqSql = headSeqSql ?? sql`0`;
     this.#lookups = Batcher.forDatabase(db, (ids) => this.#findRows(ids));
   }
 
-  /** Loads the newest 1000 keys, so that their first use needs not be admitted (see `verify`). */
+  /** Loads the newest 1000 keys, so that their first use needs no admission (see `verify`). */
   async loadKnown(): Promise<void> {
     const rows = await this.#db.query<Pick<Row, 'id' | 'key_hash'>>(
       sql`select id, key_hash from api_keys
@@ -140,9 +140,9 @@ export class ApiKeys {
   }
 
   /**
-   * Creates a key; its text is returned only here. Throws `invalid_request` for an invalid name, scope or limit
-   * (see `parseKeyName`, `parseScopes`, `parseLimits`), and for the scope `tickets` without a user prefix, and
-   * `conflict` for a name in use.
+   * Creates a key. The text of the key is returned only here. Throws `invalid_request` for an invalid name, scope
+   * or limit (see `parseKeyName`, `parseScopes`, `parseLimits`), and for the scope `tickets` without a user
+   * prefix. Throws `conflict` for a name that is in use.
    */
   async create({
     name: givenName,
@@ -215,10 +215,10 @@ export class ApiKeys {
   }
 
   /**
-   * Returns the key with this text; undefined if it is unknown or revoked, `expired` if it is valid but for its
-   * time. Waits for one query at most. For a
-   * key that was neither loaded nor valid when it was last used, `admit` must admit the query; it may throw. A
-   * malformed key, and a wrong secret for a known id, cost no query.
+   * Returns the key with this text. Returns undefined if the key is unknown or revoked, and `expired` if it has
+   * expired and is otherwise valid. Waits for one query at most. Calls `admit` before the query for a key that was
+   * neither loaded nor valid when it was last used, and rethrows its error. A malformed key, and a wrong secret
+   * for a known id, cost no query.
    */
   async verify(
     key: string,
@@ -230,7 +230,7 @@ export class ApiKeys {
     if (knownHash !== undefined && !hasHash(key, knownHash)) return undefined;
     const markVerified = knownHash === undefined ? admit() : undefined;
     const row = await this.#lookups.run(id).catch((cause: unknown) => {
-      markVerified?.(); // Not known to be invalid.
+      markVerified?.(); // The key is not known to be invalid.
       throw cause;
     });
     if (row === undefined || row.revoked_at !== null) {
@@ -255,8 +255,8 @@ export class ApiKeys {
     kind: 'key_revoked' | 'key_changed',
   ): Promise<readonly string[]> {
     // Ids are stored in ASCII, and MySQL does not compare them with other texts.
-    const isId = /^[0-9a-f]{16}$/.test(idOrName) ? sql`id = ${idOrName} or` : sql``;
-    const matchingKeys = sql`(${isId} name = ${idOrName}) and revoked_at is null`;
+    const idCondition = /^[0-9a-f]{16}$/.test(idOrName) ? sql`id = ${idOrName} or` : sql``;
+    const matchingKeys = sql`(${idCondition} name = ${idOrName}) and revoked_at is null`;
     return this.#db.transaction(async (tx) => {
       const rows = await tx.query<{ id: string }>(
         sql`select id from api_keys where ${matchingKeys}`,
@@ -274,7 +274,7 @@ export class ApiKeys {
 
   async #findRows(ids: readonly string[]): Promise<(Row | undefined)[]> {
     const rows = await this.#db.query<Row>(
-      sql`select ${columns}, ${this.#headSeq} as head_seq from api_keys where id in (${list(ids)})`,
+      sql`select ${columns}, ${this.#headSeqSql} as head_seq from api_keys where id in (${list(ids)})`,
     );
     const found = new Map(rows.map((row) => [row.id, row]));
     return ids.map((id) => found.get(id));

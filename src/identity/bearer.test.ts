@@ -14,7 +14,7 @@ const plainChallenge = 'Bearer realm="herald \\"test\\""';
 const malformedChallenge = `${plainChallenge}, error="invalid_request"`;
 const formatMessage = 'Header format is Authorization: Bearer token';
 
-// [case, headers, message, failure name]
+// [description, headers, message, name of the failure]
 const refusals = [
   ['no header', [], 'Missing Authorization header', 'bad_credentials'],
   ['an empty header', [''], 'Missing Authorization header', 'bad_credentials'],
@@ -197,7 +197,7 @@ test('an API key is accepted until the millisecond in which it expires', async (
   await assert.rejects(authenticate(), isInvalid('API key', 'expired'));
 });
 
-test('each request of an API key counts for its rate, also one that is refused, and over it gets 429', async (t) => {
+test('each request with an API key counts towards its rate, even if it is refused, and a request over the rate gets 429', async (t) => {
   const { bearer, apiKeys, time, lines } = await startAuth(t);
   const limits = { scopes: ['publish'], rate: '3/3000' };
   const { key, id } = await apiKeys.create({ name: 'limited', ...limits });
@@ -248,7 +248,7 @@ for (const [site, expected] of sites) {
     if (expected === undefined) assert.ok(await request);
     else await assert.rejects(request, { name: expected, status: 403 });
 
-    // Not API keys.
+    // The header has an effect only on API keys.
     await assert.rejects(bearer.authenticateService(from(accessToken), 'publish'), {
       name: 'invalid_token',
     });

@@ -47,20 +47,20 @@ export interface ServicePrincipal {
   readonly scopes: readonly string[];
   /** Checked by `assertKeyAllowsUser`, see `KeyLimits`. */
   readonly userPrefix: string | undefined;
-  /** When the key expires, epoch ms. */
+  /** Time at which the key expires, epoch ms. */
   readonly expiresAt: number | undefined;
-  /** The newest entry of the event log in the snapshot in which the key was read. */
+  /** Number of the newest entry of the event log in the snapshot in which the key was read. */
   readonly headSeq: number;
 }
 
-/** Users of trusted issuers. */
+/** The parts that authenticate users of trusted issuers. */
 export interface ForeignUsers {
   readonly issuers: Pick<TrustedIssuers, 'isForeign' | 'verify'>;
   /**
    * Returns the time before which JWTs for this session must not have been issued (epoch ms, 0 for any time),
-   * and the newest entry of the event log in the same snapshot.
+   * and the number of the newest entry of the event log in the same snapshot.
    */
-  readonly findDisconnects: (
+  readonly findDisconnectState: (
     userId: string,
     sessionId: string,
   ) => Promise<{ readonly issuedBefore: number; readonly headSeq: number }>;
@@ -76,7 +76,7 @@ export interface BearerAuthOptions {
   readonly tokenType: string;
   /** The realm of challenges: the issuer. */
   readonly realm: string;
-  /** `AdmitUnverified` for the client of an exchange. */
+  /** Admits an unverified credential from the client of an exchange, see `AdmitUnverified`. */
   readonly admitUnverified: (exchange: AuthorizationSource) => () => void;
   readonly audit: Audit;
   readonly monotonicClock?: Clock;
@@ -146,9 +146,9 @@ export class BearerAuth {
   }
 
   /**
-   * Returns the session of a verified user. Throws `invalid_token` if it has ended, or if the user was
+   * Returns the session of a verified user. Throws `invalid_token` if the session has ended, or if the user was
    * disconnected after the JWT was issued. `iat` has whole seconds, so a JWT that was issued in the second
-   * of the disconnect is refused, and so is one without `iat`.
+   * of the disconnect is refused. A JWT without `iat` is refused after any disconnect.
    */
   async findSession(verified: VerifiedUser): Promise<UserSession> {
     if (verified.kind === 'local') {
@@ -157,7 +157,7 @@ export class BearerAuth {
     }
     const { userId, sessionLabel, issuedAt = 0, expiresAt } = verified;
     const id = getForeignSessionId(userId, sessionLabel);
-    const state = await this.#options.foreignUsers?.findDisconnects(userId, id);
+    const state = await this.#options.foreignUsers?.findDisconnectState(userId, id);
     if (state === undefined || issuedAt < state.issuedBefore) {
       throw this.#invalidCredential('invalid_token', 'access token');
     }
@@ -176,10 +176,10 @@ export class BearerAuth {
   }
 
   /**
-   * Returns the service of the API key. Throws the failures of `parseCredential`, `key_in_browser` for a key
-   * that a page of another origin sent, `invalid_token` for an unknown or revoked key, `expired_token` for an
-   * expired one, `insufficient_scope` for a key without `scope`, and `too_many_requests` for a key over its
-   * rate, and for a client that has sent too many invalid keys.
+   * Returns the service of the API key. Throws the failures of `parseCredential`. Throws `key_in_browser` for a
+   * key that a page of another origin sent, `invalid_token` for an unknown or revoked key, `expired_token` for an
+   * expired key, and `insufficient_scope` for a key without `scope`. Throws `too_many_requests` for a key over
+   * its rate, and for a client that has sent too many invalid keys.
    */
   async authenticateService(
     exchange: AuthorizationSource,
@@ -202,7 +202,7 @@ export class BearerAuth {
     return { kind: 'service', keyId, name, scopes, userPrefix, expiresAt, headSeq };
   }
 
-  /** Counts a request of the key. Throws `too_many_requests` over its rate. */
+  /** Counts a request of the key. Throws `too_many_requests` if the key is over its rate. */
   #admitToRate(key: ApiKey, exchange: AuthorizationSource): void {
     const waitMs = this.#keyRates.take(key);
     if (waitMs === 0) return;
@@ -242,7 +242,7 @@ export class BearerAuth {
     const isExpectedScheme = scheme.toLowerCase() === tokenType.toLowerCase();
     const isOtherScheme = !isExpectedScheme && schemePattern.test(scheme);
     const message = `Header format is Authorization: ${tokenType} token`;
-    // Two headers are refused, because a proxy and Herald could each use a different one.
+    // Two headers are refused, because a proxy and Herald could each use a different header.
     if (values.length === 1 && isOtherScheme) {
       throw new Failure('bad_credentials', message, { headers: this.#challengeHeaders() });
     }
@@ -279,8 +279,8 @@ export class BearerAuth {
 }
 
 /**
- * Whether a page of another origin sent the request. Browsers always set this header, and pages cannot
- * change it. Spec: Fetch Metadata Request Headers, section 2.3.
+ * Returns whether a page of another origin sent the request. Browsers always set the header `Sec-Fetch-Site`,
+ * and pages cannot change it. Spec: Fetch Metadata Request Headers, section 2.3.
  */
 function isFromPage({ headers }: AuthorizationSource): boolean {
   const site = headers['sec-fetch-site'];

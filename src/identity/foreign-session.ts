@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto';
 
 /**
- * Returns the id of a session of a user without an account: 32 hex digits. It depends on the user, so the same
- * label of two users means two sessions.
+ * Returns the id of a session of a user without an account: 32 hex digits. The id depends on the user and the
+ * label, so two users with the same label have two sessions.
  */
 export function getForeignSessionId(userId: string, label: string): string {
   const text = JSON.stringify(['session', userId, label]);

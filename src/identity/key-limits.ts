@@ -3,7 +3,7 @@ import { userPrefixPattern } from '../events/audience.js';
 import { parseRate } from '../util/token-bucket.js';
 import { isScope, type KeyLimits, type Scope, scopes } from './api-key.js';
 
-/** Limits as an operator gives them. An absent one is not set. */
+/** Limits as an operator enters them. An absent limit is not changed, or not set for a new key. */
 export interface GivenLimits {
   readonly userPrefix?: string | undefined;
   /** Epoch ms; null: the key does not expire. */
@@ -15,13 +15,13 @@ export interface GivenLimits {
 /** The last time that a `Date` can hold. */
 const timeMax = 8.64e15;
 
-/** Throws `invalid_request` for a name that is not 1 to 64 characters of `A-Z a-z 0-9 . _ -`. */
+/** Returns the name. Throws `invalid_request` unless it is 1 to 64 characters of `A-Z a-z 0-9 . _ -`. */
 export function parseKeyName(name: string): string {
   if (/^[\w.-]{1,64}$/.test(name)) return name;
   throw invalid('name', 'the name must be 1 to 64 letters, digits, dots, _ or -');
 }
 
-/** Returns the scopes, each once. Throws `invalid_request` for none, and for an unknown one. */
+/** Returns the scopes, each once. Throws `invalid_request` for an empty list and for an unknown scope. */
 export function parseScopes(given: readonly string[]): Scope[] {
   const known = scopes.filter((scope) => given.includes(scope));
   if (known.length > 0 && given.every(isScope)) return known;
@@ -29,8 +29,8 @@ export function parseScopes(given: readonly string[]): Scope[] {
 }
 
 /**
- * Returns the given limits, of which absent ones are absent. Throws `invalid_request` for a prefix with which
- * no user id begins, a time that is not after `now`, and a rate in another notation.
+ * Parses the given limits. A limit that is not given is absent from the result. Throws `invalid_request` for a
+ * prefix with which no user id can begin, a time that is not after `now`, and a malformed rate.
  */
 export function parseLimits(given: GivenLimits, now: number): Partial<KeyLimits> {
   const { userPrefix, expiresAt, rate } = given;
@@ -42,8 +42,8 @@ export function parseLimits(given: GivenLimits, now: number): Partial<KeyLimits>
 }
 
 /**
- * Throws `invalid_request` for scopes that need a user prefix, without one. The ids of local accounts are
- * numbers, so a ticket for user `1` of an application would receive the events of the account `1`.
+ * Throws `invalid_request` if the scopes need a user prefix and none is given. The ids of local accounts are
+ * numbers, so without a prefix a ticket for user `1` of an application would receive the events of account `1`.
  */
 export function assertPrefixIsSet(keyScopes: readonly Scope[], { userPrefix }: GivenLimits): void {
   if (!keyScopes.includes('tickets') || userPrefix !== undefined) return;

@@ -24,7 +24,7 @@ test('a key may send as many requests at once as its rate says, then one per int
   assert.deepEqual([rates.take(key), rates.take(key)], [0, 1000]);
 });
 
-test('keys have separate rates, and a key without one is not limited', () => {
+test('keys have separate rates, and a key without a rate is not limited', () => {
   const { rates } = createRates();
   for (let count = 0; count < 4; count += 1) rates.take({ id: 'a', rate });
 

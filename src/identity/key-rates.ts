@@ -10,8 +10,8 @@ interface KeyRate extends Rate {
 const keysMax = 10_000;
 
 /**
- * Limits the requests of each API key to its rate. State is in memory and per process. Over 10,000 keys with
- * a rate, the least recently used one starts with a full bucket.
+ * Limits the requests of each API key to its rate. State is in memory and per process. Above 10,000 keys with a
+ * rate, the bucket of the least recently used key is evicted, and this key starts again with a full bucket.
  */
 export class KeyRates {
   readonly #rates = new LruMap<string, KeyRate>(keysMax);

@@ -14,12 +14,12 @@ export function parseKeyId(text: string): string | undefined {
   return keyPattern.exec(text)?.[1];
 }
 
-/** Returns the SHA-256 of a key, which is stored. */
+/** Returns the SHA-256 of a key. Only this hash is stored. */
 export function hashKey(key: string): string {
   return createHash('sha256').update(key).digest('hex');
 }
 
-/** Compares in constant time. */
+/** Returns whether a key has this hash. Compares in constant time. */
 export function hasHash(key: string, hash: string): boolean {
   return timingSafeEqual(Buffer.from(hashKey(key)), Buffer.from(hash));
 }

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { assertKeyAllowsUser } from './user-prefix.js';
 
-test('a key with a user prefix names only user ids that begin with it, compared exactly', () => {
+test('a key with a user prefix can name only user ids that begin with it, compared exactly', () => {
   const key = { userPrefix: 'shop:' };
 
   for (const userId of ['shop:', 'shop:1', 'shop:shop:1']) assertKeyAllowsUser(key, userId, 'user');
@@ -16,7 +16,7 @@ test('a key with a user prefix names only user ids that begin with it, compared 
   }
 });
 
-test('a key without a user prefix, or with an empty one, names every user', () => {
+test('a key without a user prefix, or with an empty prefix, can name every user', () => {
   for (const userPrefix of [undefined, ''])
     for (const userId of ['', '1', 'shop:1']) assertKeyAllowsUser({ userPrefix }, userId, 'user');
 });

@@ -1,6 +1,6 @@
 import { Failure } from '../errors.js';
 
-/** A key, or the service that has authenticated with it, as far as it limits the users it may name. */
+/** The limit on the users that an API key, or a service that has authenticated with it, may name. */
 export interface PrefixedKey {
   readonly userPrefix: string | undefined;
 }

@@ -12,14 +12,14 @@ export interface LocalUser {
 export interface LocalSession {
   readonly id: string;
   readonly userId: string;
-  /** When the session expires unless it is refreshed, epoch ms. */
+  /** Time at which the session expires unless it is refreshed, epoch ms. */
   readonly expiresAt: number;
   readonly user: LocalUser;
-  /** The newest entry of the event log in the snapshot in which the session was read. */
+  /** Number of the newest entry of the event log in the snapshot in which the session was read. */
   readonly headSeq: number;
 }
 
-/** The user of a token whose signature and claims are valid. Nothing was looked up yet. */
+/** The user of a token whose signature and claims are valid. The session is not looked up yet. */
 export type VerifiedUser =
   | { readonly kind: 'local'; readonly userId: string; readonly sessionId: string | undefined }
   | ({ readonly kind: 'foreign' } & ForeignUser);

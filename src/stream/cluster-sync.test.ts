@@ -46,7 +46,7 @@ async function startProcess(
   return { clusterSync, streams, registry, list };
 }
 
-/** Stores a process with streams that had its last heartbeat at a time, and runs no more. */
+/** Stores the rows of a process that has streams, had its last heartbeat at `seenAt`, and no longer runs. */
 async function storeProcess(db: Database, id: string, seenAt: number, streamCount: number) {
   await new ProcessTable(db).insert({ id, users: 1 }, seenAt);
   const streams = await StreamProcess.open('d');
@@ -69,7 +69,7 @@ test('a process deregisters on close, and logs a warning if its row cannot be de
   const log: Logger = {
     ...silentLogger,
     warn(_, phrase) {
-      if (phrase?.endsWith('be deregistered')) warnings.push(phrase); // Not that of a heartbeat.
+      if (phrase?.endsWith('be deregistered')) warnings.push(phrase); // Without the warnings of heartbeats.
     },
   };
   const countProcesses = async () => (await db.query(sql`select id from processes`)).length;
@@ -177,7 +177,7 @@ test('streams in other processes count towards the limit per user, from the hear
   const db = await databaseFor(t);
   const one = await startProcess(t, db, { name: 'a', perUserMax: 3 });
   const two = await startProcess(t, db, { name: 'b', perUserMax: 3 });
-  const beat = async () => {
+  const exchangeHeartbeats = async () => {
     await one.clusterSync.heartbeat();
     await two.clusterSync.heartbeat();
   };
@@ -185,16 +185,16 @@ test('streams in other processes count towards the limit per user, from the hear
     two.registry.checkLimits({ userId, ipKey: 'ip', tokenHash: publicId && 'hash', publicId });
   await two.streams.openStream({ user: '1' });
   const { stream } = await one.streams.openStream({ user: '1', publicId: 'c'.repeat(32) });
-  await beat();
+  await exchangeHeartbeats();
   assert.equal(check(), undefined); // Two streams.
 
   await one.streams.openStream({ user: '1' });
   assert.equal(check(), undefined); // Not known yet.
-  await beat();
+  await exchangeHeartbeats();
   assert.equal(check(), 'user');
   assert.equal(check('2'), undefined);
   stream.close('draining');
-  await beat();
+  await exchangeHeartbeats();
 
   assert.equal(check(), undefined);
 });

@@ -10,11 +10,11 @@ import type { UserCount } from './user-count.js';
 
 export interface ClusterSyncParts {
   readonly db: Database;
-  /** The same database for requests, which must not use up the share of background work. */
+  /** The same database with the share for requests, which must not use the share of background work. */
   readonly requestDb: Database;
   readonly registry: Registry;
   readonly userCount: UserCount;
-  /** See `ClusterStreamsParts`. */
+  /** Maximum number of streams of a user, in all processes together. */
   readonly streamsPerUserMax: number;
   readonly log: Logger;
   /** The time of the database, the same for all processes (ms). */
@@ -87,7 +87,8 @@ export class ClusterSync {
     await this.#streams.idle();
     try {
       await this.#streams.deleteAll();
-      await this.#processes.delete([this.#id]); // Last: other processes delete what is left of it.
+      // Last: while this row exists, other processes delete the streams that this process could not delete.
+      await this.#processes.delete([this.#id]);
     } catch (cause) {
       this.#parts.log.warn({ cause }, 'process could not be deregistered');
     }
@@ -100,8 +101,9 @@ export class ClusterSync {
   }
 
   /**
-   * Never rejects. While the database is unavailable, the last known count is kept. Does not wait for the
-   * exchange of streams, because a late heartbeat means that the process is dead.
+   * Sends a heartbeat and schedules the next. Never rejects. While the database is unavailable, the last known
+   * count is kept. Does not wait for the exchange of streams, because other processes take a process whose
+   * heartbeats are late for dead.
    */
   async #heartbeatSafely(): Promise<void> {
     try {
@@ -115,7 +117,7 @@ export class ClusterSync {
     if (this.#isOpen) this.#scheduleHeartbeat();
   }
 
-  /** Sends a heartbeat and reads those of the others. */
+  /** Sends a heartbeat with the number of users, and reads the heartbeats of other processes. */
   async #exchangeUsers(): Promise<OtherProcesses> {
     const { userCount, wallClock } = this.#parts;
     const now = wallClock();

@@ -15,13 +15,13 @@ export type CloseReason =
 /** The `code` of `stream.close`: why a stream ends, or that it is not opened. */
 export type ClosingCode = CloseReason | 'refused';
 
-/** What `stream.open` says about a stream. */
+/** The data from which `stream.open` is encoded. */
 export interface StreamOpening {
   readonly start: StreamStart;
-  /** See `EventStreamParts`. */
+  /** Identifies the stream to its client, see `EventStreamParts`. */
   readonly publicId: string;
   readonly userId: string;
-  /** See `EventStreamParts`. */
+  /** Time at which the stream ends, see `EventStreamParts`. */
   readonly endsAt: number;
   readonly heartbeatMs: number;
   readonly retryMs: number;
@@ -42,8 +42,8 @@ const isFinalCode: Readonly<Record<ClosingCode, boolean>> = {
 };
 
 /**
- * `retry:` with a final code. It is long, because clients that ignore `stream.close` reconnect all the
- * same, and two such clients with one stream token would replace each other's stream again and again.
+ * The `retry:` of a final code. It is long, because clients that ignore `stream.close` reconnect anyway, and two
+ * such clients with one stream token would replace each other's stream again and again.
  */
 const finalRetryMs = 300_000;
 
@@ -66,7 +66,7 @@ export function encodeOpening(opening: StreamOpening): Frame {
 
 /**
  * Encodes `stream.close`. Its `retry:` is five minutes for a final code, and otherwise `retryMs`. `renew` asks
- * the client to get a new stream token; only for final codes.
+ * the client to get a new stream token, and is allowed only for final codes.
  */
 export function encodeClosing(code: ClosingCode, retryMs: number, renew = false): Buffer {
   const isFinal = isFinalCode[code];

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { testOnDialects } from '../../test/support/databases/dialects.js';
 import { databaseFor } from '../../test/support/databases/test-database.js';
 import { sql } from '../db/database.js';
-import { controlEntryAppender, headSeq } from '../event-log/open.js';
+import { controlEntryAppender, headSeqSql } from '../event-log/open.js';
 import { SqlLogStore } from '../event-log/sql/sql-log-store.js';
 import { parseControlEntry } from '../events/control-entry.js';
 import { Disconnects } from './disconnects.js';
@@ -18,7 +18,7 @@ async function openDisconnects(t: Parameters<typeof databaseFor>[0], tokenKeptMs
   await SqlLogStore.open(db, { wallClock, newEpoch: 'e' });
   const appendControlEntries = controlEntryAppender(db, wallClock);
   const disconnects = new Disconnects({
-    ...{ db, wallClock, appendControlEntries, headSeq, tokenKeptMs },
+    ...{ db, wallClock, appendControlEntries, headSeqSql, tokenKeptMs },
   });
   const countRows = async () => (await db.query(sql`select user_id from disconnects`)).length;
   return { db, time, disconnects, countRows };
@@ -52,7 +52,7 @@ test('a disconnect of a user limits the JWTs of all sessions of exactly this use
     assert.deepEqual(await disconnects.findState(other, 's1'), { issuedBefore: 0, headSeq: 2 });
 });
 
-test('a disconnect of a session limits its JWTs, and one of a stream limits none', async (t) => {
+test('a disconnect of a session limits its JWTs, and a disconnect of a stream limits no JWT', async (t) => {
   const { disconnects } = await openDisconnects(t);
   await disconnects.add({ userId: 'a', renew: false, issuedBefore: 7000, sessionIds: ['s1'] });
   await disconnects.add({ userId: 'a', renew: false, issuedBefore: 9000, streams: ['s2'] });

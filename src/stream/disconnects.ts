@@ -6,9 +6,9 @@ export interface DisconnectsOptions {
   readonly db: Database;
   readonly wallClock: () => number;
   readonly appendControlEntries: AppendControlEntries;
-  /** Selects the number of the newest entry of the event log. */
-  readonly headSeq: Sql;
-  /** How long a stream token can be opened, first or again, without a stream in between. */
+  /** SQL that selects the number of the newest entry of the event log. */
+  readonly headSeqSql: Sql;
+  /** Maximum time for which a stream token that has no open stream can be opened. */
   readonly tokenKeptMs: number;
 }
 
@@ -20,11 +20,11 @@ export interface DisconnectRequest extends Disconnect {
   readonly issuedBefore: number;
 }
 
-/** What a user's disconnects require. */
+/** The effect of the disconnects of a user on a session. */
 export interface DisconnectState {
   /** JWTs that were issued before this time are not accepted, epoch ms. 0 if there is no such limit. */
   readonly issuedBefore: number;
-  /** The newest entry of the event log in the same snapshot. */
+  /** Number of the newest entry of the event log in the same snapshot. */
   readonly headSeq: number;
 }
 
@@ -32,10 +32,10 @@ export interface DisconnectState {
 const wholeUser = '';
 
 /**
- * Selects the newest disconnect that applies to the row `t` of `stream_tokens`, as part of another query.
- * Does not find those of a token without `subject`.
+ * SQL that selects the newest disconnect that applies to the row `t` of `stream_tokens`, as part of another
+ * query. Finds no disconnect of a token without `subject`.
  */
-export const newestDisconnect = sql`(select max(d.seq) from disconnects d
+export const newestDisconnectSql = sql`(select max(d.seq) from disconnects d
   where d.user_id = t.subject and d.target in (${wholeUser}, t.session_id, t.public_id))`;
 
 const dayMs = 86_400_000;
@@ -45,8 +45,8 @@ const sweptMax = 500;
 
 /**
  * Ends streams of a user in every process, and voids the user's stream tokens and JWTs. A disconnect is an
- * entry of the event log, and rows that are inserted in its transaction. It does not void a token that is
- * minted later, because the token stores the newest entry before it.
+ * entry of the event log, and rows that are inserted in its transaction. A disconnect does not void a token that
+ * is minted later, because each token stores the number of the newest entry at its minting.
  */
 export class Disconnects {
   readonly #options: DisconnectsOptions;
@@ -56,7 +56,7 @@ export class Disconnects {
   }
 
   /**
-   * Stores a disconnect and returns the number of its entry. Every process closes the streams before it
+   * Stores a disconnect and returns the number of its entry. Every process closes the streams before that process
    * delivers any event with a higher number.
    */
   add({ issuedBefore, ...disconnect }: DisconnectRequest): Promise<number> {
@@ -86,15 +86,15 @@ export class Disconnects {
 
   /** Reads the state of a user's session, in one snapshot. */
   async findState(userId: string, sessionId: string): Promise<DisconnectState> {
-    const { db, headSeq } = this.#options;
+    const { db, headSeqSql } = this.#options;
     const [row] = await db.query<{ issued_before: number | null; head_seq: number }>(
-      sql`select max(issued_before) as issued_before, ${headSeq} as head_seq from disconnects
+      sql`select max(issued_before) as issued_before, ${headSeqSql} as head_seq from disconnects
         where user_id = ${userId} and target in (${list([wholeUser, sessionId])})`,
     );
     return { issuedBefore: row?.issued_before ?? 0, headSeq: row?.head_seq ?? 0 };
   }
 
-  /** Deletes up to about 500 disconnects that no longer have an effect, and returns how many. For a timer. */
+  /** Deletes about 500 disconnects that have no effect any more, and returns their number. Called by a timer. */
   async sweep(): Promise<number> {
     const { db, wallClock, tokenKeptMs } = this.#options;
     const storedMs = Math.max(storedMinMs, tokenKeptMs + dayMs);
@@ -108,8 +108,8 @@ export class Disconnects {
   }
 }
 
-/** Returns the newest disconnect of a user, session or token, or 0. */
-export async function findNewestDisconnect(
+/** Returns the number of the newest disconnect of a user, session or token; 0 if there is none. */
+export async function findNewestDisconnectSeq(
   db: Database,
   userId: string,
   targets: readonly string[],

@@ -90,7 +90,7 @@ async function openHarness(history: readonly string[] = []) {
       events: [{ audiences: [`u:${userId}`], type: undefined, data, expiresAt: undefined }],
       idempotency: undefined,
     });
-  /** Lets the client accept up to `bytesMax` queued bytes three times, so also bytes written in between. */
+  /** Lets the client accept up to `bytesMax` queued bytes three times, including bytes written in between. */
   const acceptBytes = async (bytesMax = 1_000_000) => {
     for (let turn = 0; turn < 3; turn += 1) {
       await nextTurn();
@@ -361,7 +361,7 @@ test('the time of a stall begins with the first byte that the client does not ac
   await nextTurn();
   await advance(2000);
   await advance(27_900);
-  assert.deepEqual(ends, []); // Half a second before its end, which a tick reaches.
+  assert.deepEqual(ends, []); // A tick looks half a second ahead, but the client gets its full time.
   await advance(99);
   assert.deepEqual(ends, []);
   await advance(1);

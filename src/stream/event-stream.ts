@@ -27,7 +27,7 @@ export interface Subscriber {
   readonly tokenHash: string | undefined;
 }
 
-/** What is known of the client that opened a stream. For operators. */
+/** The client that opened a stream, as shown to operators. */
 export interface StreamClient {
   /** IP address. */
   readonly address: string;
@@ -74,9 +74,9 @@ export interface EventStreamParts {
   /** Epoch ms. */
   readonly openedAt: number;
   readonly start: StreamStart;
-  /** Identifies the stream to its client, across reconnects if it has a token. */
+  /** Identifies the stream to its client. With a token, the id stays the same across reconnects. */
   readonly publicId: string;
-  /** When the stream ends unless its session is refreshed or its token is extended, epoch ms. */
+  /** Time at which the stream ends unless its session is refreshed or its token is extended, epoch ms. */
   readonly endsAt: number;
   /** Whether heartbeats are events, which JavaScript can observe, instead of comments. */
   readonly hasHeartbeatEvents: boolean;
@@ -96,8 +96,8 @@ export interface EventStreamParts {
 }
 
 /**
- * An open event stream, live or replaying (see docs/glossary.md). Events that it cannot write yet are not
- * queued, but read from the event log later.
+ * An open event stream, live or replaying (see docs/glossary.md). The stream does not queue events that it
+ * cannot write yet, but reads them from the event log later.
  *
  * While live, pending frames are written once per flush cycle. When `unsentSoftBytes` are unsent,
  * the stream starts replaying: it drops pushed frames and reads the event log page by page, at the
@@ -109,16 +109,16 @@ export interface EventStreamParts {
 export class EventStream {
   readonly id: string;
   readonly subscriber: Subscriber;
-  /** See `EventStreamParts`. Control entries up to this number do not affect the stream. */
+  /** The stored head when the stream was opened. Control entries up to this number do not affect the stream. */
   readonly headAtOpen: number;
-  /** See `EventStreamParts`. Changes when the token is extended. */
+  /** Time at which the stream ends, see `EventStreamParts`. Changes when the token is extended. */
   endsAt: number;
-  /** When the stream was opened, by `monotonicClock`, like all times of this class but `openedAt` and `endsAt`. */
+  /** Time at which the stream was opened, by `monotonicClock`, as all times here except `openedAt` and `endsAt`. */
   readonly startedAt: number;
   readonly #parts: EventStreamParts;
   readonly #sink: Sink;
   #ending: StreamEnd | undefined;
-  #live = false;
+  #isLive = false;
   #isReplayPaused = false;
   #isFrozen = false;
   /** Whether events wait until the stream has claimed its token. */
@@ -133,7 +133,7 @@ export class EventStream {
   #writtenAt: number;
   /** Number of bytes that the client had accepted when it last made progress. */
   #drainedBytes = 0;
-  /** When the client last made progress, or when the oldest unsent byte was written, whichever is later. */
+  /** Time of the client's last progress, or of the write of the oldest unsent byte, whichever is later. */
   #progressAt: number;
   /**
    * Time without a write after which the next heartbeat is sent. Random, so that heartbeats of different
@@ -155,7 +155,7 @@ export class EventStream {
     this.#silenceMs = this.#pickSilenceMs();
   }
 
-  /** See `EventStreamParts`. */
+  /** Identifies the stream to its client, see `EventStreamParts`. */
   get publicId(): string {
     return this.#parts.publicId;
   }
@@ -166,21 +166,21 @@ export class EventStream {
 
   /** Whether new events are written at once. False while replaying and after the end. */
   get isLive(): boolean {
-    return this.#live;
+    return this.#isLive;
   }
 
   get client(): StreamClient {
     return this.#parts.client;
   }
 
-  /** When the stream was opened, epoch ms. */
+  /** Time at which the stream was opened, epoch ms. */
   get openedAt(): number {
     return this.#parts.openedAt;
   }
 
   /** Number of entries of the event log that the stream has yet to read; 0 while it is live. */
   get eventsBehind(): number {
-    return this.#live ? 0 : Math.max(0, this.#parts.eventLog.head - this.#cursor);
+    return this.#isLive ? 0 : Math.max(0, this.#parts.eventLog.head - this.#cursor);
   }
 
   /** Number of bytes that the client has not accepted yet. */
@@ -212,10 +212,10 @@ export class EventStream {
 
   /** Adds the next event for this subscriber, in sequence order. Never waits, never throws. */
   push(frame: Frame): void {
-    if (!this.#live || frame.seq <= this.#cursor) return; // Replay will send the event, or has sent it.
+    if (!this.#isLive || frame.seq <= this.#cursor) return; // Replay will send the event, or has sent it.
     if (this.unsentBytes >= this.#parts.limits.unsentSoftBytes) {
       this.#cursor = frame.seq - 1; // The stream was live, so all earlier events have been written or are pending.
-      this.#live = false;
+      this.#isLive = false;
       this.flush(); // Pending frames precede replayed ones.
       void this.#replay();
       return;
@@ -229,7 +229,7 @@ export class EventStream {
    * `unsentSoftBytes` are unsent.
    */
   pushVolatile(frame: Frame): boolean {
-    if (!this.#live || this.unsentBytes >= this.#parts.limits.unsentSoftBytes) return false;
+    if (!this.#isLive || this.unsentBytes >= this.#parts.limits.unsentSoftBytes) return false;
     this.#enqueue(frame);
     return true;
   }
@@ -240,18 +240,18 @@ export class EventStream {
     if (this.#parts.claim?.observe(takeover) === true) this.close('replaced');
   }
 
-  /** See `Sink.roundTrip`. */
+  /** Waits for a round trip to the client, see `Sink.roundTrip`. */
   roundTrip(): Promise<void> {
     return this.#sink.roundTrip();
   }
 
   /**
-   * Sends no events until `release`, because another stream has the token: whoever opens a stolen URL and
-   * prevents the claim, by acknowledging nothing, must not read along.
+   * Sends no events until `release`, because another stream holds the token. Otherwise somebody with a stolen
+   * URL could read events without a takeover, by acknowledging nothing and so delaying the claim.
    */
   hold(): void {
     this.#isHeld = true;
-    this.#live = false;
+    this.#isLive = false;
     this.flush(); // `stream.open` precedes the PING of the claim.
   }
 
@@ -261,10 +261,10 @@ export class EventStream {
     void this.#replay();
   }
 
-  /** Stops all writes except that of the closing frames, for a stream that will be closed soon. */
+  /** Stops all writes except the closing frames. For a stream that will be closed soon. */
   freeze(): void {
     this.#isFrozen = true;
-    this.#live = false;
+    this.#isLive = false;
   }
 
   /** Writes the pending frames as one chunk and returns their number. */
@@ -352,10 +352,10 @@ export class EventStream {
     if (this.#needsReplay && !this.#isReplayPaused) void this.#replay();
   }
 
-  /** Whether events are to be read from the event log now. */
+  /** Whether the stream must read events from the event log now. */
   get #needsReplay(): boolean {
     const canWrite = this.isOpen && !this.#sink.closed; // `onClose` may not have been called yet.
-    return canWrite && !this.#live && !this.#isHeld && !this.#isFrozen;
+    return canWrite && !this.#isLive && !this.#isHeld && !this.#isFrozen;
   }
 
   async #readPages(): Promise<void> {
@@ -368,13 +368,13 @@ export class EventStream {
         const isNeeded = () => this.isOpen;
         const page = await eventLog.read(audiences, this.#cursor, limits.unsentSoftBytes, isNeeded);
         if (!this.#needsReplay) return;
-        if (page.gap) return this.close('behind'); // The next `stream.open` reports the loss, if any.
+        if (page.hasGap) return this.close('behind'); // The next `stream.open` reports the loss, if any.
         const frames = [...(this.#pending ?? []), ...page.frames];
         this.#clearPending();
         if (frames.length > 0) this.#write(scheduler.concat(frames));
-        this.#cursor = page.end;
-        // `push` has dropped the events delivered during the read. If the page lacks them, another is read.
-        this.#live = !page.more && eventLog.head <= this.#cursor;
+        this.#cursor = page.endSeq;
+        // `push` has dropped the events delivered during the read. If the page lacks them, another page is read.
+        this.#isLive = !page.hasMore && eventLog.head <= this.#cursor;
       }
     } catch (cause) {
       // `maintain` resumes the replay.
@@ -395,11 +395,11 @@ export class EventStream {
     this.#sink.write(bytes);
   }
 
-  /** `retryMs` is the newest `retry:` that was sent; by default the longest that `stream.open` can have. */
+  /** Ends the stream once. `retryMs` is the last `retry:` that was sent, by default the longest of `stream.open`. */
   #end(ending: StreamEnd, retryMs = this.#parts.limits.retryMs * retryFactorMax): void {
     if (!this.isOpen) return;
     this.#ending = ending;
-    this.#live = false;
+    this.#isLive = false;
     this.#clearPending();
     this.#parts.claim?.end(this.id, retryMs);
     this.#parts.onEnd(this, ending);

@@ -8,7 +8,7 @@ import type { StreamToken, StreamTokens } from './tokens/stream-token.js';
 
 export interface ExtensionParts {
   readonly tokens: Pick<StreamTokens, 'find' | 'extend'>;
-  /** See `StreamAccess`. */
+  /** Verifies a fresh access token, see `StreamAccess`. */
   readonly verifyUser: (
     exchange: Exchange,
     token: string,
@@ -21,7 +21,7 @@ export interface ExtensionParts {
   readonly catchUp: () => Promise<void>;
 }
 
-/** What a fresh stream token or access token grants. */
+/** The user and the end of streams that a fresh stream token or access token grants. */
 interface Grant {
   readonly userId: string;
   readonly isForeign: boolean;
@@ -30,10 +30,10 @@ interface Grant {
 }
 
 /**
- * Handles `POST /stream/extend`: the end of a fresh stream token, or of a fresh JWT, replaces that of the
- * stream token in the Authorization header, so its open stream goes on. Both must be of the same user,
- * otherwise throws `user_not_allowed`. The stream of a local session ends with its session all the same, which
- * a refresh extends.
+ * Handles `POST /stream/extend`. The end of a fresh stream token or of a fresh JWT replaces the end of the
+ * stream token in the Authorization header, so the open stream of that token continues. Throws
+ * `user_not_allowed` unless both tokens belong to the same user. A stream of a local session still ends with
+ * its session, which only a refresh extends.
  */
 export async function extendStream(
   parts: ExtensionParts,
@@ -56,7 +56,7 @@ export async function extendStream(
     throw invalidField('accessToken', 'cannot be combined with streamToken');
   const field = streamToken === undefined ? 'accessToken' : 'streamToken';
   if (typeof freshText !== 'string') throw invalidField(field, 'must be a text');
-  // Before the old token, so that a disconnect in between is found there.
+  // The fresh token is read first. The read of the old token then finds a disconnect in between.
   const grant =
     field === 'streamToken'
       ? await toGrant(parts, await parts.tokens.find(freshText, { isOpen: freshText === oldText }))

@@ -88,7 +88,7 @@ export async function openStreaming(options: StreamingOptions): Promise<Streamin
     limits: config,
   });
   eventLog.subscribe(registry);
-  // The embedded database serves a single server process. Several can share any other database.
+  // Only one server process uses the embedded database. Several processes can share any other database.
   const clocks = { wallClock, monotonicClock };
   const parts = {
     db: background,
@@ -116,12 +116,12 @@ export async function openStreaming(options: StreamingOptions): Promise<Streamin
   };
 }
 
-/** Lists the streams of a process that shares its database with no other. */
+/** Returns a function that lists the streams of this process, which shares its database with no other process. */
 function createLocalList(registry: Registry): ListOpenStreams {
   const processId = createProcessId();
   return async (query) => {
     const { user } = query;
-    const streams = user === undefined ? registry.streams : registry.streamsOf(user);
+    const streams = user === undefined ? registry.streams : registry.getUserStreams(user);
     return selectOpenStreams(streams, processId, query);
   };
 }

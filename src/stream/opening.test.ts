@@ -18,7 +18,7 @@ async function openFailing(t: TestContext, name: FailureName, accept: string | u
   const refusals: string[] = [];
   const keptAlive: unknown[] = [];
   const streams = {
-    refusalRetryMs: () => retryMs,
+    pickRefusalRetryMs: () => retryMs,
     refuse(sink: Sink, reason: string) {
       refusals.push(reason);
       sink.end();
@@ -40,7 +40,7 @@ async function openFailing(t: TestContext, name: FailureName, accept: string | u
 }
 
 for (const name of ['too_many_streams', 'too_many_requests', 'service_unavailable'] as const) {
-  test(`an EventSource is refused in the stream by ${name}, and its token is kept alive for its retry`, async (t) => {
+  test(`after ${name}, an EventSource is refused in the stream, and its token is kept alive for its retry`, async (t) => {
     assert.deepEqual(await openFailing(t, name, 'text/event-stream'), {
       status: 200,
       refusals: [name],
@@ -48,7 +48,7 @@ for (const name of ['too_many_streams', 'too_many_requests', 'service_unavailabl
     });
   });
 
-  test(`another client gets the status of ${name}, and its token is kept alive for its Retry-After`, async (t) => {
+  test(`after ${name}, a client that is not an EventSource gets the status, and its token is kept alive for its Retry-After`, async (t) => {
     const status = name === 'service_unavailable' ? 503 : 429;
     for (const accept of [undefined, '*/*', 'text/event-stream, */*', 'text/event-stream;q=0.9']) {
       assert.deepEqual(await openFailing(t, name, accept), {
@@ -60,7 +60,7 @@ for (const name of ['too_many_streams', 'too_many_requests', 'service_unavailabl
   });
 }
 
-test('a permanent failure gets its status, and the token is not kept alive', async (t) => {
+test('after a permanent failure, the client gets the status, and its token is not kept alive', async (t) => {
   const outcome = await openFailing(t, 'invalid_token', 'text/event-stream');
 
   assert.deepEqual(outcome, { status: 401, refusals: [], keptAlive: [] });

@@ -11,7 +11,7 @@ import type { OpenSnapshot, Streams } from './streams.js';
 import type { StreamTokens } from './tokens/stream-token.js';
 
 export interface OpeningParts {
-  readonly streams: Pick<Streams, 'refuse' | 'refusalRetryMs'>;
+  readonly streams: Pick<Streams, 'refuse' | 'pickRefusalRetryMs'>;
   readonly tokens: Pick<StreamTokens, 'keepAlive'>;
   readonly log: Logger;
   readonly warnings: WarningAggregator;
@@ -41,7 +41,7 @@ export async function openStream(
     hasHeartbeatEvents: exchange.query.get('heartbeat') === 'event',
   };
   const refusal = streams.checkLimits(request);
-  if (refusal !== undefined) throw toFailure(refusal, streams.refusalRetryMs());
+  if (refusal !== undefined) throw toFailure(refusal, streams.pickRefusalRetryMs());
   const prepared = await streams.prepare(request);
   return { status: 200, headers: eventStreamHeaders, ...prepared };
 }
@@ -50,9 +50,10 @@ export async function openStream(
  * Returns the reply of `open`. If `open` fails temporarily (stream limit, rate limit, shutdown,
  * unavailable database, defect) and `Accept` is exactly `text/event-stream`, returns status 200 and a
  * `stream.close` event that asks the client to reconnect later, because the EventSource of a browser never
- * reconnects after an error status. Throws all other failures, and temporary ones for other clients.
+ * reconnects after an error status. Throws all other failures. Throws temporary failures, too, for clients with
+ * another `Accept`.
  *
- * After a temporary failure the token of `tokenHash` is kept alive for as long as its client is told to wait
+ * After a temporary failure, keeps the token of `tokenHash` alive for as long as its client is told to wait
  * (see `StreamTokens.keepAlive`).
  */
 export async function rejectInStream(
@@ -67,7 +68,7 @@ export async function rejectInStream(
     const status = cause instanceof Failure ? cause.status : 500;
     if (status !== 429 && status < 500) throw cause;
     const isEventSource = exchange.headers['accept']?.trim() === 'text/event-stream';
-    const retryMs = streams.refusalRetryMs();
+    const retryMs = streams.pickRefusalRetryMs();
     const { retryAfterMs = retryMs } = cause instanceof Failure ? cause : {};
     if (tokenHash !== undefined)
       tokens.keepAlive(tokenHash, isEventSource ? retryMs : retryAfterMs);
@@ -105,12 +106,12 @@ function toFailure(refusal: RefusalReason, retryAfterMs: number): Failure {
   });
 }
 
-/** Shortens an address with a very long IPv6 zone, which a proxy may pass on. */
+/** Returns the client of an exchange. Shortens an address with a very long IPv6 zone, which a proxy may pass on. */
 function toStreamClient(exchange: Exchange): StreamClient {
   return { address: exchange.ip.slice(0, 64), userAgent: toClient(exchange).userAgent };
 }
 
-/** Prefers the header to the query, because a client that reconnects sends its newest id in the header. */
+/** Returns the id from which a client resumes. Prefers the header, where a reconnecting client sends its newest id. */
 function getLastEventId({ headers, query }: Exchange): string | undefined {
   const given = headers['last-event-id'] ?? query.get('lastEventId') ?? '';
   return given === '' ? undefined : given;

@@ -1,11 +1,11 @@
 import { type Database, list, sql, UniqueViolation } from '../db/database.js';
 
-/** A process without a heartbeat for this long does not count, nor do its streams. */
+/** The users and streams of a process without a heartbeat for this long do not count. */
 const silentMs = 10_000;
 /** A process without a heartbeat for this long is dead: its rows are deleted. */
 const deadAfterMs = 60_000;
 /** `seen_at` of a dead process. */
-const dead = 0;
+const deadSeenAt = 0;
 const deadPerHeartbeatMax = 100;
 
 export interface LiveProcess {
@@ -22,11 +22,11 @@ export class ProcessTable {
     this.#db = db;
   }
 
-  /** Stores a heartbeat. Returns false if the process has no row, or has been taken for dead. */
+  /** Stores a heartbeat. Returns false if the process has no row or is marked as dead. */
   async update({ id, users }: LiveProcess, now: number): Promise<boolean> {
     const updatedRows = await this.#db.execute(
       sql`update processes set users = ${users}, seen_at = ${now}
-        where id = ${id} and seen_at > ${dead}`,
+        where id = ${id} and seen_at > ${deadSeenAt}`,
     );
     return updatedRows > 0;
   }
@@ -37,7 +37,8 @@ export class ProcessTable {
         sql`insert into processes (id, users, seen_at) values (${id}, ${users}, ${now})`,
       );
     } catch (cause) {
-      if (!(cause instanceof UniqueViolation)) throw cause; // An earlier insert, of which no answer arrived, was committed after the update.
+      // A violation means that an earlier insert, whose response was lost, was committed after `update`.
+      if (!(cause instanceof UniqueViolation)) throw cause;
     }
   }
 
@@ -52,11 +53,11 @@ export class ProcessTable {
    */
   async markDead(now: number): Promise<readonly string[]> {
     await this.#db.execute(
-      sql`update processes set seen_at = ${dead}
-        where seen_at > ${dead} and seen_at < ${now - deadAfterMs}`,
+      sql`update processes set seen_at = ${deadSeenAt}
+        where seen_at > ${deadSeenAt} and seen_at < ${now - deadAfterMs}`,
     );
     const rows = await this.#db.query<{ id: string }>(
-      sql`select id from processes where seen_at = ${dead} order by seen_at limit ${deadPerHeartbeatMax}`,
+      sql`select id from processes where seen_at = ${deadSeenAt} order by seen_at limit ${deadPerHeartbeatMax}`,
     );
     return rows.map(({ id }) => id);
   }

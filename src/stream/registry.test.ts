@@ -149,7 +149,7 @@ test('when unapplied entries were trimmed, streams are closed in slices and rece
   const frame = { seq: 1, bytes: Buffer.from('data: too late\n\n') };
   for (const { sink } of clients) assert.equal(sink?.queuedBytes, 0);
 
-  registry.gap();
+  registry.handleGap();
   assert.equal(registry.size, 150);
   registry.deliver({ audiences: ['all'] }, frame);
   registry.deliverVolatile({ audiences: ['all'] }, { ...frame, seq: 0 });
@@ -177,7 +177,7 @@ test('while a stream of a token is open, up to three others of the token are exe
   assert.deepEqual(refusals, ['user', undefined, undefined, 'user']);
 });
 
-test('streams are closed in larger slices if there is little time', async () => {
+test('gradually closed streams are closed in larger slices if the time is short', async () => {
   const { registry } = await openStreams(1000);
 
   const closing = closeGradually([...registry.streams], {

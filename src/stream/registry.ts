@@ -32,8 +32,8 @@ interface AddressedEvent {
 }
 
 /**
- * Why no other stream can be opened now: `draining` during shutdown, or else the limit that is reached,
- * in total (`all`), per user or per IP key.
+ * The reason why no other stream can be opened now: `draining` during shutdown, or else the limit that is
+ * reached, in total (`all`), per user or per IP key.
  */
 export type RefusalReason = 'draining' | 'all' | 'user' | 'ip';
 
@@ -54,7 +54,7 @@ export class Registry implements EventSubscriber {
   readonly #timerWheel: TimerWheel<EventStream>;
   readonly #monotonicClock: () => number;
   #deliveryCount = 0;
-  #draining = false;
+  #isDraining = false;
 
   constructor({
     limits,
@@ -78,7 +78,7 @@ export class Registry implements EventSubscriber {
   }
 
   /** The open streams of a user in this process. The set is not a copy. */
-  streamsOf(userId: string): ReadonlySet<EventStream> {
+  getUserStreams(userId: string): ReadonlySet<EventStream> {
     return this.#streams.get(userAudience(userId));
   }
 
@@ -100,9 +100,9 @@ export class Registry implements EventSubscriber {
   }
 
   /**
-   * Returns why a stream for this subscriber cannot be opened now; undefined if it can. While a stream of
-   * the same token is open, up to three others are exempt from the limits, because only one stream of
-   * the token remains when no claim or takeover is in progress. See `RemoteStreams` for those in other
+   * Returns the reason why a stream for this subscriber cannot be opened now; undefined if it can. While a
+   * stream of the same token is open, up to three others are exempt from the limits, because only one stream of
+   * the token remains when no claim or takeover is in progress. See `RemoteStreams` for streams in other
    * processes.
    */
   checkLimits(
@@ -110,13 +110,13 @@ export class Registry implements EventSubscriber {
       readonly publicId?: string | undefined;
     },
   ): RefusalReason | undefined {
-    if (this.#draining) return 'draining';
+    if (this.#isDraining) return 'draining';
     const { userId, tokenHash, publicId } = subscriber;
     const sameTokenCount = tokenHash === undefined ? 0 : this.#streamsByToken.get(tokenHash).size;
     if (sameTokenCount > 0 && sameTokenCount <= exemptPerTokenMax) return undefined;
     const { streamsMax, perUserMax, perIpMax } = this.#limits;
     if (this.size >= streamsMax) return 'all';
-    const remoteCount = this.remoteStreams.count(userId, this.streamsOf(userId), publicId);
+    const remoteCount = this.remoteStreams.count(userId, this.getUserStreams(userId), publicId);
     if (this.#perUser.get(userId) + remoteCount >= perUserMax) return 'user';
     if (this.#perIp.get(subscriber.ipKey) >= perIpMax) return 'ip';
     return undefined;
@@ -177,10 +177,10 @@ export class Registry implements EventSubscriber {
 
   /**
    * Closes every stream as `behind`, gradually, because entries were trimmed before they were applied.
-   * From now on only their closing frames are written. When clients reconnect, `stream.open` reports the
+   * From now on the streams write only their closing frames. When clients reconnect, `stream.open` reports the
    * loss, if any.
    */
-  gap(): void {
+  handleGap(): void {
     this.pendingOpens.markAllBehind();
     const streams = [...this.streams];
     for (const stream of streams) stream.freeze();
@@ -212,19 +212,19 @@ export class Registry implements EventSubscriber {
   }
 
   get isDraining(): boolean {
-    return this.#draining;
+    return this.#isDraining;
   }
 
   /** Refuses new streams as `draining` from now on. */
   startDraining(): void {
-    this.#draining = true;
+    this.#isDraining = true;
   }
 
   /** Applies a control entry to all open streams that it affects, or only to `stream`. */
   #apply({ entry, seq }: NumberedEntry, stream?: EventStream): void {
     const apply = (found: ReadonlySet<EventStream>, change: (each: EventStream) => void) => {
       const affected = stream === undefined ? [...found] : found.has(stream) ? [stream] : [];
-      // What was read for a stream was read after `headAtOpen`, so it reflects the entries up to there.
+      // All data of a stream was read after its `headAtOpen`, so the data reflects the entries up to that number.
       for (const each of affected) if (each.headAtOpen < seq) change(each);
     };
     if (entry.kind === 'sessions_ended') {
@@ -235,11 +235,11 @@ export class Registry implements EventSubscriber {
       const { userId, sessionIds, streams, renew } = entry.disconnect;
       const isWholeUser = sessionIds === undefined && streams === undefined;
       apply(this.#streams.get(userAudience(userId)), (each) => {
-        const isMeant =
+        const isSelected =
           isWholeUser ||
           sessionIds?.includes(each.subscriber.sessionId) === true ||
           streams?.includes(each.publicId) === true;
-        if (isMeant) each.close('revoked', { renew });
+        if (isSelected) each.close('revoked', { renew });
       });
     }
     if (entry.kind === 'token_extended') {

@@ -54,7 +54,7 @@ async function startServer(t: TestContext, access: Partial<StreamAccess> = {}) {
   const routes = streamRoutes({
     ...{ eventLog, streams, tokens, warnings, log: silentLogger },
     access: {
-      credential: ({ headers }) => headers['authorization']?.slice('Bearer '.length) ?? '',
+      parseCredential: ({ headers }) => headers['authorization']?.slice('Bearer '.length) ?? '',
       checkStreamRate: () => {},
       ...{ verifyUser: neverCalled, findLiveSession: neverCalled },
       ...{ checkTokenRate: neverCalled, reportLeak: neverCalled },

@@ -20,11 +20,11 @@ export interface StreamAccess {
   /**
    * Verifies an access token or the JWT of a trusted issuer, without a query, and returns a function that
    * reads its session. Both throw failures with status 401, and 503 while the keys of an issuer or the
-   * database are unavailable. The token is that of the Authorization header unless it is given.
+   * database are unavailable. Without `token`, uses the token of the Authorization header.
    */
   verifyUser(exchange: Exchange, token?: string): Promise<() => Promise<MintingSession>>;
   /** Returns the credential of the Authorization header. Throws `bad_credentials` without one. */
-  credential(exchange: Exchange): string;
+  parseCredential(exchange: Exchange): string;
   /** Returns the session, or undefined if it has ended. */
   findLiveSession(sessionId: string): Promise<LiveSession | undefined>;
   /** Counts a new stream token for this user. Throws `too_many_requests`. */
@@ -54,7 +54,7 @@ export function streamRoutes(parts: StreamRouteParts): Route[] {
     }),
 
     route('POST', '/stream/extend', (exchange) => {
-      const credential = access.credential(exchange);
+      const credential = access.parseCredential(exchange);
       access.checkStreamRate(exchange);
       const extensionParts = {
         tokens,
@@ -79,7 +79,7 @@ export function streamRoutes(parts: StreamRouteParts): Route[] {
     ),
 
     streamRoute('/stream/live', async (exchange) => {
-      const credential = access.credential(exchange);
+      const credential = access.parseCredential(exchange);
       const open = async () => {
         access.checkStreamRate(exchange);
         if (isStreamToken(credential)) return openByToken(parts, exchange, credential);

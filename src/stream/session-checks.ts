@@ -24,12 +24,12 @@ export interface SessionChecksParts {
 const retryMs = 5000;
 
 /**
- * Closes streams whose sessions expire, as `expired`. The session of a local account is looked up when it may
- * have expired, because it may have been refreshed. While that is not possible, its stream stays open.
+ * Closes streams as `expired` when their sessions expire. The session of a local account may have been
+ * refreshed, so it is looked up before its streams are closed. While the lookup fails, the streams stay open.
  */
 export class SessionChecks {
   readonly #parts: SessionChecksParts;
-  /** When the session of each open stream has to be looked up again, epoch ms. */
+  /** Time at which the session of each open stream must be looked up again, epoch ms. */
   readonly #expiries = new Map<EventStream, number>();
   /** The open streams of users without an account. */
   readonly #foreign = new Set<EventStream>();
@@ -62,7 +62,7 @@ export class SessionChecks {
       if (stream.endsAt <= now) stream.close('expired', { renew: true });
     for (const [stream, expiresAt] of this.#expiries) {
       if (expiresAt > now) continue;
-      this.#expiries.set(stream, Number.POSITIVE_INFINITY); // No second lookup until this one has returned.
+      this.#expiries.set(stream, Number.POSITIVE_INFINITY); // No second lookup until the first has returned.
       void this.#check(stream);
     }
   }

@@ -26,18 +26,18 @@ const limits = {
   ...{ unsentSoftBytes: 500, unsentHardBytes: 2000 },
 };
 
-const nextTick = () => new Promise((resolve) => setImmediate(resolve));
+const nextTurn = () => new Promise((resolve) => setImmediate(resolve));
 
 /** Wraps a store so that `afterState` runs after the state was read and before it is returned. */
 function withHooks(store: LogStore, hooks: { afterState: () => Promise<void> }): LogStore {
-  const state = async () => {
-    const read = await store.state();
+  const readState = async () => {
+    const state = await store.readState();
     await hooks.afterState();
-    return read;
+    return state;
   };
   return new Proxy(store, {
     get(target, name) {
-      const value: unknown = name === 'state' ? state : Reflect.get(target, name);
+      const value: unknown = name === 'readState' ? readState : Reflect.get(target, name);
       return typeof value === 'function' ? value.bind(target) : value;
     },
   });
@@ -101,7 +101,7 @@ async function prepareStream(
     time.now = now;
     streams.tick();
     client.sink?.acceptBytes(1e6);
-    await nextTick();
+    await nextTurn();
   };
   /** Mints a token of a new user. */
   const mint = async () => {
@@ -132,13 +132,13 @@ test('an expired session is looked up only once while the lookup takes many tick
     if (lookups === 1) return Promise.resolve(found);
     return new Promise((resolve) => waiting.push(() => resolve(found)));
   });
-  await nextTick();
-  assert.equal(lookups, 1); // That of the open.
+  await nextTurn();
+  assert.equal(lookups, 1); // The lookup of the open.
 
   for (let now = 1_060_000; now < 1_090_000; now += 1000) await tickAt(now);
   assert.equal(lookups, 2);
-  for (const answer of waiting.splice(0)) answer();
-  await nextTick();
+  for (const finish of waiting.splice(0)) finish();
+  await nextTurn();
   await tickAt(1_199_999);
   assert.equal(lookups, 2);
   await tickAt(1_200_000);
@@ -150,7 +150,7 @@ test('an expired session is looked up only once while the lookup takes many tick
 test('a stream is closed when its session expires without a refresh', async (t) => {
   let session: LiveSession | undefined = { id: 's', userId: '1', expiresAt: 1_060_000 };
   const { tickAt, registry } = await openStream(t, () => Promise.resolve(session));
-  await nextTick();
+  await nextTurn();
 
   session = undefined;
   await tickAt(1_059_999);
@@ -198,7 +198,7 @@ const changesDuringOpen = {
     'stream.open',
   ],
   'control entries are trimmed before they are applied': [
-    (registry: Registry) => registry.gap(),
+    (registry: Registry) => registry.handleGap(),
     'stream.close',
   ],
 } as const;
@@ -214,7 +214,7 @@ for (const [change, [apply, firstEvent]] of Object.entries(changesDuringOpen)) {
     apply(registry);
     prepared.open(client.connect());
     for (let turn = 0; turn < 3; turn += 1) {
-      await nextTick();
+      await nextTurn();
       client.sink?.acceptBytes(1e6);
     }
 
@@ -281,10 +281,10 @@ test('an open that has failed or was cancelled is no longer pending', async (t) 
 
 test('a wall clock that is set back delays neither heartbeats nor stall detection', async (t) => {
   const { registry, client, time, streams } = await openStream(t, returnLiveSession);
-  await nextTick();
+  await nextTurn();
   client.sink?.acceptBytes(1e6);
   streams.tick(); // Sends the count.
-  await nextTick();
+  await nextTurn();
   client.sink?.acceptBytes(1e6);
 
   time.now -= 3_600_000;
@@ -302,10 +302,10 @@ test('a wall clock that is set back delays neither heartbeats nor stall detectio
 
 test('a wall clock that jumps forward closes no stream as stalled', async (t) => {
   const { registry, time, streams, eventLog } = await openStream(t, returnLiveSession);
-  await nextTick(); // The opening events are unsent.
+  await nextTurn(); // The opening events are unsent.
   const events = [{ audiences: ['all'], type: undefined, data: 'x', expiresAt: undefined }];
   await eventLog.append({ events, idempotency: undefined });
-  await nextTick();
+  await nextTurn();
 
   for (let second = 0; second < 16; second += 1) {
     time.now += 3_600_000;
@@ -318,26 +318,26 @@ test('a wall clock that jumps forward closes no stream as stalled', async (t) =>
 
 test('a stream that ends while its session is looked up is not listed as a subscriber afterwards', async (t) => {
   let lookups = 0;
-  let answer = () => {};
+  let finishLookup = () => {};
   const { tickAt, registry, streams } = await openStream(t, () => {
     lookups += 1;
     const found = { id: 's', userId: '1', expiresAt: 1_060_000 };
     if (lookups === 1) return Promise.resolve(found);
     return new Promise((resolve) => {
-      answer = () => resolve(found);
+      finishLookup = () => resolve(found);
     });
   });
   await tickAt(1_060_000);
   assert.equal(lookups, 2);
 
   registry.closeAll('draining');
-  answer();
-  await nextTick();
+  finishLookup();
+  await nextTurn();
 
   assert.deepEqual(streams.subscribers, []);
 });
 
-test('a client that is refused during shutdown can open its token again when its `retry:` is over, in another process, too', async (t) => {
+test('a client that is refused during shutdown can open its token after its `retry:`, even in another process', async (t) => {
   const opened = await prepareStream(t, returnLiveSession);
   const { db, mint, streams, registry, prepare, time } = opened;
   const token = await mint();
@@ -367,7 +367,7 @@ test('close resolves only when the tokens of ended streams are released', async 
   );
   const token = await mint();
   (await prepare(token)).open(client.connect());
-  await nextTick(); // The claim is in progress.
+  await nextTurn(); // The claim is in progress.
 
   registry.closeAll('draining');
   await streams.close();

@@ -67,10 +67,10 @@ export interface StreamsParts {
 export interface StreamRequest {
   readonly snapshot: OpenSnapshot;
   readonly lastEventId: string | undefined;
-  /** See `Subscriber`. */
+  /** The client's address as returned by `toIpKey`. */
   readonly ipKey: string;
   readonly client: StreamClient;
-  /** See `EventStreamParts`. */
+  /** Whether heartbeats are events, see `EventStreamParts`. */
   readonly hasHeartbeatEvents: boolean;
 }
 
@@ -145,7 +145,7 @@ export class Streams {
     }
   }
 
-  /** Returns why this client cannot open a stream now; undefined if it can. */
+  /** Returns the reason why this client cannot open a stream now; undefined if it can. */
   checkLimits({ snapshot, ipKey }: StreamRequest): RefusalReason | undefined {
     const { userId } = snapshot.session;
     const { hash: tokenHash, publicId } = snapshot.token ?? {};
@@ -218,19 +218,19 @@ export class Streams {
   async revokeTokens(sessionIds: readonly string[]): Promise<void> {
     const { tokens, log } = this.#parts;
     try {
-      await tokens.deleteOfSessions(sessionIds);
+      await tokens.deleteBySessions(sessionIds);
     } catch (cause) {
       log.warn({ cause }, 'stream tokens of ended sessions could not be deleted');
     }
   }
 
-  /** Waits until the tokens of ended streams are released and those of refused clients are stored. */
+  /** Waits until the tokens of ended streams are released and the tokens of refused clients are stored. */
   async close(): Promise<void> {
     await this.#releases.idle();
     await this.#storeKeptAlive();
   }
 
-  /** Throws `invalid_token` if the session of the token has ended. */
+  /** Returns the session of a token. Throws `invalid_token` if the session has ended. */
   async #findSession(token: StreamToken): Promise<LiveSession> {
     const { sessionId: id, userId, endsAt: expiresAt } = token;
     if (expiresAt !== undefined) return { id, userId, expiresAt, isForeign: true };
@@ -251,7 +251,7 @@ export class Streams {
     const refusal = registry.checkLimits({ ...subscriber, publicId: token?.publicId });
     if (refusal !== undefined) {
       registry.pendingOpens.remove(pendingOpen);
-      const retryMs = this.refusalRetryMs();
+      const retryMs = this.pickRefusalRetryMs();
       if (token !== undefined) tokens.keepAlive(token.hash, retryMs);
       this.refuse(opening.sink, refusal, retryMs);
       return;
@@ -283,18 +283,18 @@ export class Streams {
   }
 
   /**
-   * Returns after how many ms a refused client should retry: 10 to 30 s, or 1 to 3 times `retryMs` while
+   * Returns the time in ms after which a refused client should retry: 10 to 30 s, or 1 to 3 times `retryMs` while
    * draining, because another process takes over soon. Random, so that clients do not retry together.
    */
-  refusalRetryMs(): number {
+  pickRefusalRetryMs(): number {
     const { registry, random, limits } = this.#parts;
     const minMs = registry.isDraining ? limits.retryMs : 10_000;
     return pickRetryMs(minMs, random);
   }
 
   /**
-   * Refuses a stream with a `stream.close` in the body, which asks the client to retry after `retryMs`. For
-   * the EventSource of browsers, which never reconnects after a status other than 200.
+   * Refuses a stream with a `stream.close` in the body, which asks the client to retry after `retryMs`. The
+   * status stays 200, because the EventSource of a browser never reconnects after another status.
    */
   refuse(sink: Sink, reason: string, retryMs: number): void {
     this.#parts.metrics.streamRefused(reason);

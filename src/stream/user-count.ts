@@ -12,7 +12,7 @@ const streamsPerTickMax = 1000;
  */
 export class UserCount {
   readonly #registry: Pick<Registry, 'userCount' | 'streams'>;
-  /** Streams that have not been sent the current count. */
+  /** Streams to which the current count has not been sent. */
   readonly #outdated = new Set<EventStream>();
   #count = 0;
   #remoteUserCount = 0;

@@ -44,7 +44,7 @@ export class WriteScheduler {
     if (this.#pending.size === 1 && this.#cycle === undefined) this.#schedule();
   }
 
-  /** See `ChunkCache.concat`. */
+  /** Returns the bytes of frames as a shared Buffer, see `ChunkCache.concat`. */
   concat(frames: readonly Frame[]): Buffer {
     return this.#chunks.concat(frames);
   }

@@ -29,7 +29,7 @@ export interface StoredSession {
   readonly idleExpiresAt: number;
   readonly absoluteExpiresAt: number;
   readonly revokedAt: number | null;
-  /** See `SessionsOptions.headSeq`. */
+  /** Number of the newest entry of the event log in the snapshot in which the session was read. */
   readonly headSeq: number;
 }
 
@@ -96,18 +96,18 @@ const userColumns = sql`s.id, s.user_id, s.selector, s.cur_hash, s.prev_hash, s.
 const batchMax = 500;
 
 /**
- * Finds sessions by id or selector with one query. Returns one result per key, in order. `headSeq` selects
+ * Finds sessions by id or selector with one query. Returns one result per key, in order. `headSeqSql` selects
  * `StoredSession.headSeq`.
  */
 export async function findSessions(
   db: Database,
   by: 'id' | 'selector',
   keys: readonly string[],
-  headSeq: Sql = sql`0`,
+  headSeqSql: Sql = sql`0`,
 ): Promise<(StoredSession | undefined)[]> {
   const column = by === 'id' ? sql`s.id` : sql`s.selector`;
   const rows = await db.query<Row>(
-    sql`select ${userColumns}, ${headSeq} as head_seq
+    sql`select ${userColumns}, ${headSeqSql} as head_seq
       from sessions s join users u on u.id = s.user_id where ${column} in (${list(keys)})`,
   );
   const found = new Map(rows.map((row) => [row[by], row]));

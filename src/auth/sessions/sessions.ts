@@ -56,7 +56,7 @@ export interface SessionsOptions {
    */
   readonly onEnded: (ended: EndedSessions) => Promise<void>;
   /** Selects the number of the newest entry of the event log. */
-  readonly headSeq: Sql;
+  readonly headSeqSql: Sql;
   /** A session that is not refreshed for this long expires. */
   readonly idleMs: number;
   /** Every session expires this long after the login. */
@@ -83,7 +83,7 @@ export interface LiveSession {
   readonly expiresAt: number;
   readonly user: User;
   /**
-   * The newest entry of the event log in the snapshot in which the session was read: the session reflects
+   * Number of the newest entry of the event log in the snapshot in which the session was read: the session reflects
    * all entries up to it.
    */
   readonly headSeq: number;
@@ -125,7 +125,7 @@ export class Sessions {
     this.#background = options.db.background ?? options.db;
     this.#wallClock = options.wallClock ?? Date.now;
     this.#byId = Batcher.forDatabase(this.#db, (ids) =>
-      findSessions(this.#db, 'id', ids, options.headSeq),
+      findSessions(this.#db, 'id', ids, options.headSeqSql),
     );
     this.#bySelector = Batcher.forDatabase(this.#db, (selectors) =>
       findSessions(this.#db, 'selector', selectors),

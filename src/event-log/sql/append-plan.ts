@@ -7,7 +7,7 @@ import type {
   LoggableEvent,
   NumberedEvent,
 } from '../log-store.js';
-import { hashKey, type PriorAppend, type PriorAppends } from './idempotency.js';
+import { hashIdempotencyKey, type PriorAppend, type PriorAppends } from './idempotency.js';
 
 /** Reasons not to append an event: its idempotency key was used, or its API key is refused. */
 export interface Obstacles {
@@ -15,7 +15,7 @@ export interface Obstacles {
   readonly refusals: ReadonlyMap<AppendRequest, KeyRefusal>;
 }
 
-/** What a transaction writes, and the outcome of each request. */
+/** The rows that a transaction writes, and the outcome of each request. */
 export interface AppendPlan {
   /** One per request, in the same order. */
   readonly outcomes: readonly AppendOutcome[];
@@ -30,7 +30,7 @@ interface RequestPlan {
   readonly keys: PriorAppends;
 }
 
-/** All events under one idempotency key, or one event without a key. All are new, or none is. */
+/** All events under one idempotency key, or one event without a key. Either all of them are new, or none is. */
 interface EventGroup {
   readonly events: readonly LoggableEvent[];
   readonly keyHash: string | undefined;
@@ -87,12 +87,12 @@ function planRequest(
 function toEventGroups({ events, idempotency, publisher }: AppendRequest): readonly EventGroup[] {
   if (idempotency !== undefined) {
     const { key, bodyHash } = idempotency;
-    return [{ events, keyHash: hashKey(publisher?.keyId, key), bodyHash }];
+    return [{ events, keyHash: hashIdempotencyKey(publisher?.keyId, key), bodyHash }];
   }
   return events.map((event) => {
     if (event.idempotency === undefined)
       return { events: [event], keyHash: undefined, bodyHash: '' };
     const { key, bodyHash } = event.idempotency;
-    return { events: [event], keyHash: hashKey(publisher?.keyId, key), bodyHash };
+    return { events: [event], keyHash: hashIdempotencyKey(publisher?.keyId, key), bodyHash };
   });
 }

@@ -27,7 +27,7 @@ test('sequence numbers start at 1 and have no gaps across requests and restarts'
     'appended 3',
     'appended 4',
   ]);
-  const { epoch, seq, bytes } = await again.state();
+  const { epoch, seq, bytes } = await again.readState();
   assert.deepEqual({ epoch, seq, bytes }, { epoch: 'e1', seq: 4, bytes: 4 * smallEventBytes });
 });
 
@@ -39,7 +39,7 @@ test('concurrent publishes are numbered in arrival order and delivered in order'
     deliver: (_, { seq }) => delivered.push(seq),
     deliverVolatile() {},
     applyControl() {},
-    gap() {},
+    handleGap() {},
   });
 
   const appended = await Promise.all(
@@ -62,7 +62,7 @@ test('when one of the requests of a commit cannot be written, only that request 
     deliver: ({ data }) => delivered.push(data),
     deliverVolatile() {},
     applyControl() {},
-    gap() {},
+    handleGap() {},
   });
   const bad = { ...event('bad'), audiences: ['u:1', 'u:1'] }; // Breaks a primary key.
 
@@ -88,7 +88,7 @@ test('events of another process are delivered in order with local ones', async (
     deliver: ({ data }) => delivered.push(data),
     deliverVolatile() {},
     applyControl() {},
-    gap() {},
+    handleGap() {},
   });
 
   await other.append([request(event('remote 1'))]);
@@ -108,7 +108,7 @@ test('when requests share a commit, only those of a revoked API key are rejected
   await store.append([by(one, event('a')), by(two, event('b'))]);
   await store.append([by(one, event('c'))]);
 
-  await keys.revoke('one'); // Number 4.
+  await keys.revoke('one'); // Takes number 4.
   const outcomes = await store.append([
     by(two, event('d'), event('e')),
     by(one, event('refused'), event('too')),
@@ -126,7 +126,7 @@ test('when requests share a commit, only those of a revoked API key are rejected
     'revoked',
     'appended 9',
   ]);
-  const { eventCount, bytes } = await store.state();
+  const { eventCount, bytes } = await store.readState();
   assert.deepEqual({ eventCount, bytes }, { eventCount: 8, bytes: 8 * smallEventBytes });
   const { events: read } = await store.read(['u:1'], { after: 0, upTo: 10 }, page);
   assert.equal(read.map(({ data }) => data).join(''), 'abcdefgh');
@@ -167,7 +167,7 @@ test('when requests share a commit, only those that were checked against another
   await store.append([by(one, undefined, 'a'), by(two, '', 'b')]);
   await store.append([by(one, '', 'c'), by(two, undefined, 'd')]);
 
-  await keys.change('one', { userPrefix: 'shop:' }); // Number 5.
+  await keys.change('one', { userPrefix: 'shop:' }); // Takes number 5.
   const outcomes = await store.append([
     by(one, undefined, 'refused'),
     by(one, 'shop:', 'e'),
@@ -194,7 +194,7 @@ test('an API key appends until the millisecond in which it expires', async (t) =
   const { store, keys, time, one, two } = await openStoreWithKeys(t);
   const by = (keyId: string) => ({ ...request(event('x')), publisher: { keyId } });
   const expiresAt = time.now + 1000;
-  await keys.change('one', { expiresAt }); // Number 1.
+  await keys.change('one', { expiresAt }); // Takes number 1.
   await store.append([by(two)]);
 
   time.now = expiresAt - 1;

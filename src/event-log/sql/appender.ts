@@ -19,8 +19,8 @@ const noRefusals: Refusals = new Map();
  * Writes events to the tables of the event log.
  *
  * Sequence numbers come from the counter in `log_head`, which is updated in the transaction that
- * writes the events. The row lock makes transactions commit in sequence order, which identity columns
- * do not. As long as no other process has appended, this process knows the next number, and on SQLite it
+ * writes the events. The row lock makes transactions commit in sequence order; identity columns would not.
+ * As long as no other process has appended, this process knows the next number, and on SQLite it
  * appends with a single batch of statements.
  *
  * API keys are read after the numbers are taken, in the same transaction. Revoking or changing an API key
@@ -47,7 +47,7 @@ export class SqlAppender {
     this.#keys = keys;
   }
 
-  /** See `LogStore`. */
+  /** Appends in one transaction, see `LogStore.append`. */
   async append(requests: readonly AppendRequest[]): Promise<readonly AppendOutcome[]> {
     const lastSeq = this.#lastSeq;
     this.#lastSeq = undefined; // Unknown until the outcome of this append is known.
@@ -122,8 +122,8 @@ export class SqlAppender {
   }
 
   /**
-   * Takes numbers for the new events, except for those whose API key is refused. Returns the head as
-   * it was committed before, and the refused requests.
+   * Takes numbers for the new events, except for events whose API key is refused. Returns the head that was
+   * committed before, and the refused requests.
    */
   async #reserveSeqs(
     tx: Database,
@@ -165,7 +165,7 @@ export class SqlAppender {
   }
 
   async #insert(tx: Database, added: readonly NumberedEvent[], now: number): Promise<void> {
-    // Pipelined with the notification, which then costs no extra round trip.
+    // The notification is sent together with the inserts, so it costs no extra round trip.
     const inserting = buildInserts(added, now).map((insert) => tx.execute(insert));
     await Promise.all([...inserting, this.#db.notifier?.notify(tx)]);
   }

@@ -30,7 +30,7 @@ test('each control entry has a sequence number, in order with events, and no aud
     { seq: 3, control: '{"kind":"sessions_ended","sessionIds":["s2"]}' },
     { seq: 4, ...event('b'), expiresAt: undefined },
   ]);
-  const { seq, eventCount, bytes } = await store.state();
+  const { seq, eventCount, bytes } = await store.readState();
   assert.deepEqual(
     { seq, eventCount, bytes },
     { seq: 4, eventCount: 2, bytes: 2 * smallEventBytes },
@@ -66,7 +66,7 @@ test('control entries are applied in sequence order with the events of all proce
     deliver: ({ data }, { seq }) => received.push([seq, data]),
     deliverVolatile() {},
     applyControl: (entry, seq) => received.push([seq, entry]),
-    gap: () => received.push('gap'),
+    handleGap: () => received.push('gap'),
   });
 
   await eventLog.append(request(event('ours')));
@@ -83,13 +83,13 @@ test('control entries are applied in sequence order with the events of all proce
     [4, 'theirs'],
     [5, ended('s2')],
   ]);
-  const { frames, end } = await eventLog.read(['u:1'], 0, 1e6);
+  const { frames, endSeq } = await eventLog.read(['u:1'], 0, 1e6);
   assert.deepEqual(
     frames.map((frame) => frame.seq),
     [1, 3, 4],
   );
-  assert.equal(end, 5);
-  assert.equal((await store.state()).seq, 5);
+  assert.equal(endSeq, 5);
+  assert.equal((await store.readState()).seq, 5);
 });
 
 test('a volatile event is delivered after the entries that other processes appended before it', async (t) => {
@@ -100,7 +100,7 @@ test('a volatile event is delivered after the entries that other processes appen
     deliver: ({ data }) => delivered.push(data),
     deliverVolatile: ({ data }) => delivered.push(data),
     applyControl: (entry) => delivered.push(entry),
-    gap: () => delivered.push('gap'),
+    handleGap: () => delivered.push('gap'),
   });
   const append = controlEntryAppender(db, wallClock);
   await db.transaction((tx) => append(tx, [ended('s1')]));
@@ -130,10 +130,10 @@ test('a lagging process replays only events up to the last entry that it has app
     page.frames.map(({ seq }) => seq),
     [1],
   );
-  assert.deepEqual([page.end, page.more], [1, false]);
+  assert.deepEqual([page.endSeq, page.hasMore], [1, false]);
   await lagging.catchUp();
   assert.deepEqual(
-    (await lagging.read(['u:1'], page.end, 1e6)).frames.map(({ seq }) => seq),
+    (await lagging.read(['u:1'], page.endSeq, 1e6)).frames.map(({ seq }) => seq),
     [3],
   );
 });
@@ -144,15 +144,15 @@ test('control entries do not count as events, and are trimmed with the events be
   const eventLog = await openLog({ ...unlimitedRetention, ageMaxMs: 10_000, eventsMax: 2 });
   const trim = async () => {
     await eventLog.trim();
-    const { trimmedSeq, eventCount } = await store.state();
+    const { trimmedSeq, eventCount } = await store.readState();
     const rows = await db.query<{ seq: number }>(sql`select seq from events order by seq`);
     assert.deepEqual(rows[0]?.seq ?? 8, trimmedSeq + 1);
     return { trimmedSeq, eventCount };
   };
-  const control = () => db.transaction((tx) => append(tx, [ended('s')]));
-  await control();
+  const appendControl = () => db.transaction((tx) => append(tx, [ended('s')]));
+  await appendControl();
   await store.append([request(event('2'))]);
-  for (let count = 0; count < 4; count += 1) await control();
+  for (let count = 0; count < 4; count += 1) await appendControl();
 
   assert.deepEqual(await trim(), { trimmedSeq: 0, eventCount: 1 });
   await store.append([request(event('7'))]);
@@ -160,6 +160,6 @@ test('control entries do not count as events, and are trimmed with the events be
   await store.append([request(event('8'))]);
   assert.deepEqual(await trim(), { trimmedSeq: 2, eventCount: 2 });
   time.now += 10_001;
-  await control();
+  await appendControl();
   assert.deepEqual(await trim(), { trimmedSeq: 8, eventCount: 0 });
 });

@@ -59,7 +59,7 @@ test('events with their own idempotency keys are appended once, whichever events
     'conflict',
   ]);
   assert.deepEqual(await append([keyedEvent('e', '8')]), ['appended 8']);
-  const { eventCount, bytes } = await store.state();
+  const { eventCount, bytes } = await store.readState();
   assert.deepEqual({ eventCount, bytes }, { eventCount: 8, bytes: 8 * smallEventBytes });
   const { events: read } = await store.read(['u:1'], { after: 0, upTo: 100 }, page);
   assert.equal(read.map(({ data }) => data).join(''), '12345678');
@@ -77,7 +77,7 @@ test('a conflict names the event whose idempotency key was used before', async (
 
 test('a revoked API key does not affect the same idempotency key of another API key', async (t) => {
   const { store, keys, one, two } = await openStoreWithKeys(t);
-  await keys.revoke('one'); // Number 1.
+  await keys.revoke('one'); // Takes number 1.
   const by = (keyId: string, ...events: LoggableEvent[]) => ({
     ...request(...events),
     publisher: { keyId },
@@ -90,7 +90,7 @@ test('a revoked API key does not affect the same idempotency key of another API 
   ]);
 
   assert.deepEqual(outcomes.map(outlineOutcome), ['revoked', 'appended 2', 'appended 2 3']);
-  assert.equal((await store.state()).bytes, 2 * smallEventBytes);
+  assert.equal((await store.readState()).bytes, 2 * smallEventBytes);
 });
 
 test('requests with several idempotency keys succeed while other processes publish the same keys', async (t) => {
@@ -114,16 +114,16 @@ test('requests with several idempotency keys succeed while other processes publi
     assert.equal(outcomes.length, 3);
   }
 
-  assert.equal((await store.state()).eventCount, 200);
+  assert.equal((await store.readState()).eventCount, 200);
 });
 
 test('of concurrent requests with one idempotency key, one appends and all return its ids', async (t) => {
   const { store } = await openStore(t);
-  const allAtOnce = (key: string) =>
+  const appendConcurrently = (key: string) =>
     Promise.all([1, 2, 3].map(() => store.append([keyedRequest(key, 'b', event('1'))])));
 
   for (let round = 1; round <= 10; round += 1) {
-    const outcomes = (await allAtOnce(`k${round}-`)).flat();
+    const outcomes = (await appendConcurrently(`k${round}-`)).flat();
 
     assert.deepEqual(outcomes.map(outlineOutcome).sort(), [
       `appended ${round}`,

@@ -9,7 +9,7 @@ export interface PriorAppend {
   readonly eventCount: number;
 }
 
-/** Earlier appends by the hash of their idempotency key. */
+/** Earlier appends, by the hash of their idempotency key. */
 export type PriorAppends = ReadonlyMap<string, PriorAppend>;
 
 interface Row {
@@ -25,13 +25,13 @@ const keyLifeMs = 24 * 60 * 60 * 1000;
  * Returns the SHA-256 under which an idempotency key is stored. It includes the id of the API key, so that
  * two API keys never share an idempotency key.
  */
-export function hashKey(keyId: string | undefined, key: string): string {
+export function hashIdempotencyKey(keyId: string | undefined, key: string): string {
   return createHash('sha256').update(`${keyId}\n${key}`).digest('hex');
 }
 
 /**
- * Returns the appends of the last 24 hours that used the idempotency keys of these requests, and
- * deletes those of the keys that have expired. Call it in the transaction that appends. With
+ * Returns the appends of the last 24 hours that used the idempotency keys of these requests. Deletes
+ * the rows of these keys that have expired. Call it in the transaction that appends. With
  * `locksHeadFirst`, no other transaction can commit a key between the read of the keys and the commit.
  */
 export async function findPriorAppends(
@@ -41,7 +41,7 @@ export async function findPriorAppends(
 ): Promise<PriorAppends> {
   const hashes = requests.flatMap(({ events, idempotency, publisher }) =>
     [idempotency, ...events.map((event) => event.idempotency)].flatMap((used) =>
-      used === undefined ? [] : hashKey(publisher?.keyId, used.key),
+      used === undefined ? [] : hashIdempotencyKey(publisher?.keyId, used.key),
     ),
   );
   if (hashes.length === 0) return new Map();

@@ -7,13 +7,13 @@ export interface LogHead {
   readonly seq: number;
 }
 
-/** Result of `headColumns`. */
+/** A row with the columns of `headColumns`. */
 export interface VerifiableHead extends LogHead {
   /** Creation time that is stored for `KnownLog.own`; null if the entry is trimmed, absent if not read. */
   readonly own_created_at?: number | null;
 }
 
-/** What a process knows about the event log for certain. */
+/** The facts about the event log that a process has confirmed. */
 export interface KnownLog {
   readonly epoch: string;
   /** The newest number known to be committed. */
@@ -23,7 +23,7 @@ export interface KnownLog {
 }
 
 export interface LogGenerationParts {
-  /** See `confirmReplacement`. */
+  /** Asks the database whether the event log was replaced, see the function `confirmReplacement`. */
   readonly confirmReplacement: (known: KnownLog) => Promise<boolean>;
   /** Called once. Must not throw. */
   readonly onReplaced: () => void;
@@ -38,23 +38,23 @@ const noEntry = { seq: -1, createdAt: 0 };
  * knows then belong to other entries, so reads and appends are rejected.
  *
  * A head is unexpected if the epoch differs, if the counter is lower than a known number, or if the newest
- * event of this process was created at another time: then other processes have used its number again.
- * Nothing is concluded from an unexpected head before `confirmReplacement` has confirmed it, because a
- * proxy can mix up answers, and a standby may lag.
+ * event of this process was created at another time. In the last case other processes have used its number
+ * again. An unexpected head has no effect before `confirmReplacement` has confirmed it, because a proxy can
+ * mix up responses and a standby can lag.
  *
- * Not detected: lost entries whose numbers were used again if the process that appended them has ended, or
- * the entries are trimmed, or were created in the same millisecond.
+ * A loss is not detected if other entries have used the lost numbers again, and the process that appended the
+ * lost entries has ended, or the new entries are trimmed or were created in the same millisecond.
  */
 export class LogGeneration {
   readonly #parts: LogGenerationParts;
   #known: KnownLog;
-  #lastReading: number;
+  #lastReadSeq: number;
   #confirming: Promise<void> | undefined;
 
   constructor({ epoch, seq }: LogHead, parts: LogGenerationParts) {
     this.#parts = parts;
     this.#known = { epoch, seq: 0, own: noEntry };
-    this.#lastReading = seq;
+    this.#lastReadSeq = seq;
   }
 
   get known(): KnownLog {
@@ -74,18 +74,18 @@ export class LogGeneration {
 
   /**
    * Verifies a head that was read outside a transaction, and returns it. Records a number as committed
-   * only when a second reading is at least as high, because every right head would look older than a
-   * single one that was too high.
+   * only when a second reading is at least as high. Otherwise a single reading that was too high would make
+   * every correct head look too old.
    */
   observe<Head extends VerifiableHead>(head: Head | undefined, known: KnownLog): Head {
     const verified = this.verify(head, known);
-    this.recordEntry(Math.min(verified.seq, this.#lastReading));
-    this.#lastReading = verified.seq;
+    this.recordEntry(Math.min(verified.seq, this.#lastReadSeq));
+    this.#lastReadSeq = verified.seq;
     return verified;
   }
 
   /**
-   * Returns `head`. `known` is what was known before the query for the head was sent. Throws
+   * Verifies `head` and returns it. `known` must be read before the query for the head is sent. Throws
    * `service_unavailable` when the head is unexpected or missing. A missing head can reappear, for example
    * after a restore.
    */
@@ -124,9 +124,9 @@ export async function readHead(db: Database): Promise<LogHead | undefined> {
 }
 
 /**
- * Returns whether the event log was replaced. If it still has the known epoch, a new one is started,
- * because numbers that clients have received would be used again. A single update does both, so the
- * primary decides by what it has stored: a read-only standby rejects the update, which confirms nothing.
+ * Returns whether the event log was replaced. If a replaced event log still has the known epoch, starts a new
+ * epoch, because otherwise numbers that clients have received would be used again. A single update checks and
+ * changes the row, so only the primary can confirm: a read-only standby rejects the update.
  */
 export async function confirmReplacement(
   db: Database,

@@ -8,7 +8,7 @@ import type { KeyRefusal, Publisher } from '../log-store.js';
 export interface PublisherKeys {
   /** Returns an SQL condition: true if none of these publishers is refused. Needs at least one. */
   mayPublish(publishers: readonly Publisher[], now: number): Sql;
-  /** Returns for each publisher why it is refused; undefined for one that is not. Needs at least one. */
+  /** Returns the reason of refusal for each publisher; undefined for an accepted one. Needs at least one. */
   findRefusals(
     db: Database,
     publishers: readonly Publisher[],

@@ -38,7 +38,7 @@ test('large and small events are read in order and unchanged', async (t) => {
   const written = ['small', 'l'.repeat(21), '', 's'.repeat(20), 'L'.repeat(90), 'out'];
   await store.append([request(...written.map((data) => event(data)))]);
 
-  const { events, more } = await store.read(
+  const { events, hasMore } = await store.read(
     ['u:1'],
     { after: 0, upTo: 1e6 },
     { eventsMax: 10, bytesMax: 100 },
@@ -48,7 +48,7 @@ test('large and small events are read in order and unchanged', async (t) => {
     events.map(({ seq, type, data }) => [seq, type, data]),
     written.slice(0, 5).map((data, index) => [index + 1, 'note', data]),
   );
-  assert.equal(more, true);
+  assert.equal(hasMore, true);
 });
 
 test('a page ends with the event that reaches the byte limit, and has at least one', async (t) => {
@@ -56,22 +56,22 @@ test('a page ends with the event that reaches the byte limit, and has at least o
   const sizes = [10, 10, 30, 10, 100, 10, 10];
   await store.append([request(...sizes.map((size) => event('é'.repeat(size / 2))))]);
   const read = async (after: number, bytesMax: number, eventsMax = 100) => {
-    const { events, more } = await store.read(
+    const { events, hasMore } = await store.read(
       ['u:1'],
       { after, upTo: 1e6 },
       { eventsMax, bytesMax },
     );
-    return { seqs: events.map(({ seq }) => seq), more };
+    return { seqs: events.map(({ seq }) => seq), hasMore };
   };
 
-  assert.deepEqual(await read(0, 20), { seqs: [1, 2], more: true });
-  assert.deepEqual(await read(0, 21), { seqs: [1, 2, 3], more: true });
-  assert.deepEqual(await read(4, 1), { seqs: [5], more: true });
-  assert.deepEqual(await read(5, 20), { seqs: [6, 7], more: false });
-  assert.deepEqual(await read(5, 10), { seqs: [6], more: true });
-  assert.deepEqual(await read(0, 1e6), { seqs: [1, 2, 3, 4, 5, 6, 7], more: false });
-  assert.deepEqual(await read(0, 1e6, 3), { seqs: [1, 2, 3], more: true });
-  assert.deepEqual(await read(7, 20), { seqs: [], more: false });
+  assert.deepEqual(await read(0, 20), { seqs: [1, 2], hasMore: true });
+  assert.deepEqual(await read(0, 21), { seqs: [1, 2, 3], hasMore: true });
+  assert.deepEqual(await read(4, 1), { seqs: [5], hasMore: true });
+  assert.deepEqual(await read(5, 20), { seqs: [6, 7], hasMore: false });
+  assert.deepEqual(await read(5, 10), { seqs: [6], hasMore: true });
+  assert.deepEqual(await read(0, 1e6), { seqs: [1, 2, 3, 4, 5, 6, 7], hasMore: false });
+  assert.deepEqual(await read(0, 1e6, 3), { seqs: [1, 2, 3], hasMore: true });
+  assert.deepEqual(await read(7, 20), { seqs: [], hasMore: false });
 });
 
 test('a read of a range returns every event with its audiences', async (t) => {
@@ -101,12 +101,12 @@ test('a read of a range ends with the event that reaches the byte limit, recipie
   assert.deepEqual(await read(1, 1281 + 129), [[2, 3], 3]);
   assert.deepEqual(await read(0, 1e6), [[1, 2, 3, 4], 4]);
   assert.equal(
-    (await store.state()).bytes,
+    (await store.readState()).bytes,
     sizes.reduce((sum, size) => sum + size),
   );
 });
 
-test('a range that fits whatever the size of its entries is read without a query for its end', async (t) => {
+test('a range that fits even if its entries have the maximum size is read without a query for its end', async (t) => {
   const { db, wallClock, store } = await openStore(t);
   const statements: string[] = [];
   const counted = await SqlLogStore.open(withStatementLog(db, statements), {
@@ -126,7 +126,7 @@ test('a range that fits whatever the size of its entries is read without a query
   assert.deepEqual(await read(21, 16 * 1024 * 1024), [20, 3]);
 });
 
-test('a page says how far the event log was trimmed when it was read', async (t) => {
+test('a page contains the number up to which the event log was trimmed when the page was read', async (t) => {
   const { store } = await openStore(t);
   await store.append([request(event('a'), event('b', ['u:2']), event('c'))]);
   const read = (reader: string) => store.read([reader], { after: 0, upTo: 3 }, page);
@@ -136,7 +136,7 @@ test('a page says how far the event log was trimmed when it was read', async (t)
 
   const kept = await read('u:1');
   assert.deepEqual([kept.events.map(({ seq }) => seq), kept.trimmedSeq], [[3], 2]);
-  assert.deepEqual(await read('u:2'), { events: [], more: false, trimmedSeq: 2 });
+  assert.deepEqual(await read('u:2'), { events: [], hasMore: false, trimmedSeq: 2 });
 });
 
 test('a read reports a gap only if a trimmed event was for the reader', async (t) => {
@@ -148,7 +148,7 @@ test('a read reports a gap only if a trimmed event was for the reader', async (t
   await store.trim({ after: 0, upTo: 2, eventCount: 2, bytes: 2 * smallEventBytes, now: 0 });
 
   const hasGap = async (reader: string, after: number) =>
-    (await later.read([reader], after, 1e6)).gap;
+    (await later.read([reader], after, 1e6)).hasGap;
   assert.equal(await hasGap('u:1', 0), true);
   assert.equal(await hasGap('u:1', 1), false);
   assert.equal(await hasGap('u:2', 1), true);
@@ -163,7 +163,7 @@ test('an event that expired before a process reads it is not delivered to its li
     deliver: ({ data }) => delivered.push(data),
     deliverVolatile() {},
     applyControl() {},
-    gap: () => delivered.push('gap'),
+    handleGap: () => delivered.push('gap'),
   });
   const expiresAt = time.now + 1000;
   await eventLog.append(request(event('1'), event('expires', ['u:1'], expiresAt), event('3')));
@@ -203,7 +203,7 @@ test('catchUp reports a gap when events are trimmed while it reads them', async 
     deliver: ({ audiences }) => delivered.push(audiences),
     deliverVolatile() {},
     applyControl() {},
-    gap: () => delivered.push('gap'),
+    handleGap: () => delivered.push('gap'),
   });
   await store.append([request(event('a'), event('b'))]);
   runBeforeNext = async () =>

@@ -30,11 +30,11 @@ import {
 } from './log-generation.js';
 import { noPublisherKeys, type PublisherKeys } from './publisher-keys.js';
 import { trimRange } from './trim.js';
-import { lastTrimmed } from './trimmed-audiences.js';
+import { findLastTrimmedSeq } from './trimmed-audiences.js';
 
 export interface SqlLogStoreOptions {
   readonly wallClock: () => number;
-  /** Epoch of a new event log; with the suffix `r` for an event log whose counter went back. */
+  /** Epoch of a new event log. An event log whose counter went back gets this epoch with the suffix `r`. */
   readonly newEpoch: string;
   /** Called once when the stored event log was replaced. Must not throw. */
   readonly onReplaced?: () => void;
@@ -72,19 +72,22 @@ interface PageRow extends Omit<EventRow, 'data'> {
   readonly data: string | null;
 }
 
-/** See `getStoredBytes`. The column is null for control entries, and for events of version 0.1. */
+/**
+ * Selects the size of an entry, see `getStoredBytes`. The column is null for control entries, and for events of
+ * version 0.1.
+ */
 const storedBytes = sql`coalesce(bytes, octet_length(data))`;
 
 /**
  * Stores the event log in tables of a `Database`: `log_head`, `events`, `event_audiences`,
  * `idempotency` and `trimmed_audiences`. Once the stored event log has been replaced (see
- * `LogGeneration`), `state`, `readPublishSnapshot`, `read` and `append` throw `service_unavailable`.
+ * `LogGeneration`), `readState`, `readPublishSnapshot`, `read` and `append` throw `service_unavailable`.
  */
 export class SqlLogStore implements LogStore {
   /** False for the embedded database, which only one server process uses. */
   readonly isShared: boolean;
   readonly #db: Database;
-  /** For following and trimming the event log. */
+  /** The same database with the share for background work: for polling and trimming the event log. */
   readonly #background: Database;
   readonly #generation: LogGeneration;
   readonly #keys: PublisherKeys;
@@ -119,7 +122,7 @@ export class SqlLogStore implements LogStore {
     return new SqlLogStore(db, wallClock, generation, keys);
   }
 
-  async state(): Promise<LogState> {
+  async readState(): Promise<LogState> {
     return toLogState(
       await this.#observe<StateRow>(
         this.#background,
@@ -160,14 +163,14 @@ export class SqlLogStore implements LogStore {
   ): Promise<StoredPage> {
     const { rows, trimmedSeq } = await this.#readRows(audiences, range, limits);
     const page = takePage(rows, limits.bytesMax);
-    const more = rows.length === limits.eventsMax || page.length < rows.length;
-    const large = await this.#readData(page.filter(({ data }) => data === null));
-    const trimmedMeanwhile = page.findLast(({ seq, data }) => data === null && !large.has(seq));
+    const hasMore = rows.length === limits.eventsMax || page.length < rows.length;
+    const largeData = await this.#readData(page.filter(({ data }) => data === null));
+    const trimmedMeanwhile = page.findLast(({ seq, data }) => data === null && !largeData.has(seq));
     const events = page.flatMap((row) => {
-      const data = row.data ?? large.get(row.seq);
+      const data = row.data ?? largeData.get(row.seq);
       return data === undefined ? [] : toLoggedEvent({ ...row, data }, []);
     });
-    return { events, more, trimmedSeq: Math.max(trimmedSeq, trimmedMeanwhile?.seq ?? 0) };
+    return { events, hasMore, trimmedSeq: Math.max(trimmedSeq, trimmedMeanwhile?.seq ?? 0) };
   }
 
   async readAll({ after, upTo: rangeEnd }: SeqRange, bytesMax: number): Promise<LoggedRange> {
@@ -198,11 +201,11 @@ export class SqlLogStore implements LogStore {
     return { entries, upTo };
   }
 
-  lastTrimmed(audiences: readonly Audience[]): Promise<number> {
-    return lastTrimmed(this.#db, audiences);
+  findLastTrimmedSeq(audiences: readonly Audience[]): Promise<number> {
+    return findLastTrimmedSeq(this.#db, audiences);
   }
 
-  async oldestEntries(
+  async readOldestEntries(
     after: number,
     { entriesMax, recipientsMax }: TrimBatchLimits,
   ): Promise<TrimCandidate[]> {
@@ -264,9 +267,9 @@ export class SqlLogStore implements LogStore {
   }
 
   /**
-   * Reads the rows of a page, and in the same snapshot how far the event log is trimmed. The inner query
-   * has the limit, and the outer query repeats the range, because otherwise PostgreSQL plans for a full
-   * page per audience and scans `events` from its beginning.
+   * Reads the rows of a page, and in the same snapshot the number up to which the event log is trimmed. The
+   * inner query has the limit, and the outer query repeats the range, because otherwise PostgreSQL plans for a
+   * full page per audience and scans `events` from its beginning.
    */
   async #readRows(
     audiences: readonly Audience[],
@@ -339,7 +342,7 @@ function toLoggedEvent(row: EventRow, audiences: readonly Audience[]): LoggedEve
   };
 }
 
-/** Returns the first rows, up to and including the one that reaches `bytesMax`; at least one. */
+/** Returns the first rows, up to and including the row that reaches `bytesMax`; at least one row. */
 function takePage(rows: readonly PageRow[], bytesMax: number): PageRow[] {
   const page: PageRow[] = [];
   let bytesBefore = 0;

@@ -6,11 +6,11 @@ import { databaseFor } from '../../../test/support/databases/test-database.js';
 import { outlineOutcome } from '../../../test/support/outline-outcome.js';
 import { type Database, sql } from '../../db/database.js';
 import { SqlLogStore } from './sql-log-store.js';
-import { lastTrimmed, recordTrimmed } from './trimmed-audiences.js';
+import { findLastTrimmedSeq, recordTrimmed } from './trimmed-audiences.js';
 
 const test = await testOnDialects('trims');
 
-/** Opens the event log of two processes. It has 12 events, in turn for the users 1, 2 and 3. */
+/** Opens an event log in two processes. The event log has 12 events, in turn for the users 1, 2 and 3. */
 async function openStores(t: TestContext) {
   const db = await databaseFor(t);
   const options = { wallClock: () => 1_800_000_000_000, newEpoch: 'e1' };
@@ -25,14 +25,14 @@ const request = (audience: string) => ({
   idempotency: undefined,
 });
 
-/** A trim of the events above `after`, up to `upTo`, with 5 bytes and one recipient each. */
+/** Creates the range of the events above `after`, up to `upTo`, with 5 bytes and one recipient each. */
 const range = (after: number, upTo: number) => ({
   ...{ after, upTo, eventCount: upTo - after, bytes: 133 * (upTo - after), now: 0 },
 });
 
 /** Asserts that the events up to `trimmedSeq` are trimmed, and no others. */
 async function assertTrimmed(db: Database, store: SqlLogStore, trimmedSeq: number): Promise<void> {
-  const state = await store.state();
+  const state = await store.readState();
   const keptCount = state.seq - trimmedSeq;
   const expected = { trimmedSeq, eventCount: keptCount, bytes: 133 * keptCount };
   assert.deepEqual({ ...state, ...expected }, state);
@@ -52,7 +52,7 @@ async function assertTrimmed(db: Database, store: SqlLogStore, trimmedSeq: numbe
     return seqs.findLast((seq) => 1 + (seq % 3) === user) ?? 0;
   };
   for (const user of [1, 2, 3]) {
-    assert.equal(await store.lastTrimmed([`u:${user}`]), newest(user), `of user ${user}`);
+    assert.equal(await store.findLastTrimmedSeq([`u:${user}`]), newest(user), `of user ${user}`);
   }
 }
 
@@ -90,7 +90,7 @@ for (const [first, second] of [
   [7, 5],
 ] as const) {
   test(
-    `of two trims that wait for the same row, the one up to ${first} trims, and that up to ${second} deletes nothing`,
+    `of two trims that wait for the same row, the trim up to ${first} deletes, and the trim up to ${second} deletes nothing`,
     async (t) => {
       const { db, store, other } = await openStores(t);
       const lock = sql`update events set type = type where seq = 2`;
@@ -127,7 +127,7 @@ test('of two trims at the same time, one trims and one deletes nothing', async (
   }
 });
 
-test('a trim reads nothing below the range that it deletes', async (t) => {
+test('a trim reads no rows below the range that it deletes', async (t) => {
   const { db, store } = await openStores(t);
   await store.trim(range(0, 6));
   // Rows below the range, which exist only in this test. They stand for deleted rows that the snapshot of a
@@ -159,7 +159,7 @@ test('the newest trimmed event of each of thousands of audiences is recorded', a
   await db.transaction((tx) => recordTrimmed(tx, trimmed));
 
   for (const index of [0, 999, 1000, 1999, 2000, 2499]) {
-    const seq = await lastTrimmed(db, [`u:${index}`]);
+    const seq = await findLastTrimmedSeq(db, [`u:${index}`]);
     assert.ok(seq > index, `u:${index} has ${seq}`); // Higher if it shares its bucket.
   }
 });

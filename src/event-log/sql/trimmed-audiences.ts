@@ -44,7 +44,10 @@ export async function recordTrimmed(
  * Returns the number of the newest trimmed event for any of these audiences, or a higher number
  * (see `bucketCount`); 0 if none was trimmed.
  */
-export async function lastTrimmed(db: Database, audiences: readonly Audience[]): Promise<number> {
+export async function findLastTrimmedSeq(
+  db: Database,
+  audiences: readonly Audience[],
+): Promise<number> {
   const keys = list([wildcardBucket, ...audiences.map(getBucket)]);
   const rows = await db.query<{ seq: number }>(
     sql`select seq from trimmed_audiences where bucket in (${keys})`,

@@ -89,7 +89,7 @@ test('a response that is not UTF-8 is refused', async (t) => {
   await assertFails(fetchFrom(server), 'invalid', /^not UTF-8$/);
 });
 
-test('a server that does not respond is given up after the time limit', async (t) => {
+test('a fetch from a server that does not respond fails after the time limit', async (t) => {
   const server = await JwksServer.start(t);
   server.respondWith(() => {});
 
@@ -98,7 +98,7 @@ test('a server that does not respond is given up after the time limit', async (t
   await assertFails(fetching, 'timeout', /^no response within 50 ms$/);
 });
 
-test('the time limit includes the body', async (t) => {
+test('the time limit of a fetch includes the body of the response', async (t) => {
   const server = await startHanging(t);
 
   const fetching = fetchFrom(server, { timeoutMs: 500, signal: AbortSignal.timeout(patientMs) });
@@ -116,7 +116,7 @@ test('a response that is cut off is refused', async (t) => {
   await assertFails(fetchFrom(server), 'unreachable', /^E/);
 });
 
-test('a server that is down is reported with the error code', async (t) => {
+test('a fetch from a server that is down fails with the error code', async (t) => {
   const server = await JwksServer.start(t);
   await server.stop();
 
@@ -133,7 +133,7 @@ test('a server whose certificate is not trusted gets no request', async (t) => {
   assert.equal(server.requests, 0);
 });
 
-test('a certificate is checked also with NODE_TLS_REJECT_UNAUTHORIZED=0', async (t) => {
+test('a certificate is checked even with NODE_TLS_REJECT_UNAUTHORIZED=0', async (t) => {
   const server = await JwksServer.start(t);
   const name = 'NODE_TLS_REJECT_UNAUTHORIZED';
   process.env[name] = '0';
@@ -167,7 +167,7 @@ test('an abort ends a running fetch and its connection', async (t) => {
   await closed;
 });
 
-test('after an abort no fetch begins', async (t) => {
+test('no fetch starts after an abort', async (t) => {
   const server = await JwksServer.start(t);
 
   await assertFails(
@@ -178,7 +178,7 @@ test('after an abort no fetch begins', async (t) => {
   assert.equal(server.requests, 0);
 });
 
-test('the request names the program and closes its connection', async (t) => {
+test('a fetch sends a User-Agent and closes its connection', async (t) => {
   const server = await JwksServer.start(t);
   const seen = new Promise<Record<string, unknown>>((resolve) => {
     server.respondWith((response) => {

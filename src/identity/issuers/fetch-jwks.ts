@@ -4,7 +4,7 @@ import { ByteAccumulator } from '../../util/byte-accumulator.js';
 import { decodeUtf8 } from '../../util/utf8.js';
 import { version } from '../../version.js';
 
-/** How a fetch ended: a label of a metric. */
+/** The outcome of a fetch, as the label of a metric. */
 export type FetchOutcome = 'ok' | 'unreachable' | 'timeout' | 'status' | 'too_large' | 'invalid';
 
 /** Thrown for a JWKS that could not be fetched. */
@@ -12,7 +12,7 @@ export class FetchError extends Error {
   override readonly name = 'FetchError';
   readonly outcome: Exclude<FetchOutcome, 'ok'>;
 
-  /** `detail` is logged, so it must have nothing of the response body. */
+  /** `detail` is logged, so it must not contain any part of the response body. */
   constructor(outcome: Exclude<FetchOutcome, 'ok'>, detail: string) {
     super(detail);
     this.outcome = outcome;
@@ -20,7 +20,7 @@ export class FetchError extends Error {
 }
 
 export interface FetchOptions {
-  /** PEM certificates that are trusted instead of those of Node. */
+  /** PEM certificates that are trusted instead of the certificates of Node. */
   readonly ca: string | undefined;
   readonly timeoutMs: number;
   /** Aborts the fetch. */
@@ -30,8 +30,8 @@ export interface FetchOptions {
 export const jwksBytesMax = 256 * 1024;
 
 /**
- * Gets the text behind an `https:` URL: the body of a response with status 200, at most 256 KiB of UTF-8.
- * Follows no redirects, because the configured host vouches for no other. Throws a `FetchError`.
+ * Fetches an `https:` URL and returns the body of the response: at most 256 KiB of UTF-8, with status 200.
+ * Follows no redirects, because only the configured host is trusted. Throws a `FetchError`.
  */
 export async function fetchText(
   url: string,

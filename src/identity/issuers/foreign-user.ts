@@ -3,7 +3,7 @@ import { userIdPattern } from '../../events/audience.js';
 
 /** A user whom a trusted issuer has authenticated. Herald has no account or session for this user. */
 export interface ForeignUser {
-  /** `userPrefix` and the user claim: matches `userIdPattern`. */
+  /** The concatenation of `userPrefix` and the user claim. Matches `userIdPattern`. */
   readonly userId: string;
   /** The `iss` of the token. */
   readonly issuer: string;
@@ -11,7 +11,7 @@ export interface ForeignUser {
   readonly sessionLabel: string;
   /** The `iat` of the token, epoch ms, rounded down. Undefined if the token has none. */
   readonly issuedAt: number | undefined;
-  /** The `exp` of the token, epoch ms, rounded down. A token is accepted for the clock tolerance longer. */
+  /** The `exp` of the token, epoch ms, rounded down. The token is accepted until the clock tolerance after it. */
   readonly expiresAt: number;
 }
 
@@ -19,11 +19,11 @@ export interface LifeLimits {
   /** The longest life of a token. */
   readonly tokenLifeMaxMs: number;
   readonly clockToleranceMs: number;
-  /** Epoch ms. */
+  /** The current time, epoch ms. */
   readonly now: number;
 }
 
-const sessionLabelMax = 255;
+const sessionLabelLengthMax = 255;
 
 /** Returns the user of verified claims. Throws an Error for an invalid user id and a life that is too long. */
 export function toForeignUser(
@@ -43,15 +43,15 @@ export function toForeignUser(
   return {
     userId,
     issuer,
-    sessionLabel: typeof sid === 'string' && sid.length <= sessionLabelMax ? sid : '',
+    sessionLabel: typeof sid === 'string' && sid.length <= sessionLabelLengthMax ? sid : '',
     issuedAt: issuedAt === undefined ? undefined : Math.floor(issuedAt),
     expiresAt: Math.floor(expiresAt),
   };
 }
 
 /**
- * Returns whether a token lives for at most the allowed time, and was not issued in the future: a disconnect
- * refuses tokens that were issued before it.
+ * Returns whether a token lives for at most the allowed time, and was not issued in the future. A disconnect
+ * refuses tokens by their time of issue, so a token from the future would not be refused.
  */
 function isLifeAllowed(
   issuedAt: number | undefined,

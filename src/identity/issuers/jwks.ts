@@ -12,10 +12,10 @@ export interface JwksKey {
 export const jwksKeysMax = 100;
 
 /**
- * Returns the keys of a JWKS that can verify signatures of one of these algorithms. Others, such as
- * encryption keys, weak keys and private keys, are ignored, also when their members are invalid. Throws an
- * Error, whose message has nothing of the text, unless there is such a key and the JWKS is an object with at
- * most 100 keys. Spec: RFC 7517 §4 and §5.
+ * Returns the keys of a JWKS that can verify signatures of one of these algorithms. Ignores all other keys, such
+ * as encryption keys, weak keys, private keys and keys with invalid members. Throws an Error if the text is not
+ * a JWKS, if it has more than 100 keys, or if no key is usable. The message of the Error contains no part of the
+ * text. Spec: RFC 7517 §4 and §5.
  */
 export function parseJwks(text: string, algorithms: readonly string[]): readonly JwksKey[] {
   const members = parseMembers(text);
@@ -37,9 +37,9 @@ function parseMembers(text: string): readonly unknown[] {
   return keys;
 }
 
-/** Returns a list of one key, or an empty one for a member that cannot be used. */
+/** Returns a list of one key, or an empty list for a member that cannot be used. */
 function parseKey(member: unknown, algorithms: readonly string[]): readonly JwksKey[] {
-  // `createPublicKey` makes a public key of a private one. An issuer that publishes it is not to be trusted.
+  // `createPublicKey` would also accept a private key. A private key that is published must not be trusted.
   if (!isObject(member) || 'd' in member || !isForVerifying(member)) return [];
   const key = createKey(member);
   if (key === undefined) return [];

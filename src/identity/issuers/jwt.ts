@@ -6,15 +6,15 @@ import type { TokenHeader } from './keys.js';
 
 export interface VerifyOptions {
   readonly issuer: TrustedIssuer;
-  /** How long after `exp`, and before `nbf`, a token is valid, because clocks differ. */
+  /** A token is valid from this long before `nbf` until this long after `exp`, because clocks differ. */
   readonly clockToleranceMs: number;
-  /** Epoch ms. */
+  /** The current time, epoch ms. */
   readonly now: number;
 }
 
 const tokenLengthMax = 8192;
 
-/** Returns the unverified `iss` of a token; undefined for any other text, and for more than 8 KiB. */
+/** Returns the unverified `iss` of a token; undefined for text that is not a JWT or is longer than 8 KiB. */
 export function readIssuerName(token: string): string | undefined {
   if (token.length > tokenLengthMax) return undefined;
   try {
@@ -39,8 +39,8 @@ export function readHeader(token: string, algorithms: readonly string[]): TokenH
 }
 
 /**
- * Returns the claims of a token that one of the keys has signed. Throws `expired_token`, and any other error
- * for a token that is invalid. Spec: RFC 7519 §7.2, RFC 8725 §3.
+ * Returns the claims of a token that one of the keys has signed. Throws `expired_token` for an expired token, and
+ * any other error for a token that is invalid. Spec: RFC 7519 §7.2, RFC 8725 §3.
  */
 export async function verifyJwt(
   token: string,

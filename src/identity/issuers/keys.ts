@@ -12,14 +12,14 @@ export interface TokenHeader {
 /** The keys of one issuer. */
 export interface KeySource {
   /**
-   * Returns the keys that may have signed a token with this header: 1 to 4 of them, because trying a key
-   * takes up to 2 ms. Throws an Error if there are none or more, and `service_unavailable` if that cannot
-   * be decided. Rejects with the reason of `signal` if it aborts.
+   * Returns the keys that may have signed a token with this header: 1 to 4 keys, because trying a key takes up
+   * to 2 ms. Throws an Error if no key or more than 4 keys match, and `service_unavailable` if the keys cannot
+   * be fetched. Rejects with the reason of `signal` if it aborts.
    */
   find(header: TokenHeader, signal: AbortSignal | undefined): Promise<readonly KeyObject[]>;
-  /** Starts to fetch the keys if that is due. For a timer. */
+  /** Starts to fetch the keys if a fetch is due. Called by a timer. */
   refresh(): void;
-  /** Idempotent. */
+  /** Aborts a running fetch. Idempotent. */
   close(): void;
 }
 

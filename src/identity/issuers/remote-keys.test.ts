@@ -101,7 +101,7 @@ test('an unknown key causes one fetch, which finds a new key of the issuer', asy
   assert.equal(server.requests, 2);
 });
 
-test('unknown keys cause one fetch in half a minute', async (t) => {
+test('unknown keys cause at most one fetch per 30 s', async (t) => {
   const { server, clock, find } = await start(t);
   await find('old');
 
@@ -116,7 +116,7 @@ test('unknown keys cause one fetch in half a minute', async (t) => {
   assert.equal(server.requests, 3);
 });
 
-test('a new key is found also if the last regular fetch was a moment ago', async (t) => {
+test('a new key is found even if the last regular fetch was a moment ago', async (t) => {
   const { server, clock, find, refresh } = await start(t);
   await find('old');
   clock.now = refreshMs;
@@ -126,7 +126,7 @@ test('a new key is found also if the last regular fetch was a moment ago', async
   assert.equal(await find('new'), 1);
 });
 
-test('a fetch that began before an unknown key arrived does not decide about it', async (t) => {
+test('an unknown key waits for a fetch that started after it arrived', async (t) => {
   const { server, clock, keys, find } = await start(t);
   await find('old');
   const release = new Promise<() => void>((resolve) => {
@@ -143,7 +143,7 @@ test('a fetch that began before an unknown key arrived does not decide about it'
   assert.equal(await finding, 1);
 });
 
-test('without any key, requests get 503 and half a minute passes between fetches', async (t) => {
+test('while no key is known, requests get 503 and fetches are 30 s apart', async (t) => {
   const { server, clock, outcomes, find, keys } = await start(t);
   await server.stop();
 
@@ -177,7 +177,7 @@ test('old keys are used for an hour while the JWKS cannot be fetched', async (t)
   assert.equal(await find('old'), 1);
 });
 
-test('an unknown key gets 503 while the JWKS cannot be fetched, because nobody can decide', async (t) => {
+test('an unknown key gets 503 while the JWKS cannot be fetched', async (t) => {
   const { server, clock, find } = await start(t);
   await find('old');
   await server.stop();
@@ -212,7 +212,7 @@ for (const [what, outcome, respond] of unusableResponses) {
   });
 }
 
-test('a fetch that hangs is given up, so that the next one can start', async (t) => {
+test('a fetch that hangs fails after its time limit, so that the next fetch can start', async (t) => {
   const { server, clock, outcomes, find } = await start(t, { timeoutMs: 2000 });
   server.respondWith(() => {});
 

@@ -10,25 +10,25 @@ import { candidatesMax, type KeySource, type TokenHeader } from './keys.js';
 export interface RemoteKeysOptions {
   /** An `https:` URL. */
   readonly url: string;
-  /** PEM certificates that are trusted instead of those of Node. */
+  /** PEM certificates that are trusted instead of the certificates of Node. */
   readonly ca: string | undefined;
   /** The algorithms of the issuer. */
   readonly algorithms: readonly string[];
   /** Default: 5 s. */
   readonly timeoutMs?: number | undefined;
-  /** Called after each fetch; `detail` says why it failed. */
+  /** Called after each fetch. `detail` is the reason of a failure, otherwise `''`. */
   readonly onFetched: (outcome: FetchOutcome, detail: string) => void;
   readonly monotonicClock: Clock;
 }
 
-const minute = 60_000;
+const minuteMs = 60_000;
 const defaultTimeoutMs = 5000;
 /** Time after which keys are fetched again. */
-export const refreshMs = 5 * minute;
-/** Time after which a failed fetch is tried again, and between two fetches because of an unknown key. */
-export const coolDownMs = minute / 2;
+export const refreshMs = 5 * minuteMs;
+/** Time after which a failed fetch is retried, and minimum time between two fetches that unknown keys cause. */
+export const coolDownMs = minuteMs / 2;
 /** Time for which keys are used if they cannot be fetched again. */
-export const keysLifeMs = 60 * minute;
+export const keysLifeMs = 60 * minuteMs;
 
 /**
  * Fetches and caches the JWKS of an issuer. `refresh`, called by a timer, keeps the keys younger than
@@ -40,16 +40,16 @@ export const keysLifeMs = 60 * minute;
 export class RemoteKeys implements KeySource {
   readonly #options: RemoteKeysOptions;
   readonly #closing = new AbortController();
-  readonly #call = new SharedCall(() => this.#fetch());
+  readonly #fetchCall = new SharedCall(() => this.#fetch());
   #keys: readonly JwksKey[] = [];
-  /** When the fetch that returned `#keys` began. */
+  /** Time at which the fetch of `#keys` began, by `monotonicClock`. */
   #keysAt = Number.NEGATIVE_INFINITY;
-  /** When the newest fetch began. */
+  /** Time at which the newest fetch began. */
   #fetchedAt = Number.NEGATIVE_INFINITY;
   #hasFailed = false;
   /** The newest fetch. Never rejects. */
-  #newest: Promise<void> = Promise.resolve();
-  /** When an unknown key last caused a fetch. */
+  #newestFetch: Promise<void> = Promise.resolve();
+  /** Time at which an unknown key last caused a fetch. */
   #refetchedAt = Number.NEGATIVE_INFINITY;
   /** The fetch that an unknown key caused last. Never rejects. */
   #refetch: Promise<void> = Promise.resolve();
@@ -60,20 +60,20 @@ export class RemoteKeys implements KeySource {
 
   refresh(): void {
     const waitMs = this.#hasFailed ? coolDownMs : refreshMs;
-    if (this.#now() - this.#fetchedAt >= waitMs) this.#newest = this.#call.run();
+    if (this.#now() - this.#fetchedAt >= waitMs) this.#newestFetch = this.#fetchCall.run();
   }
 
   async find(header: TokenHeader, signal: AbortSignal | undefined): Promise<readonly KeyObject[]> {
     if (!this.#areKeysUsable()) {
       this.refresh();
-      await abortable(this.#newest, signal);
+      await abortable(this.#newestFetch, signal);
       if (!this.#areKeysUsable()) throw this.#unavailable();
     }
     const known = this.#select(header);
     if (known.length > 0) return known;
     if (this.#now() - this.#refetchedAt >= coolDownMs) {
       this.#refetchedAt = this.#now();
-      this.#refetch = this.#call.run();
+      this.#refetch = this.#fetchCall.run();
     }
     await abortable(this.#refetch, signal);
     const fetched = this.#select(header);

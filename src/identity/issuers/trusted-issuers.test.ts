@@ -156,8 +156,8 @@ test('key references in the header of a valid token are ignored', async (t) => {
   await trusted.verify(sign({}, { ...references, jwk, x5c: ['AAAA'], kid: 'unknown' }));
 });
 
-/** Tokens that the issuer has not signed, or not with its algorithm. */
-function forgedTokens(): readonly (readonly [string, string])[] {
+/** Creates tokens that the issuer has not signed, or has signed with another algorithm. */
+function createForgedTokens(): readonly (readonly [string, string])[] {
   const [head = '', payload = '', signature = ''] = sign().split('.');
   const encode = (part: object) => Buffer.from(JSON.stringify(part)).toString('base64url');
   const forge = (changes: object) =>
@@ -234,7 +234,7 @@ test('a forged token is refused with invalid_token', async (t) => {
   const { trusted, fetches } = await open(t, [withPublicKey, withSecret]);
   await trusted.verify(sign());
 
-  for (const [fault, token] of forgedTokens()) {
+  for (const [fault, token] of createForgedTokens()) {
     await assert.rejects(trusted.verify(token), isInvalid, fault);
   }
   assert.deepEqual(fetches, []);
@@ -264,7 +264,7 @@ test('an issuer is compared exactly, including a slash at its end', async (t) =>
   }
 });
 
-test('texts that are no tokens are not foreign', async (t) => {
+test('text that is not a token is not foreign', async (t) => {
   const { trusted } = await open(t, [withPublicKey]);
   const { trusted: nobody } = await open(t, []);
 
@@ -317,7 +317,7 @@ const refusedUsers = [
   ...[42, true, null, ['a'], { a: 1 }, 'x'.repeat(253)],
 ];
 
-test('a user claim that is no user id is refused', async (t) => {
+test('a token whose user claim is not a user id is refused', async (t) => {
   const { trusted } = await open(t, [withPublicKey]);
 
   for (const sub of refusedUsers) {
@@ -376,16 +376,16 @@ test('an expired token of another audience is invalid, not expired', async (t) =
   await assert.rejects(trusted.verify(sign({ aud: 'other' })), isInvalid);
 });
 
-test('a token that lives longer than allowed is refused, by its iat', async (t) => {
+test('a token is refused if the time from its iat to its exp is longer than the allowed life', async (t) => {
   const { trusted } = await open(t, [withPublicKey], { tokenLifeMaxMs: 2 * hour });
-  const live = (seconds: number) => sign({ exp: claims.iat + seconds });
+  const signForSeconds = (seconds: number) => sign({ exp: claims.iat + seconds });
 
-  await trusted.verify(live(7199));
-  await trusted.verify(live(7200));
-  await assert.rejects(trusted.verify(live(7201)), isInvalid);
+  await trusted.verify(signForSeconds(7199));
+  await trusted.verify(signForSeconds(7200));
+  await assert.rejects(trusted.verify(signForSeconds(7201)), isInvalid);
 });
 
-test('a token without iat that lives longer than allowed is refused, from now on', async (t) => {
+test('a token without iat is refused if it expires later than the allowed life from now', async (t) => {
   const { trusted, clock } = await open(t, [withPublicKey], { tokenLifeMaxMs: hour });
   const token = signOnly(without('iat'));
 
@@ -428,7 +428,7 @@ test('the signature of a token is verified only after admission, and counted unl
   await trusted.verify(valid, { admit }); // A token that was verified before needs no admission.
 });
 
-test('a file may hold the old and the new key, and each verifies', async (t) => {
+test('a key file can contain the old and the new key, and both verify', async (t) => {
   const pems = [rsa, otherRsa].map(({ publicKey }) =>
     publicKey.export({ type: 'spki', format: 'pem' }).toString(),
   );
@@ -541,7 +541,7 @@ test('a token without a kid is verified with the keys of the JWKS', async (t) =>
   await assert.rejects(trusted.verify(await stranger.sign(claims, { kid: undefined })), isInvalid);
 });
 
-test('two issuers whose keys have the same kid are told apart', async (t) => {
+test('keys of two issuers with the same kid are not mixed up', async (t) => {
   const ours = await JwksServer.start(t);
   const theirs = await JwksServer.start(t);
   const theirKey = await generateIssuerKey('old');
@@ -604,7 +604,7 @@ const unusableJwks: readonly [string, string, (server: JwksServer) => unknown][]
 const limitHanging = (outcome: string) => (outcome === 'timeout' ? { fetchTimeoutMs: 3000 } : {});
 
 for (const [what, outcome, breakServer] of unusableJwks) {
-  test(`while the JWKS ${what} at the start, a token gets 503, a forged one too`, async (t) => {
+  test(`while the JWKS ${what} at the start, a token gets 503, even a forged token`, async (t) => {
     const server = await JwksServer.start(t);
     await breakServer(server);
     const { trusted, fetches, lines } = await open(t, [withJwks(server)], limitHanging(outcome));
@@ -620,7 +620,7 @@ for (const [what, outcome, breakServer] of unusableJwks) {
 }
 
 for (const [what, outcome, breakServer] of unusableJwks) {
-  test(`when the JWKS ${what} later, old keys decide, and an unknown one gets 503`, async (t) => {
+  test(`when the JWKS ${what} later, the old keys still verify, and a token with an unknown key gets 503`, async (t) => {
     const { server, trusted } = await openJwks(t, limitHanging(outcome));
     await trusted.verify(await oldKey.sign(claims));
     const stranger = await generateIssuerKey('old');
@@ -663,7 +663,7 @@ test('a token that a client is no longer waiting for is not verified', async (t)
   );
 });
 
-test('after closing, tokens get 503 and none is a defect', async (t) => {
+test('after close, a token gets 503 and causes no defect', async (t) => {
   const { trusted } = await openJwks(t);
 
   trusted.close();

@@ -15,7 +15,7 @@ export interface TrustedIssuersOptions {
   readonly issuers: readonly TrustedIssuer[];
   /** The longest life of a token. */
   readonly tokenLifeMaxMs: number;
-  /** How long after `exp`, and before `nbf`, a token is valid, because clocks differ. */
+  /** A token is valid from this long before `nbf` until this long after `exp`, because clocks differ. */
   readonly clockToleranceMs: number;
   /** Time limit of a fetch of a JWKS. Default: 5 s. */
   readonly fetchTimeoutMs?: number;
@@ -59,20 +59,20 @@ export class TrustedIssuers {
   }
 
   /**
-   * Returns whether the unverified `iss` of a token is exactly that of a trusted issuer. False for any other
-   * text.
+   * Returns whether the unverified `iss` of a token is exactly the name of a trusted issuer. Returns false for
+   * text that is not a JWT.
    */
   isForeign(token: string): boolean {
     return this.#find(token) !== undefined;
   }
 
   /**
-   * Returns the user of a token. Throws `expired_token` for a token that is only too old, `invalid_token` in
-   * every other case, and `service_unavailable` if the keys of the issuer cannot be fetched. Rejects with the
-   * reason of `signal` if it aborts while keys are being fetched.
+   * Returns the user of a token. Throws `expired_token` for a token that has expired and is otherwise valid, and
+   * `invalid_token` for any other token that is not accepted. Throws `service_unavailable` if the keys of the
+   * issuer cannot be fetched. Rejects with the reason of `signal` if it aborts while keys are being fetched.
    *
-   * Verifying a signature takes up to 8 ms, so `admit` is called first, unless the token was verified before.
-   * Rethrows its error. The function that it returns is called when the signature is valid.
+   * Verifying a signature takes up to 8 ms, so `admit` is called first, unless the token was verified before. An
+   * error of `admit` is rethrown. The function that `admit` returns is called if the signature is valid.
    */
   async verify(
     token: string,
@@ -90,7 +90,7 @@ export class TrustedIssuers {
     }
   }
 
-  /** Starts to fetch each JWKS whose last fetch is five minutes ago, or 30 s if it failed. For a timer. */
+  /** Fetches each JWKS five minutes after its last fetch, or 30 s after a failed fetch. Called by a timer. */
   refreshKeys(): void {
     for (const { keys } of this.#byName.values()) keys.refresh();
   }
@@ -126,13 +126,13 @@ export class TrustedIssuers {
     }
   }
 
-  #openKeys({ keys, algorithms, issuer }: TrustedIssuer, number: number): KeySource {
+  #openKeys({ keys, algorithms, issuer }: TrustedIssuer, issuerNumber: number): KeySource {
     if (keys.kind !== 'jwks') return createFileKeys(keys);
     const { warnings, onFetched, fetchTimeoutMs: timeoutMs, monotonicClock } = this.#options;
     return new RemoteKeys({
       ...{ url: keys.url, ca: keys.ca, algorithms, timeoutMs, monotonicClock },
       onFetched: (outcome, detail) => {
-        onFetched(number, outcome);
+        onFetched(issuerNumber, outcome);
         if (outcome === 'ok') return;
         warnings.warn({
           kind: 'jwks',

@@ -37,7 +37,7 @@ async function openCluster(t: TestContext, monotonicClock = () => 0) {
   return { db, cluster, countRemote, warnings };
 }
 
-test('one exchange deletes 5000 rows of dead processes, and the next one the others', async (t) => {
+test('one exchange deletes 5000 rows of dead processes, and the next exchange deletes the others', async (t) => {
   const { db, cluster } = await openCluster(t);
   await new ProcessTable(db).insert({ id: other, users: 1 }, 1);
   await storeStreams(db, 5001);
@@ -72,7 +72,7 @@ test('reading the streams of users at the limit takes at most 5 % of the time', 
   assert.equal(await exchangeAt(3000, 0), 1);
 });
 
-test('without another live process no stream is remote', async (t) => {
+test('without another live process, no stream counts as remote', async (t) => {
   const { db, cluster, countRemote } = await openCluster(t);
   await storeStreams(db, 1);
   await cluster.exchange({ live: [other], dead: [] });

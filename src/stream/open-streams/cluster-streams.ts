@@ -16,29 +16,32 @@ export interface ClusterStreamsParts {
 
 /** The other processes, as of a heartbeat. */
 export interface OtherProcesses {
-  /** Ids of the live ones. */
+  /** Ids of the live processes. */
   readonly live: readonly string[];
-  /** Ids of those whose rows are to be deleted. */
+  /** Ids of dead processes, whose rows are to be deleted. */
   readonly dead: readonly string[];
 }
 
-/** The streams of users over the limit are read so rarely that reading takes at most 5 % of the time. */
+/**
+ * Pause after a reading of the streams of users at the limit, as a multiple of the time that the reading took.
+ * So reading takes at most 5 % of the time.
+ */
 const pausePerReading = 19;
 const deletedBatchesMax = 10;
 
 /**
- * Exchanges the open streams between the processes that share a database: writes those of this process, reads
- * those of the users who have reached the limit, and deletes those of dead processes. The work of one
- * exchange is bounded; the next one continues it.
+ * Exchanges the open streams between the processes that share a database. Writes the streams of this process,
+ * reads the streams of users who have reached the limit, and deletes the streams of dead processes. The work of
+ * one exchange is bounded, and the next exchange continues it.
  */
 export class ClusterStreams {
   readonly #parts: ClusterStreamsParts;
   readonly #rows: StreamRows;
   /** The last exchange, running or settled. Never rejects. */
-  #last: Promise<void> = Promise.resolve();
+  #lastExchange: Promise<void> = Promise.resolve();
   #isExchanging = false;
   #isUnavailable = false;
-  /** When the streams of users at the limit are read again, by `monotonicClock`. */
+  /** Time at which the streams of users at the limit are read again, by `monotonicClock`. */
   #readAgainAt = Number.NEGATIVE_INFINITY;
 
   constructor(parts: ClusterStreamsParts, processId: string) {
@@ -47,12 +50,12 @@ export class ClusterStreams {
     this.#rows = new StreamRows(table, () => registry.streams, processId);
   }
 
-  /** See `StreamRows`. */
+  /** Makes the next exchange write all rows again under another process id, see `StreamRows`. */
   changeProcessId(processId: string): void {
     this.#rows.changeProcessId(processId);
   }
 
-  /** Starts an exchange, unless the one that was started before is still running. Never throws. */
+  /** Starts an exchange, unless an earlier exchange is still running. Never throws. */
   start(others: OtherProcesses): void {
     if (this.#isExchanging) return;
     this.#isExchanging = true;
@@ -61,14 +64,14 @@ export class ClusterStreams {
 
   /** Exchanges once, after a running exchange. Rejects if the database fails. */
   exchange(others: OtherProcesses): Promise<void> {
-    const exchange = this.#last.then(() => this.#runSteps(others));
-    this.#last = exchange.catch(() => {});
+    const exchange = this.#lastExchange.then(() => this.#runSteps(others));
+    this.#lastExchange = exchange.catch(() => {});
     return exchange;
   }
 
   /** Resolves when no exchange is running. Never rejects. */
   async idle(): Promise<void> {
-    await this.#last;
+    await this.#lastExchange;
   }
 
   /** Deletes the rows of this process. Rejects if the database fails. */
@@ -88,12 +91,12 @@ export class ClusterStreams {
     this.#isExchanging = false;
   }
 
-  /** Runs every step, also after one has failed, and then rejects with the first failure. */
+  /** Runs every step, even after a step has failed. Then rejects with the first failure. */
   async #runSteps({ live, dead }: OtherProcesses): Promise<void> {
     const failures: unknown[] = [];
     const steps = [
       () => this.#rows.sync(),
-      () => this.#readRemoteStreams(live), // After `sync`, because it counts the rows of this process, too.
+      () => this.#readRemoteStreams(live), // After `sync`, because the read counts the rows of this process, too.
       () => this.#deleteDead(dead),
     ];
     for (const step of steps) await step().catch((cause: unknown) => failures.push(cause));
@@ -115,6 +118,6 @@ export class ClusterStreams {
     const { table, processes } = this.#parts;
     if (dead.length === 0) return;
     for (let batch = 1; batch <= deletedBatchesMax; batch += 1)
-      if (!(await table.deleteSomeOfProcesses(dead))) return processes.delete(dead);
+      if (!(await table.deleteBatchByProcesses(dead))) return processes.delete(dead);
   }
 }

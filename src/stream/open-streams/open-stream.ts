@@ -1,7 +1,7 @@
 import type { EventStream } from '../event-stream.js';
 
-/** How far the client of a stream is behind. */
-export interface Progress {
+/** The entries and bytes that the client of a stream has yet to receive. */
+export interface Backlog {
   /** Number of entries of the event log that the stream has yet to read; 0 for a live stream. */
   readonly eventsBehind: number;
   /** Number of bytes that the client has not accepted yet. */
@@ -9,14 +9,14 @@ export interface Progress {
 }
 
 /** An open stream as operators see it. */
-export interface OpenStream extends Progress {
-  /** 32 hex digits, another one at each reconnect. Log lines have it as `streamId`. */
+export interface OpenStream extends Backlog {
+  /** 32 hex digits. Each reconnect has a new id. Log lines contain the id as `streamId`. */
   readonly id: string;
   /** Identifies the stream to its client, as in `stream.open`. */
   readonly stream: string;
   readonly user: string;
   readonly session: string;
-  /** Identifies the process that has the stream. */
+  /** Id of the process that serves the stream. */
   readonly process: string;
   /** Epoch ms. */
   readonly openedAt: number;
@@ -27,11 +27,11 @@ export interface OpenStream extends Progress {
 
 /** Selects a page of open streams in the order of their ids. */
 export interface OpenStreamQuery {
-  /** Only the streams of this user; undefined for those of every user. */
+  /** Only the streams of this user; undefined for the streams of every user. */
   readonly user: string | undefined;
   /** Only the streams of users whose ids begin with this text. */
   readonly userPrefix: string;
-  /** Only the streams whose ids follow this one; `''` for the first page. */
+  /** Only the streams whose ids follow this id; `''` for the first page. */
   readonly after: string;
   /** Maximum number of streams. */
   readonly limit: number;
@@ -40,8 +40,8 @@ export interface OpenStreamQuery {
 /** Returns a page of the open streams of every process. */
 export type ListOpenStreams = (query: OpenStreamQuery) => Promise<readonly OpenStream[]>;
 
-/** Returns how far a stream is behind now. */
-export function toProgress({ eventsBehind, unsentBytes }: EventStream): Progress {
+/** Returns the current backlog of a stream. */
+export function toBacklog({ eventsBehind, unsentBytes }: EventStream): Backlog {
   return { eventsBehind, unsentBytes };
 }
 
@@ -51,7 +51,7 @@ export function toOpenStream(stream: EventStream, process: string): OpenStream {
   const { userId: user, sessionId: session } = subscriber;
   const { address, userAgent } = client;
   const ids = { id, stream: publicId, user, session, process };
-  return { ...ids, openedAt, address, userAgent, ...toProgress(stream) };
+  return { ...ids, openedAt, address, userAgent, ...toBacklog(stream) };
 }
 
 /** Returns a page of the streams of this process. */

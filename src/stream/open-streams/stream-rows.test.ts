@@ -12,18 +12,19 @@ const test = await testOnDialects('rows of open streams');
 
 const processId = 'aaaaaaaaaaaaaaaa';
 const everything = { user: undefined, userPrefix: '', after: '', limit: 100_000 };
-const lost = () => new Failure('service_unavailable', 'Cannot reach the database: lost');
+const createLostFailure = () =>
+  new Failure('service_unavailable', 'Cannot reach the database: lost');
 
-/** Wraps a database whose next statement that writes fails once `fail` is set: before or after its commit. */
-function unreliable(db: Database, faults: { next?: 'before' | 'after' | undefined }): Database {
+/** Wraps a database. If `faults.next` is set, the next statement that writes fails before or after its commit. */
+function withFaults(db: Database, faults: { next?: 'before' | 'after' | undefined }): Database {
   return {
     ...{ dialect: db.dialect, query: (statement) => db.query(statement) },
     async execute(statement) {
       const fault = faults.next;
       faults.next = undefined;
-      if (fault === 'before') throw lost();
+      if (fault === 'before') throw createLostFailure();
       const rows = await db.execute(statement);
-      if (fault === 'after') throw lost();
+      if (fault === 'after') throw createLostFailure();
       return rows;
     },
     transaction: (work) => db.transaction(work),
@@ -34,7 +35,7 @@ function unreliable(db: Database, faults: { next?: 'before' | 'after' | undefine
 async function openProcess(t: TestContext) {
   const db = await databaseFor(t);
   const faults: { next?: 'before' | 'after' | undefined } = {};
-  const table = new StreamTable(unreliable(db, faults));
+  const table = new StreamTable(withFaults(db, faults));
   const streams = await StreamProcess.open();
   const rows = new StreamRows(table, () => streams.registry.streams, processId);
   const list = (id = processId) => table.list([id], everything);
@@ -77,7 +78,7 @@ test('the address and the user agent of a row have their longest values', async 
 });
 
 test(
-  'a sync writes 5000 rows, and the next one the others',
+  'a sync writes 5000 rows, and the next sync writes the others',
   async (t) => {
     const { streams, rows, listIds } = await openProcess(t);
     await streams.openStreams(5001);
@@ -100,10 +101,10 @@ test(
   ['sqlite'],
 );
 
-test('how far a stream is behind is stored when it is behind at two syncs, and reset once', async (t) => {
+test('the backlog of a stream is stored when the stream is behind at two syncs, and is reset once', async (t) => {
   const { streams, rows, list } = await openProcess(t);
   const { client, stream } = await streams.openStream();
-  const behind = async () => {
+  const syncAndRead = async () => {
     await rows.sync();
     const [found] = await list();
     return { events: found?.eventsBehind, hasUnsent: (found?.unsentBytes ?? 0) > 0 };
@@ -111,15 +112,15 @@ test('how far a stream is behind is stored when it is behind at two syncs, and r
   for (let number = 1; number <= 3; number += 1) await streams.publish('x'.repeat(1000));
   await streams.publish('last');
   assert.ok(stream.eventsBehind > 0);
-  assert.deepEqual(await behind(), { events: 0, hasUnsent: false });
-  assert.deepEqual(await behind(), { events: stream.eventsBehind, hasUnsent: true });
+  assert.deepEqual(await syncAndRead(), { events: 0, hasUnsent: false });
+  assert.deepEqual(await syncAndRead(), { events: stream.eventsBehind, hasUnsent: true });
 
   while ((client.sink?.queuedBytes ?? 0) > 0) {
     client.sink?.acceptBytes(1e6);
     await new Promise((resolve) => setImmediate(resolve));
   }
   assert.equal(client.received.at(-1)?.data, 'last');
-  assert.deepEqual(await behind(), { events: 0, hasUnsent: false });
+  assert.deepEqual(await syncAndRead(), { events: 0, hasUnsent: false });
 });
 
 test(
@@ -153,7 +154,7 @@ test(
   ['sqlite'],
 );
 
-test('a sync stores the progress of 500 streams, and the next one that of the others', async (t) => {
+test('a sync stores the backlog of 500 streams, and the next sync stores that of the others', async (t) => {
   const { streams, rows, list } = await openProcess(t);
   await streams.openStreams(501);
   const countUnsent = async () => {
@@ -194,7 +195,7 @@ for (const when of ['before', 'after'] as const) {
   });
 }
 
-test('a progress that could not be stored is stored by a later sync', async (t) => {
+test('a backlog that could not be stored is stored by a later sync', async (t) => {
   const { streams, rows, faults, list } = await openProcess(t);
   await streams.openStream();
   await rows.sync();
@@ -207,7 +208,7 @@ test('a progress that could not be stored is stored by a later sync', async (t) 
   assert.ok(((await list())[0]?.unsentBytes ?? 0) > 0);
 });
 
-test('under another process id all rows are written again', async (t) => {
+test('after a change of the process id, all rows are written again', async (t) => {
   const { db, streams, rows, listIds } = await openProcess(t);
   await streams.openStreams(3);
   await rows.sync();

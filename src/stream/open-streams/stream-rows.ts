@@ -1,30 +1,30 @@
 import type { EventStream } from '../event-stream.js';
-import { type Progress, toOpenStream, toProgress } from './open-stream.js';
+import { type Backlog, toBacklog, toOpenStream } from './open-stream.js';
 import { idsPerStatementMax, type StreamTable } from './stream-table.js';
 
-/** Maximum numbers of rows that one `sync` inserts, and deletes. */
+/** Maximum number of rows that one `sync` inserts, and maximum number that it deletes. */
 const rowsPerSyncMax = 5000;
 
-const noProgress: Progress = { eventsBehind: 0, unsentBytes: 0 };
+const noBacklog: Backlog = { eventsBehind: 0, unsentBytes: 0 };
 
 /**
  * Keeps the rows of this process in `open_streams` equal to its open streams. Streams do not report that they
- * open or end: each `sync` compares the rows with the streams. After a failure, which may have been committed
- * all the same, the next `sync` first reads which rows there are.
+ * open or end: each `sync` compares the rows with the streams. A statement that failed may have been committed,
+ * so after a failure the next `sync` first reads which rows exist.
  */
 export class StreamRows {
   readonly #table: StreamTable;
   readonly #streams: () => ReadonlySet<EventStream>;
   #processId: string;
-  /** Ids under which rows were written before other processes took this one for dead. */
+  /** Ids under which rows were written before other processes took this process for dead. */
   readonly #formerProcessIds: string[] = [];
-  /** The process id of the rows below. Undefined if it is not known which rows there are. */
+  /** The process id of the rows below. Undefined if it is unknown which rows exist. */
   #knownFor: string | undefined;
-  /** The streams with a row, some of which have ended, and the progress in their rows. */
-  #written = new Map<EventStream, Progress>();
+  /** The streams with a row, some of which have ended, and the backlog in their rows. */
+  #written = new Map<EventStream, Backlog>();
   /** Ids of further rows, whose streams have ended. */
   #leftoverIds: string[] = [];
-  /** The streams whose progress is to be stored if it still differs from that in their rows, the oldest first. */
+  /** The streams whose backlog is stored next if it still differs from their rows, the longest waiting first. */
   readonly #changed = new Set<EventStream>();
 
   constructor(table: StreamTable, streams: () => ReadonlySet<EventStream>, processId: string) {
@@ -34,17 +34,17 @@ export class StreamRows {
     this.#knownFor = processId;
   }
 
-  /** Has all rows written again under another process id, because other processes may delete them. */
+  /** Makes the next `sync` write all rows again under another process id: other processes may delete the old rows. */
   changeProcessId(processId: string): void {
     this.#formerProcessIds.push(this.#processId);
     this.#processId = processId;
   }
 
   /**
-   * Inserts rows of streams that have opened, deletes rows of streams that have ended, at most 5000 each, and
-   * stores the progress of at most 500 streams. That of a stream which is behind is stored if it also differed
-   * from that in its row at the last call, because any stream has unsent bytes for a moment. Rejects if the
-   * database fails; the next call continues. Calls must not overlap.
+   * Inserts rows of streams that have opened and deletes rows of streams that have ended, at most 5000 each, and
+   * stores the backlog of at most 500 streams. A backlog is stored only if it differed from the row at the
+   * previous call, too, because any stream has unsent bytes for a moment. An empty backlog is stored immediately.
+   * Rejects if the database fails; the next call continues. Calls must not overlap.
    */
   async sync(): Promise<void> {
     const processId = this.#processId;
@@ -52,24 +52,24 @@ export class StreamRows {
     this.#knownFor = undefined; // Until all statements have succeeded.
     await this.#insert(processId);
     await this.#delete();
-    await this.#storeProgress();
+    await this.#storeBacklogs();
     this.#knownFor = processId;
   }
 
   /** Deletes all rows of this process. Rejects if the database fails. */
   async deleteAll(): Promise<void> {
     for (const id of [...this.#formerProcessIds, this.#processId])
-      await this.#table.deleteOfProcess(id);
+      await this.#table.deleteByProcess(id);
   }
 
   async #reload(processId: string): Promise<void> {
-    for (const id of this.#formerProcessIds) await this.#table.deleteOfProcess(id);
-    const rows = await this.#table.findOfProcess(processId);
+    for (const id of this.#formerProcessIds) await this.#table.deleteByProcess(id);
+    const rows = await this.#table.findByProcess(processId);
     this.#written = new Map();
     this.#changed.clear();
     for (const stream of this.#streams()) {
-      const progress = rows.get(stream.id);
-      if (progress !== undefined) this.#written.set(stream, progress);
+      const backlog = rows.get(stream.id);
+      if (backlog !== undefined) this.#written.set(stream, backlog);
       rows.delete(stream.id);
     }
     this.#leftoverIds = [...rows.keys()];
@@ -83,7 +83,7 @@ export class StreamRows {
     }
     for (const batch of split(opened)) {
       await this.#table.insert(batch.map((stream) => toOpenStream(stream, processId)));
-      for (const stream of batch) this.#written.set(stream, noProgress);
+      for (const stream of batch) this.#written.set(stream, noBacklog);
     }
   }
 
@@ -99,27 +99,27 @@ export class StreamRows {
     for (const batch of split(ids)) await this.#table.delete(batch);
   }
 
-  async #storeProgress(): Promise<void> {
+  async #storeBacklogs(): Promise<void> {
     const newlyChanged: EventStream[] = [];
-    for (const [stream, progress] of this.#written) {
-      if (!stream.isOpen || isSame(stream, progress)) this.#changed.delete(stream);
-      else if (isSame(stream, noProgress)) this.#changed.add(stream);
+    for (const [stream, backlog] of this.#written) {
+      if (!stream.isOpen || isSame(stream, backlog)) this.#changed.delete(stream);
+      else if (isSame(stream, noBacklog)) this.#changed.add(stream);
       else if (!this.#changed.has(stream)) newlyChanged.push(stream);
     }
-    const progressById = new Map<string, Progress>();
+    const backlogById = new Map<string, Backlog>();
     for (const stream of this.#changed) {
-      if (progressById.size === idsPerStatementMax) break;
-      const progress = toProgress(stream);
-      progressById.set(stream.id, progress);
-      this.#written.set(stream, progress);
+      if (backlogById.size === idsPerStatementMax) break;
+      const backlog = toBacklog(stream);
+      backlogById.set(stream.id, backlog);
+      this.#written.set(stream, backlog);
       this.#changed.delete(stream);
     }
     for (const stream of newlyChanged) this.#changed.add(stream);
-    if (progressById.size > 0) await this.#table.storeProgress(progressById);
+    if (backlogById.size > 0) await this.#table.storeBacklogs(backlogById);
   }
 }
 
-function isSame(a: Progress, b: Progress | undefined): boolean {
+function isSame(a: Backlog, b: Backlog | undefined): boolean {
   return a.eventsBehind === b?.eventsBehind && a.unsentBytes === b.unsentBytes;
 }
 

@@ -24,7 +24,7 @@ async function createLists(t: TestContext, users: readonly string[]) {
       (query: OpenStreamQuery) => table.list([one, two], query),
       async (query: OpenStreamQuery) => {
         const found = selectOpenStreams(streams.registry.streams, one, query);
-        return found.map((stream) => ({ ...stream, unsentBytes: 0 })); // No progress is in the table.
+        return found.map((stream) => ({ ...stream, unsentBytes: 0 })); // The table has no backlog.
       },
     ],
   };
@@ -79,7 +79,7 @@ test('only the streams of the given processes are listed', async (t) => {
   assert.deepEqual(await listProcesses([]), []);
 });
 
-/** Gives each user as many streams in two processes as stated. */
+/** Stores streams of two processes. `counts` has the number of streams per process for each user. */
 async function fillProcesses(db: Database, counts: Readonly<Record<string, [number, number]>>) {
   const table = new StreamTable(db);
   const processes = [await StreamProcess.open('a'), await StreamProcess.open('b')] as const;
@@ -92,7 +92,7 @@ async function fillProcesses(db: Database, counts: Readonly<Record<string, [numb
   return table;
 }
 
-test('the remote streams of a user are found once the user has reached the limit in all', async (t) => {
+test('the remote streams of a user are found once the user has reached the limit over all processes', async (t) => {
   const table = await fillProcesses(await databaseFor(t), {
     ...{ under: [1, 1], at: [1, 2], over: [2, 2], here: [3, 0], there: [0, 3], At: [0, 2] },
   });
@@ -104,7 +104,7 @@ test('the remote streams of a user are found once the user has reached the limit
   assert.equal(new Set(found.map(({ publicId }) => publicId)).size, 7);
 });
 
-test('of more than 500 users at the limit all remote streams are found', async (t) => {
+test('if more than 500 users are at the limit, all their remote streams are found', async (t) => {
   const counts = Array.from({ length: 501 }, (_, user) => [`user-${user}`, [1, 1]] as const);
   const table = await fillProcesses(await databaseFor(t), Object.fromEntries(counts) as never);
 
@@ -113,7 +113,7 @@ test('of more than 500 users at the limit all remote streams are found', async (
   assert.equal(new Set(found.map(({ userId }) => userId)).size, 501);
 });
 
-/** Stores streams of another process: as many of each user. */
+/** Stores streams of another process: `streamsPerUser` streams of each user. */
 async function storeRemote(table: StreamTable, userCount: number, streamsPerUser: number) {
   const common = { process: two, session: 's', openedAt: 1, address: '', userAgent: undefined };
   const rows = Array.from({ length: userCount * streamsPerUser }, (_, index) => {
@@ -125,7 +125,7 @@ async function storeRemote(table: StreamTable, userCount: number, streamsPerUser
 }
 
 test(
-  'of more than 10,000 users at the limit 10,000 are found',
+  'if more than 10,000 users are at the limit, the streams of 10,000 users are found',
   async (t) => {
     const table = new StreamTable(await databaseFor(t));
     await storeRemote(table, 10_001, 1);
@@ -136,7 +136,7 @@ test(
 );
 
 test(
-  'of users with more than 20,000 streams those of the first 500 users with as many are found',
+  'reading the streams of users at the limit stops after the batch of users that reaches 20,000 streams',
   async (t) => {
     const table = new StreamTable(await databaseFor(t));
     await storeRemote(table, 501, 40);

@@ -1,5 +1,5 @@
 import { type Database, inserts, list, type Sql, sql } from '../../db/database.js';
-import type { OpenStream, OpenStreamQuery, Progress } from './open-stream.js';
+import type { Backlog, OpenStream, OpenStreamQuery } from './open-stream.js';
 import type { RemoteStream } from './remote-streams.js';
 
 interface Row {
@@ -40,7 +40,7 @@ export class StreamTable {
     this.#db = db;
   }
 
-  /** Inserts the rows of streams, without their progress. Rejects with `UniqueViolation` if there is a row of one of them. */
+  /** Inserts the rows of streams, without backlogs. Rejects with `UniqueViolation` if a stream already has a row. */
   async insert(streams: readonly OpenStream[]): Promise<void> {
     for (const statement of inserts(insertPrefix, streams.map(toRow)))
       await this.#db.execute(statement);
@@ -51,22 +51,22 @@ export class StreamTable {
     await this.#db.execute(sql`delete from open_streams where stream_id in (${list(ids)})`);
   }
 
-  /** Stores how far at most 500 streams are behind, by stream id. */
-  async storeProgress(progress: ReadonlyMap<string, Progress>): Promise<void> {
-    const entries = [...progress];
+  /** Stores the backlogs of at most 500 streams, by stream id. */
+  async storeBacklogs(backlogs: ReadonlyMap<string, Backlog>): Promise<void> {
+    const entries = [...backlogs];
     const behind = whens(entries.map(([id, { eventsBehind }]) => [id, eventsBehind]));
     const unsent = whens(entries.map(([id, { unsentBytes }]) => [id, unsentBytes]));
-    // Without `else`, PostgreSQL would take the numbers for texts.
+    // Without `else`, PostgreSQL would treat the numbers as text.
     await this.#db.execute(
       sql`update open_streams set
           events_behind = case stream_id${behind} else events_behind end,
           unsent_bytes = case stream_id${unsent} else unsent_bytes end
-        where stream_id in (${list([...progress.keys()])})`,
+        where stream_id in (${list([...backlogs.keys()])})`,
     );
   }
 
-  /** Returns the rows of a process as stream ids with their progress. */
-  async findOfProcess(processId: string): Promise<Map<string, Progress>> {
+  /** Returns the backlogs in the rows of a process, by stream id. */
+  async findByProcess(processId: string): Promise<Map<string, Backlog>> {
     const rows = await this.#db.query<Row>(
       sql`select stream_id, events_behind, unsent_bytes from open_streams
         where process_id = ${processId}`,
@@ -80,12 +80,12 @@ export class StreamTable {
   }
 
   /** Deletes all rows of a process. */
-  async deleteOfProcess(processId: string): Promise<void> {
+  async deleteByProcess(processId: string): Promise<void> {
     await this.#db.execute(sql`delete from open_streams where process_id = ${processId}`);
   }
 
   /** Deletes up to 500 rows of these processes. Returns whether there may be more. */
-  async deleteSomeOfProcesses(processIds: readonly string[]): Promise<boolean> {
+  async deleteBatchByProcesses(processIds: readonly string[]): Promise<boolean> {
     const rows = await this.#db.query<Row>(
       sql`select stream_id from open_streams where process_id in (${list(processIds)})
         order by stream_id limit ${idsPerStatementMax}`,
@@ -111,15 +111,15 @@ export class StreamTable {
   }
 
   /**
-   * Returns the streams in the processes `others` of the users who have at least `limit` streams in all. Reads
-   * at most 10,000 users, and stops after the 500 users with whom there are 20,000 streams: while more have
-   * reached the limit, some are missing.
+   * Returns the streams of users who have at least `limit` streams in all processes together, as far as these
+   * streams are in the processes `others`. Reads at most 10,000 users, in batches of 500, and stops after the batch
+   * that reaches 20,000 streams. If more users have reached the limit, their streams are missing.
    */
   async findRemoteAtLimit(
     limit: number,
     others: readonly string[],
   ): Promise<readonly RemoteStream[]> {
-    // Reads an index only. It also counts streams of processes that died, which are omitted below.
+    // The query reads only an index, and also counts streams of dead processes. Those are omitted below.
     const users = await this.#db.query<Row>(
       sql`select user_id from open_streams group by user_id having count(*) >= ${limit}
         limit ${usersAtLimitMax}`,
@@ -143,7 +143,7 @@ function whens(pairs: readonly (readonly [string, number])[]): Sql {
   return { texts: [...texts, ''], values: pairs.flat(), hasVariableArity: true };
 }
 
-/** A range, because an index has it in order, unlike the result of `like` in every collation. */
+/** Builds a condition for user ids with a prefix. An index serves a range in every collation, unlike `like`. */
 function beginsWith(userPrefix: string): Sql {
   if (userPrefix === '') return sql``;
   return sql`and user_id >= ${userPrefix} and user_id < ${userPrefix + afterUserIds}`;

@@ -1,25 +1,25 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { RefusedTokens, type TokenExtension } from './refused-tokens.js';
+import { type NewExpiry, RefusedTokens } from './refused-tokens.js';
 
 const start = 1_800_000_000_000;
 const waitMs = 180_000;
 const marginMs = 30_000;
 
-/** Creates a `RefusedTokens` whose extensions are collected instead of stored. */
+/** Creates a `RefusedTokens` whose new expiries are collected instead of stored. */
 function createRefusedTokens() {
   const time = { now: start };
-  const extensions: TokenExtension[] = [];
-  /** `beforeExtend` is called before each extension is collected. */
-  const hooks = { beforeExtend: async () => {} };
+  const stored: NewExpiry[] = [];
+  /** `beforeStore` is called before each new expiry is collected. */
+  const hooks = { beforeStore: async () => {} };
   const refused = new RefusedTokens({
     wallClock: () => time.now,
-    async extend(extension) {
-      await hooks.beforeExtend();
-      extensions.push(extension);
+    async storeExpiry(expiry) {
+      await hooks.beforeStore();
+      stored.push(expiry);
     },
   });
-  return { time, refused, extensions, hooks };
+  return { time, refused, stored, hooks };
 }
 
 test('the token of a client that was told to retry later is kept alive for the retry delay and another 30 s', () => {
@@ -61,7 +61,7 @@ test('each refusal while a token is kept alive prolongs that time, and a later r
 });
 
 test('a shorter wait does not shorten an earlier longer one', async () => {
-  const { time, refused, extensions } = createRefusedTokens();
+  const { time, refused, stored } = createRefusedTokens();
   refused.add('token', waitMs);
   time.now += 1000;
 
@@ -71,11 +71,11 @@ test('a shorter wait does not shorten an earlier longer one', async () => {
   time.now = start + waitMs + marginMs - 1;
   assert.equal(refused.isKeptAlive('token', start + 1), true);
   const until = start + waitMs + marginMs;
-  assert.deepEqual(extensions, [{ tokenHashes: ['token'], validAt: start, until }]);
+  assert.deepEqual(stored, [{ tokenHashes: ['token'], validAt: start, until }]);
 });
 
 test('tokens are stored 500 at a time, with the earliest refusal and the latest end of each batch', async () => {
-  const { time, refused, extensions } = createRefusedTokens();
+  const { time, refused, stored } = createRefusedTokens();
   for (let index = 0; index < 501; index += 1) {
     refused.add(`${index}`, index === 100 ? waitMs : 0);
     time.now += 1;
@@ -83,66 +83,66 @@ test('tokens are stored 500 at a time, with the earliest refusal and the latest 
 
   await refused.store();
 
-  const { tokenHashes = [], ...times } = extensions[0] ?? {};
+  const { tokenHashes = [], ...times } = stored[0] ?? {};
   assert.deepEqual(
     tokenHashes,
     Array.from({ length: 500 }, (_, index) => `${index}`),
   );
   assert.deepEqual(times, { validAt: start, until: start + 100 + waitMs + marginMs });
   const last = { tokenHashes: ['500'], validAt: start + 500, until: start + 500 + marginMs };
-  assert.deepEqual(extensions.slice(1), [last]);
+  assert.deepEqual(stored.slice(1), [last]);
 });
 
 test('a stored token is not stored again until it is refused again', async () => {
-  const { time, refused, extensions } = createRefusedTokens();
+  const { time, refused, stored } = createRefusedTokens();
   refused.add('token', 0);
   await refused.store();
 
   await refused.store();
-  assert.equal(extensions.length, 1);
+  assert.equal(stored.length, 1);
   time.now += 10;
   refused.add('token', 0);
   await refused.store();
 
   const validAt = start + 10;
-  assert.deepEqual(extensions[1], { tokenHashes: ['token'], validAt, until: validAt + marginMs });
+  assert.deepEqual(stored[1], { tokenHashes: ['token'], validAt, until: validAt + marginMs });
 });
 
 test('a token that is refused while it is being stored is stored again', async () => {
-  const { time, refused, extensions, hooks } = createRefusedTokens();
+  const { time, refused, stored, hooks } = createRefusedTokens();
   refused.add('token', 0);
-  hooks.beforeExtend = async () => {
+  hooks.beforeStore = async () => {
     time.now = start + 10;
-    if (extensions.length === 0) refused.add('token', 0);
+    if (stored.length === 0) refused.add('token', 0);
   };
 
   await refused.store();
   await refused.store();
 
   assert.deepEqual(
-    extensions.map(({ until }) => until),
+    stored.map(({ until }) => until),
     [start + marginMs, start + 10 + marginMs],
   );
 });
 
-test('a failed store rejects, and the next one stores the same tokens', async () => {
-  const { time, refused, extensions, hooks } = createRefusedTokens();
+test('if storing the tokens fails, the next call of store stores the same tokens', async () => {
+  const { time, refused, stored, hooks } = createRefusedTokens();
   const failure = new Error('connection lost');
-  hooks.beforeExtend = () => Promise.reject(failure);
+  hooks.beforeStore = () => Promise.reject(failure);
   refused.add('one', 0);
   await assert.rejects(refused.store(), failure);
 
-  hooks.beforeExtend = async () => {};
+  hooks.beforeStore = async () => {};
   time.now += 10;
   refused.add('two', 0);
   await refused.store();
 
   const until = start + 10 + marginMs;
-  assert.deepEqual(extensions, [{ tokenHashes: ['one', 'two'], validAt: start, until }]);
+  assert.deepEqual(stored, [{ tokenHashes: ['one', 'two'], validAt: start, until }]);
 });
 
 test('at most 10,000 tokens are kept: the one that was refused least recently is dropped', async () => {
-  const { refused, extensions } = createRefusedTokens();
+  const { refused, stored } = createRefusedTokens();
   for (let index = 0; index < 10_000; index += 1) refused.add(`${index}`, 0);
   refused.add('0', 0);
 
@@ -151,7 +151,7 @@ test('at most 10,000 tokens are kept: the one that was refused least recently is
 
   const isKept = (hash: string) => refused.isKeptAlive(hash, start + 1);
   assert.deepEqual(['0', '1', '2', 'another'].map(isKept), [true, false, true, true]);
-  const stored = extensions.flatMap(({ tokenHashes }) => tokenHashes);
-  assert.equal(stored.length, 10_000);
-  assert.equal(stored.includes('1'), false);
+  const hashes = stored.flatMap(({ tokenHashes }) => tokenHashes);
+  assert.equal(hashes.length, 10_000);
+  assert.equal(hashes.includes('1'), false);
 });

@@ -2,9 +2,9 @@ import { LruMap } from '../../util/lru-map.js';
 import { SharedCall } from '../../util/shared-call.js';
 
 /** A new expiry for the tokens of clients that were refused. */
-export interface TokenExtension {
+export interface NewExpiry {
   readonly tokenHashes: readonly string[];
-  /** The extension is for tokens that had not expired at this time, epoch ms. */
+  /** Only tokens that had not expired at this time get the new expiry, epoch ms. */
   readonly validAt: number;
   /** Epoch ms. Tokens that expire later do not change. */
   readonly until: number;
@@ -13,7 +13,7 @@ export interface TokenExtension {
 export interface RefusedTokensOptions {
   readonly wallClock: () => number;
   /** Stores the new expiry of at most 500 tokens. */
-  readonly extend: (extension: TokenExtension) => Promise<void>;
+  readonly storeExpiry: (expiry: NewExpiry) => Promise<void>;
 }
 
 interface RefusedToken {
@@ -23,33 +23,33 @@ interface RefusedToken {
   readonly until: number;
 }
 
-/** Time after the wait in which the client has to reconnect. Covers the time until `store`, too. */
+/** Time after the wait within which the client must reconnect. Includes the time until the next `store`. */
 const marginMs = 30_000;
 const tokensMax = 10_000;
 const batchMax = 500;
 
 /**
- * Keeps the tokens of clients alive that were told to retry later. If a token expired while its client
- * waits, a browser would get 401 and never reconnect.
+ * Keeps the tokens of refused clients alive while these clients wait to retry. If a token expired meanwhile, a
+ * browser would get 401 and never reconnect.
  *
- * A token is kept alive in this process at once, and in every process from the next `store` on. So
- * refusals, of which anybody can cause many, write nothing by themselves. Above 10,000 tokens the token that
- * was refused least recently is dropped.
+ * A token is kept alive in this process at once, and in every process from the next `store` on. So a refusal
+ * itself writes nothing: anybody can cause many refusals. Above 10,000 tokens, the token that was refused least
+ * recently is dropped.
  */
 export class RefusedTokens {
   readonly #wallClock: () => number;
-  readonly #extend: RefusedTokensOptions['extend'];
+  readonly #storeExpiry: RefusedTokensOptions['storeExpiry'];
   readonly #tokens = new LruMap<string, RefusedToken>(tokensMax);
   /** The tokens to be stored, each with the time of its first refusal since it was stored last. */
   readonly #unstored = new LruMap<string, number>(tokensMax);
   readonly #storing = new SharedCall(() => this.#storeAll());
 
-  constructor({ wallClock, extend }: RefusedTokensOptions) {
+  constructor({ wallClock, storeExpiry }: RefusedTokensOptions) {
     this.#wallClock = wallClock;
-    this.#extend = extend;
+    this.#storeExpiry = storeExpiry;
   }
 
-  /** Keeps a token alive whose client was told to retry after `waitMs`. */
+  /** Keeps the token of a client alive that was told to retry after `waitMs`. */
   add(hash: string, waitMs: number): void {
     const now = this.#wallClock();
     const earlier = this.#tokens.get(hash);
@@ -64,7 +64,7 @@ export class RefusedTokens {
     this.#unstored.set(hash, this.#unstored.get(hash) ?? now);
   }
 
-  /** Whether this process keeps a token alive whose stored expiry is `expiresAt`. */
+  /** Returns whether this process keeps a token alive whose stored expiry is `expiresAt`. */
   isKeptAlive(hash: string, expiresAt: number): boolean {
     const token = this.#tokens.get(hash);
     return token !== undefined && token.since < expiresAt && this.#wallClock() < token.until;
@@ -72,7 +72,7 @@ export class RefusedTokens {
 
   /**
    * Stores the new expiry of all tokens that were added before the call, 500 at a time. Does nothing
-   * without such tokens. Rejects when `extend` does; the next call then tries again.
+   * if there are no such tokens. Rejects when `storeExpiry` rejects; the next call then tries again.
    */
   store(): Promise<void> {
     return this.#unstored.size === 0 ? Promise.resolve() : this.#storing.run();
@@ -84,7 +84,7 @@ export class RefusedTokens {
       const batch = unstored.slice(start, start + batchMax).map(([hash, refusedAt]) => {
         return { hash, refusedAt, token: this.#tokens.get(hash) };
       });
-      await this.#extend({
+      await this.#storeExpiry({
         tokenHashes: batch.map(({ hash }) => hash),
         validAt: Math.min(...batch.map(({ refusedAt }) => refusedAt)),
         until: Math.max(...batch.map(({ token }) => token?.until ?? 0)),

@@ -6,7 +6,7 @@ import { databaseFor } from '../../../test/support/databases/test-database.js';
 import { withStatementLog } from '../../../test/support/recording/statement-hooks.js';
 import { sql } from '../../db/database.js';
 import { Failure } from '../../errors.js';
-import { controlEntryAppender, headSeq } from '../../event-log/open.js';
+import { controlEntryAppender, headSeqSql } from '../../event-log/open.js';
 import { SqlLogStore } from '../../event-log/sql/sql-log-store.js';
 import { parseControlEntry } from '../../events/control-entry.js';
 import { Disconnects } from '../disconnects.js';
@@ -86,7 +86,8 @@ test('tokens requested concurrently are inserted together, and all of them open'
 
   const texts = await Promise.all(Array.from({ length: 5 }, () => mint()));
 
-  assert.equal(statements.length, db.dialect === 'sqlite' ? 3 : 1); // On SQLite the first two inserts start at once, with one row each.
+  // On SQLite the first two inserts start at once, with one row each.
+  assert.equal(statements.length, db.dialect === 'sqlite' ? 3 : 1);
   assert.equal(await countTokens(), 5);
   const found = await Promise.all(texts.map((text) => tokens.find(text)));
   assert.deepEqual(
@@ -95,7 +96,7 @@ test('tokens requested concurrently are inserted together, and all of them open'
   );
 });
 
-test('a token for a deleted user is refused, and the other requests of the batch succeed', async (t) => {
+test('minting a token for a deleted user fails, and the other requests of the batch succeed', async (t) => {
   const { tokens, mint, countTokens } = await openTokens(t);
   const mintForUnknownUser = () =>
     tokens.mint({ userId: '999999', sessionId: 's'.repeat(32), beginning: 'e-7', mintedSeq: 0 });
@@ -286,7 +287,7 @@ test('a release changes nothing for a token that another stream has claimed sinc
   );
 });
 
-test('in mode single a token can be claimed once', async (t) => {
+test('in mode single, a token can be claimed only once', async (t) => {
   const { tokens, mint, claim } = await openTokens(t, { mode: 'single' });
   const token = await mint();
   const found = await tokens.find(token);
@@ -325,7 +326,7 @@ test('ending a session deletes its stream tokens and no others', async (t) => {
   const { userId, tokens, mint, countTokens } = await openTokens(t);
   const [mine, other] = [await mint('a'.repeat(32)), await mint('b'.repeat(32))];
 
-  await tokens.deleteOfSessions(['a'.repeat(32)]);
+  await tokens.deleteBySessions(['a'.repeat(32)]);
 
   await assert.rejects(tokens.find(mine), isFailure('invalid_token'));
   assert.equal((await tokens.find(other)).userId, userId);
@@ -357,7 +358,7 @@ test('the token of a refused client can be opened for as long as it was told to 
   await assert.rejects(tokens.find(token), isFailure('expired_token'));
 });
 
-test('other processes keep the token of a refused client alive, too', async (t) => {
+test('the token of a refused client is kept alive in other processes, too', async (t) => {
   const { time, tokens, mint, claim, startProcess } = await openTokens(t);
   const [unopened, opened, other] = [await mint(), await mint(), await mint()];
   await claim(await tokens.find(opened), 'c');
@@ -413,7 +414,7 @@ test('a user keeps the ten newest unopened tokens, and opened tokens do not coun
   assert.equal((await tokens.find(opened)).userId, userId);
 });
 
-test('a process deletes surplus tokens of other processes too, once it has issued more than ten itself', async (t) => {
+test('a process deletes surplus tokens of other processes too, once it has minted more than ten itself', async (t) => {
   const { userId, mint, countTokens, startProcess } = await openTokens(t);
   for (let count = 0; count < 10; count += 1) await mint();
   const other = startProcess();
@@ -427,7 +428,7 @@ test('a process deletes surplus tokens of other processes too, once it has issue
   assert.equal(await countTokens(), 10);
 });
 
-test('after the last token of a user has expired, the count of issued tokens restarts', async (t) => {
+test('after the last token of a user has expired, the count of minted tokens restarts', async (t) => {
   const { time, mint, countTokens } = await openTokens(t);
 
   for (let count = 0; count < 12; count += 1) {
@@ -459,7 +460,7 @@ test('the sweep deletes tokens that expired at least ten minutes ago', async (t)
 
 const foreign = { userId: 'auth0|5f7c', sessionId: 'f'.repeat(32), beginning: 'e-7' };
 
-test('a token of a user without an account opens until its end', async (t) => {
+test('a token of a user without an account can be opened until its end', async (t) => {
   const { tokens, time } = await openTokens(t);
   const endsAt = time.now + 600;
   const token = await tokens.mint({ ...foreign, mintedSeq: 3, endsAt });
@@ -480,7 +481,7 @@ test('a disconnect voids the tokens that were minted before it, of the user, ses
   const { db, tokens, time, userId } = await openTokens(t);
   const appendControlEntries = controlEntryAppender(db, () => time.now);
   const disconnects = new Disconnects({
-    ...{ db, appendControlEntries, headSeq, tokenKeptMs: 0, wallClock: () => time.now },
+    ...{ db, appendControlEntries, headSeqSql, tokenKeptMs: 0, wallClock: () => time.now },
   });
   const endsAt = time.now + 600;
   const mintAt = (mintedSeq: number, sessionId = 'a'.repeat(32)) =>
@@ -513,7 +514,7 @@ test('a disconnect voids a token that version 0.1.0 minted', async (t) => {
   const { db, tokens, time, userId, mint } = await openTokens(t);
   const appendControlEntries = controlEntryAppender(db, () => time.now);
   const disconnects = new Disconnects({
-    ...{ db, appendControlEntries, headSeq, tokenKeptMs: 0, wallClock: () => time.now },
+    ...{ db, appendControlEntries, headSeqSql, tokenKeptMs: 0, wallClock: () => time.now },
   });
   const token = await mint();
   await db.execute(
@@ -526,7 +527,7 @@ test('a disconnect voids a token that version 0.1.0 minted', async (t) => {
   await assert.rejects(tokens.find(token), isFailure('invalid_token'));
 });
 
-test('an extension replaces the end of a token and appends an entry', async (t) => {
+test('an extension replaces the end of a token and appends a control entry', async (t) => {
   const { tokens, time, entries, mint } = await openTokens(t);
   const token = await tokens.mint({ ...foreign, mintedSeq: 0, endsAt: time.now + 100 });
   const tokenHash = hashToken(token);

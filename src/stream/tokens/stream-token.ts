@@ -11,8 +11,8 @@ import { Failure } from '../../errors.js';
 import type { AppendControlEntries } from '../../event-log/open.js';
 import { Batcher } from '../../util/batcher.js';
 import { LruMap } from '../../util/lru-map.js';
-import { findNewestDisconnect, newestDisconnect } from '../disconnects.js';
-import { RefusedTokens, type TokenExtension } from './refused-tokens.js';
+import { findNewestDisconnectSeq, newestDisconnectSql } from '../disconnects.js';
+import { type NewExpiry, RefusedTokens } from './refused-tokens.js';
 import { type TokenState, type TokenStateRow, toTokenState } from './token-holders.js';
 
 export interface StreamTokenOptions {
@@ -22,7 +22,7 @@ export interface StreamTokenOptions {
   /** Time within which a new token must be opened. */
   readonly lifeMs: number;
   readonly mode: 'resume' | 'single';
-  /** Maximum number of open streams per user. As many unopened tokens of a user are kept, at least ten. */
+  /** Maximum number of open streams per user. The same number of unopened tokens is kept, but at least ten. */
   readonly streamsPerUserMax: number;
 }
 
@@ -32,9 +32,9 @@ export interface StreamToken extends TokenState {
   readonly publicId: string;
   readonly userId: string;
   readonly sessionId: string;
-  /** When the streams of a user without an account end, epoch ms. Undefined with a local session. */
+  /** Time at which streams of a user without an account end, epoch ms. Undefined with a local session. */
   readonly endsAt: number | undefined;
-  /** See `NewStreamToken`. 0 for tokens that were minted before migration 7. */
+  /** Number of the newest entry at minting, see `NewStreamToken`. 0 for tokens from before migration 7. */
   readonly mintedSeq: number;
   /**
    * The position of the event log at which the token was minted. Its streams start there unless the client
@@ -43,7 +43,7 @@ export interface StreamToken extends TokenState {
   readonly beginning: string | undefined;
 }
 
-/** A token to be issued. */
+/** A token to be minted. */
 export interface NewStreamToken {
   readonly userId: string;
   readonly sessionId: string;
@@ -53,7 +53,7 @@ export interface NewStreamToken {
    * verified, or together with it. A later disconnect of the user voids the token.
    */
   readonly mintedSeq: number;
-  /** When its streams end, epoch ms. For users without an account. */
+  /** Time at which streams of the token end, epoch ms. Only for users without an account. */
   readonly endsAt?: number | undefined;
 }
 
@@ -81,8 +81,8 @@ const unopenedPerUserMin = 10;
 const countedUsersMax = 10_000;
 const batchMax = 500;
 /**
- * Time after its expiry for which a token is not deleted, because a stream that opened it in time may be
- * about to claim it, or because a process that refused its client cannot store its new expiry now.
+ * Time for which an expired token is kept, because a stream that opened the token in time may be about to claim
+ * it, or because a process that refused its client may be unable to store the new expiry now.
  */
 const sweepDelayMs = 600_000;
 
@@ -97,7 +97,7 @@ const sweepDelayMs = 600_000;
  */
 export class StreamTokens {
   readonly #db: Database;
-  /** For deleting tokens. */
+  /** The same database with the share for background work: for deleting tokens. */
   readonly #background: Database;
   readonly #wallClock: () => number;
   readonly #lifeMs: number;
@@ -122,8 +122,8 @@ export class StreamTokens {
     this.#appendControlEntries = options.appendControlEntries;
     this.#lookups = Batcher.forDatabase(this.#db, (hashes) => this.#findRows(hashes));
     this.#inserts = Batcher.forDatabase(this.#db, (rows) => this.#insert(rows));
-    const prolong = (extension: TokenExtension) => this.#prolong(extension);
-    this.#refused = new RefusedTokens({ wallClock: this.#wallClock, extend: prolong });
+    const storeExpiry = (expiry: NewExpiry) => this.#storeExpiry(expiry);
+    this.#refused = new RefusedTokens({ wallClock: this.#wallClock, storeExpiry });
   }
 
   get mode(): StreamTokenOptions['mode'] {
@@ -136,12 +136,12 @@ export class StreamTokens {
   }
 
   /**
-   * Issues a token. Throws `invalid_token` when the account of the user was deleted meanwhile, and
-   * `expired_token` when `endsAt` is over.
+   * Mints a token. Throws `invalid_token` when the account of the user was deleted meanwhile, and
+   * `expired_token` when `endsAt` has passed.
    *
-   * The number of unopened tokens of a user is limited to `streamsPerUserMax`, or ten if that is more. Once
-   * this process has issued more than that many to the user without a pause of `lifeMs`, each call
-   * deletes unopened tokens above the limit and keeps the newest.
+   * The number of unopened tokens of a user is limited to `streamsPerUserMax`, but at least ten. Once this
+   * process has minted more tokens than that for the user without a pause of `lifeMs`, each call deletes
+   * unopened tokens above the limit and keeps the newest.
    */
   async mint(minted: NewStreamToken): Promise<string> {
     const { userId, sessionId, beginning, mintedSeq, endsAt } = minted;
@@ -168,9 +168,9 @@ export class StreamTokens {
   }
 
   /**
-   * Looks up the token in a URL. Throws `invalid_token` when it is malformed, unknown, cannot be opened
-   * again or was disconnected after it was minted, and `expired_token` when it has expired. With `isOpen`, it
-   * may have a stream already, also in mode `single`.
+   * Looks up a stream token. Throws `invalid_token` when the token is malformed, unknown, cannot be opened
+   * again or was disconnected after it was minted, and `expired_token` when it has expired. With `isOpen`, a
+   * token that was already opened is accepted even in mode `single`.
    */
   async find(token: string, { isOpen = false } = {}): Promise<StreamToken> {
     if (!tokenPattern.test(token)) throw invalidStreamToken(); // Without a query.
@@ -194,25 +194,25 @@ export class StreamTokens {
   }
 
   /**
-   * Keeps a token alive whose client was told to retry after `waitMs`: for that time and another 30 s. Takes
-   * effect in this process at once, and in the others after `storeKeptAlive`. See `RefusedTokens`.
+   * Keeps the token of a client alive that was told to retry after `waitMs`: for that time and another 30 s. Takes
+   * effect in this process at once, and in other processes after `storeKeptAlive`. See `RefusedTokens`.
    */
   keepAlive(hash: string, waitMs: number): void {
     this.#refused.add(hash, waitMs);
   }
 
   /**
-   * Stores the new expiry of the tokens that are kept alive, unless it is stored. For a timer. Rejects when
-   * the database fails; the next call then tries again.
+   * Stores the new expiry of the tokens that are kept alive, unless it is stored already. Called by a timer.
+   * Rejects when the database fails; the next call then tries again.
    */
   storeKeptAlive(): Promise<void> {
     return this.#refused.store();
   }
 
   /**
-   * Replaces the end of a token of a user without an account, and the entry before which a disconnect voids
-   * it, by those of a fresh credential. Streams of the token, in every process, end at the new time. Throws
-   * `invalid_token` if the token was deleted meanwhile.
+   * Extends the token of a user without an account: replaces its end and its `mintedSeq` by the values of a fresh
+   * credential. Streams of the token end at the new time, in every process. Throws `invalid_token` if the token
+   * was deleted meanwhile.
    */
   async extend(
     tokenHash: string,
@@ -238,7 +238,7 @@ export class StreamTokens {
   }
 
   /** Deletes all tokens of these sessions. */
-  async deleteOfSessions(sessionIds: readonly string[]): Promise<void> {
+  async deleteBySessions(sessionIds: readonly string[]): Promise<void> {
     for (let start = 0; start < sessionIds.length; start += batchMax) {
       const batch = list(sessionIds.slice(start, start + batchMax));
       await this.#background.execute(sql`delete from stream_tokens where session_id in (${batch})`);
@@ -246,7 +246,7 @@ export class StreamTokens {
   }
 
   /**
-   * Deletes up to 500 tokens that expired at least ten minutes ago, and returns how many. For a timer.
+   * Deletes up to 500 tokens that expired at least ten minutes ago, and returns their number. Called by a timer.
    */
   async sweep(): Promise<number> {
     const expiredBefore = this.#wallClock() - sweepDelayMs;
@@ -270,14 +270,14 @@ export class StreamTokens {
     return rows.map(() => undefined);
   }
 
-  /** Returns the newest disconnect that applies to a token, or 0. */
+  /** Returns the number of the newest disconnect that applies to a token; 0 if there is none. */
   #findDisconnect(row: Row): number | Promise<number> {
     if (row.subject !== null || row.user_id === null) return row.disconnected_seq ?? 0;
     const targets = [row.session_id, getPublicId(row.token_hash)];
-    return findNewestDisconnect(this.#db, String(row.user_id), targets);
+    return findNewestDisconnectSeq(this.#db, String(row.user_id), targets);
   }
 
-  async #prolong({ tokenHashes, validAt, until }: TokenExtension): Promise<void> {
+  async #storeExpiry({ tokenHashes, validAt, until }: NewExpiry): Promise<void> {
     const expiry = sql`coalesce(lease_until, expires_at)`;
     await this.#db.execute(
       sql`update stream_tokens
@@ -288,7 +288,7 @@ export class StreamTokens {
   }
 
   /**
-   * Counts a token that is about to be issued, and returns the number of tokens issued to the user without
+   * Counts a token that is about to be minted, and returns the number of tokens minted for the user without
    * a pause of `lifeMs`.
    */
   #countMinted(userId: string, now: number): number {
@@ -301,7 +301,7 @@ export class StreamTokens {
   async #findRows(hashes: readonly string[]): Promise<(Row | undefined)[]> {
     const rows = await this.#db.query<Row>(
       sql`select token_hash, user_id, subject, session_id, expires_at, lease_until, ends_at,
-          start_position, minted_seq, version, connection_id, ${newestDisconnect} as disconnected_seq
+          start_position, minted_seq, version, connection_id, ${newestDisconnectSql} as disconnected_seq
         from stream_tokens t where token_hash in (${list(hashes)})`,
     );
     const found = new Map(rows.map((row) => [row.token_hash, row]));
@@ -309,7 +309,7 @@ export class StreamTokens {
   }
 
   /**
-   * Deletes unopened tokens of a user so that one more can be issued. The newest are kept. At most 101 are
+   * Deletes unopened tokens of a user so that one more can be minted. Keeps the newest tokens. At most 101 are
    * deleted per call.
    */
   async #deleteSurplus(userId: string): Promise<void> {
@@ -329,7 +329,7 @@ export function getPublicId(tokenHash: string): string {
   return digest('sha256', `public id of ${tokenHash}`).slice(0, 32);
 }
 
-/** Whether a credential has the form of a stream token. */
+/** Returns whether a credential has the form of a stream token. */
 export function isStreamToken(text: string): boolean {
   return tokenPattern.test(text);
 }

@@ -18,7 +18,7 @@ const test = await testOnDialects('token claims');
 /** The time after which the client of a stream that has ended reconnects. */
 const retryMs = 6000;
 
-/** A stream whose round trips take as long as `onRoundTrip`. */
+/** A stream whose round trips end when the promise of `onRoundTrip` settles. */
 class TestStream implements ClaimingStream {
   readonly id: string;
   readonly claim: TokenClaim;
@@ -96,12 +96,12 @@ async function openClaims(t: TestContext) {
   });
   const releases = new TokenReleases(holders, silentLogger);
   const { hash: tokenHash } = await tokens.find(token);
-  let lostAnswers = 0;
-  /** Claims the token, and rejects after the claim while `loseAnswers` has answers left to lose. */
+  let lostResponses = 0;
+  /** Claims the token. After `loseResponses(count)`, the next `count` claims are committed but reject. */
   const claim = async (claiming: Claim) => {
     const isClaimed = await holders.claim(claiming);
-    if (lostAnswers === 0) return isClaimed;
-    lostAnswers -= 1;
+    if (lostResponses === 0) return isClaimed;
+    lostResponses -= 1;
     throw new Error('connection lost');
   };
   const readState = (hash: string) => holders.readState(hash);
@@ -109,10 +109,10 @@ async function openClaims(t: TestContext) {
   const onTakeover = () => {
     takeoverCount += 1;
   };
-  /** The tokens that were kept alive, and the wait for which they were. */
+  /** The tokens that were kept alive, with the wait in ms. */
   const keptAlive: (readonly [hash: string, waitMs: number])[] = [];
   const keepAlive = (hash: string, waitMs: number) => keptAlive.push([hash, waitMs]);
-  /** Creates a stream with the state in which the token is now. */
+  /** Creates a stream that has read the current state of the token. */
   const open = async (id: string) => {
     const callbacks = { onTakeover, keepAlive, random: () => 0 };
     const parts = { holders: { claim, readState }, releases, ...callbacks };
@@ -125,8 +125,8 @@ async function openClaims(t: TestContext) {
     failStatements: (count: number) => {
       failuresLeft = count;
     },
-    loseAnswers: (count: number) => {
-      lostAnswers = count;
+    loseResponses: (count: number) => {
+      lostResponses = count;
     },
   };
 }
@@ -240,9 +240,9 @@ test('a stream stays open while the database fails, and then claims its token', 
 });
 
 test('a stream whose claim succeeded although its answer was lost finds itself as the holder', async (t) => {
-  const { open, state, loseAnswers } = await openClaims(t);
+  const { open, state, loseResponses } = await openClaims(t);
   const stream = await open('one');
-  loseAnswers(1);
+  loseResponses(1);
 
   await stream.run();
 

@@ -12,7 +12,7 @@ export interface TokenClaimParts {
    * without waiting for its next poll of the event log.
    */
   readonly onTakeover: () => void;
-  /** See `StreamTokens.keepAlive`. */
+  /** Keeps an unclaimed token alive, see `StreamTokens.keepAlive`. */
   readonly keepAlive: (tokenHash: string, waitMs: number) => void;
   readonly random: () => number;
 }
@@ -25,7 +25,7 @@ export interface ClaimingStream {
   /** Sends no events until `release`. */
   hold(): void;
   release(): void;
-  /** See `Sink.roundTrip`. */
+  /** Waits for a round trip to the client, see `Sink.roundTrip`. */
   roundTrip(): Promise<void>;
 }
 
@@ -44,9 +44,9 @@ const firstRetryMs = 100;
  * is applied while this stream's claim is in progress is remembered, and takes effect when the claim has
  * succeeded.
  *
- * After ten failed attempts the stream closes as `failed`. An attempt that another stream preceded is
- * repeated immediately. After a database error the next attempt waits: 100 ms at first, twice as long
- * each time, and randomly 0.5 to 1.5 times that. The nine waits of ten database errors take 26 to 77 s in
+ * After ten failed attempts the stream closes as `failed`. If another stream claims the token first, the attempt
+ * is repeated immediately. After a database error the next attempt waits: 100 ms at first, doubled each time,
+ * and multiplied by a random factor of 0.5 to 1.5. The nine waits of ten database errors take 26 to 77 s in
  * total.
  */
 export class TokenClaim {
@@ -89,7 +89,7 @@ export class TokenClaim {
   }
 
   /**
-   * Records a takeover of the token by another stream. Returns whether that stream has replaced this one.
+   * Records a takeover of the token by another stream. Returns whether that stream has replaced this stream.
    * Call it in the order of the control entries.
    */
   observe({ version }: Takeover): boolean {
@@ -98,8 +98,8 @@ export class TokenClaim {
   }
 
   /**
-   * Releases the token, because the stream has ended. A token that is not claimed yet is kept alive for
-   * `waitMs`, after which the client was told to reconnect, because it may expire meanwhile.
+   * Releases the token, because the stream has ended. If the token is not claimed yet, keeps it alive for
+   * `waitMs`, the time after which the client was told to reconnect, because the token may expire meanwhile.
    */
   end(streamId: string, waitMs: number): void {
     if (this.#claimedVersion === undefined) this.#parts.keepAlive(this.tokenHash, waitMs);
@@ -114,7 +114,7 @@ export class TokenClaim {
   /** Returns whether the stream holds the token now. Rejects if the database fails. */
   async #tryClaim(stream: ClaimingStream, state: TokenState): Promise<boolean> {
     if (state.holder === stream.id) {
-      this.#claimedVersion = state.version; // An earlier attempt had succeeded, but its answer was lost.
+      this.#claimedVersion = state.version; // An earlier attempt succeeded, but its response was lost.
       return true;
     }
     if (state.holder !== undefined) {

@@ -21,7 +21,7 @@ export interface TokenState {
   readonly holder: string | undefined;
 }
 
-/** A request to make a stream the holder of a token. Succeeds only if `state` is still its state. */
+/** A request to make a stream the holder of a token. Succeeds only if the state of the token is still `state`. */
 export interface Claim {
   readonly tokenHash: string;
   readonly state: TokenState;
@@ -78,7 +78,7 @@ export class TokenHolders {
   /**
    * Makes a stream the holder of a token. Returns false if the token has been claimed since its state was
    * read, or has been deleted. A claim that replaces a holder appends a control entry, which closes the
-   * stream of that holder. If this rejects, the claim may have been committed all the same. Concurrent
+   * stream of that holder. If the promise rejects, the claim may still have been committed. Concurrent
    * claims share a statement.
    */
   claim(claim: Claim): Promise<boolean> {
@@ -86,8 +86,8 @@ export class TokenHolders {
   }
 
   /**
-   * Releases those of the tokens that their streams still hold, which starts their resume windows. For at
-   * most 500 tokens.
+   * Releases each token that its stream still holds, which starts the resume window of the token. Accepts at most
+   * 500 tokens.
    */
   async release(releases: readonly Release[]): Promise<void> {
     const hashes = list(releases.map(({ tokenHash }) => tokenHash));
@@ -140,10 +140,10 @@ export class TokenHolders {
   async #updateHolders(db: Database, claims: readonly Claim[]): Promise<boolean[]> {
     const hashes = claims.map(({ tokenHash }) => tokenHash);
     const until = this.#leaseUntil;
-    const isUnchanged = (c: Claim) =>
+    const toCondition = (c: Claim) =>
       sql`(token_hash = ${c.tokenHash} and version = ${c.state.version})`;
-    const holder = join(claims, (c) => sql` when ${isUnchanged(c)} then ${c.streamId}`);
-    const unchanged = join(claims, (c) => sql` or ${isUnchanged(c)}`);
+    const holder = join(claims, (c) => sql` when ${toCondition(c)} then ${c.streamId}`);
+    const unchanged = join(claims, (c) => sql` or ${toCondition(c)}`);
     const count = await db.execute(
       // `version` is set last, because MySQL assigns from left to right.
       sql`update stream_tokens set connection_id = case${holder} end,

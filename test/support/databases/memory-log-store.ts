@@ -72,7 +72,7 @@ export class MemoryLogStore implements LogStore {
     this.#pending = [];
   }
 
-  state(): Promise<LogState> {
+  readState(): Promise<LogState> {
     return this.#defer(() => this.#state);
   }
 
@@ -108,7 +108,7 @@ export class MemoryLogStore implements LogStore {
         bytesBefore += Buffer.byteLength(data);
         return fits;
       });
-      return { events, more: events.length < visible.length, trimmedSeq: this.trimmedSeq };
+      return { events, hasMore: events.length < visible.length, trimmedSeq: this.trimmedSeq };
     });
   }
 
@@ -118,7 +118,7 @@ export class MemoryLogStore implements LogStore {
     });
   }
 
-  lastTrimmed(audiences: readonly string[]): Promise<number> {
+  findLastTrimmedSeq(audiences: readonly string[]): Promise<number> {
     return this.#defer(
       () =>
         this.entries.slice(0, this.trimmedSeq).findLast((entry) => isFor(entry, audiences))?.seq ??
@@ -126,7 +126,7 @@ export class MemoryLogStore implements LogStore {
     );
   }
 
-  oldestEntries(): Promise<TrimCandidate[]> {
+  readOldestEntries(): Promise<TrimCandidate[]> {
     return this.#defer(() => []);
   }
 

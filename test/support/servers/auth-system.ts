@@ -9,7 +9,7 @@ import { PasswordAttemptLimiter } from '../../../src/auth/password-attempt-limit
 import { Passwords } from '../../../src/auth/passwords/passwords.js';
 import { RateLimiter } from '../../../src/auth/rate-limiter.js';
 import { openAuthThreads } from '../../../src/auth/threads.js';
-import { controlEntryAppender, headSeq } from '../../../src/event-log/open.js';
+import { controlEntryAppender, headSeqSql } from '../../../src/event-log/open.js';
 import { toClient } from '../../../src/http/client.js';
 import { ApiKeys } from '../../../src/identity/api-keys.js';
 import { BearerAuth } from '../../../src/identity/bearer.js';
@@ -64,7 +64,7 @@ export async function startAuth(t: TestContext) {
     db,
     log,
     wallClock,
-    headSeq,
+    headSeqSql,
     appendControlEntries: controlEntryAppender(db, wallClock),
   });
   const realm = 'herald "test"';

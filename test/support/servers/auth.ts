@@ -4,7 +4,7 @@ import { RefreshTokens } from '../../../src/auth/refresh-token.js';
 import { type EndedSessions, Sessions } from '../../../src/auth/sessions/sessions.js';
 import { type Account, Users } from '../../../src/auth/users.js';
 import type { Database } from '../../../src/db/database.js';
-import { controlEntryAppender, headSeq } from '../../../src/event-log/open.js';
+import { controlEntryAppender, headSeqSql } from '../../../src/event-log/open.js';
 import type { Client } from '../../../src/http/client.js';
 import { Audit } from '../../../src/logging/audit.js';
 import { databaseFor } from '../databases/test-database.js';
@@ -57,7 +57,7 @@ export async function sessionsFor(t: TestContext, overrides: Overrides = {}) {
         endedSessions.push(sessions);
       },
       idleMs,
-      headSeq,
+      headSeqSql,
       absoluteMs,
       graceMs: grace,
       perUserMax,
