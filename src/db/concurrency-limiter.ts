@@ -25,8 +25,8 @@ interface ConcurrencyLimiterOptions {
 }
 
 /**
- * Limits concurrent statements and transactions, because a connection pool does not, and waits for
- * them on close.
+ * Limits concurrent statements and transactions, because a connection pool does not limit them. `close` waits
+ * for those that run or wait.
  */
 export class ConcurrencyLimiter {
   readonly #options: ConcurrencyLimiterOptions;
@@ -61,9 +61,9 @@ export class ConcurrencyLimiter {
   }
 
   /**
-   * Runs `work` once one of `transactionsMax` slots is free. The shares take turns while work of both waits;
-   * within a share it is first come, first served. Rejects with `service_unavailable` at `inFlightMax`, or
-   * after `waitMs`.
+   * Runs `work` once one of `transactionsMax` slots is free. While work of both shares waits, the shares take
+   * turns. Within a share, work runs in the order of its arrival. Rejects with `service_unavailable` at
+   * `inFlightMax`, or after `waitMs`.
    */
   runTransaction<Result>(work: () => Promise<Result>, share: Share = 'requests'): Promise<Result> {
     return this.run(async () => {

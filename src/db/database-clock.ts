@@ -30,13 +30,13 @@ const queries: Readonly<Record<Exclude<Dialect, 'sqlite'>, Sql>> = {
 };
 
 /**
- * The time that all processes on one database agree on, within a few seconds: the local time while it
- * differs by at most 5 s from the database's, otherwise the database's time.
+ * The time that all processes on one database agree on, within a few seconds: the local time while the local
+ * clock differs by at most 5 s from the clock of the database, otherwise the database's time.
  *
- * The database's time is measured at the start and every 30 s. In between it advances with the monotonic
- * clock, so a jump of the local clock does not affect it. A difference is measured again before it is
- * logged, because the monotonic clock stops while a machine is suspended. The embedded database has no
- * clock of its own: its time is the local time, and nothing is measured.
+ * The database's time is measured at the start and every 30 s. Between two measurements this time advances
+ * with the monotonic clock, so a jump of the local clock does not affect it. A difference is measured again
+ * before it is logged, because the monotonic clock stops while a machine is suspended. The embedded database
+ * has no clock of its own: its time is the local time, and nothing is measured.
  */
 export class DatabaseClock {
   readonly #options: DatabaseClockOptions;

@@ -55,9 +55,9 @@ export interface Database {
   transaction<Result>(work: (tx: Database) => Promise<Result>): Promise<Result>;
 
   /**
-   * Commits all statements in one round trip and returns true. If one of them matches no row,
-   * commits none and returns false. Rejects with `UniqueViolation`. Exists only for SQLite, where
-   * one process owns the database and therefore knows in advance what to write.
+   * Commits all statements in one round trip and returns true. If any statement matches no row, commits no
+   * statement and returns false. Rejects with `UniqueViolation`. Exists only for SQLite, where one process
+   * owns the database and therefore knows in advance what to write.
    */
   batch?(statements: readonly Sql[]): Promise<boolean>;
 
@@ -68,7 +68,10 @@ export interface Database {
   close(): Promise<void>;
 }
 
-/** Notifies the processes on one database that something has changed, without saying what. */
+/**
+ * Notifies the processes on one database that something has changed. A notification does not contain the
+ * change.
+ */
 export interface Notifier {
   /** Notifies all other subscribers, once, when the transaction `tx` commits. */
   notify(tx: Database): Promise<void>;
@@ -162,9 +165,9 @@ const insertTextCache = new WeakMap<readonly string[], Map<number, readonly stri
 
 /**
  * Creates statements that insert `rows`, as in ``inserts(sql`insert into t (x, y) values `, rows)``. Each
- * has at most 100 rows and 256 KiB, or one larger row, so that large inserts share few texts, which are
- * built once and stay prepared. Without rows there are no statements. `prefix` must be a template without
- * parts.
+ * statement has at most 100 rows and 256 KiB, or one larger row. So large inserts use few different texts,
+ * which are built once and stay prepared. Without rows there are no statements. `prefix` must be a template
+ * without parts.
  */
 export function inserts(prefix: Sql, rows: readonly (readonly Value[])[]): Sql[] {
   const textsByCount = insertTextCache.get(prefix.texts) ?? new Map<number, readonly string[]>();

@@ -48,7 +48,10 @@ export function statementError(text: string, cause: unknown): Error {
   });
 }
 
-/** Creates the error for use after close: a defect in the close order, hence no `Failure`. */
+/**
+ * Creates the error for a call after `close`. Such a call is a defect in the close order, so the error is no
+ * `Failure`.
+ */
 export function closedError(): Error {
   return new Error('Cannot use database: it is closed');
 }

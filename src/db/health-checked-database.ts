@@ -26,7 +26,10 @@ interface Outage {
 const probeIntervalMs = 1000;
 /** How long a check waits for a probe. Less than the readiness deadline, so that the response has a reason. */
 const probeWaitMs = 500;
-/** A reset truncates the write-ahead log of the embedded database to `small`: see `openWriter`. */
+/**
+ * Sizes of the write-ahead log of the embedded database. A reset truncates the log to `small`, see
+ * `openWriter`.
+ */
 const walBytesLimits = { large: 128 * 1024 * 1024, small: 64 * 1024 * 1024 };
 
 /**

@@ -8,7 +8,7 @@ export type ForwardedForProblem =
 
 export interface ClientAddress {
   readonly ip: string;
-  /** If set, the address of the client is unknown, and `ip` is the address of a proxy. */
+  /** If set, the address of the client is unknown, and `ip` is the address of the nearest proxy. */
   readonly problem?: ForwardedForProblem;
 }
 
@@ -35,8 +35,8 @@ export function findClientAddress(
 }
 
 /**
- * Returns the `position`-th entry from the right, counted from 1. Does not read the entries further left,
- * which a client can send by the thousand.
+ * Returns the `position`-th entry from the right, counted from 1. Does not read the entries further left: a
+ * client can send thousands of them.
  */
 function findFromRight(list: string, position: number): string | undefined {
   let end = list.length;
@@ -47,7 +47,7 @@ function findFromRight(list: string, position: number): string | undefined {
   return list.slice(findCommaBefore(list, end) + 1, end).trim();
 }
 
-/** Returns the index of the last comma before `end`; -1 if there is none. */
+/** Returns the index of the last comma before index `end`, or -1 if there is none. */
 function findCommaBefore(list: string, end: number): number {
   return end === 0 ? -1 : list.lastIndexOf(',', end - 1);
 }

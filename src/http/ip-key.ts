@@ -1,9 +1,10 @@
 import { isIPv4, isIPv6 } from 'node:net';
 
 /**
- * Returns the key by which clients are limited: an IPv4 address, also for an IPv4-mapped IPv6 address,
- * or the /64 of an IPv6 address as `2001:db8:0:1::/64`, because one household can usually use all 2^64
- * addresses of its /64. Every string that is not an address has the key `unknown`.
+ * Returns the key that the limits per client address use. For IPv4 the key is the address. For IPv6 it is the
+ * /64 network, such as `2001:db8:0:1::/64`, because one household can usually use all 2^64 addresses of its /64.
+ * An IPv4-mapped IPv6 address has the key of its IPv4 address. A string that is not an address has the key
+ * `unknown`.
  */
 export function toIpKey(ip: string): string {
   const address = ip.split('%', 1)[0] ?? ''; // `fe80::1%eth0`
@@ -16,13 +17,14 @@ export function toIpKey(ip: string): string {
       .flatMap((group) => [group >> 8, group & 255])
       .join('.');
   }
-  const network = groups.slice(0, 4).map((group) => group.toString(16));
-  return `${network.join(':')}::/64`;
+  const networkGroups = groups.slice(0, 4).map((group) => group.toString(16));
+  return `${networkGroups.join(':')}::/64`;
 }
 
 /**
- * Returns the /48 of an IP key as `2001:db8:0::/48`; undefined for an IPv4 address. Providers assign up to a
- * /48 to a customer, who then has 65,536 IP keys.
+ * Returns the /48 network that contains the /64 of an IP key, such as `2001:db8:0::/48`. Returns undefined for
+ * the key of an IPv4 address and for `unknown`. A provider assigns at most a /48 to one customer, who then has
+ * 65,536 IP keys.
  */
 export function toNetworkKey(ipKey: string): string | undefined {
   if (!ipKey.endsWith('/64')) return undefined;

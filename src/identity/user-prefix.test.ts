@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { assertKeyAllowsUser } from './user-prefix.js';
 
-test('a key with a user prefix can name only user ids that begin with it, compared exactly', () => {
+test('a key with a user prefix can name only user ids that begin with this prefix, in the same case', () => {
   const key = { userPrefix: 'shop:' };
 
   for (const userId of ['shop:', 'shop:1', 'shop:shop:1']) assertKeyAllowsUser(key, userId, 'user');

@@ -4,17 +4,17 @@ import { PendingOpens } from './pending-opens.js';
 
 const numbered = (seq: number) => ({ seq, entry: { kind: 'key_revoked', keyId: 'k' } }) as const;
 
-test('every pending open keeps up to 1000 control entries, and one more marks it as behind', () => {
+test('every pending open keeps up to 1000 control entries, and one more marks its entries as incomplete', () => {
   const opens = new PendingOpens();
   const early = opens.add();
   opens.keep(numbered(0));
   const late = opens.add();
 
   for (let seq = 1; seq < 1000; seq += 1) opens.keep(numbered(seq));
-  assert.deepEqual([early.isBehind, late.isBehind], [false, false]);
+  assert.deepEqual([early.isIncomplete, late.isIncomplete], [false, false]);
   opens.keep(numbered(1000));
 
-  assert.deepEqual([early.isBehind, late.isBehind], [true, false]);
+  assert.deepEqual([early.isIncomplete, late.isIncomplete], [true, false]);
   assert.deepEqual(
     early.entries,
     Array.from({ length: 1000 }, (_, seq) => numbered(seq)),
@@ -29,9 +29,9 @@ test('an open that has ended keeps no further entries', () => {
   opens.remove(ended);
   opens.remove(ended);
   opens.keep(numbered(1));
-  opens.markAllBehind();
+  opens.markAllIncomplete();
 
   assert.equal(opens.size, 1);
-  assert.deepEqual([ended.entries.length, ended.isBehind], [0, false]);
-  assert.deepEqual([pending.entries.length, pending.isBehind], [1, true]);
+  assert.deepEqual([ended.entries.length, ended.isIncomplete], [0, false]);
+  assert.deepEqual([pending.entries.length, pending.isIncomplete], [1, true]);
 });

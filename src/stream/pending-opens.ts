@@ -14,7 +14,7 @@ const entriesMax = 1000;
  */
 export class PendingOpen {
   readonly #entries: NumberedEntry[] = [];
-  #isBehind = false;
+  #isIncomplete = false;
 
   /** The control entries that this process has applied since the open began. */
   get entries(): readonly NumberedEntry[] {
@@ -22,17 +22,17 @@ export class PendingOpen {
   }
 
   /** Whether `entries` is incomplete: entries were trimmed, or this process applied more than 1000. */
-  get isBehind(): boolean {
-    return this.#isBehind;
+  get isIncomplete(): boolean {
+    return this.#isIncomplete;
   }
 
   keep(entry: NumberedEntry): void {
     if (this.#entries.length < entriesMax) this.#entries.push(entry);
-    else this.#isBehind = true;
+    else this.#isIncomplete = true;
   }
 
-  markBehind(): void {
-    this.#isBehind = true;
+  markIncomplete(): void {
+    this.#isIncomplete = true;
   }
 }
 
@@ -65,8 +65,8 @@ export class PendingOpens {
     for (const open of this.#opens) open.keep(entry);
   }
 
-  /** Marks every open as behind, because control entries were trimmed before they were applied. */
-  markAllBehind(): void {
-    for (const open of this.#opens) open.markBehind();
+  /** Marks the entries of every open as incomplete, because control entries were trimmed before they were applied. */
+  markAllIncomplete(): void {
+    for (const open of this.#opens) open.markIncomplete();
   }
 }

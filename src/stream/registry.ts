@@ -135,7 +135,7 @@ export class Registry implements EventSubscriber {
     this.#timerWheel.set(stream, this.#monotonicClock());
     this.pendingOpens.remove(pendingOpen);
     for (const entry of pendingOpen.entries) this.#apply(entry, stream);
-    if (pendingOpen.isBehind) stream.close('behind');
+    if (pendingOpen.isIncomplete) stream.close('behind');
   }
 
   /** Removes a stream that has ended. Does nothing for a stream that was never added. */
@@ -181,7 +181,7 @@ export class Registry implements EventSubscriber {
    * loss, if any.
    */
   handleGap(): void {
-    this.pendingOpens.markAllBehind();
+    this.pendingOpens.markAllIncomplete();
     const streams = [...this.streams];
     for (const stream of streams) stream.freeze();
     void closeGradually(streams, { reason: 'behind', random: this.#random });

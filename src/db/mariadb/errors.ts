@@ -79,7 +79,7 @@ export function needsNewConnections(error: unknown): boolean {
   return errno === mustSetPasswordErrno || readOnlyErrnos.includes(errno);
 }
 
-/** Creates the error for a database that could not be opened; its message says what to check. */
+/** Creates the error for a database that could not be opened. The message says what to check. */
 export function mariadbOpenError(options: DatabaseServerOptions, error: unknown): Error {
   const { host, port, database, username } = options;
   const found = error instanceof Failure ? error.cause : error; // A statement, or its deadline, failed.

@@ -130,7 +130,7 @@ export class MariadbDatabase implements DatabaseWithShares {
       (bytes) => {
         this.#packetBytesMax = bytes;
       },
-      () => undefined, // Keeps the value of the pool before. Statements report that the server is unavailable.
+      () => undefined, // Keeps the value of the previous pool. Statements report that the server is unavailable.
     );
     return pool;
   }

@@ -23,8 +23,8 @@ import { assertSessionState, buildSessionQuery } from './session.js';
 const tableWaitSeconds = 5;
 
 /**
- * Opens one connection without statement limits, because those of the pool would end slow DDL and the
- * wait for the lock. Returns undefined when the database is missing and `purpose` is `read`.
+ * Opens one connection without statement limits. The limits of the pool would end slow DDL and the wait for
+ * the lock. Returns undefined when the database is missing and `purpose` is `read`.
  */
 export async function openMariadbTarget(
   options: DatabaseServerOptions,

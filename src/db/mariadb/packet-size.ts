@@ -6,8 +6,8 @@ const escapedCharacters = /['"\\\0]/g;
 
 /**
  * Throws `payload_too_large` for a statement that the database server would never accept: with its values,
- * which the package writes into the text, it is not smaller than `max_allowed_packet`. The server would
- * close the connection, which looks like a failure that passes.
+ * which the package writes into the text, it is not smaller than `max_allowed_packet`. The server would close
+ * the connection, which callers would take for a temporary failure.
  */
 export function assertFitsPacket({ texts, values }: Sql, packetBytesMax: number): void {
   const sum = (getSize: (value: Sql['values'][number]) => number) =>

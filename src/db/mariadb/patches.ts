@@ -20,11 +20,11 @@ export function patchMariadb(): Promise<unknown> {
 /**
  * Rejects a connection that the database server closes during the TLS handshake.
  *
- * Without the patch, such a connection ends the process. Node's listener for `end` destroys the
- * socket with an error, which is emitted a tick later; the package's listener then removes all
- * listeners, so that error is unhandled. The patch runs the package's listener first, which
- * destroys the socket without an error and rejects the connection. The package's public API does
- * not suffice, because it exposes the socket only after the handshake.
+ * Without the patch, such a connection ends the process. Node's listener for `end` destroys the socket with
+ * an error, which is emitted a tick later. The package's listener for `end` then removes all listeners, so
+ * nothing handles this error. The patch runs the package's listener first. This listener destroys the socket
+ * without an error and rejects the connection. The public API of the package exposes the socket only after
+ * the handshake, which is too late.
  */
 async function patchHandshake(): Promise<void> {
   const prototype = await importPrototype<ConnectionPrototype>('lib/connection.js');

@@ -1,12 +1,12 @@
 import { createHash } from 'node:crypto';
 
 /**
- * A forward-only step of the schema. A released step must not change, because every database to
- * which it was applied contains its checksum.
+ * A forward-only step of the schema. A released step must not change, because every database to which it was
+ * applied contains its checksum.
  *
  * A program that knows only the earlier steps must also work after this step, because programs of both
- * versions run at the same time during an upgrade. So add first, and remove one step later
- * (`docs/decisions/022-migrations-expand-then-contract.md`).
+ * versions run at the same time during an upgrade. So a step must not remove what these programs use: add in
+ * one step, and remove in a later step (`docs/decisions/022-migrations-expand-then-contract.md`).
  */
 export interface Migration {
   /** Counts up from 1. */

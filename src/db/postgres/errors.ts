@@ -28,7 +28,7 @@ const defectCodes =
 /** SQLSTATEs after which the database server closes the connection. */
 const shutdownStates = /^57P0[123]$/;
 
-/** Returns whether the connection that the error came from can no longer be used. */
+/** Returns whether an error shows that its connection can no longer be used. */
 export function isConnectionLost(error: unknown): boolean {
   if (error instanceof Failure) return false;
   return isServerError(error) ? shutdownStates.test(getErrorCode(error)) : isConnectionError(error);
@@ -67,7 +67,7 @@ export function isReadOnly(error: unknown): boolean {
   return getErrorCode(error) === '25006';
 }
 
-/** Creates the error for a database that could not be opened. It says what to check. */
+/** Creates the error for a database that could not be opened. The message says what to check. */
 export function postgresOpenError(options: DatabaseServerOptions, error: unknown): Error {
   const { host, port, database, username } = options;
   const code = error instanceof Failure ? 'timeout' : getErrorCode(error);

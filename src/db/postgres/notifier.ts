@@ -90,9 +90,9 @@ class PostgresSubscription implements Subscription {
   }
 
   /**
-   * Probes the connection, because a connection that only listens detects neither a dead database server nor
-   * a server that is read-only since a failover, while another server sends the notifications. Replaces the
-   * connection at the end of its life.
+   * Probes the connection. A connection that only listens does not detect that the database server is dead,
+   * nor that the server has become read-only in a failover and another server now sends the notifications.
+   * Replaces the connection at the end of its life.
    */
   #check(client: PostgresClient, openedAt: number): void {
     const { checkMs, lifeMs } = this.#parts;

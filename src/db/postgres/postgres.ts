@@ -47,9 +47,9 @@ export class PostgresDatabase implements DatabaseWithShares {
   readonly #prepared = new Set<string>();
   /**
    * Disables pipelining behind a pooler. The package sends the first half of the next statement before the
-   * previous result arrives. With that result the pooler gives its server connection to another client, so
-   * the first half would arrive in the session of that client. Returning `false` reports the connection as
-   * full.
+   * previous result arrives. When that result has arrived, the pooler gives the server connection to another
+   * client, so the first half would arrive in the session of the other client. The hook returns `false`,
+   * which reports the connection as full.
    */
   readonly #noPipelining: { readonly onexecute?: () => false };
   readonly #clients: PostgresClients;

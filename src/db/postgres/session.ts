@@ -2,8 +2,8 @@ import { randomBytes } from 'node:crypto';
 import type { DatabaseServerOptions } from '../options.js';
 
 /**
- * Session settings that Herald's statements depend on, as startup parameters, which take precedence over
- * those of a role or a database. The package sets `client_encoding` itself.
+ * Session settings that Herald's statements depend on. They are sent as startup parameters, which take
+ * precedence over the settings of a role or a database. The package sets `client_encoding` itself.
  */
 const sessionSettings = {
   default_transaction_isolation: 'read committed',

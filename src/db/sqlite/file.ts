@@ -133,9 +133,9 @@ export class StatementCache {
 /**
  * Restricts a database file to one process, because counters and group commit depend on one writer.
  *
- * Holds a write lock on a small database beside the file, `<file>.lock`. The kernel releases the lock
- * however the process ends, so no stale lock remains. A refused process can read there which process
- * holds the lock.
+ * Holds a write lock on a small database beside the file, `<file>.lock`. The kernel releases the lock however
+ * the process ends, so no stale lock remains. A process that does not get the lock can read in this database
+ * which process holds the lock.
  */
 export class FileLock {
   readonly #connection: SqliteConnection;

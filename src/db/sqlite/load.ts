@@ -1,7 +1,7 @@
 /**
- * The part of `node:sqlite` that is used here. `@photostructure/sqlite` is identical, except that a
- * closed connection stays open until its prepared statements are garbage-collected. Therefore
- * nothing may depend on `close` to release a lock or to checkpoint the write-ahead log.
+ * The part of `node:sqlite` that is used here. `@photostructure/sqlite` has the same interface, but its
+ * `close` releases the file only after the prepared statements are garbage-collected. Therefore nothing may
+ * depend on `close` to release a lock or to checkpoint the write-ahead log.
  */
 export interface SqliteConnection {
   exec(text: string): void;
@@ -24,9 +24,10 @@ interface SqliteModule {
 }
 
 /**
- * Loads the SQLite driver: that of Node, from Node 22.13 on, or else the package with the same interface.
+ * Loads the SQLite driver: `node:sqlite` on Node 22.13 or later, otherwise `@photostructure/sqlite`, which
+ * has the same interface.
  *
- * Rejects when neither is available; the message lists the alternatives.
+ * Rejects when neither driver is available. The message lists the alternatives.
  */
 export async function loadSqlite(): Promise<SqliteDriver> {
   const { DatabaseSync } = (await importBuiltIn()) ?? (await importPackage());
@@ -35,12 +36,12 @@ export async function loadSqlite(): Promise<SqliteDriver> {
 
 async function importBuiltIn(): Promise<SqliteModule | undefined> {
   const { emitWarning } = process;
-  // Node 22 to 24.14 warn that SQLite is experimental, which an operator can do nothing about.
+  // Hides the warning of Node 22 to 24.14 that SQLite is experimental: operators cannot act on it.
   process.emitWarning = ((warning: string | Error, ...rest: never[]) => {
     if (!String(warning).includes('SQLite')) emitWarning.call(process, warning, ...rest);
   }) as typeof emitWarning;
   try {
-    const name: string = 'node:sqlite'; // Not a literal type: the types of Node 20 lack it.
+    const name: string = 'node:sqlite'; // Typed as `string`, because `@types/node` 20 does not declare this module.
     return (await import(name)) as SqliteModule;
   } catch (cause) {
     if (!hasCode(cause, 'ERR_UNKNOWN_BUILTIN_MODULE')) throw cause;
@@ -56,9 +57,11 @@ async function importPackage(): Promise<SqliteModule> {
   } catch (cause) {
     // A broken package must not be reported as missing.
     if (!hasCode(cause, 'ERR_MODULE_NOT_FOUND')) throw cause;
+    // `--no-save` leaves package.json unchanged. `--save-prod`, because package.json lists the package as a
+    // development dependency, which `--omit=dev` alone would not install.
     const install = 'npm i --no-save --omit=dev --save-prod @photostructure/sqlite@1';
-    const alternatives = `Node 22.13 or later, or ${install}, or DB_DIALECT=postgres`;
-    throw new Error(`Cannot load the embedded database: it needs ${alternatives}`, { cause });
+    const alternatives = `use Node 22.13 or later, run \`${install}\`, or set DB_DIALECT=postgres`;
+    throw new Error(`Cannot load the embedded database: ${alternatives}`, { cause });
   }
 }
 

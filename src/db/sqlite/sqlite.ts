@@ -23,11 +23,11 @@ const timeoutError = (): Error => unavailable('timeout');
 /**
  * The embedded SQLite database: one file, one process.
  *
- * Reads run in a reader thread, on a read-only connection, and see every write that was acknowledged
- * before. Writes run in a writer thread, which commits them in groups, durably, before it acknowledges
- * them. A transaction has that thread to itself. A read, a write, the work of a transaction and its commit
- * settle within `transactionMs` each, even if the disk hangs: then they reject with `service_unavailable`,
- * and a write or commit may still succeed. A read of an integer beyond 2^53 rejects.
+ * Reads run in a reader thread, on a read-only connection, and see every write that was acknowledged before.
+ * Writes run in a writer thread, which commits them in groups, durably, before it acknowledges them. A
+ * transaction has the writer thread to itself. A read, a write, the work of a transaction, and the commit of
+ * a transaction each settle within `transactionMs`. If the disk hangs, they reject with
+ * `service_unavailable`; a write or commit may then still succeed. A read of an integer beyond 2^53 rejects.
  */
 export class SqliteDatabase implements Database {
   readonly dialect = 'sqlite';

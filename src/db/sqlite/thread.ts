@@ -101,7 +101,8 @@ export class DatabaseThread {
   }
 
   /**
-   * Commits all statements and returns true; if one matches no row, commits none and returns false.
+   * Commits all statements and returns true. If any statement matches no row, commits no statement and
+   * returns false.
    */
   async batch(statements: readonly BatchStatement[]): Promise<boolean> {
     return (await this.#send({ kind: 'batch', statements })) !== 0;

@@ -104,7 +104,8 @@ class Writer {
   }
 
   /**
-   * Begins a transaction and processes those of its commands that have arrived. Returns one reply for all.
+   * Begins a transaction and processes its commands that have already arrived. Returns one reply for all of
+   * them.
    */
   #begin(id: number): ThreadReply {
     const begin = this.#attempt(id, () => this.#exec('begin immediate'));
@@ -156,7 +157,7 @@ class Writer {
     }
   }
 
-  /** Returns the number of matched rows; stops with 0 at a statement that matches none. */
+  /** Returns the number of matched rows. Stops at a statement that matches no row, and returns 0. */
   #runStatements(statements: readonly BatchStatement[]): number {
     let matched = 0;
     for (const { text, values } of statements) {
@@ -242,7 +243,10 @@ class Writer {
     }
   }
 
-  /** Distinguishes a file system that became read-only from other I/O errors; SQLite does not. */
+  /**
+   * Distinguishes a file system that became read-only from other I/O errors. SQLite does not distinguish
+   * them.
+   */
   #toParts(error: unknown): SqliteErrorParts {
     const parts = toErrorParts(error);
     const isIoError = ((parts.errcode ?? 0) & 0xff) === codes.ioError;

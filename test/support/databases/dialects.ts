@@ -17,16 +17,19 @@ export type TestOnDialects = (
   dialects?: readonly Dialect[],
 ) => void;
 
-/** An open database of one test file, reused by its tests. */
+/** An open database that the tests of one file use one after another. */
 interface PooledDatabase {
   readonly db: Database;
+  /** Closes the connections and drops the database. */
   remove(): Promise<void>;
 }
 
+/** The databases of one test file on one dialect. */
 interface DialectFixture {
   readonly dialect: Dialect;
-  /** The databases that the tests have requested so far. Each test reuses the databases of the previous test. */
+  /** All databases created so far. Each test uses them again, from the first one on. */
   readonly databases: PooledDatabase[];
+  /** How many of `databases` the current test uses. */
   usedCount: number;
 }
 
@@ -34,9 +37,10 @@ const fixtures = new WeakMap<TestContext, DialectFixture>();
 
 /**
  * Returns a function like `test` that runs each test once per dialect and puts the dialect in front of its
- * name, as in `postgres: an event is stored`. In the test `databaseFor(t)` returns an empty database. The
- * tests of a file must not run concurrently. For a dialect without a database server, one skipped test,
- * named after `what`, gives the reason. Await it once, at the top of the file.
+ * name, as in `postgres: an event is stored`. In the test `databaseFor(t)` returns a database of this dialect.
+ * The tests of a file must not run concurrently. If there is no database server for a dialect, none of the tests
+ * is registered for it; instead, one skipped test with the name `<dialect>: <what>` reports why. Await this
+ * function once, at the top of the file.
  */
 export async function testOnDialects(what: string): Promise<TestOnDialects> {
   const ready: DialectFixture[] = [];
@@ -60,8 +64,8 @@ export async function testOnDialects(what: string): Promise<TestOnDialects> {
 }
 
 /**
- * Returns a database with all tables and no rows, a different one on each call in a test. Returns undefined
- * outside a test of `testOnDialects`.
+ * Returns a database with all tables and no rows. Each call within one test returns another database. Returns
+ * undefined outside a test of `testOnDialects`.
  */
 export async function emptyDatabaseFor(t: TestContext): Promise<Database | undefined> {
   const fixture = fixtures.get(t);

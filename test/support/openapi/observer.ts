@@ -6,10 +6,10 @@ import { Contract, type ReceivedResponse } from './contract.js';
 import { readDocument } from './document.js';
 import type { SentRequest } from './request-check.js';
 
-/** Longer bodies are not checked. */
+/** Maximum size of a body that is checked. */
 const bodyBytesMax = 8 * 1024 * 1024;
 
-/** Ports of the servers that serve the routes of the document. */
+/** Ports of the servers under observation, which serve the routes of docs/openapi.yaml. */
 const ports = new Set<number>();
 const violations = new Set<string>();
 let contract: Contract | undefined;
@@ -26,7 +26,7 @@ export function observe(port: number): () => void {
   return () => ports.delete(port);
 }
 
-/** Throws an error that lists the violations since the last call; returns if there are none. */
+/** Throws an error that lists the violations since the last call. Does nothing if there are none. */
 export function failOnViolations(): void {
   if (violations.size === 0) return;
   const list = [...violations].map((violation) => `\n  ${violation}`).join('');
@@ -69,13 +69,13 @@ export function observeEvent(type: string, data: string): void {
   report(getContract().checkEvent(type, data));
 }
 
-/** A request and its response, checked when both are known. */
+/** A request and its response. Compares them with docs/openapi.yaml when the head or the body arrives. */
 class ObservedExchange {
   readonly #started: StartedRequest;
   readonly #sent: Body;
   readonly #received = new Body();
   #head: Omit<ReceivedResponse, 'body'> | undefined;
-  /** Violations that were reported with the head. They are not reported again at the end of the body. */
+  /** Violations that were reported when the head arrived, so that the end of the body does not report them again. */
   readonly #reported = new Set<string>();
 
   constructor(started: StartedRequest) {
@@ -83,7 +83,10 @@ class ObservedExchange {
     this.#sent = Body.of(started.body);
   }
 
-  /** Copies the data that the stream receives without reading from it: Node passes received data to `push`. */
+  /**
+   * Copies the data that a stream receives. Wraps `push`, to which Node passes all received data, because reading
+   * from the stream would take the data from the test.
+   */
   tap(stream: Readable): void {
     const push = stream.push.bind(stream);
     stream.push = (chunk: Buffer | null, ...rest) => {
@@ -101,7 +104,7 @@ class ObservedExchange {
     this.#check();
   }
 
-  /** Checks the head when it arrives, and the body at its end, before the test can see it. */
+  /** Checks the exchange when its head arrives, and again when its body ends, before the test sees the end. */
   #check(): void {
     if (this.#head === undefined) return;
     const { method, path: url, headers: sentHeaders } = this.#started;
@@ -109,7 +112,7 @@ class ObservedExchange {
       Object.entries(sentHeaders).map(([name, value]) => [name.toLowerCase(), value]),
     );
     const request: SentRequest = { method, url, headers, body: this.#sent.text };
-    // Node ends a stream that was reset in the same way as a complete stream.
+    // Node ends the stream of an HTTP/2 response that was reset as if the body were complete.
     const { 'content-length': length = this.#received.length } = this.#head.headers;
     const body = this.#received.length === Number(length) ? this.#received.text : undefined;
     const problems = getContract().check(request, { ...this.#head, body });
@@ -137,7 +140,7 @@ class Body {
     return body;
   }
 
-  /** The text; undefined until the body is complete, and for a body that is too long to keep. */
+  /** The text of a complete body. Undefined before the end of the body, and after `discard`. */
   get text(): string | undefined {
     return this.#isComplete ? Buffer.concat(this.#chunks).toString() : undefined;
   }
@@ -156,6 +159,7 @@ class Body {
     this.#isComplete = this.#length <= bodyBytesMax;
   }
 
+  /** Drops the data received so far, and all further data. */
   discard(): void {
     this.#length = Number.POSITIVE_INFINITY;
     this.#chunks = [];
