@@ -147,7 +147,7 @@ async function describeDialect(dialect: 'mariadb' | 'mysql'): Promise<void> {
         // To the database server, a vanished host looks like a connection that sends nothing more.
         const silent = await connectMariadb(limits);
         silent.on('error', () => {}); // The database server ends it.
-        for (const text of [...buildSessionSql(limits), buildTransactionSql(limits).begin]) {
+        for (const text of [...buildSessionSql(limits), buildTransactionSql(limits).before]) {
           await silent.query(text);
         }
         await executeOn(silent, row);

@@ -171,7 +171,7 @@ export class MariadbDatabase implements DatabaseWithShares {
       },
     };
     try {
-      await runCommand(connection, this.#transactionSql.begin);
+      await runCommand(connection, this.#transactionSql.before);
       const working = Transaction.run(this.dialect, executor, work);
       const result = await withDeadline(working, this.#transactionMs, timeoutError);
       isFinished = true;
@@ -193,7 +193,7 @@ export class MariadbDatabase implements DatabaseWithShares {
   /** Returns the connection to the pool in its initial state, or destroys it. Never rejects. */
   async #release(connection: PoolConnection): Promise<void> {
     try {
-      await runCommand(connection, this.#transactionSql.end);
+      await runCommand(connection, this.#transactionSql.after);
       await connection.release();
     } catch {
       connection.destroy();

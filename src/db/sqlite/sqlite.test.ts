@@ -30,7 +30,7 @@ after(() => rmSync(folder, { recursive: true, force: true }));
 
 let files = 0;
 const newFile = (): string => join(folder, `${++files}.db`);
-const open = (file = newFile(), options: { transactionMs?: number } = {}) =>
+const open = (file = newFile(), options: { deadlineMs?: number } = {}) =>
   SqliteDatabase.open({ dialect: 'sqlite', file, lockMs: 0, log: silentLogger, ...options });
 
 async function withNotes(work: (db: SqliteDatabase, file: string) => Promise<void>) {
@@ -194,7 +194,7 @@ describe('a transaction of the embedded database', () => {
     }));
 
   test('writes behind a stuck writer are refused at their deadline until it continues', async () => {
-    const db = await open(await createFileWithNotes(), { transactionMs: 500 });
+    const db = await open(await createFileWithNotes(), { deadlineMs: 500 });
     try {
       // Takes some seconds, like a hanging disk.
       const stuck = db.execute(
@@ -223,7 +223,7 @@ describe('a transaction of the embedded database', () => {
   });
 
   test('a transaction past its deadline is rolled back and the writer continues', async () => {
-    const db = await open(await createFileWithNotes(), { transactionMs: 500 });
+    const db = await open(await createFileWithNotes(), { deadlineMs: 500 });
     try {
       let release = (): void => undefined;
       const stuck = new Promise<void>((resolve) => {
