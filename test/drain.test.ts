@@ -226,7 +226,7 @@ for (const key of [undefined, 'a job']) {
     key === undefined
       ? 'publishes the received lines of an open body'
       : 'publishes only full batches of an open body with a key';
-  test(`a server that stops ${state}, and its response has the number of published events`, async (t) => {
+  test(`a server that stops ${state}, and the response to this body has the number of published events`, async (t) => {
     const env = { DRAIN_TIMEOUT: '600000', END_TIMEOUT: '600000' };
     const server = await ServerProcess.start(t, { env });
     const backend = await server.connect();

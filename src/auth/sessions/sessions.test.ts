@@ -339,7 +339,7 @@ test('sessions can be ended before the event log has been created', async (t) =>
   assert.deepEqual(await db.query(sql`select seq from events`), []);
 });
 
-test('endAll ends all sessions of the user except the excepted one', async (t) => {
+test('endAll ends all sessions of the user except the one in the option `except`', async (t) => {
   const { sessions, users, endedSessions } = await sessionsFor(t);
   const account = await newUser(users);
   const [one, two] = [await openSession(sessions, account), await openSession(sessions, account)];
@@ -355,7 +355,7 @@ test('endAll ends all sessions of the user except the excepted one', async (t) =
   assert.equal(endedSessions.length, 1);
 });
 
-test('endAll rolls back and ends no session when `first` throws', async (t) => {
+test('endAll rolls back and ends no session when its option `first`, which runs in the same transaction, throws', async (t) => {
   const { sessions, users, endedSessions } = await sessionsFor(t);
   const account = await newUser(users);
   const { sessionId } = await openSession(sessions, account);

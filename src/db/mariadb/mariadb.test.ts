@@ -157,7 +157,7 @@ async function describeDialect(dialect: 'mariadb' | 'mysql'): Promise<void> {
         silent.destroy();
       }));
 
-    test('waiting for a locked row ends at the limit of one statement, and is not retried', () =>
+    test('a statement that waits for a locked row fails at the statement limit, and is not retried', () =>
       withDatabase({}, async (db) => {
         await db.execute(sql`insert into trimmed_audiences (bucket, seq) values (2, 1)`);
         const row = sql`update trimmed_audiences set seq = seq where bucket = 2`;
@@ -254,7 +254,7 @@ async function describeDialect(dialect: 'mariadb' | 'mysql'): Promise<void> {
       });
     }
 
-    test('open rejects with a message about connections when the account has none left', async () => {
+    test('open rejects with a message about connections when the account has no connection left', async () => {
       if (typeof server === 'string') return;
       const account = `'herald_one'@'%'`;
       await server.administer(`create user ${account} with max_user_connections 1`);

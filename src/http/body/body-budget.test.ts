@@ -141,7 +141,7 @@ test('one address cannot use more than its share of the budget', () => {
 });
 
 for (const protocol of protocols) {
-  test(`bodies whose length is declared but that are not sent do not block others (${protocol})`, async (t) => {
+  test(`bodies that are declared but not sent do not block other bodies (${protocol})`, async (t) => {
     const post = route('POST', '/', async (exchange) => json(200, { body: await exchange.body() }));
     const bytes = bodiesBytesMax / 8;
     const { port } = await startHttp(t, [post], { limits: { bodyBytesMax: bytes } });

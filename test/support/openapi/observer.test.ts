@@ -59,7 +59,7 @@ for (const protocol of protocols) {
   });
 }
 
-test('the head of a response whose body has no end is checked when it arrives', async (t) => {
+test('the head of an endless response is checked when the head arrives', async (t) => {
   const { port, url } = await startWrong(t);
   const stopCheck = startOpenApiCheck(port);
   t.after(stopCheck);
@@ -75,7 +75,7 @@ test('the head of a response whose body has no end is checked when it arrives', 
   );
 });
 
-test('responses of a server that is not observed, or is no longer observed, are not checked', async (t) => {
+test('responses are not checked before a check of the port starts, or after it stops', async (t) => {
   const { port } = await startWrong(t);
 
   await ask('h2', port, 'GET', '/health/live');
