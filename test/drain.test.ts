@@ -42,7 +42,7 @@ class Backend {
   async #run(): Promise<void> {
     for (let count = 0; !this.#isStopping; count += 1) {
       const data = `${this.#name} ${count}`;
-      while (!(await this.#publish(data))) {
+      while (!(await this.#tryPublish(data))) {
         if (this.#isAborted) return;
         this.retries += 1;
       }
@@ -50,8 +50,11 @@ class Backend {
     }
   }
 
-  /** Publishes with an idempotency key, so that a retry after a lost reply does not publish twice. */
-  async #publish(data: string): Promise<boolean> {
+  /**
+   * Publishes with an idempotency key, so that a retry after a lost reply does not publish twice. Returns whether
+   * the event was acknowledged.
+   */
+  async #tryPublish(data: string): Promise<boolean> {
     try {
       this.#client ??= await this.#server.connect();
       const { status } = await this.#client.ask('POST', '/events', {

@@ -230,7 +230,7 @@ export class ApiKeys {
     if (knownHash !== undefined && !hasHash(key, knownHash)) return undefined;
     const markVerified = knownHash === undefined ? admit() : undefined;
     const row = await this.#lookups.run(id).catch((cause: unknown) => {
-      markVerified?.(); // The key is not known to be invalid.
+      markVerified?.(); // The query failed, so the key may be valid.
       throw cause;
     });
     if (row === undefined || row.revoked_at !== null) {

@@ -220,7 +220,10 @@ export async function queryOn<Row extends object>(
   return [...((await runStatement(connection, statement)) as Row[])]; // Without the package's `meta`.
 }
 
-/** Returns the number of matched rows, which the package counts by default (`foundRows`). */
+/**
+ * Returns the number of matched rows. A server reports only changed rows by default; the package asks for matched
+ * ones (its option `foundRows`).
+ */
 export async function executeOn(connection: MariadbConnection, statement: Sql): Promise<number> {
   return (
     ((await runStatement(connection, statement)) as { affectedRows?: number }).affectedRows ?? 0

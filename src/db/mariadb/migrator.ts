@@ -46,6 +46,7 @@ export async function openMariadbTarget(
       const [row] = await executor.query<{ taken: number | null }>(
         sql`select get_lock(${name}, ${lockMs / 1000}) as taken`,
       );
+      // `get_lock` returns 1 for the lock, 0 after the time limit, and null after an error.
       if (row?.taken !== 1) throw lockedError(lockMs);
       return work(executor); // The lock is released when the connection ends.
     },

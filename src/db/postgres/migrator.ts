@@ -116,7 +116,7 @@ async function acquireLock(
 ): Promise<void> {
   const run = (text: string) => executor.execute({ texts: [text], values: [] });
   await run(`set local statement_timeout = 0`);
-  // PostgreSQL 17 and later.
+  // Not `set local`, which fails before PostgreSQL 17, where the setting does not exist.
   await run(
     `select set_config(name, '0', true) from pg_settings where name = 'transaction_timeout'`,
   );
