@@ -182,11 +182,11 @@ test('a login succeeds although the password was rehashed since the account was 
 test('no session is opened when signing the access token fails', async (t) => {
   const { sessions, users } = await sessionsFor(t);
   const account = await newUser(users);
-  const failing = async () => {
+  const failingSigner = async () => {
     throw new Error('no thread is free');
   };
 
-  await assert.rejects(sessions.open(account, client, failing));
+  await assert.rejects(sessions.open(account, client, failingSigner));
 
   assert.deepEqual(await sessions.list(account.id), []);
 });
@@ -360,14 +360,14 @@ test('endAll rolls back and ends no session when its option `first`, which runs 
   const account = await newUser(users);
   const { sessionId } = await openSession(sessions, account);
 
-  const failing = sessions.endAll(account.id, 'disabled', {
+  const ending = sessions.endAll(account.id, 'disabled', {
     first: async (tx) => {
       await users.disable(account.id, tx);
       throw new Error('the disk is full');
     },
   });
 
-  await assert.rejects(failing, /the disk is full/);
+  await assert.rejects(ending, /the disk is full/);
   assert.ok(await sessions.findLive(sessionId));
   assert.deepEqual(endedSessions, []);
 });

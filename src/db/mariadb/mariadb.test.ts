@@ -61,11 +61,11 @@ async function describeDialect(dialect: 'mariadb' | 'mysql'): Promise<void> {
 
     test('the password is read again for each connection', async () => {
       let count = 0;
-      const password = () => {
+      const readPassword = () => {
         count += 1;
         return getCurrentText(options().password);
       };
-      await withDatabase({ password, connectionsMax: 1 }, async (db) => {
+      await withDatabase({ password: readPassword, connectionsMax: 1 }, async (db) => {
         await db.query(sql`select 1 as one`);
         const countBefore = count;
 
