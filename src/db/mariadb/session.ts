@@ -33,7 +33,7 @@ const charsetVariables = [
 
 /**
  * Statements that every connection runs before all others. The connections of the pool also set time limits
- * (`buildSessionSql`); the connection of a migration does not.
+ * (`buildSessionSql`); separate connections (`connectMariadb`), such as that of a migration, do not.
  */
 export const sessionSql: readonly string[] = [
   'set names utf8mb4 collate utf8mb4_bin', // A server may ignore what the client says when it connects.
