@@ -90,7 +90,7 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
     assert.equal(newer.isEnded, false);
   });
 
-  test(`${dialect}: a process that was suspended does not claim the token of a client that has moved to another process`, {
+  test(`${dialect}: after a suspension, a process does not claim the token of a client that has moved to another process`, {
     skip,
   }, async (t) => {
     const { one, two, connect, publishThrough } = await startTwoProcesses(t, dialect);
