@@ -46,7 +46,7 @@ async function openRefusing(t: TestContext) {
   return { ...auth, db, state, eventLog };
 }
 
-test('sessions end while requests are refused, and the event log delivers their end', async (t) => {
+test('sessions can be ended while requests are refused, and the event log delivers their control entries', async (t) => {
   const { state, sessions, users, eventLog } = await openRefusing(t);
   const account = await newUser(users);
   const { sessionId } = await openSession(sessions, account);

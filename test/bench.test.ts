@@ -156,7 +156,7 @@ test('a regression is a ratio that is over 1.5 times worse than its goal and its
 });
 
 test('a comparison computes the ratio of two builds per run for each figure', () => {
-  const run = (cpu: number, rate: number): Figure[] => {
+  const buildRun = (cpu: number, rate: number): Figure[] => {
     const base = { subject: 'some', parameters: { streams: 5 } };
     return [
       createFigure({ ...base, what: 'CPU', unit: 'us', runs: [cpu] }),
@@ -166,8 +166,8 @@ test('a comparison computes the ratio of two builds per run for each figure', ()
 
   const figures = compareFigures(
     'v1',
-    [run(10, 300), run(60, 100), run(30, 200)],
-    [run(10, 100), run(20, 100), run(20, 100)],
+    [buildRun(10, 300), buildRun(60, 100), buildRun(30, 200)],
+    [buildRun(10, 100), buildRun(20, 100), buildRun(20, 100)],
   );
 
   assert.deepEqual(
@@ -188,16 +188,16 @@ test('a comparison computes the ratio of two builds per run for each figure', ()
 });
 
 test('a comparison omits figures that a run of either build did not measure', () => {
-  const buildSample = (what: string, ...runs: readonly number[]) =>
+  const buildNamedSample = (what: string, ...runs: readonly number[]) =>
     createFigure({ ...{ subject: 'some', what, parameters: {}, unit: 'us' }, runs });
-  const both = buildSample('both', 1);
+  const both = buildNamedSample('both', 1);
   const tree = [
-    [both, buildSample('new', 1), buildSample('reference'), buildSample('once', 1)],
-    [both, buildSample('new', 1), buildSample('reference'), buildSample('once')],
+    [both, buildNamedSample('new', 1), buildNamedSample('reference'), buildNamedSample('once', 1)],
+    [both, buildNamedSample('new', 1), buildNamedSample('reference'), buildNamedSample('once')],
   ];
   const other = [
-    [both, buildSample('once', 1), buildSample('reference', 1)],
-    [both, buildSample('once', 1), buildSample('reference', 1)],
+    [both, buildNamedSample('once', 1), buildNamedSample('reference', 1)],
+    [both, buildNamedSample('once', 1), buildNamedSample('reference', 1)],
   ];
 
   const figures = compareFigures('v1', tree, other);
@@ -244,11 +244,11 @@ test('a comparison rejects a git ref that does not refer to a commit', () => {
 });
 
 test('a build that fails is reported in one line without a stack', () => {
-  const run = fileURLToPath(new URL('../bench/run.ts', import.meta.url));
+  const runFile = fileURLToPath(new URL('../bench/run.ts', import.meta.url));
   const tsx = import.meta.resolve('tsx');
 
   // Without a PATH there is no npm.
-  const { status, stderr } = spawnSync(process.execPath, ['--import', tsx, run, 'publish'], {
+  const { status, stderr } = spawnSync(process.execPath, ['--import', tsx, runFile, 'publish'], {
     env: { PATH: '/nowhere' },
     encoding: 'utf8',
   });

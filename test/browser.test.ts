@@ -184,7 +184,7 @@ const buildCredentialsScript = (url: string, login: object) => `(async () => {
   return { opened, published };
 })()`;
 
-test('a page of a listed origin can use credentials and headers of its own for a login and a stream, and cannot publish', {
+test('a page of a listed origin can log in and listen with credentials and its own headers, but not publish', {
   skip,
 }, async (t) => {
   const origin = await serveSite(t);

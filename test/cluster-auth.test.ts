@@ -118,7 +118,7 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
       assert.deepEqual(await waitForCloseFrame(stream), revoked);
     });
 
-    await t.test('reuse in a request whose client has left does not end the session', async () => {
+    await t.test('reuse by a client that has disconnected does not end the session', async () => {
       const ada = await one.login('ada');
       let newest: unknown = ada.refreshToken;
       for (let count = 0; count < 9; count += 1) {
@@ -140,16 +140,19 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
       assert.equal((await refresh(two, newest)).status, 200);
     });
 
-    await t.test('deleting a user by command ends their streams in both processes', async () => {
-      const streamOnOne = await listen(one, await one.login('ada'));
-      const streamOnTwo = await listen(two, await two.login('ada'));
-      const bobStream = await listen(two, await one.login('bob'));
+    await t.test(
+      'deleting a user by command ends the streams of the user in both processes',
+      async () => {
+        const streamOnOne = await listen(one, await one.login('ada'));
+        const streamOnTwo = await listen(two, await two.login('ada'));
+        const bobStream = await listen(two, await one.login('bob'));
 
-      await runAdmin(({ accounts }) => accounts.delete('ada'));
+        await runAdmin(({ accounts }) => accounts.delete('ada'));
 
-      const closeFrames = [waitForCloseFrame(streamOnOne), waitForCloseFrame(streamOnTwo)];
-      assert.deepEqual(await Promise.all(closeFrames), [revoked, revoked]);
-      assert.equal(bobStream.isEnded, false);
-    });
+        const closeFrames = [waitForCloseFrame(streamOnOne), waitForCloseFrame(streamOnTwo)];
+        assert.deepEqual(await Promise.all(closeFrames), [revoked, revoked]);
+        assert.equal(bobStream.isEnded, false);
+      },
+    );
   });
 }

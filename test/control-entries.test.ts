@@ -113,7 +113,7 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
     const { one, two } = scenario;
 
     await t.test(
-      'a logout that waits for a lock delays no publisher, and then ends the stream',
+      'a logout that waits for a lock delays no publisher, and ends the stream after the lock is released',
       async () => {
         const { accessToken, stream } = await openStreamElsewhere(scenario);
         const lock = sql`update sessions set generation = generation`;
@@ -143,7 +143,7 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
       ['a minute behind', 60_000, 120_000],
     ] as const) {
       await t.test(
-        `a logout ends a stream in another process although the clock of its own process is ${what}`,
+        `a logout ends a stream in another process although the clock of the process that logs out is ${what}`,
         async () => {
           Object.assign(offsets, { oneMs, twoMs });
           const { accessToken, stream } = await openStreamElsewhere(scenario);
@@ -208,35 +208,38 @@ for (const dialect of ['sqlite', 'postgres', 'mariadb', 'mysql'] as const) {
       assert.equal(stream.dataByType('message').includes('after'), false);
     });
 
-    await t.test('an API key whose user prefix was narrowed publishes to nobody else', async () => {
-      const { stream } = await openStreamElsewhere(scenario);
-      const { key } = await scenario.runAdmin(({ apiKeys }) =>
-        apiKeys.create({ name: 'shop', scopes: ['publish'] }),
-      );
-      recordSecret(key);
-      const lines = new PassThrough();
-      const headers = { 'content-type': 'application/x-ndjson' };
-      const answering = one.ask('POST', '/events', { bearer: key, headers, body: lines });
-      const toJson = (data: string) => ({ to: { users: [scenario.userIds.ada] }, data });
-      lines.write(`${JSON.stringify(toJson('before'))}\n`);
-      await stream.until(() => stream.dataByType('message').includes('before') || undefined);
+    await t.test(
+      'an API key that gets a user prefix during a request publishes to no other users from then on',
+      async () => {
+        const { stream } = await openStreamElsewhere(scenario);
+        const { key } = await scenario.runAdmin(({ apiKeys }) =>
+          apiKeys.create({ name: 'shop', scopes: ['publish'] }),
+        );
+        recordSecret(key);
+        const lines = new PassThrough();
+        const headers = { 'content-type': 'application/x-ndjson' };
+        const answering = one.ask('POST', '/events', { bearer: key, headers, body: lines });
+        const toJson = (data: string) => ({ to: { users: [scenario.userIds.ada] }, data });
+        lines.write(`${JSON.stringify(toJson('before'))}\n`);
+        await stream.until(() => stream.dataByType('message').includes('before') || undefined);
 
-      await scenario.runAdmin(({ apiKeys }) => apiKeys.change('shop', { userPrefix: 'shop:' }));
-      lines.end(JSON.stringify(toJson('after')));
-      const { status, body, headers: answered } = await answering;
-      const retried = await two.ask('POST', '/events', { bearer: key, json: toJson('after') });
-      const json = { ...toJson('after'), volatile: true };
-      const volatile = await two.ask('POST', '/events', { bearer: key, json });
-      await publish(scenario, two, 'last');
-      await stream.until(() => stream.dataByType('message').at(-1) === 'last' || undefined);
+        await scenario.runAdmin(({ apiKeys }) => apiKeys.change('shop', { userPrefix: 'shop:' }));
+        lines.end(JSON.stringify(toJson('after')));
+        const { status, body, headers: answered } = await answering;
+        const retried = await two.ask('POST', '/events', { bearer: key, json: toJson('after') });
+        const json = { ...toJson('after'), volatile: true };
+        const volatile = await two.ask('POST', '/events', { bearer: key, json });
+        await publish(scenario, two, 'last');
+        await stream.until(() => stream.dataByType('message').at(-1) === 'last' || undefined);
 
-      assert.deepEqual([status, body['name']], [503, 'service_unavailable']);
-      assert.deepEqual(body['info'], { published: 1 });
-      assert.equal(answered['retry-after'], '1');
-      for (const answer of [retried, volatile])
-        assert.deepEqual([answer.status, answer.body['name']], [403, 'user_not_allowed']);
-      assert.deepEqual(stream.dataByType('message'), ['before', 'last']);
-    });
+        assert.deepEqual([status, body['name']], [503, 'service_unavailable']);
+        assert.deepEqual(body['info'], { published: 1 });
+        assert.equal(answered['retry-after'], '1');
+        for (const answer of [retried, volatile])
+          assert.deepEqual([answer.status, answer.body['name']], [403, 'user_not_allowed']);
+        assert.deepEqual(stream.dataByType('message'), ['before', 'last']);
+      },
+    );
 
     await t.test('a volatile event after a logout does not reach the stream', async () => {
       const { accessToken, stream } = await openStreamElsewhere(scenario);

@@ -87,7 +87,7 @@ function createServer(dialect: ServerDialect, tls?: ReturnType<typeof createSelf
 for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
   const server = await createServer(dialect);
 
-  test(`${dialect}: DB_PASSWORD_FILE is read again for each connection, and a refused login is reported until it is accepted`, {
+  test(`${dialect}: DB_PASSWORD_FILE is read again for each connection, and a refused login is reported until a login succeeds`, {
     skip: typeof server === 'string' ? server : false,
   }, async (t) => {
     if (typeof server === 'string') return;

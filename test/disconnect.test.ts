@@ -30,7 +30,7 @@ async function startDisconnects(t: TestContext) {
   return { system, client, time, ask, open, reopen };
 }
 
-test('a disconnect ends the streams of the user and voids their tokens, and its response has its position', async (t) => {
+test('a disconnect ends the streams of the user, voids the stream tokens, and returns its event id', async (t) => {
   const { system, ask, open, reopen } = await startDisconnects(t);
   const [first, second] = [await open({ user: 'a' }), await open({ user: 'a', session: 'phone' })];
   const other = await open({ user: 'a2' });
@@ -58,7 +58,7 @@ test('a disconnect ends the streams of the user and voids their tokens, and its 
   for (const { stream } of [other, again]) stream.abort();
 });
 
-test('a disconnect with stream ids ends only these streams, and with renew it asks their clients for a new token', async (t) => {
+test('a disconnect with stream ids ends only these streams; with renew, it asks their clients to renew the token', async (t) => {
   const { ask, open, reopen } = await startDisconnects(t);
   const [first, second] = [await open({ user: 'a' }), await open({ user: 'a' })];
 

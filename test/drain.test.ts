@@ -42,7 +42,7 @@ class Backend {
   async #run(): Promise<void> {
     for (let count = 0; !this.#isStopping; count += 1) {
       const data = `${this.#name} ${count}`;
-      while (!(await this.#publish(data))) {
+      while (!(await this.#tryPublish(data))) {
         if (this.#isAborted) return;
         this.retries += 1;
       }
@@ -50,8 +50,11 @@ class Backend {
     }
   }
 
-  /** Publishes with an idempotency key, so that a retry after a lost reply does not publish twice. */
-  async #publish(data: string): Promise<boolean> {
+  /**
+   * Publishes with an idempotency key, so that a retry after a lost reply does not publish twice. Returns whether
+   * the event was acknowledged.
+   */
+  async #tryPublish(data: string): Promise<boolean> {
     try {
       this.#client ??= await this.#server.connect();
       const { status } = await this.#client.ask('POST', '/events', {
@@ -226,7 +229,7 @@ for (const key of [undefined, 'a job']) {
     key === undefined
       ? 'publishes the received lines of an open body'
       : 'publishes only full batches of an open body with a key';
-  test(`a server that stops ${state}, and its response has the number of published events`, async (t) => {
+  test(`a server that stops ${state}, and the response to this body has the number of published events`, async (t) => {
     const env = { DRAIN_TIMEOUT: '600000', END_TIMEOUT: '600000' };
     const server = await ServerProcess.start(t, { env });
     const backend = await server.connect();

@@ -84,7 +84,7 @@ test('EventSource gets stream.close with reconnect false after a logout', async 
   assert.deepEqual(page.network.statuses, [200]);
 });
 
-test('a Last-Event-ID of another user replays none of their events', async (t) => {
+test('a Last-Event-ID from the stream of another user replays no events of that user', async (t) => {
   const system = await startSystem(t);
   const { page } = await openPage(system, { user: 'bob' });
   const forAda = await system.publish('ada', 'for ada');

@@ -112,7 +112,7 @@ for (const [dialect, start] of [
   ['postgres', startPostgres],
   ['mariadb', startMariadb],
 ] as const) {
-  test(`${dialect}: after a failover Herald leaves the old primary, whose connections are still open`, async (t) => {
+  test(`${dialect}: after a failover Herald leaves the old primary although its connections are still open`, async (t) => {
     const replication = await start();
     if (typeof replication === 'string') return t.skip(replication);
     const { primary, replica } = replication;

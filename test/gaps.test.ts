@@ -52,7 +52,7 @@ test('a stream whose Last-Event-ID is not a position of the event log gets unkno
   }
 });
 
-test('the Last-Event-ID header takes precedence over the parameter, which is from an earlier page', async (t) => {
+test('the Last-Event-ID header takes precedence over the URL parameter, which keeps its value on reconnects', async (t) => {
   const system = await startSystem(t);
   const client = await system.connect();
   const [older, newer] = [await system.publish('ada', 'a'), await system.publish('ada', 'b')];
@@ -66,7 +66,7 @@ test('the Last-Event-ID header takes precedence over the parameter, which is fro
   assert.deepEqual(stream.ids, [id]);
 });
 
-test('a stream receives the events published since its token was minted, however often it is opened', async (t) => {
+test('a stream token gives the events since its minting each time it is opened', async (t) => {
   const system = await startSystem(t);
   const client = await system.connect();
   await system.publish('ada', 'before');

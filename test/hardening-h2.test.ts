@@ -254,7 +254,7 @@ test('header lines and header bytes up to their limits are accepted', async (t) 
   assert.deepEqual(await client.readJson(3), { hello: true });
 });
 
-test('the limit of header bytes applies even to a client that never acknowledges it', async (t) => {
+test('the limit of header bytes applies even to a client that never acknowledges the SETTINGS frame', async (t) => {
   const { port, assertHealthy } = await startTargetServer(t);
   const client = await RawH2.open(port, { settings: false });
 

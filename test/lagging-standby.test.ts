@@ -60,7 +60,7 @@ async function openReplicated(t: TestContext) {
   return { standby, db, store, readSeq, moveAddress, replacedCount: () => replacedCount };
 }
 
-test('postgres: the event log is unavailable while its address leads to a standby that lags, and continues afterwards', async (t) => {
+test('postgres: the event log is unavailable while its server is a lagging standby, and continues after the promotion', async (t) => {
   const replicated = await openReplicated(t);
   if (typeof replicated === 'string') return t.skip(replicated);
   const { standby, store, readSeq, moveAddress, replacedCount } = replicated;

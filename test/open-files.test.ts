@@ -111,7 +111,7 @@ for (const tls of ['on', 'off'] as const) {
   });
 }
 
-test('a process that reaches its limit of open files without connections logs when this begins and ends', {
+test('open files other than connections are logged when they reach the limit, and when they no longer do', {
   skip,
 }, async (t) => {
   const { server, find } = await startLimited(t, 'on');

@@ -49,7 +49,7 @@ async function openSmallPacketLog(t: TestContext, dialect: 'mariadb' | 'mysql') 
 }
 
 for (const dialect of ['mariadb', 'mysql'] as const) {
-  test(`${dialect}: only an event that is larger than max_allowed_packet is refused, until a new pool reads a higher value`, async (t) => {
+  test(`${dialect}: an event larger than max_allowed_packet is refused until a new pool reads a higher value`, async (t) => {
     const opened = await openSmallPacketLog(t, dialect);
     if (typeof opened === 'string') return t.skip(opened);
     const { server, append, isPoolReplaceable } = opened;

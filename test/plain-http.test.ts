@@ -59,14 +59,14 @@ test('without TLS, SIGHUP reopens the log files and needs no certificate', async
   const server = await ServerProcess.start(t, { env: { TLS: 'off' } });
   const { folder } = server.prepared;
   for (const name of ['server.cert', 'server.key']) rmSync(join(folder, name));
-  const findLine = (phrase: string) => server.lines.some(({ msg }) => msg === phrase);
+  const hasLine = (phrase: string) => server.lines.some(({ msg }) => msg === phrase);
 
   server.signal('SIGHUP');
-  await until(() => findLine('log files reopened'));
+  await until(() => hasLine('log files reopened'));
 
   assert.equal(await server.end('SIGTERM'), 0);
   await server.startOnSamePort();
-  assert.equal(findLine('certificate reload failed, keeping the previous one'), false);
+  assert.equal(hasLine('certificate reload failed, keeping the previous one'), false);
 });
 
 test('a health check over HTTP/1.0 without Host is answered', async (t) => {

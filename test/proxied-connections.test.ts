@@ -173,7 +173,7 @@ test('a client behind a proxy that aborts too many requests gets 429, other clie
   assert.equal(await readName(send(visitor, '/hello')), undefined);
 });
 
-test('requests that are aborted without a known client are not counted', async (t) => {
+test('aborted requests are not counted if the address of the client is unknown', async (t) => {
   const { proxy, send, abortRequests } = await openProxied(t);
 
   await abortRequests('unknown', 300);

@@ -66,7 +66,7 @@ test('with an Idempotency-Key, full batches are delivered before the last line i
 });
 
 for (const protocol of ['h2', 'http/1.1'] as const) {
-  test(`over ${protocol}, a line is delivered while its body pauses, and a pause ends neither the body nor its connection`, async (t) => {
+  test(`over ${protocol}, a line is delivered during a pause, which ends neither the body nor the connection`, async (t) => {
     const env = { BODY_TIMEOUT: '100', IDLE_TIMEOUT: '2000', STREAM_HEARTBEAT: '1000' };
     const system = await startSystem(t, { env });
     const client = await system.connect();

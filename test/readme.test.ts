@@ -41,13 +41,13 @@ test('the commands and snippets of the README work as written', { skip: noCurl }
     assert.match(text, /"accessToken":.*"refreshToken":/);
     assert.match(text, /"firstName":"John"/);
 
-    const publishing = await waitForExit(run(clone, blocks.slice(listenIndex + 1).join('\n')));
+    const outcome = await waitForExit(run(clone, blocks.slice(listenIndex + 1).join('\n')));
 
-    assert.equal(publishing.code, 0, publishing.err);
-    assert.match(publishing.out, /\{"id":"[^"]+-\d+"\}/);
-    assert.match(publishing.out, /event: order\.shipped\ndata: \{"order":17\}\nid: .+-\d+\n/);
-    assert.match(publishing.out, /\bada\b[\s\S]*Lovelace/);
-    assert.match(publishing.out, /\bhk_[0-9a-f]{16}_[\w-]{43}\b/);
+    assert.equal(outcome.code, 0, outcome.err);
+    assert.match(outcome.out, /\{"id":"[^"]+-\d+"\}/);
+    assert.match(outcome.out, /event: order\.shipped\ndata: \{"order":17\}\nid: .+-\d+\n/);
+    assert.match(outcome.out, /\bada\b[\s\S]*Lovelace/);
+    assert.match(outcome.out, /\bhk_[0-9a-f]{16}_[\w-]{43}\b/);
     await waitForOutput(stream, /^event: greeting\ndata: \{"hello":"world"\}\nid: .+-\d+\n\n/m);
   });
 
@@ -65,11 +65,11 @@ test('the commands and snippets of the README work as written', { skip: noCurl }
       const received = waitForOutput(listener, /hello: 'world'/).finally(() => {
         isOver = true;
       });
-      const publishing = async (): Promise<void> => {
+      const publishUntilReceived = async (): Promise<void> => {
         while (!isOver) await waitForExit(run(clone, blocks[listenIndex + 1] ?? ''));
       };
 
-      await Promise.all([received, publishing()]);
+      await Promise.all([received, publishUntilReceived()]);
     });
   }
 });

@@ -13,7 +13,7 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
   const server = await findServer(dialect);
   const skip = typeof server === 'string' ? server : false;
 
-  test(`${dialect}: a client that one process refuses can open its stream token in another, although the token would have expired`, {
+  test(`${dialect}: a stream token that one process refused opens in another process, even after its original expiry`, {
     skip,
   }, async (t) => {
     const cluster = await clusterFor(t, dialect);

@@ -180,7 +180,7 @@ test('a stream token is also accepted in the Authorization header', async (t) =>
   assert.equal(refused.status, 401);
 });
 
-test('a client with an access token that has received nothing resumes from the id of its stream.open', async (t) => {
+test('a client with an access token that has received no event resumes from the id of its stream.open', async (t) => {
   const system = await startSystem(t);
   const client = await system.connect();
   const bearer = await client.accessToken('ada');

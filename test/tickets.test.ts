@@ -94,7 +94,7 @@ test('an invalid ticket request is refused, and the response names the field', a
   await mint({ user: 'a', endsIn: 720 * hourMs });
 });
 
-test('the stream of a ticket ends after endsIn and asks for a new token, and its URL has expired', async (t) => {
+test('the stream of a ticket ends after endsIn and asks for a new token, and the stream URL expires', async (t) => {
   const { mint, open, time } = await startTickets(t);
   const { streamToken } = await mint({ user: 'a', endsIn: minuteMs });
   const stream = await open(streamToken);
@@ -198,7 +198,7 @@ test('an extension with the token of another user or with a malformed token is r
   assert.equal(unknownOld.status, 401);
 });
 
-test('the stream of a local session still ends with the session after an extension', async (t) => {
+test('an extended stream of a local session still ends when the session ends', async (t) => {
   const { client, system } = await startTickets(t);
   const login = await client.login('ada');
   const mint = async () => {

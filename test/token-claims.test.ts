@@ -27,7 +27,7 @@ async function startTwoProcesses(t: TestContext, dialect: ServerDialect) {
   return { one, two, connect, publishThrough };
 }
 
-test('a client that answers no PING receives no event with a token that another stream holds', async (t) => {
+test('with a token that another stream holds, a client receives no events until it answers a PING', async (t) => {
   const system = await startSystem(t);
   const client = await system.connect();
   const path = await client.streamPath('ada');
@@ -56,7 +56,7 @@ test('a client that answers no PING receives no event with a token that another 
 for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
   const skip = await skipFor(dialect);
 
-  test(`${dialect}: a late stream request of a client that has left does not replace the newer stream of its token`, {
+  test(`${dialect}: a stream request that arrives after its client has left does not replace a newer stream of the token`, {
     skip,
   }, async (t) => {
     const { one, two, connect, publishThrough } = await startTwoProcesses(t, dialect);
@@ -90,7 +90,7 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
     assert.equal(newer.isEnded, false);
   });
 
-  test(`${dialect}: a process that was suspended does not claim the token of a client that has moved to another process`, {
+  test(`${dialect}: after a suspension, a process does not claim the token of a client that has moved to another process`, {
     skip,
   }, async (t) => {
     const { one, two, connect, publishThrough } = await startTwoProcesses(t, dialect);

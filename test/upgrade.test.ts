@@ -6,7 +6,7 @@ import { H2Client } from './support/clients/h2-client.js';
 import { skipFor } from './support/databases/new-database.js';
 import { clusterFor } from './support/servers/cluster.js';
 import type { LogLine } from './support/servers/launch.js';
-import { copyOneMigrationAhead } from './support/servers/newer-source.js';
+import { copySourceWithExtraMigration } from './support/servers/newer-source.js';
 import { runSource, tempFolder } from './support/servers/process.js';
 
 /** Returns the warnings about the schema in the log lines of a process. */
@@ -22,7 +22,7 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
     skip,
   }, async (t) => {
     const cluster = await clusterFor(t, dialect);
-    const newer = copyOneMigrationAhead(t);
+    const newer = copySourceWithExtraMigration(t);
     const known = getLatestVersion(migrationsByDialect[dialect]);
     const cwd = tempFolder(t);
     const command = (file: string, args: readonly string[], root?: string) =>

@@ -1,14 +1,17 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { ask } from '../../test/support/clients/ask.js';
-import { observe } from '../../test/support/openapi/observer.js';
+import { startOpenApiCheck } from '../../test/support/openapi/observer.js';
 import { startHttp } from '../../test/support/servers/http-server.js';
 import { StreamProcess } from '../../test/support/stream-process.js';
 import { Failure } from '../errors.js';
 import { selectOpenStreams } from '../stream/open-streams/open-stream.js';
 import { streamsRoute } from './streams-route.js';
 
-/** Serves the list of the streams of a process to a key with a user prefix, or to none. */
+/**
+ * Serves `GET /v1/streams` to an API key with this user prefix, or without a prefix. With `refusal`,
+ * authentication fails with it.
+ */
 async function serve(t: TestContext, userPrefix?: string, refusal?: Failure) {
   const streams = await StreamProcess.open();
   const { port } = await startHttp(t, [
@@ -20,7 +23,8 @@ async function serve(t: TestContext, userPrefix?: string, refusal?: Failure) {
       },
     }),
   ]);
-  t.after(observe(port));
+  const stopCheck = startOpenApiCheck(port);
+  t.after(stopCheck);
   const list = (query = '') => ask('h2', port, 'GET', `/v1/streams${query}`);
   const listUsers = async (query: string) => {
     const { items } = (await list(query)).body as { items: { user: string }[] };
@@ -55,7 +59,7 @@ test('an open stream is listed with its client, its process and how far it is be
   });
 });
 
-test('a list without streams has no next', async (t) => {
+test('an empty list has no `next` field', async (t) => {
   const { list } = await serve(t);
 
   assert.deepEqual((await list()).body, { items: [], more: false });

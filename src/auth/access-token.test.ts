@@ -329,7 +329,7 @@ function withForgedSignature(token: string): string {
 }
 
 for (const algorithm of ['RS256', 'PS256', 'ES256', 'ES384', 'ES512'] as const) {
-  test(`forged ${algorithm} signatures are counted as invalid, valid and expired ones are not`, async (t) => {
+  test(`a forged ${algorithm} signature counts as an invalid token; a valid or expired token does not`, async (t) => {
     const keys = createKeys(algorithm);
     const time = { now: nowSeconds * 1000 };
     const wallClock = () => time.now;
@@ -352,7 +352,7 @@ for (const algorithm of ['RS256', 'PS256', 'ES256', 'ES384', 'ES512'] as const) 
   });
 }
 
-test('a signature that is not admitted is not verified, and tokens of this process are accepted meanwhile', async (t) => {
+test('over the limit of invalid tokens, only tokens that this process has issued are accepted', async (t) => {
   const keys = createKeys('ES512');
   const tokens = await createSigningTokens(t, keys);
   const token = await tokens.sign(subject);
@@ -372,7 +372,7 @@ test('a signature that is not admitted is not verified, and tokens of this proce
   );
 });
 
-test('malformed tokens, other algorithms and HMACs are cheap to refuse, so they are not counted', async (t) => {
+test('malformed tokens, other algorithms and HMACs are not counted, because their refusal costs no public-key operation', async (t) => {
   const keys = createKeys('ES512');
   const token = await (await createSigningTokens(t, keys)).sign(subject);
   const { counts, admit } = createAdmissionCounter();

@@ -145,12 +145,12 @@ test('at most 32 attempts wait; further ones are rejected at once', async () => 
   const { limiter } = createLimiter();
   const attempts: Attempt[] = [];
   for (let count = 0; count < 5; count += 1) attempts.push(await limiter.begin('a'));
-  const waiting = Array.from({ length: 32 }, () => limiter.begin('a'));
+  const waitingAttempts = Array.from({ length: 32 }, () => limiter.begin('a'));
 
   await assert.rejects(limiter.begin('a'), AttemptRefused);
 
   for (const attempt of attempts) attempt.settle('right');
-  for (const attempt of waiting) (await attempt).settle('right');
+  for (const attempt of waitingAttempts) (await attempt).settle('right');
   assert.equal(limiter.size, 0);
 });
 

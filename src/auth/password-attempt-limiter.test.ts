@@ -86,7 +86,7 @@ async function sprayNetwork(
   return count;
 }
 
-test('attempts spread over the /64s of one IPv6 /48 are blocked after ten failures, and do not block others', async () => {
+test('attempts spread over the /64s of one IPv6 /48 are blocked after ten failures; other addresses are not', async () => {
   const { limiter, time } = createLimiter();
 
   assert.equal(await sprayNetwork(limiter, '2001:db8:1', 100), 10);

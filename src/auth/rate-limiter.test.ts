@@ -100,7 +100,7 @@ for (const { ipKey, limit } of [
   { ipKey: client.ipKey, limit: 3 },
   { ipKey: '2001:db8:1:1::/64', limit: 3 },
 ]) {
-  test(`a request of ${ipKey} whose count was undone does not count`, () => {
+  test(`a request of ${ipKey} does not count after its count was undone`, () => {
     const { rateLimiter } = createRateLimiter('invalidToken');
     const admit = () => rateLimiter.admit('invalidToken', { ...client, ipKey });
 

@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { type TestContext, test } from 'node:test';
 import { ask as askServer } from '../../test/support/clients/ask.js';
 import type { RequestParts } from '../../test/support/clients/exchange.js';
-import { observe } from '../../test/support/openapi/observer.js';
+import { startOpenApiCheck } from '../../test/support/openapi/observer.js';
 import { startAuth } from '../../test/support/servers/auth-system.js';
 import { startHttp } from '../../test/support/servers/http-server.js';
 import { authRoutes } from './routes.js';
@@ -20,7 +20,8 @@ async function startServer(t: TestContext, jwks?: object) {
   const auth = await startAuth(t);
   const account = await auth.accounts.create(newAccount);
   const { port } = await startHttp(t, authRoutes({ ...auth, tokenType: 'Bearer', jwks }));
-  t.after(observe(port));
+  const stopCheck = startOpenApiCheck(port);
+  t.after(stopCheck);
   const ask = (method: string, path: string, asked: RequestParts = {}) =>
     askServer('http/1.1', port, method, path, asked);
   const login = async () =>

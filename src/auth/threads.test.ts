@@ -105,8 +105,8 @@ if (isMainThread && process.argv.includes('hang')) {
 
     t.after(() => child.kill('SIGKILL'));
 
-    const outcome = Promise.all([text(child.stdout), once(child, 'close')]);
-    const [report, [code, signal]] = await withDeadline(outcome, 'the end of the process');
+    const ending = Promise.all([text(child.stdout), once(child, 'close')]);
+    const [report, [code, signal]] = await withDeadline(ending, 'the end of the process');
 
     assert.deepEqual([code, signal], [null, 'SIGKILL'], await text(child.stderr));
     assert.deepEqual(JSON.parse(report), {

@@ -164,7 +164,7 @@ test('in production a generated certificate is not renewed', async (t) => {
   assert.deepEqual(phrases(), [expiringSoon]);
 });
 
-test('a certificate of the user is never renewed, even when it has replaced a generated one without a reload', async (t) => {
+test('a certificate of the operator is never renewed, even when it has replaced a generated one without a reload', async (t) => {
   const { open, phrases, time, files, readFiles, storeForeign } = prepare(t);
   writeCertificate(files, ['localhost']);
   const certificate = await open();

@@ -52,7 +52,7 @@ test('the certificate is valid for the hosts given with --host', async (t) => {
   assert.equal(certificate.subjectAltName, 'DNS:herald.test, IP Address:10.1.2.3');
 });
 
-test('the file names come from .env, unless the environment sets them too', async (t) => {
+test('the certificate command takes the file names from .env, unless environment variables set them', async (t) => {
   const cwd = tempFolder(t);
   writeFileSync(join(cwd, '.env'), 'CERTIFICATE=from-file.cert\nPRIVATE_KEY=from-file.key\n');
 

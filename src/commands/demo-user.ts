@@ -16,7 +16,7 @@ export function readDemoUser(): DemoUser {
   return JSON.parse(readFileSync(file, 'utf8')) as DemoUser; // A file of this package, which tests read.
 }
 
-/** Creates the demo user. Returns false when the name is taken. Throws in production. */
+/** Creates the demo user and returns true; returns false when the name is taken. Throws in production. */
 export async function seed(config: Config): Promise<boolean> {
   refuseInProduction(config);
   return withAccounts(config, createDemoUser);

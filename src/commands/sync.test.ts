@@ -73,7 +73,7 @@ test('sync --reset and seed are refused in production', async (t) => {
   assert.match(await users(cwd), /"username":"test"/);
 });
 
-test('while a server runs, sync --status works, and sync --reset is refused with the id of its process', async (t) => {
+test('while a server runs, sync --status works, and sync --reset is refused with the process id of the server', async (t) => {
   const cwd = tempFolder(t);
   const file = join(cwd, 'data/herald.db');
   const server = await SqliteDatabase.open({ dialect: 'sqlite', file, log: silentLogger });

@@ -49,7 +49,7 @@ test('.env.example gives the same settings as an empty environment', () => {
   assert.deepEqual(loadConfig(example), loadConfig({}));
 });
 
-test('each default rate allows, in one burst, two requests for every stream that an address or a user may have', () => {
+test('each default rate allows a burst of two requests per permitted stream of an address or a user', () => {
   const { rates, stream } = loadConfig({});
 
   assert.ok(rates.streamOpen.count >= 2 * stream.perIpMax);

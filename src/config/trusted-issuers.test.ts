@@ -341,7 +341,7 @@ test('an issuer that is listed twice is refused, whatever else differs', () => {
   assert.deepEqual(getProblems([withJwks, { ...withJwks, issuer: issuer.slice(0, -1) }]), []);
 });
 
-test('the issuer of the tokens of Herald itself is refused', () => {
+test("a trusted issuer with the name of Herald's own issuer is refused", () => {
   assert.deepEqual(getProblems([{ ...withJwks, issuer: 'herald' }]), [
     'TRUSTED_ISSUERS_FILE must not list ACCESS_TOKEN_ISSUER, the issuer of the tokens of Herald itself',
   ]);

@@ -110,7 +110,7 @@ test('a clock that is wrong at the start is logged once, and so is its correctio
   assert.equal(clock.isLocalClockWrong, false);
 });
 
-test('a call of now() that finds a difference starts a measurement', async (t) => {
+test('now() starts a measurement when the local clock differs from the expected time', async (t) => {
   const clocks = new Clocks();
   const clock = await clocks.open(t);
   clocks.elapse(10_000);
@@ -126,7 +126,7 @@ test('a call of now() that finds a difference starts a measurement', async (t) =
   assert.equal(clocks.queries, before + 2);
 });
 
-test('after the clock of the database jumps, its time is used from the next measurement on', async (t) => {
+test('after the clock of the database jumps, the new time is used from the next measurement on', async (t) => {
   const clocks = new Clocks();
   const clock = await clocks.open(t);
 
@@ -138,7 +138,7 @@ test('after the clock of the database jumps, its time is used from the next meas
   assert.deepEqual(clocks.logged, [[differs, -hour]]);
 });
 
-test('a suspended machine uses its local clock after the next measurement, and logs nothing', async (t) => {
+test('after the machine was suspended, the local clock is used from the next measurement on, and nothing is logged', async (t) => {
   const clocks = new Clocks();
   const clock = await clocks.open(t);
 
@@ -165,7 +165,7 @@ test('a machine that is suspended during a measurement measures again', async (t
   assert.deepEqual(clocks.logged, []);
 });
 
-test('a measurement is dated to the middle of its round trip, and discarded if that takes over 2 s', async (t) => {
+test('a measurement counts for the middle of its round trip; one of over 2 s is discarded', async (t) => {
   const clocks = new Clocks();
   const clock = await clocks.open(t);
   clocks.databaseMs += 3000;

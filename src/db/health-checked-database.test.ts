@@ -108,7 +108,7 @@ test('overload is counted but not logged', async (t) => {
 });
 
 test(
-  'a write-ahead log is reported as large from above 128 MiB until it is back at 64 MiB',
+  'a write-ahead log is reported as large when it exceeds 128 MiB, until it has shrunk to 64 MiB',
   async (t) => {
     const mib = 1024 * 1024;
     const wal = { bytes: 0 };
@@ -134,7 +134,7 @@ test(
   ['sqlite'],
 );
 
-test('a refused batch is tracked, and only SQLite has batches', async (t) => {
+test('a refused batch counts as a refused write, and only SQLite has batches', async (t) => {
   const { db, state } = await openHealthChecked(t);
 
   assert.equal(db.batch === undefined, db.dialect !== 'sqlite');

@@ -13,7 +13,7 @@ export interface SqliteOptions {
    * Deadline of a read, of a write, of the work of a transaction, and of its commit, because each occupies
    * the only reader or the only writer. Default 15,000.
    */
-  readonly transactionMs?: number;
+  readonly deadlineMs?: number;
   /**
    * How long to wait until another process, which may be shutting down, releases the file. Default
    * 2,000 when the database is opened, 5,000 when a command migrates or resets it.

@@ -6,7 +6,7 @@ import { collectingLog } from '../../test/support/recording/collecting-log.js';
 import { tempFolder } from '../../test/support/servers/process.js';
 import { createRotatedFile } from './rotated-file.js';
 
-test('a rotated file is read again with each call, and its last content is used while it is missing or empty', (t) => {
+test('a rotated file is read at each call; while it is missing or empty, its last content is used', (t) => {
   const path = join(tempFolder(t), 'password');
   const lines: Record<string, unknown>[] = [];
   const log = collectingLog(lines);

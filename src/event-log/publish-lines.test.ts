@@ -59,5 +59,5 @@ test('a body that fails releases the bytes of its unwritten lines', async () => 
     name: 'missing_required_parameter',
   });
 
-  assert.equal(budget.acquire(mib), true);
+  assert.equal(budget.tryAcquire(mib), true);
 });

@@ -141,7 +141,7 @@ class LineBatch {
   /** Throws `service_unavailable` when the budget is exhausted. */
   add(event: NewEvent, line: PublishedJson): void {
     const lineBytes = Buffer.byteLength(line.text);
-    if (!this.#budget.acquire(lineBytes)) throw budgetExhausted();
+    if (!this.#budget.tryAcquire(lineBytes)) throw budgetExhausted();
     this.#acquiredBytes += lineBytes;
     if (this.events.length === 0) this.#dueAt = performance.now() + flushMs;
     this.events.push(event);

@@ -106,7 +106,7 @@ for (const protocol of protocols) {
     }
   });
 
-  test(`a warning says once that X-Forwarded-For is unusable, if the handler uses the address, over ${protocol}`, async (t) => {
+  test(`an unusable X-Forwarded-For is logged once, if the handler uses the client address, over ${protocol}`, async (t) => {
     const unaware = route('GET', '/unaware', () => json(200, {}));
     const { port, lines } = await startHttp(t, [echoRoute, unaware], { trustProxyHops: 2 });
     const unusable = ['', '192.0.2.1', 'unknown, 192.0.2.2'];
@@ -126,7 +126,7 @@ for (const protocol of protocols) {
     );
   });
 
-  test(`the signal aborts when the client disconnects before the response, but not afterwards, over ${protocol}`, async (t) => {
+  test(`the signal of an exchange aborts when the client disconnects before the response, not after it, over ${protocol}`, async (t) => {
     const exchanges: Exchange[] = [];
     const aborted: string[] = [];
     const track = (exchange: Exchange) => {

@@ -68,7 +68,7 @@ for (const protocol of protocols) {
     }
   });
 
-  test(`a page of a listed origin may read replies and errors, also with credentials, over ${protocol}`, async (t) => {
+  test(`a page of a listed origin may read responses and errors, also with credentials, over ${protocol}`, async (t) => {
     const { port } = await startHttp(t, routes, {
       corsOrigins: ['https://other.example', listedOrigin],
     });

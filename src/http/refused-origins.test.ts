@@ -17,7 +17,7 @@ const routes = [
 const unlisted = 'not in CORS_ORIGINS';
 
 for (const protocol of protocols) {
-  test(`an origin that is refused over ${protocol} is logged at once and then once a minute`, async (t) => {
+  test(`the first refusal of an origin over ${protocol} is logged at once, and later refusals once a minute`, async (t) => {
     const time = { now: 0 };
     const logged: Record<string, unknown>[] = [];
     const warnings = new WarningAggregator({
@@ -45,7 +45,7 @@ for (const protocol of protocols) {
     assert.deepEqual(reportAt(120_000), []);
   });
 
-  test(`the log has the value of a refused origin over ${protocol} only if it is an origin`, async (t) => {
+  test(`a refused Origin header over ${protocol} is logged only if its value has the form of an origin`, async (t) => {
     const logged: Record<string, unknown>[] = [];
     const log = collectingLog(logged);
     const warnings = new WarningAggregator({ log, monotonicClock: () => 0 });

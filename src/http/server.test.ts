@@ -332,7 +332,7 @@ test('a client that does not close its side after GOAWAY is disconnected', async
   client.destroy();
 });
 
-test('a stream that its client resets with an error does not affect the server or the session', async (t) => {
+test('a stream that is reset by its client does not affect the server or the HTTP/2 session', async (t) => {
   const { routes, answers } = createDeferredRoutes();
   const { port, lines } = await startHttp(t, routes);
   const client = await RawH2.open(port);

@@ -266,7 +266,7 @@ test('the last use of a key is stored once a minute', async (t) => {
   assert.equal(await lastUse(), start + 60_000);
 });
 
-test('a key is admitted when it is used for the first time, and only invalid keys stay counted', async (t) => {
+test('only the first use of a valid key needs admission, and only uses of invalid keys stay counted', async (t) => {
   const { keys } = await openKeys(t);
   const { key } = await keys.create({ name: 'one', scopes: ['publish'] });
   const { counts, admit } = createAdmission();
@@ -280,7 +280,7 @@ test('a key is admitted when it is used for the first time, and only invalid key
   assert.deepEqual(counts, { admitted: 3, invalid: 2 });
 });
 
-test('a key that was loaded needs no admission', async (t) => {
+test('a key that was loaded at the start needs no admission', async (t) => {
   const { keys, db } = await openKeys(t);
   const { key } = await keys.create({ name: 'one', scopes: ['publish'] });
   const { key: revokedKey } = await keys.create({ name: 'two', scopes: ['publish'] });
@@ -296,7 +296,7 @@ test('a key that was loaded needs no admission', async (t) => {
   assert.deepEqual(counts, { admitted: 1, invalid: 1 });
 });
 
-test('a key that was valid and is revoked is counted from its second use on', async (t) => {
+test('a revoked key that was used before counts as invalid from its second use after the revocation', async (t) => {
   const { keys } = await openKeys(t);
   const { key } = await keys.create({ name: 'one', scopes: ['publish'] });
   const { counts, admit } = createAdmission();
@@ -310,7 +310,7 @@ test('a key that was valid and is revoked is counted from its second use on', as
   assert.deepEqual(counts, { admitted: 3, invalid: 2 });
 });
 
-test('a key that is not admitted costs no query, and known keys are accepted meanwhile', async (t) => {
+test('a refused admission of an unknown key costs no query, and known keys are accepted meanwhile', async (t) => {
   const { keys, statements } = await openKeys(t);
   const { key } = await keys.create({ name: 'one', scopes: ['publish'] });
   await keys.verify(key);
@@ -341,7 +341,7 @@ test('a malformed key, and a wrong secret for a known id, cost no query and are 
   assert.ok(await keys.verify(key, admit));
 });
 
-test('a key that has expired is counted from its second use on, and is not loaded', async (t) => {
+test('an expired key counts as invalid from its second use on, and is not loaded at a later start', async (t) => {
   const { keys, db, time } = await openKeys(t);
   const expiresAt = time.now + 1;
   const { key } = await keys.create({ name: 'one', scopes: ['publish'], expiresAt });

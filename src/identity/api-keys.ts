@@ -71,9 +71,9 @@ export const publisherKeys = {
       sql`select id, user_prefix, expires_at from api_keys
         where id in (${list(publishers.map(({ keyId }) => keyId))}) and revoked_at is null`,
     );
-    const found = new Map(rows.map((row) => [row.id, row]));
+    const rowsById = new Map(rows.map((row) => [row.id, row]));
     return publishers.map(({ keyId, userPrefix = '' }) => {
-      const row = found.get(keyId);
+      const row = rowsById.get(keyId);
       if (row === undefined) return 'revoked';
       if (isExpired(row, now)) return 'expired';
       return (row.user_prefix ?? '') === userPrefix ? undefined : 'limits_changed';
@@ -230,7 +230,7 @@ export class ApiKeys {
     if (knownHash !== undefined && !hasHash(key, knownHash)) return undefined;
     const markVerified = knownHash === undefined ? admit() : undefined;
     const row = await this.#lookups.run(id).catch((cause: unknown) => {
-      markVerified?.(); // The key is not known to be invalid.
+      markVerified?.(); // The query failed, so the key may be valid.
       throw cause;
     });
     if (row === undefined || row.revoked_at !== null) {
@@ -276,8 +276,8 @@ export class ApiKeys {
     const rows = await this.#db.query<Row>(
       sql`select ${columns}, ${this.#headSeqSql} as head_seq from api_keys where id in (${list(ids)})`,
     );
-    const found = new Map(rows.map((row) => [row.id, row]));
-    return ids.map((id) => found.get(id));
+    const rowsById = new Map(rows.map((row) => [row.id, row]));
+    return ids.map((id) => rowsById.get(id));
   }
 
   /** Stores the time of use, at most once a minute across all processes. Never rejects. */

@@ -197,7 +197,7 @@ test('an API key is accepted until the millisecond in which it expires', async (
   await assert.rejects(authenticate(), isInvalid('API key', 'expired'));
 });
 
-test('each request with an API key counts towards its rate, even if it is refused, and a request over the rate gets 429', async (t) => {
+test('a refused request counts towards the rate of its API key, and a request over this rate gets 429', async (t) => {
   const { bearer, apiKeys, time, lines } = await startAuth(t);
   const limits = { scopes: ['publish'], rate: '3/3000' };
   const { key, id } = await apiKeys.create({ name: 'limited', ...limits });

@@ -24,7 +24,7 @@ function tempFile(t: TestContext): string {
   return join(folder, 'lines');
 }
 
-test('lines over the backlog limit are lost, and a note reports how many', async (t) => {
+test('lines over the backlog limit are lost, and a log line reports their number', async (t) => {
   const path = tempFile(t);
   const file = new LineFile({ path }, { formatLostNote, onFailing });
   const line = `${'x'.repeat(1023)}\n`;

@@ -237,7 +237,9 @@ export class EventStream {
   /** Applies a takeover of the stream token. Closes this stream if it claimed the token before that. */
   applyTakeover(takeover: Takeover): void {
     if (takeover.streamId === this.id) return;
-    if (this.#parts.claim?.observe(takeover) === true) this.close('replaced');
+    const { claim } = this.#parts;
+    claim?.recordTakeover(takeover);
+    if (claim?.isReplaced === true) this.close('replaced');
   }
 
   /** Waits for a round trip to the client, see `Sink.roundTrip`. */

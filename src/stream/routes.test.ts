@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { ask } from '../../test/support/clients/ask.js';
 import { databaseFor } from '../../test/support/databases/test-database.js';
-import { observe } from '../../test/support/openapi/observer.js';
+import { startOpenApiCheck } from '../../test/support/openapi/observer.js';
 import { withStatementLog } from '../../test/support/recording/statement-hooks.js';
 import { startHttp } from '../../test/support/servers/http-server.js';
 import { unlimitedRetention } from '../../test/support/unlimited-retention.js';
@@ -62,7 +62,8 @@ async function startServer(t: TestContext, access: Partial<StreamAccess> = {}) {
     },
   });
   const { port } = await startHttp(t, routes);
-  t.after(observe(port));
+  const stopCheck = startOpenApiCheck(port);
+  t.after(stopCheck);
   /** Opens a stream; returns the status of the response and the statements that it cost. */
   const open = async (path: string, bearer?: string) => {
     statements.length = 0;

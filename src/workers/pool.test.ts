@@ -270,7 +270,7 @@ test('in a full queue the newest job of the owner with the most jobs makes room 
   assert.deepEqual(await Promise.all(surplus), [full, full]);
 });
 
-test('the estimated wait of an owner does not include the later turns of others', async (t) => {
+test('the estimated wait of an owner excludes jobs of other owners that run after its own', async (t) => {
   let now = 0;
   const slowChanges = { waitMaxMs: 2500, queueMax: 10 };
   const pool = await openPool(t, { monotonicClock: () => now, slow: slowChanges });

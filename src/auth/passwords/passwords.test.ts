@@ -175,7 +175,7 @@ test('hashes with the previous pepper or without one are still verified and need
   }
 });
 
-test('a hash with a newer pepper is verified and not rehashed, so a process with the old one does not undo a change', async () => {
+test('a process with the old pepper verifies a hash with the new pepper, and does not rehash it', async () => {
   const old = await open({ pepper: pepper(1), previousPepper: pepper(2) });
   const swapped = await open({ pepper: pepper(2), previousPepper: pepper(1) });
 
@@ -186,7 +186,7 @@ test('a hash with a newer pepper is verified and not rehashed, so a process with
   assert.equal(swapped.needsRehash(await old.hash(password)), true);
 });
 
-test('a hash with a pepper is rehashed without it when no pepper is set', async () => {
+test('a hash with a pepper is rehashed without a pepper when none is set', async () => {
   const peppered = await open({ pepper: pepper(1) });
   const removing = await open({ previousPepper: pepper(1) });
 

@@ -54,7 +54,7 @@ export class Passwords {
       // Copied, because a small Buffer is a view of a shared pool, which would be sent to the thread too.
       if (given !== undefined) this.#peppers.set(given.version, new Uint8Array(given.key));
     }
-    const pepperVersion = pepper?.version ?? 0;
+    const pepperVersion = pepper?.version ?? 0; // 0: hashes have no pepper.
     this.#options = options;
     this.#currentPepper = { pepper: this.#peppers.get(pepperVersion), pepperVersion };
   }

@@ -55,7 +55,7 @@ function withSwapHook(db: Database, afterSwap: () => void): Database {
 const lockSession = (id: string) => sql`update sessions set ip_key = ip_key where id = ${id}`;
 
 test(
-  'two tabs stay logged in when the UPDATE of a rotation waits for longer than the grace',
+  'two tabs with one refresh token stay logged in when a rotation waits longer than the grace period',
   async (t) => {
     const { db, sessions, users, time, reopen, endedSessions } = await sessionsFor(t);
     const { refreshToken, sessionId } = await openSession(sessions, await newUser(users));
@@ -81,7 +81,7 @@ test(
   serverDialects,
 );
 
-test('a client that retries after a 503 of a rotation that was committed late gets its successor', async (t) => {
+test('a client that got 503 for a rotation, although it was committed, gets the successor when it retries', async (t) => {
   const base = await databaseFor(t);
   const db = withSwapHook(base, () => {
     throw new Failure('service_unavailable', 'Cannot access the database: it is slow');
@@ -165,7 +165,7 @@ test('a slow retry does not prolong a grace period that another retry has starte
   await assert.rejects(refresh(sessions, refreshToken), { name: 'invalid_token' });
 });
 
-test('a request that waited for longer than the grace is judged by the time of its arrival', async (t) => {
+test('a request that waits longer than the grace period is judged by its time of arrival', async (t) => {
   const base = await databaseFor(t);
   const { users, sessions, time, endedSessions } = await sessionsFor(t, { db: base });
   const { refreshToken } = await openSession(sessions, await newUser(users));
@@ -195,7 +195,7 @@ test('a request that waited for longer than the grace is judged by the time of i
   assert.deepEqual([...endedSessions, ...slow.endedSessions], []);
 });
 
-test('an older token is refused during the grace of the newest rotation, and ends the session after it', async (t) => {
+test('a token two generations old is refused during the newest grace period, and after it also ends the session', async (t) => {
   const { sessions, users, time, endedSessions } = await sessionsFor(t);
   const { refreshToken } = await openSession(sessions, await newUser(users));
   const [first = '', , third = ''] = await refreshTimes(sessions, refreshToken, 2);
@@ -223,7 +223,7 @@ test('a thief who refreshes all the time is detected when the owner presents a t
   assert.equal(endedSessions[0]?.reason, 'reuse');
 });
 
-test('a thief who disconnects before the grace starts is detected by an older token after a minute', async (t) => {
+test('use of an older token a minute later detects a thief who disconnected before the grace period', async (t) => {
   const leaving = new AbortController();
   const base = await databaseFor(t);
   const db = withSwapHook(base, () => leaving.abort());
@@ -242,7 +242,7 @@ test('a thief who disconnects before the grace starts is detected by an older to
   assert.equal(endedSessions[0]?.reason, 'reuse');
 });
 
-test('a spent token of Herald 0.1.0, which contains no generation, is reuse also during the grace', async (t) => {
+test('a spent token of Herald 0.1.0, which contains no generation, counts as reuse even during the grace period', async (t) => {
   const { sessions, users, endedSessions } = await sessionsFor(t);
   const { refreshToken } = await openSession(sessions, await newUser(users));
   await refresh(sessions, refreshToken);
@@ -314,7 +314,7 @@ test('the token of a client that disconnects before the rotation is not spent', 
   assert.deepEqual(await db.query(sql`select generation from sessions`), [{ generation: 0 }]);
 });
 
-test('a refresh whose clock goes back across the expiry of its session gets 503', async (t) => {
+test('a refresh gets 503 when its clock steps back from after the expiry of the session to before it', async (t) => {
   let goBack = () => {};
   const db = withStatementHook(await databaseFor(t), ({ texts }) => {
     if (texts[0]?.startsWith('select')) goBack();

@@ -176,7 +176,7 @@ test('a token with a flipped bit is treated as forged and ends no session', asyn
   assert.ok(await refresh(sessions, refreshToken));
 });
 
-test('a change of secrets ends no session, and reuse of a token is detected while its secret is listed', async (t) => {
+test('a change of secrets ends no session, and reuse is detected while the previous secret is listed', async (t) => {
   const { users, time, reopen, endedSessions } = await sessionsFor(t);
   const next = Buffer.alloc(32, 'another secret');
   const before = reopen({ secrets: [secret] });
@@ -223,7 +223,7 @@ function withScheduler(db: Database, scheduler: fc.Scheduler): Database {
 /** Fewer runs on a database server, because each run takes many commits. */
 const runOptions = ({ dialect }: Database) => ({ numRuns: dialect === 'sqlite' ? 100 : 15 });
 
-test('in any interleaving of callers with one token, one rotates and all get its successor', async (t) => {
+test('in any interleaving of requests with one token, one request rotates it and all get the same successor', async (t) => {
   const db = await databaseFor(t);
   const plain = await sessionsFor(t, { db });
   await fc.assert(
@@ -257,7 +257,7 @@ test('in any interleaving of callers with one token, one rotates and all get its
   );
 });
 
-test('in any interleaving of a spent token and the current one, the session ends, at the latest after the grace of the newest rotation', async (t) => {
+test('in any interleaving of a spent and the current token, the session ends, at the latest after the newest grace period', async (t) => {
   const db = await databaseFor(t);
   const plain = await sessionsFor(t, { db });
   await fc.assert(

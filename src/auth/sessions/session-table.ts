@@ -134,7 +134,8 @@ export async function insertSession(db: Database, session: NewSession): Promise<
  */
 export async function swapToken(db: Database, swap: TokenSwap): Promise<boolean> {
   const { now, client } = swap;
-  // `prev_hash` is set from a parameter, because `prev_hash = cur_hash` could copy the new hash in MySQL.
+  // `prev_hash` is set from a parameter: MySQL and MariaDB assign columns from left to right, so an expression may
+  // read a column that the same statement has already changed.
   const count = await db.execute(
     sql`update sessions set prev_hash = ${swap.fromHash}, cur_hash = ${swap.toHash},
         successor_enc = ${swap.sealedSuccessor}, prev_valid_until = ${swap.previousValidUntil},

@@ -182,11 +182,11 @@ test('a login succeeds although the password was rehashed since the account was 
 test('no session is opened when signing the access token fails', async (t) => {
   const { sessions, users } = await sessionsFor(t);
   const account = await newUser(users);
-  const failing = async () => {
+  const failingSigner = async () => {
     throw new Error('no thread is free');
   };
 
-  await assert.rejects(sessions.open(account, client, failing));
+  await assert.rejects(sessions.open(account, client, failingSigner));
 
   assert.deepEqual(await sessions.list(account.id), []);
 });
@@ -339,7 +339,7 @@ test('sessions can be ended before the event log has been created', async (t) =>
   assert.deepEqual(await db.query(sql`select seq from events`), []);
 });
 
-test('endAll ends all sessions of the user except the excepted one', async (t) => {
+test('endAll ends all sessions of the user except the one in the option `except`', async (t) => {
   const { sessions, users, endedSessions } = await sessionsFor(t);
   const account = await newUser(users);
   const [one, two] = [await openSession(sessions, account), await openSession(sessions, account)];
@@ -355,19 +355,19 @@ test('endAll ends all sessions of the user except the excepted one', async (t) =
   assert.equal(endedSessions.length, 1);
 });
 
-test('endAll rolls back and ends no session when `first` throws', async (t) => {
+test('endAll rolls back and ends no session when its option `first`, which runs in the same transaction, throws', async (t) => {
   const { sessions, users, endedSessions } = await sessionsFor(t);
   const account = await newUser(users);
   const { sessionId } = await openSession(sessions, account);
 
-  const failing = sessions.endAll(account.id, 'disabled', {
+  const ending = sessions.endAll(account.id, 'disabled', {
     first: async (tx) => {
       await users.disable(account.id, tx);
       throw new Error('the disk is full');
     },
   });
 
-  await assert.rejects(failing, /the disk is full/);
+  await assert.rejects(ending, /the disk is full/);
   assert.ok(await sessions.findLive(sessionId));
   assert.deepEqual(endedSessions, []);
 });

@@ -61,11 +61,11 @@ async function describeDialect(dialect: 'mariadb' | 'mysql'): Promise<void> {
 
     test('the password is read again for each connection', async () => {
       let count = 0;
-      const password = () => {
+      const readPassword = () => {
         count += 1;
         return getCurrentText(options().password);
       };
-      await withDatabase({ password, connectionsMax: 1 }, async (db) => {
+      await withDatabase({ password: readPassword, connectionsMax: 1 }, async (db) => {
         await db.query(sql`select 1 as one`);
         const countBefore = count;
 
@@ -147,7 +147,7 @@ async function describeDialect(dialect: 'mariadb' | 'mysql'): Promise<void> {
         // To the database server, a vanished host looks like a connection that sends nothing more.
         const silent = await connectMariadb(limits);
         silent.on('error', () => {}); // The database server ends it.
-        for (const text of [...buildSessionSql(limits), buildTransactionSql(limits).begin]) {
+        for (const text of [...buildSessionSql(limits), buildTransactionSql(limits).before]) {
           await silent.query(text);
         }
         await executeOn(silent, row);
@@ -157,7 +157,7 @@ async function describeDialect(dialect: 'mariadb' | 'mysql'): Promise<void> {
         silent.destroy();
       }));
 
-    test('waiting for a locked row ends at the limit of one statement, and is not retried', () =>
+    test('a statement that waits for a locked row fails at the statement limit, and is not retried', () =>
       withDatabase({}, async (db) => {
         await db.execute(sql`insert into trimmed_audiences (bucket, seq) values (2, 1)`);
         const row = sql`update trimmed_audiences set seq = seq where bucket = 2`;
@@ -254,7 +254,7 @@ async function describeDialect(dialect: 'mariadb' | 'mysql'): Promise<void> {
       });
     }
 
-    test('open rejects with a message about connections when the account has none left', async () => {
+    test('open rejects with a message about connections when the account has no connection left', async () => {
       if (typeof server === 'string') return;
       const account = `'herald_one'@'%'`;
       await server.administer(`create user ${account} with max_user_connections 1`);

@@ -171,7 +171,7 @@ export class MariadbDatabase implements DatabaseWithShares {
       },
     };
     try {
-      await runCommand(connection, this.#transactionSql.begin);
+      await runCommand(connection, this.#transactionSql.before);
       const working = Transaction.run(this.dialect, executor, work);
       const result = await withDeadline(working, this.#transactionMs, timeoutError);
       isFinished = true;
@@ -193,7 +193,7 @@ export class MariadbDatabase implements DatabaseWithShares {
   /** Returns the connection to the pool in its initial state, or destroys it. Never rejects. */
   async #release(connection: PoolConnection): Promise<void> {
     try {
-      await runCommand(connection, this.#transactionSql.end);
+      await runCommand(connection, this.#transactionSql.after);
       await connection.release();
     } catch {
       connection.destroy();
@@ -220,7 +220,10 @@ export async function queryOn<Row extends object>(
   return [...((await runStatement(connection, statement)) as Row[])]; // Without the package's `meta`.
 }
 
-/** Returns the number of matched rows, which the package counts by default (`foundRows`). */
+/**
+ * Returns the number of matched rows. A server reports only changed rows by default; the package asks for matched
+ * ones (its option `foundRows`).
+ */
 export async function executeOn(connection: MariadbConnection, statement: Sql): Promise<number> {
   return (
     ((await runStatement(connection, statement)) as { affectedRows?: number }).affectedRows ?? 0

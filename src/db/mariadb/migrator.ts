@@ -34,7 +34,7 @@ export async function openMariadbTarget(
   if (connection === undefined) return undefined;
   if (purpose === 'migrate') await checkServer(connection, options);
   const executor = createExecutor(connection);
-  const name = getLockName(options);
+  const lockName = getLockName(options);
   const { lockMs = defaultLockMs } = options;
   return {
     read: (work) => work(executor),
@@ -44,8 +44,9 @@ export async function openMariadbTarget(
         `set session wait_timeout = ${idleSecondsMax}, session lock_wait_timeout = ${tableWaitSeconds}`,
       );
       const [row] = await executor.query<{ taken: number | null }>(
-        sql`select get_lock(${name}, ${lockMs / 1000}) as taken`,
+        sql`select get_lock(${lockName}, ${lockMs / 1000}) as taken`,
       );
+      // `get_lock` returns 1 for the lock, 0 after the time limit, and null after an error.
       if (row?.taken !== 1) throw lockedError(lockMs);
       return work(executor); // The lock is released when the connection ends.
     },
@@ -86,9 +87,9 @@ async function connect(options: DatabaseServerOptions, purpose: Purpose) {
 async function createDatabase(options: DatabaseServerOptions): Promise<void> {
   const connection = await connectMariadb(options, { withDatabase: false });
   try {
-    const name = options.database.replaceAll('`', '``');
+    const escapedName = options.database.replaceAll('`', '``');
     await connection.query(
-      `create database if not exists \`${name}\` character set utf8mb4 collate utf8mb4_bin`,
+      `create database if not exists \`${escapedName}\` character set utf8mb4 collate utf8mb4_bin`,
     );
   } finally {
     await connection.end();

@@ -44,9 +44,9 @@ async function patchPassword(): Promise<void> {
   const prototype = await importPrototype<object>('lib/config/connection-options.js');
   Object.defineProperty(prototype, 'password', {
     set(value: unknown) {
-      const own =
+      const descriptor =
         typeof value === 'function' ? { get: value as () => unknown } : { value, writable: true };
-      Object.defineProperty(this, 'password', { ...own, enumerable: true });
+      Object.defineProperty(this, 'password', { ...descriptor, enumerable: true });
     },
   });
 }

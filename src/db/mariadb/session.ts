@@ -5,7 +5,7 @@ type SessionVariable = readonly [name: string, value: string, read: string];
 
 /**
  * The session state that Herald's statements depend on. A server can have other defaults: by its options,
- * by `set global`, or by `init_connect`, which runs before these.
+ * by `set global`, or by `init_connect`, which runs before Herald sets these variables.
  */
 const variables: readonly SessionVariable[] = [
   ['autocommit', '1', '1'],
@@ -31,14 +31,20 @@ const charsetVariables = [
   'character_set_results',
 ];
 
-/** Statements that a connection runs before all others. */
+/**
+ * Statements that every connection runs before all others. The connections of the pool also set time limits
+ * (`buildSessionSql`); separate connections (`connectMariadb`), such as that of a migration, do not.
+ */
 export const sessionSql: readonly string[] = [
   'set names utf8mb4 collate utf8mb4_bin', // A server may ignore what the client says when it connects.
   'set session transaction isolation level read committed',
   `set ${variables.map(([name, value]) => `session ${name} = ${value}`).join(', ')}`,
 ];
 
-/** Like `sessionSql`, with time limits for statements and for transactions that are left open. */
+/**
+ * Builds the first statements of a connection of the pool: `sessionSql`, and time limits for statements and
+ * for transactions that are left open.
+ */
 export function buildSessionSql({
   dialect,
   statementMs,
@@ -58,17 +64,18 @@ export function buildSessionSql({
 }
 
 /**
- * Builds the statements around a transaction. They turn autocommit off, because pipelined statements after
- * the rollback of a deadlock would otherwise be committed. On MySQL, which limits only idle connections and
- * not idle transactions, they also set `wait_timeout`: otherwise the transaction of a process whose host has
- * vanished would keep its locks for eight hours.
+ * Builds the statements that run before a transaction, and after its `commit` or `rollback`. The first turns
+ * autocommit off: when the server rolls a transaction back because of a deadlock, statements that were already
+ * pipelined would otherwise each be committed. On MySQL, which limits only idle connections and not idle
+ * transactions, it also sets `wait_timeout`: otherwise the transaction of a process whose host has vanished
+ * would keep its locks for eight hours.
  */
 export function buildTransactionSql({ dialect, connectMs, statementMs }: DatabaseServerOptions) {
-  if (dialect !== 'mysql') return { begin: 'set autocommit = 0', end: 'set autocommit = 1' };
+  if (dialect !== 'mysql') return { before: 'set autocommit = 0', after: 'set autocommit = 1' };
   const idleSeconds = toSeconds(connectMs + statementMs);
   return {
-    begin: `set autocommit = 0, session wait_timeout = ${idleSeconds}`,
-    end: 'set autocommit = 1, session wait_timeout = default',
+    before: `set autocommit = 0, session wait_timeout = ${idleSeconds}`,
+    after: 'set autocommit = 1, session wait_timeout = default',
   };
 }
 

@@ -311,7 +311,7 @@ async function describeMigrations(dialect: Dialect): Promise<void> {
         }
       }));
 
-    test('while another migrator holds the lock, migrate rejects and says so', () =>
+    test('while another migrator holds the lock, migrate rejects with a message about the lock', () =>
       withTarget(async (options) => {
         if (dialect === 'sqlite') return; // The file is locked: see `file.test.ts`.
         await migrate(options);
@@ -329,7 +329,7 @@ async function describeMigrations(dialect: Dialect): Promise<void> {
         }
       }));
 
-    test('the database server ends a migrator that is idle for a minute, as when its host vanishes', () =>
+    test('the database server ends the connection of a migrator that is idle for a minute', () =>
       withTarget(async (options) => {
         if (dialect === 'sqlite') return; // The operating system releases the lock.
         const idleLimit =

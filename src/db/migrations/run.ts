@@ -44,7 +44,9 @@ interface MigrationRow {
   readonly name: string;
   readonly checksum: string;
   readonly applied_at: number;
+  /** 1 while the migration is unfinished, otherwise 0. */
   readonly dirty: number;
+  /** How many statements of the migration have been executed and recorded. */
   readonly statements_done: number;
 }
 

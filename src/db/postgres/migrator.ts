@@ -114,28 +114,28 @@ async function acquireLock(
   executor: SqlExecutor,
   { lockMs = defaultLockMs }: DatabaseServerOptions,
 ): Promise<void> {
-  const run = (text: string) => executor.execute({ texts: [text], values: [] });
-  await run(`set local statement_timeout = 0`);
-  // PostgreSQL 17 and later.
-  await run(
+  const execute = (text: string) => executor.execute({ texts: [text], values: [] });
+  await execute(`set local statement_timeout = 0`);
+  // Not `set local`, which fails before PostgreSQL 17, where the setting does not exist.
+  await execute(
     `select set_config(name, '0', true) from pg_settings where name = 'transaction_timeout'`,
   );
-  await run(`set local idle_in_transaction_session_timeout = '${idleSecondsMax}s'`);
-  await run(`set local lock_timeout = ${lockMs}`);
+  await execute(`set local idle_in_transaction_session_timeout = '${idleSecondsMax}s'`);
+  await execute(`set local lock_timeout = ${lockMs}`);
   try {
-    await run(`select pg_advisory_xact_lock(${lockKey})`);
+    await execute(`select pg_advisory_xact_lock(${lockKey})`);
   } catch (error) {
     if (getErrorCode((error as Error).cause) !== lockTimeoutCode) throw error;
     throw lockedError(lockMs);
   }
-  await run(`set local lock_timeout = '5s'`);
+  await execute(`set local lock_timeout = '5s'`);
 }
 
 function createExecutor(
   client: Pick<PostgresClient, 'unsafe'>,
   onLost: () => void = () => {},
 ): SqlExecutor {
-  const run = async (statement: Sql) => {
+  const send = async (statement: Sql) => {
     const text = render(statement, dollar);
     try {
       return await client.unsafe<object[]>(text, statement.values as (string | number)[]);
@@ -145,7 +145,7 @@ function createExecutor(
     }
   };
   return {
-    query: async <Row extends object>(statement: Sql) => [...(await run(statement))] as Row[],
-    execute: async (statement) => (await run(statement)).count ?? 0,
+    query: async <Row extends object>(statement: Sql) => [...(await send(statement))] as Row[],
+    execute: async (statement) => (await send(statement)).count ?? 0,
   };
 }

@@ -46,7 +46,7 @@ describe('postgres meets the contract without prepared statements', { skip }, ()
 });
 
 describe('postgres failure handling', { skip }, () => {
-  test('a query after one that failed mid-result returns no empty rows', () =>
+  test('a query returns no empty rows after another query failed in the middle of its result', () =>
     withDatabase({ connectionsMax: 1 }, async (db) => {
       for (let round = 0; round < 3; round++) {
         await assert.rejects(db.query(sql`select 10 / (5 - i) from generate_series(1, 10) i`));
@@ -123,7 +123,7 @@ describe('postgres failure handling', { skip }, () => {
     }
   });
 
-  test('a connection lost while it opens does not end the process', async () => {
+  test('a connection that is lost while it is being opened does not end the process', async () => {
     const proxy = await openTcpProxy(options());
     try {
       for (const message of [1, 2]) {
@@ -140,7 +140,7 @@ describe('postgres failure handling', { skip }, () => {
     }
   });
 
-  test('a migrator that loses its connection says so, and the next one succeeds', () =>
+  test('a migrator that loses its connection rejects with that reason, and the next migrator succeeds', () =>
     withDatabase({}, async (db) => {
       const more = {
         version: migrationsByDialect.postgres.length + 1,
@@ -167,7 +167,7 @@ describe('postgres failure handling', { skip }, () => {
       assert.equal((await migrate(options(), { migrations })).applied.length, 1);
     }));
 
-  test('while its role may not log in, statements reject with service_unavailable', async () => {
+  test("statements reject with service_unavailable while Herald's role may not log in", async () => {
     if (typeof server === 'string') return;
     const { administer } = server;
     const username = `herald_test_role_${process.pid}`;
@@ -246,7 +246,7 @@ describe('opening postgres', { skip }, () => {
     });
   }
 
-  test('open rejects with a message about connections when the role has none left', async () => {
+  test('open rejects with a message about connections when the role has no connection left', async () => {
     if (typeof server === 'string') return;
     const username = `herald_test_none_${process.pid}`;
     await server.administer(`create role ${username} login connection limit 0`);

@@ -76,8 +76,8 @@ export class PostgresDatabase implements DatabaseWithShares {
   static async open(options: DatabaseServerOptions): Promise<PostgresDatabase> {
     const db = new PostgresDatabase(options);
     try {
-      const first = db.#clients.use((client) => client.unsafe<object[]>(sessionQuery));
-      const [state] = await withDeadline(first, options.connectMs, timeoutError).catch(
+      const reading = db.#clients.use((client) => client.unsafe<object[]>(sessionQuery));
+      const [state] = await withDeadline(reading, options.connectMs, timeoutError).catch(
         (cause: unknown) => {
           throw postgresOpenError(options, cause);
         },
@@ -229,8 +229,8 @@ function unwrapOutcome<Result>(
  * commands have no `count`.
  */
 function removeHoles(rows: readonly object[]): object[] {
-  const first = rows.findIndex((row) => row !== undefined);
-  return first === -1 ? [] : rows.slice(first);
+  const firstIndex = rows.findIndex((row) => row !== undefined);
+  return firstIndex === -1 ? [] : rows.slice(firstIndex);
 }
 
 /**

@@ -8,6 +8,8 @@ import { LruMap } from '../../util/lru-map.js';
 import type { SqliteConnection, SqliteDriver, SqliteStatement } from './load.js';
 
 const busyMs = 5000; // The engine's own default is 0.
+/** The primary result code SQLITE_BUSY: another connection holds a lock. */
+const busyCode = 5;
 
 /**
  * Returns the real path of a database file, with links resolved. Creates its folder, the file and
@@ -174,10 +176,12 @@ export class FileLock {
   }
 }
 
+/** Returns false if another process holds the lock. */
 function tryLock(connection: SqliteConnection, wallClock: Clock): boolean {
   try {
     connection.exec('pragma synchronous = off');
-    // Commits the owner, so that other processes can read it. The transaction left open is the lock.
+    // The first transaction commits the owner, so that other processes can read it. The second one stays open:
+    // its write lock is the lock.
     connection.exec('begin immediate');
     connection.exec('create table if not exists owner (pid integer, host text, since text)');
     connection.exec('delete from owner');
@@ -188,7 +192,11 @@ function tryLock(connection: SqliteConnection, wallClock: Clock): boolean {
     connection.exec('begin immediate');
     return true;
   } catch (error) {
-    if (error instanceof Error && 'errcode' in error && (Number(error.errcode) & 0xff) === 5) {
+    if (
+      error instanceof Error &&
+      'errcode' in error &&
+      (Number(error.errcode) & 0xff) === busyCode
+    ) {
       rollBack(connection);
       return false;
     }

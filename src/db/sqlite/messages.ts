@@ -19,15 +19,16 @@ export type WriterCommand =
       readonly text: string;
       readonly values: Values;
     }
-  /** Statements to commit together. The result is the number of matched rows, or 0 after a rollback. */
-  | { readonly kind: 'batch'; readonly id: number; readonly statements: readonly BatchStatement[] }
   /**
-   * Begins the transaction `id`. The reply is sent once the transaction has the writer to itself.
+   * Statements to commit together. If any of them matches no row, all are rolled back and the result is 0;
+   * otherwise it is the number of matched rows.
    */
+  | { readonly kind: 'batch'; readonly id: number; readonly statements: readonly BatchStatement[] }
+  /** Begins the transaction `id`. The reply is sent once the transaction has the writer to itself. */
   | { readonly kind: 'begin'; readonly id: number }
-  /** A statement of a transaction. May be sent in the same message as `begin`; runs after it. */
+  /** A statement of the transaction. May be sent in the same message as `begin`; runs after it. */
   | {
-      readonly kind: 'run';
+      readonly kind: 'transactionStatement';
       readonly id: number;
       readonly transactionId: number;
       readonly isQuery: boolean;

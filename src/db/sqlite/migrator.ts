@@ -16,11 +16,11 @@ export function migrateConnection(
   connection: SqliteConnection,
   {
     migrations = migrationsByDialect.sqlite,
-    ...timing
+    ...clockOption
   }: { migrations?: readonly Migration[]; wallClock?: Clock } = {},
 ): Promise<MigrationOutcome> {
   return inTransaction(connection, (executor) =>
-    applyPending(executor, { dialect: 'sqlite', migrations, ...timing }),
+    applyPending(executor, { dialect: 'sqlite', migrations, ...clockOption }),
   );
 }
 
@@ -38,8 +38,8 @@ export async function openSqliteTarget(
     return existsSync(file) ? createTarget(openReader(Driver, file), () => {}) : undefined;
   }
   const path = prepareFile(file);
-  const timing = wallClock === undefined ? {} : { wallClock };
-  const lock = await FileLock.acquire(Driver, path, { waitMs: lockMs, ...timing });
+  const clockOption = wallClock === undefined ? {} : { wallClock };
+  const lock = await FileLock.acquire(Driver, path, { waitMs: lockMs, ...clockOption });
   try {
     return createTarget(openWriter(Driver, path), () => lock.release());
   } catch (error) {

@@ -30,7 +30,7 @@ after(() => rmSync(folder, { recursive: true, force: true }));
 
 let files = 0;
 const newFile = (): string => join(folder, `${++files}.db`);
-const open = (file = newFile(), options: { transactionMs?: number } = {}) =>
+const open = (file = newFile(), options: { deadlineMs?: number } = {}) =>
   SqliteDatabase.open({ dialect: 'sqlite', file, lockMs: 0, log: silentLogger, ...options });
 
 async function withNotes(work: (db: SqliteDatabase, file: string) => Promise<void>) {
@@ -107,7 +107,7 @@ describe('group commit of the embedded database', () => {
       assert.equal(db.commits - before, 1);
     }));
 
-  test('a full disk fails the whole group and leaves nothing of it', () =>
+  test('a full disk fails a whole group, and none of its writes is committed', () =>
     withNotes(async (db) => {
       // The engine reports its own page limit as a full disk.
       await db.query(sql`select 1`);
@@ -164,7 +164,7 @@ describe('a transaction of the embedded database', () => {
       assert.deepEqual(await db.query(sql`select id from notes`), [{ id: 2 }]);
     }));
 
-  test('a transaction that fails does not affect the one that waits behind it', () =>
+  test('a failed transaction does not affect the transaction that waits behind it', () =>
     withNotes(async (db) => {
       const failing = db.transaction(async (tx) => {
         await tx.execute(add(1));
@@ -177,7 +177,7 @@ describe('a transaction of the embedded database', () => {
       assert.deepEqual(await db.query(sql`select id from notes`), [{ id: 2 }]);
     }));
 
-  test('a transaction that cannot begin rejects with all its statements, and the next one begins', () =>
+  test('a transaction that cannot begin rejects, and so do its statements; the next transaction begins', () =>
     withNotes(async (db, file) => {
       const Driver = await loadSqlite();
       const other = new Driver(file);
@@ -193,8 +193,8 @@ describe('a transaction of the embedded database', () => {
       assert.deepEqual(await db.query(sql`select id from notes`), [{ id: 2 }]);
     }));
 
-  test('writes behind a stuck writer are refused at their deadline until it continues', async () => {
-    const db = await open(await createFileWithNotes(), { transactionMs: 500 });
+  test('writes that wait behind a stuck write are refused at their deadline until the writer continues', async () => {
+    const db = await open(await createFileWithNotes(), { deadlineMs: 500 });
     try {
       // Takes some seconds, like a hanging disk.
       const stuck = db.execute(
@@ -223,7 +223,7 @@ describe('a transaction of the embedded database', () => {
   });
 
   test('a transaction past its deadline is rolled back and the writer continues', async () => {
-    const db = await open(await createFileWithNotes(), { transactionMs: 500 });
+    const db = await open(await createFileWithNotes(), { deadlineMs: 500 });
     try {
       let release = (): void => undefined;
       const stuck = new Promise<void>((resolve) => {
@@ -396,7 +396,7 @@ describe('the file of the embedded database', () => {
   });
 });
 
-test('when the reader cannot be opened after the writer thread has started, thread and lock are released', async (t) => {
+test('when the reader thread cannot start, the writer thread is closed and the lock is released', async (t) => {
   const file = newFile();
   await (await open(file)).close();
   const start = DatabaseThread.start.bind(DatabaseThread);

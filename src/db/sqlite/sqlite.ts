@@ -15,7 +15,7 @@ interface SqliteParts {
   readonly reader: DatabaseThread;
   readonly writer: DatabaseThread;
   readonly lock: FileLock;
-  readonly transactionMs: number;
+  readonly deadlineMs: number;
 }
 
 const timeoutError = (): Error => unavailable('timeout');
@@ -26,7 +26,7 @@ const timeoutError = (): Error => unavailable('timeout');
  * Reads run in a reader thread, on a read-only connection, and see every write that was acknowledged before.
  * Writes run in a writer thread, which commits them in groups, durably, before it acknowledges them. A
  * transaction has the writer thread to itself. A read, a write, the work of a transaction, and the commit of
- * a transaction each settle within `transactionMs`. If the disk hangs, they reject with
+ * a transaction each settle within `deadlineMs`. If the disk hangs, they reject with
  * `service_unavailable`; a write or commit may then still succeed. A read of an integer beyond 2^53 rejects.
  */
 export class SqliteDatabase implements Database {
@@ -34,15 +34,15 @@ export class SqliteDatabase implements Database {
   readonly #reader: DatabaseThread;
   readonly #writer: DatabaseThread;
   readonly #lock: FileLock;
-  readonly #transactionMs: number;
+  readonly #deadlineMs: number;
   readonly #transactions = new Set<Promise<unknown>>();
   #closing: Promise<void> | undefined;
 
-  private constructor({ reader, writer, lock, transactionMs }: SqliteParts) {
+  private constructor({ reader, writer, lock, deadlineMs }: SqliteParts) {
     this.#reader = reader;
     this.#writer = writer;
     this.#lock = lock;
-    this.#transactionMs = transactionMs;
+    this.#deadlineMs = deadlineMs;
   }
 
   /**
@@ -53,17 +53,17 @@ export class SqliteDatabase implements Database {
     file,
     log,
     wallClock,
-    transactionMs = 15_000,
+    deadlineMs = 15_000,
     lockMs = 2000,
   }: SqliteOptions): Promise<SqliteDatabase> {
     const Driver = await loadSqlite();
     const path = prepareFile(file);
-    const timing = wallClock === undefined ? {} : { wallClock };
-    const lock = await FileLock.acquire(Driver, path, { waitMs: lockMs, ...timing });
+    const clockOption = wallClock === undefined ? {} : { wallClock };
+    const lock = await FileLock.acquire(Driver, path, { waitMs: lockMs, ...clockOption });
     try {
       const migrationConnection = openWriter(Driver, path);
       try {
-        const { applied, version } = await migrateConnection(migrationConnection, timing);
+        const { applied, version } = await migrateConnection(migrationConnection, clockOption);
         if (applied.length > 0) log.info({ applied, version }, 'database schema migrated');
         warnIfNewer({ version, latest: getLatestVersion(migrationsByDialect.sqlite) }, log);
       } finally {
@@ -72,7 +72,7 @@ export class SqliteDatabase implements Database {
       const writer = await DatabaseThread.start('writer', { path, log });
       try {
         const reader = await DatabaseThread.start('reader', { path, log });
-        return new SqliteDatabase({ reader, writer, lock, transactionMs });
+        return new SqliteDatabase({ reader, writer, lock, deadlineMs });
       } catch (error) {
         await writer.close(); // Before the lock is released to another process.
         throw error;
@@ -131,32 +131,34 @@ export class SqliteDatabase implements Database {
   }
 
   async #runTransaction<Result>(work: (tx: Database) => Promise<Result>): Promise<Result> {
-    let isFinished = false;
-    const writer = this.#writer.begin();
+    let hasFailed = false;
+    const writerTransaction = this.#writer.begin();
     const executor = {
       query: <Row extends object>(statement: Sql) =>
-        isFinished
+        hasFailed
           ? Promise.reject(timeoutError())
-          : (writer.query(render(statement, questionMark), statement.values) as Promise<Row[]>),
+          : (writerTransaction.query(render(statement, questionMark), statement.values) as Promise<
+              Row[]
+            >),
       execute: (statement: Sql) =>
-        isFinished
+        hasFailed
           ? Promise.reject(timeoutError())
-          : writer.run(render(statement, questionMark), statement.values),
+          : writerTransaction.execute(render(statement, questionMark), statement.values),
     };
     let result: Result;
     try {
       result = await this.#withDeadline(Transaction.run(this.dialect, executor, work));
     } catch (error) {
-      isFinished = true; // `work` may still be running.
-      writer.end('rollback').catch(() => undefined); // Fails only if the thread has ended.
+      hasFailed = true; // `work` may still be running.
+      writerTransaction.end('rollback').catch(() => undefined); // Fails only if the thread has ended.
       throw error;
     }
-    await this.#withDeadline(writer.end('commit'));
+    await this.#withDeadline(writerTransaction.end('commit'));
     return result;
   }
 
   #withDeadline<Result>(running: Promise<Result>): Promise<Result> {
-    return withDeadline(running, this.#transactionMs, timeoutError);
+    return withDeadline(running, this.#deadlineMs, timeoutError);
   }
 
   async #close(): Promise<void> {

@@ -15,7 +15,7 @@ interface PendingCommand {
 
 /** A transaction in the writer thread. The caller must call `end`, also after an error. */
 export interface WriterTransaction {
-  run(text: string, values: readonly Value[]): Promise<number>;
+  execute(text: string, values: readonly Value[]): Promise<number>;
   query(text: string, values: readonly Value[]): Promise<object[]>;
   end(kind: 'commit' | 'rollback'): Promise<void>;
 }
@@ -119,9 +119,9 @@ export class DatabaseThread {
     const transactionId = this.#lastId + 1; // The id that `begin` gets.
     this.#send({ kind: 'begin' }).catch(() => undefined); // Later commands reject as well.
     const run = (isQuery: boolean, text: string, values: readonly Value[]) =>
-      this.#send({ kind: 'run', transactionId, isQuery, text, values });
+      this.#send({ kind: 'transactionStatement', transactionId, isQuery, text, values });
     return {
-      run: (text, values) => run(false, text, values) as Promise<number>,
+      execute: (text, values) => run(false, text, values) as Promise<number>,
       query: (text, values) => run(true, text, values) as Promise<object[]>,
       end: (kind) => this.#send({ kind, transactionId }) as Promise<undefined>,
     };

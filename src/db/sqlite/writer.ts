@@ -190,7 +190,7 @@ class Writer {
     if (command.kind === 'rollback') return this.#rollback();
     const error = this.#openTransaction?.error;
     if (error !== undefined) throw Object.assign(new Error(error.message), error);
-    if (command.kind === 'run') {
+    if (command.kind === 'transactionStatement') {
       if (!command.isQuery) return this.#run(command.text, command.values);
       return this.#statements.prepare(command.text).all(...command.values) as object[];
     }
@@ -207,7 +207,7 @@ class Writer {
     const id = command.transactionId;
     this.#rollback();
     // Later commands are rejected until `commit` or `rollback`.
-    if (command.kind === 'run') this.#openTransaction = { id, error };
+    if (command.kind === 'transactionStatement') this.#openTransaction = { id, error };
   }
 
   #run(text: string, values: readonly unknown[]): number {

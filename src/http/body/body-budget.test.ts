@@ -18,7 +18,7 @@ async function startWithSmallBudget(t: TestContext, { bodyMs = 60_000 } = {}) {
   const budget = new BodyBudget(10);
   const acquired = () => {
     let freeBytes = 0;
-    while (budget.acquire(1)) {
+    while (budget.tryAcquire(1)) {
       freeBytes += 1;
       assert.ok(freeBytes <= 10, 'the budget is never exhausted');
     }
@@ -130,18 +130,18 @@ for (const protocol of protocols) {
 test('one address cannot use more than its share of the budget', () => {
   const budget = new BodyBudget(16, { bytesPerIpMax: 4 });
 
-  assert.ok(budget.acquire(4, 'a'));
-  assert.ok(!budget.acquire(1, 'a'));
-  for (const ipKey of ['b', 'c', 'd']) assert.ok(budget.acquire(4, ipKey));
-  assert.ok(!budget.acquire(1, 'e'), 'the total budget is a limit, too');
+  assert.ok(budget.tryAcquire(4, 'a'));
+  assert.ok(!budget.tryAcquire(1, 'a'));
+  for (const ipKey of ['b', 'c', 'd']) assert.ok(budget.tryAcquire(4, ipKey));
+  assert.ok(!budget.tryAcquire(1, 'e'), 'the total budget is a limit, too');
   budget.release(3, 'a');
 
-  assert.ok(!budget.acquire(4, 'a'));
-  assert.ok(budget.acquire(3, 'a'));
+  assert.ok(!budget.tryAcquire(4, 'a'));
+  assert.ok(budget.tryAcquire(3, 'a'));
 });
 
 for (const protocol of protocols) {
-  test(`bodies whose length is declared but that are not sent do not block others (${protocol})`, async (t) => {
+  test(`bodies that are declared but not sent do not block other bodies (${protocol})`, async (t) => {
     const post = route('POST', '/', async (exchange) => json(200, { body: await exchange.body() }));
     const bytes = bodiesBytesMax / 8;
     const { port } = await startHttp(t, [post], { limits: { bodyBytesMax: bytes } });

@@ -31,8 +31,11 @@ export class BodyBudget {
     return this.#bytesPerIpMax === undefined;
   }
 
-  /** Returns false, and acquires nothing, when fewer bytes are left. `ipKey` is a result of `toIpKey`. */
-  acquire(bytes: number, ipKey = ''): boolean {
+  /**
+   * Acquires bytes for a body and returns true; returns false, and acquires nothing, when fewer bytes are left.
+   * `ipKey` is a result of `toIpKey`.
+   */
+  tryAcquire(bytes: number, ipKey = ''): boolean {
     if (this.#acquiredBytes + bytes > this.#bytesMax) return false;
     if (this.#bytesPerIpMax !== undefined) {
       if (this.#bytesByIp.get(ipKey) + bytes > this.#bytesPerIpMax) return false;

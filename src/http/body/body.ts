@@ -30,13 +30,13 @@ export function readBody(
   return new Promise((resolve, reject) => {
     const accumulator = new ByteAccumulator();
     let reservedBytes = 0;
-    const reserve = (bytes: number): boolean => {
+    const tryReserve = (bytes: number): boolean => {
       if (bytes <= reservedBytes) return true;
-      if (!budget.acquire(bytes - reservedBytes, ipKey)) return false;
+      if (!budget.tryAcquire(bytes - reservedBytes, ipKey)) return false;
       reservedBytes = bytes;
       return true;
     };
-    if (budget.reservesDeclaredLength && declared > 0 && !reserve(declared))
+    if (budget.reservesDeclaredLength && declared > 0 && !tryReserve(declared))
       return reject(budgetExhausted());
     const settle = (outcome: Buffer | Failure) => {
       clearTimeout(deadline);
@@ -53,7 +53,7 @@ export function readBody(
     const onData = (chunk: Buffer) => {
       const length = accumulator.length + chunk.length;
       if (length > bytesMax) settle(tooLarge(bytesMax));
-      else if (!reserve(length)) settle(budgetExhausted());
+      else if (!tryReserve(length)) settle(budgetExhausted());
       else accumulator.append(chunk);
     };
     const rejectTruncated = () =>

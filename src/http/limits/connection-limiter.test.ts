@@ -47,7 +47,7 @@ test('each IPv6 /64 and each IPv4 address, also if IPv4-mapped, has its own conn
   assert.deepEqual(tryAccept(['2001:db8:0:1::1', '::ffff:192.0.2.1']), [true, true]);
 });
 
-test('the total rate applies to all addresses, and refusals by the per-IP rate do not count towards it', () => {
+test('the total rate applies to all addresses; connections refused by the per-IP rate do not count towards it', () => {
   const { time, tryAccept } = createLimiter({});
   tryAccept(Array(100).fill('192.0.2.1'));
 

@@ -45,7 +45,7 @@ test('an HTTP/2 peer that sent nothing between two checks is disconnected', asyn
   assert.equal(peer.socket.destroyed, true);
 });
 
-test('a late check, as after a pause of the process, disconnects no peer', async (t) => {
+test('a check that runs late, for example after a pause of the process, disconnects no peer', async (t) => {
   const time = { now: 0 };
   const peer = await openPeer(t);
   const detector = new DeadPeerDetector(intervalMs, () => time.now);
@@ -61,7 +61,7 @@ test('a late check, as after a pause of the process, disconnects no peer', async
   assert.equal(peer.socket.destroyed, true);
 });
 
-test('an idle HTTP/2 peer is not pinged, and is not dead when an exchange begins', async (t) => {
+test('an idle HTTP/2 peer is not pinged, and does not count as dead when an exchange begins', async (t) => {
   const time = { now: 0 };
   const peer = await openPeer(t);
   const detector = new DeadPeerDetector(intervalMs, () => time.now);

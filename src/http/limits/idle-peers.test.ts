@@ -23,7 +23,7 @@ function measureIdleTime(phaseMs: number): number {
   return nextCheckMs;
 }
 
-test('a connection is idle after the timeout, at most an eighth later, and never earlier', () => {
+test('a connection counts as idle at the timeout or up to an eighth later, never earlier', () => {
   for (let phaseMs = 0; phaseMs < intervalMs; phaseMs += 100) {
     const ms = measureIdleTime(phaseMs);
 

@@ -5,7 +5,7 @@ import { collectingLog } from '../../../test/support/recording/collecting-log.js
 import { silentLogger } from '../../logging/logger.js';
 import { fitConnections, type OpenFiles, OpenFilesMonitor, readOpenFiles } from './open-files.js';
 
-test('readOpenFiles counts an opened file, and knows the limit', {
+test('readOpenFiles returns the number of open files and the limit', {
   skip: process.platform === 'linux' ? false : 'this system has no /proc',
 }, () => {
   const before = readOpenFiles();
@@ -34,7 +34,7 @@ test('MAX_CONNECTIONS is lowered only if the limit of open files has no room for
   ]);
 });
 
-test('fitConnections throws if there is no room for one connection, and without /proc accepts all', () => {
+test('fitConnections throws if there is no room for one connection; without /proc it does not lower the maximum', () => {
   const options = { reserved: 10, log: silentLogger };
 
   assert.throws(() => fitConnections(1000, { files: { open: 26, max: 100 }, ...options }), {
@@ -44,7 +44,7 @@ test('fitConnections throws if there is no room for one connection, and without 
   assert.equal(fitConnections(1000, { files: undefined, ...options }), 1000);
 });
 
-test('fewer than 32 free descriptors are logged once, and again when 64 were free in between', (t) => {
+test('a drop below 32 free descriptors is logged once, and again only after 64 were free', (t) => {
   const lines: Record<string, unknown>[] = [];
   let files: OpenFiles | undefined = { open: 0, max: 1000 };
   const monitor = new OpenFilesMonitor(collectingLog(lines), () => files);

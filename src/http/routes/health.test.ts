@@ -75,7 +75,7 @@ for (const [what, checks, status, states, reasons] of cases) {
   });
 }
 
-test('readiness is 200 when a check takes a few turns of an event loop that is busy for seconds', async (t) => {
+test('readiness is 200 although a check needs several turns of an event loop that is blocked for seconds', async (t) => {
   const listener = createServer().listen(0, '127.0.0.1');
   await once(listener, 'listening');
   const { port: tcpPort } = listener.address() as AddressInfo; // Safe: it listens on TCP.

@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { ask } from '../../../test/support/clients/ask.js';
 import { protocols } from '../../../test/support/clients/exchange.js';
-import { observe } from '../../../test/support/openapi/observer.js';
+import { startOpenApiCheck } from '../../../test/support/openapi/observer.js';
 import { startHttp } from '../../../test/support/servers/http-server.js';
 import { openApiRoute } from './openapi-route.js';
 
@@ -13,7 +13,8 @@ const served = readFileSync(new URL('../../openapi.json', import.meta.url), 'utf
 for (const protocol of protocols) {
   test(`the OpenAPI document is served over ${protocol} to pages of every origin, and revalidated at each use`, async (t) => {
     const { port } = await startHttp(t, [openApiRoute()], { corsOrigins: ['https://a.example'] });
-    t.after(observe(port));
+    const stopCheck = startOpenApiCheck(port);
+    t.after(stopCheck);
 
     for (const headers of [{}, { origin: 'https://a.example' }, { origin: 'https://b.example' }]) {
       const answer = await ask(protocol, port, 'GET', path, { headers });
@@ -33,7 +34,8 @@ for (const protocol of protocols) {
 
 test('a client that has the OpenAPI document gets 304 without a body', async (t) => {
   const { port } = await startHttp(t, [openApiRoute()]);
-  t.after(observe(port));
+  const stopCheck = startOpenApiCheck(port);
+  t.after(stopCheck);
   const { headers } = await ask('h2', port, 'HEAD', path);
   const { etag = '' } = headers;
 

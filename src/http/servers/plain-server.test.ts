@@ -104,7 +104,7 @@ for (const [what, bytes] of [
   ['nothing', ''],
   ['a part of the preface', 'PRI * HTTP/2.0\r\n'],
 ] as const) {
-  test(`without TLS, a client that sends ${what} gets 408 after the time for a handshake`, async (t) => {
+  test(`without TLS, a client that sends ${what} gets 408 after the handshake timeout`, async (t) => {
     const { port, server } = await startPlain(t, { handshakeMs: 300, endMs: 300 });
     const { socket, received } = openTcp(t, port);
     socket.write(bytes);

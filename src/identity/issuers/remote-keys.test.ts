@@ -53,7 +53,7 @@ test('requests that need the keys at the same time share one fetch', async (t) =
   assert.equal(server.requests, 1);
 });
 
-test('a fetch that the timer has started answers the requests that arrive during it', async (t) => {
+test('requests that arrive during a fetch of the timer share this fetch', async (t) => {
   const { server, keys, find } = await start(t);
 
   keys.refresh();
@@ -63,7 +63,7 @@ test('a fetch that the timer has started answers the requests that arrive during
   assert.equal(server.requests, 1);
 });
 
-test('keys are fetched again after five minutes, and requests do not wait for it', async (t) => {
+test('keys are fetched again after five minutes, and requests do not wait for that fetch', async (t) => {
   const { server, clock, keys, find } = await start(t);
   await find('old');
   clock.now = refreshMs - 1;
@@ -90,7 +90,7 @@ test('a key that the issuer has removed is no longer used after the next fetch',
   assert.equal(await find('new'), 1);
 });
 
-test('an unknown key causes one fetch, which finds a new key of the issuer', async (t) => {
+test('a request with an unknown key causes one fetch, which finds the new key of the issuer', async (t) => {
   const { server, find } = await start(t);
   await find('old');
   server.respondWithKeys(oldKey, newKey);
@@ -126,7 +126,7 @@ test('a new key is found even if the last regular fetch was a moment ago', async
   assert.equal(await find('new'), 1);
 });
 
-test('an unknown key waits for a fetch that started after it arrived', async (t) => {
+test('a request with an unknown key waits for a fetch that starts after the arrival of the request', async (t) => {
   const { server, clock, keys, find } = await start(t);
   await find('old');
   const release = new Promise<() => void>((resolve) => {
@@ -243,7 +243,7 @@ test('a request that is aborted stops waiting, and the others get the keys', asy
   assert.equal(server.requests, 1);
 });
 
-test('a token without a kid may be signed with each key, of which there may be four', async (t) => {
+test('a token without a kid is verified with all keys of the issuer, at most four', async (t) => {
   const four = Array.from({ length: 4 }, () => oldKey);
   const { find } = await start(t, { served: four });
   const { find: findOfFive } = await start(t, { served: [...four, oldKey] });

@@ -264,7 +264,7 @@ test('an issuer is compared exactly, including a slash at its end', async (t) =>
   }
 });
 
-test('text that is not a token is not foreign', async (t) => {
+test('text that is not a token is not taken for a token of a trusted issuer', async (t) => {
   const { trusted } = await open(t, [withPublicKey]);
   const { trusted: nobody } = await open(t, []);
 
@@ -402,7 +402,7 @@ test('a token that was issued in the future is refused, except for the clock tol
   await assert.rejects(trusted.verify(issueAt(startSeconds + 6)), isInvalid);
 });
 
-test('the signature of a token is verified only after admission, and counted unless it is valid', async (t) => {
+test('over the limit of invalid tokens no signature is verified, and valid signatures do not count', async (t) => {
   const { trusted } = await open(t, [withPublicKey]);
   const counts = { admitted: 0, invalid: 0 };
   const admit = () => {
@@ -460,7 +460,7 @@ test('a key in a file verifies only the algorithms that fit it', async (t) => {
 });
 
 for (const algorithm of ['HS256', 'HS384', 'HS512']) {
-  test(`a secret verifies ${algorithm} if that is configured`, async (t) => {
+  test(`a secret verifies ${algorithm} if this algorithm is configured`, async (t) => {
     const longSecret = randomBytes(64);
     const hash = algorithm.replace('HS', 'sha');
     const issuer: TrustedIssuer = {
@@ -651,7 +651,7 @@ test('an unavailable JWKS is reported once a minute', async (t) => {
   );
 });
 
-test('a token that a client is no longer waiting for is not verified', async (t) => {
+test('a token is not verified if its client no longer waits for the response', async (t) => {
   const { server, trusted } = await openJwks(t);
   const controller = new AbortController();
   const reason = new Error('client disconnected');

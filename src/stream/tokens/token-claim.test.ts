@@ -15,18 +15,19 @@ import { TokenReleases } from './token-releases.js';
 
 const test = await testOnDialects('token claims');
 
-/** The time after which the client of a stream that has ended reconnects. */
+/** How long a client waits before it reconnects after the end of its stream. */
 const retryMs = 6000;
 
-/** A stream whose round trips end when the promise of `onRoundTrip` settles. */
+/** A stream that takes a round trip to its client as complete when the promise of `onRoundTrip` settles. */
 class TestStream implements ClaimingStream {
   readonly id: string;
   readonly claim: TokenClaim;
   isOpen = true;
   closedAs: string | undefined;
+  /** True while the stream sends no events. */
   isHeld = false;
   roundTrips = 0;
-  /** Called during each round trip. */
+  /** Called at the start of each round trip. */
   onRoundTrip: () => Promise<unknown> = async () => {};
 
   constructor(id: string, claim: TokenClaim) {
@@ -60,7 +61,8 @@ class TestStream implements ClaimingStream {
 
   /** Applies a takeover by another stream, as `EventStream.applyTakeover` does. */
   apply(takeover: Takeover): void {
-    if (this.claim.observe(takeover)) this.close('replaced');
+    this.claim.recordTakeover(takeover);
+    if (this.claim.isReplaced) this.close('replaced');
   }
 }
 
@@ -98,8 +100,8 @@ async function openClaims(t: TestContext) {
   const { hash: tokenHash } = await tokens.find(token);
   let lostResponses = 0;
   /** Claims the token. After `loseResponses(count)`, the next `count` claims are committed but reject. */
-  const claim = async (claiming: Claim) => {
-    const isClaimed = await holders.claim(claiming);
+  const claim = async (request: Claim) => {
+    const isClaimed = await holders.claim(request);
     if (lostResponses === 0) return isClaimed;
     lostResponses -= 1;
     throw new Error('connection lost');
@@ -131,7 +133,7 @@ async function openClaims(t: TestContext) {
   };
 }
 
-test('a stream claims a token without a holder without a round trip', async (t) => {
+test('a stream claims an unheld token without a round trip to its client', async (t) => {
   const { open, state, takeoverCount } = await openClaims(t);
   const stream = await open('one');
 
@@ -143,28 +145,31 @@ test('a stream claims a token without a holder without a round trip', async (t) 
 
 test('a stream that ends before it has claimed its token keeps the token alive until its client reconnects', async (t) => {
   const { open, failStatements, keptAlive, tokenHash } = await openClaims(t);
-  const [failing, claiming] = [await open('one'), await open('two')];
-  await claiming.run();
+  const [failing, holder] = [await open('one'), await open('two')];
+  await holder.run();
 
   failStatements(1);
   const running = failing.run();
   failing.close('draining');
   await running;
-  claiming.close('draining');
+  holder.close('draining');
 
   assert.deepEqual(keptAlive, [[tokenHash, retryMs]]);
 });
 
-test('a stream claims the token of another stream after a round trip to its client', async (t) => {
+test('a stream claims the token of another stream after a round trip to its own client', async (t) => {
   const { open, state, takeoverCount } = await openClaims(t);
   await (await open('one')).run();
   const two = await open('two');
-  two.onRoundTrip = async () => assert.equal((await state())?.holder, 'one');
+  two.onRoundTrip = async () => {
+    assert.equal((await state())?.holder, 'one');
+    assert.equal(two.isHeld, true);
+  };
 
   await two.run();
 
   assert.deepEqual(await state(), { version: 2, holder: 'two' });
-  assert.deepEqual([two.roundTrips, takeoverCount()], [1, 1]);
+  assert.deepEqual([two.roundTrips, two.isHeld, takeoverCount()], [1, false, 1]);
 });
 
 test('a stream whose client leaves during the round trip does not claim its token', async (t) => {
@@ -178,7 +183,7 @@ test('a stream whose client leaves during the round trip does not claim its toke
   assert.deepEqual(await state(), { version: 1, holder: 'one' });
 });
 
-test('a stream whose claim another stream preceded reads the token again and waits for a round trip', async (t) => {
+test('a stream that loses the race for a token reads it again and waits for a round trip', async (t) => {
   const { open, state } = await openClaims(t);
   const [late, early] = [await open('late'), await open('early')];
   await early.run();
@@ -189,7 +194,7 @@ test('a stream whose claim another stream preceded reads the token again and wai
   assert.equal(late.roundTrips, 1);
 });
 
-test('a stream that has claimed a lower version is replaced', async (t) => {
+test('a stream is replaced by a takeover with a higher version, not with an equal one', async (t) => {
   const { open, tokenHash } = await openClaims(t);
   const one = await open('one');
   await one.run();
@@ -202,7 +207,7 @@ test('a stream that has claimed a lower version is replaced', async (t) => {
   assert.equal(one.closedAs, 'replaced');
 });
 
-test('a takeover during a claim ends the stream only if its claim then has a lower version', async (t) => {
+test('a takeover that arrives during a claim ends the stream only if its version is higher than the claimed one', async (t) => {
   const { open, holders, tokenHash } = await openClaims(t);
   await (await open('one')).run();
   const outcomes: (string | undefined)[] = [];
@@ -239,7 +244,7 @@ test('a stream stays open while the database fails, and then claims its token', 
   assert.deepEqual(await state(), { version: 1, holder: 'one' });
 });
 
-test('a stream whose claim succeeded although its answer was lost finds itself as the holder', async (t) => {
+test('a stream whose claim was committed, but whose response was lost, recognizes that it holds the token', async (t) => {
   const { open, state, loseResponses } = await openClaims(t);
   const stream = await open('one');
   loseResponses(1);
@@ -250,7 +255,7 @@ test('a stream whose claim succeeded although its answer was lost finds itself a
   assert.deepEqual([stream.isOpen, stream.roundTrips], [true, 0]);
 });
 
-test('a stream closes as failed after ten claims that other streams preceded', async (t) => {
+test('a stream closes as failed after losing ten claims to other streams', async (t) => {
   const { open, holders, tokenHash, state } = await openClaims(t);
   await (await open('zero')).run();
   const stream = await open('one');
@@ -270,10 +275,10 @@ test('a stream closes as failed after ten claims that other streams preceded', a
 test('a stream that ends during its claim releases its token afterwards', async (t) => {
   const { open, releases, state } = await openClaims(t);
   const stream = await open('one');
-  const claiming = stream.run();
+  const running = stream.run();
   stream.close('client');
 
-  await claiming;
+  await running;
   await releases.idle();
 
   assert.deepEqual(await state(), { version: 1, holder: undefined });

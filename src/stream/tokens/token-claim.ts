@@ -88,13 +88,14 @@ export class TokenClaim {
     }
   }
 
-  /**
-   * Records a takeover of the token by another stream. Returns whether that stream has replaced this stream.
-   * Call it in the order of the control entries.
-   */
-  observe({ version }: Takeover): boolean {
+  /** Whether another stream is known to have claimed the token after this stream. */
+  get isReplaced(): boolean {
+    return this.#claimedVersion !== undefined && this.#claimedVersion < this.#takenVersion;
+  }
+
+  /** Records a takeover of the token by another stream. Call it in the order of the control entries. */
+  recordTakeover({ version }: Takeover): void {
     this.#takenVersion = Math.max(this.#takenVersion, version);
-    return this.#isReplaced;
   }
 
   /**
@@ -105,10 +106,6 @@ export class TokenClaim {
     if (this.#claimedVersion === undefined) this.#parts.keepAlive(this.tokenHash, waitMs);
     if (this.#claiming === undefined) return; // The token was never claimed.
     this.#parts.releases.add({ tokenHash: this.tokenHash, streamId }, this.#claiming);
-  }
-
-  get #isReplaced(): boolean {
-    return this.#claimedVersion !== undefined && this.#claimedVersion < this.#takenVersion;
   }
 
   /** Returns whether the stream holds the token now. Rejects if the database fails. */
@@ -132,7 +129,7 @@ export class TokenClaim {
 
   /** Closes the stream if another stream claimed a newer version while this claim was in progress. */
   #closeIfReplaced(stream: ClaimingStream): void {
-    if (this.#isReplaced) stream.close('replaced');
+    if (this.isReplaced) stream.close('replaced');
   }
 
   async #waitToRetry(attempt: number): Promise<void> {

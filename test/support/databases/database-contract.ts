@@ -339,7 +339,7 @@ function describeTransactions(withNotes: WithNotes): void {
       assert.equal(pipelined.length, 2, `of ${tries} attempts`);
     }));
 
-  test('more transactions than connections finish, also when each waits for a statement outside of it', () =>
+  test('more transactions than connections finish, even if each waits for a statement outside the transaction', () =>
     withNotes(async (db) => {
       await db.execute(sql`insert into notes (id, at) values (1, 0)`);
 

@@ -80,20 +80,20 @@ function findMariadbPrograms(port: number): Programs | string {
   const user = 'mysql';
   const folder = createServerFolder(user);
   // A server that starts deletes the temporary tables in its folder, so servers must not share it.
-  const data = [`--datadir=${join(folder, 'data')}`, `--tmpdir=${folder}`];
+  const dataArgs = [`--datadir=${join(folder, 'data')}`, `--tmpdir=${folder}`];
   return {
     ...{ user, folder, inside: folder },
     tlsArgs: sslArgs,
     url: `mariadb://root@127.0.0.1:${port}`,
     crashSignal: 'SIGKILL',
     prepare() {
-      const args = ['--no-defaults', '--force', ...data, '--skip-test-db'];
+      const args = ['--no-defaults', '--force', ...dataArgs, '--skip-test-db'];
       args.push('--auth-root-authentication-method=normal');
       execFileSync('mariadb-install-db', args, { ...getServerIdentity(user), stdio: 'pipe' });
     },
     command: [
       'mariadbd',
-      ...['--no-defaults', ...data, '--bind-address=127.0.0.1', `--port=${port}`, ...innodb],
+      ...['--no-defaults', ...dataArgs, '--bind-address=127.0.0.1', `--port=${port}`, ...innodb],
       ...[`--socket=${join(folder, 'socket')}`, `--pid-file=${join(folder, 'pid')}`],
     ],
   };
@@ -107,9 +107,9 @@ function findMysqlPrograms(port: number): Programs | string {
   if (!existsSync(join(mysqlRoot, 'usr/sbin/mysqld'))) return 'no MySQL: test/mysql.sh start';
   const folder = mkdtempSync(join(mysqlRoot, 'var/lib/herald-'));
   const dataFolder = `/var/lib/${basename(folder)}`;
-  const data = ['--no-defaults', '--user=mysql', `--datadir=${dataFolder}/data`];
+  const dataArgs = ['--no-defaults', '--user=mysql', `--datadir=${dataFolder}/data`];
   // TMPDIR may not exist inside the chroot.
-  data.push('--secure-file-priv=NULL', `--tmpdir=${dataFolder}`);
+  dataArgs.push('--secure-file-priv=NULL', `--tmpdir=${dataFolder}`);
   const inside = (...args: string[]) =>
     execFileSync('chroot', [mysqlRoot, ...args], { stdio: 'pipe' });
   return {
@@ -121,11 +121,18 @@ function findMysqlPrograms(port: number): Programs | string {
     crashSignal: 'SIGKILL',
     prepare() {
       inside('chown', 'mysql:mysql', dataFolder);
-      inside('mysqld', ...data, '--initialize-insecure');
+      inside('mysqld', ...dataArgs, '--initialize-insecure');
     },
     command: [
       'chroot',
-      ...[mysqlRoot, 'mysqld', ...data, '--bind-address=127.0.0.1', `--port=${port}`, ...innodb],
+      ...[
+        mysqlRoot,
+        'mysqld',
+        ...dataArgs,
+        '--bind-address=127.0.0.1',
+        `--port=${port}`,
+        ...innodb,
+      ],
       ...[
         '--mysqlx=OFF',
         '--skip-log-bin',

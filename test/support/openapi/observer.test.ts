@@ -12,7 +12,7 @@ import { protocols } from '../clients/exchange.js';
 import { H2Client } from '../clients/h2-client.js';
 import { startHttp } from '../servers/http-server.js';
 import { tempFolder, waitForExit } from '../servers/process.js';
-import { failOnViolations, observe } from './observer.js';
+import { failOnViolations, startOpenApiCheck } from './observer.js';
 
 const noStore = { 'cache-control': 'no-store' };
 const undocumentedMember = /GET \/health\/live: status 200: .*member "more"/;
@@ -37,7 +37,8 @@ async function startWrong(t: TestContext) {
 for (const protocol of protocols) {
   test(`a response over ${protocol} that does not match the document is reported once`, async (t) => {
     const { port } = await startWrong(t);
-    t.after(observe(port));
+    const stopCheck = startOpenApiCheck(port);
+    t.after(stopCheck);
 
     assert.equal((await ask(protocol, port, 'GET', '/health/live')).status, 200);
 
@@ -47,7 +48,8 @@ for (const protocol of protocols) {
 
   test(`the body of a request over ${protocol} is checked as it was sent`, async (t) => {
     const { port } = await startWrong(t);
-    t.after(observe(port));
+    const stopCheck = startOpenApiCheck(port);
+    t.after(stopCheck);
     const headers = { 'content-type': 'application/x-ndjson' };
     const body = Readable.from(['{"to":"all","da', 'ta":1,"wrong":1}\n']);
 
@@ -57,9 +59,10 @@ for (const protocol of protocols) {
   });
 }
 
-test('the head of a response whose body has no end is checked when it arrives', async (t) => {
+test('the head of an endless response is checked when the head arrives', async (t) => {
   const { port, url } = await startWrong(t);
-  t.after(observe(port));
+  const stopCheck = startOpenApiCheck(port);
+  t.after(stopCheck);
   const client = await H2Client.connect(url);
   t.after(() => client.destroy());
 
@@ -72,11 +75,12 @@ test('the head of a response whose body has no end is checked when it arrives', 
   );
 });
 
-test('responses of a server that is not observed, or is no longer observed, are not checked', async (t) => {
+test('responses are not checked before a check of the port starts, or after it stops', async (t) => {
   const { port } = await startWrong(t);
 
   await ask('h2', port, 'GET', '/health/live');
-  observe(port)();
+  const stopCheck = startOpenApiCheck(port);
+  stopCheck();
   await ask('http/1.1', port, 'GET', '/health/live');
 
   failOnViolations();
@@ -100,12 +104,13 @@ test('a violation fails the test that caused it, even if the test ignores the re
     import { startHttp } from '${import.meta.resolve('../servers/http-server.ts')}';
     import { json } from '${import.meta.resolve('../../../src/http/reply.ts')}';
     import { route } from '${import.meta.resolve('../../../src/http/router.ts')}';
-    import { observe } from '${import.meta.resolve('./observer.ts')}';
+    import { startOpenApiCheck } from '${import.meta.resolve('./observer.ts')}';
     for (const more of [{}, { more: 1 }, {}]) {
       test('with ' + JSON.stringify(more), async (t) => {
         const live = () => json(200, { status: 'ok', ...more }, { 'cache-control': 'no-store' });
         const { port } = await startHttp(t, [route('GET', '/health/live', live)]);
-        t.after(observe(port));
+        const stopCheck = startOpenApiCheck(port);
+        t.after(stopCheck);
         t.after(() => console.log('closed'));
         await ask('h2', port, 'GET', '/health/live');
       });

@@ -9,7 +9,7 @@ import type { SentRequest } from './request-check.js';
 /** Maximum size of a body that is checked. */
 const bodyBytesMax = 8 * 1024 * 1024;
 
-/** Ports of the servers under observation, which serve the routes of docs/openapi.yaml. */
+/** Ports of the servers whose requests and responses are checked. */
 const ports = new Set<number>();
 const violations = new Set<string>();
 let contract: Contract | undefined;
@@ -18,10 +18,10 @@ afterEach(failOnViolations);
 after(failOnViolations);
 
 /**
- * Compares the requests to a server on this port, and their responses, with docs/openapi.yaml. A violation fails
- * the test. Returns a function that ends the comparison; call it when the server has closed.
+ * Starts to compare the requests to a server on this port, and their responses, with docs/openapi.yaml. A
+ * violation fails the test. Returns a function that stops the comparison; call it when the server has closed.
  */
-export function observe(port: number): () => void {
+export function startOpenApiCheck(port: number): () => void {
   ports.add(port);
   return () => ports.delete(port);
 }

@@ -4,7 +4,7 @@ import { App, type AppOptions } from '../../../src/app.js';
 import { loadConfig } from '../../../src/config/config.js';
 import { migrate } from '../../../src/db/migrations/migrate.js';
 import { databaseEnv, findServer, type TestServer } from '../databases/test-server.js';
-import { observe } from '../openapi/observer.js';
+import { startOpenApiCheck } from '../openapi/observer.js';
 import { recordedLog } from '../recording/record.js';
 import { type LaunchOptions, launch, type ServerHandle } from './launch.js';
 import { type Env, prepare, type Username } from './seed.js';
@@ -62,7 +62,8 @@ export async function clusterOn(t: TestContext, server: TestServer): Promise<Clu
       const config = loadConfig({ ...env, ...extraEnv });
       const app = await App.open({ config, log: recordedLog, ...options });
       apps.push(app);
-      t.after(observe(app.port));
+      const stopCheck = startOpenApiCheck(app.port);
+      t.after(stopCheck);
       return app;
     },
     async launch(extraEnv = {}, options = {}) {

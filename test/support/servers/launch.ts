@@ -1,6 +1,6 @@
 import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { observe } from '../openapi/observer.js';
+import { startOpenApiCheck } from '../openapi/observer.js';
 import { recordLines } from '../recording/record.js';
 import { withDeadline } from '../with-deadline.js';
 import { sourceCommand } from './process.js';
@@ -46,7 +46,8 @@ export async function launch(options: LaunchOptions): Promise<ServerHandle> {
     child.kill('SIGKILL');
     throw error;
   });
-  child.once('close', observe(Number(port)));
+  const stopCheck = startOpenApiCheck(Number(port));
+  child.once('close', stopCheck);
   return {
     pid: child.pid ?? 0,
     port: Number(port),
@@ -83,5 +84,5 @@ function listeningUrl(
     });
     child.once('close', () => reject(new Error(`Herald did not start: ${errorOutput}`)));
   });
-  return withDeadline(listening, () => `the log line of a start: ${errorOutput}`);
+  return withDeadline(listening, () => `the log line "listening"; standard error: ${errorOutput}`);
 }

@@ -19,8 +19,11 @@ const expandingStep: Omit<Migration, 'version'> = {
   ],
 };
 
-/** Copies the source with one more migration to a folder that is removed after the test. */
-export function copyOneMigrationAhead(t: TestContext): string {
+/**
+ * Copies the source of this repository, with one migration appended to the list of each dialect, and returns the
+ * folder of the copy. It is removed after the test.
+ */
+export function copySourceWithExtraMigration(t: TestContext): string {
   const folder = mkdtempSync(join(tmpdir(), 'herald-newer-'));
   t.after(() => rmSync(folder, { recursive: true, force: true }));
   for (const entry of ['src', 'fixtures', 'package.json', 'tsconfig.json']) {
@@ -28,11 +31,11 @@ export function copyOneMigrationAhead(t: TestContext): string {
   }
   symlinkSync(join(root, 'node_modules'), join(folder, 'node_modules'));
   // Dialects may share a list. Each list gets the step once.
-  const more = `
+  const appendExtraMigration = `
 for (const list of new Set(Object.values(migrationsByDialect)) as Set<unknown[]>) {
   list.push({ version: list.length + 1, ...${JSON.stringify(expandingStep)} });
 }
 `;
-  appendFileSync(join(folder, 'src/db/migrations/list.ts'), more);
+  appendFileSync(join(folder, 'src/db/migrations/list.ts'), appendExtraMigration);
   return folder;
 }

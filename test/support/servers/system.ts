@@ -6,7 +6,7 @@ import { loadConfig } from '../../../src/config/config.js';
 import type { Logger } from '../../../src/logging/logger.js';
 import type { Answer } from '../clients/exchange.js';
 import { H2Client } from '../clients/h2-client.js';
-import { observe } from '../openapi/observer.js';
+import { startOpenApiCheck } from '../openapi/observer.js';
 import { recordedLog } from '../recording/record.js';
 import { type Env, type Prepared, prepare, type Username } from './seed.js';
 
@@ -23,7 +23,7 @@ export class System {
   readonly #prepared: Prepared;
   readonly #options: SystemOptions;
   readonly #closers: (() => void)[] = [];
-  readonly #stopObserving: () => void;
+  readonly #stopOpenApiCheck: () => void;
   #app: App;
   #backend: Promise<H2Client> | undefined;
   readonly #port: number;
@@ -33,7 +33,7 @@ export class System {
     this.#options = options;
     this.#app = app;
     this.#port = app.port;
-    this.#stopObserving = observe(app.port);
+    this.#stopOpenApiCheck = startOpenApiCheck(app.port);
   }
 
   /** Starts a system, closed after the test. */
@@ -122,7 +122,7 @@ export class System {
   async #close(): Promise<void> {
     for (const close of this.#closers.splice(0)) close();
     await this.#app.close();
-    this.#stopObserving();
+    this.#stopOpenApiCheck();
     rmSync(this.#prepared.folder, { recursive: true, force: true });
   }
 }
