@@ -45,7 +45,8 @@ describe('postgres meets the contract without prepared statements', { skip }, ()
   describeDatabase('postgres', () => openDatabase(options({ prepare: false })), skip);
 });
 
-describe('postgres failure handling', { skip }, () => {
+// The tests mostly wait for deadlines, so they run at the same time.
+describe('postgres failure handling', { skip, concurrency: true }, () => {
   test('a query after one that failed mid-result returns no empty rows', () =>
     withDatabase({ connectionsMax: 1 }, async (db) => {
       for (let round = 0; round < 3; round++) {
