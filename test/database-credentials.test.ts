@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { type TestContext, test } from 'node:test';
+import { after, before, describe, type TestContext, test } from 'node:test';
 import { createSelfSigned } from '../src/certificates/self-signed.js';
 import { withDatabase } from '../src/commands/database.js';
 import { loadConfig } from '../src/config/config.js';
@@ -84,92 +84,105 @@ function createServer(dialect: ServerDialect, tls?: ReturnType<typeof createSelf
   return createDedicatedServer(dialect, options);
 }
 
+const certificates = ['first', 'second'].map((authority) =>
+  createSelfSigned([authority, '127.0.0.1'], Date.now()),
+);
+const [first, second] = certificates as [(typeof certificates)[0], (typeof certificates)[0]];
+
+const setups: {
+  readonly dialect: ServerDialect;
+  readonly server: DedicatedServer | string;
+  readonly tlsServer: DedicatedServer | string;
+}[] = [];
 for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
-  const server = await createServer(dialect);
+  const [server, tlsServer] = [await createServer(dialect), await createServer(dialect, first)];
+  setups.push({ dialect, server, tlsServer });
+}
+const servers = setups
+  .flatMap(({ server, tlsServer }) => [server, tlsServer])
+  .filter((server) => typeof server !== 'string');
 
-  test(`${dialect}: DB_PASSWORD_FILE is read again for each connection, and a refused login is reported until a login succeeds`, {
-    skip: typeof server === 'string' ? server : false,
-  }, async (t) => {
-    if (typeof server === 'string') return;
-    await server.start();
-    const cluster = await clusterOn(t, server);
-    t.after(() => server.remove());
-    const { DB_USERNAME } = await createUnprivilegedAccount(cluster, dialect);
-    await dropLocalAccount(server, dialect);
-    const { set, expire } = accountStatements[dialect];
-    const file = join(tempFolder(t), 'password');
-    const setPassword = (password: string) => server.administer(set(password));
-    await setPassword('first');
-    writeFileSync(file, 'first\n');
-    const env = { DB_USERNAME, DB_PASSWORD_FILE: file };
-    const herald = await startProcess(t, cluster, env);
-    assert.equal(await herald.publish(), 201);
+// Each test has its own server. They mostly wait for time limits, so they run at the same time.
+describe('credentials of the database', { concurrency: true }, () => {
+  // All servers run before the first limit does.
+  before(() => Promise.all(servers.map((server) => server.start())));
+  after(() => Promise.all(servers.map((server) => server.remove())));
 
-    await setPassword('second');
-    assert.equal(await herald.publish(), 201); // On the open connections.
-    writeFileSync(file, 'second\n');
-    await killConnections(cluster, dialect);
-    await until(async () => (await herald.publish()) === 201);
-    await herald.waitForReason(undefined);
-    assert.deepEqual(herald.getLines('database unavailable', 'login_refused'), []);
+  for (const { dialect, server, tlsServer } of setups) {
+    test(`${dialect}: DB_PASSWORD_FILE is read again for each connection, and a refused login is reported until a login succeeds`, {
+      skip: typeof server === 'string' ? server : false,
+    }, async (t) => {
+      if (typeof server === 'string') return;
+      const cluster = await clusterOn(t, server);
+      const { DB_USERNAME } = await createUnprivilegedAccount(cluster, dialect);
+      await dropLocalAccount(server, dialect);
+      const { set, expire } = accountStatements[dialect];
+      const file = join(tempFolder(t), 'password');
+      const setPassword = (password: string) => server.administer(set(password));
+      await setPassword('first');
+      writeFileSync(file, 'first\n');
+      const env = { DB_USERNAME, DB_PASSWORD_FILE: file };
+      const herald = await startProcess(t, cluster, env);
+      assert.equal(await herald.publish(), 201);
 
-    for (const [password, refuse] of [
-      ['third', () => setPassword('third')],
-      ['fourth', () => server.administer(expire)],
-    ] as const) {
-      await refuse();
+      await setPassword('second');
+      assert.equal(await herald.publish(), 201); // On the open connections.
+      writeFileSync(file, 'second\n');
+      await killConnections(cluster, dialect);
+      await until(async () => (await herald.publish()) === 201);
+      await herald.waitForReason(undefined);
+      assert.deepEqual(herald.getLines('database unavailable', 'login_refused'), []);
+
+      for (const [password, refuse] of [
+        ['third', () => setPassword('third')],
+        ['fourth', () => server.administer(expire)],
+      ] as const) {
+        await refuse();
+        await killConnections(cluster, dialect);
+        await until(async () => (await herald.publish()) === 503);
+        await herald.waitForReason('login_refused');
+        await setPassword(password);
+        writeFileSync(file, password);
+        await herald.waitForReason(undefined);
+        // For a second MariaDB may still have a session that must set a new password.
+        await until(async () => (await herald.publish()) === 201);
+      }
+
+      const { length: count } = herald.getLines('database unavailable', 'login_refused');
+      assert.ok(dialect === 'mariadb' ? count >= 2 : count === 2, String(count));
+      await herald.assertNoLoss();
+      // A command reads the file, too.
+      const config = loadConfig({ ...cluster.env, ...env });
+      const rows = await withDatabase(config, recordedLog, (db) => db.query(sql`select 1 as one`));
+      assert.deepEqual(rows, [{ one: 1 }]);
+    });
+
+    test(`${dialect}: DB_SSL_CA_FILE is read again for each connection, so that the certificate of the server can be replaced`, {
+      skip: typeof tlsServer === 'string' ? tlsServer : false,
+    }, async (t) => {
+      if (typeof tlsServer === 'string') return;
+      const cluster = await clusterOn(t, tlsServer);
+      const file = join(tempFolder(t), 'ca.pem');
+      writeFileSync(file, first.certificate);
+      const herald = await startProcess(t, cluster, { DB_SSL: 'verify', DB_SSL_CA_FILE: file });
+      assert.equal(await herald.publish(), 201);
+
+      await tlsServer.replaceTls(second);
+      assert.equal(await herald.publish(), 201); // On the open connections.
       await killConnections(cluster, dialect);
       await until(async () => (await herald.publish()) === 503);
-      await herald.waitForReason('login_refused');
-      await setPassword(password);
-      writeFileSync(file, password);
+      await herald.waitForReason('tls_failed');
+      writeFileSync(file, 'not a certificate');
+      assert.equal(await herald.publish(), 503);
+      writeFileSync(file, first.certificate + second.certificate);
       await herald.waitForReason(undefined);
-      // For a second MariaDB may still have a session that must set a new password.
-      await until(async () => (await herald.publish()) === 201);
-    }
+      assert.equal(await herald.publish(), 201);
 
-    const { length: count } = herald.getLines('database unavailable', 'login_refused');
-    assert.ok(dialect === 'mariadb' ? count >= 2 : count === 2, String(count));
-    await herald.assertNoLoss();
-    // A command reads the file, too.
-    const config = loadConfig({ ...cluster.env, ...env });
-    const rows = await withDatabase(config, recordedLog, (db) => db.query(sql`select 1 as one`));
-    assert.deepEqual(rows, [{ one: 1 }]);
-  });
-
-  const certificates = ['first', 'second'].map((authority) =>
-    createSelfSigned([authority, '127.0.0.1'], Date.now()),
-  );
-  const [first, second] = certificates as [(typeof certificates)[0], (typeof certificates)[0]];
-  const tlsServer = await createServer(dialect, first);
-
-  test(`${dialect}: DB_SSL_CA_FILE is read again for each connection, so that the certificate of the server can be replaced`, {
-    skip: typeof tlsServer === 'string' ? tlsServer : false,
-  }, async (t) => {
-    if (typeof tlsServer === 'string') return;
-    await tlsServer.start();
-    const cluster = await clusterOn(t, tlsServer);
-    t.after(() => tlsServer.remove());
-    const file = join(tempFolder(t), 'ca.pem');
-    writeFileSync(file, first.certificate);
-    const herald = await startProcess(t, cluster, { DB_SSL: 'verify', DB_SSL_CA_FILE: file });
-    assert.equal(await herald.publish(), 201);
-
-    await tlsServer.replaceTls(second);
-    assert.equal(await herald.publish(), 201); // On the open connections.
-    await killConnections(cluster, dialect);
-    await until(async () => (await herald.publish()) === 503);
-    await herald.waitForReason('tls_failed');
-    writeFileSync(file, 'not a certificate');
-    assert.equal(await herald.publish(), 503);
-    writeFileSync(file, first.certificate + second.certificate);
-    await herald.waitForReason(undefined);
-    assert.equal(await herald.publish(), 201);
-
-    assert.equal(herald.getLines('database unavailable', 'tls_failed').length, 1);
-    await herald.assertNoLoss();
-  });
-}
+      assert.equal(herald.getLines('database unavailable', 'tls_failed').length, 1);
+      await herald.assertNoLoss();
+    });
+  }
+});
 
 /** Leaves one account, so that one statement changes its password. */
 async function dropLocalAccount({ administer }: DedicatedServer, dialect: ServerDialect) {

@@ -3,7 +3,7 @@ import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { copyFileSync, existsSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { type TestContext, test } from 'node:test';
+import { describe, type TestContext, test } from 'node:test';
 import { withAccounts } from '../src/commands/accounts.js';
 import { loadConfig } from '../src/config/config.js';
 import { loadSqlite } from '../src/db/sqlite/load.js';
@@ -100,84 +100,87 @@ async function assertEnded(herald: Herald, reason: string) {
   assert.ok(count > 0, String(count));
 }
 
-test('sqlite: a full disk is reported until space is freed', async (t) => {
-  const disk = mountDisk(t, 16);
-  if (typeof disk === 'string') return t.skip(disk);
-  const herald = await startHerald(t, disk.path);
-  assert.equal(await herald.publish(), 201);
-  const ballast = join(disk.path, 'ballast');
-  writeFileSync(ballast, Buffer.alloc(6 * 1024 * 1024));
+// Each test has its own process and disk. They mostly wait, so they run at the same time.
+describe('disks of the embedded database', { concurrency: true }, () => {
+  test('sqlite: a full disk is reported until space is freed', async (t) => {
+    const disk = mountDisk(t, 16);
+    if (typeof disk === 'string') return t.skip(disk);
+    const herald = await startHerald(t, disk.path);
+    assert.equal(await herald.publish(), 201);
+    const ballast = join(disk.path, 'ballast');
+    writeFileSync(ballast, Buffer.alloc(6 * 1024 * 1024));
 
-  await until(async () => (await herald.publish()) === 503);
-  await herald.waitForReadiness(503, 'failing', 'disk_full');
-  rmSync(ballast);
+    await until(async () => (await herald.publish()) === 503);
+    await herald.waitForReadiness(503, 'failing', 'disk_full');
+    rmSync(ballast);
 
-  await assertEnded(herald, 'disk_full');
-});
-
-test('sqlite: a read-only database file is reported until it is writable again', async (t) => {
-  const disk = mountDisk(t, 64);
-  if (typeof disk === 'string') return t.skip(disk);
-  const herald = await startHerald(t, disk.path);
-  assert.equal(await herald.publish(), 201);
-  const wal = `${herald.file}-wal`;
-  // A file system cannot be remounted read-only while a file is open for writing, but a file can be immutable.
-  if (!tryRun('chattr', '+i', wal)) return t.skip('chattr does not work');
-  t.after(() => tryRun('chattr', '-i', wal));
-
-  await until(async () => (await herald.publish()) === 503);
-  await herald.waitForReadiness(503, 'failing', 'read_only');
-  tryRun('chattr', '-i', wal);
-
-  await assertEnded(herald, 'read_only');
-});
-
-test('sqlite: a frozen disk stops neither streams nor health checks, and is reported until it is thawed', async (t) => {
-  const disk = mountDisk(t, 64);
-  if (typeof disk === 'string') return t.skip(disk);
-  const herald = await startHerald(t, disk.path);
-  const { client, stream } = herald;
-  assert.equal(await herald.publish(), 201);
-  const bearer = await client.accessToken('ada');
-  if (!tryRun('fsfreeze', '-f', disk.path)) return t.skip('fsfreeze does not work');
-
-  const statuses: number[] = [];
-  void herald.publish().then((status) => statuses.push(status));
-  void client.ask('GET', '/me', { bearer }).then(({ status }) => statuses.push(status));
-  await herald.waitForReadiness(503, 'failing', 'timeout');
-  assert.deepEqual(herald.logged('database unavailable'), []); // The write still has time until its deadline.
-  const { comments } = stream;
-  await stream.until(() => stream.comments > comments + 2 || undefined);
-  assert.equal((await client.ask('GET', '/health/live')).status, 200);
-  await until(() => statuses.length === 2);
-  assert.deepEqual(statuses, [503, 503]);
-  tryRun('fsfreeze', '-u', disk.path);
-
-  await assertEnded(herald, 'timeout');
-});
-
-test('sqlite: a write-ahead log that a long reader keeps large is reported until the reader ends', async (t) => {
-  const herald = await startHerald(t);
-  const Driver = await loadSqlite();
-  const reader = new Driver(herald.file, { readOnly: true });
-  t.after(() => reader.close());
-  reader.exec('begin');
-  reader.prepare('select count(*) from events').all();
-
-  for (let request = 0; request < 20; request += 1) await herald.publishMany(120, 60_000);
-  await herald.waitForReadiness(200, 'degraded', 'wal_large');
-  const large = await herald.metric('herald_database_wal_bytes');
-  reader.exec('rollback');
-  await until(async () => {
-    await herald.publish();
-    return (await herald.metric('herald_database_wal_bytes')) < large;
+    await assertEnded(herald, 'disk_full');
   });
 
-  await herald.waitForReadiness(200, 'ok');
-  await herald.assertNoLoss();
-  await herald.waitForLine('write-ahead log was reset');
-  assert.deepEqual(herald.logged('write-ahead log cannot be reset'), [['warn', undefined]]);
-  assert.deepEqual(herald.logged('write-ahead log was reset'), [['info', undefined]]);
+  test('sqlite: a read-only database file is reported until it is writable again', async (t) => {
+    const disk = mountDisk(t, 64);
+    if (typeof disk === 'string') return t.skip(disk);
+    const herald = await startHerald(t, disk.path);
+    assert.equal(await herald.publish(), 201);
+    const wal = `${herald.file}-wal`;
+    // A file system cannot be remounted read-only while a file is open for writing, but a file can be immutable.
+    if (!tryRun('chattr', '+i', wal)) return t.skip('chattr does not work');
+    t.after(() => tryRun('chattr', '-i', wal));
+
+    await until(async () => (await herald.publish()) === 503);
+    await herald.waitForReadiness(503, 'failing', 'read_only');
+    tryRun('chattr', '-i', wal);
+
+    await assertEnded(herald, 'read_only');
+  });
+
+  test('sqlite: a frozen disk stops neither streams nor health checks, and is reported until it is thawed', async (t) => {
+    const disk = mountDisk(t, 64);
+    if (typeof disk === 'string') return t.skip(disk);
+    const herald = await startHerald(t, disk.path);
+    const { client, stream } = herald;
+    assert.equal(await herald.publish(), 201);
+    const bearer = await client.accessToken('ada');
+    if (!tryRun('fsfreeze', '-f', disk.path)) return t.skip('fsfreeze does not work');
+
+    const statuses: number[] = [];
+    void herald.publish().then((status) => statuses.push(status));
+    void client.ask('GET', '/me', { bearer }).then(({ status }) => statuses.push(status));
+    await herald.waitForReadiness(503, 'failing', 'timeout');
+    assert.deepEqual(herald.logged('database unavailable'), []); // The write still has time until its deadline.
+    const { comments } = stream;
+    await stream.until(() => stream.comments > comments + 2 || undefined);
+    assert.equal((await client.ask('GET', '/health/live')).status, 200);
+    await until(() => statuses.length === 2);
+    assert.deepEqual(statuses, [503, 503]);
+    tryRun('fsfreeze', '-u', disk.path);
+
+    await assertEnded(herald, 'timeout');
+  });
+
+  test('sqlite: a write-ahead log that a long reader keeps large is reported until the reader ends', async (t) => {
+    const herald = await startHerald(t);
+    const Driver = await loadSqlite();
+    const reader = new Driver(herald.file, { readOnly: true });
+    t.after(() => reader.close());
+    reader.exec('begin');
+    reader.prepare('select count(*) from events').all();
+
+    for (let request = 0; request < 20; request += 1) await herald.publishMany(120, 60_000);
+    await herald.waitForReadiness(200, 'degraded', 'wal_large');
+    const large = await herald.metric('herald_database_wal_bytes');
+    reader.exec('rollback');
+    await until(async () => {
+      await herald.publish();
+      return (await herald.metric('herald_database_wal_bytes')) < large;
+    });
+
+    await herald.waitForReadiness(200, 'ok');
+    await herald.assertNoLoss();
+    await herald.waitForLine('write-ahead log was reset');
+    assert.deepEqual(herald.logged('write-ahead log cannot be reset'), [['warn', undefined]]);
+    assert.deepEqual(herald.logged('write-ahead log was reset'), [['info', undefined]]);
+  });
 });
 
 const postgres = await createDedicatedServer('postgres');

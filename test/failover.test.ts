@@ -73,7 +73,7 @@ async function startMariadb(): Promise<Replication | string> {
     await server.start();
     return server;
   };
-  const [primary, replica] = [await start(1), await start(2)];
+  const [primary, replica] = await Promise.all([start(1), start(2)]);
   if (typeof primary === 'string' || typeof replica === 'string') return 'no MariaDB programs';
   const source = `master_host = '127.0.0.1', master_port = ${primary.options.port}`;
   await replica.administer(

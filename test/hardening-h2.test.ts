@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { test } from 'node:test';
+import { describe, test } from 'node:test';
 import { blockThread } from './support/block-thread.js';
 import * as h2 from './support/clients/raw-h2.js';
 import {
@@ -13,7 +13,7 @@ import {
   RawH2,
   type,
 } from './support/clients/raw-h2.js';
-import { usesTls } from './support/servers/scheme.js';
+import { usesTls, withTlsAll } from './support/servers/scheme.js';
 import { startTargetServer } from './support/servers/target-server.js';
 import { until } from './support/until.js';
 
@@ -79,7 +79,7 @@ const floods: readonly (readonly [string, number, (index: number) => Buffer[]])[
   ],
 ];
 
-for (const [what, count, makeFrames] of floods) {
+for (const [what, count, makeFrames] of withTlsAll(floods)) {
   test(`a flood of ${what} does not affect other clients`, async (t) => {
     // Node 20 misses the disconnect of a client whose resets it no longer reads, so `idleMs` applies.
     const { port, assertHealthy } = await startTargetServer(t, { idleMs: 1500 });
@@ -146,7 +146,7 @@ const malformed: readonly (readonly [string, Buffer[]])[] = [
   ['HTTP/1.1', [Buffer.from('GET / HTTP/1.1\r\nhost: localhost\r\n\r\n')]],
 ];
 
-for (const [what, frames] of malformed) {
+for (const [what, frames] of withTlsAll(malformed)) {
   test(`malformed HTTP/2 (${what}) resets the stream or ends the connection, and runs no handler`, async (t) => {
     // Data on a stream that was never opened is ignored; the connection ends because it is idle.
     const { port, lines, assertHealthy } = await startTargetServer(t, { idleMs: 1500 });
@@ -202,7 +202,7 @@ const refused: readonly (readonly [string, Buffer[], number, string])[] = [
   ['an upload that never ends', [post(1), data(1, '[1')], 408, 'request_timeout'],
 ];
 
-for (const [what, frames, status, name] of refused) {
+for (const [what, frames, status, name] of withTlsAll(refused)) {
   test(`${what} gets a complete ${status} response without waiting for the rest`, async (t) => {
     const limits = status === 408 ? { bodyMs: 400 } : {};
     const { port, bodies, assertHealthy } = await startTargetServer(t, limits);
@@ -310,52 +310,55 @@ for (const [what, length] of [
   });
 }
 
-test('a response is reset when the client never opens its window', async (t) => {
-  const { port, assertHealthy } = await startTargetServer(t, { endMs: 3000 });
-  const client = await RawH2.open(port, { windowBytes: 0 });
+// These tests wait for time limits, so they run at the same time.
+describe('time limits over HTTP/2', { concurrency: true }, () => {
+  test('a response is reset when the client never opens its window', async (t) => {
+    const { port, assertHealthy } = await startTargetServer(t, { endMs: 3000 });
+    const client = await RawH2.open(port, { windowBytes: 0 });
 
-  client.send(get(1, '/big'));
+    client.send(get(1, '/big'));
 
-  assert.equal(await client.waitForReset(1), code.cancel);
-  client.send(get(3, '/never')); // The connection stays usable.
-  await assertHealthy(() => client.destroy());
-});
+    assert.equal(await client.waitForReset(1), code.cancel);
+    client.send(get(3, '/never')); // The connection stays usable.
+    await assertHealthy(() => client.destroy());
+  });
 
-test('a client that sends nothing after the handshake is disconnected', async (t) => {
-  const { port, server } = await startTargetServer(t, { idleMs: 1500, endMs: 300 });
-  const client = await RawH2.open(port);
+  test('a client that sends nothing after the handshake is disconnected', async (t) => {
+    const { port, server } = await startTargetServer(t, { idleMs: 1500, endMs: 300 });
+    const client = await RawH2.open(port);
 
-  // The client never closes its side, so the GOAWAY alone would not end the connection.
-  assert.ok(await client.frame((received) => received.type === type.goaway));
-  await until(() => server.connections === 0);
-});
+    // The client never closes its side, so the GOAWAY alone would not end the connection.
+    assert.ok(await client.frame((received) => received.type === type.goaway));
+    await until(() => server.connections === 0);
+  });
 
-test('a client that only pings is disconnected, before and after a request', async (t) => {
-  const { port, server } = await startTargetServer(t, { idleMs: 1500, endMs: 300 });
-  const clients = [await RawH2.open(port), await RawH2.open(port)];
-  const pinging = setInterval(() => {
-    for (const client of clients) client.send(h2.ping());
-  }, 20);
-  t.after(() => clearInterval(pinging));
-  clients[1]?.send(get(1));
+  test('a client that only pings is disconnected, before and after a request', async (t) => {
+    const { port, server } = await startTargetServer(t, { idleMs: 1500, endMs: 300 });
+    const clients = [await RawH2.open(port), await RawH2.open(port)];
+    const pinging = setInterval(() => {
+      for (const client of clients) client.send(h2.ping());
+    }, 20);
+    t.after(() => clearInterval(pinging));
+    clients[1]?.send(get(1));
 
-  await until(() => server.connections === 0);
-});
+    await until(() => server.connections === 0);
+  });
 
-test('a client that answers pings and sends nothing else stays connected', async (t) => {
-  const { port, server, sinks } = await startTargetServer(t, {}, 500);
-  const client = await RawH2.open(port);
-  client.send(get(1, '/stream'));
+  test('a client that answers pings and sends nothing else stays connected', async (t) => {
+    const { port, server, sinks } = await startTargetServer(t, {}, 500);
+    const client = await RawH2.open(port);
+    client.send(get(1, '/stream'));
 
-  await client.frame((received) => received.type === type.ping);
-  for (let count = 1; count <= 6; count += 1) {
-    await until(
-      () => client.frames.filter((received) => received.type === type.ping).length > count,
-    );
-  }
+    await client.frame((received) => received.type === type.ping);
+    for (let count = 1; count <= 6; count += 1) {
+      await until(
+        () => client.frames.filter((received) => received.type === type.ping).length > count,
+      );
+    }
 
-  assert.equal(sinks[0]?.closed, false);
-  assert.equal(server.connections, 1);
+    assert.equal(sinks[0]?.closed, false);
+    assert.equal(server.connections, 1);
+  });
 });
 
 test('a ping answered while the event loop was blocked counts as answered', async (t) => {

@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict';
 import { connect } from 'node:net';
-import { type TestContext, test } from 'node:test';
+import { describe, type TestContext, test } from 'node:test';
+import type { HttpLimits } from '../src/http/limits/limits.js';
 import { json } from '../src/http/reply.js';
 import { route } from '../src/http/router.js';
 import { RawTls } from './support/clients/raw-tls.js';
 import { startHttp } from './support/servers/http-server.js';
-import { usesTls } from './support/servers/scheme.js';
+import { usesTls, withTlsAll } from './support/servers/scheme.js';
 import { startTargetServer } from './support/servers/target-server.js';
 import { until } from './support/until.js';
 import { withDeadline } from './support/with-deadline.js';
@@ -88,7 +89,7 @@ const malformed: readonly (readonly [string, string])[] = [
   ['10,000 header lines', get('/hello', 'a:b\r\n'.repeat(10_000))],
 ];
 
-for (const [what, text] of malformed) {
+for (const [what, text] of withTlsAll(malformed, 3)) {
   const isHttp2 = !usesTls && text.startsWith('PRI'); // Without TLS, the preface of HTTP/2 selects it.
   test(`malformed HTTP/1.1 (${what}) ends the connection, and no request is processed`, {
     skip: isHttp2,
@@ -126,6 +127,9 @@ const refused: readonly (readonly [string, string, number])[] = [
   ['one header line too many', get('/hello', 'a:b\r\n'.repeat(128)), 431],
   ['a body over the limit', chunked('', `4000\r\n${'1'.repeat(0x4000)}\r\n0\r\n\r\n`), 413],
   ['a body with a content-length over the limit', post('content-length: 9000\r\n', '1'), 413],
+];
+
+const incomplete: typeof refused = [
   ['a body that never comes', post('content-length: 5\r\n', '1'), 408],
   ['headers that never end', `GET /hello HTTP/1.1\r\n${host}`, 408],
   ['a connection that sends nothing', '', 408],
@@ -134,9 +138,8 @@ const refused: readonly (readonly [string, string, number])[] = [
 /** Only `bodyMs` is very short: the clients of `assertHealthy` must complete a handshake and headers in time. */
 const shortTimeouts = { bodyMs: 400, headersMs: 3000, handshakeMs: 3000 };
 
-for (const [what, text, status] of refused) {
+function testRefusal([what, text, status]: (typeof refused)[number], limits: Partial<HttpLimits>) {
   test(`${what} is rejected with ${status}`, async (t) => {
-    const limits = status === 408 ? shortTimeouts : {};
     const { port, bodies, assertHealthy } = await startTargetServer(t, limits);
 
     const { client, statuses } = await sendAndReadStatuses(port, text);
@@ -146,6 +149,8 @@ for (const [what, text, status] of refused) {
     await assertHealthy(() => client.destroy());
   });
 }
+
+for (const row of withTlsAll(refused)) testRefusal(row, {});
 
 // [case, bytes, status]
 const tolerated: readonly (readonly [string, string, number])[] = [
@@ -166,7 +171,7 @@ const tolerated: readonly (readonly [string, string, number])[] = [
   ['an upgrade to HTTP/2', get('/hello', 'connection: upgrade\r\nupgrade: h2c\r\n'), 200],
 ];
 
-for (const [what, text, status] of tolerated) {
+for (const [what, text, status] of withTlsAll(tolerated)) {
   test(`${what} gets a normal response with ${status}`, async (t) => {
     const { port, assertHealthy } = await startTargetServer(t);
 
@@ -209,7 +214,7 @@ const brokenRests = [
   ['headers past their limit', get('/hello', `a: ${'x'.repeat(17_000)}\r\n`), 431],
 ] as const;
 
-for (const [what, rest, status] of brokenRests) {
+for (const [what, rest, status] of withTlsAll(brokenRests)) {
   test(`${what} after pipelined requests gets ${status} after their responses`, async (t) => {
     const { port, bodies, assertHealthy } = await startTargetServer(t);
     const client = await RawTls.open(port, 'http/1.1');
@@ -234,29 +239,6 @@ test('garbage after a request whose response is being streamed ends the connecti
 
   assert.deepEqual(getStatuses(client), [200]);
   await assertHealthy(() => client.destroy());
-});
-
-test('garbage after a request whose response is still being sent gets its status line after that response', async (t) => {
-  const length = 30_000_000; // More than the socket buffers hold.
-  const routes = [route('GET', '/large', () => json(200, 'x'.repeat(length)))];
-  let unreadable = 0;
-  const onUnreadable = () => {
-    unreadable += 1;
-  };
-  const { port, server } = await startHttp(t, routes, { onUnreadable });
-  const client = await RawTls.open(port, 'http/1.1');
-  client.socket.pause();
-  client.write(`${get('/large')}what?\r\n\r\n`);
-  await until(() => unreadable === 1);
-
-  client.socket.resume();
-  await until(() => client.socket.readableEnded || client.socket.destroyed);
-
-  const text = client.received.toString('latin1');
-  const [, body = ''] = text.split('\r\n\r\n');
-  assert.equal(body.indexOf('HTTP/1.1 400'), length + 2);
-  assert.deepEqual(getStatuses(client), [200, 400]);
-  await until(() => server.connections === 0);
 });
 
 test('requests pipelined behind a stream wait and are dropped when the client disconnects', async (t) => {
@@ -292,16 +274,6 @@ test('more pipelined requests than streamsPerH2SessionMax end the connection', a
   await assertHealthy(() => withinLimit.destroy());
 });
 
-test('a client that sends its headers slowly gets 408 and is disconnected', async (t) => {
-  const { port, server } = await startTargetServer(t, { headersMs: 400, endMs: 300 });
-  const client = await dripHeaders(t, port);
-
-  await client.until(() => getStatuses(client).length > 0);
-  await until(() => server.connections === 0);
-
-  assert.deepEqual(getStatuses(client), [408]);
-});
-
 test('a client that continues after a syntax error is disconnected', async (t) => {
   const { port, server } = await startTargetServer(t);
   const { client } = await sendAndReadStatuses(port, 'what?\r\n\r\n');
@@ -310,36 +282,6 @@ test('a client that continues after a syntax error is disconnected', async (t) =
 
   await until(() => server.connections === 0);
   client.destroy();
-});
-
-test('an idle keep-alive connection is closed', async (t) => {
-  const { port, server } = await startTargetServer(t, { idleMs: 1500 });
-  const { client } = await sendAndReadStatuses(port, get('/hello'));
-
-  await client.ended;
-
-  await until(() => server.connections === 0);
-});
-
-test('a client that sends only line ends is disconnected', async (t) => {
-  const { port, server } = await startTargetServer(t, { idleMs: 1500 });
-  const { client, statuses } = await sendAndReadStatuses(port, get('/hello'));
-  const dripping = setInterval(() => client.write('\r\n'), 20);
-  t.after(() => clearInterval(dripping));
-
-  await until(() => server.connections === 0);
-
-  assert.deepEqual(statuses, [200]);
-});
-
-test('a stream over HTTP/1.1 without any traffic is closed', async (t) => {
-  const { port, sinks, server } = await startTargetServer(t, { idleMs: 1500 });
-  const { client } = await sendAndReadStatuses(port, get('/stream'));
-
-  await client.ended;
-
-  await until(() => server.connections === 0);
-  assert.equal(sinks[0]?.closed, true);
 });
 
 test('an HTTP/1.0 connection ends after the response, unless the client asks to keep it', async (t) => {
@@ -372,18 +314,6 @@ test('a stream over HTTP/1.0 is not chunked and ends with its connection', async
   await assertHealthy(() => client.destroy());
 });
 
-test('a connection on which nothing is sent is closed', async (t) => {
-  const limits = { handshakeMs: 3000, endMs: 300 };
-  const { port, server, assertHealthy } = await startTargetServer(t, limits);
-  const socket = connect({ port, host: '127.0.0.1', allowHalfOpen: true });
-  t.after(() => socket.destroy());
-  await until(() => server.connections === 1);
-
-  await until(() => server.connections === 0);
-
-  await assertHealthy(() => {});
-});
-
 test('plain HTTP on the TLS port is rejected', { skip: !usesTls }, async (t) => {
   const { port, server, assertHealthy } = await startTargetServer(t);
   const socket = connect({ port, host: '127.0.0.1', allowHalfOpen: true });
@@ -411,6 +341,86 @@ test('connections over the limit are reset, and closing one frees its slot', asy
   first?.destroy();
   await until(() => server.connections === 1);
   (await RawTls.open(port, 'h2')).destroy();
+});
+
+// These tests wait for time limits, so they run at the same time.
+describe('time limits over HTTP/1.1', { concurrency: true }, () => {
+  for (const row of incomplete) testRefusal(row, shortTimeouts);
+
+  test('garbage after a request whose response is still being sent gets its status line after that response', async (t) => {
+    const length = 30_000_000; // More than the socket buffers hold.
+    const routes = [route('GET', '/large', () => json(200, 'x'.repeat(length)))];
+    let unreadable = 0;
+    const onUnreadable = () => {
+      unreadable += 1;
+    };
+    const { port, server } = await startHttp(t, routes, { onUnreadable, limits: { endMs: 4000 } });
+    const client = await RawTls.open(port, 'http/1.1');
+    client.socket.pause();
+    client.write(`${get('/large')}what?\r\n\r\n`);
+    await until(() => unreadable === 1);
+
+    client.socket.resume();
+    await until(() => client.socket.readableEnded || client.socket.destroyed);
+
+    const text = client.received.toString('latin1');
+    const [, body = ''] = text.split('\r\n\r\n');
+    assert.equal(body.indexOf('HTTP/1.1 400'), length + 2);
+    assert.deepEqual(getStatuses(client), [200, 400]);
+    await until(() => server.connections === 0);
+  });
+
+  test('a client that sends its headers slowly gets 408 and is disconnected', async (t) => {
+    const { port, server } = await startTargetServer(t, { headersMs: 400, endMs: 300 });
+    const client = await dripHeaders(t, port);
+
+    await client.until(() => getStatuses(client).length > 0);
+    await until(() => server.connections === 0);
+
+    assert.deepEqual(getStatuses(client), [408]);
+  });
+
+  test('an idle keep-alive connection is closed', async (t) => {
+    const { port, server } = await startTargetServer(t, { idleMs: 1500 });
+    const { client } = await sendAndReadStatuses(port, get('/hello'));
+
+    await client.ended;
+
+    await until(() => server.connections === 0);
+  });
+
+  test('a client that sends only line ends is disconnected', async (t) => {
+    const { port, server } = await startTargetServer(t, { idleMs: 1500 });
+    const { client, statuses } = await sendAndReadStatuses(port, get('/hello'));
+    const dripping = setInterval(() => client.write('\r\n'), 20);
+    t.after(() => clearInterval(dripping));
+
+    await until(() => server.connections === 0);
+
+    assert.deepEqual(statuses, [200]);
+  });
+
+  test('a stream over HTTP/1.1 without any traffic is closed', async (t) => {
+    const { port, sinks, server } = await startTargetServer(t, { idleMs: 1500 });
+    const { client } = await sendAndReadStatuses(port, get('/stream'));
+
+    await client.ended;
+
+    await until(() => server.connections === 0);
+    assert.equal(sinks[0]?.closed, true);
+  });
+
+  test('a connection on which nothing is sent is closed', async (t) => {
+    const limits = { handshakeMs: 3000, endMs: 300 };
+    const { port, server, assertHealthy } = await startTargetServer(t, limits);
+    const socket = connect({ port, host: '127.0.0.1', allowHalfOpen: true });
+    t.after(() => socket.destroy());
+    await until(() => server.connections === 1);
+
+    await until(() => server.connections === 0);
+
+    await assertHealthy(() => {});
+  });
 });
 
 /** Opens a connection and sends a header line every 20 ms until the test ends. */

@@ -123,12 +123,12 @@ test('one address cannot fill the login queue', async (t) => {
 
 test('a queued login is dropped when its client disconnects', async (t) => {
   const { client, lines } = await startScenario(t, {
-    ARGON2_MEMORY_KIB: '262144',
+    ARGON2_MEMORY_KIB: '131072',
     ARGON2_TIME: '4',
   });
   const json = { username: 'left', password: 'not the password' };
 
-  // The first three logins take some seconds; the abandoned one must disconnect before they are done.
+  // The first three logins take a second or more; the abandoned one must disconnect before they are done.
   const earlierLogins = [1, 2, 3].map((index) =>
     tryUnknownUser(client, `first ${index}`, '192.0.2.1'),
   );

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { rmSync, writeFileSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
-import { type TestContext, test } from 'node:test';
+import { describe, type TestContext, test } from 'node:test';
 import { withAccounts } from '../src/commands/accounts.js';
 import { loadConfig } from '../src/config/config.js';
 import { H2Client } from './support/clients/h2-client.js';
@@ -83,44 +83,47 @@ async function openMany(t: TestContext, port: number, count: number) {
   return { open, closed: () => closed };
 }
 
-for (const tls of ['on', 'off'] as const) {
-  test(`connections beyond the limit of open files are refused, logged and counted, and others work (TLS=${tls})`, {
+// These tests wait for checks that come every 10 s, so they run at the same time.
+describe('the limit of open files', { concurrency: true }, () => {
+  for (const tls of ['on', 'off'] as const) {
+    test(`connections beyond the limit of open files are refused, logged and counted, and others work (TLS=${tls})`, {
+      skip,
+    }, async (t) => {
+      const { server, client, find, metric } = await startLimited(t, tls);
+      const connectionsMax = Number(find(lowered)[0]?.['connectionsMax']);
+      assert.ok(connectionsMax > 10 && connectionsMax < 250, String(connectionsMax));
+
+      const { open, closed } = await openMany(t, server.port, connectionsMax + 9);
+      await until(() => closed() === 10); // 9 connections over the limit, and the connection of `client`.
+
+      assert.equal(await metric('herald_connections_refused_total'), 10);
+      assert.equal(await metric('herald_connections'), connectionsMax);
+      assert.ok((await metric('process_open_fds')) <= (await metric('process_max_fds')) - 32);
+      const json = { username: 'ada', password: getPassword('ada') };
+      assert.equal((await client.ask('POST', '/login', { json })).status, 200);
+      await until(() => find('connections refused').length > 0);
+      assert.deepEqual(find('connections refused')[0]?.['refused'], { MAX_CONNECTIONS: 10 });
+      assert.deepEqual(find(low), []);
+
+      for (const socket of open) socket.destroy();
+      await until(async () => (await metric('herald_connections')) === 1);
+      const another = await H2Client.connect(server.url);
+      t.after(() => another.destroy());
+      assert.equal((await another.ask('GET', '/health/live')).status, 200);
+    });
+  }
+
+  test('open files other than connections are logged when they reach the limit, and when they no longer do', {
     skip,
   }, async (t) => {
-    const { server, client, find, metric } = await startLimited(t, tls);
-    const connectionsMax = Number(find(lowered)[0]?.['connectionsMax']);
-    assert.ok(connectionsMax > 10 && connectionsMax < 250, String(connectionsMax));
+    const { server, find } = await startLimited(t, 'on');
 
-    const { open, closed } = await openMany(t, server.port, connectionsMax + 9);
-    await until(() => closed() === 10); // 9 connections over the limit, and the connection of `client`.
+    server.signal('SIGUSR2');
+    await until(() => find(low).length > 0);
+    server.signal('SIGWINCH');
+    await until(() => find(ended).length > 0);
 
-    assert.equal(await metric('herald_connections_refused_total'), 10);
-    assert.equal(await metric('herald_connections'), connectionsMax);
-    assert.ok((await metric('process_open_fds')) <= (await metric('process_max_fds')) - 32);
-    const json = { username: 'ada', password: getPassword('ada') };
-    assert.equal((await client.ask('POST', '/login', { json })).status, 200);
-    await until(() => find('connections refused').length > 0);
-    assert.deepEqual(find('connections refused')[0]?.['refused'], { MAX_CONNECTIONS: 10 });
-    assert.deepEqual(find(low), []);
-
-    for (const socket of open) socket.destroy();
-    await until(async () => (await metric('herald_connections')) === 1);
-    const another = await H2Client.connect(server.url);
-    t.after(() => another.destroy());
-    assert.equal((await another.ask('GET', '/health/live')).status, 200);
+    assert.equal(find(low)[0]?.['max'], 250);
+    assert.equal(find(low).length, 1);
   });
-}
-
-test('open files other than connections are logged when they reach the limit, and when they no longer do', {
-  skip,
-}, async (t) => {
-  const { server, find } = await startLimited(t, 'on');
-
-  server.signal('SIGUSR2');
-  await until(() => find(low).length > 0);
-  server.signal('SIGWINCH');
-  await until(() => find(ended).length > 0);
-
-  assert.equal(find(low)[0]?.['max'], 250);
-  assert.equal(find(low).length, 1);
 });

@@ -44,9 +44,11 @@ for (const dialect of ['postgres', 'mariadb'] as const) {
 
     proxy.block();
     page.network.disconnect();
-    const closing = await page.event('stream.close');
-    const refusedStream = await client.ask('GET', path, { headers: { accept: '*/*' } });
-    const refusedPublish = await system.post({ to: 'all', data: 'not now' });
+    const [closing, refusedStream, refusedPublish] = await Promise.all([
+      page.event('stream.close'),
+      client.ask('GET', path, { headers: { accept: '*/*' } }),
+      system.post({ to: 'all', data: 'not now' }),
+    ]);
     proxy.unblock();
     await page.waitForOpenings(2);
     const headers = { 'idempotency-key': 'after' }; // A refused event may have been committed.

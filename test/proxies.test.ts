@@ -51,7 +51,9 @@ const proxies: readonly Proxy[] = [
     ...{ name: 'haproxy', language: 'haproxy', versionFlag: '-v' },
     withoutTls: (recipe, part) => recipe.replace(/^backend herald\n[\s\S]*/m, part),
     overH2: (recipe) => recipe.replace(/^ *server one .*/m, '$& proto h2 check-proto h1'),
-    wrapConfig: (recipe) => recipe,
+    // The recipe checks Herald every 2 s, also while it is away and returns.
+    wrapConfig: (recipe) =>
+      recipe.replace(/^ *server one .*/m, '$& inter 1s fastinter 200ms downinter 200ms'),
     args: (config) => ['-db', '-f', config],
   },
   {

@@ -3,7 +3,7 @@ import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { join } from 'node:path';
 import { PassThrough, Readable } from 'node:stream';
-import { test } from 'node:test';
+import { describe, test } from 'node:test';
 import { ask } from './support/clients/ask.js';
 import type { H2Client } from './support/clients/h2-client.js';
 import { waitForExit } from './support/servers/process.js';
@@ -65,37 +65,39 @@ test('with an Idempotency-Key, full batches are delivered before the last line i
   assert.equal(published['lastId'], stream.ids.at(-1));
 });
 
-for (const protocol of ['h2', 'http/1.1'] as const) {
-  test(`over ${protocol}, a line is delivered during a pause, which ends neither the body nor the connection`, async (t) => {
-    const env = { BODY_TIMEOUT: '100', IDLE_TIMEOUT: '2000', STREAM_HEARTBEAT: '1000' };
-    const system = await startSystem(t, { env });
-    const client = await system.connect();
-    const stream = await client.listen('ada');
-    const publisher = await system.connect();
-    const body = new PassThrough();
-    const headers = { 'content-type': 'application/x-ndjson' };
-    const parts = { bearer: system.apiKey, headers, body };
+describe('a body that pauses', { concurrency: true }, () => {
+  for (const protocol of ['h2', 'http/1.1'] as const) {
+    test(`over ${protocol}, a line is delivered during a pause, which ends neither the body nor the connection`, async (t) => {
+      const env = { BODY_TIMEOUT: '100', IDLE_TIMEOUT: '2000', STREAM_HEARTBEAT: '1000' };
+      const system = await startSystem(t, { env });
+      const client = await system.connect();
+      const stream = await client.listen('ada');
+      const publisher = await system.connect();
+      const body = new PassThrough();
+      const headers = { 'content-type': 'application/x-ndjson' };
+      const parts = { bearer: system.apiKey, headers, body };
 
-    const answer =
-      protocol === 'h2'
-        ? publisher.ask('POST', '/events', parts)
-        : ask('http/1.1', Number(new URL(system.url).port), 'POST', '/events', parts);
-    body.write(toLine('first'));
-    await stream.until(() => stream.dataByType('message').includes('first') || undefined);
-    await publisher.ask('GET', '/health/live'); // Over HTTP/2, this ends an exchange on the same connection.
-    for (let count = 0; count < 2; count += 1) {
-      const idle = await system.connect();
-      // Idle connections are closed meanwhile, one after the other.
-      await withDeadline(once(idle.session, 'close'), 'the end of an idle connection');
-    }
-    body.write(toLine('second'));
-    await stream.until(() => stream.dataByType('message').includes('second') || undefined);
-    body.end(toLine('third'));
+      const answer =
+        protocol === 'h2'
+          ? publisher.ask('POST', '/events', parts)
+          : ask('http/1.1', Number(new URL(system.url).port), 'POST', '/events', parts);
+      body.write(toLine('first'));
+      await stream.until(() => stream.dataByType('message').includes('first') || undefined);
+      await publisher.ask('GET', '/health/live'); // Over HTTP/2, this ends an exchange on the same connection.
+      for (let count = 0; count < 2; count += 1) {
+        const idle = await system.connect();
+        // Idle connections are closed meanwhile, one after the other.
+        await withDeadline(once(idle.session, 'close'), 'the end of an idle connection');
+      }
+      body.write(toLine('second'));
+      await stream.until(() => stream.dataByType('message').includes('second') || undefined);
+      body.end(toLine('third'));
 
-    const { status, body: published } = await answer;
-    assert.deepEqual([status, published['published']], [201, 3]);
-  });
-}
+      const { status, body: published } = await answer;
+      assert.deepEqual([status, published['published']], [201, 3]);
+    });
+  }
+});
 
 test('a pause longer than PUBLISH_IDLE_TIMEOUT gets 408 with the number of published events', async (t) => {
   const system = await startSystem(t, { env: { PUBLISH_IDLE_TIMEOUT: '1000' } });

@@ -4,9 +4,10 @@
 import { spawnSync } from 'node:child_process';
 import { readdirSync, writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
-import { relative, resolve } from 'node:path';
+import { join, relative, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { hasPackages, parseArguments, refuse } from './runner/arguments.mjs';
+import { build } from './runner/build.mjs';
 import { describeSkips } from './runner/dialects.mjs';
 import { createRunFolder } from './runner/folder.mjs';
 import { matches } from './runner/groups.mjs';
@@ -46,7 +47,9 @@ const deadline = setTimeout(() => {
 }, minutes * 60_000);
 
 const { record, temp } = createRunFolder();
-const runOptions = { root, record, temp, options, fileMinutes, signal: ending.signal };
+// Tests in other folders do not start Herald.
+const built = given.folders.length === 0 ? build(root, join(temp, 'build')) : undefined;
+const runOptions = { root, record, temp, built, options, fileMinutes, signal: ending.signal };
 // One file more than there are cores runs at a time, because many tests wait for a time limit.
 const run = await runTests({ ...runOptions, files, concurrency: availableParallelism() + 1 });
 const { failed, flaky } = await retryFailures({

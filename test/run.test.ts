@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { cpSync, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { type TestContext, test } from 'node:test';
+import { describe, type TestContext, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { findServer } from './support/databases/test-server.js';
 import { tempFolder, waitForExit } from './support/servers/process.js';
@@ -123,28 +123,34 @@ test('the run fails when a failure recurs, is in a seeded test, or is skipped in
   assert.ok(out.endsWith(summary), out);
 });
 
-test('a test file that hangs is ended and retried', async (t) => {
-  const hang = `test('hangs', () => run > 1 || new Promise(() => setInterval(() => {}, 1000)));`;
+// Each test waits for its limit.
+describe('time limits', { concurrency: true }, () => {
+  test('a test file that hangs is ended and retried', async (t) => {
+    const hang = `test('hangs', () => run > 1 || new Promise(() => setInterval(() => {}, 1000)));`;
 
-  const {
-    code,
-    out,
-    summary = '',
-  } = await runTests(t, { 'hang.test.ts': hang }, ['--file-minutes=0.2']);
+    const {
+      code,
+      out,
+      summary = '',
+    } = await runTests(t, { 'hang.test.ts': hang }, ['--file-minutes=0.2']);
 
-  assert.equal(code, 0, out);
-  assert.match(summary, /^FLAKY\n/);
-  assert.match(summary, /hang\.test\.ts: (the whole file|hangs)\n {4}test timed out/);
-});
+    assert.equal(code, 0, out);
+    assert.match(summary, /^FLAKY\n/);
+    assert.match(summary, /hang\.test\.ts: (the whole file|hangs)\n {4}test timed out/);
+  });
 
-test('a run over its time limit is ended', async (t) => {
-  const hang = `test('hangs', () => new Promise(() => setInterval(() => {}, 1000)));`;
+  test('a run over its time limit is ended', async (t) => {
+    const hang = `test('hangs', () => new Promise(() => setInterval(() => {}, 1000)));`;
 
-  const { code, err, summary } = await runTests(t, { 'hang.test.ts': hang }, ['--minutes', '0.1']);
+    const { code, err, summary } = await runTests(t, { 'hang.test.ts': hang }, [
+      '--minutes',
+      '0.1',
+    ]);
 
-  assert.equal(code, 1);
-  assert.equal(err, 'Cannot finish: the tests take longer than 0.1 minutes\n');
-  assert.match(summary ?? '', /^FAILED: a signal ended the tests, before \S/);
+    assert.equal(code, 1);
+    assert.equal(err, 'Cannot finish: the tests take longer than 0.1 minutes\n');
+    assert.match(summary ?? '', /^FAILED: a signal ended the tests, before \S/);
+  });
 });
 
 test('an interrupted run lists the files that did not finish, and removes the temporary files of its tests', async (t) => {

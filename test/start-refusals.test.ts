@@ -205,7 +205,7 @@ test('a server does not start when a worker thread does not load', async (t) => 
   const broken = join(cwd, 'broken.cjs');
   writeFileSync(
     broken,
-    `if (process.argv.some((arg) => arg.includes('auth/jobs'))) throw new Error('broken here');`,
+    `if (require('node:worker_threads').workerData?.signingKey) throw new Error('broken here');`,
   );
 
   const { code, out, err } = await runSource('server.ts', [], {

@@ -8,9 +8,9 @@ import { ServerProcess } from './support/servers/server-process.js';
 
 /** A module that every thread loads. It ends the hashing thread that gets the password `throw` or `exit`. */
 const crashScript = `
-  const { parentPort } = require('node:worker_threads');
+  const { parentPort, workerData } = require('node:worker_threads');
   const crashes = { throw: () => { throw new Error('a defect') }, exit: () => process.exit(7) };
-  if (process.argv.some((arg) => arg.includes('auth/jobs'))) {
+  if (workerData?.signingKey !== undefined) {
     parentPort.on('message', ({ input }) => {
       const crash = crashes[input?.password];
       if (crash) setImmediate(crash); // Runs after all other listeners, so hashing has started.

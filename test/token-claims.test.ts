@@ -34,7 +34,7 @@ test('with a token that another stream holds, a client receives no events until 
   const owner = await client.openStream(path);
   await owner.opening();
   const thief = await RawH2.open(system.app.port, { pings: false });
-  t.after(() => thief.destroy());
+  system.onClose(() => thief.destroy()); // The server would wait for it when it closes.
 
   thief.send(headers(1, fields('GET', path, [['accept', 'text/event-stream']])));
   await thief.frame((one) => one.type === type.data);

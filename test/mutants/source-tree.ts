@@ -116,9 +116,9 @@ function readResults(events: string): Pick<TestRun, 'passed' | 'failed'> {
   };
 }
 
-/** Returns the environment without the variable that an enclosing test runner sets. */
+/** Returns the environment without the variables that an enclosing test runner sets. */
 function getEnvironment(): NodeJS.ProcessEnv {
-  const { NODE_TEST_CONTEXT: _, ...env } = process.env;
+  const { NODE_TEST_CONTEXT: _, HERALD_TEST_BUILD: __, ...env } = process.env;
   return env;
 }
 

@@ -7,20 +7,22 @@ import { readResults } from './results.mjs';
 let runs = 0;
 
 /**
- * Runs test files. Settles with the results and the exit code, which is `null` when a signal ended the run.
+ * Runs test files, from the build in the folder `built` if there is one. Settles with the results and the exit
+ * code, which is `null` when a signal ended the run.
  *
- * @param {{ root: string, record: string, temp: string, files: readonly string[], options: readonly string[],
- *   concurrency: number, fileMinutes: number, signal: AbortSignal }} parts
+ * @param {{ root: string, record: string, temp: string, built?: string, files: readonly string[],
+ *   options: readonly string[], concurrency: number, fileMinutes: number, signal: AbortSignal }} parts
  */
 export async function runTests(parts) {
-  const { root, record, temp, files, options, concurrency, fileMinutes, signal } = parts;
+  const { root, record, temp, built, files, options, concurrency, fileMinutes, signal } = parts;
   runs += 1;
   const results = join(record, `results-${runs}`);
   // Ends tests that hang. Up to Node 22 the limit applies to a whole file. On later versions it applies to
   // each test, and `preload.mjs` ends the file.
   const fileMs = fileMinutes * 60_000;
   const limits = [`--test-timeout=${fileMs}`, `--test-concurrency=${concurrency}`];
-  const preloads = ['--import', 'tsx', '--import', './test/runner/preload.mjs'];
+  const loader = built ? './test/runner/load-build.mjs' : 'tsx';
+  const preloads = ['--import', loader, '--import', './test/runner/preload.mjs'];
   const reporters = [
     ...reporter('./test/runner/results.mjs', results),
     ...visibleReporter(options),
@@ -33,6 +35,7 @@ export async function runTests(parts) {
       HERALD_TEST_RECORD: record,
       HERALD_TEST_TEMP: temp,
       HERALD_TEST_FILE_MS: `${fileMs}`,
+      HERALD_TEST_BUILD: built,
     },
     stdio: 'inherit',
     detached: true, // A new process group, which can be killed as a whole.

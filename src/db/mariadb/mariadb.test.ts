@@ -46,7 +46,8 @@ async function describeDialect(dialect: 'mariadb' | 'mysql'): Promise<void> {
 
   describeDatabase(dialect, () => openDatabase(options()), skip);
 
-  describe(`${dialect} failure handling`, { skip }, () => {
+  // The tests mostly wait for deadlines, so they run at the same time.
+  describe(`${dialect} failure handling`, { skip, concurrency: true }, () => {
     test('the connection overrides the SQL mode and the isolation level of the database server', () =>
       withDatabase({}, async (db) => {
         const variable = dialect === 'mysql' ? sql`@@transaction_isolation` : sql`@@tx_isolation`;

@@ -45,7 +45,8 @@ async function describeMigrations(dialect: Dialect): Promise<void> {
   };
   const extraStep = { version: extraMigration.version, name: extraMigration.name };
 
-  describe(`${dialect} migrations`, { skip }, () => {
+  // Each test has its own database.
+  describe(`${dialect} migrations`, { skip, concurrency: 4 }, () => {
     test('migrate creates the database and all tables', () =>
       withTarget(async (options) => {
         const outcome = await migrate(options);

@@ -45,7 +45,8 @@ describe('postgres meets the contract without prepared statements', { skip }, ()
   describeDatabase('postgres', () => openDatabase(options({ prepare: false })), skip);
 });
 
-describe('postgres failure handling', { skip }, () => {
+// The tests mostly wait for deadlines, so they run at the same time.
+describe('postgres failure handling', { skip, concurrency: true }, () => {
   test('a query returns no empty rows after another query failed in the middle of its result', () =>
     withDatabase({ connectionsMax: 1 }, async (db) => {
       for (let round = 0; round < 3; round++) {

@@ -130,7 +130,8 @@ describe('group commit of the embedded database', () => {
     }));
 });
 
-describe('a transaction of the embedded database', () => {
+// The tests mostly wait for deadlines, so they run at the same time, each with its own file.
+describe('a transaction of the embedded database', { concurrency: true }, () => {
   test('a transaction has the writer to itself', () =>
     withNotes(async (db) => {
       const order: string[] = [];

@@ -11,7 +11,8 @@ import { getPassword } from '../servers/seed.js';
 import { openTcpProxy } from '../tcp-proxy.js';
 import { until } from '../until.js';
 import { createDedicatedServer, type DedicatedServer } from './dedicated-server.js';
-import { findServer, type ServerDialect } from './test-server.js';
+import { serverDialects } from './dialects.js';
+import { findServer, type ServerDialect, type TestServer } from './test-server.js';
 
 /**
  * Short, so that a test does not wait long for a deadline, but longer than a machine may stall, because
@@ -200,40 +201,55 @@ export async function testFaults(dialect: ServerDialect): Promise<void> {
       await assertNoLoss(nodes, load.publishers);
     });
   });
+}
 
-  const shared = await findServer(dialect);
+/**
+ * Tests on each dialect that a process cut off from its database catches up. The tests of all dialects run at the
+ * same time, because they mostly wait.
+ */
+export async function testCutOffs(): Promise<void> {
+  const servers = await Promise.all(serverDialects.map(findServer));
 
-  test(`${dialect}: a process cut off from the database catches up without a gap`, {
-    skip: typeof shared === 'string' ? shared : false,
-  }, async (t) => {
-    if (typeof shared === 'string') return;
-    const { host, port } = shared.options;
-    const proxy = await openTcpProxy({ host, port });
-    t.after(() => proxy.close());
-    const { key, startNode } = await createScenario(t, shared);
-    const connected = await startNode();
-    const cutOff = await startNode({ DB_HOST: '127.0.0.1', DB_PORT: String(proxy.port) });
-    const publisher = new Publisher('connected', connected, key);
-    await publisher.publishWhile(() => publisher.ids.length < 10);
-
-    const cutAt = performance.now();
-    const hasBeenCutFor = (ms: number) => () => performance.now() - cutAt >= ms;
-    proxy.silence(); // First the network drops all packets, then it refuses connections (`block`).
-    await waitForReadiness(cutOff, 503);
-    await publisher.publishWhile(() => publisher.ids.length < 700); // More events than one poll reads.
-    await until(hasBeenCutFor(cutOffMs / 2));
-    proxy.block();
-    await until(hasBeenCutFor(cutOffMs));
-    assert.equal(await getStatus(cutOff, '/health/ready'), 503);
-    assert.equal(cutOff.stream.isEnded, false);
-    proxy.unblock();
-    await waitForReadiness(cutOff, 200);
-
-    await assertNoLoss([connected, cutOff], [publisher]);
-    const secondPublisher = new Publisher('cut-off', cutOff, key);
-    await secondPublisher.publishWhile(() => secondPublisher.ids.length < 3);
-    await assertNoLoss([connected, cutOff], [publisher, secondPublisher]);
+  describe('a process cut off from its database', { concurrency: true }, () => {
+    for (const [index, dialect] of serverDialects.entries()) {
+      const server = servers[index];
+      test(`${dialect}: a process cut off from the database catches up without a gap`, {
+        skip: typeof server === 'string' ? server : false,
+      }, async (t) => {
+        if (typeof server !== 'object') return;
+        await catchUpAfterCutOff(t, server);
+      });
+    }
   });
+}
+
+async function catchUpAfterCutOff(t: TestContext, shared: TestServer): Promise<void> {
+  const { host, port } = shared.options;
+  const proxy = await openTcpProxy({ host, port });
+  t.after(() => proxy.close());
+  const { key, startNode } = await createScenario(t, shared);
+  const connected = await startNode();
+  const cutOff = await startNode({ DB_HOST: '127.0.0.1', DB_PORT: String(proxy.port) });
+  const publisher = new Publisher('connected', connected, key);
+  await publisher.publishWhile(() => publisher.ids.length < 10);
+
+  const cutAt = performance.now();
+  const hasBeenCutFor = (ms: number) => () => performance.now() - cutAt >= ms;
+  proxy.silence(); // First the network drops all packets, then it refuses connections (`block`).
+  await waitForReadiness(cutOff, 503);
+  await publisher.publishWhile(() => publisher.ids.length < 700); // More events than one poll reads.
+  await until(hasBeenCutFor(cutOffMs / 2));
+  proxy.block();
+  await until(hasBeenCutFor(cutOffMs));
+  assert.equal(await getStatus(cutOff, '/health/ready'), 503);
+  assert.equal(cutOff.stream.isEnded, false);
+  proxy.unblock();
+  await waitForReadiness(cutOff, 200);
+
+  await assertNoLoss([connected, cutOff], [publisher]);
+  const secondPublisher = new Publisher('cut-off', cutOff, key);
+  await secondPublisher.publishWhile(() => secondPublisher.ids.length < 3);
+  await assertNoLoss([connected, cutOff], [publisher, secondPublisher]);
 }
 
 /** Makes the database server read-only, as a former primary is after a failover, or writable again. */

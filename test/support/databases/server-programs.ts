@@ -3,6 +3,7 @@ import { chownSync, existsSync, mkdtempSync, readdirSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { createData } from './data-template.js';
 import type { ServerDialect } from './test-server.js';
 
 /** The programs and arguments that create and start a dedicated database server. */
@@ -59,7 +60,9 @@ function findPostgresPrograms(port: number, primaryPort: number | undefined): Pr
         return;
       }
       const args = ['-D', data, '-U', user, '-A', 'trust', '-E', 'UTF8', '--locale=C', '--no-sync'];
-      execFileSync(join(bin, 'initdb'), args, { ...getServerIdentity(user), stdio: 'pipe' });
+      createData('postgres', data, () =>
+        execFileSync(join(bin, 'initdb'), args, { ...getServerIdentity(user), stdio: 'pipe' }),
+      );
     },
     command: [
       join(bin, 'postgres'),
@@ -79,8 +82,9 @@ function findMariadbPrograms(port: number): Programs | string {
   if (!hasProgram('mariadbd') || !hasProgram('mariadb-install-db')) return 'no MariaDB programs';
   const user = 'mysql';
   const folder = createServerFolder(user);
+  const dataFolder = join(folder, 'data');
   // A server that starts deletes the temporary tables in its folder, so servers must not share it.
-  const dataArgs = [`--datadir=${join(folder, 'data')}`, `--tmpdir=${folder}`];
+  const dataArgs = [`--datadir=${dataFolder}`, `--tmpdir=${folder}`];
   return {
     ...{ user, folder, inside: folder },
     tlsArgs: sslArgs,
@@ -89,7 +93,9 @@ function findMariadbPrograms(port: number): Programs | string {
     prepare() {
       const args = ['--no-defaults', '--force', ...dataArgs, '--skip-test-db'];
       args.push('--auth-root-authentication-method=normal');
-      execFileSync('mariadb-install-db', args, { ...getServerIdentity(user), stdio: 'pipe' });
+      createData('mariadb', dataFolder, () =>
+        execFileSync('mariadb-install-db', args, { ...getServerIdentity(user), stdio: 'pipe' }),
+      );
     },
     command: [
       'mariadbd',
@@ -121,7 +127,9 @@ function findMysqlPrograms(port: number): Programs | string {
     crashSignal: 'SIGKILL',
     prepare() {
       inside('chown', 'mysql:mysql', dataFolder);
-      inside('mysqld', ...dataArgs, '--initialize-insecure');
+      createData('mysql', join(folder, 'data'), () =>
+        inside('mysqld', ...dataArgs, '--initialize-insecure'),
+      );
     },
     command: [
       'chroot',

@@ -126,7 +126,13 @@ function opensStream(document: OpenApiDocument, { responses }: Operation): boole
   return resolve<ResponseObject>(document, ok).content?.['text/event-stream'] !== undefined;
 }
 
+const patterns = new Map<string, RegExp>();
+
 function toPattern(template: string): RegExp {
+  const known = patterns.get(template);
+  if (known !== undefined) return known;
   const parts = template.split(/\{\w+\}/).map((text) => text.replace(/[.*+?^$()|[\]\\]/g, '\\$&'));
-  return new RegExp(`^${parts.join('[^/]+')}$`);
+  const pattern = new RegExp(`^${parts.join('[^/]+')}$`);
+  patterns.set(template, pattern);
+  return pattern;
 }

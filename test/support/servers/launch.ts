@@ -13,7 +13,7 @@ export interface LaunchOptions {
   /** The whole environment except `PATH` and `HOME`. */
   readonly env: Env;
   readonly cwd: string;
-  /** The folder that has `src`; this repository by default. */
+  /** The folder that has `src`; `sourceRoot` by default. */
   readonly root?: string;
   /** Options of Node, before the program. */
   readonly nodeOptions?: readonly string[];

@@ -25,14 +25,14 @@ export function getSkipReason(): string | false {
   }
 }
 
+let hosts = 0;
+
 /** Creates a remote host: a network namespace behind a veth pair. It is removed after the test. */
 export function openRemoteHost(t: TestContext): RemoteHost {
-  const [name, localLink, remoteLink] = [
-    `herald-${process.pid}`,
-    `hh${process.pid}`,
-    `ht${process.pid}`,
-  ];
-  const [localAddress, remoteAddress] = getAddressPair(process.pid);
+  hosts += 1;
+  const suffix = `${process.pid}-${hosts}`; // The name of a link has at most 15 characters.
+  const [name, localLink, remoteLink] = [`herald-${suffix}`, `hh${suffix}`, `ht${suffix}`];
+  const [localAddress, remoteAddress] = getAddressPair(2 * process.pid + hosts);
   const exec = (...command: string[]) => ip('netns', 'exec', name, ...command);
   ip('netns', 'add', name);
   const children: ChildProcess[] = [];
@@ -56,8 +56,8 @@ export function openRemoteHost(t: TestContext): RemoteHost {
 }
 
 /** Returns a pair of addresses of 198.18.0.0/15, the block for network tests. Spec: RFC 2544. */
-function getAddressPair(pid: number): [local: string, remote: string] {
-  const network = (198 << 24) + (18 << 16) + 4 * (pid % 32_768);
+function getAddressPair(index: number): [local: string, remote: string] {
+  const network = (198 << 24) + (18 << 16) + 4 * (index % 32_768);
   const addressAt = (host: number) =>
     [24, 16, 8, 0].map((bits) => ((network + host) >> bits) & 255).join('.');
   return [addressAt(1), addressAt(2)];

@@ -1,11 +1,9 @@
-import { appendFileSync, cpSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs';
+import { appendFileSync, cpSync, existsSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
-import { fileURLToPath } from 'node:url';
 import type { Migration } from '../../../src/db/migrations/migration.js';
-
-const root = fileURLToPath(new URL('../../..', import.meta.url));
+import { sourceRoot } from './process.js';
 
 /** Changes of the schema that a release may make while processes of the previous release use the database. */
 const expandingStep: Omit<Migration, 'version'> = {
@@ -27,15 +25,16 @@ export function copySourceWithExtraMigration(t: TestContext): string {
   const folder = mkdtempSync(join(tmpdir(), 'herald-newer-'));
   t.after(() => rmSync(folder, { recursive: true, force: true }));
   for (const entry of ['src', 'fixtures', 'package.json', 'tsconfig.json']) {
-    cpSync(join(root, entry), join(folder, entry), { recursive: true });
+    cpSync(join(sourceRoot, entry), join(folder, entry), { recursive: true, dereference: true });
   }
-  symlinkSync(join(root, 'node_modules'), join(folder, 'node_modules'));
-  // Dialects may share a list. Each list gets the step once.
+  symlinkSync(join(sourceRoot, 'node_modules'), join(folder, 'node_modules'));
+  // Dialects may share a list. Each list gets the step once. Neither tsx nor the build checks the types.
   const appendExtraMigration = `
-for (const list of new Set(Object.values(migrationsByDialect)) as Set<unknown[]>) {
+for (const list of new Set(Object.values(migrationsByDialect))) {
   list.push({ version: list.length + 1, ...${JSON.stringify(expandingStep)} });
 }
 `;
-  appendFileSync(join(folder, 'src/db/migrations/list.ts'), appendExtraMigration);
+  const list = join(folder, 'src/db/migrations/list');
+  appendFileSync(existsSync(`${list}.js`) ? `${list}.js` : `${list}.ts`, appendExtraMigration);
   return folder;
 }

@@ -1,5 +1,5 @@
 import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
@@ -10,7 +10,9 @@ import { withDeadline } from '../with-deadline.js';
 /** Longer than a busy machine needs for the slowest of the processes that tests wait for. */
 const exitMsMax = 120_000;
 
-const repository = fileURLToPath(new URL('../../..', import.meta.url));
+/** The folder that has `src`: this repository, or its build if the test runner has made one (`test/runner/build.mjs`). */
+export const sourceRoot =
+  process.env['HERALD_TEST_BUILD'] ?? fileURLToPath(new URL('../../..', import.meta.url));
 
 export interface Outcome {
   readonly code: number | null;
@@ -24,7 +26,7 @@ export interface ProcessOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** Standard input of the process; empty by default. */
   readonly input?: string;
-  /** The folder that has `src`; this repository by default. */
+  /** The folder that has `src`; `sourceRoot` by default. */
   readonly root?: string;
 }
 
@@ -61,13 +63,15 @@ export function runSource(
   return waitForExit(child);
 }
 
-/** Returns the command line that runs a file of `src` from source, in any working directory. */
+/** Returns the command line that runs a file of `src`, compiled or from source, in any working directory. */
 export function sourceCommand(
   file: string,
   args: readonly string[],
-  root: string = repository,
+  root: string = sourceRoot,
 ): [string, ...string[]] {
   const path = join(root, 'src', file);
+  const compiled = path.replace(/\.ts$/, '.js');
+  if (existsSync(compiled)) return [process.execPath, compiled, ...args];
   return [process.execPath, '--import', import.meta.resolve('tsx'), path, ...args];
 }
 

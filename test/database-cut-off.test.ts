@@ -1,0 +1,3 @@
+import { testCutOffs } from './support/databases/faults.js';
+
+await testCutOffs();
