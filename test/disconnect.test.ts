@@ -121,6 +121,10 @@ const invalidRequests = [
   [{ user: 'a', streams: Array.from({ length: 101 }, () => 'a'.repeat(32)) }, 'streams'],
   [{ user: 'a', issuedBefore: -1 }, 'issuedBefore'],
   [{ user: 'a', issuedBefore: now + 60_001 }, 'issuedBefore'],
+  [{ user: 'a', issuedBefore: now - 31 * 86_400_000 - 1 }, 'issuedBefore'],
+  [{ user: 'a', issuedBefore: now / 1000 }, 'issuedBefore'],
+  [{ user: 'a', issuedBefore: now + 0.5 }, 'issuedBefore'],
+  [{ user: 'a', issuedBefore: null }, 'issuedBefore'],
   [{ user: 'a', issuedBefore: '1' }, 'issuedBefore'],
   [{ user: 'a', renew: 1 }, 'renew'],
   [{ user: 'a', reason: 'x' }, 'reason'],
@@ -140,6 +144,27 @@ test('an invalid disconnect is refused, and the response names the field', async
     streams: ids,
     issuedBefore: now + 60_000,
   });
+  await ask('/v1/disconnect', { user: 'a', issuedBefore: now - 31 * 86_400_000 });
+});
+
+test('the message about an invalid issuedBefore has the allowed range, and says when the value looks like seconds', async (t) => {
+  const { ask } = await startDisconnects(t);
+  const range = 'must be a time in epoch milliseconds, from 31 days ago to a minute in the future';
+  const cases = [
+    [now / 1000, `${range}; this value looks like seconds`],
+    [0, `${range}; this value looks like seconds`],
+    [1e11 - 1, `${range}; this value looks like seconds`],
+    [1e11, range],
+    [now + 60_001, range],
+    [-1, range],
+    ['1800000000', range],
+  ] as const;
+
+  for (const [issuedBefore, expected] of cases) {
+    const { message } = await ask('/v1/disconnect', { user: 'a', issuedBefore }, 400);
+    assert.ok(String(message).endsWith(expected), String(message));
+    assert.match(String(message), /issuedBefore/);
+  }
 });
 
 for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
