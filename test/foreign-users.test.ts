@@ -86,20 +86,23 @@ test('users of two issuers with the same sub receive only their own events', asy
 
 test('a stream ends when its JWT expires, unless a fresh JWT extends it', async (t) => {
   const { client, sign, post, time } = await startIssuers(t);
-  const mint = async () => String((await post('/stream/token', await sign())).body['streamToken']);
+  const lifeSeconds = 240; // Less than the life of a stream token that no stream has claimed yet.
+  const signShort = () => sign({ exp: time.now / 1000 + lifeSeconds });
+  const mint = async () =>
+    String((await post('/stream/token', await signShort())).body['streamToken']);
   const [kept, lost] = [await mint(), await mint()];
   const keptStream = await client.openStream(`/stream/live/${kept}`);
   const lostStream = await client.openStream(`/stream/live/${lost}`);
-  const direct = await client.listenAs(await sign());
+  const direct = await client.listenAs(await signShort());
   await Promise.all([keptStream.opening(), lostStream.opening()]);
-  time.now += (hourSeconds - 1) * 1000;
-  const accessToken = await sign();
+  time.now += (lifeSeconds - 1) * 1000;
+  const accessToken = await signShort();
 
   const extended = await post('/stream/extend', kept, { accessToken });
   time.now += 1000;
   await Promise.all([lostStream.ended(), direct.ended()]);
 
-  assert.deepEqual(extended.body, { endsAt: time.now - 1000 + hourSeconds * 1000 }, extended.text);
+  assert.deepEqual(extended.body, { endsAt: time.now - 1000 + lifeSeconds * 1000 }, extended.text);
   for (const stream of [lostStream, direct])
     assert.deepEqual(JSON.parse(stream.dataByType('stream.close')[0] ?? ''), {
       ...{ code: 'expired', reconnect: false, renew: true },
