@@ -72,6 +72,51 @@ test('a disconnect with stream ids ends only these streams, and with renew it as
   second.stream.abort();
 });
 
+test('a disconnect takes the label or the listed id of a session, and events take only the id', async (t) => {
+  const { client, ask, open, system } = await startDisconnects(t);
+  const [byLabel, byId] = [
+    await open({ user: 'a', session: 'web-7f' }),
+    await open({ user: 'a', session: 'web-8a' }),
+  ];
+  const listed = await client.ask('GET', '/v1/streams?user=a', { bearer: system.apiKey });
+  const items = listed.body['items'] as { stream: string; session: string }[];
+  const getSession = ({ publicId }: { publicId: unknown }) =>
+    items.find(({ stream }) => stream === publicId)?.session ?? '';
+  const isReceived = (data: string) => () =>
+    byLabel.stream.dataByType('message').includes(data) || undefined;
+
+  await ask('/v1/events', { to: { sessions: ['web-7f', 'unknown'] }, data: 'to the label' }, 201);
+  await ask('/v1/events', { to: { sessions: [getSession(byLabel)] }, data: 'to the id' }, 201);
+  await byLabel.stream.until(isReceived('to the id'));
+  await ask('/v1/disconnect', { user: 'a', sessions: ['web-7f'] });
+  await ask('/v1/disconnect', { user: 'a', sessions: [getSession(byId)] });
+
+  for (const { stream } of [byLabel, byId]) assert.equal((await stream.closing())?.code, 'revoked');
+  assert.deepEqual(byLabel.stream.dataByType('message'), ['to the id']);
+  assert.deepEqual(byId.stream.dataByType('message'), []);
+  const again = await open({ user: 'a', session: 'web-7f' });
+  const after = await client.ask('GET', '/v1/streams?user=a', { bearer: system.apiKey });
+  const [item] = after.body['items'] as { session: string }[];
+  assert.equal(item?.session, getSession(byLabel));
+  again.stream.abort();
+});
+
+test('an extended stream keeps the label of its first ticket', async (t) => {
+  const { client, ask, open } = await startDisconnects(t);
+  const { stream, path } = await open({ user: 'a', session: 'first' });
+  const fresh = await ask('/v1/tickets', { user: 'a', session: 'second' });
+  const json = { streamToken: fresh['streamToken'] };
+  const bearer = path.split('/').at(-1) ?? '';
+  assert.equal((await client.ask('POST', '/stream/extend', { bearer, json })).status, 200);
+
+  await ask('/v1/disconnect', { user: 'a', sessions: ['second'] });
+  await ask('/events', { to: { users: ['a'] }, data: 'still open' }, 201);
+  await stream.until(() => stream.dataByType('message').includes('still open') || undefined);
+  await ask('/v1/disconnect', { user: 'a', sessions: ['first'] });
+
+  assert.equal((await stream.closing())?.code, 'revoked');
+});
+
 test('a disconnect ends streams of a local account, but not its sessions', async (t) => {
   const { system, client, ask, reopen } = await startDisconnects(t);
   const login = await client.login('ada');
