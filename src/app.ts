@@ -217,7 +217,8 @@ export class App {
       access: {
         verifyUser: async (exchange, token) => {
           const verified = await bearer.verifyUser(exchange, token);
-          return () => bearer.findSession(verified);
+          // A stream ends at the exp of its JWT, so in the clock tolerance after it no stream is opened.
+          return () => bearer.findSession(verified, { endsAfter: wallClock() });
         },
         parseCredential: (exchange) => bearer.parseCredential(exchange),
         findLiveSession: (sessionId) => auth.sessions.findLive(sessionId),

@@ -72,6 +72,51 @@ test('a disconnect with stream ids ends only these streams; with renew, it asks 
   second.stream.abort();
 });
 
+test('a disconnect takes the label or the listed id of a session, and events take only the id', async (t) => {
+  const { client, ask, open, system } = await startDisconnects(t);
+  const [byLabel, byId] = [
+    await open({ user: 'a', session: 'web-7f' }),
+    await open({ user: 'a', session: 'web-8a' }),
+  ];
+  const listed = await client.ask('GET', '/v1/streams?user=a', { bearer: system.apiKey });
+  const items = listed.body['items'] as { stream: string; session: string }[];
+  const getSession = ({ publicId }: { publicId: unknown }) =>
+    items.find(({ stream }) => stream === publicId)?.session ?? '';
+  const isReceived = (data: string) => () =>
+    byLabel.stream.dataByType('message').includes(data) || undefined;
+
+  await ask('/v1/events', { to: { sessions: ['web-7f', 'unknown'] }, data: 'to the label' }, 201);
+  await ask('/v1/events', { to: { sessions: [getSession(byLabel)] }, data: 'to the id' }, 201);
+  await byLabel.stream.until(isReceived('to the id'));
+  await ask('/v1/disconnect', { user: 'a', sessions: ['web-7f'] });
+  await ask('/v1/disconnect', { user: 'a', sessions: [getSession(byId)] });
+
+  for (const { stream } of [byLabel, byId]) assert.equal((await stream.closing())?.code, 'revoked');
+  assert.deepEqual(byLabel.stream.dataByType('message'), ['to the id']);
+  assert.deepEqual(byId.stream.dataByType('message'), []);
+  const again = await open({ user: 'a', session: 'web-7f' });
+  const after = await client.ask('GET', '/v1/streams?user=a', { bearer: system.apiKey });
+  const [item] = after.body['items'] as { session: string }[];
+  assert.equal(item?.session, getSession(byLabel));
+  again.stream.abort();
+});
+
+test('an extended stream keeps the label of its first ticket', async (t) => {
+  const { client, ask, open } = await startDisconnects(t);
+  const { stream, path } = await open({ user: 'a', session: 'first' });
+  const fresh = await ask('/v1/tickets', { user: 'a', session: 'second' });
+  const json = { streamToken: fresh['streamToken'] };
+  const bearer = path.split('/').at(-1) ?? '';
+  assert.equal((await client.ask('POST', '/stream/extend', { bearer, json })).status, 200);
+
+  await ask('/v1/disconnect', { user: 'a', sessions: ['second'] });
+  await ask('/events', { to: { users: ['a'] }, data: 'still open' }, 201);
+  await stream.until(() => stream.dataByType('message').includes('still open') || undefined);
+  await ask('/v1/disconnect', { user: 'a', sessions: ['first'] });
+
+  assert.equal((await stream.closing())?.code, 'revoked');
+});
+
 test('a disconnect ends streams of a local account, but not its sessions', async (t) => {
   const { system, client, ask, reopen } = await startDisconnects(t);
   const login = await client.login('ada');
@@ -121,6 +166,10 @@ const invalidRequests = [
   [{ user: 'a', streams: Array.from({ length: 101 }, () => 'a'.repeat(32)) }, 'streams'],
   [{ user: 'a', issuedBefore: -1 }, 'issuedBefore'],
   [{ user: 'a', issuedBefore: now + 60_001 }, 'issuedBefore'],
+  [{ user: 'a', issuedBefore: now - 31 * 86_400_000 - 1 }, 'issuedBefore'],
+  [{ user: 'a', issuedBefore: now / 1000 }, 'issuedBefore'],
+  [{ user: 'a', issuedBefore: now + 0.5 }, 'issuedBefore'],
+  [{ user: 'a', issuedBefore: null }, 'issuedBefore'],
   [{ user: 'a', issuedBefore: '1' }, 'issuedBefore'],
   [{ user: 'a', renew: 1 }, 'renew'],
   [{ user: 'a', reason: 'x' }, 'reason'],
@@ -140,6 +189,27 @@ test('an invalid disconnect is refused, and the response names the field', async
     streams: ids,
     issuedBefore: now + 60_000,
   });
+  await ask('/v1/disconnect', { user: 'a', issuedBefore: now - 31 * 86_400_000 });
+});
+
+test('the message about an invalid issuedBefore has the allowed range, and says when the value looks like seconds', async (t) => {
+  const { ask } = await startDisconnects(t);
+  const range = 'must be a time in epoch milliseconds, from 31 days ago to a minute in the future';
+  const cases = [
+    [now / 1000, `${range}; this value looks like seconds`],
+    [0, `${range}; this value looks like seconds`],
+    [1e11 - 1, `${range}; this value looks like seconds`],
+    [1e11, range],
+    [now + 60_001, range],
+    [-1, range],
+    ['1800000000', range],
+  ] as const;
+
+  for (const [issuedBefore, expected] of cases) {
+    const { message } = await ask('/v1/disconnect', { user: 'a', issuedBefore }, 400);
+    assert.ok(String(message).endsWith(expected), String(message));
+    assert.match(String(message), /issuedBefore/);
+  }
 });
 
 for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {

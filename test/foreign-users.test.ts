@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
+import { collectingLog } from './support/recording/collecting-log.js';
 import { generateIssuerKey, JwksServer } from './support/servers/issuer.js';
 import { tempFolder } from './support/servers/process.js';
 import { startSystem } from './support/servers/system.js';
@@ -24,7 +25,9 @@ async function startIssuers(t: TestContext) {
   ];
   writeFileSync(file, JSON.stringify(issuers));
   const time = { now: 1_800_000_000_000, elapsedMs: 0 };
+  const lines: Record<string, unknown>[] = [];
   const system = await startSystem(t, {
+    log: collectingLog(lines),
     env: { TRUSTED_ISSUERS_FILE: file },
     wallClock: () => time.now,
     monotonicClock: () => performance.now() + time.elapsedMs,
@@ -40,7 +43,13 @@ async function startIssuers(t: TestContext) {
   const post = async (path: string, bearer: string, json?: object) =>
     client.ask('POST', path, { bearer, json });
   const publish = (userId: string, data: string) => system.post({ to: { users: [userId] }, data });
-  return { system, client, time, sign, signForBlog, post, publish, shopKeys, shopKey };
+  /** Returns issuer and reason of each refused JWT in the log. */
+  const getRefusals = () =>
+    lines
+      .filter(({ phrase }) => phrase === 'JWT refused')
+      .map(({ issuer, reason }) => [issuer, reason]);
+  const parts = { system, client, time, sign, signForBlog, post, publish, shopKeys, shopKey };
+  return { ...parts, lines, getRefusals };
 }
 
 test('GET /me returns the id and the issuer of a user of a trusted issuer', async (t) => {
@@ -77,20 +86,23 @@ test('users of two issuers with the same sub receive only their own events', asy
 
 test('a stream ends when its JWT expires, unless a fresh JWT extends it', async (t) => {
   const { client, sign, post, time } = await startIssuers(t);
-  const mint = async () => String((await post('/stream/token', await sign())).body['streamToken']);
+  const lifeSeconds = 240; // Less than the life of a stream token that no stream has claimed yet.
+  const signShort = () => sign({ exp: time.now / 1000 + lifeSeconds });
+  const mint = async () =>
+    String((await post('/stream/token', await signShort())).body['streamToken']);
   const [kept, lost] = [await mint(), await mint()];
   const keptStream = await client.openStream(`/stream/live/${kept}`);
   const lostStream = await client.openStream(`/stream/live/${lost}`);
-  const direct = await client.listenAs(await sign());
+  const direct = await client.listenAs(await signShort());
   await Promise.all([keptStream.opening(), lostStream.opening()]);
-  time.now += (hourSeconds - 1) * 1000;
-  const accessToken = await sign();
+  time.now += (lifeSeconds - 1) * 1000;
+  const accessToken = await signShort();
 
   const extended = await post('/stream/extend', kept, { accessToken });
   time.now += 1000;
   await Promise.all([lostStream.ended(), direct.ended()]);
 
-  assert.deepEqual(extended.body, { endsAt: time.now - 1000 + hourSeconds * 1000 }, extended.text);
+  assert.deepEqual(extended.body, { endsAt: time.now - 1000 + lifeSeconds * 1000 }, extended.text);
   for (const stream of [lostStream, direct])
     assert.deepEqual(JSON.parse(stream.dataByType('stream.close')[0] ?? ''), {
       ...{ code: 'expired', reconnect: false, renew: true },
@@ -179,14 +191,57 @@ test('while the keys of an issuer cannot be fetched, streams are refused with re
   }
 });
 
-test('a JWT within the clock tolerance after its exp mints no stream token', async (t) => {
-  const { sign, post, time } = await startIssuers(t);
+test('a JWT within the clock tolerance after its exp is accepted, but opens and extends no stream', async (t) => {
+  const { client, sign, post, time, getRefusals } = await startIssuers(t);
   const bearer = await sign();
+  const fresh = await post('/stream/token', await sign({ exp: time.now / 1000 + 2 * hourSeconds }));
   time.now += hourSeconds * 1000;
+  const accept = { accept: 'text/event-stream' };
 
-  const { status, body } = await post('/stream/token', bearer);
+  const answers = [
+    await post('/stream/token', bearer),
+    await post('/stream/extend', String(fresh.body['streamToken']), { accessToken: bearer }),
+    await client.ask('GET', '/stream/live', { bearer }),
+    await client.ask('GET', '/stream/live', { bearer, headers: accept }),
+  ];
 
-  assert.deepEqual({ status, name: body['name'] }, { status: 401, name: 'expired_token' });
+  for (const { status, body, headers } of answers) {
+    assert.deepEqual({ status, name: body['name'] }, { status: 401, name: 'expired_token' });
+    assert.match(headers['www-authenticate'] ?? '', /The access token is expired/);
+  }
+  assert.equal((await client.ask('GET', '/me', { bearer })).status, 200);
+  assert.deepEqual(getRefusals(), [['https://shop.example', 'expired']]);
+});
+
+test('the log says why Herald refused a JWT, and contains no text of the JWT', async (t) => {
+  const { system, client, sign, post, lines, getRefusals, time } = await startIssuers(t);
+  const own = await client.login('ada');
+  const statuses: number[] = [];
+  const ask = async (bearer: string) =>
+    statuses.push((await client.ask('GET', '/me', { bearer })).status);
+  const [old, withoutIat] = [await sign(), await sign({ iat: undefined })];
+  time.now += 1000;
+  await post('/v1/disconnect', system.apiKey, { user: 'shop:7' });
+
+  await ask(old);
+  await ask(withoutIat);
+  await ask(await sign({ iss: 'https://evil.example', sub: 'mallory' }));
+  await ask(await sign({ iss: 7, sub: 'mallory' }));
+  await ask(`${own.accessToken.slice(0, -5)}AAAAA`);
+  await ask('opaque');
+  await ask(await sign({ aud: 'mallory' }));
+
+  assert.deepEqual(
+    statuses,
+    statuses.map(() => 401),
+  );
+  assert.deepEqual(getRefusals(), [
+    ['https://shop.example', 'issued_before'],
+    ['https://shop.example', 'no_issued_at'],
+    [undefined, 'issuer_unknown'],
+    ['https://shop.example', 'audience'],
+  ]);
+  assert.doesNotMatch(JSON.stringify(lines), /mallory|evil|AAAAA/);
 });
 
 test('a JWT of a trusted issuer is not accepted as the access token of a local account', async (t) => {

@@ -14,6 +14,7 @@ import { startProvider } from './support/servers/identity-provider.js';
 import { runSource, waitForExit } from './support/servers/process.js';
 import { Script, scriptFolder } from './support/servers/script.js';
 import { type System, startSystem } from './support/servers/system.js';
+import { until } from './support/until.js';
 
 const page = readFileSync(new URL('../docs/integrating.md', import.meta.url), 'utf8');
 const chromium = findChromium();
@@ -29,7 +30,7 @@ function findBlock(text: string): string {
 const listenBlocks = ['async function listen()', 'async function extendStream'].map(findBlock);
 const ticketPage = [findBlock("fetch('/event-ticket'"), ...listenBlocks].join('\n');
 const jwtPage = [
-  "const herald = 'https://localhost:9001'; let lastEventId = '';",
+  "const herald = 'https://localhost:9001';",
   ...[findBlock('await getJwt()'), ...listenBlocks],
 ].join('\n');
 
@@ -47,7 +48,8 @@ const post = (path: string, body: object = {}) => {
   };
   return `fetch('${path}', ${JSON.stringify(init)}).then(({ status }) => console.log('${path} ' + status))`;
 };
-const logIn = `${post('/login', { name: 'ada', password: 'a quiet river' })}.then(listen)`;
+const logIn = `${post('/login', { name: 'ada', password: 'a quiet river' })}.then(start)`;
+const logInAsBob = `${post('/login', { name: 'bob', password: 'a loud sea' })}.then(start)`;
 
 /** Starts a Herald that allows the origin of a page and trusts these issuers. `time` sets its clock forward. */
 async function startHerald(t: TestContext, folder: string, issuers = '[]') {
@@ -123,8 +125,80 @@ test('a page of a backend with a session cookie receives events until its user l
   assert.ok(ada.output.indexOf('orders loaded') < ada.output.indexOf('stream.open'));
   for (const { output } of [ada, other]) assert.doesNotMatch(output, /of account 1/);
   assert.doesNotMatch(ada.output, /shipped 18/);
-  ada.write('listen()');
+  ada.write('start()');
   await ada.waitFor('login page', 2);
+});
+
+test('a login over the session of another user ends every stream of the earlier login', async (t) => {
+  const { system, openPageWith } = await startShop(t);
+  const [page, tab] = [openPageWith(ticketPage), openPageWith(ticketPage)];
+  page.write(`${logIn}.then(() => console.log('cookie=' + cookie + ';'))`);
+  await page.waitFor('cookie=');
+  const [, cookie = ''] = /cookie=(.*);/.exec(page.output) ?? [];
+  recordSecret(cookie);
+  tab.write(`cookie = '${cookie}'; start()`);
+  await Promise.all([page.waitFor('stream.open'), tab.waitFor('stream.open')]);
+
+  page.write(logInAsBob);
+  await Promise.all([page.waitFor('"user":"shop:2"'), tab.waitFor('login page')]);
+  for (const [user, order] of [
+    ['shop:1', 18],
+    ['shop:2', 19],
+  ] as const)
+    await system.post({ to: { users: [user] }, type: 'order.shipped', data: { order } });
+  await page.waitFor('shipped 19');
+  page.write(post('/logout'));
+  await page.waitFor('/logout 204');
+
+  for (const { output } of [page, tab]) assert.doesNotMatch(output, /shipped 18/);
+  assert.equal(page.output.split('shipped 19').length, 2);
+  assert.equal(page.output.split('orders loaded').length, 3);
+  const client = await system.connect();
+  await until(async () => {
+    const { body } = await client.ask('GET', '/v1/streams', { bearer: system.apiKey });
+    return (body['items'] as unknown[]).length === 0;
+  });
+});
+
+test('a page that starts to listen several times has one stream', async (t) => {
+  const { system, openPageWith } = await startShop(t);
+  const ada = openPageWith(ticketPage);
+
+  ada.write(logIn);
+  await ada.waitFor('stream.open');
+  ada.write('start(); start(); listen()');
+  await ada.waitFor('stream.open', 2);
+  ada.write(post('/ship', { order: 17 }));
+  await ada.waitFor('shipped 17');
+  const client = await system.connect();
+  await until(async () => {
+    const { body } = await client.ask('GET', '/v1/streams', { bearer: system.apiKey });
+    return (body['items'] as unknown[]).length === 1;
+  });
+  ada.write(post('/ship', { order: 18 }));
+  await ada.waitFor('shipped 18');
+
+  for (const text of ['shipped 17', 'shipped 18']) assert.equal(ada.output.split(text).length, 2);
+});
+
+test('a request without a JSON body gets 400 from the backend, and a repeated order is shown once', async (t) => {
+  const { openPageWith, origin } = await startShop(t);
+  const ada = openPageWith(ticketPage);
+  ada.write(logIn);
+  await ada.waitFor('stream.open');
+
+  const response = await fetch(`${origin}/login`, { method: 'POST' });
+  ada.write(
+    "fetch('/ship', { method: 'POST' }).then(({ status }) => console.log('empty ' + status))",
+  );
+  await ada.waitFor('empty 400');
+  for (const order of [17, 17, 18]) ada.write(post('/ship', { order }));
+  await ada.waitFor('/ship 204', 3);
+  await Promise.all([ada.waitFor('shipped 17'), ada.waitFor('shipped 18')]);
+
+  assert.equal(response.status, 400);
+  assert.match(await response.text(), /name and password/);
+  assert.equal(ada.output.split('shipped 17').length, 2);
 });
 
 test('a page gets a new ticket when its stream ends, unless it has extended the stream', async (t) => {
@@ -154,7 +228,7 @@ test('a page whose events may be missing loads its state again', async (t) => {
   const { openPageWith } = await startShop(t);
   const ada = openPageWith(ticketPage);
 
-  ada.write(logIn.replace('.then(listen)', ".then(() => { lastEventId = 'lost-1'; listen(); })"));
+  ada.write(logIn.replace('.then(start)', ".then(() => { lastEventId = 'lost-1'; listen(); })"));
   await ada.waitFor('stream.open', 2);
 
   assert.match(ada.output, /"resumed":false[\s\S]*orders loaded[\s\S]*"reason":"fresh"/);
@@ -188,6 +262,32 @@ test('a browser receives events with a ticket', {
   await out;
 });
 
+test('in a browser, a login over the session of another user replaces the stream', {
+  skip: chromium === undefined ? 'NO BROWSER: run test/browser.sh as root' : false,
+}, async (t) => {
+  const { system, origin } = await startShop(t);
+  const page = await openPage(t, chromium ?? '', origin);
+  const shown: string[] = [];
+  page.on('console', (message) => shown.push(message.text()));
+  const count = (text: string) => shown.filter((line) => line === text).length;
+  const ship = async (user: string, order: number) =>
+    system.post({ to: { users: [user] }, type: 'order.shipped', data: { order } });
+
+  await page.evaluate(logIn);
+  await ship('shop:1', 17);
+  await until(() => count('shipped 17') > 0);
+  await page.evaluate(logInAsBob);
+  await ship('shop:1', 18);
+  await ship('shop:2', 19);
+  await until(() => count('shipped 19') > 0);
+  await page.evaluate('start()');
+  await ship('shop:2', 20);
+  await until(() => count('shipped 20') > 0);
+
+  const shipped = shown.filter((line) => line.startsWith('shipped'));
+  assert.deepEqual(shipped, ['shipped 17', 'shipped 19', 'shipped 20']);
+});
+
 test('a page receives events with a JWT that its backend signs, and gets a new one after a disconnect', async (t) => {
   const folder = scriptFolder(t);
   const { code, err } = await runShell(findBlock('openssl genpkey'), folder);
@@ -204,7 +304,7 @@ test('a page receives events with a JWT that its backend signs, and gets a new o
     return backend.ask('POST', '/v1/disconnect', { bearer: system.apiKey, json });
   };
 
-  ada.write('listen()');
+  ada.write('start()');
   await ada.waitFor('stream.open');
   await disconnect({ user: 'shop:1', sessions: ['phone'], renew: true });
   await ada.waitFor('stream.open', 2);
@@ -239,7 +339,7 @@ test('a page receives events with a JWT of an OpenID Connect provider', async (t
     };
     ${jwtPage}`);
 
-  ada.write('listen()');
+  ada.write('start()');
   await ada.waitFor('stream.open');
   await system.post({ to: { users: ['id:page|7'] }, type: 'order.shipped', data: { order: 17 } });
   await ada.waitFor('shipped 17');

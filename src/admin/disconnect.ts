@@ -24,6 +24,10 @@ const idsMax = 100;
 const idLengthMax = 255;
 /** Maximum time by which `issuedBefore` may be in the future, because the clock of a backend may be ahead. */
 const futureMaxMs = 60_000;
+/** Maximum age of `issuedBefore`: longer than the life of any JWT, so an older time would refuse no valid JWT. */
+const pastMaxMs = 31 * 86_400_000;
+/** In seconds, a time before the year 5138. In milliseconds, a time before March 1973. */
+const secondsMax = 1e11;
 const streamPattern = /^[0-9a-f]{32}$/;
 
 /**
@@ -91,10 +95,13 @@ function toSessionIds(userId: string, label: string): readonly string[] {
 
 function parseIssuedBefore(value: unknown, now: number): number {
   if (value === undefined) return now;
-  if (Number.isSafeInteger(value) && Number(value) >= 0 && Number(value) <= now + futureMaxMs)
-    return Number(value);
+  const time = Number.isSafeInteger(value) ? Number(value) : Number.NaN;
+  if (time >= now - pastMaxMs && time <= now + futureMaxMs) return time;
+  const looksLikeSeconds = time >= 0 && time < secondsMax;
   throw invalidField(
     'issuedBefore',
-    'must be a time in epoch milliseconds that is not in the future',
+    `must be a time in epoch milliseconds, from 31 days ago to a minute in the future${
+      looksLikeSeconds ? '; this value looks like seconds' : ''
+    }`,
   );
 }

@@ -55,7 +55,10 @@ export interface ServicePrincipal {
 
 /** The parts that authenticate users of trusted issuers. */
 export interface ForeignUsers {
-  readonly issuers: Pick<TrustedIssuers, 'isForeign' | 'verify'>;
+  readonly issuers: Pick<
+    TrustedIssuers,
+    'isForeign' | 'verify' | 'reportRefusal' | 'reportUnknownIssuer'
+  >;
   /**
    * Returns the time before which JWTs for this session must not have been issued (epoch ms, 0 for any time),
    * and the number of the newest entry of the event log in the same snapshot.
@@ -134,7 +137,15 @@ export class BearerAuth {
     token: string = this.parseCredential(exchange),
   ): Promise<VerifiedUser> {
     const { foreignUsers, admitUnverified } = this.#options;
-    if (foreignUsers?.issuers.isForeign(token) !== true) return this.#verifyLocal(exchange, token);
+    if (foreignUsers?.issuers.isForeign(token) !== true) {
+      try {
+        return this.#verifyLocal(exchange, token);
+      } catch (cause) {
+        if (cause instanceof Failure && cause.name === 'invalid_token')
+          foreignUsers?.issuers.reportUnknownIssuer(token, this.#options.realm);
+        throw cause;
+      }
+    }
     try {
       const admit = () => admitUnverified(exchange);
       const { signal } = exchange;
@@ -149,17 +160,30 @@ export class BearerAuth {
    * Returns the session of a verified user. Throws `invalid_token` if the session has ended, or if the user was
    * disconnected after the JWT was issued. `iat` has whole seconds, so a JWT that was issued in the second
    * of the disconnect is refused. A JWT without `iat` is refused after any disconnect.
+   *
+   * With `endsAfter`, throws `expired_token` for a JWT whose `exp` is not after this time, although the clock
+   * tolerance may not have passed.
    */
-  async findSession(verified: VerifiedUser): Promise<UserSession> {
+  async findSession(
+    verified: VerifiedUser,
+    { endsAfter }: { readonly endsAfter?: number } = {},
+  ): Promise<UserSession> {
     if (verified.kind === 'local') {
       const { id, userId, expiresAt, headSeq } = await this.#findLocalSession(verified);
       return { id, userId, expiresAt, headSeq, isForeign: false };
     }
-    const { userId, sessionLabel, issuedAt = 0, expiresAt } = verified;
+    const { userId, sessionLabel, issuer, issuedAt, expiresAt } = verified;
+    const { foreignUsers } = this.#options;
     const id = getForeignSessionId(userId, sessionLabel);
-    const state = await this.#options.foreignUsers?.findDisconnectState(userId, id);
-    if (state === undefined || issuedAt < state.issuedBefore) {
+    const state = await foreignUsers?.findDisconnectState(userId, id);
+    if (state === undefined || (issuedAt ?? 0) < state.issuedBefore) {
+      const reason = issuedAt === undefined ? 'no_issued_at' : 'issued_before';
+      foreignUsers?.issuers.reportRefusal(reason, issuer);
       throw this.#invalidCredential('invalid_token', 'access token');
+    }
+    if (endsAfter !== undefined && expiresAt <= endsAfter) {
+      foreignUsers?.issuers.reportRefusal('expired', issuer);
+      throw this.#invalidCredential('expired_token', 'access token');
     }
     return { id, userId, expiresAt, headSeq: state.headSeq, isForeign: true };
   }

@@ -1,5 +1,6 @@
 import type { TrustedIssuer } from '../../config/trusted-issuers.js';
 import { userIdPattern } from '../../events/audience.js';
+import { JwtError } from './jwt-error.js';
 
 /** A user whom a trusted issuer has authenticated. Herald has no account or session for this user. */
 export interface ForeignUser {
@@ -25,7 +26,11 @@ export interface LifeLimits {
 
 const sessionLabelLengthMax = 255;
 
-/** Returns the user of verified claims. Throws an Error for an invalid user id and a life that is too long. */
+/**
+ * Returns the user of verified claims. Throws a JwtError for an invalid user id, a life that is too long, and a
+ * token that was issued in the future. A disconnect refuses tokens by their time of issue, so a token from the
+ * future would not be refused.
+ */
 export function toForeignUser(
   claims: Readonly<Record<string, unknown>>,
   { issuer, userClaim, userPrefix }: TrustedIssuer,
@@ -35,11 +40,14 @@ export function toForeignUser(
   const user = claims[userClaim];
   const userId = `${userPrefix}${user}`;
   if (typeof user !== 'string' || user === '' || !userIdPattern.test(userId)) {
-    throw new Error('Invalid user claim');
+    throw new JwtError('user_claim', 'Invalid user claim');
   }
   const expiresAt = Number(exp) * 1000;
   const issuedAt = iat === undefined ? undefined : Number(iat) * 1000;
-  if (!isLifeAllowed(issuedAt, expiresAt, limits)) throw new Error('Lifetime out of range');
+  if (!isLifeAllowed(issuedAt, expiresAt, limits))
+    throw new JwtError('lifetime', 'Lifetime out of range');
+  if (issuedAt !== undefined && issuedAt > limits.now + limits.clockToleranceMs)
+    throw new JwtError('issued_in_future', 'Issued in the future');
   return {
     userId,
     issuer,
@@ -49,16 +57,13 @@ export function toForeignUser(
   };
 }
 
-/**
- * Returns whether a token lives for at most the allowed time, and was not issued in the future. A disconnect
- * refuses tokens by their time of issue, so a token from the future would not be refused.
- */
+/** Returns whether a token lives for at most the allowed time. */
 function isLifeAllowed(
   issuedAt: number | undefined,
   expiresAt: number,
-  { tokenLifeMaxMs, clockToleranceMs, now }: LifeLimits,
+  { tokenLifeMaxMs, now }: LifeLimits,
 ): boolean {
   if (issuedAt === undefined) return expiresAt - now <= tokenLifeMaxMs;
   const lifeMs = expiresAt - issuedAt;
-  return lifeMs > 0 && lifeMs <= tokenLifeMaxMs && issuedAt <= now + clockToleranceMs;
+  return lifeMs > 0 && lifeMs <= tokenLifeMaxMs;
 }

@@ -2,6 +2,7 @@ import type { KeyObject } from 'node:crypto';
 import { decodeJwt, decodeProtectedHeader, errors, type JWTPayload, jwtVerify } from 'jose';
 import type { TrustedIssuer } from '../../config/trusted-issuers.js';
 import { Failure } from '../../errors.js';
+import { JwtError, type RefusalReason } from './jwt-error.js';
 import type { TokenHeader } from './keys.js';
 
 export interface VerifyOptions {
@@ -25,16 +26,19 @@ export function readIssuerName(token: string): string | undefined {
 }
 
 /**
- * Returns the unverified members of a header that select the key. Throws an Error for an algorithm that the
+ * Returns the unverified members of a header that select the key. Throws a JwtError for an algorithm that the
  * issuer may not use, `crit`, or a `kid` that is not a text. Other members, such as `jku` and `jwk`, are not used.
  */
 export function readHeader(token: string, algorithms: readonly string[]): TokenHeader {
   // The package ignores white space within base64url.
-  if (!/^[\w-]+\.[\w-]+\.[\w-]+$/.test(token)) throw new Error('Not three segments of base64url');
+  if (!/^[\w-]+\.[\w-]+\.[\w-]+$/.test(token))
+    throw new JwtError('malformed', 'Not three segments of base64url');
   const { alg, kid, crit } = decodeProtectedHeader(token);
-  if (alg === undefined || !algorithms.includes(alg)) throw new Error('Wrong algorithm');
-  if (crit !== undefined) throw new Error('Unsupported crit');
-  if (kid !== undefined && typeof kid !== 'string') throw new Error('Malformed kid');
+  if (alg === undefined || !algorithms.includes(alg))
+    throw new JwtError('algorithm', 'Wrong algorithm');
+  if (crit !== undefined) throw new JwtError('malformed', 'Unsupported crit');
+  if (kid !== undefined && typeof kid !== 'string')
+    throw new JwtError('malformed', 'Malformed kid');
   return { algorithm: alg, keyId: kid };
 }
 
@@ -47,7 +51,7 @@ export async function verifyJwt(
   keys: readonly KeyObject[],
   options: VerifyOptions,
 ): Promise<JWTPayload> {
-  let wrongSignature: unknown;
+  let wrongSignature: unknown = new JwtError('key', 'No key fits the algorithm');
   for (const key of keys) {
     try {
       return await verifyWithKey(token, key, options);
@@ -76,4 +80,17 @@ async function verifyWithKey(
     currentDate: new Date(now),
   });
   return payload;
+}
+
+/** Returns the reason of an error that the verification of a JWT has thrown. Uses no text of the JWT. */
+export function getRefusalReason(cause: unknown): RefusalReason {
+  if (cause instanceof JwtError) return cause.reason;
+  if (cause instanceof Failure && cause.name === 'expired_token') return 'expired';
+  if (cause instanceof errors.JWSSignatureVerificationFailed) return 'signature';
+  if (cause instanceof errors.JWTClaimValidationFailed) {
+    if (cause.claim === 'aud') return 'audience';
+    if (cause.claim === 'exp') return 'no_expiry';
+    if (cause.claim === 'nbf' && cause.reason === 'check_failed') return 'not_before';
+  }
+  return 'malformed';
 }

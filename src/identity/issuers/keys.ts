@@ -13,7 +13,7 @@ export interface TokenHeader {
 export interface KeySource {
   /**
    * Returns the keys that may have signed a token with this header: 1 to 4 keys, because trying a key takes up
-   * to 2 ms. Throws an Error if no key or more than 4 keys match, and `service_unavailable` if the keys cannot
+   * to 2 ms. Throws a JwtError if no key or more than 4 keys match, and `service_unavailable` if the keys cannot
    * be fetched. Rejects with the reason of `signal` if it aborts.
    */
   find(header: TokenHeader, signal: AbortSignal | undefined): Promise<readonly KeyObject[]>;

@@ -5,6 +5,7 @@ import { abortable } from '../../util/abortable.js';
 import { SharedCall } from '../../util/shared-call.js';
 import { FetchError, type FetchOutcome, fetchText } from './fetch-jwks.js';
 import { type JwksKey, parseJwks } from './jwks.js';
+import { JwtError } from './jwt-error.js';
 import { candidatesMax, type KeySource, type TokenHeader } from './keys.js';
 
 export interface RemoteKeysOptions {
@@ -79,7 +80,7 @@ export class RemoteKeys implements KeySource {
     const fetched = this.#select(header);
     if (fetched.length > 0) return fetched;
     if (this.#hasFailed) throw this.#unavailable();
-    throw new Error('Unknown key');
+    throw new JwtError('key', 'Unknown key');
   }
 
   /** Aborts a running fetch. */
@@ -96,7 +97,8 @@ export class RemoteKeys implements KeySource {
       ({ id, algorithms }) =>
         algorithms.includes(algorithm) && (keyId === undefined || id === keyId),
     );
-    if (matching.length > candidatesMax) throw new Error('The header selects too many keys');
+    if (matching.length > candidatesMax)
+      throw new JwtError('key', 'The header selects too many keys');
     return matching.map(({ key }) => key);
   }
 

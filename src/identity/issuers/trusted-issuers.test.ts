@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { generateKeyPairSync, randomBytes, sign as signBytes } from 'node:crypto';
+import { readFileSync } from 'node:fs';
 import { type TestContext, test } from 'node:test';
 import { forgePublic, forgeSecret } from '../../../test/support/clients/forged-tokens.js';
 import { collectingLog } from '../../../test/support/recording/collecting-log.js';
@@ -253,6 +254,70 @@ const otherIssuers = [
   'https://ID.example.com/',
   'HTTPS://id.example.com/',
 ];
+
+const issuerName = withPublicKey.issuer;
+// [reason in the log, issuer in the log, token]
+const refusals: readonly (readonly [string, string | undefined, string])[] = [
+  ['signature', issuerName, forgePublic(header, claims, otherRsa.privateKey)],
+  ['algorithm', issuerName, sign({}, { alg: 'RS512' })],
+  ['algorithm', 'shop', forgePublic(header, shopClaims, rsa.privateKey)],
+  ['audience', issuerName, sign({ aud: 'other' })],
+  ['audience', issuerName, signOnly(without('aud'))],
+  ['expired', issuerName, sign({ exp: startSeconds - 6 })],
+  ['not_before', issuerName, sign({ nbf: startSeconds + 6 })],
+  ['lifetime', issuerName, sign({ exp: claims.iat + 24 * 3600 + 1 })],
+  ['issued_in_future', issuerName, sign({ iat: startSeconds + 6 })],
+  ['no_expiry', issuerName, signOnly(without('exp'))],
+  ['user_claim', issuerName, sign({ sub: 'a user' })],
+  ['user_claim', 'shop', forgeSecret({ alg: 'HS256' }, { ...claims, iss: 'shop' }, secret)],
+  ['issuer_unknown', undefined, sign({ iss: 'https://evil.example/' })],
+  ['malformed', issuerName, sign({}, { crit: [] })],
+  ['malformed', issuerName, sign({ nbf: '0' })],
+];
+
+test('a refused token is logged once a minute with its trusted issuer and the reason, and no text of the token', async (t) => {
+  for (const [reason, issuer, token] of refusals) {
+    const { trusted, lines, warnings, clock } = await open(t, [withPublicKey, withSecret]);
+
+    for (let count = 0; count < 3; count += 1)
+      await assert.rejects(trusted.verify(token), { status: 401 }, reason);
+    clock.now += 60_000;
+    warnings.report();
+
+    const line = { level: 'warn', phrase: 'JWT refused', ...(issuer && { issuer }), reason };
+    assert.deepEqual(lines, [line, { ...line, repeated: 2 }]);
+  }
+});
+
+test('docs/trusted-issuers.md and docs/troubleshooting.md explain each reason', () => {
+  const others = ['key', 'issued_before', 'no_issued_at'];
+  const reasons = [...refusals.map(([reason]) => reason), ...others];
+
+  for (const name of ['trusted-issuers', 'troubleshooting']) {
+    const page = readFileSync(new URL(`../../../docs/${name}.md`, import.meta.url), 'utf8');
+    for (const reason of reasons) assert.match(page, new RegExp(`^\\|.*\`${reason}\`.*\\|`, 'm'));
+  }
+});
+
+test('a token whose key is not in the JWKS is logged with the reason key', async (t) => {
+  const { trusted, lines } = await openJwks(t);
+
+  await assert.rejects(trusted.verify(await newKey.sign(claims)), isInvalid);
+
+  const [{ reason, issuer } = {}] = lines;
+  assert.deepEqual({ reason, issuer }, { reason: 'key', issuer: issuerName });
+});
+
+test('a token that is accepted and a token whose keys are unavailable are not logged as refused', async (t) => {
+  const server = await JwksServer.start(t);
+  await server.stop();
+  const { trusted, lines } = await open(t, [withJwks(server), withSecret]);
+
+  await trusted.verify(forgeSecret({ alg: 'HS256' }, shopClaims, secret));
+  await assert.rejects(trusted.verify(await oldKey.sign(claims)), isUnavailable);
+
+  assert.ok(lines.every(({ phrase }) => phrase !== 'JWT refused'));
+});
 
 test('an issuer is compared exactly, including a slash at its end', async (t) => {
   const { trusted } = await open(t, [withPublicKey]);

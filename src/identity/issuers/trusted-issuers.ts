@@ -7,7 +7,8 @@ import { LruMap } from '../../util/lru-map.js';
 import type { AdmitUnverified } from '../api-keys.js';
 import type { FetchOutcome } from './fetch-jwks.js';
 import { type ForeignUser, toForeignUser } from './foreign-user.js';
-import { readHeader, readIssuerName, verifyJwt } from './jwt.js';
+import { getRefusalReason, readHeader, readIssuerName, verifyJwt } from './jwt.js';
+import { JwtError, type RefusalReason } from './jwt-error.js';
 import { createFileKeys, type KeySource } from './keys.js';
 import { RemoteKeys } from './remote-keys.js';
 
@@ -78,16 +79,44 @@ export class TrustedIssuers {
     token: string,
     { signal, admit = admitAll }: { signal?: AbortSignal; admit?: AdmitUnverified } = {},
   ): Promise<ForeignUser> {
+    const issuer = this.#find(token);
     try {
-      const issuer = this.#find(token);
-      if (issuer === undefined) throw new Error('Unknown issuer');
+      if (issuer === undefined) throw new JwtError('issuer_unknown', 'Unknown issuer');
       return await this.#verify(token, issuer, { signal, admit });
     } catch (cause) {
-      if (cause instanceof Failure || (signal?.aborted && cause === signal.reason)) throw cause;
+      if (signal?.aborted && cause === signal.reason) throw cause;
+      const isFailure = cause instanceof Failure;
+      if (!isFailure || cause.status === 401)
+        this.reportRefusal(getRefusalReason(cause), issuer?.settings.issuer);
+      if (isFailure) throw cause;
       throw new Failure('invalid_token', 'Cannot authenticate: the access token is invalid', {
         cause,
       });
     }
+  }
+
+  /**
+   * Logs that a JWT was refused. Repeats are aggregated. `issuer` is the name of a trusted issuer, as in the
+   * settings, so that the line contains no text of the JWT.
+   */
+  reportRefusal(reason: RefusalReason, issuer?: string): void {
+    this.#options.warnings.warn({
+      kind: 'jwtRefused',
+      subject: JSON.stringify([issuer, reason]),
+      fields: { ...(issuer !== undefined && { issuer }), reason },
+      phrase: 'JWT refused',
+    });
+  }
+
+  /**
+   * Logs that a token was refused whose `iss` names neither a trusted issuer nor Herald. Ignores text that is not a
+   * JWT, and does nothing if no issuer is trusted.
+   */
+  reportUnknownIssuer(token: string, ownIssuer: string): void {
+    if (this.#byName.size === 0) return;
+    const name = readIssuerName(token);
+    if (typeof name !== 'string' || name === ownIssuer || this.#byName.has(name)) return;
+    this.reportRefusal('issuer_unknown');
   }
 
   /** Fetches each JWKS five minutes after its last fetch, or 30 s after a failed fetch. Called by a timer. */
