@@ -266,6 +266,32 @@ for (const [what, code, create] of [
   });
 }
 
+test('the server and commands refuse malformed lines of .env by number, besides other problems, and do not print them', async (t) => {
+  const cwd = tempFolder(t);
+  const lines = [
+    'ACCESS_TOKEN_SECRET hunter2',
+    'PORT=many',
+    '',
+    'DB_NAME="hunter2',
+    'LOG_LEVEL=loud',
+  ];
+  writeFileSync(join(cwd, '.env'), `${lines.join('\n')}\n`);
+
+  const server = await runSource('server.ts', [], { cwd });
+  const command = await runSource('commands/user.ts', ['list'], { cwd });
+
+  for (const { code, err } of [server, command]) {
+    assert.equal(code, 1);
+    assert.match(err, /^Cannot start: 4 problem/);
+    assert.match(err, /\n- \.env line 1 is not NAME=value\n/);
+    assert.match(err, /\n- \.env line 4 is not NAME=value: its quote does not end\n/);
+    assert.match(err, /\n- PORT must be/);
+    assert.match(err, /\n- LOG_LEVEL must be/);
+    assert.equal(err.includes('hunter2'), false);
+  }
+  assert.deepEqual(readdirSync(cwd), ['.env']);
+});
+
 test('environment variables take precedence over .env', async (t) => {
   const cwd = tempFolder(t);
   writeFileSync(join(cwd, '.env'), 'PORT=many\nLOG_LEVEL=loud\nDB_DIALECT=oracle\n');

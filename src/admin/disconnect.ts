@@ -2,7 +2,12 @@ import type { EventLog } from '../event-log/event-log.js';
 import type { Exchange } from '../http/exchange.js';
 import { json } from '../http/reply.js';
 import { type Route, serverRoute } from '../http/router.js';
-import { invalidField, missingFields, parseStrictBody } from '../http/strict-fields.js';
+import {
+  invalidField,
+  missingFields,
+  parseStrictBody,
+  refuseQuery,
+} from '../http/strict-fields.js';
 import type { ServicePrincipal } from '../identity/bearer.js';
 import { getForeignSessionId } from '../identity/foreign-session.js';
 import { assertKeyAllowsUser } from '../identity/user-prefix.js';
@@ -40,6 +45,7 @@ export function disconnectRoute(parts: DisconnectRouteParts): Route {
   const { authenticate, disconnects, eventLog, audit, toClient, wallClock } = parts;
   return serverRoute('POST', '/v1/disconnect', async (exchange) => {
     const key = await authenticate(exchange);
+    refuseQuery(exchange.query);
     const body = parseStrictBody(await exchange.body(), [
       'user',
       'sessions',

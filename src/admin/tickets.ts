@@ -1,6 +1,11 @@
 import type { Exchange } from '../http/exchange.js';
 import { type Route, serverRoute } from '../http/router.js';
-import { invalidField, missingFields, parseStrictBody } from '../http/strict-fields.js';
+import {
+  invalidField,
+  missingFields,
+  parseStrictBody,
+  refuseQuery,
+} from '../http/strict-fields.js';
 import type { ServicePrincipal } from '../identity/bearer.js';
 import { getForeignSessionId } from '../identity/foreign-session.js';
 import { assertKeyAllowsUser } from '../identity/user-prefix.js';
@@ -27,6 +32,7 @@ const labelLengthMax = 255;
 export function ticketsRoute({ authenticate, wallClock, ...parts }: TicketRouteParts): Route {
   return serverRoute('POST', '/v1/tickets', async (exchange) => {
     const key = await authenticate(exchange);
+    refuseQuery(exchange.query);
     const body = parseStrictBody(await exchange.body(), ['user', 'session', 'endsIn']);
     if (body.user === undefined) throw missingFields(['user']);
     const userId = parseUser(body.user);

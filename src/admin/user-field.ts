@@ -7,6 +7,7 @@ import { invalidField } from '../http/strict-fields.js';
  */
 export function parseUser(value: unknown, source: 'body' | 'query' = 'body'): string {
   if (typeof value === 'string' && userIdPattern.test(value)) return value;
-  const rule = 'must be 1 to 255 printable ASCII characters without space and without any of ",\\*';
+  const rule =
+    'must be a text of 1 to 255 printable ASCII characters without space and without any of ",\\*';
   throw invalidField('user', rule, source);
 }

@@ -78,6 +78,24 @@ for (const [leftMs, expected] of remaining) {
   });
 }
 
+test('a certificate that is not valid yet is reported at the start, and each day until it is valid', async (t) => {
+  const { open, lines, time, files, storeForeign, readFiles } = prepare(t);
+  storeForeign();
+  const validFromMs = Date.parse(readFiles().cert.validFrom);
+  time.now = validFromMs - dayMs;
+
+  const certificate = await open();
+
+  const validFrom = new Date(validFromMs).toISOString();
+  const [{ level, phrase, ...fields } = {}] = lines;
+  assert.deepEqual([level, phrase], ['warn', 'certificate is not valid yet']);
+  assert.deepEqual([fields['file'], fields['validFrom']], [files.certificateFile, validFrom]);
+  time.now = validFromMs;
+  certificate.tick();
+  await setImmediate();
+  assert.equal(lines.length, 1);
+});
+
 test('a running server warns about an expiring certificate once a day', async (t) => {
   const { open, lines, time, storeForeign } = prepare(t);
   time.now = storeForeign() - 30 * dayMs;

@@ -26,7 +26,7 @@ const noticeMs = 30 * dayMs;
 
 /**
  * The certificate of the server. Logs a warning at the start, after each reload and once a day (UTC) if the
- * certificate expires within 30 days, and an error if it has expired. If renewal is allowed, renews a certificate
+ * certificate expires within 30 days or is not valid yet, and an error if it has expired. If renewal is allowed, renews a certificate
  * that Herald has generated instead. Of a certificate chain, only the first certificate is checked.
  */
 export class ServerCertificate {
@@ -91,9 +91,14 @@ export class ServerCertificate {
   /** Never rejects. */
   async #check(): Promise<void> {
     if (this.#isDue(this.#certificate)) await this.#renew();
-    const leftMs = this.expiresAtMs - this.#options.wallClock();
+    const { files, log, wallClock } = this.#options;
+    const validFromMs = Date.parse(this.#certificate.validFrom);
+    if (validFromMs > wallClock()) {
+      const validFrom = new Date(validFromMs).toISOString();
+      log.warn({ file: files.certificateFile, validFrom }, 'certificate is not valid yet');
+    }
+    const leftMs = this.expiresAtMs - wallClock();
     if (leftMs > noticeMs) return;
-    const { files, log } = this.#options;
     const expiresAt = new Date(this.expiresAtMs).toISOString();
     const fields = { file: files.certificateFile, expiresAt };
     if (leftMs <= 0) log.error(fields, 'certificate has expired');

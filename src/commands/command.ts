@@ -1,8 +1,9 @@
 import { lstatSync, readFileSync } from 'node:fs';
-import { type ParseArgsConfig, parseArgs, parseEnv } from 'node:util';
+import { type ParseArgsConfig, parseArgs } from 'node:util';
 import { type Config, loadConfig } from '../config/config.js';
 import { Failure } from '../errors.js';
 import { decodeUtf8 } from '../util/utf8.js';
+import { type EnvFile, parseEnvFile } from './env-file.js';
 
 /** Thrown for wrong arguments. `runCommand` prints the message and the usage, and sets exit code 2. */
 export class UsageError extends Error {
@@ -113,25 +114,26 @@ const readAtStart = [
  * Adds the lines of `.env`, if it exists, to the environment and returns it. A variable of the
  * environment takes precedence unless it is empty, because for a setting an empty value counts as
  * absent. A variable that has no effect in `.env` is not added; it is a problem unless the environment sets
- * it, too. Throws when the file exists but cannot be read, because without its settings Herald could take
+ * it, too. So is each malformed line. Throws when the file exists but cannot be read, because without its settings Herald could take
  * this start for a first start.
  */
 export function readEnvironment(): Environment {
   const hasEnvFile = lstatSync('.env', { throwIfNoEntry: false }) !== undefined;
-  const lines = hasEnvFile ? readEnvFile() : {};
-  const added = Object.entries(lines).filter(([name]) => (process.env[name] ?? '').trim() === '');
+  const file = hasEnvFile ? readEnvFile() : parseEnvFile('');
+  const added = [...file.values].filter(([name]) => (process.env[name] ?? '').trim() === '');
   const ineffective = added.map(([name]) => name).filter((name) => readAtStart.includes(name));
   for (const [name, value] of added) {
     if (!readAtStart.includes(name)) process.env[name] = value;
   }
-  const problems = ineffective.map(
+  const ineffectiveProblems = ineffective.map(
     (name) => `${name} has no effect in .env: set it in the environment of the process`,
   );
+  const problems = [...file.problems, ...ineffectiveProblems];
   return { env: process.env, hasEnvFile, problems };
 }
 
 /** Reads `.env`. `process.loadEnvFile` is not used, because it does not report a folder named `.env`. */
-function readEnvFile(): NodeJS.Dict<string> {
+function readEnvFile(): EnvFile {
   let bytes: Buffer;
   try {
     bytes = readFileSync('.env');
@@ -141,7 +143,7 @@ function readEnvFile(): NodeJS.Dict<string> {
   }
   const text = decodeUtf8(bytes);
   if (text === undefined) throw new CommandError('Cannot read .env: it is not UTF-8 text');
-  return parseEnv(text);
+  return parseEnvFile(text);
 }
 
 export function print(text: string): void {

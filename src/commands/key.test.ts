@@ -139,6 +139,18 @@ const refusals = [
         '--expires-at must be a date and time such as',
       ] as const,
   ),
+  ...[
+    ['change', 'billing'],
+    ['create', ...name, ...scope],
+  ].map(
+    (args) =>
+      [
+        `${args[0]} and the user prefix none`,
+        [...args, '--user-prefix', 'none'],
+        2,
+        "--user-prefix must not be none: '' removes the limit",
+      ] as const,
+  ),
   ['no limit to change', ['change', 'billing'], 2, 'needs a limit to change'],
   [
     'an unknown key to change',
@@ -169,4 +181,16 @@ test('key rejects a name in use', async (t) => {
 
   assert.equal(code, 1);
   assert.match(err, /^Cannot create key: the name is taken\n$/);
+});
+
+test('key rejects the name of a revoked key, and says that the key keeps it', async (t) => {
+  const cwd = tempFolder(t);
+  await run(cwd, ['create', ...name, ...scope]);
+  await run(cwd, ['revoke', 'billing']);
+
+  const { code, out, err } = await run(cwd, ['create', ...name, ...scope]);
+
+  assert.deepEqual([code, out], [1, '']);
+  const reason = 'a revoked key keeps the name: choose another one';
+  assert.equal(err, `Cannot create key: ${reason}\n`);
 });

@@ -32,7 +32,7 @@ Usage: npm run key -- <command>
 Limits:
 
   --user-prefix <text> the key may name only user ids that begin with this text, and neither
-                       everybody nor sessions; '' sets no limit; required for the scope tickets
+                       everybody nor sessions; '' removes it; required for the scope tickets
   --expires-at <time>  such as 2027-01-31T12:00:00Z; none removes it
   --rate <rate>        such as 100/1000: 100 requests in 1000 ms, in each process; none removes it`;
 
@@ -118,9 +118,14 @@ function getState({ expiresAt, revokedAt }: ApiKey, now: number): string {
 
 type LimitValues = { readonly [Name in keyof typeof limitOptions]?: string | undefined };
 
-/** Parses the options of limits. Throws a `UsageError` for an invalid time. */
+/** Parses the options of limits. Throws a `UsageError` for an invalid time, and for the user prefix `none`. */
 function parseLimits(values: LimitValues): GivenLimits {
   const { 'user-prefix': userPrefix, 'expires-at': expiresAt, rate } = values;
+  // `none` removes the other limits. As a prefix it would exclude nearly every user.
+  if (userPrefix === 'none') {
+    const hint = "'' removes the limit, and a prefix needs an end, such as none:";
+    throw new UsageError(`Cannot read arguments: --user-prefix must not be none: ${hint}`);
+  }
   return {
     userPrefix,
     expiresAt: expiresAt === undefined ? undefined : parseTime(expiresAt),

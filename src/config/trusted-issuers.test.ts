@@ -120,14 +120,25 @@ test('the secrets of an issuer are read from the lines of a file', () => {
   loadOne({ ...withSecret, secretFile: 'secret48', algorithms: ['HS256', 'HS384'] });
 });
 
-const listProblem = ['TRUSTED_ISSUERS_FILE must be a JSON list of at most 20 issuers'];
+const listProblem = ['TRUSTED_ISSUERS_FILE must be a JSON list of 1 to 20 issuers'];
 const many = Array.from({ length: 21 }, (_, index) => ({ ...withJwks, issuer: `issuer-${index}` }));
 
-test('an issuers file that is not a list of at most 20 issuers is refused', () => {
-  for (const content of ['', '{', 'null', '{"issuer":"x"}', '"x"', many])
+test('an issuers file that is not a list of 1 to 20 issuers is refused', () => {
+  for (const content of ['null', '{"issuer":"x"}', '"x"', many])
     assert.deepEqual(getProblems(content), listProblem);
   assert.deepEqual(getProblems(many.slice(1)), []);
-  assert.deepEqual(getProblems([]), []);
+  assert.deepEqual(getProblems([]), [
+    'TRUSTED_ISSUERS_FILE lists no issuer: list at least one, or unset the setting',
+  ]);
+});
+
+test('an issuers file that is not JSON is refused with the line and column of the error', () => {
+  for (const [content, position] of [
+    ['[{\n  "issuer": "x",\n}]', 'line 3, column 1'],
+    ['[{\n', 'line 2, column 1, the end of the file'],
+    ['issuer: x', 'line 1, column 1'],
+  ] as const)
+    assert.deepEqual(getProblems(content), [`TRUSTED_ISSUERS_FILE is not JSON: ${position}`]);
 });
 
 test('an issuers file that cannot be read is reported', () => {
@@ -361,7 +372,7 @@ for (const [name, hint] of [
   ['TRUSTED_TOKEN_LIFE', 'see .env.example'],
 ] as const) {
   test(`the misspelled setting ${name} is reported`, () => {
-    assert.deepEqual(getProblems([], { [name]: 'x' }), [
+    assert.deepEqual(getProblems([withJwks], { [name]: 'x' }), [
       `${name} is not a setting of Herald: ${hint}`,
     ]);
   });

@@ -1,6 +1,7 @@
 import type { EnvReader } from './env-reader.js';
 import { IssuerFields } from './issuer-fields.js';
 import { type IssuerKeys, readIssuerKeys } from './issuer-keys.js';
+import { findJsonError } from './json-position.js';
 
 /** Algorithms whose signatures a public key verifies. Spec: RFC 7518 §3, RFC 8037, RFC 9864. */
 export const publicKeyAlgorithms = [
@@ -43,8 +44,8 @@ export function readTrustedIssuers(reader: EnvReader, name: string): readonly Tr
   const text = reader.file(name);
   if (text === undefined) return [];
   const entries = parseList(text);
-  if (entries === undefined || entries.length > issuersMax) {
-    reader.problems.push(`${name} must be a JSON list of at most ${issuersMax} issuers`);
+  if (typeof entries === 'string') {
+    reader.problems.push(`${name} ${entries}`);
     return [];
   }
   const issuers = entries.flatMap((entry, index) => {
@@ -64,13 +65,19 @@ function findRepeated(issuers: readonly TrustedIssuer[]): readonly TrustedIssuer
   return issuers.filter(isRepeat);
 }
 
-function parseList(text: string): readonly unknown[] | undefined {
+/** Returns the entries, or a problem that follows the name of the setting. */
+function parseList(text: string): readonly unknown[] | string {
+  let value: unknown;
   try {
-    const value: unknown = JSON.parse(text);
-    return Array.isArray(value) ? value : undefined;
+    value = JSON.parse(text);
   } catch {
-    return undefined; // JSON.parse throws only for a text that is not JSON.
+    // JSON.parse throws only for a text that is not JSON.
+    const { line, column, isEnd } = findJsonError(text);
+    return `is not JSON: line ${line}, column ${column}${isEnd ? ', the end of the file' : ''}`;
   }
+  if (!Array.isArray(value) || value.length > issuersMax)
+    return `must be a JSON list of 1 to ${issuersMax} issuers`;
+  return value.length > 0 ? value : 'lists no issuer: list at least one, or unset the setting';
 }
 
 function readIssuer(fields: IssuerFields): TrustedIssuer {

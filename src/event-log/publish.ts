@@ -5,6 +5,7 @@ import { BodyBudget } from '../http/body/body-budget.js';
 import type { Exchange } from '../http/exchange.js';
 import { json, type Reply } from '../http/reply.js';
 import { type Route, serverRoute } from '../http/router.js';
+import { refuseQuery } from '../http/strict-fields.js';
 import type { EventLog } from './event-log.js';
 import type { Publisher } from './log-store.js';
 import { assertNoOwnKey, publishLines } from './publish-lines.js';
@@ -49,11 +50,16 @@ const jsonBytesPerDataByteMax = 6;
  */
 export function publishRoutes({ authenticate, ...parts }: PublishRouteParts): Route[] {
   const budget = new BodyBudget(parts.limits.bodiesBytesMax);
-  const handle = async (exchange: Exchange) => {
-    const publisher = await authenticate(exchange);
-    return handlePublish(exchange, publisher, { ...parts, budget });
-  };
-  return [serverRoute('POST', '/v1/events', handle), serverRoute('POST', '/events', handle)];
+  const create = (path: string, { isQueryRefused }: { isQueryRefused: boolean }) =>
+    serverRoute('POST', path, async (exchange) => {
+      const publisher = await authenticate(exchange);
+      if (isQueryRefused) refuseQuery(exchange.query);
+      return handlePublish(exchange, publisher, { ...parts, budget });
+    });
+  return [
+    create('/v1/events', { isQueryRefused: true }),
+    create('/events', { isQueryRefused: false }), // Existing clients may send parameters.
+  ];
 }
 
 async function handlePublish(

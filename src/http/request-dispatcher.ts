@@ -224,10 +224,13 @@ export class RequestDispatcher {
     const { status } = reply;
     const isReadableByAll = 'access-control-allow-origin' in reply.headers;
     const headers: Headers = {
-      // A response that every origin may read must not allow credentials.
-      ...this.#standardHeaders.forOrigin(isReadableByAll ? undefined : readerOrigin),
+      ...this.#standardHeaders.forOrigin(readerOrigin),
       'x-request-id': exchange.id,
       ...reply.headers,
+      // Browsers refuse the `*` of the reply for requests with credentials.
+      ...(isReadableByAll && readerOrigin !== undefined
+        ? { 'access-control-allow-origin': readerOrigin }
+        : {}),
     };
     if ('open' in reply) {
       const sink = transport.sendHead(status, headers);

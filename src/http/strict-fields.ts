@@ -39,6 +39,11 @@ export function parseStrictQuery<Name extends string>(
   return parameters;
 }
 
+/** Throws `invalid_request` for any query parameter, see `parseStrictQuery`. */
+export function refuseQuery(query: URLSearchParams): void {
+  parseStrictQuery(query, []);
+}
+
 /** Returns the failure for a field or parameter whose value is not allowed. */
 export function invalidField(
   field: string,

@@ -165,11 +165,22 @@ export class ApiKeys {
       );
     } catch (cause) {
       if (!(cause instanceof UniqueViolation)) throw cause;
-      throw new Failure('conflict', 'Cannot create key: the name is taken', { cause });
+      const reason = (await this.#isRevoked(name))
+        ? 'a revoked key keeps the name: choose another one'
+        : 'the name is taken';
+      throw new Failure('conflict', `Cannot create key: ${reason}`, { cause });
     }
     this.#audit.record('authn_token_created', { keyId: id, reason: scopes.join(',') });
     const times = { createdAt, lastUsedAt: undefined, revokedAt: undefined };
     return { id, name, scopes, ...limits, ...times, key };
+  }
+
+  /** Returns whether a revoked key has this name. */
+  async #isRevoked(name: string): Promise<boolean> {
+    const rows = await this.#db.query(
+      sql`select id from api_keys where name = ${name} and revoked_at is not null`,
+    );
+    return rows.length > 0;
   }
 
   /** Lists keys, including revoked ones, oldest first, at most 1000. */

@@ -1,7 +1,7 @@
 import { Failure } from '../errors.js';
 import type { Exchange } from '../http/exchange.js';
 import { json, type Reply } from '../http/reply.js';
-import { invalidField, parseStrictBody } from '../http/strict-fields.js';
+import { invalidField, parseStrictBody, refuseQuery } from '../http/strict-fields.js';
 import type { MintingSession } from './minting.js';
 import type { LiveSession } from './session-checks.js';
 import type { StreamToken, StreamTokens } from './tokens/stream-token.js';
@@ -40,6 +40,7 @@ export async function extendStream(
   exchange: Exchange,
   oldText: string,
 ): Promise<Reply> {
+  refuseQuery(exchange.query);
   const { streamToken, accessToken } = parseStrictBody(await exchange.body(), [
     'streamToken',
     'accessToken',

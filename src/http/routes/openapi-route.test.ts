@@ -16,15 +16,21 @@ for (const protocol of protocols) {
     const stopCheck = startOpenApiCheck(port);
     t.after(stopCheck);
 
-    for (const headers of [{}, { origin: 'https://a.example' }, { origin: 'https://b.example' }]) {
+    // [headers, origins whose pages may read the response, whether the request may have credentials]
+    for (const [headers, allowed, credentials] of [
+      [{}, '*', undefined],
+      [{ origin: 'https://a.example' }, 'https://a.example', 'true'],
+      [{ origin: 'https://b.example' }, '*', undefined],
+    ] as const) {
       const answer = await ask(protocol, port, 'GET', path, { headers });
 
       assert.equal(answer.status, 200);
       assert.equal(answer.text, served);
       assert.equal(answer.headers['content-type'], 'application/json; charset=utf-8');
       assert.equal(answer.headers['cache-control'], 'no-cache');
-      assert.equal(answer.headers['access-control-allow-origin'], '*');
-      assert.equal(answer.headers['access-control-allow-credentials'], undefined);
+      assert.equal(answer.headers['access-control-allow-origin'], allowed);
+      assert.equal(answer.headers['access-control-allow-credentials'], credentials);
+      assert.equal(answer.headers['vary'], 'origin');
     }
     const head = await ask(protocol, port, 'HEAD', path);
     assert.deepEqual([head.status, head.text], [200, '']);
