@@ -187,8 +187,7 @@ export class App {
     const bearer = new BearerAuth({
       ...{ accessTokens, sessions, apiKeys, foreignUsers, tokenType, realm },
       admitUnverified: (exchange) => auth.rateLimiter.admit('invalidToken', toClient(exchange)),
-      audit: auth.audit,
-      monotonicClock: this.#monotonicClock,
+      ...{ audit: auth.audit, warnings, monotonicClock: this.#monotonicClock },
     });
     // Not earlier, because ending a thread while `openAuth` hashes would abort the process.
     signal?.throwIfAborted();

@@ -256,6 +256,25 @@ for (const [site, expected] of sites) {
   });
 }
 
+test('an API key that pages send is logged by its id, once a minute', async (t) => {
+  const { bearer, apiKeys, lines } = await startAuth(t);
+  const { id, key } = await apiKeys.create({ name: 'billing', scopes: ['publish'] });
+  const source = {
+    ...withAuthorization(`Bearer ${key}`),
+    headers: { 'sec-fetch-site': 'cross-site' },
+  };
+
+  for (let count = 0; count < 3; count += 1)
+    await assert.rejects(bearer.authenticateService(source, 'publish'), { name: 'key_in_browser' });
+
+  const logged = lines.filter(({ phrase }) => phrase === 'API key sent by a page');
+  assert.deepEqual(
+    logged.map(({ level, keyId }) => [level, keyId]),
+    [['warn', id]],
+  );
+  assert.equal(JSON.stringify(logged).includes(key), false);
+});
+
 test('an API key without the required scope is refused with insufficient_scope and that scope', async (t) => {
   const { bearer, apiKeys, db } = await startAuth(t);
   const { key } = await apiKeys.create({ name: 'billing', scopes: ['publish'] });

@@ -3,6 +3,7 @@ import { Failure, tooManyRequests } from '../errors.js';
 import { toClient } from '../http/client.js';
 import type { Exchange } from '../http/exchange.js';
 import type { Audit } from '../logging/audit.js';
+import type { WarningAggregator } from '../logging/warning-aggregator.js';
 import type { ApiKey, Scope } from './api-key.js';
 import type { AdmitUnverified, ApiKeys } from './api-keys.js';
 import { getForeignSessionId } from './foreign-session.js';
@@ -82,6 +83,8 @@ export interface BearerAuthOptions {
   /** Admits an unverified credential from the client of an exchange, see `AdmitUnverified`. */
   readonly admitUnverified: (exchange: AuthorizationSource) => () => void;
   readonly audit: Audit;
+  /** Warns about API keys that pages sent. */
+  readonly warnings?: Pick<WarningAggregator, 'warn'> | undefined;
   readonly monotonicClock?: Clock;
 }
 
@@ -211,7 +214,13 @@ export class BearerAuth {
   ): Promise<ServicePrincipal> {
     const { apiKeys, admitUnverified } = this.#options;
     const text = this.parseCredential(exchange);
-    if (isFromPage(exchange) && parseKeyId(text) !== undefined) throw createBrowserFailure();
+    const sentId = parseKeyId(text);
+    if (isFromPage(exchange) && sentId !== undefined) {
+      const phrase = 'API key sent by a page';
+      const fields = { keyId: sentId };
+      this.#options.warnings?.warn({ kind: phrase, subject: sentId, fields, phrase });
+      throw createBrowserFailure();
+    }
     const key = await apiKeys.verify(text, () => admitUnverified(exchange));
     if (key === undefined) throw this.#invalidCredential('invalid_token', 'API key');
     if (key === 'expired') throw this.#invalidCredential('expired_token', 'API key');

@@ -13,6 +13,7 @@ import { controlEntryAppender, headSeqSql } from '../../../src/event-log/open.js
 import { toClient } from '../../../src/http/client.js';
 import { ApiKeys } from '../../../src/identity/api-keys.js';
 import { BearerAuth } from '../../../src/identity/bearer.js';
+import { WarningAggregator } from '../../../src/logging/warning-aggregator.js';
 import { databaseFor } from '../databases/test-database.js';
 import { collectingLog } from '../recording/collecting-log.js';
 import { recordedLog } from '../recording/record.js';
@@ -81,6 +82,7 @@ export async function startAuth(t: TestContext) {
     ...{ accessTokens, sessions, apiKeys, tokenType: 'Bearer', realm },
     admitUnverified: (exchange) => rateLimiter.admit('invalidToken', toClient(exchange)),
     ...{ audit, monotonicClock: wallClock },
+    warnings: new WarningAggregator({ log, monotonicClock: wallClock }),
   });
   const passwordAttempts = new PasswordAttemptLimiter({
     failuresBeforeDelay: 5,
